@@ -1,0 +1,97 @@
+"""fastcnn: a CNN engine for the CPU that you can read, at the speed of the hardware.
+
+Every operation exists three times: as an executable specification (``naive``), as stride tricks
+on matrix multiplication (``im2col``), and as compiled kernels (``numba``). This file lists the
+public names; those from modules with heavier imports arrive when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from fastcnn.engines import engines, use_engine
+from fastcnn.layout import hwio_to_oihw, nchw_to_nhwc, nhwc_to_nchw, oihw_to_hwio
+from fastcnn.ops import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    conv2d,
+    conv2d_backward,
+    conv2d_filter_gradient,
+    conv2d_input_gradient,
+    cross_entropy,
+    cross_entropy_backward,
+    dense,
+    dense_backward,
+    explain,
+    log_softmax,
+    log_softmax_backward,
+    max_pool2d,
+    max_pool2d_backward,
+    min_pool2d,
+    min_pool2d_backward,
+    relu,
+    relu_backward,
+    softmax,
+    softmax_backward,
+)
+from fastcnn.version import __version__
+
+if TYPE_CHECKING:
+    from fastcnn import article
+    from fastcnn.comparison import compare
+    from fastcnn.datasets import load_mnist
+
+_LATER = {
+    "article": ("fastcnn.article", None),
+    "compare": ("fastcnn.comparison", "compare"),
+    "load_mnist": ("fastcnn.datasets", "load_mnist"),
+}
+
+__all__ = [
+    "__version__",
+    "article",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "compare",
+    "conv2d",
+    "conv2d_backward",
+    "conv2d_filter_gradient",
+    "conv2d_input_gradient",
+    "cross_entropy",
+    "cross_entropy_backward",
+    "dense",
+    "dense_backward",
+    "engines",
+    "explain",
+    "hwio_to_oihw",
+    "load_mnist",
+    "log_softmax",
+    "log_softmax_backward",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "min_pool2d",
+    "min_pool2d_backward",
+    "nchw_to_nhwc",
+    "nhwc_to_nchw",
+    "oihw_to_hwio",
+    "relu",
+    "relu_backward",
+    "softmax",
+    "softmax_backward",
+    "use_engine",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'fastcnn' has no attribute {name!r}")
+    module, attribute = _LATER[name]
+    loaded = import_module(module)
+    value = loaded if attribute is None else getattr(loaded, attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

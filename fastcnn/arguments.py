@@ -1,0 +1,80 @@
+"""What the public functions take as arrays, decided once.
+
+**The dtype rule.** Arrays combine by NumPy's promotion with float32 as the floor: float32 stays
+float32, float64 stays float64, a mix becomes the wider; float16, booleans and integers of at most
+16 bits become float32, wider integers float64. Complex numbers, extended precision, objects,
+strings and dates are a ``TypeError``.
+
+**The layout rule.** Engines get C-contiguous, aligned arrays in native byte order: any other
+layout (Fortran order, strided or reversed views, broadcasts) is copied. Nothing is ever written
+to a caller's array.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array: TypeAlias = NDArray[Any]
+
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def floats(**arrays: ArrayLike | None) -> list[Array]:
+    """The arrays under the dtype and layout rules, all of one dtype; ``None`` stays ``None``.
+
+    Raises ``TypeError`` for a dtype that the rule refuses, ``ValueError`` for ragged lists; both
+    name the argument.
+
+    >>> [a.dtype.name for a in floats(x=np.zeros(2, np.uint8), w=np.zeros(2, np.float64))]
+    ['float64', 'float64']
+    """
+    found = [None if a is None else _array(name, a) for name, a in arrays.items()]
+    kinds = {a.dtype for a in found if a is not None}
+    dtype = kinds.pop() if len(kinds) == 1 else np.result_type(np.float32, *kinds)
+    if dtype not in _FLOATS:
+        dtype = np.result_type(np.float32, dtype)
+    # A None among them is typed as an array too: the callers test for it where it can be.
+    return [cast(Array, None) if a is None else _plain(a, dtype) for a in found]
+
+
+def shaped(name: str, array: Array, shape: tuple[int, ...], meaning: str) -> None:
+    """Raise the ``ValueError`` for an array that lacks the shape that the others imply."""
+    if array.shape != shape:
+        raise ValueError(f"{name} must have {meaning}, {shape}, got {array.shape}")
+
+
+def class_labels(value: ArrayLike, count: int, classes: int) -> NDArray[np.int64]:
+    """Class numbers as int64 of shape (count,), each checked to be in ``range(classes)``."""
+    array = np.asarray(value)
+    if array.size == 0 and array.dtype.kind == "f":  # an empty list has no integer dtype
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"labels must be integers, got dtype {array.dtype}")
+    shaped("labels", array, (count,), "one class number per sample")
+    wrong = array[(array < 0) | (array >= classes)]
+    if wrong.size:
+        raise ValueError(f"labels must be at least 0 and below {classes}, got {wrong[0]}")
+    return np.ascontiguousarray(array, np.int64)
+
+
+def _array(name: str, value: ArrayLike) -> Array:
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array, got a ragged sequence: {error}") from None
+    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+        raise TypeError(
+            f"{name} must hold real numbers of at most 64 bits (float32 and float64 are computed "
+            f"as they are, smaller ones and integers converted), got dtype {array.dtype}"
+        )
+    return array
+
+
+def _plain(array: Array, dtype: np.dtype[Any]) -> Array:
+    flags = array.flags
+    if array.dtype is dtype and flags.c_contiguous and flags.aligned:
+        return array
+    return np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])

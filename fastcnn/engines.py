@@ -1,0 +1,220 @@
+"""The registry: which implementation serves which problem, and why.
+
+Each operation has an ordered list of implementations, fastest first and the specification last.
+A call takes the first of them that can serve its problem; a call that names an engine takes the
+first of that engine, and never another's. :func:`fastcnn.explain` prints this choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, NamedTuple, TypeAlias
+
+from fastcnn.geometry import ConvGeometry, PoolGeometry
+
+Geometry: TypeAlias = ConvGeometry | PoolGeometry | tuple[int, ...]
+
+
+class Problem(NamedTuple):
+    """What the choice of an implementation may depend on: all but the numbers in the arrays."""
+
+    op: str
+    geometry: Geometry
+    dtype: str
+
+
+def _serves_all(problem: Problem) -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One way to compute one operation.
+
+    ``refuses`` returns why the problem is not for this implementation, or ``None`` where it
+    serves; ``reason`` says why it stands where it stands in the list.
+    """
+
+    engine: str
+    name: str
+    module: str
+    function: str
+    reason: str
+    refuses: Callable[[Problem], str | None] = _serves_all
+
+    def load(self) -> Callable[..., Any]:
+        """The function itself; imports its module on first use."""
+        function: Callable[..., Any] = getattr(import_module(self.module), self.function)
+        return function
+
+
+OPERATIONS = (
+    "conv2d",
+    "conv2d_input_gradient",
+    "conv2d_filter_gradient",
+    "conv2d_bias_gradient",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "min_pool2d",
+    "min_pool2d_backward",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "dense",
+    "dense_backward",
+    "relu",
+    "relu_backward",
+    "softmax",
+    "softmax_backward",
+    "log_softmax",
+    "log_softmax_backward",
+    "cross_entropy",
+    "cross_entropy_backward",
+)
+
+# Engine: the package that holds it, and what serves every problem there. Fastest first.
+_ENGINES = {
+    "numba": ("fastcnn.kernels", "compiled loops over every parameter, parallel"),
+    "im2col": ("fastcnn.im2col", "stride tricks and matrix multiplication"),
+    "naive": ("fastcnn.naive", "the specification, in Python loops"),
+}
+
+_current: ContextVar[str | None] = ContextVar("fastcnn_engine", default=None)
+_recorder: ContextVar[list[Explanation] | None] = ContextVar("fastcnn_explaining", default=None)
+
+
+def _registry() -> dict[str, list[Implementation]]:
+    return {
+        op: [
+            Implementation(engine, f"{engine}.{op}", package, op, reason)
+            for engine, (package, reason) in _ENGINES.items()
+        ]
+        for op in OPERATIONS
+    }
+
+
+REGISTRY = _registry()
+
+
+def engines() -> tuple[str, ...]:
+    """Names of the engines that can run here, fastest first.
+
+    >>> engines()[-1]
+    'naive'
+    """
+    return tuple(name for name in _ENGINES if _missing(name) is None)
+
+
+@contextmanager
+def use_engine(name: str) -> Iterator[None]:
+    """Within this context, calls without ``engine=`` use the named engine, and no other.
+
+    The setting belongs to the current thread (or asynchronous task) alone. Raises ``ValueError``
+    for an unknown name and ``ImportError`` for an engine that is not installed.
+
+    >>> import numpy as np, fastcnn
+    >>> with fastcnn.use_engine("naive"):
+    ...     fastcnn.relu(np.array([-1.0, 2.0]))
+    array([0., 2.])
+    """
+    _check(name)
+    token = _current.set(name)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Which implementation serves a call, why, and why not those before it."""
+
+    problem: Problem
+    chosen: Implementation
+    passed_over: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.problem.op}: {self.chosen.name}, {self.chosen.reason}"]
+        lines += [f"  not {name}: {why}" for name, why in self.passed_over]
+        geometry = self.problem.geometry
+        if isinstance(geometry, ConvGeometry | PoolGeometry):
+            shapes = f"{geometry.input_shape} -> {geometry.output_shape}"
+        else:
+            shapes = str(geometry)
+        lines.append(f"  problem: {shapes}, {self.problem.dtype}")
+        if isinstance(geometry, ConvGeometry):
+            lines.append(f"  work: {geometry.flops / 1e6:.3g} MFLOP, padding not counted")
+        return "\n".join(lines)
+
+
+class Explained(BaseException):
+    """Ends a call that was made only to be explained; never leaves :func:`recorded`."""
+
+
+def recorded(call: Callable[[], object]) -> list[Explanation]:
+    """What ``call`` would run, without running it; its argument errors pass through."""
+    explanations: list[Explanation] = []
+    token = _recorder.set(explanations)
+    try:
+        call()
+    except Explained:
+        pass
+    finally:
+        _recorder.reset(token)
+    return explanations
+
+
+def choose(op: str, geometry: Geometry, dtype: Any, engine: str | None) -> Callable[..., Any]:
+    """The function that serves this problem, for a caller that then calls it.
+
+    Its arguments are the operation's arrays, C-contiguous and of one dtype, then the geometry.
+    """
+    wanted = _current.get() if engine is None else engine
+    explanation, function = _select(Problem(op, geometry, dtype.name), wanted)
+    recorder = _recorder.get()
+    if recorder is None:
+        return function
+    recorder.append(explanation)
+    return _explained
+
+
+def _explained(*arguments: object) -> Any:
+    raise Explained
+
+
+@lru_cache(maxsize=4096)
+def _select(problem: Problem, engine: str | None) -> tuple[Explanation, Callable[..., Any]]:
+    if engine is not None:
+        _check(engine)
+    passed_over = []
+    for candidate in REGISTRY[problem.op]:
+        if engine is not None and candidate.engine != engine:
+            why: str | None = f"the engine {engine!r} was asked for"
+        else:
+            why = _missing(candidate.engine) or candidate.refuses(problem)
+        if why is None:
+            return Explanation(problem, candidate, tuple(passed_over)), candidate.load()
+        passed_over.append((candidate.name, why))
+    raise AssertionError(f"the specification serves every problem, but not {problem}")
+
+
+def _check(name: str) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"engine must be one of {', '.join(_ENGINES)}, or None, got {name!r}")
+    if name not in _ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(_ENGINES)}, or None, got {name!r}")
+    missing = _missing(name)
+    if missing:
+        raise ImportError(f"engine {name!r} cannot run here: {missing}")
+
+
+@cache
+def _missing(engine: str) -> str | None:
+    if engine == "numba" and find_spec("numba") is None:
+        return "Numba is not installed (pip install numba)"
+    return None

@@ -1,0 +1,714 @@
+"""The public functions: each checks its arguments, takes the geometry, and dispatches.
+
+Activations are NHWC, filters HWIO. Every function takes ``engine=None`` (the fastest that serves
+the problem) or the name of an engine; dtypes and layouts follow the two rules of
+:mod:`fastcnn.arguments`; results are new arrays. Empty batches give empty results.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastcnn.arguments import Array, class_labels, floats, shaped
+from fastcnn.engines import Explanation, choose, recorded
+from fastcnn.geometry import (
+    Padding,
+    Pair,
+    PoolGeometry,
+    conv_geometry,
+    pool_geometry,
+)
+
+Activation: TypeAlias = Literal["relu"] | None
+Reduction: TypeAlias = Literal["mean", "sum", "none"]
+
+
+def conv2d(
+    x: ArrayLike,
+    w: ArrayLike,
+    b: ArrayLike | None = None,
+    *,
+    stride: Pair = 1,
+    padding: Padding = "valid",
+    dilation: Pair = 1,
+    groups: int = 1,
+    activation: Activation = None,
+    engine: str | None = None,
+) -> Array:
+    """Convolution (cross-correlation, as in every neural-network library) of a batch of images.
+
+    ``y[n, oh, ow, oc] = b[oc] + Σ x[n, oh·S − P + kh·D, ow·S − P + kw·D, ic] · w[kh, kw, ic, oc]``,
+    summed over kh, kw and the input channels of oc's group; outside the image x is 0.
+
+    Args:
+        x: images, (N, H, W, IC).
+        w: filters, (KH, KW, IC/groups, OC).
+        b: bias, (OC,), or None for none.
+        stride: pixels between outputs, an int or (vertical, horizontal).
+        padding: "valid" (none), "same" (output ⌈H/stride⌉, the odd pixel at the end), an int,
+            (vertical, horizontal) or ((top, bottom), (left, right)).
+        dilation: pixels between filter taps; 1 is dense.
+        groups: the channels are split into this many independent convolutions; ``groups=IC`` is a
+            depthwise convolution.
+        activation: "relu" is applied to the result at no extra pass, None to nothing.
+        engine: an engine's name, or None for the fastest that serves.
+
+    Returns:
+        (N, OH, OW, OC), of the common dtype of the arrays.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape or value, named in the message.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> x = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1)
+        >>> w = np.ones((3, 3, 1, 1), np.float32)
+        >>> fastcnn.conv2d(x, w)[0, :, :, 0]
+        array([[45., 54.],
+               [81., 90.]], dtype=float32)
+        >>> fastcnn.conv2d(x, w, stride=2, padding="same").shape
+        (1, 2, 2, 1)
+
+    Source: V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning",
+    arXiv:1603.07285.
+    """
+    x, w, b = floats(x=x, w=w, b=b)
+    g = conv_geometry(
+        x.shape, w.shape, stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
+    if b is not None:
+        shaped("b", b, (g.oc,), "one bias per output channel")
+    _activation(activation)
+    y: Array = choose("conv2d", g, x.dtype, engine)(x, w, b, activation, g)
+    return y
+
+
+def conv2d_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    w: ArrayLike,
+    *,
+    stride: Pair = 1,
+    padding: Padding = "valid",
+    dilation: Pair = 1,
+    groups: int = 1,
+    engine: str | None = None,
+) -> tuple[Array, Array, Array]:
+    """Gradients of :func:`conv2d` (without activation): ``(dx, dw, db)``.
+
+    Args:
+        dy: gradient of the output, (N, OH, OW, OC).
+        x, w, stride, padding, dilation, groups, engine: as they were given to :func:`conv2d`.
+
+    Returns:
+        dx (N, H, W, IC), dw (KH, KW, IC/groups, OC), db (OC,).
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape or value, named in the message.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> x, w = np.ones((1, 4, 5, 2)), np.ones((3, 2, 2, 4))
+        >>> dx, dw, db = fastcnn.conv2d_backward(np.ones((1, 2, 4, 4)), x, w)
+        >>> dx.shape, dw.shape, db
+        ((1, 4, 5, 2), (3, 2, 2, 4), array([8., 8., 8., 8.]))
+
+    Source: as for :func:`conv2d`, chapter 4.
+    """
+    dy, x, w = floats(dy=dy, x=x, w=w)
+    g = conv_geometry(
+        x.shape, w.shape, stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
+    shaped("dy", dy, g.output_shape, "the output's shape")
+    to_input = choose("conv2d_input_gradient", g, x.dtype, engine)
+    to_filters = choose("conv2d_filter_gradient", g, x.dtype, engine)
+    to_bias = choose("conv2d_bias_gradient", g, x.dtype, engine)
+    return to_input(dy, w, g), to_filters(dy, x, g), to_bias(dy, g)
+
+
+def conv2d_input_gradient(
+    dy: ArrayLike,
+    w: ArrayLike,
+    x_shape: tuple[int, int, int, int],
+    *,
+    stride: Pair = 1,
+    padding: Padding = "valid",
+    dilation: Pair = 1,
+    groups: int = 1,
+    engine: str | None = None,
+) -> Array:
+    """Gradient of :func:`conv2d` with respect to x alone; also the transposed convolution.
+
+    Args:
+        dy: gradient of the output, (N, OH, OW, OC).
+        w: filters, (KH, KW, IC/groups, OC).
+        x_shape: shape of the input, (N, H, W, IC).
+        stride, padding, dilation, groups, engine: as for :func:`conv2d`.
+
+    Returns:
+        dx, (N, H, W, IC).
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape or value, named in the message.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> dx = fastcnn.conv2d_input_gradient(
+        ...     np.ones((1, 2, 2, 1)), np.ones((2, 2, 1, 1)), (1, 3, 3, 1))
+        >>> dx[0, :, :, 0]
+        array([[1., 2., 1.],
+               [2., 4., 2.],
+               [1., 2., 1.]])
+    """
+    dy, w = floats(dy=dy, w=w)
+    g = conv_geometry(
+        _shape("x_shape", x_shape),
+        w.shape,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+    )
+    shaped("dy", dy, g.output_shape, "the output's shape")
+    dx: Array = choose("conv2d_input_gradient", g, dy.dtype, engine)(dy, w, g)
+    return dx
+
+
+def conv2d_filter_gradient(
+    dy: ArrayLike,
+    x: ArrayLike,
+    kernel_size: Pair,
+    *,
+    stride: Pair = 1,
+    padding: Padding = "valid",
+    dilation: Pair = 1,
+    groups: int = 1,
+    engine: str | None = None,
+) -> Array:
+    """Gradient of :func:`conv2d` with respect to w alone.
+
+    Args:
+        dy: gradient of the output, (N, OH, OW, OC).
+        x: images, (N, H, W, IC).
+        kernel_size: (KH, KW), or an int for both.
+        stride, padding, dilation, groups, engine: as for :func:`conv2d`.
+
+    Returns:
+        dw, (KH, KW, IC/groups, OC).
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape or value, named in the message.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> dw = fastcnn.conv2d_filter_gradient(
+        ...     np.ones((1, 2, 2, 1)), np.arange(9.0).reshape(1, 3, 3, 1), 2)
+        >>> dw[:, :, 0, 0]
+        array([[ 8., 12.],
+               [20., 24.]])
+    """
+    dy, x = floats(dy=dy, x=x)
+    size = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
+    if dy.ndim != 4:
+        raise ValueError(f"dy must have the shape (N, OH, OW, OC), got {dy.shape}")
+    if x.ndim != 4:
+        raise ValueError(f"x must have the shape (N, H, W, IC), got {x.shape}")
+    count = groups if isinstance(groups, int) and groups > 0 else 1
+    w_shape = (*_shape("kernel_size", size), x.shape[3] // count, dy.shape[3])
+    g = conv_geometry(
+        x.shape, w_shape, stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
+    shaped("dy", dy, g.output_shape, "the output's shape")
+    dw: Array = choose("conv2d_filter_gradient", g, dy.dtype, engine)(dy, x, g)
+    return dw
+
+
+def max_pool2d(
+    x: ArrayLike,
+    size: Pair,
+    stride: Pair | None = None,
+    padding: Padding = "valid",
+    *,
+    engine: str | None = None,
+) -> Array:
+    """Largest value of each window; NaN wins over every number, padding over none.
+
+    Args:
+        x: images, (N, H, W, C).
+        size: the window, an int or (vertical, horizontal).
+        stride: pixels between windows; None means ``size``.
+        padding: as for :func:`conv2d`, but smaller than the window.
+        engine: an engine's name, or None for the fastest that serves.
+
+    Returns:
+        (N, OH, OW, C), of x's dtype.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape or value, named in the message.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.max_pool2d(np.arange(16.0).reshape(1, 4, 4, 1), 2)[0, :, :, 0]
+        array([[ 5.,  7.],
+               [13., 15.]])
+    """
+    x, g = _pool_arguments(x, size, stride, padding)
+    y: Array = choose("max_pool2d", g, x.dtype, engine)(x, g)
+    return y
+
+
+def min_pool2d(
+    x: ArrayLike,
+    size: Pair,
+    stride: Pair | None = None,
+    padding: Padding = "valid",
+    *,
+    engine: str | None = None,
+) -> Array:
+    """Smallest value of each window; else as :func:`max_pool2d`.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.min_pool2d(np.arange(16.0).reshape(1, 4, 4, 1), 2)[0, :, :, 0]
+        array([[ 0.,  2.],
+               [ 8., 10.]])
+    """
+    x, g = _pool_arguments(x, size, stride, padding)
+    y: Array = choose("min_pool2d", g, x.dtype, engine)(x, g)
+    return y
+
+
+def avg_pool2d(
+    x: ArrayLike,
+    size: Pair,
+    stride: Pair | None = None,
+    padding: Padding = "valid",
+    *,
+    engine: str | None = None,
+) -> Array:
+    """Mean of those pixels of each window that lie in the image; else as :func:`max_pool2d`.
+
+    Padding never counts: a window with one pixel in the image has that pixel's value.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.avg_pool2d(np.arange(16.0).reshape(1, 4, 4, 1), 2)[0, :, :, 0]
+        array([[ 2.5,  4.5],
+               [10.5, 12.5]])
+    """
+    x, g = _pool_arguments(x, size, stride, padding)
+    y: Array = choose("avg_pool2d", g, x.dtype, engine)(x, g)
+    return y
+
+
+def max_pool2d_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    size: Pair,
+    stride: Pair | None = None,
+    padding: Padding = "valid",
+    *,
+    engine: str | None = None,
+) -> Array:
+    """Gradient of :func:`max_pool2d`: each window's goes to its maximum, alone.
+
+    Of several equal maxima it is the first in row-major order; a NaN is the maximum, the first
+    NaN where there are several.
+
+    Args:
+        dy: gradient of the output, (N, OH, OW, C).
+        x, size, stride, padding, engine: as they were given to :func:`max_pool2d`.
+
+    Returns:
+        dx, (N, H, W, C).
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape or value, named in the message.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> x = np.array([[1.0, 7.0], [7.0, 2.0]]).reshape(1, 2, 2, 1)
+        >>> fastcnn.max_pool2d_backward(np.ones((1, 1, 1, 1)), x, 2)[0, :, :, 0]
+        array([[0., 1.],
+               [0., 0.]])
+    """
+    dy, x, g = _pool_gradient_arguments(dy, x, size, stride, padding)
+    dx: Array = choose("max_pool2d_backward", g, x.dtype, engine)(dy, x, g)
+    return dx
+
+
+def min_pool2d_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    size: Pair,
+    stride: Pair | None = None,
+    padding: Padding = "valid",
+    *,
+    engine: str | None = None,
+) -> Array:
+    """Gradient of :func:`min_pool2d`: as :func:`max_pool2d_backward`, for the minimum.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> x = np.array([[1.0, 7.0], [7.0, 1.0]]).reshape(1, 2, 2, 1)
+        >>> fastcnn.min_pool2d_backward(np.ones((1, 1, 1, 1)), x, 2)[0, :, :, 0]
+        array([[1., 0.],
+               [0., 0.]])
+    """
+    dy, x, g = _pool_gradient_arguments(dy, x, size, stride, padding)
+    dx: Array = choose("min_pool2d_backward", g, x.dtype, engine)(dy, x, g)
+    return dx
+
+
+def avg_pool2d_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    size: Pair,
+    stride: Pair | None = None,
+    padding: Padding = "valid",
+    *,
+    engine: str | None = None,
+) -> Array:
+    """Gradient of :func:`avg_pool2d`: shared equally by the window's pixels in the image.
+
+    Of ``x`` only the shape and dtype matter.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> x = np.zeros((1, 2, 2, 1))
+        >>> fastcnn.avg_pool2d_backward(np.ones((1, 1, 1, 1)), x, 2)[0, :, :, 0]
+        array([[0.25, 0.25],
+               [0.25, 0.25]])
+    """
+    dy, x, g = _pool_gradient_arguments(dy, x, size, stride, padding)
+    dx: Array = choose("avg_pool2d_backward", g, x.dtype, engine)(dy, g)
+    return dx
+
+
+def dense(
+    x: ArrayLike,
+    w: ArrayLike,
+    b: ArrayLike | None = None,
+    *,
+    activation: Activation = None,
+    engine: str | None = None,
+) -> Array:
+    """Fully connected layer: ``x @ w + b``.
+
+    Args:
+        x: samples, (N, I).
+        w: weights, (I, O).
+        b: bias, (O,), or None for none.
+        activation: "relu" or None.
+        engine: an engine's name, or None for the fastest that serves.
+
+    Returns:
+        (N, O), of the common dtype of the arrays.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape or value, named in the message.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.dense(np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]), np.array([0.5]))
+        array([[11.5]])
+    """
+    x, w, b = floats(x=x, w=w, b=b)
+    sides = _dense_sides(x, w)
+    if b is not None:
+        shaped("b", b, (sides[2],), "one bias per output")
+    _activation(activation)
+    y: Array = choose("dense", sides, x.dtype, engine)(x, w, b, activation)
+    return y
+
+
+def dense_backward(
+    dy: ArrayLike, x: ArrayLike, w: ArrayLike, *, engine: str | None = None
+) -> tuple[Array, Array, Array]:
+    """Gradients of :func:`dense` (without activation): ``(dx, dw, db)``.
+
+    Args:
+        dy: gradient of the output, (N, O).
+        x, w, engine: as they were given to :func:`dense`.
+
+    Returns:
+        dx (N, I), dw (I, O), db (O,).
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape or value, named in the message.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.dense_backward(np.array([[2.0]]), np.array([[1.0, 3.0]]), np.ones((2, 1)))[1]
+        array([[2.],
+               [6.]])
+    """
+    dy, x, w = floats(dy=dy, x=x, w=w)
+    sides = _dense_sides(x, w)
+    shaped("dy", dy, (sides[0], sides[2]), "the output's shape")
+    gradients: tuple[Array, Array, Array] = choose("dense_backward", sides, x.dtype, engine)(
+        dy, x, w
+    )
+    return gradients
+
+
+def relu(x: ArrayLike, *, engine: str | None = None) -> Array:
+    """``max(x, 0)``, element by element, on any shape; NaN stays NaN.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.relu(np.array([-1.0, 0.0, 2.0]))
+        array([0., 0., 2.])
+    """
+    (x,) = floats(x=x)
+    y: Array = choose("relu", x.shape, x.dtype, engine)(x.reshape(-1))
+    return y.reshape(x.shape)
+
+
+def relu_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = None) -> Array:
+    """Gradient of :func:`relu`: dy where x is above 0, else 0 (at 0 and at NaN too).
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.relu_backward(np.array([5.0, 5.0, 5.0]), np.array([-1.0, 0.0, 2.0]))
+        array([0., 0., 5.])
+    """
+    dy, x = floats(dy=dy, x=x)
+    shaped("dy", dy, x.shape, "the shape of x")
+    dx: Array = choose("relu_backward", x.shape, x.dtype, engine)(dy.reshape(-1), x.reshape(-1))
+    return dx.reshape(x.shape)
+
+
+def softmax(x: ArrayLike, *, engine: str | None = None) -> Array:
+    """``exp(x) / Σ exp(x)`` over the last axis, shifted by the maximum so that nothing overflows.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.softmax(np.array([[1000.0, 1000.0]]))
+        array([[0.5, 0.5]])
+    """
+    x, rows = _rows(x)
+    y: Array = choose("softmax", rows.shape, x.dtype, engine)(rows)
+    return y.reshape(x.shape)
+
+
+def softmax_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = None) -> Array:
+    """Gradient of :func:`softmax` at ``x`` for the gradient ``dy`` of its output.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.softmax_backward(np.array([1.0, 0.0]), np.array([0.0, 0.0]))
+        array([ 0.25, -0.25])
+    """
+    dy, x = floats(dy=dy, x=x)
+    shaped("dy", dy, x.shape, "the shape of x")
+    x, rows = _rows(x)
+    dx: Array = choose("softmax_backward", rows.shape, x.dtype, engine)(
+        dy.reshape(rows.shape), rows
+    )
+    return dx.reshape(x.shape)
+
+
+def log_softmax(x: ArrayLike, *, engine: str | None = None) -> Array:
+    """Logarithm of :func:`softmax`, computed without the detour through tiny probabilities.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.log_softmax(np.array([0.0, -2000.0]))
+        array([    0., -2000.])
+    """
+    x, rows = _rows(x)
+    y: Array = choose("log_softmax", rows.shape, x.dtype, engine)(rows)
+    return y.reshape(x.shape)
+
+
+def log_softmax_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = None) -> Array:
+    """Gradient of :func:`log_softmax` at ``x`` for the gradient ``dy`` of its output.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.log_softmax_backward(np.array([1.0, 0.0]), np.array([0.0, 0.0]))
+        array([ 0.5, -0.5])
+    """
+    dy, x = floats(dy=dy, x=x)
+    shaped("dy", dy, x.shape, "the shape of x")
+    x, rows = _rows(x)
+    dx: Array = choose("log_softmax_backward", rows.shape, x.dtype, engine)(
+        dy.reshape(rows.shape), rows
+    )
+    return dx.reshape(x.shape)
+
+
+def cross_entropy(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    reduction: Reduction = "mean",
+    engine: str | None = None,
+) -> Any:
+    """Softmax cross-entropy, ``-log_softmax(logits)[label]``, of each sample.
+
+    Args:
+        logits: scores before the softmax, (N, C).
+        labels: integer class of each sample, (N,), in ``range(C)``.
+        reduction: "mean" or "sum" over the batch (a scalar; 0 for an empty batch), or "none" for
+            the losses, (N,).
+        engine: an engine's name, or None for the fastest that serves.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape or value, named in the message.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> round(float(fastcnn.cross_entropy(np.zeros((5, 10)), [0, 1, 2, 3, 4])), 4)
+        2.3026
+    """
+    logits, numbers, scale = _loss_arguments(logits, labels, reduction)
+    losses: Array = choose("cross_entropy", logits.shape, logits.dtype, engine)(logits, numbers)
+    if reduction == "none":
+        return losses
+    return logits.dtype.type(losses.sum(dtype=np.float64) * scale)
+
+
+def cross_entropy_backward(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    reduction: Reduction = "mean",
+    engine: str | None = None,
+) -> Array:
+    """Gradient of :func:`cross_entropy` with respect to the logits, (N, C).
+
+    With ``reduction="none"`` each sample's gradient is that of its own loss, as with "sum".
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.cross_entropy_backward(np.zeros((1, 4)), [2])
+        array([[ 0.25,  0.25, -0.75,  0.25]])
+    """
+    logits, numbers, scale = _loss_arguments(logits, labels, reduction)
+    gradient: Array = choose("cross_entropy_backward", logits.shape, logits.dtype, engine)(
+        logits, numbers
+    )
+    scaled: Array = gradient * logits.dtype.type(scale)
+    return scaled
+
+
+def explain(op: str, *args: Any, **kwargs: Any) -> Explanations:
+    """What will serve this call, and why; nothing is computed.
+
+    Takes the name of a public function and its arguments, where a tuple of ints may stand for an
+    array of that shape (float32). Argument errors are raised as the call itself would.
+
+    >>> print(explain("max_pool2d", (1, 26, 26, 8), 2, engine="naive"))
+    max_pool2d: naive.max_pool2d, the specification, in Python loops
+      not numba.max_pool2d: the engine 'naive' was asked for
+      not im2col.max_pool2d: the engine 'naive' was asked for
+      problem: (1, 26, 26, 8) -> (1, 13, 13, 8), float32
+    """
+    function = getattr(sys.modules[__name__], op, None) if op in EXPLAINABLE else None
+    if function is None:
+        raise ValueError(f"op must be one of {', '.join(EXPLAINABLE)}, got {op!r}")
+    arrays = function.__code__.co_varnames[: function.__code__.co_argcount]
+    stand_in = {
+        name: np.empty(value, np.float32)
+        for name, value in zip(arrays, args, strict=False)
+        if name in _ARRAYS and isinstance(value, tuple) and all(type(v) is int for v in value)
+    }
+    given = [stand_in.get(name, value) for name, value in zip(arrays, args, strict=False)]
+    return Explanations(recorded(lambda: function(*given, *args[len(given) :], **kwargs)))
+
+
+class Explanations(tuple[Explanation, ...]):
+    """One :class:`~fastcnn.engines.Explanation` for each operation that a call is made of."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self))
+
+
+_ARRAYS = frozenset({"x", "w", "b", "dy", "logits"})
+
+EXPLAINABLE = (
+    "conv2d",
+    "conv2d_backward",
+    "conv2d_input_gradient",
+    "conv2d_filter_gradient",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "min_pool2d",
+    "min_pool2d_backward",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "dense",
+    "dense_backward",
+    "relu",
+    "relu_backward",
+    "softmax",
+    "softmax_backward",
+    "log_softmax",
+    "log_softmax_backward",
+    "cross_entropy",
+    "cross_entropy_backward",
+)
+
+
+def _activation(value: object) -> None:
+    if value is not None and value != "relu":
+        raise ValueError(f'activation must be "relu" or None, got {value!r}')
+
+
+def _shape(name: str, value: object) -> tuple[int, ...]:
+    if not isinstance(value, tuple | list) or not all(type(side) is int for side in value):
+        raise TypeError(f"{name} must be a tuple of ints, got {value!r}")
+    if min(value, default=0) < 0:
+        raise ValueError(f"{name} must not hold negative numbers, got {value!r}")
+    return tuple(value)
+
+
+def _pool_arguments(
+    x: ArrayLike, size: Pair, stride: Pair | None, padding: Padding
+) -> tuple[Array, PoolGeometry]:
+    (array,) = floats(x=x)
+    return array, pool_geometry(array.shape, size, stride=stride, padding=padding)
+
+
+def _pool_gradient_arguments(
+    dy: ArrayLike, x: ArrayLike, size: Pair, stride: Pair | None, padding: Padding
+) -> tuple[Array, Array, PoolGeometry]:
+    gradient, array = floats(dy=dy, x=x)
+    g = pool_geometry(array.shape, size, stride=stride, padding=padding)
+    shaped("dy", gradient, g.output_shape, "the output's shape")
+    return gradient, array, g
+
+
+def _dense_sides(x: Array, w: Array) -> tuple[int, int, int]:
+    if x.ndim != 2:
+        raise ValueError(f"x must have the shape (N, I), got {x.shape}")
+    if w.ndim != 2 or min(w.shape) < 1:
+        raise ValueError(f"w must have the shape (I, O), both at least 1, got {w.shape}")
+    if x.shape[1] != w.shape[0]:
+        raise ValueError(f"w must have I = {x.shape[1]} rows, as x has columns, got {w.shape}")
+    return x.shape[0], w.shape[0], w.shape[1]
+
+
+def _rows(x: ArrayLike) -> tuple[Array, Array]:
+    (array,) = floats(x=x)
+    if array.ndim < 1 or array.shape[-1] < 1:
+        raise ValueError(f"x must have at least one class on its last axis, got {array.shape}")
+    return array, array.reshape(-1, array.shape[-1])
+
+
+def _loss_arguments(
+    logits: ArrayLike, labels: ArrayLike, reduction: object
+) -> tuple[Array, Array, float]:
+    (scores,) = floats(logits=logits)
+    if scores.ndim != 2 or scores.shape[1] < 1:
+        raise ValueError(f"logits must have the shape (N, C), C at least 1, got {scores.shape}")
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f'reduction must be "mean", "sum" or "none", got {reduction!r}')
+    numbers = class_labels(labels, *scores.shape)
+    return scores, numbers, 1 / max(len(scores), 1) if reduction == "mean" else 1.0
