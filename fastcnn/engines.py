@@ -191,7 +191,7 @@ def _explained(*arguments: object) -> Any:
 def _select(problem: Problem, engine: str | None) -> tuple[Explanation, Callable[..., Any]]:
     if engine is not None:
         _check(engine)
-    passed_over = []
+    passed_over: list[tuple[str, str]] = []
     for candidate in REGISTRY[problem.op]:
         if engine is not None and candidate.engine != engine:
             why: str | None = f"the engine {engine!r} was asked for"
