@@ -1,0 +1,146 @@
+"""Convolution as matrix multiplication, and its gradients.
+
+Each window becomes a row of a matrix, "im2col": (pixels, KH·KW·IC) times the filters as
+(KH·KW·IC, OC) is the convolution, and its transpose times ``dy`` the gradient of the filters.
+The gradient of the input goes the way back, "col2im": ``dy`` times the transposed filters, added
+to the image tap by tap. With groups each group is a matrix of its own.
+
+Two cases go tap by tap, without such a matrix: depthwise convolution, whose matrices would have
+one column, and numbers that are not finite where there is padding: padding counts nothing, but
+as a zero in a matrix it would make NaN of an infinite weight.
+
+The result for an image does not depend, to the last bit, on the size of the batch or the image's
+place in it: every image is multiplied on its own.
+
+Source: K. Chellapilla, S. Puri, P. Simard, "High Performance Convolutional Neural Networks for
+Document Processing", 2006.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastcnn.arguments import Array
+from fastcnn.geometry import ConvGeometry
+from fastcnn.im2col.windows import pads, slices, taps_of, windows
+
+
+def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvGeometry) -> Array:
+    """``y``, (N, OH, OW, OC)."""
+    if _tap_by_tap(w, g):
+        y = _conv2d_tap_by_tap(x, w, g)
+    else:
+        y = np.empty(g.output_shape, x.dtype)
+        filters = _matrices(w, g)
+        for images, rows in slices(g.n, g.oh, *_column_bytes(x, g)):
+            view = windows(x[images], g, rows)
+            # One multiplication per image and group: a result depends on no other image.
+            columns = _columns(view, g, (0, 5), (1, 2))
+            np.matmul(columns, filters, out=_grouped(y[images, rows], g))
+    if b is not None:
+        y += b
+    if activation == "relu":
+        np.maximum(y, 0, out=y)
+    return y
+
+
+def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
+    """``dx``, (N, H, W, IC)."""
+    dx = np.zeros(g.input_shape, dy.dtype)
+    grouped_dx = dx.reshape(g.n, g.h, g.w, g.groups, g.group_ic)
+    back = w.reshape(g.kh, g.kw, g.group_ic, g.groups, g.group_oc).transpose(0, 1, 3, 4, 2)
+    row_bytes = g.ow * max(g.ic, g.oc if g.depthwise else 0) * dy.itemsize * 2
+    for images, rows in slices(g.n, g.oh, row_bytes):
+        part = dy[images, rows]
+        for kh, kw, outputs, pixels in taps_of(g, rows):
+            if g.depthwise:
+                grouped = part.reshape(*part.shape[:3], g.groups, g.group_oc)[outputs]
+                to_pixels = np.einsum("nhwgo,go->nhwg", grouped, back[kh, kw, ..., 0])[..., None]
+            else:
+                product = np.matmul(_grouped(part, g), back[kh, kw])
+                shape = len(part), g.groups, part.shape[1], g.ow, g.group_ic
+                to_pixels = product.reshape(shape).transpose(0, 2, 3, 1, 4)[outputs]
+            grouped_dx[images][pixels] += to_pixels
+    return dx
+
+
+def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
+    """``dw``, (KH, KW, IC/groups, OC)."""
+    dw = np.zeros(g.filter_shape, dy.dtype)
+    if _tap_by_tap(dy, g):
+        for images, rows in slices(g.n, g.oh, 0):
+            grouped_x = x[images].reshape(-1, g.h, g.w, g.groups, g.group_ic)
+            grouped_dy = dy[images].reshape(-1, g.oh, g.ow, g.groups, g.group_oc)
+            for kh, kw, outputs, pixels in taps_of(g, rows):
+                product = np.einsum("nhwgi,nhwgo->igo", grouped_x[pixels], grouped_dy[outputs])
+                dw[kh, kw] += product.reshape(g.group_ic, g.oc)
+        return dw
+    for images, rows in slices(g.n, g.oh, *_column_bytes(x, g)):
+        columns = _columns(windows(x[images], g, rows), g, (5,), (0, 1, 2))
+        part = dy[images, rows].reshape(-1, g.groups, g.group_oc).transpose(1, 0, 2)
+        product = np.matmul(columns.swapaxes(1, 2), part)
+        _matrices(dw, g)[...] += product
+    return dw
+
+
+def conv2d_bias_gradient(dy: Array, g: ConvGeometry) -> Array:
+    """``db``, (OC,): the sum over images and pixels, in float64 since it is long."""
+    total: Array = dy.sum(axis=(0, 1, 2), dtype=np.float64)
+    return total.astype(dy.dtype)
+
+
+def _tap_by_tap(factor: Array, g: ConvGeometry) -> bool:
+    return g.depthwise or (pads(g) and not np.isfinite(factor).all())
+
+
+def _conv2d_tap_by_tap(x: Array, w: Array, g: ConvGeometry) -> Array:
+    y = np.zeros(g.output_shape, x.dtype)
+    grouped_x = x.reshape(g.n, g.h, g.w, g.groups, g.group_ic)
+    grouped_y = y.reshape(g.n, g.oh, g.ow, g.groups, g.group_oc)
+    filters = w.reshape(g.kh, g.kw, g.group_ic, g.groups, g.group_oc).transpose(0, 1, 3, 2, 4)
+    for images, rows in slices(g.n, g.oh, g.ow * g.oc * x.itemsize):
+        part, image = grouped_y[images, rows], grouped_x[images]
+        for kh, kw, outputs, pixels in taps_of(g, rows):
+            if g.depthwise:
+                part[outputs] += image[pixels] * filters[kh, kw, :, 0]
+            else:
+                product = np.matmul(image[pixels].swapaxes(2, 3), filters[kh, kw])
+                part[outputs] += product.swapaxes(2, 3)
+    return y
+
+
+def _columns(
+    view: Array, g: ConvGeometry, outer: tuple[int, ...], pixels: tuple[int, ...]
+) -> Array:
+    """The windows as matrices, (outer axes, pixels, KH·KW·IC/groups).
+
+    The copy is laid out along its longer runs: the values of a window if these are many, else
+    (a small filter on few channels) the pixels of a row, as the transpose of the matrix.
+    """
+    split = view.reshape(*view.shape[:5], g.groups, g.group_ic)
+    values = (3, 4, 6)
+    shape = [split.shape[axis] for axis in outer]
+    size = g.kh * g.kw * g.group_ic
+    if g.kw * g.group_ic < g.ow:
+        transposed = split.transpose(*outer, *values, *pixels).reshape(*shape, size, -1)
+        return transposed.swapaxes(-1, -2)
+    return split.transpose(*outer, *pixels, *values).reshape(*shape, -1, size)
+
+
+def _column_bytes(x: Array, g: ConvGeometry) -> tuple[int, int]:
+    """Bytes of columns (and padded image) for one output row, and once per image."""
+    row = g.ow * g.kh * g.kw * g.ic * x.itemsize
+    if not pads(g):
+        return row, 0
+    line = (g.pad_left + g.w + g.pad_right) * g.ic * x.itemsize
+    return row + g.stride_h * line, ((g.kh - 1) * g.dilation_h + 1) * line
+
+
+def _matrices(w: Array, g: ConvGeometry) -> Array:
+    """Filters as (groups, KH·KW·IC/groups, OC/groups), a view."""
+    return w.reshape(g.kh * g.kw * g.group_ic, g.groups, g.group_oc).transpose(1, 0, 2)
+
+
+def _grouped(part: Array, g: ConvGeometry) -> Array:
+    """Outputs (n, rows, OW, OC) as (n, groups, rows·OW, OC/groups), a view."""
+    return part.reshape(len(part), -1, g.groups, g.group_oc).transpose(0, 2, 1, 3)

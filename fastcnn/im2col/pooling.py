@@ -1,0 +1,93 @@
+"""Pooling, tap by tap: KH·KW operations on whole slices of the image, padding left out.
+
+Each takes one position inside the window, for all windows at once. That needs no copy of the
+windows, and a window's pixels come in row-major order, as the rule for ties wants it. The result
+for an image does not depend on the batch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastcnn.arguments import Array
+from fastcnn.geometry import PoolGeometry
+from fastcnn.im2col.windows import slices, taps_of
+
+
+def max_pool2d(x: Array, g: PoolGeometry) -> Array:
+    """``y``, (N, OH, OW, C)."""
+    return _extreme(x, g, slice(0, g.oh), np.maximum)
+
+
+def min_pool2d(x: Array, g: PoolGeometry) -> Array:
+    """``y``, (N, OH, OW, C)."""
+    return _extreme(x, g, slice(0, g.oh), np.minimum)
+
+
+def max_pool2d_backward(dy: Array, x: Array, g: PoolGeometry) -> Array:
+    """``dx``, (N, H, W, C)."""
+    return _extreme_backward(dy, x, g, np.maximum)
+
+
+def min_pool2d_backward(dy: Array, x: Array, g: PoolGeometry) -> Array:
+    """``dx``, (N, H, W, C)."""
+    return _extreme_backward(dy, x, g, np.minimum)
+
+
+def avg_pool2d(x: Array, g: PoolGeometry) -> Array:
+    """``y``, (N, OH, OW, C)."""
+    y = np.zeros(g.output_shape, x.dtype)
+    for _, _, outputs, pixels in taps_of(g, slice(0, g.oh)):
+        y[outputs] += x[pixels]
+    y /= _pixels_in_image(g, x.dtype)
+    return y
+
+
+def avg_pool2d_backward(dy: Array, g: PoolGeometry) -> Array:
+    """``dx``, (N, H, W, C)."""
+    dx = np.zeros(g.input_shape, dy.dtype)
+    counts = _pixels_in_image(g, dy.dtype)
+    for images, rows in slices(g.n, g.oh, g.ow * g.c * dy.itemsize):
+        share = dy[images, rows] / counts[rows]
+        for _, _, outputs, pixels in taps_of(g, rows):
+            dx[images][pixels] += share[outputs]
+    return dx
+
+
+def _extreme(x: Array, g: PoolGeometry, rows: slice, better: np.ufunc) -> Array:
+    # The worst value there is loses to every pixel, and each window has a pixel.
+    worst = -np.inf if better is np.maximum else np.inf
+    y = np.full((len(x), rows.stop - rows.start, g.ow, g.c), worst, x.dtype)
+    for _, _, outputs, pixels in taps_of(g, rows):
+        part = y[outputs]
+        better(part, x[pixels], out=part)
+    return y
+
+
+def _extreme_backward(dy: Array, x: Array, g: PoolGeometry, better: np.ufunc) -> Array:
+    dx = np.zeros(g.input_shape, dy.dtype)
+    # For each output: its extreme, what it gives to a pixel, and three booleans.
+    for images, rows in slices(g.n, g.oh, g.ow * g.c * (2 * dy.itemsize + 3)):
+        image, gradient, part = x[images], dy[images, rows], dx[images]
+        extreme = _extreme(image, g, rows, better)
+        some_nan = bool(np.isnan(extreme).any())
+        waiting = np.ones(extreme.shape, np.bool_)
+        for _, _, outputs, pixels in taps_of(g, rows):
+            values = image[pixels]
+            takes = values == extreme[outputs]
+            if some_nan:
+                # A NaN here is the extreme, whichever NaN it is: no number won against it.
+                takes |= values != values
+            takes &= waiting[outputs]
+            part[pixels] += np.where(takes, gradient[outputs], 0)
+            waiting[outputs] ^= takes
+    return dx
+
+
+def _pixels_in_image(g: PoolGeometry, dtype: np.dtype[np.floating]) -> Array:
+    """How many pixels of the image each window holds, (OH, OW, 1)."""
+    counts = np.zeros((1, g.oh, g.ow, 1), dtype)
+    for _, _, outputs, _ in taps_of(g, slice(0, g.oh)):
+        counts[outputs] += 1
+    per_window: Array = counts[0]
+    return per_window
