@@ -46,6 +46,11 @@ def small_data() -> dict[str, np.ndarray]:
     }
 
 
+@pytest.fixture(autouse=True)
+def no_data_folder_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FASTCNN_DATA_DIR", raising=False)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A small sound data set of the form of MNIST, images gzip-compressed, labels plain."""
