@@ -35,6 +35,7 @@ from fastcnn.ops import (
     softmax,
     softmax_backward,
 )
+from fastcnn.settings import get_num_threads, set_num_threads
 from fastcnn.version import __version__
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ __all__ = [
     "dense_backward",
     "engines",
     "explain",
+    "get_num_threads",
     "hwio_to_oihw",
     "load_mnist",
     "log_softmax",
@@ -77,6 +79,7 @@ __all__ = [
     "oihw_to_hwio",
     "relu",
     "relu_backward",
+    "set_num_threads",
     "softmax",
     "softmax_backward",
     "use_engine",

@@ -1,0 +1,55 @@
+"""The compiled engine, "numba": kernels in plain Python under one JIT decorator.
+
+This package exports the engine's functions; the registry imports it with the first call that
+needs it.
+"""
+
+from __future__ import annotations
+
+from fastcnn.kernels.activations import (
+    log_softmax,
+    log_softmax_backward,
+    relu,
+    relu_backward,
+    softmax,
+    softmax_backward,
+)
+from fastcnn.kernels.convolution_loops import (
+    conv2d,
+    conv2d_bias_gradient,
+    conv2d_filter_gradient,
+    conv2d_input_gradient,
+)
+from fastcnn.kernels.dense_loops import dense, dense_backward
+from fastcnn.kernels.loss import cross_entropy, cross_entropy_backward
+from fastcnn.kernels.pooling_loops import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+    min_pool2d,
+    min_pool2d_backward,
+)
+
+__all__ = [
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "conv2d",
+    "conv2d_bias_gradient",
+    "conv2d_filter_gradient",
+    "conv2d_input_gradient",
+    "cross_entropy",
+    "cross_entropy_backward",
+    "dense",
+    "dense_backward",
+    "log_softmax",
+    "log_softmax_backward",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "min_pool2d",
+    "min_pool2d_backward",
+    "relu",
+    "relu_backward",
+    "softmax",
+    "softmax_backward",
+]

@@ -1,0 +1,131 @@
+"""ReLU, softmax and log-softmax, forward and backward, as compiled loops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastcnn.arguments import Array
+from fastcnn.kernels.arrays import readable
+from fastcnn.kernels.jit import device, kernel
+from fastcnn.kernels.threads import parallel_for
+
+# Operations that one exponential counts for when work is split over threads.
+_EXP = 20
+
+
+def relu(x: Array) -> Array:
+    """``max(x, 0)`` on a flat array."""
+    y = np.empty_like(x)
+    parallel_for(_relu, x.size, x.size, readable(x), y)
+    return y
+
+
+def relu_backward(dy: Array, x: Array) -> Array:
+    """``dy`` where ``x > 0``, else 0, on flat arrays."""
+    dx = np.empty_like(x)
+    parallel_for(_relu_gradient, x.size, x.size, readable(dy), readable(x), dx)
+    return dx
+
+
+def softmax(x: Array) -> Array:
+    """Softmax of each row."""
+    y = np.empty_like(x)
+    parallel_for(_softmax, len(x), _EXP * x.size, readable(x), y)
+    return y
+
+
+def softmax_backward(dy: Array, x: Array) -> Array:
+    """Gradient of :func:`softmax` with respect to its input ``x``."""
+    dx = np.empty_like(x)
+    parallel_for(_softmax_gradient, len(x), _EXP * x.size, readable(dy), readable(x), dx)
+    return dx
+
+
+def log_softmax(x: Array) -> Array:
+    """Logarithm of the softmax of each row."""
+    y = np.empty_like(x)
+    parallel_for(_log_softmax, len(x), _EXP * x.size, readable(x), y)
+    return y
+
+
+def log_softmax_backward(dy: Array, x: Array) -> Array:
+    """Gradient of :func:`log_softmax` with respect to its input ``x``."""
+    dx = np.empty_like(x)
+    parallel_for(_log_softmax_gradient, len(x), _EXP * x.size, readable(dy), readable(x), dx)
+    return dx
+
+
+@kernel
+def _relu(start: int, stop: int, x: Any, y: Any) -> None:
+    for i in range(start, stop):
+        y[i] = 0 if x[i] < 0 else x[i]
+
+
+@kernel
+def _relu_gradient(start: int, stop: int, dy: Any, x: Any, dx: Any) -> None:
+    for i in range(start, stop):
+        dx[i] = dy[i] if x[i] > 0 else 0
+
+
+@device
+def softmax_row(x: Any, y: Any) -> None:
+    """Softmax of one row into ``y``, shifted by the maximum."""
+    largest = x[0]
+    for c in range(1, x.size):
+        largest = max(largest, x[c])
+    total = np.float64(0)
+    for c in range(x.size):
+        y[c] = np.exp(x[c] - largest)
+        total += y[c]
+    for c in range(x.size):
+        y[c] /= total
+
+
+@device
+def log_sum_exp(x: Any) -> Any:
+    """``log Σ exp(x)`` of one row as (maximum, logarithm of the shifted sum)."""
+    largest = x[0]
+    for c in range(1, x.size):
+        largest = max(largest, x[c])
+    total = np.float64(0)
+    for c in range(x.size):
+        total += np.exp(x[c] - largest)
+    return largest, np.log(total)
+
+
+@kernel
+def _softmax(start: int, stop: int, x: Any, y: Any) -> None:
+    for row in range(start, stop):
+        softmax_row(x[row], y[row])
+
+
+@kernel
+def _softmax_gradient(start: int, stop: int, dy: Any, x: Any, dx: Any) -> None:
+    for row in range(start, stop):
+        softmax_row(x[row], dx[row])
+        product = np.float64(0)
+        for c in range(x.shape[1]):
+            product += np.float64(dy[row, c]) * np.float64(dx[row, c])
+        for c in range(x.shape[1]):
+            dx[row, c] *= dy[row, c] - product
+
+
+@kernel
+def _log_softmax(start: int, stop: int, x: Any, y: Any) -> None:
+    for row in range(start, stop):
+        largest, log_total = log_sum_exp(x[row])
+        for c in range(x.shape[1]):
+            y[row, c] = (x[row, c] - largest) - log_total
+
+
+@kernel
+def _log_softmax_gradient(start: int, stop: int, dy: Any, x: Any, dx: Any) -> None:
+    for row in range(start, stop):
+        softmax_row(x[row], dx[row])
+        total = np.float64(0)
+        for c in range(x.shape[1]):
+            total += dy[row, c]
+        for c in range(x.shape[1]):
+            dx[row, c] = dy[row, c] - dx[row, c] * total

@@ -1,0 +1,162 @@
+"""Convolution as plain compiled loops: every parameter, no assumption.
+
+These serve every problem that no special kernel takes. Each item writes its own part of the
+result, and sums in the order kh, kw, ic (forward), kh, kw, oc (gradient of the input), image by
+image (gradient of the filters). Taps in the padding are skipped, not multiplied by zero.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastcnn.arguments import Array
+from fastcnn.geometry import ConvGeometry
+from fastcnn.kernels.arrays import bias_or_zeros, empty_like_type, readable
+from fastcnn.kernels.jit import device, kernel
+from fastcnn.kernels.threads import parallel_for
+
+
+def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvGeometry) -> Array:
+    """``y``, by rows of the output."""
+    y = empty_like_type(x, *g.output_shape)
+    bias = bias_or_zeros(b, g.oc, x)
+    rows = g.n * g.oh
+    parallel_for(
+        _forward_rows, rows, g.flops, readable(x), readable(w), bias, y, activation == "relu", g
+    )
+    return y
+
+
+def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
+    """``dx``, by rows of the input."""
+    dx = empty_like_type(dy, *g.input_shape)
+    # (KH, KW, OC, IC/groups): the innermost loop runs over input channels.
+    turned = w.swapaxes(2, 3).copy()
+    parallel_for(_input_gradient_rows, g.n * g.h, g.flops, readable(dy), turned, dx, g)
+    return dx
+
+
+def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
+    """``dw``, by rows of OC numbers, one for each (kh, kw, ic)."""
+    dw = empty_like_type(dy, *g.filter_shape)
+    partial = empty_like_type(dy, *g.filter_shape)
+    rows = g.kh * g.kw * g.group_ic
+    parallel_for(_filter_gradient_rows, rows, g.flops, readable(dy), readable(x), dw, partial, g)
+    return dw
+
+
+def conv2d_bias_gradient(dy: Array, g: ConvGeometry) -> Array:
+    """``db``, image by image, then over the images in order."""
+    sums = empty_like_type(dy, g.n, g.oc)
+    db = empty_like_type(dy, g.oc)
+    pixels = g.oh * g.ow
+    parallel_for(_image_sums, g.n, dy.size, readable(dy).reshape(g.n, pixels, g.oc), sums)
+    _image_sums(0, 1, sums.reshape(1, g.n, g.oc), db.reshape(1, g.oc))
+    return db
+
+
+@device
+def _first_tap(k: int, stride: int, pad: int, dilation: int) -> int:
+    """First output position at which filter position ``k`` is not before the image."""
+    offset = k * dilation - pad
+    return 0 if offset >= 0 else (stride - 1 - offset) // stride
+
+
+@device
+def _last_tap(k: int, out: int, size: int, stride: int, pad: int, dilation: int) -> int:
+    """One past the last output position at which filter position ``k`` is in the image."""
+    last = size - 1 - k * dilation + pad
+    return 0 if last < 0 else min(out, last // stride + 1)
+
+
+@kernel
+def _forward_rows(
+    start: int, stop: int, x: Any, w: Any, b: Any, y: Any, relu: bool, g: ConvGeometry
+) -> None:
+    group_ic, group_oc = g.ic // g.groups, g.oc // g.groups
+    for row in range(start, stop):
+        n, oh = row // g.oh, row % g.oh
+        for ow in range(g.ow):
+            for oc in range(g.oc):
+                y[n, oh, ow, oc] = b[oc]
+        for kh in range(g.kh):
+            ih = oh * g.stride_h - g.pad_top + kh * g.dilation_h
+            if ih < 0 or ih >= g.h:
+                continue
+            for kw in range(g.kw):
+                first = _first_tap(kw, g.stride_w, g.pad_left, g.dilation_w)
+                last = _last_tap(kw, g.ow, g.w, g.stride_w, g.pad_left, g.dilation_w)
+                for ow in range(first, last):
+                    iw = ow * g.stride_w - g.pad_left + kw * g.dilation_w
+                    for group in range(g.groups):
+                        for ic in range(group_ic):
+                            value = x[n, ih, iw, group * group_ic + ic]
+                            for oc in range(group * group_oc, (group + 1) * group_oc):
+                                y[n, oh, ow, oc] += value * w[kh, kw, ic, oc]
+        if relu:
+            for ow in range(g.ow):
+                for oc in range(g.oc):
+                    if y[n, oh, ow, oc] < 0:
+                        y[n, oh, ow, oc] = 0
+
+
+@kernel
+def _input_gradient_rows(
+    start: int, stop: int, dy: Any, turned: Any, dx: Any, g: ConvGeometry
+) -> None:
+    group_ic, group_oc = g.ic // g.groups, g.oc // g.groups
+    for row in range(start, stop):
+        n, ih = row // g.h, row % g.h
+        dx[n, ih] = 0
+        for kh in range(g.kh):
+            place = ih + g.pad_top - kh * g.dilation_h
+            oh = place // g.stride_h
+            if place < 0 or place % g.stride_h or oh >= g.oh:
+                continue
+            for kw in range(g.kw):
+                first = _first_tap(kw, g.stride_w, g.pad_left, g.dilation_w)
+                last = _last_tap(kw, g.ow, g.w, g.stride_w, g.pad_left, g.dilation_w)
+                for ow in range(first, last):
+                    iw = ow * g.stride_w - g.pad_left + kw * g.dilation_w
+                    for oc in range(g.oc):
+                        base = oc // group_oc * group_ic
+                        value = dy[n, oh, ow, oc]
+                        for ic in range(group_ic):
+                            dx[n, ih, iw, base + ic] += value * turned[kh, kw, oc, ic]
+
+
+@kernel
+def _filter_gradient_rows(
+    start: int, stop: int, dy: Any, x: Any, dw: Any, partial: Any, g: ConvGeometry
+) -> None:
+    group_ic, group_oc = g.ic // g.groups, g.oc // g.groups
+    for row in range(start, stop):
+        kh, kw, ic = row // group_ic // g.kw, row // group_ic % g.kw, row % group_ic
+        first_h = _first_tap(kh, g.stride_h, g.pad_top, g.dilation_h)
+        last_h = _last_tap(kh, g.oh, g.h, g.stride_h, g.pad_top, g.dilation_h)
+        first_w = _first_tap(kw, g.stride_w, g.pad_left, g.dilation_w)
+        last_w = _last_tap(kw, g.ow, g.w, g.stride_w, g.pad_left, g.dilation_w)
+        dw[kh, kw, ic] = 0
+        for n in range(g.n):
+            # Summing each image apart keeps the rounding error that of an image, not of a batch.
+            partial[kh, kw, ic] = 0
+            for oh in range(first_h, last_h):
+                ih = oh * g.stride_h - g.pad_top + kh * g.dilation_h
+                for ow in range(first_w, last_w):
+                    iw = ow * g.stride_w - g.pad_left + kw * g.dilation_w
+                    for group in range(g.groups):
+                        value = x[n, ih, iw, group * group_ic + ic]
+                        for oc in range(group * group_oc, (group + 1) * group_oc):
+                            partial[kh, kw, ic, oc] += value * dy[n, oh, ow, oc]
+            for oc in range(g.oc):
+                dw[kh, kw, ic, oc] += partial[kh, kw, ic, oc]
+
+
+@kernel
+def _image_sums(start: int, stop: int, values: Any, sums: Any) -> None:
+    """``sums[n] = Σ values[n]`` over the middle axis, in order."""
+    for n in range(start, stop):
+        sums[n] = 0
+        for p in range(values.shape[1]):
+            for c in range(values.shape[2]):
+                sums[n, c] += values[n, p, c]

@@ -1,0 +1,125 @@
+"""The one decorator: every compile flag and the cache policy, each with its reason.
+
+``kernel`` is for functions that Python calls, ``device`` for what kernels call (compiled into
+them, so it needs no cache entry of its own).
+
+**Flags.** ``nogil``: the thread driver runs kernels on Python threads. ``error_model="numpy"``:
+no test for division by zero in loops. Of the fast-math flags, those that keep NaN and infinity
+what they are: with the full set ``isnan`` is false on NaN, with these it is not, and loops still
+vectorise. No ``parallel``: it triples the time to compile, and one thread driver is enough.
+
+**Cache.** Numba's own cache looks at the one file that holds a function: after an edit in an
+imported helper it would run the old code. Here a kernel's entry carries a hash of every source
+file that can reach it. The folder is the first that can be written to of ``NUMBA_CACHE_DIR``, the
+package's ``__pycache__`` and the user's cache folder; without any, kernels compile in each
+process. A broken or unwritable cache costs time, never an answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+from numba.core import config
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.misc.appdirs import AppDirs
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_FLAGS: dict[str, Any] = {
+    "nogil": True,
+    "error_model": "numpy",
+    "fastmath": {"nsz", "arcp", "contract", "afn", "reassoc"},
+}
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def device(function: Function) -> Function:
+    """Compile ``function`` into the kernels that call it."""
+    compiled: Function = numba.njit(**_FLAGS)(function)
+    return compiled
+
+
+def kernel(function: Function) -> Function:
+    """Compile ``function`` on its first call with each combination of types, and cache it."""
+    compiled: Function = numba.njit(**_FLAGS)(function)
+    if not config.DISABLE_JIT:
+        with suppress(RuntimeError):  # nowhere to write: compile in each process
+            compiled._cache = _Cache(function)  # type: ignore[attr-defined]
+    return compiled
+
+
+@lru_cache(maxsize=1)
+def source_stamp() -> str:
+    """Hash of all that compiled code depends on: the kernels' sources and the geometry's."""
+    digest = hashlib.sha256()
+    others = [_PACKAGE / "geometry.py", _PACKAGE / "version.py"]
+    for path in [*sorted((_PACKAGE / "kernels").glob("*.py")), *others]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _cache_folder() -> Path | None:
+    folders = [
+        Path(config.CACHE_DIR) / "fastcnn" if config.CACHE_DIR else None,
+        _PACKAGE / "kernels" / "__pycache__",
+        Path(AppDirs(appname="fastcnn", appauthor=False).user_cache_dir),
+    ]
+    for folder in folders:
+        if folder is None:
+            continue
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError:
+            continue
+        return folder
+    return None
+
+
+class _Locator(_CacheLocator):  # type: ignore[misc]
+    def __init__(self, function: Callable[..., Any], folder: Path) -> None:
+        self._folder = folder
+        self._line = function.__code__.co_firstlineno
+        self._py_file = function.__code__.co_filename
+
+    def get_cache_path(self) -> str:
+        return str(self._folder)
+
+    def get_source_stamp(self) -> str:
+        return source_stamp()
+
+    def get_disambiguator(self) -> str:
+        return str(self._line)
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any], file: str) -> _Locator | None:
+        folder = _cache_folder()
+        return None if folder is None else cls(function, folder)
+
+
+class _CacheImpl(CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = (_Locator,)
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]
+    _impl_class = _CacheImpl
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # a truncated or foreign file raises whatever unpickling it meets
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except Exception:  # as above for the index that it reads first; or the disk is full
+            return
