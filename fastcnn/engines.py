@@ -54,6 +54,17 @@ class Implementation:
         return function
 
 
+@dataclass(frozen=True)
+class _StandIn(Implementation):
+    """An implementation that is given, not imported."""
+
+    given: Callable[..., Any] | None = None
+
+    def load(self) -> Callable[..., Any]:
+        assert self.given is not None
+        return self.given
+
+
 OPERATIONS = (
     "conv2d",
     "conv2d_input_gradient",
@@ -128,6 +139,33 @@ def use_engine(name: str) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+@contextmanager
+def replaced(op: str, engine: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Within this context, ``function`` is the engine's only implementation of the operation.
+
+    For every thread: it is how a test plants a fault, or an experiment tries a kernel.
+
+    >>> import numpy as np, fastcnn
+    >>> with replaced("relu", "naive", lambda x: x + 1):
+    ...     fastcnn.relu(np.array([1.0]), engine="naive")
+    array([2.])
+    """
+    _check(engine)
+    if op not in REGISTRY:
+        raise ValueError(f"op must be one of {', '.join(OPERATIONS)}, got {op!r}")
+    before = REGISTRY[op]
+    stand_in = _StandIn(engine, f"{engine}.{op}", "", op, "put in its place", given=function)
+    kept = [i for i in before if i.engine != engine]
+    position = next(k for k, i in enumerate(before) if i.engine == engine)
+    REGISTRY[op] = [*kept[:position], stand_in, *kept[position:]]
+    _select.cache_clear()
+    try:
+        yield
+    finally:
+        REGISTRY[op] = before
+        _select.cache_clear()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ them, so it needs no cache entry of its own).
 **Flags.** ``nogil``: the thread driver runs kernels on Python threads. ``error_model="numpy"``:
 no test for division by zero in loops. Of the fast-math flags, those that keep NaN and infinity
 what they are: with the full set ``isnan`` is false on NaN, with these it is not, and loops still
-vectorise. No ``parallel``: it triples the time to compile, and one thread driver is enough.
+vectorise. Not ``arcp``: a product with a rounded reciprocal is not the quotient, and means of
+integers must be exact. No ``parallel``: it triples the time to compile, and one thread driver is
+enough.
 
 **Cache.** Numba's own cache looks at the one file that holds a function: after an edit in an
 imported helper it would run the old code. Here a kernel's entry carries a hash of every source
@@ -35,7 +37,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _FLAGS: dict[str, Any] = {
     "nogil": True,
     "error_model": "numpy",
-    "fastmath": {"nsz", "arcp", "contract", "afn", "reassoc"},
+    "fastmath": {"nsz", "contract", "afn", "reassoc"},
 }
 _PACKAGE = Path(__file__).resolve().parent.parent
 

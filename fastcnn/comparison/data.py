@@ -1,0 +1,130 @@
+"""The numbers in the arrays of a case, reproducible from the case's name and a seed.
+
+- ``exact``: small integers, such that every product and every partial sum, in any order, is an
+  integer that the dtype holds. Whatever the algorithm, there is then one right answer, and
+  engines must agree on it to the last bit. Where a mean divides, the integers are multiples of
+  every divisor. Small integers also tie often, which tests the rule for the first maximum.
+- ``float``: normal numbers, where engines may differ by the roundings of their order of summation.
+- ``special``: small integers among NaN and infinities, for operations that only select.
+- ``shifted``: rows around +800 and −800, where an exponential overflows unless the row's maximum
+  is subtracted first, each with one class far below the others.
+- ``digits``: real MNIST digits, and parameters drawn as the article draws them.
+
+No array is constant (all-zero results must not pass), and all are read-only (an engine that
+writes to its inputs raises).
+"""
+
+from __future__ import annotations
+
+from math import isqrt, lcm
+from zlib import crc32
+
+import numpy as np
+
+from fastcnn.arguments import Array
+from fastcnn.comparison.bounds import sum_lengths
+from fastcnn.comparison.problems import Case, Problem, Shape
+from fastcnn.geometry import PoolGeometry
+
+MODES = ("exact", "float", "special", "shifted", "digits")
+
+_LARGEST = 4  # of the small integers; few enough that maxima tie
+
+
+def make_arrays(case: Case, seed: int) -> dict[str, Array]:
+    """The arrays of a case, by the names of the function's arguments.
+
+    >>> from fastcnn.comparison.problems import case_named
+    >>> arrays = make_arrays(case_named("dense/3x17-to-33/float32/exact"), seed=0)
+    >>> arrays["w"].shape, arrays["w"].dtype, bool((arrays["w"] == arrays["w"].round()).all())
+    ((17, 33), dtype('float32'), True)
+    """
+    rng = np.random.default_rng([seed, crc32(case.name.encode())])
+    if case.mode == "digits":
+        arrays = _digits(case.problem, rng)
+    else:
+        arrays = {
+            name: _draw(rng, case, name, shape) for name, shape in case.problem.arrays.items()
+        }
+    for name, array in arrays.items():
+        if name != "labels":
+            arrays[name] = np.asarray(array, case.dtype)
+        arrays[name].setflags(write=False)
+    return arrays
+
+
+def _draw(rng: np.random.Generator, case: Case, name: str, shape: Shape) -> Array:
+    if name == "labels":
+        classes = case.problem.arrays["logits"][1]
+        return rng.integers(classes, size=shape)
+    if case.mode == "float":
+        return np.asarray(rng.standard_normal(shape))
+    if case.mode == "shifted":
+        return _shifted(rng, shape) if name in ("x", "logits") else rng.standard_normal(shape)
+    integers = _small_integers(rng, shape, case)
+    if case.mode == "special" and name == "x":
+        _sprinkle(rng, integers)
+    return integers
+
+
+def _small_integers(rng: np.random.Generator, shape: Shape, case: Case) -> Array:
+    terms = max(1, *sum_lengths(case.problem))
+    unit = _divisors(case.problem)
+    exact_below = 2 ** (np.finfo(case.dtype).nmant + 1)
+    # terms products of two of them, in any order, stay below the last integer that is exact.
+    largest = min(_LARGEST, isqrt(exact_below // (terms * unit)) - 1)
+    if largest < 1:
+        raise ValueError(f"{case.name}: sums of {terms} terms are too long to be exact")
+    while True:
+        drawn = np.asarray(rng.integers(-largest, largest + 1, size=shape), np.float64)
+        if drawn.size == 0 or (drawn.any() and (drawn.size == 1 or np.ptp(drawn) > 0)):
+            return np.asarray(drawn * unit)
+
+
+def _divisors(problem: Problem) -> int:
+    """What an average pooling may divide by, as one number that all of them divide."""
+    g = problem.geometry
+    if not isinstance(g, PoolGeometry) or not problem.op.startswith("avg"):
+        return 1
+    down = {
+        min(o * g.stride_h - g.pad_top + g.kh, g.h) - max(o * g.stride_h - g.pad_top, 0)
+        for o in range(g.oh)
+    }
+    across = {
+        min(o * g.stride_w - g.pad_left + g.kw, g.w) - max(o * g.stride_w - g.pad_left, 0)
+        for o in range(g.ow)
+    }
+    return lcm(*(a * b for a in down for b in across))
+
+
+def _sprinkle(rng: np.random.Generator, array: Array) -> None:
+    """Write NaN and both infinities over about a quarter of the array."""
+    dice = rng.integers(12, size=array.shape)
+    array[dice == 0] = np.nan
+    array[dice == 1] = np.inf
+    array[dice == 2] = -np.inf
+
+
+def _shifted(rng: np.random.Generator, shape: Shape) -> Array:
+    rows = 3 * rng.standard_normal(shape)
+    rows[::2] += 800
+    rows[1::2] -= 800
+    if shape[1] > 2:
+        rows[:, 1] -= 2000
+    return rows
+
+
+def _digits(problem: Problem, rng: np.random.Generator) -> dict[str, Array]:
+    """Test digits as the article feeds them, −0.5 to 0.5, and its parameters (and a bias)."""
+    from fastcnn.datasets import load_mnist
+
+    _, (images, labels) = load_mnist()
+    chosen = rng.choice(len(images), problem.arrays["x"][0], replace=False)
+    shapes = problem.arrays
+    return {
+        "x": images[chosen, :, :, None] / 255 - 0.5,
+        "labels": labels[chosen].astype(np.int64),
+        "filters": rng.standard_normal(shapes["filters"]) / 9,
+        "weights": rng.standard_normal(shapes["weights"]) / shapes["weights"][0],
+        "bias": rng.standard_normal(shapes["bias"]) / 10,
+    }

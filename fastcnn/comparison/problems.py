@@ -1,0 +1,361 @@
+"""The matrix of problems on which engines are held against the specification.
+
+One registry feeds ``fastcnn compare``, the agreement tests and the benchmarks. A problem is a
+public function, the shapes of its arrays and its parameters; a case is a problem in one dtype and
+one mode of data (see :mod:`fastcnn.comparison.data`), and has a name that can be typed:
+``conv2d/stride-2x1/float32/exact``.
+
+No image is square, no kernel only so; channels and widths lie on, below and above the sides of
+register tiles, where remainders are treated; everything is small enough for Python loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, NamedTuple, TypeAlias
+
+from fastcnn.geometry import ConvGeometry, PoolGeometry, conv_geometry, pool_geometry
+
+Shape: TypeAlias = tuple[int, ...]
+
+CHANNELS = (1, 3, 6, 8, 10, 16, 17, 31, 33)
+WIDTHS = tuple(range(5, 18))
+DTYPES = ("float32", "float64")
+ARTICLE_NET = "article_net"
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """One call of one public function, all but the numbers in its arrays.
+
+    ``arrays`` gives the shape of each array argument, ``parameters`` the keyword arguments;
+    ``modes`` the data it is run on; ``quick`` whether a quick comparison includes it.
+    """
+
+    op: str
+    label: str
+    arrays: Mapping[str, Shape]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    geometry: ConvGeometry | PoolGeometry | None = None
+    modes: tuple[str, ...] = ("exact", "float")
+    quick: bool = False
+
+    @property
+    def name(self) -> str:
+        """``op/label``."""
+        return f"{self.op}/{self.label}"
+
+
+class Case(NamedTuple):
+    """A problem in one dtype, on one mode of data."""
+
+    problem: Problem
+    dtype: str
+    mode: str
+
+    @property
+    def name(self) -> str:
+        """``op/label/dtype/mode``, by which ``fastcnn compare --case`` finds it."""
+        return f"{self.problem.name}/{self.dtype}/{self.mode}"
+
+
+class _Conv(NamedTuple):
+    label: str
+    x: Shape
+    w: Shape
+    parameters: dict[str, Any] = {}  # noqa: RUF012  (never changed)
+    bias: bool = True
+    relu: bool = False
+    quick: bool = False
+
+
+class _Pool(NamedTuple):
+    label: str
+    x: Shape
+    parameters: dict[str, Any]
+    quick: bool = False
+
+
+def _convolutions() -> Iterator[_Conv]:
+    """The layers, forward and backward alike."""
+    yield _Conv("article-3x3", (1, 28, 28, 1), (3, 3, 1, 8), bias=False, quick=True)
+    yield _Conv("article-stacked", (1, 13, 14, 8), (3, 3, 8, 16), relu=True)
+    yield _Conv("lenet-5x5", (2, 14, 13, 6), (5, 5, 6, 16), quick=True)
+
+    for i, width in enumerate(WIDTHS):  # remainders of a row of pixels
+        ic, oc = CHANNELS[i % 9], CHANNELS[(2 * i + 3) % 9]
+        padding = ("valid", "same", 1)[i % 3]
+        yield _Conv(
+            f"width-{width}", (1 + i % 2, 4, width, ic), (3, 2, ic, oc), {"padding": padding}
+        )
+    for i, ic in enumerate(CHANNELS):  # remainders of a vector of channels
+        oc = CHANNELS[(i + 4) % 9]
+        yield _Conv(f"channels-{ic}-to-{oc}", (1, 5, 7, ic), (3, 3, ic, oc), quick=ic in (1, 17))
+        yield _Conv(f"pointwise-{oc}-to-{ic}", (2, 3, 7, oc), (1, 1, oc, ic), relu=i % 2 == 0)
+
+    def kernel(label: str, sides: Shape, parameters: dict[str, Any], **more: Any) -> _Conv:
+        return _Conv(label, (2, 9, 10, 3), (*sides, 3, 10), parameters, **more)
+
+    yield kernel("kernel-1x3", (1, 3), {})
+    yield kernel("kernel-5x1", (5, 1), {})
+    yield kernel("kernel-4x5", (4, 5), {}, quick=True)
+    yield kernel("kernel-2x2", (2, 2), {"padding": 1})
+    yield kernel("kernel-7x6", (7, 6), {"padding": (3, 2)})
+    yield kernel("kernel-is-image", (9, 10), {})
+    yield kernel("kernel-beyond-image", (11, 12), {"padding": 2})
+    yield kernel("no-bias", (3, 2), {}, bias=False)
+    yield kernel("relu", (3, 2), {}, relu=True, quick=True)
+    yield kernel("relu-no-bias", (2, 3), {"padding": "same"}, bias=False, relu=True)
+    yield kernel("same-even-kernel", (4, 2), {"padding": "same"})
+    yield kernel("same-stride-2x3", (3, 4), {"padding": "same", "stride": (2, 3)}, quick=True)
+    yield kernel("padding-four-sides", (3, 4), {"padding": ((0, 2), (3, 1))}, quick=True)
+    yield kernel("padding-beyond-kernel", (2, 1), {"padding": ((4, 3), (2, 5))})
+    yield kernel("stride-2x1", (4, 5), {"stride": (2, 1), "padding": (1, 3)}, quick=True)
+    yield kernel("stride-1x3", (3, 3), {"stride": (1, 3)})
+    yield kernel("stride-3x2", (2, 3), {"stride": (3, 2), "padding": ((1, 0), (0, 2))})
+    yield kernel("stride-beyond-kernel", (1, 2), {"stride": (3, 4)})
+    yield kernel("pointwise-stride-2", (1, 1), {"stride": 2})
+    yield kernel("dilation-2x1", (3, 3), {"dilation": (2, 1)})
+    yield kernel("dilation-1x3", (2, 3), {"dilation": (1, 3), "padding": (0, 2)})
+    yield kernel(
+        "dilation-and-stride",
+        (3, 2),
+        {"dilation": (3, 2), "stride": (2, 3), "padding": ((2, 3), (1, 0))},
+        quick=True,
+    )
+
+    def grouped(
+        label: str, ic: int, oc: int, groups: int, parameters: dict[str, Any], quick: bool = False
+    ) -> _Conv:
+        return _Conv(
+            label,
+            (2, 7, 6, ic),
+            (3, 2, ic // groups, oc),
+            {"groups": groups, **parameters},
+            quick=quick,
+        )
+
+    yield grouped("groups-2", 6, 10, 2, {}, quick=True)
+    yield grouped("groups-3-stride", 33, 6, 3, {"stride": (2, 1), "padding": 1})
+    yield grouped("groups-2-dilation", 16, 34, 2, {"dilation": (2, 3), "padding": (1, 2)})
+    yield grouped("depthwise", 17, 17, 17, {"padding": "same"}, quick=True)
+    yield grouped("depthwise-33", 33, 33, 33, {"stride": (1, 2)})
+    yield grouped("depthwise-times-2", 8, 16, 8, {"stride": 2, "padding": ((1, 2), (0, 1))})
+    yield grouped("depthwise-dilated", 6, 18, 6, {"dilation": (2, 1)})
+
+    yield _Conv("one-pixel", (1, 1, 1, 3), (1, 1, 3, 6))
+    yield _Conv("one-row", (1, 1, 17, 8), (1, 4, 8, 3), {"stride": (1, 2)})
+    yield _Conv("one-column", (3, 11, 1, 3), (2, 1, 3, 17), {"padding": (1, 0)})
+    yield _Conv("batch-5", (5, 6, 5, 3), (2, 3, 3, 8), quick=True)
+    yield _Conv("batch-0", (0, 6, 5, 3), (2, 3, 3, 8), quick=True)
+
+
+def _poolings() -> Iterator[_Pool]:
+    """The windows, for the maximum, the minimum and the mean, forward and backward."""
+    yield _Pool("article-2x2", (1, 26, 26, 8), {"size": 2}, quick=True)
+    for i, width in enumerate(WIDTHS):
+        channels = CHANNELS[(i + 5) % 9]
+        size = ((2, 3), 2, (3, 2))[i % 3]
+        padding: Any = ("valid", "same", (1, 0))[i // 3 % 3]
+        x = (1 + i % 2, 5, width, channels)
+        yield _Pool(f"width-{width}", x, {"size": size, "padding": padding}, quick=width == 17)
+    for i, channels in enumerate(CHANNELS):
+        stride = ((2, 1), 2, None)[i % 3]
+        yield _Pool(f"channels-{channels}", (2, 5, 7, channels), {"size": (3, 2), "stride": stride})
+
+    def window(label: str, parameters: dict[str, Any], quick: bool = False) -> _Pool:
+        return _Pool(label, (2, 9, 8, 3), parameters, quick)
+
+    yield window("overlapping-3x3", {"size": 3, "stride": 2, "padding": 1}, quick=True)
+    yield window("overlapping-4x3", {"size": (4, 3), "stride": 1}, quick=True)
+    yield window("same-3x2", {"size": (3, 2), "stride": (2, 1), "padding": "same"})
+    yield window("same-2x3", {"size": (2, 3), "padding": "same"})
+    yield window(
+        "padding-four-sides",
+        {"size": (3, 4), "stride": (1, 3), "padding": ((0, 2), (3, 1))},
+        quick=True,
+    )
+    yield window("gaps", {"size": (1, 2), "stride": (3, 4)})
+    yield window("window-1x1", {"size": 1})
+    yield window("window-is-image", {"size": (9, 8)})
+    yield window("window-beyond-image", {"size": (11, 9), "padding": ((1, 2), (1, 0))})
+    yield _Pool("one-row", (1, 1, 17, 6), {"size": (1, 3), "stride": (1, 2)})
+    yield _Pool("batch-0", (0, 6, 5, 3), {"size": (2, 3)}, quick=True)
+
+
+_DENSE = (
+    (1, 1352, 10),
+    (32, 130, 10),
+    (3, 17, 33),
+    (5, 1, 1),
+    (4, 33, 6),
+    (7, 8, 31),
+    (2, 10, 16),
+    (17, 6, 8),
+    (0, 5, 3),
+)
+
+_ROWS = ((1, 10), (3, 17), (5, 1), (33, 6), (4, 31), (2, 1000), (0, 7))
+
+_ELEMENTS: tuple[Shape, ...] = ((2, 5, 7, 3), (3, 17), (33,), (1,), (), (0, 4))
+
+
+def _conv_problems(c: _Conv) -> Iterator[Problem]:
+    g = conv_geometry(c.x, c.w, **c.parameters)
+    dy = g.output_shape
+    bias: dict[str, Shape] = {"b": (g.oc,)} if c.bias else {}
+    activation = {"activation": "relu"} if c.relu else {}
+    forward = {"x": c.x, "w": c.w} | bias
+    yield Problem("conv2d", c.label, forward, c.parameters | activation, g, quick=c.quick)
+    if c.relu:
+        return  # gradients are those without activation
+    yield Problem(
+        "conv2d_backward", c.label, {"dy": dy, "x": c.x, "w": c.w}, c.parameters, g, quick=c.quick
+    )
+    yield Problem(
+        "conv2d_input_gradient",
+        c.label,
+        {"dy": dy, "w": c.w},
+        {"x_shape": c.x} | c.parameters,
+        g,
+        quick=c.quick,
+    )
+    yield Problem(
+        "conv2d_filter_gradient",
+        c.label,
+        {"dy": dy, "x": c.x},
+        {"kernel_size": c.w[:2]} | c.parameters,
+        g,
+        quick=c.quick,
+    )
+
+
+def _pool_problems(p: _Pool) -> Iterator[Problem]:
+    given = dict(p.parameters)
+    g = pool_geometry(
+        p.x,
+        given["size"],
+        stride=given.get("stride"),
+        padding=given.get("padding", "valid"),
+    )
+    for kind in ("max", "min", "avg"):
+        modes = ("exact", "float") if kind == "avg" else ("exact", "float", "special")
+        yield Problem(f"{kind}_pool2d", p.label, {"x": p.x}, given, g, modes, p.quick)
+        gradient = {"dy": g.output_shape, "x": p.x}
+        yield Problem(f"{kind}_pool2d_backward", p.label, gradient, given, g, modes, p.quick)
+
+
+def _dense_problems(sides: Shape) -> Iterator[Problem]:
+    n, i, o = sides
+    label, quick = f"{n}x{i}-to-{o}", sides in _DENSE[:3]
+    arrays = {"x": (n, i), "w": (i, o)}
+    with_bias = arrays | {"b": (o,)}
+    yield Problem("dense", label, with_bias, quick=quick)
+    yield Problem("dense", f"{label}-no-bias", arrays)
+    yield Problem("dense", f"{label}-relu", with_bias, {"activation": "relu"})
+    yield Problem("dense_backward", label, {"dy": (n, o)} | arrays, quick=quick)
+
+
+def _row_problems(rows: Shape) -> Iterator[Problem]:
+    n, classes = rows
+    label, quick, modes = f"{n}x{classes}", rows in _ROWS[:2], ("float", "wide")
+    for op in ("softmax", "log_softmax"):
+        yield Problem(op, label, {"x": rows}, modes=modes, quick=quick)
+        yield Problem(f"{op}_backward", label, {"dy": rows, "x": rows}, modes=modes, quick=quick)
+    for op in ("cross_entropy", "cross_entropy_backward"):
+        for reduction in ("mean", "sum", "none"):
+            yield Problem(
+                op,
+                f"{label}-{reduction}",
+                {"logits": rows, "labels": (n,)},
+                {"reduction": reduction},
+                modes=modes,
+                quick=quick,
+            )
+
+
+def _element_problems(shape: Shape) -> Iterator[Problem]:
+    label = "x".join(map(str, shape)) or "scalar"
+    modes, quick = ("exact", "float", "special"), len(shape) > 2
+    yield Problem("relu", label, {"x": shape}, modes=modes, quick=quick)
+    yield Problem("relu_backward", label, {"dy": shape, "x": shape}, modes=modes, quick=quick)
+
+
+def _article_problems() -> Iterator[Problem]:
+    """The article's net on real digits: the loss of each and all gradients."""
+    for digits, quick in ((4, True), (32, False)):
+        yield Problem(
+            ARTICLE_NET,
+            f"mnist-{digits}",
+            {
+                "x": (digits, 28, 28, 1),
+                "labels": (digits,),
+                "filters": (3, 3, 1, 8),
+                "weights": (13 * 13 * 8, 10),
+                "bias": (10,),
+            },
+            modes=("digits",),
+            quick=quick,
+        )
+
+
+@cache
+def problems() -> tuple[Problem, ...]:
+    """All problems, grouped by operation.
+
+    >>> len({p.name for p in problems()}) == len(problems())
+    True
+    """
+    made: list[Problem] = []
+    for layer in _convolutions():
+        made += _conv_problems(layer)
+    for window in _poolings():
+        made += _pool_problems(window)
+    for sides in _DENSE:
+        made += _dense_problems(sides)
+    for shape in _ELEMENTS:
+        made += _element_problems(shape)
+    for rows in _ROWS:
+        made += _row_problems(rows)
+    made += _article_problems()
+    order = list(dict.fromkeys(problem.op for problem in made))
+    return tuple(sorted(made, key=lambda problem: order.index(problem.op)))
+
+
+def operations() -> tuple[str, ...]:
+    """Names of the operations in the matrix: the public functions, and the article's net.
+
+    >>> operations()[0], operations()[-1]
+    ('conv2d', 'article_net')
+    """
+    return tuple(dict.fromkeys(problem.op for problem in problems()))
+
+
+def cases(ops: Sequence[str] | None = None, quick: bool = False) -> tuple[Case, ...]:
+    """The cases of these operations (all by default), the quick ones or all.
+
+    >>> cases(["relu"], quick=True)[0].name
+    'relu/2x5x7x3/float32/exact'
+    """
+    wanted = operations() if ops is None else ops
+    chosen: Iterable[Problem] = (p for p in problems() if p.op in wanted and p.quick >= quick)
+    return tuple(Case(p, dtype, mode) for p in chosen for dtype in DTYPES for mode in p.modes)
+
+
+def case_named(name: str) -> Case:
+    """The case of this name. Raises ``ValueError`` with the closest names for an unknown one.
+
+    >>> case_named("dense/3x17-to-33/float64/float").problem.arrays["w"]
+    (17, 33)
+    """
+    for case in cases():
+        if case.name == name:
+            return case
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, [case.name for case in cases()], n=2, cutoff=0.3)
+    raise ValueError(
+        f"case must name one of the matrix, such as {' or '.join(close)}, got {name!r}"
+    )
