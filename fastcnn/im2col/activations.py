@@ -24,16 +24,18 @@ def relu_backward(dy: Array, x: Array) -> Array:
 
 def softmax(x: Array) -> Array:
     """Each row's exponentials over their sum, (rows, classes)."""
-    y: Array = x - x.max(axis=1, keepdims=True)
-    np.exp(y, out=y)
-    y /= y.sum(axis=1, keepdims=True)
+    y = np.empty_like(x)
+    for some in row_slices(x, 2):
+        part = np.subtract(x[some], x[some].max(axis=1, keepdims=True), out=y[some])
+        np.exp(part, out=part)
+        part /= part.sum(axis=1, keepdims=True)
     return y
 
 
 def softmax_backward(dy: Array, x: Array) -> Array:
     """``dx = s · (dy − Σ dy · s)``, with s the softmax of x."""
-    dx: Array = softmax(x)
-    for some in row_slices(x, 2):
+    dx = softmax(x)
+    for some in row_slices(x, 4):
         part = dx[some]
         inner = (dy[some] * part).sum(axis=1, keepdims=True)
         part *= dy[some] - inner
@@ -42,15 +44,18 @@ def softmax_backward(dy: Array, x: Array) -> Array:
 
 def log_softmax(x: Array) -> Array:
     """Each row, shifted by its maximum, less the logarithm of its exponentials' sum."""
-    y: Array = x - x.max(axis=1, keepdims=True)
-    for some in row_slices(x, 1):
-        y[some] -= np.log(np.exp(y[some]).sum(axis=1, keepdims=True))
+    y = np.empty_like(x)
+    for some in row_slices(x, 4):
+        part = np.subtract(x[some], x[some].max(axis=1, keepdims=True), out=y[some])
+        part -= np.log(np.exp(part).sum(axis=1, keepdims=True))
     return y
 
 
 def log_softmax_backward(dy: Array, x: Array) -> Array:
     """``dx = dy − s · Σ dy``, with s the softmax of x."""
-    dx: Array = softmax(x)
-    dx *= dy.sum(axis=1, keepdims=True)
-    np.subtract(dy, dx, out=dx)
+    dx = softmax(x)
+    for some in row_slices(x, 4):
+        part = dx[some]
+        part *= dy[some].sum(axis=1, keepdims=True)
+        np.subtract(dy[some], part, out=part)
     return dx

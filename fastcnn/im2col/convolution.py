@@ -33,10 +33,10 @@ def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvG
         y = np.empty(g.output_shape, x.dtype)
         filters = _matrices(w, g)
         for images, rows in slices(g.n, g.oh, *_column_bytes(x, g)):
-            view = windows(x[images], g, rows)
             # One multiplication per image and group: a result depends on no other image.
-            columns = _columns(view, g, (0, 5), (1, 2))
+            columns = _columns(windows(x[images], g, rows), g, (0, 5), (1, 2))
             np.matmul(columns, filters, out=_grouped(y[images, rows], g))
+            del columns  # before the next ones are made
     if b is not None:
         y += b
     if activation == "relu":
@@ -49,18 +49,18 @@ def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
     dx = np.zeros(g.input_shape, dy.dtype)
     grouped_dx = dx.reshape(g.n, g.h, g.w, g.groups, g.group_ic)
     back = w.reshape(g.kh, g.kw, g.group_ic, g.groups, g.group_oc).transpose(0, 1, 3, 4, 2)
-    row_bytes = g.ow * max(g.ic, g.oc if g.depthwise else 0) * dy.itemsize * 2
-    for images, rows in slices(g.n, g.oh, row_bytes):
+    for images, rows in slices(g.n, g.oh, g.ow * g.ic * dy.itemsize):
         part = dy[images, rows]
         for kh, kw, outputs, pixels in taps_of(g, rows):
             if g.depthwise:
                 grouped = part.reshape(*part.shape[:3], g.groups, g.group_oc)[outputs]
-                to_pixels = np.einsum("nhwgo,go->nhwg", grouped, back[kh, kw, ..., 0])[..., None]
+                given = np.einsum("nhwgo,go->nhwg", grouped, back[kh, kw, ..., 0])[..., None]
             else:
-                product = np.matmul(_grouped(part, g), back[kh, kw])
+                given = np.matmul(_grouped(part, g), back[kh, kw])
                 shape = len(part), g.groups, part.shape[1], g.ow, g.group_ic
-                to_pixels = product.reshape(shape).transpose(0, 2, 3, 1, 4)[outputs]
-            grouped_dx[images][pixels] += to_pixels
+                given = given.reshape(shape).transpose(0, 2, 3, 1, 4)[outputs]
+            grouped_dx[images][pixels] += given
+            del given  # before the next is made
     return dx
 
 
@@ -78,8 +78,8 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
     for images, rows in slices(g.n, g.oh, *_column_bytes(x, g)):
         columns = _columns(windows(x[images], g, rows), g, (5,), (0, 1, 2))
         part = dy[images, rows].reshape(-1, g.groups, g.group_oc).transpose(1, 0, 2)
-        product = np.matmul(columns.swapaxes(1, 2), part)
-        _matrices(dw, g)[...] += product
+        _matrices(dw, g)[...] += np.matmul(columns.swapaxes(1, 2), part)
+        del columns  # before the next ones are made
     return dw
 
 
@@ -104,8 +104,9 @@ def _conv2d_tap_by_tap(x: Array, w: Array, g: ConvGeometry) -> Array:
             if g.depthwise:
                 part[outputs] += image[pixels] * filters[kh, kw, :, 0]
             else:
-                product = np.matmul(image[pixels].swapaxes(2, 3), filters[kh, kw])
-                part[outputs] += product.swapaxes(2, 3)
+                part[outputs].swapaxes(2, 3)[...] += np.matmul(
+                    image[pixels].swapaxes(2, 3), filters[kh, kw]
+                )
     return y
 
 

@@ -13,7 +13,8 @@ from fastcnn.im2col.windows import row_slices
 def cross_entropy(logits: Array, labels: NDArray[np.int64]) -> Array:
     """``-log_softmax(logits)[label]`` of each sample, (N,)."""
     losses = np.empty(len(logits), logits.dtype)
-    for some in row_slices(logits, 2):
+    # The logarithms, what they take themselves, and the indices.
+    for some in row_slices(logits, 8):
         chosen = labels[some]
         losses[some] = -log_softmax(logits[some])[np.arange(len(chosen)), chosen]
     return losses
@@ -21,6 +22,8 @@ def cross_entropy(logits: Array, labels: NDArray[np.int64]) -> Array:
 
 def cross_entropy_backward(logits: Array, labels: NDArray[np.int64]) -> Array:
     """Gradient of each sample's own loss, (N, C): its softmax, less 1 at its label."""
-    gradient: Array = softmax(logits)
-    gradient[np.arange(len(labels)), labels] -= 1
+    gradient = softmax(logits)
+    for some in row_slices(logits, 8):
+        chosen = labels[some]
+        gradient[some][np.arange(len(chosen)), chosen] -= 1
     return gradient

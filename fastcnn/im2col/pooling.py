@@ -37,20 +37,23 @@ def min_pool2d_backward(dy: Array, x: Array, g: PoolGeometry) -> Array:
 def avg_pool2d(x: Array, g: PoolGeometry) -> Array:
     """``y``, (N, OH, OW, C)."""
     y = np.zeros(g.output_shape, x.dtype)
-    for _, _, outputs, pixels in taps_of(g, slice(0, g.oh)):
-        y[outputs] += x[pixels]
-    y /= _pixels_in_image(g, x.dtype)
+    for _, rows in slices(1, g.oh, g.ow * x.itemsize):
+        part = y[:, rows]
+        for _, _, outputs, pixels in taps_of(g, rows):
+            part[outputs] += x[pixels]
+        part /= _pixels_in_image(g, rows, x.dtype)
     return y
 
 
 def avg_pool2d_backward(dy: Array, g: PoolGeometry) -> Array:
     """``dx``, (N, H, W, C)."""
     dx = np.zeros(g.input_shape, dy.dtype)
-    counts = _pixels_in_image(g, dy.dtype)
-    for images, rows in slices(g.n, g.oh, g.ow * g.c * dy.itemsize):
-        share = dy[images, rows] / counts[rows]
+    # For each output: the share of a pixel, and for each place of an output: the pixels.
+    for images, rows in slices(g.n, g.oh, g.ow * (g.c + 1) * dy.itemsize):
+        share = dy[images, rows] / _pixels_in_image(g, rows, dy.dtype)
         for _, _, outputs, pixels in taps_of(g, rows):
             dx[images][pixels] += share[outputs]
+        del share  # before the next is made
     return dx
 
 
@@ -84,10 +87,9 @@ def _extreme_backward(dy: Array, x: Array, g: PoolGeometry, better: np.ufunc) ->
     return dx
 
 
-def _pixels_in_image(g: PoolGeometry, dtype: np.dtype[np.floating]) -> Array:
-    """How many pixels of the image each window holds, (OH, OW, 1)."""
-    counts = np.zeros((1, g.oh, g.ow, 1), dtype)
-    for _, _, outputs, _ in taps_of(g, slice(0, g.oh)):
+def _pixels_in_image(g: PoolGeometry, rows: slice, dtype: np.dtype[np.floating]) -> Array:
+    """How many pixels of the image each window of these output rows holds, (1, rows, OW, 1)."""
+    counts = np.zeros((1, rows.stop - rows.start, g.ow, 1), dtype)
+    for _, _, outputs, _ in taps_of(g, rows):
         counts[outputs] += 1
-    per_window: Array = counts[0]
-    return per_window
+    return counts

@@ -1,0 +1,197 @@
+"""What the im2col engine promises on its own: bounded memory, and images that ignore each other.
+
+That it agrees with the specification is tested where all engines are.
+"""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastcnn
+from fastcnn.im2col import WORKSPACE_BYTES, windows
+
+FEW_KIB = 64 * 1024  # Python's own objects, and NumPy's cast buffers
+
+
+@pytest.fixture
+def small_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes every call go in many steps, down to single rows."""
+    monkeypatch.setattr(windows, "WORKSPACE_BYTES", 700)
+
+
+def extra_bytes(call: Callable[[], Any]) -> int:
+    """Peak memory of a call beyond its result."""
+    tracemalloc.start()
+    try:
+        result = call()
+        size, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert result is not None
+    return peak - size
+
+
+def normal(*shape: int) -> Any:
+    return np.random.default_rng(sum(shape)).standard_normal(shape, np.float32)
+
+
+CONVOLUTIONS = {
+    # x, w, parameters: columns of 50 to 100 MB each, were they made in one piece
+    "batch": ((64, 50, 40, 11), (3, 5, 11, 4), {}),
+    "padded": ((32, 60, 51, 16), (3, 3, 16, 8), {"padding": "same"}),
+    "one large image": ((1, 500, 391, 9), (3, 3, 9, 8), {"padding": ((2, 0), (1, 3))}),
+    "strides and dilation": (
+        (8, 250, 201, 6),
+        (5, 3, 6, 4),
+        {"stride": (1, 2), "dilation": (3, 2), "padding": 4},
+    ),
+    "groups": ((16, 100, 81, 12), (3, 3, 4, 9), {"groups": 3, "padding": 1}),
+    "depthwise": ((16, 100, 81, 12), (3, 3, 1, 24), {"groups": 12, "padding": 1}),
+}
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+@pytest.mark.parametrize("finite", [True, False])
+def test_convolution_holds_to_its_workspace(case: str, finite: bool) -> None:
+    x_shape, w_shape, parameters = CONVOLUTIONS[case]
+    x, w = normal(*x_shape), normal(*w_shape)
+    if not finite:
+        w[0, 0, 0, 0] = np.inf
+    parameters = {**parameters, "engine": "im2col"}
+    with np.errstate(invalid="ignore"):
+        dy = fastcnn.conv2d(x, w, **parameters)
+        assert extra_bytes(lambda: fastcnn.conv2d(x, w, **parameters)) < WORKSPACE_BYTES + FEW_KIB
+        taken = extra_bytes(lambda: fastcnn.conv2d_input_gradient(dy, w, x.shape, **parameters))
+        assert taken < WORKSPACE_BYTES + FEW_KIB
+        taken = extra_bytes(
+            lambda: fastcnn.conv2d_filter_gradient(dy, x, w_shape[:2], **parameters)
+        )
+        assert taken < WORKSPACE_BYTES + w.nbytes + FEW_KIB
+
+
+@pytest.mark.parametrize("kind", ["max", "min", "avg"])
+@pytest.mark.parametrize("shape", [(40, 60, 51, 16), (1, 1300, 1501, 1)])
+def test_pooling_holds_to_its_workspace(kind: str, shape: tuple[int, ...]) -> None:
+    x = normal(*shape)
+    arguments = ((3, 2), (1, 2), ((1, 1), (0, 1)))
+    forward = getattr(fastcnn, f"{kind}_pool2d")
+    backward = getattr(fastcnn, f"{kind}_pool2d_backward")
+    dy = forward(x, *arguments, engine="im2col")
+    taken = extra_bytes(lambda: forward(x, *arguments, engine="im2col"))
+    assert taken < WORKSPACE_BYTES + FEW_KIB
+    taken = extra_bytes(lambda: backward(dy, x, *arguments, engine="im2col"))
+    assert taken < WORKSPACE_BYTES + FEW_KIB
+
+
+@pytest.mark.parametrize("shape", [(1_500_000, 1), (800_000, 3), (300, 9_000)])
+def test_activations_and_loss_hold_to_their_workspace(shape: tuple[int, int]) -> None:
+    x, dy = normal(*shape), normal(*shape)
+    labels = np.arange(len(x)) % shape[1]
+    calls: list[Callable[[], Any]] = [
+        lambda: fastcnn.relu(x, engine="im2col"),
+        lambda: fastcnn.relu_backward(dy, x, engine="im2col"),
+        lambda: fastcnn.softmax(x, engine="im2col"),
+        lambda: fastcnn.softmax_backward(dy, x, engine="im2col"),
+        lambda: fastcnn.log_softmax(x, engine="im2col"),
+        lambda: fastcnn.log_softmax_backward(dy, x, engine="im2col"),
+    ]
+    for call in calls:
+        assert extra_bytes(call) < WORKSPACE_BYTES + FEW_KIB
+    from fastcnn import im2col  # the public functions below scale and reduce in their own arrays
+
+    for loss in (im2col.cross_entropy, im2col.cross_entropy_backward):
+        assert extra_bytes(lambda loss=loss: loss(x, labels)) < WORKSPACE_BYTES + FEW_KIB
+
+
+CASES = [
+    ((5, 9, 7, 1), (3, 3, 1, 8), {"padding": "same"}),
+    ((5, 9, 7, 1), (9, 7, 1, 1), {}),
+    ((4, 8, 11, 5), (2, 3, 5, 6), {"stride": (2, 1), "padding": ((0, 1), (2, 0))}),
+    ((4, 8, 11, 6), (3, 2, 2, 9), {"groups": 3, "dilation": (2, 3), "padding": 3}),
+    ((4, 8, 11, 3), (3, 2, 1, 6), {"groups": 3, "padding": 1}),
+    ((7, 30, 28, 16), (1, 1, 16, 33), {}),
+]
+
+
+@pytest.mark.parametrize(("x_shape", "w_shape", "parameters"), CASES)
+def test_an_image_ignores_the_rest_of_its_batch(
+    x_shape: tuple[int, ...], w_shape: tuple[int, ...], parameters: dict[str, Any]
+) -> None:
+    x, w, b = normal(*x_shape), normal(*w_shape), normal(w_shape[3])
+    together = fastcnn.conv2d(x, w, b, **parameters, engine="im2col")
+    dy = normal(*together.shape)
+    dx = fastcnn.conv2d_input_gradient(dy, w, x.shape, **parameters, engine="im2col")
+    for i in range(len(x)):
+        one = slice(i, i + 1)
+        alone = fastcnn.conv2d(x[one], w, b, **parameters, engine="im2col")
+        np.testing.assert_array_equal(alone, together[one])
+        alone = fastcnn.conv2d_input_gradient(
+            dy[one], w, x[one].shape, **parameters, engine="im2col"
+        )
+        np.testing.assert_array_equal(alone, dx[one])
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("classes", [1, 3, 10, 17, 1000])
+def test_a_row_ignores_the_others(name: str, classes: int) -> None:
+    x, dy = normal(9, classes), normal(9, classes)
+    forward, backward = getattr(fastcnn, name), getattr(fastcnn, f"{name}_backward")
+    together, gradients = forward(x, engine="im2col"), backward(dy, x, engine="im2col")
+    for i in range(len(x)):
+        np.testing.assert_array_equal(forward(x[i], engine="im2col"), together[i])
+        np.testing.assert_array_equal(backward(dy[i], x[i], engine="im2col"), gradients[i])
+
+
+@pytest.mark.usefixtures("small_workspace")
+@pytest.mark.parametrize(("x_shape", "w_shape", "parameters"), CASES)
+def test_steps_of_single_rows_agree_with_the_specification(
+    x_shape: tuple[int, ...], w_shape: tuple[int, ...], parameters: dict[str, Any]
+) -> None:
+    rng = np.random.default_rng(1)
+    x, w = (rng.integers(-3, 4, shape).astype(np.float32) for shape in (x_shape, w_shape))
+    reference = fastcnn.conv2d(x, w, **parameters, engine="naive")
+    fast = fastcnn.conv2d(x, w, **parameters, engine="im2col")
+    np.testing.assert_array_equal(fast, reference)
+    dy = rng.integers(-3, 4, fast.shape).astype(np.float32)
+    for name, arguments in (
+        ("conv2d_input_gradient", (dy, w, x.shape)),
+        ("conv2d_filter_gradient", (dy, x, w.shape[:2])),
+    ):
+        reference = getattr(fastcnn, name)(*arguments, **parameters, engine="naive")
+        fast = getattr(fastcnn, name)(*arguments, **parameters, engine="im2col")
+        np.testing.assert_array_equal(fast, reference)
+
+
+@pytest.mark.usefixtures("small_workspace")
+@pytest.mark.parametrize("kind", ["max", "min", "avg"])
+def test_pooling_in_steps_of_single_rows_agrees_with_the_specification(kind: str) -> None:
+    rng = np.random.default_rng(2)
+    x = rng.integers(-3, 4, (3, 13, 10, 7)).astype(np.float64)
+    arguments = ((3, 2), (2, 3), ((2, 1), (0, 1)))
+    forward = getattr(fastcnn, f"{kind}_pool2d")
+    backward = getattr(fastcnn, f"{kind}_pool2d_backward")
+    reference = forward(x, *arguments, engine="naive")
+    np.testing.assert_allclose(forward(x, *arguments, engine="im2col"), reference, rtol=1e-15)
+    # Multiples of 12 share evenly among 1 to 4 and 6 pixels: every gradient is exact.
+    dy = 12.0 * rng.integers(-3, 4, reference.shape)
+    reference = backward(dy, x, *arguments, engine="naive")
+    np.testing.assert_array_equal(backward(dy, x, *arguments, engine="im2col"), reference)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_padding_is_never_multiplied(groups: int) -> None:
+    """An infinite weight or gradient over padding makes no NaN."""
+    x = np.ones((1, 3, 4, 4), np.float32)
+    w = np.full((3, 3, 4 // groups, 4), np.inf, np.float32)
+    parameters: dict[str, Any] = {"padding": "same", "groups": groups, "engine": "im2col"}
+    y = fastcnn.conv2d(x, w, **parameters)
+    assert (y == np.inf).all()
+    dw = fastcnn.conv2d_filter_gradient(np.full(y.shape, np.inf), x, 3, **parameters)
+    assert (dw == np.inf).all()
+    dx = fastcnn.conv2d_input_gradient(np.ones_like(y), w, x.shape, **parameters)
+    assert (dx == np.inf).all()
