@@ -39,7 +39,7 @@ from fastcnn.settings import get_num_threads, set_num_threads
 from fastcnn.version import __version__
 
 if TYPE_CHECKING:
-    from fastcnn import article
+    import fastcnn.article as article
     from fastcnn.comparison import compare
     from fastcnn.datasets import load_mnist
 
