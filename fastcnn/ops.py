@@ -20,6 +20,8 @@ from fastcnn.geometry import (
     Pair,
     PoolGeometry,
     conv_geometry,
+    integer,
+    pair,
     pool_geometry,
 )
 
@@ -212,13 +214,12 @@ def conv2d_filter_gradient(
                [20., 24.]])
     """
     dy, x = floats(dy=dy, x=x)
-    size = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
-    if dy.ndim != 4:
-        raise ValueError(f"dy must have the shape (N, OH, OW, OC), got {dy.shape}")
+    if dy.ndim != 4 or dy.shape[3] < 1:
+        raise ValueError(f"dy must have the shape (N, OH, OW, OC), OC at least 1, got {dy.shape}")
     if x.ndim != 4:
         raise ValueError(f"x must have the shape (N, H, W, IC), got {x.shape}")
-    count = groups if isinstance(groups, int) and groups > 0 else 1
-    w_shape = (*_shape("kernel_size", size), x.shape[3] // count, dy.shape[3])
+    count = max(1, integer("groups", groups, groups))
+    w_shape = (*pair("kernel_size", kernel_size), x.shape[3] // count, dy.shape[3])
     g = conv_geometry(
         x.shape, w_shape, stride=stride, padding=padding, dilation=dilation, groups=groups
     )
