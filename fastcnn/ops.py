@@ -168,7 +168,7 @@ def conv2d_input_gradient(
     """
     dy, w = floats(dy=dy, w=w)
     g = conv_geometry(
-        _shape("x_shape", x_shape),
+        _image_shape("x_shape", x_shape),
         w.shape,
         stride=stride,
         padding=padding,
@@ -662,11 +662,11 @@ def _activation(value: object) -> None:
         raise ValueError(f'activation must be "relu" or None, got {value!r}')
 
 
-def _shape(name: str, value: object) -> tuple[int, ...]:
+def _image_shape(name: str, value: object) -> tuple[int, ...]:
     if not isinstance(value, tuple | list) or not all(type(side) is int for side in value):
         raise TypeError(f"{name} must be a tuple of ints, got {value!r}")
-    if min(value, default=0) < 0:
-        raise ValueError(f"{name} must not hold negative numbers, got {value!r}")
+    if len(value) != 4 or min(value) < 0:
+        raise ValueError(f"{name} must be (N, H, W, IC), none negative, got {value!r}")
     return tuple(value)
 
 
