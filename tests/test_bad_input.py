@@ -11,53 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from valid_calls import RIGHT
 
 import fastcnn
 from fastcnn import ops
-
-Call = dict[str, Any]
 
 
 def zeros(*shape: int) -> Any:
     return np.zeros(shape, np.float32)
 
-
-CONV: Call = {"stride": 1, "padding": "valid", "dilation": 1, "groups": 2, "engine": None}
-POOL: Call = {"size": (2, 3), "stride": None, "padding": "valid", "engine": None}
-
-# Every public function with arguments that are right; the arrays are listed first.
-RIGHT: dict[str, Call] = {
-    "conv2d": {"x": zeros(2, 5, 6, 4), "w": zeros(3, 2, 2, 6), "b": zeros(6), **CONV},
-    "conv2d_backward": {
-        "dy": zeros(2, 3, 5, 6), "x": zeros(2, 5, 6, 4), "w": zeros(3, 2, 2, 6), **CONV
-    },
-    "conv2d_input_gradient": {
-        "dy": zeros(2, 3, 5, 6), "w": zeros(3, 2, 2, 6), "x_shape": (2, 5, 6, 4), **CONV
-    },
-    "conv2d_filter_gradient": {
-        "dy": zeros(2, 3, 5, 6), "x": zeros(2, 5, 6, 4), "kernel_size": (3, 2), **CONV
-    },
-    "max_pool2d": {"x": zeros(2, 5, 7, 3), **POOL},
-    "min_pool2d": {"x": zeros(2, 5, 7, 3), **POOL},
-    "avg_pool2d": {"x": zeros(2, 5, 7, 3), **POOL},
-    "max_pool2d_backward": {"dy": zeros(2, 2, 2, 3), "x": zeros(2, 5, 7, 3), **POOL},
-    "min_pool2d_backward": {"dy": zeros(2, 2, 2, 3), "x": zeros(2, 5, 7, 3), **POOL},
-    "avg_pool2d_backward": {"dy": zeros(2, 2, 2, 3), "x": zeros(2, 5, 7, 3), **POOL},
-    "dense": {"x": zeros(2, 5), "w": zeros(5, 3), "b": zeros(3), "engine": None},
-    "dense_backward": {"dy": zeros(2, 3), "x": zeros(2, 5), "w": zeros(5, 3), "engine": None},
-    "relu": {"x": zeros(2, 3), "engine": None},
-    "relu_backward": {"dy": zeros(2, 3), "x": zeros(2, 3), "engine": None},
-    "softmax": {"x": zeros(2, 3), "engine": None},
-    "softmax_backward": {"dy": zeros(2, 3), "x": zeros(2, 3), "engine": None},
-    "log_softmax": {"x": zeros(2, 3), "engine": None},
-    "log_softmax_backward": {"dy": zeros(2, 3), "x": zeros(2, 3), "engine": None},
-    "cross_entropy": {
-        "logits": zeros(2, 3), "labels": [0, 2], "reduction": "mean", "engine": None
-    },
-    "cross_entropy_backward": {
-        "logits": zeros(2, 3), "labels": [0, 2], "reduction": "mean", "engine": None
-    },
-}  # fmt: skip
 
 FLOATS = ("dy", "x", "w", "b", "logits")
 
