@@ -12,6 +12,15 @@ from valid_calls import RIGHT, Call, normal
 import fastcnn
 from fastcnn.arguments import class_labels, floats
 
+CALLS: dict[str, tuple[str, Call]] = {
+    **{function: (function, call) for function, call in RIGHT.items()},
+    "conv2d with relu": (
+        "conv2d",
+        {**RIGHT["conv2d"], "padding": "same", "activation": "relu"},
+    ),
+    "dense with relu": ("dense", {**RIGHT["dense"], "activation": "relu"}),
+}
+
 F32, F64 = np.float32, np.float64
 DTYPES = {
     F32: F32,
@@ -125,6 +134,15 @@ def test_the_layouts_are_what_they_say() -> None:
         np.testing.assert_array_equal(layout(x), x)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
+def test_engines_get_plain_arrays(layout: Callable[[Any], Any]) -> None:
+    (array,) = floats(x=layout(normal(2, 3, 4, 5)))
+    assert array.flags.c_contiguous
+    assert array.flags.aligned
+    assert array.dtype.isnative
+    assert type(array) is np.ndarray
+
+
 def computed(function: str, call: Call, engine: str) -> tuple[Any, ...]:
     results = getattr(fastcnn, function)(**{**call, "engine": engine})
     return results if isinstance(results, tuple) else (results,)
@@ -140,9 +158,10 @@ def changed(call: Call, change: Callable[[Any], Any]) -> Call:
 
 @pytest.mark.parametrize("engine", fastcnn.engines())
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
-@pytest.mark.parametrize("function", RIGHT)
-def test_layout_changes_nothing(function: str, layout: Callable[[Any], Any], engine: str) -> None:
-    call = changed(RIGHT[function], lambda array: np.array(array, order="C"))
+@pytest.mark.parametrize("case", CALLS)
+def test_layout_changes_nothing(case: str, layout: Callable[[Any], Any], engine: str) -> None:
+    function, right = CALLS[case]
+    call = changed(right, lambda array: np.array(array, order="C"))
     given = changed(call, layout)
     results = computed(function, given, engine)
     for result, expected in zip(results, computed(function, call, engine), strict=True):
@@ -170,9 +189,10 @@ def test_broadcast_arrays(function: str, engine: str) -> None:
 
 @pytest.mark.parametrize("engine", fastcnn.engines())
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("function", RIGHT)
-def test_results_are_new_and_contiguous(function: str, dtype: type, engine: str) -> None:
-    call = changed(RIGHT[function], lambda array: array.astype(dtype))
+@pytest.mark.parametrize("case", CALLS)
+def test_results_are_new_and_contiguous(case: str, dtype: type, engine: str) -> None:
+    function, right = CALLS[case]
+    call = changed(right, lambda array: array.astype(dtype))
     before = changed(call, np.copy)
     for result in computed(function, call, engine):
         assert result.dtype == dtype
