@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
-EPOCHS = 3
+EPOCHS = 2
 _HUNDRED = 100  # images to a line, as in the article
 _SHADES = " ░▒▓█"
 
@@ -113,7 +113,7 @@ def demo(
     agreements = _agreements(runs, x_few, y_few, seed)
     _print_agreements(console, runs, agreements)
 
-    console.rule("[bold]2. The same net learns, on the fastest engine")
+    console.rule(f"[bold]2. The same net learns, on {engines()[0]}")
     net = BatchNet(np.random.default_rng(seed))
     accuracies = _train(console, net, (x_train, y_train), (x_test, y_test), epochs, seed)
 
