@@ -20,10 +20,11 @@ from numpy.typing import ArrayLike, NDArray
 Array: TypeAlias = NDArray[Any]
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+_OPTIONAL = frozenset({"b"})
 
 
 def floats(**arrays: ArrayLike | None) -> list[Array]:
-    """The arrays under the dtype and layout rules, all of one dtype; ``None`` stays ``None``.
+    """The arrays under the dtype and layout rules, all of one dtype; ``b=None`` stays ``None``.
 
     Raises ``TypeError`` for a dtype that the rule refuses, ``ValueError`` for ragged lists; both
     name the argument.
@@ -31,7 +32,9 @@ def floats(**arrays: ArrayLike | None) -> list[Array]:
     >>> [a.dtype.name for a in floats(x=np.zeros(2, np.uint8), w=np.zeros(2, np.float64))]
     ['float64', 'float64']
     """
-    found = [None if a is None else _array(name, a) for name, a in arrays.items()]
+    found = [
+        None if a is None and name in _OPTIONAL else _real(name, a) for name, a in arrays.items()
+    ]
     kinds = {a.dtype for a in found if a is not None}
     dtype = kinds.pop() if len(kinds) == 1 else np.result_type(np.float32, *kinds)
     if dtype not in _FLOATS:
@@ -48,7 +51,7 @@ def shaped(name: str, array: Array, shape: tuple[int, ...], meaning: str) -> Non
 
 def class_labels(value: ArrayLike, count: int, classes: int) -> NDArray[np.int64]:
     """Class numbers as int64 of shape (count,), each checked to be in ``range(classes)``."""
-    array = np.asarray(value)
+    array = _array("labels", value)
     if array.size == 0 and array.dtype.kind == "f":  # an empty list has no integer dtype
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu":
@@ -60,11 +63,17 @@ def class_labels(value: ArrayLike, count: int, classes: int) -> NDArray[np.int64
     return np.ascontiguousarray(array, np.int64)
 
 
-def _array(name: str, value: ArrayLike) -> Array:
+def _array(name: str, value: ArrayLike | None) -> Array:
     try:
-        array = np.asarray(value)
+        # None, where it is not optional, becomes an array of objects, and is refused as such.
+        array: Array = np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name} must be an array, got a ragged sequence: {error}") from None
+    return array
+
+
+def _real(name: str, value: ArrayLike | None) -> Array:
+    array = _array(name, value)
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
         raise TypeError(
             f"{name} must hold real numbers of at most 64 bits (float32 and float64 are computed "

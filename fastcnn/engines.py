@@ -213,6 +213,8 @@ def choose(op: str, geometry: Geometry, dtype: Any, engine: str | None) -> Calla
     Its arguments are the operation's arrays, C-contiguous and of one dtype, then the geometry.
     """
     wanted = _current.get() if engine is None else engine
+    if wanted is not None and not isinstance(wanted, str):
+        _check(wanted)  # what does not hash would not come as far as the cache
     explanation, function = _select(Problem(op, geometry, dtype.name), wanted)
     recorder = _recorder.get()
     if recorder is None:

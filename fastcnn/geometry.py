@@ -153,7 +153,7 @@ def pair(name: str, value: object, least: int = 1) -> tuple[int, int]:
     both = value if isinstance(value, Sequence) and not isinstance(value, str) else (value, value)
     if len(both) != 2:
         raise ValueError(f"{name} must be an int or a pair (vertical, horizontal), got {value!r}")
-    first, second = (_integer(name, side, value) for side in both)
+    first, second = (integer(name, side, value) for side in both)
     if first < least or second < least:
         raise ValueError(f"{name} must be at least {least}, got {value!r}")
     return first, second
@@ -193,9 +193,9 @@ def pads(
         if isinstance(side, Sequence) and not isinstance(side, str):
             if len(side) != 2:
                 raise ValueError(f"padding must be {wanted}, got {padding!r}")
-            ends += [_integer("padding", end, padding) for end in side]
+            ends += [integer("padding", end, padding) for end in side]
         else:
-            ends += [_integer("padding", side, padding)] * 2
+            ends += [integer("padding", side, padding)] * 2
     if min(ends) < 0:
         raise ValueError(f"padding must not be negative, got {padding!r}")
     return ends[0], ends[1], ends[2], ends[3]
@@ -223,7 +223,7 @@ def conv_geometry(
     if len(w_shape) != 4:
         raise ValueError(f"w must have the shape (KH, KW, IC/groups, OC), got {w_shape}")
     strides, dilations = pair("stride", stride), pair("dilation", dilation)
-    count = _integer("groups", groups, groups)
+    count = integer("groups", groups, groups)
     kh, kw = w_shape[:2]
     reach = (kh - 1) * dilations[0] + 1, (kw - 1) * dilations[1] + 1
     margins = pads(padding, x_shape[1:3], reach, strides)
@@ -241,8 +241,6 @@ def _conv_geometry(
 ) -> ConvGeometry:
     n, h, w, ic = x_shape
     kh, kw, group_ic, oc = w_shape
-    if min(w_shape) < 1:
-        raise ValueError(f"w must have at least one element on each side, got {w_shape}")
     if ic < 1:
         raise ValueError(f"x must have at least one channel, got {x_shape}")
     if groups < 1:
@@ -252,6 +250,8 @@ def _conv_geometry(
             f"groups must divide the channels of input and output, got {groups} for {ic} input "
             f"and {oc} output channels"
         )
+    if min(w_shape) < 1:
+        raise ValueError(f"w must have at least one element on each side, got {w_shape}")
     if group_ic * groups != ic:
         raise ValueError(
             f"w must have IC/groups = {ic // groups} input channels, got {group_ic} "
@@ -315,7 +315,8 @@ def _output_side(name: str, size: int, margin: int, reach: int, stride: int) -> 
     return (size + margin - reach) // stride + 1
 
 
-def _integer(name: str, value: object, whole: object) -> int:
+def integer(name: str, value: object, whole: object) -> int:
+    """``value`` as an int; ``whole`` is the argument that it is part of, for the message."""
     if isinstance(value, bool):
         raise TypeError(f"{name} must be made of integers, got {whole!r}")
     try:

@@ -20,6 +20,8 @@ from fastcnn.geometry import (
     Pair,
     PoolGeometry,
     conv_geometry,
+    integer,
+    pair,
     pool_geometry,
 )
 
@@ -166,7 +168,7 @@ def conv2d_input_gradient(
     """
     dy, w = floats(dy=dy, w=w)
     g = conv_geometry(
-        _shape("x_shape", x_shape),
+        _image_shape("x_shape", x_shape),
         w.shape,
         stride=stride,
         padding=padding,
@@ -212,13 +214,12 @@ def conv2d_filter_gradient(
                [20., 24.]])
     """
     dy, x = floats(dy=dy, x=x)
-    size = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
-    if dy.ndim != 4:
-        raise ValueError(f"dy must have the shape (N, OH, OW, OC), got {dy.shape}")
+    if dy.ndim != 4 or dy.shape[3] < 1:
+        raise ValueError(f"dy must have the shape (N, OH, OW, OC), OC at least 1, got {dy.shape}")
     if x.ndim != 4:
         raise ValueError(f"x must have the shape (N, H, W, IC), got {x.shape}")
-    count = groups if isinstance(groups, int) and groups > 0 else 1
-    w_shape = (*_shape("kernel_size", size), x.shape[3] // count, dy.shape[3])
+    count = max(1, integer("groups", groups, groups))
+    w_shape = (*pair("kernel_size", kernel_size), x.shape[3] // count, dy.shape[3])
     g = conv_geometry(
         x.shape, w_shape, stride=stride, padding=padding, dilation=dilation, groups=groups
     )
@@ -375,7 +376,8 @@ def avg_pool2d_backward(
 ) -> Array:
     """Gradient of :func:`avg_pool2d`: shared equally by the window's pixels in the image.
 
-    Of ``x`` only the shape and dtype matter.
+    Arguments and result as for :func:`max_pool2d_backward`; of ``x`` only the shape and dtype
+    matter.
 
     Example:
         >>> import numpy as np, fastcnn
@@ -459,6 +461,16 @@ def dense_backward(
 def relu(x: ArrayLike, *, engine: str | None = None) -> Array:
     """``max(x, 0)``, element by element, on any shape; NaN stays NaN.
 
+    Args:
+        x: numbers, any shape.
+        engine: an engine's name, or None for the fastest that serves.
+
+    Returns:
+        The shape and dtype of x.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape or value, named in the message.
+
     Example:
         >>> import numpy as np, fastcnn
         >>> fastcnn.relu(np.array([-1.0, 0.0, 2.0]))
@@ -471,6 +483,16 @@ def relu(x: ArrayLike, *, engine: str | None = None) -> Array:
 
 def relu_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = None) -> Array:
     """Gradient of :func:`relu`: dy where x is above 0, else 0 (at 0 and at NaN too).
+
+    Args:
+        dy: gradient of the output, the shape of x.
+        x, engine: as they were given to :func:`relu`.
+
+    Returns:
+        dx, the shape of x, of the common dtype.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape or value, named in the message.
 
     Example:
         >>> import numpy as np, fastcnn
@@ -486,6 +508,16 @@ def relu_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = None) -> 
 def softmax(x: ArrayLike, *, engine: str | None = None) -> Array:
     """``exp(x) / Σ exp(x)`` over the last axis, shifted by the maximum so that nothing overflows.
 
+    Args:
+        x: scores, any shape of at least one axis; the classes are the last, (..., C).
+        engine: an engine's name, or None for the fastest that serves.
+
+    Returns:
+        The shape and dtype of x; each row sums to 1.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape or value, named in the message.
+
     Example:
         >>> import numpy as np, fastcnn
         >>> fastcnn.softmax(np.array([[1000.0, 1000.0]]))
@@ -498,6 +530,16 @@ def softmax(x: ArrayLike, *, engine: str | None = None) -> Array:
 
 def softmax_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = None) -> Array:
     """Gradient of :func:`softmax` at ``x`` for the gradient ``dy`` of its output.
+
+    Args:
+        dy: gradient of the output, the shape of x.
+        x, engine: as they were given to :func:`softmax`.
+
+    Returns:
+        dx, the shape of x, of the common dtype.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape or value, named in the message.
 
     Example:
         >>> import numpy as np, fastcnn
@@ -516,6 +558,8 @@ def softmax_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = None) 
 def log_softmax(x: ArrayLike, *, engine: str | None = None) -> Array:
     """Logarithm of :func:`softmax`, computed without the detour through tiny probabilities.
 
+    Arguments and result as for :func:`softmax`.
+
     Example:
         >>> import numpy as np, fastcnn
         >>> fastcnn.log_softmax(np.array([0.0, -2000.0]))
@@ -528,6 +572,8 @@ def log_softmax(x: ArrayLike, *, engine: str | None = None) -> Array:
 
 def log_softmax_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = None) -> Array:
     """Gradient of :func:`log_softmax` at ``x`` for the gradient ``dy`` of its output.
+
+    Arguments and result as for :func:`softmax_backward`.
 
     Example:
         >>> import numpy as np, fastcnn
@@ -555,9 +601,11 @@ def cross_entropy(
     Args:
         logits: scores before the softmax, (N, C).
         labels: integer class of each sample, (N,), in ``range(C)``.
-        reduction: "mean" or "sum" over the batch (a scalar; 0 for an empty batch), or "none" for
-            the losses, (N,).
+        reduction: "mean" or "sum" over the batch, or "none".
         engine: an engine's name, or None for the fastest that serves.
+
+    Returns:
+        A scalar of the dtype of logits (0 for an empty batch), or with "none" the losses, (N,).
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape or value, named in the message.
@@ -584,6 +632,8 @@ def cross_entropy_backward(
     """Gradient of :func:`cross_entropy` with respect to the logits, (N, C).
 
     With ``reduction="none"`` each sample's gradient is that of its own loss, as with "sum".
+
+    Arguments as for :func:`cross_entropy`.
 
     Example:
         >>> import numpy as np, fastcnn
@@ -661,11 +711,11 @@ def _activation(value: object) -> None:
         raise ValueError(f'activation must be "relu" or None, got {value!r}')
 
 
-def _shape(name: str, value: object) -> tuple[int, ...]:
+def _image_shape(name: str, value: object) -> tuple[int, ...]:
     if not isinstance(value, tuple | list) or not all(type(side) is int for side in value):
         raise TypeError(f"{name} must be a tuple of ints, got {value!r}")
-    if min(value, default=0) < 0:
-        raise ValueError(f"{name} must not hold negative numbers, got {value!r}")
+    if len(value) != 4 or min(value) < 0:
+        raise ValueError(f"{name} must be (N, H, W, IC), none negative, got {value!r}")
     return tuple(value)
 
 

@@ -355,6 +355,15 @@ def test_callers_arrays_are_not_written_to(digit) -> None:
     assert_array_equal(conv.forward(digit), conv.forward(digit.astype(np.float64)))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32, np.int64])
+def test_results_are_float64_whatever_comes_in(dtype) -> None:
+    image = np.ones((6, 7, 2), dtype)
+    for layer in (Conv3x3(2), MaxPool2(), Softmax(6 * 7 * 2, 3)):
+        out = layer.forward(image)
+        assert out.dtype == np.float64
+        assert layer.backprop(np.ones_like(out, dtype=dtype), 0.1).dtype == np.float64
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

@@ -1,0 +1,309 @@
+"""Wrong arguments: one clear error that names the argument and its value, before any engine runs.
+
+And what is no mistake: empty batches, which give empty results.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from valid_calls import RIGHT
+
+import fastcnn
+from fastcnn import ops
+
+
+def zeros(*shape: int) -> Any:
+    return np.zeros(shape, np.float32)
+
+
+FLOATS = ("dy", "x", "w", "b", "logits")
+
+# Argument: its wrong values, each with the error and what the message must hold.
+Wrong = tuple[Any, type[Exception], str]
+STEPS: list[Wrong] = [
+    (0, ValueError, "at least 1, got 0"),
+    ((1, 0), ValueError, "at least 1, got (1, 0)"),
+    (-1, ValueError, "at least 1, got -1"),
+    (1.0, TypeError, "integers, got 1.0"),
+    (True, TypeError, "integers, got True"),
+    ("1", TypeError, "integers, got '1'"),
+    ((1, 1, 1), ValueError, "got (1, 1, 1)"),
+]
+PADDINGS: list[Wrong] = [
+    ("Same", ValueError, "got 'Same'"),
+    (-1, ValueError, "negative, got -1"),
+    (((0, 0), (0, -2)), ValueError, "negative, got ((0, 0), (0, -2))"),
+    ((1, 1, 1, 1), ValueError, "got (1, 1, 1, 1)"),
+    (0.5, TypeError, "integers, got 0.5"),
+    (False, TypeError, "integers, got False"),
+    (None, TypeError, "integers, got None"),
+]
+ENGINES: list[Wrong] = [
+    ("fast", ValueError, "got 'fast'"),
+    (3, TypeError, "got 3"),
+    (["naive"], TypeError, "got ['naive']"),
+]
+DTYPES: list[Wrong] = [
+    (np.complex64, TypeError, "complex64"),
+    (np.complex128, TypeError, "complex128"),
+    (np.longdouble, TypeError, np.dtype(np.longdouble).name),
+    (object, TypeError, "object"),
+    (str, TypeError, "<U"),
+    (bytes, TypeError, "|S"),
+    ("datetime64[s]", TypeError, "datetime64[s]"),
+]
+
+
+def same_for_all(function: str) -> Iterator[tuple[str, Any, type[Exception], str]]:
+    """The mistakes that can be made with every function that has such an argument."""
+    for name, value in RIGHT[function].items():
+        if name in FLOATS:
+            for dtype, error, text in DTYPES:
+                yield name, value.astype(dtype), error, text
+            yield name, [[1.0, 2.0], [3.0]], ValueError, "ragged"
+            if name != "b":
+                yield name, None, TypeError, "object"
+            if not (function.startswith("relu") or (name == "x" and "softmax" in function)):
+                yield name, value[None], ValueError, str(value[None].shape)
+                yield name, value[0], ValueError, str(value[0].shape)
+            if name == "dy":
+                yield name, value[:, 1:], ValueError, str(value[:, 1:].shape)
+            if name == "b":
+                yield name, value[1:], ValueError, str(value[1:].shape)
+        elif name == "engine":
+            for wrong in ENGINES:
+                yield name, *wrong
+        elif name == "padding":
+            for wrong in PADDINGS:
+                yield name, *wrong
+        elif name in ("stride", "dilation", "size", "kernel_size"):
+            for wrong in STEPS:
+                yield name, *wrong
+
+
+CONV_ONLY: list[tuple[str, Any, type[Exception], str]] = [
+    ("groups", 0, ValueError, "at least 1, got 0"),
+    ("groups", -2, ValueError, "at least 1, got -2"),
+    ("groups", 3, ValueError, "divide the channels of input and output, got 3"),
+    ("groups", 5, ValueError, "divide the channels of input and output, got 5"),
+    ("groups", 2.0, TypeError, "integers, got 2.0"),
+    ("groups", True, TypeError, "integers, got True"),
+    ("groups", None, TypeError, "integers, got None"),
+]
+W_OF_CONV: list[tuple[str, Any, type[Exception], str]] = [
+    ("w", zeros(3, 2, 3, 6), ValueError, "IC/groups = 2 input channels, got 3"),
+    ("w", zeros(3, 2, 4, 6), ValueError, "IC/groups = 2 input channels, got 4"),
+    ("w", zeros(3, 2, 2, 0), ValueError, "(3, 2, 2, 0)"),
+    ("w", zeros(0, 2, 2, 6), ValueError, "(0, 2, 2, 6)"),
+]
+X_OF_IMAGES: list[tuple[str, Any, type[Exception], str]] = [
+    ("x", zeros(2, 0, 6, 4), ValueError, "height, got 0"),
+    ("x", zeros(2, 5, 0, 4), ValueError, "width, got 0"),
+    ("x", zeros(2, 5, 6, 0), ValueError, "(2, 5, 6, 0)"),
+]
+LABELS: list[tuple[str, Any, type[Exception], str]] = [
+    ("labels", [0, 3], ValueError, "below 3, got 3"),
+    ("labels", [-1, 0], ValueError, "at least 0 and below 3, got -1"),
+    ("labels", np.array([2**63, 0], np.uint64), ValueError, f"got {2**63}"),
+    ("labels", [0.0, 1.0], TypeError, "float64"),
+    ("labels", [True, False], TypeError, "bool"),
+    ("labels", ["0", "1"], TypeError, "<U1"),
+    ("labels", None, TypeError, "object"),
+    ("labels", [[0], [1, 2]], ValueError, "ragged"),
+    ("labels", [0], ValueError, "(1,)"),
+    ("labels", [], ValueError, "(0,)"),
+    ("labels", [[0, 1]], ValueError, "(1, 2)"),
+    ("logits", zeros(2, 0), ValueError, "(2, 0)"),
+    ("reduction", "average", ValueError, "got 'average'"),
+    ("reduction", None, ValueError, "got None"),
+]
+WINDOWS: list[tuple[str, Any, type[Exception], str]] = [
+    ("padding", 2, ValueError, "(2, 2, 2, 2)"),
+    ("padding", ((0, 0), (0, 3)), ValueError, "(0, 0, 0, 3)"),
+    ("kernel", {"size": (6, 2)}, ValueError, "spans 6 pixels in height"),
+    ("kernel", {"size": (2, 8)}, ValueError, "spans 8 pixels in width"),
+    ("size", None, TypeError, "got None"),
+]
+
+OWN: dict[str, list[tuple[str, Any, type[Exception], str]]] = {
+    "conv2d": [
+        *CONV_ONLY,
+        *W_OF_CONV,
+        *X_OF_IMAGES,
+        ("b", zeros(6, 1), ValueError, "(6, 1)"),
+        ("activation", "tanh", ValueError, "got 'tanh'"),
+        ("activation", True, ValueError, "got True"),
+        ("kernel", {"w": zeros(6, 2, 2, 6)}, ValueError, "spans 6 pixels in height"),
+        ("kernel", {"dilation": (1, 6)}, ValueError, "spans 7 pixels in width"),
+        ("kernel", {"dilation": 4, "padding": 1}, ValueError, "spans 9 pixels in height"),
+    ],
+    "conv2d_backward": [*CONV_ONLY, *W_OF_CONV, *X_OF_IMAGES],
+    "conv2d_input_gradient": [
+        *CONV_ONLY,
+        *W_OF_CONV,
+        ("x_shape", (2, 5, 6), ValueError, "(2, 5, 6)"),
+        ("x_shape", (2, 5, 6.0, 4), TypeError, "(2, 5, 6.0, 4)"),
+        ("x_shape", (2, 5, True, 4), TypeError, "(2, 5, True, 4)"),
+        ("x_shape", (-2, 5, 6, 4), ValueError, "(-2, 5, 6, 4)"),
+        ("x_shape", 5, TypeError, "got 5"),
+        ("x_shape", None, TypeError, "got None"),
+    ],
+    "conv2d_filter_gradient": [
+        *CONV_ONLY,
+        *X_OF_IMAGES,
+        ("dy", zeros(2, 3, 5, 0), ValueError, "(2, 3, 5, 0)"),
+        ("kernel", {"kernel_size": (3, 7)}, ValueError, "spans 7 pixels in width"),
+    ],
+    "dense": [
+        ("w", zeros(4, 3), ValueError, "(4, 3)"),
+        ("w", zeros(5, 0), ValueError, "(5, 0)"),
+        ("b", zeros(1), ValueError, "(1,)"),
+        ("activation", "softmax", ValueError, "got 'softmax'"),
+    ],
+    "dense_backward": [("w", zeros(4, 3), ValueError, "(4, 3)")],
+    "softmax": [("x", np.float32(1), ValueError, "()"), ("x", zeros(3, 0), ValueError, "(3, 0)")],
+    "log_softmax": [
+        ("x", np.float32(1), ValueError, "()"),
+        ("x", zeros(3, 0), ValueError, "(3, 0)"),
+    ],
+    "cross_entropy": LABELS,
+    "cross_entropy_backward": LABELS,
+    **{f"{kind}_pool2d": [*WINDOWS, *X_OF_IMAGES] for kind in ("max", "min", "avg")},
+    **{f"{kind}_pool2d_backward": [*WINDOWS, *X_OF_IMAGES] for kind in ("max", "min", "avg")},
+}
+
+MISTAKES = [
+    (function, *mistake)
+    for function in RIGHT
+    for mistake in (*same_for_all(function), *OWN.get(function, ()))
+]
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the operations that an engine was asked to compute."""
+    ran: list[str] = []
+    choose = ops.choose
+
+    def watched(op: str, *problem: Any) -> Callable[..., Any]:
+        function = choose(op, *problem)
+
+        def run(*arguments: Any) -> Any:
+            ran.append(op)
+            return function(*arguments)
+
+        return run
+
+    monkeypatch.setattr(ops, "choose", watched)
+    return ran
+
+
+def test_every_public_function_is_here() -> None:
+    assert set(RIGHT) == set(ops.EXPLAINABLE)
+
+
+@pytest.mark.parametrize("function", RIGHT)
+def test_what_is_right_passes(function: str, runs: list[str]) -> None:
+    getattr(fastcnn, function)(**{**RIGHT[function], "engine": "im2col"})
+    assert runs
+
+
+def label(mistake: tuple[Any, ...]) -> str:
+    function, name, value = mistake[:3]
+    shown = (*value.shape, value.dtype.name) if isinstance(value, np.ndarray) else value
+    return f"{function}-{name}={shown!r}"
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "value", "error", "text"), MISTAKES, ids=map(label, MISTAKES)
+)
+def test_a_mistake_is_named_before_anything_runs(
+    function: str, name: str, value: Any, error: type[Exception], text: str, runs: list[str]
+) -> None:
+    changes = value if name == "kernel" else {name: value}  # the kernel is no argument by itself
+    call = {**RIGHT[function], **changes}
+    with pytest.raises(error, match=re.escape(text)) as raised:
+        getattr(fastcnn, function)(**call)
+    # A shape that two arrays contradict each other in may be told as either's.
+    names = {name, "dy"} if name in ("x", "w", "x_shape") and "dy" in call else {name}
+    assert any(re.search(rf"\b{one}\b", str(raised.value)) for one in names)
+    assert runs == []
+
+
+@pytest.mark.parametrize("name", ["Naive", "", 3, None])
+def test_use_engine_refuses_what_is_no_engine(name: Any) -> None:
+    message = re.escape(f"got {name!r}")
+    with pytest.raises((ValueError, TypeError), match=message), fastcnn.use_engine(name):
+        raise AssertionError("entered")
+
+
+@pytest.mark.parametrize("op", ["conv3d", "choose", "", None, 3])
+def test_explain_refuses_what_is_no_operation(op: Any) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"got {op!r}")):
+        fastcnn.explain(op, (1, 4, 4, 1))
+
+
+def test_explain_raises_what_the_call_would() -> None:
+    with pytest.raises(ValueError, match="stride must be at least 1, got 0"):
+        fastcnn.explain("conv2d", (1, 4, 4, 1), (3, 3, 1, 1), stride=0)
+
+
+@pytest.mark.parametrize("helper", ["nchw_to_nhwc", "nhwc_to_nchw", "oihw_to_hwio", "hwio_to_oihw"])
+def test_layout_helpers_refuse_other_ranks(helper: str) -> None:
+    with pytest.raises(ValueError, match=r"\b[xw] must have the shape .* got \(2, 3, 4\)"):
+        getattr(fastcnn, helper)(np.zeros((2, 3, 4)))
+
+
+# Function: the results' shapes for a batch of none.
+EMPTY: dict[str, list[tuple[int, ...]]] = {
+    "conv2d": [(0, 3, 5, 6)],
+    "conv2d_backward": [(0, 5, 6, 4), (3, 2, 2, 6), (6,)],
+    "conv2d_input_gradient": [(0, 5, 6, 4)],
+    "conv2d_filter_gradient": [(3, 2, 2, 6)],
+    **{f"{kind}_pool2d": [(0, 2, 2, 3)] for kind in ("max", "min", "avg")},
+    **{f"{kind}_pool2d_backward": [(0, 5, 7, 3)] for kind in ("max", "min", "avg")},
+    "dense": [(0, 3)],
+    "dense_backward": [(0, 5), (5, 3), (3,)],
+    "relu": [(0, 3)],
+    "relu_backward": [(0, 3)],
+    "softmax": [(0, 3)],
+    "softmax_backward": [(0, 3)],
+    "log_softmax": [(0, 3)],
+    "log_softmax_backward": [(0, 3)],
+    "cross_entropy": [()],
+    "cross_entropy_backward": [(0, 3)],
+}
+
+
+@pytest.mark.parametrize("engine", fastcnn.engines())
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("function", EMPTY)
+def test_empty_batches_give_empty_results(function: str, dtype: type, engine: str) -> None:
+    call = dict(RIGHT[function], engine=engine)
+    for name, value in call.items():
+        if name in ("dy", "x", "logits"):
+            call[name] = value[:0].astype(dtype)
+        elif name in ("w", "b"):
+            call[name] = value.astype(dtype)
+        elif name == "labels":
+            call[name] = []
+        elif name == "x_shape":
+            call[name] = (0, *value[1:])
+    results = getattr(fastcnn, function)(**call)
+    results = results if isinstance(results, tuple) else (results,)
+    assert [result.shape for result in results] == EMPTY[function]
+    assert {result.dtype for result in results} == {np.dtype(dtype)}
+    # What has a shape of its own (gradients of parameters, the mean loss) is 0 of nothing.
+    assert all((np.asarray(result) == 0).all() for result in results)
+
+
+@pytest.mark.parametrize("engine", fastcnn.engines())
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+def test_empty_losses(reduction: Any, engine: str) -> None:
+    losses = fastcnn.cross_entropy(np.zeros((0, 4)), [], reduction=reduction, engine=engine)
+    assert np.shape(losses) == ((0,) if reduction == "none" else ())

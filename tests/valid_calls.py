@@ -1,0 +1,51 @@
+"""Every public function with arguments that are right; what several tests start from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Call = dict[str, Any]
+
+
+def normal(*shape: int) -> Any:
+    """Numbers of their own for each shape, float32."""
+    return np.random.default_rng(shape).standard_normal(shape, np.float32)
+
+
+CONV: Call = {"stride": 1, "padding": "valid", "dilation": 1, "groups": 2, "engine": None}
+POOL: Call = {"size": (2, 3), "stride": None, "padding": "valid", "engine": None}
+
+RIGHT: dict[str, Call] = {
+    "conv2d": {"x": normal(2, 5, 6, 4), "w": normal(3, 2, 2, 6), "b": normal(6), **CONV},
+    "conv2d_backward": {
+        "dy": normal(2, 3, 5, 6), "x": normal(2, 5, 6, 4), "w": normal(3, 2, 2, 6), **CONV
+    },
+    "conv2d_input_gradient": {
+        "dy": normal(2, 3, 5, 6), "w": normal(3, 2, 2, 6), "x_shape": (2, 5, 6, 4), **CONV
+    },
+    "conv2d_filter_gradient": {
+        "dy": normal(2, 3, 5, 6), "x": normal(2, 5, 6, 4), "kernel_size": (3, 2), **CONV
+    },
+    "max_pool2d": {"x": normal(2, 5, 7, 3), **POOL},
+    "min_pool2d": {"x": normal(2, 5, 7, 3), **POOL},
+    "avg_pool2d": {"x": normal(2, 5, 7, 3), **POOL},
+    "max_pool2d_backward": {"dy": normal(2, 2, 2, 3), "x": normal(2, 5, 7, 3), **POOL},
+    "min_pool2d_backward": {"dy": normal(2, 2, 2, 3), "x": normal(2, 5, 7, 3), **POOL},
+    "avg_pool2d_backward": {"dy": normal(2, 2, 2, 3), "x": normal(2, 5, 7, 3), **POOL},
+    "dense": {"x": normal(2, 5), "w": normal(5, 3), "b": normal(3), "engine": None},
+    "dense_backward": {"dy": normal(2, 3), "x": normal(2, 5), "w": normal(5, 3), "engine": None},
+    "relu": {"x": normal(2, 3), "engine": None},
+    "relu_backward": {"dy": normal(2, 3), "x": normal(2, 3), "engine": None},
+    "softmax": {"x": normal(2, 3), "engine": None},
+    "softmax_backward": {"dy": normal(2, 3), "x": normal(2, 3), "engine": None},
+    "log_softmax": {"x": normal(2, 3), "engine": None},
+    "log_softmax_backward": {"dy": normal(2, 3), "x": normal(2, 3), "engine": None},
+    "cross_entropy": {
+        "logits": normal(2, 3), "labels": [0, 2], "reduction": "mean", "engine": None
+    },
+    "cross_entropy_backward": {
+        "logits": normal(2, 3), "labels": [0, 2], "reduction": "mean", "engine": None
+    },
+}  # fmt: skip
