@@ -53,6 +53,8 @@ class Contraction(NamedTuple):
 
     Rows count over (a, b, c), steps over (a, b) and a run of equal strides. A pass takes
     ``pass_a`` by ``pass_b`` by ``pass_run`` steps. Groups repeat the whole with other starts.
+    Items are ``part`` tiles by one block; with ``blocks_first`` the next item is the next block of
+    the same rows, else the next rows of the same block.
     """
 
     rows_a: int
@@ -82,6 +84,7 @@ class Contraction(NamedTuple):
     pass_b: int
     pass_run: int
     part: int = 1
+    blocks_first: bool = False
     groups: int = 1
     x_group: int = 0
     y_group: int = 0
@@ -158,7 +161,10 @@ def contract(
     tiles = -(-c.rows // tile.rows)
     blocks = -(-c.columns // tile.columns)
     part = min(PART, max(1, c.groups * blocks * tiles // ITEMS))
-    c, items = c._replace(part=part), c.groups * blocks * -(-tiles // part)
+    # What of the two fits into the cache is passed over again and again.
+    w_bytes = c.steps_a * c.steps_b * c.run * c.columns * w.itemsize
+    c = c._replace(part=part, blocks_first=w_bytes <= PASS_BYTES)
+    items = c.groups * blocks * -(-tiles // part)
     function = _contraction(*tile, c.columns % tile.columns != 0)
     parallel_for(function, items, c.flops // 4, x, w, b, y, relu, c)
 
@@ -235,10 +241,12 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool) -> Any:
         parts = (total + part - 1) // part
         blocks = (c.columns + width - 1) // width
         for item in range(start, stop):
-            first_row = item % parts * part
+            group, place = item // (parts * blocks), item % (parts * blocks)
+            if c.blocks_first:
+                first_row, block = place // blocks * part, place % blocks
+            else:
+                first_row, block = place % parts * part, place // parts
             last_row = min(first_row + part, total)
-            block = item // parts % blocks
-            group = item // parts // blocks
             columns = min(width, c.columns - block * width)
             x_start = c.x_start + group * c.x_group
             w_start = c.w_start + group * c.w_group + block * c.w_block

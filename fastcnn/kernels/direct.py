@@ -17,7 +17,7 @@ from fastcnn.geometry import ConvGeometry
 from fastcnn.kernels import convolution_loops
 from fastcnn.kernels.arrays import bias_or_zeros, readable
 from fastcnn.kernels.contraction import Contraction, Tile, contract, passes, tile_for
-from fastcnn.kernels.packing import all_finite, pad_images, sum_rows, turn_filters
+from fastcnn.kernels.packing import Images, all_finite, lay_out, sum_rows, turn_filters
 
 
 def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvGeometry) -> Array:
@@ -26,29 +26,41 @@ def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvG
     if y.size == 0:
         return y
     tile = tile_for(g.n * g.oh * g.ow, g.group_oc, x.dtype)
-    padded = pad_images(readable(x), g.pad_top, g.pad_bottom, g.pad_left, g.pad_right)
+    images, g = _images(x, g)
     flat_w, flat_y = readable(w).reshape(-1), y.reshape(-1)
-    c = _forward(g, padded.shape, tile, x.itemsize)
+    c = _forward(g, images, tile, x.itemsize)
     relu = activation == "relu"
-    contract(padded.reshape(-1), flat_w, bias_or_zeros(b, g.oc, x), flat_y, c, tile, relu=relu)
+    contract(images.data, flat_w, bias_or_zeros(b, g.oc, x), flat_y, c, tile, relu=relu)
     # A filter's infinity or NaN shows in every number that it meets a zero of the padding for.
-    if padded is not x and not all_finite(flat_w if w.size < y.size else flat_y):
+    if _has_padding(g) and not all_finite(flat_w if w.size < y.size else flat_y):
         return convolution_loops.conv2d(x, w, b, activation, g)
     return y
 
 
-def _forward(g: ConvGeometry, padded: tuple[int, ...], tile: Tile, itemsize: int) -> Contraction:
-    _, height, width, ic = padded
-    channels = g.group_ic
-    row, pixel = width * ic, ic
-    x_c = g.stride_w * pixel
-    if g.groups == 1 and g.dilation_w == 1:  # a row of taps is one run over (kw, ic)
+def _has_padding(g: ConvGeometry) -> bool:
+    return max(g.pad_top, g.pad_bottom, g.pad_left, g.pad_right) > 0
+
+
+def _images(x: Array, g: ConvGeometry) -> tuple[Images, ConvGeometry]:
+    """The input laid out, and the geometry on it: a 1×1 filter needs only the pixels it meets."""
+    stride = (1, 1)
+    if g.kh == g.kw == 1 and not _has_padding(g):
+        stride = g.stride_h, g.stride_w
+        g = g._replace(stride_h=1, stride_w=1)
+    margins = g.pad_top, g.pad_bottom, g.pad_left, g.pad_right
+    return lay_out(readable(x), *margins, stride), g
+
+
+def _forward(g: ConvGeometry, images: Images, tile: Tile, itemsize: int) -> Contraction:
+    channels, pixel = g.group_ic, images.pitch
+    row = images.width * pixel
+    if channels == pixel and g.dilation_w == 1:  # a row of taps is one run over (kw, ic)
         taps, run = 1, g.kw * channels
     else:
         taps, run = g.kw, channels
     grid = _rows(
         (g.n, g.oh, g.ow),
-        (height * row, g.stride_h * row, x_c),
+        (images.height * row, g.stride_h * row, g.stride_w * pixel),
         (g.oh * g.ow * g.oc, g.ow * g.oc, g.oc),
     )
     return Contraction(
@@ -103,13 +115,18 @@ def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
     horizontal = _phases(g.w, g.ow, g.kw, g.stride_w, g.pad_left, g.dilation_w)
     top, bottom = _margins(vertical, g.oh)
     left, right = _margins(horizontal, g.ow)
-    padded = pad_images(readable(dy), top, bottom, left, right)
+    images = lay_out(readable(dy), top, bottom, left, right)
     zeros = bias_or_zeros(None, g.ic, dy)
     for v in vertical:
         for h in horizontal:
-            c = _input_gradient(g, padded.shape, tile, dy.itemsize, v, h, top, left)
-            contract(padded.reshape(-1), turned, zeros, dx.reshape(-1), c, tile)
-    if padded is not dy and not all_finite(turned if w.size < dx.size else dx.reshape(-1)):
+            if not (v.taps and h.taps):
+                dx[:, v.first :: g.stride_h, h.first :: g.stride_w] = 0
+                continue
+            c = _input_gradient(g, images, tile, dy.itemsize, v, h, top, left)
+            contract(images.data, turned, zeros, dx.reshape(-1), c, tile)
+    if max(top, bottom, left, right) and not all_finite(
+        turned if w.size < dx.size else dx.reshape(-1)
+    ):
         return convolution_loops.conv2d_input_gradient(dy, w, g)
     return dx
 
@@ -146,7 +163,7 @@ def _margins(phases: list[_Phase], out: int) -> tuple[int, int]:
 
 def _input_gradient(
     g: ConvGeometry,
-    padded: tuple[int, ...],
+    images: Images,
     tile: Tile,
     itemsize: int,
     v: _Phase,
@@ -154,14 +171,13 @@ def _input_gradient(
     top: int,
     left: int,
 ) -> Contraction:
-    _, height, width, oc = padded
-    channels, block = g.group_oc, tile.columns
-    row, pixel = width * oc, oc
+    channels, block, pixel = g.group_oc, tile.columns, images.pitch
+    row = images.width * pixel
     blocks = -(-g.group_ic // block)
     steps = g.kh * g.kw * channels
     grid = _rows(
         (g.n, v.count, h.count),
-        (height * row, row, pixel),
+        (images.height * row, row, pixel),
         (g.h * g.w * g.ic, g.stride_h * g.w * g.ic, g.stride_w * g.ic),
     )
     return Contraction(
@@ -196,24 +212,25 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
     """
     if g.n == 0:
         return np.zeros(g.filter_shape, dy.dtype)
-    padded = pad_images(readable(x), g.pad_top, g.pad_bottom, g.pad_left, g.pad_right)
+    laid, g = _images(x, g)
     tile = tile_for(g.kh * g.kw * g.group_ic, g.group_oc, dy.dtype)
     images = _images_per_slab(g, tile)
     whole, rest = divmod(g.n, images)
     slabs = np.empty((whole + (rest > 0), *g.filter_shape), dy.dtype)
     zeros = bias_or_zeros(None, whole * g.oc, dy)
-    flat_x, flat_dy = padded.reshape(-1), readable(dy).reshape(-1)
-    c = _filter_gradient(g, padded.shape, tile, dy.itemsize, images, whole)
-    contract(flat_x, flat_dy, zeros, slabs.reshape(-1), c, tile)
+    flat_dy = readable(dy).reshape(-1)
+    c = _filter_gradient(g, laid, tile, dy.itemsize, images, whole)
+    contract(laid.data, flat_dy, zeros, slabs.reshape(-1), c, tile)
     if rest:
-        c = _filter_gradient(g, padded.shape, tile, dy.itemsize, rest, 1)
-        flat_x, flat_dy = padded[-rest:].reshape(-1), readable(dy)[-rest:].reshape(-1)
-        contract(flat_x, flat_dy, zeros, slabs[-1].reshape(-1), c, tile)
+        x_rest = laid.data[whole * images * laid.height * laid.width * laid.pitch :]
+        dy_rest = flat_dy[whole * images * g.oh * g.ow * g.oc :]
+        c = _filter_gradient(g, laid, tile, dy.itemsize, rest, 1)
+        contract(x_rest, dy_rest, zeros, slabs[-1].reshape(-1), c, tile)
     dw = slabs[0]
     if len(slabs) > 1:
         dw = np.empty(g.filter_shape, dy.dtype)
         sum_rows(slabs.reshape(1, len(slabs), -1), dw.reshape(1, -1))
-    if padded is not x and not all_finite(dw.reshape(-1)):
+    if _has_padding(g) and not all_finite(dw.reshape(-1)):
         return convolution_loops.conv2d_filter_gradient(dy, x, g)
     return dw
 
@@ -226,13 +243,13 @@ def _images_per_slab(g: ConvGeometry, tile: Tile) -> int:
 
 
 def _filter_gradient(
-    g: ConvGeometry, padded: tuple[int, ...], tile: Tile, itemsize: int, images: int, slabs: int
+    g: ConvGeometry, laid: Images, tile: Tile, itemsize: int, images: int, slabs: int
 ) -> Contraction:
-    _, height, width, ic = padded
-    row, channels = width * ic, g.group_ic
+    channels, pixel = g.group_ic, laid.pitch
+    row = laid.width * pixel
     grid = _rows(
         (g.kh, g.kw, channels),
-        (g.dilation_h * row, g.dilation_w * ic, 1),
+        (g.dilation_h * row, g.dilation_w * pixel, 1),
         (g.kw * channels * g.oc, channels * g.oc, g.oc),
     )
     by_group = {
@@ -243,21 +260,21 @@ def _filter_gradient(
     }
     by_slab = {
         "groups": slabs,
-        "x_group": images * height * row,
+        "x_group": images * laid.height * row,
         "y_group": g.kh * g.kw * channels * g.oc,
         "w_group": images * g.oh * g.ow * g.oc,
     }
     return Contraction(
         **grid,
-        **passes(images, g.oh, g.ow, (g.oc + g.stride_w * ic) * itemsize),
+        **passes(images, g.oh, g.ow, (g.oc + g.stride_w * pixel) * itemsize),
         x_start=0,
         y_start=0,
         steps_a=images,
         steps_b=g.oh,
         run=g.ow,
-        step_x_a=height * row,
+        step_x_a=laid.height * row,
         step_x_b=g.stride_h * row,
-        step_x=g.stride_w * ic,
+        step_x=g.stride_w * pixel,
         w_start=0,
         step_w_a=g.oh * g.ow * g.oc,
         step_w_b=g.ow * g.oc,

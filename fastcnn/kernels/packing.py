@@ -5,7 +5,7 @@ Also the check that goes with padding as zeros: a product of zero and infinity i
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,15 +29,38 @@ def turn_filters(w: Array, groups: int, width: int) -> Array:
     return turned
 
 
-def pad_images(x: Array, top: int, bottom: int, left: int, right: int) -> Array:
-    """``x`` (N, H, W, C) between zeros, or ``x`` itself where there are none to add."""
-    if not (top or bottom or left or right):
-        return x
+class Images(NamedTuple):
+    """Images as tiles read them: ``data[n, ih + top, iw + left, channel]``, flat.
+
+    ``pitch`` is the number of elements from one pixel to the next, at least the channels.
+    """
+
+    data: Array
+    height: int
+    width: int
+    pitch: int
+
+
+def lay_out(
+    x: Array, top: int, bottom: int, left: int, right: int, stride: tuple[int, int] = (1, 1)
+) -> Images:
+    """The images between zeros; with a ``stride``, of their pixels only every such one.
+
+    Where neighbouring pixels lie a multiple of 2 KiB apart, they would fall into the same few
+    sets of the first-level cache, and a tile's rows would push each other out (measured: a loss
+    of a quarter on 1024 channels); then a cache line is left free between them. Images that need
+    nothing of this are taken as they are.
+    """
     n, h, w, c = x.shape
-    padded = np.empty((n, h + top + bottom, w + left + right, c), x.dtype)
-    rows = n * padded.shape[1]
-    parallel_for(_pad_rows, rows, padded.size, x, padded, top, left)
-    return padded
+    spread = c * x.itemsize % 2048 == 0
+    if not (top or bottom or left or right or spread) and stride == (1, 1):
+        return Images(x.reshape(-1), h, w, c)
+    pitch = c + 64 // x.itemsize if spread else c
+    height = -(-(h + top + bottom) // stride[0])
+    width = -(-(w + left + right) // stride[1])
+    data = np.empty((n, height, width, pitch), x.dtype)
+    parallel_for(_lay_out_rows, n * height, data.size, x, data, top, left, *stride)
+    return Images(data.reshape(-1), height, width, pitch)
 
 
 def all_finite(values: Array) -> bool:
@@ -85,20 +108,29 @@ def _turn_taps(start: int, stop: int, w: Any, turned: Any, width: int, blocks: i
 
 
 @kernel
-def _pad_rows(start: int, stop: int, x: Any, padded: Any, top: int, left: int) -> None:
+def _lay_out_rows(
+    start: int,
+    stop: int,
+    x: Any,
+    data: Any,
+    top: int,
+    left: int,
+    stride_h: int,
+    stride_w: int,
+) -> None:
     _, h, w, c = x.shape
-    height, width = padded.shape[1:3]
+    height, width = data.shape[1:3]
     for row in range(start, stop):
-        n, ih = row // height, row % height - top
+        n, out = row // height, row % height
+        ih = out * stride_h - top
         if ih < 0 or ih >= h:
-            padded[n, ih + top] = 0
+            data[n, out] = 0
             continue
-        for iw in range(left):
-            for channel in range(c):
-                padded[n, ih + top, iw, channel] = 0
-        for iw in range(w):
-            for channel in range(c):
-                padded[n, ih + top, iw + left, channel] = x[n, ih, iw, channel]
-        for iw in range(w + left, width):
-            for channel in range(c):
-                padded[n, ih + top, iw, channel] = 0
+        for column in range(width):
+            iw = column * stride_w - left
+            if iw < 0 or iw >= w:
+                for channel in range(c):
+                    data[n, out, column, channel] = 0
+            else:
+                for channel in range(c):
+                    data[n, out, column, channel] = x[n, ih, iw, channel]
