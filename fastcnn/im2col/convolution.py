@@ -22,7 +22,7 @@ import numpy as np
 
 from fastcnn.arguments import Array
 from fastcnn.geometry import ConvGeometry
-from fastcnn.im2col.windows import pads, slices, taps_of, windows
+from fastcnn.im2col.windows import is_padded, slices, taps_of, windows
 
 
 def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvGeometry) -> Array:
@@ -90,7 +90,7 @@ def conv2d_bias_gradient(dy: Array, g: ConvGeometry) -> Array:
 
 
 def _tap_by_tap(factor: Array, g: ConvGeometry) -> bool:
-    return g.depthwise or (pads(g) and not np.isfinite(factor).all())
+    return g.depthwise or (is_padded(g) and not np.isfinite(factor).all())
 
 
 def _conv2d_tap_by_tap(x: Array, w: Array, g: ConvGeometry) -> Array:
@@ -131,7 +131,7 @@ def _columns(
 def _column_bytes(x: Array, g: ConvGeometry) -> tuple[int, int]:
     """Bytes of columns (and padded image) for one output row, and once per image."""
     row = g.ow * g.kh * g.kw * g.ic * x.itemsize
-    if not pads(g):
+    if not is_padded(g):
         return row, 0
     line = (g.pad_left + g.w + g.pad_right) * g.ic * x.itemsize
     return row + g.stride_h * line, ((g.kh - 1) * g.dilation_h + 1) * line

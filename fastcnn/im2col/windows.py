@@ -10,12 +10,16 @@ Two ways to meet every window of an image without a Python loop over windows:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
+from typing import TypeAlias
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from fastcnn.arguments import Array
 from fastcnn.geometry import ConvGeometry, PoolGeometry, taps
+
+Tap: TypeAlias = tuple[int, int, tuple[slice, slice, slice], tuple[slice, slice, slice]]
 
 WORKSPACE_BYTES = 4 * 2**20
 """Bytes that one call may take beyond its inputs and outputs.
@@ -49,7 +53,7 @@ def windows(x: Array, g: ConvGeometry, rows: slice) -> Array:
 
     A view of ``x``, or where the geometry pads, of a copy of those image rows with zeros around.
     """
-    if not pads(g):
+    if not is_padded(g):
         first, image = rows.start * g.stride_h, x
     else:
         first, image = 0, _padded(x, g, rows)
@@ -60,7 +64,7 @@ def windows(x: Array, g: ConvGeometry, rows: slice) -> Array:
     return chosen.transpose(0, 1, 2, 4, 5, 3)
 
 
-def pads(g: ConvGeometry) -> bool:
+def is_padded(g: ConvGeometry) -> bool:
     """Whether any side is padded."""
     return bool(g.pad_top or g.pad_bottom or g.pad_left or g.pad_right)
 
@@ -75,26 +79,29 @@ def _padded(x: Array, g: ConvGeometry, rows: slice) -> Array:
     return image
 
 
-def taps_of(
-    g: ConvGeometry | PoolGeometry, rows: slice
-) -> Iterator[tuple[int, int, tuple[slice, ...], tuple[slice, ...]]]:
-    """For each tap ``(kh, kw)``, in row-major order: where outputs and image meet.
+def taps_of(g: ConvGeometry | PoolGeometry, rows: slice) -> tuple[Tap, ...]:
+    """Every tap ``(kh, kw)``, in row-major order: where outputs and image meet.
 
-    The third is the index of the outputs, counted from ``rows.start``, the fourth that of the
-    pixels they read at this tap. Taps that read padding alone are left out.
+    The third entry is the index of the outputs, counted from ``rows.start``, the fourth that of
+    the pixels they read at this tap. Taps that read padding alone are left out.
     """
+    return _taps_of(g, rows.start, rows.stop)
+
+
+@lru_cache(maxsize=512)  # on one small image, finding the slices takes as long as using them
+def _taps_of(g: ConvGeometry | PoolGeometry, start: int, stop: int) -> tuple[Tap, ...]:
     dilation_h, dilation_w = (g.dilation_h, g.dilation_w) if isinstance(g, ConvGeometry) else (1, 1)
+    rows, columns, every = slice(start, stop), slice(0, g.ow), slice(None)
     down = [_meeting(kh, rows, g.oh, g.h, g.stride_h, g.pad_top, dilation_h) for kh in range(g.kh)]
     across = [
-        _meeting(kw, slice(0, g.ow), g.ow, g.w, g.stride_w, g.pad_left, dilation_w)
-        for kw in range(g.kw)
+        _meeting(kw, columns, g.ow, g.w, g.stride_w, g.pad_left, dilation_w) for kw in range(g.kw)
     ]
-    every = slice(None)
-    for kh, vertical in enumerate(down):
-        for kw, horizontal in enumerate(across):
-            if vertical and horizontal:
-                outputs = every, vertical[0], horizontal[0]
-                yield kh, kw, outputs, (every, vertical[1], horizontal[1])
+    return tuple(
+        (kh, kw, (every, vertical[0], horizontal[0]), (every, vertical[1], horizontal[1]))
+        for kh, vertical in enumerate(down)
+        for kw, horizontal in enumerate(across)
+        if vertical and horizontal
+    )
 
 
 def _meeting(

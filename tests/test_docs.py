@@ -1,0 +1,73 @@
+"""README and ARCHITECTURE say what is true: examples run, names exist, commands are complete."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from fastcnn import naive
+from fastcnn.engines import OPERATIONS
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def test_examples_of_the_readme() -> None:
+    examples = blocks(README, "python")
+    assert examples
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    shared: dict[str, object] = {}  # a block may use what an earlier one made
+    for i, block in enumerate(examples):
+        test = doctest.DocTestParser().get_doctest(block, shared, f"README {i}", "README.md", 0)
+        assert test.examples, "a python block without >>> shows nothing"
+        report: list[str] = []
+        failed = runner.run(test, out=report.append, clear_globs=False).failed
+        shared = test.globs
+        assert not failed, "".join(report)
+
+
+def test_readme_has_one_line_to_see_it_run_and_one_to_test_it() -> None:
+    lines = [line for block in blocks(README, "bash") for line in block.splitlines()]
+    install = "python3 -m venv .venv && .venv/bin/pip install -q "
+    assert [line for line in lines if line.startswith(install)] == [
+        f"{install}. && .venv/bin/fastcnn demo",
+        f'{install}-e ".[test]" && .venv/bin/python -m pytest',
+    ]
+
+
+@pytest.mark.parametrize("page", [README, ARCHITECTURE], ids=["README", "ARCHITECTURE"])
+def test_files_that_the_page_names_exist(page: str) -> None:
+    named = set(re.findall(r"`((?:fastcnn|tests|benchmarks|\.ci)/[\w./]*)`", page))
+    named |= set(re.findall(r"\]\((?!https?:)([^)#]+)\)", page))
+    assert named
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_house_names_modules_that_exist_and_all_of_them() -> None:
+    house = re.search(r"## The house\n(.*?)\n`engines`", ARCHITECTURE, re.DOTALL)
+    assert house
+    words = set(re.findall(r"[\w/]+", " ".join(re.findall(r"^    .*$", house[1], re.MULTILINE))))
+    package = ROOT / "fastcnn"
+    modules = {p.stem for p in package.glob("*.py")} - {"__init__", "__main__", "version"}
+    folders = {f"{p.parent.name}/" for p in package.glob("*/__init__.py")}
+    assert sorted((modules | folders) - words) == []
+    for name in ("kernels/jit", "kernels/threads", "kernels/simd"):
+        assert name in words
+        assert (package / f"{name}.py").is_file()
+
+
+def test_engine_contract_is_that_of_the_engines() -> None:
+    (contract,) = blocks(ARCHITECTURE, "")
+    written = dict(re.findall(r"^(\w+)\(([\w, ]+)\) -> ", contract, re.MULTILINE))
+    assert list(written) == list(OPERATIONS)
+    for op, parameters in written.items():
+        assert parameters.split(", ") == list(inspect.signature(getattr(naive, op)).parameters)
