@@ -16,7 +16,7 @@ from fastcnn.arguments import Array
 from fastcnn.geometry import ConvGeometry
 from fastcnn.kernels import convolution_loops
 from fastcnn.kernels.arrays import bias_or_zeros, readable
-from fastcnn.kernels.contraction import Contraction, Tile, contract, passes, tile_for
+from fastcnn.kernels.contraction import Contraction, Tile, contract, tile_for
 from fastcnn.kernels.packing import Images, all_finite, lay_out, sum_rows, turn_filters
 
 
@@ -28,7 +28,7 @@ def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvG
     tile = tile_for(g.n * g.oh * g.ow, g.group_oc, x.dtype)
     images, g = _images(x, g)
     flat_w, flat_y = readable(w).reshape(-1), y.reshape(-1)
-    c = _forward(g, images, tile, x.itemsize)
+    c = _forward(g, images, tile)
     relu = activation == "relu"
     contract(images.data, flat_w, bias_or_zeros(b, g.oc, x), flat_y, c, tile, relu=relu)
     # A filter's infinity or NaN shows in every number that it meets a zero of the padding for.
@@ -51,7 +51,7 @@ def _images(x: Array, g: ConvGeometry) -> tuple[Images, ConvGeometry]:
     return lay_out(readable(x), *margins, stride), g
 
 
-def _forward(g: ConvGeometry, images: Images, tile: Tile, itemsize: int) -> Contraction:
+def _forward(g: ConvGeometry, images: Images, tile: Tile) -> Contraction:
     channels, pixel = g.group_ic, images.pitch
     row = images.width * pixel
     if channels == pixel and g.dilation_w == 1:  # a row of taps is one run over (kw, ic)
@@ -65,7 +65,6 @@ def _forward(g: ConvGeometry, images: Images, tile: Tile, itemsize: int) -> Cont
     )
     return Contraction(
         **grid,
-        **passes(g.kh, taps, run, max(g.oc, tile.columns) * itemsize),
         x_start=0,
         y_start=0,
         steps_a=g.kh,
@@ -122,7 +121,7 @@ def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
             if not (v.taps and h.taps):
                 dx[:, v.first :: g.stride_h, h.first :: g.stride_w] = 0
                 continue
-            c = _input_gradient(g, images, tile, dy.itemsize, v, h, top, left)
+            c = _input_gradient(g, images, tile, v, h, top, left)
             contract(images.data, turned, zeros, dx.reshape(-1), c, tile)
     if max(top, bottom, left, right) and not all_finite(
         turned if w.size < dx.size else dx.reshape(-1)
@@ -165,7 +164,6 @@ def _input_gradient(
     g: ConvGeometry,
     images: Images,
     tile: Tile,
-    itemsize: int,
     v: _Phase,
     h: _Phase,
     top: int,
@@ -182,7 +180,6 @@ def _input_gradient(
     )
     return Contraction(
         **grid,
-        **passes(v.taps, h.taps, channels, block * itemsize),
         x_start=(v.out + top) * row + (h.out + left) * pixel,
         y_start=(v.first * g.w + h.first) * g.ic,
         steps_a=v.taps,
@@ -219,12 +216,12 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
     slabs = np.empty((whole + (rest > 0), *g.filter_shape), dy.dtype)
     zeros = bias_or_zeros(None, whole * g.oc, dy)
     flat_dy = readable(dy).reshape(-1)
-    c = _filter_gradient(g, laid, tile, dy.itemsize, images, whole)
+    c = _filter_gradient(g, laid, tile, images, whole)
     contract(laid.data, flat_dy, zeros, slabs.reshape(-1), c, tile)
     if rest:
         x_rest = laid.data[whole * images * laid.height * laid.width * laid.pitch :]
         dy_rest = flat_dy[whole * images * g.oh * g.ow * g.oc :]
-        c = _filter_gradient(g, laid, tile, dy.itemsize, rest, 1)
+        c = _filter_gradient(g, laid, tile, rest, 1)
         contract(x_rest, dy_rest, zeros, slabs[-1].reshape(-1), c, tile)
     dw = slabs[0]
     if len(slabs) > 1:
@@ -243,7 +240,7 @@ def _images_per_slab(g: ConvGeometry, tile: Tile) -> int:
 
 
 def _filter_gradient(
-    g: ConvGeometry, laid: Images, tile: Tile, itemsize: int, images: int, slabs: int
+    g: ConvGeometry, laid: Images, tile: Tile, images: int, slabs: int
 ) -> Contraction:
     channels, pixel = g.group_ic, laid.pitch
     row = laid.width * pixel
@@ -266,7 +263,6 @@ def _filter_gradient(
     }
     return Contraction(
         **grid,
-        **passes(images, g.oh, g.ow, (g.oc + g.stride_w * pixel) * itemsize),
         x_start=0,
         y_start=0,
         steps_a=images,

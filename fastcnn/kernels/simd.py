@@ -332,46 +332,6 @@ def tile_from_row(
     return tile(rows, vectors, lanes, array, types.int64, types.int64), generate
 
 
-def _plain_load(
-    rows: int, vectors: int, lanes: int, array: Any, offsets: Any, start: int, columns: int
-) -> Any:
-    tile = np.zeros((rows, vectors * lanes), array.dtype)
-    for m in range(rows):
-        first = offsets[m] + start
-        tile[m, :columns] = array[first : first + columns]
-    return tile
-
-
-@_python(_plain_load)
-def tile_load(
-    typing_context: Any,
-    rows: Any,
-    vectors: Any,
-    lanes: Any,
-    array: Any,
-    offsets: Any,
-    start: Any,
-    columns: Any,
-) -> Any:
-    """A tile whose row m is the ``columns`` numbers at ``array[offsets[m] + start]``, then 0."""
-    tile = _tile_of(rows, vectors, lanes, array)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        emit = _Emitter(context, builder, tile)
-        data = emit.data(array, arguments[3])
-        masks = [emit.mask(arguments[6], v) for v in range(tile.vectors)]
-        return emit.pack(
-            [
-                emit.masked_load(data, emit.offset(emit.add(offset, arguments[5]), v), masks[v])
-                for offset in emit.row_offsets(arguments[4])
-                for v in range(tile.vectors)
-            ]
-        )
-
-    signature = tile(rows, vectors, lanes, array, offsets, types.int64, types.int64)
-    return signature, generate
-
-
 def _plain_rank1(tile: Any, x: Any, offsets: Any, i: int, w: Any, j: int) -> Any:
     return tile + x[offsets + i][:, None] * w[None, j : j + tile.shape[1]]
 
