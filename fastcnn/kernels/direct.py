@@ -9,6 +9,7 @@ computed again by the plain loops.
 from __future__ import annotations
 
 from math import gcd
+from typing import Any
 
 import numpy as np
 
@@ -88,7 +89,7 @@ def _forward(g: ConvGeometry, images: Images, tile: Tile) -> Contraction:
 
 def _rows(
     extents: tuple[int, int, int], x: tuple[int, int, int], y: tuple[int, int, int]
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """The rows' part of a contraction; sides that follow on each other become one."""
     (a, b, c), (xa, xb, xc), (ya, yb, yc) = extents, x, y
     if (xb, yb) == (c * xc, c * yc) or b == 1:
@@ -223,7 +224,7 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
         dy_rest = flat_dy[whole * images * g.oh * g.ow * g.oc :]
         c = _filter_gradient(g, laid, tile, rest, 1)
         contract(x_rest, dy_rest, zeros, slabs[-1].reshape(-1), c, tile)
-    dw = slabs[0]
+    dw: Array = slabs[0]
     if len(slabs) > 1:
         dw = np.empty(g.filter_shape, dy.dtype)
         sum_rows(slabs.reshape(1, len(slabs), -1), dw.reshape(1, -1))
@@ -249,13 +250,13 @@ def _filter_gradient(
         (g.dilation_h * row, g.dilation_w * pixel, 1),
         (g.kw * channels * g.oc, channels * g.oc, g.oc),
     )
-    by_group = {
+    by_group: dict[str, Any] = {
         "groups": g.groups,
         "x_group": channels,
         "y_group": g.group_oc,
         "w_group": g.group_oc,
     }
-    by_slab = {
+    by_slab: dict[str, Any] = {
         "groups": slabs,
         "x_group": images * laid.height * row,
         "y_group": g.kh * g.kw * channels * g.oc,

@@ -39,7 +39,6 @@ class Registers(NamedTuple):
 
     isa: str
     vector_bytes: int
-    count: int
     tile_rows: int
     tile_vectors: int
 
@@ -54,9 +53,9 @@ def registers() -> Registers:
     """
     machine = platform.machine().lower()
     if machine in ("aarch64", "arm64"):
-        return Registers("neon", 16, 32, 14, 2)
+        return Registers("neon", 16, 14, 2)
     if machine not in ("x86_64", "amd64"):
-        return Registers("baseline", 16, 16, 6, 2)
+        return Registers("baseline", 16, 6, 2)
     name = config.CPU_NAME or binding.get_host_cpu_name()
     if config.CPU_NAME is None:
         features = {key for key, has in binding.get_host_cpu_features().items() if has}
@@ -66,23 +65,23 @@ def registers() -> Registers:
         if feature[1:]:
             (features.add if feature[0] == "+" else features.discard)(feature[1:])
     if "avx512f" in features and "fma" in features:
-        return Registers("avx512", 64, 32, 14, 2)
+        return Registers("avx512", 64, 14, 2)
     if "avx2" in features and "fma" in features:
-        return Registers("avx2", 32, 16, 6, 2)
-    return Registers("sse2", 16, 16, 6, 2)
+        return Registers("avx2", 32, 6, 2)
+    return Registers("sse2", 16, 6, 2)
 
 
 def _features_of(cpu: str) -> set[str]:
-    """Vector features of an x86 processor by its name in LLVM, found by asking the compiler."""
-    wide = ("skylake-avx512", "cascadelake", "cooperlake", "cannonlake", "icelake", "tigerlake")
-    wide += ("rocketlake", "sapphirerapids", "graniterapids", "emeraldrapids", "znver4", "znver5")
-    if cpu.startswith(wide) or cpu == "x86-64-v4":
+    """Vector features of an x86 processor by its name in LLVM; none for a name not known."""
+    wide = "skylake-avx512 cascadelake cooperlake cannonlake icelake tigerlake rocketlake "
+    wide += "sapphirerapids graniterapids emeraldrapids znver4 znver5 x86-64-v4"
+    if cpu.startswith(tuple(wide.split())):
         return {"avx2", "fma", "avx512f"}
-    narrow = ("haswell", "broadwell", "skylake", "znver", "alderlake", "core-avx2", "x86-64-v3")
-    return {"avx2", "fma"} if cpu.startswith(narrow) else set()
+    narrow = "haswell broadwell skylake znver alderlake core-avx2 x86-64-v3"
+    return {"avx2", "fma"} if cpu.startswith(tuple(narrow.split())) else set()
 
 
-class TileType(types.Type):  # type: ignore[misc]
+class TileType(types.Type):
     """Numba's type of a tile."""
 
     def __init__(self, rows: int, vectors: int, lanes: int, dtype: Any) -> None:
@@ -90,7 +89,7 @@ class TileType(types.Type):  # type: ignore[misc]
         super().__init__(name=f"Tile({rows}x{vectors}x{lanes}, {dtype})")
 
 
-class RowsType(types.Type):  # type: ignore[misc]
+class RowsType(types.Type):
     """Numba's type of the offsets of a tile's rows."""
 
     def __init__(self, rows: int) -> None:
@@ -99,7 +98,7 @@ class RowsType(types.Type):  # type: ignore[misc]
 
 
 @register_model(TileType)
-class _TileModel(models.PrimitiveModel):  # type: ignore[misc]
+class _TileModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: TileType) -> None:
         vector = _vector(kind)
         fields = [vector] * (kind.rows * kind.vectors)
@@ -107,7 +106,7 @@ class _TileModel(models.PrimitiveModel):  # type: ignore[misc]
 
 
 @register_model(RowsType)
-class _RowsModel(models.PrimitiveModel):  # type: ignore[misc]
+class _RowsModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: RowsType) -> None:
         super().__init__(manager, kind, ir.LiteralStructType([_WORD] * kind.rows))
 
