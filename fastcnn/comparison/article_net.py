@@ -1,7 +1,8 @@
-"""The article's net as one operation: its losses and all its gradients, and how far they may err.
+"""How far the article's net may err: the losses and all the gradients, layer after layer.
 
 conv 3×3×8 → max-pool 2 → dense 1352→10 → softmax and cross-entropy, each on the same engine, so
 that what one engine rounds in the first layer reaches the last one and comes all the way back.
+The bounds are computed with NumPy alone, on no engine.
 """
 
 from __future__ import annotations
@@ -9,41 +10,47 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from fastcnn import ops
 from fastcnn.arguments import Array
-from fastcnn.comparison.bounds import Rows, linear_bound
+from fastcnn.comparison.bounds import Rows, linear_bound, unit_roundoff
 
 
-def article_net(
-    x: Array,
-    labels: Array,
-    filters: Array,
-    weights: Array,
-    bias: Array,
-    *,
-    engine: str | None = None,
-) -> tuple[Array, Array, Array, Array]:
-    """Loss of each image, and gradients of the mean loss: ``(losses, dfilters, dweights, dbias)``.
+class _Forward:
+    """The net's values in float64, and how far those of an engine may be from the reference's."""
 
-    Args:
-        x: images, (N, 28, 28, 1).
-        labels: digits, (N,).
-        filters: (3, 3, 1, 8).
-        weights: (1352, 10).
-        bias: (10,).
-        engine: an engine's name, or None for the fastest that serves.
-    """
-    y = ops.conv2d(x, filters, engine=engine)
-    pooled = ops.max_pool2d(y, 2, engine=engine)
-    a = pooled.reshape(len(x), -1)
-    logits = ops.dense(a, weights, bias, engine=engine)
-    losses = ops.cross_entropy(logits, labels, reduction="none", engine=engine)
+    def __init__(
+        self, x: Array, labels: Array, filters: Array, weights: Array, bias: Array
+    ) -> None:
+        dtype = x.dtype
+        self.x, filters, self.weights, bias = (
+            array.astype(np.float64) for array in (x, filters, weights, bias)
+        )
+        self.u, n = unit_roundoff(dtype), len(x)
+        self.y = _convolution(self.x, filters)
+        windows = _windows(self.y)
+        self.pooled_shape = (*windows.shape[:3], windows.shape[4])
+        self.a = windows.max(axis=3).reshape(n, -1)
+        self.z = self.a @ self.weights + bias
+        self.rows = Rows(self.z, dtype)
+        self.at = np.arange(n), labels
 
-    dlogits = ops.cross_entropy_backward(logits, labels, engine=engine)
-    da, dweights, dbias = ops.dense_backward(dlogits, a, weights, engine=engine)
-    dy = ops.max_pool2d_backward(da.reshape(pooled.shape), y, 2, engine=engine)
-    dfilters = ops.conv2d_filter_gradient(dy, x, filters.shape[:2], engine=engine)
-    return losses, dfilters, dweights, dbias
+        size = _convolution(abs(self.x), abs(filters))
+        self.y_error = linear_bound(9, size, self.y, self.u)
+        self.a_error = _windows(self.y_error).max(axis=3).reshape(n, -1)
+        self.a_size = abs(self.a) + self.a_error
+        size = self.a_size @ abs(self.weights) + abs(bias)
+        self.z_error = self.a_error @ abs(self.weights)
+        self.z_error += linear_bound(self.a.shape[1] + 1, size, self.z, self.u)
+        self.z_worst = self.z_error.max(axis=1, keepdims=True)
+        rounding = self.rows.log_softmax()[1][self.at]
+        self.loss_error = self.z_worst[:, 0] + self.z_error[self.at] + rounding
+
+
+def article_loss_bounds(
+    x: Array, labels: Array, filters: Array, weights: Array, bias: Array
+) -> Array:
+    """The bound of each image's loss, (N,); derived as :func:`article_net_bounds` says."""
+    bound: Array = _Forward(x, labels, filters, weights, bias).loss_error
+    return bound
 
 
 def article_net_bounds(
@@ -65,63 +72,58 @@ def article_net_bounds(
     gradient of the filters is then off by |dy| times the difference between the patches under
     those pixels. On the digits' background all patches are the same, and it is off by nothing.
     """
-    dtype = x.dtype
-    x, filters, weights, bias = (a.astype(np.float64) for a in (x, filters, weights, bias))
-    u, n = float(np.finfo(dtype).eps) / 2, len(x)
-    y = ops.conv2d(x, filters, engine="naive")
-    pooled = ops.max_pool2d(y, 2, engine="naive")
-    a = pooled.reshape(n, -1)
-    z = a @ weights + bias
-    rows = Rows(z, dtype)
-    at = np.arange(n), labels
-
-    y_error = linear_bound(9, ops.conv2d(abs(x), abs(filters), engine="naive"), y, u)
-    a_error = ops.max_pool2d(y_error, 2, engine="naive").reshape(n, -1)
-    a_size = abs(a) + a_error
-    z_error = a_error @ abs(weights)
-    z_error += linear_bound(a.shape[1] + 1, a_size @ abs(weights) + abs(bias), z, u)
-    z_worst = z_error.max(axis=1, keepdims=True)
-    loss_error = z_worst[:, 0] + z_error[at] + rows.log_softmax()[1][at]
-
+    f = _Forward(x, labels, filters, weights, bias)
+    n, u, rows, weights = len(x), f.u, f.rows, f.weights
     g = rows.p.copy()
-    g[at] -= 1
+    g[f.at] -= 1
     rounding = (2 * rows.both + 3 * rows.u) * abs(g) + rows.least
-    g_error = (rows.p * (np.expm1(2 * z_worst) + rows.rho * (1 + rows.rho)) + rounding) / n
+    g_error = (rows.p * (np.expm1(2 * f.z_worst) + rows.rho * (1 + rows.rho)) + rounding) / n
     g /= n
     g_size = abs(g) + g_error
-    dweights_error = a_error.T @ abs(g) + a_size.T @ g_error
-    dweights_error += linear_bound(n, a_size.T @ g_size, a.T @ g, u)
+    dweights_error = f.a_error.T @ abs(g) + f.a_size.T @ g_error
+    dweights_error += linear_bound(n, f.a_size.T @ g_size, f.a.T @ g, u)
     dbias_error = g_error.sum(axis=0) + linear_bound(n, g_size.sum(axis=0), g.sum(axis=0), u)
     da = g @ weights.T
     da_error = g_error @ abs(weights).T + linear_bound(10, g_size @ abs(weights).T, da, u)
+    da, da_error = da.reshape(f.pooled_shape), da_error.reshape(f.pooled_shape)
 
-    da, da_error = da.reshape(pooled.shape), da_error.reshape(pooled.shape)
-    dy = ops.max_pool2d_backward(da, y, 2, engine="naive")
-    dy_error = ops.max_pool2d_backward(da_error, y, 2, engine="naive")
+    # The gradient reaches each filter tap as a sum over windows, one pixel of each: the other
+    # products are zeros, which are added exactly.
+    patches = _windows(_patches(f.x))
+    first = _windows(f.y).argmax(axis=3)
+    seen = np.take_along_axis(patches, first[..., None], axis=3)
 
-    def to_filters(gradient: Array, image: Array) -> Array:
-        return ops.conv2d_filter_gradient(gradient, image, 3, engine="naive")
+    def to_filters(gradient: Array, pixels: Array) -> Array:
+        taps: Array = np.einsum("nhwct,nhwc->tc", pixels, gradient)
+        return taps.reshape(3, 3, 1, -1)
 
-    # Each window sends its gradient to one pixel: the other products are zeros, added exactly.
-    terms = da[..., 0].size
-    dfilters_error = to_filters(dy_error, abs(x)) + _other_choices(x, y, y_error, da, da_error)
-    dfilters_error += linear_bound(
-        terms, to_filters(abs(dy) + dy_error, abs(x)), to_filters(dy, x), u
-    )
-    return [loss_error, dfilters_error, dweights_error, dbias_error]
-
-
-def _other_choices(x: Array, y: Array, y_error: Array, da: Array, da_error: Array) -> Array:
-    """What the gradient of the filters may differ by, where errors may choose the maximum."""
-    value, error = _windows(y), _windows(y_error)
+    size = to_filters(abs(da) + da_error, abs(seen))
+    dfilters_error = to_filters(da_error, abs(seen))
+    dfilters_error += linear_bound(da[..., 0].size, size, to_filters(da, seen), u)
+    value, error = _windows(f.y), _windows(f.y_error)
     possible = value + error >= (value - error).max(axis=3, keepdims=True)
-    patches = sliding_window_view(x[..., 0], (3, 3), axis=(1, 2))
-    patches = _windows(patches.reshape(*patches.shape[:3], 9))[..., None, :]
+    dfilters_error += to_filters(abs(da) + da_error, _spread(patches, possible))
+    return [f.z_error, f.loss_error, dfilters_error, dweights_error, dbias_error]
+
+
+def _spread(patches: Array, possible: Array) -> Array:
+    """How much the patches under the pixels that may be a window's maximum differ, tap by tap."""
     masked = possible[..., None]
-    spread = np.where(masked, patches, -np.inf).max(axis=3)
-    spread -= np.where(masked, patches, np.inf).min(axis=3)
-    difference: Array = np.einsum("nhwct,nhwc->tc", spread, abs(da) + da_error)
-    return difference.reshape(3, 3, 1, -1)
+    tall = patches[..., None, :]
+    most = np.where(masked, tall, -np.inf).max(axis=3)
+    spread: Array = most - np.where(masked, tall, np.inf).min(axis=3)
+    return spread
+
+
+def _patches(x: Array) -> Array:
+    """The 3×3 pixels under each output of the convolution: (N, H − 2, W − 2, 9)."""
+    views = sliding_window_view(x[..., 0], (3, 3), axis=(1, 2))
+    return views.reshape(*views.shape[:3], 9)
+
+
+def _convolution(x: Array, filters: Array) -> Array:
+    y: Array = _patches(x) @ filters.reshape(9, -1)
+    return y
 
 
 def _windows(a: Array) -> Array:

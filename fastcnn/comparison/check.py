@@ -18,7 +18,8 @@ import numpy as np
 
 from fastcnn import ops
 from fastcnn.arguments import Array
-from fastcnn.comparison.article_net import article_net, article_net_bounds
+from fastcnn.article_training import article_net
+from fastcnn.comparison.article_net import article_net_bounds
 from fastcnn.comparison.bounds import SIGNAL, bounds
 from fastcnn.comparison.data import make_arrays
 from fastcnn.comparison.problems import ARTICLE_NET, Case, Problem
@@ -31,7 +32,7 @@ EXACT_MODES = ("exact", "special")
 _OUTPUTS = {
     "conv2d_backward": ("dx", "dw", "db"),
     "dense_backward": ("dx", "dw", "db"),
-    ARTICLE_NET: ("losses", "dfilters", "dweights", "dbias"),
+    ARTICLE_NET: ("scores", "losses", "dfilters", "dweights", "dbias"),
 }
 
 
@@ -87,14 +88,19 @@ class Result:
             "engine": self.engine,
             "ok": self.ok,
             "problem": self.problem,
-            "worst_absolute": self.worst_absolute,
-            "worst_relative": self.worst_relative,
+            "worst_absolute": finite(self.worst_absolute),
+            "worst_relative": finite(self.worst_relative),
             "bound": self.bound,
-            "share_of_bound": self.share,
+            "share_of_bound": finite(self.share),
             "seconds": self.seconds,
             "reference_seconds": self.reference_seconds,
             "command": self.command,
         }
+
+
+def finite(value: float) -> float | None:
+    """The value, or None for infinity, which JSON lacks."""
+    return value if np.isfinite(value) else None
 
 
 def call(problem: Problem, arrays: dict[str, Array], engine: str | None) -> tuple[Array, ...]:

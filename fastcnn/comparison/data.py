@@ -64,6 +64,8 @@ def _draw(rng: np.random.Generator, case: Case, name: str, shape: Shape) -> Arra
     integers = _small_integers(rng, shape, case)
     if case.mode == "special" and name == "x":
         _sprinkle(rng, integers)
+    elif case.mode not in ("exact", "special"):
+        raise ValueError(f"{case.name}: mode must be one of {', '.join(MODES)}")
     return integers
 
 

@@ -5,8 +5,9 @@ public function, the shapes of its arrays and its parameters; a case is a proble
 one mode of data (see :mod:`fastcnn.comparison.data`), and has a name that can be typed:
 ``conv2d/stride-2x1/float32/exact``.
 
-No image is square, no kernel only so; channels and widths lie on, below and above the sides of
-register tiles, where remainders are treated; everything is small enough for Python loops.
+No image is square but the article's, kernels are of every form; channels and widths lie on, below
+and above the sides of register tiles, where remainders are treated; everything is small enough
+for Python loops.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ def _poolings() -> Iterator[_Pool]:
         channels = CHANNELS[(i + 5) % 9]
         size = ((2, 3), 2, (3, 2))[i % 3]
         padding: Any = ("valid", "same", (1, 0))[i // 3 % 3]
-        x = (1 + i % 2, 5, width, channels)
+        x = (1 + i % 2, 4, width, channels)
         yield _Pool(f"width-{width}", x, {"size": size, "padding": padding}, quick=width == 17)
     for i, channels in enumerate(CHANNELS):
         stride = ((2, 1), 2, None)[i % 3]
@@ -177,6 +178,7 @@ def _poolings() -> Iterator[_Pool]:
         {"size": (3, 4), "stride": (1, 3), "padding": ((0, 2), (3, 1))},
         quick=True,
     )
+    yield window("padding-at-the-top", {"size": (3, 2), "padding": ((2, 1), (0, 1))})
     yield window("gaps", {"size": (1, 2), "stride": (3, 4)})
     yield window("window-1x1", {"size": 1})
     yield window("window-is-image", {"size": (9, 8)})
@@ -260,7 +262,7 @@ def _dense_problems(sides: Shape) -> Iterator[Problem]:
 
 def _row_problems(rows: Shape) -> Iterator[Problem]:
     n, classes = rows
-    label, quick, modes = f"{n}x{classes}", rows in _ROWS[:2], ("float", "wide")
+    label, quick, modes = f"{n}x{classes}", rows in _ROWS[:2], ("float", "shifted")
     for op in ("softmax", "log_softmax"):
         yield Problem(op, label, {"x": rows}, modes=modes, quick=quick)
         yield Problem(f"{op}_backward", label, {"dy": rows, "x": rows}, modes=modes, quick=quick)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fastcnn.comparison.check import Result
+from fastcnn.comparison.check import Result, finite
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Row:
             "cases": self.cases,
             "failed": self.failed,
             "ok": self.ok,
-            "worst_absolute": self.worst_absolute,
-            "worst_relative": self.worst_relative,
+            "worst_absolute": finite(self.worst_absolute),
+            "worst_relative": finite(self.worst_relative),
             "bound": self.bound,
-            "share_of_bound": self.share,
+            "share_of_bound": finite(self.share),
             "speed_up": self.speed_up,
         }
 
@@ -56,29 +56,18 @@ class Row:
             _number(self.worst_absolute),
             _number(self.worst_relative),
             _number(self.bound),
-            f"{self.share:.0%}" if self.share < 100 else "over",
-            "agrees" if self.ok else f"{self.failed} DISAGREE",
-            f"{self.speed_up:,.1f}×",
+            f"{self.share:.0%}" if self.share <= 1 else "over",
+            "agrees" if self.ok else f"{self.failed} fail",
+            f"{self.speed_up:.1f}×" if self.speed_up < 10 else f"{self.speed_up:,.0f}×",
         )
 
 
-COLUMNS = (
-    "op",
-    "engine",
-    "cases",
-    "worst abs",
-    "worst rel",
-    "bound",
-    "used",
-    "verdict",
-    "speed-up",
-)
+COLUMNS = ("op", "engine", "cases", "abs err", "rel err", "bound", "used", "verdict", "gain")
 
-NOTES = (
-    "worst rel: the worst error as a share of the result's largest value. bound: what rounding "
-    "alone may do there.\nused: the largest error as a share of its own bound. speed-up: over the "
-    "naive engine, on these small problems."
-)
+NOTES = """\
+abs err  the worst error             rel err  as a share of the largest value
+bound    what rounding may do there  used     the largest share of a bound
+gain     speed-up over the naive engine, on these small problems"""
 
 
 @dataclass(frozen=True)
@@ -111,10 +100,8 @@ class Report:
     @property
     def summary(self) -> str:
         """One sentence: how many checks, and whether all agree."""
-        count = len(self.results)
-        if self.ok:
-            return f"All {count} checks agree with the specification ({self.seconds:.1f} s)."
-        return f"{len(self.failures)} of {count} checks disagree ({self.seconds:.1f} s)."
+        agreeing, count = len(self.results) - len(self.failures), len(self.results)
+        return f"{agreeing} of {count} checks agree with the specification ({self.seconds:.1f} s)."
 
     @property
     def reproductions(self) -> tuple[str, ...]:

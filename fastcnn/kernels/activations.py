@@ -8,7 +8,7 @@ import numpy as np
 
 from fastcnn.arguments import Array
 from fastcnn.kernels.arrays import readable
-from fastcnn.kernels.jit import device, kernel
+from fastcnn.kernels.jit import device, kernel, ordered_kernel
 from fastcnn.kernels.threads import parallel_for
 
 # Operations that one exponential counts for when work is split over threads.
@@ -112,7 +112,7 @@ def _softmax_gradient(start: int, stop: int, dy: Any, x: Any, dx: Any) -> None:
             dx[row, c] *= dy[row, c] - product
 
 
-@kernel
+@ordered_kernel
 def _log_softmax(start: int, stop: int, x: Any, y: Any) -> None:
     for row in range(start, stop):
         largest, log_total = log_sum_exp(x[row])

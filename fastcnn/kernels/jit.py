@@ -1,7 +1,7 @@
 """The one decorator: every compile flag and the cache policy, each with its reason.
 
-``kernel`` is for functions that Python calls, ``device`` for what kernels call (compiled into
-them, so it needs no cache entry of its own).
+``kernel`` is for functions that Python calls (``ordered_kernel`` where parentheses matter),
+``device`` for what kernels call (compiled into them, so it needs no cache entry of its own).
 
 **Flags.** ``nogil``: the thread driver runs kernels on Python threads. ``error_model="numpy"``:
 no test for division by zero in loops. Of the fast-math flags, those that keep NaN and infinity
@@ -50,7 +50,20 @@ def device(function: Function) -> Function:
 
 def kernel(function: Function) -> Function:
     """Compile ``function`` on its first call with each combination of types, and cache it."""
-    compiled: Function = numba.njit(**_FLAGS)(function)
+    return _cached(function, _FLAGS)
+
+
+def ordered_kernel(function: Function) -> Function:
+    """As :func:`kernel`, but sums and differences are taken in the order that is written.
+
+    For kernels whose parentheses keep digits, where ``reassoc`` would lose them: of
+    ``(x - largest) - log_total`` it makes ``x - (largest + log_total)``.
+    """
+    return _cached(function, {**_FLAGS, "fastmath": _FLAGS["fastmath"] - {"reassoc"}})
+
+
+def _cached(function: Function, flags: dict[str, Any]) -> Function:
+    compiled: Function = numba.njit(**flags)(function)
     if not config.DISABLE_JIT:
         with suppress(RuntimeError):  # nowhere to write: compile in each process
             compiled._cache = _Cache(function)  # type: ignore[attr-defined]

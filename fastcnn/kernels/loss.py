@@ -9,7 +9,7 @@ import numpy as np
 from fastcnn.arguments import Array
 from fastcnn.kernels.activations import log_sum_exp, softmax_row
 from fastcnn.kernels.arrays import readable
-from fastcnn.kernels.jit import kernel
+from fastcnn.kernels.jit import kernel, ordered_kernel
 from fastcnn.kernels.threads import parallel_for
 
 
@@ -29,7 +29,7 @@ def cross_entropy_backward(logits: Array, labels: Array) -> Array:
     return gradient
 
 
-@kernel
+@ordered_kernel
 def _losses(start: int, stop: int, logits: Any, labels: Any, losses: Any) -> None:
     for n in range(start, stop):
         largest, log_total = log_sum_exp(logits[n])

@@ -1,0 +1,169 @@
+"""The command line as its user meets it: output, exit codes, one-line errors."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+import fastcnn
+from fastcnn import im2col
+from fastcnn.article_training import BatchNet, as_input
+from fastcnn.cli import app
+from fastcnn.demo import DemoResult, demo
+from fastcnn.engines import replaced
+
+RUN = (sys.executable, "-m", "fastcnn")
+
+
+def test_version_and_help() -> None:
+    run = CliRunner()
+    assert run.invoke(app, ["--version"]).output == f"fastcnn {fastcnn.__version__}\n"
+    shown = run.invoke(app, ["--help"]).output
+    assert "demo" in shown
+    assert "compare" in shown
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from fastcnn.cli import app; app(['--help'], standalone_mode=False);"
+        "print([m for m in ('numba', 'mnist', 'fastcnn.comparison') if m in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.endswith("[]\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--op", "conv3d"], "fastcnn: op must be one of conv2d, "),
+        (["--engine", "cuda"], "fastcnn: engine must be one of "),
+        (["--engine", "naive"], "fastcnn: engine 'naive' is the specification"),
+        (["--case", "relu"], "fastcnn: case must name one of the matrix, such as relu/"),
+        (["--case", "relu/1/float32/exact", "--quick"], "fastcnn: --case names one case"),
+        (["--json", "no/such/folder.json"], "fastcnn: --json must name a file"),
+        (["--json", "."], "fastcnn: --json must name a file"),
+    ],
+)
+def test_bad_arguments_are_one_line(arguments: list[str], message: str) -> None:
+    outcome = CliRunner().invoke(app, ["compare", *arguments])
+    assert outcome.exit_code == 2
+    assert outcome.output.startswith(message)
+    assert outcome.output.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["--seed", "-1"], ["--seed", "x"], ["--nothing"]])
+def test_malformed_options_exit_with_2(arguments: list[str]) -> None:
+    for command in ("compare", "demo"):
+        assert CliRunner().invoke(app, [command, *arguments]).exit_code == 2
+
+
+def test_damaged_data_is_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*RUN, "demo"],
+        env=os.environ | {"FASTCNN_DATA_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("fastcnn: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_interrupt_is_one_line_and_130() -> None:
+    child = subprocess.Popen(
+        [*RUN, "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    assert child.stdout is not None
+    for line in child.stdout:
+        if "initialized" in line:
+            break
+    time.sleep(0.1)
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=20)
+    assert child.returncode == 130
+    assert errors == "fastcnn: interrupted\n"
+
+
+def shown_demo(seed: int = 0) -> tuple[DemoResult, str]:
+    text = StringIO()
+    console = Console(file=text, width=80, highlight=False)
+    result = demo(
+        seed=seed,
+        article_images=100,
+        train_images=640,
+        test_images=500,
+        epochs=2,
+        console=console,
+    )
+    return result, text.getvalue()
+
+
+def test_demo_prints_the_articles_lines_for_each_engine() -> None:
+    result, text = shown_demo()
+    assert result.ok
+    assert [run.engine for run in result.runs] == list(reversed(fastcnn.engines()))
+    assert text.count("MNIST CNN initialized!") == len(result.runs)
+    first = result.runs[0].losses
+    line = f"[Step 100] Past 100 steps: Average Loss {first.mean():.3f} | Accuracy: "
+    assert text.count(line) == len(result.runs)
+    assert len(result.accuracies) == 2
+    assert "epoch 2: loss " in text
+    assert f"({result.accuracies[-1]:.2%})" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_demo_is_the_same_for_the_same_seed() -> None:
+    (first, _), (again, _), (other, _) = shown_demo(1), shown_demo(1), shown_demo(2)
+    for a, b in zip(first.runs, again.runs, strict=True):
+        np.testing.assert_array_equal(a.losses, b.losses)
+    assert first.accuracies == again.accuracies
+    assert not np.array_equal(first.runs[0].losses, other.runs[0].losses)
+
+
+def test_demo_finds_a_broken_engine() -> None:
+    def broken(x, w, b, activation, g):  # type: ignore[no-untyped-def]
+        return im2col.conv2d(x, w, b, activation, g) * (1 + 1e-9)
+
+    with replaced("conv2d", "im2col", broken):
+        result, text = shown_demo()
+    assert not result.ok
+    assert "DISAGREES" in text
+
+
+def test_training_learns_on_held_out_digits() -> None:
+    (images, labels), _ = fastcnn.load_mnist()
+    rng = np.random.default_rng(0)
+    net = BatchNet(rng)
+    before, _ = net.predict(images[-2000:])
+    losses = [net.train_epoch(images[:4000], labels[:4000], rng, 0.01)[0] for _ in range(3)]
+    after, confidence = net.predict(images[-2000:])
+    assert losses[0] > losses[1] > losses[2]
+    assert (before == labels[-2000:]).mean() < 0.3
+    assert (after == labels[-2000:]).mean() > 0.85
+    assert confidence.min() >= 0.1
+
+
+def test_training_is_the_same_for_the_same_seed_on_every_engine_within_rounding() -> None:
+    (images, labels), _ = fastcnn.load_mnist()
+    x, y = as_input(images[:32]), labels[:32]
+    nets = [BatchNet(np.random.default_rng(0), engine=engine) for engine in fastcnn.engines()]
+    for net in nets:
+        net.step(x, y)
+    for net in nets[1:]:
+        for a, b in zip(net.parameters, nets[0].parameters, strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)

@@ -1,0 +1,138 @@
+"""Compiled kernels give the same bits for any number of threads, batch and place in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import fastcnn
+from fastcnn.arguments import Array
+from fastcnn.article_training import BatchNet, as_input
+from fastcnn.comparison.check import call
+from fastcnn.comparison.data import make_arrays
+from fastcnn.comparison.problems import Case, cases
+
+FLOATS = [case for case in cases() if case.mode in ("float", "shifted", "digits")]
+BY_SAMPLE = {"x", "dy", "logits", "labels"}
+"""Arrays whose first axis is the batch."""
+
+ONE_RESULT_PER_SAMPLE = (
+    "conv2d",
+    "conv2d_input_gradient",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "min_pool2d",
+    "min_pool2d_backward",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "dense",
+    "softmax",
+    "softmax_backward",
+    "log_softmax",
+    "log_softmax_backward",
+)
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    before = fastcnn.get_num_threads()
+    yield
+    fastcnn.set_num_threads(before)
+
+
+def bits(arrays: tuple[Array, ...]) -> list[bytes]:
+    return [array.tobytes() for array in arrays]
+
+
+@pytest.mark.parametrize("op", sorted({case.problem.op for case in FLOATS}))
+def test_number_of_threads_changes_no_bit(op: str) -> None:
+    for case in FLOATS:
+        if case.problem.op == op:
+            arrays = make_arrays(case, 0)
+            found = []
+            for count in (1, 2, 3):
+                fastcnn.set_num_threads(count)
+                found.append(bits(call(case.problem, arrays, "numba")))
+            assert found[0] == found[1] == found[2], case.name
+
+
+def large(op: str, dtype: str) -> tuple[dict[str, Array], dict[str, object]]:
+    """Arrays that are worth several threads."""
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((9, 33, 31, 17)), rng.standard_normal((3, 2, 17, 33))
+    dy = rng.standard_normal((9, 17, 32, 33))
+    arrays = {"x": x, "w": w, "dy": dy, "b": rng.standard_normal(33)}
+    used = {
+        "conv2d": ("x", "w", "b"),
+        "conv2d_backward": ("dy", "x", "w"),
+        "max_pool2d": ("x",),
+        "max_pool2d_backward": ("dy", "x"),
+        "avg_pool2d_backward": ("dy", "x"),
+    }[op]
+    chosen = {name: arrays[name].astype(dtype) for name in used}
+    if "pool" in op:
+        parameters: dict[str, object] = {"size": (3, 2), "stride": (2, 1), "padding": 1}
+        if "dy" in chosen:
+            chosen["dy"] = rng.standard_normal((9, 17, 32, 17)).astype(dtype)
+    else:
+        parameters = {"stride": (2, 1), "padding": 1}
+    return chosen, parameters
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "op", ["conv2d", "conv2d_backward", "max_pool2d", "max_pool2d_backward", "avg_pool2d_backward"]
+)
+def test_number_of_threads_changes_no_bit_of_large_problems(op: str, dtype: str) -> None:
+    arrays, parameters = large(op, dtype)
+    found = []
+    for count in (1, 2, 3, 7):
+        fastcnn.set_num_threads(count)
+        results = getattr(fastcnn, op)(**arrays, **parameters, engine="numba")
+        found.append(bits(results if isinstance(results, tuple) else (results,)))
+    assert all(one == found[0] for one in found)
+
+
+def one_sample(case: Case, arrays: dict[str, Array], k: int, copies: int) -> tuple[Array, ...]:
+    """The problem on sample ``k`` alone, as a batch of so many copies of it."""
+    chosen = {
+        name: np.repeat(array[k : k + 1], copies, axis=0) if name in BY_SAMPLE else array
+        for name, array in arrays.items()
+    }
+    parameters = dict(case.problem.parameters)
+    if "x_shape" in parameters:
+        parameters["x_shape"] = (copies, *parameters["x_shape"][1:])
+    result: Array = getattr(fastcnn, case.problem.op)(**chosen, **parameters, engine="numba")
+    return (result,)
+
+
+@pytest.mark.parametrize("op", ONE_RESULT_PER_SAMPLE)
+def test_batch_size_and_place_in_the_batch_change_no_bit(op: str) -> None:
+    seen = 0
+    for case in FLOATS:
+        batch = case.problem.arrays.get("x", case.problem.arrays.get("dy", (0,)))
+        if case.problem.op != op or len(batch) < 2 or batch[0] < 2:
+            continue
+        arrays = make_arrays(case, 0)
+        (together,) = call(case.problem, arrays, "numba")
+        for k in range(min(batch[0], 5)):
+            (alone,) = one_sample(case, arrays, k, 1)
+            (three,) = one_sample(case, arrays, k, 3)
+            assert alone[0].tobytes() == together[k].tobytes(), case.name
+            assert three[2].tobytes() == together[k].tobytes(), case.name
+        seen += 1
+    assert seen > 3
+
+
+def test_training_gives_the_same_weights_for_any_number_of_threads() -> None:
+    (images, labels), _ = fastcnn.load_mnist()
+    found = []
+    for count in (1, 2, 3):
+        fastcnn.set_num_threads(count)
+        net = BatchNet(np.random.default_rng(0), engine="numba")
+        for start in range(0, 160, 32):
+            net.step(as_input(images[start : start + 32]), labels[start : start + 32])
+        found.append(bits(tuple(net.parameters)))
+    assert found[0] == found[1] == found[2]
