@@ -100,13 +100,18 @@ _recorder: ContextVar[list[Explanation] | None] = ContextVar("fastcnn_explaining
 
 
 def _registry() -> dict[str, list[Implementation]]:
-    return {
+    registry = {
         op: [
             Implementation(engine, f"{engine}.{op}", package, op, reason)
             for engine, (package, reason) in _ENGINES.items()
         ]
         for op in OPERATIONS
     }
+    for op in ("conv2d", "conv2d_input_gradient", "conv2d_filter_gradient"):
+        reason = "register tiles over computed offsets, at the speed of multiply-add"
+        direct = Implementation("numba", "numba.direct", "fastcnn.kernels.direct", op, reason)
+        registry[op].insert(0, direct)
+    return registry
 
 
 REGISTRY = _registry()

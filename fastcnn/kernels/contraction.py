@@ -8,6 +8,9 @@ gradient of the filters (rows: taps and input channels; steps: output pixels) an
 are this sum with other offsets. No matrix is ever built: offsets are affine in at most three
 counters, so the register tile of :mod:`fastcnn.kernels.simd` reads the images where they lie.
 
+In an ``elementwise`` contraction each column has its own input, ``x[at_x(row) + at_x(step) +
+column]``: depthwise convolution, in the same three directions.
+
 Each number of ``y`` is summed in the order of the steps, starting from the bias, whatever tile it
 falls into and whichever thread computes it.
 
@@ -29,6 +32,7 @@ import numpy as np
 from fastcnn.arguments import Array
 from fastcnn.kernels.jit import device, kernel
 from fastcnn.kernels.simd import (
+    products,
     rank1,
     rank1_masked,
     registers,
@@ -117,6 +121,7 @@ def tile_for(rows: int, columns: int, dtype: Any) -> Tile:
     Full tiles for many columns; for few, one vector no wider than needed, since half of a full
     vector's lanes would idle for 8 columns. For one or two rows (a dense layer at batch 1), rows
     that idle would cost more: there one row, and vectors enough to hide the latency of FMA.
+    For 9 rows, the taps of a 3×3 filter in a depthwise gradient, 9.
     """
     host = registers()
     lanes = host.vector_bytes // np.dtype(dtype).itemsize
@@ -138,6 +143,7 @@ def contract(
     tile: Tile,
     *,
     relu: bool = False,
+    elementwise: bool = False,
 ) -> None:
     """Run the contraction on flat arrays; ``b`` holds ``groups * columns`` numbers."""
     tiles = -(-c.rows // tile.rows)
@@ -147,12 +153,12 @@ def contract(
     w_bytes = c.steps_a * c.steps_b * c.run * c.columns * w.itemsize
     c = c._replace(part=part, blocks_first=w_bytes <= CACHE_BYTES)
     items = c.groups * blocks * -(-tiles // part)
-    function = _contraction(*tile, c.columns % tile.columns != 0)
+    function = _contraction(*tile, c.columns % tile.columns != 0, elementwise)
     parallel_for(function, items, c.flops // 4, x, w, b, y, relu, c)
 
 
 @cache
-def _contraction(rows: int, vectors: int, lanes: int, masked: bool) -> Any:
+def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise: bool) -> Any:
     half = max(rows // 2, 1)
     width = vectors * lanes
 
@@ -194,7 +200,9 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool) -> Any:
                     i = x_start + a * c.step_x_a + s * c.step_x_b
                     j = w_start + a * c.step_w_a + s * c.step_w_b
                     for _ in range(c.run):
-                        if masked:
+                        if elementwise:
+                            tile = products(tile, x, in_x, i, w, j, columns)
+                        elif masked:
                             tile = rank1_masked(tile, x, in_x, i, w, j, columns)
                         else:
                             tile = rank1(tile, x, in_x, i, w, j)
@@ -224,6 +232,8 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool) -> Any:
                 first_row, block = place % parts * part, place // parts
             columns = min(width, c.columns - block * width)
             x_start = c.x_start + group * c.x_group
+            if elementwise:
+                x_start += block * width
             w_start = c.w_start + group * c.w_group + block * c.w_block
             b_start = group * c.columns + block * width
             y_start = c.y_start + group * c.y_group + block * width

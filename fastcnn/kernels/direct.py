@@ -9,7 +9,7 @@ computed again by the plain loops.
 from __future__ import annotations
 
 from math import gcd
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,16 +26,42 @@ def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvG
     y = np.empty(g.output_shape, x.dtype)
     if y.size == 0:
         return y
-    tile = tile_for(g.n * g.oh * g.ow, g.group_oc, x.dtype)
+    part = _part(g)
+    tile = tile_for(g.n * g.oh * g.ow, part.columns, x.dtype)
     images, g = _images(x, g)
     flat_w, flat_y = readable(w).reshape(-1), y.reshape(-1)
-    c = _forward(g, images, tile)
-    relu = activation == "relu"
-    contract(images.data, flat_w, bias_or_zeros(b, g.oc, x), flat_y, c, tile, relu=relu)
+    contract(
+        images.data,
+        flat_w,
+        bias_or_zeros(b, g.oc, x),
+        flat_y,
+        _forward(g, part, images, tile),
+        tile,
+        relu=activation == "relu",
+        elementwise=part.elementwise,
+    )
     # A filter's infinity or NaN shows in every number that it meets a zero of the padding for.
     if _has_padding(g) and not all_finite(flat_w if w.size < y.size else flat_y):
         return convolution_loops.conv2d(x, w, b, activation, g)
     return y
+
+
+class _Part(NamedTuple):
+    """How the channels are divided: ``groups`` of ``channels`` input and ``columns`` output ones.
+
+    A depthwise convolution is a single group in which each column has its own input.
+    """
+
+    groups: int
+    channels: int
+    columns: int
+    elementwise: bool
+
+
+def _part(g: ConvGeometry) -> _Part:
+    if g.depthwise and g.group_oc == 1:
+        return _Part(1, 1, g.oc, True)
+    return _Part(g.groups, g.group_ic, g.group_oc, False)
 
 
 def _has_padding(g: ConvGeometry) -> bool:
@@ -52,8 +78,8 @@ def _images(x: Array, g: ConvGeometry) -> tuple[Images, ConvGeometry]:
     return lay_out(readable(x), *margins, stride), g
 
 
-def _forward(g: ConvGeometry, images: Images, tile: Tile) -> Contraction:
-    channels, pixel = g.group_ic, images.pitch
+def _forward(g: ConvGeometry, part: _Part, images: Images, tile: Tile) -> Contraction:
+    channels, pixel = part.channels, images.pitch
     row = images.width * pixel
     if channels == pixel and g.dilation_w == 1:  # a row of taps is one run over (kw, ic)
         taps, run = 1, g.kw * channels
@@ -77,13 +103,13 @@ def _forward(g: ConvGeometry, images: Images, tile: Tile) -> Contraction:
         step_w_a=g.kw * channels * g.oc,
         step_w_b=channels * g.oc,
         step_w=g.oc,
-        columns=g.group_oc,
+        columns=part.columns,
         w_start=0,
         w_block=tile.columns,
-        groups=g.groups,
+        groups=part.groups,
         x_group=channels,
-        y_group=g.group_oc,
-        w_group=g.group_oc,
+        y_group=part.columns,
+        w_group=part.columns,
     )
 
 
@@ -109,8 +135,12 @@ def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
     dx = np.empty(g.input_shape, dy.dtype)
     if dx.size == 0:
         return dx
-    tile = tile_for(dx.shape[0] * g.h * g.w, g.group_ic, dy.dtype)
-    turned = turn_filters(readable(w), g.groups, tile.columns)
+    part = _part(g)
+    columns = g.ic if part.elementwise else g.group_ic
+    tile = tile_for(g.n * g.h * g.w, columns, dy.dtype)
+    turned = readable(w).reshape(-1)
+    if not part.elementwise:
+        turned = turn_filters(readable(w), g.groups, tile.columns)
     vertical = _phases(g.h, g.oh, g.kh, g.stride_h, g.pad_top, g.dilation_h)
     horizontal = _phases(g.w, g.ow, g.kw, g.stride_w, g.pad_left, g.dilation_w)
     top, bottom = _margins(vertical, g.oh)
@@ -122,8 +152,16 @@ def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
             if not (v.taps and h.taps):
                 dx[:, v.first :: g.stride_h, h.first :: g.stride_w] = 0
                 continue
-            c = _input_gradient(g, images, tile, v, h, top, left)
-            contract(images.data, turned, zeros, dx.reshape(-1), c, tile)
+            c = _input_gradient(g, part, images, tile, v, h, top, left)
+            contract(
+                images.data,
+                turned,
+                zeros,
+                dx.reshape(-1),
+                c,
+                tile,
+                elementwise=part.elementwise,
+            )
     if max(top, bottom, left, right) and not all_finite(
         turned if w.size < dx.size else dx.reshape(-1)
     ):
@@ -163,6 +201,7 @@ def _margins(phases: list[_Phase], out: int) -> tuple[int, int]:
 
 def _input_gradient(
     g: ConvGeometry,
+    part: _Part,
     images: Images,
     tile: Tile,
     v: _Phase,
@@ -170,35 +209,38 @@ def _input_gradient(
     top: int,
     left: int,
 ) -> Contraction:
-    channels, block, pixel = g.group_oc, tile.columns, images.pitch
+    pixel = images.pitch
     row = images.width * pixel
-    blocks = -(-g.group_ic // block)
-    steps = g.kh * g.kw * channels
     grid = _rows(
         (g.n, v.count, h.count),
         (images.height * row, row, pixel),
         (g.h * g.w * g.ic, g.stride_h * g.w * g.ic, g.stride_w * g.ic),
     )
+    if part.elementwise:  # filters as they are, (KH, KW, C)
+        run, columns, step, block = 1, g.ic, g.ic, tile.columns
+    else:  # turned filters, [group][block][kh][kw][oc][tile columns]
+        run, columns, step = g.group_oc, g.group_ic, tile.columns
+        block = g.kh * g.kw * run * step
     return Contraction(
         **grid,
         x_start=(v.out + top) * row + (h.out + left) * pixel,
         y_start=(v.first * g.w + h.first) * g.ic,
         steps_a=v.taps,
         steps_b=h.taps,
-        run=channels,
+        run=run,
         step_x_a=-v.out_step * row,
         step_x_b=-h.out_step * pixel,
         step_x=1,
-        step_w_a=v.tap_step * g.kw * channels * block,
-        step_w_b=h.tap_step * channels * block,
-        step_w=block,
-        columns=g.group_ic,
-        w_start=(v.tap * g.kw + h.tap) * channels * block,
-        w_block=steps * block,
-        groups=g.groups,
-        x_group=channels,
-        y_group=g.group_ic,
-        w_group=blocks * steps * block,
+        step_w_a=v.tap_step * g.kw * run * step,
+        step_w_b=h.tap_step * run * step,
+        step_w=step,
+        columns=columns,
+        w_start=(v.tap * g.kw + h.tap) * run * step,
+        w_block=block,
+        groups=part.groups,
+        x_group=g.group_oc,
+        y_group=columns,
+        w_group=-(-columns // tile.columns) * block,
     )
 
 
@@ -211,19 +253,22 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
     if g.n == 0:
         return np.zeros(g.filter_shape, dy.dtype)
     laid, g = _images(x, g)
-    tile = tile_for(g.kh * g.kw * g.group_ic, g.group_oc, dy.dtype)
-    images = _images_per_slab(g, tile)
+    part = _part(g)
+    tile = tile_for(g.kh * g.kw * part.channels, part.columns, dy.dtype)
+    images = _images_per_slab(g, part, tile)
     whole, rest = divmod(g.n, images)
     slabs = np.empty((whole + (rest > 0), *g.filter_shape), dy.dtype)
     zeros = bias_or_zeros(None, whole * g.oc, dy)
     flat_dy = readable(dy).reshape(-1)
-    c = _filter_gradient(g, laid, tile, images, whole)
-    contract(laid.data, flat_dy, zeros, slabs.reshape(-1), c, tile)
+    c = _filter_gradient(g, part, laid, tile, images, whole)
+    contract(laid.data, flat_dy, zeros, slabs.reshape(-1), c, tile, elementwise=part.elementwise)
     if rest:
         x_rest = laid.data[whole * images * laid.height * laid.width * laid.pitch :]
         dy_rest = flat_dy[whole * images * g.oh * g.ow * g.oc :]
-        c = _filter_gradient(g, laid, tile, rest, 1)
-        contract(x_rest, dy_rest, zeros, slabs[-1].reshape(-1), c, tile)
+        c = _filter_gradient(g, part, laid, tile, rest, 1)
+        contract(
+            x_rest, dy_rest, zeros, slabs[-1].reshape(-1), c, tile, elementwise=part.elementwise
+        )
     dw: Array = slabs[0]
     if len(slabs) > 1:
         dw = np.empty(g.filter_shape, dy.dtype)
@@ -233,17 +278,17 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
     return dw
 
 
-def _images_per_slab(g: ConvGeometry, tile: Tile) -> int:
+def _images_per_slab(g: ConvGeometry, part: _Part, tile: Tile) -> int:
     """How many images are summed into one slab: all, unless ``dw`` is a few tiles only."""
-    tiles = -(-g.kh * g.kw * g.group_ic // tile.rows) * -(-g.group_oc // tile.columns)
-    slabs = 1 if g.groups > 1 or tiles >= 8 else min(g.n, 8)
+    tiles = -(-g.kh * g.kw * part.channels // tile.rows) * -(-part.columns // tile.columns)
+    slabs = 1 if part.groups > 1 or tiles >= 8 else min(g.n, 8)
     return -(-g.n // slabs)
 
 
 def _filter_gradient(
-    g: ConvGeometry, laid: Images, tile: Tile, images: int, slabs: int
+    g: ConvGeometry, part: _Part, laid: Images, tile: Tile, images: int, slabs: int
 ) -> Contraction:
-    channels, pixel = g.group_ic, laid.pitch
+    channels, pixel = part.channels, laid.pitch
     row = laid.width * pixel
     grid = _rows(
         (g.kh, g.kw, channels),
@@ -251,10 +296,10 @@ def _filter_gradient(
         (g.kw * channels * g.oc, channels * g.oc, g.oc),
     )
     by_group: dict[str, Any] = {
-        "groups": g.groups,
+        "groups": part.groups,
         "x_group": channels,
-        "y_group": g.group_oc,
-        "w_group": g.group_oc,
+        "y_group": part.columns,
+        "w_group": part.columns,
     }
     by_slab: dict[str, Any] = {
         "groups": slabs,
@@ -276,7 +321,7 @@ def _filter_gradient(
         step_w_a=g.oh * g.ow * g.oc,
         step_w_b=g.ow * g.oc,
         step_w=g.oc,
-        columns=g.group_oc,
+        columns=part.columns,
         w_block=tile.columns,
         **(by_group if slabs == 1 else by_slab),
     )

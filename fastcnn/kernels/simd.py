@@ -98,7 +98,7 @@ class RowsType(types.Type):
 
 
 @register_model(TileType)
-class _TileModel(models.PrimitiveModel):
+class _TileModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, kind: TileType) -> None:
         vector = _vector(kind)
         fields = [vector] * (kind.rows * kind.vectors)
@@ -106,7 +106,7 @@ class _TileModel(models.PrimitiveModel):
 
 
 @register_model(RowsType)
-class _RowsModel(models.PrimitiveModel):
+class _RowsModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, kind: RowsType) -> None:
         super().__init__(manager, kind, ir.LiteralStructType([_WORD] * kind.rows))
 
@@ -188,6 +188,15 @@ class _Emitter:
     def masked_store(self, value: Any, data: Any, offset: Any, mask: Any) -> None:
         pointer = self.vector_pointer(data, offset)
         self._masked("store", ir.VoidType(), [value, pointer, ir.IntType(32)(self.size), mask])
+
+    def row(self, data: Any, start: Any, columns: Any) -> list[Any]:
+        """The vectors of one row of the tile at ``data[start]``, of all or some columns."""
+        vectors = range(self.tile.vectors)
+        if columns is None:
+            return [self.load(data, self.offset(start, v)) for v in vectors]
+        return [
+            self.masked_load(data, self.offset(start, v), self.mask(columns, v)) for v in vectors
+        ]
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         if registers().isa == "sse2" or registers().isa == "baseline":
@@ -322,11 +331,7 @@ def tile_from_row(
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         emit = _Emitter(context, builder, tile)
         data = emit.data(array, arguments[3])
-        row = [
-            emit.masked_load(data, emit.offset(arguments[4], v), emit.mask(arguments[5], v))
-            for v in range(tile.vectors)
-        ]
-        return emit.pack(row * tile.rows)
+        return emit.pack(emit.row(data, arguments[4], arguments[5]) * tile.rows)
 
     return tile(rows, vectors, lanes, array, types.int64, types.int64), generate
 
@@ -371,14 +376,7 @@ def _rank1(
     emit = _Emitter(context, builder, tile)
     # One running pointer for all rows: their offsets stay what they are in the loop.
     x_data = builder.gep(emit.data(x, arguments[1]), [arguments[3]])
-    w_data, place = emit.data(w, arguments[4]), arguments[5]
-    row = []
-    for v in range(tile.vectors):
-        offset = emit.offset(place, v)
-        if columns is None:
-            row.append(emit.load(w_data, offset))
-        else:
-            row.append(emit.masked_load(w_data, offset, emit.mask(columns, v)))
+    row = emit.row(emit.data(w, arguments[4]), arguments[5], columns)
     sums = emit.unpack(arguments[0])
     for m, offset in enumerate(emit.row_offsets(arguments[2])):
         value = emit.broadcast(x_data, offset)
@@ -386,6 +384,48 @@ def _rank1(
             at = m * tile.vectors + v
             sums[at] = emit.fma(value, row[v], sums[at])
     return emit.pack(sums)
+
+
+def _plain_products(tile: Any, x: Any, offsets: Any, i: int, w: Any, j: int, columns: int) -> Any:
+    row = w[j : j + columns]
+    for m, offset in enumerate(offsets):
+        tile[m, :columns] += x[offset + i : offset + i + columns] * row
+    return tile
+
+
+@_python(_plain_products)
+def products(
+    typing_context: Any, tile: Any, x: Any, offsets: Any, i: Any, w: Any, j: Any, columns: Any
+) -> Any:
+    """``tile[m, :columns] += x[offsets[m] + i : …] * w[j : …]``, number by number.
+
+    The step of depthwise convolution: each column has its own input.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, tile)
+        struct, x_value, rows, i, w_value, j, columns = arguments
+        x_data = builder.gep(emit.data(x, x_value), [i])
+        w_data = emit.data(w, w_value)
+        full = builder.icmp_signed("==", columns, _WORD(tile.vectors * tile.lanes))
+        results = []
+        with builder.if_else(full) as (whole, partial):
+            for branch, count in ((whole, None), (partial, columns)):
+                with branch:
+                    row = emit.row(w_data, j, count)
+                    sums = emit.unpack(struct)
+                    for m, offset in enumerate(emit.row_offsets(rows)):
+                        values = emit.row(x_data, offset, count)
+                        for v in range(tile.vectors):
+                            at = m * tile.vectors + v
+                            sums[at] = emit.fma(values[v], row[v], sums[at])
+                    results.append((emit.pack(sums), builder.block))
+        merged = builder.phi(results[0][0].type)
+        for value, block in results:
+            merged.add_incoming(value, block)
+        return merged
+
+    return tile(tile, x, offsets, types.int64, w, types.int64, types.int64), generate
 
 
 def _plain_relu(tile: Any) -> Any:
