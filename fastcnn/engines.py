@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -100,13 +100,19 @@ _recorder: ContextVar[list[Explanation] | None] = ContextVar("fastcnn_explaining
 
 
 def _registry() -> dict[str, list[Implementation]]:
-    return {
+    registry = {
         op: [
             Implementation(engine, f"{engine}.{op}", package, op, reason)
             for engine, (package, reason) in _ENGINES.items()
         ]
         for op in OPERATIONS
     }
+    for op in ("conv2d", "conv2d_input_gradient", "conv2d_filter_gradient"):
+        reason = "register tiles over computed offsets, at the speed of multiply-add"
+        direct = Implementation("numba", "numba.direct", "fastcnn.kernels.direct", op, reason)
+        registry[op][0] = replace(registry[op][0], name="numba.loops")
+        registry[op].insert(0, direct)
+    return registry
 
 
 REGISTRY = _registry()

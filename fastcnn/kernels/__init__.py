@@ -20,7 +20,7 @@ from fastcnn.kernels.convolution_loops import (
     conv2d_filter_gradient,
     conv2d_input_gradient,
 )
-from fastcnn.kernels.dense_loops import dense, dense_backward
+from fastcnn.kernels.dense import dense, dense_backward
 from fastcnn.kernels.loss import cross_entropy, cross_entropy_backward
 from fastcnn.kernels.pooling_loops import (
     avg_pool2d,

@@ -13,6 +13,7 @@ from fastcnn.arguments import Array
 from fastcnn.geometry import ConvGeometry
 from fastcnn.kernels.arrays import bias_or_zeros, empty_like_type, readable
 from fastcnn.kernels.jit import device, kernel
+from fastcnn.kernels.packing import sum_rows
 from fastcnn.kernels.threads import parallel_for
 
 
@@ -50,8 +51,8 @@ def conv2d_bias_gradient(dy: Array, g: ConvGeometry) -> Array:
     sums = empty_like_type(dy, g.n, g.oc)
     db = empty_like_type(dy, g.oc)
     pixels = g.oh * g.ow
-    parallel_for(_image_sums, g.n, dy.size, readable(dy).reshape(g.n, pixels, g.oc), sums)
-    _image_sums(0, 1, sums.reshape(1, g.n, g.oc), db.reshape(1, g.oc))
+    sum_rows(readable(dy).reshape(g.n, pixels, g.oc), sums)
+    sum_rows(sums.reshape(1, g.n, g.oc), db.reshape(1, g.oc))
     return db
 
 
@@ -150,13 +151,3 @@ def _filter_gradient_rows(
                             partial[kh, kw, ic, oc] += value * dy[n, oh, ow, oc]
             for oc in range(g.oc):
                 dw[kh, kw, ic, oc] += partial[kh, kw, ic, oc]
-
-
-@kernel
-def _image_sums(start: int, stop: int, values: Any, sums: Any) -> None:
-    """``sums[n] = Σ values[n]`` over the middle axis, in order."""
-    for n in range(start, stop):
-        sums[n] = 0
-        for p in range(values.shape[1]):
-            for c in range(values.shape[2]):
-                sums[n, c] += values[n, p, c]

@@ -99,6 +99,13 @@ def _cache_folder() -> Path | None:
     return None
 
 
+def _constants(function: Callable[..., Any]) -> tuple[Any, ...]:
+    """What tells functions of one source apart: the values they are closed over, in depth."""
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    inner = [_constants(v.py_func) if hasattr(v, "py_func") else repr(v) for v in cells]
+    return (function.__qualname__, *inner)
+
+
 class _Locator(_CacheLocator):  # type: ignore[misc]
     def __init__(self, function: Callable[..., Any], folder: Path) -> None:
         self._folder = folder
@@ -126,6 +133,11 @@ class _CacheImpl(CompileResultCacheImpl):  # type: ignore[misc]
 
 class _Cache(FunctionCache):  # type: ignore[misc]
     _impl_class = _CacheImpl
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        # Numba's key holds the pickled closure, and a pickled device function is new in each
+        # process. Here the source is in the stamp already; what is left are the constants.
+        return sig, codegen.magic_tuple(), _constants(self._py_func)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:

@@ -1,24 +1,487 @@
-"""The LLVM that kernels stand on, and nothing else in fastcnn writes any.
+"""Register tiles and atomic words: the LLVM that kernels stand on; nothing else writes any.
 
-Atomic words for the thread driver. With ``NUMBA_DISABLE_JIT=1`` the same names are plain Python
-functions on NumPy, so that kernels run in a debugger.
+A **tile** is a block of ``rows × vectors`` SIMD registers of ``lanes`` numbers each, held as LLVM
+values: it lives in registers from the first step to the store, as long as it stays inside one
+serial function. The innermost step of every fast kernel is the rank-1 update
+
+    tile[m, :] += x[rows[m] + i] * w[j : j + vectors * lanes]
+
+one load for each vector of ``w``, one broadcast for each row, one fused multiply-add for each
+register. ``rows`` holds where each row of the tile reads, so that convolution in all its forms is
+this one step with other offsets (the idea of M. Dukhan, "The Indirect Convolution Algorithm",
+arXiv:1907.02129).
+
+Sides of a tile are literals: the compiler unrolls over them. All arrays are one-dimensional and
+all offsets count elements; nothing here checks bounds, callers do.
+
+With ``NUMBA_DISABLE_JIT=1`` the same names are plain functions on NumPy, a tile is an array of
+shape (rows, vectors * lanes), and kernels run in a debugger. There multiply and add round apart.
 """
 
 from __future__ import annotations
 
 import platform
-from typing import Any
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
 
-from llvmlite import ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic
+import numpy as np
+from llvmlite import binding, ir
+from numba.core import cgutils, config, types
+from numba.core.datamodel import models
+from numba.extending import intrinsic, register_model
 
 _WORD = ir.IntType(64)
 
 
-def _element(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
-    data = context.make_array(array_type)(context, builder, array).data
-    return builder.gep(data, [index])
+class Registers(NamedTuple):
+    """What the processor offers to a tile, as the compiler will use it."""
+
+    isa: str
+    vector_bytes: int
+    tile_rows: int
+    tile_vectors: int
+
+
+@lru_cache(maxsize=1)
+def registers() -> Registers:
+    """The host's vector registers, and the sides of the tile that fills them.
+
+    Read from the target that Numba compiles for, ``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES``
+    included. A tile of 14×2 on 32 registers leaves one for each vector of ``w`` and a broadcast;
+    so does 6×2 on 16.
+    """
+    machine = platform.machine().lower()
+    if machine in ("aarch64", "arm64"):
+        return Registers("neon", 16, 14, 2)
+    if machine not in ("x86_64", "amd64"):
+        return Registers("baseline", 16, 6, 2)
+    name = config.CPU_NAME or binding.get_host_cpu_name()
+    if config.CPU_NAME is None:
+        features = {key for key, has in binding.get_host_cpu_features().items() if has}
+    else:
+        features = _features_of(name)
+    for feature in (config.CPU_FEATURES or "").split(","):
+        if feature[1:]:
+            (features.add if feature[0] == "+" else features.discard)(feature[1:])
+    if "avx512f" in features and "fma" in features:
+        return Registers("avx512", 64, 14, 2)
+    if "avx2" in features and "fma" in features:
+        return Registers("avx2", 32, 6, 2)
+    return Registers("sse2", 16, 6, 2)
+
+
+def _features_of(cpu: str) -> set[str]:
+    """Vector features of an x86 processor by its name in LLVM; none for a name not known."""
+    wide = "skylake-avx512 cascadelake cooperlake cannonlake icelake tigerlake rocketlake "
+    wide += "sapphirerapids graniterapids emeraldrapids znver4 znver5 x86-64-v4"
+    if cpu.startswith(tuple(wide.split())):
+        return {"avx2", "fma", "avx512f"}
+    narrow = "haswell broadwell skylake znver alderlake core-avx2 x86-64-v3"
+    return {"avx2", "fma"} if cpu.startswith(tuple(narrow.split())) else set()
+
+
+class TileType(types.Type):
+    """Numba's type of a tile."""
+
+    def __init__(self, rows: int, vectors: int, lanes: int, dtype: Any) -> None:
+        self.rows, self.vectors, self.lanes, self.dtype = rows, vectors, lanes, dtype
+        super().__init__(name=f"Tile({rows}x{vectors}x{lanes}, {dtype})")
+
+
+class RowsType(types.Type):
+    """Numba's type of the offsets of a tile's rows."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        super().__init__(name=f"Rows({rows})")
+
+
+@register_model(TileType)
+class _TileModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, kind: TileType) -> None:
+        vector = _vector(kind)
+        fields = [vector] * (kind.rows * kind.vectors)
+        super().__init__(manager, kind, ir.LiteralStructType(fields))
+
+
+@register_model(RowsType)
+class _RowsModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, kind: RowsType) -> None:
+        super().__init__(manager, kind, ir.LiteralStructType([_WORD] * kind.rows))
+
+
+def _number(dtype: Any) -> Any:
+    return ir.FloatType() if dtype == types.float32 else ir.DoubleType()
+
+
+def _vector(kind: TileType) -> Any:
+    return ir.VectorType(_number(kind.dtype), kind.lanes)
+
+
+def _bytes(kind: Any) -> int:
+    return 4 if kind == types.float32 else 8
+
+
+class _Emitter:
+    """Short names for what the intrinsics below emit."""
+
+    def __init__(self, context: Any, builder: Any, tile: TileType) -> None:
+        self.context, self.builder, self.tile = context, builder, tile
+        self.vector = _vector(tile)
+        self.size = _bytes(tile.dtype)
+
+    def data(self, array_type: Any, array: Any) -> Any:
+        return self.context.make_array(array_type)(self.context, self.builder, array).data
+
+    def add(self, a: Any, b: Any) -> Any:
+        return self.builder.add(a, b)
+
+    def offset(self, start: Any, vector: int) -> Any:
+        return self.add(start, _WORD(vector * self.tile.lanes))
+
+    def vector_pointer(self, data: Any, offset: Any) -> Any:
+        return self.builder.bitcast(self.builder.gep(data, [offset]), ir.PointerType(self.vector))
+
+    def load(self, data: Any, offset: Any) -> Any:
+        return self.builder.load(self.vector_pointer(data, offset), align=self.size)
+
+    def store(self, value: Any, data: Any, offset: Any) -> None:
+        self.builder.store(value, self.vector_pointer(data, offset), align=self.size)
+
+    def broadcast(self, data: Any, offset: Any) -> Any:
+        number = self.builder.load(self.builder.gep(data, [offset]), align=self.size)
+        return self.splat(number)
+
+    def splat(self, number: Any) -> Any:
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        first = self.builder.insert_element(undefined, number, ir.IntType(32)(0))
+        places = ir.Constant(ir.VectorType(ir.IntType(32), self.tile.lanes), None)
+        return self.builder.shuffle_vector(first, undefined, places)
+
+    def mask(self, count: Any, vector: int) -> Any:
+        """Which lanes of the tile's ``vector`` lie among its first ``count`` columns."""
+        lanes, i32 = self.tile.lanes, ir.IntType(32)
+        kind = ir.VectorType(i32, lanes)
+        places = ir.Constant(kind, [i32(vector * lanes + lane) for lane in range(lanes)])
+        count = self.builder.trunc(count, i32)
+        first = self.builder.insert_element(ir.Constant(kind, ir.Undefined), count, i32(0))
+        zeros = ir.Constant(kind, None)
+        limit = self.builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), zeros)
+        return self.builder.icmp_signed("<", places, limit)
+
+    def _masked(self, name: str, result: Any, arguments: list[Any]) -> Any:
+        kind = ir.FunctionType(result, [argument.type for argument in arguments])
+        dtype = "f32" if self.size == 4 else "f64"
+        function = cgutils.get_or_insert_function(
+            self.builder.module, kind, f"llvm.masked.{name}.v{self.tile.lanes}{dtype}.p0"
+        )
+        return self.builder.call(function, arguments)
+
+    def masked_load(self, data: Any, offset: Any, mask: Any) -> Any:
+        pointer = self.vector_pointer(data, offset)
+        nothing = ir.Constant(self.vector, None)
+        return self._masked(
+            "load", self.vector, [pointer, ir.IntType(32)(self.size), mask, nothing]
+        )
+
+    def masked_store(self, value: Any, data: Any, offset: Any, mask: Any) -> None:
+        pointer = self.vector_pointer(data, offset)
+        self._masked("store", ir.VoidType(), [value, pointer, ir.IntType(32)(self.size), mask])
+
+    def row(self, data: Any, start: Any, columns: Any) -> list[Any]:
+        """The vectors of one row of the tile at ``data[start]``, of all or some columns."""
+        vectors = range(self.tile.vectors)
+        if columns is None:
+            return [self.load(data, self.offset(start, v)) for v in vectors]
+        return [
+            self.masked_load(data, self.offset(start, v), self.mask(columns, v)) for v in vectors
+        ]
+
+    def fma(self, a: Any, b: Any, c: Any) -> Any:
+        if registers().isa == "sse2" or registers().isa == "baseline":
+            # Without the instruction llvm.fma calls a function for each lane.
+            return self.builder.fadd(self.builder.fmul(a, b), c)
+        dtype = "f32" if self.size == 4 else "f64"
+        kind = ir.FunctionType(self.vector, [self.vector] * 3)
+        function = cgutils.get_or_insert_function(
+            self.builder.module, kind, f"llvm.fma.v{self.tile.lanes}{dtype}"
+        )
+        return self.builder.call(function, [a, b, c])
+
+    def pack(self, vectors: list[Any]) -> Any:
+        fields = ir.LiteralStructType([self.vector] * len(vectors))
+        struct = ir.Constant(fields, ir.Undefined)
+        for i, vector in enumerate(vectors):
+            struct = self.builder.insert_value(struct, vector, i)
+        return struct
+
+    def unpack(self, struct: Any) -> list[Any]:
+        count = self.tile.rows * self.tile.vectors
+        return [self.builder.extract_value(struct, i) for i in range(count)]
+
+    def row_offsets(self, rows: Any) -> list[Any]:
+        return [self.builder.extract_value(rows, m) for m in range(self.tile.rows)]
+
+
+def _tile_of(rows: Any, vectors: Any, lanes: Any, array: Any) -> TileType:
+    return TileType(rows.literal_value, vectors.literal_value, lanes.literal_value, array.dtype)
+
+
+def _python(plain: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
+    """Pair an intrinsic with the function on NumPy that it stands for."""
+
+    def choose(compiled: Callable[..., Any]) -> Any:
+        if config.DISABLE_JIT:
+            return plain
+        return intrinsic(prefer_literal=True)(compiled)
+
+    return choose
+
+
+def _plain_line(rows: int, start: int, step: int, left: int) -> Any:
+    return start + step * np.minimum(np.arange(rows), left - 1)
+
+
+@_python(_plain_line)
+def rows_line(typing_context: Any, rows: Any, start: Any, step: Any, left: Any) -> Any:
+    """Offsets ``start + m * step`` of rows m = 0, 1, …; rows from ``left`` on repeat the last."""
+    kind = RowsType(rows.literal_value)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, start, step, left = arguments
+        offset, struct = start, ir.Constant(ir.LiteralStructType([_WORD] * kind.rows), ir.Undefined)
+        for m in range(kind.rows):
+            struct = builder.insert_value(struct, offset, m)
+            inside = builder.icmp_signed("<", _WORD(m + 1), left)
+            offset = builder.select(inside, builder.add(offset, step), offset)
+        return struct
+
+    return kind(rows, types.int64, types.int64, types.int64), generate
+
+
+def _plain_walk(
+    rows: int, a: int, b: int, c: int, left: int, eb: int, ec: int, sa: int, sb: int, sc: int
+) -> Any:
+    flat = (a * eb + b) * ec + c + np.minimum(np.arange(rows), left - 1)
+    return flat // (eb * ec) * sa + flat // ec % eb * sb + flat % ec * sc
+
+
+@_python(_plain_walk)
+def rows_walk(
+    typing_context: Any,
+    rows: Any,
+    a: Any,
+    b: Any,
+    c: Any,
+    left: Any,
+    eb: Any,
+    ec: Any,
+    sa: Any,
+    sb: Any,
+    sc: Any,
+) -> Any:
+    """Offsets of the points that follow (a, b, c) in row-major order, extents eb and ec.
+
+    A point's offset is ``a * sa + b * sb + c * sc``; rows from ``left`` on repeat the last.
+    """
+    kind = RowsType(rows.literal_value)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, a, b, c, left, eb, ec, sa, sb, sc = arguments
+        add, mul, select, one, zero = builder.add, builder.mul, builder.select, _WORD(1), _WORD(0)
+        struct = ir.Constant(ir.LiteralStructType([_WORD] * kind.rows), ir.Undefined)
+        base_a, base_b = mul(a, sa), mul(b, sb)
+        offset_c = mul(c, sc)
+        for m in range(kind.rows):
+            struct = builder.insert_value(struct, add(add(base_a, base_b), offset_c), m)
+            inside = builder.icmp_signed("<", _WORD(m + 1), left)
+            next_c, next_b = add(c, one), add(b, one)
+            wrap_c = builder.and_(inside, builder.icmp_signed("==", next_c, ec))
+            wrap_b = builder.and_(wrap_c, builder.icmp_signed("==", next_b, eb))
+            c = select(wrap_c, zero, select(inside, next_c, c))
+            offset_c = select(wrap_c, zero, select(inside, add(offset_c, sc), offset_c))
+            b = select(wrap_b, zero, select(wrap_c, next_b, b))
+            base_b = select(wrap_b, zero, select(wrap_c, add(base_b, sb), base_b))
+            base_a = select(wrap_b, add(base_a, sa), base_a)
+        return struct
+
+    return kind(rows, *[types.int64] * 9), generate
+
+
+def _plain_row(rows: int, vectors: int, lanes: int, array: Any, start: int, columns: int) -> Any:
+    tile = np.zeros((rows, vectors * lanes), array.dtype)
+    tile[:, :columns] = array[start : start + columns]
+    return tile
+
+
+@_python(_plain_row)
+def tile_from_row(
+    typing_context: Any,
+    rows: Any,
+    vectors: Any,
+    lanes: Any,
+    array: Any,
+    start: Any,
+    columns: Any,
+) -> Any:
+    """A tile whose every row is the ``columns`` numbers at ``array[start]``, then 0: the bias."""
+    tile = _tile_of(rows, vectors, lanes, array)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, tile)
+        data = emit.data(array, arguments[3])
+        return emit.pack(emit.row(data, arguments[4], arguments[5]) * tile.rows)
+
+    return tile(rows, vectors, lanes, array, types.int64, types.int64), generate
+
+
+def _plain_rank1(tile: Any, x: Any, offsets: Any, i: int, w: Any, j: int) -> Any:
+    return tile + x[offsets + i][:, None] * w[None, j : j + tile.shape[1]]
+
+
+@_python(_plain_rank1)
+def rank1(typing_context: Any, tile: Any, x: Any, offsets: Any, i: Any, w: Any, j: Any) -> Any:
+    """``tile[m] += x[offsets[m] + i] * w[j : j + vectors * lanes]``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _rank1(context, builder, tile, x, w, arguments, None)
+
+    return tile(tile, x, offsets, types.int64, w, types.int64), generate
+
+
+def _plain_rank1_masked(
+    tile: Any, x: Any, offsets: Any, i: int, w: Any, j: int, columns: int
+) -> Any:
+    row = np.zeros(tile.shape[1], w.dtype)
+    row[:columns] = w[j : j + columns]
+    return tile + x[offsets + i][:, None] * row
+
+
+@_python(_plain_rank1_masked)
+def rank1_masked(
+    typing_context: Any, tile: Any, x: Any, offsets: Any, i: Any, w: Any, j: Any, columns: Any
+) -> Any:
+    """As :func:`rank1`, but reads ``columns`` numbers of ``w`` and takes the others as 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _rank1(context, builder, tile, x, w, arguments, arguments[6])
+
+    return tile(tile, x, offsets, types.int64, w, types.int64, types.int64), generate
+
+
+def _rank1(
+    context: Any, builder: Any, tile: TileType, x: Any, w: Any, arguments: Any, columns: Any
+) -> Any:
+    emit = _Emitter(context, builder, tile)
+    # One running pointer for all rows: their offsets stay what they are in the loop.
+    x_data = builder.gep(emit.data(x, arguments[1]), [arguments[3]])
+    row = emit.row(emit.data(w, arguments[4]), arguments[5], columns)
+    sums = emit.unpack(arguments[0])
+    for m, offset in enumerate(emit.row_offsets(arguments[2])):
+        value = emit.broadcast(x_data, offset)
+        for v in range(tile.vectors):
+            at = m * tile.vectors + v
+            sums[at] = emit.fma(value, row[v], sums[at])
+    return emit.pack(sums)
+
+
+def _plain_products(tile: Any, x: Any, offsets: Any, i: int, w: Any, j: int, columns: int) -> Any:
+    row = w[j : j + columns]
+    for m, offset in enumerate(offsets):
+        tile[m, :columns] += x[offset + i : offset + i + columns] * row
+    return tile
+
+
+@_python(_plain_products)
+def products(
+    typing_context: Any, tile: Any, x: Any, offsets: Any, i: Any, w: Any, j: Any, columns: Any
+) -> Any:
+    """``tile[m, :columns] += x[offsets[m] + i : …] * w[j : …]``, number by number.
+
+    The step of depthwise convolution: each column has its own input.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, tile)
+        struct, x_value, rows, i, w_value, j, columns = arguments
+        x_data = builder.gep(emit.data(x, x_value), [i])
+        w_data = emit.data(w, w_value)
+        full = builder.icmp_signed("==", columns, _WORD(tile.vectors * tile.lanes))
+        results = []
+        with builder.if_else(full) as (whole, partial):
+            for branch, count in ((whole, None), (partial, columns)):
+                with branch:
+                    row = emit.row(w_data, j, count)
+                    sums = emit.unpack(struct)
+                    for m, offset in enumerate(emit.row_offsets(rows)):
+                        values = emit.row(x_data, offset, count)
+                        for v in range(tile.vectors):
+                            at = m * tile.vectors + v
+                            sums[at] = emit.fma(values[v], row[v], sums[at])
+                    results.append((emit.pack(sums), builder.block))
+        merged = builder.phi(results[0][0].type)
+        for value, block in results:
+            merged.add_incoming(value, block)
+        return merged
+
+    return tile(tile, x, offsets, types.int64, w, types.int64, types.int64), generate
+
+
+def _plain_relu(tile: Any) -> Any:
+    return np.where(tile < 0, tile.dtype.type(0), tile)
+
+
+@_python(_plain_relu)
+def tile_relu(typing_context: Any, tile: Any) -> Any:
+    """``max(tile, 0)``; NaN stays NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, tile)
+        zero = ir.Constant(emit.vector, None)
+        return emit.pack(
+            [
+                builder.select(builder.fcmp_ordered("<", vector, zero), zero, vector)
+                for vector in emit.unpack(arguments[0])
+            ]
+        )
+
+    return tile(tile), generate
+
+
+def _plain_store(tile: Any, array: Any, offsets: Any, start: int, columns: int) -> None:
+    for m in range(len(tile)):
+        first = offsets[m] + start
+        array[first : first + columns] = tile[m, :columns]
+
+
+@_python(_plain_store)
+def tile_store(
+    typing_context: Any, tile: Any, array: Any, offsets: Any, start: Any, columns: Any
+) -> Any:
+    """Write the first ``columns`` numbers of each row m to ``array[offsets[m] + start]``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, tile)
+        struct, array_value, rows, start, columns = arguments
+        data, vectors = emit.data(array, array_value), emit.unpack(struct)
+        offsets = [emit.add(offset, start) for offset in emit.row_offsets(rows)]
+        full = builder.icmp_signed("==", columns, _WORD(tile.vectors * tile.lanes))
+        with builder.if_else(full) as (whole, partial):
+            with whole:
+                for m, offset in enumerate(offsets):
+                    for v in range(tile.vectors):
+                        value = vectors[m * tile.vectors + v]
+                        emit.store(value, data, emit.offset(offset, v))
+            with partial:
+                masks = [emit.mask(columns, v) for v in range(tile.vectors)]
+                for m, offset in enumerate(offsets):
+                    for v in range(tile.vectors):
+                        value = vectors[m * tile.vectors + v]
+                        emit.masked_store(value, data, emit.offset(offset, v), masks[v])
+        return context.get_dummy_value()
+
+    return types.void(tile, array, offsets, types.int64, types.int64), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -26,8 +489,8 @@ def load_acquire(typing_context: Any, array: Any, index: Any) -> Any:
     """``array[index]`` of int64, read anew each time, and before all that follows."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _element(context, builder, signature.args[0], *arguments)
-        return builder.load_atomic(pointer, "acquire", 8)
+        data = context.make_array(array)(context, builder, arguments[0]).data
+        return builder.load_atomic(builder.gep(data, [arguments[1]]), "acquire", 8)
 
     return types.int64(array, index), generate
 
@@ -37,8 +500,8 @@ def store_release(typing_context: Any, array: Any, index: Any, value: Any) -> An
     """``array[index] = value`` of int64, seen by others only after all that precedes."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _element(context, builder, signature.args[0], *arguments[:2])
-        builder.store_atomic(arguments[2], pointer, "release", 8)
+        data = context.make_array(array)(context, builder, arguments[0]).data
+        builder.store_atomic(arguments[2], builder.gep(data, [arguments[1]]), "release", 8)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.int64), generate
@@ -49,9 +512,9 @@ def pause(typing_context: Any) -> Any:
     """Tell the processor that this loop waits."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        if platform.machine() in ("x86_64", "AMD64"):
-            name = "llvm.x86.sse2.pause"
+        if platform.machine().lower() in ("x86_64", "amd64"):
             kind = ir.FunctionType(ir.VoidType(), [])
+            name = "llvm.x86.sse2.pause"
             builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
         return context.get_dummy_value()
 

@@ -1,0 +1,75 @@
+"""The fully connected layer as a contraction: rows are samples, steps inputs.
+
+The same register tile as convolution's, for every batch size: each output is summed in the order
+of the inputs, whatever the batch. BLAS changes that order with the batch size, and with it the
+last bits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastcnn.arguments import Array
+from fastcnn.kernels.arrays import bias_or_zeros, readable
+from fastcnn.kernels.contraction import Contraction, contract, tile_for
+from fastcnn.kernels.packing import sum_rows
+
+
+def dense(x: Array, w: Array, b: Array | None, activation: str | None) -> Array:
+    """``y = x @ w + b``."""
+    y = np.empty((len(x), w.shape[1]), x.dtype)
+    bias = bias_or_zeros(b, w.shape[1], x)
+    _multiply(readable(x), readable(w), bias, y, relu=activation == "relu")
+    return y
+
+
+def dense_backward(dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
+    """``dx = dy @ w.T``, ``dw = x.T @ dy``, ``db``."""
+    n, inputs, outputs = len(x), *w.shape
+    dx, dw, db = np.empty_like(x), np.empty_like(w), np.empty(outputs, x.dtype)
+    dy, x = readable(dy), readable(x)
+    zeros = bias_or_zeros(None, max(inputs, outputs), x)
+    _multiply(dy, w.T.copy(), zeros, dx)
+    _multiply(x, dy, zeros, dw, turned=True)
+    sum_rows(dy.reshape(1, n, outputs), db.reshape(1, outputs))
+    return dx, dw, db
+
+
+def _multiply(
+    a: Array, w: Array, b: Array, y: Array, *, relu: bool = False, turned: bool = False
+) -> None:
+    """``y = a @ w + b``, or with ``turned`` ``a.T @ w + b``."""
+    if y.size == 0:
+        return
+    if len(w) == 0:
+        y[...] = 0
+        return
+    rows, columns = y.shape
+    tile = tile_for(rows, columns, y.dtype)
+    row, step = (1, rows) if turned else (len(w), 1)
+    c = Contraction(
+        rows_a=1,
+        rows_b=1,
+        rows_c=rows,
+        x_start=0,
+        x_a=0,
+        x_b=0,
+        x_c=row,
+        y_start=0,
+        y_a=0,
+        y_b=0,
+        y_c=columns,
+        steps_a=1,
+        steps_b=1,
+        run=len(w),
+        step_x_a=0,
+        step_x_b=0,
+        step_x=step,
+        w_start=0,
+        step_w_a=0,
+        step_w_b=0,
+        step_w=columns,
+        columns=columns,
+        w_block=tile.columns,
+    )
+    contract(a.reshape(-1), w.reshape(-1), b, y.reshape(-1), c, tile, relu=relu)

@@ -1,0 +1,327 @@
+"""Direct convolution as contractions: forward, gradient of the input, gradient of the filters.
+
+The image is copied between zeros where there is padding (a pass over the input, against KH·KW·OC
+products for each number of it), so that all offsets are affine. That multiplies padding as zero,
+which differs from skipping it only where the other factor is infinite or NaN: such a result is
+computed again by the plain loops.
+"""
+
+from __future__ import annotations
+
+from math import gcd
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastcnn.arguments import Array
+from fastcnn.geometry import ConvGeometry
+from fastcnn.kernels import convolution_loops
+from fastcnn.kernels.arrays import bias_or_zeros, readable
+from fastcnn.kernels.contraction import Contraction, Tile, contract, tile_for
+from fastcnn.kernels.packing import Images, all_finite, lay_out, sum_rows, turn_filters
+
+
+def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvGeometry) -> Array:
+    """``y``; rows are output pixels, steps taps and input channels."""
+    y = np.empty(g.output_shape, x.dtype)
+    if y.size == 0:
+        return y
+    part = _part(g)
+    tile = tile_for(g.n * g.oh * g.ow, part.columns, x.dtype)
+    images, g = _images(x, g)
+    flat_w, flat_y = readable(w).reshape(-1), y.reshape(-1)
+    contract(
+        images.data,
+        flat_w,
+        bias_or_zeros(b, g.oc, x),
+        flat_y,
+        _forward(g, part, images, tile),
+        tile,
+        relu=activation == "relu",
+        elementwise=part.elementwise,
+    )
+    # A filter's infinity or NaN shows in every number that it meets a zero of the padding for.
+    if _has_padding(g) and not all_finite(flat_w if w.size < y.size else flat_y):
+        return convolution_loops.conv2d(x, w, b, activation, g)
+    return y
+
+
+class _Part(NamedTuple):
+    """How the channels are divided: ``groups`` of ``channels`` input and ``columns`` output ones.
+
+    A depthwise convolution is a single group in which each column has its own input.
+    """
+
+    groups: int
+    channels: int
+    columns: int
+    elementwise: bool
+
+
+def _part(g: ConvGeometry) -> _Part:
+    if g.depthwise and g.group_oc == 1:
+        return _Part(1, 1, g.oc, True)
+    return _Part(g.groups, g.group_ic, g.group_oc, False)
+
+
+def _has_padding(g: ConvGeometry) -> bool:
+    return max(g.pad_top, g.pad_bottom, g.pad_left, g.pad_right) > 0
+
+
+def _images(x: Array, g: ConvGeometry) -> tuple[Images, ConvGeometry]:
+    """The input laid out, and the geometry on it: a 1×1 filter needs only the pixels it meets."""
+    stride = (1, 1)
+    if g.kh == g.kw == 1 and not _has_padding(g):
+        stride = g.stride_h, g.stride_w
+        g = g._replace(stride_h=1, stride_w=1)
+    margins = g.pad_top, g.pad_bottom, g.pad_left, g.pad_right
+    return lay_out(readable(x), *margins, stride), g
+
+
+def _forward(g: ConvGeometry, part: _Part, images: Images, tile: Tile) -> Contraction:
+    channels, pixel = part.channels, images.pitch
+    row = images.width * pixel
+    if channels == pixel and g.dilation_w == 1:  # a row of taps is one run over (kw, ic)
+        taps, run = 1, g.kw * channels
+    else:
+        taps, run = g.kw, channels
+    grid = _rows(
+        (g.n, g.oh, g.ow),
+        (images.height * row, g.stride_h * row, g.stride_w * pixel),
+        (g.oh * g.ow * g.oc, g.ow * g.oc, g.oc),
+    )
+    return Contraction(
+        **grid,
+        x_start=0,
+        y_start=0,
+        steps_a=g.kh,
+        steps_b=taps,
+        run=run,
+        step_x_a=g.dilation_h * row,
+        step_x_b=g.dilation_w * pixel,
+        step_x=1,
+        step_w_a=g.kw * channels * g.oc,
+        step_w_b=channels * g.oc,
+        step_w=g.oc,
+        columns=part.columns,
+        w_start=0,
+        w_block=tile.columns,
+        groups=part.groups,
+        x_group=channels,
+        y_group=part.columns,
+        w_group=part.columns,
+    )
+
+
+def _rows(
+    extents: tuple[int, int, int], x: tuple[int, int, int], y: tuple[int, int, int]
+) -> dict[str, Any]:
+    """The rows' part of a contraction; sides that follow on each other become one."""
+    (a, b, c), (xa, xb, xc), (ya, yb, yc) = extents, x, y
+    if (xb, yb) == (c * xc, c * yc) or b == 1:
+        b, c, xb, yb = 1, b * c, b * c * xc, b * c * yc
+    if b == 1 and ((xa, ya) == (c * xc, c * yc) or a == 1):
+        a, c = 1, a * c
+    names = ("rows_a", "rows_b", "rows_c", "x_a", "x_b", "x_c", "y_a", "y_b", "y_c")
+    return dict(zip(names, (a, b, c, xa, xb, xc, ya, yb, yc), strict=True))
+
+
+def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
+    """``dx``; rows are input pixels, steps taps and output channels.
+
+    With a stride, an input pixel meets only the taps of its phase, ``kh·D ≡ ih + P`` modulo S:
+    each phase is a contraction of its own over a part of the filters.
+    """
+    dx = np.empty(g.input_shape, dy.dtype)
+    if dx.size == 0:
+        return dx
+    part = _part(g)
+    columns = g.ic if part.elementwise else g.group_ic
+    tile = tile_for(g.n * g.h * g.w, columns, dy.dtype)
+    turned = readable(w).reshape(-1)
+    if not part.elementwise:
+        turned = turn_filters(readable(w), g.groups, tile.columns)
+    vertical = _phases(g.h, g.oh, g.kh, g.stride_h, g.pad_top, g.dilation_h)
+    horizontal = _phases(g.w, g.ow, g.kw, g.stride_w, g.pad_left, g.dilation_w)
+    top, bottom = _margins(vertical, g.oh)
+    left, right = _margins(horizontal, g.ow)
+    images = lay_out(readable(dy), top, bottom, left, right)
+    zeros = bias_or_zeros(None, g.ic, dy)
+    for v in vertical:
+        for h in horizontal:
+            if not (v.taps and h.taps):
+                dx[:, v.first :: g.stride_h, h.first :: g.stride_w] = 0
+                continue
+            c = _input_gradient(g, part, images, tile, v, h, top, left)
+            contract(
+                images.data,
+                turned,
+                zeros,
+                dx.reshape(-1),
+                c,
+                tile,
+                elementwise=part.elementwise,
+            )
+    if max(top, bottom, left, right) and not all_finite(
+        turned if w.size < dx.size else dx.reshape(-1)
+    ):
+        return convolution_loops.conv2d_input_gradient(dy, w, g)
+    return dx
+
+
+class _Phase:
+    """Input positions ``first + stride·j`` along one side, and the taps that they meet.
+
+    Tap t is filter position ``tap + t·tap_step``, at output position ``out + j − t·out_step``.
+    """
+
+    def __init__(self, first: int, size: int, k: int, stride: int, pad: int, dilation: int) -> None:
+        self.first = first
+        self.count = -(-(size - first) // stride)
+        places = [tap for tap in range(k) if (first + pad - tap * dilation) % stride == 0]
+        self.taps = len(places)
+        self.tap = places[0] if places else 0
+        self.tap_step = stride // gcd(stride, dilation)
+        self.out = (first + pad - self.tap * dilation) // stride if places else 0
+        self.out_step = self.tap_step * dilation // stride
+
+
+def _phases(size: int, out: int, k: int, stride: int, pad: int, dilation: int) -> list[_Phase]:
+    phases = [_Phase(r, size, k, stride, pad, dilation) for r in range(min(stride, size))]
+    return [phase for phase in phases if phase.count > 0]
+
+
+def _margins(phases: list[_Phase], out: int) -> tuple[int, int]:
+    """How far the phases reach before and beyond ``out`` output positions."""
+    met = [phase for phase in phases if phase.taps]
+    before = max([-(p.out - (p.taps - 1) * p.out_step) for p in met] + [0])
+    beyond = max([p.out + p.count - out for p in met] + [0])
+    return before, beyond
+
+
+def _input_gradient(
+    g: ConvGeometry,
+    part: _Part,
+    images: Images,
+    tile: Tile,
+    v: _Phase,
+    h: _Phase,
+    top: int,
+    left: int,
+) -> Contraction:
+    pixel = images.pitch
+    row = images.width * pixel
+    grid = _rows(
+        (g.n, v.count, h.count),
+        (images.height * row, row, pixel),
+        (g.h * g.w * g.ic, g.stride_h * g.w * g.ic, g.stride_w * g.ic),
+    )
+    if part.elementwise:  # filters as they are, (KH, KW, C)
+        run, columns, step, block = 1, g.ic, g.ic, tile.columns
+    else:  # turned filters, [group][block][kh][kw][oc][tile columns]
+        run, columns, step = g.group_oc, g.group_ic, tile.columns
+        block = g.kh * g.kw * run * step
+    return Contraction(
+        **grid,
+        x_start=(v.out + top) * row + (h.out + left) * pixel,
+        y_start=(v.first * g.w + h.first) * g.ic,
+        steps_a=v.taps,
+        steps_b=h.taps,
+        run=run,
+        step_x_a=-v.out_step * row,
+        step_x_b=-h.out_step * pixel,
+        step_x=1,
+        step_w_a=v.tap_step * g.kw * run * step,
+        step_w_b=h.tap_step * run * step,
+        step_w=step,
+        columns=columns,
+        w_start=(v.tap * g.kw + h.tap) * run * step,
+        w_block=block,
+        groups=part.groups,
+        x_group=g.group_oc,
+        y_group=columns,
+        w_group=-(-columns // tile.columns) * block,
+    )
+
+
+def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
+    """``dw``; rows are taps and input channels, steps output pixels.
+
+    Where ``dw`` has too few tiles to share out, the images are summed in slabs, each into a
+    ``dw`` of its own, and these then in order.
+    """
+    if g.n == 0:
+        return np.zeros(g.filter_shape, dy.dtype)
+    laid, g = _images(x, g)
+    part = _part(g)
+    tile = tile_for(g.kh * g.kw * part.channels, part.columns, dy.dtype)
+    images = _images_per_slab(g, part, tile)
+    whole, rest = divmod(g.n, images)
+    slabs = np.empty((whole + (rest > 0), *g.filter_shape), dy.dtype)
+    zeros = bias_or_zeros(None, whole * g.oc, dy)
+    flat_dy = readable(dy).reshape(-1)
+    c = _filter_gradient(g, part, laid, tile, images, whole)
+    contract(laid.data, flat_dy, zeros, slabs.reshape(-1), c, tile, elementwise=part.elementwise)
+    if rest:
+        x_rest = laid.data[whole * images * laid.height * laid.width * laid.pitch :]
+        dy_rest = flat_dy[whole * images * g.oh * g.ow * g.oc :]
+        c = _filter_gradient(g, part, laid, tile, rest, 1)
+        contract(
+            x_rest, dy_rest, zeros, slabs[-1].reshape(-1), c, tile, elementwise=part.elementwise
+        )
+    dw: Array = slabs[0]
+    if len(slabs) > 1:
+        dw = np.empty(g.filter_shape, dy.dtype)
+        sum_rows(slabs.reshape(1, len(slabs), -1), dw.reshape(1, -1))
+    if _has_padding(g) and not all_finite(dw.reshape(-1)):
+        return convolution_loops.conv2d_filter_gradient(dy, x, g)
+    return dw
+
+
+def _images_per_slab(g: ConvGeometry, part: _Part, tile: Tile) -> int:
+    """How many images are summed into one slab: all, unless ``dw`` is a few tiles only."""
+    tiles = -(-g.kh * g.kw * part.channels // tile.rows) * -(-part.columns // tile.columns)
+    slabs = 1 if part.groups > 1 or tiles >= 8 else min(g.n, 8)
+    return -(-g.n // slabs)
+
+
+def _filter_gradient(
+    g: ConvGeometry, part: _Part, laid: Images, tile: Tile, images: int, slabs: int
+) -> Contraction:
+    channels, pixel = part.channels, laid.pitch
+    row = laid.width * pixel
+    grid = _rows(
+        (g.kh, g.kw, channels),
+        (g.dilation_h * row, g.dilation_w * pixel, 1),
+        (g.kw * channels * g.oc, channels * g.oc, g.oc),
+    )
+    by_group: dict[str, Any] = {
+        "groups": part.groups,
+        "x_group": channels,
+        "y_group": part.columns,
+        "w_group": part.columns,
+    }
+    by_slab: dict[str, Any] = {
+        "groups": slabs,
+        "x_group": images * laid.height * row,
+        "y_group": g.kh * g.kw * channels * g.oc,
+        "w_group": images * g.oh * g.ow * g.oc,
+    }
+    return Contraction(
+        **grid,
+        x_start=0,
+        y_start=0,
+        steps_a=images,
+        steps_b=g.oh,
+        run=g.ow,
+        step_x_a=laid.height * row,
+        step_x_b=g.stride_h * row,
+        step_x=g.stride_w * pixel,
+        w_start=0,
+        step_w_a=g.oh * g.ow * g.oc,
+        step_w_b=g.ow * g.oc,
+        step_w=g.oc,
+        columns=part.columns,
+        w_block=tile.columns,
+        **(by_group if slabs == 1 else by_slab),
+    )
