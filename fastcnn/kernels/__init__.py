@@ -22,7 +22,7 @@ from fastcnn.kernels.convolution_loops import (
 )
 from fastcnn.kernels.dense import dense, dense_backward
 from fastcnn.kernels.loss import cross_entropy, cross_entropy_backward
-from fastcnn.kernels.pooling_loops import (
+from fastcnn.kernels.pooling import (
     avg_pool2d,
     avg_pool2d_backward,
     max_pool2d,
