@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fastcnn
+from fastcnn.comparison.article_net import clear_maxima
 from fastcnn.comparison.bounds import bounds, unit_roundoff
 from fastcnn.comparison.check import EXACT_MODES, REFERENCE, Reference, call, check, reference_of
 from fastcnn.comparison.data import MODES, make_arrays
@@ -124,3 +125,13 @@ def test_float64_results_lie_within_the_float64_bound_of_float32_inputs() -> Non
     x32 = {name: array.astype(np.float32) for name, array in expected.arrays.items()}
     (rounded,) = call(case.problem, x32, "im2col")
     assert (np.abs(rounded - expected.outputs[0]) > expected.bounds[0]).any()
+
+
+def test_digits_with_a_maximum_that_rounding_decides_are_passed_over() -> None:
+    x = np.zeros((2, 28, 28, 1))
+    x[0, 11, 11], x[0, 11, 12] = 0.5, 0.5 + 1e-9  # side by side in one window of the pooling
+    middle = np.zeros((3, 3, 1, 8))
+    middle[1, 1] = 1
+    assert clear_maxima(x, middle).tolist() == [True, True]
+    narrow = clear_maxima(x.astype(np.float32), middle.astype(np.float32))
+    assert narrow.tolist() == [False, True]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from fastcnn.arguments import Array
 from fastcnn.comparison.bounds import Rows, linear_bound, unit_roundoff
@@ -100,15 +101,28 @@ def article_net_bounds(
     size = to_filters(abs(da) + da_error, abs(seen))
     dfilters_error = to_filters(da_error, abs(seen))
     dfilters_error += linear_bound(da[..., 0].size, size, to_filters(da, seen), u)
-    value, error = _windows(f.y), _windows(f.y_error)
-    possible = value + error >= (value - error).max(axis=3, keepdims=True)
-    dfilters_error += to_filters(abs(da) + da_error, _spread(patches, possible))
+    dfilters_error += to_filters(abs(da) + da_error, _spread(patches, f.y, f.y_error))
     return [f.z_error, f.loss_error, dfilters_error, dweights_error, dbias_error]
 
 
-def _spread(patches: Array, possible: Array) -> Array:
+def clear_maxima(x: Array, filters: Array) -> NDArray[np.bool_]:
+    """For which images rounding can change no gradient by another choice of a maximum, (N,).
+
+    On others, which are few, a correct engine's gradient may differ by as much as one pixel's.
+    """
+    dtype = x.dtype
+    x, filters = x.astype(np.float64), filters.astype(np.float64)
+    y = _convolution(x, filters)
+    error = linear_bound(9, _convolution(abs(x), abs(filters)), y, unit_roundoff(dtype))
+    spread = _spread(_windows(_patches(x)), y, error)
+    clear: NDArray[np.bool_] = (spread == 0).all(axis=(1, 2, 3, 4))
+    return clear
+
+
+def _spread(patches: Array, y: Array, y_error: Array) -> Array:
     """How much the patches under the pixels that may be a window's maximum differ, tap by tap."""
-    masked = possible[..., None]
+    value, error = _windows(y), _windows(y_error)
+    masked = (value + error >= (value - error).max(axis=3, keepdims=True))[..., None]
     tall = patches[..., None, :]
     most = np.where(masked, tall, -np.inf).max(axis=3)
     spread: Array = most - np.where(masked, tall, np.inf).min(axis=3)

@@ -22,6 +22,7 @@ from zlib import crc32
 import numpy as np
 
 from fastcnn.arguments import Array
+from fastcnn.comparison.article_net import clear_maxima
 from fastcnn.comparison.bounds import sum_lengths
 from fastcnn.comparison.problems import Case, Problem, Shape
 from fastcnn.geometry import PoolGeometry
@@ -41,7 +42,7 @@ def make_arrays(case: Case, seed: int) -> dict[str, Array]:
     """
     rng = np.random.default_rng([seed, crc32(case.name.encode())])
     if case.mode == "digits":
-        arrays = _digits(case.problem, rng)
+        arrays = _digits(case, rng)
     else:
         arrays = {
             name: _draw(rng, case, name, shape) for name, shape in case.problem.arrays.items()
@@ -116,17 +117,27 @@ def _shifted(rng: np.random.Generator, shape: Shape) -> Array:
     return rows
 
 
-def _digits(problem: Problem, rng: np.random.Generator) -> dict[str, Array]:
-    """Test digits as the article feeds them, −0.5 to 0.5, and its parameters (and a bias)."""
+def _digits(case: Case, rng: np.random.Generator) -> dict[str, Array]:
+    """Test digits as the article feeds them, −0.5 to 0.5, and its parameters (and a bias).
+
+    Digits on which rounding may choose another maximum of a window are passed over: their
+    gradients have no single right answer to compare with.
+    """
     from fastcnn.datasets import load_mnist
 
     _, (images, labels) = load_mnist()
-    chosen = rng.choice(len(images), problem.arrays["x"][0], replace=False)
-    shapes = problem.arrays
+    shapes = case.problem.arrays
+    count = shapes["x"][0]
+    filters = rng.standard_normal(shapes["filters"]) / 9
+    drawn = rng.permutation(len(images))[: 4 * count + 16]
+    x = (images[drawn, :, :, None] / 255 - 0.5).astype(case.dtype)
+    kept = np.flatnonzero(clear_maxima(x, filters.astype(case.dtype)))[:count]
+    if len(kept) < count:
+        raise ValueError(f"{case.name}: the data set has too few images, {len(images)}")
     return {
-        "x": images[chosen, :, :, None] / 255 - 0.5,
-        "labels": labels[chosen].astype(np.int64),
-        "filters": rng.standard_normal(shapes["filters"]) / 9,
+        "x": x[kept],
+        "labels": labels[drawn[kept]],
+        "filters": filters,
         "weights": rng.standard_normal(shapes["weights"]) / shapes["weights"][0],
         "bias": rng.standard_normal(shapes["bias"]) / 10,
     }

@@ -287,7 +287,7 @@ def _element_problems(shape: Shape) -> Iterator[Problem]:
 
 def _article_problems() -> Iterator[Problem]:
     """The article's net on real digits: the loss of each and all gradients."""
-    for digits, quick in ((4, True), (32, False)):
+    for digits, quick in ((4, True), (16, False)):
         yield Problem(
             ARTICLE_NET,
             f"mnist-{digits}",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastcnn.arguments import Array
-from fastcnn.kernels.arrays import readable
+from fastcnn.kernels.arrays import empty_like_type, readable
 from fastcnn.kernels.jit import device, kernel, ordered_kernel
 from fastcnn.kernels.threads import parallel_for
 
@@ -17,42 +17,42 @@ _EXP = 20
 
 def relu(x: Array) -> Array:
     """``max(x, 0)`` on a flat array."""
-    y = np.empty_like(x)
+    y = empty_like_type(x, *x.shape)
     parallel_for(_relu, x.size, x.size, readable(x), y)
     return y
 
 
 def relu_backward(dy: Array, x: Array) -> Array:
     """``dy`` where ``x > 0``, else 0, on flat arrays."""
-    dx = np.empty_like(x)
+    dx = empty_like_type(x, *x.shape)
     parallel_for(_relu_gradient, x.size, x.size, readable(dy), readable(x), dx)
     return dx
 
 
 def softmax(x: Array) -> Array:
     """Softmax of each row."""
-    y = np.empty_like(x)
+    y = empty_like_type(x, *x.shape)
     parallel_for(_softmax, len(x), _EXP * x.size, readable(x), y)
     return y
 
 
 def softmax_backward(dy: Array, x: Array) -> Array:
     """Gradient of :func:`softmax` with respect to its input ``x``."""
-    dx = np.empty_like(x)
+    dx = empty_like_type(x, *x.shape)
     parallel_for(_softmax_gradient, len(x), _EXP * x.size, readable(dy), readable(x), dx)
     return dx
 
 
 def log_softmax(x: Array) -> Array:
     """Logarithm of the softmax of each row."""
-    y = np.empty_like(x)
+    y = empty_like_type(x, *x.shape)
     parallel_for(_log_softmax, len(x), _EXP * x.size, readable(x), y)
     return y
 
 
 def log_softmax_backward(dy: Array, x: Array) -> Array:
     """Gradient of :func:`log_softmax` with respect to its input ``x``."""
-    dx = np.empty_like(x)
+    dx = empty_like_type(x, *x.shape)
     parallel_for(_log_softmax_gradient, len(x), _EXP * x.size, readable(dy), readable(x), dx)
     return dx
 

@@ -1,17 +1,25 @@
-"""What kernels are called with, so that few specialisations are compiled.
+"""What kernels are called with, and where it comes from.
 
 Numba compiles anew for a read-only array and for each layout. Kernels see C-contiguous, writable
 arrays only: the public functions give C-contiguous ones, and :func:`readable` gives a view that
-counts as writable of one that is not. No kernel writes to an input.
+counts as writable of one that is not. So few specialisations are compiled. No kernel writes
+to an input.
+
+Every array that a kernel writes to, results and scratch alike, comes from :data:`allocate`: with
+memory of another kind in its place, tests see each access beyond an array's ends.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from fastcnn.arguments import Array
+
+allocate: Callable[[tuple[int, ...], Any], Array] = np.empty
+"""New memory for an array of this shape and dtype, C-contiguous, with anything in it."""
 
 
 class _Memory:
@@ -34,10 +42,20 @@ def readable(array: Array) -> Array:
 
 def empty_like_type(array: Array, *shape: int) -> Array:
     """A new C-contiguous array of this shape and of ``array``'s dtype."""
-    new: Array = np.empty(shape, array.dtype)
+    return allocate(shape, array.dtype)
+
+
+def copied(array: Array) -> Array:
+    """A C-contiguous copy."""
+    new = empty_like_type(array, *array.shape)
+    new[...] = array
     return new
 
 
 def bias_or_zeros(b: Array | None, count: int, like: Any) -> Array:
     """The bias, or ``count`` zeros where there is none."""
-    return np.zeros(count, like.dtype) if b is None else readable(b)
+    if b is not None:
+        return readable(b)
+    zeros = empty_like_type(like, count)
+    zeros[...] = 0
+    return zeros

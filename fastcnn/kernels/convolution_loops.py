@@ -11,7 +11,7 @@ from typing import Any
 
 from fastcnn.arguments import Array
 from fastcnn.geometry import ConvGeometry
-from fastcnn.kernels.arrays import bias_or_zeros, empty_like_type, readable
+from fastcnn.kernels.arrays import bias_or_zeros, copied, empty_like_type, readable
 from fastcnn.kernels.jit import device, kernel
 from fastcnn.kernels.packing import sum_rows
 from fastcnn.kernels.threads import parallel_for
@@ -32,7 +32,7 @@ def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
     """``dx``, by rows of the input."""
     dx = empty_like_type(dy, *g.input_shape)
     # (KH, KW, OC, IC/groups): the innermost loop runs over input channels.
-    turned = w.swapaxes(2, 3).copy()
+    turned = copied(w.swapaxes(2, 3))
     parallel_for(_input_gradient_rows, g.n * g.h, g.flops, readable(dy), turned, dx, g)
     return dx
 

@@ -7,17 +7,15 @@ last bits.
 
 from __future__ import annotations
 
-import numpy as np
-
 from fastcnn.arguments import Array
-from fastcnn.kernels.arrays import bias_or_zeros, readable
+from fastcnn.kernels.arrays import bias_or_zeros, copied, empty_like_type, readable
 from fastcnn.kernels.contraction import Contraction, contract, tile_for
 from fastcnn.kernels.packing import sum_rows
 
 
 def dense(x: Array, w: Array, b: Array | None, activation: str | None) -> Array:
     """``y = x @ w + b``."""
-    y = np.empty((len(x), w.shape[1]), x.dtype)
+    y = empty_like_type(x, len(x), w.shape[1])
     bias = bias_or_zeros(b, w.shape[1], x)
     _multiply(readable(x), readable(w), bias, y, relu=activation == "relu")
     return y
@@ -26,10 +24,11 @@ def dense(x: Array, w: Array, b: Array | None, activation: str | None) -> Array:
 def dense_backward(dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
     """``dx = dy @ w.T``, ``dw = x.T @ dy``, ``db``."""
     n, inputs, outputs = len(x), *w.shape
-    dx, dw, db = np.empty_like(x), np.empty_like(w), np.empty(outputs, x.dtype)
+    dx, dw = empty_like_type(x, n, inputs), empty_like_type(x, inputs, outputs)
+    db = empty_like_type(x, outputs)
     dy, x = readable(dy), readable(x)
     zeros = bias_or_zeros(None, max(inputs, outputs), x)
-    _multiply(dy, w.T.copy(), zeros, dx)
+    _multiply(dy, copied(w.T), zeros, dx)
     _multiply(x, dy, zeros, dw, turned=True)
     sum_rows(dy.reshape(1, n, outputs), db.reshape(1, outputs))
     return dx, dw, db

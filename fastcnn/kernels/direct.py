@@ -11,19 +11,17 @@ from __future__ import annotations
 from math import gcd
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from fastcnn.arguments import Array
 from fastcnn.geometry import ConvGeometry
 from fastcnn.kernels import convolution_loops
-from fastcnn.kernels.arrays import bias_or_zeros, readable
+from fastcnn.kernels.arrays import bias_or_zeros, empty_like_type, readable
 from fastcnn.kernels.contraction import Contraction, Tile, contract, tile_for
 from fastcnn.kernels.packing import Images, all_finite, lay_out, sum_rows, turn_filters
 
 
 def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvGeometry) -> Array:
     """``y``; rows are output pixels, steps taps and input channels."""
-    y = np.empty(g.output_shape, x.dtype)
+    y = empty_like_type(x, *g.output_shape)
     if y.size == 0:
         return y
     part = _part(g)
@@ -132,7 +130,7 @@ def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
     With a stride, an input pixel meets only the taps of its phase, ``kh·D ≡ ih + P`` modulo S:
     each phase is a contraction of its own over a part of the filters.
     """
-    dx = np.empty(g.input_shape, dy.dtype)
+    dx = empty_like_type(dy, *g.input_shape)
     if dx.size == 0:
         return dx
     part = _part(g)
@@ -251,13 +249,15 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
     ``dw`` of its own, and these then in order.
     """
     if g.n == 0:
-        return np.zeros(g.filter_shape, dy.dtype)
+        dw = empty_like_type(dy, *g.filter_shape)
+        dw[...] = 0
+        return dw
     laid, g = _images(x, g)
     part = _part(g)
     tile = tile_for(g.kh * g.kw * part.channels, part.columns, dy.dtype)
     images = _images_per_slab(g, part, tile)
     whole, rest = divmod(g.n, images)
-    slabs = np.empty((whole + (rest > 0), *g.filter_shape), dy.dtype)
+    slabs = empty_like_type(dy, whole + (rest > 0), *g.filter_shape)
     zeros = bias_or_zeros(None, whole * g.oc, dy)
     flat_dy = readable(dy).reshape(-1)
     c = _filter_gradient(g, part, laid, tile, images, whole)
@@ -269,9 +269,9 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
         contract(
             x_rest, dy_rest, zeros, slabs[-1].reshape(-1), c, tile, elementwise=part.elementwise
         )
-    dw: Array = slabs[0]
+    dw = slabs[0]
     if len(slabs) > 1:
-        dw = np.empty(g.filter_shape, dy.dtype)
+        dw = empty_like_type(dy, *g.filter_shape)
         sum_rows(slabs.reshape(1, len(slabs), -1), dw.reshape(1, -1))
     if _has_padding(g) and not all_finite(dw.reshape(-1)):
         return convolution_loops.conv2d_filter_gradient(dy, x, g)

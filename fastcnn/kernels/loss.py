@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from fastcnn.arguments import Array
 from fastcnn.kernels.activations import log_sum_exp, softmax_row
-from fastcnn.kernels.arrays import readable
+from fastcnn.kernels.arrays import empty_like_type, readable
 from fastcnn.kernels.jit import kernel, ordered_kernel
 from fastcnn.kernels.threads import parallel_for
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
     """The loss of each sample."""
-    losses = np.empty(len(logits), logits.dtype)
+    losses = empty_like_type(logits, len(logits))
     work = 20 * logits.size
     parallel_for(_losses, len(logits), work, readable(logits), readable(labels), losses)
     return losses
@@ -23,7 +21,7 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
 
 def cross_entropy_backward(logits: Array, labels: Array) -> Array:
     """The gradient of each sample's own loss."""
-    gradient = np.empty_like(logits)
+    gradient = empty_like_type(logits, *logits.shape)
     work = 20 * logits.size
     parallel_for(_gradients, len(logits), work, readable(logits), readable(labels), gradient)
     return gradient

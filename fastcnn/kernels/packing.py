@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from fastcnn.arguments import Array
+from fastcnn.kernels.arrays import empty_like_type
 from fastcnn.kernels.jit import kernel
 from fastcnn.kernels.threads import parallel_for
 
@@ -22,7 +21,7 @@ def turn_filters(w: Array, groups: int, width: int) -> Array:
     """
     kh, kw, ic, oc = w.shape
     blocks = -(-ic // width)
-    turned = np.empty(groups * blocks * kh * kw * (oc // groups) * width, w.dtype)
+    turned = empty_like_type(w, groups * blocks * kh * kw * (oc // groups) * width)
     taps = w.reshape(kh * kw, ic, groups, oc // groups)
     items = groups * blocks * kh * kw
     parallel_for(_turn_taps, items, 4 * w.size, taps, turned, width, blocks)
@@ -58,7 +57,7 @@ def lay_out(
     pitch = c + 64 // x.itemsize if spread else c
     height = -(-(h + top + bottom) // stride[0])
     width = -(-(w + left + right) // stride[1])
-    data = np.empty((n, height, width, pitch), x.dtype)
+    data = empty_like_type(x, n, height, width, pitch)
     parallel_for(_lay_out_rows, n * height, data.size, x, data, top, left, *stride)
     return Images(data.reshape(-1), height, width, pitch)
 
