@@ -128,8 +128,8 @@ def test_float64_results_lie_within_the_float64_bound_of_float32_inputs() -> Non
 
 
 def test_digits_with_a_maximum_that_rounding_decides_are_passed_over() -> None:
-    x = np.zeros((2, 28, 28, 1))
-    x[0, 11, 11], x[0, 11, 12] = 0.5, 0.5 + 1e-9  # side by side in one window of the pooling
+    x = np.random.default_rng(0).standard_normal((2, 28, 28, 1))
+    x[0, 11, 11], x[0, 11, 12] = 5, 5 + 1e-9  # side by side in one window of the pooling
     middle = np.zeros((3, 3, 1, 8))
     middle[1, 1] = 1
     assert clear_maxima(x, middle).tolist() == [True, True]
