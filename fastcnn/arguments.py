@@ -32,6 +32,9 @@ def floats(**arrays: ArrayLike | None) -> list[Array]:
     >>> [a.dtype.name for a in floats(x=np.zeros(2, np.uint8), w=np.zeros(2, np.float64))]
     ['float64', 'float64']
     """
+    given: list[Any] = [a for n, a in arrays.items() if a is not None or n not in _OPTIONAL]
+    if all(map(_is_plain, given)) and len({a.dtype for a in given}) == 1:
+        return cast(list[Array], list(arrays.values()))  # nearly always: as engines want them
     found = [
         None if a is None and name in _OPTIONAL else _real(name, a) for name, a in arrays.items()
     ]
@@ -80,6 +83,12 @@ def _real(name: str, value: ArrayLike | None) -> Array:
             f"as they are, smaller ones and integers converted), got dtype {array.dtype}"
         )
     return array
+
+
+def _is_plain(value: object) -> bool:
+    if type(value) is not np.ndarray:
+        return False
+    return value.dtype in _FLOATS and value.flags.c_contiguous and value.flags.aligned
 
 
 def _plain(array: Array, dtype: np.dtype[Any]) -> Array:

@@ -26,7 +26,7 @@ class Problem(NamedTuple):
 
     op: str
     geometry: Geometry
-    dtype: str
+    dtype: Any
 
 
 def _serves_all(problem: Problem) -> str | None:
@@ -190,7 +190,7 @@ class Explanation:
             shapes = f"{geometry.input_shape} -> {geometry.output_shape}"
         else:
             shapes = str(geometry)
-        lines.append(f"  problem: {shapes}, {self.problem.dtype}")
+        lines.append(f"  problem: {shapes}, {self.problem.dtype.name}")
         if isinstance(geometry, ConvGeometry):
             lines.append(f"  work: {geometry.flops / 1e6:.3g} MFLOP, padding not counted")
         return "\n".join(lines)
@@ -221,7 +221,7 @@ def choose(op: str, geometry: Geometry, dtype: Any, engine: str | None) -> Calla
     wanted = _current.get() if engine is None else engine
     if wanted is not None and not isinstance(wanted, str):
         _check(wanted)  # what does not hash would not come as far as the cache
-    explanation, function = _select(Problem(op, geometry, dtype.name), wanted)
+    explanation, function = _select(Problem(op, geometry, dtype), wanted)
     recorder = _recorder.get()
     if recorder is None:
         return function

@@ -218,51 +218,48 @@ def conv_geometry(
     >>> g.output_shape, g.flops
     ((1, 26, 26, 8), 97344)
     """
+    parameters = stride, padding, dilation, groups
+    make = _conv_found_again if _all_plain(parameters) else _conv_geometry
+    return make(x_shape, w_shape, *parameters)
+
+
+def _conv_geometry(
+    x_shape: tuple[int, ...],
+    w_shape: tuple[int, ...],
+    stride: object,
+    padding: object,
+    dilation: object,
+    groups: object,
+) -> ConvGeometry:
     if len(x_shape) != 4:
         raise ValueError(f"x must have the shape (N, H, W, IC), got {x_shape}")
     if len(w_shape) != 4:
         raise ValueError(f"w must have the shape (KH, KW, IC/groups, OC), got {w_shape}")
     strides, dilations = pair("stride", stride), pair("dilation", dilation)
     count = integer("groups", groups, groups)
-    kh, kw = w_shape[:2]
-    reach = (kh - 1) * dilations[0] + 1, (kw - 1) * dilations[1] + 1
-    margins = pads(padding, x_shape[1:3], reach, strides)
-    return _conv_geometry(x_shape, w_shape, strides, margins, dilations, count)
-
-
-@lru_cache(maxsize=4096)
-def _conv_geometry(
-    x_shape: tuple[int, ...],
-    w_shape: tuple[int, ...],
-    stride: tuple[int, int],
-    margins: tuple[int, int, int, int],
-    dilation: tuple[int, int],
-    groups: int,
-) -> ConvGeometry:
     n, h, w, ic = x_shape
     kh, kw, group_ic, oc = w_shape
+    reach = (kh - 1) * dilations[0] + 1, (kw - 1) * dilations[1] + 1
+    margins = top, bottom, left, right = pads(padding, (h, w), reach, strides)
     if ic < 1:
         raise ValueError(f"x must have at least one channel, got {x_shape}")
-    if groups < 1:
-        raise ValueError(f"groups must be at least 1, got {groups}")
-    if ic % groups or oc % groups:
+    if count < 1:
+        raise ValueError(f"groups must be at least 1, got {count}")
+    if ic % count or oc % count:
         raise ValueError(
-            f"groups must divide the channels of input and output, got {groups} for {ic} input "
+            f"groups must divide the channels of input and output, got {count} for {ic} input "
             f"and {oc} output channels"
         )
     if min(w_shape) < 1:
         raise ValueError(f"w must have at least one element on each side, got {w_shape}")
-    if group_ic * groups != ic:
+    if group_ic * count != ic:
         raise ValueError(
-            f"w must have IC/groups = {ic // groups} input channels, got {group_ic} "
-            f"(x {x_shape}, w {w_shape}, groups {groups})"
+            f"w must have IC/groups = {ic // count} input channels, got {group_ic} "
+            f"(x {x_shape}, w {w_shape}, groups {count})"
         )
-    top, bottom, left, right = margins
-    oh = _output_side("height", h, top + bottom, (kh - 1) * dilation[0] + 1, stride[0])
-    ow = _output_side("width", w, left + right, (kw - 1) * dilation[1] + 1, stride[1])
-    return ConvGeometry(
-        n, h, w, ic, kh, kw, oh, ow, oc, *stride, top, bottom, left, right, *dilation, groups
-    )
+    oh = _output_side("height", h, top + bottom, reach[0], strides[0])
+    ow = _output_side("width", w, left + right, reach[1], strides[1])
+    return ConvGeometry(n, h, w, ic, kh, kw, oh, ow, oc, *strides, *margins, *dilations, count)
 
 
 def pool_geometry(
@@ -275,23 +272,20 @@ def pool_geometry(
     >>> pool_geometry((1, 26, 26, 8), 2).output_shape
     (1, 13, 13, 8)
     """
+    parameters = size, stride, padding
+    make = _pool_found_again if _all_plain(parameters) else _pool_geometry
+    return make(x_shape, *parameters)
+
+
+def _pool_geometry(
+    x_shape: tuple[int, ...], size: object, stride: object, padding: object
+) -> PoolGeometry:
     if len(x_shape) != 4:
         raise ValueError(f"x must have the shape (N, H, W, C), got {x_shape}")
     window = pair("size", size)
     strides = window if stride is None else pair("stride", stride)
-    margins = pads(padding, x_shape[1:3], window, strides)
-    return _pool_geometry(x_shape, window, strides, margins)
-
-
-@lru_cache(maxsize=4096)
-def _pool_geometry(
-    x_shape: tuple[int, ...],
-    window: tuple[int, int],
-    stride: tuple[int, int],
-    margins: tuple[int, int, int, int],
-) -> PoolGeometry:
     n, h, w, c = x_shape
-    top, bottom, left, right = margins
+    margins = top, bottom, left, right = pads(padding, (h, w), window, strides)
     if c < 1:
         raise ValueError(f"x must have at least one channel, got {x_shape}")
     if max(top, bottom) >= window[0] or max(left, right) >= window[1]:
@@ -299,9 +293,20 @@ def _pool_geometry(
             f"padding must be smaller than the window, so that none lies in the padding alone, "
             f"got (top, bottom, left, right) = {margins} for a window of {window}"
         )
-    oh = _output_side("height", h, top + bottom, window[0], stride[0])
-    ow = _output_side("width", w, left + right, window[1], stride[1])
-    return PoolGeometry(n, h, w, c, *window, oh, ow, *stride, top, bottom, left, right)
+    oh = _output_side("height", h, top + bottom, window[0], strides[0])
+    ow = _output_side("width", w, left + right, window[1], strides[1])
+    return PoolGeometry(n, h, w, c, *window, oh, ow, *strides, *margins)
+
+
+# The same call comes again and again; a geometry is found again by its arguments where these are
+# plain (a tuple could hold True, which is equal to 1 and no number of pixels).
+_PLAIN = frozenset({int, str, type(None)})
+_conv_found_again = lru_cache(maxsize=4096, typed=True)(_conv_geometry)
+_pool_found_again = lru_cache(maxsize=4096, typed=True)(_pool_geometry)
+
+
+def _all_plain(parameters: tuple[object, ...]) -> bool:
+    return _PLAIN.issuperset(map(type, parameters))
 
 
 def _output_side(name: str, size: int, margin: int, reach: int, stride: int) -> int:

@@ -27,8 +27,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from fastcnn.arguments import Array
 from fastcnn.kernels.jit import device, kernel
 from fastcnn.kernels.simd import (
@@ -115,7 +113,7 @@ class Tile(NamedTuple):
         return self.vectors * self.lanes
 
 
-def tile_for(rows: int, columns: int, dtype: Any) -> Tile:
+def tile_for(rows: int, columns: int, itemsize: int) -> Tile:
     """The tile for a problem of so many rows and columns.
 
     Full tiles for many columns; for few, one vector no wider than needed, since half of a full
@@ -124,7 +122,7 @@ def tile_for(rows: int, columns: int, dtype: Any) -> Tile:
     For 9 rows, the taps of a 3×3 filter in a depthwise gradient, 9.
     """
     host = registers()
-    lanes = host.vector_bytes // np.dtype(dtype).itemsize
+    lanes = host.vector_bytes // itemsize
     if rows <= 2 and columns > 2 * lanes:
         return Tile(1, 8, lanes)
     if columns > lanes:
@@ -134,27 +132,31 @@ def tile_for(rows: int, columns: int, dtype: Any) -> Tile:
     return Tile(host.tile_rows, 1, lanes)
 
 
-def contract(
-    x: Array,
-    w: Array,
-    b: Array,
-    y: Array,
-    c: Contraction,
-    tile: Tile,
-    *,
-    relu: bool = False,
-    elementwise: bool = False,
-) -> None:
-    """Run the contraction on flat arrays; ``b`` holds ``groups * columns`` numbers."""
+class Plan(NamedTuple):
+    """A contraction made ready: the compiled function, its items, its work, its numbers."""
+
+    function: Any
+    items: int
+    work: int
+    c: Contraction
+
+
+def plan(c: Contraction, tile: Tile, itemsize: int, *, elementwise: bool = False) -> Plan:
+    """Cut the contraction into items for this tile."""
     tiles = -(-c.rows // tile.rows)
     blocks = -(-c.columns // tile.columns)
     part = min(PART, max(1, c.groups * blocks * tiles // ITEMS))
     # What of the two fits into the cache is passed over again and again.
-    w_bytes = c.steps_a * c.steps_b * c.run * c.columns * w.itemsize
+    w_bytes = c.steps_a * c.steps_b * c.run * c.columns * itemsize
     c = c._replace(part=part, blocks_first=w_bytes <= CACHE_BYTES)
     items = c.groups * blocks * -(-tiles // part)
     function = _contraction(*tile, c.columns % tile.columns != 0, elementwise)
-    parallel_for(function, items, c.flops // 4, x, w, b, y, relu, c)
+    return Plan(function, items, c.flops // 4, c)
+
+
+def contract(plan: Plan, x: Array, w: Array, b: Array, y: Array, relu: bool = False) -> None:
+    """Run it on flat arrays; ``b`` holds ``groups * columns`` numbers."""
+    parallel_for(plan.function, plan.items, plan.work, x, w, b, y, relu, plan.c)
 
 
 @cache

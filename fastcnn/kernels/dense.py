@@ -7,9 +7,11 @@ last bits.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from fastcnn.arguments import Array
 from fastcnn.kernels.arrays import bias_or_zeros, copied, empty_like_type, readable
-from fastcnn.kernels.contraction import Contraction, contract, tile_for
+from fastcnn.kernels.contraction import Contraction, Plan, contract, plan, tile_for
 from fastcnn.kernels.packing import sum_rows
 
 
@@ -43,9 +45,14 @@ def _multiply(
     if len(w) == 0:
         y[...] = 0
         return
-    rows, columns = y.shape
-    tile = tile_for(rows, columns, y.dtype)
-    row, step = (1, rows) if turned else (len(w), 1)
+    steps = _plan(*y.shape, len(w), turned, y.itemsize)
+    contract(steps, a.reshape(-1), w.reshape(-1), b, y.reshape(-1), relu)
+
+
+@lru_cache(maxsize=1024)
+def _plan(rows: int, columns: int, steps: int, turned: bool, itemsize: int) -> Plan:
+    tile = tile_for(rows, columns, itemsize)
+    row, step = (1, rows) if turned else (steps, 1)
     c = Contraction(
         rows_a=1,
         rows_b=1,
@@ -60,7 +67,7 @@ def _multiply(
         y_c=columns,
         steps_a=1,
         steps_b=1,
-        run=len(w),
+        run=steps,
         step_x_a=0,
         step_x_b=0,
         step_x=step,
@@ -71,4 +78,4 @@ def _multiply(
         columns=columns,
         w_block=tile.columns,
     )
-    contract(a.reshape(-1), w.reshape(-1), b, y.reshape(-1), c, tile, relu=relu)
+    return plan(c, tile, itemsize)

@@ -4,10 +4,13 @@ The image is copied between zeros where there is padding (a pass over the input,
 products for each number of it), so that all offsets are affine. That multiplies padding as zero,
 which differs from skipping it only where the other factor is infinite or NaN: such a result is
 computed again by the plain loops.
+
+Each direction has a plan that follows from the geometry alone and is made once for each.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import gcd
 from typing import Any, NamedTuple
 
@@ -15,8 +18,15 @@ from fastcnn.arguments import Array
 from fastcnn.geometry import ConvGeometry
 from fastcnn.kernels import convolution_loops
 from fastcnn.kernels.arrays import bias_or_zeros, empty_like_type, readable
-from fastcnn.kernels.contraction import Contraction, Tile, contract, tile_for
-from fastcnn.kernels.packing import Images, all_finite, lay_out, sum_rows, turn_filters
+from fastcnn.kernels.contraction import Contraction, Plan, Tile, contract, plan, tile_for
+from fastcnn.kernels.packing import (
+    Layout,
+    all_finite,
+    lay_out,
+    layout,
+    sum_rows,
+    turn_filters,
+)
 
 
 def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvGeometry) -> Array:
@@ -24,24 +34,64 @@ def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvG
     y = empty_like_type(x, *g.output_shape)
     if y.size == 0:
         return y
-    part = _part(g)
-    tile = tile_for(g.n * g.oh * g.ow, part.columns, x.dtype)
-    images, g = _images(x, g)
+    to, steps = _forward(g, x.itemsize)
     flat_w, flat_y = readable(w).reshape(-1), y.reshape(-1)
-    contract(
-        images.data,
-        flat_w,
-        bias_or_zeros(b, g.oc, x),
-        flat_y,
-        _forward(g, part, images, tile),
-        tile,
-        relu=activation == "relu",
-        elementwise=part.elementwise,
-    )
+    images = lay_out(readable(x), to)
+    contract(steps, images, flat_w, bias_or_zeros(b, g.oc, x), flat_y, activation == "relu")
     # A filter's infinity or NaN shows in every number that it meets a zero of the padding for.
     if _has_padding(g) and not all_finite(flat_w if w.size < y.size else flat_y):
         return convolution_loops.conv2d(x, w, b, activation, g)
     return y
+
+
+def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
+    """``dx``; rows are input pixels, steps taps and output channels.
+
+    With a stride, an input pixel meets only the taps of its phase, ``kh·D ≡ ih + P`` modulo S:
+    each phase is a contraction of its own over a part of the filters.
+    """
+    dx = empty_like_type(dy, *g.input_shape)
+    if dx.size == 0:
+        return dx
+    gradient = _input_gradient(g, dy.itemsize)
+    turned = readable(w).reshape(-1)
+    if gradient.turned_width:
+        turned = turn_filters(readable(w), g.groups, gradient.turned_width)
+    images, zeros = lay_out(readable(dy), gradient.to), bias_or_zeros(None, g.ic, dy)
+    for first_h, first_w in gradient.untouched:
+        dx[:, first_h :: g.stride_h, first_w :: g.stride_w] = 0
+    for phase in gradient.phases:
+        contract(phase, images, turned, zeros, dx.reshape(-1))
+    if gradient.padded and not all_finite(turned if w.size < dx.size else dx.reshape(-1)):
+        return convolution_loops.conv2d_input_gradient(dy, w, g)
+    return dx
+
+
+def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
+    """``dw``; rows are taps and input channels, steps output pixels.
+
+    Where ``dw`` has too few tiles to share out, the images are summed in slabs, each into a
+    ``dw`` of its own, and these then in order.
+    """
+    dw = empty_like_type(dy, *g.filter_shape)
+    if g.n == 0:
+        dw[...] = 0
+        return dw
+    gradient = _filter_gradient(g, dy.itemsize)
+    images, flat_dy = lay_out(readable(x), gradient.to), readable(dy).reshape(-1)
+    zeros = bias_or_zeros(None, gradient.whole_slabs * g.oc, dy)
+    if gradient.slabs == 1:
+        contract(gradient.whole, images, flat_dy, zeros, dw.reshape(-1))
+    else:
+        slabs = empty_like_type(dy, gradient.slabs, dw.size)
+        contract(gradient.whole, images, flat_dy, zeros, slabs.reshape(-1))
+        if gradient.rest is not None:
+            x_rest, dy_rest = images[gradient.rest_x :], flat_dy[gradient.rest_dy :]
+            contract(gradient.rest, x_rest, dy_rest, zeros, slabs[-1])
+        sum_rows(slabs.reshape(1, gradient.slabs, dw.size), dw.reshape(1, -1))
+    if _has_padding(g) and not all_finite(dw.reshape(-1)):
+        return convolution_loops.conv2d_filter_gradient(dy, x, g)
+    return dw
 
 
 class _Part(NamedTuple):
@@ -66,49 +116,14 @@ def _has_padding(g: ConvGeometry) -> bool:
     return max(g.pad_top, g.pad_bottom, g.pad_left, g.pad_right) > 0
 
 
-def _images(x: Array, g: ConvGeometry) -> tuple[Images, ConvGeometry]:
-    """The input laid out, and the geometry on it: a 1×1 filter needs only the pixels it meets."""
+def _images(g: ConvGeometry, itemsize: int) -> tuple[Layout, ConvGeometry]:
+    """The input's layout, and the geometry on it: a 1×1 filter needs only the pixels it meets."""
     stride = (1, 1)
     if g.kh == g.kw == 1 and not _has_padding(g):
         stride = g.stride_h, g.stride_w
         g = g._replace(stride_h=1, stride_w=1)
     margins = g.pad_top, g.pad_bottom, g.pad_left, g.pad_right
-    return lay_out(readable(x), *margins, stride), g
-
-
-def _forward(g: ConvGeometry, part: _Part, images: Images, tile: Tile) -> Contraction:
-    channels, pixel = part.channels, images.pitch
-    row = images.width * pixel
-    if channels == pixel and g.dilation_w == 1:  # a row of taps is one run over (kw, ic)
-        taps, run = 1, g.kw * channels
-    else:
-        taps, run = g.kw, channels
-    grid = _rows(
-        (g.n, g.oh, g.ow),
-        (images.height * row, g.stride_h * row, g.stride_w * pixel),
-        (g.oh * g.ow * g.oc, g.ow * g.oc, g.oc),
-    )
-    return Contraction(
-        **grid,
-        x_start=0,
-        y_start=0,
-        steps_a=g.kh,
-        steps_b=taps,
-        run=run,
-        step_x_a=g.dilation_h * row,
-        step_x_b=g.dilation_w * pixel,
-        step_x=1,
-        step_w_a=g.kw * channels * g.oc,
-        step_w_b=channels * g.oc,
-        step_w=g.oc,
-        columns=part.columns,
-        w_start=0,
-        w_block=tile.columns,
-        groups=part.groups,
-        x_group=channels,
-        y_group=part.columns,
-        w_group=part.columns,
-    )
+    return layout(g.input_shape, itemsize, margins, stride), g
 
 
 def _rows(
@@ -124,47 +139,52 @@ def _rows(
     return dict(zip(names, (a, b, c, xa, xb, xc, ya, yb, yc), strict=True))
 
 
-def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
-    """``dx``; rows are input pixels, steps taps and output channels.
-
-    With a stride, an input pixel meets only the taps of its phase, ``kh·D ≡ ih + P`` modulo S:
-    each phase is a contraction of its own over a part of the filters.
-    """
-    dx = empty_like_type(dy, *g.input_shape)
-    if dx.size == 0:
-        return dx
+@lru_cache(maxsize=1024)
+def _forward(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan]:
     part = _part(g)
-    columns = g.ic if part.elementwise else g.group_ic
-    tile = tile_for(g.n * g.h * g.w, columns, dy.dtype)
-    turned = readable(w).reshape(-1)
-    if not part.elementwise:
-        turned = turn_filters(readable(w), g.groups, tile.columns)
-    vertical = _phases(g.h, g.oh, g.kh, g.stride_h, g.pad_top, g.dilation_h)
-    horizontal = _phases(g.w, g.ow, g.kw, g.stride_w, g.pad_left, g.dilation_w)
-    top, bottom = _margins(vertical, g.oh)
-    left, right = _margins(horizontal, g.ow)
-    images = lay_out(readable(dy), top, bottom, left, right)
-    zeros = bias_or_zeros(None, g.ic, dy)
-    for v in vertical:
-        for h in horizontal:
-            if not (v.taps and h.taps):
-                dx[:, v.first :: g.stride_h, h.first :: g.stride_w] = 0
-                continue
-            c = _input_gradient(g, part, images, tile, v, h, top, left)
-            contract(
-                images.data,
-                turned,
-                zeros,
-                dx.reshape(-1),
-                c,
-                tile,
-                elementwise=part.elementwise,
-            )
-    if max(top, bottom, left, right) and not all_finite(
-        turned if w.size < dx.size else dx.reshape(-1)
-    ):
-        return convolution_loops.conv2d_input_gradient(dy, w, g)
-    return dx
+    tile = tile_for(g.n * g.oh * g.ow, part.columns, itemsize)
+    to, g = _images(g, itemsize)
+    channels, pixel = part.channels, to.pitch
+    row = to.width * pixel
+    if channels == pixel and g.dilation_w == 1:  # a row of taps is one run over (kw, ic)
+        taps, run = 1, g.kw * channels
+    else:
+        taps, run = g.kw, channels
+    grid = _rows(
+        (g.n, g.oh, g.ow),
+        (to.height * row, g.stride_h * row, g.stride_w * pixel),
+        (g.oh * g.ow * g.oc, g.ow * g.oc, g.oc),
+    )
+    c = Contraction(
+        **grid,
+        x_start=0,
+        y_start=0,
+        steps_a=g.kh,
+        steps_b=taps,
+        run=run,
+        step_x_a=g.dilation_h * row,
+        step_x_b=g.dilation_w * pixel,
+        step_x=1,
+        w_start=0,
+        step_w_a=g.kw * channels * g.oc,
+        step_w_b=channels * g.oc,
+        step_w=g.oc,
+        columns=part.columns,
+        w_block=tile.columns,
+        groups=part.groups,
+        x_group=channels,
+        y_group=part.columns,
+        w_group=part.columns,
+    )
+    return to, plan(c, tile, itemsize, elementwise=part.elementwise)
+
+
+class _InputGradient(NamedTuple):
+    to: Layout
+    padded: bool
+    turned_width: int  # of the turned filters' blocks; 0 where the filters are read as they are
+    phases: tuple[Plan, ...]
+    untouched: tuple[tuple[int, int], ...]  # first pixels of the phases that meet no tap
 
 
 class _Phase:
@@ -184,11 +204,6 @@ class _Phase:
         self.out_step = self.tap_step * dilation // stride
 
 
-def _phases(size: int, out: int, k: int, stride: int, pad: int, dilation: int) -> list[_Phase]:
-    phases = [_Phase(r, size, k, stride, pad, dilation) for r in range(min(stride, size))]
-    return [phase for phase in phases if phase.count > 0]
-
-
 def _margins(phases: list[_Phase], out: int) -> tuple[int, int]:
     """How far the phases reach before and beyond ``out`` output positions."""
     met = [phase for phase in phases if phase.taps]
@@ -197,21 +212,40 @@ def _margins(phases: list[_Phase], out: int) -> tuple[int, int]:
     return before, beyond
 
 
-def _input_gradient(
-    g: ConvGeometry,
-    part: _Part,
-    images: Images,
-    tile: Tile,
-    v: _Phase,
-    h: _Phase,
-    top: int,
-    left: int,
+@lru_cache(maxsize=1024)
+def _input_gradient(g: ConvGeometry, itemsize: int) -> _InputGradient:
+    vertical = [
+        _Phase(r, g.h, g.kh, g.stride_h, g.pad_top, g.dilation_h)
+        for r in range(min(g.stride_h, g.h))
+    ]
+    horizontal = [
+        _Phase(r, g.w, g.kw, g.stride_w, g.pad_left, g.dilation_w)
+        for r in range(min(g.stride_w, g.w))
+    ]
+    margins = *_margins(vertical, g.oh), *_margins(horizontal, g.ow)
+    to = layout(g.output_shape, itemsize, margins)
+    part = _part(g)
+    columns = g.ic if part.elementwise else g.group_ic
+    tile = tile_for(g.n * g.h * g.w, columns, itemsize)
+    phases, untouched = [], []
+    for v in vertical:
+        for h in horizontal:
+            if v.taps and h.taps:
+                c = _input_gradient_of_phase(g, part, to, tile, v, h)
+                phases.append(plan(c, tile, itemsize, elementwise=part.elementwise))
+            else:
+                untouched.append((v.first, h.first))
+    width = 0 if part.elementwise else tile.columns
+    return _InputGradient(to, max(margins) > 0, width, tuple(phases), tuple(untouched))
+
+
+def _input_gradient_of_phase(
+    g: ConvGeometry, part: _Part, to: Layout, tile: Tile, v: _Phase, h: _Phase
 ) -> Contraction:
-    pixel = images.pitch
-    row = images.width * pixel
+    pixel, row = to.pitch, to.width * to.pitch
     grid = _rows(
         (g.n, v.count, h.count),
-        (images.height * row, row, pixel),
+        (to.height * row, row, pixel),
         (g.h * g.w * g.ic, g.stride_h * g.w * g.ic, g.stride_w * g.ic),
     )
     if part.elementwise:  # filters as they are, (KH, KW, C)
@@ -221,7 +255,7 @@ def _input_gradient(
         block = g.kh * g.kw * run * step
     return Contraction(
         **grid,
-        x_start=(v.out + top) * row + (h.out + left) * pixel,
+        x_start=(v.out + to.top) * row + (h.out + to.left) * pixel,
         y_start=(v.first * g.w + h.first) * g.ic,
         steps_a=v.taps,
         steps_b=h.taps,
@@ -229,11 +263,11 @@ def _input_gradient(
         step_x_a=-v.out_step * row,
         step_x_b=-h.out_step * pixel,
         step_x=1,
+        w_start=(v.tap * g.kw + h.tap) * run * step,
         step_w_a=v.tap_step * g.kw * run * step,
         step_w_b=h.tap_step * run * step,
         step_w=step,
         columns=columns,
-        w_start=(v.tap * g.kw + h.tap) * run * step,
         w_block=block,
         groups=part.groups,
         x_group=g.group_oc,
@@ -242,54 +276,46 @@ def _input_gradient(
     )
 
 
-def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
-    """``dw``; rows are taps and input channels, steps output pixels.
+class _FilterGradient(NamedTuple):
+    to: Layout
+    slabs: int
+    whole_slabs: int  # of equal numbers of images; the rest of them, if any, is a slab of its own
+    whole: Plan
+    rest: Plan | None
+    rest_x: int
+    rest_dy: int
 
-    Where ``dw`` has too few tiles to share out, the images are summed in slabs, each into a
-    ``dw`` of its own, and these then in order.
-    """
-    if g.n == 0:
-        dw = empty_like_type(dy, *g.filter_shape)
-        dw[...] = 0
-        return dw
-    laid, g = _images(x, g)
+
+@lru_cache(maxsize=1024)
+def _filter_gradient(g: ConvGeometry, itemsize: int) -> _FilterGradient:
+    to, g = _images(g, itemsize)
     part = _part(g)
-    tile = tile_for(g.kh * g.kw * part.channels, part.columns, dy.dtype)
-    images = _images_per_slab(g, part, tile)
+    rows = g.kh * g.kw * part.channels
+    tile = tile_for(rows, part.columns, itemsize)
+    tiles = -(-rows // tile.rows) * -(-part.columns // tile.columns)
+    images = -(-g.n // (1 if part.groups > 1 or tiles >= 8 else min(g.n, 8)))
     whole, rest = divmod(g.n, images)
-    slabs = empty_like_type(dy, whole + (rest > 0), *g.filter_shape)
-    zeros = bias_or_zeros(None, whole * g.oc, dy)
-    flat_dy = readable(dy).reshape(-1)
-    c = _filter_gradient(g, part, laid, tile, images, whole)
-    contract(laid.data, flat_dy, zeros, slabs.reshape(-1), c, tile, elementwise=part.elementwise)
-    if rest:
-        x_rest = laid.data[whole * images * laid.height * laid.width * laid.pitch :]
-        dy_rest = flat_dy[whole * images * g.oh * g.ow * g.oc :]
-        c = _filter_gradient(g, part, laid, tile, rest, 1)
-        contract(
-            x_rest, dy_rest, zeros, slabs[-1].reshape(-1), c, tile, elementwise=part.elementwise
-        )
-    dw = slabs[0]
-    if len(slabs) > 1:
-        dw = empty_like_type(dy, *g.filter_shape)
-        sum_rows(slabs.reshape(1, len(slabs), -1), dw.reshape(1, -1))
-    if _has_padding(g) and not all_finite(dw.reshape(-1)):
-        return convolution_loops.conv2d_filter_gradient(dy, x, g)
-    return dw
+
+    def of(count: int, slabs: int) -> Plan:
+        c = _filter_gradient_of_slabs(g, part, to, tile, count, slabs)
+        return plan(c, tile, itemsize, elementwise=part.elementwise)
+
+    return _FilterGradient(
+        to,
+        slabs=whole + (rest > 0),
+        whole_slabs=whole,
+        whole=of(images, whole),
+        rest=of(rest, 1) if rest else None,
+        rest_x=whole * images * to.height * to.width * to.pitch,
+        rest_dy=whole * images * g.oh * g.ow * g.oc,
+    )
 
 
-def _images_per_slab(g: ConvGeometry, part: _Part, tile: Tile) -> int:
-    """How many images are summed into one slab: all, unless ``dw`` is a few tiles only."""
-    tiles = -(-g.kh * g.kw * part.channels // tile.rows) * -(-part.columns // tile.columns)
-    slabs = 1 if part.groups > 1 or tiles >= 8 else min(g.n, 8)
-    return -(-g.n // slabs)
-
-
-def _filter_gradient(
-    g: ConvGeometry, part: _Part, laid: Images, tile: Tile, images: int, slabs: int
+def _filter_gradient_of_slabs(
+    g: ConvGeometry, part: _Part, to: Layout, tile: Tile, images: int, slabs: int
 ) -> Contraction:
-    channels, pixel = part.channels, laid.pitch
-    row = laid.width * pixel
+    channels, pixel = part.channels, to.pitch
+    row = to.width * pixel
     grid = _rows(
         (g.kh, g.kw, channels),
         (g.dilation_h * row, g.dilation_w * pixel, 1),
@@ -303,7 +329,7 @@ def _filter_gradient(
     }
     by_slab: dict[str, Any] = {
         "groups": slabs,
-        "x_group": images * laid.height * row,
+        "x_group": images * to.height * row,
         "y_group": g.kh * g.kw * channels * g.oc,
         "w_group": images * g.oh * g.ow * g.oc,
     }
@@ -314,7 +340,7 @@ def _filter_gradient(
         steps_a=images,
         steps_b=g.oh,
         run=g.ow,
-        step_x_a=laid.height * row,
+        step_x_a=to.height * row,
         step_x_b=g.stride_h * row,
         step_x=g.stride_w * pixel,
         w_start=0,

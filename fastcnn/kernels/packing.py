@@ -28,38 +28,53 @@ def turn_filters(w: Array, groups: int, width: int) -> Array:
     return turned
 
 
-class Images(NamedTuple):
-    """Images as tiles read them: ``data[n, ih + top, iw + left, channel]``, flat.
+class Layout(NamedTuple):
+    """How images lie where tiles read them: (N, height, width, pitch), flat.
 
-    ``pitch`` is the number of elements from one pixel to the next, at least the channels.
+    ``pitch`` is the number of elements from one pixel to the next, at least the channels. Where
+    not ``copied``, the images are taken as they are.
     """
 
-    data: Array
     height: int
     width: int
     pitch: int
+    top: int
+    left: int
+    stride_h: int
+    stride_w: int
+    copied: bool
 
 
-def lay_out(
-    x: Array, top: int, bottom: int, left: int, right: int, stride: tuple[int, int] = (1, 1)
-) -> Images:
-    """The images between zeros; with a ``stride``, of their pixels only every such one.
+def layout(
+    shape: tuple[int, ...],
+    itemsize: int,
+    margins: tuple[int, int, int, int],
+    stride: tuple[int, int] = (1, 1),
+) -> Layout:
+    """Images of ``shape`` with zeros (top, bottom, left, right) around them.
 
-    Where neighbouring pixels lie a multiple of 2 KiB apart, they would fall into the same few
-    sets of the first-level cache, and a tile's rows would push each other out (measured: a loss
-    of a quarter on 1024 channels); then a cache line is left free between them. Images that need
-    nothing of this are taken as they are.
+    With a ``stride``, only every such pixel. Where neighbouring pixels lie a multiple of 2 KiB
+    apart, they would fall into the same few sets of the first-level cache, and a tile's rows
+    would push each other out (measured: a loss of a quarter on 1024 channels); then a cache line
+    is left free between them.
     """
-    n, h, w, c = x.shape
-    spread = c * x.itemsize % 2048 == 0
-    if not (top or bottom or left or right or spread) and stride == (1, 1):
-        return Images(x.reshape(-1), h, w, c)
-    pitch = c + 64 // x.itemsize if spread else c
+    _, h, w, c = shape
+    top, bottom, left, right = margins
+    spread = c * itemsize % 2048 == 0
+    pitch = c + 64 // itemsize if spread else c
     height = -(-(h + top + bottom) // stride[0])
     width = -(-(w + left + right) // stride[1])
-    data = empty_like_type(x, n, height, width, pitch)
-    parallel_for(_lay_out_rows, n * height, data.size, x, data, top, left, *stride)
-    return Images(data.reshape(-1), height, width, pitch)
+    copied = spread or max(margins) > 0 or stride != (1, 1)
+    return Layout(height, width, pitch, top, left, *stride, copied)
+
+
+def lay_out(x: Array, to: Layout) -> Array:
+    """The images under a layout, flat."""
+    data = x
+    if to.copied:
+        data = empty_like_type(x, len(x), to.height, to.width, to.pitch)
+        parallel_for(_lay_out_rows, len(x) * to.height, data.size, x, data, to)
+    return data.reshape(-1)
 
 
 def all_finite(values: Array) -> bool:
@@ -107,26 +122,16 @@ def _turn_taps(start: int, stop: int, w: Any, turned: Any, width: int, blocks: i
 
 
 @kernel
-def _lay_out_rows(
-    start: int,
-    stop: int,
-    x: Any,
-    data: Any,
-    top: int,
-    left: int,
-    stride_h: int,
-    stride_w: int,
-) -> None:
+def _lay_out_rows(start: int, stop: int, x: Any, data: Any, to: Layout) -> None:
     _, h, w, c = x.shape
-    height, width = data.shape[1:3]
     for row in range(start, stop):
-        n, out = row // height, row % height
-        ih = out * stride_h - top
+        n, out = row // to.height, row % to.height
+        ih = out * to.stride_h - to.top
         if ih < 0 or ih >= h:
             data[n, out] = 0
             continue
-        for column in range(width):
-            iw = column * stride_w - left
+        for column in range(to.width):
+            iw = column * to.stride_w - to.left
             if iw < 0 or iw >= w:
                 for channel in range(c):
                     data[n, out, column, channel] = 0
