@@ -55,7 +55,8 @@ class Contraction(NamedTuple):
     Rows count over (a, b, c), steps over (a, b) and a run of equal strides, all at least once.
     Groups repeat the whole with other starts.
     Items are ``part`` tiles by one block; with ``blocks_first`` the next item is the next block of
-    the same rows, else the next rows of the same block.
+    the same rows, else the next rows of the same block. With ``y_line`` the rows of ``y`` lie
+    ``y_c`` apart throughout.
     """
 
     rows_a: int
@@ -83,6 +84,7 @@ class Contraction(NamedTuple):
     w_block: int
     part: int = 1
     blocks_first: bool = False
+    y_line: bool = False
     groups: int = 1
     x_group: int = 0
     y_group: int = 0
@@ -148,7 +150,10 @@ def plan(c: Contraction, tile: Tile, itemsize: int, *, elementwise: bool = False
     part = min(PART, max(1, c.groups * blocks * tiles // ITEMS))
     # What of the two fits into the cache is passed over again and again.
     w_bytes = c.steps_a * c.steps_b * c.run * c.columns * itemsize
-    c = c._replace(part=part, blocks_first=w_bytes <= CACHE_BYTES)
+    y_line = (c.rows_b == 1 or c.y_b == c.rows_c * c.y_c) and (
+        c.rows_a == 1 or c.y_a == c.rows_b * c.rows_c * c.y_c
+    )
+    c = c._replace(part=part, blocks_first=w_bytes <= CACHE_BYTES, y_line=y_line)
     items = c.groups * blocks * -(-tiles // part)
     function = _contraction(*tile, c.columns % tile.columns != 0, elementwise)
     return Plan(function, items, c.flops // 4, c)
@@ -168,6 +173,9 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise:
         @device
         def one_tile(
             first: int,
+            row_a: int,
+            row_b: int,
+            row_c: int,
             left: int,
             x: Any,
             w: Any,
@@ -181,18 +189,16 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise:
             relu: bool,
             c: Contraction,
         ) -> None:
-            row_c = first % c.rows_c
-            row_b = first // c.rows_c % c.rows_b
-            row_a = first // c.rows_c // c.rows_b
             if row_c + height <= c.rows_c:
                 at = row_a * c.x_a + row_b * c.x_b + row_c * c.x_c
                 in_x = rows_line(height, at, c.x_c, height)
-                at = row_a * c.y_a + row_b * c.y_b + row_c * c.y_c
-                in_y = rows_line(height, at, c.y_c, height)
             else:
                 in_x = rows_walk(
                     height, row_a, row_b, row_c, left, c.rows_b, c.rows_c, c.x_a, c.x_b, c.x_c
                 )
+            if c.y_line:
+                in_y = rows_line(height, first * c.y_c, c.y_c, left)
+            else:
                 in_y = rows_walk(
                     height, row_a, row_b, row_c, left, c.rows_b, c.rows_c, c.y_a, c.y_b, c.y_c
                 )
@@ -240,17 +246,27 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise:
             b_start = group * c.columns + block * width
             y_start = c.y_start + group * c.y_group + block * width
             last_row = min(first_row + part, total)
+            row_c = first_row % c.rows_c
+            row_b = first_row // c.rows_c % c.rows_b
+            row_a = first_row // c.rows_c // c.rows_b
             for first in range(first_row, last_row, rows):
                 left = last_row - first
                 if left > half:
                     whole_tile(
-                        first, left, x, w, b, y, x_start, w_start, b_start, y_start,
-                        columns, relu, c,
+                        first, row_a, row_b, row_c, left, x, w, b, y,
+                        x_start, w_start, b_start, y_start, columns, relu, c,
                     )  # fmt: skip
                 else:
                     half_tile(
-                        first, left, x, w, b, y, x_start, w_start, b_start, y_start,
-                        columns, relu, c,
+                        first, row_a, row_b, row_c, left, x, w, b, y,
+                        x_start, w_start, b_start, y_start, columns, relu, c,
                     )  # fmt: skip
+                row_c += rows
+                while row_c >= c.rows_c:
+                    row_c -= c.rows_c
+                    row_b += 1
+                    if row_b == c.rows_b:
+                        row_b = 0
+                        row_a += 1
 
     return contraction

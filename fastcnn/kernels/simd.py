@@ -484,6 +484,46 @@ def tile_store(
     return types.void(tile, array, offsets, types.int64, types.int64), generate
 
 
+def _plain_copy(target: Any, i: int, source: Any, j: int, count: int) -> None:
+    target[i : i + count] = source[j : j + count]
+
+
+@_python(_plain_copy)
+def copy_run(typing_context: Any, target: Any, i: Any, source: Any, j: Any, count: Any) -> Any:
+    """``target[i : i + count] = source[j : j + count]``, at the speed of memcpy."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointers = [
+            builder.gep(context.make_array(kind)(context, builder, array).data, [place])
+            for kind, array, place in (
+                (target, arguments[0], arguments[1]),
+                (source, arguments[2], arguments[3]),
+            )
+        ]
+        size = _bytes(target.dtype)
+        cgutils.raw_memcpy(builder, *pointers, arguments[4], size, align=size)
+        return context.get_dummy_value()
+
+    return types.void(target, types.int64, source, types.int64, types.int64), generate
+
+
+def _plain_zero(target: Any, i: int, count: int) -> None:
+    target[i : i + count] = 0
+
+
+@_python(_plain_zero)
+def zero_run(typing_context: Any, target: Any, i: Any, count: Any) -> Any:
+    """``target[i : i + count] = 0``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(target)(context, builder, arguments[0]).data
+        size = builder.mul(arguments[2], _WORD(_bytes(target.dtype)))
+        cgutils.memset(builder, builder.gep(data, [arguments[1]]), size, 0)
+        return context.get_dummy_value()
+
+    return types.void(target, types.int64, types.int64), generate
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def load_acquire(typing_context: Any, array: Any, index: Any) -> Any:
     """``array[index]`` of int64, read anew each time, and before all that follows."""
