@@ -118,10 +118,10 @@ class Tile(NamedTuple):
 def tile_for(rows: int, columns: int, itemsize: int) -> Tile:
     """The tile for a problem of so many rows and columns.
 
-    Full tiles for many columns; for few, one vector no wider than needed, since half of a full
-    vector's lanes would idle for 8 columns. For one or two rows (a dense layer at batch 1), rows
-    that idle would cost more: there one row, and vectors enough to hide the latency of FMA.
-    For 9 rows, the taps of a 3×3 filter in a depthwise gradient, 9.
+    Full tiles for many columns; for few, twice the rows of one vector no wider than needed, since
+    half of a full vector's lanes would idle for 8 columns. For one or two rows (a dense layer at
+    batch 1), rows that idle would cost more: there one row, and vectors enough to hide the
+    latency of a multiply-add.
     """
     host = registers()
     lanes = host.vector_bytes // itemsize
@@ -131,7 +131,7 @@ def tile_for(rows: int, columns: int, itemsize: int) -> Tile:
         return Tile(host.tile_rows, host.tile_vectors, lanes)
     while lanes > 2 and columns <= lanes // 2:
         lanes //= 2
-    return Tile(host.tile_rows, 1, lanes)
+    return Tile(2 * host.tile_rows, 1, lanes)
 
 
 class Plan(NamedTuple):
@@ -191,13 +191,13 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise:
         ) -> None:
             if row_c + height <= c.rows_c:
                 at = row_a * c.x_a + row_b * c.x_b + row_c * c.x_c
-                in_x = rows_line(height, at, c.x_c, height)
+                in_x = rows_line(height, at, c.x_c)
             else:
                 in_x = rows_walk(
                     height, row_a, row_b, row_c, left, c.rows_b, c.rows_c, c.x_a, c.x_b, c.x_c
                 )
-            if c.y_line:
-                in_y = rows_line(height, first * c.y_c, c.y_c, left)
+            if c.y_line and left >= height:
+                in_y = rows_line(height, first * c.y_c, c.y_c)
             else:
                 in_y = rows_walk(
                     height, row_a, row_b, row_c, left, c.rows_b, c.rows_c, c.y_a, c.y_b, c.y_c
