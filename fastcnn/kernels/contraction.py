@@ -44,7 +44,7 @@ from fastcnn.kernels.threads import parallel_for
 
 # Tiles of rows in one item, at most; fewer where that makes fewer than ITEMS items to share out.
 PART = 16
-ITEMS = 8
+ITEMS = 32
 # What counts as fitting into the second-level cache: half of it on most processors.
 CACHE_BYTES = 512 * 1024
 
@@ -56,7 +56,9 @@ class Contraction(NamedTuple):
     Groups repeat the whole with other starts.
     Items are ``part`` tiles by one block; with ``blocks_first`` the next item is the next block of
     the same rows, else the next rows of the same block. With ``y_line`` the rows of ``y`` lie
-    ``y_c`` apart throughout.
+    ``y_c`` apart throughout. Step a of row b reads row ``real_start + b * real_b + a * real_step``
+    of the images as they are laid out; where that is not from ``real_first`` to before
+    ``real_last`` it is padding, and passed over if all of a tile's rows are.
     """
 
     rows_a: int
@@ -82,6 +84,11 @@ class Contraction(NamedTuple):
     step_w: int
     columns: int
     w_block: int
+    real_first: int = 0
+    real_last: int = 1
+    real_start: int = 0
+    real_b: int = 0
+    real_step: int = 0
     part: int = 1
     blocks_first: bool = False
     y_line: bool = False
@@ -147,7 +154,8 @@ def plan(c: Contraction, tile: Tile, itemsize: int, *, elementwise: bool = False
     """Cut the contraction into items for this tile."""
     tiles = -(-c.rows // tile.rows)
     blocks = -(-c.columns // tile.columns)
-    part = min(PART, max(1, c.groups * blocks * tiles // ITEMS))
+    parts = -(-tiles // min(PART, max(1, c.groups * blocks * tiles // ITEMS)))
+    part = -(-tiles // parts)  # equal parts, so that threads get equal work
     # What of the two fits into the cache is passed over again and again.
     w_bytes = c.steps_a * c.steps_b * c.run * c.columns * itemsize
     y_line = (c.rows_b == 1 or c.y_b == c.rows_c * c.y_c) and (
@@ -203,7 +211,15 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise:
                     height, row_a, row_b, row_c, left, c.rows_b, c.rows_c, c.y_a, c.y_b, c.y_c
                 )
             tile = tile_from_row(height, vectors, lanes, b, b_start, columns)
+            # A tile that goes on into the next image has rows from the first to the last.
+            next_image = row_b + (row_c + height - 1) // c.rows_c >= c.rows_b
+            low_b = 0 if next_image else row_b
+            high_b = c.rows_b - 1 if next_image else row_b + (row_c + height - 1) // c.rows_c
             for a in range(c.steps_a):
+                low = c.real_start + low_b * c.real_b + a * c.real_step
+                high = low + (high_b - low_b) * c.real_b
+                if high < c.real_first or low >= c.real_last:
+                    continue
                 for s in range(c.steps_b):
                     i = x_start + a * c.step_x_a + s * c.step_x_b
                     j = w_start + a * c.step_w_a + s * c.step_w_b
