@@ -40,16 +40,19 @@ from fastcnn.version import __version__
 
 if TYPE_CHECKING:
     import fastcnn.article as article
+    from fastcnn.augmentation import Augment
     from fastcnn.comparison import compare
     from fastcnn.datasets import load_mnist
 
 _LATER = {
+    "Augment": ("fastcnn.augmentation", "Augment"),
     "article": ("fastcnn.article", None),
     "compare": ("fastcnn.comparison", "compare"),
     "load_mnist": ("fastcnn.datasets", "load_mnist"),
 }
 
 __all__ = [
+    "Augment",
     "__version__",
     "article",
     "avg_pool2d",

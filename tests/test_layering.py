@@ -24,7 +24,7 @@ HOUSE: tuple[tuple[str, ...], ...] = (
     ("comparison", "training", "plots"),
     ("model", "callbacks"),
     ("article_training",),
-    ("article", "datasets", "checkpoint"),
+    ("article", "datasets", "checkpoint", "augmentation"),
     ("layers", "losses", "optimizers"),
     ("executor",),
     ("fastcnn",),
