@@ -14,12 +14,12 @@ from __future__ import annotations
 import ctypes
 import math
 import mmap
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from importlib import import_module
 from itertools import islice, product
 from pathlib import Path
-from types import ModuleType
+from pkgutil import iter_modules
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -29,6 +29,7 @@ from processes import python
 import fastcnn
 from fastcnn import kernels
 from fastcnn.arguments import Array
+from fastcnn.augmentation import blend_numpy, cut_out_numpy
 from fastcnn.comparison.bounds import bounds
 from fastcnn.comparison.check import EXACT_MODES, REFERENCE, call
 from fastcnn.comparison.data import make_arrays
@@ -36,6 +37,7 @@ from fastcnn.comparison.problems import ARTICLE_NET, DTYPES, Case, Problem, case
 from fastcnn.engines import replaced
 from fastcnn.geometry import conv_geometry, pool_geometry
 from fastcnn.kernels import arrays as seam
+from fastcnn.kernels import augmentation as kernels_of_augmentation
 from fastcnn.kernels import jit, simd, threads
 
 Border = Literal["first", "last"]
@@ -121,6 +123,12 @@ def _layers() -> Iterator[Problem]:
             grouped = {**parameters, "groups": groups}
             yield from _layer(f"{groups}-groups-on-{width}", (*x, groups * ic), w, grouped)
 
+    # Pixels a multiple of 2 KiB apart are laid out with gaps between them.
+    for k, oc in enumerate((3, 17, 33)):
+        x, w = (2, 3, 4 + k, 512), (1 + k, 2, 512, oc)
+        parameters = {"stride": (1, 1 + k), "dilation": (1, 1), "padding": PADDINGS[k]}
+        yield from _layer(f"512-to-{oc}", x, w, parameters)
+
 
 def _layer(
     label: str, x: tuple[int, ...], w: tuple[int, ...], parameters: dict[str, Any]
@@ -201,6 +209,7 @@ def run_here(chosen: Iterable[Case]) -> int:
                     _compare(case, call(case.problem, inputs, "numba"), expected, allowed)
         count += 1
     _wait_as_a_worker_does()
+    _move_images()
     return count
 
 
@@ -228,14 +237,39 @@ def _wait_as_a_worker_does() -> None:
         assert list(np.flatnonzero(words)) == [threads._DONE]
 
 
+def _move_images() -> None:
+    """The kernels of augmentation, with windows and maps that reach beyond the images."""
+    rng = np.random.default_rng(0)
+    sides = product((1, 2, 3, 4, 17), (1, 2, 5, 16, 17), ("uint8", *DTYPES))
+    for channels, width, dtype in sides:
+        images = rng.integers(0, 256, (9, 6, width, channels)).astype(dtype)
+        places, flips = rng.integers(-9, 10, (9, 2)), rng.random(9) < 0.5
+        maps = rng.uniform(-1, 1, (9, 2, 3)) * [1, 1, 5] + [0, 0, 3]
+        maps[:3] = [[1, 0, 0], [0, 1, 0]]  # as they are
+        maps[3:6] = [[1, 0, 0], [0, -1, width - 1]]  # mirrored
+        maps = np.rint(maps * 65536).astype(np.int64)
+        for border, size in product(("first", "last"), ((6, width), (4, 11))):
+            print(f"augmentation of {images.shape}, {dtype}, {border}", flush=True)
+            _use_memory(border)
+            given = [guarded_copy(array, border) for array in (images, places, flips, maps)]
+            cut = kernels_of_augmentation.cut_out(given[0], size, given[1], given[2], 6)
+            np.testing.assert_array_equal(cut, cut_out_numpy(images, size, places, flips, 6))
+            mixed = kernels_of_augmentation.blend(given[0], size, given[3], 6)
+            reference = blend_numpy(images, size, maps, 6)
+            if dtype == "uint8":
+                np.testing.assert_array_equal(mixed, reference)
+            else:
+                tolerance = 256 * 64 * np.finfo(dtype).eps
+                np.testing.assert_allclose(mixed, reference, rtol=0, atol=tolerance)
+
+
 def compiled() -> dict[str, Any]:
     """All kernels of the package by name: what Numba compiled on its own, not into another."""
     found = {}
-    for name, module in sys.modules.items():
-        if name.startswith("fastcnn.kernels.") and isinstance(module, ModuleType):
-            for key, value in vars(module).items():
-                if isinstance(getattr(value, "_cache", None), jit._Cache):
-                    found[f"{value.py_func.__module__}.{key}"] = value
+    for module in iter_modules(kernels.__path__, "fastcnn.kernels."):
+        for key, value in vars(import_module(module.name)).items():
+            if isinstance(getattr(value, "_cache", None), jit._Cache):
+                found[f"{value.py_func.__module__}.{key}"] = value
     return found
 
 
