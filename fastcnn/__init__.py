@@ -39,21 +39,41 @@ from fastcnn.settings import get_num_threads, set_num_threads
 from fastcnn.version import __version__
 
 if TYPE_CHECKING:
-    import fastcnn.article as article
+    from fastcnn import article, callbacks, layers, losses, nets, optimizers, schedules
+    from fastcnn.augmentation import Augment
+    from fastcnn.callbacks import Callback, StopTraining
     from fastcnn.comparison import compare
     from fastcnn.datasets import load_mnist
+    from fastcnn.model import History, Sequential
 
 _LATER = {
+    "Augment": ("fastcnn.augmentation", "Augment"),
+    "Callback": ("fastcnn.callbacks", "Callback"),
+    "History": ("fastcnn.model", "History"),
+    "Sequential": ("fastcnn.model", "Sequential"),
+    "StopTraining": ("fastcnn.callbacks", "StopTraining"),
     "article": ("fastcnn.article", None),
+    "callbacks": ("fastcnn.callbacks", None),
     "compare": ("fastcnn.comparison", "compare"),
+    "layers": ("fastcnn.layers", None),
     "load_mnist": ("fastcnn.datasets", "load_mnist"),
+    "losses": ("fastcnn.losses", None),
+    "nets": ("fastcnn.nets", None),
+    "optimizers": ("fastcnn.optimizers", None),
+    "schedules": ("fastcnn.schedules", None),
 }
 
 __all__ = [
+    "Augment",
+    "Callback",
+    "History",
+    "Sequential",
+    "StopTraining",
     "__version__",
     "article",
     "avg_pool2d",
     "avg_pool2d_backward",
+    "callbacks",
     "compare",
     "conv2d",
     "conv2d_backward",
@@ -67,18 +87,23 @@ __all__ = [
     "explain",
     "get_num_threads",
     "hwio_to_oihw",
+    "layers",
     "load_mnist",
     "log_softmax",
     "log_softmax_backward",
+    "losses",
     "max_pool2d",
     "max_pool2d_backward",
     "min_pool2d",
     "min_pool2d_backward",
     "nchw_to_nhwc",
+    "nets",
     "nhwc_to_nchw",
     "oihw_to_hwio",
+    "optimizers",
     "relu",
     "relu_backward",
+    "schedules",
     "set_num_threads",
     "softmax",
     "softmax_backward",

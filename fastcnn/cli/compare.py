@@ -1,77 +1,21 @@
-"""The command line: ``fastcnn demo`` and ``fastcnn compare``.
-
-Exit codes: 0 for success, 1 where engines disagree, 2 for bad arguments, 130 after Ctrl-C.
-What a command needs (Rich, Numba, the data) is imported when it runs, so that help is quick.
-"""
+"""``fastcnn compare``: the proof that the engines agree, as a table."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastcnn.version import __version__
+from fastcnn.cli.options import Seed
+from fastcnn.cli.outcomes import DISAGREE, plain_errors
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from fastcnn.comparison import Report
 
-DISAGREE = 1
-BAD_ARGUMENT = 2
-INTERRUPTED = 130
 
-app = typer.Typer(
-    name="fastcnn",
-    help="A CNN engine for the CPU that you can read, at the speed of the hardware.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-
-Seed = Annotated[
-    int, typer.Option(min=0, help="Of everything random: the same seed, same numbers.")
-]
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"fastcnn {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _fastcnn(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
-    ] = False,
-) -> None:
-    pass
-
-
-@app.command()
-def demo(seed: Seed = 0) -> None:
-    """See the article's CNN run on MNIST, and learn.
-
-    First on every engine, one image at a time; then it trains with the fastest.
-    Takes about half a minute. Exit code 1 if the engines disagree.
-    """
-    with _plain_errors():
-        from fastcnn.demo import demo as run
-
-        agreed = run(seed=seed).ok
-    if not agreed:
-        raise typer.Exit(DISAGREE)
-
-
-@app.command()
 def compare(
     op: Annotated[
         list[str] | None,
@@ -98,7 +42,7 @@ def compare(
     from what rounding may do. Exit code 1 if anything disagrees; each failing case is then
     printed as the command that reproduces it.
     """
-    with _plain_errors():
+    with plain_errors():
         from rich.console import Console
 
         if case is not None and (op or quick):
@@ -166,26 +110,3 @@ def _write_json(path: Path, report: Report) -> None:
         path.write_text(dumps(report.to_dict(), indent=2, allow_nan=False) + "\n", "utf-8")
     except OSError as error:
         raise ValueError(f"--json cannot be written: {error}") from None
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Bad arguments and Ctrl-C as one line and an exit code, not as a traceback."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("fastcnn: interrupted", err=True)
-        raise typer.Exit(INTERRUPTED) from None
-    except BrokenPipeError:  # `| head` has seen enough: Typer ends quietly
-        raise
-    except (ValueError, TypeError, ImportError, OSError) as error:
-        typer.echo(f"fastcnn: {error}", err=True)
-        raise typer.Exit(BAD_ARGUMENT) from None
-
-
-def main() -> None:
-    """The console script."""
-    for stream in (sys.stdout, sys.stderr):  # a terminal without × or ░ shows ? instead
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")
-    app(prog_name="fastcnn")

@@ -1,0 +1,54 @@
+"""The command line: ``fastcnn demo``, ``compare``, ``train``, ``evaluate``, ``predict``, ``info``.
+
+Exit codes: 0 for success, 1 where engines disagree, 2 for bad arguments, 130 after Ctrl-C.
+What a command needs (Rich, Numba, the data) is imported when it runs, so that help is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from io import TextIOWrapper
+from typing import Annotated
+
+import typer
+
+from fastcnn.cli.compare import compare
+from fastcnn.cli.demo import demo
+from fastcnn.version import __version__
+
+app = typer.Typer(
+    name="fastcnn",
+    help="A CNN engine for the CPU that you can read, at the speed of the hardware.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fastcnn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _fastcnn(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+for command in (demo, compare):
+    app.command()(command)
+
+
+def main() -> None:
+    """The console script."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal without × or ░ shows ? instead
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    app(prog_name="fastcnn")

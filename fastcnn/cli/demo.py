@@ -1,0 +1,22 @@
+"""``fastcnn demo``: the article's CNN on MNIST."""
+
+from __future__ import annotations
+
+import typer
+
+from fastcnn.cli.options import Seed
+from fastcnn.cli.outcomes import DISAGREE, plain_errors
+
+
+def demo(seed: Seed = 0) -> None:
+    """See the article's CNN run on MNIST, and learn.
+
+    First on every engine, one image at a time; then it trains with the fastest.
+    Takes about half a minute. Exit code 1 if the engines disagree.
+    """
+    with plain_errors():
+        from fastcnn.demo import demo as run
+
+        agreed = run(seed=seed).ok
+    if not agreed:
+        raise typer.Exit(DISAGREE)

@@ -1,0 +1,27 @@
+"""How commands end: exit codes, and errors as one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+DISAGREE = 1
+BAD_ARGUMENT = 2
+INTERRUPTED = 130
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Bad arguments and Ctrl-C as one line and an exit code, not as a traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("fastcnn: interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:  # `| head` has seen enough: Typer ends quietly
+        raise
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        typer.echo(f"fastcnn: {error}", err=True)
+        raise typer.Exit(BAD_ARGUMENT) from None

@@ -1,0 +1,40 @@
+"""Layers: they hold parameters and shapes, and call the operations that compute."""
+
+from fastcnn.layers.activations import ReLU, Softmax
+from fastcnn.layers.base import Layer
+from fastcnn.layers.convolution import Conv2D, DepthwiseConv2D
+from fastcnn.layers.dense import Dense, Flatten
+from fastcnn.layers.description import layer_from_dict, to_dict
+from fastcnn.layers.initializers import INITIALIZERS, Shape, Spec
+from fastcnn.layers.pooling import (
+    AvgPool2D,
+    GlobalAvgPool2D,
+    GlobalMaxPool2D,
+    MaxPool2D,
+    MinPool2D,
+)
+from fastcnn.layers.residual import Residual
+from fastcnn.layers.stack import checked_layers, infer_stack
+
+__all__ = [
+    "INITIALIZERS",
+    "AvgPool2D",
+    "Conv2D",
+    "Dense",
+    "DepthwiseConv2D",
+    "Flatten",
+    "GlobalAvgPool2D",
+    "GlobalMaxPool2D",
+    "Layer",
+    "MaxPool2D",
+    "MinPool2D",
+    "ReLU",
+    "Residual",
+    "Shape",
+    "Softmax",
+    "Spec",
+    "checked_layers",
+    "infer_stack",
+    "layer_from_dict",
+    "to_dict",
+]

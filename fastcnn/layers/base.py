@@ -1,0 +1,162 @@
+"""What every layer is: parameters, shapes, and which operations it calls.
+
+A layer holds parameters; the mathematics is that of :mod:`fastcnn.ops`. Shapes are those of one
+sample, without the batch: (H, W, C) or (features,). ``infer`` and the two ``specs`` are arithmetic
+on shapes alone, so that a file can be checked before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import inspect
+from math import prod
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastcnn.arguments import Array
+from fastcnn.layers.initializers import Shape, Spec, draw
+
+Gradients = dict[str, Array]
+
+
+class Layer:
+    """Base class of all layers.
+
+    A subclass has a constructor whose arguments stay readable as attributes of the same names
+    (``config`` relies on it), ``infer``, ``forward`` and ``backward``, and the specs of its
+    arrays where it has any. Neither ``forward`` nor ``backward`` keeps anything in the layer,
+    but for BatchNorm's running statistics, which ``backward`` moves.
+
+    Attributes:
+        parameters: trainable arrays by name. They are updated in place, never replaced, once
+            a model is built.
+        state: other arrays that belong to the model, such as running means.
+        input_shape, output_shape: of one sample; None before ``build``.
+    """
+
+    known: ClassVar[dict[str, type[Layer]]] = {}
+    """Every layer class by name: what a model file may hold."""
+
+    def __init__(self) -> None:
+        self.parameters: dict[str, Array] = {}
+        self.state: dict[str, Array] = {}
+        self.input_shape: Shape | None = None
+        self.output_shape: Shape | None = None
+
+    def __init_subclass__(cls) -> None:
+        if not cls.__name__.startswith("_"):
+            Layer.known[cls.__name__] = cls
+
+    def infer(self, input_shape: Shape) -> Shape:
+        """The output's shape; ``ValueError`` where this input does not fit."""
+        raise NotImplementedError
+
+    def parameter_specs(self, input_shape: Shape) -> dict[str, Spec]:
+        """What ``parameters`` will hold."""
+        return {}
+
+    def state_specs(self, input_shape: Shape) -> dict[str, Spec]:
+        """What ``state`` will hold."""
+        return {}
+
+    def build(
+        self,
+        input_shape: Shape,
+        rng: np.random.Generator,
+        dtype: Any = np.float32,
+    ) -> Shape:
+        """Draw the parameters for this input; the output's shape.
+
+        Raises ``ValueError`` where the input does not fit, saying what it needs.
+        """
+        output = self.infer(input_shape)
+        kind = np.dtype(dtype)
+        specs = self.parameter_specs(input_shape)
+        self.parameters = {name: draw(spec, rng, kind) for name, spec in specs.items()}
+        specs = self.state_specs(input_shape)
+        self.state = {name: draw(spec, rng, kind) for name, spec in specs.items()}
+        self.input_shape, self.output_shape = input_shape, output
+        return output
+
+    def adopt(self, parameters: dict[str, Array]) -> None:
+        """Take these arrays in place of the parameters, by name; shapes and dtypes are equal."""
+        for name, array in parameters.items():
+            assert array.shape == self.parameters[name].shape
+            self.parameters[name] = array
+
+    def forward(
+        self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
+    ) -> tuple[Array, Any]:
+        """The output for a batch, and what ``backward`` needs of it.
+
+        ``rng`` is drawn from only in training, and only by layers with chance.
+        """
+        raise NotImplementedError
+
+    def backward(
+        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
+    ) -> tuple[Array | None, Gradients]:
+        """Gradients of input and parameters, from what ``forward`` in training saved.
+
+        Without ``needs_dx`` the first may be None: the first layer's input needs none.
+        """
+        raise NotImplementedError
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON holds them: the layer again, unbuilt."""
+        names = inspect.signature(type(self).__init__).parameters
+        return {name: _plain(getattr(self, name)) for name in names if name != "self"}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Layer:
+        """The layer of this ``config()``."""
+        return cls(**config)
+
+    def flops(self, input_shape: Shape) -> int:
+        """Work for one sample: multiply-adds counted as 2, all else as 0."""
+        return 0
+
+    @property
+    def size(self) -> int:
+        """How many trainable numbers the layer holds."""
+        return sum(array.size for array in self.parameters.values())
+
+    def __repr__(self) -> str:
+        signature = inspect.signature(type(self).__init__)
+        told = []
+        for name, parameter in signature.parameters.items():
+            if name == "self":
+                continue
+            value = getattr(self, name)
+            if parameter.default is inspect.Parameter.empty:
+                told.append(repr(value))
+            elif value != parameter.default:
+                told.append(f"{name}={value!r}")
+        return f"{type(self).__name__}({', '.join(told)})"
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(v) for v in value] if isinstance(value, tuple | list) else value
+
+
+def image(layer: str, input_shape: Shape) -> tuple[int, int, int]:
+    """``input_shape`` as (H, W, C), or the ``ValueError`` for what is no image."""
+    if len(input_shape) != 3:
+        raise ValueError(f"{layer} needs images (H, W, C), got {input_shape}")
+    h, w, c = input_shape
+    return h, w, c
+
+
+def as_pair(value: tuple[int, int]) -> Any:
+    """An int where both are equal: what a layer's repr shows."""
+    return value[0] if value[0] == value[1] else value
+
+
+def features(layer: str, input_shape: Shape) -> int:
+    """``input_shape`` as a number of features, or the ``ValueError`` for what is no vector."""
+    if len(input_shape) != 1:
+        raise ValueError(
+            f"{layer} needs vectors (features,), got {input_shape}; put a Flatten() before it, "
+            f"which makes them ({prod(input_shape)},)"
+        )
+    return input_shape[0]

@@ -1,0 +1,247 @@
+"""Losses: how far a net's outputs are from what they should be, and the gradient of that.
+
+A loss takes the net's raw outputs: the softmax of the cross-entropy and the sigmoid of the binary
+one belong to the loss, which needs no detour through tiny probabilities.
+
+Source: C. Szegedy et al., "Rethinking the Inception Architecture", arXiv:1512.00567 (label
+smoothing).
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastcnn import ops
+from fastcnn.arguments import Array, class_labels, floats
+from fastcnn.layers import Shape
+from fastcnn.scalars import below_one
+
+
+class Loss:
+    """Base class of all losses.
+
+    Attributes:
+        name: by which ``fit(loss=…)`` knows it.
+        implies: the class of the layer that turns outputs into predictions, "Softmax", "Sigmoid"
+            or None. A net that ends in that very layer trains on what comes before it.
+        counts: whether ``correct`` says something: whether there is an accuracy.
+    """
+
+    known: ClassVar[dict[str, type[Loss]]] = {}
+    name: ClassVar[str]
+    implies: ClassVar[str | None] = None
+    counts: ClassVar[bool] = True
+
+    def __init_subclass__(cls) -> None:
+        Loss.known[cls.name] = cls
+
+    def targets(self, y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
+        """``y`` checked, in the form that the other functions take; ``count`` samples.
+
+        Raises ``ValueError`` or ``TypeError`` that says what is wrong with ``y``.
+        """
+        raise NotImplementedError
+
+    def values(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        """The loss of each sample, (N,)."""
+        raise NotImplementedError
+
+    def gradient(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        """Gradient of each sample's own loss at the outputs, in their shape."""
+        raise NotImplementedError
+
+    def correct(self, outputs: Array, targets: Array) -> float:
+        """How many samples are right."""
+        raise NotImplementedError
+
+    def predictions(self, outputs: Array, engine: str | None = None) -> Array:
+        """What ``predict`` returns for raw outputs."""
+        return outputs
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        names = inspect.signature(type(self).__init__).parameters
+        return {k: getattr(self, k) for k in names if k not in ("self", "args", "kwargs")}
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{name}={value!r}" for name, value in self.config().items())
+        return f"{type(self).__name__}({told})"
+
+
+class CrossEntropy(Loss):
+    """Softmax cross-entropy on class numbers (N,) or one-hot rows (N, C).
+
+    Args:
+        label_smoothing: this share of each label is spread evenly over all classes.
+
+    Example:
+        >>> loss = CrossEntropy()
+        >>> labels = loss.targets([[0, 1], [1, 0]], 2, (2,), np.float32)
+        >>> labels, loss.values(np.zeros((2, 2)), labels).round(4)
+        (array([1, 0]), array([0.6931, 0.6931]))
+    """
+
+    name = "cross_entropy"
+    implies = "Softmax"
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self.label_smoothing = below_one("label_smoothing", label_smoothing)
+
+    def targets(self, y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
+        if len(output) != 1:
+            raise ValueError(
+                f"cross-entropy needs a net that ends in (classes,), got {output}; put a "
+                f"Flatten() or GlobalAvgPool2D() and a Dense(classes) at the end"
+            )
+        (classes,) = output
+        try:
+            given = np.asarray(y)
+        except ValueError as error:
+            raise ValueError(f"y must be an array, got a ragged sequence: {error}") from None
+        if given.ndim == 2:
+            given = _classes_of_one_hot(given, classes)
+        if given.ndim == 1 and len(given) != count:
+            raise ValueError(f"y must have one label per sample, {count}, got {len(given)}")
+        try:
+            return class_labels(given, count, classes)
+        except (TypeError, ValueError) as error:
+            raise type(error)(str(error).replace("labels", "y", 1)) from None
+
+    def values(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        losses: Array = ops.cross_entropy(outputs, targets, reduction="none", engine=engine)
+        if self.label_smoothing:
+            spread = -ops.log_softmax(outputs, engine=engine).mean(axis=1, dtype=np.float64)
+            share = self.label_smoothing
+            losses = np.asarray((1 - share) * losses + share * spread, outputs.dtype)
+        return losses
+
+    def gradient(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        gradient = ops.cross_entropy_backward(outputs, targets, reduction="none", engine=engine)
+        if self.label_smoothing:
+            gradient[np.arange(len(gradient)), targets] += self.label_smoothing
+            gradient -= self.label_smoothing / gradient.shape[1]
+        return gradient
+
+    def correct(self, outputs: Array, targets: Array) -> float:
+        return int((outputs.argmax(axis=1) == targets).sum())
+
+    def predictions(self, outputs: Array, engine: str | None = None) -> Array:
+        return ops.softmax(outputs, engine=engine)
+
+
+class MeanSquaredError(Loss):
+    """Mean of the squared differences between outputs and targets of the same shape.
+
+    With one output (1,), targets may be (N,). There is no accuracy.
+    """
+
+    name = "mse"
+    counts = False
+
+    def targets(self, y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
+        return _numbers(y, count, output, dtype)
+
+    def values(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        squares = np.square(outputs - targets).reshape(len(outputs), -1)
+        return np.asarray(squares.mean(axis=1, dtype=np.float64), outputs.dtype)
+
+    def gradient(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        gradient: Array = outputs - targets
+        gradient *= 2 / max(gradient[0].size if len(gradient) else 1, 1)
+        return gradient
+
+    def correct(self, outputs: Array, targets: Array) -> float:
+        return float("nan")
+
+
+class BinaryCrossEntropy(Loss):
+    """Cross-entropy of a sigmoid at each output, against targets from 0 to 1; their mean.
+
+    Targets have the outputs' shape, (N,) where that is (N, 1). A sample counts as right by the
+    share of its outputs that are on the right side of one half.
+    """
+
+    name = "binary_cross_entropy"
+    implies = "Sigmoid"
+
+    def targets(self, y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
+        targets = _numbers(y, count, output, dtype)
+        wrong = targets[(targets < 0) | (targets > 1)]
+        if wrong.size:
+            raise ValueError(f"y must be from 0 to 1 for binary cross-entropy, got {wrong[0]}")
+        return targets
+
+    def values(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        # −t·log σ(z) − (1 − t)·log σ(−z), without an exponential above 1.
+        losses = np.maximum(outputs, 0) - outputs * targets + np.log1p(np.exp(-np.abs(outputs)))
+        flat = losses.reshape(len(outputs), -1)
+        return np.asarray(flat.mean(axis=1, dtype=np.float64), outputs.dtype)
+
+    def gradient(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        gradient = self.predictions(outputs, engine)
+        gradient -= targets
+        gradient *= 1 / max(gradient[0].size if len(gradient) else 1, 1)
+        return gradient
+
+    def correct(self, outputs: Array, targets: Array) -> float:
+        right = ((outputs > 0) == (targets > 0.5)).reshape(len(outputs), -1)
+        return float(right.mean(axis=1).sum())
+
+    def predictions(self, outputs: Array, engine: str | None = None) -> Array:
+        small = np.exp(-np.abs(outputs))
+        return np.asarray(np.where(outputs < 0, small, 1) / (1 + small))
+
+
+def loss_named(value: object) -> Loss:
+    """A loss itself, or a new one by its name: "cross_entropy", "mse", "binary_cross_entropy".
+
+    >>> loss_named("mse")
+    MeanSquaredError()
+    """
+    if isinstance(value, Loss):
+        return value
+    if not isinstance(value, str) or value not in Loss.known:
+        raise ValueError(
+            f"loss must be one of {', '.join(Loss.known)}, or a loss such as CrossEntropy(), "
+            f"got {value!r}"
+        )
+    return Loss.known[value]()
+
+
+def loss_from_dict(described: Any) -> Loss:
+    """The loss of a ``{"name": …, "config": …}``; ``ValueError`` for an unknown one."""
+    if not isinstance(described, dict) or described.get("name") not in Loss.known:
+        raise ValueError(f"loss must be one of {', '.join(Loss.known)}, got {described!r}")
+    return Loss.known[described["name"]](**described["config"])
+
+
+def _classes_of_one_hot(rows: Array, classes: int) -> Array:
+    if rows.shape[1] != classes:
+        raise ValueError(
+            f"y must be class numbers (N,) or one-hot rows (N, {classes}), got {rows.shape}"
+        )
+    if rows.dtype.kind not in "fiub":
+        raise TypeError(f"y must hold numbers, got dtype {rows.dtype}")
+    if rows.size and not (((rows == 0) | (rows == 1)).all() and (rows.sum(axis=1) == 1).all()):
+        row = next(i for i, r in enumerate(rows) if sorted(r.tolist())[:-1] != [0] * (classes - 1)
+                   or r.max() != 1)  # fmt: skip
+        raise ValueError(
+            f"y must be class numbers or one-hot rows, each with one 1 among 0s, got "
+            f"{rows[row].tolist()} in row {row}"
+        )
+    return np.asarray(rows.argmax(axis=1))
+
+
+def _numbers(y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
+    (given,) = floats(y=y)
+    if given.ndim == 1 and output == (1,):
+        given = given[:, np.newaxis]
+    if given.shape != (count, *output):
+        raise ValueError(f"y must have the shape {(count, *output)}, got {given.shape}")
+    if not np.isfinite(given).all():
+        raise ValueError("y must hold finite numbers, got NaN or infinity")
+    return np.ascontiguousarray(given, dtype)

@@ -1,0 +1,735 @@
+"""``Sequential``: layers in a row that train, evaluate and predict.
+
+All running of layers goes through two methods, ``_forward_batch`` and ``_gradients``: checks,
+epochs, validation, callbacks and checkpoints stand around them.
+
+**Bytes.** uint8 images are scaled to ``x / 255 − 0.5``, as in the article; floats are taken as they
+are. A model remembers which it was trained on, and refuses bytes after floats, whose scaling it
+cannot know.
+
+**The last activation.** The softmax belongs to the cross-entropy (the sigmoid to the binary one):
+a net that ends in ``Dense(10)`` trains on scores and predicts probabilities. If it ends in that
+activation, training runs on what comes before it, and ``predict`` applies it once.
+
+**Chance.** Everything random (parameters, order, dropout, augmentation) is drawn from one
+generator, ``model.rng``. The same seed gives bitwise the same weights, for any number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from html import escape
+from math import isfinite
+from time import perf_counter
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastcnn import summary
+from fastcnn.arguments import Array
+from fastcnn.callbacks import Callback, StopTraining
+from fastcnn.inputs import batch, finite, samples
+from fastcnn.layers import Layer, Shape, checked_layers, infer_stack
+from fastcnn.losses import BinaryCrossEntropy, CrossEntropy, Loss, loss_named
+from fastcnn.optimizers import SGD, Optimizer, optimizer_named
+from fastcnn.scalars import below_one, count, truth
+from fastcnn.weights import Weights
+
+Augmentation = Callable[[Array, np.random.Generator], Array]
+"""Images (N, H, W, C) of a batch and a generator, to new images of the same dtype."""
+
+
+class History:
+    """What a training was like, epoch by epoch.
+
+    Attributes:
+        history: lists by name, one number for each epoch: ``loss``, ``accuracy`` (where the loss
+            has one), ``val_loss``, ``val_accuracy`` (with validation data), ``learning_rate`` and
+            ``seconds``.
+    """
+
+    def __init__(self, history: dict[str, list[float]] | None = None) -> None:
+        self.history: dict[str, list[float]] = history if history is not None else {}
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs are recorded."""
+        return max(map(len, self.history.values()), default=0)
+
+    def append(self, logs: dict[str, float]) -> None:
+        """Add an epoch."""
+        for name, value in logs.items():
+            self.history.setdefault(name, []).append(value)
+
+    def __repr__(self) -> str:
+        last = ", ".join(f"{name} {values[-1]:.4g}" for name, values in self.history.items())
+        return f"History({self.epochs} epochs{'; last: ' if last else ''}{last})"
+
+
+@dataclass
+class Progress:
+    """Where a training stands: all that a checkpoint holds beside the weights."""
+
+    optimizer: Optimizer
+    settings: dict[str, Any]
+    epoch: int = 0
+    batch: int = 0
+    loss_sum: float = 0.0
+    correct: float = 0.0
+    order: Mapping[str, Any] | None = None
+    history: History = field(default_factory=History)
+    callbacks: list[Callback] = field(default_factory=list)
+
+
+class Sequential:
+    """A stack of layers.
+
+    Args:
+        layers: the layers, from input to output.
+        input_shape: of one sample, (H, W, C), (H, W) for one channel, or (features,). With it the
+            model is built at once, else by the first ``fit``, ``train_on_batch`` or ``predict``.
+        seed: of ``model.rng``, which draws everything random; None for a fresh one.
+        dtype: "float32" or "float64", of parameters and computations.
+        engine: the engine that runs the layers, or None for the fastest.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type or value; layers that do not fit:
+            which one, what it got and what it needs.
+
+    Example:
+        >>> from fastcnn.layers import Conv2D, Dense, Flatten, MaxPool2D
+        >>> layers = [Conv2D(8, 3), MaxPool2D(), Flatten(), Dense(10)]
+        >>> model = Sequential(layers, (28, 28, 1), seed=0)
+        >>> model.predict(np.zeros((2, 28, 28), np.uint8)).shape
+        (2, 10)
+        >>> model.summary()
+        layer         output shape  parameters  MFLOP
+        Conv2D(8, 3)  (26, 26, 8)           80  0.097
+        MaxPool2D()   (13, 13, 8)
+        Flatten()     (1352,)
+        Dense(10)     (10,)             13,530  0.027
+        total                           13,610  0.124
+    """
+
+    def __init__(
+        self,
+        layers: Iterable[Layer],
+        input_shape: Sequence[int] | None = None,
+        *,
+        seed: int | None = None,
+        dtype: Literal["float32", "float64"] = "float32",
+        engine: str | None = None,
+    ) -> None:
+        self.layers = checked_layers("layers", layers)
+        if str(dtype) not in ("float32", "float64"):
+            raise ValueError(f'dtype must be "float32" or "float64", got {dtype!r}')
+        self.dtype = np.dtype(dtype)
+        self.engine = engine
+        self.rng = np.random.default_rng(seed)
+        self._seeded = seed is not None
+        self.input_shape: Shape | None = None
+        self.output_shape: Shape | None = None
+        self.loss: Loss | None = None
+        self.trained_on: Literal["uint8", "floats"] | None = None
+        self.stop_training = False
+        self.progress: Progress | None = None
+        self._own_sgd = SGD(0.005)
+        if input_shape is not None:
+            self.build(input_shape)
+
+    # --- building ---------------------------------------------------------------------------------
+
+    @property
+    def built(self) -> bool:
+        """Whether shapes are known and parameters drawn."""
+        return self.input_shape is not None
+
+    def build(self, input_shape: Sequence[int]) -> None:
+        """Infer all shapes and draw the parameters; for a model without ``input_shape``.
+
+        Raises ``ValueError`` for layers that do not fit, and where the model is built already.
+        """
+        if self.built:
+            raise ValueError(f"the model is built already, for inputs of shape {self.input_shape}")
+        shape = image_shape(input_shape)
+        shapes = infer_stack(self.layers, shape)  # nothing is drawn where a layer does not fit
+        for layer, one in zip(self.layers, shapes, strict=False):
+            layer.build(one, self.rng, self.dtype)
+        self._weights = Weights(self.layers, self.dtype)
+        self.input_shape, self.output_shape = shape, shapes[-1]
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer of the current or last training; setting its rate takes effect at once.
+
+        Raises ``ValueError`` before the first ``fit``.
+        """
+        if self.progress is None:
+            raise ValueError("the model has no optimizer before its first fit")
+        return self.progress.optimizer
+
+    def summary(self) -> None:
+        """Print a table: layer, output shape, parameters, and MFLOP for one sample.
+
+        With Rich in a terminal, plain elsewhere. Raises ``ValueError`` before the model is built.
+        """
+        summary.show(summary.rows(self.layers, self._known_shape()))
+
+    def __repr__(self) -> str:
+        layers = "".join(f"\n    {layer!r}," for layer in self.layers)
+        return f"Sequential([{layers}\n], input_shape={self.input_shape})"
+
+    def _repr_html_(self) -> str:
+        if self.input_shape is None:
+            return f"<pre>{escape(repr(self))}</pre>"
+        return summary.as_html(summary.rows(self.layers, self.input_shape))
+
+    def _known_shape(self) -> Shape:
+        if self.input_shape is None:
+            raise ValueError("input_shape must be known: give it to Sequential, or fit the model")
+        return self.input_shape
+
+    # --- weights ----------------------------------------------------------------------------------
+
+    def _arrays(self) -> list[tuple[str, Array]]:
+        """Every array of the model with its name: layer by layer, parameters before state."""
+        return [
+            (f"layers.{i}.{name}", array)
+            for i, layer in enumerate(self.layers)
+            for name, array in (*layer.parameters.items(), *layer.state.items())
+        ]
+
+    def get_weights(self) -> list[Array]:
+        """Copies of all arrays, layer by layer: parameters, then running statistics.
+
+        Raises ``ValueError`` before the model is built.
+        """
+        self._known_shape()
+        return [array.copy() for _, array in self._arrays()]
+
+    def set_weights(self, weights: Sequence[ArrayLike]) -> None:
+        """Write the arrays of :meth:`get_weights` into the model.
+
+        Raises ``ValueError`` for another number of arrays or another shape, before any is written.
+        """
+        self._known_shape()
+        arrays = self._arrays()
+        if len(weights) != len(arrays):
+            raise ValueError(f"weights must be {len(arrays)} arrays, got {len(weights)}")
+        new = [np.asarray(given) for given in weights]
+        for (name, array), given in zip(arrays, new, strict=True):
+            if given.shape != array.shape or given.dtype.kind not in "fiub":
+                raise ValueError(
+                    f"weights must hold numbers of shape {array.shape} for {name}, got "
+                    f"{given.dtype} of shape {given.shape}"
+                )
+        for (_, array), given in zip(arrays, new, strict=True):
+            array[...] = given
+
+    # --- the two seams ----------------------------------------------------------------------------
+
+    def _forward_batch(self, x: Array, loss: Loss | None = None) -> Array:
+        """Raw outputs of the layers for inputs (N, …) of the model's dtype, C-contiguous.
+
+        Without the last layer, where that is the activation which the loss (by default the
+        model's) implies.
+        """
+        for layer in self._trunk(loss or self._loss()):
+            x, _ = layer.forward(x, False, None, self.engine)
+        return x
+
+    def _gradients(
+        self, x: Array, targets: Array, loss: Loss, rng: np.random.Generator
+    ) -> tuple[float, float, list[dict[str, Array]]]:
+        """One batch forward and backward: sum of the losses, samples that are right, gradients.
+
+        The gradients are those of the mean loss, and are views of ``self._weights.gradient``,
+        one dict for each layer. Nothing of the model changes but running statistics, and those
+        only where the loss is finite; else ``FloatingPointError`` is raised.
+        """
+        trunk = self._trunk(loss)
+        saved = []
+        y = x
+        for layer in trunk:
+            y, kept = layer.forward(y, True, rng, self.engine)
+            saved.append(kept)
+        total = float(loss.values(y, targets, self.engine).sum(dtype=np.float64))
+        if not isfinite(total):
+            raise FloatingPointError(f"the loss of a batch is {total}")
+        dy: Array | None = loss.gradient(y, targets, self.engine)
+        assert dy is not None
+        dy *= dy.dtype.type(1 / len(x))
+        first = next((i for i, layer in enumerate(trunk) if layer.parameters), len(trunk))
+        for i in range(len(trunk) - 1, first - 1, -1):
+            assert dy is not None
+            dy, found = trunk[i].backward(dy, saved.pop(), self.engine, needs_dx=i > first)
+            for name, gradient in found.items():
+                self._weights.gradients[i][name][...] = gradient
+        return total, loss.correct(y, targets), self._weights.gradients
+
+    def _trunk(self, loss: Loss) -> list[Layer]:
+        if loss.implies == type(self.layers[-1]).__name__ and len(self.layers) > 1:
+            return self.layers[:-1]
+        return self.layers
+
+    def _loss(self) -> Loss:
+        if self.loss is not None:
+            return self.loss
+        ends_in = type(self.layers[-1]).__name__
+        return BinaryCrossEntropy() if ends_in == "Sigmoid" else CrossEntropy()
+
+    def _outputs(self, loss: Loss) -> Shape:
+        assert self.input_shape is not None
+        return infer_stack(self._trunk(loss), self.input_shape)[-1]
+
+    # --- training ---------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        epochs: int = 1,
+        batch_size: int = 32,
+        optimizer: Optimizer | str | None = None,
+        loss: Loss | str | None = None,
+        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        validation_split: float = 0.0,
+        callbacks: Iterable[Callback] = (),
+        shuffle: bool = True,
+        seed: int | None = None,
+        verbose: int = 1,
+        augment: Augmentation | None = None,
+    ) -> History:
+        """Train the model.
+
+        Args:
+            x: samples, (N, H, W), (N, H, W, C) or (N, features); uint8 or floats.
+            y: labels (N,) or one-hot rows (N, classes); for other losses, targets.
+            epochs: how many times all samples are seen.
+            batch_size: samples to a step; an epoch's last batch may be smaller.
+            optimizer: "sgd" (the default), "adam", "adamw", "rmsprop", or an optimizer. An
+                optimizer that has taken steps goes on from them.
+            loss: "cross_entropy" (the default), "mse", "binary_cross_entropy", or a loss.
+            validation_data: ``(x, y)`` that is evaluated after each epoch.
+            validation_split: the share of x and y, taken from their end, that is held out for
+                validation instead.
+            callbacks: called between batches and epochs, see :class:`fastcnn.Callback`.
+            shuffle: whether each epoch takes the samples in another order.
+            seed: starts ``model.rng`` anew; None goes on with it. A model that is built here
+                draws its parameters from this seed, unless it was given one of its own.
+            verbose: 1 prints a line for each epoch, 0 nothing.
+            augment: applied to the images of each batch, as ``augment(images, rng)``, such as
+                :class:`fastcnn.Augment`.
+
+        Returns:
+            The history: losses and accuracies of all epochs. ``loss`` and ``accuracy`` are means
+            over the epoch's batches, each as the model was when it saw them.
+
+        Raises:
+            TypeError, ValueError: a wrong argument, or data with NaN, wrong labels or wrong
+                shapes; found before any work.
+            FloatingPointError: the loss became infinite or NaN. The model keeps the weights that
+                it had before that step.
+
+        Example:
+            >>> from fastcnn.layers import Dense
+            >>> rng = np.random.default_rng(0)
+            >>> x = rng.standard_normal((64, 2))
+            >>> y = (x[:, 0] > x[:, 1]).astype(int)
+            >>> model = Sequential([Dense(2)], seed=0)
+            >>> history = model.fit(x, y, epochs=30, optimizer="adam", seed=0, verbose=0)
+            >>> history.epochs, history.history["loss"][-1] < history.history["loss"][0]
+            (30, True)
+        """
+        epochs, batch_size = count("epochs", epochs), count("batch_size", batch_size)
+        shuffle = truth("shuffle", shuffle)
+        if verbose not in (0, 1):
+            raise ValueError(f"verbose must be 0 or 1, got {verbose!r}")
+        descent = optimizer_named("sgd" if optimizer is None else optimizer)
+        goal = self._loss() if loss is None else loss_named(loss)
+        listeners = _checked_callbacks(callbacks)
+        if augment is not None and not callable(augment):
+            raise TypeError(f"augment must be called with images and a generator, got {augment!r}")
+
+        split = below_one("validation_split", validation_split)
+        if split and validation_data is not None:
+            raise ValueError("validation_split must be 0 where validation_data is given")
+        images = samples("x", x, None)
+        if not len(images):
+            raise ValueError(f"x must hold at least one sample, got {np.shape(x)}")
+        if len(images) != (size := len(np.asarray(y)) if np.ndim(y) else -1):
+            raise ValueError(f"y must have one label per sample, {len(images)}, got {size}")
+        kept = len(images) - int(len(images) * split)
+        held_out: tuple[ArrayLike, ArrayLike] | None = validation_data
+        if split:
+            if kept == len(images):
+                raise ValueError(
+                    f"validation_split={split} of {len(images)} samples leaves none to validate on"
+                )
+            labels = np.asarray(y)
+            held_out = images[kept:], labels[kept:]
+            images, y = images[:kept], labels[:kept]
+        centred = getattr(augment, "centred", None)  # what an augmentation leaves of each image
+        first = images[:1] if centred is None else centred(images[:1])
+        shape = image_shape(first.shape[1:])
+        if self.built and shape != self.input_shape:
+            raise ValueError(
+                f"x must hold samples of shape {self.input_shape}, got {shape}"
+                + (" after augmentation" if centred else "")
+            )
+        self._check_kind("x", images)
+        finite("x", images)
+        outputs = infer_stack(self._trunk(goal), shape)[-1]
+        targets = goal.targets(y, len(images), outputs, self.dtype)
+        validation = None
+        if held_out is not None:
+            validation = self._checked_validation(held_out, shape, goal, outputs, centred)
+
+        if not self.built and self._seeded:
+            self.build(shape)
+        if seed is not None:
+            self.rng = np.random.default_rng(seed)
+        if not self.built:
+            self.build(shape)
+        self.loss = goal
+        self._remember_kind(images)
+        self.progress = Progress(
+            descent,
+            {"batch_size": batch_size, "shuffle": shuffle, "samples": len(images)},
+            callbacks=listeners,
+        )
+        return self._train(images, targets, epochs, validation, augment, bool(verbose))
+
+    def _train(
+        self,
+        images: Array,
+        targets: Array,
+        epochs: int,
+        validation: tuple[Array, Array] | None,
+        augment: Augmentation | None,
+        verbose: bool,
+    ) -> History:
+        """Epochs from where ``self.progress`` stands."""
+        assert self.progress is not None
+        at = self.progress
+        total, size = len(images), at.settings["batch_size"]
+        batches = -(-total // size)
+        at.optimizer.expect(epochs * batches)
+        self.stop_training = False
+        logs: dict[str, float] = {}
+        begin = {"epochs": epochs, "batches": batches, "samples": total, "epoch": at.epoch}
+        for callback in at.callbacks:
+            callback.on_train_begin(self, begin)
+        try:
+            while at.epoch < epochs and not self.stop_training:
+                started = perf_counter()
+                rate = at.optimizer.rate
+                self._train_epoch(images, targets, augment)
+                if at.batch < batches:
+                    break  # stopped on the way
+                logs = self._means(total)
+                if validation is not None:
+                    found = self._evaluate(*validation, 256)
+                    logs |= {f"val_{name}": value for name, value in found.items()}
+                logs |= {"learning_rate": rate, "seconds": perf_counter() - started}
+                at.history.append(logs)
+                epoch = at.epoch
+                at.epoch, at.batch, at.loss_sum, at.correct = epoch + 1, 0, 0.0, 0.0
+                if verbose:
+                    print(_line(epoch, epochs, logs), flush=True)
+                self._tell(partial(_epoch_end, self, epoch, logs))
+        finally:
+            for callback in at.callbacks:
+                callback.on_train_end(self, dict(logs))
+        return at.history
+
+    def _train_epoch(self, images: Array, targets: Array, augment: Augmentation | None) -> None:
+        assert self.progress is not None
+        at, total = self.progress, len(images)
+        size = at.settings["batch_size"]
+        order = self._order(total)
+        if at.batch == 0:
+            self._tell(lambda c: c.on_epoch_begin(self, at.epoch))
+        for start in range(at.batch * size, total, size):
+            if self.stop_training:
+                return
+            chosen = (
+                order[start : start + size] if order is not None else slice(start, start + size)
+            )
+            some = images[chosen]
+            if augment is not None:
+                some = augment(some, self.rng)
+            self._step(batch(some, self.dtype), targets[chosen])
+            at.batch += 1
+            if at.callbacks:
+                seen = min(start + size, total)
+                logs = self._means(seen) | {"samples": seen}
+                self._tell(partial(_batch_end, self, at.batch - 1, logs))
+
+    def _order(self, total: int) -> Array | None:
+        """The epoch's order; when an epoch is resumed on its way, the one that it began with."""
+        assert self.progress is not None
+        at = self.progress
+        if not at.settings["shuffle"]:
+            return None
+        if at.batch == 0:
+            at.order = self.rng.bit_generator.state
+            return self.rng.permutation(total)
+        now = self.rng.bit_generator.state
+        assert at.order is not None
+        self.rng.bit_generator.state = at.order
+        order = self.rng.permutation(total)
+        self.rng.bit_generator.state = now
+        return order
+
+    def _step(self, x: Array, targets: Array) -> None:
+        assert self.progress is not None
+        at = self.progress
+        try:
+            loss_sum, correct, _ = self._gradients(x, targets, self._loss(), self.rng)
+        except FloatingPointError as error:
+            raise FloatingPointError(
+                f"{error}, in batch {at.batch} of epoch {at.epoch}; the model keeps the weights "
+                f"from before it. A lower learning rate, or clip_norm, may help"
+            ) from None
+        at.optimizer.step(self._weights.parameters, self._weights.gradient)
+        at.loss_sum += loss_sum
+        at.correct += correct
+
+    def _means(self, seen: int) -> dict[str, float]:
+        assert self.progress is not None
+        logs = {"loss": self.progress.loss_sum / seen}
+        if self._loss().counts:
+            logs["accuracy"] = self.progress.correct / seen
+        return logs
+
+    def _tell(self, call: Callable[[Callback], None]) -> None:
+        """Call each callback; one that raises StopTraining ends the training after this."""
+        assert self.progress is not None
+        for callback in self.progress.callbacks:
+            try:
+                call(callback)
+            except StopTraining:
+                self.stop_training = True
+
+    def train_on_batch(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        optimizer: Optimizer | None = None,
+        loss: Loss | str | None = None,
+    ) -> tuple[float, float]:
+        """One step on one batch; its mean loss and accuracy, before the step.
+
+        Args:
+            x, y: as for :meth:`fit`.
+            optimizer: an optimizer, whose state goes on from call to call; None stands for
+                ``SGD(0.005)``.
+            loss: as for :meth:`fit`.
+
+        Returns:
+            Loss and accuracy; the accuracy is NaN for a loss that has none.
+
+        Raises:
+            TypeError, ValueError, FloatingPointError: as for :meth:`fit`, before any weight
+                changes.
+
+        Example:
+            >>> from fastcnn.layers import Dense
+            >>> model = Sequential([Dense(2, kernel_initializer="zeros")], (3,))
+            >>> loss, accuracy = model.train_on_batch(np.ones((4, 3)), [0, 0, 0, 1])
+            >>> round(loss, 4), accuracy
+            (0.6931, 0.75)
+        """
+        if optimizer is not None and not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer must be an optimizer such as SGD(0.005), got {optimizer!r}")
+        goal = self._loss() if loss is None else loss_named(loss)
+        images = samples("x", x, self.input_shape)
+        if not len(images):
+            raise ValueError(f"x must hold at least one sample, got {np.shape(x)}")
+        self._check_kind("x", images)
+        if not self.built:
+            finite("x", images)
+            shape = image_shape(images.shape[1:])
+            goal.targets(y, len(images), infer_stack(self._trunk(goal), shape)[-1], self.dtype)
+            self.build(shape)
+        targets = goal.targets(y, len(images), self._outputs(goal), self.dtype)
+        try:
+            loss_sum, correct, _ = self._gradients(
+                batch(images, self.dtype), targets, goal, self.rng
+            )
+        except FloatingPointError:
+            finite("x", images)  # NaN in the data shows in the loss, and is named here
+            raise
+        self.loss = goal
+        self._remember_kind(images)
+        (optimizer or self._own_sgd).step(self._weights.parameters, self._weights.gradient)
+        return loss_sum / len(images), correct / len(images)
+
+    # --- evaluation and prediction ----------------------------------------------------------------
+
+    def evaluate(self, x: ArrayLike, y: ArrayLike, batch_size: int = 256) -> dict[str, float]:
+        """Mean loss over all samples, and accuracy where the loss has one.
+
+        Args:
+            x, y: as for :meth:`fit`.
+            batch_size: samples that run together; it does not change the result.
+
+        Returns:
+            ``{"loss": …, "accuracy": …}``.
+
+        Raises:
+            TypeError, ValueError: a wrong argument; NaN, wrong labels or wrong shapes; a model
+                that is not built.
+
+        Example:
+            >>> from fastcnn.layers import Dense
+            >>> model = Sequential([Dense(2, kernel_initializer="zeros")], (3,))
+            >>> model.evaluate(np.ones((4, 3)), [0, 0, 0, 1])["accuracy"]
+            0.75
+        """
+        self._known_shape()
+        size = count("batch_size", batch_size)
+        images, targets = self._checked("x", x, y, self._loss())
+        return self._evaluate(images, targets, size)
+
+    def _evaluate(self, images: Array, targets: Array, size: int) -> dict[str, float]:
+        loss, total, correct = self._loss(), 0.0, 0.0
+        for first in range(0, len(images), size):
+            some = slice(first, first + size)
+            y = self._forward_batch(batch(images[some], self.dtype))
+            total += float(loss.values(y, targets[some], self.engine).sum(dtype=np.float64))
+            correct += loss.correct(y, targets[some])
+        found = {"loss": total / len(images)}
+        return found | {"accuracy": correct / len(images)} if loss.counts else found
+
+    def predict(self, x: ArrayLike, batch_size: int = 256) -> Array:
+        """Predictions: probabilities (N, classes); with the mean squared error, raw outputs.
+
+        Args:
+            x: samples as for :meth:`fit`; NaN is not looked for. An empty batch gives an empty
+                result.
+            batch_size: samples that run together; it does not change the result.
+
+        Raises:
+            TypeError, ValueError: a wrong argument or shape; bytes, where the model was trained
+                on floats.
+        """
+        size = count("batch_size", batch_size)
+        images = samples("x", x, self.input_shape)
+        self._check_kind("x", images)
+        if not self.built:
+            self.build(images.shape[1:])
+        loss = self._loss()
+        parts = [
+            loss.predictions(
+                self._forward_batch(batch(images[i : i + size], self.dtype)), self.engine
+            )
+            for i in range(0, max(len(images), 1), size)
+        ]
+        predicted: Array = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return predicted
+
+    def predict_classes(self, x: ArrayLike, batch_size: int = 256) -> Array:
+        """The most probable class of each sample, (N,) int64; arguments as for :meth:`predict`.
+
+        With one output, whether it is above one half: 0 or 1.
+        """
+        predicted = self.predict(x, batch_size)
+        if predicted.ndim != 2:
+            raise ValueError(
+                f"predict_classes needs a net that ends in (classes,), got {self.output_shape}"
+            )
+        if predicted.shape[1] == 1:
+            return np.asarray(predicted[:, 0] > 0.5, np.int64)
+        return np.asarray(predicted.argmax(axis=1))
+
+    # --- checks of data ---------------------------------------------------------------------------
+
+    def _checked(self, name: str, x: ArrayLike, y: ArrayLike, loss: Loss) -> tuple[Array, Array]:
+        images = samples(name, x, self.input_shape)
+        if not len(images):
+            raise ValueError(f"{name} must hold at least one sample, got {np.shape(x)}")
+        self._check_kind(name, images)
+        finite(name, images)
+        return images, loss.targets(y, len(images), self._outputs(loss), self.dtype)
+
+    def _checked_validation(
+        self,
+        data: tuple[ArrayLike, ArrayLike],
+        shape: Shape,
+        loss: Loss,
+        outputs: Shape,
+        centred: Callable[[Array], Array] | None,
+    ) -> tuple[Array, Array]:
+        if not isinstance(data, tuple | list) or len(data) != 2:
+            raise TypeError(f"validation_data must be a pair (x, y), got {type(data).__name__}")
+        images = samples("validation_data", data[0], None)
+        if not len(images):
+            raise ValueError("validation_data must hold at least one sample")
+        if images.shape[1:] != shape and centred is not None:
+            images = centred(images)
+        if images.shape[1:] != shape:
+            raise ValueError(
+                f"validation_data must hold samples of shape {shape}, got {images.shape[1:]}"
+            )
+        self._check_kind("validation_data", images)
+        finite("validation_data", images)
+        try:
+            return images, loss.targets(data[1], len(images), outputs, self.dtype)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"validation_data: {error}") from None
+
+    def _check_kind(self, name: str, images: Array) -> None:
+        if self.trained_on == "floats" and images.dtype == np.uint8:
+            raise ValueError(
+                f"{name} must hold floats, scaled as those that the model was trained on, got uint8"
+            )
+
+    def _remember_kind(self, images: Array) -> None:
+        if self.trained_on is None:
+            self.trained_on = "uint8" if images.dtype == np.uint8 else "floats"
+
+
+def image_shape(given: Sequence[int]) -> Shape:
+    """The shape of a sample: (H, W) is one channel.
+
+    >>> image_shape((28, 28))
+    (28, 28, 1)
+    """
+    if not isinstance(given, tuple | list) or not 1 <= len(given) <= 3:
+        raise ValueError(f"input_shape must be (H, W, C), (H, W) or (features,), got {given!r}")
+    shape = tuple(count("input_shape", side) for side in given)
+    return (*shape, 1) if len(shape) == 2 else shape
+
+
+def _checked_callbacks(callbacks: Iterable[Callback]) -> list[Callback]:
+    try:
+        found = list(callbacks)
+    except TypeError:
+        raise TypeError(f"callbacks must be a list of callbacks, got {callbacks!r}") from None
+    for one in found:
+        if not isinstance(one, Callback):
+            raise TypeError(f"callbacks must be made of callbacks, got {one!r}")
+    return found
+
+
+def _epoch_end(model: Sequential, epoch: int, logs: dict[str, float], callback: Callback) -> None:
+    callback.on_epoch_end(model, epoch, dict(logs))
+
+
+def _batch_end(model: Sequential, number: int, logs: dict[str, float], callback: Callback) -> None:
+    callback.on_batch_end(model, number, dict(logs))
+
+
+def _line(epoch: int, epochs: int, logs: dict[str, float]) -> str:
+    told = [f"epoch {epoch + 1}/{epochs}"]
+    for name, value in logs.items():
+        if name.endswith("accuracy"):
+            told.append(f"{name} {100 * value:.2f} %")
+        elif name.endswith("loss"):
+            told.append(f"{name} {value:.4f}")
+    return "  ".join([*told, f"{logs['seconds']:.1f} s"])

@@ -1,0 +1,381 @@
+"""Optimizers: they move a model's parameters against the gradient, in place.
+
+A model keeps all its parameters in one flat array, so a step is a handful of calls whatever the
+number of layers. They go block by block, each small enough that what one call wrote is still in
+cache when the next reads it, and use the gradient itself as scratch: a step allocates nothing.
+
+Sources: Y. Nesterov, 1983, in the form of I. Sutskever et al., "On the importance of initialization
+and momentum in deep learning", 2013; D. P. Kingma, J. Ba, "Adam", arXiv:1412.6980; I. Loshchilov,
+F. Hutter, "Decoupled Weight Decay Regularization", arXiv:1711.05101; G. Hinton, lecture 6e, 2012
+(RMSprop).
+"""
+
+from __future__ import annotations
+
+import inspect
+from math import sqrt
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastcnn.arguments import Array
+from fastcnn.scalars import above_zero, below_one, number, truth
+from fastcnn.schedules import Schedule, schedule_from_dict
+
+_BLOCK = 16_384
+"""Numbers to a block: four arrays of this many float32 lie in an L2 cache."""
+
+
+class Optimizer:
+    """Base class of all optimizers.
+
+    Args:
+        learning_rate: a number, or a schedule such as ``Cosine(0.1)``.
+        weight_decay: how much of each parameter is added to its gradient (AdamW: taken off the
+            parameter itself, times the rate).
+        clip_norm: gradients longer than this, all parameters together, are shortened to it.
+        clip_value: no element of a gradient goes beyond ± this. Values are clipped first.
+
+    Attributes:
+        learning_rate: may be set between steps.
+        step_count: how many steps were taken.
+        state: arrays by name, as long as the parameters: momentum and its like.
+    """
+
+    known: ClassVar[dict[str, type[Optimizer]]] = {}
+    slots: ClassVar[tuple[str, ...]] = ()
+    """Names of the arrays in ``state``."""
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 0.01,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+    ) -> None:
+        self.learning_rate = learning_rate
+        self.weight_decay = number("weight_decay", weight_decay)
+        self.clip_norm = above_zero("clip_norm", clip_norm)
+        self.clip_value = above_zero("clip_value", clip_value)
+        self.step_count = 0
+        self.state: dict[str, Array] = {}
+        self._scratch: Array | None = None
+
+    def __init_subclass__(cls) -> None:
+        Optimizer.known[cls.__name__] = cls
+
+    @property
+    def learning_rate(self) -> float | Schedule:
+        """The rate, or its schedule."""
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float | Schedule) -> None:
+        is_schedule = isinstance(value, Schedule)
+        self._learning_rate: float | Schedule = (
+            value if is_schedule else number("learning_rate", value)
+        )
+
+    @property
+    def rate(self) -> float:
+        """The rate of the next step."""
+        rate = self._learning_rate
+        return rate(self.step_count) if isinstance(rate, Schedule) else rate
+
+    def expect(self, steps: int) -> None:
+        """Tell a schedule without ``steps`` how many this training takes."""
+        if isinstance(self._learning_rate, Schedule):
+            self._learning_rate.total = steps
+
+    def slots_needed(self) -> tuple[str, ...]:
+        """Names of the arrays that this optimizer keeps."""
+        return self.slots
+
+    def step(self, parameters: Array, gradient: Array) -> None:
+        """Move ``parameters`` in place; ``gradient`` is overwritten. Both flat, of one dtype.
+
+        Raises ``ValueError`` where the optimizer has taken steps on parameters of another size.
+
+        >>> p = np.array([1.0, 2.0])
+        >>> SGD(0.5).step(p, np.array([1.0, -1.0]))
+        >>> p
+        array([0.5, 2.5])
+        """
+        for name in self.slots_needed():
+            kept = self.state.get(name)
+            if kept is None:
+                self.state[name] = np.zeros_like(parameters)
+            elif kept.shape != parameters.shape or kept.dtype != parameters.dtype:
+                raise ValueError(
+                    f"optimizer has taken steps with {kept.size} parameters of {kept.dtype} and "
+                    f"cannot go on with {parameters.size} of {parameters.dtype}; make a new one"
+                )
+        if self._scratch is None or self._scratch.dtype != parameters.dtype:
+            self._scratch = np.empty(_BLOCK, parameters.dtype)
+        if self.clip_value is not None:
+            np.clip(gradient, -self.clip_value, self.clip_value, out=gradient)
+        if self.clip_norm is not None:
+            self._clip_norm(gradient, self.clip_norm)
+        self._prepare(self.rate, self.step_count + 1)
+        arrays = [self.state[name] for name in self.slots_needed()]
+        for first in range(0, parameters.size, _BLOCK):
+            some = slice(first, first + _BLOCK)
+            p, g = parameters[some], gradient[some]
+            t = self._scratch[: p.size]
+            if self.weight_decay and not isinstance(self, AdamW):
+                np.multiply(p, self.weight_decay, out=t)
+                g += t
+            self._move(p, g, t, *(array[some] for array in arrays))
+        self.step_count += 1
+
+    def _clip_norm(self, gradient: Array, largest: float) -> None:
+        assert self._scratch is not None
+        total = 0.0
+        for first in range(0, gradient.size, _BLOCK):
+            g = gradient[first : first + _BLOCK]
+            squares = np.multiply(g, g, out=self._scratch[: g.size])
+            total += float(squares.sum(dtype=np.float64))
+        if total > largest * largest:
+            gradient *= largest / sqrt(total)
+
+    def _prepare(self, rate: float, t: int) -> None:
+        """What is the same for all blocks of step ``t``, counted from 1."""
+        raise NotImplementedError
+
+    def _move(self, p: Array, g: Array, scratch: Array, *state: Array) -> None:
+        """One block of a step."""
+        raise NotImplementedError
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON holds them."""
+        names = inspect.signature(type(self).__init__).parameters
+        told = {name: getattr(self, name) for name in names if name != "self"}
+        rate = told["learning_rate"]
+        if isinstance(rate, Schedule):
+            told["learning_rate"] = {"class": type(rate).__name__, "config": rate.config()}
+        return told
+
+    def __repr__(self) -> str:
+        names = inspect.signature(type(self).__init__).parameters
+        told = [f"{name}={getattr(self, name)!r}" for name in names if name != "self"]
+        return f"{type(self).__name__}({', '.join(told)})"
+
+
+class SGD(Optimizer):
+    """Gradient descent: ``v = momentum·v − rate·g``, ``p += v``.
+
+    Args:
+        learning_rate, weight_decay, clip_norm, clip_value: as for :class:`Optimizer`.
+        momentum: at least 0 and below 1; 0 keeps no state.
+        nesterov: step to ``p + momentum·v − rate·g``, as if the gradient were taken ahead.
+
+    Example:
+        >>> p, descent = np.zeros(1), SGD(1.0, momentum=0.5)
+        >>> for _ in range(2):
+        ...     descent.step(p, np.ones(1))
+        >>> p
+        array([-2.5])
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay, clip_norm, clip_value)
+        self.momentum = below_one("momentum", momentum)
+        self.nesterov = truth("nesterov", nesterov)
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov=True needs a momentum above 0, got momentum=0.0")
+
+    def slots_needed(self) -> tuple[str, ...]:
+        return ("velocity",) if self.momentum else ()
+
+    def _prepare(self, rate: float, t: int) -> None:
+        self._rate = rate
+
+    def _move(self, p: Array, g: Array, scratch: Array, *state: Array) -> None:
+        g *= -self._rate
+        if not state:
+            p += g
+            return
+        (v,) = state
+        v *= self.momentum
+        v += g
+        if self.nesterov:
+            p += g
+            np.multiply(v, self.momentum, out=g)
+            p += g
+        else:
+            p += v
+
+
+class Adam(Optimizer):
+    """Adam: steps of ``rate · m / (√v + epsilon)``, with m and v free of their bias to zero.
+
+    Args:
+        learning_rate, weight_decay, clip_norm, clip_value: as for :class:`Optimizer`.
+        beta_1, beta_2: how much of the mean gradient m and of the mean square v is kept.
+        epsilon: keeps the quotient finite.
+
+    Example:
+        >>> p = np.zeros(2)
+        >>> Adam(0.1).step(p, np.array([3.0, -500.0]))
+        >>> p.round(6)
+        array([-0.1,  0.1])
+    """
+
+    slots = ("mean", "square")
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay, clip_norm, clip_value)
+        self.beta_1, self.beta_2 = below_one("beta_1", beta_1), below_one("beta_2", beta_2)
+        self.epsilon = number("epsilon", epsilon)
+
+    def _prepare(self, rate: float, t: int) -> None:
+        # rate·(m/c1) / (√(v/c2) + ε) with the corrections c1, c2 drawn out of the arrays.
+        root = sqrt(1 - self.beta_2**t)
+        self._rate = -rate * root / (1 - self.beta_1**t)
+        self._epsilon = self.epsilon * root
+        self._kept = 1 - rate * self.weight_decay
+
+    def _move(self, p: Array, g: Array, scratch: Array, *state: Array) -> None:
+        m, v = state
+        m *= self.beta_1
+        m += np.multiply(g, 1 - self.beta_1, out=scratch)
+        v *= self.beta_2
+        g *= g
+        g *= 1 - self.beta_2
+        v += g
+        np.sqrt(v, out=g)
+        g += self._epsilon
+        np.divide(m, g, out=g)
+        g *= self._rate
+        p += g
+
+
+class AdamW(Adam):
+    """Adam whose weight decay shrinks the parameters themselves, ``p *= 1 − rate·weight_decay``.
+
+    Arguments as for :class:`Adam`.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.01,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+    ) -> None:
+        super().__init__(
+            learning_rate, beta_1, beta_2, epsilon, weight_decay, clip_norm, clip_value
+        )
+
+    def _move(self, p: Array, g: Array, scratch: Array, *state: Array) -> None:
+        p *= self._kept
+        super()._move(p, g, scratch, *state)
+
+
+class RMSprop(Optimizer):
+    """Steps of ``rate · g / (√s + epsilon)``, with s the running mean of g².
+
+    Args:
+        learning_rate, weight_decay, clip_norm, clip_value: as for :class:`Optimizer`.
+        rho: how much of the mean square s is kept.
+        momentum: as for :class:`SGD`, on these steps.
+        epsilon: keeps the quotient finite.
+
+    Example:
+        >>> p = np.zeros(1)
+        >>> RMSprop(0.1, rho=0.0).step(p, np.array([20.0]))
+        >>> p.round(6)
+        array([-0.1])
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 0.001,
+        rho: float = 0.9,
+        momentum: float = 0.0,
+        epsilon: float = 1e-7,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay, clip_norm, clip_value)
+        self.rho = below_one("rho", rho)
+        self.momentum = below_one("momentum", momentum)
+        self.epsilon = number("epsilon", epsilon)
+
+    def slots_needed(self) -> tuple[str, ...]:
+        return ("square", "velocity") if self.momentum else ("square",)
+
+    def _prepare(self, rate: float, t: int) -> None:
+        self._rate = -rate
+
+    def _move(self, p: Array, g: Array, scratch: Array, *state: Array) -> None:
+        s = state[0]
+        np.multiply(g, g, out=scratch)
+        scratch *= 1 - self.rho
+        s *= self.rho
+        s += scratch
+        np.sqrt(s, out=scratch)
+        scratch += self.epsilon
+        g /= scratch
+        g *= self._rate
+        if self.momentum:
+            v = state[1]
+            v *= self.momentum
+            v += g
+            p += v
+        else:
+            p += g
+
+
+_BY_NAME: dict[str, type[Optimizer]] = {
+    "sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop
+}  # fmt: skip
+
+
+def optimizer_named(value: object) -> Optimizer:
+    """An optimizer itself, or a new one by its name: "sgd", "adam", "adamw" or "rmsprop".
+
+    >>> optimizer_named("adam").rate
+    0.001
+    """
+    if isinstance(value, Optimizer):
+        return value
+    if not isinstance(value, str) or value not in _BY_NAME:
+        raise ValueError(
+            f"optimizer must be one of {', '.join(_BY_NAME)}, or an optimizer such as SGD(0.01), "
+            f"got {value!r}"
+        )
+    return _BY_NAME[value]()
+
+
+def optimizer_from_dict(described: Any) -> Optimizer:
+    """The optimizer of a ``{"class": …, "config": …}``, without its state."""
+    if not isinstance(described, dict) or described.get("class") not in Optimizer.known:
+        raise ValueError(
+            f"optimizer must be one of {', '.join(Optimizer.known)}, got {described!r}"
+        )
+    config = dict(described["config"])
+    if isinstance(config.get("learning_rate"), dict):
+        config["learning_rate"] = schedule_from_dict(config["learning_rate"])
+    return Optimizer.known[described["class"]](**config)

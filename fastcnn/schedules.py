@@ -1,0 +1,149 @@
+"""Learning-rate schedules: from the number of an optimizer's step, counted from 0, to a rate.
+
+``steps=None`` stands for all steps of the training that uses the schedule; ``fit`` fills it in.
+
+Sources: I. Loshchilov, F. Hutter, "SGDR", arXiv:1608.03983 (cosine); L. N. Smith, N. Topin,
+"Super-Convergence", arXiv:1708.07120 (one-cycle).
+"""
+
+from __future__ import annotations
+
+import inspect
+from math import cos, pi
+from typing import Any, ClassVar
+
+from fastcnn.scalars import count, number
+
+
+class Schedule:
+    """Base class: ``schedule(step)`` is the rate of that step.
+
+    A subclass keeps its constructor's arguments as attributes of the same names. ``total`` is the
+    number of steps of the training, where ``steps`` is None.
+    """
+
+    known: ClassVar[dict[str, type[Schedule]]] = {}
+    steps: int | None = None
+    total: int | None = None
+
+    def __init_subclass__(cls) -> None:
+        Schedule.known[cls.__name__] = cls
+
+    def __call__(self, step: int) -> float:
+        raise NotImplementedError
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        names = inspect.signature(type(self).__init__).parameters
+        return {name: getattr(self, name) for name in names if name != "self"}
+
+    def progress(self, step: int) -> float:
+        """The share of the steps that lies before ``step``, 0 at the first and 1 at the last."""
+        steps = self.steps if self.steps is not None else self.total
+        if steps is None:
+            raise ValueError(f"steps must be given where no fit fills it in, got None in {self!r}")
+        return min(step / max(steps - 1, 1), 1.0)
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{name}={value!r}" for name, value in self.config().items())
+        return f"{type(self).__name__}({told})"
+
+
+class Constant(Schedule):
+    """The same rate at every step.
+
+    >>> Constant(0.1)(1000)
+    0.1
+    """
+
+    def __init__(self, rate: float) -> None:
+        self.rate = number("rate", rate)
+
+    def __call__(self, step: int) -> float:
+        return self.rate
+
+
+class Step(Schedule):
+    """A rate that is multiplied by ``factor`` after each ``every`` steps.
+
+    >>> schedule = Step(0.1, every=10, factor=0.5)
+    >>> schedule(9), schedule(10), schedule(20)
+    (0.1, 0.05, 0.025)
+    """
+
+    def __init__(self, rate: float, every: int, factor: float = 0.1) -> None:
+        self.rate = number("rate", rate)
+        self.every = count("every", every)
+        self.factor = number("factor", factor)
+
+    def __call__(self, step: int) -> float:
+        return self.rate * self.factor ** (step // self.every)
+
+
+class Cosine(Schedule):
+    """From ``rate`` down to ``final`` along half a cosine, after ``warmup`` steps up to it.
+
+    >>> schedule = Cosine(0.1, steps=11)
+    >>> [round(schedule(step), 4) for step in (0, 5, 10, 20)]
+    [0.1, 0.05, 0.0, 0.0]
+    """
+
+    def __init__(
+        self, rate: float, steps: int | None = None, warmup: int = 0, final: float = 0.0
+    ) -> None:
+        self.rate = number("rate", rate)
+        self.steps = None if steps is None else count("steps", steps)
+        self.warmup = count("warmup", warmup, least=0)
+        self.final = number("final", final)
+
+    def __call__(self, step: int) -> float:
+        if step < self.warmup:
+            return self.rate * (step + 1) / (self.warmup + 1)
+        start = self.progress(self.warmup)
+        done = (self.progress(step) - start) / (1 - start) if start < 1 else 1.0
+        return _half_cosine(self.rate, self.final, done)
+
+
+class OneCycle(Schedule):
+    """Up from ``rate / start`` to ``rate`` in the first part, then down to ``rate / end``.
+
+    Both ways along half a cosine; ``rise`` is the first part's share of the steps.
+
+    >>> schedule = OneCycle(0.1, steps=11, rise=0.3, start=10)
+    >>> [round(schedule(step), 4) for step in (0, 3, 10)]
+    [0.01, 0.1, 0.0]
+    """
+
+    def __init__(
+        self,
+        rate: float,
+        steps: int | None = None,
+        rise: float = 0.3,
+        start: float = 25.0,
+        end: float = 1e4,
+    ) -> None:
+        self.rate = number("rate", rate)
+        self.steps = None if steps is None else count("steps", steps)
+        self.rise = number("rise", rise)
+        if not 0 < self.rise < 1:
+            raise ValueError(f"rise must be above 0 and below 1, got {rise!r}")
+        self.start, self.end = number("start", start), number("end", end)
+        if min(self.start, self.end) <= 0:
+            raise ValueError(f"start and end must be above 0, got {start!r} and {end!r}")
+
+    def __call__(self, step: int) -> float:
+        done = self.progress(step)
+        if done < self.rise:
+            return _half_cosine(self.rate / self.start, self.rate, done / self.rise)
+        return _half_cosine(self.rate, self.rate / self.end, (done - self.rise) / (1 - self.rise))
+
+
+def schedule_from_dict(described: Any) -> Schedule:
+    """The schedule of a ``{"class": …, "config": …}``; ``ValueError`` for an unknown one."""
+    if not isinstance(described, dict) or described.get("class") not in Schedule.known:
+        raise ValueError(f"schedule must be one of {', '.join(Schedule.known)}, got {described!r}")
+    return Schedule.known[described["class"]](**described["config"])
+
+
+def _half_cosine(first: float, last: float, done: float) -> float:
+    return last + (first - last) * (1 + cos(pi * done)) / 2

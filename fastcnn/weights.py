@@ -1,0 +1,52 @@
+"""A model's parameters in one flat array, and their gradients in another.
+
+So an optimizer's step does not depend on the number of layers. Each layer's arrays are views; each
+starts on a cache line of its own. The gaps between them stay 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastcnn.arguments import Array
+from fastcnn.layers import Layer
+
+_LINE = 64  # bytes of a cache line
+
+
+class Weights:
+    """The parameters of built layers, moved into one array.
+
+    Attributes:
+        parameters, gradient: flat, of one size and dtype.
+        gradients: for each layer its gradients by name, as views of ``gradient``.
+    """
+
+    def __init__(self, layers: Sequence[Layer], dtype: np.dtype[Any]) -> None:
+        step = _LINE // dtype.itemsize
+        size = sum(
+            -(-array.size // step) * step for layer in layers for array in layer.parameters.values()
+        )
+        self.parameters, self.gradient = _aligned(size, dtype), _aligned(size, dtype)
+        self.gradients: list[dict[str, Array]] = []
+        first = 0
+        for layer in layers:
+            views: dict[str, Array] = {}
+            gradients: dict[str, Array] = {}
+            for name, array in layer.parameters.items():
+                part = slice(first, first + array.size)
+                views[name] = self.parameters[part].reshape(array.shape)
+                views[name][...] = array
+                gradients[name] = self.gradient[part].reshape(array.shape)
+                first += -(-array.size // step) * step
+            layer.adopt(views)
+            self.gradients.append(gradients)
+
+
+def _aligned(size: int, dtype: np.dtype[Any]) -> Array:
+    memory = np.zeros(size * dtype.itemsize + _LINE, np.uint8)
+    offset = -memory.ctypes.data % _LINE
+    return memory[offset : offset + size * dtype.itemsize].view(dtype)

@@ -1,0 +1,310 @@
+"""Kernels on arrays laid against inaccessible memory, held against the specification.
+
+    python tests/guarded.py           the whole matrix, for this processor
+    python tests/guarded.py --all     also for the narrower instruction sets that it has
+
+Every array that a kernel sees, arguments, results and scratch alike, has pages of its own between
+two that must not be touched. In one run it begins right after the first of these, in another it
+ends right before the last; an access beyond it ends the process with SIGSEGV. New memory holds
+NaN, so that a number read before it is written shows in the results.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import mmap
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from importlib import import_module
+from itertools import islice, product
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import typer
+from processes import python
+
+import fastcnn
+from fastcnn import kernels
+from fastcnn.arguments import Array
+from fastcnn.augmentation import blend_numpy, cut_out_numpy
+from fastcnn.comparison.bounds import bounds
+from fastcnn.comparison.check import EXACT_MODES, REFERENCE, call
+from fastcnn.comparison.data import make_arrays
+from fastcnn.comparison.problems import ARTICLE_NET, DTYPES, Case, Problem, cases
+from fastcnn.engines import replaced
+from fastcnn.geometry import conv_geometry, pool_geometry
+from fastcnn.kernels import arrays as seam
+from fastcnn.kernels import augmentation as kernels_of_augmentation
+from fastcnn.kernels import jit, simd, threads
+
+Border = Literal["first", "last"]
+"""Which number of an array has inaccessible memory for a neighbour."""
+
+CHANNELS = (*range(1, 11), 15, 16, 17, 31, 32, 33, 34, 65)
+WIDTHS = (*range(1, 18), 27, 28, 29)
+KERNELS = ((3, 3), (1, 1), (2, 3), (1, 2), (3, 1))
+STRIDES = ((1, 1), (2, 1), (1, 1), (1, 2), (3, 2), (2, 3))
+PADDINGS = ("same", "valid", ((1, 2), (0, 3)), (0, 1))
+DILATIONS = ((1, 1), (1, 1), (2, 1), (1, 1), (1, 2))
+BATCHES = (1, 2, 3, 5, 6, 7, 13, 14, 15)
+
+# Numba's environment for the instruction sets below that of a processor.
+_AVX2 = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""}
+_SSE2 = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": ""}
+_BELOW: dict[str, dict[str, dict[str, str]]] = {
+    "avx512": {"avx2": _AVX2, "sse2": _SSE2},
+    "avx2": {"sse2": _SSE2},
+}
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_NO_ACCESS = 0
+
+
+def guarded(shape: tuple[int, ...], dtype: Any, border: Border) -> Array:
+    """A new array between inaccessible pages, with one of its ends at the border."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    room = max(1, math.ceil(size / mmap.PAGESIZE)) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, room + 2 * mmap.PAGESIZE)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    for page in (address, address + mmap.PAGESIZE + room):
+        if _LIBC.mprotect(ctypes.c_void_p(page), ctypes.c_size_t(mmap.PAGESIZE), _NO_ACCESS):
+            raise OSError(ctypes.get_errno(), "mprotect failed")
+    offset = mmap.PAGESIZE + (0 if border == "first" else room - size)
+    array: Array = np.ndarray(shape, dtype, memory, offset)  # keeps the memory alive
+    if array.dtype.kind == "f":
+        array[...] = np.nan
+    return array
+
+
+def guarded_copy(array: Array, border: Border) -> Array:
+    """A read-only copy of ``array`` between inaccessible pages."""
+    copy = guarded(array.shape, array.dtype, border)
+    copy[...] = array
+    copy.setflags(write=False)
+    return copy
+
+
+def instruction_sets() -> dict[str, dict[str, str]]:
+    """What Numba can compile for on this processor, by the environment that makes it do so."""
+    host = simd.registers().isa
+    return {host: {}, **_BELOW.get(host, {})}
+
+
+def matrix(dtypes: Sequence[str] = DTYPES, share: int = 1) -> Iterator[Case]:
+    """The cases, or one of ``share`` for each operation: the project's own, then remainders."""
+    ours = dict.fromkeys(case.problem for case in cases() if case.problem.op != ARTICLE_NET)
+    by_op: dict[str, list[Problem]] = {}
+    for problem in (*ours, *_layers(), *_poolings(), *_dense(), *_elements()):
+        by_op.setdefault(problem.op, []).append(problem)
+    for problems in by_op.values():
+        for problem in islice(problems, 0, None, share):
+            for dtype in dtypes:
+                yield Case(problem, dtype, problem.modes[0])
+
+
+def _layers() -> Iterator[Problem]:
+    """Convolutions with each number of channels on rows of each width."""
+    for k, (ic, width) in enumerate(product(CHANNELS, WIDTHS)):
+        oc = CHANNELS[7 * k % len(CHANNELS)]
+        kernel, stride, dilation = KERNELS[k % 5], STRIDES[k % 6], DILATIONS[k // 3 % 5]
+        parameters = {"stride": stride, "dilation": dilation, "padding": PADDINGS[k % 4]}
+        x = (1 + k % 3, 2 + k // 4 % 4, width)
+        yield from _layer(f"{ic}-to-{oc}-on-{width}", (*x, ic), (*kernel, ic, oc), parameters)
+        if ic > 1 and k % 2:
+            times = 1 + (k % 3 == 0)
+            depthwise = {**parameters, "groups": ic}
+            w = (*kernel, 1, ic * times)
+            yield from _layer(f"depthwise-{ic}-on-{width}", (*x, ic), w, depthwise)
+        if ic < 32 and k % 3 == 0:
+            groups = 2 + k % 2
+            w = (*kernel, ic, groups * oc)
+            grouped = {**parameters, "groups": groups}
+            yield from _layer(f"{groups}-groups-on-{width}", (*x, groups * ic), w, grouped)
+
+    # Pixels a multiple of 2 KiB apart are laid out with gaps between them.
+    for k, oc in enumerate((3, 17, 33)):
+        x, w = (2, 3, 4 + k, 512), (1 + k, 2, 512, oc)
+        parameters = {"stride": (1, 1 + k), "dilation": (1, 1), "padding": PADDINGS[k]}
+        yield from _layer(f"512-to-{oc}", x, w, parameters)
+
+
+def _layer(
+    label: str, x: tuple[int, ...], w: tuple[int, ...], parameters: dict[str, Any]
+) -> Iterator[Problem]:
+    reach = [(k - 1) * d + 1 for k, d in zip(w, parameters["dilation"], strict=False)]
+    if reach[0] > x[1] or reach[1] > x[2]:  # no output without padding
+        parameters = parameters | {"padding": "same"}
+    g = conv_geometry(x, w, **parameters)
+    label = f"{label}-by-{w[0]}x{w[1]}"
+    relu = {"activation": "relu"} if x[2] % 2 else {}
+    yield Problem("conv2d", label, {"x": x, "w": w, "b": w[3:]}, parameters | relu, g)
+    yield Problem("conv2d_backward", label, {"dy": g.output_shape, "x": x, "w": w}, parameters, g)
+
+
+def _poolings() -> Iterator[Problem]:
+    sizes, strides = ((2, 2), (3, 3), (2, 3), (3, 1)), ((2, 2), (1, 2), (2, 1), (3, 3), (1, 1))
+    for k, (channels, width) in enumerate(product(CHANNELS, WIDTHS)):
+        x = (1 + k % 2, 3 + k % 3, width, channels)
+        padding = ((1, 0), (0, 1)) if k % 3 else "same"
+        parameters = {"size": sizes[k % 4], "stride": strides[k % 5], "padding": padding}
+        if parameters["size"][1] == 1 or width == 1:
+            parameters["padding"] = "same"
+        g = pool_geometry(x, **parameters)
+        kind = ("max", "avg", "min", "max")[k // 4 % 4]
+        label = f"{channels}-on-{width}"
+        modes = ("exact",) if kind == "avg" else ("special",)
+        yield Problem(f"{kind}_pool2d", label, {"x": x}, parameters, g, modes)
+        dy = {"dy": g.output_shape, "x": x}
+        yield Problem(f"{kind}_pool2d_backward", label, dy, parameters, g, modes)
+
+
+def _dense() -> Iterator[Problem]:
+    for k, (outputs, n) in enumerate(product(CHANNELS, BATCHES)):
+        inputs = CHANNELS[5 * k % len(CHANNELS)]
+        label = f"{n}x{inputs}-to-{outputs}"
+        layer = {"x": (n, inputs), "w": (inputs, outputs)}
+        relu = {"activation": "relu"} if k % 2 else {}
+        yield Problem("dense", label, layer | {"b": (outputs,)}, relu)
+        yield Problem("dense_backward", label, {"dy": (n, outputs)} | layer)
+
+
+def _elements() -> Iterator[Problem]:
+    for classes in CHANNELS:
+        rows, label = (1 + classes % 3, classes), f"{classes}"
+        for op in ("softmax", "log_softmax"):
+            yield Problem(op, label, {"x": rows}, modes=("float",))
+            yield Problem(f"{op}_backward", label, {"dy": rows, "x": rows}, modes=("float",))
+        scores = {"logits": rows, "labels": rows[:1]}
+        for op in ("cross_entropy", "cross_entropy_backward"):
+            yield Problem(op, label, scores, {"reduction": "none"}, modes=("float",))
+        yield Problem("relu", label, {"x": (classes,)}, modes=("special",))
+        yield Problem("relu_backward", label, {"dy": (classes,), "x": (classes,)})
+
+
+def run_here(chosen: Iterable[Case]) -> int:
+    """Run the cases in this process, each name printed before it; how many there were."""
+    fastcnn.set_num_threads(1)
+    loops = ("conv2d", "conv2d_input_gradient", "conv2d_filter_gradient")
+    count = 0
+    for case in chosen:
+        values = make_arrays(case, 0)
+        expected = call(case.problem, values, REFERENCE)
+        allowed = (
+            [np.zeros(y.shape) for y in expected]
+            if case.mode in EXACT_MODES
+            else bounds(case.problem, values, expected)
+        )
+        for border in ("first", "last"):
+            _use_memory(border)
+            inputs = {name: guarded_copy(array, border) for name, array in values.items()}
+            print(f"{case.name} with its {border} number at the border", flush=True)
+            _compare(case, call(case.problem, inputs, "numba"), expected, allowed)
+            if case.problem.op in ("conv2d", "conv2d_backward"):
+                # The registry has the loops behind the tiles.
+                with ExitStack() as stack:
+                    for op in loops:
+                        stack.enter_context(replaced(op, "numba", getattr(kernels, op)))
+                    _compare(case, call(case.problem, inputs, "numba"), expected, allowed)
+        count += 1
+    _wait_as_a_worker_does()
+    _move_images()
+    return count
+
+
+def _use_memory(border: Border) -> None:
+    seam.allocate = lambda shape, dtype: guarded(shape, dtype, border)
+
+
+def _compare(
+    case: Case, found: Sequence[Array], expected: Sequence[Array], allowed: Sequence[Array]
+) -> None:
+    for a, b, bound in zip(found, expected, allowed, strict=True):
+        assert a.shape == b.shape, case.name
+        assert a.dtype == b.dtype, case.name
+        with np.errstate(invalid="ignore"):
+            agree = (a == b) | (np.isnan(a) & np.isnan(b)) | (abs(a - b) <= bound)
+        assert agree.all(), f"{case.name}: {a[~agree][:5]}, not {b[~agree][:5]}"
+
+
+def _wait_as_a_worker_does() -> None:
+    """The kernel that only threads run, on the words that they share."""
+    for border in ("first", "last"):
+        words = guarded((2 * threads._LINE,), np.int64, border)
+        words[...] = 0
+        assert threads._watch(words, 7, threads._GO, 0, 2) == 0
+        assert list(np.flatnonzero(words)) == [threads._DONE]
+
+
+def _move_images() -> None:
+    """The kernels of augmentation, with windows and maps that reach beyond the images."""
+    rng = np.random.default_rng(0)
+    sides = product((1, 2, 3, 4, 17), (1, 2, 5, 16, 17), ("uint8", *DTYPES))
+    for channels, width, dtype in sides:
+        images = rng.integers(0, 256, (9, 6, width, channels)).astype(dtype)
+        places, flips = rng.integers(-9, 10, (9, 2)), rng.random(9) < 0.5
+        maps = rng.uniform(-1, 1, (9, 2, 3)) * [1, 1, 5] + [0, 0, 3]
+        maps[:3] = [[1, 0, 0], [0, 1, 0]]  # as they are
+        maps[3:6] = [[1, 0, 0], [0, -1, width - 1]]  # mirrored
+        maps = np.rint(maps * 65536).astype(np.int64)
+        for border, size in product(("first", "last"), ((6, width), (4, 11))):
+            print(f"augmentation of {images.shape}, {dtype}, {border}", flush=True)
+            _use_memory(border)
+            given = [guarded_copy(array, border) for array in (images, places, flips, maps)]
+            cut = kernels_of_augmentation.cut_out(given[0], size, given[1], given[2], 6)
+            np.testing.assert_array_equal(cut, cut_out_numpy(images, size, places, flips, 6))
+            mixed = kernels_of_augmentation.blend(given[0], size, given[3], 6)
+            reference = blend_numpy(images, size, maps, 6)
+            if dtype == "uint8":
+                np.testing.assert_array_equal(mixed, reference)
+            else:
+                tolerance = 256 * 64 * np.finfo(dtype).eps
+                np.testing.assert_allclose(mixed, reference, rtol=0, atol=tolerance)
+
+
+def compiled() -> dict[str, Any]:
+    """All kernels of the package by name: what Numba compiled on its own, not into another."""
+    found = {}
+    for module in iter_modules(kernels.__path__, "fastcnn.kernels."):
+        for key, value in vars(import_module(module.name)).items():
+            if isinstance(getattr(value, "_cache", None), jit._Cache):
+                found[f"{value.py_func.__module__}.{key}"] = value
+    return found
+
+
+def run(isa: str, dtypes: Sequence[str] = DTYPES, share: int = 1) -> str:
+    """Run the matrix in a process that compiles for ``isa``; ``AssertionError`` if it fails."""
+    done = python(
+        str(Path(__file__).resolve()),
+        "--here",
+        f"--share={share}",
+        *[f"--dtype={dtype}" for dtype in dtypes],
+        check=False,
+        **instruction_sets()[isa],
+    )
+    last = done.stdout.strip().rpartition("\n")[2]
+    assert done.returncode == 0, f"{isa}: exit {done.returncode} at {last}\n{done.stderr[-3000:]}"
+    return last
+
+
+def main(
+    every: Annotated[bool, typer.Option("--all", help="Also for narrower sets.")] = False,
+    here: Annotated[bool, typer.Option("--here", help="In this process.")] = False,
+    dtype: Annotated[list[str] | None, typer.Option(help="float32 and float64 if none.")] = None,
+    share: Annotated[int, typer.Option(help="One problem of so many.")] = 1,
+) -> None:
+    """Run all kernels on arrays that lie against inaccessible memory."""
+    dtypes = dtype or DTYPES
+    if here:
+        count = run_here(matrix(dtypes, share))
+        idle = [name for name, kernel in compiled().items() if not kernel.signatures]
+        assert not idle, f"kernels that no case ran: {', '.join(idle)}"
+        print(f"{simd.registers().isa}: {count} cases without a fault")
+        return
+    for isa in instruction_sets() if every else list(instruction_sets())[:1]:
+        print(run(isa, dtypes, share))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,173 @@
+"""What is compiled, how often, and what becomes of it in later processes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from processes import SOURCE, python
+
+SPECIALISATIONS = 100
+"""Upper bound of what the whole matrix of problems compiles, both dtypes together."""
+
+COUNTS = """
+import gc
+from numba.core.dispatcher import Dispatcher
+from fastcnn.kernels.jit import _Cache
+
+def counts():
+    "Specialisations, and how many of them came from the cache and were compiled."
+    found = [o for o in gc.get_objects() if isinstance(o, Dispatcher)]
+    found = [o for o in found if isinstance(o._cache, _Cache)]
+    hits = sum(sum(kernel.stats.cache_hits.values()) for kernel in found)
+    misses = sum(sum(kernel.stats.cache_misses.values()) for kernel in found)
+    return sum(len(kernel.signatures) for kernel in found), hits, misses
+"""
+
+MATRIX = (
+    COUNTS
+    + """
+import numpy as np
+from fastcnn.comparison.check import call
+from fastcnn.comparison.data import make_arrays
+from fastcnn.comparison.problems import ARTICLE_NET, cases
+
+def of_every_kind(array):
+    yield array.copy()
+    yield np.asfortranarray(array)
+    yield np.repeat(array, 2, axis=0)[::2]
+    yield array[::-1][::-1] if array.ndim else array
+    yield array.astype(array.dtype.newbyteorder())
+
+seen = set()
+for case in cases():
+    if case.problem.op != ARTICLE_NET and (case.problem, case.dtype) not in seen:
+        seen.add((case.problem, case.dtype))
+        call(case.problem, make_arrays(case, 0), "numba")
+print(*counts())
+for case in cases(quick=True):
+    if case.mode == case.problem.modes[0] and case.problem.op != ARTICLE_NET:
+        kinds = {name: of_every_kind(array) for name, array in make_arrays(case, 0).items()}
+        for arrays in zip(*kinds.values(), strict=True):
+            call(case.problem, dict(zip(kinds, arrays, strict=True)), "numba")
+print(*counts())
+"""
+)
+
+
+def matrix() -> list[list[int]]:
+    lines = python("-c", MATRIX).stdout.splitlines()
+    return [[int(number) for number in line.split()] for line in lines]
+
+
+def test_specialisations_are_few_and_compiled_once_for_all_processes() -> None:
+    (once, hits, misses), with_other_layouts = matrix()
+    assert 20 < once == hits + misses
+    assert once <= SPECIALISATIONS
+    # Read-only, Fortran-ordered, strided, reversed and byte-swapped arrays compile nothing new.
+    assert with_other_layouts == [once, hits, misses]
+    if misses:  # all of it is in the cache now
+        (again, hits, misses), _ = matrix()
+        assert (again, hits, misses) == (once, once, 0)
+
+
+# The cache's life, on a copy of the package and a few kernels.
+
+SMALL = (
+    COUNTS
+    + """
+import numpy as np
+import fastcnn
+
+x, w = np.arange(12, dtype=np.float32).reshape(3, 4), np.ones((4, 5), np.float32)
+y = fastcnn.dense(x, w, engine="numba")
+np.testing.assert_array_equal(y, x @ w)
+np.testing.assert_array_equal(fastcnn.relu(x - 5, engine="numba"), np.maximum(x - 5, 0))
+print(*counts())
+"""
+)
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of the package that has compiled nothing yet; the folder that holds it."""
+    shutil.copytree(
+        SOURCE / "fastcnn",
+        tmp_path / "fastcnn",
+        ignore=shutil.ignore_patterns("__pycache__", "mnist"),
+    )
+    return tmp_path
+
+
+def small(package: Path, folder: str = "", **environment: str) -> list[int]:
+    """Specialisations, hits and misses of a new process; an empty folder means the package's."""
+    done = python("-c", SMALL, source=package, NUMBA_CACHE_DIR=folder, **environment)
+    assert done.stderr == ""
+    return [int(number) for number in done.stdout.split()]
+
+
+def entries(package: Path) -> list[Path]:
+    """Numba's files: an index for each kernel, and the compiled code of each specialisation."""
+    return [path for path in package.rglob("*") if path.suffix in (".nbi", ".nbc")]
+
+
+def test_cache_serves_until_a_helper_is_edited_or_it_breaks(package: Path, tmp_path: Path) -> None:
+    number, hits, misses = small(package)
+    assert (hits, misses) == (0, number)
+    assert number > 1
+    assert small(package) == [number, number, 0]
+
+    # The kernels that run here stand in other files than this one.
+    helper = package / "fastcnn" / "kernels" / "simd.py"
+    helper.write_text(helper.read_text("utf-8") + "\n# edited\n", "utf-8")
+    assert small(package) == [number, 0, number]
+    assert small(package) == [number, number, 0]
+
+    for path in entries(package):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert small(package) == [number, 0, number]
+
+    for path in entries(package):
+        path.write_bytes(b"")
+    assert small(package)[0] == number
+
+    # A folder of the user's choice comes first.
+    elsewhere = tmp_path / "elsewhere"
+    before = len(entries(package / "fastcnn"))
+    assert small(package, folder=str(elsewhere)) == [number, 0, number]
+    assert len(entries(elsewhere)) >= number
+    assert len(entries(package / "fastcnn")) == before
+
+
+def test_kernels_run_where_nothing_can_be_written(package: Path) -> None:
+    """As in a read-only installation of a user without a home: a file bars each folder."""
+    (package / "fastcnn" / "kernels" / "__pycache__").write_bytes(b"")
+    nowhere = str(package / "fastcnn" / "version.py" / "folder")
+    assert small(package, nowhere, XDG_CACHE_HOME=nowhere, HOME=nowhere) == [0, 0, 0]  # of ours
+    assert entries(package) == []
+
+
+STAMP = """
+from pathlib import Path
+from fastcnn.kernels import jit
+
+def stamp():
+    jit.source_stamp.cache_clear()
+    return jit.source_stamp()
+
+before = stamp()
+assert stamp() == before
+for path in [*jit._PACKAGE.glob("kernels/*.py"), jit._PACKAGE / "geometry.py"]:
+    text = path.read_bytes()
+    path.write_bytes(text + b"# edited")
+    assert stamp() != before, path
+    path.write_bytes(text)
+    assert stamp() == before, path
+(jit._PACKAGE / "ops.py").write_bytes(b"")
+assert stamp() == before, "what no kernel reads compiles nothing anew"
+"""
+
+
+def test_every_file_that_kernels_are_made_of_is_in_the_stamp(package: Path) -> None:
+    python("-c", STAMP, source=package)

@@ -1,0 +1,295 @@
+"""The compiled kernels by themselves: loops behind the tiles, remainders, what is not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from llvmlite import binding
+from numba.core import config
+
+import fastcnn
+from fastcnn import kernels, naive
+from fastcnn.arguments import Array
+from fastcnn.comparison.data import make_arrays
+from fastcnn.comparison.problems import Case, cases
+from fastcnn.kernels import contraction, simd
+from fastcnn.kernels.simd import Registers, registers
+
+LAYERS = ("conv2d", "conv2d_input_gradient", "conv2d_filter_gradient")
+
+
+def integers(seed: int, *shape: int, dtype: str = "float32") -> Array:
+    """Small integers, so that every sum of products is exact in any order."""
+    drawn = np.random.default_rng([seed, *shape]).integers(-4, 5, shape)
+    return np.asarray(drawn, dtype)
+
+
+# The loops: the registry has them behind the tiles, so they are called directly.
+
+
+def convolutions(op: str) -> list[Any]:
+    exact = [case for case in cases([op]) if case.mode == "exact"]
+    return [pytest.param(case, id=case.name) for case in exact]
+
+
+@pytest.mark.parametrize("case", convolutions("conv2d"))
+def test_loops_forward(case: Case) -> None:
+    arrays, g = make_arrays(case, 3), case.problem.geometry
+    given = (arrays["x"], arrays["w"], arrays.get("b"), case.problem.parameters.get("activation"))
+    reference = naive.conv2d(*given, g)
+    fast = kernels.conv2d(*given, g)
+    assert fast.dtype == reference.dtype
+    np.testing.assert_array_equal(fast, reference)
+
+
+@pytest.mark.parametrize("case", convolutions("conv2d_input_gradient"))
+def test_loops_for_the_gradient_of_the_input(case: Case) -> None:
+    arrays, g = make_arrays(case, 3), case.problem.geometry
+    reference = naive.conv2d_input_gradient(arrays["dy"], arrays["w"], g)
+    fast = kernels.conv2d_input_gradient(arrays["dy"], arrays["w"], g)
+    assert fast.dtype == reference.dtype
+    np.testing.assert_array_equal(fast, reference)
+
+
+@pytest.mark.parametrize("case", convolutions("conv2d_filter_gradient"))
+def test_loops_for_the_gradient_of_the_filters_and_the_bias(case: Case) -> None:
+    arrays, g = make_arrays(case, 3), case.problem.geometry
+    reference = naive.conv2d_filter_gradient(arrays["dy"], arrays["x"], g)
+    fast = kernels.conv2d_filter_gradient(arrays["dy"], arrays["x"], g)
+    assert fast.dtype == reference.dtype
+    np.testing.assert_array_equal(fast, reference)
+    np.testing.assert_array_equal(
+        kernels.conv2d_bias_gradient(arrays["dy"], g), naive.conv2d_bias_gradient(arrays["dy"], g)
+    )
+
+
+# Infinity and NaN: padding is skipped, not multiplied by zero.
+
+NOT_FINITE = {
+    # Images many against filters few, and the other way round: the two places where it is checked.
+    "plain": ((2, 7, 6, 3), (3, 2, 3, 5), {}),
+    "wide-filters": ((1, 3, 4, 6), (3, 4, 6, 17), {}),
+    "strided": ((1, 7, 8, 2), (3, 3, 2, 4), {"stride": (2, 3)}),
+    "dilated": ((1, 7, 8, 2), (3, 2, 2, 4), {"dilation": (2, 3)}),
+    "grouped": ((1, 5, 6, 6), (2, 3, 3, 4), {"groups": 2}),
+    "depthwise": ((1, 5, 6, 17), (3, 3, 1, 17), {"groups": 17}),
+    "pointwise": ((1, 5, 6, 3), (1, 1, 3, 7), {}),
+}
+PADDINGS = ("valid", "same", ((1, 0), (0, 2)))
+VALUES = (np.inf, -np.inf, np.nan)
+
+
+def spoiled(array: Array, value: float) -> Iterator[Array]:
+    """Copies with the value at one end, at the other, or in the middle."""
+    for place in (0, array.size // 2, array.size - 1):
+        copy = array.copy()
+        copy.reshape(-1)[place] = value
+        yield copy
+
+
+def assert_same(call: Callable[[str], Any]) -> None:
+    with np.errstate(invalid="ignore"):
+        reference, fast = call("naive"), call("numba")
+    np.testing.assert_array_equal(fast, reference)
+
+
+@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize("padding", PADDINGS, ids=str)
+@pytest.mark.parametrize("layer", NOT_FINITE)
+def test_what_is_not_finite_goes_where_the_specification_says(
+    layer: str, padding: Any, value: float
+) -> None:
+    x_shape, w_shape, parameters = NOT_FINITE[layer]
+    x, w, b = integers(1, *x_shape), integers(2, *w_shape), integers(3, w_shape[3])
+    given: dict[str, Any] = parameters | {"padding": padding}
+    dy = integers(4, *fastcnn.conv2d(x, w, **given).shape)
+    for bad in spoiled(w, value):
+        assert_same(lambda e, w=bad: fastcnn.conv2d(x, w, b, **given, engine=e))
+        assert_same(lambda e, w=bad: fastcnn.conv2d(x, w, b, activation="relu", **given, engine=e))
+        assert_same(
+            lambda e, w=bad: fastcnn.conv2d_input_gradient(dy, w, x_shape, **given, engine=e)
+        )
+    for bad in spoiled(x, value):
+        assert_same(lambda e, x=bad: fastcnn.conv2d(x, w, b, **given, engine=e))
+        assert_same(
+            lambda e, x=bad: fastcnn.conv2d_filter_gradient(dy, x, w_shape[:2], **given, engine=e)
+        )
+    for bad in spoiled(dy, value):
+        assert_same(
+            lambda e, dy=bad: fastcnn.conv2d_filter_gradient(dy, x, w_shape[:2], **given, engine=e)
+        )
+        assert_same(
+            lambda e, dy=bad: fastcnn.conv2d_input_gradient(dy, w, x_shape, **given, engine=e)
+        )
+
+
+def test_an_infinite_tap_over_the_padding_leaves_the_border_finite() -> None:
+    """The case that multiplying by zeros gets wrong, written out."""
+    x, w = np.ones((1, 3, 4, 1), np.float32), np.ones((3, 3, 1, 1), np.float32)
+    w[0, 0] = np.inf
+    y = fastcnn.conv2d(x, w, padding=1, engine="numba")[0, :, :, 0]
+    np.testing.assert_array_equal(np.isfinite(y[0]), True)
+    np.testing.assert_array_equal(np.isfinite(y[:, 0]), True)
+    np.testing.assert_array_equal(y[1:, 1:], np.inf)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("columns", [1, 3, 8, 17, 33])
+def test_relu_keeps_nan(columns: int, dtype: str) -> None:
+    x = np.array([[np.nan, -1], [2, -np.inf], [-0.0, np.inf]], dtype)
+    w = np.full((2, columns), 0.5, dtype)
+    y = fastcnn.dense(x, w, activation="relu", engine="numba")
+    np.testing.assert_array_equal(y, np.repeat([[np.nan], [0], [np.inf]], columns, axis=1))
+    image, filters = x.reshape(1, 3, 1, 2), w.reshape(1, 1, 2, columns)
+    np.testing.assert_array_equal(
+        fastcnn.conv2d(image, filters, activation="relu", engine="numba")[0, :, 0], y
+    )
+    np.testing.assert_array_equal(
+        fastcnn.relu(x, engine="numba"), [[np.nan, 0], [2, 0], [0, np.inf]]
+    )
+
+
+# Remainders, by name: how many rows and columns are left for the last tile.
+
+
+def around(side: int) -> dict[str, int]:
+    """Extents by how they lie to one side of a tile."""
+    half = max(side // 2, 1)
+    return {
+        "one": 1,
+        "half": half,
+        "half_gt": half + 1,
+        "lt": max(side - 1, 1),
+        "eq": side,
+        "gt": side + 1,
+        "div": 3 * side,
+        "div_lt": 3 * side - 1,
+        "div_gt": 3 * side + 1,
+    }
+
+
+def lanes(dtype: str) -> int:
+    return registers().vector_bytes // np.dtype(dtype).itemsize
+
+
+def columns_of(name: str, dtype: str) -> int:
+    unit, _, place = name.partition("-")
+    side = lanes(dtype) * (registers().tile_vectors if unit == "tile" else 1)
+    return around(side)[place]
+
+
+ROWS = [*around(2), "parts"]
+COLUMNS = [f"{unit}-{place}" for unit in ("vector", "tile") for place in around(2)]
+
+
+def rows_of(name: str) -> int:
+    side = registers().tile_rows
+    # More tiles than one item holds, and one row more.
+    return contraction.PART * side + 1 if name == "parts" else around(side)[name]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("columns_name", COLUMNS)
+@pytest.mark.parametrize("rows_name", ROWS)
+def test_remainders(rows_name: str, columns_name: str, dtype: str) -> None:
+    rows, columns = rows_of(rows_name), columns_of(columns_name, dtype)
+    many, few = integers(1, rows, 3, dtype=dtype), integers(2, 3, columns, dtype=dtype)
+    wide, b = integers(3, rows, columns, dtype=dtype), integers(4, columns, dtype=dtype)
+
+    # Rows are samples, or inputs; columns are outputs.
+    np.testing.assert_array_equal(fastcnn.dense(many, few, b, engine="numba"), many @ few + b)
+    dx, dw, db = fastcnn.dense_backward(wide, many, few, engine="numba")
+    np.testing.assert_array_equal(dx, wide @ few.T)
+    np.testing.assert_array_equal(dw, many.T @ wide)
+    np.testing.assert_array_equal(db, wide.sum(axis=0))
+
+    # Rows are pixels, columns output channels; then columns are input channels.
+    x, w = many.reshape(1, 1, rows, 3), few.reshape(1, 1, 3, columns)
+    y = fastcnn.conv2d(x, w, b, engine="numba")
+    np.testing.assert_array_equal(y[0, 0], many @ few + b)
+    w = few.T.reshape(1, 1, columns, 3)
+    dx = fastcnn.conv2d_input_gradient(x, w, (1, 1, rows, columns), engine="numba")
+    np.testing.assert_array_equal(dx[0, 0], many @ few)
+
+    # Rows are input channels, columns output channels.
+    x, dy = many.T.reshape(1, 3, 1, rows), few.reshape(1, 3, 1, columns)
+    dw = fastcnn.conv2d_filter_gradient(dy, x, 1, engine="numba")
+    np.testing.assert_array_equal(dw[0, 0], many @ few)
+
+    # Each column its own channel.
+    if columns > 1:
+        x = wide.reshape(1, 1, rows, columns)
+        y = fastcnn.conv2d(x, b.reshape(1, 1, 1, columns), groups=columns, engine="numba")
+        np.testing.assert_array_equal(y[0, 0], wide * b)
+
+
+# The choice of tiles.
+
+KINDS = {
+    "avx512": Registers("avx512", 64, 14, 2),
+    "avx2": Registers("avx2", 32, 6, 2),
+    "sse2": Registers("sse2", 16, 6, 2),
+    "neon": Registers("neon", 16, 14, 2),
+}
+COUNT = {"avx512": 32, "avx2": 16, "sse2": 16, "neon": 32}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("isa", KINDS)
+def test_tile_fits_the_problem_and_the_registers(
+    isa: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contraction, "registers", lambda: KINDS[isa])
+    widest = KINDS[isa].vector_bytes // np.dtype(dtype).itemsize
+    for rows in range(1, 65):
+        for columns in range(1, 131):
+            tile = contraction.tile_for(rows, columns, np.dtype(dtype).itemsize)
+            problem = f"{rows}×{columns}: {tile}"
+            assert min(tile) >= 1, problem
+            assert tile.lanes <= widest, problem
+            assert tile.lanes & (tile.lanes - 1) == 0, problem
+            assert tile.lanes <= 2 or tile.lanes < 2 * columns, problem
+            assert tile.columns == tile.vectors * tile.lanes
+            # Sums alone must leave room for what they are made of.
+            assert tile.rows * tile.vectors < COUNT[isa], problem
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, name: str | None, features: str | None) -> str:
+    """What registers() says under NUMBA_CPU_NAME and NUMBA_CPU_FEATURES."""
+    monkeypatch.setattr(config, "CPU_NAME", name)
+    monkeypatch.setattr(config, "CPU_FEATURES", features)
+    return registers.__wrapped__().isa
+
+
+def test_registers_follow_the_processor_that_numba_compiles_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(simd.platform, "machine", lambda: "x86_64")
+    assert asked(monkeypatch, "skylake-avx512", "") == "avx512"
+    assert asked(monkeypatch, "znver4", None) == "avx512"
+    assert asked(monkeypatch, "haswell", "") == "avx2"
+    assert asked(monkeypatch, "znver2", "") == "avx2"
+    assert asked(monkeypatch, "x86-64", "") == "sse2"
+    assert asked(monkeypatch, "generic", "") == "sse2"
+    assert asked(monkeypatch, "x86-64", "+avx2,+fma") == "avx2"
+    assert asked(monkeypatch, "x86-64", "+avx2") == "sse2"
+    assert asked(monkeypatch, "skylake-avx512", "-avx512f") == "avx2"
+
+    has = dict.fromkeys(("avx2", "fma", "avx512f"), True)
+    monkeypatch.setattr(binding, "get_host_cpu_features", lambda: has)
+    assert asked(monkeypatch, None, None) == "avx512"
+    assert asked(monkeypatch, None, "-avx512f") == "avx2"
+    monkeypatch.setattr(binding, "get_host_cpu_features", lambda: has | {"avx512f": False})
+    assert asked(monkeypatch, None, None) == "avx2"
+    monkeypatch.setattr(binding, "get_host_cpu_features", lambda: has | {"fma": False})
+    assert asked(monkeypatch, None, None) == "sse2"
+
+
+def test_registers_of_other_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simd.platform, "machine", lambda: "arm64")
+    assert registers.__wrapped__().isa == "neon"
+    monkeypatch.setattr(simd.platform, "machine", lambda: "riscv64")
+    assert registers.__wrapped__().isa == "baseline"

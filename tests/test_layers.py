@@ -1,0 +1,249 @@
+"""Layers: shapes, parameters, and gradients against central differences in float64."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from slopes import same, slope
+
+import fastcnn
+from fastcnn.arguments import Array
+from fastcnn.layers import (
+    INITIALIZERS,
+    AvgPool2D,
+    Conv2D,
+    Dense,
+    DepthwiseConv2D,
+    Flatten,
+    GlobalAvgPool2D,
+    GlobalMaxPool2D,
+    Layer,
+    MaxPool2D,
+    MinPool2D,
+    ReLU,
+    Residual,
+    Softmax,
+    infer_stack,
+    layer_from_dict,
+    to_dict,
+)
+
+# A maker of each layer, an input's shape, and the output's.
+Case = tuple[Callable[[], Layer], tuple[int, ...], tuple[int, ...]]
+LAYERS: dict[str, Case] = {
+    "Conv2D": (lambda: Conv2D(3, (2, 3)), (5, 4, 2), (4, 2, 3)),
+    "Conv2D-every-parameter": (
+        lambda: Conv2D(4, (3, 2), (2, 1), ((1, 0), (0, 2)), (1, 2), 2, "relu", False, "he_normal"),
+        (5, 6, 2),
+        (2, 6, 4),
+    ),
+    "DepthwiseConv2D": (
+        lambda: DepthwiseConv2D((2, 3), (1, 2), "same", depth_multiplier=2, activation="relu"),
+        (4, 5, 3),
+        (4, 3, 6),
+    ),
+    "MaxPool2D": (lambda: MaxPool2D((2, 3), (1, 2), (1, 0)), (4, 5, 2), (5, 2, 2)),
+    "MinPool2D": (lambda: MinPool2D((3, 2)), (6, 5, 2), (2, 2, 2)),
+    "AvgPool2D": (lambda: AvgPool2D((2, 3), padding="same"), (5, 4, 2), (3, 2, 2)),
+    "GlobalAvgPool2D": (lambda: GlobalAvgPool2D(), (3, 4, 5), (5,)),
+    "GlobalMaxPool2D": (lambda: GlobalMaxPool2D(), (3, 4, 5), (5,)),
+    "Dense": (lambda: Dense(4), (7,), (4,)),
+    "Dense-relu": (lambda: Dense(5, "relu", use_bias=False), (3,), (5,)),
+    "Flatten": (lambda: Flatten(), (3, 2, 4), (24,)),
+    "ReLU": (lambda: ReLU(), (3, 2, 4), (3, 2, 4)),
+    "Softmax": (lambda: Softmax(), (6,), (6,)),
+    "Residual": (
+        lambda: Residual([Conv2D(2, (3, 2), padding="same", activation="relu"), ReLU()]),
+        (4, 3, 2),
+        (4, 3, 2),
+    ),
+    "Residual-shortcut": (
+        lambda: Residual(
+            [Conv2D(3, 3, 2, "same"), Residual([Conv2D(3, 1)])],
+            [AvgPool2D(2, padding="same"), Conv2D(3, 1)],
+            activation="relu",
+        ),
+        (5, 4, 2),
+        (3, 2, 3),
+    ),
+}
+
+
+def built(name: str) -> tuple[Layer, Array]:
+    make, shape, _ = LAYERS[name]
+    rng = np.random.default_rng(3)
+    layer = make()
+    layer.build(shape, rng, np.float64)
+    for array in layer.parameters.values():
+        array += rng.standard_normal(array.shape) / 10  # no bias is 0
+    return layer, rng.standard_normal((2, *shape))
+
+
+def test_every_layer_is_here() -> None:
+    public = {name for name in Layer.known if not name.startswith("_")}
+    assert {name.split("-")[0] for name in LAYERS} == {
+        name for name in public if Layer.known[name].__module__.startswith("fastcnn.")
+    }
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_shapes(name: str) -> None:
+    layer, x = built(name)
+    _, shape, output = LAYERS[name]
+    assert layer.infer(shape) == layer.output_shape == output
+    y, _ = layer.forward(x, False, None, None)
+    assert y.shape == (2, *output)
+    assert y.dtype == np.float64
+    empty, _ = layer.forward(x[:0], False, None, None)
+    assert empty.shape == (0, *output)
+    specs = layer.parameter_specs(shape)
+    assert {k: v.shape for k, v in specs.items()} == {
+        k: v.shape for k, v in layer.parameters.items()
+    }
+    assert layer.size == sum(v.size for v in layer.parameters.values())
+
+
+@pytest.mark.parametrize("engine", ["naive", None])
+@pytest.mark.parametrize("name", LAYERS)
+def test_gradients_are_slopes(name: str, engine: str | None) -> None:
+    layer, x = built(name)
+
+    def forward(rng_seed: int = 5) -> tuple[Array, Any]:
+        return layer.forward(x, True, np.random.default_rng(rng_seed), "im2col")
+
+    y, _ = forward()
+    dy = np.random.default_rng(4).standard_normal(y.shape)
+
+    def value() -> float:
+        return float((forward()[0] * dy).sum())
+
+    _, saved = layer.forward(x, True, np.random.default_rng(5), engine)
+    kept = dy.copy()
+    dx, gradients = layer.backward(dy, saved, engine)
+    np.testing.assert_array_equal(dy, kept)
+    assert dx is not None
+    same(dx, slope(value, x))
+    assert gradients.keys() == layer.parameters.keys()
+    for key, array in layer.parameters.items():
+        same(gradients[key], slope(value, array))
+    _, alone = layer.backward(dy, saved, engine, needs_dx=False)
+    for key in gradients:
+        np.testing.assert_array_equal(alone[key], gradients[key])
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_config_goes_through_json_and_back(name: str) -> None:
+    layer, x = built(name)
+    text = json.dumps(to_dict(layer))
+    again = layer_from_dict(json.loads(text))
+    assert json.dumps(to_dict(again)) == text
+    assert again.infer(x.shape[1:]) == layer.output_shape
+    assert repr(again) == repr(layer)
+
+
+def test_mistaken_layers() -> None:
+    for make, error, text in [
+        (lambda: Conv2D(0, 3), ValueError, "filters must be at least 1, got 0"),
+        (lambda: Conv2D(2.5, 3), TypeError, "filters must be made of integers, got 2.5"),
+        (lambda: Conv2D(8, (3, 0)), ValueError, r"kernel_size must be at least 1, got \(3, 0\)"),
+        (lambda: Conv2D(8, 3, 0), ValueError, "strides must be at least 1"),
+        (lambda: Conv2D(8, 3, padding="full"), ValueError, "padding must be .* got 'full'"),
+        (lambda: Conv2D(8, 3, dilation=-1), ValueError, "dilation must be at least 1"),
+        (lambda: Conv2D(8, 3, groups=0), ValueError, "groups must be at least 1"),
+        (lambda: Conv2D(8, 3, activation="tanh"), ValueError, "activation .* got 'tanh'.*Tanh"),
+        (lambda: Conv2D(8, 3, use_bias=1), TypeError, "use_bias must be True or False, got 1"),
+        (
+            lambda: Conv2D(8, 3, kernel_initializer="he"),
+            ValueError,
+            "kernel_initializer must be one of .*he_normal.* got 'he'",
+        ),
+        (lambda: DepthwiseConv2D(3, depth_multiplier=0), ValueError, "depth_multiplier"),
+        (lambda: MaxPool2D(0), ValueError, "pool_size must be at least 1, got 0"),
+        (lambda: AvgPool2D(2, "2"), TypeError, "strides must be made of integers, got '2'"),
+        (lambda: MinPool2D(2, padding=-1), ValueError, "padding must not be negative"),
+        (lambda: Dense(-3), ValueError, "units must be at least 1, got -3"),
+        (lambda: Dense(3, "softmax"), ValueError, r"Softmax\(\)"),
+        (lambda: Residual([]), ValueError, "layers must hold at least one layer"),
+        (lambda: Residual([Flatten]), TypeError, "layers must be layers such as Dense"),
+        (lambda: Residual(3), TypeError, "layers must be a list of layers, got 3"),
+    ]:
+        with pytest.raises(error, match=text):
+            make()
+    shared = Conv2D(3, 1)
+    with pytest.raises(ValueError, match="must not hold one layer twice"):
+        Residual([shared, shared])
+    with pytest.raises(ValueError, match="shortcut must have layers of its own"):
+        Residual([shared], [shared])
+
+
+@pytest.mark.parametrize(
+    ("layers", "text"),
+    [
+        ([Conv2D(8, 3), Dense(10)], r"layer 1, Dense\(10\), got .*\(26, 27, 8\).*Flatten\(\)"),
+        ([Flatten(), Conv2D(8, 3)], r"layer 1, Conv2D\(8, 3\), .*needs images \(H, W, C\), got"),
+        ([MaxPool2D(9), MaxPool2D(5)], r"layer 1, MaxPool2D\(pool_size=5\), .*\(3, 3, 1\).*spans"),
+        ([Conv2D(4, 3), Conv2D(4, 3, groups=3)], "layer 1, .*groups must divide .* got 3 for 4"),
+        ([Flatten(), GlobalAvgPool2D()], "layer 1, GlobalAvgPool2D.*needs images"),
+        (
+            [Residual([Conv2D(4, 3)])],
+            r"layer 0, Residual.*its layers give \(26, 27, 4\), its shortcut \(28, 29, 1\)",
+        ),
+        ([Residual([Conv2D(4, 3), Dense(2)])], "layer 0, Residual.*Residual's layer 1, Dense"),
+    ],
+)
+def test_wrong_stack_says_which_layer_what_it_got_and_what_it_needs(
+    layers: list[Layer], text: str
+) -> None:
+    with pytest.raises(ValueError, match=text):
+        infer_stack(layers, (28, 29, 1))
+
+
+@pytest.mark.parametrize("name", INITIALIZERS)
+def test_initializers_have_their_spread(name: str) -> None:
+    layer = Conv2D(40, (5, 3), kernel_initializer=name)
+    layer.build((9, 9, 20), np.random.default_rng(0))
+    w = layer.parameters["w"]
+    fan_in, fan_out = 5 * 3 * 20, 5 * 3 * 40
+    variance = {
+        "zeros": 0.0,
+        "ones": 0.0,
+        "glorot_uniform": 2 / (fan_in + fan_out),
+        "glorot_normal": 2 / (fan_in + fan_out),
+        "he_uniform": 2 / fan_in,
+        "he_normal": 2 / fan_in,
+        "lecun_normal": 1 / fan_in,
+        "article": 1 / fan_in**2,
+    }[name]
+    assert w.dtype == np.float32
+    assert w.var() == pytest.approx(variance, rel=0.05)
+    assert w.mean() == pytest.approx(1.0 if name == "ones" else 0.0, abs=0.05 * variance**0.5)
+    if name.endswith("uniform"):
+        assert np.abs(w).max() <= (3 * variance) ** 0.5
+
+
+def test_article_initializer_is_the_articles() -> None:
+    layer = Conv2D(8, 3, kernel_initializer="article")
+    layer.build((28, 28, 1), np.random.default_rng(0))
+    expected = np.random.default_rng(0).standard_normal((3, 3, 1, 8)) / 9
+    np.testing.assert_array_equal(layer.parameters["w"], expected.astype(np.float32))
+
+
+def test_work_of_a_residual_is_that_of_its_parts() -> None:
+    layer, _ = built("Residual-shortcut")
+    first, inner = Conv2D(3, 3, 2, "same"), Conv2D(3, 1)
+    expected = first.flops((5, 4, 2)) + inner.flops((3, 2, 3)) + Conv2D(3, 1).flops((3, 2, 2))
+    assert layer.flops((5, 4, 2)) == expected > 0
+
+
+def test_activation_in_a_layer_is_the_activation_after_it() -> None:
+    x = np.random.default_rng(0).standard_normal((3, 6, 5, 2)).astype(np.float32)
+    for within, alone in ((Conv2D(4, 3, activation="relu"), Conv2D(4, 3)),):
+        within.build((6, 5, 2), np.random.default_rng(1))
+        alone.build((6, 5, 2), np.random.default_rng(1))
+        y, _ = within.forward(x, False, None, None)
+        z, _ = alone.forward(x, False, None, None)
+        np.testing.assert_array_equal(y, fastcnn.relu(z))

@@ -1,0 +1,102 @@
+"""No kernel touches memory beyond its arrays, whatever the shape and the instruction set.
+
+The matrix and how memory is guarded: ``guarded.py``, which also runs all of it by hand.
+"""
+
+from __future__ import annotations
+
+import ast
+import signal
+from pathlib import Path
+
+import guarded
+import pytest
+from processes import python
+
+import fastcnn
+from fastcnn.kernels import simd
+
+HOST, *NARROWER = guarded.instruction_sets()
+
+
+def test_no_kernel_touches_memory_beyond_its_arrays() -> None:
+    assert guarded.run(HOST) == f"{HOST}: {len(list(guarded.matrix()))} cases without a fault"
+
+
+@pytest.mark.parametrize("isa", NARROWER)
+def test_narrower_instruction_sets_are_as_safe_and_correct(isa: str) -> None:
+    dtypes, share = ["float32"], 8
+    count = len(list(guarded.matrix(dtypes, share)))
+    assert guarded.run(isa, dtypes, share) == f"{isa}: {count} cases without a fault"
+
+
+def test_matrix_holds_what_kernels_get_wrong() -> None:
+    layers = [case.problem.geometry for case in guarded.matrix(["float32"])]
+    convolutions = [g for g in layers if hasattr(g, "groups")]
+    poolings = [g for g in layers if hasattr(g, "c")]
+    assert {g.ic for g in convolutions} >= set(guarded.CHANNELS) <= {g.oc for g in convolutions}
+    assert {g.ic for g in convolutions if g.depthwise} >= set(guarded.CHANNELS) - {1}
+    assert {g.w for g in convolutions} >= set(guarded.WIDTHS) <= {g.w for g in poolings}
+    assert {g.c for g in poolings} >= set(guarded.CHANNELS)
+    for some in (convolutions, poolings):
+        assert {g.n for g in some} >= {1, 2}
+        assert len({(g.stride_h, g.stride_w) for g in some}) >= 4
+        assert len({(g.pad_top, g.pad_bottom, g.pad_left, g.pad_right) for g in some}) >= 6
+    assert len({(g.dilation_h, g.dilation_w) for g in convolutions}) >= 3
+    assert any(1 < g.groups < g.ic for g in convolutions)
+    tile = simd.registers().tile_rows
+    rows = {g.n * g.oh * g.ow % tile for g in convolutions}
+    assert rows == set(range(tile)), "each number of rows that a last tile may have"
+
+
+TRESPASSES = """
+import os, sys
+from guarded import guarded
+from fastcnn.kernels.jit import kernel
+from fastcnn.kernels.simd import rows_line, tile_from_row, tile_store
+
+@kernel
+def copy(x, at_x, y, at_y, columns):
+    tile = tile_from_row(1, 1, 4, x, at_x, columns)
+    tile_store(tile, y, rows_line(1, 0, 0, 1), at_y, columns)
+
+def outcome(border, at_x, at_y, columns=4):
+    x, y = guarded((6,), "f4", border), guarded((6,), "f4", border)
+    child = os.fork()
+    if not child:
+        copy(x, at_x, y, at_y, columns)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+copy(guarded((6,), "f4", "last"), 0, guarded((6,), "f4", "last"), 0, 4)
+print(outcome("first", 0, 0), outcome("last", 2, 2), outcome("last", 3, 3, columns=3))
+print(outcome("first", -1, 0), outcome("last", 3, 0), outcome("last", 3, 0, columns=4))
+print(outcome("first", 0, -1), outcome("last", 0, 3), outcome("last", 0, 5, columns=2))
+"""
+
+
+def test_an_access_beyond_an_array_ends_the_process(tmp_path: Path) -> None:
+    script = tmp_path / "trespasses.py"
+    script.write_text(TRESPASSES, "utf-8")
+    here = str(Path(__file__).parent)
+    start = f"import sys, runpy; sys.path.insert(0, {here!r}); runpy.run_path({str(script)!r})"
+    inside, reads, writes = python("-c", start).stdout.splitlines()
+    assert inside == "0 0 0"
+    assert {int(code) for code in f"{reads} {writes}".split()} <= {-signal.SIGSEGV, -signal.SIGBUS}
+
+
+def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None:
+    """Memory from NumPy directly would not be seen."""
+    makers = {"empty", "zeros", "ones", "full", "empty_like", "zeros_like", "copy", "pad", "array"}
+    makers |= {"ascontiguousarray", "ones_like", "full_like", "astype", "stack", "concatenate"}
+    found = set()
+    for path in (Path(fastcnn.__file__).parent / "kernels").glob("*.py"):
+        for function in ast.parse(path.read_text("utf-8")).body:
+            for node in ast.walk(function):
+                if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in makers:
+                    found.add(f"{path.stem}.{getattr(function, 'name', '')}")
+    stands_in_for_compiled_code = {"simd._plain_row", "simd._plain_rank1_masked"}
+    guarded_on_its_own = {"threads._Worker"}
+    # One number for each channel, read and written in loops over the channels alone.
+    of_a_thread = {"pooling._extreme_gradient_rows"}
+    assert found <= stands_in_for_compiled_code | guarded_on_its_own | of_a_thread

@@ -1,0 +1,68 @@
+"""With NUMBA_DISABLE_JIT=1 kernels are plain Python and NumPy, for debuggers and coverage."""
+
+from __future__ import annotations
+
+from processes import python
+
+AGREES = """
+import numpy as np
+from fastcnn.comparison.check import EXACT_MODES, REFERENCE, call
+from fastcnn.comparison.data import make_arrays
+from fastcnn.comparison.problems import cases
+from fastcnn.kernels import contraction, convolution_loops, simd
+
+for plain in (simd.rank1, convolution_loops._forward_rows, contraction.contract):
+    assert type(plain).__name__ == "function", plain
+
+seen = {}
+for case in cases(quick=True):
+    if case.mode not in EXACT_MODES:
+        continue
+    arrays = make_arrays(case, 5)
+    elements = sum(array.size for array in arrays.values())
+    if elements > 4000:
+        continue
+    with np.errstate(invalid="ignore"):
+        reference = call(case.problem, arrays, REFERENCE)
+        fast = call(case.problem, arrays, "numba")
+    for a, b in zip(fast, reference, strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b, err_msg=case.name)
+    seen.setdefault(case.problem.op, set()).add(case.problem.label)
+assert len(seen["conv2d"]) > 8 and "depthwise" in seen["conv2d_backward"], seen
+print(*sorted(seen))
+"""
+
+
+def test_kernels_run_without_the_compiler() -> None:
+    operations = python("-c", AGREES, NUMBA_DISABLE_JIT="1").stdout.split()
+    pools = {f"{kind}_pool2d" for kind in ("avg", "max", "min")}
+    assert set(operations) == {
+        "conv2d", "conv2d_backward", "conv2d_input_gradient", "conv2d_filter_gradient",
+        "dense", "dense_backward", "relu", "relu_backward",
+        *pools, *(f"{pool}_backward" for pool in pools),
+    }  # fmt: skip
+
+
+LOOPS = """
+import numpy as np
+from fastcnn import kernels, naive
+from fastcnn.geometry import conv_geometry
+
+rng = np.random.default_rng(0)
+x, w = (rng.integers(-3, 4, shape) * 1.0 for shape in ((2, 5, 6, 4), (3, 2, 2, 6)))
+g = conv_geometry(x.shape, w.shape, stride=(2, 1), padding=1, groups=2)
+dy = rng.integers(-3, 4, g.output_shape) * 1.0
+pairs = [
+    (engine.conv2d(x, w, None, "relu", g), engine.conv2d_input_gradient(dy, w, g),
+     engine.conv2d_filter_gradient(dy, x, g), engine.conv2d_bias_gradient(dy, g),
+     engine.softmax(x.reshape(-1, 4)), engine.cross_entropy(x.reshape(-1, 4), np.arange(60) % 4))
+    for engine in (kernels, naive)
+]
+for fast, reference in zip(*pairs, strict=True):
+    np.testing.assert_allclose(fast, reference, rtol=1e-12)
+"""
+
+
+def test_loops_and_rows_run_without_the_compiler() -> None:
+    python("-c", LOOPS, NUMBA_DISABLE_JIT="1")
