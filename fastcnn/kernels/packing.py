@@ -5,12 +5,13 @@ Also the check that goes with padding as zeros: a product of zero and infinity i
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 from fastcnn.arguments import Array
 from fastcnn.kernels.arrays import empty_like_type
 from fastcnn.kernels.jit import kernel
-from fastcnn.kernels.simd import copy_run, zero_run
+from fastcnn.kernels.simd import copy_run, registers, transpose_square, zero_run
 from fastcnn.kernels.threads import parallel_for
 
 
@@ -23,9 +24,19 @@ def turn_filters(w: Array, groups: int, width: int) -> Array:
     kh, kw, ic, oc = w.shape
     blocks = -(-ic // width)
     turned = empty_like_type(w, groups * blocks * kh * kw * (oc // groups) * width)
-    taps = w.reshape(kh * kw, ic, groups, oc // groups)
-    items = groups * blocks * kh * kw
-    parallel_for(_turn_taps, items, 4 * w.size, taps, turned, width, blocks)
+    lanes = min(registers().vector_bytes // w.itemsize, width)
+    parallel_for(
+        _turn_taps(lanes),
+        groups * blocks * kh * kw,
+        w.size,
+        w.reshape(-1),
+        turned,
+        kh * kw,
+        ic,
+        oc,
+        oc // groups,
+        width,
+    )
     return turned
 
 
@@ -108,20 +119,40 @@ def _sum_of_zeros(values: Any) -> Any:
     return total
 
 
-@kernel
-def _turn_taps(start: int, stop: int, w: Any, turned: Any, width: int, blocks: int) -> None:
-    taps, ic, _, columns = w.shape
-    for item in range(start, stop):
-        tap, block = item % taps, item // taps % blocks
-        group = item // taps // blocks
-        first = block * width
-        count = min(width, ic - first)
-        place = item * columns * width
-        for column in range(columns):
+@cache
+def _turn_taps(lanes: int) -> Any:
+    @kernel
+    def turn_taps(
+        start: int,
+        stop: int,
+        w: Any,
+        turned: Any,
+        taps: int,
+        ic: int,
+        oc: int,
+        columns: int,
+        width: int,
+    ) -> None:
+        blocks = (ic + width - 1) // width
+        for item in range(start, stop):
+            tap, block = item % taps, item // taps % blocks
+            group = item // taps // blocks
+            first = block * width
+            count = min(width, ic - first)
+            source = (tap * ic + first) * oc + group * columns
+            target = item * columns * width
+            if count < width:
+                zero_run(turned, target, columns * width)
+            square_rows, square_columns = count // lanes * lanes, columns // lanes * lanes
+            for row in range(0, square_rows, lanes):
+                for column in range(0, square_columns, lanes):
+                    at = target + column * width + row
+                    transpose_square(lanes, turned, at, width, w, source + row * oc + column, oc)
             for row in range(count):
-                turned[place + column * width + row] = w[tap, first + row, group, column]
-            for row in range(count, width):
-                turned[place + column * width + row] = 0
+                for column in range(square_columns if row < square_rows else 0, columns):
+                    turned[target + column * width + row] = w[source + row * oc + column]
+
+    return turn_taps
 
 
 @kernel

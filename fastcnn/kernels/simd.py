@@ -537,6 +537,60 @@ def copy_run(typing_context: Any, target: Any, i: Any, source: Any, j: Any, coun
     return types.void(target, types.int64, source, types.int64, types.int64), generate
 
 
+def _plain_transpose(
+    lanes: int, target: Any, i: int, rows: int, source: Any, j: int, columns: int
+) -> None:
+    for m in range(lanes):
+        target[i + m * rows : i + m * rows + lanes] = source[
+            j + m : j + m + lanes * columns : columns
+        ]
+
+
+@_python(_plain_transpose)
+def transpose_square(
+    typing_context: Any,
+    lanes: Any,
+    target: Any,
+    i: Any,
+    target_step: Any,
+    source: Any,
+    j: Any,
+    source_step: Any,
+) -> Any:
+    """Transpose a square of ``lanes`` by ``lanes`` numbers, ``step`` from one row to the next.
+
+    In registers: interleaving vector v with vector v + lanes/2, as often as it takes to halve the
+    lanes to one, leaves row m of the result in vector m.
+    """
+    side = lanes.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, TileType(side, 1, side, source.dtype))
+        _, to, i, to_step, from_, j, from_step = arguments
+        data, i32 = emit.data(source, from_), ir.IntType(32)
+        vectors = []
+        for _ in range(side):
+            vectors.append(emit.load(data, j))
+            j = emit.add(j, from_step)
+        places = [m // 2 + (m % 2) * side for m in range(2 * side)]
+        halves = [
+            ir.Constant(ir.VectorType(i32, side), [i32(place) for place in part])
+            for part in (places[:side], places[side:])
+        ]
+        for _ in range(side.bit_length() - 1):
+            pairs = zip(vectors[: side // 2], vectors[side // 2 :], strict=True)
+            vectors = [builder.shuffle_vector(a, b, half) for a, b in pairs for half in halves]
+        data = emit.data(target, to)
+        for vector in vectors:
+            emit.store(vector, data, i)
+            i = emit.add(i, to_step)
+        return context.get_dummy_value()
+
+    integer = types.int64
+    signature = types.void(lanes, target, integer, integer, source, integer, integer)
+    return signature, generate
+
+
 def _plain_zero(target: Any, i: int, count: int) -> None:
     target[i : i + count] = 0
 
