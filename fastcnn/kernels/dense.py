@@ -10,16 +10,20 @@ from __future__ import annotations
 from functools import lru_cache
 
 from fastcnn.arguments import Array
-from fastcnn.kernels.arrays import bias_or_zeros, copied, empty_like_type, readable
+from fastcnn.kernels.arrays import bias_or_zeros, empty_like_type, readable
 from fastcnn.kernels.contraction import Contraction, Plan, contract, plan, tile_for
-from fastcnn.kernels.packing import sum_rows
+from fastcnn.kernels.packing import sum_rows, turn_filters
 
 
 def dense(x: Array, w: Array, b: Array | None, activation: str | None) -> Array:
     """``y = x @ w + b``."""
-    y = empty_like_type(x, len(x), w.shape[1])
-    bias = bias_or_zeros(b, w.shape[1], x)
-    _multiply(readable(x), readable(w), bias, y, relu=activation == "relu")
+    n, inputs, outputs = len(x), *w.shape
+    y = empty_like_type(x, n, outputs)
+    if n:
+        bias = bias_or_zeros(b, outputs, x)
+        flat_x, flat_w = readable(x).reshape(-1), readable(w).reshape(-1)
+        steps = _forward(n, inputs, outputs, x.itemsize)
+        contract(steps, flat_x, flat_w, bias, y.reshape(-1), activation == "relu")
     return y
 
 
@@ -29,38 +33,53 @@ def dense_backward(dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
     dx, dw = empty_like_type(x, n, inputs), empty_like_type(x, inputs, outputs)
     db = empty_like_type(x, outputs)
     dy, x = readable(dy), readable(x)
+    flat_dy = dy.reshape(-1)
     zeros = bias_or_zeros(None, max(inputs, outputs), x)
-    _multiply(dy, copied(w.T), zeros, dx)
-    _multiply(x, dy, zeros, dw, turned=True)
+    if n:
+        to_input, width = _input_gradient(n, inputs, outputs, x.itemsize)
+        turned = turn_filters(readable(w).reshape(1, 1, inputs, outputs), 1, width)
+        contract(to_input, flat_dy, turned, zeros, dx.reshape(-1))
+        to_weights = _weight_gradient(n, inputs, outputs, x.itemsize)
+        contract(to_weights, x.reshape(-1), flat_dy, zeros, dw.reshape(-1))
+    else:
+        dw[...] = 0
     sum_rows(dy.reshape(1, n, outputs), db.reshape(1, outputs))
     return dx, dw, db
 
 
-def _multiply(
-    a: Array, w: Array, b: Array, y: Array, *, relu: bool = False, turned: bool = False
-) -> None:
-    """``y = a @ w + b``, or with ``turned`` ``a.T @ w + b``."""
-    if y.size == 0:
-        return
-    if len(w) == 0:
-        y[...] = 0
-        return
-    steps = _plan(*y.shape, len(w), turned, y.itemsize)
-    contract(steps, a.reshape(-1), w.reshape(-1), b, y.reshape(-1), relu)
+@lru_cache(maxsize=1024)
+def _forward(n: int, inputs: int, outputs: int, itemsize: int) -> Plan:
+    tile = tile_for(n, outputs, itemsize)
+    c = _product(n, outputs, inputs, (inputs, 1), (outputs, tile.columns))
+    return plan(c, tile, itemsize)
 
 
 @lru_cache(maxsize=1024)
-def _plan(rows: int, columns: int, steps: int, turned: bool, itemsize: int) -> Plan:
-    tile = tile_for(rows, columns, itemsize)
-    row, step = (1, rows) if turned else (steps, 1)
-    c = Contraction(
+def _input_gradient(n: int, inputs: int, outputs: int, itemsize: int) -> tuple[Plan, int]:
+    tile = tile_for(n, inputs, itemsize)
+    c = _product(n, inputs, outputs, (outputs, 1), (tile.columns, outputs * tile.columns))
+    return plan(c, tile, itemsize), tile.columns
+
+
+@lru_cache(maxsize=1024)
+def _weight_gradient(n: int, inputs: int, outputs: int, itemsize: int) -> Plan:
+    tile = tile_for(inputs, outputs, itemsize)
+    c = _product(inputs, outputs, n, (1, inputs), (outputs, tile.columns))
+    return plan(c, tile, itemsize)
+
+
+def _product(
+    rows: int, columns: int, steps: int, x: tuple[int, int], w: tuple[int, int]
+) -> Contraction:
+    """A matrix product; ``x`` is how far rows and steps lie apart in x, ``w`` steps and blocks."""
+    return Contraction(
         rows_a=1,
         rows_b=1,
         rows_c=rows,
         x_start=0,
         x_a=0,
         x_b=0,
-        x_c=row,
+        x_c=x[0],
         y_start=0,
         y_a=0,
         y_b=0,
@@ -70,12 +89,11 @@ def _plan(rows: int, columns: int, steps: int, turned: bool, itemsize: int) -> P
         run=steps,
         step_x_a=0,
         step_x_b=0,
-        step_x=step,
+        step_x=x[1],
         w_start=0,
         step_w_a=0,
         step_w_b=0,
-        step_w=columns,
+        step_w=w[0],
         columns=columns,
-        w_block=tile.columns,
+        w_block=w[1],
     )
-    return plan(c, tile, itemsize)
