@@ -42,8 +42,8 @@ import fastcnn
 from fastcnn.comparison.bounds import linear_bound, unit_roundoff
 from fastcnn.geometry import conv_geometry
 
-WARM_UP = 1e-3  # seconds
-TURN = 5e-3
+WARM_UP = 25e-3  # seconds; the threads of OpenMP look for work for some 10 ms after their last
+TURN = 10e-3
 SAMPLE = 5e-4
 QUIET = 0.85  # part of the threads' joint peak, by one thread's, that must be there
 FORMATS = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last}

@@ -58,7 +58,7 @@ from fastcnn.kernels.simd import rows_line, tile_from_row, tile_store
 @kernel
 def copy(x, at_x, y, at_y, columns):
     tile = tile_from_row(1, 1, 4, x, at_x, columns)
-    tile_store(tile, y, rows_line(1, 0, 0, 1), at_y, columns)
+    tile_store(tile, y, rows_line(1, 0, 0), at_y, columns)
 
 def outcome(border, at_x, at_y, columns=4):
     x, y = guarded((6,), "f4", border), guarded((6,), "f4", border)

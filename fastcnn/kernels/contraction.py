@@ -44,7 +44,7 @@ from fastcnn.kernels.threads import parallel_for
 
 # Tiles of rows in one item, at most; fewer where that makes fewer than ITEMS items to share out.
 PART = 16
-ITEMS = 8
+ITEMS = 32
 # What counts as fitting into the second-level cache: half of it on most processors.
 CACHE_BYTES = 512 * 1024
 
@@ -55,7 +55,10 @@ class Contraction(NamedTuple):
     Rows count over (a, b, c), steps over (a, b) and a run of equal strides, all at least once.
     Groups repeat the whole with other starts.
     Items are ``part`` tiles by one block; with ``blocks_first`` the next item is the next block of
-    the same rows, else the next rows of the same block.
+    the same rows, else the next rows of the same block. With ``y_line`` the rows of ``y`` lie
+    ``y_c`` apart throughout. Step a of row b reads row ``real_start + b * real_b + a * real_step``
+    of the images as they are laid out; where that is not from ``real_first`` to before
+    ``real_last`` it is padding, and passed over if all of a tile's rows are.
     """
 
     rows_a: int
@@ -81,8 +84,14 @@ class Contraction(NamedTuple):
     step_w: int
     columns: int
     w_block: int
+    real_first: int = 0
+    real_last: int = 1
+    real_start: int = 0
+    real_b: int = 0
+    real_step: int = 0
     part: int = 1
     blocks_first: bool = False
+    y_line: bool = False
     groups: int = 1
     x_group: int = 0
     y_group: int = 0
@@ -116,10 +125,10 @@ class Tile(NamedTuple):
 def tile_for(rows: int, columns: int, itemsize: int) -> Tile:
     """The tile for a problem of so many rows and columns.
 
-    Full tiles for many columns; for few, one vector no wider than needed, since half of a full
-    vector's lanes would idle for 8 columns. For one or two rows (a dense layer at batch 1), rows
-    that idle would cost more: there one row, and vectors enough to hide the latency of FMA.
-    For 9 rows, the taps of a 3×3 filter in a depthwise gradient, 9.
+    Full tiles for many columns; for few, twice the rows of one vector no wider than needed, since
+    half of a full vector's lanes would idle for 8 columns. For one or two rows (a dense layer at
+    batch 1), rows that idle would cost more: there one row, and vectors enough to hide the
+    latency of a multiply-add.
     """
     host = registers()
     lanes = host.vector_bytes // itemsize
@@ -129,7 +138,7 @@ def tile_for(rows: int, columns: int, itemsize: int) -> Tile:
         return Tile(host.tile_rows, host.tile_vectors, lanes)
     while lanes > 2 and columns <= lanes // 2:
         lanes //= 2
-    return Tile(host.tile_rows, 1, lanes)
+    return Tile(2 * host.tile_rows, 1, lanes)
 
 
 class Plan(NamedTuple):
@@ -145,10 +154,14 @@ def plan(c: Contraction, tile: Tile, itemsize: int, *, elementwise: bool = False
     """Cut the contraction into items for this tile."""
     tiles = -(-c.rows // tile.rows)
     blocks = -(-c.columns // tile.columns)
-    part = min(PART, max(1, c.groups * blocks * tiles // ITEMS))
+    parts = -(-tiles // min(PART, max(1, c.groups * blocks * tiles // ITEMS)))
+    part = -(-tiles // parts)  # equal parts, so that threads get equal work
     # What of the two fits into the cache is passed over again and again.
     w_bytes = c.steps_a * c.steps_b * c.run * c.columns * itemsize
-    c = c._replace(part=part, blocks_first=w_bytes <= CACHE_BYTES)
+    y_line = (c.rows_b == 1 or c.y_b == c.rows_c * c.y_c) and (
+        c.rows_a == 1 or c.y_a == c.rows_b * c.rows_c * c.y_c
+    )
+    c = c._replace(part=part, blocks_first=w_bytes <= CACHE_BYTES, y_line=y_line)
     items = c.groups * blocks * -(-tiles // part)
     function = _contraction(*tile, c.columns % tile.columns != 0, elementwise)
     return Plan(function, items, c.flops // 4, c)
@@ -168,6 +181,9 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise:
         @device
         def one_tile(
             first: int,
+            row_a: int,
+            row_b: int,
+            row_c: int,
             left: int,
             x: Any,
             w: Any,
@@ -181,23 +197,29 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise:
             relu: bool,
             c: Contraction,
         ) -> None:
-            row_c = first % c.rows_c
-            row_b = first // c.rows_c % c.rows_b
-            row_a = first // c.rows_c // c.rows_b
             if row_c + height <= c.rows_c:
                 at = row_a * c.x_a + row_b * c.x_b + row_c * c.x_c
-                in_x = rows_line(height, at, c.x_c, height)
-                at = row_a * c.y_a + row_b * c.y_b + row_c * c.y_c
-                in_y = rows_line(height, at, c.y_c, height)
+                in_x = rows_line(height, at, c.x_c)
             else:
                 in_x = rows_walk(
                     height, row_a, row_b, row_c, left, c.rows_b, c.rows_c, c.x_a, c.x_b, c.x_c
                 )
+            if c.y_line and left >= height:
+                in_y = rows_line(height, first * c.y_c, c.y_c)
+            else:
                 in_y = rows_walk(
                     height, row_a, row_b, row_c, left, c.rows_b, c.rows_c, c.y_a, c.y_b, c.y_c
                 )
             tile = tile_from_row(height, vectors, lanes, b, b_start, columns)
+            # A tile that goes on into the next image has rows from the first to the last.
+            next_image = row_b + (row_c + height - 1) // c.rows_c >= c.rows_b
+            low_b = 0 if next_image else row_b
+            high_b = c.rows_b - 1 if next_image else row_b + (row_c + height - 1) // c.rows_c
             for a in range(c.steps_a):
+                low = c.real_start + low_b * c.real_b + a * c.real_step
+                high = low + (high_b - low_b) * c.real_b
+                if high < c.real_first or low >= c.real_last:
+                    continue
                 for s in range(c.steps_b):
                     i = x_start + a * c.step_x_a + s * c.step_x_b
                     j = w_start + a * c.step_w_a + s * c.step_w_b
@@ -240,17 +262,27 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise:
             b_start = group * c.columns + block * width
             y_start = c.y_start + group * c.y_group + block * width
             last_row = min(first_row + part, total)
+            row_c = first_row % c.rows_c
+            row_b = first_row // c.rows_c % c.rows_b
+            row_a = first_row // c.rows_c // c.rows_b
             for first in range(first_row, last_row, rows):
                 left = last_row - first
                 if left > half:
                     whole_tile(
-                        first, left, x, w, b, y, x_start, w_start, b_start, y_start,
-                        columns, relu, c,
+                        first, row_a, row_b, row_c, left, x, w, b, y,
+                        x_start, w_start, b_start, y_start, columns, relu, c,
                     )  # fmt: skip
                 else:
                     half_tile(
-                        first, left, x, w, b, y, x_start, w_start, b_start, y_start,
-                        columns, relu, c,
+                        first, row_a, row_b, row_c, left, x, w, b, y,
+                        x_start, w_start, b_start, y_start, columns, relu, c,
                     )  # fmt: skip
+                row_c += rows
+                while row_c >= c.rows_c:
+                    row_c -= c.rows_c
+                    row_b += 1
+                    if row_b == c.rows_b:
+                        row_b = 0
+                        row_a += 1
 
     return contraction

@@ -139,6 +139,21 @@ def _rows(
     return dict(zip(names, (a, b, c, xa, xb, xc, ya, yb, yc), strict=True))
 
 
+def _real_rows(
+    grid: dict[str, Any], rows: int, top: int, size: int, start: int, by_row: int, by_step: int
+) -> dict[str, Any]:
+    """Which rows of the laid out images are no padding, where row b of the grid is one of them."""
+    if grid["rows_b"] != rows:  # rows and columns have become one side: nothing to tell them by
+        return {}
+    return {
+        "real_first": top,
+        "real_last": top + size,
+        "real_start": start,
+        "real_b": by_row,
+        "real_step": by_step,
+    }
+
+
 @lru_cache(maxsize=1024)
 def _forward(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan]:
     part = _part(g)
@@ -171,6 +186,7 @@ def _forward(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan]:
         step_w=g.oc,
         columns=part.columns,
         w_block=tile.columns,
+        **_real_rows(grid, g.oh, to.top, g.h, 0, g.stride_h, g.dilation_h),
         groups=part.groups,
         x_group=channels,
         y_group=part.columns,
@@ -269,6 +285,7 @@ def _input_gradient_of_phase(
         step_w=step,
         columns=columns,
         w_block=block,
+        **_real_rows(grid, v.count, to.top, g.oh, v.out + to.top, 1, -v.out_step),
         groups=part.groups,
         x_group=g.group_oc,
         y_group=columns,

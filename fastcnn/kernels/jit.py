@@ -43,8 +43,12 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def device(function: Function) -> Function:
-    """Compile ``function`` into the kernels that call it."""
-    compiled: Function = numba.njit(**_FLAGS)(function)
+    """Compile ``function`` into the kernels that call it.
+
+    Inlined always: a call that hands over a few arrays by their parts costs as much as the sums
+    of a small tile.
+    """
+    compiled: Function = numba.njit(forceinline=True, **_FLAGS)(function)
     return compiled
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from fastcnn.arguments import Array
 from fastcnn.kernels.arrays import empty_like_type
 from fastcnn.kernels.jit import kernel
+from fastcnn.kernels.simd import copy_run, zero_run
 from fastcnn.kernels.threads import parallel_for
 
 
@@ -70,11 +71,13 @@ def layout(
 
 def lay_out(x: Array, to: Layout) -> Array:
     """The images under a layout, flat."""
-    data = x
-    if to.copied:
-        data = empty_like_type(x, len(x), to.height, to.width, to.pitch)
-        parallel_for(_lay_out_rows, len(x) * to.height, data.size, x, data, to)
-    return data.reshape(-1)
+    flat: Array = x.reshape(-1)
+    if not to.copied:
+        return flat
+    rows = len(x) * to.height
+    data = empty_like_type(x, rows * to.width * to.pitch)
+    parallel_for(_lay_out_rows, rows, 2 * data.size, flat, data, *x.shape[1:], to)
+    return data
 
 
 def all_finite(values: Array) -> bool:
@@ -122,19 +125,27 @@ def _turn_taps(start: int, stop: int, w: Any, turned: Any, width: int, blocks: i
 
 
 @kernel
-def _lay_out_rows(start: int, stop: int, x: Any, data: Any, to: Layout) -> None:
-    _, h, w, c = x.shape
+def _lay_out_rows(
+    start: int, stop: int, x: Any, data: Any, h: int, w: int, c: int, to: Layout
+) -> None:
+    length = to.width * to.pitch
+    # Pixels that follow on each other are copied as one run, of any number of channels.
+    runs = to.pitch == c and to.stride_w == 1
     for row in range(start, stop):
         n, out = row // to.height, row % to.height
-        ih = out * to.stride_h - to.top
+        ih, place = out * to.stride_h - to.top, row * length
+        source = (n * h + ih) * w * c
         if ih < 0 or ih >= h:
-            data[n, out] = 0
-            continue
-        for column in range(to.width):
-            iw = column * to.stride_w - to.left
-            if iw < 0 or iw >= w:
-                for channel in range(c):
-                    data[n, out, column, channel] = 0
-            else:
-                for channel in range(c):
-                    data[n, out, column, channel] = x[n, ih, iw, channel]
+            zero_run(data, place, length)
+        elif runs:
+            left, inner = to.left * c, min(w * c, length - to.left * c)
+            zero_run(data, place, left)
+            copy_run(data, place + left, x, source, inner)
+            zero_run(data, place + left + inner, length - left - inner)
+        else:
+            for column in range(to.width):
+                iw = column * to.stride_w - to.left
+                if iw < 0 or iw >= w:
+                    zero_run(data, place + column * to.pitch, c)
+                else:
+                    copy_run(data, place + column * to.pitch, x, source + iw * c, c)

@@ -239,25 +239,24 @@ def _python(plain: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
     return choose
 
 
-def _plain_line(rows: int, start: int, step: int, left: int) -> Any:
-    return start + step * np.minimum(np.arange(rows), left - 1)
+def _plain_line(rows: int, start: int, step: int) -> Any:
+    return start + step * np.arange(rows)
 
 
 @_python(_plain_line)
-def rows_line(typing_context: Any, rows: Any, start: Any, step: Any, left: Any) -> Any:
-    """Offsets ``start + m * step`` of rows m = 0, 1, …; rows from ``left`` on repeat the last."""
+def rows_line(typing_context: Any, rows: Any, start: Any, step: Any) -> Any:
+    """Offsets ``start + m * step`` of rows m = 0, 1, …"""
     kind = RowsType(rows.literal_value)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, start, step, left = arguments
-        offset, struct = start, ir.Constant(ir.LiteralStructType([_WORD] * kind.rows), ir.Undefined)
+        _, offset, step = arguments
+        struct = ir.Constant(ir.LiteralStructType([_WORD] * kind.rows), ir.Undefined)
         for m in range(kind.rows):
             struct = builder.insert_value(struct, offset, m)
-            inside = builder.icmp_signed("<", _WORD(m + 1), left)
-            offset = builder.select(inside, builder.add(offset, step), offset)
+            offset = builder.add(offset, step)
         return struct
 
-    return kind(rows, types.int64, types.int64, types.int64), generate
+    return kind(rows, types.int64, types.int64), generate
 
 
 def _plain_walk(
@@ -284,26 +283,57 @@ def rows_walk(
     """Offsets of the points that follow (a, b, c) in row-major order, extents eb and ec.
 
     A point's offset is ``a * sa + b * sb + c * sc``; rows from ``left`` on repeat the last.
+    All rows at once, in double-precision vectors: exact, since offsets are below 2^53 and a
+    quotient is taken half a unit away from where it would jump. Counting row by row cost more
+    than the nine products of a 3×3 filter on one channel.
     """
     kind = RowsType(rows.literal_value)
+    double = ir.DoubleType()
+    vector = ir.VectorType(double, kind.rows)
+    words = ir.VectorType(_WORD, kind.rows)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, a, b, c, left, eb, ec, sa, sb, sc = arguments
-        add, mul, select, one, zero = builder.add, builder.mul, builder.select, _WORD(1), _WORD(0)
+        a, b, c, last, eb, ec, sa, sb, sc = arguments[1:]
+        base = builder.add(builder.mul(a, sa), builder.add(builder.mul(b, sb), builder.mul(c, sc)))
+        number = {
+            name: builder.sitofp(value, double)
+            for name, value in (
+                ("b", b), ("c", c), ("last", builder.sub(last, _WORD(1))), ("eb", eb), ("ec", ec),
+                ("sc", sc), ("base", base),
+                # What a step to the next b, or to the next a, adds beyond its c steps.
+                ("b step", builder.sub(sb, builder.mul(ec, sc))),
+                ("a step", builder.sub(sa, builder.mul(eb, sb))),
+            )
+        }  # fmt: skip
+
+        def splat(value: Any) -> Any:
+            undefined = ir.Constant(vector, ir.Undefined)
+            first = builder.insert_element(undefined, value, ir.IntType(32)(0))
+            places = ir.Constant(ir.VectorType(ir.IntType(32), kind.rows), None)
+            return builder.shuffle_vector(first, undefined, places)
+
+        def floor_of(value: Any, extent: str) -> Any:
+            half = builder.fadd(value, splat(double(0.5)))
+            inverse = builder.fdiv(double(1.0), number[extent])
+            name = f"llvm.floor.v{kind.rows}f64"
+            function = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(vector, [vector]), name
+            )
+            return builder.call(function, [builder.fmul(half, splat(inverse))])
+
+        count = ir.Constant(vector, [double(float(m)) for m in range(kind.rows)])
+        limit = splat(number["last"])
+        count = builder.select(builder.fcmp_ordered("<", count, limit), count, limit)
+        wraps_c = floor_of(builder.fadd(splat(number["c"]), count), "ec")
+        wraps_b = floor_of(builder.fadd(splat(number["b"]), wraps_c), "eb")
+        offset = splat(number["base"])
+        for steps, size in ((count, "sc"), (wraps_c, "b step"), (wraps_b, "a step")):
+            offset = builder.fadd(offset, builder.fmul(steps, splat(number[size])))
+        offsets = builder.fptosi(offset, words)
         struct = ir.Constant(ir.LiteralStructType([_WORD] * kind.rows), ir.Undefined)
-        base_a, base_b = mul(a, sa), mul(b, sb)
-        offset_c = mul(c, sc)
         for m in range(kind.rows):
-            struct = builder.insert_value(struct, add(add(base_a, base_b), offset_c), m)
-            inside = builder.icmp_signed("<", _WORD(m + 1), left)
-            next_c, next_b = add(c, one), add(b, one)
-            wrap_c = builder.and_(inside, builder.icmp_signed("==", next_c, ec))
-            wrap_b = builder.and_(wrap_c, builder.icmp_signed("==", next_b, eb))
-            c = select(wrap_c, zero, select(inside, next_c, c))
-            offset_c = select(wrap_c, zero, select(inside, add(offset_c, sc), offset_c))
-            b = select(wrap_b, zero, select(wrap_c, next_b, b))
-            base_b = select(wrap_b, zero, select(wrap_c, add(base_b, sb), base_b))
-            base_a = select(wrap_b, add(base_a, sa), base_a)
+            value = builder.extract_element(offsets, ir.IntType(32)(m))
+            struct = builder.insert_value(struct, value, m)
         return struct
 
     return kind(rows, *[types.int64] * 9), generate
@@ -482,6 +512,46 @@ def tile_store(
         return context.get_dummy_value()
 
     return types.void(tile, array, offsets, types.int64, types.int64), generate
+
+
+def _plain_copy(target: Any, i: int, source: Any, j: int, count: int) -> None:
+    target[i : i + count] = source[j : j + count]
+
+
+@_python(_plain_copy)
+def copy_run(typing_context: Any, target: Any, i: Any, source: Any, j: Any, count: Any) -> Any:
+    """``target[i : i + count] = source[j : j + count]``, at the speed of memcpy."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointers = [
+            builder.gep(context.make_array(kind)(context, builder, array).data, [place])
+            for kind, array, place in (
+                (target, arguments[0], arguments[1]),
+                (source, arguments[2], arguments[3]),
+            )
+        ]
+        size = _bytes(target.dtype)
+        cgutils.raw_memcpy(builder, *pointers, arguments[4], size, align=size)
+        return context.get_dummy_value()
+
+    return types.void(target, types.int64, source, types.int64, types.int64), generate
+
+
+def _plain_zero(target: Any, i: int, count: int) -> None:
+    target[i : i + count] = 0
+
+
+@_python(_plain_zero)
+def zero_run(typing_context: Any, target: Any, i: Any, count: Any) -> Any:
+    """``target[i : i + count] = 0``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(target)(context, builder, arguments[0]).data
+        size = builder.mul(arguments[2], _WORD(_bytes(target.dtype)))
+        cgutils.memset(builder, builder.gep(data, [arguments[1]]), size, 0)
+        return context.get_dummy_value()
+
+    return types.void(target, types.int64, types.int64), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
