@@ -42,20 +42,23 @@ if TYPE_CHECKING:
     from fastcnn import article, callbacks, layers, losses, nets, optimizers, schedules
     from fastcnn.augmentation import Augment
     from fastcnn.callbacks import Callback, StopTraining
+    from fastcnn.checkpoint import ModelFileError
     from fastcnn.comparison import compare
     from fastcnn.datasets import load_mnist
-    from fastcnn.model import History, Sequential
+    from fastcnn.model import History, Sequential, load_model
 
 _LATER = {
     "Augment": ("fastcnn.augmentation", "Augment"),
     "Callback": ("fastcnn.callbacks", "Callback"),
     "History": ("fastcnn.model", "History"),
+    "ModelFileError": ("fastcnn.checkpoint", "ModelFileError"),
     "Sequential": ("fastcnn.model", "Sequential"),
     "StopTraining": ("fastcnn.callbacks", "StopTraining"),
     "article": ("fastcnn.article", None),
     "callbacks": ("fastcnn.callbacks", None),
     "compare": ("fastcnn.comparison", "compare"),
     "layers": ("fastcnn.layers", None),
+    "load_model": ("fastcnn.model", "load_model"),
     "load_mnist": ("fastcnn.datasets", "load_mnist"),
     "losses": ("fastcnn.losses", None),
     "nets": ("fastcnn.nets", None),
@@ -67,6 +70,7 @@ __all__ = [
     "Augment",
     "Callback",
     "History",
+    "ModelFileError",
     "Sequential",
     "StopTraining",
     "__version__",
@@ -89,6 +93,7 @@ __all__ = [
     "hwio_to_oihw",
     "layers",
     "load_mnist",
+    "load_model",
     "log_softmax",
     "log_softmax_backward",
     "losses",

@@ -22,6 +22,7 @@ from fastcnn.article_training import BATCH, BatchNet, as_input, epoch_rate
 from fastcnn.comparison.article_net import article_loss_bounds
 from fastcnn.datasets import load_mnist
 from fastcnn.engines import engines
+from fastcnn.pictures import drawing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +33,6 @@ Labels = NDArray[np.int64]
 
 EPOCHS = 2
 _HUNDRED = 100  # images to a line, as in the article
-_SHADES = " ░▒▓█"
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,17 +286,10 @@ def _print_digits(console: Console, net: BatchNet, images: Images, labels: Label
         if among.any():
             k = int(np.where(among, confidence, -1).argmax())
             caption = f"a {labels[k]}, read as {digits[k]} ({confidence[k]:.2%})"
-            columns.append([title, caption, *_drawing(images[k])])
+            columns.append([title, caption, *drawing(images[k])])
     for cells in zip(*columns, strict=True):
         if any(cell.strip() for cell in cells):
             console.print("  ".join(cell.ljust(34) for cell in cells).rstrip(), markup=False)
-
-
-def _drawing(image: Images) -> list[str]:
-    """The image in shades, two pixels high to a character."""
-    rows = image.astype(np.float64).reshape(14, 2, 28).mean(axis=1)
-    shades = (rows / 256 * len(_SHADES)).astype(int)
-    return ["".join(_SHADES[shade] for shade in row) for row in shades]
 
 
 def _print_summary(console: Console, result: DemoResult, test_images: int) -> None:

@@ -146,12 +146,11 @@ class MeanSquaredError(Loss):
         return _numbers(y, count, output, dtype)
 
     def values(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
-        squares = np.square(outputs - targets).reshape(len(outputs), -1)
-        return np.asarray(squares.mean(axis=1, dtype=np.float64), outputs.dtype)
+        return _mean_of_each(np.square(outputs - targets))
 
     def gradient(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
         gradient: Array = outputs - targets
-        gradient *= 2 / max(gradient[0].size if len(gradient) else 1, 1)
+        gradient *= 2 / max(gradient[:1].size, 1)
         return gradient
 
     def correct(self, outputs: Array, targets: Array) -> float:
@@ -178,18 +177,17 @@ class BinaryCrossEntropy(Loss):
     def values(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
         # −t·log σ(z) − (1 − t)·log σ(−z), without an exponential above 1.
         losses = np.maximum(outputs, 0) - outputs * targets + np.log1p(np.exp(-np.abs(outputs)))
-        flat = losses.reshape(len(outputs), -1)
-        return np.asarray(flat.mean(axis=1, dtype=np.float64), outputs.dtype)
+        return _mean_of_each(losses)
 
     def gradient(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
         gradient = self.predictions(outputs, engine)
         gradient -= targets
-        gradient *= 1 / max(gradient[0].size if len(gradient) else 1, 1)
+        gradient *= 1 / max(gradient[:1].size, 1)
         return gradient
 
     def correct(self, outputs: Array, targets: Array) -> float:
-        right = ((outputs > 0) == (targets > 0.5)).reshape(len(outputs), -1)
-        return float(right.mean(axis=1).sum())
+        right = (outputs > 0) == (targets > 0.5)
+        return float(right.sum() / max(right[:1].size, 1))
 
     def predictions(self, outputs: Array, engine: str | None = None) -> Array:
         small = np.exp(-np.abs(outputs))
@@ -245,3 +243,9 @@ def _numbers(y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
     if not np.isfinite(given).all():
         raise ValueError("y must hold finite numbers, got NaN or infinity")
     return np.ascontiguousarray(given, dtype)
+
+
+def _mean_of_each(values: Array) -> Array:
+    """The mean over all but the first axis, summed in float64."""
+    means = values.mean(axis=tuple(range(1, values.ndim)), dtype=np.float64)
+    return np.asarray(means, values.dtype)

@@ -11,12 +11,16 @@ cannot know.
 a net that ends in ``Dense(10)`` trains on scores and predicts probabilities. If it ends in that
 activation, training runs on what comes before it, and ``predict`` applies it once.
 
+**Files.** ``save`` and :func:`load_model` keep a model, ``save_checkpoint`` and ``fit(resume=…)`` a
+training, which goes on to bitwise the same weights as if it had not been interrupted.
+
 **Chance.** Everything random (parameters, order, dropout, augmentation) is drawn from one
 generator, ``model.rng``. The same seed gives bitwise the same weights, for any number of threads.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,17 +28,19 @@ from html import escape
 from math import isfinite
 from time import perf_counter
 from typing import Any, Literal
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastcnn import summary
+from fastcnn import checkpoint, summary
 from fastcnn.arguments import Array
 from fastcnn.callbacks import Callback, StopTraining
-from fastcnn.inputs import batch, finite, samples
-from fastcnn.layers import Layer, Shape, checked_layers, infer_stack
-from fastcnn.losses import BinaryCrossEntropy, CrossEntropy, Loss, loss_named
-from fastcnn.optimizers import SGD, Optimizer, optimizer_named
+from fastcnn.checkpoint import ModelFile, ModelFileError
+from fastcnn.inputs import SCALING, batch, finite, samples
+from fastcnn.layers import Layer, Shape, checked_layers, infer_stack, layer_from_dict, to_dict
+from fastcnn.losses import BinaryCrossEntropy, CrossEntropy, Loss, loss_from_dict, loss_named
+from fastcnn.optimizers import SGD, Optimizer, optimizer_from_dict, optimizer_named
 from fastcnn.scalars import below_one, count, truth
 from fastcnn.weights import Weights
 
@@ -47,8 +53,8 @@ class History:
 
     Attributes:
         history: lists by name, one number for each epoch: ``loss``, ``accuracy`` (where the loss
-            has one), ``val_loss``, ``val_accuracy`` (with validation data), ``learning_rate`` and
-            ``seconds``.
+            has one), ``val_loss``, ``val_accuracy`` (with validation data), ``learning_rate``
+            (of the epoch's last step) and ``seconds``.
     """
 
     def __init__(self, history: dict[str, list[float]] | None = None) -> None:
@@ -79,9 +85,17 @@ class Progress:
     batch: int = 0
     loss_sum: float = 0.0
     correct: float = 0.0
+    rate: float = 0.0
     order: Mapping[str, Any] | None = None
     history: History = field(default_factory=History)
     callbacks: list[Callback] = field(default_factory=list)
+    restored: list[dict[str, Any]] = field(default_factory=list)
+
+    def saved_states(self) -> list[tuple[str, dict[str, Any]]]:
+        """For each callback the class and state of the one that was saved in its place."""
+        found = [(one["class"], one["state"]) for one in self.restored]
+        missing = len(self.callbacks) - len(found)
+        return [*found, *[("", {})] * missing][: len(self.callbacks)]
 
 
 class Sequential:
@@ -302,6 +316,7 @@ class Sequential:
         seed: int | None = None,
         verbose: int = 1,
         augment: Augmentation | None = None,
+        resume: str | os.PathLike[str] | None = None,
     ) -> History:
         """Train the model.
 
@@ -323,6 +338,10 @@ class Sequential:
             verbose: 1 prints a line for each epoch, 0 nothing.
             augment: applied to the images of each batch, as ``augment(images, rng)``, such as
                 :class:`fastcnn.Augment`.
+            resume: a file of :meth:`save_checkpoint`, whose training goes on until ``epochs`` are
+                done, counted from its very beginning. Weights, optimizer with state and rate,
+                generator and history come from there (``seed`` has no say); the data and all
+                other arguments must be those that the training began with.
 
         Returns:
             The history: losses and accuracies of all epochs. ``loss`` and ``accuracy`` are means
@@ -331,6 +350,7 @@ class Sequential:
         Raises:
             TypeError, ValueError: a wrong argument, or data with NaN, wrong labels or wrong
                 shapes; found before any work.
+            ModelFileError: a file to resume that is damaged or no checkpoint.
             FloatingPointError: the loss became infinite or NaN. The model keeps the weights that
                 it had before that step.
 
@@ -388,6 +408,18 @@ class Sequential:
         if held_out is not None:
             validation = self._checked_validation(held_out, shape, goal, outputs, centred)
 
+        settings = {
+            "batch_size": batch_size,
+            "shuffle": shuffle,
+            "samples": len(images),
+            "targets": crc32(targets.tobytes()),
+        }
+        if resume is not None:
+            return self._resume(
+                checkpoint.read(resume), shape, goal if loss is not None else None,
+                descent if optimizer is not None else None, settings, listeners,
+                lambda: self._train(images, targets, epochs, validation, augment, bool(verbose)),
+            )  # fmt: skip
         if not self.built and self._seeded:
             self.build(shape)
         if seed is not None:
@@ -396,11 +428,7 @@ class Sequential:
             self.build(shape)
         self.loss = goal
         self._remember_kind(images)
-        self.progress = Progress(
-            descent,
-            {"batch_size": batch_size, "shuffle": shuffle, "samples": len(images)},
-            callbacks=listeners,
-        )
+        self.progress = Progress(descent, settings, callbacks=listeners)
         return self._train(images, targets, epochs, validation, augment, bool(verbose))
 
     def _train(
@@ -421,12 +449,13 @@ class Sequential:
         self.stop_training = False
         logs: dict[str, float] = {}
         begin = {"epochs": epochs, "batches": batches, "samples": total, "epoch": at.epoch}
-        for callback in at.callbacks:
+        for callback, (name, state) in zip(at.callbacks, at.saved_states(), strict=True):
             callback.on_train_begin(self, begin)
+            if name == type(callback).__name__:
+                callback.restore(state)
         try:
             while at.epoch < epochs and not self.stop_training:
                 started = perf_counter()
-                rate = at.optimizer.rate
                 self._train_epoch(images, targets, augment)
                 if at.batch < batches:
                     break  # stopped on the way
@@ -434,7 +463,7 @@ class Sequential:
                 if validation is not None:
                     found = self._evaluate(*validation, 256)
                     logs |= {f"val_{name}": value for name, value in found.items()}
-                logs |= {"learning_rate": rate, "seconds": perf_counter() - started}
+                logs |= {"learning_rate": at.rate, "seconds": perf_counter() - started}
                 at.history.append(logs)
                 epoch = at.epoch
                 at.epoch, at.batch, at.loss_sum, at.correct = epoch + 1, 0, 0.0, 0.0
@@ -495,6 +524,7 @@ class Sequential:
                 f"{error}, in batch {at.batch} of epoch {at.epoch}; the model keeps the weights "
                 f"from before it. A lower learning rate, or clip_norm, may help"
             ) from None
+        at.rate = at.optimizer.rate
         at.optimizer.step(self._weights.parameters, self._weights.gradient)
         at.loss_sum += loss_sum
         at.correct += correct
@@ -647,6 +677,115 @@ class Sequential:
             return np.asarray(predicted[:, 0] > 0.5, np.int64)
         return np.asarray(predicted.argmax(axis=1))
 
+    # --- files ------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to a safetensors file, which :func:`load_model` reads.
+
+        An existing file is replaced at once, after the new one is whole on the disk.
+
+        Raises ``ValueError`` before the model is built, ``OSError`` where the file cannot be
+        written; an earlier file then stays as it was.
+        """
+        self._known_shape()
+        checkpoint.write(path, self._described(), dict(self._arrays()))
+
+    def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Write model and training, for ``fit(resume=path)``; after a batch, an epoch or a ``fit``.
+
+        Weights, optimizer with its state, epoch and batch, generator, history, and the state of
+        callbacks. :func:`load_model` reads the file too, as a model.
+
+        Raises ``ValueError`` before the first ``fit``, ``OSError`` as :meth:`save`.
+        """
+        if self.progress is None:
+            raise ValueError("save_checkpoint needs a training, and the model has had no fit")
+        at, arrays = self.progress, dict(self._arrays())
+        for slot, flat in at.optimizer.state.items():
+            for name, part in self._named(flat):
+                arrays[f"optimizer.{slot}.{name}"] = part
+        training = {
+            "epoch": at.epoch,
+            "batch": at.batch,
+            "loss_sum": at.loss_sum,
+            "correct": at.correct,
+            "rate": at.rate,
+            "order": at.order,
+            "generator": self.rng.bit_generator.state,
+            "history": at.history.history,
+            "settings": at.settings,
+            "optimizer": {
+                "class": type(at.optimizer).__name__,
+                "config": at.optimizer.config(),
+                "steps": at.optimizer.step_count,
+                "slots": sorted(at.optimizer.state),
+            },
+            "callbacks": [{"class": type(c).__name__, "state": c.state()} for c in at.callbacks],
+        }
+        checkpoint.write(path, self._described() | {"training": training}, arrays)
+
+    def _described(self) -> dict[str, Any]:
+        """The model as JSON holds it, without its arrays."""
+        loss = self._loss()
+        return {
+            "layers": [to_dict(layer) for layer in self.layers],
+            "input_shape": self.input_shape,
+            "dtype": self.dtype.name,
+            "loss": {"name": loss.name, "config": loss.config()},
+            "bytes": SCALING,
+            "trained_on": self.trained_on,
+        }
+
+    def _named(self, flat: Array) -> list[tuple[str, Array]]:
+        """Parts of a flat array under the names of the parameters."""
+        return [
+            (f"layers.{i}.{name}", part)
+            for i, parts in enumerate(self._weights.split(flat))
+            for name, part in parts.items()
+        ]
+
+    def _resume(
+        self,
+        file: ModelFile,
+        shape: Shape,
+        loss: Loss | None,
+        optimizer: Optimizer | None,
+        settings: dict[str, Any],
+        callbacks: list[Callback],
+        train: Callable[[], History],
+    ) -> History:
+        """Take a checkpoint's training over, after all of it was checked, and go on with it."""
+        other = _from_file(file)
+        if other.progress is None:
+            raise file.error("it holds a model, but no training to resume")
+        mine = [to_dict(layer) for layer in self.layers], shape, self.dtype
+        theirs = [to_dict(layer) for layer in other.layers], other.input_shape, other.dtype
+        if mine != theirs:
+            raise ValueError(f"resume must be a training of this model's layers, got {file.path}")
+        found = other.progress
+        for name, value in settings.items():
+            if found.settings.get(name) != value:
+                told = {"targets": "y", "samples": "x"}.get(name, name)
+                what = "the data" if told in "xy" else f"{found.settings.get(name)!r}"
+                given = "other data" if told in "xy" else repr(value)
+                raise ValueError(
+                    f"{told} must be {what} that the training in {file.path} began with, got "
+                    f"{given}"
+                )
+        if loss is not None and repr(loss) != repr(other.loss):
+            raise ValueError(f"loss must be that of the training, {other.loss!r}, got {loss!r}")
+        if optimizer is not None and _but_rate(optimizer) != _but_rate(found.optimizer):
+            raise ValueError(
+                f"optimizer must be that of the training, {found.optimizer!r}, got {optimizer!r}"
+            )
+        if not self.built:
+            self.build(shape)
+        self.set_weights(other.get_weights())
+        self.rng, self.loss, self.trained_on = other.rng, other.loss, other.trained_on
+        self.progress = found
+        found.callbacks = callbacks
+        return train()
+
     # --- checks of data ---------------------------------------------------------------------------
 
     def _checked(self, name: str, x: ArrayLike, y: ArrayLike, loss: Loss) -> tuple[Array, Array]:
@@ -692,6 +831,136 @@ class Sequential:
     def _remember_kind(self, images: Array) -> None:
         if self.trained_on is None:
             self.trained_on = "uint8" if images.dtype == np.uint8 else "floats"
+
+
+def load_model(path: str | os.PathLike[str]) -> Sequential:
+    """The model of a file that ``save`` or ``save_checkpoint`` wrote.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The model, built, with its weights, loss and scaling.
+
+    Raises:
+        ModelFileError: the file is truncated, damaged or edited, of an unknown version, or has
+            layers that this version does not know. Nothing is allocated for its arrays before
+            their shapes and dtypes fit the architecture.
+        OSError: the file cannot be opened.
+
+    Example:
+        >>> import tempfile
+        >>> from fastcnn.layers import Dense
+        >>> model = Sequential([Dense(2)], (3,))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save(f"{folder}/model.safetensors")
+        ...     again = load_model(f"{folder}/model.safetensors")
+        >>> bool((again.predict(np.eye(3)) == model.predict(np.eye(3))).all())
+        True
+    """
+    return _from_file(checkpoint.read(path))
+
+
+def _from_file(file: ModelFile) -> Sequential:
+    """The model of a file, and its training where it holds one."""
+    told = file.model
+    try:
+        model = Sequential([layer_from_dict(one) for one in told["layers"]], dtype=told["dtype"])
+        shape = image_shape(told["input_shape"])
+        model.loss = loss_from_dict(told["loss"])
+        if told["bytes"] != SCALING or told["trained_on"] not in (None, "uint8", "floats"):
+            raise ValueError(f"its bytes are scaled as {told['bytes']!r}, not as {SCALING!r}")
+        model.trained_on = told["trained_on"]
+        shapes = infer_stack(model.layers, shape)
+        specs = {
+            f"layers.{i}.{name}": (spec.shape, model.dtype.name)
+            for i, layer in enumerate(model.layers)
+            for part in (layer.parameter_specs(shapes[i]), layer.state_specs(shapes[i]))
+            for name, spec in part.items()
+        }
+        training = told.get("training")
+        expected = dict(specs)
+        if training is not None:
+            parameters = {
+                f"layers.{i}.{name}": (spec.shape, model.dtype.name)
+                for i, layer in enumerate(model.layers)
+                for name, spec in layer.parameter_specs(shapes[i]).items()
+            }
+            progress, slots = _progress_from(training)
+            expected |= {f"optimizer.{s}.{k}": v for s in slots for k, v in parameters.items()}
+        file.expect(expected)
+    except ModelFileError:
+        raise
+    except _UNREADABLE as error:
+        told_error = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise file.error(f"its architecture: {told_error}") from None
+    arrays = file.arrays()
+    model.build(shape)
+    for name, array in model._arrays():
+        array[...] = arrays[name]
+    if training is not None:
+        for slot in slots:
+            flat = progress.optimizer.state[slot] = np.zeros_like(model._weights.parameters)
+            for name, part in model._named(flat):
+                part[...] = arrays[f"optimizer.{slot}.{name}"]
+        try:
+            model.rng = _generator(training["generator"])
+        except _UNREADABLE as error:
+            raise file.error(f"its generator: {error}") from None
+        model.progress = progress
+    return model
+
+
+_UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError)
+"""What code raises that meets other data than it was written for."""
+
+
+def _progress_from(told: dict[str, Any]) -> tuple[Progress, list[str]]:
+    """Where a saved training stands, and the names of its optimizer's arrays."""
+    optimizer = optimizer_from_dict(told["optimizer"])
+    optimizer.step_count = count("steps", told["optimizer"]["steps"], least=0)
+    slots = told["optimizer"]["slots"]
+    if slots and slots != sorted(optimizer.slots_needed()):
+        raise ValueError(f"optimizer must keep {optimizer.slots_needed()}, got {slots!r}")
+    if told["order"] is not None:
+        _generator(told["order"])
+    history = History({str(k): [float(v) for v in values] for k, values in told["history"].items()})
+    callbacks = [{"class": c["class"], "state": dict(c["state"])} for c in told["callbacks"]]
+    progress = Progress(
+        optimizer,
+        dict(told["settings"]),
+        count("epoch", told["epoch"], least=0),
+        count("batch", told["batch"], least=0),
+        float(told["loss_sum"]),
+        float(told["correct"]),
+        float(told["rate"]),
+        told["order"],
+        history,
+        restored=callbacks,
+    )
+    return progress, slots
+
+
+def _generator(state: dict[str, Any]) -> np.random.Generator:
+    """A generator in this state."""
+    kinds = {kind.__name__: kind for kind in (np.random.PCG64, np.random.PCG64DXSM,
+             np.random.MT19937, np.random.Philox, np.random.SFC64)}  # fmt: skip
+    if state["bit_generator"] not in kinds:
+        raise ValueError(f"its generator is unknown: {state['bit_generator']!r}")
+    bits = kinds[state["bit_generator"]]()
+    inner = {
+        name: np.asarray(value, np.uint64) if isinstance(value, list) else value
+        for name, value in state["state"].items()
+    }
+    whole: Any = {**state, "state": inner}
+    bits.state = whole
+    return np.random.Generator(bits)
+
+
+def _but_rate(optimizer: Optimizer) -> tuple[str, dict[str, Any]]:
+    config = optimizer.config()
+    config.pop("learning_rate")
+    return type(optimizer).__name__, config
 
 
 def image_shape(given: Sequence[int]) -> Shape:

@@ -45,6 +45,19 @@ class Weights:
             layer.adopt(views)
             self.gradients.append(gradients)
 
+    def split(self, flat: Array) -> list[dict[str, Array]]:
+        """Views of an array that lies as the parameters do, such as an optimizer's momentum."""
+        start = self.gradient.ctypes.data
+        return [
+            {
+                name: flat[
+                    (first := (g.ctypes.data - start) // g.itemsize) : first + g.size
+                ].reshape(g.shape)
+                for name, g in gradients.items()
+            }
+            for gradients in self.gradients
+        ]
+
 
 def _aligned(size: int, dtype: np.dtype[Any]) -> Array:
     memory = np.zeros(size * dtype.itemsize + _LINE, np.uint8)

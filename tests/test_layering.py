@@ -25,7 +25,7 @@ HOUSE: tuple[tuple[str, ...], ...] = (
     ("model",),
     ("callbacks", "summary", "nets", "weights", "inputs"),
     ("article_training",),
-    ("article", "datasets", "checkpoint", "augmentation"),
+    ("article", "datasets", "checkpoint", "augmentation", "pictures", "machine"),
     ("losses", "optimizers"),
     ("layers", "schedules"),
     ("executor",),

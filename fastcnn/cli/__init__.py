@@ -14,6 +14,7 @@ import typer
 
 from fastcnn.cli.compare import compare
 from fastcnn.cli.demo import demo
+from fastcnn.cli.info import info
 from fastcnn.version import __version__
 
 app = typer.Typer(
@@ -42,7 +43,7 @@ def _fastcnn(
     pass
 
 
-for command in (demo, compare):
+for command in (demo, compare, info):
     app.command()(command)
 
 

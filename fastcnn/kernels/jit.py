@@ -85,7 +85,8 @@ def source_stamp() -> str:
 
 
 @lru_cache(maxsize=1)
-def _cache_folder() -> Path | None:
+def cache_folder() -> Path | None:
+    """Where compiled kernels are kept; None where nothing can be written."""
     folders = [
         Path(config.CACHE_DIR) / "fastcnn" if config.CACHE_DIR else None,
         _PACKAGE / "kernels" / "__pycache__",
@@ -127,7 +128,7 @@ class _Locator(_CacheLocator):  # type: ignore[misc]
 
     @classmethod
     def from_function(cls, function: Callable[..., Any], file: str) -> _Locator | None:
-        folder = _cache_folder()
+        folder = cache_folder()
         return None if folder is None else cls(function, folder)
 
 

@@ -1,0 +1,203 @@
+"""Model files: one safetensors file, with the architecture in its metadata.
+
+The metadata holds ``format``, ``version``, ``model`` (JSON: layers, input shape, dtype, loss, and
+in a training checkpoint where the training stands) and ``sha256`` of all that. Weights are HWIO, as
+in memory. A file is written beside its place, forced to the disk, and then renamed: whoever looks
+finds the old one or the new one, whole.
+
+Reading trusts nothing. Header, version and architecture are checked, and every array's shape and
+dtype against the architecture, before memory is taken for any; the checksum tells of edits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastcnn.arguments import Array
+from fastcnn.layers import Shape
+
+FORMAT = "fastcnn model"
+VERSION = 1
+
+_LARGEST_HEADER = 100_000_000
+_DTYPES = {"F32": "float32", "F64": "float64"}
+
+
+class ModelFileError(ValueError):
+    """A model file that cannot be used: truncated, damaged, edited, or of an unknown kind."""
+
+
+def write(path: str | os.PathLike[str], model: dict[str, Any], arrays: dict[str, Array]) -> None:
+    """Write a model file, or replace one, at once; an error leaves the earlier file as it was.
+
+    ``model`` is what JSON holds of the model, ``arrays`` its arrays by name.
+    """
+    from safetensors.numpy import save
+
+    text = json.dumps(model, default=_plain)
+    metadata = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "model": text,
+        "sha256": _digest(text, arrays),
+    }
+    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
+    place = Path(os.path.realpath(path))
+    handle, name = tempfile.mkstemp(prefix=f".{place.name}.", suffix=".tmp", dir=place.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, _mode(place))
+        os.replace(name, place)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(name)
+        raise
+    _settle(place.parent)
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """What a model file's header says.
+
+    Attributes:
+        path: the file.
+        model: what :func:`write` was given.
+        shapes: of each array its shape and dtype.
+    """
+
+    path: str
+    model: dict[str, Any]
+    shapes: dict[str, tuple[Shape, str]]
+    _text: str
+    _sha256: str
+
+    def expect(self, expected: dict[str, tuple[Shape, str]]) -> None:
+        """Raise :class:`ModelFileError` where the file's arrays are not exactly these."""
+        for name, (shape, dtype) in expected.items():
+            if name not in self.shapes:
+                raise self.error(f"the array {name} is missing")
+            if self.shapes[name] != (shape, dtype):
+                found, kind = self.shapes[name]
+                raise self.error(
+                    f"the array {name} is {kind} of shape {found}, but the architecture needs "
+                    f"{dtype} of shape {shape}"
+                )
+        more = sorted(self.shapes.keys() - expected.keys())
+        if more:
+            raise self.error(f"the architecture has no array {more[0]}")
+
+    def arrays(self) -> dict[str, Array]:
+        """All arrays, after the checksum was compared."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.path, framework="np") as file:
+                arrays = {name: file.get_tensor(name) for name in self.shapes}
+        except (SafetensorError, ValueError, TypeError) as error:
+            raise self.error(str(error)) from None
+        if _digest(self._text, arrays) != self._sha256:
+            raise self.error(
+                "its checksum does not fit its contents; it was damaged, or edited by hand"
+            )
+        return arrays
+
+    def error(self, why: str) -> ModelFileError:
+        """The error for this file."""
+        return ModelFileError(f"{self.path} cannot be loaded: {why}")
+
+
+def read(path: str | os.PathLike[str]) -> ModelFile:
+    """The header of a model file; no array is read.
+
+    Raises:
+        ModelFileError: no whole model file of a known version.
+        OSError: the file cannot be opened.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    name = os.fspath(path)
+    _check_length(name)
+    try:
+        with safe_open(name, framework="np") as file:
+            metadata = file.metadata() or {}
+            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118  (no mapping)
+            shapes = {
+                key: (tuple(part.get_shape()), _DTYPES.get(part.get_dtype(), part.get_dtype()))
+                for key, part in slices.items()
+            }
+    except (SafetensorError, ValueError, TypeError) as error:
+        raise ModelFileError(f"{name} cannot be loaded: {error}") from None
+    if metadata.get("format") != FORMAT:
+        raise ModelFileError(f"{name} cannot be loaded: it holds no model of fastcnn")
+    if metadata.get("version") != str(VERSION):
+        raise ModelFileError(
+            f"{name} cannot be loaded: it is of format version {metadata.get('version')!r}, and "
+            f"this version of fastcnn reads {VERSION}"
+        )
+    text = metadata.get("model", "")
+    try:
+        model = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{name} cannot be loaded: its architecture: {error}") from None
+    if not isinstance(model, dict):
+        raise ModelFileError(f"{name} cannot be loaded: its architecture is no JSON object")
+    return ModelFile(name, model, shapes, text, metadata.get("sha256", ""))
+
+
+def _check_length(name: str) -> None:
+    """Compare what the file says of its header's length with the file's own."""
+    with open(name, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        header = int.from_bytes(file.read(8), "little")
+    if size < 8 or header > min(size - 8, _LARGEST_HEADER):
+        raise ModelFileError(
+            f"{name} cannot be loaded: it is truncated, or no safetensors file ({size} bytes, of "
+            f"which the header would be {header})"
+        )
+
+
+def _digest(text: str, arrays: dict[str, Array]) -> str:
+    digest = sha256(text.encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"\0{name}\0{array.dtype.name}\0{array.shape}\0".encode())
+        digest.update(array.data if array.size else b"")
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as JSON holds them."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"a model file holds numbers, text, lists and dicts, got {value!r}")
+
+
+def _mode(place: Path) -> int:
+    """The earlier file's permissions, or those of any new file."""
+    with suppress(OSError):
+        return place.stat().st_mode & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def _settle(folder: Path) -> None:
+    """Force the renaming to the disk, where the system has a way to."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
