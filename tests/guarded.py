@@ -231,10 +231,11 @@ def _compare(
 def _wait_as_a_worker_does() -> None:
     """The kernel that only threads run, on the words that they share."""
     for border in ("first", "last"):
-        words = guarded((2 * threads._LINE,), np.int64, border)
-        words[...] = 0
-        assert threads._watch(words, 7, threads._GO, 0, 2) == 0
-        assert list(np.flatnonzero(words)) == [threads._DONE]
+        done, gate = guarded((1,), np.int64, border), guarded((9,), np.int64, border)
+        done[...], gate[...] = 0, 0
+        assert threads._watch(done, 7, gate, 8, 0, 2) == 0
+        assert list(done) == [7]
+        assert not gate.any()
 
 
 def _move_images() -> None:

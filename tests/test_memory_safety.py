@@ -52,10 +52,10 @@ def test_matrix_holds_what_kernels_get_wrong() -> None:
 TRESPASSES = """
 import os, sys
 from guarded import guarded
-from fastcnn.kernels.jit import kernel
+from fastcnn.kernels.jit import compiled
 from fastcnn.kernels.simd import rows_line, tile_from_row, tile_store
 
-@kernel
+@compiled
 def copy(x, at_x, y, at_y, columns):
     tile = tile_from_row(1, 1, 4, x, at_x, columns)
     tile_store(tile, y, rows_line(1, 0, 0), at_y, columns)

@@ -12,9 +12,11 @@ memory of another kind in its place, tests see each access beyond an array's end
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numba.core import config
 
 from fastcnn.arguments import Array
 
@@ -50,6 +52,18 @@ def copied(array: Array) -> Array:
     new = empty_like_type(array, *array.shape)
     new[...] = array
     return new
+
+
+@lru_cache(maxsize=4096, typed=True)
+def record(numbers: Any) -> Array:
+    """A named tuple of integers as an array of one record, with the fields' names.
+
+    Compiled code takes it in 0.5 µs, a named tuple of 37 numbers in 2.5 µs.
+    """
+    fields = np.dtype([(name, np.int64) for name in numbers._fields])
+    array: Array = np.array([tuple(map(int, numbers))], fields)
+    # Plain Python reads the fields by name from a record array only.
+    return array.view(np.recarray) if config.DISABLE_JIT else array
 
 
 def bias_or_zeros(b: Array | None, count: int, like: Any) -> Array:

@@ -28,6 +28,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from fastcnn.arguments import Array
+from fastcnn.kernels.arrays import record
 from fastcnn.kernels.jit import device, kernel
 from fastcnn.kernels.simd import (
     products,
@@ -142,12 +143,12 @@ def tile_for(rows: int, columns: int, itemsize: int) -> Tile:
 
 
 class Plan(NamedTuple):
-    """A contraction made ready: the compiled function, its items, its work, its numbers."""
+    """A contraction made ready: the compiled function, its items, its work, its record."""
 
     function: Any
     items: int
     work: int
-    c: Contraction
+    numbers: Array
 
 
 def plan(c: Contraction, tile: Tile, itemsize: int, *, elementwise: bool = False) -> Plan:
@@ -164,12 +165,12 @@ def plan(c: Contraction, tile: Tile, itemsize: int, *, elementwise: bool = False
     c = c._replace(part=part, blocks_first=w_bytes <= CACHE_BYTES, y_line=y_line)
     items = c.groups * blocks * -(-tiles // part)
     function = _contraction(*tile, c.columns % tile.columns != 0, elementwise)
-    return Plan(function, items, c.flops // 4, c)
+    return Plan(function, items, c.flops // 4, record(c))
 
 
 def contract(plan: Plan, x: Array, w: Array, b: Array, y: Array, relu: bool = False) -> None:
     """Run it on flat arrays; ``b`` holds ``groups * columns`` numbers."""
-    parallel_for(plan.function, plan.items, plan.work, x, w, b, y, relu, plan.c)
+    parallel_for(plan.function, plan.items, plan.work, x, w, b, y, relu, plan.numbers)
 
 
 @cache
@@ -195,7 +196,7 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise:
             y_start: int,
             columns: int,
             relu: bool,
-            c: Contraction,
+            c: Any,
         ) -> None:
             if row_c + height <= c.rows_c:
                 at = row_a * c.x_a + row_b * c.x_b + row_c * c.x_c
@@ -242,8 +243,9 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise:
 
     @kernel
     def contraction(
-        start: int, stop: int, x: Any, w: Any, b: Any, y: Any, relu: bool, c: Contraction
+        start: int, stop: int, x: Any, w: Any, b: Any, y: Any, relu: bool, numbers: Any
     ) -> None:
+        c = numbers[0]
         total = c.rows_a * c.rows_b * c.rows_c
         part = c.part * rows
         parts = (total + part - 1) // part

@@ -11,7 +11,7 @@ from typing import Any
 
 from fastcnn.arguments import Array
 from fastcnn.geometry import ConvGeometry
-from fastcnn.kernels.arrays import bias_or_zeros, copied, empty_like_type, readable
+from fastcnn.kernels.arrays import bias_or_zeros, copied, empty_like_type, readable, record
 from fastcnn.kernels.jit import device, kernel
 from fastcnn.kernels.packing import sum_rows
 from fastcnn.kernels.threads import parallel_for
@@ -33,7 +33,7 @@ def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
     dx = empty_like_type(dy, *g.input_shape)
     # (KH, KW, OC, IC/groups): the innermost loop runs over input channels.
     turned = copied(w.swapaxes(2, 3))
-    parallel_for(_input_gradient_rows, g.n * g.h, g.flops, readable(dy), turned, dx, g)
+    parallel_for(_input_gradient_rows, g.n * g.h, g.flops, readable(dy), turned, dx, record(g))
     return dx
 
 
@@ -42,7 +42,9 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
     dw = empty_like_type(dy, *g.filter_shape)
     partial = empty_like_type(dy, *g.filter_shape)
     rows = g.kh * g.kw * g.group_ic
-    parallel_for(_filter_gradient_rows, rows, g.flops, readable(dy), readable(x), dw, partial, g)
+    parallel_for(
+        _filter_gradient_rows, rows, g.flops, readable(dy), readable(x), dw, partial, record(g)
+    )
     return dw
 
 
@@ -72,8 +74,9 @@ def _last_tap(k: int, out: int, size: int, stride: int, pad: int, dilation: int)
 
 @kernel
 def _forward_rows(
-    start: int, stop: int, x: Any, w: Any, b: Any, y: Any, relu: bool, g: ConvGeometry
+    start: int, stop: int, x: Any, w: Any, b: Any, y: Any, relu: bool, numbers: Any
 ) -> None:
+    g = numbers[0]
     group_ic, group_oc = g.ic // g.groups, g.oc // g.groups
     for row in range(start, stop):
         n, oh = row // g.oh, row % g.oh
@@ -103,8 +106,9 @@ def _forward_rows(
 
 @kernel
 def _input_gradient_rows(
-    start: int, stop: int, dy: Any, turned: Any, dx: Any, g: ConvGeometry
+    start: int, stop: int, dy: Any, turned: Any, dx: Any, numbers: Any
 ) -> None:
+    g = numbers[0]
     group_ic, group_oc = g.ic // g.groups, g.oc // g.groups
     for row in range(start, stop):
         n, ih = row // g.h, row % g.h
@@ -128,8 +132,9 @@ def _input_gradient_rows(
 
 @kernel
 def _filter_gradient_rows(
-    start: int, stop: int, dy: Any, x: Any, dw: Any, partial: Any, g: ConvGeometry
+    start: int, stop: int, dy: Any, x: Any, dw: Any, partial: Any, numbers: Any
 ) -> None:
+    g = numbers[0]
     group_ic, group_oc = g.ic // g.groups, g.oc // g.groups
     for row in range(start, stop):
         kh, kw, ic = row // group_ic // g.kw, row // group_ic % g.kw, row % group_ic

@@ -25,12 +25,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 from numba.core import config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 from numba.misc.appdirs import AppDirs
+
+from fastcnn.kernels.simd import store_release
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -39,6 +41,7 @@ _FLAGS: dict[str, Any] = {
     "error_model": "numpy",
     "fastmath": {"nsz", "contract", "afn", "reassoc"},
 }
+CACHE_LINE = 8  # words of 64 bits
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -53,8 +56,14 @@ def device(function: Function) -> Function:
 
 
 def kernel(function: Function) -> Function:
-    """Compile ``function`` on its first call with each combination of types, and cache it."""
-    return _cached(function, _FLAGS)
+    """Compile a function of a range, ``function(start, stop, *arguments)``, for the thread driver.
+
+    It takes two arguments more, in front: ``gate`` and ``number``. Before all else it writes the
+    number to each cache line of the gate, where other threads wait for it. By then it has let go of
+    the interpreter's lock, so that they can take it at once: written by Python, before the call,
+    the number woke them into a wait for the lock, and a launch took 20 µs instead of 3.
+    """
+    return _gated(function, _FLAGS)
 
 
 def ordered_kernel(function: Function) -> Function:
@@ -63,15 +72,32 @@ def ordered_kernel(function: Function) -> Function:
     For kernels whose parentheses keep digits, where ``reassoc`` would lose them: of
     ``(x - largest) - log_total`` it makes ``x - (largest + log_total)``.
     """
-    return _cached(function, {**_FLAGS, "fastmath": _FLAGS["fastmath"] - {"reassoc"}})
+    return _gated(function, {**_FLAGS, "fastmath": _FLAGS["fastmath"] - {"reassoc"}})
 
 
-def _cached(function: Function, flags: dict[str, Any]) -> Function:
-    compiled: Function = numba.njit(**flags)(function)
+def compiled(function: Function) -> Function:
+    """Compile a function of any form on its first call with each combination of types."""
+    return cast(Function, _cached(function, _FLAGS))
+
+
+def _gated(function: Function, flags: dict[str, Any]) -> Function:
+    inner = numba.njit(forceinline=True, **flags)(function)
+
+    def run(gate: Any, number: int, start: int, stop: int, *arguments: Any) -> None:
+        for place in range(0, gate.size, CACHE_LINE):
+            store_release(gate, place, number)
+        inner(start, stop, *arguments)
+
+    run.__name__, run.__qualname__ = function.__name__, function.__qualname__
+    return cast(Function, _cached(run, flags))
+
+
+def _cached(function: Callable[..., Any], flags: dict[str, Any]) -> Any:
+    made = numba.njit(**flags)(function)
     if not config.DISABLE_JIT:
         with suppress(RuntimeError):  # nowhere to write: compile in each process
-            compiled._cache = _Cache(function)  # type: ignore[attr-defined]
-    return compiled
+            made._cache = _Cache(function)
+    return made
 
 
 @lru_cache(maxsize=1)

@@ -9,8 +9,8 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from fastcnn.arguments import Array
-from fastcnn.kernels.arrays import empty_like_type
-from fastcnn.kernels.jit import kernel
+from fastcnn.kernels.arrays import empty_like_type, record
+from fastcnn.kernels.jit import compiled, kernel
 from fastcnn.kernels.simd import copy_run, registers, transpose_square, zero_run
 from fastcnn.kernels.threads import parallel_for
 
@@ -87,7 +87,7 @@ def lay_out(x: Array, to: Layout) -> Array:
         return flat
     rows = len(x) * to.height
     data = empty_like_type(x, rows * to.width * to.pitch)
-    parallel_for(_lay_out_rows, rows, 2 * data.size, flat, data, *x.shape[1:], to)
+    parallel_for(_lay_out_rows, rows, 2 * data.size, flat, data, *x.shape[1:], record(to))
     return data
 
 
@@ -110,7 +110,7 @@ def _sum_rows(start: int, stop: int, values: Any, sums: Any) -> None:
                 sums[n, c] += values[n, p, c]
 
 
-@kernel
+@compiled
 def _sum_of_zeros(values: Any) -> Any:
     """0 where all are finite, else NaN; a sum, since a loop with an early exit is no faster."""
     total = values.dtype.type(0)
@@ -157,8 +157,9 @@ def _turn_taps(lanes: int) -> Any:
 
 @kernel
 def _lay_out_rows(
-    start: int, stop: int, x: Any, data: Any, h: int, w: int, c: int, to: Layout
+    start: int, stop: int, x: Any, data: Any, h: int, w: int, c: int, numbers: Any
 ) -> None:
+    to = numbers[0]
     length = to.width * to.pitch
     # Pixels that follow on each other are copied as one run, of any number of channels.
     runs = to.pitch == c and to.stride_w == 1

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastcnn.arguments import Array
 from fastcnn.geometry import PoolGeometry
-from fastcnn.kernels.arrays import empty_like_type, readable
+from fastcnn.kernels.arrays import empty_like_type, readable, record
 from fastcnn.kernels.jit import device, kernel
 from fastcnn.kernels.threads import parallel_for
 
@@ -34,7 +34,7 @@ def min_pool2d(x: Array, g: PoolGeometry) -> Array:
 def avg_pool2d(x: Array, g: PoolGeometry) -> Array:
     """Mean of each window's pixels in the image."""
     y = empty_like_type(x, *g.output_shape)
-    parallel_for(_average_rows, g.n * g.oh, _work(g), readable(x), y, g)
+    parallel_for(_average_rows, g.n * g.oh, _work(g), readable(x), y, record(g))
     return y
 
 
@@ -52,13 +52,13 @@ def avg_pool2d_backward(dy: Array, g: PoolGeometry) -> Array:
     """``dx``: each window's gradient shared by its pixels in the image."""
     dx = empty_like_type(dy, *g.input_shape)
     items = g.n * -(-g.h // _ROWS)
-    parallel_for(_average_gradient, items, _work(g), readable(dy), dx, g)
+    parallel_for(_average_gradient, items, _work(g), readable(dy), dx, record(g))
     return dx
 
 
 def _extreme(x: Array, sign: int, g: PoolGeometry) -> Array:
     y = empty_like_type(x, *g.output_shape)
-    parallel_for(_extreme_rows, g.n * g.oh, _work(g), readable(x), y, x.dtype.type(sign), g)
+    parallel_for(_extreme_rows, g.n * g.oh, _work(g), readable(x), y, x.dtype.type(sign), record(g))
     return y
 
 
@@ -66,7 +66,9 @@ def _extreme_gradient(dy: Array, x: Array, sign: int, g: PoolGeometry) -> Array:
     dx = empty_like_type(dy, *g.input_shape)
     items = g.n * -(-g.h // _ROWS)
     sign = x.dtype.type(sign)
-    parallel_for(_extreme_gradient_rows, items, _work(g), readable(dy), readable(x), dx, sign, g)
+    parallel_for(
+        _extreme_gradient_rows, items, _work(g), readable(dy), readable(x), dx, sign, record(g)
+    )
     return dx
 
 
@@ -82,7 +84,8 @@ def _beats(value: Any, best: Any) -> bool:
 
 
 @kernel
-def _extreme_rows(start: int, stop: int, x: Any, y: Any, sign: Any, g: PoolGeometry) -> None:
+def _extreme_rows(start: int, stop: int, x: Any, y: Any, sign: Any, numbers: Any) -> None:
+    g = numbers[0]
     for row in range(start, stop):
         n, oh = row // g.oh, row % g.oh
         top = oh * g.stride_h - g.pad_top
@@ -101,7 +104,8 @@ def _extreme_rows(start: int, stop: int, x: Any, y: Any, sign: Any, g: PoolGeome
 
 
 @kernel
-def _average_rows(start: int, stop: int, x: Any, y: Any, g: PoolGeometry) -> None:
+def _average_rows(start: int, stop: int, x: Any, y: Any, numbers: Any) -> None:
+    g = numbers[0]
     for row in range(start, stop):
         n, oh = row // g.oh, row % g.oh
         first_h = max(oh * g.stride_h - g.pad_top, 0)
@@ -120,7 +124,7 @@ def _average_rows(start: int, stop: int, x: Any, y: Any, g: PoolGeometry) -> Non
 
 
 @device
-def _item(item: int, g: PoolGeometry) -> Any:
+def _item(item: int, g: Any) -> Any:
     """Image and rows of an item of a gradient, and the windows that reach into these rows."""
     blocks = (g.h + _ROWS - 1) // _ROWS
     n, first = item // blocks, item % blocks * _ROWS
@@ -133,8 +137,9 @@ def _item(item: int, g: PoolGeometry) -> Any:
 
 @kernel
 def _extreme_gradient_rows(
-    start: int, stop: int, dy: Any, x: Any, dx: Any, sign: Any, g: PoolGeometry
+    start: int, stop: int, dy: Any, x: Any, dx: Any, sign: Any, numbers: Any
 ) -> None:
+    g = numbers[0]
     best = np.empty(g.c, x.dtype)
     # Which pixel of the window is the best so far, as a number of the same width.
     place = np.empty(g.c, x.dtype)
@@ -173,7 +178,8 @@ def _extreme_gradient_rows(
 
 
 @kernel
-def _average_gradient(start: int, stop: int, dy: Any, dx: Any, g: PoolGeometry) -> None:
+def _average_gradient(start: int, stop: int, dy: Any, dx: Any, numbers: Any) -> None:
+    g = numbers[0]
     for item in range(start, stop):
         n, first, last, first_window, last_window = _item(item, g)
         for ih in range(first, last):
