@@ -1,20 +1,31 @@
-"""Pooling as compiled loops whose innermost runs over channels, and so over vectors.
+"""Pooling on register tiles of one row: a window's channels stay in registers over its pixels.
 
 Forward, an item is a row of the output. Backward, windows may share pixels, so an item is a block
 of rows of the input: it visits, in row-major order, all windows that reach into it, and adds to
-its own rows only. Windows on the border of two blocks are visited twice.
+its own rows only. Windows on the border of two blocks are visited twice. Padding is passed over.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
-
-import numpy as np
 
 from fastcnn.arguments import Array
 from fastcnn.geometry import PoolGeometry
 from fastcnn.kernels.arrays import empty_like_type, readable, record
 from fastcnn.kernels.jit import device, kernel
+from fastcnn.kernels.simd import (
+    registers,
+    rows_line,
+    tile_best,
+    tile_from_row,
+    tile_place,
+    tile_quotient,
+    tile_store,
+    tile_sum,
+    tile_where,
+    zero_run,
+)
 from fastcnn.kernels.threads import parallel_for
 
 # Rows of the input in one item of a gradient.
@@ -23,52 +34,56 @@ _ROWS = 8
 
 def max_pool2d(x: Array, g: PoolGeometry) -> Array:
     """Largest value of each window."""
-    return _extreme(x, 1, g)
+    return _extreme(x, True, g)
 
 
 def min_pool2d(x: Array, g: PoolGeometry) -> Array:
-    """Smallest value of each window: the largest of the negated ones, negated."""
-    return _extreme(x, -1, g)
+    """Smallest value of each window."""
+    return _extreme(x, False, g)
 
 
 def avg_pool2d(x: Array, g: PoolGeometry) -> Array:
     """Mean of each window's pixels in the image."""
     y = empty_like_type(x, *g.output_shape)
-    parallel_for(_average_rows, g.n * g.oh, _work(g), readable(x), y, record(g))
+    function = _average_rows(*_sides(x, g))
+    flat_x, flat_y = readable(x).reshape(-1), y.reshape(-1)
+    parallel_for(function, g.n * g.oh, _work(g), flat_x, flat_y, record(g))
     return y
 
 
 def max_pool2d_backward(dy: Array, x: Array, g: PoolGeometry) -> Array:
     """``dx``: each window's gradient at its first maximum."""
-    return _extreme_gradient(dy, x, 1, g)
+    return _extreme_gradient(dy, x, True, g)
 
 
 def min_pool2d_backward(dy: Array, x: Array, g: PoolGeometry) -> Array:
     """``dx``: each window's gradient at its first minimum."""
-    return _extreme_gradient(dy, x, -1, g)
+    return _extreme_gradient(dy, x, False, g)
 
 
 def avg_pool2d_backward(dy: Array, g: PoolGeometry) -> Array:
     """``dx``: each window's gradient shared by its pixels in the image."""
     dx = empty_like_type(dy, *g.input_shape)
-    items = g.n * -(-g.h // _ROWS)
-    parallel_for(_average_gradient, items, _work(g), readable(dy), dx, record(g))
+    function = _average_gradient(*_sides(dy, g))
+    flat_dy, flat_dx = readable(dy).reshape(-1), dx.reshape(-1)
+    parallel_for(function, g.n * -(-g.h // _ROWS), _work(g), flat_dy, flat_dx, record(g))
     return dx
 
 
-def _extreme(x: Array, sign: int, g: PoolGeometry) -> Array:
+def _extreme(x: Array, largest: bool, g: PoolGeometry) -> Array:
     y = empty_like_type(x, *g.output_shape)
-    parallel_for(_extreme_rows, g.n * g.oh, _work(g), readable(x), y, x.dtype.type(sign), record(g))
+    function = _extreme_rows(largest, *_sides(x, g))
+    flat_x, flat_y = readable(x).reshape(-1), y.reshape(-1)
+    parallel_for(function, g.n * g.oh, _work(g), flat_x, flat_y, record(g))
     return y
 
 
-def _extreme_gradient(dy: Array, x: Array, sign: int, g: PoolGeometry) -> Array:
+def _extreme_gradient(dy: Array, x: Array, largest: bool, g: PoolGeometry) -> Array:
     dx = empty_like_type(dy, *g.input_shape)
+    function = _extreme_gradient_rows(largest, *_sides(x, g))
+    flat_dy, flat_x, flat_dx = readable(dy).reshape(-1), readable(x).reshape(-1), dx.reshape(-1)
     items = g.n * -(-g.h // _ROWS)
-    sign = x.dtype.type(sign)
-    parallel_for(
-        _extreme_gradient_rows, items, _work(g), readable(dy), readable(x), dx, sign, record(g)
-    )
+    parallel_for(function, items, 2 * _work(g), flat_dy, flat_x, flat_dx, record(g))
     return dx
 
 
@@ -76,51 +91,73 @@ def _work(g: PoolGeometry) -> int:
     return g.n * g.oh * g.ow * g.c * g.kh * g.kw
 
 
+def _sides(x: Array, g: PoolGeometry) -> tuple[int, int]:
+    """Vectors and lanes of a tile: up to four vectors, no wider than the channels need."""
+    lanes = registers().vector_bytes // x.itemsize
+    while lanes > 2 and g.c <= lanes // 2:
+        lanes //= 2
+    vectors = 4 if g.c > 2 * lanes else 2 if g.c > lanes else 1
+    return vectors, lanes
+
+
 @device
-def _beats(value: Any, best: Any) -> bool:
-    """Whether ``value`` takes the place of an earlier ``best``: greater, or the first NaN."""
-    wins: bool = value > best or (value != value and best == best)
-    return wins
+def _clipped(place: int, stride: int, pad: int, k: int, size: int) -> Any:
+    """First and last pixel (exclusive) of a window that lie in the image, along one side."""
+    first = place * stride - pad
+    return max(first, 0), min(first + k, size)
 
 
-@kernel
-def _extreme_rows(start: int, stop: int, x: Any, y: Any, sign: Any, numbers: Any) -> None:
-    g = numbers[0]
-    for row in range(start, stop):
-        n, oh = row // g.oh, row % g.oh
-        top = oh * g.stride_h - g.pad_top
-        for ow in range(g.ow):
-            left = ow * g.stride_w - g.pad_left
-            first_h, first_w = max(top, 0), max(left, 0)
-            for c in range(g.c):
-                y[n, oh, ow, c] = sign * x[n, first_h, first_w, c]
-            for ih in range(first_h, min(top + g.kh, g.h)):
-                for iw in range(first_w, min(left + g.kw, g.w)):
-                    for c in range(g.c):
-                        value, best = sign * x[n, ih, iw, c], y[n, oh, ow, c]
-                        y[n, oh, ow, c] = value if _beats(value, best) else best
-            for c in range(g.c):
-                y[n, oh, ow, c] *= sign
+@cache
+def _extreme_rows(largest: bool, vectors: int, lanes: int) -> Any:
+    width = vectors * lanes
+
+    @kernel
+    def extreme_rows(start: int, stop: int, x: Any, y: Any, numbers: Any) -> None:
+        g = numbers[0]
+        for row in range(start, stop):
+            n, oh = row // g.oh, row % g.oh
+            top, bottom = _clipped(oh, g.stride_h, g.pad_top, g.kh, g.h)
+            for ow in range(g.ow):
+                left, right = _clipped(ow, g.stride_w, g.pad_left, g.kw, g.w)
+                for c in range(0, g.c, width):
+                    columns = min(width, g.c - c)
+                    at = ((n * g.h + top) * g.w + left) * g.c + c
+                    best = tile_from_row(1, vectors, lanes, x, at, columns)
+                    for ih in range(top, bottom):
+                        for iw in range(left, right):
+                            at = ((n * g.h + ih) * g.w + iw) * g.c + c
+                            value = tile_from_row(1, vectors, lanes, x, at, columns)
+                            best = tile_best(largest, value, best)
+                    tile_store(best, y, rows_line(1, (row * g.ow + ow) * g.c + c, 0), 0, columns)
+
+    return extreme_rows
 
 
-@kernel
-def _average_rows(start: int, stop: int, x: Any, y: Any, numbers: Any) -> None:
-    g = numbers[0]
-    for row in range(start, stop):
-        n, oh = row // g.oh, row % g.oh
-        first_h = max(oh * g.stride_h - g.pad_top, 0)
-        last_h = min(oh * g.stride_h - g.pad_top + g.kh, g.h)
-        for ow in range(g.ow):
-            first_w = max(ow * g.stride_w - g.pad_left, 0)
-            last_w = min(ow * g.stride_w - g.pad_left + g.kw, g.w)
-            y[n, oh, ow] = 0
-            for ih in range(first_h, last_h):
-                for iw in range(first_w, last_w):
-                    for c in range(g.c):
-                        y[n, oh, ow, c] += x[n, ih, iw, c]
-            pixels = (last_h - first_h) * (last_w - first_w)
-            for c in range(g.c):
-                y[n, oh, ow, c] /= pixels
+@cache
+def _average_rows(vectors: int, lanes: int) -> Any:
+    width = vectors * lanes
+
+    @kernel
+    def average_rows(start: int, stop: int, x: Any, y: Any, numbers: Any) -> None:
+        g = numbers[0]
+        for row in range(start, stop):
+            n, oh = row // g.oh, row % g.oh
+            top, bottom = _clipped(oh, g.stride_h, g.pad_top, g.kh, g.h)
+            for ow in range(g.ow):
+                left, right = _clipped(ow, g.stride_w, g.pad_left, g.kw, g.w)
+                for c in range(0, g.c, width):
+                    columns = min(width, g.c - c)
+                    total = tile_from_row(1, vectors, lanes, x, 0, 0)
+                    for ih in range(top, bottom):
+                        for iw in range(left, right):
+                            at = ((n * g.h + ih) * g.w + iw) * g.c + c
+                            total = tile_sum(
+                                total, tile_from_row(1, vectors, lanes, x, at, columns)
+                            )
+                    mean = tile_quotient(total, (bottom - top) * (right - left))
+                    tile_store(mean, y, rows_line(1, (row * g.ow + ow) * g.c + c, 0), 0, columns)
+
+    return average_rows
 
 
 @device
@@ -135,65 +172,83 @@ def _item(item: int, g: Any) -> Any:
     return n, first, last, first_window, last_window
 
 
-@kernel
-def _extreme_gradient_rows(
-    start: int, stop: int, dy: Any, x: Any, dx: Any, sign: Any, numbers: Any
-) -> None:
-    g = numbers[0]
-    best = np.empty(g.c, x.dtype)
-    # Which pixel of the window is the best so far, as a number of the same width.
-    place = np.empty(g.c, x.dtype)
-    for item in range(start, stop):
-        n, first, last, first_window, last_window = _item(item, g)
-        for ih in range(first, last):
-            for iw in range(g.w):
-                for c in range(g.c):
-                    dx[n, ih, iw, c] = 0
-        for oh in range(first_window, last_window):
-            top = max(oh * g.stride_h - g.pad_top, 0)
-            bottom = min(oh * g.stride_h - g.pad_top + g.kh, g.h)
-            for ow in range(g.ow):
-                left = max(ow * g.stride_w - g.pad_left, 0)
-                right = min(ow * g.stride_w - g.pad_left + g.kw, g.w)
-                for c in range(g.c):
-                    best[c] = sign * x[n, top, left, c]
-                    place[c] = 0
-                at = x.dtype.type(0)
-                for ih in range(top, bottom):
-                    for iw in range(left, right):
-                        for c in range(g.c):
-                            value, least = sign * x[n, ih, iw, c], best[c]
-                            wins = _beats(value, least)
-                            best[c] = value if wins else least
-                            place[c] = at if wins else place[c]
-                        at += x.dtype.type(1)
-                at = x.dtype.type(0)
-                for ih in range(top, bottom):
-                    for iw in range(left, right):
-                        if first <= ih < last:
-                            for c in range(g.c):
-                                share = dy[n, oh, ow, c]
-                                dx[n, ih, iw, c] += share if place[c] == at else 0
-                        at += x.dtype.type(1)
+@cache
+def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int) -> Any:
+    width = vectors * lanes
+
+    @kernel
+    def extreme_gradient_rows(
+        start: int, stop: int, dy: Any, x: Any, dx: Any, numbers: Any
+    ) -> None:
+        g = numbers[0]
+        for item in range(start, stop):
+            n, first, last, first_window, last_window = _item(item, g)
+            # Windows that share no pixel are written, not added up; what none covers is 0.
+            apart = g.stride_h >= g.kh and g.stride_w >= g.kw
+            tiled_h = g.pad_top == 0 and g.stride_h == g.kh and g.oh * g.kh == g.h
+            tiled_w = g.pad_left == 0 and g.stride_w == g.kw and g.ow * g.kw == g.w
+            if not (tiled_h and tiled_w):
+                zero_run(dx, (n * g.h + first) * g.w * g.c, (last - first) * g.w * g.c)
+            for oh in range(first_window, last_window):
+                top, bottom = _clipped(oh, g.stride_h, g.pad_top, g.kh, g.h)
+                for ow in range(g.ow):
+                    left, right = _clipped(ow, g.stride_w, g.pad_left, g.kw, g.w)
+                    for c in range(0, g.c, width):
+                        columns = min(width, g.c - c)
+                        # Which pixel of the window is the best so far, by its number in it.
+                        place = tile_from_row(1, vectors, lanes, x, 0, 0)
+                        at = ((n * g.h + top) * g.w + left) * g.c + c
+                        best = tile_from_row(1, vectors, lanes, x, at, columns)
+                        number = 0
+                        for ih in range(top, bottom):
+                            for iw in range(left, right):
+                                at = ((n * g.h + ih) * g.w + iw) * g.c + c
+                                value = tile_from_row(1, vectors, lanes, x, at, columns)
+                                place = tile_place(largest, value, best, place, number)
+                                best = tile_best(largest, value, best)
+                                number += 1
+                        at = ((n * g.oh + oh) * g.ow + ow) * g.c + c
+                        share = tile_from_row(1, vectors, lanes, dy, at, columns)
+                        number = 0
+                        for ih in range(top, bottom):
+                            for iw in range(left, right):
+                                if first <= ih < last:
+                                    at = ((n * g.h + ih) * g.w + iw) * g.c + c
+                                    new = tile_where(share, place, number)
+                                    if not apart:
+                                        old = tile_from_row(1, vectors, lanes, dx, at, columns)
+                                        new = tile_sum(old, new)
+                                    tile_store(new, dx, rows_line(1, at, 0), 0, columns)
+                                number += 1
+
+    return extreme_gradient_rows
 
 
-@kernel
-def _average_gradient(start: int, stop: int, dy: Any, dx: Any, numbers: Any) -> None:
-    g = numbers[0]
-    for item in range(start, stop):
-        n, first, last, first_window, last_window = _item(item, g)
-        for ih in range(first, last):
-            for iw in range(g.w):
-                for c in range(g.c):
-                    dx[n, ih, iw, c] = 0
-        for oh in range(first_window, last_window):
-            top = max(oh * g.stride_h - g.pad_top, 0)
-            bottom = min(oh * g.stride_h - g.pad_top + g.kh, g.h)
-            for ow in range(g.ow):
-                left = max(ow * g.stride_w - g.pad_left, 0)
-                right = min(ow * g.stride_w - g.pad_left + g.kw, g.w)
-                pixels = (bottom - top) * (right - left)
-                for ih in range(max(top, first), min(bottom, last)):
-                    for iw in range(left, right):
-                        for c in range(g.c):
-                            dx[n, ih, iw, c] += dy[n, oh, ow, c] / pixels
+@cache
+def _average_gradient(vectors: int, lanes: int) -> Any:
+    width = vectors * lanes
+
+    @kernel
+    def average_gradient(start: int, stop: int, dy: Any, dx: Any, numbers: Any) -> None:
+        g = numbers[0]
+        for item in range(start, stop):
+            n, first, last, first_window, last_window = _item(item, g)
+            zero_run(dx, (n * g.h + first) * g.w * g.c, (last - first) * g.w * g.c)
+            for oh in range(first_window, last_window):
+                top, bottom = _clipped(oh, g.stride_h, g.pad_top, g.kh, g.h)
+                for ow in range(g.ow):
+                    left, right = _clipped(ow, g.stride_w, g.pad_left, g.kw, g.w)
+                    pixels = (bottom - top) * (right - left)
+                    for c in range(0, g.c, width):
+                        columns = min(width, g.c - c)
+                        at = ((n * g.oh + oh) * g.ow + ow) * g.c + c
+                        share = tile_from_row(1, vectors, lanes, dy, at, columns)
+                        share = tile_quotient(share, pixels)
+                        for ih in range(max(top, first), min(bottom, last)):
+                            for iw in range(left, right):
+                                at = ((n * g.h + ih) * g.w + iw) * g.c + c
+                                old = tile_from_row(1, vectors, lanes, dx, at, columns)
+                                new = tile_sum(old, share)
+                                tile_store(new, dx, rows_line(1, at, 0), 0, columns)
+
+    return average_gradient

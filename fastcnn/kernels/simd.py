@@ -479,6 +479,116 @@ def tile_relu(typing_context: Any, tile: Any) -> Any:
     return tile(tile), generate
 
 
+def _better(emit: _Emitter, largest: bool, value: Any, best: Any) -> Any:
+    """Lanes whose ``value`` takes the place of an earlier ``best``: greater, or the first NaN."""
+    builder = emit.builder
+    not_less = builder.fcmp_unordered(">" if largest else "<", value, best)
+    return builder.and_(not_less, builder.fcmp_ordered("ord", best, best))
+
+
+def _plain_wins(largest: bool, tile: Any, best: Any) -> Any:
+    greater = tile > best if largest else tile < best
+    return greater | (np.isnan(tile) & ~np.isnan(best))
+
+
+def _plain_best(largest: bool, tile: Any, best: Any) -> Any:
+    return np.where(_plain_wins(largest, tile, best), tile, best)
+
+
+@_python(_plain_best)
+def tile_best(typing_context: Any, largest: Any, tile: Any, best: Any) -> Any:
+    """The larger of each pair (the smaller, if not ``largest``); of equals ``best``; NaN wins."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, tile)
+        pairs = zip(emit.unpack(arguments[1]), emit.unpack(arguments[2]), strict=True)
+        return emit.pack(
+            [
+                builder.select(_better(emit, largest.literal_value, value, old), value, old)
+                for value, old in pairs
+            ]
+        )
+
+    return tile(largest, tile, best), generate
+
+
+def _plain_place(largest: bool, tile: Any, best: Any, place: Any, at: int) -> Any:
+    return np.where(_plain_wins(largest, tile, best), tile.dtype.type(at), place)
+
+
+@_python(_plain_place)
+def tile_place(typing_context: Any, largest: Any, tile: Any, best: Any, place: Any, at: Any) -> Any:
+    """``at`` where ``tile`` takes the place of ``best`` in :func:`tile_best`, else ``place``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, tile)
+        number = emit.splat(builder.sitofp(arguments[4], emit.vector.element))
+        rows = zip(*[emit.unpack(arguments[i]) for i in (1, 2, 3)], strict=True)
+        return emit.pack(
+            [
+                builder.select(_better(emit, largest.literal_value, value, old), number, kept)
+                for value, old, kept in rows
+            ]
+        )
+
+    return tile(largest, tile, best, place, types.int64), generate
+
+
+def _plain_where(tile: Any, place: Any, at: int) -> Any:
+    return np.where(place == at, tile, tile.dtype.type(0))
+
+
+@_python(_plain_where)
+def tile_where(typing_context: Any, tile: Any, place: Any, at: Any) -> Any:
+    """``tile`` where ``place`` is ``at``, else 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, tile)
+        number = emit.splat(builder.sitofp(arguments[2], emit.vector.element))
+        zero = ir.Constant(emit.vector, None)
+        pairs = zip(emit.unpack(arguments[0]), emit.unpack(arguments[1]), strict=True)
+        return emit.pack(
+            [
+                builder.select(builder.fcmp_ordered("==", where, number), value, zero)
+                for value, where in pairs
+            ]
+        )
+
+    return tile(tile, place, types.int64), generate
+
+
+def _plain_sum(a: Any, b: Any) -> Any:
+    return a + b
+
+
+@_python(_plain_sum)
+def tile_sum(typing_context: Any, a: Any, b: Any) -> Any:
+    """The sum of two tiles."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, a)
+        pairs = zip(emit.unpack(arguments[0]), emit.unpack(arguments[1]), strict=True)
+        return emit.pack([builder.fadd(x, y) for x, y in pairs])
+
+    return a(a, b), generate
+
+
+def _plain_quotient(tile: Any, divisor: int) -> Any:
+    return tile / tile.dtype.type(divisor)
+
+
+@_python(_plain_quotient)
+def tile_quotient(typing_context: Any, tile: Any, divisor: Any) -> Any:
+    """The tile divided by an integer."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, tile)
+        number = emit.splat(builder.sitofp(arguments[1], emit.vector.element))
+        return emit.pack([builder.fdiv(x, number) for x in emit.unpack(arguments[0])])
+
+    return tile(tile, types.int64), generate
+
+
 def _plain_store(tile: Any, array: Any, offsets: Any, start: int, columns: int) -> None:
     for m in range(len(tile)):
         first = offsets[m] + start
