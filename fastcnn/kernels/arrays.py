@@ -52,6 +52,13 @@ def copied(array: Array) -> Array:
     return new
 
 
+def converted(array: Array, dtype: Any) -> Array:
+    """A C-contiguous copy in another dtype."""
+    new = allocate(array.shape, dtype)
+    new[...] = array
+    return new
+
+
 def bias_or_zeros(b: Array | None, count: int, like: Any) -> Array:
     """The bias, or ``count`` zeros where there is none."""
     if b is not None:
