@@ -190,8 +190,7 @@ class BinaryCrossEntropy(Loss):
         return float(right.sum() / max(right[:1].size, 1))
 
     def predictions(self, outputs: Array, engine: str | None = None) -> Array:
-        small = np.exp(-np.abs(outputs))
-        return np.asarray(np.where(outputs < 0, small, 1) / (1 + small))
+        return ops.sigmoid(outputs, engine=engine)
 
 
 def loss_named(value: object) -> Loss:

@@ -10,11 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fastcnn.layers import (
+    BatchNorm,
     Conv2D,
     Dense,
     Flatten,
+    GlobalAvgPool2D,
     Layer,
     MaxPool2D,
+    ReLU,
+    Residual,
 )
 
 
@@ -61,9 +65,43 @@ def small(classes: int = 10) -> list[Layer]:
     ]
 
 
+def resnet8(classes: int = 10) -> list[Layer]:
+    """The smallest residual net: three blocks of 16, 32 and 64 channels, for 32×32 images.
+
+    It takes images of any size from 4×4 on.
+    """
+
+    def convolution(filters: int, kernel_size: int, strides: int = 1) -> list[Layer]:
+        conv = Conv2D(
+            filters,
+            kernel_size,
+            strides,
+            "same",
+            use_bias=False,
+            kernel_initializer="he_normal",
+        )
+        return [conv, BatchNorm()]
+
+    def block(filters: int, strides: int) -> Layer:
+        main = [*convolution(filters, 3, strides), ReLU(), *convolution(filters, 3)]
+        shortcut = convolution(filters, 1, strides) if strides > 1 else None
+        return Residual(main, shortcut, activation="relu")
+
+    return [
+        *convolution(16, 3),
+        ReLU(),
+        block(16, 1),
+        block(32, 2),
+        block(64, 2),
+        GlobalAvgPool2D(),
+        Dense(classes),
+    ]
+
+
 NETS: dict[str, Callable[..., list[Layer]]] = {
     "article": article,
     "lenet5": lenet5,
     "small": small,
+    "resnet8": resnet8,
 }
 """Nets by name, each a function of the number of classes."""

@@ -8,6 +8,7 @@ the problem) or the name of an engine; dtypes and layouts follow the two rules o
 from __future__ import annotations
 
 import sys
+from math import isfinite, prod
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -21,6 +22,7 @@ from fastcnn.geometry import (
     PoolGeometry,
     conv_geometry,
     integer,
+    pads,
     pair,
     pool_geometry,
 )
@@ -226,6 +228,34 @@ def conv2d_filter_gradient(
     shaped("dy", dy, g.output_shape, "the output's shape")
     dw: Array = choose("conv2d_filter_gradient", g, dy.dtype, engine)(dy, x, g)
     return dw
+
+
+def conv2d_bias_gradient(dy: ArrayLike, *, engine: str | None = None) -> Array:
+    """Gradient of :func:`conv2d` with respect to b alone: the sum over images and pixels.
+
+    Args:
+        dy: gradient of the output, (N, OH, OW, OC).
+        engine: an engine's name, or None for the fastest that serves.
+
+    Returns:
+        db, (OC,).
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape or value, named in the message.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.conv2d_bias_gradient(np.ones((2, 4, 5, 3)))
+        array([40., 40., 40.])
+    """
+    (dy,) = floats(dy=dy)
+    if dy.ndim != 4 or dy.shape[3] < 1:
+        raise ValueError(f"dy must have the shape (N, OH, OW, OC), OC at least 1, got {dy.shape}")
+    channels = dy.shape[3]
+    # Of the geometry only the output's shape matters: that of a filter of one pixel.
+    g = conv_geometry(dy.shape, (1, 1, channels, channels))
+    db: Array = choose("conv2d_bias_gradient", g, dy.dtype, engine)(dy, g)
+    return db
 
 
 def max_pool2d(
@@ -505,6 +535,317 @@ def relu_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = None) -> 
     return dx.reshape(x.shape)
 
 
+def leaky_relu(x: ArrayLike, slope: float = 0.01, *, engine: str | None = None) -> Array:
+    """x where it is above 0, else ``slope * x``, element by element; NaN stays NaN.
+
+    Args:
+        x: numbers, any shape.
+        slope: a finite number.
+        engine: an engine's name, or None for the fastest that serves.
+
+    Returns:
+        The shape and dtype of x.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape or value, named in the message.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.leaky_relu(np.array([-2.0, 0.0, 2.0]), 0.5)
+        array([-1.,  0.,  2.])
+    """
+    (x,) = floats(x=x)
+    value = _number("slope", slope)
+    y: Array = choose("leaky_relu", x.shape, x.dtype, engine)(x.reshape(-1), value)
+    return y.reshape(x.shape)
+
+
+def leaky_relu_backward(
+    dy: ArrayLike, x: ArrayLike, slope: float = 0.01, *, engine: str | None = None
+) -> Array:
+    """Gradient of :func:`leaky_relu`: dy where x is above 0, else ``slope * dy``.
+
+    Arguments and result as for :func:`relu_backward`, ``slope`` as it was given.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.leaky_relu_backward(np.array([5.0, 5.0]), np.array([-1.0, 2.0]), 0.5)
+        array([2.5, 5. ])
+    """
+    dy, x = floats(dy=dy, x=x)
+    shaped("dy", dy, x.shape, "the shape of x")
+    value = _number("slope", slope)
+    function = choose("leaky_relu_backward", x.shape, x.dtype, engine)
+    dx: Array = function(dy.reshape(-1), x.reshape(-1), value)
+    return dx.reshape(x.shape)
+
+
+def tanh(x: ArrayLike, *, engine: str | None = None) -> Array:
+    """Hyperbolic tangent, element by element; arguments and result as for :func:`relu`.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.tanh(np.array([-1000.0, 0.0]))
+        array([-1.,  0.])
+    """
+    (x,) = floats(x=x)
+    y: Array = choose("tanh", x.shape, x.dtype, engine)(x.reshape(-1))
+    return y.reshape(x.shape)
+
+
+def tanh_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = None) -> Array:
+    """Gradient of :func:`tanh`, ``dy / cosh(x)²``; arguments as for :func:`relu_backward`.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.tanh_backward(np.array([5.0, 5.0]), np.array([0.0, 1000.0]))
+        array([5., 0.])
+    """
+    dy, x = floats(dy=dy, x=x)
+    shaped("dy", dy, x.shape, "the shape of x")
+    dx: Array = choose("tanh_backward", x.shape, x.dtype, engine)(dy.reshape(-1), x.reshape(-1))
+    return dx.reshape(x.shape)
+
+
+def sigmoid(x: ArrayLike, *, engine: str | None = None) -> Array:
+    """``1 / (1 + exp(-x))``, element by element; arguments and result as for :func:`relu`.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.sigmoid(np.array([-1000.0, 0.0, 1000.0]))
+        array([0. , 0.5, 1. ])
+    """
+    (x,) = floats(x=x)
+    y: Array = choose("sigmoid", x.shape, x.dtype, engine)(x.reshape(-1))
+    return y.reshape(x.shape)
+
+
+def sigmoid_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = None) -> Array:
+    """Gradient of :func:`sigmoid`, ``dy * s * (1 - s)``; arguments as for :func:`relu_backward`.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.sigmoid_backward(np.array([4.0, 4.0]), np.array([0.0, 1000.0]))
+        array([1., 0.])
+    """
+    dy, x = floats(dy=dy, x=x)
+    shaped("dy", dy, x.shape, "the shape of x")
+    dx: Array = choose("sigmoid_backward", x.shape, x.dtype, engine)(dy.reshape(-1), x.reshape(-1))
+    return dx.reshape(x.shape)
+
+
+def dropout(x: ArrayLike, kept: ArrayLike, rate: float, *, engine: str | None = None) -> Array:
+    """``x / (1 - rate)`` where it is kept, else 0; the gradient is the same function of dy.
+
+    Args:
+        x: numbers, any shape.
+        kept: which of them are kept, booleans of the shape of x.
+        rate: the share that is not kept on the mean, at least 0 and below 1.
+        engine: an engine's name, or None for the fastest that serves.
+
+    Returns:
+        The shape and dtype of x.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape or value, named in the message.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.dropout(np.array([1.0, 2.0]), np.array([True, False]), 0.5)
+        array([2., 0.])
+
+    Source: N. Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from
+    Overfitting", 2014, with the scale at training time.
+    """
+    (x,) = floats(x=x)
+    share = _number("rate", rate)
+    if not 0 <= share < 1:
+        raise ValueError(f"rate must be at least 0 and below 1, got {rate!r}")
+    mask: Array = np.asarray(kept)
+    if mask.dtype != np.bool_:
+        raise TypeError(f"kept must hold booleans, got dtype {mask.dtype}")
+    shaped("kept", mask, x.shape, "the shape of x")
+    flat = np.ascontiguousarray(mask).reshape(-1)
+    y: Array = choose("dropout", x.shape, x.dtype, engine)(x.reshape(-1), flat, share)
+    return y.reshape(x.shape)
+
+
+def zero_pad2d(x: ArrayLike, padding: Padding, *, engine: str | None = None) -> Array:
+    """Images with zeros around them.
+
+    Args:
+        x: images, (N, H, W, C).
+        padding: an int, (vertical, horizontal) or ((top, bottom), (left, right)).
+        engine: an engine's name, or None for the fastest that serves.
+
+    Returns:
+        (N, top + H + bottom, left + W + right, C), of x's dtype.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape or value, named in the message.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.zero_pad2d(np.ones((1, 1, 2, 1)), ((1, 0), (0, 1)))[0, :, :, 0]
+        array([[0., 0., 0.],
+               [1., 1., 0.]])
+    """
+    (x,) = floats(x=x)
+    margins = _margins("x", x, padding)
+    y: Array = choose("zero_pad2d", (*x.shape, *margins), x.dtype, engine)(x, margins)
+    return y
+
+
+def zero_pad2d_backward(dy: ArrayLike, padding: Padding, *, engine: str | None = None) -> Array:
+    """Gradient of :func:`zero_pad2d`: dy without its margins.
+
+    Args:
+        dy: gradient of the output, (N, top + H + bottom, left + W + right, C).
+        padding: as it was given to :func:`zero_pad2d`.
+        engine: an engine's name, or None for the fastest that serves.
+
+    Returns:
+        dx, (N, H, W, C).
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape or value, named in the message.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> dy = np.arange(6.0).reshape(1, 2, 3, 1)
+        >>> fastcnn.zero_pad2d_backward(dy, ((1, 0), (0, 1)))[0, :, :, 0]
+        array([[3., 4.]])
+    """
+    (dy,) = floats(dy=dy)
+    margins = _margins("dy", dy, padding)
+    top, bottom, left, right = margins
+    if dy.shape[1] < top + bottom or dy.shape[2] < left + right:
+        raise ValueError(f"dy must be larger than its padding, got {dy.shape} with {padding!r}")
+    dx: Array = choose("zero_pad2d_backward", (*dy.shape, *margins), dy.dtype, engine)(dy, margins)
+    return dx
+
+
+def batch_norm(
+    x: ArrayLike,
+    gamma: ArrayLike,
+    beta: ArrayLike,
+    epsilon: float = 1e-3,
+    *,
+    engine: str | None = None,
+) -> tuple[Array, Array, Array]:
+    """Batch normalisation in training: ``gamma * (x - mean) / √(variance + epsilon) + beta``.
+
+    Mean and variance are those of each channel over all other axes, the variance the mean square
+    distance from the mean; both are summed in float64.
+
+    Args:
+        x: images (N, H, W, C), samples (N, C), or any other shape with the channels last.
+        gamma: scale, (C,).
+        beta: offset, (C,).
+        epsilon: keeps the quotient finite, at least 0.
+        engine: an engine's name, or None for the fastest that serves.
+
+    Returns:
+        y in the shape of x, mean (C,), variance (C,); of the common dtype. An empty batch has
+        mean and variance 0.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape or value, named in the message.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> y, mean, variance = fastcnn.batch_norm(
+        ...     np.array([[1.0], [3.0]]), np.ones(1), np.zeros(1), 0.0)
+        >>> y[:, 0], mean, variance
+        (array([-1.,  1.]), array([2.]), array([1.]))
+
+    Source: S. Ioffe, C. Szegedy, "Batch Normalization", arXiv:1502.03167.
+    """
+    x, gamma, beta = floats(x=x, gamma=gamma, beta=beta)
+    rows = _channel_rows(x, gamma=gamma, beta=beta)
+    small = _epsilon(epsilon)
+    function = choose("batch_norm", rows.shape, x.dtype, engine)
+    y, mean, variance = function(rows, gamma, beta, small)
+    return y.reshape(x.shape), mean, variance
+
+
+def batch_norm_inference(
+    x: ArrayLike,
+    gamma: ArrayLike,
+    beta: ArrayLike,
+    mean: ArrayLike,
+    variance: ArrayLike,
+    epsilon: float = 1e-3,
+    *,
+    engine: str | None = None,
+) -> Array:
+    """Batch normalisation with a mean and variance that are given, such as running ones.
+
+    Args:
+        x, gamma, beta, epsilon, engine: as for :func:`batch_norm`.
+        mean, variance: of each channel, (C,).
+
+    Returns:
+        y in the shape of x, of the common dtype.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape or value, named in the message.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.batch_norm_inference(
+        ...     np.array([[5.0]]), np.ones(1), np.ones(1), np.array([1.0]), np.array([4.0]), 0.0)
+        array([[3.]])
+    """
+    x, gamma, beta, mean, variance = floats(
+        x=x, gamma=gamma, beta=beta, mean=mean, variance=variance
+    )
+    rows = _channel_rows(x, gamma=gamma, beta=beta, mean=mean, variance=variance)
+    small = _epsilon(epsilon)
+    function = choose("batch_norm_inference", rows.shape, x.dtype, engine)
+    y: Array = function(rows, gamma, beta, mean, variance, small)
+    return y.reshape(x.shape)
+
+
+def batch_norm_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    gamma: ArrayLike,
+    mean: ArrayLike,
+    variance: ArrayLike,
+    epsilon: float = 1e-3,
+    *,
+    engine: str | None = None,
+) -> tuple[Array, Array, Array]:
+    """Gradients of :func:`batch_norm`: ``(dx, dgamma, dbeta)``.
+
+    Args:
+        dy: gradient of the output, the shape of x.
+        x, gamma, epsilon, engine: as they were given to :func:`batch_norm`.
+        mean, variance: as it returned them, (C,).
+
+    Returns:
+        dx in the shape of x, dgamma (C,), dbeta (C,); of the common dtype.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape or value, named in the message.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> dy, x = np.array([[2.0], [4.0]]), np.array([[1.0], [3.0]])
+        >>> fastcnn.batch_norm_backward(dy, x, np.ones(1), np.array([2.0]), np.ones(1), 0.0)
+        (array([[0.],
+               [0.]]), array([2.]), array([6.]))
+    """
+    dy, x, gamma, mean, variance = floats(dy=dy, x=x, gamma=gamma, mean=mean, variance=variance)
+    shaped("dy", dy, x.shape, "the shape of x")
+    rows = _channel_rows(x, gamma=gamma, mean=mean, variance=variance)
+    small = _epsilon(epsilon)
+    function = choose("batch_norm_backward", rows.shape, x.dtype, engine)
+    dx, dgamma, dbeta = function(dy.reshape(rows.shape), rows, gamma, mean, variance, small)
+    return dx.reshape(x.shape), dgamma, dbeta
+
+
 def softmax(x: ArrayLike, *, engine: str | None = None) -> Array:
     """``exp(x) / Σ exp(x)`` over the last axis, shifted by the maximum so that nothing overflows.
 
@@ -680,13 +1021,14 @@ class Explanations(tuple[Explanation, ...]):
         return "\n".join(map(str, self))
 
 
-_ARRAYS = frozenset({"x", "w", "b", "dy", "logits"})
+_ARRAYS = frozenset({"x", "w", "b", "dy", "logits", "gamma", "beta", "mean", "variance"})
 
 EXPLAINABLE = (
     "conv2d",
     "conv2d_backward",
     "conv2d_input_gradient",
     "conv2d_filter_gradient",
+    "conv2d_bias_gradient",
     "max_pool2d",
     "max_pool2d_backward",
     "min_pool2d",
@@ -697,6 +1039,18 @@ EXPLAINABLE = (
     "dense_backward",
     "relu",
     "relu_backward",
+    "leaky_relu",
+    "leaky_relu_backward",
+    "tanh",
+    "tanh_backward",
+    "sigmoid",
+    "sigmoid_backward",
+    "dropout",
+    "zero_pad2d",
+    "zero_pad2d_backward",
+    "batch_norm",
+    "batch_norm_inference",
+    "batch_norm_backward",
     "softmax",
     "softmax_backward",
     "log_softmax",
@@ -733,6 +1087,41 @@ def _pool_gradient_arguments(
     g = pool_geometry(array.shape, size, stride=stride, padding=padding)
     shaped("dy", gradient, g.output_shape, "the output's shape")
     return gradient, array, g
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.floating):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+    return float(value)
+
+
+def _epsilon(value: object) -> float:
+    epsilon = _number("epsilon", value)
+    if epsilon < 0:
+        raise ValueError(f"epsilon must be at least 0, got {value!r}")
+    return epsilon
+
+
+def _margins(name: str, images: Array, padding: object) -> tuple[int, int, int, int]:
+    if images.ndim != 4:
+        raise ValueError(f"{name} must have the shape (N, H, W, C), got {images.shape}")
+    if isinstance(padding, str):
+        raise ValueError(
+            f"padding must be an int, (vertical, horizontal) or ((top, bottom), (left, right)), "
+            f"got {padding!r}"
+        )
+    return pads(padding, (1, 1), (1, 1), (1, 1))
+
+
+def _channel_rows(x: Array, **channels: Array) -> Array:
+    if x.ndim < 2 or x.shape[-1] < 1:
+        raise ValueError(f"x must have the shape (N, …, C), C at least 1, got {x.shape}")
+    for name, array in channels.items():
+        shaped(name, array, x.shape[-1:], "one number per channel")
+    rows: Array = x.reshape(prod(x.shape[:-1]), x.shape[-1])
+    return rows
 
 
 def _dense_sides(x: Array, w: Array) -> tuple[int, int, int]:

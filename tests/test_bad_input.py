@@ -21,7 +21,9 @@ def zeros(*shape: int) -> Any:
     return np.zeros(shape, np.float32)
 
 
-FLOATS = ("dy", "x", "w", "b", "logits")
+CHANNELS = ("gamma", "beta", "mean", "variance")
+FLOATS = ("dy", "x", "w", "b", "logits", *CHANNELS)
+ELEMENTWISE = ("relu", "leaky_relu", "tanh", "sigmoid")
 
 # Argument: its wrong values, each with the error and what the message must hold.
 Wrong = tuple[Any, type[Exception], str]
@@ -68,16 +70,27 @@ def same_for_all(function: str) -> Iterator[tuple[str, Any, type[Exception], str
             yield name, [[1.0, 2.0], [3.0]], ValueError, "ragged"
             if name != "b":
                 yield name, None, TypeError, "object"
-            if not (function.startswith("relu") or (name == "x" and "softmax" in function)):
+            any_shape = function.startswith(ELEMENTWISE) or (
+                name == "x" and ("softmax" in function or function.startswith("batch_norm"))
+            )
+            if not any_shape:
                 yield name, value[None], ValueError, str(value[None].shape)
                 yield name, value[0], ValueError, str(value[0].shape)
-            if name == "dy":
+            if name in CHANNELS:
+                yield name, value[1:], ValueError, "one number per channel, (3,), got (2,)"
+            if name == "dy" and function not in ("conv2d_bias_gradient", "zero_pad2d_backward"):
                 yield name, value[:, 1:], ValueError, str(value[:, 1:].shape)
             if name == "b":
                 yield name, value[1:], ValueError, str(value[1:].shape)
         elif name == "engine":
             for wrong in ENGINES:
                 yield name, *wrong
+        elif name in ("slope", "rate", "epsilon"):
+            yield name, "0.1", TypeError, "must be a number, got '0.1'"
+            yield name, None, TypeError, "must be a number, got None"
+            yield name, True, TypeError, "must be a number, got True"
+            yield name, float("nan"), ValueError, "must be finite, got nan"
+            yield name, float("inf"), ValueError, "must be finite, got inf"
         elif name == "padding":
             for wrong in PADDINGS:
                 yield name, *wrong
@@ -171,6 +184,26 @@ OWN: dict[str, list[tuple[str, Any, type[Exception], str]]] = {
         ("x", np.float32(1), ValueError, "()"),
         ("x", zeros(3, 0), ValueError, "(3, 0)"),
     ],
+    "conv2d_bias_gradient": [("dy", zeros(2, 3, 5, 0), ValueError, "(2, 3, 5, 0)")],
+    "dropout": [
+        ("rate", 1, ValueError, "at least 0 and below 1, got 1"),
+        ("rate", -0.1, ValueError, "at least 0 and below 1, got -0.1"),
+        ("kept", zeros(2, 3), TypeError, "must hold booleans, got dtype float32"),
+        ("kept", np.ones((3, 2), bool), ValueError, "the shape of x, (2, 3), got (3, 2)"),
+        ("kept", None, TypeError, "object"),
+    ],
+    "zero_pad2d": [("padding", "same", ValueError, "got 'same'")],
+    "zero_pad2d_backward": [
+        ("padding", "valid", ValueError, "got 'valid'"),
+        ("padding", 3, ValueError, "larger than its padding, got (2, 5, 7, 3) with 3"),
+    ],
+    **{
+        f"batch_norm{kind}": [
+            ("x", zeros(3), ValueError, "(3,)"),
+            ("epsilon", -1e-3, ValueError, "at least 0, got -0.001"),
+        ]
+        for kind in ("", "_inference")
+    },
     "cross_entropy": LABELS,
     "cross_entropy_backward": LABELS,
     **{f"{kind}_pool2d": [*WINDOWS, *X_OF_IMAGES] for kind in ("max", "min", "avg")},
@@ -269,6 +302,18 @@ EMPTY: dict[str, list[tuple[int, ...]]] = {
     **{f"{kind}_pool2d_backward": [(0, 5, 7, 3)] for kind in ("max", "min", "avg")},
     "dense": [(0, 3)],
     "dense_backward": [(0, 5), (5, 3), (3,)],
+    "conv2d_bias_gradient": [(6,)],
+    **{
+        f"{op}{kind}": [(0, 3)]
+        for op in ("leaky_relu", "tanh", "sigmoid")
+        for kind in ("", "_backward")
+    },
+    "dropout": [(0, 3)],
+    "zero_pad2d": [(0, 8, 10, 3)],
+    "zero_pad2d_backward": [(0, 2, 4, 3)],
+    "batch_norm": [(0, 5, 7, 3), (3,), (3,)],
+    "batch_norm_inference": [(0, 5, 7, 3)],
+    "batch_norm_backward": [(0, 5, 7, 3), (3,), (3,)],
     "relu": [(0, 3)],
     "relu_backward": [(0, 3)],
     "softmax": [(0, 3)],
@@ -286,9 +331,11 @@ EMPTY: dict[str, list[tuple[int, ...]]] = {
 def test_empty_batches_give_empty_results(function: str, dtype: type, engine: str) -> None:
     call = dict(RIGHT[function], engine=engine)
     for name, value in call.items():
-        if name in ("dy", "x", "logits"):
+        if name == "kept":
+            call[name] = value[:0]
+        elif name in ("dy", "x", "logits"):
             call[name] = value[:0].astype(dtype)
-        elif name in ("w", "b"):
+        elif name in ("w", "b", *CHANNELS):
             call[name] = value.astype(dtype)
         elif name == "labels":
             call[name] = []

@@ -15,18 +15,24 @@ from fastcnn.arguments import Array
 from fastcnn.layers import (
     INITIALIZERS,
     AvgPool2D,
+    BatchNorm,
     Conv2D,
     Dense,
     DepthwiseConv2D,
+    Dropout,
     Flatten,
     GlobalAvgPool2D,
     GlobalMaxPool2D,
     Layer,
+    LeakyReLU,
     MaxPool2D,
     MinPool2D,
     ReLU,
     Residual,
+    Sigmoid,
     Softmax,
+    Tanh,
+    ZeroPadding2D,
     infer_stack,
     layer_from_dict,
     to_dict,
@@ -54,6 +60,14 @@ LAYERS: dict[str, Case] = {
     "Dense": (lambda: Dense(4), (7,), (4,)),
     "Dense-relu": (lambda: Dense(5, "relu", use_bias=False), (3,), (5,)),
     "Flatten": (lambda: Flatten(), (3, 2, 4), (24,)),
+    "LeakyReLU": (lambda: LeakyReLU(0.3), (3, 2, 4), (3, 2, 4)),
+    "Tanh": (lambda: Tanh(), (3, 4), (3, 4)),
+    "Sigmoid": (lambda: Sigmoid(), (5,), (5,)),
+    "Dropout": (lambda: Dropout(0.4), (3, 2, 4), (3, 2, 4)),
+    "BatchNorm": (lambda: BatchNorm(0.8, 0.1), (3, 2, 4), (3, 2, 4)),
+    "BatchNorm-vectors": (lambda: BatchNorm(), (4,), (4,)),
+    "ZeroPadding2D": (lambda: ZeroPadding2D(((1, 0), (2, 3))), (3, 2, 4), (4, 7, 4)),
+    "ZeroPadding2D-all-sides": (lambda: ZeroPadding2D(2), (3, 2, 1), (7, 6, 1)),
     "ReLU": (lambda: ReLU(), (3, 2, 4), (3, 2, 4)),
     "Softmax": (lambda: Softmax(), (6,), (6,)),
     "Residual": (
@@ -64,7 +78,7 @@ LAYERS: dict[str, Case] = {
     "Residual-shortcut": (
         lambda: Residual(
             [Conv2D(3, 3, 2, "same"), Residual([Conv2D(3, 1)])],
-            [AvgPool2D(2, padding="same"), Conv2D(3, 1)],
+            [AvgPool2D(2, padding="same"), Conv2D(3, 1, use_bias=False), BatchNorm(), Dropout(0.2)],
             activation="relu",
         ),
         (5, 4, 2),
@@ -167,6 +181,13 @@ def test_mistaken_layers() -> None:
         (lambda: MinPool2D(2, padding=-1), ValueError, "padding must not be negative"),
         (lambda: Dense(-3), ValueError, "units must be at least 1, got -3"),
         (lambda: Dense(3, "softmax"), ValueError, r"Softmax\(\)"),
+        (lambda: Dropout(1), ValueError, "rate must be .* below 1, got 1"),
+        (lambda: BatchNorm(momentum=1.0), ValueError, "momentum must be .* below 1"),
+        (lambda: BatchNorm(epsilon=-1), ValueError, "epsilon must be .* got -1"),
+        (lambda: LeakyReLU(-0.1), ValueError, "slope must be .* got -0.1"),
+        (lambda: LeakyReLU(1.5), ValueError, "slope must be at least 0 and at most 1"),
+        (lambda: ZeroPadding2D("same"), ValueError, "padding must be an int, .* got 'same'"),
+        (lambda: ZeroPadding2D(-1), ValueError, "padding must not be negative"),
         (lambda: Residual([]), ValueError, "layers must hold at least one layer"),
         (lambda: Residual([Flatten]), TypeError, "layers must be layers such as Dense"),
         (lambda: Residual(3), TypeError, "layers must be a list of layers, got 3"),
@@ -247,3 +268,36 @@ def test_activation_in_a_layer_is_the_activation_after_it() -> None:
         y, _ = within.forward(x, False, None, None)
         z, _ = alone.forward(x, False, None, None)
         np.testing.assert_array_equal(y, fastcnn.relu(z))
+
+
+def test_dropout_acts_in_training_alone_and_keeps_the_mean() -> None:
+    layer, x = Dropout(0.3), np.ones((100, 40, 5), np.float32)
+    assert layer.forward(x, False, None, None)[0] is x
+    y, _ = layer.forward(x, True, np.random.default_rng(0), None)
+    assert set(np.unique(y)) == {np.float32(0), np.float32(1 / 0.7)}
+    assert (y == 0).mean() == pytest.approx(0.3, abs=0.01)
+    again, _ = layer.forward(x, True, np.random.default_rng(0), None)
+    np.testing.assert_array_equal(again, y)
+    none, saved = Dropout(0).forward(x, True, np.random.default_rng(0), None)
+    np.testing.assert_array_equal(none, x)
+    np.testing.assert_array_equal(Dropout(0).backward(x, saved, None)[0], x)
+
+
+def test_batch_norm_predicts_with_statistics_that_follow_the_batches() -> None:
+    rng = np.random.default_rng(0)
+    layer = BatchNorm(momentum=0.75, epsilon=0.0)
+    layer.build((3, 2), rng, np.float64)
+    mean, variance = np.zeros(2), np.ones(2)
+    for _ in range(3):
+        x = rng.standard_normal((5, 3, 2)) * [1, 4] + [7, -2]
+        y, saved = layer.forward(x, True, None, None)
+        np.testing.assert_array_equal(layer.state["mean"], mean)  # forward changes nothing
+        np.testing.assert_allclose(y.std((0, 1)), 1)
+        layer.backward(y, saved, None)
+        mean = 0.75 * mean + 0.25 * x.mean((0, 1))
+        variance = 0.75 * variance + 0.25 * x.var((0, 1))
+        np.testing.assert_allclose(layer.state["mean"], mean)
+        np.testing.assert_allclose(layer.state["variance"], variance)
+    x = rng.standard_normal((5, 3, 2))
+    y, _ = layer.forward(x, False, None, None)
+    np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance))

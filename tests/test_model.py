@@ -16,12 +16,14 @@ from fastcnn import nets
 from fastcnn.arguments import Array
 from fastcnn.callbacks import Callback, StopTraining
 from fastcnn.layers import (
+    BatchNorm,
     Conv2D,
     Dense,
     Flatten,
     GlobalAvgPool2D,
     Layer,
     Residual,
+    Sigmoid,
     Softmax,
 )
 from fastcnn.losses import CrossEntropy
@@ -242,6 +244,7 @@ NETS: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
     "article": (nets.article(), (28, 28, 1)),
     "lenet5": (nets.lenet5(), (28, 28, 1)),
     "small": (nets.small(), (12, 11, 1)),
+    "resnet8": (nets.resnet8(), (7, 8, 3)),
 }
 
 
@@ -517,3 +520,35 @@ def test_a_loss_that_runs_away_leaves_the_weights_before_it() -> None:
     ):
         model.fit(x * np.float32(1e18), y, batch_size=4, optimizer=SGD(1e18), verbose=0)
     assert all(np.isfinite(w).all() for w in model.get_weights())
+
+
+def test_resnet8_is_the_paper_s_for_32_by_32_images() -> None:
+    model = Sequential(nets.resnet8(), (32, 32, 3), seed=0)
+    assert [layer.output_shape for layer in model.layers[3:]] == [
+        (32, 32, 16), (16, 16, 32), (8, 8, 64), (64,), (10,)
+    ]  # fmt: skip
+    convolutions = 27 * 16 + 2 * 9 * 16 * 16 + 9 * (16 + 32) * 32 + 9 * (32 + 64) * 64
+    shortcuts, scales = 16 * 32 + 32 * 64, 2 * (3 * 16 + 3 * 32 + 3 * 64)
+    total = sum(layer.size for layer in model.layers)
+    assert total == convolutions + shortcuts + scales + 650
+
+
+def test_a_batch_whose_loss_is_not_finite_moves_no_running_statistics() -> None:
+    model = Sequential([BatchNorm(), Flatten(), Dense(3)], (9, 8), seed=0)
+    before = bits(model)
+    with pytest.raises(ValueError, match="x must hold finite numbers"):
+        model.train_on_batch(with_nan(stripes(8)[0]), stripes(8)[1])
+    assert bits(model) == before
+
+
+def test_explicit_sigmoid_is_the_binary_losses_own() -> None:
+    x, y = stripes(20)
+    targets = np.eye(3)[y]
+    implied, explicit = Sequential(net(), seed=3), Sequential([*net(), Sigmoid()], seed=3)
+    for model in (implied, explicit):
+        model.fit(x, targets, loss="binary_cross_entropy", seed=4, verbose=0)
+    assert bits(implied) == bits(explicit)
+    np.testing.assert_array_equal(implied.predict(x), explicit.predict(x))
+    assert implied.evaluate(x, targets) == explicit.evaluate(x, targets)
+    scores = implied._forward_batch((x[..., None] / 255 - 0.5).astype(np.float32))
+    np.testing.assert_allclose(implied.predict(x), 1 / (1 + np.exp(-scores)), rtol=1e-5)

@@ -401,6 +401,7 @@ def calls(n: int, dtype: type) -> dict[str, tuple]:
     g = conv_geometry((n, 4, 5, 2), (3, 2, 2, 3), padding="same", stride=2)
     p = pool_geometry((n, 4, 5, 2), 3, stride=2, padding=1)
     x, w, dy = array(*g.input_shape), array(*g.filter_shape), array(*g.output_shape)
+    flat = array(4 * n)
     pooled, rows, labels = array(*p.output_shape), array(n, 4), rng.integers(0, 4, n)
     return {
         "conv2d": (x, w, array(3), "relu", g),
@@ -417,6 +418,16 @@ def calls(n: int, dtype: type) -> dict[str, tuple]:
         "dense_backward": (array(n, 3), rows, array(4, 3)),
         "relu": (array(4 * n),),
         "relu_backward": (array(4 * n), array(4 * n)),
+        **dict.fromkeys(("tanh", "sigmoid"), (flat,)),
+        **{f"{op}_backward": (array(4 * n), flat) for op in ("tanh", "sigmoid")},
+        "leaky_relu": (flat, 0.1),
+        "leaky_relu_backward": (array(4 * n), flat, 0.1),
+        "dropout": (flat, flat > 0, 0.3),
+        "zero_pad2d": (x, (1, 0, 2, 3)),
+        "zero_pad2d_backward": (x, (1, 0, 2, 1)),
+        "batch_norm": (rows, array(4), array(4), 0.01),
+        "batch_norm_inference": (rows, array(4), array(4), array(4), array(4) ** 2, 0.01),
+        "batch_norm_backward": (array(n, 4), rows, array(4), array(4), array(4) ** 2, 0.01),
         "softmax": (rows,),
         "softmax_backward": (array(n, 4), rows),
         "log_softmax": (rows,),
@@ -449,7 +460,9 @@ def test_the_package_exports_the_operations_and_nothing_else() -> None:
 OF_EACH_SAMPLE = sorted(
     set(OPERATIONS)
     - {"conv2d_filter_gradient", "conv2d_bias_gradient", "dense_backward"}  # these sum over it
-    - {"relu", "relu_backward"}  # these know no samples
+    - {"batch_norm", "batch_norm_backward"}  # as do these
+    - {"relu", "relu_backward", "leaky_relu", "leaky_relu_backward", "dropout"}  # no samples here
+    - {"tanh", "tanh_backward", "sigmoid", "sigmoid_backward"}
 )
 
 

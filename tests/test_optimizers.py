@@ -6,6 +6,7 @@ import json
 import math
 import tracemalloc
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -213,7 +214,7 @@ def test_cosine_warms_up_and_falls() -> None:
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert rates[12] == pytest.approx(0.6)
     assert rates[20] == schedule(1000) == pytest.approx(0.2)
-    assert all(a > b for a, b in zip(rates[4:], rates[5:], strict=False))
+    assert all(a > b for a, b in pairwise(rates[4:]))
 
 
 def test_one_cycle_rises_then_falls_below_its_start() -> None:
@@ -222,8 +223,8 @@ def test_one_cycle_rises_then_falls_below_its_start() -> None:
     assert rates[0] == pytest.approx(0.05)
     assert max(rates) == rates[25] == pytest.approx(1.0)
     assert rates[100] == schedule(500) == pytest.approx(0.001)
-    assert all(a < b for a, b in zip(rates[:25], rates[1:26], strict=True))
-    assert all(a > b for a, b in zip(rates[25:], rates[26:], strict=False))
+    assert all(a < b for a, b in pairwise(rates[:26]))
+    assert all(a > b for a, b in pairwise(rates[25:]))
 
 
 def test_steps_left_open_are_those_of_the_training() -> None:

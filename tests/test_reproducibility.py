@@ -15,7 +15,7 @@ from fastcnn.comparison.data import make_arrays
 from fastcnn.comparison.problems import Case, cases
 
 FLOATS = [case for case in cases() if case.mode in ("float", "shifted", "digits")]
-BY_SAMPLE = {"x", "dy", "logits", "labels"}
+BY_SAMPLE = {"x", "dy", "logits", "labels", "kept"}
 """Arrays whose first axis is the batch."""
 
 ONE_RESULT_PER_SAMPLE = (
@@ -28,6 +28,16 @@ ONE_RESULT_PER_SAMPLE = (
     "avg_pool2d",
     "avg_pool2d_backward",
     "dense",
+    "leaky_relu",
+    "leaky_relu_backward",
+    "tanh",
+    "tanh_backward",
+    "sigmoid",
+    "sigmoid_backward",
+    "dropout",
+    "zero_pad2d",
+    "zero_pad2d_backward",
+    "batch_norm_inference",
     "softmax",
     "softmax_backward",
     "log_softmax",

@@ -16,6 +16,8 @@ def normal(*shape: int) -> Any:
 
 CONV: Call = {"stride": 1, "padding": "valid", "dilation": 1, "groups": 2, "engine": None}
 POOL: Call = {"size": (2, 3), "stride": None, "padding": "valid", "engine": None}
+CHANNELS: Call = {"gamma": normal(3), "beta": normal(3)}
+STATISTICS: Call = {"mean": normal(3), "variance": normal(3) ** 2}
 
 RIGHT: dict[str, Call] = {
     "conv2d": {"x": normal(2, 5, 6, 4), "w": normal(3, 2, 2, 6), "b": normal(6), **CONV},
@@ -36,6 +38,26 @@ RIGHT: dict[str, Call] = {
     "avg_pool2d_backward": {"dy": normal(2, 2, 2, 3), "x": normal(2, 5, 7, 3), **POOL},
     "dense": {"x": normal(2, 5), "w": normal(5, 3), "b": normal(3), "engine": None},
     "dense_backward": {"dy": normal(2, 3), "x": normal(2, 5), "w": normal(5, 3), "engine": None},
+    "conv2d_bias_gradient": {"dy": normal(2, 3, 5, 6), "engine": None},
+    "leaky_relu": {"x": normal(2, 3), "slope": 0.1, "engine": None},
+    "leaky_relu_backward": {"dy": normal(2, 3), "x": normal(2, 3), "slope": 0.1, "engine": None},
+    "tanh": {"x": normal(2, 3), "engine": None},
+    "tanh_backward": {"dy": normal(2, 3), "x": normal(2, 3), "engine": None},
+    "sigmoid": {"x": normal(2, 3), "engine": None},
+    "sigmoid_backward": {"dy": normal(2, 3), "x": normal(2, 3), "engine": None},
+    "dropout": {"x": normal(2, 3), "kept": normal(2, 3) > 0, "rate": 0.3, "engine": None},
+    "zero_pad2d": {"x": normal(2, 5, 7, 3), "padding": ((1, 2), (0, 3)), "engine": None},
+    "zero_pad2d_backward": {
+        "dy": normal(2, 5, 7, 3), "padding": ((1, 2), (0, 3)), "engine": None
+    },
+    "batch_norm": {"x": normal(2, 5, 7, 3), **CHANNELS, "epsilon": 1e-3, "engine": None},
+    "batch_norm_inference": {
+        "x": normal(2, 5, 7, 3), **CHANNELS, **STATISTICS, "epsilon": 1e-3, "engine": None
+    },
+    "batch_norm_backward": {
+        "dy": normal(2, 5, 7, 3), "x": normal(2, 5, 7, 3), "gamma": normal(3), **STATISTICS,
+        "epsilon": 1e-3, "engine": None,
+    },
     "relu": {"x": normal(2, 3), "engine": None},
     "relu_backward": {"dy": normal(2, 3), "x": normal(2, 3), "engine": None},
     "softmax": {"x": normal(2, 3), "engine": None},

@@ -76,6 +76,7 @@ def sum_lengths(problem: Problem) -> tuple[int, ...]:
             "conv2d": (forward,),
             "conv2d_input_gradient": (to_input,),
             "conv2d_filter_gradient": (over_pixels,),
+            "conv2d_bias_gradient": (over_pixels,),
             "conv2d_backward": (to_input, over_pixels, over_pixels),
         }[problem.op]
     if isinstance(g, PoolGeometry):
@@ -151,6 +152,116 @@ def _means(problem: Problem, arrays: dict[str, Array], reference: tuple[Array, .
     (n,) = sum_lengths(problem)
     magnitude = getattr(ops, problem.op)(**_absolute(arrays), **problem.parameters, engine="naive")
     return [linear_bound(n + 1, magnitude, reference[0], unit_roundoff(reference[0].dtype))]
+
+
+def _products(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    """One number times a constant, which is rounded to the dtype first: 3u, and the reference's
+    own rounding; 2 more for a constant that is a quotient."""
+    (y,) = reference
+    return [5 * unit_roundoff(y.dtype) * np.abs(y.astype(np.float64))]
+
+
+def _exponential(
+    factor: float, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    """``factor`` relative errors of u in the engine and of 2⁻⁵³ in the reference, and its
+    rounding; below the smallest normal number errors are absolute."""
+    (y,) = reference
+    u, tiny = unit_roundoff(y.dtype), float(np.finfo(y.dtype).tiny)
+    t = factor * (u + _V)
+    size = np.abs(arrays["dy"].astype(np.float64)) if "dy" in arrays else 0
+    return [np.abs(y.astype(np.float64)) * (t / (1 - t) + u) + 4 * tiny * (1 + size)]
+
+
+def _tanh(problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]) -> list[Array]:
+    """A function that errs by 4 units in the last place, as the exponential does."""
+    return _exponential(_EXP, arrays, reference)
+
+
+def _sigmoid(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    """e / (1 + e) or 1 / (1 + e) with e = exp(−|x|) ≤ 1: e errs by E, above and below; the sum and
+    the quotient round."""
+    return _exponential(2 * _EXP + 2, arrays, reference)
+
+
+def _bell(problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]) -> list[Array]:
+    """dy·e / (1 + e)², e = exp(−|x|) or exp(−2|x|): e errs by E, and at most twice half of that in
+    the square below; the sum (twice), the square, the quotient and the product round."""
+    return _exponential(2 * _EXP + 5, arrays, reference)
+
+
+def _batch_statistics(x: Array, dtype: Any) -> tuple[Array, Array, list[Array]]:
+    """Mean and variance over all but the last axis, and the bounds of both.
+
+    All engines sum in float64. The mean of R rows errs by γ(R + 1)·mean|x| =: δ and its rounding.
+    The squares of distances from a mean that is off by δ have a mean that is off by δ²; each
+    distance rounds, squares and sums add γ(R + 4)."""
+    rows = x.astype(np.float64).reshape(-1, x.shape[-1])
+    count = max(len(rows), 1)
+    mean = rows.sum(axis=0) / count
+    variance = np.square(rows - mean).sum(axis=0) / count
+    slip = gamma(count + 1, _V) * np.abs(rows).sum(axis=0) / count
+    u = unit_roundoff(dtype)
+    of_mean = 2 * slip + 2 * u * np.abs(mean)
+    of_variance = 2 * (gamma(count + 4, _V) * variance + slip * slip) + 2 * u * variance
+    return mean, variance, [of_mean, of_variance]
+
+
+def _normalised(
+    count: int, arrays: dict[str, Array], mean: Array, variance: Array, epsilon: float, u: float
+) -> Array:
+    """y = gamma·(x − mean)·r + beta, r = 1 / √(variance + epsilon), evaluated in float64: sums of
+    ``count`` rows in mean and variance and some ten roundings, relative to the sum of the
+    absolute terms; y is rounded by the engine and by the reference."""
+    x, scale, shift = (arrays[name].astype(np.float64) for name in ("x", "gamma", "beta"))
+    r = 1 / np.sqrt(variance + epsilon)
+    size = np.abs(scale) * r * (np.abs(x) + np.abs(mean)) + np.abs(shift)
+    y = scale * r * (x - mean) + shift
+    bound: Array = 2 * gamma(count + 16, _V) * size + 2 * u * np.abs(y)
+    return bound
+
+
+def _batch_norm(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    x, dtype = arrays["x"], reference[0].dtype
+    mean, variance, of_statistics = _batch_statistics(x, dtype)
+    count, u = max(x.size // x.shape[-1], 1), unit_roundoff(dtype)
+    epsilon = problem.parameters["epsilon"]
+    return [_normalised(count, arrays, mean, variance, epsilon, u), *of_statistics]
+
+
+def _batch_norm_inference(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    mean, variance = (arrays[name].astype(np.float64) for name in ("mean", "variance"))
+    u = unit_roundoff(reference[0].dtype)
+    return [_normalised(1, arrays, mean, variance, problem.parameters["epsilon"], u)]
+
+
+def _batch_norm_backward(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    """Sums of R products and some ten roundings in float64, relative to the sums of absolute
+    values; results are rounded by the engine and by the reference."""
+    x, scale, mean, variance, dy = (
+        arrays[name].astype(np.float64) for name in ("x", "gamma", "mean", "variance", "dy")
+    )
+    r = 1 / np.sqrt(variance + problem.parameters["epsilon"])
+    count = max(x.size // x.shape[-1], 1)
+    over = tuple(range(x.ndim - 1))
+    normal, size = np.abs(x - mean) * r, np.abs(dy)
+    dbeta, dgamma = size.sum(axis=over), (size * normal).sum(axis=over)
+    dx = np.abs(scale) * r * (size + (dbeta + normal * dgamma) / count)
+    u, slip = unit_roundoff(reference[0].dtype), 2 * gamma(count + 16, _V)
+    return [
+        slip * magnitude + 2 * u * np.abs(y.astype(np.float64))
+        for magnitude, y in zip((dx, dgamma, dbeta), reference, strict=True)
+    ]
 
 
 class Rows:
@@ -257,6 +368,7 @@ _DERIVED: dict[str, _Derivation] = {
     "conv2d_backward": _sums,
     "conv2d_input_gradient": _sums,
     "conv2d_filter_gradient": _sums,
+    "conv2d_bias_gradient": _sums,
     "dense": _sums,
     "dense_backward": _sums,
     "max_pool2d": _selected,
@@ -267,6 +379,18 @@ _DERIVED: dict[str, _Derivation] = {
     "avg_pool2d_backward": _means,
     "relu": _selected,
     "relu_backward": _selected,
+    "leaky_relu": _products,
+    "leaky_relu_backward": _products,
+    "dropout": _products,
+    "tanh": _tanh,
+    "tanh_backward": _bell,
+    "sigmoid": _sigmoid,
+    "sigmoid_backward": _bell,
+    "zero_pad2d": _selected,
+    "zero_pad2d_backward": _selected,
+    "batch_norm": _batch_norm,
+    "batch_norm_inference": _batch_norm_inference,
+    "batch_norm_backward": _batch_norm_backward,
     "softmax": _softmax,
     "softmax_backward": _softmax_backward,
     "log_softmax": _log_softmax,

@@ -32,6 +32,8 @@ EXACT_MODES = ("exact", "special")
 _OUTPUTS = {
     "conv2d_backward": ("dx", "dw", "db"),
     "dense_backward": ("dx", "dw", "db"),
+    "batch_norm": ("y", "mean", "variance"),
+    "batch_norm_backward": ("dx", "dgamma", "dbeta"),
     ARTICLE_NET: ("scores", "losses", "dfilters", "dweights", "dbias"),
 }
 

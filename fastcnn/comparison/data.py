@@ -48,7 +48,7 @@ def make_arrays(case: Case, seed: int) -> dict[str, Array]:
             name: _draw(rng, case, name, shape) for name, shape in case.problem.arrays.items()
         }
     for name, array in arrays.items():
-        if name != "labels":
+        if name not in ("labels", "kept"):
             arrays[name] = np.asarray(array, case.dtype)
         arrays[name].setflags(write=False)
     return arrays
@@ -58,6 +58,10 @@ def _draw(rng: np.random.Generator, case: Case, name: str, shape: Shape) -> Arra
     if name == "labels":
         classes = case.problem.arrays["logits"][1]
         return rng.integers(classes, size=shape)
+    if name == "kept":
+        return rng.random(shape) < 0.6
+    if name == "variance":
+        return rng.random(shape) + 0.1
     if case.mode == "float":
         return np.asarray(rng.standard_normal(shape))
     if case.mode == "shifted":

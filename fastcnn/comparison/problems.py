@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
-from fastcnn.geometry import ConvGeometry, PoolGeometry, conv_geometry, pool_geometry
+from fastcnn.geometry import ConvGeometry, PoolGeometry, conv_geometry, pads, pool_geometry
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -201,6 +201,15 @@ _DENSE = (
 
 _ROWS = ((1, 10), (3, 17), (5, 1), (33, 6), (4, 31), (2, 1000), (0, 7))
 
+_CHANNEL_ROWS: tuple[Shape, ...] = ((2, 5, 7, 3), (33, 17), (700, 6), (2, 9, 31, 8), (1, 4), (0, 3))
+
+_MARGINS: tuple[tuple[str, Shape, Any], ...] = (
+    ("four-sides", (2, 5, 7, 3), ((1, 2), (0, 3))),
+    ("pair", (1, 3, 4, 17), (2, 1)),
+    ("none", (2, 4, 3, 1), 0),
+    ("batch-0", (0, 3, 2, 2), 1),
+)
+
 _ELEMENTS: tuple[Shape, ...] = ((2, 5, 7, 3), (3, 17), (33,), (1,), (), (0, 4))
 
 
@@ -216,6 +225,7 @@ def _conv_problems(c: _Conv) -> Iterator[Problem]:
     yield Problem(
         "conv2d_backward", c.label, {"dy": dy, "x": c.x, "w": c.w}, c.parameters, g, quick=c.quick
     )
+    yield Problem("conv2d_bias_gradient", c.label, {"dy": dy}, geometry=g, quick=c.quick)
     yield Problem(
         "conv2d_input_gradient",
         c.label,
@@ -283,6 +293,42 @@ def _element_problems(shape: Shape) -> Iterator[Problem]:
     modes, quick = ("exact", "float", "special"), len(shape) > 2
     yield Problem("relu", label, {"x": shape}, modes=modes, quick=quick)
     yield Problem("relu_backward", label, {"dy": shape, "x": shape}, modes=modes, quick=quick)
+    both = {"dy": shape, "x": shape}
+    slope = {"slope": 0.25}  # a power of two: exact
+    yield Problem("leaky_relu", label, {"x": shape}, slope, modes=modes, quick=quick)
+    yield Problem("leaky_relu_backward", label, both, slope, modes=modes, quick=quick)
+    uneven, name = {"slope": 0.3}, f"{label}-uneven"
+    yield Problem("leaky_relu", name, {"x": shape}, uneven, modes=("float",))
+    yield Problem("leaky_relu_backward", name, both, uneven, modes=("float",))
+    for op in ("tanh", "sigmoid"):
+        yield Problem(op, label, {"x": shape}, modes=("float",), quick=quick)
+        yield Problem(f"{op}_backward", label, both, modes=("float",), quick=quick)
+    masked = {"x": shape, "kept": shape}
+    yield Problem("dropout", label, masked, {"rate": 0.5}, modes=modes, quick=quick)
+    yield Problem("dropout", f"{label}-uneven", masked, {"rate": 0.3}, modes=("float",))
+
+
+def _padding_problems(label: str, shape: Shape, padding: Any) -> Iterator[Problem]:
+    modes, quick = ("exact", "float", "special"), label == "four-sides"
+    given = {"padding": padding}
+    top, bottom, left, right = pads(padding, (1, 1), (1, 1), (1, 1))
+    n, h, w, c = shape
+    padded = n, top + h + bottom, left + w + right, c
+    yield Problem("zero_pad2d", label, {"x": shape}, given, modes=modes, quick=quick)
+    yield Problem("zero_pad2d_backward", label, {"dy": padded}, given, modes=modes[:2], quick=quick)
+
+
+def _normalization_problems(shape: Shape) -> Iterator[Problem]:
+    label, quick, modes = "x".join(map(str, shape)), len(shape) > 2, ("float",)
+    channels = shape[-1:]
+    scale = {"gamma": channels, "beta": channels}
+    known = {"mean": channels, "variance": channels}
+    x = {"x": shape}
+    given = {"epsilon": 0.01}
+    yield Problem("batch_norm", label, x | scale, given, modes=modes, quick=quick)
+    yield Problem("batch_norm_inference", label, x | scale | known, given, modes=modes, quick=quick)
+    back = {"dy": shape, "x": shape, "gamma": channels} | known
+    yield Problem("batch_norm_backward", label, back, given, modes=modes, quick=quick)
 
 
 def _article_problems() -> Iterator[Problem]:
@@ -319,6 +365,10 @@ def problems() -> tuple[Problem, ...]:
         made += _dense_problems(sides)
     for shape in _ELEMENTS:
         made += _element_problems(shape)
+    for label, images, padding in _MARGINS:
+        made += _padding_problems(label, images, padding)
+    for batch in _CHANNEL_ROWS:
+        made += _normalization_problems(batch)
     for rows in _ROWS:
         made += _row_problems(rows)
     made += _article_problems()

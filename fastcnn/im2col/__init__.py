@@ -5,12 +5,19 @@ Nothing here loops over pixels in Python. Windows are views (``windows``), memor
 """
 
 from fastcnn.im2col.activations import (
+    dropout,
+    leaky_relu,
+    leaky_relu_backward,
     log_softmax,
     log_softmax_backward,
     relu,
     relu_backward,
+    sigmoid,
+    sigmoid_backward,
     softmax,
     softmax_backward,
+    tanh,
+    tanh_backward,
 )
 from fastcnn.im2col.convolution import (
     conv2d,
@@ -20,6 +27,8 @@ from fastcnn.im2col.convolution import (
 )
 from fastcnn.im2col.dense import dense, dense_backward
 from fastcnn.im2col.loss import cross_entropy, cross_entropy_backward
+from fastcnn.im2col.normalization import batch_norm, batch_norm_backward, batch_norm_inference
+from fastcnn.im2col.padding import zero_pad2d, zero_pad2d_backward
 from fastcnn.im2col.pooling import (
     avg_pool2d,
     avg_pool2d_backward,
@@ -34,6 +43,9 @@ __all__ = [
     "WORKSPACE_BYTES",
     "avg_pool2d",
     "avg_pool2d_backward",
+    "batch_norm",
+    "batch_norm_backward",
+    "batch_norm_inference",
     "conv2d",
     "conv2d_bias_gradient",
     "conv2d_filter_gradient",
@@ -42,6 +54,9 @@ __all__ = [
     "cross_entropy_backward",
     "dense",
     "dense_backward",
+    "dropout",
+    "leaky_relu",
+    "leaky_relu_backward",
     "log_softmax",
     "log_softmax_backward",
     "max_pool2d",
@@ -50,6 +65,12 @@ __all__ = [
     "min_pool2d_backward",
     "relu",
     "relu_backward",
+    "sigmoid",
+    "sigmoid_backward",
     "softmax",
     "softmax_backward",
+    "tanh",
+    "tanh_backward",
+    "zero_pad2d",
+    "zero_pad2d_backward",
 ]

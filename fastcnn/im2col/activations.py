@@ -1,4 +1,7 @@
-"""ReLU and softmax over whole arrays; a row's result does not depend on the other rows."""
+"""ReLU and its like, and softmax, over whole arrays.
+
+A row's result does not depend on the other rows.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,70 @@ def relu_backward(dy: Array, x: Array) -> Array:
     for some in row_slices(x, 1):
         np.copyto(dx[some], dy[some], where=x[some] > 0)
     return dx
+
+
+def leaky_relu(x: Array, slope: float) -> Array:
+    """x where it is above 0, else ``slope * x``."""
+    y: Array = x * x.dtype.type(slope)
+    np.copyto(y, x, where=x > 0)
+    return y
+
+
+def leaky_relu_backward(dy: Array, x: Array, slope: float) -> Array:
+    """``dx``: dy where x is above 0, else ``slope * dy``."""
+    dx: Array = dy * dy.dtype.type(slope)
+    np.copyto(dx, dy, where=x > 0)
+    return dx
+
+
+def tanh(x: Array) -> Array:
+    """Hyperbolic tangent, shape of x."""
+    y: Array = np.tanh(x)
+    return y
+
+
+def tanh_backward(dy: Array, x: Array) -> Array:
+    """``dx = dy · 4e / (1 + e)²`` with e = exp(−2|x|)."""
+    e = np.abs(x)
+    e *= -2
+    return _bell(e, dy, 4)
+
+
+def sigmoid(x: Array) -> Array:
+    """``e / (1 + e)`` where x is negative, else ``1 / (1 + e)``, with e = exp(−|x|)."""
+    y = np.empty_like(x)
+    for some in row_slices(x, 3):
+        e = np.abs(x[some])
+        np.negative(e, out=e)
+        np.exp(e, out=e)
+        y[some] = np.where(x[some] < 0, e, 1)
+        e += 1
+        y[some] /= e
+    return y
+
+
+def sigmoid_backward(dy: Array, x: Array) -> Array:
+    """``dx = dy · e / (1 + e)²`` with e = exp(−|x|)."""
+    return _bell(-np.abs(x), dy, 1)
+
+
+def _bell(exponent: Array, dy: Array, factor: int) -> Array:
+    """``dy · factor · e / (1 + e)²``, with e the exponential; ``exponent`` is overwritten."""
+    e = np.exp(exponent, out=exponent)
+    for some in row_slices(e, 1):
+        below = e[some] + 1
+        below *= below
+        e[some] /= below
+    e *= dy
+    e *= factor
+    return e
+
+
+def dropout(x: Array, kept: Array, rate: float) -> Array:
+    """``x / (1 − rate)`` where it is kept, else 0."""
+    y = np.zeros_like(x)
+    np.multiply(x, x.dtype.type(1 / (1 - rate)), out=y, where=kept)
+    return y
 
 
 def softmax(x: Array) -> Array:

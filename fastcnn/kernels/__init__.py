@@ -7,12 +7,19 @@ needs it.
 from __future__ import annotations
 
 from fastcnn.kernels.activations import (
+    dropout,
+    leaky_relu,
+    leaky_relu_backward,
     log_softmax,
     log_softmax_backward,
     relu,
     relu_backward,
+    sigmoid,
+    sigmoid_backward,
     softmax,
     softmax_backward,
+    tanh,
+    tanh_backward,
 )
 from fastcnn.kernels.convolution_loops import (
     conv2d,
@@ -22,6 +29,8 @@ from fastcnn.kernels.convolution_loops import (
 )
 from fastcnn.kernels.dense import dense, dense_backward
 from fastcnn.kernels.loss import cross_entropy, cross_entropy_backward
+from fastcnn.kernels.normalization import batch_norm, batch_norm_backward, batch_norm_inference
+from fastcnn.kernels.padding import zero_pad2d, zero_pad2d_backward
 from fastcnn.kernels.pooling import (
     avg_pool2d,
     avg_pool2d_backward,
@@ -34,6 +43,9 @@ from fastcnn.kernels.pooling import (
 __all__ = [
     "avg_pool2d",
     "avg_pool2d_backward",
+    "batch_norm",
+    "batch_norm_backward",
+    "batch_norm_inference",
     "conv2d",
     "conv2d_bias_gradient",
     "conv2d_filter_gradient",
@@ -42,6 +54,9 @@ __all__ = [
     "cross_entropy_backward",
     "dense",
     "dense_backward",
+    "dropout",
+    "leaky_relu",
+    "leaky_relu_backward",
     "log_softmax",
     "log_softmax_backward",
     "max_pool2d",
@@ -50,6 +65,12 @@ __all__ = [
     "min_pool2d_backward",
     "relu",
     "relu_backward",
+    "sigmoid",
+    "sigmoid_backward",
     "softmax",
     "softmax_backward",
+    "tanh",
+    "tanh_backward",
+    "zero_pad2d",
+    "zero_pad2d_backward",
 ]

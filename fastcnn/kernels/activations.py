@@ -1,4 +1,4 @@
-"""ReLU, softmax and log-softmax, forward and backward, as compiled loops."""
+"""ReLU and its like, softmax and log-softmax, forward and backward, as compiled loops."""
 
 from __future__ import annotations
 
@@ -27,6 +27,59 @@ def relu_backward(dy: Array, x: Array) -> Array:
     dx = empty_like_type(x, *x.shape)
     parallel_for(_relu_gradient, x.size, x.size, readable(dy), readable(x), dx)
     return dx
+
+
+def leaky_relu(x: Array, slope: float) -> Array:
+    """``x`` where it is above 0, else ``slope * x``, on a flat array."""
+    y = empty_like_type(x, *x.shape)
+    parallel_for(_leaky, x.size, x.size, readable(x), readable(x), x.dtype.type(slope), y)
+    return y
+
+
+def leaky_relu_backward(dy: Array, x: Array, slope: float) -> Array:
+    """``dy`` where ``x > 0``, else ``slope * dy``, on flat arrays."""
+    dx = empty_like_type(x, *x.shape)
+    parallel_for(_leaky, x.size, x.size, readable(dy), readable(x), x.dtype.type(slope), dx)
+    return dx
+
+
+def tanh(x: Array) -> Array:
+    """Hyperbolic tangent of a flat array."""
+    y = empty_like_type(x, *x.shape)
+    parallel_for(_tanh, x.size, _EXP * x.size, readable(x), y)
+    return y
+
+
+def tanh_backward(dy: Array, x: Array) -> Array:
+    """``dy / cosh²(x)`` on flat arrays."""
+    return _bell_of(dy, x, -2, 4)
+
+
+def sigmoid(x: Array) -> Array:
+    """``1 / (1 + exp(-x))`` of a flat array."""
+    y = empty_like_type(x, *x.shape)
+    parallel_for(_sigmoid, x.size, _EXP * x.size, readable(x), y)
+    return y
+
+
+def sigmoid_backward(dy: Array, x: Array) -> Array:
+    """Gradient of :func:`sigmoid` with respect to its input ``x``, on flat arrays."""
+    return _bell_of(dy, x, -1, 1)
+
+
+def _bell_of(dy: Array, x: Array, stretch: int, factor: int) -> Array:
+    dx = empty_like_type(x, *x.shape)
+    numbers = x.dtype.type(stretch), x.dtype.type(factor)
+    parallel_for(_bell, x.size, _EXP * x.size, readable(dy), readable(x), *numbers, dx)
+    return dx
+
+
+def dropout(x: Array, kept: Array, rate: float) -> Array:
+    """``x / (1 - rate)`` where it is kept, else 0, on flat arrays."""
+    y = empty_like_type(x, *x.shape)
+    scale = x.dtype.type(1 / (1 - rate))
+    parallel_for(_masked, x.size, x.size, readable(x), readable(kept), scale, y)
+    return y
 
 
 def softmax(x: Array) -> Array:
@@ -67,6 +120,41 @@ def _relu(start: int, stop: int, x: Any, y: Any) -> None:
 def _relu_gradient(start: int, stop: int, dy: Any, x: Any, dx: Any) -> None:
     for i in range(start, stop):
         dx[i] = dy[i] if x[i] > 0 else 0
+
+
+@kernel
+def _leaky(start: int, stop: int, values: Any, x: Any, slope: Any, out: Any) -> None:
+    for i in range(start, stop):
+        out[i] = values[i] if x[i] > 0 else slope * values[i]
+
+
+@kernel
+def _tanh(start: int, stop: int, x: Any, y: Any) -> None:
+    for i in range(start, stop):
+        y[i] = np.tanh(x[i])
+
+
+@kernel
+def _sigmoid(start: int, stop: int, x: Any, y: Any) -> None:
+    one = x.dtype.type(1)
+    for i in range(start, stop):
+        e = np.exp(-abs(x[i]))
+        y[i] = (e if x[i] < 0 else one) / (one + e)
+
+
+@kernel
+def _bell(start: int, stop: int, dy: Any, x: Any, stretch: Any, factor: Any, dx: Any) -> None:
+    """``dy · factor · e / (1 + e)²`` with ``e = exp(stretch · |x|)``."""
+    one = x.dtype.type(1)
+    for i in range(start, stop):
+        e = np.exp(stretch * abs(x[i]))
+        dx[i] = dy[i] * (factor * e / ((one + e) * (one + e)))
+
+
+@kernel
+def _masked(start: int, stop: int, x: Any, kept: Any, scale: Any, y: Any) -> None:
+    for i in range(start, stop):
+        y[i] = x[i] * scale if kept[i] else 0
 
 
 @device

@@ -19,8 +19,9 @@ import numpy as np
 from numba.core import config
 
 from fastcnn.arguments import Array
+from fastcnn.kernels import memory
 
-allocate: Callable[[tuple[int, ...], Any], Array] = np.empty
+allocate: Callable[[tuple[int, ...], Any], Array] = memory.empty
 """New memory for an array of this shape and dtype, C-contiguous, with anything in it."""
 
 
@@ -50,6 +51,13 @@ def empty_like_type(array: Array, *shape: int) -> Array:
 def copied(array: Array) -> Array:
     """A C-contiguous copy."""
     new = empty_like_type(array, *array.shape)
+    new[...] = array
+    return new
+
+
+def converted(array: Array, dtype: Any) -> Array:
+    """A C-contiguous copy in another dtype."""
+    new = allocate(array.shape, dtype)
     new[...] = array
     return new
 

@@ -1,11 +1,12 @@
 """Layers: they hold parameters and shapes, and call the operations that compute."""
 
-from fastcnn.layers.activations import ReLU, Softmax
+from fastcnn.layers.activations import LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
 from fastcnn.layers.base import Layer
 from fastcnn.layers.convolution import Conv2D, DepthwiseConv2D
 from fastcnn.layers.dense import Dense, Flatten
 from fastcnn.layers.description import layer_from_dict, to_dict
 from fastcnn.layers.initializers import INITIALIZERS, Shape, Spec
+from fastcnn.layers.padding import ZeroPadding2D
 from fastcnn.layers.pooling import (
     AvgPool2D,
     GlobalAvgPool2D,
@@ -13,26 +14,33 @@ from fastcnn.layers.pooling import (
     MaxPool2D,
     MinPool2D,
 )
+from fastcnn.layers.regularization import BatchNorm, Dropout
 from fastcnn.layers.residual import Residual
 from fastcnn.layers.stack import checked_layers, infer_stack
 
 __all__ = [
     "INITIALIZERS",
     "AvgPool2D",
+    "BatchNorm",
     "Conv2D",
     "Dense",
     "DepthwiseConv2D",
+    "Dropout",
     "Flatten",
     "GlobalAvgPool2D",
     "GlobalMaxPool2D",
     "Layer",
+    "LeakyReLU",
     "MaxPool2D",
     "MinPool2D",
     "ReLU",
     "Residual",
     "Shape",
+    "Sigmoid",
     "Softmax",
     "Spec",
+    "Tanh",
+    "ZeroPadding2D",
     "checked_layers",
     "infer_stack",
     "layer_from_dict",

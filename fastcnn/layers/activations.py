@@ -11,6 +11,7 @@ from fastcnn import ops
 from fastcnn.arguments import Array
 from fastcnn.layers.base import Gradients, Layer
 from fastcnn.layers.initializers import Shape
+from fastcnn.scalars import share
 
 
 class _Activation(Layer):
@@ -42,6 +43,36 @@ class ReLU(_Activation):
     """``max(x, 0)``. As ``activation="relu"`` of the layer before it, it costs no extra pass."""
 
     _forward, _backward = staticmethod(ops.relu), staticmethod(ops.relu_backward)
+
+
+class LeakyReLU(_Activation):
+    """x where it is above 0, else ``slope * x``.
+
+    Args:
+        slope: from 0 to 1.
+    """
+
+    _forward, _backward = staticmethod(ops.leaky_relu), staticmethod(ops.leaky_relu_backward)
+
+    def __init__(self, slope: float = 0.01) -> None:
+        super().__init__()
+        self.slope = share("slope", slope)
+
+    def _parameters(self) -> dict[str, Any]:
+        return {"slope": self.slope}
+
+
+class Tanh(_Activation):
+    """Hyperbolic tangent."""
+
+    _forward, _backward = staticmethod(ops.tanh), staticmethod(ops.tanh_backward)
+
+
+class Sigmoid(_Activation):
+    """``1 / (1 + exp(-x))``. As a net's last layer it is the binary cross-entropy's own, and is
+    not applied twice."""
+
+    _forward, _backward = staticmethod(ops.sigmoid), staticmethod(ops.sigmoid_backward)
 
 
 class Softmax(_Activation):

@@ -93,8 +93,14 @@ class _Convolution(Layer):
         if self.activation:
             dy = ops.relu_backward(dy, y, engine=engine)  # y > 0 just where its input was
         w, call = self.parameters["w"], self._call(x)
-        dx, dw, db = ops.conv2d_backward(dy, x, w, **call, engine=engine)
-        return dx, {"w": dw, "b": db} if self.use_bias else {"w": dw}
+        dx = None
+        if needs_dx:
+            dx = ops.conv2d_input_gradient(dy, w, x.shape, **call, engine=engine)
+        size = w.shape[0], w.shape[1]
+        gradients = {"w": ops.conv2d_filter_gradient(dy, x, size, **call, engine=engine)}
+        if self.use_bias:
+            gradients["b"] = ops.conv2d_bias_gradient(dy, engine=engine)
+        return dx, gradients
 
     def _call(self, x: Array) -> dict[str, Any]:
         return {

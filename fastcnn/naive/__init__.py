@@ -10,12 +10,19 @@ NumPy's, products are written out, and no matrix library takes part. The argumen
 """
 
 from fastcnn.naive.activations import (
+    dropout,
+    leaky_relu,
+    leaky_relu_backward,
     log_softmax,
     log_softmax_backward,
     relu,
     relu_backward,
+    sigmoid,
+    sigmoid_backward,
     softmax,
     softmax_backward,
+    tanh,
+    tanh_backward,
 )
 from fastcnn.naive.convolution import (
     conv2d,
@@ -25,6 +32,8 @@ from fastcnn.naive.convolution import (
 )
 from fastcnn.naive.dense import dense, dense_backward
 from fastcnn.naive.loss import cross_entropy, cross_entropy_backward
+from fastcnn.naive.normalization import batch_norm, batch_norm_backward, batch_norm_inference
+from fastcnn.naive.padding import zero_pad2d, zero_pad2d_backward
 from fastcnn.naive.pooling import (
     avg_pool2d,
     avg_pool2d_backward,
@@ -37,6 +46,9 @@ from fastcnn.naive.pooling import (
 __all__ = [
     "avg_pool2d",
     "avg_pool2d_backward",
+    "batch_norm",
+    "batch_norm_backward",
+    "batch_norm_inference",
     "conv2d",
     "conv2d_bias_gradient",
     "conv2d_filter_gradient",
@@ -45,6 +57,9 @@ __all__ = [
     "cross_entropy_backward",
     "dense",
     "dense_backward",
+    "dropout",
+    "leaky_relu",
+    "leaky_relu_backward",
     "log_softmax",
     "log_softmax_backward",
     "max_pool2d",
@@ -53,6 +68,12 @@ __all__ = [
     "min_pool2d_backward",
     "relu",
     "relu_backward",
+    "sigmoid",
+    "sigmoid_backward",
     "softmax",
     "softmax_backward",
+    "tanh",
+    "tanh_backward",
+    "zero_pad2d",
+    "zero_pad2d_backward",
 ]
