@@ -216,23 +216,28 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise:
             next_image = row_b + (row_c + height - 1) // c.rows_c >= c.rows_b
             low_b = 0 if next_image else row_b
             high_b = c.rows_b - 1 if next_image else row_b + (row_c + height - 1) // c.rows_c
+            # Read once: in the loops each would be read from memory again.
+            steps_b, run, step_x, step_w = c.steps_b, c.run, c.step_x, c.step_w
+            step_x_a, step_x_b, step_w_a, step_w_b = (
+                c.step_x_a, c.step_x_b, c.step_w_a, c.step_w_b,
+            )  # fmt: skip
             for a in range(c.steps_a):
                 low = c.real_start + low_b * c.real_b + a * c.real_step
                 high = low + (high_b - low_b) * c.real_b
                 if high < c.real_first or low >= c.real_last:
                     continue
-                for s in range(c.steps_b):
-                    i = x_start + a * c.step_x_a + s * c.step_x_b
-                    j = w_start + a * c.step_w_a + s * c.step_w_b
-                    for _ in range(c.run):
+                for s in range(steps_b):
+                    i = x_start + a * step_x_a + s * step_x_b
+                    j = w_start + a * step_w_a + s * step_w_b
+                    for _ in range(run):
                         if elementwise:
                             tile = products(tile, x, in_x, i, w, j, columns)
                         elif masked:
                             tile = rank1_masked(tile, x, in_x, i, w, j, columns)
                         else:
                             tile = rank1(tile, x, in_x, i, w, j)
-                        i += c.step_x
-                        j += c.step_w
+                        i += step_x
+                        j += step_w
             if relu:
                 tile = tile_relu(tile)
             tile_store(tile, y, in_y, y_start, columns)
