@@ -31,6 +31,7 @@ from fastcnn.arguments import Array
 from fastcnn.kernels.arrays import record
 from fastcnn.kernels.jit import device, kernel
 from fastcnn.kernels.simd import (
+    expect_store,
     products,
     rank1,
     rank1_masked,
@@ -59,7 +60,8 @@ class Contraction(NamedTuple):
     the same rows, else the next rows of the same block. With ``y_line`` the rows of ``y`` lie
     ``y_c`` apart throughout. Step a of row b reads row ``real_start + b * real_b + a * real_step``
     of the images as they are laid out; where that is not from ``real_first`` to before
-    ``real_last`` it is padding, and passed over if all of a tile's rows are.
+    ``real_last`` it is padding, and passed over if all of a tile's rows are. With ``far`` the
+    result is larger than the second-level cache: its lines are fetched while their sums are made.
     """
 
     rows_a: int
@@ -93,6 +95,7 @@ class Contraction(NamedTuple):
     part: int = 1
     blocks_first: bool = False
     y_line: bool = False
+    far: bool = False
     groups: int = 1
     x_group: int = 0
     y_group: int = 0
@@ -162,7 +165,8 @@ def plan(c: Contraction, tile: Tile, itemsize: int, *, elementwise: bool = False
     y_line = (c.rows_b == 1 or c.y_b == c.rows_c * c.y_c) and (
         c.rows_a == 1 or c.y_a == c.rows_b * c.rows_c * c.y_c
     )
-    c = c._replace(part=part, blocks_first=w_bytes <= CACHE_BYTES, y_line=y_line)
+    far = c.groups * c.rows * c.columns * itemsize > 2 * CACHE_BYTES
+    c = c._replace(part=part, blocks_first=w_bytes <= CACHE_BYTES, y_line=y_line, far=far)
     items = c.groups * blocks * -(-tiles // part)
     function = _contraction(*tile, c.columns % tile.columns != 0, elementwise)
     return Plan(function, items, c.flops // 4, record(c))
@@ -216,6 +220,8 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise:
             next_image = row_b + (row_c + height - 1) // c.rows_c >= c.rows_b
             low_b = 0 if next_image else row_b
             high_b = c.rows_b - 1 if next_image else row_b + (row_c + height - 1) // c.rows_c
+            if c.far:
+                expect_store(tile, y, in_y, y_start)
             # Read once: in the loops each would be read from memory again.
             steps_b, run, step_x, step_w = c.steps_b, c.run, c.step_x, c.step_w
             step_x_a, step_x_b, step_w_a, step_w_b = (

@@ -589,6 +589,30 @@ def tile_quotient(typing_context: Any, tile: Any, divisor: Any) -> Any:
     return tile(tile, types.int64), generate
 
 
+def _plain_expect(tile: Any, array: Any, offsets: Any, start: int) -> None:
+    pass
+
+
+@_python(_plain_expect)
+def expect_store(typing_context: Any, tile: Any, array: Any, offsets: Any, start: Any) -> Any:
+    """Fetch the cache lines that :func:`tile_store` will write to; a hint, never a fault."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, tile)
+        _, array_value, rows, start = arguments
+        data, i32 = emit.data(array, array_value), ir.IntType(32)
+        for offset in emit.row_offsets(rows):
+            for place in range(0, tile.vectors * tile.lanes, 64 // emit.size):
+                at = emit.add(emit.add(offset, start), _WORD(place))
+                pointer = builder.gep(data, [at])
+                kind = ir.FunctionType(ir.VoidType(), [pointer.type, i32, i32, i32])
+                function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+                builder.call(function, [pointer, i32(1), i32(3), i32(1)])
+        return context.get_dummy_value()
+
+    return types.void(tile, array, offsets, types.int64), generate
+
+
 def _plain_store(tile: Any, array: Any, offsets: Any, start: int, columns: int) -> None:
     for m in range(len(tile)):
         first = offsets[m] + start
