@@ -296,8 +296,9 @@ class Sequential:
         return BinaryCrossEntropy() if ends_in == "Sigmoid" else CrossEntropy()
 
     def _outputs(self, loss: Loss) -> Shape:
-        assert self.input_shape is not None
-        return infer_stack(self._trunk(loss), self.input_shape)[-1]
+        output = self._trunk(loss)[-1].output_shape
+        assert output is not None
+        return output
 
     # --- training ---------------------------------------------------------------------------------
 
