@@ -192,7 +192,7 @@ def test_broadcast_arrays(function: str, engine: str) -> None:
 @pytest.mark.parametrize("case", CALLS)
 def test_results_are_new_and_contiguous(case: str, dtype: type, engine: str) -> None:
     function, right = CALLS[case]
-    call = changed(right, lambda array: array.astype(dtype))
+    call = changed(right, lambda array: array.astype(dtype) if array.dtype.kind == "f" else array)
     before = changed(call, np.copy)
     for result in computed(function, call, engine):
         assert result.dtype == dtype
