@@ -1,6 +1,7 @@
 """The command line: ``fastcnn demo``, ``compare``, ``train``, ``evaluate``, ``predict``, ``info``.
 
-Exit codes: 0 for success, 1 where engines disagree, 2 for bad arguments, 130 after Ctrl-C.
+Exit codes: 0 for success, 1 where engines disagree or a training diverges, 2 for bad arguments and
+files, 130 after Ctrl-C.
 What a command needs (Rich, Numba, the data) is imported when it runs, so that help is quick.
 """
 
@@ -14,7 +15,10 @@ import typer
 
 from fastcnn.cli.compare import compare
 from fastcnn.cli.demo import demo
+from fastcnn.cli.evaluate import evaluate
 from fastcnn.cli.info import info
+from fastcnn.cli.predict import predict
+from fastcnn.cli.train import train
 from fastcnn.version import __version__
 
 app = typer.Typer(
@@ -43,7 +47,7 @@ def _fastcnn(
     pass
 
 
-for command in (demo, compare, info):
+for command in (demo, train, evaluate, predict, compare, info):
     app.command()(command)
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import typer
 
 DISAGREE = 1
+DIVERGED = 1
 BAD_ARGUMENT = 2
 INTERRUPTED = 130
 
@@ -22,6 +23,17 @@ def plain_errors() -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:  # `| head` has seen enough: Typer ends quietly
         raise
+    except FloatingPointError as error:
+        report(error)
+        raise typer.Exit(DIVERGED) from None
     except (ValueError, TypeError, ImportError, OSError) as error:
-        typer.echo(f"fastcnn: {error}", err=True)
+        report(error)
         raise typer.Exit(BAD_ARGUMENT) from None
+
+
+def report(error: Exception) -> None:
+    """One line on the standard error."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        typer.echo(f"fastcnn: {error.filename}: {error.strerror}", err=True)
+    else:
+        typer.echo(f"fastcnn: {error}", err=True)

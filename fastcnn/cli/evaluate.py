@@ -1,0 +1,70 @@
+"""``fastcnn evaluate``: a model on the test images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fastcnn.cli.options import AsJson, Data
+from fastcnn.cli.outcomes import plain_errors
+
+Model = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A file that `fastcnn train` or model.save wrote.")
+]
+
+
+def evaluate(model: Model, data: Data = None, as_json: AsJson = False) -> None:
+    """Test a saved model on a data set's test images.
+
+    Shows the loss, the accuracy, and for each class how many of its images were recognised and
+    what the others were most often taken for.
+    """
+    with plain_errors():
+        found = _evaluated(model, data)
+        if as_json:
+            from json import dumps
+
+            typer.echo(dumps(found, indent=2))
+            return
+        typer.echo(
+            f"test accuracy {found['accuracy']:.2%}, loss {found['loss']:.4f}: "
+            f"{found['correct']:,} of {found['images']:,} images are right"
+        )
+        for one in found["classes"]:
+            mistaken = one["most_mistaken_for"]
+            line = f"  {one['class']}: {one['correct']:>5,} of {one['images']:>5,}"
+            also = "" if mistaken is None else f"   most mistaken for {mistaken}"
+            typer.echo(line + also)
+
+
+def _evaluated(path: Path, data: Path | None) -> dict[str, Any]:
+    import numpy as np
+
+    from fastcnn.datasets import load_mnist
+    from fastcnn.model import load_model
+
+    model = load_model(path)
+    _, (images, labels) = load_mnist(data)
+    found = model.evaluate(images, labels)
+    guesses = model.predict_classes(images)
+    classes = []
+    for label in np.unique(labels):
+        guessed = guesses[labels == label]
+        wrong = guessed[guessed != label]
+        classes.append(
+            {
+                "class": int(label),
+                "images": len(guessed),
+                "correct": len(guessed) - len(wrong),
+                "most_mistaken_for": int(np.bincount(wrong).argmax()) if len(wrong) else None,
+            }
+        )
+    return {
+        "model": str(path),
+        "images": len(images),
+        "correct": int((guesses == labels).sum()),
+        **found,
+        "classes": classes,
+    }

@@ -1,0 +1,93 @@
+"""``fastcnn predict``: what a model sees in pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fastcnn.cli.evaluate import Model
+from fastcnn.cli.options import AsJson
+from fastcnn.cli.outcomes import BAD_ARGUMENT, plain_errors, report
+
+_BAR = 30  # characters of a probability of 1
+
+
+def predict(
+    model: Model,
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="PNG or JPEG files of any size.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Read the digits in pictures.
+
+    Light on dark or dark on light does not matter. Shows what was done to each picture until it
+    was like those that the model was trained on, and how probable each class is. A picture that
+    cannot be read is reported, the others are read all the same; the exit code is then 2.
+    """
+    with plain_errors():
+        from fastcnn.model import load_model
+
+        net = load_model(model)
+        read, failed = [], False
+        for path in images:
+            try:
+                read.append(_read(net, path))
+            except (ValueError, OSError) as error:
+                failed = True
+                report(error)
+                continue
+            if not as_json:
+                _show(read[-1])
+        if as_json:
+            from json import dumps
+
+            told = [{k: v for k, v in one.items() if k != "drawing"} for one in read]
+            typer.echo(dumps(told, indent=2))
+    if failed:
+        raise typer.Exit(BAD_ARGUMENT)
+
+
+def _read(net: Any, path: Path) -> dict[str, Any]:
+    from fastcnn.pictures import drawing, prepare
+
+    if net.trained_on == "floats":
+        raise ValueError(
+            "MODEL must have been trained on bytes (uint8 images), whose scaling it knows; this "
+            "one was trained on floats"
+        )
+    if len(net.input_shape) != 3 or len(net.output_shape) != 1:
+        raise ValueError(
+            f"MODEL must take images and give classes, this one takes {net.input_shape} and gives "
+            f"{net.output_shape}"
+        )
+    prepared = prepare(path, net.input_shape)
+    (probabilities,) = net.predict(prepared.pixels[None])
+    return {
+        "file": str(path),
+        "class": int(probabilities.argmax()),
+        "probabilities": [float(p) for p in probabilities],
+        "steps": list(prepared.steps),
+        "drawing": drawing(prepared.pixels.mean(axis=2)),
+    }
+
+
+def _show(one: dict[str, Any]) -> None:
+    probabilities = one["probabilities"]
+    typer.echo(f"{one['file']}: {one['class']} ({probabilities[one['class']]:.2%})")
+    for step in one["steps"]:
+        typer.echo(f"  {step}")
+    bars = [
+        f"{label:>3} {probability:>8.2%} {'█' * round(_BAR * probability)}".rstrip()
+        for label, probability in enumerate(probabilities)
+    ]
+    rows = max(len(one["drawing"]), len(bars))
+    top = (rows - len(bars)) // 2
+    width = max(map(len, one["drawing"]))
+    for i in range(rows):
+        pixels = one["drawing"][i] if i < len(one["drawing"]) else ""
+        bar = bars[i - top] if top <= i < top + len(bars) else ""
+        typer.echo(f"  {pixels:<{width}} {bar}".rstrip())
+    typer.echo("")

@@ -1,0 +1,126 @@
+"""``fastcnn train``: a net on MNIST or its like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fastcnn.cli.options import Data, Threads
+from fastcnn.cli.outcomes import INTERRUPTED, plain_errors
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fastcnn.training import Settings, Trained
+
+
+def train(
+    net: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="article, lenet5, small or resnet8. [default: small]"),
+    ] = None,
+    data: Data = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Default: the net's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Default: the net's.")] = None,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="sgd, adam, adamw or rmsprop. Default: the net's."),
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(min=0, help="The highest rate of the cycle. Default: the net's."),
+    ] = None,
+    augment: Annotated[
+        bool | None,
+        typer.Option(
+            "--augment/--no-augment",
+            help="Shift, turn and scale the images a little. Default: the net's.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Of everything random: the same seed, same weights. [default: 0]"),
+    ] = None,
+    threads: Threads = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where the model goes. Default: fastcnn-NET.safetensors"),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Go on from a checkpoint, with its settings."),
+    ] = None,
+) -> None:
+    """Train a net on digits, test it, and save it.
+
+    A part of the training images is held out to watch it by; the test images are seen once, at
+    the end. Ctrl-C ends the training with a checkpoint, and --resume goes on from there to the
+    same weights as if nothing had happened.
+    """
+    with plain_errors():
+        from rich.console import Console
+
+        from fastcnn import training
+        from fastcnn.settings import set_num_threads
+
+        if threads is not None:
+            set_num_threads(threads)
+        fixed: dict[str, Any] = {
+            "batch_size": batch_size,
+            "optimizer": optimizer,
+            "learning_rate": lr,
+            "augment": augment,
+            "seed": seed,
+        }
+        folder = None if data is None else str(data.absolute())
+        if resume is None:
+            name = training.DEFAULT_NET if net is None else net
+            settings = training.settings_for(name, **fixed, epochs=epochs, data=folder)
+        else:
+            settings = _resumed(resume, {"net": net, **fixed}, epochs, folder)
+        usual = None if resume is None else training.save_of(resume)
+        place = save or usual or Path(f"fastcnn-{settings.net}.safetensors")
+        console = Console(highlight=False)
+        result = training.train(settings, place, resume, console)
+        _print(console, settings, result)
+    if result.test is None:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _resumed(path: Path, fixed: dict[str, Any], epochs: int | None, folder: str | None) -> Settings:
+    """The settings in a checkpoint; of the options only those may be given that can change."""
+    from dataclasses import replace
+
+    from fastcnn.training import settings_of
+
+    names = {"learning_rate": "lr", "batch_size": "batch-size"}
+    for name, value in fixed.items():
+        if value is not None:
+            raise ValueError(
+                f"--{names.get(name, name)} cannot be given with --resume: the training goes on "
+                "with its own settings"
+            )
+    settings = settings_of(path)
+    return replace(settings, epochs=epochs or settings.epochs, data=folder or settings.data)
+
+
+def _print(console: Console, settings: Settings, result: Trained) -> None:
+    if result.test is None:
+        done = result.history.epochs
+        console.print(f"interrupted after {done} of {settings.epochs} epochs")
+        if result.checkpoint is not None:
+            _say(console, f"go on with: fastcnn train --resume {result.checkpoint}")
+        return
+    console.print(
+        f"[bold]test accuracy {result.test['accuracy']:.2%}[/], loss {result.test['loss']:.4f}; "
+        f"trained in {result.seconds:.1f} s"
+    )
+    if result.saved is not None:
+        _say(console, f"saved as {result.saved}")
+        _say(console, f"try: fastcnn predict {result.saved} picture.png")
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, soft_wrap=True)
