@@ -21,7 +21,7 @@ HOUSE: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
     ("demo",),
-    ("comparison", "training", "plots"),
+    ("comparison", "training", "classifier", "plots"),
     ("model",),
     ("callbacks", "summary", "nets", "weights", "inputs"),
     ("article_training",),

@@ -23,7 +23,15 @@ def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvG
     bias = bias_or_zeros(b, g.oc, x)
     rows = g.n * g.oh
     parallel_for(
-        _forward_rows, rows, g.flops, readable(x), readable(w), bias, y, activation == "relu", g
+        _forward_rows,
+        rows,
+        g.flops,
+        readable(x),
+        readable(w),
+        bias,
+        y,
+        activation == "relu",
+        record(g),
     )
     return y
 
