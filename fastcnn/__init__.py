@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from fastcnn import article, callbacks, layers, losses, nets, optimizers, schedules
     from fastcnn.augmentation import Augment
     from fastcnn.callbacks import Callback, StopTraining
+    from fastcnn.classifier import CNNClassifier
     from fastcnn.checkpoint import ModelFileError
     from fastcnn.comparison import compare
     from fastcnn.datasets import load_mnist
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 
 _LATER = {
     "Augment": ("fastcnn.augmentation", "Augment"),
+    "CNNClassifier": ("fastcnn.classifier", "CNNClassifier"),
     "Callback": ("fastcnn.callbacks", "Callback"),
     "History": ("fastcnn.model", "History"),
     "ModelFileError": ("fastcnn.checkpoint", "ModelFileError"),
@@ -81,6 +83,7 @@ _LATER = {
 
 __all__ = [
     "Augment",
+    "CNNClassifier",
     "Callback",
     "History",
     "ModelFileError",
