@@ -55,8 +55,8 @@ if TYPE_CHECKING:
     from fastcnn import article, callbacks, layers, losses, nets, optimizers, schedules
     from fastcnn.augmentation import Augment
     from fastcnn.callbacks import Callback, StopTraining
-    from fastcnn.classifier import CNNClassifier
     from fastcnn.checkpoint import ModelFileError
+    from fastcnn.classifier import CNNClassifier
     from fastcnn.comparison import compare
     from fastcnn.datasets import load_mnist
     from fastcnn.model import History, Sequential, load_model

@@ -201,6 +201,12 @@ class Sequential:
             return f"<pre>{escape(repr(self))}</pre>"
         return summary.as_html(summary.rows(self.layers, self.input_shape))
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # A copied or pickled model: its layers' arrays are parts of one array no longer.
+        self.__dict__.update(state)
+        if self.built:
+            self._weights = Weights(self.layers, self.dtype)
+
     def _known_shape(self) -> Shape:
         if self.input_shape is None:
             raise ValueError("input_shape must be known: give it to Sequential, or fit the model")
