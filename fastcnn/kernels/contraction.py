@@ -36,6 +36,7 @@ from fastcnn.kernels.simd import (
     rank1,
     rank1_masked,
     registers,
+    row_products,
     rows_line,
     rows_walk,
     tile_from_row,
@@ -126,6 +127,15 @@ class Tile(NamedTuple):
         return self.vectors * self.lanes
 
 
+def elementwise_tile(columns: int, itemsize: int) -> Tile:
+    """The tile of a depthwise convolution: one vector, so that a row's filters fit beside it."""
+    host = registers()
+    lanes = host.vector_bytes // itemsize
+    while lanes > 2 and columns <= lanes // 2:
+        lanes //= 2
+    return Tile(host.tile_rows, 1, lanes)
+
+
 def tile_for(rows: int, columns: int, itemsize: int) -> Tile:
     """The tile for a problem of so many rows and columns.
 
@@ -168,7 +178,10 @@ def plan(c: Contraction, tile: Tile, itemsize: int, *, elementwise: bool = False
     far = c.groups * c.rows * c.columns * itemsize > 2 * CACHE_BYTES
     c = c._replace(part=part, blocks_first=w_bytes <= CACHE_BYTES, y_line=y_line, far=far)
     items = c.groups * blocks * -(-tiles // part)
-    function = _contraction(*tile, c.columns % tile.columns != 0, elementwise)
+    # Taps that lie as far apart as the rows: each pixel can serve all of them.
+    in_row = elementwise and c.run == 1 and c.steps_b in (3, 5) and c.step_x_b == c.x_c
+    taps = c.steps_b if in_row else 0
+    function = _contraction(*tile, c.columns % tile.columns != 0, elementwise, taps)
     return Plan(function, items, c.flops // 4, record(c))
 
 
@@ -178,7 +191,9 @@ def contract(plan: Plan, x: Array, w: Array, b: Array, y: Array, relu: bool = Fa
 
 
 @cache
-def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise: bool) -> Any:
+def _contraction(
+    rows: int, vectors: int, lanes: int, masked: bool, elementwise: bool, taps: int
+) -> Any:
     half = max(rows // 2, 1)
     width = vectors * lanes
 
@@ -231,6 +246,11 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise:
                 low = c.real_start + low_b * c.real_b + a * c.real_step
                 high = low + (high_b - low_b) * c.real_b
                 if high < c.real_first or low >= c.real_last:
+                    continue
+                if taps and row_c + height <= c.rows_c:
+                    at = row_a * c.x_a + row_b * c.x_b + row_c * c.x_c
+                    i, j = x_start + at + a * step_x_a, w_start + a * step_w_a
+                    tile = row_products(taps, tile, x, i, c.x_c, w, j, step_w_b, columns)
                     continue
                 for s in range(steps_b):
                     i = x_start + a * step_x_a + s * step_x_b

@@ -18,7 +18,15 @@ from fastcnn.arguments import Array
 from fastcnn.geometry import ConvGeometry
 from fastcnn.kernels import convolution_loops
 from fastcnn.kernels.arrays import bias_or_zeros, empty_like_type, readable
-from fastcnn.kernels.contraction import Contraction, Plan, Tile, contract, plan, tile_for
+from fastcnn.kernels.contraction import (
+    Contraction,
+    Plan,
+    Tile,
+    contract,
+    elementwise_tile,
+    plan,
+    tile_for,
+)
 from fastcnn.kernels.packing import (
     Layout,
     all_finite,
@@ -112,6 +120,12 @@ def _part(g: ConvGeometry) -> _Part:
     return _Part(g.groups, g.group_ic, g.group_oc, False)
 
 
+def _tile(part: _Part, rows: int, columns: int, itemsize: int) -> Tile:
+    if part.elementwise:
+        return elementwise_tile(columns, itemsize)
+    return tile_for(rows, columns, itemsize)
+
+
 def _has_padding(g: ConvGeometry) -> bool:
     return max(g.pad_top, g.pad_bottom, g.pad_left, g.pad_right) > 0
 
@@ -157,7 +171,7 @@ def _real_rows(
 @lru_cache(maxsize=1024)
 def _forward(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan]:
     part = _part(g)
-    tile = tile_for(g.n * g.oh * g.ow, part.columns, itemsize)
+    tile = _tile(part, g.n * g.oh * g.ow, part.columns, itemsize)
     to, g = _images(g, itemsize)
     channels, pixel = part.channels, to.pitch
     row = to.width * pixel
@@ -242,7 +256,7 @@ def _input_gradient(g: ConvGeometry, itemsize: int) -> _InputGradient:
     to = layout(g.output_shape, itemsize, margins)
     part = _part(g)
     columns = g.ic if part.elementwise else g.group_ic
-    tile = tile_for(g.n * g.h * g.w, columns, itemsize)
+    tile = _tile(part, g.n * g.h * g.w, columns, itemsize)
     phases, untouched = [], []
     for v in vertical:
         for h in horizontal:
@@ -308,7 +322,7 @@ def _filter_gradient(g: ConvGeometry, itemsize: int) -> _FilterGradient:
     to, g = _images(g, itemsize)
     part = _part(g)
     rows = g.kh * g.kw * part.channels
-    tile = tile_for(rows, part.columns, itemsize)
+    tile = _tile(part, rows, part.columns, itemsize)
     tiles = -(-rows // tile.rows) * -(-part.columns // tile.columns)
     images = -(-g.n // (1 if part.groups > 1 or tiles >= 8 else min(g.n, 8)))
     whole, rest = divmod(g.n, images)

@@ -101,6 +101,15 @@ def _sides(x: Array, g: PoolGeometry) -> tuple[int, int]:
 
 
 @device
+def _geometry(r: Any) -> PoolGeometry:
+    """The record's numbers, read once: in loops that store they would be read again and again."""
+    return PoolGeometry(
+        r.n, r.h, r.w, r.c, r.kh, r.kw, r.oh, r.ow, r.stride_h, r.stride_w,
+        r.pad_top, r.pad_bottom, r.pad_left, r.pad_right,
+    )  # fmt: skip
+
+
+@device
 def _clipped(place: int, stride: int, pad: int, k: int, size: int) -> Any:
     """First and last pixel (exclusive) of a window that lie in the image, along one side."""
     first = place * stride - pad
@@ -113,7 +122,7 @@ def _extreme_rows(largest: bool, vectors: int, lanes: int) -> Any:
 
     @kernel
     def extreme_rows(start: int, stop: int, x: Any, y: Any, numbers: Any) -> None:
-        g = numbers[0]
+        g = _geometry(numbers[0])
         for row in range(start, stop):
             n, oh = row // g.oh, row % g.oh
             top, bottom = _clipped(oh, g.stride_h, g.pad_top, g.kh, g.h)
@@ -139,7 +148,7 @@ def _average_rows(vectors: int, lanes: int) -> Any:
 
     @kernel
     def average_rows(start: int, stop: int, x: Any, y: Any, numbers: Any) -> None:
-        g = numbers[0]
+        g = _geometry(numbers[0])
         for row in range(start, stop):
             n, oh = row // g.oh, row % g.oh
             top, bottom = _clipped(oh, g.stride_h, g.pad_top, g.kh, g.h)
@@ -180,7 +189,7 @@ def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int) -> Any:
     def extreme_gradient_rows(
         start: int, stop: int, dy: Any, x: Any, dx: Any, numbers: Any
     ) -> None:
-        g = numbers[0]
+        g = _geometry(numbers[0])
         for item in range(start, stop):
             n, first, last, first_window, last_window = _item(item, g)
             # Windows that share no pixel are written, not added up; what none covers is 0.
@@ -230,7 +239,7 @@ def _average_gradient(vectors: int, lanes: int) -> Any:
 
     @kernel
     def average_gradient(start: int, stop: int, dy: Any, dx: Any, numbers: Any) -> None:
-        g = numbers[0]
+        g = _geometry(numbers[0])
         for item in range(start, stop):
             n, first, last, first_window, last_window = _item(item, g)
             zero_run(dx, (n * g.h + first) * g.w * g.c, (last - first) * g.w * g.c)

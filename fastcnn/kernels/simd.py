@@ -458,6 +458,61 @@ def products(
     return tile(tile, x, offsets, types.int64, w, types.int64, types.int64), generate
 
 
+def _plain_row_products(
+    taps: int, tile: Any, x: Any, i: int, pixel: int, w: Any, j: int, tap: int, columns: int
+) -> Any:
+    for k in range(taps):
+        row = w[j + k * tap : j + k * tap + columns]
+        for m in range(len(tile)):
+            first = i + (m + k) * pixel
+            tile[m, :columns] += x[first : first + columns] * row
+    return tile
+
+
+@_python(_plain_row_products)
+def row_products(
+    typing_context: Any,
+    taps: Any,
+    tile: Any,
+    x: Any,
+    i: Any,
+    pixel: Any,
+    w: Any,
+    j: Any,
+    tap: Any,
+    columns: Any,
+) -> Any:
+    """:func:`products` for all taps of a row of a filter at once, where rows are pixels in a row.
+
+    ``tile[m] += x[i + (m + k) * pixel : …] * w[j + k * tap : …]`` for k below ``taps``: a pixel is
+    loaded once, and serves every tap that meets it. Sums grow in the order of the taps.
+    """
+    count = taps.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, tile)
+        _, struct, x_value, i, pixel, w_value, j, tap, columns = arguments
+        x_data, w_data = emit.data(x, x_value), emit.data(w, w_value)
+        rows = []
+        for _ in range(count):
+            rows.append(emit.row(w_data, j, columns))
+            j = emit.add(j, tap)
+        sums = emit.unpack(struct)
+        for p in range(tile.rows + count - 1):
+            values = emit.row(x_data, i, columns)
+            i = emit.add(i, pixel)
+            for k in range(count):
+                if 0 <= p - k < tile.rows:
+                    for v in range(tile.vectors):
+                        at = (p - k) * tile.vectors + v
+                        sums[at] = emit.fma(values[v], rows[k][v], sums[at])
+        return emit.pack(sums)
+
+    integer = types.int64
+    arrays = taps, tile, x, integer, integer, w, integer, integer, integer
+    return tile(*arrays), generate
+
+
 def _plain_relu(tile: Any) -> Any:
     return np.where(tile < 0, tile.dtype.type(0), tile)
 
