@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-import peak
 import torch
 import typer
 from rich.console import Console
@@ -39,6 +38,7 @@ from rich.table import Table
 from torch.nn import functional
 
 import fastcnn
+from fastcnn.benchmark import peak
 from fastcnn.comparison.bounds import linear_bound, unit_roundoff
 from fastcnn.geometry import conv_geometry
 
