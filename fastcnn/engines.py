@@ -186,6 +186,15 @@ def replaced(op: str, engine: str, function: Callable[..., Any]) -> Iterator[Non
         _select.cache_clear()
 
 
+def whole_nets_refused(engine: str | None) -> str | None:
+    """Why nets run operation by operation, and not as compiled programs; None where they may."""
+    if engine is not None or _current.get() is not None:
+        return f"the engine {engine or _current.get()!r} was asked for"
+    if any(isinstance(one, _StandIn) for served in REGISTRY.values() for one in served):
+        return "an operation is replaced"
+    return _missing("numba")
+
+
 @dataclass(frozen=True)
 class Explanation:
     """Which implementation serves a call, why, and why not those before it."""

@@ -18,14 +18,14 @@ _EXP = 20
 def relu(x: Array) -> Array:
     """``max(x, 0)`` on a flat array."""
     y = empty_like_type(x, *x.shape)
-    parallel_for(_relu, x.size, x.size, readable(x), y)
+    parallel_for(relu_kernel, x.size, x.size, readable(x), y)
     return y
 
 
 def relu_backward(dy: Array, x: Array) -> Array:
     """``dy`` where ``x > 0``, else 0, on flat arrays."""
     dx = empty_like_type(x, *x.shape)
-    parallel_for(_relu_gradient, x.size, x.size, readable(dy), readable(x), dx)
+    parallel_for(relu_gradient_kernel, x.size, x.size, readable(dy), readable(x), dx)
     return dx
 
 
@@ -111,13 +111,15 @@ def log_softmax_backward(dy: Array, x: Array) -> Array:
 
 
 @kernel
-def _relu(start: int, stop: int, x: Any, y: Any) -> None:
+def relu_kernel(start: int, stop: int, x: Any, y: Any) -> None:
+    """``y = max(x, 0)``."""
     for i in range(start, stop):
         y[i] = 0 if x[i] < 0 else x[i]
 
 
 @kernel
-def _relu_gradient(start: int, stop: int, dy: Any, x: Any, dx: Any) -> None:
+def relu_gradient_kernel(start: int, stop: int, dy: Any, x: Any, dx: Any) -> None:
+    """``dx = dy`` where ``x > 0``, else 0; ``x`` may be the ReLU's output as well as its input."""
     for i in range(start, stop):
         dx[i] = dy[i] if x[i] > 0 else 0
 

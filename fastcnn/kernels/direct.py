@@ -42,12 +42,12 @@ def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvG
     y = empty_like_type(x, *g.output_shape)
     if y.size == 0:
         return y
-    to, steps = _forward(g, x.itemsize)
+    to, steps = forward_plan(g, x.itemsize)
     flat_w, flat_y = readable(w).reshape(-1), y.reshape(-1)
     images = lay_out(readable(x), to)
     contract(steps, images, flat_w, bias_or_zeros(b, g.oc, x), flat_y, activation == "relu")
     # A filter's infinity or NaN shows in every number that it meets a zero of the padding for.
-    if _has_padding(g) and not all_finite(flat_w if w.size < y.size else flat_y):
+    if has_padding(g) and not all_finite(flat_w if w.size < y.size else flat_y):
         return convolution_loops.conv2d(x, w, b, activation, g)
     return y
 
@@ -61,7 +61,7 @@ def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
     dx = empty_like_type(dy, *g.input_shape)
     if dx.size == 0:
         return dx
-    gradient = _input_gradient(g, dy.itemsize)
+    gradient = input_gradient_plan(g, dy.itemsize)
     turned = readable(w).reshape(-1)
     if gradient.turned_width:
         turned = turn_filters(readable(w), g.groups, gradient.turned_width)
@@ -97,7 +97,7 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
             x_rest, dy_rest = images[gradient.rest_x :], flat_dy[gradient.rest_dy :]
             contract(gradient.rest, x_rest, dy_rest, zeros, slabs[-1])
         sum_rows(slabs.reshape(1, gradient.slabs, dw.size), dw.reshape(1, -1))
-    if _has_padding(g) and not all_finite(dw.reshape(-1)):
+    if has_padding(g) and not all_finite(dw.reshape(-1)):
         return convolution_loops.conv2d_filter_gradient(dy, x, g)
     return dw
 
@@ -126,14 +126,15 @@ def _tile(part: _Part, rows: int, columns: int, itemsize: int) -> Tile:
     return tile_for(rows, columns, itemsize)
 
 
-def _has_padding(g: ConvGeometry) -> bool:
+def has_padding(g: ConvGeometry) -> bool:
+    """Whether there is any padding."""
     return max(g.pad_top, g.pad_bottom, g.pad_left, g.pad_right) > 0
 
 
 def _images(g: ConvGeometry, itemsize: int) -> tuple[Layout, ConvGeometry]:
     """The input's layout, and the geometry on it: a 1×1 filter needs only the pixels it meets."""
     stride = (1, 1)
-    if g.kh == g.kw == 1 and not _has_padding(g):
+    if g.kh == g.kw == 1 and not has_padding(g):
         stride = g.stride_h, g.stride_w
         g = g._replace(stride_h=1, stride_w=1)
     margins = g.pad_top, g.pad_bottom, g.pad_left, g.pad_right
@@ -169,7 +170,8 @@ def _real_rows(
 
 
 @lru_cache(maxsize=1024)
-def _forward(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan]:
+def forward_plan(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan]:
+    """How images are laid out for it, and the contraction."""
     part = _part(g)
     tile = _tile(part, g.n * g.oh * g.ow, part.columns, itemsize)
     to, g = _images(g, itemsize)
@@ -209,7 +211,9 @@ def _forward(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan]:
     return to, plan(c, tile, itemsize, elementwise=part.elementwise)
 
 
-class _InputGradient(NamedTuple):
+class InputGradient(NamedTuple):
+    """The plan of the input's gradient."""
+
     to: Layout
     padded: bool
     turned_width: int  # of the turned filters' blocks; 0 where the filters are read as they are
@@ -243,7 +247,8 @@ def _margins(phases: list[_Phase], out: int) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=1024)
-def _input_gradient(g: ConvGeometry, itemsize: int) -> _InputGradient:
+def input_gradient_plan(g: ConvGeometry, itemsize: int) -> InputGradient:
+    """A contraction for each phase of the stride that meets a tap."""
     vertical = [
         _Phase(r, g.h, g.kh, g.stride_h, g.pad_top, g.dilation_h)
         for r in range(min(g.stride_h, g.h))
@@ -266,7 +271,7 @@ def _input_gradient(g: ConvGeometry, itemsize: int) -> _InputGradient:
             else:
                 untouched.append((v.first, h.first))
     width = 0 if part.elementwise else tile.columns
-    return _InputGradient(to, max(margins) > 0, width, tuple(phases), tuple(untouched))
+    return InputGradient(to, max(margins) > 0, width, tuple(phases), tuple(untouched))
 
 
 def _input_gradient_of_phase(
@@ -340,6 +345,16 @@ def _filter_gradient(g: ConvGeometry, itemsize: int) -> _FilterGradient:
         rest_x=whole * images * to.height * to.width * to.pitch,
         rest_dy=whole * images * g.oh * g.ow * g.oc,
     )
+
+
+@lru_cache(maxsize=1024)
+def filter_sum_plan(g: ConvGeometry, itemsize: int) -> Plan:
+    """The filters' gradient over all images in one sum; images laid out as going forward."""
+    to, g = _images(g, itemsize)
+    part = _part(g)
+    tile = _tile(part, g.kh * g.kw * part.channels, part.columns, itemsize)
+    c = _filter_gradient_of_slabs(g, part, to, tile, g.n, 1)
+    return plan(c, tile, itemsize, elementwise=part.elementwise)
 
 
 def _filter_gradient_of_slabs(

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+import numpy as np
 from numba.core import config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 from numba.misc.appdirs import AppDirs
@@ -42,6 +43,8 @@ _FLAGS: dict[str, Any] = {
     "fastmath": {"nsz", "contract", "afn", "reassoc"},
 }
 CACHE_LINE = 8  # words of 64 bits
+NO_GATE = np.zeros(0, np.int64)
+"""The gate of a kernel that nobody waits for."""
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 

@@ -24,9 +24,8 @@ def turn_filters(w: Array, groups: int, width: int) -> Array:
     kh, kw, ic, oc = w.shape
     blocks = -(-ic // width)
     turned = empty_like_type(w, groups * blocks * kh * kw * (oc // groups) * width)
-    lanes = min(registers().vector_bytes // w.itemsize, width)
     parallel_for(
-        _turn_taps(lanes),
+        turn_kernel(width, w.itemsize),
         groups * blocks * kh * kw,
         w.size,
         w.reshape(-1),
@@ -38,6 +37,11 @@ def turn_filters(w: Array, groups: int, width: int) -> Array:
         width,
     )
     return turned
+
+
+def turn_kernel(width: int, itemsize: int) -> Any:
+    """Its kernel, ``(w, turned, taps, ic, oc, columns, width)``; an item is a block at a tap."""
+    return _turn_taps(min(registers().vector_bytes // itemsize, width))
 
 
 class Layout(NamedTuple):
@@ -87,7 +91,7 @@ def lay_out(x: Array, to: Layout) -> Array:
         return flat
     rows = len(x) * to.height
     data = empty_like_type(x, rows * to.width * to.pitch)
-    parallel_for(_lay_out_rows, rows, 2 * data.size, flat, data, *x.shape[1:], record(to))
+    parallel_for(lay_out_rows, rows, 2 * data.size, flat, data, *x.shape[1:], record(to))
     return data
 
 
@@ -156,9 +160,10 @@ def _turn_taps(lanes: int) -> Any:
 
 
 @kernel
-def _lay_out_rows(
+def lay_out_rows(
     start: int, stop: int, x: Any, data: Any, h: int, w: int, c: int, numbers: Any
 ) -> None:
+    """Images of (h, w, c) into rows of a layout."""
     to = numbers[0]
     length = to.width * to.pitch
     # Pixels that follow on each other are copied as one run, of any number of channels.

@@ -34,55 +34,66 @@ _ROWS = 8
 
 def max_pool2d(x: Array, g: PoolGeometry) -> Array:
     """Largest value of each window."""
-    return _extreme(x, True, g)
+    return _forward("max", x, g)
 
 
 def min_pool2d(x: Array, g: PoolGeometry) -> Array:
     """Smallest value of each window."""
-    return _extreme(x, False, g)
+    return _forward("min", x, g)
 
 
 def avg_pool2d(x: Array, g: PoolGeometry) -> Array:
     """Mean of each window's pixels in the image."""
-    y = empty_like_type(x, *g.output_shape)
-    function = _average_rows(*_sides(x, g))
-    flat_x, flat_y = readable(x).reshape(-1), y.reshape(-1)
-    parallel_for(function, g.n * g.oh, _work(g), flat_x, flat_y, record(g))
-    return y
+    return _forward("average", x, g)
 
 
 def max_pool2d_backward(dy: Array, x: Array, g: PoolGeometry) -> Array:
     """``dx``: each window's gradient at its first maximum."""
-    return _extreme_gradient(dy, x, True, g)
+    return _extreme_gradient("max", dy, x, g)
 
 
 def min_pool2d_backward(dy: Array, x: Array, g: PoolGeometry) -> Array:
     """``dx``: each window's gradient at its first minimum."""
-    return _extreme_gradient(dy, x, False, g)
+    return _extreme_gradient("min", dy, x, g)
 
 
 def avg_pool2d_backward(dy: Array, g: PoolGeometry) -> Array:
     """``dx``: each window's gradient shared by its pixels in the image."""
     dx = empty_like_type(dy, *g.input_shape)
-    function = _average_gradient(*_sides(dy, g))
+    function, items = gradient_kernel("average", g, dy.itemsize)
     flat_dy, flat_dx = readable(dy).reshape(-1), dx.reshape(-1)
-    parallel_for(function, g.n * -(-g.h // _ROWS), _work(g), flat_dy, flat_dx, record(g))
+    parallel_for(function, items, _work(g), flat_dy, flat_dx, record(g))
     return dx
 
 
-def _extreme(x: Array, largest: bool, g: PoolGeometry) -> Array:
+def forward_kernel(kind: str, g: PoolGeometry, itemsize: int) -> tuple[Any, int]:
+    """The kernel of "max", "min" or "average" pooling, ``(x, y, record(g))``, and its items."""
+    sides = _sides(g, itemsize)
+    if kind == "average":
+        return _average_rows(*sides), g.n * g.oh
+    return _extreme_rows(kind == "max", *sides), g.n * g.oh
+
+
+def gradient_kernel(kind: str, g: PoolGeometry, itemsize: int) -> tuple[Any, int]:
+    """The same for its gradient: ``(dy, x, dx, record(g))``, without ``x`` for "average"."""
+    sides, items = _sides(g, itemsize), g.n * -(-g.h // _ROWS)
+    if kind == "average":
+        return _average_gradient(*sides), items
+    return _extreme_gradient_rows(kind == "max", *sides), items
+
+
+def _forward(kind: str, x: Array, g: PoolGeometry) -> Array:
     y = empty_like_type(x, *g.output_shape)
-    function = _extreme_rows(largest, *_sides(x, g))
+    function, items = forward_kernel(kind, g, x.itemsize)
     flat_x, flat_y = readable(x).reshape(-1), y.reshape(-1)
-    parallel_for(function, g.n * g.oh, _work(g), flat_x, flat_y, record(g))
+    parallel_for(function, items, _work(g), flat_x, flat_y, record(g))
     return y
 
 
-def _extreme_gradient(dy: Array, x: Array, largest: bool, g: PoolGeometry) -> Array:
+def _extreme_gradient(kind: str, dy: Array, x: Array, g: PoolGeometry) -> Array:
     dx = empty_like_type(dy, *g.input_shape)
-    function = _extreme_gradient_rows(largest, *_sides(x, g))
+    function, items = gradient_kernel(kind, g, x.itemsize)
     flat_dy, flat_x, flat_dx = readable(dy).reshape(-1), readable(x).reshape(-1), dx.reshape(-1)
-    items = g.n * -(-g.h // _ROWS)
     parallel_for(function, items, 2 * _work(g), flat_dy, flat_x, flat_dx, record(g))
     return dx
 
@@ -91,9 +102,9 @@ def _work(g: PoolGeometry) -> int:
     return g.n * g.oh * g.ow * g.c * g.kh * g.kw
 
 
-def _sides(x: Array, g: PoolGeometry) -> tuple[int, int]:
+def _sides(g: PoolGeometry, itemsize: int) -> tuple[int, int]:
     """Vectors and lanes of a tile: up to four vectors, no wider than the channels need."""
-    lanes = registers().vector_bytes // x.itemsize
+    lanes = registers().vector_bytes // itemsize
     while lanes > 2 and g.c <= lanes // 2:
         lanes //= 2
     vectors = 4 if g.c > 2 * lanes else 2 if g.c > lanes else 1

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numba.core import config
 
-from fastcnn.kernels.jit import CACHE_LINE, compiled
+from fastcnn.kernels.jit import CACHE_LINE, NO_GATE, compiled
 from fastcnn.kernels.simd import load_acquire, pause, store_release
 from fastcnn.settings import MOST, get_num_threads
 
@@ -29,7 +29,6 @@ from fastcnn.settings import MOST, get_num_threads
 SMALL = 200_000
 # How often a waiting thread looks before it sleeps: some 100 µs.
 _LOOKS = 5_000
-_NO_GATE = np.zeros(0, np.int64)
 
 
 @compiled
@@ -71,7 +70,7 @@ class _Worker:
         while (done := int(self.done[0])) != self.number:
             if self.asleep:  # it lay down just before the gate opened
                 self.wake.release()
-            _watch(_NO_GATE, 0, self.done, 0, done, _LOOKS)
+            _watch(NO_GATE, 0, self.done, 0, done, _LOOKS)
         if self.error is not None:
             error, self.error = self.error, None
             raise error
@@ -90,7 +89,7 @@ class _Worker:
                 continue
             try:
                 function, start, stop, arguments = self.job
-                function(_NO_GATE, 0, start, stop, *arguments)
+                function(NO_GATE, 0, start, stop, *arguments)
             except BaseException as error:  # handed to the caller, who waits for this part
                 self.error = error
             self.job = function = arguments = ()  # keep no caller's array alive
@@ -134,7 +133,7 @@ def parallel_for(function: Callable[..., None], count: int, work: int, *argument
     """
     parts = min(get_num_threads(), count, 1 + work // SMALL)
     if parts <= 1 or config.DISABLE_JIT or not _pool.busy.acquire(blocking=False):
-        function(_NO_GATE, 0, 0, count, *arguments)
+        function(NO_GATE, 0, 0, count, *arguments)
         return
     try:
         _pool.run(parts, function, count, arguments)

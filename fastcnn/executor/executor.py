@@ -1,0 +1,263 @@
+"""``Executor``: a net's forward pass and its gradients, in as few compiled calls as can be.
+
+Layers that follow on each other and that programs know make a **run**: one call takes each slice
+of the batch through all of them. The others stand **alone**, and see the whole batch: layers that
+couple it (BatchNorm in training), and those whose work or weights are so large that one operation
+over the batch, shared out over the threads, is the better way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from fastcnn.arguments import Array
+from fastcnn.executor.plan import CONVOLUTIONS, POOLS, Made, Plans
+from fastcnn.kernels.arrays import allocate
+from fastcnn.kernels.packing import all_finite
+from fastcnn.kernels.program import Program, run, run_apart
+from fastcnn.kernels.steps import sum_slabs
+from fastcnn.kernels.threads import parallel_for
+from fastcnn.layers import Dense, Dropout, Flatten, Layer, ReLU
+from fastcnn.losses import CrossEntropy, Loss
+from fastcnn.weights import Weights
+
+# Of one sample: a layer of more work has enough for all threads in any batch.
+_HEAVY = 4_000_000
+# Weights that are better passed over once for the batch than once for each slice.
+_LARGE = 384 * 1024
+_NONE = np.zeros(0, np.uint8)
+
+
+def stands_alone(layer: Layer) -> str | None:
+    """Why programs leave this built layer out; None for one that they take."""
+    if type(layer) not in (*CONVOLUTIONS, Dense, Flatten, ReLU, *POOLS):
+        return "an operation of its own over the whole batch"
+    assert layer.input_shape is not None
+    if layer.flops(layer.input_shape) > _HEAVY:
+        return "its work is worth all threads"
+    if any(array.nbytes > _LARGE for array in layer.parameters.values()):
+        return "its weights are passed over once for the batch"
+    return None
+
+
+class Executor:
+    """Runs built layers; their parameters and gradients are parts of ``weights``."""
+
+    def __init__(self, layers: Sequence[Layer], weights: Weights) -> None:
+        self._weights, self._layers = weights, layers
+        first = next((i for i, one in enumerate(layers) if one.parameters), len(layers))
+        self._parts: list[_Run | _Alone] = []
+        i = 0
+        while i < len(layers):
+            j = i
+            while j < len(layers) and stands_alone(layers[j]) is None:
+                j += 1
+            row = layers[i:j]
+            if any(not isinstance(one, Flatten) for one in row):
+                self._parts.append(_Run(row, weights, needs_dx=i > first))
+                i = j
+            else:
+                for k in range(i, max(j, i + 1)):
+                    self._parts.append(_Alone(layers[k], weights.gradients[k], k > first))
+                i = max(j, i + 1)
+        trained = [i for i, part in enumerate(self._parts) if part.trained]
+        self._first = trained[0] if trained else len(self._parts)
+        self._padded = any(part.padded for part in self._parts)
+        self._chance = any(type(one) is Dropout for one in layers)
+        self._state = [array for one in layers for array in one.state.values()]
+
+    def takes_bytes(self) -> bool:
+        """Whether inputs may be bytes, which are then scaled slice by slice."""
+        return isinstance(self._parts[0], _Run)
+
+    def forward(self, x: Array) -> Array | None:
+        """Raw outputs for inputs (N, …); None where single operations must decide.
+
+        That is where padding by zeros meets parameters that are not finite.
+        """
+        for part in self._parts:
+            found = part.forward(x, None)
+            if found is None:
+                return None
+            x = found[0]
+        return x
+
+    def gradients(
+        self, x: Array, targets: Array, loss: Loss, rng: np.random.Generator
+    ) -> tuple[float, float] | None:
+        """Sum of the losses and samples that are right; the mean's gradient goes to the weights.
+
+        None where single operations must decide: the loss is not finite, or padding by zeros met
+        a number that is not. Then nothing has changed but the gradient.
+        """
+        before = self._chance and rng.bit_generator.state
+        state = [(array, array.copy()) for array in self._state]
+        found = self._gradients(x, targets, loss, rng)
+        if found is None:
+            if before:
+                rng.bit_generator.state = before
+            for array, kept in state:
+                array[...] = kept
+        return found
+
+    def _gradients(
+        self, x: Array, targets: Array, loss: Loss, rng: np.random.Generator
+    ) -> tuple[float, float] | None:
+        parts = list(self._parts)
+        last = parts[-1]
+        ends = type(loss) is CrossEntropy and not loss.label_smoothing
+        if fused := isinstance(last, _Run) and ends:
+            parts.pop()
+        saved = []
+        for part in parts:
+            went = part.forward(x, rng)
+            if went is None:
+                return None
+            x = went[0]
+            saved.append(went[1])
+        dy: Array | None
+        correct: float
+        if fused:
+            assert isinstance(last, _Run)
+            found = last.step(x, targets)
+            if found is None:
+                return None
+            total, correct, dy = found
+        else:
+            total = float(loss.values(x, targets).sum(dtype=np.float64))
+            if not isfinite(total):
+                return None
+            correct = loss.correct(x, targets)
+            dy = loss.gradient(x, targets)
+            dy *= dy.dtype.type(1 / len(x))
+        for part in reversed(parts[self._first :]):
+            assert dy is not None
+            dy = part.backward(dy, saved.pop())
+        # Padding makes NaN of what is infinite: the plain loops tell where it is not.
+        if self._padded and not all_finite(self._weights.gradient):
+            return None
+        return total, correct
+
+
+class _Alone:
+    """A layer that sees the whole batch."""
+
+    padded = False
+
+    def __init__(self, layer: Layer, gradients: dict[str, Array], needs_dx: bool) -> None:
+        self._layer, self._gradients, self._needs_dx = layer, gradients, needs_dx
+        self.trained = bool(layer.parameters)
+
+    def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Any] | None:
+        return self._layer.forward(x, rng is not None, rng, None)
+
+    def backward(self, dy: Array, saved: Any) -> Array | None:
+        dx, found = self._layer.backward(dy, saved, None, needs_dx=self._needs_dx)
+        for name, gradient in found.items():
+            self._gradients[name][...] = gradient
+        return dx
+
+
+class _Run:
+    """Layers that one call takes a slice through.
+
+    What is saved for the way back is the input, the output, the workspace, and the programs.
+    """
+
+    def __init__(self, layers: Sequence[Layer], weights: Weights, needs_dx: bool) -> None:
+        self._plans = Plans(layers, weights.parameters, needs_dx)
+        self._parameters = weights.parameters
+        self._part = weights.parameters[self._plans.part]
+        self._gradient = weights.gradient[self._plans.part]
+        self._dtype = weights.parameters.dtype
+        output = layers[-1].output_shape
+        assert output is not None
+        self._output, self._needs_dx = output, needs_dx
+        self.padded = self._plans.padded
+        self.trained = bool(self._part.size)
+
+    def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Any] | None:
+        if self.padded and not all_finite(self._part):
+            return None
+        y = allocate((len(x), *self._output), self._dtype)
+        if not len(x):
+            return y, None
+        made = self._plans.made(len(x), "predict" if rng is None else "train", x.dtype == np.uint8)
+        workspace = _workspace(made.forward)
+        run(made.forward, _bases(workspace, self._parameters, x=x, y=y))
+        return y, (x, y, workspace, made)
+
+    def backward(self, dy: Array, saved: Any) -> Array | None:
+        x, y, workspace, made = saved
+        assert made.backward is not None
+        slabs, turned = self._slabs(made.backward), self._turned(made)
+        dx = allocate(x.shape, self._dtype) if self._needs_dx else None
+        bases = _bases(workspace, self._parameters, turned, slabs, x, y, dy, dx)
+        run(made.backward, bases)
+        self._sum(slabs, made.backward)
+        return dx
+
+    def step(self, x: Array, labels: Array) -> tuple[float, int, Array | None] | None:
+        """Forward, softmax cross-entropy, backward: loss, samples that are right, ``dx``."""
+        if self.padded and not all_finite(self._part):
+            return None
+        made = self._plans.made(len(x), "step", x.dtype == np.uint8)
+        slabs, turned = self._slabs(made.forward), self._turned(made)
+        totals = np.zeros(8 * made.forward.slices)
+        dx = allocate(x.shape, self._dtype) if self._needs_dx else None
+        workspace = _workspace(made.forward)
+        bases = _bases(
+            workspace, self._parameters, turned, slabs, x, dx=dx, labels=labels, totals=totals
+        )
+        run(made.forward, bases)
+        found = totals.tolist()
+        total = sum(found[::8])
+        if not isfinite(total):
+            return None
+        self._sum(slabs, made.forward)
+        return total, int(sum(found[1::8])), dx
+
+    def _turned(self, made: Made) -> Array:
+        if made.turns is None:
+            return _NONE
+        turned = allocate((self._plans.turned_size,), np.uint8)
+        run_apart(made.turns, (_NONE, self._parameters, turned), 4 * self._part.size)
+        return turned
+
+    def _slabs(self, made: Program) -> Array:
+        """Room for each slice's gradient; for one slice the gradient itself."""
+        if made.slices == 1:
+            return self._gradient
+        return allocate((made.slices * self._gradient.size,), self._dtype)
+
+    def _sum(self, slabs: Array, made: Program) -> None:
+        if made.slices > 1:
+            pieces = self._plans.pieces
+            parallel_for(
+                sum_slabs, len(pieces), slabs.size, slabs, self._gradient, pieces, made.slices
+            )
+
+
+def _workspace(made: Program) -> Array:
+    return allocate((made.items * made.workspace,), np.uint8)
+
+
+def _bases(
+    workspace: Array,
+    parameters: Array,
+    turned: Array = _NONE,
+    slabs: Array = _NONE,
+    x: Array = _NONE,
+    y: Array = _NONE,
+    dy: Array = _NONE,
+    dx: Array | None = None,
+    labels: Array = _NONE,
+    totals: Array = _NONE,
+) -> tuple[Array, ...]:
+    """The arrays in the order of a program's bases."""
+    dx = _NONE if dx is None else dx
+    return workspace, parameters, turned, slabs, x, y, dy, dx, labels, totals
