@@ -18,7 +18,7 @@ from fastcnn.arguments import Array
 from fastcnn.executor.plan import CONVOLUTIONS, POOLS, Made, Plans
 from fastcnn.kernels.arrays import allocate
 from fastcnn.kernels.packing import all_finite
-from fastcnn.kernels.program import Program, run, run_apart
+from fastcnn.kernels.program import Program, address, run, run_apart
 from fastcnn.kernels.steps import sum_slabs
 from fastcnn.kernels.threads import parallel_for
 from fastcnn.layers import Dense, Dropout, Flatten, Layer, ReLU
@@ -169,95 +169,67 @@ class _Run:
     """
 
     def __init__(self, layers: Sequence[Layer], weights: Weights, needs_dx: bool) -> None:
-        self._plans = Plans(layers, weights.parameters, needs_dx)
-        self._parameters = weights.parameters
-        self._part = weights.parameters[self._plans.part]
-        self._gradient = weights.gradient[self._plans.part]
+        self._plans = Plans(layers, weights, needs_dx)
         self._dtype = weights.parameters.dtype
         output = layers[-1].output_shape
         assert output is not None
         self._output, self._needs_dx = output, needs_dx
         self.padded = self._plans.padded
-        self.trained = bool(self._part.size)
+        self.trained = bool(self._plans.parameters.size)
 
     def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Any] | None:
-        if self.padded and not all_finite(self._part):
+        if self.padded and not all_finite(self._plans.parameters):
             return None
         y = allocate((len(x), *self._output), self._dtype)
         if not len(x):
             return y, None
         made = self._plans.made(len(x), "predict" if rng is None else "train", x.dtype == np.uint8)
-        workspace = _workspace(made.forward)
-        run(made.forward, _bases(workspace, self._parameters, x=x, y=y))
-        return y, (x, y, workspace, made)
+        scratch = _scratch(made.forward)
+        run(made.forward, scratch, address(x), address(y))
+        return y, (x, y, scratch, made)
 
     def backward(self, dy: Array, saved: Any) -> Array | None:
-        x, y, workspace, made = saved
-        assert made.backward is not None
-        slabs, turned = self._slabs(made.backward), self._turned(made)
-        dx = allocate(x.shape, self._dtype) if self._needs_dx else None
-        bases = _bases(workspace, self._parameters, turned, slabs, x, y, dy, dx)
-        run(made.backward, bases)
-        self._sum(slabs, made.backward)
+        x, y, scratch, made = saved
+        self._turn(made, scratch)
+        dx = allocate(x.shape, self._dtype) if self._needs_dx else _NONE
+        if made.backward is not None:
+            run(made.backward, scratch, address(x), address(y), address(dy), address(dx))
+            self._sum(made, scratch)
         return dx
 
     def step(self, x: Array, labels: Array) -> tuple[float, int, Array | None] | None:
         """Forward, softmax cross-entropy, backward: loss, samples that are right, ``dx``."""
-        if self.padded and not all_finite(self._part):
+        if self.padded and not all_finite(self._plans.parameters):
             return None
         made = self._plans.made(len(x), "step", x.dtype == np.uint8)
-        slabs, turned = self._slabs(made.forward), self._turned(made)
-        totals = np.zeros(8 * made.forward.slices)
-        dx = allocate(x.shape, self._dtype) if self._needs_dx else None
-        workspace = _workspace(made.forward)
-        bases = _bases(
-            workspace, self._parameters, turned, slabs, x, dx=dx, labels=labels, totals=totals
-        )
-        run(made.forward, bases)
-        found = totals.tolist()
-        total = sum(found[::8])
+        scratch = _scratch(made.forward)
+        self._turn(made, scratch)
+        dx = allocate(x.shape, self._dtype) if self._needs_dx else _NONE
+        run(made.forward, scratch, address(x), 0, 0, address(dx), address(labels))
+        shared, workspace = made.forward.numbers[4:6].tolist()
+        totals = scratch.view(np.float64)[(shared + made.slice.totals.at) // 8 :: workspace // 8]
+        after = scratch.view(np.float64)[(shared + made.slice.totals.at) // 8 + 1 :: workspace // 8]
+        total = sum(totals.tolist())
         if not isfinite(total):
             return None
-        self._sum(slabs, made.forward)
-        return total, int(sum(found[1::8])), dx
+        self._sum(made, scratch)
+        return total, int(sum(after.tolist())), dx
 
-    def _turned(self, made: Made) -> Array:
-        if made.turns is None:
-            return _NONE
-        turned = allocate((self._plans.turned_size,), np.uint8)
-        run_apart(made.turns, (_NONE, self._parameters, turned), 4 * self._part.size)
-        return turned
+    def _turn(self, made: Made, scratch: Array) -> None:
+        if made.turns is not None:
+            run_apart(made.turns, scratch, 4 * self._plans.parameters.size)
 
-    def _slabs(self, made: Program) -> Array:
-        """Room for each slice's gradient; for one slice the gradient itself."""
-        if made.slices == 1:
-            return self._gradient
-        return allocate((made.slices * self._gradient.size,), self._dtype)
-
-    def _sum(self, slabs: Array, made: Program) -> None:
+    def _sum(self, made: Made, scratch: Array) -> None:
+        """The gradients of the slices, added up in their order."""
         if made.slices > 1:
-            pieces = self._plans.pieces
+            pieces, gradient = self._plans.pieces, self._plans.gradient
+            shared, workspace = made.forward.numbers[4:6].tolist()
             parallel_for(
-                sum_slabs, len(pieces), slabs.size, slabs, self._gradient, pieces, made.slices
-            )
+                sum_slabs, len(pieces), made.slices * gradient.size, scratch.view(self._dtype),
+                gradient, pieces, made.slices, (shared + made.slice.slab.at) // gradient.itemsize,
+                workspace // gradient.itemsize,
+            )  # fmt: skip
 
 
-def _workspace(made: Program) -> Array:
-    return allocate((made.items * made.workspace,), np.uint8)
-
-
-def _bases(
-    workspace: Array,
-    parameters: Array,
-    turned: Array = _NONE,
-    slabs: Array = _NONE,
-    x: Array = _NONE,
-    y: Array = _NONE,
-    dy: Array = _NONE,
-    dx: Array | None = None,
-    labels: Array = _NONE,
-    totals: Array = _NONE,
-) -> tuple[Array, ...]:
-    """The arrays in the order of a program's bases."""
-    dx = _NONE if dx is None else dx
-    return workspace, parameters, turned, slabs, x, y, dy, dx, labels, totals
+def _scratch(made: Program) -> Array:
+    return allocate((made.scratch,), np.uint8)

@@ -34,6 +34,7 @@ from fastcnn.layers import (
     MinPool2D,
     ReLU,
 )
+from fastcnn.weights import Weights
 
 POOLS = {
     MaxPool2D: "max",
@@ -64,12 +65,22 @@ class Slice:
         forward, loss, backward: the steps. The last layer's output is at OUTPUT, with ``ends`` in
             the workspace, where ``loss`` takes it from.
         size: bytes of the workspace.
+        totals, slab: where the loss goes, and the gradient of all parameters: in the workspace
+            with ``slab``, else at once to where all gradients lie.
         turned: for each layer whose filters are turned, its number, the width of the turned
             blocks, and where they lie.
     """
 
     def __init__(
-        self, plans: Plans, n: int, *, training: bool, ends: bool, batch: int, bytes_in: bool
+        self,
+        plans: Plans,
+        n: int,
+        *,
+        training: bool,
+        ends: bool,
+        slab: bool,
+        batch: int,
+        bytes_in: bool,
     ) -> None:
         self.plans, self.n, self.dtype = plans, n, plans.dtype
         self.itemsize, self.size, self.batch = plans.dtype.itemsize, 0, batch
@@ -78,6 +89,12 @@ class Slice:
         self.backward: list[Array] = []
         self.turned: dict[tuple[int, int], int] = {}
         self._do = self.forward
+        # First, so that they lie alike in each slice.
+        self.totals = self._room(_LINE // self.itemsize)
+        if training and slab:
+            self.slab = self._room(plans.part.stop - plans.part.start)
+        else:
+            self.slab = constant(plans.gradient)
         layers = plans.layers
         at = Place(program.INPUT, 0)
         if bytes_in:
@@ -117,7 +134,7 @@ class Slice:
         """A place for so many numbers, at the start of a cache line."""
         at = self.size
         self.size += -(-count * self.itemsize // _LINE) * _LINE
-        return Place(program.WORKSPACE, at)
+        return Place(program.ITEM, at)
 
     def _other(self, dy: Place) -> Place:
         """One of the two places for gradients, not that of ``dy``."""
@@ -143,11 +160,11 @@ class Slice:
         return constant(numbers)
 
     def _parameter(self, layer: Layer, name: str) -> Place:
-        return Place(program.PARAMETERS, self.plans.offset(layer, name))
+        return constant(layer.parameters[name])
 
     def _gradient(self, layer: Layer, name: str) -> Place:
-        first = self.plans.part.start * self.itemsize
-        return Place(program.GRADIENT, self.plans.offset(layer, name) - first)
+        at = self.plans.offset(layer, name) - self.plans.part.start * self.itemsize
+        return Place(self.slab.base, self.slab.at + at)
 
     def _bias(self, layer: Layer) -> Place:
         if "b" in layer.parameters:
@@ -198,7 +215,7 @@ class Slice:
         (classes,) = _output(self.plans.layers[-1])
         numbers = record(steps.Rows(self.n, classes, self.batch))
         samples = self._f, np.zeros(1, np.int64), self._f, np.zeros(1, np.float64), numbers
-        places = Place(program.TARGETS, 0), dy, Place(program.TOTALS, 0), self._numbers(numbers)
+        places = Place(program.TARGETS, 0), dy, self.totals, self._numbers(numbers)
         self._step(program.FIVE, steps.loss_rows, samples, self.n, x, *places)
 
     # --- backward ---------------------------------------------------------------------------------
@@ -286,7 +303,7 @@ class Slice:
         if at == self.plans.turned_size:
             self.plans.turned_size += -(-count * self.itemsize // _LINE) * _LINE
         self.turned[i, width] = at
-        return Place(program.TURNED, at)
+        return Place(program.SHARED, at)
 
 
 class Plans:
@@ -299,11 +316,12 @@ class Plans:
         needs_dx: whether the gradient of the row's input is wanted.
         padded: whether images are laid out between zeros.
         turned_size: bytes of all turned filters.
-        part: where the row's parameters lie among all.
+        part, parameters, gradient: where the row's parameters lie among all, and that part.
         pieces: the parameters of that part, cut into pieces (first, length); between them are gaps.
     """
 
-    def __init__(self, layers: Sequence[Layer], parameters: Array, needs_dx: bool) -> None:
+    def __init__(self, layers: Sequence[Layer], weights: Weights, needs_dx: bool) -> None:
+        parameters = weights.parameters
         self.layers, self.dtype, self.needs_dx = layers, parameters.dtype, needs_dx
         shape = layers[0].input_shape
         assert shape is not None
@@ -327,6 +345,7 @@ class Plans:
             min(offsets, default=0) // parameters.itemsize,
             max(ends, default=0) // parameters.itemsize,
         )
+        self.parameters, self.gradient = parameters[self.part], weights.gradient[self.part]
         self.pieces = self._pieces()
         self.padded = any(
             isinstance(one, CONVOLUTIONS) and direct.has_padding(self.convolution(one, 1))
@@ -363,53 +382,56 @@ class Plans:
         return self._made[key]
 
     def _make(self, count: int, purpose: str, bytes_in: bool) -> Made:
+        size = -(-count // _SLABS)
+
         def of(n: int) -> Slice:
             return Slice(
-                self, n, training=purpose != "predict", ends=purpose == "step", batch=count,
-                bytes_in=bytes_in,
+                self, n, training=purpose != "predict", ends=purpose == "step", slab=size < count,
+                batch=count, bytes_in=bytes_in,
             )  # fmt: skip
 
-        size = -(-count // _SLABS)
         if purpose == "predict":
-            size = max(1, min(size, _WORKSPACE // max(1, of(1).size)))
+            size = max(1, min(size, _WORKSPACE // of(1).size))
         slices = -(-count // size)
-        items = min(slices, _ITEMS) if purpose == "predict" else slices
         whole, rest = of(size), of(count - (slices - 1) * size)
-        flops = sum(one.flops(one.input_shape) for one in self.layers if one.input_shape)
-        strides = np.zeros((program.TOTALS + 1, 2), np.int64)
-        last = _output(self.layers[-1])
-        per_sample = {
-            program.INPUT: prod(self.input_shape) * (1 if bytes_in else self.dtype.itemsize),
-            program.OUTPUT: prod(last) * self.dtype.itemsize,
-            program.DY: prod(last) * self.dtype.itemsize,
-            program.DX: prod(self.input_shape) * self.dtype.itemsize,
-            program.TARGETS: 8,
-        }
-        strides[list(per_sample), 1] = list(per_sample.values())
-        strides[program.WORKSPACE, 0] = whole.size
-        strides[program.GRADIENT, 0] = (self.part.stop - self.part.start) * self.dtype.itemsize
-        strides[program.TOTALS, 0] = _LINE
-
-        def program_of(a: list[Array], b: list[Array], times: int) -> Program:
-            return Program(
-                np.concatenate([*a, *b]), len(a), size, slices, items, whole.size, strides,
-                flops * count * times // 4,
-            )  # fmt: skip
-
-        first = program_of(
-            [*whole.forward, *whole.loss, *(whole.backward if purpose == "step" else [])],
-            [*rest.forward, *rest.loss, *(rest.backward if purpose == "step" else [])],
-            3 if purpose == "step" else 1,
-        )
-        back = None
-        if purpose == "train" and whole.backward:
-            back = program_of(whole.backward, rest.backward, 2)
         turns = [
             part
             for (i, width), at in sorted({**whole.turned, **rest.turned}.items())
             for part in self._turn(i, width, at)
         ]
-        return Made(first, back, np.concatenate(turns) if turns else None)
+        flops = sum(one.flops(one.input_shape) for one in self.layers if one.input_shape)
+        inputs, outputs = prod(self.input_shape), prod(_output(self.layers[-1]))
+        itemsize = self.dtype.itemsize
+
+        def program_of(a: list[Array], b: list[Array], times: int) -> Program:
+            return program.program(
+                a,
+                b,
+                size=size,
+                slices=slices,
+                items=min(slices, _ITEMS) if purpose == "predict" else slices,
+                shared=self.turned_size if turns else 0,
+                workspace=whole.size,
+                per_sample={
+                    program.INPUT: inputs * (1 if bytes_in else itemsize),
+                    program.OUTPUT: outputs * itemsize,
+                    program.DY: outputs * itemsize,
+                    program.DX: inputs * itemsize,
+                    program.TARGETS: 8,
+                },
+                work=flops * count * times // 4,
+            )
+
+        before = [] if slices > 1 else turns  # one slice alone turns them on its way
+        forward, back = (whole.forward, rest.forward), (whole.backward, rest.backward)
+        if purpose == "step":
+            a, b = ([*before, *one.forward, *one.loss, *one.backward] for one in (whole, rest))
+            first, second = program_of(a, b, 3), None
+        else:
+            first = program_of(*forward, 1)
+            second = program_of(before + back[0], before + back[1], 2) if back[0] else None
+        apart = np.concatenate(turns) if turns and slices > 1 else None
+        return Made(first, second, apart, slices, whole)
 
     def _turn(self, i: int, width: int, at: int) -> list[Array]:
         """Steps that turn a layer's filters."""
@@ -421,9 +443,9 @@ class Plans:
             taps, groups = g.kh * g.kw, g.groups
         blocks = groups * -(-ic // width) * taps
         one = program.step(
-            program.TURN, packing.turn_kernel(width, self.dtype.itemsize),
+            program.TURN, packing.turn_kernel(width, oc // groups, self.dtype.itemsize),
             (f, f, 0, 0, 0, 0, 0), blocks,
-            Place(program.PARAMETERS, self.offset(layer, "w")), Place(program.TURNED, at),
+            constant(w), Place(program.SHARED, at),
             *map(number, (taps, ic, oc, oc // groups, width)),
         )  # fmt: skip
         return program.parts(one, -(-w.size // _TURNED))
@@ -445,12 +467,16 @@ class Made(NamedTuple):
     Attributes:
         forward: with the purpose "step" all of it.
         backward: what follows on it, in the same workspace.
-        turns: steps that turn filters, before the way back.
+        turns: steps that turn filters, to be run before the way back.
+        slices: how many slices there are.
+        slice: the plan of a whole one.
     """
 
     forward: Program
     backward: Program | None
     turns: Array | None
+    slices: int
+    slice: Slice
 
 
 def _makes(layer: Layer) -> bool:

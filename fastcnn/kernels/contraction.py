@@ -48,6 +48,8 @@ from fastcnn.kernels.threads import parallel_for
 # Tiles of rows in one item, at most; fewer where that makes fewer than ITEMS items to share out.
 PART = 16
 ITEMS = 32
+# Rows that are few.
+FEW = 4
 # What counts as fitting into the second-level cache: half of it on most processors.
 CACHE_BYTES = 512 * 1024
 
@@ -150,6 +152,8 @@ def tile_for(rows: int, columns: int, itemsize: int) -> Tile:
         return Tile(1, 8, lanes)
     if columns > lanes:
         return Tile(host.tile_rows, host.tile_vectors, lanes)
+    if rows <= FEW:
+        return Tile(FEW, 1, lanes)
     while lanes > 2 and columns <= lanes // 2:
         lanes //= 2
     return Tile(2 * host.tile_rows, 1, lanes)

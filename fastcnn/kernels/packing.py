@@ -25,7 +25,7 @@ def turn_filters(w: Array, groups: int, width: int) -> Array:
     blocks = -(-ic // width)
     turned = empty_like_type(w, groups * blocks * kh * kw * (oc // groups) * width)
     parallel_for(
-        turn_kernel(width, w.itemsize),
+        turn_kernel(width, oc // groups, w.itemsize),
         groups * blocks * kh * kw,
         w.size,
         w.reshape(-1),
@@ -39,9 +39,12 @@ def turn_filters(w: Array, groups: int, width: int) -> Array:
     return turned
 
 
-def turn_kernel(width: int, itemsize: int) -> Any:
+def turn_kernel(width: int, columns: int, itemsize: int) -> Any:
     """Its kernel, ``(w, turned, taps, ic, oc, columns, width)``; an item is a block at a tap."""
-    return _turn_taps(min(registers().vector_bytes // itemsize, width))
+    lanes = min(registers().vector_bytes // itemsize, width)
+    while lanes > 2 and columns < lanes:
+        lanes //= 2
+    return _turn_taps(lanes)
 
 
 class Layout(NamedTuple):
@@ -147,14 +150,18 @@ def _turn_taps(lanes: int) -> Any:
             target = item * columns * width
             if count < width:
                 zero_run(turned, target, columns * width)
-            square_rows, square_columns = count // lanes * lanes, columns // lanes * lanes
-            for row in range(0, square_rows, lanes):
-                for column in range(0, square_columns, lanes):
+            if count < lanes or columns < lanes:
+                for row in range(count):
+                    for column in range(columns):
+                        turned[target + column * width + row] = w[source + row * oc + column]
+                continue
+            # The last squares reach back over those before, where the sides leave a rest.
+            for i in range(0, count, lanes):
+                row = min(i, count - lanes)
+                for j in range(0, columns, lanes):
+                    column = min(j, columns - lanes)
                     at = target + column * width + row
                     transpose_square(lanes, turned, at, width, w, source + row * oc + column, oc)
-            for row in range(count):
-                for column in range(square_columns if row < square_rows else 0, columns):
-                    turned[target + column * width + row] = w[source + row * oc + column]
 
     return turn_taps
 

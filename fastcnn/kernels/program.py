@@ -1,8 +1,8 @@
 """Programs: whole nets as lists of kernel calls that compiled code runs without coming back.
 
 A **step** is a call of one kernel by its address. Its operands are places: a base (the slice's
-workspace, the parameters, the input …) and an offset in bytes. A **program** is a list of steps
-that is run for each slice of a batch, with the bases moved to that slice; slices go to threads.
+scratch, its part of the input …) and an offset in bytes. A **program** is a list of steps that is
+run for each slice of a batch, with the bases moved to that slice; slices go to threads.
 What is compiled here knows no layer, no dtype and no shape, and serves every net; the kernels are
 those that serve single operations.
 
@@ -25,14 +25,13 @@ from fastcnn.kernels.threads import parallel_for
 CONTRACTION, TWO, THREE, FOUR, FIVE, LAY_OUT, TURN = range(7)
 _FORMS = ("aaaaba", "aa", "aaa", "aaaa", "aaaaa", "aaiiia", "aaiiiii")
 
-# The bases of places. NUMBERS is for what is no place.
-NUMBERS, WORKSPACE, PARAMETERS, TURNED, GRADIENT, INPUT, OUTPUT, DY, DX, TARGETS, TOTALS = range(11)
+# The bases of places: NUMBERS for what is no place or stays where it is, SHARED for scratch that
+# all slices read, ITEM for that of one slice, the others for arrays of the whole batch.
+NUMBERS, SHARED, ITEM, INPUT, OUTPUT, DY, DX, TARGETS = range(8)
+BASES = 8
 _MOST = 7  # operands of a step
-_STEP = np.dtype(
-    [("form", "i8"), ("function", "i8"), ("start", "i8"), ("stop", "i8")]
-    + [(f"base_{i}", "i8") for i in range(_MOST)]
-    + [(f"at_{i}", "i8") for i in range(_MOST)]
-)
+# Columns of a step: form, function, start, stop, then the operands' bases, then their places.
+_BASE, _AT = 4, 4 + _MOST
 
 
 class Place(NamedTuple):
@@ -49,7 +48,13 @@ def number(value: int) -> Place:
 
 def constant(array: Array) -> Place:
     """An operand that is an array which lives longer than the program."""
-    return number(array.ctypes.data)
+    return number(address(array))
+
+
+def address(array: Array) -> int:
+    """Where an array's first element lies."""
+    found: int = array.__array_interface__["data"][0]
+    return found
 
 
 def step(form: int, function: Any, samples: tuple[Any, ...], stop: int, *operands: Place) -> Array:
@@ -57,18 +62,18 @@ def step(form: int, function: Any, samples: tuple[Any, ...], stop: int, *operand
     assert len(operands) == len(_FORMS[form]) == len(samples)
     rest = (Place(0, 0),) * (_MOST - len(operands))
     bases, places = zip(*operands, *rest, strict=True)
-    return np.array([(form, address_of(function, *samples), 0, stop, *bases, *places)], _STEP)
+    return np.array([[form, address_of(function, *samples), 0, stop, *bases, *places]])
 
 
 def parts(one: Array, count: int) -> list[Array]:
     """A step cut into at most ``count`` steps that together do the same."""
-    stop = int(one["stop"][0])
+    stop = int(one[0, 3])
+    count = min(count, stop)
     found = []
     for i in range(count):
         part = one.copy()
-        part["start"], part["stop"] = stop * i // count, stop * (i + 1) // count
-        if part["start"][0] < part["stop"][0]:
-            found.append(part)
+        part[0, 2:4] = stop * i // count, stop * (i + 1) // count
+        found.append(part)
     return found
 
 
@@ -77,52 +82,74 @@ class Program(NamedTuple):
 
     Attributes:
         steps: those of a whole slice, then those of the last slice.
-        whole: how many of them are a whole slice's.
-        size: samples of a whole slice.
-        slices: how many there are.
-        items: how many groups of slices can run at once; each has its own workspace.
-        workspace: bytes of it.
-        strides: for each base, bytes from one item to the next and from one sample to the next.
+        numbers: as compiled code takes them; see :func:`program`.
+        items: how many groups of slices can run at once; each has scratch of its own.
+        scratch: bytes of all scratch.
         work: operations of the batch.
     """
 
     steps: Array
-    whole: int
-    size: int
-    slices: int
+    numbers: Array
     items: int
-    workspace: int
-    strides: Array
+    scratch: int
     work: int
 
 
-def run(program: Program, bases: tuple[Array, ...]) -> None:
-    """Run it; ``bases`` are the arrays that its places refer to, in the bases' order from 1 on."""
-    places = np.array([0, *[_address(one) for one in bases]])
-    scratch = np.empty(8 * (-(-len(places) // 8) + 1) * program.items, np.int64)
+def program(
+    whole: list[Array],
+    rest: list[Array],
+    *,
+    size: int,
+    slices: int,
+    items: int,
+    shared: int,
+    workspace: int,
+    per_sample: dict[int, int],
+    work: int,
+) -> Program:
+    """A program of the steps of a whole slice and of the last one.
+
+    ``size`` is that of a whole slice in samples; ``shared`` and ``workspace`` are bytes of scratch,
+    of all and of each item; ``per_sample`` says for a base how many bytes a sample takes there.
+    """
+    strides = [per_sample.get(base, 0) for base in range(BASES)]
+    numbers = np.array([len(whole), size, slices, items, shared, workspace, *strides])
+    steps = np.concatenate([*whole, *rest])
+    return Program(steps, numbers, items, shared + items * workspace, work)
+
+
+def run(
+    made: Program,
+    scratch: Array,
+    x: int = 0,
+    y: int = 0,
+    dy: int = 0,
+    dx: int = 0,
+    targets: int = 0,
+) -> None:
+    """Run it on arrays given by their addresses."""
+    places = np.empty(BASES * made.items, np.int64)
     parallel_for(
-        _run_slices, program.items, program.work, program.steps, program.whole, program.size,
-        program.slices, program.items, places, program.strides, scratch,
+        _run_slices, made.items, made.work, made.steps, made.numbers, places, address(scratch),
+        x, y, dy, dx, targets,
     )  # fmt: skip
 
 
-def run_apart(steps: Array, bases: tuple[Array, ...], work: int) -> None:
+def run_apart(steps: Array, scratch: Array, work: int) -> None:
     """Run steps that do not depend on each other, each once, shared out over the threads."""
-    places = np.array([0, *[_address(one) for one in bases]])
+    places = np.array([0, address(scratch), 0, 0, 0, 0, 0, 0])
     parallel_for(_run_steps, len(steps), work, steps, places)
 
 
-def _address(array: Array) -> int:
-    address: int = array.__array_interface__["data"][0]
-    return address
-
-
 @device
-def _run_step(one: Any, bases: Any, first: int) -> None:
-    a, b = bases[first + one.base_0] + one.at_0, bases[first + one.base_1] + one.at_1
-    c, d = bases[first + one.base_2] + one.at_2, bases[first + one.base_3] + one.at_3
-    e, f = bases[first + one.base_4] + one.at_4, bases[first + one.base_5] + one.at_5
-    form, function, start, stop = one.form, one.function, one.start, one.stop
+def _run_step(steps: Any, i: int, places: Any, first: int) -> None:
+    form, function, start, stop = steps[i, 0], steps[i, 1], steps[i, 2], steps[i, 3]
+    a = places[first + steps[i, _BASE]] + steps[i, _AT]
+    b = places[first + steps[i, _BASE + 1]] + steps[i, _AT + 1]
+    c = places[first + steps[i, _BASE + 2]] + steps[i, _AT + 2]
+    d = places[first + steps[i, _BASE + 3]] + steps[i, _AT + 3]
+    e = places[first + steps[i, _BASE + 4]] + steps[i, _AT + 4]
+    f = places[first + steps[i, _BASE + 5]] + steps[i, _AT + 5]
     if form == 0:
         call(function, "aaaaba", start, stop, (a, b, c, d, e, f))
     elif form == 1:
@@ -136,7 +163,7 @@ def _run_step(one: Any, bases: Any, first: int) -> None:
     elif form == 5:
         call(function, "aaiiia", start, stop, (a, b, c, d, e, f))
     elif form == 6:
-        g = bases[first + one.base_6] + one.at_6
+        g = places[first + steps[i, _BASE + 6]] + steps[i, _AT + 6]
         call(function, "aaiiiii", start, stop, (a, b, c, d, e, f, g))
 
 
@@ -145,27 +172,35 @@ def _run_slices(
     start: int,
     stop: int,
     steps: Any,
-    whole: int,
-    size: int,
-    slices: int,
-    items: int,
+    numbers: Any,
     places: Any,
-    strides: Any,
-    scratch: Any,
+    scratch: int,
+    x: int,
+    y: int,
+    dy: int,
+    dx: int,
+    targets: int,
 ) -> None:
-    count = places.size
+    whole, size, slices, items = numbers[0], numbers[1], numbers[2], numbers[3]
+    shared, workspace = numbers[4], numbers[5]
     for item in range(start, stop):
-        first = item * (scratch.size // items)
-        for number in range(slices * item // items, slices * (item + 1) // items):
-            for i in range(count):
-                moved = item * strides[i, 0] + number * size * strides[i, 1]
-                scratch[first + i] = places[i] + moved
-            last = number == slices - 1
-            for i in range(whole if last else 0, steps.size if last else whole):
-                _run_step(steps[i], scratch, first)
+        at = item * BASES
+        for piece in range(slices * item // items, slices * (item + 1) // items):
+            sample = piece * size
+            places[at + NUMBERS] = 0
+            places[at + SHARED] = scratch
+            places[at + ITEM] = scratch + shared + item * workspace
+            places[at + INPUT] = x + sample * numbers[6 + INPUT]
+            places[at + OUTPUT] = y + sample * numbers[6 + OUTPUT]
+            places[at + DY] = dy + sample * numbers[6 + DY]
+            places[at + DX] = dx + sample * numbers[6 + DX]
+            places[at + TARGETS] = targets + sample * numbers[6 + TARGETS]
+            last = piece == slices - 1
+            for i in range(whole if last else 0, len(steps) if last else whole):
+                _run_step(steps, i, places, at)
 
 
 @kernel
 def _run_steps(start: int, stop: int, steps: Any, places: Any) -> None:
     for i in range(start, stop):
-        _run_step(steps[i], places, 0)
+        _run_step(steps, i, places, 0)

@@ -7,7 +7,15 @@ from typing import Any, NamedTuple
 
 from fastcnn.kernels.activations import log_sum_exp, softmax_row
 from fastcnn.kernels.jit import kernel, ordered_kernel
-from fastcnn.kernels.simd import registers, rows_line, tile_from_row, tile_store, tile_sum
+from fastcnn.kernels.simd import (
+    copy_run,
+    registers,
+    rows_line,
+    tile_from_row,
+    tile_store,
+    tile_sum,
+    zero_run,
+)
 
 
 class Rows(NamedTuple):
@@ -22,22 +30,21 @@ class Rows(NamedTuple):
 def scale_bytes(start: int, stop: int, x: Any, y: Any) -> None:
     """Bytes as numbers, ``x / 255 − 0.5``, in the steps of :func:`fastcnn.inputs.batch`."""
     scale = y.dtype.type(1 / 255)
-    for i in range(start, stop):
+    x, y = x[start:stop], y[start:stop]
+    for i in range(y.size):
         y[i] = y.dtype.type(x[i]) * scale - y.dtype.type(0.5)
 
 
 @kernel
 def copy(start: int, stop: int, x: Any, y: Any) -> None:
     """``y = x``."""
-    for i in range(start, stop):
-        y[i] = x[i]
+    copy_run(y, start, x, start, stop - start)
 
 
 @kernel
 def zero(start: int, stop: int, x: Any, y: Any) -> None:
     """``y = 0``; ``x`` is not looked at."""
-    for i in range(start, stop):
-        y[i] = 0
+    zero_run(y, start, stop - start)
 
 
 @ordered_kernel
@@ -105,15 +112,22 @@ def column_sums_for(columns: int, itemsize: int) -> tuple[Any, int]:
 
 
 @kernel
-def sum_slabs(start: int, stop: int, slabs: Any, sums: Any, pieces: Any, count: int) -> None:
-    """``sums = Σ slabs`` over ``count`` of them, in order, on pieces (first, length) of both."""
-    size = slabs.size // count
+def sum_slabs(
+    start: int, stop: int, slabs: Any, sums: Any, pieces: Any, count: int, first: int, step: int
+) -> None:
+    """``sums = Σ slabs`` over ``count`` slabs in order, on pieces (place, length) of each.
+
+    The slabs lie ``step`` apart in an array, from ``first`` on.
+    """
     for item in range(start, stop):
-        first = pieces[item, 0]
-        last = first + pieces[item, 1]
-        for i in range(first, last):
-            sums[i] = slabs[i]
+        place = pieces[item, 0]
+        length = pieces[item, 1]
+        total = sums[place : place + length]
+        part = slabs[first + place : first + place + length]
+        for i in range(total.size):
+            total[i] = part[i]
         for slab in range(1, count):
-            at = slab * size
-            for i in range(first, last):
-                sums[i] += slabs[at + i]
+            at = first + slab * step + place
+            part = slabs[at : at + length]
+            for i in range(total.size):
+                total[i] += part[i]
