@@ -108,6 +108,7 @@ _ENGINES = {
 }
 
 _current: ContextVar[str | None] = ContextVar("fastcnn_engine", default=None)
+_replaced: list[str] = []  # operations for which something else stands in
 _recorder: ContextVar[list[Explanation] | None] = ContextVar("fastcnn_explaining", default=None)
 
 
@@ -178,11 +179,13 @@ def replaced(op: str, engine: str, function: Callable[..., Any]) -> Iterator[Non
     kept = [i for i in before if i.engine != engine]
     position = next(k for k, i in enumerate(before) if i.engine == engine)
     REGISTRY[op] = [*kept[:position], stand_in, *kept[position:]]
+    _replaced.append(op)
     _select.cache_clear()
     try:
         yield
     finally:
         REGISTRY[op] = before
+        _replaced.remove(op)
         _select.cache_clear()
 
 
@@ -190,8 +193,8 @@ def whole_nets_refused(engine: str | None) -> str | None:
     """Why nets run operation by operation, and not as compiled programs; None where they may."""
     if engine is not None or _current.get() is not None:
         return f"the engine {engine or _current.get()!r} was asked for"
-    if any(isinstance(one, _StandIn) for served in REGISTRY.values() for one in served):
-        return "an operation is replaced"
+    if _replaced:
+        return f"{_replaced[-1]} is replaced"
     return _missing("numba")
 
 

@@ -27,7 +27,7 @@ from functools import partial
 from html import escape
 from math import isfinite
 from time import perf_counter
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from zlib import crc32
 
 import numpy as np
@@ -37,12 +37,16 @@ from fastcnn import checkpoint, summary
 from fastcnn.arguments import Array
 from fastcnn.callbacks import Callback, StopTraining
 from fastcnn.checkpoint import ModelFile, ModelFileError
+from fastcnn.engines import whole_nets_refused
 from fastcnn.inputs import SCALING, batch, finite, samples
 from fastcnn.layers import Layer, Shape, checked_layers, infer_stack, layer_from_dict, to_dict
 from fastcnn.losses import BinaryCrossEntropy, CrossEntropy, Loss, loss_from_dict, loss_named
 from fastcnn.optimizers import SGD, Optimizer, optimizer_from_dict, optimizer_named
 from fastcnn.scalars import below_one, count, truth
 from fastcnn.weights import Weights
+
+if TYPE_CHECKING:
+    from fastcnn.executor import Executor
 
 Augmentation = Callable[[Array, np.random.Generator], Array]
 """Images (N, H, W, C) of a batch and a generator, to new images of the same dtype."""
@@ -151,6 +155,7 @@ class Sequential:
         self.stop_training = False
         self.progress: Progress | None = None
         self._own_sgd = SGD(0.005)
+        self._executors: dict[int, Executor | None] = {}
         if input_shape is not None:
             self.build(input_shape)
 
@@ -172,7 +177,7 @@ class Sequential:
         shapes = infer_stack(self.layers, shape)  # nothing is drawn where a layer does not fit
         for layer, one in zip(self.layers, shapes, strict=False):
             layer.build(one, self.rng, self.dtype)
-        self._weights = Weights(self.layers, self.dtype)
+        self._weights, self._executors = Weights(self.layers, self.dtype), {}
         self.input_shape, self.output_shape = shape, shapes[-1]
 
     @property
@@ -192,6 +197,24 @@ class Sequential:
         """
         summary.show(summary.rows(self.layers, self._known_shape()))
 
+    def explain(self) -> str:
+        """How the layers run: which of them compiled together, which alone, and why.
+
+        Raises ``ValueError`` before the model is built.
+
+        >>> from fastcnn.layers import Conv2D, Dense, Flatten, MaxPool2D
+        >>> model = Sequential([Conv2D(8, 3), MaxPool2D(), Flatten(), Dense(10)], (28, 28, 1))
+        >>> print(model.explain())
+        compiled together: Conv2D(8, 3), MaxPool2D(), Flatten(), Dense(10)
+        """
+        self._known_shape()
+        trunk = self._trunk(self._loss())
+        refused = whole_nets_refused(self.engine)
+        if refused is not None:
+            return f"layer by layer: {refused}"
+        executor = self._executor(trunk)
+        return executor.explain() if executor else "layer by layer: Numba's compiler is off"
+
     def __repr__(self) -> str:
         layers = "".join(f"\n    {layer!r}," for layer in self.layers)
         return f"Sequential([{layers}\n], input_shape={self.input_shape})"
@@ -201,9 +224,13 @@ class Sequential:
             return f"<pre>{escape(repr(self))}</pre>"
         return summary.as_html(summary.rows(self.layers, self.input_shape))
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_executors": {}}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         # A copied or pickled model: its layers' arrays are parts of one array no longer.
         self.__dict__.update(state)
+        self._executors = {}
         if self.built:
             self._weights = Weights(self.layers, self.dtype)
 
@@ -251,18 +278,25 @@ class Sequential:
 
     # --- the two seams ----------------------------------------------------------------------------
 
-    def _forward_batch(self, x: Array, loss: Loss | None = None) -> Array:
-        """Raw outputs of the layers for inputs (N, …) of the model's dtype, C-contiguous.
+    def _forward_batch(self, images: Array, loss: Loss | None = None) -> Array:
+        """Raw outputs of the layers for samples (N, …) as they were given.
 
         Without the last layer, where that is the activation which the loss (by default the
         model's) implies.
         """
-        for layer in self._trunk(loss or self._loss()):
+        trunk = self._trunk(loss or self._loss())
+        executor = self._executor(trunk)
+        if executor is not None:
+            found = executor.forward(self._taken(images, executor))
+            if found is not None:
+                return found
+        x = batch(images, self.dtype)
+        for layer in trunk:
             x, _ = layer.forward(x, False, None, self.engine)
         return x
 
     def _gradients(
-        self, x: Array, targets: Array, loss: Loss, rng: np.random.Generator
+        self, images: Array, targets: Array, loss: Loss, rng: np.random.Generator
     ) -> tuple[float, float, list[dict[str, Array]]]:
         """One batch forward and backward: sum of the losses, samples that are right, gradients.
 
@@ -271,8 +305,13 @@ class Sequential:
         only where the loss is finite; else ``FloatingPointError`` is raised.
         """
         trunk = self._trunk(loss)
+        executor = self._executor(trunk)
+        if executor is not None:
+            found = executor.gradients(self._taken(images, executor), targets, loss, rng)
+            if found is not None:
+                return *found, self._weights.gradients
         saved = []
-        y = x
+        y = batch(images, self.dtype)
         for layer in trunk:
             y, kept = layer.forward(y, True, rng, self.engine)
             saved.append(kept)
@@ -281,14 +320,30 @@ class Sequential:
             raise FloatingPointError(f"the loss of a batch is {total}")
         dy: Array | None = loss.gradient(y, targets, self.engine)
         assert dy is not None
-        dy *= dy.dtype.type(1 / len(x))
+        dy *= dy.dtype.type(1 / len(images))
         first = next((i for i, layer in enumerate(trunk) if layer.parameters), len(trunk))
         for i in range(len(trunk) - 1, first - 1, -1):
             assert dy is not None
-            dy, found = trunk[i].backward(dy, saved.pop(), self.engine, needs_dx=i > first)
-            for name, gradient in found.items():
+            dy, gradients = trunk[i].backward(dy, saved.pop(), self.engine, needs_dx=i > first)
+            for name, gradient in gradients.items():
                 self._weights.gradients[i][name][...] = gradient
         return total, loss.correct(y, targets), self._weights.gradients
+
+    def _executor(self, trunk: list[Layer]) -> Executor | None:
+        """What runs these layers as compiled programs, where they may be run so."""
+        if whole_nets_refused(self.engine) is not None:
+            return None
+        if len(trunk) not in self._executors:
+            from fastcnn.executor import Executor, compiles
+
+            self._executors[len(trunk)] = Executor(trunk, self._weights) if compiles() else None
+        return self._executors[len(trunk)]
+
+    def _taken(self, images: Array, executor: Executor) -> Array:
+        """Samples as the executor takes them."""
+        if images.dtype == np.uint8 and executor.takes_bytes():
+            return np.ascontiguousarray(images)
+        return batch(images, self.dtype)
 
     def _trunk(self, loss: Loss) -> list[Layer]:
         if loss.implies == type(self.layers[-1]).__name__ and len(self.layers) > 1:
@@ -498,7 +553,7 @@ class Sequential:
             some = images[chosen]
             if augment is not None:
                 some = augment(some, self.rng)
-            self._step(batch(some, self.dtype), targets[chosen])
+            self._step(some, targets[chosen])
             at.batch += 1
             if at.callbacks:
                 seen = min(start + size, total)
@@ -521,11 +576,11 @@ class Sequential:
         self.rng.bit_generator.state = now
         return order
 
-    def _step(self, x: Array, targets: Array) -> None:
+    def _step(self, images: Array, targets: Array) -> None:
         assert self.progress is not None
         at = self.progress
         try:
-            loss_sum, correct, _ = self._gradients(x, targets, self._loss(), self.rng)
+            loss_sum, correct, _ = self._gradients(images, targets, self._loss(), self.rng)
         except FloatingPointError as error:
             raise FloatingPointError(
                 f"{error}, in batch {at.batch} of epoch {at.epoch}; the model keeps the weights "
@@ -595,9 +650,7 @@ class Sequential:
             self.build(shape)
         targets = goal.targets(y, len(images), self._outputs(goal), self.dtype)
         try:
-            loss_sum, correct, _ = self._gradients(
-                batch(images, self.dtype), targets, goal, self.rng
-            )
+            loss_sum, correct, _ = self._gradients(images, targets, goal, self.rng)
         except FloatingPointError:
             finite("x", images)  # NaN in the data shows in the loss, and is named here
             raise
@@ -637,7 +690,7 @@ class Sequential:
         loss, total, correct = self._loss(), 0.0, 0.0
         for first in range(0, len(images), size):
             some = slice(first, first + size)
-            y = self._forward_batch(batch(images[some], self.dtype))
+            y = self._forward_batch(images[some])
             total += float(loss.values(y, targets[some], self.engine).sum(dtype=np.float64))
             correct += loss.correct(y, targets[some])
         found = {"loss": total / len(images)}
@@ -662,9 +715,7 @@ class Sequential:
             self.build(images.shape[1:])
         loss = self._loss()
         parts = [
-            loss.predictions(
-                self._forward_batch(batch(images[i : i + size], self.dtype)), self.engine
-            )
+            loss.predictions(self._forward_batch(images[i : i + size]), self.engine)
             for i in range(0, max(len(images), 1), size)
         ]
         predicted: Array = parts[0] if len(parts) == 1 else np.concatenate(parts)

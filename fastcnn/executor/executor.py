@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from fastcnn.arguments import Array
-from fastcnn.executor.plan import CONVOLUTIONS, POOLS, Made, Plans
+from fastcnn.executor.plan import CONVOLUTIONS, POOLS, Made, Plans, Scratch
 from fastcnn.kernels.arrays import allocate
 from fastcnn.kernels.packing import all_finite
-from fastcnn.kernels.program import Program, address, run, run_apart
+from fastcnn.kernels.program import address, run, run_apart
 from fastcnn.kernels.steps import sum_slabs
 from fastcnn.kernels.threads import parallel_for
 from fastcnn.layers import Dense, Dropout, Flatten, Layer, ReLU
@@ -69,6 +69,10 @@ class Executor:
         self._padded = any(part.padded for part in self._parts)
         self._chance = any(type(one) is Dropout for one in layers)
         self._state = [array for one in layers for array in one.state.values()]
+
+    def explain(self) -> str:
+        """A line for each run, and for each layer that stands alone with the reason."""
+        return "\n".join(part.explain() for part in self._parts)
 
     def takes_bytes(self) -> bool:
         """Whether inputs may be bytes, which are then scaled slice by slice."""
@@ -152,6 +156,9 @@ class _Alone:
         self._layer, self._gradients, self._needs_dx = layer, gradients, needs_dx
         self.trained = bool(layer.parameters)
 
+    def explain(self) -> str:
+        return f"alone: {self._layer!r}, {stands_alone(self._layer) or 'nothing to compile'}"
+
     def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Any] | None:
         return self._layer.forward(x, rng is not None, rng, None)
 
@@ -177,6 +184,9 @@ class _Run:
         self.padded = self._plans.padded
         self.trained = bool(self._plans.parameters.size)
 
+    def explain(self) -> str:
+        return f"compiled together: {', '.join(map(repr, self._plans.layers))}"
+
     def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Any] | None:
         if self.padded and not all_finite(self._plans.parameters):
             return None
@@ -184,8 +194,11 @@ class _Run:
         if not len(x):
             return y, None
         made = self._plans.made(len(x), "predict" if rng is None else "train", x.dtype == np.uint8)
-        scratch = _scratch(made.forward)
-        run(made.forward, scratch, address(x), address(y))
+        scratch = made.scratch()
+        run(made.forward, scratch.address, address(x), address(y))
+        if rng is None:
+            made.give_back(scratch)
+            return y, None
         return y, (x, y, scratch, made)
 
     def backward(self, dy: Array, saved: Any) -> Array | None:
@@ -193,8 +206,10 @@ class _Run:
         self._turn(made, scratch)
         dx = allocate(x.shape, self._dtype) if self._needs_dx else _NONE
         if made.backward is not None:
-            run(made.backward, scratch, address(x), address(y), address(dy), address(dx))
+            at = address(x), address(y), address(dy), address(dx)
+            run(made.backward, scratch.address, *at)
             self._sum(made, scratch)
+        made.give_back(scratch)
         return dx
 
     def step(self, x: Array, labels: Array) -> tuple[float, int, Array | None] | None:
@@ -202,34 +217,30 @@ class _Run:
         if self.padded and not all_finite(self._plans.parameters):
             return None
         made = self._plans.made(len(x), "step", x.dtype == np.uint8)
-        scratch = _scratch(made.forward)
+        scratch = made.scratch()
         self._turn(made, scratch)
         dx = allocate(x.shape, self._dtype) if self._needs_dx else _NONE
-        run(made.forward, scratch, address(x), 0, 0, address(dx), address(labels))
-        shared, workspace = made.forward.numbers[4:6].tolist()
-        totals = scratch.view(np.float64)[(shared + made.slice.totals.at) // 8 :: workspace // 8]
-        after = scratch.view(np.float64)[(shared + made.slice.totals.at) // 8 + 1 :: workspace // 8]
-        total = sum(totals.tolist())
+        at = address(dx) if self._needs_dx else 0
+        run(made.forward, scratch.address, address(x), 0, 0, at, address(labels))
+        total = correct = 0.0
+        for place in made.totals:
+            total += scratch.numbers.item(place)
+            correct += scratch.numbers.item(place + 1)
         if not isfinite(total):
             return None
         self._sum(made, scratch)
-        return total, int(sum(after.tolist())), dx
+        made.give_back(scratch)
+        return total, int(correct), dx
 
-    def _turn(self, made: Made, scratch: Array) -> None:
+    def _turn(self, made: Made, scratch: Scratch) -> None:
         if made.turns is not None:
-            run_apart(made.turns, scratch, 4 * self._plans.parameters.size)
+            run_apart(made.turns, scratch.address, 4 * self._plans.parameters.size)
 
-    def _sum(self, made: Made, scratch: Array) -> None:
+    def _sum(self, made: Made, scratch: Scratch) -> None:
         """The gradients of the slices, added up in their order."""
         if made.slices > 1:
             pieces, gradient = self._plans.pieces, self._plans.gradient
-            shared, workspace = made.forward.numbers[4:6].tolist()
             parallel_for(
-                sum_slabs, len(pieces), made.slices * gradient.size, scratch.view(self._dtype),
-                gradient, pieces, made.slices, (shared + made.slice.slab.at) // gradient.itemsize,
-                workspace // gradient.itemsize,
+                sum_slabs, len(pieces), made.slices * gradient.size, scratch.parameters,
+                gradient, pieces, made.slices, *made.slabs,
             )  # fmt: skip
-
-
-def _scratch(made: Program) -> Array:
-    return allocate((made.scratch,), np.uint8)

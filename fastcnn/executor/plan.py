@@ -8,15 +8,16 @@ programs for a batch, and keeps them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from fastcnn.arguments import Array
 from fastcnn.geometry import ConvGeometry, PoolGeometry, pool_geometry
 from fastcnn.kernels import activations, direct, packing, pooling, program, steps
-from fastcnn.kernels.arrays import record
+from fastcnn.kernels.arrays import allocate, record
 from fastcnn.kernels.contraction import Plan
 from fastcnn.kernels.dense import dense_input_plan, dense_plan, dense_weight_plan
 from fastcnn.kernels.packing import Layout
@@ -52,6 +53,8 @@ _SLABS = 8
 # Slices going forward that can run at once, at most.
 _ITEMS = 16
 _LINE = 64
+# Bytes of scratch that are kept from call to call.
+_SPARE = 1 << 20
 # Batch sizes that are remembered.
 _PROGRAMS = 64
 # Numbers that are turned in one item of work.
@@ -461,22 +464,53 @@ class Plans:
         return np.array(pieces, np.int64).reshape(-1, 2)
 
 
-class Made(NamedTuple):
+class Made:
     """Programs for one batch size.
 
     Attributes:
         forward: with the purpose "step" all of it.
-        backward: what follows on it, in the same workspace.
+        backward: what follows on it, in the same scratch.
         turns: steps that turn filters, to be run before the way back.
         slices: how many slices there are.
-        slice: the plan of a whole one.
+        totals: where each slice's totals begin in scratch, in float64 numbers.
+        slabs: where the slices' gradients begin in scratch, and how far they lie apart, in
+            numbers of the parameters' dtype.
     """
 
-    forward: Program
-    backward: Program | None
-    turns: Array | None
-    slices: int
-    slice: Slice
+    def __init__(
+        self,
+        forward: Program,
+        backward: Program | None,
+        turns: Array | None,
+        slices: int,
+        whole: Slice,
+    ) -> None:
+        self.forward, self.backward, self.turns, self.slices = forward, backward, turns, slices
+        shared, workspace, size = forward.shared, whole.size, whole.itemsize
+        self.totals = [(shared + i * workspace + whole.totals.at) // 8 for i in range(slices)]
+        self.slabs = (shared + whole.slab.at) // size, workspace // size
+        self._dtype = whole.dtype
+        self._spare: list[Scratch] = []
+
+    def scratch(self) -> Scratch:
+        """Memory for one run, which nobody else uses."""
+        with suppress(IndexError):
+            return self._spare.pop()
+        return Scratch(self.forward.scratch, self._dtype)
+
+    def give_back(self, scratch: Scratch) -> None:
+        """Keep the memory for the next run; large ones go back to where all memory comes from."""
+        if scratch.memory.nbytes <= _SPARE:
+            self._spare.append(scratch)
+
+
+class Scratch:
+    """Memory of a run: as bytes, as float64 numbers, and in the parameters' dtype."""
+
+    def __init__(self, size: int, dtype: np.dtype[Any]) -> None:
+        self.memory = allocate((size,), np.uint8)
+        self.address = program.address(self.memory)
+        self.numbers, self.parameters = self.memory.view(np.float64), self.memory.view(dtype)
 
 
 def _makes(layer: Layer) -> bool:

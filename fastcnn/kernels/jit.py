@@ -70,12 +70,13 @@ def kernel(function: Function) -> Function:
 
 
 def ordered_kernel(function: Function) -> Function:
-    """As :func:`kernel`, but sums and differences are taken in the order that is written.
+    """As :func:`kernel`, but sums are taken in the order that is written, each step rounded.
 
     For kernels whose parentheses keep digits, where ``reassoc`` would lose them: of
-    ``(x - largest) - log_total`` it makes ``x - (largest + log_total)``.
+    ``(x - largest) - log_total`` it makes ``x - (largest + log_total)``. And for those that round
+    as NumPy does, where ``contract`` would make one step of a product and a sum.
     """
-    return _gated(function, {**_FLAGS, "fastmath": _FLAGS["fastmath"] - {"reassoc"}})
+    return _gated(function, {**_FLAGS, "fastmath": _FLAGS["fastmath"] - {"reassoc", "contract"}})
 
 
 def compiled(function: Function) -> Function:

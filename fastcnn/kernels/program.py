@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba.core import config
 
 from fastcnn.arguments import Array
 from fastcnn.kernels.calls import address_of, call
@@ -39,6 +40,11 @@ class Place(NamedTuple):
 
     base: int
     at: int
+
+
+def compiles() -> bool:
+    """Whether there is compiled code that could be called by address."""
+    return not config.DISABLE_JIT
 
 
 def number(value: int) -> Place:
@@ -84,13 +90,14 @@ class Program(NamedTuple):
         steps: those of a whole slice, then those of the last slice.
         numbers: as compiled code takes them; see :func:`program`.
         items: how many groups of slices can run at once; each has scratch of its own.
-        scratch: bytes of all scratch.
+        shared, scratch: bytes of scratch for all items, and of all.
         work: operations of the batch.
     """
 
     steps: Array
     numbers: Array
     items: int
+    shared: int
     scratch: int
     work: int
 
@@ -115,29 +122,29 @@ def program(
     strides = [per_sample.get(base, 0) for base in range(BASES)]
     numbers = np.array([len(whole), size, slices, items, shared, workspace, *strides])
     steps = np.concatenate([*whole, *rest])
-    return Program(steps, numbers, items, shared + items * workspace, work)
+    return Program(steps, numbers, items, shared, shared + items * workspace, work)
 
 
 def run(
     made: Program,
-    scratch: Array,
+    scratch: int,
     x: int = 0,
     y: int = 0,
     dy: int = 0,
     dx: int = 0,
     targets: int = 0,
 ) -> None:
-    """Run it on arrays given by their addresses."""
+    """Run it on arrays and scratch given by their addresses."""
     places = np.empty(BASES * made.items, np.int64)
     parallel_for(
-        _run_slices, made.items, made.work, made.steps, made.numbers, places, address(scratch),
+        _run_slices, made.items, made.work, made.steps, made.numbers, places, scratch,
         x, y, dy, dx, targets,
     )  # fmt: skip
 
 
-def run_apart(steps: Array, scratch: Array, work: int) -> None:
+def run_apart(steps: Array, scratch: int, work: int) -> None:
     """Run steps that do not depend on each other, each once, shared out over the threads."""
-    places = np.array([0, address(scratch), 0, 0, 0, 0, 0, 0])
+    places = np.array([0, scratch, 0, 0, 0, 0, 0, 0])
     parallel_for(_run_steps, len(steps), work, steps, places)
 
 

@@ -26,9 +26,9 @@ class Rows(NamedTuple):
     batch: int
 
 
-@kernel
+@ordered_kernel
 def scale_bytes(start: int, stop: int, x: Any, y: Any) -> None:
-    """Bytes as numbers, ``x / 255 − 0.5``, in the steps of :func:`fastcnn.inputs.batch`."""
+    """Bytes as numbers, ``x / 255 − 0.5``, to the bit as outside of programs."""
     scale = y.dtype.type(1 / 255)
     x, y = x[start:stop], y[start:stop]
     for i in range(y.size):
