@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from html import escape
@@ -223,6 +224,9 @@ class Sequential:
         if self.input_shape is None:
             return f"<pre>{escape(repr(self))}</pre>"
         return summary.as_html(summary.rows(self.layers, self.input_shape))
+
+    def __copy__(self) -> Sequential:
+        return deepcopy(self)  # a layer's arrays are parts of one model's
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_executors": {}}

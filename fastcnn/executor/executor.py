@@ -16,12 +16,12 @@ import numpy as np
 
 from fastcnn.arguments import Array
 from fastcnn.executor.plan import CONVOLUTIONS, POOLS, Made, Plans, Scratch
-from fastcnn.kernels.arrays import allocate
+from fastcnn.kernels import arrays
 from fastcnn.kernels.packing import all_finite
 from fastcnn.kernels.program import address, run, run_apart
 from fastcnn.kernels.steps import sum_slabs
 from fastcnn.kernels.threads import parallel_for
-from fastcnn.layers import Dense, Dropout, Flatten, Layer, ReLU
+from fastcnn.layers import Dense, Dropout, Flatten, Layer, ReLU, Residual
 from fastcnn.losses import CrossEntropy, Loss
 from fastcnn.weights import Weights
 
@@ -42,6 +42,14 @@ def stands_alone(layer: Layer) -> str | None:
     if any(array.nbytes > _LARGE for array in layer.parameters.values()):
         return "its weights are passed over once for the batch"
     return None
+
+
+def _has_chance(layers: Sequence[Layer]) -> bool:
+    return any(
+        isinstance(one, Dropout)
+        or (isinstance(one, Residual) and _has_chance([*one.layers, *one.shortcut]))
+        for one in layers
+    )
 
 
 class Executor:
@@ -67,7 +75,7 @@ class Executor:
         trained = [i for i, part in enumerate(self._parts) if part.trained]
         self._first = trained[0] if trained else len(self._parts)
         self._padded = any(part.padded for part in self._parts)
-        self._chance = any(type(one) is Dropout for one in layers)
+        self._chance = _has_chance(layers)
         self._state = [array for one in layers for array in one.state.values()]
 
     def explain(self) -> str:
@@ -190,7 +198,7 @@ class _Run:
     def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Any] | None:
         if self.padded and not all_finite(self._plans.parameters):
             return None
-        y = allocate((len(x), *self._output), self._dtype)
+        y = arrays.allocate((len(x), *self._output), self._dtype)
         if not len(x):
             return y, None
         made = self._plans.made(len(x), "predict" if rng is None else "train", x.dtype == np.uint8)
@@ -204,7 +212,7 @@ class _Run:
     def backward(self, dy: Array, saved: Any) -> Array | None:
         x, y, scratch, made = saved
         self._turn(made, scratch)
-        dx = allocate(x.shape, self._dtype) if self._needs_dx else _NONE
+        dx = arrays.allocate(x.shape, self._dtype) if self._needs_dx else _NONE
         if made.backward is not None:
             at = address(x), address(y), address(dy), address(dx)
             run(made.backward, scratch.address, *at)
@@ -219,7 +227,7 @@ class _Run:
         made = self._plans.made(len(x), "step", x.dtype == np.uint8)
         scratch = made.scratch()
         self._turn(made, scratch)
-        dx = allocate(x.shape, self._dtype) if self._needs_dx else _NONE
+        dx = arrays.allocate(x.shape, self._dtype) if self._needs_dx else _NONE
         at = address(dx) if self._needs_dx else 0
         run(made.forward, scratch.address, address(x), 0, 0, at, address(labels))
         total = correct = 0.0

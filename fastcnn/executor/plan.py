@@ -16,8 +16,8 @@ import numpy as np
 
 from fastcnn.arguments import Array
 from fastcnn.geometry import ConvGeometry, PoolGeometry, pool_geometry
-from fastcnn.kernels import activations, direct, packing, pooling, program, steps
-from fastcnn.kernels.arrays import allocate, record
+from fastcnn.kernels import activations, arrays, direct, packing, pooling, program, steps
+from fastcnn.kernels.arrays import record
 from fastcnn.kernels.contraction import Plan
 from fastcnn.kernels.dense import dense_input_plan, dense_plan, dense_weight_plan
 from fastcnn.kernels.packing import Layout
@@ -72,6 +72,7 @@ class Slice:
             with ``slab``, else at once to where all gradients lie.
         turned: for each layer whose filters are turned, its number, the width of the turned
             blocks, and where they lie.
+        kept: arrays that steps name by their addresses.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Slice:
         self.loss: list[Array] = []
         self.backward: list[Array] = []
         self.turned: dict[tuple[int, int], int] = {}
+        self.kept: list[Array] = []
         self._do = self.forward
         # First, so that they lie alike in each slice.
         self.totals = self._room(_LINE // self.itemsize)
@@ -159,7 +161,7 @@ class Slice:
         )  # fmt: skip
 
     def _numbers(self, numbers: Array) -> Place:
-        self.plans.kept.append(numbers)
+        self.kept.append(numbers)
         return constant(numbers)
 
     def _parameter(self, layer: Layer, name: str) -> Place:
@@ -326,15 +328,13 @@ class Plans:
     def __init__(self, layers: Sequence[Layer], weights: Weights, needs_dx: bool) -> None:
         parameters = weights.parameters
         self.layers, self.dtype, self.needs_dx = layers, parameters.dtype, needs_dx
-        shape = layers[0].input_shape
-        assert shape is not None
-        self.input_shape = shape
+        self.input_shape = _input(layers[0])
         self._start = parameters.ctypes.data
         first = next((i for i, one in enumerate(layers) if one.parameters), len(layers))
         self.first = 0 if needs_dx else first
-        widest = max([1, *(n for one in layers for a in one.parameters.values() for n in a.shape)])
-        self.zeros = np.zeros(widest, self.dtype)
-        self.kept: list[Array] = []
+        channels = [s[-1] for one in layers for s in (_input(one), _output(one))]
+        self.zeros = arrays.allocate((max(channels),), self.dtype)
+        self.zeros[...] = 0
         self.turned_places: dict[tuple[int, int], int] = {}
         self.turned_size = 0
         self._made: dict[tuple[int, str, bool], Made] = {}
@@ -378,11 +378,12 @@ class Plans:
         cross-entropy and backward at once.
         """
         key = count, purpose, bytes_in
-        if key not in self._made:
+        made = self._made.get(key)  # another thread may forget it now
+        if made is None:
             if len(self._made) >= _PROGRAMS:
                 self._made.clear()
-            self._made[key] = self._make(*key)
-        return self._made[key]
+            made = self._made[key] = self._make(*key)
+        return made
 
     def _make(self, count: int, purpose: str, bytes_in: bool) -> Made:
         size = -(-count // _SLABS)
@@ -434,7 +435,7 @@ class Plans:
             first = program_of(*forward, 1)
             second = program_of(before + back[0], before + back[1], 2) if back[0] else None
         apart = np.concatenate(turns) if turns and slices > 1 else None
-        return Made(first, second, apart, slices, whole)
+        return Made(first, second, apart, slices, whole, rest)
 
     def _turn(self, i: int, width: int, at: int) -> list[Array]:
         """Steps that turn a layer's filters."""
@@ -484,12 +485,13 @@ class Made:
         turns: Array | None,
         slices: int,
         whole: Slice,
+        rest: Slice,
     ) -> None:
         self.forward, self.backward, self.turns, self.slices = forward, backward, turns, slices
         shared, workspace, size = forward.shared, whole.size, whole.itemsize
         self.totals = [(shared + i * workspace + whole.totals.at) // 8 for i in range(slices)]
         self.slabs = (shared + whole.slab.at) // size, workspace // size
-        self._dtype = whole.dtype
+        self._dtype, self._kept = whole.dtype, (whole.kept, rest.kept)
         self._spare: list[Scratch] = []
 
     def scratch(self) -> Scratch:
@@ -508,13 +510,18 @@ class Scratch:
     """Memory of a run: as bytes, as float64 numbers, and in the parameters' dtype."""
 
     def __init__(self, size: int, dtype: np.dtype[Any]) -> None:
-        self.memory = allocate((size,), np.uint8)
+        self.memory = arrays.allocate((size,), np.uint8)
         self.address = program.address(self.memory)
         self.numbers, self.parameters = self.memory.view(np.float64), self.memory.view(dtype)
 
 
 def _makes(layer: Layer) -> bool:
     return not isinstance(layer, Flatten)
+
+
+def _input(layer: Layer) -> tuple[int, ...]:
+    assert layer.input_shape is not None
+    return layer.input_shape
 
 
 def _output(layer: Layer) -> tuple[int, ...]:
