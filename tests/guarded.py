@@ -50,6 +50,8 @@ STRIDES = ((1, 1), (2, 1), (1, 1), (1, 2), (3, 2), (2, 3))
 PADDINGS = ("same", "valid", ((1, 2), (0, 3)), (0, 1))
 DILATIONS = ((1, 1), (1, 1), (2, 1), (1, 1), (1, 2))
 BATCHES = (1, 2, 3, 5, 6, 7, 13, 14, 15)
+NETS_SHARE = 3
+"""Of the nets one of so many; their kernels are those that the cases go over."""
 
 # Numba's environment for the instruction sets below that of a processor.
 _AVX2 = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""}
@@ -69,13 +71,20 @@ def guarded(shape: tuple[int, ...], dtype: Any, border: Border) -> Array:
     memory = mmap.mmap(-1, room + 2 * mmap.PAGESIZE)
     address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     for page in (address, address + mmap.PAGESIZE + room):
-        if _LIBC.mprotect(ctypes.c_void_p(page), ctypes.c_size_t(mmap.PAGESIZE), _NO_ACCESS):
-            raise OSError(ctypes.get_errno(), "mprotect failed")
+        forbid(page)
     offset = mmap.PAGESIZE + (0 if border == "first" else room - size)
     array: Array = np.ndarray(shape, dtype, memory, offset)  # keeps the memory alive
     if array.dtype.kind == "f":
         array[...] = np.nan
+    elif array.dtype == np.uint8:
+        array[...] = 255  # NaN to those who take it for floats
     return array
+
+
+def forbid(address: int) -> None:
+    """Whoever touches the page of memory at ``address`` from now on ends the process."""
+    if _LIBC.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(mmap.PAGESIZE), _NO_ACCESS):
+        raise OSError(ctypes.get_errno(), "mprotect failed")
 
 
 def guarded_copy(array: Array, border: Border) -> Array:
@@ -298,10 +307,13 @@ def main(
     """Run all kernels on arrays that lie against inaccessible memory."""
     dtypes = dtype or DTYPES
     if here:
+        from guarded_nets import run_nets  # which needs what is defined here
+
         count = run_here(matrix(dtypes, share))
+        several = run_nets(tuple(dtypes), NETS_SHARE * share)
         idle = [name for name, kernel in compiled().items() if not kernel.signatures]
         assert not idle, f"kernels that no case ran: {', '.join(idle)}"
-        print(f"{simd.registers().isa}: {count} cases without a fault")
+        print(f"{simd.registers().isa}: {count} cases and {several} nets without a fault")
         return
     for isa in instruction_sets() if every else list(instruction_sets())[:1]:
         print(run(isa, dtypes, share))

@@ -232,8 +232,9 @@ def test_inputs_of_every_form_are_taken() -> None:
     model, plain = model_of("lenet5"), model_of("lenet5", engine="numba")
     x, _ = data_of("lenet5", 7)
     shifted = np.frombuffer(b"\0" + x.tobytes(), np.float32, offset=1).reshape(x.shape)
-    forms = (np.asfortranarray(x), x[::-1][::-1], np.repeat(x, 2, axis=2)[:, :, ::2], shifted,
-             x.astype(">f4"), x.astype(np.float64), x.swapaxes(1, 2).copy().swapaxes(1, 2))  # fmt: skip
+    turned = x.swapaxes(1, 2).copy().swapaxes(1, 2)
+    wider = np.repeat(x, 2, axis=2)[:, :, ::2], x.astype(">f4"), x.astype(np.float64)
+    forms = np.asfortranarray(x), x[::-1][::-1], shifted, turned, *wider
     for given in forms:
         given.setflags(write=False)
         np.testing.assert_array_equal(model.predict(given), plain.predict(x))

@@ -57,6 +57,11 @@ class Case(NamedTuple):
     mode: str
 
     @property
+    def op(self) -> str:
+        """The operation."""
+        return self.problem.op
+
+    @property
     def name(self) -> str:
         """``op/label/dtype/mode``, by which ``fastcnn compare --case`` finds it."""
         return f"{self.problem.name}/{self.dtype}/{self.mode}"

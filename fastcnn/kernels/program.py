@@ -18,6 +18,7 @@ import numpy as np
 from numba.core import config
 
 from fastcnn.arguments import Array
+from fastcnn.kernels import arrays
 from fastcnn.kernels.calls import address_of, call
 from fastcnn.kernels.jit import device, kernel
 from fastcnn.kernels.threads import parallel_for
@@ -135,7 +136,7 @@ def run(
     targets: int = 0,
 ) -> None:
     """Run it on arrays and scratch given by their addresses."""
-    places = np.empty(BASES * made.items, np.int64)
+    places = arrays.allocate((BASES * made.items,), np.int64)
     parallel_for(
         _run_slices, made.items, made.work, made.steps, made.numbers, places, scratch,
         x, y, dy, dx, targets,
