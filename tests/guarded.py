@@ -310,7 +310,7 @@ def main(
         from guarded_nets import run_nets  # which needs what is defined here
 
         count = run_here(matrix(dtypes, share))
-        several = run_nets(tuple(dtypes), NETS_SHARE * share)
+        several = run_nets(tuple(dtypes), NETS_SHARE * min(share, 3))
         idle = [name for name, kernel in compiled().items() if not kernel.signatures]
         assert not idle, f"kernels that no case ran: {', '.join(idle)}"
         print(f"{simd.registers().isa}: {count} cases and {several} nets without a fault")

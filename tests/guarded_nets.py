@@ -80,21 +80,16 @@ def nets(share: int = 1) -> Iterator[tuple[tuple[int, ...], list[Layer]]]:
             ],
         )
         groups = 2 + k % 2
-        yield (
-            (*images, groups * c),
-            [
-                Flatten() if k % 5 == 4 else ReLU(),
-                *(
-                    [Dense(third)]
-                    if k % 5 == 4
-                    else [Conv2D(groups * other, (1, 2), groups=groups)]
-                ),
-                ReLU(),
-                *([] if k % 5 == 4 else [Conv2D(groups, (3, 2), (2, 3), "same", groups=groups)]),
-                Flatten(),
-                Dense(2, use_bias=False),
-            ],
-        )  # more input than output channels in a group
+        grouped = [  # more input than output channels in a group
+            ReLU(),
+            Conv2D(groups * other, (1, 2), groups=groups),
+            ReLU(),
+            Conv2D(groups, (3, 2), (2, 3), "same", groups=groups),
+            Flatten(),
+            Dense(2, use_bias=False),
+        ]
+        yield (*images, groups * c), grouped
+        yield (2, 1 + k % 3, c), [BatchNorm(), Flatten(), Dense(third), ReLU(), Dense(other)]
 
 
 def run_nets(dtypes: tuple[str, ...], share: int = 1) -> int:
