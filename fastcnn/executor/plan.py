@@ -92,6 +92,7 @@ class Slice:
         self.backward: list[Array] = []
         self.turned: dict[tuple[int, int], int] = {}
         self._do = self.forward
+        self._laid_out: dict[tuple[Place, Layout], Place] = {}
         # First, so that they lie alike in each slice.
         self.totals = self._room(_LINE // self.itemsize)
         if training and slab:
@@ -112,7 +113,7 @@ class Slice:
         for layer, to in zip(layers, outputs, strict=True):
             x = at
             if to is not None:
-                x = self._forward(layer, at, to)
+                self._forward(layer, at, to)
                 at = to
             saved.append((x, at))
         if not training:
@@ -176,8 +177,8 @@ class Slice:
 
     # --- forward ----------------------------------------------------------------------------------
 
-    def _forward(self, layer: Layer, x: Place, y: Place) -> Place:
-        """Steps of one layer; where its input lies for the way back."""
+    def _forward(self, layer: Layer, x: Place, y: Place) -> None:
+        """Steps of one layer."""
         if isinstance(layer, CONVOLUTIONS):
             g = self.plans.convolution(layer, self.n)
             to, plan = direct.forward_plan(g, self.itemsize)
@@ -198,13 +199,17 @@ class Slice:
             numbers = record(g_pool)
             samples = self._f, self._f, numbers
             self._step(program.THREE, function, samples, items, x, y, self._numbers(numbers))
-        return x
 
     def _lay_out(self, x: Place, to: Layout, shape: tuple[int, ...]) -> Place:
+        """Where the images at ``x`` lie under a layout: as they are, or copied."""
         if not to.copied:
             return x
         n, h, w, c = shape
+        if (x, to) in self._laid_out:
+            return self._laid_out[x, to]
         place = self._room(n * to.height * to.width * to.pitch)
+        if self._do is self.forward:  # these stay; gradients give way to others
+            self._laid_out[x, to] = place
         numbers = record(to)
         self._step(
             program.LAY_OUT, packing.lay_out_rows, (self._f, self._f, 0, 0, 0, numbers),
@@ -246,7 +251,8 @@ class Slice:
         if isinstance(layer, CONVOLUTIONS):
             g = self.plans.convolution(layer, self.n)
             self._sum_bias(layer, self.n * g.oh * g.ow, g.oc, dy)
-            plan = direct.filter_sum_plan(g, self.itemsize)
+            layout, plan = direct.filter_sum_plan(g, self.itemsize)
+            x = self._lay_out(x, layout, g.input_shape)
             w = self._gradient(layer, "w")
             self._contract(plan, x, dy, constant(self.plans.zeros), w)
             if needs_dx:

@@ -103,12 +103,9 @@ def _work(g: PoolGeometry) -> int:
 
 
 def _sides(g: PoolGeometry, itemsize: int) -> tuple[int, int]:
-    """Vectors and lanes of a tile: up to four vectors, no wider than the channels need."""
+    """Vectors and lanes of a tile: two kinds, so that few kernels are compiled."""
     lanes = registers().vector_bytes // itemsize
-    while lanes > 2 and g.c <= lanes // 2:
-        lanes //= 2
-    vectors = 4 if g.c > 2 * lanes else 2 if g.c > lanes else 1
-    return vectors, lanes
+    return 4 if g.c > 2 * lanes else 1, lanes
 
 
 @device

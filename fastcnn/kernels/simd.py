@@ -198,6 +198,31 @@ class _Emitter:
             self.masked_load(data, self.offset(start, v), self.mask(columns, v)) for v in vectors
         ]
 
+    def all_inside(self, count: int, columns: Any, low: Any, high: Any) -> Any:
+        """Whether ``range(count)`` lies in low to high, and the columns fill the tile."""
+        full = self.builder.icmp_signed("==", columns, _WORD(self.tile.vectors * self.tile.lanes))
+        from_first = self.builder.icmp_signed("<=", low, _WORD(0))
+        to_last = self.builder.icmp_signed(">=", high, _WORD(count))
+        return self.builder.and_(full, self.builder.and_(from_first, to_last))
+
+    def columns_of(self, place: int, columns: Any, low: Any, high: Any) -> Any:
+        """``columns`` where ``place`` lies from ``low`` to before ``high``, else 0."""
+        above = self.builder.icmp_signed("<=", low, _WORD(place))
+        below = self.builder.icmp_signed(">", high, _WORD(place))
+        return self.builder.select(self.builder.and_(above, below), columns, _WORD(0))
+
+    def either(self, condition: Any, value_of: Callable[[bool], Any]) -> Any:
+        """``value_of(True)`` where the condition holds, else ``value_of(False)``."""
+        results = []
+        with self.builder.if_else(condition) as branches:
+            for branch, holds in zip(branches, (True, False), strict=True):
+                with branch:
+                    results.append((value_of(holds), self.builder.block))
+        merged = self.builder.phi(results[0][0].type)
+        for value, block in results:
+            merged.add_incoming(value, block)
+        return merged
+
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         if registers().isa == "sse2" or registers().isa == "baseline":
             # Without the instruction llvm.fma calls a function for each lane.
@@ -416,54 +441,75 @@ def _rank1(
     return emit.pack(sums)
 
 
-def _plain_products(tile: Any, x: Any, offsets: Any, i: int, w: Any, j: int, columns: int) -> Any:
+def _plain_products(
+    tile: Any, x: Any, offsets: Any, i: int, w: Any, j: int, columns: int, low: int, high: int
+) -> Any:
     row = w[j : j + columns]
-    for m, offset in enumerate(offsets):
-        tile[m, :columns] += x[offset + i : offset + i + columns] * row
+    for m in range(max(low, 0), min(high, len(tile))):
+        first = offsets[m] + i
+        tile[m, :columns] += x[first : first + columns] * row
     return tile
 
 
 @_python(_plain_products)
 def products(
-    typing_context: Any, tile: Any, x: Any, offsets: Any, i: Any, w: Any, j: Any, columns: Any
+    typing_context: Any,
+    tile: Any,
+    x: Any,
+    offsets: Any,
+    i: Any,
+    w: Any,
+    j: Any,
+    columns: Any,
+    low: Any,
+    high: Any,
 ) -> Any:
     """``tile[m, :columns] += x[offsets[m] + i : …] * w[j : …]``, number by number.
 
-    The step of depthwise convolution: each column has its own input.
+    For rows m from ``low`` to before ``high``; of others nothing is read. The step of depthwise
+    convolution: each column has its own input.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         emit = _Emitter(context, builder, tile)
-        struct, x_value, rows, i, w_value, j, columns = arguments
+        struct, x_value, rows, i, w_value, j, columns, low, high = arguments
         x_data = builder.gep(emit.data(x, x_value), [i])
         w_data = emit.data(w, w_value)
-        full = builder.icmp_signed("==", columns, _WORD(tile.vectors * tile.lanes))
-        results = []
-        with builder.if_else(full) as (whole, partial):
-            for branch, count in ((whole, None), (partial, columns)):
-                with branch:
-                    row = emit.row(w_data, j, count)
-                    sums = emit.unpack(struct)
-                    for m, offset in enumerate(emit.row_offsets(rows)):
-                        values = emit.row(x_data, offset, count)
-                        for v in range(tile.vectors):
-                            at = m * tile.vectors + v
-                            sums[at] = emit.fma(values[v], row[v], sums[at])
-                    results.append((emit.pack(sums), builder.block))
-        merged = builder.phi(results[0][0].type)
-        for value, block in results:
-            merged.add_incoming(value, block)
-        return merged
 
-    return tile(tile, x, offsets, types.int64, w, types.int64, types.int64), generate
+        def sums_of(every: bool) -> Any:
+            row = emit.row(w_data, j, None if every else columns)
+            sums = emit.unpack(struct)
+            for m, offset in enumerate(emit.row_offsets(rows)):
+                count = None if every else emit.columns_of(m, columns, low, high)
+                values = emit.row(x_data, offset, count)
+                for v in range(tile.vectors):
+                    at = m * tile.vectors + v
+                    sums[at] = emit.fma(values[v], row[v], sums[at])
+            return emit.pack(sums)
+
+        return emit.either(emit.all_inside(tile.rows, columns, low, high), sums_of)
+
+    integer = types.int64
+    arrays = tile, x, offsets, integer, w, integer, integer, integer, integer
+    return tile(*arrays), generate
 
 
 def _plain_row_products(
-    taps: int, tile: Any, x: Any, i: int, pixel: int, w: Any, j: int, tap: int, columns: int
+    taps: int,
+    tile: Any,
+    x: Any,
+    i: int,
+    pixel: int,
+    w: Any,
+    j: int,
+    tap: int,
+    columns: int,
+    low: int,
+    high: int,
 ) -> Any:
     for k in range(taps):
         row = w[j + k * tap : j + k * tap + columns]
-        for m in range(len(tile)):
+        for m in range(max(low - k, 0), min(high - k, len(tile))):
             first = i + (m + k) * pixel
             tile[m, :columns] += x[first : first + columns] * row
     return tile
@@ -481,35 +527,45 @@ def row_products(
     j: Any,
     tap: Any,
     columns: Any,
+    low: Any,
+    high: Any,
 ) -> Any:
     """:func:`products` for all taps of a row of a filter at once, where rows are pixels in a row.
 
     ``tile[m] += x[i + (m + k) * pixel : …] * w[j + k * tap : …]`` for k below ``taps``: a pixel is
-    loaded once, and serves every tap that meets it. Sums grow in the order of the taps.
+    loaded once, and serves every tap that meets it. Sums grow in the order of the taps. Pixels
+    m + k are those from ``low`` to before ``high``; of others nothing is read.
     """
     count = taps.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         emit = _Emitter(context, builder, tile)
-        _, struct, x_value, i, pixel, w_value, j, tap, columns = arguments
+        _, struct, x_value, i, pixel, w_value, j, tap, columns, low, high = arguments
         x_data, w_data = emit.data(x, x_value), emit.data(w, w_value)
-        rows = []
-        for _ in range(count):
-            rows.append(emit.row(w_data, j, columns))
-            j = emit.add(j, tap)
-        sums = emit.unpack(struct)
-        for p in range(tile.rows + count - 1):
-            values = emit.row(x_data, i, columns)
-            i = emit.add(i, pixel)
-            for k in range(count):
-                if 0 <= p - k < tile.rows:
-                    for v in range(tile.vectors):
-                        at = (p - k) * tile.vectors + v
-                        sums[at] = emit.fma(values[v], rows[k][v], sums[at])
-        return emit.pack(sums)
+        pixels = tile.rows + count - 1
+
+        def sums_of(every: bool) -> Any:
+            at_w, at_x = j, i
+            rows = []
+            for _ in range(count):
+                rows.append(emit.row(w_data, at_w, None if every else columns))
+                at_w = emit.add(at_w, tap)
+            sums = emit.unpack(struct)
+            for p in range(pixels):
+                wanted = None if every else emit.columns_of(p, columns, low, high)
+                values = emit.row(x_data, at_x, wanted)
+                at_x = emit.add(at_x, pixel)
+                for k in range(count):
+                    if 0 <= p - k < tile.rows:
+                        for v in range(tile.vectors):
+                            at = (p - k) * tile.vectors + v
+                            sums[at] = emit.fma(values[v], rows[k][v], sums[at])
+            return emit.pack(sums)
+
+        return emit.either(emit.all_inside(pixels, columns, low, high), sums_of)
 
     integer = types.int64
-    arrays = taps, tile, x, integer, integer, w, integer, integer, integer
+    arrays = taps, tile, x, integer, integer, w, *[integer] * 5
     return tile(*arrays), generate
 
 
@@ -701,6 +757,47 @@ def tile_store(
         return context.get_dummy_value()
 
     return types.void(tile, array, offsets, types.int64, types.int64), generate
+
+
+def _plain_store_rows(
+    tile: Any, array: Any, start: int, step: int, columns: int, count: int
+) -> None:
+    for m in range(min(count, len(tile))):
+        array[start + m * step : start + m * step + columns] = tile[m, :columns]
+
+
+@_python(_plain_store_rows)
+def tile_store_rows(
+    typing_context: Any, tile: Any, array: Any, start: Any, step: Any, columns: Any, count: Any
+) -> Any:
+    """Write ``columns`` numbers of rows m below ``count`` to ``array[start + m * step]``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, tile)
+        struct, array_value, start, step, columns, count = arguments
+        data, vectors = emit.data(array, array_value), emit.unpack(struct)
+
+        def store(every: bool) -> None:
+            place = start
+            for m in range(tile.rows):
+                wanted = emit.columns_of(m, columns, _WORD(0), count)
+                for v in range(tile.vectors):
+                    value, at = vectors[m * tile.vectors + v], emit.offset(place, v)
+                    if every:
+                        emit.store(value, data, at)
+                    else:
+                        emit.masked_store(value, data, at, emit.mask(wanted, v))
+                place = emit.add(place, step)
+
+        whole = emit.all_inside(tile.rows, columns, _WORD(0), count)
+        with builder.if_else(whole) as branches:
+            for branch, every in zip(branches, (True, False), strict=True):
+                with branch:
+                    store(every)
+        return context.get_dummy_value()
+
+    integer = types.int64
+    return types.void(tile, array, integer, integer, integer, integer), generate
 
 
 def _plain_copy(target: Any, i: int, source: Any, j: int, count: int) -> None:
