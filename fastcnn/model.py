@@ -715,11 +715,18 @@ class Sequential:
             self.build(images.shape[1:])
         loss = self._loss()
         parts = [
-            loss.predictions(self._forward_batch(images[i : i + size]), self.engine)
-            for i in range(0, max(len(images), 1), size)
+            self._predicted(images[i : i + size], loss) for i in range(0, max(len(images), 1), size)
         ]
         predicted: Array = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return predicted
+
+    def _predicted(self, images: Array, loss: Loss) -> Array:
+        executor = self._executor(self._trunk(loss)) if type(loss) is CrossEntropy else None
+        if executor is not None:
+            found = executor.probabilities(self._taken(images, executor))
+            if found is not None:
+                return found
+        return loss.predictions(self._forward_batch(images, loss), self.engine)
 
     def predict_classes(self, x: ArrayLike, batch_size: int = 256) -> Array:
         """The most probable class of each sample, (N,) int64; arguments as for :meth:`predict`.

@@ -23,6 +23,7 @@ from fastcnn.kernels.steps import sum_slabs
 from fastcnn.kernels.threads import parallel_for
 from fastcnn.layers import Dense, Dropout, Flatten, Layer, ReLU
 from fastcnn.losses import CrossEntropy, Loss
+from fastcnn.ops import softmax
 from fastcnn.weights import Weights
 
 # Of one sample: a layer of more work has enough for all threads in any batch.
@@ -83,7 +84,22 @@ class Executor:
 
         That is where padding by zeros meets parameters that are not finite.
         """
-        for part in self._parts:
+        return self._through(self._parts, x)
+
+    def probabilities(self, x: Array) -> Array | None:
+        """The softmax of :meth:`forward`, on its way where the last layers make a run."""
+        last = self._parts[-1]
+        if not isinstance(last, _Run):
+            y = self.forward(x)
+            return None if y is None else softmax(y)
+        before = self._through(self._parts[:-1], x)
+        if before is None:
+            return None
+        found = last.forward(before, None, "softmax")
+        return None if found is None else found[0]
+
+    def _through(self, parts: list[_Run | _Alone], x: Array) -> Array | None:
+        for part in parts:
             found = part.forward(x, None)
             if found is None:
                 return None
@@ -187,13 +203,16 @@ class _Run:
     def explain(self) -> str:
         return f"compiled together: {', '.join(map(repr, self._plans.layers))}"
 
-    def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Any] | None:
+    def forward(
+        self, x: Array, rng: np.random.Generator | None, purpose: str = "predict"
+    ) -> tuple[Array, Any] | None:
         if self.padded and not all_finite(self._plans.parameters):
             return None
         y = allocate((len(x), *self._output), self._dtype)
         if not len(x):
             return y, None
-        made = self._plans.made(len(x), "predict" if rng is None else "train", x.dtype == np.uint8)
+        purpose = purpose if rng is None else "train"
+        made = self._plans.made(len(x), purpose, x.dtype == np.uint8)
         scratch = made.scratch()
         run(made.forward, scratch.address, address(x), address(y))
         if rng is None:

@@ -65,8 +65,8 @@ class Slice:
     """Steps for ``n`` samples.
 
     Attributes:
-        forward, loss, backward: the steps. The last layer's output is at OUTPUT, with ``ends`` in
-            the workspace, where ``loss`` takes it from.
+        forward, loss, backward: the steps. The last layer's output is at OUTPUT, with ``softmax``
+            its softmax; with ``ends`` in the workspace, where ``loss`` takes it from.
         size: bytes of the workspace.
         totals, slab: where the loss goes, and the gradient of all parameters: in the workspace
             with ``slab``, else at once to where all gradients lie.
@@ -81,6 +81,7 @@ class Slice:
         *,
         training: bool,
         ends: bool,
+        softmax: bool,
         slab: bool,
         batch: int,
         bytes_in: bool,
@@ -107,7 +108,7 @@ class Slice:
             bytes_like = np.zeros(1, np.uint8)
             self._step(program.TWO, steps.scale_bytes, (bytes_like, self._f), count, given, at)
         outputs = [self._room(n * prod(_output(one))) if _makes(one) else None for one in layers]
-        if not ends:
+        if not ends and not softmax:
             outputs = _with_last(outputs, Place(program.OUTPUT, 0))
         saved = []
         for layer, to in zip(layers, outputs, strict=True):
@@ -116,6 +117,8 @@ class Slice:
                 self._forward(layer, at, to)
                 at = to
             saved.append((x, at))
+        if softmax:
+            self._softmax(at)
         if not training:
             return
         dy = Place(program.DY, 0)
@@ -216,6 +219,13 @@ class Slice:
             n * to.height, x, place, number(h), number(w), number(c), self._numbers(numbers),
         )  # fmt: skip
         return place
+
+    def _softmax(self, x: Place) -> None:
+        (classes,) = _output(self.plans.layers[-1])
+        numbers = record(steps.Rows(self.n, classes, self.batch))
+        samples, y = (self._f, self._f, numbers), Place(program.OUTPUT, 0)
+        last = self._numbers(numbers)
+        self._step(program.THREE, steps.softmax_rows, samples, self.n, x, y, last)
 
     # --- loss -------------------------------------------------------------------------------------
 
@@ -380,8 +390,8 @@ class Plans:
     def made(self, count: int, purpose: str, bytes_in: bool) -> Made:
         """The programs for a batch of so many samples.
 
-        ``purpose`` is "predict"; "train", forward and backward apart; or "step": forward, softmax
-        cross-entropy and backward at once.
+        ``purpose`` is "predict"; "softmax", the same with softmax at the end; "train", forward and
+        backward apart; or "step": forward, softmax cross-entropy and backward at once.
         """
         key = count, purpose, bytes_in
         if key not in self._made:
@@ -393,13 +403,15 @@ class Plans:
     def _make(self, count: int, purpose: str, bytes_in: bool) -> Made:
         size = -(-count // _SLABS)
 
+        training = purpose in ("train", "step")
+
         def of(n: int) -> Slice:
             return Slice(
-                self, n, training=purpose != "predict", ends=purpose == "step", slab=size < count,
-                batch=count, bytes_in=bytes_in,
+                self, n, training=training, ends=purpose == "step", softmax=purpose == "softmax",
+                slab=size < count, batch=count, bytes_in=bytes_in,
             )  # fmt: skip
 
-        if purpose == "predict":
+        if not training:
             size = max(1, min(size, _WORKSPACE // of(1).size))
         slices = -(-count // size)
         whole, rest = of(size), of(count - (slices - 1) * size)
@@ -418,7 +430,7 @@ class Plans:
                 b,
                 size=size,
                 slices=slices,
-                items=min(slices, _ITEMS) if purpose == "predict" else slices,
+                items=slices if training else min(slices, _ITEMS),
                 shared=self.turned_size if turns else 0,
                 workspace=whole.size,
                 per_sample={
