@@ -43,6 +43,7 @@ from fastcnn.layers import Layer, Shape, checked_layers, infer_stack, layer_from
 from fastcnn.losses import BinaryCrossEntropy, CrossEntropy, Loss, loss_from_dict, loss_named
 from fastcnn.optimizers import SGD, Optimizer, optimizer_from_dict, optimizer_named
 from fastcnn.scalars import below_one, count, truth
+from fastcnn.settings import get_math
 from fastcnn.weights import Weights
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ class Sequential:
         self.stop_training = False
         self.progress: Progress | None = None
         self._own_sgd = SGD(0.005)
-        self._executors: dict[int, Executor | None] = {}
+        self._executors: dict[tuple[int, str], Executor | None] = {}
         if input_shape is not None:
             self.build(input_shape)
 
@@ -333,11 +334,12 @@ class Sequential:
         """What runs these layers as compiled programs, where they may be run so."""
         if whole_nets_refused(self.engine) is not None:
             return None
-        if len(trunk) not in self._executors:
+        key = len(trunk), get_math()
+        if key not in self._executors:
             from fastcnn.executor import Executor, compiles
 
-            self._executors[len(trunk)] = Executor(trunk, self._weights) if compiles() else None
-        return self._executors[len(trunk)]
+            self._executors[key] = Executor(trunk, self._weights) if compiles() else None
+        return self._executors[key]
 
     def _taken(self, images: Array, executor: Executor) -> Array:
         """Samples as the executor takes them."""

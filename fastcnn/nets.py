@@ -53,14 +53,15 @@ def lenet5(classes: int = 10) -> list[Layer]:
 
 
 def small(classes: int = 10) -> list[Layer]:
-    """Two convolutions of 32 and 64 filters 3×3, max-pooling, 128 units."""
+    """Two convolutions of 16 and 32 filters 3×3, each with max-pooling, then 64 units."""
     he = "he_normal"
     return [
+        Conv2D(16, 3, activation="relu", kernel_initializer=he),
+        MaxPool2D(2),
         Conv2D(32, 3, activation="relu", kernel_initializer=he),
-        Conv2D(64, 3, activation="relu", kernel_initializer=he),
         MaxPool2D(2),
         Flatten(),
-        Dense(128, activation="relu", kernel_initializer=he),
+        Dense(64, activation="relu", kernel_initializer=he),
         Dense(classes),
     ]
 

@@ -33,7 +33,7 @@ from fastcnn.augmentation import blend_numpy, cut_out_numpy
 from fastcnn.comparison.bounds import bounds
 from fastcnn.comparison.check import EXACT_MODES, REFERENCE, call
 from fastcnn.comparison.data import make_arrays
-from fastcnn.comparison.problems import ARTICLE_NET, DTYPES, Case, Problem, cases
+from fastcnn.comparison.problems import ARTICLE_NET, DTYPES, WINOGRAD, Case, Problem, cases
 from fastcnn.engines import replaced
 from fastcnn.geometry import conv_geometry, pool_geometry
 from fastcnn.kernels import arrays as seam
@@ -96,7 +96,7 @@ def matrix(dtypes: Sequence[str] = DTYPES, share: int = 1) -> Iterator[Case]:
     """The cases, or one of ``share`` for each operation: the project's own, then remainders."""
     ours = dict.fromkeys(case.problem for case in cases() if case.problem.op != ARTICLE_NET)
     by_op: dict[str, list[Problem]] = {}
-    for problem in (*ours, *_layers(), *_poolings(), *_dense(), *_elements()):
+    for problem in (*ours, *_layers(), *_winograds(), *_poolings(), *_dense(), *_elements()):
         by_op.setdefault(problem.op, []).append(problem)
     for problems in by_op.values():
         for problem in islice(problems, 0, None, share):
@@ -128,6 +128,30 @@ def _layers() -> Iterator[Problem]:
         x, w = (2, 3, 4 + k, 512), (1 + k, 2, 512, oc)
         parameters = {"stride": (1, 1 + k), "dilation": (1, 1), "padding": PADDINGS[k]}
         yield from _layer(f"512-to-{oc}", x, w, parameters)
+
+
+def _winograds() -> Iterator[Problem]:
+    """Squares whole and cut off, with each number of channels."""
+    for k, (ic, width) in enumerate(product(CHANNELS, (1, 2, 3, 4, 5, 6, 9, 17))):
+        oc, side = CHANNELS[5 * k % len(CHANNELS)], 5 if k % 9 == 4 else 3
+        x, w = (1 + k % 3, 1 + k // 3 % 9, width, ic), (side, side, ic, oc)
+        for problem in _layer(
+            f"{ic}-on-{width}", x, w, {"padding": PADDINGS[k % 3], "dilation": (1, 1)}
+        ):
+            g, arrays, op = problem.geometry, problem.arrays, problem.op
+            parameters = {k: v for k, v in problem.parameters.items() if k != "dilation"}
+            if op == "conv2d":
+                made = [(op, {}, arrays)]
+            else:
+                shape, size = {"x_shape": x}, {"kernel_size": w[:2]}
+                to_input = {name: arrays[name] for name in ("dy", "w")}
+                to_filters = {name: arrays[name] for name in ("dy", "x")}
+                made = [("conv2d_input_gradient", shape, to_input)]
+                made += [("conv2d_filter_gradient", size, to_filters)]
+            for name, more, given in made:
+                yield Problem(
+                    name + WINOGRAD, problem.label, given, parameters | more, g, ("float",)
+                )
 
 
 def _layer(

@@ -69,7 +69,7 @@ def compare(
         if progress:
             progress(done, len(chosen), one.name)
         reference = reference_of(one, seed)
-        results += [check(reference, engine) for engine in names]
+        results += [check(reference, engine) for engine in names if one.problem.runs_on(engine)]
     if progress:
         progress(len(chosen), len(chosen), "")
     return Report(tuple(results), seed, quick, perf_counter() - start)

@@ -13,11 +13,12 @@ for Python loops.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 from fastcnn.geometry import ConvGeometry, PoolGeometry, conv_geometry, pads, pool_geometry
+from fastcnn.policy import squares
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -25,12 +26,15 @@ CHANNELS = (1, 3, 6, 8, 10, 16, 17, 31, 33)
 WIDTHS = tuple(range(5, 18))
 DTYPES = ("float32", "float64")
 ARTICLE_NET = "article_net"
+WINOGRAD = "_winograd"
+"""What follows a function's name where it is asked for Winograd's filtering."""
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
     """One call of one public function, all but the numbers in its arrays.
 
+    ``op`` is the function's name, followed by "_winograd" where that algorithm is asked for.
     ``arrays`` gives the shape of each array argument, ``parameters`` the keyword arguments;
     ``modes`` the data it is run on; ``quick`` whether a quick comparison includes it.
     """
@@ -47,6 +51,15 @@ class Problem:
     def name(self) -> str:
         """``op/label``."""
         return f"{self.op}/{self.label}"
+
+    @property
+    def function(self) -> str:
+        """The public function's name: ``op``, without the algorithm that may follow it."""
+        return self.op.removesuffix(WINOGRAD)
+
+    def runs_on(self, engine: str) -> bool:
+        """Whether the engine has the algorithm that this problem is about."""
+        return engine in ("naive", "numba") or not self.op.endswith(WINOGRAD)
 
 
 class Case(NamedTuple):
@@ -153,6 +166,20 @@ def _convolutions() -> Iterator[_Conv]:
     yield _Conv("batch-0", (0, 6, 5, 3), (2, 3, 3, 8), quick=True)
 
 
+def _winograds() -> Iterator[_Conv]:
+    """Layers for Winograd's filtering: squares of 4×4 and 2×2, whole and cut off."""
+    yield _Conv("whole-squares", (1, 10, 14, 16), (3, 3, 16, 32), quick=True)
+    yield _Conv("edges", (2, 7, 13, 5), (3, 3, 5, 37), {"padding": 1}, relu=True)
+    yield _Conv("padding-four-sides", (2, 6, 9, 33), (3, 3, 33, 17), {"padding": ((0, 4), (3, 1))})
+    yield _Conv(
+        "small-squares", (3, 5, 2, 17), (3, 3, 17, 8), {"padding": ((1, 2), (2, 0))}, quick=True
+    )
+    yield _Conv("one-row", (1, 1, 17, 3), (3, 3, 3, 6), {"padding": (1, 0)}, bias=False)
+    yield _Conv("many-filters", (1, 5, 6, 131), (3, 3, 131, 130), {"padding": 1})
+    yield _Conv("five-by-five", (2, 7, 6, 8), (5, 5, 8, 10), {"padding": ((2, 1), (0, 3))})
+    yield _Conv("batch-0", (0, 6, 5, 3), (3, 3, 3, 8))
+
+
 def _poolings() -> Iterator[_Pool]:
     """The windows, for the maximum, the minimum and the mean, forward and backward."""
     yield _Pool("article-2x2", (1, 26, 26, 8), {"size": 2}, quick=True)
@@ -242,6 +269,18 @@ def _conv_problems(c: _Conv) -> Iterator[Problem]:
         g,
         quick=c.quick,
     )
+
+
+def _winograd_problems(c: _Conv) -> Iterator[Problem]:
+    """With small squares of 3×3 filters nothing is divided by more than 4: exact on integers."""
+    for problem in _conv_problems(c):
+        op, g = problem.op, problem.geometry
+        if op in ("conv2d", "conv2d_input_gradient", "conv2d_filter_gradient"):
+            assert isinstance(g, ConvGeometry)
+            cut = squares(g.turned if op == "conv2d_input_gradient" else g)
+            exact = cut.side == 2 and g.kh == 3 and g.n > 0
+            modes = ("exact", "float") if exact else ("float",)
+            yield replace(problem, op=op + WINOGRAD, modes=modes)
 
 
 def _pool_problems(p: _Pool) -> Iterator[Problem]:
@@ -359,6 +398,8 @@ def problems() -> tuple[Problem, ...]:
     made: list[Problem] = []
     for layer in _convolutions():
         made += _conv_problems(layer)
+    for layer in _winograds():
+        made += _winograd_problems(layer)
     for window in _poolings():
         made += _pool_problems(window)
     for sides in _DENSE:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastcnn.arguments import Array
+from fastcnn.engines import implementation
 from fastcnn.executor.plan import CONVOLUTIONS, POOLS, Made, Plans, Scratch
 from fastcnn.kernels.arrays import allocate
 from fastcnn.kernels.packing import all_finite
@@ -26,18 +27,26 @@ from fastcnn.losses import CrossEntropy, Loss
 from fastcnn.ops import softmax
 from fastcnn.weights import Weights
 
-# Of one sample: a layer of more work has enough for all threads in any batch.
-_HEAVY = 4_000_000
+# Operations for one sample. A layer of more has enough for all threads in any batch; one of fewer
+# gains less from a better algorithm than it would lose by standing alone.
+_HEAVY, _LIGHT = 4_000_000, 1_000_000
 # Weights that are better passed over once for the batch than once for each slice.
 _LARGE = 384 * 1024
 _NONE = np.zeros(0, np.uint8)
 
 
-def stands_alone(layer: Layer) -> str | None:
+def stands_alone(layer: Layer, dtype: np.dtype[Any]) -> str | None:
     """Why programs leave this built layer out; None for one that they take."""
     if type(layer) not in (*CONVOLUTIONS, Dense, Flatten, ReLU, *POOLS):
         return "an operation of its own over the whole batch"
     assert layer.input_shape is not None
+    if isinstance(layer, CONVOLUTIONS) and layer.flops(layer.input_shape) > _LIGHT:
+        g = layer.geometry(layer.input_shape)
+        chosen = implementation("conv2d", g, dtype, layer.algorithm)
+        if chosen.name != "numba.direct":
+            return f"{chosen.name} is better for it, or was asked for"
+    if getattr(layer, "algorithm", "auto") not in ("auto", "direct"):
+        return "its algorithm was asked for"
     if layer.flops(layer.input_shape) > _HEAVY:
         return "its work is worth all threads"
     if any(array.nbytes > _LARGE for array in layer.parameters.values()):
@@ -49,13 +58,13 @@ class Executor:
     """Runs built layers; their parameters and gradients are parts of ``weights``."""
 
     def __init__(self, layers: Sequence[Layer], weights: Weights) -> None:
-        self._weights, self._layers = weights, layers
+        self._weights, self._dtype = weights, weights.parameters.dtype
         first = next((i for i, one in enumerate(layers) if one.parameters), len(layers))
         self._parts: list[_Run | _Alone] = []
         i = 0
         while i < len(layers):
             j = i
-            while j < len(layers) and stands_alone(layers[j]) is None:
+            while j < len(layers) and stands_alone(layers[j], self._dtype) is None:
                 j += 1
             row = layers[i:j]
             if any(not isinstance(one, Flatten) for one in row):
@@ -63,7 +72,9 @@ class Executor:
                 i = j
             else:
                 for k in range(i, max(j, i + 1)):
-                    self._parts.append(_Alone(layers[k], weights.gradients[k], k > first))
+                    self._parts.append(
+                        _Alone(layers[k], weights.gradients[k], self._dtype, k > first)
+                    )
                 i = max(j, i + 1)
         trained = [i for i, part in enumerate(self._parts) if part.trained]
         self._first = trained[0] if trained else len(self._parts)
@@ -168,12 +179,15 @@ class _Alone:
 
     padded = False
 
-    def __init__(self, layer: Layer, gradients: dict[str, Array], needs_dx: bool) -> None:
+    def __init__(
+        self, layer: Layer, gradients: dict[str, Array], dtype: np.dtype[Any], needs_dx: bool
+    ) -> None:
         self._layer, self._gradients, self._needs_dx = layer, gradients, needs_dx
+        self._reason = stands_alone(layer, dtype) or "nothing to compile"
         self.trained = bool(layer.parameters)
 
     def explain(self) -> str:
-        return f"alone: {self._layer!r}, {stands_alone(self._layer) or 'nothing to compile'}"
+        return f"alone: {self._layer!r}, {self._reason}"
 
     def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Any] | None:
         return self._layer.forward(x, rng is not None, rng, None)

@@ -108,7 +108,7 @@ def _cached(function: Callable[..., Any], flags: dict[str, Any]) -> Any:
 def source_stamp() -> str:
     """Hash of all that compiled code depends on: the kernels' sources and the geometry's."""
     digest = hashlib.sha256()
-    others = [_PACKAGE / "geometry.py", _PACKAGE / "version.py"]
+    others = [_PACKAGE / f"{name}.py" for name in ("geometry", "minimal_filtering", "version")]
     for path in [*sorted((_PACKAGE / "kernels").glob("*.py")), *others]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()

@@ -21,7 +21,8 @@ shape (rows, vectors * lanes), and kernels run in a debugger. There multiply and
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -30,6 +31,8 @@ from llvmlite import binding, ir
 from numba.core import cgutils, config, types
 from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
+
+from fastcnn.minimal_filtering import Matrix, filtering
 
 _WORD = ir.IntType(64)
 
@@ -158,6 +161,10 @@ class _Emitter:
         first = self.builder.insert_element(undefined, number, ir.IntType(32)(0))
         places = ir.Constant(ir.VectorType(ir.IntType(32), self.tile.lanes), None)
         return self.builder.shuffle_vector(first, undefined, places)
+
+    def constant(self, number: Fraction) -> Any:
+        element = self.vector.element
+        return ir.Constant(self.vector, [element(float(number))] * self.tile.lanes)
 
     def mask(self, count: Any, vector: int) -> Any:
         """Which lanes of the tile's ``vector`` lie among its first ``count`` columns."""
@@ -892,6 +899,222 @@ def zero_run(typing_context: Any, target: Any, i: Any, count: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(target, types.int64, types.int64), generate
+
+
+def _plain_rows(rows: int, vectors: int, lanes: int, array: Any, offsets: Any, start: int) -> Any:
+    places = offsets[:, None] + start + np.arange(vectors * lanes)
+    return array[places]
+
+
+@_python(_plain_rows)
+def tile_from_rows(
+    typing_context: Any, rows: Any, vectors: Any, lanes: Any, array: Any, offsets: Any, start: Any
+) -> Any:
+    """The tile whose row m is at ``array[offsets[m] + start]``, as :func:`tile_store` wrote it."""
+    tile = _tile_of(rows, vectors, lanes, array)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, tile)
+        _, _, _, array_value, offsets, start = arguments
+        data, loaded = emit.data(array, array_value), []
+        for offset in emit.row_offsets(offsets):
+            loaded += emit.row(data, emit.add(offset, start), None)
+        return emit.pack(loaded)
+
+    return tile(rows, vectors, lanes, array, offsets, types.int64), generate
+
+
+def _plain_doubt(doubt: Any, tile: Any) -> Any:
+    with np.errstate(invalid="ignore"):
+        return doubt + (tile.sum(axis=0) * 0).reshape(doubt.shape)
+
+
+@_python(_plain_doubt)
+def tile_doubt(typing_context: Any, doubt: Any, tile: Any) -> Any:
+    """``doubt`` plus 0 times the sum of the tile's vectors: 0 as long as all sums are finite."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, tile)
+        vectors = emit.unpack(arguments[1])
+        while len(vectors) > 1:
+            rest = vectors[len(vectors) // 2 * 2 :]
+            pairs = zip(vectors[0::2], vectors[1::2], strict=False)
+            vectors = [builder.fadd(a, b) for a, b in pairs] + rest
+        zero, old = ir.Constant(emit.vector, None), builder.extract_value(arguments[0], 0)
+        return _Emitter(context, builder, doubt).pack([emit.fma(vectors[0], zero, old)])
+
+    return doubt(doubt, tile), generate
+
+
+def _combination(emit: _Emitter, terms: list[tuple[Fraction, Any]]) -> Any:
+    """Σ coefficient · vector, or None where all coefficients are 0."""
+    terms = sorted((t for t in terms if t[0]), key=lambda t: t[0] != 1)  # begin without a product
+    total = None
+    for coefficient, vector in terms:
+        if total is None and coefficient == 1:
+            total = vector
+        elif total is None:
+            total = emit.builder.fmul(emit.constant(coefficient), vector)
+        elif abs(coefficient) == 1:
+            join = emit.builder.fadd if coefficient == 1 else emit.builder.fsub
+            total = join(total, vector)
+        else:
+            total = emit.fma(emit.constant(coefficient), vector, total)
+    return total
+
+
+def _twins(lines: Sequence[Sequence[Fraction]]) -> dict[int, int]:
+    """Pairs of lines that differ in signs alone, each with its partner after it."""
+    pairs: dict[int, int] = {}
+    for i, line in enumerate(lines):
+        for k in range(i + 1, len(lines)):
+            alike = all(abs(a) == abs(b) for a, b in zip(line, lines[k], strict=True))
+            if alike and line != lines[k] and not {i, k} & {*pairs, *pairs.values()}:
+                pairs[i] = k
+    return pairs
+
+
+def _map_line(emit: _Emitter, matrix: Matrix, vectors: list[Any]) -> list[Any]:
+    """``matrix`` times a column of vectors.
+
+    Points come in pairs ±p, whose columns (of Aᵀ) or rows (of Bᵀ and G) differ in signs alone:
+    sum and difference of such a pair serve for both.
+    """
+    columns = [list(column) for column in zip(*matrix, strict=True)]
+    for i, k in _twins(columns).items():
+        a, b = vectors[i], vectors[k]
+        vectors = list(vectors)
+        vectors[i], vectors[k] = emit.builder.fadd(a, b), emit.builder.fsub(a, b)
+        same = [x == y for x, y in zip(columns[i], columns[k], strict=True)]
+        first = columns[i]
+        columns[i] = [x if equal else Fraction(0) for x, equal in zip(first, same, strict=True)]
+        columns[k] = [Fraction(0) if equal else x for x, equal in zip(first, same, strict=True)]
+    rows = list(zip(*columns, strict=True))
+    results: list[Any] = [None] * len(rows)
+    for i, k in _twins(rows).items():
+        even = [(a, v) for a, b, v in zip(rows[i], rows[k], vectors, strict=True) if a == b]
+        odd = [(a, v) for a, b, v in zip(rows[i], rows[k], vectors, strict=True) if a != b]
+        shared, signed = _combination(emit, even), _combination(emit, odd)
+        results[i] = emit.builder.fadd(shared, signed)
+        results[k] = emit.builder.fsub(shared, signed)
+    for i, row in enumerate(rows):
+        if results[i] is None:
+            results[i] = _combination(emit, list(zip(row, vectors, strict=True)))
+    return results
+
+
+def _sandwich(emit: _Emitter, matrix: Matrix, arguments: tuple[Any, ...]) -> Iterator[list[Any]]:
+    """The rows of ``M X Mᵀ``, for the square X of vectors that lies in an array."""
+    data, start, row_step, column_step, mask = arguments
+    side, half = range(len(matrix[0])), []
+    for _ in side:
+        place, column = start, []
+        for _ in side:
+            loaded = emit.load(data, place) if mask is None else emit.masked_load(data, place, mask)
+            column.append(loaded)
+            place = emit.add(place, row_step)
+        half.append(_map_line(emit, matrix, column))
+        start = emit.add(start, column_step)
+    for row in zip(*half, strict=True):
+        yield _map_line(emit, matrix, list(row))
+
+
+def _plain_square(
+    matrix: Matrix, lanes: int, array: Any, start: int, row: int, column: int, columns: int
+) -> Any:
+    side = np.arange(len(matrix[0]))
+    square = np.zeros((len(side), len(side), lanes), array.dtype)
+    places = start + side[:, None, None] * row + side[:, None] * column + np.arange(columns)
+    square[:, :, :columns] = array[places]
+    values = np.asarray([[float(c) for c in line] for line in matrix], array.dtype)
+    return np.einsum("ia,abl,jb->ijl", values, square, values).reshape(-1, lanes)
+
+
+def _plain_transform(
+    which: int, m: int, r: int, lanes: int, array: Any, start: int, row: int, column: int
+) -> Any:
+    return _plain_square(filtering(m, r)[which], lanes, array, start, row, column, lanes)
+
+
+@_python(_plain_transform)
+def tile_transform(
+    typing_context: Any,
+    which: Any,
+    m: Any,
+    r: Any,
+    lanes: Any,
+    array: Any,
+    start: Any,
+    row_step: Any,
+    column_step: Any,
+) -> Any:
+    """``M X Mᵀ`` as a tile of one vector a row, in row-major order.
+
+    M is matrix ``which`` of :func:`~fastcnn.minimal_filtering.filtering`; X the square of vectors
+    at ``array[start + a * row_step + b * column_step]``.
+    """
+    matrix = filtering(m.literal_value, r.literal_value)[which.literal_value]
+    tile = TileType(len(matrix) ** 2, 1, lanes.literal_value, array.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, tile)
+        square = emit.data(array, arguments[4]), *arguments[5:8], None
+        return emit.pack([vector for row in _sandwich(emit, matrix, square) for vector in row])
+
+    integer = types.int64
+    return tile(which, m, r, lanes, array, integer, integer, integer), generate
+
+
+def _plain_store_transform(
+    which: int, m: int, r: int, lanes: int, array: Any, start: int, row: int, column: int,
+    columns: int, target: Any, at: int, step: int,
+) -> None:  # fmt: skip
+    matrix = filtering(m, r)[which]
+    for vector in _plain_square(matrix, lanes, array, start, row, column, columns):
+        target[at : at + lanes] = vector
+        at += step
+
+
+@_python(_plain_store_transform)
+def store_transform(
+    typing_context: Any,
+    which: Any,
+    m: Any,
+    r: Any,
+    lanes: Any,
+    array: Any,
+    start: Any,
+    row_step: Any,
+    column_step: Any,
+    columns: Any,
+    target: Any,
+    at: Any,
+    step: Any,
+) -> Any:
+    """:func:`tile_transform` written to ``target``, its vectors ``step`` apart from ``at`` on.
+
+    Of each vector of X the first ``columns`` numbers are read, the others count as 0. For squares
+    of more vectors than there are registers: each row is stored as soon as it is done.
+    """
+    matrix = filtering(m.literal_value, r.literal_value)[which.literal_value]
+    tile = TileType(1, 1, lanes.literal_value, array.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, tile)
+        _, _, _, _, source, start, row, column, columns, target_value, at, step = arguments
+        square = emit.data(array, source), start, row, column, emit.mask(columns, 0)
+        data = emit.data(target, target_value)
+        for vectors in _sandwich(emit, matrix, square):
+            for vector in vectors:
+                emit.store(vector, data, at)
+                at = emit.add(at, step)
+        return context.get_dummy_value()
+
+    integer = types.int64
+    signature = types.void(
+        which, m, r, lanes, array, integer, integer, integer, integer, target, integer, integer
+    )
+    return signature, generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
