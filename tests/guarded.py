@@ -100,7 +100,7 @@ def matrix(dtypes: Sequence[str] = DTYPES, share: int = 1) -> Iterator[Case]:
         by_op.setdefault(problem.op, []).append(problem)
     for problems in by_op.values():
         for problem in islice(problems, 0, None, share):
-            for dtype in dtypes:
+            for dtype in (name for name in dtypes if name in problem.dtypes):
                 yield Case(problem, dtype, problem.modes[0])
 
 
@@ -150,8 +150,9 @@ def _winograds() -> Iterator[Problem]:
                 made += [("conv2d_filter_gradient", size, to_filters)]
             for name, more, given in made:
                 yield Problem(
-                    name + WINOGRAD, problem.label, given, parameters | more, g, ("float",)
-                )
+                    name + WINOGRAD, problem.label, given, parameters | more, g, ("float",),
+                    dtypes=("float32",),
+                )  # fmt: skip
 
 
 def _layer(
