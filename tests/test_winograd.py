@@ -222,7 +222,7 @@ def _small(g: ConvGeometry) -> policy.Squares:
 
 
 def test_bound_is_kept_and_finds_a_tap_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = case_named("conv2d_winograd/edges/float32/float")
+    case = case_named("winograd/edges/float32/float")
     reference = reference_of(case, 0)
     assert check(reference, "numba").ok
     turn = winograd.conv2d

@@ -26,15 +26,19 @@ CHANNELS = (1, 3, 6, 8, 10, 16, 17, 31, 33)
 WIDTHS = tuple(range(5, 18))
 DTYPES = ("float32", "float64")
 ARTICLE_NET = "article_net"
-WINOGRAD = "_winograd"
-"""What follows a function's name where it is asked for Winograd's filtering."""
+WINOGRAD = {
+    "winograd": "conv2d",
+    "winograd_dx": "conv2d_input_gradient",
+    "winograd_dw": "conv2d_filter_gradient",
+}
+"""What stands for a function that is asked for Winograd's filtering, and that function."""
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
     """One call of one public function, all but the numbers in its arrays.
 
-    ``op`` is the function's name, followed by "_winograd" where that algorithm is asked for.
+    ``op`` is the function's name, or that of :data:`WINOGRAD` where this algorithm is asked for.
     ``arrays`` gives the shape of each array argument, ``parameters`` the keyword arguments;
     ``modes`` and ``dtypes`` the data it is run on; ``quick`` whether a quick run includes it.
     """
@@ -55,12 +59,12 @@ class Problem:
 
     @property
     def function(self) -> str:
-        """The public function's name: ``op``, without the algorithm that may follow it."""
-        return self.op.removesuffix(WINOGRAD)
+        """The public function's name."""
+        return WINOGRAD.get(self.op, self.op)
 
     def runs_on(self, engine: str) -> bool:
         """Whether the engine has the algorithm that this problem is about."""
-        return engine in ("naive", "numba") or not self.op.endswith(WINOGRAD)
+        return engine in ("naive", "numba") or self.op not in WINOGRAD
 
 
 class Case(NamedTuple):
@@ -273,14 +277,15 @@ def _conv_problems(c: _Conv) -> Iterator[Problem]:
 
 def _winograd_problems(c: _Conv) -> Iterator[Problem]:
     """With small squares of 3×3 filters nothing is divided by more than 4: exact on integers."""
-    for problem in _conv_problems(c):
-        op, g = problem.op, problem.geometry
-        if op in ("conv2d", "conv2d_input_gradient", "conv2d_filter_gradient"):
+    by_function = {problem.op: problem for problem in _conv_problems(c)}
+    for op, function in WINOGRAD.items():
+        if problem := by_function.get(function):
+            g = problem.geometry
             assert isinstance(g, ConvGeometry)
-            cut = squares(g.turned if op == "conv2d_input_gradient" else g)
+            cut = squares(g.turned if op == "winograd_dx" else g)
             exact = cut.side == 2 and g.kh == 3 and g.n > 0
             modes = ("exact", "float") if exact else ("float",)
-            yield replace(problem, op=op + WINOGRAD, modes=modes, dtypes=("float32",))
+            yield replace(problem, op=op, modes=modes, dtypes=("float32",))
 
 
 def _pool_problems(p: _Pool) -> Iterator[Problem]:
