@@ -130,12 +130,12 @@ def _not_for_winograd(problem: Problem) -> str | None:
     g = problem.geometry
     assert isinstance(g, ConvGeometry)
     cannot = policy.winograd_cannot(g)
+    if cannot is None and problem.dtype.itemsize > 4:
+        cannot = "it is made for float32: who asks for float64 asks for its digits"
     if cannot or problem.algorithm != "auto":
         return cannot
     if problem.math == "strict":
         return "math is strict: its rounding is not that of a direct sum"
-    if problem.dtype.itemsize > 4:
-        return f"{problem.dtype.name} is for digits: only algorithm='winograd' takes it there"
     if problem.op == "conv2d_filter_gradient":
         share = policy.winograd_gradient_costs(g)
     else:

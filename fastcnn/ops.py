@@ -63,11 +63,11 @@ def conv2d(
         groups: the channels are split into this many independent convolutions; ``groups=IC`` is a
             depthwise convolution.
         activation: "relu" is applied to the result at no extra pass, None to nothing.
-        algorithm: "direct", "winograd" (filters of 3×3 and 5×5, stride 1, no dilation, one group;
-            see :mod:`fastcnn.minimal_filtering`), "im2col", or "auto" for the fastest that
-            ``math`` allows.
-        math: what "auto" chooses from: "fast" allows Winograd's filtering in float32, "strict"
-            does not; None is :func:`fastcnn.get_math`. :mod:`fastcnn.settings` says more.
+        algorithm: "direct", "winograd" (float32, filters of 3×3 and 5×5, stride 1, no dilation,
+            one group; see :mod:`fastcnn.minimal_filtering`), "im2col", or "auto" for the fastest
+            that ``math`` allows.
+        math: what "auto" chooses from: "fast" allows Winograd's filtering, "strict" does not;
+            None is :func:`fastcnn.get_math`. :mod:`fastcnn.settings` says more.
         engine: an engine's name, or None for the fastest that serves.
 
     Returns:

@@ -65,8 +65,13 @@ def winograd_costs(g: ConvGeometry, lanes: int = 16) -> float:
     ic, oc = -(-g.ic // lanes), -(-g.oc // lanes)
     products = cut.number * cut.points * g.ic * (oc + oc % 2)  # of whole tiles, two vectors wide
     transforms = cut.number * (_TO_SQUARE * ic + _BACK * oc) + _TO_FILTER * g.ic * oc
-    direct = g.oh * g.ow * g.kh * g.kw * g.ic * oc
+    direct = g.oh * g.ow * g.kh * g.kw * g.ic * _direct_vectors(g.oc, lanes)
     return (products + transforms * cut.points / 36 + _FIXED) / direct
+
+
+def _direct_vectors(columns: int, lanes: int) -> float:
+    """Vectors of the direct algorithm's tile: half of one for few columns."""
+    return 0.5 if columns <= lanes // 2 else -(-columns // lanes)
 
 
 def winograd_gradient_costs(g: ConvGeometry, lanes: int = 16) -> float:
@@ -80,7 +85,7 @@ def winograd_gradient_costs(g: ConvGeometry, lanes: int = 16) -> float:
     ic, oc = -(-g.ic // lanes), -(-g.oc // lanes)
     products = n * cut.number * cut.points * g.ic * (oc + oc % 2)
     transforms = n * cut.number * _TO_SQUARE * (ic + oc) + _FROM_SUMS * g.ic * oc
-    direct = n * g.oh * g.ow * g.kh * g.kw * g.ic * oc
+    direct = n * g.oh * g.ow * g.kh * g.kw * g.ic * _direct_vectors(g.oc, lanes)
     return (products + transforms * cut.points / 36 + _FIXED) / direct
 
 

@@ -16,6 +16,7 @@ import math
 import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib import import_module
 from itertools import islice, product
 from pathlib import Path
@@ -33,7 +34,7 @@ from fastcnn.augmentation import blend_numpy, cut_out_numpy
 from fastcnn.comparison.bounds import bounds
 from fastcnn.comparison.check import EXACT_MODES, REFERENCE, call
 from fastcnn.comparison.data import make_arrays
-from fastcnn.comparison.problems import ARTICLE_NET, DTYPES, WINOGRAD, Case, Problem, cases
+from fastcnn.comparison.problems import ARTICLE_NET, DTYPES, Case, Problem, cases
 from fastcnn.engines import replaced
 from fastcnn.geometry import conv_geometry, pool_geometry
 from fastcnn.kernels import arrays as seam
@@ -100,7 +101,7 @@ def matrix(dtypes: Sequence[str] = DTYPES, share: int = 1) -> Iterator[Case]:
         by_op.setdefault(problem.op, []).append(problem)
     for problems in by_op.values():
         for problem in islice(problems, 0, None, share):
-            for dtype in dtypes:
+            for dtype in (name for name in dtypes if name in problem.dtypes):
                 yield Case(problem, dtype, problem.modes[0])
 
 
@@ -135,23 +136,22 @@ def _winograds() -> Iterator[Problem]:
     for k, (ic, width) in enumerate(product(CHANNELS, (1, 2, 3, 4, 5, 6, 9, 17))):
         oc, side = CHANNELS[5 * k % len(CHANNELS)], 5 if k % 9 == 4 else 3
         x, w = (1 + k % 3, 1 + k // 3 % 9, width, ic), (side, side, ic, oc)
-        for problem in _layer(
-            f"{ic}-on-{width}", x, w, {"padding": PADDINGS[k % 3], "dilation": (1, 1)}
+        given = {"padding": PADDINGS[k % 3], "dilation": (1, 1)}
+        forward, backward = _layer(f"{ic}-on-{width}", x, w, given)
+        for op, more, names in (
+            ("winograd", {}, "xwb"),
+            ("winograd_dx", {"x_shape": x}, ("dy", "w")),
+            ("winograd_dw", {"kernel_size": w[:2]}, ("dy", "x")),
         ):
-            g, arrays, op = problem.geometry, problem.arrays, problem.op
-            parameters = {k: v for k, v in problem.parameters.items() if k != "dilation"}
-            if op == "conv2d":
-                made = [(op, {}, arrays)]
-            else:
-                shape, size = {"x_shape": x}, {"kernel_size": w[:2]}
-                to_input = {name: arrays[name] for name in ("dy", "w")}
-                to_filters = {name: arrays[name] for name in ("dy", "x")}
-                made = [("conv2d_input_gradient", shape, to_input)]
-                made += [("conv2d_filter_gradient", size, to_filters)]
-            for name, more, given in made:
-                yield Problem(
-                    name + WINOGRAD, problem.label, given, parameters | more, g, ("float",)
-                )
+            problem = forward if op == "winograd" else backward
+            yield replace(
+                problem,
+                op=op,
+                arrays={name: problem.arrays[name] for name in names},
+                parameters=dict(problem.parameters) | more,
+                modes=("float",),
+                dtypes=("float32",),
+            )
 
 
 def _layer(

@@ -20,7 +20,7 @@ MODULES = sorted(ROOT.rglob("*.py"))
 HOUSE: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
-    ("demo",),
+    ("demo", "benchmark"),
     ("comparison", "training", "classifier", "plots"),
     ("model",),
     ("executor",),

@@ -392,9 +392,9 @@ _Derivation = Callable[[Problem, dict[str, Array], tuple[Array, ...]], list[Arra
 
 _DERIVED: dict[str, _Derivation] = {
     "conv2d": _sums,
-    "conv2d_winograd": _winograd,
-    "conv2d_input_gradient_winograd": _winograd,
-    "conv2d_filter_gradient_winograd": _winograd,
+    "winograd": _winograd,
+    "winograd_dx": _winograd,
+    "winograd_dw": _winograd,
     "conv2d_backward": _sums,
     "conv2d_input_gradient": _sums,
     "conv2d_filter_gradient": _sums,

@@ -109,7 +109,7 @@ def finite(value: float) -> float | None:
 def call(problem: Problem, arrays: dict[str, Array], engine: str | None) -> tuple[Array, ...]:
     """The problem's public function on these arrays; results always as a tuple of arrays."""
     parameters = dict(problem.parameters)
-    if problem.op.endswith(WINOGRAD) and engine != REFERENCE:
+    if problem.op in WINOGRAD and engine != REFERENCE:
         parameters["algorithm"] = "winograd"
     function = article_net if problem.op == ARTICLE_NET else getattr(ops, problem.function)
     with use_math("strict"):  # what other algorithms do is checked where they are asked for

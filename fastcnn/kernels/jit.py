@@ -84,6 +84,14 @@ def compiled(function: Function) -> Function:
     return cast(Function, _cached(function, _FLAGS))
 
 
+def fused(function: Function) -> Function:
+    """As :func:`compiled`, with fused multiply-adds and no other algebra on numbers.
+
+    For a probe of the hardware, whose chain of multiply-adds must not be made shorter.
+    """
+    return cast(Function, _cached(function, {**_FLAGS, "fastmath": {"contract"}}))
+
+
 def _gated(function: Function, flags: dict[str, Any]) -> Function:
     inner = numba.njit(forceinline=True, **flags)(function)
 
