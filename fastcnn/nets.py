@@ -66,6 +66,19 @@ def small(classes: int = 10) -> list[Layer]:
     ]
 
 
+def wide(classes: int = 10) -> list[Layer]:
+    """Two convolutions of 32 and 64 filters 3×3 at full size, max-pooling, 128 units."""
+    he = "he_normal"
+    return [
+        Conv2D(32, 3, activation="relu", kernel_initializer=he),
+        Conv2D(64, 3, activation="relu", kernel_initializer=he),
+        MaxPool2D(2),
+        Flatten(),
+        Dense(128, activation="relu", kernel_initializer=he),
+        Dense(classes),
+    ]
+
+
 def resnet8(classes: int = 10) -> list[Layer]:
     """The smallest residual net: three blocks of 16, 32 and 64 channels, for 32×32 images.
 
@@ -103,6 +116,7 @@ NETS: dict[str, Callable[..., list[Layer]]] = {
     "article": article,
     "lenet5": lenet5,
     "small": small,
+    "wide": wide,
     "resnet8": resnet8,
 }
 """Nets by name, each a function of the number of classes."""
