@@ -1,3 +1,9 @@
 """Scripts are run, not collected: some need what the test extra does not install."""
 
-collect_ignore = ["article_layers.py", "article_speedups.py", "peak.py", "versus_torch.py"]
+collect_ignore = [
+    "article_layers.py",
+    "article_speedups.py",
+    "peak.py",
+    "training_versus_torch.py",
+    "versus_torch.py",
+]

@@ -81,6 +81,26 @@ class ConvGeometry(NamedTuple):
         return self.groups == self.ic and self.groups > 1
 
     @property
+    def turned(self) -> ConvGeometry:
+        """The convolution that is the gradient of the input, where stride and dilation are 1.
+
+        Of ``dy``, with the filters turned by 180° and their channels exchanged. A padding larger
+        than the filter's reach becomes negative: rows of ``dy`` that no input meets.
+        """
+        return self._replace(
+            h=self.oh,
+            w=self.ow,
+            ic=self.oc,
+            oh=self.h,
+            ow=self.w,
+            oc=self.ic,
+            pad_top=self.kh - 1 - self.pad_top,
+            pad_bottom=self.kh - 1 - self.pad_bottom,
+            pad_left=self.kw - 1 - self.pad_left,
+            pad_right=self.kw - 1 - self.pad_right,
+        )
+
+    @property
     def flops(self) -> int:
         """Floating-point operations, a multiply-add counted as 2, products with padding as 0."""
         rows = sum(

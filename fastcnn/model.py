@@ -44,6 +44,7 @@ from fastcnn.layers import Layer, Shape, checked_layers, infer_stack, layer_from
 from fastcnn.losses import BinaryCrossEntropy, CrossEntropy, Loss, loss_from_dict, loss_named
 from fastcnn.optimizers import SGD, Optimizer, optimizer_from_dict, optimizer_named
 from fastcnn.scalars import below_one, count, truth
+from fastcnn.settings import get_math
 from fastcnn.weights import Weights
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ class Sequential:
         self.stop_training = False
         self.progress: Progress | None = None
         self._own_sgd = SGD(0.005)
-        self._executors: dict[int, Executor | None] = {}
+        self._executors: dict[tuple[int, str], Executor | None] = {}
         if input_shape is not None:
             self.build(input_shape)
 
@@ -337,11 +338,12 @@ class Sequential:
         """What runs these layers as compiled programs, where they may be run so."""
         if whole_nets_refused(self.engine) is not None:
             return None
-        if len(trunk) not in self._executors:
+        key = len(trunk), get_math()
+        if key not in self._executors:
             from fastcnn.executor import Executor, compiles
 
-            self._executors[len(trunk)] = Executor(trunk, self._weights) if compiles() else None
-        return self._executors[len(trunk)]
+            self._executors[key] = Executor(trunk, self._weights) if compiles() else None
+        return self._executors[key]
 
     def _taken(self, images: Array, executor: Executor) -> Array:
         """Samples as the executor takes them."""
@@ -719,11 +721,18 @@ class Sequential:
             self.build(images.shape[1:])
         loss = self._loss()
         parts = [
-            loss.predictions(self._forward_batch(images[i : i + size]), self.engine)
-            for i in range(0, max(len(images), 1), size)
+            self._predicted(images[i : i + size], loss) for i in range(0, max(len(images), 1), size)
         ]
         predicted: Array = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return predicted
+
+    def _predicted(self, images: Array, loss: Loss) -> Array:
+        executor = self._executor(self._trunk(loss)) if type(loss) is CrossEntropy else None
+        if executor is not None:
+            found = executor.probabilities(self._taken(images, executor))
+            if found is not None:
+                return found
+        return loss.predictions(self._forward_batch(images, loss), self.engine)
 
     def predict_classes(self, x: ArrayLike, batch_size: int = 256) -> Array:
         """The most probable class of each sample, (N,) int64; arguments as for :meth:`predict`.

@@ -16,6 +16,7 @@ import math
 import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib import import_module
 from itertools import islice, product
 from pathlib import Path
@@ -105,11 +106,11 @@ def matrix(dtypes: Sequence[str] = DTYPES, share: int = 1) -> Iterator[Case]:
     """The cases, or one of ``share`` for each operation: the project's own, then remainders."""
     ours = dict.fromkeys(case.problem for case in cases() if case.problem.op != ARTICLE_NET)
     by_op: dict[str, list[Problem]] = {}
-    for problem in (*ours, *_layers(), *_poolings(), *_dense(), *_elements()):
+    for problem in (*ours, *_layers(), *_winograds(), *_poolings(), *_dense(), *_elements()):
         by_op.setdefault(problem.op, []).append(problem)
     for problems in by_op.values():
         for problem in islice(problems, 0, None, share):
-            for dtype in dtypes:
+            for dtype in (name for name in dtypes if name in problem.dtypes):
                 yield Case(problem, dtype, problem.modes[0])
 
 
@@ -137,6 +138,29 @@ def _layers() -> Iterator[Problem]:
         x, w = (2, 3, 4 + k, 512), (1 + k, 2, 512, oc)
         parameters = {"stride": (1, 1 + k), "dilation": (1, 1), "padding": PADDINGS[k]}
         yield from _layer(f"512-to-{oc}", x, w, parameters)
+
+
+def _winograds() -> Iterator[Problem]:
+    """Squares whole and cut off, with each number of channels."""
+    for k, (ic, width) in enumerate(product(CHANNELS, (1, 2, 3, 4, 5, 6, 9, 17))):
+        oc, side = CHANNELS[5 * k % len(CHANNELS)], 5 if k % 9 == 4 else 3
+        x, w = (1 + k % 3, 1 + k // 3 % 9, width, ic), (side, side, ic, oc)
+        given = {"padding": PADDINGS[k % 3], "dilation": (1, 1)}
+        forward, backward = _layer(f"{ic}-on-{width}", x, w, given)
+        for op, more, names in (
+            ("winograd", {}, "xwb"),
+            ("winograd_dx", {"x_shape": x}, ("dy", "w")),
+            ("winograd_dw", {"kernel_size": w[:2]}, ("dy", "x")),
+        ):
+            problem = forward if op == "winograd" else backward
+            yield replace(
+                problem,
+                op=op,
+                arrays={name: problem.arrays[name] for name in names},
+                parameters=dict(problem.parameters) | more,
+                modes=("float",),
+                dtypes=("float32",),
+            )
 
 
 def _layer(

@@ -239,7 +239,7 @@ def test_bad_arguments_are_one_line(data: str, model: str, tmp_path: Path) -> No
     cases = [
         (
             ["train", "--net", "vgg"],
-            "net must be one of small, article, lenet5, resnet8, got 'vgg'",
+            "net must be one of small, article, lenet5, wide, resnet8, got 'vgg'",
         ),
         (["train", "--optimizer", "x"], "optimizer must be one of sgd, adam, adamw, rmsprop, got"),
         (["train", "--data", str(few)], "data must have at least 12 training images, got 11"),

@@ -110,8 +110,15 @@ NETS: dict[str, Callable[[], Net]] = {
     "flatten only": lambda: ([Flatten()], (3, 2, 1)),
     "vectors": lambda: ([Flatten(), Dense(19, activation="relu"), Dense(2)], (11,)),
     "heavy": lambda: (
-        [Conv2D(40, 5, padding="same"), ReLU(), Flatten(), Dense(160), ReLU(), Dense(3)],
-        (9, 13, 30),
+        [
+            Conv2D(40, (5, 4), strides=(1, 2), padding="same"),
+            ReLU(),
+            Flatten(),
+            Dense(160),
+            ReLU(),
+            Dense(3),
+        ],
+        (11, 15, 50),
     ),
 }
 LARGE = "heavy"
@@ -500,7 +507,7 @@ def test_models_say_how_they_run() -> None:
     ]  # the sigmoid is the loss's
     heavy = model_of(LARGE).explain().splitlines()
     assert heavy == [
-        "alone: Conv2D(40, 5, padding='same'), its work is worth all threads",
+        "alone: Conv2D(40, (5, 4), strides=(1, 2), padding='same'), its work is worth all threads",
         "compiled together: ReLU(), Flatten()",
         "alone: Dense(160), its weights are passed over once for the batch",
         "compiled together: ReLU(), Dense(3)",

@@ -251,7 +251,8 @@ def test_tile_fits_the_problem_and_the_registers(
             assert min(tile) >= 1, problem
             assert tile.lanes <= widest, problem
             assert tile.lanes & (tile.lanes - 1) == 0, problem
-            assert tile.lanes <= 2 or tile.lanes < 2 * columns, problem
+            if rows > contraction.FEW:
+                assert tile.lanes <= 4 or tile.lanes < 2 * columns, problem
             assert tile.columns == tile.vectors * tile.lanes
             # Sums alone must leave room for what they are made of.
             assert tile.rows * tile.vectors < COUNT[isa], problem

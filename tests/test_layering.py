@@ -20,7 +20,7 @@ MODULES = sorted(ROOT.rglob("*.py"))
 HOUSE: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
-    ("demo",),
+    ("demo", "benchmark"),
     ("comparison", "training", "classifier", "plots"),
     ("model",),
     ("executor",),
@@ -33,8 +33,8 @@ HOUSE: tuple[tuple[str, ...], ...] = (
     ("ops",),
     ("engines", "layout"),
     ("naive", "im2col", "kernels"),
-    ("arguments", "settings", "scalars"),
-    ("geometry",),
+    ("arguments", "settings", "scalars", "policy"),
+    ("geometry", "minimal_filtering"),
     ("version",),
 )
 FLOOR = {part: len(HOUSE) - floor for floor, parts in enumerate(HOUSE) for part in parts}

@@ -143,7 +143,11 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
             for node in ast.walk(function):
                 if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in makers:
                     found.add(f"{path.stem}.{getattr(function, 'name', '')}")
-    stands_in_for_compiled_code = {"simd._plain_row", "simd._plain_rank1_masked"}
+    stands_in_for_compiled_code = {
+        "simd._plain_row",
+        "simd._plain_rank1_masked",
+        "simd._plain_square",
+    }
     guarded_on_its_own = {"threads._Worker", "threads._Pool", "threads."}
     # Where the memory comes from when nothing stands in its place, and records that are only read.
     guarded_on_its_own |= {"memory._Block", "memory.empty", "arrays.record"}

@@ -83,8 +83,8 @@ def compare(
             of_model = model_reference_of(one, seed)
             results += [check_model(of_model, engine) for engine in names]
         else:
-            reference = reference_of(one, seed)
-            results += [check(reference, engine) for engine in names]
+            reference, able = reference_of(one, seed), one.problem.runs_on
+            results += [check(reference, engine) for engine in names if able(engine)]
     if progress:
         progress(len(chosen), len(chosen), "")
     return Report(tuple(results), seed, quick, perf_counter() - start)

@@ -22,7 +22,8 @@ from fastcnn.article_training import article_net
 from fastcnn.comparison.article_net import article_net_bounds
 from fastcnn.comparison.bounds import SIGNAL, bounds
 from fastcnn.comparison.data import make_arrays
-from fastcnn.comparison.problems import ARTICLE_NET, Case, Problem
+from fastcnn.comparison.problems import ARTICLE_NET, WINOGRAD, Case, Problem
+from fastcnn.settings import use_math
 
 REFERENCE = "naive"
 """The engine that is the specification."""
@@ -119,8 +120,12 @@ def finite(value: float) -> float | None:
 
 def call(problem: Problem, arrays: dict[str, Array], engine: str | None) -> tuple[Array, ...]:
     """The problem's public function on these arrays; results always as a tuple of arrays."""
-    function = article_net if problem.op == ARTICLE_NET else getattr(ops, problem.op)
-    results = function(**arrays, **problem.parameters, engine=engine)
+    parameters = dict(problem.parameters)
+    if problem.op in WINOGRAD and engine != REFERENCE:
+        parameters["algorithm"] = "winograd"
+    function = article_net if problem.op == ARTICLE_NET else getattr(ops, problem.function)
+    with use_math("strict"):  # what other algorithms do is checked where they are asked for
+        results = function(**arrays, **parameters, engine=engine)
     if not isinstance(results, tuple):
         results = (results,)
     return tuple(map(np.asarray, results))

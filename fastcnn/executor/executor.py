@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastcnn.arguments import Array
+from fastcnn.engines import implementation
 from fastcnn.executor.plan import CONVOLUTIONS, POOLS, Made, Plans, Scratch
 from fastcnn.kernels import arrays
 from fastcnn.kernels.packing import all_finite
@@ -23,20 +24,29 @@ from fastcnn.kernels.steps import sum_slabs
 from fastcnn.kernels.threads import parallel_for
 from fastcnn.layers import Dense, Dropout, Flatten, Layer, ReLU, Residual
 from fastcnn.losses import CrossEntropy, Loss
+from fastcnn.ops import softmax
 from fastcnn.weights import Weights
 
-# Of one sample: a layer of more work has enough for all threads in any batch.
-_HEAVY = 4_000_000
+# Operations for one sample. A layer of more has enough for all threads in any batch; one of fewer
+# gains less from a better algorithm than it would lose by standing alone.
+_HEAVY, _LIGHT = 4_000_000, 1_000_000
 # Weights that are better passed over once for the batch than once for each slice.
 _LARGE = 384 * 1024
 _NONE = np.zeros(0, np.uint8)
 
 
-def stands_alone(layer: Layer) -> str | None:
+def stands_alone(layer: Layer, dtype: np.dtype[Any]) -> str | None:
     """Why programs leave this built layer out; None for one that they take."""
     if type(layer) not in (*CONVOLUTIONS, Dense, Flatten, ReLU, *POOLS):
         return "an operation of its own over the whole batch"
     assert layer.input_shape is not None
+    if isinstance(layer, CONVOLUTIONS) and layer.flops(layer.input_shape) > _LIGHT:
+        g = layer.geometry(layer.input_shape)
+        chosen = implementation("conv2d", g, dtype, layer.algorithm)
+        if chosen.name != "numba.direct":
+            return f"{chosen.name} is better for it, or was asked for"
+    if getattr(layer, "algorithm", "auto") not in ("auto", "direct"):
+        return "its algorithm was asked for"
     if layer.flops(layer.input_shape) > _HEAVY:
         return "its work is worth all threads"
     if any(array.nbytes > _LARGE for array in layer.parameters.values()):
@@ -56,13 +66,13 @@ class Executor:
     """Runs built layers; their parameters and gradients are parts of ``weights``."""
 
     def __init__(self, layers: Sequence[Layer], weights: Weights) -> None:
-        self._weights, self._layers = weights, layers
+        self._weights, self._dtype = weights, weights.parameters.dtype
         first = next((i for i, one in enumerate(layers) if one.parameters), len(layers))
         self._parts: list[_Run | _Alone] = []
         i = 0
         while i < len(layers):
             j = i
-            while j < len(layers) and stands_alone(layers[j]) is None:
+            while j < len(layers) and stands_alone(layers[j], self._dtype) is None:
                 j += 1
             row = layers[i:j]
             if any(not isinstance(one, Flatten) for one in row):
@@ -70,7 +80,9 @@ class Executor:
                 i = j
             else:
                 for k in range(i, max(j, i + 1)):
-                    self._parts.append(_Alone(layers[k], weights.gradients[k], k > first))
+                    self._parts.append(
+                        _Alone(layers[k], weights.gradients[k], self._dtype, k > first)
+                    )
                 i = max(j, i + 1)
         trained = [i for i, part in enumerate(self._parts) if part.trained]
         self._first = trained[0] if trained else len(self._parts)
@@ -91,7 +103,22 @@ class Executor:
 
         That is where padding by zeros meets parameters that are not finite.
         """
-        for part in self._parts:
+        return self._through(self._parts, x)
+
+    def probabilities(self, x: Array) -> Array | None:
+        """The softmax of :meth:`forward`, on its way where the last layers make a run."""
+        last = self._parts[-1]
+        if not isinstance(last, _Run):
+            y = self.forward(x)
+            return None if y is None else softmax(y)
+        before = self._through(self._parts[:-1], x)
+        if before is None:
+            return None
+        found = last.forward(before, None, "softmax")
+        return None if found is None else found[0]
+
+    def _through(self, parts: list[_Run | _Alone], x: Array) -> Array | None:
+        for part in parts:
             found = part.forward(x, None)
             if found is None:
                 return None
@@ -160,12 +187,15 @@ class _Alone:
 
     padded = False
 
-    def __init__(self, layer: Layer, gradients: dict[str, Array], needs_dx: bool) -> None:
+    def __init__(
+        self, layer: Layer, gradients: dict[str, Array], dtype: np.dtype[Any], needs_dx: bool
+    ) -> None:
         self._layer, self._gradients, self._needs_dx = layer, gradients, needs_dx
+        self._reason = stands_alone(layer, dtype) or "nothing to compile"
         self.trained = bool(layer.parameters)
 
     def explain(self) -> str:
-        return f"alone: {self._layer!r}, {stands_alone(self._layer) or 'nothing to compile'}"
+        return f"alone: {self._layer!r}, {self._reason}"
 
     def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Any] | None:
         return self._layer.forward(x, rng is not None, rng, None)
@@ -195,13 +225,16 @@ class _Run:
     def explain(self) -> str:
         return f"compiled together: {', '.join(map(repr, self._plans.layers))}"
 
-    def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Any] | None:
+    def forward(
+        self, x: Array, rng: np.random.Generator | None, purpose: str = "predict"
+    ) -> tuple[Array, Any] | None:
         if self.padded and not all_finite(self._plans.parameters):
             return None
         y = arrays.allocate((len(x), *self._output), self._dtype)
         if not len(x):
             return y, None
-        made = self._plans.made(len(x), "predict" if rng is None else "train", x.dtype == np.uint8)
+        purpose = purpose if rng is None else "train"
+        made = self._plans.made(len(x), purpose, x.dtype == np.uint8)
         scratch = made.scratch()
         run(made.forward, scratch.address, address(x), address(y))
         if rng is None:

@@ -65,8 +65,8 @@ class Slice:
     """Steps for ``n`` samples.
 
     Attributes:
-        forward, loss, backward: the steps. The last layer's output is at OUTPUT, with ``ends`` in
-            the workspace, where ``loss`` takes it from.
+        forward, loss, backward: the steps. The last layer's output is at OUTPUT, with ``softmax``
+            its softmax; with ``ends`` in the workspace, where ``loss`` takes it from.
         size: bytes of the workspace.
         totals, slab: where the loss goes, and the gradient of all parameters: in the workspace
             with ``slab``, else at once to where all gradients lie.
@@ -82,6 +82,7 @@ class Slice:
         *,
         training: bool,
         ends: bool,
+        softmax: bool,
         slab: bool,
         batch: int,
         bytes_in: bool,
@@ -94,6 +95,7 @@ class Slice:
         self.turned: dict[tuple[int, int], int] = {}
         self.kept: list[Array] = []
         self._do = self.forward
+        self._laid_out: dict[tuple[Place, Layout], Place] = {}
         # First, so that they lie alike in each slice.
         self.totals = self._room(_LINE // self.itemsize)
         if training and slab:
@@ -108,15 +110,17 @@ class Slice:
             bytes_like = np.zeros(1, np.uint8)
             self._step(program.TWO, steps.scale_bytes, (bytes_like, self._f), count, given, at)
         outputs = [self._room(n * prod(_output(one))) if _makes(one) else None for one in layers]
-        if not ends:
+        if not ends and not softmax:
             outputs = _with_last(outputs, Place(program.OUTPUT, 0))
         saved = []
         for layer, to in zip(layers, outputs, strict=True):
             x = at
             if to is not None:
-                x = self._forward(layer, at, to)
+                self._forward(layer, at, to)
                 at = to
             saved.append((x, at))
+        if softmax:
+            self._softmax(at)
         if not training:
             return
         dy = Place(program.DY, 0)
@@ -178,8 +182,8 @@ class Slice:
 
     # --- forward ----------------------------------------------------------------------------------
 
-    def _forward(self, layer: Layer, x: Place, y: Place) -> Place:
-        """Steps of one layer; where its input lies for the way back."""
+    def _forward(self, layer: Layer, x: Place, y: Place) -> None:
+        """Steps of one layer."""
         if isinstance(layer, CONVOLUTIONS):
             g = self.plans.convolution(layer, self.n)
             to, plan = direct.forward_plan(g, self.itemsize)
@@ -200,19 +204,30 @@ class Slice:
             numbers = record(g_pool)
             samples = self._f, self._f, numbers
             self._step(program.THREE, function, samples, items, x, y, self._numbers(numbers))
-        return x
 
     def _lay_out(self, x: Place, to: Layout, shape: tuple[int, ...]) -> Place:
+        """Where the images at ``x`` lie under a layout: as they are, or copied."""
         if not to.copied:
             return x
         n, h, w, c = shape
+        if (x, to) in self._laid_out:
+            return self._laid_out[x, to]
         place = self._room(n * to.height * to.width * to.pitch)
+        if self._do is self.forward:  # these stay; gradients give way to others
+            self._laid_out[x, to] = place
         numbers = record(to)
         self._step(
             program.LAY_OUT, packing.lay_out_rows, (self._f, self._f, 0, 0, 0, numbers),
             n * to.height, x, place, number(h), number(w), number(c), self._numbers(numbers),
         )  # fmt: skip
         return place
+
+    def _softmax(self, x: Place) -> None:
+        (classes,) = _output(self.plans.layers[-1])
+        numbers = record(steps.Rows(self.n, classes, self.batch))
+        samples, y = (self._f, self._f, numbers), Place(program.OUTPUT, 0)
+        last = self._numbers(numbers)
+        self._step(program.THREE, steps.softmax_rows, samples, self.n, x, y, last)
 
     # --- loss -------------------------------------------------------------------------------------
 
@@ -248,7 +263,8 @@ class Slice:
         if isinstance(layer, CONVOLUTIONS):
             g = self.plans.convolution(layer, self.n)
             self._sum_bias(layer, self.n * g.oh * g.ow, g.oc, dy)
-            plan = direct.filter_sum_plan(g, self.itemsize)
+            layout, plan = direct.filter_sum_plan(g, self.itemsize)
+            x = self._lay_out(x, layout, g.input_shape)
             w = self._gradient(layer, "w")
             self._contract(plan, x, dy, constant(self.plans.zeros), w)
             if needs_dx:
@@ -374,8 +390,8 @@ class Plans:
     def made(self, count: int, purpose: str, bytes_in: bool) -> Made:
         """The programs for a batch of so many samples.
 
-        ``purpose`` is "predict"; "train", forward and backward apart; or "step": forward, softmax
-        cross-entropy and backward at once.
+        ``purpose`` is "predict"; "softmax", the same with softmax at the end; "train", forward and
+        backward apart; or "step": forward, softmax cross-entropy and backward at once.
         """
         key = count, purpose, bytes_in
         made = self._made.get(key)  # another thread may forget it now
@@ -388,13 +404,15 @@ class Plans:
     def _make(self, count: int, purpose: str, bytes_in: bool) -> Made:
         size = -(-count // _SLABS)
 
+        training = purpose in ("train", "step")
+
         def of(n: int) -> Slice:
             return Slice(
-                self, n, training=purpose != "predict", ends=purpose == "step", slab=size < count,
-                batch=count, bytes_in=bytes_in,
+                self, n, training=training, ends=purpose == "step", softmax=purpose == "softmax",
+                slab=size < count, batch=count, bytes_in=bytes_in,
             )  # fmt: skip
 
-        if purpose == "predict":
+        if not training:
             size = max(1, min(size, _WORKSPACE // of(1).size))
         slices = -(-count // size)
         whole, rest = of(size), of(count - (slices - 1) * size)
@@ -413,7 +431,7 @@ class Plans:
                 b,
                 size=size,
                 slices=slices,
-                items=min(slices, _ITEMS) if purpose == "predict" else slices,
+                items=slices if training else min(slices, _ITEMS),
                 shared=self.turned_size if turns else 0,
                 workspace=whole.size,
                 per_sample={

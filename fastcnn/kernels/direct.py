@@ -1,9 +1,10 @@
 """Direct convolution as contractions: forward, gradient of the input, gradient of the filters.
 
 The image is copied between zeros where there is padding (a pass over the input, against KH·KW·OC
-products for each number of it), so that all offsets are affine. That multiplies padding as zero,
-which differs from skipping it only where the other factor is infinite or NaN: such a result is
-computed again by the plain loops.
+products for each number of it), so that all offsets are affine; depthwise convolution, which has
+KH·KW products, has a kernel that reads it where it lies. Either multiplies padding as zero, which
+differs from skipping it only where the other factor is infinite or NaN: such a result is computed
+again by the plain loops.
 
 Each direction has a plan that follows from the geometry alone and is made once for each.
 """
@@ -27,6 +28,7 @@ from fastcnn.kernels.contraction import (
     plan,
     tile_for,
 )
+from fastcnn.kernels.depthwise import Side, depthwise_plan
 from fastcnn.kernels.packing import (
     Layout,
     all_finite,
@@ -120,10 +122,9 @@ def _part(g: ConvGeometry) -> _Part:
     return _Part(g.groups, g.group_ic, g.group_oc, False)
 
 
-def _tile(part: _Part, rows: int, columns: int, itemsize: int) -> Tile:
-    if part.elementwise:
-        return elementwise_tile(columns, itemsize)
-    return tile_for(rows, columns, itemsize)
+def _as_it_is(shape: tuple[int, int, int, int]) -> Layout:
+    _, h, w, c = shape
+    return Layout(h, w, c, 0, 0, 1, 1, copied=False)
 
 
 def has_padding(g: ConvGeometry) -> bool:
@@ -173,7 +174,13 @@ def _real_rows(
 def forward_plan(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan]:
     """How images are laid out for it, and the contraction."""
     part = _part(g)
-    tile = _tile(part, g.n * g.oh * g.ow, part.columns, itemsize)
+    if part.elementwise:
+        vertical = Side(g.oh, g.kh, g.h, g.stride_h, -g.pad_top, g.dilation_h, g.ow, g.kw)
+        horizontal = Side(g.ow, g.kw, g.w, g.stride_w, -g.pad_left, g.dilation_w, 1, 1)
+        image = g.oh * g.ow, 0
+        steps = depthwise_plan((g.n, g.oc), vertical, horizontal, image, 0, itemsize)
+        return _as_it_is(g.input_shape), steps
+    tile = tile_for(g.n * g.oh * g.ow, part.columns, itemsize)
     to, g = _images(g, itemsize)
     channels, pixel = part.channels, to.pitch
     row = to.width * pixel
@@ -208,7 +215,7 @@ def forward_plan(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan]:
         y_group=part.columns,
         w_group=part.columns,
     )
-    return to, plan(c, tile, itemsize, elementwise=part.elementwise)
+    return to, plan(c, tile, itemsize)
 
 
 class InputGradient(NamedTuple):
@@ -229,6 +236,8 @@ class _Phase:
 
     def __init__(self, first: int, size: int, k: int, stride: int, pad: int, dilation: int) -> None:
         self.first = first
+        self.size = size
+        self.stride = stride
         self.count = -(-(size - first) // stride)
         places = [tap for tap in range(k) if (first + pad - tap * dilation) % stride == 0]
         self.taps = len(places)
@@ -236,6 +245,14 @@ class _Phase:
         self.tap_step = stride // gcd(stride, dilation)
         self.out = (first + pad - self.tap * dilation) // stride if places else 0
         self.out_step = self.tap_step * dilation // stride
+
+    def side(self, size: int, pixels: int, taps: int) -> Side:
+        """As a side of a depthwise sum over ``size`` outputs.
+
+        Neighbouring inputs lie ``pixels`` apart, and neighbouring taps ``taps``.
+        """
+        out, filters = self.stride * pixels, self.tap_step * taps
+        return Side(self.count, self.taps, size, 1, self.out, -self.out_step, out, filters)
 
 
 def _margins(phases: list[_Phase], out: int) -> tuple[int, int]:
@@ -258,24 +275,31 @@ def input_gradient_plan(g: ConvGeometry, itemsize: int) -> InputGradient:
         for r in range(min(g.stride_w, g.w))
     ]
     margins = *_margins(vertical, g.oh), *_margins(horizontal, g.ow)
-    to = layout(g.output_shape, itemsize, margins)
     part = _part(g)
-    columns = g.ic if part.elementwise else g.group_ic
-    tile = _tile(part, g.n * g.h * g.w, columns, itemsize)
+    if part.elementwise:
+        to, width = _as_it_is(g.output_shape), 0
+    else:
+        to = layout(g.output_shape, itemsize, margins)
+        tile = tile_for(g.n * g.h * g.w, g.group_ic, itemsize)
+        width = tile.columns
     phases, untouched = [], []
     for v in vertical:
         for h in horizontal:
-            if v.taps and h.taps:
-                c = _input_gradient_of_phase(g, part, to, tile, v, h)
-                phases.append(plan(c, tile, itemsize, elementwise=part.elementwise))
-            else:
+            if not (v.taps and h.taps):
                 untouched.append((v.first, h.first))
-    width = 0 if part.elementwise else tile.columns
+            elif part.elementwise:
+                image = g.h * g.w, v.first * g.w + h.first
+                sides = v.side(g.oh, g.w, g.kw), h.side(g.ow, 1, 1)
+                tap = v.tap * g.kw + h.tap
+                phases.append(depthwise_plan((g.n, g.ic), *sides, image, tap, itemsize))
+            else:
+                c = _input_gradient_of_phase(g, to, tile, v, h)
+                phases.append(plan(c, tile, itemsize))
     return InputGradient(to, max(margins) > 0, width, tuple(phases), tuple(untouched))
 
 
 def _input_gradient_of_phase(
-    g: ConvGeometry, part: _Part, to: Layout, tile: Tile, v: _Phase, h: _Phase
+    g: ConvGeometry, to: Layout, tile: Tile, v: _Phase, h: _Phase
 ) -> Contraction:
     pixel, row = to.pitch, to.width * to.pitch
     grid = _rows(
@@ -283,11 +307,9 @@ def _input_gradient_of_phase(
         (to.height * row, row, pixel),
         (g.h * g.w * g.ic, g.stride_h * g.w * g.ic, g.stride_w * g.ic),
     )
-    if part.elementwise:  # filters as they are, (KH, KW, C)
-        run, columns, step, block = 1, g.ic, g.ic, tile.columns
-    else:  # turned filters, [group][block][kh][kw][oc][tile columns]
-        run, columns, step = g.group_oc, g.group_ic, tile.columns
-        block = g.kh * g.kw * run * step
+    # Turned filters, [group][block][kh][kw][oc][tile columns].
+    run, columns, step = g.group_oc, g.group_ic, tile.columns
+    block = g.kh * g.kw * run * step
     return Contraction(
         **grid,
         x_start=(v.out + to.top) * row + (h.out + to.left) * pixel,
@@ -305,7 +327,7 @@ def _input_gradient_of_phase(
         columns=columns,
         w_block=block,
         **_real_rows(grid, v.count, to.top, g.oh, v.out + to.top, 1, -v.out_step),
-        groups=part.groups,
+        groups=g.groups,
         x_group=g.group_oc,
         y_group=columns,
         w_group=-(-columns // tile.columns) * block,
@@ -327,7 +349,10 @@ def _filter_gradient(g: ConvGeometry, itemsize: int) -> _FilterGradient:
     to, g = _images(g, itemsize)
     part = _part(g)
     rows = g.kh * g.kw * part.channels
-    tile = _tile(part, rows, part.columns, itemsize)
+    if part.elementwise:
+        tile = elementwise_tile(itemsize)
+    else:
+        tile = tile_for(rows, part.columns, itemsize)
     tiles = -(-rows // tile.rows) * -(-part.columns // tile.columns)
     images = -(-g.n // (1 if part.groups > 1 or tiles >= 8 else min(g.n, 8)))
     whole, rest = divmod(g.n, images)
@@ -348,13 +373,16 @@ def _filter_gradient(g: ConvGeometry, itemsize: int) -> _FilterGradient:
 
 
 @lru_cache(maxsize=1024)
-def filter_sum_plan(g: ConvGeometry, itemsize: int) -> Plan:
-    """The filters' gradient over all images in one sum; images laid out as going forward."""
+def filter_sum_plan(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan]:
+    """How images are laid out for the filters' gradient, and all of it as one sum."""
     to, g = _images(g, itemsize)
     part = _part(g)
-    tile = _tile(part, g.kh * g.kw * part.channels, part.columns, itemsize)
+    if part.elementwise:
+        tile = elementwise_tile(itemsize)
+    else:
+        tile = tile_for(g.kh * g.kw * part.channels, part.columns, itemsize)
     c = _filter_gradient_of_slabs(g, part, to, tile, g.n, 1)
-    return plan(c, tile, itemsize, elementwise=part.elementwise)
+    return to, plan(c, tile, itemsize, elementwise=part.elementwise)
 
 
 def _filter_gradient_of_slabs(

@@ -84,6 +84,14 @@ def compiled(function: Function) -> Function:
     return cast(Function, _cached(function, _FLAGS))
 
 
+def fused(function: Function) -> Function:
+    """As :func:`compiled`, with fused multiply-adds and no other algebra on numbers.
+
+    For a probe of the hardware, whose chain of multiply-adds must not be made shorter.
+    """
+    return cast(Function, _cached(function, {**_FLAGS, "fastmath": {"contract"}}))
+
+
 def _gated(function: Function, flags: dict[str, Any]) -> Function:
     inner = numba.njit(forceinline=True, **flags)(function)
 
@@ -108,7 +116,7 @@ def _cached(function: Callable[..., Any], flags: dict[str, Any]) -> Any:
 def source_stamp() -> str:
     """Hash of all that compiled code depends on: the kernels' sources and the geometry's."""
     digest = hashlib.sha256()
-    others = [_PACKAGE / "geometry.py", _PACKAGE / "version.py"]
+    others = [_PACKAGE / f"{name}.py" for name in ("geometry", "minimal_filtering", "version")]
     for path in [*sorted((_PACKAGE / "kernels").glob("*.py")), *others]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()

@@ -75,6 +75,15 @@ def loss_rows(
             out[c] *= share
 
 
+@kernel
+def softmax_rows(start: int, stop: int, x: Any, y: Any, numbers: Any) -> None:
+    """Softmax of some rows."""
+    columns = numbers[0].columns
+    for n in range(start, stop):
+        first = n * columns
+        softmax_row(x[first : first + columns], y[first : first + columns])
+
+
 @cache
 def column_sums(vectors: int, lanes: int) -> Any:
     """The kernel of a bias's gradient, ``db[c] = Σ dy[row, c]``: four sums at a time."""
