@@ -2,10 +2,12 @@
 
     python benchmarks/peak.py
 
-Every other figure of the benchmarks is a share of these. The multiply-adds are a chain of 16 on
+Every other figure of the benchmarks is a share of these. The multiply-adds are a chain of 6 on
 each number of a small array that stays in the first-level cache: LLVM turns the loop over the
-array into vectors, whose chains overlap, so that the units never wait for a result. The code is
-Numba's for this processor (``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES`` change both together).
+array into vectors, whose chains overlap, so that the units never wait for a result. Shorter chains
+wait for loads and stores; longer ones fill the processor's window with too few of them (with 16
+AVX2 showed three quarters of its peak). The code is Numba's for this processor
+(``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES`` change both together).
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ from rich.table import Table
 
 import fastcnn
 
-CHAIN = 16
+CHAIN = 6
 NUMBERS = 1024  # 4 KiB or 8 KiB: well within the first-level cache
-SWEEPS = 10_000  # some 3 ms: launching threads vanishes beside it, and few rounds are disturbed
+SWEEPS = 26_000  # some 3 ms: launching threads vanishes beside it, and few rounds are disturbed
 COPY_BYTES = 128 << 20  # per array: far beyond the last-level cache
 ROUNDS = 160
 TURNS = 8
