@@ -15,7 +15,7 @@ import ctypes
 import math
 import mmap
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib import import_module
 from itertools import islice, product
@@ -39,7 +39,7 @@ from fastcnn.engines import replaced
 from fastcnn.geometry import conv_geometry, pool_geometry
 from fastcnn.kernels import arrays as seam
 from fastcnn.kernels import augmentation as kernels_of_augmentation
-from fastcnn.kernels import jit, simd, threads
+from fastcnn.kernels import direct, jit, simd, threads
 
 Border = Literal["first", "last"]
 """Which number of an array has inaccessible memory for a neighbour."""
@@ -240,10 +240,26 @@ def run_here(chosen: Iterable[Case]) -> int:
                     for op in loops:
                         stack.enter_context(replaced(op, "numba", getattr(kernels, op)))
                     _compare(case, call(case.problem, inputs, "numba"), expected, allowed)
+            if case.problem.op == "conv2d":
+                with _filters_packed():
+                    _compare(case, call(case.problem, inputs, "numba"), expected, allowed)
         count += 1
     _wait_as_a_worker_does()
     _move_images()
     return count
+
+
+@contextmanager
+def _filters_packed() -> Iterator[None]:
+    """Let the filters be packed that are otherwise taken as they are."""
+    rule = direct.packing_pays
+    direct.packing_pays = lambda rows, w_bytes, tile: True
+    direct._packed_for.cache_clear()
+    try:
+        yield
+    finally:
+        direct.packing_pays = rule
+        direct._packed_for.cache_clear()
 
 
 def _use_memory(border: Border) -> None:

@@ -23,7 +23,7 @@ def address_of(kernel: Any, *arguments: Any) -> int:
 
     It stays there as long as the kernel lives.
     """
-    signature = tuple(kernel.typeof_pyval(a) for a in (NO_GATE, 0, 0, 0, arguments))
+    signature = tuple(kernel.typeof_pyval(a) for a in (NO_GATE, 0, 0, 0, *arguments))
     kernel.compile(signature)
     compiled = kernel.overloads[signature]
     found: int = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)

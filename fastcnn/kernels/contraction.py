@@ -16,10 +16,10 @@ falls into and whichever thread computes it.
 
 **Cache.** An item is one block of columns by several tiles of rows, and the items follow each
 other so that what fits into the second-level cache is passed over again and again: the blocks
-of ``w`` if all of it fits, else the rows. Neither packing ``w`` nor cutting the steps into passes
-gained anything that paid for itself: with one short row of ``w`` read in the caller's order at
-each step, 512 channels on 7×7 pixels reach 99 GFLOP/s on one core, packed beforehand 107, in
-passes 69 (Zen 4, peak 117).
+of ``w`` if all of it fits, else the rows. With wide vectors neither packing ``w`` nor cutting the
+steps into passes gained anything that paid for itself: with one short row of ``w`` read in the
+caller's order at each step, 512 channels on 7×7 pixels reach 99 GFLOP/s on one core, packed
+beforehand 107, in passes 69 (Zen 4, peak 117). See :func:`packing_pays` for narrow ones.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from fastcnn.arguments import Array
 from fastcnn.kernels.arrays import record
 from fastcnn.kernels.jit import device, kernel
 from fastcnn.kernels.simd import (
+    expect_load,
     expect_store,
     products,
     rank1,
@@ -63,7 +64,8 @@ class Contraction(NamedTuple):
     ``y_c`` apart throughout. Step a of row b reads row ``real_start + b * real_b + a * real_step``
     of the images as they are laid out; where that is not from ``real_first`` to before
     ``real_last`` it is padding, and passed over if all of a tile's rows are. With ``far`` the
-    result is larger than the second-level cache: its lines are fetched while their sums are made.
+    result is larger than the second-level cache: its lines are fetched while their sums are made,
+    and those of the images before their steps.
     """
 
     rows_a: int
@@ -156,6 +158,17 @@ def tile_for(rows: int, columns: int, itemsize: int) -> Tile:
     return Tile(2 * host.tile_rows, 1, lanes)
 
 
+def packing_pays(rows: int, w_bytes: int, tile: Tile) -> bool:
+    """Whether ``w`` should be copied so that each block of columns lies together.
+
+    Where ``w`` is larger than the second-level cache, a block of columns is not kept in it however
+    small: its short rows, a power of two apart, fall into a few sets. A tile of many rows hides
+    that; one of few rows, on narrow vectors, does not, if the block is read often enough to be
+    worth the copy.
+    """
+    return tile.rows < 8 and rows >= 8 * tile.rows and w_bytes > 2 * CACHE_BYTES
+
+
 class Plan(NamedTuple):
     """A contraction made ready: the compiled function, its items, its work, its record."""
 
@@ -245,6 +258,9 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise:
                 high = low + (high_b - low_b) * c.real_b
                 if high < c.real_first or low >= c.real_last:
                     continue
+                if c.far and a + 2 == c.steps_a:  # the last row of taps meets pixels not seen yet
+                    last = (a + 1) * step_x_a + (steps_b - 1) * step_x_b
+                    expect_load(tile, x, in_x, x_start + last)
                 for s in range(steps_b):
                     i = x_start + a * step_x_a + s * step_x_b
                     j = w_start + a * step_w_a + s * step_w_b

@@ -12,7 +12,7 @@ Each direction has a plan that follows from the geometry alone and is made once 
 from __future__ import annotations
 
 from functools import lru_cache
-from math import gcd
+from math import gcd, prod
 from typing import Any, NamedTuple
 
 from fastcnn.arguments import Array
@@ -25,6 +25,7 @@ from fastcnn.kernels.contraction import (
     Tile,
     contract,
     elementwise_tile,
+    packing_pays,
     plan,
     tile_for,
 )
@@ -34,6 +35,7 @@ from fastcnn.kernels.packing import (
     all_finite,
     lay_out,
     layout,
+    pack_filters,
     sum_rows,
     turn_filters,
 )
@@ -44,10 +46,14 @@ def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvG
     y = empty_like_type(x, *g.output_shape)
     if y.size == 0:
         return y
-    to, steps = forward_plan(g, x.itemsize)
+    tile = _packed_for(g, x.itemsize)
+    to, steps = forward_plan(g, x.itemsize, packed=tile is not None)
     flat_w, flat_y = readable(w).reshape(-1), y.reshape(-1)
+    filters = flat_w
+    if tile is not None:
+        filters = pack_filters(readable(w), g.groups, tile.vectors, tile.lanes)
     images = lay_out(readable(x), to)
-    contract(steps, images, flat_w, bias_or_zeros(b, g.oc, x), flat_y, activation == "relu")
+    contract(steps, images, filters, bias_or_zeros(b, g.oc, x), flat_y, activation == "relu")
     # A filter's infinity or NaN shows in every number that it meets a zero of the padding for.
     if has_padding(g) and not all_finite(flat_w if w.size < y.size else flat_y):
         return convolution_loops.conv2d(x, w, b, activation, g)
@@ -171,15 +177,24 @@ def _real_rows(
 
 
 @lru_cache(maxsize=1024)
-def forward_plan(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan]:
-    """How images are laid out for it, and the contraction."""
+def _packed_for(g: ConvGeometry, itemsize: int) -> Tile | None:
+    """The tile for whose columns the filters are packed beforehand; None if as they are is best."""
+    part, rows = _part(g), g.n * g.oh * g.ow
+    tile = tile_for(rows, part.columns, itemsize)
+    size = prod(g.filter_shape) * itemsize
+    return tile if not part.elementwise and packing_pays(rows, size, tile) else None
+
+
+@lru_cache(maxsize=1024)
+def forward_plan(g: ConvGeometry, itemsize: int, packed: bool = False) -> tuple[Layout, Plan]:
+    """How the images must lie, and the plan; ``packed``: for :func:`pack_filters`' filters."""
     part = _part(g)
     if part.elementwise:
         vertical = Side(g.oh, g.kh, g.h, g.stride_h, -g.pad_top, g.dilation_h, g.ow, g.kw)
         horizontal = Side(g.ow, g.kw, g.w, g.stride_w, -g.pad_left, g.dilation_w, 1, 1)
         image = g.oh * g.ow, 0
-        steps = depthwise_plan((g.n, g.oc), vertical, horizontal, image, 0, itemsize)
-        return _as_it_is(g.input_shape), steps
+        made = depthwise_plan((g.n, g.oc), vertical, horizontal, image, 0, itemsize)
+        return _as_it_is(g.input_shape), made
     tile = tile_for(g.n * g.oh * g.ow, part.columns, itemsize)
     to, g = _images(g, itemsize)
     channels, pixel = part.channels, to.pitch
@@ -188,6 +203,12 @@ def forward_plan(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan]:
         taps, run = 1, g.kw * channels
     else:
         taps, run = g.kw, channels
+    steps = g.kh * g.kw * channels
+    if packed:
+        step_w, w_block = tile.columns, steps * tile.columns
+        w_group = -(-part.columns // tile.columns) * w_block
+    else:
+        step_w, w_block, w_group = g.oc, tile.columns, part.columns
     grid = _rows(
         (g.n, g.oh, g.ow),
         (to.height * row, g.stride_h * row, g.stride_w * pixel),
@@ -204,16 +225,16 @@ def forward_plan(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan]:
         step_x_b=g.dilation_w * pixel,
         step_x=1,
         w_start=0,
-        step_w_a=g.kw * channels * g.oc,
-        step_w_b=channels * g.oc,
-        step_w=g.oc,
+        step_w_a=g.kw * channels * step_w,
+        step_w_b=channels * step_w,
+        step_w=step_w,
         columns=part.columns,
-        w_block=tile.columns,
+        w_block=w_block,
         **_real_rows(grid, g.oh, to.top, g.h, 0, g.stride_h, g.dilation_h),
         groups=part.groups,
         x_group=channels,
         y_group=part.columns,
-        w_group=part.columns,
+        w_group=w_group,
     )
     return to, plan(c, tile, itemsize)
 

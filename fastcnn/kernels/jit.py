@@ -24,6 +24,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
+from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -92,14 +93,23 @@ def fused(function: Function) -> Function:
     return cast(Function, _cached(function, {**_FLAGS, "fastmath": {"contract"}}))
 
 
-def _gated(function: Function, flags: dict[str, Any]) -> Function:
-    inner = numba.njit(forceinline=True, **flags)(function)
-
-    def run(gate: Any, number: int, start: int, stop: int, *arguments: Any) -> None:
-        for place in range(0, gate.size, CACHE_LINE):
+# Written out for each kernel: a call with ``*arguments`` cannot be inlined before it is compiled,
+# and then each kernel would be compiled twice, by itself and with the gate.
+_LAUNCH = """
+def made(kernel):
+    def run(gate, number, {parameters}):
+        for place in range(0, gate.size, {line}):
             store_release(gate, place, number)
-        inner(start, stop, *arguments)
+        kernel({parameters})
+    return run
+"""
 
+
+def _gated(function: Function, flags: dict[str, Any]) -> Function:
+    source = _LAUNCH.format(parameters=", ".join(signature(function).parameters), line=CACHE_LINE)
+    scope: dict[str, Any] = {"__name__": __name__, "store_release": store_release}
+    exec(compile(source, __file__, "exec"), scope)
+    run = scope["made"](numba.njit(inline="always", **flags)(function))
     run.__name__, run.__qualname__ = function.__name__, function.__qualname__
     return cast(Function, _cached(run, flags))
 

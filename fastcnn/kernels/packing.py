@@ -11,8 +11,20 @@ from typing import Any, NamedTuple
 from fastcnn.arguments import Array
 from fastcnn.kernels.arrays import empty_like_type, record
 from fastcnn.kernels.jit import compiled, kernel
-from fastcnn.kernels.simd import copy_run, registers, transpose_square, zero_run
+from fastcnn.kernels.simd import (
+    copy_run,
+    registers,
+    rows_line,
+    tile_from_row,
+    tile_store,
+    transpose_square,
+    zero_run,
+)
 from fastcnn.kernels.threads import parallel_for
+
+# Rows of filters in one item when they are packed: their lines stay in the first-level cache
+# while block after block is taken from them.
+_STEPS = 8
 
 
 def turn_filters(w: Array, groups: int, width: int) -> Array:
@@ -45,6 +57,21 @@ def turn_kernel(width: int, columns: int, itemsize: int) -> Any:
     while lanes > 2 and columns < lanes:
         lanes //= 2
     return _turn_taps(lanes)
+
+
+def pack_filters(w: Array, groups: int, vectors: int, lanes: int) -> Array:
+    """Filters in blocks of ``width = vectors * lanes`` output channels.
+
+    From (KH, KW, IC/groups, OC) a flat ``[group][block][kh][kw][ic][width]``; channels beyond the
+    last are 0.
+    """
+    columns = w.shape[3] // groups
+    steps = w.size // w.shape[3]
+    blocks = -(-columns // (vectors * lanes))
+    packed = empty_like_type(w, groups * blocks * steps * vectors * lanes)
+    items, sizes = groups * -(-steps // _STEPS), (steps, w.shape[3], columns)
+    parallel_for(_pack_steps(vectors, lanes), items, w.size, w.reshape(-1), packed, *sizes)
+    return packed
 
 
 class Layout(NamedTuple):
@@ -164,6 +191,35 @@ def _turn_taps(lanes: int) -> Any:
                     transpose_square(lanes, turned, at, width, w, source + row * oc + column, oc)
 
     return turn_taps
+
+
+@cache
+def _pack_steps(vectors: int, lanes: int) -> Any:
+    width = vectors * lanes
+
+    @kernel
+    def pack_steps(
+        start: int, stop: int, w: Any, packed: Any, steps: int, oc: int, columns: int
+    ) -> None:
+        blocks = (columns + width - 1) // width
+        parts = (steps + _STEPS - 1) // _STEPS
+        for item in range(start, stop):
+            group, first = item // parts, item % parts * _STEPS
+            last = min(steps, first + _STEPS)
+            for block in range(blocks):
+                count = min(width, columns - block * width)
+                source = group * columns + block * width
+                target = (group * blocks + block) * steps * width
+                if count == width:
+                    for step in range(first, last):
+                        row = tile_from_row(1, vectors, lanes, w, source + step * oc, width)
+                        tile_store(row, packed, rows_line(1, target + step * width, 0), 0, width)
+                else:
+                    for step in range(first, last):
+                        row = tile_from_row(1, vectors, lanes, w, source + step * oc, count)
+                        tile_store(row, packed, rows_line(1, target + step * width, 0), 0, width)
+
+    return pack_steps
 
 
 @kernel

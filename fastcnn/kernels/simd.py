@@ -714,7 +714,16 @@ def _plain_expect(tile: Any, array: Any, offsets: Any, start: int) -> None:
 @_python(_plain_expect)
 def expect_store(typing_context: Any, tile: Any, array: Any, offsets: Any, start: Any) -> Any:
     """Fetch the cache lines that :func:`tile_store` will write to; a hint, never a fault."""
+    return _expect(tile, array, offsets, writing=True)
 
+
+@_python(_plain_expect)
+def expect_load(typing_context: Any, tile: Any, array: Any, offsets: Any, start: Any) -> Any:
+    """Fetch the cache lines that begin where the rows of a tile will read; a hint as well."""
+    return _expect(tile, array, offsets, writing=False)
+
+
+def _expect(tile: TileType, array: Any, offsets: Any, writing: bool) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         emit = _Emitter(context, builder, tile)
         _, array_value, rows, start = arguments
@@ -725,7 +734,7 @@ def expect_store(typing_context: Any, tile: Any, array: Any, offsets: Any, start
                 pointer = builder.gep(data, [at])
                 kind = ir.FunctionType(ir.VoidType(), [pointer.type, i32, i32, i32])
                 function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-                builder.call(function, [pointer, i32(1), i32(3), i32(1)])
+                builder.call(function, [pointer, i32(int(writing)), i32(3), i32(1)])
         return context.get_dummy_value()
 
     return types.void(tile, array, offsets, types.int64), generate
