@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -71,3 +72,30 @@ def test_engine_contract_is_that_of_the_engines() -> None:
     assert list(written) == list(OPERATIONS)
     for op, parameters in written.items():
         assert parameters.split(", ") == list(inspect.signature(getattr(naive, op)).parameters)
+
+
+STORY = (ROOT / "docs" / "from-naive-to-peak.md").read_text("utf-8")
+
+
+def test_code_of_the_story_is_the_code_that_runs() -> None:
+    shown = re.findall(r"^`(\S+)`\n\n```python\n(.*?)^```$", STORY, re.MULTILINE | re.DOTALL)
+    assert len(shown) == len(blocks(STORY, "python")) > 6
+    for path, code in shown:
+        assert code in (ROOT / path).read_text("utf-8"), f"{path} does not hold\n{code}"
+
+
+def test_figures_of_the_story_are_those_that_were_measured() -> None:
+    measured = json.loads((ROOT / "docs" / "from-naive-to-peak.json").read_text("utf-8"))
+    assert f"{measured['peak_gflops']:.0f} GFLOP/s at most" in STORY
+    for number, step in enumerate(measured["steps"], 1):
+        row = (
+            f"| {number} {step['name']} | {step['seconds'] * 1e6:,.0f} | {step['gflops']:.3g} "
+            f"| {step['share_of_peak']:.1%} | {step['worst_error']:.0e} |"
+        )
+        assert row.replace("%", " %") in STORY
+    assert (ROOT / "docs" / "from-naive-to-peak.png").stat().st_size > 10_000
+
+
+def test_files_that_the_story_names_exist() -> None:
+    for path in re.findall(r"\b(?:fastcnn|benchmarks)/\S+\.py\b", STORY):
+        assert (ROOT / path).exists(), path

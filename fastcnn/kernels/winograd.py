@@ -60,7 +60,7 @@ from fastcnn.settings import get_num_threads
 _INPUTS, _FILTERS, _OUTPUTS = 0, 1, 2  # the matrices of a Filtering
 
 # By columns: input channels whose filters are transformed at once, and blocks of squares.
-CHUNK = 128
+CHUNK = 96
 AT_ONCE = 4
 
 
