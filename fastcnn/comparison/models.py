@@ -221,12 +221,13 @@ def check_model(reference: ModelReference, engine: str) -> Result:
     def run() -> tuple[Array, ...]:
         nonlocal seconds
         model = _model(case, engine)
-        model.set_weights(reference.parameters)
-        _results(model, reference.images, reference.targets, _loss(case))  # may compile
-        model.set_weights(reference.parameters)
-        start = perf_counter()
-        found = _results(model, reference.images, reference.targets, _loss(case))[1]
-        seconds = perf_counter() - start
+        times = []
+        for _ in range(3):  # the first may compile
+            model.set_weights(reference.parameters)
+            start = perf_counter()
+            found = _results(model, reference.images, reference.targets, _loss(case))[1]
+            times.append(perf_counter() - start)
+        seconds = min(times)
         return found
 
     inputs = {"images": reference.images, "targets": reference.targets}
