@@ -4,6 +4,7 @@ collect_ignore = [
     "article_layers.py",
     "article_speedups.py",
     "peak.py",
+    "planted_slowdowns.py",
     "training_versus_torch.py",
     "versus_torch.py",
 ]

@@ -8,13 +8,15 @@ float64, run by the im2col engine.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from fastcnn.arguments import Array
-from fastcnn.benchmark.contest import Contest, Runner
+from fastcnn.benchmark.contest import Contest, Runner, Skipped, on_one_thread
+from fastcnn.benchmark.problems import NetProblem
 from fastcnn.datasets import load_mnist
 from fastcnn.layers import Conv2D, Dense, Flatten, Layer, MaxPool2D
 from fastcnn.model import Sequential
@@ -106,16 +108,25 @@ def task(name: str, mode: str, batch: int) -> NetTask:
     return NetTask(name, mode, x, labels[:batch].astype(np.int64))
 
 
-def contest(of: NetTask) -> Contest:
-    """The contest, with fastcnn's runner alone."""
+def title(of: NetTask | NetProblem) -> str:
+    """Such as "LeNet-5, inference, batch 32"."""
+    name = of.net if isinstance(of, NetProblem) else of.name
+    mode = "inference" if of.mode == "predict" else "training step"
+    return f"{TITLES[name]}, {mode}, batch {of.batch}"
+
+
+def contest(of: NetTask, naive_seconds: float) -> Contest:
+    """The contest of fastcnn: as a user has it, on one thread, and layer by layer on each engine.
+
+    ``naive_seconds`` says how long a call of the naive engine may take, as for operations.
+    """
     model = of.model()
     forward = sum(layer.flops(layer.input_shape or ()) for layer in model.layers)
     first = model.layers[0].flops(INPUT_SHAPE)
     flops = forward if of.mode == "predict" else 3 * forward - first  # no gradient of the images
     weights = sum(w.nbytes for w in model.get_weights())
     made = Contest(
-        f"{TITLES[of.name]}, {'inference' if of.mode == 'predict' else 'training step'}, "
-        f"batch {of.batch}",
+        title(of),
         f"net_{of.mode}",
         flops * of.batch,
         of.x.nbytes + weights * (1 if of.mode == "predict" else 3),
@@ -123,7 +134,25 @@ def contest(of: NetTask) -> Contest:
         TOLERANCE,
     )
     made.runners.append(ours(of, None, "fastcnn"))
+    made.runners.append(on_one_thread(ours(of, None, "fastcnn, 1 thread")))
+    made.runners.append(ours(of, "im2col", "im2col"))
+    _join_naive(made, of, model, naive_seconds)
     return made
+
+
+def _join_naive(made: Contest, of: NetTask, model: Sequential, seconds: float) -> None:
+    """The naive engine on as many images as its time allows; all of them, if losses are asked."""
+    once = 12e-6 * sum(prod(layer.output_shape or ()) for layer in model.layers) / 8
+    images = min(of.batch, int(seconds / once))
+    if images == of.batch:
+        made.runners.append(ours(of, "naive", "naive"))
+    elif images and of.mode == "predict":
+        part = replace(of, x=of.x[:images], labels=of.labels[:images])
+        runner = ours(part, "naive", "naive")
+        expected = tuple(y[:images] for y in made.reference)
+        made.runners.append(replace(runner, share=images / of.batch, expected=expected))
+    else:
+        made.skipped.append(Skipped("naive", f"one call takes it about {once * of.batch:.1f} s"))
 
 
 def reference_of(of: NetTask) -> tuple[Array, ...]:

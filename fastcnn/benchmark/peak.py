@@ -58,6 +58,31 @@ def measure(threads: Sequence[int] | None = None, rounds: int = ROUNDS) -> Peak:
     return Peak(flops, copy)
 
 
+def best(peaks: Sequence[Peak]) -> Peak:
+    """The best of several measurements of the same numbers of threads."""
+    first = peaks[0]
+    return Peak(
+        {
+            dtype: {n: max(p.flops[dtype][n] for p in peaks) for n in found}
+            for dtype, found in first.flops.items()
+        },
+        {n: max(p.copy[n] for p in peaks) for n in first.copy},
+    )
+
+
+def probe() -> Callable[[], None]:
+    """A short call, of some 30 µs, that does nothing but multiply-adds on the calling thread."""
+    x, a, b = np.full(NUMBERS, 2, np.float32), np.float32(0.875), np.float32(0.125)
+    return lambda: multiply_add(x, a, b, 100)
+
+
+def copy_probe(moved: int) -> Callable[[], None]:
+    """A call that reads and writes so many bytes in all, on the calling thread."""
+    source = np.ones(max(1, moved // 8), np.float32)
+    target = np.zeros_like(source)
+    return lambda: np.copyto(target, source)
+
+
 def _flops(dtype: np.dtype[Any], threads: int, rounds: int) -> float:
     # The chain tends to b / (1 - a) = 1: no overflow, no denormal numbers.
     a, b = dtype.type(0.875), dtype.type(0.125)

@@ -1,7 +1,7 @@
-"""The command line: ``fastcnn demo``, ``compare``, ``train``, ``evaluate``, ``predict``, ``info``.
+"""The command line: ``fastcnn demo``, ``compare``, ``bench``, ``train`` and others.
 
-Exit codes: 0 for success, 1 where engines disagree or a training diverges, 2 for bad arguments and
-files, 130 after Ctrl-C.
+Exit codes: 0 for success, 1 where engines disagree, a training diverges or something became slower,
+2 for bad arguments and files, 130 after Ctrl-C.
 What a command needs (Rich, Numba, the data) is imported when it runs, so that help is quick.
 """
 
@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from fastcnn.cli.bench import bench
 from fastcnn.cli.compare import compare
 from fastcnn.cli.demo import demo
 from fastcnn.cli.evaluate import evaluate
@@ -47,7 +48,7 @@ def _fastcnn(
     pass
 
 
-for command in (demo, train, evaluate, predict, compare, info):
+for command in (demo, train, evaluate, predict, compare, bench, info):
     app.command()(command)
 
 

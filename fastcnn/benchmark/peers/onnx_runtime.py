@@ -13,6 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from fastcnn.arguments import Array
 from fastcnn.benchmark.contest import Runner, Skipped
 from fastcnn.benchmark.nets import NetTask, Part, parts
+from fastcnn.comparison.problems import Problem
+from fastcnn.geometry import ConvGeometry, PoolGeometry
 
 FAMILY = "ONNX Runtime"
 _OPSET, _IR = 17, 8
@@ -25,7 +27,7 @@ def set_threads(n: int) -> None:
     _threads = n
 
 
-def net_runners(task: NetTask) -> Iterator[Runner | Skipped]:
+def net_runners(task: NetTask, compiled: bool) -> Iterator[Runner | Skipped]:
     """The net, if it is inference."""
     if task.mode != "predict":
         yield Skipped(FAMILY, "it does inference alone")
@@ -128,3 +130,35 @@ class Graph:
         return onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
+
+
+def operation_runners(problem: Problem, arrays: dict[str, Array]) -> Iterator[Runner | Skipped]:
+    """One operation, forward; filters and weights are constants of the graph."""
+    if "gradient" in problem.op or "backward" in problem.op:
+        yield Skipped(FAMILY, "it does inference alone")
+        return
+    g, x = problem.geometry, arrays["x"]
+    if isinstance(g, ConvGeometry | PoolGeometry):
+        x = to_nchw(x)
+        padding = (g.pad_top, g.pad_bottom, g.pad_left, g.pad_right)
+        stride = (g.stride_h, g.stride_w)
+    graph = Graph({"x": x.shape})
+    if isinstance(g, ConvGeometry):
+        part = Part("conv", arrays["w"], arrays["b"], stride, padding)
+        graph.convolution(part, g.groups)
+    elif isinstance(g, PoolGeometry):
+        kind = "MaxPool" if problem.op.startswith("max") else "AveragePool"
+        pads = [g.pad_top, g.pad_left, g.pad_bottom, g.pad_right]
+        graph.node(kind, kernel_shape=[g.kh, g.kw], strides=stride, pads=pads)
+    else:
+        graph.node("Gemm", graph.constant(arrays["w"]), graph.constant(arrays["b"]))
+    session = graph.session(rank=x.ndim)
+
+    def run() -> Any:
+        return session.run(None, {"x": x})[0]
+
+    def result() -> tuple[Array, ...]:
+        y = run()
+        return (y.transpose(0, 2, 3, 1) if y.ndim == 4 else y,)
+
+    yield Runner(FAMILY, FAMILY, run, result)

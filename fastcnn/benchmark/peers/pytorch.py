@@ -1,4 +1,4 @@
-"""PyTorch, eager and compiled, in both of its layouts."""
+"""PyTorch, eager and compiled, in both of its layouts; NHWC is what it calls channels-last."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from torch.nn import functional
 from fastcnn.arguments import Array
 from fastcnn.benchmark.contest import Runner, Skipped
 from fastcnn.benchmark.nets import RATE, NetTask, Part, losses_of, parts
+from fastcnn.comparison.problems import Problem
+from fastcnn.geometry import ConvGeometry, PoolGeometry
 
 FAMILY = "PyTorch"
-FORMATS = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last}
+FORMATS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
 
 
 def set_threads(n: int) -> None:
@@ -24,11 +26,13 @@ def set_threads(n: int) -> None:
     torch.set_num_threads(n)
 
 
-def net_runners(task: NetTask) -> Iterator[Runner | Skipped]:
-    """The net in each layout, eager and compiled."""
+def net_runners(task: NetTask, compiled: bool) -> Iterator[Runner | Skipped]:
+    """The net in each layout, eager and, if it is wanted, compiled."""
     for layout in FORMATS:
         yield _net_runner(task, layout, compiled=False)
-    for layout in FORMATS:
+    if not compiled:
+        yield Skipped(f"{FAMILY} compiled", "its compiler takes longer than a quick run")
+    for layout in FORMATS if compiled else ():
         name = f"{FAMILY} compiled {layout}"
         try:
             runner = _net_runner(task, layout, compiled=True)
@@ -60,7 +64,7 @@ class _Flatten(nn.Module):  # type: ignore[misc]
 
     def __init__(self, layout: str) -> None:
         super().__init__()
-        self.last = layout == "channels-last"
+        self.last = layout == "NHWC"
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return (x.permute(0, 2, 3, 1) if self.last else x).flatten(1)
@@ -152,3 +156,131 @@ def _quietly_compiled(function: Callable[..., torch.Tensor]) -> Callable[..., to
         warnings.simplefilter("ignore")
         made: Callable[..., torch.Tensor] = torch.compile(function, dynamic=False)
     return made
+
+
+def operation_runners(problem: Problem, arrays: dict[str, Array]) -> Iterator[Runner | Skipped]:
+    """One operation in each layout, by the operator that computes what is asked for, no more."""
+    make = _OPERATIONS.get(problem.op)
+    if make is None:
+        yield Skipped(FAMILY, f"it is not taught {problem.op} here")
+        return
+    for layout in FORMATS if isinstance(problem.geometry, ConvGeometry | PoolGeometry) else ("",):
+        yield make(problem, arrays, layout)
+
+
+def _runner(layout: str, run: Callable[[], Any], *to_ours: tuple[int, ...]) -> Runner:
+    """``to_ours``: for each result how its axes are permuted to fastcnn's layout."""
+
+    def inference() -> Any:
+        with torch.inference_mode():
+            return run()
+
+    def result() -> tuple[Array, ...]:
+        found = inference()
+        tensors = found if isinstance(found, tuple) else (found,)
+        return tuple(
+            tensor.permute(axes).numpy() for tensor, axes in zip(tensors, to_ours, strict=True)
+        )
+
+    return Runner(f"{FAMILY} {layout}".rstrip(), FAMILY, inference, result)
+
+
+_TO_NHWC, _TO_HWIO = (0, 2, 3, 1), (2, 3, 1, 0)
+_aten = torch.ops.aten
+
+
+def _geometry(problem: Problem) -> dict[str, Any]:
+    g = problem.geometry
+    assert g is not None
+    if (g.pad_top, g.pad_left) != (g.pad_bottom, g.pad_right):
+        raise NotImplementedError("padding of unequal sides is not among its parameters")
+    return {"stride": [g.stride_h, g.stride_w], "padding": [g.pad_top, g.pad_left]}
+
+
+def _conv2d(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
+    x, w = nchw(arrays["x"], layout), oihw(arrays["w"], layout)
+    b = torch.from_numpy(arrays["b"])
+    if problem.parameters["padding"] == "same":  # the one case of sides that may differ
+        given: dict[str, Any] = {"padding": "same"}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it may copy the images, once a process
+            functional.conv2d(x, w, b, **given)
+    else:
+        given = _geometry(problem)
+    given["groups"] = problem.parameters["groups"]
+    return _runner(layout, lambda: functional.conv2d(x, w, b, **given), _TO_NHWC)
+
+
+def _conv2d_gradient(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
+    g, given = problem.geometry, _geometry(problem)
+    assert isinstance(g, ConvGeometry)
+    of_input = problem.op == "conv2d_input_gradient"
+    # What is not given has no influence on the result; its shape is asked for all the same.
+    x = arrays.get("x", np.zeros(g.input_shape, np.float32))
+    w = arrays.get("w", np.zeros(g.filter_shape, np.float32))
+    tensors = nchw(arrays["dy"], layout), nchw(x, layout), oihw(w, layout)
+    wanted = [of_input, not of_input, False]
+    rest = (None, given["stride"], given["padding"], [1, 1], False, [0, 0], g.groups, wanted)
+
+    def run() -> Any:
+        return _aten.convolution_backward(*tensors, *rest)[0 if of_input else 1]
+
+    return _runner(layout, run, _TO_NHWC if of_input else _TO_HWIO)
+
+
+def _max_pool2d(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
+    x, given = nchw(arrays["x"], layout), _geometry(problem)
+    size = problem.parameters["size"]
+    return _runner(layout, lambda: functional.max_pool2d(x, size, **given), _TO_NHWC)
+
+
+def _max_pool2d_backward(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
+    """With the indices of the maxima given, which fastcnn finds again."""
+    given = _geometry(problem)
+    size = [problem.parameters["size"]] * 2
+    window = size, given["stride"], given["padding"], [1, 1], False
+    dy, x = nchw(arrays["dy"], layout), nchw(arrays["x"], layout)
+    _, indices = _aten.max_pool2d_with_indices(x, *window)
+    run = _aten.max_pool2d_with_indices_backward
+    return _runner(layout, lambda: run(dy, x, *window, indices), _TO_NHWC)
+
+
+def _avg_pool2d(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
+    x, given = nchw(arrays["x"], layout), _geometry(problem)
+    size = problem.parameters["size"]
+    run = functional.avg_pool2d
+    return _runner(layout, lambda: run(x, size, **given, count_include_pad=False), _TO_NHWC)
+
+
+def _avg_pool2d_backward(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
+    given = _geometry(problem)
+    size = [problem.parameters["size"]] * 2
+    dy, x = nchw(arrays["dy"], layout), nchw(arrays["x"], layout)
+    rest = size, given["stride"], given["padding"], False, False, None
+    return _runner(layout, lambda: _aten.avg_pool2d_backward(dy, x, *rest), _TO_NHWC)
+
+
+def _dense(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
+    x, w, b = (torch.from_numpy(arrays[name]) for name in ("x", "w", "b"))
+    w = w.T.contiguous()  # as PyTorch keeps it
+    return _runner("", lambda: functional.linear(x, w, b), (0, 1))
+
+
+def _dense_backward(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
+    dy, x, w = (torch.from_numpy(arrays[name]) for name in ("dy", "x", "w"))
+    w = w.T.contiguous()
+    # As its graph computes them: the weights' gradient in their own layout.
+    return _runner("", lambda: (dy @ w, dy.T @ x, dy.sum(0)), (0, 1), (1, 0), (0,))
+
+
+_OPERATIONS = {
+    "conv2d": _conv2d,
+    "conv2d_input_gradient": _conv2d_gradient,
+    "conv2d_filter_gradient": _conv2d_gradient,
+    "max_pool2d": _max_pool2d,
+    "max_pool2d_backward": _max_pool2d_backward,
+    "avg_pool2d": _avg_pool2d,
+    "avg_pool2d_backward": _avg_pool2d_backward,
+    "dense": _dense,
+    "dense_backward": _dense_backward,
+}

@@ -1,0 +1,154 @@
+"""``fastcnn bench``: the benchmark suite for a person, and two of its runs compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fastcnn.cli.options import Threads
+from fastcnn.cli.outcomes import DISAGREE, plain_errors
+
+if TYPE_CHECKING:
+    from fastcnn.benchmark.report import Report
+
+SLOWER = 1
+
+
+def bench(
+    full: Annotated[
+        bool,
+        typer.Option("--full/--quick", help="All of the table, or a minute of it at most."),
+    ] = False,
+    op: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this operation; may be repeated."),
+    ] = None,
+    net: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this net; may be repeated.")
+    ] = None,
+    peers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="torch, onnxruntime, jax, scipy, with commas between, or none. Default: all.",
+        ),
+    ] = None,
+    threads: Threads = None,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all figures to this file.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one self-contained page.")
+    ] = None,
+    save: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Keep the figures, to compare them with others."),
+    ] = None,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="BEFORE AFTER", help="Compare two saved runs in place of running."),
+    ] = None,
+) -> None:
+    """Time the engines on layers and whole nets, beside other libraries where they are installed.
+
+    Every result is verified before it is timed; whoever computes something else is refused, and
+    if that is one of fastcnn's engines the exit code is 1. --compare tells what became slower
+    beyond noise; its exit code is 1 if anything did.
+    """
+    with plain_errors():
+        if compare is not None:
+            if op or net or peers or full or json or html or save or threads:
+                raise ValueError("--compare takes two saved runs and no other option")
+            slower = _compare(*compare)
+        else:
+            for name, path in (("--json", json), ("--html", html)):
+                if path is not None and (path.is_dir() or not path.parent.is_dir()):
+                    raise ValueError(f"{name} must name a file in an existing folder, got '{path}'")
+            report = _run(full, op, net, peers, threads)
+            _keep(report, json, html, save)
+    if compare is not None:
+        if slower:
+            raise typer.Exit(SLOWER)
+    elif report.wrong:
+        raise typer.Exit(DISAGREE)
+
+
+def _run(
+    full: bool,
+    op: list[str] | None,
+    net: list[str] | None,
+    peers: str | None,
+    threads: int | None,
+) -> Report:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from fastcnn.benchmark import bench as run
+    from fastcnn.benchmark.costs import costs
+    from fastcnn.benchmark.text import show
+
+    wanted = None if peers is None else [p for p in peers.split(",") if p not in ("", "none")]
+    terminal = Console(stderr=True)
+    columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False)
+    with Progress(
+        *columns, console=terminal, transient=True, disable=not terminal.is_terminal
+    ) as bar:
+        task = bar.add_task("", total=None)
+
+        def progress(done: int, total: int, name: str) -> None:
+            bar.update(task, completed=done, total=total, description=name)
+
+        report = run(
+            quick=not full,
+            ops=op,
+            net=net,
+            peer=wanted,
+            threads=threads,
+            costs=costs if full and not op and not net else None,
+            progress=progress,
+        )
+    show(Console(), report)
+    return report
+
+
+def _keep(report: Report, json: Path | None, html: Path | None, save: str | None) -> None:
+    from fastcnn.benchmark.history import place
+
+    if json is not None:
+        report.write(json)
+    if save is not None:
+        path = place(save)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        report.write(path)
+        typer.echo(f"saved as {path}")
+    if html is not None:
+        from fastcnn.benchmark.html import page
+
+        html.write_text(page(report), "utf-8")
+
+
+def _compare(before: str, after: str) -> bool:
+    """Print what changed; whether anything became slower."""
+    from rich.console import Console
+
+    from fastcnn.benchmark.history import compare, place
+    from fastcnn.benchmark.report import Report
+    from fastcnn.benchmark.text import comparison_table, times
+
+    found = compare(Report.read(place(before)), Report.read(place(after)))
+    console = Console(highlight=False)
+    console.print(comparison_table(found))
+    for name in found.missing:
+        console.print(f"not in both, or not timed: {name}", markup=False, style="dim")
+    if found.mean is not None:
+        console.print(f"geometric mean of after ÷ before: {times(found.mean)}")
+    count = len(found.slower)
+    console.print(
+        f"{count} of {len(found.changes)} became slower beyond noise."
+        if count
+        else "Nothing became slower beyond noise.",
+        style="bold red" if count else "bold green",
+    )
+    return bool(count)

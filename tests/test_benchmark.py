@@ -1,0 +1,503 @@
+"""The benchmark suite: what is wrong is not timed, what is slow is found, what is said is so."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from time import thread_time
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from fastcnn import kernels, ops
+from fastcnn.benchmark import charts, measure, nets, operations, peers, suite
+from fastcnn.benchmark import peak as hardware
+from fastcnn.benchmark.contest import Contest, Runner, Skipped, WrongResult
+from fastcnn.benchmark.history import Verdict, compare
+from fastcnn.benchmark.html import page
+from fastcnn.benchmark.problems import chosen, layer_problems
+from fastcnn.benchmark.report import Absent, Cost, Entry, Figure, Report
+from fastcnn.benchmark.suite import bench
+from fastcnn.benchmark.text import notes, summary
+from fastcnn.cli import app
+from fastcnn.comparison.problems import Problem
+from fastcnn.engines import replaced
+from fastcnn.geometry import conv_geometry, pool_geometry
+from fastcnn.settings import get_num_threads, set_num_threads
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+def test_names_are_unique_and_the_quick_part_is_a_part() -> None:
+    layers, whole = chosen(quick=False)
+    names = [p.name for p in layers] + [nets.title(p) for p in whole]
+    assert len(set(names)) == len(names)
+    quick_layers, quick_nets = chosen(quick=True)
+    assert 0 < len(quick_layers) < len(layers)
+    assert 0 < len(quick_nets) < len(whole)
+    assert {p.op for p in layers} <= set(dir(ops))
+
+
+def test_operations_are_counted_from_the_geometry() -> None:
+    (conv,) = (p for p in layer_problems() if p.name == "conv2d/article 3×3, batch 32")
+    assert operations.flops(conv) == 2 * 32 * 26 * 26 * 8 * 9
+    (dense,) = (p for p in layer_problems() if p.op == "dense_backward" and "article" in p.name)
+    assert operations.flops(dense) == 2 * 2 * 32 * 1352 * 10
+
+
+def test_op_and_net_choose_and_unknown_names_are_refused() -> None:
+    layers, whole = chosen(quick=False, ops=["dense"], net=["lenet5"])
+    assert {p.op for p in layers} == {"dense"}
+    assert {p.net for p in whole} == {"lenet5"}
+    with pytest.raises(ValueError, match=r"op must be one of conv2d, .* got 'conv3d'"):
+        chosen(quick=True, ops=["conv3d"])
+    with pytest.raises(ValueError, match=r"net must be one of article, .* got 'alexnet'"):
+        chosen(quick=True, net=["alexnet"])
+    with pytest.raises(ValueError, match=r"peer must be one of torch, .* got 'caffe'"):
+        bench(peer=["caffe"])
+
+
+# --- verified before it is timed ------------------------------------------------------------------
+
+
+@pytest.fixture
+def _no_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's peak as given, for tests that are not about it."""
+
+    def measured(counts: list[int], rounds: int) -> hardware.Peak:
+        flops = {n: 100.0 * n for n in counts}
+        return hardware.Peak({"float32": flops, "float64": flops}, dict.fromkeys(counts, 20.0))
+
+    monkeypatch.setattr(hardware, "measure", measured)
+
+
+@pytest.mark.usefixtures("_no_peak")
+def test_a_wrong_kernel_is_refused_before_it_is_timed() -> None:
+    calls = 0
+
+    def wrong(dy: Any, w: Any, g: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        dx = kernels.conv2d_input_gradient(dy, w, g)
+        dx[-1, -1, -1, -1] += 1  # one product of one element, left out or counted twice
+        return dx
+
+    op = ["conv2d_input_gradient"]
+    with replaced(op[0], "numba", wrong):
+        (entry,) = bench(ops=op, peer=[], threads=2, seconds=0.01).entries
+    assert {a.name for a in entry.absent if a.wrong} == {"numba", "numba, 1 thread"}
+    assert [f.name for f in entry.figures] == ["im2col"]
+    assert entry.ours is None
+    assert calls == 2  # each runner's verification, and no call more
+    assert "REFUSED: numba on conv2d_input_gradient/" in summary(report(entry))[0]
+    right = bench(ops=op, peer=[], seconds=0.01)
+    assert not right.wrong
+    assert right.entries[0].ours is not None
+
+
+@pytest.mark.usefixtures("_no_peak")
+def test_a_wrong_kernel_ends_the_command_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*, expect: int) -> str:
+        outcome = CliRunner().invoke(app, ["bench", "--op", "max_pool2d", "--peers", "none"])
+        assert outcome.exit_code == expect, outcome.output
+        return outcome.output
+
+    monkeypatch.setattr(suite, "QUICK", suite.QUICK._replace(contest=0.01))
+    assert "REFUSED" not in run(expect=0)
+    with replaced("max_pool2d", "numba", lambda x, g: -kernels.min_pool2d(x, g)):
+        assert "REFUSED: numba on max_pool2d/article 2×2, batch 32: " in run(expect=1)
+
+
+def test_a_wrong_gradient_shows_in_the_losses_of_a_net() -> None:
+    def wrong(dy: Any, x: Any, w: Any) -> Any:
+        dx, dw, db = kernels.dense_backward(dy, x, w)
+        return dx, dw * np.float32(1.1), db
+
+    task = nets.task("article", "train", 3)
+    contest = nets.contest(task, naive_seconds=1.0)
+    assert [r.name for r in contest.runners] == ["fastcnn", "fastcnn, 1 thread", "im2col", "naive"]
+    for runner in contest.runners:
+        contest.verify(runner)
+    with replaced("dense_backward", "numba", wrong):
+        contest = nets.contest(task, naive_seconds=0)
+        with pytest.raises(WrongResult, match=r"fastcnn on article's net, training step, batch 3"):
+            contest.verify(contest.runners[0])
+    assert contest.skipped == [Skipped("naive", contest.skipped[0].reason)]
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        (),
+        (np.zeros((2, 3)), np.zeros(1)),
+        (np.zeros((3, 2)),),
+        (np.array([[0, 0, np.nan], [0, 0, 0]]),),
+        (np.array([[0, 0, 0.3], [0, 0, 0]]),),
+    ],
+)
+def test_results_that_are_no_results(result: tuple[Any, ...]) -> None:
+    contest = Contest("a", "a", 1, 1, (np.zeros((2, 3)),), 0.25)
+    contest.verify(Runner("good", "fastcnn", lambda: None, lambda: (np.full((2, 3), 0.2),)))
+    with pytest.raises(WrongResult, match="bad on a"):
+        contest.verify(Runner("bad", "fastcnn", lambda: None, lambda: result))
+
+
+def test_naive_runs_on_a_part_of_a_long_batch() -> None:
+    (problem,) = (p for p in layer_problems() if p.name == "conv2d/article 3×3, batch 32")
+    contest = operations.contest(problem, naive_seconds=operations.expected_seconds(problem) / 4)
+    naive = contest.runners[-1]
+    assert (naive.name, naive.share) == ("naive", 0.25)
+    contest.verify(naive)
+    contest = operations.contest(problem, naive_seconds=1e-6)
+    assert [s.name for s in contest.skipped] == ["naive"]
+
+
+# --- peers ----------------------------------------------------------------------------------------
+
+
+def small_problems() -> Iterator[Problem]:
+    """Every operation that peers are taught, on sides that differ."""
+    x, w = (2, 9, 7, 4), (3, 2, 4, 6)
+    for stride, padding in ((1, 1), (2, 0), (1, "same")):
+        given = {"stride": stride, "padding": padding, "groups": 1}
+        g = conv_geometry(x, w, **given)
+        dy, sides = {"dy": g.output_shape}, {"kernel_size": w[:2]}
+        yield Problem("conv2d", "c", {"x": x, "w": w, "b": (6,)}, given, g)
+        yield Problem("conv2d_input_gradient", "c", dy | {"w": w}, {"x_shape": x} | given, g)
+        yield Problem("conv2d_filter_gradient", "c", dy | {"x": x}, sides | given, g)
+    given = {"stride": 2, "padding": 1, "groups": 4}
+    g = conv_geometry(x, (3, 3, 1, 4), **given)
+    yield Problem("conv2d", "groups", {"x": x, "w": (3, 3, 1, 4), "b": (4,)}, given, g)
+    for size, stride, padding in ((2, 2, 0), (3, 2, 1)):
+        given = {"size": size, "stride": stride, "padding": padding}
+        g = pool_geometry(x, size, stride=stride, padding=padding)
+        for kind in ("max", "avg"):
+            yield Problem(f"{kind}_pool2d", "p", {"x": x}, given, g)
+            yield Problem(f"{kind}_pool2d_backward", "p", {"dy": g.output_shape, "x": x}, given, g)
+    yield Problem("dense", "d", {"x": (3, 5), "w": (5, 7), "b": (7,)})
+    yield Problem("dense_backward", "d", {"dy": (3, 7), "x": (3, 5), "w": (5, 7)})
+
+
+def test_installed_peers_compute_the_same() -> None:
+    installed = [name for name in peers.PEERS if peers.missing(name) is None]
+    assert "scipy" in installed  # it comes with scikit-learn
+    for problem in small_problems():
+        contest = operations.contest(problem, naive_seconds=1.0)
+        ours = len(contest.runners)
+        peers.join_operation(contest, problem, installed, threads=1)
+        for runner in contest.runners:
+            contest.verify(runner)
+        told = {r.family for r in contest.runners[ours:]} | {s.name for s in contest.skipped}
+        assert told == {peers.PEERS[name].family for name in installed}
+    for mode in ("predict", "train"):
+        task = nets.task("lenet5", mode, 3)
+        contest = nets.contest(task, naive_seconds=0)
+        peers.join_net(contest, task, installed, threads=1, compiled=False)
+        for runner in contest.runners:
+            contest.verify(runner)
+
+
+def test_a_peer_that_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(peers.PEERS, "caffe", peers.Peer("Caffe", "", ("no_such_package",)))
+    (problem,) = (p for p in small_problems() if p.op == "dense")
+    contest = operations.contest(problem, naive_seconds=1.0)
+    peers.join_operation(contest, problem, ["caffe"], threads=1)
+    assert contest.skipped == [Skipped("Caffe", "not installed (pip install no_such_package)")]
+
+
+def test_a_peer_that_is_wrong_is_left_out_and_no_fault_of_ours() -> None:
+    contest = Contest("a", "a", 1, 1, (np.zeros(1),), 0.0)
+    contest.runners.append(Runner("good", "fastcnn", lambda: None, lambda: (np.zeros(1),)))
+    contest.runners.append(Runner("SciPy", "SciPy", lambda: None, lambda: (np.ones(1),)))
+    (absent,) = suite.verified(contest)
+    assert absent.wrong
+    assert absent.name == "SciPy"
+    assert [r.name for r in contest.runners] == ["good"]
+    assert not report(entry(absent=(absent,))).wrong
+
+
+# --- time -----------------------------------------------------------------------------------------
+
+
+class Clock:
+    """A clock that stands still but for what is run."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        self.now += 1e-7  # so that loops that wait end
+        return self.now
+
+    thread_time = perf_counter
+
+    def takes(self, *seconds: float) -> Callable[[], None]:
+        """Something to run that takes so long, in turn."""
+        waiting = list(seconds)
+
+        def run() -> None:
+            self.now += waiting[0] if len(waiting) == 1 else waiting.pop(0)
+
+        return run
+
+
+def test_the_least_time_counts_and_one_slow_runner_leaves_the_others_their_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(measure, "time", clock)
+    disturbed = clock.takes(*[0.030, 0.009] * 5, 0.003)
+    slow, quick = clock.takes(2.0), clock.takes(1e-5)
+    found = measure.interleaved([slow, quick, disturbed], budget=3.0)
+    assert [round(f.least, 5) for f in found] == [2.0, 1e-5, 0.003]
+    assert found[0].turns == 1
+    assert found[1].turns == measure.FEWEST  # settled at once
+    assert found[1].spread == pytest.approx(0, abs=1e-3)
+    assert clock.now < 6
+
+
+def test_who_runs_alone_is_kept_until_it_settles(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(measure, "time", clock)
+    pace = measure.Pace(warm_up=1e-3, turn=1e-4, fewest=3, settled=0.01)
+    found = [
+        measure.interleaved([clock.takes(0.05, 0.04, 0.035, 0.03)], 0.1, pace, alone)[0]
+        for alone in ((), (0,))
+    ]
+    assert [round(f.least, 3) for f in found] == [0.035, 0.03]
+    assert found[0].turns == 3  # the budget's end
+    assert found[1].turns == 6  # the least one, met twice again
+
+
+# --- two runs compared ----------------------------------------------------------------------------
+
+
+def figure(name: str, seconds: float, family: str = "fastcnn", **more: Any) -> Figure:
+    return replace(Figure(name, family, seconds, seconds, 0.01, 9, seconds, 0.005), **more)
+
+
+def entry(name: str = "conv2d/a, batch 1", core: float = 1e-3, **more: Any) -> Entry:
+    figures = (
+        figure("numba", core / 2),
+        figure("numba, 1 thread", core),
+        figure("im2col", 4 * core),
+        figure("naive", 400 * core, share=0.5),
+        figure("PyTorch NCHW", core / 4, "PyTorch"),
+    )
+    group, problem = name.split("/")[0], name.rpartition(", batch")[0]
+    made = Entry(name, group, problem, 1, 10**8, 10**6, figures, (), 1e-4, 0.004)
+    return replace(made, **more)
+
+
+def report(*entries: Entry, **more: Any) -> Report:
+    machine = {
+        "fastcnn": "0",
+        "processor": "a <processor>",
+        "isa": "avx2",
+        "python": "3",
+        "packages": {"numpy": "2", "torch": None},
+    }
+    flops = {"float32": {"1": 100.0, "2": 200.0}, "float64": {"1": 50.0, "2": 100.0}}
+    peak = {"flops": flops, "copy": {"1": 20.0, "2": 25.0}}
+    made = Report(machine, 2, "2026-01-02T03:04:05+00:00", 9.0, True, peak, 0.97, tuple(entries))
+    return replace(made, **more)
+
+
+def test_slower_faster_the_same() -> None:
+    names = [f"conv2d/{letter}, batch 1" for letter in "abcd"]
+    before = report(*(entry(name) for name in names), entry("conv2d/gone, batch 1"))
+    seconds = (1.5e-3, 1.1e-3, 0.9e-3, 0.6e-3)
+    found = compare(before, report(*map(entry, names, seconds)))
+    verdicts = [Verdict.slower, Verdict.same, Verdict.same, Verdict.faster]
+    assert [change.verdict for change in found.changes] == verdicts
+    assert [change.name for change in found.slower] == names[:1]
+    assert found.missing == ("conv2d/gone, batch 1",)
+    assert compare(before, before).slower == ()
+
+
+def test_a_slower_machine_is_no_slower_code_and_noise_is_no_verdict() -> None:
+    before = report(entry())
+    throttled = report(entry(core=2e-3, probe=2e-4))
+    assert compare(before, throttled).changes[0].verdict is Verdict.same
+    noisy = [replace(f, core_spread=0.3) for f in entry(core=1.5e-3).figures]
+    found = compare(before, report(entry(figures=tuple(noisy)))).changes[0]
+    assert found.verdict is Verdict.unclear
+    with pytest.raises(ValueError, match="no entry in common"):
+        compare(before, report(entry(probe_kind="copy")))
+
+
+def test_compare_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".fastcnn-bench").mkdir()
+    report(entry()).write(Path(".fastcnn-bench/before.json"))
+    report(entry(core=1.5e-3)).write(Path("after.json"))
+    run = CliRunner()
+    outcome = run.invoke(app, ["bench", "--compare", "before", "after.json"])
+    assert outcome.exit_code == 1
+    assert "1 of 1 became slower beyond noise." in outcome.output
+    outcome = run.invoke(app, ["bench", "--compare", "before", "before"])
+    assert outcome.exit_code == 0
+    assert "Nothing became slower beyond noise." in outcome.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--compare", "a", "b", "--full"], "--compare takes two saved runs and no other option"),
+        (["--compare", "a", "b"], ".fastcnn-bench/a.json: No such file"),
+        (["--compare", "broken.json", "broken.json"], "broken.json: no report of fastcnn bench"),
+        (["--op", "conv3d"], "op must be one of conv2d, "),
+        (["--peers", "torch,caffe"], "peer must be one of torch, "),
+        (["--html", "no/such.html"], "--html must name a file in an existing folder"),
+    ],
+)
+def test_bad_arguments_are_one_line(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("broken.json").write_text('{"format": 1, "entries": [3]}', "utf-8")
+    outcome = CliRunner().invoke(app, ["bench", *arguments])
+    assert outcome.exit_code == 2
+    assert outcome.output.startswith(f"fastcnn: {message}")
+    assert outcome.output.count("\n") == 1
+
+
+# --- the report -----------------------------------------------------------------------------------
+
+
+def test_a_report_is_the_same_after_a_file(tmp_path: Path) -> None:
+    absent = (Absent("JAX", "not installed"),)
+    made = report(entry(absent=absent), costs=(Cost("import", "JAX", 1.5, "s"),), notes=("a",))
+    made.write(tmp_path / "report.json")
+    assert Report.read(tmp_path / "report.json") == made
+    other = json.loads((tmp_path / "report.json").read_text("utf-8")) | {"format": 99}
+    with pytest.raises(ValueError, match="format 99 is not 1"):
+        Report.from_dict(other)
+
+
+def test_what_is_lost_is_said() -> None:
+    found = report(entry(), quiet=0.5)
+    told = "\n".join(summary(found) + notes(found))
+    assert "A peer is faster in 1 of 1 contests." in told
+    assert "conv2d/a, batch 1: PyTorch NCHW is 2.00 times as fast" in told
+    assert "Figures of several threads do not count" in told
+    assert "* ran on a part of the batch" in told
+    (lost,) = found.losses()
+    assert found.share(lost, lost.figures[0]) == pytest.approx(1.0)  # 1e8 in 0.5 ms, of 200 G/s
+    memory = replace(lost, flops=10**5)
+    assert (found.limit(lost), found.limit(memory)) == ("compute", "memory")
+    assert found.share(memory, memory.figures[0]) == pytest.approx(0.08)  # 1e6 in 0.5 ms, of 25 G/s
+
+
+class Tags(HTMLParser):
+    """Opens what it meets and closes it in order; keeps what would be fetched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.fetched: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "br", "link", "img"):
+            self.open.append(tag)
+        for name, value in attrs:
+            if name in ("src", "srcset", "data") or (name == "href" and value and value[0] != "#"):
+                self.fetched.append(f"{tag} {value}")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_fetches_nothing() -> None:
+    entries = [
+        entry("conv2d/a & b, batch 1", absent=(Absent("JAX", "not <installed>"),)),
+        entry("conv2d/a & b, batch 8", core=4e-3, batch=8),
+        entry("max_pool2d/c, batch 1", flops=0),
+    ]
+    for found in (
+        report(*entries, costs=(Cost("import", "JAX", 1.5, "s"),)),
+        report(replace(entry(), figures=entry().figures[:1]), threads=1),
+    ):
+        made = page(found)
+        tags = Tags()
+        tags.feed(made)
+        assert tags.open == []
+        assert tags.fetched == []
+        assert "url(" not in made
+        assert "@import" not in made
+        assert "a &lt;processor&gt;" in made
+    assert "a &amp; b" in page(report(*entries))
+    assert "not &lt;installed&gt;" in page(report(*entries))
+
+
+def test_charts_are_svg_of_their_own() -> None:
+    entries = [entry("conv2d/a & b, batch 1"), entry("conv2d/a & b, batch 8", batch=8)]
+    found = report(*entries)
+    drawn = [
+        charts.roofline(found),
+        charts.limits(found, entries),
+        charts.speedups(entries),
+        charts.batches(found, "conv2d"),
+        charts.threads(found),
+    ]
+    for chart in drawn:
+        root = ElementTree.fromstring(charts.standalone(chart))
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert root.attrib["viewBox"].startswith("0 0 400 ")
+    assert "2.00 ×" in charts.threads(found)
+    assert charts.speedups([replace(entries[0], figures=())]) == ""
+
+
+# --- a guard that does not look at the clock on the wall ------------------------------------------
+
+
+def core_seconds(problem: Problem, engine: str, calls: int) -> float:
+    """The least time on a core of so many calls, on one thread."""
+    arrays = operations.make_arrays(problem)
+    operations.run(problem, arrays, engine)
+    best = float("inf")
+    for _ in range(calls):
+        start = thread_time()
+        operations.run(problem, arrays, engine)
+        best = min(best, thread_time() - start)
+    return best
+
+
+@pytest.mark.parametrize(
+    ("name", "times", "engine"),
+    [  # measured: 1,400, 200, 11 and 5 times
+        ("conv2d/article 3×3, batch 32", 20, "naive"),
+        ("max_pool2d/ResNet-50 3×3 /2, batch 1", 20, "naive"),
+        ("conv2d/depthwise 32 3×3, batch 1", 2, "im2col"),
+        ("max_pool2d/ResNet-50 3×3 /2, batch 1", 1.5, "im2col"),
+    ],
+)
+def test_fast_is_fast(name: str, times: float, engine: str) -> None:
+    (problem,) = (p for p in layer_problems() if p.name == name)
+    before = get_num_threads()
+    set_num_threads(1)
+    try:
+        fast = core_seconds(problem, "numba", calls=20)
+        assert core_seconds(problem, engine, calls=3) > times * fast
+    finally:
+        set_num_threads(before)
+
+
+def test_a_convolution_takes_memory_for_its_result_alone() -> None:
+    (problem,) = (p for p in layer_problems() if p.name == "conv2d/LeNet-5 second 5×5, batch 32")
+    arrays = operations.make_arrays(problem)
+    y, *_ = operations.run(problem, arrays, "numba")
+    tracemalloc.start()
+    try:
+        operations.run(problem, arrays, "numba")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert y.nbytes <= most < 1.2 * y.nbytes
