@@ -32,10 +32,10 @@ PROMISES = {
     NetProblem("article", "train", 32): 5.0,
     NetProblem("article", "train", 1): 6.0,
     NetProblem("lenet5", "train", 32): 3.0,
-    NetProblem("small", "train", 32): 1.5,
+    NetProblem("wide", "train", 32): 1.5,
     **{NetProblem("article", "predict", batch): 2.0 for batch in (1, 32, 128)},
     **{NetProblem("lenet5", "predict", batch): 1.3 for batch in (1, 32, 128)},
-    **{NetProblem("small", "predict", batch): 1.0 for batch in (1, 32, 128)},
+    **{NetProblem("wide", "predict", batch): 1.0 for batch in (1, 32, 128)},
 }
 
 
