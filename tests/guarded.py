@@ -40,6 +40,7 @@ from fastcnn.geometry import conv_geometry, pool_geometry
 from fastcnn.kernels import arrays as seam
 from fastcnn.kernels import augmentation as kernels_of_augmentation
 from fastcnn.kernels import direct, jit, simd, threads
+from fastcnn.kernels.multiply_add import CHAIN, multiply_add
 
 Border = Literal["first", "last"]
 """Which number of an array has inaccessible memory for a neighbour."""
@@ -246,6 +247,7 @@ def run_here(chosen: Iterable[Case]) -> int:
         count += 1
     _wait_as_a_worker_does()
     _move_images()
+    _probe_the_hardware()
     return count
 
 
@@ -285,6 +287,15 @@ def _wait_as_a_worker_does() -> None:
         assert threads._watch(done, 7, gate, 8, 0, 2) == 0
         assert list(done) == [7]
         assert not gate.any()
+
+
+def _probe_the_hardware() -> None:
+    """The kernel that measures the peak."""
+    for border, dtype, size in product(("first", "last"), DTYPES, CHANNELS):
+        x = guarded((size,), dtype, border)
+        x[...] = 1
+        multiply_add(x, x.dtype.type(2), x.dtype.type(0), 2)
+        assert (x == 2 ** (2 * CHAIN)).all()
 
 
 def _move_images() -> None:

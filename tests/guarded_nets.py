@@ -115,7 +115,7 @@ def _run(shape: tuple[int, ...], layers: list[Layer], dtype: str, batch: int) ->
     values = [w + rng.uniform(0, 0.1, w.shape) for w in reference.get_weights()]
     reference.set_weights(values)
     losses = CrossEntropy(), CrossEntropy(0.1)
-    expected = [reference._forward_batch(x)]
+    expected = [reference._forward_batch(x), reference.predict(x)]
     for loss in losses:
         expected += _of_training(reference._gradients(x, labels, loss, rng))
 
@@ -149,9 +149,10 @@ def _guarded(
         model.set_weights(values)
         images, targets = (guarded_copy(array, border) for array in data)
         executor = Executor(model.layers, model._weights)
-        y = executor.forward(images)
-        assert y is not None, "single operations must decide"
-        found = [y]
+        found = []
+        for y in (executor.forward(images), executor.probabilities(images)):
+            assert y is not None, "single operations must decide"
+            found.append(y)
         for loss in losses:
             went = executor.gradients(images, targets, loss, rng)
             assert went is not None, "single operations must decide"

@@ -153,5 +153,5 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
     guarded_on_its_own |= {"memory._Block", "memory.empty", "arrays.record"}
     # Lists of steps and of pieces, which are only read, and arrays that only stand for their type.
     tables = {f"program.{name}" for name in ("step", "parts", "program", "run_apart")}
-    tables |= {"plan.Plans", "plan.Slice", "executor.", "executor.Executor"}
+    tables |= {"plan.Plans", "plan.Slice", "executor.", "executor.Executor", "jit."}
     assert found <= stands_in_for_compiled_code | guarded_on_its_own | tables
