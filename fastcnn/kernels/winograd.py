@@ -340,12 +340,13 @@ def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
 class Plan(NamedTuple):
     """A layer made ready: ``at_once`` of its ``squares`` at a time.
 
-    ``width`` is that of a block of columns; the works are numbers of operations for a square, a
-    square and block of columns, and all filters.
+    ``numbers`` is the layer's record; ``width`` that of a block of columns; works are numbers of
+    operations, for a square, for a square and block of columns, and for all filters.
     """
 
     function: Any
     layer: Layer
+    numbers: Array
     images: int
     squares: int
     at_once: int
@@ -395,11 +396,10 @@ def _plan(g: ConvGeometry, itemsize: int, **filters: int) -> Plan:
     host = registers()
     lanes = host.vector_bytes // itemsize
     width = host.tile_vectors * lanes
-    cut, cut_side = policy.squares(g), policy.squares(g).side
-    rows = -(-g.oh // cut_side), -(-g.ow // cut_side)
+    cut = policy.squares(g)
     count, column_blocks = g.n * cut.number, -(-g.oc // width)
     by_columns = cut.points * g.ic * g.oc * itemsize > 2 * policy.second_level_cache()
-    # Blocks of whole tiles, smaller ones where there would be too few to share out.
+    # Blocks that tiles fill without a rest, smaller ones where there would be too few to share out.
     tiles = (2 * host.tile_rows, host.tile_rows, host.tile_rows // 2 + 1)
     block = next((size for size in tiles if count >= 8 * size), tiles[-1])
     if by_columns:
@@ -416,20 +416,22 @@ def _plan(g: ConvGeometry, itemsize: int, **filters: int) -> Plan:
         g.oc,
         g.pad_top,
         g.pad_left,
-        *rows,
+        squares_h=-(-g.oh // cut.side),
+        squares_w=-(-g.ow // cut.side),
         block=block,
         pitch=pitch,
         v_block=cut.points * block * pitch,
-        m_block=cut.points * (block + host.tile_rows) * width,
-        scratch=max(cut.points * g.ic, cut_side**2 * lanes),
+        m_block=cut.points * block * width,
+        scratch=max(cut.points * g.ic, cut.side**2 * lanes),
         chunk=chunk,
         u_step=chunk * width + lanes,
         column_blocks=column_blocks,
         **filters,
     )
     return Plan(
-        _winograd(cut_side, g.kh, lanes),
+        _winograd(cut.side, g.kh, lanes),
         layer,
+        record(layer),
         g.n,
         count,
         AT_ONCE * tiles[0] if by_columns else count,
@@ -449,9 +451,7 @@ def _run(plan: Plan, x: Array, w: Array, b: Array, y: Array, relu: bool) -> list
     u_count, v_count, m_count = c.column_blocks, threads, threads
     if plan.by_columns:
         u_count, v_count, m_count = threads, blocks, threads * blocks
-    # Tiles read and write as many rows as they have, beyond the last square too.
-    margin = registers().tile_rows * c.pitch
-    v = empty_like_type(x, v_count * c.v_block + margin)
+    v = empty_like_type(x, v_count * c.v_block)
     u = empty_like_type(x, u_count * c.u_step * plan.points)
     mm = empty_like_type(x, m_count * c.m_block)
     scratch = empty_like_type(x, threads * c.scratch)
@@ -461,7 +461,7 @@ def _run(plan: Plan, x: Array, w: Array, b: Array, y: Array, relu: bool) -> list
 
     def launch(stage: Stage, first: int, last: int, items: int, work: int) -> None:
         parts = min(threads, items)
-        numbers = first, last, items, parts, record(c), record(stage)
+        numbers = first, last, items, parts, plan.numbers, record(stage)
         parallel_for(plan.function, parts, work, *arrays, *numbers)
 
     if not plan.by_columns:

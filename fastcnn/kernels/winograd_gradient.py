@@ -186,22 +186,23 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
     own = plan.at_once < forward.squares
     items = c.row_blocks * c.column_blocks
     parts = min(threads, items)
+    # The last tile of input channels reads on beyond them.
     v = empty_like_type(x, blocks * c.v_block + registers().tile_rows)
     z = empty_like_type(x, blocks * c.z_block)
     d = empty_like_type(x, (items if own else parts) * c.d_step * plan.points)
     scratch = empty_like_type(x, threads * max(c.scratch, forward.layer.scratch))
-    numbers, flat_x, flat_dy = record(c), readable(x).reshape(-1), readable(dy).reshape(-1)
+    numbers, flat_x, flat_dy = plan.numbers, readable(x).reshape(-1), readable(dy).reshape(-1)
     squares_of_dy, sums = plan.functions
     none = allocate((1,), bool)
     for first in range(0, forward.squares, plan.at_once):
         last = min(forward.squares, first + plan.at_once)
         count = last - first
-        at_v = -(-count // c.block)
-        stage = min(threads, at_v), record(forward.layer), record(winograd.ALL_SQUARES)
+        share = -(-count // c.block)
+        stage = min(threads, share), forward.numbers, record(winograd.ALL_SQUARES)
         unused = flat_x, flat_x, flat_x, v, flat_x, flat_x, scratch, none, False
         parallel_for(
             forward.function, stage[0], count * forward.square_work, flat_x, *unused,
-            first, last, at_v, *stage,
+            first, last, share, *stage,
         )  # fmt: skip
         shares = min(threads, count)
         work = count * plan.dy_work
@@ -221,6 +222,7 @@ class Plan(NamedTuple):
     functions: tuple[Any, Any]
     forward: winograd.Plan
     sums: Sums
+    numbers: Array
     at_once: int
     points: int
     dy_work: int
@@ -253,7 +255,7 @@ def _plan(g: ConvGeometry, itemsize: int) -> Plan:
         rows=rows,
         row_blocks=row_blocks,
         column_blocks=column_blocks,
-        d_step=(rows + host.tile_rows) * width + lanes,
+        d_step=rows * width + lanes,
         scratch=side * side * g.oc,
     )
     of_sums = points * g.ic * g.oc * itemsize
@@ -262,6 +264,7 @@ def _plan(g: ConvGeometry, itemsize: int) -> Plan:
         _gradient(side, g.kh, lanes),
         forward,
         sums,
+        record(sums),
         min(in_pass * layer.block, forward.squares),
         points,
         dy_work=8 * points * g.oc,
