@@ -115,6 +115,24 @@ def test_a_wrong_kernel_ends_the_command_with_1(monkeypatch: pytest.MonkeyPatch)
         assert "REFUSED: numba on max_pool2d/article 2×2, batch 32: " in run(expect=1)
 
 
+@pytest.mark.usefixtures("_no_peak")
+def test_the_command_writes_what_it_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(suite, "QUICK", suite.QUICK._replace(contest=0.01))
+    wanted = ["--op", "conv2d_input_gradient", "--peers", "none", "--threads", "1"]
+    kept = ["--json", "run.json", "--html", "run.html", "--save", "before"]
+    outcome = CliRunner().invoke(app, ["bench", *wanted, *kept])
+    assert outcome.exit_code == 0, outcome.output
+    assert max(map(len, outcome.output.splitlines())) <= 80
+    found = Report.read(Path("run.json"))
+    assert found == Report.read(Path(".fastcnn-bench/before.json"))
+    assert Path("run.html").read_text("utf-8") == page(found)
+    assert (found.threads, found.top, found.is_quiet) == (1, 100.0, True)
+    (entry,) = found.entries
+    assert entry.name in outcome.output
+    assert entry.best.seconds == min(f.seconds for f in entry.figures) > 0
+
+
 def test_a_wrong_gradient_shows_in_the_losses_of_a_net() -> None:
     def wrong(dy: Any, x: Any, w: Any) -> Any:
         dx, dw, db = kernels.dense_backward(dy, x, w)

@@ -49,7 +49,7 @@ class _Library(NamedTuple):
     call: str
 
 
-_OURS = _Library(
+OURS = _Library(
     "fastcnn",
     "fastcnn",
     "import numpy as np, fastcnn",
@@ -84,18 +84,18 @@ conv(jnp.ones((1, 28, 28, 1)), jnp.ones((3, 3, 1, 8))).block_until_ready()
 
 def costs() -> tuple[Cost, ...]:
     """All figures: of fastcnn, and of the peers that are installed."""
-    found = [Cost("installed, with what it needs", _OURS.family, _size_of_ours(), "MB")]
+    found = [Cost("installed, with what it needs", OURS.family, installed_size(), "MB")]
     with tempfile.TemporaryDirectory() as folder:
-        cold = _process(_OURS, folder)
-        warm = [_process(_OURS, folder) for _ in range(PROCESSES)]
+        cold = process(OURS, folder)
+        warm = [process(OURS, folder) for _ in range(PROCESSES)]
     found.append(Cost("first convolution, kernels not compiled yet", "fastcnn", cold["first"], "s"))
-    found += _costs(_OURS, warm)
+    found += _costs(OURS, warm)
     for other in _OTHERS:
         if find_spec(other.package) is not None:
             found.append(
                 Cost("installed, with what it needs", other.family, _size([other.package]), "MB")
             )
-            found += _costs(other, [_process(other) for _ in range(PROCESSES)])
+            found += _costs(other, [process(other) for _ in range(PROCESSES)])
     return tuple(sorted(found, key=lambda cost: cost.name))
 
 
@@ -111,8 +111,15 @@ def _costs(library: _Library, runs: list[dict[str, float]]) -> list[Cost]:
     return found
 
 
-def _process(library: _Library, cache: str | None = None) -> dict[str, float]:
-    code = _TIMED.format(load=library.load, call=library.call)
+def process(library: _Library, cache: str | None = None, call: bool = True) -> dict[str, float]:
+    """Run a library in a new process: seconds of its import and to its first result, and MB.
+
+    Args:
+        library: which.
+        cache: the folder of fastcnn's compiled kernels.
+        call: whether there is a first result, or the import alone.
+    """
+    code = _TIMED.format(load=library.load, call=library.call if call else "")
     source = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path}
@@ -125,7 +132,8 @@ def _process(library: _Library, cache: str | None = None) -> dict[str, float]:
     return figures
 
 
-def _size_of_ours() -> float:
+def installed_size() -> float:
+    """MB of fastcnn and of all that it requires, as they are installed here."""
     package = Path(__file__).resolve().parents[1]
     own = sum(
         path.stat().st_size

@@ -33,11 +33,12 @@ border-bottom:1px solid var(--line)}th{font-weight:600;color:var(--soft)}
 th:first-child,td:first-child{text-align:left;
 padding-left:0;white-space:normal;min-width:8.5em}tr.best td{font-weight:650}
 tr.ours td:first-child{color:var(--fastcnn);font-weight:650}
-.meter{display:inline-block;height:9px;border-radius:2px;vertical-align:middle}
-.slot{width:110px;text-align:left!important}details{margin:.4em 0}summary{cursor:pointer}
+.track{width:110px;line-height:0}.meter{display:inline-block;height:9px;border-radius:2px}
+th{white-space:normal;vertical-align:bottom}.slot{text-align:left!important}
+details{margin:.4em 0}summary{cursor:pointer}
 ul{padding-left:1.2em}nav a{margin-right:1em;color:var(--fastcnn)}
-@media(max-width:560px){.slot{width:60px}body{font-size:15px}
-th,td{padding:3px 5px}}
+@media(max-width:560px){.track{width:52px}body{font-size:15px}th,td{padding:3px 5px}
+.contest :is(th,td):is(:nth-child(5),:nth-child(7)),.lost :is(th,td):nth-child(n+4){display:none}}
 @media print{body{font-size:10pt}main{max-width:none;padding:0}nav{display:none}
 h2,h3{break-after:avoid}table,svg,.tile{break-inside:avoid}details>*{display:block}}
 """
@@ -129,7 +130,7 @@ def _against_peers(report: Report) -> str:
         if (peer := entry.best_peer) and (ratio := entry.times(peer)) and entry.ours
     )
     told = (
-        _table(["contest", "faster peer", "by", "its time", "fastcnn"], rows)
+        _table(["contest", "faster peer", "by", "its time", "fastcnn"], rows, "lost")
         if losses
         else "<p>In no contest of this run.</p>"
     )
@@ -245,12 +246,13 @@ def _contest(report: Report, entry: Entry) -> str:
     )
     absent = "".join(f"<li>{escape(a.name)}: {escape(a.reason)}</li>" for a in entry.absent)
     left = f"<details><summary>left out</summary><ul>{absent}</ul></details>" if absent else ""
-    return f"<h3>{escape(entry.name)}</h3>" + _table(heads, rows) + left
+    return f"<h3>{escape(entry.name)}</h3>" + _table(heads, rows, "contest") + left
 
 
 def _meter(best: Figure, figure: Figure) -> str:
     width = max(1.5, 100 * best.seconds / figure.seconds)
-    return f'<span class="meter {charts.colour(figure)}" style="width:{width:.1f}%"></span>'
+    inner = f'<span class="meter {charts.colour(figure)}" style="width:{width:.1f}%"></span>'
+    return f'<div class="track">{inner}</div>'
 
 
 def _times(entry: Entry, figure: Figure) -> str:
@@ -258,14 +260,14 @@ def _times(entry: Entry, figure: Figure) -> str:
     return "" if ratio is None else times(ratio)
 
 
-def _table(heads: list[str], rows: str) -> str:
+def _table(heads: list[str], rows: str, css: str = "") -> str:
     cells = "".join(f"<th>{escape(head)}</th>" for head in heads)
-    return f'<div class="scroll"><table><tr>{cells}</tr>{rows}</table></div>'
+    return f'<div class="scroll {css}"><table><tr>{cells}</tr>{rows}</table></div>'
 
 
 def _row(cells: Iterable[str], css: str = "") -> str:
     made = "".join(
-        f'<td class="slot">{cell}</td>' if cell.startswith("<span") else f"<td>{escape(cell)}</td>"
+        f'<td class="slot">{cell}</td>' if cell.startswith("<div") else f"<td>{escape(cell)}</td>"
         for cell in cells
     )
     return f'<tr class="{css}">{made}</tr>' if css else f"<tr>{made}</tr>"

@@ -143,6 +143,8 @@ def contest(of: NetTask, naive_seconds: float) -> Contest:
 def _join_naive(made: Contest, of: NetTask, model: Sequential, seconds: float) -> None:
     """The naive engine on as many images as its time allows; all of them, if losses are asked."""
     once = 12e-6 * sum(prod(layer.output_shape or ()) for layer in model.layers) / 8
+    if of.mode == "train":
+        once *= 3
     images = min(of.batch, int(seconds / once))
     if images == of.batch:
         made.runners.append(ours(of, "naive", "naive"))

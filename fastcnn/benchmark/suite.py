@@ -20,7 +20,7 @@ from fastcnn.machine import facts
 from fastcnn.settings import get_num_threads, set_num_threads
 
 Progress = Callable[[int, int, str], None]
-QUICK_SECONDS = 50.0
+QUICK_SECONDS = 40.0
 """After so long a quick run begins no other contest."""
 CACHED = 4_000_000
 """Bytes that a core's own caches may still hold a good part of."""
@@ -40,7 +40,7 @@ class Effort(NamedTuple):
 
 
 QUICK = Effort(QUICK_SECONDS, 1.2, 0.1, measure.QUICK, False, 24)
-FULL = Effort(float("inf"), 4.0, 2.0, measure.USUAL, True, hardware.ROUNDS)
+FULL = Effort(float("inf"), 3.0, 2.0, measure.USUAL, True, hardware.ROUNDS)
 
 
 def bench(

@@ -1,0 +1,205 @@
+"""Write ``docs/benchmarks.md`` and its charts, from a full run here or from one that was saved.
+
+pip install "fastcnn[peers]"
+python benchmarks/write_report.py --machine "AMD EPYC, Zen 4, AVX-512, 2 cores"
+python benchmarks/write_report.py --machine … --report FILE    (of fastcnn bench --full --json)
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastcnn.benchmark import Report, bench, charts
+from fastcnn.benchmark.costs import costs
+from fastcnn.benchmark.report import ALONE, OURS, Entry, Figure
+from fastcnn.benchmark.text import amount, duration, notes, times
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+FAMILIES = ("PyTorch", "ONNX Runtime", "JAX", "SciPy")
+GROUPS = {
+    "net_predict": "Nets, inference",
+    "net_train": "Nets, training step",
+    "conv2d": "Convolution",
+    "conv2d_input_gradient": "Gradient of the images",
+    "conv2d_filter_gradient": "Gradient of the filters",
+    "max_pool2d": "Max-pooling",
+    "max_pool2d_backward": "Gradient of max-pooling",
+    "avg_pool2d": "Average pooling",
+    "avg_pool2d_backward": "Gradient of average pooling",
+    "dense": "Dense",
+    "dense_backward": "Gradients of dense",
+}
+
+
+def text_of(report: Report, machine: str, images: dict[str, str]) -> str:
+    """The page. ``images`` are charts by file name, which this fills."""
+    parts = [
+        "# Benchmarks",
+        f"Measured on {machine}: {report.threads} threads, float32, on {report.when[:10]}; fastcnn "
+        f"{report.machine['fastcnn']} beside {_versions(report)}. Peak: {report.top:.0f} GFLOP/s, "
+        f"copy: {report.bandwidth:.1f} GB/s. "
+        "How: [the method](benchmark-method.md). This page is written by "
+        "`python benchmarks/write_report.py`; for another machine, run it there.",
+        *(f"> {note}" for note in notes(report)),
+        "## In short",
+        "\n".join(f"- {line}" for line in _short(report)),
+        "## Where another library is faster",
+        _losses(report),
+        "## How near to the limit",
+        "The roof is the measured peak, and on its left a copy's bandwidth. Filled: fastcnn; "
+        "hollow: the best of the other libraries. Points above the slope have their arrays in "
+        "caches.",
+        _image(images, "roofline", charts.roofline(report)),
+    ]
+    for group, title in GROUPS.items():
+        entries = [e for e in report.entries if e.group == group]
+        if entries:
+            parts += [
+                f"## {title}",
+                _table(report, entries),
+                _image(images, f"limits-{group}", charts.limits(report, entries)),
+            ]
+    parts += [
+        "## From naive to fast",
+        "naive: Python loops, the specification; im2col: stride tricks and matrix multiplication; "
+        "numba: compiled register tiles.",
+        _image(images, "speedups", charts.speedups(report.entries)),
+        "## Scaling",
+        *(
+            _image(images, f"batches-{group}", chart)
+            for group in GROUPS
+            if (chart := charts.batches(report, group))
+        ),
+        _image(images, "threads", charts.threads(report)),
+    ]
+    if report.costs:
+        rows = ((c.name, c.family, amount(c.value, c.unit)) for c in report.costs)
+        parts += ["## Before the first result", _rows(("what", "who", ""), rows)]
+    parts += ["## Who did not take part, and why", _absent(report)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _versions(report: Report) -> str:
+    names = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime", "jax": "JAX", "scipy": "SciPy"}
+    packages = report.machine["packages"]
+    found = [f"{told} {packages[name]}" for name, told in names.items() if packages.get(name)]
+    return ", ".join([*found, f"NumPy {packages['numpy']}, Numba {packages['numba']}"])
+
+
+def _short(report: Report) -> Iterator[str]:
+    against = [e for e in report.entries if e.times(e.best_peer) is not None]
+    yield (
+        f"{len(report.entries)} contests; every result was verified before it was timed, and "
+        f"{len(report.wrong) or 'none'} of fastcnn's was refused."
+    )
+    if against:
+        yield (
+            f"Another library is faster than fastcnn in {len(report.losses())} of {len(against)} "
+            "contests."
+        )
+    for mean, whom in (
+        (report.mean_times("naive"), "the naive engine"),
+        (report.mean_times("im2col"), "the im2col engine"),
+        (report.mean_times_best_peer(), "the best other library of each contest"),
+    ):
+        if mean is not None:
+            yield f"{times(mean)} times the speed of {whom}, in the geometric mean."
+
+
+def _losses(report: Report) -> str:
+    rows = [
+        (e.name, peer.name, f"{times(1 / ratio)} ×", duration(peer.seconds), duration(ours.seconds))
+        for e in report.losses()
+        if (peer := e.best_peer) and (ours := e.ours) and (ratio := e.times(peer))
+    ]
+    if not rows:
+        return "In no contest of this run."
+    return _rows(("contest", "faster", "by", "its time", "fastcnn"), rows)
+
+
+def _table(report: Report, entries: list[Entry]) -> str:
+    heads = ("", "naive", "im2col", "fastcnn, 1 thread", "fastcnn", "of limit")
+    rows = []
+    for entry in entries:
+        ours = entry.ours
+        cells = [entry.name.removeprefix(f"{entry.group}/")]
+        cells += [_time(entry.figure(name)) for name in ("naive", "im2col")]
+        cells += [_time(entry.figure(*ALONE)), _time(entry.figure(*OURS), entry.best)]
+        memory = " of copy" if report.limit(entry) == "memory" else ""
+        cells.append("–" if ours is None else f"{report.share(entry, ours):.0%}{memory}")
+        for family in FAMILIES:
+            own = [f for f in entry.peers if f.family == family]
+            cells.append(_time(own[0] if own else None, entry.best))
+        ratio = entry.times(entry.best_peer)
+        cells.append("–" if ratio is None else f"{times(ratio)} ×")
+        rows.append(cells)
+    return _rows((*heads, *FAMILIES, "fastcnn by the best"), rows)
+
+
+def _time(figure: Figure | None, best: Figure | None = None) -> str:
+    if figure is None:
+        return "–"
+    told = duration(figure.seconds) + ("*" if figure.share < 1 else "")
+    return f"**{told}**" if figure is best else told
+
+
+def _absent(report: Report) -> str:
+    told: dict[tuple[str, str], int] = {}
+    for absent in (a for e in report.entries for a in e.absent):
+        reason = "a call takes it too long" if absent.name == "naive" else absent.reason
+        told[absent.name, reason] = told.get((absent.name, reason), 0) + 1
+    return _rows(
+        ("who", "why", "contests"), ((who, why, str(n)) for (who, why), n in sorted(told.items()))
+    )
+
+
+def _rows(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    heads = list(heads)
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *map(list, rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _image(images: dict[str, str], name: str, chart: str) -> str:
+    if not chart:
+        return ""
+    images[f"{name}.svg"] = charts.standalone(chart)
+    return f"![{name}](benchmarks/{name}.svg)"
+
+
+def main(
+    machine: Annotated[str, typer.Option(help="The processor and its cores, by name.")],
+    saved: Annotated[
+        Path | None, typer.Option("--report", help="A saved run, in place of running.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="For all runners.")] = None,
+    folder: Annotated[Path, typer.Option(help="Where the page goes.")] = DOCS,
+) -> None:
+    """Run everything, or read it, and write the page."""
+    if saved is None:
+        report = bench(
+            quick=False,
+            threads=threads,
+            costs=costs,
+            progress=lambda done, total, name: print(f"{done}/{total} {name}", file=sys.stderr),
+        )
+    else:
+        report = Report.read(saved)
+    images: dict[str, str] = {}
+    page = text_of(report, machine, images)
+    place = folder / "benchmarks"
+    place.mkdir(parents=True, exist_ok=True)
+    for old in place.glob("*.svg"):
+        old.unlink()
+    for name, chart in images.items():
+        (place / name).write_text(chart, "utf-8")
+    (folder / "benchmarks.md").write_text(page, "utf-8")
+    print(f"written: {folder / 'benchmarks.md'}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
