@@ -3,7 +3,7 @@
     pip install "fastcnn[peers]"
     python benchmarks/training_versus_torch.py [--net article] [--seconds 8]
 
-The article's net, LeNet-5 and a small CNN on MNIST digits, through ``Sequential.train_on_batch``
+The article's net, LeNet-5 and a wider CNN on MNIST digits, through ``Sequential.train_on_batch``
 and ``predict``: that part of ``fastcnn bench --full``, and what was promised of it. Same weights,
 same batch, SGD with a rate of 0.005, the same number of threads; PyTorch eager and compiled, in
 both of its layouts; JAX under ``jax.jit``; ONNX Runtime for inference. Before anything is timed,

@@ -15,9 +15,11 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from importlib import import_module
 from importlib.util import find_spec
+from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
 from fastcnn import policy
+from fastcnn.capacity import affordable
 from fastcnn.geometry import ConvGeometry, PoolGeometry
 from fastcnn.settings import checked_math, get_math
 
@@ -323,6 +325,7 @@ def _explained(*arguments: object) -> Any:
 def _select(problem: Problem, engine: str | None) -> tuple[Explanation, Callable[..., Any]]:
     if engine is not None:
         _check(engine)
+    affordable(f"the result of {problem.op}", _result_shape(problem), problem.dtype)
     passed_over: list[tuple[str, str]] = []
     for candidate in REGISTRY[problem.op]:
         if engine is not None and candidate.engine != engine:
@@ -351,6 +354,23 @@ def checked_algorithm(name: object) -> Any:
     if name not in ALGORITHMS:
         raise ValueError(f"algorithm must be one of {wanted}, got {name!r}")
     return name
+
+
+def _result_shape(problem: Problem) -> tuple[int, ...]:
+    """Shape of the result, or of the largest of several."""
+    op, g, backward = problem.op, problem.geometry, problem.op.endswith("_backward")
+    if isinstance(g, ConvGeometry):
+        shapes = {"conv2d_input_gradient": g.input_shape, "conv2d_filter_gradient": g.filter_shape}
+        return g.output_shape if op == "conv2d" else shapes.get(op, (g.oc,))
+    if isinstance(g, PoolGeometry):
+        return g.input_shape if backward else g.output_shape
+    if op in ("dense", "dense_backward"):
+        n, inputs, outputs = g
+        return max((n, inputs), (inputs, outputs), key=prod) if backward else (n, outputs)
+    if op.startswith("zero_pad2d"):
+        n, h, w, c, top, bottom, left, right = g
+        return (n, h, w, c) if backward else (n, h + top + bottom, w + left + right, c)
+    return g
 
 
 def _check(name: str) -> None:

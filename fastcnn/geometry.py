@@ -18,6 +18,9 @@ from functools import lru_cache
 from operator import index
 from typing import Literal, NamedTuple, TypeAlias
 
+MOST = 2**31 - 1
+"""Largest stride, dilation, window or padding."""
+
 Pair: TypeAlias = int | tuple[int, int]
 Padding: TypeAlias = (
     Literal["valid", "same"] | int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
@@ -176,6 +179,8 @@ def pair(name: str, value: object, least: int = 1) -> tuple[int, int]:
     first, second = (integer(name, side, value) for side in both)
     if first < least or second < least:
         raise ValueError(f"{name} must be at least {least}, got {value!r}")
+    if first > MOST or second > MOST:
+        raise ValueError(f"{name} must be at most {MOST}, got {value!r}")
     return first, second
 
 
@@ -218,6 +223,8 @@ def pads(
             ends += [integer("padding", side, padding)] * 2
     if min(ends) < 0:
         raise ValueError(f"padding must not be negative, got {padding!r}")
+    if max(ends) > MOST:
+        raise ValueError(f"padding must be at most {MOST}, got {padding!r}")
     return ends[0], ends[1], ends[2], ends[3]
 
 

@@ -37,6 +37,7 @@ from numpy.typing import ArrayLike
 from fastcnn import checkpoint, summary
 from fastcnn.arguments import Array
 from fastcnn.callbacks import Callback, StopTraining
+from fastcnn.capacity import affordable
 from fastcnn.checkpoint import ModelFile, ModelFileError
 from fastcnn.engines import whole_nets_refused
 from fastcnn.inputs import SCALING, batch, finite, samples
@@ -171,12 +172,16 @@ class Sequential:
     def build(self, input_shape: Sequence[int]) -> None:
         """Infer all shapes and draw the parameters; for a model without ``input_shape``.
 
-        Raises ``ValueError`` for layers that do not fit, and where the model is built already.
+        Raises ``ValueError`` for layers that do not fit, and where the model is built already;
+        ``MemoryError`` for parameters that do not fit into the machine's memory.
         """
         if self.built:
             raise ValueError(f"the model is built already, for inputs of shape {self.input_shape}")
         shape = image_shape(input_shape)
         shapes = infer_stack(self.layers, shape)  # nothing is drawn where a layer does not fit
+        for layer, one in zip(self.layers, shapes, strict=False):
+            for name, spec in layer.parameter_specs(one).items():
+                affordable(f"{name} of {layer!r}", spec.shape, self.dtype, copies=3)
         for layer, one in zip(self.layers, shapes, strict=False):
             layer.build(one, self.rng, self.dtype)
         self._weights, self._executors = Weights(self.layers, self.dtype), {}
@@ -982,7 +987,9 @@ def _from_file(file: ModelFile) -> Sequential:
     return model
 
 
-_UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError)
+_UNREADABLE = (
+    KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, OverflowError
+)  # fmt: skip
 """What code raises that meets other data than it was written for."""
 
 
@@ -1012,6 +1019,10 @@ def _progress_from(told: dict[str, Any]) -> tuple[Progress, list[str]]:
     return progress, slots
 
 
+_PLACES = {"pos": 624, "buffer_pos": 4}
+"""How far generators may be in the numbers that they have at hand."""
+
+
 def _generator(state: dict[str, Any]) -> np.random.Generator:
     """A generator in this state."""
     kinds = {kind.__name__: kind for kind in (np.random.PCG64, np.random.PCG64DXSM,
@@ -1023,6 +1034,10 @@ def _generator(state: dict[str, Any]) -> np.random.Generator:
         name: np.asarray(value, np.uint64) if isinstance(value, list) else value
         for name, value in state["state"].items()
     }
+    for name, most in _PLACES.items():  # NumPy would read beyond its numbers' ends
+        for part in (state, inner):
+            if name in part and not 0 <= count(name, part[name], least=0) <= most:
+                raise ValueError(f"{name} must be at most {most}, got {part[name]!r}")
     whole: Any = {**state, "state": inner}
     bits.state = whole
     return np.random.Generator(bits)

@@ -8,7 +8,7 @@ the problem) or the name of an engine; dtypes and layouts follow the two rules o
 from __future__ import annotations
 
 import sys
-from math import isfinite, prod
+from math import inf, isfinite, prod
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -1108,9 +1108,13 @@ def _pool_gradient_arguments(
 def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | np.floating):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not isfinite(value):
+    try:
+        found = float(value)
+    except OverflowError:  # an integer beyond all floats
+        found = inf
+    if not isfinite(found):
         raise ValueError(f"{name} must be finite, got {value!r}")
-    return float(value)
+    return found
 
 
 def _epsilon(value: object) -> float:

@@ -16,18 +16,61 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from math import ceil
 
 MOST = 256  # threads; more would only be a mistake
 MATHS = ("fast", "strict")
 
 
+def processors(cgroups: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> int:
+    """How many processors this process may use: its affinity, and its container's share of time.
+
+    Args:
+        cgroups: the folder in which the system shows its control groups.
+        own: the file that names those of this process.
+
+    >>> processors() >= 1
+    True
+    """
+    try:
+        usable = len(os.sched_getaffinity(0))
+    except AttributeError:  # no affinity on this system
+        usable = os.cpu_count() or 1
+    return max(1, min(usable, *map(ceil, _quotas(cgroups, own)), MOST))
+
+
+def _quotas(cgroups: str, own: str) -> list[float]:
+    """The shares of time that control groups allow, in processors: its own and those above it."""
+    found: list[float] = []
+    for line in _text(own).splitlines():
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        names = [name for name in path.split("/") if name]
+        for depth in range(len(names) + 1):
+            folder = "/".join(filter(None, [cgroups, controllers, *names[:depth]]))
+            if controllers:  # version 1
+                words = [_text(f"{folder}/cpu.cfs_{name}_us") for name in ("quota", "period")]
+            else:
+                words = _text(f"{folder}/cpu.max").split()
+            if len(words) == 2 and all(word.strip().isdigit() for word in words):
+                quota, period = map(int, words)
+                found += [quota / period] if period else []
+    return found
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
 def _from_environment() -> int:
     text = os.environ.get("FASTCNN_NUM_THREADS")
     if text is None:
-        try:
-            return len(os.sched_getaffinity(0))
-        except AttributeError:  # no affinity on this system
-            return os.cpu_count() or 1
+        return processors()
     if not text.strip().isdigit() or int(text) < 1:
         raise ValueError(f"FASTCNN_NUM_THREADS must be an integer of at least 1, got {text!r}")
     return min(int(text), MOST)
@@ -41,7 +84,8 @@ def set_num_threads(n: int) -> None:
 
     The calling thread counts as one of them.
 
-    The default is ``FASTCNN_NUM_THREADS``, else the number of processors this process may use.
+    The default is ``FASTCNN_NUM_THREADS``, else the number of processors that this process may
+    use: those of its affinity, and no more than its container's share of time is worth.
 
     Raises:
         TypeError, ValueError: ``n`` is no integer from 1 to 256.

@@ -16,6 +16,7 @@ from fastcnn.engines import OPERATIONS
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+RELIABILITY = (ROOT / "docs" / "reliability.md").read_text("utf-8")
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -45,12 +46,24 @@ def test_readme_has_one_line_to_see_it_run_and_one_to_test_it() -> None:
     ]
 
 
-@pytest.mark.parametrize("page", [README, ARCHITECTURE], ids=["README", "ARCHITECTURE"])
+@pytest.mark.parametrize(
+    "page", [README, ARCHITECTURE, RELIABILITY], ids=["README", "ARCHITECTURE", "reliability"]
+)
 def test_files_that_the_page_names_exist(page: str) -> None:
-    named = set(re.findall(r"`((?:fastcnn|tests|benchmarks|\.ci)/[\w./]*)`", page))
+    named = set(re.findall(r"`((?:fastcnn|tests|reliability|docs|benchmarks|\.ci)/[\w./]*)`", page))
     named |= set(re.findall(r"\]\((?!https?:)([^)#]+)\)", page))
     assert named
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_every_long_run_is_listed_and_every_command_exists() -> None:
+    commands = re.findall(r"^\| .* \| `python ([\w/.]+)(.*?)` \|", RELIABILITY, re.MULTILINE)
+    runs = {f"reliability/{path.name}" for path in (ROOT / "reliability").glob("*.py")}
+    assert {script for script, _ in commands} == runs | {"tests/guarded.py"}
+    for script, options in commands:
+        text = (ROOT / script).read_text("utf-8")
+        for option in re.findall(r"--(\w+)", options):
+            assert f"    {option}: " in text or f'"--{option}"' in text, (script, option)
 
 
 def test_house_names_modules_that_exist_and_all_of_them() -> None:

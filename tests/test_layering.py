@@ -33,8 +33,8 @@ HOUSE: tuple[tuple[str, ...], ...] = (
     ("ops",),
     ("engines", "layout"),
     ("naive", "im2col", "kernels"),
-    ("arguments", "settings", "scalars", "policy"),
-    ("geometry", "minimal_filtering"),
+    ("arguments", "settings", "scalars", "files", "policy"),
+    ("geometry", "capacity", "minimal_filtering"),
     ("version",),
 )
 FLOOR = {part: len(HOUSE) - floor for floor, parts in enumerate(HOUSE) for part in parts}
@@ -112,11 +112,11 @@ def test_no_engine_knows_another(engine: str) -> None:
         assert parts_imported(path.read_text("utf-8")) & others == set(), path
 
 
-def test_what_engines_share_is_geometry_and_argument_types() -> None:
+def test_what_engines_share_is_geometry_argument_types_and_the_memory() -> None:
     for engine in ("naive", "im2col"):
         for path in (ROOT / engine).glob("*.py"):
             shared = parts_imported(path.read_text("utf-8")) - {engine}
-            assert shared <= {"geometry", "arguments"}, path
+            assert shared <= {"geometry", "arguments", "capacity"}, path
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)

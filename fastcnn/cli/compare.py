@@ -118,7 +118,10 @@ def _print_report(console: Console, report: Report) -> None:
 def _write_json(path: Path, report: Report) -> None:
     from json import dumps
 
+    from fastcnn.files import write_whole
+
     try:
-        path.write_text(dumps(report.to_dict(), indent=2, allow_nan=False) + "\n", "utf-8")
+        text = dumps(report.to_dict(), indent=2, allow_nan=False) + "\n"
+        write_whole(path, text.encode())
     except OSError as error:
         raise ValueError(f"--json cannot be written: {error}") from None

@@ -65,15 +65,14 @@ class _Worker:
             self.gate[self.place] = number
             self.wake.release()
 
-    def join(self) -> None:
-        """Wait for the last job; raise what it raised."""
-        while (done := int(self.done[0])) != self.number:
+    def join(self) -> BaseException | None:
+        """Wait for the last job; what it raised, once."""
+        while (done := int(self.done[0])) < self.number:
             if self.asleep:  # it lay down just before the gate opened
                 self.wake.release()
             _watch(NO_GATE, 0, self.done, 0, done, _LOOKS)
-        if self.error is not None:
-            error, self.error = self.error, None
-            raise error
+        error, self.error = self.error, None
+        return error
 
     def _run(self) -> None:
         seen, report = int(self.gate[self.place]), 0
@@ -87,12 +86,14 @@ class _Worker:
                     self.wake.acquire()
                 self.asleep = False
                 continue
+            job, self.job = self.job, ()
             try:
-                function, start, stop, arguments = self.job
-                function(NO_GATE, 0, start, stop, *arguments)
+                if job:  # none where an interrupt came before it was laid out
+                    function, start, stop, arguments = job
+                    function(NO_GATE, 0, start, stop, *arguments)
             except BaseException as error:  # handed to the caller, who waits for this part
                 self.error = error
-            self.job = function = arguments = ()  # keep no caller's array alive
+            job = function = arguments = ()  # keep no caller's array alive
             seen = report = now
 
 
@@ -109,17 +110,21 @@ class _Pool:
         workers = self.workers[: parts - 1]
         for worker in workers:
             worker.join()  # an interrupt may have left one at work
-        self.launches += 1
-        for i, worker in enumerate(workers, 1):
-            first, last = count * i // parts, count * (i + 1) // parts
-            worker.prepare(self.launches, function, first, last, arguments)
         gate = self.gate[: CACHE_LINE * len(workers)]
+        self.launches += 1
+        errors: list[BaseException | None] = []
         try:
+            for i, worker in enumerate(workers, 1):
+                first, last = count * i // parts, count * (i + 1) // parts
+                worker.prepare(self.launches, function, first, last, arguments)
             function(gate, self.launches, 0, count // parts, *arguments)
         finally:
-            gate[::CACHE_LINE] = self.launches  # open even if the call failed before it began
-            for worker in workers:
-                worker.join()
+            # Open even if an interrupt came, or the call failed, before it began: nobody would
+            # open it for the jobs that are laid out, and the next call would wait for them.
+            gate[::CACHE_LINE] = self.launches
+            errors += [worker.join() for worker in workers]
+        for error in filter(None, errors):
+            raise error
 
 
 _pool = _Pool()
