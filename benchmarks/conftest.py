@@ -17,7 +17,7 @@ import pytest
 
 from fastcnn.benchmark import nets, operations, peers
 from fastcnn.benchmark import peak as hardware
-from fastcnn.benchmark.contest import Contest
+from fastcnn.benchmark.contest import CannotRun, Contest
 from fastcnn.benchmark.problems import NetProblem, chosen
 from fastcnn.comparison.problems import Problem
 from fastcnn.settings import get_num_threads
@@ -111,7 +111,10 @@ def compete(benchmark: Any) -> Any:
             family = name.split(" compiled")[0]
             reasons = [s.reason for s in contest.skipped if s.name in (name, family)]
             pytest.skip(reasons[0] if reasons else f"it does not run {contest.group} so")
-        contest.verify(runner)
+        try:
+            contest.verify(runner)
+        except CannotRun as error:
+            pytest.skip(str(error))
         benchmark(runner.run)
         if benchmark.disabled:
             return

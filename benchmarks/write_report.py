@@ -168,7 +168,7 @@ def _image(images: dict[str, str], name: str, chart: str) -> str:
     if not chart:
         return ""
     images[f"{name}.svg"] = charts.standalone(chart)
-    return f"![{name}](benchmarks/{name}.svg)"
+    return f"![{name}](charts/{name}.svg)"
 
 
 def main(
@@ -178,6 +178,9 @@ def main(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="For all runners.")] = None,
     folder: Annotated[Path, typer.Option(help="Where the page goes.")] = DOCS,
+    name: Annotated[
+        str, typer.Option(help="Of the page, and of its charts' folder.")
+    ] = "benchmarks",
 ) -> None:
     """Run everything, or read it, and write the page."""
     if saved is None:
@@ -190,15 +193,15 @@ def main(
     else:
         report = Report.read(saved)
     images: dict[str, str] = {}
-    page = text_of(report, machine, images)
-    place = folder / "benchmarks"
+    page = text_of(report, machine, images).replace("](charts/", f"]({name}/")
+    place = folder / name
     place.mkdir(parents=True, exist_ok=True)
     for old in place.glob("*.svg"):
         old.unlink()
     for name, chart in images.items():
         (place / name).write_text(chart, "utf-8")
-    (folder / "benchmarks.md").write_text(page, "utf-8")
-    print(f"written: {folder / 'benchmarks.md'}")
+    (folder / f"{name}.md").write_text(page, "utf-8")
+    print(f"written: {folder / name}.md")
 
 
 if __name__ == "__main__":

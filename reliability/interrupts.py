@@ -82,6 +82,8 @@ def complaints(
 ) -> Iterator[str]:
     """What is wrong with how the command ended."""
     code, seconds, told = result
+    # Python ends itself by the signal where it came in a string that was run; shells tell 130 too.
+    code = 130 if code == -signal.SIGINT else code
     done = code == 0 and name != "train"
     if code != 130 and not done:
         yield f"exit code {code}"

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from fastcnn import kernels, ops
 from fastcnn.benchmark import charts, measure, nets, operations, peers, suite
 from fastcnn.benchmark import peak as hardware
-from fastcnn.benchmark.contest import Contest, Runner, Skipped, WrongResult
+from fastcnn.benchmark.contest import CannotRun, Contest, Runner, Skipped, WrongResult
 from fastcnn.benchmark.history import Verdict, compare
 from fastcnn.benchmark.html import page
 from fastcnn.benchmark.problems import chosen, layer_problems
@@ -239,6 +239,16 @@ def test_a_peer_that_is_wrong_is_left_out_and_no_fault_of_ours() -> None:
     assert absent.name == "SciPy"
     assert [r.name for r in contest.runners] == ["good"]
     assert not report(entry(absent=(absent,))).wrong
+
+
+def test_a_peer_that_cannot_run_is_left_out_with_its_reason() -> None:
+    def fails() -> Any:
+        raise CannotRun("no C compiler")
+
+    contest = Contest("a", "a", 1, 1, (np.zeros(1),), 0.0)
+    contest.runners.append(Runner("PyTorch compiled", "PyTorch", fails, fails))
+    assert suite.verified(contest) == [Absent("PyTorch compiled", "no C compiler")]
+    assert contest.runners == []
 
 
 # --- time -----------------------------------------------------------------------------------------

@@ -8,13 +8,14 @@ from typing import Any, TypeVar
 
 import fuzz_calls
 import fuzz_files
+import fuzz_models
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fastcnn
-from fastcnn import ops
+from fastcnn import im2col, ops
 from fastcnn.engines import replaced
 
 T = TypeVar("T")
@@ -147,3 +148,20 @@ def test_damage_that_raises_another_error_is_found(tmp_path: Path) -> None:
     assert "OverflowError" in what
     assert path.read_bytes() == b"12345"
     assert fastcnn.ModelFileError.__mro__[1] is ValueError
+
+
+def test_models_run_as_the_specification_runs_them() -> None:
+    for number in range(4):
+        case = fuzz_models.Case(fuzz_calls.RandomDice(7, number))
+        assert fuzz_models.run(case) == [], f"--seed 7 --first {number}: {case}"
+
+
+def test_a_model_that_runs_wrongly_is_found() -> None:
+    def broken(dy: Any, x: Any, w: Any) -> Any:
+        dx, dw, db = im2col.dense_backward(dy, x, w)
+        return dx, dw + 0.1, db
+
+    with replaced("dense_backward", "im2col", broken):
+        wrong = fuzz_models.run(fuzz_models.Case(fuzz_calls.RandomDice(7, 0)))
+    assert wrong
+    assert {one.split(" ")[0] for one in wrong} == {"im2col:"}

@@ -20,6 +20,10 @@ class WrongResult(AssertionError):
     """A runner computes something else than the reference; it is not timed."""
 
 
+class CannotRun(RuntimeError):
+    """A runner fails for want of something that its first call needs; it is not timed."""
+
+
 @dataclass(frozen=True)
 class Runner:
     """One way to compute a contest's result.

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from fastcnn.benchmark import measure, nets, operations, peers
 from fastcnn.benchmark import peak as hardware
-from fastcnn.benchmark.contest import Contest, Runner, WrongResult
+from fastcnn.benchmark.contest import CannotRun, Contest, Runner, WrongResult
 from fastcnn.benchmark.problems import NetProblem, chosen
 from fastcnn.benchmark.report import Absent, Cost, Entry, Figure, Report
 from fastcnn.comparison.problems import Problem
@@ -183,13 +183,16 @@ def _entry(
 
 
 def verified(contest: Contest) -> list[Absent]:
-    """Take out of a contest who computes something else, and say what."""
+    """Take out of a contest who computes something else, or cannot, and say what."""
     refused = []
     for runner in list(contest.runners):
         try:
             contest.verify(runner)
         except WrongResult as error:
             refused.append(Absent(runner.name, f"wrong result, not timed: {error}", wrong=True))
+            contest.runners.remove(runner)
+        except CannotRun as error:
+            refused.append(Absent(runner.name, str(error)))
             contest.runners.remove(runner)
     return refused
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from fastcnn.arguments import Array
-from fastcnn.benchmark.contest import Runner, Skipped
+from fastcnn.benchmark.contest import CannotRun, Runner, Skipped
 from fastcnn.benchmark.nets import RATE, NetTask, Part, losses_of, parts
 from fastcnn.comparison.problems import Problem
 from fastcnn.geometry import ConvGeometry, PoolGeometry
@@ -32,21 +32,10 @@ def net_runners(task: NetTask, compiled: bool) -> Iterator[Runner | Skipped]:
         yield _net_runner(task, layout, compiled=False)
     if not compiled:
         yield Skipped(f"{FAMILY} compiled", "its compiler takes longer than a quick run")
-    for layout in FORMATS if compiled else ():
-        name = f"{FAMILY} compiled {layout}"
-        try:
-            runner = _net_runner(task, layout, compiled=True)
-            _net_runner(task, layout, compiled=True).run()  # on weights that do not count
-        except Exception as error:  # no C compiler; or what else its compiler raises
-            yield Skipped(name, f"torch.compile: {first_line(error)}")
-        else:
-            yield runner
-
-
-def first_line(error: Exception) -> str:
-    """An error in one line."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+        return
+    torch.compiler.reset()  # it gives up, silently, on code that it has compiled eight times
+    for layout in FORMATS:
+        yield _net_runner(task, layout, compiled=True)
 
 
 def nchw(x: Array, layout: str = "NCHW") -> torch.Tensor:
@@ -127,7 +116,7 @@ def _net_runner(task: NetTask, layout: str, compiled: bool) -> Runner:
         def forward(images: torch.Tensor) -> torch.Tensor:
             return functional.softmax(module(images), 1)
 
-        run = _quietly_compiled(forward) if compiled else forward
+        run = _compiled(forward) if compiled else forward
 
         def predict() -> Any:
             with torch.inference_mode():
@@ -138,7 +127,7 @@ def _net_runner(task: NetTask, layout: str, compiled: bool) -> Runner:
     def loss_of(images: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         return functional.cross_entropy(module(images), wanted)
 
-    loss_and_graph = _quietly_compiled(loss_of) if compiled else loss_of
+    loss_and_graph = _compiled(loss_of) if compiled else loss_of
     descent = torch.optim.SGD(module.parameters(), RATE, fused=True)
 
     def step() -> float:
@@ -151,11 +140,23 @@ def _net_runner(task: NetTask, layout: str, compiled: bool) -> Runner:
     return Runner(name, FAMILY, step, lambda: (losses_of(step),))
 
 
-def _quietly_compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        made: Callable[..., torch.Tensor] = torch.compile(function, dynamic=False)
-    return made
+def _compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    made: Callable[..., torch.Tensor] = torch.compile(function, dynamic=False)
+    called = False
+
+    def run(*arguments: torch.Tensor) -> torch.Tensor:
+        nonlocal called
+        if called:
+            return made(*arguments)
+        try:
+            y = made(*arguments)
+        except Exception as error:  # no C compiler, or what else its own compiler raises
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise CannotRun(f"torch.compile: {lines[0]}") from error
+        called = True
+        return y
+
+    return run
 
 
 def operation_runners(problem: Problem, arrays: dict[str, Array]) -> Iterator[Runner | Skipped]:
