@@ -327,8 +327,10 @@ def algorithms(op: str, engine: str) -> int:
 def _insisting(place: int) -> Callable[..., Any]:
     """``engines.choose``, but of the engine's implementations that serve the one at ``place``."""
 
-    def insist(op: str, geometry: Any, dtype: Any, engine: str) -> Callable[..., Any]:
-        problem = Choice(op, geometry, dtype)
+    def insist(
+        op: str, geometry: Any, dtype: Any, engine: str, *more: object
+    ) -> Callable[..., Any]:
+        problem = Choice(op, geometry, dtype, math="strict")
         serving = [i for i in REGISTRY[op] if i.engine == engine and i.refuses(problem) is None]
         return serving[min(place, len(serving) - 1)].load()
 
@@ -336,7 +338,13 @@ def _insisting(place: int) -> Callable[..., Any]:
 
 
 def complaints(call: Call) -> Iterator[str]:
-    """What is wrong with the call, in words."""
+    """What is wrong with the call, in words. Sums are direct: Winograd's have bounds of their own,
+    which ``fastcnn compare`` holds."""
+    with fastcnn.use_math("strict"):
+        yield from _complaints(call)
+
+
+def _complaints(call: Call) -> Iterator[str]:
     before = {name: _bytes(array) for name, array in call.given.items()}
     reference = outcome(call, call.plain, "naive")
     call.refused = isinstance(reference, Exception)
