@@ -17,7 +17,7 @@ import typer
 from fastcnn.benchmark import Report, bench, charts
 from fastcnn.benchmark.costs import costs
 from fastcnn.benchmark.report import ALONE, OURS, Entry, Figure
-from fastcnn.benchmark.text import amount, duration, notes, times
+from fastcnn.benchmark.text import amount, duration, notes, threads_of, times
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 FAMILIES = ("PyTorch", "ONNX Runtime", "JAX", "SciPy")
@@ -40,7 +40,7 @@ def text_of(report: Report, machine: str, images: dict[str, str]) -> str:
     """The page. ``images`` are charts by file name, which this fills."""
     parts = [
         "# Benchmarks",
-        f"Measured on {machine}: {report.threads} threads, float32, on {report.when[:10]}; fastcnn "
+        f"Measured on {machine}: {threads_of(report)}, float32, on {report.when[:10]}; fastcnn "
         f"{report.machine['fastcnn']} beside {_versions(report)}. Peak: {report.top:.0f} GFLOP/s, "
         f"copy: {report.bandwidth:.1f} GB/s. "
         "How: [the method](benchmark-method.md). This page is written by "
@@ -128,8 +128,8 @@ def _table(report: Report, entries: list[Entry]) -> str:
     for entry in entries:
         ours = entry.ours
         cells = [entry.name.removeprefix(f"{entry.group}/")]
-        cells += [_time(entry.figure(name)) for name in ("naive", "im2col")]
-        cells += [_time(entry.figure(*ALONE)), _time(entry.figure(*OURS), entry.best)]
+        named = (("naive",), ("im2col",), ALONE, OURS)
+        cells += [_time(entry.figure(*names), entry.best) for names in named]
         memory = " of copy" if report.limit(entry) == "memory" else ""
         cells.append("–" if ours is None else f"{report.share(entry, ours):.0%}{memory}")
         for family in FAMILIES:
@@ -141,7 +141,7 @@ def _table(report: Report, entries: list[Entry]) -> str:
     return _rows((*heads, *FAMILIES, "fastcnn by the best"), rows)
 
 
-def _time(figure: Figure | None, best: Figure | None = None) -> str:
+def _time(figure: Figure | None, best: Figure) -> str:
     if figure is None:
         return "–"
     told = duration(figure.seconds) + ("*" if figure.share < 1 else "")
@@ -198,8 +198,8 @@ def main(
     place.mkdir(parents=True, exist_ok=True)
     for old in place.glob("*.svg"):
         old.unlink()
-    for name, chart in images.items():
-        (place / name).write_text(chart, "utf-8")
+    for file, chart in images.items():
+        (place / file).write_text(chart, "utf-8")
     (folder / f"{name}.md").write_text(page, "utf-8")
     print(f"written: {folder / name}.md")
 

@@ -134,7 +134,7 @@ def batches(report: Report, group: str) -> str:
         speeds = [e.batch / f.seconds for e in found for f in (e.ours, e.best_peer) if f]
         x = _Log(min(e.batch for e in found), max(e.batch for e in found), 46, 385)
         y = _Log(min(speeds) / 1.3, max(speeds) * 1.3, top + 130, top + 26)
-        parts.append(_text(0, top + 14, f"{name}: samples a second over the batch"))
+        parts.append(_text(0, top + 14, f"{name}: samples a second"))
         parts.append(_axis(x, top + 130, top + 26, "", marks=sorted({e.batch for e in found})))
         parts.append(_axis_y(y, 46, 385, ""))
         for which in ("peer", "ours"):

@@ -30,12 +30,14 @@ start = time.perf_counter()
 loaded = time.perf_counter()
 {call}
 done = time.perf_counter()
+memory = None
 try:
-    import resource, sys
-    unit = 1 if sys.platform == "darwin" else 1024
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-except ImportError:  # no such thing on Windows
-    memory = None
+    with open("/proc/self/status") as status:  # the other source counts the parent in
+        for line in status:
+            if line.startswith("VmHWM:"):
+                memory = float(line.split()[1]) * 1024 / 1e6
+except OSError:
+    pass
 print(json.dumps({{"import": loaded - start, "first": done - start, "memory": memory}}))
 """
 

@@ -7,7 +7,7 @@ from html import escape
 
 from fastcnn.benchmark import charts
 from fastcnn.benchmark.report import Entry, Figure, Report
-from fastcnn.benchmark.text import amount, duration, noise, notes, times
+from fastcnn.benchmark.text import amount, duration, noise, notes, threads_of, times
 
 _STYLE = (
     charts.STYLE.replace("svg{", ":root{")
@@ -37,7 +37,8 @@ tr.ours td:first-child{color:var(--fastcnn);font-weight:650}
 th{white-space:normal;vertical-align:bottom}.slot{text-align:left!important}
 details{margin:.4em 0}summary{cursor:pointer}
 ul{padding-left:1.2em}nav a{margin-right:1em;color:var(--fastcnn)}
-@media(max-width:560px){.track{width:52px}body{font-size:15px}th,td{padding:3px 5px}
+@media(max-width:560px){.track{width:52px}body{font-size:15px}table{font-size:.8rem}
+th,td{padding:3px 4px}th:first-child,td:first-child{min-width:7em;overflow-wrap:anywhere}
 .contest :is(th,td):is(:nth-child(5),:nth-child(7)),.lost :is(th,td):nth-child(n+4){display:none}}
 @media print{body{font-size:10pt}main{max-width:none;padding:0}nav{display:none}
 h2,h3{break-after:avoid}table,svg,.tile{break-inside:avoid}details>*{display:block}}
@@ -61,7 +62,7 @@ def page(report: Report) -> str:
     body = [
         "<h1>fastcnn benchmark</h1>",
         f'<p class="soft">{escape(machine["processor"])}, {escape(str(machine["isa"]))}, '
-        f"{report.threads} threads, float32; {extent} of {escape(report.when[:10])}, "
+        f"{threads_of(report)}, float32; {extent} of {escape(report.when[:10])}, "
         f"{report.seconds:.0f} s; fastcnn {escape(machine['fastcnn'])}, {escape(versions)}.</p>",
         _tiles(report),
         *(f'<p class="warn wrong"><b>Refused:</b> {escape(a.reason)}</p>' for _, a in report.wrong),
@@ -149,7 +150,7 @@ def _against_peers(report: Report) -> str:
         for family in families
         if (met := _ratios(against, family))
     )
-    heads = ["peer, at its best", "contests", "fastcnn faster in", "least", "median", "most"]
+    heads = ["peer, at its best", "contests", "fastcnn wins", "least", "median", "most"]
     return (
         '<h2 id="peers">Against other libraries</h2><h3>Where a peer is faster</h3>'
         + told

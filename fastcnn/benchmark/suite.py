@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -107,6 +108,7 @@ def _run(
     costs: Callable[[], tuple[Cost, ...]] | None,
 ) -> Report:
     counts = sorted({1, threads})
+    notes += _busy()
     first = hardware.measure(counts, effort.peak_rounds)
     entries: list[Entry] = []
     left_out = []
@@ -225,6 +227,19 @@ def _pinned(threads: int) -> Iterator[list[str]]:
 
     with threadpool_limits(threads, user_api="blas"):
         yield notes
+
+
+def _busy() -> list[str]:
+    """A note, where other processes keep the machine busy as the run begins."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    cores = os.cpu_count() or 1
+    if load <= 0.75 * cores:
+        return []
+    return [
+        f"Other processes were busy when the run began (a load of {load:.1f} on {cores} cores): "
+        "calls of more than some milliseconds, which nobody could finish undisturbed, came out "
+        "slower than they are."
+    ]
 
 
 def _together(peak: hardware.Peak, threads: int) -> float:

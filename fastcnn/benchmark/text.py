@@ -26,7 +26,7 @@ def show(console: Console, report: Report) -> None:
     machine = report.machine
     console.print(
         f"fastcnn {machine['fastcnn']} on {machine['processor']}, {machine['isa'] or 'no compiler'}"
-        f", {report.threads} threads; peak {report.top:.0f} GFLOP/s, copy "
+        f", {threads_of(report)}; peak {report.top:.0f} GFLOP/s, copy "
         f"{report.bandwidth:.1f} GB/s",
         highlight=False,
     )
@@ -167,6 +167,11 @@ def comparison_table(comparison: Comparison) -> Table:
             style=styles.get(change.verdict, ""),
         )
     return table
+
+
+def threads_of(report: Report) -> str:
+    """Such as "2 threads"."""
+    return f"{report.threads} thread{'s' if report.threads > 1 else ''}"
 
 
 def duration(seconds: float) -> str:

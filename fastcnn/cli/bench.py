@@ -44,11 +44,14 @@ def bench(
     ] = None,
     save: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Keep the figures, to compare them with others."),
+        typer.Option(metavar="NAME", help="Keep the figures in .fastcnn-bench, for --compare."),
     ] = None,
     compare: Annotated[
         tuple[str, str] | None,
-        typer.Option(metavar="BEFORE AFTER", help="Compare two saved runs in place of running."),
+        typer.Option(
+            metavar="BEFORE AFTER",
+            help="Compare two runs, by their --save names or --json files; run nothing.",
+        ),
     ] = None,
 ) -> None:
     """Time the engines on layers and whole nets, beside other libraries where they are installed.
