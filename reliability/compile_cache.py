@@ -1,6 +1,6 @@
 """The cache of compiled kernels in bad places: right results always, at worst compiled anew.
 
-    python reliability/compile_cache.py           about ten minutes on two cores
+    python reliability/compile_cache.py           ten to fifteen minutes on two cores
 
 On copies of the package that have compiled nothing yet: twenty processes that start at once; files
 damaged at many places; other instruction sets and edited helpers on one folder; a full disk (a
@@ -201,7 +201,7 @@ def read_only() -> str:
 
 def main(
     processes: Annotated[int, typer.Option(help="To start at once.")] = 20,
-    damages: Annotated[int, typer.Option(help="Rounds of damage to every file.")] = 24,
+    damages: Annotated[int, typer.Option(help="Rounds of damage to every file.")] = 8,
 ) -> None:
     """Put the cache of compiled kernels into bad places."""
     begin = perf_counter()

@@ -181,6 +181,21 @@ def test_an_infinite_tap_over_the_padding_leaves_the_border_finite() -> None:
     np.testing.assert_array_equal(y[1:, 1:], np.inf)
 
 
+@pytest.mark.parametrize("engine", fastcnn.engines())
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_denormal_numbers_are_kept(dtype: str, engine: str) -> None:
+    least = np.finfo(dtype).smallest_subnormal
+    x = np.arange(1, 121, dtype=dtype).reshape(1, 4, 5, 6) * least
+    assert 0 < x.max() < np.finfo(dtype).tiny
+    for y in (
+        fastcnn.relu(x, engine=engine),
+        fastcnn.max_pool2d(x, 1, engine=engine),
+        fastcnn.conv2d(x, np.eye(6, dtype=dtype)[None, None], engine=engine),
+        fastcnn.dense(x.reshape(20, 6), np.eye(6, dtype=dtype), engine=engine),
+    ):
+        np.testing.assert_array_equal(y.reshape(x.shape), x)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("columns", [1, 3, 8, 17, 33])
 def test_relu_keeps_nan(columns: int, dtype: str) -> None:
