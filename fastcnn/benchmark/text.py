@@ -43,9 +43,9 @@ def show(console: Console, report: Report) -> None:
     if report.costs:
         console.print(cost_table(report))
     for line in summary(report):
-        console.print(line, markup=False, highlight=False, style="bold", soft_wrap=True)
+        console.print(line, markup=False, highlight=False, style="bold")
     for note in notes(report):
-        console.print(note, markup=False, highlight=False, style="yellow", soft_wrap=True)
+        console.print(note, markup=False, highlight=False, style="yellow")
 
 
 def contest_table(report: Report, entry: Entry) -> Table:
