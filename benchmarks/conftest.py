@@ -27,8 +27,11 @@ collect_ignore = [
     "article_speedups.py",
     "peak.py",
     "planted_slowdowns.py",
+    "policy.py",
+    "story.py",
     "training_versus_torch.py",
     "versus_torch.py",
+    "winograd_versus_torch.py",
     "write_report.py",
 ]
 
