@@ -27,8 +27,11 @@ collect_ignore = [
     "article_speedups.py",
     "peak.py",
     "planted_slowdowns.py",
+    "policy.py",
+    "story.py",
     "training_versus_torch.py",
     "versus_torch.py",
+    "winograd_versus_torch.py",
     "write_report.py",
 ]
 
@@ -61,7 +64,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     problems: list[tuple[str, Any]] = [(p.name, p) for p in layers]
     engines = OPERATION_ENGINES
     if "net" in metafunc.function.__name__:
-        problems = [(nets.title(p), p) for p in whole if not (short and p.net == "small")]
+        problems = [(nets.title(p), p) for p in whole if not (short and p.net == "wide")]
         engines = NET_ENGINES
     runners = engines[1:] if short else (*engines, *PEERS)
     pairs = [

@@ -48,7 +48,7 @@ from fastcnn.ops import (
     zero_pad2d,
     zero_pad2d_backward,
 )
-from fastcnn.settings import get_num_threads, set_num_threads
+from fastcnn.settings import get_math, get_num_threads, set_math, set_num_threads, use_math
 from fastcnn.version import __version__
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ __all__ = [
     "dropout",
     "engines",
     "explain",
+    "get_math",
     "get_num_threads",
     "hwio_to_oihw",
     "layers",
@@ -132,6 +133,7 @@ __all__ = [
     "relu",
     "relu_backward",
     "schedules",
+    "set_math",
     "set_num_threads",
     "sigmoid",
     "sigmoid_backward",
@@ -140,6 +142,7 @@ __all__ = [
     "tanh",
     "tanh_backward",
     "use_engine",
+    "use_math",
     "zero_pad2d",
     "zero_pad2d_backward",
 ]

@@ -17,6 +17,8 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastcnn.capacity import affordable
+
 Array: TypeAlias = NDArray[Any]
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -43,7 +45,10 @@ def floats(**arrays: ArrayLike | None) -> list[Array]:
     if dtype not in _FLOATS:
         dtype = np.result_type(np.float32, dtype)
     # A None among them is typed as an array too: the callers test for it where it can be.
-    return [cast(Array, None) if a is None else _plain(a, dtype) for a in found]
+    return [
+        cast(Array, None) if a is None else _plain(name, a, dtype)
+        for name, a in zip(arrays, found, strict=True)
+    ]
 
 
 def shaped(name: str, array: Array, shape: tuple[int, ...], meaning: str) -> None:
@@ -91,8 +96,9 @@ def _is_plain(value: object) -> bool:
     return value.dtype in _FLOATS and value.flags.c_contiguous and value.flags.aligned
 
 
-def _plain(array: Array, dtype: np.dtype[Any]) -> Array:
+def _plain(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
     flags = array.flags
     if array.dtype is dtype and flags.c_contiguous and flags.aligned:
         return array
+    affordable(f"a copy of {name}", array.shape, dtype)  # a broadcast array takes no memory itself
     return np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])

@@ -12,7 +12,7 @@ K. He et al., "Deep Residual Learning for Image Recognition", 2015.
 
 from __future__ import annotations
 
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import numpy as np
@@ -220,9 +220,13 @@ def _pixels(name: str, value: Any, least: int) -> Any:
 def _number(name: str, value: Any) -> float:
     if not isinstance(value, int | float | np.number) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not isfinite(value):
+    try:
+        found = float(value)
+    except OverflowError:  # an integer beyond all floats
+        found = inf
+    if not isfinite(found):
         raise ValueError(f"{name} must be finite, got {value!r}")
-    return float(value)
+    return found
 
 
 def _window(crop: Any, height: int, width: int) -> tuple[int, int]:

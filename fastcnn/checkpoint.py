@@ -2,8 +2,7 @@
 
 The metadata holds ``format``, ``version``, ``model`` (JSON: layers, input shape, dtype, loss, and
 in a training checkpoint where the training stands) and ``sha256`` of all that. Weights are HWIO, as
-in memory. A file is written beside its place, forced to the disk, and then renamed: whoever looks
-finds the old one or the new one, whole.
+in memory. Whoever looks for a file finds the old one or the new one, whole.
 
 Reading trusts nothing. Header, version and architecture are checked, and every array's shape and
 dtype against the architecture, before memory is taken for any; the checksum tells of edits.
@@ -13,22 +12,20 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastcnn.arguments import Array
+from fastcnn.files import write_whole
 from fastcnn.layers import Shape
 
 FORMAT = "fastcnn model"
 VERSION = 1
 
-_LARGEST_HEADER = 100_000_000
+_LARGEST_HEADER = 16 << 20  # bytes
 _DTYPES = {"F32": "float32", "F64": "float64"}
 
 
@@ -51,20 +48,7 @@ def write(path: str | os.PathLike[str], model: dict[str, Any], arrays: dict[str,
         "sha256": _digest(text, arrays),
     }
     data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
-    place = Path(os.path.realpath(path))
-    handle, name = tempfile.mkstemp(prefix=f".{place.name}.", suffix=".tmp", dir=place.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, _mode(place))
-        os.replace(name, place)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(name)
-        raise
-    _settle(place.parent)
+    write_whole(path, data)
 
 
 @dataclass(frozen=True)
@@ -82,6 +66,7 @@ class ModelFile:
     shapes: dict[str, tuple[Shape, str]]
     _text: str
     _sha256: str
+    _file: Any
 
     def expect(self, expected: dict[str, tuple[Shape, str]]) -> None:
         """Raise :class:`ModelFileError` where the file's arrays are not exactly these."""
@@ -100,11 +85,11 @@ class ModelFile:
 
     def arrays(self) -> dict[str, Array]:
         """All arrays, after the checksum was compared."""
-        from safetensors import SafetensorError, safe_open
+        from safetensors import SafetensorError
 
         try:
-            with safe_open(self.path, framework="np") as file:
-                arrays = {name: file.get_tensor(name) for name in self.shapes}
+            # Of the file that was opened for the header: another may have its name by now.
+            arrays = {name: self._file.get_tensor(name) for name in self.shapes}
         except (SafetensorError, ValueError, TypeError) as error:
             raise self.error(str(error)) from None
         if _digest(self._text, arrays) != self._sha256:
@@ -130,13 +115,13 @@ def read(path: str | os.PathLike[str]) -> ModelFile:
     name = os.fspath(path)
     _check_length(name)
     try:
-        with safe_open(name, framework="np") as file:
-            metadata = file.metadata() or {}
-            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118  (no mapping)
-            shapes = {
-                key: (tuple(part.get_shape()), _DTYPES.get(part.get_dtype(), part.get_dtype()))
-                for key, part in slices.items()
-            }
+        file: Any = safe_open(name, framework="np")
+        metadata = file.metadata() or {}
+        slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118  (no mapping)
+        shapes = {
+            key: (tuple(part.get_shape()), _DTYPES.get(part.get_dtype(), part.get_dtype()))
+            for key, part in slices.items()
+        }
     except (SafetensorError, ValueError, TypeError) as error:
         raise ModelFileError(f"{name} cannot be loaded: {error}") from None
     if metadata.get("format") != FORMAT:
@@ -153,7 +138,7 @@ def read(path: str | os.PathLike[str]) -> ModelFile:
         raise ModelFileError(f"{name} cannot be loaded: its architecture: {error}") from None
     if not isinstance(model, dict):
         raise ModelFileError(f"{name} cannot be loaded: its architecture is no JSON object")
-    return ModelFile(name, model, shapes, text, metadata.get("sha256", ""))
+    return ModelFile(name, model, shapes, text, metadata.get("sha256", ""), file)
 
 
 def _check_length(name: str) -> None:
@@ -182,22 +167,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     raise TypeError(f"a model file holds numbers, text, lists and dicts, got {value!r}")
-
-
-def _mode(place: Path) -> int:
-    """The earlier file's permissions, or those of any new file."""
-    with suppress(OSError):
-        return place.stat().st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
-
-
-def _settle(folder: Path) -> None:
-    """Force the renaming to the disk, where the system has a way to."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -28,6 +28,7 @@ from fastcnn.scalars import count, number
 
 Net = str | Callable[[int], list[Layer]] | Sequence[Layer]
 
+_POOLED_TWICE = 10  # side of the smallest image for the net "small"
 _SMALLEST_IMAGE = 8  # side; what is smaller is taken as a vector of features
 
 
@@ -50,7 +51,8 @@ class CNNClassifier:
     Args:
         net: "auto"; a name of ``fastcnn.nets.NETS``; a function from the number of classes to
             layers; or layers, of which the last gives a score for each class. "auto" is the net
-            "small" for images of at least 8×8 pixels, and a hidden layer of 64 units for the rest.
+            "small" for images of at least 10×10 pixels, "wide" down to 8×8, and a hidden layer of
+            64 units for the rest.
         image_shape: (H, W), (H, W, C) or (features,), or None.
         epochs: how many times all samples are seen.
         batch_size: samples to a step.
@@ -273,7 +275,7 @@ class CNNClassifier:
         if isinstance(net, str):
             if net == "auto":
                 if len(shape) == 3 and min(shape[:2]) >= _SMALLEST_IMAGE:
-                    return NETS["small"](classes)
+                    return NETS["small" if min(shape[:2]) >= _POOLED_TWICE else "wide"](classes)
                 hidden = Dense(64, activation="relu", kernel_initializer="he_normal")
                 return [*([Flatten()] if len(shape) == 3 else []), hidden, Dense(classes)]
             if net not in NETS:

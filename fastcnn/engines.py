@@ -2,7 +2,8 @@
 
 Each operation has an ordered list of implementations, fastest first and the specification last.
 A call takes the first of them that can serve its problem; a call that names an engine takes the
-first of that engine, and never another's. :func:`fastcnn.explain` prints this choice.
+first of that engine, and never another's; one that names an algorithm the first of that algorithm.
+:func:`fastcnn.explain` prints this choice.
 """
 
 from __future__ import annotations
@@ -14,9 +15,13 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from importlib import import_module
 from importlib.util import find_spec
+from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
+from fastcnn import policy
+from fastcnn.capacity import affordable
 from fastcnn.geometry import ConvGeometry, PoolGeometry
+from fastcnn.settings import checked_math, get_math
 
 Geometry: TypeAlias = ConvGeometry | PoolGeometry | tuple[int, ...]
 
@@ -27,6 +32,11 @@ class Problem(NamedTuple):
     op: str
     geometry: Geometry
     dtype: Any
+    algorithm: str = "auto"
+    math: str = "fast"
+
+
+ALGORITHMS = ("auto", "direct", "winograd", "im2col")
 
 
 def _serves_all(problem: Problem) -> str | None:
@@ -38,7 +48,8 @@ class Implementation:
     """One way to compute one operation.
 
     ``refuses`` returns why the problem is not for this implementation, or ``None`` where it
-    serves; ``reason`` says why it stands where it stands in the list.
+    serves; ``reason`` says why it stands where it stands in the list. An ``algorithm`` of None
+    answers to every name.
     """
 
     engine: str
@@ -47,6 +58,7 @@ class Implementation:
     function: str
     reason: str
     refuses: Callable[[Problem], str | None] = _serves_all
+    algorithm: str | None = "direct"
 
     def load(self) -> Callable[..., Any]:
         """The function itself; imports its module on first use."""
@@ -100,6 +112,9 @@ OPERATIONS = (
     "cross_entropy_backward",
 )
 
+# Operations that several algorithms compute.
+_BY_ALGORITHM = ("conv2d", "conv2d_input_gradient", "conv2d_filter_gradient")
+
 # Engine: the package that holds it, and what serves every problem there. Fastest first.
 _ENGINES = {
     "numba": ("fastcnn.kernels", "compiled loops over every parameter, parallel"),
@@ -108,7 +123,26 @@ _ENGINES = {
 }
 
 _current: ContextVar[str | None] = ContextVar("fastcnn_engine", default=None)
+_replaced: list[str] = []  # operations for which something else stands in
 _recorder: ContextVar[list[Explanation] | None] = ContextVar("fastcnn_explaining", default=None)
+
+
+def _not_for_winograd(problem: Problem) -> str | None:
+    """Why Winograd's filtering does not serve, or with "auto" is not worth it or not allowed."""
+    g = problem.geometry
+    assert isinstance(g, ConvGeometry)
+    cannot = policy.winograd_cannot(g)
+    if cannot is None and problem.dtype.itemsize > 4:
+        cannot = "it is made for float32: who asks for float64 asks for its digits"
+    if cannot or problem.algorithm != "auto":
+        return cannot
+    if problem.math == "strict":
+        return "math is strict: its rounding is not that of a direct sum"
+    if problem.op == "conv2d_filter_gradient":
+        share = policy.winograd_gradient_costs(g)
+    else:
+        share = policy.winograd_costs(g.turned if problem.op == "conv2d_input_gradient" else g)
+    return None if share < 1 else f"it would take about {share:.2f} times as long as direct"
 
 
 def _registry() -> dict[str, list[Implementation]]:
@@ -119,11 +153,23 @@ def _registry() -> dict[str, list[Implementation]]:
         ]
         for op in OPERATIONS
     }
-    for op in ("conv2d", "conv2d_input_gradient", "conv2d_filter_gradient"):
+    for op in _BY_ALGORITHM:
         reason = "register tiles over computed offsets, at the speed of multiply-add"
         direct = Implementation("numba", "numba.direct", "fastcnn.kernels.direct", op, reason)
-        registry[op][0] = replace(registry[op][0], name="numba.loops")
-        registry[op].insert(0, direct)
+        loops, im2col, naive = registry[op]
+        loops, im2col = replace(loops, name="numba.loops"), replace(im2col, algorithm="im2col")
+        registry[op] = [direct, loops, im2col, naive]
+        file = "winograd_gradient" if op == "conv2d_filter_gradient" else "winograd"
+        winograd = Implementation(
+            "numba",
+            "numba.winograd",
+            f"fastcnn.kernels.{file}",
+            op,
+            "Winograd's minimal filtering, a quarter of the products on register tiles",
+            _not_for_winograd,
+            "winograd",
+        )
+        registry[op].insert(0, winograd)
     return registry
 
 
@@ -174,16 +220,28 @@ def replaced(op: str, engine: str, function: Callable[..., Any]) -> Iterator[Non
     if op not in REGISTRY:
         raise ValueError(f"op must be one of {', '.join(OPERATIONS)}, got {op!r}")
     before = REGISTRY[op]
-    stand_in = _StandIn(engine, f"{engine}.{op}", "", op, "put in its place", given=function)
+    name, reason = f"{engine}.{op}", "put in its place"
+    stand_in = _StandIn(engine, name, "", op, reason, algorithm=None, given=function)
     kept = [i for i in before if i.engine != engine]
     position = next(k for k, i in enumerate(before) if i.engine == engine)
     REGISTRY[op] = [*kept[:position], stand_in, *kept[position:]]
+    _replaced.append(op)
     _select.cache_clear()
     try:
         yield
     finally:
         REGISTRY[op] = before
+        _replaced.remove(op)
         _select.cache_clear()
+
+
+def whole_nets_refused(engine: str | None) -> str | None:
+    """Why nets run operation by operation, and not as compiled programs; None where they may."""
+    if engine is not None or _current.get() is not None:
+        return f"the engine {engine or _current.get()!r} was asked for"
+    if _replaced:
+        return f"{_replaced[-1]} is replaced"
+    return _missing("numba")
 
 
 @dataclass(frozen=True)
@@ -203,6 +261,9 @@ class Explanation:
         else:
             shapes = str(geometry)
         lines.append(f"  problem: {shapes}, {self.problem.dtype.name}")
+        if self.problem.op in _BY_ALGORITHM:
+            chosen = f"{self.problem.algorithm}, math {self.problem.math}"
+            lines.append(f"  algorithm: {chosen}")
         if isinstance(geometry, ConvGeometry):
             lines.append(f"  work: {geometry.flops / 1e6:.3g} MFLOP, padding not counted")
         return "\n".join(lines)
@@ -225,20 +286,35 @@ def recorded(call: Callable[[], object]) -> list[Explanation]:
     return explanations
 
 
-def choose(op: str, geometry: Geometry, dtype: Any, engine: str | None) -> Callable[..., Any]:
+def choose(
+    op: str,
+    geometry: Geometry,
+    dtype: Any,
+    engine: str | None,
+    algorithm: str = "auto",
+    math: str | None = None,
+) -> Callable[..., Any]:
     """The function that serves this problem, for a caller that then calls it.
 
     Its arguments are the operation's arrays, C-contiguous and of one dtype, then the geometry.
+    ``math`` is "fast", "strict", or None for :func:`fastcnn.get_math`.
     """
     wanted = _current.get() if engine is None else engine
     if wanted is not None and not isinstance(wanted, str):
         _check(wanted)  # what does not hash would not come as far as the cache
-    explanation, function = _select(Problem(op, geometry, dtype), wanted)
+    checked_algorithm(algorithm)
+    chosen_math = get_math() if math is None else checked_math("math", math)
+    explanation, function = _select(Problem(op, geometry, dtype, algorithm, chosen_math), wanted)
     recorder = _recorder.get()
     if recorder is None:
         return function
     recorder.append(explanation)
     return _explained
+
+
+def implementation(op: str, geometry: Geometry, dtype: Any, algorithm: str) -> Implementation:
+    """What serves this problem without an engine's name, under the current ``math``."""
+    return _select(Problem(op, geometry, dtype, algorithm, get_math()), None)[0].chosen
 
 
 def _explained(*arguments: object) -> Any:
@@ -249,16 +325,52 @@ def _explained(*arguments: object) -> Any:
 def _select(problem: Problem, engine: str | None) -> tuple[Explanation, Callable[..., Any]]:
     if engine is not None:
         _check(engine)
+    affordable(f"the result of {problem.op}", _result_shape(problem), problem.dtype)
     passed_over: list[tuple[str, str]] = []
     for candidate in REGISTRY[problem.op]:
         if engine is not None and candidate.engine != engine:
             why: str | None = f"the engine {engine!r} was asked for"
+        elif problem.algorithm != "auto" and candidate.algorithm not in (None, problem.algorithm):
+            why = f"the algorithm {problem.algorithm!r} was asked for"
         else:
             why = _missing(candidate.engine) or candidate.refuses(problem)
         if why is None:
             return Explanation(problem, candidate, tuple(passed_over)), candidate.load()
         passed_over.append((candidate.name, why))
-    raise AssertionError(f"the specification serves every problem, but not {problem}")
+    why = "; ".join(f"{name}: {why}" for name, why in passed_over)
+    wanted = 'algorithm must be "auto" or one that serves this problem'
+    raise ValueError(f"{wanted}, got {problem.algorithm!r}: {why}")
+
+
+def checked_algorithm(name: object) -> Any:
+    """``name`` if it is that of an algorithm, or "auto"; else the error.
+
+    >>> checked_algorithm("direct")
+    'direct'
+    """
+    wanted = ", ".join(f'"{one}"' for one in ALGORITHMS)
+    if not isinstance(name, str):
+        raise TypeError(f"algorithm must be one of {wanted}, got {name!r}")
+    if name not in ALGORITHMS:
+        raise ValueError(f"algorithm must be one of {wanted}, got {name!r}")
+    return name
+
+
+def _result_shape(problem: Problem) -> tuple[int, ...]:
+    """Shape of the result, or of the largest of several."""
+    op, g, backward = problem.op, problem.geometry, problem.op.endswith("_backward")
+    if isinstance(g, ConvGeometry):
+        shapes = {"conv2d_input_gradient": g.input_shape, "conv2d_filter_gradient": g.filter_shape}
+        return g.output_shape if op == "conv2d" else shapes.get(op, (g.oc,))
+    if isinstance(g, PoolGeometry):
+        return g.input_shape if backward else g.output_shape
+    if op in ("dense", "dense_backward"):
+        n, inputs, outputs = g
+        return max((n, inputs), (inputs, outputs), key=prod) if backward else (n, outputs)
+    if op.startswith("zero_pad2d"):
+        n, h, w, c, top, bottom, left, right = g
+        return (n, h, w, c) if backward else (n, h + top + bottom, w + left + right, c)
+    return g
 
 
 def _check(name: str) -> None:

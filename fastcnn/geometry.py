@@ -18,6 +18,9 @@ from functools import lru_cache
 from operator import index
 from typing import Literal, NamedTuple, TypeAlias
 
+MOST = 2**31 - 1
+"""Largest stride, dilation, window or padding."""
+
 Pair: TypeAlias = int | tuple[int, int]
 Padding: TypeAlias = (
     Literal["valid", "same"] | int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
@@ -79,6 +82,26 @@ class ConvGeometry(NamedTuple):
     def depthwise(self) -> bool:
         """Whether each group has one input channel (the output may have several per group)."""
         return self.groups == self.ic and self.groups > 1
+
+    @property
+    def turned(self) -> ConvGeometry:
+        """The convolution that is the gradient of the input, where stride and dilation are 1.
+
+        Of ``dy``, with the filters turned by 180° and their channels exchanged. A padding larger
+        than the filter's reach becomes negative: rows of ``dy`` that no input meets.
+        """
+        return self._replace(
+            h=self.oh,
+            w=self.ow,
+            ic=self.oc,
+            oh=self.h,
+            ow=self.w,
+            oc=self.ic,
+            pad_top=self.kh - 1 - self.pad_top,
+            pad_bottom=self.kh - 1 - self.pad_bottom,
+            pad_left=self.kw - 1 - self.pad_left,
+            pad_right=self.kw - 1 - self.pad_right,
+        )
 
     @property
     def flops(self) -> int:
@@ -156,6 +179,8 @@ def pair(name: str, value: object, least: int = 1) -> tuple[int, int]:
     first, second = (integer(name, side, value) for side in both)
     if first < least or second < least:
         raise ValueError(f"{name} must be at least {least}, got {value!r}")
+    if first > MOST or second > MOST:
+        raise ValueError(f"{name} must be at most {MOST}, got {value!r}")
     return first, second
 
 
@@ -198,6 +223,8 @@ def pads(
             ends += [integer("padding", side, padding)] * 2
     if min(ends) < 0:
         raise ValueError(f"padding must not be negative, got {padding!r}")
+    if max(ends) > MOST:
+        raise ValueError(f"padding must be at most {MOST}, got {padding!r}")
     return ends[0], ends[1], ends[2], ends[3]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastcnn.engines import engines
-from fastcnn.settings import get_num_threads
+from fastcnn.settings import get_num_threads, processors
 from fastcnn.version import __version__
 
 _PACKAGES = ("numpy", "numba", "llvmlite", "rich", "typer", "safetensors", "scikit-learn", "pillow")
@@ -29,7 +29,7 @@ def facts() -> dict[str, Any]:
         "architecture": platform.machine(),
         "system": platform.platform(terse=True),
         "cores": os.cpu_count(),
-        "usable_cores": _usable_cores(),
+        "usable_cores": processors(),
         "threads": get_num_threads(),
         "engines": list(engines()),
         "python": platform.python_version(),
@@ -58,13 +58,6 @@ def processor() -> str:
         except (OSError, subprocess.CalledProcessError):
             pass
     return platform.processor() or platform.machine() or "unknown"
-
-
-def _usable_cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # no affinity on this system
-        return os.cpu_count() or 1
 
 
 def _version(package: str) -> str | None:

@@ -22,12 +22,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from html import escape
 from math import isfinite
 from time import perf_counter
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from zlib import crc32
 
 import numpy as np
@@ -36,13 +37,19 @@ from numpy.typing import ArrayLike
 from fastcnn import checkpoint, summary
 from fastcnn.arguments import Array
 from fastcnn.callbacks import Callback, StopTraining
+from fastcnn.capacity import affordable
 from fastcnn.checkpoint import ModelFile, ModelFileError
+from fastcnn.engines import whole_nets_refused
 from fastcnn.inputs import SCALING, batch, finite, samples
 from fastcnn.layers import Layer, Shape, checked_layers, infer_stack, layer_from_dict, to_dict
 from fastcnn.losses import BinaryCrossEntropy, CrossEntropy, Loss, loss_from_dict, loss_named
 from fastcnn.optimizers import SGD, Optimizer, optimizer_from_dict, optimizer_named
 from fastcnn.scalars import below_one, count, truth
+from fastcnn.settings import get_math
 from fastcnn.weights import Weights
+
+if TYPE_CHECKING:
+    from fastcnn.executor import Executor
 
 Augmentation = Callable[[Array, np.random.Generator], Array]
 """Images (N, H, W, C) of a batch and a generator, to new images of the same dtype."""
@@ -151,6 +158,7 @@ class Sequential:
         self.stop_training = False
         self.progress: Progress | None = None
         self._own_sgd = SGD(0.005)
+        self._executors: dict[tuple[int, str], Executor | None] = {}
         if input_shape is not None:
             self.build(input_shape)
 
@@ -164,15 +172,19 @@ class Sequential:
     def build(self, input_shape: Sequence[int]) -> None:
         """Infer all shapes and draw the parameters; for a model without ``input_shape``.
 
-        Raises ``ValueError`` for layers that do not fit, and where the model is built already.
+        Raises ``ValueError`` for layers that do not fit, and where the model is built already;
+        ``MemoryError`` for parameters that do not fit into the machine's memory.
         """
         if self.built:
             raise ValueError(f"the model is built already, for inputs of shape {self.input_shape}")
         shape = image_shape(input_shape)
         shapes = infer_stack(self.layers, shape)  # nothing is drawn where a layer does not fit
         for layer, one in zip(self.layers, shapes, strict=False):
+            for name, spec in layer.parameter_specs(one).items():
+                affordable(f"{name} of {layer!r}", spec.shape, self.dtype, copies=3)
+        for layer, one in zip(self.layers, shapes, strict=False):
             layer.build(one, self.rng, self.dtype)
-        self._weights = Weights(self.layers, self.dtype)
+        self._weights, self._executors = Weights(self.layers, self.dtype), {}
         self.input_shape, self.output_shape = shape, shapes[-1]
 
     @property
@@ -192,6 +204,24 @@ class Sequential:
         """
         summary.show(summary.rows(self.layers, self._known_shape()))
 
+    def explain(self) -> str:
+        """How the layers run: which of them compiled together, which alone, and why.
+
+        Raises ``ValueError`` before the model is built.
+
+        >>> from fastcnn.layers import Conv2D, Dense, Flatten, MaxPool2D
+        >>> model = Sequential([Conv2D(8, 3), MaxPool2D(), Flatten(), Dense(10)], (28, 28, 1))
+        >>> print(model.explain())
+        compiled together: Conv2D(8, 3), MaxPool2D(), Flatten(), Dense(10)
+        """
+        self._known_shape()
+        trunk = self._trunk(self._loss())
+        refused = whole_nets_refused(self.engine)
+        if refused is not None:
+            return f"layer by layer: {refused}"
+        executor = self._executor(trunk)
+        return executor.explain() if executor else "layer by layer: Numba's compiler is off"
+
     def __repr__(self) -> str:
         layers = "".join(f"\n    {layer!r}," for layer in self.layers)
         return f"Sequential([{layers}\n], input_shape={self.input_shape})"
@@ -201,9 +231,16 @@ class Sequential:
             return f"<pre>{escape(repr(self))}</pre>"
         return summary.as_html(summary.rows(self.layers, self.input_shape))
 
+    def __copy__(self) -> Sequential:
+        return deepcopy(self)  # a layer's arrays are parts of one model's
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_executors": {}}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         # A copied or pickled model: its layers' arrays are parts of one array no longer.
         self.__dict__.update(state)
+        self._executors = {}
         if self.built:
             self._weights = Weights(self.layers, self.dtype)
 
@@ -251,18 +288,25 @@ class Sequential:
 
     # --- the two seams ----------------------------------------------------------------------------
 
-    def _forward_batch(self, x: Array, loss: Loss | None = None) -> Array:
-        """Raw outputs of the layers for inputs (N, …) of the model's dtype, C-contiguous.
+    def _forward_batch(self, images: Array, loss: Loss | None = None) -> Array:
+        """Raw outputs of the layers for samples (N, …) as they were given.
 
         Without the last layer, where that is the activation which the loss (by default the
         model's) implies.
         """
-        for layer in self._trunk(loss or self._loss()):
+        trunk = self._trunk(loss or self._loss())
+        executor = self._executor(trunk)
+        if executor is not None:
+            found = executor.forward(self._taken(images, executor))
+            if found is not None:
+                return found
+        x = batch(images, self.dtype)
+        for layer in trunk:
             x, _ = layer.forward(x, False, None, self.engine)
         return x
 
     def _gradients(
-        self, x: Array, targets: Array, loss: Loss, rng: np.random.Generator
+        self, images: Array, targets: Array, loss: Loss, rng: np.random.Generator
     ) -> tuple[float, float, list[dict[str, Array]]]:
         """One batch forward and backward: sum of the losses, samples that are right, gradients.
 
@@ -271,8 +315,13 @@ class Sequential:
         only where the loss is finite; else ``FloatingPointError`` is raised.
         """
         trunk = self._trunk(loss)
+        executor = self._executor(trunk)
+        if executor is not None:
+            found = executor.gradients(self._taken(images, executor), targets, loss, rng)
+            if found is not None:
+                return *found, self._weights.gradients
         saved = []
-        y = x
+        y = batch(images, self.dtype)
         for layer in trunk:
             y, kept = layer.forward(y, True, rng, self.engine)
             saved.append(kept)
@@ -281,14 +330,31 @@ class Sequential:
             raise FloatingPointError(f"the loss of a batch is {total}")
         dy: Array | None = loss.gradient(y, targets, self.engine)
         assert dy is not None
-        dy *= dy.dtype.type(1 / len(x))
+        dy *= dy.dtype.type(1 / len(images))
         first = next((i for i, layer in enumerate(trunk) if layer.parameters), len(trunk))
         for i in range(len(trunk) - 1, first - 1, -1):
             assert dy is not None
-            dy, found = trunk[i].backward(dy, saved.pop(), self.engine, needs_dx=i > first)
-            for name, gradient in found.items():
+            dy, gradients = trunk[i].backward(dy, saved.pop(), self.engine, needs_dx=i > first)
+            for name, gradient in gradients.items():
                 self._weights.gradients[i][name][...] = gradient
         return total, loss.correct(y, targets), self._weights.gradients
+
+    def _executor(self, trunk: list[Layer]) -> Executor | None:
+        """What runs these layers as compiled programs, where they may be run so."""
+        if whole_nets_refused(self.engine) is not None:
+            return None
+        key = len(trunk), get_math()
+        if key not in self._executors:
+            from fastcnn.executor import Executor, compiles
+
+            self._executors[key] = Executor(trunk, self._weights) if compiles() else None
+        return self._executors[key]
+
+    def _taken(self, images: Array, executor: Executor) -> Array:
+        """Samples as the executor takes them."""
+        if images.dtype == np.uint8 and executor.takes_bytes():
+            return np.ascontiguousarray(images)
+        return batch(images, self.dtype)
 
     def _trunk(self, loss: Loss) -> list[Layer]:
         if loss.implies == type(self.layers[-1]).__name__ and len(self.layers) > 1:
@@ -498,7 +564,7 @@ class Sequential:
             some = images[chosen]
             if augment is not None:
                 some = augment(some, self.rng)
-            self._step(batch(some, self.dtype), targets[chosen])
+            self._step(some, targets[chosen])
             at.batch += 1
             if at.callbacks:
                 seen = min(start + size, total)
@@ -521,11 +587,11 @@ class Sequential:
         self.rng.bit_generator.state = now
         return order
 
-    def _step(self, x: Array, targets: Array) -> None:
+    def _step(self, images: Array, targets: Array) -> None:
         assert self.progress is not None
         at = self.progress
         try:
-            loss_sum, correct, _ = self._gradients(x, targets, self._loss(), self.rng)
+            loss_sum, correct, _ = self._gradients(images, targets, self._loss(), self.rng)
         except FloatingPointError as error:
             raise FloatingPointError(
                 f"{error}, in batch {at.batch} of epoch {at.epoch}; the model keeps the weights "
@@ -595,9 +661,7 @@ class Sequential:
             self.build(shape)
         targets = goal.targets(y, len(images), self._outputs(goal), self.dtype)
         try:
-            loss_sum, correct, _ = self._gradients(
-                batch(images, self.dtype), targets, goal, self.rng
-            )
+            loss_sum, correct, _ = self._gradients(images, targets, goal, self.rng)
         except FloatingPointError:
             finite("x", images)  # NaN in the data shows in the loss, and is named here
             raise
@@ -637,7 +701,7 @@ class Sequential:
         loss, total, correct = self._loss(), 0.0, 0.0
         for first in range(0, len(images), size):
             some = slice(first, first + size)
-            y = self._forward_batch(batch(images[some], self.dtype))
+            y = self._forward_batch(images[some])
             total += float(loss.values(y, targets[some], self.engine).sum(dtype=np.float64))
             correct += loss.correct(y, targets[some])
         found = {"loss": total / len(images)}
@@ -662,13 +726,18 @@ class Sequential:
             self.build(images.shape[1:])
         loss = self._loss()
         parts = [
-            loss.predictions(
-                self._forward_batch(batch(images[i : i + size], self.dtype)), self.engine
-            )
-            for i in range(0, max(len(images), 1), size)
+            self._predicted(images[i : i + size], loss) for i in range(0, max(len(images), 1), size)
         ]
         predicted: Array = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return predicted
+
+    def _predicted(self, images: Array, loss: Loss) -> Array:
+        executor = self._executor(self._trunk(loss)) if type(loss) is CrossEntropy else None
+        if executor is not None:
+            found = executor.probabilities(self._taken(images, executor))
+            if found is not None:
+                return found
+        return loss.predictions(self._forward_batch(images, loss), self.engine)
 
     def predict_classes(self, x: ArrayLike, batch_size: int = 256) -> Array:
         """The most probable class of each sample, (N,) int64; arguments as for :meth:`predict`.
@@ -918,7 +987,9 @@ def _from_file(file: ModelFile) -> Sequential:
     return model
 
 
-_UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError)
+_UNREADABLE = (
+    KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, OverflowError
+)  # fmt: skip
 """What code raises that meets other data than it was written for."""
 
 
@@ -948,6 +1019,10 @@ def _progress_from(told: dict[str, Any]) -> tuple[Progress, list[str]]:
     return progress, slots
 
 
+_PLACES = {"pos": 624, "buffer_pos": 4}
+"""How far generators may be in the numbers that they have at hand."""
+
+
 def _generator(state: dict[str, Any]) -> np.random.Generator:
     """A generator in this state."""
     kinds = {kind.__name__: kind for kind in (np.random.PCG64, np.random.PCG64DXSM,
@@ -959,6 +1034,10 @@ def _generator(state: dict[str, Any]) -> np.random.Generator:
         name: np.asarray(value, np.uint64) if isinstance(value, list) else value
         for name, value in state["state"].items()
     }
+    for name, most in _PLACES.items():  # NumPy would read beyond its numbers' ends
+        for part in (state, inner):
+            if name in part and not 0 <= count(name, part[name], least=0) <= most:
+                raise ValueError(f"{name} must be at most {most}, got {part[name]!r}")
     whole: Any = {**state, "state": inner}
     bits.state = whole
     return np.random.Generator(bits)

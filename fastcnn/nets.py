@@ -53,7 +53,21 @@ def lenet5(classes: int = 10) -> list[Layer]:
 
 
 def small(classes: int = 10) -> list[Layer]:
-    """Two convolutions of 32 and 64 filters 3×3, max-pooling, 128 units."""
+    """Two convolutions of 16 and 32 filters 3×3, each with max-pooling, then 64 units."""
+    he = "he_normal"
+    return [
+        Conv2D(16, 3, activation="relu", kernel_initializer=he),
+        MaxPool2D(2),
+        Conv2D(32, 3, activation="relu", kernel_initializer=he),
+        MaxPool2D(2),
+        Flatten(),
+        Dense(64, activation="relu", kernel_initializer=he),
+        Dense(classes),
+    ]
+
+
+def wide(classes: int = 10) -> list[Layer]:
+    """Two convolutions of 32 and 64 filters 3×3 at full size, max-pooling, 128 units."""
     he = "he_normal"
     return [
         Conv2D(32, 3, activation="relu", kernel_initializer=he),
@@ -102,6 +116,7 @@ NETS: dict[str, Callable[..., list[Layer]]] = {
     "article": article,
     "lenet5": lenet5,
     "small": small,
+    "wide": wide,
     "resnet8": resnet8,
 }
 """Nets by name, each a function of the number of classes."""

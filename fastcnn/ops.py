@@ -8,7 +8,7 @@ the problem) or the name of an engine; dtypes and layouts follow the two rules o
 from __future__ import annotations
 
 import sys
-from math import isfinite, prod
+from math import inf, isfinite, prod
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -28,6 +28,8 @@ from fastcnn.geometry import (
 )
 
 Activation: TypeAlias = Literal["relu"] | None
+Algorithm: TypeAlias = Literal["auto", "direct", "winograd", "im2col"]
+Math: TypeAlias = Literal["fast", "strict"]
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 
 
@@ -41,6 +43,8 @@ def conv2d(
     dilation: Pair = 1,
     groups: int = 1,
     activation: Activation = None,
+    algorithm: Algorithm = "auto",
+    math: Math | None = None,
     engine: str | None = None,
 ) -> Array:
     """Convolution (cross-correlation, as in every neural-network library) of a batch of images.
@@ -59,6 +63,11 @@ def conv2d(
         groups: the channels are split into this many independent convolutions; ``groups=IC`` is a
             depthwise convolution.
         activation: "relu" is applied to the result at no extra pass, None to nothing.
+        algorithm: "direct", "winograd" (float32, filters of 3×3 and 5×5, stride 1, no dilation,
+            one group; see :mod:`fastcnn.minimal_filtering`), "im2col", or "auto" for the fastest
+            that ``math`` allows.
+        math: what "auto" chooses from: "fast" allows Winograd's filtering, "strict" does not;
+            None is :func:`fastcnn.get_math`. :mod:`fastcnn.settings` says more.
         engine: an engine's name, or None for the fastest that serves.
 
     Returns:
@@ -87,7 +96,7 @@ def conv2d(
     if b is not None:
         shaped("b", b, (g.oc,), "one bias per output channel")
     _activation(activation)
-    y: Array = choose("conv2d", g, x.dtype, engine)(x, w, b, activation, g)
+    y: Array = choose("conv2d", g, x.dtype, engine, algorithm, math)(x, w, b, activation, g)
     return y
 
 
@@ -100,13 +109,16 @@ def conv2d_backward(
     padding: Padding = "valid",
     dilation: Pair = 1,
     groups: int = 1,
+    algorithm: Algorithm = "auto",
+    math: Math | None = None,
     engine: str | None = None,
 ) -> tuple[Array, Array, Array]:
     """Gradients of :func:`conv2d` (without activation): ``(dx, dw, db)``.
 
     Args:
         dy: gradient of the output, (N, OH, OW, OC).
-        x, w, stride, padding, dilation, groups, engine: as they were given to :func:`conv2d`.
+        x, w, stride, padding, dilation, groups, algorithm, math, engine: as they were given to
+            :func:`conv2d`.
 
     Returns:
         dx (N, H, W, IC), dw (KH, KW, IC/groups, OC), db (OC,).
@@ -128,8 +140,8 @@ def conv2d_backward(
         x.shape, w.shape, stride=stride, padding=padding, dilation=dilation, groups=groups
     )
     shaped("dy", dy, g.output_shape, "the output's shape")
-    to_input = choose("conv2d_input_gradient", g, x.dtype, engine)
-    to_filters = choose("conv2d_filter_gradient", g, x.dtype, engine)
+    to_input = choose("conv2d_input_gradient", g, x.dtype, engine, algorithm, math)
+    to_filters = choose("conv2d_filter_gradient", g, x.dtype, engine, algorithm, math)
     to_bias = choose("conv2d_bias_gradient", g, x.dtype, engine)
     return to_input(dy, w, g), to_filters(dy, x, g), to_bias(dy, g)
 
@@ -143,6 +155,8 @@ def conv2d_input_gradient(
     padding: Padding = "valid",
     dilation: Pair = 1,
     groups: int = 1,
+    algorithm: Algorithm = "auto",
+    math: Math | None = None,
     engine: str | None = None,
 ) -> Array:
     """Gradient of :func:`conv2d` with respect to x alone; also the transposed convolution.
@@ -151,7 +165,7 @@ def conv2d_input_gradient(
         dy: gradient of the output, (N, OH, OW, OC).
         w: filters, (KH, KW, IC/groups, OC).
         x_shape: shape of the input, (N, H, W, IC).
-        stride, padding, dilation, groups, engine: as for :func:`conv2d`.
+        stride, padding, dilation, groups, algorithm, math, engine: as for :func:`conv2d`.
 
     Returns:
         dx, (N, H, W, IC).
@@ -178,7 +192,7 @@ def conv2d_input_gradient(
         groups=groups,
     )
     shaped("dy", dy, g.output_shape, "the output's shape")
-    dx: Array = choose("conv2d_input_gradient", g, dy.dtype, engine)(dy, w, g)
+    dx: Array = choose("conv2d_input_gradient", g, dy.dtype, engine, algorithm, math)(dy, w, g)
     return dx
 
 
@@ -191,6 +205,8 @@ def conv2d_filter_gradient(
     padding: Padding = "valid",
     dilation: Pair = 1,
     groups: int = 1,
+    algorithm: Algorithm = "auto",
+    math: Math | None = None,
     engine: str | None = None,
 ) -> Array:
     """Gradient of :func:`conv2d` with respect to w alone.
@@ -199,7 +215,7 @@ def conv2d_filter_gradient(
         dy: gradient of the output, (N, OH, OW, OC).
         x: images, (N, H, W, IC).
         kernel_size: (KH, KW), or an int for both.
-        stride, padding, dilation, groups, engine: as for :func:`conv2d`.
+        stride, padding, dilation, groups, algorithm, math, engine: as for :func:`conv2d`.
 
     Returns:
         dw, (KH, KW, IC/groups, OC).
@@ -226,7 +242,7 @@ def conv2d_filter_gradient(
         x.shape, w_shape, stride=stride, padding=padding, dilation=dilation, groups=groups
     )
     shaped("dy", dy, g.output_shape, "the output's shape")
-    dw: Array = choose("conv2d_filter_gradient", g, dy.dtype, engine)(dy, x, g)
+    dw: Array = choose("conv2d_filter_gradient", g, dy.dtype, engine, algorithm, math)(dy, x, g)
     return dw
 
 
@@ -1092,9 +1108,13 @@ def _pool_gradient_arguments(
 def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | np.floating):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not isfinite(value):
+    try:
+        found = float(value)
+    except OverflowError:  # an integer beyond all floats
+        found = inf
+    if not isfinite(found):
         raise ValueError(f"{name} must be finite, got {value!r}")
-    return float(value)
+    return found
 
 
 def _epsilon(value: object) -> float:

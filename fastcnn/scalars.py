@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isfinite
+from math import inf, isfinite
 
 import numpy as np
 
@@ -44,6 +44,8 @@ def number(name: str, value: object) -> float:
         found = float(value)  # type: ignore[arg-type]  # float() itself refuses what is none
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {value!r}") from None
+    except OverflowError:  # an integer beyond all floats
+        found = inf
     if not isfinite(found) or found < 0:
         raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
     return found

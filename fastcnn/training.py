@@ -74,9 +74,10 @@ class Settings:
 
 # The defaults of each net, chosen on the held-out images alone.
 RECIPES = {
-    "small": Settings("small", 4, 64, "sgd", 0.05, False),
+    "small": Settings("small", 4, 64, "sgd", 0.1, False),
     "article": Settings("article", 3, 32, "sgd", 0.05, False),
     "lenet5": Settings("lenet5", 5, 64, "sgd", 0.05, False),
+    "wide": Settings("wide", 4, 64, "sgd", 0.05, False),
     "resnet8": Settings("resnet8", 5, 64, "sgd", 0.05, False),
 }
 DEFAULT_NET = "small"
@@ -174,10 +175,10 @@ def train(
     seconds = perf_counter() - start
     if watch.interrupted:
         return Trained(model, history, None, seconds, None, watch.written)
-    test = model.evaluate(x_test, y_test)
     if place is not None:
-        model.save(place)
+        model.save(place)  # before the test: what is trained outlasts an interrupt
         watch.clear()
+    test = model.evaluate(x_test, y_test)
     return Trained(model, history, test, seconds, place, None)
 
 
@@ -250,18 +251,27 @@ class _Watch(Callback):
         self.settings = settings
         self.path = path
         self.resumed = None if resumed is None else Path(resumed)
+        self.begun = False
         self.interrupted = False
+        self.at_once = False  # in the middle of a batch: what stands then is no checkpoint
         self.written: Path | None = None
         self._last = perf_counter()
 
     @contextmanager
     def listening(self, console: Console) -> Iterator[None]:
-        """Within this context Ctrl-C is a wish; the second one is an order."""
+        """Within this context Ctrl-C is a wish; the second one is an order.
+
+        So is one before the first batch is done, while kernels may still have to be compiled:
+        there is nothing yet to be kept.
+        """
 
         def interrupt(number: int, frame: FrameType | None) -> None:
-            if self.interrupted:
-                raise KeyboardInterrupt
+            self.at_once = self.interrupted or not self.begun
             self.interrupted = True
+            if self.at_once:
+                if callable(before):
+                    before(number, frame)
+                raise KeyboardInterrupt
             console.print("stopping after this batch; Ctrl-C again stops at once")
 
         if threading.current_thread() is not threading.main_thread():
@@ -274,6 +284,7 @@ class _Watch(Callback):
             signal.signal(signal.SIGINT, before)
 
     def on_batch_end(self, model: Sequential, batch: int, logs: dict[str, float]) -> None:
+        self.begun = True
         if self.interrupted:
             raise StopTraining
 
@@ -284,7 +295,7 @@ class _Watch(Callback):
             self._write(model)
 
     def on_train_end(self, model: Sequential, logs: dict[str, float]) -> None:
-        if self.interrupted:
+        if self.interrupted and not self.at_once:
             self._write(model)
 
     def _write(self, model: Sequential) -> None:

@@ -15,7 +15,8 @@ import ctypes
 import math
 import mmap
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from importlib import import_module
 from itertools import islice, product
 from pathlib import Path
@@ -38,7 +39,8 @@ from fastcnn.engines import replaced
 from fastcnn.geometry import conv_geometry, pool_geometry
 from fastcnn.kernels import arrays as seam
 from fastcnn.kernels import augmentation as kernels_of_augmentation
-from fastcnn.kernels import jit, simd, threads
+from fastcnn.kernels import direct, jit, simd, threads
+from fastcnn.kernels.multiply_add import CHAIN, multiply_add
 
 Border = Literal["first", "last"]
 """Which number of an array has inaccessible memory for a neighbour."""
@@ -50,6 +52,8 @@ STRIDES = ((1, 1), (2, 1), (1, 1), (1, 2), (3, 2), (2, 3))
 PADDINGS = ("same", "valid", ((1, 2), (0, 3)), (0, 1))
 DILATIONS = ((1, 1), (1, 1), (2, 1), (1, 1), (1, 2))
 BATCHES = (1, 2, 3, 5, 6, 7, 13, 14, 15)
+NETS_SHARE = 3
+"""Of the nets one of so many; their kernels are those that the cases go over."""
 
 # Numba's environment for the instruction sets below that of a processor.
 _AVX2 = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""}
@@ -69,13 +73,20 @@ def guarded(shape: tuple[int, ...], dtype: Any, border: Border) -> Array:
     memory = mmap.mmap(-1, room + 2 * mmap.PAGESIZE)
     address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     for page in (address, address + mmap.PAGESIZE + room):
-        if _LIBC.mprotect(ctypes.c_void_p(page), ctypes.c_size_t(mmap.PAGESIZE), _NO_ACCESS):
-            raise OSError(ctypes.get_errno(), "mprotect failed")
+        forbid(page)
     offset = mmap.PAGESIZE + (0 if border == "first" else room - size)
     array: Array = np.ndarray(shape, dtype, memory, offset)  # keeps the memory alive
     if array.dtype.kind == "f":
         array[...] = np.nan
+    elif array.dtype == np.uint8:
+        array[...] = 255  # NaN to those who take it for floats
     return array
+
+
+def forbid(address: int) -> None:
+    """Whoever touches the page of memory at ``address`` from now on ends the process."""
+    if _LIBC.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(mmap.PAGESIZE), _NO_ACCESS):
+        raise OSError(ctypes.get_errno(), "mprotect failed")
 
 
 def guarded_copy(array: Array, border: Border) -> Array:
@@ -96,11 +107,11 @@ def matrix(dtypes: Sequence[str] = DTYPES, share: int = 1) -> Iterator[Case]:
     """The cases, or one of ``share`` for each operation: the project's own, then remainders."""
     ours = dict.fromkeys(case.problem for case in cases() if case.problem.op != ARTICLE_NET)
     by_op: dict[str, list[Problem]] = {}
-    for problem in (*ours, *_layers(), *_poolings(), *_dense(), *_elements()):
+    for problem in (*ours, *_layers(), *_winograds(), *_poolings(), *_dense(), *_elements()):
         by_op.setdefault(problem.op, []).append(problem)
     for problems in by_op.values():
         for problem in islice(problems, 0, None, share):
-            for dtype in dtypes:
+            for dtype in (name for name in dtypes if name in problem.dtypes):
                 yield Case(problem, dtype, problem.modes[0])
 
 
@@ -128,6 +139,29 @@ def _layers() -> Iterator[Problem]:
         x, w = (2, 3, 4 + k, 512), (1 + k, 2, 512, oc)
         parameters = {"stride": (1, 1 + k), "dilation": (1, 1), "padding": PADDINGS[k]}
         yield from _layer(f"512-to-{oc}", x, w, parameters)
+
+
+def _winograds() -> Iterator[Problem]:
+    """Squares whole and cut off, with each number of channels."""
+    for k, (ic, width) in enumerate(product(CHANNELS, (1, 2, 3, 4, 5, 6, 9, 17))):
+        oc, side = CHANNELS[5 * k % len(CHANNELS)], 5 if k % 9 == 4 else 3
+        x, w = (1 + k % 3, 1 + k // 3 % 9, width, ic), (side, side, ic, oc)
+        given = {"padding": PADDINGS[k % 3], "dilation": (1, 1)}
+        forward, backward = _layer(f"{ic}-on-{width}", x, w, given)
+        for op, more, names in (
+            ("winograd", {}, "xwb"),
+            ("winograd_dx", {"x_shape": x}, ("dy", "w")),
+            ("winograd_dw", {"kernel_size": w[:2]}, ("dy", "x")),
+        ):
+            problem = forward if op == "winograd" else backward
+            yield replace(
+                problem,
+                op=op,
+                arrays={name: problem.arrays[name] for name in names},
+                parameters=dict(problem.parameters) | more,
+                modes=("float",),
+                dtypes=("float32",),
+            )
 
 
 def _layer(
@@ -207,10 +241,27 @@ def run_here(chosen: Iterable[Case]) -> int:
                     for op in loops:
                         stack.enter_context(replaced(op, "numba", getattr(kernels, op)))
                     _compare(case, call(case.problem, inputs, "numba"), expected, allowed)
+            if case.problem.op == "conv2d":
+                with _filters_packed():
+                    _compare(case, call(case.problem, inputs, "numba"), expected, allowed)
         count += 1
     _wait_as_a_worker_does()
     _move_images()
+    _probe_the_hardware()
     return count
+
+
+@contextmanager
+def _filters_packed() -> Iterator[None]:
+    """Let the filters be packed that are otherwise taken as they are."""
+    rule = direct.packing_pays
+    direct.packing_pays = lambda rows, w_bytes, tile: True
+    direct._packed_for.cache_clear()
+    try:
+        yield
+    finally:
+        direct.packing_pays = rule
+        direct._packed_for.cache_clear()
 
 
 def _use_memory(border: Border) -> None:
@@ -236,6 +287,15 @@ def _wait_as_a_worker_does() -> None:
         assert threads._watch(done, 7, gate, 8, 0, 2) == 0
         assert list(done) == [7]
         assert not gate.any()
+
+
+def _probe_the_hardware() -> None:
+    """The kernel that measures the peak."""
+    for border, dtype, size in product(("first", "last"), DTYPES, CHANNELS):
+        x = guarded((size,), dtype, border)
+        x[...] = 1
+        multiply_add(x, x.dtype.type(2), x.dtype.type(0), 2)
+        assert (x == 2 ** (2 * CHAIN)).all()
 
 
 def _move_images() -> None:
@@ -298,10 +358,13 @@ def main(
     """Run all kernels on arrays that lie against inaccessible memory."""
     dtypes = dtype or DTYPES
     if here:
+        from guarded_nets import run_nets  # which needs what is defined here
+
         count = run_here(matrix(dtypes, share))
+        several = run_nets(tuple(dtypes), NETS_SHARE * min(share, 3))
         idle = [name for name, kernel in compiled().items() if not kernel.signatures]
         assert not idle, f"kernels that no case ran: {', '.join(idle)}"
-        print(f"{simd.registers().isa}: {count} cases without a fault")
+        print(f"{simd.registers().isa}: {count} cases and {several} nets without a fault")
         return
     for isa in instruction_sets() if every else list(instruction_sets())[:1]:
         print(run(isa, dtypes, share))

@@ -195,10 +195,10 @@ def test_a_script_written_for_the_articles_classes_runs(engine, digit) -> None:
 def test_every_number_comes_from_the_engine_that_was_asked_for(monkeypatch, digit) -> None:
     asked: dict[str, str | None] = {}
 
-    def choose(op, geometry, dtype, engine):
+    def choose(op, geometry, dtype, engine, *how):
         assert dtype == np.float64
         asked[op] = engine
-        return real(op, geometry, dtype, engine)
+        return real(op, geometry, dtype, engine, *how)
 
     real = ops.choose
     monkeypatch.setattr(ops, "choose", choose)

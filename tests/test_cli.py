@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import python
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -97,6 +98,68 @@ def test_interrupt_is_one_line_and_130() -> None:
     _, errors = child.communicate(timeout=20)
     assert child.returncode == 130
     assert errors == "fastcnn: interrupted\n"
+
+
+INTERRUPTED_WHILE = {
+    # Where the command is when Ctrl-C comes: instead of a moment that is hard to meet.
+    "modules are imported": "sys.modules['typer'] = Late()",
+    "kernels are compiled, which swallow it": (
+        "import fastcnn.comparison\nfastcnn.comparison.compare = compiling"
+    ),
+    "something lasts that cannot be interrupted": (
+        "import fastcnn.comparison\nfastcnn.comparison.compare = lasting"
+    ),
+}
+INTERRUPTED = """
+import ctypes, os, signal, sys, time
+
+def strike():
+    os.kill(os.getpid(), signal.SIGINT)
+
+class Late:
+    def __getattr__(self, name):
+        strike()
+        time.sleep(20)
+
+@ctypes.CFUNCTYPE(None)
+def callback():
+    strike()
+    time.sleep(0.01)
+
+def compiling(*arguments, **options):
+    callback()
+    time.sleep(20)
+
+def lasting(*arguments, **options):
+    try:
+        strike()
+        time.sleep(1)
+    except KeyboardInterrupt:
+        time.sleep(20)
+
+import fastcnn.__main__
+{}
+sys.argv = ["fastcnn", "compare"]
+fastcnn.__main__.main()
+"""
+
+
+@pytest.mark.parametrize("where", INTERRUPTED_WHILE)
+def test_interrupts_end_the_command_wherever_it_is(where: str) -> None:
+    start = time.perf_counter()
+    done = python("-c", INTERRUPTED.format(INTERRUPTED_WHILE[where]), check=False)
+    assert (done.returncode, done.stderr) == (130, "fastcnn: interrupted\n")
+    assert time.perf_counter() - start < 15
+
+
+def test_a_command_in_the_background_is_left_alone() -> None:
+    code = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "import fastcnn.__main__, fastcnn.machine\n"
+        "fastcnn.machine.processor = lambda: os.kill(os.getpid(), signal.SIGINT) or 'ours'\n"
+        "sys.argv = ['fastcnn', 'info']\nfastcnn.__main__.main()"
+    )
+    assert "ours" in python("-c", code).stdout
 
 
 def shown_demo(seed: int = 0) -> tuple[DemoResult, str]:

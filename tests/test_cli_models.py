@@ -183,6 +183,53 @@ def test_interrupted_and_resumed_is_the_same_to_the_bit(
         np.testing.assert_array_equal(a, b)
 
 
+def test_an_interrupt_before_the_first_batch_is_done_ends_at_once(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Kernels may have to be compiled for it, for half a minute; and nothing is there to be kept.
+    def struck(*_: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("it goes on")
+
+    monkeypatch.setattr(fastcnn.Sequential, "_gradients", struck)
+    done = run(*TRAIN, "--data", data, "--save", str(tmp_path / "model.safetensors"))
+    assert done.exit_code == 130
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_second_interrupt_ends_it_in_the_middle_of_a_batch_and_writes_nothing_of_that(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gradients, calls = fastcnn.Sequential._gradients, []
+
+    def struck(*arguments: Any) -> Any:
+        calls.append(0)
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            raise AssertionError("it goes on")
+        return gradients(*arguments)
+
+    monkeypatch.setattr(fastcnn.Sequential, "_gradients", struck)
+    done = run(*TRAIN, "--data", data, "--save", str(tmp_path / "model.safetensors"))
+    assert done.exit_code == 130
+    assert "stopping after this batch" in done.output
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_interrupt_while_it_is_tested_leaves_the_trained_model(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def struck(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fastcnn.Sequential, "evaluate", struck)
+    path = tmp_path / "model.safetensors"
+    assert run(*TRAIN, "--data", data, "--save", str(path)).exit_code == 130
+    assert fastcnn.load_model(path).built
+    assert os.listdir(tmp_path) == [path.name]
+
+
 def test_a_checkpoint_from_time_to_time(
     data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,7 +286,7 @@ def test_bad_arguments_are_one_line(data: str, model: str, tmp_path: Path) -> No
     cases = [
         (
             ["train", "--net", "vgg"],
-            "net must be one of small, article, lenet5, resnet8, got 'vgg'",
+            "net must be one of small, article, lenet5, wide, resnet8, got 'vgg'",
         ),
         (["train", "--optimizer", "x"], "optimizer must be one of sgd, adam, adamw, rmsprop, got"),
         (["train", "--data", str(few)], "data must have at least 12 training images, got 11"),

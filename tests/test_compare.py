@@ -17,9 +17,13 @@ import fastcnn
 from fastcnn import im2col
 from fastcnn.arguments import Array
 from fastcnn.cli import app
+from fastcnn.comparison import models
 from fastcnn.comparison.check import check, reference_of
-from fastcnn.comparison.problems import case_named, operations
+from fastcnn.comparison.problems import WINOGRAD, case_named, operations
 from fastcnn.engines import replaced
+from fastcnn.executor import executor, plan
+from fastcnn.kernels import program
+from fastcnn.losses import MeanSquaredError
 
 Kernel = Callable[..., Any]
 
@@ -222,7 +226,8 @@ def test_good_engines_agree_and_the_table_says_so(tmp_path: Path) -> None:
         assert re.search(rf"^{op} .*agrees", outcome.output, re.MULTILINE)
     written = json.loads(file.read_text("utf-8"))
     assert written["ok"] is True
-    assert len(written["rows"]) == len(operations()) * (len(fastcnn.engines()) - 1)
+    others = len(fastcnn.engines()) - 1
+    assert len(written["rows"]) == (len(operations()) - len(WINOGRAD)) * others + len(WINOGRAD)
     assert all(case["ok"] and case["share_of_bound"] <= 1 for case in written["cases"])
 
 
@@ -260,9 +265,102 @@ def test_same_seed_same_numbers() -> None:
     assert errors[0] == errors[1] != errors[2]
 
 
+# --- whole nets -----------------------------------------------------------------------------------
+
+
+def test_models_agree_and_the_table_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    outcome = CliRunner().invoke(app, ["compare", "--model", "--quick", "--json", str(file)])
+    assert outcome.exit_code == 0, outcome.output
+    for net in models.NETS:
+        assert re.search(rf"^{net} +executor .*agrees", outcome.output, re.MULTILINE)
+    written = json.loads(file.read_text("utf-8"))
+    assert written["ok"] is True
+    assert len(written["rows"]) == len(models.NETS) * len(fastcnn.engines())
+    assert all(0 <= case["share_of_bound"] <= 0.5 for case in written["cases"])
+    assert all(
+        (case["share_of_bound"] == 0) == case["case"].endswith("exact") for case in written["cases"]
+    )
+
+
+def a_slice_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = executor.parallel_for
+
+    def sums(function: Any, count: int, work: int, *arguments: Any) -> None:
+        slabs, gradient, pieces, slices, *rest = arguments
+        whole(function, count, work, slabs, gradient, pieces, slices - 1, *rest)
+
+    monkeypatch.setattr(executor, "parallel_for", sums)
+
+
+def no_bias(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan.Slice, "_bias", lambda self, layer: program.constant(self.plans.zeros))
+
+
+def handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor.Executor, "gradients", lambda *_: None)
+
+
+def one_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = executor.run
+    monkeypatch.setattr(executor, "run", lambda *a: whole(*a[:6], a[6] - 8) if a[6:] else whole(*a))
+
+
+@pytest.mark.skipif(not program.compiles(), reason="programs are of compiled code")
+@pytest.mark.parametrize(
+    ("fault", "modes"),
+    [
+        (a_slice_less, {"exact", "float"}),
+        (no_bias, {"exact", "float"}),
+        (handed_back, {"exact", "float"}),
+        (one_label, {"float"}),
+    ],
+)
+def test_broken_executor_is_found_and_its_line_reproduces_it(
+    monkeypatch: pytest.MonkeyPatch, fault: Callable[[Any], None], modes: set[str]
+) -> None:
+    run = CliRunner()
+    with monkeypatch.context() as patched:
+        fault(patched)
+        outcome = run.invoke(app, shlex.split("compare --model --op lenet5 --seed 3"))
+        assert outcome.exit_code == 1
+        lines = re.findall(r"^fastcnn (compare --case .*) # .*$", outcome.output, re.MULTILINE)
+        assert len(lines) == 2 * len(modes)  # in both dtypes, and no engine is to blame
+        assert all("--engine executor" in line for line in lines)
+        assert {line.split("'")[1].split("/")[-1] for line in lines} == modes
+        assert run.invoke(app, shlex.split(lines[0])).exit_code == 1
+    assert run.invoke(app, shlex.split(lines[0])).exit_code == 0
+
+
+def test_broken_operation_is_found_in_a_net() -> None:
+    with replaced("conv2d", "im2col", forgets_the_bias):
+        report = fastcnn.compare(["lenet5"], ["im2col"], models=True, quick=True)
+        assert len(report.failures) == 2
+        executor_off = fastcnn.compare(["lenet5"], ["executor"], models=True, quick=True)
+    assert "layer by layer: conv2d is replaced" in str(executor_off.failures[0].problem)
+
+
+@pytest.mark.parametrize("case", [c for c in models.model_cases() if c.mode == "exact"])
+def test_exact_nets_are_exact_in_any_order_of_summation(case: models.ModelCase) -> None:
+    """The net on absolute values bounds all partial sums: integers that the dtype holds."""
+    reference = models.model_reference_of(case, seed=0)
+    model = models._model(case._replace(dtype="float64"), "im2col")
+    model.set_weights([abs(a) for a in reference.parameters])
+    images = abs(reference.images)
+    far = model._forward_batch(images) + 4  # all gradients of one sign
+    _, outputs = models._results(model, images, far, MeanSquaredError())
+    for name, y, most in zip(reference.names, reference.outputs, outputs, strict=True):
+        assert y.any(), name
+        unit = abs(y[y != 0]).min()
+        assert abs(most).max() / unit < 2 ** (np.finfo(case.dtype).nmant + 1), name
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"ops": ["relu"], "models": True}, "op must be one of article, .*'relu'"),
+        ({"engines": ["executor"]}, "engine must be one of .*'executor'"),
+        ({"case": "model/lenet5/float32/vague"}, "case must name .*vague"),
         ({"ops": ["conv3d"]}, "op must be one of conv2d, .*'conv3d'"),
         ({"ops": "conv2d"}, "ops must be a list"),
         ({"engines": ["cuda"]}, "engine must be one of .*'cuda'"),

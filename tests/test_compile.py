@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from processes import SOURCE, python
 
-SPECIALISATIONS = 139
+SPECIALISATIONS = 145
 """Upper bound of what the whole matrix of problems compiles, both dtypes together."""
 
 COUNTS = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from fastcnn.engines import OPERATIONS
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+RELIABILITY = (ROOT / "docs" / "reliability.md").read_text("utf-8")
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -44,12 +46,24 @@ def test_readme_has_one_line_to_see_it_run_and_one_to_test_it() -> None:
     ]
 
 
-@pytest.mark.parametrize("page", [README, ARCHITECTURE], ids=["README", "ARCHITECTURE"])
+@pytest.mark.parametrize(
+    "page", [README, ARCHITECTURE, RELIABILITY], ids=["README", "ARCHITECTURE", "reliability"]
+)
 def test_files_that_the_page_names_exist(page: str) -> None:
-    named = set(re.findall(r"`((?:fastcnn|tests|benchmarks|\.ci)/[\w./]*)`", page))
+    named = set(re.findall(r"`((?:fastcnn|tests|reliability|docs|benchmarks|\.ci)/[\w./]*)`", page))
     named |= set(re.findall(r"\]\((?!https?:)([^)#]+)\)", page))
     assert named
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_every_long_run_is_listed_and_every_command_exists() -> None:
+    commands = re.findall(r"^\| .* \| `python ([\w/.]+)(.*?)` \|", RELIABILITY, re.MULTILINE)
+    runs = {f"reliability/{path.name}" for path in (ROOT / "reliability").glob("*.py")}
+    assert {script for script, _ in commands} == runs | {"tests/guarded.py"}
+    for script, options in commands:
+        text = (ROOT / script).read_text("utf-8")
+        for option in re.findall(r"--(\w+)", options):
+            assert f"    {option}: " in text or f'"--{option}"' in text, (script, option)
 
 
 def test_house_names_modules_that_exist_and_all_of_them() -> None:
@@ -71,3 +85,30 @@ def test_engine_contract_is_that_of_the_engines() -> None:
     assert list(written) == list(OPERATIONS)
     for op, parameters in written.items():
         assert parameters.split(", ") == list(inspect.signature(getattr(naive, op)).parameters)
+
+
+STORY = (ROOT / "docs" / "from-naive-to-peak.md").read_text("utf-8")
+
+
+def test_code_of_the_story_is_the_code_that_runs() -> None:
+    shown = re.findall(r"^`(\S+)`\n\n```python\n(.*?)^```$", STORY, re.MULTILINE | re.DOTALL)
+    assert len(shown) == len(blocks(STORY, "python")) > 6
+    for path, code in shown:
+        assert code in (ROOT / path).read_text("utf-8"), f"{path} does not hold\n{code}"
+
+
+def test_figures_of_the_story_are_those_that_were_measured() -> None:
+    measured = json.loads((ROOT / "docs" / "from-naive-to-peak.json").read_text("utf-8"))
+    assert f"{measured['peak_gflops']:.0f} GFLOP/s at most" in STORY
+    for number, step in enumerate(measured["steps"], 1):
+        row = (
+            f"| {number} {step['name']} | {step['seconds'] * 1e6:,.0f} | {step['gflops']:.3g} "
+            f"| {step['share_of_peak']:.1%} | {step['worst_error']:.0e} |"
+        )
+        assert row.replace("%", " %") in STORY
+    assert (ROOT / "docs" / "from-naive-to-peak.png").stat().st_size > 10_000
+
+
+def test_files_that_the_story_names_exist() -> None:
+    for path in re.findall(r"\b(?:fastcnn|benchmarks)/\S+\.py\b", STORY):
+        assert (ROOT / path).exists(), path

@@ -257,3 +257,34 @@ def test_pooling_errors(wrong: dict[str, Any], error: type[Exception], message: 
     pool_geometry(**right)
     with pytest.raises(error, match=message):
         pool_geometry(**{**right, **wrong})
+
+
+def test_turned_is_the_gradient_of_the_input() -> None:
+    """Input ih and output oh meet at tap k forward just where they meet at tap K − 1 − k back."""
+    for h, w, kh, kw, padding in (
+        (5, 7, 3, 2, ((0, 1), (2, 0))),
+        (4, 3, 1, 3, ((2, 3), (0, 1))),
+        (6, 6, 5, 4, ((1, 0), (4, 5))),
+    ):
+        g = conv_geometry((2, h, w, 3), (kh, kw, 3, 8), padding=padding)
+        back = g.turned
+        assert back.input_shape == g.output_shape
+        assert back.output_shape == g.input_shape
+        assert back.turned == g
+        for size, out, side, pad, turned_pad in (
+            (h, g.oh, kh, g.pad_top, back.pad_top),
+            (w, g.ow, kw, g.pad_left, back.pad_left),
+        ):
+            forward = {
+                (o - pad + k, o, k)
+                for o in range(out)
+                for k in range(side)
+                if 0 <= o - pad + k < size
+            }
+            backward = {
+                (i, i - turned_pad + k, side - 1 - k)
+                for i in range(size)
+                for k in range(side)
+                if 0 <= i - turned_pad + k < out
+            }
+            assert forward == backward

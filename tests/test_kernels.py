@@ -15,7 +15,7 @@ from fastcnn import kernels, naive
 from fastcnn.arguments import Array
 from fastcnn.comparison.data import make_arrays
 from fastcnn.comparison.problems import Case, cases
-from fastcnn.kernels import contraction, simd
+from fastcnn.kernels import contraction, direct, packing, simd
 from fastcnn.kernels.simd import Registers, registers
 
 LAYERS = ("conv2d", "conv2d_input_gradient", "conv2d_filter_gradient")
@@ -64,6 +64,51 @@ def test_loops_for_the_gradient_of_the_filters_and_the_bias(case: Case) -> None:
     np.testing.assert_array_equal(
         kernels.conv2d_bias_gradient(arrays["dy"], g), naive.conv2d_bias_gradient(arrays["dy"], g)
     )
+
+
+# Packed filters: what narrow vectors take for large filters, here for all.
+
+
+@pytest.fixture
+def filters_packed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(direct, "packing_pays", lambda rows, w_bytes, tile: True)
+    direct._packed_for.cache_clear()
+    yield
+    direct._packed_for.cache_clear()
+
+
+@pytest.mark.parametrize("case", convolutions("conv2d"))
+@pytest.mark.usefixtures("filters_packed")
+def test_packed_filters_give_the_same(case: Case) -> None:
+    arrays, g = make_arrays(case, 3), case.problem.geometry
+    given = (arrays["x"], arrays["w"], arrays.get("b"), case.problem.parameters.get("activation"))
+    np.testing.assert_array_equal(direct.conv2d(*given, g), naive.conv2d(*given, g))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(("vectors", "vector"), [(1, 4), (2, 4), (2, 8)])
+def test_packed_filters_lie_in_blocks(vectors: int, vector: int, groups: int) -> None:
+    w, width = integers(1, 3, 2, 5, 38), vectors * vector
+    columns = 38 // groups
+    packed = packing.pack_filters(w, groups, vectors, vector)
+    found = packed.reshape(groups, -1, 3, 2, 5, width)
+    for group in range(groups):
+        rows = np.concatenate(list(found[group]), axis=3)
+        expected = w[..., group * columns : (group + 1) * columns]
+        np.testing.assert_array_equal(rows[..., :columns], expected)
+        np.testing.assert_array_equal(rows[..., columns:], 0)
+
+
+def test_packing_is_for_large_filters_on_narrow_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pays(isa: str, pixels: int, ic: int, oc: int) -> bool:
+        monkeypatch.setattr(contraction, "registers", lambda: KINDS[isa])
+        size = 9 * ic * oc * 4
+        return contraction.packing_pays(pixels, size, contraction.tile_for(pixels, oc, 4))
+
+    assert pays("avx2", 7 * 7, 512, 512)
+    assert not pays("avx2", 4 * 4, 512, 512)  # read too seldom
+    assert not pays("avx2", 28 * 28, 128, 128)  # small enough as it is
+    assert not pays("avx512", 7 * 7, 512, 512)
 
 
 # Infinity and NaN: padding is skipped, not multiplied by zero.
@@ -134,6 +179,21 @@ def test_an_infinite_tap_over_the_padding_leaves_the_border_finite() -> None:
     np.testing.assert_array_equal(np.isfinite(y[0]), True)
     np.testing.assert_array_equal(np.isfinite(y[:, 0]), True)
     np.testing.assert_array_equal(y[1:, 1:], np.inf)
+
+
+@pytest.mark.parametrize("engine", fastcnn.engines())
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_denormal_numbers_are_kept(dtype: str, engine: str) -> None:
+    least = np.finfo(dtype).smallest_subnormal
+    x = np.arange(1, 121, dtype=dtype).reshape(1, 4, 5, 6) * least
+    assert 0 < x.max() < np.finfo(dtype).tiny
+    for y in (
+        fastcnn.relu(x, engine=engine),
+        fastcnn.max_pool2d(x, 1, engine=engine),
+        fastcnn.conv2d(x, np.eye(6, dtype=dtype)[None, None], engine=engine),
+        fastcnn.dense(x.reshape(20, 6), np.eye(6, dtype=dtype), engine=engine),
+    ):
+        np.testing.assert_array_equal(y.reshape(x.shape), x)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -251,7 +311,8 @@ def test_tile_fits_the_problem_and_the_registers(
             assert min(tile) >= 1, problem
             assert tile.lanes <= widest, problem
             assert tile.lanes & (tile.lanes - 1) == 0, problem
-            assert tile.lanes <= 2 or tile.lanes < 2 * columns, problem
+            if rows > contraction.FEW:
+                assert tile.lanes <= 4 or tile.lanes < 2 * columns, problem
             assert tile.columns == tile.vectors * tile.lanes
             # Sums alone must leave room for what they are made of.
             assert tile.rows * tile.vectors < COUNT[isa], problem

@@ -145,3 +145,14 @@ def test_a_bias_gradient_is_the_sum_over_images_and_pixels(engine: str) -> None:
     np.testing.assert_allclose(
         fastcnn.conv2d_bias_gradient(dy, engine=engine), dy.sum((0, 1, 2)), rtol=1e-12
     )
+
+
+@pytest.mark.parametrize("engine", fastcnn.engines())
+def test_normalising_no_rows_gives_gradients_of_zero_whatever_the_statistics(engine: str) -> None:
+    none, ones = np.zeros((2, 0, 3), np.float32), np.ones(3, np.float32)
+    for statistics in (np.array([np.nan, np.inf, -np.inf], np.float32), ones):
+        dx, dgamma, dbeta = fastcnn.batch_norm_backward(
+            none, none, ones, statistics, abs(statistics), engine=engine
+        )
+        assert dx.shape == none.shape
+        np.testing.assert_array_equal([dgamma, dbeta], 0)

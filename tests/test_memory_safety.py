@@ -10,6 +10,7 @@ import signal
 from pathlib import Path
 
 import guarded
+import guarded_nets
 import pytest
 from processes import python
 
@@ -19,15 +20,21 @@ from fastcnn.kernels import simd
 HOST, *NARROWER = guarded.instruction_sets()
 
 
+def net_count(share: int = 1) -> int:
+    return len(list(guarded_nets.nets(guarded.NETS_SHARE * min(share, 3))))
+
+
 def test_no_kernel_touches_memory_beyond_its_arrays() -> None:
-    assert guarded.run(HOST) == f"{HOST}: {len(list(guarded.matrix()))} cases without a fault"
+    cases, nets = len(list(guarded.matrix())), 2 * net_count()
+    assert guarded.run(HOST) == f"{HOST}: {cases} cases and {nets} nets without a fault"
 
 
 @pytest.mark.parametrize("isa", NARROWER)
 def test_narrower_instruction_sets_are_as_safe_and_correct(isa: str) -> None:
     dtypes, share = ["float32"], 8
-    count = len(list(guarded.matrix(dtypes, share)))
-    assert guarded.run(isa, dtypes, share) == f"{isa}: {count} cases without a fault"
+    cases, nets = len(list(guarded.matrix(dtypes, share))), net_count(share)
+    told = f"{isa}: {cases} cases and {nets} nets without a fault"
+    assert guarded.run(isa, dtypes, share) == told
 
 
 def test_matrix_holds_what_kernels_get_wrong() -> None:
@@ -85,18 +92,66 @@ def test_an_access_beyond_an_array_ends_the_process(tmp_path: Path) -> None:
     assert {int(code) for code in f"{reads} {writes}".split()} <= {-signal.SIGSEGV, -signal.SIGBUS}
 
 
+FAULTY_NET = """
+import os, sys
+import guarded
+from fastcnn.executor import plan
+from guarded_nets import run_nets
+
+def outcome(name, short):
+    child = os.fork()
+    if not child:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        whole = getattr(plan.Slice, name)
+        setattr(plan.Slice, name, lambda *given: short(whole, *given))
+        run_nets(("float32",), 18)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+def shifted(whole, slice_, *given):
+    place = whole(slice_, *given)
+    return place._replace(at=place.at + 4)
+
+def longer(whole, slice_, form, function, samples, stop, *operands):
+    whole(slice_, form, function, samples, stop + 1, *operands)
+
+sys.stdout.flush()
+print("outcomes", outcome("_forward", lambda whole, *given: whole(*given)),
+      outcome("_gradient", shifted), outcome("_step", longer))
+"""
+
+
+def test_a_step_beyond_its_place_in_a_program_is_seen(tmp_path: Path) -> None:
+    """By a fault, or by a number that it leaves between parameters (exit code 1)."""
+    script = tmp_path / "faulty_net.py"
+    script.write_text(FAULTY_NET, "utf-8")
+    here = str(Path(__file__).parent)
+    start = f"import sys, runpy; sys.path.insert(0, {here!r}); runpy.run_path({str(script)!r})"
+    *_, last = python("-c", start).stdout.splitlines()
+    assert last.startswith("outcomes 0 ")
+    assert all(int(code) for code in last.split()[2:])
+
+
 def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None:
     """Memory from NumPy directly would not be seen."""
     makers = {"empty", "zeros", "ones", "full", "empty_like", "zeros_like", "copy", "pad", "array"}
     makers |= {"ascontiguousarray", "ones_like", "full_like", "astype", "stack", "concatenate"}
     found = set()
-    for path in (Path(fastcnn.__file__).parent / "kernels").glob("*.py"):
+    package = Path(fastcnn.__file__).parent
+    for path in (*package.glob("kernels/*.py"), *package.glob("executor/*.py")):
         for function in ast.parse(path.read_text("utf-8")).body:
             for node in ast.walk(function):
                 if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in makers:
                     found.add(f"{path.stem}.{getattr(function, 'name', '')}")
-    stands_in_for_compiled_code = {"simd._plain_row", "simd._plain_rank1_masked"}
+    stands_in_for_compiled_code = {
+        "simd._plain_row",
+        "simd._plain_rank1_masked",
+        "simd._plain_square",
+    }
     guarded_on_its_own = {"threads._Worker", "threads._Pool", "threads."}
     # Where the memory comes from when nothing stands in its place, and records that are only read.
     guarded_on_its_own |= {"memory._Block", "memory.empty", "arrays.record"}
-    assert found <= stands_in_for_compiled_code | guarded_on_its_own
+    # Lists of steps and of pieces, which are only read, and arrays that only stand for their type.
+    tables = {f"program.{name}" for name in ("step", "parts", "program", "run_apart")}
+    tables |= {"plan.Plans", "plan.Slice", "executor.", "executor.Executor", "jit."}
+    assert found <= stands_in_for_compiled_code | guarded_on_its_own | tables

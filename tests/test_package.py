@@ -35,7 +35,7 @@ def test_command_is_installed() -> None:
     (command,) = (
         entry for entry in metadata.entry_points(group="console_scripts") if entry.name == "fastcnn"
     )
-    assert command.value == "fastcnn.cli:main"
+    assert command.value == "fastcnn.__main__:main"
 
 
 def test_public_names_all_arrive() -> None:

@@ -77,4 +77,4 @@ def test_engine_and_parameters_go_by_name_alone(op: str) -> None:
     }
     assert "engine" in by_name
     assert by_name <= {"stride", "padding", "dilation", "groups", "activation", "reduction",
-                       "engine"}  # fmt: skip
+                       "algorithm", "math", "engine"}  # fmt: skip

@@ -39,7 +39,8 @@ def test_kernels_run_without_the_compiler() -> None:
     pools = {f"{kind}_pool2d" for kind in ("avg", "max", "min")}
     assert set(operations) == {
         "conv2d", "conv2d_backward", "conv2d_input_gradient", "conv2d_filter_gradient",
-        "conv2d_bias_gradient", "dense", "dense_backward", "relu", "relu_backward",
+        "conv2d_bias_gradient", "winograd", "winograd_dx", "winograd_dw",
+        "dense", "dense_backward", "relu", "relu_backward",
         "leaky_relu", "leaky_relu_backward", "dropout", "zero_pad2d", "zero_pad2d_backward",
         *pools, *(f"{pool}_backward" for pool in pools),
     }  # fmt: skip

@@ -26,7 +26,7 @@ from fastcnn.optimizers import SGD
 INPUT_SHAPE = (28, 28, 1)
 RATE = 0.005
 STEPS = 5  # of which the losses are compared
-TITLES = {"article": "article's net", "lenet5": "LeNet-5", "small": "small CNN"}
+TITLES = {"article": "article's net", "lenet5": "LeNet-5", "wide": "wide CNN"}
 # Probabilities and losses in float32, of sums of some thousand terms.
 TOLERANCE = 2e-5
 

@@ -19,7 +19,7 @@ from fastcnn.kernels.multiply_add import CHAIN, multiply_add
 from fastcnn.settings import get_num_threads
 
 NUMBERS = 1024  # 4 KiB or 8 KiB: well within the first-level cache
-SWEEPS = 10_000  # some 3 ms: launching threads vanishes beside it, and few rounds are disturbed
+SWEEPS = 26_000  # some 3 ms: launching threads vanishes beside it, and few rounds are disturbed
 COPY_BYTES = 128 << 20  # per array: far beyond the last-level cache
 ROUNDS = 160
 TURNS = 8

@@ -97,7 +97,7 @@ class _Dense(NamedTuple):
 _DENSES = (
     _Dense("article", 1, 1352, 10),
     _Dense("article", 32, 1352, 10, quick=True),
-    _Dense("small CNN", 32, 9216, 128),
+    _Dense("wide CNN", 32, 9216, 128),
     _Dense("VGG-16 second", 1, 4096, 4096, quick=True),
 )
 
@@ -113,7 +113,7 @@ class NetProblem(NamedTuple):
 
 _NETS = tuple(
     NetProblem(net, mode, batch, batch == 32)
-    for net in ("article", "lenet5", "small")
+    for net in ("article", "lenet5", "wide")
     for mode, batches in (("predict", (1, 8, 32, 128)), ("train", (1, 32)))
     for batch in batches
 )
@@ -193,7 +193,7 @@ def nets() -> tuple[str, ...]:
     """Names of the nets in the table.
 
     >>> nets()
-    ('article', 'lenet5', 'small')
+    ('article', 'lenet5', 'wide')
     """
     return tuple(dict.fromkeys(problem.net for problem in _NETS))
 

@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 def compare(
     op: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Only this operation; may be repeated."),
+        typer.Option(metavar="NAME", help="Only this operation, or net; may be repeated."),
     ] = None,
     engine: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Only this engine; may be repeated."),
     ] = None,
+    model: Annotated[
+        bool, typer.Option("--model", help="Whole nets: outputs, loss and all gradients.")
+    ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="A part of the matrix.")] = False,
     case: Annotated[
         str | None,
@@ -39,17 +42,18 @@ def compare(
 
     Each is held against the specification, on a matrix of problems and on MNIST digits.
     Integers must come out the same to the last bit, floats within a bound that is derived
-    from what rounding may do. Exit code 1 if anything disagrees; each failing case is then
-    printed as the command that reproduces it.
+    from what rounding may do. With --model, whole nets are compared: what the executor makes
+    of them, and each engine layer by layer. Exit code 1 if anything disagrees; each failing
+    case is then printed as the command that reproduces it.
     """
     with plain_errors():
         from rich.console import Console
 
-        if case is not None and (op or quick):
-            raise ValueError("--case names one case: leave out --op and --quick")
+        if case is not None and (op or quick or model):
+            raise ValueError("--case names one case: leave out --op, --quick and --model")
         if json is not None and (json.is_dir() or not json.parent.is_dir()):
             raise ValueError(f"--json must name a file in an existing folder, got {str(json)!r}")
-        report = _compared(op, engine, quick, case, seed)
+        report = _compared(op, engine, quick, case, seed, model)
         _print_report(Console(), report)
         if json is not None:
             _write_json(json, report)
@@ -58,7 +62,12 @@ def compare(
 
 
 def _compared(
-    op: list[str] | None, engine: list[str] | None, quick: bool, case: str | None, seed: int
+    op: list[str] | None,
+    engine: list[str] | None,
+    quick: bool,
+    case: str | None,
+    seed: int,
+    model: bool,
 ) -> Report:
     """The comparison, with a progress bar on the terminal while it runs."""
     from rich.console import Console
@@ -76,7 +85,10 @@ def _compared(
         def show(done: int, total: int, name: str) -> None:
             bar.update(task, completed=done, total=total, description=name)
 
-        return run(op or None, engine or None, quick=quick, case=case, seed=seed, progress=show)
+        return run(
+            op or None, engine or None, quick=quick, case=case, seed=seed, models=model,
+            progress=show,
+        )  # fmt: skip
 
 
 def _print_report(console: Console, report: Report) -> None:
@@ -106,7 +118,10 @@ def _print_report(console: Console, report: Report) -> None:
 def _write_json(path: Path, report: Report) -> None:
     from json import dumps
 
+    from fastcnn.files import write_whole
+
     try:
-        path.write_text(dumps(report.to_dict(), indent=2, allow_nan=False) + "\n", "utf-8")
+        text = dumps(report.to_dict(), indent=2, allow_nan=False) + "\n"
+        write_whole(path, text.encode())
     except OSError as error:
         raise ValueError(f"--json cannot be written: {error}") from None

@@ -15,11 +15,13 @@ INTERRUPTED = 130
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Bad arguments and Ctrl-C as one line and an exit code, not as a traceback."""
+    """Bad arguments as one line and an exit code, not as a traceback.
+
+    Ctrl-C is told by ``fastcnn.__main__``.
+    """
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo("fastcnn: interrupted", err=True)
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:  # `| head` has seen enough: Typer ends quietly
         raise

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def train(
     net: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="article, lenet5, small or resnet8. [default: small]"),
+        typer.Option(
+            metavar="NAME", help="article, lenet5, small, wide or resnet8. [default: small]"
+        ),
     ] = None,
     data: Data = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Default: the net's.")] = None,

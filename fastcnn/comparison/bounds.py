@@ -13,6 +13,8 @@ For float64 both γ are the same: the reference is no better than the engine, an
 both. ReLU moves two numbers no further apart. S is computed with the same kind of error, which
 one more γ covers.
 
+**Winograd's filtering** has a bound of its own: :mod:`fastcnn.comparison.winograd_bound`.
+
 **Selections.** Maximum, minimum and ReLU return one of their inputs: the bound is 0.
 
 **Means.** n numbers are added and divided: n − 1 roundings, and two more for a reciprocal and its
@@ -39,7 +41,9 @@ import numpy as np
 from fastcnn import ops
 from fastcnn.arguments import Array
 from fastcnn.comparison.problems import Problem
+from fastcnn.comparison.winograd_bound import gradient_magnitude, magnitude, roundings
 from fastcnn.geometry import ConvGeometry, PoolGeometry
+from fastcnn.policy import squares
 
 SIGNAL = 1e-2
 """A bound must be smaller than this share of the largest value of the reference."""
@@ -78,7 +82,7 @@ def sum_lengths(problem: Problem) -> tuple[int, ...]:
             "conv2d_filter_gradient": (over_pixels,),
             "conv2d_bias_gradient": (over_pixels,),
             "conv2d_backward": (to_input, over_pixels, over_pixels),
-        }[problem.op]
+        }[problem.function]
     if isinstance(g, PoolGeometry):
         if problem.op.endswith("_backward"):  # windows that hold one pixel
             return (-(-g.kh // g.stride_h) * -(-g.kw // g.stride_w),)
@@ -117,7 +121,7 @@ def _absolute(arrays: dict[str, Array], *names: str) -> dict[str, Array]:
 def _sums(problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]) -> list[Array]:
     """Convolution, dense and their gradients: the specification on absolute values."""
     parameters = {k: v for k, v in problem.parameters.items() if k != "activation"}
-    magnitudes = getattr(ops, problem.op)(**_absolute(arrays), **parameters, engine="naive")
+    magnitudes = getattr(ops, problem.function)(**_absolute(arrays), **parameters, engine="naive")
     if not isinstance(magnitudes, tuple):
         magnitudes = (magnitudes,)
     u = unit_roundoff(reference[0].dtype)
@@ -125,6 +129,27 @@ def _sums(problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ..
         linear_bound(n, magnitude, y, u)
         for n, magnitude, y in zip(sum_lengths(problem), magnitudes, reference, strict=True)
     ]
+
+
+def _winograd(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    """Convolution and its gradients by Winograd's filtering."""
+    (y,), (terms,), g = reference, sum_lengths(problem), problem.geometry
+    assert isinstance(g, ConvGeometry)
+    if problem.function == "conv2d_filter_gradient":
+        size = gradient_magnitude(arrays["dy"], arrays["x"], g)
+        cut = squares(g)
+        steps = roundings(g.n * cut.number, g.kh, cut.side)
+    else:
+        x, w = arrays.get("x"), arrays["w"]
+        if x is None:
+            x, w, g = arrays["dy"], w[::-1, ::-1].swapaxes(2, 3), g.turned
+        size = magnitude(x, w, g) + np.abs(arrays.get("b", np.zeros(1)).astype(np.float64))
+        steps = roundings(g.ic, squares(g).side, g.kh)
+    u = unit_roundoff(y.dtype)
+    bound = (gamma(steps, u) + gamma(terms, _V)) * size * (1 + gamma(terms + steps, _V))
+    return [bound + u * np.abs(y.astype(np.float64))]
 
 
 def _selected(
@@ -141,7 +166,7 @@ def _routed(
     (windows,) = sum_lengths(problem)
     if windows == 1:  # moved, not added
         return [np.zeros(reference[0].shape)]
-    magnitude = getattr(ops, problem.op)(
+    magnitude = getattr(ops, problem.function)(
         **_absolute(arrays, "dy"), **problem.parameters, engine="naive"
     )
     return [linear_bound(windows, magnitude, reference[0], unit_roundoff(reference[0].dtype))]
@@ -150,7 +175,9 @@ def _routed(
 def _means(problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]) -> list[Array]:
     """Average pooling and its gradient."""
     (n,) = sum_lengths(problem)
-    magnitude = getattr(ops, problem.op)(**_absolute(arrays), **problem.parameters, engine="naive")
+    magnitude = getattr(ops, problem.function)(
+        **_absolute(arrays), **problem.parameters, engine="naive"
+    )
     return [linear_bound(n + 1, magnitude, reference[0], unit_roundoff(reference[0].dtype))]
 
 
@@ -365,6 +392,9 @@ _Derivation = Callable[[Problem, dict[str, Array], tuple[Array, ...]], list[Arra
 
 _DERIVED: dict[str, _Derivation] = {
     "conv2d": _sums,
+    "winograd": _winograd,
+    "winograd_dx": _winograd,
+    "winograd_dw": _winograd,
     "conv2d_backward": _sums,
     "conv2d_input_gradient": _sums,
     "conv2d_filter_gradient": _sums,

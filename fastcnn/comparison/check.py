@@ -9,10 +9,10 @@ be an array of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,7 +22,8 @@ from fastcnn.article_training import article_net
 from fastcnn.comparison.article_net import article_net_bounds
 from fastcnn.comparison.bounds import SIGNAL, bounds
 from fastcnn.comparison.data import make_arrays
-from fastcnn.comparison.problems import ARTICLE_NET, Case, Problem
+from fastcnn.comparison.problems import ARTICLE_NET, WINOGRAD, Case, Problem
+from fastcnn.settings import use_math
 
 REFERENCE = "naive"
 """The engine that is the specification."""
@@ -50,6 +51,18 @@ class Reference:
     seconds: float
 
 
+class CheckedCase(Protocol):
+    """What a result says about its case: a row of the table, and a name that can be typed."""
+
+    @property
+    def op(self) -> str:
+        """The operation, or the net."""
+
+    @property
+    def name(self) -> str:
+        """Names no other case."""
+
+
 @dataclass(frozen=True)
 class Result:
     """What the check of one case on one engine found.
@@ -59,7 +72,7 @@ class Result:
     share of its own bound. ``problem`` says what is wrong, or is None.
     """
 
-    case: Case
+    case: CheckedCase
     engine: str
     seed: int
     worst_absolute: float
@@ -86,7 +99,7 @@ class Result:
         """Plain values, for JSON."""
         return {
             "case": self.case.name,
-            "op": self.case.problem.op,
+            "op": self.case.op,
             "engine": self.engine,
             "ok": self.ok,
             "problem": self.problem,
@@ -107,8 +120,12 @@ def finite(value: float) -> float | None:
 
 def call(problem: Problem, arrays: dict[str, Array], engine: str | None) -> tuple[Array, ...]:
     """The problem's public function on these arrays; results always as a tuple of arrays."""
-    function = article_net if problem.op == ARTICLE_NET else getattr(ops, problem.op)
-    results = function(**arrays, **problem.parameters, engine=engine)
+    parameters = dict(problem.parameters)
+    if problem.op in WINOGRAD and engine != REFERENCE:
+        parameters["algorithm"] = "winograd"
+    function = article_net if problem.op == ARTICLE_NET else getattr(ops, problem.function)
+    with use_math("strict"):  # what other algorithms do is checked where they are asked for
+        results = function(**arrays, **parameters, engine=engine)
     if not isinstance(results, tuple):
         results = (results,)
     return tuple(map(np.asarray, results))
@@ -134,41 +151,60 @@ def check(reference: Reference, engine: str) -> Result:
     >>> check(reference_of(case_named("relu/3x17/float32/exact"), seed=0), "im2col").ok
     True
     """
-    case, expected = reference.case, reference.outputs
-    names = _OUTPUTS.get(case.problem.op, ("result",))
-    worst, problem, seconds = _Worst(), None, 0.0
-    try:
+    case, seconds = reference.case, 0.0
+
+    def run() -> tuple[Array, ...]:
+        nonlocal seconds
         call(case.problem, reference.arrays, engine)  # may compile, and is not timed
         got, seconds = _timed(lambda: call(case.problem, reference.arrays, engine), repeats=3)
-    except Exception as error:  # whatever an engine raises is what the report is for
-        problem = f"raises {type(error).__name__}: {error}"
-    else:
-        for name, y, wanted, bound in zip(names, got, expected, reference.bounds, strict=True):
-            problem = problem or _form(y, wanted, reference.arrays) or _vague(wanted, bound)
-            if y.shape == wanted.shape:
-                problem = problem or _values(y, wanted, bound)
-                worst.add(y, wanted, bound)
-            if problem:
-                problem = f"{name}: {problem}" if len(names) > 1 else problem
-                break
+        return got
+
+    names = _OUTPUTS.get(case.problem.op, ("result",))
+    judged = judge(run, names, reference.outputs, reference.bounds, reference.arrays)
     return Result(
         case,
         engine,
         reference.seed,
-        worst.absolute,
-        worst.relative,
-        worst.bound,
-        worst.share,
+        judged.absolute,
+        judged.relative,
+        judged.bound,
+        judged.share,
         seconds,
         reference.seconds,
-        problem,
+        judged.problem,
     )
 
 
-class _Worst:
-    """The largest errors so far, over the outputs of one case."""
+def judge(
+    run: Callable[[], tuple[Array, ...]],
+    names: Sequence[str],
+    expected: Sequence[Array],
+    bounds: Sequence[Array],
+    arrays: dict[str, Array],
+) -> Worst:
+    """Compare what ``run`` returns with what is expected; ``arrays`` are its inputs."""
+    worst = Worst()
+    try:
+        got = run()
+    except Exception as error:  # whatever an engine raises is what the report is for
+        worst.problem = f"raises {type(error).__name__}: {error}"
+        return worst
+    for name, y, wanted, bound in zip(names, got, expected, bounds, strict=True):
+        problem = _form(y, wanted, arrays) or _vague(wanted, bound)
+        if y.shape == wanted.shape:
+            problem = problem or _values(y, wanted, bound)
+            worst.add(y, wanted, bound)
+        if problem:
+            worst.problem = f"{name}: {problem}" if len(names) > 1 else problem
+            break
+    return worst
+
+
+class Worst:
+    """The largest errors so far, over the outputs of one case, and what is wrong."""
 
     absolute = relative = bound = share = 0.0
+    problem: str | None = None
 
     def add(self, y: Array, wanted: Array, bound: Array) -> None:
         error = _errors(y, wanted)

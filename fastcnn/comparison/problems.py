@@ -13,11 +13,12 @@ for Python loops.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 from fastcnn.geometry import ConvGeometry, PoolGeometry, conv_geometry, pads, pool_geometry
+from fastcnn.policy import squares
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -25,14 +26,21 @@ CHANNELS = (1, 3, 6, 8, 10, 16, 17, 31, 33)
 WIDTHS = tuple(range(5, 18))
 DTYPES = ("float32", "float64")
 ARTICLE_NET = "article_net"
+WINOGRAD = {
+    "winograd": "conv2d",
+    "winograd_dx": "conv2d_input_gradient",
+    "winograd_dw": "conv2d_filter_gradient",
+}
+"""What stands for a function that is asked for Winograd's filtering, and that function."""
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
     """One call of one public function, all but the numbers in its arrays.
 
+    ``op`` is the function's name, or that of :data:`WINOGRAD` where this algorithm is asked for.
     ``arrays`` gives the shape of each array argument, ``parameters`` the keyword arguments;
-    ``modes`` the data it is run on; ``quick`` whether a quick comparison includes it.
+    ``modes`` and ``dtypes`` the data it is run on; ``quick`` whether a quick run includes it.
     """
 
     op: str
@@ -42,11 +50,21 @@ class Problem:
     geometry: ConvGeometry | PoolGeometry | None = None
     modes: tuple[str, ...] = ("exact", "float")
     quick: bool = False
+    dtypes: tuple[str, ...] = DTYPES
 
     @property
     def name(self) -> str:
         """``op/label``."""
         return f"{self.op}/{self.label}"
+
+    @property
+    def function(self) -> str:
+        """The public function's name."""
+        return WINOGRAD.get(self.op, self.op)
+
+    def runs_on(self, engine: str) -> bool:
+        """Whether the engine has the algorithm that this problem is about."""
+        return engine in ("naive", "numba") or self.op not in WINOGRAD
 
 
 class Case(NamedTuple):
@@ -55,6 +73,11 @@ class Case(NamedTuple):
     problem: Problem
     dtype: str
     mode: str
+
+    @property
+    def op(self) -> str:
+        """The operation."""
+        return self.problem.op
 
     @property
     def name(self) -> str:
@@ -153,6 +176,19 @@ def _convolutions() -> Iterator[_Conv]:
     yield _Conv("batch-0", (0, 6, 5, 3), (2, 3, 3, 8), quick=True)
 
 
+def _winograds() -> Iterator[_Conv]:
+    """Layers for Winograd's filtering: squares of 4×4 and 2×2, whole and cut off."""
+    yield _Conv("whole-squares", (1, 10, 14, 16), (3, 3, 16, 32), quick=True)
+    yield _Conv("edges", (2, 7, 13, 5), (3, 3, 5, 37), {"padding": 1}, relu=True)
+    yield _Conv("padding-four-sides", (2, 6, 9, 33), (3, 3, 33, 17), {"padding": ((0, 4), (3, 1))})
+    yield _Conv(
+        "small-squares", (3, 5, 2, 17), (3, 3, 17, 8), {"padding": ((1, 2), (2, 0))}, quick=True
+    )
+    yield _Conv("one-row", (1, 1, 17, 3), (3, 3, 3, 6), {"padding": (1, 0)}, bias=False)
+    yield _Conv("many-filters", (1, 5, 6, 131), (3, 3, 131, 130), {"padding": 1})
+    yield _Conv("batch-0", (0, 6, 5, 3), (3, 3, 3, 8))
+
+
 def _poolings() -> Iterator[_Pool]:
     """The windows, for the maximum, the minimum and the mean, forward and backward."""
     yield _Pool("article-2x2", (1, 26, 26, 8), {"size": 2}, quick=True)
@@ -242,6 +278,19 @@ def _conv_problems(c: _Conv) -> Iterator[Problem]:
         g,
         quick=c.quick,
     )
+
+
+def _winograd_problems(c: _Conv) -> Iterator[Problem]:
+    """With small squares of 3×3 filters nothing is divided by more than 4: exact on integers."""
+    by_function = {problem.op: problem for problem in _conv_problems(c)}
+    for op, function in WINOGRAD.items():
+        if problem := by_function.get(function):
+            g = problem.geometry
+            assert isinstance(g, ConvGeometry)
+            cut = squares(g.turned if op == "winograd_dx" else g)
+            exact = cut.side == 2 and g.kh == 3 and g.n > 0
+            modes = ("exact", "float") if exact else ("float",)
+            yield replace(problem, op=op, modes=modes, dtypes=("float32",))
 
 
 def _pool_problems(p: _Pool) -> Iterator[Problem]:
@@ -359,6 +408,8 @@ def problems() -> tuple[Problem, ...]:
     made: list[Problem] = []
     for layer in _convolutions():
         made += _conv_problems(layer)
+    for layer in _winograds():
+        made += _winograd_problems(layer)
     for window in _poolings():
         made += _pool_problems(window)
     for sides in _DENSE:
@@ -393,7 +444,7 @@ def cases(ops: Sequence[str] | None = None, quick: bool = False) -> tuple[Case, 
     """
     wanted = operations() if ops is None else ops
     chosen: Iterable[Problem] = (p for p in problems() if p.op in wanted and p.quick >= quick)
-    return tuple(Case(p, dtype, mode) for p in chosen for dtype in DTYPES for mode in p.modes)
+    return tuple(Case(p, dtype, mode) for p in chosen for dtype in p.dtypes for mode in p.modes)
 
 
 def case_named(name: str) -> Case:

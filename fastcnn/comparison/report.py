@@ -94,7 +94,7 @@ class Report:
         """One for each operation and engine, in the order in which they were run."""
         groups: dict[tuple[str, str], list[Result]] = {}
         for result in self.results:
-            groups.setdefault((result.case.problem.op, result.engine), []).append(result)
+            groups.setdefault((result.case.op, result.engine), []).append(result)
         return tuple(_row(op, engine, found) for (op, engine), found in groups.items())
 
     @property

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from fastcnn.arguments import Array
+from fastcnn.capacity import affordable
 from fastcnn.geometry import ConvGeometry, PoolGeometry, taps
 
 Tap: TypeAlias = tuple[int, int, tuple[slice, slice, slice], tuple[slice, slice, slice]]
@@ -39,6 +40,7 @@ def slices(
     where one image is too large, and then alike for each image, so that the arithmetic of an
     image does not depend on the others.
     """
+    affordable("columns", (1, image_bytes + row_bytes), np.uint8)
     whole = image_bytes + rows * row_bytes
     images = max(1, WORKSPACE_BYTES // max(1, whole))
     step = rows if whole <= WORKSPACE_BYTES else (WORKSPACE_BYTES - image_bytes) // row_bytes

@@ -1,4 +1,10 @@
-"""ReLU and its like, softmax and log-softmax, forward and backward, as compiled loops."""
+"""ReLU and its like, softmax and log-softmax, forward and backward, as compiled loops.
+
+Loops over single numbers take their part of each array first: an index that may be negative, as
+``start`` may for all that the compiler knows, counts from the end, and keeps the loop from being
+made of vectors (ReLU's gradient: 22 µs for 18,816 numbers instead of 3). Values are loaded before
+a condition for the same reason.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +24,14 @@ _EXP = 20
 def relu(x: Array) -> Array:
     """``max(x, 0)`` on a flat array."""
     y = empty_like_type(x, *x.shape)
-    parallel_for(_relu, x.size, x.size, readable(x), y)
+    parallel_for(relu_kernel, x.size, x.size, readable(x), y)
     return y
 
 
 def relu_backward(dy: Array, x: Array) -> Array:
     """``dy`` where ``x > 0``, else 0, on flat arrays."""
     dx = empty_like_type(x, *x.shape)
-    parallel_for(_relu_gradient, x.size, x.size, readable(dy), readable(x), dx)
+    parallel_for(relu_gradient_kernel, x.size, x.size, readable(dy), readable(x), dx)
     return dx
 
 
@@ -111,21 +117,29 @@ def log_softmax_backward(dy: Array, x: Array) -> Array:
 
 
 @kernel
-def _relu(start: int, stop: int, x: Any, y: Any) -> None:
-    for i in range(start, stop):
-        y[i] = 0 if x[i] < 0 else x[i]
+def relu_kernel(start: int, stop: int, x: Any, y: Any) -> None:
+    """``y = max(x, 0)``."""
+    x, y = x[start:stop], y[start:stop]
+    for i in range(y.size):
+        value = x[i]
+        y[i] = 0 if value < 0 else value
 
 
 @kernel
-def _relu_gradient(start: int, stop: int, dy: Any, x: Any, dx: Any) -> None:
-    for i in range(start, stop):
-        dx[i] = dy[i] if x[i] > 0 else 0
+def relu_gradient_kernel(start: int, stop: int, dy: Any, x: Any, dx: Any) -> None:
+    """``dx = dy`` where ``x > 0``, else 0; ``x`` may be the ReLU's output as well as its input."""
+    dy, x, dx = dy[start:stop], x[start:stop], dx[start:stop]
+    for i in range(dx.size):
+        share = dy[i]
+        dx[i] = share if x[i] > 0 else 0
 
 
 @kernel
 def _leaky(start: int, stop: int, values: Any, x: Any, slope: Any, out: Any) -> None:
-    for i in range(start, stop):
-        out[i] = values[i] if x[i] > 0 else slope * values[i]
+    values, x, out = values[start:stop], x[start:stop], out[start:stop]
+    for i in range(out.size):
+        value = values[i]
+        out[i] = value if x[i] > 0 else slope * value
 
 
 @kernel
@@ -153,8 +167,10 @@ def _bell(start: int, stop: int, dy: Any, x: Any, stretch: Any, factor: Any, dx:
 
 @kernel
 def _masked(start: int, stop: int, x: Any, kept: Any, scale: Any, y: Any) -> None:
-    for i in range(start, stop):
-        y[i] = x[i] * scale if kept[i] else 0
+    x, kept, y = x[start:stop], kept[start:stop], y[start:stop]
+    for i in range(y.size):
+        value = x[i] * scale
+        y[i] = value if kept[i] else 0
 
 
 @device

@@ -9,17 +9,17 @@ are this sum with other offsets. No matrix is ever built: offsets are affine in 
 counters, so the register tile of :mod:`fastcnn.kernels.simd` reads the images where they lie.
 
 In an ``elementwise`` contraction each column has its own input, ``x[at_x(row) + at_x(step) +
-column]``: depthwise convolution, in the same three directions.
+column]``: depthwise convolution's gradient of the filters.
 
 Each number of ``y`` is summed in the order of the steps, starting from the bias, whatever tile it
 falls into and whichever thread computes it.
 
 **Cache.** An item is one block of columns by several tiles of rows, and the items follow each
 other so that what fits into the second-level cache is passed over again and again: the blocks
-of ``w`` if all of it fits, else the rows. Neither packing ``w`` nor cutting the steps into passes
-gained anything that paid for itself: with one short row of ``w`` read in the caller's order at
-each step, 512 channels on 7×7 pixels reach 99 GFLOP/s on one core, packed beforehand 107, in
-passes 69 (Zen 4, peak 117).
+of ``w`` if all of it fits, else the rows. With wide vectors neither packing ``w`` nor cutting the
+steps into passes gained anything that paid for itself: with one short row of ``w`` read in the
+caller's order at each step, 512 channels on 7×7 pixels reach 99 GFLOP/s on one core, packed
+beforehand 107, in passes 69 (Zen 4, peak 117). See :func:`packing_pays` for narrow ones.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from fastcnn.arguments import Array
 from fastcnn.kernels.arrays import record
 from fastcnn.kernels.jit import device, kernel
 from fastcnn.kernels.simd import (
+    expect_load,
     expect_store,
     products,
     rank1,
     rank1_masked,
     registers,
-    row_products,
     rows_line,
     rows_walk,
     tile_from_row,
@@ -48,6 +48,8 @@ from fastcnn.kernels.threads import parallel_for
 # Tiles of rows in one item, at most; fewer where that makes fewer than ITEMS items to share out.
 PART = 16
 ITEMS = 32
+# Rows that are few.
+FEW = 4
 # What counts as fitting into the second-level cache: half of it on most processors.
 CACHE_BYTES = 512 * 1024
 
@@ -62,7 +64,8 @@ class Contraction(NamedTuple):
     ``y_c`` apart throughout. Step a of row b reads row ``real_start + b * real_b + a * real_step``
     of the images as they are laid out; where that is not from ``real_first`` to before
     ``real_last`` it is padding, and passed over if all of a tile's rows are. With ``far`` the
-    result is larger than the second-level cache: its lines are fetched while their sums are made.
+    result is larger than the second-level cache: its lines are fetched while their sums are made,
+    and those of the images before their steps.
     """
 
     rows_a: int
@@ -127,22 +130,20 @@ class Tile(NamedTuple):
         return self.vectors * self.lanes
 
 
-def elementwise_tile(columns: int, itemsize: int) -> Tile:
-    """The tile of a depthwise convolution: one vector, so that a row's filters fit beside it."""
+def elementwise_tile(itemsize: int) -> Tile:
+    """The tile of an elementwise contraction: one vector."""
     host = registers()
-    lanes = host.vector_bytes // itemsize
-    while lanes > 2 and columns <= lanes // 2:
-        lanes //= 2
-    return Tile(host.tile_rows, 1, lanes)
+    return Tile(host.tile_rows, 1, host.vector_bytes // itemsize)
 
 
 def tile_for(rows: int, columns: int, itemsize: int) -> Tile:
     """The tile for a problem of so many rows and columns.
 
     Full tiles for many columns; for few, twice the rows of one vector no wider than needed, since
-    half of a full vector's lanes would idle for 8 columns. For one or two rows (a dense layer at
-    batch 1), rows that idle would cost more: there one row, and vectors enough to hide the
-    latency of a multiply-add.
+    half of a full vector's lanes would idle for 8 columns. Where the rows are few, those that idle
+    would cost more: for one or two (a dense layer at batch 1) there is a tile of one row, with
+    vectors enough to hide the latency of a multiply-add, and for few columns besides one of
+    :data:`FEW` rows (1352 inputs and 10 outputs of 4 samples: 1.7 µs instead of 5.2).
     """
     host = registers()
     lanes = host.vector_bytes // itemsize
@@ -150,9 +151,22 @@ def tile_for(rows: int, columns: int, itemsize: int) -> Tile:
         return Tile(1, 8, lanes)
     if columns > lanes:
         return Tile(host.tile_rows, host.tile_vectors, lanes)
-    while lanes > 2 and columns <= lanes // 2:
+    if rows <= FEW:
+        return Tile(FEW, 1, lanes)
+    while lanes > 4 and columns <= lanes // 2:
         lanes //= 2
     return Tile(2 * host.tile_rows, 1, lanes)
+
+
+def packing_pays(rows: int, w_bytes: int, tile: Tile) -> bool:
+    """Whether ``w`` should be copied so that each block of columns lies together.
+
+    Where ``w`` is larger than the second-level cache, a block of columns is not kept in it however
+    small: its short rows, a power of two apart, fall into a few sets. A tile of many rows hides
+    that; one of few rows, on narrow vectors, does not, if the block is read often enough to be
+    worth the copy.
+    """
+    return tile.rows < 8 and rows >= 8 * tile.rows and w_bytes > 2 * CACHE_BYTES
 
 
 class Plan(NamedTuple):
@@ -178,10 +192,9 @@ def plan(c: Contraction, tile: Tile, itemsize: int, *, elementwise: bool = False
     far = c.groups * c.rows * c.columns * itemsize > 2 * CACHE_BYTES
     c = c._replace(part=part, blocks_first=w_bytes <= CACHE_BYTES, y_line=y_line, far=far)
     items = c.groups * blocks * -(-tiles // part)
-    # Taps that lie as far apart as the rows: each pixel can serve all of them.
-    in_row = elementwise and c.run == 1 and c.steps_b in (3, 5) and c.step_x_b == c.x_c
-    taps = c.steps_b if in_row else 0
-    function = _contraction(*tile, c.columns % tile.columns != 0, elementwise, taps)
+    # One vector of w is masked at no cost to speak of, and one kernel less to compile.
+    masked = tile.vectors == 1 or c.columns % tile.columns != 0
+    function = _contraction(*tile, masked, elementwise)
     return Plan(function, items, c.flops // 4, record(c))
 
 
@@ -191,9 +204,7 @@ def contract(plan: Plan, x: Array, w: Array, b: Array, y: Array, relu: bool = Fa
 
 
 @cache
-def _contraction(
-    rows: int, vectors: int, lanes: int, masked: bool, elementwise: bool, taps: int
-) -> Any:
+def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise: bool) -> Any:
     half = max(rows // 2, 1)
     width = vectors * lanes
 
@@ -247,17 +258,15 @@ def _contraction(
                 high = low + (high_b - low_b) * c.real_b
                 if high < c.real_first or low >= c.real_last:
                     continue
-                if taps and row_c + height <= c.rows_c:
-                    at = row_a * c.x_a + row_b * c.x_b + row_c * c.x_c
-                    i, j = x_start + at + a * step_x_a, w_start + a * step_w_a
-                    tile = row_products(taps, tile, x, i, c.x_c, w, j, step_w_b, columns)
-                    continue
+                if c.far and a + 2 == c.steps_a:  # the last row of taps meets pixels not seen yet
+                    last = (a + 1) * step_x_a + (steps_b - 1) * step_x_b
+                    expect_load(tile, x, in_x, x_start + last)
                 for s in range(steps_b):
                     i = x_start + a * step_x_a + s * step_x_b
                     j = w_start + a * step_w_a + s * step_w_b
                     for _ in range(run):
                         if elementwise:
-                            tile = products(tile, x, in_x, i, w, j, columns)
+                            tile = products(tile, x, in_x, i, w, j, columns, 0, height)
                         elif masked:
                             tile = rank1_masked(tile, x, in_x, i, w, j, columns)
                         else:

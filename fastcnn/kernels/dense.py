@@ -22,7 +22,7 @@ def dense(x: Array, w: Array, b: Array | None, activation: str | None) -> Array:
     if n:
         bias = bias_or_zeros(b, outputs, x)
         flat_x, flat_w = readable(x).reshape(-1), readable(w).reshape(-1)
-        steps = _forward(n, inputs, outputs, x.itemsize)
+        steps = dense_plan(n, inputs, outputs, x.itemsize)
         contract(steps, flat_x, flat_w, bias, y.reshape(-1), activation == "relu")
     return y
 
@@ -36,10 +36,10 @@ def dense_backward(dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
     flat_dy = dy.reshape(-1)
     zeros = bias_or_zeros(None, max(inputs, outputs), x)
     if n:
-        to_input, width = _input_gradient(n, inputs, outputs, x.itemsize)
+        to_input, width = dense_input_plan(n, inputs, outputs, x.itemsize)
         turned = turn_filters(readable(w).reshape(1, 1, inputs, outputs), 1, width)
         contract(to_input, flat_dy, turned, zeros, dx.reshape(-1))
-        to_weights = _weight_gradient(n, inputs, outputs, x.itemsize)
+        to_weights = dense_weight_plan(n, inputs, outputs, x.itemsize)
         contract(to_weights, x.reshape(-1), flat_dy, zeros, dw.reshape(-1))
     else:
         dw[...] = 0
@@ -48,21 +48,24 @@ def dense_backward(dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
 
 
 @lru_cache(maxsize=1024)
-def _forward(n: int, inputs: int, outputs: int, itemsize: int) -> Plan:
+def dense_plan(n: int, inputs: int, outputs: int, itemsize: int) -> Plan:
+    """``x @ w``."""
     tile = tile_for(n, outputs, itemsize)
     c = _product(n, outputs, inputs, (inputs, 1), (outputs, tile.columns))
     return plan(c, tile, itemsize)
 
 
 @lru_cache(maxsize=1024)
-def _input_gradient(n: int, inputs: int, outputs: int, itemsize: int) -> tuple[Plan, int]:
+def dense_input_plan(n: int, inputs: int, outputs: int, itemsize: int) -> tuple[Plan, int]:
+    """``dy @ w.T``, and the width of the turned weights' blocks."""
     tile = tile_for(n, inputs, itemsize)
     c = _product(n, inputs, outputs, (outputs, 1), (tile.columns, outputs * tile.columns))
     return plan(c, tile, itemsize), tile.columns
 
 
 @lru_cache(maxsize=1024)
-def _weight_gradient(n: int, inputs: int, outputs: int, itemsize: int) -> Plan:
+def dense_weight_plan(n: int, inputs: int, outputs: int, itemsize: int) -> Plan:
+    """``x.T @ dy``."""
     tile = tile_for(inputs, outputs, itemsize)
     c = _product(inputs, outputs, n, (1, inputs), (outputs, tile.columns))
     return plan(c, tile, itemsize)

@@ -1,9 +1,10 @@
 """Direct convolution as contractions: forward, gradient of the input, gradient of the filters.
 
 The image is copied between zeros where there is padding (a pass over the input, against KH·KW·OC
-products for each number of it), so that all offsets are affine. That multiplies padding as zero,
-which differs from skipping it only where the other factor is infinite or NaN: such a result is
-computed again by the plain loops.
+products for each number of it), so that all offsets are affine; depthwise convolution, which has
+KH·KW products, has a kernel that reads it where it lies. Either multiplies padding as zero, which
+differs from skipping it only where the other factor is infinite or NaN: such a result is computed
+again by the plain loops.
 
 Each direction has a plan that follows from the geometry alone and is made once for each.
 """
@@ -11,7 +12,7 @@ Each direction has a plan that follows from the geometry alone and is made once 
 from __future__ import annotations
 
 from functools import lru_cache
-from math import gcd
+from math import gcd, prod
 from typing import Any, NamedTuple
 
 from fastcnn.arguments import Array
@@ -24,14 +25,17 @@ from fastcnn.kernels.contraction import (
     Tile,
     contract,
     elementwise_tile,
+    packing_pays,
     plan,
     tile_for,
 )
+from fastcnn.kernels.depthwise import Side, depthwise_plan
 from fastcnn.kernels.packing import (
     Layout,
     all_finite,
     lay_out,
     layout,
+    pack_filters,
     sum_rows,
     turn_filters,
 )
@@ -42,12 +46,16 @@ def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvG
     y = empty_like_type(x, *g.output_shape)
     if y.size == 0:
         return y
-    to, steps = _forward(g, x.itemsize)
+    tile = _packed_for(g, x.itemsize)
+    to, steps = forward_plan(g, x.itemsize, packed=tile is not None)
     flat_w, flat_y = readable(w).reshape(-1), y.reshape(-1)
+    filters = flat_w
+    if tile is not None:
+        filters = pack_filters(readable(w), g.groups, tile.vectors, tile.lanes)
     images = lay_out(readable(x), to)
-    contract(steps, images, flat_w, bias_or_zeros(b, g.oc, x), flat_y, activation == "relu")
+    contract(steps, images, filters, bias_or_zeros(b, g.oc, x), flat_y, activation == "relu")
     # A filter's infinity or NaN shows in every number that it meets a zero of the padding for.
-    if _has_padding(g) and not all_finite(flat_w if w.size < y.size else flat_y):
+    if has_padding(g) and not all_finite(flat_w if w.size < y.size else flat_y):
         return convolution_loops.conv2d(x, w, b, activation, g)
     return y
 
@@ -61,7 +69,7 @@ def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
     dx = empty_like_type(dy, *g.input_shape)
     if dx.size == 0:
         return dx
-    gradient = _input_gradient(g, dy.itemsize)
+    gradient = input_gradient_plan(g, dy.itemsize)
     turned = readable(w).reshape(-1)
     if gradient.turned_width:
         turned = turn_filters(readable(w), g.groups, gradient.turned_width)
@@ -97,7 +105,7 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
             x_rest, dy_rest = images[gradient.rest_x :], flat_dy[gradient.rest_dy :]
             contract(gradient.rest, x_rest, dy_rest, zeros, slabs[-1])
         sum_rows(slabs.reshape(1, gradient.slabs, dw.size), dw.reshape(1, -1))
-    if _has_padding(g) and not all_finite(dw.reshape(-1)):
+    if has_padding(g) and not all_finite(dw.reshape(-1)):
         return convolution_loops.conv2d_filter_gradient(dy, x, g)
     return dw
 
@@ -120,20 +128,20 @@ def _part(g: ConvGeometry) -> _Part:
     return _Part(g.groups, g.group_ic, g.group_oc, False)
 
 
-def _tile(part: _Part, rows: int, columns: int, itemsize: int) -> Tile:
-    if part.elementwise:
-        return elementwise_tile(columns, itemsize)
-    return tile_for(rows, columns, itemsize)
+def _as_it_is(shape: tuple[int, int, int, int]) -> Layout:
+    _, h, w, c = shape
+    return Layout(h, w, c, 0, 0, 1, 1, copied=False)
 
 
-def _has_padding(g: ConvGeometry) -> bool:
+def has_padding(g: ConvGeometry) -> bool:
+    """Whether there is any padding."""
     return max(g.pad_top, g.pad_bottom, g.pad_left, g.pad_right) > 0
 
 
 def _images(g: ConvGeometry, itemsize: int) -> tuple[Layout, ConvGeometry]:
     """The input's layout, and the geometry on it: a 1×1 filter needs only the pixels it meets."""
     stride = (1, 1)
-    if g.kh == g.kw == 1 and not _has_padding(g):
+    if g.kh == g.kw == 1 and not has_padding(g):
         stride = g.stride_h, g.stride_w
         g = g._replace(stride_h=1, stride_w=1)
     margins = g.pad_top, g.pad_bottom, g.pad_left, g.pad_right
@@ -169,9 +177,25 @@ def _real_rows(
 
 
 @lru_cache(maxsize=1024)
-def _forward(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan]:
+def _packed_for(g: ConvGeometry, itemsize: int) -> Tile | None:
+    """The tile for whose columns the filters are packed beforehand; None if as they are is best."""
+    part, rows = _part(g), g.n * g.oh * g.ow
+    tile = tile_for(rows, part.columns, itemsize)
+    size = prod(g.filter_shape) * itemsize
+    return tile if not part.elementwise and packing_pays(rows, size, tile) else None
+
+
+@lru_cache(maxsize=1024)
+def forward_plan(g: ConvGeometry, itemsize: int, packed: bool = False) -> tuple[Layout, Plan]:
+    """How the images must lie, and the plan; ``packed``: for :func:`pack_filters`' filters."""
     part = _part(g)
-    tile = _tile(part, g.n * g.oh * g.ow, part.columns, itemsize)
+    if part.elementwise:
+        vertical = Side(g.oh, g.kh, g.h, g.stride_h, -g.pad_top, g.dilation_h, g.ow, g.kw)
+        horizontal = Side(g.ow, g.kw, g.w, g.stride_w, -g.pad_left, g.dilation_w, 1, 1)
+        image = g.oh * g.ow, 0
+        made = depthwise_plan((g.n, g.oc), vertical, horizontal, image, 0, itemsize)
+        return _as_it_is(g.input_shape), made
+    tile = tile_for(g.n * g.oh * g.ow, part.columns, itemsize)
     to, g = _images(g, itemsize)
     channels, pixel = part.channels, to.pitch
     row = to.width * pixel
@@ -179,6 +203,12 @@ def _forward(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan]:
         taps, run = 1, g.kw * channels
     else:
         taps, run = g.kw, channels
+    steps = g.kh * g.kw * channels
+    if packed:
+        step_w, w_block = tile.columns, steps * tile.columns
+        w_group = -(-part.columns // tile.columns) * w_block
+    else:
+        step_w, w_block, w_group = g.oc, tile.columns, part.columns
     grid = _rows(
         (g.n, g.oh, g.ow),
         (to.height * row, g.stride_h * row, g.stride_w * pixel),
@@ -195,21 +225,23 @@ def _forward(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan]:
         step_x_b=g.dilation_w * pixel,
         step_x=1,
         w_start=0,
-        step_w_a=g.kw * channels * g.oc,
-        step_w_b=channels * g.oc,
-        step_w=g.oc,
+        step_w_a=g.kw * channels * step_w,
+        step_w_b=channels * step_w,
+        step_w=step_w,
         columns=part.columns,
-        w_block=tile.columns,
+        w_block=w_block,
         **_real_rows(grid, g.oh, to.top, g.h, 0, g.stride_h, g.dilation_h),
         groups=part.groups,
         x_group=channels,
         y_group=part.columns,
-        w_group=part.columns,
+        w_group=w_group,
     )
-    return to, plan(c, tile, itemsize, elementwise=part.elementwise)
+    return to, plan(c, tile, itemsize)
 
 
-class _InputGradient(NamedTuple):
+class InputGradient(NamedTuple):
+    """The plan of the input's gradient."""
+
     to: Layout
     padded: bool
     turned_width: int  # of the turned filters' blocks; 0 where the filters are read as they are
@@ -225,6 +257,8 @@ class _Phase:
 
     def __init__(self, first: int, size: int, k: int, stride: int, pad: int, dilation: int) -> None:
         self.first = first
+        self.size = size
+        self.stride = stride
         self.count = -(-(size - first) // stride)
         places = [tap for tap in range(k) if (first + pad - tap * dilation) % stride == 0]
         self.taps = len(places)
@@ -232,6 +266,14 @@ class _Phase:
         self.tap_step = stride // gcd(stride, dilation)
         self.out = (first + pad - self.tap * dilation) // stride if places else 0
         self.out_step = self.tap_step * dilation // stride
+
+    def side(self, size: int, pixels: int, taps: int) -> Side:
+        """As a side of a depthwise sum over ``size`` outputs.
+
+        Neighbouring inputs lie ``pixels`` apart, and neighbouring taps ``taps``.
+        """
+        out, filters = self.stride * pixels, self.tap_step * taps
+        return Side(self.count, self.taps, size, 1, self.out, -self.out_step, out, filters)
 
 
 def _margins(phases: list[_Phase], out: int) -> tuple[int, int]:
@@ -243,7 +285,8 @@ def _margins(phases: list[_Phase], out: int) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=1024)
-def _input_gradient(g: ConvGeometry, itemsize: int) -> _InputGradient:
+def input_gradient_plan(g: ConvGeometry, itemsize: int) -> InputGradient:
+    """A contraction for each phase of the stride that meets a tap."""
     vertical = [
         _Phase(r, g.h, g.kh, g.stride_h, g.pad_top, g.dilation_h)
         for r in range(min(g.stride_h, g.h))
@@ -253,24 +296,31 @@ def _input_gradient(g: ConvGeometry, itemsize: int) -> _InputGradient:
         for r in range(min(g.stride_w, g.w))
     ]
     margins = *_margins(vertical, g.oh), *_margins(horizontal, g.ow)
-    to = layout(g.output_shape, itemsize, margins)
     part = _part(g)
-    columns = g.ic if part.elementwise else g.group_ic
-    tile = _tile(part, g.n * g.h * g.w, columns, itemsize)
+    if part.elementwise:
+        to, width = _as_it_is(g.output_shape), 0
+    else:
+        to = layout(g.output_shape, itemsize, margins)
+        tile = tile_for(g.n * g.h * g.w, g.group_ic, itemsize)
+        width = tile.columns
     phases, untouched = [], []
     for v in vertical:
         for h in horizontal:
-            if v.taps and h.taps:
-                c = _input_gradient_of_phase(g, part, to, tile, v, h)
-                phases.append(plan(c, tile, itemsize, elementwise=part.elementwise))
-            else:
+            if not (v.taps and h.taps):
                 untouched.append((v.first, h.first))
-    width = 0 if part.elementwise else tile.columns
-    return _InputGradient(to, max(margins) > 0, width, tuple(phases), tuple(untouched))
+            elif part.elementwise:
+                image = g.h * g.w, v.first * g.w + h.first
+                sides = v.side(g.oh, g.w, g.kw), h.side(g.ow, 1, 1)
+                tap = v.tap * g.kw + h.tap
+                phases.append(depthwise_plan((g.n, g.ic), *sides, image, tap, itemsize))
+            else:
+                c = _input_gradient_of_phase(g, to, tile, v, h)
+                phases.append(plan(c, tile, itemsize))
+    return InputGradient(to, max(margins) > 0, width, tuple(phases), tuple(untouched))
 
 
 def _input_gradient_of_phase(
-    g: ConvGeometry, part: _Part, to: Layout, tile: Tile, v: _Phase, h: _Phase
+    g: ConvGeometry, to: Layout, tile: Tile, v: _Phase, h: _Phase
 ) -> Contraction:
     pixel, row = to.pitch, to.width * to.pitch
     grid = _rows(
@@ -278,11 +328,9 @@ def _input_gradient_of_phase(
         (to.height * row, row, pixel),
         (g.h * g.w * g.ic, g.stride_h * g.w * g.ic, g.stride_w * g.ic),
     )
-    if part.elementwise:  # filters as they are, (KH, KW, C)
-        run, columns, step, block = 1, g.ic, g.ic, tile.columns
-    else:  # turned filters, [group][block][kh][kw][oc][tile columns]
-        run, columns, step = g.group_oc, g.group_ic, tile.columns
-        block = g.kh * g.kw * run * step
+    # Turned filters, [group][block][kh][kw][oc][tile columns].
+    run, columns, step = g.group_oc, g.group_ic, tile.columns
+    block = g.kh * g.kw * run * step
     return Contraction(
         **grid,
         x_start=(v.out + to.top) * row + (h.out + to.left) * pixel,
@@ -300,7 +348,7 @@ def _input_gradient_of_phase(
         columns=columns,
         w_block=block,
         **_real_rows(grid, v.count, to.top, g.oh, v.out + to.top, 1, -v.out_step),
-        groups=part.groups,
+        groups=g.groups,
         x_group=g.group_oc,
         y_group=columns,
         w_group=-(-columns // tile.columns) * block,
@@ -322,7 +370,10 @@ def _filter_gradient(g: ConvGeometry, itemsize: int) -> _FilterGradient:
     to, g = _images(g, itemsize)
     part = _part(g)
     rows = g.kh * g.kw * part.channels
-    tile = _tile(part, rows, part.columns, itemsize)
+    if part.elementwise:
+        tile = elementwise_tile(itemsize)
+    else:
+        tile = tile_for(rows, part.columns, itemsize)
     tiles = -(-rows // tile.rows) * -(-part.columns // tile.columns)
     images = -(-g.n // (1 if part.groups > 1 or tiles >= 8 else min(g.n, 8)))
     whole, rest = divmod(g.n, images)
@@ -340,6 +391,19 @@ def _filter_gradient(g: ConvGeometry, itemsize: int) -> _FilterGradient:
         rest_x=whole * images * to.height * to.width * to.pitch,
         rest_dy=whole * images * g.oh * g.ow * g.oc,
     )
+
+
+@lru_cache(maxsize=1024)
+def filter_sum_plan(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan]:
+    """How images are laid out for the filters' gradient, and all of it as one sum."""
+    to, g = _images(g, itemsize)
+    part = _part(g)
+    if part.elementwise:
+        tile = elementwise_tile(itemsize)
+    else:
+        tile = tile_for(g.kh * g.kw * part.channels, part.columns, itemsize)
+    c = _filter_gradient_of_slabs(g, part, to, tile, g.n, 1)
+    return to, plan(c, tile, itemsize, elementwise=part.elementwise)
 
 
 def _filter_gradient_of_slabs(

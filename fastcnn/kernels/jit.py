@@ -11,25 +11,40 @@ integers must be exact. No ``parallel``: it triples the time to compile, and one
 enough.
 
 **Cache.** Numba's own cache looks at the one file that holds a function: after an edit in an
-imported helper it would run the old code. Here a kernel's entry carries a hash of every source
-file that can reach it. The folder is the first that can be written to of ``NUMBA_CACHE_DIR``, the
-package's ``__pycache__`` and the user's cache folder; without any, kernels compile in each
-process. A broken or unwritable cache costs time, never an answer.
+imported helper it would run the old code. It keeps an index beside the code, which processes that
+start together write over each other, and it believes whatever bytes it finds. Here each kernel is
+one file for each combination of types and constants, written whole or not at all. It begins with
+a hash of all that the code depends on (every source file that can reach it, the processor, the
+versions) and one of the code itself; a file that lacks either is as good as none. The folder is
+the first that can be written to of ``NUMBA_CACHE_DIR``, the package's ``__pycache__`` and the
+user's cache folder; without any, kernels compile in each process. A broken or unwritable cache
+costs time, never an answer.
+
+**Fork.** A fork waits until no other thread compiles: the compiler's lock, held by a thread that
+the child does not have, would never open there.
 """
 
 from __future__ import annotations
 
-import hashlib
+import os
+import pickle
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
+from hashlib import sha256
+from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+import numpy as np
 from numba.core import config
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.caching import _Cache as NumbaCache
+from numba.core.compiler import CompileResult
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
 from fastcnn.kernels.simd import store_release
@@ -42,6 +57,8 @@ _FLAGS: dict[str, Any] = {
     "fastmath": {"nsz", "contract", "afn", "reassoc"},
 }
 CACHE_LINE = 8  # words of 64 bits
+NO_GATE = np.zeros(0, np.int64)
+"""The gate of a kernel that nobody waits for."""
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -67,12 +84,13 @@ def kernel(function: Function) -> Function:
 
 
 def ordered_kernel(function: Function) -> Function:
-    """As :func:`kernel`, but sums and differences are taken in the order that is written.
+    """As :func:`kernel`, but sums are taken in the order that is written, each step rounded.
 
     For kernels whose parentheses keep digits, where ``reassoc`` would lose them: of
-    ``(x - largest) - log_total`` it makes ``x - (largest + log_total)``.
+    ``(x - largest) - log_total`` it makes ``x - (largest + log_total)``. And for those that round
+    as NumPy does, where ``contract`` would make one step of a product and a sum.
     """
-    return _gated(function, {**_FLAGS, "fastmath": _FLAGS["fastmath"] - {"reassoc"}})
+    return _gated(function, {**_FLAGS, "fastmath": _FLAGS["fastmath"] - {"reassoc", "contract"}})
 
 
 def compiled(function: Function) -> Function:
@@ -88,31 +106,42 @@ def fused(function: Function) -> Function:
     return cast(Function, _cached(function, {**_FLAGS, "fastmath": {"contract"}}))
 
 
-def _gated(function: Function, flags: dict[str, Any]) -> Function:
-    inner = numba.njit(forceinline=True, **flags)(function)
-
-    def run(gate: Any, number: int, start: int, stop: int, *arguments: Any) -> None:
-        for place in range(0, gate.size, CACHE_LINE):
+# Written out for each kernel: a call with ``*arguments`` cannot be inlined before it is compiled,
+# and then each kernel would be compiled twice, by itself and with the gate.
+_LAUNCH = """
+def made(kernel):
+    def run(gate, number, {parameters}):
+        for place in range(0, gate.size, {line}):
             store_release(gate, place, number)
-        inner(start, stop, *arguments)
+        kernel({parameters})
+    return run
+"""
 
+
+def _gated(function: Function, flags: dict[str, Any]) -> Function:
+    source = _LAUNCH.format(parameters=", ".join(signature(function).parameters), line=CACHE_LINE)
+    scope: dict[str, Any] = {"__name__": __name__, "store_release": store_release}
+    exec(compile(source, __file__, "exec"), scope)
+    run = scope["made"](numba.njit(inline="always", **flags)(function))
     run.__name__, run.__qualname__ = function.__name__, function.__qualname__
+    run.__module__ = function.__module__
     return cast(Function, _cached(run, flags))
 
 
 def _cached(function: Callable[..., Any], flags: dict[str, Any]) -> Any:
     made = numba.njit(**flags)(function)
     if not config.DISABLE_JIT:
-        with suppress(RuntimeError):  # nowhere to write: compile in each process
-            made._cache = _Cache(function)
+        folder = cache_folder()
+        if folder is not None:
+            made._cache = _Cache(function, folder)
     return made
 
 
 @lru_cache(maxsize=1)
 def source_stamp() -> str:
     """Hash of all that compiled code depends on: the kernels' sources and the geometry's."""
-    digest = hashlib.sha256()
-    others = [_PACKAGE / "geometry.py", _PACKAGE / "version.py"]
+    digest = sha256()
+    others = [_PACKAGE / f"{name}.py" for name in ("geometry", "minimal_filtering", "version")]
     for path in [*sorted((_PACKAGE / "kernels").glob("*.py")), *others]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
@@ -121,10 +150,11 @@ def source_stamp() -> str:
 @lru_cache(maxsize=1)
 def cache_folder() -> Path | None:
     """Where compiled kernels are kept; None where nothing can be written."""
+    of_user = Path(AppDirs(appname="fastcnn", appauthor=False).user_cache_dir)
     folders = [
         Path(config.CACHE_DIR) / "fastcnn" if config.CACHE_DIR else None,
         _PACKAGE / "kernels" / "__pycache__",
-        Path(AppDirs(appname="fastcnn", appauthor=False).user_cache_dir),
+        of_user if of_user.is_absolute() else None,  # "~" stays as it is without a home
     ]
     for folder in folders:
         if folder is None:
@@ -145,47 +175,73 @@ def _constants(function: Callable[..., Any]) -> tuple[Any, ...]:
     return (function.__qualname__, *inner)
 
 
-class _Locator(_CacheLocator):  # type: ignore[misc]
-    def __init__(self, function: Callable[..., Any], folder: Path) -> None:
-        self._folder = folder
-        self._line = function.__code__.co_firstlineno
-        self._py_file = function.__code__.co_filename
+class _Cache(NumbaCache):  # type: ignore[misc]
+    """The compiled code of one function on the disk, one file for each specialisation."""
 
-    def get_cache_path(self) -> str:
+    def __init__(self, function: Callable[..., Any], folder: Path) -> None:
+        self._function, self._folder, self._enabled = function, folder, True
+        self._name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+
+    @property
+    def cache_path(self) -> str:
         return str(self._folder)
 
-    def get_source_stamp(self) -> str:
-        return source_stamp()
+    def enable(self) -> None:
+        self._enabled = True
 
-    def get_disambiguator(self) -> str:
-        return str(self._line)
+    def disable(self) -> None:
+        self._enabled = False
 
-    @classmethod
-    def from_function(cls, function: Callable[..., Any], file: str) -> _Locator | None:
-        folder = cache_folder()
-        return None if folder is None else cls(function, folder)
-
-
-class _CacheImpl(CompileResultCacheImpl):  # type: ignore[misc]
-    _locator_classes = (_Locator,)
-
-
-class _Cache(FunctionCache):  # type: ignore[misc]
-    _impl_class = _CacheImpl
-
-    def _index_key(self, sig: Any, codegen: Any) -> Any:
-        # Numba's key holds the pickled closure, and a pickled device function is new in each
-        # process. Here the source is in the stamp already; what is left are the constants.
-        return sig, codegen.magic_tuple(), _constants(self._py_func)
+    def flush(self) -> None:
+        for path in self._folder.glob(f"{self._name}-*.nbc"):
+            path.unlink(missing_ok=True)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        target_context.refresh()
+        if not self._enabled:
+            return None
+        path, stamp = self._place(sig, target_context.codegen())
         try:
-            return super().load_overload(sig, target_context)
-        except Exception:  # a truncated or foreign file raises whatever unpickling it meets
+            contents = path.read_bytes()
+            code = contents[2 * _HASH :]
+            if contents[: 2 * _HASH] != stamp + sha256(code).digest():
+                return None
+            return CompileResult._rebuild(target_context, *pickle.loads(code))
+        except Exception:  # code that cannot be rebuilt here is compiled
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        try:
-            super().save_overload(sig, data)
-        except Exception:  # as above for the index that it reads first; or the disk is full
+        if not self._enabled or data.lifted or data.library.has_dynamic_globals:
             return
+        path, stamp = self._place(sig, data.codegen)
+        code = dumps(data._reduce())
+        name = None
+        try:
+            handle, name = tempfile.mkstemp(prefix=path.stem, suffix=".tmp", dir=self._folder)
+            with os.fdopen(handle, "wb") as file:
+                file.write(stamp + sha256(code).digest() + code)
+            os.replace(name, path)
+        except OSError:  # the disk is full, or the folder gone
+            if name is not None:
+                with suppress(OSError):
+                    os.unlink(name)
+
+    def _place(self, sig: Any, codegen: Any) -> tuple[Path, bytes]:
+        """The file of a specialisation, and the hash that its contents begin with.
+
+        The name is the same for all versions, so that a new one takes the old one's place.
+        """
+        key = repr((sig, codegen.magic_tuple(), _constants(self._function))).encode()
+        versions = f"{numba.__version__} {sys.implementation.cache_tag} {source_stamp()}".encode()
+        path = self._folder / f"{self._name}-{sha256(key).hexdigest()[:32]}.nbc"
+        return path, sha256(versions + b"\0" + key).digest()
+
+
+_HASH = sha256().digest_size
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )

@@ -7,11 +7,13 @@ longer for that. So blocks are kept: at most :data:`KEPT` bytes of them, the lon
 given up first.
 
 A block is free when no array refers to it but the list here: NumPy's views hold a reference to
-the array that owns their memory, so its reference count tells.
+the array that owns their memory, so its reference count tells. What a block's count is that nobody
+uses is measured, since it differs between interpreters.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from math import prod
 from threading import Lock
@@ -20,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from fastcnn.arguments import Array
+from fastcnn.capacity import affordable
 
 # Bytes of blocks that are kept, in use or not.
 KEPT = 256 * 1024 * 1024
@@ -27,8 +30,6 @@ KEPT = 256 * 1024 * 1024
 _SMALL = 64 * 1024
 _LINE = 64  # bytes of a cache line, at which blocks begin
 _PAGE = 4096
-# References to the memory of a block that nobody uses: the block's and getrefcount's argument.
-_UNUSED = 2
 
 
 class _Block:
@@ -37,6 +38,12 @@ class _Block:
         self.first = -self.memory.ctypes.data % _LINE
         self.size = size
 
+    def references(self) -> int:
+        return sys.getrefcount(self.memory)
+
+
+# References to the memory of a block that nobody uses: the block's, and that of the count itself.
+_UNUSED = _Block(0).references()
 
 _lock = Lock()
 _blocks: list[_Block] = []  # the longest unused first
@@ -50,7 +57,10 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     """
     dtype = np.dtype(dtype)
     size = prod(shape) * dtype.itemsize
-    if size < _SMALL or size > KEPT // 4:
+    if size > KEPT // 4:
+        affordable("memory for a result or a copy", shape, dtype)
+        return np.empty(shape, dtype)
+    if size < _SMALL:
         return np.empty(shape, dtype)
     with _lock:
         block = _free_block(size)
@@ -73,7 +83,7 @@ def kept() -> int:
 def _free_block(size: int) -> _Block:
     for i in range(len(_blocks) - 1, -1, -1):
         block = _blocks[i]
-        if size <= block.size <= size + size // 4 and sys.getrefcount(block.memory) == _UNUSED:
+        if size <= block.size <= size + size // 4 and block.references() == _UNUSED:
             _blocks.append(_blocks.pop(i))
             return block
     block = _Block(-(-size // _PAGE) * _PAGE)
@@ -82,3 +92,10 @@ def _free_block(size: int) -> _Block:
     while held > KEPT:
         held -= _blocks.pop(0).size  # its memory lives on with the arrays that refer to it
     return block
+
+
+if hasattr(os, "register_at_fork"):
+    # A fork waits until no other thread is at the list; that thread is not there in the child.
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+    )

@@ -46,7 +46,7 @@ def batch_norm_backward(
     gradients, rows = readable(dy), readable(x)
     dbeta = _over_chunks(_sums, x, gradients)
     products = _over_chunks(_products, x, gradients, rows, centre)
-    dgamma = products * inverse
+    dgamma = products * inverse if len(x) else products  # of no rows 0, whatever the statistics
     dx = empty_like_type(dy, *dy.shape)
     parallel_for(
         _gradient_rows,

@@ -11,8 +11,20 @@ from typing import Any, NamedTuple
 from fastcnn.arguments import Array
 from fastcnn.kernels.arrays import empty_like_type, record
 from fastcnn.kernels.jit import compiled, kernel
-from fastcnn.kernels.simd import copy_run, registers, transpose_square, zero_run
+from fastcnn.kernels.simd import (
+    copy_run,
+    registers,
+    rows_line,
+    tile_from_row,
+    tile_store,
+    transpose_square,
+    zero_run,
+)
 from fastcnn.kernels.threads import parallel_for
+
+# Rows of filters in one item when they are packed: their lines stay in the first-level cache
+# while block after block is taken from them.
+_STEPS = 8
 
 
 def turn_filters(w: Array, groups: int, width: int) -> Array:
@@ -24,9 +36,8 @@ def turn_filters(w: Array, groups: int, width: int) -> Array:
     kh, kw, ic, oc = w.shape
     blocks = -(-ic // width)
     turned = empty_like_type(w, groups * blocks * kh * kw * (oc // groups) * width)
-    lanes = min(registers().vector_bytes // w.itemsize, width)
     parallel_for(
-        _turn_taps(lanes),
+        turn_kernel(width, oc // groups, w.itemsize),
         groups * blocks * kh * kw,
         w.size,
         w.reshape(-1),
@@ -38,6 +49,29 @@ def turn_filters(w: Array, groups: int, width: int) -> Array:
         width,
     )
     return turned
+
+
+def turn_kernel(width: int, columns: int, itemsize: int) -> Any:
+    """Its kernel, ``(w, turned, taps, ic, oc, columns, width)``; an item is a block at a tap."""
+    lanes = min(registers().vector_bytes // itemsize, width)
+    while lanes > 2 and columns < lanes:
+        lanes //= 2
+    return _turn_taps(lanes)
+
+
+def pack_filters(w: Array, groups: int, vectors: int, lanes: int) -> Array:
+    """Filters in blocks of ``width = vectors * lanes`` output channels.
+
+    From (KH, KW, IC/groups, OC) a flat ``[group][block][kh][kw][ic][width]``; channels beyond the
+    last are 0.
+    """
+    columns = w.shape[3] // groups
+    steps = w.size // w.shape[3]
+    blocks = -(-columns // (vectors * lanes))
+    packed = empty_like_type(w, groups * blocks * steps * vectors * lanes)
+    items, sizes = groups * -(-steps // _STEPS), (steps, w.shape[3], columns)
+    parallel_for(_pack_steps(vectors, lanes), items, w.size, w.reshape(-1), packed, *sizes)
+    return packed
 
 
 class Layout(NamedTuple):
@@ -87,7 +121,7 @@ def lay_out(x: Array, to: Layout) -> Array:
         return flat
     rows = len(x) * to.height
     data = empty_like_type(x, rows * to.width * to.pitch)
-    parallel_for(_lay_out_rows, rows, 2 * data.size, flat, data, *x.shape[1:], record(to))
+    parallel_for(lay_out_rows, rows, 2 * data.size, flat, data, *x.shape[1:], record(to))
     return data
 
 
@@ -143,22 +177,56 @@ def _turn_taps(lanes: int) -> Any:
             target = item * columns * width
             if count < width:
                 zero_run(turned, target, columns * width)
-            square_rows, square_columns = count // lanes * lanes, columns // lanes * lanes
-            for row in range(0, square_rows, lanes):
-                for column in range(0, square_columns, lanes):
+            if count < lanes or columns < lanes:
+                for row in range(count):
+                    for column in range(columns):
+                        turned[target + column * width + row] = w[source + row * oc + column]
+                continue
+            # The last squares reach back over those before, where the sides leave a rest.
+            for i in range(0, count, lanes):
+                row = min(i, count - lanes)
+                for j in range(0, columns, lanes):
+                    column = min(j, columns - lanes)
                     at = target + column * width + row
                     transpose_square(lanes, turned, at, width, w, source + row * oc + column, oc)
-            for row in range(count):
-                for column in range(square_columns if row < square_rows else 0, columns):
-                    turned[target + column * width + row] = w[source + row * oc + column]
 
     return turn_taps
 
 
+@cache
+def _pack_steps(vectors: int, lanes: int) -> Any:
+    width = vectors * lanes
+
+    @kernel
+    def pack_steps(
+        start: int, stop: int, w: Any, packed: Any, steps: int, oc: int, columns: int
+    ) -> None:
+        blocks = (columns + width - 1) // width
+        parts = (steps + _STEPS - 1) // _STEPS
+        for item in range(start, stop):
+            group, first = item // parts, item % parts * _STEPS
+            last = min(steps, first + _STEPS)
+            for block in range(blocks):
+                count = min(width, columns - block * width)
+                source = group * columns + block * width
+                target = (group * blocks + block) * steps * width
+                if count == width:
+                    for step in range(first, last):
+                        row = tile_from_row(1, vectors, lanes, w, source + step * oc, width)
+                        tile_store(row, packed, rows_line(1, target + step * width, 0), 0, width)
+                else:
+                    for step in range(first, last):
+                        row = tile_from_row(1, vectors, lanes, w, source + step * oc, count)
+                        tile_store(row, packed, rows_line(1, target + step * width, 0), 0, width)
+
+    return pack_steps
+
+
 @kernel
-def _lay_out_rows(
+def lay_out_rows(
     start: int, stop: int, x: Any, data: Any, h: int, w: int, c: int, numbers: Any
 ) -> None:
+    """Images of (h, w, c) into rows of a layout."""
     to = numbers[0]
     length = to.width * to.pitch
     # Pixels that follow on each other are copied as one run, of any number of channels.

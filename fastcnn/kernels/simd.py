@@ -21,7 +21,8 @@ shape (rows, vectors * lanes), and kernels run in a debugger. There multiply and
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -30,6 +31,8 @@ from llvmlite import binding, ir
 from numba.core import cgutils, config, types
 from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
+
+from fastcnn.minimal_filtering import Matrix, filtering
 
 _WORD = ir.IntType(64)
 
@@ -159,6 +162,10 @@ class _Emitter:
         places = ir.Constant(ir.VectorType(ir.IntType(32), self.tile.lanes), None)
         return self.builder.shuffle_vector(first, undefined, places)
 
+    def constant(self, number: Fraction) -> Any:
+        element = self.vector.element
+        return ir.Constant(self.vector, [element(float(number))] * self.tile.lanes)
+
     def mask(self, count: Any, vector: int) -> Any:
         """Which lanes of the tile's ``vector`` lie among its first ``count`` columns."""
         lanes, i32 = self.tile.lanes, ir.IntType(32)
@@ -197,6 +204,31 @@ class _Emitter:
         return [
             self.masked_load(data, self.offset(start, v), self.mask(columns, v)) for v in vectors
         ]
+
+    def all_inside(self, count: int, columns: Any, low: Any, high: Any) -> Any:
+        """Whether ``range(count)`` lies in low to high, and the columns fill the tile."""
+        full = self.builder.icmp_signed("==", columns, _WORD(self.tile.vectors * self.tile.lanes))
+        from_first = self.builder.icmp_signed("<=", low, _WORD(0))
+        to_last = self.builder.icmp_signed(">=", high, _WORD(count))
+        return self.builder.and_(full, self.builder.and_(from_first, to_last))
+
+    def columns_of(self, place: int, columns: Any, low: Any, high: Any) -> Any:
+        """``columns`` where ``place`` lies from ``low`` to before ``high``, else 0."""
+        above = self.builder.icmp_signed("<=", low, _WORD(place))
+        below = self.builder.icmp_signed(">", high, _WORD(place))
+        return self.builder.select(self.builder.and_(above, below), columns, _WORD(0))
+
+    def either(self, condition: Any, value_of: Callable[[bool], Any]) -> Any:
+        """``value_of(True)`` where the condition holds, else ``value_of(False)``."""
+        results = []
+        with self.builder.if_else(condition) as branches:
+            for branch, holds in zip(branches, (True, False), strict=True):
+                with branch:
+                    results.append((value_of(holds), self.builder.block))
+        merged = self.builder.phi(results[0][0].type)
+        for value, block in results:
+            merged.add_incoming(value, block)
+        return merged
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         if registers().isa == "sse2" or registers().isa == "baseline":
@@ -416,54 +448,75 @@ def _rank1(
     return emit.pack(sums)
 
 
-def _plain_products(tile: Any, x: Any, offsets: Any, i: int, w: Any, j: int, columns: int) -> Any:
+def _plain_products(
+    tile: Any, x: Any, offsets: Any, i: int, w: Any, j: int, columns: int, low: int, high: int
+) -> Any:
     row = w[j : j + columns]
-    for m, offset in enumerate(offsets):
-        tile[m, :columns] += x[offset + i : offset + i + columns] * row
+    for m in range(max(low, 0), min(high, len(tile))):
+        first = offsets[m] + i
+        tile[m, :columns] += x[first : first + columns] * row
     return tile
 
 
 @_python(_plain_products)
 def products(
-    typing_context: Any, tile: Any, x: Any, offsets: Any, i: Any, w: Any, j: Any, columns: Any
+    typing_context: Any,
+    tile: Any,
+    x: Any,
+    offsets: Any,
+    i: Any,
+    w: Any,
+    j: Any,
+    columns: Any,
+    low: Any,
+    high: Any,
 ) -> Any:
     """``tile[m, :columns] += x[offsets[m] + i : …] * w[j : …]``, number by number.
 
-    The step of depthwise convolution: each column has its own input.
+    For rows m from ``low`` to before ``high``; of others nothing is read. The step of depthwise
+    convolution: each column has its own input.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         emit = _Emitter(context, builder, tile)
-        struct, x_value, rows, i, w_value, j, columns = arguments
+        struct, x_value, rows, i, w_value, j, columns, low, high = arguments
         x_data = builder.gep(emit.data(x, x_value), [i])
         w_data = emit.data(w, w_value)
-        full = builder.icmp_signed("==", columns, _WORD(tile.vectors * tile.lanes))
-        results = []
-        with builder.if_else(full) as (whole, partial):
-            for branch, count in ((whole, None), (partial, columns)):
-                with branch:
-                    row = emit.row(w_data, j, count)
-                    sums = emit.unpack(struct)
-                    for m, offset in enumerate(emit.row_offsets(rows)):
-                        values = emit.row(x_data, offset, count)
-                        for v in range(tile.vectors):
-                            at = m * tile.vectors + v
-                            sums[at] = emit.fma(values[v], row[v], sums[at])
-                    results.append((emit.pack(sums), builder.block))
-        merged = builder.phi(results[0][0].type)
-        for value, block in results:
-            merged.add_incoming(value, block)
-        return merged
 
-    return tile(tile, x, offsets, types.int64, w, types.int64, types.int64), generate
+        def sums_of(every: bool) -> Any:
+            row = emit.row(w_data, j, None if every else columns)
+            sums = emit.unpack(struct)
+            for m, offset in enumerate(emit.row_offsets(rows)):
+                count = None if every else emit.columns_of(m, columns, low, high)
+                values = emit.row(x_data, offset, count)
+                for v in range(tile.vectors):
+                    at = m * tile.vectors + v
+                    sums[at] = emit.fma(values[v], row[v], sums[at])
+            return emit.pack(sums)
+
+        return emit.either(emit.all_inside(tile.rows, columns, low, high), sums_of)
+
+    integer = types.int64
+    arrays = tile, x, offsets, integer, w, integer, integer, integer, integer
+    return tile(*arrays), generate
 
 
 def _plain_row_products(
-    taps: int, tile: Any, x: Any, i: int, pixel: int, w: Any, j: int, tap: int, columns: int
+    taps: int,
+    tile: Any,
+    x: Any,
+    i: int,
+    pixel: int,
+    w: Any,
+    j: int,
+    tap: int,
+    columns: int,
+    low: int,
+    high: int,
 ) -> Any:
     for k in range(taps):
         row = w[j + k * tap : j + k * tap + columns]
-        for m in range(len(tile)):
+        for m in range(max(low - k, 0), min(high - k, len(tile))):
             first = i + (m + k) * pixel
             tile[m, :columns] += x[first : first + columns] * row
     return tile
@@ -481,35 +534,45 @@ def row_products(
     j: Any,
     tap: Any,
     columns: Any,
+    low: Any,
+    high: Any,
 ) -> Any:
     """:func:`products` for all taps of a row of a filter at once, where rows are pixels in a row.
 
     ``tile[m] += x[i + (m + k) * pixel : …] * w[j + k * tap : …]`` for k below ``taps``: a pixel is
-    loaded once, and serves every tap that meets it. Sums grow in the order of the taps.
+    loaded once, and serves every tap that meets it. Sums grow in the order of the taps. Pixels
+    m + k are those from ``low`` to before ``high``; of others nothing is read.
     """
     count = taps.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         emit = _Emitter(context, builder, tile)
-        _, struct, x_value, i, pixel, w_value, j, tap, columns = arguments
+        _, struct, x_value, i, pixel, w_value, j, tap, columns, low, high = arguments
         x_data, w_data = emit.data(x, x_value), emit.data(w, w_value)
-        rows = []
-        for _ in range(count):
-            rows.append(emit.row(w_data, j, columns))
-            j = emit.add(j, tap)
-        sums = emit.unpack(struct)
-        for p in range(tile.rows + count - 1):
-            values = emit.row(x_data, i, columns)
-            i = emit.add(i, pixel)
-            for k in range(count):
-                if 0 <= p - k < tile.rows:
-                    for v in range(tile.vectors):
-                        at = (p - k) * tile.vectors + v
-                        sums[at] = emit.fma(values[v], rows[k][v], sums[at])
-        return emit.pack(sums)
+        pixels = tile.rows + count - 1
+
+        def sums_of(every: bool) -> Any:
+            at_w, at_x = j, i
+            rows = []
+            for _ in range(count):
+                rows.append(emit.row(w_data, at_w, None if every else columns))
+                at_w = emit.add(at_w, tap)
+            sums = emit.unpack(struct)
+            for p in range(pixels):
+                wanted = None if every else emit.columns_of(p, columns, low, high)
+                values = emit.row(x_data, at_x, wanted)
+                at_x = emit.add(at_x, pixel)
+                for k in range(count):
+                    if 0 <= p - k < tile.rows:
+                        for v in range(tile.vectors):
+                            at = (p - k) * tile.vectors + v
+                            sums[at] = emit.fma(values[v], rows[k][v], sums[at])
+            return emit.pack(sums)
+
+        return emit.either(emit.all_inside(pixels, columns, low, high), sums_of)
 
     integer = types.int64
-    arrays = taps, tile, x, integer, integer, w, integer, integer, integer
+    arrays = taps, tile, x, integer, integer, w, *[integer] * 5
     return tile(*arrays), generate
 
 
@@ -651,7 +714,16 @@ def _plain_expect(tile: Any, array: Any, offsets: Any, start: int) -> None:
 @_python(_plain_expect)
 def expect_store(typing_context: Any, tile: Any, array: Any, offsets: Any, start: Any) -> Any:
     """Fetch the cache lines that :func:`tile_store` will write to; a hint, never a fault."""
+    return _expect(tile, array, offsets, writing=True)
 
+
+@_python(_plain_expect)
+def expect_load(typing_context: Any, tile: Any, array: Any, offsets: Any, start: Any) -> Any:
+    """Fetch the cache lines that begin where the rows of a tile will read; a hint as well."""
+    return _expect(tile, array, offsets, writing=False)
+
+
+def _expect(tile: TileType, array: Any, offsets: Any, writing: bool) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         emit = _Emitter(context, builder, tile)
         _, array_value, rows, start = arguments
@@ -662,7 +734,7 @@ def expect_store(typing_context: Any, tile: Any, array: Any, offsets: Any, start
                 pointer = builder.gep(data, [at])
                 kind = ir.FunctionType(ir.VoidType(), [pointer.type, i32, i32, i32])
                 function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-                builder.call(function, [pointer, i32(1), i32(3), i32(1)])
+                builder.call(function, [pointer, i32(int(writing)), i32(3), i32(1)])
         return context.get_dummy_value()
 
     return types.void(tile, array, offsets, types.int64), generate
@@ -701,6 +773,47 @@ def tile_store(
         return context.get_dummy_value()
 
     return types.void(tile, array, offsets, types.int64, types.int64), generate
+
+
+def _plain_store_rows(
+    tile: Any, array: Any, start: int, step: int, columns: int, count: int
+) -> None:
+    for m in range(min(count, len(tile))):
+        array[start + m * step : start + m * step + columns] = tile[m, :columns]
+
+
+@_python(_plain_store_rows)
+def tile_store_rows(
+    typing_context: Any, tile: Any, array: Any, start: Any, step: Any, columns: Any, count: Any
+) -> Any:
+    """Write ``columns`` numbers of rows m below ``count`` to ``array[start + m * step]``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, tile)
+        struct, array_value, start, step, columns, count = arguments
+        data, vectors = emit.data(array, array_value), emit.unpack(struct)
+
+        def store(every: bool) -> None:
+            place = start
+            for m in range(tile.rows):
+                wanted = emit.columns_of(m, columns, _WORD(0), count)
+                for v in range(tile.vectors):
+                    value, at = vectors[m * tile.vectors + v], emit.offset(place, v)
+                    if every:
+                        emit.store(value, data, at)
+                    else:
+                        emit.masked_store(value, data, at, emit.mask(wanted, v))
+                place = emit.add(place, step)
+
+        whole = emit.all_inside(tile.rows, columns, _WORD(0), count)
+        with builder.if_else(whole) as branches:
+            for branch, every in zip(branches, (True, False), strict=True):
+                with branch:
+                    store(every)
+        return context.get_dummy_value()
+
+    integer = types.int64
+    return types.void(tile, array, integer, integer, integer, integer), generate
 
 
 def _plain_copy(target: Any, i: int, source: Any, j: int, count: int) -> None:
@@ -795,6 +908,222 @@ def zero_run(typing_context: Any, target: Any, i: Any, count: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(target, types.int64, types.int64), generate
+
+
+def _plain_rows(rows: int, vectors: int, lanes: int, array: Any, offsets: Any, start: int) -> Any:
+    places = offsets[:, None] + start + np.arange(vectors * lanes)
+    return array[places]
+
+
+@_python(_plain_rows)
+def tile_from_rows(
+    typing_context: Any, rows: Any, vectors: Any, lanes: Any, array: Any, offsets: Any, start: Any
+) -> Any:
+    """The tile whose row m is at ``array[offsets[m] + start]``, as :func:`tile_store` wrote it."""
+    tile = _tile_of(rows, vectors, lanes, array)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, tile)
+        _, _, _, array_value, offsets, start = arguments
+        data, loaded = emit.data(array, array_value), []
+        for offset in emit.row_offsets(offsets):
+            loaded += emit.row(data, emit.add(offset, start), None)
+        return emit.pack(loaded)
+
+    return tile(rows, vectors, lanes, array, offsets, types.int64), generate
+
+
+def _plain_doubt(doubt: Any, tile: Any) -> Any:
+    with np.errstate(invalid="ignore"):
+        return doubt + (tile.sum(axis=0) * 0).reshape(doubt.shape)
+
+
+@_python(_plain_doubt)
+def tile_doubt(typing_context: Any, doubt: Any, tile: Any) -> Any:
+    """``doubt`` plus 0 times the sum of the tile's vectors: 0 as long as all sums are finite."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, tile)
+        vectors = emit.unpack(arguments[1])
+        while len(vectors) > 1:
+            rest = vectors[len(vectors) // 2 * 2 :]
+            pairs = zip(vectors[0::2], vectors[1::2], strict=False)
+            vectors = [builder.fadd(a, b) for a, b in pairs] + rest
+        zero, old = ir.Constant(emit.vector, None), builder.extract_value(arguments[0], 0)
+        return _Emitter(context, builder, doubt).pack([emit.fma(vectors[0], zero, old)])
+
+    return doubt(doubt, tile), generate
+
+
+def _combination(emit: _Emitter, terms: list[tuple[Fraction, Any]]) -> Any:
+    """Σ coefficient · vector, or None where all coefficients are 0."""
+    terms = sorted((t for t in terms if t[0]), key=lambda t: t[0] != 1)  # begin without a product
+    total = None
+    for coefficient, vector in terms:
+        if total is None and coefficient == 1:
+            total = vector
+        elif total is None:
+            total = emit.builder.fmul(emit.constant(coefficient), vector)
+        elif abs(coefficient) == 1:
+            join = emit.builder.fadd if coefficient == 1 else emit.builder.fsub
+            total = join(total, vector)
+        else:
+            total = emit.fma(emit.constant(coefficient), vector, total)
+    return total
+
+
+def _twins(lines: Sequence[Sequence[Fraction]]) -> dict[int, int]:
+    """Pairs of lines that differ in signs alone, each with its partner after it."""
+    pairs: dict[int, int] = {}
+    for i, line in enumerate(lines):
+        for k in range(i + 1, len(lines)):
+            alike = all(abs(a) == abs(b) for a, b in zip(line, lines[k], strict=True))
+            if alike and line != lines[k] and not {i, k} & {*pairs, *pairs.values()}:
+                pairs[i] = k
+    return pairs
+
+
+def _map_line(emit: _Emitter, matrix: Matrix, vectors: list[Any]) -> list[Any]:
+    """``matrix`` times a column of vectors.
+
+    Points come in pairs ±p, whose columns (of Aᵀ) or rows (of Bᵀ and G) differ in signs alone:
+    sum and difference of such a pair serve for both.
+    """
+    columns = [list(column) for column in zip(*matrix, strict=True)]
+    for i, k in _twins(columns).items():
+        a, b = vectors[i], vectors[k]
+        vectors = list(vectors)
+        vectors[i], vectors[k] = emit.builder.fadd(a, b), emit.builder.fsub(a, b)
+        same = [x == y for x, y in zip(columns[i], columns[k], strict=True)]
+        first = columns[i]
+        columns[i] = [x if equal else Fraction(0) for x, equal in zip(first, same, strict=True)]
+        columns[k] = [Fraction(0) if equal else x for x, equal in zip(first, same, strict=True)]
+    rows = list(zip(*columns, strict=True))
+    results: list[Any] = [None] * len(rows)
+    for i, k in _twins(rows).items():
+        even = [(a, v) for a, b, v in zip(rows[i], rows[k], vectors, strict=True) if a == b]
+        odd = [(a, v) for a, b, v in zip(rows[i], rows[k], vectors, strict=True) if a != b]
+        shared, signed = _combination(emit, even), _combination(emit, odd)
+        results[i] = emit.builder.fadd(shared, signed)
+        results[k] = emit.builder.fsub(shared, signed)
+    for i, row in enumerate(rows):
+        if results[i] is None:
+            results[i] = _combination(emit, list(zip(row, vectors, strict=True)))
+    return results
+
+
+def _sandwich(emit: _Emitter, matrix: Matrix, arguments: tuple[Any, ...]) -> Iterator[list[Any]]:
+    """The rows of ``M X Mᵀ``, for the square X of vectors that lies in an array."""
+    data, start, row_step, column_step, mask = arguments
+    side, half = range(len(matrix[0])), []
+    for _ in side:
+        place, column = start, []
+        for _ in side:
+            loaded = emit.load(data, place) if mask is None else emit.masked_load(data, place, mask)
+            column.append(loaded)
+            place = emit.add(place, row_step)
+        half.append(_map_line(emit, matrix, column))
+        start = emit.add(start, column_step)
+    for row in zip(*half, strict=True):
+        yield _map_line(emit, matrix, list(row))
+
+
+def _plain_square(
+    matrix: Matrix, lanes: int, array: Any, start: int, row: int, column: int, columns: int
+) -> Any:
+    side = np.arange(len(matrix[0]))
+    square = np.zeros((len(side), len(side), lanes), array.dtype)
+    places = start + side[:, None, None] * row + side[:, None] * column + np.arange(columns)
+    square[:, :, :columns] = array[places]
+    values = np.asarray([[float(c) for c in line] for line in matrix], array.dtype)
+    return np.einsum("ia,abl,jb->ijl", values, square, values).reshape(-1, lanes)
+
+
+def _plain_transform(
+    which: int, m: int, r: int, lanes: int, array: Any, start: int, row: int, column: int
+) -> Any:
+    return _plain_square(filtering(m, r)[which], lanes, array, start, row, column, lanes)
+
+
+@_python(_plain_transform)
+def tile_transform(
+    typing_context: Any,
+    which: Any,
+    m: Any,
+    r: Any,
+    lanes: Any,
+    array: Any,
+    start: Any,
+    row_step: Any,
+    column_step: Any,
+) -> Any:
+    """``M X Mᵀ`` as a tile of one vector a row, in row-major order.
+
+    M is matrix ``which`` of :func:`~fastcnn.minimal_filtering.filtering`; X the square of vectors
+    at ``array[start + a * row_step + b * column_step]``.
+    """
+    matrix = filtering(m.literal_value, r.literal_value)[which.literal_value]
+    tile = TileType(len(matrix) ** 2, 1, lanes.literal_value, array.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, tile)
+        square = emit.data(array, arguments[4]), *arguments[5:8], None
+        return emit.pack([vector for row in _sandwich(emit, matrix, square) for vector in row])
+
+    integer = types.int64
+    return tile(which, m, r, lanes, array, integer, integer, integer), generate
+
+
+def _plain_store_transform(
+    which: int, m: int, r: int, lanes: int, array: Any, start: int, row: int, column: int,
+    columns: int, target: Any, at: int, step: int,
+) -> None:  # fmt: skip
+    matrix = filtering(m, r)[which]
+    for vector in _plain_square(matrix, lanes, array, start, row, column, columns):
+        target[at : at + lanes] = vector
+        at += step
+
+
+@_python(_plain_store_transform)
+def store_transform(
+    typing_context: Any,
+    which: Any,
+    m: Any,
+    r: Any,
+    lanes: Any,
+    array: Any,
+    start: Any,
+    row_step: Any,
+    column_step: Any,
+    columns: Any,
+    target: Any,
+    at: Any,
+    step: Any,
+) -> Any:
+    """:func:`tile_transform` written to ``target``, its vectors ``step`` apart from ``at`` on.
+
+    Of each vector of X the first ``columns`` numbers are read, the others count as 0. For squares
+    of more vectors than there are registers: each row is stored as soon as it is done.
+    """
+    matrix = filtering(m.literal_value, r.literal_value)[which.literal_value]
+    tile = TileType(1, 1, lanes.literal_value, array.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, tile)
+        _, _, _, _, source, start, row, column, columns, target_value, at, step = arguments
+        square = emit.data(array, source), start, row, column, emit.mask(columns, 0)
+        data = emit.data(target, target_value)
+        for vectors in _sandwich(emit, matrix, square):
+            for vector in vectors:
+                emit.store(vector, data, at)
+                at = emit.add(at, step)
+        return context.get_dummy_value()
+
+    integer = types.int64
+    signature = types.void(
+        which, m, r, lanes, array, integer, integer, integer, integer, target, integer, integer
+    )
+    return signature, generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numba.core import config
 
-from fastcnn.kernels.jit import CACHE_LINE, compiled
+from fastcnn.kernels.jit import CACHE_LINE, NO_GATE, compiled
 from fastcnn.kernels.simd import load_acquire, pause, store_release
 from fastcnn.settings import MOST, get_num_threads
 
@@ -29,7 +29,6 @@ from fastcnn.settings import MOST, get_num_threads
 SMALL = 200_000
 # How often a waiting thread looks before it sleeps: some 100 µs.
 _LOOKS = 5_000
-_NO_GATE = np.zeros(0, np.int64)
 
 
 @compiled
@@ -66,15 +65,14 @@ class _Worker:
             self.gate[self.place] = number
             self.wake.release()
 
-    def join(self) -> None:
-        """Wait for the last job; raise what it raised."""
-        while (done := int(self.done[0])) != self.number:
+    def join(self) -> BaseException | None:
+        """Wait for the last job; what it raised, once."""
+        while (done := int(self.done[0])) < self.number:
             if self.asleep:  # it lay down just before the gate opened
                 self.wake.release()
-            _watch(_NO_GATE, 0, self.done, 0, done, _LOOKS)
-        if self.error is not None:
-            error, self.error = self.error, None
-            raise error
+            _watch(NO_GATE, 0, self.done, 0, done, _LOOKS)
+        error, self.error = self.error, None
+        return error
 
     def _run(self) -> None:
         seen, report = int(self.gate[self.place]), 0
@@ -88,12 +86,14 @@ class _Worker:
                     self.wake.acquire()
                 self.asleep = False
                 continue
+            job, self.job = self.job, ()
             try:
-                function, start, stop, arguments = self.job
-                function(_NO_GATE, 0, start, stop, *arguments)
+                if job:  # none where an interrupt came before it was laid out
+                    function, start, stop, arguments = job
+                    function(NO_GATE, 0, start, stop, *arguments)
             except BaseException as error:  # handed to the caller, who waits for this part
                 self.error = error
-            self.job = function = arguments = ()  # keep no caller's array alive
+            job = function = arguments = ()  # keep no caller's array alive
             seen = report = now
 
 
@@ -110,17 +110,21 @@ class _Pool:
         workers = self.workers[: parts - 1]
         for worker in workers:
             worker.join()  # an interrupt may have left one at work
-        self.launches += 1
-        for i, worker in enumerate(workers, 1):
-            first, last = count * i // parts, count * (i + 1) // parts
-            worker.prepare(self.launches, function, first, last, arguments)
         gate = self.gate[: CACHE_LINE * len(workers)]
+        self.launches += 1
+        errors: list[BaseException | None] = []
         try:
+            for i, worker in enumerate(workers, 1):
+                first, last = count * i // parts, count * (i + 1) // parts
+                worker.prepare(self.launches, function, first, last, arguments)
             function(gate, self.launches, 0, count // parts, *arguments)
         finally:
-            gate[::CACHE_LINE] = self.launches  # open even if the call failed before it began
-            for worker in workers:
-                worker.join()
+            # Open even if an interrupt came, or the call failed, before it began: nobody would
+            # open it for the jobs that are laid out, and the next call would wait for them.
+            gate[::CACHE_LINE] = self.launches
+            errors += [worker.join() for worker in workers]
+        for error in filter(None, errors):
+            raise error
 
 
 _pool = _Pool()
@@ -134,7 +138,7 @@ def parallel_for(function: Callable[..., None], count: int, work: int, *argument
     """
     parts = min(get_num_threads(), count, 1 + work // SMALL)
     if parts <= 1 or config.DISABLE_JIT or not _pool.busy.acquire(blocking=False):
-        function(_NO_GATE, 0, 0, count, *arguments)
+        function(NO_GATE, 0, 0, count, *arguments)
         return
     try:
         _pool.run(parts, function, count, arguments)

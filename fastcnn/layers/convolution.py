@@ -8,9 +8,11 @@ import numpy as np
 
 from fastcnn import ops
 from fastcnn.arguments import Array
+from fastcnn.engines import checked_algorithm
 from fastcnn.geometry import ConvGeometry, Padding, Pair, conv_geometry, pads, pair
 from fastcnn.layers.base import Gradients, Layer, as_pair, image
 from fastcnn.layers.initializers import Shape, Spec, initializer
+from fastcnn.policy import winograd_cannot
 from fastcnn.scalars import count, truth
 
 
@@ -24,6 +26,7 @@ class _Convolution(Layer):
     activation: ops.Activation
     use_bias: bool
     kernel_initializer: str
+    algorithm: ops.Algorithm = "auto"
 
     def _take(
         self,
@@ -58,7 +61,7 @@ class _Convolution(Layer):
                 f"groups must divide the channels of input and output, got {groups} for {ic} "
                 f"input and {oc} output channels"
             )
-        return conv_geometry(
+        g = conv_geometry(
             (n, h, w, ic),
             (*pair("kernel_size", self.kernel_size), ic // groups, oc),
             stride=self.strides,
@@ -66,6 +69,10 @@ class _Convolution(Layer):
             dilation=self.dilation,
             groups=groups,
         )
+        cannot = winograd_cannot(g) if self.algorithm == "winograd" else None
+        if cannot:
+            raise ValueError(f'algorithm must not be "winograd" for this layer: {cannot}')
+        return g
 
     def infer(self, input_shape: Shape) -> Shape:
         return self.geometry(input_shape).output_shape[1:]
@@ -108,6 +115,7 @@ class _Convolution(Layer):
             "padding": self.padding,
             "dilation": self.dilation,
             "groups": self._channels(x.shape[3])[0],
+            "algorithm": self.algorithm,
         }
 
     def flops(self, input_shape: Shape) -> int:
@@ -128,6 +136,8 @@ class Conv2D(_Convolution):
         use_bias: whether a bias is added.
         kernel_initializer: how filters are drawn, a name of
             :data:`fastcnn.layers.INITIALIZERS`.
+        algorithm: "auto", "direct", "winograd" or "im2col", as for :func:`fastcnn.conv2d`, for the
+            layer and its gradients.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or value, named in the message.
@@ -150,10 +160,12 @@ class Conv2D(_Convolution):
         activation: ops.Activation = None,
         use_bias: bool = True,
         kernel_initializer: str = "glorot_uniform",
+        algorithm: ops.Algorithm = "auto",
     ) -> None:
         super().__init__()
         self.filters = count("filters", filters)
         self.groups = count("groups", groups)
+        self.algorithm = checked_algorithm(algorithm)
         self._take(
             kernel_size, strides, padding, dilation, activation, use_bias, kernel_initializer
         )

@@ -14,11 +14,13 @@ def checked_layers(name: str, layers: Iterable[Layer], empty: bool = False) -> l
         found = list(layers)
     except TypeError:
         raise TypeError(f"{name} must be a list of layers, got {layers!r}") from None
+    seen: set[int] = set()
     for i, layer in enumerate(found):
         if not isinstance(layer, Layer):
             raise TypeError(f"{name} must be layers such as Dense(10), got {layer!r} at place {i}")
-        if any(layer is other for other in found[:i]):
+        if id(layer) in seen:
             raise ValueError(f"{name} must not hold one layer twice, got {layer!r} at place {i}")
+        seen.add(id(layer))
     if not found and not empty:
         raise ValueError(f"{name} must hold at least one layer")
     return found

@@ -1,0 +1,47 @@
+"""What can never fit into this machine's memory is refused before anything is allocated.
+
+Sizes are counted in Python's integers, which do not overflow. NumPy alone would refuse the largest
+arrays with messages of its own, and the system grants others that it does not have until they are
+written to.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from math import prod
+from typing import Any
+
+import numpy as np
+
+_UNKNOWN = 1 << 40  # bytes, where the system does not say
+
+
+def affordable(what: str, shape: tuple[int, ...], dtype: Any, copies: int = 1) -> None:
+    """Raise the ``MemoryError`` for an array that is larger than the machine's memory.
+
+    ``copies`` is how many of it are needed at once.
+
+    >>> affordable("y", (2, 3), np.float32)
+    >>> affordable("y", (1 << 20, 1 << 20, 3), np.float64)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    MemoryError: y of shape (1048576, 1048576, 3) needs 26,388,279,066,624 bytes, ...
+    """
+    size = copies * prod(shape) * np.dtype(dtype).itemsize
+    if size > memory():
+        raise MemoryError(
+            f"{what} of shape {shape} needs {size:,} bytes, and this machine has {memory():,}"
+        )
+
+
+@cache
+def memory() -> int:
+    """Bytes of this machine's memory.
+
+    >>> memory() > 0
+    True
+    """
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # no such question on this system
+        return _UNKNOWN

@@ -1,0 +1,287 @@
+"""``Executor``: a net's forward pass and its gradients, in as few compiled calls as can be.
+
+Layers that follow on each other and that programs know make a **run**: one call takes each slice
+of the batch through all of them. The others stand **alone**, and see the whole batch: layers that
+couple it (BatchNorm in training), and those whose work or weights are so large that one operation
+over the batch, shared out over the threads, is the better way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from fastcnn.arguments import Array
+from fastcnn.engines import implementation
+from fastcnn.executor.plan import CONVOLUTIONS, POOLS, Made, Plans, Scratch
+from fastcnn.kernels import arrays
+from fastcnn.kernels.packing import all_finite
+from fastcnn.kernels.program import address, run, run_apart
+from fastcnn.kernels.steps import sum_slabs
+from fastcnn.kernels.threads import parallel_for
+from fastcnn.layers import Dense, Dropout, Flatten, Layer, ReLU, Residual
+from fastcnn.losses import CrossEntropy, Loss
+from fastcnn.ops import softmax
+from fastcnn.weights import Weights
+
+# Operations for one sample. A layer of more has enough for all threads in any batch; one of fewer
+# gains less from a better algorithm than it would lose by standing alone.
+_HEAVY, _LIGHT = 4_000_000, 1_000_000
+# Weights that are better passed over once for the batch than once for each slice.
+_LARGE = 384 * 1024
+_NONE = np.zeros(0, np.uint8)
+
+
+def stands_alone(layer: Layer, dtype: np.dtype[Any]) -> str | None:
+    """Why programs leave this built layer out; None for one that they take."""
+    if type(layer) not in (*CONVOLUTIONS, Dense, Flatten, ReLU, *POOLS):
+        return "an operation of its own over the whole batch"
+    assert layer.input_shape is not None
+    if isinstance(layer, CONVOLUTIONS) and layer.flops(layer.input_shape) > _LIGHT:
+        g = layer.geometry(layer.input_shape)
+        chosen = implementation("conv2d", g, dtype, layer.algorithm)
+        if chosen.name != "numba.direct":
+            return f"{chosen.name} is better for it, or was asked for"
+    if getattr(layer, "algorithm", "auto") not in ("auto", "direct"):
+        return "its algorithm was asked for"
+    if layer.flops(layer.input_shape) > _HEAVY:
+        return "its work is worth all threads"
+    if any(array.nbytes > _LARGE for array in layer.parameters.values()):
+        return "its weights are passed over once for the batch"
+    return None
+
+
+def _has_chance(layers: Sequence[Layer]) -> bool:
+    return any(
+        isinstance(one, Dropout)
+        or (isinstance(one, Residual) and _has_chance([*one.layers, *one.shortcut]))
+        for one in layers
+    )
+
+
+class Executor:
+    """Runs built layers; their parameters and gradients are parts of ``weights``."""
+
+    def __init__(self, layers: Sequence[Layer], weights: Weights) -> None:
+        self._weights, self._dtype = weights, weights.parameters.dtype
+        first = next((i for i, one in enumerate(layers) if one.parameters), len(layers))
+        self._parts: list[_Run | _Alone] = []
+        i = 0
+        while i < len(layers):
+            j = i
+            while j < len(layers) and stands_alone(layers[j], self._dtype) is None:
+                j += 1
+            row = layers[i:j]
+            if any(not isinstance(one, Flatten) for one in row):
+                self._parts.append(_Run(row, weights, needs_dx=i > first))
+                i = j
+            else:
+                for k in range(i, max(j, i + 1)):
+                    self._parts.append(
+                        _Alone(layers[k], weights.gradients[k], self._dtype, k > first)
+                    )
+                i = max(j, i + 1)
+        trained = [i for i, part in enumerate(self._parts) if part.trained]
+        self._first = trained[0] if trained else len(self._parts)
+        self._padded = any(part.padded for part in self._parts)
+        self._chance = _has_chance(layers)
+        self._state = [array for one in layers for array in one.state.values()]
+
+    def explain(self) -> str:
+        """A line for each run, and for each layer that stands alone with the reason."""
+        return "\n".join(part.explain() for part in self._parts)
+
+    def takes_bytes(self) -> bool:
+        """Whether inputs may be bytes, which are then scaled slice by slice."""
+        return isinstance(self._parts[0], _Run)
+
+    def forward(self, x: Array) -> Array | None:
+        """Raw outputs for inputs (N, …); None where single operations must decide.
+
+        That is where padding by zeros meets parameters that are not finite.
+        """
+        return self._through(self._parts, x)
+
+    def probabilities(self, x: Array) -> Array | None:
+        """The softmax of :meth:`forward`, on its way where the last layers make a run."""
+        last = self._parts[-1]
+        if not isinstance(last, _Run):
+            y = self.forward(x)
+            return None if y is None else softmax(y)
+        before = self._through(self._parts[:-1], x)
+        if before is None:
+            return None
+        found = last.forward(before, None, "softmax")
+        return None if found is None else found[0]
+
+    def _through(self, parts: list[_Run | _Alone], x: Array) -> Array | None:
+        for part in parts:
+            found = part.forward(x, None)
+            if found is None:
+                return None
+            x = found[0]
+        return x
+
+    def gradients(
+        self, x: Array, targets: Array, loss: Loss, rng: np.random.Generator
+    ) -> tuple[float, float] | None:
+        """Sum of the losses and samples that are right; the mean's gradient goes to the weights.
+
+        None where single operations must decide: the loss is not finite, or padding by zeros met
+        a number that is not. Then nothing has changed but the gradient.
+        """
+        before = self._chance and rng.bit_generator.state
+        state = [(array, array.copy()) for array in self._state]
+        found = self._gradients(x, targets, loss, rng)
+        if found is None:
+            if before:
+                rng.bit_generator.state = before
+            for array, kept in state:
+                array[...] = kept
+        return found
+
+    def _gradients(
+        self, x: Array, targets: Array, loss: Loss, rng: np.random.Generator
+    ) -> tuple[float, float] | None:
+        parts = list(self._parts)
+        last = parts[-1]
+        ends = type(loss) is CrossEntropy and not loss.label_smoothing
+        if fused := isinstance(last, _Run) and ends:
+            parts.pop()
+        saved = []
+        for part in parts:
+            went = part.forward(x, rng)
+            if went is None:
+                return None
+            x = went[0]
+            saved.append(went[1])
+        dy: Array | None
+        correct: float
+        if fused:
+            assert isinstance(last, _Run)
+            found = last.step(x, targets)
+            if found is None:
+                return None
+            total, correct, dy = found
+        else:
+            total = float(loss.values(x, targets).sum(dtype=np.float64))
+            if not isfinite(total):
+                return None
+            correct = loss.correct(x, targets)
+            dy = loss.gradient(x, targets)
+            dy *= dy.dtype.type(1 / len(x))
+        for part in reversed(parts[self._first :]):
+            assert dy is not None
+            dy = part.backward(dy, saved.pop())
+        # Padding makes NaN of what is infinite: the plain loops tell where it is not.
+        if self._padded and not all_finite(self._weights.gradient):
+            return None
+        return total, correct
+
+
+class _Alone:
+    """A layer that sees the whole batch."""
+
+    padded = False
+
+    def __init__(
+        self, layer: Layer, gradients: dict[str, Array], dtype: np.dtype[Any], needs_dx: bool
+    ) -> None:
+        self._layer, self._gradients, self._needs_dx = layer, gradients, needs_dx
+        self._reason = stands_alone(layer, dtype) or "nothing to compile"
+        self.trained = bool(layer.parameters)
+
+    def explain(self) -> str:
+        return f"alone: {self._layer!r}, {self._reason}"
+
+    def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Any] | None:
+        return self._layer.forward(x, rng is not None, rng, None)
+
+    def backward(self, dy: Array, saved: Any) -> Array | None:
+        dx, found = self._layer.backward(dy, saved, None, needs_dx=self._needs_dx)
+        for name, gradient in found.items():
+            self._gradients[name][...] = gradient
+        return dx
+
+
+class _Run:
+    """Layers that one call takes a slice through.
+
+    What is saved for the way back is the input, the output, the workspace, and the programs.
+    """
+
+    def __init__(self, layers: Sequence[Layer], weights: Weights, needs_dx: bool) -> None:
+        self._plans = Plans(layers, weights, needs_dx)
+        self._dtype = weights.parameters.dtype
+        output = layers[-1].output_shape
+        assert output is not None
+        self._output, self._needs_dx = output, needs_dx
+        self.padded = self._plans.padded
+        self.trained = bool(self._plans.parameters.size)
+
+    def explain(self) -> str:
+        return f"compiled together: {', '.join(map(repr, self._plans.layers))}"
+
+    def forward(
+        self, x: Array, rng: np.random.Generator | None, purpose: str = "predict"
+    ) -> tuple[Array, Any] | None:
+        if self.padded and not all_finite(self._plans.parameters):
+            return None
+        y = arrays.allocate((len(x), *self._output), self._dtype)
+        if not len(x):
+            return y, None
+        purpose = purpose if rng is None else "train"
+        made = self._plans.made(len(x), purpose, x.dtype == np.uint8)
+        scratch = made.scratch()
+        run(made.forward, scratch.address, address(x), address(y))
+        if rng is None:
+            made.give_back(scratch)
+            return y, None
+        return y, (x, y, scratch, made)
+
+    def backward(self, dy: Array, saved: Any) -> Array | None:
+        x, y, scratch, made = saved
+        self._turn(made, scratch)
+        dx = arrays.allocate(x.shape, self._dtype) if self._needs_dx else _NONE
+        if made.backward is not None:
+            at = address(x), address(y), address(dy), address(dx)
+            run(made.backward, scratch.address, *at)
+            self._sum(made, scratch)
+        made.give_back(scratch)
+        return dx
+
+    def step(self, x: Array, labels: Array) -> tuple[float, int, Array | None] | None:
+        """Forward, softmax cross-entropy, backward: loss, samples that are right, ``dx``."""
+        if self.padded and not all_finite(self._plans.parameters):
+            return None
+        made = self._plans.made(len(x), "step", x.dtype == np.uint8)
+        scratch = made.scratch()
+        self._turn(made, scratch)
+        dx = arrays.allocate(x.shape, self._dtype) if self._needs_dx else _NONE
+        at = address(dx) if self._needs_dx else 0
+        run(made.forward, scratch.address, address(x), 0, 0, at, address(labels))
+        total = correct = 0.0
+        for place in made.totals:
+            total += scratch.numbers.item(place)
+            correct += scratch.numbers.item(place + 1)
+        if not isfinite(total):
+            return None
+        self._sum(made, scratch)
+        made.give_back(scratch)
+        return total, int(correct), dx
+
+    def _turn(self, made: Made, scratch: Scratch) -> None:
+        if made.turns is not None:
+            run_apart(made.turns, scratch.address, 4 * self._plans.parameters.size)
+
+    def _sum(self, made: Made, scratch: Scratch) -> None:
+        """The gradients of the slices, added up in their order."""
+        if made.slices > 1:
+            pieces, gradient = self._plans.pieces, self._plans.gradient
+            parallel_for(
+                sum_slabs, len(pieces), made.slices * gradient.size, scratch.parameters,
+                gradient, pieces, made.slices, *made.slabs,
+            )  # fmt: skip

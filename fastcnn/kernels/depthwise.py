@@ -1,0 +1,256 @@
+"""Depthwise convolution and its gradient of the input: each channel is filtered alone.
+
+    y[n, a, b] = bias + Σ_(t, u) x[n, a·A + A₀ + t·A₁, b·B + B₀ + u·B₁] · w[t, u]
+
+for all channels at once, a vector of them to a register. A tile is some pixels of a row of ``y``.
+The images are read where they lie: a row of taps beyond the image is passed over, a pixel beyond
+it is taken as 0 by a masked load. With nine products for each number there is no time to copy
+the images between zeros first: that took as long as the sums.
+
+In a row the taps of a dense filter lie as far apart as the outputs, if the stride is 1: then a
+pixel is loaded once for all of them.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+from fastcnn.kernels.arrays import record
+from fastcnn.kernels.contraction import ITEMS, Plan
+from fastcnn.kernels.jit import device, kernel
+from fastcnn.kernels.simd import (
+    products,
+    registers,
+    row_products,
+    rows_line,
+    tile_from_row,
+    tile_relu,
+    tile_store_rows,
+)
+
+# Filters of so many columns have a step that takes a row of them at once.
+_AT_ONCE = (3, 5)
+
+
+class Side(NamedTuple):
+    """One side: ``outputs`` of them, ``taps`` taps, ``size`` pixels of the image.
+
+    Tap t of output a reads pixel ``a * step + first + t * tap``; the outputs lie ``out`` apart in
+    ``y``, and the taps ``filters`` apart in ``w``, all in pixels.
+    """
+
+    outputs: int
+    taps: int
+    size: int
+    step: int
+    first: int
+    tap: int
+    out: int
+    filters: int
+
+    def forwards(self) -> tuple[Side, int]:
+        """The same with ``tap`` not negative, and which tap is now the first."""
+        if self.tap >= 0:
+            return self, 0
+        last = self.taps - 1
+        first, tap = self.first + last * self.tap, -self.tap
+        return self._replace(first=first, tap=tap, filters=-self.filters), last
+
+
+class _Numbers(NamedTuple):
+    images: int
+    channels: int
+    block: int
+    x_row: int
+    y_image: int
+    y_start: int
+    w_start: int
+    rows: int
+    columns: int
+    taps_h: int
+    taps_w: int
+    h: int
+    w: int
+    step_h: int
+    step_w: int
+    first_h: int
+    first_w: int
+    tap_h: int
+    tap_w: int
+    out_h: int
+    out_w: int
+    filter_h: int
+    filter_w: int
+
+
+def depthwise_plan(
+    shape: tuple[int, int],
+    vertical: Side,
+    horizontal: Side,
+    y: tuple[int, int],
+    w_start: int,
+    itemsize: int,
+) -> Plan:
+    """Cut the sums into items: rows of ``y``, and channels where the rows are few.
+
+    Args:
+        shape: images and channels.
+        vertical: rows.
+        horizontal: columns.
+        y: pixels of an image of ``y``, and the pixel of its first output.
+        w_start: the tap of ``w`` that both sides begin with.
+        itemsize: of the dtype.
+    """
+    images, c = shape
+    lanes = registers().vector_bytes // itemsize
+    horizontal, turned = horizontal.forwards()
+    w_start -= turned * horizontal.filters
+    vectors = -(-c // lanes)
+    blocks = min(vectors, -(-ITEMS // max(1, images * vertical.outputs)))
+    block = -(-vectors // blocks) * lanes
+    v, h = vertical, horizontal
+    numbers = _Numbers(
+        images=images,
+        channels=c,
+        block=block,
+        x_row=h.size * c,
+        y_image=y[0] * c,
+        y_start=y[1] * c,
+        w_start=w_start * c,
+        rows=v.outputs,
+        columns=h.outputs,
+        taps_h=v.taps,
+        taps_w=h.taps,
+        h=v.size,
+        w=h.size,
+        step_h=v.step,
+        step_w=h.step,
+        first_h=v.first,
+        first_w=h.first,
+        tap_h=v.tap,
+        tap_w=h.tap,
+        out_h=v.out * c,
+        out_w=h.out * c,
+        filter_h=v.filters * c,
+        filter_w=h.filters * c,
+    )
+    at_once = h.taps if h.taps in _AT_ONCE and h.tap == h.step else 0
+    function = _depthwise(registers().tile_rows, lanes, at_once)
+    items = images * v.outputs * -(-c // block)
+    work = images * v.outputs * h.outputs * v.taps * h.taps * c // 2
+    return Plan(function, items, work, record(numbers))
+
+
+@device
+def _outputs_before(place: int, step: int, limit: int, count: int) -> Any:
+    """How many of ``count`` outputs, ``step`` pixels apart from ``place``, lie before ``limit``."""
+    if place >= limit:
+        return 0
+    if place + (count - 1) * step < limit:
+        return count
+    return (limit - place + step - 1) // step
+
+
+@cache
+def _depthwise(rows: int, lanes: int, at_once: int) -> Any:
+    half = max(rows // 2, 1)
+
+    def step_of(height: int) -> Any:
+        """A row of taps on a tile: ``place`` is the pixel of the first tap of its first output."""
+
+        @device
+        def row_of_taps(
+            tile: Any, x: Any, w: Any, row: int, place: int, j: int, columns: int, s: Any
+        ) -> Any:
+            i = row + place * s.channels
+            pixel = s.channels
+            return row_products(
+                at_once, tile, x, i, pixel, w, j, s.filter_w, columns, -place, s.w - place
+            )
+
+        @device
+        def tap_by_tap(
+            tile: Any, x: Any, w: Any, row: int, place: int, j: int, columns: int, s: Any
+        ) -> Any:
+            for u in range(s.taps_w):
+                pixel = place + u * s.tap_w
+                low = _outputs_before(pixel, s.step_w, 0, height)
+                high = _outputs_before(pixel, s.step_w, s.w, height)
+                line = rows_line(height, row + pixel * s.channels, s.step_w * s.channels)
+                tile = products(tile, x, line, 0, w, j + u * s.filter_w, columns, low, high)
+            return tile
+
+        return row_of_taps if at_once else tap_by_tap
+
+    def of_height(height: int) -> Any:
+        step = step_of(height)
+
+        @device
+        def one_tile(
+            first: int,
+            row: int,
+            x: Any,
+            w: Any,
+            b: Any,
+            y: Any,
+            x_start: int,
+            y_start: int,
+            channel: int,
+            columns: int,
+            relu: bool,
+            s: Any,
+        ) -> None:
+            tile = tile_from_row(height, 1, lanes, b, channel, columns)
+            place = first * s.step_w + s.first_w
+            for t in range(s.taps_h):
+                ih = row * s.step_h + s.first_h + t * s.tap_h
+                if 0 <= ih < s.h:
+                    j = s.w_start + t * s.filter_h + channel
+                    tile = step(tile, x, w, x_start + ih * s.x_row, place, j, columns, s)
+            if relu:
+                tile = tile_relu(tile)
+            to = y_start + first * s.out_w
+            tile_store_rows(tile, y, to, s.out_w, columns, s.columns - first)
+
+        return one_tile
+
+    whole_tile, half_tile = of_height(rows), of_height(half)
+
+    @kernel
+    def depthwise(
+        start: int, stop: int, x: Any, w: Any, b: Any, y: Any, relu: bool, numbers: Any
+    ) -> None:
+        # Read once: in loops that store they would be read again and again.
+        r = numbers[0]
+        s = _Numbers(
+            r.images, r.channels, r.block, r.x_row, r.y_image, r.y_start, r.w_start, r.rows,
+            r.columns, r.taps_h, r.taps_w, r.h, r.w, r.step_h, r.step_w, r.first_h, r.first_w,
+            r.tap_h, r.tap_w, r.out_h, r.out_w, r.filter_h, r.filter_w,
+        )  # fmt: skip
+        blocks = (s.channels + s.block - 1) // s.block
+        for item in range(start, stop):
+            n, row, block = item // blocks // s.rows, item // blocks % s.rows, item % blocks
+            last = min(s.channels, (block + 1) * s.block)
+            place = 0
+            while place < s.columns:
+                # The last tile ends with the row: what it shares with the one before comes out
+                # the same.
+                whole = s.columns >= rows and s.columns - place > half
+                height = rows if whole else half
+                first = max(0, min(place, s.columns - height))
+                for channel in range(block * s.block, last, lanes):
+                    columns = min(lanes, s.channels - channel)
+                    x_start = n * s.h * s.x_row + channel
+                    y_start = s.y_start + n * s.y_image + row * s.out_h + channel
+                    if whole:
+                        whole_tile(
+                            first, row, x, w, b, y, x_start, y_start, channel, columns, relu, s
+                        )
+                    else:
+                        half_tile(
+                            first, row, x, w, b, y, x_start, y_start, channel, columns, relu, s
+                        )
+                place += height
+
+    return depthwise

@@ -1,0 +1,214 @@
+"""Programs: whole nets as lists of kernel calls that compiled code runs without coming back.
+
+A **step** is a call of one kernel by its address. Its operands are places: a base (the slice's
+scratch, its part of the input …) and an offset in bytes. A **program** is a list of steps that is
+run for each slice of a batch, with the bases moved to that slice; slices go to threads.
+What is compiled here knows no layer, no dtype and no shape, and serves every net; the kernels are
+those that serve single operations.
+
+Between the layers of a small net nothing then costs more than the calls, some 20 ns each, and a
+slice's activations stay in the second-level cache.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba.core import config
+
+from fastcnn.arguments import Array
+from fastcnn.kernels import arrays
+from fastcnn.kernels.calls import address_of, call
+from fastcnn.kernels.jit import device, kernel
+from fastcnn.kernels.threads import parallel_for
+
+# What a step's operands are, by its form: see ``calls.call``.
+CONTRACTION, TWO, THREE, FOUR, FIVE, LAY_OUT, TURN = range(7)
+_FORMS = ("aaaaba", "aa", "aaa", "aaaa", "aaaaa", "aaiiia", "aaiiiii")
+
+# The bases of places: NUMBERS for what is no place or stays where it is, SHARED for scratch that
+# all slices read, ITEM for that of one slice, the others for arrays of the whole batch.
+NUMBERS, SHARED, ITEM, INPUT, OUTPUT, DY, DX, TARGETS = range(8)
+BASES = 8
+_MOST = 7  # operands of a step
+# Columns of a step: form, function, start, stop, then the operands' bases, then their places.
+_BASE, _AT = 4, 4 + _MOST
+
+
+class Place(NamedTuple):
+    """Where an operand lies: bytes from a base, or the number itself."""
+
+    base: int
+    at: int
+
+
+def compiles() -> bool:
+    """Whether there is compiled code that could be called by address."""
+    return not config.DISABLE_JIT
+
+
+def number(value: int) -> Place:
+    """An operand that is a number."""
+    return Place(NUMBERS, int(value))
+
+
+def constant(array: Array) -> Place:
+    """An operand that is an array which lives longer than the program."""
+    return number(address(array))
+
+
+def address(array: Array) -> int:
+    """Where an array's first element lies."""
+    found: int = array.__array_interface__["data"][0]
+    return found
+
+
+def step(form: int, function: Any, samples: tuple[Any, ...], stop: int, *operands: Place) -> Array:
+    """A call of ``function`` over ``range(stop)``; ``samples`` are arguments of its types."""
+    assert len(operands) == len(_FORMS[form]) == len(samples)
+    rest = (Place(0, 0),) * (_MOST - len(operands))
+    bases, places = zip(*operands, *rest, strict=True)
+    return np.array([[form, address_of(function, *samples), 0, stop, *bases, *places]])
+
+
+def parts(one: Array, count: int) -> list[Array]:
+    """A step cut into at most ``count`` steps that together do the same."""
+    stop = int(one[0, 3])
+    count = min(count, stop)
+    found = []
+    for i in range(count):
+        part = one.copy()
+        part[0, 2:4] = stop * i // count, stop * (i + 1) // count
+        found.append(part)
+    return found
+
+
+class Program(NamedTuple):
+    """Steps for a batch, made ready.
+
+    Attributes:
+        steps: those of a whole slice, then those of the last slice.
+        numbers: as compiled code takes them; see :func:`program`.
+        items: how many groups of slices can run at once; each has scratch of its own.
+        shared, scratch: bytes of scratch for all items, and of all.
+        work: operations of the batch.
+    """
+
+    steps: Array
+    numbers: Array
+    items: int
+    shared: int
+    scratch: int
+    work: int
+
+
+def program(
+    whole: list[Array],
+    rest: list[Array],
+    *,
+    size: int,
+    slices: int,
+    items: int,
+    shared: int,
+    workspace: int,
+    per_sample: dict[int, int],
+    work: int,
+) -> Program:
+    """A program of the steps of a whole slice and of the last one.
+
+    ``size`` is that of a whole slice in samples; ``shared`` and ``workspace`` are bytes of scratch,
+    of all and of each item; ``per_sample`` says for a base how many bytes a sample takes there.
+    """
+    strides = [per_sample.get(base, 0) for base in range(BASES)]
+    numbers = np.array([len(whole), size, slices, items, shared, workspace, *strides])
+    steps = np.concatenate([*whole, *rest])
+    return Program(steps, numbers, items, shared, shared + items * workspace, work)
+
+
+def run(
+    made: Program,
+    scratch: int,
+    x: int = 0,
+    y: int = 0,
+    dy: int = 0,
+    dx: int = 0,
+    targets: int = 0,
+) -> None:
+    """Run it on arrays and scratch given by their addresses."""
+    places = arrays.allocate((BASES * made.items,), np.int64)
+    parallel_for(
+        _run_slices, made.items, made.work, made.steps, made.numbers, places, scratch,
+        x, y, dy, dx, targets,
+    )  # fmt: skip
+
+
+def run_apart(steps: Array, scratch: int, work: int) -> None:
+    """Run steps that do not depend on each other, each once, shared out over the threads."""
+    places = np.array([0, scratch, 0, 0, 0, 0, 0, 0])
+    parallel_for(_run_steps, len(steps), work, steps, places)
+
+
+@device
+def _run_step(steps: Any, i: int, places: Any, first: int) -> None:
+    form, function, start, stop = steps[i, 0], steps[i, 1], steps[i, 2], steps[i, 3]
+    a = places[first + steps[i, _BASE]] + steps[i, _AT]
+    b = places[first + steps[i, _BASE + 1]] + steps[i, _AT + 1]
+    c = places[first + steps[i, _BASE + 2]] + steps[i, _AT + 2]
+    d = places[first + steps[i, _BASE + 3]] + steps[i, _AT + 3]
+    e = places[first + steps[i, _BASE + 4]] + steps[i, _AT + 4]
+    f = places[first + steps[i, _BASE + 5]] + steps[i, _AT + 5]
+    if form == 0:
+        call(function, "aaaaba", start, stop, (a, b, c, d, e, f))
+    elif form == 1:
+        call(function, "aa", start, stop, (a, b))
+    elif form == 2:
+        call(function, "aaa", start, stop, (a, b, c))
+    elif form == 3:
+        call(function, "aaaa", start, stop, (a, b, c, d))
+    elif form == 4:
+        call(function, "aaaaa", start, stop, (a, b, c, d, e))
+    elif form == 5:
+        call(function, "aaiiia", start, stop, (a, b, c, d, e, f))
+    elif form == 6:
+        g = places[first + steps[i, _BASE + 6]] + steps[i, _AT + 6]
+        call(function, "aaiiiii", start, stop, (a, b, c, d, e, f, g))
+
+
+@kernel
+def _run_slices(
+    start: int,
+    stop: int,
+    steps: Any,
+    numbers: Any,
+    places: Any,
+    scratch: int,
+    x: int,
+    y: int,
+    dy: int,
+    dx: int,
+    targets: int,
+) -> None:
+    whole, size, slices, items = numbers[0], numbers[1], numbers[2], numbers[3]
+    shared, workspace = numbers[4], numbers[5]
+    for item in range(start, stop):
+        at = item * BASES
+        for piece in range(slices * item // items, slices * (item + 1) // items):
+            sample = piece * size
+            places[at + NUMBERS] = 0
+            places[at + SHARED] = scratch
+            places[at + ITEM] = scratch + shared + item * workspace
+            places[at + INPUT] = x + sample * numbers[6 + INPUT]
+            places[at + OUTPUT] = y + sample * numbers[6 + OUTPUT]
+            places[at + DY] = dy + sample * numbers[6 + DY]
+            places[at + DX] = dx + sample * numbers[6 + DX]
+            places[at + TARGETS] = targets + sample * numbers[6 + TARGETS]
+            last = piece == slices - 1
+            for i in range(whole if last else 0, len(steps) if last else whole):
+                _run_step(steps, i, places, at)
+
+
+@kernel
+def _run_steps(start: int, stop: int, steps: Any, places: Any) -> None:
+    for i in range(start, stop):
+        _run_step(steps, i, places, 0)

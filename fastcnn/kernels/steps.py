@@ -1,0 +1,142 @@
+"""Kernels that only programs of whole nets call; the layers' own are those of the operations."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+from fastcnn.kernels.activations import log_sum_exp, softmax_row
+from fastcnn.kernels.jit import kernel, ordered_kernel
+from fastcnn.kernels.simd import (
+    copy_run,
+    registers,
+    rows_line,
+    tile_from_row,
+    tile_store,
+    tile_sum,
+    zero_run,
+)
+
+
+class Rows(NamedTuple):
+    """A matrix, and how many samples the whole batch has."""
+
+    rows: int
+    columns: int
+    batch: int
+
+
+@ordered_kernel
+def scale_bytes(start: int, stop: int, x: Any, y: Any) -> None:
+    """Bytes as numbers, ``x / 255 − 0.5``, to the bit as outside of programs."""
+    scale = y.dtype.type(1 / 255)
+    x, y = x[start:stop], y[start:stop]
+    for i in range(y.size):
+        y[i] = y.dtype.type(x[i]) * scale - y.dtype.type(0.5)
+
+
+@kernel
+def copy(start: int, stop: int, x: Any, y: Any) -> None:
+    """``y = x``."""
+    copy_run(y, start, x, start, stop - start)
+
+
+@kernel
+def zero(start: int, stop: int, x: Any, y: Any) -> None:
+    """``y = 0``; ``x`` is not looked at."""
+    zero_run(y, start, stop - start)
+
+
+@ordered_kernel
+def loss_rows(
+    start: int, stop: int, logits: Any, labels: Any, gradient: Any, totals: Any, numbers: Any
+) -> None:
+    """Softmax cross-entropy of some samples, and its gradient for the batch's mean.
+
+    ``totals`` takes the sum of the losses and how many are right.
+    """
+    classes, batch = numbers[0].columns, numbers[0].batch
+    share = logits.dtype.type(1 / batch)
+    totals[0], totals[1] = 0, 0
+    for n in range(start, stop):
+        first = n * classes
+        row, out = logits[first : first + classes], gradient[first : first + classes]
+        largest, log_total = log_sum_exp(row)
+        label = labels[n]
+        totals[0] += logits.dtype.type(log_total - (row[label] - largest))
+        best = 0
+        for c in range(1, classes):
+            if row[c] > row[best]:
+                best = c
+        totals[1] += best == label
+        softmax_row(row, out)
+        out[label] -= 1
+        for c in range(classes):
+            out[c] *= share
+
+
+@kernel
+def softmax_rows(start: int, stop: int, x: Any, y: Any, numbers: Any) -> None:
+    """Softmax of some rows."""
+    columns = numbers[0].columns
+    for n in range(start, stop):
+        first = n * columns
+        softmax_row(x[first : first + columns], y[first : first + columns])
+
+
+@cache
+def column_sums(vectors: int, lanes: int) -> Any:
+    """The kernel of a bias's gradient, ``db[c] = Σ dy[row, c]``: four sums at a time."""
+    width = vectors * lanes
+
+    @kernel
+    def sums(start: int, stop: int, dy: Any, db: Any, numbers: Any) -> None:
+        rows, columns = numbers[0].rows, numbers[0].columns
+        for block in range(start, stop):
+            first = block * width
+            wide = min(width, columns - first)
+            a = tile_from_row(1, vectors, lanes, dy, 0, 0)
+            b, c, d = a, a, a
+            for row in range(0, rows - 3, 4):
+                at = row * columns + first
+                a = tile_sum(a, tile_from_row(1, vectors, lanes, dy, at, wide))
+                b = tile_sum(b, tile_from_row(1, vectors, lanes, dy, at + columns, wide))
+                c = tile_sum(c, tile_from_row(1, vectors, lanes, dy, at + 2 * columns, wide))
+                d = tile_sum(d, tile_from_row(1, vectors, lanes, dy, at + 3 * columns, wide))
+            for row in range(rows // 4 * 4, rows):
+                at = row * columns + first
+                a = tile_sum(a, tile_from_row(1, vectors, lanes, dy, at, wide))
+            total = tile_sum(tile_sum(a, b), tile_sum(c, d))
+            tile_store(total, db, rows_line(1, first, 0), 0, wide)
+
+    return sums
+
+
+def column_sums_for(columns: int, itemsize: int) -> tuple[Any, int]:
+    """The kernel for so many columns, and its items."""
+    lanes = registers().vector_bytes // itemsize
+    while lanes > 2 and columns <= lanes // 2:
+        lanes //= 2
+    return column_sums(1, lanes), -(-columns // lanes)
+
+
+@kernel
+def sum_slabs(
+    start: int, stop: int, slabs: Any, sums: Any, pieces: Any, count: int, first: int, step: int
+) -> None:
+    """``sums = Σ slabs`` over ``count`` slabs in order, on pieces (place, length) of each.
+
+    The slabs lie ``step`` apart in an array, from ``first`` on.
+    """
+    for item in range(start, stop):
+        place = pieces[item, 0]
+        length = pieces[item, 1]
+        total = sums[place : place + length]
+        part = slabs[first + place : first + place + length]
+        for i in range(total.size):
+            total[i] = part[i]
+        for slab in range(1, count):
+            at = first + slab * step + place
+            part = slabs[at : at + length]
+            for i in range(total.size):
+                total[i] += part[i]

@@ -1,0 +1,478 @@
+"""Winograd's minimal filtering on register tiles: forward, and the gradient of the input.
+
+An image is cut into squares of m × m outputs, each with the (m + 2) × (m + 2) inputs that it needs
+for a 3×3 filter. Squares and filters are transformed (:mod:`fastcnn.minimal_filtering`), and each
+of the n² numbers of a transformed square becomes a matrix product of its own,
+
+    M[e][square, oc] = Σ_ic V[e][square, ic] · U[e][ic, oc]
+
+after which M is transformed back. F(4×4, 3×3) takes 36 products for 16 outputs instead of 144.
+
+**Cache.** What is transformed is several times as large as what it was made of, so it must not
+leave the cache. There are two ways, for two kinds of layers:
+
+- *by squares*, where the filters are few: U is made once; then an item is a block of squares,
+  transformed, multiplied with all of U and transformed back while V and M stay in the
+  second-level cache.
+- *by columns*, where the filters are many and U would be larger than the cache: V is made for some
+  hundred squares; then an item is a block of output channels, which transforms its own filters, a
+  few input channels at a time, and uses them for all squares at once.
+
+Each number of y is summed in the order of the input channels in both, in any tile, on any thread.
+
+**What is not finite.** A transformed infinity turns up as NaN in all outputs of its square. Where
+an image has an output that is not finite, the image is computed again directly.
+"""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastcnn import policy
+from fastcnn.arguments import Array
+from fastcnn.geometry import ConvGeometry
+from fastcnn.kernels import direct
+from fastcnn.kernels.arrays import allocate, bias_or_zeros, empty_like_type, readable, record
+from fastcnn.kernels.jit import device, kernel
+from fastcnn.kernels.packing import turn_filters
+from fastcnn.kernels.simd import (
+    copy_run,
+    rank1,
+    registers,
+    rows_line,
+    rows_walk,
+    store_transform,
+    tile_doubt,
+    tile_from_row,
+    tile_from_rows,
+    tile_relu,
+    tile_store,
+    tile_sum,
+    tile_transform,
+    zero_run,
+)
+from fastcnn.kernels.threads import parallel_for
+from fastcnn.settings import get_num_threads
+
+_INPUTS, _FILTERS, _OUTPUTS = 0, 1, 2  # the matrices of a Filtering
+
+# By columns: input channels whose filters are transformed at once, and blocks of squares.
+CHUNK = 96
+AT_ONCE = 4
+
+
+class Layer(NamedTuple):
+    """A convolution with stride 1 that Winograd's filtering computes, and how it is cut up.
+
+    Output (oh, ow) meets inputs from (oh − top, ow − left) on; what lies outside counts as 0. A
+    block has ``block`` squares, of which V takes ``v_block`` numbers and M ``m_block``; pixels of
+    V are ``pitch`` apart. Filters are transformed ``chunk`` input channels at a time. They lie at
+    ``w_start`` and steps from one block of columns, tap and input channel to the next, with
+    ``w_columns`` columns in all.
+    """
+
+    h: int
+    w: int
+    ic: int
+    oh: int
+    ow: int
+    oc: int
+    top: int
+    left: int
+    squares_h: int
+    squares_w: int
+    block: int
+    pitch: int
+    v_block: int
+    m_block: int
+    scratch: int
+    chunk: int
+    u_step: int
+    column_blocks: int
+    w_start: int
+    w_block: int
+    w_tap_row: int
+    w_tap: int
+    w_row: int
+    w_columns: int
+
+
+class Stage(NamedTuple):
+    """What a launch does, of: transform squares, transform filters, multiply and transform back.
+
+    Its items are blocks of squares or, with ``by_columns``, blocks of columns. Without
+    ``own_squares`` or ``own_filters`` the whole of V or U is there already, or to be made.
+    """
+
+    by_columns: bool
+    squares: bool
+    filters: bool
+    products: bool
+    own_squares: bool
+    own_filters: bool
+
+
+# By squares: V and M of a block in the cache beside a part of U.
+_BY_SQUARES = Stage(False, True, False, True, True, False)
+_ALL_FILTERS = Stage(True, False, True, False, False, False)
+# By columns: M of some hundred squares beside U of some input channels.
+_BY_COLUMNS = Stage(True, False, True, True, False, True)
+ALL_SQUARES = Stage(False, True, False, False, False, False)
+
+
+@cache
+def _winograd(m: int, r: int, lanes: int) -> Any:
+    n = m + r - 1
+    points, outputs = n * n, m * m
+    rows, vectors = registers().tile_rows, registers().tile_vectors
+    half, quarter = rows // 2 + 1, rows // 4 + 1
+    width = vectors * lanes
+
+    @device
+    def transform_squares(
+        first: int, last: int, x: Any, v: Any, v_start: int, scratch: Any, s_start: int, c: Any
+    ) -> None:
+        h, w, ic, top, left = c.h, c.w, c.ic, c.top, c.left
+        squares_h, squares_w, step = c.squares_h, c.squares_w, c.block * c.pitch
+        for square in range(first, last):
+            row = square // squares_w % squares_h * m - top
+            column = square % squares_w * m - left
+            start = ((square // squares_w // squares_h * h + row) * w + column) * ic
+            source, row_step = x, w * ic
+            if row < 0 or column < 0 or row + n > h or column + n > w:
+                for a in range(n):
+                    for b in range(n):
+                        place = s_start + (a * n + b) * ic
+                        if 0 <= row + a < h and 0 <= column + b < w:
+                            copy_run(scratch, place, x, start + (a * w + b) * ic, ic)
+                        else:
+                            zero_run(scratch, place, ic)
+                source, start, row_step = scratch, s_start, n * ic
+            at = v_start + (square - first) * c.pitch
+            for k in range(0, ic, lanes):
+                store_transform(
+                    _INPUTS, m, r, lanes, source, start + k, row_step, ic, min(lanes, ic - k),
+                    v, at + k, step,
+                )  # fmt: skip
+
+    @device
+    def transform_filters(
+        block: int, first: int, last: int, w: Any, u: Any, u_start: int, c: Any
+    ) -> None:
+        step = c.u_step
+        for k in range(first, last):
+            start = c.w_start + block * c.w_block + k * c.w_row
+            at = u_start + (k - first) * width
+            for j in range(0, width, lanes):
+                columns = max(0, min(lanes, c.w_columns - block * width - j))
+                store_transform(
+                    _FILTERS, m, r, lanes, w, start + j, c.w_tap_row, c.w_tap, columns,
+                    u, at + j, step,
+                )  # fmt: skip
+
+    def of_height(height: int) -> Any:
+        @device
+        def multiply(
+            v: Any, i: int, pitch: int, u: Any, j: int, steps: int, mm: Any, k: int, more: bool
+        ) -> None:
+            to = rows_line(height, k, points * width)
+            if more:
+                tile = tile_from_rows(height, vectors, lanes, mm, to, 0)
+            else:
+                tile = tile_from_row(height, vectors, lanes, u, j, 0)
+            squares = rows_line(height, i, pitch)
+            for s in range(steps):
+                tile = rank1(tile, v, squares, s, u, j)
+                j += width
+            tile_store(tile, mm, to, 0, width)
+
+        return multiply
+
+    multiply_rows, multiply_half, multiply_quarter = map(of_height, (rows, half, quarter))
+
+    @device
+    def multiply_block(
+        squares: int, v: Any, v_start: int, u: Any, u_start: int, first: int, last: int,
+        mm: Any, m_start: int, c: Any,
+    ) -> None:  # fmt: skip
+        pitch, more, steps = c.pitch, first > 0, last - first
+        for e in range(points):
+            i, j = v_start + e * c.block * pitch + first, u_start + e * c.u_step
+            k, left = m_start + e * width, squares
+            while left > 0:
+                if left <= quarter:
+                    done = quarter
+                    multiply_quarter(v, i, pitch, u, j, steps, mm, k, more)
+                elif left <= half + quarter or rows < left <= 2 * half:
+                    done = half
+                    multiply_half(v, i, pitch, u, j, steps, mm, k, more)
+                else:
+                    done = rows
+                    multiply_rows(v, i, pitch, u, j, steps, mm, k, more)
+                left -= done
+                i += done * pitch
+                k += done * points * width
+
+    @device
+    def note(doubt: Any, scratch: Any, s_start: int, suspects: Any, image: int) -> None:
+        tile_store(doubt, scratch, rows_line(1, s_start, 0), 0, lanes)
+        for k in range(lanes):
+            if scratch[s_start + k] != 0:
+                suspects[image] = 1
+
+    @device
+    def transform_back(
+        first: int, last: int, block: int, mm: Any, m_start: int, b: Any, y: Any, relu: bool,
+        scratch: Any, s_start: int, suspects: Any, c: Any,
+    ) -> None:  # fmt: skip
+        oh, ow, oc, squares_h, squares_w = c.oh, c.ow, c.oc, c.squares_h, c.squares_w
+        in_square = rows_walk(outputs, 0, 0, 0, outputs, m, m, 0, ow * oc, oc)
+        none = tile_from_row(1, 1, lanes, b, 0, 0)
+        doubt, image = none, first // squares_w // squares_h
+        for square in range(first, last):
+            row = square // squares_w % squares_h * m
+            column = square % squares_w * m
+            if square // squares_w // squares_h != image:
+                note(doubt, scratch, s_start, suspects, image)
+                doubt, image = none, square // squares_w // squares_h
+            at = ((image * oh + row) * ow + column) * oc
+            whole = row + m <= oh and column + m <= ow
+            for j in range(0, min(width, oc - block * width), lanes):
+                channel = block * width + j
+                columns = min(lanes, oc - channel)
+                i = m_start + (square - first) * points * width + j
+                tile = tile_transform(_OUTPUTS, m, r, lanes, mm, i, n * width, width)
+                doubt = tile_doubt(doubt, tile)
+                tile = tile_sum(tile, tile_from_row(outputs, 1, lanes, b, channel, columns))
+                if relu:
+                    tile = tile_relu(tile)
+                if whole:
+                    tile_store(tile, y, in_square, at + channel, columns)
+                    continue
+                tile_store(tile, scratch, rows_line(outputs, s_start, lanes), 0, lanes)
+                for p in range(min(m, oh - row)):
+                    for q in range(min(m, ow - column)):
+                        to = at + channel + (p * ow + q) * oc
+                        copy_run(y, to, scratch, s_start + (p * m + q) * lanes, columns)
+        note(doubt, scratch, s_start, suspects, image)
+
+    @kernel
+    def winograd(
+        start: int, stop: int, x: Any, w: Any, b: Any, y: Any, v: Any, u: Any, mm: Any,
+        scratch: Any, suspects: Any, relu: bool, first: int, last: int, items: int, parts: int,
+        layer: Any, flags: Any,
+    ) -> None:  # fmt: skip
+        """Squares ``first`` to ``last``; each part has a place of its own in the workspace."""
+        c, stage = layer[0], flags[0]
+        blocks = (last - first + c.block - 1) // c.block
+        for part in range(start, stop):
+            s_start = part * c.scratch
+            for item in range(items * part // parts, items * (part + 1) // parts):
+                block_from, block_to, column_from, column_to = item, item + 1, 0, c.column_blocks
+                if stage.by_columns:
+                    block_from, block_to, column_from, column_to = 0, blocks, item, item + 1
+                m_first = part * c.m_block
+                if stage.by_columns:
+                    m_first *= blocks
+                if stage.squares:
+                    for block in range(block_from, block_to):
+                        from_square = first + block * c.block
+                        to_square = min(last, from_square + c.block)
+                        v_start = (part if stage.own_squares else block) * c.v_block
+                        transform_squares(
+                            from_square, to_square, x, v, v_start, scratch, s_start, c
+                        )
+                for column in range(column_from, column_to):
+                    for k in range(0, c.ic, c.chunk):
+                        last_k = min(c.ic, k + c.chunk)
+                        u_start = (part if stage.own_filters else column) * c.u_step * points
+                        if stage.filters:
+                            transform_filters(column, k, last_k, w, u, u_start, c)
+                        if not stage.products:
+                            continue
+                        for block in range(block_from, block_to):
+                            squares = min(c.block, last - first - block * c.block)
+                            v_start = (part if stage.own_squares else block) * c.v_block
+                            m_start = m_first + (block - block_from) * c.m_block
+                            multiply_block(
+                                squares, v, v_start, u, u_start, k, last_k, mm, m_start, c
+                            )
+                    if stage.products:
+                        for block in range(block_from, block_to):
+                            from_square = first + block * c.block
+                            to_square = min(last, from_square + c.block)
+                            m_start = m_first + (block - block_from) * c.m_block
+                            transform_back(
+                                from_square, to_square, column, mm, m_start, b, y, relu,
+                                scratch, s_start, suspects, c,
+                            )  # fmt: skip
+
+    return winograd
+
+
+def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvGeometry) -> Array:
+    """``y``, for filters of 3×3 or 5×5 with stride 1, dense, in one group."""
+    y = empty_like_type(x, *g.output_shape)
+    if y.size == 0:
+        return y
+    steps, flat_w = forward(g, x.itemsize), readable(w).reshape(-1)
+    b_or_zeros, relu = bias_or_zeros(b, g.oc, x), activation == "relu"
+    for n in _run(steps, readable(x), flat_w, b_or_zeros, y, relu):
+        y[n : n + 1] = direct.conv2d(x[n : n + 1], w, b, activation, g._replace(n=1))
+    return y
+
+
+def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
+    """``dx``: the convolution of ``dy`` with the filters turned by 180°."""
+    dx = empty_like_type(dy, *g.input_shape)
+    if dx.size == 0:
+        return dx
+    steps = _input_gradient(g, dy.itemsize)
+    turned = turn_filters(readable(w), 1, steps.width)
+    for n in _run(steps, readable(dy), turned, bias_or_zeros(None, g.ic, dy), dx, False):
+        dx[n : n + 1] = direct.conv2d_input_gradient(dy[n : n + 1], w, g._replace(n=1))
+    return dx
+
+
+class Plan(NamedTuple):
+    """A layer made ready: ``at_once`` of its ``squares`` at a time.
+
+    ``numbers`` is the layer's record; ``width`` that of a block of columns; works are numbers of
+    operations, for a square, for a square and block of columns, and for all filters.
+    """
+
+    function: Any
+    layer: Layer
+    numbers: Array
+    images: int
+    squares: int
+    at_once: int
+    by_columns: bool
+    points: int
+    width: int
+    square_work: int
+    product_work: int
+    filter_work: int
+
+
+@lru_cache(maxsize=1024)
+def forward(g: ConvGeometry, itemsize: int) -> Plan:
+    """The plan of the forward pass, made once for each geometry."""
+    tap = g.ic * g.oc
+    width = registers().tile_vectors * registers().vector_bytes // itemsize
+    return _plan(
+        g,
+        itemsize,
+        w_start=0,
+        w_block=width,
+        w_tap_row=g.kw * tap,
+        w_tap=tap,
+        w_row=g.oc,
+        w_columns=g.oc,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _input_gradient(g: ConvGeometry, itemsize: int) -> Plan:
+    """Over filters as :func:`turn_filters` has them, the last tap first."""
+    width = registers().tile_vectors * registers().vector_bytes // itemsize
+    taps, tap = g.kh * g.kw, g.oc * width
+    return _plan(
+        g.turned,
+        itemsize,
+        w_start=(taps - 1) * tap,
+        w_block=taps * tap,
+        w_tap_row=-g.kw * tap,
+        w_tap=-tap,
+        w_row=width,
+        w_columns=-(-g.ic // width) * width,
+    )
+
+
+def _plan(g: ConvGeometry, itemsize: int, **filters: int) -> Plan:
+    host = registers()
+    lanes = host.vector_bytes // itemsize
+    width = host.tile_vectors * lanes
+    cut = policy.squares(g)
+    count, column_blocks = g.n * cut.number, -(-g.oc // width)
+    by_columns = cut.points * g.ic * g.oc * itemsize > 2 * policy.second_level_cache()
+    # Blocks that tiles fill without a rest, smaller ones where there would be too few to share out.
+    tiles = (2 * host.tile_rows, host.tile_rows, host.tile_rows // 2 + 1)
+    block = next((size for size in tiles if count >= 8 * size), tiles[-1])
+    if by_columns:
+        block = tiles[0]
+    chunk = min(g.ic, CHUNK) if by_columns else g.ic
+    # An odd number of vectors apart: a power of two would put all into a few sets of the cache.
+    pitch = (-(-g.ic // lanes) | 1) * lanes
+    layer = Layer(
+        g.h,
+        g.w,
+        g.ic,
+        g.oh,
+        g.ow,
+        g.oc,
+        g.pad_top,
+        g.pad_left,
+        squares_h=-(-g.oh // cut.side),
+        squares_w=-(-g.ow // cut.side),
+        block=block,
+        pitch=pitch,
+        v_block=cut.points * block * pitch,
+        m_block=cut.points * block * width,
+        scratch=max(cut.points * g.ic, cut.side**2 * lanes),
+        chunk=chunk,
+        u_step=chunk * width + lanes,
+        column_blocks=column_blocks,
+        **filters,
+    )
+    return Plan(
+        _winograd(cut.side, g.kh, lanes),
+        layer,
+        record(layer),
+        g.n,
+        count,
+        AT_ONCE * tiles[0] if by_columns else count,
+        by_columns,
+        cut.points,
+        width,
+        square_work=8 * cut.points * g.ic,
+        product_work=cut.points * g.ic * width // 2,
+        filter_work=8 * cut.points * g.ic * g.oc,
+    )
+
+
+def _run(plan: Plan, x: Array, w: Array, b: Array, y: Array, relu: bool) -> list[int]:
+    """Compute ``y``; the numbers of the images in which something is not finite."""
+    c, threads = plan.layer, get_num_threads()
+    blocks = -(-min(plan.squares, plan.at_once) // c.block)
+    u_count, v_count, m_count = c.column_blocks, threads, threads
+    if plan.by_columns:
+        u_count, v_count, m_count = threads, blocks, threads * blocks
+    v = empty_like_type(x, v_count * c.v_block)
+    u = empty_like_type(x, u_count * c.u_step * plan.points)
+    mm = empty_like_type(x, m_count * c.m_block)
+    scratch = empty_like_type(x, threads * c.scratch)
+    suspects = allocate((plan.images,), np.bool_)
+    suspects[...] = False
+    arrays = x.reshape(-1), w, b, y.reshape(-1), v, u, mm, scratch, suspects, relu
+
+    def launch(stage: Stage, first: int, last: int, items: int, work: int) -> None:
+        parts = min(threads, items)
+        numbers = first, last, items, parts, plan.numbers, record(stage)
+        parallel_for(plan.function, parts, work, *arrays, *numbers)
+
+    if not plan.by_columns:
+        launch(_ALL_FILTERS, 0, 0, c.column_blocks, plan.filter_work)
+        work = plan.squares * c.column_blocks * plan.product_work
+        launch(_BY_SQUARES, 0, plan.squares, blocks, work)
+        return np.flatnonzero(suspects).tolist()
+    for first in range(0, plan.squares, plan.at_once):
+        last = min(plan.squares, first + plan.at_once)
+        count = last - first
+        launch(ALL_SQUARES, first, last, -(-count // c.block), count * plan.square_work)
+        work = count * c.column_blocks * plan.product_work + plan.filter_work
+        launch(_BY_COLUMNS, first, last, c.column_blocks, work)
+    return np.flatnonzero(suspects).tolist()

@@ -1,0 +1,72 @@
+"""Winograd's minimal filtering: the three matrices of F(m, r), exact.
+
+F(m, r) computes m outputs of a filter of r taps from n = m + r − 1 inputs with n products instead
+of m·r. Inputs d and taps g are the coefficients of polynomials; the polynomials are evaluated at
+n points, multiplied there, and interpolated (A. Toom, S. Cook); read backwards, this makes a
+filter of a product:
+
+    y = Aᵀ [(G g) ⊙ (Bᵀ d)]                  one row
+    Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A           a tile of m × m outputs, with n² products
+
+The points are 0, 1, −1, 2, −2 and infinity, in this order, as many as it takes: small integers,
+in pairs, so that most of the work of a pair is shared and numbers grow little.
+
+Sources: S. Winograd, "Arithmetic Complexity of Computations", SIAM 1980; A. Lavin, S. Gray, "Fast
+Algorithms for Convolutional Neural Networks", arXiv:1509.09308.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import cache
+from math import prod
+from typing import NamedTuple, TypeAlias
+
+Matrix: TypeAlias = tuple[tuple[Fraction, ...], ...]
+
+POINTS = (0, 1, -1, 2, -2)
+
+
+class Filtering(NamedTuple):
+    """The matrices of F(m, r), all but the first transposed as the formulas want them.
+
+    ``inputs`` is Bᵀ (n, n), ``filters`` is G (n, r), ``outputs`` is Aᵀ (m, n).
+    """
+
+    inputs: Matrix
+    filters: Matrix
+    outputs: Matrix
+
+
+@cache
+def filtering(m: int, r: int) -> Filtering:
+    """The matrices of F(m, r). Raises ``ValueError`` where m + r − 1 is not from 2 to 6.
+
+    >>> [[int(c) for c in row] for row in filtering(2, 3).inputs]
+    [[-1, 0, 1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, -1, 0, 1]]
+    >>> print(*filtering(4, 3).filters[3])
+    1/24 1/12 1/6
+    """
+    n = m + r - 1
+    if not 2 <= n <= len(POINTS) + 1 or min(m, r) < 1:
+        raise ValueError(f"m + r - 1 must be from 2 to {len(POINTS) + 1}, got F({m}, {r})")
+    points = POINTS[: n - 1]
+    inputs, filters = [], []
+    for p in points:
+        others = [q for q in points if q != p]
+        inputs.append((*_coefficients(others), Fraction(0)))
+        scale = prod(p - q for q in others)
+        filters.append(tuple(Fraction(p**k, scale) for k in range(r)))
+    inputs.append(_coefficients(points))
+    filters.append((Fraction(0),) * (r - 1) + (Fraction(1),))
+    outputs = [(*(Fraction(p**i) for p in points), Fraction(i == m - 1)) for i in range(m)]
+    return Filtering(tuple(inputs), tuple(filters), tuple(outputs))
+
+
+def _coefficients(roots: list[int] | tuple[int, ...]) -> tuple[Fraction, ...]:
+    """Coefficients of Π (x − root), that of x⁰ first."""
+    found = [Fraction(1)]
+    for root in roots:
+        pairs = zip([Fraction(0), *found], [*found, Fraction(0)], strict=True)
+        found = [a - root * b for a, b in pairs]
+    return tuple(found)

@@ -1,0 +1,213 @@
+"""Whole nets on arrays laid against inaccessible memory, held against the specification.
+
+``guarded.py`` runs this after the single kernels. Inputs, outputs, parameters and gradients lie
+against inaccessible pages, and so does each place in the scratch of a slice, where slices are
+equal. Between one parameter and the next there is no room for a page: there lie numbers that show
+in the results, and are looked for afterwards.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from guarded import CHANNELS, Border, forbid, guarded, guarded_copy
+
+from fastcnn import Sequential, weights
+from fastcnn.arguments import Array
+from fastcnn.executor import Executor, plan
+from fastcnn.kernels import arrays as seam
+from fastcnn.kernels.program import ITEM, Place
+from fastcnn.layers import (
+    AvgPool2D,
+    BatchNorm,
+    Conv2D,
+    Dense,
+    DepthwiseConv2D,
+    Flatten,
+    GlobalAvgPool2D,
+    GlobalMaxPool2D,
+    Layer,
+    MaxPool2D,
+    MinPool2D,
+    ReLU,
+    Tanh,
+)
+from fastcnn.losses import CrossEntropy
+
+PAGE = mmap.PAGESIZE
+BATCHES = (1, 3, 16, 9)
+"""One slice; slices of one sample, and of two; a last slice that is smaller."""
+_BETWEEN = 1e30  # between parameters, and between their gradients
+
+
+def nets(share: int = 1) -> Iterator[tuple[tuple[int, ...], list[Layer]]]:
+    """Input shapes and layers, with each number of channels in each place."""
+    paddings: tuple[Any, ...] = ("same", "valid", ((1, 2), (0, 3)), (1, 0))
+    pools = (MaxPool2D, MinPool2D, AvgPool2D)
+    for k, c in enumerate(CHANNELS[::share]):
+        other, third = (CHANNELS[(m * k + 2) % len(CHANNELS)] for m in (5, 7))
+        images = 5 + k % 3, 6 + k % 4
+        yield (
+            (*images, 1 + k % 4),
+            [
+                Conv2D(c, (2 + k % 2, 3), padding=paddings[k % 4], activation="relu"),
+                pools[k % 3]((2, 1 + k % 2), padding="same"),
+                Conv2D(other, (2, 2), (1 + k % 2, 1 + k % 3), padding=paddings[(k + 1) % 4]),
+                ReLU(),
+                Flatten(),
+                Dense(third, activation="relu", use_bias=k % 2 > 0),
+                Dense(3 + k % 5),
+            ],
+        )
+        yield (
+            (*images, c),
+            [
+                Tanh(),
+                DepthwiseConv2D(
+                    (3, 2), padding="same", dilation=1 + k % 2, depth_multiplier=1 + k % 2
+                ),
+                pools[(k + 1) % 3](2, strides=(1, 2)),
+                BatchNorm(),
+                Conv2D(1 + k % 2, 1, strides=1 + k % 2, use_bias=False),
+                (GlobalAvgPool2D, GlobalMaxPool2D)[k % 2](),
+                Flatten(),
+                Dense(other),
+            ],
+        )
+        groups = 2 + k % 2
+        grouped = [  # more input than output channels in a group
+            ReLU(),
+            Conv2D(groups * other, (1, 2), groups=groups),
+            ReLU(),
+            Conv2D(groups, (3, 2), (2, 3), "same", groups=groups),
+            Flatten(),
+            Dense(2, use_bias=False),
+        ]
+        yield (*images, groups * c), grouped
+        yield (2, 1 + k % 3, c), [BatchNorm(), Flatten(), Dense(third), ReLU(), Dense(other)]
+
+
+def run_nets(dtypes: tuple[str, ...], share: int = 1) -> int:
+    """Run the nets in this process; how many there were."""
+    count = 0
+    for shape, layers in nets(share):
+        for dtype in dtypes:
+            for batch in BATCHES:
+                print(f"{layers} on {batch} x {shape}, {dtype}", flush=True)
+                _run(shape, layers, dtype, batch)
+            count += 1
+    return count
+
+
+def _run(shape: tuple[int, ...], layers: list[Layer], dtype: str, batch: int) -> None:
+    rng = np.random.default_rng(batch)
+    as_bytes = isinstance(layers[0], Conv2D)
+    x = rng.integers(0, 256, (batch, *shape)).astype(np.uint8 if as_bytes else dtype)
+    labels = rng.integers(0, 2, batch)
+    if not as_bytes:
+        x /= 128
+    reference = Sequential(layers, shape, seed=0, dtype=dtype, engine="im2col")  # type: ignore[arg-type]
+    values = [w + rng.uniform(0, 0.1, w.shape) for w in reference.get_weights()]
+    reference.set_weights(values)
+    losses = CrossEntropy(), CrossEntropy(0.1)
+    expected = [reference._forward_batch(x), reference.predict(x)]
+    for loss in losses:
+        expected += _of_training(reference._gradients(x, labels, loss, rng))
+
+    largest = max(abs(b).max(initial=0) for b in expected)
+    borders: tuple[Border, ...] = "first", "last"
+    for border in borders:
+        found = _guarded(shape, layers, dtype, values, (x, labels), losses, border)
+        for a, b in zip(found, expected, strict=True):
+            near = max(abs(b).max(), largest / 100) * (2e-4 if dtype == "float32" else 1e-11)
+            np.testing.assert_allclose(a, b, rtol=0, atol=near, err_msg=border)
+
+
+def _guarded(
+    shape: tuple[int, ...],
+    layers: list[Layer],
+    dtype: str,
+    values: list[Array],
+    data: tuple[Array, Array],
+    losses: tuple[CrossEntropy, ...],
+    border: Border,
+) -> list[Array]:
+    fences, rng = _Fences(border), np.random.default_rng(0)
+    with (
+        patch.object(seam, "allocate", lambda shape, dtype: guarded(shape, dtype, border)),
+        patch.object(weights, "_aligned", lambda size, dtype: _filled(size, dtype, border)),
+        patch.object(plan.Slice, "_room", fences.room),
+        patch.object(plan, "Made", fences.made),
+        patch.object(plan, "_LINE", PAGE),
+    ):
+        model = Sequential(layers, shape, seed=0, dtype=dtype)  # type: ignore[arg-type]
+        model.set_weights(values)
+        images, targets = (guarded_copy(array, border) for array in data)
+        executor = Executor(model.layers, model._weights)
+        found = []
+        for y in (executor.forward(images), executor.probabilities(images)):
+            assert y is not None, "single operations must decide"
+            found.append(y)
+        for loss in losses:
+            went = executor.gradients(images, targets, loss, rng)
+            assert went is not None, "single operations must decide"
+            found += _of_training((*went, model._weights.gradients))
+    for flat, parts in (
+        (model._weights.parameters, [a for one in layers for a in one.parameters.values()]),
+        (model._weights.gradient, [a for d in model._weights.gradients for a in d.values()]),
+    ):
+        for part in parts:
+            part[...] = _BETWEEN
+        assert (flat == flat.dtype.type(_BETWEEN)).all(), "something was written between parameters"
+    return found
+
+
+def _of_training(found: tuple[float, float, list[dict[str, Array]]]) -> list[Array]:
+    total, correct, gradients = found
+    arrays = [a.copy() for one in gradients for a in one.values()]
+    return [np.array([total]), np.array([correct]), *arrays]
+
+
+def _filled(size: int, dtype: Any, border: Border) -> Array:
+    array = guarded((size,), dtype, border)
+    array[...] = _BETWEEN
+    return array
+
+
+class _Fences:
+    """Pages between the places of a slice's scratch, which are forbidden where all slices agree."""
+
+    def __init__(self, border: Border) -> None:
+        self._border = border
+        self._of: dict[int, list[int]] = {}
+        fences = self
+
+        def room(slice_: plan.Slice, count: int) -> Place:
+            size = count * slice_.itemsize
+            pages = max(1, math.ceil(size / PAGE)) * PAGE
+            at = slice_.size + (0 if fences._border == "first" else pages - size)
+            slice_.size += pages + PAGE
+            slice_.__dict__.setdefault("fences", []).append(slice_.size - PAGE)
+            return Place(ITEM, at)
+
+        class Made(plan.Made):
+            def __init__(self, *given: Any) -> None:
+                super().__init__(*given)
+                whole, rest = given[-2:]
+                self._fences = whole.__dict__["fences"] if whole.n == rest.n else []
+                self._workspace = whole.size
+
+            def scratch(self) -> plan.Scratch:
+                found = super().scratch()
+                for item in range(self.forward.items):
+                    first = found.address + self.forward.shared + item * self._workspace
+                    for at in self._fences:
+                        forbid(first + at)
+                return found
+
+        self.room, self.made = room, Made

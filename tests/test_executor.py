@@ -1,0 +1,547 @@
+"""The executor of whole nets against single operations, and both against the specification."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastcnn
+from fastcnn import Sequential
+from fastcnn.arguments import Array
+from fastcnn.engines import replaced
+from fastcnn.executor import Executor, executor, plan
+from fastcnn.kernels import arrays, memory, program, relu
+from fastcnn.layers import (
+    AvgPool2D,
+    BatchNorm,
+    Conv2D,
+    Dense,
+    DepthwiseConv2D,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2D,
+    GlobalMaxPool2D,
+    Layer,
+    LeakyReLU,
+    MaxPool2D,
+    MinPool2D,
+    ReLU,
+    Residual,
+    Sigmoid,
+    Softmax,
+    Tanh,
+    ZeroPadding2D,
+)
+from fastcnn.losses import BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError
+from fastcnn.nets import article, lenet5
+from fastcnn.optimizers import SGD
+
+pytestmark = pytest.mark.skipif(not program.compiles(), reason="programs are of compiled code")
+
+Net = tuple[list[Layer], tuple[int, ...]]
+
+NETS: dict[str, Callable[[], Net]] = {
+    "article": lambda: (article(), (15, 12, 1)),
+    "lenet5": lambda: (lenet5(7), (17, 15, 2)),
+    "groups": lambda: (
+        [
+            Conv2D(33, (2, 3), padding=((0, 2), (3, 1)), activation="relu"),
+            BatchNorm(),
+            Conv2D(6, (3, 2), groups=3, dilation=(2, 1)),  # more input than output channels
+            ReLU(),
+            Flatten(),
+            Dense(3, use_bias=False),
+        ],
+        (9, 7, 3),
+    ),
+    "depthwise": lambda: (
+        [
+            DepthwiseConv2D((3, 2), padding="same", activation="relu"),
+            MinPool2D((2, 3), strides=(1, 2), padding="same"),
+            DepthwiseConv2D(2, strides=(3, 2), depth_multiplier=2, use_bias=False),
+            AvgPool2D((2, 1), strides=1, padding=((1, 0), (0, 0))),
+            GlobalMaxPool2D(),
+            Dense(4),
+        ],
+        (10, 9, 17),
+    ),
+    "strides": lambda: (
+        [
+            ReLU(),
+            Conv2D(9, (2, 1), strides=(3, 2), use_bias=False),
+            Conv2D(5, (1, 2), strides=(2, 3), padding=(0, 2)),  # untouched pixels between
+            Conv2D(8, 1, strides=2, activation="relu"),
+            GlobalAvgPool2D(),
+            Flatten(),
+            Dense(5),
+            ReLU(),
+        ],
+        (17, 13, 2),
+    ),
+    "alone": lambda: (
+        [
+            Tanh(),
+            ZeroPadding2D(((1, 0), (0, 2))),
+            MaxPool2D((3, 2), strides=(2, 1), padding=1),
+            Conv2D(4, 3, padding="same"),
+            BatchNorm(),
+            LeakyReLU(0.1),
+            Dropout(0.3),
+            Residual(
+                [Conv2D(6, (1, 3), strides=2, padding="same"), Dropout(0.2)],
+                [AvgPool2D(2, padding="same"), Conv2D(6, 1)],
+                activation="relu",
+            ),
+            Flatten(),
+            Dense(6),
+            Softmax(),
+            Dense(3),
+        ],
+        (8, 6, 3),
+    ),
+    "never together": lambda: ([Flatten(), Tanh(), Flatten(), Sigmoid()], (4, 3, 2)),
+    "nothing to train": lambda: ([MaxPool2D((2, 3)), Flatten()], (5, 6, 2)),
+    "flatten only": lambda: ([Flatten()], (3, 2, 1)),
+    "vectors": lambda: ([Flatten(), Dense(19, activation="relu"), Dense(2)], (11,)),
+    "heavy": lambda: (
+        [
+            Conv2D(40, (5, 4), strides=(1, 2), padding="same"),
+            ReLU(),
+            Flatten(),
+            Dense(160),
+            ReLU(),
+            Dense(3),
+        ],
+        (11, 15, 50),
+    ),
+}
+LARGE = "heavy"
+BATCHES = (1, 2, 3, 7, 8, 9, 31, 33)
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    before = fastcnn.get_num_threads()
+    yield
+    fastcnn.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def memory_of_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels get memory without what an earlier run has left there, which may be right."""
+
+    def allocate(shape: tuple[int, ...], dtype: Any) -> Array:
+        array = memory.empty(shape, dtype)
+        array.reshape(-1).view(np.uint8)[...] = 255  # NaN in all floats
+        return array
+
+    monkeypatch.setattr(arrays, "allocate", allocate)
+
+
+@pytest.fixture
+def no_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The executor must not hand a batch back to single operations, which would hide its faults."""
+    for name in ("forward", "gradients"):
+        whole = getattr(Executor, name)
+
+        def served(*arguments: Any, whole: Any = whole) -> Any:
+            found = whole(*arguments)
+            assert found is not None
+            return found
+
+        monkeypatch.setattr(Executor, name, served)
+
+
+def model_of(name: str, dtype: Any = "float32", engine: str | None = None) -> Sequential:
+    """A net with biases, scales and running statistics that are nowhere 0 or 1."""
+    layers, shape = NETS[name]()
+    model = Sequential(layers, shape, seed=0, dtype=dtype, engine=engine)
+    rng = np.random.default_rng(1)
+    moved = [w + (w.ndim == 1) * rng.uniform(0.01, 0.2, w.shape) for w in model.get_weights()]
+    model.set_weights(moved)
+    return model
+
+
+def data_of(name: str, count: int, kind: str = "float32") -> tuple[Array, Array]:
+    rng = np.random.default_rng(count)
+    _, shape = NETS[name]()
+    if kind == "uint8":
+        x = rng.integers(0, 256, (count, *shape)).astype(np.uint8)
+    else:
+        x = rng.standard_normal((count, *shape)).astype(kind)
+    return x, rng.integers(0, 2, count)
+
+
+def served_by_the_executor(model: Sequential) -> Executor:
+    found = model._executor(model._trunk(model._loss()))
+    assert found is not None
+    return found
+
+
+def gradients(
+    model: Sequential, x: Array, y: Array, loss: Loss | None = None
+) -> tuple[float, float, list[tuple[str, Array]]]:
+    """Loss, samples that are right, and copies of all gradients and running statistics."""
+    goal = CrossEntropy() if loss is None else loss
+    trunk = model._trunk(goal)
+    targets = goal.targets(y, len(x), model._outputs(goal), model.dtype)
+    total, correct, found = model._gradients(x, targets, goal, np.random.default_rng(5))
+    named = [(f"{i}.{k}", a.copy()) for i, one in enumerate(found) for k, a in one.items()]
+    assert len(named) == sum(len(layer.parameters) for layer in trunk)
+    state = [(f"{i}.{k}", a.copy()) for i, one in enumerate(trunk) for k, a in one.state.items()]
+    return total, correct, [*named, *state]
+
+
+def agree(found: list[tuple[str, Array]], expected: list[tuple[str, Array]], share: float) -> None:
+    """Each to this share of its largest number; of those that are nearly 0, of the others'."""
+    largest = max([abs(b).max() for _, b in expected], default=0)
+    for (name, a), (_, b) in zip(found, expected, strict=True):
+        allowed = share * max(abs(b).max(), 1e-3 * largest)
+        np.testing.assert_allclose(a, b, rtol=0, atol=allowed, err_msg=name)
+
+
+# --- forward ------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_way_out")
+@pytest.mark.parametrize("kind", ["float32", "float64", "uint8"])
+@pytest.mark.parametrize("name", NETS)
+def test_predictions_are_those_of_single_operations_to_the_bit(name: str, kind: str) -> None:
+    dtype = "float64" if kind == "float64" else "float32"
+    model, plain = model_of(name, dtype), model_of(name, dtype, "numba")
+    for count in (0, 1, 9) if name == LARGE else (0, *BATCHES):
+        x, _ = data_of(name, count, kind)
+        found = model._forward_batch(x)
+        np.testing.assert_array_equal(found, plain._forward_batch(x))
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(model.predict(x), plain.predict(x))
+
+
+@pytest.mark.usefixtures("no_way_out")
+@pytest.mark.parametrize("name", NETS)
+def test_batch_size_and_place_in_the_batch_change_no_bit(name: str) -> None:
+    model = model_of(name)
+    x, _ = data_of(name, 33)
+    whole = model.predict(x)
+    for size in (1, 2, 7, 16, 32):
+        np.testing.assert_array_equal(model.predict(x, batch_size=size), whole)
+    np.testing.assert_array_equal(model.predict(x[::-1]), whole[::-1])
+    np.testing.assert_array_equal(model.predict(x[5:6]), whole[5:6])
+
+
+def test_inputs_of_every_form_are_taken() -> None:
+    model, plain = model_of("lenet5"), model_of("lenet5", engine="numba")
+    x, _ = data_of("lenet5", 7)
+    shifted = np.frombuffer(b"\0" + x.tobytes(), np.float32, offset=1).reshape(x.shape)
+    turned = x.swapaxes(1, 2).copy().swapaxes(1, 2)
+    wider = np.repeat(x, 2, axis=2)[:, :, ::2], x.astype(">f4"), x.astype(np.float64)
+    forms = np.asfortranarray(x), x[::-1][::-1], shifted, turned, *wider
+    for given in forms:
+        given.setflags(write=False)
+        np.testing.assert_array_equal(model.predict(given), plain.predict(x))
+    bytes_in = data_of("lenet5", 7, "uint8")[0]
+    np.testing.assert_array_equal(
+        model.predict(bytes_in[:, ::-1]), plain.predict(bytes_in[:, ::-1])
+    )
+
+
+def test_two_threads_predict_with_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, plain = model_of("lenet5"), model_of("lenet5", engine="numba")
+    monkeypatch.setattr(plan, "_PROGRAMS", 3)
+    counts = [1, 9, 2, 16, 33, 7] * 4
+    x, _ = data_of("lenet5", max(counts))
+    expected = plain.predict(x)
+    wrong: list[object] = []
+
+    def predict(order: list[int]) -> None:
+        try:
+            wrong.extend(n for n in order if not np.array_equal(model.predict(x[:n]), expected[:n]))
+        except Exception as error:
+            wrong.append(error)
+
+    both = [threading.Thread(target=predict, args=(o,)) for o in (counts, counts[::-1])]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert not wrong
+
+
+# --- gradients ----------------------------------------------------------------------------------
+
+LOSSES = (CrossEntropy(), CrossEntropy(0.1), MeanSquaredError(), BinaryCrossEntropy())
+
+
+@pytest.mark.usefixtures("no_way_out")
+@pytest.mark.parametrize("loss", LOSSES, ids=repr)
+@pytest.mark.parametrize("name", [name for name in NETS if name != LARGE])
+def test_gradients_are_those_of_the_specification(name: str, loss: Loss) -> None:
+    reference, model = model_of(name, "float64", "naive"), model_of(name, "float64")
+    outputs = reference._outputs(loss)
+    for count in (1, 3, 9) if loss is LOSSES[0] else (3,):
+        x, y = data_of(name, count, "float64")
+        if not isinstance(loss, CrossEntropy):
+            y = np.random.default_rng(2).random((count, *outputs))
+        expected, found = gradients(reference, x, y, loss), gradients(model, x, y, loss)
+        assert found[0] == pytest.approx(expected[0], rel=1e-12)
+        assert found[1] == pytest.approx(expected[1], nan_ok=True)
+        agree(found[2], expected[2], 1e-11)
+
+
+@pytest.mark.usefixtures("no_way_out")
+@pytest.mark.parametrize("count", BATCHES)
+@pytest.mark.parametrize("name", ["lenet5", "depthwise", "alone", LARGE])
+def test_gradients_of_every_batch_size_are_those_of_single_operations(
+    name: str, count: int
+) -> None:
+    if name == LARGE and count > 3:
+        count = 3
+    x, y = data_of(name, count, "uint8")
+    expected = gradients(model_of(name, "float64", "numba"), x, y)
+    assert expected[0] < 10 * count, "no saturated softmax: every sample counts"
+    found = gradients(model_of(name, "float64"), x, y)
+    assert found[:2] == pytest.approx(expected[:2], rel=1e-12)
+    agree(found[2], expected[2], 1e-11)
+
+
+@pytest.mark.usefixtures("no_way_out")
+def test_gradients_of_small_integers_are_exact() -> None:
+    """Loss and gradients to the bit: all numbers are small integers, all factors powers of two."""
+    layers = [
+        Conv2D(5, (3, 2), strides=(2, 1), padding=((1, 0), (0, 2)), activation="relu"),
+        DepthwiseConv2D((1, 3), dilation=(1, 2)),
+        MinPool2D((2, 1)),
+        Flatten(),
+        Dense(6, activation="relu"),
+        Dense(4),
+    ]
+    rng = np.random.default_rng(0)
+    found = []
+    for engine in ("naive", None):
+        model = Sequential(copy.deepcopy(layers), (9, 7, 3), engine=engine)
+        rng = np.random.default_rng(0)
+        model.set_weights([rng.integers(-1, 2, w.shape) for w in model.get_weights()])
+        x = rng.integers(-2, 3, (16, 9, 7, 3)).astype(np.float32)
+        total, _, named = gradients(model, x, rng.integers(-3, 4, (16, 4)), MeanSquaredError())
+        found.append((total, named))
+    assert found[0][0] == found[1][0]
+    agree(found[1][1], found[0][1], 0)
+    assert all(a.any() for _, a in found[0][1])
+
+
+@pytest.mark.usefixtures("no_way_out")
+@pytest.mark.parametrize("name", ["lenet5", "depthwise", "alone", LARGE])
+def test_number_of_threads_changes_no_bit_of_trained_weights(name: str) -> None:
+    x, y = data_of(name, 40, "uint8")
+    found = []
+    for count in (1, 2, 3):
+        fastcnn.set_num_threads(count)
+        model = model_of(name)
+        served_by_the_executor(model)
+        descent = SGD(0.01, momentum=0.9)
+        model.fit(x, y, 1 if name == LARGE else 2, 16, descent, seed=3, verbose=0)
+        found.append([w.tobytes() for w in model.get_weights()])
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [copy.deepcopy, copy.copy, lambda model: pickle.loads(pickle.dumps(model))],
+    ids=["deep", "shallow", "pickle"],
+)
+def test_a_copy_runs_on_arrays_of_its_own(copied: Callable[[Sequential], Sequential]) -> None:
+    x, y = data_of("lenet5", 10)
+    model = model_of("lenet5")
+    model.train_on_batch(x, y)  # has programs with the addresses of its arrays
+    before, weights = model.predict(x), model.get_weights()
+    other = copied(model)
+    other.fit(x, y, 2, optimizer=SGD(0.1), seed=1, verbose=0)
+    np.testing.assert_array_equal(model.predict(x), before)
+    for a, b in zip(model.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(other.predict(x), before)
+    model.fit(x, y, 2, optimizer=SGD(0.1), seed=1, verbose=0)
+    np.testing.assert_array_equal(model.predict(x), other.predict(x))
+
+
+# --- numbers that are not finite -----------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_padding_never_meets_parameters_that_are_not_finite(value: float) -> None:
+    for name in ("lenet5", "depthwise", "groups", "strides"):
+        model, plain = model_of(name), model_of(name, engine="numba")
+        x, _ = data_of(name, 9)
+        for one in (model, plain):
+            one.predict(x)
+            conv = next(layer for layer in one.layers if "w" in layer.parameters)
+            conv.parameters["w"][0, 0] = value
+        np.testing.assert_array_equal(model._forward_batch(x), plain._forward_batch(x))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_data_that_are_not_finite_give_what_single_operations_give() -> None:
+    for name in ("article", "lenet5", "depthwise", "strides", "alone"):
+        model, plain = model_of(name), model_of(name, engine="numba")
+        x, _ = data_of(name, 9)
+        x[0, 0, 0, 0], x[2, 2, 3, 0], x[3, 1, 2, 0] = np.nan, np.inf, -np.inf
+        np.testing.assert_array_equal(model._forward_batch(x), plain._forward_batch(x))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_padding_never_meets_gradients_that_are_not_finite() -> None:
+    """The loss is finite; the gradient at the first pixel, of which padding is a neighbour, not."""
+    found = []
+    for engine in ("naive", "numba", None):
+        layers = [Conv2D(1, 3, padding="same", activation="relu"), Flatten(), Dense(2)]
+        model = Sequential(layers, (4, 3, 1), engine=engine)
+        conv, dense = layers[0].parameters, layers[2].parameters
+        conv["w"][...], conv["b"][...] = 0, 1e-38
+        dense["w"][...] = 0
+        dense["w"][0] = 3e38, -3e38
+        found.append(gradients(model, np.ones((1, 4, 3, 1)), np.array([1])))
+    assert np.isfinite(found[0][0])
+    for one in found[1:]:
+        assert one[0] == pytest.approx(found[0][0], rel=1e-6)
+        agree(one[2][:1], found[0][2][:1], 0)
+    w = found[0][2][0][1][:, :, 0, 0]
+    assert np.isinf(w[1:, 1:]).all()
+    assert not w[0].any()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("name", ["lenet5", "alone"])
+def test_a_loss_that_overflows_leaves_everything_as_it_was(name: str) -> None:
+    states = []
+    for engine in (None, "numba"):
+        model = model_of(name, engine=engine)
+        x, y = data_of(name, 9)
+        model.train_on_batch(x, y)
+        *_, last = (layer for layer in model.layers if layer.parameters)
+        last.parameters["w"][...] = 3e38
+        last.parameters["b"][...] = 3e38
+        before = model.get_weights()
+        with pytest.raises(FloatingPointError, match="loss of a batch is"):
+            model.train_on_batch(10 * abs(x), y)
+        for a, b in zip(model.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(a, b)
+        states.append(model.rng.bit_generator.state)
+    assert states[0] == states[1], "chance is drawn once, as by single operations"
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_chance_in_a_residual_block_is_drawn_once() -> None:
+    states = []
+    for engine in (None, "numba"):
+        layers = [Residual([Dense(4), Dropout(0.5)]), Dense(4)]
+        model = Sequential(layers, (4,), seed=0, engine=engine)
+        model.layers[1].parameters["w"][...] = 3e38
+        with pytest.raises(FloatingPointError):
+            model.train_on_batch(np.full((3, 4), 50, np.float32), np.array([0, 1, 2]))
+        states.append(model.rng.bit_generator.state)
+    assert states[0] == states[1]
+
+
+# --- who serves -----------------------------------------------------------------------------------
+
+
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Filled with the number of slices of each program that runs."""
+    seen: list[int] = []
+
+    def spy(made: program.Program, *rest: int) -> None:
+        seen.append(int(made.numbers[2]))
+        program.run(made, *rest)
+
+    monkeypatch.setattr(executor, "run", spy)
+    return seen
+
+
+def test_programs_serve_where_they_are_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = runs(monkeypatch)
+    model, (x, y) = model_of("lenet5"), data_of("lenet5", 20, "uint8")
+    model.train_on_batch(x, y)
+    assert seen == [7], "one call forward and backward, of slices of 3 samples"
+    model.fit(x, y, 1, 10, verbose=0)
+    assert seen == [7, 5, 5]
+    before = len(seen)
+    model.predict(x)
+    assert len(seen) == before + 1
+    model.evaluate(x, y)
+    assert len(seen) == before + 2
+    gradients(model, x, y, CrossEntropy(0.1))
+    assert len(seen) == before + 4, "forward and backward apart"
+
+
+def test_an_engine_by_name_and_replaced_operations_turn_programs_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = runs(monkeypatch)
+    model, (x, y) = model_of("lenet5"), data_of("lenet5", 5)
+    with fastcnn.use_engine("im2col"):
+        model.train_on_batch(x, y)
+        assert model.explain() == "layer by layer: the engine 'im2col' was asked for"
+    with replaced("relu", "numba", relu):
+        model.predict(x)
+        assert model.explain() == "layer by layer: relu is replaced"
+    other = model_of("lenet5", engine="numba")
+    other.train_on_batch(x, y)
+    assert other.explain() == "layer by layer: the engine 'numba' was asked for"
+    assert seen == []
+    model.predict(x)
+    assert len(seen) == 1
+
+
+def test_models_say_how_they_run() -> None:
+    assert model_of("never together").explain().splitlines() == [
+        "alone: Flatten(), nothing to compile",
+        "alone: Tanh(), an operation of its own over the whole batch",
+        "alone: Flatten(), nothing to compile",
+    ]  # the sigmoid is the loss's
+    heavy = model_of(LARGE).explain().splitlines()
+    assert heavy == [
+        "alone: Conv2D(40, (5, 4), strides=(1, 2), padding='same'), its work is worth all threads",
+        "compiled together: ReLU(), Flatten()",
+        "alone: Dense(160), its weights are passed over once for the batch",
+        "compiled together: ReLU(), Dense(3)",
+    ]
+    assert model_of("groups").explain().splitlines()[1].startswith("alone: BatchNorm()")
+
+
+def test_programs_of_many_batch_sizes_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "_PROGRAMS", 5)
+    model = model_of("vectors")
+    for count in range(1, 14):
+        model.predict(data_of("vectors", count)[0])
+    (run,) = served_by_the_executor(model)._parts
+    assert isinstance(run, executor._Run)
+    assert len(run._plans._made) == 3
+
+
+# --- these tests can fail -------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_way_out")
+@pytest.mark.parametrize("fault", ["slabs", "turned", "bias"])
+def test_planted_faults_are_seen(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    if fault == "slabs":
+        whole = executor.parallel_for
+
+        def sum_less(function: Any, count: int, work: int, *arguments: Any) -> None:
+            slabs, sums, pieces, slices, *rest = arguments
+            whole(function, count, work, slabs, sums, pieces, slices - 1, *rest)
+
+        monkeypatch.setattr(executor, "parallel_for", sum_less)
+    elif fault == "turned":
+        monkeypatch.setattr(executor, "run_apart", lambda *_: None)
+    else:
+        monkeypatch.setattr(plan.Slice, "_sum_bias", lambda *_: None)
+    with pytest.raises(AssertionError):
+        test_gradients_of_every_batch_size_are_those_of_single_operations("lenet5", 9)

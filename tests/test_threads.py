@@ -1,0 +1,217 @@
+"""The thread driver: many callers, errors, interrupts and forks; and how many threads there are."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hammer_threads import Hammer
+from processes import python
+
+import fastcnn
+from fastcnn import settings
+from fastcnn.kernels import memory, threads
+
+FORKS = hasattr(os, "fork")
+
+
+@pytest.fixture
+def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[threads._Pool]:
+    """A pool of its own, that three threads use however small the work."""
+    before = fastcnn.get_num_threads()
+    fastcnn.set_num_threads(3)
+    monkeypatch.setattr(threads, "_pool", threads._Pool())
+    monkeypatch.setattr(threads, "SMALL", 1)
+    yield threads._pool
+    fastcnn.set_num_threads(before)
+
+
+def in_time(call: Callable[[], Any]) -> Any:
+    """What the call gives; a deadlock fails instead of lasting."""
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(call()), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert found, "it does not end, or it raised"
+    return found[0]
+
+
+def relu() -> Any:
+    return fastcnn.relu(np.arange(-50, 50, dtype=np.float32), engine="numba").sum()
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_after_an_interrupt_before_the_start_the_next_call_ends(
+    place: int, pool: threads._Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "_LOOKS", 20_000_000)  # workers stay awake: none opens its gate
+    assert in_time(relu) == 1225
+    worker = pool.workers[place]
+    for laid_out in (False, True):  # the interrupt comes before, or after the job is laid out
+        prepare = worker.prepare
+
+        def interrupted(*job: Any, done: Any = prepare, first: bool = laid_out) -> None:
+            if first:
+                done(*job)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(worker, "prepare", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                relu()
+        assert [in_time(relu) for _ in range(3)] == [1225] * 3
+
+
+def test_an_error_on_a_worker_is_raised_and_forgotten(pool: threads._Pool) -> None:
+    def fail(gate: Any, number: int, start: int, stop: int) -> None:
+        if start:
+            raise RuntimeError(f"at {start}")
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="at "):
+            threads.parallel_for(fail, 9, 9)
+        assert in_time(relu) == 1225
+
+
+def test_sixteen_threads_on_models_and_functions_get_the_right_bits() -> None:
+    hammer = Hammer(share=3)
+    hammer.run(threads=16, seconds=0.7, layer="none")
+    assert hammer.wrong == []
+    assert hammer.done >= 16
+
+
+def test_arrays_that_are_in_use_share_no_memory() -> None:
+    rng = np.random.default_rng(0)
+    wrong: list[str] = []
+
+    def use() -> None:
+        held: list[Any] = []
+        for number in range(400):
+            array = memory.empty((int(rng.integers(17_000, 40_000)),), np.float32)
+            array[...] = number
+            held.append((array[::7], number))  # a view keeps the block in use
+            if len(held) > 9:
+                view, expected = held.pop(int(rng.integers(len(held))))
+                if (view != expected).any():
+                    wrong.append(f"{number} was written over")
+
+    users = [threading.Thread(target=use) for _ in range(4)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
+    assert wrong == []
+
+
+# --- forks ----------------------------------------------------------------------------------------
+
+FORK = """
+import os, threading, time
+import numpy as np
+import fastcnn
+from numba.core.compiler_lock import global_compiler_lock
+from fastcnn.kernels import memory
+
+x = np.ones(300_000, np.float32)
+fastcnn.set_num_threads(3)
+fastcnn.relu(x)
+for lock in (memory._lock, global_compiler_lock):
+    held = threading.Event()
+
+    def hold():
+        with lock:
+            held.set()
+            time.sleep(0.5)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if not child:
+        y = fastcnn.relu(x.astype(np.float64) - 2)  # allocates, compiles or loads, starts threads
+        os._exit(7 if y.sum() == 0 else 8)
+    end = time.monotonic() + 60
+    while not (found := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < end:
+        time.sleep(0.02)
+    if not found[0]:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+    thread.join()
+    print(os.waitstatus_to_exitcode(found[1]) if found[0] else "a deadlock")
+"""
+
+
+@pytest.mark.skipif(not FORKS, reason="no fork on this system")
+def test_a_fork_takes_no_lock_along() -> None:
+    assert python("-W", "ignore", "-c", FORK).stdout.split() == ["7", "7"]
+
+
+# --- how many -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        ("0::/\n", {}, 8),
+        ("", {"cpu.max": "100000 100000"}, 8),
+        ("0::/\n", {"cpu.max": "300000 100000\n"}, 3),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, 8),
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000", "a/cpu.max": "150000 100000"}, 2),
+        ("0::/a/b\n", {"a/b/cpu.max": "50000 100000", "a/cpu.max": "150000 100000"}, 1),
+        ("0::/not-seen-here\n", {"cpu.max": "400000 100000"}, 4),
+        ("0::/\n", {"cpu.max": "1600000 100000"}, 8),
+        ("0::/\n", {"cpu.max": "nonsense"}, 8),
+        ("0::/\n", {"cpu.max": "100 0"}, 8),
+        ("nonsense\n", {}, 8),
+        ("4:cpu,cpuacct:/a\n2:memory:/a\n",
+         {"cpu,cpuacct/a/cpu.cfs_quota_us": "250000\n",
+          "cpu,cpuacct/a/cpu.cfs_period_us": "100000\n"}, 3),
+        ("4:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("eight")
+def test_a_containers_share_of_time_is_respected(
+    own: str, files: dict[str, str], expected: int, tmp_path: Path
+) -> None:
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (tmp_path / "own").write_text(own)
+    assert settings.processors(str(tmp_path), str(tmp_path / "own")) == expected
+
+
+def test_a_machine_of_a_thousand_processors_gets_as_many_threads_as_there_may_be(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # The gate has a place for each of them, and no more.
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(1000)), raising=False)
+    assert settings.processors(str(tmp_path), str(tmp_path / "own")) == settings.MOST
+    assert threads._Pool().gate.size >= settings.MOST * threads.CACHE_LINE
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_the_affinity_decides_how_many() -> None:
+    one = min(os.sched_getaffinity(0))
+    code = f"import os; os.sched_setaffinity(0, [{one}]); import fastcnn"
+    assert python("-c", f"{code}; print(fastcnn.get_num_threads())").stdout == "1\n"
+
+
+def test_the_environment_decides_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text, expected in (("5", 5), (" 2 ", 2), ("1000", settings.MOST)):
+        monkeypatch.setenv("FASTCNN_NUM_THREADS", text)
+        assert settings._from_environment() == expected
+    for wrong in ("0", "-1", "many", "1.5", ""):
+        monkeypatch.setenv("FASTCNN_NUM_THREADS", wrong)
+        with pytest.raises(ValueError, match=f"must be an integer of at least 1, got {wrong!r}"):
+            settings._from_environment()
