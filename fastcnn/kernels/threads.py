@@ -9,6 +9,9 @@ a word in memory, its gate, for a moment before it sleeps: a launch costs some 3
 awake, against 20 µs with ``concurrent.futures`` (two cores of a Zen 4 processor). One job at a
 time uses the workers; a second Python thread that comes meanwhile runs its job on its own core.
 Workers do not survive a fork; the child starts its own.
+
+Where other programs have the cores, a worker may be long in coming. So whoever called takes over
+what no worker has begun, and lets others run while it waits for what one has.
 """
 
 from __future__ import annotations
@@ -27,8 +30,8 @@ from fastcnn.settings import MOST, get_num_threads
 
 # Work below this many operations is done before a worker could help.
 SMALL = 200_000
-# How often a waiting thread looks before it sleeps: some 100 µs.
-_LOOKS = 5_000
+# How often a worker looks before it sleeps, some 100 µs, and a caller before it lets others run.
+_LOOKS, _GLANCES = 5_000, 500
 
 
 @compiled
@@ -51,7 +54,7 @@ class _Worker:
         self.gate, self.place = gate, place
         self.done = np.zeros(CACHE_LINE, np.int64)
         self.number = 0
-        self.job: tuple[Any, ...] = ()
+        self.jobs: list[tuple[Any, ...]] = []  # one at most; who pops it, does it
         self.error: BaseException | None = None
         self.asleep = False
         self.wake = threading.Semaphore(0)
@@ -60,17 +63,25 @@ class _Worker:
 
     def prepare(self, number: int, *job: Any) -> None:
         """Lay a job out; it begins when the gate shows its number."""
-        self.number, self.job = number, job
+        self.number = number
+        self.jobs.append(job)
         if self.asleep:
             self.gate[self.place] = number
             self.wake.release()
+
+    def take_over(self) -> None:
+        """Do the last job here, if the worker has not begun it."""
+        if self.jobs and (job := _popped(self.jobs)):
+            self.number = 0  # nothing to wait for
+            _do(job)
 
     def join(self) -> BaseException | None:
         """Wait for the last job; what it raised, once."""
         while (done := int(self.done[0])) < self.number:
             if self.asleep:  # it lay down just before the gate opened
                 self.wake.release()
-            _watch(NO_GATE, 0, self.done, 0, done, _LOOKS)
+            if int(_watch(NO_GATE, 0, self.done, 0, done, _GLANCES)) == done:
+                _let_others_run()
         error, self.error = self.error, None
         return error
 
@@ -86,15 +97,26 @@ class _Worker:
                     self.wake.acquire()
                 self.asleep = False
                 continue
-            job, self.job = self.job, ()
             try:
-                if job:  # none where an interrupt came before it was laid out
-                    function, start, stop, arguments = job
-                    function(NO_GATE, 0, start, stop, *arguments)
+                if job := _popped(self.jobs):  # none where the caller took it
+                    _do(job)
             except BaseException as error:  # handed to the caller, who waits for this part
                 self.error = error
-            job = function = arguments = ()  # keep no caller's array alive
+            job = ()  # keep no caller's array alive
             seen = report = now
+
+
+def _popped(jobs: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """The job in the list, for one thread alone; the others find none."""
+    try:
+        return jobs.pop()
+    except IndexError:
+        return ()
+
+
+def _do(job: tuple[Any, ...]) -> None:
+    function, start, stop, arguments = job
+    function(NO_GATE, 0, start, stop, *arguments)
 
 
 class _Pool:
@@ -118,6 +140,8 @@ class _Pool:
                 first, last = count * i // parts, count * (i + 1) // parts
                 worker.prepare(self.launches, function, first, last, arguments)
             function(gate, self.launches, 0, count // parts, *arguments)
+            for worker in workers:
+                worker.take_over()
         finally:
             # Open even if an interrupt came, or the call failed, before it began: nobody would
             # open it for the jobs that are laid out, and the next call would wait for them.
@@ -128,6 +152,7 @@ class _Pool:
 
 
 _pool = _Pool()
+_let_others_run = getattr(os, "sched_yield", lambda: None)
 
 
 def parallel_for(function: Callable[..., None], count: int, work: int, *arguments: Any) -> None:
