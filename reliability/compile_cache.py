@@ -150,7 +150,7 @@ def others() -> str:
         path = place / "fastcnn" / "kernels" / "activations.py"
         text = path.read_text("utf-8")
         path.write_text(
-            text.replace("else slope * values[i]", "else slope * values[i] - 1"), "utf-8"
+            text.replace("else slope * value\n", "else slope * value - 1\n"), "utf-8"
         )
         if path.read_text("utf-8") == text:
             sys.exit("the edit of the helper found nothing to edit")

@@ -124,7 +124,7 @@ def _layers() -> Iterator[Problem]:
         x = (1 + k % 3, 2 + k // 4 % 4, width)
         yield from _layer(f"{ic}-to-{oc}-on-{width}", (*x, ic), (*kernel, ic, oc), parameters)
         if ic > 1 and k % 2:
-            times = 1 + (k % 3 == 0)
+            times = 1 + (k % 7 == 1)
             depthwise = {**parameters, "groups": ic}
             w = (*kernel, 1, ic * times)
             yield from _layer(f"depthwise-{ic}-on-{width}", (*x, ic), w, depthwise)

@@ -168,6 +168,9 @@ def _convolutions() -> Iterator[_Conv]:
     yield grouped("depthwise-33", 33, 33, 33, {"stride": (1, 2)})
     yield grouped("depthwise-times-2", 8, 16, 8, {"stride": 2, "padding": ((1, 2), (0, 1))})
     yield grouped("depthwise-dilated", 6, 18, 6, {"dilation": (2, 1)})
+    # Taps and outputs equally far apart, but not side by side.
+    apart = {"groups": 5, "stride": (1, 2), "dilation": (3, 2), "padding": ((3, 2), (1, 2))}
+    yield _Conv("depthwise-apart", (2, 7, 9, 5), (2, 3, 1, 5), apart, quick=True)
 
     yield _Conv("one-pixel", (1, 1, 1, 3), (1, 1, 3, 6))
     yield _Conv("one-row", (1, 1, 17, 8), (1, 4, 8, 3), {"stride": (1, 2)})

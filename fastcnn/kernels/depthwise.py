@@ -135,7 +135,7 @@ def depthwise_plan(
         filter_h=v.filters * c,
         filter_w=h.filters * c,
     )
-    at_once = h.taps if h.taps in _AT_ONCE and h.tap == h.step else 0
+    at_once = h.taps if h.taps in _AT_ONCE and h.tap == h.step == 1 else 0
     function = _depthwise(registers().tile_rows, lanes, at_once)
     items = images * v.outputs * -(-c // block)
     work = images * v.outputs * h.outputs * v.taps * h.taps * c // 2
