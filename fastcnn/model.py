@@ -737,7 +737,9 @@ class Sequential:
             found = executor.probabilities(self._taken(images, executor))
             if found is not None:
                 return found
-        return loss.predictions(self._forward_batch(images, loss), self.engine)
+        predicted = loss.predictions(self._forward_batch(images, loss), self.engine)
+        # Layers that only rearrange give views of what they were given.
+        return predicted.copy() if np.may_share_memory(predicted, images) else predicted
 
     def predict_classes(self, x: ArrayLike, batch_size: int = 256) -> Array:
         """The most probable class of each sample, (N,) int64; arguments as for :meth:`predict`.

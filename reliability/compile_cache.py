@@ -149,9 +149,7 @@ def others() -> str:
         # An edit that changes results must show, whatever lies in the cache.
         path = place / "fastcnn" / "kernels" / "activations.py"
         text = path.read_text("utf-8")
-        path.write_text(
-            text.replace("else slope * value\n", "else slope * value - 1\n"), "utf-8"
-        )
+        path.write_text(text.replace("else slope * value\n", "else slope * value - 1\n"), "utf-8")
         if path.read_text("utf-8") == text:
             sys.exit("the edit of the helper found nothing to edit")
         process = start(place)

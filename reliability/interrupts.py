@@ -45,6 +45,7 @@ def commands(folder: Path) -> dict[str, tuple[list[str], float]]:
         "compare": (["compare", "--json", str(folder / "report.json")], 5.0),
         "predict": (["predict", str(folder / "linear.safetensors"), *picture], 3.0),
         "evaluate": (["evaluate", str(folder / "linear.safetensors")], 3.0),
+        "bench": (["bench", "--html", str(folder / "report.html")], 20.0),
         "demo": (["demo"], 6.0),
         "info": (["info"], 1.0),
     }
@@ -99,10 +100,10 @@ def complaints(
     for path in folder.glob("net*.safetensors"):
         load_model(path)
         path.unlink()
-    report = folder / "report.json"
-    if report.exists() and not done:
-        yield "left a report"
-    report.unlink(missing_ok=True)
+    for report in folder.glob("report.*"):
+        if not done:
+            yield f"left {report.name}"
+        report.unlink()
 
 
 def main(

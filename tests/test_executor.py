@@ -273,6 +273,18 @@ def test_two_threads_predict_with_one_model(monkeypatch: pytest.MonkeyPatch) -> 
     assert not wrong
 
 
+def test_the_programs_of_a_batch_know_nothing_of_those_of_others() -> None:
+    """So threads that make some at the same moment cannot mix up where things lie in memory."""
+
+    def bytes_for(*batches: int) -> int:
+        model = Sequential([Dense(120), Dense(84), Dense(3)], (5,), seed=0)
+        run = Executor(model.layers, model._weights)._parts[0]
+        return [run._plans.made(n, "step", False).forward.scratch for n in batches][-1]
+
+    assert bytes_for(2, 40) == bytes_for(40)  # whose filters are turned into blocks of other widths
+    assert bytes_for(40, 2) == bytes_for(2)
+
+
 # --- gradients ----------------------------------------------------------------------------------
 
 LOSSES = (CrossEntropy(), CrossEntropy(0.1), MeanSquaredError(), BinaryCrossEntropy())

@@ -26,7 +26,7 @@ from fastcnn.layers import (
     Sigmoid,
     Softmax,
 )
-from fastcnn.losses import CrossEntropy
+from fastcnn.losses import CrossEntropy, MeanSquaredError
 from fastcnn.model import Sequential
 from fastcnn.optimizers import SGD, Adam
 
@@ -552,3 +552,12 @@ def test_explicit_sigmoid_is_the_binary_losses_own() -> None:
     assert implied.evaluate(x, targets) == explicit.evaluate(x, targets)
     scores = implied._forward_batch((x[..., None] / 255 - 0.5).astype(np.float32))
     np.testing.assert_allclose(implied.predict(x), 1 / (1 + np.exp(-scores)), rtol=1e-5)
+
+
+def test_predictions_of_layers_that_only_rearrange_are_new_arrays() -> None:
+    x = np.random.default_rng(0).standard_normal((2, 4, 3), np.float32)
+    model = Sequential([Flatten()], (4, 3))
+    model.loss = MeanSquaredError()
+    predicted = model.predict(x)
+    np.testing.assert_array_equal(predicted, x.reshape(2, 12))
+    assert not np.shares_memory(predicted, x)

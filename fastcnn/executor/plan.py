@@ -61,6 +61,19 @@ _PROGRAMS = 64
 _TURNED = 4096
 
 
+class Turned:
+    """Where the turned filters of one batch lie, for all its slices.
+
+    Attributes:
+        places: for each layer's number and the width of its blocks, the first byte.
+        size: bytes of all of them.
+    """
+
+    def __init__(self) -> None:
+        self.places: dict[tuple[int, int], int] = {}
+        self.size = 0
+
+
 class Slice:
     """Steps for ``n`` samples.
 
@@ -70,8 +83,7 @@ class Slice:
         size: bytes of the workspace.
         totals, slab: where the loss goes, and the gradient of all parameters: in the workspace
             with ``slab``, else at once to where all gradients lie.
-        turned: for each layer whose filters are turned, its number, the width of the turned
-            blocks, and where they lie.
+        turned: where filters lie that are turned; slices of one batch have it in common.
         kept: arrays that steps name by their addresses.
     """
 
@@ -79,6 +91,7 @@ class Slice:
         self,
         plans: Plans,
         n: int,
+        turned: Turned,
         *,
         training: bool,
         ends: bool,
@@ -87,12 +100,11 @@ class Slice:
         batch: int,
         bytes_in: bool,
     ) -> None:
-        self.plans, self.n, self.dtype = plans, n, plans.dtype
+        self.plans, self.n, self.dtype, self.turned = plans, n, plans.dtype, turned
         self.itemsize, self.size, self.batch = plans.dtype.itemsize, 0, batch
         self.forward: list[Array] = []
         self.loss: list[Array] = []
         self.backward: list[Array] = []
-        self.turned: dict[tuple[int, int], int] = {}
         self.kept: list[Array] = []
         self._do = self.forward
         self._laid_out: dict[tuple[Place, Layout], Place] = {}
@@ -320,11 +332,10 @@ class Slice:
             self._contract(phase, laid_out, w, constant(self.plans.zeros), dx)
 
     def _turned(self, i: int, width: int, count: int) -> Place:
-        at = self.plans.turned_places.setdefault((i, width), self.plans.turned_size)
-        if at == self.plans.turned_size:
-            self.plans.turned_size += -(-count * self.itemsize // _LINE) * _LINE
-        self.turned[i, width] = at
-        return Place(program.SHARED, at)
+        if (i, width) not in self.turned.places:
+            self.turned.places[i, width] = self.turned.size
+            self.turned.size += -(-count * self.itemsize // _LINE) * _LINE
+        return Place(program.SHARED, self.turned.places[i, width])
 
 
 class Plans:
@@ -336,7 +347,6 @@ class Plans:
             beyond it.
         needs_dx: whether the gradient of the row's input is wanted.
         padded: whether images are laid out between zeros.
-        turned_size: bytes of all turned filters.
         part, parameters, gradient: where the row's parameters lie among all, and that part.
         pieces: the parameters of that part, cut into pieces (first, length); between them are gaps.
     """
@@ -351,8 +361,6 @@ class Plans:
         channels = [s[-1] for one in layers for s in (_input(one), _output(one))]
         self.zeros = arrays.allocate((max(channels),), self.dtype)
         self.zeros[...] = 0
-        self.turned_places: dict[tuple[int, int], int] = {}
-        self.turned_size = 0
         self._made: dict[tuple[int, str, bool], Made] = {}
         offsets = [self.offset(one, name) for one in layers for name in one.parameters]
         ends = [
@@ -404,12 +412,12 @@ class Plans:
     def _make(self, count: int, purpose: str, bytes_in: bool) -> Made:
         size = -(-count // _SLABS)
 
-        training = purpose in ("train", "step")
+        training, turned = purpose in ("train", "step"), Turned()
 
         def of(n: int) -> Slice:
             return Slice(
-                self, n, training=training, ends=purpose == "step", softmax=purpose == "softmax",
-                slab=size < count, batch=count, bytes_in=bytes_in,
+                self, n, turned, training=training, ends=purpose == "step",
+                softmax=purpose == "softmax", slab=size < count, batch=count, bytes_in=bytes_in,
             )  # fmt: skip
 
         if not training:
@@ -418,7 +426,7 @@ class Plans:
         whole, rest = of(size), of(count - (slices - 1) * size)
         turns = [
             part
-            for (i, width), at in sorted({**whole.turned, **rest.turned}.items())
+            for (i, width), at in sorted(turned.places.items())
             for part in self._turn(i, width, at)
         ]
         flops = sum(one.flops(one.input_shape) for one in self.layers if one.input_shape)
@@ -432,7 +440,7 @@ class Plans:
                 size=size,
                 slices=slices,
                 items=slices if training else min(slices, _ITEMS),
-                shared=self.turned_size if turns else 0,
+                shared=turned.size,
                 workspace=whole.size,
                 per_sample={
                     program.INPUT: inputs * (1 if bytes_in else itemsize),
