@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from threading import Timer
 from types import FrameType
 from typing import Any
@@ -27,8 +28,13 @@ def main() -> None:
         from fastcnn.cli import main as command_line
 
         command_line()
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != INTERRUPTED:
+            raise
+        # Python's own end takes down what is loaded, which lasts seconds with PyTorch.
+        with suppress(OSError):
+            sys.stdout.flush()
+        _leave()
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # it has ended, and takes no time any more
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 import ctypes
 import math
 import mmap
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -21,11 +23,12 @@ from importlib import import_module
 from itertools import islice, product
 from pathlib import Path
 from pkgutil import iter_modules
+from tempfile import TemporaryFile
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
-from processes import python
+from processes import environment
 
 import fastcnn
 from fastcnn import kernels
@@ -334,19 +337,39 @@ def compiled() -> dict[str, Any]:
     return found
 
 
-def run(isa: str, dtypes: Sequence[str] = DTYPES, share: int = 1) -> str:
-    """Run the matrix in a process that compiles for ``isa``; ``AssertionError`` if it fails."""
-    done = python(
-        str(Path(__file__).resolve()),
-        "--here",
-        f"--share={share}",
-        *[f"--dtype={dtype}" for dtype in dtypes],
-        check=False,
-        **instruction_sets()[isa],
-    )
-    last = done.stdout.strip().rpartition("\n")[2]
-    assert done.returncode == 0, f"{isa}: exit {done.returncode} at {last}\n{done.stderr[-3000:]}"
-    return last
+class Run:
+    """The matrix in a process that compiles for ``isa``."""
+
+    def __init__(self, isa: str, dtypes: Sequence[str] = DTYPES, share: int = 1) -> None:
+        self._isa = isa
+        self._told = TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115: closed by last_line
+        self._process = subprocess.Popen(
+            [
+                sys.executable,
+                str(Path(__file__).resolve()),
+                "--here",
+                f"--share={share}",
+                *[f"--dtype={dtype}" for dtype in dtypes],
+            ],
+            env=environment(**instruction_sets()[isa]),
+            stdout=self._told,
+            stderr=subprocess.STDOUT,
+        )
+
+    def last_line(self) -> str:
+        """Of what it printed, at its end; ``AssertionError`` if it fails."""
+        code = self._process.wait()
+        with self._told:
+            self._told.seek(0)
+            told = self._told.read().strip()
+        assert code == 0, f"{self._isa}: exit {code}\n{told[-3000:]}"
+        return told.rpartition("\n")[2]
+
+    def leave(self) -> None:
+        """End it, if it has not ended."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
 
 
 def main(
@@ -367,7 +390,7 @@ def main(
         print(f"{simd.registers().isa}: {count} cases and {several} nets without a fault")
         return
     for isa in instruction_sets() if every else list(instruction_sets())[:1]:
-        print(run(isa, dtypes, share))
+        print(Run(isa, dtypes, share).last_line())
 
 
 if __name__ == "__main__":

@@ -13,17 +13,22 @@ SOURCE = Path(fastcnn.__file__).resolve().parent.parent
 """The folder that holds the package under test."""
 
 
+def environment(source: Path = SOURCE, **more: str) -> dict[str, str]:
+    """This process's, with the package in ``source`` to be imported first, and these variables."""
+    path = os.pathsep.join(filter(None, [str(source), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, **more}
+
+
 def python(
-    *arguments: str, source: Path = SOURCE, check: bool = True, **environment: str
+    *arguments: str, source: Path = SOURCE, check: bool = True, **more: str
 ) -> subprocess.CompletedProcess[str]:
     """Run ``python *arguments`` on the package in ``source`` with these environment variables.
 
     With ``check`` the process must succeed.
     """
-    path = os.pathsep.join(filter(None, [str(source), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, *arguments],
-        env={**os.environ, "PYTHONPATH": path, **environment},
+        env=environment(source, **more),
         cwd=source,
         capture_output=True,
         text=True,

@@ -106,6 +106,10 @@ INTERRUPTED_WHILE = {
     "kernels are compiled, which swallow it": (
         "import fastcnn.comparison\nfastcnn.comparison.compare = compiling"
     ),
+    "Python's own end lasts": (
+        "import fastcnn.comparison\nfastcnn.comparison.compare = lambda *_, **__: strike()\n"
+        "class Heavy:\n    def __del__(self, sleep=time.sleep):\n        sleep(20)\nheavy = Heavy()"
+    ),
     "something lasts that cannot be interrupted": (
         "import fastcnn.comparison\nfastcnn.comparison.compare = lasting"
     ),
