@@ -342,7 +342,7 @@ class Run:
 
     def __init__(self, isa: str, dtypes: Sequence[str] = DTYPES, share: int = 1) -> None:
         self._isa = isa
-        self._told = TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115: closed by last_line
+        self._told = TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 (closed by last_line)
         self._process = subprocess.Popen(
             [
                 sys.executable,
