@@ -369,10 +369,10 @@ def test_compare_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
     run = CliRunner()
     outcome = run.invoke(app, ["bench", "--compare", "before", "after.json"])
     assert outcome.exit_code == 1
-    assert "1 of 1 became slower beyond noise." in outcome.output
+    assert "1 of 1 became slower on one thread, beyond noise." in outcome.output
     outcome = run.invoke(app, ["bench", "--compare", "before", "before"])
     assert outcome.exit_code == 0
-    assert "Nothing became slower beyond noise." in outcome.output
+    assert "Nothing became slower on one thread, beyond noise." in outcome.output
 
 
 @pytest.mark.parametrize(

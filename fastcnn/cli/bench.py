@@ -58,7 +58,8 @@ def bench(
 
     Every result is verified before it is timed; whoever computes something else is refused, and
     if that is one of fastcnn's engines the exit code is 1. --compare tells what became slower
-    beyond noise; its exit code is 1 if anything did.
+    beyond noise; its exit code is 1 if anything did. It judges fastcnn on one thread, and does not
+    see what several threads gain or lose.
     """
     with plain_errors():
         if compare is not None:
@@ -149,9 +150,9 @@ def _compare(before: str, after: str) -> bool:
         console.print(f"geometric mean of after ÷ before: {times(found.mean)}")
     count = len(found.slower)
     console.print(
-        f"{count} of {len(found.changes)} became slower beyond noise."
+        f"{count} of {len(found.changes)} became slower on one thread, beyond noise."
         if count
-        else "Nothing became slower beyond noise.",
+        else "Nothing became slower on one thread, beyond noise.",
         style="bold red" if count else "bold green",
     )
     return bool(count)
