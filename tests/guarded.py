@@ -42,7 +42,7 @@ from fastcnn.engines import replaced
 from fastcnn.geometry import conv_geometry, pool_geometry
 from fastcnn.kernels import arrays as seam
 from fastcnn.kernels import augmentation as kernels_of_augmentation
-from fastcnn.kernels import direct, jit, simd, threads
+from fastcnn.kernels import direct, jit, pooling, simd, threads
 from fastcnn.kernels.multiply_add import CHAIN, multiply_add
 
 Border = Literal["first", "last"]
@@ -195,6 +195,13 @@ def _poolings() -> Iterator[Problem]:
         yield Problem(f"{kind}_pool2d", label, {"x": x}, parameters, g, modes)
         dy = {"dy": g.output_shape, "x": x}
         yield Problem(f"{kind}_pool2d_backward", label, dy, parameters, g, modes)
+    for channels in (16, 64, 128):
+        x = (2, 18, 6, channels)
+        g = pool_geometry(x, size=2)
+        dy = {"dy": g.output_shape, "x": x}
+        yield Problem(
+            "max_pool2d_backward", f"whole-tiles-{channels}", dy, {"size": 2}, g, ("special",)
+        )
 
 
 def _dense() -> Iterator[Problem]:
@@ -247,6 +254,9 @@ def run_here(chosen: Iterable[Case]) -> int:
             if case.problem.op == "conv2d":
                 with _filters_packed():
                     _compare(case, call(case.problem, inputs, "numba"), expected, allowed)
+            if case.problem.op == "max_pool2d_backward":
+                with _written_past_the_cache():
+                    _compare(case, call(case.problem, inputs, "numba"), expected, allowed)
         count += 1
     _wait_as_a_worker_does()
     _move_images()
@@ -265,6 +275,17 @@ def _filters_packed() -> Iterator[None]:
     finally:
         direct.packing_pays = rule
         direct._packed_for.cache_clear()
+
+
+@contextmanager
+def _written_past_the_cache() -> Iterator[None]:
+    """Let all gradients be written as only large ones are otherwise."""
+    least = pooling.BEYOND_CACHE
+    pooling.BEYOND_CACHE = 0
+    try:
+        yield
+    finally:
+        pooling.BEYOND_CACHE = least
 
 
 def _use_memory(border: Border) -> None:

@@ -15,7 +15,8 @@ from fastcnn import kernels, naive
 from fastcnn.arguments import Array
 from fastcnn.comparison.data import make_arrays
 from fastcnn.comparison.problems import Case, cases
-from fastcnn.kernels import contraction, direct, packing, simd
+from fastcnn.geometry import pool_geometry
+from fastcnn.kernels import contraction, direct, memory, packing, pooling, simd
 from fastcnn.kernels.simd import Registers, registers
 
 LAYERS = ("conv2d", "conv2d_input_gradient", "conv2d_filter_gradient")
@@ -316,6 +317,21 @@ def test_tile_fits_the_problem_and_the_registers(
             assert tile.columns == tile.vectors * tile.lanes
             # Sums alone must leave room for what they are made of.
             assert tile.rows * tile.vectors < COUNT[isa], problem
+
+
+def test_large_pooling_gradients_are_written_past_the_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, dy = integers(1, 2, 34, 30, 64), integers(2, 2, 17, 15, 64)
+    x[0, 3, 4], x[1, 2:4, 2:4] = np.nan, np.nan
+    g = pool_geometry(x.shape, size=2)
+    usual = kernels.max_pool2d_backward(dy, x, g)
+    monkeypatch.setattr(pooling, "BEYOND_CACHE", 0)
+    assert pooling.streams("max", g, memory.empty(x.shape, x.dtype))
+    assert not pooling.streams("max", g, memory.empty(x.shape, x.dtype)[:, 1:].reshape(-1)[1:])
+    streamed = kernels.max_pool2d_backward(dy, x, g)
+    np.testing.assert_array_equal(usual, naive.max_pool2d_backward(dy, x, g))
+    np.testing.assert_array_equal(streamed, usual)
 
 
 def asked(monkeypatch: pytest.MonkeyPatch, name: str | None, features: str | None) -> str:

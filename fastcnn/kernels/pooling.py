@@ -1,8 +1,10 @@
 """Pooling on register tiles of one row: a window's channels stay in registers over its pixels.
 
 Forward, an item is a row of the output. Backward, windows may share pixels, so an item is a block
-of rows of the input: it visits, in row-major order, all windows that reach into it, and adds to
-its own rows only. Windows on the border of two blocks are visited twice. Padding is passed over.
+of rows of the input: it visits, in row-major order, all windows that reach into it, and writes its
+own rows only. The first window that meets a pixel writes it, later ones add: without zeros first
+and with each block twice as high, 3×3 at stride 2 takes a fifth less time. Windows on the border
+of two blocks are visited twice. Padding is passed over.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ from fastcnn.kernels.jit import device, kernel
 from fastcnn.kernels.simd import (
     registers,
     rows_line,
+    stores_done,
     tile_best,
     tile_from_row,
     tile_place,
     tile_quotient,
     tile_store,
+    tile_stream,
     tile_sum,
     tile_where,
     zero_run,
@@ -31,7 +35,9 @@ from fastcnn.kernels.threads import parallel_for
 # Windows that have kernels of their own.
 _WINDOWS = ((2, 2), (3, 3))
 # Rows of the input in one item of a gradient.
-_ROWS = 8
+_ROWS = 16
+# Bytes of a gradient that the caches will not hold until it is read.
+BEYOND_CACHE = 16 * 1024 * 1024
 
 
 def max_pool2d(x: Array, g: PoolGeometry) -> Array:
@@ -73,7 +79,7 @@ def forward_kernel(kind: str, g: PoolGeometry, itemsize: int) -> tuple[Any, int]
     sides = _sides(g, itemsize)
     if kind == "average":
         return _average_rows(*sides), g.n * g.oh
-    return _extreme_rows(kind == "max", *sides, *_unrolled(g)), g.n * g.oh
+    return _extreme_rows(kind == "max", *sides, *_unrolled(kind, g, itemsize)), g.n * g.oh
 
 
 def gradient_kernel(kind: str, g: PoolGeometry, itemsize: int) -> tuple[Any, int]:
@@ -81,7 +87,8 @@ def gradient_kernel(kind: str, g: PoolGeometry, itemsize: int) -> tuple[Any, int
     sides, items = _sides(g, itemsize), g.n * -(-g.h // _ROWS)
     if kind == "average":
         return _average_gradient(*sides), items
-    return _extreme_gradient_rows(kind == "max", *sides, *_unrolled(g)), items
+    window = _unrolled(kind, g, itemsize)
+    return _extreme_gradient_rows(kind == "max", *sides, *window, False), items
 
 
 def _forward(kind: str, x: Array, g: PoolGeometry) -> Array:
@@ -95,9 +102,24 @@ def _forward(kind: str, x: Array, g: PoolGeometry) -> Array:
 def _extreme_gradient(kind: str, dy: Array, x: Array, g: PoolGeometry) -> Array:
     dx = empty_like_type(dy, *g.input_shape)
     function, items = gradient_kernel(kind, g, x.itemsize)
+    if streams(kind, g, dx):
+        sides = _sides(g, x.itemsize)
+        function = _extreme_gradient_rows(True, *sides, g.kh, g.kw, True)
     flat_dy, flat_x, flat_dx = readable(dy).reshape(-1), readable(x).reshape(-1), dx.reshape(-1)
     parallel_for(function, items, 2 * _work(g), flat_dy, flat_x, flat_dx, record(g))
     return dx
+
+
+def streams(kind: str, g: PoolGeometry, dx: Array) -> bool:
+    """Whether the gradient is written past the cache: large, each pixel once, aligned.
+
+    On 8×112×112×64 with 2×2, on one thread: 1.1 ms instead of 1.5.
+    """
+    vectors, lanes = _sides(g, dx.itemsize)
+    tiled = (g.oh * g.kh, g.ow * g.kw) == (g.h, g.w) and g.kh == g.stride_h and g.kw == g.stride_w
+    whole = g.c % (vectors * lanes) == 0 and dx.ctypes.data % (lanes * dx.itemsize) == 0
+    unrolled = any(_unrolled(kind, g, dx.itemsize))
+    return tiled and whole and unrolled and dx.nbytes >= BEYOND_CACHE and _ROWS % g.kh == 0
 
 
 def _work(g: PoolGeometry) -> int:
@@ -110,10 +132,14 @@ def _sides(g: PoolGeometry, itemsize: int) -> tuple[int, int]:
     return 4 if g.c > 2 * lanes else 1, lanes
 
 
-def _unrolled(g: PoolGeometry) -> tuple[int, int]:
-    """The window, where it is one that kernels are compiled for: inside the image its loops are
-    unrolled (2×2 on 26×26×8, backward: 1.3 µs an image instead of 2.3); else zeros."""
-    return (g.kh, g.kw) if (g.kh, g.kw) in _WINDOWS else (0, 0)
+def _unrolled(kind: str, g: PoolGeometry, itemsize: int) -> tuple[int, int]:
+    """The window, where it is one that kernels are compiled for, else zeros.
+
+    Inside the image its loops are unrolled (2×2 on 26×26×8, backward: 1.3 µs an image instead of
+    2.3). For the usual pooling alone: each such kernel takes a second to compile.
+    """
+    usual = kind == "max" and itemsize == 4 and (g.kh, g.kw) in _WINDOWS
+    return (g.kh, g.kw) if usual else (0, 0)
 
 
 @device
@@ -136,6 +162,18 @@ def _clipped(place: int, stride: int, pad: int, k: int, size: int) -> Any:
 def _extreme_rows(largest: bool, vectors: int, lanes: int, kh: int, kw: int) -> Any:
     width = vectors * lanes
 
+    @device
+    def window_of(
+        x: Any, at: int, line: int, pixel: int, columns: int, rows: int, pixels: int
+    ) -> Any:
+        best = tile_from_row(1, vectors, lanes, x, at, columns)
+        for i in range(rows):
+            for j in range(pixels):
+                place = at + i * line + j * pixel
+                value = tile_from_row(1, vectors, lanes, x, place, columns)
+                best = tile_best(largest, value, best)
+        return best
+
     @kernel
     def extreme_rows(start: int, stop: int, x: Any, y: Any, numbers: Any) -> None:
         g = _geometry(numbers[0])
@@ -148,19 +186,11 @@ def _extreme_rows(largest: bool, vectors: int, lanes: int, kh: int, kw: int) -> 
                 for ow in range(g.ow):
                     left, right = _clipped(ow, g.stride_w, g.pad_left, g.kw, g.w)
                     at = ((n * g.h + top) * g.w + left) * g.c + c
-                    best = tile_from_row(1, vectors, lanes, x, at, columns)
                     if kh and bottom - top == kh and right - left == kw:
-                        for i in range(kh):
-                            for j in range(kw):
-                                place = at + i * line + j * g.c
-                                value = tile_from_row(1, vectors, lanes, x, place, columns)
-                                best = tile_best(largest, value, best)
+                        best = window_of(x, at, line, g.c, columns, kh, kw)
                     else:
-                        for i in range(bottom - top):
-                            for j in range(right - left):
-                                place = at + i * line + j * g.c
-                                value = tile_from_row(1, vectors, lanes, x, place, columns)
-                                best = tile_best(largest, value, best)
+                        rows, pixels = bottom - top, right - left
+                        best = window_of(x, at, line, g.c, columns, rows, pixels)
                     tile_store(best, y, rows_line(1, (row * g.ow + ow) * g.c + c, 0), 0, columns)
 
     return extreme_rows
@@ -205,9 +235,50 @@ def _item(item: int, g: Any) -> Any:
     return n, first, last, first_window, last_window
 
 
+@device
+def _covered(place: int, stride: int, pad: int, k: int, first: int, clipped: int) -> Any:
+    """How many pixels of a window, clipped along one side, windows since ``first`` have met."""
+    return max((place - 1) * stride - pad + k - clipped, 0) if place > first else 0
+
+
+@device
+def _meets_all(count: int, stride: int, pad: int, k: int, size: int) -> Any:
+    """Whether each of ``size`` pixels lies in a window, along one side."""
+    return stride <= k and (count - 1) * stride - pad + k >= size
+
+
 @cache
-def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int, kh: int, kw: int) -> Any:
+def _extreme_gradient_rows(
+    largest: bool, vectors: int, lanes: int, kh: int, kw: int, stream: bool
+) -> Any:
     width = vectors * lanes
+
+    @device
+    def window_of(
+        dy: Any, x: Any, dx: Any, shared: int, at: int, line: int, pixel: int, columns: int,
+        rows: int, pixels: int, first: int, last: int, met_rows: int, met_pixels: int,
+    ) -> None:  # fmt: skip
+        # Which pixel of the window is the best so far, by its number in it.
+        place = tile_from_row(1, vectors, lanes, x, 0, 0)
+        best = tile_from_row(1, vectors, lanes, x, at, columns)
+        for i in range(rows):
+            for j in range(pixels):
+                source = at + i * line + j * pixel
+                value = tile_from_row(1, vectors, lanes, x, source, columns)
+                place = tile_place(largest, value, best, place, i * pixels + j)
+                best = tile_best(largest, value, best)
+        share = tile_from_row(1, vectors, lanes, dy, shared, columns)
+        for i in range(first, last):
+            for j in range(pixels):
+                target = at + i * line + j * pixel
+                new = tile_where(share, place, i * pixels + j)
+                if stream:
+                    tile_stream(new, dx, target)
+                else:
+                    if i < met_rows or j < met_pixels:
+                        old = tile_from_row(1, vectors, lanes, dx, target, columns)
+                        new = tile_sum(old, new)
+                    tile_store(new, dx, rows_line(1, target, 0), 0, columns)
 
     @kernel
     def extreme_gradient_rows(
@@ -215,58 +286,36 @@ def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int, kh: int, kw:
     ) -> None:
         g = _geometry(numbers[0])
         line = g.w * g.c
+        whole = _meets_all(g.oh, g.stride_h, g.pad_top, g.kh, g.h)
+        whole &= _meets_all(g.ow, g.stride_w, g.pad_left, g.kw, g.w)
         for item in range(start, stop):
             n, first, last, first_window, last_window = _item(item, g)
-            # Windows that share no pixel are written, not added up; what none covers is 0.
-            apart = g.stride_h >= g.kh and g.stride_w >= g.kw
-            tiled_h = g.pad_top == 0 and g.stride_h == g.kh and g.oh * g.kh == g.h
-            tiled_w = g.pad_left == 0 and g.stride_w == g.kw and g.ow * g.kw == g.w
-            if not (tiled_h and tiled_w):
-                zero_run(dx, (n * g.h + first) * g.w * g.c, (last - first) * g.w * g.c)
+            if not whole:
+                zero_run(dx, (n * g.h + first) * line, (last - first) * line)
             for oh in range(first_window, last_window):
                 top, bottom = _clipped(oh, g.stride_h, g.pad_top, g.kh, g.h)
                 inside = bottom - top == kh and first <= top and bottom <= last
+                met_rows = _covered(oh, g.stride_h, g.pad_top, g.kh, first_window, top)
                 for c in range(0, g.c, width):
-                    columns = min(width, g.c - c)
+                    columns = width if stream else min(width, g.c - c)
                     for ow in range(g.ow):
                         left, right = _clipped(ow, g.stride_w, g.pad_left, g.kw, g.w)
+                        met_pixels = _covered(ow, g.stride_w, g.pad_left, g.kw, 0, left)
                         at = ((n * g.h + top) * g.w + left) * g.c + c
-                        # Which pixel of the window is the best so far, by its number in it.
-                        place = tile_from_row(1, vectors, lanes, x, 0, 0)
-                        best = tile_from_row(1, vectors, lanes, x, at, columns)
                         shared = ((n * g.oh + oh) * g.ow + ow) * g.c + c
-                        share = tile_from_row(1, vectors, lanes, dy, shared, columns)
-                        if inside and right - left == kw:
-                            for i in range(kh):
-                                for j in range(kw):
-                                    pixel = at + i * line + j * g.c
-                                    value = tile_from_row(1, vectors, lanes, x, pixel, columns)
-                                    place = tile_place(largest, value, best, place, i * kw + j)
-                                    best = tile_best(largest, value, best)
-                            for i in range(kh):
-                                for j in range(kw):
-                                    pixel = at + i * line + j * g.c
-                                    new = tile_where(share, place, i * kw + j)
-                                    if not apart:
-                                        old = tile_from_row(1, vectors, lanes, dx, pixel, columns)
-                                        new = tile_sum(old, new)
-                                    tile_store(new, dx, rows_line(1, pixel, 0), 0, columns)
-                            continue
-                        wide = right - left
-                        for i in range(bottom - top):
-                            for j in range(wide):
-                                pixel = at + i * line + j * g.c
-                                value = tile_from_row(1, vectors, lanes, x, pixel, columns)
-                                place = tile_place(largest, value, best, place, i * wide + j)
-                                best = tile_best(largest, value, best)
-                        for i in range(max(first - top, 0), min(bottom, last) - top):
-                            for j in range(wide):
-                                pixel = at + i * line + j * g.c
-                                new = tile_where(share, place, i * wide + j)
-                                if not apart:
-                                    old = tile_from_row(1, vectors, lanes, dx, pixel, columns)
-                                    new = tile_sum(old, new)
-                                tile_store(new, dx, rows_line(1, pixel, 0), 0, columns)
+                        if stream or (inside and right - left == kw):
+                            window_of(
+                                dy, x, dx, shared, at, line, g.c, columns,
+                                kh, kw, 0, kh, met_rows, met_pixels,
+                            )  # fmt: skip
+                        else:
+                            low, high = max(first - top, 0), min(bottom, last) - top
+                            window_of(
+                                dy, x, dx, shared, at, line, g.c, columns, bottom - top,
+                                right - left, low, high, met_rows, met_pixels,
+                            )  # fmt: skip
+        if stream:
+            stores_done()
 
     return extreme_gradient_rows
 

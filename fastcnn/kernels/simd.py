@@ -775,6 +775,45 @@ def tile_store(
     return types.void(tile, array, offsets, types.int64, types.int64), generate
 
 
+def _plain_stream(tile: Any, array: Any, start: int) -> None:
+    array[start : start + tile.shape[1]] = tile[0]
+
+
+@_python(_plain_stream)
+def tile_stream(typing_context: Any, tile: Any, array: Any, start: Any) -> Any:
+    """Write a tile of one row to ``array[start]``, aligned to vectors, past the cache.
+
+    For large results: a usual store fetches the cache line first. :func:`stores_done` ends it.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, tile)
+        data = emit.data(array, arguments[1])
+        hint = builder.module.add_metadata([ir.IntType(32)(1)])
+        for v, vector in enumerate(emit.unpack(arguments[0])):
+            pointer = emit.vector_pointer(data, emit.offset(arguments[2], v))
+            store = builder.store(vector, pointer, align=tile.lanes * emit.size)
+            store.set_metadata("nontemporal", hint)
+        return context.get_dummy_value()
+
+    return types.void(tile, array, types.int64), generate
+
+
+def _plain_done() -> None:
+    pass
+
+
+@_python(_plain_done)
+def stores_done(typing_context: Any) -> Any:
+    """What :func:`tile_stream` wrote is seen by others before all that follows."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
 def _plain_store_rows(
     tile: Any, array: Any, start: int, step: int, columns: int, count: int
 ) -> None:
