@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastcnn.arguments import Array
+from fastcnn.engines import whole_nets_refused
 from fastcnn.scalars import above_zero, below_one, number, truth
 from fastcnn.schedules import Schedule, schedule_from_dict
 
@@ -118,15 +119,31 @@ class Optimizer:
             self._clip_norm(gradient, self.clip_norm)
         self._prepare(self.rate, self.step_count + 1)
         arrays = [self.state[name] for name in self.slots_needed()]
+        self.step_count += 1
+        if type(self) in _COMPILED and whole_nets_refused(None) is None:
+            from fastcnn.kernels import descent
+
+            if descent.compiles():
+                numbers = np.array([self._decay(), *self._numbers()])
+                step = getattr(descent, _COMPILED[type(self)])
+                descent.move(step, parameters, gradient, arrays, numbers)
+                return
         for first in range(0, parameters.size, _BLOCK):
             some = slice(first, first + _BLOCK)
             p, g = parameters[some], gradient[some]
             t = self._scratch[: p.size]
-            if self.weight_decay and not isinstance(self, AdamW):
-                np.multiply(p, self.weight_decay, out=t)
+            if self._decay():
+                np.multiply(p, self._decay(), out=t)
                 g += t
             self._move(p, g, t, *(array[some] for array in arrays))
-        self.step_count += 1
+
+    def _decay(self) -> float:
+        """How much of the parameters is added to their gradient."""
+        return self.weight_decay
+
+    def _numbers(self) -> tuple[float, ...]:
+        """What the compiled step needs to know, after the decay."""
+        raise NotImplementedError
 
     def _clip_norm(self, gradient: Array, largest: float) -> None:
         assert self._scratch is not None
@@ -198,6 +215,9 @@ class SGD(Optimizer):
     def _prepare(self, rate: float, t: int) -> None:
         self._rate = rate
 
+    def _numbers(self) -> tuple[float, ...]:
+        return -self._rate, self.momentum, float(self.nesterov)
+
     def _move(self, p: Array, g: Array, scratch: Array, *state: Array) -> None:
         g *= -self._rate
         if not state:
@@ -250,7 +270,11 @@ class Adam(Optimizer):
         root = sqrt(1 - self.beta_2**t)
         self._rate = -rate * root / (1 - self.beta_1**t)
         self._epsilon = self.epsilon * root
-        self._kept = 1 - rate * self.weight_decay
+        self._kept = 1.0
+
+    def _numbers(self) -> tuple[float, ...]:
+        betas = self.beta_1, 1 - self.beta_1, self.beta_2, 1 - self.beta_2
+        return self._rate, *betas, self._epsilon, self._kept
 
     def _move(self, p: Array, g: Array, scratch: Array, *state: Array) -> None:
         m, v = state
@@ -286,6 +310,13 @@ class AdamW(Adam):
         super().__init__(
             learning_rate, beta_1, beta_2, epsilon, weight_decay, clip_norm, clip_value
         )
+
+    def _decay(self) -> float:
+        return 0.0
+
+    def _prepare(self, rate: float, t: int) -> None:
+        super()._prepare(rate, t)
+        self._kept = 1 - rate * self.weight_decay
 
     def _move(self, p: Array, g: Array, scratch: Array, *state: Array) -> None:
         p *= self._kept
@@ -329,6 +360,9 @@ class RMSprop(Optimizer):
     def _prepare(self, rate: float, t: int) -> None:
         self._rate = -rate
 
+    def _numbers(self) -> tuple[float, ...]:
+        return self._rate, self.rho, 1 - self.rho, self.epsilon, self.momentum
+
     def _move(self, p: Array, g: Array, scratch: Array, *state: Array) -> None:
         s = state[0]
         np.multiply(g, g, out=scratch)
@@ -347,6 +381,11 @@ class RMSprop(Optimizer):
         else:
             p += g
 
+
+# What of `fastcnn.kernels.descent` takes the steps of which optimizer.
+_COMPILED: dict[type[Optimizer], str] = {
+    SGD: "sgd", Adam: "adam", AdamW: "adam", RMSprop: "rmsprop"
+}  # fmt: skip
 
 _BY_NAME: dict[str, type[Optimizer]] = {
     "sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop

@@ -402,9 +402,11 @@ def main(
     """Run all kernels on arrays that lie against inaccessible memory."""
     dtypes = dtype or DTYPES
     if here:
-        from guarded_nets import run_nets  # which needs what is defined here
+        from guarded_descent import run_optimizers  # which need what is defined here
+        from guarded_nets import run_nets
 
         count = run_here(matrix(dtypes, share))
+        run_optimizers(tuple(dtypes))
         several = run_nets(tuple(dtypes), NETS_SHARE * min(share, 3))
         idle = [name for name, kernel in compiled().items() if not kernel.signatures]
         assert not idle, f"kernels that no case ran: {', '.join(idle)}"

@@ -19,7 +19,7 @@ from guarded import CHANNELS, Border, forbid, guarded, guarded_copy
 
 from fastcnn import Sequential, weights
 from fastcnn.arguments import Array
-from fastcnn.executor import Executor, plan
+from fastcnn.executor import Executor, plan, slices
 from fastcnn.kernels import arrays as seam
 from fastcnn.kernels.program import ITEM, Place
 from fastcnn.layers import (
@@ -141,9 +141,10 @@ def _guarded(
     with (
         patch.object(seam, "allocate", lambda shape, dtype: guarded(shape, dtype, border)),
         patch.object(weights, "_aligned", lambda size, dtype: _filled(size, dtype, border)),
-        patch.object(plan.Slice, "_room", fences.room),
+        patch.object(slices.Slice, "_room", fences.room),
+        patch.object(slices.Shared, "origins", fences.origins),
         patch.object(plan, "Made", fences.made),
-        patch.object(plan, "_LINE", PAGE),
+        patch.object(slices, "LINE", PAGE),
     ):
         model = Sequential(layers, shape, seed=0, dtype=dtype)  # type: ignore[arg-type]
         model.set_weights(values)
@@ -180,14 +181,23 @@ def _filled(size: int, dtype: Any, border: Border) -> Array:
 
 
 class _Fences:
-    """Pages between the places of a slice's scratch, which are forbidden where all slices agree."""
+    """Pages between the places of scratch; those of slices are forbidden where all agree."""
 
     def __init__(self, border: Border) -> None:
         self._border = border
-        self._of: dict[int, list[int]] = {}
         fences = self
 
-        def room(slice_: plan.Slice, count: int) -> Place:
+        def origins(shared: slices.Shared, count: int) -> tuple[dict[int, int], int]:
+            found, at, shared.__dict__["fences"] = {}, shared.__dict__["_turned_size"], []
+            for base, by_sample in shared.kept.values():
+                size = count * by_sample
+                pages = max(1, math.ceil(size / PAGE)) * PAGE
+                found[base] = at + (0 if fences._border == "first" else pages - size)
+                at += pages + PAGE
+                shared.__dict__["fences"].append(at - PAGE)
+            return found, at
+
+        def room(slice_: slices.Slice, count: int) -> Place:
             size = count * slice_.itemsize
             pages = max(1, math.ceil(size / PAGE)) * PAGE
             at = slice_.size + (0 if fences._border == "first" else pages - size)
@@ -200,14 +210,16 @@ class _Fences:
                 super().__init__(*given)
                 whole, rest = given[-2:]
                 self._fences = whole.__dict__["fences"] if whole.n == rest.n else []
-                self._workspace = whole.size
+                self._workspace, self._shared = whole.size, whole.shared.__dict__["fences"]
 
             def scratch(self) -> plan.Scratch:
                 found = super().scratch()
+                for at in self._shared:
+                    forbid(found.address + at)
                 for item in range(self.forward.items):
                     first = found.address + self.forward.shared + item * self._workspace
                     for at in self._fences:
                         forbid(first + at)
                 return found
 
-        self.room, self.made = room, Made
+        self.room, self.made, self.origins = room, Made, origins

@@ -21,8 +21,8 @@ from fastcnn.comparison import models
 from fastcnn.comparison.check import check, reference_of
 from fastcnn.comparison.problems import WINOGRAD, case_named, operations
 from fastcnn.engines import replaced
-from fastcnn.executor import executor, plan
-from fastcnn.kernels import program
+from fastcnn.executor import executor, slices
+from fastcnn.kernels import program, steps
 from fastcnn.losses import MeanSquaredError
 
 Kernel = Callable[..., Any]
@@ -284,17 +284,14 @@ def test_models_agree_and_the_table_says_so(tmp_path: Path) -> None:
 
 
 def a_slice_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = executor.parallel_for
-
-    def sums(function: Any, count: int, work: int, *arguments: Any) -> None:
-        slabs, gradient, pieces, slices, *rest = arguments
-        whole(function, count, work, slabs, gradient, pieces, slices - 1, *rest)
-
-    monkeypatch.setattr(executor, "parallel_for", sums)
+    whole = steps.Slabs
+    monkeypatch.setattr(steps, "Slabs", lambda count, *rest: whole(count - 1, *rest))
 
 
 def no_bias(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan.Slice, "_bias", lambda self, layer: program.constant(self.plans.zeros))
+    monkeypatch.setattr(
+        slices.Slice, "_bias", lambda self, layer: program.constant(self.plans.zeros)
+    )
 
 
 def handed_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,9 @@ import fastcnn
 from fastcnn import Sequential
 from fastcnn.arguments import Array
 from fastcnn.engines import replaced
-from fastcnn.executor import Executor, executor, plan
-from fastcnn.kernels import arrays, memory, program, relu
+from fastcnn.executor import Executor, executor, plan, slices
+from fastcnn.kernels import arrays, memory, program, relu, steps
+from fastcnn.kernels.program import SHARED, Place
 from fastcnn.layers import (
     AvgPool2D,
     BatchNorm,
@@ -480,9 +481,9 @@ def test_programs_serve_where_they_are_promised(monkeypatch: pytest.MonkeyPatch)
     seen = runs(monkeypatch)
     model, (x, y) = model_of("lenet5"), data_of("lenet5", 20, "uint8")
     model.train_on_batch(x, y)
-    assert seen == [7], "one call forward and backward, of slices of 3 samples"
+    assert seen == [2], "one call forward and backward, of two slices"
     model.fit(x, y, 1, 10, verbose=0)
-    assert seen == [7, 5, 5]
+    assert seen == [2, 2, 2]
     before = len(seen)
     model.predict(x)
     assert len(seen) == before + 1
@@ -541,19 +542,16 @@ def test_programs_of_many_batch_sizes_are_forgotten(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.usefixtures("no_way_out")
-@pytest.mark.parametrize("fault", ["slabs", "turned", "bias"])
+@pytest.mark.parametrize("fault", ["slabs", "over batch", "turned", "bias"])
 def test_planted_faults_are_seen(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     if fault == "slabs":
-        whole = executor.parallel_for
-
-        def sum_less(function: Any, count: int, work: int, *arguments: Any) -> None:
-            slabs, sums, pieces, slices, *rest = arguments
-            whole(function, count, work, slabs, sums, pieces, slices - 1, *rest)
-
-        monkeypatch.setattr(executor, "parallel_for", sum_less)
+        whole = steps.Slabs
+        monkeypatch.setattr(steps, "Slabs", lambda count, *rest: whole(count - 1, *rest))
+    elif fault == "over batch":
+        monkeypatch.setattr(slices, "_whole", lambda *_: Place(SHARED, 0))
     elif fault == "turned":
         monkeypatch.setattr(executor, "run_apart", lambda *_: None)
     else:
-        monkeypatch.setattr(plan.Slice, "_sum_bias", lambda *_: None)
+        monkeypatch.setattr(slices.Steps, "_sum_bias", lambda *_: None)
     with pytest.raises(AssertionError):
         test_gradients_of_every_batch_size_are_those_of_single_operations("lenet5", 9)

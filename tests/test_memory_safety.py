@@ -100,15 +100,15 @@ def test_an_access_beyond_an_array_ends_the_process(tmp_path: Path) -> None:
 FAULTY_NET = """
 import os, sys
 import guarded
-from fastcnn.executor import plan
+from fastcnn.executor import slices
 from guarded_nets import run_nets
 
 def outcome(name, short):
     child = os.fork()
     if not child:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        whole = getattr(plan.Slice, name)
-        setattr(plan.Slice, name, lambda *given: short(whole, *given))
+        whole = getattr(slices.Slice, name)
+        setattr(slices.Slice, name, lambda *given: short(whole, *given))
         run_nets(("float32",), 18)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -157,6 +157,13 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
     # Where the memory comes from when nothing stands in its place, and records that are only read.
     guarded_on_its_own |= {"memory._Block", "memory.empty", "arrays.record"}
     # Lists of steps and of pieces, which are only read, and arrays that only stand for their type.
-    tables = {f"program.{name}" for name in ("step", "parts", "program", "run_apart")}
-    tables |= {"plan.Plans", "plan.Slice", "executor.", "executor.Executor", "jit."}
+    tables = {f"program.{name}" for name in ("step", "parts", "program")}
+    tables |= {
+        "plan.Plans",
+        "slices.Steps",
+        "slices.Slice",
+        "executor.",
+        "executor.Executor",
+        "jit.",
+    }
     assert found <= stands_in_for_compiled_code | guarded_on_its_own | tables

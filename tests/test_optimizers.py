@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fastcnn
 from fastcnn.optimizers import (
     SGD,
     Adam,
@@ -90,6 +91,23 @@ FORMULAS: dict[str, tuple[Callable[[], Optimizer], Update]] = {
         lambda p, g, t, s: p - 0.1 * 0.5 ** ((t - 1) // 2) * g,
     ),
 }
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_compiled_steps_are_those_of_numpy_to_the_bit(name: str, dtype: type) -> None:
+    rng = np.random.default_rng(5)
+    reference = rng.standard_normal(100_003).astype(dtype)
+    fast = reference.copy()
+    plain, compiled = FORMULAS[name][0](), FORMULAS[name][0]()
+    for _ in range(3):
+        gradient = rng.standard_normal(reference.size).astype(dtype)
+        with fastcnn.use_engine("im2col"):
+            plain.step(reference, gradient.copy())
+        compiled.step(fast, gradient)
+    np.testing.assert_array_equal(fast, reference)
+    for slot, array in plain.state.items():
+        np.testing.assert_array_equal(compiled.state[slot], array)
 
 
 def gradients(count: int, steps: int) -> Iterator[np.ndarray]:

@@ -16,15 +16,15 @@ import numpy as np
 
 from fastcnn.arguments import Array
 from fastcnn.engines import implementation
-from fastcnn.executor.plan import CONVOLUTIONS, POOLS, Made, Plans, Scratch
+from fastcnn.executor.plan import Made, Plans, Scratch
+from fastcnn.executor.slices import CONVOLUTIONS, POOLS
 from fastcnn.kernels import arrays
+from fastcnn.kernels.dense import dense_gradients
 from fastcnn.kernels.packing import all_finite
 from fastcnn.kernels.program import address, run, run_apart
-from fastcnn.kernels.steps import sum_slabs
-from fastcnn.kernels.threads import parallel_for
 from fastcnn.layers import Dense, Dropout, Flatten, Layer, ReLU, Residual
 from fastcnn.losses import CrossEntropy, Loss
-from fastcnn.ops import softmax
+from fastcnn.ops import relu_backward, softmax
 from fastcnn.weights import Weights
 
 # Operations for one sample. A layer of more has enough for all threads in any batch; one of fewer
@@ -201,9 +201,20 @@ class _Alone:
         return self._layer.forward(x, rng is not None, rng, None)
 
     def backward(self, dy: Array, saved: Any) -> Array | None:
+        if isinstance(self._layer, Dense) and saved[0].flags.c_contiguous:
+            return self._dense_backward(dy, *saved)
         dx, found = self._layer.backward(dy, saved, None, needs_dx=self._needs_dx)
         for name, gradient in found.items():
             self._gradients[name][...] = gradient
+        return dx
+
+    def _dense_backward(self, dy: Array, x: Array, y: Array | None) -> Array | None:
+        """As the layer's, but the weights' gradient, often most of all bytes, is not copied."""
+        if y is not None:
+            dy = relu_backward(dy, y)
+        dx = arrays.allocate(x.shape, x.dtype) if self._needs_dx else None
+        given, w = self._gradients, self._layer.parameters["w"]
+        dense_gradients(dy, x, w, dx, given["w"], given.get("b"))
         return dx
 
 
@@ -249,7 +260,7 @@ class _Run:
         if made.backward is not None:
             at = address(x), address(y), address(dy), address(dx)
             run(made.backward, scratch.address, *at)
-            self._sum(made, scratch)
+        self._finish(made, scratch, x, dy)
         made.give_back(scratch)
         return dx
 
@@ -269,7 +280,7 @@ class _Run:
             correct += scratch.numbers.item(place + 1)
         if not isfinite(total):
             return None
-        self._sum(made, scratch)
+        self._finish(made, scratch, x, _NONE)
         made.give_back(scratch)
         return total, int(correct), dx
 
@@ -277,11 +288,8 @@ class _Run:
         if made.turns is not None:
             run_apart(made.turns, scratch.address, 4 * self._plans.parameters.size)
 
-    def _sum(self, made: Made, scratch: Scratch) -> None:
-        """The gradients of the slices, added up in their order."""
-        if made.slices > 1:
-            pieces, gradient = self._plans.pieces, self._plans.gradient
-            parallel_for(
-                sum_slabs, len(pieces), made.slices * gradient.size, scratch.parameters,
-                gradient, pieces, made.slices, *made.slabs,
-            )  # fmt: skip
+    def _finish(self, made: Made, scratch: Scratch, x: Array, dy: Array) -> None:
+        """Make one of the gradients of the slices."""
+        if made.after is not None:
+            work = 4 * len(x) * self._plans.parameters.size
+            run_apart(made.after, scratch.address, work, address(x), address(dy))

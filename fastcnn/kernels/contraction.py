@@ -42,6 +42,7 @@ from fastcnn.kernels.simd import (
     tile_from_row,
     tile_relu,
     tile_store,
+    tile_store_rows,
 )
 from fastcnn.kernels.threads import parallel_for
 
@@ -235,19 +236,13 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise:
                 in_x = rows_walk(
                     height, row_a, row_b, row_c, left, c.rows_b, c.rows_c, c.x_a, c.x_b, c.x_c
                 )
-            if c.y_line and left >= height:
-                in_y = rows_line(height, first * c.y_c, c.y_c)
-            else:
-                in_y = rows_walk(
-                    height, row_a, row_b, row_c, left, c.rows_b, c.rows_c, c.y_a, c.y_b, c.y_c
-                )
             tile = tile_from_row(height, vectors, lanes, b, b_start, columns)
             # A tile that goes on into the next image has rows from the first to the last.
             next_image = row_b + (row_c + height - 1) // c.rows_c >= c.rows_b
             low_b = 0 if next_image else row_b
             high_b = c.rows_b - 1 if next_image else row_b + (row_c + height - 1) // c.rows_c
-            if c.far:
-                expect_store(tile, y, in_y, y_start)
+            if c.far and c.y_line:
+                expect_store(tile, y, rows_line(height, first * c.y_c, c.y_c), y_start)
             # Read once: in the loops each would be read from memory again.
             steps_b, run, step_x, step_w = c.steps_b, c.run, c.step_x, c.step_w
             step_x_a, step_x_b, step_w_a, step_w_b = (
@@ -275,7 +270,13 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise:
                         j += step_w
             if relu:
                 tile = tile_relu(tile)
-            tile_store(tile, y, in_y, y_start, columns)
+            if c.y_line:
+                tile_store_rows(tile, y, y_start + first * c.y_c, c.y_c, columns, left)
+            else:
+                in_y = rows_walk(
+                    height, row_a, row_b, row_c, left, c.rows_b, c.rows_c, c.y_a, c.y_b, c.y_c
+                )
+                tile_store(tile, y, in_y, y_start, columns)
 
         return one_tile
 

@@ -32,19 +32,29 @@ def dense_backward(dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
     n, inputs, outputs = len(x), *w.shape
     dx, dw = empty_like_type(x, n, inputs), empty_like_type(x, inputs, outputs)
     db = empty_like_type(x, outputs)
+    dense_gradients(dy, x, w, dx, dw, db)
+    return dx, dw, db
+
+
+def dense_gradients(
+    dy: Array, x: Array, w: Array, dx: Array | None, dw: Array, db: Array | None
+) -> None:
+    """The same, written to arrays that there are."""
+    n, inputs, outputs = len(x), *w.shape
     dy, x = readable(dy), readable(x)
     flat_dy = dy.reshape(-1)
     zeros = bias_or_zeros(None, max(inputs, outputs), x)
-    if n:
+    if n and dx is not None:
         to_input, width = dense_input_plan(n, inputs, outputs, x.itemsize)
         turned = turn_filters(readable(w).reshape(1, 1, inputs, outputs), 1, width)
         contract(to_input, flat_dy, turned, zeros, dx.reshape(-1))
+    if n:
         to_weights = dense_weight_plan(n, inputs, outputs, x.itemsize)
         contract(to_weights, x.reshape(-1), flat_dy, zeros, dw.reshape(-1))
     else:
         dw[...] = 0
-    sum_rows(dy.reshape(1, n, outputs), db.reshape(1, outputs))
-    return dx, dw, db
+    if db is not None:
+        sum_rows(dy.reshape(1, n, outputs), db.reshape(1, outputs))
 
 
 @lru_cache(maxsize=1024)

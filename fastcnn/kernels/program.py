@@ -28,9 +28,10 @@ CONTRACTION, TWO, THREE, FOUR, FIVE, LAY_OUT, TURN = range(7)
 _FORMS = ("aaaaba", "aa", "aaa", "aaaa", "aaaaa", "aaiiia", "aaiiiii")
 
 # The bases of places: NUMBERS for what is no place or stays where it is, SHARED for scratch that
-# all slices read, ITEM for that of one slice, the others for arrays of the whole batch.
-NUMBERS, SHARED, ITEM, INPUT, OUTPUT, DY, DX, TARGETS = range(8)
-BASES = 8
+# all slices read, ITEM for that of one slice, the others for arrays of the whole batch; of these
+# the ones from KEPT on lie in the scratch.
+NUMBERS, SHARED, ITEM, INPUT, OUTPUT, DY, DX, TARGETS, KEPT = range(9)
+BASES = 16
 _MOST = 7  # operands of a step
 # Columns of a step: form, function, start, stop, then the operands' bases, then their places.
 _BASE, _AT = 4, 4 + _MOST
@@ -113,15 +114,18 @@ def program(
     shared: int,
     workspace: int,
     per_sample: dict[int, int],
+    origins: dict[int, int],
     work: int,
 ) -> Program:
     """A program of the steps of a whole slice and of the last one.
 
     ``size`` is that of a whole slice in samples; ``shared`` and ``workspace`` are bytes of scratch,
-    of all and of each item; ``per_sample`` says for a base how many bytes a sample takes there.
+    of all and of each item; ``per_sample`` says for a base how many bytes a sample takes there,
+    and ``origins`` where in the scratch the kept arrays begin.
     """
     strides = [per_sample.get(base, 0) for base in range(BASES)]
-    numbers = np.array([len(whole), size, slices, items, shared, workspace, *strides])
+    starts = [origins.get(base, 0) for base in range(BASES)]
+    numbers = np.array([len(whole), size, slices, items, shared, workspace, *strides, *starts])
     steps = np.concatenate([*whole, *rest])
     return Program(steps, numbers, items, shared, shared + items * workspace, work)
 
@@ -143,9 +147,10 @@ def run(
     )  # fmt: skip
 
 
-def run_apart(steps: Array, scratch: int, work: int) -> None:
+def run_apart(steps: Array, scratch: int, work: int, x: int = 0, dy: int = 0) -> None:
     """Run steps that do not depend on each other, each once, shared out over the threads."""
-    places = np.array([0, scratch, 0, 0, 0, 0, 0, 0])
+    places = arrays.allocate((BASES,), np.int64)
+    places[NUMBERS], places[SHARED], places[INPUT], places[DY] = 0, scratch, x, dy
     parallel_for(_run_steps, len(steps), work, steps, places)
 
 
@@ -203,6 +208,8 @@ def _run_slices(
             places[at + DY] = dy + sample * numbers[6 + DY]
             places[at + DX] = dx + sample * numbers[6 + DX]
             places[at + TARGETS] = targets + sample * numbers[6 + TARGETS]
+            for base in range(KEPT, BASES):
+                places[at + base] = scratch + numbers[6 + BASES + base] + sample * numbers[6 + base]
             last = piece == slices - 1
             for i in range(whole if last else 0, len(steps) if last else whole):
                 _run_step(steps, i, places, at)

@@ -120,17 +120,21 @@ def column_sums_for(columns: int, itemsize: int) -> tuple[Any, int]:
     return column_sums(1, lanes), -(-columns // lanes)
 
 
-@kernel
-def sum_slabs(
-    start: int, stop: int, slabs: Any, sums: Any, pieces: Any, count: int, first: int, step: int
-) -> None:
-    """``sums = Σ slabs`` over ``count`` slabs in order, on pieces (place, length) of each.
+class Slabs(NamedTuple):
+    """Arrays to be added up: how many, where the first begins, and how far they lie apart."""
 
-    The slabs lie ``step`` apart in an array, from ``first`` on.
-    """
+    slabs: int
+    first: int
+    step: int
+
+
+@kernel
+def sum_slabs(start: int, stop: int, slabs: Any, sums: Any, pieces: Any, numbers: Any) -> None:
+    """``sums = Σ slabs`` in their order, on pieces (place, length) of each."""
+    count, first, step = numbers[0].slabs, numbers[0].first, numbers[0].step
     for item in range(start, stop):
-        place = pieces[item, 0]
-        length = pieces[item, 1]
+        place = pieces[2 * item]
+        length = pieces[2 * item + 1]
         total = sums[place : place + length]
         part = slabs[first + place : first + place + length]
         for i in range(total.size):

@@ -1,0 +1,456 @@
+"""The steps of a row of layers for some samples.
+
+:class:`Slice` gives each layer a place for its output in the slice's workspace, and steps forward
+and backward; :class:`OverBatch` holds what is better done once for all slices.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastcnn.arguments import Array
+from fastcnn.geometry import ConvGeometry
+from fastcnn.kernels import activations, direct, packing, pooling, program, steps
+from fastcnn.kernels.arrays import record
+from fastcnn.kernels.contraction import Plan
+from fastcnn.kernels.dense import dense_input_plan, dense_plan, dense_weight_plan
+from fastcnn.kernels.packing import Layout
+from fastcnn.kernels.program import Place, constant, number
+from fastcnn.layers import (
+    AvgPool2D,
+    Conv2D,
+    Dense,
+    DepthwiseConv2D,
+    Flatten,
+    GlobalAvgPool2D,
+    GlobalMaxPool2D,
+    Layer,
+    MaxPool2D,
+    MinPool2D,
+    ReLU,
+)
+
+if TYPE_CHECKING:
+    from fastcnn.executor.plan import Plans
+
+POOLS = {
+    MaxPool2D: "max",
+    GlobalMaxPool2D: "max",
+    MinPool2D: "min",
+    AvgPool2D: "average",
+    GlobalAvgPool2D: "average",
+}
+CONVOLUTIONS = (Conv2D, DepthwiseConv2D)
+
+LINE = 64
+# Parts of a step that can run at once, at most.
+_PARTS = 16
+
+
+class Steps:
+    """What all lists of steps for ``n`` samples need.
+
+    Attributes:
+        slab: where the gradient of all parameters goes.
+        kept: arrays that steps name by their addresses.
+    """
+
+    def __init__(self, plans: Plans, n: int, batch: int) -> None:
+        self.plans, self.n, self.batch, self.dtype = plans, n, batch, plans.dtype
+        self.itemsize = plans.dtype.itemsize
+        self.slab = constant(plans.gradient)
+        self.kept: list[Array] = []
+        self._do: list[Array] = []
+
+    @property
+    def _f(self) -> Array:
+        return np.zeros(1, self.dtype)
+
+    def _step(
+        self, form: int, function: Any, samples: tuple[Any, ...], stop: int, *operands: Place
+    ) -> None:
+        if stop:
+            self._do.append(program.step(form, function, samples, stop, *operands))
+
+    def _contract(
+        self, plan: Plan, x: Place, w: Place, b: Place, y: Place, relu: bool = False
+    ) -> None:
+        f = self._f
+        self._step(
+            program.CONTRACTION, plan.function, (f, f, f, f, True, plan.numbers), plan.items,
+            x, w, b, y, number(relu), self._numbers(plan.numbers),
+        )  # fmt: skip
+
+    def _numbers(self, numbers: Array) -> Place:
+        self.kept.append(numbers)
+        return constant(numbers)
+
+    def _gradient(self, layer: Layer, name: str) -> Place:
+        at = self.plans.offset(layer, name) - self.plans.part.start * self.itemsize
+        return Place(self.slab.base, self.slab.at + at)
+
+    def _sum_bias(self, layer: Layer, rows: int, columns: int, dy: Place) -> None:
+        if "b" not in layer.parameters:
+            return
+        function, items = steps.column_sums_for(columns, self.itemsize)
+        numbers = record(steps.Rows(rows, columns, self.batch))
+        samples = self._f, self._f, numbers
+        to = self._gradient(layer, "b")
+        self._step(program.THREE, function, samples, items, dy, to, self._numbers(numbers))
+
+    def _dense_gradients(self, layer: Layer, x: Place, dy: Place) -> None:
+        inputs, outputs = layer.parameters["w"].shape
+        self._sum_bias(layer, self.n, outputs, dy)
+        plan = dense_weight_plan(self.n, inputs, outputs, self.itemsize)
+        w = self._gradient(layer, "w")
+        self._contract(plan, x, dy, constant(self.plans.zeros), w)
+
+
+class Shared:
+    """Where that lies which the slices of one batch have in common.
+
+    Attributes:
+        turned: for each layer's number and the width of its blocks, the first byte of its filters.
+        kept: for each array of the batch its base, and the bytes of a sample.
+    """
+
+    def __init__(self) -> None:
+        self.turned: dict[tuple[int, int], int] = {}
+        self.kept: dict[tuple[str, int], tuple[int, int]] = {}
+        self._turned_size = 0
+
+    def turn(self, i: int, width: int, size: int) -> int:
+        """A place for turned filters."""
+        if (i, width) not in self.turned:
+            self.turned[i, width] = self._turned_size
+            self._turned_size += size
+        return self.turned[i, width]
+
+    def base(self, what: str, i: int, by_sample: int) -> int:
+        """The base of an array of the batch."""
+        base, _ = self.kept.setdefault((what, i), (program.KEPT + len(self.kept), by_sample))
+        return base
+
+    def origins(self, count: int) -> tuple[dict[int, int], int]:
+        """Where the arrays of so many samples begin, after the filters, and the bytes of all."""
+        found, size = {}, self._turned_size
+        for base, by_sample in self.kept.values():
+            found[base] = size
+            size += -(-count * by_sample // LINE) * LINE
+        return found, size
+
+
+class Slice(Steps):
+    """Steps for ``n`` samples.
+
+    Attributes:
+        forward, loss, backward: the steps. The last layer's output is at OUTPUT, with ``softmax``
+            its softmax; with ``ends`` in the workspace, where ``loss`` takes it from.
+        size: bytes of the workspace.
+        totals, slab: where the loss goes, and the gradient of all parameters: in the workspace
+            with ``slab``, else at once to where all gradients lie.
+        shared: what slices of one batch have in common.
+        over_batch: for each dense layer whose gradients are summed over the whole batch, when all
+            slices are done, where its input and its output's gradient lie.
+    """
+
+    def __init__(
+        self,
+        plans: Plans,
+        n: int,
+        shared: Shared,
+        *,
+        training: bool,
+        ends: bool,
+        softmax: bool,
+        slab: bool,
+        batch: int,
+        bytes_in: bool,
+    ) -> None:
+        super().__init__(plans, n, batch)
+        self.size, self.shared = 0, shared
+        self.forward: list[Array] = []
+        self.loss: list[Array] = []
+        self.backward: list[Array] = []
+        self.over_batch: dict[int, tuple[Place, Place]] = {}
+        self._do = self.forward
+        self._laid_out: dict[tuple[Place, Layout], Place] = {}
+        # First, so that they lie alike in each slice.
+        self.totals = self._room(LINE // self.itemsize)
+        if training and slab:
+            self.slab = self._room(plans.part.stop - plans.part.start)
+        self._summed_later = plans.over_batch if training and slab else frozenset()
+        layers = plans.layers
+        at = Place(program.INPUT, 0)
+        if bytes_in:
+            count = n * prod(plans.input_shape)
+            given, at = at, self._input_room(0, count)
+            bytes_like = np.zeros(1, np.uint8)
+            self._step(program.TWO, steps.scale_bytes, (bytes_like, self._f), count, given, at)
+        outputs = [
+            self._input_room(i + 1, n * prod(output_of(one))) if makes(one) else None
+            for i, one in enumerate(layers)
+        ]
+        if not ends and not softmax:
+            outputs = _with_last(outputs, Place(program.OUTPUT, 0))
+        saved = []
+        for layer, to in zip(layers, outputs, strict=True):
+            x = at
+            if to is not None:
+                self._forward(layer, at, to)
+                at = to
+            saved.append((x, at))
+        if softmax:
+            self._softmax(at)
+        if not training:
+            return
+        dy = Place(program.DY, 0)
+        if ends:
+            self._do = self.loss
+            dy = self._gradient_room(len(layers)) or self._room(n * prod(output_of(layers[-1])))
+            self._loss_of(at, dy)
+        self._do = self.backward
+        sizes = [n * prod(output_of(one)) for one in layers]
+        self._free = [self._room(max(sizes)), self._room(max(sizes))]
+        self._masked: set[int] = set()
+        for i in range(len(layers) - 1, plans.first - 1, -1):
+            to = self._gradient_room(i)
+            if i == plans.first and plans.needs_dx:
+                to = Place(program.DX, 0)
+            needs_dx = i > plans.first or plans.needs_dx
+            dy = self._backward(i, layers[i], *saved[i], dy, to, needs_dx)
+
+    def _room(self, count: int) -> Place:
+        """A place for so many numbers, at the start of a cache line."""
+        at = self.size
+        self.size += -(-count * self.itemsize // LINE) * LINE
+        return Place(program.ITEM, at)
+
+    def _input_room(self, i: int, count: int) -> Place:
+        """A place for what layer ``i`` takes; an array of the batch where it is needed later."""
+        user = next((j for j in range(i, len(self.plans.layers)) if self._is_work(j)), None)
+        return (
+            self._kept_array("x", user, count) if user in self._summed_later else self._room(count)
+        )
+
+    def _gradient_room(self, i: int) -> Place | None:
+        """Where the gradient of layer ``i``'s input must lie, if it matters."""
+        maker = next((j for j in range(i - 1, -1, -1) if self._is_work(j)), None)
+        if maker not in self._summed_later or _relu(self.plans.layers[maker]):
+            return None
+        return self._kept_array("dy", maker, self.n * prod(output_of(self.plans.layers[maker])))
+
+    def _is_work(self, i: int) -> bool:
+        return makes(self.plans.layers[i])
+
+    def _kept_array(self, what: str, i: int, count: int) -> Place:
+        """A place in an array of the whole batch."""
+        by_sample = count // self.n * self.itemsize
+        return Place(self.shared.base(what, i, by_sample), 0)
+
+    def _other(self, dy: Place) -> Place:
+        """One of the two places for gradients, not that of ``dy``."""
+        return self._free[1] if dy == self._free[0] else self._free[0]
+
+    def _parameter(self, layer: Layer, name: str) -> Place:
+        return constant(layer.parameters[name])
+
+    def _bias(self, layer: Layer) -> Place:
+        if "b" in layer.parameters:
+            return self._parameter(layer, "b")
+        return constant(self.plans.zeros)
+
+    # --- forward ----------------------------------------------------------------------------------
+
+    def _forward(self, layer: Layer, x: Place, y: Place) -> None:
+        """Steps of one layer."""
+        if isinstance(layer, CONVOLUTIONS):
+            g = self.plans.convolution(layer, self.n)
+            to, plan = direct.forward_plan(g, self.itemsize)
+            x = self._lay_out(x, to, g.input_shape)
+            w, b = self._parameter(layer, "w"), self._bias(layer)
+            self._contract(plan, x, w, b, y, layer.activation == "relu")
+        elif isinstance(layer, Dense):
+            inputs, outputs = layer.parameters["w"].shape
+            plan = dense_plan(self.n, inputs, outputs, self.itemsize)
+            w, b = self._parameter(layer, "w"), self._bias(layer)
+            self._contract(plan, x, w, b, y, layer.activation == "relu")
+        elif isinstance(layer, ReLU):
+            count = self.n * prod(output_of(layer))
+            self._step(program.TWO, activations.relu_kernel, (self._f, self._f), count, x, y)
+        else:
+            g_pool, kind = self.plans.pooling(layer, self.n), POOLS[type(layer)]
+            function, items = pooling.forward_kernel(kind, g_pool, self.itemsize)
+            numbers = record(g_pool)
+            samples = self._f, self._f, numbers
+            self._step(program.THREE, function, samples, items, x, y, self._numbers(numbers))
+
+    def _lay_out(self, x: Place, to: Layout, shape: tuple[int, ...]) -> Place:
+        """Where the images at ``x`` lie under a layout: as they are, or copied."""
+        if not to.copied:
+            return x
+        n, h, w, c = shape
+        if (x, to) in self._laid_out:
+            return self._laid_out[x, to]
+        place = self._room(n * to.height * to.width * to.pitch)
+        if self._do is self.forward:  # these stay; gradients give way to others
+            self._laid_out[x, to] = place
+        numbers = record(to)
+        self._step(
+            program.LAY_OUT, packing.lay_out_rows, (self._f, self._f, 0, 0, 0, numbers),
+            n * to.height, x, place, number(h), number(w), number(c), self._numbers(numbers),
+        )  # fmt: skip
+        return place
+
+    def _softmax(self, x: Place) -> None:
+        (classes,) = output_of(self.plans.layers[-1])
+        numbers = record(steps.Rows(self.n, classes, self.batch))
+        samples, y = (self._f, self._f, numbers), Place(program.OUTPUT, 0)
+        last = self._numbers(numbers)
+        self._step(program.THREE, steps.softmax_rows, samples, self.n, x, y, last)
+
+    # --- loss -------------------------------------------------------------------------------------
+
+    def _loss_of(self, x: Place, dy: Place) -> None:
+        (classes,) = output_of(self.plans.layers[-1])
+        numbers = record(steps.Rows(self.n, classes, self.batch))
+        samples = self._f, np.zeros(1, np.int64), self._f, np.zeros(1, np.float64), numbers
+        places = Place(program.TARGETS, 0), dy, self.totals, self._numbers(numbers)
+        self._step(program.FIVE, steps.loss_rows, samples, self.n, x, *places)
+
+    # --- backward ---------------------------------------------------------------------------------
+
+    def _backward(
+        self, i: int, layer: Layer, x: Place, y: Place, dy: Place, to: Place | None, needs_dx: bool
+    ) -> Place:
+        """Steps of one layer; where the gradient of its input lies."""
+        layers = self.plans.layers
+        if isinstance(layer, Flatten):
+            if to is None:
+                return dy
+            count = self.n * prod(output_of(layer))  # the row of layers begins with it
+            self._step(program.TWO, steps.copy, (self._f, self._f), count, dy, to)
+            return to
+        if _relu(layer) and i not in self._masked:
+            masked = self._other(dy)
+            if isinstance(layer, ReLU) and to is not None:
+                masked = to
+            if i in self._summed_later:
+                masked = self._kept_array("dy", i, self.n * prod(output_of(layer)))
+            dy = self._mask(self.n * prod(output_of(layer)), dy, y, masked)
+        before = layers[i - 1] if i > self.plans.first else None
+        if POOLS.get(type(layer)) == "max" and getattr(before, "activation", None) == "relu":
+            # The largest of a window is above zero, or no number of it is: fewer to look at.
+            self._masked.add(i - 1)
+            dy = self._mask(self.n * prod(output_of(layer)), dy, y, self._other(dy))
+        dx = to or self._other(dy)
+        if isinstance(layer, CONVOLUTIONS):
+            g = self.plans.convolution(layer, self.n)
+            self._sum_bias(layer, self.n * g.oh * g.ow, g.oc, dy)
+            layout, plan = direct.filter_sum_plan(g, self.itemsize)
+            x = self._lay_out(x, layout, g.input_shape)
+            w = self._gradient(layer, "w")
+            self._contract(plan, x, dy, constant(self.plans.zeros), w)
+            if needs_dx:
+                self._conv_input(i, layer, g, dy, dx)
+            return dx
+        if isinstance(layer, Dense):
+            inputs, outputs = layer.parameters["w"].shape
+            if i in self._summed_later:
+                self.over_batch[i] = x, dy
+            else:
+                self._dense_gradients(layer, x, dy)
+            if needs_dx:
+                plan, width = dense_input_plan(self.n, inputs, outputs, self.itemsize)
+                turned = self._turned(i, width, -(-inputs // width) * outputs * width)
+                self._contract(plan, dy, turned, constant(self.plans.zeros), dx)
+            return dx
+        if isinstance(layer, ReLU):
+            return dy
+        if needs_dx:
+            self._pool_input(layer, x, dy, dx)
+        return dx
+
+    def _mask(self, count: int, dy: Place, y: Place, to: Place) -> Place:
+        """ReLU's gradient, from its output."""
+        samples = self._f, self._f, self._f
+        self._step(program.THREE, activations.relu_gradient_kernel, samples, count, dy, y, to)
+        return to
+
+    def _pool_input(self, layer: Layer, x: Place, dy: Place, dx: Place) -> None:
+        g, kind = self.plans.pooling(layer, self.n), POOLS[type(layer)]
+        function, items = pooling.gradient_kernel(kind, g, self.itemsize)
+        numbers, f = record(g), self._f
+        last = self._numbers(numbers)
+        if kind == "average":
+            self._step(program.THREE, function, (f, f, numbers), items, dy, dx, last)
+        else:
+            self._step(program.FOUR, function, (f, f, f, numbers), items, dy, x, dx, last)
+
+    def _conv_input(self, i: int, layer: Layer, g: ConvGeometry, dy: Place, dx: Place) -> None:
+        plan = direct.input_gradient_plan(g, self.itemsize)
+        laid_out = self._lay_out(dy, plan.to, g.output_shape)
+        w = self._parameter(layer, "w")
+        if width := plan.turned_width:
+            blocks = g.groups * -(-g.group_ic // width)
+            w = self._turned(i, width, blocks * g.kh * g.kw * g.group_oc * width)
+        if plan.untouched:
+            count = prod(g.input_shape)
+            self._step(program.TWO, steps.zero, (self._f, self._f), count, dy, dx)
+        for phase in plan.phases:
+            self._contract(phase, laid_out, w, constant(self.plans.zeros), dx)
+
+    def _turned(self, i: int, width: int, count: int) -> Place:
+        size = -(-count * self.itemsize // LINE) * LINE
+        return Place(program.SHARED, self.shared.turn(i, width, size))
+
+
+class OverBatch(Steps):
+    """Gradients of dense layers, summed over the whole batch after all slices are done.
+
+    One pass instead of one for each slice and one over their sums: a training step of the article's
+    net on 32 images takes 15 % less time.
+    """
+
+    def __init__(
+        self, plans: Plans, batch: int, layers: dict[int, tuple[Place, Place]],
+        origins: dict[int, int],
+    ) -> None:  # fmt: skip
+        super().__init__(plans, batch, batch)
+        for i, (x, dy) in layers.items():
+            self._dense_gradients(plans.layers[i], _whole(x, origins), _whole(dy, origins))
+        self.steps = [part for step in self._do for part in program.parts(step, _PARTS)]
+
+
+def _whole(place: Place, origins: dict[int, int]) -> Place:
+    """An array of the batch as all of it, where no slice is."""
+    return Place(program.SHARED, origins[place.base]) if place.base in origins else place
+
+
+def makes(layer: Layer) -> bool:
+    """Whether a layer does anything to numbers."""
+    return not isinstance(layer, Flatten)
+
+
+def input_of(layer: Layer) -> tuple[int, ...]:
+    """The shape of what a built layer takes."""
+    assert layer.input_shape is not None
+    return layer.input_shape
+
+
+def output_of(layer: Layer) -> tuple[int, ...]:
+    """The shape of what a built layer gives."""
+    assert layer.output_shape is not None
+    return layer.output_shape
+
+
+def _relu(layer: Layer) -> bool:
+    return isinstance(layer, ReLU) or getattr(layer, "activation", None) == "relu"
+
+
+def _with_last(outputs: list[Place | None], last: Place) -> list[Place | None]:
+    i = max(i for i, one in enumerate(outputs) if one is not None)
+    return [*outputs[:i], last, *outputs[i + 1 :]]
