@@ -52,7 +52,7 @@ def roofline(report: Report) -> str:
     points = [(e.flops / e.bytes, e) for e in entries]
     speeds = [e.gflops(f) for e in entries for f in (e.ours, e.best_peer) if f is not None]
     x = _Log(min(p for p, _ in points) / 1.5, max(p for p, _ in points) * 1.5, 42, 392)
-    y = _Log(min([*speeds, report.top / 10]) / 1.4, report.top * 1.6, 250, 12)
+    y = _Log(min([*speeds, report.top / 10]) / 1.4, max([*speeds, report.top]) * 1.6, 250, 12)
     parts = [_axis(x, 250, 12, "operations for each byte"), _axis_y(y, 42, 392, "GFLOP/s")]
     knee = report.top / report.bandwidth
     left, right = x.low, x.high

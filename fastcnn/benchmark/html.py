@@ -39,8 +39,10 @@ details{margin:.4em 0}summary{cursor:pointer}
 ul{padding-left:1.2em}nav a{margin-right:1em;color:var(--fastcnn)}
 @media(max-width:560px){.track{width:52px}body{font-size:15px}table{font-size:.8rem}
 th,td{padding:3px 4px}th:first-child,td:first-child{min-width:7em;overflow-wrap:anywhere}
-.contest :is(th,td):is(:nth-child(5),:nth-child(7)),.lost :is(th,td):nth-child(n+4){display:none}}
+.contest :is(th,td):is(:nth-child(5),:nth-child(7)),.lost :is(th,td):nth-child(n+4),
+.peers :is(th,td):nth-child(2){display:none}}
 @media print{body{font-size:10pt}main{max-width:none;padding:0}nav{display:none}
+.pair{grid-template-columns:1fr 1fr}.one{max-width:440px}
 h2,h3{break-after:avoid}table,svg,.tile{break-inside:avoid}details>*{display:block}}
 """
     + "".join(
@@ -155,7 +157,7 @@ def _against_peers(report: Report) -> str:
         '<h2 id="peers">Against other libraries</h2><h3>Where a peer is faster</h3>'
         + told
         + "<h3>How many times as fast as each peer fastcnn is</h3>"
-        + _table(heads, wins)
+        + _table(heads, wins, "peers")
     )
 
 
