@@ -59,15 +59,15 @@ def timed(path: Path, seconds: float, planted: str = "") -> Report:
     return Report.read(path)
 
 
-def trial(folder: Path, seconds: float) -> tuple[list[str], list[str], list[str]]:
-    """Names that came out slower with the same code; with the planted kernel; and that should."""
+def trial(folder: Path, seconds: float) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """What came out slower with the same code; with the planted kernel; and what should."""
     before = timed(folder / "before.json", seconds)
     again = timed(folder / "again.json", seconds)
     slow = timed(folder / "slow.json", seconds, PLANTED)
     should = [entry.name for entry in before.entries if entry.group == PLANTED]
     return (
-        [change.name for change in compare(before, again).slower],
-        [change.name for change in compare(before, slow).slower],
+        {change.name: f"{change.ratio:.2f}" for change in compare(before, again).slower},
+        {change.name: f"{change.ratio:.2f}" for change in compare(before, slow).slower},
         should,
     )
 
@@ -81,7 +81,7 @@ def main(
     for number in range(1, times + 1):
         with tempfile.TemporaryDirectory() as folder:
             same, slow, should = trial(Path(folder), seconds)
-        found += slow == should
+        found += list(slow) == should
         passed += not same
         print(f"{number}: same code slower: {same or 'nothing'}; planted: {slow or 'nothing'}")
     print(f"planted slowdown found {found} of {times} times")
