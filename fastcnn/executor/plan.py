@@ -124,7 +124,9 @@ class Plans:
         training, shared = purpose in ("train", "step"), Shared()
         flops = sum(one.flops(one.input_shape) for one in self.layers if one.input_shape)
         flops *= count * (3 if training else 1)
-        size = -(-count // min(_SLABS, max(2, count // _FILLING, flops // _WORTH)))
+        pieces = max(2, count // _FILLING, flops // _WORTH)
+        pieces = min(_SLABS, 1 << (pieces.bit_length() - 1))  # as many for each of 2, 4, 8 threads
+        size = -(-count // pieces)
 
         def of(n: int) -> Slice:
             return Slice(
@@ -132,8 +134,8 @@ class Plans:
                 softmax=purpose == "softmax", slab=size < count, batch=count, bytes_in=bytes_in,
             )  # fmt: skip
 
-        if not training:
-            size = max(1, min(size, _WORKSPACE // of(1).size))
+        if not training:  # cut in equal parts, so that threads get equal work
+            size = -(-size // -(-size // max(1, _WORKSPACE // of(1).size)))
         slices = -(-count // size)
         whole, rest = of(size), of(count - (slices - 1) * size)
         turns = [
