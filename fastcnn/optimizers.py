@@ -142,8 +142,8 @@ class Optimizer:
         return self.weight_decay
 
     def _numbers(self) -> tuple[float, ...]:
-        """What the compiled step needs to know, after the decay."""
-        raise NotImplementedError
+        """What the compiled step needs to know, after the decay; nothing where there is none."""
+        return ()
 
     def _clip_norm(self, gradient: Array, largest: float) -> None:
         assert self._scratch is not None

@@ -78,6 +78,14 @@ def test_an_error_on_a_worker_is_raised_and_forgotten(pool: threads._Pool) -> No
         assert in_time(relu) == 1225
 
 
+def test_the_caller_does_what_no_worker_has_begun(
+    pool: threads._Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads._Worker, "_run", lambda self: None)  # they never come
+    assert in_time(relu) == sum(range(50))
+    assert len(pool.workers) == 2
+
+
 def test_sixteen_threads_on_models_and_functions_get_the_right_bits() -> None:
     hammer = Hammer(share=3)
     hammer.run(threads=16, seconds=0.7, layer="none")

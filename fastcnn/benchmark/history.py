@@ -22,7 +22,7 @@ from pathlib import Path
 
 from fastcnn.benchmark.report import ALONE, Entry, Report, geometric_mean
 
-TOLERANCES = {"multiply-adds": 0.25, "copy": 0.6}
+TOLERANCES = {"multiply-adds": 0.15, "copy": 0.6}
 SAFETY = 3.0
 TELLING = 0.7
 FOLDER = Path(".fastcnn-bench")

