@@ -3,7 +3,8 @@
     pip install "fastcnn[peers]"
     python benchmarks/versus_torch.py [--only forward] [--rounds 15] [--threads 2] [--json FILE]
 
-How it is kept fair: float32, the same number of threads, the same numbers; PyTorch in inference
+How it is kept fair: float32, the same number of threads, the same numbers, in arrays that begin
+at a page for both; PyTorch in inference
 mode and in both of its layouts, of which the faster counts; gradients by the operator that
 computes the one that is asked for and no other; pooling's gradient with PyTorch's indices of the
 maxima given, which fastcnn finds again. The runners take turns; a turn is a warm-up, so that the
@@ -39,6 +40,7 @@ from torch.nn import functional
 
 import fastcnn
 from fastcnn.benchmark import peak
+from fastcnn.benchmark.pages import at_page
 from fastcnn.comparison.bounds import linear_bound, unit_roundoff
 from fastcnn.geometry import conv_geometry
 
@@ -219,7 +221,7 @@ def gradient(layer: Layer, of_input: bool) -> Contest:
 
 def pooling() -> Iterator[Contest]:
     rng = np.random.default_rng(0)
-    x = rng.random(POOLED, np.float32)
+    x = _random(rng, *POOLED)
     for size, stride, pad in WINDOWS:
         window = [size] * 2, [stride] * 2, [pad] * 2, [1, 1], False
         label = f"{size}×{size} /{stride} +{pad}"
@@ -231,7 +233,7 @@ def pooling() -> Iterator[Contest]:
         y = functional.max_pool2d(_nchw(x).double(), size, stride, pad)
         yield Contest(f"{label}, forward", 0, 1, y, TO_NHWC, runners)
 
-        dy = rng.random((y.shape[0], y.shape[2], y.shape[3], y.shape[1]), np.float32)
+        dy = _random(rng, y.shape[0], y.shape[2], y.shape[3], y.shape[1])
         runners = {"fastcnn": _bind(fastcnn.max_pool2d_backward, dy, x, size, stride, pad)}
         for name, form in FORMATS.items():
             runners[name] = _pool_backward(_nchw(dy, form), _nchw(x, form), window)
@@ -250,11 +252,15 @@ def _pool_backward(
 def _arrays(layer: Layer) -> tuple[Any, Any, Any, Any, int]:
     """x, w, b, dy, all positive (so a sum is its own magnitude), and the multiply-adds times 2."""
     rng = np.random.default_rng(0)
-    x = rng.random((layer.n, layer.side, layer.side, layer.ic), np.float32)
-    w = rng.random((layer.k, layer.k, layer.ic // layer.groups, layer.oc), np.float32)
-    b = rng.random(layer.oc, np.float32)
+    x = _random(rng, layer.n, layer.side, layer.side, layer.ic)
+    w = _random(rng, layer.k, layer.k, layer.ic // layer.groups, layer.oc)
+    b = _random(rng, layer.oc)
     g = conv_geometry(x.shape, w.shape, stride=layer.stride, padding=layer.pad, groups=layer.groups)
-    return x, w, b, rng.random(g.output_shape, np.float32), g.flops
+    return x, w, b, _random(rng, *g.output_shape), g.flops
+
+
+def _random(rng: np.random.Generator, *shape: int) -> Any:
+    return at_page(rng.random(shape, np.float32))
 
 
 def _nchw(x: Any, form: torch.memory_format = torch.contiguous_format) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,6 +23,7 @@ from fastcnn.benchmark import peak as hardware
 from fastcnn.benchmark.contest import CannotRun, Contest, Runner, Skipped, WrongResult
 from fastcnn.benchmark.history import Verdict, compare
 from fastcnn.benchmark.html import page
+from fastcnn.benchmark.pages import at_page, empty_at_page
 from fastcnn.benchmark.problems import chosen, layer_problems
 from fastcnn.benchmark.report import Absent, Cost, Entry, Figure, Report
 from fastcnn.benchmark.suite import bench
@@ -165,6 +167,17 @@ def test_results_that_are_no_results(result: tuple[Any, ...]) -> None:
     contest.verify(Runner("good", "fastcnn", lambda: None, lambda: (np.full((2, 3), 0.2),)))
     with pytest.raises(WrongResult, match="bad on a"):
         contest.verify(Runner("bad", "fastcnn", lambda: None, lambda: result))
+
+
+def test_what_is_timed_begins_at_a_page() -> None:
+    (conv,) = (p for p in layer_problems() if p.name == "conv2d/article 3×3, batch 32")
+    arrays = operations.make_arrays(conv)
+    task = nets.task("article", "train", 3)
+    for array in (*arrays.values(), task.x, task.labels, empty_at_page((3, 5), np.float64)):
+        assert array.ctypes.data % mmap.PAGESIZE == 0
+        assert array.flags.c_contiguous
+    turned = np.arange(15.0).reshape(3, 5).T
+    np.testing.assert_array_equal(at_page(turned), turned)
 
 
 def test_naive_runs_on_a_part_of_a_long_batch() -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from fastcnn.arguments import Array
 from fastcnn.benchmark.contest import Contest, Runner, Skipped, on_one_thread
+from fastcnn.benchmark.pages import at_page
 from fastcnn.benchmark.problems import NetProblem
 from fastcnn.datasets import load_mnist
 from fastcnn.layers import Conv2D, Dense, Flatten, Layer, MaxPool2D
@@ -105,7 +106,7 @@ def task(name: str, mode: str, batch: int) -> NetTask:
     """A net of :data:`fastcnn.nets.NETS` on the first digits of MNIST; "predict" or "train"."""
     (images, labels), _ = load_mnist()
     x = (images[:batch, :, :, np.newaxis] / np.float32(255) - np.float32(0.5)).astype(np.float32)
-    return NetTask(name, mode, x, labels[:batch].astype(np.int64))
+    return NetTask(name, mode, at_page(x), at_page(labels[:batch].astype(np.int64)))
 
 
 def title(of: NetTask | NetProblem) -> str:

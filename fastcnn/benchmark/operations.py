@@ -20,6 +20,7 @@ import numpy as np
 from fastcnn import ops
 from fastcnn.arguments import Array
 from fastcnn.benchmark.contest import Contest, Runner, Skipped, on_one_thread
+from fastcnn.benchmark.pages import at_page
 from fastcnn.comparison.problems import Problem
 from fastcnn.engines import engines
 from fastcnn.geometry import ConvGeometry, PoolGeometry
@@ -66,12 +67,13 @@ def run(problem: Problem, arrays: dict[str, Array], engine: str | None) -> tuple
 def make_arrays(problem: Problem) -> dict[str, Array]:
     """Float32 arrays, the same for every run: small integers, or normal numbers to choose from."""
     rng = np.random.default_rng(crc32(problem.name.encode()))
-    arrays = {}
+    arrays: dict[str, Array] = {}
     for name, shape in problem.arrays.items():
         if name == "x" and problem.op.startswith("max"):
-            arrays[name] = rng.standard_normal(shape, np.float32)
+            numbers = rng.standard_normal(shape, np.float32)
         else:
-            arrays[name] = rng.integers(-_LARGEST, _LARGEST + 1, shape).astype(np.float32)
+            numbers = rng.integers(-_LARGEST, _LARGEST + 1, shape).astype(np.float32)
+        arrays[name] = at_page(numbers)
     return arrays
 
 

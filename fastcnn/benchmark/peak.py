@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from fastcnn.benchmark.pages import at_page
 from fastcnn.kernels.multiply_add import CHAIN, multiply_add
 from fastcnn.settings import get_num_threads
 
@@ -48,8 +49,8 @@ def measure(threads: Sequence[int] | None = None, rounds: int = ROUNDS) -> Peak:
     counts = sorted({1, get_num_threads()}) if threads is None else list(threads)
     flops = {name: dict.fromkeys(counts, 0.0) for name in ("float32", "float64")}
     copy = dict.fromkeys(counts, 0.0)
-    source = np.ones(COPY_BYTES // 4, np.float32)
-    target = np.zeros_like(source)
+    source = at_page(np.ones(COPY_BYTES // 4, np.float32))
+    target = at_page(source)
     for _ in range(TURNS):
         for n in counts:
             for name, best in flops.items():
@@ -72,21 +73,21 @@ def best(peaks: Sequence[Peak]) -> Peak:
 
 def probe() -> Callable[[], None]:
     """A short call, of some 30 µs, that does nothing but multiply-adds on the calling thread."""
-    x, a, b = np.full(NUMBERS, 2, np.float32), np.float32(0.875), np.float32(0.125)
+    x, a, b = at_page(np.full(NUMBERS, 2, np.float32)), np.float32(0.875), np.float32(0.125)
     return lambda: multiply_add(x, a, b, 100)
 
 
 def copy_probe(moved: int) -> Callable[[], None]:
     """A call that reads and writes so many bytes in all, on the calling thread."""
-    source = np.ones(max(1, moved // 8), np.float32)
-    target = np.zeros_like(source)
+    source = at_page(np.ones(max(1, moved // 8), np.float32))
+    target = at_page(source)
     return lambda: np.copyto(target, source)
 
 
 def _flops(dtype: np.dtype[Any], threads: int, rounds: int) -> float:
     # The chain tends to b / (1 - a) = 1: no overflow, no denormal numbers.
     a, b = dtype.type(0.875), dtype.type(0.125)
-    arrays = [np.full(NUMBERS, 2, dtype) for _ in range(threads)]
+    arrays = [at_page(np.full(NUMBERS, 2, dtype)) for _ in range(threads)]
     multiply_add(arrays[0], a, b, 1)
     seconds = _seconds(lambda i: multiply_add(arrays[i], a, b, SWEEPS), threads, rounds)
     for x in arrays:
