@@ -55,7 +55,7 @@ LAYERS: dict[str, tuple[tuple[int, ...], tuple[int, ...], Any]] = {
     "one-row": ((1, 1, 23, 3), (3, 3, 3, 4), 1),
     "wide-padding": ((2, 6, 7, 33), (3, 3, 33, 70), ((4, 0), (3, 5))),
     "many-filters": ((2, 9, 15, 150), (3, 3, 150, 250), 1),
-    "many-squares": ((1, 61, 83, 6), (3, 3, 6, 9), 1),
+    "many-squares": ((2, 61, 83, 6), (3, 3, 6, 9), 1),
     "five-by-five": ((2, 9, 6, 19), (5, 5, 19, 10), ((2, 1), (0, 6))),
     "many-filters-of-five": ((1, 6, 7, 130), (5, 5, 130, 140), 2),
 }
@@ -98,13 +98,14 @@ def test_numbers_are_those_of_the_direct_sum(layer: str) -> None:
 
 
 def test_layers_above_take_both_ways_and_both_squares() -> None:
-    ways, sides = set(), set()
+    ways, sides, slabs = set(), set(), set()
     for layer in LAYERS:
         *_, g = arrays(layer)
         for plan in (winograd.forward(g, 4), winograd._input_gradient(g, 4)):
             ways.add(plan.by_columns)
             sides.add((policy.squares(g).side, g.kh))
-    assert ways == {True, False}
+        slabs.add(winograd_gradient._plan(g, 4).sums.slabs > 1)
+    assert ways == slabs == {True, False}
     assert sides == {(2, 3), (4, 3), (2, 5)}
 
 

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from fastcnn.arguments import Array
-from fastcnn.engines import implementation
+from fastcnn.engines import choose, implementation
+from fastcnn.executor.by_inputs import dense_gradients
 from fastcnn.executor.plan import Made, Plans, Scratch
 from fastcnn.executor.slices import CONVOLUTIONS, POOLS
+from fastcnn.geometry import ConvGeometry
 from fastcnn.kernels import arrays
-from fastcnn.kernels.dense import dense_gradients
 from fastcnn.kernels.packing import all_finite
 from fastcnn.kernels.program import address, run, run_apart
 from fastcnn.layers import Dense, Dropout, Flatten, Layer, ReLU, Residual
@@ -54,6 +55,10 @@ def stands_alone(layer: Layer, dtype: np.dtype[Any]) -> str | None:
     return None
 
 
+def _has_relu(part: _Run | _Alone | None) -> bool:
+    return isinstance(part, _AloneConvolution) and part.layer.activation == "relu"
+
+
 def _has_chance(layers: Sequence[Layer]) -> bool:
     return any(
         isinstance(one, Dropout)
@@ -76,12 +81,21 @@ class Executor:
                 j += 1
             row = layers[i:j]
             if any(not isinstance(one, Flatten) for one in row):
-                self._parts.append(_Run(row, weights, needs_dx=i > first))
+                before = self._parts[-1] if i > first else None
+                masks = _has_relu(before) and POOLS.get(type(row[0])) == "max"
+                if isinstance(before, _AloneConvolution):
+                    before.masked = masks
+                self._parts.append(_Run(row, weights, needs_dx=i > first, masks=masks))
                 i = j
             else:
                 for k in range(i, max(j, i + 1)):
+                    kind = _Alone
+                    if isinstance(layers[k], CONVOLUTIONS):
+                        kind = _AloneConvolution
+                    elif isinstance(layers[k], Dense):
+                        kind = _AloneDense
                     self._parts.append(
-                        _Alone(layers[k], weights.gradients[k], self._dtype, k > first)
+                        kind(layers[k], weights.gradients[k], self._dtype, k > first)
                     )
                 i = max(j, i + 1)
         trained = [i for i, part in enumerate(self._parts) if part.trained]
@@ -188,32 +202,68 @@ class _Alone:
     padded = False
 
     def __init__(
-        self, layer: Layer, gradients: dict[str, Array], dtype: np.dtype[Any], needs_dx: bool
+        self, layer: Any, gradients: dict[str, Array], dtype: np.dtype[Any], needs_dx: bool
     ) -> None:
-        self._layer, self._gradients, self._needs_dx = layer, gradients, needs_dx
+        self.layer, self._gradients, self._needs_dx = layer, gradients, needs_dx
         self._reason = stands_alone(layer, dtype) or "nothing to compile"
         self.trained = bool(layer.parameters)
 
     def explain(self) -> str:
-        return f"alone: {self._layer!r}, {self._reason}"
+        return f"alone: {self.layer!r}, {self._reason}"
 
     def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Any] | None:
-        return self._layer.forward(x, rng is not None, rng, None)
+        y, saved = self.layer.forward(x, rng is not None, rng, None)
+        return np.ascontiguousarray(y), saved
 
     def backward(self, dy: Array, saved: Any) -> Array | None:
-        if isinstance(self._layer, Dense) and saved[0].flags.c_contiguous:
-            return self._dense_backward(dy, *saved)
-        dx, found = self._layer.backward(dy, saved, None, needs_dx=self._needs_dx)
+        dx, found = self.layer.backward(dy, saved, None, needs_dx=self._needs_dx)
         for name, gradient in found.items():
             self._gradients[name][...] = gradient
+        return None if dx is None else np.ascontiguousarray(dx)
+
+
+class _AloneConvolution(_Alone):
+    """As the layer itself does it, without the checks of each operation.
+
+    Attributes:
+        masked: whether the gradient that comes back has gone through the layer's ReLU already.
+    """
+
+    masked = False
+
+    def _geometry(self, x: Array) -> ConvGeometry:
+        g: ConvGeometry = self.layer.geometry(x.shape[1:], len(x))
+        return g
+
+    def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Any] | None:
+        layer = self.layer
+        w, b, g = layer.parameters["w"], layer.parameters.get("b"), self._geometry(x)
+        y = choose("conv2d", g, x.dtype, None, layer.algorithm)(x, w, b, layer.activation, g)
+        return y, (x, y)
+
+    def backward(self, dy: Array, saved: Any) -> Array | None:
+        x, y = saved
+        if self.layer.activation and not self.masked:
+            dy = relu_backward(dy, y)
+        g, how = self._geometry(x), (x.dtype, None, self.layer.algorithm)
+        dx = None
+        if self._needs_dx:
+            dx = choose("conv2d_input_gradient", g, *how)(dy, self.layer.parameters["w"], g)
+        self._gradients["w"][...] = choose("conv2d_filter_gradient", g, *how)(dy, x, g)
+        if "b" in self._gradients:
+            self._gradients["b"][...] = choose("conv2d_bias_gradient", g, x.dtype, None)(dy, g)
         return dx
 
-    def _dense_backward(self, dy: Array, x: Array, y: Array | None) -> Array | None:
-        """As the layer's, but the weights' gradient, often most of all bytes, is not copied."""
+
+class _AloneDense(_Alone):
+    """The weights' gradient, often most of all bytes, is written where it belongs."""
+
+    def backward(self, dy: Array, saved: Any) -> Array | None:
+        x, y = saved
         if y is not None:
             dy = relu_backward(dy, y)
         dx = arrays.allocate(x.shape, x.dtype) if self._needs_dx else None
-        given, w = self._gradients, self._layer.parameters["w"]
+        given, w = self._gradients, self.layer.parameters["w"]
         dense_gradients(dy, x, w, dx, given["w"], given.get("b"))
         return dx
 
@@ -224,8 +274,10 @@ class _Run:
     What is saved for the way back is the input, the output, the workspace, and the programs.
     """
 
-    def __init__(self, layers: Sequence[Layer], weights: Weights, needs_dx: bool) -> None:
-        self._plans = Plans(layers, weights, needs_dx)
+    def __init__(
+        self, layers: Sequence[Layer], weights: Weights, needs_dx: bool, masks: bool
+    ) -> None:
+        self._plans = Plans(layers, weights, needs_dx, masks)
         self._dtype = weights.parameters.dtype
         output = layers[-1].output_shape
         assert output is not None

@@ -56,15 +56,19 @@ class Plans:
         first: the first of them that has parameters, or 0 where ``needs_dx``: no gradient goes
             beyond it.
         needs_dx: whether the gradient of the row's input is wanted.
+        masks: whether the row begins with a max-pooling of what a ReLU gave, whose mask its
+            gradient of the input must have.
         padded: whether images are laid out between zeros.
         part, parameters, gradient: where the row's parameters lie among all, and that part.
         over_batch: dense layers whose gradients are summed over all slices at once.
     """
 
-    def __init__(self, layers: Sequence[Layer], weights: Weights, needs_dx: bool) -> None:
+    def __init__(
+        self, layers: Sequence[Layer], weights: Weights, needs_dx: bool, masks: bool
+    ) -> None:
         parameters = weights.parameters
         self.layers, self.dtype, self.needs_dx = layers, parameters.dtype, needs_dx
-        self.input_shape = input_of(layers[0])
+        self.input_shape, self.masks = input_of(layers[0]), masks
         self._start = parameters.ctypes.data
         first = next((i for i, one in enumerate(layers) if one.parameters), len(layers))
         self.first = 0 if needs_dx else first

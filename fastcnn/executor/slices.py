@@ -342,7 +342,8 @@ class Slice(Steps):
                 masked = self._kept_array("dy", i, self.n * prod(output_of(layer)))
             dy = self._mask(self.n * prod(output_of(layer)), dy, y, masked)
         before = layers[i - 1] if i > self.plans.first else None
-        if POOLS.get(type(layer)) == "max" and getattr(before, "activation", None) == "relu":
+        of_relu = getattr(before, "activation", None) == "relu"
+        if POOLS.get(type(layer)) == "max" and (of_relu or (i == 0 and self.plans.masks)):
             # The largest of a window is above zero, or no number of it is: fewer to look at.
             self._masked.add(i - 1)
             dy = self._mask(self.n * prod(output_of(layer)), dy, y, self._other(dy))

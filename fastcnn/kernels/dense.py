@@ -32,29 +32,19 @@ def dense_backward(dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
     n, inputs, outputs = len(x), *w.shape
     dx, dw = empty_like_type(x, n, inputs), empty_like_type(x, inputs, outputs)
     db = empty_like_type(x, outputs)
-    dense_gradients(dy, x, w, dx, dw, db)
-    return dx, dw, db
-
-
-def dense_gradients(
-    dy: Array, x: Array, w: Array, dx: Array | None, dw: Array, db: Array | None
-) -> None:
-    """The same, written to arrays that there are."""
-    n, inputs, outputs = len(x), *w.shape
     dy, x = readable(dy), readable(x)
     flat_dy = dy.reshape(-1)
     zeros = bias_or_zeros(None, max(inputs, outputs), x)
-    if n and dx is not None:
+    if n:
         to_input, width = dense_input_plan(n, inputs, outputs, x.itemsize)
         turned = turn_filters(readable(w).reshape(1, 1, inputs, outputs), 1, width)
         contract(to_input, flat_dy, turned, zeros, dx.reshape(-1))
-    if n:
         to_weights = dense_weight_plan(n, inputs, outputs, x.itemsize)
         contract(to_weights, x.reshape(-1), flat_dy, zeros, dw.reshape(-1))
     else:
         dw[...] = 0
-    if db is not None:
-        sum_rows(dy.reshape(1, n, outputs), db.reshape(1, outputs))
+    sum_rows(dy.reshape(1, n, outputs), db.reshape(1, outputs))
+    return dx, dw, db
 
 
 @lru_cache(maxsize=1024)
@@ -66,18 +56,25 @@ def dense_plan(n: int, inputs: int, outputs: int, itemsize: int) -> Plan:
 
 
 @lru_cache(maxsize=1024)
-def dense_input_plan(n: int, inputs: int, outputs: int, itemsize: int) -> tuple[Plan, int]:
-    """``dy @ w.T``, and the width of the turned weights' blocks."""
+def dense_input_plan(
+    n: int, inputs: int, outputs: int, itemsize: int, apart: int | None = None
+) -> tuple[Plan, int]:
+    """``dy @ w.T``, and the width of the turned weights' blocks.
+
+    The inputs may be some of a layer's: ``apart`` is how many it has, from sample to sample.
+    """
     tile = tile_for(n, inputs, itemsize)
     c = _product(n, inputs, outputs, (outputs, 1), (tile.columns, outputs * tile.columns))
-    return plan(c, tile, itemsize), tile.columns
+    return plan(c._replace(y_c=apart or inputs), tile, itemsize), tile.columns
 
 
 @lru_cache(maxsize=1024)
-def dense_weight_plan(n: int, inputs: int, outputs: int, itemsize: int) -> Plan:
-    """``x.T @ dy``."""
+def dense_weight_plan(
+    n: int, inputs: int, outputs: int, itemsize: int, apart: int | None = None
+) -> Plan:
+    """``x.T @ dy``; ``apart`` as for :func:`dense_input_plan`."""
     tile = tile_for(inputs, outputs, itemsize)
-    c = _product(inputs, outputs, n, (1, inputs), (outputs, tile.columns))
+    c = _product(inputs, outputs, n, (1, apart or inputs), (outputs, tile.columns))
     return plan(c, tile, itemsize)
 
 

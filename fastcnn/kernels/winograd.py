@@ -124,12 +124,9 @@ ALL_SQUARES = Stage(False, True, False, False, False, False)
 
 
 @cache
-def _winograd(m: int, r: int, lanes: int) -> Any:
+def square_transform(m: int, r: int, lanes: int) -> Any:
+    """What makes V of squares of images: a part of this kernel, and of the filters' gradient."""
     n = m + r - 1
-    points, outputs = n * n, m * m
-    rows, vectors = registers().tile_rows, registers().tile_vectors
-    half, quarter = rows // 2 + 1, rows // 4 + 1
-    width = vectors * lanes
 
     @device
     def transform_squares(
@@ -157,6 +154,19 @@ def _winograd(m: int, r: int, lanes: int) -> Any:
                     _INPUTS, m, r, lanes, source, start + k, row_step, ic, min(lanes, ic - k),
                     v, at + k, step,
                 )  # fmt: skip
+
+    return transform_squares
+
+
+@cache
+def _winograd(m: int, r: int, lanes: int) -> Any:
+    n = m + r - 1
+    points, outputs = n * n, m * m
+    rows, vectors = registers().tile_rows, registers().tile_vectors
+    half, quarter = rows // 2 + 1, rows // 4 + 1
+    width = vectors * lanes
+
+    transform_squares = square_transform(m, r, lanes)
 
     @device
     def transform_filters(

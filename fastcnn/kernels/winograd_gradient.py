@@ -10,8 +10,16 @@ product of its own, summed over all squares of all images:
 Only then is D transformed back, once for each filter. F(3×3, 4×4) takes 36 products for a square
 instead of 144. V is what the forward pass makes of x.
 
-Squares are taken in passes, whose V and Z fill a bounded workspace; D waits between them. An item
-is a block of input channels by a block of output channels, and sums over the squares in order.
+There are two ways to sum, as for the forward pass, by the size of D:
+
+- *in slabs*, where D fits into the second-level cache: an item is a slab of squares, which are
+  transformed some at a time and multiplied while V and Z are in the cache. Each slab has a D of
+  its own, and gives a gradient; these are added up in order.
+- *in passes*, where D is larger: V and Z of many squares fill a bounded workspace; then an item is
+  a block of input channels by a block of output channels, and sums over these squares. D waits
+  between the passes.
+
+What an item is and in which order it sums follows from the problem alone.
 """
 
 from __future__ import annotations
@@ -23,9 +31,10 @@ from fastcnn import policy
 from fastcnn.arguments import Array
 from fastcnn.geometry import ConvGeometry
 from fastcnn.kernels import direct, winograd
-from fastcnn.kernels.arrays import allocate, empty_like_type, readable, record
+from fastcnn.kernels.arrays import empty_like_type, readable, record
+from fastcnn.kernels.contraction import CACHE_BYTES
 from fastcnn.kernels.jit import device, kernel
-from fastcnn.kernels.packing import all_finite
+from fastcnn.kernels.packing import all_finite, sum_rows
 from fastcnn.kernels.simd import (
     copy_run,
     rank1,
@@ -46,88 +55,100 @@ _FILTERS, _OUTPUTS = 1, 2  # the matrices of a Filtering
 # Bytes of V and Z in a pass, or of one block if that is more: what the third-level cache holds
 # beside other things, and more where D is larger, since each pass reads and writes D once.
 LEAST, MOST = 4 * 1024 * 1024, 32 * 1024 * 1024
+# Slabs at most and at least, and the squares of each that are worth transforming its D back.
+SLABS, FEWEST, SQUARES = 8, 4, 128
 
 
 class Sums(NamedTuple):
     """Extents of a layer's gradient, and how it is cut up.
 
-    A block has ``block`` squares; Z takes ``z_block`` numbers of it, V ``v_block``. An item takes
-    ``rows`` input channels, and its part of D has ``d_step`` numbers from one point to the next.
+    Z takes ``z_block`` numbers of a block of squares. A piece of D has ``rows`` input channels,
+    ``d_step`` numbers from one point to the next and ``d_piece`` in all.
     """
 
     oh: int
     ow: int
-    ic: int
     oc: int
     squares_h: int
     squares_w: int
-    block: int
-    pitch: int
-    v_block: int
+    squares: int
+    slabs: int  # 0: in passes
     z_pitch: int
     z_block: int
     rows: int
     row_blocks: int
-    column_blocks: int
+    pieces: int
     d_step: int
+    d_piece: int
     scratch: int
 
 
+class Stage(NamedTuple):
+    """What a launch does: transform squares, multiply, or both slab by slab.
+
+    With ``own_d`` each piece of D has its place, else each part one for all its pieces.
+    """
+
+    squares: bool
+    products: bool
+    own_d: bool
+
+
+_SLABS, _SQUARES = Stage(True, True, True), Stage(True, False, False)
+
+
 @cache
-def _gradient(m: int, r: int, lanes: int) -> tuple[Any, Any]:
+def _gradient(m: int, r: int, lanes: int) -> Any:
     n = m + r - 1
     points, taps = n * n, r * r
     rows, vectors = registers().tile_rows, registers().tile_vectors
     half = rows // 2 + 1
     width = vectors * lanes
+    transform_x = winograd.square_transform(m, r, lanes)
 
-    @kernel
-    def squares_of_dy(
-        start: int, stop: int, dy: Any, z: Any, scratch: Any, first: int, last: int, parts: int,
-        numbers: Any,
+    @device
+    def transform_dy(
+        first: int, last: int, dy: Any, z: Any, z_start: int, scratch: Any, s_start: int, step: int,
+        c: Any,
     ) -> None:  # fmt: skip
-        c = numbers[0]
         oh, ow, oc, squares_h, squares_w = c.oh, c.ow, c.oc, c.squares_h, c.squares_w
-        step, count = c.block * c.z_pitch, last - first
-        for part in range(start, stop):
-            s_start = part * c.scratch
-            for item in range(count * part // parts, count * (part + 1) // parts):
-                square = first + item
-                row, column = square // squares_w % squares_h * m, square % squares_w * m
-                at = ((square // squares_w // squares_h * oh + row) * ow + column) * oc
-                source, row_step = dy, ow * oc
-                if row + m > oh or column + m > ow:
-                    for a in range(m):
-                        for b in range(m):
-                            place = s_start + (a * m + b) * oc
-                            if row + a < oh and column + b < ow:
-                                copy_run(scratch, place, dy, at + (a * ow + b) * oc, oc)
-                            else:
-                                zero_run(scratch, place, oc)
-                    source, at, row_step = scratch, s_start, m * oc
-                to = item // c.block * c.z_block + item % c.block * c.z_pitch
-                for k in range(0, oc, lanes):
-                    store_transform(
-                        _FILTERS, r, m, lanes, source, at + k, row_step, oc, min(lanes, oc - k),
-                        z, to + k, step,
-                    )  # fmt: skip
+        for square in range(first, last):
+            row, column = square // squares_w % squares_h * m, square % squares_w * m
+            at = ((square // squares_w // squares_h * oh + row) * ow + column) * oc
+            source, row_step = dy, ow * oc
+            if row + m > oh or column + m > ow:
+                for a in range(m):
+                    for b in range(m):
+                        place = s_start + (a * m + b) * oc
+                        if row + a < oh and column + b < ow:
+                            copy_run(scratch, place, dy, at + (a * ow + b) * oc, oc)
+                        else:
+                            zero_run(scratch, place, oc)
+                source, at, row_step = scratch, s_start, m * oc
+            to = z_start + (square - first) * c.z_pitch
+            for k in range(0, oc, lanes):
+                store_transform(
+                    _FILTERS, r, m, lanes, source, at + k, row_step, oc, min(lanes, oc - k),
+                    z, to + k, step,
+                )  # fmt: skip
 
     def of_height(height: int) -> Any:
         @device
         def add_squares(
-            squares: int, v: Any, i: int, z: Any, j: int, d: Any, k: int, more: bool, c: Any
-        ) -> None:
+            squares: int, v: Any, i: int, z: Any, j: int, d: Any, k: int, more: bool, layer: Any,
+            c: Any,
+        ) -> None:  # fmt: skip
             to = rows_line(height, k, width)
             if more:
                 tile = tile_from_rows(height, vectors, lanes, d, to, 0)
             else:
                 tile = tile_from_row(height, vectors, lanes, z, j, 0)
             channels = rows_line(height, i, 1)
-            block, pitch, z_pitch = c.block, c.pitch, c.z_pitch
+            block, pitch, z_pitch = layer.block, layer.pitch, c.z_pitch
             for first in range(0, squares, block):
-                at_v, at_z = first // block * c.v_block, j + first // block * c.z_block
+                at_v, at_z = i + first // block * layer.v_block, j + first // block * c.z_block
                 for _ in range(min(block, squares - first)):
-                    tile = rank1(tile, v, channels, at_v, z, at_z)
+                    tile = rank1(tile, v, channels, at_v - i, z, at_z)
                     at_v += pitch
                     at_z += z_pitch
             tile_store(tile, d, to, 0, width)
@@ -136,42 +157,84 @@ def _gradient(m: int, r: int, lanes: int) -> tuple[Any, Any]:
 
     add_to_rows, add_to_half = of_height(rows), of_height(half)
 
-    @kernel
-    def sums(
-        start: int, stop: int, v: Any, z: Any, d: Any, dw: Any, squares: int, more: bool,
-        done: bool, own: bool, parts: int, numbers: Any,
+    @device
+    def multiply(
+        piece: int, squares: int, v: Any, v_start: int, z: Any, z_start: int, d: Any, d_start: int,
+        more: bool, layer: Any, c: Any,
     ) -> None:  # fmt: skip
-        c = numbers[0]
-        items = c.row_blocks * c.column_blocks
-        ic, oc, d_step = c.ic, c.oc, c.d_step
-        for part in range(start, stop):
-            for item in range(items * part // parts, items * (part + 1) // parts):
-                column = item // c.row_blocks * width
-                first = item % c.row_blocks * c.rows
-                last = min(ic, first + c.rows)
-                d_start = (item if own else part) * d_step * points
-                for e in range(points):
-                    i, k = e * c.block * c.pitch + first, d_start + e * d_step
-                    j = e * c.block * c.z_pitch + column
-                    for row in range(first, last, rows):
-                        if last - row > half:
-                            add_to_rows(squares, v, i, z, j, d, k, more, c)
-                        else:
-                            add_to_half(squares, v, i, z, j, d, k, more, c)
-                        i += rows
-                        k += rows * width
-                if not done:
-                    continue
-                to = rows_line(taps, 0, ic * oc)
-                for row in range(first, last):
-                    for j in range(0, min(width, oc - column), lanes):
-                        at = d_start + (row - first) * width + j
-                        tile = tile_transform(_OUTPUTS, r, m, lanes, d, at, n * d_step, d_step)
-                        channel = column + j
-                        columns = min(lanes, oc - channel)
-                        tile_store(tile, dw, to, row * oc + channel, columns)
+        first = piece % c.row_blocks * c.rows
+        last = min(layer.ic, first + c.rows)
+        for e in range(points):
+            i, k = v_start + e * layer.block * layer.pitch + first, d_start + e * c.d_step
+            j = z_start + e * layer.block * c.z_pitch + piece // c.row_blocks * width
+            for row in range(first, last, rows):
+                if last - row > half:
+                    add_to_rows(squares, v, i, z, j, d, k, more, layer, c)
+                else:
+                    add_to_half(squares, v, i, z, j, d, k, more, layer, c)
+                i += rows
+                k += rows * width
 
-    return squares_of_dy, sums
+    @device
+    def transform_back(
+        piece: int, d: Any, d_start: int, dw: Any, dw_start: int, ic: int, c: Any
+    ) -> None:
+        oc, d_step, first = c.oc, c.d_step, piece % c.row_blocks * c.rows
+        column = piece // c.row_blocks * width
+        to = rows_line(taps, dw_start, ic * oc)
+        for row in range(first, min(ic, first + c.rows)):
+            for j in range(0, min(width, oc - column), lanes):
+                at = d_start + (row - first) * width + j
+                tile = tile_transform(_OUTPUTS, r, m, lanes, d, at, n * d_step, d_step)
+                columns = min(lanes, oc - column - j)
+                tile_store(tile, dw, to, row * oc + column + j, columns)
+
+    @kernel
+    def gradient(
+        start: int, stop: int, x: Any, dy: Any, v: Any, z: Any, d: Any, dw: Any, scratch: Any,
+        first: int, last: int, items: int, parts: int, of_v: Any, numbers: Any, flags: Any,
+    ) -> None:  # fmt: skip
+        """Squares ``first`` to ``last``; each part has a place of its own in the workspace."""
+        layer, c, stage = of_v[0], numbers[0], flags[0]
+        slabs = stage.squares and stage.products
+        for part in range(start, stop):
+            s_start = part * c.scratch
+            for item in range(items * part // parts, items * (part + 1) // parts):
+                # A slab, some blocks at a time; a block to transform; or a piece of D.
+                begin, end, v_block = first, last, 0
+                piece_from, piece_to, d_first, dw_start = 0, c.pieces, 0, 0
+                if slabs:
+                    begin, end = c.squares * item // items, c.squares * (item + 1) // items
+                    v_block, d_first = part, part * c.pieces * c.d_piece
+                    dw_start = item * taps * layer.ic * c.oc
+                elif stage.squares:
+                    begin, v_block = first + item * layer.block, item
+                    end = min(last, begin + layer.block)
+                else:
+                    piece_from, piece_to = item, item + 1
+                step = layer.block if stage.squares else last - first
+                for square in range(begin, end, step):
+                    squares = min(end, square + step) - square
+                    v_start, z_start = v_block * layer.v_block, v_block * c.z_block
+                    if stage.squares:
+                        transform_x(
+                            square, square + squares, x, v, v_start, scratch, s_start, layer
+                        )
+                        transform_dy(
+                            square, square + squares, dy, z, z_start, scratch, s_start,
+                            layer.block * c.z_pitch, c,
+                        )  # fmt: skip
+                    if not stage.products:
+                        continue
+                    more = square > (begin if slabs else 0)
+                    done = square + squares == (end if slabs else c.squares)
+                    for piece in range(piece_from, piece_to):
+                        d_start = d_first + (piece if stage.own_d else part) * c.d_piece
+                        multiply(piece, squares, v, v_start, z, z_start, d, d_start, more, layer, c)
+                        if done:
+                            transform_back(piece, d, d_start, dw, dw_start, layer.ic, c)
+
+    return gradient
 
 
 def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
@@ -181,35 +244,36 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
         dw[...] = 0
         return dw
     plan = _plan(g, dy.itemsize)
-    forward, c, threads = plan.forward, plan.sums, get_num_threads()
-    blocks = -(-plan.at_once // c.block)
-    own = plan.at_once < forward.squares
-    items = c.row_blocks * c.column_blocks
-    parts = min(threads, items)
+    layer, c, threads = plan.layer, plan.sums, get_num_threads()
+    in_passes = plan.at_once < c.squares
+    blocks = min(threads, c.slabs) if c.slabs else -(-plan.at_once // layer.block)
+    pieces = min(threads, c.pieces)
+    if c.slabs:
+        pieces = min(threads, c.slabs) * c.pieces
+    elif in_passes:
+        pieces = c.pieces
     # The last tile of input channels reads on beyond them.
-    v = empty_like_type(x, blocks * c.v_block + registers().tile_rows)
+    v = empty_like_type(x, blocks * layer.v_block + registers().tile_rows)
     z = empty_like_type(x, blocks * c.z_block)
-    d = empty_like_type(x, (items if own else parts) * c.d_step * plan.points)
-    scratch = empty_like_type(x, threads * max(c.scratch, forward.layer.scratch))
-    numbers, flat_x, flat_dy = plan.numbers, readable(x).reshape(-1), readable(dy).reshape(-1)
-    squares_of_dy, sums = plan.functions
-    none = allocate((1,), bool)
-    for first in range(0, forward.squares, plan.at_once):
-        last = min(forward.squares, first + plan.at_once)
-        count = last - first
-        share = -(-count // c.block)
-        stage = min(threads, share), forward.numbers, record(winograd.ALL_SQUARES)
-        unused = flat_x, flat_x, flat_x, v, flat_x, flat_x, scratch, none, False
-        parallel_for(
-            forward.function, stage[0], count * forward.square_work, flat_x, *unused,
-            first, last, share, *stage,
-        )  # fmt: skip
-        shares = min(threads, count)
-        work = count * plan.dy_work
-        parallel_for(squares_of_dy, shares, work, flat_dy, z, scratch, first, last, shares, numbers)
-        work = count * plan.product_work
-        flags = count, first > 0, last == forward.squares, own, parts
-        parallel_for(sums, parts, work, v, z, d, dw.reshape(-1), *flags, numbers)
+    d = empty_like_type(x, pieces * c.d_piece)
+    out = empty_like_type(x, c.slabs, dw.size) if c.slabs else dw
+    scratch = empty_like_type(x, threads * c.scratch)
+    flat = readable(x).reshape(-1), readable(dy).reshape(-1)
+    arrays = *flat, v, z, d, out.reshape(-1), scratch
+
+    def launch(stage: Stage, first: int, last: int, items: int, work: int) -> None:
+        parts = min(threads, items)
+        numbers = first, last, items, parts, plan.numbers, record(c), record(stage)
+        parallel_for(plan.function, parts, (last - first) * work, *arrays, *numbers)
+
+    if c.slabs:
+        launch(_SLABS, 0, c.squares, c.slabs, plan.square_work + plan.product_work)
+        sum_rows(out.reshape(1, c.slabs, dw.size), dw.reshape(1, -1))
+    else:
+        for first in range(0, c.squares, plan.at_once):
+            last = min(c.squares, first + plan.at_once)
+            launch(_SQUARES, first, last, -(-(last - first) // layer.block), plan.square_work)
+            launch(Stage(False, True, in_passes), first, last, c.pieces, plan.product_work)
     # What is not finite spoils all taps: a direct sum says where it belongs.
     if not all_finite(dw.reshape(-1)):
         return direct.conv2d_filter_gradient(dy, x, g)
@@ -217,15 +281,17 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
 
 
 class Plan(NamedTuple):
-    """A gradient made ready: the forward pass that makes V, and ``at_once`` squares a pass."""
+    """A gradient made ready: how V is made, as in the forward pass, and ``at_once`` squares a pass.
 
-    functions: tuple[Any, Any]
-    forward: winograd.Plan
-    sums: Sums
+    ``numbers`` is the layer's record; works are numbers of operations for a square.
+    """
+
+    function: Any
+    layer: winograd.Layer
     numbers: Array
+    sums: Sums
     at_once: int
-    points: int
-    dy_work: int
+    square_work: int
     product_work: int
 
 
@@ -236,37 +302,39 @@ def _plan(g: ConvGeometry, itemsize: int) -> Plan:
     lanes = host.vector_bytes // itemsize
     column_blocks = -(-g.oc // width)
     z_pitch = (column_blocks * host.tile_vectors | 1) * lanes
-    z_block = points * layer.block * z_pitch
     rows = 2 * host.tile_rows
     row_blocks = -(-g.ic // rows)
     side = policy.squares(g).side
+    d_step = rows * width + lanes
+    of_sums = points * g.ic * g.oc * itemsize
+    slabs = min(SLABS, forward.squares // SQUARES)
+    if of_sums > CACHE_BYTES or slabs < FEWEST:
+        slabs = 0
+    z_block = points * layer.block * z_pitch
     sums = Sums(
         g.oh,
         g.ow,
-        g.ic,
         g.oc,
         layer.squares_h,
         layer.squares_w,
-        block=layer.block,
-        pitch=layer.pitch,
-        v_block=layer.v_block,
+        squares=forward.squares,
+        slabs=slabs,
         z_pitch=z_pitch,
         z_block=z_block,
         rows=rows,
         row_blocks=row_blocks,
-        column_blocks=column_blocks,
-        d_step=rows * width + lanes,
-        scratch=side * side * g.oc,
+        pieces=row_blocks * column_blocks,
+        d_step=d_step,
+        d_piece=points * d_step,
+        scratch=max(side * side * g.oc, layer.scratch),
     )
-    of_sums = points * g.ic * g.oc * itemsize
     in_pass = max(1, min(max(LEAST, of_sums), MOST) // ((layer.v_block + z_block) * itemsize))
     return Plan(
         _gradient(side, g.kh, lanes),
-        forward,
+        layer,
+        forward.numbers,
         sums,
-        record(sums),
         min(in_pass * layer.block, forward.squares),
-        points,
-        dy_work=8 * points * g.oc,
+        square_work=8 * points * (g.ic + g.oc),
         product_work=points * g.ic * column_blocks * width // 2,
     )
