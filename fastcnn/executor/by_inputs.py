@@ -1,8 +1,9 @@
 """The gradients of a dense layer with many weights, by slices of its inputs.
 
-A slice turns its rows of the weights and multiplies with them while they are in the second-level
-cache; the weights and their gradient are passed over once. Turned all at once, before a product
-over all of them, those of 9216 × 128 took a fifth of the layer's way back.
+A slice multiplies its rows of the weights, as they lie, with the turned gradient of the output,
+and turns the little that comes of it, while all that is in the second-level cache; its rows of the
+weights' gradient follow. So what is large is passed over once, and never turned: to turn the
+weights of 9216 × 128 took a fifth of the layer's way back.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastcnn.arguments import Array
+from fastcnn.executor.slices import LINE
 from fastcnn.kernels import arrays, packing, program
+from fastcnn.kernels.arrays import record
 from fastcnn.kernels.contraction import Plan, tile_for
 from fastcnn.kernels.dense import dense_input_plan, dense_weight_plan
-from fastcnn.kernels.program import Place, Program, address, constant, number, run
+from fastcnn.kernels.program import Place, Program, address, constant, number, run, run_apart
+from fastcnn.kernels.steps import Sides, turn_for
 
-# Bytes of turned weights in a slice, and slices that can run at once, at most.
-_TURNED, _ITEMS = 128 * 1024, 16
+# Bytes of a slice's weights, and slices that can run at once, at most.
+_WEIGHTS, _ITEMS = 128 * 1024, 16
 
 
 def dense_gradients(
@@ -30,20 +34,24 @@ def dense_gradients(
 
     To the bit what the operation gives.
     """
-    made = _by_inputs(len(x), *w.shape, x.dtype, dx is not None).program
-    scratch = arrays.allocate((made.scratch,), np.uint8)
+    turn, made, _ = _by_inputs(len(x), *w.shape, x.dtype, dx is not None)
+    memory = arrays.allocate((made.scratch,), np.uint8)
+    scratch = address(memory)
+    if turn is not None:
+        run_apart(turn, scratch, dy.size, 0, address(dy))
     at = [0 if one is None else address(one) for one in (x, dw, dy, dx, w)]
-    run(made, address(scratch), *at)
+    run(made, scratch, *at)
     if db is not None:
         packing.sum_rows(dy.reshape(1, *dy.shape), db.reshape(1, -1))
 
 
 class _ByInputs(NamedTuple):
-    """The program, and arrays that its steps name by their addresses.
+    """A step that turns dy, the program, and arrays that steps name by their addresses.
 
-    It finds x at INPUT, dw at OUTPUT and the weights at TARGETS.
+    The program finds x at INPUT, dw at OUTPUT and the weights at TARGETS.
     """
 
+    turn: Array | None
     program: Program
     kept: list[Array]
 
@@ -52,53 +60,60 @@ class _ByInputs(NamedTuple):
 def _by_inputs(
     n: int, inputs: int, outputs: int, dtype: np.dtype[Any], needs_dx: bool
 ) -> _ByInputs:
-    itemsize = dtype.itemsize
-    to_inputs = tile_for(n, inputs, itemsize)
-    size = width = to_inputs.columns
-    even = lcm(width, tile_for(inputs, outputs, itemsize).rows)
-    if even * outputs * itemsize <= _TURNED:  # tiles of both products without a rest
-        size = even * (_TURNED // (even * outputs * itemsize))
-    size = min(size, inputs)
+    itemsize, f = dtype.itemsize, np.zeros(1, dtype)
+    x, dw, dy, dx, w, turned, product = (
+        Place(base, 0)
+        for base in (
+            program.INPUT, program.OUTPUT, program.DY, program.DX, program.TARGETS, program.SHARED,
+            program.ITEM,
+        )
+    )  # fmt: skip
+    # Tiles of both products, without a rest.
+    rows = lcm(tile_for(inputs, n, itemsize).rows, tile_for(inputs, outputs, itemsize).rows)
+    size = min(inputs, rows * max(1, _WEIGHTS // (rows * outputs * itemsize)))
     slices = -(-inputs // size)
-    zeros = np.zeros(max(size, outputs), dtype)
-    kept, f = [zeros], np.zeros(1, dtype)
+    _, width = dense_input_plan(size, n, outputs, itemsize)
+    blocks = -(-n // width)
+    zeros = np.zeros(max(n, outputs), dtype)
+    kept = [zeros]
+
+    def numbers_at(numbers: Array) -> Place:
+        kept.append(numbers)
+        return constant(numbers)
 
     def contraction(plan: Plan, x: Place, w: Place, y: Place) -> Array:
-        kept.append(plan.numbers)
         return program.step(
             program.CONTRACTION, plan.function, (f, f, f, f, True, plan.numbers), plan.items,
-            x, w, constant(zeros), y, number(0), constant(plan.numbers),
+            x, w, constant(zeros), y, number(0), numbers_at(plan.numbers),
         )  # fmt: skip
 
     def steps(count: int) -> list[Array]:
-        x, dw, dy, dx, w, turned = (
-            Place(base, 0)
-            for base in (
-                program.INPUT, program.OUTPUT, program.DY, program.DX, program.TARGETS, program.ITEM
-            )
-        )  # fmt: skip
         found = []
         if needs_dx:
-            numbers = map(number, (1, count, outputs, outputs, width))
-            plan, _ = dense_input_plan(n, count, outputs, itemsize, apart=inputs)
-            found = [
-                program.step(
-                    program.TURN, packing.turn_kernel(width, outputs, itemsize),
-                    (f, f, 0, 0, 0, 0, 0), -(-count // width), w, turned, *numbers,
-                ),
-                contraction(plan, dy, turned, dx),
-            ]  # fmt: skip
+            plan, _ = dense_input_plan(count, n, outputs, itemsize, like=size)
+            sides = record(Sides(count, n, inputs))
+            function, items = turn_for(count, n, itemsize)
+            turn = program.step(
+                program.THREE, function, (f, f, sides), items, product, dx, numbers_at(sides)
+            )
+            found = [contraction(plan, w, turned, product), turn]
         plan = dense_weight_plan(n, count, outputs, itemsize, apart=inputs)
         return [*found, contraction(plan, x, dy, dw)]
 
+    turn = None
+    if needs_dx:
+        turn = program.step(
+            program.TURN, packing.turn_kernel(width, outputs, itemsize), (f, f, 0, 0, 0, 0, 0),
+            blocks, dy, turned, *map(number, (1, n, outputs, outputs, width)),
+        )  # fmt: skip
     made = program.program(
         steps(size),
         steps(inputs - (slices - 1) * size),
         size=size,
         slices=slices,
         items=min(slices, _ITEMS),
-        shared=0,
-        workspace=-(-size // width) * width * outputs * itemsize,
+        shared=-(-blocks * outputs * width * itemsize // LINE) * LINE,
+        workspace=-(-size * n * itemsize // LINE) * LINE,
         per_sample={
             program.INPUT: itemsize,
             program.OUTPUT: outputs * itemsize,
@@ -108,4 +123,4 @@ def _by_inputs(
         origins={},
         work=n * inputs * outputs,
     )
-    return _ByInputs(made, kept)
+    return _ByInputs(turn, made, kept)

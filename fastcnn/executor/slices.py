@@ -335,9 +335,7 @@ class Slice(Steps):
             self._step(program.TWO, steps.copy, (self._f, self._f), count, dy, to)
             return to
         if _relu(layer) and i not in self._masked:
-            masked = self._other(dy)
-            if isinstance(layer, ReLU) and to is not None:
-                masked = to
+            masked = to if isinstance(layer, ReLU) else None
             if i in self._summed_later:
                 masked = self._kept_array("dy", i, self.n * prod(output_of(layer)))
             dy = self._mask(self.n * prod(output_of(layer)), dy, y, masked)
@@ -346,7 +344,7 @@ class Slice(Steps):
         if POOLS.get(type(layer)) == "max" and (of_relu or (i == 0 and self.plans.masks)):
             # The largest of a window is above zero, or no number of it is: fewer to look at.
             self._masked.add(i - 1)
-            dy = self._mask(self.n * prod(output_of(layer)), dy, y, self._other(dy))
+            dy = self._mask(self.n * prod(output_of(layer)), dy, y, None)
         dx = to or self._other(dy)
         if isinstance(layer, CONVOLUTIONS):
             g = self.plans.convolution(layer, self.n)
@@ -375,8 +373,11 @@ class Slice(Steps):
             self._pool_input(layer, x, dy, dx)
         return dx
 
-    def _mask(self, count: int, dy: Place, y: Place, to: Place) -> Place:
-        """ReLU's gradient, from its output."""
+    def _mask(self, count: int, dy: Place, y: Place, to: Place | None) -> Place:
+        """ReLU's gradient, from its output; where it is, or ``to`` another place."""
+        if to is None:
+            self._step(program.TWO, steps.mask, (self._f, self._f), count, y, dy)
+            return dy
         samples = self._f, self._f, self._f
         self._step(program.THREE, activations.relu_gradient_kernel, samples, count, dy, y, to)
         return to

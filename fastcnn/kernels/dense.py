@@ -57,22 +57,19 @@ def dense_plan(n: int, inputs: int, outputs: int, itemsize: int) -> Plan:
 
 @lru_cache(maxsize=1024)
 def dense_input_plan(
-    n: int, inputs: int, outputs: int, itemsize: int, apart: int | None = None
+    n: int, inputs: int, outputs: int, itemsize: int, like: int | None = None
 ) -> tuple[Plan, int]:
-    """``dy @ w.T``, and the width of the turned weights' blocks.
-
-    The inputs may be some of a layer's: ``apart`` is how many it has, from sample to sample.
-    """
-    tile = tile_for(n, inputs, itemsize)
+    """``dy @ w.T``, and the width of the turned weights' blocks, that for ``like`` rows of dy."""
+    tile = tile_for(like or n, inputs, itemsize)
     c = _product(n, inputs, outputs, (outputs, 1), (tile.columns, outputs * tile.columns))
-    return plan(c._replace(y_c=apart or inputs), tile, itemsize), tile.columns
+    return plan(c, tile, itemsize), tile.columns
 
 
 @lru_cache(maxsize=1024)
 def dense_weight_plan(
     n: int, inputs: int, outputs: int, itemsize: int, apart: int | None = None
 ) -> Plan:
-    """``x.T @ dy``; ``apart`` as for :func:`dense_input_plan`."""
+    """``x.T @ dy``; of some of a layer's inputs, if it has as many as ``apart``."""
     tile = tile_for(inputs, outputs, itemsize)
     c = _product(inputs, outputs, n, (1, apart or inputs), (outputs, tile.columns))
     return plan(c, tile, itemsize)
