@@ -110,6 +110,17 @@ NETS: dict[str, Callable[[], Net]] = {
     "nothing to train": lambda: ([MaxPool2D((2, 3)), Flatten()], (5, 6, 2)),
     "flatten only": lambda: ([Flatten()], (3, 2, 1)),
     "vectors": lambda: ([Flatten(), Dense(19, activation="relu"), Dense(2)], (11,)),
+    # What comes back to the convolution is masked while it is small: pooled, in windows that share.
+    "heavy and pooled": lambda: (
+        [
+            Conv2D(40, (5, 4), strides=(1, 2), padding="same", activation="relu"),
+            MaxPool2D((3, 2), strides=(2, 1), padding=1),
+            Flatten(),
+            Dense(53, activation="relu"),
+            Dense(3),
+        ],
+        (11, 15, 50),
+    ),
     "heavy": lambda: (
         [
             Conv2D(40, (5, 4), strides=(1, 2), padding="same"),
