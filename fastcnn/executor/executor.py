@@ -8,9 +8,9 @@ over the batch, shared out over the threads, is the better way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,11 +21,13 @@ from fastcnn.executor.plan import Made, Plans, Scratch
 from fastcnn.executor.slices import CONVOLUTIONS, POOLS
 from fastcnn.geometry import ConvGeometry
 from fastcnn.kernels import arrays
+from fastcnn.kernels.activations import relu_backward
+from fastcnn.kernels.dense import dense
 from fastcnn.kernels.packing import all_finite
 from fastcnn.kernels.program import address, run, run_apart
 from fastcnn.layers import Dense, Dropout, Flatten, Layer, ReLU, Residual
 from fastcnn.losses import CrossEntropy, Loss
-from fastcnn.ops import relu_backward, softmax
+from fastcnn.ops import softmax
 from fastcnn.weights import Weights
 
 # Operations for one sample. A layer of more has enough for all threads in any batch; one of fewer
@@ -33,6 +35,8 @@ from fastcnn.weights import Weights
 _HEAVY, _LIGHT = 4_000_000, 1_000_000
 # Weights that are better passed over once for the batch than once for each slice.
 _LARGE = 384 * 1024
+# Batch sizes whose ways are remembered.
+_BATCHES = 64
 _NONE = np.zeros(0, np.uint8)
 
 
@@ -89,7 +93,7 @@ class Executor:
                 i = j
             else:
                 for k in range(i, max(j, i + 1)):
-                    kind = _Alone
+                    kind: type[_Alone] = _Alone
                     if isinstance(layers[k], CONVOLUTIONS):
                         kind = _AloneConvolution
                     elif isinstance(layers[k], Dense):
@@ -231,37 +235,71 @@ class _AloneConvolution(_Alone):
 
     masked = False
 
-    def _geometry(self, x: Array) -> ConvGeometry:
-        g: ConvGeometry = self.layer.geometry(x.shape[1:], len(x))
-        return g
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._ways: dict[int, _Ways] = {}
+
+    def _way(self, count: int) -> _Ways:
+        way = self._ways.get(count)
+        if way is None:
+            if len(self._ways) >= _BATCHES:
+                self._ways.clear()
+            way = self._ways[count] = _ways(self.layer, count)
+        return way
 
     def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Any] | None:
-        layer = self.layer
-        w, b, g = layer.parameters["w"], layer.parameters.get("b"), self._geometry(x)
-        y = choose("conv2d", g, x.dtype, None, layer.algorithm)(x, w, b, layer.activation, g)
+        layer, way = self.layer, self._way(len(x))
+        w, b = layer.parameters["w"], layer.parameters.get("b")
+        y = way.forward(x, w, b, layer.activation, way.geometry)
         return y, (x, y)
 
     def backward(self, dy: Array, saved: Any) -> Array | None:
         x, y = saved
+        g, _, to_input, to_filters, to_bias = self._way(len(x))
         if self.layer.activation and not self.masked:
-            dy = relu_backward(dy, y)
-        g, how = self._geometry(x), (x.dtype, None, self.layer.algorithm)
-        dx = None
-        if self._needs_dx:
-            dx = choose("conv2d_input_gradient", g, *how)(dy, self.layer.parameters["w"], g)
-        self._gradients["w"][...] = choose("conv2d_filter_gradient", g, *how)(dy, x, g)
+            dy = _through_relu(dy, y)
+        dx = to_input(dy, self.layer.parameters["w"], g) if self._needs_dx else None
+        self._gradients["w"][...] = to_filters(dy, x, g)
         if "b" in self._gradients:
-            self._gradients["b"][...] = choose("conv2d_bias_gradient", g, x.dtype, None)(dy, g)
+            self._gradients["b"][...] = to_bias(dy, g)
         return dx
+
+
+class _Ways(NamedTuple):
+    """What computes a convolution of some samples, under the ``math`` of the executor."""
+
+    geometry: ConvGeometry
+    forward: Callable[..., Array]
+    to_input: Callable[..., Array]
+    to_filters: Callable[..., Array]
+    to_bias: Callable[..., Array]
+
+
+def _ways(layer: Any, count: int) -> _Ways:
+    g, dtype = layer.geometry(layer.input_shape, count), layer.parameters["w"].dtype
+    forward, to_input, to_filters = (
+        choose(op, g, dtype, None, layer.algorithm)
+        for op in ("conv2d", "conv2d_input_gradient", "conv2d_filter_gradient")
+    )
+    return _Ways(g, forward, to_input, to_filters, choose("conv2d_bias_gradient", g, dtype, None))
+
+
+def _through_relu(dy: Array, y: Array) -> Array:
+    return relu_backward(dy.reshape(-1), y.reshape(-1)).reshape(dy.shape)
 
 
 class _AloneDense(_Alone):
     """The weights' gradient, often most of all bytes, is written where it belongs."""
 
+    def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Any] | None:
+        layer = self.layer
+        y = dense(x, layer.parameters["w"], layer.parameters.get("b"), layer.activation)
+        return y, (x, y)
+
     def backward(self, dy: Array, saved: Any) -> Array | None:
         x, y = saved
-        if y is not None:
-            dy = relu_backward(dy, y)
+        if self.layer.activation:
+            dy = _through_relu(dy, y)
         dx = arrays.allocate(x.shape, x.dtype) if self._needs_dx else None
         given, w = self._gradients, self.layer.parameters["w"]
         dense_gradients(dy, x, w, dx, given["w"], given.get("b"))
