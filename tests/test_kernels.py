@@ -176,6 +176,35 @@ def test_lines_are_for_few_columns_and_little_overlap(monkeypatch: pytest.Monkey
     assert chosen("avx512", (8, 14, 14, 6), (5, 5, 6, 16))[0] is None  # 10 pixels: 6 twice
 
 
+# One or two rows: the second matrix is streamed, whole or a turned block after the other.
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("outputs", [33, 64, 65, 130, 1030])
+@pytest.mark.parametrize("inputs", [1, 7, 9, 150])
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_few_rows(n: int, inputs: int, outputs: int, dtype: str) -> None:
+    x, w = integers(1, n, inputs, dtype=dtype), integers(2, inputs, outputs, dtype=dtype)
+    b, dy = integers(3, outputs, dtype=dtype), integers(4, n, outputs, dtype=dtype)
+    for activation in (None, "relu"):
+        y = fastcnn.dense(x, w, b, activation=activation)
+        reference = fastcnn.dense(x, w, b, activation=activation, engine="naive")
+        np.testing.assert_array_equal(y, reference)
+    fast, reference = (fastcnn.dense_backward(dy, x, w, engine=e) for e in ("numba", "naive"))
+    for found, expected in zip(fast, reference, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"padding": 1, "stride": (4, 5)}, {"groups": 2}])
+def test_images_of_one_or_two_pixels(parameters: dict[str, Any]) -> None:
+    groups = parameters.get("groups", 1)
+    x, w = integers(1, 1, 4, 4, 6), integers(2, 3, 4, 6 // groups, 80)
+    b, given = integers(3, 80), parameters | {"algorithm": "direct"}
+    y = fastcnn.conv2d(x, w, b, activation="relu", **given, engine="naive")
+    assert y.shape[0] * y.shape[1] * y.shape[2] <= 2
+    np.testing.assert_array_equal(fastcnn.conv2d(x, w, b, activation="relu", **given), y)
+
+
 # Infinity and NaN: padding is skipped, not multiplied by zero.
 
 NOT_FINITE = {
