@@ -264,7 +264,7 @@ def _plan_of_lines(c: Contraction, lines: Lines, lanes: int) -> Plan:
 
 
 def _plan_streamed(c: Contraction, tile: Tile) -> Plan:
-    """One item for each group: two threads with half of the columns each were no faster than one."""
+    """One item for each group: two threads with half the columns each were no faster than one."""
     return Plan(_streamed(tile.vectors, tile.lanes), c.groups, c.flops // 4, record(c))
 
 
