@@ -310,6 +310,12 @@ def _plan(g: ConvGeometry, itemsize: int) -> Plan:
     slabs = min(SLABS, forward.squares // SQUARES)
     if of_sums > CACHE_BYTES or slabs < FEWEST:
         slabs = 0
+    numbers = forward.numbers
+    if slabs:  # blocks of equal size: each reads and writes all of D
+        slab = -(-forward.squares // slabs)
+        block = -(-slab // max(1, round(slab / layer.block)))
+        layer = layer._replace(block=block, v_block=points * block * layer.pitch)
+        numbers = record(layer)
     z_block = points * layer.block * z_pitch
     sums = Sums(
         g.oh,
@@ -332,7 +338,7 @@ def _plan(g: ConvGeometry, itemsize: int) -> Plan:
     return Plan(
         _gradient(side, g.kh, lanes),
         layer,
-        forward.numbers,
+        numbers,
         sums,
         min(in_pass * layer.block, forward.squares),
         square_work=8 * points * (g.ic + g.oc),
