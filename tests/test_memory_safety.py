@@ -162,8 +162,10 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
         "plan.Plans",
         "slices.Steps",
         "slices.Slice",
+        "by_inputs._by_inputs",
         "executor.",
         "executor.Executor",
         "jit.",
     }
-    assert found <= stands_in_for_compiled_code | guarded_on_its_own | tables
+    copies = {"executor._Alone"}  # of what other layers gave, where kernels would not take it
+    assert found <= stands_in_for_compiled_code | guarded_on_its_own | tables | copies
