@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from fastcnn.article_training import BatchNet, as_input
 from fastcnn.comparison.check import call
 from fastcnn.comparison.data import make_arrays
 from fastcnn.comparison.problems import Case, cases
+from fastcnn.kernels import arrays as kernel_arrays
 
 FLOATS = [case for case in cases() if case.mode in ("float", "shifted", "digits")]
 BY_SAMPLE = {"x", "dy", "logits", "labels", "kept"}
@@ -66,6 +68,46 @@ def test_number_of_threads_changes_no_bit(op: str) -> None:
                 fastcnn.set_num_threads(count)
                 found.append(bits(call(case.problem, arrays, "numba")))
             assert found[0] == found[1] == found[2], case.name
+
+
+class Shelf:
+    """Memory in which arrays lie one behind the other, so many bytes apart."""
+
+    memory = np.zeros(8 << 20, np.uint8)
+
+    def __init__(self, gap: int) -> None:
+        self.first, self.gap = 0, gap
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        first = -(-self.first // 8) * 8
+        self.first = first + size + self.gap
+        assert self.first <= self.memory.size
+        return self.memory[first : first + size].view(dtype).reshape(shape)
+
+    def copy(self, array: Array) -> Array:
+        new = self.empty(array.shape, array.dtype)
+        new[...] = array
+        return new
+
+
+@pytest.mark.parametrize("op", sorted({case.problem.op for case in FLOATS}))
+def test_where_arrays_lie_changes_no_bit(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loops that the compiler made two of, one for arrays too near each other for vectors."""
+    for case in FLOATS:
+        if case.problem.op != op:
+            continue
+        arrays = make_arrays(case, 0)
+        found = []
+        for gap in (0, 4096):
+            for reverse in (False, True):
+                shelf = Shelf(gap)
+                names = list(arrays)[::-1] if reverse else list(arrays)
+                near = {name: shelf.copy(arrays[name]) for name in names}
+                monkeypatch.setattr(kernel_arrays, "allocate", shelf.empty)
+                found.append(bits(call(case.problem, near, "numba")))
+                monkeypatch.undo()
+        assert all(one == found[0] for one in found), case.name
 
 
 def large(op: str, dtype: str) -> tuple[dict[str, Array], dict[str, object]]:

@@ -175,13 +175,18 @@ def _masked(start: int, stop: int, x: Any, kept: Any, scale: Any, y: Any) -> Non
 
 @device
 def softmax_row(x: Any, y: Any) -> None:
-    """Softmax of one row into ``y``, shifted by the maximum."""
+    """Softmax of one row into ``y``, shifted by the maximum.
+
+    The sum has a loop of its own: in one that also stores, the compiler adds in another order where
+    ``y`` begins just behind ``x``, since it then may not take vectors.
+    """
     largest = x[0]
     for c in range(1, x.size):
         largest = max(largest, x[c])
     total = np.float64(0)
     for c in range(x.size):
         y[c] = np.exp(x[c] - largest)
+    for c in range(x.size):
         total += y[c]
     for c in range(x.size):
         y[c] /= total

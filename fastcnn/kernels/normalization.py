@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from fastcnn.arguments import Array
-from fastcnn.kernels.arrays import allocate, converted, empty_like_type, readable
+from fastcnn.kernels import arrays
+from fastcnn.kernels.arrays import converted, empty_like_type, readable
 from fastcnn.kernels.jit import kernel, ordered_kernel
 from fastcnn.kernels.threads import parallel_for
 
@@ -70,7 +71,7 @@ def _wide(channels: Array) -> Array:
 
 def _over_chunks(function: Any, x: Array, *arguments: Any) -> Array:
     """The sum of what ``function`` finds for each chunk of rows, (C,) float64."""
-    sums = allocate((-(-len(x) // _CHUNK), x.shape[1]), np.float64)
+    sums = arrays.allocate((-(-len(x) // _CHUNK), x.shape[1]), np.float64)
     parallel_for(function, len(sums), 4 * x.size, *arguments, sums)
     total: Array = sums.sum(axis=0)
     return total

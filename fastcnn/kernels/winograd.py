@@ -34,8 +34,8 @@ import numpy as np
 from fastcnn import policy
 from fastcnn.arguments import Array
 from fastcnn.geometry import ConvGeometry
-from fastcnn.kernels import direct
-from fastcnn.kernels.arrays import allocate, bias_or_zeros, empty_like_type, readable, record
+from fastcnn.kernels import arrays, direct
+from fastcnn.kernels.arrays import bias_or_zeros, empty_like_type, readable, record
 from fastcnn.kernels.jit import device, kernel
 from fastcnn.kernels.packing import turn_filters
 from fastcnn.kernels.simd import (
@@ -465,14 +465,14 @@ def _run(plan: Plan, x: Array, w: Array, b: Array, y: Array, relu: bool) -> list
     u = empty_like_type(x, u_count * c.u_step * plan.points)
     mm = empty_like_type(x, m_count * c.m_block)
     scratch = empty_like_type(x, threads * c.scratch)
-    suspects = allocate((plan.images,), np.bool_)
+    suspects = arrays.allocate((plan.images,), np.bool_)
     suspects[...] = False
-    arrays = x.reshape(-1), w, b, y.reshape(-1), v, u, mm, scratch, suspects, relu
+    operands = x.reshape(-1), w, b, y.reshape(-1), v, u, mm, scratch, suspects, relu
 
     def launch(stage: Stage, first: int, last: int, items: int, work: int) -> None:
         parts = min(threads, items)
         numbers = first, last, items, parts, plan.numbers, record(stage)
-        parallel_for(plan.function, parts, work, *arrays, *numbers)
+        parallel_for(plan.function, parts, work, *operands, *numbers)
 
     if not plan.by_columns:
         launch(_ALL_FILTERS, 0, 0, c.column_blocks, plan.filter_work)
