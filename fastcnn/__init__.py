@@ -59,13 +59,14 @@ if TYPE_CHECKING:
     from fastcnn.classifier import CNNClassifier
     from fastcnn.comparison import compare
     from fastcnn.datasets import load_mnist
-    from fastcnn.model import History, Sequential, load_model
+    from fastcnn.model import Sequential, load_model
+    from fastcnn.progress import History
 
 _LATER = {
     "Augment": ("fastcnn.augmentation", "Augment"),
     "CNNClassifier": ("fastcnn.classifier", "CNNClassifier"),
     "Callback": ("fastcnn.callbacks", "Callback"),
-    "History": ("fastcnn.model", "History"),
+    "History": ("fastcnn.progress", "History"),
     "ModelFileError": ("fastcnn.checkpoint", "ModelFileError"),
     "Sequential": ("fastcnn.model", "Sequential"),
     "StopTraining": ("fastcnn.callbacks", "StopTraining"),

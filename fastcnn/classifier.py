@@ -20,10 +20,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastcnn.arguments import Array
 from fastcnn.callbacks import Callback
+from fastcnn.epochs import Augmentation
 from fastcnn.layers import Dense, Flatten, Layer, Shape, checked_layers, layer_from_dict, to_dict
-from fastcnn.model import Augmentation, History, Sequential, image_shape
+from fastcnn.model import Sequential, image_shape
 from fastcnn.nets import NETS
 from fastcnn.optimizers import Optimizer, optimizer_from_dict, optimizer_named
+from fastcnn.progress import History
 from fastcnn.scalars import count, number
 
 Net = str | Callable[[int], list[Layer]] | Sequence[Layer]

@@ -21,13 +21,11 @@ generator, ``model.rng``. The same seed gives bitwise the same weights, for any 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
 from functools import partial
 from html import escape
 from math import isfinite
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 from zlib import crc32
 
@@ -36,73 +34,29 @@ from numpy.typing import ArrayLike
 
 from fastcnn import checkpoint, summary
 from fastcnn.arguments import Array
-from fastcnn.callbacks import Callback, StopTraining
+from fastcnn.callbacks import Callback
 from fastcnn.capacity import affordable
 from fastcnn.checkpoint import ModelFile, ModelFileError
 from fastcnn.engines import whole_nets_refused
+from fastcnn.epochs import Augmentation, Epochs
 from fastcnn.inputs import SCALING, batch, finite, samples
 from fastcnn.layers import Layer, Shape, checked_layers, infer_stack, layer_from_dict, to_dict
 from fastcnn.losses import BinaryCrossEntropy, CrossEntropy, Loss, loss_from_dict, loss_named
-from fastcnn.optimizers import SGD, Optimizer, optimizer_from_dict, optimizer_named
+from fastcnn.optimizers import SGD, Optimizer, optimizer_named
+from fastcnn.progress import (
+    UNREADABLE,
+    History,
+    Progress,
+    as_dict,
+    generator_from,
+    progress_from,
+)
 from fastcnn.scalars import below_one, count, truth
 from fastcnn.settings import get_math
 from fastcnn.weights import Weights
 
 if TYPE_CHECKING:
     from fastcnn.executor import Executor
-
-Augmentation = Callable[[Array, np.random.Generator], Array]
-"""Images (N, H, W, C) of a batch and a generator, to new images of the same dtype."""
-
-
-class History:
-    """What a training was like, epoch by epoch.
-
-    Attributes:
-        history: lists by name, one number for each epoch: ``loss``, ``accuracy`` (where the loss
-            has one), ``val_loss``, ``val_accuracy`` (with validation data), ``learning_rate``
-            (of the epoch's last step) and ``seconds``.
-    """
-
-    def __init__(self, history: dict[str, list[float]] | None = None) -> None:
-        self.history: dict[str, list[float]] = history if history is not None else {}
-
-    @property
-    def epochs(self) -> int:
-        """How many epochs are recorded."""
-        return max(map(len, self.history.values()), default=0)
-
-    def append(self, logs: dict[str, float]) -> None:
-        """Add an epoch."""
-        for name, value in logs.items():
-            self.history.setdefault(name, []).append(value)
-
-    def __repr__(self) -> str:
-        last = ", ".join(f"{name} {values[-1]:.4g}" for name, values in self.history.items())
-        return f"History({self.epochs} epochs{'; last: ' if last else ''}{last})"
-
-
-@dataclass
-class Progress:
-    """Where a training stands: all that a checkpoint holds beside the weights."""
-
-    optimizer: Optimizer
-    settings: dict[str, Any]
-    epoch: int = 0
-    batch: int = 0
-    loss_sum: float = 0.0
-    correct: float = 0.0
-    rate: float = 0.0
-    order: Mapping[str, Any] | None = None
-    history: History = field(default_factory=History)
-    callbacks: list[Callback] = field(default_factory=list)
-    restored: list[dict[str, Any]] = field(default_factory=list)
-
-    def saved_states(self) -> list[tuple[str, dict[str, Any]]]:
-        """For each callback the class and state of the one that was saved in its place."""
-        found = [(one["class"], one["state"]) for one in self.restored]
-        missing = len(self.callbacks) - len(found)
-        return [*found, *[("", {})] * missing][: len(self.callbacks)]
 
 
 class Sequential:
@@ -515,108 +469,16 @@ class Sequential:
     ) -> History:
         """Epochs from where ``self.progress`` stands."""
         assert self.progress is not None
-        at = self.progress
-        total, size = len(images), at.settings["batch_size"]
-        batches = -(-total // size)
-        at.optimizer.expect(epochs * batches)
-        self.stop_training = False
-        logs: dict[str, float] = {}
-        begin = {"epochs": epochs, "batches": batches, "samples": total, "epoch": at.epoch}
-        for callback, (name, state) in zip(at.callbacks, at.saved_states(), strict=True):
-            callback.on_train_begin(self, begin)
-            if name == type(callback).__name__:
-                callback.restore(state)
-        try:
-            while at.epoch < epochs and not self.stop_training:
-                started = perf_counter()
-                self._train_epoch(images, targets, augment)
-                if at.batch < batches:
-                    break  # stopped on the way
-                logs = self._means(total)
-                if validation is not None:
-                    found = self._evaluate(*validation, 256)
-                    logs |= {f"val_{name}": value for name, value in found.items()}
-                logs |= {"learning_rate": at.rate, "seconds": perf_counter() - started}
-                at.history.append(logs)
-                epoch = at.epoch
-                at.epoch, at.batch, at.loss_sum, at.correct = epoch + 1, 0, 0.0, 0.0
-                if verbose:
-                    print(_line(epoch, epochs, logs), flush=True)
-                self._tell(partial(_epoch_end, self, epoch, logs))
-        finally:
-            for callback in at.callbacks:
-                callback.on_train_end(self, dict(logs))
-        return at.history
+        loss, optimizer = self._loss(), self.progress.optimizer
 
-    def _train_epoch(self, images: Array, targets: Array, augment: Augmentation | None) -> None:
-        assert self.progress is not None
-        at, total = self.progress, len(images)
-        size = at.settings["batch_size"]
-        order = self._order(total)
-        if at.batch == 0:
-            self._tell(lambda c: c.on_epoch_begin(self, at.epoch))
-        for start in range(at.batch * size, total, size):
-            if self.stop_training:
-                return
-            chosen = (
-                order[start : start + size] if order is not None else slice(start, start + size)
-            )
-            some = images[chosen]
-            if augment is not None:
-                some = augment(some, self.rng)
-            self._step(some, targets[chosen])
-            at.batch += 1
-            if at.callbacks:
-                seen = min(start + size, total)
-                logs = self._means(seen) | {"samples": seen}
-                self._tell(partial(_batch_end, self, at.batch - 1, logs))
+        def step(some: Array, their_targets: Array) -> tuple[float, float]:
+            loss_sum, correct, _ = self._gradients(some, their_targets, loss, self.rng)
+            optimizer.step(self._weights.parameters, self._weights.gradient)
+            return loss_sum, correct
 
-    def _order(self, total: int) -> Array | None:
-        """The epoch's order; when an epoch is resumed on its way, the one that it began with."""
-        assert self.progress is not None
-        at = self.progress
-        if not at.settings["shuffle"]:
-            return None
-        if at.batch == 0:
-            at.order = self.rng.bit_generator.state
-            return self.rng.permutation(total)
-        now = self.rng.bit_generator.state
-        assert at.order is not None
-        self.rng.bit_generator.state = at.order
-        order = self.rng.permutation(total)
-        self.rng.bit_generator.state = now
-        return order
-
-    def _step(self, images: Array, targets: Array) -> None:
-        assert self.progress is not None
-        at = self.progress
-        try:
-            loss_sum, correct, _ = self._gradients(images, targets, self._loss(), self.rng)
-        except FloatingPointError as error:
-            raise FloatingPointError(
-                f"{error}, in batch {at.batch} of epoch {at.epoch}; the model keeps the weights "
-                f"from before it. A lower learning rate, or clip_norm, may help"
-            ) from None
-        at.rate = at.optimizer.rate
-        at.optimizer.step(self._weights.parameters, self._weights.gradient)
-        at.loss_sum += loss_sum
-        at.correct += correct
-
-    def _means(self, seen: int) -> dict[str, float]:
-        assert self.progress is not None
-        logs = {"loss": self.progress.loss_sum / seen}
-        if self._loss().counts:
-            logs["accuracy"] = self.progress.correct / seen
-        return logs
-
-    def _tell(self, call: Callable[[Callback], None]) -> None:
-        """Call each callback; one that raises StopTraining ends the training after this."""
-        assert self.progress is not None
-        for callback in self.progress.callbacks:
-            try:
-                call(callback)
-            except StopTraining:
-                self.stop_training = True
+        validate = None if validation is None else partial(self._evaluate, *validation, 256)
+        loop = Epochs(self, self.progress, images, targets, step, validate, loss.counts, augment)
+        return loop.run(epochs, verbose)
 
     def train_on_batch(
         self,
@@ -782,25 +644,7 @@ class Sequential:
         for slot, flat in at.optimizer.state.items():
             for name, part in self._named(flat):
                 arrays[f"optimizer.{slot}.{name}"] = part
-        training = {
-            "epoch": at.epoch,
-            "batch": at.batch,
-            "loss_sum": at.loss_sum,
-            "correct": at.correct,
-            "rate": at.rate,
-            "order": at.order,
-            "generator": self.rng.bit_generator.state,
-            "history": at.history.history,
-            "settings": at.settings,
-            "optimizer": {
-                "class": type(at.optimizer).__name__,
-                "config": at.optimizer.config(),
-                "steps": at.optimizer.step_count,
-                "slots": sorted(at.optimizer.state),
-            },
-            "callbacks": [{"class": type(c).__name__, "state": c.state()} for c in at.callbacks],
-        }
-        checkpoint.write(path, self._described() | {"training": training}, arrays)
+        checkpoint.write(path, self._described() | {"training": as_dict(at, self.rng)}, arrays)
 
     def _described(self) -> dict[str, Any]:
         """The model as JSON holds it, without its arrays."""
@@ -964,12 +808,12 @@ def _from_file(file: ModelFile) -> Sequential:
                 for i, layer in enumerate(model.layers)
                 for name, spec in layer.parameter_specs(shapes[i]).items()
             }
-            progress, slots = _progress_from(training)
+            progress, slots = progress_from(training)
             expected |= {f"optimizer.{s}.{k}": v for s in slots for k, v in parameters.items()}
         file.expect(expected)
     except ModelFileError:
         raise
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         told_error = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise file.error(f"its architecture: {told_error}") from None
     arrays = file.arrays()
@@ -982,67 +826,11 @@ def _from_file(file: ModelFile) -> Sequential:
             for name, part in model._named(flat):
                 part[...] = arrays[f"optimizer.{slot}.{name}"]
         try:
-            model.rng = _generator(training["generator"])
-        except _UNREADABLE as error:
+            model.rng = generator_from(training["generator"])
+        except UNREADABLE as error:
             raise file.error(f"its generator: {error}") from None
         model.progress = progress
     return model
-
-
-_UNREADABLE = (
-    KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, OverflowError
-)  # fmt: skip
-"""What code raises that meets other data than it was written for."""
-
-
-def _progress_from(told: dict[str, Any]) -> tuple[Progress, list[str]]:
-    """Where a saved training stands, and the names of its optimizer's arrays."""
-    optimizer = optimizer_from_dict(told["optimizer"])
-    optimizer.step_count = count("steps", told["optimizer"]["steps"], least=0)
-    slots = told["optimizer"]["slots"]
-    if slots and slots != sorted(optimizer.slots_needed()):
-        raise ValueError(f"optimizer must keep {optimizer.slots_needed()}, got {slots!r}")
-    if told["order"] is not None:
-        _generator(told["order"])
-    history = History({str(k): [float(v) for v in values] for k, values in told["history"].items()})
-    callbacks = [{"class": c["class"], "state": dict(c["state"])} for c in told["callbacks"]]
-    progress = Progress(
-        optimizer,
-        dict(told["settings"]),
-        count("epoch", told["epoch"], least=0),
-        count("batch", told["batch"], least=0),
-        float(told["loss_sum"]),
-        float(told["correct"]),
-        float(told["rate"]),
-        told["order"],
-        history,
-        restored=callbacks,
-    )
-    return progress, slots
-
-
-_PLACES = {"pos": 624, "buffer_pos": 4}
-"""How far generators may be in the numbers that they have at hand."""
-
-
-def _generator(state: dict[str, Any]) -> np.random.Generator:
-    """A generator in this state."""
-    kinds = {kind.__name__: kind for kind in (np.random.PCG64, np.random.PCG64DXSM,
-             np.random.MT19937, np.random.Philox, np.random.SFC64)}  # fmt: skip
-    if state["bit_generator"] not in kinds:
-        raise ValueError(f"its generator is unknown: {state['bit_generator']!r}")
-    bits = kinds[state["bit_generator"]]()
-    inner = {
-        name: np.asarray(value, np.uint64) if isinstance(value, list) else value
-        for name, value in state["state"].items()
-    }
-    for name, most in _PLACES.items():  # NumPy would read beyond its numbers' ends
-        for part in (state, inner):
-            if name in part and not 0 <= count(name, part[name], least=0) <= most:
-                raise ValueError(f"{name} must be at most {most}, got {part[name]!r}")
-    whole: Any = {**state, "state": inner}
-    bits.state = whole
-    return np.random.Generator(bits)
 
 
 def _but_rate(optimizer: Optimizer) -> tuple[str, dict[str, Any]]:
@@ -1072,21 +860,3 @@ def _checked_callbacks(callbacks: Iterable[Callback]) -> list[Callback]:
         if not isinstance(one, Callback):
             raise TypeError(f"callbacks must be made of callbacks, got {one!r}")
     return found
-
-
-def _epoch_end(model: Sequential, epoch: int, logs: dict[str, float], callback: Callback) -> None:
-    callback.on_epoch_end(model, epoch, dict(logs))
-
-
-def _batch_end(model: Sequential, number: int, logs: dict[str, float], callback: Callback) -> None:
-    callback.on_batch_end(model, number, dict(logs))
-
-
-def _line(epoch: int, epochs: int, logs: dict[str, float]) -> str:
-    told = [f"epoch {epoch + 1}/{epochs}"]
-    for name, value in logs.items():
-        if name.endswith("accuracy"):
-            told.append(f"{name} {100 * value:.2f} %")
-        elif name.endswith("loss"):
-            told.append(f"{name} {value:.4f}")
-    return "  ".join([*told, f"{logs['seconds']:.1f} s"])

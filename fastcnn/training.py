@@ -23,9 +23,10 @@ from fastcnn.augmentation import Augment
 from fastcnn.callbacks import Callback, ProgressBar, StopTraining
 from fastcnn.checkpoint import ModelFileError
 from fastcnn.datasets import load_mnist
-from fastcnn.model import History, Sequential
+from fastcnn.model import Sequential
 from fastcnn.nets import NETS
 from fastcnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from fastcnn.progress import History
 from fastcnn.scalars import count, number, truth
 from fastcnn.schedules import OneCycle
 

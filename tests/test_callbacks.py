@@ -24,8 +24,8 @@ from fastcnn.callbacks import (
     ProgressBar,
     StopTraining,
 )
-from fastcnn.model import Progress
 from fastcnn.optimizers import SGD
+from fastcnn.progress import Progress
 from fastcnn.schedules import Cosine
 
 

@@ -15,7 +15,7 @@ from fastcnn import kernels, naive
 from fastcnn.arguments import Array
 from fastcnn.comparison.data import make_arrays
 from fastcnn.comparison.problems import Case, cases
-from fastcnn.geometry import pool_geometry
+from fastcnn.geometry import conv_geometry, pool_geometry
 from fastcnn.kernels import arrays, contraction, direct, packing, pooling, simd
 from fastcnn.kernels.simd import Registers, registers
 
@@ -110,6 +110,99 @@ def test_packing_is_for_large_filters_on_narrow_vectors(monkeypatch: pytest.Monk
     assert not pays("avx2", 4 * 4, 512, 512)  # read too seldom
     assert not pays("avx2", 28 * 28, 128, 128)  # small enough as it is
     assert not pays("avx512", 7 * 7, 512, 512)
+
+
+# Few columns: tiles of rows in lines.
+
+LINES = {
+    # Widths of the output around the sides of both tiles, those with an overlap and those without.
+    **{
+        f"width-{ow}": ((2, 4, ow + 2, 1), (2, 3, 1, 5), {})
+        for ow in (*range(7, 18), 22, 27, 28, 29, 43)
+    },
+    "strided": ((2, 9, 33, 3), (3, 2, 3, 7), {"stride": (2, 2), "padding": ((1, 2), (0, 1))}),
+    "dilated": ((1, 9, 30, 2), (3, 2, 2, 3), {"dilation": (2, 3), "padding": "same"}),
+    "grouped": ((2, 5, 17, 6), (2, 3, 2, 9), {"groups": 3, "padding": "same"}),
+    "pointwise": ((3, 5, 7, 4), (1, 1, 4, 6), {}),
+    "all-lanes": ((1, 4, 34, 8), (3, 3, 8, 16), {"padding": "same"}),
+    # All taps in one tile.
+    "3x3": ((3, 7, 11, 1), (3, 3, 1, 8), {}),
+    "3x3-padded": ((2, 5, 6, 1), (3, 3, 1, 3), {"padding": "same", "stride": (1, 2)}),
+    "3x3-dilated": ((1, 9, 8, 1), (3, 3, 1, 16), {"dilation": 2}),
+    "5x5": ((3, 8, 12, 1), (5, 5, 1, 6), {}),
+    "3x5": ((1, 8, 12, 1), (3, 5, 1, 6), {}),
+    # An output of as many rows and pixels as a filter has taps, at steps that no line has.
+    "3x3-pixels": ((1, 7, 9, 2), (3, 3, 2, 4), {"stride": (2, 3)}),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("layer", LINES)
+def test_rows_in_lines(layer: str, dtype: str) -> None:
+    x_shape, w_shape, parameters = LINES[layer]
+    x, w = integers(1, *x_shape, dtype=dtype), integers(2, *w_shape, dtype=dtype)
+    b = integers(3, w_shape[3], dtype=dtype)
+    given: dict[str, Any] = parameters | {"algorithm": "direct"}
+    y = fastcnn.conv2d(x, w, b, activation="relu", **given, engine="naive")
+    np.testing.assert_array_equal(fastcnn.conv2d(x, w, b, activation="relu", **given), y)
+    dy = integers(4, *y.shape, dtype=dtype)
+    for call in (
+        lambda e: fastcnn.conv2d_filter_gradient(dy, x, w_shape[:2], **given, engine=e),
+        lambda e: fastcnn.conv2d_input_gradient(dy, w, x_shape, **given, engine=e),
+    ):
+        np.testing.assert_array_equal(call(None), call("naive"))
+
+
+def test_lines_are_for_few_columns_and_little_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    def chosen(isa: str, x: tuple[int, ...], w: tuple[int, ...]) -> list[Any]:
+        """For the forward pass, and for the gradient of the filters."""
+        found = []
+
+        def planned(c: Any, tile: Any, itemsize: int, **_: Any) -> None:
+            found.append(contraction.lines_of(c, tile, itemsize))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(contraction, "registers", lambda: KINDS[isa])
+            patched.setattr(direct, "plan", planned)
+            direct.forward_plan.__wrapped__(conv_geometry(x, w), 4)
+            direct.filter_sum_plan.__wrapped__(conv_geometry(x, w), 4)
+        return found
+
+    assert chosen("avx512", (8, 28, 28, 1), (3, 3, 1, 8)) == [(1, 14), (3, 3)]
+    assert chosen("avx512", (8, 32, 32, 1), (5, 5, 1, 6)) == [(1, 14), (5, 5)]
+    assert chosen("avx2", (8, 32, 32, 1), (5, 5, 1, 6)) == [(1, 4), None]  # few registers
+    assert chosen("avx512", (8, 34, 34, 3), (3, 3, 3, 8)) == [(1, 8), None]  # 9 rows: 7 twice
+    assert chosen("avx512", (8, 34, 34, 32), (3, 3, 32, 64)) == [None, None]  # many columns
+    assert chosen("avx512", (8, 14, 14, 6), (5, 5, 6, 16))[0] is None  # 10 pixels: 6 twice
+
+
+# One or two rows: the second matrix is streamed, whole or a turned block after the other.
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("outputs", [33, 64, 65, 130, 1030])
+@pytest.mark.parametrize("inputs", [1, 7, 9, 150])
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_few_rows(n: int, inputs: int, outputs: int, dtype: str) -> None:
+    x, w = integers(1, n, inputs, dtype=dtype), integers(2, inputs, outputs, dtype=dtype)
+    b, dy = integers(3, outputs, dtype=dtype), integers(4, n, outputs, dtype=dtype)
+    for activation in (None, "relu"):
+        y = fastcnn.dense(x, w, b, activation=activation)
+        reference = fastcnn.dense(x, w, b, activation=activation, engine="naive")
+        np.testing.assert_array_equal(y, reference)
+    fast, reference = (fastcnn.dense_backward(dy, x, w, engine=e) for e in ("numba", "naive"))
+    for found, expected in zip(fast, reference, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"padding": 1, "stride": (4, 5)}, {"groups": 2}])
+def test_images_of_one_or_two_pixels(parameters: dict[str, Any]) -> None:
+    groups = parameters.get("groups", 1)
+    x, w = integers(1, 1, 4, 4, 6), integers(2, 3, 4, 6 // groups, 80)
+    b, given = integers(3, 80), parameters | {"algorithm": "direct"}
+    y = fastcnn.conv2d(x, w, b, activation="relu", **given, engine="naive")
+    assert y.shape[0] * y.shape[1] * y.shape[2] <= 2
+    np.testing.assert_array_equal(fastcnn.conv2d(x, w, b, activation="relu", **given), y)
 
 
 # Infinity and NaN: padding is skipped, not multiplied by zero.

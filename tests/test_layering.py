@@ -23,6 +23,8 @@ HOUSE: tuple[tuple[str, ...], ...] = (
     ("demo", "benchmark"),
     ("comparison", "training", "classifier", "plots"),
     ("model",),
+    ("epochs",),
+    ("progress",),
     ("executor",),
     ("callbacks", "summary", "nets", "weights", "inputs"),
     ("article_training",),

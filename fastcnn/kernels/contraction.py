@@ -8,6 +8,9 @@ gradient of the filters (rows: taps and input channels; steps: output pixels) an
 are this sum with other offsets. No matrix is ever built: offsets are affine in at most three
 counters, so the register tile of :mod:`fastcnn.kernels.simd` reads the images where they lie.
 
+Few columns have a kernel of their own, whose tiles are rows in lines, so that no row needs an
+offset: see :func:`lines_of`.
+
 In an ``elementwise`` contraction each column has its own input, ``x[at_x(row) + at_x(step) +
 column]``: depthwise convolution's gradient of the filters.
 
@@ -35,6 +38,7 @@ from fastcnn.kernels.simd import (
     expect_store,
     products,
     rank1,
+    rank1_lines,
     rank1_masked,
     registers,
     rows_line,
@@ -46,11 +50,17 @@ from fastcnn.kernels.simd import (
 )
 from fastcnn.kernels.threads import parallel_for
 
-# Tiles of rows in one item, at most; fewer where that makes fewer than ITEMS items to share out.
+# Tiles of rows in one item, at most; fewer where that makes fewer items than there should be to
+# share out: ITEMS, or one for each WORTH operations.
 PART = 16
-ITEMS = 32
+ITEMS, WORTH = 32, 25_000
 # Rows that are few.
 FEW = 4
+# Where rows are one or two: steps that are added to all columns at once, at least, and the numbers
+# of ``w`` that they read, if columns are few.
+AHEAD, AT_ONCE = 8, 16_384
+# Rows of taps, and taps in a row, of filters that have a tile of their own.
+WHOLE = ((3, 3), (5, 5))
 # What counts as fitting into the second-level cache: half of it on most processors.
 CACHE_BYTES = 512 * 1024
 
@@ -142,9 +152,9 @@ def tile_for(rows: int, columns: int, itemsize: int) -> Tile:
 
     Full tiles for many columns; for few, twice the rows of one vector no wider than needed, since
     half of a full vector's lanes would idle for 8 columns. Where the rows are few, those that idle
-    would cost more: for one or two (a dense layer at batch 1) there is a tile of one row, with
-    vectors enough to hide the latency of a multiply-add, and for few columns besides one of
-    :data:`FEW` rows (1352 inputs and 10 outputs of 4 samples: 1.7 µs instead of 5.2).
+    would cost more: for one or two (a dense layer at batch 1) the tile is of one row, see
+    :func:`_streamed`, and for few columns besides one of :data:`FEW` rows (1352 inputs and 10
+    outputs of 4 samples: 1.7 µs instead of 5.2).
     """
     host = registers()
     lanes = host.vector_bytes // itemsize
@@ -157,6 +167,35 @@ def tile_for(rows: int, columns: int, itemsize: int) -> Tile:
     while lanes > 4 and columns <= lanes // 2:
         lanes //= 2
     return Tile(2 * host.tile_rows, 1, lanes)
+
+
+class Lines(NamedTuple):
+    """Rows of a tile: ``lines`` of ``length`` rows each."""
+
+    lines: int
+    length: int
+
+
+def lines_of(c: Contraction, tile: Tile, itemsize: int) -> Lines | None:
+    """How the rows of a one-vector tile lie in lines, where that is better than rows anywhere.
+
+    Either the tile is all the rows of a group, the taps of a 3×3 or 5×5 filter on one channel; or
+    it is a part of one line, whose last part overlaps the one before.
+    """
+    if tile.vectors > 1 or tile.rows <= FEW:
+        return None
+    whole = Lines(c.rows_a * c.rows_b, c.rows_c)
+    if whole in WHOLE and c.rows <= tile.rows and _y_line(c):
+        return whole
+    steps = c.steps_a * c.steps_b * c.run
+    full = tile.lanes * itemsize == registers().vector_bytes
+    best, found = 6 + steps * (1.0 if full else 0.9), None  # cycles for a row of those anywhere
+    for length in (tile.rows // 2, tile.rows // 4 + 1):
+        covered = -(-c.rows_c // length) * length / c.rows_c
+        cycles = covered * (3 + steps * (1.0 if full else 0.6))
+        if length <= c.rows_c and cycles < best:
+            best, found = cycles, Lines(1, length)
+    return found
 
 
 def packing_pays(rows: int, w_bytes: int, tile: Tile) -> bool:
@@ -181,22 +220,52 @@ class Plan(NamedTuple):
 
 def plan(c: Contraction, tile: Tile, itemsize: int, *, elementwise: bool = False) -> Plan:
     """Cut the contraction into items for this tile."""
+    lines = None if elementwise else lines_of(c, tile, itemsize)
+    if lines is not None:
+        return _plan_of_lines(c, lines, tile.lanes)
+    if tile.rows == 1:
+        return _plan_streamed(c, tile)
     tiles = -(-c.rows // tile.rows)
     blocks = -(-c.columns // tile.columns)
-    parts = -(-tiles // min(PART, max(1, c.groups * blocks * tiles // ITEMS)))
+    parts = -(-tiles // _part(c, c.groups * blocks * tiles, PART))
     part = -(-tiles // parts)  # equal parts, so that threads get equal work
     # What of the two fits into the cache is passed over again and again.
     w_bytes = c.steps_a * c.steps_b * c.run * c.columns * itemsize
-    y_line = (c.rows_b == 1 or c.y_b == c.rows_c * c.y_c) and (
-        c.rows_a == 1 or c.y_a == c.rows_b * c.rows_c * c.y_c
-    )
     far = c.groups * c.rows * c.columns * itemsize > 2 * CACHE_BYTES
-    c = c._replace(part=part, blocks_first=w_bytes <= CACHE_BYTES, y_line=y_line, far=far)
+    c = c._replace(part=part, blocks_first=w_bytes <= CACHE_BYTES, y_line=_y_line(c), far=far)
     items = c.groups * blocks * -(-tiles // part)
     # One vector of w is masked at no cost to speak of, and one kernel less to compile.
     masked = tile.vectors == 1 or c.columns % tile.columns != 0
     function = _contraction(*tile, masked, elementwise)
     return Plan(function, items, c.flops // 4, record(c))
+
+
+def _y_line(c: Contraction) -> bool:
+    """Whether the rows of ``y`` lie equally far apart throughout."""
+    return (c.rows_b == 1 or c.y_b == c.rows_c * c.y_c) and (
+        c.rows_a == 1 or c.y_a == c.rows_b * c.rows_c * c.y_c
+    )
+
+
+def _part(c: Contraction, tiles: int, most: int) -> int:
+    """Tiles in one item, of so many in all."""
+    items = min(ITEMS, 1 + c.flops // 4 // WORTH)
+    return min(most, max(1, tiles // items))
+
+
+def _plan_of_lines(c: Contraction, lines: Lines, lanes: int) -> Plan:
+    """Items of the kernel for rows in lines: of all groups' tiles some that follow each other."""
+    tiles = c.rows_a * c.rows_b // lines.lines * (c.rows_c // lines.length)
+    part = _part(c, c.groups * tiles, 2 * PART)
+    if lines.lines > 1 and c.rows_b == 1:
+        c = c._replace(rows_a=1, rows_b=c.rows_a, x_b=c.x_a, y_b=c.y_a)
+    c = c._replace(part=part)
+    return Plan(_lines(*lines, lanes), c.groups * -(-tiles // part), c.flops // 4, record(c))
+
+
+def _plan_streamed(c: Contraction, tile: Tile) -> Plan:
+    """One item for each group: two threads with half the columns each were no faster than one."""
+    return Plan(_streamed(tile.vectors, tile.lanes), c.groups, c.flops // 4, record(c))
 
 
 def contract(plan: Plan, x: Array, w: Array, b: Array, y: Array, relu: bool = False) -> None:
@@ -206,7 +275,7 @@ def contract(plan: Plan, x: Array, w: Array, b: Array, y: Array, relu: bool = Fa
 
 @cache
 def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise: bool) -> Any:
-    half = max(rows // 2, 1)
+    half = rows // 2 + 1
     width = vectors * lanes
 
     def of_height(height: int) -> Any:
@@ -329,3 +398,138 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise:
                         row_a += 1
 
     return contraction
+
+
+@cache
+def _lines(lines: int, length: int, lanes: int) -> Any:
+    """The kernel for few columns, and tiles of ``lines`` of ``length`` rows."""
+    height = lines * length
+
+    @device
+    def one_tile(
+        i: int, j: int, at_b: int, to: int, row: int,
+        x: Any, w: Any, b: Any, y: Any, relu: bool, c: Any,
+    ) -> None:  # fmt: skip
+        # Read once: in the loops each would be read from memory again.
+        columns, run, x_b, x_c = c.columns, c.run, c.x_b, c.x_c
+        steps_b, step_x, step_w = c.steps_b, c.step_x, c.step_w
+        step_x_a, step_x_b, step_w_a, step_w_b = c.step_x_a, c.step_x_b, c.step_w_a, c.step_w_b
+        real_first, real_last, real_step = c.real_first, c.real_last, c.real_step
+        tile = tile_from_row(height, 1, lanes, b, at_b, columns)
+        for _ in range(c.steps_a):
+            if lines > 1 or real_first <= row < real_last:
+                i_b, j_b = i, j
+                for _ in range(steps_b):
+                    i_run, j_run = i_b, j_b
+                    for _ in range(run):
+                        tile = rank1_lines(lines, tile, x, i_run, x_b, x_c, w, j_run, columns)
+                        i_run += step_x
+                        j_run += step_w
+                    i_b += step_x_b
+                    j_b += step_w_b
+            i += step_x_a
+            j += step_w_a
+            row += real_step
+        if relu:
+            tile = tile_relu(tile)
+        tile_store_rows(tile, y, to, c.y_c, columns, height)
+
+    @kernel
+    def contraction_in_lines(
+        start: int, stop: int, x: Any, w: Any, b: Any, y: Any, relu: bool, numbers: Any
+    ) -> None:
+        c = numbers[0]
+        of_line = c.rows_c // length
+        tiles = c.rows_a * c.rows_b // lines * of_line
+        parts = (tiles + c.part - 1) // c.part
+        for item in range(start, stop):
+            group, tile = item // parts, item % parts * c.part
+            last = min(tile + c.part, tiles)
+            line, place = tile // of_line * lines, tile % of_line
+            row_a, row_b = line // c.rows_b, line % c.rows_b
+            x_start, y_start = c.x_start + group * c.x_group, c.y_start + group * c.y_group
+            w_start, b_start = c.w_start + group * c.w_group, group * c.columns
+            while tile < last:
+                i = x_start + row_a * c.x_a + row_b * c.x_b
+                to = y_start + row_a * c.y_a + row_b * c.y_b
+                row = c.real_start + row_b * c.real_b
+                tiles_here = min(of_line - place, last - tile)
+                first, end = place * length, (place + tiles_here) * length
+                # What the last tile of a line shares with the one before comes out the same.
+                to_the_end = place + tiles_here == of_line
+                while first < end:
+                    one_tile(
+                        i + first * c.x_c, w_start, b_start, to + first * c.y_c, row,
+                        x, w, b, y, relu, c,
+                    )  # fmt: skip
+                    first += length
+                    if to_the_end and first == end < c.rows_c:
+                        first, end = c.rows_c - length, c.rows_c
+                tile += tiles_here
+                place = 0
+                row_b += lines
+                if row_b == c.rows_b:
+                    row_b = 0
+                    row_a += 1
+
+    return contraction_in_lines
+
+
+@cache
+def _streamed(vectors: int, lanes: int) -> Any:
+    """The kernel for one or two rows, for which each number of ``w`` is read but once or twice.
+
+    Memory is the limit, and is read as it lies: some steps at a time are added to all columns,
+    whose sums lie in ``y`` meanwhile. 4096 inputs and outputs, one sample, beside other work:
+    3.4 ms; in tiles of columns that each take all steps 5.9.
+    """
+    width = vectors * lanes
+
+    @device
+    def row_of(row: int, a: int, b: int, c: int, eb: int, ec: int) -> Any:
+        return row // ec // eb * a + row // ec % eb * b + row % ec * c
+
+    @kernel
+    def streamed(
+        start: int, stop: int, x: Any, w: Any, b: Any, y: Any, relu: bool, numbers: Any
+    ) -> None:
+        c = numbers[0]
+        rows_b, rows_c, run, step_x, step_w = c.rows_b, c.rows_c, c.run, c.step_x, c.step_w
+        rows, line = c.rows_a * rows_b * rows_c, rows_line(1, 0, 0)
+        tiles = (c.columns + width - 1) // width
+        some = max(AHEAD, AT_ONCE // c.columns)
+        for group in range(start, stop):
+            x_start, y_start = c.x_start + group * c.x_group, c.y_start + group * c.y_group
+            w_start, b_start = c.w_start + group * c.w_group, group * c.columns
+            for row in range(rows):
+                to = y_start + row_of(row, c.y_a, c.y_b, c.y_c, rows_b, rows_c)
+                for block in range(tiles):
+                    at, columns = block * width, min(width, c.columns - block * width)
+                    tile = tile_from_row(1, vectors, lanes, b, b_start + at, columns)
+                    tile_store_rows(tile, y, to + at, 0, columns, 1)
+            for step in range(c.steps_a * c.steps_b):
+                i_step = x_start + step // c.steps_b * c.step_x_a + step % c.steps_b * c.step_x_b
+                j_step = w_start + step // c.steps_b * c.step_w_a + step % c.steps_b * c.step_w_b
+                for k in range(0, run, some):
+                    for row in range(rows):
+                        i_row = i_step + row_of(row, c.x_a, c.x_b, c.x_c, rows_b, rows_c)
+                        to = y_start + row_of(row, c.y_a, c.y_b, c.y_c, rows_b, rows_c)
+                        for block in range(tiles):
+                            columns = min(width, c.columns - block * width)
+                            at = to + block * width
+                            i, j = i_row + k * step_x, j_step + k * step_w + block * c.w_block
+                            tile = tile_from_row(1, vectors, lanes, y, at, columns)
+                            for _ in range(min(some, run - k)):
+                                tile = rank1_masked(tile, x, line, i, w, j, columns)
+                                i += step_x
+                                j += step_w
+                            tile_store_rows(tile, y, at, 0, columns, 1)
+            if relu:
+                for row in range(rows):
+                    to = y_start + row_of(row, c.y_a, c.y_b, c.y_c, rows_b, rows_c)
+                    for block in range(tiles):
+                        at, columns = to + block * width, min(width, c.columns - block * width)
+                        tile = tile_from_row(1, vectors, lanes, y, at, columns)
+                        tile_store_rows(tile_relu(tile), y, at, 0, columns, 1)
+
+    return streamed
