@@ -267,13 +267,13 @@ def run_here(chosen: Iterable[Case]) -> int:
 @contextmanager
 def _filters_packed() -> Iterator[None]:
     """Let the filters be packed that are otherwise taken as they are."""
-    rule = direct.packing_pays
-    direct.packing_pays = lambda rows, w_bytes, tile: True
+    rule, blocks = direct.packing_pays, direct.PACKED_BLOCKS
+    direct.packing_pays, direct.PACKED_BLOCKS = lambda rows, w_bytes, tile: True, 1
     direct._packed_for.cache_clear()
     try:
         yield
     finally:
-        direct.packing_pays = rule
+        direct.packing_pays, direct.PACKED_BLOCKS = rule, blocks
         direct._packed_for.cache_clear()
 
 
