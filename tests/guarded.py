@@ -195,13 +195,13 @@ def _poolings() -> Iterator[Problem]:
         yield Problem(f"{kind}_pool2d", label, {"x": x}, parameters, g, modes)
         dy = {"dy": g.output_shape, "x": x}
         yield Problem(f"{kind}_pool2d_backward", label, dy, parameters, g, modes)
-    for channels in (16, 64, 128):
-        x = (2, 18, 6, channels)
-        g = pool_geometry(x, size=2)
-        dy = {"dy": g.output_shape, "x": x}
-        yield Problem(
-            "max_pool2d_backward", f"whole-tiles-{channels}", dy, {"size": 2}, g, ("special",)
-        )
+    # Gradients that may be written past the cache, in more than one block of rows.
+    for channels, (size, padding) in product((16, 64, 128), ((2, 0), (3, 1), (3, (0, 1)))):
+        x = (2, 34 + size // 3, 5 + channels // 64, channels)
+        parameters = {"size": size, "stride": 2, "padding": padding}
+        g = pool_geometry(x, **parameters)
+        dy, label = {"dy": g.output_shape, "x": x}, f"whole-tiles-{size}-{channels}-{padding}"
+        yield Problem("max_pool2d_backward", label, dy, parameters, g, ("special",))
 
 
 def _dense() -> Iterator[Problem]:
@@ -267,13 +267,13 @@ def run_here(chosen: Iterable[Case]) -> int:
 @contextmanager
 def _filters_packed() -> Iterator[None]:
     """Let the filters be packed that are otherwise taken as they are."""
-    rule = direct.packing_pays
-    direct.packing_pays = lambda rows, w_bytes, tile: True
+    rule, blocks = direct.packing_pays, direct.PACKED_BLOCKS
+    direct.packing_pays, direct.PACKED_BLOCKS = lambda rows, w_bytes, tile: True, 1
     direct._packed_for.cache_clear()
     try:
         yield
     finally:
-        direct.packing_pays = rule
+        direct.packing_pays, direct.PACKED_BLOCKS = rule, blocks
         direct._packed_for.cache_clear()
 
 

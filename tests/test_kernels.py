@@ -16,7 +16,7 @@ from fastcnn.arguments import Array
 from fastcnn.comparison.data import make_arrays
 from fastcnn.comparison.problems import Case, cases
 from fastcnn.geometry import conv_geometry, pool_geometry
-from fastcnn.kernels import contraction, direct, memory, packing, pooling, simd
+from fastcnn.kernels import arrays, contraction, direct, packing, pooling, simd
 from fastcnn.kernels.simd import Registers, registers
 
 LAYERS = ("conv2d", "conv2d_input_gradient", "conv2d_filter_gradient")
@@ -73,6 +73,7 @@ def test_loops_for_the_gradient_of_the_filters_and_the_bias(case: Case) -> None:
 @pytest.fixture
 def filters_packed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(direct, "packing_pays", lambda rows, w_bytes, tile: True)
+    monkeypatch.setattr(direct, "PACKED_BLOCKS", 1)
     direct._packed_for.cache_clear()
     yield
     direct._packed_for.cache_clear()
@@ -91,10 +92,9 @@ def test_packed_filters_give_the_same(case: Case) -> None:
 def test_packed_filters_lie_in_blocks(vectors: int, vector: int, groups: int) -> None:
     w, width = integers(1, 3, 2, 5, 38), vectors * vector
     columns = 38 // groups
-    packed = packing.pack_filters(w, groups, vectors, vector)
-    found = packed.reshape(groups, -1, 3, 2, 5, width)
     for group in range(groups):
-        rows = np.concatenate(list(found[group]), axis=3)
+        packed = packing.pack_filters(w, group * columns, columns, vectors, vector)
+        rows = np.concatenate(list(packed.reshape(-1, 3, 2, 5, width)), axis=3)
         expected = w[..., group * columns : (group + 1) * columns]
         np.testing.assert_array_equal(rows[..., :columns], expected)
         np.testing.assert_array_equal(rows[..., columns:], 0)
@@ -412,19 +412,36 @@ def test_tile_fits_the_problem_and_the_registers(
             assert tile.rows * tile.vectors < COUNT[isa], problem
 
 
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize(
+    ("rows", "columns", "padding"),
+    [(70, 30, 0), (70, 31, 1), (33, 17, (1, 0)), (64, 6, ((0, 1), (1, 1))), (5, 4, "same")],
+)
 def test_large_pooling_gradients_are_written_past_the_cache(
-    monkeypatch: pytest.MonkeyPatch,
+    size: int, rows: int, columns: int, padding: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    x, dy = integers(1, 2, 34, 30, 64), integers(2, 2, 17, 15, 64)
-    x[0, 3, 4], x[1, 2:4, 2:4] = np.nan, np.nan
-    g = pool_geometry(x.shape, size=2)
+    x = integers(1, 2, rows, columns, 64)
+    x[0, 1, 2], x[1, rows // 2, :2] = np.nan, np.nan
+    g = pool_geometry(x.shape, size, stride=2, padding=padding)
+    dy = integers(2, *g.output_shape)
     usual = kernels.max_pool2d_backward(dy, x, g)
+    # Aligned as results of that size are.
+    monkeypatch.setattr(arrays, "allocate", aligned)
     monkeypatch.setattr(pooling, "BEYOND_CACHE", 0)
-    assert pooling.streams("max", g, memory.empty(x.shape, x.dtype))
-    assert not pooling.streams("max", g, memory.empty(x.shape, x.dtype)[:, 1:].reshape(-1)[1:])
+    covered = (g.oh - 1) * 2 - g.pad_top + size >= rows
+    covered &= (g.ow - 1) * 2 - g.pad_left + size >= columns
+    assert pooling.streams("max", g, aligned(x.shape, x.dtype)) == covered
+    assert not pooling.streams("max", g, aligned((x.size + 1,), x.dtype)[1:])
     streamed = kernels.max_pool2d_backward(dy, x, g)
     np.testing.assert_array_equal(usual, naive.max_pool2d_backward(dy, x, g))
     np.testing.assert_array_equal(streamed, usual)
+
+
+def aligned(shape: tuple[int, ...], dtype: Any) -> Any:
+    """New memory that begins at a vector's border."""
+    count = int(np.prod(shape))
+    memory = np.empty(count + 16, dtype)
+    return memory[-memory.ctypes.data % 64 // memory.itemsize :][:count].reshape(shape)
 
 
 def asked(monkeypatch: pytest.MonkeyPatch, name: str | None, features: str | None) -> str:

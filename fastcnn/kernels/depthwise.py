@@ -3,12 +3,13 @@
     y[n, a, b] = bias + Σ_(t, u) x[n, a·A + A₀ + t·A₁, b·B + B₀ + u·B₁] · w[t, u]
 
 for all channels at once, a vector of them to a register. A tile is some pixels of a row of ``y``.
-The images are read where they lie: a row of taps beyond the image is passed over, a pixel beyond
-it is taken as 0 by a masked load. With nine products for each number there is no time to copy
+The images are read where they lie: a row of taps beyond the image is passed over, for a pixel
+beyond it zeros are read elsewhere. With nine products for each number there is no time to copy
 the images between zeros first: that took as long as the sums.
 
 In a row the taps of a dense filter lie as far apart as the outputs, if the stride is 1: then a
-pixel is loaded once for all of them.
+pixel is loaded once for all of them. An item goes down a few rows of ``y``, tile by tile, so that
+the rows of the image that the next row reads again are in the first-level cache.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ from fastcnn.kernels.simd import (
 
 # Filters of so many columns have a step that takes a row of them at once.
 _AT_ONCE = (3, 5)
+# Rows of one item, at most, where a row of the image serves every tap: 32 channels on 112×112 take
+# 97 µs on one thread, row by row 118. With stride 2 it would cost a tenth.
+_ROWS = 4
 
 
 class Side(NamedTuple):
@@ -61,6 +65,7 @@ class Side(NamedTuple):
 class _Numbers(NamedTuple):
     images: int
     channels: int
+    part: int
     block: int
     x_row: int
     y_image: int
@@ -92,7 +97,7 @@ def depthwise_plan(
     w_start: int,
     itemsize: int,
 ) -> Plan:
-    """Cut the sums into items: rows of ``y``, and channels where the rows are few.
+    """Cut the sums into items: some rows of ``y``, and channels where the rows are few.
 
     Args:
         shape: images and channels.
@@ -107,12 +112,15 @@ def depthwise_plan(
     horizontal, turned = horizontal.forwards()
     w_start -= turned * horizontal.filters
     vectors = -(-c // lanes)
-    blocks = min(vectors, -(-ITEMS // max(1, images * vertical.outputs)))
+    parts = -(-vertical.outputs // (_ROWS if vertical.step == 1 else 1))
+    part = -(-vertical.outputs // parts)  # equal parts, so that threads get equal work
+    blocks = min(vectors, -(-ITEMS // max(1, images * parts)))
     block = -(-vectors // blocks) * lanes
     v, h = vertical, horizontal
     numbers = _Numbers(
         images=images,
         channels=c,
+        part=part,
         block=block,
         x_row=h.size * c,
         y_image=y[0] * c,
@@ -137,7 +145,7 @@ def depthwise_plan(
     )
     at_once = h.taps if h.taps in _AT_ONCE and h.tap == h.step == 1 else 0
     function = _depthwise(registers().tile_rows, lanes, at_once)
-    items = images * v.outputs * -(-c // block)
+    items = images * -(-v.outputs // part) * -(-c // block)
     work = images * v.outputs * h.outputs * v.taps * h.taps * c // 2
     return Plan(function, items, work, record(numbers))
 
@@ -224,13 +232,15 @@ def _depthwise(rows: int, lanes: int, at_once: int) -> Any:
         # Read once: in loops that store they would be read again and again.
         r = numbers[0]
         s = _Numbers(
-            r.images, r.channels, r.block, r.x_row, r.y_image, r.y_start, r.w_start, r.rows,
-            r.columns, r.taps_h, r.taps_w, r.h, r.w, r.step_h, r.step_w, r.first_h, r.first_w,
-            r.tap_h, r.tap_w, r.out_h, r.out_w, r.filter_h, r.filter_w,
+            r.images, r.channels, r.part, r.block, r.x_row, r.y_image, r.y_start, r.w_start,
+            r.rows, r.columns, r.taps_h, r.taps_w, r.h, r.w, r.step_h, r.step_w, r.first_h,
+            r.first_w, r.tap_h, r.tap_w, r.out_h, r.out_w, r.filter_h, r.filter_w,
         )  # fmt: skip
         blocks = (s.channels + s.block - 1) // s.block
+        parts = (s.rows + s.part - 1) // s.part
         for item in range(start, stop):
-            n, row, block = item // blocks // s.rows, item // blocks % s.rows, item % blocks
+            n, part, block = item // blocks // parts, item // blocks % parts, item % blocks
+            first_row, last_row = part * s.part, min(s.rows, (part + 1) * s.part)
             last = min(s.channels, (block + 1) * s.block)
             place = 0
             while place < s.columns:
@@ -242,15 +252,18 @@ def _depthwise(rows: int, lanes: int, at_once: int) -> Any:
                 for channel in range(block * s.block, last, lanes):
                     columns = min(lanes, s.channels - channel)
                     x_start = n * s.h * s.x_row + channel
-                    y_start = s.y_start + n * s.y_image + row * s.out_h + channel
-                    if whole:
-                        whole_tile(
-                            first, row, x, w, b, y, x_start, y_start, channel, columns, relu, s
-                        )
-                    else:
-                        half_tile(
-                            first, row, x, w, b, y, x_start, y_start, channel, columns, relu, s
-                        )
+                    y_start = s.y_start + n * s.y_image + first_row * s.out_h + channel
+                    # Down the rows: those that the next row reads again are in the cache.
+                    for row in range(first_row, last_row):
+                        if whole:
+                            whole_tile(
+                                first, row, x, w, b, y, x_start, y_start, channel, columns, relu, s
+                            )
+                        else:
+                            half_tile(
+                                first, row, x, w, b, y, x_start, y_start, channel, columns, relu, s
+                            )
+                        y_start += s.out_h
                 place += height
 
     return depthwise

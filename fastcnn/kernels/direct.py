@@ -12,6 +12,7 @@ Each direction has a plan that follows from the geometry alone and is made once 
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import product
 from math import gcd, prod
 from typing import Any, NamedTuple
 
@@ -40,20 +41,23 @@ from fastcnn.kernels.packing import (
     turn_filters,
 )
 
+# Blocks of filters that are packed at once: on AVX2, 512 channels on 7×7 take 2.4 ms on one thread,
+# all packed beforehand 2.7, two blocks at a time 2.8.
+PACKED_BLOCKS = 8
+
 
 def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvGeometry) -> Array:
     """``y``; rows are output pixels, steps taps and input channels."""
     y = empty_like_type(x, *g.output_shape)
     if y.size == 0:
         return y
-    tile = _packed_for(g, x.itemsize)
-    to, steps = forward_plan(g, x.itemsize, packed=tile is not None)
+    to, steps = forward_plan(g, x.itemsize)
     flat_w, flat_y = readable(w).reshape(-1), y.reshape(-1)
-    filters = flat_w
-    if tile is not None:
-        filters = pack_filters(readable(w), g.groups, tile.vectors, tile.lanes)
-    images = lay_out(readable(x), to)
-    contract(steps, images, filters, bias_or_zeros(b, g.oc, x), flat_y, activation == "relu")
+    images, bias, relu = lay_out(readable(x), to), bias_or_zeros(b, g.oc, x), activation == "relu"
+    if (tile := _packed_for(g, x.itemsize)) is None:
+        contract(steps, images, flat_w, bias, flat_y, relu)
+    else:
+        _contract_packed(tile, images, readable(w), bias, flat_y, relu, g)
     # A filter's infinity or NaN shows in every number that it meets a zero of the padding for.
     if has_padding(g) and not all_finite(flat_w if w.size < y.size else flat_y):
         return convolution_loops.conv2d(x, w, b, activation, g)
@@ -185,9 +189,24 @@ def _packed_for(g: ConvGeometry, itemsize: int) -> Tile | None:
     return tile if not part.elementwise and packing_pays(rows, size, tile) else None
 
 
+def _contract_packed(
+    tile: Tile, images: Array, w: Array, b: Array, y: Array, relu: bool, g: ConvGeometry
+) -> None:
+    """Some blocks of columns after the others, their filters packed just before."""
+    part, most = _part(g), PACKED_BLOCKS * tile.columns
+    for group, first in product(range(part.groups), range(0, part.columns, most)):
+        at, columns = group * part.columns + first, min(most, part.columns - first)
+        filters = pack_filters(w, at, columns, tile.vectors, tile.lanes)
+        _, steps = forward_plan(g, w.itemsize, packed=columns)
+        contract(steps, images[group * part.channels :], filters, b[at:], y[at:], relu)
+
+
 @lru_cache(maxsize=1024)
-def forward_plan(g: ConvGeometry, itemsize: int, packed: bool = False) -> tuple[Layout, Plan]:
-    """How the images must lie, and the plan; ``packed``: for :func:`pack_filters`' filters."""
+def forward_plan(g: ConvGeometry, itemsize: int, packed: int = 0) -> tuple[Layout, Plan]:
+    """How the images must lie, and the plan.
+
+    ``packed``: for so many columns of one group, from :func:`pack_filters`.
+    """
     part = _part(g)
     if part.elementwise:
         vertical = Side(g.oh, g.kh, g.h, g.stride_h, -g.pad_top, g.dilation_h, g.ow, g.kw)
@@ -204,11 +223,9 @@ def forward_plan(g: ConvGeometry, itemsize: int, packed: bool = False) -> tuple[
     else:
         taps, run = g.kw, channels
     steps = g.kh * g.kw * channels
+    groups, columns, step_w, w_block = part.groups, part.columns, g.oc, tile.columns
     if packed:
-        step_w, w_block = tile.columns, steps * tile.columns
-        w_group = -(-part.columns // tile.columns) * w_block
-    else:
-        step_w, w_block, w_group = g.oc, tile.columns, part.columns
+        groups, columns, step_w, w_block = 1, packed, tile.columns, steps * tile.columns
     grid = _rows(
         (g.n, g.oh, g.ow),
         (to.height * row, g.stride_h * row, g.stride_w * pixel),
@@ -228,13 +245,13 @@ def forward_plan(g: ConvGeometry, itemsize: int, packed: bool = False) -> tuple[
         step_w_a=g.kw * channels * step_w,
         step_w_b=channels * step_w,
         step_w=step_w,
-        columns=part.columns,
+        columns=columns,
         w_block=w_block,
         **_real_rows(grid, g.oh, to.top, g.h, 0, g.stride_h, g.dilation_h),
-        groups=part.groups,
+        groups=groups,
         x_group=channels,
-        y_group=part.columns,
-        w_group=w_group,
+        y_group=columns,
+        w_group=columns,
     )
     return to, plan(c, tile, itemsize)
 

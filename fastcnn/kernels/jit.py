@@ -4,7 +4,10 @@
 ``device`` for what kernels call (compiled into them, so it needs no cache entry of its own).
 
 **Flags.** ``nogil``: the thread driver runs kernels on Python threads. ``error_model="numpy"``:
-no test for division by zero in loops. Of the fast-math flags, those that keep NaN and infinity
+no test for division by zero in loops. ``_nrt`` off: kernels allocate nothing, so no references to
+arrays are counted (in loops that branch a kernel spent more time on that than on its sums). No
+C function is made of any, nor one that Python calls of what is compiled into others: nobody asks
+for them. Of the fast-math flags, those that keep NaN and infinity
 what they are: with the full set ``isnan`` is false on NaN, with these it is not, and loops still
 vectorise. Not ``arcp``: a product with a rounded reciprocal is not the quotient, and means of
 integers must be exact. No ``parallel``: it triples the time to compile, and one thread driver is
@@ -53,6 +56,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 _FLAGS: dict[str, Any] = {
     "nogil": True,
+    "_nrt": False,
+    "no_cfunc_wrapper": True,
     "error_model": "numpy",
     "fastmath": {"nsz", "contract", "afn", "reassoc"},
 }
@@ -68,7 +73,7 @@ def device(function: Function) -> Function:
     Inlined always: a call that hands over a few arrays by their parts costs as much as the sums
     of a small tile.
     """
-    compiled: Function = numba.njit(forceinline=True, **_FLAGS)(function)
+    compiled: Function = numba.njit(forceinline=True, no_cpython_wrapper=True, **_FLAGS)(function)
     return compiled
 
 

@@ -59,18 +59,19 @@ def turn_kernel(width: int, columns: int, itemsize: int) -> Any:
     return _turn_taps(lanes)
 
 
-def pack_filters(w: Array, groups: int, vectors: int, lanes: int) -> Array:
-    """Filters in blocks of ``width = vectors * lanes`` output channels.
+def pack_filters(w: Array, first: int, columns: int, vectors: int, lanes: int) -> Array:
+    """Output channels ``first`` to ``first + columns`` in blocks of ``width = vectors * lanes``.
 
-    From (KH, KW, IC/groups, OC) a flat ``[group][block][kh][kw][ic][width]``; channels beyond the
-    last are 0.
+    From (KH, KW, IC/groups, OC) a flat ``[block][kh][kw][ic][width]``; channels beyond the last
+    are 0.
     """
-    columns = w.shape[3] // groups
-    steps = w.size // w.shape[3]
+    oc = w.shape[3]
+    steps = w.size // oc
     blocks = -(-columns // (vectors * lanes))
-    packed = empty_like_type(w, groups * blocks * steps * vectors * lanes)
-    items, sizes = groups * -(-steps // _STEPS), (steps, w.shape[3], columns)
-    parallel_for(_pack_steps(vectors, lanes), items, w.size, w.reshape(-1), packed, *sizes)
+    packed = empty_like_type(w, blocks * steps * vectors * lanes)
+    items, sizes = -(-steps // _STEPS), (steps, oc, columns)
+    flat = w.reshape(-1)[first:]
+    parallel_for(_pack_steps(vectors, lanes), items, steps * columns, flat, packed, *sizes)
     return packed
 
 
@@ -202,14 +203,11 @@ def _pack_steps(vectors: int, lanes: int) -> Any:
         start: int, stop: int, w: Any, packed: Any, steps: int, oc: int, columns: int
     ) -> None:
         blocks = (columns + width - 1) // width
-        parts = (steps + _STEPS - 1) // _STEPS
         for item in range(start, stop):
-            group, first = item // parts, item % parts * _STEPS
-            last = min(steps, first + _STEPS)
+            first, last = item * _STEPS, min(steps, (item + 1) * _STEPS)
             for block in range(blocks):
                 count = min(width, columns - block * width)
-                source = group * columns + block * width
-                target = (group * blocks + block) * steps * width
+                source, target = block * width, block * steps * width
                 if count == width:
                     for step in range(first, last):
                         row = tile_from_row(1, vectors, lanes, w, source + step * oc, width)

@@ -210,6 +210,14 @@ class _Emitter:
             self.masked_load(data, self.offset(start, v), self.mask(columns, v)) for v in vectors
         ]
 
+    def row_or_zeros(self, data: Any, start: Any, columns: Any, inside: Any) -> list[Any]:
+        """The same where ``inside``, else zeros, of which nothing is read at ``data``."""
+        kind = ir.ArrayType(self.vector.element, self.tile.vectors * self.tile.lanes)
+        zeros = cgutils.global_constant(self.builder.module, "zeros", ir.Constant(kind, None))
+        zeros = self.builder.bitcast(zeros, data.type)
+        place = self.builder.select(inside, self.builder.gep(data, [start]), zeros)
+        return self.row(place, _WORD(0), columns)
+
     def all_inside(self, count: int, columns: Any, low: Any, high: Any) -> Any:
         """Whether ``range(count)`` lies in low to high, and the columns fill the tile."""
         full = self.builder.icmp_signed("==", columns, _WORD(self.tile.vectors * self.tile.lanes))
@@ -217,11 +225,11 @@ class _Emitter:
         to_last = self.builder.icmp_signed(">=", high, _WORD(count))
         return self.builder.and_(full, self.builder.and_(from_first, to_last))
 
-    def columns_of(self, place: int, columns: Any, low: Any, high: Any) -> Any:
-        """``columns`` where ``place`` lies from ``low`` to before ``high``, else 0."""
+    def inside(self, place: int, low: Any, high: Any) -> Any:
+        """Whether ``place`` lies from ``low`` to before ``high``."""
         above = self.builder.icmp_signed("<=", low, _WORD(place))
         below = self.builder.icmp_signed(">", high, _WORD(place))
-        return self.builder.select(self.builder.and_(above, below), columns, _WORD(0))
+        return self.builder.and_(above, below)
 
     def either(self, condition: Any, value_of: Callable[[bool], Any]) -> Any:
         """``value_of(True)`` where the condition holds, else ``value_of(False)``."""
@@ -562,8 +570,11 @@ def products(
             row = emit.row(w_data, j, None if every else columns)
             sums = emit.unpack(struct)
             for m, offset in enumerate(emit.row_offsets(rows)):
-                count = None if every else emit.columns_of(m, columns, low, high)
-                values = emit.row(x_data, offset, count)
+                if every:
+                    values = emit.row(x_data, offset, None)
+                else:
+                    inside = emit.inside(m, low, high)
+                    values = emit.row_or_zeros(x_data, offset, columns, inside)
                 for v in range(tile.vectors):
                     at = m * tile.vectors + v
                     sums[at] = emit.fma(values[v], row[v], sums[at])
@@ -634,8 +645,11 @@ def row_products(
                 at_w = emit.add(at_w, tap)
             sums = emit.unpack(struct)
             for p in range(pixels):
-                wanted = None if every else emit.columns_of(p, columns, low, high)
-                values = emit.row(x_data, at_x, wanted)
+                if every:
+                    values = emit.row(x_data, at_x, None)
+                else:
+                    inside = emit.inside(p, low, high)
+                    values = emit.row_or_zeros(x_data, at_x, columns, inside)
                 at_x = emit.add(at_x, pixel)
                 for k in range(count):
                     if 0 <= p - k < tile.rows:
@@ -910,7 +924,8 @@ def tile_store_rows(
         def store(every: bool) -> None:
             place = start
             for m in range(tile.rows):
-                wanted = emit.columns_of(m, columns, _WORD(0), count)
+                inside = emit.inside(m, _WORD(0), count)
+                wanted = builder.select(inside, columns, _WORD(0))
                 for v in range(tile.vectors):
                     value, at = vectors[m * tile.vectors + v], emit.offset(place, v)
                     if every:
