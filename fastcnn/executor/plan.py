@@ -41,7 +41,7 @@ _OVER_BATCH = (program.BASES - program.KEPT) // 2
 # Slices going forward that can run at once, at most.
 _ITEMS = 16
 # Bytes of scratch that are kept from call to call.
-_SPARE = 1 << 20
+_SPARE = 4 << 20
 # Batch sizes that are remembered.
 _PROGRAMS = 64
 # Numbers that are turned in one item of work.
