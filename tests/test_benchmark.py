@@ -180,6 +180,30 @@ def test_what_is_timed_begins_at_a_page() -> None:
     np.testing.assert_array_equal(at_page(turned), turned)
 
 
+def test_on_one_thread_arrays_lie_in_several_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    (conv,) = (p for p in layer_problems() if p.name == "conv2d/article 3×3, batch 32")
+    whole, seen, clock = ops.conv2d, [], [0.0]
+
+    def recorded(x: Any, *given: Any, **more: Any) -> Any:
+        y = whole(x, *given, **more)
+        seen.append((x.ctypes.data, y.ctypes.data))
+        return y
+
+    monkeypatch.setattr(ops, "conv2d", recorded)
+    monkeypatch.setattr(operations, "perf_counter", lambda: clock[0])
+    contest = operations.contest(conv, naive_seconds=0)
+    (runner,) = (r for r in contest.runners if r.name == operations.ONE_THREAD)
+    contest.verify(runner)
+    seen.clear()
+    for _ in range(2 * operations.PLACES):
+        clock[0] += operations.STAY
+        for _ in range(2):
+            runner.run()
+    for places in zip(*seen, strict=True):  # of the images, and of the results
+        assert len(set(places)) == operations.PLACES
+        assert places[: 2 * operations.PLACES] == places[2 * operations.PLACES :]
+
+
 def test_naive_runs_on_a_part_of_a_long_batch() -> None:
     (problem,) = (p for p in layer_problems() if p.name == "conv2d/article 3×3, batch 32")
     contest = operations.contest(problem, naive_seconds=operations.expected_seconds(problem) / 4)
