@@ -29,6 +29,7 @@ from fastcnn.layers import (
 from fastcnn.losses import CrossEntropy, MeanSquaredError
 from fastcnn.model import Sequential
 from fastcnn.optimizers import SGD, Adam
+from fastcnn.schedules import Cosine
 
 
 @pytest.fixture(autouse=True)
@@ -139,6 +140,17 @@ def test_explicit_softmax_is_the_implied_one() -> None:
     assert bits(implied) == bits(explicit)
     np.testing.assert_array_equal(implied.predict(x), explicit.predict(x))
     assert implied.evaluate(x, y) == explicit.evaluate(x, y)
+
+
+def test_the_history_holds_the_rate_of_each_epochs_last_step() -> None:
+    x, y = np.ones((20, 3), np.float32), np.zeros(20, np.int64)
+    history = Sequential([Dense(2)], (3,), seed=0).fit(
+        x, y, epochs=2, batch_size=8, optimizer=SGD(Cosine(0.1)), verbose=0
+    )
+    schedule = Cosine(0.1)
+    schedule.total = 6
+    assert history.history["learning_rate"] == [schedule(2), schedule(5)]
+    assert schedule(2) != schedule(5)
 
 
 def test_the_articles_own_setting_reaches_what_the_article_reaches() -> None:

@@ -1,4 +1,4 @@
-"""The one kernel of direct convolution: a contraction over computed offsets.
+"""The kernels of direct convolution: a contraction over computed offsets.
 
     y[at_y(row) + column] = b[column] + Σ_step x[at_x(row) + at_x(step)] · w[at_w(step) + column]
 
@@ -264,7 +264,10 @@ def _plan_of_lines(c: Contraction, lines: Lines, lanes: int) -> Plan:
 
 
 def _plan_streamed(c: Contraction, tile: Tile) -> Plan:
-    """One item for each group: two threads with half the columns each were no faster than one."""
+    """One item for each group.
+
+    Beside other work two threads with half the columns each were no faster than one with all.
+    """
     return Plan(_streamed(tile.vectors, tile.lanes), c.groups, c.flops // 4, record(c))
 
 
