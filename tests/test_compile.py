@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from processes import SOURCE, python
 
+from fastcnn.kernels import jit
+
 SPECIALISATIONS = 145
 """Upper bound of what the whole matrix of problems compiles, both dtypes together."""
 
@@ -171,3 +173,23 @@ assert stamp() == before, "what no kernel reads compiles nothing anew"
 
 def test_every_file_that_kernels_are_made_of_is_in_the_stamp(package: Path) -> None:
     python("-c", STAMP, source=package)
+
+
+def test_what_is_compiled_into_a_kernel_has_no_machine_code_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jit, "cache_folder", lambda: None)
+
+    @jit.device
+    def twice(x: int) -> int:
+        return 2 * x
+
+    @jit.compiled
+    def fourfold(x: int) -> int:
+        return twice(twice(x))
+
+    assert fourfold(3) == 12
+    (whole,), (part,) = fourfold.overloads.values(), twice.overloads.values()
+    engine = whole.library._codegen._engine
+    assert engine.is_symbol_defined(whole.fndesc.llvm_func_name)
+    assert not engine.is_symbol_defined(part.fndesc.llvm_func_name)

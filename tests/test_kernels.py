@@ -112,7 +112,7 @@ def test_packing_is_for_large_filters_on_narrow_vectors(monkeypatch: pytest.Monk
     assert not pays("avx512", 7 * 7, 512, 512)
 
 
-# Few columns: tiles of rows in lines.
+# Tiles of rows in lines.
 
 LINES = {
     # Widths of the output around the sides of both tiles, those with an overlap and those without.
@@ -125,6 +125,14 @@ LINES = {
     "grouped": ((2, 5, 17, 6), (2, 3, 2, 9), {"groups": 3, "padding": "same"}),
     "pointwise": ((3, 5, 7, 4), (1, 1, 4, 6), {}),
     "all-lanes": ((1, 4, 34, 8), (3, 3, 8, 16), {"padding": "same"}),
+    # More columns than one vector holds.
+    **{
+        f"wide-{ow}-{oc}": ((2, 3, ow, ic), (1, 1, ic, oc), {})
+        for ow, ic, oc in ((4, 3, 32), (13, 2, 30), (15, 1, 33), (16, 5, 65), (28, 4, 40))
+    },
+    "wide-rows": ((2, 6, 9, 3), (3, 3, 3, 34), {"padding": "same"}),
+    "wide-strided": ((2, 9, 33, 3), (3, 2, 3, 37), {"stride": (2, 2), "padding": ((1, 2), (0, 1))}),
+    "wide-grouped": ((2, 5, 17, 6), (2, 3, 2, 60), {"groups": 3, "padding": "same"}),
     # All taps in one tile.
     "3x3": ((3, 7, 11, 1), (3, 3, 1, 8), {}),
     "3x3-padded": ((2, 5, 6, 1), (3, 3, 1, 3), {"padding": "same", "stride": (1, 2)}),
@@ -153,7 +161,7 @@ def test_rows_in_lines(layer: str, dtype: str) -> None:
         np.testing.assert_array_equal(call(None), call("naive"))
 
 
-def test_lines_are_for_few_columns_and_little_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_are_for_short_sums_and_little_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
     def chosen(isa: str, x: tuple[int, ...], w: tuple[int, ...]) -> list[Any]:
         """For the forward pass, and for the gradient of the filters."""
         found = []
@@ -172,7 +180,10 @@ def test_lines_are_for_few_columns_and_little_overlap(monkeypatch: pytest.Monkey
     assert chosen("avx512", (8, 32, 32, 1), (5, 5, 1, 6)) == [(1, 14), (5, 5)]
     assert chosen("avx2", (8, 32, 32, 1), (5, 5, 1, 6)) == [(1, 4), None]  # few registers
     assert chosen("avx512", (8, 34, 34, 3), (3, 3, 3, 8)) == [(1, 8), None]  # 9 rows: 7 twice
-    assert chosen("avx512", (8, 34, 34, 32), (3, 3, 32, 64)) == [None, None]  # many columns
+    assert chosen("avx512", (8, 34, 34, 3), (3, 3, 3, 32)) == [(1, 8), None]
+    assert chosen("avx512", (8, 58, 58, 3), (3, 3, 3, 32)) == [(1, 14), None]
+    assert chosen("avx2", (8, 34, 34, 3), (3, 3, 3, 32)) == [None, None]
+    assert chosen("avx512", (8, 34, 34, 32), (3, 3, 32, 64)) == [None, None]  # many steps
     assert chosen("avx512", (8, 14, 14, 6), (5, 5, 6, 16))[0] is None  # 10 pixels: 6 twice
 
 

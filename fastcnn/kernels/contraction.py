@@ -8,8 +8,8 @@ gradient of the filters (rows: taps and input channels; steps: output pixels) an
 are this sum with other offsets. No matrix is ever built: offsets are affine in at most three
 counters, so the register tile of :mod:`fastcnn.kernels.simd` reads the images where they lie.
 
-Few columns have a kernel of their own, whose tiles are rows in lines, so that no row needs an
-offset: see :func:`lines_of`.
+Short sums, and those of few columns, have a kernel of their own, whose tiles are rows in lines, so
+that no row needs an offset: see :func:`lines_of`.
 
 In an ``elementwise`` contraction each column has its own input, ``x[at_x(row) + at_x(step) +
 column]``: depthwise convolution's gradient of the filters.
@@ -150,8 +150,8 @@ def elementwise_tile(itemsize: int) -> Tile:
 def tile_for(rows: int, columns: int, itemsize: int) -> Tile:
     """The tile for a problem of so many rows and columns.
 
-    Full tiles for many columns; for few, twice the rows of one vector no wider than needed, since
-    half of a full vector's lanes would idle for 8 columns. Where the rows are few, those that idle
+    Full tiles for many columns; for few, one vector no wider than needed, since half of a full
+    vector's lanes would idle for 8 columns. Where the rows are few, those that idle
     would cost more: for one or two (a dense layer at batch 1) the tile is of one row, see
     :func:`_streamed`, and for few columns besides one of :data:`FEW` rows (1352 inputs and 10
     outputs of 4 samples: 1.7 µs instead of 5.2).
@@ -166,7 +166,7 @@ def tile_for(rows: int, columns: int, itemsize: int) -> Tile:
         return Tile(FEW, 1, lanes)
     while lanes > 4 and columns <= lanes // 2:
         lanes //= 2
-    return Tile(2 * host.tile_rows, 1, lanes)
+    return Tile(host.tile_rows, 1, lanes)
 
 
 class Lines(NamedTuple):
@@ -177,23 +177,29 @@ class Lines(NamedTuple):
 
 
 def lines_of(c: Contraction, tile: Tile, itemsize: int) -> Lines | None:
-    """How the rows of a one-vector tile lie in lines, where that is better than rows anywhere.
+    """How the rows of a tile lie in lines, where that is better than rows anywhere.
 
     Either the tile is all the rows of a group, the taps of a 3×3 or 5×5 filter on one channel; or
-    it is a part of one line, whose last part overlaps the one before.
+    it is a part of one line, whose last part overlaps the one before. It saves the offset of each
+    row: on narrow vectors at each step, which is hardly longer than reading an offset; on others
+    once for each tile, which shows where its steps are few (27 of them, 3 channels to 32 on 32×32
+    pixels: 545 µs; with rows anywhere 612 in some processes and 800 in others, by where the system
+    laid the code).
     """
-    if tile.vectors > 1 or tile.rows <= FEW:
+    if tile.rows <= FEW:
         return None
-    whole = Lines(c.rows_a * c.rows_b, c.rows_c)
-    if whole in WHOLE and c.rows <= tile.rows and _y_line(c):
+    whole, most = Lines(c.rows_a * c.rows_b, c.rows_c), registers().tile_rows
+    if whole in WHOLE and tile.vectors == 1 and c.rows <= 2 * most and _y_line(c):
         return whole
+    if tile.vectors > 1 and most < 8:  # so few offsets have registers of their own
+        return None
     steps = c.steps_a * c.steps_b * c.run
     full = tile.lanes * itemsize == registers().vector_bytes
-    best, found = 6 + steps * (1.0 if full else 0.9), None  # cycles for a row of those anywhere
-    for length in (tile.rows // 2, tile.rows // 4 + 1):
+    best, found = 6 + steps * (1.0 if full else 0.65), None  # cycles for a row of those anywhere
+    for length in (most, most // 2 + 1):
         covered = -(-c.rows_c // length) * length / c.rows_c
         cycles = covered * (3 + steps * (1.0 if full else 0.6))
-        if length <= c.rows_c and cycles < best:
+        if length <= c.rows_c and cycles < 0.96 * best:  # long sums gain nothing
             best, found = cycles, Lines(1, length)
     return found
 
@@ -222,7 +228,7 @@ def plan(c: Contraction, tile: Tile, itemsize: int, *, elementwise: bool = False
     """Cut the contraction into items for this tile."""
     lines = None if elementwise else lines_of(c, tile, itemsize)
     if lines is not None:
-        return _plan_of_lines(c, lines, tile.lanes)
+        return _plan_of_lines(c, lines, tile, itemsize)
     if tile.rows == 1:
         return _plan_streamed(c, tile)
     tiles = -(-c.rows // tile.rows)
@@ -253,14 +259,17 @@ def _part(c: Contraction, tiles: int, most: int) -> int:
     return min(most, max(1, tiles // items))
 
 
-def _plan_of_lines(c: Contraction, lines: Lines, lanes: int) -> Plan:
-    """Items of the kernel for rows in lines: of all groups' tiles some that follow each other."""
+def _plan_of_lines(c: Contraction, lines: Lines, tile: Tile, itemsize: int) -> Plan:
+    """Items of the kernel for rows in lines: some tiles that follow each other by one block."""
     tiles = c.rows_a * c.rows_b // lines.lines * (c.rows_c // lines.length)
-    part = _part(c, c.groups * tiles, 2 * PART)
+    blocks = -(-c.columns // tile.columns)
+    part = _part(c, c.groups * blocks * tiles, 2 * PART)
     if lines.lines > 1 and c.rows_b == 1:
         c = c._replace(rows_a=1, rows_b=c.rows_a, x_b=c.x_a, y_b=c.y_a)
-    c = c._replace(part=part)
-    return Plan(_lines(*lines, lanes), c.groups * -(-tiles // part), c.flops // 4, record(c))
+    w_bytes = c.steps_a * c.steps_b * c.run * c.columns * itemsize
+    c = c._replace(part=part, blocks_first=w_bytes <= CACHE_BYTES)
+    function = _lines(*lines, tile.vectors, tile.lanes)
+    return Plan(function, c.groups * blocks * -(-tiles // part), c.flops // 4, record(c))
 
 
 def _plan_streamed(c: Contraction, tile: Tile) -> Plan:
@@ -404,21 +413,21 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise:
 
 
 @cache
-def _lines(lines: int, length: int, lanes: int) -> Any:
-    """The kernel for few columns, and tiles of ``lines`` of ``length`` rows."""
-    height = lines * length
+def _lines(lines: int, length: int, vectors: int, lanes: int) -> Any:
+    """The kernel for tiles of ``lines`` of ``length`` rows."""
+    height, width = lines * length, vectors * lanes
 
     @device
     def one_tile(
         i: int, j: int, at_b: int, to: int, row: int,
-        x: Any, w: Any, b: Any, y: Any, relu: bool, c: Any,
+        columns: int, x: Any, w: Any, b: Any, y: Any, relu: bool, c: Any,
     ) -> None:  # fmt: skip
         # Read once: in the loops each would be read from memory again.
-        columns, run, x_b, x_c = c.columns, c.run, c.x_b, c.x_c
+        run, x_b, x_c = c.run, c.x_b, c.x_c
         steps_b, step_x, step_w = c.steps_b, c.step_x, c.step_w
         step_x_a, step_x_b, step_w_a, step_w_b = c.step_x_a, c.step_x_b, c.step_w_a, c.step_w_b
         real_first, real_last, real_step = c.real_first, c.real_last, c.real_step
-        tile = tile_from_row(height, 1, lanes, b, at_b, columns)
+        tile = tile_from_row(height, vectors, lanes, b, at_b, columns)
         for _ in range(c.steps_a):
             if lines > 1 or real_first <= row < real_last:
                 i_b, j_b = i, j
@@ -445,13 +454,21 @@ def _lines(lines: int, length: int, lanes: int) -> Any:
         of_line = c.rows_c // length
         tiles = c.rows_a * c.rows_b // lines * of_line
         parts = (tiles + c.part - 1) // c.part
+        blocks = (c.columns + width - 1) // width
         for item in range(start, stop):
-            group, tile = item // parts, item % parts * c.part
+            group, place = item // (parts * blocks), item % (parts * blocks)
+            if c.blocks_first:
+                tile, block = place // blocks * c.part, place % blocks
+            else:
+                tile, block = place % parts * c.part, place // parts
+            columns = min(width, c.columns - block * width)
             last = min(tile + c.part, tiles)
             line, place = tile // of_line * lines, tile % of_line
             row_a, row_b = line // c.rows_b, line % c.rows_b
             x_start, y_start = c.x_start + group * c.x_group, c.y_start + group * c.y_group
-            w_start, b_start = c.w_start + group * c.w_group, group * c.columns
+            w_start = c.w_start + group * c.w_group + block * c.w_block
+            b_start = group * c.columns + block * width
+            y_start += block * width
             while tile < last:
                 i = x_start + row_a * c.x_a + row_b * c.x_b
                 to = y_start + row_a * c.y_a + row_b * c.y_b
@@ -462,7 +479,7 @@ def _lines(lines: int, length: int, lanes: int) -> Any:
                 to_the_end = place + tiles_here == of_line
                 while first < end:
                     one_tile(
-                        i + first * c.x_c, w_start, b_start, to + first * c.y_c, row,
+                        i + first * c.x_c, w_start, b_start, to + first * c.y_c, row, columns,
                         x, w, b, y, relu, c,
                     )  # fmt: skip
                     first += length

@@ -486,11 +486,11 @@ def rank1_lines(
     j: Any,
     columns: Any,
 ) -> Any:
-    """:func:`rank1_masked` of a one-vector tile whose rows lie in ``lines`` lines of equal length.
+    """:func:`rank1_masked` of a tile whose rows lie in ``lines`` lines of equal length.
 
     ``tile[l * length + k] += x[i + l * line + k * step] * w[j : j + columns]``. Rows anywhere need
     an offset each, more than there are registers: each was read from memory beside its number
-    (25 cycles for 28 rows of 8 lanes on Zen 4, where the multiply-adds take 14). Rows of a line lie
+    (25 cycles for 28 rows of 8 lanes on Zen 4, whose multiply-adds take 14). Rows of a line lie
     at multiples of one step, and a load takes a register 1, 2, 4 or 8 times: with the step's
     1, 3, 5 and 7 fold a pointer reaches nine rows.
     """
@@ -503,7 +503,7 @@ def rank1_lines(
         byte = ir.PointerType(ir.IntType(8))
         number = ir.PointerType(emit.vector.element)
         first = builder.bitcast(builder.gep(emit.data(x, x_value), [i]), byte)
-        (row,) = emit.row(emit.data(w, w_value), j, columns)
+        row = emit.row(emit.data(w, w_value), j, columns)
         # In bytes and opaque: else the compiler keeps each multiple in a register of its own.
         fold = {1: emit.opaque(builder.mul(step, _WORD(emit.size)))}
         fold |= {k: builder.mul(fold[1], _WORD(k)) for k in odd}
@@ -523,7 +523,8 @@ def rank1_lines(
             if k:
                 at = builder.gep(pointer, [builder.mul(fold[k // power], _WORD(power))])
             value = emit.splat(builder.load(builder.bitcast(at, number), align=emit.size))
-            sums[m] = emit.fma(value, row, sums[m])
+            for v, vector in enumerate(row, m * tile.vectors):
+                sums[v] = emit.fma(value, vector, sums[v])
         return emit.pack(sums)
 
     integer = types.int64
