@@ -65,10 +65,11 @@ def class_labels(value: ArrayLike, count: int, classes: int) -> NDArray[np.int64
     if array.dtype.kind not in "iu":
         raise TypeError(f"labels must be integers, got dtype {array.dtype}")
     shaped("labels", array, (count,), "one class number per sample")
-    wrong = array[(array < 0) | (array >= classes)]
-    if wrong.size:
-        raise ValueError(f"labels must be at least 0 and below {classes}, got {wrong[0]}")
-    return np.ascontiguousarray(array, np.int64)
+    labels = np.ascontiguousarray(array, np.int64)
+    wrong = labels.view(np.uint64) >= classes  # where negative ones are large
+    if np.count_nonzero(wrong):
+        raise ValueError(f"labels must be at least 0 and below {classes}, got {array[wrong][0]}")
+    return labels
 
 
 def _array(name: str, value: ArrayLike | None) -> Array:

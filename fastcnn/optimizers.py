@@ -13,6 +13,8 @@ F. Hutter, "Decoupled Weight Decay Regularization", arXiv:1711.05101; G. Hinton,
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from functools import cache, partial
 from math import sqrt
 from typing import Any, ClassVar
 
@@ -102,7 +104,8 @@ class Optimizer:
         >>> p
         array([0.5, 2.5])
         """
-        for name in self.slots_needed():
+        slots = self.slots_needed()
+        for name in slots:
             kept = self.state.get(name)
             if kept is None:
                 self.state[name] = np.zeros_like(parameters)
@@ -118,16 +121,13 @@ class Optimizer:
         if self.clip_norm is not None:
             self._clip_norm(gradient, self.clip_norm)
         self._prepare(self.rate, self.step_count + 1)
-        arrays = [self.state[name] for name in self.slots_needed()]
+        arrays = [self.state[name] for name in slots]
         self.step_count += 1
-        if type(self) in _COMPILED and whole_nets_refused(None) is None:
-            from fastcnn.kernels import descent
-
-            if descent.compiles():
-                numbers = np.array([self._decay(), *self._numbers()])
-                step = getattr(descent, _COMPILED[type(self)])
-                descent.move(step, parameters, gradient, arrays, numbers)
-                return
+        loop = _COMPILED.get(type(self)) if whole_nets_refused(None) is None else None
+        if (move := _compiled(loop)) is not None:
+            numbers = np.array([self._decay(), *self._numbers()])
+            move(parameters, gradient, arrays, numbers)
+            return
         for first in range(0, parameters.size, _BLOCK):
             some = slice(first, first + _BLOCK)
             p, g = parameters[some], gradient[some]
@@ -386,6 +386,17 @@ class RMSprop(Optimizer):
 _COMPILED: dict[type[Optimizer], str] = {
     SGD: "sgd", Adam: "adam", AdamW: "adam", RMSprop: "rmsprop"
 }  # fmt: skip
+
+
+@cache
+def _compiled(name: str | None) -> Callable[[Array, Array, list[Array], Array], None] | None:
+    """What takes an optimizer's steps as compiled code, where there is any."""
+    if name is None:
+        return None
+    from fastcnn.kernels import descent
+
+    return partial(descent.move, getattr(descent, name)) if descent.compiles() else None
+
 
 _BY_NAME: dict[str, type[Optimizer]] = {
     "sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop

@@ -300,7 +300,7 @@ def handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def one_label(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = executor.run
-    monkeypatch.setattr(executor, "run", lambda *a: whole(*a[:6], a[6] - 8) if a[6:] else whole(*a))
+    monkeypatch.setattr(executor, "run", lambda *a: whole(*a[:7], a[7] - 8) if a[7:] else whole(*a))
 
 
 @pytest.mark.skipif(not program.compiles(), reason="programs are of compiled code")

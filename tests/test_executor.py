@@ -480,7 +480,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Filled with the number of slices of each program that runs."""
     seen: list[int] = []
 
-    def spy(made: program.Program, *rest: int) -> None:
+    def spy(made: program.Program, *rest: Any) -> None:
         seen.append(int(made.numbers[2]))
         program.run(made, *rest)
 

@@ -191,7 +191,7 @@ def test_lines_are_for_short_sums_and_little_overlap(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("outputs", [33, 64, 65, 130, 1030])
+@pytest.mark.parametrize("outputs", [33, 64, 65, 130, 1030, 2100])
 @pytest.mark.parametrize("inputs", [1, 7, 9, 150])
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_few_rows(n: int, inputs: int, outputs: int, dtype: str) -> None:

@@ -98,14 +98,15 @@ def test_numbers_are_those_of_the_direct_sum(layer: str) -> None:
 
 
 def test_layers_above_take_both_ways_and_both_squares() -> None:
-    ways, sides, slabs = set(), set(), set()
+    ways, few, sides, slabs = set(), set(), set(), set()
     for layer in LAYERS:
         *_, g = arrays(layer)
         for plan in (winograd.forward(g, 4), winograd._input_gradient(g, 4)):
             ways.add(plan.by_columns)
+            few.add(plan.few)
             sides.add((policy.squares(g).side, g.kh))
         slabs.add(winograd_gradient._plan(g, 4).sums.slabs > 1)
-    assert ways == slabs == {True, False}
+    assert ways == few == slabs == {True, False}
     assert sides == {(2, 3), (4, 3), (2, 5)}
 
 
@@ -130,9 +131,10 @@ def test_bits_do_not_depend_on_threads_batch_or_way(
         fastcnn.set_num_threads(count)
         assert bits(slice(None)) == together
         assert of_filters() == dw
-    # A cache in which everything, or nothing, finds room.
-    for size in (1 << 30, 1 << 10):
+    # A cache in which everything, or nothing, finds room; all squares at once, or none.
+    for size, few in ((1 << 30, 1 << 30), (1 << 30, 0), (1 << 10, 0)):
         monkeypatch.setattr(policy, "second_level_cache", lambda size=size: size)
+        monkeypatch.setattr(winograd, "FEW", few)
         monkeypatch.setattr(winograd, "AT_ONCE", 1)
         monkeypatch.setattr(winograd, "CHUNK", 5)
         monkeypatch.setattr(winograd_gradient, "LEAST", 1)

@@ -20,7 +20,16 @@ from fastcnn.kernels import arrays, packing, program
 from fastcnn.kernels.arrays import record
 from fastcnn.kernels.contraction import Plan, tile_for
 from fastcnn.kernels.dense import dense_input_plan, dense_weight_plan
-from fastcnn.kernels.program import Place, Program, address, constant, number, run, run_apart
+from fastcnn.kernels.program import (
+    Place,
+    Program,
+    address,
+    constant,
+    number,
+    places_for,
+    run,
+    run_apart,
+)
 from fastcnn.kernels.steps import Sides, turn_for
 
 # Bytes of a slice's weights, and slices that can run at once, at most.
@@ -40,7 +49,7 @@ def dense_gradients(
     if turn is not None:
         run_apart(turn, scratch, dy.size, 0, address(dy))
     at = [0 if one is None else address(one) for one in (x, dw, dy, dx, w)]
-    run(made, scratch, *at)
+    run(made, scratch, places_for(made), *at)
     if db is not None:
         packing.sum_rows(dy.reshape(1, *dy.shape), db.reshape(1, -1))
 

@@ -337,7 +337,7 @@ class _Run:
         purpose = purpose if rng is None else "train"
         made = self._plans.made(len(x), purpose, x.dtype == np.uint8)
         scratch = made.scratch()
-        run(made.forward, scratch.address, address(x), address(y))
+        run(made.forward, scratch.address, scratch.places, address(x), address(y))
         if rng is None:
             made.give_back(scratch)
             return y, None
@@ -349,7 +349,7 @@ class _Run:
         dx = arrays.allocate(x.shape, self._dtype) if self._needs_dx else _NONE
         if made.backward is not None:
             at = address(x), address(y), address(dy), address(dx)
-            run(made.backward, scratch.address, *at)
+            run(made.backward, scratch.address, scratch.places, *at)
         self._finish(made, scratch, x, dy)
         made.give_back(scratch)
         return dx
@@ -363,7 +363,8 @@ class _Run:
         self._turn(made, scratch)
         dx = arrays.allocate(x.shape, self._dtype) if self._needs_dx else _NONE
         at = address(dx) if self._needs_dx else 0
-        run(made.forward, scratch.address, address(x), 0, 0, at, address(labels))
+        where = scratch.address, scratch.places
+        run(made.forward, *where, address(x), 0, 0, at, address(labels))
         total = correct = 0.0
         for place in made.totals:
             total += scratch.numbers.item(place)

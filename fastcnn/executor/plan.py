@@ -7,7 +7,6 @@ and keeps them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from math import prod
 from typing import Any
 
@@ -262,9 +261,10 @@ class Made:
 
     def scratch(self) -> Scratch:
         """Memory for one run, which nobody else uses."""
-        with suppress(IndexError):
+        try:
             return self._spare.pop()
-        return Scratch(self.forward.scratch)
+        except IndexError:
+            return Scratch(self.forward)
 
     def give_back(self, scratch: Scratch) -> None:
         """Keep the memory for the next run; large ones go back to where all memory comes from."""
@@ -273,9 +273,10 @@ class Made:
 
 
 class Scratch:
-    """Memory of a run: as bytes, and as float64 numbers."""
+    """Memory of a run: as bytes, and as float64 numbers; and room for its bases."""
 
-    def __init__(self, size: int) -> None:
-        self.memory = arrays.allocate((size,), np.uint8)
+    def __init__(self, made: Program) -> None:
+        self.places = program.places_for(made)
+        self.memory = arrays.allocate((made.scratch,), np.uint8)
         self.address = program.address(self.memory)
         self.numbers = self.memory.view(np.float64)

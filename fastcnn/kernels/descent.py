@@ -20,7 +20,7 @@ from fastcnn.kernels.threads import parallel_for
 def move(step: Callable[..., None], p: Array, g: Array, state: list[Array], numbers: Array) -> None:
     """Move parameters ``p`` against their gradient ``g``; the loop's two arrays of state follow."""
     first, second = [*state, g, g][:2]  # what an optimizer has not is not looked at
-    parallel_for(step, p.size, 4 * p.size, p, g, first, second, numbers)
+    parallel_for(step, p.size, p.size, p, g, first, second, numbers)
 
 
 @ordered_kernel

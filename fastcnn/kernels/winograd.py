@@ -62,6 +62,9 @@ _INPUTS, _FILTERS, _OUTPUTS = 0, 1, 2  # the matrices of a Filtering
 # By columns: input channels whose filters are transformed at once, and blocks of squares.
 CHUNK = 96
 AT_ONCE = 4
+# Squares that are few: for them a second launch, and filters that another core has transformed,
+# cost more than to transform all squares for each part of the columns.
+FEW = 64
 
 
 class Layer(NamedTuple):
@@ -104,7 +107,8 @@ class Stage(NamedTuple):
     """What a launch does, of: transform squares, transform filters, multiply and transform back.
 
     Its items are blocks of squares or, with ``by_columns``, blocks of columns. Without
-    ``own_squares`` or ``own_filters`` the whole of V or U is there already, or to be made.
+    ``own_squares`` or ``own_filters`` the whole of V or U is there already, or to be made; with
+    them each part makes what it needs, squares with its first item.
     """
 
     by_columns: bool
@@ -121,6 +125,8 @@ _ALL_FILTERS = Stage(True, False, True, False, False, False)
 # By columns: M of some hundred squares beside U of some input channels.
 _BY_COLUMNS = Stage(True, False, True, True, False, True)
 ALL_SQUARES = Stage(False, True, False, False, False, False)
+# All at once, of few squares: each thread transforms them all, for its own columns and filters.
+_AT_ONCE = Stage(True, True, True, True, True, True)
 
 
 @cache
@@ -280,18 +286,19 @@ def _winograd(m: int, r: int, lanes: int) -> Any:
         blocks = (last - first + c.block - 1) // c.block
         for part in range(start, stop):
             s_start = part * c.scratch
-            for item in range(items * part // parts, items * (part + 1) // parts):
+            first_item = items * part // parts
+            for item in range(first_item, items * (part + 1) // parts):
                 block_from, block_to, column_from, column_to = item, item + 1, 0, c.column_blocks
                 if stage.by_columns:
                     block_from, block_to, column_from, column_to = 0, blocks, item, item + 1
-                m_first = part * c.m_block
-                if stage.by_columns:
-                    m_first *= blocks
-                if stage.squares:
+                m_first = part * (block_to - block_from) * c.m_block
+                # Of squares of its own a part has as many blocks as of products.
+                v_first = part * (block_to - block_from) - block_from if stage.own_squares else 0
+                if stage.squares and (item == first_item or not stage.by_columns):
                     for block in range(block_from, block_to):
                         from_square = first + block * c.block
                         to_square = min(last, from_square + c.block)
-                        v_start = (part if stage.own_squares else block) * c.v_block
+                        v_start = (v_first + block) * c.v_block
                         transform_squares(
                             from_square, to_square, x, v, v_start, scratch, s_start, c
                         )
@@ -305,7 +312,7 @@ def _winograd(m: int, r: int, lanes: int) -> Any:
                             continue
                         for block in range(block_from, block_to):
                             squares = min(c.block, last - first - block * c.block)
-                            v_start = (part if stage.own_squares else block) * c.v_block
+                            v_start = (v_first + block) * c.v_block
                             m_start = m_first + (block - block_from) * c.m_block
                             multiply_block(
                                 squares, v, v_start, u, u_start, k, last_k, mm, m_start, c
@@ -361,6 +368,7 @@ class Plan(NamedTuple):
     squares: int
     at_once: int
     by_columns: bool
+    few: bool
     points: int
     width: int
     square_work: int
@@ -446,6 +454,7 @@ def _plan(g: ConvGeometry, itemsize: int, **filters: int) -> Plan:
         count,
         AT_ONCE * tiles[0] if by_columns else count,
         by_columns,
+        not by_columns and count <= FEW and column_blocks > 1,
         cut.points,
         width,
         square_work=8 * cut.points * g.ic,
@@ -459,8 +468,9 @@ def _run(plan: Plan, x: Array, w: Array, b: Array, y: Array, relu: bool) -> list
     c, threads = plan.layer, get_num_threads()
     blocks = -(-min(plan.squares, plan.at_once) // c.block)
     u_count, v_count, m_count = c.column_blocks, threads, threads
-    if plan.by_columns:
-        u_count, v_count, m_count = threads, blocks, threads * blocks
+    if plan.by_columns or plan.few:
+        u_count, m_count = threads, threads * blocks
+        v_count = m_count if plan.few else blocks
     v = empty_like_type(x, v_count * c.v_block)
     u = empty_like_type(x, u_count * c.u_step * plan.points)
     mm = empty_like_type(x, m_count * c.m_block)
@@ -474,6 +484,10 @@ def _run(plan: Plan, x: Array, w: Array, b: Array, y: Array, relu: bool) -> list
         numbers = first, last, items, parts, plan.numbers, record(stage)
         parallel_for(plan.function, parts, work, *operands, *numbers)
 
+    if plan.few:
+        work = plan.squares * (c.column_blocks * plan.product_work + plan.square_work)
+        launch(_AT_ONCE, 0, plan.squares, c.column_blocks, work + plan.filter_work)
+        return np.flatnonzero(suspects).tolist()
     if not plan.by_columns:
         launch(_ALL_FILTERS, 0, 0, c.column_blocks, plan.filter_work)
         work = plan.squares * c.column_blocks * plan.product_work
