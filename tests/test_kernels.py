@@ -491,3 +491,30 @@ def test_registers_of_other_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     assert registers.__wrapped__().isa == "neon"
     monkeypatch.setattr(simd.platform, "machine", lambda: "riscv64")
     assert registers.__wrapped__().isa == "baseline"
+
+
+# Windows of 2×2 and 3×3 in the image: unrolled, and 2×2 without the steps that look for NaN.
+
+
+@pytest.mark.parametrize("channels", [3, 8, 16, 20, 64, 70])
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("parameters", [{}, {"stride": (1, 2)}, {"stride": (3, 2), "padding": 1}])
+def test_max_pooling_of_what_is_not_finite(
+    channels: int, size: int, parameters: dict[str, Any]
+) -> None:
+    rng = np.random.default_rng(channels)
+    x = rng.integers(-2, 3, (2, 11, 14, channels)).astype("float32")
+    x[x == 0] = rng.choice([0.0, -0.0], np.count_nonzero(x == 0))  # equal, whatever their sign
+    clean = x.copy()
+    for value in VALUES:
+        x[rng.random(x.shape) < 0.01] = value
+    for images in (x, clean):
+        y = fastcnn.max_pool2d(images, size, **parameters)
+        reference = fastcnn.max_pool2d(images, size, **parameters, engine="naive")
+        np.testing.assert_array_equal(y, reference)
+        dy = integers(3, *y.shape)
+        fast, reference = (
+            fastcnn.max_pool2d_backward(dy, images, size, **parameters, engine=engine)
+            for engine in ("numba", "naive")
+        )
+        np.testing.assert_array_equal(fast, reference)

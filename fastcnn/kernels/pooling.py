@@ -26,8 +26,11 @@ from fastcnn.kernels.simd import (
     rows_line,
     stores_done,
     tile_best,
+    tile_best_of_numbers,
     tile_from_row,
+    tile_has_nan,
     tile_place,
+    tile_place_of_numbers,
     tile_quotient,
     tile_store,
     tile_stream,
@@ -179,6 +182,13 @@ def _clipped(place: int, stride: int, pad: int, k: int, size: int) -> Any:
     return max(first, 0), min(first + k, size)
 
 
+@device
+def _whole(count: int, stride: int, pad: int, k: int, size: int) -> Any:
+    """First and last window (exclusive) that lie in the image whole, along one side."""
+    first = min(count, (pad + stride - 1) // stride)
+    return first, max(first, min(count, (size - k + pad) // stride + 1))
+
+
 @cache
 def _extreme_rows(largest: bool, vectors: int, lanes: int, kh: int, kw: int) -> Any:
     width = vectors * lanes
@@ -195,24 +205,58 @@ def _extreme_rows(largest: bool, vectors: int, lanes: int, kh: int, kw: int) -> 
                 best = tile_best(largest, value, best)
         return best
 
+    @device
+    def window_of_numbers(x: Any, at: int, line: int, pixel: int, columns: int) -> Any:
+        """The same where there is no NaN, and a sum that is NaN where there is one.
+
+        2×2 on 28×28×8: 0.65 µs an image instead of 0.83. With nine pixels the sum takes longer
+        than it saves.
+        """
+        best = tile_from_row(1, vectors, lanes, x, at, columns)
+        total = best
+        for i in range(kh):
+            for j in range(i == 0, kw):
+                place = at + i * line + j * pixel
+                value = tile_from_row(1, vectors, lanes, x, place, columns)
+                best = tile_best_of_numbers(largest, value, best)
+                total = tile_sum(total, value)
+        return best, total
+
     @kernel
     def extreme_rows(start: int, stop: int, x: Any, y: Any, numbers: Any) -> None:
         g = _geometry(numbers[0])
-        line = g.w * g.c
+        line, step = g.w * g.c, g.stride_w * g.c
+        first_whole, last_whole = _whole(g.ow, g.stride_w, g.pad_left, g.kw, g.w)
         for row in range(start, stop):
             n, oh = row // g.oh, row % g.oh
             top, bottom = _clipped(oh, g.stride_h, g.pad_top, g.kh, g.h)
+            inside = kh > 0 and bottom - top == kh and first_whole < last_whole
             for c in range(0, g.c, width):
                 columns = min(width, g.c - c)
-                for ow in range(g.ow):
+                ow = 0
+                while ow < g.ow:
                     left, right = _clipped(ow, g.stride_w, g.pad_left, g.kw, g.w)
                     at = ((n * g.h + top) * g.w + left) * g.c + c
-                    if kh and bottom - top == kh and right - left == kw:
-                        best = window_of(x, at, line, g.c, columns, kh, kw)
-                    else:
-                        rows, pixels = bottom - top, right - left
-                        best = window_of(x, at, line, g.c, columns, rows, pixels)
-                    tile_store(best, y, rows_line(1, (row * g.ow + ow) * g.c + c, 0), 0, columns)
+                    to = (row * g.ow + ow) * g.c + c
+                    if inside and first_whole <= ow < last_whole:
+                        all_numbers = True
+                        while all_numbers and ow < last_whole:
+                            if kh == 2:
+                                best, total = window_of_numbers(x, at, line, g.c, columns)
+                                all_numbers = not tile_has_nan(total)
+                            else:
+                                best = window_of(x, at, line, g.c, columns, kh, kw)
+                            if all_numbers:
+                                tile_store(best, y, rows_line(1, to, 0), 0, columns)
+                                at += step
+                                to += g.c
+                                ow += 1
+                        if all_numbers:
+                            continue
+                        left, right = 0, kw
+                    best = window_of(x, at, line, g.c, columns, bottom - top, right - left)
+                    tile_store(best, y, rows_line(1, to, 0), 0, columns)
+                    ow += 1
 
     return extreme_rows
 
@@ -273,11 +317,10 @@ def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int, kh: int, kw:
     width = vectors * lanes
 
     @device
-    def window_of(
-        dy: Any, x: Any, dx: Any, shared: int, at: int, line: int, pixel: int, columns: int,
-        rows: int, pixels: int, first: int, last: int, met_rows: int, met_pixels: int,
-    ) -> None:  # fmt: skip
-        # Which pixel of the window is the best so far, by its number in it.
+    def place_in(
+        x: Any, at: int, line: int, pixel: int, columns: int, rows: int, pixels: int
+    ) -> Any:
+        """Which pixel of the window is the best, by its number in it."""
         place = tile_from_row(1, vectors, lanes, x, 0, 0)
         best = tile_from_row(1, vectors, lanes, x, at, columns)
         for i in range(rows):
@@ -286,6 +329,28 @@ def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int, kh: int, kw:
                 value = tile_from_row(1, vectors, lanes, x, source, columns)
                 place = tile_place(largest, value, best, place, i * pixels + j)
                 best = tile_best(largest, value, best)
+        return place
+
+    @device
+    def place_among_numbers(x: Any, at: int, line: int, pixel: int, columns: int) -> Any:
+        """The same where there is no NaN, and a sum that is NaN where there is one."""
+        place = tile_from_row(1, vectors, lanes, x, 0, 0)
+        best = tile_from_row(1, vectors, lanes, x, at, columns)
+        total = best
+        for i in range(kh):
+            for j in range(i == 0, kw):
+                source = at + i * line + j * pixel
+                value = tile_from_row(1, vectors, lanes, x, source, columns)
+                place = tile_place_of_numbers(largest, value, best, place, i * kw + j)
+                best = tile_best_of_numbers(largest, value, best)
+                total = tile_sum(total, value)
+        return place, total
+
+    @device
+    def hand_out(
+        dy: Any, dx: Any, place: Any, shared: int, at: int, line: int, pixel: int, columns: int,
+        pixels: int, first: int, last: int, met_rows: int, met_pixels: int,
+    ) -> None:  # fmt: skip
         share = tile_from_row(1, vectors, lanes, dy, shared, columns)
         for i in range(first, last):
             for j in range(pixels):
@@ -301,7 +366,15 @@ def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int, kh: int, kw:
         start: int, stop: int, dy: Any, x: Any, dx: Any, numbers: Any
     ) -> None:
         g = _geometry(numbers[0])
-        line = g.w * g.c
+        line, step = g.w * g.c, g.stride_w * g.c
+        first_whole, last_whole = _whole(g.ow, g.stride_w, g.pad_left, g.kw, g.w)
+        # What a window shares with the one before it; the first of all shares nothing.
+        overlap = max(g.kw - g.stride_w, 0)
+        if overlap:
+            first_whole = max(first_whole, 1)
+        unrolled = kh > 0 and first_whole < last_whole
+        if kh == 2:  # such windows are unrolled as ones that share no pixel
+            unrolled &= overlap == 0 and g.stride_h >= kh
         whole = _meets_all(g.oh, g.stride_h, g.pad_top, g.kh, g.h)
         whole &= _meets_all(g.ow, g.stride_w, g.pad_left, g.kw, g.w)
         for item in range(start, stop):
@@ -310,26 +383,48 @@ def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int, kh: int, kw:
                 zero_run(dx, (n * g.h + first) * line, (last - first) * line)
             for oh in range(first_window, last_window):
                 top, bottom = _clipped(oh, g.stride_h, g.pad_top, g.kh, g.h)
-                inside = bottom - top == kh and first <= top and bottom <= last
+                inside = unrolled and bottom - top == kh and first <= top and bottom <= last
                 met_rows = _covered(oh, g.stride_h, g.pad_top, g.kh, first_window, top)
                 for c in range(0, g.c, width):
                     columns = min(width, g.c - c)
-                    for ow in range(g.ow):
+                    ow = 0
+                    while ow < g.ow:
                         left, right = _clipped(ow, g.stride_w, g.pad_left, g.kw, g.w)
                         met_pixels = _covered(ow, g.stride_w, g.pad_left, g.kw, 0, left)
                         at = ((n * g.h + top) * g.w + left) * g.c + c
                         shared = ((n * g.oh + oh) * g.ow + ow) * g.c + c
-                        if inside and right - left == kw:
-                            window_of(
-                                dy, x, dx, shared, at, line, g.c, columns,
-                                kh, kw, 0, kh, met_rows, met_pixels,
-                            )  # fmt: skip
-                        else:
-                            low, high = max(first - top, 0), min(bottom, last) - top
-                            window_of(
-                                dy, x, dx, shared, at, line, g.c, columns, bottom - top,
-                                right - left, low, high, met_rows, met_pixels,
-                            )  # fmt: skip
+                        if inside and first_whole <= ow < last_whole:
+                            all_numbers = True
+                            while all_numbers and ow < last_whole:
+                                if kh == 2:
+                                    place, total = place_among_numbers(x, at, line, g.c, columns)
+                                    if tile_has_nan(total):
+                                        all_numbers = False
+                                        continue
+                                    hand_out(
+                                        dy, dx, place, shared, at, line, g.c, columns,
+                                        kw, 0, kh, 0, 0,
+                                    )  # fmt: skip
+                                else:
+                                    place = place_in(x, at, line, g.c, columns, kh, kw)
+                                    hand_out(
+                                        dy, dx, place, shared, at, line, g.c, columns,
+                                        kw, 0, kh, met_rows, overlap,
+                                    )  # fmt: skip
+                                at += step
+                                shared += g.c
+                                ow += 1
+                            if all_numbers:
+                                continue
+                            left, right, met_pixels = 0, kw, overlap
+                        pixels = right - left
+                        place = place_in(x, at, line, g.c, columns, bottom - top, pixels)
+                        low, high = max(first - top, 0), min(bottom, last) - top
+                        hand_out(
+                            dy, dx, place, shared, at, line, g.c, columns,
+                            pixels, low, high, met_rows, met_pixels,
+                        )  # fmt: skip
+                        ow += 1
 
     return extreme_gradient_rows
 

@@ -742,6 +742,62 @@ def tile_place(typing_context: Any, largest: Any, tile: Any, best: Any, place: A
     return tile(largest, tile, best, place, types.int64), generate
 
 
+def _greater(largest: Any, builder: Any, value: Any, best: Any) -> Any:
+    return builder.fcmp_ordered(">" if largest.literal_value else "<", value, best)
+
+
+@_python(_plain_best)
+def tile_best_of_numbers(typing_context: Any, largest: Any, tile: Any, best: Any) -> Any:
+    """:func:`tile_best` of tiles without NaN: one instruction instead of three."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, tile)
+        pairs = zip(emit.unpack(arguments[1]), emit.unpack(arguments[2]), strict=True)
+        return emit.pack([builder.select(_greater(largest, builder, a, b), a, b) for a, b in pairs])
+
+    return tile(largest, tile, best), generate
+
+
+@_python(_plain_place)
+def tile_place_of_numbers(
+    typing_context: Any, largest: Any, tile: Any, best: Any, place: Any, at: Any
+) -> Any:
+    """:func:`tile_place` of tiles without NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, tile)
+        number = emit.splat(builder.sitofp(arguments[4], emit.vector.element))
+        rows = zip(*[emit.unpack(arguments[i]) for i in (1, 2, 3)], strict=True)
+        return emit.pack(
+            [
+                builder.select(_greater(largest, builder, value, old), number, kept)
+                for value, old, kept in rows
+            ]
+        )
+
+    return tile(largest, tile, best, place, types.int64), generate
+
+
+def _plain_has_nan(tile: Any) -> bool:
+    return bool(np.isnan(tile).any())
+
+
+@_python(_plain_has_nan)
+def tile_has_nan(typing_context: Any, tile: Any) -> Any:
+    """Whether any number of the tile is NaN."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, tile)
+        vectors = emit.unpack(arguments[0])
+        found = ir.Constant(ir.VectorType(ir.IntType(1), tile.lanes), None)
+        for a, b in zip(vectors[0::2], [*vectors[1::2], vectors[-1]], strict=False):
+            found = builder.or_(found, builder.fcmp_unordered("uno", a, b))
+        bits = builder.bitcast(found, ir.IntType(tile.lanes))
+        return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
+
+    return types.boolean(tile), generate
+
+
 def _plain_where(tile: Any, place: Any, at: int) -> Any:
     return np.where(place == at, tile, tile.dtype.type(0))
 
