@@ -473,6 +473,14 @@ def test_chance_in_a_residual_block_is_drawn_once() -> None:
     assert states[0] == states[1]
 
 
+@pytest.mark.parametrize("shape", [(3, 2), (1,), (0, 4)])
+@pytest.mark.parametrize("writable", [True, False])
+def test_address_is_that_of_the_first_element(shape: tuple[int, ...], writable: bool) -> None:
+    array = np.zeros((5, *shape), np.float32)[2]
+    array.setflags(write=writable)
+    assert program.address(array) == array.ctypes.data
+
+
 # --- who serves -----------------------------------------------------------------------------------
 
 

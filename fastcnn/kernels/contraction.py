@@ -153,10 +153,10 @@ def tile_for(rows: int, columns: int, itemsize: int) -> Tile:
     """The tile for a problem of so many rows and columns.
 
     Full tiles for many columns; for few, one vector no wider than needed, since half of a full
-    vector's lanes would idle for 8 columns. Where the rows are few, those that idle
-    would cost more: for one or two (a dense layer at batch 1) the tile is of one row, see
-    :func:`_streamed`, and for few columns besides one of :data:`FEW` rows (1352 inputs and 10
-    outputs of 4 samples: 1.7 µs instead of 5.2).
+    vector's lanes would idle for 8 columns. Where the rows are few, those that idle would cost
+    more: for one or two (a dense layer at batch 1) the tile is of one row, see :func:`_streamed`,
+    and for few columns besides one of :data:`FEW` rows (1352 inputs and 10 outputs of 4 samples:
+    1.7 µs instead of 5.2).
     """
     host = registers()
     lanes = host.vector_bytes // itemsize

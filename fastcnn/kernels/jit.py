@@ -8,7 +8,7 @@ no test for division by zero in loops. ``_nrt`` off: kernels allocate nothing, s
 arrays are counted (in loops that branch a kernel spent more time on that than on its sums). No
 C function is made of any, nor one that Python calls of what is compiled into others: nobody asks
 for them. What is compiled into others is not optimised by itself either, nor made machine code
-of: its kernel does both, with all parts in place. All kernels then take 57 s instead of 66. Of the
+of: its kernel does both, with all parts in place. All kernels then take 54 s instead of 63. Of the
 fast-math flags, those that keep NaN and infinity
 what they are: with the full set ``isnan`` is false on NaN, with these it is not, and loops still
 vectorise. Not ``arcp``: a product with a rounded reciprocal is not the quotient, and means of
@@ -144,7 +144,8 @@ def fused(function: Function) -> Function:
     return cast(Function, _cached(function, {**_FLAGS, "fastmath": {"contract"}}))
 
 
-# Written out for each kernel: Numba takes ``*arguments`` for one tuple, which compiled slowly.
+# Written out for each kernel: of ``*arguments`` Numba makes one argument, a tuple, but who calls a
+# kernel by its address hands over each by itself.
 _LAUNCH = """
 def made(kernel):
     def run(gate, number, {parameters}):

@@ -489,8 +489,9 @@ def rank1_lines(
     """:func:`rank1_masked` of a tile whose rows lie in ``lines`` lines of equal length.
 
     ``tile[l * length + k] += x[i + l * line + k * step] * w[j : j + columns]``. Rows anywhere need
-    an offset each, more than there are registers: each was read from memory beside its number
-    (25 cycles for 28 rows of 8 lanes on Zen 4, whose multiply-adds take 14). Rows of a line lie
+    an offset each. Of more rows than there are registers each is read from memory beside its number
+    (25 cycles for 28 rows of 8 lanes on Zen 4, whose multiply-adds take 14), and those of fewer are
+    worked out for each tile. Rows of a line lie
     at multiples of one step, and a load takes a register 1, 2, 4 or 8 times: with the step's
     1, 3, 5 and 7 fold a pointer reaches nine rows.
     """
@@ -694,6 +695,40 @@ def _better(emit: _Emitter, largest: bool, value: Any, best: Any) -> Any:
     return builder.and_(not_less, builder.fcmp_ordered("ord", best, best))
 
 
+def _greater(emit: _Emitter, largest: bool, value: Any, best: Any) -> Any:
+    """The same where neither is NaN."""
+    return emit.builder.fcmp_ordered(">" if largest else "<", value, best)
+
+
+def _best_by(better: Callable[..., Any], largest: Any, tile: Any, best: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, tile)
+        pairs = zip(emit.unpack(arguments[1]), emit.unpack(arguments[2]), strict=True)
+        return emit.pack(
+            [
+                builder.select(better(emit, largest.literal_value, value, old), value, old)
+                for value, old in pairs
+            ]
+        )
+
+    return tile(largest, tile, best), generate
+
+
+def _place_by(better: Callable[..., Any], largest: Any, tile: Any, best: Any, place: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = _Emitter(context, builder, tile)
+        number = emit.splat(builder.sitofp(arguments[4], emit.vector.element))
+        rows = zip(*[emit.unpack(arguments[i]) for i in (1, 2, 3)], strict=True)
+        return emit.pack(
+            [
+                builder.select(better(emit, largest.literal_value, value, old), number, kept)
+                for value, old, kept in rows
+            ]
+        )
+
+    return tile(largest, tile, best, place, types.int64), generate
+
+
 def _plain_wins(largest: bool, tile: Any, best: Any) -> Any:
     greater = tile > best if largest else tile < best
     return greater | (np.isnan(tile) & ~np.isnan(best))
@@ -706,18 +741,13 @@ def _plain_best(largest: bool, tile: Any, best: Any) -> Any:
 @_python(_plain_best)
 def tile_best(typing_context: Any, largest: Any, tile: Any, best: Any) -> Any:
     """The larger of each pair (the smaller, if not ``largest``); of equals ``best``; NaN wins."""
+    return _best_by(_better, largest, tile, best)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        emit = _Emitter(context, builder, tile)
-        pairs = zip(emit.unpack(arguments[1]), emit.unpack(arguments[2]), strict=True)
-        return emit.pack(
-            [
-                builder.select(_better(emit, largest.literal_value, value, old), value, old)
-                for value, old in pairs
-            ]
-        )
 
-    return tile(largest, tile, best), generate
+@_python(_plain_best)
+def tile_best_of_numbers(typing_context: Any, largest: Any, tile: Any, best: Any) -> Any:
+    """:func:`tile_best` of tiles without NaN: one instruction instead of three."""
+    return _best_by(_greater, largest, tile, best)
 
 
 def _plain_place(largest: bool, tile: Any, best: Any, place: Any, at: int) -> Any:
@@ -727,35 +757,7 @@ def _plain_place(largest: bool, tile: Any, best: Any, place: Any, at: int) -> An
 @_python(_plain_place)
 def tile_place(typing_context: Any, largest: Any, tile: Any, best: Any, place: Any, at: Any) -> Any:
     """``at`` where ``tile`` takes the place of ``best`` in :func:`tile_best`, else ``place``."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        emit = _Emitter(context, builder, tile)
-        number = emit.splat(builder.sitofp(arguments[4], emit.vector.element))
-        rows = zip(*[emit.unpack(arguments[i]) for i in (1, 2, 3)], strict=True)
-        return emit.pack(
-            [
-                builder.select(_better(emit, largest.literal_value, value, old), number, kept)
-                for value, old, kept in rows
-            ]
-        )
-
-    return tile(largest, tile, best, place, types.int64), generate
-
-
-def _greater(largest: Any, builder: Any, value: Any, best: Any) -> Any:
-    return builder.fcmp_ordered(">" if largest.literal_value else "<", value, best)
-
-
-@_python(_plain_best)
-def tile_best_of_numbers(typing_context: Any, largest: Any, tile: Any, best: Any) -> Any:
-    """:func:`tile_best` of tiles without NaN: one instruction instead of three."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        emit = _Emitter(context, builder, tile)
-        pairs = zip(emit.unpack(arguments[1]), emit.unpack(arguments[2]), strict=True)
-        return emit.pack([builder.select(_greater(largest, builder, a, b), a, b) for a, b in pairs])
-
-    return tile(largest, tile, best), generate
+    return _place_by(_better, largest, tile, best, place)
 
 
 @_python(_plain_place)
@@ -763,19 +765,7 @@ def tile_place_of_numbers(
     typing_context: Any, largest: Any, tile: Any, best: Any, place: Any, at: Any
 ) -> Any:
     """:func:`tile_place` of tiles without NaN."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        emit = _Emitter(context, builder, tile)
-        number = emit.splat(builder.sitofp(arguments[4], emit.vector.element))
-        rows = zip(*[emit.unpack(arguments[i]) for i in (1, 2, 3)], strict=True)
-        return emit.pack(
-            [
-                builder.select(_greater(largest, builder, value, old), number, kept)
-                for value, old, kept in rows
-            ]
-        )
-
-    return tile(largest, tile, best, place, types.int64), generate
+    return _place_by(_greater, largest, tile, best, place)
 
 
 def _plain_has_nan(tile: Any) -> bool:

@@ -126,7 +126,7 @@ _ALL_FILTERS = Stage(True, False, True, False, False, False)
 _BY_COLUMNS = Stage(True, False, True, True, False, True)
 ALL_SQUARES = Stage(False, True, False, False, False, False)
 # All at once, of few squares: each thread transforms them all, for its own columns and filters.
-_AT_ONCE = Stage(True, True, True, True, True, True)
+_FEW_SQUARES = Stage(True, True, True, True, True, True)
 
 
 @cache
@@ -486,17 +486,16 @@ def _run(plan: Plan, x: Array, w: Array, b: Array, y: Array, relu: bool) -> list
 
     if plan.few:
         work = plan.squares * (c.column_blocks * plan.product_work + plan.square_work)
-        launch(_AT_ONCE, 0, plan.squares, c.column_blocks, work + plan.filter_work)
-        return np.flatnonzero(suspects).tolist()
-    if not plan.by_columns:
+        launch(_FEW_SQUARES, 0, plan.squares, c.column_blocks, work + plan.filter_work)
+    elif not plan.by_columns:
         launch(_ALL_FILTERS, 0, 0, c.column_blocks, plan.filter_work)
         work = plan.squares * c.column_blocks * plan.product_work
         launch(_BY_SQUARES, 0, plan.squares, blocks, work)
-        return np.flatnonzero(suspects).tolist()
-    for first in range(0, plan.squares, plan.at_once):
-        last = min(plan.squares, first + plan.at_once)
-        count = last - first
-        launch(ALL_SQUARES, first, last, -(-count // c.block), count * plan.square_work)
-        work = count * c.column_blocks * plan.product_work + plan.filter_work
-        launch(_BY_COLUMNS, first, last, c.column_blocks, work)
+    else:
+        for first in range(0, plan.squares, plan.at_once):
+            last = min(plan.squares, first + plan.at_once)
+            count = last - first
+            launch(ALL_SQUARES, first, last, -(-count // c.block), count * plan.square_work)
+            work = count * c.column_blocks * plan.product_work + plan.filter_work
+            launch(_BY_COLUMNS, first, last, c.column_blocks, work)
     return np.flatnonzero(suspects).tolist()
