@@ -37,10 +37,10 @@ def samples(name: str, x: ArrayLike, input_shape: Shape | None) -> Array:
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
     if array.ndim == 3:
         array = array[..., np.newaxis]
-    wanted = "(N, H, W), (N, H, W, C) or (N, features)"
-    if input_shape is not None:
-        wanted = f"(N, {', '.join(map(str, input_shape))})"
     if array.ndim not in (2, 4) or (input_shape is not None and array.shape[1:] != input_shape):
+        wanted = "(N, H, W), (N, H, W, C) or (N, features)"
+        if input_shape is not None:
+            wanted = f"(N, {', '.join(map(str, input_shape))})"
         raise ValueError(f"{name} must have the shape {wanted}, got {np.shape(x)}")
     return array
 

@@ -58,6 +58,10 @@ from fastcnn.weights import Weights
 if TYPE_CHECKING:
     from fastcnn.executor import Executor
 
+# What a model is trained with if nothing else is said, by the layer that it ends in.
+_USUAL: Loss = CrossEntropy()
+_IMPLIED: dict[str, Loss] = {"Sigmoid": BinaryCrossEntropy()}
+
 
 class Sequential:
     """A stack of layers.
@@ -318,8 +322,7 @@ class Sequential:
     def _loss(self) -> Loss:
         if self.loss is not None:
             return self.loss
-        ends_in = type(self.layers[-1]).__name__
-        return BinaryCrossEntropy() if ends_in == "Sigmoid" else CrossEntropy()
+        return _IMPLIED.get(type(self.layers[-1]).__name__, _USUAL)
 
     def _outputs(self, loss: Loss) -> Shape:
         output = self._trunk(loss)[-1].output_shape
@@ -587,10 +590,10 @@ class Sequential:
         if not self.built:
             self.build(images.shape[1:])
         loss = self._loss()
-        parts = [
-            self._predicted(images[i : i + size], loss) for i in range(0, max(len(images), 1), size)
-        ]
-        predicted: Array = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if len(images) <= size:
+            return self._predicted(images, loss)
+        parts = [self._predicted(images[i : i + size], loss) for i in range(0, len(images), size)]
+        predicted: Array = np.concatenate(parts)
         return predicted
 
     def _predicted(self, images: Array, loss: Loss) -> Array:

@@ -90,6 +90,9 @@ def nets(share: int = 1) -> Iterator[tuple[tuple[int, ...], list[Layer]]]:
         ]
         yield (*images, groups * c), grouped
         yield (2, 1 + k % 3, c), [BatchNorm(), Flatten(), Dense(third), ReLU(), Dense(other)]
+        filters = Conv2D(c, (2, 3), 1 + k % 2, padding=paddings[k % 4], activation="relu")
+        wide = (5 + k % 4, (2 + k % 3) * (27 + k) // 2, 1 + k % 3)
+        yield wide, [filters, ReLU(), MaxPool2D(), Flatten(), Dense(2 + k % 17)]
         if k % 3 == 0:  # weights that are passed over once for the batch
             large = 100_000 // (99 * c) + k
             yield (9, 11, c), [BatchNorm(), Flatten(), Dense(large, activation="relu"), Dense(3)]
@@ -211,7 +214,7 @@ class _Fences:
         class Made(plan.Made):
             def __init__(self, *given: Any) -> None:
                 super().__init__(*given)
-                whole, rest = given[-2:]
+                whole, rest = given[-3:-1]
                 self._fences = whole.__dict__["fences"] if whole.n == rest.n else []
                 self._workspace, self._shared = whole.size, whole.shared.__dict__["fences"]
 

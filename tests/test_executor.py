@@ -18,6 +18,7 @@ from fastcnn.engines import replaced
 from fastcnn.executor import Executor, executor, plan, slices
 from fastcnn.kernels import arrays, memory, program, relu, steps
 from fastcnn.kernels.program import SHARED, Place
+from fastcnn.kernels.simd import registers
 from fastcnn.layers import (
     AvgPool2D,
     BatchNorm,
@@ -233,6 +234,58 @@ def test_predictions_are_those_of_single_operations_to_the_bit(name: str, kind: 
         np.testing.assert_array_equal(found, plain._forward_batch(x))
         assert found.dtype == dtype
         np.testing.assert_array_equal(model.predict(x), plain.predict(x))
+
+
+@pytest.mark.usefixtures("no_way_out")
+@pytest.mark.parametrize("relu", ["of the convolution", "a layer", None])
+@pytest.mark.parametrize(
+    "pool",
+    [
+        MaxPool2D(), MinPool2D(), MaxPool2D(3, strides=2), MaxPool2D(2, strides=1),
+        MaxPool2D(2, padding=((0, 1), (1, 0))), MaxPool2D((2, 1)), AvgPool2D(),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_convolution_and_pooling_are_one_step_where_they_can_be(pool: Layer, relu: Any) -> None:
+    layers: list[Layer] = [
+        Conv2D(5, (3, 2), activation="relu" if relu == "of the convolution" else None),
+        *([ReLU()] if relu == "a layer" else []),
+        pool,
+        Flatten(),
+        Dense(4),
+    ]
+    model = Sequential(copy.deepcopy(layers), (9, 29, 2), seed=1)
+    x = np.random.default_rng(2).standard_normal((3, 9, 29, 2)).astype(np.float32)
+    plain = Sequential(copy.deepcopy(layers), (9, 29, 2), seed=1, engine="numba")
+    np.testing.assert_array_equal(model._forward_batch(x), plain._forward_batch(x))
+    if registers().isa in ("avx512", "avx2"):
+        (part,) = served_by_the_executor(model)._parts
+        assert isinstance(part, executor._Run)
+        made = part._plans.made(3, "predict", False)
+        apart = 3 + (relu == "a layer")
+        assert made.forward.numbers[0] == (2 if repr(pool) == "MaxPool2D()" else apart)
+
+
+def test_only_filters_at_a_padding_must_be_finite() -> None:
+    model = Sequential([Conv2D(2, 3, padding="same"), Flatten(), Dense(3)], (4, 5, 1), seed=0)
+    x, found = np.ones((2, 4, 5, 1), np.float32), served_by_the_executor(model)
+    model.layers[2].parameters["w"][3, 1] = np.inf
+    y = found.forward(x)
+    assert y is not None
+    np.testing.assert_array_equal(np.isinf(y), [[False, True, False]] * 2)
+    model.layers[0].parameters["w"][1, 1, 0, 1] = np.inf
+    assert found.forward(x) is None
+
+
+@pytest.mark.usefixtures("no_way_out")
+def test_a_prediction_stays_when_others_follow() -> None:
+    for classes in (3, 5000):  # copied, and new
+        model = Sequential([Flatten(), Dense(classes)], (2, 2, 1), seed=0)
+        x = np.random.default_rng(0).standard_normal((2, 1, 2, 2, 1)).astype(np.float32)
+        first = model.predict(x[0])
+        kept = first.copy()
+        assert not np.array_equal(model.predict(x[1]), kept)
+        np.testing.assert_array_equal(first, kept)
 
 
 @pytest.mark.usefixtures("no_way_out")

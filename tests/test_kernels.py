@@ -17,6 +17,7 @@ from fastcnn.comparison.data import make_arrays
 from fastcnn.comparison.problems import Case, cases
 from fastcnn.geometry import conv_geometry, pool_geometry
 from fastcnn.kernels import arrays, contraction, direct, packing, pooling, simd
+from fastcnn.kernels.dense import dense_plan
 from fastcnn.kernels.simd import Registers, registers
 
 LAYERS = ("conv2d", "conv2d_input_gradient", "conv2d_filter_gradient")
@@ -185,6 +186,117 @@ def test_lines_are_for_short_sums_and_little_overlap(monkeypatch: pytest.MonkeyP
     assert chosen("avx2", (8, 34, 34, 3), (3, 3, 3, 32)) == [None, None]
     assert chosen("avx512", (8, 34, 34, 32), (3, 3, 32, 64)) == [None, None]  # many steps
     assert chosen("avx512", (8, 14, 14, 6), (5, 5, 6, 16))[0] is None  # 10 pixels: 6 twice
+
+
+# Convolution with 2×2 max-pooling at once.
+
+POOLED = {
+    # Pixels that tiles of all processors fill, with an overlap and without; one too many for pairs.
+    **{f"width-{ow}": ((2, 6, ow + 2, 1), (2, 3, 1, 5), {}) for ow in (14, 20, 26, 27, 28, 29)},
+    "one-line": ((3, 3, 15, 2), (2, 2, 2, 3), {}),
+    "strided": ((2, 11, 57, 3), (3, 2, 3, 7), {"stride": (2, 2), "padding": ((1, 2), (0, 1))}),
+    "strided-1x1": ((2, 9, 55, 3), (1, 1, 3, 7), {"stride": (2, 2)}),
+    "1x1": ((3, 5, 14, 4), (1, 1, 4, 6), {}),
+    "dilated": ((1, 9, 30, 2), (3, 2, 2, 3), {"dilation": (2, 2), "padding": "same"}),
+    "grouped": ((2, 5, 16, 6), (2, 3, 2, 9), {"groups": 3}),
+    "lenet": ((2, 14, 14, 6), (5, 5, 6, 16), {}),
+    **{f"columns-{oc}": ((1, 5, 16, 3), (3, 3, 3, oc), {}) for oc in (1, 4, 8, 9, 15, 17, 33)},
+    "image-without-rests": ((2, 14, 28, 64), (3, 3, 64, 16), {"padding": "same"}),
+}
+
+
+def pooled(x: Array, w: Array, b: Array, relu: bool, **parameters: Any) -> Array:
+    """By one plan; what no window has is cut off by it."""
+    g = conv_geometry(x.shape, w.shape, **parameters)
+    found = direct.pooled_plan(g, x.itemsize)
+    assert found is not None
+    to, plan = found
+    y = np.full((g.n, g.oh // 2, g.ow // 2, g.oc), np.nan, x.dtype)
+    images = packing.lay_out(np.ascontiguousarray(x), to)
+    contraction.contract(plan, images, w.reshape(-1), b, y.reshape(-1), relu)
+    return y
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("layer", POOLED)
+def test_convolution_with_pooling(layer: str, activation: Any) -> None:
+    x_shape, w_shape, parameters = POOLED[layer]
+    x, w, b = integers(1, *x_shape), integers(2, *w_shape), integers(3, w_shape[3])
+    y = fastcnn.conv2d(x, w, b, activation=activation, **parameters, engine="naive")
+    y = fastcnn.max_pool2d(y, 2, engine="naive")
+    np.testing.assert_array_equal(pooled(x, w, b, activation == "relu", **parameters), y)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_convolution_with_pooling_of_what_is_not_finite(value: float) -> None:
+    w, b = integers(2, 2, 3, 1, 5), integers(3, 5)
+    for x in spoiled(integers(1, 2, 5, 30, 1), value):
+        with np.errstate(invalid="ignore"):
+            y = fastcnn.max_pool2d(fastcnn.conv2d(x, w, b, engine="naive"), 2, engine="naive")
+        np.testing.assert_array_equal(pooled(x, w, b, False), y)
+    for bias in spoiled(b, value):
+        y = fastcnn.max_pool2d(fastcnn.conv2d(x, w, bias, engine="numba"), 2)
+        np.testing.assert_array_equal(pooled(x, w, bias, False), y)
+
+
+def test_of_equal_numbers_the_first_is_the_largest() -> None:
+    x, w, b = integers(1, 1, 8, 28, 1), np.zeros((1, 1, 1, 8), np.float32), np.zeros(8, np.float32)
+    w[..., ::2], b[...] = -0.0, -0.0
+    y = fastcnn.max_pool2d(fastcnn.conv2d(x, w, b, algorithm="direct"), 2)
+    assert 0 < np.signbit(y).sum() < y.size
+    np.testing.assert_array_equal(np.signbit(pooled(x, w, b, False)), np.signbit(y))
+
+
+def test_pooling_at_once_is_for_lines_that_tiles_fill(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pays(isa: str, ow: int, ic: int = 1, oc: int = 8, itemsize: int = 4, **more: Any) -> bool:
+        monkeypatch.setattr(contraction, "registers", lambda: KINDS[isa])
+        g = conv_geometry((1, 9, ow + 2, ic), (3, 3, ic // more.get("groups", 1), oc), **more)
+        return direct.pooled_plan.__wrapped__(g, itemsize) is not None
+
+    def widths(isa: str, ic: int) -> list[int]:
+        return [ow for ow in range(1, 33) if pays(isa, ow, ic)]
+
+    assert widths("avx512", 1) == [10, 11, *range(14, 33)]
+    assert widths("avx512", 3) == [10, 11, *range(14, 33)]
+    assert widths("avx512", 16) == [10, 11, 14, 15, 20, 21, 28, 29, 30, 31]
+    assert widths("avx2", 1) == list(range(4, 33))
+    assert widths("avx2", 16) == [*range(4, 10), 12, 13, *range(16, 22), 24, 25, *range(28, 33)]
+    assert pays("avx512", 28, oc=64)
+    assert not pays("avx512", 16, 3, oc=16)  # as long on full vectors as four times the steps
+    assert not pays("avx512", 28, itemsize=8)
+    assert not pays("avx512", 28, ic=8, groups=8)  # depthwise has a kernel of its own
+
+
+# Long sums of few columns: in four parts.
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("outputs", [1, 3, 4, 5, 8, 10, 16, 17])
+@pytest.mark.parametrize("inputs", [255, 256, 257, 258, 259, 1352])
+def test_sums_in_parts(inputs: int, outputs: int, dtype: str) -> None:
+    w, b = integers(2, inputs, outputs, dtype=dtype), integers(3, outputs, dtype=dtype)
+    x = integers(1, 29, inputs, dtype=dtype)
+    y = fastcnn.dense(x, w, b, activation="relu", engine="naive")
+    for n in (1, 2, 3, 4, 5, 7, 8, 9, 14, 15, 29):
+        np.testing.assert_array_equal(fastcnn.dense(x[:n], w, b, activation="relu"), y[:n])
+    # Of other numbers the order shows: the same for any batch, and that of the parts.
+    x, w, b = (np.random.default_rng(5).standard_normal(a.shape).astype(dtype) for a in (x, w, b))
+    y = fastcnn.dense(x, w, b)
+    for n in (1, 2, 3, 4, 5, 7, 8, 9, 14, 15):
+        np.testing.assert_array_equal(fastcnn.dense(x[:n], w, b), y[:n])
+    run = -(-inputs // 4)
+    zero, total = np.zeros_like(b), 0
+    for first in range(0, inputs, run):
+        part = slice(first, first + run)
+        # Less than the shortest long sum, and so in one part.
+        if run < 256:
+            total = total + fastcnn.dense(x[:, part], w[part], zero if first else b)
+    parted = registers().vector_bytes // x.itemsize >= outputs and inputs >= 256
+    if parted and run < 256:
+        np.testing.assert_array_equal(y, total)
+    assert contraction.LONG == 256
+    plan = dense_plan(1, inputs, outputs, x.itemsize)
+    assert plan.numbers["in_parts"][0] == parted
 
 
 # One or two rows: the second matrix is streamed, whole or a turned block after the other.

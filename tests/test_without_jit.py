@@ -49,7 +49,8 @@ def test_kernels_run_without_the_compiler() -> None:
 LOOPS = """
 import numpy as np
 from fastcnn import kernels, naive
-from fastcnn.geometry import conv_geometry
+from fastcnn.geometry import conv_geometry, pool_geometry
+from fastcnn.kernels import contraction, direct
 
 rng = np.random.default_rng(0)
 x, w = (rng.integers(-3, 4, shape) * 1.0 for shape in ((2, 5, 6, 4), (3, 2, 2, 6)))
@@ -63,6 +64,18 @@ pairs = [
 ]
 for fast, reference in zip(*pairs, strict=True):
     np.testing.assert_allclose(fast, reference, rtol=1e-12)
+
+# Sums in parts, and convolution with pooling, which only programs of whole nets ask for.
+x, w, b = (rng.integers(-3, 4, shape) * 1.0 for shape in ((3, 259), (259, 2), 2))
+for n in (1, 3):
+    np.testing.assert_array_equal(kernels.dense(x[:n], w, b, None), naive.dense(x[:n], w, b, None))
+x, w, b = (np.float32(rng.integers(-3, 4, shape)) for shape in ((2, 5, 31, 2), (2, 2, 2, 6), 6))
+g = conv_geometry(x.shape, w.shape)
+to, plan = direct.pooled_plan(g, 4)
+y = np.zeros((2, 2, 15, 6), np.float32)
+contraction.contract(plan, x.reshape(-1), w.reshape(-1), b, y.reshape(-1), True)
+whole = naive.conv2d(x, w, b, "relu", g)
+np.testing.assert_array_equal(y, naive.max_pool2d(whole, pool_geometry(whole.shape, 2, stride=2)))
 """
 
 

@@ -320,7 +320,7 @@ class _Run:
         output = layers[-1].output_shape
         assert output is not None
         self._output, self._needs_dx = output, needs_dx
-        self.padded = self._plans.padded
+        self.padded = bool(self._plans.padded)
         self.trained = bool(self._plans.parameters.size)
 
     def explain(self) -> str:
@@ -329,15 +329,19 @@ class _Run:
     def forward(
         self, x: Array, rng: np.random.Generator | None, purpose: str = "predict"
     ) -> tuple[Array, Any] | None:
-        if self.padded and not all_finite(self._plans.parameters):
+        if not all(map(all_finite, self._plans.padded)):
             return None
-        y = arrays.allocate((len(x), *self._output), self._dtype)
         if not len(x):
-            return y, None
+            return arrays.allocate((0, *self._output), self._dtype), None
         purpose = purpose if rng is None else "train"
         made = self._plans.made(len(x), purpose, x.dtype == np.uint8)
         scratch = made.scratch()
-        run(made.forward, scratch.address, scratch.places, address(x), address(y))
+        if rng is None and scratch.output is not None:
+            run(made.forward, scratch.address, scratch.places, address(x), scratch.output_address)
+            y = scratch.output.copy()
+        else:
+            y = arrays.allocate((len(x), *self._output), self._dtype)
+            run(made.forward, scratch.address, scratch.places, address(x), address(y))
         if rng is None:
             made.give_back(scratch)
             return y, None
@@ -356,7 +360,7 @@ class _Run:
 
     def step(self, x: Array, labels: Array) -> tuple[float, int, Array | None] | None:
         """Forward, softmax cross-entropy, backward: loss, samples that are right, ``dx``."""
-        if self.padded and not all_finite(self._plans.parameters):
+        if not all(map(all_finite, self._plans.padded)):
             return None
         made = self._plans.made(len(x), "step", x.dtype == np.uint8)
         scratch = made.scratch()

@@ -41,6 +41,8 @@ _OVER_BATCH = (program.BASES - program.KEPT) // 2
 _ITEMS = 16
 # Bytes of scratch that are kept from call to call.
 _SPARE = 4 << 20
+# Bytes of an output that is copied rather than new.
+_COPIED = 16 * 1024
 # Batch sizes that are remembered.
 _PROGRAMS = 64
 # Numbers that are turned in one item of work.
@@ -57,7 +59,7 @@ class Plans:
         needs_dx: whether the gradient of the row's input is wanted.
         masks: whether the row begins with a max-pooling of what a ReLU gave, whose mask its
             gradient of the input must have.
-        padded: whether images are laid out between zeros.
+        padded: the filters that meet images between zeros, flat.
         part, parameters, gradient: where the row's parameters lie among all, and that part.
         over_batch: dense layers whose gradients are summed over all slices at once.
     """
@@ -88,10 +90,11 @@ class Plans:
         self.parameters, self.gradient = parameters[self.part], weights.gradient[self.part]
         dense = [i for i, one in enumerate(layers) if isinstance(one, Dense)]
         self.over_batch = frozenset(dense[:_OVER_BATCH])
-        self.padded = any(
-            isinstance(one, CONVOLUTIONS) and direct.has_padding(self.convolution(one, 1))
+        self.padded = [
+            one.parameters["w"].reshape(-1)
             for one in layers
-        )
+            if isinstance(one, CONVOLUTIONS) and direct.has_padding(self.convolution(one, 1))
+        ]
 
     def offset(self, layer: Layer, name: str) -> int:
         """Bytes from the start of all parameters to one."""
@@ -180,7 +183,8 @@ class Plans:
             first = program_of(*forward, 1 / 3 if training else 1)
             second = program_of(before + back[0], before + back[1], 2 / 3) if back[0] else None
         apart = np.concatenate(turns) if turns and slices > 1 else None
-        made = Made(first, second, apart, slices, whole, rest)
+        output = (count, *output_of(self.layers[-1])), self.dtype
+        made = Made(first, second, apart, slices, whole, rest, output)
         if self.gradient.size and training and slices > 1:
             made.after = self._after(made, OverBatch(self, count, whole.over_batch, origins))
         return made
@@ -250,6 +254,7 @@ class Made:
         slices: int,
         whole: Slice,
         rest: Slice,
+        output: tuple[tuple[int, ...], np.dtype[Any]],
     ) -> None:
         self.forward, self.backward, self.turns, self.slices = forward, backward, turns, slices
         shared, workspace, size = forward.shared, whole.size, whole.itemsize
@@ -257,6 +262,7 @@ class Made:
         self.slabs = (shared + whole.slab.at) // size, workspace // size
         self.after: Array | None = None
         self.kept = [*whole.kept, *rest.kept]
+        self._output = output
         self._spare: list[Scratch] = []
 
     def scratch(self) -> Scratch:
@@ -264,7 +270,7 @@ class Made:
         try:
             return self._spare.pop()
         except IndexError:
-            return Scratch(self.forward)
+            return Scratch(self.forward, self._output)
 
     def give_back(self, scratch: Scratch) -> None:
         """Keep the memory for the next run; large ones go back to where all memory comes from."""
@@ -273,10 +279,19 @@ class Made:
 
 
 class Scratch:
-    """Memory of a run: as bytes, and as float64 numbers; and room for its bases."""
+    """Memory of a run: as bytes, and as float64 numbers; and room for its bases.
 
-    def __init__(self, made: Program) -> None:
+    And for its ``output``, where that is small: to copy it takes half as long as to ask for new
+    memory and where it lies.
+    """
+
+    def __init__(self, made: Program, output: tuple[tuple[int, ...], np.dtype[Any]]) -> None:
         self.places = program.places_for(made)
         self.memory = arrays.allocate((made.scratch,), np.uint8)
         self.address = program.address(self.memory)
         self.numbers = self.memory.view(np.float64)
+        shape, dtype = output
+        self.output = None
+        if prod(shape) * dtype.itemsize <= _COPIED:
+            self.output = arrays.allocate(shape, dtype)
+            self.output_address = program.address(self.output)

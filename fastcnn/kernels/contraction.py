@@ -9,13 +9,16 @@ are this sum with other offsets. No matrix is ever built: offsets are affine in 
 counters, so the register tile of :mod:`fastcnn.kernels.simd` reads the images where they lie.
 
 Short sums, and those of few columns, have a kernel of their own, whose tiles are rows in lines, so
-that no row needs an offset: see :func:`lines_of`.
+that no row needs an offset: see :func:`lines_of`. It also gives the largest of each 2×2 rows in
+place of them all: see :func:`plan_pooled`.
 
 In an ``elementwise`` contraction each column has its own input, ``x[at_x(row) + at_x(step) +
 column]``: depthwise convolution's gradient of the filters.
 
 Each number of ``y`` is summed in the order of the steps, starting from the bias, whatever tile it
-falls into and whichever thread computes it.
+falls into and whichever thread computes it. A sum ``in_parts`` is that of its parts, each summed
+so: with few columns and a single row there is but one register to sum into, and each step waits
+for the one before; the parts wait together.
 
 **Cache.** An item is one block of columns by several tiles of rows, and the items follow each
 other so that what fits into the second-level cache is passed over again and again: the blocks
@@ -32,7 +35,7 @@ from typing import Any, NamedTuple
 
 from fastcnn.arguments import Array
 from fastcnn.kernels.arrays import record
-from fastcnn.kernels.jit import device, kernel
+from fastcnn.kernels.jit import device, kernel, ordered_device, ordered_kernel
 from fastcnn.kernels.simd import (
     expect_load,
     expect_store,
@@ -44,9 +47,11 @@ from fastcnn.kernels.simd import (
     rows_line,
     rows_walk,
     tile_from_row,
+    tile_pooled,
     tile_relu,
     tile_store,
     tile_store_rows,
+    tile_sum,
 )
 from fastcnn.kernels.threads import parallel_for
 
@@ -61,6 +66,8 @@ FEW = 4
 AHEAD, AT_ONCE = 8, 16_384
 # Columns that make four items of such, not two.
 MANY = 2048
+# Parts of a sum of few columns, and the steps of one that is long enough for them.
+PARTS, LONG = 4, 256
 # Rows of taps, and taps in a row, of filters that have a tile of their own.
 WHOLE = ((3, 3), (5, 5))
 # What counts as fitting into the second-level cache: half of it on most processors.
@@ -78,7 +85,8 @@ class Contraction(NamedTuple):
     of the images as they are laid out; where that is not from ``real_first`` to before
     ``real_last`` it is padding, and passed over if all of a tile's rows are. With ``far`` the
     result is larger than the second-level cache: its lines are fetched while their sums are made,
-    and those of the images before their steps.
+    and those of the images before their steps. With ``in_parts`` each step b is a part of the sum,
+    the last of them of ``last_run`` steps.
     """
 
     rows_a: int
@@ -117,6 +125,8 @@ class Contraction(NamedTuple):
     x_group: int = 0
     y_group: int = 0
     w_group: int = 0
+    in_parts: bool = False
+    last_run: int = 0
 
     @property
     def rows(self) -> int:
@@ -217,6 +227,21 @@ def packing_pays(rows: int, w_bytes: int, tile: Tile) -> bool:
     return tile.rows < 8 and rows >= 8 * tile.rows and w_bytes > 2 * CACHE_BYTES
 
 
+def in_parts(c: Contraction, tile: Tile) -> Contraction:
+    """A matrix product in parts where its sums are long and its columns fill one tile at most."""
+    if tile.vectors > 1 or c.run < LONG:
+        return c
+    run = -(-c.run // PARTS)
+    return c._replace(
+        in_parts=True,
+        steps_b=PARTS,
+        run=run,
+        last_run=c.run - (PARTS - 1) * run,
+        step_x_b=run * c.step_x,
+        step_w_b=run * c.step_w,
+    )
+
+
 class Plan(NamedTuple):
     """A contraction made ready: the compiled function, its items, its work, its record."""
 
@@ -228,11 +253,13 @@ class Plan(NamedTuple):
 
 def plan(c: Contraction, tile: Tile, itemsize: int, *, elementwise: bool = False) -> Plan:
     """Cut the contraction into items for this tile."""
-    lines = None if elementwise else lines_of(c, tile, itemsize)
+    lines = None if elementwise or c.in_parts else lines_of(c, tile, itemsize)
     if lines is not None:
         return _plan_of_lines(c, lines, tile, itemsize)
     if tile.rows == 1:
         return _plan_streamed(c, tile)
+    if c.in_parts and tile.rows == FEW:
+        return Plan(_in_parts(tile.lanes), c.rows, c.flops // 4, record(c))
     tiles = -(-c.rows // tile.rows)
     blocks = -(-c.columns // tile.columns)
     parts = -(-tiles // _part(c, c.groups * blocks * tiles, PART))
@@ -261,7 +288,38 @@ def _part(c: Contraction, tiles: int, most: int) -> int:
     return min(most, max(1, tiles // items))
 
 
-def _plan_of_lines(c: Contraction, lines: Lines, tile: Tile, itemsize: int) -> Plan:
+def pooled_tile(columns: int, itemsize: int) -> Tile:
+    """The tile of pooled contractions: one vector, half of one for few columns."""
+    lanes = registers().vector_bytes // itemsize
+    if lanes > 8 and columns <= lanes // 2:
+        lanes //= 2
+    return Tile(2 * registers().tile_rows, 1, lanes)
+
+
+def plan_pooled(c: Contraction, itemsize: int) -> Plan | None:
+    """A plan whose ``y`` is the largest of each 2×2 rows: of b and b + 1, and of c and c + 1.
+
+    Of ``y``'s own rows, of which there are half as many each way, ``y_b`` and ``y_c`` are the
+    steps. The sums then never leave the registers: convolution and max-pooling of 28×28 digits
+    with 8 filters 3×3 take 1.5 µs an image instead of 2.3. None where the lines are shorter than a
+    tile's, or where what two tiles of a line share would cost more.
+    """
+    most, tile = registers().tile_rows, pooled_tile(c.columns, itemsize)
+    full = tile.lanes * itemsize == registers().vector_bytes
+    steps = c.steps_a * c.steps_b * c.run * (1.0 if full else 0.5)
+    best, found = 9 + steps, None  # cycles for a row of two operations
+    for length in (most, most * 3 // 4 // 2 * 2):
+        if length > c.rows_c:
+            continue
+        cycles = -(-c.rows_c // length) * length / c.rows_c * (4 + steps)
+        if cycles < best:
+            best, found = cycles, Lines(2, length)
+    return found and _plan_of_lines(c, found, tile, itemsize, pooled=True)
+
+
+def _plan_of_lines(
+    c: Contraction, lines: Lines, tile: Tile, itemsize: int, *, pooled: bool = False
+) -> Plan:
     """Items of the kernel for rows in lines: some tiles that follow each other by one block."""
     tiles = c.rows_a * c.rows_b // lines.lines * (c.rows_c // lines.length)
     blocks = -(-c.columns // tile.columns)
@@ -270,7 +328,7 @@ def _plan_of_lines(c: Contraction, lines: Lines, tile: Tile, itemsize: int) -> P
         c = c._replace(rows_a=1, rows_b=c.rows_a, x_b=c.x_a, y_b=c.y_a)
     w_bytes = c.steps_a * c.steps_b * c.run * c.columns * itemsize
     c = c._replace(part=part, blocks_first=w_bytes <= CACHE_BYTES)
-    function = _lines(*lines, tile.vectors, tile.lanes)
+    function = _lines(*lines, tile.vectors, tile.lanes, pooled)
     return Plan(function, c.groups * blocks * -(-tiles // part), c.flops // 4, record(c))
 
 
@@ -294,9 +352,10 @@ def contract(plan: Plan, x: Array, w: Array, b: Array, y: Array, relu: bool = Fa
 def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise: bool) -> Any:
     half = rows // 2 + 1
     width = vectors * lanes
+    in_parts = vectors == 1 and not elementwise  # whether there may be such
 
     def of_height(height: int) -> Any:
-        @device
+        @ordered_device
         def one_tile(
             first: int,
             row_a: int,
@@ -323,6 +382,9 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise:
                     height, row_a, row_b, row_c, left, c.rows_b, c.rows_c, c.x_a, c.x_b, c.x_c
                 )
             tile = tile_from_row(height, vectors, lanes, b, b_start, columns)
+            if in_parts:
+                nothing = tile_from_row(height, vectors, lanes, b, 0, 0)
+                total = nothing
             # A tile that goes on into the next image has rows from the first to the last.
             next_image = row_b + (row_c + height - 1) // c.rows_c >= c.rows_b
             low_b = 0 if next_image else row_b
@@ -345,7 +407,8 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise:
                 for s in range(steps_b):
                     i = x_start + a * step_x_a + s * step_x_b
                     j = w_start + a * step_w_a + s * step_w_b
-                    for _ in range(run):
+                    steps = c.last_run if in_parts and c.in_parts and s + 1 == steps_b else run
+                    for _ in range(steps):
                         if elementwise:
                             tile = products(tile, x, in_x, i, w, j, columns, 0, height)
                         elif masked:
@@ -354,6 +417,11 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise:
                             tile = rank1(tile, x, in_x, i, w, j)
                         i += step_x
                         j += step_w
+                    if in_parts and c.in_parts:
+                        total = tile_sum(total, tile)
+                        tile = nothing
+            if in_parts and c.in_parts:
+                tile = total
             if relu:
                 tile = tile_relu(tile)
             if c.y_line:
@@ -368,7 +436,7 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise:
 
     whole_tile, half_tile = of_height(rows), of_height(half)
 
-    @kernel
+    @ordered_kernel
     def contraction(
         start: int, stop: int, x: Any, w: Any, b: Any, y: Any, relu: bool, numbers: Any
     ) -> None:
@@ -418,9 +486,10 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise:
 
 
 @cache
-def _lines(lines: int, length: int, vectors: int, lanes: int) -> Any:
+def _lines(lines: int, length: int, vectors: int, lanes: int, pooled: bool) -> Any:
     """The kernel for tiles of ``lines`` of ``length`` rows."""
     height, width = lines * length, vectors * lanes
+    side = 2 if pooled else 1  # rows of the tile to one of the result, each way
 
     @device
     def one_tile(
@@ -447,9 +516,10 @@ def _lines(lines: int, length: int, vectors: int, lanes: int) -> Any:
             i += step_x_a
             j += step_w_a
             row += real_step
-        if relu:
-            tile = tile_relu(tile)
-        tile_store_rows(tile, y, to, c.y_c, columns, height)
+        found = tile_pooled(tile) if pooled else tile
+        if relu:  # of the largest: which zero it is, if its sign is minus, may differ
+            found = tile_relu(found)
+        tile_store_rows(found, y, to, c.y_c, columns, height // side**2)
 
     @kernel
     def contraction_in_lines(
@@ -476,7 +546,7 @@ def _lines(lines: int, length: int, vectors: int, lanes: int) -> Any:
             y_start += block * width
             while tile < last:
                 i = x_start + row_a * c.x_a + row_b * c.x_b
-                to = y_start + row_a * c.y_a + row_b * c.y_b
+                to = y_start + row_a * c.y_a + row_b // side * c.y_b
                 row = c.real_start + row_b * c.real_b
                 tiles_here = min(of_line - place, last - tile)
                 first, end = place * length, (place + tiles_here) * length
@@ -484,8 +554,8 @@ def _lines(lines: int, length: int, vectors: int, lanes: int) -> Any:
                 to_the_end = place + tiles_here == of_line
                 while first < end:
                     one_tile(
-                        i + first * c.x_c, w_start, b_start, to + first * c.y_c, row, columns,
-                        x, w, b, y, relu, c,
+                        i + first * c.x_c, w_start, b_start, to + first // side * c.y_c, row,
+                        columns, x, w, b, y, relu, c,
                     )  # fmt: skip
                     first += length
                     if to_the_end and first == end < c.rows_c:
@@ -498,6 +568,44 @@ def _lines(lines: int, length: int, vectors: int, lanes: int) -> Any:
                     row_a += 1
 
     return contraction_in_lines
+
+
+@cache
+def _in_parts(lanes: int) -> Any:
+    """The kernel for few rows of sums in parts, of which a row has all in registers.
+
+    1352 inputs and 10 outputs, one sample: 0.8 µs instead of 1.6. What is left is reading rows of
+    ``w`` that lie across two cache lines.
+    """
+
+    @ordered_kernel
+    def sums_in_parts(
+        start: int, stop: int, x: Any, w: Any, b: Any, y: Any, relu: bool, numbers: Any
+    ) -> None:
+        c = numbers[0]
+        columns, step_x, step_w, x_b, w_b = c.columns, c.step_x, c.step_w, c.step_x_b, c.step_w_b
+        run, last_run = c.run, c.last_run
+        line, nothing = rows_line(1, 0, 0), tile_from_row(1, 1, lanes, b, 0, 0)
+        for row in range(start, stop):
+            i, j = c.x_start + row * c.x_c, c.w_start
+            first = tile_from_row(1, 1, lanes, b, 0, columns)
+            second, third, last = nothing, nothing, nothing
+            for step in range(run):
+                first = rank1_masked(first, x, line, i, w, j, columns)
+                second = rank1_masked(second, x, line, i + x_b, w, j + w_b, columns)
+                third = rank1_masked(third, x, line, i + 2 * x_b, w, j + 2 * w_b, columns)
+                if step < last_run:
+                    last = rank1_masked(last, x, line, i + 3 * x_b, w, j + 3 * w_b, columns)
+                i += step_x
+                j += step_w
+            total = nothing
+            for part in (first, second, third, last):
+                total = tile_sum(total, part)
+            if relu:
+                total = tile_relu(total)
+            tile_store_rows(total, y, c.y_start + row * c.y_c, 0, columns, 1)
+
+    return sums_in_parts
 
 
 @cache

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from fastcnn.arguments import Array
 from fastcnn.kernels.arrays import bias_or_zeros, empty_like_type, readable
-from fastcnn.kernels.contraction import Contraction, Plan, contract, plan, tile_for
+from fastcnn.kernels.contraction import Contraction, Plan, contract, in_parts, plan, tile_for
 from fastcnn.kernels.packing import sum_rows, turn_filters
 
 
@@ -52,7 +52,7 @@ def dense_plan(n: int, inputs: int, outputs: int, itemsize: int) -> Plan:
     """``x @ w``."""
     tile = tile_for(n, outputs, itemsize)
     c = _product(n, outputs, inputs, (inputs, 1), (outputs, tile.columns))
-    return plan(c, tile, itemsize)
+    return plan(in_parts(c, tile), tile, itemsize)
 
 
 @lru_cache(maxsize=1024)

@@ -28,6 +28,8 @@ from fastcnn.kernels.contraction import (
     elementwise_tile,
     packing_pays,
     plan,
+    plan_pooled,
+    pooled_tile,
     tile_for,
 )
 from fastcnn.kernels.depthwise import Side, depthwise_plan
@@ -215,6 +217,28 @@ def forward_plan(g: ConvGeometry, itemsize: int, packed: int = 0) -> tuple[Layou
         made = depthwise_plan((g.n, g.oc), vertical, horizontal, image, 0, itemsize)
         return _as_it_is(g.input_shape), made
     tile = tile_for(g.n * g.oh * g.ow, part.columns, itemsize)
+    to, c = _forward(g, tile, itemsize, packed)
+    return to, plan(c, tile, itemsize)
+
+
+@lru_cache(maxsize=1024)
+def pooled_plan(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan] | None:
+    """The same for the convolution with 2×2 max-pooling at once, in float32; None if not at once.
+
+    The result is that of both operations, but for the sign of a zero, see :mod:`.contraction`.
+    """
+    part = _part(g)
+    if part.elementwise or itemsize != 4:
+        return None
+    to, c = _forward(g, pooled_tile(part.columns, itemsize), itemsize, pooled=True)
+    made = plan_pooled(c, itemsize)
+    return made and (to, made)
+
+
+def _forward(
+    g: ConvGeometry, tile: Tile, itemsize: int, packed: int = 0, pooled: bool = False
+) -> tuple[Layout, Contraction]:
+    part, oh, ow = _part(g), g.oh, g.ow
     to, g = _images(g, itemsize)
     channels, pixel = part.channels, to.pitch
     row = to.width * pixel
@@ -226,10 +250,14 @@ def forward_plan(g: ConvGeometry, itemsize: int, packed: int = 0) -> tuple[Layou
     groups, columns, step_w, w_block = part.groups, part.columns, g.oc, tile.columns
     if packed:
         groups, columns, step_w, w_block = 1, packed, tile.columns, steps * tile.columns
+    rows = g.oh, g.ow
+    if pooled:
+        oh, ow = oh // 2, ow // 2
+        rows = 2 * oh, 2 * ow  # a last one alone is in no window
     grid = _rows(
-        (g.n, g.oh, g.ow),
+        (g.n, *rows),
         (to.height * row, g.stride_h * row, g.stride_w * pixel),
-        (g.oh * g.ow * g.oc, g.ow * g.oc, g.oc),
+        (oh * ow * g.oc, ow * g.oc, g.oc),
     )
     c = Contraction(
         **grid,
@@ -253,7 +281,7 @@ def forward_plan(g: ConvGeometry, itemsize: int, packed: int = 0) -> tuple[Layou
         y_group=columns,
         w_group=columns,
     )
-    return to, plan(c, tile, itemsize)
+    return to, c
 
 
 class InputGradient(NamedTuple):

@@ -64,6 +64,7 @@ _FLAGS: dict[str, Any] = {
     "error_model": "numpy",
     "fastmath": {"nsz", "contract", "afn", "reassoc"},
 }
+_ORDERED = {**_FLAGS, "fastmath": _FLAGS["fastmath"] - {"reassoc", "contract"}}
 CACHE_LINE = 8  # words of 64 bits
 NO_GATE = np.zeros(0, np.int64)
 """The gate of a kernel that nobody waits for."""
@@ -110,6 +111,11 @@ def device(function: Function) -> Function:
     return _part(function, _FLAGS)
 
 
+def ordered_device(function: Function) -> Function:
+    """As :func:`device`, for an :func:`ordered_kernel`."""
+    return _part(function, _ORDERED)
+
+
 def kernel(function: Function) -> Function:
     """Compile a function of a range, ``function(start, stop, *arguments)``, for the thread driver.
 
@@ -128,7 +134,7 @@ def ordered_kernel(function: Function) -> Function:
     ``(x - largest) - log_total`` it makes ``x - (largest + log_total)``. And for those that round
     as NumPy does, where ``contract`` would make one step of a product and a sum.
     """
-    return _gated(function, {**_FLAGS, "fastmath": _FLAGS["fastmath"] - {"reassoc", "contract"}})
+    return _gated(function, _ORDERED)
 
 
 def compiled(function: Function) -> Function:

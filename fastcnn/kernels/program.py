@@ -13,7 +13,7 @@ slice's activations stay in the second-level cache.
 from __future__ import annotations
 
 from ctypes import addressof, c_char
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba.core import config
@@ -64,7 +64,7 @@ def address(array: Array) -> int:
     """Where an array's first element lies."""
     # In 0.4 µs; the array's interface, a dictionary that NumPy fills anew each time, takes 1.2.
     try:
-        return addressof(c_char.from_buffer(cast(Any, array)))
+        return addressof(c_char.from_buffer(array))  # type: ignore[arg-type]
     except (TypeError, ValueError):  # read-only; empty
         found: int = array.__array_interface__["data"][0]
     return found
