@@ -42,7 +42,7 @@ from fastcnn.engines import replaced
 from fastcnn.geometry import conv_geometry, pool_geometry
 from fastcnn.kernels import arrays as seam
 from fastcnn.kernels import augmentation as kernels_of_augmentation
-from fastcnn.kernels import direct, jit, pooling, simd, threads
+from fastcnn.kernels import direct, jit, pooling, simd, threads, winograd
 from fastcnn.kernels.multiply_add import CHAIN, multiply_add
 
 Border = Literal["first", "last"]
@@ -256,6 +256,12 @@ def run_here(chosen: Iterable[Case]) -> int:
             if case.problem.op == "conv2d":
                 with _filters_packed():
                     _compare(case, call(case.problem, inputs, "numba"), expected, allowed)
+            g = case.problem.geometry
+            if case.problem.op == "winograd" and g is not None and min(g.oh, g.ow) > 1:
+                x, w, *b = inputs.values()
+                relu = case.problem.parameters.get("activation")
+                y = winograd.conv2d_pooled(x, w, b[0] if b else None, relu, g)
+                _compare(case, [y], [_pooled(expected[0])], [_pooled(allowed[0])])
             if case.problem.op == "max_pool2d_backward":
                 with _written_past_the_cache():
                     _compare(case, call(case.problem, inputs, "numba"), expected, allowed)
@@ -264,6 +270,14 @@ def run_here(chosen: Iterable[Case]) -> int:
     _move_images()
     _probe_the_hardware()
     return count
+
+
+def _pooled(y: Array) -> Array:
+    """The largest of each 2×2 pixels; NaN, where there is one."""
+    n, h, w, c = y.shape
+    squares = y[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c)
+    largest: Array = squares.max(axis=(2, 4))
+    return largest
 
 
 @contextmanager

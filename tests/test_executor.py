@@ -16,7 +16,7 @@ from fastcnn import Sequential
 from fastcnn.arguments import Array
 from fastcnn.engines import replaced
 from fastcnn.executor import Executor, executor, plan, slices
-from fastcnn.kernels import arrays, memory, program, relu, steps
+from fastcnn.kernels import arrays, memory, program, relu, steps, winograd
 from fastcnn.kernels.program import SHARED, Place
 from fastcnn.kernels.simd import registers
 from fastcnn.layers import (
@@ -264,6 +264,45 @@ def test_convolution_and_pooling_are_one_step_where_they_can_be(pool: Layer, rel
         made = part._plans.made(3, "predict", False)
         apart = 3 + (relu == "a layer")
         assert made.forward.numbers[0] == (2 if repr(pool) == "MaxPool2D()" else apart)
+
+
+@pytest.mark.parametrize("algorithm", ["winograd", "im2col"])
+def test_lone_convolutions_pool_at_once_where_they_can_and_predict(
+    algorithm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = [
+        Conv2D(5, 3, algorithm=algorithm),  # type: ignore[arg-type]
+        ReLU(),
+        MaxPool2D(),
+        Conv2D(7, 3, activation="relu", algorithm=algorithm),  # type: ignore[arg-type]
+        MaxPool2D(),
+        Conv2D(4, 3, padding="same", algorithm=algorithm),  # type: ignore[arg-type]
+        MaxPool2D(2, strides=1),
+        Flatten(),
+        Dense(3),
+    ]
+    pooled = []
+
+    def spied(*given: Any) -> Array:
+        pooled.append(given[3])
+        return whole(*given)
+
+    whole, engine = winograd.conv2d_pooled, "numba" if algorithm == "winograd" else "im2col"
+    monkeypatch.setattr(winograd, "conv2d_pooled", spied)
+    model = Sequential(copy.deepcopy(layers), (20, 27, 2), seed=1)
+    plain = Sequential(copy.deepcopy(layers), (20, 27, 2), seed=1, engine=engine)
+    x = np.random.default_rng(2).standard_normal((3, 20, 27, 2)).astype(np.float32)
+    expected = plain._forward_batch(x)
+    rounding = 0 if algorithm == "winograd" else 1e-5
+    found = served_by_the_executor(model).forward(x), model.predict(x)
+    np.testing.assert_allclose(found[0], expected, rtol=rounding, atol=rounding)
+    np.testing.assert_allclose(found[1], plain.predict(x), rtol=rounding, atol=rounding)
+    assert pooled == (["relu", "relu"] * 2 if algorithm == "winograd" else [])
+    y = np.array([0, 2, 1])
+    trained, reference = gradients(model, x, y), gradients(plain, x, y)
+    assert trained[0] == pytest.approx(reference[0], rel=1e-6)
+    agree(trained[2], reference[2], 1e-5)
+    assert len(pooled) == (4 if algorithm == "winograd" else 0)
 
 
 def test_only_filters_at_a_padding_must_be_finite() -> None:

@@ -151,6 +151,26 @@ def _forget_plans() -> None:
     winograd_gradient._plan.cache_clear()
 
 
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "layer", [name for name in LAYERS if name not in ("one-output", "one-row")]
+)
+def test_with_pooling_at_once(layer: str, dtype: str, activation: Any) -> None:
+    x, w, b, _, _, g = arrays(layer)
+    x, w, b = (array.astype(dtype) for array in (x, w, b))
+    for given in (b, None):
+        y = winograd.conv2d(x, w, given, activation, g)
+        found = winograd.conv2d_pooled(x, w, given, activation, g)
+        np.testing.assert_array_equal(found, fastcnn.max_pool2d(y, 2))
+    spoiled = x.copy()
+    spoiled[-1, 1, 2, 0] = np.inf
+    y = winograd.conv2d(spoiled, w, b, activation, g)
+    found = winograd.conv2d_pooled(spoiled, w, b, activation, g)
+    np.testing.assert_array_equal(found, fastcnn.max_pool2d(y, 2))
+    assert winograd.conv2d_pooled(x[:0], w, b, activation, g._replace(n=0)).shape[0] == 0
+
+
 def test_small_squares_are_exact_on_small_integers() -> None:
     """F(2×2, 3×3) divides by 4 at most, and adds."""
     rng = np.random.default_rng(0)

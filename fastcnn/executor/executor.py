@@ -18,12 +18,13 @@ from fastcnn.arguments import Array
 from fastcnn.engines import choose, implementation
 from fastcnn.executor.by_inputs import dense_gradients
 from fastcnn.executor.plan import Made, Plans, Scratch
-from fastcnn.executor.slices import CONVOLUTIONS, POOLS
-from fastcnn.geometry import ConvGeometry
-from fastcnn.kernels import arrays
+from fastcnn.executor.slices import CONVOLUTIONS, POOLS, is_relu, with_pooling
+from fastcnn.geometry import ConvGeometry, pool_geometry
+from fastcnn.kernels import arrays, winograd
 from fastcnn.kernels.activations import relu_backward
 from fastcnn.kernels.dense import dense
 from fastcnn.kernels.packing import all_finite
+from fastcnn.kernels.pooling import max_pool2d
 from fastcnn.kernels.program import address, run, run_apart
 from fastcnn.layers import Dense, Dropout, Flatten, Layer, ReLU, Residual
 from fastcnn.losses import CrossEntropy, Loss
@@ -76,37 +77,49 @@ class Executor:
 
     def __init__(self, layers: Sequence[Layer], weights: Weights) -> None:
         self._weights, self._dtype = weights, weights.parameters.dtype
+        self._parts = self._cut(layers, pooling=False)
+        # The way back needs what lies between convolution and pooling; predictions do not.
+        apart = any(
+            with_pooling(layers, i) > i + 1 and stands_alone(one, self._dtype)
+            for i, one in enumerate(layers)
+        )
+        self._predicting = self._cut(layers, pooling=True) if apart else self._parts
+        trained = [i for i, part in enumerate(self._parts) if part.trained]
+        self._first = trained[0] if trained else len(self._parts)
+        self._padded = any(part.padded for part in self._parts)
+        self._chance = _has_chance(layers)
+        self._state = [array for one in layers for array in one.state.values()]
+
+    def _cut(self, layers: Sequence[Layer], *, pooling: bool) -> list[_Run | _Alone]:
+        """Runs and lone layers; a lone convolution has its ``pooling`` with it, or it has not."""
+        weights, parts, i = self._weights, list[_Run | _Alone](), 0
         first = next((i for i, one in enumerate(layers) if one.parameters), len(layers))
-        self._parts: list[_Run | _Alone] = []
-        i = 0
         while i < len(layers):
             j = i
             while j < len(layers) and stands_alone(layers[j], self._dtype) is None:
                 j += 1
             row = layers[i:j]
             if any(not isinstance(one, Flatten) for one in row):
-                before = self._parts[-1] if i > first else None
+                before = parts[-1] if i > first else None
                 masks = _has_relu(before) and POOLS.get(type(row[0])) == "max"
                 if isinstance(before, _AloneConvolution):
                     before.masked = masks
-                self._parts.append(_Run(row, weights, needs_dx=i > first, masks=masks))
+                parts.append(_Run(row, weights, needs_dx=i > first, masks=masks))
                 i = j
-            else:
-                for k in range(i, max(j, i + 1)):
-                    kind: type[_Alone] = _Alone
-                    if isinstance(layers[k], CONVOLUTIONS):
-                        kind = _AloneConvolution
-                    elif isinstance(layers[k], Dense):
-                        kind = _AloneDense
-                    self._parts.append(
-                        kind(layers[k], weights.gradients[k], self._dtype, k > first)
-                    )
-                i = max(j, i + 1)
-        trained = [i for i, part in enumerate(self._parts) if part.trained]
-        self._first = trained[0] if trained else len(self._parts)
-        self._padded = any(part.padded for part in self._parts)
-        self._chance = _has_chance(layers)
-        self._state = [array for one in layers for array in one.state.values()]
+                continue
+            kind: type[_Alone] = _Alone
+            if isinstance(layers[i], CONVOLUTIONS):
+                kind = _AloneConvolution
+            elif isinstance(layers[i], Dense):
+                kind = _AloneDense
+            part = kind(layers[i], weights.gradients[i], self._dtype, i > first)
+            last = with_pooling(layers, i) if pooling else i + 1
+            if isinstance(part, _AloneConvolution) and last > i + 1:
+                part.pool = layers[last - 1]
+                part.relu = any(map(is_relu, layers[i:last]))
+            parts.append(part)
+            i = last
+        return parts
 
     def explain(self) -> str:
         """A line for each run, and for each layer that stands alone with the reason."""
@@ -121,15 +134,15 @@ class Executor:
 
         That is where padding by zeros meets parameters that are not finite.
         """
-        return self._through(self._parts, x)
+        return self._through(self._predicting, x)
 
     def probabilities(self, x: Array) -> Array | None:
         """The softmax of :meth:`forward`, on its way where the last layers make a run."""
-        last = self._parts[-1]
+        last = self._predicting[-1]
         if not isinstance(last, _Run):
             y = self.forward(x)
             return None if y is None else softmax(y)
-        before = self._through(self._parts[:-1], x)
+        before = self._through(self._predicting[:-1], x)
         if before is None:
             return None
         found = last.forward(before, None, "softmax")
@@ -231,12 +244,16 @@ class _AloneConvolution(_Alone):
 
     Attributes:
         masked: whether the gradient that comes back has gone through the layer's ReLU already.
+        pool, relu: the max-pooling that predictions do at once with it, and whether there is a
+            ReLU before that.
     """
 
     masked = False
+    pool: Layer | None = None
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
+        self.relu = self.layer.activation == "relu"
         self._ways: dict[int, _Ways] = {}
 
     def _way(self, count: int) -> _Ways:
@@ -249,8 +266,14 @@ class _AloneConvolution(_Alone):
 
     def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Any] | None:
         layer, way = self.layer, self._way(len(x))
-        w, b = layer.parameters["w"], layer.parameters.get("b")
-        y = way.forward(x, w, b, layer.activation, way.geometry)
+        given = x, layer.parameters["w"], layer.parameters.get("b"), self.relu and "relu"
+        if self.pool is None:
+            y = way.forward(*given, way.geometry)
+        elif way.forward is winograd.conv2d:
+            y = winograd.conv2d_pooled(*given, way.geometry)
+        else:
+            whole = way.forward(*given, way.geometry)
+            y = max_pool2d(whole, pool_geometry(whole.shape, 2, stride=2))
         return y, (x, y)
 
     def backward(self, dy: Array, saved: Any) -> Array | None:

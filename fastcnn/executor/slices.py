@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastcnn.arguments import Array
-from fastcnn.geometry import ConvGeometry
+from fastcnn.geometry import ConvGeometry, pool_geometry
 from fastcnn.kernels import activations, direct, packing, pooling, program, steps
 from fastcnn.kernels.arrays import record
 from fastcnn.kernels.contraction import Plan
@@ -244,7 +244,7 @@ class Slice(Steps):
     def _gradient_room(self, i: int) -> Place | None:
         """Where the gradient of layer ``i``'s input must lie, if it matters."""
         maker = next((j for j in range(i - 1, -1, -1) if self._is_work(j)), None)
-        if maker not in self._summed_later or _relu(self.plans.layers[maker]):
+        if maker not in self._summed_later or is_relu(self.plans.layers[maker]):
             return None
         return self._kept_array("dy", maker, self.n * prod(output_of(self.plans.layers[maker])))
 
@@ -277,24 +277,13 @@ class Slice(Steps):
         """
         layers, found, i = self.plans.layers, [], 0
         while i < len(layers):
-            last = i + 1
-            if isinstance(layers[i], CONVOLUTIONS):
-                while last < len(layers) and isinstance(layers[last], ReLU):
-                    last += 1
+            last = with_pooling(layers, i)
+            if last > i + 1:
                 g = self.plans.convolution(layers[i], self.n)
-                pools = last < len(layers) and self._pools_squares(layers[last])
-                last = last + 1 if pools and direct.pooled_plan(g, self.itemsize) else i + 1
+                last = last if direct.pooled_plan(g, self.itemsize) else i + 1
             found.append(range(i, last))
             i = last
         return found
-
-    def _pools_squares(self, layer: Layer) -> bool:
-        """Whether it is max-pooling over 2×2 pixels, each in one window, without padding."""
-        if POOLS.get(type(layer)) != "max":
-            return False
-        g = self.plans.pooling(layer, self.n)
-        sides = g.kh, g.kw, g.stride_h, g.stride_w
-        return sides == (2, 2, 2, 2) and not any(g[-4:])
 
     def _forward(self, layers: Sequence[Layer], x: Place, y: Place) -> None:
         """Steps of one stage."""
@@ -305,7 +294,7 @@ class Slice(Steps):
             to, plan = pooled or direct.forward_plan(g, self.itemsize)
             x = self._lay_out(x, to, g.input_shape)
             w, b = self._parameter(layer, "w"), self._bias(layer)
-            self._contract(plan, x, w, b, y, any(map(_relu, layers)))
+            self._contract(plan, x, w, b, y, any(map(is_relu, layers)))
         elif isinstance(layer, Dense):
             inputs, outputs = layer.parameters["w"].shape
             plan = dense_plan(self.n, inputs, outputs, self.itemsize)
@@ -367,7 +356,7 @@ class Slice(Steps):
             count = self.n * prod(output_of(layer))  # the row of layers begins with it
             self._step(program.TWO, steps.copy, (self._f, self._f), count, dy, to)
             return to
-        if _relu(layer) and i not in self._masked:
+        if is_relu(layer) and i not in self._masked:
             masked = to if isinstance(layer, ReLU) else None
             if i in self._summed_later:
                 masked = self._kept_array("dy", i, self.n * prod(output_of(layer)))
@@ -465,6 +454,27 @@ def _whole(place: Place, origins: dict[int, int]) -> Place:
     return Place(program.SHARED, origins[place.base]) if place.base in origins else place
 
 
+def with_pooling(layers: Sequence[Layer], i: int) -> int:
+    """The end of those that can be done with convolution ``i``: its ReLU and 2×2 max-pooling.
+
+    ``i + 1`` where it is none, or none of this pooling follows on it.
+    """
+    last = i + 1
+    while last < len(layers) and type(layers[last]) is ReLU:
+        last += 1
+    pools = isinstance(layers[i], CONVOLUTIONS) and last < len(layers)
+    return last + 1 if pools and _pools_squares(layers[last]) else i + 1
+
+
+def _pools_squares(layer: Layer) -> bool:
+    """Whether it is max-pooling over 2×2 pixels, each in one window, without padding."""
+    if type(layer) is not MaxPool2D:
+        return False
+    shape = 1, *input_of(layer)
+    g = pool_geometry(shape, layer.pool_size, stride=layer.strides, padding=layer.padding)
+    return (g.kh, g.kw, g.stride_h, g.stride_w) == (2, 2, 2, 2) and not any(g[-4:])
+
+
 def makes(layer: Layer) -> bool:
     """Whether a layer does anything to numbers."""
     return not isinstance(layer, Flatten)
@@ -482,7 +492,8 @@ def output_of(layer: Layer) -> tuple[int, ...]:
     return layer.output_shape
 
 
-def _relu(layer: Layer) -> bool:
+def is_relu(layer: Layer) -> bool:
+    """Whether it ends in a ReLU, or is one."""
     return isinstance(layer, ReLU) or getattr(layer, "activation", None) == "relu"
 
 

@@ -516,7 +516,7 @@ def _lines(lines: int, length: int, vectors: int, lanes: int, pooled: bool) -> A
             i += step_x_a
             j += step_w_a
             row += real_step
-        found = tile_pooled(tile) if pooled else tile
+        found = tile_pooled(length, tile) if pooled else tile
         if relu:  # of the largest: which zero it is, if its sign is minus, may differ
             found = tile_relu(found)
         tile_store_rows(found, y, to, c.y_c, columns, height // side**2)

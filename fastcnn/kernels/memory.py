@@ -64,10 +64,8 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
         return np.empty(shape, dtype)
     with _lock:
         block = _free_block(size)
-        # The array below refers to the memory before the lock is given up: no one else takes it.
-        place = block.memory[block.first : block.first + size]
-    array: Array = place.view(dtype).reshape(shape)
-    return array
+        # The array refers to the memory before the lock is given up: no one else takes it.
+        return np.ndarray(shape, dtype, block.memory, block.first)
 
 
 def kept() -> int:

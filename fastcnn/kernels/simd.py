@@ -750,37 +750,39 @@ def tile_best_of_numbers(typing_context: Any, largest: Any, tile: Any, best: Any
     return _best_by(_greater, largest, tile, best)
 
 
-def _plain_pooled(tile: Any) -> Any:
-    a, b, c, d = tile.reshape(2, -1, 2, tile.shape[1]).transpose(0, 2, 1, 3).reshape(4, -1)
-    best = a
-    for value in (b, c, d):
+def _plain_pooled(length: int, tile: Any) -> Any:
+    squares = tile.reshape(-1, 2, length // 2, 2, tile.shape[1]).transpose(1, 3, 0, 2, 4)
+    best, *others = squares.reshape(4, -1, tile.shape[1])
+    for value in others:
         best = _plain_best(True, value, best)
-    return best.reshape(-1, tile.shape[1])
+    return best
 
 
 @_python(_plain_pooled)
-def tile_pooled(typing_context: Any, tile: Any) -> Any:
-    """The largest of each 2×2 rows of a tile whose rows lie in two lines, by :func:`tile_best`.
+def tile_pooled(typing_context: Any, length: Any, tile: Any) -> Any:
+    """The largest of each 2×2 rows of a tile whose rows lie in lines, by :func:`tile_best`.
 
-    Row k of the result is that of rows 2k and 2k + 1 of both lines. NaN's steps are 5 % of the time
-    of 3×3 filters on one channel, of other filters less.
+    Lines have ``length`` rows, and are taken two by two. NaN's steps are 5 % of the time of 3×3
+    filters on one channel, of other filters less.
     """
     pooled = TileType(tile.rows // 4, tile.vectors, tile.lanes, tile.dtype)
+    line = length.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         emit = _Emitter(context, builder, tile)
-        vectors = emit.unpack(arguments[0])
-        line, step, found = len(vectors) // 2, tile.vectors, []
-        for k in range(0, line, 2 * step):
-            for v in range(k, k + step):
-                best = vectors[v]
-                for at in (v + step, v + line, v + line + step):
-                    takes = _better(emit, True, vectors[at], best)
-                    best = builder.select(takes, vectors[at], best)
+        vectors, found = emit.unpack(arguments[1]), []
+        for row in range(0, tile.rows, 2):
+            if row // line % 2:
+                continue
+            for v in range(tile.vectors):
+                places = [(row + m) * tile.vectors + v for m in (0, 1, line, line + 1)]
+                best, *others = [vectors[place] for place in places]
+                for value in others:
+                    best = builder.select(_better(emit, True, value, best), value, best)
                 found.append(best)
         return _Emitter(context, builder, pooled).pack(found)
 
-    return pooled(tile), generate
+    return pooled(length, tile), generate
 
 
 def _plain_place(largest: bool, tile: Any, best: Any, place: Any, at: int) -> Any:

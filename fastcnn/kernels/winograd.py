@@ -33,11 +33,12 @@ import numpy as np
 
 from fastcnn import policy
 from fastcnn.arguments import Array
-from fastcnn.geometry import ConvGeometry
+from fastcnn.geometry import ConvGeometry, pool_geometry
 from fastcnn.kernels import arrays, direct
 from fastcnn.kernels.arrays import bias_or_zeros, empty_like_type, readable, record
 from fastcnn.kernels.jit import device, kernel
 from fastcnn.kernels.packing import turn_filters
+from fastcnn.kernels.pooling import max_pool2d
 from fastcnn.kernels.simd import (
     copy_run,
     rank1,
@@ -48,6 +49,7 @@ from fastcnn.kernels.simd import (
     tile_doubt,
     tile_from_row,
     tile_from_rows,
+    tile_pooled,
     tile_relu,
     tile_store,
     tile_sum,
@@ -74,7 +76,8 @@ class Layer(NamedTuple):
     block has ``block`` squares, of which V takes ``v_block`` numbers and M ``m_block``; pixels of
     V are ``pitch`` apart. Filters are transformed ``chunk`` input channels at a time. They lie at
     ``w_start`` and steps from one block of columns, tap and input channel to the next, with
-    ``w_columns`` columns in all.
+    ``w_columns`` columns in all. With ``pooled`` the largest of each 2×2 outputs, which lie in one
+    square, is written in place of them all.
     """
 
     h: int
@@ -101,6 +104,7 @@ class Layer(NamedTuple):
     w_tap: int
     w_row: int
     w_columns: int
+    pooled: bool
 
 
 class Stage(NamedTuple):
@@ -167,7 +171,7 @@ def square_transform(m: int, r: int, lanes: int) -> Any:
 @cache
 def _winograd(m: int, r: int, lanes: int) -> Any:
     n = m + r - 1
-    points, outputs = n * n, m * m
+    points = n * n
     rows, vectors = registers().tile_rows, registers().tile_vectors
     half, quarter = rows // 2 + 1, rows // 4 + 1
     width = vectors * lanes
@@ -239,40 +243,65 @@ def _winograd(m: int, r: int, lanes: int) -> Any:
             if scratch[s_start + k] != 0:
                 suspects[image] = 1
 
+    def of_side(side: int) -> Any:
+        size = side * side
+
+        @device
+        def put(
+            tile: Any, b: Any, at_b: int, y: Any, at: int, relu: bool, rows: int, pixels: int,
+            line: int, pixel: int, columns: int, scratch: Any, s_start: int,
+        ) -> None:  # fmt: skip
+            """Write a square of ``side``² outputs, of which ``rows`` × ``pixels`` are in ``y``."""
+            tile = tile_sum(tile, tile_from_row(size, 1, lanes, b, at_b, columns))
+            if relu:
+                tile = tile_relu(tile)
+            if side <= rows and side <= pixels:
+                in_square = rows_walk(size, 0, 0, 0, size, side, side, 0, line, pixel)
+                tile_store(tile, y, in_square, at, columns)
+                return
+            tile_store(tile, scratch, rows_line(size, s_start, lanes), 0, lanes)
+            for p in range(min(side, rows)):
+                for q in range(min(side, pixels)):
+                    place = s_start + (p * side + q) * lanes
+                    copy_run(y, at + p * line + q * pixel, scratch, place, columns)
+
+        return put
+
+    put, put_pooled = of_side(m), of_side(m // 2)
+
     @device
     def transform_back(
         first: int, last: int, block: int, mm: Any, m_start: int, b: Any, y: Any, relu: bool,
         scratch: Any, s_start: int, suspects: Any, c: Any,
     ) -> None:  # fmt: skip
+        side = 2 if c.pooled else 1
         oh, ow, oc, squares_h, squares_w = c.oh, c.ow, c.oc, c.squares_h, c.squares_w
-        in_square = rows_walk(outputs, 0, 0, 0, outputs, m, m, 0, ow * oc, oc)
+        oh, ow = oh // side, ow // side
         none = tile_from_row(1, 1, lanes, b, 0, 0)
         doubt, image = none, first // squares_w // squares_h
         for square in range(first, last):
-            row = square // squares_w % squares_h * m
-            column = square % squares_w * m
+            row = square // squares_w % squares_h * m // side
+            column = square % squares_w * m // side
             if square // squares_w // squares_h != image:
                 note(doubt, scratch, s_start, suspects, image)
                 doubt, image = none, square // squares_w // squares_h
             at = ((image * oh + row) * ow + column) * oc
-            whole = row + m <= oh and column + m <= ow
             for j in range(0, min(width, oc - block * width), lanes):
                 channel = block * width + j
                 columns = min(lanes, oc - channel)
                 i = m_start + (square - first) * points * width + j
                 tile = tile_transform(_OUTPUTS, m, r, lanes, mm, i, n * width, width)
                 doubt = tile_doubt(doubt, tile)
-                tile = tile_sum(tile, tile_from_row(outputs, 1, lanes, b, channel, columns))
-                if relu:
-                    tile = tile_relu(tile)
-                if whole:
-                    tile_store(tile, y, in_square, at + channel, columns)
-                    continue
-                tile_store(tile, scratch, rows_line(outputs, s_start, lanes), 0, lanes)
-                for p in range(min(m, oh - row)):
-                    for q in range(min(m, ow - column)):
-                        to = at + channel + (p * ow + q) * oc
-                        copy_run(y, to, scratch, s_start + (p * m + q) * lanes, columns)
+                if c.pooled:
+                    put_pooled(
+                        tile_pooled(m, tile), b, channel, y, at + channel, relu, oh - row,
+                        ow - column, ow * oc, oc, columns, scratch, s_start,
+                    )  # fmt: skip
+                else:
+                    put(
+                        tile, b, channel, y, at + channel, relu, oh - row,
+                        ow - column, ow * oc, oc, columns, scratch, s_start,
+                    )  # fmt: skip
         note(doubt, scratch, s_start, suspects, image)
 
     @kernel
@@ -335,11 +364,29 @@ def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvG
     y = empty_like_type(x, *g.output_shape)
     if y.size == 0:
         return y
-    steps, flat_w = forward(g, x.itemsize), readable(w).reshape(-1)
-    b_or_zeros, relu = bias_or_zeros(b, g.oc, x), activation == "relu"
-    for n in _run(steps, readable(x), flat_w, b_or_zeros, y, relu):
+    for n in _forward(forward(g, x.itemsize), x, w, b, activation, y):
         y[n : n + 1] = direct.conv2d(x[n : n + 1], w, b, activation, g._replace(n=1))
     return y
+
+
+def conv2d_pooled(
+    x: Array, w: Array, b: Array | None, activation: str | None, g: ConvGeometry
+) -> Array:
+    """The same with 2×2 max-pooling at once; which zero it is may differ, as of the direct way."""
+    y = empty_like_type(x, g.n, g.oh // 2, g.ow // 2, g.oc)
+    if y.size == 0:
+        return y
+    for n in _forward(forward(g, x.itemsize, pooled=True), x, w, b, activation, y):
+        whole = direct.conv2d(x[n : n + 1], w, b, activation, g._replace(n=1))
+        y[n : n + 1] = max_pool2d(whole, pool_geometry(whole.shape, 2, stride=2))
+    return y
+
+
+def _forward(
+    plan: Plan, x: Array, w: Array, b: Array | None, activation: str | None, y: Array
+) -> list[int]:
+    flat, biases = readable(w).reshape(-1), bias_or_zeros(b, plan.layer.oc, x)
+    return _run(plan, readable(x), flat, biases, y, activation == "relu")
 
 
 def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
@@ -377,13 +424,14 @@ class Plan(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def forward(g: ConvGeometry, itemsize: int) -> Plan:
+def forward(g: ConvGeometry, itemsize: int, pooled: bool = False) -> Plan:
     """The plan of the forward pass, made once for each geometry."""
     tap = g.ic * g.oc
     width = registers().tile_vectors * registers().vector_bytes // itemsize
     return _plan(
         g,
         itemsize,
+        pooled,
         w_start=0,
         w_block=width,
         w_tap_row=g.kw * tap,
@@ -401,6 +449,7 @@ def _input_gradient(g: ConvGeometry, itemsize: int) -> Plan:
     return _plan(
         g.turned,
         itemsize,
+        pooled=False,
         w_start=(taps - 1) * tap,
         w_block=taps * tap,
         w_tap_row=-g.kw * tap,
@@ -410,7 +459,7 @@ def _input_gradient(g: ConvGeometry, itemsize: int) -> Plan:
     )
 
 
-def _plan(g: ConvGeometry, itemsize: int, **filters: int) -> Plan:
+def _plan(g: ConvGeometry, itemsize: int, pooled: bool, **filters: int) -> Plan:
     host = registers()
     lanes = host.vector_bytes // itemsize
     width = host.tile_vectors * lanes
@@ -444,6 +493,7 @@ def _plan(g: ConvGeometry, itemsize: int, **filters: int) -> Plan:
         chunk=chunk,
         u_step=chunk * width + lanes,
         column_blocks=column_blocks,
+        pooled=pooled,
         **filters,
     )
     return Plan(
