@@ -19,6 +19,7 @@ from fastcnn.geometry import conv_geometry, pool_geometry
 from fastcnn.kernels import arrays, contraction, direct, packing, pooling, simd
 from fastcnn.kernels.dense import dense_plan
 from fastcnn.kernels.simd import Registers, registers
+from fastcnn.kernels.threads import parallel_for
 
 LAYERS = ("conv2d", "conv2d_input_gradient", "conv2d_filter_gradient")
 
@@ -207,14 +208,55 @@ POOLED = {
 
 def pooled(x: Array, w: Array, b: Array, relu: bool, **parameters: Any) -> Array:
     """By one plan; what no window has is cut off by it."""
+    return pooled_and_places(x, w, b, relu, places=False, **parameters)[0]
+
+
+def pooled_and_places(
+    x: Array, w: Array, b: Array, relu: bool, places: bool = True, **parameters: Any
+) -> tuple[Array, Array]:
     g = conv_geometry(x.shape, w.shape, **parameters)
-    found = direct.pooled_plan(g, x.itemsize)
+    found = direct.pooled_plan(g, x.itemsize, places)
     assert found is not None
     to, plan = found
-    y = np.full((g.n, g.oh // 2, g.ow // 2, g.oc), np.nan, x.dtype)
-    images = packing.lay_out(np.ascontiguousarray(x), to)
-    contraction.contract(plan, images, w.reshape(-1), b, y.reshape(-1), relu)
-    return y
+    y, z = np.full((2, g.n, g.oh // 2, g.ow // 2, g.oc), np.nan, x.dtype)
+    given = packing.lay_out(np.ascontiguousarray(x), to), w.reshape(-1), b
+    numbers = y.reshape(-1), z.reshape(-1), relu, plan.numbers
+    parallel_for(plan.function, plan.items, plan.work, *given, *numbers)
+    assert places or np.isnan(z).all()
+    return y, z
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 6, 8, 1), (1, 7, 4, 8), (3, 4, 9, 7), (1, 5, 7, 40), (2, 3, 2, 16)]
+)
+@pytest.mark.parametrize("value", [0, np.nan, np.inf])
+def test_places_lead_back(shape: tuple[int, ...], value: float) -> None:
+    x, dy = integers(1, *shape), integers(2, shape[0], shape[1] // 2, shape[2] // 2, shape[3])
+    x.reshape(-1)[::7] = value
+    with np.errstate(invalid="ignore"):
+        expected = fastcnn.max_pool2d_backward(dy, x, 2, engine="naive")
+    g = pool_geometry(shape, 2, stride=2)
+    places = np.zeros(dy.shape, np.float32)
+    for row, column in np.ndindex(*dy.shape[1:3]):
+        window = x[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+        places[:, row, column] = window.reshape(shape[0], 4, shape[3]).argmax(axis=1)
+    dx = np.full(shape, np.nan, np.float32)
+    function, items = pooling.placed_gradient_kernel(g, 4)
+    given = dy.reshape(-1), places.reshape(-1), dx.reshape(-1), arrays.record(g)
+    parallel_for(function, items, 0, *given)
+    np.testing.assert_array_equal(dx, expected)
+
+
+@pytest.mark.parametrize("layer", POOLED)
+def test_convolution_with_pooling_tells_the_places(layer: str) -> None:
+    x_shape, w_shape, parameters = POOLED[layer]
+    x, w, b = integers(1, *x_shape), integers(2, *w_shape), integers(3, w_shape[3])
+    y, places = pooled_and_places(x, w, b, False, **parameters)
+    whole = fastcnn.conv2d(x, w, b, **parameters, engine="naive")
+    n, oh, ow, oc = y.shape
+    windows = whole[:, : 2 * oh, : 2 * ow].reshape(n, oh, 2, ow, 2, oc).transpose(0, 1, 3, 2, 4, 5)
+    np.testing.assert_array_equal(places, windows.reshape(n, oh, ow, 4, oc).argmax(axis=3))
+    assert not np.isnan(y).any()
 
 
 @pytest.mark.parametrize("activation", [None, "relu"])

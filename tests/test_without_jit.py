@@ -50,7 +50,7 @@ LOOPS = """
 import numpy as np
 from fastcnn import kernels, naive
 from fastcnn.geometry import conv_geometry, pool_geometry
-from fastcnn.kernels import contraction, direct
+from fastcnn.kernels import arrays, direct, pooling
 
 rng = np.random.default_rng(0)
 x, w = (rng.integers(-3, 4, shape) * 1.0 for shape in ((2, 5, 6, 4), (3, 2, 2, 6)))
@@ -71,11 +71,18 @@ for n in (1, 3):
     np.testing.assert_array_equal(kernels.dense(x[:n], w, b, None), naive.dense(x[:n], w, b, None))
 x, w, b = (np.float32(rng.integers(-3, 4, shape)) for shape in ((2, 5, 31, 2), (2, 2, 2, 6), 6))
 g = conv_geometry(x.shape, w.shape)
-to, plan = direct.pooled_plan(g, 4)
-y = np.zeros((2, 2, 15, 6), np.float32)
-contraction.contract(plan, x.reshape(-1), w.reshape(-1), b, y.reshape(-1), True)
-whole = naive.conv2d(x, w, b, "relu", g)
-np.testing.assert_array_equal(y, naive.max_pool2d(whole, pool_geometry(whole.shape, 2, stride=2)))
+to, plan = direct.pooled_plan(g, 4, places=True)
+y, places = np.zeros((2, 2, 2, 15, 6), np.float32)
+given = x.reshape(-1), w.reshape(-1), b, y.reshape(-1), places.reshape(-1), True, plan.numbers
+plan.function(np.zeros(0, np.int64), 0, 0, plan.items, *given)
+whole, pool = naive.conv2d(x, w, b, "relu", g), pool_geometry((2, 4, 30, 6), 2, stride=2)
+np.testing.assert_array_equal(y, naive.max_pool2d(whole, pool))
+dy, dx = y[::-1].copy(), np.full((2, 4, 30, 6), np.nan, np.float32)
+function, items = pooling.placed_gradient_kernel(pool, 4)
+given = dy.reshape(-1), places.reshape(-1), dx.reshape(-1), arrays.record(pool)
+function(np.zeros(0, np.int64), 0, 0, items, *given)
+whole = naive.conv2d(x, w, b, None, g)
+np.testing.assert_array_equal(dx, naive.max_pool2d_backward(dy, whole, pool))
 """
 
 

@@ -78,7 +78,7 @@ class Executor:
     def __init__(self, layers: Sequence[Layer], weights: Weights) -> None:
         self._weights, self._dtype = weights, weights.parameters.dtype
         self._parts = self._cut(layers, pooling=False)
-        # The way back needs what lies between convolution and pooling; predictions do not.
+        # The way back needs what lies between a lone convolution and its pooling.
         apart = any(
             with_pooling(layers, i) > i + 1 and stands_alone(one, self._dtype)
             for i, one in enumerate(layers)

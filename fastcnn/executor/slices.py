@@ -191,8 +191,7 @@ class Slice(Steps):
             given, at = at, self._input_room(0, count)
             bytes_like = np.zeros(1, np.uint8)
             self._step(program.TWO, steps.scale_bytes, (bytes_like, self._f), count, given, at)
-        # The way back needs what is between convolution and pooling.
-        stages = [range(i, i + 1) for i in range(len(layers))] if training else self._stages()
+        stages = self._stages()
         outputs = [
             self._input_room(one.stop, n * prod(output_of(layers[one[-1]])))
             if makes(layers[one[-1]])
@@ -203,11 +202,13 @@ class Slice(Steps):
             outputs = _with_last(outputs, Place(program.OUTPUT, 0))
         saved = []
         for stage, to in zip(stages, outputs, strict=True):
-            x = at
+            x, places = at, None
             if to is not None:
-                self._forward(layers[stage.start : stage.stop], at, to)
+                if training and len(stage) > 1:
+                    places = self._room(n * prod(output_of(layers[stage[-1]])))
+                self._forward(layers[stage.start : stage.stop], at, to, places)
                 at = to
-            saved.append((x, at))
+            saved.append((stage, x, at, places))
         if softmax:
             self._softmax(at)
         if not training:
@@ -221,12 +222,17 @@ class Slice(Steps):
         sizes = [n * prod(output_of(one)) for one in layers]
         self._free = [self._room(max(sizes)), self._room(max(sizes))]
         self._masked: set[int] = set()
-        for i in range(len(layers) - 1, plans.first - 1, -1):
+        for stage, x, y, places in reversed(saved):
+            i = stage.start
+            if i < plans.first:
+                break
+            if places is not None:
+                dy = self._unpooled(stage, y, places, dy)
             to = self._gradient_room(i)
             if i == plans.first and plans.needs_dx:
                 to = Place(program.DX, 0)
             needs_dx = i > plans.first or plans.needs_dx
-            dy = self._backward(i, layers[i], *saved[i], dy, to, needs_dx)
+            dy = self._backward(i, layers[i], x, y, dy, to, needs_dx)
 
     def _room(self, count: int) -> Place:
         """A place for so many numbers, at the start of a cache line."""
@@ -285,16 +291,25 @@ class Slice(Steps):
             i = last
         return found
 
-    def _forward(self, layers: Sequence[Layer], x: Place, y: Place) -> None:
-        """Steps of one stage."""
+    def _forward(self, layers: Sequence[Layer], x: Place, y: Place, places: Place | None) -> None:
+        """Steps of one stage; ``places`` are those of its pooling, for the way back."""
         layer = layers[0]
         if isinstance(layer, CONVOLUTIONS):
             g = self.plans.convolution(layer, self.n)
-            pooled = direct.pooled_plan(g, self.itemsize) if len(layers) > 1 else None
+            pooled = None
+            if len(layers) > 1:
+                pooled = direct.pooled_plan(g, self.itemsize, places is not None)
             to, plan = pooled or direct.forward_plan(g, self.itemsize)
             x = self._lay_out(x, to, g.input_shape)
-            w, b = self._parameter(layer, "w"), self._bias(layer)
-            self._contract(plan, x, w, b, y, any(map(is_relu, layers)))
+            w, b, relu = self._parameter(layer, "w"), self._bias(layer), any(map(is_relu, layers))
+            if pooled is None:
+                self._contract(plan, x, w, b, y, relu)
+                return
+            f = self._f
+            self._step(
+                program.POOLED, plan.function, (f, f, f, f, f, True, plan.numbers), plan.items,
+                x, w, b, y, places or y, number(relu), self._numbers(plan.numbers),
+            )  # fmt: skip
         elif isinstance(layer, Dense):
             inputs, outputs = layer.parameters["w"].shape
             plan = dense_plan(self.n, inputs, outputs, self.itemsize)
@@ -393,6 +408,20 @@ class Slice(Steps):
             return dy
         if needs_dx:
             self._pool_input(layer, x, dy, dx)
+        return dx
+
+    def _unpooled(self, stage: range, y: Place, places: Place, dy: Place) -> Place:
+        """The gradient before a stage's pooling, and before its ReLU."""
+        layers = self.plans.layers
+        pool = layers[stage[-1]]
+        if any(is_relu(layers[i]) for i in stage):  # while it is small, as in _backward
+            dy = self._mask(self.n * prod(output_of(pool)), dy, y, None)
+        self._masked.add(stage.start)
+        g, dx = self.plans.pooling(pool, self.n), self._other(dy)
+        function, items = pooling.placed_gradient_kernel(g, self.itemsize)
+        numbers, f = record(g), self._f
+        last = self._numbers(numbers)
+        self._step(program.FOUR, function, (f, f, f, numbers), items, dy, places, dx, last)
         return dx
 
     def _mask(self, count: int, dy: Place, y: Place, to: Place | None) -> Place:

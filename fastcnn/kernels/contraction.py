@@ -48,6 +48,7 @@ from fastcnn.kernels.simd import (
     rows_walk,
     tile_from_row,
     tile_pooled,
+    tile_pooled_places,
     tile_relu,
     tile_store,
     tile_store_rows,
@@ -86,7 +87,8 @@ class Contraction(NamedTuple):
     ``real_last`` it is padding, and passed over if all of a tile's rows are. With ``far`` the
     result is larger than the second-level cache: its lines are fetched while their sums are made,
     and those of the images before their steps. With ``in_parts`` each step b is a part of the sum,
-    the last of them of ``last_run`` steps.
+    the last of them of ``last_run`` steps. With ``places`` a pooled one also says where each of its
+    numbers comes from.
     """
 
     rows_a: int
@@ -127,6 +129,7 @@ class Contraction(NamedTuple):
     w_group: int = 0
     in_parts: bool = False
     last_run: int = 0
+    places: bool = False
 
     @property
     def rows(self) -> int:
@@ -328,7 +331,8 @@ def _plan_of_lines(
         c = c._replace(rows_a=1, rows_b=c.rows_a, x_b=c.x_a, y_b=c.y_a)
     w_bytes = c.steps_a * c.steps_b * c.run * c.columns * itemsize
     c = c._replace(part=part, blocks_first=w_bytes <= CACHE_BYTES)
-    function = _lines(*lines, tile.vectors, tile.lanes, pooled)
+    kernels = _lines_pooled if pooled else _lines
+    function = kernels(*lines, tile.vectors, tile.lanes)
     return Plan(function, c.groups * blocks * -(-tiles // part), c.flops // 4, record(c))
 
 
@@ -486,15 +490,41 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise:
 
 
 @cache
-def _lines(lines: int, length: int, vectors: int, lanes: int, pooled: bool) -> Any:
+def _lines(lines: int, length: int, vectors: int, lanes: int) -> Any:
     """The kernel for tiles of ``lines`` of ``length`` rows."""
+    run_items = _items_of_lines(lines, length, vectors, lanes, pooled=False)
+
+    @kernel
+    def contraction_in_lines(
+        start: int, stop: int, x: Any, w: Any, b: Any, y: Any, relu: bool, numbers: Any
+    ) -> None:
+        run_items(start, stop, x, w, b, y, y, relu, numbers[0])
+
+    return contraction_in_lines
+
+
+@cache
+def _lines_pooled(lines: int, length: int, vectors: int, lanes: int) -> Any:
+    """The same with pooling: ``places``, if wanted, as ``y``."""
+    run_items = _items_of_lines(lines, length, vectors, lanes, pooled=True)
+
+    @kernel
+    def contraction_pooled(
+        start: int, stop: int, x: Any, w: Any, b: Any, y: Any, places: Any, relu: bool, numbers: Any
+    ) -> None:
+        run_items(start, stop, x, w, b, y, places, relu, numbers[0])
+
+    return contraction_pooled
+
+
+def _items_of_lines(lines: int, length: int, vectors: int, lanes: int, pooled: bool) -> Any:
     height, width = lines * length, vectors * lanes
     side = 2 if pooled else 1  # rows of the tile to one of the result, each way
 
     @device
     def one_tile(
         i: int, j: int, at_b: int, to: int, row: int,
-        columns: int, x: Any, w: Any, b: Any, y: Any, relu: bool, c: Any,
+        columns: int, x: Any, w: Any, b: Any, y: Any, places: Any, relu: bool, c: Any,
     ) -> None:  # fmt: skip
         # Read once: in the loops each would be read from memory again.
         run, x_b, x_c = c.run, c.x_b, c.x_c
@@ -520,12 +550,15 @@ def _lines(lines: int, length: int, vectors: int, lanes: int, pooled: bool) -> A
         if relu:  # of the largest: which zero it is, if its sign is minus, may differ
             found = tile_relu(found)
         tile_store_rows(found, y, to, c.y_c, columns, height // side**2)
+        if pooled and c.places:
+            tile_store_rows(
+                tile_pooled_places(length, tile), places, to, c.y_c, columns, height // side**2
+            )
 
-    @kernel
-    def contraction_in_lines(
-        start: int, stop: int, x: Any, w: Any, b: Any, y: Any, relu: bool, numbers: Any
+    @device
+    def run_items(
+        start: int, stop: int, x: Any, w: Any, b: Any, y: Any, places: Any, relu: bool, c: Any
     ) -> None:
-        c = numbers[0]
         of_line = c.rows_c // length
         tiles = c.rows_a * c.rows_b // lines * of_line
         parts = (tiles + c.part - 1) // c.part
@@ -555,7 +588,7 @@ def _lines(lines: int, length: int, vectors: int, lanes: int, pooled: bool) -> A
                 while first < end:
                     one_tile(
                         i + first * c.x_c, w_start, b_start, to + first // side * c.y_c, row,
-                        columns, x, w, b, y, relu, c,
+                        columns, x, w, b, y, places, relu, c,
                     )  # fmt: skip
                     first += length
                     if to_the_end and first == end < c.rows_c:
@@ -567,7 +600,7 @@ def _lines(lines: int, length: int, vectors: int, lanes: int, pooled: bool) -> A
                     row_b = 0
                     row_a += 1
 
-    return contraction_in_lines
+    return run_items
 
 
 @cache

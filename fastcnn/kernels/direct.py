@@ -222,16 +222,17 @@ def forward_plan(g: ConvGeometry, itemsize: int, packed: int = 0) -> tuple[Layou
 
 
 @lru_cache(maxsize=1024)
-def pooled_plan(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan] | None:
+def pooled_plan(g: ConvGeometry, itemsize: int, places: bool = False) -> tuple[Layout, Plan] | None:
     """The same for the convolution with 2×2 max-pooling at once, in float32; None if not at once.
 
-    The result is that of both operations, but for the sign of a zero, see :mod:`.contraction`.
+    The result is that of both operations, but for the sign of a zero, see :mod:`.contraction`. The
+    kernel has an operand more, for the ``places`` in the windows where the result comes from.
     """
     part = _part(g)
     if part.elementwise or itemsize != 4:
         return None
     to, c = _forward(g, pooled_tile(part.columns, itemsize), itemsize, pooled=True)
-    made = plan_pooled(c, itemsize)
+    made = plan_pooled(c._replace(places=places), itemsize)
     return made and (to, made)
 
 

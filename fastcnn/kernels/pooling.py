@@ -103,6 +103,11 @@ def gradient_kernel(kind: str, g: PoolGeometry, itemsize: int) -> tuple[Any, int
     return _extreme_gradient_rows(kind == "max", *sides, *window), items
 
 
+def placed_gradient_kernel(g: PoolGeometry, itemsize: int) -> tuple[Any, int]:
+    """The gradient of 2×2 max-pooling from known places, ``(dy, places, dx, record(g))``."""
+    return _placed_gradient(*_sides(g, itemsize, usual=True)), g.n * g.oh
+
+
 def _forward(kind: str, x: Array, g: PoolGeometry) -> Array:
     y = empty_like_type(x, *g.output_shape)
     function, items = forward_kernel(kind, g, x.itemsize)
@@ -427,6 +432,41 @@ def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int, kh: int, kw:
                         ow += 1
 
     return extreme_gradient_rows
+
+
+@cache
+def _placed_gradient(vectors: int, lanes: int) -> Any:
+    """The kernel; an item is a row of windows, the last of an image has the pixels below too."""
+    width = vectors * lanes
+
+    @kernel
+    def placed_gradient(start: int, stop: int, dy: Any, places: Any, dx: Any, numbers: Any) -> None:
+        g = _geometry(numbers[0])
+        line = g.w * g.c
+        for row in range(start, stop):
+            n, oh = row // g.oh, row % g.oh
+            first = (n * g.h + 2 * oh) * line
+            for c in range(0, g.c, width):
+                columns = min(width, g.c - c)
+                at, to = row * g.ow * g.c + c, first + c
+                for _ in range(g.ow):
+                    share = tile_from_row(1, vectors, lanes, dy, at, columns)
+                    place = tile_from_row(1, vectors, lanes, places, at, columns)
+                    for i in range(2):
+                        for j in range(2):
+                            part = tile_where(share, place, 2 * i + j)
+                            target = rows_line(1, to + i * line + j * g.c, 0)
+                            tile_store(part, dx, target, 0, columns)
+                    at += g.c
+                    to += 2 * g.c
+            # What no window has.
+            rest = (g.w - 2 * g.ow) * g.c
+            for i in range(2):
+                zero_run(dx, first + (i + 1) * line - rest, rest)
+            if oh == g.oh - 1:
+                zero_run(dx, first + 2 * line, (g.h - 2 * g.oh) * line)
+
+    return placed_gradient
 
 
 @cache

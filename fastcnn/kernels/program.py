@@ -25,8 +25,8 @@ from fastcnn.kernels.jit import device, kernel
 from fastcnn.kernels.threads import parallel_for
 
 # What a step's operands are, by its form: see ``calls.call``.
-CONTRACTION, TWO, THREE, FOUR, FIVE, LAY_OUT, TURN = range(7)
-_FORMS = ("aaaaba", "aa", "aaa", "aaaa", "aaaaa", "aaiiia", "aaiiiii")
+CONTRACTION, TWO, THREE, FOUR, FIVE, LAY_OUT, TURN, POOLED = range(8)
+_FORMS = ("aaaaba", "aa", "aaa", "aaaa", "aaaaa", "aaiiia", "aaiiiii", "aaaaaba")
 
 # The bases of places: NUMBERS for what is no place or stays where it is, SHARED for scratch that
 # all slices read, ITEM for that of one slice, the others for arrays of the whole batch; of these
@@ -188,6 +188,9 @@ def _run_step(steps: Any, i: int, places: Any, first: int) -> None:
     elif form == 6:
         g = places[first + steps[i, _BASE + 6]] + steps[i, _AT + 6]
         call(function, "aaiiiii", start, stop, (a, b, c, d, e, f, g))
+    elif form == 7:
+        g = places[first + steps[i, _BASE + 6]] + steps[i, _AT + 6]
+        call(function, "aaaaaba", start, stop, (a, b, c, d, e, f, g))
 
 
 @kernel

@@ -765,21 +765,44 @@ def tile_pooled(typing_context: Any, length: Any, tile: Any) -> Any:
     Lines have ``length`` rows, and are taken two by two. NaN's steps are 5 % of the time of 3×3
     filters on one channel, of other filters less.
     """
+    return _pooled(length, tile, places=False)
+
+
+def _plain_places(length: int, tile: Any) -> Any:
+    squares = tile.reshape(-1, 2, length // 2, 2, tile.shape[1]).transpose(1, 3, 0, 2, 4)
+    best, *others = squares.reshape(4, -1, tile.shape[1])
+    place = np.zeros_like(best)
+    for k, value in enumerate(others, 1):
+        place = _plain_place(True, value, best, place, k)
+        best = _plain_best(True, value, best)
+    return place
+
+
+@_python(_plain_places)
+def tile_pooled_places(typing_context: Any, length: Any, tile: Any) -> Any:
+    """Which of each 2×2 rows :func:`tile_pooled` gives, as numbers 0 to 3 in row-major order."""
+    return _pooled(length, tile, places=True)
+
+
+def _pooled(length: Any, tile: TileType, *, places: bool) -> Any:
     pooled = TileType(tile.rows // 4, tile.vectors, tile.lanes, tile.dtype)
     line = length.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         emit = _Emitter(context, builder, tile)
         vectors, found = emit.unpack(arguments[1]), []
+        numbers = [emit.constant(Fraction(k)) for k in range(4)]
         for row in range(0, tile.rows, 2):
             if row // line % 2:
                 continue
             for v in range(tile.vectors):
-                places = [(row + m) * tile.vectors + v for m in (0, 1, line, line + 1)]
-                best, *others = [vectors[place] for place in places]
-                for value in others:
-                    best = builder.select(_better(emit, True, value, best), value, best)
-                found.append(best)
+                four = [(row + m) * tile.vectors + v for m in (0, 1, line, line + 1)]
+                best, place = vectors[four[0]], numbers[0]
+                for at, number in zip(four[1:], numbers[1:], strict=True):
+                    takes = _better(emit, True, vectors[at], best)
+                    best = builder.select(takes, vectors[at], best)
+                    place = builder.select(takes, number, place)
+                found.append(place if places else best)
         return _Emitter(context, builder, pooled).pack(found)
 
     return pooled(length, tile), generate
