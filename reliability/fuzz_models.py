@@ -65,7 +65,8 @@ class Case:
         self.dtype: Any = (
             "float64" if self.exact else dice.choice(["float32", "float32", "float64"])
         )
-        shape = (dice.integer(1, 12), dice.integer(1, 11), dice.integer(1, 5))
+        width = dice.choice([dice.integer(1, 11), dice.integer(12, 34)])
+        shape = (dice.integer(1, 12), width, dice.integer(1, 5))
         self.shape: tuple[int, ...] = shape if dice.integer(0, 7) else (dice.integer(1, 30),)
         self.layers: list[dict[str, Any]] = []
         here: tuple[int, ...] = self.shape
@@ -113,13 +114,16 @@ class Case:
         if kind < 5:
             groups = dice.choice([g for g in (1, 1, 2, 3, 5) if here[2] % g == 0])
             return Conv2D(
-                groups * dice.integer(1, 7), small(), small(), padding, dice.choice([1, 1, 2]),
+                groups * dice.integer(1, 7), small(), dice.choice([1, small()]), padding,
+                dice.choice([1, 1, 2]),
                 groups, activation, bool(dice.integer(0, 1)),
             )  # fmt: skip
         if kind == 5:
             return DepthwiseConv2D(small(), small(), padding, depth_multiplier=dice.integer(1, 2))
         if kind < 8:
             pool: Any = dice.choice([MaxPool2D, MaxPool2D, MinPool2D])
+            if dice.integer(0, 1):
+                return pool()
             return pool(small(), dice.choice([None, small()]), dice.choice(["valid", "same"]))
         if kind == 8:
             return ZeroPadding2D(((dice.integer(0, 2), 1), (0, dice.integer(0, 2))))
