@@ -264,6 +264,13 @@ def test_convolution_and_pooling_are_one_step_where_they_can_be(pool: Layer, rel
         made = part._plans.made(3, "predict", False)
         apart = 3 + (relu == "a layer")
         assert made.forward.numbers[0] == (2 if repr(pool) == "MaxPool2D()" else apart)
+    for count in (1, 3, 9):
+        x = np.random.default_rng(count).standard_normal((count, 9, 29, 2)).astype(np.float32)
+        y = np.arange(count) % 4
+        found, expected = gradients(model, x, y), gradients(plain, x, y)
+        assert found[0] == pytest.approx(expected[0], rel=1e-6)
+        assert found[1] == expected[1]
+        agree(found[2], expected[2], 1e-5)
 
 
 @pytest.mark.parametrize("algorithm", ["winograd", "im2col"])
