@@ -58,10 +58,6 @@ from fastcnn.weights import Weights
 if TYPE_CHECKING:
     from fastcnn.executor import Executor
 
-# What a model is trained with if nothing else is said, by the layer that it ends in.
-_USUAL: Loss = CrossEntropy()
-_IMPLIED: dict[str, Loss] = {"Sigmoid": BinaryCrossEntropy()}
-
 
 class Sequential:
     """A stack of layers.
@@ -112,6 +108,8 @@ class Sequential:
         self.input_shape: Shape | None = None
         self.output_shape: Shape | None = None
         self.loss: Loss | None = None
+        # What it is trained with if nothing else is said; its own, since ``loss`` may become one.
+        self._usual, self._of_sigmoid = CrossEntropy(), BinaryCrossEntropy()
         self.trained_on: Literal["uint8", "floats"] | None = None
         self.stop_training = False
         self.progress: Progress | None = None
@@ -322,7 +320,7 @@ class Sequential:
     def _loss(self) -> Loss:
         if self.loss is not None:
             return self.loss
-        return _IMPLIED.get(type(self.layers[-1]).__name__, _USUAL)
+        return self._of_sigmoid if type(self.layers[-1]).__name__ == "Sigmoid" else self._usual
 
     def _outputs(self, loss: Loss) -> Shape:
         output = self._trunk(loss)[-1].output_shape

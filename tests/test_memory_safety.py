@@ -150,7 +150,7 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
                     found.add(f"{path.stem}.{getattr(function, 'name', '')}")
     stands_in_for_compiled_code = {
         "simd._plain_row",
-        "simd._plain_places",
+        "simd._plain_squares",
         "simd._plain_rank1_masked",
         "simd._plain_square",
     }

@@ -584,3 +584,11 @@ def test_predictions_of_layers_that_only_rearrange_are_new_arrays() -> None:
     predicted = model.predict(x)
     np.testing.assert_array_equal(predicted, x.reshape(2, 12))
     assert not np.shares_memory(predicted, x)
+
+
+def test_a_loss_belongs_to_one_model() -> None:
+    first, second = (Sequential([Dense(2)], (3,), seed=0) for _ in range(2))
+    for model in (first, second):
+        model.train_on_batch(np.ones((2, 3)), [0, 1])
+    assert first.loss is not None
+    assert first.loss is not second.loss

@@ -266,7 +266,8 @@ class _AloneConvolution(_Alone):
 
     def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Any] | None:
         layer, way = self.layer, self._way(len(x))
-        given = x, layer.parameters["w"], layer.parameters.get("b"), self.relu and "relu"
+        activation = "relu" if self.relu else None
+        given = x, layer.parameters["w"], layer.parameters.get("b"), activation
         if self.pool is None:
             y = way.forward(*given, way.geometry)
         elif way.forward is winograd.conv2d:

@@ -750,12 +750,18 @@ def tile_best_of_numbers(typing_context: Any, largest: Any, tile: Any, best: Any
     return _best_by(_greater, largest, tile, best)
 
 
-def _plain_pooled(length: int, tile: Any) -> Any:
+def _plain_squares(length: int, tile: Any) -> tuple[Any, Any]:
     squares = tile.reshape(-1, 2, length // 2, 2, tile.shape[1]).transpose(1, 3, 0, 2, 4)
     best, *others = squares.reshape(4, -1, tile.shape[1])
-    for value in others:
+    place = np.zeros_like(best)
+    for k, value in enumerate(others, 1):
+        place = _plain_place(True, value, best, place, k)
         best = _plain_best(True, value, best)
-    return best
+    return best, place
+
+
+def _plain_pooled(length: int, tile: Any) -> Any:
+    return _plain_squares(length, tile)[0]
 
 
 @_python(_plain_pooled)
@@ -769,13 +775,7 @@ def tile_pooled(typing_context: Any, length: Any, tile: Any) -> Any:
 
 
 def _plain_places(length: int, tile: Any) -> Any:
-    squares = tile.reshape(-1, 2, length // 2, 2, tile.shape[1]).transpose(1, 3, 0, 2, 4)
-    best, *others = squares.reshape(4, -1, tile.shape[1])
-    place = np.zeros_like(best)
-    for k, value in enumerate(others, 1):
-        place = _plain_place(True, value, best, place, k)
-        best = _plain_best(True, value, best)
-    return place
+    return _plain_squares(length, tile)[1]
 
 
 @_python(_plain_places)
