@@ -40,9 +40,10 @@ from fastcnn.comparison.data import make_arrays
 from fastcnn.comparison.problems import ARTICLE_NET, DTYPES, Case, Problem, cases
 from fastcnn.engines import replaced
 from fastcnn.geometry import conv_geometry, pool_geometry
+from fastcnn.kernels import activations, direct, jit, jobs, pooling, simd, threads, winograd
 from fastcnn.kernels import arrays as seam
 from fastcnn.kernels import augmentation as kernels_of_augmentation
-from fastcnn.kernels import direct, jit, pooling, simd, threads, winograd
+from fastcnn.kernels.jobs import PLACE
 from fastcnn.kernels.multiply_add import CHAIN, multiply_add
 
 Border = Literal["first", "last"]
@@ -266,7 +267,7 @@ def run_here(chosen: Iterable[Case]) -> int:
                 with _written_past_the_cache():
                     _compare(case, call(case.problem, inputs, "numba"), expected, allowed)
         count += 1
-    _wait_as_a_worker_does()
+    _share_as_threads_do()
     _move_images()
     _probe_the_hardware()
     return count
@@ -319,14 +320,19 @@ def _compare(
         assert agree.all(), f"{case.name}: {a[~agree][:5]}, not {b[~agree][:5]}"
 
 
-def _wait_as_a_worker_does() -> None:
-    """The kernel that only threads run, on the words that they share."""
+def _share_as_threads_do() -> None:
+    """What only threads run, on the board that they share; nobody comes but whoever calls."""
     for border in ("first", "last"):
-        done, gate = guarded((1,), np.int64, border), guarded((9,), np.int64, border)
-        done[...], gate[...] = 0, 0
-        assert threads._watch(done, 7, gate, 8, 0, 2) == 0
-        assert list(done) == [7]
-        assert not gate.any()
+        board = guarded((2 * PLACE,), np.int64, border)
+        board[...] = 0
+        threads._serve(board, PLACE, 2)
+        assert not board.any()
+        seen = guarded((5,), np.float32, border)
+        seen[...] = -1
+        activations.relu_kernel(board, 2, 0, 5, seen, seen)
+        assert not seen.any()
+        assert board[PLACE + jobs.OPEN] == -1
+        assert board[PLACE + jobs.DONE] == 1
 
 
 def _probe_the_hardware() -> None:

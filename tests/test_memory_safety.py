@@ -154,7 +154,7 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
         "simd._plain_rank1_masked",
         "simd._plain_square",
     }
-    guarded_on_its_own = {"threads._Worker", "threads._Pool", "threads."}
+    guarded_on_its_own = {"threads._Pool"}
     # Where the memory comes from when nothing stands in its place, and records that are only read.
     guarded_on_its_own |= {"memory._Block", "memory.empty", "arrays.record"}
     # Lists of steps and of pieces, which are only read, and arrays that only stand for their type.
@@ -166,7 +166,7 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
         "by_inputs._by_inputs",
         "executor.",
         "executor.Executor",
-        "jit.",
+        "calls.",
     }
     # Of what other layers gave, where kernels would not take it; of what kernels gave, for users.
     copies = {"executor._Alone", "executor._Run"}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,10 @@ from processes import python
 
 import fastcnn
 from fastcnn import settings
-from fastcnn.kernels import memory, threads
+from fastcnn.arguments import Array
+from fastcnn.kernels import jobs, memory, threads
+from fastcnn.kernels.jit import kernel
+from fastcnn.kernels.simd import load_acquire, store_release
 
 FORKS = hasattr(os, "fork")
 
@@ -45,45 +51,125 @@ def relu() -> Any:
     return fastcnn.relu(np.arange(-50, 50, dtype=np.float32), engine="numba").sum()
 
 
-@pytest.mark.parametrize("place", [0, 1])
-def test_after_an_interrupt_before_the_start_the_next_call_ends(
-    place: int, pool: threads._Pool, monkeypatch: pytest.MonkeyPatch
+@kernel
+def count_items(start: int, stop: int, seen: Any, rounds: int) -> None:
+    """One more for each item; those of later parts take ``rounds`` steps first."""
+    for i in range(start, stop):
+        delay = 0.5
+        for _ in range(rounds * i):
+            delay = delay * 0.5 + seen[i]
+        seen[i] += 1 if delay >= 0 else 0
+
+
+@kernel
+def meet(start: int, stop: int, here: Any, met: Any) -> None:
+    """Two items that wait for each other, but not for ever."""
+    for i in range(start, stop):
+        store_release(here, i, 1)
+        for _ in range(100_000):
+            if load_acquire(here, 1 - i) == 1:
+                met[i] = 1
+
+
+def counted(rounds: int, calls: int) -> Array:
+    seen = np.zeros(29)
+    for _ in range(calls):
+        threads.parallel_for(count_items, len(seen), 10_000, seen, rounds)
+    return seen
+
+
+def all_is_done(pool: threads._Pool) -> bool:
+    """Whether each part that was opened has been taken, and is done."""
+    places = pool.board.reshape(-1, jobs.PLACE)[1:]
+    return bool((places[:, jobs.OPEN] == -places[:, jobs.DONE]).all())
+
+
+@pytest.mark.parametrize(("rounds", "calls"), [(0, 5000), (300, 200)])
+def test_each_part_is_done_once_and_before_the_call_returns(
+    rounds: int, calls: int, pool: threads._Pool
 ) -> None:
-    monkeypatch.setattr(threads, "_LOOKS", 20_000_000)  # workers stay awake: none opens its gate
+    found = in_time(lambda: counted(rounds, calls))
+    np.testing.assert_array_equal(found, calls)
+    assert len(pool.workers) == 2
+    assert pool.board[jobs.NUMBER] == calls
+    assert all_is_done(pool)
+
+
+def test_parts_run_at_the_same_time(pool: threads._Pool) -> None:
+    for _ in range(100):  # the first time a worker still has to start
+        here, met = np.zeros((2, 2), np.int64)
+        threads.parallel_for(meet, 2, 2, here, met)
+        assert met[1] == 1  # one after the other the second finds the first there
+        if met[0]:
+            return
+    raise AssertionError("no worker came")
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_after_an_interrupt_before_the_start_the_next_call_ends(
+    first: bool, pool: threads._Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert in_time(relu) == 1225
-    worker = pool.workers[place]
-    for laid_out in (False, True):  # the interrupt comes before, or after the job is laid out
-        prepare = worker.prepare
+    wake = pool.wake
 
-        def interrupted(*job: Any, done: Any = prepare, first: bool = laid_out) -> None:
-            if first:
-                done(*job)
-            raise KeyboardInterrupt
+    def interrupted(count: int) -> None:
+        if first:
+            wake(count)
+        raise KeyboardInterrupt
 
-        with monkeypatch.context() as patch:
-            patch.setattr(worker, "prepare", interrupted)
-            with pytest.raises(KeyboardInterrupt):
-                relu()
-        assert [in_time(relu) for _ in range(3)] == [1225] * 3
+    with monkeypatch.context() as patch:
+        patch.setattr(pool, "wake", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            relu()
+    assert [in_time(relu) for _ in range(3)] == [1225] * 3
 
 
-def test_an_error_on_a_worker_is_raised_and_forgotten(pool: threads._Pool) -> None:
-    def fail(gate: Any, number: int, start: int, stop: int) -> None:
-        if start:
-            raise RuntimeError(f"at {start}")
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this system")
+def test_an_interrupt_waits_until_all_parts_are_done(pool: threads._Pool) -> None:
+    class Interrupt(Exception):
+        pass
 
-    for _ in range(2):
-        with pytest.raises(RuntimeError, match="at "):
-            threads.parallel_for(fail, 9, 9)
+    def interrupt(number: int, frame: Any) -> None:
+        raise Interrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        interrupted = 0
+        for _ in range(100):
+            with contextlib.suppress(Interrupt):
+                signal.setitimer(signal.ITIMER_REAL, 0.002)
+                counted(300, 1000)
+                interrupted -= 1
+            interrupted += 1
+            assert all_is_done(pool)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted > 50
+    assert in_time(relu) == 1225
+
+
+def test_workers_that_sleep_are_called(
+    pool: threads._Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "_LOOKS", 1)
+    for _ in range(20):
         assert in_time(relu) == 1225
+        end = time.monotonic() + 10
+        while not all(worker.asleep for worker in pool.workers) and time.monotonic() < end:
+            time.sleep(0.001)
+        assert all(worker.asleep for worker in pool.workers)
+    pool.wake(2)
+    assert not all(worker.asleep for worker in pool.workers)
 
 
 def test_the_caller_does_what_no_worker_has_begun(
     pool: threads._Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threads._Worker, "_run", lambda self: None)  # they never come
-    assert in_time(relu) == sum(range(50))
+    assert in_time(relu) == 1225
     assert len(pool.workers) == 2
+    assert all_is_done(pool)
 
 
 def test_sixteen_threads_on_models_and_functions_get_the_right_bits() -> None:
@@ -202,10 +288,10 @@ def test_a_containers_share_of_time_is_respected(
 def test_a_machine_of_a_thousand_processors_gets_as_many_threads_as_there_may_be(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    # The gate has a place for each of them, and no more.
+    # The board has a place for each of them, and no more.
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(1000)), raising=False)
     assert settings.processors(str(tmp_path), str(tmp_path / "own")) == settings.MOST
-    assert threads._Pool().gate.size >= settings.MOST * threads.CACHE_LINE
+    assert threads._Pool().board.size >= settings.MOST * jobs.PLACE
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")

@@ -44,7 +44,6 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
-import numpy as np
 from numba.core import config
 from numba.core.caching import _Cache as NumbaCache
 from numba.core.codegen import JITCodeLibrary
@@ -53,7 +52,8 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
-from fastcnn.kernels.simd import store_release
+from fastcnn.kernels.calls import job
+from fastcnn.kernels.jobs import share
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -65,9 +65,6 @@ _FLAGS: dict[str, Any] = {
     "fastmath": {"nsz", "contract", "afn", "reassoc"},
 }
 _ORDERED = {**_FLAGS, "fastmath": _FLAGS["fastmath"] - {"reassoc", "contract"}}
-CACHE_LINE = 8  # words of 64 bits
-NO_GATE = np.zeros(0, np.int64)
-"""The gate of a kernel that nobody waits for."""
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -102,6 +99,9 @@ def _part(function: Function, flags: dict[str, Any]) -> Function:
     return made
 
 
+_share = _part(share, _FLAGS)
+
+
 def device(function: Function) -> Function:
     """Compile ``function`` into the kernels that call it.
 
@@ -119,12 +119,10 @@ def ordered_device(function: Function) -> Function:
 def kernel(function: Function) -> Function:
     """Compile a function of a range, ``function(start, stop, *arguments)``, for the thread driver.
 
-    It takes two arguments more, in front: ``gate`` and ``number``. Before all else it writes the
-    number to each cache line of the gate, where other threads wait for it. By then it has let go of
-    the interpreter's lock, so that they can take it at once: written by Python, before the call,
-    the number woke them into a wait for the lock, and a launch took 20 µs instead of 3.
+    It takes two arguments more, in front: the ``board`` from which others take parts of the range,
+    and how many ``parts`` there are; see :mod:`fastcnn.kernels.jobs`.
     """
-    return _gated(function, _FLAGS)
+    return _launched(function, _FLAGS)
 
 
 def ordered_kernel(function: Function) -> Function:
@@ -134,7 +132,7 @@ def ordered_kernel(function: Function) -> Function:
     ``(x - largest) - log_total`` it makes ``x - (largest + log_total)``. And for those that round
     as NumPy does, where ``contract`` would make one step of a product and a sum.
     """
-    return _gated(function, _ORDERED)
+    return _launched(function, _ORDERED)
 
 
 def compiled(function: Function) -> Function:
@@ -154,17 +152,18 @@ def fused(function: Function) -> Function:
 # kernel by its address hands over each by itself.
 _LAUNCH = """
 def made(kernel):
-    def run(gate, number, {parameters}):
-        for place in range(0, gate.size, {line}):
-            store_release(gate, place, number)
-        kernel({parameters})
+    def run(_board, _parts, {parameters}):
+        _task, _kept = job(kernel, ({arguments},))
+        share(_board, _parts, start, stop, _task, _kept)
     return run
 """
 
 
-def _gated(function: Function, flags: dict[str, Any]) -> Function:
-    source = _LAUNCH.format(parameters=", ".join(signature(function).parameters), line=CACHE_LINE)
-    scope: dict[str, Any] = {"__name__": __name__, "store_release": store_release}
+def _launched(function: Function, flags: dict[str, Any]) -> Function:
+    parameters = list(signature(function).parameters)
+    assert parameters[:2] == ["start", "stop"], function
+    source = _LAUNCH.format(parameters=", ".join(parameters), arguments=", ".join(parameters[2:]))
+    scope: dict[str, Any] = {"__name__": __name__, "job": job, "share": _share}
     exec(compile(source, __file__, "exec"), scope)
     run = scope["made"](_part(function, flags))
     run.__name__, run.__qualname__ = function.__name__, function.__qualname__

@@ -20,6 +20,7 @@ shape (rows, vectors * lanes), and kernels run in a debugger. There multiply and
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
@@ -282,6 +283,9 @@ def _python(plain: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
         return intrinsic(prefer_literal=True)(compiled)
 
     return choose
+
+
+or_in_python = _python
 
 
 def _plain_line(rows: int, start: int, step: int) -> Any:
@@ -1381,6 +1385,32 @@ def store_release(typing_context: Any, array: Any, index: Any, value: Any) -> An
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def take(typing_context: Any, array: Any, index: Any, number: Any) -> Any:
+    """Make ``array[index]`` of int64 the negative of ``number`` if it is that; whether it was."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(array)(context, builder, arguments[0]).data
+        place, number = builder.gep(data, [arguments[1]]), arguments[2]
+        found = builder.cmpxchg(place, number, builder.neg(number), "acq_rel", "acquire")
+        return builder.extract_value(found, 1)
+
+    return types.boolean(array, types.intp, types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def yield_core(typing_context: Any) -> Any:
+    """Let another thread or program have the core, where the system has a call for that."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if hasattr(os, "sched_yield"):
+            kind = ir.FunctionType(ir.IntType(32), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
