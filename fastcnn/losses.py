@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastcnn import ops
-from fastcnn.arguments import Array, class_labels, floats
+from fastcnn.arguments import Array, are_labels, class_labels, floats
 from fastcnn.layers import Shape
 from fastcnn.scalars import below_one
 
@@ -98,14 +98,16 @@ class CrossEntropy(Loss):
                 f"Flatten() or GlobalAvgPool2D() and a Dense(classes) at the end"
             )
         (classes,) = output
-        try:
-            given = np.asarray(y)
-        except ValueError as error:
-            raise ValueError(f"y must be an array, got a ragged sequence: {error}") from None
-        if given.ndim == 2:
-            given = _classes_of_one_hot(given, classes)
-        if given.ndim == 1 and len(given) != count:
-            raise ValueError(f"y must have one label per sample, {count}, got {len(given)}")
+        given: Any = y
+        if not are_labels(y, count):  # nearly always they are, and a step of one sample is short
+            try:
+                given = np.asarray(y)
+            except ValueError as error:
+                raise ValueError(f"y must be an array, got a ragged sequence: {error}") from None
+            if given.ndim == 2:
+                given = _classes_of_one_hot(given, classes)
+            if given.ndim == 1 and len(given) != count:
+                raise ValueError(f"y must have one label per sample, {count}, got {len(given)}")
         try:
             return class_labels(given, count, classes)
         except (TypeError, ValueError) as error:

@@ -63,6 +63,8 @@ class Optimizer:
         self.step_count = 0
         self.state: dict[str, Array] = {}
         self._scratch: Array | None = None
+        # Of the last step, what the compiled loop was told, as numbers and as an array.
+        self._told: tuple[tuple[float, ...], Array] = (), np.zeros(0)
 
     def __init_subclass__(cls) -> None:
         Optimizer.known[cls.__name__] = cls
@@ -114,8 +116,6 @@ class Optimizer:
                     f"optimizer has taken steps with {kept.size} parameters of {kept.dtype} and "
                     f"cannot go on with {parameters.size} of {parameters.dtype}; make a new one"
                 )
-        if self._scratch is None or self._scratch.dtype != parameters.dtype:
-            self._scratch = np.empty(_BLOCK, parameters.dtype)
         if self.clip_value is not None:
             np.clip(gradient, -self.clip_value, self.clip_value, out=gradient)
         if self.clip_norm is not None:
@@ -125,13 +125,16 @@ class Optimizer:
         self.step_count += 1
         loop = _COMPILED.get(type(self)) if whole_nets_refused(None) is None else None
         if (move := _compiled(loop)) is not None:
-            numbers = np.array([self._decay(), *self._numbers()])
-            move(parameters, gradient, arrays, numbers)
+            told = self._decay(), *self._numbers()
+            if told != self._told[0]:  # most often they stay what they are from step to step
+                self._told = told, np.array(told)
+            move(parameters, gradient, arrays, self._told[1])
             return
+        scratch = self._scratch_for(parameters)
         for first in range(0, parameters.size, _BLOCK):
             some = slice(first, first + _BLOCK)
             p, g = parameters[some], gradient[some]
-            t = self._scratch[: p.size]
+            t = scratch[: p.size]
             if self._decay():
                 np.multiply(p, self._decay(), out=t)
                 g += t
@@ -145,12 +148,16 @@ class Optimizer:
         """What the compiled step needs to know, after the decay; nothing where there is none."""
         return ()
 
+    def _scratch_for(self, like: Array) -> Array:
+        if self._scratch is None or self._scratch.dtype != like.dtype:
+            self._scratch = np.empty(_BLOCK, like.dtype)
+        return self._scratch
+
     def _clip_norm(self, gradient: Array, largest: float) -> None:
-        assert self._scratch is not None
-        total = 0.0
+        scratch, total = self._scratch_for(gradient), 0.0
         for first in range(0, gradient.size, _BLOCK):
             g = gradient[first : first + _BLOCK]
-            squares = np.multiply(g, g, out=self._scratch[: g.size])
+            squares = np.multiply(g, g, out=scratch[: g.size])
             total += float(squares.sum(dtype=np.float64))
         if total > largest * largest:
             gradient *= largest / sqrt(total)

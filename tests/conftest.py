@@ -5,10 +5,15 @@ It has the other processor, and is done when its test is reached.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import guarded
 import pytest
+
+# What a shell starts in the background has Ctrl-C ignored, and so would all that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

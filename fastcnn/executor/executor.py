@@ -164,6 +164,8 @@ class Executor:
         None where single operations must decide: the loss is not finite, or padding by zeros met
         a number that is not. Then nothing has changed but the gradient.
         """
+        if not (self._chance or self._state):
+            return self._gradients(x, targets, loss, rng)
         before = self._chance and rng.bit_generator.state
         state = [(array, array.copy()) for array in self._state]
         found = self._gradients(x, targets, loss, rng)
@@ -358,7 +360,7 @@ class _Run:
         if not len(x):
             return arrays.allocate((0, *self._output), self._dtype), None
         purpose = purpose if rng is None else "train"
-        made = self._plans.made(len(x), purpose, x.dtype == np.uint8)
+        made = self._plans.made(len(x), purpose, x.itemsize == 1)
         scratch = made.scratch()
         if rng is None and scratch.output is not None:
             run(made.forward, scratch.address, scratch.places, address(x), scratch.output_address)
@@ -386,7 +388,7 @@ class _Run:
         """Forward, softmax cross-entropy, backward: loss, samples that are right, ``dx``."""
         if not all(map(all_finite, self._plans.padded)):
             return None
-        made = self._plans.made(len(x), "step", x.dtype == np.uint8)
+        made = self._plans.made(len(x), "step", x.itemsize == 1)
         scratch = made.scratch()
         self._turn(made, scratch)
         dx = arrays.allocate(x.shape, self._dtype) if self._needs_dx else _NONE
