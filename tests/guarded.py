@@ -306,6 +306,8 @@ def _written_past_the_cache() -> Iterator[None]:
 
 
 def _use_memory(border: Border) -> None:
+    for plan in (winograd.forward, winograd._input_gradient):  # with the scratch that they keep
+        plan.cache_clear()
     seam.allocate = lambda shape, dtype: guarded(shape, dtype, border)
 
 

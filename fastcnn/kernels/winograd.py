@@ -26,6 +26,7 @@ an image has an output that is not finite, the image is computed again directly.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
@@ -67,6 +68,8 @@ AT_ONCE = 4
 # Squares that are few: for them a second launch, and filters that another core has transformed,
 # cost more than to transform all squares for each part of the columns.
 FEW = 64
+# Bytes of scratch that are kept from call to call.
+SPARE = 4 << 20
 
 
 class Layer(NamedTuple):
@@ -405,7 +408,8 @@ class Plan(NamedTuple):
     """A layer made ready: ``at_once`` of its ``squares`` at a time.
 
     ``numbers`` is the layer's record; ``width`` that of a block of columns; works are numbers of
-    operations, for a square, for a square and block of columns, and for all filters.
+    operations, for a square, for a square and block of columns, and for all filters; ``spare`` has
+    scratch of earlier calls, which nobody uses.
     """
 
     function: Any
@@ -421,6 +425,7 @@ class Plan(NamedTuple):
     square_work: int
     product_work: int
     filter_work: int
+    spare: list[_Scratch]
 
 
 @lru_cache(maxsize=1024)
@@ -510,24 +515,52 @@ def _plan(g: ConvGeometry, itemsize: int, pooled: bool, **filters: int) -> Plan:
         square_work=8 * cut.points * g.ic,
         product_work=cut.points * g.ic * width // 2,
         filter_work=8 * cut.points * g.ic * g.oc,
+        spare=[],
     )
 
 
-def _run(plan: Plan, x: Array, w: Array, b: Array, y: Array, relu: bool) -> list[int]:
-    """Compute ``y``; the numbers of the images in which something is not finite."""
-    c, threads = plan.layer, get_num_threads()
+class _Scratch(NamedTuple):
+    """Memory of a call on so many threads: V, U, M, borders' squares, and the images in doubt."""
+
+    threads: int
+    v: Array
+    u: Array
+    mm: Array
+    squares: Array
+    suspects: Array
+
+
+def _scratch(plan: Plan, dtype: np.dtype[Any]) -> _Scratch:
+    """That of an earlier call, or new memory.
+
+    A small layer's is kept with its plan: each core then finds its own part where it left it.
+    """
+    threads = get_num_threads()
+    with suppress(IndexError):
+        kept = plan.spare.pop()
+        if kept.threads == threads:
+            return kept
+    c = plan.layer
     blocks = -(-min(plan.squares, plan.at_once) // c.block)
     u_count, v_count, m_count = c.column_blocks, threads, threads
     if plan.by_columns or plan.few:
         u_count, m_count = threads, threads * blocks
         v_count = m_count if plan.few else blocks
-    v = empty_like_type(x, v_count * c.v_block)
-    u = empty_like_type(x, u_count * c.u_step * plan.points)
-    mm = empty_like_type(x, m_count * c.m_block)
-    scratch = empty_like_type(x, threads * c.scratch)
+    sizes = (
+        v_count * c.v_block, u_count * c.u_step * plan.points, m_count * c.m_block,
+        threads * c.scratch,
+    )  # fmt: skip
+    v, u, mm, squares = (arrays.allocate((size,), dtype) for size in sizes)
     suspects = arrays.allocate((plan.images,), np.bool_)
     suspects[...] = False
-    operands = x.reshape(-1), w, b, y.reshape(-1), v, u, mm, scratch, suspects, relu
+    return _Scratch(threads, v, u, mm, squares, suspects)
+
+
+def _run(plan: Plan, x: Array, w: Array, b: Array, y: Array, relu: bool) -> list[int]:
+    """Compute ``y``; the numbers of the images in which something is not finite."""
+    c, scratch = plan.layer, _scratch(plan, x.dtype)
+    threads, suspects = scratch.threads, scratch.suspects
+    operands = x.reshape(-1), w, b, y.reshape(-1), *scratch[1:], relu
 
     def launch(stage: Stage, first: int, last: int, items: int, work: int) -> None:
         parts = min(threads, items)
@@ -540,6 +573,7 @@ def _run(plan: Plan, x: Array, w: Array, b: Array, y: Array, relu: bool) -> list
     elif not plan.by_columns:
         launch(_ALL_FILTERS, 0, 0, c.column_blocks, plan.filter_work)
         work = plan.squares * c.column_blocks * plan.product_work
+        blocks = -(-plan.squares // c.block)
         launch(_BY_SQUARES, 0, plan.squares, blocks, work)
     else:
         for first in range(0, plan.squares, plan.at_once):
@@ -548,4 +582,10 @@ def _run(plan: Plan, x: Array, w: Array, b: Array, y: Array, relu: bool) -> list
             launch(ALL_SQUARES, first, last, -(-count // c.block), count * plan.square_work)
             work = count * c.column_blocks * plan.product_work + plan.filter_work
             launch(_BY_COLUMNS, first, last, c.column_blocks, work)
-    return np.flatnonzero(suspects).tolist()
+    found: list[int] = []
+    if suspects.any():
+        found = np.flatnonzero(suspects).tolist()
+        suspects[...] = False
+    if sum(one.nbytes for one in scratch[1:]) <= SPARE:
+        plan.spare.append(scratch)
+    return found
