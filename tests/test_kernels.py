@@ -194,13 +194,19 @@ def test_lines_are_for_short_sums_and_little_overlap(monkeypatch: pytest.MonkeyP
 POOLED = {
     # Pixels that tiles of all processors fill, with an overlap and without; one too many for pairs.
     **{f"width-{ow}": ((2, 6, ow + 2, 1), (2, 3, 1, 5), {}) for ow in (14, 20, 26, 27, 28, 29)},
+    # Rows of three and five taps on one channel, which some processors take at once.
+    **{f"5x5-{ow}": ((2, 9, ow + 4, 1), (5, 5, 1, 6), {}) for ow in (4, 7, 10, 28, 30)},
+    "5x5-padded": ((2, 7, 14, 1), (4, 5, 1, 8), {"padding": "same"}),
+    "3x3-wide": ((2, 7, 13, 1), (3, 3, 1, 20), {"padding": 1, "dilation": (2, 1)}),
+    "3x3-strided": ((2, 9, 30, 1), (3, 3, 1, 8), {"stride": (2, 1)}),
     "one-line": ((3, 3, 15, 2), (2, 2, 2, 3), {}),
     "strided": ((2, 11, 57, 3), (3, 2, 3, 7), {"stride": (2, 2), "padding": ((1, 2), (0, 1))}),
     "strided-1x1": ((2, 9, 55, 3), (1, 1, 3, 7), {"stride": (2, 2)}),
     "1x1": ((3, 5, 14, 4), (1, 1, 4, 6), {}),
     "dilated": ((1, 9, 30, 2), (3, 2, 2, 3), {"dilation": (2, 2), "padding": "same"}),
     "grouped": ((2, 5, 16, 6), (2, 3, 2, 9), {"groups": 3}),
-    "lenet": ((2, 14, 14, 6), (5, 5, 6, 16), {}),
+    # Long sums: of widths that tiles of all processors fill; those above overlap on each.
+    "lenet": ((2, 14, 24, 6), (5, 5, 6, 16), {}),
     **{f"columns-{oc}": ((1, 5, 16, 3), (3, 3, 3, oc), {}) for oc in (1, 4, 8, 9, 15, 17, 33)},
     "image-without-rests": ((2, 14, 28, 64), (3, 3, 64, 16), {"padding": "same"}),
 }
@@ -333,7 +339,9 @@ def test_sums_in_parts(inputs: int, outputs: int, dtype: str) -> None:
         # Less than the shortest long sum, and so in one part.
         if run < 256:
             total = total + fastcnn.dense(x[:, part], w[part], zero if first else b)
-    parted = registers().vector_bytes // x.itemsize >= outputs and inputs >= 256
+    host = registers()
+    most = host.tile_vectors * host.vector_bytes // x.itemsize
+    parted = most >= outputs and inputs >= 256
     if parted and run < 256:
         np.testing.assert_array_equal(y, total)
     assert contraction.LONG == 256
@@ -358,6 +366,37 @@ def test_few_rows(n: int, inputs: int, outputs: int, dtype: str) -> None:
     fast, reference = (fastcnn.dense_backward(dy, x, w, engine=e) for e in ("numba", "naive"))
     for found, expected in zip(fast, reference, strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("outputs", [1, 3, 7, 8, 10, 16, 17, 33, 100, 131])
+@pytest.mark.parametrize("inputs", [1, 2, 13, 257, 700])
+def test_weight_gradient_of_few_samples(inputs: int, outputs: int, dtype: str) -> None:
+    rng = np.random.default_rng([inputs, outputs])
+    w = np.zeros((inputs, outputs), dtype)
+    for n in range(1, contraction.FEW + 1):
+        x, dy = integers(n, n, inputs, dtype=dtype), integers(n + 9, n, outputs, dtype=dtype)
+        _, dw, _ = fastcnn.dense_backward(dy, x, w, engine="numba")
+        np.testing.assert_array_equal(dw, x.T @ dy)
+        # Of other numbers the order shows: that of more samples, of which some are zero.
+        x, dy = (rng.standard_normal(a.shape).astype(dtype) for a in (x, dy))
+        _, dw, _ = fastcnn.dense_backward(dy, x, w, engine="numba")
+        x, dy = (np.concatenate([a, np.zeros((5, a.shape[1]), dtype)]) for a in (x, dy))
+        _, of_more, _ = fastcnn.dense_backward(dy, x, w, engine="numba")
+        np.testing.assert_array_equal(dw, of_more)
+
+
+# A square of numbers turned in registers.
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("lanes", [2, 4, 8, 16])
+def test_squares_are_turned(lanes: int, dtype: str) -> None:
+    if lanes * np.dtype(dtype).itemsize > registers().vector_bytes:
+        pytest.skip("wider than a vector")
+    w = np.arange(lanes * lanes * 6, dtype=dtype).reshape(1, 2, lanes, 3 * lanes)
+    turned = packing.turn_filters(w, 1, lanes).reshape(1, 2, 3 * lanes, lanes)
+    np.testing.assert_array_equal(turned, w.transpose(0, 1, 3, 2))
 
 
 @pytest.mark.parametrize("parameters", [{}, {"padding": 1, "stride": (4, 5)}, {"groups": 2}])

@@ -11,7 +11,16 @@ from functools import lru_cache
 
 from fastcnn.arguments import Array
 from fastcnn.kernels.arrays import bias_or_zeros, empty_like_type, readable
-from fastcnn.kernels.contraction import Contraction, Plan, contract, in_parts, plan, tile_for
+from fastcnn.kernels.contraction import (
+    FEW,
+    Contraction,
+    Plan,
+    contract,
+    in_parts,
+    plan,
+    plan_few_steps,
+    tile_for,
+)
 from fastcnn.kernels.packing import sum_rows, turn_filters
 
 
@@ -72,7 +81,7 @@ def dense_weight_plan(
     """``x.T @ dy``; of some of a layer's inputs, if it has as many as ``apart``."""
     tile = tile_for(inputs, outputs, itemsize)
     c = _product(inputs, outputs, n, (1, apart or inputs), (outputs, tile.columns))
-    return plan(c, tile, itemsize)
+    return plan_few_steps(c, itemsize) if n <= FEW else plan(c, tile, itemsize)
 
 
 def _product(

@@ -461,9 +461,10 @@ def _placed_gradient(vectors: int, lanes: int) -> Any:
                     to += 2 * g.c
             # What no window has.
             rest = (g.w - 2 * g.ow) * g.c
-            for i in range(2):
-                zero_run(dx, first + (i + 1) * line - rest, rest)
-            if oh == g.oh - 1:
+            if rest > 0:
+                for i in range(2):
+                    zero_run(dx, first + (i + 1) * line - rest, rest)
+            if oh == g.oh - 1 and g.h > 2 * g.oh:
                 zero_run(dx, first + 2 * line, (g.h - 2 * g.oh) * line)
 
     return placed_gradient
