@@ -485,19 +485,22 @@ def _contraction(
             row_c = first_row % c.rows_c
             row_b = first_row // c.rows_c % c.rows_b
             row_a = first_row // c.rows_c // c.rows_b
-            for first in range(first_row, last_row, rows):
-                left = last_row - first
-                if left > half:
-                    whole_tile(
-                        first, row_a, row_b, row_c, left, x, w, b, y,
-                        x_start, w_start, b_start, y_start, columns, relu, c,
-                    )  # fmt: skip
-                else:
+            first = first_row
+            while first < last_row:
+                left, done = last_row - first, rows
+                if left <= half or rows < left <= 2 * half:  # two halves rather than one and a rest
+                    done = half
                     half_tile(
                         first, row_a, row_b, row_c, left, x, w, b, y,
                         x_start, w_start, b_start, y_start, columns, relu, c,
                     )  # fmt: skip
-                row_c += rows
+                else:
+                    whole_tile(
+                        first, row_a, row_b, row_c, left, x, w, b, y,
+                        x_start, w_start, b_start, y_start, columns, relu, c,
+                    )  # fmt: skip
+                first += done
+                row_c += done
                 while row_c >= c.rows_c:
                     row_c -= c.rows_c
                     row_b += 1

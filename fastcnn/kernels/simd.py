@@ -340,7 +340,7 @@ def _tile_of(rows: Any, vectors: Any, lanes: Any, array: Any) -> TileType:
     return TileType(rows.literal_value, vectors.literal_value, lanes.literal_value, array.dtype)
 
 
-def _python(plain: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
+def or_in_python(plain: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
     """Pair an intrinsic with the function on NumPy that it stands for."""
 
     def choose(compiled: Callable[..., Any]) -> Any:
@@ -351,14 +351,11 @@ def _python(plain: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
     return choose
 
 
-or_in_python = _python
-
-
 def _plain_line(rows: int, start: int, step: int) -> Any:
     return start + step * np.arange(rows)
 
 
-@_python(_plain_line)
+@or_in_python(_plain_line)
 def rows_line(typing_context: Any, rows: Any, start: Any, step: Any) -> Any:
     """Offsets ``start + m * step`` of rows m = 0, 1, …"""
     kind = RowsType(rows.literal_value)
@@ -381,7 +378,7 @@ def _plain_walk(
     return flat // (eb * ec) * sa + flat // ec % eb * sb + flat % ec * sc
 
 
-@_python(_plain_walk)
+@or_in_python(_plain_walk)
 def rows_walk(
     typing_context: Any,
     rows: Any,
@@ -460,7 +457,7 @@ def _plain_row(rows: int, vectors: int, lanes: int, array: Any, start: int, colu
     return tile
 
 
-@_python(_plain_row)
+@or_in_python(_plain_row)
 def tile_from_row(
     typing_context: Any,
     rows: Any,
@@ -485,7 +482,7 @@ def _plain_rank1(tile: Any, x: Any, offsets: Any, i: int, w: Any, j: int) -> Any
     return tile + x[offsets + i][:, None] * w[None, j : j + tile.shape[1]]
 
 
-@_python(_plain_rank1)
+@or_in_python(_plain_rank1)
 def rank1(typing_context: Any, tile: Any, x: Any, offsets: Any, i: Any, w: Any, j: Any) -> Any:
     """``tile[m] += x[offsets[m] + i] * w[j : j + vectors * lanes]``."""
 
@@ -503,7 +500,7 @@ def _plain_rank1_masked(
     return tile + x[offsets + i][:, None] * row
 
 
-@_python(_plain_rank1_masked)
+@or_in_python(_plain_rank1_masked)
 def rank1_masked(
     typing_context: Any, tile: Any, x: Any, offsets: Any, i: Any, w: Any, j: Any, columns: Any
 ) -> Any:
@@ -543,7 +540,7 @@ def _plain_rank1_lines(
     return _plain_rank1_masked(tile, x, places.reshape(-1), i, w, j, columns)
 
 
-@_python(_plain_rank1_lines)
+@or_in_python(_plain_rank1_lines)
 def rank1_lines(
     typing_context: Any,
     lines: Any,
@@ -612,7 +609,7 @@ def _plain_rank1_taps(
     return tile
 
 
-@_python(_plain_rank1_taps)
+@or_in_python(_plain_rank1_taps)
 def rank1_taps(
     typing_context: Any,
     taps: Any,
@@ -670,7 +667,7 @@ def _plain_products(
     return tile
 
 
-@_python(_plain_products)
+@or_in_python(_plain_products)
 def products(
     typing_context: Any,
     tile: Any,
@@ -737,7 +734,7 @@ def _plain_row_products(
     return tile
 
 
-@_python(_plain_row_products)
+@or_in_python(_plain_row_products)
 def row_products(
     typing_context: Any,
     taps: Any,
@@ -798,7 +795,7 @@ def _plain_relu(tile: Any) -> Any:
     return np.where(tile < 0, tile.dtype.type(0), tile)
 
 
-@_python(_plain_relu)
+@or_in_python(_plain_relu)
 def tile_relu(typing_context: Any, tile: Any) -> Any:
     """``max(tile, 0)``; NaN stays NaN."""
 
@@ -865,13 +862,13 @@ def _plain_best(largest: bool, tile: Any, best: Any) -> Any:
     return np.where(_plain_wins(largest, tile, best), tile, best)
 
 
-@_python(_plain_best)
+@or_in_python(_plain_best)
 def tile_best(typing_context: Any, largest: Any, tile: Any, best: Any) -> Any:
     """The larger of each pair (the smaller, if not ``largest``); of equals ``best``; NaN wins."""
     return _best_by(_better, largest, tile, best)
 
 
-@_python(_plain_best)
+@or_in_python(_plain_best)
 def tile_best_of_numbers(typing_context: Any, largest: Any, tile: Any, best: Any) -> Any:
     """:func:`tile_best` of tiles without NaN: one instruction instead of three."""
     return _best_by(_greater, largest, tile, best)
@@ -891,7 +888,7 @@ def _plain_pooled(length: int, tile: Any) -> Any:
     return _plain_squares(length, tile)[0]
 
 
-@_python(_plain_pooled)
+@or_in_python(_plain_pooled)
 def tile_pooled(typing_context: Any, length: Any, tile: Any) -> Any:
     """The largest of each 2×2 rows of a tile whose rows lie in lines, by :func:`tile_best`.
 
@@ -900,7 +897,7 @@ def tile_pooled(typing_context: Any, length: Any, tile: Any) -> Any:
     return _pooled(_better, length, tile, places=False)
 
 
-@_python(_plain_pooled)
+@or_in_python(_plain_pooled)
 def tile_pooled_of_numbers(typing_context: Any, length: Any, tile: Any) -> Any:
     """:func:`tile_pooled` of a tile without NaN."""
     return _pooled(_greater, length, tile, places=False)
@@ -910,13 +907,13 @@ def _plain_places(length: int, tile: Any) -> Any:
     return _plain_squares(length, tile)[1]
 
 
-@_python(_plain_places)
+@or_in_python(_plain_places)
 def tile_pooled_places(typing_context: Any, length: Any, tile: Any) -> Any:
     """Which of each 2×2 rows :func:`tile_pooled` gives, as numbers 0 to 3 in row-major order."""
     return _pooled(_better, length, tile, places=True)
 
 
-@_python(_plain_places)
+@or_in_python(_plain_places)
 def tile_pooled_places_of_numbers(typing_context: Any, length: Any, tile: Any) -> Any:
     """:func:`tile_pooled_places` of a tile without NaN."""
     return _pooled(_greater, length, tile, places=True)
@@ -950,13 +947,13 @@ def _plain_place(largest: bool, tile: Any, best: Any, place: Any, at: int) -> An
     return np.where(_plain_wins(largest, tile, best), tile.dtype.type(at), place)
 
 
-@_python(_plain_place)
+@or_in_python(_plain_place)
 def tile_place(typing_context: Any, largest: Any, tile: Any, best: Any, place: Any, at: Any) -> Any:
     """``at`` where ``tile`` takes the place of ``best`` in :func:`tile_best`, else ``place``."""
     return _place_by(_better, largest, tile, best, place)
 
 
-@_python(_plain_place)
+@or_in_python(_plain_place)
 def tile_place_of_numbers(
     typing_context: Any, largest: Any, tile: Any, best: Any, place: Any, at: Any
 ) -> Any:
@@ -968,7 +965,7 @@ def _plain_has_nan(tile: Any) -> bool:
     return bool(np.isnan(tile).any())
 
 
-@_python(_plain_has_nan)
+@or_in_python(_plain_has_nan)
 def tile_has_nan(typing_context: Any, tile: Any) -> Any:
     """Whether any number of the tile is NaN."""
 
@@ -988,7 +985,7 @@ def _plain_where(tile: Any, place: Any, at: int) -> Any:
     return np.where(place == at, tile, tile.dtype.type(0))
 
 
-@_python(_plain_where)
+@or_in_python(_plain_where)
 def tile_where(typing_context: Any, tile: Any, place: Any, at: Any) -> Any:
     """``tile`` where ``place`` is ``at``, else 0."""
 
@@ -1011,7 +1008,7 @@ def _plain_sum(a: Any, b: Any) -> Any:
     return a + b
 
 
-@_python(_plain_sum)
+@or_in_python(_plain_sum)
 def tile_sum(typing_context: Any, a: Any, b: Any) -> Any:
     """The sum of two tiles."""
 
@@ -1027,7 +1024,7 @@ def _plain_scaled(tile: Any, other: Any, x: Any, i: int) -> Any:
     return tile + x[i] * other
 
 
-@_python(_plain_scaled)
+@or_in_python(_plain_scaled)
 def tile_sum_scaled(typing_context: Any, tile: Any, other: Any, x: Any, i: Any) -> Any:
     """``tile + x[i] * other``."""
 
@@ -1044,7 +1041,7 @@ def _plain_quotient(tile: Any, divisor: int) -> Any:
     return tile / tile.dtype.type(divisor)
 
 
-@_python(_plain_quotient)
+@or_in_python(_plain_quotient)
 def tile_quotient(typing_context: Any, tile: Any, divisor: Any) -> Any:
     """The tile divided by an integer."""
 
@@ -1060,13 +1057,13 @@ def _plain_expect(tile: Any, array: Any, offsets: Any, start: int) -> None:
     pass
 
 
-@_python(_plain_expect)
+@or_in_python(_plain_expect)
 def expect_store(typing_context: Any, tile: Any, array: Any, offsets: Any, start: Any) -> Any:
     """Fetch the cache lines that :func:`tile_store` will write to; a hint, never a fault."""
     return _expect(tile, array, offsets, writing=True)
 
 
-@_python(_plain_expect)
+@or_in_python(_plain_expect)
 def expect_load(typing_context: Any, tile: Any, array: Any, offsets: Any, start: Any) -> Any:
     """Fetch the cache lines that begin where the rows of a tile will read; a hint as well."""
     return _expect(tile, array, offsets, writing=False)
@@ -1095,7 +1092,7 @@ def _plain_store(tile: Any, array: Any, offsets: Any, start: int, columns: int) 
         array[first : first + columns] = tile[m, :columns]
 
 
-@_python(_plain_store)
+@or_in_python(_plain_store)
 def tile_store(
     typing_context: Any, tile: Any, array: Any, offsets: Any, start: Any, columns: Any
 ) -> Any:
@@ -1124,7 +1121,7 @@ def _plain_stream(tile: Any, array: Any, start: int) -> None:
     array[start : start + tile.shape[1]] = tile[0]
 
 
-@_python(_plain_stream)
+@or_in_python(_plain_stream)
 def tile_stream(typing_context: Any, tile: Any, array: Any, start: Any) -> Any:
     """Write a tile of one row to ``array[start]``, aligned to vectors, past the cache.
 
@@ -1148,7 +1145,7 @@ def _plain_done() -> None:
     pass
 
 
-@_python(_plain_done)
+@or_in_python(_plain_done)
 def stores_done(typing_context: Any) -> Any:
     """What :func:`tile_stream` wrote is seen by others before all that follows."""
 
@@ -1166,7 +1163,7 @@ def _plain_store_rows(
         array[start + m * step : start + m * step + columns] = tile[m, :columns]
 
 
-@_python(_plain_store_rows)
+@or_in_python(_plain_store_rows)
 def tile_store_rows(
     typing_context: Any, tile: Any, array: Any, start: Any, step: Any, columns: Any, count: Any
 ) -> Any:
@@ -1212,7 +1209,7 @@ def _plain_copy(target: Any, i: int, source: Any, j: int, count: int) -> None:
     target[i : i + count] = source[j : j + count]
 
 
-@_python(_plain_copy)
+@or_in_python(_plain_copy)
 def copy_run(typing_context: Any, target: Any, i: Any, source: Any, j: Any, count: Any) -> Any:
     """``target[i : i + count] = source[j : j + count]``, at the speed of memcpy."""
 
@@ -1240,7 +1237,7 @@ def _plain_transpose(
         ]
 
 
-@_python(_plain_transpose)
+@or_in_python(_plain_transpose)
 def transpose_square(
     typing_context: Any,
     lanes: Any,
@@ -1309,7 +1306,7 @@ def _plain_zero(target: Any, i: int, count: int) -> None:
     target[i : i + count] = 0
 
 
-@_python(_plain_zero)
+@or_in_python(_plain_zero)
 def zero_run(typing_context: Any, target: Any, i: Any, count: Any) -> Any:
     """``target[i : i + count] = 0``."""
 
@@ -1327,7 +1324,7 @@ def _plain_rows(rows: int, vectors: int, lanes: int, array: Any, offsets: Any, s
     return array[places]
 
 
-@_python(_plain_rows)
+@or_in_python(_plain_rows)
 def tile_from_rows(
     typing_context: Any, rows: Any, vectors: Any, lanes: Any, array: Any, offsets: Any, start: Any
 ) -> Any:
@@ -1350,7 +1347,7 @@ def _plain_doubt(doubt: Any, tile: Any) -> Any:
         return doubt + (tile.sum(axis=0) * 0).reshape(doubt.shape)
 
 
-@_python(_plain_doubt)
+@or_in_python(_plain_doubt)
 def tile_doubt(typing_context: Any, doubt: Any, tile: Any) -> Any:
     """``doubt`` plus 0 times the sum of the tile's vectors: 0 as long as all sums are finite."""
 
@@ -1457,7 +1454,7 @@ def _plain_transform(
     return _plain_square(filtering(m, r)[which], lanes, array, start, row, column, lanes)
 
 
-@_python(_plain_transform)
+@or_in_python(_plain_transform)
 def tile_transform(
     typing_context: Any,
     which: Any,
@@ -1496,7 +1493,7 @@ def _plain_store_transform(
         at += step
 
 
-@_python(_plain_store_transform)
+@or_in_python(_plain_store_transform)
 def store_transform(
     typing_context: Any,
     which: Any,
