@@ -38,7 +38,7 @@ def floats(**arrays: ArrayLike | None) -> list[Array]:
     """
     given: list[Any] = [a for n, a in arrays.items() if a is not None or n not in _OPTIONAL]
     if all(map(_is_plain, given)) and len({a.dtype for a in given}) == 1:
-        return cast(list[Array], list(arrays.values()))  # nearly always: as engines want them
+        return cast("list[Array]", list(arrays.values()))  # nearly always: as engines want them
     found = [
         None if a is None and name in _OPTIONAL else _real(name, a) for name, a in arrays.items()
     ]
@@ -62,7 +62,7 @@ def shaped(name: str, array: Array, shape: tuple[int, ...], meaning: str) -> Non
 def class_labels(value: ArrayLike, count: int, classes: int) -> NDArray[np.int64]:
     """Class numbers as int64 of shape (count,), each checked to be in ``range(classes)``."""
     if are_labels(value, count):
-        array = labels = cast(NDArray[np.int64], value)
+        array = labels = cast("NDArray[np.int64]", value)
     else:
         array = _array("labels", value)
         if array.size == 0 and array.dtype.kind == "f":  # an empty list has no integer dtype
