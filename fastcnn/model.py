@@ -308,7 +308,7 @@ class Sequential:
 
     def _taken(self, images: Array, executor: Executor) -> Array:
         """Samples as the executor takes them."""
-        if images.dtype == np.uint8 and executor.takes_bytes():
+        if images.dtype is not self.dtype and images.dtype == np.uint8 and executor.takes_bytes():
             return np.ascontiguousarray(images)
         return batch(images, self.dtype)
 
