@@ -3,7 +3,7 @@
 Where whoever calls has workers, it writes a part of its range to the board for each, does its own,
 then what no worker has begun, and waits for the others. All of that, and what workers do until they
 sleep, is compiled code without the interpreter's lock: handed over by Python, a part began 10 to
-25 µs after the call; so it takes less than 1 (two cores of a Zen 3 processor).
+25 µs after the call; so it takes 1 to 2 (two cores of a Zen 3 processor).
 
 A worker knows nothing of the kernel but the address of its task, and of its arguments, which the
 caller keeps (:func:`fastcnn.kernels.calls.job`). Until all parts are done the caller does not

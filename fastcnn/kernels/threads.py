@@ -6,7 +6,7 @@ item is follows from the problem alone, so results do not depend on the number o
 
 The workers are Python threads that spend their time in compiled code: :mod:`fastcnn.kernels.jobs`
 says how they get their parts. After a job a worker watches its place of the board for a moment
-before it sleeps: a launch costs less than 1 µs while it is awake, against 20 µs with
+before it sleeps: a launch costs 1 to 2 µs while it is awake, against 20 µs with
 ``concurrent.futures``. One job at a time uses the workers; a second Python thread that comes
 meanwhile runs its job on its own core. Workers do not survive a fork; the child starts its own.
 
