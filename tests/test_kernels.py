@@ -141,6 +141,12 @@ LINES = {
     "3x3-dilated": ((1, 9, 8, 1), (3, 3, 1, 16), {"dilation": 2}),
     "5x5": ((3, 8, 12, 1), (5, 5, 1, 6), {}),
     "3x5": ((1, 8, 12, 1), (3, 5, 1, 6), {}),
+    # Rows of three and five taps on one channel: lines that tiles fill, that overlap, too short.
+    **{f"taps-{ow}": ((2, 5, ow + 2, 1), (2, 3, 1, 19), {}) for ow in (5, 6, 7, 8, 11, 13, 18)},
+    **{f"5-taps-{ow}": ((2, 6, ow + 4, 1), (3, 5, 1, 33), {}) for ow in (4, 8, 9, 12)},
+    "taps-padded": ((2, 7, 11, 1), (3, 3, 1, 40), {"padding": "same", "dilation": (2, 1)}),
+    "taps-strided": ((2, 9, 12, 1), (4, 3, 1, 24), {"stride": (2, 1)}),
+    "taps-strided-too": ((2, 9, 27, 1), (3, 3, 1, 24), {"stride": (1, 2)}),
     # An output of as many rows and pixels as a filter has taps, at steps that no line has.
     "3x3-pixels": ((1, 7, 9, 2), (3, 3, 2, 4), {"stride": (2, 3)}),
 }
@@ -178,12 +184,14 @@ def test_lines_are_for_short_sums_and_little_overlap(monkeypatch: pytest.MonkeyP
             direct.filter_sum_plan.__wrapped__(conv_geometry(x, w), 4)
         return found
 
-    assert chosen("avx512", (8, 28, 28, 1), (3, 3, 1, 8)) == [(1, 14), (3, 3)]
-    assert chosen("avx512", (8, 32, 32, 1), (5, 5, 1, 6)) == [(1, 14), (5, 5)]
-    assert chosen("avx2", (8, 32, 32, 1), (5, 5, 1, 6)) == [(1, 4), None]  # few registers
-    assert chosen("avx512", (8, 34, 34, 3), (3, 3, 3, 8)) == [(1, 8), None]  # 9 rows: 7 twice
-    assert chosen("avx512", (8, 34, 34, 3), (3, 3, 3, 32)) == [(1, 8), None]
-    assert chosen("avx512", (8, 58, 58, 3), (3, 3, 3, 32)) == [(1, 14), None]
+    assert chosen("avx512", (8, 28, 28, 1), (3, 3, 1, 8)) == [(1, 14, 0), (3, 3, 0)]
+    assert chosen("avx512", (8, 32, 32, 1), (5, 5, 1, 6)) == [(1, 14, 0), (5, 5, 0)]
+    assert chosen("avx2", (8, 32, 32, 1), (5, 5, 1, 6)) == [(1, 6, 5), None]  # few registers
+    assert chosen("avx2", (8, 34, 34, 1), (3, 3, 1, 32)) == [(1, 8, 3), None]  # two vectors else
+    assert chosen("avx2", (8, 7, 7, 1), (3, 3, 1, 32)) == [None, None]  # shorter than a tile
+    assert chosen("avx512", (8, 34, 34, 3), (3, 3, 3, 8)) == [(1, 8, 0), None]  # 9 rows: 7 twice
+    assert chosen("avx512", (8, 34, 34, 3), (3, 3, 3, 32)) == [(1, 8, 0), None]
+    assert chosen("avx512", (8, 58, 58, 3), (3, 3, 3, 32)) == [(1, 14, 0), None]
     assert chosen("avx2", (8, 34, 34, 3), (3, 3, 3, 32)) == [None, None]
     assert chosen("avx512", (8, 34, 34, 32), (3, 3, 32, 64)) == [None, None]  # many steps
     assert chosen("avx512", (8, 14, 14, 6), (5, 5, 6, 16))[0] is None  # 10 pixels: 6 twice

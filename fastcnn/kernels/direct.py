@@ -26,6 +26,7 @@ from fastcnn.kernels.contraction import (
     Tile,
     contract,
     elementwise_tile,
+    narrowed,
     packing_pays,
     plan,
     plan_pooled,
@@ -218,6 +219,9 @@ def forward_plan(g: ConvGeometry, itemsize: int, packed: int = 0) -> tuple[Layou
         return _as_it_is(g.input_shape), made
     tile = tile_for(g.n * g.oh * g.ow, part.columns, itemsize)
     to, c = _forward(g, tile, itemsize, packed)
+    if not packed and (narrow := narrowed(c, tile)) != tile:
+        tile = narrow
+        to, c = _forward(g, tile, itemsize)
     return to, plan(c, tile, itemsize)
 
 
