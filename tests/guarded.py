@@ -215,6 +215,10 @@ def _dense() -> Iterator[Problem]:
         relu = {"activation": "relu"} if k % 2 else {}
         yield Problem("dense", label, layer | {"b": (outputs,)}, relu)
         yield Problem("dense_backward", label, {"dy": (n, outputs)} | layer)
+    for n, outputs in product((1, 2, 3, 7, 130), (67, 131, 520)):
+        inputs = 600_000 // (4 * outputs) + n  # read in pieces
+        layer = {"x": (n, inputs), "w": (inputs, outputs)}
+        yield Problem("dense", f"{n}x{inputs}-to-{outputs}", layer | {"b": (outputs,)})
 
 
 def _elements() -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from fastcnn.arguments import Array
+from fastcnn.kernels import large_dense
 from fastcnn.kernels.arrays import bias_or_zeros, empty_like_type, readable
 from fastcnn.kernels.contraction import (
     FEW,
@@ -27,6 +28,8 @@ from fastcnn.kernels.packing import sum_rows, turn_filters
 def dense(x: Array, w: Array, b: Array | None, activation: str | None) -> Array:
     """``y = x @ w + b``."""
     n, inputs, outputs = len(x), *w.shape
+    if large_dense.is_large(inputs, outputs, x.itemsize):
+        return large_dense.dense(x, w, b, activation)
     y = empty_like_type(x, n, outputs)
     if n:
         bias = bias_or_zeros(b, outputs, x)
