@@ -99,7 +99,7 @@ class CrossEntropy(Loss):
             )
         (classes,) = output
         given: Any = y
-        if not are_labels(y, count):  # nearly always they are, and a step of one sample is short
+        if not are_labels(y, count):
             try:
                 given = np.asarray(y)
             except ValueError as error:

@@ -276,7 +276,13 @@ class Sequential:
             found = executor.gradients(self._taken(images, executor), targets, loss, rng)
             if found is not None:
                 return *found, self._weights.gradients
-        saved = []
+        return *self._one_by_one(images, targets, loss, rng), self._weights.gradients
+
+    def _one_by_one(
+        self, images: Array, targets: Array, loss: Loss, rng: np.random.Generator
+    ) -> tuple[float, float]:
+        """The same, layer by layer, with the engine that was asked for."""
+        trunk, saved = self._trunk(loss), []
         y = batch(images, self.dtype)
         for layer in trunk:
             y, kept = layer.forward(y, True, rng, self.engine)
@@ -293,7 +299,21 @@ class Sequential:
             dy, gradients = trunk[i].backward(dy, saved.pop(), self.engine, needs_dx=i > first)
             for name, gradient in gradients.items():
                 self._weights.gradients[i][name][...] = gradient
-        return total, loss.correct(y, targets), self._weights.gradients
+        return total, loss.correct(y, targets)
+
+    def _step(
+        self, images: Array, targets: Array, loss: Loss, optimizer: Optimizer
+    ) -> tuple[float, float]:
+        """As :meth:`_gradients`, and then the optimizer's step."""
+        executor = self._executor(self._trunk(loss))
+        if executor is not None:
+            given = self._taken(images, executor), targets, loss, self.rng
+            found = executor.step(*given, optimizer)
+            if found is not None:
+                return found
+        found = self._one_by_one(images, targets, loss, self.rng)
+        optimizer.step(self._weights.parameters, self._weights.gradient)
+        return found
 
     def _executor(self, trunk: list[Layer]) -> Executor | None:
         """What runs these layers as compiled programs, where they may be run so."""
@@ -473,9 +493,7 @@ class Sequential:
         loss, optimizer = self._loss(), self.progress.optimizer
 
         def step(some: Array, their_targets: Array) -> tuple[float, float]:
-            loss_sum, correct, _ = self._gradients(some, their_targets, loss, self.rng)
-            optimizer.step(self._weights.parameters, self._weights.gradient)
-            return loss_sum, correct
+            return self._step(some, their_targets, loss, optimizer)
 
         validate = None if validation is None else partial(self._evaluate, *validation, 256)
         loop = Epochs(self, self.progress, images, targets, step, validate, loss.counts, augment)
@@ -524,13 +542,12 @@ class Sequential:
             self.build(shape)
         targets = goal.targets(y, len(images), self._outputs(goal), self.dtype)
         try:
-            loss_sum, correct, _ = self._gradients(images, targets, goal, self.rng)
+            loss_sum, correct = self._step(images, targets, goal, optimizer or self._own_sgd)
         except FloatingPointError:
             finite("x", images)  # NaN in the data shows in the loss, and is named here
             raise
         self.loss = goal
         self._remember_kind(images)
-        (optimizer or self._own_sgd).step(self._weights.parameters, self._weights.gradient)
         return loss_sum / len(images), correct / len(images)
 
     # --- evaluation and prediction ----------------------------------------------------------------

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from math import sqrt
 from typing import Any, ClassVar
 
@@ -106,29 +106,16 @@ class Optimizer:
         >>> p
         array([0.5, 2.5])
         """
-        slots = self.slots_needed()
-        for name in slots:
-            kept = self.state.get(name)
-            if kept is None:
-                self.state[name] = np.zeros_like(parameters)
-            elif kept.shape != parameters.shape or kept.dtype != parameters.dtype:
-                raise ValueError(
-                    f"optimizer has taken steps with {kept.size} parameters of {kept.dtype} and "
-                    f"cannot go on with {parameters.size} of {parameters.dtype}; make a new one"
-                )
+        arrays = self._arrays(parameters)
         if self.clip_value is not None:
             np.clip(gradient, -self.clip_value, self.clip_value, out=gradient)
         if self.clip_norm is not None:
             self._clip_norm(gradient, self.clip_norm)
         self._prepare(self.rate, self.step_count + 1)
-        arrays = [self.state[name] for name in slots]
         self.step_count += 1
-        loop = _COMPILED.get(type(self)) if whole_nets_refused(None) is None else None
-        if (move := _compiled(loop)) is not None:
-            told = self._decay(), *self._numbers()
-            if told != self._told[0]:  # most often they stay what they are from step to step
-                self._told = told, np.array(told)
-            move(parameters, gradient, arrays, self._told[1])
+        if (compiled := self._compiled()) is not None:
+            move, loop = compiled
+            move(loop, parameters, gradient, arrays, self._all_numbers())
             return
         scratch = self._scratch_for(parameters)
         for first in range(0, parameters.size, _BLOCK):
@@ -139,6 +126,48 @@ class Optimizer:
                 np.multiply(p, self._decay(), out=t)
                 g += t
             self._move(p, g, t, *(array[some] for array in arrays))
+
+    def ahead(self, parameters: Array) -> tuple[Callable[..., None], list[Array], Array] | None:
+        """The next step as compiled code: the loop, the arrays of ``state``, and its numbers.
+
+        For whoever runs it with other work, and then counts it in ``step_count``. None where a step
+        takes more than that, or nothing is compiled. Raises ``ValueError`` as :meth:`step`.
+        """
+        if self.clip_value is not None or self.clip_norm is not None:
+            return None
+        if (compiled := self._compiled()) is None:
+            return None
+        arrays = self._arrays(parameters)
+        self._prepare(self.rate, self.step_count + 1)
+        return compiled[1], arrays, self._all_numbers()
+
+    def _arrays(self, parameters: Array) -> list[Array]:
+        """Those of the state, made where there are none."""
+        found = []
+        for name in self.slots_needed():
+            kept = self.state.get(name)
+            if kept is None:
+                kept = self.state[name] = np.zeros_like(parameters)
+            elif kept.shape != parameters.shape or kept.dtype != parameters.dtype:
+                raise ValueError(
+                    f"optimizer has taken steps with {kept.size} parameters of {kept.dtype} and "
+                    f"cannot go on with {parameters.size} of {parameters.dtype}; make a new one"
+                )
+            found.append(kept)
+        return found
+
+    def _compiled(self) -> tuple[Callable[..., None], Callable[..., None]] | None:
+        name = _COMPILED.get(type(self))
+        return None if name is None or whole_nets_refused(None) is not None else _loop(name)
+
+    def _all_numbers(self) -> Array:
+        """What the compiled loop is told; in one place, where who knows it looks again."""
+        told = self._decay(), *self._numbers()
+        if told != self._told[0]:  # most often they stay what they are from step to step
+            array = self._told[1] if len(told) == len(self._told[1]) else np.empty(len(told))
+            array[:] = told
+            self._told = told, array
+        return self._told[1]
 
     def _decay(self) -> float:
         """How much of the parameters is added to their gradient."""
@@ -396,13 +425,11 @@ _COMPILED: dict[type[Optimizer], str] = {
 
 
 @cache
-def _compiled(name: str | None) -> Callable[[Array, Array, list[Array], Array], None] | None:
-    """What takes an optimizer's steps as compiled code, where there is any."""
-    if name is None:
-        return None
+def _loop(name: str) -> tuple[Callable[..., None], Callable[..., None]] | None:
+    """What takes an optimizer's steps as compiled code, where there is any, and its loop."""
     from fastcnn.kernels import descent
 
-    return partial(descent.move, getattr(descent, name)) if descent.compiles() else None
+    return (descent.move, getattr(descent, name)) if descent.compiles() else None
 
 
 _BY_NAME: dict[str, type[Optimizer]] = {

@@ -6,6 +6,7 @@ import copy
 import pickle
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,8 @@ from fastcnn.layers import (
 )
 from fastcnn.losses import BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError
 from fastcnn.nets import article, lenet5
-from fastcnn.optimizers import SGD
+from fastcnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from fastcnn.schedules import Cosine, Step
 
 pytestmark = pytest.mark.skipif(not program.compiles(), reason="programs are of compiled code")
 
@@ -160,7 +162,7 @@ def memory_of_nan(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The executor must not hand a batch back to single operations, which would hide its faults."""
-    for name in ("forward", "gradients"):
+    for name in ("forward", "gradients", "step"):
         whole = getattr(Executor, name)
 
         def served(*arguments: Any, whole: Any = whole) -> Any:
@@ -580,6 +582,56 @@ def test_address_is_that_of_the_first_element(shape: tuple[int, ...], writable: 
     assert program.address(array) == array.ctypes.data
 
 
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "descent": SGD,
+    "momentum": partial(SGD, momentum=0.9, weight_decay=0.01),
+    "nesterov": partial(SGD, Step(0.1, 2), momentum=0.5, nesterov=True),
+    "adam": partial(Adam, weight_decay=0.01),
+    "adamw": partial(AdamW, Cosine(0.01)),
+    "rmsprop": partial(RMSprop, momentum=0.5),
+}
+
+
+@pytest.mark.parametrize("net", ["lenet5", "article"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizers_step_in_the_program_is_the_one_apart(name: str, net: str) -> None:
+    """To the bit; an optimizer that clips takes its steps apart."""
+    x, y = data_of(net, 45)
+    trained = []
+    for optimizer in (OPTIMIZERS[name](), OPTIMIZERS[name](clip_value=1e30)):
+        model = model_of(net)
+        optimizer.expect(9)
+        losses = [model.train_on_batch(x[:n], y[:n], optimizer) for n in (45, 1, 32, 45, 2)]
+        other = copy.deepcopy(model)  # whose steps must not move this one's parameters
+        if name == "momentum":  # from here on, another array
+            optimizer.state["velocity"] = optimizer.state["velocity"].copy()
+        other.train_on_batch(x, y, copy.deepcopy(optimizer))
+        losses.append(model.train_on_batch(x, y, optimizer))
+        assert optimizer.step_count == 6
+        trained.append((losses, model.get_weights(), list(optimizer.state.values())))
+        assert all(map(np.array_equal, other.get_weights(), model.get_weights()))
+    (losses, *arrays), (losses_apart, *arrays_apart) = trained
+    assert losses == losses_apart
+    for some, some_apart in zip(arrays, arrays_apart, strict=True):
+        for array, apart in zip(some, some_apart, strict=True):
+            np.testing.assert_array_equal(array, apart)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("n", [1, 20])
+def test_nothing_moves_where_the_loss_is_not_finite(n: int) -> None:
+    (x, y), optimizer = data_of("lenet5", n), SGD(0.1, momentum=0.9)
+    model = model_of("lenet5")
+    model.train_on_batch(x, y, optimizer)
+    before = [*model.get_weights(), optimizer.state["velocity"].copy()]
+    x[-1] = np.inf
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        model.train_on_batch(x, y, optimizer)
+    after = [*model.get_weights(), optimizer.state["velocity"]]
+    assert all(map(np.array_equal, before, after))
+    assert optimizer.step_count == 1
+
+
 # --- who serves -----------------------------------------------------------------------------------
 
 
@@ -591,7 +643,12 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         seen.append(int(made.numbers[2]))
         program.run(made, *rest)
 
+    def spy_of_steps(made: program.Training, *rest: Any) -> None:
+        seen.append(int(made.program.numbers[2]))
+        program.train(made, *rest)
+
     monkeypatch.setattr(executor, "run", spy)
+    monkeypatch.setattr(executor, "train", spy_of_steps)
     return seen
 
 
@@ -668,7 +725,7 @@ def test_planted_faults_are_seen(monkeypatch: pytest.MonkeyPatch, fault: str) ->
     elif fault == "over batch":
         monkeypatch.setattr(slices, "_whole", lambda *_: Place(SHARED, 0))
     elif fault == "turned":
-        monkeypatch.setattr(executor, "run_apart", lambda *_: None)
+        monkeypatch.setattr(plan.Plans, "_turn", lambda *_: [])
     else:
         monkeypatch.setattr(slices.Steps, "_sum_bias", lambda *_: None)
     with pytest.raises(AssertionError):

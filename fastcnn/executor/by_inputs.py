@@ -1,9 +1,9 @@
 """The gradients of a dense layer with many weights, by slices of its inputs.
 
-A slice multiplies its rows of the weights, as they lie, with the turned gradient of the output,
-and turns the little that comes of it, while all that is in the second-level cache; its rows of the
-weights' gradient follow. So what is large is passed over once, and never turned: to turn the
-weights of 9216 × 128 took a sixth of the layer's way back.
+A slice turns its rows of the weights and multiplies the output's gradient with them while they are
+in the second-level cache; its rows of the weights' gradient follow, from a copy of its inputs that
+lies together: in a batch the same input of all samples falls into one set of the cache where the
+inputs are a multiple of 1024. So what is large is passed over once.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from fastcnn.kernels import arrays, packing, program
 from fastcnn.kernels.arrays import record
 from fastcnn.kernels.contraction import Plan, tile_for
 from fastcnn.kernels.dense import dense_input_plan, dense_weight_plan
+from fastcnn.kernels.packing import Layout
 from fastcnn.kernels.program import (
     Place,
     Program,
@@ -28,9 +29,7 @@ from fastcnn.kernels.program import (
     number,
     places_for,
     run,
-    run_apart,
 )
-from fastcnn.kernels.steps import Sides, turn_for
 
 # Bytes of a slice's weights, and slices that can run at once, at most.
 _WEIGHTS, _ITEMS = 128 * 1024, 16
@@ -43,24 +42,20 @@ def dense_gradients(
 
     To the bit what the operation gives.
     """
-    turn, made, _ = _by_inputs(len(x), *w.shape, x.dtype, dx is not None)
+    made, _ = _by_inputs(len(x), *w.shape, x.dtype, dx is not None)
     memory = arrays.allocate((made.scratch,), np.uint8)
-    scratch = address(memory)
-    if turn is not None:
-        run_apart(turn, scratch, dy.size, 0, address(dy))
     at = [0 if one is None else address(one) for one in (x, dw, dy, dx, w)]
-    run(made, scratch, places_for(made), *at)
+    run(made, address(memory), places_for(made), *at)
     if db is not None:
         packing.sum_rows(dy.reshape(1, *dy.shape), db.reshape(1, -1))
 
 
 class _ByInputs(NamedTuple):
-    """A step that turns dy, the program, and arrays that steps name by their addresses.
+    """The program, and arrays that steps name by their addresses.
 
-    The program finds x at INPUT, dw at OUTPUT and the weights at TARGETS.
+    It finds x at INPUT, dw at OUTPUT and the weights at TARGETS.
     """
 
-    turn: Array | None
     program: Program
     kept: list[Array]
 
@@ -70,20 +65,23 @@ def _by_inputs(
     n: int, inputs: int, outputs: int, dtype: np.dtype[Any], needs_dx: bool
 ) -> _ByInputs:
     itemsize, f = dtype.itemsize, np.zeros(1, dtype)
-    x, dw, dy, dx, w, turned, product = (
-        Place(base, 0)
-        for base in (
-            program.INPUT, program.OUTPUT, program.DY, program.DX, program.TARGETS, program.SHARED,
-            program.ITEM,
+    # Tiles of both products, without a rest.
+    to_input, to_weights = tile_for(n, inputs, itemsize), tile_for(inputs, outputs, itemsize)
+    some = lcm(to_input.columns, to_weights.rows)
+    size = min(inputs, some * max(1, _WEIGHTS // (some * outputs * itemsize)))
+    slices = -(-inputs // size)
+    x_size = -(-n * size * itemsize // LINE) * LINE
+    width = to_input.columns
+    blocks = -(-size // width)
+    x, dw, dx, w, copied, turned = (
+        Place(base, at)
+        for base, at in (
+            (program.INPUT, 0), (program.OUTPUT, 0), (program.DX, 0), (program.TARGETS, 0),
+            (program.ITEM, 0), (program.ITEM, x_size),
         )
     )  # fmt: skip
-    # Tiles of both products, without a rest.
-    rows = lcm(tile_for(inputs, n, itemsize).rows, tile_for(inputs, outputs, itemsize).rows)
-    size = min(inputs, rows * max(1, _WEIGHTS // (rows * outputs * itemsize)))
-    slices = -(-inputs // size)
-    _, width = dense_input_plan(size, n, outputs, itemsize)
-    blocks = -(-n // width)
-    zeros = arrays.allocate((max(n, outputs),), dtype)
+    dy = Place(program.DY, 0)  # all of it, for each slice
+    zeros = arrays.allocate((max(size, outputs),), dtype)
     zeros[...] = 0
     kept = [zeros]
 
@@ -98,32 +96,35 @@ def _by_inputs(
         )  # fmt: skip
 
     def steps(count: int) -> list[Array]:
-        found = []
+        found, rows = [], w
         if needs_dx:
-            plan, _ = dense_input_plan(count, n, outputs, itemsize, like=size)
-            sides = record(Sides(count, n, inputs))
-            function, items = turn_for(count, n, itemsize)
-            turn = program.step(
-                program.THREE, function, (f, f, sides), items, product, dx, numbers_at(sides)
-            )
-            found = [contraction(plan, w, turned, product), turn]
-        plan = dense_weight_plan(n, count, outputs, itemsize, apart=inputs)
-        return [*found, contraction(plan, x, dy, dw)]
-
-    turn = None
-    if needs_dx:
-        turn = program.step(
-            program.TURN, packing.turn_kernel(width, outputs, itemsize), (f, f, 0, 0, 0, 0, 0),
-            blocks, dy, turned, *map(number, (1, n, outputs, outputs, width)),
+            plan, turns = dense_input_plan(n, count, outputs, itemsize, of=inputs)
+            if turns:
+                rows = turned
+                turn = program.step(
+                    program.TURN, packing.turn_kernel(width, outputs, itemsize),
+                    (f, f, 0, 0, 0, 0, 0), -(-count // width),
+                    w, turned, *map(number, (1, count, outputs, outputs, width)),
+                )  # fmt: skip
+                found.append(turn)
+            found.append(contraction(plan, dy, rows, dx))
+        # Inputs that lie together, as images of one row of pixels for each sample.
+        together = record(Layout(n, count, 1, 0, 0, 1, 1, copied=True))
+        copy = program.step(
+            program.LAY_OUT, packing.lay_out_rows, (f, f, 0, 0, 0, together), n,
+            x, copied, number(n), number(inputs), number(1), numbers_at(together),
         )  # fmt: skip
+        plan = dense_weight_plan(n, count, outputs, itemsize, far=True)
+        return [*found, copy, contraction(plan, copied, dy, dw)]
+
     made = program.program(
         steps(size),
         steps(inputs - (slices - 1) * size),
         size=size,
         slices=slices,
         items=min(slices, _ITEMS),
-        shared=-(-blocks * outputs * width * itemsize // LINE) * LINE,
-        workspace=-(-size * n * itemsize // LINE) * LINE,
+        shared=0,
+        workspace=x_size + -(-blocks * outputs * width * itemsize // LINE) * LINE,
         per_sample={
             program.INPUT: itemsize,
             program.OUTPUT: outputs * itemsize,
@@ -133,4 +134,4 @@ def _by_inputs(
         origins={},
         work=n * inputs * outputs,
     )
-    return _ByInputs(turn, made, kept)
+    return _ByInputs(made, kept)

@@ -9,7 +9,8 @@ over the batch, shared out over the threads, is the better way.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import isfinite
+from math import isfinite, isnan
+from operator import is_
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,15 +21,16 @@ from fastcnn.executor.by_inputs import dense_gradients
 from fastcnn.executor.plan import Made, Plans, Scratch
 from fastcnn.executor.slices import CONVOLUTIONS, POOLS, is_relu, with_pooling
 from fastcnn.geometry import ConvGeometry, pool_geometry
-from fastcnn.kernels import arrays, winograd
+from fastcnn.kernels import arrays, program, winograd
 from fastcnn.kernels.activations import relu_backward
 from fastcnn.kernels.dense import dense
 from fastcnn.kernels.packing import all_finite
 from fastcnn.kernels.pooling import max_pool2d
-from fastcnn.kernels.program import address, run, run_apart
+from fastcnn.kernels.program import NO_STEPS, address, constant, run, run_apart, train
 from fastcnn.layers import Dense, Dropout, Flatten, Layer, ReLU, Residual
 from fastcnn.losses import CrossEntropy, Loss
 from fastcnn.ops import softmax
+from fastcnn.optimizers import Optimizer
 from fastcnn.weights import Weights
 
 # Operations for one sample. A layer of more has enough for all threads in any batch; one of fewer
@@ -36,6 +38,8 @@ from fastcnn.weights import Weights
 _HEAVY, _LIGHT = 4_000_000, 1_000_000
 # Weights that are better passed over once for the batch than once for each slice.
 _LARGE = 384 * 1024
+# Parameters that an optimizer moves in one item of work.
+_MOVED = 200_000
 # Batch sizes whose ways are remembered.
 _BATCHES = 64
 _NONE = np.zeros(0, np.uint8)
@@ -64,6 +68,11 @@ def _has_relu(part: _Run | _Alone | None) -> bool:
     return isinstance(part, _AloneConvolution) and part.layer.activation == "relu"
 
 
+def _takes_labels(loss: Loss) -> bool:
+    """Whether it is the loss that programs end in."""
+    return type(loss) is CrossEntropy and not loss.label_smoothing
+
+
 def _has_chance(layers: Sequence[Layer]) -> bool:
     return any(
         isinstance(one, Dropout)
@@ -89,6 +98,10 @@ class Executor:
         self._padded = any(part.padded for part in self._parts)
         self._chance = _has_chance(layers)
         self._state = [array for one in layers for array in one.state.values()]
+        only = self._parts[0] if len(self._parts) == 1 else None
+        self._alone = only if isinstance(only, _Run) else None
+        # Of the last optimizer its loop, arrays and numbers, and the step made of them.
+        self._last: tuple[Any, list[Array], Array, Array] = None, [], _NONE, NO_STEPS
 
     def _cut(self, layers: Sequence[Layer], *, pooling: bool) -> list[_Run | _Alone]:
         """Runs and lone layers; a lone convolution has its ``pooling`` with it, or it has not."""
@@ -156,6 +169,42 @@ class Executor:
             x = found[0]
         return x
 
+    def step(
+        self,
+        x: Array,
+        targets: Array,
+        loss: Loss,
+        rng: np.random.Generator,
+        optimizer: Optimizer,
+    ) -> tuple[float, float] | None:
+        """:meth:`gradients` and then the optimizer's step: in one call, where one run is all."""
+        part, weights, ahead = self._alone, self._weights, None
+        if part is not None and _takes_labels(loss):
+            ahead = optimizer.ahead(weights.parameters)
+        if part is None or ahead is None:
+            found = self.gradients(x, targets, loss, rng)
+            if found is not None:
+                optimizer.step(weights.parameters, weights.gradient)
+            return found
+        went = part.step(x, targets, self._moves(*ahead), checks=self._padded)
+        if went is None:
+            return None
+        optimizer.step_count += 1
+        return went[:2]
+
+    def _moves(self, loop: Any, state: list[Array], numbers: Array) -> Array:
+        """An optimizer's step, as those of programs."""
+        of, arrays, told, moves = self._last
+        same = loop is of and numbers is told and len(state) == len(arrays)
+        if not (same and all(map(is_, state, arrays))):
+            p, g = self._weights.parameters, self._weights.gradient
+            first, second = [*state, g, g][:2]  # what an optimizer has not is not looked at
+            operands = p, g, first, second, numbers
+            one = program.step(program.FIVE, loop, operands, p.size, *map(constant, operands))
+            moves = np.concatenate(program.parts(one, 1 + p.size // _MOVED))
+            self._last = loop, state, numbers, moves
+        return moves
+
     def gradients(
         self, x: Array, targets: Array, loss: Loss, rng: np.random.Generator
     ) -> tuple[float, float] | None:
@@ -181,8 +230,7 @@ class Executor:
     ) -> tuple[float, float] | None:
         parts = list(self._parts)
         last = parts[-1]
-        ends = type(loss) is CrossEntropy and not loss.label_smoothing
-        if fused := isinstance(last, _Run) and ends:
+        if fused := isinstance(last, _Run) and _takes_labels(loss):
             parts.pop()
         saved = []
         for part in parts:
@@ -384,26 +432,27 @@ class _Run:
         made.give_back(scratch)
         return dx
 
-    def step(self, x: Array, labels: Array) -> tuple[float, int, Array | None] | None:
-        """Forward, softmax cross-entropy, backward: loss, samples that are right, ``dx``."""
+    def step(
+        self, x: Array, labels: Array, moves: Array = NO_STEPS, *, checks: bool = False
+    ) -> tuple[float, int, Array] | None:
+        """Forward, softmax cross-entropy, backward: loss, samples that are right, ``dx``.
+
+        Then the ``moves`` of an optimizer, of which there are none if the loss is not finite or,
+        with ``checks``, the gradient.
+        """
         if not all(map(all_finite, self._plans.padded)):
             return None
         made = self._plans.made(len(x), "step", x.itemsize == 1)
+        assert made.training is not None
         scratch = made.scratch()
-        self._turn(made, scratch)
         dx = arrays.allocate(x.shape, self._dtype) if self._needs_dx else _NONE
-        at = address(dx) if self._needs_dx else 0
-        where = scratch.address, scratch.places
-        run(made.forward, *where, address(x), 0, 0, at, address(labels))
-        total = correct = 0.0
-        for place in made.totals:
-            total += scratch.numbers.item(place)
-            correct += scratch.numbers.item(place + 1)
-        if not isfinite(total):
-            return None
-        self._finish(made, scratch, x, _NONE)
+        at = address(x), address(dx) if self._needs_dx else 0, address(labels)
+        checked = self._plans.gradient if checks else self._plans.gradient[:0]
+        where = scratch.address, scratch.numbers, scratch.places, scratch.found
+        train(made.training, *where, checked, moves, *at)
+        total, correct = scratch.found.tolist()
         made.give_back(scratch)
-        return total, int(correct), dx
+        return None if isnan(total) else (total, int(correct), dx)
 
     def _turn(self, made: Made, scratch: Scratch) -> None:
         if made.turns is not None:

@@ -24,7 +24,7 @@ from fastcnn.executor.slices import (
 from fastcnn.geometry import ConvGeometry, PoolGeometry, pool_geometry
 from fastcnn.kernels import arrays, direct, packing, program, steps
 from fastcnn.kernels.arrays import record
-from fastcnn.kernels.program import Place, Program, constant, number
+from fastcnn.kernels.program import NO_STEPS, Place, Program, Training, constant, number
 from fastcnn.layers import Dense, GlobalAvgPool2D, GlobalMaxPool2D, Layer
 from fastcnn.weights import Weights
 
@@ -187,7 +187,14 @@ class Plans:
         made = Made(first, second, apart, slices, whole, rest, output)
         if self.gradient.size and training and slices > 1:
             made.after = self._after(made, OverBatch(self, count, whole.over_batch, origins))
+        if purpose == "step":
+            made.training = self._training(made, count)
         return made
+
+    def _training(self, made: Made, count: int) -> Training:
+        turns, after = (NO_STEPS if one is None else one for one in (made.turns, made.after))
+        works = 4 * self.parameters.size, 4 * count * self.parameters.size
+        return program.training(turns, made.forward, after, made.totals, works)
 
     def _after(self, made: Made, over: OverBatch) -> Array:
         """The steps after all slices: their gradients are added up, others taken at once."""
@@ -244,6 +251,7 @@ class Made:
         totals: where each slice's totals begin in scratch, in float64 numbers.
         slabs: where the slices' gradients begin in scratch, and how far they lie apart, in
             numbers of the parameters' dtype.
+        training: with the purpose "step", all of that as one call takes it.
     """
 
     def __init__(
@@ -261,6 +269,7 @@ class Made:
         self.totals = [(shared + i * workspace + whole.totals.at) // 8 for i in range(slices)]
         self.slabs = (shared + whole.slab.at) // size, workspace // size
         self.after: Array | None = None
+        self.training: Training | None = None
         self.kept = [*whole.kept, *rest.kept]
         self._output = output
         self._spare: list[Scratch] = []
@@ -279,7 +288,7 @@ class Made:
 
 
 class Scratch:
-    """Memory of a run: as bytes, and as float64 numbers; and room for its bases.
+    """Memory of a run: as bytes, and as float64 numbers; room for its bases and for what it finds.
 
     And for its ``output``, where that is small: to copy it takes half as long as to ask for new
     memory and where it lies.
@@ -290,6 +299,7 @@ class Scratch:
         self.memory = arrays.allocate((made.scratch,), np.uint8)
         self.address = program.address(self.memory)
         self.numbers = self.memory.view(np.float64)
+        self.found = arrays.allocate((2,), np.float64)
         shape, dtype = output
         self.output = None
         if prod(shape) * dtype.itemsize <= _COPIED:

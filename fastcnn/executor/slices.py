@@ -401,8 +401,10 @@ class Slice(Steps):
                 self._dense_gradients(layer, x, dy)
             if needs_dx:
                 plan, width = dense_input_plan(self.n, inputs, outputs, self.itemsize)
-                turned = self._turned(i, width, -(-inputs // width) * outputs * width)
-                self._contract(plan, dy, turned, constant(self.plans.zeros), dx)
+                w = self._parameter(layer, "w")
+                if width:
+                    w = self._turned(i, width, -(-inputs // width) * outputs * width)
+                self._contract(plan, dy, w, constant(self.plans.zeros), dx)
             return dx
         if isinstance(layer, ReLU):
             return dy

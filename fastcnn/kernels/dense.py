@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from fastcnn.arguments import Array
-from fastcnn.kernels import large_dense
+from fastcnn.kernels import dense_input, large_dense
 from fastcnn.kernels.arrays import bias_or_zeros, empty_like_type, readable
 from fastcnn.kernels.contraction import (
     FEW,
@@ -22,6 +22,7 @@ from fastcnn.kernels.contraction import (
     plan_few_steps,
     tile_for,
 )
+from fastcnn.kernels.dense_input import plan_turning
 from fastcnn.kernels.packing import sum_rows, turn_filters
 
 
@@ -49,7 +50,9 @@ def dense_backward(dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
     zeros = bias_or_zeros(None, max(inputs, outputs), x)
     if n:
         to_input, width = dense_input_plan(n, inputs, outputs, x.itemsize)
-        turned = turn_filters(readable(w).reshape(1, 1, inputs, outputs), 1, width)
+        turned = readable(w).reshape(-1)
+        if width:
+            turned = turn_filters(readable(w).reshape(1, 1, inputs, outputs), 1, width)
         contract(to_input, flat_dy, turned, zeros, dx.reshape(-1))
         to_weights = dense_weight_plan(n, inputs, outputs, x.itemsize)
         contract(to_weights, x.reshape(-1), flat_dy, zeros, dw.reshape(-1))
@@ -69,21 +72,24 @@ def dense_plan(n: int, inputs: int, outputs: int, itemsize: int) -> Plan:
 
 @lru_cache(maxsize=1024)
 def dense_input_plan(
-    n: int, inputs: int, outputs: int, itemsize: int, like: int | None = None
+    n: int, inputs: int, outputs: int, itemsize: int, of: int = 0
 ) -> tuple[Plan, int]:
-    """``dy @ w.T``, and the width of the turned weights' blocks, that for ``like`` rows of dy."""
-    tile = tile_for(like or n, inputs, itemsize)
+    """``dy @ w.T``, for some inputs ``of`` so many, and the width of the turned weights' blocks.
+
+    0 where the weights are taken as they are.
+    """
+    if n <= dense_input.FEW and (few := plan_turning(n, inputs, outputs, itemsize, of or inputs)):
+        return few, 0
+    tile = tile_for(n, of or inputs, itemsize)
     c = _product(n, inputs, outputs, (outputs, 1), (tile.columns, outputs * tile.columns))
-    return plan(c, tile, itemsize), tile.columns
+    return plan(c._replace(y_c=of or inputs, far=of > 0), tile, itemsize), tile.columns
 
 
 @lru_cache(maxsize=1024)
-def dense_weight_plan(
-    n: int, inputs: int, outputs: int, itemsize: int, apart: int | None = None
-) -> Plan:
-    """``x.T @ dy``; of some of a layer's inputs, if it has as many as ``apart``."""
+def dense_weight_plan(n: int, inputs: int, outputs: int, itemsize: int, far: bool = False) -> Plan:
+    """``x.T @ dy``; ``far``: a part of a result that is larger than the cache."""
     tile = tile_for(inputs, outputs, itemsize)
-    c = _product(inputs, outputs, n, (1, apart or inputs), (outputs, tile.columns))
+    c = _product(inputs, outputs, n, (1, inputs), (outputs, tile.columns))._replace(far=far)
     return plan_few_steps(c, itemsize) if n <= FEW else plan(c, tile, itemsize)
 
 

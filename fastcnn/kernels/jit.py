@@ -99,7 +99,8 @@ def _part(function: Function, flags: dict[str, Any]) -> Function:
     return made
 
 
-_share = _part(share, _FLAGS)
+shared = _part(share, _FLAGS)
+"""What hands parts of a range to the threads, for compiled code that has several such ranges."""
 
 
 def device(function: Function) -> Function:
@@ -163,7 +164,7 @@ def _launched(function: Function, flags: dict[str, Any]) -> Function:
     parameters = list(signature(function).parameters)
     assert parameters[:2] == ["start", "stop"], function
     source = _LAUNCH.format(parameters=", ".join(parameters), arguments=", ".join(parameters[2:]))
-    scope: dict[str, Any] = {"__name__": __name__, "job": job, "share": _share}
+    scope: dict[str, Any] = {"__name__": __name__, "job": job, "share": shared}
     exec(compile(source, __file__, "exec"), scope)
     run = scope["made"](_part(function, flags))
     run.__name__, run.__qualname__ = function.__name__, function.__qualname__

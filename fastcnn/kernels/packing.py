@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from fastcnn.arguments import Array
 from fastcnn.kernels.arrays import empty_like_type, record
-from fastcnn.kernels.jit import compiled, kernel
+from fastcnn.kernels.jit import compiled, device, kernel
 from fastcnn.kernels.simd import (
     copy_run,
     registers,
@@ -128,7 +128,7 @@ def lay_out(x: Array, to: Layout) -> Array:
 
 def all_finite(values: Array) -> bool:
     """Whether no number of a flat array is infinite or NaN."""
-    return bool(_sum_of_zeros(values) == 0)
+    return bool(_whole_sum_of_zeros(values) == 0)
 
 
 def sum_rows(values: Array, sums: Array) -> None:
@@ -145,13 +145,18 @@ def _sum_rows(start: int, stop: int, values: Any, sums: Any) -> None:
                 sums[n, c] += values[n, p, c]
 
 
-@compiled
-def _sum_of_zeros(values: Any) -> Any:
+@device
+def sum_of_zeros(values: Any) -> Any:
     """0 where all are finite, else NaN; a sum, since a loop with an early exit is no faster."""
     total = values.dtype.type(0)
     for i in range(values.size):
         total += values[i] * values.dtype.type(0)
     return total
+
+
+@compiled
+def _whole_sum_of_zeros(values: Any) -> Any:
+    return sum_of_zeros(values)
 
 
 @cache

@@ -14,7 +14,6 @@ from fastcnn.kernels.simd import (
     tile_from_row,
     tile_store,
     tile_sum,
-    transpose_square,
     zero_run,
 )
 
@@ -128,45 +127,6 @@ def column_sums_for(columns: int, itemsize: int) -> tuple[Any, int]:
     while lanes > 2 and columns <= lanes // 2:
         lanes //= 2
     return column_sums(1, lanes), -(-columns // lanes)
-
-
-class Sides(NamedTuple):
-    """A matrix to be turned, and how far the rows of what comes of it lie apart."""
-
-    rows: int
-    columns: int
-    apart: int
-
-
-@cache
-def turn(lanes: int) -> Any:
-    """The kernel that turns a matrix; an item is as many rows as a vector has lanes."""
-
-    @kernel
-    def turned(start: int, stop: int, x: Any, y: Any, numbers: Any) -> None:
-        rows, columns, apart = numbers[0].rows, numbers[0].columns, numbers[0].apart
-        for item in range(start, stop):
-            if rows < lanes or columns < lanes:
-                for row in range(item * lanes, min(rows, item * lanes + lanes)):
-                    for column in range(columns):
-                        y[column * apart + row] = x[row * columns + column]
-                continue
-            # The last squares reach back over those before, where the sides leave a rest.
-            row = min(item * lanes, rows - lanes)
-            for first in range(0, columns, lanes):
-                column = min(first, columns - lanes)
-                at = row * columns + column
-                transpose_square(lanes, y, column * apart + row, apart, x, at, columns)
-
-    return turned
-
-
-def turn_for(rows: int, columns: int, itemsize: int) -> tuple[Any, int]:
-    """The kernel for a matrix of these sides, and its items."""
-    lanes = registers().vector_bytes // itemsize
-    while lanes > 2 and columns < lanes:
-        lanes //= 2
-    return turn(lanes), -(-rows // lanes)
 
 
 class Slabs(NamedTuple):
