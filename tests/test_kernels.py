@@ -16,7 +16,7 @@ from fastcnn.arguments import Array
 from fastcnn.comparison.data import make_arrays
 from fastcnn.comparison.problems import Case, cases
 from fastcnn.geometry import conv_geometry, pool_geometry
-from fastcnn.kernels import arrays, contraction, direct, packing, pooling, simd
+from fastcnn.kernels import arrays, contraction, dense_input, direct, packing, pooling, simd
 from fastcnn.kernels.dense import dense_plan
 from fastcnn.kernels.simd import Registers, registers
 from fastcnn.kernels.threads import parallel_for
@@ -392,6 +392,34 @@ def test_weight_gradient_of_few_samples(inputs: int, outputs: int, dtype: str) -
         x, dy = (np.concatenate([a, np.zeros((5, a.shape[1]), dtype)]) for a in (x, dy))
         _, of_more, _ = fastcnn.dense_backward(dy, x, w, engine="numba")
         np.testing.assert_array_equal(dw, of_more)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("outputs", [1, 2, 3, 4, 7, 8, 9, 10, 15, 16, 17, 31, 33, 130])
+@pytest.mark.parametrize("inputs", [1, 2, 5, 8, 13, 16, 257, 700])
+def test_input_gradient_of_few_samples(inputs: int, outputs: int, dtype: str) -> None:
+    rng = np.random.default_rng([inputs, outputs])
+    w, exact = (rng.standard_normal((inputs, outputs)).astype(dtype) for _ in range(2))
+    exact = np.rint(exact * 3)
+    for n in range(1, dense_input.FEW + 2):
+        x = np.zeros((n, inputs), dtype)
+        dy = integers(n, n, outputs, dtype=dtype)
+        dx, _, _ = fastcnn.dense_backward(dy, x, exact, engine="numba")
+        np.testing.assert_array_equal(dx, dy @ exact.T)
+        # Of other numbers the order shows: that of more samples.
+        dy = rng.standard_normal(dy.shape).astype(dtype)
+        dx, _, _ = fastcnn.dense_backward(dy, x, w, engine="numba")
+        dy, x = np.concatenate([dy] * 7), np.zeros((7 * n, inputs), dtype)
+        of_more, _, _ = fastcnn.dense_backward(dy, x, w, engine="numba")
+        np.testing.assert_array_equal(dx, of_more[:n])
+
+
+def test_input_gradient_of_few_samples_keeps_what_is_not_finite_to_itself() -> None:
+    w, dy = np.ones((19, 13), np.float32), np.ones((3, 13), np.float32)
+    dy[1, 2], dy[2, 12], w[4, 6], w[18, 1] = np.inf, np.nan, -np.inf, np.nan
+    x = np.zeros((3, 19), np.float32)
+    fast, reference = (fastcnn.dense_backward(dy, x, w, engine=e)[0] for e in ("numba", "naive"))
+    np.testing.assert_array_equal(fast, reference)
 
 
 # A square of numbers turned in registers.

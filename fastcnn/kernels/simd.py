@@ -1273,44 +1273,58 @@ def transpose_square(
     return signature, generate
 
 
-def _plain_rank1_square(tile: Any, x: Any, i: int, w: Any, j: int, step: int, first: int) -> Any:
-    lanes = tile.shape[1]
+def _plain_rank1_square(
+    tile: Any, x: Any, offsets: Any, i: int, w: Any, j: int, step: int, first: int
+) -> Any:
+    tile, lanes = tile.copy(), tile.shape[1]
     for k in range(first, lanes):
-        tile[0] += x[i + k] * w[j + k : j + k + (lanes - 1) * step + 1 : step]
+        row = w[j + k : j + k + (lanes - 1) * step + 1 : step]
+        for m, offset in enumerate(offsets):
+            tile[m] += x[offset + i + k] * row
     return tile
 
 
 @or_in_python(_plain_rank1_square)
 def rank1_square(
-    typing_context: Any, tile: Any, x: Any, i: Any, w: Any, j: Any, step: Any, first: Any
+    typing_context: Any,
+    tile: Any,
+    x: Any,
+    offsets: Any,
+    i: Any,
+    w: Any,
+    j: Any,
+    step: Any,
+    first: Any,
 ) -> Any:
-    """``tile[0] += x[i + k] * w[j + k :: step]`` for k from ``first`` to below the lanes.
+    """``tile[m] += x[offsets[m] + i + k] * w[j + k :: step]`` for k from ``first`` to the lanes.
 
-    A tile of one vector, and a square of ``w``, which is turned in registers.
+    A tile one vector wide, and a square of ``w``, which is turned in registers.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         emit = _Emitter(context, builder, tile)
-        struct, x_value, i, w_value, j, step, first = arguments
+        struct, x_value, rows, i, w_value, j, step, first = arguments
         data, vectors = emit.data(w, w_value), []
         for _ in range(tile.lanes):
             vectors.append(emit.load(data, j))
             j = emit.add(j, step)
         columns, numbers = _transposed(emit, vectors), emit.data(x, x_value)
-        factors = [emit.broadcast(numbers, emit.add(i, _WORD(k))) for k in range(tile.lanes)]
+        places = [emit.add(offset, i) for offset in emit.row_offsets(rows)]
 
         def sums(every: bool) -> Any:
-            (total,) = emit.unpack(struct)
-            for k, (factor, column) in enumerate(zip(factors, columns, strict=True)):
-                more = emit.fma(factor, column, total)
+            totals = emit.unpack(struct)
+            for k, column in enumerate(columns):
                 taken = builder.icmp_signed(">=", _WORD(k), first)
-                total = more if every else builder.select(taken, more, total)
-            return emit.pack([total])
+                for m, place in enumerate(places):
+                    factor = emit.broadcast(numbers, emit.add(place, _WORD(k)))
+                    more = emit.fma(factor, column, totals[m])
+                    totals[m] = more if every else builder.select(taken, more, totals[m])
+            return emit.pack(totals)
 
         return emit.either(builder.icmp_signed("==", first, _WORD(0)), sums)
 
     integer = types.int64
-    return tile(tile, x, integer, w, integer, integer, integer), generate
+    return tile(tile, x, offsets, integer, w, integer, integer, integer), generate
 
 
 def _transposed(emit: _Emitter, vectors: list[Any]) -> list[Any]:
