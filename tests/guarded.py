@@ -267,6 +267,8 @@ def run_here(chosen: Iterable[Case]) -> int:
                 relu = case.problem.parameters.get("activation")
                 y = winograd.conv2d_pooled(x, w, b[0] if b else None, relu, g)
                 _compare(case, [y], [_pooled(expected[0])], [_pooled(allowed[0])])
+                y, _ = winograd.conv2d_pooled_places(x, w, b[0] if b else None, relu, g)
+                _compare(case, [y], [_pooled(expected[0])], [_pooled(allowed[0])])
             if case.problem.op == "max_pool2d_backward":
                 with _written_past_the_cache():
                     _compare(case, call(case.problem, inputs, "numba"), expected, allowed)

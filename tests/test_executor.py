@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fastcnn
-from fastcnn import Sequential
+from fastcnn import Sequential, policy
 from fastcnn.arguments import Array
 from fastcnn.engines import replaced
 from fastcnn.executor import Executor, executor, plan, slices
@@ -113,6 +113,19 @@ NETS: dict[str, Callable[[], Net]] = {
     "nothing to train": lambda: ([MaxPool2D((2, 3)), Flatten()], (5, 6, 2)),
     "flatten only": lambda: ([Flatten()], (3, 2, 1)),
     "vectors": lambda: ([Flatten(), Dense(19, activation="relu"), Dense(2)], (11,)),
+    # The first convolution is pooled at once, in float32; else one comes after the other.
+    "alone and pooled": lambda: (
+        [
+            Conv2D(40, 3, padding="same", activation="relu"),
+            MaxPool2D(),  # of 15 rows the last is in no window
+            Conv2D(200, 3, padding="same", use_bias=False),
+            ReLU(),
+            MaxPool2D(),
+            Flatten(),
+            Dense(3),
+        ],
+        (15, 12, 50),
+    ),
     # What comes back to the convolution is masked while it is small: pooled, in windows that share.
     "heavy and pooled": lambda: (
         [
@@ -276,7 +289,7 @@ def test_convolution_and_pooling_are_one_step_where_they_can_be(pool: Layer, rel
 
 
 @pytest.mark.parametrize("algorithm", ["winograd", "im2col"])
-def test_lone_convolutions_pool_at_once_where_they_can_and_predict(
+def test_lone_convolutions_pool_at_once_where_they_can(
     algorithm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layers = [
@@ -290,28 +303,31 @@ def test_lone_convolutions_pool_at_once_where_they_can_and_predict(
         Flatten(),
         Dense(3),
     ]
-    pooled = []
+    calls = []
+    for name in ("conv2d_pooled", "conv2d_pooled_places"):
+        whole = getattr(winograd, name)
 
-    def spied(*given: Any) -> Array:
-        pooled.append(given[3])
-        return whole(*given)
+        def spied(*given: Any, whole: Any = whole, name: str = name) -> Any:
+            calls.append((name, given[3]))
+            return whole(*given)
 
-    whole, engine = winograd.conv2d_pooled, "numba" if algorithm == "winograd" else "im2col"
-    monkeypatch.setattr(winograd, "conv2d_pooled", spied)
+        monkeypatch.setattr(winograd, name, spied)
+    engine, at_once = ("numba", True) if algorithm == "winograd" else ("im2col", False)
     model = Sequential(copy.deepcopy(layers), (20, 27, 2), seed=1)
     plain = Sequential(copy.deepcopy(layers), (20, 27, 2), seed=1, engine=engine)
     x = np.random.default_rng(2).standard_normal((3, 20, 27, 2)).astype(np.float32)
     expected = plain._forward_batch(x)
-    rounding = 0 if algorithm == "winograd" else 1e-5
+    rounding = 0 if at_once else 1e-5
     found = served_by_the_executor(model).forward(x), model.predict(x)
     np.testing.assert_allclose(found[0], expected, rtol=rounding, atol=rounding)
     np.testing.assert_allclose(found[1], plain.predict(x), rtol=rounding, atol=rounding)
-    assert pooled == (["relu", "relu"] * 2 if algorithm == "winograd" else [])
+    assert calls == [("conv2d_pooled", "relu")] * (4 if at_once else 0)
+    calls.clear()
     y = np.array([0, 2, 1])
     trained, reference = gradients(model, x, y), gradients(plain, x, y)
+    assert calls == [("conv2d_pooled_places", "relu")] * (2 if at_once else 0)
     assert trained[0] == pytest.approx(reference[0], rel=1e-6)
     agree(trained[2], reference[2], 1e-5)
-    assert len(pooled) == (4 if algorithm == "winograd" else 0)
 
 
 def test_only_filters_at_a_padding_must_be_finite() -> None:
@@ -421,7 +437,7 @@ def test_gradients_are_those_of_the_specification(name: str, loss: Loss) -> None
 
 @pytest.mark.usefixtures("no_way_out")
 @pytest.mark.parametrize("count", BATCHES)
-@pytest.mark.parametrize("name", ["lenet5", "depthwise", "alone", LARGE])
+@pytest.mark.parametrize("name", ["lenet5", "depthwise", "alone", "alone and pooled", LARGE])
 def test_gradients_of_every_batch_size_are_those_of_single_operations(
     name: str, count: int
 ) -> None:
@@ -460,8 +476,43 @@ def test_gradients_of_small_integers_are_exact() -> None:
     assert all(a.any() for _, a in found[0][1])
 
 
+def pooled_layers(engine: str | None, relu: bool) -> list[Layer]:
+    """A lone convolution and its pooling; of five rows of outputs the last is in no window."""
+    algorithm: Any = "auto" if engine else "winograd"
+    activation = "relu" if relu else None
+    return [
+        Conv2D(13, 3, padding=((0, 1), (2, 1)), activation=activation, algorithm=algorithm),
+        MaxPool2D(),
+        Flatten(),
+        Dense(4),
+    ]
+
+
 @pytest.mark.usefixtures("no_way_out")
-@pytest.mark.parametrize("name", ["lenet5", "depthwise", "alone", LARGE])
+@pytest.mark.parametrize("count", [1, 16])
+@pytest.mark.parametrize("relu", [True, False])
+def test_of_equal_numbers_that_are_pooled_at_once_the_first_takes_the_gradient(
+    relu: bool, count: int
+) -> None:
+    """To the bit: all numbers are small integers, which squares of 2×2 outputs keep."""
+    found = []
+    for engine in ("naive", None):
+        layers = pooled_layers(engine, relu)
+        model = Sequential(layers, (6, 5, 3), engine=engine)
+        conv: Any = layers[0]
+        assert policy.squares(conv.geometry((6, 5, 3), count)).side == 2
+        rng = np.random.default_rng(count)
+        model.set_weights([rng.integers(-1, 2, w.shape) for w in model.get_weights()])
+        x = rng.integers(-1, 2, (count, 6, 5, 3)).astype(np.float32)
+        total, _, named = gradients(model, x, rng.integers(-3, 4, (count, 4)), MeanSquaredError())
+        found.append((total, named))
+    assert found[0][0] == found[1][0]
+    agree(found[1][1], found[0][1], 0)
+    assert all(a.any() for _, a in found[0][1])
+
+
+@pytest.mark.usefixtures("no_way_out")
+@pytest.mark.parametrize("name", ["lenet5", "depthwise", "alone", "alone and pooled", LARGE])
 def test_number_of_threads_changes_no_bit_of_trained_weights(name: str) -> None:
     x, y = data_of(name, 40, "uint8")
     found = []
@@ -513,11 +564,30 @@ def test_padding_never_meets_parameters_that_are_not_finite(value: float) -> Non
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_data_that_are_not_finite_give_what_single_operations_give() -> None:
-    for name in ("article", "lenet5", "depthwise", "strides", "alone"):
+    for name in ("article", "lenet5", "depthwise", "strides", "alone", "alone and pooled"):
         model, plain = model_of(name), model_of(name, engine="numba")
         x, _ = data_of(name, 9)
         x[0, 0, 0, 0], x[2, 2, 3, 0], x[3, 1, 2, 0] = np.nan, np.inf, -np.inf
         np.testing.assert_array_equal(model._forward_batch(x), plain._forward_batch(x))
+
+
+@pytest.mark.usefixtures("no_way_out")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_an_image_that_overflows_when_filtered_takes_its_gradient_where_others_do() -> None:
+    """Direct sums are finite there, and ReLU makes 0 of them; of all else nothing is."""
+    found = []
+    x, y = np.random.default_rng(0).standard_normal((5, 6, 10, 3)).astype(np.float32), np.arange(5)
+    x[2, 3, 4, 1] = -3e38
+    for engine in ("naive", None):
+        layers = pooled_layers(engine, relu=True)
+        model = Sequential(layers, (6, 10, 3), seed=3, engine=engine)
+        conv: Any = layers[0]
+        assert policy.squares(conv.geometry((6, 10, 3), 5)).side == 4
+        np.abs(conv.parameters["w"], out=conv.parameters["w"])
+        found.append(gradients(model, x, y % 4))
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-6)
+    assert all(np.isfinite(a).all() for _, a in found[0][2])
+    agree(found[1][2], found[0][2], 1e-5)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -701,6 +771,13 @@ def test_models_say_how_they_run() -> None:
         "compiled together: ReLU(), Dense(3)",
     ]
     assert model_of("groups").explain().splitlines()[1].startswith("alone: BatchNorm()")
+    asked = "numba.winograd is better for it, or was asked for"
+    assert model_of("alone and pooled").explain().splitlines() == [
+        f"alone: Conv2D(40, 3, padding='same', activation='relu'), MaxPool2D(), {asked}",
+        "alone: Conv2D(200, 3, padding='same', use_bias=False), ReLU(), MaxPool2D(), "
+        "its work is worth all threads",
+        "compiled together: Flatten(), Dense(3)",
+    ]
 
 
 def test_programs_of_many_batch_sizes_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

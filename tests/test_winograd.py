@@ -16,8 +16,9 @@ from fastcnn.arguments import Array
 from fastcnn.comparison.check import check, reference_of
 from fastcnn.comparison.problems import case_named
 from fastcnn.engines import replaced
-from fastcnn.geometry import ConvGeometry, conv_geometry
+from fastcnn.geometry import ConvGeometry, conv_geometry, pool_geometry
 from fastcnn.kernels import winograd, winograd_gradient
+from fastcnn.kernels.pooling import placed_gradient
 from fastcnn.layers import Conv2D
 from fastcnn.minimal_filtering import filtering
 
@@ -114,13 +115,15 @@ def test_layers_above_take_both_ways_and_both_squares() -> None:
 def test_bits_do_not_depend_on_threads_batch_or_way(
     layer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    x, w, b, dy, padding, _ = arrays(layer)
+    x, w, b, dy, padding, g = arrays(layer)
     given = {"padding": padding, "algorithm": "winograd"}
 
-    def bits(k: slice) -> tuple[bytes, bytes]:
+    def bits(k: slice) -> list[bytes]:
         shape = x[k].shape
         y = fastcnn.conv2d(x[k], w, b, **given)
-        return y.tobytes(), fastcnn.conv2d_input_gradient(dy[k], w, shape, **given).tobytes()
+        dx = fastcnn.conv2d_input_gradient(dy[k], w, shape, **given)
+        pooled = winograd.conv2d_pooled_places(x[k], w, b, None, g._replace(n=len(x[k])))
+        return [array.tobytes() for array in (y, dx, *pooled)]
 
     def of_filters() -> bytes:
         return fastcnn.conv2d_filter_gradient(dy, x, w.shape[:2], **given).tobytes()
@@ -169,6 +172,37 @@ def test_with_pooling_at_once(layer: str, dtype: str, activation: Any) -> None:
     found = winograd.conv2d_pooled(spoiled, w, b, activation, g)
     np.testing.assert_array_equal(found, fastcnn.max_pool2d(y, 2))
     assert winograd.conv2d_pooled(x[:0], w, b, activation, g._replace(n=0)).shape[0] == 0
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "layer", [name for name in LAYERS if name not in ("one-output", "one-row")]
+)
+def test_places_of_pooling_at_once_lead_back(layer: str, dtype: str, activation: Any) -> None:
+    """Beside a large bias numbers that differ become equal; beside NaN all are."""
+    x, w, b, _, _, g = arrays(layer)
+    x, w, b = (array.astype(dtype) for array in (x, w, b))
+    dy = np.random.default_rng(1).integers(1, 9, (g.n, g.oh // 2, g.ow // 2, g.oc)).astype(dtype)
+    of_pool = pool_geometry(g.output_shape, 2, stride=2)
+    large, spoiled = b + b.dtype.type(1e7 if dtype == "float32" else 1e15), b.copy()
+    spoiled[::2] = np.nan
+    for value in (None, np.inf, -np.inf, np.nan):
+        images = x.copy()
+        if value is not None:
+            images[-1, 1, 2, 0] = value
+        for bias in (b, None, large, spoiled):
+            given = images, w, bias, activation, g
+            with np.errstate(invalid="ignore"):
+                whole, pooled = winograd.conv2d(*given), winograd.conv2d_pooled(*given)
+                y, places = winograd.conv2d_pooled_places(*given)
+                reached = np.where(y > 0, dy, 0) if activation else dy
+                expected = fastcnn.max_pool2d_backward(reached, whole, 2, engine="naive")
+            assert y.tobytes() == pooled.tobytes()
+            found = placed_gradient(reached, places, of_pool)
+            np.testing.assert_array_equal(found, expected)
+    y, places = winograd.conv2d_pooled_places(x[:0], w, b, activation, g._replace(n=0))
+    assert y.shape == places.shape == (0, *dy.shape[1:])
 
 
 def test_small_squares_are_exact_on_small_integers() -> None:

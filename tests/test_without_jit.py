@@ -50,7 +50,7 @@ LOOPS = """
 import numpy as np
 from fastcnn import kernels, naive
 from fastcnn.geometry import conv_geometry, pool_geometry
-from fastcnn.kernels import arrays, direct, pooling
+from fastcnn.kernels import arrays, direct, pooling, winograd
 
 rng = np.random.default_rng(0)
 x, w = (rng.integers(-3, 4, shape) * 1.0 for shape in ((2, 5, 6, 4), (3, 2, 2, 6)))
@@ -82,6 +82,14 @@ function, items = pooling.placed_gradient_kernel(pool, 4)
 given = dy.reshape(-1), places.reshape(-1), dx.reshape(-1), arrays.record(pool)
 function(np.zeros(0, np.int64), 0, 0, items, *given)
 whole = naive.conv2d(x, w, b, None, g)
+np.testing.assert_array_equal(dx, naive.max_pool2d_backward(dy, whole, pool))
+w = np.float32(rng.integers(-3, 4, (3, 3, 2, 6)))
+g = conv_geometry(x.shape, w.shape, padding="same")
+y, places = winograd.conv2d_pooled_places(x, w, b, None, g)
+whole, pool = winograd.conv2d(x, w, b, None, g), pool_geometry(g.output_shape, 2, stride=2)
+np.testing.assert_array_equal(y, naive.max_pool2d(whole, pool))
+dy = rng.integers(-3, 4, y.shape).astype(np.float32)
+dx = pooling.placed_gradient(dy, places, pool)
 np.testing.assert_array_equal(dx, naive.max_pool2d_backward(dy, whole, pool))
 """
 

@@ -19,13 +19,20 @@ from fastcnn.arguments import Array
 from fastcnn.engines import choose, implementation
 from fastcnn.executor.by_inputs import dense_gradients
 from fastcnn.executor.plan import Made, Plans, Scratch
-from fastcnn.executor.slices import CONVOLUTIONS, POOLS, is_relu, with_pooling
-from fastcnn.geometry import ConvGeometry, pool_geometry
+from fastcnn.executor.slices import (
+    CONVOLUTIONS,
+    POOLS,
+    is_relu,
+    pooling_of,
+    pools_squares,
+    with_pooling,
+)
+from fastcnn.geometry import ConvGeometry, PoolGeometry
 from fastcnn.kernels import arrays, program, winograd
 from fastcnn.kernels.activations import relu_backward
 from fastcnn.kernels.dense import dense
 from fastcnn.kernels.packing import all_finite
-from fastcnn.kernels.pooling import max_pool2d
+from fastcnn.kernels.pooling import max_pool2d, max_pool2d_backward, placed_gradient
 from fastcnn.kernels.program import NO_STEPS, address, constant, run, run_apart, train
 from fastcnn.layers import Dense, Dropout, Flatten, Layer, ReLU, Residual
 from fastcnn.losses import CrossEntropy, Loss
@@ -64,10 +71,6 @@ def stands_alone(layer: Layer, dtype: np.dtype[Any]) -> str | None:
     return None
 
 
-def _has_relu(part: _Run | _Alone | None) -> bool:
-    return isinstance(part, _AloneConvolution) and part.layer.activation == "relu"
-
-
 def _takes_labels(loss: Loss) -> bool:
     """Whether it is the loss that programs end in."""
     return type(loss) is CrossEntropy and not loss.label_smoothing
@@ -86,13 +89,7 @@ class Executor:
 
     def __init__(self, layers: Sequence[Layer], weights: Weights) -> None:
         self._weights, self._dtype = weights, weights.parameters.dtype
-        self._parts = self._cut(layers, pooling=False)
-        # The way back needs what lies between a lone convolution and its pooling.
-        apart = any(
-            with_pooling(layers, i) > i + 1 and stands_alone(one, self._dtype)
-            for i, one in enumerate(layers)
-        )
-        self._predicting = self._cut(layers, pooling=True) if apart else self._parts
+        self._parts = self._cut(layers)
         trained = [i for i, part in enumerate(self._parts) if part.trained]
         self._first = trained[0] if trained else len(self._parts)
         self._padded = any(part.padded for part in self._parts)
@@ -103,8 +100,8 @@ class Executor:
         # Of the last optimizer its loop, arrays and numbers, and the step made of them.
         self._last: tuple[Any, list[Array], Array, Array] = None, [], _NONE, NO_STEPS
 
-    def _cut(self, layers: Sequence[Layer], *, pooling: bool) -> list[_Run | _Alone]:
-        """Runs and lone layers; a lone convolution has its ``pooling`` with it, or it has not."""
+    def _cut(self, layers: Sequence[Layer]) -> list[_Run | _Alone]:
+        """Runs and lone layers; a lone convolution has its ReLU and max-pooling with it."""
         weights, parts, i = self._weights, list[_Run | _Alone](), 0
         first = next((i for i, one in enumerate(layers) if one.parameters), len(layers))
         while i < len(layers):
@@ -113,11 +110,7 @@ class Executor:
                 j += 1
             row = layers[i:j]
             if any(not isinstance(one, Flatten) for one in row):
-                before = parts[-1] if i > first else None
-                masks = _has_relu(before) and POOLS.get(type(row[0])) == "max"
-                if isinstance(before, _AloneConvolution):
-                    before.masked = masks
-                parts.append(_Run(row, weights, needs_dx=i > first, masks=masks))
+                parts.append(_Run(row, weights, needs_dx=i > first))
                 i = j
                 continue
             kind: type[_Alone] = _Alone
@@ -125,12 +118,8 @@ class Executor:
                 kind = _AloneConvolution
             elif isinstance(layers[i], Dense):
                 kind = _AloneDense
-            part = kind(layers[i], weights.gradients[i], self._dtype, i > first)
-            last = with_pooling(layers, i) if pooling else i + 1
-            if isinstance(part, _AloneConvolution) and last > i + 1:
-                part.pool = layers[last - 1]
-                part.relu = any(map(is_relu, layers[i:last]))
-            parts.append(part)
+            last = with_pooling(layers, i)
+            parts.append(kind(layers[i:last], weights.gradients[i], self._dtype, i > first))
             i = last
         return parts
 
@@ -147,15 +136,15 @@ class Executor:
 
         That is where padding by zeros meets parameters that are not finite.
         """
-        return self._through(self._predicting, x)
+        return self._through(self._parts, x)
 
     def probabilities(self, x: Array) -> Array | None:
         """The softmax of :meth:`forward`, on its way where the last layers make a run."""
-        last = self._predicting[-1]
+        last = self._parts[-1]
         if not isinstance(last, _Run):
             y = self.forward(x)
             return None if y is None else softmax(y)
-        before = self._through(self._predicting[:-1], x)
+        before = self._through(self._parts[:-1], x)
         if before is None:
             return None
         found = last.forward(before, None, "softmax")
@@ -264,19 +253,24 @@ class Executor:
 
 
 class _Alone:
-    """A layer that sees the whole batch."""
+    """A layer that sees the whole batch, and those that are done with it."""
 
     padded = False
 
     def __init__(
-        self, layer: Any, gradients: dict[str, Array], dtype: np.dtype[Any], needs_dx: bool
+        self,
+        layers: Sequence[Layer],
+        gradients: dict[str, Array],
+        dtype: np.dtype[Any],
+        needs_dx: bool,
     ) -> None:
-        self.layer, self._gradients, self._needs_dx = layer, gradients, needs_dx
-        self._reason = stands_alone(layer, dtype) or "nothing to compile"
-        self.trained = bool(layer.parameters)
+        self.layer: Any = layers[0]
+        self._layers, self._gradients, self._needs_dx = layers, gradients, needs_dx
+        self._reason = stands_alone(self.layer, dtype) or "nothing to compile"
+        self.trained = bool(self.layer.parameters)
 
     def explain(self) -> str:
-        return f"alone: {self.layer!r}, {self._reason}"
+        return f"alone: {', '.join(map(repr, self._layers))}, {self._reason}"
 
     def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Any] | None:
         y, saved = self.layer.forward(x, rng is not None, rng, None)
@@ -290,20 +284,16 @@ class _Alone:
 
 
 class _AloneConvolution(_Alone):
-    """As the layer itself does it, without the checks of each operation.
+    """As the layer itself does it, without the checks of each operation, and max-pooling with it.
 
-    Attributes:
-        masked: whether the gradient that comes back has gone through the layer's ReLU already.
-        pool, relu: the max-pooling that predictions do at once with it, and whether there is a
-            ReLU before that.
+    Where Winograd's filtering pools, what is pooled never lies in memory, and the way back need not
+    look for the largest: a step of a net with 64 channels of 24×24 pixels before its pooling takes
+    18.6 ms for 32 images instead of 22.2 (two threads, Zen 3, AVX2).
     """
-
-    masked = False
-    pool: Layer | None = None
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
-        self.relu = self.layer.activation == "relu"
+        self._activation = "relu" if any(map(is_relu, self._layers)) else None
         self._ways: dict[int, _Ways] = {}
 
     def _way(self, count: int) -> _Ways:
@@ -311,51 +301,63 @@ class _AloneConvolution(_Alone):
         if way is None:
             if len(self._ways) >= _BATCHES:
                 self._ways.clear()
-            way = self._ways[count] = _ways(self.layer, count)
+            way = self._ways[count] = _ways(self._layers, count)
         return way
 
     def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Any] | None:
-        layer, way = self.layer, self._way(len(x))
-        activation = "relu" if self.relu else None
-        given = x, layer.parameters["w"], layer.parameters.get("b"), activation
-        if self.pool is None:
-            y = way.forward(*given, way.geometry)
-        elif way.forward is winograd.conv2d:
-            y = winograd.conv2d_pooled(*given, way.geometry)
+        parameters, way = self.layer.parameters, self._way(len(x))
+        given = x, parameters["w"], parameters.get("b"), self._activation, way.geometry
+        if way.at_once and rng is None:
+            return winograd.conv2d_pooled(*given), None
+        if way.at_once:
+            y, before = winograd.conv2d_pooled_places(*given)
         else:
-            whole = way.forward(*given, way.geometry)
-            y = max_pool2d(whole, pool_geometry(whole.shape, 2, stride=2))
-        return y, (x, y)
+            before = way.forward(*given)
+            y = max_pool2d(before, way.pooling) if way.pooling else before
+        return y, None if rng is None else (x, y, before)
 
     def backward(self, dy: Array, saved: Any) -> Array | None:
-        x, y = saved
-        g, _, to_input, to_filters, to_bias = self._way(len(x))
-        if self.layer.activation and not self.masked:
+        x, y, before = saved
+        way = self._way(len(x))
+        g = way.geometry
+        if self._activation:  # while it is small: the largest is above 0, or no number is
             dy = _through_relu(dy, y)
-        dx = to_input(dy, self.layer.parameters["w"], g) if self._needs_dx else None
-        self._gradients["w"][...] = to_filters(dy, x, g)
+        if way.pooling:
+            unpooled = placed_gradient if way.at_once else max_pool2d_backward
+            dy = unpooled(dy, before, way.pooling)
+        dx = way.to_input(dy, self.layer.parameters["w"], g) if self._needs_dx else None
+        self._gradients["w"][...] = way.to_filters(dy, x, g)
         if "b" in self._gradients:
-            self._gradients["b"][...] = to_bias(dy, g)
+            self._gradients["b"][...] = way.to_bias(dy, g)
         return dx
 
 
 class _Ways(NamedTuple):
-    """What computes a convolution of some samples, under the ``math`` of the executor."""
+    """What computes a convolution of some samples, under the ``math`` of the executor.
+
+    With ``at_once`` the pooling too, and gradients go back by the places that it tells.
+    """
 
     geometry: ConvGeometry
+    pooling: PoolGeometry | None
+    at_once: bool
     forward: Callable[..., Array]
     to_input: Callable[..., Array]
     to_filters: Callable[..., Array]
     to_bias: Callable[..., Array]
 
 
-def _ways(layer: Any, count: int) -> _Ways:
+def _ways(layers: Sequence[Layer], count: int) -> _Ways:
+    layer: Any = layers[0]
     g, dtype = layer.geometry(layer.input_shape, count), layer.parameters["w"].dtype
     forward, to_input, to_filters = (
         choose(op, g, dtype, None, layer.algorithm)
         for op in ("conv2d", "conv2d_input_gradient", "conv2d_filter_gradient")
     )
-    return _Ways(g, forward, to_input, to_filters, choose("conv2d_bias_gradient", g, dtype, None))
+    pooling = pooling_of(layers[-1], count) if len(layers) > 1 else None
+    at_once = forward is winograd.conv2d and pooling is not None and pools_squares(pooling)
+    to_bias = choose("conv2d_bias_gradient", g, dtype, None)
+    return _Ways(g, pooling, at_once, forward, to_input, to_filters, to_bias)
 
 
 def _through_relu(dy: Array, y: Array) -> Array:
@@ -386,10 +388,8 @@ class _Run:
     What is saved for the way back is the input, the output, the workspace, and the programs.
     """
 
-    def __init__(
-        self, layers: Sequence[Layer], weights: Weights, needs_dx: bool, masks: bool
-    ) -> None:
-        self._plans = Plans(layers, weights, needs_dx, masks)
+    def __init__(self, layers: Sequence[Layer], weights: Weights, needs_dx: bool) -> None:
+        self._plans = Plans(layers, weights, needs_dx)
         self._dtype = weights.parameters.dtype
         output = layers[-1].output_shape
         assert output is not None

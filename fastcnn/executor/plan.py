@@ -21,11 +21,11 @@ from fastcnn.executor.slices import (
     input_of,
     output_of,
 )
-from fastcnn.geometry import ConvGeometry, PoolGeometry, pool_geometry
+from fastcnn.geometry import ConvGeometry
 from fastcnn.kernels import arrays, direct, packing, program, steps
 from fastcnn.kernels.arrays import record
 from fastcnn.kernels.program import NO_STEPS, Place, Program, Training, constant, number
-from fastcnn.layers import Dense, GlobalAvgPool2D, GlobalMaxPool2D, Layer
+from fastcnn.layers import Dense, Layer
 from fastcnn.weights import Weights
 
 # Going forward, a slice's activations take no more than this, if those of one sample do not.
@@ -57,19 +57,15 @@ class Plans:
         first: the first of them that has parameters, or 0 where ``needs_dx``: no gradient goes
             beyond it.
         needs_dx: whether the gradient of the row's input is wanted.
-        masks: whether the row begins with a max-pooling of what a ReLU gave, whose mask its
-            gradient of the input must have.
         padded: the filters that meet images between zeros, flat.
         part, parameters, gradient: where the row's parameters lie among all, and that part.
         over_batch: dense layers whose gradients are summed over all slices at once.
     """
 
-    def __init__(
-        self, layers: Sequence[Layer], weights: Weights, needs_dx: bool, masks: bool
-    ) -> None:
+    def __init__(self, layers: Sequence[Layer], weights: Weights, needs_dx: bool) -> None:
         parameters = weights.parameters
         self.layers, self.dtype, self.needs_dx = layers, parameters.dtype, needs_dx
-        self.input_shape, self.masks = input_of(layers[0]), masks
+        self.input_shape = input_of(layers[0])
         self._start = parameters.ctypes.data
         first = next((i for i, one in enumerate(layers) if one.parameters), len(layers))
         self.first = 0 if needs_dx else first
@@ -104,13 +100,6 @@ class Plans:
         """The geometry of a convolution of n images."""
         g: ConvGeometry = layer.geometry(layer.input_shape, n)
         return g
-
-    def pooling(self, layer: Any, n: int) -> PoolGeometry:
-        """The geometry of a pooling of n images."""
-        shape = (n, *layer.input_shape)
-        if isinstance(layer, GlobalMaxPool2D | GlobalAvgPool2D):
-            return pool_geometry(shape, shape[1:3])
-        return pool_geometry(shape, layer.pool_size, stride=layer.strides, padding=layer.padding)
 
     def made(self, count: int, purpose: str, bytes_in: bool) -> Made:
         """The programs for a batch of so many samples.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastcnn.arguments import Array
-from fastcnn.geometry import ConvGeometry, pool_geometry
+from fastcnn.geometry import ConvGeometry, PoolGeometry, pool_geometry
 from fastcnn.kernels import activations, direct, packing, pooling, program, steps
 from fastcnn.kernels.arrays import record
 from fastcnn.kernels.contraction import Plan
@@ -286,7 +286,8 @@ class Slice(Steps):
             last = with_pooling(layers, i)
             if last > i + 1:
                 g = self.plans.convolution(layers[i], self.n)
-                last = last if direct.pooled_plan(g, self.itemsize) else i + 1
+                squares = pools_squares(pooling_of(layers[last - 1], self.n))
+                last = last if squares and direct.pooled_plan(g, self.itemsize) else i + 1
             found.append(range(i, last))
             i = last
         return found
@@ -319,7 +320,7 @@ class Slice(Steps):
             count = self.n * prod(output_of(layer))
             self._step(program.TWO, activations.relu_kernel, (self._f, self._f), count, x, y)
         else:
-            g_pool, kind = self.plans.pooling(layer, self.n), POOLS[type(layer)]
+            g_pool, kind = pooling_of(layer, self.n), POOLS[type(layer)]
             function, items = pooling.forward_kernel(kind, g_pool, self.itemsize)
             numbers = record(g_pool)
             samples = self._f, self._f, numbers
@@ -377,8 +378,7 @@ class Slice(Steps):
                 masked = self._kept_array("dy", i, self.n * prod(output_of(layer)))
             dy = self._mask(self.n * prod(output_of(layer)), dy, y, masked)
         before = layers[i - 1] if i > self.plans.first else None
-        of_relu = getattr(before, "activation", None) == "relu"
-        if POOLS.get(type(layer)) == "max" and (of_relu or (i == 0 and self.plans.masks)):
+        if POOLS.get(type(layer)) == "max" and getattr(before, "activation", None) == "relu":
             # The largest of a window is above zero, or no number of it is: fewer to look at.
             self._masked.add(i - 1)
             dy = self._mask(self.n * prod(output_of(layer)), dy, y, None)
@@ -419,7 +419,7 @@ class Slice(Steps):
         if any(is_relu(layers[i]) for i in stage):  # while it is small, as in _backward
             dy = self._mask(self.n * prod(output_of(pool)), dy, y, None)
         self._masked.add(stage.start)
-        g, dx = self.plans.pooling(pool, self.n), self._other(dy)
+        g, dx = pooling_of(pool, self.n), self._other(dy)
         function, items = pooling.placed_gradient_kernel(g, self.itemsize)
         numbers, f = record(g), self._f
         last = self._numbers(numbers)
@@ -436,7 +436,7 @@ class Slice(Steps):
         return to
 
     def _pool_input(self, layer: Layer, x: Place, dy: Place, dx: Place) -> None:
-        g, kind = self.plans.pooling(layer, self.n), POOLS[type(layer)]
+        g, kind = pooling_of(layer, self.n), POOLS[type(layer)]
         function, items = pooling.gradient_kernel(kind, g, self.itemsize)
         numbers, f = record(g), self._f
         last = self._numbers(numbers)
@@ -486,24 +486,28 @@ def _whole(place: Place, origins: dict[int, int]) -> Place:
 
 
 def with_pooling(layers: Sequence[Layer], i: int) -> int:
-    """The end of those that can be done with convolution ``i``: its ReLU and 2×2 max-pooling.
+    """The end of those that can be done with convolution ``i``: its ReLU and max-pooling.
 
-    ``i + 1`` where it is none, or none of this pooling follows on it.
+    ``i + 1`` where it is none, or no such pooling follows on it.
     """
     last = i + 1
     while last < len(layers) and type(layers[last]) is ReLU:
         last += 1
     pools = isinstance(layers[i], CONVOLUTIONS) and last < len(layers)
-    return last + 1 if pools and _pools_squares(layers[last]) else i + 1
+    return last + 1 if pools and type(layers[last]) is MaxPool2D else i + 1
 
 
-def _pools_squares(layer: Layer) -> bool:
-    """Whether it is max-pooling over 2×2 pixels, each in one window, without padding."""
-    if type(layer) is not MaxPool2D:
-        return False
-    shape = 1, *input_of(layer)
-    g = pool_geometry(shape, layer.pool_size, stride=layer.strides, padding=layer.padding)
+def pools_squares(g: PoolGeometry) -> bool:
+    """Whether it is pooling over 2×2 pixels, each in one window, without padding."""
     return (g.kh, g.kw, g.stride_h, g.stride_w) == (2, 2, 2, 2) and not any(g[-4:])
+
+
+def pooling_of(layer: Any, n: int) -> PoolGeometry:
+    """The geometry of a pooling of n images."""
+    shape = n, *input_of(layer)
+    if isinstance(layer, GlobalMaxPool2D | GlobalAvgPool2D):
+        return pool_geometry(shape, shape[1:3])
+    return pool_geometry(shape, layer.pool_size, stride=layer.strides, padding=layer.padding)
 
 
 def makes(layer: Layer) -> bool:

@@ -108,6 +108,15 @@ def placed_gradient_kernel(g: PoolGeometry, itemsize: int) -> tuple[Any, int]:
     return _placed_gradient(*_sides(g, itemsize, usual=True)), g.n * g.oh
 
 
+def placed_gradient(dy: Array, places: Array, g: PoolGeometry) -> Array:
+    """``dx`` of 2×2 max-pooling: each window's gradient at its place."""
+    dx = empty_like_type(dy, *g.input_shape)
+    function, items = placed_gradient_kernel(g, dy.itemsize)
+    given = readable(dy).reshape(-1), places.reshape(-1), dx.reshape(-1), record(g)
+    parallel_for(function, items, _work(g), *given)
+    return dx
+
+
 def _forward(kind: str, x: Array, g: PoolGeometry) -> Array:
     y = empty_like_type(x, *g.output_shape)
     function, items = forward_kernel(kind, g, x.itemsize)

@@ -50,7 +50,8 @@ from fastcnn.kernels.simd import (
     tile_doubt,
     tile_from_row,
     tile_from_rows,
-    tile_pooled,
+    tile_pooled_of_numbers,
+    tile_pooled_places_of_numbers,
     tile_relu,
     tile_store,
     tile_sum,
@@ -80,7 +81,7 @@ class Layer(NamedTuple):
     V are ``pitch`` apart. Filters are transformed ``chunk`` input channels at a time. They lie at
     ``w_start`` and steps from one block of columns, tap and input channel to the next, with
     ``w_columns`` columns in all. With ``pooled`` the largest of each 2×2 outputs, which lie in one
-    square, is written in place of them all.
+    square, is written in place of them all, with ``places`` which of the four it is besides.
     """
 
     h: int
@@ -108,6 +109,7 @@ class Layer(NamedTuple):
     w_row: int
     w_columns: int
     pooled: bool
+    places: bool
 
 
 class Stage(NamedTuple):
@@ -174,7 +176,7 @@ def square_transform(m: int, r: int, lanes: int) -> Any:
 @cache
 def _winograd(m: int, r: int, lanes: int) -> Any:
     n = m + r - 1
-    points = n * n
+    points, outputs = n * n, m * m
     rows, vectors = registers().tile_rows, registers().tile_vectors
     half, quarter = rows // 2 + 1, rows // 4 + 1
     width = vectors * lanes
@@ -251,13 +253,10 @@ def _winograd(m: int, r: int, lanes: int) -> Any:
 
         @device
         def put(
-            tile: Any, b: Any, at_b: int, y: Any, at: int, relu: bool, rows: int, pixels: int,
+            tile: Any, y: Any, at: int, rows: int, pixels: int,
             line: int, pixel: int, columns: int, scratch: Any, s_start: int,
         ) -> None:  # fmt: skip
             """Write a square of ``side``² outputs, of which ``rows`` × ``pixels`` are in ``y``."""
-            tile = tile_sum(tile, tile_from_row(size, 1, lanes, b, at_b, columns))
-            if relu:
-                tile = tile_relu(tile)
             if side <= rows and side <= pixels:
                 in_square = rows_walk(size, 0, 0, 0, size, side, side, 0, line, pixel)
                 tile_store(tile, y, in_square, at, columns)
@@ -274,8 +273,8 @@ def _winograd(m: int, r: int, lanes: int) -> Any:
 
     @device
     def transform_back(
-        first: int, last: int, block: int, mm: Any, m_start: int, b: Any, y: Any, relu: bool,
-        scratch: Any, s_start: int, suspects: Any, c: Any,
+        first: int, last: int, block: int, mm: Any, m_start: int, b: Any, y: Any, places: Any,
+        relu: bool, scratch: Any, s_start: int, suspects: Any, c: Any,
     ) -> None:  # fmt: skip
         side = 2 if c.pooled else 1
         oh, ow, oc, squares_h, squares_w = c.oh, c.ow, c.oc, c.squares_h, c.squares_w
@@ -295,23 +294,36 @@ def _winograd(m: int, r: int, lanes: int) -> Any:
                 i = m_start + (square - first) * points * width + j
                 tile = tile_transform(_OUTPUTS, m, r, lanes, mm, i, n * width, width)
                 doubt = tile_doubt(doubt, tile)
+                # Before the largest is looked for: with it numbers that differ may become equal.
+                tile = tile_sum(tile, tile_from_row(outputs, 1, lanes, b, channel, columns))
                 if c.pooled:
+                    # NaN stands beside numbers in images in doubt alone; the bias's in all places.
+                    found = tile_pooled_of_numbers(m, tile)
+                    if relu:
+                        found = tile_relu(found)
                     put_pooled(
-                        tile_pooled(m, tile), b, channel, y, at + channel, relu, oh - row,
-                        ow - column, ow * oc, oc, columns, scratch, s_start,
+                        found, y, at + channel, oh - row, ow - column, ow * oc, oc, columns,
+                        scratch, s_start,
                     )  # fmt: skip
+                    if c.places:
+                        put_pooled(
+                            tile_pooled_places_of_numbers(m, tile), places, at + channel, oh - row,
+                            ow - column, ow * oc, oc, columns, scratch, s_start,
+                        )  # fmt: skip
                 else:
+                    if relu:
+                        tile = tile_relu(tile)
                     put(
-                        tile, b, channel, y, at + channel, relu, oh - row,
-                        ow - column, ow * oc, oc, columns, scratch, s_start,
+                        tile, y, at + channel, oh - row, ow - column, ow * oc, oc, columns,
+                        scratch, s_start,
                     )  # fmt: skip
         note(doubt, scratch, s_start, suspects, image)
 
     @kernel
     def winograd(
-        start: int, stop: int, x: Any, w: Any, b: Any, y: Any, v: Any, u: Any, mm: Any,
-        scratch: Any, suspects: Any, relu: bool, first: int, last: int, items: int, parts: int,
-        layer: Any, flags: Any,
+        start: int, stop: int, x: Any, w: Any, b: Any, y: Any, places: Any, v: Any, u: Any,
+        mm: Any, scratch: Any, suspects: Any, relu: bool, first: int, last: int, items: int,
+        parts: int, layer: Any, flags: Any,
     ) -> None:  # fmt: skip
         """Squares ``first`` to ``last``; each part has a place of its own in the workspace."""
         c, stage = layer[0], flags[0]
@@ -355,8 +367,8 @@ def _winograd(m: int, r: int, lanes: int) -> Any:
                             to_square = min(last, from_square + c.block)
                             m_start = m_first + (block - block_from) * c.m_block
                             transform_back(
-                                from_square, to_square, column, mm, m_start, b, y, relu,
-                                scratch, s_start, suspects, c,
+                                from_square, to_square, column, mm, m_start, b, y, places,
+                                relu, scratch, s_start, suspects, c,
                             )  # fmt: skip
 
     return winograd
@@ -377,19 +389,50 @@ def conv2d_pooled(
 ) -> Array:
     """The same with 2×2 max-pooling at once; which zero it is may differ, as of the direct way."""
     y = empty_like_type(x, g.n, g.oh // 2, g.ow // 2, g.oc)
-    if y.size == 0:
-        return y
-    for n in _forward(forward(g, x.itemsize, pooled=True), x, w, b, activation, y):
-        whole = direct.conv2d(x[n : n + 1], w, b, activation, g._replace(n=1))
-        y[n : n + 1] = max_pool2d(whole, pool_geometry(whole.shape, 2, stride=2))
+    _pool(x, w, b, activation, g, y)
     return y
 
 
+def conv2d_pooled_places(
+    x: Array, w: Array, b: Array | None, activation: str | None, g: ConvGeometry
+) -> tuple[Array, Array]:
+    """:func:`conv2d_pooled`, and the places in the windows where its numbers come from, 0 to 3.
+
+    That of a number which ReLU made 0 is any: no gradient goes there.
+    """
+    y, places = (empty_like_type(x, g.n, g.oh // 2, g.ow // 2, g.oc) for _ in range(2))
+    _pool(x, w, b, activation, g, y, places)
+    return y, places
+
+
+def _pool(
+    x: Array, w: Array, b: Array | None, activation: str | None, g: ConvGeometry, y: Array,
+    places: Array | None = None,
+) -> None:  # fmt: skip
+    if y.size == 0:
+        return
+    plan = forward(g, x.itemsize, pooled=True, places=places is not None)
+    for n in _forward(plan, x, w, b, activation, y, places):
+        whole = direct.conv2d(x[n : n + 1], w, b, activation, g._replace(n=1))
+        y[n : n + 1] = max_pool2d(whole, pool_geometry(whole.shape, 2, stride=2))
+        if places is not None:
+            places[n] = _places_in(whole[0])
+
+
+def _places_in(image: Array) -> Array:
+    """Which of each 2×2 pixels is the largest: the first of equals, or the first NaN."""
+    h, w, c = image.shape[0] // 2, image.shape[1] // 2, image.shape[2]
+    windows = image[: 2 * h, : 2 * w].reshape(h, 2, w, 2, c).swapaxes(1, 2)
+    places: Array = windows.reshape(h, w, 4, c).argmax(axis=2)
+    return places
+
+
 def _forward(
-    plan: Plan, x: Array, w: Array, b: Array | None, activation: str | None, y: Array
-) -> list[int]:
+    plan: Plan, x: Array, w: Array, b: Array | None, activation: str | None, y: Array,
+    places: Array | None = None,
+) -> list[int]:  # fmt: skip
     flat, biases = readable(w).reshape(-1), bias_or_zeros(b, plan.layer.oc, x)
-    return _run(plan, readable(x), flat, biases, y, activation == "relu")
+    return _run(plan, readable(x), flat, biases, y, activation == "relu", places)
 
 
 def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
@@ -429,7 +472,7 @@ class Plan(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def forward(g: ConvGeometry, itemsize: int, pooled: bool = False) -> Plan:
+def forward(g: ConvGeometry, itemsize: int, pooled: bool = False, places: bool = False) -> Plan:
     """The plan of the forward pass, made once for each geometry."""
     tap = g.ic * g.oc
     width = registers().tile_vectors * registers().vector_bytes // itemsize
@@ -437,6 +480,7 @@ def forward(g: ConvGeometry, itemsize: int, pooled: bool = False) -> Plan:
         g,
         itemsize,
         pooled,
+        places,
         w_start=0,
         w_block=width,
         w_tap_row=g.kw * tap,
@@ -455,6 +499,7 @@ def _input_gradient(g: ConvGeometry, itemsize: int) -> Plan:
         g.turned,
         itemsize,
         pooled=False,
+        places=False,
         w_start=(taps - 1) * tap,
         w_block=taps * tap,
         w_tap_row=-g.kw * tap,
@@ -464,7 +509,7 @@ def _input_gradient(g: ConvGeometry, itemsize: int) -> Plan:
     )
 
 
-def _plan(g: ConvGeometry, itemsize: int, pooled: bool, **filters: int) -> Plan:
+def _plan(g: ConvGeometry, itemsize: int, pooled: bool, places: bool, **filters: int) -> Plan:
     host = registers()
     lanes = host.vector_bytes // itemsize
     width = host.tile_vectors * lanes
@@ -499,6 +544,7 @@ def _plan(g: ConvGeometry, itemsize: int, pooled: bool, **filters: int) -> Plan:
         u_step=chunk * width + lanes,
         column_blocks=column_blocks,
         pooled=pooled,
+        places=places,
         **filters,
     )
     return Plan(
@@ -556,11 +602,15 @@ def _scratch(plan: Plan, dtype: np.dtype[Any]) -> _Scratch:
     return _Scratch(threads, v, u, mm, squares, suspects)
 
 
-def _run(plan: Plan, x: Array, w: Array, b: Array, y: Array, relu: bool) -> list[int]:
+def _run(
+    plan: Plan, x: Array, w: Array, b: Array, y: Array, relu: bool, places: Array | None = None
+) -> list[int]:
     """Compute ``y``; the numbers of the images in which something is not finite."""
     c, scratch = plan.layer, _scratch(plan, x.dtype)
     threads, suspects = scratch.threads, scratch.suspects
-    operands = x.reshape(-1), w, b, y.reshape(-1), *scratch[1:], relu
+    flat_y = y.reshape(-1)
+    flat_places = flat_y if places is None else places.reshape(-1)
+    operands = x.reshape(-1), w, b, flat_y, flat_places, *scratch[1:], relu
 
     def launch(stage: Stage, first: int, last: int, items: int, work: int) -> None:
         parts = min(threads, items)
