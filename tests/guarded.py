@@ -23,7 +23,6 @@ from importlib import import_module
 from itertools import islice, product
 from pathlib import Path
 from pkgutil import iter_modules
-from tempfile import TemporaryFile
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -388,39 +387,23 @@ def compiled() -> dict[str, Any]:
     return found
 
 
-class Run:
-    """The matrix in a process that compiles for ``isa``."""
+def run_apart(isa: str, dtypes: Sequence[str] = DTYPES, share: int = 1) -> str:
+    """The matrix in a process that compiles for ``isa``: the last line that it prints.
 
-    def __init__(self, isa: str, dtypes: Sequence[str] = DTYPES, share: int = 1) -> None:
-        self._isa = isa
-        self._told = TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 (closed by last_line)
-        self._process = subprocess.Popen(
-            [
-                sys.executable,
-                str(Path(__file__).resolve()),
-                "--here",
-                f"--share={share}",
-                *[f"--dtype={dtype}" for dtype in dtypes],
-            ],
-            env=environment(**instruction_sets()[isa]),
-            stdout=self._told,
-            stderr=subprocess.STDOUT,
-        )
-
-    def last_line(self) -> str:
-        """Of what it printed, at its end; ``AssertionError`` if it fails."""
-        code = self._process.wait()
-        with self._told:
-            self._told.seek(0)
-            told = self._told.read().strip()
-        assert code == 0, f"{self._isa}: exit {code}\n{told[-3000:]}"
-        return told.rpartition("\n")[2]
-
-    def leave(self) -> None:
-        """End it, if it has not ended."""
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+    ``AssertionError`` if it fails.
+    """
+    here = [sys.executable, str(Path(__file__).resolve()), "--here", f"--share={share}"]
+    done = subprocess.run(
+        [*here, *[f"--dtype={dtype}" for dtype in dtypes]],
+        env=environment(**instruction_sets()[isa]),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    told = done.stdout.strip()
+    assert done.returncode == 0, f"{isa}: exit {done.returncode}\n{told[-3000:]}"
+    return told.rpartition("\n")[2]
 
 
 def main(
@@ -443,7 +426,7 @@ def main(
         print(f"{simd.registers().isa}: {count} cases and {several} nets without a fault")
         return
     for isa in instruction_sets() if every else list(instruction_sets())[:1]:
-        print(Run(isa, dtypes, share).last_line())
+        print(run_apart(isa, dtypes, share))
 
 
 if __name__ == "__main__":

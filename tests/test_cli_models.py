@@ -191,7 +191,7 @@ def test_an_interrupt_before_the_first_batch_is_done_ends_at_once(
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("it goes on")
 
-    monkeypatch.setattr(fastcnn.Sequential, "_gradients", struck)
+    monkeypatch.setattr(fastcnn.Sequential, "_step", struck)
     done = run(*TRAIN, "--data", data, "--save", str(tmp_path / "model.safetensors"))
     assert done.exit_code == 130
     assert os.listdir(tmp_path) == []
@@ -200,7 +200,7 @@ def test_an_interrupt_before_the_first_batch_is_done_ends_at_once(
 def test_the_second_interrupt_ends_it_in_the_middle_of_a_batch_and_writes_nothing_of_that(
     data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gradients, calls = fastcnn.Sequential._gradients, []
+    step, calls = fastcnn.Sequential._step, []
 
     def struck(*arguments: Any) -> Any:
         calls.append(0)
@@ -208,9 +208,9 @@ def test_the_second_interrupt_ends_it_in_the_middle_of_a_batch_and_writes_nothin
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
             raise AssertionError("it goes on")
-        return gradients(*arguments)
+        return step(*arguments)
 
-    monkeypatch.setattr(fastcnn.Sequential, "_gradients", struck)
+    monkeypatch.setattr(fastcnn.Sequential, "_step", struck)
     done = run(*TRAIN, "--data", data, "--save", str(tmp_path / "model.safetensors"))
     assert done.exit_code == 130
     assert "stopping after this batch" in done.output

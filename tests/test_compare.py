@@ -299,8 +299,8 @@ def handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def one_label(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = executor.run
-    monkeypatch.setattr(executor, "run", lambda *a: whole(*a[:7], a[7] - 8) if a[7:] else whole(*a))
+    whole = executor.train
+    monkeypatch.setattr(executor, "train", lambda *given: whole(*given[:-1], given[-1] - 8))
 
 
 @pytest.mark.skipif(not program.compiles(), reason="programs are of compiled code")

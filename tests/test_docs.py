@@ -42,7 +42,7 @@ def test_readme_has_one_line_to_see_it_run_and_one_to_test_it() -> None:
     install = "python3 -m venv .venv && .venv/bin/pip install -q "
     assert [line for line in lines if line.startswith(install)] == [
         f"{install}. && .venv/bin/fastcnn demo",
-        f'{install}-e ".[test]" && .venv/bin/python -m pytest',
+        f'{install}-e ".[test]" && .venv/bin/python -m pytest -n auto',
     ]
 
 
