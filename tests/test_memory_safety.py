@@ -26,10 +26,13 @@ def net_count(share: int = 1) -> int:
 
 
 SCOPES: dict[str, tuple[Sequence[str], int]] = {
-    HOST: (guarded.DTYPES, 1),
     **dict.fromkeys(NARROWER, (("float32",), 8)),
+    HOST: (guarded.DTYPES, 1),
 }
-"""For each instruction set the dtypes, and which share of the matrix runs."""
+"""For each instruction set the dtypes, and which share of the matrix runs.
+
+The narrower ones first: meanwhile other tests compile for the host, once for all.
+"""
 
 
 @pytest.mark.lasts_long

@@ -114,7 +114,7 @@ def _by_inputs(
             program.LAY_OUT, packing.lay_out_rows, (f, f, 0, 0, 0, together), n,
             x, copied, number(n), number(inputs), number(1), numbers_at(together),
         )  # fmt: skip
-        plan = dense_weight_plan(n, count, outputs, itemsize, far=True)
+        plan = dense_weight_plan(n, count, outputs, itemsize)
         return [*found, copy, contraction(plan, copied, dy, dw)]
 
     made = program.program(

@@ -298,7 +298,7 @@ def plan(c: Contraction, tile: Tile, itemsize: int, *, elementwise: bool = False
     part = -(-tiles // parts)  # equal parts, so that threads get equal work
     # What of the two fits into the cache is passed over again and again.
     w_bytes = c.steps_a * c.steps_b * c.run * c.columns * itemsize
-    far = c.far or c.groups * c.rows * c.columns * itemsize > 2 * CACHE_BYTES
+    far = c.groups * c.rows * c.columns * itemsize > 2 * CACHE_BYTES
     c = c._replace(part=part, blocks_first=w_bytes <= CACHE_BYTES, y_line=_y_line(c), far=far)
     items = c.groups * blocks * -(-tiles // part)
     # One vector of w is masked at no cost to speak of, and one kernel less to compile.

@@ -82,14 +82,14 @@ def dense_input_plan(
         return few, 0
     tile = tile_for(n, of or inputs, itemsize)
     c = _product(n, inputs, outputs, (outputs, 1), (tile.columns, outputs * tile.columns))
-    return plan(c._replace(y_c=of or inputs, far=of > 0), tile, itemsize), tile.columns
+    return plan(c._replace(y_c=of or inputs), tile, itemsize), tile.columns
 
 
 @lru_cache(maxsize=1024)
-def dense_weight_plan(n: int, inputs: int, outputs: int, itemsize: int, far: bool = False) -> Plan:
-    """``x.T @ dy``; ``far``: a part of a result that is larger than the cache."""
+def dense_weight_plan(n: int, inputs: int, outputs: int, itemsize: int) -> Plan:
+    """``x.T @ dy``."""
     tile = tile_for(inputs, outputs, itemsize)
-    c = _product(inputs, outputs, n, (1, inputs), (outputs, tile.columns))._replace(far=far)
+    c = _product(inputs, outputs, n, (1, inputs), (outputs, tile.columns))
     return plan_few_steps(c, itemsize) if n <= FEW else plan(c, tile, itemsize)
 
 
