@@ -96,7 +96,7 @@ class Executor:
         self._chance = _has_chance(layers)
         self._state = [array for one in layers for array in one.state.values()]
         only = self._parts[0] if len(self._parts) == 1 else None
-        self._alone = only if isinstance(only, _Run) else None
+        self._only = only if isinstance(only, _Run) else None
         # Of the last optimizer its loop, arrays and numbers, and the step made of them.
         self._last: tuple[Any, list[Array], Array, Array] = None, [], _NONE, NO_STEPS
 
@@ -167,7 +167,7 @@ class Executor:
         optimizer: Optimizer,
     ) -> tuple[float, float] | None:
         """:meth:`gradients` and then the optimizer's step: in one call, where one run is all."""
-        part, weights, ahead = self._alone, self._weights, None
+        part, weights, ahead = self._only, self._weights, None
         if part is not None and _takes_labels(loss):
             ahead = optimizer.ahead(weights.parameters)
         if part is None or ahead is None:

@@ -164,7 +164,7 @@ def run_apart(steps: Array, scratch: int, work: int, x: int = 0, dy: int = 0) ->
     """Run steps that do not depend on each other, each once, shared out over the threads."""
     places = arrays.allocate((BASES,), np.int64)
     places[NUMBERS], places[SHARED], places[INPUT], places[DY] = 0, scratch, x, dy
-    parallel_for(_run_steps, len(steps), work, steps, places)
+    parallel_for(_run_steps, len(steps), work, steps, places, 0)
 
 
 class Training(NamedTuple):
@@ -254,7 +254,6 @@ def _run_step(steps: Any, i: int, places: Any, first: int) -> None:
         call(function, "aaaaaba", start, stop, (a, b, c, d, e, f, g))
 
 
-@device
 def _slices(
     start: int,
     stop: int,
@@ -289,40 +288,22 @@ def _slices(
                 _run_step(steps, i, places, at)
 
 
-@device
 def _steps(start: int, stop: int, steps: Any, places: Any, first: int) -> None:
     for i in range(start, stop):
         _run_step(steps, i, places, first)
+
+
+# By themselves, and as parts of the call that does all of a training step.
+_run_slices, _run_steps = kernel(_slices), kernel(_steps)
+_part_of_slices, _part_of_steps = device(_slices), device(_steps)
 
 
 @device
 def _share_steps(board: Any, parts: int, steps: Any, places: Any, first: int) -> None:
     count = len(steps)
     if count:
-        task, kept = job(_steps, (steps, places, first))
+        task, kept = job(_part_of_steps, (steps, places, first))
         share(board, min(parts, count), 0, count, task, kept)
-
-
-@kernel
-def _run_slices(
-    start: int,
-    stop: int,
-    steps: Any,
-    numbers: Any,
-    places: Any,
-    scratch: int,
-    x: int,
-    y: int,
-    dy: int,
-    dx: int,
-    targets: int,
-) -> None:
-    _slices(start, stop, steps, numbers, places, scratch, x, y, dy, dx, targets)
-
-
-@kernel
-def _run_steps(start: int, stop: int, steps: Any, places: Any) -> None:
-    _steps(start, stop, steps, places, 0)
 
 
 @compiled
@@ -351,7 +332,7 @@ def _train(
     places[apart + INPUT], places[apart + DY] = x, 0
     _share_steps(board, min(parts, 1 + numbers[2] // SMALL), steps[:first], places, apart)
     given = steps[first:last], program, places, scratch, x, 0, 0, dx, labels
-    task, kept = job(_slices, given)
+    task, kept = job(_part_of_slices, given)
     share(board, min(parts, items, 1 + numbers[3] // SMALL), 0, items, task, kept)
     found[0], found[1] = 0, 0
     for place in numbers[5:]:

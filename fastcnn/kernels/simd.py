@@ -1258,12 +1258,8 @@ def transpose_square(
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         emit = _Emitter(context, builder, TileType(side, 1, side, source.dtype))
         _, to, i, to_step, from_, j, from_step = arguments
-        data, vectors = emit.data(source, from_), []
-        for _ in range(side):
-            vectors.append(emit.load(data, j))
-            j = emit.add(j, from_step)
         data = emit.data(target, to)
-        for vector in _transposed(emit, vectors):
+        for vector in _turned_square(emit, side, emit.data(source, from_), j, from_step):
             emit.store(vector, data, i)
             i = emit.add(i, to_step)
         return context.get_dummy_value()
@@ -1304,11 +1300,8 @@ def rank1_square(
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         emit = _Emitter(context, builder, tile)
         struct, x_value, rows, i, w_value, j, step, first = arguments
-        data, vectors = emit.data(w, w_value), []
-        for _ in range(tile.lanes):
-            vectors.append(emit.load(data, j))
-            j = emit.add(j, step)
-        columns, numbers = _transposed(emit, vectors), emit.data(x, x_value)
+        columns = _turned_square(emit, tile.lanes, emit.data(w, w_value), j, step)
+        numbers = emit.data(x, x_value)
         places = [emit.add(offset, i) for offset in emit.row_offsets(rows)]
 
         def sums(every: bool) -> Any:
@@ -1325,6 +1318,15 @@ def rank1_square(
 
     integer = types.int64
     return tile(tile, x, offsets, integer, w, integer, integer, integer), generate
+
+
+def _turned_square(emit: _Emitter, side: int, data: Any, start: Any, step: Any) -> list[Any]:
+    """The columns of a square whose rows begin ``step`` apart."""
+    vectors = []
+    for _ in range(side):
+        vectors.append(emit.load(data, start))
+        start = emit.add(start, step)
+    return _transposed(emit, vectors)
 
 
 def _transposed(emit: _Emitter, vectors: list[Any]) -> list[Any]:
