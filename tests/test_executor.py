@@ -593,7 +593,7 @@ def test_an_image_that_overflows_when_filtered_takes_its_gradient_where_others_d
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_padding_never_meets_gradients_that_are_not_finite() -> None:
     """The loss is finite; the gradient at the first pixel, of which padding is a neighbour, not."""
-    found = []
+    found, moved = [], []
     for engine in ("naive", "numba", None):
         layers = [Conv2D(1, 3, padding="same", activation="relu"), Flatten(), Dense(2)]
         model = Sequential(layers, (4, 3, 1), engine=engine)
@@ -601,7 +601,10 @@ def test_padding_never_meets_gradients_that_are_not_finite() -> None:
         conv["w"][...], conv["b"][...] = 0, 1e-38
         dense["w"][...] = 0
         dense["w"][0] = 3e38, -3e38
-        found.append(gradients(model, np.ones((1, 4, 3, 1)), np.array([1])))
+        x, y = np.ones((1, 4, 3, 1)), np.array([1])
+        found.append(gradients(model, x, y))
+        model.train_on_batch(x, y)
+        moved.append(model.get_weights()[0][:, :, 0, 0])
     assert np.isfinite(found[0][0])
     for one in found[1:]:
         assert one[0] == pytest.approx(found[0][0], rel=1e-6)
@@ -609,6 +612,9 @@ def test_padding_never_meets_gradients_that_are_not_finite() -> None:
     w = found[0][2][0][1][:, :, 0, 0]
     assert np.isinf(w[1:, 1:]).all()
     assert not w[0].any()
+    for w in moved:  # by these gradients, in one call with them or not
+        np.testing.assert_array_equal(w, moved[0])
+    assert not moved[0][0].any()
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -689,9 +695,10 @@ def test_an_optimizers_step_in_the_program_is_the_one_apart(name: str, net: str)
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("n", [1, 20])
-def test_nothing_moves_where_the_loss_is_not_finite(n: int) -> None:
-    (x, y), optimizer = data_of("lenet5", n), SGD(0.1, momentum=0.9)
-    model = model_of("lenet5")
+@pytest.mark.parametrize("net", ["article", "lenet5"])  # without padding, and with
+def test_nothing_moves_where_the_loss_is_not_finite(net: str, n: int) -> None:
+    (x, y), optimizer = data_of(net, n), SGD(0.1, momentum=0.9)
+    model = model_of(net)
     model.train_on_batch(x, y, optimizer)
     before = [*model.get_weights(), optimizer.state["velocity"].copy()]
     x[-1] = np.inf
