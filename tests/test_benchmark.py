@@ -523,25 +523,24 @@ def test_charts_are_svg_of_their_own() -> None:
 # --- a guard that does not look at the clock on the wall ------------------------------------------
 
 
-def core_seconds(problem: Problem, engine: str, calls: int) -> float:
-    """The least time on a core of so many calls, on one thread."""
+def least_core_seconds(problem: Problem, *engines: str) -> list[float]:
+    """The least time of each engine on a core, on one thread, of a few calls in turns."""
     arrays = operations.make_arrays(problem)
-    operations.run(problem, arrays, engine)
-    best = float("inf")
-    for _ in range(calls):
+    times: dict[str, list[float]] = {engine: [] for engine in engines}
+    for engine in 6 * engines:
         start = thread_time()
         operations.run(problem, arrays, engine)
-        best = min(best, thread_time() - start)
-    return best
+        times[engine].append(thread_time() - start)
+    return [min(found) for found in times.values()]
 
 
 @pytest.mark.parametrize(
     ("name", "times", "engine"),
-    [  # measured: 1,400, 200, 11 and 5 times
+    [  # measured: 780, 110, 7 and 4 times; what lies in a cache, for from memory all wait alike
         ("conv2d/article 3×3, batch 32", 20, "naive"),
-        ("max_pool2d/ResNet-50 3×3 /2, batch 1", 20, "naive"),
+        ("max_pool2d/article 2×2, batch 32", 20, "naive"),
         ("conv2d/depthwise 32 3×3, batch 1", 2, "im2col"),
-        ("max_pool2d/ResNet-50 3×3 /2, batch 1", 1.5, "im2col"),
+        ("max_pool2d/article 2×2, batch 32", 1.5, "im2col"),
     ],
 )
 def test_fast_is_fast(name: str, times: float, engine: str) -> None:
@@ -549,8 +548,8 @@ def test_fast_is_fast(name: str, times: float, engine: str) -> None:
     before = get_num_threads()
     set_num_threads(1)
     try:
-        fast = core_seconds(problem, "numba", calls=20)
-        assert core_seconds(problem, engine, calls=3) > times * fast
+        fast, other = least_core_seconds(problem, "numba", engine)
+        assert other > times * fast
     finally:
         set_num_threads(before)
 

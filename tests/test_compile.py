@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from processes import SOURCE, python
 
-from fastcnn.kernels import jit
+from fastcnn.kernels import compile_turn, jit
+from fastcnn.kernels.compile_turn import CompileTurn
 
 SPECIALISATIONS = 145
 """Upper bound of what the whole matrix of problems compiles, both dtypes together."""
@@ -140,6 +143,44 @@ def test_cache_serves_until_a_helper_is_edited_or_it_breaks(package: Path, tmp_p
     assert small(package, folder=str(elsewhere)) == [number, 0, number]
     assert len(entries(elsewhere)) >= number
     assert len(entries(package / "fastcnn")) == before
+
+
+def test_of_processes_that_start_together_one_compiles(package: Path) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        found = [*pool.map(lambda _: small(package), range(3))]
+    numbers, hits, misses = zip(*found, strict=True)
+    assert len(set(numbers)) == 1
+    assert sum(misses) == numbers[0]
+    assert sum(hits) == 2 * numbers[0]
+    assert not [*package.rglob("*.lock")]
+
+
+def test_a_turn_is_waited_for_but_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fcntl")
+    monkeypatch.setattr(compile_turn, "PATIENCE", 0.2)
+    monkeypatch.setattr(compile_turn, "sleep", pauses := Mock())
+    mine, theirs = CompileTurn(), CompileTurn()
+    mine.take(tmp_path / "kernel.nbc")
+    theirs.take(tmp_path / "another.nbc")
+    assert not pauses.called
+    theirs.take(tmp_path / "kernel.nbc")  # as if this process had been halted
+    assert pauses.called
+    theirs.give()
+    mine.give()
+    pauses.reset_mock()
+
+    # The turn is given as soon as the kernel is written, or another is wanted.
+    mine.take(tmp_path / "kernel.nbc")
+    mine.take(tmp_path / "another.nbc")
+    theirs.take(tmp_path / "kernel.nbc")
+    assert not pauses.called
+    mine.give()
+    theirs.give()
+    assert [*tmp_path.iterdir()] == []
+    mine.take(tmp_path / "no folder" / "kernel.nbc")
+    mine.give()
 
 
 def test_kernels_run_where_nothing_can_be_written(package: Path) -> None:

@@ -22,8 +22,9 @@ one file for each combination of types and constants, written whole or not at al
 a hash of all that the code depends on (every source file that can reach it, the processor, the
 versions) and one of the code itself; a file that lacks either is as good as none. The folder is
 the first that can be written to of ``NUMBA_CACHE_DIR``, the package's ``__pycache__`` and the
-user's cache folder; without any, kernels compile in each process. A broken or unwritable cache
-costs time, never an answer.
+user's cache folder; without any, kernels compile in each process. Processes that want the same
+kernel at once take turns, and one compiles (:mod:`fastcnn.kernels.compile_turn`). A broken or
+unwritable cache costs time, never an answer.
 
 **Fork.** A fork waits until no other thread compiles: the compiler's lock, held by a thread that
 the child does not have, would never open there.
@@ -53,6 +54,7 @@ from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
 from fastcnn.kernels.calls import job
+from fastcnn.kernels.compile_turn import CompileTurn
 from fastcnn.kernels.jobs import share
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -245,30 +247,19 @@ class _Cache(NumbaCache):  # type: ignore[misc]
         if not self._enabled:
             return None
         path, stamp = self._place(sig, target_context.codegen())
-        try:
-            contents = path.read_bytes()
-            code = contents[2 * _HASH :]
-            if contents[: 2 * _HASH] != stamp + sha256(code).digest():
-                return None
-            return CompileResult._rebuild(target_context, *pickle.loads(code))
-        except Exception:  # code that cannot be rebuilt here is compiled
-            return None
+        found = _read(path, stamp, target_context)
+        if found is None:
+            _turn.take(path)
+            found = _read(path, stamp, target_context)  # another process may have written it
+            if found is not None:
+                _turn.give()
+        return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        if not self._enabled or data.lifted or data.library.has_dynamic_globals:
-            return
-        path, stamp = self._place(sig, data.codegen)
-        code = dumps(data._reduce())
-        name = None
-        try:
-            handle, name = tempfile.mkstemp(prefix=path.stem, suffix=".tmp", dir=self._folder)
-            with os.fdopen(handle, "wb") as file:
-                file.write(stamp + sha256(code).digest() + code)
-            os.replace(name, path)
-        except OSError:  # the disk is full, or the folder gone
-            if name is not None:
-                with suppress(OSError):
-                    os.unlink(name)
+        if self._enabled and not data.lifted and not data.library.has_dynamic_globals:
+            path, stamp = self._place(sig, data.codegen)
+            _write(path, stamp, dumps(data._reduce()))
+        _turn.give()
 
     def _place(self, sig: Any, codegen: Any) -> tuple[Path, bytes]:
         """The file of a specialisation, and the hash that its contents begin with.
@@ -282,6 +273,33 @@ class _Cache(NumbaCache):  # type: ignore[misc]
 
 
 _HASH = sha256().digest_size
+_turn = CompileTurn()
+
+
+def _read(path: Path, stamp: bytes, target_context: Any) -> Any:
+    """What is compiled, or None where the file does not hold this version of it, whole."""
+    try:
+        contents = path.read_bytes()
+        code = contents[2 * _HASH :]
+        if contents[: 2 * _HASH] != stamp + sha256(code).digest():
+            return None
+        return CompileResult._rebuild(target_context, *pickle.loads(code))
+    except Exception:  # code that cannot be rebuilt here is compiled
+        return None
+
+
+def _write(path: Path, stamp: bytes, code: bytes) -> None:
+    name = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=path.stem, suffix=".tmp", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(stamp + sha256(code).digest() + code)
+        os.replace(name, path)
+    except OSError:  # the disk is full, or the folder gone
+        if name is not None:
+            with suppress(OSError):
+                os.unlink(name)
+
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
