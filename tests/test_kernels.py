@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import gcd
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,17 @@ from fastcnn.arguments import Array
 from fastcnn.comparison.data import make_arrays
 from fastcnn.comparison.problems import Case, cases
 from fastcnn.geometry import conv_geometry, pool_geometry
-from fastcnn.kernels import arrays, contraction, dense_input, direct, packing, pooling, simd
+from fastcnn.kernels import (
+    arrays,
+    contraction,
+    dense_input,
+    direct,
+    packed_dense,
+    packing,
+    pooling,
+    simd,
+)
+from fastcnn.kernels.contraction import Lines
 from fastcnn.kernels.dense import dense_plan
 from fastcnn.kernels.simd import Registers, registers
 from fastcnn.kernels.threads import parallel_for
@@ -142,7 +153,10 @@ LINES = {
     "5x5": ((3, 8, 12, 1), (5, 5, 1, 6), {}),
     "3x5": ((1, 8, 12, 1), (3, 5, 1, 6), {}),
     # Rows of three and five taps on one channel: lines that tiles fill, that overlap, too short.
-    **{f"taps-{ow}": ((2, 5, ow + 2, 1), (2, 3, 1, 19), {}) for ow in (5, 6, 7, 8, 11, 13, 18)},
+    **{
+        f"taps-{ow}": ((2, 5, ow + 2, 1), (2, 3, 1, 19), {})
+        for ow in (5, 6, 7, 8, 10, 11, 12, 13, 18, 26)
+    },
     **{f"5-taps-{ow}": ((2, 6, ow + 4, 1), (3, 5, 1, 33), {}) for ow in (4, 8, 9, 12)},
     "taps-padded": ((2, 7, 11, 1), (3, 3, 1, 40), {"padding": "same", "dilation": (2, 1)}),
     "taps-strided": ((2, 9, 12, 1), (4, 3, 1, 24), {"stride": (2, 1)}),
@@ -184,14 +198,20 @@ def test_lines_are_for_short_sums_and_little_overlap(monkeypatch: pytest.MonkeyP
             direct.filter_sum_plan.__wrapped__(conv_geometry(x, w), 4)
         return found
 
-    assert chosen("avx512", (8, 28, 28, 1), (3, 3, 1, 8)) == [(1, 14, 0), (3, 3, 0)]
-    assert chosen("avx512", (8, 32, 32, 1), (5, 5, 1, 6)) == [(1, 14, 0), (5, 5, 0)]
-    assert chosen("avx2", (8, 32, 32, 1), (5, 5, 1, 6)) == [(1, 6, 5), None]  # few registers
-    assert chosen("avx2", (8, 34, 34, 1), (3, 3, 1, 32)) == [(1, 8, 3), None]  # two vectors else
+    assert chosen("avx512", (8, 28, 28, 1), (3, 3, 1, 8)) == [Lines(1, 14), Lines(3, 3)]
+    assert chosen("avx512", (8, 32, 32, 1), (5, 5, 1, 6)) == [Lines(1, 14), Lines(5, 5)]
+    assert chosen("avx2", (8, 32, 32, 1), (5, 5, 1, 6)) == [
+        Lines(1, 8, 5, True),
+        None,
+    ]  # few registers
+    assert chosen("avx2", (8, 34, 34, 1), (3, 3, 1, 32)) == [
+        Lines(1, 8, 3),
+        None,
+    ]  # two vectors else
     assert chosen("avx2", (8, 7, 7, 1), (3, 3, 1, 32)) == [None, None]  # shorter than a tile
-    assert chosen("avx512", (8, 34, 34, 3), (3, 3, 3, 8)) == [(1, 8, 0), None]  # 9 rows: 7 twice
-    assert chosen("avx512", (8, 34, 34, 3), (3, 3, 3, 32)) == [(1, 8, 0), None]
-    assert chosen("avx512", (8, 58, 58, 3), (3, 3, 3, 32)) == [(1, 14, 0), None]
+    assert chosen("avx512", (8, 34, 34, 3), (3, 3, 3, 8)) == [Lines(1, 8), None]  # 9 rows: 7 twice
+    assert chosen("avx512", (8, 34, 34, 3), (3, 3, 3, 32)) == [Lines(1, 8), None]
+    assert chosen("avx512", (8, 58, 58, 3), (3, 3, 3, 32)) == [Lines(1, 14), None]
     assert chosen("avx2", (8, 34, 34, 3), (3, 3, 3, 32)) == [None, None]
     assert chosen("avx512", (8, 34, 34, 32), (3, 3, 32, 64)) == [None, None]  # many steps
     assert chosen("avx512", (8, 14, 14, 6), (5, 5, 6, 16))[0] is None  # 10 pixels: 6 twice
@@ -203,6 +223,7 @@ POOLED = {
     # Pixels that tiles of all processors fill, with an overlap and without; one too many for pairs.
     **{f"width-{ow}": ((2, 6, ow + 2, 1), (2, 3, 1, 5), {}) for ow in (14, 20, 26, 27, 28, 29)},
     # Rows of three and five taps on one channel, which some processors take at once.
+    **{f"3x3-{ow}": ((2, 9, ow + 2, 1), (3, 3, 1, 6), {}) for ow in (12, 15, 16, 18, 22, 24)},
     **{f"5x5-{ow}": ((2, 9, ow + 4, 1), (5, 5, 1, 6), {}) for ow in (4, 7, 10, 28, 30)},
     "5x5-padded": ((2, 7, 14, 1), (4, 5, 1, 8), {"padding": "same"}),
     "3x3-wide": ((2, 7, 13, 1), (3, 3, 1, 20), {"padding": 1, "dilation": (2, 1)}),
@@ -340,21 +361,43 @@ def test_sums_in_parts(inputs: int, outputs: int, dtype: str) -> None:
     y = fastcnn.dense(x, w, b)
     for n in (1, 2, 3, 4, 5, 7, 8, 9, 14, 15):
         np.testing.assert_array_equal(fastcnn.dense(x[:n], w, b), y[:n])
-    run = -(-inputs // 4)
-    zero, total = np.zeros_like(b), 0
-    for first in range(0, inputs, run):
-        part = slice(first, first + run)
-        # Less than the shortest long sum, and so in one part.
-        if run < 256:
-            total = total + fastcnn.dense(x[:, part], w[part], zero if first else b)
-    host = registers()
-    most = host.tile_vectors * host.vector_bytes // x.itemsize
-    parted = most >= outputs and inputs >= 256
-    if parted and run < 256:
-        np.testing.assert_array_equal(y, total)
     assert contraction.LONG == 256
-    plan = dense_plan(1, inputs, outputs, x.itemsize)
-    assert plan.numbers["in_parts"][0] == parted
+    host = registers()
+    lanes = host.vector_bytes // x.itemsize
+    in_use = dense_plan(1, inputs, outputs, x.itemsize).numbers
+    if outputs == packed_dense.COLUMNS and inputs >= 256:  # every second, fourth or eighth input
+        parts = [slice(first, None, lanes // gcd(lanes, 10)) for first in range(lanes)]
+        parts = parts[: lanes // gcd(lanes, 10)]
+        assert "in_parts" not in in_use.dtype.names
+    else:
+        run = -(-inputs // 4)
+        parts = [slice(first, first + run) for first in range(0, inputs, run)]
+        parted = host.tile_vectors * lanes >= outputs and inputs >= 256
+        assert in_use["in_parts"][0] == parted
+        if not parted:
+            return
+    total = 0
+    for k, part in enumerate(parts):
+        if len(w[part]) >= 256:  # in parts itself
+            return
+        total = total + fastcnn.dense(x[:, part], w[part], np.zeros_like(b) if k else b)
+    np.testing.assert_array_equal(y, total)
+
+
+def test_packed_sums_keep_what_is_not_finite_to_itself() -> None:
+    rng = np.random.default_rng(3)
+    for inputs in (256, 257, 258, 259, 263):
+        x = rng.standard_normal((5, inputs)).astype(np.float32)
+        w = rng.standard_normal((inputs, packed_dense.COLUMNS)).astype(np.float32)
+        x[1, 0], x[2, -1], x[3, inputs - inputs % 4 - 1] = np.inf, -np.inf, np.nan
+        w[-1, 3], w[17, 0] = np.inf, np.nan
+        with np.errstate(invalid="ignore"):
+            reference = fastcnn.dense(x, w, engine="naive")
+        y = fastcnn.dense(x, w)
+        np.testing.assert_array_equal(np.isnan(y), np.isnan(reference))
+        finite = np.isfinite(reference)
+        np.testing.assert_array_equal(y[~finite], reference[~finite])
+        np.testing.assert_allclose(y[finite], reference[finite], atol=1e-3)
 
 
 # One or two rows: the second matrix is streamed, whole or a turned block after the other.

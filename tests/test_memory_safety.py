@@ -154,6 +154,8 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
         "simd._plain_row",
         "simd._plain_squares",
         "simd._plain_rank1_masked",
+        "simd._plain_rank1_packed_masked",
+        "simd._plain_unpacked",
         "simd._plain_rank1_square",
         "simd._plain_square",
     }

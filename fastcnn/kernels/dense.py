@@ -23,6 +23,7 @@ from fastcnn.kernels.contraction import (
     tile_for,
 )
 from fastcnn.kernels.dense_input import plan_turning
+from fastcnn.kernels.packed_dense import plan_packed
 from fastcnn.kernels.packing import sum_rows, turn_filters
 
 
@@ -65,6 +66,8 @@ def dense_backward(dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
 @lru_cache(maxsize=1024)
 def dense_plan(n: int, inputs: int, outputs: int, itemsize: int) -> Plan:
     """``x @ w``."""
+    if (packed := plan_packed(n, inputs, outputs, itemsize)) is not None:
+        return packed
     tile = tile_for(n, outputs, itemsize)
     c = _product(n, outputs, inputs, (inputs, 1), (outputs, tile.columns))
     return plan(in_parts(c, tile), tile, itemsize)
