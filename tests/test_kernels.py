@@ -200,14 +200,10 @@ def test_lines_are_for_short_sums_and_little_overlap(monkeypatch: pytest.MonkeyP
 
     assert chosen("avx512", (8, 28, 28, 1), (3, 3, 1, 8)) == [Lines(1, 14), Lines(3, 3)]
     assert chosen("avx512", (8, 32, 32, 1), (5, 5, 1, 6)) == [Lines(1, 14), Lines(5, 5)]
-    assert chosen("avx2", (8, 32, 32, 1), (5, 5, 1, 6)) == [
-        Lines(1, 8, 5, True),
-        None,
-    ]  # few registers
-    assert chosen("avx2", (8, 34, 34, 1), (3, 3, 1, 32)) == [
-        Lines(1, 8, 3),
-        None,
-    ]  # two vectors else
+    # Few registers: rows of taps, in tiles that fill 28 and 32 pixels.
+    mixed = Lines(1, 8, 5, mixed=True)
+    assert chosen("avx2", (8, 32, 32, 1), (5, 5, 1, 6)) == [mixed, None]
+    assert chosen("avx2", (8, 34, 34, 1), (3, 3, 1, 32)) == [Lines(1, 8, 3), None]
     assert chosen("avx2", (8, 7, 7, 1), (3, 3, 1, 32)) == [None, None]  # shorter than a tile
     assert chosen("avx512", (8, 34, 34, 3), (3, 3, 3, 8)) == [Lines(1, 8), None]  # 9 rows: 7 twice
     assert chosen("avx512", (8, 34, 34, 3), (3, 3, 3, 32)) == [Lines(1, 8), None]
