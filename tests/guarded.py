@@ -334,12 +334,19 @@ def _share_as_threads_do() -> None:
         board[...] = 0
         threads._serve(board, PLACE, 2)
         assert not board.any()
+        board[jobs.THREADS] = 2
         seen = guarded((5,), np.float32, border)
         seen[...] = -1
-        activations.relu_kernel(board, 2, 0, 5, seen, seen)
+        activations.relu_kernel(board, 4, 0, 5, seen, seen)
         assert not seen.any()
-        assert board[PLACE + jobs.OPEN] == -1
-        assert board[PLACE + jobs.DONE] == 1
+        assert board[jobs.NUMBER] == 1
+        (own, others), nothing_left = board.reshape(2, PLACE)[:, jobs.DONE], 1 << jobs.COUNT
+        assert (own, others) == (nothing_left + 4, 0)  # pieces, all of the first job
+        assert (board.reshape(2, PLACE)[:, jobs.LEFT] == nothing_left).all()
+        seen[...] = -1
+        board[PLACE + jobs.LEFT] += nothing_left  # another job of which nothing is left
+        threads._serve(board, PLACE, 2)
+        assert (seen == -1).all()
 
 
 def _probe_the_hardware() -> None:

@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import pytest
 from processes import SOURCE, python
 
-from fastcnn.kernels import compile_turn, jit
+from fastcnn.kernels import compile_turn, inlining, jit
 from fastcnn.kernels.compile_turn import CompileTurn
 
 SPECIALISATIONS = 145
@@ -221,7 +221,7 @@ def test_what_is_compiled_into_a_kernel_has_no_machine_code_of_its_own(
 ) -> None:
     monkeypatch.setattr(jit, "cache_folder", lambda: None)
 
-    @jit.device
+    @inlining.device
     def twice(x: int) -> int:
         return 2 * x
 

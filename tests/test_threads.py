@@ -71,6 +71,22 @@ def meet(start: int, stop: int, here: Any, met: Any) -> None:
                 met[i] = 1
 
 
+@kernel
+def wait_for_the_rest(start: int, stop: int, done: Any) -> None:
+    """The first item waits for all others, but not for ever; at the end it is their number."""
+    for i in range(start, stop):
+        if i > 0:
+            store_release(done, i, 1)
+            continue
+        for _ in range(100_000):
+            others = 0
+            for other in range(1, len(done)):
+                others += load_acquire(done, other)
+            if others == len(done) - 1:
+                break
+        done[0] = others
+
+
 def counted(rounds: int, calls: int) -> Array:
     seen = np.zeros(29)
     for _ in range(calls):
@@ -79,9 +95,12 @@ def counted(rounds: int, calls: int) -> Array:
 
 
 def all_is_done(pool: threads._Pool) -> bool:
-    """Whether each part that was opened has been taken, and is done."""
-    places = pool.board.reshape(-1, jobs.PLACE)[1:]
-    return bool((places[:, jobs.OPEN] == -places[:, jobs.DONE]).all())
+    """Whether each piece of the last job has been taken, and is done."""
+    number, pieces = pool.board[[jobs.NUMBER, jobs.PIECES]]
+    places = pool.board.reshape(-1, jobs.PLACE)
+    nothing_left = (places[:, jobs.LEFT] % (1 << jobs.COUNT) == 0).all()
+    done = places[:, jobs.DONE] - (number << jobs.COUNT)
+    return bool(nothing_left and done[done > 0].sum() == pieces)
 
 
 @pytest.mark.parametrize(("rounds", "calls"), [(0, 5000), (300, 200)])
@@ -95,6 +114,19 @@ def test_each_part_is_done_once_and_before_the_call_returns(
     assert all_is_done(pool)
 
 
+def test_jobs_of_many_and_of_few_threads_follow_on_each_other(pool: threads._Pool) -> None:
+    seen = np.zeros(29)
+
+    def change() -> None:
+        for call in range(20_000):
+            fastcnn.set_num_threads(2 + call * 5 % 7)
+            threads.parallel_for(count_items, len(seen), 10_000, seen, 0)
+
+    in_time(change)
+    np.testing.assert_array_equal(seen, 20_000)
+    assert all_is_done(pool)
+
+
 def test_parts_run_at_the_same_time(pool: threads._Pool) -> None:
     end = time.monotonic() + 20  # a worker still has to start, and others may have its core
     while time.monotonic() < end:
@@ -105,6 +137,19 @@ def test_parts_run_at_the_same_time(pool: threads._Pool) -> None:
             return
         time.sleep(0.001)
     raise AssertionError("no worker came")
+
+
+def test_what_a_slow_thread_has_not_begun_others_take(pool: threads._Pool) -> None:
+    end = time.monotonic() + 20  # as above
+    while time.monotonic() < end:
+        done = np.zeros(12, np.int64)  # four pieces for each thread
+        threads.parallel_for(wait_for_the_rest, len(done), 100, done)
+        np.testing.assert_array_equal(done[1:], 1)
+        assert all_is_done(pool)
+        if done[0] == len(done) - 1:  # three of them were the slow thread's own
+            return
+        time.sleep(0.001)
+    raise AssertionError("nobody took them")
 
 
 @pytest.mark.parametrize("first", [False, True])

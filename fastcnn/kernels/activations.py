@@ -14,7 +14,8 @@ import numpy as np
 
 from fastcnn.arguments import Array
 from fastcnn.kernels.arrays import empty_like_type, readable
-from fastcnn.kernels.jit import device, kernel, ordered_kernel
+from fastcnn.kernels.inlining import device
+from fastcnn.kernels.jit import kernel, ordered_kernel
 from fastcnn.kernels.threads import parallel_for
 
 # Operations that one exponential counts for when work is split over threads.

@@ -10,7 +10,8 @@ from typing import Any
 
 from fastcnn.arguments import Array
 from fastcnn.kernels.arrays import empty_like_type, readable
-from fastcnn.kernels.jit import device, kernel
+from fastcnn.kernels.inlining import device
+from fastcnn.kernels.jit import kernel
 from fastcnn.kernels.threads import parallel_for
 
 # Bits of a position's fraction; bytes are blended with the first eight of them.

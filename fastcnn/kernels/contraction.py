@@ -35,7 +35,8 @@ from typing import Any, NamedTuple
 
 from fastcnn.arguments import Array
 from fastcnn.kernels.arrays import record
-from fastcnn.kernels.jit import device, kernel, ordered_device, ordered_kernel
+from fastcnn.kernels.inlining import device, ordered_device
+from fastcnn.kernels.jit import kernel, ordered_kernel
 from fastcnn.kernels.simd import (
     expect_load,
     expect_store,

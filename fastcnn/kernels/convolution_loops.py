@@ -12,7 +12,8 @@ from typing import Any
 from fastcnn.arguments import Array
 from fastcnn.geometry import ConvGeometry
 from fastcnn.kernels.arrays import bias_or_zeros, copied, empty_like_type, readable, record
-from fastcnn.kernels.jit import device, kernel
+from fastcnn.kernels.inlining import device
+from fastcnn.kernels.jit import kernel
 from fastcnn.kernels.packing import sum_rows
 from fastcnn.kernels.threads import parallel_for
 

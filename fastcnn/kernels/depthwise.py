@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 from fastcnn.kernels.arrays import record
 from fastcnn.kernels.contraction import ITEMS, Plan
-from fastcnn.kernels.jit import device, kernel
+from fastcnn.kernels.inlining import device
+from fastcnn.kernels.jit import kernel
 from fastcnn.kernels.simd import (
     products,
     registers,

@@ -1,19 +1,8 @@
-"""The one decorator: every compile flag and the cache policy, each with its reason.
+"""The decorators of kernels, and the cache policy with its reasons.
 
-``kernel`` is for functions that Python calls (``ordered_kernel`` where parentheses matter),
-``device`` for what kernels call (compiled into them, so it needs no cache entry of its own).
-
-**Flags.** ``nogil``: the thread driver runs kernels on Python threads. ``error_model="numpy"``:
-no test for division by zero in loops. ``_nrt`` off: kernels allocate nothing, so no references to
-arrays are counted (in loops that branch a kernel spent more time on that than on its sums). No
-C function is made of any, nor one that Python calls of what is compiled into others: nobody asks
-for them. What is compiled into others is not optimised by itself either, nor made machine code
-of: its kernel does both, with all parts in place. All kernels then take 54 s instead of 63. Of the
-fast-math flags, those that keep NaN and infinity
-what they are: with the full set ``isnan`` is false on NaN, with these it is not, and loops still
-vectorise. Not ``arcp``: a product with a rounded reciprocal is not the quotient, and means of
-integers must be exact. No ``parallel``: it triples the time to compile, and one thread driver is
-enough.
+``kernel`` is for functions that Python calls, ``ordered_kernel`` where parentheses matter. The
+flags, and ``device`` for what kernels call, are in :mod:`fastcnn.kernels.inlining`: that is
+compiled into them, so it needs no cache entry of its own.
 
 **Cache.** Numba's own cache looks at the one file that holds a function: after an edit in an
 imported helper it would run the old code. It keeps an index beside the code, which processes that
@@ -42,90 +31,31 @@ from functools import lru_cache
 from hashlib import sha256
 from inspect import signature
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numba
 from numba.core import config
 from numba.core.caching import _Cache as NumbaCache
-from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import Compiler, CompileResult
+from numba.core.compiler import CompileResult
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
 from fastcnn.kernels.calls import job
 from fastcnn.kernels.compile_turn import CompileTurn
+from fastcnn.kernels.inlining import FLAGS, ORDERED, Function, inlined
 from fastcnn.kernels.jobs import share
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-_FLAGS: dict[str, Any] = {
-    "nogil": True,
-    "_nrt": False,
-    "no_cfunc_wrapper": True,
-    "error_model": "numpy",
-    "fastmath": {"nsz", "contract", "afn", "reassoc"},
-}
-_ORDERED = {**_FLAGS, "fastmath": _FLAGS["fastmath"] - {"reassoc", "contract"}}
 _PACKAGE = Path(__file__).resolve().parent.parent
-
-
-class _NoMachineCode:
-    @staticmethod
-    def set_env(name: str, environment: Any) -> None:
-        """Code that never runs by itself has no environment to run in."""
-
-
-class _Part(JITCodeLibrary):  # type: ignore[misc]
-    """Code that others are linked with, as it comes from Numba's own compiler, before LLVM's."""
-
-    codegen = _NoMachineCode
-
-    def _optimize_final_module(self) -> None:
-        pass
-
-    def _finalize_final_module(self) -> None:
-        self._finalize_dynamic_globals()
-        self._finalized = True
-
-
-class _PartCompiler(Compiler):  # type: ignore[misc]
-    def __init__(self, typing_context: Any, target: Any, library: Any, *others: Any) -> None:
-        super().__init__(typing_context, target, _Part(target.codegen(), "part"), *others)
-
-
-def _part(function: Function, flags: dict[str, Any]) -> Function:
-    made: Function = numba.njit(
-        forceinline=True, no_cpython_wrapper=True, pipeline_class=_PartCompiler, **flags
-    )(function)
-    return made
-
-
-shared = _part(share, _FLAGS)
-"""What hands parts of a range to the threads, for compiled code that has several such ranges."""
-
-
-def device(function: Function) -> Function:
-    """Compile ``function`` into the kernels that call it.
-
-    Inlined always: a call that hands over a few arrays by their parts costs as much as the sums
-    of a small tile.
-    """
-    return _part(function, _FLAGS)
-
-
-def ordered_device(function: Function) -> Function:
-    """As :func:`device`, for an :func:`ordered_kernel`."""
-    return _part(function, _ORDERED)
 
 
 def kernel(function: Function) -> Function:
     """Compile a function of a range, ``function(start, stop, *arguments)``, for the thread driver.
 
-    It takes two arguments more, in front: the ``board`` from which others take parts of the range,
-    and how many ``parts`` there are; see :mod:`fastcnn.kernels.jobs`.
+    It takes two arguments more, in front: the ``board`` from which others take pieces of the range,
+    and how many ``pieces`` there may be; see :mod:`fastcnn.kernels.jobs`.
     """
-    return _launched(function, _FLAGS)
+    return _launched(function, FLAGS)
 
 
 def ordered_kernel(function: Function) -> Function:
@@ -135,12 +65,12 @@ def ordered_kernel(function: Function) -> Function:
     ``(x - largest) - log_total`` it makes ``x - (largest + log_total)``. And for those that round
     as NumPy does, where ``contract`` would make one step of a product and a sum.
     """
-    return _launched(function, _ORDERED)
+    return _launched(function, ORDERED)
 
 
 def compiled(function: Function) -> Function:
     """Compile a function of any form on its first call with each combination of types."""
-    return cast(Function, _cached(function, _FLAGS))
+    return cast(Function, _cached(function, FLAGS))
 
 
 def fused(function: Function) -> Function:
@@ -148,16 +78,16 @@ def fused(function: Function) -> Function:
 
     For a probe of the hardware, whose chain of multiply-adds must not be made shorter.
     """
-    return cast(Function, _cached(function, {**_FLAGS, "fastmath": {"contract"}}))
+    return cast(Function, _cached(function, {**FLAGS, "fastmath": {"contract"}}))
 
 
 # Written out for each kernel: of ``*arguments`` Numba makes one argument, a tuple, but who calls a
 # kernel by its address hands over each by itself.
 _LAUNCH = """
 def made(kernel):
-    def run(_board, _parts, {parameters}):
+    def run(_board, _pieces, {parameters}):
         _task, _kept = job(kernel, ({arguments},))
-        share(_board, _parts, start, stop, _task, _kept)
+        share(_board, _pieces, start, stop, _task, _kept)
     return run
 """
 
@@ -166,9 +96,9 @@ def _launched(function: Function, flags: dict[str, Any]) -> Function:
     parameters = list(signature(function).parameters)
     assert parameters[:2] == ["start", "stop"], function
     source = _LAUNCH.format(parameters=", ".join(parameters), arguments=", ".join(parameters[2:]))
-    scope: dict[str, Any] = {"__name__": __name__, "job": job, "share": shared}
+    scope: dict[str, Any] = {"__name__": __name__, "job": job, "share": share}
     exec(compile(source, __file__, "exec"), scope)
-    run = scope["made"](_part(function, flags))
+    run = scope["made"](inlined(function, flags))
     run.__name__, run.__qualname__ = function.__name__, function.__qualname__
     run.__module__ = function.__module__
     return cast(Function, _cached(run, flags))

@@ -1,18 +1,20 @@
-"""Jobs: a kernel with its arguments, whose parts threads take from a board without coming back.
+"""Jobs: a kernel with its arguments, whose pieces threads take from a board without coming back.
 
-Where whoever calls has workers, it writes a part of its range to the board for each, does its own,
-then what no worker has begun, and waits for the others. All of that, and what workers do until they
-sleep, is compiled code without the interpreter's lock: handed over by Python, a part began 10 to
-25 µs after the call; so it takes 1 to 2 (two cores of a Zen 3 processor).
+Whoever calls cuts the range of a job into pieces, some for each thread, and writes to the board how
+many each has. It does its own and then what is left of the others', as all do: threads that are
+slower, or late, or kept from a core by other programs, leave more to the rest. All of that, and
+what workers do until they sleep, is compiled code without the interpreter's lock: handed over by
+Python, a part began 10 to 25 µs after the call; so it takes a tenth of a microsecond (two cores of
+a Zen 3 processor).
 
 A worker knows nothing of the kernel but the address of its task, and of its arguments, which the
-caller keeps (:func:`fastcnn.kernels.calls.job`). Until all parts are done the caller does not
+caller keeps (:func:`fastcnn.kernels.calls.job`). Until all pieces are done the caller does not
 return, so they stay there.
 
-**The board** is an array of int64. Its first words hold the job's number, task and arguments; each
-worker has a place of two cache lines: the number of a job whose part is open, its first and last
-item; and the number of the last job that is done. Who takes a part, worker or caller, turns its
-number's sign: one alone can.
+**The board** is an array of int64 with a place of two cache lines for each thread, the caller's
+first. Its first line holds the job; a worker's, what it has done. The second says how many pieces
+of which job are left. Both are words with a job's number and a count, so that a piece is taken by
+changing one word: what a late worker finds is of the job whose number it sees, or nothing.
 """
 
 from __future__ import annotations
@@ -20,56 +22,82 @@ from __future__ import annotations
 from typing import Any
 
 from fastcnn.kernels.calls import run_part
-from fastcnn.kernels.simd import load_acquire, pause, store_release, take, yield_core
+from fastcnn.kernels.inlining import device
+from fastcnn.kernels.simd import load_acquire, pause, store_release, swap, yield_core
 
 CACHE_LINE = 8  # words of 64 bits
 PLACE = 2 * CACHE_LINE
-"""Words of the board for each worker; the first are the job's own."""
-NUMBER, TASK, ARGUMENTS = range(3)  # the job's words
-OPEN, FIRST, LAST, DONE = 0, 1, 2, CACHE_LINE  # those of a place
+"""Words of the board for each thread."""
+NUMBER, TASK, ARGUMENTS, START, STOP, PIECES, THREADS = range(7)  # the job's words
+LEFT, DONE = CACHE_LINE, CACHE_LINE - 1  # those of a place
+COUNT = 16
+"""Bits of a count; the others of a word are the job's number."""
+_COUNTED = (1 << COUNT) - 1
 # How often a caller looks before it lets other programs have its core.
 _GLANCES = 500
 
 
-def share(board: Any, parts: int, start: int, stop: int, task: Any, arguments: Any) -> None:
-    """Run a task over ``range(start, stop)``, in ``parts`` where there is a board.
+@device
+def share(board: Any, pieces: int, start: int, stop: int, task: Any, arguments: Any) -> None:
+    """Run a task over ``range(start, stop)``, cut into ``pieces`` where there is a board.
 
-    What a part is follows from the range and their number alone.
+    The board says how many threads there are. What a piece is follows from the range and their
+    number alone.
     """
-    if board.size == 0:
+    if board.size == 0 or pieces <= 1:
         run_part(task, arguments, start, stop)
         return
-    count, number = stop - start, board[NUMBER] + 1
+    number, threads = board[NUMBER] + 1, board[THREADS]
+    if pieces > threads:
+        pieces -= pieces % threads  # as many for each
     board[NUMBER], board[TASK], board[ARGUMENTS] = number, task, arguments
-    for part in range(1, parts):
-        place = part * PLACE
-        board[place + FIRST] = start + count * part // parts
-        board[place + LAST] = start + count * (part + 1) // parts
-        store_release(board, place + OPEN, number)
-    run_part(task, arguments, start, start + count // parts)
-    for part in range(1, parts):
-        place = part * PLACE
-        if take(board, place + OPEN, number):  # where others have the cores, none may have come
-            run_part(task, arguments, board[place + FIRST], board[place + LAST])
-            store_release(board, place + DONE, number)
-    for part in range(1, parts):
-        looks = 0
-        while load_acquire(board, part * PLACE + DONE) != number:
-            looks += 1
-            if looks % _GLANCES == 0:
-                yield_core()
-            pause()
+    board[START], board[STOP], board[PIECES] = start, stop, pieces
+    for thread in range(threads):
+        count = pieces * (thread + 1) // threads - pieces * thread // threads
+        store_release(board, thread * PLACE + LEFT, (number << COUNT) + count)
+    _work_off(board, 0, number)
+    looks, done = 0, 0
+    while done < pieces:
+        done = 0
+        for thread in range(threads):
+            done += max(0, load_acquire(board, thread * PLACE + DONE) - (number << COUNT))
+        looks += 1
+        if looks % _GLANCES == 0:
+            yield_core()
+        pause()
 
 
-def serve(board: Any, place: int, looks: int) -> None:
-    """What a worker does at its place of the board, until it has looked in vain so often."""
-    left = looks
+@device
+def _work_off(board: Any, own: int, number: int) -> None:
+    """Do a job's pieces of the thread with the place ``own``, then those that others have left.
+
+    Of no other job: its caller looks for what is done only where it gave out pieces.
+    """
+    threads = load_acquire(board, THREADS)
+    for i in range(threads):
+        thread = (own // PLACE + i) % threads
+        place = thread * PLACE + LEFT
+        word = load_acquire(board, place)
+        while word & _COUNTED and word >> COUNT == number:
+            if swap(board, place, word, word - 1):
+                # Until this piece is done the job's words stay as they are.
+                start, count, pieces = board[START], board[STOP] - board[START], board[PIECES]
+                piece = pieces * (thread + 1) // board[THREADS] - (word & _COUNTED)
+                first, last = count * piece // pieces, count * (piece + 1) // pieces
+                run_part(board[TASK], board[ARGUMENTS], start + first, start + last)
+                done = max(board[own + DONE], number << COUNT)
+                store_release(board, own + DONE, done + 1)
+            word = load_acquire(board, place)
+
+
+def serve(board: Any, own: int, looks: int) -> None:
+    """What the worker with the place ``own`` does, until it has looked in vain so often."""
+    left, last = looks, 0
     while left:
-        number = load_acquire(board, place + OPEN)
-        if number > 0 and take(board, place + OPEN, number):
-            run_part(board[TASK], board[ARGUMENTS], board[place + FIRST], board[place + LAST])
-            store_release(board, place + DONE, number)
-            left = looks
-        else:
+        number = load_acquire(board, own + LEFT) >> COUNT
+        if number == last:
             pause()
             left -= 1
+        else:
+            _work_off(board, own, number)
+            left, last = looks, number

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 from fastcnn.arguments import Array
 from fastcnn.kernels.arrays import bias_or_zeros, empty_like_type, readable, record
 from fastcnn.kernels.contraction import CACHE_BYTES, Tile
-from fastcnn.kernels.jit import ordered_device, ordered_kernel
+from fastcnn.kernels.inlining import ordered_device
+from fastcnn.kernels.jit import ordered_kernel
 from fastcnn.kernels.simd import (
     rank1,
     registers,

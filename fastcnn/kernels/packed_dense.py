@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 from fastcnn.kernels.arrays import record
 from fastcnn.kernels.contraction import ITEMS, LONG, WORTH, Plan
-from fastcnn.kernels.jit import ordered_device, ordered_kernel
+from fastcnn.kernels.inlining import ordered_device
+from fastcnn.kernels.jit import ordered_kernel
 from fastcnn.kernels.simd import (
     rank1_packed,
     rank1_packed_masked,

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from fastcnn.arguments import Array
 from fastcnn.kernels.arrays import empty_like_type, record
-from fastcnn.kernels.jit import compiled, device, kernel
+from fastcnn.kernels.inlining import device
+from fastcnn.kernels.jit import compiled, kernel
 from fastcnn.kernels.simd import (
     copy_run,
     registers,

@@ -19,7 +19,8 @@ from typing import Any
 from fastcnn.arguments import Array
 from fastcnn.geometry import PoolGeometry
 from fastcnn.kernels.arrays import empty_like_type, readable, record
-from fastcnn.kernels.jit import device, kernel
+from fastcnn.kernels.inlining import device
+from fastcnn.kernels.jit import kernel
 from fastcnn.kernels.simd import (
     expect_load,
     registers,

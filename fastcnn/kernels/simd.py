@@ -1745,16 +1745,16 @@ def store_release(typing_context: Any, array: Any, index: Any, value: Any) -> An
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def take(typing_context: Any, array: Any, index: Any, number: Any) -> Any:
-    """Make ``array[index]`` of int64 the negative of ``number`` if it is that; whether it was."""
+def swap(typing_context: Any, array: Any, index: Any, old: Any, new: Any) -> Any:
+    """Make ``array[index]`` of int64 ``new`` if it is ``old``; whether it was."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(array)(context, builder, arguments[0]).data
-        place, number = builder.gep(data, [arguments[1]]), arguments[2]
-        found = builder.cmpxchg(place, number, builder.neg(number), "acq_rel", "acquire")
+        place = builder.gep(data, [arguments[1]])
+        found = builder.cmpxchg(place, *arguments[2:], "acq_rel", "acquire")
         return builder.extract_value(found, 1)
 
-    return types.boolean(array, types.intp, types.int64), generate
+    return types.boolean(array, types.intp, types.int64, types.int64), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]

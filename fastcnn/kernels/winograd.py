@@ -37,7 +37,8 @@ from fastcnn.arguments import Array
 from fastcnn.geometry import ConvGeometry, pool_geometry
 from fastcnn.kernels import arrays, direct
 from fastcnn.kernels.arrays import bias_or_zeros, empty_like_type, readable, record
-from fastcnn.kernels.jit import device, kernel
+from fastcnn.kernels.inlining import device
+from fastcnn.kernels.jit import kernel
 from fastcnn.kernels.packing import turn_filters
 from fastcnn.kernels.pooling import max_pool2d
 from fastcnn.kernels.simd import (

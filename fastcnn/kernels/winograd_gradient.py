@@ -33,7 +33,8 @@ from fastcnn.geometry import ConvGeometry
 from fastcnn.kernels import direct, winograd
 from fastcnn.kernels.arrays import empty_like_type, readable, record
 from fastcnn.kernels.contraction import CACHE_BYTES
-from fastcnn.kernels.jit import device, kernel
+from fastcnn.kernels.inlining import device
+from fastcnn.kernels.jit import kernel
 from fastcnn.kernels.packing import all_finite, sum_rows
 from fastcnn.kernels.simd import (
     copy_run,
