@@ -23,7 +23,7 @@ Array: TypeAlias = NDArray[Any]
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _LABELS = np.dtype(np.int64)
-_FEW = 4  # labels
+_FEW = 8  # labels
 _OPTIONAL = frozenset({"b"})
 
 
@@ -62,22 +62,28 @@ def shaped(name: str, array: Array, shape: tuple[int, ...], meaning: str) -> Non
 def class_labels(value: ArrayLike, count: int, classes: int) -> NDArray[np.int64]:
     """Class numbers as int64 of shape (count,), each checked to be in ``range(classes)``."""
     if are_labels(value, count):
-        array = labels = cast("NDArray[np.int64]", value)
-    else:
-        array = _array("labels", value)
-        if array.size == 0 and array.dtype.kind == "f":  # an empty list has no integer dtype
-            array = array.astype(np.int64)
-        if array.dtype.kind not in "iu":
-            raise TypeError(f"labels must be integers, got dtype {array.dtype}")
-        shaped("labels", array, (count,), "one class number per sample")
-        labels = np.ascontiguousarray(array, np.int64)
-    if 0 < count <= _FEW:  # a fifth of the time for few, and a step on one sample is short
+        return in_range(cast("NDArray[np.int64]", value), classes)
+    array = _array("labels", value)
+    if array.size == 0 and array.dtype.kind == "f":  # an empty list has no integer dtype
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"labels must be integers, got dtype {array.dtype}")
+    shaped("labels", array, (count,), "one class number per sample")
+    return in_range(np.ascontiguousarray(array, np.int64), classes, array)
+
+
+def in_range(
+    labels: NDArray[np.int64], classes: int, given: Array | None = None
+) -> NDArray[np.int64]:
+    """``labels``, if each is in ``range(classes)``; else the error shows one, as it was given."""
+    if 0 < len(labels) <= _FEW:  # a third of the time for few, and a step on one sample is short
         few = labels.tolist()
         if min(few) >= 0 and max(few) < classes:
             return labels
     wrong = labels.view(np.uint64) >= classes  # where negative ones are large
     if np.count_nonzero(wrong):
-        raise ValueError(f"labels must be at least 0 and below {classes}, got {array[wrong][0]}")
+        shown = (labels if given is None else given)[wrong][0]
+        raise ValueError(f"labels must be at least 0 and below {classes}, got {shown}")
     return labels
 
 

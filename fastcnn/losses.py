@@ -10,13 +10,13 @@ smoothing).
 from __future__ import annotations
 
 import inspect
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from fastcnn import ops
-from fastcnn.arguments import Array, are_labels, class_labels, floats
+from fastcnn.arguments import Array, are_labels, class_labels, floats, in_range
 from fastcnn.layers import Shape
 from fastcnn.scalars import below_one
 
@@ -98,18 +98,10 @@ class CrossEntropy(Loss):
                 f"Flatten() or GlobalAvgPool2D() and a Dense(classes) at the end"
             )
         (classes,) = output
-        given: Any = y
-        if not are_labels(y, count):
-            try:
-                given = np.asarray(y)
-            except ValueError as error:
-                raise ValueError(f"y must be an array, got a ragged sequence: {error}") from None
-            if given.ndim == 2:
-                given = _classes_of_one_hot(given, classes)
-            if given.ndim == 1 and len(given) != count:
-                raise ValueError(f"y must have one label per sample, {count}, got {len(given)}")
         try:
-            return class_labels(given, count, classes)
+            if are_labels(y, count):
+                return in_range(cast("NDArray[np.int64]", y), classes)
+            return class_labels(_classes(y, count, classes), count, classes)
         except (TypeError, ValueError) as error:
             raise type(error)(str(error).replace("labels", "y", 1)) from None
 
@@ -216,6 +208,18 @@ def loss_from_dict(described: Any) -> Loss:
     if not isinstance(described, dict) or described.get("name") not in Loss.known:
         raise ValueError(f"loss must be one of {', '.join(Loss.known)}, got {described!r}")
     return Loss.known[described["name"]](**described["config"])
+
+
+def _classes(y: ArrayLike, count: int, classes: int) -> Array:
+    try:
+        given = np.asarray(y)
+    except ValueError as error:
+        raise ValueError(f"y must be an array, got a ragged sequence: {error}") from None
+    if given.ndim == 2:
+        given = _classes_of_one_hot(given, classes)
+    if given.ndim == 1 and len(given) != count:
+        raise ValueError(f"y must have one label per sample, {count}, got {len(given)}")
+    return given
 
 
 def _classes_of_one_hot(rows: Array, classes: int) -> Array:

@@ -763,7 +763,7 @@ class Sequential:
             raise type(error)(f"validation_data: {error}") from None
 
     def _check_kind(self, name: str, images: Array) -> None:
-        if self.trained_on == "floats" and images.dtype == np.uint8:
+        if self.trained_on == "floats" and images.dtype.char == "B":
             raise ValueError(
                 f"{name} must hold floats, scaled as those that the model was trained on, got uint8"
             )

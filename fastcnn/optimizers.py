@@ -135,7 +135,8 @@ class Optimizer:
         """
         if self.clip_value is not None or self.clip_norm is not None:
             return None
-        if (compiled := self._compiled()) is None:
+        name = _COMPILED.get(type(self))
+        if name is None or (compiled := _loop(name)) is None:
             return None
         arrays = self._arrays(parameters)
         self._prepare(self.rate, self.step_count + 1)

@@ -15,6 +15,8 @@ def count(name: str, value: object, least: int = 1) -> int:
     >>> count("epochs", 3)
     3
     """
+    if type(value) is int and value >= least:
+        return value  # nearly always, and a prediction of one sample is short
     number_ = integer(name, value, value)
     if number_ < least:
         raise ValueError(f"{name} must be at least {least}, got {number_}")

@@ -144,7 +144,7 @@ class Executor:
         if not isinstance(last, _Run):
             y = self.forward(x)
             return None if y is None else softmax(y)
-        before = self._through(self._parts[:-1], x)
+        before = x if last is self._only else self._through(self._parts[:-1], x)
         if before is None:
             return None
         found = last.forward(before, None, "softmax")
@@ -322,13 +322,13 @@ class _AloneConvolution(_Alone):
         g = way.geometry
         if self._activation:  # while it is small: the largest is above 0, or no number is
             dy = _through_relu(dy, y)
+        if "b" in self._gradients:  # nothing is lost on the way back through the pooling
+            self._gradients["b"][...] = way.to_bias(dy, way.geometry_of_dy)
         if way.pooling:
             unpooled = placed_gradient if way.at_once else max_pool2d_backward
             dy = unpooled(dy, before, way.pooling)
         dx = way.to_input(dy, self.layer.parameters["w"], g) if self._needs_dx else None
         self._gradients["w"][...] = way.to_filters(dy, x, g)
-        if "b" in self._gradients:
-            self._gradients["b"][...] = way.to_bias(dy, g)
         return dx
 
 
@@ -339,6 +339,7 @@ class _Ways(NamedTuple):
     """
 
     geometry: ConvGeometry
+    geometry_of_dy: ConvGeometry  # with the pixels that the pooling leaves
     pooling: PoolGeometry | None
     at_once: bool
     forward: Callable[..., Array]
@@ -357,7 +358,8 @@ def _ways(layers: Sequence[Layer], count: int) -> _Ways:
     pooling = pooling_of(layers[-1], count) if len(layers) > 1 else None
     at_once = forward is winograd.conv2d and pooling is not None and pools_squares(pooling)
     to_bias = choose("conv2d_bias_gradient", g, dtype, None)
-    return _Ways(g, pooling, at_once, forward, to_input, to_filters, to_bias)
+    of_dy = g._replace(oh=pooling.oh, ow=pooling.ow) if pooling else g
+    return _Ways(g, of_dy, pooling, at_once, forward, to_input, to_filters, to_bias)
 
 
 def _through_relu(dy: Array, y: Array) -> Array:
@@ -403,7 +405,7 @@ class _Run:
     def forward(
         self, x: Array, rng: np.random.Generator | None, purpose: str = "predict"
     ) -> tuple[Array, Any] | None:
-        if not all(map(all_finite, self._plans.padded)):
+        if self.padded and not all(map(all_finite, self._plans.padded)):
             return None
         if not len(x):
             return arrays.allocate((0, *self._output), self._dtype), None
@@ -440,7 +442,7 @@ class _Run:
         Then the ``moves`` of an optimizer, of which there are none if the loss is not finite or,
         with ``checks``, the gradient.
         """
-        if not all(map(all_finite, self._plans.padded)):
+        if self.padded and not all(map(all_finite, self._plans.padded)):
             return None
         made = self._plans.made(len(x), "step", x.itemsize == 1)
         assert made.training is not None

@@ -222,6 +222,7 @@ class Slice(Steps):
         sizes = [n * prod(output_of(one)) for one in layers]
         self._free = [self._room(max(sizes)), self._room(max(sizes))]
         self._masked: set[int] = set()
+        self._summed: set[int] = set()  # layers whose bias has its gradient already
         for stage, x, y, places in reversed(saved):
             i = stage.start
             if i < plans.first:
@@ -385,7 +386,8 @@ class Slice(Steps):
         dx = to or self._other(dy)
         if isinstance(layer, CONVOLUTIONS):
             g = self.plans.convolution(layer, self.n)
-            self._sum_bias(layer, self.n * g.oh * g.ow, g.oc, dy)
+            if i not in self._summed:
+                self._sum_bias(layer, self.n * g.oh * g.ow, g.oc, dy)
             layout, plan = direct.filter_sum_plan(g, self.itemsize)
             x = self._lay_out(x, layout, g.input_shape)
             w = self._gradient(layer, "w")
@@ -413,12 +415,19 @@ class Slice(Steps):
         return dx
 
     def _unpooled(self, stage: range, y: Place, places: Place, dy: Place) -> Place:
-        """The gradient before a stage's pooling, and before its ReLU."""
+        """The gradient before a stage's pooling, and before its ReLU.
+
+        And the bias's, the sum of all: nothing is lost on the way back through the pooling.
+        """
         layers = self.plans.layers
-        pool = layers[stage[-1]]
+        layer, pool = layers[stage.start], layers[stage[-1]]
+        count = self.n * prod(output_of(pool))
         if any(is_relu(layers[i]) for i in stage):  # while it is small, as in _backward
-            dy = self._mask(self.n * prod(output_of(pool)), dy, y, None)
+            dy = self._mask(count, dy, y, None)
+        channels = output_of(pool)[-1]
+        self._sum_bias(layer, count // channels, channels, dy)
         self._masked.add(stage.start)
+        self._summed.add(stage.start)
         g, dx = pooling_of(pool, self.n), self._other(dy)
         function, items = pooling.placed_gradient_kernel(g, self.itemsize)
         numbers, f = record(g), self._f
