@@ -787,6 +787,27 @@ def test_models_say_how_they_run() -> None:
     ]
 
 
+@pytest.mark.usefixtures("no_way_out")
+def test_a_large_dense_layer_takes_the_images_before_it_as_they_are() -> None:
+    layers = [Conv2D(40, (5, 4), padding="same"), Flatten(), Dense(160), Dense(3)]
+    model, plain = (
+        Sequential(copy.deepcopy(layers), (11, 15, 50), seed=0, engine=engine)
+        for engine in (None, "numba")
+    )
+    assert model.explain().splitlines()[1:] == [
+        "alone: Flatten(), Dense(160), its weights are passed over once for the batch",
+        "compiled together: Dense(3)",
+    ]
+    rng = np.random.default_rng(2)
+    for count in (0, 1, 9):
+        x, y = rng.standard_normal((count, 11, 15, 50), np.float32), rng.integers(0, 3, count)
+        np.testing.assert_array_equal(model.predict(x), plain.predict(x))
+        if count:
+            found, expected = gradients(model, x, y), gradients(plain, x, y)
+            assert found[:2] == pytest.approx(expected[:2], rel=1e-6)
+            agree(found[2], expected[2], 1e-5)
+
+
 def test_programs_of_many_batch_sizes_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "_PROGRAMS", 5)
     model = model_of("vectors")

@@ -101,7 +101,10 @@ class Executor:
         self._last: tuple[Any, list[Array], Array, Array] = None, [], _NONE, NO_STEPS
 
     def _cut(self, layers: Sequence[Layer]) -> list[_Run | _Alone]:
-        """Runs and lone layers; a lone convolution has its ReLU and max-pooling with it."""
+        """Runs and lone layers.
+
+        A lone convolution has its ReLU and max-pooling with it, a dense layer the Flatten before.
+        """
         weights, parts, i = self._weights, list[_Run | _Alone](), 0
         first = next((i for i, one in enumerate(layers) if one.parameters), len(layers))
         while i < len(layers):
@@ -114,12 +117,15 @@ class Executor:
                 i = j
                 continue
             kind: type[_Alone] = _Alone
-            if isinstance(layers[i], CONVOLUTIONS):
+            at, last = i, with_pooling(layers, i)
+            if len(row) == 1 and j < len(layers) and isinstance(layers[j], Dense):
+                at, last = j, j + 1
+            if isinstance(layers[at], CONVOLUTIONS):
                 kind = _AloneConvolution
-            elif isinstance(layers[i], Dense):
+            elif isinstance(layers[at], Dense):
                 kind = _AloneDense
-            last = with_pooling(layers, i)
-            parts.append(kind(layers[i:last], weights.gradients[i], self._dtype, i > first))
+            given = layers[at], weights.gradients[at], self._dtype, at > first
+            parts.append(kind(layers[i:last], *given))
             i = last
         return parts
 
@@ -260,11 +266,12 @@ class _Alone:
     def __init__(
         self,
         layers: Sequence[Layer],
+        layer: Layer,
         gradients: dict[str, Array],
         dtype: np.dtype[Any],
         needs_dx: bool,
     ) -> None:
-        self.layer: Any = layers[0]
+        self.layer: Any = layer
         self._layers, self._gradients, self._needs_dx = layers, gradients, needs_dx
         self._reason = stands_alone(self.layer, dtype) or "nothing to compile"
         self.trained = bool(self.layer.parameters)
@@ -370,18 +377,19 @@ class _AloneDense(_Alone):
     """The weights' gradient, often most of all bytes, is written where it belongs."""
 
     def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Any] | None:
-        layer = self.layer
-        y = dense(x, layer.parameters["w"], layer.parameters.get("b"), layer.activation)
+        layer, flat = self.layer, x.reshape(len(x), *self.layer.input_shape)
+        y = dense(flat, layer.parameters["w"], layer.parameters.get("b"), layer.activation)
         return y, (x, y)
 
     def backward(self, dy: Array, saved: Any) -> Array | None:
         x, y = saved
         if self.layer.activation:
             dy = _through_relu(dy, y)
-        dx = arrays.allocate(x.shape, x.dtype) if self._needs_dx else None
+        flat = x.reshape(len(x), *self.layer.input_shape)
+        dx = arrays.allocate(flat.shape, x.dtype) if self._needs_dx else None
         given, w = self._gradients, self.layer.parameters["w"]
-        dense_gradients(dy, x, w, dx, given["w"], given.get("b"))
-        return dx
+        dense_gradients(dy, flat, w, dx, given["w"], given.get("b"))
+        return None if dx is None else dx.reshape(x.shape)
 
 
 class _Run:

@@ -26,7 +26,6 @@ an image has an output that is not finite, the image is computed again directly.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
@@ -567,9 +566,13 @@ def _plan(g: ConvGeometry, itemsize: int, pooled: bool, places: bool, **filters:
 
 
 class _Scratch(NamedTuple):
-    """Memory of a call on so many threads: V, U, M, borders' squares, and the images in doubt."""
+    """Memory of a call on so many threads: V, U, M, borders' squares, and the images in doubt.
+
+    With ``stays`` it is kept for another call.
+    """
 
     threads: int
+    stays: bool
     v: Array
     u: Array
     mm: Array
@@ -583,10 +586,12 @@ def _scratch(plan: Plan, dtype: np.dtype[Any]) -> _Scratch:
     A small layer's is kept with its plan: each core then finds its own part where it left it.
     """
     threads = get_num_threads()
-    with suppress(IndexError):
+    try:
         kept = plan.spare.pop()
         if kept.threads == threads:
             return kept
+    except IndexError:
+        pass
     c = plan.layer
     blocks = -(-min(plan.squares, plan.at_once) // c.block)
     u_count, v_count, m_count = c.column_blocks, threads, threads
@@ -600,7 +605,8 @@ def _scratch(plan: Plan, dtype: np.dtype[Any]) -> _Scratch:
     v, u, mm, squares = (arrays.allocate((size,), dtype) for size in sizes)
     suspects = arrays.allocate((plan.images,), np.bool_)
     suspects[...] = False
-    return _Scratch(threads, v, u, mm, squares, suspects)
+    stays = sum(sizes) * np.dtype(dtype).itemsize <= SPARE
+    return _Scratch(threads, stays, v, u, mm, squares, suspects)
 
 
 def _run(
@@ -611,7 +617,7 @@ def _run(
     threads, suspects = scratch.threads, scratch.suspects
     flat_y = y.reshape(-1)
     flat_places = flat_y if places is None else places.reshape(-1)
-    operands = x.reshape(-1), w, b, flat_y, flat_places, *scratch[1:], relu
+    operands = x.reshape(-1), w, b, flat_y, flat_places, *scratch[2:], relu
 
     def launch(stage: Stage, first: int, last: int, items: int, work: int) -> None:
         parts = min(threads, items)
@@ -634,9 +640,9 @@ def _run(
             work = count * c.column_blocks * plan.product_work + plan.filter_work
             launch(_BY_COLUMNS, first, last, c.column_blocks, work)
     found: list[int] = []
-    if suspects.any():
+    if b"\1" in suspects.tobytes():  # a quarter of the time of any(), and 1 % of a small layer's
         found = np.flatnonzero(suspects).tolist()
         suspects[...] = False
-    if sum(one.nbytes for one in scratch[1:]) <= SPARE:
+    if scratch.stays:
         plan.spare.append(scratch)
     return found
