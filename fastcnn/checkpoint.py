@@ -36,7 +36,8 @@ class ModelFileError(ValueError):
 def write(path: str | os.PathLike[str], model: dict[str, Any], arrays: dict[str, Array]) -> None:
     """Write a model file, or replace one, at once; an error leaves the earlier file as it was.
 
-    ``model`` is what JSON holds of the model, ``arrays`` its arrays by name.
+    ``model`` is what JSON holds of the model, ``arrays`` its arrays by name. The same model gives
+    the same bytes.
     """
     from safetensors.numpy import save
 
@@ -48,7 +49,20 @@ def write(path: str | os.PathLike[str], model: dict[str, Any], arrays: dict[str,
         "sha256": _digest(text, arrays),
     }
     data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
-    write_whole(path, data)
+    write_whole(path, _in_order(data))
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same file with its metadata in order: safetensors has it in another each time.
+
+    Who has trained twice alike can then compare files, or their checksums.
+    """
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # what follows stays aligned
+    return b"".join([len(text).to_bytes(8, "little"), text, memoryview(data)[end:]])
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,14 @@ def test_the_file_is_plain_safetensors_with_hwio_weights(saved: Path) -> None:
     assert told["bytes"] == "x / 255 - 0.5"
 
 
+def test_the_same_model_gives_the_same_bytes(saved: Path, tmp_path: Path) -> None:
+    # Of four entries in any order, eight times the same by chance: once in 24 ** 8.
+    model = fastcnn.load_model(saved)
+    for i in range(8):
+        model.save(tmp_path / f"{i}.safetensors")
+        assert (tmp_path / f"{i}.safetensors").read_bytes() == saved.read_bytes()
+
+
 def test_a_failed_write_leaves_the_earlier_file_and_no_other(
     saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
