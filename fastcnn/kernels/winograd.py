@@ -640,7 +640,7 @@ def _run(
             work = count * c.column_blocks * plan.product_work + plan.filter_work
             launch(_BY_COLUMNS, first, last, c.column_blocks, work)
     found: list[int] = []
-    if b"\1" in suspects.tobytes():  # a quarter of the time of any(), and 1 % of a small layer's
+    if b"\1" in suspects.tobytes():  # any() takes 2 µs more, of a small layer's 110
         found = np.flatnonzero(suspects).tolist()
         suspects[...] = False
     if scratch.stays:
