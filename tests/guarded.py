@@ -347,6 +347,10 @@ def _share_as_threads_do() -> None:
         board[PLACE + jobs.LEFT] += nothing_left  # another job of which nothing is left
         threads._serve(board, PLACE, 2)
         assert (seen == -1).all()
+        # A job in which the worker has no part: its caller would not count what it did.
+        board[PLACE + jobs.LEFT], board[jobs.LEFT] = 3 * nothing_left, 4 * nothing_left + 1
+        threads._serve(board, PLACE, 2)
+        assert board[jobs.LEFT] == 4 * nothing_left + 1
 
 
 def _probe_the_hardware() -> None:

@@ -143,7 +143,7 @@ def test_what_a_slow_thread_has_not_begun_others_take(pool: threads._Pool) -> No
     end = time.monotonic() + 20  # as above
     while time.monotonic() < end:
         done = np.zeros(12, np.int64)  # four pieces for each thread
-        threads.parallel_for(wait_for_the_rest, len(done), 100, done)
+        in_time(lambda given=done: threads.parallel_for(wait_for_the_rest, len(given), 100, given))
         np.testing.assert_array_equal(done[1:], 1)
         assert all_is_done(pool)
         if done[0] == len(done) - 1:  # three of them were the slow thread's own
