@@ -71,7 +71,7 @@ def _compiler() -> dict[str, Any]:
     """What compiled kernels use; imports Numba, where it is installed."""
     if "numba" not in engines():
         return {"isa": None, "vector_bytes": None, "kernel_cache": None}
-    from fastcnn.kernels.jit import cache_folder
+    from fastcnn.kernels.kernel_cache import cache_folder
     from fastcnn.kernels.simd import registers
 
     folder = cache_folder()

@@ -39,9 +39,19 @@ from fastcnn.comparison.data import make_arrays
 from fastcnn.comparison.problems import ARTICLE_NET, DTYPES, Case, Problem, cases
 from fastcnn.engines import replaced
 from fastcnn.geometry import conv_geometry, pool_geometry
-from fastcnn.kernels import activations, direct, jit, jobs, pooling, simd, threads, winograd
+from fastcnn.kernels import (
+    activations,
+    direct,
+    jobs,
+    kernel_cache,
+    pooling,
+    simd,
+    threads,
+    winograd,
+)
 from fastcnn.kernels import arrays as seam
 from fastcnn.kernels import augmentation as kernels_of_augmentation
+from fastcnn.kernels.calls import SHARE
 from fastcnn.kernels.jobs import PLACE
 from fastcnn.kernels.multiply_add import CHAIN, multiply_add
 
@@ -334,7 +344,7 @@ def _share_as_threads_do() -> None:
         board[...] = 0
         threads._serve(board, PLACE, 2)
         assert not board.any()
-        board[jobs.THREADS] = 2
+        board[jobs.THREADS], board[SHARE] = 2, threads.share_address()
         seen = guarded((5,), np.float32, border)
         seen[...] = -1
         activations.relu_kernel(board, 4, 0, 5, seen, seen)
@@ -393,7 +403,7 @@ def compiled() -> dict[str, Any]:
     found = {}
     for module in iter_modules(kernels.__path__, "fastcnn.kernels."):
         for key, value in vars(import_module(module.name)).items():
-            if isinstance(getattr(value, "_cache", None), jit._Cache):
+            if isinstance(getattr(value, "_cache", None), kernel_cache.KernelCache):
                 found[f"{value.py_func.__module__}.{key}"] = value
     return found
 

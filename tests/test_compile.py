@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import pytest
 from processes import SOURCE, python
 
-from fastcnn.kernels import compile_turn, inlining, jit
+from fastcnn.kernels import compile_turn, inlining, jit, kernel_cache
 from fastcnn.kernels.compile_turn import CompileTurn
 
 SPECIALISATIONS = 145
@@ -19,12 +19,12 @@ SPECIALISATIONS = 145
 COUNTS = """
 import gc
 from numba.core.dispatcher import Dispatcher
-from fastcnn.kernels.jit import _Cache
+from fastcnn.kernels.kernel_cache import KernelCache
 
 def counts():
     "Specialisations, and how many of them came from the cache and were compiled."
     found = [o for o in gc.get_objects() if isinstance(o, Dispatcher)]
-    found = [o for o in found if isinstance(o._cache, _Cache)]
+    found = [o for o in found if isinstance(o._cache, KernelCache)]
     hits = sum(sum(kernel.stats.cache_hits.values()) for kernel in found)
     misses = sum(sum(kernel.stats.cache_misses.values()) for kernel in found)
     return sum(len(kernel.signatures) for kernel in found), hits, misses
@@ -193,21 +193,21 @@ def test_kernels_run_where_nothing_can_be_written(package: Path) -> None:
 
 STAMP = """
 from pathlib import Path
-from fastcnn.kernels import jit
+from fastcnn.kernels import code_key
 
 def stamp():
-    jit.source_stamp.cache_clear()
-    return jit.source_stamp()
+    code_key.source_stamp.cache_clear()
+    return code_key.source_stamp()
 
 before = stamp()
 assert stamp() == before
-for path in [*jit._PACKAGE.glob("kernels/*.py"), jit._PACKAGE / "geometry.py"]:
+for path in [*code_key.PACKAGE.glob("kernels/*.py"), code_key.PACKAGE / "geometry.py"]:
     text = path.read_bytes()
     path.write_bytes(text + b"# edited")
     assert stamp() != before, path
     path.write_bytes(text)
     assert stamp() == before, path
-(jit._PACKAGE / "ops.py").write_bytes(b"")
+(code_key.PACKAGE / "ops.py").write_bytes(b"")
 assert stamp() == before, "what no kernel reads compiles nothing anew"
 """
 
@@ -219,7 +219,7 @@ def test_every_file_that_kernels_are_made_of_is_in_the_stamp(package: Path) -> N
 def test_what_is_compiled_into_a_kernel_has_no_machine_code_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(jit, "cache_folder", lambda: None)
+    monkeypatch.setattr(kernel_cache, "cache_folder", lambda: None)
 
     @inlining.device
     def twice(x: int) -> int:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numba.misc.appdirs import AppDirs
+from processes import python
 
-from fastcnn.kernels import jit
+from fastcnn.kernels import code_key, jit, kernel_cache
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(jit, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(kernel_cache, "cache_folder", lambda: tmp_path)
     return tmp_path
 
 
@@ -77,10 +80,11 @@ def test_code_of_other_sources_and_versions_is_compiled_anew_in_its_place(
     added(1.0)
     for name, other in [
         ("source_stamp", lambda: "edited"),
-        ("numba", type("Other", (), {"__version__": "0.1", "njit": jit.numba.njit})),
+        ("numba", type("Other", (), {"__version__": "0.1"})),
+        ("FORMAT", 1),
     ]:
         with monkeypatch.context() as patch:
-            patch.setattr(jit, name, other)
+            patch.setattr(code_key, name, other)
             assert added(1.0) == (2.0, 0)
             assert added(1.0) == (2.0, 1)
         assert added(1.0) == (2.0, 0)
@@ -121,6 +125,80 @@ def test_a_folder_that_is_gone_costs_time_alone(folder: Path) -> None:
     assert float(function(np.ones(1))) == 2.0
 
 
+# --- symbols --------------------------------------------------------------------------------------
+
+VARIANTS = """
+import sys
+import numpy as np
+from fastcnn.kernels import jit
+
+def adding(number, flags):
+    def add(x):
+        return x[0] + number
+    return getattr(jit, flags)(add)
+
+for name in sys.argv[1:]:
+    number, flags, dtype = name.split(",")
+    assert adding(float(number), flags)(np.ones(1, dtype)) == 1 + float(number)
+"""
+NAMES = ["1,compiled,float32", "2,compiled,float32", "1,fused,float32", "1,compiled,float64"]
+
+
+def variants(folder: Path, *names: str, seed: str) -> None:
+    """A process that compiles these functions in this order, or takes them from the folder."""
+    python("-c", VARIANTS, *names, NUMBA_CACHE_DIR=str(folder), PYTHONHASHSEED=seed)
+
+
+@pytest.mark.parametrize("seed", ["0", "random"])
+def test_each_variant_has_the_same_symbols_in_every_process_and_no_other_has_them(
+    seed: str, tmp_path: Path
+) -> None:
+    apart, together = tmp_path / "apart", tmp_path / "together"
+    for name in NAMES:  # each is the first function that its process compiles
+        variants(apart, name, seed=seed)
+    variants(together, *NAMES[::-1], seed="2")
+    files_apart, files_together = (
+        {path.name: kernel_cache.symbols_in(path) for path in files(folder / "fastcnn")}
+        for folder in (apart, together)
+    )
+    assert len(files_apart) == len(NAMES)
+    assert files_apart == files_together
+    assert kernel_cache.shared_symbols(apart / "fastcnn") == {}
+    for order in (NAMES, NAMES[::-1]):  # each finds its own code beside the others
+        variants(apart, *order, seed=seed)
+
+
+def test_code_with_a_symbol_of_other_code_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added(1.0)
+    (path,) = files(folder)
+    assert added(1.0) == (2.0, 1)
+    for i in range(len(kernel_cache.symbols_in(path))):
+        with monkeypatch.context() as patch:
+            symbol = kernel_cache.symbols_in(path)[i]
+            patch.setitem(kernel_cache._contents, symbol, b"of other code")
+            assert added(1.0) == (2.0, 0)
+
+
+def test_a_folder_with_two_files_of_one_symbol_is_noticed(folder: Path) -> None:
+    added(1.0)
+    (path,) = files(folder)
+    contents = path.read_bytes()
+    symbols, _, state = pickle.loads(contents[64:])
+    packed = pickle.dumps((symbols, b"of other code", state))
+    (folder / "other.nbc").write_bytes(contents[:32] + sha256(packed).digest() + packed)
+    assert kernel_cache.shared_symbols(folder).keys() == set(symbols)
+
+
+def test_a_function_closed_over_an_object_without_a_text_is_refused() -> None:
+    class Thing:
+        pass
+
+    with pytest.raises(TypeError, match=r"values that their text determines, got <.*Thing"):
+        code_key.constants(adding(Thing()).py_func)
+
+
 def test_flush_removes_the_functions_own_files(folder: Path) -> None:
     added(1.0)
     (folder / "other-0.nbc").write_bytes(b"")
@@ -133,13 +211,13 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], P
     """What is chosen where the package cannot be written to and the user's folder is this."""
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels" / "__pycache__").write_bytes(b"")  # bars the package's own folder
-    monkeypatch.setattr(jit, "_PACKAGE", tmp_path)
-    monkeypatch.setattr(jit.config, "CACHE_DIR", "")
+    monkeypatch.setattr(kernel_cache, "PACKAGE", tmp_path)
+    monkeypatch.setattr(kernel_cache.config, "CACHE_DIR", "")
     monkeypatch.chdir(tmp_path)
 
     def chosen(of_user: str) -> Path | None:
         monkeypatch.setattr(AppDirs, "user_cache_dir", of_user)
-        return jit.cache_folder.__wrapped__()
+        return kernel_cache.cache_folder.__wrapped__()
 
     return chosen
 

@@ -717,11 +717,11 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
 
     def spy(made: program.Program, *rest: Any) -> None:
-        seen.append(int(made.numbers[2]))
+        seen.append(int(made.numbers[program._SLICES]))
         program.run(made, *rest)
 
     def spy_of_steps(made: program.Training, *rest: Any) -> None:
-        seen.append(int(made.program.numbers[2]))
+        seen.append(int(made.program.numbers[program._SLICES]))
         program.train(made, *rest)
 
     monkeypatch.setattr(executor, "run", spy)

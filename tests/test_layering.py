@@ -41,7 +41,9 @@ HOUSE: tuple[tuple[str, ...], ...] = (
 )
 FLOOR = {part: len(HOUSE) - floor for floor, parts in enumerate(HOUSE) for part in parts}
 ENGINES = ("naive", "im2col", "kernels")
-WRITES_LLVM = ("llvmlite", "numba.extending", "numba.core.cgutils", "numba.core.extending")
+WRITES_LLVM = ("llvmlite.ir", "numba.extending", "numba.core.cgutils", "numba.core.extending")
+COMPILERS = ("code_key", "pipeline", "kernel_cache", "simd", "calls")
+"""Modules of the compiled engine that use LLVM's library itself."""
 
 
 def dotted(path: Path) -> str:
@@ -130,6 +132,8 @@ def test_libraries_stay_in_their_places(path: Path) -> None:
         assert "numba" not in first
     if here not in ("fastcnn.kernels.simd", "fastcnn.kernels.calls"):
         assert [name for name in names if name.startswith(WRITES_LLVM)] == []
+    if here not in [f"fastcnn.kernels.{name}" for name in COMPILERS]:
+        assert "llvmlite" not in first
     if here != "fastcnn.datasets":
         assert "mnist" not in first
     if FLOOR[part(here)] <= FLOOR["fastcnn"]:

@@ -91,7 +91,7 @@ def _by_inputs(
 
     def contraction(plan: Plan, x: Place, w: Place, y: Place) -> Array:
         return program.step(
-            program.CONTRACTION, plan.function, (f, f, f, f, True, plan.numbers), plan.items,
+            plan.function, (f, f, f, f, True, plan.numbers), plan.items,
             x, w, constant(zeros), y, number(0), numbers_at(plan.numbers),
         )  # fmt: skip
 
@@ -102,7 +102,7 @@ def _by_inputs(
             if turns:
                 rows = turned
                 turn = program.step(
-                    program.TURN, packing.turn_kernel(width, outputs, itemsize),
+                    packing.turn_kernel(width, outputs, itemsize),
                     (f, f, 0, 0, 0, 0, 0), -(-count // width),
                     w, turned, *map(number, (1, count, outputs, outputs, width)),
                 )  # fmt: skip
@@ -111,7 +111,7 @@ def _by_inputs(
         # Inputs that lie together, as images of one row of pixels for each sample.
         together = record(Layout(n, count, 1, 0, 0, 1, 1, copied=True))
         copy = program.step(
-            program.LAY_OUT, packing.lay_out_rows, (f, f, 0, 0, 0, together), n,
+            packing.lay_out_rows, (f, f, 0, 0, 0, together), n,
             x, copied, number(n), number(inputs), number(1), numbers_at(together),
         )  # fmt: skip
         plan = dense_weight_plan(n, count, outputs, itemsize)

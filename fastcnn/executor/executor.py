@@ -195,7 +195,7 @@ class Executor:
             p, g = self._weights.parameters, self._weights.gradient
             first, second = [*state, g, g][:2]  # what an optimizer has not is not looked at
             operands = p, g, first, second, numbers
-            one = program.step(program.FIVE, loop, operands, p.size, *map(constant, operands))
+            one = program.step(loop, operands, p.size, *map(constant, operands))
             moves = np.concatenate(program.parts(one, 1 + p.size // _MOVED))
             self._last = loop, state, numbers, moves
         return moves

@@ -203,9 +203,7 @@ class Plans:
             f = np.zeros(1, self.dtype)
             at = Place(program.SHARED, 0), constant(self.gradient), constant(table)
             samples = f, f, table.reshape(-1), numbers
-            one = program.step(
-                program.FOUR, steps.sum_slabs, samples, len(pieces), *at, constant(numbers)
-            )
+            one = program.step(steps.sum_slabs, samples, len(pieces), *at, constant(numbers))
             added = program.parts(one, len(pieces))
         return np.concatenate([*over.steps, *added])
 
@@ -219,7 +217,7 @@ class Plans:
             taps, groups = g.kh * g.kw, g.groups
         blocks = groups * -(-ic // width) * taps
         one = program.step(
-            program.TURN, packing.turn_kernel(width, oc // groups, self.dtype.itemsize),
+            packing.turn_kernel(width, oc // groups, self.dtype.itemsize),
             (f, f, 0, 0, 0, 0, 0), blocks,
             constant(w), Place(program.SHARED, at),
             *map(number, (taps, ic, oc, oc // groups, width)),

@@ -70,18 +70,16 @@ class Steps:
     def _f(self) -> Array:
         return np.zeros(1, self.dtype)
 
-    def _step(
-        self, form: int, function: Any, samples: tuple[Any, ...], stop: int, *operands: Place
-    ) -> None:
+    def _step(self, function: Any, samples: tuple[Any, ...], stop: int, *operands: Place) -> None:
         if stop:
-            self._do.append(program.step(form, function, samples, stop, *operands))
+            self._do.append(program.step(function, samples, stop, *operands))
 
     def _contract(
         self, plan: Plan, x: Place, w: Place, b: Place, y: Place, relu: bool = False
     ) -> None:
         f = self._f
         self._step(
-            program.CONTRACTION, plan.function, (f, f, f, f, True, plan.numbers), plan.items,
+            plan.function, (f, f, f, f, True, plan.numbers), plan.items,
             x, w, b, y, number(relu), self._numbers(plan.numbers),
         )  # fmt: skip
 
@@ -100,7 +98,7 @@ class Steps:
         numbers = record(steps.Rows(rows, columns, self.batch))
         samples = self._f, self._f, numbers
         to = self._gradient(layer, "b")
-        self._step(program.THREE, function, samples, items, dy, to, self._numbers(numbers))
+        self._step(function, samples, items, dy, to, self._numbers(numbers))
 
     def _dense_gradients(self, layer: Layer, x: Place, dy: Place) -> None:
         inputs, outputs = layer.parameters["w"].shape
@@ -190,7 +188,7 @@ class Slice(Steps):
             count = n * prod(plans.input_shape)
             given, at = at, self._input_room(0, count)
             bytes_like = np.zeros(1, np.uint8)
-            self._step(program.TWO, steps.scale_bytes, (bytes_like, self._f), count, given, at)
+            self._step(steps.scale_bytes, (bytes_like, self._f), count, given, at)
         stages = self._stages()
         outputs = [
             self._input_room(one.stop, n * prod(output_of(layers[one[-1]])))
@@ -309,7 +307,7 @@ class Slice(Steps):
                 return
             f = self._f
             self._step(
-                program.POOLED, plan.function, (f, f, f, f, f, True, plan.numbers), plan.items,
+                plan.function, (f, f, f, f, f, True, plan.numbers), plan.items,
                 x, w, b, y, places or y, number(relu), self._numbers(plan.numbers),
             )  # fmt: skip
         elif isinstance(layer, Dense):
@@ -319,13 +317,13 @@ class Slice(Steps):
             self._contract(plan, x, w, b, y, layer.activation == "relu")
         elif isinstance(layer, ReLU):
             count = self.n * prod(output_of(layer))
-            self._step(program.TWO, activations.relu_kernel, (self._f, self._f), count, x, y)
+            self._step(activations.relu_kernel, (self._f, self._f), count, x, y)
         else:
             g_pool, kind = pooling_of(layer, self.n), POOLS[type(layer)]
             function, items = pooling.forward_kernel(kind, g_pool, self.itemsize)
             numbers = record(g_pool)
             samples = self._f, self._f, numbers
-            self._step(program.THREE, function, samples, items, x, y, self._numbers(numbers))
+            self._step(function, samples, items, x, y, self._numbers(numbers))
 
     def _lay_out(self, x: Place, to: Layout, shape: tuple[int, ...]) -> Place:
         """Where the images at ``x`` lie under a layout: as they are, or copied."""
@@ -339,7 +337,7 @@ class Slice(Steps):
             self._laid_out[x, to] = place
         numbers = record(to)
         self._step(
-            program.LAY_OUT, packing.lay_out_rows, (self._f, self._f, 0, 0, 0, numbers),
+            packing.lay_out_rows, (self._f, self._f, 0, 0, 0, numbers),
             n * to.height, x, place, number(h), number(w), number(c), self._numbers(numbers),
         )  # fmt: skip
         return place
@@ -349,7 +347,7 @@ class Slice(Steps):
         numbers = record(steps.Rows(self.n, classes, self.batch))
         samples, y = (self._f, self._f, numbers), Place(program.OUTPUT, 0)
         last = self._numbers(numbers)
-        self._step(program.THREE, steps.softmax_rows, samples, self.n, x, y, last)
+        self._step(steps.softmax_rows, samples, self.n, x, y, last)
 
     # --- loss -------------------------------------------------------------------------------------
 
@@ -358,7 +356,7 @@ class Slice(Steps):
         numbers = record(steps.Rows(self.n, classes, self.batch))
         samples = self._f, np.zeros(1, np.int64), self._f, np.zeros(1, np.float64), numbers
         places = Place(program.TARGETS, 0), dy, self.totals, self._numbers(numbers)
-        self._step(program.FIVE, steps.loss_rows, samples, self.n, x, *places)
+        self._step(steps.loss_rows, samples, self.n, x, *places)
 
     # --- backward ---------------------------------------------------------------------------------
 
@@ -371,7 +369,7 @@ class Slice(Steps):
             if to is None:
                 return dy
             count = self.n * prod(output_of(layer))  # the row of layers begins with it
-            self._step(program.TWO, steps.copy, (self._f, self._f), count, dy, to)
+            self._step(steps.copy, (self._f, self._f), count, dy, to)
             return to
         if is_relu(layer) and i not in self._masked:
             masked = to if isinstance(layer, ReLU) else None
@@ -432,16 +430,16 @@ class Slice(Steps):
         function, items = pooling.placed_gradient_kernel(g, self.itemsize)
         numbers, f = record(g), self._f
         last = self._numbers(numbers)
-        self._step(program.FOUR, function, (f, f, f, numbers), items, dy, places, dx, last)
+        self._step(function, (f, f, f, numbers), items, dy, places, dx, last)
         return dx
 
     def _mask(self, count: int, dy: Place, y: Place, to: Place | None) -> Place:
         """ReLU's gradient, from its output; where it is, or ``to`` another place."""
         if to is None:
-            self._step(program.TWO, steps.mask, (self._f, self._f), count, y, dy)
+            self._step(steps.mask, (self._f, self._f), count, y, dy)
             return dy
         samples = self._f, self._f, self._f
-        self._step(program.THREE, activations.relu_gradient_kernel, samples, count, dy, y, to)
+        self._step(activations.relu_gradient_kernel, samples, count, dy, y, to)
         return to
 
     def _pool_input(self, layer: Layer, x: Place, dy: Place, dx: Place) -> None:
@@ -450,9 +448,9 @@ class Slice(Steps):
         numbers, f = record(g), self._f
         last = self._numbers(numbers)
         if kind == "average":
-            self._step(program.THREE, function, (f, f, numbers), items, dy, dx, last)
+            self._step(function, (f, f, numbers), items, dy, dx, last)
         else:
-            self._step(program.FOUR, function, (f, f, f, numbers), items, dy, x, dx, last)
+            self._step(function, (f, f, f, numbers), items, dy, x, dx, last)
 
     def _conv_input(self, i: int, layer: Layer, g: ConvGeometry, dy: Place, dx: Place) -> None:
         plan = direct.input_gradient_plan(g, self.itemsize)
@@ -463,7 +461,7 @@ class Slice(Steps):
             w = self._turned(i, width, blocks * g.kh * g.kw * g.group_oc * width)
         if plan.untouched:
             count = prod(g.input_shape)
-            self._step(program.TWO, steps.zero, (self._f, self._f), count, dy, dx)
+            self._step(steps.zero, (self._f, self._f), count, dy, dx)
         for phase in plan.phases:
             self._contract(phase, laid_out, w, constant(self.plans.zeros), dx)
 

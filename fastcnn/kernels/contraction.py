@@ -663,13 +663,13 @@ def _items_of_lines(sides: Lines, vectors: int, lanes: int, pooled: bool) -> Any
                 )
             if relu:  # of the largest: which zero it is, if its sign is minus, may differ
                 found = tile_relu(found)
-            tile_store_rows(found, y, to, c.y_c, columns, height // side**2)
+            tile_store_rows(found, y, to, c.y_c, columns, height // (side * side))
             if pooled and c.places:
                 if has_nan:
                     found = tile_pooled_places(length, tile)
                 else:
                     found = tile_pooled_places_of_numbers(length, tile)
-                tile_store_rows(found, places, to, c.y_c, columns, height // side**2)
+                tile_store_rows(found, places, to, c.y_c, columns, height // (side * side))
 
         return one_tile
 

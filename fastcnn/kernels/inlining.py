@@ -9,61 +9,48 @@ for them. Of the fast-math flags, those that keep NaN and infinity what they are
 with a rounded reciprocal is not the quotient, and means of integers must be exact. No
 ``parallel``: it triples the time to compile, and one thread driver is enough.
 
-What is compiled into others is not optimised by itself, nor made machine code of: its kernel does
-both, with all parts in place. All kernels then take 54 s instead of 63.
+A function that is compiled into others is not optimised by itself, nor made machine code of
+(:mod:`fastcnn.kernels.pipeline`): its kernel does both, with all parts in place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import numba
-from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import Compiler
+
+from fastcnn.kernels.pipeline import PartCompiler
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Liberties(set[str]):
+    """Fast-math flags in one order, since Numba writes them into symbols as they are shown."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(super().__iter__()))
+
+    def __repr__(self) -> str:
+        return f"{{{', '.join(self)}}}"
+
 
 FLAGS: dict[str, Any] = {
     "nogil": True,
     "_nrt": False,
     "no_cfunc_wrapper": True,
     "error_model": "numpy",
-    "fastmath": {"nsz", "contract", "afn", "reassoc"},
+    "fastmath": Liberties(["nsz", "contract", "afn", "reassoc"]),
 }
-ORDERED = {**FLAGS, "fastmath": FLAGS["fastmath"] - {"reassoc", "contract"}}
-
-
-class _NoMachineCode:
-    @staticmethod
-    def set_env(name: str, environment: Any) -> None:
-        """Code that never runs by itself has no environment to run in."""
-
-
-class _Part(JITCodeLibrary):  # type: ignore[misc]
-    """Code that others are linked with, as it comes from Numba's own compiler, before LLVM's."""
-
-    codegen = _NoMachineCode
-
-    def _optimize_final_module(self) -> None:
-        pass
-
-    def _finalize_final_module(self) -> None:
-        self._finalize_dynamic_globals()
-        self._finalized = True
-
-
-class _PartCompiler(Compiler):  # type: ignore[misc]
-    def __init__(self, typing_context: Any, target: Any, library: Any, *others: Any) -> None:
-        super().__init__(typing_context, target, _Part(target.codegen(), "part"), *others)
+ORDERED = {**FLAGS, "fastmath": Liberties(["nsz", "afn"])}
 
 
 def inlined(function: Function, flags: dict[str, Any]) -> Function:
     """Compile ``function`` into the kernels that call it, with these flags."""
-    made: Function = numba.njit(
-        forceinline=True, no_cpython_wrapper=True, pipeline_class=_PartCompiler, **flags
+    part: Function = numba.njit(
+        forceinline=True, no_cpython_wrapper=True, pipeline_class=PartCompiler, **flags
     )(function)
-    return made
+    return part
 
 
 def device(function: Function) -> Function:

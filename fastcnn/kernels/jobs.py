@@ -8,8 +8,9 @@ Python, work began 10 to 25 µs after the call; an awake worker begins 0.1 µs a
 written to (two cores of a Zen 3 processor).
 
 A worker knows nothing of the kernel but the address of its task, and of its arguments, which the
-caller keeps (:func:`fastcnn.kernels.calls.job`). Until all pieces are done the caller does not
-return, so they stay there.
+caller keeps (:func:`fastcnn.kernels.calls.launch`). Until all pieces are done the caller does not
+return, so they stay there. :func:`share` is compiled once; its address lies on the board, where
+kernels read it.
 
 **The board** is an array of int64 with a place of two cache lines for each thread, the caller's
 first. Its first line holds the job; a worker's, what it has done. The second says how many pieces
@@ -37,16 +38,12 @@ _COUNTED = (1 << COUNT) - 1
 _GLANCES = 500
 
 
-@device
-def share(board: Any, pieces: int, start: int, stop: int, task: Any, arguments: Any) -> None:
-    """Run a task over ``range(start, stop)``, cut into ``pieces`` where there is a board.
+def share(start: int, stop: int, board: Any, pieces: int, task: int, arguments: int) -> None:
+    """Run a task over ``range(start, stop)``, cut into ``pieces``; on return all are done.
 
     The board says how many threads there are. What a piece is follows from the range and their
     number alone.
     """
-    if board.size == 0 or pieces <= 1:
-        run_part(task, arguments, start, stop)
-        return
     number, threads = board[NUMBER] + 1, board[THREADS]
     if pieces > threads:
         pieces -= pieces % threads  # as many for each
@@ -60,7 +57,9 @@ def share(board: Any, pieces: int, start: int, stop: int, task: Any, arguments: 
     while done < pieces:
         done = 0
         for thread in range(threads):
-            done += max(0, load_acquire(board, thread * PLACE + DONE) - (number << COUNT))
+            finished = load_acquire(board, thread * PLACE + DONE) - (number << COUNT)
+            if finished > 0:  # else of an earlier job
+                done += finished
         looks += 1
         if looks % _GLANCES == 0:
             yield_core()
@@ -85,7 +84,9 @@ def _work_off(board: Any, own: int, number: int) -> None:
                 piece = pieces * (thread + 1) // board[THREADS] - (word & _COUNTED)
                 first, last = count * piece // pieces, count * (piece + 1) // pieces
                 run_part(board[TASK], board[ARGUMENTS], start + first, start + last)
-                done = max(board[own + DONE], number << COUNT)
+                done = board[own + DONE]
+                if done < number << COUNT:  # that of an earlier job
+                    done = number << COUNT
                 store_release(board, own + DONE, done + 1)
             word = load_acquire(board, place)
 

@@ -1,10 +1,10 @@
 """Programs: whole nets as lists of kernel calls that compiled code runs without coming back.
 
 A **step** is a call of one kernel by its address. Its operands are places: a base (the slice's
-scratch, its part of the input …) and an offset in bytes. A **program** is a list of steps that is
-run for each slice of a batch, with the bases moved to that slice; slices go to threads.
-What is compiled here knows no layer, no dtype and no shape, and serves every net; the kernels are
-those that serve single operations.
+scratch, its part of the input …) and an offset in bytes, or a number. A **program** is a list of
+steps that is run for each slice of a batch, with the bases moved to that slice; slices go to
+threads. The code that is compiled here knows no layer, no dtype and no shape, and serves every net;
+the kernels are those that serve single operations.
 
 Between the layers of a small net nothing then costs more than the calls, some 20 ns each, and a
 slice's activations stay in the second-level cache.
@@ -20,26 +20,25 @@ from numba.core import config
 
 from fastcnn.arguments import Array
 from fastcnn.kernels import arrays
-from fastcnn.kernels.calls import address_of, call, job
+from fastcnn.kernels.calls import (
+    OPERANDS,
+    STEP_WORDS,
+    address_in,
+    call_step,
+    share_step,
+    step_address,
+)
 from fastcnn.kernels.inlining import device
 from fastcnn.kernels.jit import compiled, kernel
-from fastcnn.kernels.jobs import share
 from fastcnn.kernels.packing import sum_of_zeros
 from fastcnn.kernels.threads import SMALL, parallel_for
-
-# What a step's operands are, by its form: see ``calls.call``.
-CONTRACTION, TWO, THREE, FOUR, FIVE, LAY_OUT, TURN, POOLED = range(8)
-_FORMS = ("aaaaba", "aa", "aaa", "aaaa", "aaaaa", "aaiiia", "aaiiiii", "aaaaaba")
 
 # The bases of places: NUMBERS for what is no place or stays where it is, SHARED for scratch that
 # all slices read, ITEM for that of one slice, the others for arrays of the whole batch; of these
 # the ones from KEPT on lie in the scratch.
 NUMBERS, SHARED, ITEM, INPUT, OUTPUT, DY, DX, TARGETS, KEPT = range(9)
 BASES = 16
-_MOST = 7  # operands of a step
-# Columns of a step: form, function, start, stop, then the operands' bases, then their places.
-_BASE, _AT = 4, 4 + _MOST
-NO_STEPS = np.zeros((0, _AT + _MOST), np.int64)
+NO_STEPS = np.zeros(0, np.int64)
 
 
 class Place(NamedTuple):
@@ -71,24 +70,34 @@ def address(array: Array) -> int:
     return c_void_p.from_address(id(array) + object.__basicsize__).value or 0
 
 
-def step(form: int, function: Any, samples: tuple[Any, ...], stop: int, *operands: Place) -> Array:
-    """A call of ``function`` over ``range(stop)``; ``samples`` are arguments of its types."""
-    assert len(operands) == len(_FORMS[form]) == len(samples)
-    rest = (Place(0, 0),) * (_MOST - len(operands))
-    bases, places = zip(*operands, *rest, strict=True)
-    return np.array([[form, address_of(function, *samples), 0, stop, *bases, *places]])
+def step(function: Any, samples: tuple[Any, ...], stop: int, *operands: Place) -> Array:
+    """A call of ``function`` over ``range(stop)``, as the words of a step, one after the other.
+
+    ``samples`` are arguments of its types.
+    """
+    assert len(operands) == len(samples)
+    rest = (Place(0, 0),) * (OPERANDS - len(operands))
+    bases, offsets = zip(*operands, *rest, strict=True)
+    return np.array([step_address(function, *samples), 0, stop, *bases, *offsets])
 
 
 def parts(one: Array, count: int) -> list[Array]:
     """A step cut into at most ``count`` steps that together do the same."""
-    stop = int(one[0, 3])
+    stop = int(one[2])
     count = min(count, stop)
-    found = []
+    result = []
     for i in range(count):
         part = one.copy()
-        part[0, 2:4] = stop * i // count, stop * (i + 1) // count
-        found.append(part)
-    return found
+        part[1:3] = stop * i // count, stop * (i + 1) // count
+        result.append(part)
+    return result
+
+
+# The numbers of a program: how many steps a whole slice has, and all; samples of a slice, slices,
+# items; bytes of scratch of all and of an item; then for each base how many bytes a sample takes
+# there, and where in the scratch it begins.
+_WHOLE, _ALL, _SIZE, _SLICES, _ITEMS, _SHARED, _WORKSPACE, _STRIDES = range(8)
+_STARTS = _STRIDES + BASES
 
 
 class Program(NamedTuple):
@@ -131,8 +140,9 @@ def program(
     """
     strides = [per_sample.get(base, 0) for base in range(BASES)]
     starts = [origins.get(base, 0) for base in range(BASES)]
-    numbers = np.array([len(whole), size, slices, items, shared, workspace, *strides, *starts])
     steps = np.concatenate([*whole, *rest])
+    counts = len(whole), len(whole) + len(rest)
+    numbers = np.array([*counts, size, slices, items, shared, workspace, *strides, *starts])
     return Program(steps, numbers, items, shared, shared + items * workspace, work)
 
 
@@ -162,7 +172,13 @@ def run_apart(steps: Array, scratch: int, work: int, x: int = 0, dy: int = 0) ->
     """Run steps that do not depend on each other, each once, shared out over the threads."""
     places = arrays.allocate((BASES,), np.int64)
     places[NUMBERS], places[SHARED], places[INPUT], places[DY] = 0, scratch, x, dy
-    parallel_for(_run_steps, len(steps), work, steps, places, 0)
+    parallel_for(_run_steps, steps.size // STEP_WORDS, work, steps, places, 0)
+
+
+# The numbers of a training step: the addresses of the steps that run slices and steps; how many
+# steps there are before the program and after it; the operations of all three; then where in the
+# scratch, in float64 numbers, each slice has its loss and, after that, how many samples are right.
+_RUN_SLICES, _RUN_STEPS, _BEFORE, _AFTER, _WORK_BEFORE, _WORK, _WORK_AFTER, _TOTALS = range(8)
 
 
 class Training(NamedTuple):
@@ -171,9 +187,7 @@ class Training(NamedTuple):
     Attributes:
         steps: first those that do not depend on each other, then the program's, then others that do
             not depend on each other.
-        numbers: of the first and of the program's how many, and the operations of all three; then
-            where in the scratch, in float64 numbers, each slice has its loss and, after that, how
-            many samples are right.
+        numbers: as compiled code takes them; see :func:`training`.
         program: forward, loss and backward for each slice.
         shares, work: of how many items or steps a part has most, and operations.
     """
@@ -190,8 +204,12 @@ def training(
 ) -> Training:
     """A training step of a program and of steps ``before`` and ``after`` it, with their works."""
     first, last = works
-    numbers = len(before), len(program.steps), first, program.work, last, *totals
-    shares, work = max(program.items, len(before), len(after)), max(*works, program.work)
+    table = np.zeros(1, np.int64)
+    run_slices = step_address(_run_slices, table, table, table, *[0] * 6)
+    run_steps = step_address(_run_steps, table, table, 0)
+    counts = before.size // STEP_WORDS, after.size // STEP_WORDS
+    numbers = run_slices, run_steps, *counts, first, program.work, last, *totals
+    shares, work = max(program.items, *counts), max(*works, program.work)
     steps = np.concatenate([before, program.steps, after])
     return Training(steps, np.array(numbers), program, shares, work)
 
@@ -223,36 +241,8 @@ def train(
     )  # fmt: skip
 
 
-@device
-def _run_step(steps: Any, i: int, places: Any, first: int) -> None:
-    form, function, start, stop = steps[i, 0], steps[i, 1], steps[i, 2], steps[i, 3]
-    a = places[first + steps[i, _BASE]] + steps[i, _AT]
-    b = places[first + steps[i, _BASE + 1]] + steps[i, _AT + 1]
-    c = places[first + steps[i, _BASE + 2]] + steps[i, _AT + 2]
-    d = places[first + steps[i, _BASE + 3]] + steps[i, _AT + 3]
-    e = places[first + steps[i, _BASE + 4]] + steps[i, _AT + 4]
-    f = places[first + steps[i, _BASE + 5]] + steps[i, _AT + 5]
-    if form == 0:
-        call(function, "aaaaba", start, stop, (a, b, c, d, e, f))
-    elif form == 1:
-        call(function, "aa", start, stop, (a, b))
-    elif form == 2:
-        call(function, "aaa", start, stop, (a, b, c))
-    elif form == 3:
-        call(function, "aaaa", start, stop, (a, b, c, d))
-    elif form == 4:
-        call(function, "aaaaa", start, stop, (a, b, c, d, e))
-    elif form == 5:
-        call(function, "aaiiia", start, stop, (a, b, c, d, e, f))
-    elif form == 6:
-        g = places[first + steps[i, _BASE + 6]] + steps[i, _AT + 6]
-        call(function, "aaiiiii", start, stop, (a, b, c, d, e, f, g))
-    elif form == 7:
-        g = places[first + steps[i, _BASE + 6]] + steps[i, _AT + 6]
-        call(function, "aaaaaba", start, stop, (a, b, c, d, e, f, g))
-
-
-def _slices(
+@kernel
+def _run_slices(
     start: int,
     stop: int,
     steps: Any,
@@ -265,43 +255,52 @@ def _slices(
     dx: int,
     targets: int,
 ) -> None:
-    whole, size, slices, items = numbers[0], numbers[1], numbers[2], numbers[3]
-    shared, workspace = numbers[4], numbers[5]
+    size, slices, items = numbers[_SIZE], numbers[_SLICES], numbers[_ITEMS]
     for item in range(start, stop):
         at = item * BASES
         for piece in range(slices * item // items, slices * (item + 1) // items):
             sample = piece * size
             places[at + NUMBERS] = 0
             places[at + SHARED] = scratch
-            places[at + ITEM] = scratch + shared + item * workspace
-            places[at + INPUT] = x + sample * numbers[6 + INPUT]
-            places[at + OUTPUT] = y + sample * numbers[6 + OUTPUT]
-            places[at + DY] = dy + sample * numbers[6 + DY]
-            places[at + DX] = dx + sample * numbers[6 + DX]
-            places[at + TARGETS] = targets + sample * numbers[6 + TARGETS]
+            places[at + ITEM] = scratch + numbers[_SHARED] + item * numbers[_WORKSPACE]
+            places[at + INPUT] = x + sample * numbers[_STRIDES + INPUT]
+            places[at + OUTPUT] = y + sample * numbers[_STRIDES + OUTPUT]
+            places[at + DY] = dy + sample * numbers[_STRIDES + DY]
+            places[at + DX] = dx + sample * numbers[_STRIDES + DX]
+            places[at + TARGETS] = targets + sample * numbers[_STRIDES + TARGETS]
             for base in range(KEPT, BASES):
-                places[at + base] = scratch + numbers[6 + BASES + base] + sample * numbers[6 + base]
-            last = piece == slices - 1
-            for i in range(whole if last else 0, len(steps) if last else whole):
-                _run_step(steps, i, places, at)
+                begin = scratch + numbers[_STARTS + base]
+                places[at + base] = begin + sample * numbers[_STRIDES + base]
+            i, end = 0, numbers[_WHOLE]
+            if piece == slices - 1:
+                i, end = end, numbers[_ALL]
+            while i < end:
+                call_step(steps, i, places, at)
+                i += 1
 
 
-def _steps(start: int, stop: int, steps: Any, places: Any, first: int) -> None:
+@kernel
+def _run_steps(start: int, stop: int, steps: Any, places: Any, first: int) -> None:
     for i in range(start, stop):
-        _run_step(steps, i, places, first)
-
-
-# By themselves, and as parts of the call that does all of a training step.
-_run_slices, _run_steps = kernel(_slices), kernel(_steps)
-_part_of_slices, _part_of_steps = device(_slices), device(_steps)
+        call_step(steps, i, places, first)
 
 
 @device
-def _share_steps(board: Any, pieces: int, steps: Any, places: Any, first: int) -> None:
-    count = len(steps)
+def _share_steps(
+    board: Any, pieces: int, run: int, steps: Any, begin: int, count: int, places: Any, first: int
+) -> None:
+    """Have ``count`` steps done that do not depend on each other, from ``begin`` on."""
     if count:
-        task, kept = job(_part_of_steps, (steps, places, first))
-        share(board, min(pieces, count), 0, count, task, kept)
+        most = pieces if pieces < count else count
+        at = address_in(steps, begin * STEP_WORDS), address_in(places, 0), first
+        share_step(board, most, 0, count, run, at)
+
+
+@device
+def _worth(work: int, pieces: int) -> int:
+    """How many pieces so many operations are worth, at most ``pieces``."""
+    worth = 1 + work // SMALL
+    return worth if worth < pieces else pieces
 
 
 @compiled
@@ -323,22 +322,26 @@ def _train(
     dx: int,
     labels: int,
 ) -> None:
-    first, items = numbers[0], program[3]
-    last = first + numbers[1]
+    run_steps, before, items = numbers[_RUN_STEPS], numbers[_BEFORE], program[_ITEMS]
     apart = items * BASES
     places[apart + NUMBERS], places[apart + SHARED] = 0, scratch
     places[apart + INPUT], places[apart + DY] = x, 0
-    _share_steps(board, min(pieces, 1 + numbers[2] // SMALL), steps[:first], places, apart)
-    given = steps[first:last], program, places, scratch, x, 0, 0, dx, labels
-    task, kept = job(_part_of_slices, given)
-    share(board, min(pieces, items, 1 + numbers[3] // SMALL), 0, items, task, kept)
+    most = _worth(numbers[_WORK_BEFORE], pieces)
+    _share_steps(board, most, run_steps, steps, 0, before, places, apart)
+    most = _worth(numbers[_WORK], pieces)
+    at = address_in(steps, before * STEP_WORDS), address_in(program, 0), address_in(places, 0)
+    operands = (at[0], at[1], at[2], scratch, x, 0, 0, dx, labels)
+    most = most if most < items else items
+    share_step(board, most, 0, items, numbers[_RUN_SLICES], operands)
     found[0], found[1] = 0, 0
-    for place in numbers[5:]:
-        found[0] += scratch_numbers[place]
-        found[1] += scratch_numbers[place + 1]
+    for i in range(_TOTALS, numbers.size):
+        found[0] += scratch_numbers[numbers[i]]
+        found[1] += scratch_numbers[numbers[i] + 1]
     if np.isfinite(found[0]):
-        _share_steps(board, min(pieces, 1 + numbers[4] // SMALL), steps[last:], places, apart)
+        most, begin = _worth(numbers[_WORK_AFTER], pieces), before + program[_ALL]
+        _share_steps(board, most, run_steps, steps, begin, numbers[_AFTER], places, apart)
         if sum_of_zeros(checked) == 0:
-            _share_steps(board, pieces, moves, places, apart)
+            count = moves.size // STEP_WORDS
+            _share_steps(board, pieces, run_steps, moves, 0, count, places, apart)
             return
     found[0] = np.nan

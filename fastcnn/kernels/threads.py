@@ -28,8 +28,8 @@ from numba.core import config
 
 from fastcnn.arguments import Array
 from fastcnn.kernels import jobs
-from fastcnn.kernels.calls import NO_BOARD
-from fastcnn.kernels.jit import compiled
+from fastcnn.kernels.calls import NO_BOARD, SHARE, step_address
+from fastcnn.kernels.jit import compiled, kernel
 from fastcnn.kernels.jobs import COUNT, LEFT, PLACE, THREADS
 from fastcnn.settings import MOST, get_num_threads
 
@@ -40,7 +40,12 @@ _PIECES = 4
 # How often a worker looks before it sleeps, some 100 µs.
 _LOOKS = 5_000
 
-_serve = compiled(jobs.serve)
+_serve, _share = compiled(jobs.serve), kernel(jobs.share)
+
+
+def share_address() -> int:
+    """The address of :func:`fastcnn.kernels.jobs.share` as a step, for a board."""
+    return step_address(_share, NO_BOARD, 1, 0, 0)
 
 
 class _Worker:
@@ -77,6 +82,8 @@ class _Pool:
 
     def wake(self, count: int) -> None:
         """Have so many workers at their places, or on their way to them."""
+        if not self.board[SHARE]:
+            self.board[SHARE] = share_address()
         while len(self.workers) < count:
             self.workers.append(_Worker(self.board, PLACE * (1 + len(self.workers))))
         for worker in self.workers[:count]:

@@ -1,0 +1,197 @@
+"""Compiled kernels on the disk.
+
+Numba's own cache looks at the one file that holds a function: after an edit in an imported helper
+it would run the old code. It keeps an index beside the code, which processes that start together
+write over each other, and it believes whatever bytes it reads. Here each kernel is one file for
+each combination of types and constants, written whole or not at all. The file begins with a hash
+of everything that the code depends on (:mod:`fastcnn.kernels.code_key`) and a hash of the code
+itself; a file in which either is wrong counts as none.
+
+**Symbols.** Code from a file is used only if no other code of this process defines one of its
+symbols with other contents. Symbols hold the key of their code, so this does not happen by itself;
+it would make the linker take one kernel for another.
+
+**Folder.** The first that can be written to of ``NUMBA_CACHE_DIR``, the package's ``__pycache__``
+and the user's cache folder. Without any, kernels compile in each process. Processes that want the
+same kernel at once take turns, and one compiles (:mod:`fastcnn.kernels.compile_turn`). A broken or
+unwritable cache costs time, never an answer.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from llvmlite import binding
+from numba.core import config
+from numba.core.caching import _Cache as NumbaCache
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
+from numba.misc.appdirs import AppDirs
+
+from fastcnn.kernels.code_key import PACKAGE, code_key, constants, version_stamp
+from fastcnn.kernels.compile_turn import CompileTurn
+
+_HASH = sha256().digest_size
+_turn = CompileTurn()
+_contents: dict[str, bytes] = {}
+"""For each symbol that this process has loaded or compiled for the cache, a hash of its code."""
+
+
+@lru_cache(maxsize=1)
+def cache_folder() -> Path | None:
+    """Where compiled kernels are kept; None where nothing can be written."""
+    of_user = Path(AppDirs(appname="fastcnn", appauthor=False).user_cache_dir)
+    folders = [
+        Path(config.CACHE_DIR) / "fastcnn" if config.CACHE_DIR else None,
+        PACKAGE / "kernels" / "__pycache__",
+        of_user if of_user.is_absolute() else None,  # "~" stays as it is without a home
+    ]
+    for folder in folders:
+        if folder is None:
+            continue
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError:
+            continue
+        return folder
+    return None
+
+
+class KernelCache(NumbaCache):  # type: ignore[misc]
+    """The compiled code of one function on the disk, one file for each specialisation.
+
+    Args:
+        function: the function that Numba compiles.
+        fastmath: the liberties with numbers that it is compiled with.
+        folder: where the files are.
+    """
+
+    def __init__(self, function: Callable[..., Any], fastmath: set[str], folder: Path) -> None:
+        self._function, self._fastmath, self._folder = function, fastmath, folder
+        self._enabled = True
+        self._name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+
+    @property
+    def cache_path(self) -> str:
+        return str(self._folder)
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def disable(self) -> None:
+        self._enabled = False
+
+    def flush(self) -> None:
+        for path in self._folder.glob(f"{self._name}-*.nbc"):
+            path.unlink(missing_ok=True)
+
+    def load_overload(self, sig: Any, target_context: Any) -> CompileResult | None:
+        """The compiled code for arguments of these types, or None, after which Numba compiles."""
+        target_context.refresh()
+        if not self._enabled:
+            return None
+        path, stamp = self._place(sig, target_context.codegen())
+        result = _read(path, stamp, target_context)
+        if result is None:
+            _turn.take(path)
+            result = _read(path, stamp, target_context)  # another process may have written it
+            if result is not None:
+                _turn.give()
+        return result
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep what Numba compiled."""
+        if self._enabled and not data.lifted and not data.library.has_dynamic_globals:
+            path, stamp = self._place(sig, data.codegen)
+            _write(path, stamp, _packed(data))
+        _turn.give()
+
+    def _place(self, sig: Any, target: Any) -> tuple[Path, bytes]:
+        """The file of a specialisation, and the hash that its contents begin with.
+
+        The name is the same for all versions, so that a new one takes the old one's place.
+        """
+        name = repr((constants(self._function), sig, sorted(self._fastmath), target.magic_tuple()))
+        path = self._folder / f"{self._name}-{sha256(name.encode()).hexdigest()[:32]}.nbc"
+        key = code_key(self._function, sig, self._fastmath, target)
+        return path, sha256(f"{version_stamp()}\0{key}".encode()).digest()
+
+
+def _packed(result: CompileResult) -> bytes:
+    """Machine code and what Numba must know of it.
+
+    Without the type annotation, for which Numba would read the function's source. In place of the
+    intermediate code, which nobody needs because no kernel is linked into another, there are empty
+    functions: Numba reads from it which symbols the machine code has.
+    """
+    symbols = result.library.symbols()
+    (name, kind, (code, _)), *rest = result._replace(type_annotation="")._reduce()
+    digest = sha256(code).digest()
+    _contents.update(dict.fromkeys(symbols, digest))
+    names = "".join(f'define void @"{symbol}"() {{ ret void }}\n' for symbol in symbols)
+    stand_in = binding.parse_assembly(names).as_bitcode()
+    packed: bytes = dumps((symbols, digest, ((name, kind, (code, stand_in)), *rest)))
+    return packed
+
+
+def _unpacked(packed: bytes, target_context: Any) -> CompileResult | None:
+    """The code of :func:`_packed`, or None where its symbols belong to other code here."""
+    symbols, digest, state = pickle.loads(packed)
+    if any(_contents.get(symbol, digest) != digest for symbol in symbols):
+        return None
+    result = CompileResult._rebuild(target_context, *state)
+    _contents.update(dict.fromkeys(symbols, digest))
+    return result
+
+
+def symbols_in(path: Path) -> list[str]:
+    """The symbols that a file of the cache defines."""
+    symbols: list[str] = pickle.loads(path.read_bytes()[2 * _HASH :])[0]
+    return symbols
+
+
+def shared_symbols(folder: Path) -> dict[str, list[str]]:
+    """Symbols that several files of a folder define with different code, and these files' names.
+
+    Empty unless the cache is broken.
+    """
+    files: dict[str, dict[bytes, str]] = {}
+    for path in sorted(folder.glob("*.nbc")):
+        symbols, digest, _ = pickle.loads(path.read_bytes()[2 * _HASH :])
+        for symbol in symbols:
+            files.setdefault(symbol, {})[digest] = path.name
+    return {symbol: list(by.values()) for symbol, by in files.items() if len(by) > 1}
+
+
+def _read(path: Path, stamp: bytes, target_context: Any) -> CompileResult | None:
+    """The compiled code, or None where the file does not hold this version of it, whole."""
+    try:
+        contents = path.read_bytes()
+        packed = contents[2 * _HASH :]
+        if contents[: 2 * _HASH] != stamp + sha256(packed).digest():
+            return None
+        return _unpacked(packed, target_context)
+    except Exception:  # code that cannot be rebuilt here is compiled
+        return None
+
+
+def _write(path: Path, stamp: bytes, packed: bytes) -> None:
+    name = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=path.stem, suffix=".tmp", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(stamp + sha256(packed).digest() + packed)
+        os.replace(name, path)
+    except OSError:  # the disk is full, or the folder gone
+        if name is not None:
+            with suppress(OSError):
+                os.unlink(name)

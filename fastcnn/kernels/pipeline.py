@@ -1,0 +1,125 @@
+"""How kernels go through Numba's and LLVM's compilers: their symbols, and only the needed passes.
+
+Numba's own pipeline serves any Python function. Kernels have no closures, ``with`` blocks, array
+expressions or calls of overloads that must be inlined, so the passes that look for these are left
+out. A kernel's LLVM module is optimised once, when everything that the kernel calls is linked in.
+Each symbol holds the key of the code (:mod:`fastcnn.kernels.code_key`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from llvmlite import binding
+from numba.core import compiler_machinery, typed_passes, untyped_passes
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase
+
+from fastcnn.kernels.code_key import code_key
+
+_PASSES = (
+    untyped_passes.TranslateByteCode,
+    untyped_passes.FixupArgs,
+    untyped_passes.IRProcessing,
+    untyped_passes.RewriteSemanticConstants,
+    untyped_passes.DeadBranchPrune,  # branches on constants, which may not have types
+    untyped_passes.GenericRewrites,  # constant indices of tuples and records
+    untyped_passes.ReconstructSSA,
+    typed_passes.NopythonTypeInference,
+    typed_passes.PreLowerStripPhis,
+    typed_passes.IRLegalization,
+    typed_passes.NativeLowering,
+    typed_passes.NoPythonBackend,
+)
+
+_compilations: Counter[str] = Counter()
+
+
+class _Library(JITCodeLibrary):  # type: ignore[misc]
+    """A module that is optimised as a whole or not at all."""
+
+    def _optimize_functions(self, module: Any) -> None:
+        # Numba would optimise each function here, before the others are linked in.
+        module.data_layout = self._codegen._data_layout
+
+
+class KernelLibrary(_Library):
+    """The machine code of one kernel and of everything that it calls."""
+
+    def _optimize_final_module(self) -> None:
+        """Optimise once; hide all symbols but those with this kernel's key."""
+        module = self._final_module
+        for value in (*module.functions, *module.global_variables):
+            if not value.is_declaration and self.name not in value.name:
+                value.linkage = binding.Linkage.internal
+        passes = self._codegen._module_pass_manager()
+        if isinstance(passes, tuple):  # Numba 0.62 and newer: with the builder that made them
+            manager, builder = passes
+            manager.run(module, builder)
+        else:
+            passes.run(module)
+
+    def symbols(self) -> list[str]:
+        """The names that this code defines for others to find."""
+        values = (*self._final_module.functions, *self._final_module.global_variables)
+        hidden = binding.Linkage.internal, binding.Linkage.private
+        return [v.name for v in values if not v.is_declaration and v.linkage not in hidden]
+
+
+class _NoMachineCode:
+    @staticmethod
+    def set_env(name: str, environment: Any) -> None:
+        """Code that never runs by itself has no environment to run in."""
+
+
+class PartLibrary(_Library):
+    """Code that is linked into kernels: as it comes from Numba's compiler, before LLVM's."""
+
+    codegen = _NoMachineCode
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+
+class _Compiler(CompilerBase):  # type: ignore[misc]
+    """Numba's compiler with the passes that kernels need."""
+
+    def define_pipelines(self) -> list[Any]:
+        state = self.state
+        identity, target = state.func_id, state.targetctx.codegen()
+        key = code_key(identity.func, state.args, state.flags.fastmath.flags, target)
+        _compilations[key] += 1
+        if _compilations[key] > 1:  # the same once more, by a dispatcher of its own
+            key = f"{key}_{_compilations[key]}"
+        identity.unique_id, identity.unique_name = key, f"{identity.func_qualname}${key}"
+        state.library, state.type_annotation = self.new_library(target, key), ""
+        passes = compiler_machinery.PassManager("kernel")
+        for one in _PASSES:
+            passes.add_pass(one, one.__name__)
+        passes.finalize()
+        return [passes]
+
+    def new_library(self, target: Any, key: str) -> Any:
+        """What the code is put into."""
+        raise NotImplementedError
+
+
+class KernelCompiler(_Compiler):
+    """Compiles a kernel to machine code that can be kept."""
+
+    def new_library(self, target: Any, key: str) -> Any:
+        library = KernelLibrary(target, key)
+        library.enable_object_caching()
+        return library
+
+
+class PartCompiler(_Compiler):
+    """Compiles a function that kernels call."""
+
+    def new_library(self, target: Any, key: str) -> Any:
+        return PartLibrary(target, key)
