@@ -16,6 +16,7 @@ from numba.core import compiler_machinery, typed_passes, untyped_passes
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase
 
+from fastcnn.kernels.arithmetic import KernelLowering, TypingContext
 from fastcnn.kernels.code_key import code_key
 
 _PASSES = (
@@ -29,7 +30,7 @@ _PASSES = (
     typed_passes.NopythonTypeInference,
     typed_passes.PreLowerStripPhis,
     typed_passes.IRLegalization,
-    typed_passes.NativeLowering,
+    KernelLowering,
     typed_passes.NoPythonBackend,
 )
 
@@ -98,6 +99,7 @@ class _Compiler(CompilerBase):  # type: ignore[misc]
             key = f"{key}_{_compilations[key]}"
         identity.unique_id, identity.unique_name = key, f"{identity.func_qualname}${key}"
         state.library, state.type_annotation = self.new_library(target, key), ""
+        state.typingctx = TypingContext(state.typingctx)
         passes = compiler_machinery.PassManager("kernel")
         for one in _PASSES:
             passes.add_pass(one, one.__name__)
