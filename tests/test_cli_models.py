@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from processes import python
 from typer.testing import CliRunner
 
 import fastcnn
@@ -396,7 +397,7 @@ def test_info() -> None:
     done = run("info")
     assert done.exit_code == 0
     told = dict(line.split(maxsplit=1) for line in done.output.splitlines())
-    assert told["threads"] == str(fastcnn.get_num_threads())
+    assert told["threads"].startswith(f"{fastcnn.get_num_threads()} (decided by: ")
     assert told["numpy"] == np.__version__
     assert told["engines"] == ", ".join(fastcnn.engines())
     found = json.loads(run("info", "--json").output)
@@ -404,6 +405,15 @@ def test_info() -> None:
     assert found["packages"]["numpy"] == np.__version__
     assert found["isa"] in ("avx512", "avx2", "sse2", "neon", "baseline")
     assert found["usable_cores"] >= 1
+
+
+def test_info_says_what_decided_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FASTCNN_NUM_THREADS", raising=False)
+    command = "-m", "fastcnn", "info"
+    variables = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "64"}
+    assert "threads       1 (decided by: OMP_NUM_THREADS)" in python(*command, **variables).stdout
+    found = json.loads(python(*command, "--json", FASTCNN_NUM_THREADS="3", **variables).stdout)
+    assert (found["threads"], found["threads_decided_by"]) == (3, "FASTCNN_NUM_THREADS")
 
 
 def test_info_without_numba() -> None:
