@@ -16,7 +16,9 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from math import ceil
+from threading import Thread
 from typing import NamedTuple
 
 MOST = 256  # threads; more would only be a mistake
@@ -183,6 +185,22 @@ def current_thread_limit() -> ThreadLimit:
     True
     """
     return _limit
+
+
+@cache
+def can_start_threads() -> bool:
+    """Whether this process can start a thread: in a browser (Pyodide) it cannot.
+
+    >>> can_start_threads()
+    True
+    """
+    thread = Thread(target=bool)
+    try:
+        thread.start()
+    except RuntimeError:
+        return False
+    thread.join()
+    return True
 
 
 def checked_math(name: str, value: object) -> str:

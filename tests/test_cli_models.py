@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -15,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from digits import idx, write_digits
 from PIL import Image
 from processes import python
 from typer.testing import CliRunner
@@ -28,21 +27,10 @@ from fastcnn.layers import Dense
 TRAIN = ("train", "--net", "article", "--epochs", "2")
 
 
-def idx(path: Path, array: Any) -> None:
-    head = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-    path.write_bytes(gzip.compress(head + array.astype(np.uint8).tobytes(), 1))
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder with 1,800 and 300 digits."""
-    folder = tmp_path_factory.mktemp("digits")
-    (x, y), (x_test, y_test) = fastcnn.load_mnist()
-    idx(folder / "train-images-idx3-ubyte.gz", x[:1800])
-    idx(folder / "train-labels-idx1-ubyte.gz", y[:1800])
-    idx(folder / "t10k-images-idx3-ubyte.gz", x_test[:300])
-    idx(folder / "t10k-labels-idx1-ubyte.gz", y_test[:300])
-    return str(folder)
+    return write_digits(tmp_path_factory.mktemp("digits"))
 
 
 @pytest.fixture(scope="module")

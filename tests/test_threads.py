@@ -219,6 +219,28 @@ def test_the_caller_does_what_no_worker_has_begun(
     assert all_is_done(pool)
 
 
+def test_the_caller_does_all_where_no_thread_can_be_started(
+    pool: threads._Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(threads, "threading", NoThreads)
+        assert relu() == 1225
+        np.testing.assert_array_equal(counted(10, 20), 20)
+        assert pool.workers == []
+    assert in_time(relu) == 1225
+    assert len(pool.workers) == 2
+
+
+class NoThreads:
+    """The module ``threading`` of a system that starts no more threads."""
+
+    Semaphore = threading.Semaphore
+
+    class Thread(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+
 def test_sixteen_threads_on_models_and_functions_get_the_right_bits() -> None:
     hammer = Hammer(share=3)
     hammer.run(threads=16, seconds=0.7, layer="none")

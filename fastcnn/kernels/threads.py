@@ -76,9 +76,16 @@ class _Pool:
         self.board = np.zeros(PLACE * MOST, np.int64)  # the caller's own, and one for each worker
 
     def wake(self, count: int) -> None:
-        """Have so many workers at their places, or on their way to them."""
+        """Have so many workers at their places, or on their way to them.
+
+        There may be fewer: a caller does what no worker takes.
+        """
         while len(self.workers) < count:
-            self.workers.append(_Worker(self.board, PLACE * (1 + len(self.workers))))
+            try:
+                worker = _Worker(self.board, PLACE * (1 + len(self.workers)))
+            except RuntimeError:  # the system starts no more threads: the caller does their pieces
+                break
+            self.workers.append(worker)
         for worker in self.workers[:count]:
             if worker.asleep:
                 worker.wake()
