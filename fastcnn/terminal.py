@@ -28,7 +28,7 @@ def shows_bars(console: Console) -> bool:
 def shown(bar: Progress) -> AbstractContextManager[object]:
     """A context that shows the bar while it lasts, where bars can be drawn.
 
-    Elsewhere the bar is not started: Rich before 14 prints an empty line for a disabled bar.
+    Elsewhere the bar is not started: Rich before 14.3 prints an empty line for a disabled bar.
 
     >>> from io import StringIO
     >>> from rich.console import Console
