@@ -51,7 +51,8 @@ def without(
 ) -> CompletedProcess[str]:
     """Run code where these packages cannot be imported, and perhaps no thread be started."""
     hide = HIDE.format(tests=TESTS, packages=packages) + ("" if threads else NO_THREADS)
-    return python("-c", hide + code, *arguments, check=check)
+    # On one thread BLAS does not wait for threads that have no core, beside other tests.
+    return python("-c", hide + code, *arguments, check=check, OPENBLAS_NUM_THREADS="1")
 
 
 # --- layers, models, and what trains them ---------------------------------------------------------
