@@ -76,10 +76,7 @@ class _Pool:
         self.board = np.zeros(PLACE * MOST, np.int64)  # the caller's own, and one for each worker
 
     def wake(self, count: int) -> None:
-        """Have so many workers at their places, or on their way to them.
-
-        There may be fewer: a caller does what no worker takes.
-        """
+        """Have so many workers at their places, or on their way to them."""
         while len(self.workers) < count:
             try:
                 worker = _Worker(self.board, PLACE * (1 + len(self.workers)))
