@@ -46,7 +46,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     os.write(2, f"{start}fastcnn: interrupted\n".encode())
     timer = Timer(PATIENCE, _leave)
     timer.daemon = True
-    timer.start()
+    with suppress(RuntimeError):  # where no thread can be started, nothing is left after PATIENCE
+        timer.start()
     raise KeyboardInterrupt
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from fastcnn.arguments import Array
 from fastcnn.scalars import count, number, truth
 from fastcnn.schedules import Schedule
+from fastcnn.terminal import shows_bars
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -363,7 +364,7 @@ class ProgressBar(Callback):
 
         self._console = self.console or Console(highlight=False)
         self._epochs, self._samples = logs["epochs"], logs["samples"]
-        if self._console.is_terminal:
+        if shows_bars(self._console):
             self._bar = _bar(self._console)
             self._bar.start()
         self._begin_epoch(logs["epoch"])

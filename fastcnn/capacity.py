@@ -42,6 +42,7 @@ def memory() -> int:
     True
     """
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):  # no such question on this system
         return _UNKNOWN
+    return pages * page if min(pages, page) > 0 else _UNKNOWN

@@ -23,6 +23,8 @@ from typing import Any, BinaryIO, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcnn.settings import can_start_threads
+
 Images: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.int64]
 
@@ -78,9 +80,12 @@ def load_mnist(
         raise TypeError(f"folder must be a path, got {folder!r}")
     paths = _find(Path(folder))
     parse = _parser()
-    # Decompression releases the interpreter's lock, so that threads share out the four files.
-    with ThreadPoolExecutor(len(paths)) as pool:
-        arrays = list(pool.map(lambda path: _read(path, parse), paths))
+    if can_start_threads():
+        # Decompression releases the interpreter's lock, so that threads share out the four files.
+        with ThreadPoolExecutor(len(paths)) as pool:
+            arrays = list(pool.map(lambda path: _read(path, parse), paths))
+    else:
+        arrays = [_read(path, parse) for path in paths]
     for images, labels, at in ((arrays[0], arrays[1], 0), (arrays[2], arrays[3], 2)):
         if len(images) != len(labels):
             raise DatasetError(

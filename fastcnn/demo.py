@@ -23,6 +23,7 @@ from fastcnn.comparison.article_net import article_loss_bounds
 from fastcnn.datasets import load_mnist
 from fastcnn.engines import engines
 from fastcnn.pictures import drawing
+from fastcnn.terminal import shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -247,9 +248,8 @@ def _train(
         ),
         TimeRemainingColumn(),
     )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
+    bar = Progress(*columns, console=console, transient=True)
+    with shown(bar):
         for epoch in range(epochs):
             task = bar.add_task(
                 f"epoch {epoch + 1}/{epochs}", total=len(images), loss=0.0, accuracy=0.0, rate=0.0

@@ -8,6 +8,7 @@ first of that engine, and never another's; one that names an algorithm the first
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -385,6 +386,16 @@ def _check(name: str) -> None:
 
 @cache
 def _missing(engine: str) -> str | None:
-    if engine == "numba" and find_spec("numba") is None:
-        return "Numba is not installed (pip install numba)"
-    return None
+    """Why an engine cannot run here, or None where it can."""
+    if engine != "numba" or (_installed("numba") and _installed("llvmlite")):
+        return None
+    if sys.platform == "emscripten":
+        return "Numba does not run on Pyodide; the engines im2col and naive do"
+    return "Numba is not installed (pip install numba)"
+
+
+def _installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ImportError:  # an import hook hides the package
+        return False

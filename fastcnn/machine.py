@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastcnn.engines import engines
-from fastcnn.settings import get_num_threads, processors
+from fastcnn.settings import current_thread_limit, processors
 from fastcnn.version import __version__
 
 _PACKAGES = ("numpy", "numba", "llvmlite", "rich", "typer", "safetensors", "scikit-learn", "pillow")
@@ -22,6 +22,7 @@ def facts() -> dict[str, Any]:
     >>> facts()["engines"][-1]
     'naive'
     """
+    limit = current_thread_limit()
     return {
         "fastcnn": __version__,
         "folder": str(Path(__file__).parent),
@@ -30,7 +31,8 @@ def facts() -> dict[str, Any]:
         "system": platform.platform(terse=True),
         "cores": os.cpu_count(),
         "usable_cores": processors(),
-        "threads": get_num_threads(),
+        "threads": limit.threads,
+        "threads_decided_by": limit.decided_by,
         "engines": list(engines()),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastcnn.arguments import Array
-from fastcnn.engines import whole_nets_refused
+from fastcnn.engines import engines, whole_nets_refused
 from fastcnn.scalars import above_zero, below_one, number, truth
 from fastcnn.schedules import Schedule, schedule_from_dict
 
@@ -428,6 +428,8 @@ _COMPILED: dict[type[Optimizer], str] = {
 @cache
 def _loop(name: str) -> tuple[Callable[..., None], Callable[..., None]] | None:
     """What takes an optimizer's steps as compiled code, where there is any, and its loop."""
+    if "numba" not in engines():
+        return None
     from fastcnn.kernels import descent
 
     return (descent.move, getattr(descent, name)) if descent.compiles() else None

@@ -13,13 +13,23 @@ NaN and infinity as the specification does.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from math import ceil
+from threading import Thread
+from typing import NamedTuple
 
 MOST = 256  # threads; more would only be a mistake
 MATHS = ("fast", "strict")
+
+
+class ThreadLimit(NamedTuple):
+    """How many threads the kernels may use, and the name of the limit that decided."""
+
+    threads: int
+    decided_by: str
 
 
 def processors(cgroups: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> int:
@@ -32,11 +42,70 @@ def processors(cgroups: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") 
     >>> processors() >= 1
     True
     """
+    return thread_limit({}, cgroups, own).threads
+
+
+def thread_limit(
+    environment: Mapping[str, str],
+    cgroups: str = "/sys/fs/cgroup",
+    own: str = "/proc/self/cgroup",
+) -> ThreadLimit:
+    """The number of threads that the machine and the environment variables allow.
+
+    ``FASTCNN_NUM_THREADS`` decides where it is set, even if it is larger than the number of
+    processors. Otherwise the smallest of these limits decides, and the first of equal ones: the
+    processors of this process's affinity, its control group's share of time,
+    ``NUMBA_NUM_THREADS`` and ``OMP_NUM_THREADS``. The last two belong to other libraries, so
+    values that are not positive integers are ignored; of the list "4,2" the first number counts.
+    The result is at most 256.
+
+    Args:
+        environment: the environment variables, as ``os.environ``.
+        cgroups, own: as for :func:`processors`.
+
+    Raises:
+        ValueError: ``FASTCNN_NUM_THREADS`` is not an integer of at least 1.
+
+    >>> thread_limit({"FASTCNN_NUM_THREADS": "3", "OMP_NUM_THREADS": "1"})
+    ThreadLimit(threads=3, decided_by='FASTCNN_NUM_THREADS')
+    """
+    text = environment.get("FASTCNN_NUM_THREADS")
+    if text is not None:
+        number = _positive(text)
+        if number is None:
+            raise ValueError(f"FASTCNN_NUM_THREADS must be an integer of at least 1, got {text!r}")
+        return ThreadLimit(min(number, MOST), "FASTCNN_NUM_THREADS")
+    limits = [_processors_limit()]
+    limits += [ThreadLimit(max(1, ceil(quota)), "control group") for quota in _quotas(cgroups, own)]
+    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
+        # Only OMP_NUM_THREADS may be a list; a list is no valid value of NUMBA_NUM_THREADS.
+        text = environment.get(name, "")
+        number = _positive(text.split(",")[0] if name == "OMP_NUM_THREADS" else text)
+        if number is not None:
+            limits.append(ThreadLimit(number, name))
+    smallest = min(limits, key=lambda limit: limit.threads)
+    return smallest._replace(threads=min(smallest.threads, MOST))
+
+
+def _processors_limit() -> ThreadLimit:
+    """The processors that this process may use, as far as its affinity decides."""
+    every = os.cpu_count() or 1
     try:
         usable = len(os.sched_getaffinity(0))
     except AttributeError:  # no affinity on this system
-        usable = os.cpu_count() or 1
-    return max(1, min(usable, *map(ceil, _quotas(cgroups, own)), MOST))
+        return ThreadLimit(every, "processors")
+    return ThreadLimit(usable, "affinity" if usable < every else "processors")
+
+
+def _positive(text: str) -> int | None:
+    """The positive integer in ``text``, or None where ``text`` is anything else."""
+    if not text.strip().isdecimal():
+        return None
+    try:
+        number = int(text)
+    except ValueError:  # more digits than Python converts
+        return None
+    return number if number >= 1 else None
 
 
 def _quotas(cgroups: str, own: str) -> list[float]:
@@ -67,16 +136,7 @@ def _text(path: str) -> str:
         return ""
 
 
-def _from_environment() -> int:
-    text = os.environ.get("FASTCNN_NUM_THREADS")
-    if text is None:
-        return processors()
-    if not text.strip().isdigit() or int(text) < 1:
-        raise ValueError(f"FASTCNN_NUM_THREADS must be an integer of at least 1, got {text!r}")
-    return min(int(text), MOST)
-
-
-_threads = _from_environment()
+_limit = thread_limit(os.environ)
 
 
 def set_num_threads(n: int) -> None:
@@ -84,8 +144,11 @@ def set_num_threads(n: int) -> None:
 
     The calling thread counts as one of them.
 
-    The default is ``FASTCNN_NUM_THREADS``, else the number of processors that this process may
-    use: those of its affinity, and no more than its container's share of time is worth.
+    The default is ``FASTCNN_NUM_THREADS``. Without it the default is the smallest of these: the
+    number of processors in this process's affinity, its container's share of time,
+    ``NUMBA_NUM_THREADS`` and ``OMP_NUM_THREADS``. joblib sets the last two in its worker
+    processes, so the workers of a parallel search share the processors instead of competing for
+    them. ``set_num_threads`` overrides all of these.
 
     Raises:
         TypeError, ValueError: ``n`` is no integer from 1 to 256.
@@ -98,12 +161,12 @@ def set_num_threads(n: int) -> None:
         1
         >>> fastcnn.set_num_threads(before)
     """
-    global _threads
+    global _limit
     if not isinstance(n, int) or isinstance(n, bool):
         raise TypeError(f"n must be an int, got {n!r}")
     if not 1 <= n <= MOST:
         raise ValueError(f"n must be from 1 to {MOST} threads, got {n}")
-    _threads = int(n)
+    _limit = ThreadLimit(int(n), "set_num_threads")
 
 
 def get_num_threads() -> int:
@@ -112,7 +175,32 @@ def get_num_threads() -> int:
     >>> get_num_threads() >= 1
     True
     """
-    return _threads
+    return _limit.threads
+
+
+def current_thread_limit() -> ThreadLimit:
+    """As :func:`get_num_threads`, together with the name of the limit that decided.
+
+    >>> current_thread_limit().threads == get_num_threads()
+    True
+    """
+    return _limit
+
+
+@cache
+def can_start_threads() -> bool:
+    """Whether this process can start a thread: in a browser (Pyodide) it cannot.
+
+    >>> can_start_threads()
+    True
+    """
+    thread = Thread(target=bool)
+    try:
+        thread.start()
+    except RuntimeError:
+        return False
+    thread.join()
+    return True
 
 
 def checked_math(name: str, value: object) -> str:

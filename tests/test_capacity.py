@@ -125,3 +125,5 @@ def test_what_fits_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory_where_the_system_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(capacity.os, "sysconf")
     assert capacity.memory.__wrapped__() == 1 << 40
+    monkeypatch.setattr(capacity.os, "sysconf", lambda name: -1, raising=False)
+    assert capacity.memory.__wrapped__() == 1 << 40

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -15,7 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from digits import idx, write_digits
 from PIL import Image
+from processes import python
 from typer.testing import CliRunner
 
 import fastcnn
@@ -27,21 +27,10 @@ from fastcnn.layers import Dense
 TRAIN = ("train", "--net", "article", "--epochs", "2")
 
 
-def idx(path: Path, array: Any) -> None:
-    head = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-    path.write_bytes(gzip.compress(head + array.astype(np.uint8).tobytes(), 1))
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder with 1,800 and 300 digits."""
-    folder = tmp_path_factory.mktemp("digits")
-    (x, y), (x_test, y_test) = fastcnn.load_mnist()
-    idx(folder / "train-images-idx3-ubyte.gz", x[:1800])
-    idx(folder / "train-labels-idx1-ubyte.gz", y[:1800])
-    idx(folder / "t10k-images-idx3-ubyte.gz", x_test[:300])
-    idx(folder / "t10k-labels-idx1-ubyte.gz", y_test[:300])
-    return str(folder)
+    return write_digits(tmp_path_factory.mktemp("digits"))
 
 
 @pytest.fixture(scope="module")
@@ -396,7 +385,7 @@ def test_info() -> None:
     done = run("info")
     assert done.exit_code == 0
     told = dict(line.split(maxsplit=1) for line in done.output.splitlines())
-    assert told["threads"] == str(fastcnn.get_num_threads())
+    assert told["threads"].startswith(f"{fastcnn.get_num_threads()} (decided by: ")
     assert told["numpy"] == np.__version__
     assert told["engines"] == ", ".join(fastcnn.engines())
     found = json.loads(run("info", "--json").output)
@@ -404,6 +393,15 @@ def test_info() -> None:
     assert found["packages"]["numpy"] == np.__version__
     assert found["isa"] in ("avx512", "avx2", "sse2", "neon", "baseline")
     assert found["usable_cores"] >= 1
+
+
+def test_info_says_what_decided_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FASTCNN_NUM_THREADS", raising=False)
+    command = "-m", "fastcnn", "info"
+    variables = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "64"}
+    assert "threads       1 (decided by: OMP_NUM_THREADS)" in python(*command, **variables).stdout
+    found = json.loads(python(*command, "--json", FASTCNN_NUM_THREADS="3", **variables).stdout)
+    assert (found["threads"], found["threads_decided_by"]) == (3, "FASTCNN_NUM_THREADS")
 
 
 def test_info_without_numba() -> None:

@@ -15,7 +15,8 @@ import pytest
 import fastcnn
 from fastcnn.im2col import WORKSPACE_BYTES, windows
 
-FEW_KIB = 64 * 1024  # Python's own objects, and NumPy's cast buffers
+# Python's own objects, and the buffers that NumPy's loops have: 8,192 numbers of each operand.
+FEW_KIB = 128 * 1024
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ HOUSE: tuple[tuple[str, ...], ...] = (
     ("executor",),
     ("callbacks", "summary", "nets", "weights", "inputs"),
     ("article_training",),
-    ("article", "datasets", "checkpoint", "augmentation", "pictures", "machine"),
+    ("article", "datasets", "checkpoint", "augmentation", "pictures", "machine", "terminal"),
     ("losses", "optimizers"),
     ("layers", "schedules"),
     ("fastcnn",),

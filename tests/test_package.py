@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import tomllib
 from importlib import metadata, resources
+from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 import fastcnn
 
+ROOT = Path(__file__).parent.parent
 DATA = (
     "train-images-idx3-ubyte.gz",
     "train-labels-idx1-ubyte.gz",
@@ -40,3 +45,33 @@ def test_command_is_installed() -> None:
 
 def test_public_names_all_arrive() -> None:
     assert [name for name in fastcnn.__all__ if not hasattr(fastcnn, name)] == []
+
+
+def requirements() -> list[Requirement]:
+    """What the package needs, and what its tests need."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    return [
+        Requirement(line)
+        for line in (*project["dependencies"], *project["optional-dependencies"]["test"])
+    ]
+
+
+def test_the_lowest_versions_are_those_that_are_promised() -> None:
+    text = (ROOT / "tests" / "lowest-versions.txt").read_text("utf-8")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    lowest = {name: Version(version) for name, version in (line.split("==") for line in lines)}
+    del lowest["llvmlite"]  # of Numba's own requirements
+    promised = {}
+    for requirement in requirements():
+        (bound,) = requirement.specifier
+        assert bound.operator == ">="
+        promised[requirement.name] = Version(bound.version)
+    assert lowest == promised
+
+
+def test_numba_is_left_out_where_there_is_none() -> None:
+    markers = {r.name: r.marker for r in requirements() if r.marker is not None}
+    assert list(markers) == ["numba"]
+    assert not markers["numba"].evaluate({"sys_platform": "emscripten"})
+    for system in ("linux", "darwin", "win32"):
+        assert markers["numba"].evaluate({"sys_platform": system})

@@ -219,6 +219,28 @@ def test_the_caller_does_what_no_worker_has_begun(
     assert all_is_done(pool)
 
 
+def test_the_caller_does_all_where_no_thread_can_be_started(
+    pool: threads._Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(threads, "threading", NoThreads)
+        assert relu() == 1225
+        np.testing.assert_array_equal(counted(10, 20), 20)
+        assert pool.workers == []
+    assert in_time(relu) == 1225
+    assert len(pool.workers) == 2
+
+
+class NoThreads:
+    """The module ``threading`` of a system that starts no more threads."""
+
+    Semaphore = threading.Semaphore
+
+    class Thread(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+
 def test_sixteen_threads_on_models_and_functions_get_the_right_bits() -> None:
     hammer = Hammer(share=3)
     hammer.run(threads=16, seconds=0.7, layer="none")
@@ -296,8 +318,16 @@ def test_a_fork_takes_no_lock_along() -> None:
 
 
 @pytest.fixture
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable that sets a number of threads, also for the processes of a test."""
+    for name in ("FASTCNN_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
 def eight(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
 
 
 @pytest.mark.parametrize(
@@ -342,17 +372,96 @@ def test_a_machine_of_a_thousand_processors_gets_as_many_threads_as_there_may_be
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+@pytest.mark.usefixtures("no_variables")
 def test_the_affinity_decides_how_many() -> None:
     one = min(os.sched_getaffinity(0))
     code = f"import os; os.sched_setaffinity(0, [{one}]); import fastcnn"
     assert python("-c", f"{code}; print(fastcnn.get_num_threads())").stdout == "1\n"
 
 
-def test_the_environment_decides_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    for text, expected in (("5", 5), (" 2 ", 2), ("1000", settings.MOST)):
-        monkeypatch.setenv("FASTCNN_NUM_THREADS", text)
-        assert settings._from_environment() == expected
-    for wrong in ("0", "-1", "many", "1.5", ""):
-        monkeypatch.setenv("FASTCNN_NUM_THREADS", wrong)
-        with pytest.raises(ValueError, match=f"must be an integer of at least 1, got {wrong!r}"):
-            settings._from_environment()
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, (8, None)),
+        ({"FASTCNN_NUM_THREADS": "5"}, (5, "FASTCNN_NUM_THREADS")),
+        ({"FASTCNN_NUM_THREADS": " 2 "}, (2, "FASTCNN_NUM_THREADS")),
+        ({"FASTCNN_NUM_THREADS": "20"}, (20, "FASTCNN_NUM_THREADS")),  # more than processors
+        ({"FASTCNN_NUM_THREADS": "1000"}, (settings.MOST, "FASTCNN_NUM_THREADS")),
+        ({"OMP_NUM_THREADS": "1"}, (1, "OMP_NUM_THREADS")),
+        ({"NUMBA_NUM_THREADS": "1"}, (1, "NUMBA_NUM_THREADS")),
+        ({"OMP_NUM_THREADS": "3", "NUMBA_NUM_THREADS": "2"}, (2, "NUMBA_NUM_THREADS")),
+        ({"OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "3"}, (2, "OMP_NUM_THREADS")),
+        ({"OMP_NUM_THREADS": "20", "NUMBA_NUM_THREADS": "20"}, (8, None)),
+        ({"OMP_NUM_THREADS": "4,2"}, (4, "OMP_NUM_THREADS")),
+        ({"OMP_NUM_THREADS": " 4 , 2"}, (4, "OMP_NUM_THREADS")),
+        ({"FASTCNN_NUM_THREADS": "6", "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"},
+         (6, "FASTCNN_NUM_THREADS")),
+        *(({name: wrong}, (8, None))
+          for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
+          for wrong in ("", "0", "-1", "many", "1.5", ",2", "²", "1" * 9000)),
+        ({"NUMBA_NUM_THREADS": "4,2"}, (8, None)),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("eight")
+def test_the_environment_decides_how_many(
+    environment: dict[str, str], expected: tuple[int, str | None], tmp_path: Path
+) -> None:
+    threads, decided_by = settings.thread_limit(environment, str(tmp_path), str(tmp_path / "own"))
+    assert threads == expected[0]
+    assert decided_by == (expected[1] or "processors")
+
+
+@pytest.mark.usefixtures("eight")
+def test_the_smallest_limit_decides_and_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    places = str(tmp_path), str(tmp_path / "own")
+    (tmp_path / "own").write_text("0::/\n")
+    (tmp_path / "cpu.max").write_text("300000 100000\n")
+    assert settings.thread_limit({}, *places) == (3, "control group")
+    assert settings.thread_limit({"OMP_NUM_THREADS": "3"}, *places) == (3, "control group")
+    assert settings.thread_limit({"OMP_NUM_THREADS": "2"}, *places) == (2, "OMP_NUM_THREADS")
+    assert settings.thread_limit({"FASTCNN_NUM_THREADS": "9"}, *places)[0] == 9
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    (tmp_path / "cpu.max").unlink()
+    assert settings.thread_limit({}, *places) == (8, "affinity")
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert settings.thread_limit({}, *places) == (12, "processors")
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "many", "1.5", "", "4,2", "²", "1" * 9000])
+def test_a_wrong_number_of_threads_in_the_environment_is_an_error(wrong: str) -> None:
+    with pytest.raises(ValueError, match=f"must be an integer of at least 1, got {wrong!r}"):
+        settings.thread_limit({"FASTCNN_NUM_THREADS": wrong, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.usefixtures("no_variables")
+def test_set_num_threads_overrides_the_environment() -> None:
+    code = (
+        "import fastcnn; from fastcnn.settings import current_thread_limit;"
+        "print(fastcnn.get_num_threads()); fastcnn.set_num_threads(3);"
+        "print(*current_thread_limit())"
+    )
+    shown = python("-c", code, OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1").stdout
+    assert shown == "1\n3 set_num_threads\n"
+
+
+WORKERS = """
+from joblib import Parallel, delayed
+
+def threads():
+    import fastcnn
+    return fastcnn.get_num_threads()
+
+if __name__ == "__main__":
+    for several in (2, 3):
+        print(*Parallel(n_jobs=several)(delayed(threads)() for _ in range(several)))
+"""
+
+
+@pytest.mark.usefixtures("no_variables")
+def test_the_workers_of_joblib_share_the_processors(tmp_path: Path) -> None:
+    # joblib divides the processors by the number of workers, and here it counts two.
+    (tmp_path / "workers.py").write_text(WORKERS)
+    shown = python(str(tmp_path / "workers.py"), LOKY_MAX_CPU_COUNT="2").stdout
+    assert shown == "1 1\n1 1 1\n"

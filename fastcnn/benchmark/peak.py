@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from fastcnn.benchmark.pages import at_page
-from fastcnn.kernels.multiply_add import CHAIN, multiply_add
 from fastcnn.settings import get_num_threads
 
 NUMBERS = 1024  # 4 KiB or 8 KiB: well within the first-level cache
@@ -73,6 +72,8 @@ def best(peaks: Sequence[Peak]) -> Peak:
 
 def probe() -> Callable[[], None]:
     """A short call, of some 30 µs, that does nothing but multiply-adds on the calling thread."""
+    from fastcnn.kernels.multiply_add import multiply_add
+
     x, a, b = at_page(np.full(NUMBERS, 2, np.float32)), np.float32(0.875), np.float32(0.125)
     return lambda: multiply_add(x, a, b, 100)
 
@@ -85,6 +86,8 @@ def copy_probe(moved: int) -> Callable[[], None]:
 
 
 def _flops(dtype: np.dtype[Any], threads: int, rounds: int) -> float:
+    from fastcnn.kernels.multiply_add import CHAIN, multiply_add
+
     # The chain tends to b / (1 - a) = 1: no overflow, no denormal numbers.
     a, b = dtype.type(0.875), dtype.type(0.125)
     arrays = [at_page(np.full(NUMBERS, 2, dtype)) for _ in range(threads)]

@@ -17,6 +17,7 @@ from fastcnn.benchmark.contest import CannotRun, Contest, Runner, WrongResult
 from fastcnn.benchmark.problems import NetProblem, chosen
 from fastcnn.benchmark.report import Absent, Cost, Entry, Figure, Report
 from fastcnn.comparison.problems import Problem
+from fastcnn.engines import engines
 from fastcnn.machine import facts
 from fastcnn.settings import get_num_threads, set_num_threads
 
@@ -71,11 +72,17 @@ def bench(
 
     Raises:
         ValueError: an unknown name.
+        ImportError: Numba is not installed.
 
     >>> found = bench(ops=["conv2d_input_gradient"], peer=[], seconds=0.01)
     >>> [entry.best.family for entry in found.entries], found.wrong
     (['fastcnn'], ())
     """
+    if "numba" not in engines():
+        raise ImportError(
+            "bench needs Numba (pip install numba), because every figure is a share of what "
+            "compiled multiply-adds reach on this machine"
+        )
     layers, whole = chosen(quick, ops, net)
     names = tuple(peers.PEERS) if peer is None else tuple(peer)
     for name in names:

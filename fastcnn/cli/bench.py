@@ -92,13 +92,13 @@ def _run(
     from fastcnn.benchmark import bench as run
     from fastcnn.benchmark.costs import costs
     from fastcnn.benchmark.text import show
+    from fastcnn.terminal import shown
 
     wanted = None if peers is None else [p for p in peers.split(",") if p not in ("", "none")]
     terminal = Console(stderr=True)
     columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False)
-    with Progress(
-        *columns, console=terminal, transient=True, disable=not terminal.is_terminal
-    ) as bar:
+    bar = Progress(*columns, console=terminal, transient=True)
+    with shown(bar):
         task = bar.add_task("", total=None)
 
         def progress(done: int, total: int, name: str) -> None:

@@ -74,12 +74,12 @@ def _compared(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from fastcnn.comparison import compare as run
+    from fastcnn.terminal import shown
 
     terminal = Console(stderr=True)
     columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False)
-    with Progress(
-        *columns, console=terminal, transient=True, disable=not terminal.is_terminal
-    ) as bar:
+    bar = Progress(*columns, console=terminal, transient=True)
+    with shown(bar):
         task = bar.add_task("", total=None)
 
         def show(done: int, total: int, name: str) -> None:

@@ -37,7 +37,7 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("processor", f"{found['processor']} ({found['architecture']})"),
         ("cores", f"{found['usable_cores']} of {found['cores']} usable"),
         ("instructions", registers),
-        ("threads", str(found["threads"])),
+        ("threads", f"{found['threads']} (decided by: {found['threads_decided_by']})"),
         ("engines", ", ".join(found["engines"])),
         ("kernel cache", found["kernel_cache"] or absent),
         ("system", found["system"]),

@@ -19,6 +19,6 @@ Data: TypeAlias = Annotated[
 ]
 Threads: TypeAlias = Annotated[
     int | None,
-    typer.Option(min=1, max=256, help="Default: as many as there are cores; results are the same."),
+    typer.Option(min=1, max=256, help="Default: as `fastcnn info` says; results are the same."),
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]

@@ -85,7 +85,11 @@ class _Pool:
         if not self.board[SHARE]:
             self.board[SHARE] = share_address()
         while len(self.workers) < count:
-            self.workers.append(_Worker(self.board, PLACE * (1 + len(self.workers))))
+            try:
+                worker = _Worker(self.board, PLACE * (1 + len(self.workers)))
+            except RuntimeError:  # the system starts no more threads: the caller does their pieces
+                break
+            self.workers.append(worker)
         for worker in self.workers[:count]:
             if worker.asleep:
                 worker.wake()
