@@ -21,6 +21,9 @@ from fastcnn.kernels.simd import or_in_python
 NO_BOARD = np.zeros(0, np.int64)
 """The board of a call that nobody shares; see :mod:`fastcnn.kernels.jobs`."""
 
+# Kernels that have handed out addresses.
+_ADDRESSED: dict[int, Any] = {}
+
 _WORD, _POINTER = ir.IntType(64), ir.IntType(8).as_pointer()
 _TASK = ir.FunctionType(ir.VoidType(), [_POINTER, _WORD, _WORD])
 _ENDLESS = 1 << 48
@@ -29,11 +32,13 @@ _ENDLESS = 1 << 48
 def address_of(kernel: Any, *arguments: Any) -> int:
     """Where the machine code of a kernel lies that takes such arguments; compiled if need be.
 
-    It stays there as long as the kernel lives.
+    It stays there for good, because a program may outlive whoever made the kernel: of two threads
+    that make the same kernel at once, a cache keeps one.
     """
     signature = tuple(kernel.typeof_pyval(a) for a in (NO_BOARD, 1, 0, 0, *arguments))
     kernel.compile(signature)
     compiled = kernel.overloads[signature]
+    _ADDRESSED[id(kernel)] = kernel
     found: int = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
     return found
 
