@@ -478,7 +478,9 @@ class Sequential:
 
         Args:
             x: samples, (N, H, W), (N, H, W, C) or (N, features); uint8 or floats.
-            y: labels (N,) or one-hot rows (N, classes); for other losses, targets.
+            y: labels (N,) or one-hot rows (N, classes); for other losses, targets. Labels are
+                copied: if a callback changes ``y``, the training goes on with what it was given.
+                Changes of x, and of other targets, count from the next batch.
             epochs: how many times all samples are seen.
             batch_size: samples to a step; an epoch's last batch may be smaller.
             optimizer: "sgd" (the default), "adam", "adamw", "rmsprop", or an optimizer. An
@@ -559,7 +561,7 @@ class Sequential:
         self._check_kind("x", images)
         finite("x", images)
         outputs = infer_stack(self._trunk(goal), shape)[-1]
-        targets = goal.targets(y, len(images), outputs, self.dtype)
+        targets = goal.targets(_own_labels(y), len(images), outputs, self.dtype)
         validation = None
         if held_out is not None:
             validation = self._checked_validation(held_out, shape, goal, outputs, centred)
@@ -717,7 +719,7 @@ class Sequential:
         self._check_kind("x", images)
         if built_for is None:
             self._build_once(image_shape(images.shape[1:]))
-        loss = self._predicting()
+        loss = self._loss() if self._ends_in_vector else self._predicting()
         if len(images) <= size:
             return self._predicted(images, loss)
         parts = [self._predicted(images[i : i + size], loss) for i in range(0, len(images), size)]
@@ -870,7 +872,8 @@ class Sequential:
         self._check_kind("validation_data", images)
         finite("validation_data", images)
         try:
-            return images, loss.targets(data[1], len(images), outputs, self.dtype)
+            targets = loss.targets(_own_labels(data[1]), len(images), outputs, self.dtype)
+            return images, targets
         except (TypeError, ValueError) as error:
             raise type(error)(f"validation_data: {error}") from None
 
@@ -902,6 +905,15 @@ class _Layers(list[Layer]):
 
     def __reduce__(self) -> Any:
         return type(self), (list(self),)
+
+
+def _own_labels(y: ArrayLike) -> ArrayLike:
+    """Class numbers as a copy, because a training must use those that it has checked.
+
+    What is no array of class numbers becomes a new array in any case, or is no address.
+    """
+    is_labels = isinstance(y, np.ndarray) and y.ndim == 1 and y.dtype.kind in "iu"
+    return np.array(y) if is_labels else y
 
 
 def _arrays_of(layer: Layer) -> list[tuple[str, Array]]:
