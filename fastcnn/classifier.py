@@ -52,11 +52,10 @@ class CNNClassifier:
 
     Args:
         net: "auto"; a name of ``fastcnn.nets.NETS``; a function from the number of classes to
-            layers; or layers, of which the last gives a score for each class: each fit copies them,
-            so new layers are drawn anew, and layers of a trained model begin as they are there.
-            "auto" is the net
+            layers; or layers, of which the last gives a score for each class. "auto" is the net
             "small" for images of at least 10×10 pixels, "wide" down to 8×8, and a hidden layer of
-            64 units for the rest.
+            64 units for the rest. Each fit copies the layers: new layers are drawn anew, and layers
+            of a trained model begin with the parameters that they have there.
         image_shape: (H, W), (H, W, C) or (features,), or None.
         epochs: how many times all samples are seen.
         batch_size: samples to a step.

@@ -144,7 +144,7 @@ class Sequential:
         dtype: Literal["float32", "float64"] = "float32",
         engine: str | None = None,
     ) -> None:
-        self.layers: Sequence[Layer] = _Layers(deepcopy(checked_layers("layers", layers)))
+        self.layers: Sequence[Layer] = _Layers(_copied(checked_layers("layers", layers)))
         if str(dtype) not in ("float32", "float64"):
             raise ValueError(f'dtype must be "float32" or "float64", got {dtype!r}')
         self.dtype = np.dtype(dtype)
@@ -199,28 +199,26 @@ class Sequential:
 
     def _build(self, shape: Shape) -> None:
         shapes = infer_stack(self.layers, shape)  # nothing is drawn where a layer does not fit
-        for i, (layer, one) in enumerate(zip(self.layers, shapes, strict=False)):
-            specs = layer.parameter_specs(one) | layer.state_specs(one)
-            for name, array in _arrays_of(layer):
-                if name not in specs or specs[name].shape != array.shape:
-                    needed = specs[name].shape if name in specs else "no such array"
-                    raise ValueError(
-                        f"layer {i}, {layer!r}, is built and holds {name} of shape {array.shape}, "
-                        f"but for an input of shape {one} it needs {needed}: make a new layer, or "
-                        f"give it the input that it was built for"
-                    )
-            for name, spec in specs.items():
+        for layer, one in zip(self.layers, shapes, strict=False):
+            for name, spec in (layer.parameter_specs(one) | layer.state_specs(one)).items():
                 affordable(f"{name} of {layer!r}", spec.shape, self.dtype, copies=3)
         if self._unfinished is not None:  # the thread was lost in a fork
             self._undo(*self._unfinished)
         before = [(one, vars(one).copy()) for one in all_layers(self.layers)]
         self._unfinished = before, self.rng.bit_generator.state
         try:
-            for layer, one in zip(self.layers, shapes, strict=False):
+            for i, (layer, one) in enumerate(zip(self.layers, shapes, strict=False)):
                 values = _arrays_of(layer)
                 layer.build(one, self.rng, self.dtype)
                 arrays = dict(_arrays_of(layer))
                 for name, array in values:
+                    needed = arrays[name].shape if name in arrays else "no such array"
+                    if array.shape != needed:
+                        raise ValueError(
+                            f"layer {i}, {layer!r}, is built and holds {name} of shape "
+                            f"{array.shape}, but for an input of shape {one} it needs {needed}: "
+                            f"make a new layer, or give it the input that it was built for"
+                        )
                     arrays[name][...] = array
             if self.built:  # by a signal handler's call, meanwhile on this thread
                 return
@@ -290,7 +288,11 @@ class Sequential:
 
     def __getstate__(self) -> dict[str, Any]:
         left_out = "_weights", "_executors", "_unfinished"
-        return {name: value for name, value in vars(self).items() if name not in left_out}
+        with _building:  # layers that another thread builds are not copied half
+            state = {name: value for name, value in vars(self).items() if name not in left_out}
+            if not self.built:
+                state |= {"layers": _Layers(_copied(self.layers)), "rng": deepcopy(self.rng)}
+            return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # A copied or pickled model: its layers' arrays are parts of one array no longer.
@@ -905,6 +907,19 @@ class _Layers(list[Layer]):
 
     def __reduce__(self) -> Any:
         return type(self), (list(self),)
+
+
+def _copied(layers: Iterable[Layer]) -> list[Layer]:
+    """Copies of the layers, with the values of their arrays."""
+    copies, memo = list[Layer](), dict[int, Any]()
+    for layer in layers:
+        try:
+            copies.append(deepcopy(layer, memo))
+        except Exception as error:
+            raise TypeError(
+                f"layers must be such as can be copied, got {layer!r}: {error}"
+            ) from error
+    return copies
 
 
 def _own_labels(y: ArrayLike) -> ArrayLike:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 import sys
@@ -58,7 +59,9 @@ def test_threads_that_predict_first_get_one_model(engine: str | None) -> None:
     expected = Sequential(net(), (9, 8), seed=0, engine=engine).predict(x)
     for _ in range(60):
         model = Sequential(net(), seed=0, engine=engine)
-        for result in at_once(*[lambda model=model: model.predict(x)] * THREADS):
+        calls = [lambda model=model: model.predict(x)] * THREADS
+        copies = [lambda model=model: copy.deepcopy(model).predict(x)] * 2
+        for result in at_once(*calls, *copies):
             np.testing.assert_array_equal(result, expected)
         np.testing.assert_array_equal(model.predict(x), expected)
         for layer in model.layers:

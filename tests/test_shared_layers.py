@@ -6,7 +6,8 @@ import copy
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from threading import Lock
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -23,8 +24,10 @@ from fastcnn.layers import (
     Layer,
     MaxPool2D,
     Residual,
+    Shape,
     Sigmoid,
     Softmax,
+    Spec,
 )
 
 ENGINES = (None, "numba", "im2col", "naive")
@@ -175,6 +178,38 @@ def test_a_built_layer_goes_where_its_parameters_fit() -> None:
     with pytest.raises(ValueError, match="holds w of shape"):
         Sequential([new, base.layers[2]], (7,))
     assert not new.parameters
+
+
+class Locked(Dense):
+    """A layer that cannot be copied, and one without specs."""
+
+    def __init__(self, units: int = 3) -> None:
+        super().__init__(units)
+        self.held: object = None
+
+    def parameter_specs(self, input_shape: Shape) -> dict[str, Spec]:
+        return {}
+
+    def build(self, input_shape: Shape, rng: np.random.Generator, dtype: Any = np.float32) -> Shape:
+        shape = super().build(input_shape, rng, dtype)
+        self.parameters["w"] = rng.random((*input_shape, self.units)).astype(dtype)
+        self.parameters["b"] = np.zeros(self.units, dtype)
+        return shape
+
+
+def test_layers_of_other_makers_are_copied_too_or_named() -> None:
+    base = Sequential([Locked(4), Dense(2)], (5,), seed=0)
+    weights = base.get_weights()
+    same(Sequential(base.layers, (5,), seed=1).get_weights(), weights)
+    with pytest.raises(
+        ValueError, match=r"layer 0, Locked\(units=4\), is built and holds w of shape"
+    ):
+        Sequential(base.layers, (6,))
+    layer = Locked(3)
+    layer.held = Lock()
+    with pytest.raises(TypeError, match=r"layers must be such as can be copied, got Locked\(\)"):
+        Sequential([layer], (4,))
+    Layer.known.pop("Locked")
 
 
 def test_a_layer_is_in_a_model_once() -> None:
