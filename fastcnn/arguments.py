@@ -60,16 +60,19 @@ def shaped(name: str, array: Array, shape: tuple[int, ...], meaning: str) -> Non
 
 
 def class_labels(value: ArrayLike, count: int, classes: int) -> NDArray[np.int64]:
-    """Class numbers as int64 of shape (count,), each checked to be in ``range(classes)``."""
+    """Class numbers as int64 of shape (count,), each checked to be in ``range(classes)``.
+
+    A new array, because the caller may change the old one after the check.
+    """
     if are_labels(value, count):
-        return in_range(cast("NDArray[np.int64]", value), classes)
+        return in_range(cast("NDArray[np.int64]", value).copy(), classes)
     array = _array("labels", value)
     if array.size == 0 and array.dtype.kind == "f":  # an empty list has no integer dtype
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu":
         raise TypeError(f"labels must be integers, got dtype {array.dtype}")
     shaped("labels", array, (count,), "one class number per sample")
-    return in_range(np.ascontiguousarray(array, np.int64), classes, array)
+    return in_range(np.array(array, np.int64, order="C"), classes, array)
 
 
 def in_range(

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastcnn.arguments import Array
 from fastcnn.callbacks import Callback
 from fastcnn.epochs import Augmentation
-from fastcnn.layers import Dense, Flatten, Layer, Shape, checked_layers, layer_from_dict, to_dict
+from fastcnn.layers import Dense, Flatten, Layer, Shape, checked_layers
 from fastcnn.model import Sequential, image_shape
 from fastcnn.nets import NETS
 from fastcnn.optimizers import Optimizer, optimizer_from_dict, optimizer_named
@@ -54,7 +54,8 @@ class CNNClassifier:
         net: "auto"; a name of ``fastcnn.nets.NETS``; a function from the number of classes to
             layers; or layers, of which the last gives a score for each class. "auto" is the net
             "small" for images of at least 10×10 pixels, "wide" down to 8×8, and a hidden layer of
-            64 units for the rest.
+            64 units for the rest. Each fit copies the layers: new layers are drawn anew, and layers
+            of a trained model begin with the parameters that they have there.
         image_shape: (H, W), (H, W, C) or (features,), or None.
         epochs: how many times all samples are seen.
         batch_size: samples to a step.
@@ -272,7 +273,7 @@ class CNNClassifier:
         return image_shape(given)
 
     def _layers(self, shape: Shape, classes: int) -> list[Layer]:
-        """New layers: those that were given stay as they are."""
+        """The layers of a new net."""
         net = self.net
         if isinstance(net, str):
             if net == "auto":
@@ -284,7 +285,7 @@ class CNNClassifier:
                 raise ValueError(f"net must be one of auto, {', '.join(NETS)}, got {net!r}")
             return NETS[net](classes)
         layers = net(classes) if callable(net) else net
-        return [layer_from_dict(to_dict(layer)) for layer in checked_layers("net", layers)]
+        return checked_layers("net", layers)  # the model copies them
 
     def _fresh_optimizer(self) -> Optimizer:
         optimizer = optimizer_named(self.optimizer)

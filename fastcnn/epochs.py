@@ -99,7 +99,7 @@ class Epochs:
     def _batch(self, images: Array, targets: Array) -> None:
         at = self.at
         if self.augment is not None:
-            images = self.augment(images, self.model.rng)
+            images = self._augmented(images)
         at.rate = at.optimizer.rate
         try:
             loss_sum, correct = self.step(images, targets)
@@ -111,6 +111,23 @@ class Epochs:
         at.loss_sum += loss_sum
         at.correct += correct
         at.batch += 1
+
+    def _augmented(self, images: Array) -> Array:
+        """The batch after augmentation, if it is what the layers take."""
+        assert self.augment is not None
+        assert self.model.input_shape is not None
+        shape = len(images), *self.model.input_shape
+        # A view of its own, because the function may keep the array.
+        result = np.asarray(self.augment(images, self.model.rng))[...]
+        if result.shape != shape:
+            raise ValueError(f"augment must return images of shape {shape}, got {result.shape}")
+        is_bytes = images.dtype == np.uint8, result.dtype == np.uint8
+        if result.dtype.kind not in "fiub" or is_bytes[0] != is_bytes[1]:
+            raise TypeError(
+                f"augment must return images of the dtype that it gets, {images.dtype}, got "
+                f"{result.dtype}"
+            )
+        return result
 
     def _order(self, total: int) -> Array | None:
         """The epoch's order; when an epoch is resumed on its way, the one that it began with."""

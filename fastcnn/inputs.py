@@ -24,16 +24,20 @@ _PART = 1 << 20  # numbers that are looked at together
 def samples(name: str, x: ArrayLike, input_shape: Shape | None) -> Array:
     """``x`` as (N, H, W, C) or (N, features), in the dtype that it has.
 
+    A view of its own, because the caller may give ``x`` another shape in place.
+
     Raises ``TypeError`` for what are no numbers, ``ValueError`` for samples of another shape than
     ``input_shape``; both name the argument.
 
     >>> samples("x", np.zeros((5, 28, 28), np.uint8), (28, 28, 1)).shape
     (5, 28, 28, 1)
     """
-    if type(x) is np.ndarray and x.dtype in _TAKEN and x.ndim == 4 and x.shape[1:] == input_shape:
-        return x  # nearly always, and a prediction of one sample is short
+    if type(x) is np.ndarray:
+        x = x[...]
+        if x.dtype in _TAKEN and x.ndim == 4 and x.shape[1:] == input_shape:
+            return x  # nearly always, and a prediction of one sample is short
     try:
-        array: Array = np.asarray(x)
+        array: Array = np.asarray(x)[...]
     except ValueError as error:
         raise ValueError(f"{name} must be an array, got a ragged sequence: {error}") from None
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:

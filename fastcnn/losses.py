@@ -42,6 +42,8 @@ class Loss:
     def targets(self, y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
         """``y`` checked, in the form that the other functions take; ``count`` samples.
 
+        It may be ``y`` itself or a view of it.
+
         Raises ``ValueError`` or ``TypeError`` that says what is wrong with ``y``.
         """
         raise NotImplementedError
@@ -247,7 +249,7 @@ def _numbers(y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
         raise ValueError(f"y must have the shape {(count, *output)}, got {given.shape}")
     if not np.isfinite(given).all():
         raise ValueError("y must hold finite numbers, got NaN or infinity")
-    return np.ascontiguousarray(given, dtype)
+    return np.ascontiguousarray(given, dtype)[...]
 
 
 def _mean_of_each(values: Array) -> Array:

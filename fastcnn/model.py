@@ -14,6 +14,11 @@ activation, training runs on what comes before it, and ``predict`` applies it on
 **Files.** ``save`` and :func:`load_model` keep a model, ``save_checkpoint`` and ``fit(resume=…)`` a
 training, which goes on to bitwise the same weights as if it had not been interrupted.
 
+**Layers.** A model copies the layers that it is given, so no two models share one. A copy of a
+built layer has its parameters.
+
+**Building** happens once, however many threads make the first call: the others wait for it.
+
 **Chance.** Everything random (parameters, order, dropout, augmentation) is drawn from one
 generator, ``model.rng``. The same seed gives bitwise the same weights, for any number of threads.
 """
@@ -26,6 +31,7 @@ from copy import deepcopy
 from functools import partial
 from html import escape
 from math import isfinite
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal
 from zlib import crc32
 
@@ -40,8 +46,23 @@ from fastcnn.checkpoint import ModelFile, ModelFileError
 from fastcnn.engines import whole_nets_refused
 from fastcnn.epochs import Augmentation, Epochs
 from fastcnn.inputs import SCALING, batch, finite, samples
-from fastcnn.layers import Layer, Shape, checked_layers, infer_stack, layer_from_dict, to_dict
-from fastcnn.losses import BinaryCrossEntropy, CrossEntropy, Loss, loss_from_dict, loss_named
+from fastcnn.layers import (
+    Layer,
+    Shape,
+    all_layers,
+    checked_layers,
+    infer_stack,
+    layer_from_dict,
+    to_dict,
+)
+from fastcnn.losses import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Loss,
+    MeanSquaredError,
+    loss_from_dict,
+    loss_named,
+)
 from fastcnn.optimizers import SGD, Optimizer, optimizer_named
 from fastcnn.progress import (
     UNREADABLE,
@@ -59,11 +80,35 @@ if TYPE_CHECKING:
     from fastcnn.executor import Executor
 
 
+# One for all models, because a model with a lock of its own could not be pickled.
+_building = RLock()
+
+
+def _after_fork() -> None:
+    global _building
+    _building = RLock()  # the thread that had the old one is not there in the child
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class Sequential:
     """A stack of layers.
 
+    The model copies the layers that it is given; its own are ``model.layers``. A layer that is not
+    built gets new parameters. A layer of another model keeps the values of its parameters and
+    running statistics, converted to ``dtype``. Either model then trains without the other::
+
+        maps = Sequential(model.layers[:2], model.input_shape)  # maps.predict(x): feature maps
+        other = Sequential([*model.layers[:-1], Dense(5)], model.input_shape)  # transfer
+
+    One list of new layers makes any number of models, each with parameters of its own. To begin
+    anew from the layers of a trained model, write them out again.
+
     Args:
-        layers: the layers, from input to output.
+        layers: the layers, from input to output. None may be there twice, also not inside of a
+            ``Residual``.
         input_shape: of one sample, (H, W, C), (H, W) for one channel, or (features,). With it the
             model is built at once, else by the first ``fit``, ``train_on_batch`` or ``predict``.
         seed: of ``model.rng``, which draws everything random; None for a fresh one.
@@ -72,7 +117,8 @@ class Sequential:
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or value; layers that do not fit:
-            which one, what it got and what it needs.
+            which one, what it got and what it needs; a built layer whose parameters have other
+            shapes than this input needs.
 
     Example:
         >>> from fastcnn.layers import Conv2D, Dense, Flatten, MaxPool2D
@@ -98,7 +144,7 @@ class Sequential:
         dtype: Literal["float32", "float64"] = "float32",
         engine: str | None = None,
     ) -> None:
-        self.layers = checked_layers("layers", layers)
+        self.layers: Sequence[Layer] = _Layers(_copied(checked_layers("layers", layers)))
         if str(dtype) not in ("float32", "float64"):
             raise ValueError(f'dtype must be "float32" or "float64", got {dtype!r}')
         self.dtype = np.dtype(dtype)
@@ -110,11 +156,14 @@ class Sequential:
         self.loss: Loss | None = None
         # What it is trained with if nothing else is said; its own, since ``loss`` may become one.
         self._usual, self._of_sigmoid = CrossEntropy(), BinaryCrossEntropy()
+        self._raw, self._ends_in_vector = MeanSquaredError(), True
         self.trained_on: Literal["uint8", "floats"] | None = None
         self.stop_training = False
         self.progress: Progress | None = None
         self._own_sgd = SGD(0.005)
         self._executors: dict[tuple[int, str], Executor | None] = {}
+        # While it is built, what its layers and the generator were before.
+        self._unfinished: tuple[list[tuple[Layer, dict[str, Any]]], Any] | None = None
         if input_shape is not None:
             self.build(input_shape)
 
@@ -128,20 +177,67 @@ class Sequential:
     def build(self, input_shape: Sequence[int]) -> None:
         """Infer all shapes and draw the parameters; for a model without ``input_shape``.
 
+        Parameters of layers that came built keep their values. If it fails, nothing has changed.
+
         Raises ``ValueError`` for layers that do not fit, and where the model is built already;
         ``MemoryError`` for parameters that do not fit into the machine's memory.
         """
-        if self.built:
-            raise ValueError(f"the model is built already, for inputs of shape {self.input_shape}")
-        shape = image_shape(input_shape)
+        with _building:
+            if self.built:
+                raise ValueError(
+                    f"the model is built already, for inputs of shape {self.input_shape}"
+                )
+            self._build(image_shape(input_shape))
+
+    def _build_once(self, shape: Shape) -> None:
+        """Build the model, if no other thread has done so meanwhile for samples of this shape."""
+        with _building:
+            if not self.built:
+                self._build(shape)
+        if shape != self.input_shape:
+            raise ValueError(f"x must hold samples of shape {self.input_shape}, got {shape}")
+
+    def _build(self, shape: Shape) -> None:
         shapes = infer_stack(self.layers, shape)  # nothing is drawn where a layer does not fit
         for layer, one in zip(self.layers, shapes, strict=False):
-            for name, spec in layer.parameter_specs(one).items():
+            for name, spec in (layer.parameter_specs(one) | layer.state_specs(one)).items():
                 affordable(f"{name} of {layer!r}", spec.shape, self.dtype, copies=3)
-        for layer, one in zip(self.layers, shapes, strict=False):
-            layer.build(one, self.rng, self.dtype)
-        self._weights, self._executors = Weights(self.layers, self.dtype), {}
-        self.input_shape, self.output_shape = shape, shapes[-1]
+        if self._unfinished is not None:  # the thread was lost in a fork
+            self._undo(*self._unfinished)
+        before = [(one, vars(one).copy()) for one in all_layers(self.layers)]
+        self._unfinished = before, self.rng.bit_generator.state
+        try:
+            for i, (layer, one) in enumerate(zip(self.layers, shapes, strict=False)):
+                values = _arrays_of(layer)
+                layer.build(one, self.rng, self.dtype)
+                arrays = dict(_arrays_of(layer))
+                for name, array in values:
+                    needed = arrays[name].shape if name in arrays else "no such array"
+                    if array.shape != needed:
+                        raise ValueError(
+                            f"layer {i}, {layer!r}, is built and holds {name} of shape "
+                            f"{array.shape}, but for an input of shape {one} it needs {needed}: "
+                            f"make a new layer, or give it the input that it was built for"
+                        )
+                    arrays[name][...] = array
+            if self.built:  # by a signal handler's call, meanwhile on this thread
+                return
+            weights = Weights(self.layers, self.dtype)
+        except BaseException:
+            if self._unfinished is not None:
+                self._undo(*self._unfinished)
+            raise
+        self._weights, self._executors, self._unfinished = weights, {}, None
+        self.output_shape, self._ends_in_vector = shapes[-1], len(shapes[-1]) == 1
+        self.input_shape = shape  # last: what finds the model built finds all of it
+
+    def _undo(self, before: list[tuple[Layer, dict[str, Any]]], state: Any) -> None:
+        """Make layers and generator what they were before a building that did not end."""
+        for layer, attributes in before:
+            vars(layer).clear()
+            vars(layer).update(attributes)
+        self.rng.bit_generator.state = state
+        self._unfinished = None
 
     @property
     def optimizer(self) -> Optimizer:
@@ -171,7 +267,7 @@ class Sequential:
         compiled together: Conv2D(8, 3), MaxPool2D(), Flatten(), Dense(10)
         """
         self._known_shape()
-        trunk = self._trunk(self._loss())
+        trunk = self._trunk(self._predicting())
         refused = whole_nets_refused(self.engine)
         if refused is not None:
             return f"layer by layer: {refused}"
@@ -191,12 +287,17 @@ class Sequential:
         return deepcopy(self)  # a layer's arrays are parts of one model's
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_executors": {}}
+        left_out = "_weights", "_executors", "_unfinished"
+        with _building:  # layers that another thread builds are not copied half
+            state = {name: value for name, value in vars(self).items() if name not in left_out}
+            if not self.built:
+                state |= {"layers": _Layers(_copied(self.layers)), "rng": deepcopy(self.rng)}
+            return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # A copied or pickled model: its layers' arrays are parts of one array no longer.
         self.__dict__.update(state)
-        self._executors = {}
+        self._executors, self._unfinished = {}, None
         if self.built:
             self._weights = Weights(self.layers, self.dtype)
 
@@ -212,7 +313,7 @@ class Sequential:
         return [
             (f"layers.{i}.{name}", array)
             for i, layer in enumerate(self.layers)
-            for name, array in (*layer.parameters.items(), *layer.state.items())
+            for name, array in _arrays_of(layer)
         ]
 
     def get_weights(self) -> list[Array]:
@@ -250,7 +351,7 @@ class Sequential:
         Without the last layer, where that is the activation which the loss (by default the
         model's) implies.
         """
-        trunk = self._trunk(loss or self._loss())
+        trunk = self._trunk(loss or self._predicting())
         executor = self._executor(trunk)
         if executor is not None:
             found = executor.forward(self._taken(images, executor))
@@ -315,16 +416,18 @@ class Sequential:
         optimizer.step(self._weights.parameters, self._weights.gradient)
         return found
 
-    def _executor(self, trunk: list[Layer]) -> Executor | None:
+    def _executor(self, trunk: Sequence[Layer]) -> Executor | None:
         """What runs these layers as compiled programs, where they may be run so."""
         if whole_nets_refused(self.engine) is not None:
             return None
         key = len(trunk), get_math()
-        if key not in self._executors:
+        try:
+            return self._executors[key]
+        except KeyError:
             from fastcnn.executor import Executor, compiles
 
-            self._executors[key] = Executor(trunk, self._weights) if compiles() else None
-        return self._executors[key]
+            new = Executor(trunk, self._weights) if compiles() else None
+            return self._executors.setdefault(key, new)  # all threads use one
 
     def _taken(self, images: Array, executor: Executor) -> Array:
         """Samples as the executor takes them."""
@@ -332,7 +435,7 @@ class Sequential:
             return np.ascontiguousarray(images)
         return batch(images, self.dtype)
 
-    def _trunk(self, loss: Loss) -> list[Layer]:
+    def _trunk(self, loss: Loss) -> Sequence[Layer]:
         if loss.implies == type(self.layers[-1]).__name__ and len(self.layers) > 1:
             return self.layers[:-1]
         return self.layers
@@ -341,6 +444,13 @@ class Sequential:
         if self.loss is not None:
             return self.loss
         return self._of_sigmoid if type(self.layers[-1]).__name__ == "Sigmoid" else self._usual
+
+    def _predicting(self) -> Loss:
+        """The loss whose ``predictions`` are those of the model."""
+        loss = self._loss()
+        if self._ends_in_vector or not isinstance(loss, CrossEntropy):
+            return loss
+        return self._raw  # no softmax over pixels
 
     def _outputs(self, loss: Loss) -> Shape:
         output = self._trunk(loss)[-1].output_shape
@@ -370,7 +480,9 @@ class Sequential:
 
         Args:
             x: samples, (N, H, W), (N, H, W, C) or (N, features); uint8 or floats.
-            y: labels (N,) or one-hot rows (N, classes); for other losses, targets.
+            y: labels (N,) or one-hot rows (N, classes); for other losses, targets. Labels are
+                copied: if a callback changes ``y``, the training goes on with what it was given.
+                Changes of x, and of other targets, count from the next batch.
             epochs: how many times all samples are seen.
             batch_size: samples to a step; an epoch's last batch may be smaller.
             optimizer: "sgd" (the default), "adam", "adamw", "rmsprop", or an optimizer. An
@@ -451,7 +563,7 @@ class Sequential:
         self._check_kind("x", images)
         finite("x", images)
         outputs = infer_stack(self._trunk(goal), shape)[-1]
-        targets = goal.targets(y, len(images), outputs, self.dtype)
+        targets = goal.targets(_own_labels(y), len(images), outputs, self.dtype)
         validation = None
         if held_out is not None:
             validation = self._checked_validation(held_out, shape, goal, outputs, centred)
@@ -468,12 +580,12 @@ class Sequential:
                 descent if optimizer is not None else None, settings, listeners,
                 lambda: self._train(images, targets, epochs, validation, augment, bool(verbose)),
             )  # fmt: skip
-        if not self.built and self._seeded:
-            self.build(shape)
-        if seed is not None:
-            self.rng = np.random.default_rng(seed)
-        if not self.built:
-            self.build(shape)
+        with _building:
+            if self._seeded:
+                self._build_once(shape)
+            if seed is not None:
+                self.rng = np.random.default_rng(seed)
+            self._build_once(shape)
         self.loss = goal
         self._remember_kind(images)
         self.progress = Progress(descent, settings, callbacks=listeners)
@@ -531,15 +643,16 @@ class Sequential:
         if optimizer is not None and not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer must be an optimizer such as SGD(0.005), got {optimizer!r}")
         goal = self._loss() if loss is None else loss_named(loss)
-        images = samples("x", x, self.input_shape)
+        built_for = self.input_shape  # read once, because another thread may build the model
+        images = samples("x", x, built_for)
         if not len(images):
             raise ValueError(f"x must hold at least one sample, got {np.shape(x)}")
         self._check_kind("x", images)
-        if not self.built:
+        if built_for is None:
             finite("x", images)
             shape = image_shape(images.shape[1:])
             goal.targets(y, len(images), infer_stack(self._trunk(goal), shape)[-1], self.dtype)
-            self.build(shape)
+            self._build_once(shape)
         targets = goal.targets(y, len(images), self._outputs(goal), self.dtype)
         try:
             loss_sum, correct = self._step(images, targets, goal, optimizer or self._own_sgd)
@@ -590,6 +703,9 @@ class Sequential:
     def predict(self, x: ArrayLike, batch_size: int = 256) -> Array:
         """Predictions: probabilities (N, classes); with the mean squared error, raw outputs.
 
+        A net that does not end in a vector, such as one of feature maps, predicts the raw outputs
+        of its last layer, unless it was trained with a loss that takes them.
+
         Args:
             x: samples as for :meth:`fit`; NaN is not looked for. An empty batch gives an empty
                 result.
@@ -600,11 +716,12 @@ class Sequential:
                 on floats.
         """
         size = count("batch_size", batch_size)
-        images = samples("x", x, self.input_shape)
+        built_for = self.input_shape  # read once, because another thread may build the model
+        images = samples("x", x, built_for)
         self._check_kind("x", images)
-        if not self.built:
-            self.build(images.shape[1:])
-        loss = self._loss()
+        if built_for is None:
+            self._build_once(image_shape(images.shape[1:]))
+        loss = self._loss() if self._ends_in_vector else self._predicting()
         if len(images) <= size:
             return self._predicted(images, loss)
         parts = [self._predicted(images[i : i + size], loss) for i in range(0, len(images), size)]
@@ -718,8 +835,7 @@ class Sequential:
             raise ValueError(
                 f"optimizer must be that of the training, {found.optimizer!r}, got {optimizer!r}"
             )
-        if not self.built:
-            self.build(shape)
+        self._build_once(shape)
         self.set_weights(other.get_weights())
         self.rng, self.loss, self.trained_on = other.rng, other.loss, other.trained_on
         self.progress = found
@@ -758,7 +874,8 @@ class Sequential:
         self._check_kind("validation_data", images)
         finite("validation_data", images)
         try:
-            return images, loss.targets(data[1], len(images), outputs, self.dtype)
+            targets = loss.targets(_own_labels(data[1]), len(images), outputs, self.dtype)
+            return images, targets
         except (TypeError, ValueError) as error:
             raise type(error)(f"validation_data: {error}") from None
 
@@ -771,6 +888,52 @@ class Sequential:
     def _remember_kind(self, images: Array) -> None:
         if self.trained_on is None:
             self.trained_on = "uint8" if images.dtype == np.uint8 else "floats"
+
+
+class _Layers(list[Layer]):
+    """The layers of a model, which stay what they are: its weights belong to just these.
+
+    Any other use of a list gives a plain list.
+    """
+
+    def _fixed(self, *_: Any, **__: Any) -> Any:
+        raise TypeError(
+            "the layers of a model cannot change; make another model, such as "
+            "Sequential([*model.layers[:-1], Dense(5)], model.input_shape), whose layers are copies"
+        )
+
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _fixed
+    append = clear = extend = insert = pop = remove = reverse = sort = _fixed
+
+    def __reduce__(self) -> Any:
+        return type(self), (list(self),)
+
+
+def _copied(layers: Iterable[Layer]) -> list[Layer]:
+    """Copies of the layers, with the values of their arrays."""
+    copies, memo = list[Layer](), dict[int, Any]()
+    for layer in layers:
+        try:
+            copies.append(deepcopy(layer, memo))
+        except Exception as error:
+            raise TypeError(
+                f"layers must be such as can be copied, got {layer!r}: {error}"
+            ) from error
+    return copies
+
+
+def _own_labels(y: ArrayLike) -> ArrayLike:
+    """Class numbers as a copy, because a training must use those that it has checked.
+
+    What is no array of class numbers becomes a new array in any case, or is no address.
+    """
+    is_labels = isinstance(y, np.ndarray) and y.ndim == 1 and y.dtype.kind in "iu"
+    return np.array(y) if is_labels else y
+
+
+def _arrays_of(layer: Layer) -> list[tuple[str, Array]]:
+    """All arrays of a layer with their names: parameters, then state."""
+    return [*layer.parameters.items(), *layer.state.items()]
 
 
 def load_model(path: str | os.PathLike[str]) -> Sequential:

@@ -99,13 +99,19 @@ class Optimizer:
     def step(self, parameters: Array, gradient: Array) -> None:
         """Move ``parameters`` in place; ``gradient`` is overwritten. Both flat, of one dtype.
 
-        Raises ``ValueError`` where the optimizer has taken steps on parameters of another size.
+        Raises ``ValueError`` where the optimizer has taken steps on parameters of another size, or
+        the gradient is of another shape or dtype than the parameters.
 
         >>> p = np.array([1.0, 2.0])
         >>> SGD(0.5).step(p, np.array([1.0, -1.0]))
         >>> p
         array([0.5, 2.5])
         """
+        if gradient.shape != parameters.shape or gradient.dtype != parameters.dtype:
+            raise ValueError(
+                f"gradient must have the parameters' shape and dtype, {parameters.shape} and "
+                f"{parameters.dtype}, got {gradient.shape} and {gradient.dtype}"
+            )
         arrays = self._arrays(parameters)
         if self.clip_value is not None:
             np.clip(gradient, -self.clip_value, self.clip_value, out=gradient)
@@ -153,6 +159,10 @@ class Optimizer:
                 raise ValueError(
                     f"optimizer has taken steps with {kept.size} parameters of {kept.dtype} and "
                     f"cannot go on with {parameters.size} of {parameters.dtype}; make a new one"
+                )
+            elif not kept.flags.carray:
+                raise ValueError(
+                    f"state[{name!r}] must be an array that is contiguous and can be written to"
                 )
             found.append(kept)
         return found

@@ -2,6 +2,9 @@
 
 So an optimizer's step does not depend on the number of layers. Each layer's arrays are views; each
 starts on a cache line of its own. The gaps between them stay 0.
+
+Compiled programs take addresses and sizes from views that nobody else has: a layer's own arrays
+are in reach of the user, who may give one another shape in place.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ class Weights:
         )
         self.parameters, self.gradient = _aligned(size, dtype), _aligned(size, dtype)
         self.gradients: list[dict[str, Array]] = []
+        self._layers = list(layers)  # alive, because their ids are the keys of the next
+        self._views: dict[int, dict[str, Array]] = {}
         first = 0
         for layer in layers:
             views: dict[str, Array] = {}
@@ -42,8 +47,13 @@ class Weights:
                 views[name][...] = array
                 gradients[name] = self.gradient[part].reshape(array.shape)
                 first += -(-array.size // step) * step
+            self._views[id(layer)] = {name: view[...] for name, view in views.items()}
             layer.adopt(views)
             self.gradients.append(gradients)
+
+    def of(self, layer: Layer) -> dict[str, Array]:
+        """The parameters of one of the layers by name, as views of ``parameters``."""
+        return self._views[id(layer)]
 
     def split(self, flat: Array) -> list[dict[str, Array]]:
         """Views of an array that lies as the parameters do, such as an optimizer's momentum."""

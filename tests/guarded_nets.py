@@ -165,7 +165,7 @@ def _guarded(
             assert went is not None, "single operations must decide"
             found += _of_training((*went, model._weights.gradients))
     for flat, parts in (
-        (model._weights.parameters, [a for one in layers for a in one.parameters.values()]),
+        (model._weights.parameters, [a for one in model.layers for a in one.parameters.values()]),
         (model._weights.gradient, [a for d in model._weights.gradients for a in d.values()]),
     ):
         for part in parts:

@@ -499,7 +499,7 @@ def test_of_equal_numbers_that_are_pooled_at_once_the_first_takes_the_gradient(
     for engine in ("naive", None):
         layers = pooled_layers(engine, relu)
         model = Sequential(layers, (6, 5, 3), engine=engine)
-        conv: Any = layers[0]
+        conv: Any = model.layers[0]
         assert policy.squares(conv.geometry((6, 5, 3), count)).side == 2
         rng = np.random.default_rng(count)
         model.set_weights([rng.integers(-1, 2, w.shape) for w in model.get_weights()])
@@ -581,7 +581,7 @@ def test_an_image_that_overflows_when_filtered_takes_its_gradient_where_others_d
     for engine in ("naive", None):
         layers = pooled_layers(engine, relu=True)
         model = Sequential(layers, (6, 10, 3), seed=3, engine=engine)
-        conv: Any = layers[0]
+        conv: Any = model.layers[0]
         assert policy.squares(conv.geometry((6, 10, 3), 5)).side == 4
         np.abs(conv.parameters["w"], out=conv.parameters["w"])
         found.append(gradients(model, x, y % 4))
@@ -597,7 +597,7 @@ def test_padding_never_meets_gradients_that_are_not_finite() -> None:
     for engine in ("naive", "numba", None):
         layers = [Conv2D(1, 3, padding="same", activation="relu"), Flatten(), Dense(2)]
         model = Sequential(layers, (4, 3, 1), engine=engine)
-        conv, dense = layers[0].parameters, layers[2].parameters
+        conv, dense = model.layers[0].parameters, model.layers[2].parameters
         conv["w"][...], conv["b"][...] = 0, 1e-38
         dense["w"][...] = 0
         dense["w"][0] = 3e38, -3e38

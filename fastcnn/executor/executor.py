@@ -124,7 +124,7 @@ class Executor:
                 kind = _AloneConvolution
             elif isinstance(layers[at], Dense):
                 kind = _AloneDense
-            given = layers[at], weights.gradients[at], self._dtype, at > first
+            given = layers[at], weights, weights.gradients[at], at > first
             parts.append(kind(layers[i:last], *given))
             i = last
         return parts
@@ -267,13 +267,14 @@ class _Alone:
         self,
         layers: Sequence[Layer],
         layer: Layer,
+        weights: Weights,
         gradients: dict[str, Array],
-        dtype: np.dtype[Any],
         needs_dx: bool,
     ) -> None:
         self.layer: Any = layer
+        self._parameters = weights.of(layer)
         self._layers, self._gradients, self._needs_dx = layers, gradients, needs_dx
-        self._reason = stands_alone(self.layer, dtype) or "nothing to compile"
+        self._reason = stands_alone(layer, weights.parameters.dtype) or "nothing to compile"
         self.trained = bool(self.layer.parameters)
 
     def explain(self) -> str:
@@ -308,11 +309,12 @@ class _AloneConvolution(_Alone):
         if way is None:
             if len(self._ways) >= _BATCHES:
                 self._ways.clear()
-            way = self._ways[count] = _ways(self._layers, count)
+            dtype = self._parameters["w"].dtype
+            way = self._ways[count] = _ways(self._layers, count, dtype)
         return way
 
     def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Any] | None:
-        parameters, way = self.layer.parameters, self._way(len(x))
+        parameters, way = self._parameters, self._way(len(x))
         given = x, parameters["w"], parameters.get("b"), self._activation, way.geometry
         if way.at_once and rng is None:
             return winograd.conv2d_pooled(*given), None
@@ -334,7 +336,7 @@ class _AloneConvolution(_Alone):
         if way.pooling:
             unpooled = placed_gradient if way.at_once else max_pool2d_backward
             dy = unpooled(dy, before, way.pooling)
-        dx = way.to_input(dy, self.layer.parameters["w"], g) if self._needs_dx else None
+        dx = way.to_input(dy, self._parameters["w"], g) if self._needs_dx else None
         self._gradients["w"][...] = way.to_filters(dy, x, g)
         return dx
 
@@ -355,9 +357,9 @@ class _Ways(NamedTuple):
     to_bias: Callable[..., Array]
 
 
-def _ways(layers: Sequence[Layer], count: int) -> _Ways:
+def _ways(layers: Sequence[Layer], count: int, dtype: np.dtype[Any]) -> _Ways:
     layer: Any = layers[0]
-    g, dtype = layer.geometry(layer.input_shape, count), layer.parameters["w"].dtype
+    g = layer.geometry(layer.input_shape, count)
     forward, to_input, to_filters = (
         choose(op, g, dtype, None, layer.algorithm)
         for op in ("conv2d", "conv2d_input_gradient", "conv2d_filter_gradient")
@@ -378,7 +380,8 @@ class _AloneDense(_Alone):
 
     def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Any] | None:
         layer, flat = self.layer, x.reshape(len(x), *self.layer.input_shape)
-        y = dense(flat, layer.parameters["w"], layer.parameters.get("b"), layer.activation)
+        w, b = self._parameters["w"], self._parameters.get("b")
+        y = dense(flat, w, b, layer.activation)
         return y, (x, y)
 
     def backward(self, dy: Array, saved: Any) -> Array | None:
@@ -387,7 +390,7 @@ class _AloneDense(_Alone):
             dy = _through_relu(dy, y)
         flat = x.reshape(len(x), *self.layer.input_shape)
         dx = arrays.allocate(flat.shape, x.dtype) if self._needs_dx else None
-        given, w = self._gradients, self.layer.parameters["w"]
+        given, w = self._gradients, self._parameters["w"]
         dense_gradients(dy, flat, w, dx, given["w"], given.get("b"))
         return None if dx is None else dx.reshape(x.shape)
 

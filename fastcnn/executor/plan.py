@@ -58,6 +58,7 @@ class Plans:
             beyond it.
         needs_dx: whether the gradient of the row's input is wanted.
         padded: the filters that meet images between zeros, flat.
+        of: a layer's parameters by name, see :meth:`Weights.of`.
         part, parameters, gradient: where the row's parameters lie among all, and that part.
         over_batch: dense layers whose gradients are summed over all slices at once.
     """
@@ -66,7 +67,7 @@ class Plans:
         parameters = weights.parameters
         self.layers, self.dtype, self.needs_dx = layers, parameters.dtype, needs_dx
         self.input_shape = input_of(layers[0])
-        self._start = parameters.ctypes.data
+        self._start, self.of = parameters.ctypes.data, weights.of
         first = next((i for i, one in enumerate(layers) if one.parameters), len(layers))
         self.first = 0 if needs_dx else first
         channels = [s[-1] for one in layers for s in (input_of(one), output_of(one))]
@@ -77,7 +78,7 @@ class Plans:
         ends = [
             self.offset(one, name) + array.nbytes
             for one in layers
-            for name, array in one.parameters.items()
+            for name, array in self.of(one).items()
         ]
         self.part = slice(
             min(offsets, default=0) // parameters.itemsize,
@@ -87,14 +88,14 @@ class Plans:
         dense = [i for i, one in enumerate(layers) if isinstance(one, Dense)]
         self.over_batch = frozenset(dense[:_OVER_BATCH])
         self.padded = [
-            one.parameters["w"].reshape(-1)
+            self.of(one)["w"].reshape(-1)
             for one in layers
             if isinstance(one, CONVOLUTIONS) and direct.has_padding(self.convolution(one, 1))
         ]
 
     def offset(self, layer: Layer, name: str) -> int:
         """Bytes from the start of all parameters to one."""
-        return layer.parameters[name].ctypes.data - self._start
+        return self.of(layer)[name].ctypes.data - self._start
 
     def convolution(self, layer: Any, n: int) -> ConvGeometry:
         """The geometry of a convolution of n images."""
@@ -191,7 +192,7 @@ class Plans:
             (place + first - self.part.start, min(_TURNED, array.size - first))
             for i, layer in enumerate(self.layers)
             if i not in self.over_batch
-            for name, array in layer.parameters.items()
+            for name, array in self.of(layer).items()
             for place in (self.offset(layer, name) // array.itemsize,)
             for first in range(0, array.size, _TURNED)
         ]
@@ -210,7 +211,7 @@ class Plans:
     def _turn(self, i: int, width: int, at: int) -> list[Array]:
         """Steps that turn a layer's filters."""
         layer, f = self.layers[i], np.zeros(1, self.dtype)
-        w = layer.parameters["w"]
+        w = self.of(layer)["w"]
         taps, ic, oc, groups = 1, *w.shape[-2:], 1
         if isinstance(layer, CONVOLUTIONS):
             g = self.convolution(layer, 1)

@@ -92,7 +92,7 @@ class Steps:
         return Place(self.slab.base, self.slab.at + at)
 
     def _sum_bias(self, layer: Layer, rows: int, columns: int, dy: Place) -> None:
-        if "b" not in layer.parameters:
+        if "b" not in self.plans.of(layer):
             return
         function, items = steps.column_sums_for(columns, self.itemsize)
         numbers = record(steps.Rows(rows, columns, self.batch))
@@ -101,7 +101,7 @@ class Steps:
         self._step(function, samples, items, dy, to, self._numbers(numbers))
 
     def _dense_gradients(self, layer: Layer, x: Place, dy: Place) -> None:
-        inputs, outputs = layer.parameters["w"].shape
+        inputs, outputs = self.plans.of(layer)["w"].shape
         self._sum_bias(layer, self.n, outputs, dy)
         plan = dense_weight_plan(self.n, inputs, outputs, self.itemsize)
         w = self._gradient(layer, "w")
@@ -266,10 +266,10 @@ class Slice(Steps):
         return self._free[1] if dy == self._free[0] else self._free[0]
 
     def _parameter(self, layer: Layer, name: str) -> Place:
-        return constant(layer.parameters[name])
+        return constant(self.plans.of(layer)[name])
 
     def _bias(self, layer: Layer) -> Place:
-        if "b" in layer.parameters:
+        if "b" in self.plans.of(layer):
             return self._parameter(layer, "b")
         return constant(self.plans.zeros)
 
@@ -311,7 +311,7 @@ class Slice(Steps):
                 x, w, b, y, places or y, number(relu), self._numbers(plan.numbers),
             )  # fmt: skip
         elif isinstance(layer, Dense):
-            inputs, outputs = layer.parameters["w"].shape
+            inputs, outputs = self.plans.of(layer)["w"].shape
             plan = dense_plan(self.n, inputs, outputs, self.itemsize)
             w, b = self._parameter(layer, "w"), self._bias(layer)
             self._contract(plan, x, w, b, y, layer.activation == "relu")
@@ -394,7 +394,7 @@ class Slice(Steps):
                 self._conv_input(i, layer, g, dy, dx)
             return dx
         if isinstance(layer, Dense):
-            inputs, outputs = layer.parameters["w"].shape
+            inputs, outputs = self.plans.of(layer)["w"].shape
             if i in self._summed_later:
                 self.over_batch[i] = x, dy
             else:

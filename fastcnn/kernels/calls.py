@@ -26,6 +26,9 @@ NO_BOARD = np.zeros(0, np.int64)
 SHARE = 9
 """The word of a board that holds the address of :func:`fastcnn.kernels.jobs.share`, as a step."""
 
+# Kernels that have handed out addresses.
+_ADDRESSED: dict[int, Callable[..., None]] = {}
+
 _WORD, _POINTER = ir.IntType(64), ir.IntType(8).as_pointer()
 _TASK = ir.FunctionType(ir.VoidType(), [_POINTER, _WORD, _WORD])
 _ENDLESS = 1 << 48  # elements of an array of which only the address is known
@@ -35,11 +38,13 @@ _ASK = -1  # pieces of a call that asks for the step's address
 def step_address(kernel: Callable[..., None], *arguments: object) -> int:
     """The address of a kernel's step for arguments of these types; compiled if need be.
 
-    It stays valid as long as the kernel lives. The kernel itself tells it: the linker has put it
-    into the code, so no symbol is looked up.
+    It stays there for good, because a program may outlive whoever made the kernel: of two threads
+    that make the same kernel at once, a cache keeps one. The kernel itself tells the address: the
+    linker has put it into the code, so no symbol is looked up.
     """
     answer = np.zeros(1, np.int64)
     kernel(answer, _ASK, 0, 0, *arguments)
+    _ADDRESSED[id(kernel)] = kernel
     return int(answer[0])
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from fastcnn.kernels.activations import log_sum_exp, softmax_row
 from fastcnn.kernels.jit import kernel, ordered_kernel
 from fastcnn.kernels.simd import (
@@ -62,7 +64,8 @@ def loss_rows(
 ) -> None:
     """Softmax cross-entropy of some samples, and its gradient for the batch's mean.
 
-    ``totals`` takes the sum of the losses and how many are right.
+    ``totals`` takes the sum of the losses and how many are right. Where a label is no class, the
+    sum is NaN, and nothing is read or written by that label.
     """
     classes, batch = numbers[0].columns, numbers[0].batch
     share = logits.dtype.type(1 / batch)
@@ -70,8 +73,11 @@ def loss_rows(
     for n in range(start, stop):
         first = n * classes
         row, out = logits[first : first + classes], gradient[first : first + classes]
-        largest, log_total = log_sum_exp(row)
         label = labels[n]
+        if label < 0 or label >= classes:
+            totals[0] = np.nan
+            continue
+        largest, log_total = log_sum_exp(row)
         totals[0] += logits.dtype.type(log_total - (row[label] - largest))
         best = 0
         for c in range(1, classes):

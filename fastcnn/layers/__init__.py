@@ -1,7 +1,7 @@
 """Layers: they hold parameters and shapes, and call the operations that compute."""
 
 from fastcnn.layers.activations import LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
-from fastcnn.layers.base import Layer
+from fastcnn.layers.base import Arrays, Layer
 from fastcnn.layers.convolution import Conv2D, DepthwiseConv2D
 from fastcnn.layers.dense import Dense, Flatten
 from fastcnn.layers.description import layer_from_dict, to_dict
@@ -16,10 +16,11 @@ from fastcnn.layers.pooling import (
 )
 from fastcnn.layers.regularization import BatchNorm, Dropout
 from fastcnn.layers.residual import Residual
-from fastcnn.layers.stack import checked_layers, infer_stack
+from fastcnn.layers.stack import all_layers, checked_layers, infer_stack
 
 __all__ = [
     "INITIALIZERS",
+    "Arrays",
     "AvgPool2D",
     "BatchNorm",
     "Conv2D",
@@ -41,6 +42,7 @@ __all__ = [
     "Spec",
     "Tanh",
     "ZeroPadding2D",
+    "all_layers",
     "checked_layers",
     "infer_stack",
     "layer_from_dict",

@@ -12,11 +12,71 @@ from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastcnn.arguments import Array
 from fastcnn.layers.initializers import Shape, Spec, draw
 
 Gradients = dict[str, Array]
+
+
+class Arrays(dict[str, Array]):
+    """The arrays of a layer that belongs to a model: an assignment writes into them.
+
+    A model keeps all its parameters in one array and its compiled programs know their addresses.
+    So ``layer.parameters["w"] = array`` copies the values of ``array``, and no array comes in
+    place of another.
+
+    Raises:
+        ValueError: an array of another shape, or one that is not there.
+        TypeError: an array is to be taken away.
+
+    Example:
+        >>> arrays = Arrays(w=np.zeros(3))
+        >>> before = arrays["w"]
+        >>> arrays["w"] = [1, 2, 3]
+        >>> before
+        array([1., 2., 3.])
+    """
+
+    def __setitem__(self, name: str, value: ArrayLike) -> None:
+        self.update({name: value})
+
+    def update(self, *others: Any, **more: Any) -> None:
+        """Write values into several arrays, after all of them were checked."""
+        new = {name: np.asarray(value) for name, value in dict(*others, **more).items()}
+        for name, values in new.items():
+            if name not in self:
+                raise ValueError(f"the layer has the arrays {', '.join(self)}, got {name!r}")
+            if values.shape != self[name].shape or values.dtype.kind not in "fiub":
+                raise ValueError(
+                    f"{name} must hold numbers of shape {self[name].shape}, got {values.dtype} of "
+                    f"shape {values.shape}"
+                )
+        for name, values in new.items():
+            self[name][...] = values
+
+    def __ior__(self, other: Any) -> Arrays:  # type: ignore[override,misc]
+        self.update(other)
+        return self
+
+    def _fixed(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("the arrays of a layer in a model cannot be taken away or added")
+
+    __delitem__ = clear = pop = popitem = setdefault = _fixed
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)  # a copied layer belongs to no model yet
+
+
+class _NoArrays(dict[str, Array]):
+    """The arrays of a layer that is not built: there are none, and a look at one says why."""
+
+    def __missing__(self, name: str) -> Array:
+        raise KeyError(
+            f"{name!r}: this layer is not built. A model builds copies of the layers that it is "
+            f"given; look at model.layers"
+        )
 
 
 class Layer:
@@ -28,8 +88,8 @@ class Layer:
     but for BatchNorm's running statistics, which ``backward`` moves.
 
     Attributes:
-        parameters: trainable arrays by name. They are updated in place, never replaced, once
-            a model is built.
+        parameters: trainable arrays by name. In a model they are never replaced: an assignment
+            writes into them, see :class:`Arrays`.
         state: other arrays that belong to the model, such as running means.
         input_shape, output_shape: of one sample; None before ``build``.
     """
@@ -38,14 +98,23 @@ class Layer:
     """Every layer class by name: what a model file may hold."""
 
     def __init__(self) -> None:
-        self.parameters: dict[str, Array] = {}
-        self.state: dict[str, Array] = {}
+        self.parameters: dict[str, Array] = _NoArrays()
+        self.state: dict[str, Array] = _NoArrays()
         self.input_shape: Shape | None = None
         self.output_shape: Shape | None = None
 
     def __init_subclass__(cls) -> None:
         if not cls.__name__.startswith("_"):
             Layer.known[cls.__name__] = cls
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("parameters", "state") and isinstance(vars(self).get(name), Arrays):
+            old = getattr(self, name)
+            if not isinstance(value, dict) or value.keys() != old.keys():
+                raise ValueError(f"{name} must be a dict of {', '.join(old) or 'nothing'}")
+            old.update(value)
+        else:
+            super().__setattr__(name, value)
 
     def infer(self, input_shape: Shape) -> Shape:
         """The output's shape; ``ValueError`` where this input does not fit."""
@@ -80,9 +149,9 @@ class Layer:
 
     def adopt(self, parameters: dict[str, Array]) -> None:
         """Take these arrays in place of the parameters, by name; shapes and dtypes are equal."""
-        for name, array in parameters.items():
-            assert array.shape == self.parameters[name].shape
-            self.parameters[name] = array
+        assert all(array.shape == self.parameters[k].shape for k, array in parameters.items())
+        state = Arrays(self.state)
+        vars(self).update(parameters=Arrays(parameters), state=state)
 
     def forward(
         self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None

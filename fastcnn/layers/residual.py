@@ -9,11 +9,11 @@ import numpy as np
 
 from fastcnn import ops
 from fastcnn.arguments import Array
-from fastcnn.layers.base import Gradients, Layer
+from fastcnn.layers.base import Arrays, Gradients, Layer
 from fastcnn.layers.convolution import fused_activation
 from fastcnn.layers.description import layer_from_dict, to_dict
 from fastcnn.layers.initializers import Shape, Spec
-from fastcnn.layers.stack import checked_layers, infer_stack
+from fastcnn.layers.stack import all_layers, checked_layers, infer_stack
 
 
 class Residual(Layer):
@@ -47,7 +47,8 @@ class Residual(Layer):
     ) -> None:
         self.layers = checked_layers("layers", layers)
         self.shortcut = checked_layers("shortcut", shortcut or (), empty=True)
-        if not {*map(id, self.layers)}.isdisjoint(map(id, self.shortcut)):
+        main = {*map(id, all_layers(self.layers))}
+        if not main.isdisjoint(map(id, all_layers(self.shortcut))):
             raise ValueError("shortcut must have layers of its own, got one of the main path")
         self.activation = fused_activation(activation)
         self.input_shape = self.output_shape = None
@@ -59,11 +60,12 @@ class Residual(Layer):
 
     @property
     def parameters(self) -> dict[str, Array]:  # type: ignore[override]  # a view of the parts'
-        return {f"{p}.{k}": v for p, layer in self._paths() for k, v in layer.parameters.items()}
+        parts = {f"{p}.{k}": v for p, layer in self._paths() for k, v in layer.parameters.items()}
+        return Arrays(parts)
 
     @property
     def state(self) -> dict[str, Array]:  # type: ignore[override]
-        return {f"{p}.{k}": v for p, layer in self._paths() for k, v in layer.state.items()}
+        return Arrays({f"{p}.{k}": v for p, layer in self._paths() for k, v in layer.state.items()})
 
     def adopt(self, parameters: dict[str, Array]) -> None:
         for path, layer in self._paths():

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from fastcnn.layers.base import Layer
 from fastcnn.layers.initializers import Shape
 
 
 def checked_layers(name: str, layers: Iterable[Layer], empty: bool = False) -> list[Layer]:
-    """``layers`` as a list, all of them layers, none of them twice."""
+    """``layers`` as a list, all of them layers, none of them twice, also not inside of another."""
     try:
         found = list(layers)
     except TypeError:
@@ -18,12 +18,27 @@ def checked_layers(name: str, layers: Iterable[Layer], empty: bool = False) -> l
     for i, layer in enumerate(found):
         if not isinstance(layer, Layer):
             raise TypeError(f"{name} must be layers such as Dense(10), got {layer!r} at place {i}")
-        if id(layer) in seen:
-            raise ValueError(f"{name} must not hold one layer twice, got {layer!r} at place {i}")
-        seen.add(id(layer))
+        for one in all_layers([layer]):
+            if id(one) in seen:
+                raise ValueError(f"{name} must not hold one layer twice, got {one!r} at place {i}")
+            seen.add(id(one))
     if not found and not empty:
         raise ValueError(f"{name} must hold at least one layer")
     return found
+
+
+def all_layers(layers: Iterable[Layer]) -> Iterator[Layer]:
+    """The layers, each followed by the layers inside of it.
+
+    >>> from fastcnn.layers import Dense, Residual
+    >>> list(all_layers([Residual([Dense(4)]), Dense(3)]))[1:]
+    [Dense(4), Dense(3)]
+    """
+    for layer in layers:
+        yield layer
+        for value in vars(layer).values():
+            inside = value if isinstance(value, list | tuple) else (value,)
+            yield from all_layers(one for one in inside if isinstance(one, Layer))
 
 
 def infer_stack(layers: Sequence[Layer], input_shape: Shape, called: str = "layer") -> list[Shape]:
