@@ -39,9 +39,10 @@ from fastcnn.comparison.data import make_arrays
 from fastcnn.comparison.problems import ARTICLE_NET, DTYPES, Case, Problem, cases
 from fastcnn.engines import replaced
 from fastcnn.geometry import conv_geometry, pool_geometry
-from fastcnn.kernels import activations, direct, jit, jobs, pooling, simd, threads, winograd
+from fastcnn.kernels import activations, direct, jit, jobs, pooling, threads, winograd
 from fastcnn.kernels import arrays as seam
 from fastcnn.kernels import augmentation as kernels_of_augmentation
+from fastcnn.kernels.instruction_sets import host_registers
 from fastcnn.kernels.jobs import PLACE
 from fastcnn.kernels.multiply_add import CHAIN, multiply_add
 
@@ -102,7 +103,7 @@ def guarded_copy(array: Array, border: Border) -> Array:
 
 def instruction_sets() -> dict[str, dict[str, str]]:
     """What Numba can compile for on this processor, by the environment that makes it do so."""
-    host = simd.registers().isa
+    host = host_registers().isa
     return {host: {}, **_BELOW.get(host, {})}
 
 
@@ -434,7 +435,7 @@ def main(
         several = run_nets(tuple(dtypes), NETS_SHARE * min(share, 3))
         idle = [name for name, kernel in compiled().items() if not kernel.signatures]
         assert not idle, f"kernels that no case ran: {', '.join(idle)}"
-        print(f"{simd.registers().isa}: {count} cases and {several} nets without a fault")
+        print(f"{host_registers().isa}: {count} cases and {several} nets without a fault")
         return
     for isa in instruction_sets() if every else list(instruction_sets())[:1]:
         print(run_apart(isa, dtypes, share))

@@ -18,8 +18,8 @@ from fastcnn.arguments import Array
 from fastcnn.engines import replaced
 from fastcnn.executor import Executor, executor, plan, slices
 from fastcnn.kernels import arrays, memory, program, relu, steps, winograd
+from fastcnn.kernels.instruction_sets import registers
 from fastcnn.kernels.program import SHARED, Place
-from fastcnn.kernels.simd import registers
 from fastcnn.layers import (
     AvgPool2D,
     BatchNorm,

@@ -8,7 +8,7 @@ import pytest
 import fastcnn
 from fastcnn.arguments import Array
 from fastcnn.kernels import large_dense
-from fastcnn.kernels.simd import registers
+from fastcnn.kernels.instruction_sets import registers
 
 
 def integers(seed: int, *shape: int, dtype: str) -> Array:

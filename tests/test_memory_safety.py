@@ -16,7 +16,7 @@ import pytest
 from processes import python
 
 import fastcnn
-from fastcnn.kernels import simd
+from fastcnn.kernels.instruction_sets import registers
 
 HOST, *NARROWER = guarded.instruction_sets()
 
@@ -58,7 +58,7 @@ def test_matrix_holds_what_kernels_get_wrong() -> None:
         assert len({(g.pad_top, g.pad_bottom, g.pad_left, g.pad_right) for g in some}) >= 6
     assert len({(g.dilation_h, g.dilation_w) for g in convolutions}) >= 3
     assert any(1 < g.groups < g.ic for g in convolutions)
-    tile = simd.registers().tile_rows
+    tile = registers().tile_rows
     rows = {g.n * g.oh * g.ow % tile for g in convolutions}
     assert rows == set(range(tile)), "each number of rows that a last tile may have"
 
