@@ -210,7 +210,7 @@ class Lines(NamedTuple):
     def __str__(self) -> str:
         lines = f"{self.lines} {'lines' if self.lines > 1 else 'line'} of {self.length}"
         lines += f" or {self.length - 2}" if self.mixed else ""
-        return f"{lines}, {self.taps} taps at once" if self.taps else lines
+        return f"{lines}, {self.taps} taps" if self.taps else lines
 
     def of_line(self, rows: int) -> int:
         """Tiles of a line of so many rows."""

@@ -145,6 +145,33 @@ def cached_choice(function: Callable[..., Result]) -> _lru_cache_wrapper[Result]
     return choice
 
 
+class Choice(NamedTuple):
+    """Which kernel it is: the name of its factory, and the literals that it was made with."""
+
+    name: str
+    literals: dict[str, Any]
+
+    def __str__(self) -> str:
+        """The name, the sides of the tile, and all other literals that are not 0.
+
+        >>> str(Choice("winograd", {"m": 4, "r": 3, "rows": 14, "vectors": 2, "lanes": 16}))
+        'winograd 14×2×16: m=4, r=3'
+        """
+        sides = [str(self.literals[side]) for side in _SIDES if side in self.literals]
+        others = []
+        for name, value in self.literals.items():
+            if name in _SIDES:
+                continue
+            if not isinstance(value, int):
+                others.append(str(value))
+            elif value:
+                others.append(name if value is True else f"{name}={value}")
+        return f"{self.name} {'×'.join(sides)}" + (f": {', '.join(others)}" if others else "")
+
+
+_SIDES = ("rows", "vectors", "lanes")
+
+
 def kernel_factory(function: Callable[..., Any]) -> _lru_cache_wrapper[Any]:
     """Cache a function that makes a kernel from the sides of its tile and other literals.
 
@@ -155,29 +182,16 @@ def kernel_factory(function: Callable[..., Any]) -> _lru_cache_wrapper[Any]:
     @wraps(function)
     def make(*literals: Any) -> Any:
         kernel = function(*literals)
-        kernel.choice = _described(function, literals)
+        names = signature(function).parameters
+        kernel.choice = Choice(
+            function.__name__.strip("_"), dict(zip(names, literals, strict=True))
+        )
         return kernel
 
     return cache(make)
 
 
-def choice_of(kernel: Any) -> str:
-    """What a kernel of a :func:`kernel_factory` is, such as "contraction 14×2×16: masked"."""
-    choice: str = kernel.choice
+def choice_of(kernel: Any) -> Choice:
+    """What a kernel of a :func:`kernel_factory` is."""
+    choice: Choice = kernel.choice
     return choice
-
-
-def _described(function: Callable[..., Any], literals: tuple[Any, ...]) -> str:
-    """The factory's name, the sides of the tile, and all other literals that are not 0."""
-    sides, others = [], []
-    for name, value in zip(signature(function).parameters, literals, strict=True):
-        if name in ("rows", "vectors", "lanes"):
-            sides.append(str(value))
-        elif value is True:
-            others.append(name)
-        elif isinstance(value, int):
-            others += [f"{name}={value}"] if value else []
-        else:
-            others.append(str(value))
-    what = f"{function.__name__.strip('_')} {'×'.join(sides)}"
-    return f"{what}: {', '.join(others)}" if others else what
