@@ -27,7 +27,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
-from processes import environment
+from processes import environment, instruction_sets
 
 import fastcnn
 from fastcnn import kernels
@@ -59,13 +59,6 @@ BATCHES = (1, 2, 3, 5, 6, 7, 13, 14, 15)
 NETS_SHARE = 3
 """Of the nets one of so many; their kernels are those that the cases go over."""
 
-# Numba's environment for the instruction sets below that of a processor.
-_AVX2 = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""}
-_SSE2 = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": ""}
-_BELOW: dict[str, dict[str, dict[str, str]]] = {
-    "avx512": {"avx2": _AVX2, "sse2": _SSE2},
-    "avx2": {"sse2": _SSE2},
-}
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _NO_ACCESS = 0
 
@@ -99,12 +92,6 @@ def guarded_copy(array: Array, border: Border) -> Array:
     copy[...] = array
     copy.setflags(write=False)
     return copy
-
-
-def instruction_sets() -> dict[str, dict[str, str]]:
-    """What Numba can compile for on this processor, by the environment that makes it do so."""
-    host = host_registers().isa
-    return {host: {}, **_BELOW.get(host, {})}
 
 
 def matrix(dtypes: Sequence[str] = DTYPES, share: int = 1) -> Iterator[Case]:

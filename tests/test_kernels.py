@@ -180,6 +180,7 @@ LINES = {
 }
 
 
+@pytest.mark.each_instruction_set
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("layer", LINES)
 def test_rows_in_lines(layer: str, dtype: str) -> None:
@@ -283,6 +284,7 @@ def pooled_and_places(
     return y, z
 
 
+@pytest.mark.each_instruction_set
 @pytest.mark.parametrize(
     "shape", [(2, 6, 8, 1), (1, 7, 4, 8), (3, 4, 9, 7), (1, 5, 7, 40), (2, 3, 2, 16)]
 )
@@ -304,6 +306,7 @@ def test_places_lead_back(shape: tuple[int, ...], value: float) -> None:
     np.testing.assert_array_equal(dx, expected)
 
 
+@pytest.mark.each_instruction_set
 @pytest.mark.parametrize("layer", POOLED)
 def test_convolution_with_pooling_tells_the_places(layer: str) -> None:
     x_shape, w_shape, parameters = POOLED[layer]
@@ -320,6 +323,7 @@ def test_convolution_with_pooling_tells_the_places(layer: str) -> None:
     assert not np.isnan(y).any()
 
 
+@pytest.mark.each_instruction_set
 @pytest.mark.parametrize("activation", [None, "relu"])
 @pytest.mark.parametrize("layer", POOLED)
 def test_convolution_with_pooling(layer: str, activation: Any) -> None:
@@ -339,6 +343,7 @@ def test_convolution_with_pooling(layer: str, activation: Any) -> None:
     np.testing.assert_array_equal(model._forward_batch(x), y)
 
 
+@pytest.mark.each_instruction_set
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_convolution_with_pooling_of_what_is_not_finite(value: float) -> None:
     w, b = integers(2, 2, 3, 1, 5), integers(3, 5)
@@ -351,6 +356,7 @@ def test_convolution_with_pooling_of_what_is_not_finite(value: float) -> None:
         np.testing.assert_array_equal(pooled(x, w, bias, False), y)
 
 
+@pytest.mark.each_instruction_set
 def test_of_equal_numbers_the_first_is_the_largest() -> None:
     x, w, b = integers(1, 1, 8, 28, 1), np.zeros((1, 1, 1, 8), np.float32), np.zeros(8, np.float32)
     w[..., ::2], b[...] = -0.0, -0.0
@@ -382,6 +388,7 @@ def test_pooling_at_once_is_for_lines_that_tiles_fill() -> None:
 # Long sums of few columns: in four parts.
 
 
+@pytest.mark.each_instruction_set
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("outputs", [1, 3, 4, 5, 8, 10, 16, 17])
 @pytest.mark.parametrize("inputs", [255, 256, 257, 258, 259, 1352])
@@ -454,6 +461,7 @@ def test_few_rows(n: int, inputs: int, outputs: int, dtype: str) -> None:
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.each_instruction_set
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("outputs", [1, 3, 7, 8, 10, 16, 17, 33, 100, 131])
 @pytest.mark.parametrize("inputs", [1, 2, 13, 257, 700])
@@ -472,6 +480,7 @@ def test_weight_gradient_of_few_samples(inputs: int, outputs: int, dtype: str) -
         np.testing.assert_array_equal(dw, of_more)
 
 
+@pytest.mark.each_instruction_set
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("outputs", [1, 2, 3, 4, 7, 8, 9, 10, 15, 16, 17, 31, 33, 130])
 @pytest.mark.parametrize("inputs", [1, 2, 5, 8, 13, 16, 257, 700])
@@ -512,6 +521,7 @@ SQUARES = [
 ]
 
 
+@pytest.mark.each_instruction_set
 @pytest.mark.parametrize(("lanes", "dtype"), SQUARES)
 def test_squares_are_turned(lanes: int, dtype: str) -> None:
     w = np.arange(lanes * lanes * 6, dtype=dtype).reshape(1, 2, lanes, 3 * lanes)
@@ -614,6 +624,7 @@ def test_denormal_numbers_are_kept(dtype: str, engine: str) -> None:
         np.testing.assert_array_equal(y.reshape(x.shape), x)
 
 
+@pytest.mark.each_instruction_set
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("columns", [1, 3, 8, 17, 33])
 def test_relu_keeps_nan(columns: int, dtype: str) -> None:
@@ -669,6 +680,7 @@ def rows_of(name: str) -> int:
     return contraction.PART * side + 1 if name == "parts" else around(side)[name]
 
 
+@pytest.mark.each_instruction_set
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("columns_name", COLUMNS)
 @pytest.mark.parametrize("rows_name", ROWS)

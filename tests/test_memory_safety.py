@@ -13,12 +13,12 @@ from pathlib import Path
 import guarded
 import guarded_nets
 import pytest
-from processes import python
+from processes import instruction_sets, python
 
 import fastcnn
 from fastcnn.kernels.instruction_sets import registers
 
-HOST, *NARROWER = guarded.instruction_sets()
+HOST, *NARROWER = instruction_sets()
 
 
 def net_count(share: int = 1) -> int:
