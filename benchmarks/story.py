@@ -29,7 +29,7 @@ import typer
 import fastcnn
 from fastcnn import kernels, machine
 from fastcnn.geometry import conv_geometry
-from fastcnn.kernels.simd import registers
+from fastcnn.kernels.instruction_sets import host_registers
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 DATA = DOCS / "from-naive-to-peak.json"
@@ -107,7 +107,7 @@ def measure() -> dict[str, Any]:
         found.append(asdict(step))
     return {
         "layer": f"3×3, {CHANNELS} → {FILTERS} channels, {SIDE}×{SIDE} pixels, float32",
-        "processor": f"one core of {machine.processor()}, {registers().isa}",
+        "processor": f"one core of {machine.processor()}, {host_registers().isa}",
         "peak_gflops": ceiling,
         "copy_gbytes": top.copy[1],
         "work": work,

@@ -73,12 +73,12 @@ def _compiler() -> dict[str, Any]:
     """What compiled kernels use; imports Numba, where it is installed."""
     if "numba" not in engines():
         return {"isa": None, "vector_bytes": None, "kernel_cache": None}
+    from fastcnn.kernels.instruction_sets import host_registers
     from fastcnn.kernels.kernel_cache import cache_folder
-    from fastcnn.kernels.simd import registers
 
     folder = cache_folder()
     return {
-        "isa": registers().isa,
-        "vector_bytes": registers().vector_bytes,
+        "isa": host_registers().isa,
+        "vector_bytes": host_registers().vector_bytes,
         "kernel_cache": None if folder is None else str(folder),
     }

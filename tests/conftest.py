@@ -1,8 +1,9 @@
-"""What takes minutes in processes of its own comes first, so that it is not what all wait for."""
+"""Which tests come first, which kernels they choose, and what the summary says of both."""
 
 from __future__ import annotations
 
 import signal
+from contextlib import ExitStack
 
 import pytest
 
@@ -11,5 +12,49 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    meaning = "choose kernels as for this instruction set, and compile them for the host"
+    parser.addoption("--choose-for", metavar="ISA", help=meaning)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if isa := config.getoption("--choose-for"):
+        from fastcnn.kernels.instruction_sets import choosing_for
+
+        choice = ExitStack()
+        choice.enter_context(choosing_for(isa))
+        config.add_cleanup(choice.close)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes minutes in processes of its own begins first, so that nobody waits for it."""
     items.sort(key=lambda item: item.get_closest_marker("lasts_long") is None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which instruction sets ran; tests record those of processes that they start."""
+    from processes import instruction_sets
+
+    from fastcnn.kernels.instruction_sets import INSTRUCTION_SETS, host_registers
+
+    records = {
+        record for report in terminalreporter.getreports("passed")
+        for record in report.user_properties
+    }  # fmt: skip
+    chosen = terminalreporter.config.getoption("--choose-for")
+    sentences = []
+    for isa in INSTRUCTION_SETS:
+        if isa == host_registers().isa:
+            words = "this process"
+        elif ("instruction_set", isa) in records:
+            words = "a process of its own"
+        elif isa in instruction_sets():
+            words = "not run"
+        elif isa == "baseline":  # other processors, with the choices of SSE2
+            continue
+        else:
+            words = "not on this processor"
+        if ("choices_for", isa) in records or isa == chosen:
+            words += ", but its choices ran here"
+        sentences.append(f"{isa}: {words}")
+    terminalreporter.write_line(f"instruction sets: {'; '.join(sentences)}")

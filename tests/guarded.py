@@ -27,7 +27,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
-from processes import environment
+from processes import environment, instruction_sets
 
 import fastcnn
 from fastcnn import kernels
@@ -45,13 +45,13 @@ from fastcnn.kernels import (
     jobs,
     kernel_cache,
     pooling,
-    simd,
     threads,
     winograd,
 )
 from fastcnn.kernels import arrays as seam
 from fastcnn.kernels import augmentation as kernels_of_augmentation
 from fastcnn.kernels.calls import SHARE
+from fastcnn.kernels.instruction_sets import host_registers
 from fastcnn.kernels.jobs import PLACE
 from fastcnn.kernels.multiply_add import CHAIN, multiply_add
 
@@ -68,13 +68,6 @@ BATCHES = (1, 2, 3, 5, 6, 7, 13, 14, 15)
 NETS_SHARE = 3
 """Of the nets one of so many; their kernels are those that the cases go over."""
 
-# Numba's environment for the instruction sets below that of a processor.
-_AVX2 = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""}
-_SSE2 = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": ""}
-_BELOW: dict[str, dict[str, dict[str, str]]] = {
-    "avx512": {"avx2": _AVX2, "sse2": _SSE2},
-    "avx2": {"sse2": _SSE2},
-}
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _NO_ACCESS = 0
 
@@ -108,12 +101,6 @@ def guarded_copy(array: Array, border: Border) -> Array:
     copy[...] = array
     copy.setflags(write=False)
     return copy
-
-
-def instruction_sets() -> dict[str, dict[str, str]]:
-    """What Numba can compile for on this processor, by the environment that makes it do so."""
-    host = simd.registers().isa
-    return {host: {}, **_BELOW.get(host, {})}
 
 
 def matrix(dtypes: Sequence[str] = DTYPES, share: int = 1) -> Iterator[Case]:
@@ -444,7 +431,7 @@ def main(
         several = run_nets(tuple(dtypes), NETS_SHARE * min(share, 3))
         idle = [name for name, kernel in compiled().items() if not kernel.signatures]
         assert not idle, f"kernels that no case ran: {', '.join(idle)}"
-        print(f"{simd.registers().isa}: {count} cases and {several} nets without a fault")
+        print(f"{host_registers().isa}: {count} cases and {several} nets without a fault")
         return
     for isa in instruction_sets() if every else list(instruction_sets())[:1]:
         print(run_apart(isa, dtypes, share))

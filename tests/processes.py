@@ -8,9 +8,24 @@ import sys
 from pathlib import Path
 
 import fastcnn
+from fastcnn.kernels.instruction_sets import host_registers
 
 SOURCE = Path(fastcnn.__file__).resolve().parent.parent
 """The folder that holds the package under test."""
+
+# Numba's environment for the instruction sets below that of a processor.
+_AVX2 = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""}
+_SSE2 = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": ""}
+_BELOW: dict[str, dict[str, dict[str, str]]] = {
+    "avx512": {"avx2": _AVX2, "sse2": _SSE2},
+    "avx2": {"sse2": _SSE2},
+}
+
+
+def instruction_sets() -> dict[str, dict[str, str]]:
+    """What this processor can run, its own first, by the environment that makes Numba use it."""
+    host = host_registers().isa
+    return {host: {}, **_BELOW.get(host, {})}
 
 
 def environment(source: Path = SOURCE, **more: str) -> dict[str, str]:

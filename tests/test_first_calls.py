@@ -17,7 +17,7 @@ import pytest
 from tiny import net, stripes
 
 from fastcnn import Sequential
-from fastcnn.kernels.calls import address_of
+from fastcnn.kernels.calls import step_address
 from fastcnn.kernels.jit import kernel
 from fastcnn.layers import Dense, Layer, Shape
 
@@ -207,7 +207,7 @@ def test_code_whose_address_was_handed_out_stays() -> None:
             y[i] = x[i] + x[i]
 
     samples = np.zeros(1, np.float32), np.zeros(1, np.float32)
-    address_of(twice, *samples)
+    step_address(twice, *samples)
     (compiled,) = twice.overloads.values()  # type: ignore[attr-defined]
     library = weakref.ref(compiled.library)
     del compiled, twice

@@ -22,15 +22,22 @@ from fastcnn.kernels import (
     contraction,
     dense_input,
     direct,
+    instruction_sets,
     packed_dense,
     packing,
     pooling,
-    simd,
 )
 from fastcnn.kernels.contraction import Lines
 from fastcnn.kernels.dense import dense_plan
-from fastcnn.kernels.simd import Registers, registers
+from fastcnn.kernels.instruction_sets import (
+    INSTRUCTION_SETS,
+    choosing_for,
+    host_registers,
+    registers,
+)
 from fastcnn.kernels.threads import parallel_for
+from fastcnn.layers import Conv2D, MaxPool2D
+from fastcnn.model import Sequential
 
 LAYERS = ("conv2d", "conv2d_input_gradient", "conv2d_filter_gradient")
 
@@ -39,6 +46,13 @@ def integers(seed: int, *shape: int, dtype: str = "float32") -> Array:
     """Small integers, so that every sum of products is exact in any order."""
     drawn = np.random.default_rng([seed, *shape]).integers(-4, 5, shape)
     return np.asarray(drawn, dtype)
+
+
+@pytest.fixture(params=INSTRUCTION_SETS)
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each instruction set in turn, and kernels chosen for it."""
+    with choosing_for(request.param):
+        yield request.param
 
 
 # The loops: the registry has them behind the tiles, so they are called directly.
@@ -113,11 +127,11 @@ def test_packed_filters_lie_in_blocks(vectors: int, vector: int, groups: int) ->
         np.testing.assert_array_equal(rows[..., columns:], 0)
 
 
-def test_packing_is_for_large_filters_on_narrow_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packing_is_for_large_filters_on_narrow_vectors() -> None:
     def pays(isa: str, pixels: int, ic: int, oc: int) -> bool:
-        monkeypatch.setattr(contraction, "registers", lambda: KINDS[isa])
         size = 9 * ic * oc * 4
-        return contraction.packing_pays(pixels, size, contraction.tile_for(pixels, oc, 4))
+        with choosing_for(isa):
+            return contraction.packing_pays(pixels, size, contraction.tile_for(pixels, oc, 4))
 
     assert pays("avx2", 7 * 7, 512, 512)
     assert not pays("avx2", 4 * 4, 512, 512)  # read too seldom
@@ -166,6 +180,7 @@ LINES = {
 }
 
 
+@pytest.mark.each_instruction_set
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("layer", LINES)
 def test_rows_in_lines(layer: str, dtype: str) -> None:
@@ -191,11 +206,10 @@ def test_lines_are_for_short_sums_and_little_overlap(monkeypatch: pytest.MonkeyP
         def planned(c: Any, tile: Any, itemsize: int, **_: Any) -> None:
             found.append(contraction.lines_of(c, tile, itemsize))
 
-        with monkeypatch.context() as patched:
-            patched.setattr(contraction, "registers", lambda: KINDS[isa])
+        with monkeypatch.context() as patched, choosing_for(isa):
             patched.setattr(direct, "plan", planned)
-            direct.forward_plan.__wrapped__(conv_geometry(x, w), 4)
-            direct.filter_sum_plan.__wrapped__(conv_geometry(x, w), 4)
+            direct.forward_plan(conv_geometry(x, w), 4)
+            direct.filter_sum_plan(conv_geometry(x, w), 4)
         return found
 
     assert chosen("avx512", (8, 28, 28, 1), (3, 3, 1, 8)) == [Lines(1, 14), Lines(3, 3)]
@@ -216,7 +230,7 @@ def test_lines_are_for_short_sums_and_little_overlap(monkeypatch: pytest.MonkeyP
 # Convolution with 2×2 max-pooling at once.
 
 POOLED = {
-    # Pixels that tiles of all processors fill, with an overlap and without; one too many for pairs.
+    # Pixels that most tiles fill, with an overlap and without; one too many for pairs.
     **{f"width-{ow}": ((2, 6, ow + 2, 1), (2, 3, 1, 5), {}) for ow in (14, 20, 26, 27, 28, 29)},
     # Rows of three and five taps on one channel, which some processors take at once.
     **{f"3x3-{ow}": ((2, 9, ow + 2, 1), (3, 3, 1, 6), {}) for ow in (12, 15, 16, 18, 22, 24)},
@@ -230,11 +244,24 @@ POOLED = {
     "1x1": ((3, 5, 14, 4), (1, 1, 4, 6), {}),
     "dilated": ((1, 9, 30, 2), (3, 2, 2, 3), {"dilation": (2, 2), "padding": "same"}),
     "grouped": ((2, 5, 16, 6), (2, 3, 2, 9), {"groups": 3}),
-    # Long sums: of widths that tiles of all processors fill; those above overlap on each.
+    # Long sums: of widths that all tiles fill; those above overlap on each instruction set.
     "lenet": ((2, 14, 24, 6), (5, 5, 6, 16), {}),
     **{f"columns-{oc}": ((1, 5, 16, 3), (3, 3, 3, oc), {}) for oc in (1, 4, 8, 9, 15, 17, 33)},
     "image-without-rests": ((2, 14, 28, 64), (3, 3, 64, 16), {"padding": "same"}),
 }
+# The layers whose lines are too short for tiles of 14 rows; they are convolved, then pooled.
+SHORT = ["3x3-12", "5x5-4", "5x5-7", "3x3-wide"]
+NOT_AT_ONCE = {"avx512": SHORT, "avx2": [], "sse2": [], "neon": SHORT, "baseline": []}
+
+
+def is_at_once(layer: str) -> bool:
+    """Whether the instruction set that kernels are chosen for has a pooled plan of the layer."""
+    x_shape, w_shape, parameters = POOLED[layer]
+    return direct.pooled_plan(conv_geometry(x_shape, w_shape, **parameters), 4) is not None
+
+
+def test_layers_that_are_convolved_and_pooled_at_once(isa: str) -> None:
+    assert [layer for layer in POOLED if not is_at_once(layer)] == NOT_AT_ONCE[isa]
 
 
 def pooled(x: Array, w: Array, b: Array, relu: bool, **parameters: Any) -> Array:
@@ -247,7 +274,7 @@ def pooled_and_places(
 ) -> tuple[Array, Array]:
     g = conv_geometry(x.shape, w.shape, **parameters)
     found = direct.pooled_plan(g, x.itemsize, places)
-    assert found is not None
+    assert found is not None, f"no pooled plan for {registers().isa}"
     to, plan = found
     y, z = np.full((2, g.n, g.oh // 2, g.ow // 2, g.oc), np.nan, x.dtype)
     given = packing.lay_out(np.ascontiguousarray(x), to), w.reshape(-1), b
@@ -257,6 +284,7 @@ def pooled_and_places(
     return y, z
 
 
+@pytest.mark.each_instruction_set
 @pytest.mark.parametrize(
     "shape", [(2, 6, 8, 1), (1, 7, 4, 8), (3, 4, 9, 7), (1, 5, 7, 40), (2, 3, 2, 16)]
 )
@@ -278,18 +306,24 @@ def test_places_lead_back(shape: tuple[int, ...], value: float) -> None:
     np.testing.assert_array_equal(dx, expected)
 
 
+@pytest.mark.each_instruction_set
 @pytest.mark.parametrize("layer", POOLED)
 def test_convolution_with_pooling_tells_the_places(layer: str) -> None:
     x_shape, w_shape, parameters = POOLED[layer]
     x, w, b = integers(1, *x_shape), integers(2, *w_shape), integers(3, w_shape[3])
-    y, places = pooled_and_places(x, w, b, False, **parameters)
     whole = fastcnn.conv2d(x, w, b, **parameters, engine="naive")
+    if not is_at_once(layer):  # the way back leads through the pooling's own gradient
+        dy = integers(4, *fastcnn.max_pool2d(whole, 2).shape)
+        assert_same(lambda engine: fastcnn.max_pool2d_backward(dy, whole, 2, engine=engine))
+        return
+    y, places = pooled_and_places(x, w, b, False, **parameters)
     n, oh, ow, oc = y.shape
     windows = whole[:, : 2 * oh, : 2 * ow].reshape(n, oh, 2, ow, 2, oc).transpose(0, 1, 3, 2, 4, 5)
     np.testing.assert_array_equal(places, windows.reshape(n, oh, ow, 4, oc).argmax(axis=3))
     assert not np.isnan(y).any()
 
 
+@pytest.mark.each_instruction_set
 @pytest.mark.parametrize("activation", [None, "relu"])
 @pytest.mark.parametrize("layer", POOLED)
 def test_convolution_with_pooling(layer: str, activation: Any) -> None:
@@ -297,9 +331,19 @@ def test_convolution_with_pooling(layer: str, activation: Any) -> None:
     x, w, b = integers(1, *x_shape), integers(2, *w_shape), integers(3, w_shape[3])
     y = fastcnn.conv2d(x, w, b, activation=activation, **parameters, engine="naive")
     y = fastcnn.max_pool2d(y, 2, engine="naive")
-    np.testing.assert_array_equal(pooled(x, w, b, activation == "relu", **parameters), y)
+    if is_at_once(layer):
+        np.testing.assert_array_equal(pooled(x, w, b, activation == "relu", **parameters), y)
+    # A model takes that plan where there is one, else both layers in turn.
+    strides = {"strides" if key == "stride" else key: value for key, value in parameters.items()}
+    convolution = Conv2D(
+        w_shape[3], w_shape[:2], activation=activation, algorithm="direct", **strides
+    )
+    model = Sequential([convolution, MaxPool2D()], x_shape[1:], seed=0)
+    model.set_weights([w, b])
+    np.testing.assert_array_equal(model._forward_batch(x), y)
 
 
+@pytest.mark.each_instruction_set
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_convolution_with_pooling_of_what_is_not_finite(value: float) -> None:
     w, b = integers(2, 2, 3, 1, 5), integers(3, 5)
@@ -312,6 +356,7 @@ def test_convolution_with_pooling_of_what_is_not_finite(value: float) -> None:
         np.testing.assert_array_equal(pooled(x, w, bias, False), y)
 
 
+@pytest.mark.each_instruction_set
 def test_of_equal_numbers_the_first_is_the_largest() -> None:
     x, w, b = integers(1, 1, 8, 28, 1), np.zeros((1, 1, 1, 8), np.float32), np.zeros(8, np.float32)
     w[..., ::2], b[...] = -0.0, -0.0
@@ -320,11 +365,11 @@ def test_of_equal_numbers_the_first_is_the_largest() -> None:
     np.testing.assert_array_equal(np.signbit(pooled(x, w, b, False)), np.signbit(y))
 
 
-def test_pooling_at_once_is_for_lines_that_tiles_fill(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pooling_at_once_is_for_lines_that_tiles_fill() -> None:
     def pays(isa: str, ow: int, ic: int = 1, oc: int = 8, itemsize: int = 4, **more: Any) -> bool:
-        monkeypatch.setattr(contraction, "registers", lambda: KINDS[isa])
         g = conv_geometry((1, 9, ow + 2, ic), (3, 3, ic // more.get("groups", 1), oc), **more)
-        return direct.pooled_plan.__wrapped__(g, itemsize) is not None
+        with choosing_for(isa):
+            return direct.pooled_plan(g, itemsize) is not None
 
     def widths(isa: str, ic: int) -> list[int]:
         return [ow for ow in range(1, 33) if pays(isa, ow, ic)]
@@ -343,6 +388,7 @@ def test_pooling_at_once_is_for_lines_that_tiles_fill(monkeypatch: pytest.Monkey
 # Long sums of few columns: in four parts.
 
 
+@pytest.mark.each_instruction_set
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("outputs", [1, 3, 4, 5, 8, 10, 16, 17])
 @pytest.mark.parametrize("inputs", [255, 256, 257, 258, 259, 1352])
@@ -415,6 +461,7 @@ def test_few_rows(n: int, inputs: int, outputs: int, dtype: str) -> None:
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.each_instruction_set
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("outputs", [1, 3, 7, 8, 10, 16, 17, 33, 100, 131])
 @pytest.mark.parametrize("inputs", [1, 2, 13, 257, 700])
@@ -433,6 +480,7 @@ def test_weight_gradient_of_few_samples(inputs: int, outputs: int, dtype: str) -
         np.testing.assert_array_equal(dw, of_more)
 
 
+@pytest.mark.each_instruction_set
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("outputs", [1, 2, 3, 4, 7, 8, 9, 10, 15, 16, 17, 31, 33, 130])
 @pytest.mark.parametrize("inputs", [1, 2, 5, 8, 13, 16, 257, 700])
@@ -473,6 +521,7 @@ SQUARES = [
 ]
 
 
+@pytest.mark.each_instruction_set
 @pytest.mark.parametrize(("lanes", "dtype"), SQUARES)
 def test_squares_are_turned(lanes: int, dtype: str) -> None:
     w = np.arange(lanes * lanes * 6, dtype=dtype).reshape(1, 2, lanes, 3 * lanes)
@@ -575,6 +624,7 @@ def test_denormal_numbers_are_kept(dtype: str, engine: str) -> None:
         np.testing.assert_array_equal(y.reshape(x.shape), x)
 
 
+@pytest.mark.each_instruction_set
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("columns", [1, 3, 8, 17, 33])
 def test_relu_keeps_nan(columns: int, dtype: str) -> None:
@@ -630,6 +680,7 @@ def rows_of(name: str) -> int:
     return contraction.PART * side + 1 if name == "parts" else around(side)[name]
 
 
+@pytest.mark.each_instruction_set
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("columns_name", COLUMNS)
 @pytest.mark.parametrize("rows_name", ROWS)
@@ -667,22 +718,10 @@ def test_remainders(rows_name: str, columns_name: str, dtype: str) -> None:
 
 # The choice of tiles.
 
-KINDS = {
-    "avx512": Registers("avx512", 64, 14, 2),
-    "avx2": Registers("avx2", 32, 6, 2),
-    "sse2": Registers("sse2", 16, 6, 2),
-    "neon": Registers("neon", 16, 14, 2),
-}
-COUNT = {"avx512": 32, "avx2": 16, "sse2": 16, "neon": 32}
-
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("isa", KINDS)
-def test_tile_fits_the_problem_and_the_registers(
-    isa: str, dtype: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(contraction, "registers", lambda: KINDS[isa])
-    widest = KINDS[isa].vector_bytes // np.dtype(dtype).itemsize
+def test_tile_fits_the_problem_and_the_registers(isa: str, dtype: str) -> None:
+    widest = registers().vector_bytes // np.dtype(dtype).itemsize
     for rows in range(1, 65):
         for columns in range(1, 131):
             tile = contraction.tile_for(rows, columns, np.dtype(dtype).itemsize)
@@ -694,7 +733,7 @@ def test_tile_fits_the_problem_and_the_registers(
                 assert tile.lanes <= 4 or tile.lanes < 2 * columns, problem
             assert tile.columns == tile.vectors * tile.lanes
             # Sums alone must leave room for what they are made of.
-            assert tile.rows * tile.vectors < COUNT[isa], problem
+            assert tile.rows * tile.vectors < registers().number, problem
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -730,16 +769,16 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def asked(monkeypatch: pytest.MonkeyPatch, name: str | None, features: str | None) -> str:
-    """What registers() says under NUMBA_CPU_NAME and NUMBA_CPU_FEATURES."""
+    """What host_registers() says under NUMBA_CPU_NAME and NUMBA_CPU_FEATURES."""
     monkeypatch.setattr(config, "CPU_NAME", name)
     monkeypatch.setattr(config, "CPU_FEATURES", features)
-    return registers.__wrapped__().isa
+    return host_registers.__wrapped__().isa
 
 
 def test_registers_follow_the_processor_that_numba_compiles_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(simd.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(instruction_sets.platform, "machine", lambda: "x86_64")
     assert asked(monkeypatch, "skylake-avx512", "") == "avx512"
     assert asked(monkeypatch, "znver4", None) == "avx512"
     assert asked(monkeypatch, "haswell", "") == "avx2"
@@ -761,10 +800,10 @@ def test_registers_follow_the_processor_that_numba_compiles_for(
 
 
 def test_registers_of_other_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(simd.platform, "machine", lambda: "arm64")
-    assert registers.__wrapped__().isa == "neon"
-    monkeypatch.setattr(simd.platform, "machine", lambda: "riscv64")
-    assert registers.__wrapped__().isa == "baseline"
+    monkeypatch.setattr(instruction_sets.platform, "machine", lambda: "arm64")
+    assert host_registers.__wrapped__().isa == "neon"
+    monkeypatch.setattr(instruction_sets.platform, "machine", lambda: "riscv64")
+    assert host_registers.__wrapped__().isa == "baseline"
 
 
 # Windows of 2×2 and 3×3 in the image: unrolled, and 2×2 without the steps that look for NaN.

@@ -8,7 +8,7 @@ import pytest
 import fastcnn
 from fastcnn.arguments import Array
 from fastcnn.kernels import large_dense
-from fastcnn.kernels.simd import registers
+from fastcnn.kernels.instruction_sets import registers
 
 
 def integers(seed: int, *shape: int, dtype: str) -> Array:
@@ -43,6 +43,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 SAMPLES = [1, 2, 3, 4, 5, 6, 7, 8, 13, 14, 15, 16, 17, 29, 30, 31, 45, 61, 100]
 
 
+@pytest.mark.each_instruction_set
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("outputs", [9, 17, 33, 64, 65, 127, 128, 130, 255, 257, 300])
 @pytest.mark.parametrize("inputs", [1, 8, 17, 19, 75])
@@ -93,6 +94,7 @@ def test_parts_are_added_in_order() -> None:
     np.testing.assert_array_equal(fastcnn.dense(x, w, b, engine="numba"), total)
 
 
+@pytest.mark.each_instruction_set
 @pytest.mark.parametrize("n", [1, 4])
 def test_nan_infinity_and_which_zero(n: int) -> None:
     inputs, outputs = 1031, 131

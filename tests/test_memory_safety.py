@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import ast
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import guarded
 import guarded_nets
 import pytest
-from processes import python
+from processes import instruction_sets, python
 
 import fastcnn
-from fastcnn.kernels import simd
+from fastcnn.kernels.instruction_sets import INSTRUCTION_SETS
 
-HOST, *NARROWER = guarded.instruction_sets()
+HOST, *NARROWER = instruction_sets()
 
 
 def net_count(share: int = 1) -> int:
@@ -37,11 +37,14 @@ The narrower ones first: meanwhile other tests compile for the host, once for al
 
 @pytest.mark.lasts_long
 @pytest.mark.parametrize("isa", SCOPES)
-def test_no_kernel_touches_memory_beyond_its_arrays(isa: str) -> None:
+def test_no_kernel_touches_memory_beyond_its_arrays(
+    isa: str, record_property: Callable[[str, object], None]
+) -> None:
     dtypes, share = SCOPES[isa]
     cases, nets = len(list(guarded.matrix(dtypes, share))), len(dtypes) * net_count(share)
     told = f"{isa}: {cases} cases and {nets} nets without a fault"
     assert guarded.run_apart(isa, dtypes, share) == told
+    record_property("instruction_set", isa)
 
 
 def test_matrix_holds_what_kernels_get_wrong() -> None:
@@ -58,9 +61,9 @@ def test_matrix_holds_what_kernels_get_wrong() -> None:
         assert len({(g.pad_top, g.pad_bottom, g.pad_left, g.pad_right) for g in some}) >= 6
     assert len({(g.dilation_h, g.dilation_w) for g in convolutions}) >= 3
     assert any(1 < g.groups < g.ic for g in convolutions)
-    tile = simd.registers().tile_rows
-    rows = {g.n * g.oh * g.ow % tile for g in convolutions}
-    assert rows == set(range(tile)), "each number of rows that a last tile may have"
+    for tile in {each.tile_rows for each in INSTRUCTION_SETS.values()}:
+        rows = {g.n * g.oh * g.ow % tile for g in convolutions}
+        assert rows == set(range(tile)), "each number of rows that a last tile may have"
 
 
 TRESPASSES = """

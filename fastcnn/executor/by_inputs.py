@@ -8,7 +8,6 @@ inputs are a multiple of 1024. So what is large is passed over once.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import lcm
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from fastcnn.kernels import arrays, packing, program
 from fastcnn.kernels.arrays import record
 from fastcnn.kernels.contraction import Plan, tile_for
 from fastcnn.kernels.dense import dense_input_plan, dense_weight_plan
+from fastcnn.kernels.instruction_sets import cached_choice
 from fastcnn.kernels.packing import Layout
 from fastcnn.kernels.program import (
     Place,
@@ -60,7 +60,7 @@ class _ByInputs(NamedTuple):
     kept: list[Array]
 
 
-@lru_cache(maxsize=256)
+@cached_choice
 def _by_inputs(
     n: int, inputs: int, outputs: int, dtype: np.dtype[Any], needs_dx: bool
 ) -> _ByInputs:

@@ -30,12 +30,12 @@ beforehand 107, in passes 69 (Zen 4, peak 117). See :func:`packing_pays` for nar
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, NamedTuple
 
 from fastcnn.arguments import Array
 from fastcnn.kernels.arrays import record
 from fastcnn.kernels.inlining import device, ordered_device
+from fastcnn.kernels.instruction_sets import kernel_factory, registers
 from fastcnn.kernels.jit import kernel, ordered_kernel
 from fastcnn.kernels.simd import (
     expect_load,
@@ -45,7 +45,6 @@ from fastcnn.kernels.simd import (
     rank1_lines,
     rank1_masked,
     rank1_taps,
-    registers,
     rows_line,
     rows_walk,
     tile_from_row,
@@ -207,6 +206,11 @@ class Lines(NamedTuple):
     length: int
     taps: int = 0
     mixed: bool = False
+
+    def __str__(self) -> str:
+        lines = f"{self.lines} {'lines' if self.lines > 1 else 'line'} of {self.length}"
+        lines += f" or {self.length - 2}" if self.mixed else ""
+        return f"{lines}, {self.taps} taps" if self.taps else lines
 
     def of_line(self, rows: int) -> int:
         """Tiles of a line of so many rows."""
@@ -416,7 +420,7 @@ def contract(plan: Plan, x: Array, w: Array, b: Array, y: Array, relu: bool = Fa
     parallel_for(plan.function, plan.items, plan.work, x, w, b, y, relu, plan.numbers)
 
 
-@cache
+@kernel_factory
 def _contraction(
     rows: int, vectors: int, lanes: int, masked: bool, elementwise: bool, in_parts: bool
 ) -> Any:
@@ -558,7 +562,7 @@ def _contraction(
     return contraction
 
 
-@cache
+@kernel_factory
 def _lines(lines: Lines, vectors: int, lanes: int) -> Any:
     """The kernel for tiles of lines."""
     run_items = _items_of_lines(lines, vectors, lanes, pooled=False)
@@ -572,7 +576,7 @@ def _lines(lines: Lines, vectors: int, lanes: int) -> Any:
     return contraction_in_lines
 
 
-@cache
+@kernel_factory
 def _lines_pooled(lines: Lines, vectors: int, lanes: int) -> Any:
     """The same with pooling: ``places``, if wanted, as ``y``."""
     run_items = _items_of_lines(lines, vectors, lanes, pooled=True)
@@ -728,7 +732,7 @@ def _items_of_lines(sides: Lines, vectors: int, lanes: int, pooled: bool) -> Any
     return run_items
 
 
-@cache
+@kernel_factory
 def _in_parts(vectors: int, lanes: int) -> Any:
     """The kernel for few rows of sums in parts, of which a row has all in registers.
 
@@ -786,7 +790,7 @@ def plan_few_steps(c: Contraction, itemsize: int) -> Plan:
     return Plan(_few_steps(vectors, lanes), items, c.flops // 4, record(c))
 
 
-@cache
+@kernel_factory
 def _few_steps(vectors: int, lanes: int) -> Any:
     """The kernel for few steps: row after row, with the first step's ``w`` in registers.
 
@@ -840,7 +844,7 @@ def _few_steps(vectors: int, lanes: int) -> Any:
     return few_steps
 
 
-@cache
+@kernel_factory
 def _streamed(vectors: int, lanes: int) -> Any:
     """The kernel for one or two rows, for which each number of ``w`` is read but once or twice.
 

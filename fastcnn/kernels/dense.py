@@ -7,8 +7,6 @@ last bits.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from fastcnn.arguments import Array
 from fastcnn.kernels import dense_input, large_dense
 from fastcnn.kernels.arrays import bias_or_zeros, empty_like_type, readable
@@ -23,6 +21,7 @@ from fastcnn.kernels.contraction import (
     tile_for,
 )
 from fastcnn.kernels.dense_input import plan_turning
+from fastcnn.kernels.instruction_sets import cached_choice
 from fastcnn.kernels.packed_dense import plan_packed
 from fastcnn.kernels.packing import sum_rows, turn_filters
 
@@ -63,7 +62,7 @@ def dense_backward(dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
     return dx, dw, db
 
 
-@lru_cache(maxsize=1024)
+@cached_choice
 def dense_plan(n: int, inputs: int, outputs: int, itemsize: int) -> Plan:
     """``x @ w``."""
     if (packed := plan_packed(n, inputs, outputs, itemsize)) is not None:
@@ -73,7 +72,7 @@ def dense_plan(n: int, inputs: int, outputs: int, itemsize: int) -> Plan:
     return plan(in_parts(c, tile), tile, itemsize)
 
 
-@lru_cache(maxsize=1024)
+@cached_choice
 def dense_input_plan(
     n: int, inputs: int, outputs: int, itemsize: int, of: int = 0
 ) -> tuple[Plan, int]:
@@ -88,7 +87,7 @@ def dense_input_plan(
     return plan(c._replace(y_c=of or inputs), tile, itemsize), tile.columns
 
 
-@lru_cache(maxsize=1024)
+@cached_choice
 def dense_weight_plan(n: int, inputs: int, outputs: int, itemsize: int) -> Plan:
     """``x.T @ dy``."""
     tile = tile_for(inputs, outputs, itemsize)

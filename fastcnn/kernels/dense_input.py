@@ -8,15 +8,14 @@ and by the latter of four samples no more (one thread of a Zen 3 processor, AVX2
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from fastcnn.kernels.arrays import record
 from fastcnn.kernels.contraction import ITEMS, WORTH, Plan
+from fastcnn.kernels.instruction_sets import cached_choice, kernel_factory, registers
 from fastcnn.kernels.jit import ordered_kernel
 from fastcnn.kernels.simd import (
     rank1_square,
-    registers,
     rows_line,
     rows_walk,
     tile_from_row,
@@ -40,7 +39,7 @@ class Product(NamedTuple):
     part: int
 
 
-@lru_cache(maxsize=1024)
+@cached_choice
 def plan_turning(samples: int, inputs: int, outputs: int, itemsize: int, apart: int) -> Plan | None:
     """The plan, whose kernel takes the weights as they are; None where a side is below a square's.
 
@@ -58,7 +57,7 @@ def plan_turning(samples: int, inputs: int, outputs: int, itemsize: int, apart: 
     return Plan(_turning(1 if samples == 1 else FEW, lanes), -(-vectors // part), work, product)
 
 
-@cache
+@kernel_factory
 def _turning(rows: int, lanes: int) -> Any:
     @ordered_kernel
     def turning(

@@ -14,16 +14,15 @@ the rows of the image that the next row reads again are in the first-level cache
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, NamedTuple
 
 from fastcnn.kernels.arrays import record
 from fastcnn.kernels.contraction import ITEMS, Plan
 from fastcnn.kernels.inlining import device
+from fastcnn.kernels.instruction_sets import kernel_factory, registers
 from fastcnn.kernels.jit import kernel
 from fastcnn.kernels.simd import (
     products,
-    registers,
     row_products,
     rows_line,
     tile_from_row,
@@ -161,7 +160,7 @@ def _outputs_before(place: int, step: int, limit: int, count: int) -> Any:
     return (limit - place + step - 1) // step
 
 
-@cache
+@kernel_factory
 def _depthwise(rows: int, lanes: int, at_once: int) -> Any:
     half = max(rows // 2, 1)
 

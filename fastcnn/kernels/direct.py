@@ -11,7 +11,6 @@ Each direction has a plan that follows from the geometry alone and is made once 
 
 from __future__ import annotations
 
-from functools import lru_cache
 from itertools import product
 from math import gcd, prod
 from typing import Any, NamedTuple
@@ -34,6 +33,7 @@ from fastcnn.kernels.contraction import (
     tile_for,
 )
 from fastcnn.kernels.depthwise import Side, depthwise_plan
+from fastcnn.kernels.instruction_sets import cached_choice
 from fastcnn.kernels.packing import (
     Layout,
     all_finite,
@@ -183,7 +183,7 @@ def _real_rows(
     }
 
 
-@lru_cache(maxsize=1024)
+@cached_choice
 def _packed_for(g: ConvGeometry, itemsize: int) -> Tile | None:
     """The tile for whose columns the filters are packed beforehand; None if as they are is best."""
     part, rows = _part(g), g.n * g.oh * g.ow
@@ -204,7 +204,7 @@ def _contract_packed(
         contract(steps, images[group * part.channels :], filters, b[at:], y[at:], relu)
 
 
-@lru_cache(maxsize=1024)
+@cached_choice
 def forward_plan(g: ConvGeometry, itemsize: int, packed: int = 0) -> tuple[Layout, Plan]:
     """How the images must lie, and the plan.
 
@@ -225,7 +225,7 @@ def forward_plan(g: ConvGeometry, itemsize: int, packed: int = 0) -> tuple[Layou
     return to, plan(c, tile, itemsize)
 
 
-@lru_cache(maxsize=1024)
+@cached_choice
 def pooled_plan(g: ConvGeometry, itemsize: int, places: bool = False) -> tuple[Layout, Plan] | None:
     """The same for the convolution with 2×2 max-pooling at once, in float32; None if not at once.
 
@@ -334,7 +334,7 @@ def _margins(phases: list[_Phase], out: int) -> tuple[int, int]:
     return before, beyond
 
 
-@lru_cache(maxsize=1024)
+@cached_choice
 def input_gradient_plan(g: ConvGeometry, itemsize: int) -> InputGradient:
     """A contraction for each phase of the stride that meets a tap."""
     vertical = [
@@ -415,7 +415,7 @@ class _FilterGradient(NamedTuple):
     rest_dy: int
 
 
-@lru_cache(maxsize=1024)
+@cached_choice
 def _filter_gradient(g: ConvGeometry, itemsize: int) -> _FilterGradient:
     to, g = _images(g, itemsize)
     part = _part(g)
@@ -443,7 +443,7 @@ def _filter_gradient(g: ConvGeometry, itemsize: int) -> _FilterGradient:
     )
 
 
-@lru_cache(maxsize=1024)
+@cached_choice
 def filter_sum_plan(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan]:
     """How images are laid out for the filters' gradient, and all of it as one sum."""
     to, g = _images(g, itemsize)

@@ -13,17 +13,16 @@ there are follows from the weights alone, so a sample gives the same bits in any
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from fastcnn.arguments import Array
 from fastcnn.kernels.arrays import bias_or_zeros, empty_like_type, readable, record
 from fastcnn.kernels.contraction import CACHE_BYTES, Tile
 from fastcnn.kernels.inlining import ordered_device
+from fastcnn.kernels.instruction_sets import cached_choice, kernel_factory, registers
 from fastcnn.kernels.jit import ordered_kernel
 from fastcnn.kernels.simd import (
     rank1,
-    registers,
     rows_line,
     rows_walk,
     tile_from_row,
@@ -69,7 +68,8 @@ class Product(NamedTuple):
 
 def is_large(inputs: int, outputs: int, itemsize: int) -> bool:
     """Whether a layer's weights are too many for the cache, and its columns for a sum in parts."""
-    width = registers().tile_vectors * registers().vector_bytes // itemsize
+    host = registers()
+    width = host.tile_vectors * host.vector_bytes // itemsize
     return inputs * outputs * itemsize > CACHE_BYTES and outputs > width
 
 
@@ -102,7 +102,7 @@ class _Plan(NamedTuple):
     numbers: Array
 
 
-@lru_cache(maxsize=1024)
+@cached_choice
 def _plan(samples: int, inputs: int, outputs: int, itemsize: int) -> _Plan:
     """The plan for so many samples, or for the first of them where they are too many at once."""
     host = registers()
@@ -135,7 +135,7 @@ def _plan(samples: int, inputs: int, outputs: int, itemsize: int) -> _Plan:
     return _Plan(*functions, items, work, product, record(product))
 
 
-@cache
+@kernel_factory
 def _products(rows: int, vectors: int, lanes: int) -> Any:
     half = min(rows, rows // 2 + 1)
     width = vectors * lanes
@@ -198,7 +198,7 @@ def _products(rows: int, vectors: int, lanes: int) -> Any:
     return products
 
 
-@cache
+@kernel_factory
 def _add_parts(vectors: int, lanes: int) -> Any:
     some = vectors * lanes  # of which a block has several
 

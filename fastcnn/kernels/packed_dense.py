@@ -14,18 +14,17 @@ are does not depend on the others.
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
 from math import lcm
 from typing import Any, NamedTuple
 
 from fastcnn.kernels.arrays import record
 from fastcnn.kernels.contraction import ITEMS, LONG, WORTH, Plan
 from fastcnn.kernels.inlining import ordered_device
+from fastcnn.kernels.instruction_sets import cached_choice, kernel_factory, registers
 from fastcnn.kernels.jit import ordered_kernel
 from fastcnn.kernels.simd import (
     rank1_packed,
     rank1_packed_masked,
-    registers,
     rows_line,
     tile_from_row,
     tile_relu,
@@ -44,7 +43,7 @@ class Packed(NamedTuple):
     part: int
 
 
-@lru_cache(maxsize=1024)
+@cached_choice
 def plan_packed(samples: int, inputs: int, outputs: int, itemsize: int) -> Plan | None:
     """The plan, whose operands are those of a contraction; None where this is not better."""
     if outputs != COLUMNS or inputs < LONG:
@@ -59,7 +58,7 @@ def plan_packed(samples: int, inputs: int, outputs: int, itemsize: int) -> Plan 
     return Plan(function, -(-samples // part), work, record(Packed(samples, inputs, part)))
 
 
-@cache
+@kernel_factory
 def _packed(rows: int, vectors: int, lanes: int) -> Any:
     at_once = vectors * lanes // COLUMNS
 

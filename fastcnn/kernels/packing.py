@@ -5,16 +5,15 @@ Also the check that goes with padding as zeros: a product of zero and infinity i
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, NamedTuple
 
 from fastcnn.arguments import Array
 from fastcnn.kernels.arrays import empty_like_type, record
 from fastcnn.kernels.inlining import device
+from fastcnn.kernels.instruction_sets import kernel_factory, registers
 from fastcnn.kernels.jit import compiled, kernel
 from fastcnn.kernels.simd import (
     copy_run,
-    registers,
     rows_line,
     tile_from_row,
     tile_store,
@@ -160,7 +159,7 @@ def _whole_sum_of_zeros(values: Any) -> Any:
     return sum_of_zeros(values)
 
 
-@cache
+@kernel_factory
 def _turn_taps(lanes: int) -> Any:
     @kernel
     def turn_taps(
@@ -200,7 +199,7 @@ def _turn_taps(lanes: int) -> Any:
     return turn_taps
 
 
-@cache
+@kernel_factory
 def _pack_steps(vectors: int, lanes: int) -> Any:
     width = vectors * lanes
 

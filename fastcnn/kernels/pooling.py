@@ -13,17 +13,16 @@ windows to the next in a row of scratch. On 8×112×112×64, one thread, 3×3: 1
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 from fastcnn.arguments import Array
 from fastcnn.geometry import PoolGeometry
 from fastcnn.kernels.arrays import empty_like_type, readable, record
 from fastcnn.kernels.inlining import device
+from fastcnn.kernels.instruction_sets import kernel_factory, registers
 from fastcnn.kernels.jit import kernel
 from fastcnn.kernels.simd import (
     expect_load,
-    registers,
     rows_line,
     stores_done,
     tile_best,
@@ -204,7 +203,7 @@ def _whole(count: int, stride: int, pad: int, k: int, size: int) -> Any:
     return first, max(first, min(count, (size - k + pad) // stride + 1))
 
 
-@cache
+@kernel_factory
 def _extreme_rows(largest: bool, vectors: int, lanes: int, kh: int, kw: int) -> Any:
     width = vectors * lanes
 
@@ -276,7 +275,7 @@ def _extreme_rows(largest: bool, vectors: int, lanes: int, kh: int, kw: int) -> 
     return extreme_rows
 
 
-@cache
+@kernel_factory
 def _average_rows(vectors: int, lanes: int) -> Any:
     width = vectors * lanes
 
@@ -327,7 +326,7 @@ def _meets_all(count: int, stride: int, pad: int, k: int, size: int) -> Any:
     return stride <= k and (count - 1) * stride - pad + k >= size
 
 
-@cache
+@kernel_factory
 def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int, kh: int, kw: int) -> Any:
     width = vectors * lanes
 
@@ -444,7 +443,7 @@ def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int, kh: int, kw:
     return extreme_gradient_rows
 
 
-@cache
+@kernel_factory
 def _placed_gradient(vectors: int, lanes: int) -> Any:
     """The kernel; an item is a row of windows, the last of an image has the pixels below too."""
     width = vectors * lanes
@@ -480,7 +479,7 @@ def _placed_gradient(vectors: int, lanes: int) -> Any:
     return placed_gradient
 
 
-@cache
+@kernel_factory
 def _streamed_gradient(vectors: int, lanes: int, k: int) -> Any:
     width = vectors * lanes
 
@@ -602,7 +601,7 @@ def _streamed_gradient(vectors: int, lanes: int, k: int) -> Any:
     return streamed_gradient
 
 
-@cache
+@kernel_factory
 def _average_gradient(vectors: int, lanes: int) -> Any:
     width = vectors * lanes
 

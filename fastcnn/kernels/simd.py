@@ -24,65 +24,18 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba.core import cgutils, config, types
 from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
 
+from fastcnn.kernels.instruction_sets import host_registers
 from fastcnn.minimal_filtering import Matrix, filtering
 
 _WORD = ir.IntType(64)
-
-
-class Registers(NamedTuple):
-    """What the processor offers to a tile, as the compiler will use it."""
-
-    isa: str
-    vector_bytes: int
-    tile_rows: int
-    tile_vectors: int
-
-
-@lru_cache(maxsize=1)
-def registers() -> Registers:
-    """The host's vector registers, and the sides of the tile that fills them.
-
-    Read from the target that Numba compiles for, ``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES``
-    included. A tile of 14×2 on 32 registers leaves one for each vector of ``w`` and a broadcast;
-    so does 6×2 on 16.
-    """
-    machine = platform.machine().lower()
-    if machine in ("aarch64", "arm64"):
-        return Registers("neon", 16, 14, 2)
-    if machine not in ("x86_64", "amd64"):
-        return Registers("baseline", 16, 6, 2)
-    name = config.CPU_NAME or binding.get_host_cpu_name()
-    if config.CPU_NAME is None:
-        features = {key for key, has in binding.get_host_cpu_features().items() if has}
-    else:
-        features = _features_of(name)
-    for feature in (config.CPU_FEATURES or "").split(","):
-        if feature[1:]:
-            (features.add if feature[0] == "+" else features.discard)(feature[1:])
-    if "avx512f" in features and "fma" in features:
-        return Registers("avx512", 64, 14, 2)
-    if "avx2" in features and "fma" in features:
-        return Registers("avx2", 32, 6, 2)
-    return Registers("sse2", 16, 6, 2)
-
-
-def _features_of(cpu: str) -> set[str]:
-    """Vector features of an x86 processor by its name in LLVM; none for a name not known."""
-    wide = "skylake-avx512 cascadelake cooperlake cannonlake icelake tigerlake rocketlake "
-    wide += "sapphirerapids graniterapids emeraldrapids znver4 znver5 x86-64-v4"
-    if cpu.startswith(tuple(wide.split())):
-        return {"avx2", "fma", "avx512f"}
-    narrow = "haswell broadwell skylake znver alderlake core-avx2 x86-64-v3"
-    return {"avx2", "fma"} if cpu.startswith(tuple(narrow.split())) else set()
 
 
 class TileType(types.Type):
@@ -213,7 +166,7 @@ class _Emitter:
         before AVX2 there is none.
         """
         lanes = self.tile.lanes
-        if registers().isa == "avx512":
+        if host_registers().isa == "avx512":
             for v in range(self.tile.vectors):
                 mask = self.mask(columns, v)
                 for row, place in zip(rows, places, strict=True):
@@ -306,7 +259,7 @@ class _Emitter:
         return merged
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
-        if registers().isa == "sse2" or registers().isa == "baseline":
+        if host_registers().isa in ("sse2", "baseline"):
             # Without the instruction llvm.fma calls a function for each lane.
             return self.builder.fadd(self.builder.fmul(a, b), c)
         dtype = "f32" if self.size == 4 else "f64"
@@ -1316,7 +1269,7 @@ def tile_store_rows(
                     for v, vector in enumerate(row):
                         emit.store(vector, data, emit.offset(place, v))
             with partial:
-                if registers().isa == "avx512":
+                if host_registers().isa == "avx512":
                     for m, (row, place) in enumerate(zip(rows, places, strict=True)):
                         inside = builder.icmp_signed(">", count, _WORD(m))
                         wanted = builder.select(inside, columns, _WORD(0))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastcnn.kernels.activations import log_sum_exp, softmax_row
+from fastcnn.kernels.instruction_sets import kernel_factory, registers
 from fastcnn.kernels.jit import kernel, ordered_kernel
 from fastcnn.kernels.simd import (
     copy_run,
-    registers,
     rows_line,
     tile_from_row,
     tile_store,
@@ -99,7 +98,7 @@ def softmax_rows(start: int, stop: int, x: Any, y: Any, numbers: Any) -> None:
         softmax_row(x[first : first + columns], y[first : first + columns])
 
 
-@cache
+@kernel_factory
 def column_sums(vectors: int, lanes: int) -> Any:
     """The kernel of a bias's gradient, ``db[c] = Σ dy[row, c]``: four sums at a time."""
     width = vectors * lanes

@@ -26,7 +26,7 @@ an image has an output that is not finite, the image is computed again directly.
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,13 +37,13 @@ from fastcnn.geometry import ConvGeometry, pool_geometry
 from fastcnn.kernels import arrays, direct
 from fastcnn.kernels.arrays import bias_or_zeros, empty_like_type, readable, record
 from fastcnn.kernels.inlining import device
+from fastcnn.kernels.instruction_sets import cached_choice, kernel_factory, registers
 from fastcnn.kernels.jit import kernel
 from fastcnn.kernels.packing import turn_filters
 from fastcnn.kernels.pooling import max_pool2d
 from fastcnn.kernels.simd import (
     copy_run,
     rank1,
-    registers,
     rows_line,
     rows_walk,
     store_transform,
@@ -173,11 +173,10 @@ def square_transform(m: int, r: int, lanes: int) -> Any:
     return transform_squares
 
 
-@cache
-def _winograd(m: int, r: int, lanes: int) -> Any:
+@kernel_factory
+def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Any:
     n = m + r - 1
     points, outputs = n * n, m * m
-    rows, vectors = registers().tile_rows, registers().tile_vectors
     half, quarter = rows // 2 + 1, rows // 4 + 1
     width = vectors * lanes
 
@@ -471,7 +470,7 @@ class Plan(NamedTuple):
     spare: list[_Scratch]
 
 
-@lru_cache(maxsize=1024)
+@cached_choice
 def forward(g: ConvGeometry, itemsize: int, pooled: bool = False, places: bool = False) -> Plan:
     """The plan of the forward pass, made once for each geometry."""
     tap = g.ic * g.oc
@@ -490,7 +489,7 @@ def forward(g: ConvGeometry, itemsize: int, pooled: bool = False, places: bool =
     )
 
 
-@lru_cache(maxsize=1024)
+@cached_choice
 def _input_gradient(g: ConvGeometry, itemsize: int) -> Plan:
     """Over filters as :func:`turn_filters` has them, the last tap first."""
     width = registers().tile_vectors * registers().vector_bytes // itemsize
@@ -548,7 +547,7 @@ def _plan(g: ConvGeometry, itemsize: int, pooled: bool, places: bool, **filters:
         **filters,
     )
     return Plan(
-        _winograd(cut.side, g.kh, lanes),
+        _winograd(cut.side, g.kh, host.tile_rows, host.tile_vectors, lanes),
         layer,
         record(layer),
         g.n,

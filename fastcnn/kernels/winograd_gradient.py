@@ -24,7 +24,6 @@ What an item is and in which order it sums follows from the problem alone.
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from fastcnn import policy
@@ -34,12 +33,12 @@ from fastcnn.kernels import direct, winograd
 from fastcnn.kernels.arrays import empty_like_type, readable, record
 from fastcnn.kernels.contraction import CACHE_BYTES
 from fastcnn.kernels.inlining import device
+from fastcnn.kernels.instruction_sets import cached_choice, kernel_factory, registers
 from fastcnn.kernels.jit import kernel
 from fastcnn.kernels.packing import all_finite, sum_rows
 from fastcnn.kernels.simd import (
     copy_run,
     rank1,
-    registers,
     rows_line,
     store_transform,
     tile_from_row,
@@ -98,11 +97,10 @@ class Stage(NamedTuple):
 _SLABS, _SQUARES = Stage(True, True, True), Stage(True, False, False)
 
 
-@cache
-def _gradient(m: int, r: int, lanes: int) -> Any:
+@kernel_factory
+def _gradient(m: int, r: int, rows: int, vectors: int, lanes: int) -> Any:
     n = m + r - 1
     points, taps = n * n, r * r
-    rows, vectors = registers().tile_rows, registers().tile_vectors
     half = rows // 2 + 1
     width = vectors * lanes
     transform_x = winograd.square_transform(m, r, lanes)
@@ -296,7 +294,7 @@ class Plan(NamedTuple):
     product_work: int
 
 
-@lru_cache(maxsize=1024)
+@cached_choice
 def _plan(g: ConvGeometry, itemsize: int) -> Plan:
     forward, host = winograd.forward(g, itemsize), registers()
     layer, points, width = forward.layer, forward.points, forward.width
@@ -337,7 +335,7 @@ def _plan(g: ConvGeometry, itemsize: int) -> Plan:
     )
     in_pass = max(1, min(max(LEAST, of_sums), MOST) // ((layer.v_block + z_block) * itemsize))
     return Plan(
-        _gradient(side, g.kh, lanes),
+        _gradient(side, g.kh, host.tile_rows, host.tile_vectors, lanes),
         layer,
         numbers,
         sums,

@@ -1,0 +1,319 @@
+"""Which kernel serves a problem on which instruction set: the same answer on every host.
+
+The table is in ``choices.py``; nothing here is compiled.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import choices
+import pytest
+from choices import ITEMSIZES, ROWS, differences
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastcnn
+from fastcnn.geometry import ConvGeometry, conv_geometry, pool_geometry
+from fastcnn.kernels import contraction, direct, pooling, winograd
+from fastcnn.kernels.contraction import Lines, Plan, Tile
+from fastcnn.kernels.instruction_sets import (
+    INSTRUCTION_SETS,
+    Choice,
+    choice_of,
+    choosing_for,
+    host_registers,
+    registers,
+)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_choices_are_those_of_the_table(name: str) -> None:
+    assert list(differences({name: ROWS[name]})) == []
+
+
+@pytest.mark.parametrize("isa", choices.INSTRUCTION_SETS)
+def test_a_wrong_expectation_about_an_instruction_set_shows_on_every_host(isa: str) -> None:
+    for name, row in ROWS.items():
+        for place, dtype in enumerate(ITEMSIZES):
+            expected = list(getattr(row, isa))
+            right, expected[place] = expected[place], "another kernel 1×1×1"
+            wrong = row._replace(**{isa: tuple(expected)})
+            message = f"{name}, {isa}, {dtype}: {right}, not another kernel 1×1×1"
+            assert list(differences({name: wrong})) == [message]
+
+
+def test_the_table_tells_instruction_sets_apart() -> None:
+    """Each pair of them differs in some row, and each kernel that has a choice is there."""
+    for one in choices.INSTRUCTION_SETS:
+        for other in choices.INSTRUCTION_SETS:
+            same = all(getattr(row, one) == getattr(row, other) for row in ROWS.values())
+            assert same == (one == other)
+    pairs = (pair for row in ROWS.values() for pair in row[1:])
+    names = {choice.split(" ")[0] for pair in pairs for choice in pair}
+    assert names >= {
+        "average_rows", "column_sums", "contraction", "depthwise", "extreme_gradient_rows",
+        "extreme_rows", "few_steps", "gradient", "lines", "lines_pooled", "none", "packed",
+        "products", "streamed", "turn_taps", "turning", "winograd",
+    }  # fmt: skip
+
+
+def test_every_instruction_set_of_the_table_is_known() -> None:
+    assert [*choices.INSTRUCTION_SETS, "baseline"] == list(INSTRUCTION_SETS)
+    for isa, each in INSTRUCTION_SETS.items():
+        assert each.isa == isa
+        assert each.tile_rows * each.tile_vectors + each.tile_vectors + 1 <= each.number
+
+
+# Facts that hold for every problem.
+
+ISAS = st.sampled_from(list(INSTRUCTION_SETS))
+SIZES = st.sampled_from(list(ITEMSIZES.values()))
+SIDES = st.integers(1, 40)
+CHANNELS = st.one_of(st.integers(1, 12), st.integers(1, 140))
+# One channel and rows of three and five taps, which have tiles of their own, are drawn often.
+INPUTS = st.one_of(st.just(1), CHANNELS)
+TAPS = st.sampled_from([1, 2, 3, 3, 4, 5, 5])
+
+
+@st.composite
+def convolutions(draw: st.DrawFn) -> ConvGeometry:
+    """Any that has an output."""
+    groups = draw(st.sampled_from([1, 1, 1, 1, 2, 3]))
+    depthwise = groups == 1 and draw(st.integers(1, 4)) == 1
+    ic = groups * draw(INPUTS)
+    oc, groups = (ic, ic) if depthwise else (groups * draw(CHANNELS), groups)
+    kh, kw = draw(TAPS), draw(TAPS)
+    stride, dilation = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    reach = [(k - 1) * dilation + 1 for k in (kh, kw)]
+    padding = draw(st.sampled_from(["valid", "same", 1]))
+    h, w = draw(SIDES), draw(SIDES)
+    if padding != "same":
+        h, w = max(h, reach[0]), max(w, reach[1])
+    x, filters = (draw(st.integers(1, 9)), h, w, ic), (kh, kw, ic // groups, oc)
+    return conv_geometry(
+        x, filters, stride=stride, dilation=dilation, padding=padding, groups=groups
+    )
+
+
+def pooled_plan(g: ConvGeometry, itemsize: int) -> Plan | None:
+    """The plan with 2×2 max-pooling, where there is a window at all."""
+    pooled = direct.pooled_plan(g, itemsize) if min(g.oh, g.ow) >= 2 else None
+    return pooled and pooled[1]
+
+
+def kernels_of_convolution(g: ConvGeometry, itemsize: int) -> Iterator[Any]:
+    """Of all directions and ways."""
+    yield direct.forward_plan(g, itemsize)[1].function
+    yield direct.filter_sum_plan(g, itemsize)[1].function
+    for phase in direct.input_gradient_plan(g, itemsize).phases:
+        yield phase.function
+    if (pooled := pooled_plan(g, itemsize)) is not None:
+        yield pooled.function
+    if (tile := direct._packed_for(g, itemsize)) is not None:
+        yield direct.forward_plan(g, itemsize, packed=tile.columns)[1].function
+    if g.groups == 1 and g.kh == g.kw in (3, 5) and (g.stride_h, g.dilation_h) == (1, 1):
+        yield winograd.forward(g, itemsize).function
+
+
+def needed(choice: Choice) -> int:
+    """Registers for the sums of a tile and for what a step adds to them."""
+    sides = choice.literals
+    lines = sides.get("lines", Lines(1, sides.get("rows", 1)))
+    rows, vectors = lines.lines * lines.length, sides.get("vectors", 1)
+    if choice.name == "turning":  # a square of weights
+        return rows + int(sides["lanes"])
+    if choice.name == "products" and rows == 1:
+        return 0  # memory is the limit: rows are read in long pieces, whatever sums are stored
+    if choice.name in ("packed", "products"):  # one vector of weights at a time
+        return rows * vectors + 2
+    return rows * vectors + vectors * max(1, lines.taps) + 1
+
+
+def assert_fits(kernel: Any, itemsize: int) -> None:
+    choice, host = choice_of(kernel), registers()
+    lanes = choice.literals["lanes"]
+    assert lanes & (lanes - 1) == 0, choice
+    assert lanes >= 2, choice
+    assert lanes * itemsize <= host.vector_bytes, choice
+    assert needed(choice) <= host.number, f"{choice} takes {needed(choice)} registers"
+
+
+@settings(max_examples=300, deadline=None)
+@given(ISAS, SIZES, convolutions())
+def test_sums_and_operands_of_convolutions_fit_the_registers(
+    isa: str, itemsize: int, g: ConvGeometry
+) -> None:
+    with choosing_for(isa):
+        for kernel in kernels_of_convolution(g, itemsize):
+            assert_fits(kernel, itemsize)
+
+
+@settings(max_examples=150, deadline=None)
+@given(ISAS, SIZES, st.integers(1, 200), st.integers(1, 5000), st.integers(1, 1200))
+def test_sums_and_operands_of_dense_layers_fit_the_registers(
+    isa: str, itemsize: int, n: int, inputs: int, outputs: int
+) -> None:
+    with choosing_for(isa):
+        for problem in (choices.dense, choices.dense_dx, choices.dense_dw):
+            assert_fits(problem(n, inputs, outputs)(itemsize), itemsize)
+
+
+@settings(max_examples=50, deadline=None)
+@given(ISAS, SIZES, CHANNELS, st.integers(1, 3), st.sampled_from(["max", "min", "average"]))
+def test_sums_and_operands_of_poolings_fit_the_registers(
+    isa: str, itemsize: int, channels: int, size: int, kind: str
+) -> None:
+    x = (2, 9, 11, channels)
+    with choosing_for(isa):
+        for problem in (choices.pool, choices.pool_dx):
+            assert_fits(problem(kind, x, size, stride=2)(itemsize), itemsize)
+        if size == 2 and itemsize == 4:
+            g = pool_geometry(x, size, stride=2)
+            assert_fits(pooling.placed_gradient_kernel(g, itemsize)[0], itemsize)
+
+
+def rows_of_tiles(lines: Lines, rows: int) -> list[range]:
+    """The rows of each tile of a line, as the kernels cut it."""
+    count = lines.of_line(rows)
+    if not lines.mixed:
+        starts = (min(tile * lines.length, rows - lines.length) for tile in range(count))
+        return [range(start, start + lines.length) for start in starts]
+    short = (count * lines.length - rows) // 2
+    sizes = [lines.length] * (count - short) + [lines.length - 2] * short
+    return [range(sum(sizes[:tile]), sum(sizes[: tile + 1])) for tile in range(count)]
+
+
+@settings(max_examples=300, deadline=None)
+@given(ISAS, SIZES, convolutions())
+def test_lines_cover_each_row_and_items_each_tile(isa: str, itemsize: int, g: ConvGeometry) -> None:
+    with choosing_for(isa):
+        plans = [direct.forward_plan(g, itemsize)[1], direct.filter_sum_plan(g, itemsize)[1]]
+        if (pooled := pooled_plan(g, itemsize)) is not None:
+            plans.append(pooled)
+    for plan in plans:
+        choice, numbers = choice_of(plan.function), plan.numbers[0]
+        assert plan.items >= 1
+        if choice.name not in ("contraction", "lines", "lines_pooled"):
+            continue
+        sides, rows_c = choice.literals, int(numbers["rows_c"])
+        if "lines" in sides:
+            lines = sides["lines"]
+            tiles = rows_of_tiles(lines, rows_c)
+            assert sorted({row for tile in tiles for row in tile}) == list(range(rows_c))
+            # A tile that others cover would be work for nothing.
+            assert all(a.start < b.start for a, b in pairwise(tiles))
+            assert int(numbers["rows_a"] * numbers["rows_b"]) % lines.lines == 0
+            if choice.name == "lines_pooled":
+                assert all(tile.start % 2 == 0 for tile in tiles)
+            of_tile = lines.lines * lines.length
+        else:
+            of_tile = sides["rows"]
+        rows = int(numbers["rows_a"] * numbers["rows_b"]) * rows_c
+        numbers_in_all = int(numbers["groups"]) * rows * int(numbers["columns"])
+        width = sides["vectors"] * sides["lanes"]
+        assert plan.items * int(numbers["part"]) * of_tile * width >= numbers_in_all
+
+
+@settings(max_examples=150, deadline=None)
+@given(ISAS, convolutions())
+def test_where_no_pooled_plan_is_the_two_operations_have_theirs(isa: str, g: ConvGeometry) -> None:
+    with choosing_for(isa):
+        pooled = pooled_plan(g, 4)
+        assert pooled is None or pooled.items >= 1
+        assert direct.forward_plan(g, 4)[1].items >= 1
+        if min(g.oh, g.ow) >= 2:
+            windows = pool_geometry(g.output_shape, 2, stride=2)
+            assert pooling.forward_kernel("max", windows, 4)[1] >= 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(ISAS, SIZES, st.integers(1, 300), st.integers(1, 300))
+def test_tiles_are_no_larger_than_the_problem_asks_for(
+    isa: str, itemsize: int, rows: int, columns: int
+) -> None:
+    with choosing_for(isa):
+        tile, host = contraction.tile_for(rows, columns, itemsize), registers()
+    widest = host.vector_bytes // itemsize
+    assert tile.rows in (1, contraction.FEW, host.tile_rows)
+    assert tile.lanes == widest or columns <= tile.columns
+    assert tile.vectors == 1 or columns > widest
+    assert isinstance(tile, Tile)
+
+
+# The one place where the instruction set is set.
+
+
+def test_choices_are_forgotten_when_the_instruction_set_changes() -> None:
+    row = ROWS["article: 3×3 to 8 on 28×28×1, one image"]
+    first = {isa: choices.choices(row.problem, isa) for isa in choices.INSTRUCTION_SETS}
+    again = {isa: choices.choices(row.problem, isa) for isa in reversed(choices.INSTRUCTION_SETS)}
+    assert first == again
+    here = row.problem(4)
+    with choosing_for("avx512"):
+        wide = row.problem(4)
+        with choosing_for("sse2"):
+            assert row.problem(4) is not wide
+            assert registers() is INSTRUCTION_SETS["sse2"]
+        assert row.problem(4) is wide
+    assert row.problem(4) is here
+    assert registers() is host_registers()
+
+
+def test_the_host_is_chosen_for_again_after_an_error() -> None:
+    def fail() -> None:
+        with choosing_for("neon"):
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert registers() is host_registers()
+    with pytest.raises(KeyError, match="mmx"), choosing_for("mmx"):
+        pass
+    assert registers() is host_registers()
+
+
+def functions_with(decorator: str, path: Path) -> Iterator[ast.FunctionDef]:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            names = {ast.unparse(each).partition("(")[0] for each in node.decorator_list}
+            if decorator in names:
+                yield node
+
+
+ROOT = Path(fastcnn.__file__).parent
+SOURCES = sorted([*(ROOT / "kernels").glob("*.py"), *(ROOT / "executor").glob("*.py")])
+# What these cache is the same for all instruction sets.
+OTHER_CACHES = {
+    "arrays.record",
+    "instruction_sets.host_registers",
+    "kernel_cache.cache_folder",
+    "code_key.source_stamp",
+    "winograd.square_transform",
+}
+
+
+def test_no_cache_keeps_what_was_chosen_for_another_instruction_set() -> None:
+    caches, factories = set(), 0
+    for path in SOURCES:
+        for decorator in ("cache", "lru_cache"):
+            for function in functions_with(decorator, path):
+                caches.add(f"{path.stem}.{function.name}")
+        for function in functions_with("kernel_factory", path):
+            factories += 1
+            names = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
+            assert not names & {"registers", "host_registers"}, f"{path.stem}.{function.name}"
+    assert factories >= 20
+    assert {name for name in caches if name not in OTHER_CACHES} == set()
+
+
+def test_compiled_code_is_for_the_host_alone() -> None:
+    """What writes LLVM asks for the host: code for another would be kept under its name."""
+    source = (ROOT / "kernels" / "simd.py").read_text("utf-8")
+    names = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    assert "host_registers" in names
+    assert "registers" not in names
