@@ -416,6 +416,62 @@ class Sequential:
         optimizer.step(self._weights.parameters, self._weights.gradient)
         return found
 
+    def compile_kernels(
+        self,
+        *,
+        training: bool = True,
+        optimizer: str | Optimizer | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """Compile all kernels that this model may need, for batches of any size, and keep them.
+
+        The first prediction and the first training step do so by themselves; this is for whoever
+        wants to wait at another time, or in another process: compiled kernels are kept in the
+        cache that ``fastcnn info`` shows. A model with layers of your own, or with an engine that
+        was asked for by name, compiles what it needs when it needs it.
+
+        Args:
+            training: whether training is prepared too, not prediction alone.
+            optimizer: a name or an optimizer; by default that of the last training, else "sgd".
+            progress: is called with the number of kernels that are done, and of all. Without it a
+                line on the standard error tells of compiling that takes longer than a second.
+
+        Returns:
+            How many kernels were compiled; 0 if the cache had them.
+
+        Raises:
+            ValueError: the model is not built, or an unknown optimizer.
+
+        Example:
+            >>> from fastcnn.layers import Dense
+            >>> model = Sequential([Dense(2)], (3,))
+            >>> _ = model.compile_kernels(training=False)
+            >>> model.compile_kernels(training=False)
+            0
+        """
+        shape, loss = self._known_shape(), self._loss()
+        if optimizer is None:
+            optimizer = "sgd" if self.progress is None else self.progress.optimizer
+        steps = optimizer_named(optimizer)
+        predicting = self._executor(self._trunk(self._predicting()))
+        if predicting is None:
+            return 0
+        total = 0
+        kinds = [self.dtype] if self.trained_on == "floats" else [self.dtype, np.dtype(np.uint8)]
+        for kind in kinds:
+            like = self._taken(np.zeros((1, *shape), kind), predicting)
+            total += predicting.prepare_prediction(like, progress)
+        labels = isinstance(loss, CrossEntropy)
+        if training and (self._ends_in_vector or not labels):
+            learning = self._executor(self._trunk(loss))
+            assert learning is not None
+            outputs = () if labels else self._outputs(loss)
+            targets = np.zeros((1, *outputs), np.int64 if labels else self.dtype)
+            for kind in kinds:
+                like = self._taken(np.zeros((1, *shape), kind), learning)
+                total += learning.prepare_training(like, targets, loss, steps, progress)
+        return total
+
     def _executor(self, trunk: Sequence[Layer]) -> Executor | None:
         """What runs these layers as compiled programs, where they may be run so."""
         if whole_nets_refused(self.engine) is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -125,6 +125,7 @@ def train(
     save: str | os.PathLike[str] | None = None,
     resume: str | os.PathLike[str] | None = None,
     console: Console | None = None,
+    prepare: Callable[[Sequential, Optimizer], object] | None = None,
 ) -> Trained:
     """Train a net, test it, and save it.
 
@@ -134,6 +135,7 @@ def train(
             goes beside it, as ``NAME.checkpoint.safetensors``. None keeps neither.
         resume: a checkpoint to go on from.
         console: a Rich console for the progress; None for the standard output.
+        prepare: is called with the model and an optimizer of its kind before the training begins.
 
     Returns:
         What came of it, as :class:`Trained`.
@@ -158,6 +160,8 @@ def train(
         f"{settings.net}: {parameters:,} parameters, {len(x) - held:,} images to train on, "
         f"{held:,} held out"
     )
+    if prepare is not None:
+        prepare(model, _optimizer(settings))
     watch = _Watch(settings, None if place is None else checkpoint_of(place), resume)
     start = perf_counter()
     with watch.listening(console):
@@ -181,6 +185,20 @@ def train(
         watch.clear()
     test = model.evaluate(x_test, y_test)
     return Trained(model, history, test, seconds, place, None)
+
+
+def model_for(net: str, shape: tuple[int, ...] | None = None, classes: int = 10) -> Sequential:
+    """A new model of a net by its name, for images of MNIST's shape unless another is given.
+
+    >>> model_for("article").output_shape
+    (10,)
+    """
+    return Sequential(NETS[net](classes), shape or (28, 28, 1), seed=0)
+
+
+def optimizer_for(net: str) -> Optimizer:
+    """A new optimizer of the kind that a net's settings name."""
+    return _optimizer(RECIPES[net])
 
 
 def checkpoint_of(save: Path) -> Path:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from contextlib import ExitStack
 
 import pytest
+
+# Tests compile all the time, and compare what processes write to the standard error.
+os.environ.setdefault("FASTCNN_COMPILE_NOTICE", "0")
 
 # What a shell starts in the background has Ctrl-C ignored, and so would all that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

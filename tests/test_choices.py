@@ -291,7 +291,7 @@ SOURCES = sorted([*(ROOT / "kernels").glob("*.py"), *(ROOT / "executor").glob("*
 OTHER_CACHES = {
     "arrays.record",
     "instruction_sets.host_registers",
-    "kernel_cache.cache_folder",
+    "kernel_cache.cache_folders",
     "code_key.source_stamp",
     "winograd.square_transform",
 }

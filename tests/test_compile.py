@@ -219,7 +219,7 @@ def test_every_file_that_kernels_are_made_of_is_in_the_stamp(package: Path) -> N
 def test_what_is_compiled_into_a_kernel_has_no_machine_code_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(kernel_cache, "cache_folder", lambda: None)
+    monkeypatch.setattr(kernel_cache, "cache_folders", lambda: kernel_cache.Folders((), None))
 
     @inlining.device
     def twice(x: int) -> int:

@@ -20,7 +20,8 @@ from fastcnn.kernels import code_key, jit, kernel_cache
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(kernel_cache, "cache_folder", lambda: tmp_path)
+    folders = kernel_cache.Folders((tmp_path,), tmp_path)
+    monkeypatch.setattr(kernel_cache, "cache_folders", lambda: folders)
     return tmp_path
 
 
@@ -217,7 +218,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], P
 
     def chosen(of_user: str) -> Path | None:
         monkeypatch.setattr(AppDirs, "user_cache_dir", of_user)
-        return kernel_cache.cache_folder.__wrapped__()
+        return kernel_cache.cache_folders.__wrapped__().write
 
     return chosen
 

@@ -15,6 +15,7 @@ import typer
 
 from fastcnn.cli.bench import bench
 from fastcnn.cli.compare import compare
+from fastcnn.cli.compile import compile_
 from fastcnn.cli.demo import demo
 from fastcnn.cli.evaluate import evaluate
 from fastcnn.cli.info import info
@@ -48,8 +49,8 @@ def _fastcnn(
     pass
 
 
-for command in (demo, train, evaluate, predict, compare, bench, info):
-    app.command()(command)
+for command in (demo, train, evaluate, predict, compare, bench, compile_, info):
+    app.command(command.__name__.rstrip("_"))(command)
 
 
 def main() -> None:

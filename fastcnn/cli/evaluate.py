@@ -42,10 +42,12 @@ def evaluate(model: Model, data: Data = None, as_json: AsJson = False) -> None:
 def _evaluated(path: Path, data: Path | None) -> dict[str, Any]:
     import numpy as np
 
+    from fastcnn.cli.compiling import compile_kernels
     from fastcnn.datasets import load_mnist
     from fastcnn.model import load_model
 
     model = load_model(path)
+    compile_kernels(model, training=False)
     _, (images, labels) = load_mnist(data)
     found = model.evaluate(images, labels)
     guesses = model.predict_classes(images)

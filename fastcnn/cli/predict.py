@@ -28,9 +28,11 @@ def predict(
     cannot be read is reported, the others are read all the same; the exit code is then 2.
     """
     with plain_errors():
+        from fastcnn.cli.compiling import compile_kernels
         from fastcnn.model import load_model
 
         net = load_model(model)
+        compile_kernels(net, training=False)
         read, failed = [], False
         for path in images:
             try:

@@ -13,6 +13,8 @@ from fastcnn.cli.outcomes import INTERRUPTED, plain_errors
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from fastcnn.model import Sequential
+    from fastcnn.optimizers import Optimizer
     from fastcnn.training import Settings, Trained
 
 
@@ -85,10 +87,16 @@ def train(
         usual = None if resume is None else training.save_of(resume)
         place = save or usual or Path(f"fastcnn-{settings.net}.safetensors")
         console = Console(highlight=False)
-        result = training.train(settings, place, resume, console)
+        result = training.train(settings, place, resume, console, _prepare)
         _print(console, settings, result)
     if result.test is None:
         raise typer.Exit(INTERRUPTED)
+
+
+def _prepare(model: Sequential, optimizer: Optimizer) -> None:
+    from fastcnn.cli.compiling import compile_kernels
+
+    compile_kernels(model, training=True, optimizer=optimizer)
 
 
 def _resumed(path: Path, fixed: dict[str, Any], epochs: int | None, folder: str | None) -> Settings:

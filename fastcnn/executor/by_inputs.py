@@ -30,6 +30,7 @@ from fastcnn.kernels.program import (
     places_for,
     run,
 )
+from fastcnn.kernels.rehearsal import unless_rehearsed
 
 # Bytes of a slice's weights, and slices that can run at once, at most.
 _WEIGHTS, _ITEMS = 128 * 1024, 16
@@ -60,6 +61,7 @@ class _ByInputs(NamedTuple):
     kept: list[Array]
 
 
+@unless_rehearsed
 @cached_choice
 def _by_inputs(
     n: int, inputs: int, outputs: int, dtype: np.dtype[Any], needs_dx: bool

@@ -19,6 +19,7 @@ from fastcnn.arguments import Array
 from fastcnn.engines import choose, implementation
 from fastcnn.executor.by_inputs import dense_gradients
 from fastcnn.executor.plan import Made, Plans, Scratch
+from fastcnn.executor.preparation import is_built_in, prepare
 from fastcnn.executor.slices import (
     CONVOLUTIONS,
     POOLS,
@@ -30,6 +31,7 @@ from fastcnn.executor.slices import (
 from fastcnn.geometry import ConvGeometry, PoolGeometry
 from fastcnn.kernels import arrays, program, winograd
 from fastcnn.kernels.activations import relu_backward
+from fastcnn.kernels.compile_ahead import Progress
 from fastcnn.kernels.dense import dense
 from fastcnn.kernels.packing import all_finite
 from fastcnn.kernels.pooling import max_pool2d, max_pool2d_backward, placed_gradient
@@ -97,6 +99,8 @@ class Executor:
         self._state = [array for one in layers for array in one.state.values()]
         only = self._parts[0] if len(self._parts) == 1 else None
         self._only = only if isinstance(only, _Run) else None
+        self._layers = layers
+        self._prepared: set[str] = set()
         # Of the last optimizer its loop, arrays and numbers, and the step made of them.
         self._last: tuple[Any, list[Array], Array, Array] = None, [], _NONE, NO_STEPS
 
@@ -142,10 +146,14 @@ class Executor:
 
         That is where padding by zeros meets parameters that are not finite.
         """
+        if "predict" not in self._prepared:
+            self.prepare_prediction(x)
         return self._through(self._parts, x)
 
     def probabilities(self, x: Array) -> Array | None:
         """The softmax of :meth:`forward`, on its way where the last layers make a run."""
+        if "predict" not in self._prepared:
+            self.prepare_prediction(x)
         last = self._parts[-1]
         if not isinstance(last, _Run):
             y = self.forward(x)
@@ -155,6 +163,54 @@ class Executor:
             return None
         found = last.forward(before, None, "softmax")
         return None if found is None else found[0]
+
+    def prepare_prediction(self, like: Array, progress: Progress | None = None) -> int:
+        """Compile what predictions of any batch size need; how many kernels that were.
+
+        ``like`` are samples of the shape and dtype that :meth:`forward` takes.
+        """
+        self._prepared.add("predict")
+
+        def run(x: Array) -> None:
+            self.probabilities(x)
+            self.forward(x)
+
+        if not all(map(is_built_in, self._layers)):
+            return 0
+        return prepare(self._layers, run, like, "predict", self._dtype.char, progress=progress)
+
+    def prepare_training(
+        self,
+        like: Array,
+        targets: Array,
+        loss: Loss,
+        optimizer: Optimizer,
+        progress: Progress | None = None,
+    ) -> int:
+        """Compile what training steps of any batch size need; how many kernels that were."""
+        self._prepared.add("train")
+        if not all(map(is_built_in, (*self._layers, loss, optimizer))):
+            return 0
+        state = [array.copy() for array in self._state]
+        # Another of its kind, at any rate, so that this one and its schedule take no part.
+        stand_in = type(optimizer)(**{**optimizer.config(), "learning_rate": 0.1})
+
+        def run(x: Array) -> None:
+            labels = np.zeros((len(x), *targets.shape[1:]), targets.dtype)
+            self.gradients(x, labels, loss, np.random.default_rng(0))
+            y = self._through(self._parts, x)  # validation
+            if y is not None:
+                loss.values(y, labels)
+            ahead = stand_in.ahead(self._weights.parameters)
+            if ahead is not None:
+                self._step_of(*ahead)
+
+        try:
+            purpose = "train", self._dtype.char, type(loss).__name__, type(optimizer).__name__
+            return prepare(self._layers, run, like, *purpose, progress=progress)
+        finally:
+            for array, before in zip(self._state, state, strict=True):
+                array[...] = before
 
     def _through(self, parts: list[_Run | _Alone], x: Array) -> Array | None:
         for part in parts:
@@ -173,6 +229,8 @@ class Executor:
         optimizer: Optimizer,
     ) -> tuple[float, float] | None:
         """:meth:`gradients` and then the optimizer's step: in one call, where one run is all."""
+        if "train" not in self._prepared:
+            self.prepare_training(x, targets, loss, optimizer)
         part, weights, ahead = self._only, self._weights, None
         if part is not None and _takes_labels(loss):
             ahead = optimizer.ahead(weights.parameters)
@@ -192,13 +250,17 @@ class Executor:
         of, arrays, told, moves = self._last
         same = loop is of and numbers is told and len(state) == len(arrays)
         if not (same and all(map(is_, state, arrays))):
-            p, g = self._weights.parameters, self._weights.gradient
-            first, second = [*state, g, g][:2]  # what an optimizer has not is not looked at
-            operands = p, g, first, second, numbers
-            one = program.step(loop, operands, p.size, *map(constant, operands))
-            moves = np.concatenate(program.parts(one, 1 + p.size // _MOVED))
+            one, count = self._step_of(loop, state, numbers), self._weights.parameters.size
+            moves = np.concatenate(program.parts(one, 1 + count // _MOVED))
             self._last = loop, state, numbers, moves
         return moves
+
+    def _step_of(self, loop: Any, state: list[Array], numbers: Array) -> Array:
+        p, g = self._weights.parameters, self._weights.gradient
+        # Optimizers without state pass the gradient in its place, which the kernel never reads.
+        first, second = [*state, g, g][:2]
+        operands = p, g, first, second, numbers
+        return program.step(loop, operands, p.size, *map(constant, operands))
 
     def gradients(
         self, x: Array, targets: Array, loss: Loss, rng: np.random.Generator

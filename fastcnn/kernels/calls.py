@@ -19,6 +19,7 @@ from numba.core import cgutils, types
 from numba.core.types.containers import UniTuple
 from numba.extending import intrinsic
 
+from fastcnn.kernels import rehearsal
 from fastcnn.kernels.simd import or_in_python
 
 NO_BOARD = np.zeros(0, np.int64)
@@ -40,8 +41,10 @@ def step_address(kernel: Callable[..., None], *arguments: object) -> int:
 
     It stays there for good, because a program may outlive whoever made the kernel: of two threads
     that make the same kernel at once, a cache keeps one. The kernel itself tells the address: the
-    linker has put it into the code, so no symbol is looked up.
+    linker has put it into the code, so no symbol is looked up. In a rehearsal it is 0.
     """
+    if rehearsal.active and rehearsal.requested(kernel, (NO_BOARD, _ASK, 0, 0, *arguments)):
+        return 0
     answer = np.zeros(1, np.int64)
     kernel(answer, _ASK, 0, 0, *arguments)
     _ADDRESSED[id(kernel)] = kernel

@@ -22,6 +22,23 @@ PATIENCE = 60.0
 _POLL = 0.02
 
 
+def is_taken(path: Path) -> bool:
+    """Whether another process has the turn for this file."""
+    if fcntl is None:
+        return False
+    try:
+        handle = os.open(path.with_suffix(".lock"), os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)  # which gives the lock back, if it was free
+    return False
+
+
 class CompileTurn:
     """Who compiles what a file will hold. A process has one turn at a time, as its compiler has.
 

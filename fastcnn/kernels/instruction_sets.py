@@ -186,6 +186,7 @@ def kernel_factory(function: Callable[..., Any]) -> _lru_cache_wrapper[Any]:
         kernel.choice = Choice(
             function.__name__.strip("_"), dict(zip(names, literals, strict=True))
         )
+        kernel.recipe = function.__module__, function.__name__, literals
         return kernel
 
     return cache(make)

@@ -86,9 +86,9 @@ def _launched(function: Function, flags: dict[str, Any]) -> Function:
 def _cached(function: Callable[..., Any], flags: dict[str, Any]) -> Any:
     dispatcher = numba.njit(pipeline_class=KernelCompiler, **flags)(function)
     if not config.DISABLE_JIT:
-        folder = kernel_cache.cache_folder()
-        if folder is not None:
-            dispatcher._cache = KernelCache(function, flags["fastmath"], folder)
+        folders = kernel_cache.cache_folders()
+        if folders.read:
+            dispatcher._cache = KernelCache(function, flags["fastmath"], folders)
     return dispatcher
 
 

@@ -11,8 +11,10 @@ itself; a file in which either is wrong counts as none.
 symbols with other contents. Symbols hold the key of their code, so this does not happen by itself;
 it would make the linker take one kernel for another.
 
-**Folder.** The first that can be written to of ``NUMBA_CACHE_DIR``, the package's ``__pycache__``
-and the user's cache folder. Without any, kernels compile in each process. Processes that want the
+**Folders.** ``NUMBA_CACHE_DIR``, the package's ``__pycache__`` and the user's cache folder, in this
+order, to the first that can be written to. Kernels are read from each and written to the last: so
+a container image can hold compiled kernels in a folder that is read-only when it runs. Where no
+folder can be written to, kernels that are in none compile in each process. Processes that want the
 same kernel at once take turns, and one compiles (:mod:`fastcnn.kernels.compile_turn`). A broken or
 unwritable cache costs time, never an answer.
 """
@@ -27,7 +29,8 @@ from contextlib import suppress
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from secrets import token_hex
+from typing import Any, NamedTuple
 
 from llvmlite import binding
 from numba.core import config
@@ -36,24 +39,34 @@ from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
+from fastcnn.kernels import compile_notice
 from fastcnn.kernels.code_key import PACKAGE, code_key, constants, version_stamp
-from fastcnn.kernels.compile_turn import CompileTurn
+from fastcnn.kernels.compile_turn import CompileTurn, is_taken
 
 _HASH = sha256().digest_size
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _turn = CompileTurn()
 _contents: dict[str, bytes] = {}
 """For each symbol that this process has loaded or compiled for the cache, a hash of its code."""
 
 
+class Folders(NamedTuple):
+    """Where compiled kernels are looked for, in this order, and where new ones are written."""
+
+    read: tuple[Path, ...]
+    write: Path | None
+
+
 @lru_cache(maxsize=1)
-def cache_folder() -> Path | None:
-    """Where compiled kernels are kept; None where nothing can be written."""
+def cache_folders() -> Folders:
+    """The folders of this process; read only once, when the first kernel is made."""
     of_user = Path(AppDirs(appname="fastcnn", appauthor=False).user_cache_dir)
     folders = [
         Path(config.CACHE_DIR) / "fastcnn" if config.CACHE_DIR else None,
         PACKAGE / "kernels" / "__pycache__",
         of_user if of_user.is_absolute() else None,  # "~" stays as it is without a home
     ]
+    read: list[Path] = []
     for folder in folders:
         if folder is None:
             continue
@@ -61,9 +74,16 @@ def cache_folder() -> Path | None:
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
         except OSError:
+            if folder.is_dir():
+                read.append(folder)
             continue
-        return folder
-    return None
+        return Folders((*read, folder), folder)
+    return Folders(tuple(read), None)
+
+
+def cache_folder() -> Path | None:
+    """Where compiled kernels are written; None where nothing can be written."""
+    return cache_folders().write
 
 
 class KernelCache(NumbaCache):  # type: ignore[misc]
@@ -72,17 +92,17 @@ class KernelCache(NumbaCache):  # type: ignore[misc]
     Args:
         function: the function that Numba compiles.
         fastmath: the liberties with numbers that it is compiled with.
-        folder: where the files are.
+        folders: where the files are.
     """
 
-    def __init__(self, function: Callable[..., Any], fastmath: set[str], folder: Path) -> None:
-        self._function, self._fastmath, self._folder = function, fastmath, folder
+    def __init__(self, function: Callable[..., Any], fastmath: set[str], folders: Folders) -> None:
+        self._function, self._fastmath, self._folders = function, fastmath, folders
         self._enabled = True
         self._name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
 
     @property
     def cache_path(self) -> str:
-        return str(self._folder)
+        return str(self._folders.write or self._folders.read[-1])
 
     def enable(self) -> None:
         self._enabled = True
@@ -91,39 +111,69 @@ class KernelCache(NumbaCache):  # type: ignore[misc]
         self._enabled = False
 
     def flush(self) -> None:
-        for path in self._folder.glob(f"{self._name}-*.nbc"):
-            path.unlink(missing_ok=True)
+        if self._folders.write is not None:
+            for path in self._folders.write.glob(f"{self._name}-*.nbc"):
+                path.unlink(missing_ok=True)
+
+    def file_name(self, signature: Any, target_context: Any) -> str:
+        """The name of the file for these types, in whichever folder."""
+        return self._place(signature, target_context.codegen())[0]
+
+    def holds(self, signature: Any, target_context: Any) -> bool:
+        """Whether there is a file of this version for these types; its contents are not checked."""
+        name, stamp = self._place(signature, target_context.codegen())
+        for folder in self._folders.read:
+            try:
+                with (folder / name).open("rb") as file:
+                    if file.read(_HASH) == stamp:
+                        return True
+            except OSError:
+                continue
+        return False
+
+    def is_compiled_elsewhere(self, signature: Any, target_context: Any) -> bool:
+        """Whether another process compiles this kernel now."""
+        folder = self._folders.write
+        return folder is not None and is_taken(folder / self.file_name(signature, target_context))
 
     def load_overload(self, sig: Any, target_context: Any) -> CompileResult | None:
         """The compiled code for arguments of these types, or None, after which Numba compiles."""
         target_context.refresh()
         if not self._enabled:
             return None
-        path, stamp = self._place(sig, target_context.codegen())
-        result = _read(path, stamp, target_context)
-        if result is None:
+        name, stamp = self._place(sig, target_context.codegen())
+        for folder in self._folders.read:
+            result = _read(folder / name, stamp, target_context)
+            if result is not None:
+                return result
+        if self._folders.write is not None:
+            path = self._folders.write / name
             _turn.take(path)
             result = _read(path, stamp, target_context)  # another process may have written it
             if result is not None:
                 _turn.give()
-        return result
+                return result
+        compile_notice.notice.begin()
+        return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep what Numba compiled."""
         if self._enabled and not data.lifted and not data.library.has_dynamic_globals:
-            path, stamp = self._place(sig, data.codegen)
-            _write(path, stamp, _packed(data))
+            name, stamp = self._place(sig, data.codegen)
+            if self._folders.write is not None:
+                _write(self._folders.write / name, stamp, _packed(data))
         _turn.give()
+        compile_notice.notice.end()
 
-    def _place(self, sig: Any, target: Any) -> tuple[Path, bytes]:
-        """The file of a specialisation, and the hash that its contents begin with.
+    def _place(self, sig: Any, target: Any) -> tuple[str, bytes]:
+        """The name of a specialisation's file, and the hash that its contents begin with.
 
         The name is the same for all versions, so that a new one takes the old one's place.
         """
         name = repr((constants(self._function), sig, sorted(self._fastmath), target.magic_tuple()))
-        path = self._folder / f"{self._name}-{sha256(name.encode()).hexdigest()[:32]}.nbc"
+        file_name = f"{self._name}-{sha256(name.encode()).hexdigest()[:32]}.nbc"
         key = code_key(self._function, sig, self._fastmath, target)
-        return path, sha256(f"{version_stamp()}\0{key}".encode()).digest()
+        return file_name, sha256(f"{version_stamp()}\0{key}".encode()).digest()
 
 
 def _packed(result: CompileResult) -> bytes:
@@ -187,7 +237,9 @@ def _read(path: Path, stamp: bytes, target_context: Any) -> CompileResult | None
 def _write(path: Path, stamp: bytes, packed: bytes) -> None:
     name = None
     try:
-        handle, name = tempfile.mkstemp(prefix=path.stem, suffix=".tmp", dir=path.parent)
+        name = str(path.with_name(f"{path.stem}.{token_hex(8)}.tmp"))
+        # Readable for others, as the umask allows: they may run what one compiles.
+        handle = os.open(name, _NEW, 0o666)
         with os.fdopen(handle, "wb") as file:
             file.write(stamp + sha256(packed).digest() + packed)
         os.replace(name, path)

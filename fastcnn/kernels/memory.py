@@ -23,6 +23,7 @@ import numpy as np
 
 from fastcnn.arguments import Array
 from fastcnn.capacity import affordable
+from fastcnn.kernels import rehearsal
 
 # Bytes of blocks that are kept, in use or not.
 KEPT = 256 * 1024 * 1024
@@ -56,6 +57,8 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     (2, 3)
     """
     dtype = np.dtype(dtype)
+    if rehearsal.active and rehearsal.rehearsing():
+        return np.zeros(shape, dtype)
     size = prod(shape) * dtype.itemsize
     if size > KEPT // 4:
         affordable("memory for a result or a copy", shape, dtype)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fastcnn.arguments import Array
+from fastcnn.kernels import rehearsal
 from fastcnn.kernels.arrays import empty_like_type, record
 from fastcnn.kernels.inlining import device
 from fastcnn.kernels.instruction_sets import kernel_factory, registers
@@ -128,6 +129,8 @@ def lay_out(x: Array, to: Layout) -> Array:
 
 def all_finite(values: Array) -> bool:
     """Whether no number of a flat array is infinite or NaN."""
+    if rehearsal.active and rehearsal.requested(_whole_sum_of_zeros, (values,)):
+        return True
     return bool(_whole_sum_of_zeros(values) == 0)
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from numba.core import config
 
 from fastcnn.arguments import Array
-from fastcnn.kernels import jobs
+from fastcnn.kernels import jobs, rehearsal
 from fastcnn.kernels.calls import NO_BOARD, SHARE, step_address
 from fastcnn.kernels.jit import compiled, kernel
 from fastcnn.kernels.jobs import COUNT, LEFT, PLACE, THREADS
@@ -46,6 +46,13 @@ _serve, _share = compiled(jobs.serve), kernel(jobs.share)
 def share_address() -> int:
     """The address of :func:`fastcnn.kernels.jobs.share` as a step, for a board."""
     return step_address(_share, NO_BOARD, 1, 0, 0)
+
+
+def request_driver() -> None:
+    """List what several threads need, in a rehearsal."""
+    if get_num_threads() > 1:
+        share_address()
+        rehearsal.requested(_serve, (NO_BOARD, 0, _LOOKS))
 
 
 class _Worker:
@@ -104,6 +111,8 @@ def parallel_for(function: Callable[..., None], count: int, work: int, *argument
     ``work`` is the number of operations of the whole: below :data:`SMALL` a thread the caller
     does it alone.
     """
+    if rehearsal.active and rehearsal.requested(function, (NO_BOARD, 1, 0, count, *arguments)):
+        return
     most = min(count, 1 + work // SMALL)
     threads = 1 if most <= 1 or config.DISABLE_JIT else min(get_num_threads(), most)
     pool = _pool

@@ -1,0 +1,34 @@
+"""The progress bar of commands while kernels compile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastcnn.model import Sequential
+    from fastcnn.optimizers import Optimizer
+
+
+def compile_kernels(
+    model: Sequential, *, training: bool, optimizer: str | Optimizer | None = None
+) -> int:
+    """Compile what the model lacks, under a bar on the standard error; how many kernels that were.
+
+    Where the standard error is no terminal, one line there tells of compiling that lasts.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from fastcnn.terminal import shows_bars
+
+    console = Console(stderr=True)
+    if not shows_bars(console):
+        return model.compile_kernels(training=training, optimizer=optimizer)
+    columns = TextColumn("compiling kernels, once"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("", total=None, visible=False)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, visible=done < total)
+
+        return model.compile_kernels(training=training, optimizer=optimizer, progress=show)

@@ -1,0 +1,88 @@
+"""All kernels that a net may need are compiled with its first call, not in the middle of a service.
+
+Which kernels serve a layer depends on the number of samples. So the first prediction, and the first
+training step, are rehearsed with many batch sizes (:mod:`fastcnn.kernels.rehearsal`), and what is
+missing is compiled (:mod:`fastcnn.kernels.compile_ahead`). Nets with layers, losses or optimizers
+of the user's own are left alone, because a rehearsal would call these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastcnn.arguments import Array
+from fastcnn.kernels.compile_ahead import Progress, compile_all, is_recorded, record
+from fastcnn.kernels.instruction_sets import registers
+from fastcnn.kernels.rehearsal import Request, rehearsal
+from fastcnn.kernels.threads import request_driver
+from fastcnn.layers import Layer, Residual
+from fastcnn.settings import get_math, get_num_threads
+
+if TYPE_CHECKING:
+    pass
+
+# Batch sizes between which the choice of kernels was seen to change, and some beyond them.
+COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16, 17, 24, 32, 48, 64, 100, 128, 200, 256, 512)
+# Bytes of activations of the largest batch that is rehearsed: zeros, of which few are touched.
+_MOST = 1 << 28
+
+_ready: set[tuple[Any, ...]] = set()
+"""Nets that were prepared in this process, as :func:`net_key` tells them apart."""
+
+
+def net_key(layers: Sequence[Layer], *purpose: object) -> tuple[Any, ...]:
+    """What the kernels of a net depend on, beside its batch size and the processor."""
+    settings = get_math(), get_num_threads() > 1, registers().isa
+    return (*map(repr, layers), layers[0].input_shape, *settings, *purpose)
+
+
+def is_built_in(thing: object) -> bool:
+    """Whether calling it in a rehearsal runs no code of a user's."""
+    if isinstance(thing, Residual):
+        return all(map(is_built_in, (*thing.layers, *thing.shortcut)))
+    return type(thing).__module__.startswith("fastcnn.")
+
+
+def prepare(
+    layers: Sequence[Layer],
+    run: Callable[[Array], object],
+    like: Array,
+    *purpose: object,
+    progress: Progress | None = None,
+) -> int:
+    """Compile what ``run`` may need for batches of any size; how many kernels were missing.
+
+    Args:
+        layers: the net's layers.
+        run: takes samples through the net; it is called in rehearsals alone.
+        like: samples of the shape and dtype that it takes.
+        purpose: what else its kernels depend on.
+        progress: told how many kernels are compiled.
+    """
+    key = net_key(layers, like.dtype.char, *purpose)
+    if key in _ready:
+        return 0
+    count = 0
+    if not is_recorded(repr(key)):
+        requests = rehearsed(layers, run, like)
+        count = compile_all(requests, progress)
+        record(repr(key), requests)
+    _ready.add(key)
+    return count
+
+
+def rehearsed(
+    layers: Sequence[Layer], run: Callable[[Array], object], like: Array
+) -> list[Request]:
+    """The kernels that ``run`` needs for so many samples as there are, then for other batches."""
+    sample = max(prod(one.output_shape or ()) for one in layers) * 8 + prod(like.shape[1:]) * 8
+    counts = [len(like), *(n for n in COUNTS if n * sample <= _MOST and n != len(like))]
+    with rehearsal() as requests, np.errstate(all="ignore"):
+        for count in counts:
+            run(np.zeros((count, *like.shape[1:]), like.dtype))
+        request_driver()
+    return list(requests.values())

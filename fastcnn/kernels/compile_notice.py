@@ -1,0 +1,78 @@
+"""A line on the standard error when compiling lasts, so that nobody takes it for a fault.
+
+It is written once in a process, when compiling has taken more than a second in all.
+``FASTCNN_COMPILE_NOTICE=0`` leaves it out. Commands show a progress bar in its place.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock, Timer
+from time import monotonic
+
+AFTER = 1.0
+"""Seconds of compiling after which the line is written."""
+
+
+class Notice:
+    """Measures how long this process compiles, and writes the line."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._seconds, self._begin = 0.0, 0.0
+        self._silent = os.environ.get("FASTCNN_COMPILE_NOTICE") == "0"
+        self._timer: Timer | None = None
+
+    def begin(self, what: str = "kernels") -> None:
+        """Compiling begins; what was begun before has ended, if only by an error."""
+        self.end()
+        if self._silent:
+            return
+        with self._lock:
+            self._begin = monotonic()
+            timer = Timer(max(0.0, AFTER - self._seconds), self._write, [what])
+            timer.daemon = True
+            try:
+                timer.start()
+            except RuntimeError:  # no thread can be started, so nobody could write
+                return
+            self._timer = timer
+
+    def end(self) -> None:
+        """Compiling has ended."""
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+                self._seconds += monotonic() - self._begin
+
+    @contextmanager
+    def silenced(self) -> Iterator[None]:
+        """Within this context nothing is written: a progress bar tells more."""
+        before, self._silent = self._silent, True
+        try:
+            yield
+        finally:
+            self._silent = before
+
+    def _write(self, what: str) -> None:
+        if self._silent or sys.stderr is None:
+            return
+        self._silent = True
+        line = f"fastcnn: compiling {what} for this processor; once, since they are kept"
+        print(line, file=sys.stderr, flush=True)
+
+
+notice = Notice()
+
+
+def _after_fork() -> None:
+    global notice
+    notice = Notice()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
