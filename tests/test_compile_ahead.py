@@ -39,6 +39,7 @@ EVERY_BATCH = """
 import sys
 import numpy as np
 from fastcnn import Sequential, nets
+from fastcnn.kernels.kernel_cache import KernelCache
 
 name, *shape = sys.argv[1].split(",")
 model = Sequential(getattr(nets, name)(), tuple(map(int, shape)), seed=0)
