@@ -53,6 +53,7 @@ print("right")
 def start(package: Path, seed: int = 0, **more: Any) -> subprocess.Popen[str]:
     """A process that computes with the package in this folder."""
     environment = dict(os.environ, PYTHONPATH=str(package), PYTHONDONTWRITEBYTECODE="1")
+    environment["FASTCNN_COMPILE_NOTICE"] = "0"  # nothing else may be printed
     environment |= more.pop("environment", {})
     return subprocess.Popen(
         [sys.executable, "-c", WORK, str(seed)],
