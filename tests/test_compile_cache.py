@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import errno
+import json
 import os
 import pickle
 from collections.abc import Callable
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numba.misc.appdirs import AppDirs
-from processes import python
+from processes import SOURCE, python
 
 from fastcnn.kernels import code_key, jit, kernel_cache
 
@@ -167,6 +169,60 @@ def test_each_variant_has_the_same_symbols_in_every_process_and_no_other_has_the
     assert kernel_cache.shared_symbols(apart / "fastcnn") == {}
     for order in (NAMES, NAMES[::-1]):  # each finds its own code beside the others
         variants(apart, *order, seed=seed)
+
+
+KEYS = """
+import json, random, sys
+from importlib import import_module
+from choices import INSTRUCTION_SETS, ROWS
+from fastcnn.kernels.code_key import code_key
+from fastcnn.kernels.instruction_sets import choosing_for
+from numba.core.registry import cpu_target
+
+makers = [
+    (isa, row.problem, size) for isa in INSTRUCTION_SETS for row in ROWS.values() for size in (4, 8)
+]
+for module, name, sides in (  # those that no row of the table chooses
+    ("contraction", "_in_parts", 2), ("packing", "_pack_steps", 2),
+    ("large_dense", "_add_parts", 2),
+    ("pooling", "_placed_gradient", 2), ("pooling", "_average_gradient", 2),
+    ("pooling", "_streamed_gradient", 3),
+):
+    factory = getattr(import_module(f"fastcnn.kernels.{module}"), name)
+    for lanes in (4, 8, 16):
+        for vectors in (1, 2):
+            literals = vectors, lanes, *[2] * (sides - 2)
+            makers.append(("avx2", lambda size, f=factory, l=literals: f(*l), 4))
+random.Random(sys.argv[1]).shuffle(makers)
+target, keys = cpu_target.target_context.codegen(), {}
+for isa, make, size in makers:
+    with choosing_for(isa):
+        kernel = make(size)
+    if kernel is not None and hasattr(kernel, "recipe"):
+        module, name, literals = kernel.recipe
+        recipe = f"{module.split('.')[-1]}.{name} {literals}"
+        keys[recipe] = code_key(kernel.py_func, (), kernel.targetoptions["fastmath"], target)
+print(json.dumps(keys, sort_keys=True))
+"""
+
+
+def test_the_key_of_each_factorys_kernels_is_the_same_in_every_process_and_its_own() -> None:
+    tests = str(Path(__file__).parent)
+    results = [
+        python("-c", KEYS, order, PYTHONHASHSEED=seed, PYTHONPATH=tests).stdout
+        for order, seed in (("one", "0"), ("other", "1"), ("third", "random"))
+    ]
+    assert len(set(results)) == 1
+    keys = json.loads(results[0])
+    assert len(set(keys.values())) == len(keys) > 80
+    factories = {
+        f"{path.stem}.{node.name}"
+        for path in (SOURCE / "fastcnn" / "kernels").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef)
+        and any(isinstance(d, ast.Name) and d.id == "kernel_factory" for d in node.decorator_list)
+    }
+    assert {recipe.split()[0] for recipe in keys} == factories
 
 
 def test_code_with_a_symbol_of_other_code_is_refused(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +21,6 @@ from fastcnn.kernels.rehearsal import Request, rehearsal
 from fastcnn.kernels.threads import request_driver
 from fastcnn.layers import Layer, Residual
 from fastcnn.settings import get_math, get_num_threads
-
-if TYPE_CHECKING:
-    pass
 
 # Batch sizes between which the choice of kernels was seen to change, and some beyond them.
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16, 17, 24, 32, 48, 64, 100, 128, 200, 256, 512)
