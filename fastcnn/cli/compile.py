@@ -13,7 +13,7 @@ from fastcnn.cli.outcomes import plain_errors
 
 def compile_(
     model: Annotated[
-        Path | None, typer.Argument(metavar="[MODEL]", help="A model file that fastcnn saved.")
+        Path | None, typer.Argument(metavar="MODEL", help="A model file that fastcnn saved.")
     ] = None,
     net: Annotated[
         list[str] | None,
