@@ -171,9 +171,12 @@ class Executor:
         """
         self._prepared.add("predict")
 
+        ends_in_vector = len(self._layers[-1].output_shape or ()) == 1
+
         def run(x: Array) -> None:
-            self.probabilities(x)
             self.forward(x)
+            if ends_in_vector:  # there are no classes among pixels
+                self.probabilities(x)
 
         if not all(map(is_built_in, self._layers)):
             return 0
