@@ -111,17 +111,14 @@ class Told(Dense):
     call: Callable[[], object] = staticmethod(lambda: None)
 
 
-@pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    yield monkeypatch
-    Layer.known.pop("Told", None)
+Layer.known.pop("Told")  # other tests take every layer that is known
 
 
 def layers() -> list[Layer]:
     return [Dense(4), Told(5), Dense(3)]
 
 
-def test_a_building_that_fails_leaves_the_model_as_it_was(told: pytest.MonkeyPatch) -> None:
+def test_a_building_that_fails_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.ones((2, 6), np.float32)
     expected = Sequential(layers(), (6,), seed=0).predict(x)
     model = Sequential(layers(), seed=0)
@@ -129,25 +126,27 @@ def test_a_building_that_fails_leaves_the_model_as_it_was(told: pytest.MonkeyPat
     def fail() -> None:
         raise KeyboardInterrupt
 
-    told.setattr(Told, "call", staticmethod(fail))
+    monkeypatch.setattr(Told, "call", staticmethod(fail))
     with pytest.raises(KeyboardInterrupt):
         model.predict(x)
     assert not model.built
     assert all(not layer.parameters and layer.input_shape is None for layer in model.layers)
-    told.setattr(Told, "call", staticmethod(lambda: None))
+    monkeypatch.setattr(Told, "call", staticmethod(lambda: None))
     np.testing.assert_array_equal(model.predict(x), expected)
 
 
-def test_a_call_from_inside_of_the_building_gets_the_same_model(told: pytest.MonkeyPatch) -> None:
+def test_a_call_from_inside_of_the_building_gets_the_same_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """As from a signal handler: it must not wait for itself."""
     x = np.ones((2, 6), np.float32)
     model, results = Sequential(layers(), seed=0), []
 
     def once() -> None:
-        told.setattr(Told, "call", staticmethod(lambda: None))
+        monkeypatch.setattr(Told, "call", staticmethod(lambda: None))
         results.append(model.predict(x))
 
-    told.setattr(Told, "call", staticmethod(once))
+    monkeypatch.setattr(Told, "call", staticmethod(once))
     results.append(model.predict(x))
     assert model.built
     np.testing.assert_array_equal(model.predict(x), results[-1])
@@ -159,7 +158,7 @@ def test_a_call_from_inside_of_the_building_gets_the_same_model(told: pytest.Mon
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_child_forked_while_another_thread_builds_builds_for_itself(
-    told: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     x = np.ones((2, 6), np.float32)
     expected = Sequential(layers(), (6,), seed=0).predict(x)
@@ -171,7 +170,7 @@ def test_a_child_forked_while_another_thread_builds_builds_for_itself(
             inside.set()
             assert go_on.wait(30)
 
-    told.setattr(Told, "call", staticmethod(wait))
+    monkeypatch.setattr(Told, "call", staticmethod(wait))
     thread = Thread(target=model.predict, args=(x,))
     thread.start()
     assert inside.wait(30)
