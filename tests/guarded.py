@@ -230,8 +230,11 @@ def _elements() -> Iterator[Problem]:
         yield Problem("relu_backward", label, {"dy": (classes,), "x": (classes,)})
 
 
-def run_here(chosen: Iterable[Case]) -> int:
-    """Run the cases in this process, each name printed before it; how many there were."""
+def run_here(chosen: Iterable[Case], dtypes: Sequence[str]) -> int:
+    """Run the cases in this process, each name printed before it; how many there were.
+
+    After them, what is no case, for these dtypes.
+    """
     fastcnn.set_num_threads(1)
     loops = ("conv2d", "conv2d_input_gradient", "conv2d_filter_gradient")
     count = 0
@@ -270,8 +273,8 @@ def run_here(chosen: Iterable[Case]) -> int:
                     _compare(case, call(case.problem, inputs, "numba"), expected, allowed)
         count += 1
     _share_as_threads_do()
-    _move_images()
-    _probe_the_hardware()
+    _move_images(dtypes)
+    _probe_the_hardware(dtypes)
     return count
 
 
@@ -350,19 +353,19 @@ def _share_as_threads_do() -> None:
         assert board[jobs.LEFT] == 4 * nothing_left + 1
 
 
-def _probe_the_hardware() -> None:
+def _probe_the_hardware(dtypes: Sequence[str]) -> None:
     """The kernel that measures the peak."""
-    for border, dtype, size in product(("first", "last"), DTYPES, CHANNELS):
+    for border, dtype, size in product(("first", "last"), dtypes, CHANNELS):
         x = guarded((size,), dtype, border)
         x[...] = 1
         multiply_add(x, x.dtype.type(2), x.dtype.type(0), 2)
         assert (x == 2 ** (2 * CHAIN)).all()
 
 
-def _move_images() -> None:
+def _move_images(dtypes: Sequence[str]) -> None:
     """The kernels of augmentation, with windows and maps that reach beyond the images."""
     rng = np.random.default_rng(0)
-    sides = product((1, 2, 3, 4, 17), (1, 2, 5, 16, 17), ("uint8", *DTYPES))
+    sides = product((1, 2, 3, 4, 17), (1, 2, 5, 16, 17), ("uint8", *dtypes))
     for channels, width, dtype in sides:
         images = rng.integers(0, 256, (9, 6, width, channels)).astype(dtype)
         places, flips = rng.integers(-9, 10, (9, 2)), rng.random(9) < 0.5
@@ -426,7 +429,7 @@ def main(
         from guarded_descent import run_optimizers  # which need what is defined here
         from guarded_nets import run_nets
 
-        count = run_here(matrix(dtypes, share))
+        count = run_here(matrix(dtypes, share), dtypes)
         run_optimizers(tuple(dtypes))
         several = run_nets(tuple(dtypes), NETS_SHARE * min(share, 3))
         idle = [name for name, kernel in compiled().items() if not kernel.signatures]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 import fastcnn
@@ -47,13 +48,29 @@ def test_public_names_all_arrive() -> None:
     assert [name for name in fastcnn.__all__ if not hasattr(fastcnn, name)] == []
 
 
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+
 def requirements() -> list[Requirement]:
     """What the package needs, and what its tests need."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     return [
         Requirement(line)
-        for line in (*project["dependencies"], *project["optional-dependencies"]["test"])
+        for line in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"])
     ]
+
+
+def test_classifiers_name_the_versions_of_python_from_the_lowest_that_is_promised() -> None:
+    (lowest,) = SpecifierSet(PROJECT["requires-python"])
+    assert lowest.operator == ">="
+    prefix = "Programming Language :: Python :: 3."
+    minors = [
+        int(classifier.removeprefix(prefix))
+        for classifier in PROJECT["classifiers"]
+        if classifier.startswith(prefix)
+    ]
+    first = Version(lowest.version).minor
+    assert minors == [*range(first, first + len(minors))]
+    assert minors
 
 
 def test_the_lowest_versions_are_those_that_are_promised() -> None:

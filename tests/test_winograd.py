@@ -55,7 +55,7 @@ LAYERS: dict[str, tuple[tuple[int, ...], tuple[int, ...], Any]] = {
     "one-output": ((2, 3, 3, 7), (3, 3, 7, 3), 0),
     "one-row": ((1, 1, 23, 3), (3, 3, 3, 4), 1),
     "wide-padding": ((2, 6, 7, 33), (3, 3, 33, 70), ((4, 0), (3, 5))),
-    "many-filters": ((2, 9, 15, 150), (3, 3, 150, 250), 1),
+    "many-filters": ((2, 7, 9, 150), (3, 3, 150, 250), 1),
     "many-squares": ((2, 61, 83, 6), (3, 3, 6, 9), 1),
     "five-by-five": ((2, 9, 6, 19), (5, 5, 19, 10), ((2, 1), (0, 6))),
     "many-filters-of-five": ((1, 6, 7, 130), (5, 5, 130, 140), 2),
@@ -155,13 +155,11 @@ def _forget_plans() -> None:
 
 
 @pytest.mark.parametrize("activation", [None, "relu"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     "layer", [name for name in LAYERS if name not in ("one-output", "one-row")]
 )
-def test_with_pooling_at_once(layer: str, dtype: str, activation: Any) -> None:
+def test_with_pooling_at_once(layer: str, activation: Any) -> None:
     x, w, b, _, _, g = arrays(layer)
-    x, w, b = (array.astype(dtype) for array in (x, w, b))
     for given in (b, None):
         y = winograd.conv2d(x, w, given, activation, g)
         found = winograd.conv2d_pooled(x, w, given, activation, g)
@@ -175,17 +173,16 @@ def test_with_pooling_at_once(layer: str, dtype: str, activation: Any) -> None:
 
 
 @pytest.mark.parametrize("activation", [None, "relu"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     "layer", [name for name in LAYERS if name not in ("one-output", "one-row")]
 )
-def test_places_of_pooling_at_once_lead_back(layer: str, dtype: str, activation: Any) -> None:
+def test_places_of_pooling_at_once_lead_back(layer: str, activation: Any) -> None:
     """Beside a large bias numbers that differ become equal; beside NaN all are."""
     x, w, b, _, _, g = arrays(layer)
-    x, w, b = (array.astype(dtype) for array in (x, w, b))
-    dy = np.random.default_rng(1).integers(1, 9, (g.n, g.oh // 2, g.ow // 2, g.oc)).astype(dtype)
+    dy = np.random.default_rng(1).integers(1, 9, (g.n, g.oh // 2, g.ow // 2, g.oc))
+    dy = dy.astype(np.float32)
     of_pool = pool_geometry(g.output_shape, 2, stride=2)
-    large, spoiled = b + b.dtype.type(1e7 if dtype == "float32" else 1e15), b.copy()
+    large, spoiled = b + np.float32(1e7), b.copy()
     spoiled[::2] = np.nan
     for value in (None, np.inf, -np.inf, np.nan):
         images = x.copy()
