@@ -12,8 +12,6 @@ from pathlib import Path
 import fastcnn
 from fastcnn.kernels.kernel_cache import cache_folder, shared_symbols
 
-ROOT = Path(__file__).resolve().parent.parent
-
 
 def main() -> int:
     """1 if it is not."""
@@ -21,8 +19,6 @@ def main() -> int:
     if folder is None:
         print("There is no cache: no folder for it can be written to.")
         return 1
-    # The tests' own kernels can be read where the tests can be imported.
-    sys.path += [str(ROOT / "tests"), str(ROOT / "reliability")]
     files = times(folder)
     shared = shared_symbols(folder)
     operations, nets = fastcnn.compare(quick=True), fastcnn.compare(models=True)

@@ -245,10 +245,16 @@ def test_a_folder_with_two_files_of_one_symbol_is_noticed(folder: Path) -> None:
     added(1.0)
     (path,) = files(folder)
     contents = path.read_bytes()
-    symbols, _, state = pickle.loads(contents[64:])
-    packed = pickle.dumps((symbols, b"of other code", state))
+    symbols = kernel_cache.symbols_in(path)
+    packed = pickle.dumps((symbols, b"of other code"))
     (folder / "other.nbc").write_bytes(contents[:32] + sha256(packed).digest() + packed)
     assert kernel_cache.shared_symbols(folder).keys() == set(symbols)
+
+
+def test_symbols_are_read_of_code_whose_module_is_not_here(folder: Path) -> None:
+    (folder / "theirs.nbc").write_bytes(bytes(64) + pickle.dumps((["s"], b"code")) + b"cmodule\nf")
+    assert kernel_cache.symbols_in(folder / "theirs.nbc") == ["s"]
+    assert kernel_cache.shared_symbols(folder) == {}
 
 
 def test_a_function_closed_over_an_object_without_a_text_is_refused() -> None:

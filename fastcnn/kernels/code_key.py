@@ -21,7 +21,7 @@ import llvmlite
 import numba
 
 PACKAGE = Path(__file__).resolve().parent.parent
-FORMAT = 2
+FORMAT = 3
 """Version of the cache's files; code of another version is compiled anew."""
 
 _DIGITS = 24  # of a key: 96 bits

@@ -28,6 +28,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, NamedTuple
@@ -189,24 +190,32 @@ def _packed(result: CompileResult) -> bytes:
     _contents.update(dict.fromkeys(symbols, digest))
     names = "".join(f'define void @"{symbol}"() {{ ret void }}\n' for symbol in symbols)
     stand_in = binding.parse_assembly(names).as_bitcode()
-    packed: bytes = dumps((symbols, digest, ((name, kind, (code, stand_in)), *rest)))
-    return packed
+    state: bytes = dumps(((name, kind, (code, stand_in)), *rest))
+    return pickle.dumps((symbols, digest)) + state
 
 
 def _unpacked(packed: bytes, target_context: Any) -> CompileResult | None:
     """The code of :func:`_packed`, or None where its symbols belong to other code here."""
-    symbols, digest, state = pickle.loads(packed)
+    stream = BytesIO(packed)
+    symbols, digest = pickle.load(stream)
     if any(_contents.get(symbol, digest) != digest for symbol in symbols):
         return None
-    result = CompileResult._rebuild(target_context, *state)
+    result = CompileResult._rebuild(target_context, *pickle.load(stream))
     _contents.update(dict.fromkeys(symbols, digest))
     return result
 
 
 def symbols_in(path: Path) -> list[str]:
     """The symbols that a file of the cache defines."""
-    symbols: list[str] = pickle.loads(path.read_bytes()[2 * _HASH :])[0]
-    return symbols
+    return _symbols_and_digest(path)[0]
+
+
+def _symbols_and_digest(path: Path) -> tuple[list[str], bytes]:
+    """What comes before the code, so that its modules need not be there."""
+    with path.open("rb") as file:
+        file.seek(2 * _HASH)
+        symbols, digest = pickle.load(file)
+    return symbols, digest
 
 
 def shared_symbols(folder: Path) -> dict[str, list[str]]:
@@ -216,7 +225,7 @@ def shared_symbols(folder: Path) -> dict[str, list[str]]:
     """
     files: dict[str, dict[bytes, str]] = {}
     for path in sorted(folder.glob("*.nbc")):
-        symbols, digest, _ = pickle.loads(path.read_bytes()[2 * _HASH :])
+        symbols, digest = _symbols_and_digest(path)
         for symbol in symbols:
             files.setdefault(symbol, {})[digest] = path.name
     return {symbol: list(by.values()) for symbol, by in files.items() if len(by) > 1}
