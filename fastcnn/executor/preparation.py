@@ -24,7 +24,7 @@ from fastcnn.settings import get_math, get_num_threads
 
 # Batch sizes between which the choice of kernels was seen to change, and some beyond them.
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16, 17, 24, 32, 48, 64, 100, 128, 200, 256, 512)
-# Bytes of activations of the largest batch that is rehearsed: zeros, of which few are touched.
+# The largest batch that is rehearsed has at most so many bytes of activations.
 _MOST = 1 << 28
 
 _ready: set[tuple[Any, ...]] = set()

@@ -42,7 +42,7 @@ def _signature(context: Any, function: Any, kinds: tuple[Any, ...]) -> Any:
 
 
 class TypingContext:
-    """Numba's typing context, which answers for arithmetic from what is known."""
+    """Numba's typing context with a memory for the types of arithmetic."""
 
     def __init__(self, context: Any) -> None:
         self._context = context

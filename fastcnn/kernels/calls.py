@@ -32,7 +32,7 @@ _ADDRESSED: dict[int, Callable[..., None]] = {}
 
 _WORD, _POINTER = ir.IntType(64), ir.IntType(8).as_pointer()
 _TASK = ir.FunctionType(ir.VoidType(), [_POINTER, _WORD, _WORD])
-_ENDLESS = 1 << 48  # elements of an array of which only the address is known
+_ENDLESS = 1 << 48  # elements of an array that is given by its address alone
 _ASK = -1  # pieces of a call that asks for the step's address
 
 
@@ -98,7 +98,7 @@ def launch(
 
 
 class _Frame:
-    """The memory in which a task's arguments lie one after the other."""
+    """The memory that holds a task's arguments, one after the other."""
 
     def __init__(self, context: Any, kinds: tuple[Any, ...]) -> None:
         self.context, self.kinds = context, kinds
@@ -243,8 +243,8 @@ def share_step(
                 _share(builder, array.data, values[1:4], function, words)
         return context.get_dummy_value()
 
-    taken = UniTuple(types.int64, len(operands))
-    return types.none(board, *[types.int64] * 4, taken), generate
+    words = UniTuple(types.int64, len(operands))
+    return types.none(board, *[types.int64] * 4, words), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]

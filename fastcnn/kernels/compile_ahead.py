@@ -70,7 +70,7 @@ def compile_all(requests: Iterable[Request], progress: Progress | None = None) -
 
 
 def _compile_one(left: list[Request]) -> list[Request]:
-    """Compile the first that no other process is at; what is left after it."""
+    """Compile the first kernel that no other process compiles now; return the others."""
     left = [request for request in left if not _is_kept(request)]
     for request in left:
         if not _is_compiled_elsewhere(request):
