@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
@@ -14,11 +19,13 @@ from processes import environment, python
 import fastcnn
 from fastcnn import Sequential, nets
 from fastcnn.executor import preparation
-from fastcnn.kernels import compile_ahead, kernel_cache, program, rehearsal
+from fastcnn.kernels import compile_ahead, kernel_cache, memory, program, rehearsal
 from fastcnn.kernels.compile_notice import Notice
 from fastcnn.kernels.rehearsal import Request
 from fastcnn.layers import Dense, Flatten, Layer
 from fastcnn.losses import CrossEntropy
+from fastcnn.optimizers import SGD
+from fastcnn.schedules import Schedule
 
 SHAPES = {"resnet8": (32, 32, 3)}
 BATCHES = (1, 2, 3, 4, 5, 7, 8, 9, 13, 15, 16, 17, 20, 31, 32, 33, 47, 60, 64, 65, 99, 100, 127)
@@ -142,6 +149,131 @@ def test_what_is_a_users_own_is_not_called_in_rehearsals() -> None:
     assert MyLoss.calls == 1
 
 
+class MySchedule(Schedule):
+    """A schedule of a user's own, which cannot be saved."""
+
+    def __call__(self, step: int) -> float:
+        return 0.5
+
+    def config(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+Schedule.known.pop("MySchedule")
+
+
+@pytest.mark.usefixtures("nothing_is_known")
+def test_an_optimizer_with_a_users_schedule_and_clipping_is_prepared() -> None:
+    model, optimizer = model_of("article"), SGD(MySchedule(), clip_norm=1.0)
+    model.train_on_batch(np.zeros((2, 28, 28, 1), np.uint8), np.array([0, 2]), optimizer)
+    assert optimizer.step_count == 1
+
+
+@pytest.mark.usefixtures("nothing_is_known")
+def test_each_form_of_a_loss_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, purposes = preparation.rehearsed, list[int]()
+
+    def rehearsed(*arguments: Any) -> list[Request]:
+        purposes.append(len(requests := real(*arguments)))
+        return requests
+
+    monkeypatch.setattr(preparation, "rehearsed", rehearsed)
+    x, y = np.zeros((2, 28, 28, 1), np.uint8), np.array([0, 2])
+    for loss in (CrossEntropy(), CrossEntropy(0.1), CrossEntropy()):
+        model_of("article").train_on_batch(x, y, loss=loss)
+    assert len(purposes) == 2
+
+
+@pytest.mark.usefixtures("nothing_is_known")
+def test_a_preparation_that_was_interrupted_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> int:
+        raise KeyboardInterrupt
+
+    model, x = model_of("article"), np.zeros((2, 28, 28, 1), np.uint8)
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation, "compile_all", interrupted)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                model.predict(x)
+    assert not preparation._ready
+    model.predict(x)
+    assert len(preparation._ready) == 1
+
+
+@pytest.mark.usefixtures("nothing_is_known")
+def test_a_signal_handler_predicts_in_the_middle_of_a_rehearsal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, other = model_of("article"), model_of("small")
+    x = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1)).astype(np.uint8)
+    expected, results, done = other.predict(x), [], threading.Event()
+
+    def handler(*_: Any) -> None:
+        results.append(other.predict(x))
+        done.set()
+
+    class AsItBegins:
+        """The context of a rehearsal, in which a signal comes at once."""
+
+        def __init__(self) -> None:
+            self.inner = rehearsal.rehearsal()
+
+        def __enter__(self) -> Any:
+            requests = self.inner.__enter__()
+            if not done.is_set():
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+                assert done.wait(60)
+            return requests
+
+        def __exit__(self, *error: Any) -> None:
+            self.inner.__exit__(*error)
+
+    monkeypatch.setattr(preparation, "rehearsal", AsItBegins)
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        model.predict(x)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    np.testing.assert_array_equal(results, [expected])
+
+
+@pytest.mark.usefixtures("nothing_is_known")
+def test_what_there_is_no_memory_for_is_not_rehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError("no memory")
+
+    x = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1)).astype(np.uint8)
+    expected = model_of("article").predict(x)
+    preparation._ready.clear()
+    monkeypatch.setattr(memory.mmap, "mmap", full)
+    np.testing.assert_array_equal(model_of("article").predict(x), expected)
+
+
+MEMORY = """
+from pathlib import Path
+from fastcnn import Sequential, nets
+from fastcnn.executor import preparation
+
+preparation.is_recorded = lambda net: False
+model = Sequential(nets.resnet8(), (32, 32, 3), seed=0)
+model.compile_kernels(training=False)
+preparation._ready.clear()
+
+def most():
+    (line,) = [l for l in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in l]
+    return int(line.split()[1]) / 1024
+
+before = most()
+model.compile_kernels()
+print(most() - before)
+"""
+
+
+def test_a_rehearsal_takes_little_memory() -> None:
+    model_of("resnet8").compile_kernels()
+    assert float(python("-c", MEMORY).stdout) < 100  # megabytes
+
+
 # --- two processes --------------------------------------------------------------------------------
 
 
@@ -205,6 +337,78 @@ def test_where_no_process_can_be_started_this_one_compiles(monkeypatch: pytest.M
     assert compile_ahead._start_helper(requests_of("wide")) is None
 
 
+STARTS_A_HELPER = """
+import sys
+import numpy as np
+from fastcnn import Sequential, nets
+from fastcnn.kernels import compile_ahead
+
+real = compile_ahead._start_helper
+def start(left):
+    helper = real(left)
+    print(helper._process.pid, flush=True)
+    if "waits" in sys.argv:
+        assert real(left) is None  # there is one already
+        sys.stdin.read()
+    else:
+        helper._process.wait(120)  # does the whole list
+    return helper
+compile_ahead._start_helper = start
+model = Sequential(nets.article(), (28, 28, 1), seed=0)
+x = np.zeros((1, 28, 28, 1), np.uint8)
+model.train_on_batch(x, [0]) if "waits" in sys.argv else model.predict(x)
+"""
+
+
+def test_a_helper_runs_no_file_of_the_current_folder(tmp_path: Path) -> None:
+    for name in ("fastcnn", "numba", "numpy", "pickle", "threading"):
+        (tmp_path / f"{name}.py").write_text(f"open('{name} ran', 'w')")
+    script = tmp_path / "scripts" / "main.py"
+    script.parent.mkdir()
+    script.write_text(STARTS_A_HELPER)
+    variables = {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "FASTCNN_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, script], cwd=tmp_path, env=environment(**variables), check=True)
+    assert list(tmp_path.glob("* ran")) == []
+    assert len(list((tmp_path / "cache" / "fastcnn").glob("*.nbc"))) > 3
+    assert list((tmp_path / "cache" / "fastcnn").glob("*.lock")) == []
+
+
+def test_a_helper_ends_with_its_parent_and_has_none_beside_it(tmp_path: Path) -> None:
+    variables = {"NUMBA_CACHE_DIR": str(tmp_path), "FASTCNN_NUM_THREADS": "2"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", STARTS_A_HELPER, "waits"],
+        env=environment(**variables),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdout is not None
+        helper = int(process.stdout.readline())
+        sleep(0.3)
+        process.kill()
+    end = monotonic() + 8  # the list takes longer
+    with suppress(ProcessLookupError):
+        while monotonic() < end and not _is_zombie(helper):
+            os.kill(helper, 0)
+            sleep(0.05)
+    assert monotonic() < end
+
+
+def _is_zombie(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:  # ended, or no such files on this system
+        return False
+
+
+def test_a_program_with_python_inside_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = requests_of("wide")
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("it was started"))
+    for name in ("/usr/bin/uwsgi", "", None, "/opt/application.exe"):
+        monkeypatch.setattr(sys, "executable", name)
+        assert compile_ahead._start_helper(requests) is None
+
+
 # --- what is said ---------------------------------------------------------------------------------
 
 
@@ -257,6 +461,29 @@ def test_kernels_are_read_from_a_folder_that_cannot_be_written_to(
     assert folders.read[0] == image / "fastcnn"
     assert folders.write == own
     assert folders.read[-1] == own
+
+
+def test_a_folder_that_this_user_may_not_look_into_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    barred, stat = tmp_path / "barred", Path.stat
+
+    def refused(self: Path, *arguments: Any, **more: Any) -> Any:
+        if barred in self.parents:
+            raise PermissionError(13, "Permission denied")
+        return stat(self, *arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", refused)
+        patch.setattr(Path, "mkdir", refused)
+        patch.setattr(kernel_cache, "PACKAGE", barred)
+        patch.setattr(kernel_cache.config, "CACHE_DIR", str(barred))
+        patch.setattr("numba.misc.appdirs.AppDirs.user_cache_dir", str(barred / "own"))
+        assert kernel_cache.cache_folders.__wrapped__().read == ()
+    folders = kernel_cache.Folders((tmp_path,), tmp_path)
+    monkeypatch.setattr(compile_ahead, "cache_folders", lambda: folders)
+    (tmp_path / compile_ahead._record_name("net")).write_text("x" * 5000)
+    assert not compile_ahead.is_recorded("net")
 
 
 def test_files_can_be_read_by_others(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numba.core.errors import TypingError
 from numba.misc.appdirs import AppDirs
 from processes import SOURCE, python
 
-from fastcnn.kernels import code_key, jit, kernel_cache
+from fastcnn.kernels import code_key, compile_notice, jit, kernel_cache, pipeline
 
 
 @pytest.fixture
@@ -53,6 +54,26 @@ def test_each_specialisation_and_each_constant_has_a_file_of_its_own(folder: Pat
     assert [added(*call) for call in calls] == [(2.0, 0)] * 3 + [(3.0, 0)] * 3
     assert len(files(folder)) == 6
     assert [added(*call) for call in calls] == [(2.0, 1)] * 3 + [(3.0, 1)] * 3
+
+
+def test_after_an_error_another_process_may_compile(folder: Path) -> None:
+    @jit.compiled
+    def wrong(x: Any) -> Any:
+        return x.nonsense
+
+    with pytest.raises(TypingError):
+        wrong(np.ones(1))
+    assert files(folder) == []  # no lock is left
+    assert compile_notice.notice._timer is None
+
+
+def test_a_kernel_runs_if_an_interrupt_came_as_llvm_handed_over_its_code(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = property(lambda library: None, lambda library, code: None)
+    monkeypatch.setattr(pipeline.KernelLibrary, "_compiled_object", lost, raising=False)
+    assert added(1.0) == (2.0, 0)
+    assert files(folder) == []
 
 
 def test_no_damage_is_believed(folder: Path) -> None:

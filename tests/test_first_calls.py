@@ -197,6 +197,18 @@ def test_a_child_forked_while_another_thread_builds_builds_for_itself(
     np.testing.assert_array_equal(model.predict(x), expected)
 
 
+def test_a_step_of_arguments_that_are_no_operands_is_refused() -> None:
+    @kernel
+    def fill(start: int, stop: int, x: Any, value: Any) -> None:
+        for i in range(start, stop):
+            x[i] = value
+
+    assert step_address(fill, np.zeros(1), 1)
+    for samples in ((np.zeros((2, 2)), 1), (np.zeros(1), 1.5)):
+        with pytest.raises(TypeError, match="a step's arguments must be C-contiguous arrays of"):
+            step_address(fill, *samples)
+
+
 def test_code_whose_address_was_handed_out_stays() -> None:
     """Of two threads that make one kernel at once a cache keeps one; the other's steps may run."""
 

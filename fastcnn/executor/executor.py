@@ -8,7 +8,8 @@ over the batch, shared out over the threads, is the better way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from math import isfinite, isnan
 from operator import is_
 from typing import Any, NamedTuple
@@ -169,7 +170,6 @@ class Executor:
 
         ``like`` are samples of the shape and dtype that :meth:`forward` takes.
         """
-        self._prepared.add("predict")
 
         ends_in_vector = len(self._layers[-1].output_shape or ()) == 1
 
@@ -178,9 +178,10 @@ class Executor:
             if ends_in_vector:  # there are no classes among pixels
                 self.probabilities(x)
 
-        if not all(map(is_built_in, self._layers)):
-            return 0
-        return prepare(self._layers, run, like, "predict", self._dtype.char, progress=progress)
+        with self._preparing("predict"):
+            if not all(map(is_built_in, self._layers)):
+                return 0
+            return prepare(self._layers, run, like, "predict", self._dtype.char, progress=progress)
 
     def prepare_training(
         self,
@@ -191,12 +192,7 @@ class Executor:
         progress: Progress | None = None,
     ) -> int:
         """Compile what training steps of any batch size need; how many kernels that were."""
-        self._prepared.add("train")
-        if not all(map(is_built_in, (*self._layers, loss, optimizer))):
-            return 0
         state = [array.copy() for array in self._state]
-        # Another of its kind, at any rate, so that this one and its schedule take no part.
-        stand_in = type(optimizer)(**{**optimizer.config(), "learning_rate": 0.1})
 
         def run(x: Array) -> None:
             labels = np.zeros((len(x), *targets.shape[1:]), targets.dtype)
@@ -204,16 +200,34 @@ class Executor:
             y = self._through(self._parts, x)  # validation
             if y is not None:
                 loss.values(y, labels)
-            ahead = stand_in.ahead(self._weights.parameters)
+            # Another optimizer of its kind, so that this one and its schedule take no part. The
+            # kernel depends on neither its settings nor the length of its state.
+            ahead = type(optimizer)().ahead(self._weights.parameters[:1])
             if ahead is not None:
                 self._step_of(*ahead)
 
+        with self._preparing("train"):
+            if not all(map(is_built_in, (*self._layers, loss, optimizer))):
+                return 0
+            purpose = "train", self._dtype.char, repr(loss), type(optimizer).__name__
+            try:
+                return prepare(self._layers, run, like, *purpose, progress=progress)
+            finally:
+                for array, before in zip(self._state, state, strict=True):
+                    array[...] = before
+
+    @contextmanager
+    def _preparing(self, purpose: str) -> Iterator[None]:
+        """Within this context and after it the purpose counts as prepared, if there is no error.
+
+        So the preparation does not begin another, and one that was interrupted begins again.
+        """
+        self._prepared.add(purpose)
         try:
-            purpose = "train", self._dtype.char, type(loss).__name__, type(optimizer).__name__
-            return prepare(self._layers, run, like, *purpose, progress=progress)
-        finally:
-            for array, before in zip(self._state, state, strict=True):
-                array[...] = before
+            yield
+        except BaseException:
+            self._prepared.discard(purpose)
+            raise
 
     def _through(self, parts: list[_Run | _Alone], x: Array) -> Array | None:
         for part in parts:

@@ -9,7 +9,10 @@ of the user's own are left alone, because a rehearsal would call these.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from contextvars import copy_context
 from math import prod
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -24,8 +27,10 @@ from fastcnn.settings import get_math, get_num_threads
 
 # Batch sizes between which the choice of kernels was seen to change, and some beyond them.
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16, 17, 24, 32, 48, 64, 100, 128, 200, 256, 512)
-# The largest batch that is rehearsed has at most so many bytes of activations.
-_MOST = 1 << 28
+# Bytes of one layer's activations, at most, in a batch that is rehearsed; more for the first few
+# batch sizes, because they decide most choices and large images would allow none of them. Zeros take
+# memory only where NumPy writes to them, so a rehearsal takes less than 100 MB.
+_FEW, _MOST_OF_FEW, _MOST = 10, 1 << 27, 1 << 25
 
 _ready: set[tuple[Any, ...]] = set()
 """Nets that were prepared in this process, as :func:`net_key` tells them apart."""
@@ -75,11 +80,54 @@ def prepare(
 def rehearsed(
     layers: Sequence[Layer], run: Callable[[Array], object], like: Array
 ) -> list[Request]:
-    """The kernels that ``run`` needs for so many samples as there are, then for other batches."""
+    """The kernels that ``run`` needs for so many samples as there are, then for other batches.
+
+    Batches for which there is no memory are left out.
+    """
     sample = max(prod(one.output_shape or ()) for one in layers) * 8 + prod(like.shape[1:]) * 8
-    counts = [len(like), *(n for n in COUNTS if n * sample <= _MOST and n != len(like))]
-    with rehearsal() as requests, np.errstate(all="ignore"):
-        for count in counts:
-            run(np.zeros((count, *like.shape[1:]), like.dtype))
-        request_driver()
-    return list(requests.values())
+    most = {n: _MOST_OF_FEW if n <= _FEW else _MOST for n in COUNTS}
+    counts = [len(like), *(n for n in COUNTS if n * sample <= most[n] and n != len(like))]
+    result: list[Request] = []
+
+    def rehearse(stopped: Callable[[], bool]) -> None:
+        with rehearsal() as requests, np.errstate(all="ignore"):
+            with suppress(MemoryError):
+                for count in counts:
+                    if stopped():
+                        return
+                    run(np.zeros((count, *like.shape[1:]), like.dtype))
+            request_driver()
+            result.extend(requests.values())
+
+    _apart(rehearse)
+    return result
+
+
+def _apart(work: Callable[[Callable[[], bool]], None]) -> None:
+    """Run ``work`` in a thread of its own; it can ask whether the caller has been interrupted.
+
+    Signal handlers run in the thread of the caller at any moment, and may predict. So this thread
+    must not be the one that rehearses. If no thread can be started, ``work`` is left out.
+    """
+    errors: list[BaseException] = []
+    stopped = False
+
+    def target() -> None:
+        try:
+            work(lambda: stopped)
+        except BaseException as error:
+            errors.append(error)
+
+    # Settings such as ``math`` are those of the caller.
+    thread = Thread(target=copy_context().run, args=(target,), name="fastcnn-rehearsal")
+    try:
+        thread.start()
+        thread.join()
+    except RuntimeError:  # the system starts no more threads
+        return
+    finally:
+        stopped = True
+        if thread.is_alive():
+            thread.join()
+    if errors:
+        raise errors[0]

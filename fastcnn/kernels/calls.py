@@ -42,13 +42,26 @@ def step_address(kernel: Callable[..., None], *arguments: object) -> int:
     It stays there for good, because a program may outlive whoever made the kernel: of two threads
     that make the same kernel at once, a cache keeps one. The kernel itself tells the address: the
     linker has put it into the code, so no symbol is looked up. In a rehearsal it is 0.
+
+    Raises ``TypeError`` for an argument that no operand can be: see :func:`_is_operand`.
     """
     if rehearsal.active and rehearsal.requested(kernel, (NO_BOARD, _ASK, 0, 0, *arguments)):
         return 0
     answer = np.zeros(1, np.int64)
     kernel(answer, _ASK, 0, 0, *arguments)
+    if not answer[0]:
+        raise TypeError(
+            "a step's arguments must be C-contiguous arrays of one dimension, integers or truth "
+            f"values, got {', '.join(map(_described, arguments))}"
+        )
     _ADDRESSED[id(kernel)] = kernel
     return int(answer[0])
+
+
+def _described(argument: object) -> str:
+    if isinstance(argument, np.ndarray):
+        return f"an array of shape {argument.shape}"
+    return f"{argument!r}"
 
 
 def _plain_launch(

@@ -23,7 +23,8 @@ from numba.core.registry import cpu_target
 
 from fastcnn.files import write_whole
 from fastcnn.kernels import compile_notice
-from fastcnn.kernels.code_key import version_stamp
+from fastcnn.kernels.code_key import PACKAGE, version_stamp
+from fastcnn.kernels.compile_turn import CompileTurn
 from fastcnn.kernels.kernel_cache import KernelCache, cache_folders
 from fastcnn.kernels.rehearsal import Request
 from fastcnn.settings import get_num_threads
@@ -65,7 +66,7 @@ def compile_all(requests: Iterable[Request], progress: Progress | None = None) -
             progress(total, total)
     finally:
         if helper is not None:
-            _end(helper)
+            helper.end()
     return total
 
 
@@ -104,7 +105,9 @@ def is_recorded(net: str) -> bool:
             files = (folder / name).read_text("ascii").split()
         except (OSError, ValueError):
             continue
-        if files and all(any((f / file).exists() for f in cache_folders().read) for file in files):
+        if files and all(
+            any(os.path.exists(f / file) for f in cache_folders().read) for file in files
+        ):
             return True
     return False
 
@@ -128,40 +131,80 @@ def _record_name(net: str) -> str:
 # --- the helper -----------------------------------------------------------------------------------
 
 
-def _start_helper(requests: list[Request]) -> subprocess.Popen[bytes] | None:
-    """A process that compiles the list from its end, or None where it does not pay."""
-    if len(requests) < WORTH_A_HELPER or get_num_threads() < 2 or getattr(sys, "frozen", False):
+class _Helper:
+    """A process that compiles a list of kernels, and the turn that says that it is the only one.
+
+    Processes and threads that want kernels of one cache at once have one helper in all: more would
+    take the cores from them. The system takes the turn from this process however it ends, and
+    the helper ends when its input does.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], turn: CompileTurn) -> None:
+        self._process, self._turn = process, turn
+
+    def end(self) -> None:
+        """End the helper: it is done, or its caller gave up. What it wrote is whole or absent."""
+        self._process.kill()
+        if self._process.stdin is not None:
+            with suppress(OSError):
+                self._process.stdin.close()
+        self._process.wait()
+        self._turn.give()
+
+
+def _start_helper(requests: list[Request]) -> _Helper | None:
+    """A helper that compiles the list from its end, or None where it does not pay."""
+    folder = cache_folders().write
+    if len(requests) < WORTH_A_HELPER or get_num_threads() < 2 or folder is None:
         return None
-    if not sys.executable or not all(isinstance(r.kernel._cache, KernelCache) for r in requests):
+    if not _is_python() or not all(isinstance(r.kernel._cache, KernelCache) for r in requests):
         return None
     recipes = [(recipe_of(request.kernel), request.signature) for request in reversed(requests)]
     jobs = [(recipe, signature) for recipe, signature in recipes if recipe is not None]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    environment |= {"FASTCNN_NUM_THREADS": "1"}
+    turn = CompileTurn()
+    if not turn.take(folder / "helper", patience=0):
+        return None
     try:
-        helper = subprocess.Popen(
-            [sys.executable, "-m", "fastcnn.kernels.compile_helper"],
+        process = subprocess.Popen(
+            # Isolated, so that no file of the current folder is taken for a module.
+            [sys.executable, "-I", "-B", "-c", _HELPER, *_import_path()],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env=environment,
+            env={**os.environ, "FASTCNN_NUM_THREADS": "1"},
         )
     except (OSError, ValueError):  # no more processes, say: this one compiles all
+        turn.give()
         return None
-    assert helper.stdin is not None
-    with suppress(OSError):  # it has died already
-        helper.stdin.write(pickle.dumps(jobs))
-        helper.stdin.close()
+    helper = _Helper(process, turn)
+    try:
+        assert process.stdin is not None
+        with suppress(OSError):  # it has died already
+            process.stdin.write(pickle.dumps(jobs))
+            process.stdin.flush()  # and stays open: its end would end the helper
+    except BaseException:
+        helper.end()
+        raise
     return helper
 
 
-def _end(helper: subprocess.Popen[bytes]) -> None:
-    """Wait for a helper that is done; stop one that is not, because its caller gave up."""
-    try:
-        helper.wait(0.5)
-    except subprocess.TimeoutExpired:
-        helper.terminate()
-        helper.wait()
+_HELPER = """
+import sys
+sys.path[:] = sys.argv[1:]
+from fastcnn.kernels.compile_helper import main
+main()
+"""
+
+
+def _import_path() -> list[str]:
+    """Where the helper finds modules: as this process, but never in the current folder as such."""
+    return [*filter(os.path.isabs, sys.path), str(PACKAGE.parent)]
+
+
+def _is_python() -> bool:
+    """Whether ``sys.executable`` is an interpreter, and no program with one inside."""
+    name = os.path.basename(sys.executable or "").lower()
+    return name.startswith(("python", "pypy")) and not getattr(sys, "frozen", False)
 
 
 def recipe_of(kernel: Any) -> tuple[str, str, tuple[Any, ...] | None] | None:

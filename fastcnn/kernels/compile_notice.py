@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Lock, Timer
 from time import monotonic
 
@@ -63,7 +63,8 @@ class Notice:
             return
         self._silent = True
         line = f"fastcnn: compiling {what} for this processor; once, since they are kept"
-        print(line, file=sys.stderr, flush=True)
+        with suppress(OSError, ValueError):  # closed, or nobody reads it
+            print(line, file=sys.stderr, flush=True)
 
 
 notice = Notice()

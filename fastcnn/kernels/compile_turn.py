@@ -50,29 +50,36 @@ class CompileTurn:
         self._lock: Path | None = None
         self._handle = -1
 
-    def take(self, path: Path) -> None:
-        """Wait until no other process compiles ``path``.
+    def take(self, path: Path, patience: float | None = None) -> bool:
+        """Wait until no other process compiles ``path``; False if patience ended before.
 
-        A turn for another file ends here: its kernel did not compile.
+        A turn for another file ends here: its kernel did not compile. Patience is
+        :data:`PATIENCE` if it is not given.
         """
         self.give()
         if fcntl is None:
-            return
+            return True
         lock = path.with_suffix(".lock")
         try:
             handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError:
-            return
-        self._lock, self._handle = lock, handle
-        end = monotonic() + PATIENCE
-        while monotonic() < end:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                sleep(_POLL)
-            except OSError:  # a file system without locks
-                return
+            return True
+        end = monotonic() + (PATIENCE if patience is None else patience)
+        try:
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    self._lock, self._handle = lock, handle
+                    return True
+                except BlockingIOError:
+                    if monotonic() >= end:
+                        return False
+                    sleep(_POLL)
+                except OSError:  # a file system without locks
+                    return True
+        finally:
+            if self._lock is None:
+                os.close(handle)
 
     def give(self) -> None:
         """Let another process have the turn, if this one has it."""
@@ -87,3 +94,7 @@ class CompileTurn:
             fcntl.flock(self._handle, fcntl.LOCK_UN)
         os.close(self._handle)
         self._lock = None
+
+
+turn = CompileTurn()
+"""That of this process."""

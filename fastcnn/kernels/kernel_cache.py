@@ -42,11 +42,10 @@ from numba.misc.appdirs import AppDirs
 
 from fastcnn.kernels import compile_notice
 from fastcnn.kernels.code_key import PACKAGE, code_key, constants, version_stamp
-from fastcnn.kernels.compile_turn import CompileTurn, is_taken
+from fastcnn.kernels.compile_turn import is_taken, turn
 
 _HASH = sha256().digest_size
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-_turn = CompileTurn()
 _contents: dict[str, bytes] = {}
 """For each symbol that this process has loaded or compiled for the cache, a hash of its code."""
 
@@ -75,7 +74,7 @@ def cache_folders() -> Folders:
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
         except OSError:
-            if folder.is_dir():
+            if os.access(folder, os.R_OK | os.X_OK):
                 read.append(folder)
             continue
         return Folders((*read, folder), folder)
@@ -149,10 +148,10 @@ class KernelCache(NumbaCache):  # type: ignore[misc]
                 return result
         if self._folders.write is not None:
             path = self._folders.write / name
-            _turn.take(path)
+            turn.take(path)
             result = _read(path, stamp, target_context)  # another process may have written it
             if result is not None:
-                _turn.give()
+                turn.give()
                 return result
         compile_notice.notice.begin()
         return None
@@ -161,9 +160,12 @@ class KernelCache(NumbaCache):  # type: ignore[misc]
         """Keep what Numba compiled."""
         if self._enabled and not data.lifted and not data.library.has_dynamic_globals:
             name, stamp = self._place(sig, data.codegen)
-            if self._folders.write is not None:
-                _write(self._folders.write / name, stamp, _packed(data))
-        _turn.give()
+            # There is no machine code to keep if a signal handler raised an error while LLVM handed
+            # it over, because errors do not pass through LLVM. The kernel runs all the same.
+            with suppress(RuntimeError):
+                if self._folders.write is not None:
+                    _write(self._folders.write / name, stamp, _packed(data))
+        turn.give()
         compile_notice.notice.end()
 
     def _place(self, sig: Any, target: Any) -> tuple[str, bytes]:

@@ -13,6 +13,7 @@ uses is measured, since it differs between interpreters.
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
 from math import prod
@@ -31,6 +32,7 @@ KEPT = 256 * 1024 * 1024
 _SMALL = 64 * 1024
 _LINE = 64  # bytes of a cache line, at which blocks begin
 _PAGE = 4096
+_UNTOUCHED = 1 << 18  # bytes of an array of a rehearsal that gets pages of its own
 
 
 class _Block:
@@ -58,7 +60,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     """
     dtype = np.dtype(dtype)
     if rehearsal.active and rehearsal.rehearsing():
-        return np.zeros(shape, dtype)
+        return _untouched_zeros(shape, dtype)
     size = prod(shape) * dtype.itemsize
     if size > KEPT // 4:
         affordable("memory for a result or a copy", shape, dtype)
@@ -69,6 +71,22 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
         block = _free_block(size)
         # The array refers to the memory before the lock is given up: no one else takes it.
         return np.ndarray(shape, dtype, block.memory, block.first)
+
+
+def _untouched_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Zeros that take no memory until they are written to, if they are many.
+
+    ``numpy.zeros`` writes to memory that the process has used before. Raises ``MemoryError``.
+    """
+    count = prod(shape)
+    if count * dtype.itemsize < _UNTOUCHED:
+        return np.zeros(shape, dtype)
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if os.name == "posix" else {}
+    try:
+        pages = mmap.mmap(-1, count * dtype.itemsize, **private)
+    except (OSError, OverflowError):
+        raise MemoryError(f"no room for {shape} numbers of {dtype}") from None
+    return np.frombuffer(pages, dtype, count).reshape(shape)
 
 
 def kept() -> int:

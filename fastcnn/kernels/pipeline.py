@@ -17,8 +17,10 @@ from numba.core import compiler_machinery, typed_passes, untyped_passes
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase
 
+from fastcnn.kernels import compile_notice
 from fastcnn.kernels.arithmetic import KernelLowering, TypingContext
 from fastcnn.kernels.code_key import code_key
+from fastcnn.kernels.compile_turn import turn
 
 _PASSES = (
     untyped_passes.TranslateByteCode,
@@ -116,14 +118,21 @@ class KernelCompiler(_Compiler):
     """Compiles a kernel to machine code that can be kept."""
 
     def compile_extra(self, function: Any) -> Any:
-        """Compile, without collections of garbage: they took a tenth of the time, for nothing."""
-        if not gc.isenabled():
-            return super().compile_extra(function)
-        gc.disable()
+        """Compile, without collections of garbage: they took a tenth of the time, for nothing.
+
+        After an error or an interrupt, other processes that wait for the kernel compile it.
+        """
+        collects = gc.isenabled()
         try:
+            gc.disable()
             return super().compile_extra(function)
+        except BaseException:
+            turn.give()
+            compile_notice.notice.end()
+            raise
         finally:
-            gc.enable()
+            if collects:
+                gc.enable()
 
     def new_library(self, target: Any, key: str) -> Any:
         library = KernelLibrary(target, key)
