@@ -171,8 +171,11 @@ class Executor:
         ``like`` are samples of the shape and dtype that :meth:`forward` takes.
         """
 
+        output = self._layers[-1].output_shape
+
         def run(x: Array) -> None:
-            self.probabilities(x)
+            if output is not None and len(output) == 1:  # no softmax over pixels
+                self.probabilities(x)
             self.forward(x)
 
         with self._preparing("predict"):
