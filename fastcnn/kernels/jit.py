@@ -5,8 +5,8 @@ flags, and ``device`` for what kernels call, are in :mod:`fastcnn.kernels.inlini
 compiled into them, so it needs no cache entry of its own. Compiled kernels are kept on the disk by
 :mod:`fastcnn.kernels.kernel_cache`.
 
-**Fork.** A fork waits until no other thread compiles: the compiler's lock, held by a thread that
-the child does not have, would never open there.
+**Fork.** A fork waits until no other thread compiles or asks LLVM anything: their locks, held by a
+thread that the child does not have, would never open there.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from inspect import signature
 from typing import Any, cast
 
 import numba
+from llvmlite.binding.ffi import lib
 from numba.core import config
 from numba.core.compiler_lock import global_compiler_lock
 
@@ -92,9 +93,20 @@ def _cached(function: Callable[..., Any], flags: dict[str, Any]) -> Any:
     return dispatcher
 
 
+_llvm_lock = lib._lock._lock
+
+
+def _before_fork() -> None:
+    global_compiler_lock.acquire()
+    _llvm_lock.acquire()
+
+
+def _after_fork() -> None:
+    _llvm_lock.release()
+    global_compiler_lock.release()
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=global_compiler_lock.acquire,
-        after_in_parent=global_compiler_lock.release,
-        after_in_child=global_compiler_lock.release,
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
     )
