@@ -17,7 +17,6 @@ from inspect import signature
 from typing import Any, cast
 
 import numba
-from llvmlite.binding.ffi import lib
 from numba.core import config
 from numba.core.compiler_lock import global_compiler_lock
 
@@ -25,7 +24,7 @@ from fastcnn.kernels import kernel_cache
 from fastcnn.kernels.calls import launch
 from fastcnn.kernels.inlining import FLAGS, ORDERED, Function, Liberties, inlined
 from fastcnn.kernels.kernel_cache import KernelCache
-from fastcnn.kernels.pipeline import KernelCompiler
+from fastcnn.kernels.pipeline import KernelCompiler, llvm_lock
 
 
 def kernel(function: Function) -> Function:
@@ -93,16 +92,13 @@ def _cached(function: Callable[..., Any], flags: dict[str, Any]) -> Any:
     return dispatcher
 
 
-_llvm_lock = lib._lock._lock
-
-
 def _before_fork() -> None:
     global_compiler_lock.acquire()
-    _llvm_lock.acquire()
+    llvm_lock.acquire()
 
 
 def _after_fork() -> None:
-    _llvm_lock.release()
+    llvm_lock.release()
     global_compiler_lock.release()
 
 
