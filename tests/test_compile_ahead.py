@@ -22,7 +22,7 @@ from fastcnn.executor import preparation
 from fastcnn.kernels import compile_ahead, kernel_cache, memory, program, rehearsal
 from fastcnn.kernels.compile_notice import Notice
 from fastcnn.kernels.rehearsal import Request
-from fastcnn.layers import Dense, Flatten, Layer
+from fastcnn.layers import Conv2D, Dense, Flatten, Layer, ReLU
 from fastcnn.losses import CrossEntropy
 from fastcnn.optimizers import SGD
 from fastcnn.schedules import Schedule
@@ -167,6 +167,13 @@ def test_an_optimizer_with_a_users_schedule_and_clipping_is_prepared() -> None:
     model, optimizer = model_of("article"), SGD(MySchedule(), clip_norm=1.0)
     model.train_on_batch(np.zeros((2, 28, 28, 1), np.uint8), np.array([0, 2]), optimizer)
     assert optimizer.step_count == 1
+
+
+@pytest.mark.usefixtures("nothing_is_known")
+def test_a_net_that_ends_in_feature_maps_is_prepared() -> None:
+    model = Sequential([Conv2D(3, 3), ReLU()], (8, 9, 2), seed=0)
+    assert model.predict(np.zeros((2, 8, 9, 2), np.float32)).shape == (2, 6, 7, 3)
+    model.compile_kernels()
 
 
 @pytest.mark.usefixtures("nothing_is_known")

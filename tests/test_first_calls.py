@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from processes import python
 from tiny import net, stripes
 
 from fastcnn import Sequential
@@ -195,6 +196,33 @@ def test_a_child_forked_while_another_thread_builds_builds_for_itself(
         thread.join()
     assert os.waitstatus_to_exitcode(status) == 0
     np.testing.assert_array_equal(model.predict(x), expected)
+
+
+LLVM_AT_FORK = """
+import os, signal, threading, time
+from llvmlite import binding
+from llvmlite.binding.ffi import lib
+import fastcnn.kernels.jit
+
+def ask():
+    with lib._lock:
+        asking.set()
+        time.sleep(0.5)
+
+asking = threading.Event()
+threading.Thread(target=ask).start()
+asking.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(10)
+    binding.parse_assembly("")
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_child_forked_while_another_thread_asks_llvm_can_compile() -> None:
+    assert python("-W", "ignore", "-c", LLVM_AT_FORK).stdout == "0\n"
 
 
 def test_a_step_of_arguments_that_are_no_operands_is_refused() -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import llvmlite
 import numba
+from numba.core import config
 
 PACKAGE = Path(__file__).resolve().parent.parent
 FORMAT = 3
@@ -39,9 +40,10 @@ def source_stamp() -> str:
 
 
 def version_stamp() -> str:
-    """The versions of everything that turns sources into code, and the sources themselves."""
+    """What turns sources into code, by versions and by Numba's settings, and the sources."""
     versions = numba.__version__, llvmlite.__version__, sys.implementation.cache_tag
-    return f"{FORMAT} {' '.join(map(str, versions))} {source_stamp()}"
+    settings = config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE, config.BOUNDSCHECK
+    return f"{FORMAT} {' '.join(map(str, (*versions, *settings)))} {source_stamp()}"
 
 
 def constants(function: Callable[..., Any]) -> tuple[Any, ...]:

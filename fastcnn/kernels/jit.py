@@ -5,8 +5,8 @@ flags, and ``device`` for what kernels call, are in :mod:`fastcnn.kernels.inlini
 compiled into them, so it needs no cache entry of its own. Compiled kernels are kept on the disk by
 :mod:`fastcnn.kernels.kernel_cache`.
 
-**Fork.** A fork waits until no other thread compiles: the compiler's lock, held by a thread that
-the child does not have, would never open there.
+**Fork.** A fork waits until no other thread compiles or asks LLVM anything: their locks, held by a
+thread that the child does not have, would never open there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fastcnn.kernels import kernel_cache
 from fastcnn.kernels.calls import launch
 from fastcnn.kernels.inlining import FLAGS, ORDERED, Function, Liberties, inlined
 from fastcnn.kernels.kernel_cache import KernelCache
-from fastcnn.kernels.pipeline import KernelCompiler
+from fastcnn.kernels.pipeline import KernelCompiler, llvm_lock
 
 
 def kernel(function: Function) -> Function:
@@ -92,9 +92,17 @@ def _cached(function: Callable[..., Any], flags: dict[str, Any]) -> Any:
     return dispatcher
 
 
+def _before_fork() -> None:
+    global_compiler_lock.acquire()
+    llvm_lock.acquire()
+
+
+def _after_fork() -> None:
+    llvm_lock.release()
+    global_compiler_lock.release()
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=global_compiler_lock.acquire,
-        after_in_parent=global_compiler_lock.release,
-        after_in_child=global_compiler_lock.release,
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
     )

@@ -13,6 +13,7 @@ from collections import Counter
 from typing import Any
 
 from llvmlite import binding
+from llvmlite.binding.ffi import lib
 from numba.core import compiler_machinery, typed_passes, untyped_passes
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase
@@ -38,6 +39,8 @@ _PASSES = (
 )
 
 _compilations: Counter[str] = Counter()
+llvm_lock = lib._lock._lock
+"""Held by the thread that is in LLVM."""
 
 
 class _Library(JITCodeLibrary):  # type: ignore[misc]
