@@ -1,8 +1,9 @@
 """Lists of kernels compiled before they are needed, where it pays by two processes.
 
 Most of the time goes into Numba's compiler, which is Python: threads would wait for each other. So
-a helper, a Python of its own, takes the list from its end while this process takes it from its
-beginning. They share the cache on the disk, in which processes take turns for each kernel. The
+a helper, a Python of its own, goes through the same list, and each takes the first kernel that the
+other is not at. The longest come first, so that both are done at about the same time. They share
+the cache on the disk, in which processes take turns for each kernel. The
 helper is started where there is a cache, where this process may use two threads, and where the
 list is long enough to be worth its start. Without it, or if it dies, this process compiles all.
 """
@@ -51,7 +52,7 @@ def compile_all(requests: Iterable[Request], progress: Progress | None = None) -
     Those that are in the cache already, or that a helper compiles, are not loaded. ``progress`` is
     told about each; without it a line on the standard error says what is going on, if it lasts.
     """
-    left = missing(requests)
+    left = sorted(missing(requests), key=_length, reverse=True)
     total = len(left)
     if not total:
         return 0
@@ -68,6 +69,18 @@ def compile_all(requests: Iterable[Request], progress: Progress | None = None) -
         if helper is not None:
             helper.end()
     return total
+
+
+def _length(request: Request) -> int:
+    """How long a kernel is, in bytes of Python's code: its own and that of all it is made of."""
+    waiting, functions = [request.kernel.py_func], set()
+    while waiting:
+        function = waiting.pop()
+        if function not in functions:
+            functions.add(function)
+            cells = [cell.cell_contents for cell in function.__closure__ or ()]
+            waiting += [value.py_func for value in cells if hasattr(value, "py_func")]
+    return sum(len(function.__code__.co_code) for function in functions)
 
 
 def _compile_one(left: list[Request]) -> list[Request]:
@@ -153,13 +166,13 @@ class _Helper:
 
 
 def _start_helper(requests: list[Request]) -> _Helper | None:
-    """A helper that compiles the list from its end, or None where it does not pay."""
+    """A helper that compiles the list too, or None where it does not pay."""
     folder = cache_folders().write
     if len(requests) < WORTH_A_HELPER or get_num_threads() < 2 or folder is None:
         return None
     if not _is_python() or not all(isinstance(r.kernel._cache, KernelCache) for r in requests):
         return None
-    recipes = [(recipe_of(request.kernel), request.signature) for request in reversed(requests)]
+    recipes = [(recipe_of(request.kernel), request.signature) for request in requests]
     jobs = [(recipe, signature) for recipe, signature in recipes if recipe is not None]
     turn = CompileTurn()
     if not turn.take(folder / "helper", patience=0):
