@@ -80,7 +80,7 @@ def _kind(argument: object) -> object:
 
 
 def unless_rehearsed(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A cached function, whose cache is passed by in rehearsals: for results with addresses."""
+    """Let a cached function compute anew in rehearsals, because its results hold addresses."""
 
     def call(*arguments: Any) -> Any:
         if rehearsing():
