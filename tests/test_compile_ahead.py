@@ -94,6 +94,32 @@ def test_a_rehearsal_changes_nothing_and_no_program_of_it_is_kept(name: str) -> 
     np.testing.assert_array_equal(model.predict(x), other.predict(x))
 
 
+@pytest.mark.usefixtures("nothing_is_known")
+def test_without_compiling_ahead_only_an_explicit_call_prepares(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts = []
+
+    def compile_all(requests: list[Request], progress: object = None) -> int:
+        counts.append(len(requests))
+        return 0
+
+    monkeypatch.setattr(preparation, "compile_all", compile_all)
+    monkeypatch.setenv("FASTCNN_COMPILE_AHEAD", "0")
+    model, x, y = model_of("article"), np.zeros((2, 28, 28, 1), np.uint8), [0, 1]
+    model.predict(x)
+    model.train_on_batch(x, y)
+    assert not counts
+    model.compile_kernels()
+    assert counts
+    assert min(counts) > 1
+    monkeypatch.delenv("FASTCNN_COMPILE_AHEAD")
+    counts.clear()
+    preparation._ready.clear()
+    model_of("article").predict(x)
+    assert counts
+
+
 def test_in_a_rehearsal_no_kernel_runs_and_in_other_threads_all_do() -> None:
     from threading import Thread
 

@@ -20,7 +20,7 @@ from fastcnn.arguments import Array
 from fastcnn.engines import choose, implementation
 from fastcnn.executor.by_inputs import dense_gradients
 from fastcnn.executor.plan import Made, Plans, Scratch
-from fastcnn.executor.preparation import is_built_in, prepare
+from fastcnn.executor.preparation import PURPOSES, compiles_ahead, is_built_in, prepare
 from fastcnn.executor.slices import (
     CONVOLUTIONS,
     POOLS,
@@ -101,7 +101,7 @@ class Executor:
         only = self._parts[0] if len(self._parts) == 1 else None
         self._only = only if isinstance(only, _Run) else None
         self._layers = layers
-        self._prepared: set[str] = set()
+        self._prepared: set[str] = set() if compiles_ahead() else {*PURPOSES}
         # Of the last optimizer its loop, arrays and numbers, and the step made of them.
         self._last: tuple[Any, list[Array], Array, Array] = None, [], _NONE, NO_STEPS
 

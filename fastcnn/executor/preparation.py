@@ -3,11 +3,14 @@
 Which kernels serve a layer depends on the number of samples. So the first prediction, and the first
 training step, are rehearsed with many batch sizes (:mod:`fastcnn.kernels.rehearsal`), and what is
 missing is compiled (:mod:`fastcnn.kernels.compile_ahead`). Nets with layers, losses or optimizers
-of the user's own are left alone, because a rehearsal would call these.
+of the user's own are left alone, because a rehearsal would call these. With the environment
+variable ``FASTCNN_COMPILE_AHEAD=0`` each call compiles only the kernels that it needs itself, which
+is less work for programs that make many nets and use each of them once.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
@@ -32,8 +35,16 @@ COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16, 17, 24, 32, 48, 64, 100, 128, 2
 # take memory only where NumPy writes to them, so a rehearsal takes less than 100 MB.
 _FEW, _MOST_OF_FEW, _MOST = 10, 1 << 27, 1 << 25
 
+PURPOSES = "predict", "train"
+"""The calls that are prepared, each with its first use."""
+
 _ready: set[tuple[Any, ...]] = set()
 """Nets that were prepared in this process, as :func:`net_key` tells them apart."""
+
+
+def compiles_ahead() -> bool:
+    """Whether first calls are prepared: always, unless ``FASTCNN_COMPILE_AHEAD`` is 0."""
+    return os.environ.get("FASTCNN_COMPILE_AHEAD") != "0"
 
 
 def net_key(layers: Sequence[Layer], *purpose: object) -> tuple[Any, ...]:
