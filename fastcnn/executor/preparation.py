@@ -8,6 +8,7 @@ of the user's own are left alone, because a rehearsal would call these.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
@@ -118,6 +119,9 @@ def _apart(work: Callable[[Callable[[], bool]], None]) -> None:
         except BaseException as error:
             errors.append(error)
 
+    # A thread that is started while Python ends never runs, and ``start`` waits for it.
+    if sys.is_finalizing():
+        return
     # Settings such as ``math`` are those of the caller.
     thread = Thread(target=copy_context().run, args=(target,), name="fastcnn-rehearsal")
     try:
