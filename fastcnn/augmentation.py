@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from fastcnn.arguments import Array
 from fastcnn.engines import engines
+from fastcnn.float_errors import unreported
 
 # One image's map takes so many random numbers, whatever is switched on: with the same seed, a
 # setting more does not change what the others draw.
@@ -90,6 +91,7 @@ class Augment:
             raise ValueError(f"scale must be at least 0 and below 1, got {scale!r}")
         self.fill = _number("fill", fill)
 
+    @unreported
     def __call__(self, images: Array, rng: np.random.Generator) -> Array:
         """New images, each moved by a map of its own.
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from fastcnn.arguments import Array
 from fastcnn.engines import engines, whole_nets_refused
+from fastcnn.float_errors import unreported
 from fastcnn.scalars import above_zero, below_one, number, truth
 from fastcnn.schedules import Schedule, schedule_from_dict
 
@@ -96,6 +97,7 @@ class Optimizer:
         """Names of the arrays that this optimizer keeps."""
         return self.slots
 
+    @unreported
     def step(self, parameters: Array, gradient: Array) -> None:
         """Move ``parameters`` in place; ``gradient`` is overwritten. Both flat, of one dtype.
 
