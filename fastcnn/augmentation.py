@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcnn.arguments import Array
-from fastcnn.engines import engines
+from fastcnn.engines import engines, imported
 from fastcnn.float_errors import unreported
 
 # One image's map takes so many random numbers, whatever is switched on: with the same seed, a
@@ -241,6 +241,7 @@ def _cut_out(
     images: Array, size: tuple[int, int], places: Array, flips: Array, fill: float
 ) -> Array:
     if "numba" in engines():
+        imported("fastcnn.kernels.augmentation")
         from fastcnn.kernels.augmentation import cut_out
 
         return cut_out(images, size, places, flips, fill)
@@ -249,6 +250,7 @@ def _cut_out(
 
 def _blend(images: Array, size: tuple[int, int], maps: Array, fill: float) -> Array:
     if "numba" in engines():
+        imported("fastcnn.kernels.augmentation")
         from fastcnn.kernels.augmentation import blend
 
         return blend(images, size, maps, fill)

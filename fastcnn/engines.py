@@ -18,6 +18,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from math import prod
 from threading import main_thread
+from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
 from fastcnn import policy
@@ -25,6 +26,7 @@ from fastcnn.capacity import affordable
 from fastcnn.float_errors import unreported
 from fastcnn.geometry import ConvGeometry, PoolGeometry
 from fastcnn.settings import checked_math, get_math
+from fastcnn.undisturbed import undisturbed
 
 Geometry: TypeAlias = ConvGeometry | PoolGeometry | tuple[int, ...]
 
@@ -68,7 +70,7 @@ class Implementation:
 
         What is not compiled runs under :data:`fastcnn.float_errors.unreported`.
         """
-        function: Callable[..., Any] = getattr(import_module(self.module), self.function)
+        function: Callable[..., Any] = getattr(imported(self.module), self.function)
         return function if self.engine == "numba" else unreported(function)
 
 
@@ -321,6 +323,12 @@ def choose(
 def implementation(op: str, geometry: Geometry, dtype: Any, algorithm: str) -> Implementation:
     """What serves this problem without an engine's name, under the current ``math``."""
     return _select(Problem(op, geometry, dtype, algorithm, get_math()), None)[0].chosen
+
+
+@cache
+def imported(module: str) -> ModuleType:
+    """A module, imported where no signal handler comes between: half an import cannot be mended."""
+    return undisturbed(import_module, module)
 
 
 def _explained(*arguments: object) -> Any:

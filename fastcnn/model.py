@@ -43,7 +43,7 @@ from fastcnn.arguments import Array
 from fastcnn.callbacks import Callback
 from fastcnn.capacity import affordable
 from fastcnn.checkpoint import ModelFile, ModelFileError
-from fastcnn.engines import whole_nets_refused
+from fastcnn.engines import imported, whole_nets_refused
 from fastcnn.epochs import Augmentation, Epochs
 from fastcnn.float_errors import Divergence, unreported
 from fastcnn.inputs import SCALING, batch, finite, samples
@@ -486,6 +486,7 @@ class Sequential:
         try:
             return self._executors[key]
         except KeyError:
+            imported("fastcnn.executor")
             from fastcnn.executor import Executor, compiles
 
             new = Executor(trunk, self._weights) if compiles() else None

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from inspect import signature
 from typing import Any, cast
 
@@ -28,6 +29,7 @@ from fastcnn.kernels.calls import launch
 from fastcnn.kernels.inlining import FLAGS, ORDERED, Function, Liberties, inlined
 from fastcnn.kernels.kernel_cache import KernelCache
 from fastcnn.kernels.pipeline import KernelCompiler, llvm_lock
+from fastcnn.undisturbed import undisturbed
 
 
 def kernel(function: Function) -> Function:
@@ -93,7 +95,18 @@ def _cached(function: Callable[..., Any], flags: dict[str, Any]) -> Any:
         folders = kernel_cache.cache_folders()
         if folders.read:
             dispatcher._cache = KernelCache(function, flags["fastmath"], folders)
+        dispatcher.compile = partial(_compiled_undisturbed, dispatcher.compile)
     return dispatcher
+
+
+def _compiled_undisturbed(compile: Callable[[Any], Any], signature: Any) -> Any:
+    """Compile, or load from the cache, where no signal handler comes between.
+
+    A thread that has a lock of the compiler already would wait for the other thread for ever.
+    """
+    if global_compiler_lock.is_locked() or llvm_lock._is_owned():
+        return compile(signature)
+    return undisturbed(compile, signature)
 
 
 _FORK_PATIENCE = 60.0  # seconds; many times what a kernel takes

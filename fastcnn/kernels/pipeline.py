@@ -24,6 +24,7 @@ from fastcnn.kernels import compile_notice
 from fastcnn.kernels.arithmetic import KernelLowering, TypingContext
 from fastcnn.kernels.code_key import code_key
 from fastcnn.kernels.compile_turn import turn
+from fastcnn.undisturbed import go_on
 
 _PASSES = (
     untyped_passes.TranslateByteCode,
@@ -50,6 +51,7 @@ class KernelLibrary(JITCodeLibrary):  # type: ignore[misc]
 
     def _optimize_final_module(self) -> None:
         """Optimise once; hide all symbols but those with this kernel's key."""
+        go_on()
         module = self._final_module
         for value in (*module.functions, *module.global_variables):
             if not value.is_declaration and self.name not in value.name:
@@ -91,6 +93,7 @@ class _Compiler(CompilerBase):  # type: ignore[misc]
     """Numba's compiler with the passes that kernels need."""
 
     def define_pipelines(self) -> list[Any]:
+        go_on()
         state = self.state
         identity, target = state.func_id, state.targetctx.codegen()
         key = code_key(identity.func, state.args, state.flags.fastmath.flags, target)
