@@ -43,8 +43,9 @@ from fastcnn.arguments import Array
 from fastcnn.callbacks import Callback
 from fastcnn.capacity import affordable
 from fastcnn.checkpoint import ModelFile, ModelFileError
-from fastcnn.engines import whole_nets_refused
+from fastcnn.engines import imported, whole_nets_refused
 from fastcnn.epochs import Augmentation, Epochs
+from fastcnn.float_errors import Divergence, unreported
 from fastcnn.inputs import SCALING, batch, finite, samples
 from fastcnn.layers import (
     Layer,
@@ -324,6 +325,7 @@ class Sequential:
         self._known_shape()
         return [array.copy() for _, array in self._arrays()]
 
+    @unreported
     def set_weights(self, weights: Sequence[ArrayLike]) -> None:
         """Write the arrays of :meth:`get_weights` into the model.
 
@@ -357,7 +359,10 @@ class Sequential:
             found = executor.forward(self._taken(images, executor))
             if found is not None:
                 return found
-        x = batch(images, self.dtype)
+        return self._layer_by_layer(trunk, batch(images, self.dtype))
+
+    @unreported
+    def _layer_by_layer(self, trunk: Sequence[Layer], x: Array) -> Array:
         for layer in trunk:
             x, _ = layer.forward(x, False, None, self.engine)
         return x
@@ -379,6 +384,7 @@ class Sequential:
                 return *found, self._weights.gradients
         return *self._one_by_one(images, targets, loss, rng), self._weights.gradients
 
+    @unreported
     def _one_by_one(
         self, images: Array, targets: Array, loss: Loss, rng: np.random.Generator
     ) -> tuple[float, float]:
@@ -390,7 +396,7 @@ class Sequential:
             saved.append(kept)
         total = float(loss.values(y, targets, self.engine).sum(dtype=np.float64))
         if not isfinite(total):
-            raise FloatingPointError(f"the loss of a batch is {total}")
+            raise Divergence(f"the loss of a batch is {total}")
         dy: Array | None = loss.gradient(y, targets, self.engine)
         assert dy is not None
         dy *= dy.dtype.type(1 / len(images))
@@ -480,6 +486,7 @@ class Sequential:
         try:
             return self._executors[key]
         except KeyError:
+            imported("fastcnn.executor")
             from fastcnn.executor import Executor, compiles
 
             new = Executor(trunk, self._weights) if compiles() else None
@@ -712,7 +719,7 @@ class Sequential:
         targets = goal.targets(y, len(images), self._outputs(goal), self.dtype)
         try:
             loss_sum, correct = self._step(images, targets, goal, optimizer or self._own_sgd)
-        except FloatingPointError:
+        except Divergence:
             finite("x", images)  # NaN in the data shows in the loss, and is named here
             raise
         self.loss = goal
@@ -746,6 +753,7 @@ class Sequential:
         images, targets = self._checked("x", x, y, self._loss())
         return self._evaluate(images, targets, size)
 
+    @unreported
     def _evaluate(self, images: Array, targets: Array, size: int) -> dict[str, float]:
         loss, total, correct = self._loss(), 0.0, 0.0
         for first in range(0, len(images), size):

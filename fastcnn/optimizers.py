@@ -21,7 +21,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastcnn.arguments import Array
-from fastcnn.engines import engines, whole_nets_refused
+from fastcnn.engines import engines, imported, whole_nets_refused
+from fastcnn.float_errors import unreported
 from fastcnn.scalars import above_zero, below_one, number, truth
 from fastcnn.schedules import Schedule, schedule_from_dict
 
@@ -96,6 +97,7 @@ class Optimizer:
         """Names of the arrays that this optimizer keeps."""
         return self.slots
 
+    @unreported
     def step(self, parameters: Array, gradient: Array) -> None:
         """Move ``parameters`` in place; ``gradient`` is overwritten. Both flat, of one dtype.
 
@@ -440,6 +442,7 @@ def _loop(name: str) -> tuple[Callable[..., None], Callable[..., None]] | None:
     """What takes an optimizer's steps as compiled code, where there is any, and its loop."""
     if "numba" not in engines():
         return None
+    imported("fastcnn.kernels.descent")
     from fastcnn.kernels import descent
 
     return (descent.move, getattr(descent, name)) if descent.compiles() else None

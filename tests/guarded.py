@@ -334,7 +334,7 @@ def _share_as_threads_do() -> None:
         board[...] = 0
         threads._serve(board, PLACE, 2)
         assert not board.any()
-        board[jobs.THREADS], board[SHARE] = 2, threads.share_address()
+        board[jobs.WANTED], board[SHARE] = 2, threads.share_address()
         seen = guarded((5,), np.float32, border)
         seen[...] = -1
         activations.relu_kernel(board, 4, 0, 5, seen, seen)
@@ -343,6 +343,7 @@ def _share_as_threads_do() -> None:
         (own, others), nothing_left = board.reshape(2, PLACE)[:, jobs.DONE], 1 << jobs.COUNT
         assert (own, others) == (nothing_left + 4, 0)  # pieces, all of the first job
         assert (board.reshape(2, PLACE)[:, jobs.LEFT] == nothing_left).all()
+        assert not board[jobs.BUSY]
         seen[...] = -1
         board[PLACE + jobs.LEFT] += nothing_left  # another job of which nothing is left
         threads._serve(board, PLACE, 2)

@@ -36,7 +36,7 @@ HOUSE: tuple[tuple[str, ...], ...] = (
     ("engines", "layout"),
     ("naive", "im2col", "kernels"),
     ("arguments", "settings", "scalars", "files", "policy"),
-    ("geometry", "capacity", "minimal_filtering"),
+    ("geometry", "capacity", "minimal_filtering", "float_errors", "undisturbed"),
     ("version",),
 )
 FLOOR = {part: len(HOUSE) - floor for floor, parts in enumerate(HOUSE) for part in parts}

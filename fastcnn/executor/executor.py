@@ -29,6 +29,7 @@ from fastcnn.executor.slices import (
     pools_squares,
     with_pooling,
 )
+from fastcnn.float_errors import unreported
 from fastcnn.geometry import ConvGeometry, PoolGeometry
 from fastcnn.kernels import arrays, program, winograd
 from fastcnn.kernels.activations import relu_backward
@@ -230,6 +231,13 @@ class Executor:
             raise
 
     def _through(self, parts: list[_Run | _Alone], x: Array) -> Array | None:
+        if self._only is not None:  # compiled code alone
+            output = self._only.forward(x, None)
+            return None if output is None else output[0]
+        return self._through_all(parts, x)
+
+    @unreported
+    def _through_all(self, parts: list[_Run | _Alone], x: Array) -> Array | None:
         for part in parts:
             found = part.forward(x, None)
             if found is None:
@@ -279,6 +287,7 @@ class Executor:
         operands = p, g, first, second, numbers
         return program.step(loop, operands, p.size, *map(constant, operands))
 
+    @unreported
     def gradients(
         self, x: Array, targets: Array, loss: Loss, rng: np.random.Generator
     ) -> tuple[float, float] | None:

@@ -13,9 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from contextvars import copy_context
 from math import prod
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -27,6 +25,7 @@ from fastcnn.kernels.rehearsal import Request, rehearsal
 from fastcnn.kernels.threads import request_driver
 from fastcnn.layers import Layer, Residual
 from fastcnn.settings import get_math, get_num_threads
+from fastcnn.undisturbed import NoThreadError, go_on, in_own_thread
 
 # Batch sizes between which the choice of kernels was seen to change, and some beyond them.
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16, 17, 24, 32, 48, 64, 100, 128, 200, 256, 512)
@@ -100,45 +99,17 @@ def rehearsed(
     counts = [len(like), *(n for n in COUNTS if n * sample <= most[n] and n != len(like))]
     result: list[Request] = []
 
-    def rehearse(stopped: Callable[[], bool]) -> None:
+    def rehearse() -> None:
         with rehearsal() as requests, np.errstate(all="ignore"):
             with suppress(MemoryError):
                 for count in counts:
-                    if stopped():
-                        return
+                    go_on()
                     run(np.zeros((count, *like.shape[1:]), like.dtype))
             request_driver()
             result.extend(requests.values())
 
-    _apart(rehearse)
+    # In a thread of its own from whichever thread, because signal handlers and finalizers run in
+    # the caller's at any moment, and may predict. Without a thread nothing is compiled ahead.
+    with suppress(NoThreadError):
+        in_own_thread(rehearse)
     return result
-
-
-def _apart(work: Callable[[Callable[[], bool]], None]) -> None:
-    """Run ``work`` in a thread of its own; it can ask whether the caller has been interrupted.
-
-    Signal handlers run in the thread of the caller at any moment, and may predict. So this thread
-    must not be the one that rehearses. If no thread can be started, ``work`` is left out.
-    """
-    errors: list[BaseException] = []
-    stopped = False
-
-    def target() -> None:
-        try:
-            work(lambda: stopped)
-        except BaseException as error:
-            errors.append(error)
-
-    # Settings such as ``math`` are those of the caller.
-    thread = Thread(target=copy_context().run, args=(target,), name="fastcnn-rehearsal")
-    try:
-        thread.start()
-        thread.join()
-    except RuntimeError:  # the system starts no more threads
-        return
-    finally:
-        stopped = True
-        if thread.is_alive():
-            thread.join()
-    if errors:
-        raise errors[0]
