@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from limits import run
 
 import fastcnn
 from fastcnn import augmentation
@@ -249,7 +249,7 @@ for settings in (dict(shift=2, flip=True), dict(shift=1, rotate=10, scale=0.1, f
 
 
 def test_without_numba_the_same_bytes() -> None:
-    printed = subprocess.check_output([sys.executable, "-c", WITHOUT_NUMBA], text=True).split()
+    printed = run([sys.executable, "-c", WITHOUT_NUMBA], check=True).stdout.split()
     images = rng().integers(0, 256, (40, 9, 14)).astype(np.uint8)
     settings = {"shift": 2, "flip": True}, {"shift": 1, "rotate": 10, "scale": 0.1, "flip": True}
     for one, hex_ in zip(settings, printed, strict=True):
