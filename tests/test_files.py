@@ -355,3 +355,14 @@ def test_an_interrupt_at_any_line_leaves_one_whole_file(earlier: bool, tmp_path:
     assert last > 30
     assert not interrupted
     assert outcomes == {b"old" if earlier else None, b"new"}
+
+
+def test_a_path_is_checked_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> bytes:
+        raise AssertionError("the model was put into bytes")
+
+    monkeypatch.setattr("safetensors.numpy.save", never)
+    model = Sequential([Dense(2)], (3,), seed=0)
+    for path, error in (("", FileNotFoundError), (tmp_path, IsADirectoryError)):
+        with pytest.raises(error):
+            model.save(path)
