@@ -45,6 +45,7 @@ from fastcnn.capacity import affordable
 from fastcnn.checkpoint import ModelFile, ModelFileError
 from fastcnn.engines import imported, whole_nets_refused
 from fastcnn.epochs import Augmentation, Epochs
+from fastcnn.files import FilePath
 from fastcnn.float_errors import Divergence, unreported
 from fastcnn.inputs import SCALING, batch, finite, samples
 from fastcnn.layers import (
@@ -537,7 +538,7 @@ class Sequential:
         seed: int | None = None,
         verbose: int = 1,
         augment: Augmentation | None = None,
-        resume: str | os.PathLike[str] | None = None,
+        resume: FilePath | None = None,
     ) -> History:
         """Train the model.
 
@@ -818,18 +819,19 @@ class Sequential:
 
     # --- files ------------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: FilePath) -> None:
         """Write the model to a safetensors file, which :func:`load_model` reads.
 
-        An existing file is replaced at once, after the new one is whole on the disk.
+        An existing file is replaced at once, after the new one is whole on the disk. It keeps its
+        permissions, and a link to it stays a link. What is no file, such as a device, is refused.
 
-        Raises ``ValueError`` before the model is built, ``OSError`` where the file cannot be
-        written; an earlier file then stays as it was.
+        Raises ``ValueError`` before the model is built, ``OSError`` that names ``path`` where the
+        file cannot be written; an earlier file then stays as it was.
         """
         self._known_shape()
         checkpoint.write(path, self._described(), dict(self._arrays()))
 
-    def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
+    def save_checkpoint(self, path: FilePath) -> None:
         """Write model and training, for ``fit(resume=path)``; after a batch, an epoch or a ``fit``.
 
         Weights, optimizer with its state, epoch and batch, generator, history, and the state of
@@ -1000,7 +1002,7 @@ def _arrays_of(layer: Layer) -> list[tuple[str, Array]]:
     return [*layer.parameters.items(), *layer.state.items()]
 
 
-def load_model(path: str | os.PathLike[str]) -> Sequential:
+def load_model(path: FilePath) -> Sequential:
     """The model of a file that ``save`` or ``save_checkpoint`` wrote.
 
     Args:

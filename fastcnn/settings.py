@@ -122,7 +122,7 @@ def _quotas(cgroups: str, own: str) -> list[float]:
                 words = [_text(f"{folder}/cpu.cfs_{name}_us") for name in ("quota", "period")]
             else:
                 words = _text(f"{folder}/cpu.max").split()
-            if len(words) == 2 and all(word.strip().isdigit() for word in words):
+            if len(words) == 2 and all(word.strip().isdecimal() for word in words):
                 quota, period = map(int, words)
                 found += [quota / period] if period else []
     return found

@@ -27,6 +27,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
+from limits import run
 from processes import environment, instruction_sets
 
 import fastcnn
@@ -405,13 +406,10 @@ def run_apart(isa: str, dtypes: Sequence[str] = DTYPES, share: int = 1) -> str:
     ``AssertionError`` if it fails.
     """
     here = [sys.executable, str(Path(__file__).resolve()), "--here", f"--share={share}"]
-    done = subprocess.run(
+    done = run(
         [*here, *[f"--dtype={dtype}" for dtype in dtypes]],
         env=environment(**instruction_sets()[isa]),
-        stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
     )
     told = done.stdout.strip()
     assert done.returncode == 0, f"{isa}: exit {done.returncode}\n{told[-3000:]}"

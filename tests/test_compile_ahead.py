@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from limits import run
 from processes import environment, python
 
 import fastcnn
@@ -400,7 +401,7 @@ def test_a_helper_runs_no_file_of_the_current_folder(tmp_path: Path) -> None:
     script.parent.mkdir()
     script.write_text(STARTS_A_HELPER)
     variables = {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "FASTCNN_NUM_THREADS": "2"}
-    subprocess.run([sys.executable, script], cwd=tmp_path, env=environment(**variables), check=True)
+    run([sys.executable, script], cwd=tmp_path, env=environment(**variables), check=True)
     assert list(tmp_path.glob("* ran")) == []
     assert len(list((tmp_path / "cache" / "fastcnn").glob("*.nbc"))) > 3
     assert list((tmp_path / "cache" / "fastcnn").glob("*.lock")) == []
@@ -530,24 +531,19 @@ def test_files_can_be_read_by_others(tmp_path: Path) -> None:
 
 
 def test_the_command_compiles_what_a_model_needs(tmp_path: Path) -> None:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "fastcnn", "compile", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=environment(NUMBA_CACHE_DIR=str(tmp_path / "cache")),
-        )
+    def compile_(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return python("-m", "fastcnn", "compile", *arguments, check=False,
+                      NUMBA_CACHE_DIR=str(tmp_path / "cache"))  # fmt: skip
 
     model = Sequential([Flatten(), Dense(3)], (4, 5, 1), seed=0)
     model.save(tmp_path / "net.safetensors")
-    first = run(str(tmp_path / "net.safetensors"), "--predict-only")
+    first = compile_(str(tmp_path / "net.safetensors"), "--predict-only")
     assert first.returncode == 0, first.stderr
     assert "kernels compiled in" in first.stdout
     assert f"kept in {tmp_path / 'cache' / 'fastcnn'}" in first.stdout
-    again = run(str(tmp_path / "net.safetensors"), "--predict-only")
+    again = compile_(str(tmp_path / "net.safetensors"), "--predict-only")
     assert "all there" in again.stdout
-    wrong = run("--net", "alexnet")
+    wrong = compile_("--net", "alexnet")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "--net must be one of" in wrong.stderr
 
