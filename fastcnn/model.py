@@ -72,6 +72,7 @@ from fastcnn.progress import (
     generator_from,
     progress_from,
 )
+from fastcnn.registry import module_of
 from fastcnn.scalars import below_one, count, truth
 from fastcnn.settings import get_math
 from fastcnn.weights import Weights
@@ -844,7 +845,7 @@ class Sequential:
             "layers": [to_dict(layer) for layer in self.layers],
             "input_shape": self.input_shape,
             "dtype": self.dtype.name,
-            "loss": {"name": loss.name, "config": loss.config()},
+            "loss": {"name": loss.name, **module_of(type(loss)), "config": loss.config()},
             "bytes": SCALING,
             "trained_on": self.trained_on,
         }

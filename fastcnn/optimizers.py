@@ -22,6 +22,7 @@ import numpy as np
 
 from fastcnn.arguments import Array
 from fastcnn.engines import engines, whole_nets_refused
+from fastcnn.registry import Registry, module_of
 from fastcnn.scalars import above_zero, below_one, number, truth
 from fastcnn.schedules import Schedule, schedule_from_dict
 
@@ -45,7 +46,7 @@ class Optimizer:
         state: arrays by name, as long as the parameters: momentum and its like.
     """
 
-    known: ClassVar[dict[str, type[Optimizer]]] = {}
+    known: ClassVar[Registry[Optimizer]] = Registry("optimizer")
     slots: ClassVar[tuple[str, ...]] = ()
     """Names of the arrays in ``state``."""
 
@@ -67,7 +68,7 @@ class Optimizer:
         self._told: tuple[tuple[float, ...], Array] = (), np.zeros(0)
 
     def __init_subclass__(cls) -> None:
-        Optimizer.known[cls.__name__] = cls
+        Optimizer.known.add(cls.__name__, cls)
 
     @property
     def learning_rate(self) -> float | Schedule:
@@ -216,7 +217,11 @@ class Optimizer:
         told = {name: getattr(self, name) for name in names if name != "self"}
         rate = told["learning_rate"]
         if isinstance(rate, Schedule):
-            told["learning_rate"] = {"class": type(rate).__name__, "config": rate.config()}
+            told["learning_rate"] = {
+                "class": type(rate).__name__,
+                **module_of(type(rate)),
+                "config": rate.config(),
+            }
         return told
 
     def __repr__(self) -> str:
@@ -468,11 +473,12 @@ def optimizer_named(value: object) -> Optimizer:
 
 def optimizer_from_dict(described: Any) -> Optimizer:
     """The optimizer of a ``{"class": …, "config": …}``, without its state."""
-    if not isinstance(described, dict) or described.get("class") not in Optimizer.known:
+    if not isinstance(described, dict) or "class" not in described:
         raise ValueError(
             f"optimizer must be one of {', '.join(Optimizer.known)}, got {described!r}"
         )
+    kind = Optimizer.known.find(described["class"], described.get("module"))
     config = dict(described["config"])
     if isinstance(config.get("learning_rate"), dict):
         config["learning_rate"] = schedule_from_dict(config["learning_rate"])
-    return Optimizer.known[described["class"]](**config)
+    return kind(**config)

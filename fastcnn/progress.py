@@ -10,6 +10,7 @@ import numpy as np
 
 from fastcnn.callbacks import Callback
 from fastcnn.optimizers import Optimizer, optimizer_from_dict
+from fastcnn.registry import module_of
 from fastcnn.scalars import count
 
 
@@ -77,6 +78,7 @@ def as_dict(progress: Progress, generator: np.random.Generator) -> dict[str, Any
         "settings": progress.settings,
         "optimizer": {
             "class": type(progress.optimizer).__name__,
+            **module_of(type(progress.optimizer)),
             "config": progress.optimizer.config(),
             "steps": progress.optimizer.step_count,
             "slots": sorted(progress.optimizer.state),

@@ -12,6 +12,7 @@ import inspect
 from math import cos, pi
 from typing import Any, ClassVar
 
+from fastcnn.registry import Registry
 from fastcnn.scalars import count, number
 
 
@@ -22,12 +23,12 @@ class Schedule:
     number of steps of the training, where ``steps`` is None.
     """
 
-    known: ClassVar[dict[str, type[Schedule]]] = {}
+    known: ClassVar[Registry[Schedule]] = Registry("schedule")
     steps: int | None = None
     total: int | None = None
 
     def __init_subclass__(cls) -> None:
-        Schedule.known[cls.__name__] = cls
+        Schedule.known.add(cls.__name__, cls)
 
     def __call__(self, step: int) -> float:
         raise NotImplementedError
@@ -140,9 +141,10 @@ class OneCycle(Schedule):
 
 def schedule_from_dict(described: Any) -> Schedule:
     """The schedule of a ``{"class": …, "config": …}``; ``ValueError`` for an unknown one."""
-    if not isinstance(described, dict) or described.get("class") not in Schedule.known:
+    if not isinstance(described, dict) or "class" not in described:
         raise ValueError(f"schedule must be one of {', '.join(Schedule.known)}, got {described!r}")
-    return Schedule.known[described["class"]](**described["config"])
+    kind = Schedule.known.find(described["class"], described.get("module"))
+    return kind(**described["config"])
 
 
 def _half_cosine(first: float, last: float, done: float) -> float:

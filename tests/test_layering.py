@@ -35,7 +35,7 @@ HOUSE: tuple[tuple[str, ...], ...] = (
     ("ops",),
     ("engines", "layout"),
     ("naive", "im2col", "kernels"),
-    ("arguments", "settings", "scalars", "files", "policy"),
+    ("arguments", "settings", "scalars", "registry", "files", "policy"),
     ("geometry", "capacity", "minimal_filtering"),
     ("version",),
 )

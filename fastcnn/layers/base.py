@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from fastcnn.arguments import Array
 from fastcnn.layers.initializers import Shape, Spec, draw
+from fastcnn.registry import Registry
 
 Gradients = dict[str, Array]
 
@@ -94,7 +95,7 @@ class Layer:
         input_shape, output_shape: of one sample; None before ``build``.
     """
 
-    known: ClassVar[dict[str, type[Layer]]] = {}
+    known: ClassVar[Registry[Layer]] = Registry("layer")
     """Every layer class by name: what a model file may hold."""
 
     def __init__(self) -> None:
@@ -105,7 +106,7 @@ class Layer:
 
     def __init_subclass__(cls) -> None:
         if not cls.__name__.startswith("_"):
-            Layer.known[cls.__name__] = cls
+            Layer.known.add(cls.__name__, cls)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("parameters", "state") and isinstance(vars(self).get(name), Arrays):
