@@ -13,7 +13,7 @@ F. Hutter, "Decoupled Weight Decay Regularization", arXiv:1711.05101; G. Hinton,
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from math import sqrt
 from typing import Any, ClassVar
@@ -108,22 +108,58 @@ class Optimizer:
         >>> p
         array([0.5, 2.5])
         """
+        self._step(parameters, gradient, (slice(0, parameters.size),))
+
+    def step_within(self, parameters: Array, gradient: Array, spans: Sequence[slice]) -> None:
+        """:meth:`step` on parts of the parameters alone, as for a model with frozen layers.
+
+        All else, in ``state`` too, keeps its numbers. ``gradient`` must be 0 there.
+
+        >>> p = np.array([1.0, 2.0])
+        >>> SGD(0.5, weight_decay=1.0).step_within(p, np.array([0.0, 1.0]), [slice(1, 2)])
+        >>> p
+        array([1. , 0.5])
+        """
+        if type(self).step is Optimizer.step:
+            self._step(parameters, gradient, spans)
+            return
+        # A step of a user's own knows no spans: what it must not move gets its numbers back.
+        still = np.ones(parameters.shape, np.bool_)
+        for some in spans:
+            still[some] = False
+        before = {name: array[still] for name, array in self.state.items()}
+        kept = parameters[still]
+        self.step(parameters, gradient)
+        parameters[still] = kept
+        for name, array in self.state.items():
+            if array.shape == still.shape:
+                array[still] = before.get(name, 0)
+
+    def _step(self, parameters: Array, gradient: Array, spans: Sequence[slice]) -> None:
         if gradient.shape != parameters.shape or gradient.dtype != parameters.dtype:
             raise ValueError(
                 f"gradient must have the parameters' shape and dtype, {parameters.shape} and "
                 f"{parameters.dtype}, got {gradient.shape} and {gradient.dtype}"
             )
         arrays = self._arrays(parameters)
+        parts = [gradient[some] for some in spans]
         if self.clip_value is not None:
-            np.clip(gradient, -self.clip_value, self.clip_value, out=gradient)
+            for part in parts:
+                np.clip(part, -self.clip_value, self.clip_value, out=part)
         if self.clip_norm is not None:
-            self._clip_norm(gradient, self.clip_norm)
+            self._clip_norm(parts, self.clip_norm)
         self._prepare(self.rate, self.step_count + 1)
         self.step_count += 1
-        if (compiled := self._compiled()) is not None:
-            move, loop = compiled
-            move(loop, parameters, gradient, arrays, self._all_numbers())
-            return
+        compiled = self._compiled()
+        for some, g in zip(spans, parts, strict=True):
+            p, state = parameters[some], [array[some] for array in arrays]
+            if compiled is not None:
+                move, loop = compiled
+                move(loop, p, g, state, self._all_numbers())
+            else:
+                self._in_blocks(p, g, state)
+
+    def _in_blocks(self, parameters: Array, gradient: Array, state: list[Array]) -> None:
         scratch = self._scratch_for(parameters)
         for first in range(0, parameters.size, _BLOCK):
             some = slice(first, first + _BLOCK)
@@ -132,7 +168,7 @@ class Optimizer:
             if self._decay():
                 np.multiply(p, self._decay(), out=t)
                 g += t
-            self._move(p, g, t, *(array[some] for array in arrays))
+            self._move(p, g, t, *(array[some] for array in state))
 
     def ahead(self, parameters: Array) -> tuple[Callable[..., None], list[Array], Array] | None:
         """The next step as compiled code: the loop, the arrays of ``state``, and its numbers.
@@ -194,14 +230,17 @@ class Optimizer:
             self._scratch = np.empty(_BLOCK, like.dtype)
         return self._scratch
 
-    def _clip_norm(self, gradient: Array, largest: float) -> None:
-        scratch, total = self._scratch_for(gradient), 0.0
-        for first in range(0, gradient.size, _BLOCK):
-            g = gradient[first : first + _BLOCK]
-            squares = np.multiply(g, g, out=scratch[: g.size])
-            total += float(squares.sum(dtype=np.float64))
+    def _clip_norm(self, gradients: list[Array], largest: float) -> None:
+        total = 0.0
+        for gradient in gradients:
+            scratch = self._scratch_for(gradient)
+            for first in range(0, gradient.size, _BLOCK):
+                g = gradient[first : first + _BLOCK]
+                squares = np.multiply(g, g, out=scratch[: g.size])
+                total += float(squares.sum(dtype=np.float64))
         if total > largest * largest:
-            gradient *= largest / sqrt(total)
+            for gradient in gradients:
+                gradient *= largest / sqrt(total)
 
     def _prepare(self, rate: float, t: int) -> None:
         """What is the same for all blocks of step ``t``, counted from 1."""

@@ -7,20 +7,21 @@ from typing import Any
 from fastcnn.layers.base import Layer
 from fastcnn.registry import module_of
 
-_OPTIONAL = {"module"}
+_OPTIONAL = {"module", "trainable"}
 
 
 def to_dict(layer: Layer) -> dict[str, Any]:
     """A layer as JSON holds it: its class and its config.
 
-    With the module of a class of the user's own.
+    With the module of a class of the user's own, and with ``trainable`` where that is False.
 
     >>> from fastcnn.layers import Flatten
     >>> to_dict(Flatten())
     {'class': 'Flatten', 'config': {}}
     """
     kind = type(layer)
-    return {"class": kind.__name__, **module_of(kind), "config": layer.config()}
+    described = {"class": kind.__name__, **module_of(kind), "config": layer.config()}
+    return described if layer.trainable else {**described, "trainable": False}
 
 
 def layer_from_dict(described: Any) -> Layer:
@@ -38,4 +39,7 @@ def layer_from_dict(described: Any) -> Layer:
     config = described["config"]
     if not isinstance(config, dict):
         raise ValueError(f"the config of {kind.__name__} must be an object, got {config!r}")
-    return kind.from_config(config)
+    layer = kind.from_config(config)
+    if "trainable" in described:
+        layer.trainable = described["trainable"]
+    return layer
