@@ -17,12 +17,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastcnn import ops
 from fastcnn.arguments import Array, are_labels, class_labels, floats, in_range
+from fastcnn.attributes import Checked, Known
 from fastcnn.layers import Shape
 from fastcnn.registry import Registry
 from fastcnn.scalars import below_one
 
 
-class Loss:
+class Loss(Known):
     """Base class of all losses.
 
     Attributes:
@@ -94,8 +95,10 @@ class CrossEntropy(Loss):
     name = "cross_entropy"
     implies = "Softmax"
 
+    label_smoothing = Checked(below_one)
+
     def __init__(self, label_smoothing: float = 0.0) -> None:
-        self.label_smoothing = below_one("label_smoothing", label_smoothing)
+        self.label_smoothing = label_smoothing
 
     def targets(self, y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
         if len(output) != 1:

@@ -41,6 +41,7 @@ from numpy.typing import ArrayLike
 
 from fastcnn import checkpoint, summary
 from fastcnn.arguments import Array
+from fastcnn.attributes import suggestion
 from fastcnn.callbacks import Callback
 from fastcnn.capacity import affordable
 from fastcnn.checkpoint import ModelFile, ModelFileError
@@ -58,7 +59,6 @@ from fastcnn.layers import (
     infer_stack,
     layer_from_dict,
     settle,
-    suggestion,
     to_dict,
 )
 from fastcnn.losses import (
@@ -370,6 +370,8 @@ class Sequential:
         if self.built:
             self._weights = Weights(self.layers, self.dtype)
             self._ownership.take([*all_layers(self.layers)])
+        if self.progress is not None:
+            self.progress.optimizer.belong(self._ownership, self.progress)
 
     def _known_shape(self) -> Shape:
         if self.input_shape is None:
@@ -629,8 +631,10 @@ class Sequential:
                 Changes of x, and of other targets, count from the next batch.
             epochs: how many times all samples are seen.
             batch_size: samples to a step; an epoch's last batch may be smaller.
-            optimizer: "sgd" (the default), "adam", "adamw", "rmsprop", or an optimizer. An
-                optimizer that has taken steps goes on from them.
+            optimizer: "sgd" (the default), "adam", "adamw", "rmsprop", or an optimizer. One that
+                has taken steps for this model goes on with its state, one that has taken steps
+                for another model begins anew, see :class:`fastcnn.optimizers.Optimizer`. A
+                schedule counts from the beginning of each training.
             loss: "cross_entropy" (the default), "mse", "binary_cross_entropy", or a loss.
             validation_data: ``(x, y)`` that is evaluated after each epoch.
             validation_split: the share of x and y, taken from their end, that is held out for
@@ -675,6 +679,7 @@ class Sequential:
         if verbose not in (0, 1):
             raise ValueError(f"verbose must be 0 or 1, got {verbose!r}")
         descent = optimizer_named("sgd" if optimizer is None else optimizer)
+        descent.check_free()
         goal = self._loss() if loss is None else loss_named(loss)
         listeners = _checked_callbacks(callbacks)
         if augment is not None and not callable(augment):
@@ -726,7 +731,9 @@ class Sequential:
             return self._resume(
                 checkpoint.read(resume), shape, goal if loss is not None else None,
                 descent if optimizer is not None else None, settings, listeners,
-                lambda: self._train(images, targets, epochs, validation, augment, bool(verbose)),
+                lambda: self._train(
+                    images, targets, epochs, validation, augment, bool(verbose), resumed=True
+                ),
             )  # fmt: skip
         with _building:
             if self._seeded:
@@ -747,6 +754,7 @@ class Sequential:
         validation: tuple[Array, Array] | None,
         augment: Augmentation | None,
         verbose: bool,
+        resumed: bool = False,
     ) -> History:
         """Epochs from where ``self.progress`` stands."""
         assert self.progress is not None
@@ -757,11 +765,14 @@ class Sequential:
 
         validate = None if validation is None else partial(self._evaluate, *validation, 256)
         loop = Epochs(self, self.progress, images, targets, step, validate, loss.counts, augment)
-        self._fits = os.getpid()
-        try:
-            return loop.run(epochs, verbose)
-        finally:
-            self._fits = 0
+        with optimizer.running():
+            if not resumed:
+                optimizer.begin(self._ownership, self.progress)
+            self._fits = os.getpid()
+            try:
+                return loop.run(epochs, verbose)
+            finally:
+                self._fits = 0
 
     def train_on_batch(
         self,
@@ -775,7 +786,7 @@ class Sequential:
         Args:
             x, y: as for :meth:`fit`.
             optimizer: an optimizer, whose state goes on from call to call; None stands for
-                ``SGD(0.005)``.
+                ``SGD(0.005)``. It must have taken no steps for another model.
             loss: as for :meth:`fit`.
 
         Returns:
@@ -806,8 +817,11 @@ class Sequential:
             goal.targets(y, len(images), infer_stack(self._trunk(goal), shape)[-1], self.dtype)
             self._build_once(shape)
         targets = goal.targets(y, len(images), self._outputs(goal), self.dtype)
+        descent = optimizer or self._own_sgd
+        if not descent.serves(self._ownership):
+            descent.serve(self._ownership)
         try:
-            loss_sum, correct = self._step(images, targets, goal, optimizer or self._own_sgd)
+            loss_sum, correct = self._step(images, targets, goal, descent)
         except FloatingPointError:
             finite("x", images)  # NaN in the data shows in the loss, and is named here
             raise
@@ -991,6 +1005,7 @@ class Sequential:
         self._build_once(shape)
         self.set_weights(other.get_weights())
         self.rng, self.loss, self.trained_on = other.rng, other.loss, other.trained_on
+        found.optimizer.belong(self._ownership, found)
         self.progress = found
         found.callbacks = callbacks
         return train()
@@ -1232,6 +1247,7 @@ def _from_file(file: ModelFile) -> Sequential:
             model.rng = generator_from(training["generator"])
         except UNREADABLE as error:
             raise file.error(f"its generator: {error}") from None
+        progress.optimizer.belong(model._ownership, progress)
         model.progress = progress
     return model
 

@@ -33,7 +33,7 @@ HOUSE: tuple[tuple[str, ...], ...] = (
     ("layers", "schedules"),
     ("fastcnn",),
     ("ops",),
-    ("engines", "layout"),
+    ("engines", "layout", "attributes"),
     ("naive", "im2col", "kernels"),
     ("arguments", "settings", "scalars", "registry", "files", "policy"),
     ("geometry", "capacity", "minimal_filtering"),

@@ -266,7 +266,7 @@ class Executor:
         went = part.step(x, targets, self._moves(*ahead), checks=self._padded)
         if went is None:
             return None
-        optimizer.step_count += 1
+        optimizer.count_step()
         return went[:2]
 
     def _moves(self, loop: Any, state: list[Array], numbers: Array) -> Array:

@@ -6,7 +6,7 @@ from fastcnn.layers.convolution import Conv2D, DepthwiseConv2D
 from fastcnn.layers.dense import Dense, Flatten
 from fastcnn.layers.description import layer_from_dict, to_dict
 from fastcnn.layers.initializers import INITIALIZERS, Shape, Spec
-from fastcnn.layers.ownership import INSTEAD, FixedList, Ownership, suggestion
+from fastcnn.layers.ownership import INSTEAD, FixedList, Ownership
 from fastcnn.layers.padding import ZeroPadding2D
 from fastcnn.layers.pooling import (
     AvgPool2D,
@@ -51,6 +51,5 @@ __all__ = [
     "infer_stack",
     "layer_from_dict",
     "settle",
-    "suggestion",
     "to_dict",
 ]

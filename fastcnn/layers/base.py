@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastcnn.arguments import Array
+from fastcnn.attributes import check_known, constructor_arguments
 from fastcnn.layers.initializers import Shape, Spec, draw
-from fastcnn.layers.ownership import INSTEAD, Ownership, constructor_arguments, suggestion
+from fastcnn.layers.ownership import INSTEAD, Ownership
 from fastcnn.registry import Registry, is_own
 from fastcnn.scalars import truth
 
@@ -157,11 +158,7 @@ class Layer:
             )
         if name in _METHODS:
             raise AttributeError(f"{name} is a method of {kind.__name__}; derive a class instead")
-        if is_own(kind) and name not in arguments and name not in _ATTRIBUTES:
-            raise AttributeError(
-                f"{kind.__name__} has no attribute {name!r}"
-                + suggestion(name, (*arguments, *_ATTRIBUTES))
-            )
+        check_known(kind, name, _ATTRIBUTES)
 
     def __copy__(self) -> Layer:
         return deepcopy(self)  # so that no two layers share arrays

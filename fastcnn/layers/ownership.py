@@ -13,13 +13,12 @@ a layer that a user keeps has no owner either and may be changed.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable
-from difflib import get_close_matches
-from functools import cache
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import numpy as np
+
+from fastcnn.attributes import constructor_arguments
 
 INSTEAD = (
     "make another model, such as Sequential([*model.layers[:-1], Dense(5)], model.input_shape), "
@@ -53,34 +52,6 @@ class Ownership:
                     attributes[name] = fixed(attributes[name])
             attributes["_owner"] = self
         self.changed()
-
-
-def constructor_arguments(cls: type) -> tuple[str, ...]:
-    """Names of the arguments that a class's constructor takes.
-
-    >>> class Scaled:
-    ...     def __init__(self, by, *, offset=0): ...
-    >>> constructor_arguments(Scaled)
-    ('by', 'offset')
-    """
-    return _arguments(getattr(cls, "__init__"))  # noqa: B009
-
-
-@cache
-def _arguments(constructor: Callable[..., None]) -> tuple[str, ...]:
-    several = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
-    parameters = list(inspect.signature(constructor).parameters.values())[1:]
-    return tuple(one.name for one in parameters if one.kind not in several)
-
-
-def suggestion(name: str, names: Iterable[str]) -> str:
-    """``"; do you mean …?"`` for a name that is much like one of ``names``, else nothing.
-
-    >>> suggestion("trainabel", ["units", "trainable"])
-    '; do you mean trainable?'
-    """
-    similar = get_close_matches(name, names, 1)
-    return f"; do you mean {similar[0]}?" if similar else ""
 
 
 class FixedList(list[Any]):
