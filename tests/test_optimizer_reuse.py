@@ -28,9 +28,11 @@ def model_of(seed: int = 0, engine: str | None = None) -> Sequential:
     return Sequential(net(), (9, 8), seed=seed, engine=engine)
 
 
-def fit(
-    model: Sequential, optimizer: Optimizer, epochs: int = 2
-) -> tuple[list[Array], list[float]]:
+Trained = tuple[list[Array], list[float]]
+"""The weights after a training, and the rate of each epoch's last step."""
+
+
+def fit(model: Sequential, optimizer: Optimizer, epochs: int = 2) -> Trained:
     history = model.fit(
         X, Y, epochs=epochs, batch_size=8, optimizer=optimizer, seed=1, verbose=0
     ).history
