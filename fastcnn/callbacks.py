@@ -19,7 +19,7 @@ import numpy as np
 
 from fastcnn.arguments import Array
 from fastcnn.scalars import count, number, truth
-from fastcnn.schedules import Schedule
+from fastcnn.schedules import Schedule, rate_at
 from fastcnn.terminal import shows_bars
 
 if TYPE_CHECKING:
@@ -321,13 +321,13 @@ class LearningRateSchedule(Callback):
         self.schedule = schedule
         self.by = by
         self._batches = 0
+        self._total = 0
         self._step = 0
 
     def on_train_begin(self, model: Sequential, logs: dict[str, Any]) -> None:
         self._batches = logs["batches"]
         self._step = logs["epoch"] * self._batches
-        if isinstance(self.schedule, Schedule):
-            self.schedule.total = logs["epochs"] * (self._batches if self.by == "step" else 1)
+        self._total = logs["epochs"] * (self._batches if self.by == "step" else 1)
 
     def on_epoch_begin(self, model: Sequential, epoch: int) -> None:
         self._step = epoch * self._batches
@@ -338,7 +338,11 @@ class LearningRateSchedule(Callback):
             self._set(model, self._step + batch + 1)
 
     def _set(self, model: Sequential, at: int) -> None:
-        rate = number(f"the schedule's rate for {self.by} {at}", self.schedule(at))
+        if isinstance(self.schedule, Schedule):
+            found = rate_at(self.schedule, at, self._total)
+        else:
+            found = self.schedule(at)
+        rate = number(f"the schedule's rate for {self.by} {at}", found)
         assert model.progress is not None
         model.progress.optimizer.learning_rate = rate
 

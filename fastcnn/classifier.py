@@ -25,7 +25,7 @@ from fastcnn.float_errors import unreported
 from fastcnn.layers import Dense, Flatten, Layer, Shape, checked_layers
 from fastcnn.model import Sequential, image_shape
 from fastcnn.nets import NETS
-from fastcnn.optimizers import Optimizer, optimizer_from_dict, optimizer_named
+from fastcnn.optimizers import Optimizer, optimizer_from_dict, optimizer_named, optimizer_to_dict
 from fastcnn.progress import History
 from fastcnn.scalars import count, number
 
@@ -286,8 +286,7 @@ class CNNClassifier:
 
     def _fresh_optimizer(self) -> Optimizer:
         optimizer = optimizer_named(self.optimizer)
-        described = {"class": type(optimizer).__name__, "config": optimizer.config()}
-        optimizer = optimizer_from_dict(described)
+        optimizer = optimizer_from_dict(optimizer_to_dict(optimizer))
         if self.learning_rate is not None:
             optimizer.learning_rate = number("learning_rate", self.learning_rate)
         return optimizer

@@ -356,6 +356,17 @@ def _select(problem: Problem, engine: str | None) -> tuple[Explanation, Callable
     raise ValueError(f"{wanted}, got {problem.algorithm!r}: {why}")
 
 
+def checked_engine(name: str | None) -> str | None:
+    """``name`` if it is that of an engine that can run here, or None; else the error.
+
+    >>> checked_engine("naive")
+    'naive'
+    """
+    if name is not None:
+        _check(name)
+    return name
+
+
 def checked_algorithm(name: object) -> Any:
     """``name`` if it is that of an algorithm, or "auto"; else the error.
 

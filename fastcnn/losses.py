@@ -17,28 +17,33 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastcnn import ops
 from fastcnn.arguments import Array, are_labels, class_labels, floats, in_range
+from fastcnn.attributes import Checked, Known
 from fastcnn.float_errors import unreported
 from fastcnn.layers import Shape
+from fastcnn.registry import Registry
 from fastcnn.scalars import below_one
 
 
-class Loss:
+class Loss(Known):
     """Base class of all losses.
 
     Attributes:
-        name: by which ``fit(loss=…)`` knows it.
+        name: by which ``fit(loss=…)`` and files know it. A subclass without a ``name`` of its own
+            gets its class's name.
         implies: the class of the layer that turns outputs into predictions, "Softmax", "Sigmoid"
             or None. A net that ends in that very layer trains on what comes before it.
         counts: whether ``correct`` says something: whether there is an accuracy.
     """
 
-    known: ClassVar[dict[str, type[Loss]]] = {}
+    known: ClassVar[Registry[Loss]] = Registry("loss")
     name: ClassVar[str]
     implies: ClassVar[str | None] = None
     counts: ClassVar[bool] = True
 
     def __init_subclass__(cls) -> None:
-        Loss.known[cls.name] = cls
+        if "name" not in vars(cls):  # an inherited name belongs to another loss
+            cls.name = cls.__name__
+        Loss.known.add(cls.name, cls)
 
     def targets(self, y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
         """``y`` checked, in the form that the other functions take; ``count`` samples.
@@ -91,8 +96,10 @@ class CrossEntropy(Loss):
     name = "cross_entropy"
     implies = "Softmax"
 
+    label_smoothing = Checked(below_one)
+
     def __init__(self, label_smoothing: float = 0.0) -> None:
-        self.label_smoothing = below_one("label_smoothing", label_smoothing)
+        self.label_smoothing = label_smoothing
 
     def targets(self, y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
         if len(output) != 1:
@@ -214,9 +221,10 @@ def loss_named(value: object) -> Loss:
 
 def loss_from_dict(described: Any) -> Loss:
     """The loss of a ``{"name": …, "config": …}``; ``ValueError`` for an unknown one."""
-    if not isinstance(described, dict) or described.get("name") not in Loss.known:
+    if not isinstance(described, dict) or "name" not in described:
         raise ValueError(f"loss must be one of {', '.join(Loss.known)}, got {described!r}")
-    return Loss.known[described["name"]](**described["config"])
+    kind = Loss.known.find(described["name"], described.get("module"))
+    return kind(**described["config"])
 
 
 def _classes(y: ArrayLike, count: int, classes: int) -> Array:

@@ -15,7 +15,8 @@ activation, training runs on what comes before it, and ``predict`` applies it on
 training, which goes on to bitwise the same weights as if it had not been interrupted.
 
 **Layers.** A model copies the layers that it is given, so no two models share one. A copy of a
-built layer has its parameters.
+built layer has its parameters. What a model owns cannot be changed behind it: see
+:mod:`fastcnn.layers.ownership`.
 
 **Building** happens once, however many threads make the first call: the others wait for it.
 
@@ -30,7 +31,7 @@ from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from functools import partial
 from html import escape
-from math import isfinite
+from math import inf, isfinite
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal
 from zlib import crc32
@@ -40,21 +41,26 @@ from numpy.typing import ArrayLike
 
 from fastcnn import checkpoint, summary
 from fastcnn.arguments import Array
+from fastcnn.attributes import suggestion
 from fastcnn.callbacks import Callback
 from fastcnn.capacity import affordable
 from fastcnn.checkpoint import ModelFile, ModelFileError
-from fastcnn.engines import imported, whole_nets_refused
+from fastcnn.engines import checked_engine, imported, whole_nets_refused
 from fastcnn.epochs import Augmentation, Epochs
 from fastcnn.files import FilePath
 from fastcnn.float_errors import Divergence, unreported
 from fastcnn.inputs import SCALING, batch, finite, samples
 from fastcnn.layers import (
+    INSTEAD,
+    FixedList,
     Layer,
+    Ownership,
     Shape,
     all_layers,
     checked_layers,
     infer_stack,
     layer_from_dict,
+    settle,
     to_dict,
 )
 from fastcnn.losses import (
@@ -74,6 +80,7 @@ from fastcnn.progress import (
     generator_from,
     progress_from,
 )
+from fastcnn.registry import is_own, module_of
 from fastcnn.scalars import below_one, count, truth
 from fastcnn.settings import get_math
 from fastcnn.weights import Weights
@@ -107,6 +114,26 @@ class Sequential:
 
     One list of new layers makes any number of models, each with parameters of its own. To begin
     anew from the layers of a trained model, write them out again.
+
+    A layer whose ``trainable`` is False keeps its parameters in training, see
+    :class:`fastcnn.layers.Layer`::
+
+        for layer in other.layers[:-1]:
+            layer.trainable = False
+
+    Attributes:
+        layers, dtype, input_shape, output_shape: fixed; to set one is an ``AttributeError`` that
+            says what to do instead.
+        engine: may be set, and counts from the next call on.
+        rng: may be set to another ``numpy.random.Generator``.
+        loss: of the last training; until there was one, None stands for the cross-entropy, the
+            binary one behind a last ``Sigmoid``. May be set to a loss, its name or None, but not
+            while a ``fit`` runs; it decides what ``predict`` and ``evaluate`` return.
+        trained_on: "uint8", "floats" or None: what samples the model was trained on. May be set.
+        progress: where the current or last training stands; None before the first one. May be set
+            to None, which forgets it.
+        stop_training: to set it True ends a running ``fit`` after its batch.
+        trainable: whether any layer trains. To set it sets all layers.
 
     Args:
         layers: the layers, from input to output. None may be there twice, also not inside of a
@@ -146,7 +173,8 @@ class Sequential:
         dtype: Literal["float32", "float64"] = "float32",
         engine: str | None = None,
     ) -> None:
-        self.layers: Sequence[Layer] = _Layers(_copied(checked_layers("layers", layers)))
+        self._ownership = Ownership()
+        self.layers: Sequence[Layer] = FixedList(_copied(checked_layers("layers", layers)))
         if str(dtype) not in ("float32", "float64"):
             raise ValueError(f'dtype must be "float32" or "float64", got {dtype!r}')
         self.dtype = np.dtype(dtype)
@@ -163,11 +191,46 @@ class Sequential:
         self.stop_training = False
         self.progress: Progress | None = None
         self._own_sgd = SGD(0.005)
+        # What is derived from the layers, for the version of them that is given.
         self._executors: dict[tuple[int, str], Executor | None] = {}
+        self._least_batch: float = 1
+        self._derived_for = -1
         # While it is built, what its layers and the generator were before.
         self._unfinished: tuple[list[tuple[Layer, dict[str, Any]]], Any] | None = None
+        self._fits = 0  # the process in which a fit runs
         if input_shape is not None:
             self.build(input_shape)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Attributes of which no method but this one knows that they may not be set, or to what.
+        if name[0] != "_":
+            fixed = _INSTEAD.get(name)
+            if fixed is not None and name in vars(self) | _COMPUTED:
+                raise AttributeError(f"{name} of a model cannot be set; {fixed}")
+            if name in _CHECKED:
+                value = _CHECKED[name](self, value)
+            elif fixed is None and not hasattr(type(self), name) and is_own(type(self)):
+                raise AttributeError(
+                    f"{type(self).__name__} has no attribute {name!r}"
+                    + suggestion(name, (*_CHECKED, *_INSTEAD, "trainable", "stop_training"))
+                )
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name in _CHECKED or name in _INSTEAD:
+            raise AttributeError(f"{name} of a model cannot be taken away")
+        super().__delattr__(name)
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training moves any layer's parameters."""
+        return any(layer.trainable for layer in self.layers)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        chosen = truth("trainable", value)
+        for layer in self.layers:
+            layer.trainable = chosen
 
     # --- building ---------------------------------------------------------------------------------
 
@@ -200,6 +263,7 @@ class Sequential:
             raise ValueError(f"x must hold samples of shape {self.input_shape}, got {shape}")
 
     def _build(self, shape: Shape) -> None:
+        settle(self.layers)
         shapes = infer_stack(self.layers, shape)  # nothing is drawn where a layer does not fit
         for layer, one in zip(self.layers, shapes, strict=False):
             for name, spec in (layer.parameter_specs(one) | layer.state_specs(one)).items():
@@ -225,13 +289,17 @@ class Sequential:
             if self.built:  # by a signal handler's call, meanwhile on this thread
                 return
             weights = Weights(self.layers, self.dtype)
-        except BaseException:
+            self._ownership.take([*all_layers(self.layers)])
+        except BaseException as error:
             if self._unfinished is not None:
                 self._undo(*self._unfinished)
+            if self.built and isinstance(error, AttributeError):
+                return  # by a signal handler's call, and its layers refused to be built again
             raise
         self._weights, self._executors, self._unfinished = weights, {}, None
-        self.output_shape, self._ends_in_vector = shapes[-1], len(shapes[-1]) == 1
-        self.input_shape = shape  # last: what finds the model built finds all of it
+        self._ends_in_vector = len(shapes[-1]) == 1
+        vars(self)["output_shape"] = shapes[-1]
+        vars(self)["input_shape"] = shape  # last: what finds the model built finds all of it
 
     def _undo(self, before: list[tuple[Layer, dict[str, Any]]], state: Any) -> None:
         """Make layers and generator what they were before a building that did not end."""
@@ -289,19 +357,23 @@ class Sequential:
         return deepcopy(self)  # a layer's arrays are parts of one model's
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = "_weights", "_executors", "_unfinished"
+        left_out = "_weights", "_executors", "_unfinished", "_ownership", "_derived_for", "_fits"
         with _building:  # layers that another thread builds are not copied half
             state = {name: value for name, value in vars(self).items() if name not in left_out}
             if not self.built:
-                state |= {"layers": _Layers(_copied(self.layers)), "rng": deepcopy(self.rng)}
+                state |= {"layers": FixedList(_copied(self.layers)), "rng": deepcopy(self.rng)}
             return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # A copied or pickled model: its layers' arrays are parts of one array no longer.
-        self.__dict__.update(state)
-        self._executors, self._unfinished = {}, None
+        self.__dict__.update(state, layers=FixedList(state["layers"]))
+        self._executors, self._unfinished, self._fits = {}, None, 0
+        self._ownership, self._derived_for = Ownership(), -1
         if self.built:
             self._weights = Weights(self.layers, self.dtype)
+            self._ownership.take([*all_layers(self.layers)])
+        if self.progress is not None:
+            self.progress.optimizer.belong(self._ownership, self.progress)
 
     def _known_shape(self) -> Shape:
         if self.input_shape is None:
@@ -401,12 +473,15 @@ class Sequential:
         dy: Array | None = loss.gradient(y, targets, self.engine)
         assert dy is not None
         dy *= dy.dtype.type(1 / len(images))
-        first = next((i for i, layer in enumerate(trunk) if layer.parameters), len(trunk))
+        trained = (i for i, layer in enumerate(trunk) if self._weights.trained(layer))
+        first = next(trained, len(trunk))
         for i in range(len(trunk) - 1, first - 1, -1):
             assert dy is not None
             dy, gradients = trunk[i].backward(dy, saved.pop(), self.engine, needs_dx=i > first)
+            moved = self._weights.trained(trunk[i])
             for name, gradient in gradients.items():
-                self._weights.gradients[i][name][...] = gradient
+                if name in moved:
+                    moved[name][...] = gradient
         return total, loss.correct(y, targets)
 
     def _step(
@@ -414,13 +489,15 @@ class Sequential:
     ) -> tuple[float, float]:
         """As :meth:`_gradients`, and then the optimizer's step."""
         executor = self._executor(self._trunk(loss))
+        if len(images) < self._least_batch:
+            raise ValueError(_too_few("x must hold", self._least_batch, len(images)))
         if executor is not None:
             given = self._taken(images, executor), targets, loss, self.rng
             found = executor.step(*given, optimizer)
             if found is not None:
                 return found
         found = self._one_by_one(images, targets, loss, self.rng)
-        optimizer.step(self._weights.parameters, self._weights.gradient)
+        self._weights.move(optimizer)
         return found
 
     def compile_kernels(
@@ -481,6 +558,8 @@ class Sequential:
 
     def _executor(self, trunk: Sequence[Layer]) -> Executor | None:
         """What runs these layers as compiled programs, where they may be run so."""
+        if self._derived_for != self._ownership.version:
+            self._derive()
         if whole_nets_refused(self.engine) is not None:
             return None
         key = len(trunk), get_math()
@@ -492,6 +571,17 @@ class Sequential:
 
             new = Executor(trunk, self._weights) if compiles() else None
             return self._executors.setdefault(key, new)  # all threads use one
+
+    def _derive(self) -> None:
+        """Forget what was derived from layers that have changed."""
+        version = self._ownership.version
+        self._weights.update()
+        self._executors = {}
+        shapes = infer_stack(self.layers, self._known_shape())
+        self._least_batch = _least_batch(self.layers, shapes)
+        if self._weights.frozen and not self._weights.spans:
+            self._least_batch = inf
+        self._derived_for = version
 
     def _taken(self, images: Array, executor: Executor) -> Array:
         """Samples as the executor takes them."""
@@ -549,8 +639,10 @@ class Sequential:
                 Changes of x, and of other targets, count from the next batch.
             epochs: how many times all samples are seen.
             batch_size: samples to a step; an epoch's last batch may be smaller.
-            optimizer: "sgd" (the default), "adam", "adamw", "rmsprop", or an optimizer. An
-                optimizer that has taken steps goes on from them.
+            optimizer: "sgd" (the default), "adam", "adamw", "rmsprop", or an optimizer. One that
+                has taken steps for this model goes on with its state, one that has taken steps
+                for another model begins anew, see :class:`fastcnn.optimizers.Optimizer`. A
+                schedule counts from the beginning of each training.
             loss: "cross_entropy" (the default), "mse", "binary_cross_entropy", or a loss.
             validation_data: ``(x, y)`` that is evaluated after each epoch.
             validation_split: the share of x and y, taken from their end, that is held out for
@@ -588,11 +680,14 @@ class Sequential:
             >>> history.epochs, history.history["loss"][-1] < history.history["loss"][0]
             (30, True)
         """
+        if self._fits == os.getpid():
+            raise ValueError("fit cannot begin while another fit of the model runs")
         epochs, batch_size = count("epochs", epochs), count("batch_size", batch_size)
         shuffle = truth("shuffle", shuffle)
         if verbose not in (0, 1):
             raise ValueError(f"verbose must be 0 or 1, got {verbose!r}")
         descent = optimizer_named("sgd" if optimizer is None else optimizer)
+        descent.check_free()
         goal = self._loss() if loss is None else loss_named(loss)
         listeners = _checked_callbacks(callbacks)
         if augment is not None and not callable(augment):
@@ -626,7 +721,9 @@ class Sequential:
             )
         self._check_kind("x", images)
         finite("x", images)
-        outputs = infer_stack(self._trunk(goal), shape)[-1]
+        shapes = infer_stack(self.layers, shape)
+        _check_batches(self.layers, shapes, len(images), batch_size)
+        outputs = shapes[len(self._trunk(goal))]
         targets = goal.targets(_own_labels(y), len(images), outputs, self.dtype)
         validation = None
         if held_out is not None:
@@ -642,7 +739,9 @@ class Sequential:
             return self._resume(
                 checkpoint.read(resume), shape, goal if loss is not None else None,
                 descent if optimizer is not None else None, settings, listeners,
-                lambda: self._train(images, targets, epochs, validation, augment, bool(verbose)),
+                lambda: self._train(
+                    images, targets, epochs, validation, augment, bool(verbose), resumed=True
+                ),
             )  # fmt: skip
         with _building:
             if self._seeded:
@@ -663,6 +762,7 @@ class Sequential:
         validation: tuple[Array, Array] | None,
         augment: Augmentation | None,
         verbose: bool,
+        resumed: bool = False,
     ) -> History:
         """Epochs from where ``self.progress`` stands."""
         assert self.progress is not None
@@ -673,7 +773,14 @@ class Sequential:
 
         validate = None if validation is None else partial(self._evaluate, *validation, 256)
         loop = Epochs(self, self.progress, images, targets, step, validate, loss.counts, augment)
-        return loop.run(epochs, verbose)
+        with optimizer.running():
+            if not resumed:
+                optimizer.begin(self._ownership, self.progress)
+            self._fits = os.getpid()
+            try:
+                return loop.run(epochs, verbose)
+            finally:
+                self._fits = 0
 
     def train_on_batch(
         self,
@@ -687,7 +794,7 @@ class Sequential:
         Args:
             x, y: as for :meth:`fit`.
             optimizer: an optimizer, whose state goes on from call to call; None stands for
-                ``SGD(0.005)``.
+                ``SGD(0.005)``. It must have taken no steps for another model.
             loss: as for :meth:`fit`.
 
         Returns:
@@ -718,12 +825,16 @@ class Sequential:
             goal.targets(y, len(images), infer_stack(self._trunk(goal), shape)[-1], self.dtype)
             self._build_once(shape)
         targets = goal.targets(y, len(images), self._outputs(goal), self.dtype)
+        descent = optimizer or self._own_sgd
+        if not descent.serves(self._ownership):
+            descent.serve(self._ownership)
         try:
-            loss_sum, correct = self._step(images, targets, goal, optimizer or self._own_sgd)
+            loss_sum, correct = self._step(images, targets, goal, descent)
         except Divergence:
             finite("x", images)  # NaN in the data shows in the loss, and is named here
             raise
-        self.loss = goal
+        if goal is not self.loss:
+            self.loss = goal
         self._remember_kind(images)
         return loss_sum / len(images), correct / len(images)
 
@@ -854,7 +965,7 @@ class Sequential:
             "layers": [to_dict(layer) for layer in self.layers],
             "input_shape": self.input_shape,
             "dtype": self.dtype.name,
-            "loss": {"name": loss.name, "config": loss.config()},
+            "loss": {"name": loss.name, **module_of(type(loss)), "config": loss.config()},
             "bytes": SCALING,
             "trained_on": self.trained_on,
         }
@@ -904,6 +1015,7 @@ class Sequential:
         self._build_once(shape)
         self.set_weights(other.get_weights())
         self.rng, self.loss, self.trained_on = other.rng, other.loss, other.trained_on
+        found.optimizer.belong(self._ownership, found)
         self.progress = found
         found.callbacks = callbacks
         return train()
@@ -956,23 +1068,92 @@ class Sequential:
             self.trained_on = "uint8" if images.dtype == np.uint8 else "floats"
 
 
-class _Layers(list[Layer]):
-    """The layers of a model, which stay what they are: its weights belong to just these.
+def _checked_loss(model: Sequential, value: Any) -> Loss | None:
+    if vars(model).get("_fits") == os.getpid():
+        raise AttributeError(
+            "loss of a model cannot be set while a fit runs, because its targets were checked for "
+            "the loss that it began with; stop it, and give the next fit another loss"
+        )
+    return None if value is None else loss_named(value)
 
-    Any other use of a list gives a plain list.
-    """
 
-    def _fixed(self, *_: Any, **__: Any) -> Any:
+def _checked_rng(model: Sequential, value: Any) -> np.random.Generator:
+    if not isinstance(value, np.random.Generator):
         raise TypeError(
-            "the layers of a model cannot change; make another model, such as "
-            "Sequential([*model.layers[:-1], Dense(5)], model.input_shape), whose layers are copies"
+            f"rng must be a numpy.random.Generator such as numpy.random.default_rng(0), got "
+            f"{value!r}"
+        )
+    return value
+
+
+def _checked_kind(model: Sequential, value: Any) -> Any:
+    if value not in (None, "uint8", "floats"):
+        raise ValueError(f'trained_on must be "uint8", "floats" or None, got {value!r}')
+    return value
+
+
+def _checked_progress(model: Sequential, value: Any) -> Progress | None:
+    if value is not None and not isinstance(value, Progress):
+        raise TypeError(f"progress must be None or that of a training, got {value!r}")
+    if vars(model).get("_fits") == os.getpid():
+        raise AttributeError("progress of a model cannot be set while a fit runs")
+    return value
+
+
+_CHECKED: dict[str, Callable[[Sequential, Any], Any]] = {
+    "engine": lambda model, value: checked_engine(value),
+    "loss": _checked_loss,
+    "progress": _checked_progress,
+    "rng": _checked_rng,
+    "stop_training": lambda model, value: truth("stop_training", value),
+    "trained_on": _checked_kind,
+}
+"""Public attributes that may be set, and what checks the new value."""
+
+_COMPUTED = {"optimizer": None, "built": None}
+_INSTEAD = {
+    "layers": INSTEAD,
+    "dtype": "make another model: Sequential(model.layers, model.input_shape, dtype=…), which "
+    "keeps the parameters",
+    "input_shape": "make another model: Sequential(model.layers, input_shape), or build() one "
+    "that has no shape yet",
+    "output_shape": "it follows from the layers and the input_shape",
+    "optimizer": "give it to fit; learning_rate and the like of the one that is there may be set",
+    "built": "build() makes it True",
+}
+"""Public attributes that cannot be set, and what to do instead."""
+
+
+def _least_batch(layers: Sequence[Layer], shapes: Sequence[Shape]) -> int:
+    """The fewest samples that a training batch may have."""
+    return max(layer.least_batch(one) for layer, one in zip(layers, shapes, strict=False))
+
+
+def _check_batches(
+    layers: Sequence[Layer], shapes: Sequence[Shape], samples: int, batch_size: int
+) -> None:
+    """Raise the ``ValueError`` where a batch of an epoch is too small, or no layer trains."""
+    pairs = [*zip(layers, shapes, strict=False)]
+    has_parameters = [one for one, shape in pairs if one.parameter_specs(shape)]
+    if has_parameters and not any(one.trainable for one in has_parameters):
+        raise ValueError(_too_few("x must hold", inf, samples))
+    least, smallest = _least_batch(layers, shapes), samples % batch_size or batch_size
+    if min(smallest, samples) < least:
+        what = f"batch_size must give each batch of {samples} samples"
+        raise ValueError(
+            _too_few(what, least, min(smallest, samples))
+            + f" from batch_size={batch_size}; take another one, or leave samples out"
         )
 
-    __setitem__ = __delitem__ = __iadd__ = __imul__ = _fixed
-    append = clear = extend = insert = pop = remove = reverse = sort = _fixed
 
-    def __reduce__(self) -> Any:
-        return type(self), (list(self),)
+def _too_few(what: str, least: float, samples: int) -> str:
+    """The error for a training batch that is too small."""
+    if least == inf:
+        return "all layers with parameters are frozen: set trainable=True for one that is to learn"
+    return (
+        f"{what} at least {least} samples in training, because in a batch of one sample a "
+        f"BatchNorm gets one value for each channel, which has no variance; got {samples}"
+    )
 
 
 def _copied(layers: Iterable[Layer]) -> list[Layer]:
@@ -1076,6 +1257,7 @@ def _from_file(file: ModelFile) -> Sequential:
             model.rng = generator_from(training["generator"])
         except UNREADABLE as error:
             raise file.error(f"its generator: {error}") from None
+        progress.optimizer.belong(model._ownership, progress)
         model.progress = progress
     return model
 

@@ -7,7 +7,8 @@ Recognition", arXiv:1512.03385 (``resnet8``: n = 1).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from fastcnn.layers import (
     BatchNorm,
@@ -112,11 +113,13 @@ def resnet8(classes: int = 10) -> list[Layer]:
     ]
 
 
-NETS: dict[str, Callable[..., list[Layer]]] = {
-    "article": article,
-    "lenet5": lenet5,
-    "small": small,
-    "wide": wide,
-    "resnet8": resnet8,
-}
+NETS: Mapping[str, Callable[..., list[Layer]]] = MappingProxyType(
+    {
+        "article": article,
+        "lenet5": lenet5,
+        "small": small,
+        "wide": wide,
+        "resnet8": resnet8,
+    }
+)
 """Nets by name, each a function of the number of classes."""

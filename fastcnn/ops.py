@@ -767,7 +767,8 @@ def batch_norm(
         mean and variance 0.
 
     Raises:
-        TypeError, ValueError: an argument of the wrong type, shape or value, named in the message.
+        TypeError, ValueError: an argument of the wrong type, shape or value, named in the message;
+            x with one value for each channel, which has no variance.
 
     Example:
         >>> import numpy as np, fastcnn
@@ -779,7 +780,7 @@ def batch_norm(
     Source: S. Ioffe, C. Szegedy, "Batch Normalization", arXiv:1502.03167.
     """
     x, gamma, beta = floats(x=x, gamma=gamma, beta=beta)
-    rows = _channel_rows(x, gamma=gamma, beta=beta)
+    rows = _several(x, _channel_rows(x, gamma=gamma, beta=beta))
     small = _epsilon(epsilon)
     function = choose("batch_norm", rows.shape, x.dtype, engine)
     y, mean, variance = function(rows, gamma, beta, small)
@@ -856,11 +857,22 @@ def batch_norm_backward(
     """
     dy, x, gamma, mean, variance = floats(dy=dy, x=x, gamma=gamma, mean=mean, variance=variance)
     shaped("dy", dy, x.shape, "the shape of x")
-    rows = _channel_rows(x, gamma=gamma, mean=mean, variance=variance)
+    rows = _several(x, _channel_rows(x, gamma=gamma, mean=mean, variance=variance))
     small = _epsilon(epsilon)
     function = choose("batch_norm_backward", rows.shape, x.dtype, engine)
     dx, dgamma, dbeta = function(dy.reshape(rows.shape), rows, gamma, mean, variance, small)
     return dx.reshape(x.shape), dgamma, dbeta
+
+
+def _several(x: Array, rows: Array) -> Array:
+    """``rows``, if there are two at least, or none: one value has no variance."""
+    if len(rows) == 1:
+        raise ValueError(
+            f"x must hold more than one value for each channel, because one value has no variance, "
+            f"got the shape {x.shape}; use a larger batch, or batch_norm_inference with running "
+            f"statistics"
+        )
+    return rows
 
 
 def softmax(x: ArrayLike, *, engine: str | None = None) -> Array:

@@ -13,25 +13,73 @@ F. Hutter, "Decoupled Weight Decay Regularization", arXiv:1711.05101; G. Hinton,
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from functools import cache
 from math import sqrt
 from typing import Any, ClassVar
+from weakref import ref
 
 import numpy as np
 
 from fastcnn.arguments import Array
+from fastcnn.attributes import Checked, Known
 from fastcnn.engines import engines, imported, whole_nets_refused
 from fastcnn.float_errors import unreported
-from fastcnn.scalars import above_zero, below_one, number, truth
-from fastcnn.schedules import Schedule, schedule_from_dict
+from fastcnn.registry import Registry, module_of
+from fastcnn.scalars import above_zero, below_one, count, number, truth
+from fastcnn.schedules import Schedule, rate_at, schedule_from_dict
 
 _BLOCK = 16_384
 """Numbers to a block: four arrays of this many float32 lie in an L2 cache."""
 
 
-class Optimizer:
+class _Use:
+    """What an optimizer is used for.
+
+    Attributes:
+        steps: how many it has taken.
+        began: of these before the current training began; its schedule counts from there.
+        total: steps of the ``fit`` that runs or ran last; None where batches come one by one.
+        owner: the model's :class:`fastcnn.layers.Ownership`, None where no model has used it.
+        holder: what else holds the optimizer for that model, a weak reference.
+    """
+
+    __slots__ = ("began", "holder", "owner", "steps", "total")
+
+    def __init__(self) -> None:
+        self.steps, self.began = 0, 0
+        self.total: int | None = None
+        self.owner: object = None
+        self.holder: Callable[[], Any] = _nobody
+
+
+def _nobody() -> None:
+    return None
+
+
+class Optimizer(Known):
     """Base class of all optimizers.
+
+    **One object for several trainings.** An optimizer serves one model at a time, and its steps and
+    ``state`` are that model's:
+
+    - ``fit`` of another model begins with no steps and no state, so that one object made before a
+      loop over folds does in each fold what a new one would; what a first fold has learned must not
+      get into the next. The first model keeps what it had, as ``model.optimizer``.
+    - A second ``fit`` of the same model goes on with the state. Call :meth:`reset` to begin anew.
+    - ``train_on_batch`` with another model is a ``ValueError``, because in a loop over two models
+      each call would take the other's state away.
+    - While a ``fit`` runs, another model cannot use its optimizer, also not in another thread.
+
+    A schedule counts from the beginning of each training, and several optimizers may share one.
+    Copies and pickles of an optimizer keep steps and state, and go on with them in the first model
+    that uses them; a copy of a model has a copy of its optimizer.
+
+    All arguments may be set as attributes between two steps; they are checked, and count from the
+    next step on.
 
     Args:
         learning_rate: a number, or a schedule such as ``Cosine(0.1)``.
@@ -41,14 +89,16 @@ class Optimizer:
         clip_value: no element of a gradient goes beyond ± this. Values are clipped first.
 
     Attributes:
-        learning_rate: may be set between steps.
         step_count: how many steps were taken.
         state: arrays by name, as long as the parameters: momentum and its like.
     """
 
-    known: ClassVar[dict[str, type[Optimizer]]] = {}
+    known: ClassVar[Registry[Optimizer]] = Registry("optimizer")
     slots: ClassVar[tuple[str, ...]] = ()
     """Names of the arrays in ``state``."""
+    others = ("state", "step_count")
+    weight_decay = Checked(number)
+    clip_norm, clip_value = Checked(above_zero), Checked(above_zero)
 
     def __init__(
         self,
@@ -58,17 +108,17 @@ class Optimizer:
         clip_value: float | None = None,
     ) -> None:
         self.learning_rate = learning_rate
-        self.weight_decay = number("weight_decay", weight_decay)
-        self.clip_norm = above_zero("clip_norm", clip_norm)
-        self.clip_value = above_zero("clip_value", clip_value)
-        self.step_count = 0
+        self.weight_decay = weight_decay
+        self.clip_norm, self.clip_value = clip_norm, clip_value
         self.state: dict[str, Array] = {}
+        self._use = _Use()
+        self._now: dict[str, float] = {}  # what _prepare has found for the step
         self._scratch: Array | None = None
         # Of the last step, what the compiled loop was told, as numbers and as an array.
         self._told: tuple[tuple[float, ...], Array] = (), np.zeros(0)
 
     def __init_subclass__(cls) -> None:
-        Optimizer.known[cls.__name__] = cls
+        Optimizer.known.add(cls.__name__, cls)
 
     @property
     def learning_rate(self) -> float | Schedule:
@@ -85,13 +135,129 @@ class Optimizer:
     @property
     def rate(self) -> float:
         """The rate of the next step."""
-        rate = self._learning_rate
-        return rate(self.step_count) if isinstance(rate, Schedule) else rate
+        rate, use = self._learning_rate, self._use
+        if isinstance(rate, Schedule):
+            return rate_at(rate, use.steps - use.began, use.total)
+        return rate
+
+    @property
+    def step_count(self) -> int:
+        """How many steps were taken."""
+        return self._use.steps
+
+    @step_count.setter
+    def step_count(self, value: int) -> None:
+        self._use.steps = count("step_count", value, least=0)
+
+    @property
+    def began(self) -> int:
+        """How many steps were taken before the current training began."""
+        return self._use.began
+
+    def reset(self) -> None:
+        """Forget all steps and the state, as if the optimizer were new.
+
+        Raises ``ValueError`` while a ``fit`` runs.
+
+        >>> descent, p = SGD(0.1, momentum=0.9), np.zeros(1)
+        >>> descent.step(p, np.ones(1))
+        >>> descent.reset()
+        >>> descent.step_count, descent.state
+        (0, {})
+        """
+        self.check_free()
+        self.state, self._use = {}, _Use()
 
     def expect(self, steps: int) -> None:
         """Tell a schedule without ``steps`` how many this training takes."""
-        if isinstance(self._learning_rate, Schedule):
-            self._learning_rate.total = steps
+        self._use.total = steps
+
+    def resume(self, steps: int, began: int) -> None:
+        """Stand where a saved training stood."""
+        if began > steps:
+            raise ValueError(f"began must be at most {steps}, got {began}")
+        self._use.steps, self._use.began = steps, began
+
+    def _is_running(self) -> bool:
+        claim = vars(self).get("_runs")
+        return claim is not None and claim[0] == os.getpid()
+
+    def check_free(self) -> None:
+        """Raise ``ValueError`` while a ``fit`` uses this optimizer."""
+        if self._is_running():
+            raise ValueError(
+                f"optimizer must be one that no running fit uses, got {self!r}; make one for each "
+                f"model, such as {type(self).__name__}(…)"
+            )
+
+    def belong(self, owner: object, holder: Any) -> None:
+        """Be the optimizer of a model; ``holder`` has it as its attribute ``optimizer``."""
+        self._use.owner, self._use.holder = owner, ref(holder)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Within this context a ``fit`` uses the optimizer, and no other can."""
+        claim = os.getpid(), object()
+        other = vars(self).setdefault("_runs", claim)  # of two threads one has it
+        if other is not claim:
+            self.check_free()
+            vars(self)["_runs"] = claim  # the other's process is the parent of this one
+        try:
+            yield
+        finally:
+            vars(self).pop("_runs", None)
+
+    def begin(self, owner: object, holder: Any) -> None:
+        """Begin a training of the model that ``owner`` stands for.
+
+        With the state of its earlier trainings, and without that of another model's, which keeps
+        it: the other's holder gets an optimizer of its own.
+        """
+        use = self._use
+        if use.owner is not None and use.owner is not owner:
+            other = use.holder()
+            if other is not None and other.optimizer is self:
+                left = object.__new__(type(self))
+                vars(left).update(vars(self))
+                vars(left).pop("_runs", None)
+                vars(left).update(_scratch=None, _told=((), np.zeros(0)), _now={})
+                other.optimizer = left
+            self.state, self._use = {}, _Use()
+        self._use.began, self._use.total = self._use.steps, None
+        self.belong(owner, holder)
+
+    def serve(self, owner: object) -> None:
+        """Take steps on single batches of the model that ``owner`` stands for.
+
+        Raises ``ValueError`` for an optimizer that has taken steps for another model.
+        """
+        use = self._use
+        if use.owner is not owner:
+            self.check_free()
+            if use.owner is not None:
+                raise ValueError(
+                    f"optimizer must be one that serves this model alone, got {self!r} that has "
+                    f"taken {use.steps} steps for another model; make one for each model, or call "
+                    f"its reset() to begin anew"
+                )
+            use.owner = owner
+        if use.total is not None and not self._is_running():
+            use.began, use.total = use.steps, None  # the fit is over
+
+    def serves(self, owner: object) -> bool:
+        """Whether :meth:`serve` would do nothing."""
+        return self._use.owner is owner and self._use.total is None
+
+    def __copy__(self) -> Optimizer:
+        return deepcopy(self)  # so that no two optimizers share arrays
+
+    def __getstate__(self) -> dict[str, Any]:
+        use = _Use()
+        use.steps, use.began, use.total = self._use.steps, self._use.began, self._use.total
+        return {k: v for k, v in vars(self).items() if k != "_runs"} | {
+            "_use": use,
+            "_scratch": None,
+        }
 
     def slots_needed(self) -> tuple[str, ...]:
         """Names of the arrays that this optimizer keeps."""
@@ -109,22 +275,58 @@ class Optimizer:
         >>> p
         array([0.5, 2.5])
         """
+        self._step(parameters, gradient, (slice(0, parameters.size),))
+
+    def step_within(self, parameters: Array, gradient: Array, spans: Sequence[slice]) -> None:
+        """:meth:`step` on parts of the parameters alone, as for a model with frozen layers.
+
+        All else, in ``state`` too, keeps its numbers. ``gradient`` must be 0 there.
+
+        >>> p = np.array([1.0, 2.0])
+        >>> SGD(0.5, weight_decay=1.0).step_within(p, np.array([0.0, 1.0]), [slice(1, 2)])
+        >>> p
+        array([1. , 0.5])
+        """
+        if type(self).step is Optimizer.step:
+            self._step(parameters, gradient, spans)
+            return
+        # A step of a user's own knows no spans: what it must not move gets its numbers back.
+        still = np.ones(parameters.shape, np.bool_)
+        for some in spans:
+            still[some] = False
+        before = {name: array[still] for name, array in self.state.items()}
+        kept = parameters[still]
+        self.step(parameters, gradient)
+        parameters[still] = kept
+        for name, array in self.state.items():
+            if array.shape == still.shape:
+                array[still] = before.get(name, 0)
+
+    def _step(self, parameters: Array, gradient: Array, spans: Sequence[slice]) -> None:
         if gradient.shape != parameters.shape or gradient.dtype != parameters.dtype:
             raise ValueError(
                 f"gradient must have the parameters' shape and dtype, {parameters.shape} and "
                 f"{parameters.dtype}, got {gradient.shape} and {gradient.dtype}"
             )
         arrays = self._arrays(parameters)
+        parts = [gradient[some] for some in spans]
         if self.clip_value is not None:
-            np.clip(gradient, -self.clip_value, self.clip_value, out=gradient)
+            for part in parts:
+                np.clip(part, -self.clip_value, self.clip_value, out=part)
         if self.clip_norm is not None:
-            self._clip_norm(gradient, self.clip_norm)
-        self._prepare(self.rate, self.step_count + 1)
-        self.step_count += 1
-        if (compiled := self._compiled()) is not None:
-            move, loop = compiled
-            move(loop, parameters, gradient, arrays, self._all_numbers())
-            return
+            self._clip_norm(parts, self.clip_norm)
+        self._prepare(self.rate, self._use.steps + 1)
+        self._use.steps += 1
+        compiled = self._compiled()
+        for some, g in zip(spans, parts, strict=True):
+            p, state = parameters[some], [array[some] for array in arrays]
+            if compiled is not None:
+                move, loop = compiled
+                move(loop, p, g, state, self._all_numbers())
+            else:
+                self._in_blocks(p, g, state)
+
+    def _in_blocks(self, parameters: Array, gradient: Array, state: list[Array]) -> None:
         scratch = self._scratch_for(parameters)
         for first in range(0, parameters.size, _BLOCK):
             some = slice(first, first + _BLOCK)
@@ -133,12 +335,12 @@ class Optimizer:
             if self._decay():
                 np.multiply(p, self._decay(), out=t)
                 g += t
-            self._move(p, g, t, *(array[some] for array in arrays))
+            self._move(p, g, t, *(array[some] for array in state))
 
     def ahead(self, parameters: Array) -> tuple[Callable[..., None], list[Array], Array] | None:
         """The next step as compiled code: the loop, the arrays of ``state``, and its numbers.
 
-        For whoever runs it with other work, and then counts it in ``step_count``. None where a step
+        For whoever runs it with other work, and then calls :meth:`count_step`. None where a step
         takes more than that, or nothing is compiled. Raises ``ValueError`` as :meth:`step`.
         """
         if self.clip_value is not None or self.clip_norm is not None:
@@ -147,8 +349,12 @@ class Optimizer:
         if name is None or (compiled := _loop(name)) is None:
             return None
         arrays = self._arrays(parameters)
-        self._prepare(self.rate, self.step_count + 1)
+        self._prepare(self.rate, self._use.steps + 1)
         return compiled[1], arrays, self._all_numbers()
+
+    def count_step(self) -> None:
+        """Count a step that :meth:`ahead` has given."""
+        self._use.steps += 1
 
     def _arrays(self, parameters: Array) -> list[Array]:
         """Those of the state, made where there are none."""
@@ -195,14 +401,17 @@ class Optimizer:
             self._scratch = np.empty(_BLOCK, like.dtype)
         return self._scratch
 
-    def _clip_norm(self, gradient: Array, largest: float) -> None:
-        scratch, total = self._scratch_for(gradient), 0.0
-        for first in range(0, gradient.size, _BLOCK):
-            g = gradient[first : first + _BLOCK]
-            squares = np.multiply(g, g, out=scratch[: g.size])
-            total += float(squares.sum(dtype=np.float64))
+    def _clip_norm(self, gradients: list[Array], largest: float) -> None:
+        total = 0.0
+        for gradient in gradients:
+            scratch = self._scratch_for(gradient)
+            for first in range(0, gradient.size, _BLOCK):
+                g = gradient[first : first + _BLOCK]
+                squares = np.multiply(g, g, out=scratch[: g.size])
+                total += float(squares.sum(dtype=np.float64))
         if total > largest * largest:
-            gradient *= largest / sqrt(total)
+            for gradient in gradients:
+                gradient *= largest / sqrt(total)
 
     def _prepare(self, rate: float, t: int) -> None:
         """What is the same for all blocks of step ``t``, counted from 1."""
@@ -218,7 +427,11 @@ class Optimizer:
         told = {name: getattr(self, name) for name in names if name != "self"}
         rate = told["learning_rate"]
         if isinstance(rate, Schedule):
-            told["learning_rate"] = {"class": type(rate).__name__, "config": rate.config()}
+            told["learning_rate"] = {
+                "class": type(rate).__name__,
+                **module_of(type(rate)),
+                "config": rate.config(),
+            }
         return told
 
     def __repr__(self) -> str:
@@ -253,22 +466,27 @@ class SGD(Optimizer):
         clip_value: float | None = None,
     ) -> None:
         super().__init__(learning_rate, weight_decay, clip_norm, clip_value)
-        self.momentum = below_one("momentum", momentum)
-        self.nesterov = truth("nesterov", nesterov)
+        self.momentum, self.nesterov = momentum, nesterov
+        self._changed("momentum")
+
+    momentum, nesterov = Checked(below_one), Checked(truth)
+
+    def _changed(self, name: str) -> None:
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov=True needs a momentum above 0, got momentum=0.0")
+        _drop_unneeded(self)
 
     def slots_needed(self) -> tuple[str, ...]:
         return ("velocity",) if self.momentum else ()
 
     def _prepare(self, rate: float, t: int) -> None:
-        self._rate = rate
+        self._now["rate"] = -rate
 
     def _numbers(self) -> tuple[float, ...]:
-        return -self._rate, self.momentum, float(self.nesterov)
+        return self._now["rate"], self.momentum, float(self.nesterov)
 
     def _move(self, p: Array, g: Array, scratch: Array, *state: Array) -> None:
-        g *= -self._rate
+        g *= self._now["rate"]
         if not state:
             p += g
             return
@@ -311,19 +529,20 @@ class Adam(Optimizer):
         clip_value: float | None = None,
     ) -> None:
         super().__init__(learning_rate, weight_decay, clip_norm, clip_value)
-        self.beta_1, self.beta_2 = below_one("beta_1", beta_1), below_one("beta_2", beta_2)
-        self.epsilon = number("epsilon", epsilon)
+        self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
+
+    beta_1, beta_2, epsilon = Checked(below_one), Checked(below_one), Checked(number)
 
     def _prepare(self, rate: float, t: int) -> None:
         # rate·(m/c1) / (√(v/c2) + ε) with the corrections c1, c2 drawn out of the arrays.
         root = sqrt(1 - self.beta_2**t)
-        self._rate = -rate * root / (1 - self.beta_1**t)
-        self._epsilon = self.epsilon * root
-        self._kept = 1.0
+        self._now["rate"] = -rate * root / (1 - self.beta_1**t)
+        self._now["epsilon"] = self.epsilon * root
+        self._now["kept"] = 1.0
 
     def _numbers(self) -> tuple[float, ...]:
         betas = self.beta_1, 1 - self.beta_1, self.beta_2, 1 - self.beta_2
-        return self._rate, *betas, self._epsilon, self._kept
+        return self._now["rate"], *betas, self._now["epsilon"], self._now["kept"]
 
     def _move(self, p: Array, g: Array, scratch: Array, *state: Array) -> None:
         m, v = state
@@ -334,9 +553,9 @@ class Adam(Optimizer):
         g *= 1 - self.beta_2
         v += g
         np.sqrt(v, out=g)
-        g += self._epsilon
+        g += self._now["epsilon"]
         np.divide(m, g, out=g)
-        g *= self._rate
+        g *= self._now["rate"]
         p += g
 
 
@@ -365,10 +584,10 @@ class AdamW(Adam):
 
     def _prepare(self, rate: float, t: int) -> None:
         super()._prepare(rate, t)
-        self._kept = 1 - rate * self.weight_decay
+        self._now["kept"] = 1 - rate * self.weight_decay
 
     def _move(self, p: Array, g: Array, scratch: Array, *state: Array) -> None:
-        p *= self._kept
+        p *= self._now["kept"]
         super()._move(p, g, scratch, *state)
 
 
@@ -399,18 +618,21 @@ class RMSprop(Optimizer):
         clip_value: float | None = None,
     ) -> None:
         super().__init__(learning_rate, weight_decay, clip_norm, clip_value)
-        self.rho = below_one("rho", rho)
-        self.momentum = below_one("momentum", momentum)
-        self.epsilon = number("epsilon", epsilon)
+        self.rho, self.momentum, self.epsilon = rho, momentum, epsilon
+
+    rho, momentum, epsilon = Checked(below_one), Checked(below_one), Checked(number)
+
+    def _changed(self, name: str) -> None:
+        _drop_unneeded(self)
 
     def slots_needed(self) -> tuple[str, ...]:
         return ("square", "velocity") if self.momentum else ("square",)
 
     def _prepare(self, rate: float, t: int) -> None:
-        self._rate = -rate
+        self._now["rate"] = -rate
 
     def _numbers(self) -> tuple[float, ...]:
-        return self._rate, self.rho, 1 - self.rho, self.epsilon, self.momentum
+        return self._now["rate"], self.rho, 1 - self.rho, self.epsilon, self.momentum
 
     def _move(self, p: Array, g: Array, scratch: Array, *state: Array) -> None:
         s = state[0]
@@ -421,7 +643,7 @@ class RMSprop(Optimizer):
         np.sqrt(s, out=scratch)
         scratch += self.epsilon
         g /= scratch
-        g *= self._rate
+        g *= self._now["rate"]
         if self.momentum:
             v = state[1]
             v *= self.momentum
@@ -429,6 +651,13 @@ class RMSprop(Optimizer):
             p += v
         else:
             p += g
+
+
+def _drop_unneeded(optimizer: Optimizer) -> None:
+    """Forget arrays that the optimizer no longer moves, because they would be out of date."""
+    needed = optimizer.slots_needed()
+    for name in [name for name in optimizer.state if name not in needed]:
+        del optimizer.state[name]
 
 
 # What of `fastcnn.kernels.descent` takes the steps of which optimizer.
@@ -469,13 +698,24 @@ def optimizer_named(value: object) -> Optimizer:
     return _BY_NAME[value]()
 
 
+def optimizer_to_dict(optimizer: Optimizer) -> dict[str, Any]:
+    """An optimizer as JSON holds it, without its state.
+
+    >>> optimizer_to_dict(SGD(0.5))["class"]
+    'SGD'
+    """
+    kind = type(optimizer)
+    return {"class": kind.__name__, **module_of(kind), "config": optimizer.config()}
+
+
 def optimizer_from_dict(described: Any) -> Optimizer:
-    """The optimizer of a ``{"class": …, "config": …}``, without its state."""
-    if not isinstance(described, dict) or described.get("class") not in Optimizer.known:
+    """The optimizer of :func:`optimizer_to_dict`, without its state."""
+    if not isinstance(described, dict) or "class" not in described:
         raise ValueError(
             f"optimizer must be one of {', '.join(Optimizer.known)}, got {described!r}"
         )
+    kind = Optimizer.known.find(described["class"], described.get("module"))
     config = dict(described["config"])
     if isinstance(config.get("learning_rate"), dict):
         config["learning_rate"] = schedule_from_dict(config["learning_rate"])
-    return Optimizer.known[described["class"]](**config)
+    return kind(**config)

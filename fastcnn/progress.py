@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastcnn.callbacks import Callback
-from fastcnn.optimizers import Optimizer, optimizer_from_dict
+from fastcnn.optimizers import Optimizer, optimizer_from_dict, optimizer_to_dict
 from fastcnn.scalars import count
 
 
@@ -76,9 +76,9 @@ def as_dict(progress: Progress, generator: np.random.Generator) -> dict[str, Any
         "history": progress.history.history,
         "settings": progress.settings,
         "optimizer": {
-            "class": type(progress.optimizer).__name__,
-            "config": progress.optimizer.config(),
+            **optimizer_to_dict(progress.optimizer),
             "steps": progress.optimizer.step_count,
+            "began": progress.optimizer.began,
             "slots": sorted(progress.optimizer.state),
         },
         "callbacks": [{"class": type(c).__name__, "state": c.state()} for c in progress.callbacks],
@@ -94,7 +94,9 @@ UNREADABLE = (
 def progress_from(told: dict[str, Any]) -> tuple[Progress, list[str]]:
     """Where a saved training stands, and the names of its optimizer's arrays."""
     optimizer = optimizer_from_dict(told["optimizer"])
-    optimizer.step_count = count("steps", told["optimizer"]["steps"], least=0)
+    steps = count("steps", told["optimizer"]["steps"], least=0)
+    # In files of earlier versions a schedule counted from an optimizer's first step.
+    optimizer.resume(steps, count("began", told["optimizer"].get("began", 0), least=0))
     slots = told["optimizer"]["slots"]
     if slots and slots != sorted(optimizer.slots_needed()):
         raise ValueError(f"optimizer must keep {optimizer.slots_needed()}, got {slots!r}")

@@ -1,6 +1,8 @@
 """Learning-rate schedules: from the number of an optimizer's step, counted from 0, to a rate.
 
-``steps=None`` stands for all steps of the training that uses the schedule; ``fit`` fills it in.
+``steps=None`` stands for all steps of the training that uses the schedule. The optimizer that asks
+knows them, so several trainings may share a schedule. Steps count from the beginning of each
+training.
 
 Sources: I. Loshchilov, F. Hutter, "SGDR", arXiv:1608.03983 (cosine); L. N. Smith, N. Topin,
 "Super-Convergence", arXiv:1708.07120 (one-cycle).
@@ -9,25 +11,79 @@ Sources: I. Loshchilov, F. Hutter, "SGDR", arXiv:1608.03983 (cosine); L. N. Smit
 from __future__ import annotations
 
 import inspect
+from contextvars import ContextVar
 from math import cos, pi
 from typing import Any, ClassVar
 
+from fastcnn.attributes import Checked, Known
+from fastcnn.registry import Registry
 from fastcnn.scalars import count, number
 
+_training_steps: ContextVar[int | None] = ContextVar(
+    "steps of the training that asks", default=None
+)
 
-class Schedule:
+
+def rate_at(schedule: Schedule, step: int, total: int | None) -> float:
+    """The rate of a training's step, for a training of ``total`` steps, or None for no number.
+
+    >>> rate_at(Cosine(0.1), 5, total=11), rate_at(Cosine(0.1), 5, total=6)
+    (0.05, 0.0)
+    """
+    token = _training_steps.set(total)
+    try:
+        return schedule(step)
+    finally:
+        _training_steps.reset(token)
+
+
+def _steps(name: str, value: object) -> int | None:
+    return None if value is None else count(name, value)
+
+
+def _warmup(name: str, value: object) -> int:
+    return count(name, value, least=0)
+
+
+def _rise(name: str, value: object) -> float:
+    rise = number(name, value)
+    if not 0 < rise < 1:
+        raise ValueError(f"{name} must be above 0 and below 1, got {value!r}")
+    return rise
+
+
+def _divisor(name: str, value: object) -> float:
+    divisor = number(name, value)
+    if not divisor:
+        raise ValueError(f"start and end must be above 0, got {name}={value!r}")
+    return divisor
+
+
+class Schedule(Known):
     """Base class: ``schedule(step)`` is the rate of that step.
 
-    A subclass keeps its constructor's arguments as attributes of the same names. ``total`` is the
-    number of steps of the training, where ``steps`` is None.
+    A subclass keeps its constructor's arguments as attributes of the same names. They may be set,
+    and count from the next step on. ``total`` is the number of steps of the training that asks,
+    where ``steps`` is None; outside of a training it is what it was set to.
     """
 
-    known: ClassVar[dict[str, type[Schedule]]] = {}
+    known: ClassVar[Registry[Schedule]] = Registry("schedule")
+    others = ("total", "steps")
     steps: int | None = None
-    total: int | None = None
+    _total: int | None = None
+
+    @property
+    def total(self) -> int | None:
+        """Steps of the training that asks for a rate."""
+        asking = _training_steps.get()
+        return self._total if asking is None else asking
+
+    @total.setter
+    def total(self, value: int | None) -> None:
+        self._total = _steps("total", value)
 
     def __init_subclass__(cls) -> None:
-        Schedule.known[cls.__name__] = cls
+        Schedule.known.add(cls.__name__, cls)
 
     def __call__(self, step: int) -> float:
         raise NotImplementedError
@@ -56,8 +112,10 @@ class Constant(Schedule):
     0.1
     """
 
+    rate = Checked(number)
+
     def __init__(self, rate: float) -> None:
-        self.rate = number("rate", rate)
+        self.rate = rate
 
     def __call__(self, step: int) -> float:
         return self.rate
@@ -71,10 +129,10 @@ class Step(Schedule):
     (0.1, 0.05, 0.025)
     """
 
+    rate, every, factor = Checked(number), Checked(count), Checked(number)
+
     def __init__(self, rate: float, every: int, factor: float = 0.1) -> None:
-        self.rate = number("rate", rate)
-        self.every = count("every", every)
-        self.factor = number("factor", factor)
+        self.rate, self.every, self.factor = rate, every, factor
 
     def __call__(self, step: int) -> float:
         return self.rate * self.factor ** (step // self.every)
@@ -88,13 +146,13 @@ class Cosine(Schedule):
     [0.1, 0.05, 0.0, 0.0]
     """
 
+    rate, final = Checked(number), Checked(number)
+    steps, warmup = Checked(_steps), Checked(_warmup)
+
     def __init__(
         self, rate: float, steps: int | None = None, warmup: int = 0, final: float = 0.0
     ) -> None:
-        self.rate = number("rate", rate)
-        self.steps = None if steps is None else count("steps", steps)
-        self.warmup = count("warmup", warmup, least=0)
-        self.final = number("final", final)
+        self.rate, self.steps, self.warmup, self.final = rate, steps, warmup, final
 
     def __call__(self, step: int) -> float:
         if step < self.warmup:
@@ -114,6 +172,9 @@ class OneCycle(Schedule):
     [0.01, 0.1, 0.0]
     """
 
+    rate, steps, rise = Checked(number), Checked(_steps), Checked(_rise)
+    start, end = Checked(_divisor), Checked(_divisor)
+
     def __init__(
         self,
         rate: float,
@@ -122,14 +183,8 @@ class OneCycle(Schedule):
         start: float = 25.0,
         end: float = 1e4,
     ) -> None:
-        self.rate = number("rate", rate)
-        self.steps = None if steps is None else count("steps", steps)
-        self.rise = number("rise", rise)
-        if not 0 < self.rise < 1:
-            raise ValueError(f"rise must be above 0 and below 1, got {rise!r}")
-        self.start, self.end = number("start", start), number("end", end)
-        if min(self.start, self.end) <= 0:
-            raise ValueError(f"start and end must be above 0, got {start!r} and {end!r}")
+        self.rate, self.steps, self.rise = rate, steps, rise
+        self.start, self.end = start, end
 
     def __call__(self, step: int) -> float:
         done = self.progress(step)
@@ -140,9 +195,10 @@ class OneCycle(Schedule):
 
 def schedule_from_dict(described: Any) -> Schedule:
     """The schedule of a ``{"class": …, "config": …}``; ``ValueError`` for an unknown one."""
-    if not isinstance(described, dict) or described.get("class") not in Schedule.known:
+    if not isinstance(described, dict) or "class" not in described:
         raise ValueError(f"schedule must be one of {', '.join(Schedule.known)}, got {described!r}")
-    return Schedule.known[described["class"]](**described["config"])
+    kind = Schedule.known.find(described["class"], described.get("module"))
+    return kind(**described["config"])
 
 
 def _half_cosine(first: float, last: float, done: float) -> float:

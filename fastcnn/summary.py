@@ -18,23 +18,45 @@ class Row(NamedTuple):
     output: str
     parameters: int
     mflop: float
+    frozen: int = 0
 
     def cells(self) -> tuple[str, str, str, str]:
         """The row as it is shown."""
         work = f"{self.mflop:.3f}" if self.mflop else ""
         count = f"{self.parameters:,}" if self.parameters else ""
+        if self.frozen == self.parameters > 0:
+            count = f"frozen {count}"
+        elif self.frozen:
+            count = f"frozen {self.frozen:,} of {count}"
         return self.layer, self.output, count, work
 
 
 def rows(layers: Sequence[Layer], input_shape: Shape) -> list[Row]:
-    """One row for each layer, and the sum of all."""
+    """One row for each layer, and the sum of all; of frozen layers how much is frozen.
+
+    >>> from fastcnn import Sequential
+    >>> from fastcnn.layers import Dense
+    >>> model = Sequential([Dense(4), Dense(2)], (3,))
+    >>> model.layers[0].trainable = False
+    >>> print(text(rows(model.layers, (3,))))
+    layer     output shape          parameters  MFLOP
+    Dense(4)  (4,)                   frozen 16  0.000
+    Dense(2)  (2,)                          10  0.000
+    total                      frozen 16 of 26  0.000
+    """
     shapes = infer_stack(layers, input_shape)
     found = [
-        Row(repr(layer), str(output), layer.size, layer.flops(shape) / 1e6)
+        Row(repr(layer), str(output), layer.size, layer.flops(shape) / 1e6, _frozen(layer))
         for layer, shape, output in zip(layers, shapes, shapes[1:], strict=False)
     ]
-    total = sum(row.parameters for row in found), sum(row.mflop for row in found)
-    return [*found, Row("total", "", *total)]
+    parameters = sum(row.parameters for row in found)
+    frozen = sum(row.frozen for row in found)
+    return [*found, Row("total", "", parameters, sum(row.mflop for row in found), frozen)]
+
+
+def _frozen(layer: Layer) -> int:
+    trained = layer.trained_names()
+    return sum(array.size for name, array in layer.parameters.items() if name not in trained)
 
 
 def text(table: Sequence[Row]) -> str:

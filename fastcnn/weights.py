@@ -16,6 +16,7 @@ import numpy as np
 
 from fastcnn.arguments import Array
 from fastcnn.layers import Layer
+from fastcnn.optimizers import Optimizer
 
 _LINE = 64  # bytes of a cache line
 
@@ -26,6 +27,9 @@ class Weights:
     Attributes:
         parameters, gradient: flat, of one size and dtype.
         gradients: for each layer its gradients by name, as views of ``gradient``.
+        spans: the parts of the flat arrays that training moves, in order; one that is all of them
+            where no layer is frozen. The gradient of the rest is 0.
+        frozen: whether training leaves some of the parameters as they are.
     """
 
     def __init__(self, layers: Sequence[Layer], dtype: np.dtype[Any]) -> None:
@@ -50,6 +54,41 @@ class Weights:
             self._views[id(layer)] = {name: view[...] for name, view in views.items()}
             layer.adopt(views)
             self.gradients.append(gradients)
+        self.spans: tuple[slice, ...] = ()
+        self.frozen = False
+        self._trained: dict[int, dict[str, Array]] = {}
+        self.update()
+
+    def update(self) -> None:
+        """Follow the layers' ``trainable``."""
+        step, start = _LINE // self.gradient.itemsize, self.gradient.ctypes.data
+        trained, spans, frozen = {}, list[slice](), list[Array]()
+        for layer, gradients in zip(self._layers, self.gradients, strict=True):
+            names = layer.trained_names()
+            trained[id(layer)] = {name: gradients[name] for name in gradients if name in names}
+            for name, gradient in gradients.items():
+                if name not in names:
+                    frozen.append(gradient)
+                    continue
+                first = (gradient.ctypes.data - start) // gradient.itemsize
+                stop = first + -(-gradient.size // step) * step
+                if spans and spans[-1].stop == first:
+                    first = spans.pop().start
+                spans.append(slice(first, stop))
+        for gradient in frozen:
+            gradient[...] = 0
+        self._trained, self.spans, self.frozen = trained, tuple(spans), bool(frozen)
+
+    def trained(self, layer: Layer) -> dict[str, Array]:
+        """The gradients by name of what training moves of one of the layers."""
+        return self._trained[id(layer)]
+
+    def move(self, optimizer: Optimizer) -> None:
+        """Take an optimizer's step with the gradient, on all that training moves."""
+        if self.frozen:
+            optimizer.step_within(self.parameters, self.gradient, self.spans)
+        else:
+            optimizer.step(self.parameters, self.gradient)
 
     def of(self, layer: Layer) -> dict[str, Array]:
         """The parameters of one of the layers by name, as views of ``parameters``."""

@@ -33,9 +33,9 @@ HOUSE: tuple[tuple[str, ...], ...] = (
     ("layers", "schedules"),
     ("fastcnn",),
     ("ops",),
-    ("engines", "layout"),
+    ("engines", "layout", "attributes"),
     ("naive", "im2col", "kernels"),
-    ("arguments", "settings", "scalars", "files", "policy"),
+    ("arguments", "settings", "scalars", "registry", "files", "policy"),
     ("geometry", "capacity", "minimal_filtering", "float_errors", "undisturbed"),
     ("version",),
 )

@@ -37,13 +37,14 @@ _WEIGHTS, _ITEMS = 128 * 1024, 16
 
 
 def dense_gradients(
-    dy: Array, x: Array, w: Array, dx: Array | None, dw: Array, db: Array | None
+    dy: Array, x: Array, w: Array, dx: Array | None, dw: Array | None, db: Array | None
 ) -> None:
     """``dx = dy @ w.T``, ``dw = x.T @ dy`` and ``db`` of at least one sample, C-contiguous.
 
-    To the bit what the operation gives.
+    To the bit what the operation gives. What is None is not computed, but not both ``dx`` and
+    ``dw`` may be.
     """
-    made, _ = _by_inputs(len(x), *w.shape, x.dtype, dx is not None)
+    made, _ = _by_inputs(len(x), *w.shape, x.dtype, dx is not None, dw is not None)
     memory = arrays.allocate((made.scratch,), np.uint8)
     at = [0 if one is None else address(one) for one in (x, dw, dy, dx, w)]
     run(made, address(memory), places_for(made), *at)
@@ -64,7 +65,7 @@ class _ByInputs(NamedTuple):
 @unless_rehearsed
 @cached_choice
 def _by_inputs(
-    n: int, inputs: int, outputs: int, dtype: np.dtype[Any], needs_dx: bool
+    n: int, inputs: int, outputs: int, dtype: np.dtype[Any], needs_dx: bool, needs_dw: bool
 ) -> _ByInputs:
     itemsize, f = dtype.itemsize, np.zeros(1, dtype)
     # Tiles of both products, without a rest.
@@ -110,6 +111,8 @@ def _by_inputs(
                 )  # fmt: skip
                 found.append(turn)
             found.append(contraction(plan, dy, rows, dx))
+        if not needs_dw:
+            return found
         # Inputs that lie together, as images of one row of pixels for each sample.
         together = record(Layout(n, count, 1, 0, 0, 1, 1, copied=True))
         copy = program.step(

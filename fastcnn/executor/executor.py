@@ -24,6 +24,7 @@ from fastcnn.executor.preparation import PURPOSES, compiles_ahead, is_built_in, 
 from fastcnn.executor.slices import (
     CONVOLUTIONS,
     POOLS,
+    input_of,
     is_relu,
     pooling_of,
     pools_squares,
@@ -112,7 +113,7 @@ class Executor:
         A lone convolution has its ReLU and max-pooling with it, a dense layer the Flatten before.
         """
         weights, parts, i = self._weights, list[_Run | _Alone](), 0
-        first = next((i for i, one in enumerate(layers) if one.parameters), len(layers))
+        first = next((i for i, one in enumerate(layers) if weights.trained(one)), len(layers))
         while i < len(layers):
             j = i
             while j < len(layers) and stands_alone(layers[j], self._dtype) is None:
@@ -124,13 +125,14 @@ class Executor:
                 continue
             kind: type[_Alone] = _Alone
             at, last = i, with_pooling(layers, i)
-            if len(row) == 1 and j < len(layers) and isinstance(layers[j], Dense):
+            if len(row) == 1 and j < len(layers) and type(layers[j]) is Dense:
                 at, last = j, j + 1
-            if isinstance(layers[at], CONVOLUTIONS):
+            # A class of a user's own may do something else, even if it derives from one of these.
+            if type(layers[at]) in CONVOLUTIONS:
                 kind = _AloneConvolution
-            elif isinstance(layers[at], Dense):
+            elif type(layers[at]) is Dense:
                 kind = _AloneDense
-            given = layers[at], weights, weights.gradients[at], at > first
+            given = layers[at], weights, weights.trained(layers[at]), at > first
             parts.append(kind(layers[i:last], *given))
             i = last
         return parts
@@ -194,9 +196,12 @@ class Executor:
     ) -> int:
         """Compile what training steps of any batch size need; how many kernels that were."""
         state = [array.copy() for array in self._state]
+        least = max(one.least_batch(input_of(one)) for one in self._layers)
 
         def run(x: Array) -> None:
             labels = np.zeros((len(x), *targets.shape[1:]), targets.dtype)
+            if len(x) < least:
+                return
             self.gradients(x, labels, loss, np.random.default_rng(0))
             y = self._through(self._parts, x)  # validation
             if y is not None:
@@ -205,12 +210,14 @@ class Executor:
             # kernel depends on neither its settings nor the length of its state.
             ahead = type(optimizer)().ahead(self._weights.parameters[:1])
             if ahead is not None:
-                self._step_of(*ahead)
+                self._steps_of(ahead[0], [], ahead[2])
 
         with self._preparing("train"):
             if not all(map(is_built_in, (*self._layers, loss, optimizer))):
                 return 0
-            purpose = "train", self._dtype.char, repr(loss), type(optimizer).__name__
+            purpose = ["train", self._dtype.char, repr(loss), type(optimizer).__name__]
+            if self._weights.frozen:
+                purpose += [",".join(self._weights.trained(one)) for one in self._layers]
             try:
                 return prepare(self._layers, run, like, *purpose, progress=progress)
             finally:
@@ -262,12 +269,12 @@ class Executor:
         if part is None or ahead is None:
             found = self.gradients(x, targets, loss, rng)
             if found is not None:
-                optimizer.step(weights.parameters, weights.gradient)
+                weights.move(optimizer)
             return found
         went = part.step(x, targets, self._moves(*ahead), checks=self._padded)
         if went is None:
             return None
-        optimizer.step_count += 1
+        optimizer.count_step()
         return went[:2]
 
     def _moves(self, loop: Any, state: list[Array], numbers: Array) -> Array:
@@ -275,17 +282,21 @@ class Executor:
         of, arrays, told, moves = self._last
         same = loop is of and numbers is told and len(state) == len(arrays)
         if not (same and all(map(is_, state, arrays))):
-            one, count = self._step_of(loop, state, numbers), self._weights.parameters.size
-            moves = np.concatenate(program.parts(one, 1 + count // _MOVED))
+            moves = np.concatenate(self._steps_of(loop, state, numbers))
             self._last = loop, state, numbers, moves
         return moves
 
-    def _step_of(self, loop: Any, state: list[Array], numbers: Array) -> Array:
-        p, g = self._weights.parameters, self._weights.gradient
-        # Optimizers without state pass the gradient in its place, which the kernel never reads.
-        first, second = [*state, g, g][:2]
-        operands = p, g, first, second, numbers
-        return program.step(loop, operands, p.size, *map(constant, operands))
+    def _steps_of(self, loop: Any, state: list[Array], numbers: Array) -> list[Array]:
+        """Steps of the optimizer on each span of the parameters that training moves."""
+        parts = []
+        for some in self._weights.spans:
+            p, g = self._weights.parameters[some], self._weights.gradient[some]
+            # Optimizers without state pass the gradient in its place, which the kernel never reads.
+            first, second = [*(array[some] for array in state), g, g][:2]
+            operands = p, g, first, second, numbers
+            one = program.step(loop, operands, p.size, *map(constant, operands))
+            parts += program.parts(one, 1 + p.size // _MOVED)
+        return parts
 
     @unreported
     def gradients(
@@ -316,8 +327,9 @@ class Executor:
         if fused := isinstance(last, _Run) and _takes_labels(loss):
             parts.pop()
         saved = []
-        for part in parts:
-            went = part.forward(x, rng)
+        for i, part in enumerate(parts):
+            needed = i >= self._first or not part.alike
+            went = part.forward(x, rng if needed else None)
             if went is None:
                 return None
             x = went[0]
@@ -350,6 +362,7 @@ class _Alone:
     """A layer that sees the whole batch, and those that are done with it."""
 
     padded = False
+    alike = False  # in training and prediction; nobody knows of a layer of a user's own
 
     def __init__(
         self,
@@ -363,7 +376,7 @@ class _Alone:
         self._parameters = weights.of(layer)
         self._layers, self._gradients, self._needs_dx = layers, gradients, needs_dx
         self._reason = stands_alone(layer, weights.parameters.dtype) or "nothing to compile"
-        self.trained = bool(self.layer.parameters)
+        self.trained = bool(gradients)
 
     def explain(self) -> str:
         return f"alone: {', '.join(map(repr, self._layers))}, {self._reason}"
@@ -375,7 +388,8 @@ class _Alone:
     def backward(self, dy: Array, saved: Any) -> Array | None:
         dx, found = self.layer.backward(dy, saved, None, needs_dx=self._needs_dx)
         for name, gradient in found.items():
-            self._gradients[name][...] = gradient
+            if name in self._gradients:
+                self._gradients[name][...] = gradient
         return None if dx is None else np.ascontiguousarray(dx)
 
 
@@ -386,6 +400,8 @@ class _AloneConvolution(_Alone):
     look for the largest: a step of a net with 64 channels of 24×24 pixels before its pooling takes
     18.6 ms for 32 images instead of 22.2 (two threads, Zen 3, AVX2).
     """
+
+    alike = True
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
@@ -425,7 +441,8 @@ class _AloneConvolution(_Alone):
             unpooled = placed_gradient if way.at_once else max_pool2d_backward
             dy = unpooled(dy, before, way.pooling)
         dx = way.to_input(dy, self._parameters["w"], g) if self._needs_dx else None
-        self._gradients["w"][...] = way.to_filters(dy, x, g)
+        if self.trained:
+            self._gradients["w"][...] = way.to_filters(dy, x, g)
         return dx
 
 
@@ -466,6 +483,8 @@ def _through_relu(dy: Array, y: Array) -> Array:
 class _AloneDense(_Alone):
     """The weights' gradient, often most of all bytes, is written where it belongs."""
 
+    alike = True
+
     def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Any] | None:
         layer, flat = self.layer, x.reshape(len(x), *self.layer.input_shape)
         w, b = self._parameters["w"], self._parameters.get("b")
@@ -479,7 +498,7 @@ class _AloneDense(_Alone):
         flat = x.reshape(len(x), *self.layer.input_shape)
         dx = arrays.allocate(flat.shape, x.dtype) if self._needs_dx else None
         given, w = self._gradients, self._parameters["w"]
-        dense_gradients(dy, flat, w, dx, given["w"], given.get("b"))
+        dense_gradients(dy, flat, w, dx, given.get("w"), given.get("b"))
         return None if dx is None else dx.reshape(x.shape)
 
 
@@ -488,6 +507,8 @@ class _Run:
 
     What is saved for the way back is the input, the output, the workspace, and the programs.
     """
+
+    alike = True
 
     def __init__(self, layers: Sequence[Layer], weights: Weights, needs_dx: bool) -> None:
         self._plans = Plans(layers, weights, needs_dx)

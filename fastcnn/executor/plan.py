@@ -54,12 +54,12 @@ class Plans:
 
     Attributes:
         layers: the layers.
-        first: the first of them that has parameters, or 0 where ``needs_dx``: no gradient goes
-            beyond it.
+        first: the first of them that trains, or 0 where ``needs_dx``: no gradient goes beyond it.
         needs_dx: whether the gradient of the row's input is wanted.
         padded: the filters that meet images between zeros, flat.
         of: a layer's parameters by name, see :meth:`Weights.of`.
-        part, parameters, gradient: where the row's parameters lie among all, and that part.
+        trains: whether training moves a layer's parameters.
+        part, parameters, gradient: where what trains lies among all parameters, and that part.
         over_batch: dense layers whose gradients are summed over all slices at once.
     """
 
@@ -68,16 +68,18 @@ class Plans:
         self.layers, self.dtype, self.needs_dx = layers, parameters.dtype, needs_dx
         self.input_shape = input_of(layers[0])
         self._start, self.of = parameters.ctypes.data, weights.of
-        first = next((i for i, one in enumerate(layers) if one.parameters), len(layers))
+        self._trained = {id(one) for one in layers if weights.trained(one)}
+        first = next((i for i, one in enumerate(layers) if self.trains(one)), len(layers))
         self.first = 0 if needs_dx else first
         channels = [s[-1] for one in layers for s in (input_of(one), output_of(one))]
         self.zeros = arrays.allocate((max(channels),), self.dtype)
         self.zeros[...] = 0
         self._made: dict[tuple[int, str, bool], Made] = {}
-        offsets = [self.offset(one, name) for one in layers for name in one.parameters]
+        trained = [one for one in layers if self.trains(one)]
+        offsets = [self.offset(one, name) for one in trained for name in self.of(one)]
         ends = [
             self.offset(one, name) + array.nbytes
-            for one in layers
+            for one in trained
             for name, array in self.of(one).items()
         ]
         self.part = slice(
@@ -85,13 +87,17 @@ class Plans:
             max(ends, default=0) // parameters.itemsize,
         )
         self.parameters, self.gradient = parameters[self.part], weights.gradient[self.part]
-        dense = [i for i, one in enumerate(layers) if isinstance(one, Dense)]
+        dense = [i for i, one in enumerate(layers) if isinstance(one, Dense) and self.trains(one)]
         self.over_batch = frozenset(dense[:_OVER_BATCH])
         self.padded = [
             self.of(one)["w"].reshape(-1)
             for one in layers
             if isinstance(one, CONVOLUTIONS) and direct.has_padding(self.convolution(one, 1))
         ]
+
+    def trains(self, layer: Layer) -> bool:
+        """Whether training moves the parameters of a layer."""
+        return id(layer) in self._trained
 
     def offset(self, layer: Layer, name: str) -> int:
         """Bytes from the start of all parameters to one."""
@@ -193,7 +199,7 @@ class Plans:
         pieces = [
             (place + first - self.part.start, min(_TURNED, array.size - first))
             for i, layer in enumerate(self.layers)
-            if i not in self.over_batch
+            if i not in self.over_batch and self.trains(layer)
             for name, array in self.of(layer).items()
             for place in (self.offset(layer, name) // array.itemsize,)
             for first in range(0, array.size, _TURNED)

@@ -92,7 +92,7 @@ class Steps:
         return Place(self.slab.base, self.slab.at + at)
 
     def _sum_bias(self, layer: Layer, rows: int, columns: int, dy: Place) -> None:
-        if "b" not in self.plans.of(layer):
+        if "b" not in self.plans.of(layer) or not self.plans.trains(layer):
             return
         function, items = steps.column_sums_for(columns, self.itemsize)
         numbers = record(steps.Rows(rows, columns, self.batch))
@@ -202,7 +202,7 @@ class Slice(Steps):
         for stage, to in zip(stages, outputs, strict=True):
             x, places = at, None
             if to is not None:
-                if training and len(stage) > 1:
+                if training and len(stage) > 1 and stage.start >= plans.first:
                     places = self._room(n * prod(output_of(layers[stage[-1]])))
                 self._forward(layers[stage.start : stage.stop], at, to, places)
                 at = to
@@ -386,10 +386,11 @@ class Slice(Steps):
             g = self.plans.convolution(layer, self.n)
             if i not in self._summed:
                 self._sum_bias(layer, self.n * g.oh * g.ow, g.oc, dy)
-            layout, plan = direct.filter_sum_plan(g, self.itemsize)
-            x = self._lay_out(x, layout, g.input_shape)
-            w = self._gradient(layer, "w")
-            self._contract(plan, x, dy, constant(self.plans.zeros), w)
+            if self.plans.trains(layer):
+                layout, plan = direct.filter_sum_plan(g, self.itemsize)
+                x = self._lay_out(x, layout, g.input_shape)
+                w = self._gradient(layer, "w")
+                self._contract(plan, x, dy, constant(self.plans.zeros), w)
             if needs_dx:
                 self._conv_input(i, layer, g, dy, dx)
             return dx
@@ -397,7 +398,7 @@ class Slice(Steps):
             inputs, outputs = self.plans.of(layer)["w"].shape
             if i in self._summed_later:
                 self.over_batch[i] = x, dy
-            else:
+            elif self.plans.trains(layer):
                 self._dense_gradients(layer, x, dy)
             if needs_dx:
                 plan, width = dense_input_plan(self.n, inputs, outputs, self.itemsize)
@@ -500,7 +501,7 @@ def with_pooling(layers: Sequence[Layer], i: int) -> int:
     last = i + 1
     while last < len(layers) and type(layers[last]) is ReLU:
         last += 1
-    pools = isinstance(layers[i], CONVOLUTIONS) and last < len(layers)
+    pools = type(layers[i]) in CONVOLUTIONS and last < len(layers)
     return last + 1 if pools and type(layers[last]) is MaxPool2D else i + 1
 
 

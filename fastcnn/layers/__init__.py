@@ -1,11 +1,12 @@
 """Layers: they hold parameters and shapes, and call the operations that compute."""
 
 from fastcnn.layers.activations import LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
-from fastcnn.layers.base import Arrays, Layer
+from fastcnn.layers.base import Arrays, Layer, all_layers, settle
 from fastcnn.layers.convolution import Conv2D, DepthwiseConv2D
 from fastcnn.layers.dense import Dense, Flatten
 from fastcnn.layers.description import layer_from_dict, to_dict
 from fastcnn.layers.initializers import INITIALIZERS, Shape, Spec
+from fastcnn.layers.ownership import INSTEAD, FixedList, Ownership
 from fastcnn.layers.padding import ZeroPadding2D
 from fastcnn.layers.pooling import (
     AvgPool2D,
@@ -16,10 +17,11 @@ from fastcnn.layers.pooling import (
 )
 from fastcnn.layers.regularization import BatchNorm, Dropout
 from fastcnn.layers.residual import Residual
-from fastcnn.layers.stack import all_layers, checked_layers, infer_stack
+from fastcnn.layers.stack import checked_layers, infer_stack
 
 __all__ = [
     "INITIALIZERS",
+    "INSTEAD",
     "Arrays",
     "AvgPool2D",
     "BatchNorm",
@@ -27,6 +29,7 @@ __all__ = [
     "Dense",
     "DepthwiseConv2D",
     "Dropout",
+    "FixedList",
     "Flatten",
     "GlobalAvgPool2D",
     "GlobalMaxPool2D",
@@ -34,6 +37,7 @@ __all__ = [
     "LeakyReLU",
     "MaxPool2D",
     "MinPool2D",
+    "Ownership",
     "ReLU",
     "Residual",
     "Shape",
@@ -46,5 +50,6 @@ __all__ = [
     "checked_layers",
     "infer_stack",
     "layer_from_dict",
+    "settle",
     "to_dict",
 ]

@@ -8,6 +8,8 @@ on shapes alone, so that a file can be checked before anything is allocated.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from math import prod
 from typing import Any, ClassVar
 
@@ -15,7 +17,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastcnn.arguments import Array
+from fastcnn.attributes import check_known, constructor_arguments
 from fastcnn.layers.initializers import Shape, Spec, draw
+from fastcnn.layers.ownership import INSTEAD, Ownership
+from fastcnn.registry import Registry, is_own
+from fastcnn.scalars import truth
 
 Gradients = dict[str, Array]
 
@@ -87,15 +93,29 @@ class Layer:
     arrays where it has any. Neither ``forward`` nor ``backward`` keeps anything in the layer,
     but for BatchNorm's running statistics, which ``backward`` moves.
 
+    A layer that belongs to a built model refuses a change of its constructor's arguments and of
+    its shapes with an ``AttributeError``, because the model has derived programs from them. Other
+    attributes of a user's own class stay free. The layers of fastcnn have no other attributes: to
+    set one is an ``AttributeError`` that suggests a name. A copy or a pickle of a layer belongs to
+    no model.
+
     Attributes:
         parameters: trainable arrays by name. In a model they are never replaced: an assignment
             writes into them, see :class:`Arrays`.
         state: other arrays that belong to the model, such as running means.
         input_shape, output_shape: of one sample; None before ``build``.
+        trainable: whether training moves the parameters, True unless it is set; also for the
+            layers inside of this one. It may be set before and after a model is built, and counts
+            from the next step on. The parameters of a frozen layer do not move in any way: no
+            weight decay, no momentum, and their gradient does not count for ``clip_norm``. A
+            frozen BatchNorm uses its running statistics and leaves them as they are. Gradients
+            before the first layer that trains are not computed.
     """
 
-    known: ClassVar[dict[str, type[Layer]]] = {}
+    known: ClassVar[Registry[Layer]] = Registry("layer")
     """Every layer class by name: what a model file may hold."""
+    _owner: Ownership | None = None
+    _trainable = True
 
     def __init__(self) -> None:
         self.parameters: dict[str, Array] = _NoArrays()
@@ -105,16 +125,89 @@ class Layer:
 
     def __init_subclass__(cls) -> None:
         if not cls.__name__.startswith("_"):
-            Layer.known[cls.__name__] = cls
+            Layer.known.add(cls.__name__, cls)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("parameters", "state") and isinstance(vars(self).get(name), Arrays):
-            old = getattr(self, name)
+        if name in ("parameters", "state") and isinstance(old := getattr(self, name, None), Arrays):
             if not isinstance(value, dict) or value.keys() != old.keys():
                 raise ValueError(f"{name} must be a dict of {', '.join(old) or 'nothing'}")
             old.update(value)
-        else:
-            super().__setattr__(name, value)
+            return
+        self._check_change(name)
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if self._owner is not None and name in ("parameters", "state", "_trainable", "_owner"):
+            raise AttributeError(f"{name} of a layer in a model cannot be taken away")
+        self._check_change(name)
+        super().__delattr__(name)
+
+    def _check_change(self, name: str) -> None:
+        """Raise the ``AttributeError`` for what a layer may not take, or not any more."""
+        if name.startswith("_") and name != "__class__":
+            return
+        kind = type(self)
+        arguments = constructor_arguments(kind)
+        derived_from = name in ("input_shape", "output_shape", "__class__") or (
+            name in arguments and name != "trainable"
+        )
+        if self._owner is not None and derived_from:
+            raise AttributeError(
+                f"{name} of {self!r} cannot change, because the layer belongs to a model; "
+                f"{INSTEAD}, or change a copy of the layer and give it to a new model"
+            )
+        if name in _METHODS:
+            raise AttributeError(f"{name} is a method of {kind.__name__}; derive a class instead")
+        check_known(kind, name, _ATTRIBUTES)
+
+    def __copy__(self) -> Layer:
+        return deepcopy(self)  # so that no two layers share arrays
+
+    def __getstate__(self) -> Any:
+        state = super().__getstate__()
+        if isinstance(state, tuple):  # of a class with __slots__
+            return ({k: v for k, v in (state[0] or {}).items() if k != "_owner"}, *state[1:])
+        return {k: v for k, v in (state or {}).items() if k != "_owner"}  # type: ignore[attr-defined]
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training moves the parameters."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._set_trainable(value)
+
+    def _set_trainable(self, value: bool) -> None:
+        chosen = truth("trainable", value)
+        for layer in all_layers([self]):
+            vars(layer)["_trainable"] = chosen
+        if self._owner is not None:
+            self._owner.changed()
+
+    def trained_names(self) -> tuple[str, ...]:
+        """Names of the parameters that training moves: those of no frozen layer.
+
+        >>> from fastcnn.layers import Dense
+        >>> layer = Dense(2)
+        >>> _ = layer.build((3,), np.random.default_rng(0))
+        >>> layer.trained_names()
+        ('w', 'b')
+        >>> layer.trainable = False
+        >>> layer.trained_names()
+        ()
+        """
+        frozen = {
+            id(array)
+            for layer in all_layers([self])
+            if not layer.trainable
+            for array in layer.parameters.values()
+        }
+        return tuple(name for name, array in self.parameters.items() if id(array) not in frozen)
+
+    def least_batch(self, input_shape: Shape) -> int:
+        """The fewest samples that a training batch of such inputs may have; most often 1."""
+        return 1
 
     def infer(self, input_shape: Shape) -> Shape:
         """The output's shape; ``ValueError`` where this input does not fit."""
@@ -138,17 +231,21 @@ class Layer:
 
         Raises ``ValueError`` where the input does not fit, saying what it needs.
         """
+        self._check_change("input_shape")
         output = self.infer(input_shape)
         kind = np.dtype(dtype)
         specs = self.parameter_specs(input_shape)
-        self.parameters = {name: draw(spec, rng, kind) for name, spec in specs.items()}
+        parameters = {name: draw(spec, rng, kind) for name, spec in specs.items()}
         specs = self.state_specs(input_shape)
-        self.state = {name: draw(spec, rng, kind) for name, spec in specs.items()}
+        state = {name: draw(spec, rng, kind) for name, spec in specs.items()}
+        self._check_change("input_shape")  # a signal handler may have built the model meanwhile
+        self.parameters, self.state = parameters, state
         self.input_shape, self.output_shape = input_shape, output
         return output
 
     def adopt(self, parameters: dict[str, Array]) -> None:
         """Take these arrays in place of the parameters, by name; shapes and dtypes are equal."""
+        self._check_change("input_shape")
         if any(array.shape != self.parameters[k].shape for k, array in parameters.items()):
             raise ValueError(f"parameters of {self!r} must keep their shapes")
         state = Arrays(self.state)
@@ -166,9 +263,11 @@ class Layer:
     def backward(
         self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
     ) -> tuple[Array | None, Gradients]:
-        """Gradients of input and parameters, from what ``forward`` in training saved.
+        """Gradients of input and parameters, from what ``forward`` saved.
 
-        Without ``needs_dx`` the first may be None: the first layer's input needs none.
+        After ``forward`` in prediction these are the gradients of the prediction, and nothing in
+        the layer moves. Without ``needs_dx`` the first may be None: the first layer's input needs
+        none. The gradients of parameters may be left out where the layer is not ``trainable``.
         """
         raise NotImplementedError
 
@@ -203,6 +302,41 @@ class Layer:
             elif value != parameter.default:
                 told.append(f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(told)})"
+
+
+_METHODS = frozenset(name for name, value in vars(Layer).items() if inspect.isfunction(value))
+_ATTRIBUTES = ("parameters", "state", "input_shape", "output_shape", "trainable", "__class__")
+
+
+def all_layers(layers: Iterable[Layer]) -> Iterator[Layer]:
+    """The layers, each followed by the layers inside of it.
+
+    >>> from fastcnn.layers import Dense, Residual
+    >>> list(all_layers([Residual([Dense(4)]), Dense(3)]))[1:]
+    [Dense(4), Dense(3)]
+    """
+    for layer in layers:
+        yield layer
+        for value in tuple(vars(layer).values()):
+            inside: Iterable[Any] = (value,)
+            if isinstance(value, list | tuple):
+                inside = value
+            elif isinstance(value, dict):
+                inside = value.values()
+            yield from all_layers(one for one in inside if isinstance(one, Layer))
+
+
+def settle(layers: Iterable[Layer]) -> None:
+    """Check what was assigned to layers after their construction, as their constructors do.
+
+    Raises the constructor's ``TypeError`` or ``ValueError``. Layers of a user's own are left alone.
+    """
+    for layer in all_layers(layers):
+        kind = type(layer)
+        if is_own(kind):
+            names = constructor_arguments(kind)
+            again = kind(**{name: getattr(layer, name) for name in names})
+            vars(layer).update({name: vars(again)[name] for name in names})
 
 
 def _plain(value: Any) -> Any:

@@ -103,6 +103,8 @@ class _Convolution(Layer):
         dx = None
         if needs_dx:
             dx = ops.conv2d_input_gradient(dy, w, x.shape, **call, engine=engine)
+        if not self.trainable:
+            return dx, {}
         size = w.shape[0], w.shape[1]
         gradients = {"w": ops.conv2d_filter_gradient(dy, x, size, **call, engine=engine)}
         if self.use_bias:

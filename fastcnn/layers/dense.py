@@ -72,6 +72,8 @@ class Dense(Layer):
         if self.activation:
             dy = ops.relu_backward(dy, y, engine=engine)  # y > 0 just where its input was
         dx, dw, db = ops.dense_backward(dy, x, self.parameters["w"], engine=engine)
+        if not self.trainable:
+            return dx, {}
         return dx, {"w": dw, "b": db} if self.use_bias else {"w": dw}
 
     def flops(self, input_shape: Shape) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,8 @@ class BatchNorm(Layer):
     """Batch normalisation: each channel with mean ``beta`` and deviation ``gamma``.
 
     In training mean and variance are those of the batch, and running ones follow them; in
-    prediction the running ones are used.
+    prediction, and where the layer is not ``trainable``, the running ones are used. A training
+    batch must have at least two values for each channel, because one value has no variance.
 
     Args:
         momentum: how much of the running statistics each batch leaves, at least 0 and below 1.
@@ -72,6 +74,9 @@ class BatchNorm(Layer):
     def infer(self, input_shape: Shape) -> Shape:
         return input_shape
 
+    def least_batch(self, input_shape: Shape) -> int:
+        return 2 if self.trainable and prod(input_shape[:-1]) == 1 else 1
+
     def parameter_specs(self, input_shape: Shape) -> dict[str, Spec]:
         channels = input_shape[-1:]
         return {"gamma": Spec(channels, "ones"), "beta": Spec(channels, "zeros")}
@@ -84,17 +89,19 @@ class BatchNorm(Layer):
         self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
     ) -> tuple[Array, Any]:
         gamma, beta = self.parameters["gamma"], self.parameters["beta"]
-        if training:
+        if training and self.trainable:
             y, mean, variance = ops.batch_norm(x, gamma, beta, self.epsilon, engine=engine)
             return y, (x, mean, variance)
         running = self.state["mean"], self.state["variance"]
         y = ops.batch_norm_inference(x, gamma, beta, *running, self.epsilon, engine=engine)
-        return y, None
+        return y, (x, None, None)
 
     def backward(
         self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
     ) -> tuple[Array | None, Gradients]:
         x, mean, variance = saved
+        if mean is None:
+            return self._through_running(dy, x, engine, needs_dx)
         dx, dgamma, dbeta = ops.batch_norm_backward(
             dy, x, self.parameters["gamma"], mean, variance, self.epsilon, engine=engine
         )
@@ -103,3 +110,28 @@ class BatchNorm(Layer):
             running *= self.momentum
             running += (1 - self.momentum) * found
         return dx, {"gamma": dgamma, "beta": dbeta}
+
+    def _through_running(
+        self, dy: Array, x: Array, engine: str | None, needs_dx: bool
+    ) -> tuple[Array | None, Gradients]:
+        """Gradients where the statistics are constants: each channel is scaled and shifted."""
+        gamma, (mean, variance) = self.parameters["gamma"], (self.state[k] for k in _STATISTICS)
+        zeros, ones = np.zeros_like(gamma), np.ones_like(gamma)
+        dx = None
+        if needs_dx:
+            scaled = zeros, zeros, variance, self.epsilon  # the offset and the mean are 0
+            dx = ops.batch_norm_inference(dy, gamma, *scaled, engine=engine)
+        if not self.trainable:
+            return dx, {}
+        normal = ops.batch_norm_inference(
+            x, ones, zeros, mean, variance, self.epsilon, engine=engine
+        )
+        rows = 1, 1, -1, len(gamma)
+        dgamma = ops.conv2d_bias_gradient((dy * normal).reshape(rows), engine=engine)
+        return dx, {
+            "gamma": dgamma,
+            "beta": ops.conv2d_bias_gradient(dy.reshape(rows), engine=engine),
+        }
+
+
+_STATISTICS = ("mean", "variance")

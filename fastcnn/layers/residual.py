@@ -9,11 +9,11 @@ import numpy as np
 
 from fastcnn import ops
 from fastcnn.arguments import Array
-from fastcnn.layers.base import Arrays, Gradients, Layer
+from fastcnn.layers.base import Arrays, Gradients, Layer, all_layers
 from fastcnn.layers.convolution import fused_activation
 from fastcnn.layers.description import layer_from_dict, to_dict
 from fastcnn.layers.initializers import Shape, Spec
-from fastcnn.layers.stack import all_layers, checked_layers, infer_stack
+from fastcnn.layers.stack import checked_layers, infer_stack
 
 
 class Residual(Layer):
@@ -45,8 +45,10 @@ class Residual(Layer):
         shortcut: Sequence[Layer] | None = None,
         activation: ops.Activation = None,
     ) -> None:
-        self.layers = checked_layers("layers", layers)
-        self.shortcut = checked_layers("shortcut", shortcut or (), empty=True)
+        self.layers: Sequence[Layer] = tuple(checked_layers("layers", layers))
+        self.shortcut: Sequence[Layer] = tuple(
+            checked_layers("shortcut", shortcut or (), empty=True)
+        )
         main = {*map(id, all_layers(self.layers))}
         if not main.isdisjoint(map(id, all_layers(self.shortcut))):
             raise ValueError("shortcut must have layers of its own, got one of the main path")
@@ -67,7 +69,20 @@ class Residual(Layer):
     def state(self) -> dict[str, Array]:  # type: ignore[override]
         return Arrays({f"{p}.{k}": v for p, layer in self._paths() for k, v in layer.state.items()})
 
+    @property
+    def trainable(self) -> bool:
+        """Whether training moves any of the layers inside. To set it sets all of them."""
+        return any(layer.trainable for _, layer in self._paths())
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._set_trainable(value)
+
+    def least_batch(self, input_shape: Shape) -> int:
+        return max(layer.least_batch(shape) for _, layer, shape in self._shapes(input_shape))
+
     def adopt(self, parameters: dict[str, Array]) -> None:
+        self._check_change("input_shape")
         for path, layer in self._paths():
             inside = f"{path}."
             layer.adopt(
@@ -105,6 +120,7 @@ class Residual(Layer):
         }
 
     def build(self, input_shape: Shape, rng: np.random.Generator, dtype: Any = np.float32) -> Shape:
+        self._check_change("input_shape")
         output = self.infer(input_shape)
         for _, layer, shape in self._shapes(input_shape):
             layer.build(shape, rng, dtype)
@@ -138,9 +154,12 @@ class Residual(Layer):
         first = 0
         for name, layers in (("layers", self.layers), ("shortcut", self.shortcut)):
             d: Array | None = dy
-            for i in reversed(range(len(layers))):
+            # Without needs_dx no gradient goes beyond the first layer that trains.
+            trained = (i for i, layer in enumerate(layers) if layer.trained_names())
+            last = 0 if needs_dx else next(trained, len(layers))
+            for i in reversed(range(last, len(layers))):
                 assert d is not None
-                d, inner = layers[i].backward(d, parts[first + i], engine, needs_dx or i > 0)
+                d, inner = layers[i].backward(d, parts[first + i], engine, needs_dx or i > last)
                 gradients |= {f"{name}.{i}.{k}": v for k, v in inner.items()}
             ends.append(d)
             first += len(layers)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
-from fastcnn.layers.base import Layer
+from fastcnn.layers.base import Layer, all_layers
 from fastcnn.layers.initializers import Shape
 
 
@@ -25,20 +25,6 @@ def checked_layers(name: str, layers: Iterable[Layer], empty: bool = False) -> l
     if not found and not empty:
         raise ValueError(f"{name} must hold at least one layer")
     return found
-
-
-def all_layers(layers: Iterable[Layer]) -> Iterator[Layer]:
-    """The layers, each followed by the layers inside of it.
-
-    >>> from fastcnn.layers import Dense, Residual
-    >>> list(all_layers([Residual([Dense(4)]), Dense(3)]))[1:]
-    [Dense(4), Dense(3)]
-    """
-    for layer in layers:
-        yield layer
-        for value in vars(layer).values():
-            inside = value if isinstance(value, list | tuple) else (value,)
-            yield from all_layers(one for one in inside if isinstance(one, Layer))
 
 
 def infer_stack(layers: Sequence[Layer], input_shape: Shape, called: str = "layer") -> list[Shape]:
