@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from fastcnn.reading import read_text
+
 FORMAT = 1
 OURS = ("fastcnn", "numba")
 """Runners that are fastcnn at its best: a net through ``Sequential``, an operation's kernels."""
@@ -230,7 +232,7 @@ class Report:
     def read(cls, path: Path) -> Report:
         """The report in a file. Raises ``ValueError`` naming the file, or ``OSError``."""
         try:
-            return cls.from_dict(json.loads(path.read_text("utf-8")))
+            return cls.from_dict(json.loads(read_text(path)))
         except ValueError as error:  # JSON's errors are such, too
             raise ValueError(f"{path}: {error}") from None
 
