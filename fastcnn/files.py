@@ -20,6 +20,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from secrets import token_hex
 from typing import TypeAlias
@@ -29,7 +30,13 @@ FilePath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 _MOST_LINKS = 40  # as Linux follows
 
 
-def write_whole(path: FilePath, data: bytes, *, durable: bool = True) -> None:
+def write_whole(
+    path: FilePath,
+    data: bytes,
+    check: Callable[[str], object] | None = None,
+    *,
+    durable: bool = True,
+) -> None:
     """Write a file, or replace one, at once; an error leaves the earlier file as it was.
 
     Args:
@@ -142,6 +149,8 @@ def _write(place: str, earlier: os.stat_result | None, data: bytes, durable: boo
                 _give(temporary, file.fileno(), earlier)
             if durable:
                 os.fsync(file.fileno())
+        if check is not None:
+            check(os.fsdecode(temporary))
         os.replace(temporary, place)
     except BaseException:
         with suppress(OSError):
