@@ -244,9 +244,8 @@ class ModelCheckpoint(Callback):
         TypeError, ValueError: an argument of the wrong type or value. At the first epoch's end:
             ``monitor`` or a field of ``path`` names no figure of this training.
 
-    >>> ModelCheckpoint("net-{epochs}.safetensors")
-    Traceback (most recent call last):
-    ValueError: path must have fields of epoch, loss, accuracy, val_loss, val_accuracy, ...
+    >>> ModelCheckpoint("net-{epoch:02d}.safetensors").best is None
+    True
     >>> ModelCheckpoint("no/such/folder/model.safetensors")
     Traceback (most recent call last):
     ValueError: path must be a file in an existing folder, got 'no/such/folder/model.safetensors'

@@ -87,14 +87,13 @@ def _build(
                 f"{source} must make the {what} that its specs name, "
                 f"{', '.join(map(repr, specs))}, got {', '.join(map(repr, arrays)) or 'none'}"
             )
-        new = {}
         for name, array in arrays.items():
             shape = specs[name].shape if specs else np.shape(array)
-            new[name] = numbers(source, name, array, shape, np.dtype(dtype))
-            if not np.isfinite(new[name]).all():
+            new = numbers(source, name, array, shape, np.dtype(dtype))
+            if not np.isfinite(new).all():
                 raise ValueError(f"{source} must make finite {what}, got NaN or infinity in {name}")
-        if what in vars(layer):  # otherwise they belong to the layers inside of it
-            vars(layer)[what] = new
+            if type(array) is not np.ndarray or array.dtype != new.dtype:
+                arrays[name] = new
     layer.input_shape, layer.output_shape = input_shape, output
     return output
 
