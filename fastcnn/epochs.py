@@ -6,7 +6,7 @@ It knows no layer: a step on a batch and the validation are the model's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -103,7 +103,7 @@ class Epochs:
         with ExitStack() as hooks:
             hooks.callback(self._remember_weights)
             for callback in reversed(begun):
-                hooks.callback(callback.on_train_end, model, dict(logs))
+                hooks.callback(_tell_the_end, callback, model, dict(logs))
 
     def _remember_weights(self) -> None:
         if self.at.weights is not None:
@@ -184,6 +184,11 @@ class Epochs:
             except StopTraining:
                 self.model.stop_training = True
         self.at.event = None
+
+
+def _tell_the_end(callback: Callback, model: Sequential, logs: dict[str, float]) -> None:
+    with suppress(StopTraining):  # it has stopped
+        callback.on_train_end(model, logs)
 
 
 def _may_change_weights(callback: Callback) -> bool:
