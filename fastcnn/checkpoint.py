@@ -78,7 +78,7 @@ def write(
     header = int.from_bytes(data[:8], "little")
     if header > _LARGEST_HEADER:
         raise ModelFileError(
-            f"{os.fspath(path)} cannot be saved: its header would be {header} bytes, of at most "
+            f"{os.fsdecode(path)} cannot be saved: its header would be {header} bytes, of at most "
             f"{_LARGEST_HEADER}, which hold layers, settings and the state of callbacks; arrays "
             f"and long lists of numbers do not count, because they are stored beside it"
         )
@@ -92,7 +92,7 @@ def write(
         except ModelFileError as error:
             why = str(error).removeprefix(f"{name} cannot be loaded: ")
             raise ModelFileError(
-                f"{os.fspath(path)} cannot be saved, because it could not be loaded: {why}"
+                f"{os.fsdecode(path)} cannot be saved, because it could not be loaded: {why}"
             ) from None
 
     write_whole(path, data, verify)

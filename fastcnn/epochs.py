@@ -18,7 +18,8 @@ from fastcnn.callbacks import Callback, EarlyStopping, StopTraining
 from fastcnn.float_errors import Divergence
 from fastcnn.layers import Shape
 from fastcnn.progress import Event, History, Progress
-from fastcnn.user_code import is_built_in, read_only, real_numbers, refuse, shown
+from fastcnn.registry import is_own
+from fastcnn.user_code import read_only, real_numbers, refuse, shown
 
 if TYPE_CHECKING:
     from fastcnn.model import Sequential
@@ -193,7 +194,7 @@ def _tell_the_end(callback: Callback, model: Sequential, logs: dict[str, float])
 
 def _may_change_weights(callback: Callback) -> bool:
     """Whether the model may have other weights after its ``on_train_end``."""
-    return isinstance(callback, EarlyStopping) or not is_built_in(type(callback))
+    return isinstance(callback, EarlyStopping) or not is_own(type(callback))
 
 
 def augmented(
@@ -207,7 +208,7 @@ def augmented(
     Raises ``TypeError`` or ``ValueError`` where the function returns anything else than images of
     ``input_shape``, bytes for bytes and finite numbers for numbers.
     """
-    built_in = is_built_in(type(augment))
+    built_in = is_own(type(augment))
     if not built_in and images.base is not None:
         images = images.copy()  # a function may write to what it gets, but not to the caller's data
     return _images("augment", augment(images, rng), images, input_shape, trusted=built_in)

@@ -42,6 +42,8 @@ def write_whole(
     Args:
         path: the file.
         data: its contents.
+        check: is called with the temporary file's name before that takes its place; an error that
+            it raises leaves the earlier file as it was.
         durable: whether the contents are forced to the disk before they take the name, so that a
             loss of power leaves the earlier or the new file. Without it, either or an empty one.
 
@@ -58,7 +60,7 @@ def write_whole(
     """
     try:
         place, earlier = _place(_checked(path))
-        _write(place, earlier, data, durable)
+        _write(place, earlier, data, check, durable)
     except OSError as error:
         raise _about(path, error) from None
     if durable:
@@ -132,7 +134,13 @@ def _allowed(place: str, access: int) -> bool:
     return os.access(place, access, effective_ids=os.access in os.supports_effective_ids)
 
 
-def _write(place: str, earlier: os.stat_result | None, data: bytes, durable: bool) -> None:
+def _write(
+    place: str,
+    earlier: os.stat_result | None,
+    data: bytes,
+    check: Callable[[str], object] | None,
+    durable: bool,
+) -> None:
     mode = None if earlier is None else stat.S_IMODE(earlier.st_mode) & 0o777
     # A short name of its own, because that of the file may be as long as names can be.
     temporary = os.path.join(os.path.dirname(place), f".fastcnn-{token_hex(8)}.tmp")
@@ -150,7 +158,7 @@ def _write(place: str, earlier: os.stat_result | None, data: bytes, durable: boo
             if durable:
                 os.fsync(file.fileno())
         if check is not None:
-            check(os.fsdecode(temporary))
+            check(temporary)
         os.replace(temporary, place)
     except BaseException:
         with suppress(OSError):

@@ -503,14 +503,13 @@ class Sequential:
         correct = loss.correct(y, targets)
         trained = (i for i, layer in enumerate(trunk) if self._weights.trained(layer))
         first = next(trained, len(trunk))
-        with unchanged_by_errors(array for layer in trunk for array in layer.state.values()):
-            for i in range(len(trunk) - 1, first - 1, -1):
-                assert dy is not None
-                dy, gradients = trunk[i].backward(dy, saved.pop(), self.engine, needs_dx=i > first)
-                moved = self._weights.trained(trunk[i])
-                for name, gradient in gradients.items():
-                    if name in moved:
-                        moved[name][...] = gradient
+        for i in range(len(trunk) - 1, first - 1, -1):
+            assert dy is not None
+            dy, gradients = trunk[i].backward(dy, saved.pop(), self.engine, needs_dx=i > first)
+            moved = self._weights.trained(trunk[i])
+            for name, gradient in gradients.items():
+                if name in moved:
+                    moved[name][...] = gradient
         return total, correct
 
     def _step(
@@ -525,8 +524,9 @@ class Sequential:
             found = executor.step(*given, optimizer)
             if found is not None:
                 return found
-        found = self._one_by_one(images, targets, loss, self.rng)
-        self._weights.move(optimizer)
+        with unchanged_by_errors(array for layer in self.layers for array in layer.state.values()):
+            found = self._one_by_one(images, targets, loss, self.rng)
+            self._weights.move(optimizer)
         return found
 
     def compile_kernels(

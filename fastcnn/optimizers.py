@@ -65,13 +65,17 @@ def _nobody() -> None:
 
 
 def _checked_step(
-    optimizer: Optimizer, call: Callable[..., Any], parameters: Array, gradient: Array
+    optimizer: Optimizer,
+    call: Callable[..., Any],
+    parameters: Array,
+    gradient: Array,
+    *spans: Sequence[slice],
 ) -> None:
     """A step that is counted; after an error the parameters are what they were."""
     before, steps = parameters.copy(), optimizer.step_count
     diverged = not np.isfinite(gradient).all()
     try:
-        call(parameters[...], gradient[...])  # whose shape a method may set
+        call(parameters[...], gradient[...], *spans)  # a method may set the shape of views
         if not diverged:
             finite(Source(optimizer, "step"), "parameters", parameters, before)
     except BaseException:
@@ -97,6 +101,7 @@ def _checked_next_rate(optimizer: Optimizer, call: Callable[[], Any]) -> float:
 
 _CONTRACT: Contract = {
     "step": _checked_step,
+    "step_within": _checked_step,
     "ahead": _not_ahead,
     "slots_needed": _checked_slots,
     "rate": _checked_next_rate,
@@ -164,7 +169,7 @@ class Optimizer(Known):
 
     def __init_subclass__(cls) -> None:
         Optimizer.known.add(cls.__name__, cls)
-        check_methods(cls, _CONTRACT, every=True)
+        check_methods(cls, _CONTRACT, every=("step", "step_within", "ahead"))
 
     @property
     def learning_rate(self) -> float | Schedule:
@@ -333,7 +338,8 @@ class Optimizer(Known):
         >>> p
         array([1. , 0.5])
         """
-        if type(self).step is Optimizer.step:
+        step = type(self).step
+        if getattr(step, "__wrapped__", step) is Optimizer.step:
             self._step(parameters, gradient, spans)
             return
         # A step of a user's own knows no spans: what it must not move gets its numbers back.

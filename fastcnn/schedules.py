@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from fastcnn.attributes import Checked, Known
 from fastcnn.registry import Registry
 from fastcnn.scalars import count, number
-from fastcnn.user_code import Contract, check_methods, refuse_method, shown
+from fastcnn.user_code import Contract, check_methods, shown
 
 
 def _checked_rate(schedule: Schedule, call: Callable[[int], Any], step: int) -> float:

@@ -17,7 +17,7 @@ same arrays.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, NamedTuple, NoReturn, TypeAlias
@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, NoReturn, TypeAlias
 import numpy as np
 
 from fastcnn.arguments import Array
+from fastcnn.registry import is_own
 
 Check: TypeAlias = Callable[..., Any]
 """Called with the object, the user's method as a function, and the arguments; gives the result."""
@@ -48,27 +49,18 @@ class Source(NamedTuple):
         return f"{shown(self.thing)}.{self.method}"
 
 
-def is_built_in(kind: type) -> bool:
-    """Whether a class is one of fastcnn's own.
-
-    >>> is_built_in(np.ndarray)
-    False
-    """
-    return str(kind.__module__).partition(".")[0] == "fastcnn"
-
-
-def check_methods(kind: type, contract: Contract, *, every: bool = False) -> None:
+def check_methods(kind: type, contract: Contract, every: Collection[str] = ()) -> None:
     """Put the checks of a contract around the methods that a class has from the user.
 
-    Also around those of its bases, such as a mixin; with ``every`` around those that it has from
-    fastcnn too, because they call others of the user. A call of ``super()`` is not checked, because
-    its result belongs to the method that calls it.
+    Also around those of its bases, such as a mixin, and around ``every`` method that it has from
+    fastcnn but that calls others of the user. A call of ``super()`` is not checked, because its
+    result belongs to the method that calls it.
     """
-    if is_built_in(kind):
+    if is_own(kind):
         return
     for name, check in contract.items():
         owner = next((one for one in kind.__mro__ if name in vars(one)), None)
-        if owner is None or (is_built_in(owner) and not every):
+        if owner is None or (is_own(owner) and name not in every):
             continue
         method = vars(owner)[name]
         if isinstance(method, property):

@@ -35,6 +35,8 @@ from fuzz_calls import Dice, RandomDice
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
+from misbehaving import CHANGES, RIGHT, Descent, Distance, Rates, Scale
+
 import fastcnn
 from fastcnn.arguments import Array
 from fastcnn.callbacks import (
@@ -62,7 +64,6 @@ from fastcnn.losses import BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredEr
 from fastcnn.model import Sequential, load_model
 from fastcnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from fastcnn.schedules import Cosine, Schedule
-from misbehaving import CHANGES, RIGHT, Descent, Distance, Rates, Scale
 
 ALLOWED = AttributeError, TypeError, ValueError, FloatingPointError
 """Errors of an act that is refused. A ``KeyError`` is added where a key is looked up."""
@@ -368,7 +369,9 @@ class Run:
 
     def train_again(self, fit: bool) -> object:
         if fit:
-            self.model.fit(self.x, self.y, optimizer=self.optimizer, loss=self.model.loss, verbose=0)
+            self.model.fit(
+                self.x, self.y, optimizer=self.optimizer, loss=self.model.loss, verbose=0
+            )
             return self.model.get_weights()
         return self.train_on_batch(self.optimizer)
 
@@ -487,15 +490,20 @@ def agreement(case: Case, runs: list[Run]) -> Iterator[str]:
 def near(a: Any, b: Any, dtype: str) -> bool:
     """Whether two results are the same but for rounding."""
     if isinstance(b, list | tuple):
-        return len(a) == len(b) and all(near(one, other, dtype) for one, other in zip(a, b))
+        same_length = len(a) == len(b)
+        return same_length and all(near(x, y, dtype) for x, y in zip(a, b, strict=True))
     if isinstance(b, dict):
         return a.keys() == b.keys() and all(near(a[key], b[key], dtype) for key in b)
     if isinstance(b, np.ndarray | float):
         x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
         scale = max(1.0, float(np.abs(y[np.isfinite(y)]).max(initial=0)))
+        if x.shape != y.shape:
+            return False
         same = (np.isnan(x) & np.isnan(y)) | (x == y)
         with np.errstate(all="ignore"):
-            return x.shape == y.shape and bool((same | (abs(x - y) <= TOLERANCE[dtype] * scale)).all())
+            return x.shape == y.shape and bool(
+                (same | (abs(x - y) <= TOLERANCE[dtype] * scale)).all()
+            )
     return True
 
 

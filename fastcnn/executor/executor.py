@@ -270,9 +270,10 @@ class Executor:
         if part is not None and _takes_labels(loss):
             ahead = optimizer.ahead(weights.parameters)
         if part is None or ahead is None:
-            found = self.gradients(x, targets, loss, rng)
-            if found is not None:
-                weights.move(optimizer)
+            with unchanged_by_errors(self._state):
+                found = self.gradients(x, targets, loss, rng)
+                if found is not None:
+                    weights.move(optimizer)
             return found
         went = part.step(x, targets, self._moves(*ahead), checks=self._padded)
         if went is None:

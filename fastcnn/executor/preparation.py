@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from fastcnn import user_code
 from fastcnn.arguments import Array
 from fastcnn.kernels.compile_ahead import Progress, compile_all, is_recorded, record
 from fastcnn.kernels.instruction_sets import registers
 from fastcnn.kernels.rehearsal import Request, rehearsal
 from fastcnn.kernels.threads import request_driver
 from fastcnn.layers import Layer, Residual
+from fastcnn.registry import is_own
 from fastcnn.settings import get_math, get_num_threads
 from fastcnn.undisturbed import NoThreadError, go_on, in_own_thread
 
@@ -57,7 +57,7 @@ def is_built_in(thing: object) -> bool:
     """Whether calling it in a rehearsal runs no code of a user's."""
     if isinstance(thing, Residual):
         return all(map(is_built_in, (*thing.layers, *thing.shortcut)))
-    return user_code.is_built_in(type(thing))
+    return is_own(type(thing))
 
 
 def prepare(

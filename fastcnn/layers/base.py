@@ -23,7 +23,7 @@ from fastcnn.layers.initializers import Shape, Spec, draw
 from fastcnn.layers.ownership import INSTEAD, Ownership
 from fastcnn.registry import Registry, is_own
 from fastcnn.scalars import truth
-from fastcnn.user_code import check_methods, refuse_method
+from fastcnn.user_code import check_methods
 
 Gradients = dict[str, Array]
 
