@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -27,20 +28,38 @@ FORMAT = "fastcnn model"
 VERSION = 1
 
 _LARGEST_HEADER = 16 << 20  # bytes
-_DTYPES = {"F32": "float32", "F64": "float64"}
+_DTYPES = {
+    "F16": "float16", "F32": "float32", "F64": "float64", "BOOL": "bool", "I8": "int8",
+    "I16": "int16", "I32": "int32", "I64": "int64", "U8": "uint8", "U16": "uint16",
+    "U32": "uint32", "U64": "uint64",
+}  # fmt: skip
 
 
 class ModelFileError(ValueError):
     """A model file that cannot be used: truncated, damaged, edited, or of an unknown kind."""
 
 
-def write(path: FilePath, model: dict[str, Any], arrays: dict[str, Array]) -> None:
+def write(
+    path: FilePath,
+    model: dict[str, Any],
+    arrays: dict[str, Array],
+    check: Callable[[ModelFile], object] | None = None,
+) -> None:
     """Write a model file, or replace one, at once; an error leaves the earlier file as it was.
 
-    ``model`` is what JSON holds of the model, ``arrays`` its arrays by name. The same model gives
-    the same bytes.
+    The new file is opened and read again before it takes the earlier one's place, so no file is
+    left that cannot be read. The same model gives the same bytes.
+
+    Args:
+        path: where to.
+        model: what JSON holds of the model.
+        arrays: its arrays by name.
+        check: is called with the new file as it was read; an error that it raises counts as one of
+            reading.
 
     Raises:
+        ModelFileError: the file could not be read again: what its header holds is too much, or is
+            nothing that ``check`` takes.
         OSError: the file cannot be written; ``filename`` is ``path``.
         TypeError, ValueError: ``path`` is no path, or no file can have such a name.
     """
@@ -52,10 +71,31 @@ def write(path: FilePath, model: dict[str, Any], arrays: dict[str, Array]) -> No
         "format": FORMAT,
         "version": str(VERSION),
         "model": text,
-        "sha256": _digest(text, arrays),
+        "sha256": _digest(text, arrays, arrays.__getitem__),
     }
-    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
-    write_whole(path, _in_order(data))
+    data = save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata)
+    data = _in_order(data)
+    header = int.from_bytes(data[:8], "little")
+    if header > _LARGEST_HEADER:
+        raise ModelFileError(
+            f"{os.fsdecode(path)} cannot be saved: its header would be {header} bytes, of at most "
+            f"{_LARGEST_HEADER}, which hold layers, settings and the state of callbacks; arrays "
+            f"and long lists of numbers do not count, because they are stored beside it"
+        )
+
+    def verify(name: str) -> None:
+        try:
+            file = read(name)
+            if check is not None:
+                check(file)
+            file.verify()
+        except ModelFileError as error:
+            why = str(error).removeprefix(f"{name} cannot be loaded: ")
+            raise ModelFileError(
+                f"{os.fsdecode(path)} cannot be saved, because it could not be loaded: {why}"
+            ) from None
+
+    write_whole(path, data, verify)
 
 
 def _in_order(data: bytes) -> bytes:
@@ -105,18 +145,29 @@ class ModelFile:
 
     def arrays(self) -> dict[str, Array]:
         """All arrays, after the checksum was compared."""
+        arrays = {name: self._array(name) for name in self.shapes}
+        self._compare(_digest(self._text, arrays, arrays.__getitem__))
+        return arrays
+
+    def verify(self) -> None:
+        """Compare the checksum, one array after the other; none is kept."""
+        self._compare(_digest(self._text, self.shapes, self._array))
+
+    def _array(self, name: str) -> Array:
         from safetensors import SafetensorError
 
         try:
             # Of the file that was opened for the header: another may have its name by now.
-            arrays = {name: self._file.get_tensor(name) for name in self.shapes}
+            array: Array = self._file.get_tensor(name)
         except (SafetensorError, ValueError, TypeError) as error:
             raise self.error(str(error)) from None
-        if _digest(self._text, arrays) != self._sha256:
+        return array
+
+    def _compare(self, digest: str) -> None:
+        if digest != self._sha256:
             raise self.error(
                 "its checksum does not fit its contents; it was damaged, or edited by hand"
             )
-        return arrays
 
     def error(self, why: str) -> ModelFileError:
         """The error for this file."""
@@ -173,10 +224,10 @@ def _check_length(name: str) -> None:
         )
 
 
-def _digest(text: str, arrays: dict[str, Array]) -> str:
+def _digest(text: str, names: Iterable[str], array_of: Callable[[str], Array]) -> str:
     digest = sha256(text.encode())
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
+    for name in sorted(names):
+        array = np.asarray(array_of(name), order="C")
         digest.update(f"\0{name}\0{array.dtype.name}\0{array.shape}\0".encode())
         digest.update(array.data if array.size else b"")
     return digest.hexdigest()

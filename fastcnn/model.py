@@ -41,6 +41,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastcnn import checkpoint, summary
+from fastcnn import epochs as epochs_of
 from fastcnn.arguments import Array
 from fastcnn.attributes import suggestion
 from fastcnn.augmentation import Augment
@@ -80,13 +81,17 @@ from fastcnn.progress import (
     History,
     Progress,
     as_dict,
+    checksum_of_samples,
     generator_from,
     progress_from,
+    shapes_of,
+    take_arrays,
 )
 from fastcnn.registry import is_own, module_of
 from fastcnn.scalars import below_one, count, truth
 from fastcnn.scaling import FEW_STEPS_TRAINED, SCALING, Kind, KnownSamples, known_from
 from fastcnn.settings import get_math
+from fastcnn.user_code import unchanged_by_errors
 from fastcnn.weights import Weights
 
 if TYPE_CHECKING:
@@ -495,6 +500,7 @@ class Sequential:
         dy: Array | None = loss.gradient(y, targets, self.engine)
         assert dy is not None
         dy *= dy.dtype.type(1 / len(images))
+        correct = loss.correct(y, targets)
         trained = (i for i, layer in enumerate(trunk) if self._weights.trained(layer))
         first = next(trained, len(trunk))
         for i in range(len(trunk) - 1, first - 1, -1):
@@ -504,7 +510,7 @@ class Sequential:
             for name, gradient in gradients.items():
                 if name in moved:
                     moved[name][...] = gradient
-        return total, loss.correct(y, targets)
+        return total, correct
 
     def _step(
         self, images: Array, targets: Array, loss: Loss, optimizer: Optimizer
@@ -518,8 +524,9 @@ class Sequential:
             found = executor.step(*given, optimizer)
             if found is not None:
                 return found
-        found = self._one_by_one(images, targets, loss, self.rng)
-        self._weights.move(optimizer)
+        with unchanged_by_errors(array for layer in self.layers for array in layer.state.values()):
+            found = self._one_by_one(images, targets, loss, self.rng)
+            self._weights.move(optimizer)
         return found
 
     def compile_kernels(
@@ -733,7 +740,7 @@ class Sequential:
             labels = np.asarray(y)
             held_out = images[kept:], labels[kept:]
             images, y = images[:kept], labels[:kept]
-        centred = getattr(augment, "centred", None)  # what an augmentation leaves of each image
+        centred = epochs_of.centred(augment)
         first = images[:1] if centred is None else centred(images[:1])
         shape = image_shape(first.shape[1:])
         if self.built and shape != self.input_shape:
@@ -758,6 +765,7 @@ class Sequential:
             "batch_size": batch_size,
             "shuffle": shuffle,
             "samples": len(images),
+            "images": checksum_of_samples(images),
             "targets": crc32(targets.tobytes()),
         }
         if resume is not None:
@@ -844,8 +852,12 @@ class Sequential:
             >>> round(loss, 4), accuracy
             (0.6931, 0.75)
         """
-        if optimizer is not None and not isinstance(optimizer, Optimizer):
-            raise TypeError(f"optimizer must be an optimizer such as SGD(0.005), got {optimizer!r}")
+        if optimizer is not None:
+            if not isinstance(optimizer, Optimizer):
+                raise TypeError(
+                    f"optimizer must be an optimizer such as SGD(0.005), got {optimizer!r}"
+                )
+            optimizer_named(optimizer)  # none whose methods were replaced
         goal = self._loss() if loss is None else loss_named(loss)
         built_for = self.input_shape  # read once, because another thread may build the model
         images = samples("x", x, built_for)
@@ -975,27 +987,42 @@ class Sequential:
         An existing file is replaced at once, after the new one is whole on the disk. It keeps its
         permissions, and a link to it stays a link. What is no file, such as a device, is refused.
 
-        Raises ``ValueError`` before the model is built, ``OSError`` that names ``path`` where the
-        file cannot be written; an earlier file then stays as it was.
+        Raises ``ValueError`` before the model is built, ``ModelFileError`` where the file could not
+        be loaded again, ``OSError`` that names ``path`` where it cannot be written; an earlier file
+        then stays as it was.
         """
         self._known_shape()
-        checkpoint.write(path, self._described(), dict(self._arrays()))
+        checkpoint.write(path, self._described(), dict(self._arrays()), _contents)
 
     def save_checkpoint(self, path: FilePath) -> None:
         """Write model and training, for ``fit(resume=path)``; after a batch, an epoch or a ``fit``.
 
         Weights, optimizer with its state, epoch and batch, generator, history, and the state of
-        callbacks. :func:`load_model` reads the file too, as a model.
+        callbacks. :func:`load_model` reads the file too, as a model. Any callback may save: those
+        that come after it in the list are called for the same batch or epoch when the training is
+        resumed. Where :class:`fastcnn.EarlyStopping` has put the best weights into the model, the
+        file also has those that the training goes on from.
 
-        Raises ``ValueError`` before the first ``fit``, ``OSError`` as :meth:`save`.
+        Raises ``ValueError`` before the first ``fit``, in the middle of a batch, and for a state of
+        a callback or an optimizer that cannot be saved; else as :meth:`save`.
         """
         if self.progress is None:
             raise ValueError("save_checkpoint needs a training, and the model has had no fit")
-        at, arrays = self.progress, dict(self._arrays())
+        at, of_model = self.progress, self._arrays()
+        if at.in_batch:
+            raise ValueError("save_checkpoint must be called between batches, not inside of one")
+        training, arrays = as_dict(at, self.rng)
+        arrays |= dict(of_model)
+        last = at.weights_to_save([array for _, array in of_model])
+        training["has_weights"] = last is not None
+        if last is not None:
+            names = [f"training.{name}" for name, _ in of_model]
+            arrays |= dict(zip(names, last, strict=True))
         for slot, flat in at.optimizer.state.items():
+            at.optimizer.check_state(slot, self._weights.parameters)
             for name, part in self._named(flat):
                 arrays[f"optimizer.{slot}.{name}"] = part
-        checkpoint.write(path, self._described() | {"training": as_dict(at, self.rng)}, arrays)
+        checkpoint.write(path, self._described() | {"training": training}, arrays, _contents)
 
     def _described(self) -> dict[str, Any]:
         """The model as JSON holds it, without its arrays."""
@@ -1039,8 +1066,10 @@ class Sequential:
             raise ValueError(f"resume must be a training of this model's layers, got {file.path}")
         found = other.progress
         for name, value in settings.items():
+            if name == "images" and name not in found.settings:
+                continue  # a file of an earlier version
             if found.settings.get(name) != value:
-                told = {"targets": "y", "samples": "x"}.get(name, name)
+                told = {"targets": "y", "samples": "x", "images": "x"}.get(name, name)
                 what = "the data" if told in "xy" else f"{found.settings.get(name)!r}"
                 given = "other data" if told in "xy" else repr(value)
                 raise ValueError(
@@ -1055,11 +1084,12 @@ class Sequential:
             )
         other._known.check("x", images)
         self._build_once(shape)
-        self.set_weights(other.get_weights())
+        self.set_weights(other.get_weights() if found.weights is None else found.weights)
         self.rng, self.loss, self._known = other.rng, other.loss, other._known
         found.optimizer.belong(self._ownership, found)
+        found.weights = None
+        found.take_callbacks(callbacks)
         self.progress = found
-        found.callbacks = callbacks
         return train()
 
     # --- checks of data ---------------------------------------------------------------------------
@@ -1260,7 +1290,36 @@ def load_model(path: FilePath) -> Sequential:
 
 def _from_file(file: ModelFile) -> Sequential:
     """The model of a file, and its training where it holds one."""
-    told = file.model
+    model, shape, slots = _contents(file)
+    arrays, progress = file.arrays(), model.progress
+    model._known.is_known("layout")  # to whoever made the model
+    model.build(shape)
+    for name, array in model._arrays():
+        array[...] = arrays[name]
+    if progress is not None:
+        model.rng = generator_from(file.model["training"]["generator"])
+        for slot in slots:
+            flat = progress.optimizer.state[slot] = np.zeros_like(model._weights.parameters)
+            for name, part in model._named(flat):
+                part[...] = arrays[f"optimizer.{slot}.{name}"]
+        if file.model["training"].get("has_weights"):
+            last = [arrays[f"training.{name}"] for name, _ in model._arrays()]
+            progress.remember_weights(last, model.get_weights())
+        try:
+            take_arrays(progress, arrays)
+        except UNREADABLE as error:
+            raise file.error(f"its training: {error}") from None
+        progress.optimizer.belong(model._ownership, progress)
+    return model
+
+
+def _contents(file: ModelFile) -> tuple[Sequential, Shape, list[str]]:
+    """What a file says of its model, before any array is read.
+
+    The model, not built, with its training where the file holds one; the shape of its input; the
+    names of its optimizer's arrays.
+    """
+    told, slots = file.model, list[str]()
     try:
         model = Sequential([layer_from_dict(one) for one in told["layers"]], dtype=told["dtype"])
         shape = image_shape(told["input_shape"])
@@ -1269,45 +1328,28 @@ def _from_file(file: ModelFile) -> Sequential:
             raise ValueError(f"its bytes are scaled as {told['bytes']!r}, not as {SCALING!r}")
         model._known = known_from(told["trained_on"], told.get("samples"))
         shapes = infer_stack(model.layers, shape)
-        specs = {
-            f"layers.{i}.{name}": (spec.shape, model.dtype.name)
-            for i, layer in enumerate(model.layers)
-            for part in (layer.parameter_specs(shapes[i]), layer.state_specs(shapes[i]))
-            for name, spec in part.items()
-        }
+        parameters, expected = {}, {}
+        for i, layer in enumerate(model.layers):
+            for name, spec in layer.parameter_specs(shapes[i]).items():
+                parameters[f"layers.{i}.{name}"] = spec.shape, model.dtype.name
+            for name, spec in layer.state_specs(shapes[i]).items():
+                expected[f"layers.{i}.{name}"] = spec.shape, model.dtype.name
+        expected |= parameters
         training = told.get("training")
-        expected = dict(specs)
         if training is not None:
-            parameters = {
-                f"layers.{i}.{name}": (spec.shape, model.dtype.name)
-                for i, layer in enumerate(model.layers)
-                for name, spec in layer.parameter_specs(shapes[i]).items()
-            }
-            progress, slots = progress_from(training)
+            if training.get("has_weights"):
+                expected |= {f"training.{name}": one for name, one in expected.items()}
+            model.progress, slots = progress_from(training)
+            generator_from(training["generator"])
             expected |= {f"optimizer.{s}.{k}": v for s in slots for k, v in parameters.items()}
+            expected |= shapes_of(training)
         file.expect(expected)
     except ModelFileError:
         raise
     except UNREADABLE as error:
         told_error = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise file.error(f"its architecture: {told_error}") from None
-    arrays = file.arrays()
-    model._known.is_known("layout")  # to whoever made the model
-    model.build(shape)
-    for name, array in model._arrays():
-        array[...] = arrays[name]
-    if training is not None:
-        for slot in slots:
-            flat = progress.optimizer.state[slot] = np.zeros_like(model._weights.parameters)
-            for name, part in model._named(flat):
-                part[...] = arrays[f"optimizer.{slot}.{name}"]
-        try:
-            model.rng = generator_from(training["generator"])
-        except UNREADABLE as error:
-            raise file.error(f"its generator: {error}") from None
-        progress.optimizer.belong(model._ownership, progress)
-        model.progress = progress
-    return model
+    return model, shape, slots
 
 
 def _but_rate(optimizer: Optimizer) -> tuple[str, dict[str, Any]]:

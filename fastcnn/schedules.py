@@ -11,6 +11,7 @@ Sources: I. Loshchilov, F. Hutter, "SGDR", arXiv:1608.03983 (cosine); L. N. Smit
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from contextvars import ContextVar
 from math import cos, pi
 from typing import Any, ClassVar
@@ -18,6 +19,14 @@ from typing import Any, ClassVar
 from fastcnn.attributes import Checked, Known
 from fastcnn.registry import Registry
 from fastcnn.scalars import count, number
+from fastcnn.user_code import Contract, check_methods, shown
+
+
+def _checked_rate(schedule: Schedule, call: Callable[[int], Any], step: int) -> float:
+    return number(f"the rate of {shown(schedule)} for step {step}", call(step))
+
+
+_CONTRACT: Contract = {"__call__": _checked_rate}
 
 _training_steps: ContextVar[int | None] = ContextVar(
     "steps of the training that asks", default=None
@@ -60,7 +69,7 @@ def _divisor(name: str, value: object) -> float:
 
 
 class Schedule(Known):
-    """Base class: ``schedule(step)`` is the rate of that step.
+    """Base class: ``schedule(step)`` is the rate of that step, a finite number of at least 0.
 
     A subclass keeps its constructor's arguments as attributes of the same names. They may be set,
     and count from the next step on. ``total`` is the number of steps of the training that asks,
@@ -84,6 +93,7 @@ class Schedule(Known):
 
     def __init_subclass__(cls) -> None:
         Schedule.known.add(cls.__name__, cls)
+        check_methods(cls, _CONTRACT)
 
     def __call__(self, step: int) -> float:
         raise NotImplementedError

@@ -18,10 +18,12 @@ from numpy.typing import ArrayLike
 
 from fastcnn.arguments import Array
 from fastcnn.attributes import check_known, constructor_arguments
+from fastcnn.layers.contract import CONTRACT
 from fastcnn.layers.initializers import Shape, Spec, draw
 from fastcnn.layers.ownership import INSTEAD, Ownership
 from fastcnn.registry import Registry, is_own
 from fastcnn.scalars import truth
+from fastcnn.user_code import check_methods
 
 Gradients = dict[str, Array]
 
@@ -93,6 +95,10 @@ class Layer:
     arrays where it has any. Neither ``forward`` nor ``backward`` keeps anything in the layer,
     but for BatchNorm's running statistics, which ``backward`` moves.
 
+    The methods of a subclass get arrays that they cannot write to, and what they return is checked:
+    shapes, dtypes, names, and gradients that are finite (:mod:`fastcnn.layers.contract`). Lists,
+    other dtypes of real numbers and other memory layouts are converted.
+
     A layer that belongs to a built model refuses a change of its constructor's arguments and of
     its shapes with an ``AttributeError``, because the model has derived programs from them. Other
     attributes of a user's own class stay free. The layers of fastcnn have no other attributes: to
@@ -126,6 +132,7 @@ class Layer:
     def __init_subclass__(cls) -> None:
         if not cls.__name__.startswith("_"):
             Layer.known.add(cls.__name__, cls)
+        check_methods(cls, CONTRACT)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("parameters", "state") and isinstance(old := getattr(self, name, None), Arrays):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from fastcnn.layers.base import Layer, all_layers
 from fastcnn.layers.initializers import Shape
+from fastcnn.user_code import shown
 
 
 def checked_layers(name: str, layers: Iterable[Layer], empty: bool = False) -> list[Layer]:
@@ -21,6 +22,11 @@ def checked_layers(name: str, layers: Iterable[Layer], empty: bool = False) -> l
         for one in all_layers([layer]):
             if id(one) in seen:
                 raise ValueError(f"{name} must not hold one layer twice, got {one!r} at place {i}")
+            if not hasattr(one, "parameters"):
+                raise TypeError(
+                    f"{name} must be layers whose constructor calls super().__init__(), got "
+                    f"{shown(one)} at place {i}"
+                )
             seen.add(id(one))
     if not found and not empty:
         raise ValueError(f"{name} must hold at least one layer")
