@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from fastcnn.arguments import Array
+from fastcnn.quoting import quoted
 from fastcnn.reading import open_regular, regular
 from fastcnn.scalars import count, number, truth
 from fastcnn.schedules import Schedule, rate_at
@@ -103,9 +104,11 @@ class _Best:
 
     def __init__(self, monitor: str, mode: str | None, min_delta: float = 0.0) -> None:
         if not isinstance(monitor, str):
-            raise TypeError(f"monitor must be a figure's name such as 'val_loss', got {monitor!r}")
+            raise TypeError(
+                f"monitor must be a figure's name such as 'val_loss', got {quoted(monitor)}"
+            )
         if mode not in (None, "min", "max"):
-            raise ValueError(f"mode must be 'min', 'max' or None, got {mode!r}")
+            raise ValueError(f"mode must be 'min', 'max' or None, got {quoted(mode)}")
         if mode is None:
             mode = "max" if monitor.endswith("accuracy") else "min"
         self.monitor = monitor
@@ -118,7 +121,7 @@ class _Best:
         if self.monitor not in logs:
             hint = "; give fit validation_data or validation_split"
             raise ValueError(
-                f"monitor must be one of {', '.join(logs)}, got {self.monitor!r}"
+                f"monitor must be one of {', '.join(logs)}, got {quoted(self.monitor)}"
                 + (hint if self.monitor.startswith("val_") else "")
             )
         value = float(logs[self.monitor])
@@ -378,9 +381,11 @@ class LearningRateSchedule(Callback):
 
     def __init__(self, schedule: Callable[[int], float], by: str = "epoch") -> None:
         if by not in ("epoch", "step"):
-            raise ValueError(f"by must be 'epoch' or 'step', got {by!r}")
+            raise ValueError(f"by must be 'epoch' or 'step', got {quoted(by)}")
         if not callable(schedule):
-            raise TypeError(f"schedule must be a function of the {by}'s number, got {schedule!r}")
+            raise TypeError(
+                f"schedule must be a function of the {by}'s number, got {quoted(schedule)}"
+            )
         self.schedule = schedule
         self.by = by
         self._batches = 0
@@ -507,10 +512,10 @@ def _figures(logs: dict[str, float]) -> str:
 
 def _file(path: str | os.PathLike[str]) -> Path:
     if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"path must be a path, got {path!r}")
+        raise TypeError(f"path must be a path, got {quoted(path)}")
     place = Path(path)
     if place.is_dir() or not place.absolute().parent.is_dir():
-        raise ValueError(f"path must be a file in an existing folder, got {str(path)!r}")
+        raise ValueError(f"path must be a file in an existing folder, got {quoted(str(path))}")
     return place
 
 

@@ -22,12 +22,14 @@ import numpy as np
 from fastcnn.arguments import Array
 from fastcnn.files import FilePath, check_writable, write_whole
 from fastcnn.layers import Shape
+from fastcnn.quoting import quoted, shortened
 from fastcnn.reading import open_regular
 
 FORMAT = "fastcnn model"
 VERSION = 1
 
 _LARGEST_HEADER = 16 << 20  # bytes
+_LONGEST_REASON = 1000  # characters
 _DTYPES = {
     "F16": "float16", "F32": "float32", "F64": "float64", "BOOL": "bool", "I8": "int8",
     "I16": "int16", "I32": "int32", "I64": "int64", "U8": "uint8", "U16": "uint16",
@@ -171,7 +173,7 @@ class ModelFile:
 
     def error(self, why: str) -> ModelFileError:
         """The error for this file."""
-        return ModelFileError(f"{self.path} cannot be loaded: {why}")
+        return _refusal(self.path, why)
 
 
 def read(path: FilePath) -> ModelFile:
@@ -194,21 +196,22 @@ def read(path: FilePath) -> ModelFile:
             for key, part in slices.items()
         }
     except (SafetensorError, ValueError, TypeError) as error:
-        raise ModelFileError(f"{name} cannot be loaded: {error}") from None
+        raise _refusal(name, str(error)) from None
     if metadata.get("format") != FORMAT:
-        raise ModelFileError(f"{name} cannot be loaded: it holds no model of fastcnn")
+        raise _refusal(name, "it holds no model of fastcnn")
     if metadata.get("version") != str(VERSION):
-        raise ModelFileError(
-            f"{name} cannot be loaded: it is of format version {metadata.get('version')!r}, and "
-            f"this version of fastcnn reads {VERSION}"
+        raise _refusal(
+            name,
+            f"it is of format version {quoted(metadata.get('version'))}, and this version of "
+            f"fastcnn reads {VERSION}",
         )
     text = metadata.get("model", "")
     try:
         model = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{name} cannot be loaded: its architecture: {error}") from None
+        raise _refusal(name, f"its architecture: {error}") from None
     if not isinstance(model, dict):
-        raise ModelFileError(f"{name} cannot be loaded: its architecture is no JSON object")
+        raise _refusal(name, "its architecture is no JSON object")
     return ModelFile(name, model, shapes, text, metadata.get("sha256", ""), file)
 
 
@@ -218,10 +221,16 @@ def _check_length(name: str) -> None:
         size = os.fstat(file.fileno()).st_size
         header = int.from_bytes(file.read(8), "little")
     if size < 8 or header > min(size - 8, _LARGEST_HEADER):
-        raise ModelFileError(
-            f"{name} cannot be loaded: it is truncated, or no safetensors file ({size} bytes, of "
-            f"which the header would be {header})"
+        raise _refusal(
+            name,
+            f"it is truncated, or no safetensors file ({size} bytes, of which the header would be "
+            f"{header})",
         )
+
+
+def _refusal(name: str, why: str) -> ModelFileError:
+    """The error for a file; what it quotes of the file may be long."""
+    return ModelFileError(f"{name} cannot be loaded: {shortened(why, _LONGEST_REASON)}")
 
 
 def _digest(text: str, names: Iterable[str], array_of: Callable[[str], Array]) -> str:
@@ -237,4 +246,4 @@ def _plain(value: Any) -> Any:
     """NumPy's numbers and arrays as JSON holds them."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
-    raise TypeError(f"a model file holds numbers, text, lists and dicts, got {value!r}")
+    raise TypeError(f"a model file holds numbers, text, lists and dicts, got {quoted(value)}")

@@ -18,8 +18,9 @@ from fastcnn.callbacks import Callback, EarlyStopping, StopTraining
 from fastcnn.float_errors import Divergence
 from fastcnn.layers import Shape
 from fastcnn.progress import Event, History, Progress
+from fastcnn.quoting import quoted
 from fastcnn.registry import is_own
-from fastcnn.user_code import read_only, real_numbers, refuse, shown
+from fastcnn.user_code import read_only, real_numbers, refuse
 
 if TYPE_CHECKING:
     from fastcnn.model import Sequential
@@ -220,7 +221,7 @@ def centred(augment: Augmentation | None) -> Callable[[Array], Array] | None:
     if crop is None:
         return None
     if not callable(crop):
-        raise TypeError(f"augment.centred must be a method, got {shown(crop)}")
+        raise TypeError(f"augment.centred must be a method, got {quoted(crop)}")
     return lambda images: _images("augment.centred", crop(read_only(images)), images, None)
 
 

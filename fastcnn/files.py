@@ -25,6 +25,8 @@ from contextlib import suppress
 from secrets import token_hex
 from typing import TypeAlias
 
+from fastcnn.quoting import quoted
+
 FilePath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
 _MOST_LINKS = 40  # as Linux follows
@@ -96,7 +98,7 @@ def _checked(path: FilePath) -> str:
     except UnicodeEncodeError:
         nameless = True
     if nameless:
-        raise ValueError(f"path must be a name that a file can have, got {asked[:300]!r}")
+        raise ValueError(f"path must be a name that a file can have, got {quoted(asked)}")
     return asked
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastcnn.arguments import Array
-from fastcnn.user_code import shown
+from fastcnn.quoting import quoted
 
 DTYPES = (
     "float16", "float32", "float64", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16",
@@ -65,11 +65,11 @@ def split(what: str, value: object, prefix: str) -> tuple[Any, dict[str, Array]]
         if isinstance(one, dict):
             for key in one:
                 if type(key) is not str or key == _KEY:
-                    raise TypeError(f"{what} must have text as keys of dicts, got {shown(key)}")
+                    raise TypeError(f"{what} must have text as keys of dicts, got {quoted(key)}")
             return {key: plain(part, depth + 1) for key, part in one.items()}
         raise TypeError(
             f"{what} must hold numbers, text, None, lists, dicts and arrays of numbers, got "
-            f"{shown(one)}"
+            f"{quoted(one)}"
         )
 
     return plain(value, 0), arrays

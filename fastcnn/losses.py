@@ -21,6 +21,7 @@ from fastcnn.arguments import Array, are_labels, class_labels, floats, in_range
 from fastcnn.attributes import Checked, Known
 from fastcnn.float_errors import unreported
 from fastcnn.layers import Shape
+from fastcnn.quoting import quoted
 from fastcnn.registry import Registry
 from fastcnn.scalars import below_one
 from fastcnn.user_code import (
@@ -297,7 +298,7 @@ def loss_named(value: object) -> Loss:
     if not isinstance(value, str) or value not in Loss.known:
         raise ValueError(
             f"loss must be one of {', '.join(Loss.known)}, or a loss such as CrossEntropy(), "
-            f"got {value!r}"
+            f"got {quoted(value)}"
         )
     return Loss.known[value]()
 
@@ -305,7 +306,7 @@ def loss_named(value: object) -> Loss:
 def loss_from_dict(described: Any) -> Loss:
     """The loss of a ``{"name": …, "config": …}``; ``ValueError`` for an unknown one."""
     if not isinstance(described, dict) or "name" not in described:
-        raise ValueError(f"loss must be one of {', '.join(Loss.known)}, got {described!r}")
+        raise ValueError(f"loss must be one of {', '.join(Loss.known)}, got {quoted(described)}")
     kind = Loss.known.find(described["name"], described.get("module"))
     return kind(**described["config"])
 

@@ -63,7 +63,7 @@ from fastcnn.layers import (
     all_layers,
     checked_layers,
     infer_stack,
-    layer_from_dict,
+    layers_from_list,
     settle,
     to_dict,
 )
@@ -87,8 +87,9 @@ from fastcnn.progress import (
     shapes_of,
     take_arrays,
 )
+from fastcnn.quoting import quoted
 from fastcnn.registry import is_own, module_of
-from fastcnn.scalars import below_one, count, truth
+from fastcnn.scalars import below_one, count, generator, truth
 from fastcnn.scaling import FEW_STEPS_TRAINED, SCALING, Kind, KnownSamples, known_from
 from fastcnn.settings import get_math
 from fastcnn.user_code import unchanged_by_errors
@@ -184,11 +185,12 @@ class Sequential:
     ) -> None:
         self._ownership = Ownership()
         self.layers: Sequence[Layer] = FixedList(_copied(checked_layers("layers", layers)))
-        if str(dtype) not in ("float32", "float64"):
-            raise ValueError(f'dtype must be "float32" or "float64", got {dtype!r}')
+        name = dtype if isinstance(dtype, str) else getattr(dtype, "name", None)
+        if not isinstance(name, str) or name not in ("float32", "float64"):
+            raise ValueError(f'dtype must be "float32" or "float64", got {quoted(dtype)}')
         self.dtype = np.dtype(dtype)
         self.engine = engine
-        self.rng = np.random.default_rng(seed)
+        self.rng = generator("seed", seed)
         self._seeded = seed is not None
         self.input_shape: Shape | None = None
         self.output_shape: Shape | None = None
@@ -277,7 +279,7 @@ class Sequential:
         shapes = infer_stack(self.layers, shape)  # nothing is drawn where a layer does not fit
         for layer, one in zip(self.layers, shapes, strict=False):
             for name, spec in (layer.parameter_specs(one) | layer.state_specs(one)).items():
-                affordable(f"{name} of {layer!r}", spec.shape, self.dtype, copies=3)
+                affordable(f"{name} of {quoted(layer)}", spec.shape, self.dtype, copies=3)
         if self._unfinished is not None:  # the thread was lost in a fork
             self._undo(*self._unfinished)
         before = [(one, vars(one).copy()) for one in all_layers(self.layers)]
@@ -291,7 +293,7 @@ class Sequential:
                     needed = arrays[name].shape if name in arrays else "no such array"
                     if array.shape != needed:
                         raise ValueError(
-                            f"layer {i}, {layer!r}, is built and holds {name} of shape "
+                            f"layer {i}, {quoted(layer)}, is built and holds {name} of shape "
                             f"{array.shape}, but for an input of shape {one} it needs {needed}: "
                             f"make a new layer, or give it the input that it was built for"
                         )
@@ -713,14 +715,17 @@ class Sequential:
             raise ValueError("fit cannot begin while another fit of the model runs")
         epochs, batch_size = count("epochs", epochs), count("batch_size", batch_size)
         shuffle = truth("shuffle", shuffle)
+        fresh = None if seed is None else generator("seed", seed)
         if verbose not in (0, 1):
-            raise ValueError(f"verbose must be 0 or 1, got {verbose!r}")
+            raise ValueError(f"verbose must be 0 or 1, got {quoted(verbose)}")
         descent = optimizer_named("sgd" if optimizer is None else optimizer)
         descent.check_free()
         goal = self._loss() if loss is None else loss_named(loss)
         listeners = _checked_callbacks(callbacks)
         if augment is not None and not callable(augment):
-            raise TypeError(f"augment must be called with images and a generator, got {augment!r}")
+            raise TypeError(
+                f"augment must be called with images and a generator, got {quoted(augment)}"
+            )
 
         split = below_one("validation_split", validation_split)
         if split and validation_data is not None:
@@ -779,8 +784,8 @@ class Sequential:
         with _building:
             if self._seeded:
                 self._build_once(shape)
-            if seed is not None:
-                self.rng = np.random.default_rng(seed)
+            if fresh is not None:
+                self.rng = fresh
             self._build_once(shape)
         self.loss = goal
         if _keeps_scale(augment):
@@ -855,7 +860,7 @@ class Sequential:
         if optimizer is not None:
             if not isinstance(optimizer, Optimizer):
                 raise TypeError(
-                    f"optimizer must be an optimizer such as SGD(0.005), got {optimizer!r}"
+                    f"optimizer must be an optimizer such as SGD(0.005), got {quoted(optimizer)}"
                 )
             optimizer_named(optimizer)  # none whose methods were replaced
         goal = self._loss() if loss is None else loss_named(loss)
@@ -1070,17 +1075,20 @@ class Sequential:
                 continue  # a file of an earlier version
             if found.settings.get(name) != value:
                 told = {"targets": "y", "samples": "x", "images": "x"}.get(name, name)
-                what = "the data" if told in "xy" else f"{found.settings.get(name)!r}"
+                what = "the data" if told in "xy" else quoted(found.settings.get(name))
                 given = "other data" if told in "xy" else repr(value)
                 raise ValueError(
                     f"{told} must be {what} that the training in {file.path} began with, got "
                     f"{given}"
                 )
         if loss is not None and repr(loss) != repr(other.loss):
-            raise ValueError(f"loss must be that of the training, {other.loss!r}, got {loss!r}")
+            raise ValueError(
+                f"loss must be that of the training, {quoted(other.loss)}, got {quoted(loss)}"
+            )
         if optimizer is not None and _but_rate(optimizer) != _but_rate(found.optimizer):
             raise ValueError(
-                f"optimizer must be that of the training, {found.optimizer!r}, got {optimizer!r}"
+                f"optimizer must be that of the training, {quoted(found.optimizer)}, got "
+                f"{quoted(optimizer)}"
             )
         other._known.check("x", images)
         self._build_once(shape)
@@ -1160,13 +1168,13 @@ def _checked_rng(model: Sequential, value: Any) -> np.random.Generator:
 
 def _checked_kind(model: Sequential, value: Any) -> Any:
     if value not in (None, "uint8", "floats"):
-        raise ValueError(f'trained_on must be "uint8", "floats" or None, got {value!r}')
+        raise ValueError(f'trained_on must be "uint8", "floats" or None, got {quoted(value)}')
     return value
 
 
 def _checked_progress(model: Sequential, value: Any) -> Progress | None:
     if value is not None and not isinstance(value, Progress):
-        raise TypeError(f"progress must be None or that of a training, got {value!r}")
+        raise TypeError(f"progress must be None or that of a training, got {quoted(value)}")
     if vars(model).get("_fits") == os.getpid():
         raise AttributeError("progress of a model cannot be set while a fit runs")
     return value
@@ -1236,7 +1244,7 @@ def _copied(layers: Iterable[Layer]) -> list[Layer]:
             copies.append(deepcopy(layer, memo))
         except Exception as error:
             raise TypeError(
-                f"layers must be such as can be copied, got {layer!r}: {error}"
+                f"layers must be such as can be copied, got {quoted(layer)}: {error}"
             ) from error
     return copies
 
@@ -1321,11 +1329,11 @@ def _contents(file: ModelFile) -> tuple[Sequential, Shape, list[str]]:
     """
     told, slots = file.model, list[str]()
     try:
-        model = Sequential([layer_from_dict(one) for one in told["layers"]], dtype=told["dtype"])
+        model = Sequential(layers_from_list(told["layers"]), dtype=told["dtype"])
         shape = image_shape(told["input_shape"])
         model.loss = loss_from_dict(told["loss"])
         if told["bytes"] != SCALING:
-            raise ValueError(f"its bytes are scaled as {told['bytes']!r}, not as {SCALING!r}")
+            raise ValueError(f"its bytes are scaled as {quoted(told['bytes'])}, not as {SCALING!r}")
         model._known = known_from(told["trained_on"], told.get("samples"))
         shapes = infer_stack(model.layers, shape)
         parameters, expected = {}, {}
@@ -1365,7 +1373,9 @@ def image_shape(given: Sequence[int]) -> Shape:
     (28, 28, 1)
     """
     if not isinstance(given, tuple | list) or not 1 <= len(given) <= 3:
-        raise ValueError(f"input_shape must be (H, W, C), (H, W) or (features,), got {given!r}")
+        raise ValueError(
+            f"input_shape must be (H, W, C), (H, W) or (features,), got {quoted(given)}"
+        )
     shape = tuple(count("input_shape", side) for side in given)
     return (*shape, 1) if len(shape) == 2 else shape
 
@@ -1374,8 +1384,8 @@ def _checked_callbacks(callbacks: Iterable[Callback]) -> list[Callback]:
     try:
         found = list(callbacks)
     except TypeError:
-        raise TypeError(f"callbacks must be a list of callbacks, got {callbacks!r}") from None
+        raise TypeError(f"callbacks must be a list of callbacks, got {quoted(callbacks)}") from None
     for one in found:
         if not isinstance(one, Callback):
-            raise TypeError(f"callbacks must be made of callbacks, got {one!r}")
+            raise TypeError(f"callbacks must be made of callbacks, got {quoted(one)}")
     return found

@@ -28,6 +28,7 @@ from fastcnn.arguments import Array
 from fastcnn.attributes import Checked, Known
 from fastcnn.engines import engines, imported, whole_nets_refused
 from fastcnn.float_errors import unreported
+from fastcnn.quoting import quoted
 from fastcnn.registry import Registry, module_of
 from fastcnn.scalars import above_zero, below_one, count, number, truth
 from fastcnn.schedules import Schedule, rate_at, schedule_from_dict
@@ -237,8 +238,8 @@ class Optimizer(Known):
         """Raise ``ValueError`` while a ``fit`` uses this optimizer."""
         if self._is_running():
             raise ValueError(
-                f"optimizer must be one that no running fit uses, got {self!r}; make one for each "
-                f"model, such as {type(self).__name__}(…)"
+                f"optimizer must be one that no running fit uses, got {quoted(self)}; make one for "
+                f"each model, such as {type(self).__name__}(…)"
             )
 
     def belong(self, owner: object, holder: Any) -> None:
@@ -287,9 +288,9 @@ class Optimizer(Known):
             self.check_free()
             if use.owner is not None:
                 raise ValueError(
-                    f"optimizer must be one that serves this model alone, got {self!r} that has "
-                    f"taken {use.steps} steps for another model; make one for each model, or call "
-                    f"its reset() to begin anew"
+                    f"optimizer must be one that serves this model alone, got {quoted(self)} that "
+                    f"has taken {use.steps} steps for another model; make one for each model, or "
+                    f"call its reset() to begin anew"
                 )
             use.owner = owner
         if use.total is not None and not self._is_running():
@@ -752,7 +753,7 @@ def optimizer_named(value: object) -> Optimizer:
     if not isinstance(value, str) or value not in _BY_NAME:
         raise ValueError(
             f"optimizer must be one of {', '.join(_BY_NAME)}, or an optimizer such as SGD(0.01), "
-            f"got {value!r}"
+            f"got {quoted(value)}"
         )
     return _BY_NAME[value]()
 
@@ -771,7 +772,7 @@ def optimizer_from_dict(described: Any) -> Optimizer:
     """The optimizer of :func:`optimizer_to_dict`, without its state."""
     if not isinstance(described, dict) or "class" not in described:
         raise ValueError(
-            f"optimizer must be one of {', '.join(Optimizer.known)}, got {described!r}"
+            f"optimizer must be one of {', '.join(Optimizer.known)}, got {quoted(described)}"
         )
     kind = Optimizer.known.find(described["class"], described.get("module"))
     config = dict(described["config"])

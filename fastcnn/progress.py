@@ -14,8 +14,8 @@ from fastcnn.arguments import Array
 from fastcnn.callbacks import Callback
 from fastcnn.json_arrays import join, shapes, split
 from fastcnn.optimizers import Optimizer, optimizer_from_dict, optimizer_to_dict
+from fastcnn.quoting import quoted
 from fastcnn.scalars import count, truth
-from fastcnn.user_code import shown
 
 
 class History:
@@ -216,7 +216,7 @@ def as_dict(
     for i, one in enumerate(progress.callback_states()):
         what = f"the state of callback {i}, {one.name},"
         if not isinstance(one.state, dict):
-            raise TypeError(f"{what} must be a dict, got {shown(one.state)}")
+            raise TypeError(f"{what} must be a dict, got {quoted(one.state)}")
         state, more = split(what, one.state, f"callbacks.{i}")
         callbacks.append({"class": one.name, "state": state, "was_called": one.was_called})
         arrays |= more
@@ -264,7 +264,7 @@ def progress_from(told: dict[str, Any]) -> tuple[Progress, list[str]]:
     optimizer.resume(steps, count("began", told["optimizer"].get("began", 0), least=0))
     slots = told["optimizer"]["slots"]
     if slots and slots != sorted(optimizer.slots_needed()):
-        raise ValueError(f"optimizer must keep {optimizer.slots_needed()}, got {slots!r}")
+        raise ValueError(f"optimizer must keep {optimizer.slots_needed()}, got {quoted(slots)}")
     if told["order"] is not None:
         generator_from(told["order"])
     callbacks = [
@@ -348,7 +348,7 @@ def generator_from(state: dict[str, Any]) -> np.random.Generator:
     kinds = {kind.__name__: kind for kind in (np.random.PCG64, np.random.PCG64DXSM,
              np.random.MT19937, np.random.Philox, np.random.SFC64)}  # fmt: skip
     if state["bit_generator"] not in kinds:
-        raise ValueError(f"its generator is unknown: {state['bit_generator']!r}")
+        raise ValueError(f"its generator is unknown: {quoted(state['bit_generator'])}")
     bits = kinds[state["bit_generator"]]()
     inner = {
         name: np.asarray(value, np.uint64) if isinstance(value, list) else value
@@ -357,7 +357,7 @@ def generator_from(state: dict[str, Any]) -> np.random.Generator:
     for name, most in _LAST_PLACES.items():  # NumPy would read beyond its numbers' ends
         for part in (state, inner):
             if name in part and not 0 <= count(name, part[name], least=0) <= most:
-                raise ValueError(f"{name} must be at most {most}, got {part[name]!r}")
+                raise ValueError(f"{name} must be at most {most}, got {quoted(part[name])}")
     whole: Any = {**state, "state": inner}
     bits.state = whole
     return np.random.Generator(bits)

@@ -28,6 +28,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fastcnn.arguments import Array
+from fastcnn.quoting import quoted
 
 Kind = Literal["uint8", "floats"]
 
@@ -329,7 +330,7 @@ def known_from(kind: Any, record: Any) -> KnownSamples:
     if record is None:
         return KnownSamples(kind)
     if not isinstance(record, dict):
-        raise ValueError(f"its record of samples must be a dict, got {record!r}")
+        raise ValueError(f"its record of samples must be a dict, got {quoted(record)}")
     return KnownSamples(kind, SampleRecord(**record))
 
 

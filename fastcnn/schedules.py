@@ -17,13 +17,14 @@ from math import cos, pi
 from typing import Any, ClassVar
 
 from fastcnn.attributes import Checked, Known
+from fastcnn.quoting import quoted
 from fastcnn.registry import Registry
 from fastcnn.scalars import count, number
-from fastcnn.user_code import Contract, check_methods, shown
+from fastcnn.user_code import Contract, check_methods
 
 
 def _checked_rate(schedule: Schedule, call: Callable[[int], Any], step: int) -> float:
-    return number(f"the rate of {shown(schedule)} for step {step}", call(step))
+    return number(f"the rate of {quoted(schedule)} for step {step}", call(step))
 
 
 _CONTRACT: Contract = {"__call__": _checked_rate}
@@ -57,14 +58,14 @@ def _warmup(name: str, value: object) -> int:
 def _rise(name: str, value: object) -> float:
     rise = number(name, value)
     if not 0 < rise < 1:
-        raise ValueError(f"{name} must be above 0 and below 1, got {value!r}")
+        raise ValueError(f"{name} must be above 0 and below 1, got {quoted(value)}")
     return rise
 
 
 def _divisor(name: str, value: object) -> float:
     divisor = number(name, value)
     if not divisor:
-        raise ValueError(f"start and end must be above 0, got {name}={value!r}")
+        raise ValueError(f"start and end must be above 0, got {name}={quoted(value)}")
     return divisor
 
 
@@ -107,7 +108,9 @@ class Schedule(Known):
         """The share of the steps that lies before ``step``, 0 at the first and 1 at the last."""
         steps = self.steps if self.steps is not None else self.total
         if steps is None:
-            raise ValueError(f"steps must be given where no fit fills it in, got None in {self!r}")
+            raise ValueError(
+                f"steps must be given where no fit fills it in, got None in {quoted(self)}"
+            )
         return min(step / max(steps - 1, 1), 1.0)
 
     def __repr__(self) -> str:
@@ -206,7 +209,9 @@ class OneCycle(Schedule):
 def schedule_from_dict(described: Any) -> Schedule:
     """The schedule of a ``{"class": …, "config": …}``; ``ValueError`` for an unknown one."""
     if not isinstance(described, dict) or "class" not in described:
-        raise ValueError(f"schedule must be one of {', '.join(Schedule.known)}, got {described!r}")
+        raise ValueError(
+            f"schedule must be one of {', '.join(Schedule.known)}, got {quoted(described)}"
+        )
     kind = Schedule.known.find(described["class"], described.get("module"))
     return kind(**described["config"])
 

@@ -28,6 +28,7 @@ from fastcnn.model import Sequential
 from fastcnn.nets import NETS
 from fastcnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from fastcnn.progress import History
+from fastcnn.quoting import quoted
 from fastcnn.scalars import count, number, truth
 from fastcnn.schedules import OneCycle
 
@@ -65,7 +66,7 @@ class Settings:
         for name, known in (("net", NETS), ("optimizer", RATES)):
             if getattr(self, name) not in known:
                 raise ValueError(
-                    f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
+                    f"{name} must be one of {', '.join(known)}, got {quoted(getattr(self, name))}"
                 )
         count("epochs", self.epochs)
         count("batch_size", self.batch_size)
@@ -97,7 +98,7 @@ def settings_for(net: str = DEFAULT_NET, **changes: Any) -> Settings:
     0.002
     """
     if net not in RECIPES:
-        raise ValueError(f"net must be one of {', '.join(RECIPES)}, got {net!r}")
+        raise ValueError(f"net must be one of {', '.join(RECIPES)}, got {quoted(net)}")
     recipe = RECIPES[net]
     given = {name: value for name, value in changes.items() if value is not None}
     optimizer = given.get("optimizer", recipe.optimizer)
@@ -253,7 +254,7 @@ def _optimizer(settings: Settings) -> Optimizer:
 def _writable(save: Path) -> Path:
     """The path, if a file can be made there; an earlier one stays until a new one is whole."""
     if save.is_dir() or not save.absolute().parent.is_dir():
-        raise ValueError(f"save must be a file in an existing folder, got {str(save)!r}")
+        raise ValueError(f"save must be a file in an existing folder, got {quoted(str(save))}")
     check_writable(save)
     return save
 

@@ -25,14 +25,13 @@ from typing import Any, NamedTuple, NoReturn, TypeAlias
 import numpy as np
 
 from fastcnn.arguments import Array
+from fastcnn.quoting import quoted
 from fastcnn.registry import is_own
 
 Check: TypeAlias = Callable[..., Any]
 """Called with the object, the user's method as a function, and the arguments; gives the result."""
 Contract: TypeAlias = Mapping[str, Check]
 """The checks of a base class's methods by their names."""
-
-_LONGEST = 200  # characters of an object in an error
 
 
 class Source(NamedTuple):
@@ -46,7 +45,7 @@ class Source(NamedTuple):
     method: str
 
     def __str__(self) -> str:
-        return f"{shown(self.thing)}.{self.method}"
+        return f"{quoted(self.thing)}.{self.method}"
 
 
 def check_methods(kind: type, contract: Contract, every: Collection[str] = ()) -> None:
@@ -93,7 +92,7 @@ def refuse_method(thing: object, name: str, contract: Contract) -> None:
     """
     if name in contract:
         raise TypeError(
-            f"{name} of {shown(thing)} cannot be replaced in one object; derive a class from "
+            f"{name} of {quoted(thing)} cannot be replaced in one object; derive a class from "
             f"{type(thing).__name__} and override it there"
         )
 
@@ -107,15 +106,6 @@ def refuse_methods(thing: object, contract: Contract) -> None:
 # --- checks ---------------------------------------------------------------------------------------
 
 
-def shown(thing: object) -> str:
-    """An object in an error: its repr, unless that fails; never long."""
-    try:
-        text = repr(thing)
-    except Exception:  # a repr of the user's own
-        text = f"an object of {type(thing).__name__}"
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-
-
 def described(value: object) -> str:
     """A result in an error: dtype and shape of an array, else the value.
 
@@ -124,7 +114,7 @@ def described(value: object) -> str:
     """
     if isinstance(value, np.ndarray):
         return f"{value.dtype} of shape {value.shape}"
-    return shown(value)
+    return quoted(value)
 
 
 def refuse(

@@ -46,7 +46,7 @@ HOUSE: tuple[tuple[str, ...], ...] = (
     ("naive", "im2col", "kernels"),
     ("arguments", "settings", "scalars", "registry", "files", "reading", "policy"),
     ("geometry", "capacity", "minimal_filtering", "float_errors", "undisturbed"),
-    ("version",),
+    ("quoting", "version"),
 )
 FLOOR = {part: len(HOUSE) - floor for floor, parts in enumerate(HOUSE) for part in parts}
 ENGINES = ("naive", "im2col", "kernels")

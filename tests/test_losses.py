@@ -103,6 +103,9 @@ def test_what_counts_as_right() -> None:
     assert CrossEntropy().correct(z, np.array([1, 1, 0])) == 2
     assert BinaryCrossEntropy().correct(z, np.array([[1, 1], [1, 0], [0, 0]])) == 2.5
     assert np.isnan(MeanSquaredError().correct(z, z))
+    # On the border both a score of 0 and a target of one half count as 0, as in predict_classes.
+    half = np.array([[0.0, 0.0], [-1.0, 1.0]])
+    assert BinaryCrossEntropy().correct(half, np.array([[0, 1], [0.5, 0]])) == 1
 
 
 def test_one_output_takes_a_list_of_targets() -> None:

@@ -21,6 +21,7 @@ from fastcnn.attributes import check_known, constructor_arguments
 from fastcnn.layers.contract import CONTRACT
 from fastcnn.layers.initializers import Shape, Spec, draw
 from fastcnn.layers.ownership import INSTEAD, Ownership
+from fastcnn.quoting import quoted
 from fastcnn.registry import Registry, is_own
 from fastcnn.scalars import truth
 from fastcnn.user_code import check_methods
@@ -55,7 +56,7 @@ class Arrays(dict[str, Array]):
         new = {name: np.asarray(value) for name, value in dict(*others, **more).items()}
         for name, values in new.items():
             if name not in self:
-                raise ValueError(f"the layer has the arrays {', '.join(self)}, got {name!r}")
+                raise ValueError(f"the layer has the arrays {', '.join(self)}, got {quoted(name)}")
             if values.shape != self[name].shape or values.dtype.kind not in "fiub":
                 raise ValueError(
                     f"{name} must hold numbers of shape {self[name].shape}, got {values.dtype} of "
@@ -322,15 +323,34 @@ def all_layers(layers: Iterable[Layer]) -> Iterator[Layer]:
     >>> list(all_layers([Residual([Dense(4)]), Dense(3)]))[1:]
     [Dense(4), Dense(3)]
     """
-    for layer in layers:
-        yield layer
-        for value in tuple(vars(layer).values()):
-            inside: Iterable[Any] = (value,)
-            if isinstance(value, list | tuple):
-                inside = value
-            elif isinstance(value, dict):
-                inside = value.values()
-            yield from all_layers(one for one in inside if isinstance(one, Layer))
+    return (layer for layer, _ in layers_with_depth(layers))
+
+
+def layers_with_depth(layers: Iterable[Layer]) -> Iterator[tuple[Layer, int]]:
+    """As :func:`all_layers`, each with the number of layers that it is inside of, and itself.
+
+    >>> from fastcnn.layers import Dense, Residual
+    >>> list(layers_with_depth([Residual([Dense(4)]), Dense(3)]))[1:]
+    [(Dense(4), 2), (Dense(3), 1)]
+    """
+    under = [iter(layers)]
+    while under:
+        layer = next(under[-1], None)
+        if layer is None:
+            under.pop()
+            continue
+        yield layer, len(under)
+        under.append(_inside(layer))
+
+
+def _inside(layer: Layer) -> Iterator[Layer]:
+    for value in tuple(vars(layer).values()):
+        inside: Iterable[Any] = (value,)
+        if isinstance(value, list | tuple):
+            inside = value
+        elif isinstance(value, dict):
+            inside = value.values()
+        yield from (one for one in inside if isinstance(one, Layer))
 
 
 def settle(layers: Iterable[Layer]) -> None:

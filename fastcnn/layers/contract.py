@@ -8,7 +8,8 @@ import numpy as np
 
 from fastcnn.arguments import Array
 from fastcnn.layers.initializers import INITIALIZERS, Shape, Spec
-from fastcnn.user_code import Contract, Source, finite, numbers, read_only, refuse, shown, sizes
+from fastcnn.quoting import quoted
+from fastcnn.user_code import Contract, Source, finite, numbers, read_only, refuse, sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,7 @@ def _state_specs(layer: Layer, call: Callable[..., Any], input_shape: Shape) -> 
     twice = specs.keys() & layer.parameter_specs(input_shape).keys()
     if twice:
         raise ValueError(
-            f"{shown(layer)}.state_specs must return names that no parameter has, got "
+            f"{quoted(layer)}.state_specs must return names that no parameter has, got "
             f"{min(twice)!r}"
         )
     return specs
@@ -81,7 +82,7 @@ def _build(
     ):
         arrays = getattr(layer, what)
         if not isinstance(arrays, dict):
-            raise TypeError(f"{source} must make {what} in a dict, got {shown(arrays)}")
+            raise TypeError(f"{source} must make {what} in a dict, got {quoted(arrays)}")
         if specs and arrays.keys() != specs.keys():
             raise ValueError(
                 f"{source} must make the {what} that its specs name, "
