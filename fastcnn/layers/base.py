@@ -270,6 +270,11 @@ class Layer:
         """
         raise NotImplementedError
 
+    def input_gradient(self, dy: Array, saved: Any, engine: str | None) -> Array:
+        """The gradient of the input alone, from what ``forward`` in prediction saved."""
+        dx, _ = self.backward(dy, saved, engine)
+        return dx  # type: ignore[return-value]  # backward gives it unless told otherwise
+
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON holds them: the layer again, unbuilt."""
         names = inspect.signature(type(self).__init__).parameters
