@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastcnn.capacity import affordable
+from fastcnn.float_errors import unreported
 
 Array: TypeAlias = NDArray[Any]
 
@@ -122,6 +123,7 @@ def _is_plain(value: object) -> bool:
     return value.dtype in _FLOATS and value.flags.c_contiguous and value.flags.aligned
 
 
+@unreported
 def _plain(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
     flags = array.flags
     if array.dtype is dtype and flags.c_contiguous and flags.aligned:

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcnn.arguments import Array
-from fastcnn.engines import engines
+from fastcnn.engines import engines, imported
+from fastcnn.float_errors import unreported
 
 # One image's map takes so many random numbers, whatever is switched on: with the same seed, a
 # setting more does not change what the others draw.
@@ -90,6 +91,7 @@ class Augment:
             raise ValueError(f"scale must be at least 0 and below 1, got {scale!r}")
         self.fill = _number("fill", fill)
 
+    @unreported
     def __call__(self, images: Array, rng: np.random.Generator) -> Array:
         """New images, each moved by a map of its own.
 
@@ -239,6 +241,7 @@ def _cut_out(
     images: Array, size: tuple[int, int], places: Array, flips: Array, fill: float
 ) -> Array:
     if "numba" in engines():
+        imported("fastcnn.kernels.augmentation")
         from fastcnn.kernels.augmentation import cut_out
 
         return cut_out(images, size, places, flips, fill)
@@ -247,6 +250,7 @@ def _cut_out(
 
 def _blend(images: Array, size: tuple[int, int], maps: Array, fill: float) -> Array:
     if "numba" in engines():
+        imported("fastcnn.kernels.augmentation")
         from fastcnn.kernels.augmentation import blend
 
         return blend(images, size, maps, fill)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from fastcnn.arguments import Array
-from fastcnn.files import write_whole
+from fastcnn.files import FilePath, check_writable, write_whole
 from fastcnn.layers import Shape
 
 FORMAT = "fastcnn model"
@@ -33,14 +33,19 @@ class ModelFileError(ValueError):
     """A model file that cannot be used: truncated, damaged, edited, or of an unknown kind."""
 
 
-def write(path: str | os.PathLike[str], model: dict[str, Any], arrays: dict[str, Array]) -> None:
+def write(path: FilePath, model: dict[str, Any], arrays: dict[str, Array]) -> None:
     """Write a model file, or replace one, at once; an error leaves the earlier file as it was.
 
     ``model`` is what JSON holds of the model, ``arrays`` its arrays by name. The same model gives
     the same bytes.
+
+    Raises:
+        OSError: the file cannot be written; ``filename`` is ``path``.
+        TypeError, ValueError: ``path`` is no path, or no file can have such a name.
     """
     from safetensors.numpy import save
 
+    check_writable(path)
     text = json.dumps(model, default=_plain)
     metadata = {
         "format": FORMAT,
@@ -117,7 +122,7 @@ class ModelFile:
         return ModelFileError(f"{self.path} cannot be loaded: {why}")
 
 
-def read(path: str | os.PathLike[str]) -> ModelFile:
+def read(path: FilePath) -> ModelFile:
     """The header of a model file; no array is read.
 
     Raises:
@@ -126,7 +131,7 @@ def read(path: str | os.PathLike[str]) -> ModelFile:
     """
     from safetensors import SafetensorError, safe_open
 
-    name = os.fspath(path)
+    name = os.fsdecode(path)
     _check_length(name)
     try:
         file: Any = safe_open(name, framework="np")

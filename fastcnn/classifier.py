@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastcnn.arguments import Array
 from fastcnn.callbacks import Callback
 from fastcnn.epochs import Augmentation
+from fastcnn.float_errors import unreported
 from fastcnn.layers import Dense, Flatten, Layer, Shape, checked_layers
 from fastcnn.model import Sequential, image_shape
 from fastcnn.nets import NETS
@@ -189,11 +190,7 @@ class CNNClassifier:
         mean = scale = None
         if samples.dtype != np.uint8:
             axes = 0 if len(shape) == 1 else None
-            mean = samples.mean(axis=axes, dtype=np.float64)
-            deviation = samples.std(axis=axes, dtype=np.float64)
-            # A feature that is constant but for rounding says nothing, and is not blown up.
-            still = deviation <= 1e-12 * np.maximum(np.abs(mean), 1)
-            scale = np.where(still, 1.0, deviation)
+            mean, scale = _mean_and_scale(samples, axes)
             samples = _scaled(samples, mean, scale)
         history = model.fit(
             samples,
@@ -370,6 +367,16 @@ def _labels(y: Any, samples: int) -> NDArray[Any]:
     return labels
 
 
+@unreported
+def _mean_and_scale(samples: Array, axes: int | None) -> tuple[Any, Any]:
+    """Means and standard deviations; 1 for a feature that is constant but for rounding."""
+    mean = samples.mean(axis=axes, dtype=np.float64)
+    deviation = samples.std(axis=axes, dtype=np.float64)
+    still = deviation <= 1e-12 * np.maximum(np.abs(mean), 1)
+    return mean, np.where(still, 1.0, deviation)
+
+
+@unreported
 def _scaled(samples: Array, mean: Any, scale: Any) -> Array:
     """Shifted and scaled in float64, so that large means cost no digits; then float32."""
     result = np.empty(samples.shape, np.float32)

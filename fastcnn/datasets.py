@@ -13,7 +13,6 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from io import BytesIO
 from math import prod
@@ -81,6 +80,8 @@ def load_mnist(
     paths = _find(Path(folder))
     parse = _parser()
     if can_start_threads():
+        from concurrent.futures import ThreadPoolExecutor  # cannot be imported at Python's end
+
         # Decompression releases the interpreter's lock, so that threads share out the four files.
         with ThreadPoolExecutor(len(paths)) as pool:
             arrays = list(pool.map(lambda path: _read(path, parse), paths))

@@ -17,12 +17,16 @@ from functools import cache, lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from math import prod
+from threading import main_thread
+from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
 from fastcnn import policy
 from fastcnn.capacity import affordable
+from fastcnn.float_errors import unreported
 from fastcnn.geometry import ConvGeometry, PoolGeometry
 from fastcnn.settings import checked_math, get_math
+from fastcnn.undisturbed import undisturbed
 
 Geometry: TypeAlias = ConvGeometry | PoolGeometry | tuple[int, ...]
 
@@ -62,9 +66,12 @@ class Implementation:
     algorithm: str | None = "direct"
 
     def load(self) -> Callable[..., Any]:
-        """The function itself; imports its module on first use."""
-        function: Callable[..., Any] = getattr(import_module(self.module), self.function)
-        return function
+        """The function itself; imports its module on first use.
+
+        What is not compiled runs under :data:`fastcnn.float_errors.unreported`.
+        """
+        function: Callable[..., Any] = getattr(imported(self.module), self.function)
+        return function if self.engine == "numba" else unreported(function)
 
 
 @dataclass(frozen=True)
@@ -318,6 +325,12 @@ def implementation(op: str, geometry: Geometry, dtype: Any, algorithm: str) -> I
     return _select(Problem(op, geometry, dtype, algorithm, get_math()), None)[0].chosen
 
 
+@cache
+def imported(module: str) -> ModuleType:
+    """A module, imported where no signal handler comes between: half an import cannot be mended."""
+    return undisturbed(import_module, module)
+
+
 def _explained(*arguments: object) -> Any:
     raise Explained
 
@@ -395,9 +408,27 @@ def _check(name: str) -> None:
         raise ImportError(f"engine {name!r} cannot run here: {missing}")
 
 
-@cache
 def _missing(engine: str) -> str | None:
-    """Why an engine cannot run here, or None where it can."""
+    """Why an engine cannot run here and now, or None where it can."""
+    if engine == "numba" and engine not in sys.modules and not main_thread().is_alive():
+        return _not_installed(engine) or _not_importable(engine)
+    return _not_installed(engine)
+
+
+def _not_importable(package: str) -> str | None:
+    """Why a package cannot be imported any more while Python ends, or None where it can.
+
+    Then modules that want to be called at Python's end raise an error.
+    """
+    try:
+        import_module(package)
+    except (ImportError, RuntimeError) as error:
+        return f"{package} cannot be imported while Python ends: {error}"
+    return None
+
+
+@cache
+def _not_installed(engine: str) -> str | None:
     if engine != "numba" or (_installed("numba") and _installed("llvmlite")):
         return None
     if sys.platform == "emscripten":

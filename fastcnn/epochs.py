@@ -14,6 +14,7 @@ import numpy as np
 
 from fastcnn.arguments import Array
 from fastcnn.callbacks import StopTraining
+from fastcnn.float_errors import Divergence
 from fastcnn.progress import History, Progress
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Epochs:
         at.rate = at.optimizer.rate
         try:
             loss_sum, correct = self.step(images, targets)
-        except FloatingPointError as error:
+        except Divergence as error:
             raise FloatingPointError(
                 f"{error}, in batch {at.batch} of epoch {at.epoch}; the model keeps the weights "
                 f"from before it. A lower learning rate, or clip_norm, may help"

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastcnn.arguments import Array
+from fastcnn.float_errors import unreported
 from fastcnn.layers import Layer, Shape, all_layers
 from fastcnn.registry import is_own
 
@@ -63,6 +64,7 @@ def upstream(output: ArrayLike, count: int, shape: Shape, dtype: np.dtype[Any]) 
     return result
 
 
+@unreported
 def through(layers: Sequence[Layer], x: Array, dy: Array, engine: str | None) -> Array:
     """The gradient at samples ``x`` (N, …), from that at the layers' outputs, ``dy``.
 

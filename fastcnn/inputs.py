@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastcnn.arguments import Array
+from fastcnn.float_errors import unreported
 from fastcnn.layers import Shape
 
 SCALING = "x / 255 - 0.5"
@@ -73,6 +74,11 @@ def batch(array: Array, dtype: np.dtype[Any]) -> Array:
     """
     if array.dtype is dtype and array.flags.c_contiguous:
         return array
+    return _converted(array, dtype)
+
+
+@unreported
+def _converted(array: Array, dtype: np.dtype[Any]) -> Array:
     if array.dtype == np.uint8:
         scaled: Array = np.multiply(array, dtype.type(1 / 255), dtype=dtype, order="C")
         scaled -= dtype.type(0.5)

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastcnn import ops
 from fastcnn.arguments import Array, are_labels, class_labels, floats, in_range
 from fastcnn.attributes import Checked, Known
+from fastcnn.float_errors import unreported
 from fastcnn.layers import Shape
 from fastcnn.registry import Registry
 from fastcnn.scalars import below_one
@@ -114,6 +115,7 @@ class CrossEntropy(Loss):
         except (TypeError, ValueError) as error:
             raise type(error)(str(error).replace("labels", "y", 1)) from None
 
+    @unreported
     def values(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
         losses: Array = ops.cross_entropy(outputs, targets, reduction="none", engine=engine)
         if self.label_smoothing:
@@ -122,6 +124,7 @@ class CrossEntropy(Loss):
             losses = np.asarray((1 - share) * losses + share * spread, outputs.dtype)
         return losses
 
+    @unreported
     def gradient(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
         gradient = ops.cross_entropy_backward(outputs, targets, reduction="none", engine=engine)
         if self.label_smoothing:
@@ -148,9 +151,11 @@ class MeanSquaredError(Loss):
     def targets(self, y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
         return _numbers(y, count, output, dtype)
 
+    @unreported
     def values(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
         return _mean_of_each(np.square(outputs - targets))
 
+    @unreported
     def gradient(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
         gradient: Array = outputs - targets
         gradient *= 2 / max(gradient[:1].size, 1)
@@ -177,11 +182,13 @@ class BinaryCrossEntropy(Loss):
             raise ValueError(f"y must be from 0 to 1 for binary cross-entropy, got {wrong[0]}")
         return targets
 
+    @unreported
     def values(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
         # −t·log σ(z) − (1 − t)·log σ(−z), without an exponential above 1.
         losses = np.maximum(outputs, 0) - outputs * targets + np.log1p(np.exp(-np.abs(outputs)))
         return _mean_of_each(losses)
 
+    @unreported
     def gradient(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
         gradient = self.predictions(outputs, engine)
         gradient -= targets
@@ -249,6 +256,7 @@ def _classes_of_one_hot(rows: Array, classes: int) -> Array:
     return np.asarray(rows.argmax(axis=1))
 
 
+@unreported
 def _numbers(y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
     (given,) = floats(y=y)
     if given.ndim == 1 and output == (1,):

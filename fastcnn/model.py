@@ -45,8 +45,10 @@ from fastcnn.attributes import suggestion
 from fastcnn.callbacks import Callback
 from fastcnn.capacity import affordable
 from fastcnn.checkpoint import ModelFile, ModelFileError
-from fastcnn.engines import checked_engine, whole_nets_refused
+from fastcnn.engines import checked_engine, imported, whole_nets_refused
 from fastcnn.epochs import Augmentation, Epochs
+from fastcnn.files import FilePath
+from fastcnn.float_errors import Divergence, unreported
 from fastcnn.input_gradients import through, upstream
 from fastcnn.inputs import SCALING, batch, finite, samples
 from fastcnn.layers import (
@@ -399,6 +401,7 @@ class Sequential:
         self._known_shape()
         return [array.copy() for _, array in self._arrays()]
 
+    @unreported
     def set_weights(self, weights: Sequence[ArrayLike]) -> None:
         """Write the arrays of :meth:`get_weights` into the model.
 
@@ -432,7 +435,10 @@ class Sequential:
             found = executor.forward(self._taken(images, executor))
             if found is not None:
                 return found
-        x = batch(images, self.dtype)
+        return self._layer_by_layer(trunk, batch(images, self.dtype))
+
+    @unreported
+    def _layer_by_layer(self, trunk: Sequence[Layer], x: Array) -> Array:
         for layer in trunk:
             x, _ = layer.forward(x, False, None, self.engine)
         return x
@@ -454,6 +460,7 @@ class Sequential:
                 return *found, self._weights.gradients
         return *self._one_by_one(images, targets, loss, rng), self._weights.gradients
 
+    @unreported
     def _one_by_one(
         self, images: Array, targets: Array, loss: Loss, rng: np.random.Generator
     ) -> tuple[float, float]:
@@ -465,7 +472,7 @@ class Sequential:
             saved.append(kept)
         total = float(loss.values(y, targets, self.engine).sum(dtype=np.float64))
         if not isfinite(total):
-            raise FloatingPointError(f"the loss of a batch is {total}")
+            raise Divergence(f"the loss of a batch is {total}")
         dy: Array | None = loss.gradient(y, targets, self.engine)
         assert dy is not None
         dy *= dy.dtype.type(1 / len(images))
@@ -562,6 +569,7 @@ class Sequential:
         try:
             return self._executors[key]
         except KeyError:
+            imported("fastcnn.executor")
             from fastcnn.executor import Executor, compiles
 
             new = Executor(trunk, self._weights) if compiles() else None
@@ -623,7 +631,7 @@ class Sequential:
         seed: int | None = None,
         verbose: int = 1,
         augment: Augmentation | None = None,
-        resume: str | os.PathLike[str] | None = None,
+        resume: FilePath | None = None,
     ) -> History:
         """Train the model.
 
@@ -825,7 +833,7 @@ class Sequential:
             descent.serve(self._ownership)
         try:
             loss_sum, correct = self._step(images, targets, goal, descent)
-        except FloatingPointError:
+        except Divergence:
             finite("x", images)  # NaN in the data shows in the loss, and is named here
             raise
         if goal is not self.loss:
@@ -860,6 +868,7 @@ class Sequential:
         images, targets = self._checked("x", x, y, self._loss())
         return self._evaluate(images, targets, size)
 
+    @unreported
     def _evaluate(self, images: Array, targets: Array, size: int) -> dict[str, float]:
         loss, total, correct = self._loss(), 0.0, 0.0
         for first in range(0, len(images), size):
@@ -1002,18 +1011,19 @@ class Sequential:
 
     # --- files ------------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: FilePath) -> None:
         """Write the model to a safetensors file, which :func:`load_model` reads.
 
-        An existing file is replaced at once, after the new one is whole on the disk.
+        An existing file is replaced at once, after the new one is whole on the disk. It keeps its
+        permissions, and a link to it stays a link. What is no file, such as a device, is refused.
 
-        Raises ``ValueError`` before the model is built, ``OSError`` where the file cannot be
-        written; an earlier file then stays as it was.
+        Raises ``ValueError`` before the model is built, ``OSError`` that names ``path`` where the
+        file cannot be written; an earlier file then stays as it was.
         """
         self._known_shape()
         checkpoint.write(path, self._described(), dict(self._arrays()))
 
-    def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
+    def save_checkpoint(self, path: FilePath) -> None:
         """Write model and training, for ``fit(resume=path)``; after a batch, an epoch or a ``fit``.
 
         Weights, optimizer with its state, epoch and batch, generator, history, and the state of
@@ -1254,7 +1264,7 @@ def _arrays_of(layer: Layer) -> list[tuple[str, Array]]:
     return [*layer.parameters.items(), *layer.state.items()]
 
 
-def load_model(path: str | os.PathLike[str]) -> Sequential:
+def load_model(path: FilePath) -> Sequential:
     """The model of a file that ``save`` or ``save_checkpoint`` wrote.
 
     Args:

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from fastcnn.arguments import Array, class_labels, floats, shaped
 from fastcnn.engines import Explanation, choose, recorded
+from fastcnn.float_errors import unreported
 from fastcnn.geometry import (
     Padding,
     Pair,
@@ -986,9 +987,7 @@ def cross_entropy(
     """
     logits, numbers, scale = _loss_arguments(logits, labels, reduction)
     losses: Array = choose("cross_entropy", logits.shape, logits.dtype, engine)(logits, numbers)
-    if reduction == "none":
-        return losses
-    return logits.dtype.type(losses.sum(dtype=np.float64) * scale)
+    return losses if reduction == "none" else _total(losses, scale)
 
 
 def cross_entropy_backward(
@@ -1171,6 +1170,11 @@ def _rows(x: ArrayLike) -> tuple[Array, Array]:
     if array.ndim < 1 or array.shape[-1] < 1:
         raise ValueError(f"x must have at least one class on its last axis, got {array.shape}")
     return array, array.reshape(-1, array.shape[-1])
+
+
+@unreported
+def _total(losses: Array, scale: float) -> Any:
+    return losses.dtype.type(losses.sum(dtype=np.float64) * scale)
 
 
 def _loss_arguments(

@@ -26,7 +26,8 @@ import numpy as np
 
 from fastcnn.arguments import Array
 from fastcnn.attributes import Checked, Known
-from fastcnn.engines import engines, whole_nets_refused
+from fastcnn.engines import engines, imported, whole_nets_refused
+from fastcnn.float_errors import unreported
 from fastcnn.registry import Registry, module_of
 from fastcnn.scalars import above_zero, below_one, count, number, truth
 from fastcnn.schedules import Schedule, rate_at, schedule_from_dict
@@ -262,6 +263,7 @@ class Optimizer(Known):
         """Names of the arrays that this optimizer keeps."""
         return self.slots
 
+    @unreported
     def step(self, parameters: Array, gradient: Array) -> None:
         """Move ``parameters`` in place; ``gradient`` is overwritten. Both flat, of one dtype.
 
@@ -275,6 +277,7 @@ class Optimizer(Known):
         """
         self._step(parameters, gradient, (slice(0, parameters.size),))
 
+    @unreported
     def step_within(self, parameters: Array, gradient: Array, spans: Sequence[slice]) -> None:
         """:meth:`step` on parts of the parameters alone, as for a model with frozen layers.
 
@@ -669,6 +672,7 @@ def _loop(name: str) -> tuple[Callable[..., None], Callable[..., None]] | None:
     """What takes an optimizer's steps as compiled code, where there is any, and its loop."""
     if "numba" not in engines():
         return None
+    imported("fastcnn.kernels.descent")
     from fastcnn.kernels import descent
 
     return (descent.move, getattr(descent, name)) if descent.compiles() else None

@@ -13,12 +13,12 @@ NaN and infinity as the specification does.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
 from math import ceil
-from threading import Thread
+from threading import Thread, main_thread
 from typing import NamedTuple
 
 MOST = 256  # threads; more would only be a mistake
@@ -122,7 +122,7 @@ def _quotas(cgroups: str, own: str) -> list[float]:
                 words = [_text(f"{folder}/cpu.cfs_{name}_us") for name in ("quota", "period")]
             else:
                 words = _text(f"{folder}/cpu.max").split()
-            if len(words) == 2 and all(word.strip().isdigit() for word in words):
+            if len(words) == 2 and all(word.strip().isdecimal() for word in words):
                 quota, period = map(int, words)
                 found += [quota / period] if period else []
     return found
@@ -187,13 +187,14 @@ def current_thread_limit() -> ThreadLimit:
     return _limit
 
 
-@cache
 def can_start_threads() -> bool:
-    """Whether this process can start a thread: in a browser (Pyodide) it cannot.
+    """Whether this process can start a thread now; in a browser (Pyodide) and at its end it cannot.
 
     >>> can_start_threads()
     True
     """
+    if sys.is_finalizing() or not main_thread().is_alive():
+        return False
     thread = Thread(target=bool)
     try:
         thread.start()

@@ -23,6 +23,7 @@ from fastcnn.augmentation import Augment
 from fastcnn.callbacks import Callback, ProgressBar, StopTraining
 from fastcnn.checkpoint import ModelFileError
 from fastcnn.datasets import load_mnist
+from fastcnn.files import check_writable
 from fastcnn.model import Sequential
 from fastcnn.nets import NETS
 from fastcnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
@@ -253,8 +254,7 @@ def _writable(save: Path) -> Path:
     """The path, if a file can be made there; an earlier one stays until a new one is whole."""
     if save.is_dir() or not save.absolute().parent.is_dir():
         raise ValueError(f"save must be a file in an existing folder, got {str(save)!r}")
-    if not os.access(save.absolute().parent, os.W_OK):
-        raise ValueError(f"save must be in a folder that can be written to, got {str(save)!r}")
+    check_writable(save)
     return save
 
 

@@ -1,11 +1,13 @@
-"""Which tests come first, which kernels they choose, and what the summary says of both."""
+"""Which tests come first, how long each may take, which kernels they choose, and the summary."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from contextlib import ExitStack
 
+import limits
 import pytest
 
 # Tests compile all the time, and compare what processes write to the standard error.
@@ -21,7 +23,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--choose-for", metavar="ISA", help=meaning)
 
 
+class Limits:
+    """The time limit of each test, also of those in other folders."""
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[object]:
+        long = item.get_closest_marker("lasts_long") is not None
+        with limits.limit(limits.SECONDS * (10 if long else 1)):
+            return (yield)
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    limits.use_standard_error()  # not captured yet
+    config.pluginmanager.register(Limits())
     if isa := config.getoption("--choose-for"):
         from fastcnn.kernels.instruction_sets import choosing_for
 

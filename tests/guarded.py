@@ -27,6 +27,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
+from limits import run
 from processes import environment, instruction_sets
 
 import fastcnn
@@ -334,7 +335,7 @@ def _share_as_threads_do() -> None:
         board[...] = 0
         threads._serve(board, PLACE, 2)
         assert not board.any()
-        board[jobs.THREADS], board[SHARE] = 2, threads.share_address()
+        board[jobs.WANTED], board[SHARE] = 2, threads.share_address()
         seen = guarded((5,), np.float32, border)
         seen[...] = -1
         activations.relu_kernel(board, 4, 0, 5, seen, seen)
@@ -343,6 +344,7 @@ def _share_as_threads_do() -> None:
         (own, others), nothing_left = board.reshape(2, PLACE)[:, jobs.DONE], 1 << jobs.COUNT
         assert (own, others) == (nothing_left + 4, 0)  # pieces, all of the first job
         assert (board.reshape(2, PLACE)[:, jobs.LEFT] == nothing_left).all()
+        assert not board[jobs.BUSY]
         seen[...] = -1
         board[PLACE + jobs.LEFT] += nothing_left  # another job of which nothing is left
         threads._serve(board, PLACE, 2)
@@ -404,13 +406,10 @@ def run_apart(isa: str, dtypes: Sequence[str] = DTYPES, share: int = 1) -> str:
     ``AssertionError`` if it fails.
     """
     here = [sys.executable, str(Path(__file__).resolve()), "--here", f"--share={share}"]
-    done = subprocess.run(
+    done = run(
         [*here, *[f"--dtype={dtype}" for dtype in dtypes]],
         env=environment(**instruction_sets()[isa]),
-        stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
     )
     told = done.stdout.strip()
     assert done.returncode == 0, f"{isa}: exit {done.returncode}\n{told[-3000:]}"

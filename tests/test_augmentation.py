@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from limits import run
 
 import fastcnn
 from fastcnn import augmentation
@@ -249,7 +249,7 @@ for settings in (dict(shift=2, flip=True), dict(shift=1, rotate=10, scale=0.1, f
 
 
 def test_without_numba_the_same_bytes() -> None:
-    printed = subprocess.check_output([sys.executable, "-c", WITHOUT_NUMBA], text=True).split()
+    printed = run([sys.executable, "-c", WITHOUT_NUMBA], check=True).stdout.split()
     images = rng().integers(0, 256, (40, 9, 14)).astype(np.uint8)
     settings = {"shift": 2, "flip": True}, {"shift": 1, "rotate": 10, "scale": 0.1, "flip": True}
     for one, hex_ in zip(settings, printed, strict=True):
@@ -304,3 +304,25 @@ def test_fixed_point_is_the_same_in_both_paths() -> None:
     from fastcnn.kernels import augmentation as compiled
 
     assert augmentation._FRACTION_BITS == compiled.FRACTION_BITS
+
+
+@pytest.mark.parametrize("more", [{}, {"rotate": 1e-9}, {"crop": (1, 2)}], ids=str)
+def test_half_of_the_images_are_mirrored(more: dict[str, Any]) -> None:
+    count = 40_000
+    images = np.broadcast_to(np.array([[0, 255]], np.uint8), (count, 1, 2))
+    mirrored = (Augment(flip=True, **more)(images, rng())[:, 0, 0] > 127).sum()
+    assert abs(mirrored / count - 0.5) < 5 * 0.5 / count**0.5  # five standard deviations
+
+
+@pytest.mark.parametrize("shift", [1, (2, 0), (0, 3)])
+def test_each_shift_is_as_likely(shift: Any) -> None:
+    count = 40_000
+    image = np.zeros((9, 9), np.uint8)
+    image[4, 4] = 1
+    moved = Augment(shift=shift)(np.broadcast_to(image, (count, 9, 9)), rng())
+    down, right = (shift, shift) if isinstance(shift, int) else shift
+    places = moved.sum(axis=0, dtype=np.int64)
+    window = places[4 - down : 5 + down, 4 - right : 5 + right]
+    assert window.sum() == count
+    share = 1 / window.size
+    assert np.abs(window / count - share).max() < 5 * (share * (1 - share) / count) ** 0.5

@@ -282,6 +282,31 @@ def test_other_versions_and_nonsense_are_told(saved: Path) -> None:
             load_model(saved)
 
 
+def test_an_array_of_another_shape_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "arrays"
+    checkpoint.write(path, {}, {"a": np.arange(6.0).reshape(2, 3), "b": np.zeros((0, 4))})
+    assert checkpoint.read(path).arrays()["a"].shape == (2, 3)
+    header, rest = read(path)
+    for name, shape in (("a", [3, 2]), ("a", [6]), ("a", [2, 3, 1]), ("b", [0, 5]), ("b", [4, 0])):
+        edited = {**header, name: {**header[name], "shape": shape}}
+        write(path, edited, rest)
+        with pytest.raises(ModelFileError, match="its checksum does not fit its contents"):
+            checkpoint.read(path).arrays()
+
+
+def test_a_header_may_have_16_mib_and_no_more(saved: Path) -> None:
+    data, limit = saved.read_bytes(), 16 << 20
+    (length,) = struct.unpack("<Q", data[:8])
+    text, rest = data[8 : 8 + length], data[8 + length :]
+    for size in (limit, limit + 8):
+        saved.write_bytes(struct.pack("<Q", size) + text.ljust(size) + rest)
+        if size == limit:
+            load_model(saved)
+            continue
+        with pytest.raises(ModelFileError, match=r"the header would be 16777224"):
+            load_model(saved)
+
+
 def test_deeply_nested_layers_are_told(saved: Path) -> None:
     header, rest = read(saved)
     told = json.loads(header["__metadata__"]["model"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from limits import run
 from sklearn.base import clone, is_classifier
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
@@ -280,9 +280,7 @@ except NotFittedError as error:
 print(CNNClassifier(epochs=1).fit(x, y).predict(x).shape)
 """
     source = Path(fastcnn.__file__).parent.parent
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=source
-    )
+    done = run([sys.executable, "-c", code], cwd=source)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("This CNNClassifier instance is not fitted yet.")
     assert done.stdout.endswith("(20,)\n")
@@ -291,5 +289,4 @@ print(CNNClassifier(epochs=1).fit(x, y).predict(x).shape)
 def test_importing_the_classifier_leaves_scikit_learn_out() -> None:
     code = "import sys; from fastcnn import CNNClassifier; print('sklearn' in sys.modules)"
     source = Path(fastcnn.__file__).parent.parent
-    shown = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=source)
-    assert shown == "False\n"
+    assert run([sys.executable, "-c", code], check=True, cwd=source).stdout == "False\n"

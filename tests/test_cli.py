@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from limits import run
 from processes import python
 from rich.console import Console
 from typer.testing import CliRunner
@@ -39,7 +40,7 @@ def test_help_imports_nothing_heavy() -> None:
         "import sys; from fastcnn.cli import app; app(['--help'], standalone_mode=False);"
         "print([m for m in ('numba', 'mnist', 'fastcnn.comparison') if m in sys.modules])"
     )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    shown = run([sys.executable, "-c", code], check=True)
     assert shown.stdout.endswith("[]\n")
 
 
@@ -69,13 +70,7 @@ def test_malformed_options_exit_with_2(arguments: list[str]) -> None:
 
 
 def test_damaged_data_is_one_line(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*RUN, "demo"],
-        env=os.environ | {"FASTCNN_DATA_DIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run([*RUN, "demo"], env=os.environ | {"FASTCNN_DATA_DIR": str(tmp_path)})
     assert done.returncode == 2
     assert done.stderr.startswith("fastcnn: ")
     assert done.stderr.count("\n") == 1

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import limits
 import numpy as np
 import pytest
 from digits import idx, write_digits
@@ -411,13 +412,7 @@ def test_info_without_numba() -> None:
         "from fastcnn.cli import app; app(['info'])"
     )
     source = str(Path(fastcnn.__file__).parent.parent)
-    shown = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"PYTHONPATH": source},
-    )
+    shown = limits.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": source})
     assert shown.returncode == 0, shown.stderr
     assert "instructions  not known without Numba" in shown.stdout
     assert "engines       im2col, naive" in shown.stdout

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from limits import run
 from processes import environment, python
 
 import fastcnn
@@ -92,6 +93,32 @@ def test_a_rehearsal_changes_nothing_and_no_program_of_it_is_kept(name: str) -> 
     for array, same in zip(model.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(array, same)
     np.testing.assert_array_equal(model.predict(x), other.predict(x))
+
+
+@pytest.mark.usefixtures("nothing_is_known")
+def test_without_compiling_ahead_only_an_explicit_call_prepares(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts = []
+
+    def compile_all(requests: list[Request], progress: object = None) -> int:
+        counts.append(len(requests))
+        return 0
+
+    monkeypatch.setattr(preparation, "compile_all", compile_all)
+    monkeypatch.setenv("FASTCNN_COMPILE_AHEAD", "0")
+    model, x, y = model_of("article"), np.zeros((2, 28, 28, 1), np.uint8), [0, 1]
+    model.predict(x)
+    model.train_on_batch(x, y)
+    assert not counts
+    model.compile_kernels()
+    assert counts
+    assert min(counts) > 1
+    monkeypatch.delenv("FASTCNN_COMPILE_AHEAD")
+    counts.clear()
+    preparation._ready.clear()
+    model_of("article").predict(x)
+    assert counts
 
 
 def test_in_a_rehearsal_no_kernel_runs_and_in_other_threads_all_do() -> None:
@@ -374,7 +401,7 @@ def test_a_helper_runs_no_file_of_the_current_folder(tmp_path: Path) -> None:
     script.parent.mkdir()
     script.write_text(STARTS_A_HELPER)
     variables = {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "FASTCNN_NUM_THREADS": "2"}
-    subprocess.run([sys.executable, script], cwd=tmp_path, env=environment(**variables), check=True)
+    run([sys.executable, script], cwd=tmp_path, env=environment(**variables), check=True)
     assert list(tmp_path.glob("* ran")) == []
     assert len(list((tmp_path / "cache" / "fastcnn").glob("*.nbc"))) > 3
     assert list((tmp_path / "cache" / "fastcnn").glob("*.lock")) == []
@@ -430,12 +457,12 @@ def test_compiling_that_lasts_is_told_once(
     assert capsys.readouterr().err == ""
     with notice.silenced():
         notice.begin()
-        assert notice._timer is None
+        assert not notice._running
     assert capsys.readouterr().err == ""
     for _ in range(2):
         notice.begin()
-        if notice._timer is not None:
-            notice._timer.join()
+        for timer, _ in notice._running:
+            timer.join()
         notice.end()
     line = capsys.readouterr().err
     assert line.startswith("fastcnn: compiling kernels for this processor; once")
@@ -443,7 +470,7 @@ def test_compiling_that_lasts_is_told_once(
     monkeypatch.setenv("FASTCNN_COMPILE_NOTICE", "0")
     silent = Notice()
     silent.begin()
-    assert silent._timer is None
+    assert not silent._running
 
 
 # --- a folder that is read-only -------------------------------------------------------------------
@@ -504,24 +531,19 @@ def test_files_can_be_read_by_others(tmp_path: Path) -> None:
 
 
 def test_the_command_compiles_what_a_model_needs(tmp_path: Path) -> None:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "fastcnn", "compile", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=environment(NUMBA_CACHE_DIR=str(tmp_path / "cache")),
-        )
+    def compile_(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return python("-m", "fastcnn", "compile", *arguments, check=False,
+                      NUMBA_CACHE_DIR=str(tmp_path / "cache"))  # fmt: skip
 
     model = Sequential([Flatten(), Dense(3)], (4, 5, 1), seed=0)
     model.save(tmp_path / "net.safetensors")
-    first = run(str(tmp_path / "net.safetensors"), "--predict-only")
+    first = compile_(str(tmp_path / "net.safetensors"), "--predict-only")
     assert first.returncode == 0, first.stderr
     assert "kernels compiled in" in first.stdout
     assert f"kept in {tmp_path / 'cache' / 'fastcnn'}" in first.stdout
-    again = run(str(tmp_path / "net.safetensors"), "--predict-only")
+    again = compile_(str(tmp_path / "net.safetensors"), "--predict-only")
     assert "all there" in again.stdout
-    wrong = run("--net", "alexnet")
+    wrong = compile_("--net", "alexnet")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "--net must be one of" in wrong.stderr
 

@@ -64,7 +64,7 @@ def test_after_an_error_another_process_may_compile(folder: Path) -> None:
     with pytest.raises(TypingError):
         wrong(np.ones(1))
     assert files(folder) == []  # no lock is left
-    assert compile_notice.notice._timer is None
+    assert not compile_notice.notice._running
 
 
 def test_a_kernel_runs_if_an_interrupt_came_as_llvm_handed_over_its_code(

@@ -56,6 +56,39 @@ CONVOLUTIONS = {
 }
 
 
+FAR = 2**31 - 1
+LOST_IN_PADDING = {
+    # x, w, parameters: nearly all taps read padding, or nearly all rows are stepped over
+    "stride": ((2, 7, 2, 1), (1, 1, 1, 1), {"stride": (FAR, 2), "padding": 1}),
+    "stride, 3×1": ((1, 4, 3, 2), (3, 1, 2, 1), {"stride": FAR, "padding": ((2, 2), (1, 1))}),
+    "width 1": ((2, 6, 5, 2), (3, 1, 2, 3), {"dilation": (FAR, FAR), "padding": "same"}),
+    "height 1": ((2, 6, 5, 2), (1, 3, 2, 3), {"dilation": (FAR, FAR), "padding": "same"}),
+    "groups": ((1, 5, 6, 4), (2, 3, 2, 2), {"dilation": (FAR, 2), "padding": "same", "groups": 2}),
+    "depthwise": ((1, 5, 6, 2), (3, 3, 1, 2), {"dilation": FAR, "padding": "same", "groups": 2}),
+    "not finite": ((1, 5, 6, 1), (3, 1, 1, 2), {"dilation": FAR // 2, "padding": "same"}),
+}
+
+
+@pytest.mark.parametrize("case", LOST_IN_PADDING)
+def test_padding_and_strides_take_no_memory(case: str) -> None:
+    shape, filters, parameters = LOST_IN_PADDING[case]
+    rng = np.random.default_rng(0)
+    x = rng.integers(-3, 4, shape).astype(np.float32)
+    w = rng.integers(-3, 4, filters).astype(np.float32)
+    w[0, 0, 0, 0] = np.inf if case == "not finite" else 1
+
+    def results(engine: str) -> Any:
+        y = fastcnn.conv2d(x, w, **parameters, engine=engine)
+        dy = np.resize(np.arange(-3, 4), y.shape).astype(np.float32)
+        dx = fastcnn.conv2d_input_gradient(dy, w, shape, **parameters, engine=engine)
+        dw = fastcnn.conv2d_filter_gradient(dy, x, w.shape[:2], **parameters, engine=engine)
+        return y, dx, dw
+
+    assert extra_bytes(lambda: results("im2col")) < 1 << 20
+    for found, expected in zip(results("im2col"), results("naive"), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("case", CONVOLUTIONS)
 @pytest.mark.parametrize("finite", [True, False])
 def test_convolution_holds_to_its_workspace(case: str, finite: bool) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
+
+import limits
 
 HEAVY = ("numba", "llvmlite", "typer", "click", "rich", "mnist", "urllib", "matplotlib", "scipy")
 
 
 def run(code: str) -> str:
-    return subprocess.check_output([sys.executable, "-c", code], text=True)
+    output: str = limits.run([sys.executable, "-c", code], check=True).stdout
+    return output
 
 
 def seconds_to_import(module: str) -> float:

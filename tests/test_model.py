@@ -15,6 +15,7 @@ import fastcnn
 from fastcnn import nets
 from fastcnn.arguments import Array
 from fastcnn.callbacks import Callback, StopTraining
+from fastcnn.inputs import finite
 from fastcnn.layers import (
     BatchNorm,
     Conv2D,
@@ -151,6 +152,27 @@ def test_the_history_holds_the_rate_of_each_epochs_last_step() -> None:
     schedule.total = 6
     assert history.history["learning_rate"] == [schedule(2), schedule(5)]
     assert schedule(2) != schedule(5)
+
+
+def test_the_figures_of_an_epoch_are_of_that_epoch_alone() -> None:
+    x, y = stripes(22)
+    model = Sequential(net(), (9, 8), seed=0)
+    told: list[tuple[float, float, float]] = []
+
+    class Told(Callback):
+        def on_batch_end(self, model: Sequential, batch: int, logs: dict[str, float]) -> None:
+            told.append((logs["loss"], logs["accuracy"], logs["samples"]))
+
+    history = model.fit(
+        x, y, epochs=3, batch_size=8, optimizer=SGD(0.0), shuffle=False, callbacks=[Told()],
+        verbose=0, validation_data=(x[:5], y[:5]),
+    ).history  # fmt: skip
+    for name, data in (("", (x, y)), ("val_", (x[:5], y[:5]))):
+        for figure, value in model.evaluate(*data).items():
+            assert history[name + figure] == [pytest.approx(value, rel=1e-6)] * 3
+    means = [model.evaluate(x[:seen], y[:seen]) for seen in (8, 16, 22)]
+    expected = [(m["loss"], m["accuracy"], n) for m, n in zip(means, (8, 16, 22), strict=True)]
+    assert told == [pytest.approx(figures, rel=1e-6) for figures in expected] * 3
 
 
 def test_the_articles_own_setting_reaches_what_the_article_reaches() -> None:
@@ -528,6 +550,20 @@ def test_mistaken_models() -> None:
             call()
 
 
+@pytest.mark.parametrize("width", [3, 1000, 1 << 20, (1 << 20) + 1])
+def test_what_is_not_finite_is_found_wherever_it_is(width: int) -> None:
+    count = (3 << 20) // width + 2  # more numbers than are looked at together
+    x = np.zeros((count, width), np.float32)
+    for sample, place, value in (
+        (0, 0, np.nan), (count // 2, width // 2, np.inf), (count - 1, width - 1, -np.inf),
+    ):  # fmt: skip
+        x[sample, place] = value
+        with pytest.raises(ValueError, match=f"x must hold finite numbers, .* {sample=}"):
+            finite("x", x)
+        x[sample, place] = 0
+    finite("x", x)
+
+
 def test_an_empty_batch_predicts_nothing() -> None:
     model = Sequential(net(), (9, 8))
     assert model.predict(np.zeros((0, 9, 8))).shape == (0, 3)
@@ -562,6 +598,49 @@ def test_a_batch_whose_loss_is_not_finite_moves_no_running_statistics() -> None:
     with pytest.raises(ValueError, match="x must hold finite numbers"):
         model.train_on_batch(with_nan(stripes(8)[0]), stripes(8)[1])
     assert bits(model) == before
+
+
+@pytest.mark.parametrize("engine", [None, "im2col", "naive"])
+def test_running_statistics_move_once_with_a_step_and_not_at_all_without(
+    engine: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = stripes(8)
+    images = (x[..., None] / 255 - 0.5).astype(np.float32)
+    layers = [Conv2D(2, 3, padding="same"), BatchNorm(), Flatten(), Dense(3)]
+    model = Sequential(layers, (9, 8), seed=0, engine=engine)
+    norm, last = model.layers[1], model.layers[3]
+    filtered = model.layers[0].forward(images, False, None, None)[0]
+    means, variances = filtered.mean(axis=(0, 1, 2)), filtered.var(axis=(0, 1, 2))
+    held = {name: array.copy() for name, array in norm.state.items()}
+
+    def have_moved_once() -> None:
+        np.testing.assert_allclose(norm.state["mean"], 0.9 * held["mean"] + 0.1 * means, rtol=1e-4)
+        expected = 0.9 * held["variance"] + 0.1 * variances
+        np.testing.assert_allclose(norm.state["variance"], expected, rtol=1e-4)
+        held.update((name, array.copy()) for name, array in norm.state.items())
+
+    def prepare(layers: Any, run: Any, like: Any, *purpose: str, progress: Any = None) -> int:
+        run(like)  # as with an empty cache, but that the kernels do run
+        return 0
+
+    monkeypatch.setattr("fastcnn.executor.executor.prepare", prepare)
+    for _ in range(2):  # before the first step an executor prepares training
+        model.train_on_batch(x, y, SGD(0.0))
+        have_moved_once()
+    # The loss is finite, the gradients are not, and they meet padding: operations decide.
+    norm.parameters["gamma"] = np.zeros(2)
+    last.parameters["w"] = np.full_like(last.parameters["w"], 3e38) * [1, 0, 0]
+    with np.errstate(all="ignore"):
+        _, _, gradients = model._gradients(images, np.zeros_like(y), CrossEntropy(), model.rng)
+    assert not np.isfinite(gradients[1]["beta"]).all()
+    have_moved_once()
+    # The batch is finite, its loss is not.
+    norm.parameters["gamma"] = np.ones(2)
+    before = bits(model)
+    for _ in range(2):
+        with np.errstate(all="ignore"), pytest.raises(FloatingPointError, match="the loss of a"):
+            model.train_on_batch(x, y)
+        assert bits(model) == before
 
 
 def test_explicit_sigmoid_is_the_binary_losses_own() -> None:

@@ -181,6 +181,26 @@ def test_config_goes_through_json_and_back(name: str) -> None:
     assert repr(again) == repr(optimizer)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        (SGD(), {"learning_rate": 0.01, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0}),
+        # The values that the paper of each recommends.
+        (Adam(), {"learning_rate": 0.001, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8,
+                  "weight_decay": 0.0}),
+        (AdamW(), {"learning_rate": 0.001, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8,
+                   "weight_decay": 0.01}),
+        (RMSprop(), {"learning_rate": 0.001, "rho": 0.9, "momentum": 0.0, "epsilon": 1e-7,
+                     "weight_decay": 0.0}),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_defaults(optimizer: Optimizer, expected: dict[str, Any]) -> None:
+    assert optimizer.config() == {**expected, "clip_norm": None, "clip_value": None}
+    named = optimizer_named(type(optimizer).__name__.lower())
+    assert named.config() == optimizer.config()
+
+
 def test_names() -> None:
     assert [type(optimizer_named(name)) for name in ("sgd", "adam", "adamw", "rmsprop")] == [
         SGD, Adam, AdamW, RMSprop

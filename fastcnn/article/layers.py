@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 
 from fastcnn import ops
 from fastcnn.arguments import Array, floats, shaped
+from fastcnn.float_errors import unreported
 
 
 class Conv3x3:
@@ -95,6 +96,7 @@ class Conv3x3:
         out: Array = ops.conv2d(_batch(image), w, engine=self.engine)[0]
         return out
 
+    @unreported
     def backprop(self, d_L_d_out: ArrayLike, learn_rate: float) -> Array | None:
         """Take one step of gradient descent on the filters.
 
@@ -259,6 +261,7 @@ class Softmax:
         self.last_totals = totals
         return ops.softmax(totals, engine=self.engine)
 
+    @unreported
     def backprop(self, d_L_d_out: ArrayLike, learn_rate: float) -> Array:
         """Take one step of gradient descent on weights and biases.
 

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from fastcnn import ops
 from fastcnn.arguments import Array, class_labels, floats, shaped
 from fastcnn.article.layers import Conv3x3, MaxPool2, Softmax
+from fastcnn.float_errors import unreported
 
 CLASSES = 10
 
@@ -41,6 +42,7 @@ class ArticleNet:
         self.softmax = Softmax(13 * 13 * 8, CLASSES, engine=engine, rng=rng)
         self.engine = engine
 
+    @unreported
     def forward(self, image: ArrayLike, label: int) -> tuple[Array, float, int]:
         """One digit through the net.
 
@@ -68,6 +70,7 @@ class ArticleNet:
         loss = float(ops.cross_entropy(totals[np.newaxis], labels, engine=self.engine))
         return out, loss, int(np.argmax(out) == label)
 
+    @unreported
     def train(self, im: ArrayLike, label: int, lr: float = 0.005) -> tuple[float, int]:
         """One step of gradient descent on one digit.
 

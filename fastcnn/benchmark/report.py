@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from fastcnn.files import write_whole
+
 FORMAT = 1
 OURS = ("fastcnn", "numba")
 """Runners that are fastcnn at its best: a net through ``Sequential``, an operation's kernels."""
@@ -235,8 +237,8 @@ class Report:
             raise ValueError(f"{path}: {error}") from None
 
     def write(self, path: Path) -> None:
-        """Write JSON."""
-        path.write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n", "utf-8")
+        """Write JSON. Raises ``OSError`` as :func:`fastcnn.files.write_whole`."""
+        write_whole(path, (json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n").encode())
 
 
 QUIET = 0.85

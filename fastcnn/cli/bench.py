@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastcnn.cli.options import Threads
+from fastcnn.cli.options import Threads, check_output
 from fastcnn.cli.outcomes import DISAGREE, plain_errors
 
 if TYPE_CHECKING:
@@ -67,9 +67,8 @@ def bench(
                 raise ValueError("--compare takes two saved runs and no other option")
             slower = _compare(*compare)
         else:
-            for name, path in (("--json", json), ("--html", html)):
-                if path is not None and (path.is_dir() or not path.parent.is_dir()):
-                    raise ValueError(f"{name} must name a file in an existing folder, got '{path}'")
+            check_output("--json", json)
+            check_output("--html", html)
             report = _run(full, op, net, peers, threads)
             _keep(report, json, html, save)
     if compare is not None:
@@ -129,8 +128,9 @@ def _keep(report: Report, json: Path | None, html: Path | None, save: str | None
         typer.echo(f"saved as {path}")
     if html is not None:
         from fastcnn.benchmark.html import page
+        from fastcnn.files import write_whole
 
-        html.write_text(page(report), "utf-8")
+        write_whole(html, page(report).encode())
 
 
 def _compare(before: str, after: str) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastcnn.cli.options import Seed
+from fastcnn.cli.options import Seed, check_output
 from fastcnn.cli.outcomes import DISAGREE, plain_errors
 
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ def compare(
 
         if case is not None and (op or quick or model):
             raise ValueError("--case names one case: leave out --op, --quick and --model")
-        if json is not None and (json.is_dir() or not json.parent.is_dir()):
-            raise ValueError(f"--json must name a file in an existing folder, got {str(json)!r}")
+        check_output("--json", json)
         report = _compared(op, engine, quick, case, seed, model)
         _print_report(Console(), report)
         if json is not None:
@@ -120,8 +119,4 @@ def _write_json(path: Path, report: Report) -> None:
 
     from fastcnn.files import write_whole
 
-    try:
-        text = dumps(report.to_dict(), indent=2, allow_nan=False) + "\n"
-        write_whole(path, text.encode())
-    except OSError as error:
-        raise ValueError(f"--json cannot be written: {error}") from None
+    write_whole(path, (dumps(report.to_dict(), indent=2, allow_nan=False) + "\n").encode())

@@ -7,6 +7,8 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from fastcnn.files import check_writable
+
 Seed: TypeAlias = Annotated[
     int, typer.Option(min=0, help="Of everything random: the same seed, same numbers.")
 ]
@@ -22,3 +24,16 @@ Threads: TypeAlias = Annotated[
     typer.Option(min=1, max=256, help="Default: as `fastcnn info` says; results are the same."),
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+
+
+def check_output(option: str, path: Path | None) -> None:
+    """Before long work: raise ``ValueError`` where no file can be written at ``path``."""
+    if path is None:
+        return
+    try:
+        check_writable(path)
+    except OSError as error:
+        raise ValueError(
+            f"{option} must name a file in an existing folder that can be written to, got "
+            f"{str(path)!r}: {error.strerror}"
+        ) from None

@@ -20,7 +20,7 @@ from fastcnn.arguments import Array
 from fastcnn.engines import choose, implementation
 from fastcnn.executor.by_inputs import dense_gradients
 from fastcnn.executor.plan import Made, Plans, Scratch
-from fastcnn.executor.preparation import is_built_in, prepare
+from fastcnn.executor.preparation import PURPOSES, compiles_ahead, is_built_in, prepare
 from fastcnn.executor.slices import (
     CONVOLUTIONS,
     POOLS,
@@ -30,6 +30,7 @@ from fastcnn.executor.slices import (
     pools_squares,
     with_pooling,
 )
+from fastcnn.float_errors import unreported
 from fastcnn.geometry import ConvGeometry, PoolGeometry
 from fastcnn.kernels import arrays, program, winograd
 from fastcnn.kernels.activations import relu_backward
@@ -102,7 +103,7 @@ class Executor:
         only = self._parts[0] if len(self._parts) == 1 else None
         self._only = only if isinstance(only, _Run) else None
         self._layers = layers
-        self._prepared: set[str] = set()
+        self._prepared: set[str] = set() if compiles_ahead() else {*PURPOSES}
         # Of the last optimizer its loop, arrays and numbers, and the step made of them.
         self._last: tuple[Any, list[Array], Array, Array] = None, [], _NONE, NO_STEPS
 
@@ -237,6 +238,13 @@ class Executor:
             raise
 
     def _through(self, parts: list[_Run | _Alone], x: Array) -> Array | None:
+        if self._only is not None:  # compiled code alone
+            output = self._only.forward(x, None)
+            return None if output is None else output[0]
+        return self._through_all(parts, x)
+
+    @unreported
+    def _through_all(self, parts: list[_Run | _Alone], x: Array) -> Array | None:
         for part in parts:
             found = part.forward(x, None)
             if found is None:
@@ -290,6 +298,7 @@ class Executor:
             parts += program.parts(one, 1 + p.size // _MOVED)
         return parts
 
+    @unreported
     def gradients(
         self, x: Array, targets: Array, loss: Loss, rng: np.random.Generator
     ) -> tuple[float, float] | None:

@@ -3,16 +3,17 @@
 Which kernels serve a layer depends on the number of samples. So the first prediction, and the first
 training step, are rehearsed with many batch sizes (:mod:`fastcnn.kernels.rehearsal`), and what is
 missing is compiled (:mod:`fastcnn.kernels.compile_ahead`). Nets with layers, losses or optimizers
-of the user's own are left alone, because a rehearsal would call these.
+of the user's own are left alone, because a rehearsal would call these. With the environment
+variable ``FASTCNN_COMPILE_AHEAD=0`` each call compiles only the kernels that it needs itself, which
+is less work for programs that make many nets and use each of them once.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from contextvars import copy_context
 from math import prod
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from fastcnn.kernels.rehearsal import Request, rehearsal
 from fastcnn.kernels.threads import request_driver
 from fastcnn.layers import Layer, Residual
 from fastcnn.settings import get_math, get_num_threads
+from fastcnn.undisturbed import NoThreadError, go_on, in_own_thread
 
 # Batch sizes between which the choice of kernels was seen to change, and some beyond them.
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16, 17, 24, 32, 48, 64, 100, 128, 200, 256, 512)
@@ -32,8 +34,16 @@ COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16, 17, 24, 32, 48, 64, 100, 128, 2
 # take memory only where NumPy writes to them, so a rehearsal takes less than 100 MB.
 _FEW, _MOST_OF_FEW, _MOST = 10, 1 << 27, 1 << 25
 
+PURPOSES = "predict", "train"
+"""The calls that are prepared, each with its first use."""
+
 _ready: set[tuple[Any, ...]] = set()
 """Nets that were prepared in this process, as :func:`net_key` tells them apart."""
+
+
+def compiles_ahead() -> bool:
+    """Whether first calls are prepared: always, unless ``FASTCNN_COMPILE_AHEAD`` is 0."""
+    return os.environ.get("FASTCNN_COMPILE_AHEAD") != "0"
 
 
 def net_key(layers: Sequence[Layer], *purpose: object) -> tuple[Any, ...]:
@@ -89,45 +99,17 @@ def rehearsed(
     counts = [len(like), *(n for n in COUNTS if n * sample <= most[n] and n != len(like))]
     result: list[Request] = []
 
-    def rehearse(stopped: Callable[[], bool]) -> None:
+    def rehearse() -> None:
         with rehearsal() as requests, np.errstate(all="ignore"):
             with suppress(MemoryError):
                 for count in counts:
-                    if stopped():
-                        return
+                    go_on()
                     run(np.zeros((count, *like.shape[1:]), like.dtype))
             request_driver()
             result.extend(requests.values())
 
-    _apart(rehearse)
+    # In a thread of its own from whichever thread, because signal handlers and finalizers run in
+    # the caller's at any moment, and may predict. Without a thread nothing is compiled ahead.
+    with suppress(NoThreadError):
+        in_own_thread(rehearse)
     return result
-
-
-def _apart(work: Callable[[Callable[[], bool]], None]) -> None:
-    """Run ``work`` in a thread of its own; it can ask whether the caller has been interrupted.
-
-    Signal handlers run in the thread of the caller at any moment, and may predict. So this thread
-    must not be the one that rehearses. If no thread can be started, ``work`` is left out.
-    """
-    errors: list[BaseException] = []
-    stopped = False
-
-    def target() -> None:
-        try:
-            work(lambda: stopped)
-        except BaseException as error:
-            errors.append(error)
-
-    # Settings such as ``math`` are those of the caller.
-    thread = Thread(target=copy_context().run, args=(target,), name="fastcnn-rehearsal")
-    try:
-        thread.start()
-        thread.join()
-    except RuntimeError:  # the system starts no more threads
-        return
-    finally:
-        stopped = True
-        if thread.is_alive():
-            thread.join()
-    if errors:
-        raise errors[0]

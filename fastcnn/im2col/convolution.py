@@ -5,9 +5,10 @@ Each window becomes a row of a matrix, "im2col": (pixels, KH·KW·IC) times the 
 The gradient of the input goes the way back, "col2im": ``dy`` times the transposed filters, added
 to the image tap by tap. With groups each group is a matrix of its own.
 
-Two cases go tap by tap, without such a matrix: depthwise convolution, whose matrices would have
-one column, and numbers that are not finite where there is padding: padding counts nothing, but
-as a zero in a matrix it would make NaN of an infinite weight.
+Three cases go tap by tap, without such a matrix: depthwise convolution, whose matrices would have
+one column; padding that is many times the image, because most of the matrix would be zeros; and
+numbers that are not finite where there is padding: padding counts nothing, but as a zero in a
+matrix it would make NaN of an infinite weight.
 
 The result for an image does not depend, to the last bit, on the size of the batch or the image's
 place in it: every image is multiplied on its own.
@@ -90,7 +91,10 @@ def conv2d_bias_gradient(dy: Array, g: ConvGeometry) -> Array:
 
 
 def _tap_by_tap(factor: Array, g: ConvGeometry) -> bool:
-    return g.depthwise or (is_padded(g) and not np.isfinite(factor).all())
+    if g.depthwise or not is_padded(g):
+        return g.depthwise
+    margins = max(g.pad_top, g.pad_bottom), max(g.pad_left, g.pad_right)
+    return max(margins) > 16 * max(g.h, g.w) or not np.isfinite(factor).all()
 
 
 def _conv2d_tap_by_tap(x: Array, w: Array, g: ConvGeometry) -> Array:
@@ -134,7 +138,8 @@ def _column_bytes(x: Array, g: ConvGeometry) -> tuple[int, int]:
     if not is_padded(g):
         return row, 0
     line = (g.pad_left + g.w + g.pad_right) * g.ic * x.itemsize
-    return row + g.stride_h * line, ((g.kh - 1) * g.dilation_h + 1) * line
+    # The last row needs as many lines as the filter spans, each before it those of a stride.
+    return row + g.stride_h * line, ((g.kh - 1) * g.dilation_h + 1 - g.stride_h) * line
 
 
 def _matrices(w: Array, g: ConvGeometry) -> Array:

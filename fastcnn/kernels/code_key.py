@@ -10,11 +10,17 @@ values that it is closed over, the types of its arguments, and the flags.
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from hashlib import sha256
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
+from pkgutil import iter_modules
+from secrets import token_hex
+from types import CodeType
 from typing import Any
 
 import llvmlite
@@ -25,25 +31,101 @@ PACKAGE = Path(__file__).resolve().parent.parent
 FORMAT = 3
 """Version of the cache's files; code of another version is compiled anew."""
 
+# Modules outside of the kernels that their code depends on.
+_OTHERS = ("geometry", "minimal_filtering", "version")
 _DIGITS = 24  # of a key: 96 bits
 
 
+_PROCESS = token_hex()
+"""Stands in for the stamp where there is none: no other process has code under these keys."""
+
+
 @lru_cache(maxsize=1)
-def source_stamp() -> str:
-    """Hash of all source files that compiled code depends on: the kernels' and the geometry's."""
+def source_stamp() -> str | None:
+    """Hash of all modules that compiled code depends on: the kernels' and the geometry's.
+
+    It is taken of their sources, or of Python's code for them where there are no sources: in an
+    installation of ``.pyc`` files, or in a program with its modules inside. None where there is
+    neither. Then no compiled code is kept, because nothing would tell one version from another.
+    """
     digest = sha256()
-    others = [PACKAGE / f"{name}.py" for name in ("geometry", "minimal_filtering", "version")]
-    for path in [*sorted((PACKAGE / "kernels").rglob("*.py")), *others]:
-        name = path.relative_to(PACKAGE).as_posix()
-        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
+    try:
+        names = [*_modules_of("fastcnn.kernels")]
+        for name in (*names, *(f"fastcnn.{one}" for one in _OTHERS)):
+            digest.update(name.encode() + b"\0" + _contents_of(name) + b"\0")
+    except (ImportError, OSError, AttributeError, SyntaxError, UnicodeError):
+        return None
+    return digest.hexdigest() if names else None
+
+
+def _modules_of(package: str) -> Iterator[str]:
+    """The names of a package and of all modules in it, in order."""
+    yield package
+    spec = find_spec(package)
+    folders = spec.submodule_search_locations if spec else None
+    modules = sorted(iter_modules(folders, f"{package}."), key=lambda module: module.name)
+    if not modules:
+        raise ImportError(f"{package} does not tell its modules")
+    for module in modules:
+        if module.ispkg:
+            yield from _modules_of(module.name)
+        else:
+            yield module.name
+
+
+def _contents_of(name: str) -> bytes:
+    """What a module is made of: its source if this is what runs, else Python's code."""
+    spec = find_spec(name)
+    loader: Any = spec.loader if spec else None
+    source: str | None = None if _runs_whatever_the_source(spec) else loader.get_source(name)
+    if source is not None:
+        return b"source\0" + source.encode()
+    code = loader.get_code(name)
+    if code is None:
+        raise ImportError(f"{name} has neither source nor code")
+    return b"code\0" + repr(code_contents(code)).encode(errors="surrogatepass")
+
+
+def _runs_whatever_the_source(spec: ModuleSpec | None) -> bool:
+    """Whether there is a compiled file that Python takes without a look at the source."""
+    if spec is None or not spec.cached or not os.path.exists(spec.cached):
+        return False
+    with open(spec.cached, "rb") as file:
+        return file.read(8)[4:] == _UNCHECKED
+
+
+_UNCHECKED = (1).to_bytes(4, "little")  # flags of such a file, after its magic number (PEP 552)
+
+
+def code_contents(code: CodeType) -> tuple[Any, ...]:
+    """Everything in Python's code that decides what it does, the same in every process.
+
+    >>> one, other = (compile(f"def f(x): return {n} in x", "", "exec") for n in ("1", "True"))
+    >>> code_contents(one) == code_contents(other)
+    False
+    """
+    names = code.co_name, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
+    counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
+    values = [_constant_contents(value) for value in code.co_consts]
+    return (names, counts, code.co_code, code.co_exceptiontable, values)
+
+
+def _constant_contents(value: Any) -> Any:
+    if isinstance(value, CodeType):
+        return code_contents(value)
+    if isinstance(value, tuple):
+        return ["tuple", *map(_constant_contents, value)]
+    if isinstance(value, frozenset):  # in an order that depends on the process
+        return ["frozenset", *sorted(repr(_constant_contents(one)) for one in value)]
+    return type(value).__name__, repr(value)
 
 
 def version_stamp() -> str:
     """What turns sources into code, by versions and by Numba's settings, and the sources."""
     versions = numba.__version__, llvmlite.__version__, sys.implementation.cache_tag
     settings = config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE, config.BOUNDSCHECK
-    return f"{FORMAT} {' '.join(map(str, (*versions, *settings)))} {source_stamp()}"
+    stamp = source_stamp() or _PROCESS
+    return f"{FORMAT} {' '.join(map(str, (*versions, *settings)))} {stamp}"
 
 
 def constants(function: Callable[..., Any]) -> tuple[Any, ...]:

@@ -186,19 +186,24 @@ def _start_helper(requests: list[Request]) -> _Helper | None:
             stderr=subprocess.DEVNULL,
             env={**os.environ, "FASTCNN_NUM_THREADS": "1"},
         )
-    except (OSError, ValueError):  # no more processes, say: this one compiles all
+    except (OSError, ValueError, RuntimeError):  # no more processes, or none while Python ends
         turn.give()
         return None
     helper = _Helper(process, turn)
     try:
-        assert process.stdin is not None
         with suppress(OSError):  # it has died already
-            process.stdin.write(pickle.dumps(jobs))
-            process.stdin.flush()  # and stays open: its end would end the helper
+            _send(process, jobs)
     except BaseException:
         helper.end()
         raise
     return helper
+
+
+def _send(process: subprocess.Popen[bytes], jobs: object) -> None:
+    """Write the list to its input, which stays open: its end would end the helper."""
+    if process.stdin is not None:
+        process.stdin.write(pickle.dumps(jobs))
+        process.stdin.flush()
 
 
 _HELPER = """

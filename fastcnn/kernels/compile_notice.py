@@ -1,6 +1,8 @@
 """A line on the standard error when compiling lasts, so that nobody takes it for a fault.
 
-It is written once in a process, when compiling has taken more than a second in all.
+It is written once in a process, when compiling has taken more than a second in all. Whoever
+compiles holds the compiler's lock, so there is none here; a signal handler that compiles in between
+costs at most the line.
 ``FASTCNN_COMPILE_NOTICE=0`` leaves it out. Commands show a progress bar in its place.
 """
 
@@ -10,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from threading import Lock, Timer
+from threading import Timer
 from time import monotonic
 
 AFTER = 1.0
@@ -21,33 +23,38 @@ class Notice:
     """Measures how long this process compiles, and writes the line."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
-        self._seconds, self._begin = 0.0, 0.0
+        self._seconds = 0.0
         self._silent = os.environ.get("FASTCNN_COMPILE_NOTICE") == "0"
-        self._timer: Timer | None = None
+        self._running: list[tuple[Timer, float]] = []
 
     def begin(self, what: str = "kernels") -> None:
         """Compiling begins; what was begun before has ended, if only by an error."""
         self.end()
         if self._silent:
             return
-        with self._lock:
-            self._begin = monotonic()
-            timer = Timer(max(0.0, AFTER - self._seconds), self._write, [what])
-            timer.daemon = True
-            try:
-                timer.start()
-            except RuntimeError:  # no thread can be started, so nobody could write
-                return
-            self._timer = timer
+        # A thread that is started while Python ends never runs, and ``start`` waits for it.
+        if sys.is_finalizing():
+            return
+        timer = Timer(max(0.0, AFTER - self._seconds), self._write, [what])
+        timer.daemon = True
+        try:
+            self._running.append((timer, monotonic()))
+            timer.start()
+        except RuntimeError:  # no thread can be started, so nobody could write
+            return
+        except BaseException:
+            self.end()
+            raise
 
     def end(self) -> None:
         """Compiling has ended."""
-        with self._lock:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-                self._seconds += monotonic() - self._begin
+        while self._running:
+            try:
+                timer, begin = self._running.pop()
+            except IndexError:  # a signal handler's compiling took it
+                return
+            timer.cancel()
+            self._seconds += monotonic() - begin
 
     @contextmanager
     def silenced(self) -> Iterator[None]:

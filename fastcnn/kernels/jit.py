@@ -6,13 +6,17 @@ compiled into them, so it needs no cache entry of its own. Compiled kernels are 
 :mod:`fastcnn.kernels.kernel_cache`.
 
 **Fork.** A fork waits until no other thread compiles or asks LLVM anything: their locks, held by a
-thread that the child does not have, would never open there.
+thread that the child does not have, would never open there. Both let the same thread in again, so a
+signal handler that forks does not wait for the code that it interrupted. It does not wait for ever
+either: it may have interrupted LLVM where another thread, with the compiler's lock, waits for LLVM.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
+from functools import partial
 from inspect import signature
 from typing import Any, cast
 
@@ -25,6 +29,7 @@ from fastcnn.kernels.calls import launch
 from fastcnn.kernels.inlining import FLAGS, ORDERED, Function, Liberties, inlined
 from fastcnn.kernels.kernel_cache import KernelCache
 from fastcnn.kernels.pipeline import KernelCompiler, llvm_lock
+from fastcnn.undisturbed import undisturbed
 
 
 def kernel(function: Function) -> Function:
@@ -71,7 +76,8 @@ def with_launch(kernel):
 
 def _launched(function: Function, flags: dict[str, Any]) -> Function:
     parameters = list(signature(function).parameters)
-    assert parameters[:2] == ["start", "stop"], function
+    if parameters[:2] != ["start", "stop"]:
+        raise TypeError(f"a kernel's first parameters must be start and stop, got {function!r}")
     source = _LAUNCH.format(parameters=", ".join(parameters), arguments=", ".join(parameters[2:]))
     scope: dict[str, Any] = {"__name__": __name__, "launch": launch}
     # Under a name of its own: with the name of a file, tracebacks and Numba would show lines of
@@ -89,17 +95,44 @@ def _cached(function: Callable[..., Any], flags: dict[str, Any]) -> Any:
         folders = kernel_cache.cache_folders()
         if folders.read:
             dispatcher._cache = KernelCache(function, flags["fastmath"], folders)
+        dispatcher.compile = partial(_compiled_undisturbed, dispatcher.compile)
     return dispatcher
 
 
+def _compiled_undisturbed(compile: Callable[[Any], Any], signature: Any) -> Any:
+    """Compile, or load from the cache, where no signal handler comes between.
+
+    A thread that has a lock of the compiler already would wait for the other thread for ever.
+    """
+    if global_compiler_lock.is_locked() or llvm_lock._is_owned():
+        return compile(signature)
+    return undisturbed(compile, signature)
+
+
+_FORK_PATIENCE = 60.0  # seconds; many times what a kernel takes
+
+
+class _Forks(threading.local):
+    """The locks that this thread's forks hold; a list for each, because a handler may fork too."""
+
+    def __init__(self) -> None:
+        self.held: list[list[Any]] = []
+
+
+_forks = _Forks()
+
+
 def _before_fork() -> None:
-    global_compiler_lock.acquire()
-    llvm_lock.acquire()
+    held: list[Any] = []
+    _forks.held.append(held)
+    for lock in (global_compiler_lock._lock, llvm_lock):
+        if lock.acquire(timeout=_FORK_PATIENCE):
+            held.append(lock)
 
 
 def _after_fork() -> None:
-    llvm_lock.release()
-    global_compiler_lock.release()
+    for lock in reversed(_forks.held.pop()):
+        lock.release()
 
 
 if hasattr(os, "register_at_fork"):

@@ -16,13 +16,21 @@ kernels read it.
 first. Its first line holds the job; a worker's, what it has done. The second says how many pieces
 of which job are left. Both are words with a job's number and a count, so that a piece is taken by
 changing one word: what a late worker finds is of the job whose number it sees, or nothing.
+
+**One caller at a time** has the board. Its word ``BUSY`` is taken and given back by compiled code
+alone, where no signal handler and no exception of Python's can come between. A caller that finds
+it taken does all of its work alone.
+
+**The wait ends.** A caller waits only for pieces that a thread has taken, and a piece is taken,
+done and counted in compiled code, where no thread can be stopped. The count is right for any number
+of threads at one place, because each adds to it in one step.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from fastcnn.kernels.calls import run_part
+from fastcnn.kernels.calls import SHARE, run_part
 from fastcnn.kernels.inlining import device
 from fastcnn.kernels.simd import load_acquire, pause, store_release, swap, yield_core
 
@@ -31,6 +39,8 @@ PLACE = 2 * CACHE_LINE
 """Words of the board for each thread."""
 NUMBER, TASK, ARGUMENTS, START, STOP, PIECES, THREADS = range(7)  # the job's words
 LEFT, DONE = CACHE_LINE, CACHE_LINE - 1  # those of a place
+BUSY, WANTED = SHARE + 1, SHARE + 2
+"""Words of the whole board: whether a caller has it; how many threads the next job is for."""
 COUNT = 16
 """Bits of a count; the others of a word are the job's number."""
 _COUNTED = (1 << COUNT) - 1
@@ -41,14 +51,18 @@ _GLANCES = 500
 def share(start: int, stop: int, board: Any, pieces: int, task: int, arguments: int) -> None:
     """Run a task over ``range(start, stop)``, cut into ``pieces``; on return all are done.
 
-    The board says how many threads there are. What a piece is follows from the range and their
-    number alone.
+    The board says how many threads are wanted. What a piece is follows from the range and their
+    number alone. Callers write that number without having the board, so it may be another caller's:
+    then the pieces are others, and no result is.
     """
-    number, threads = board[NUMBER] + 1, board[THREADS]
+    if not swap(board, BUSY, 0, 1):
+        run_part(task, arguments, start, stop)
+        return
+    number, threads = board[NUMBER] + 1, load_acquire(board, WANTED)
     if pieces > threads:
         pieces -= pieces % threads  # as many for each
     board[NUMBER], board[TASK], board[ARGUMENTS] = number, task, arguments
-    board[START], board[STOP], board[PIECES] = start, stop, pieces
+    board[START], board[STOP], board[PIECES], board[THREADS] = start, stop, pieces, threads
     for thread in range(threads):
         count = pieces * (thread + 1) // threads - pieces * thread // threads
         store_release(board, thread * PLACE + LEFT, (number << COUNT) + count)
@@ -64,6 +78,7 @@ def share(start: int, stop: int, board: Any, pieces: int, task: int, arguments: 
         if looks % _GLANCES == 0:
             yield_core()
         pause()
+    store_release(board, BUSY, 0)
 
 
 @device
@@ -84,11 +99,17 @@ def _work_off(board: Any, own: int, number: int) -> None:
                 piece = pieces * (thread + 1) // board[THREADS] - (word & _COUNTED)
                 first, last = count * piece // pieces, count * (piece + 1) // pieces
                 run_part(board[TASK], board[ARGUMENTS], start + first, start + last)
-                done = board[own + DONE]
-                if done < number << COUNT:  # that of an earlier job
-                    done = number << COUNT
-                store_release(board, own + DONE, done + 1)
+                _count(board, own + DONE, number)
             word = load_acquire(board, place)
+
+
+@device
+def _count(board: Any, place: int, number: int) -> None:
+    """One more piece of a job is done."""
+    done = load_acquire(board, place)
+    # A count of an earlier job begins anew.
+    while not swap(board, place, done, max(done, number << COUNT) + 1):
+        done = load_acquire(board, place)
 
 
 def serve(board: Any, own: int, looks: int) -> None:

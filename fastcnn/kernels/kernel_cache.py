@@ -14,9 +14,10 @@ it would make the linker take one kernel for another.
 **Folders.** ``NUMBA_CACHE_DIR``, the package's ``__pycache__`` and the user's cache folder, in this
 order, to the first that can be written to. Kernels are read from each and written to the last: so
 a container image can hold compiled kernels in a folder that is read-only when it runs. Where no
-folder can be written to, kernels that are in none compile in each process. Processes that want the
-same kernel at once take turns, and one compiles (:mod:`fastcnn.kernels.compile_turn`). A broken or
-unwritable cache costs time, never an answer.
+folder can be written to, kernels that are in none compile in each process. So do all kernels where
+neither sources nor Python's code can be read, because nothing tells versions apart then. Processes
+that want the same kernel at once take turns, and one compiles: see
+:mod:`fastcnn.kernels.compile_turn`. A broken or unwritable cache costs time, never an answer.
 """
 
 from __future__ import annotations
@@ -41,7 +42,13 @@ from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
 from fastcnn.kernels import compile_notice
-from fastcnn.kernels.code_key import PACKAGE, code_key, constants, version_stamp
+from fastcnn.kernels.code_key import (
+    PACKAGE,
+    code_key,
+    constants,
+    source_stamp,
+    version_stamp,
+)
 from fastcnn.kernels.compile_turn import is_taken, turn
 
 _HASH = sha256().digest_size
@@ -60,10 +67,13 @@ class Folders(NamedTuple):
 @lru_cache(maxsize=1)
 def cache_folders() -> Folders:
     """The folders of this process; read only once, when the first kernel is made."""
+    if source_stamp() is None:
+        return Folders((), None)
     of_user = Path(AppDirs(appname="fastcnn", appauthor=False).user_cache_dir)
     folders = [
         Path(config.CACHE_DIR) / "fastcnn" if config.CACHE_DIR else None,
-        PACKAGE / "kernels" / "__pycache__",
+        # Not in a program with its modules inside, which has no folder of that name.
+        PACKAGE / "kernels" / "__pycache__" if (PACKAGE / "kernels").is_dir() else None,
         of_user if of_user.is_absolute() else None,  # "~" stays as it is without a home
     ]
     read: list[Path] = []

@@ -9,6 +9,11 @@ given up first.
 A block is free when no array refers to it but the list here: NumPy's views hold a reference to
 the array that owns their memory, so its reference count tells. What a block's count is that nobody
 uses is measured, since it differs between interpreters.
+
+There is no lock, because a signal handler or a finalizer that asks for memory in the middle of a
+call would wait for itself. Instead whoever wants a block takes it out of the list, which is one
+step for the interpreter, and puts it back when an array refers to it. If an error comes between,
+the block is ordinary memory, which goes with its array.
 """
 
 from __future__ import annotations
@@ -17,7 +22,6 @@ import mmap
 import os
 import sys
 from math import prod
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -48,7 +52,6 @@ class _Block:
 # References to the memory of a block that nobody uses: the block's, and that of the count itself.
 _UNUSED = _Block(0).references()
 
-_lock = Lock()
 _blocks: list[_Block] = []  # the longest unused first
 
 
@@ -67,10 +70,10 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
         return np.empty(shape, dtype)
     if size < _SMALL:
         return np.empty(shape, dtype)
-    with _lock:
-        block = _free_block(size)
-        # The array refers to the memory before the lock is given up: no one else takes it.
-        return np.ndarray(shape, dtype, block.memory, block.first)
+    block = _taken_block(size) or _new_block(size)
+    array: Array = np.ndarray(shape, dtype, block.memory, block.first)
+    _blocks.append(block)
+    return array
 
 
 def _untouched_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -95,26 +98,33 @@ def kept() -> int:
     >>> 0 <= kept() <= KEPT
     True
     """
-    with _lock:
-        return sum(block.size for block in _blocks)
+    return sum(block.size for block in _blocks.copy())
 
 
-def _free_block(size: int) -> _Block:
+def _taken_block(size: int) -> _Block | None:
+    """A free block of about this size, which is in the list no longer."""
     for i in range(len(_blocks) - 1, -1, -1):
-        block = _blocks[i]
+        try:
+            block = _blocks[i]
+            if block.size < size or block.size > size + size // 4 or block.references() != _UNUSED:
+                continue
+            block = _blocks.pop(i)
+        except IndexError:  # another thread has made the list shorter
+            continue
+        # Another thread may have moved the list meanwhile: what was taken is looked at once more.
         if size <= block.size <= size + size // 4 and block.references() == _UNUSED:
-            _blocks.append(_blocks.pop(i))
             return block
+        _blocks.append(block)
+    return None
+
+
+def _new_block(size: int) -> _Block:
+    """A block that is not in the list; those that were unused for longest make room for it."""
     block = _Block(-(-size // _PAGE) * _PAGE)
-    _blocks.append(block)
-    held = sum(other.size for other in _blocks)
+    held = block.size + kept()
     while held > KEPT:
-        held -= _blocks.pop(0).size  # its memory lives on with the arrays that refer to it
+        try:
+            held -= _blocks.pop(0).size  # its memory lives on with the arrays that refer to it
+        except IndexError:  # other threads have given them up
+            break
     return block
-
-
-if hasattr(os, "register_at_fork"):
-    # A fork waits until no other thread is at the list; that thread is not there in the child.
-    os.register_at_fork(
-        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
-    )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastcnn.arguments import Array
+from fastcnn.float_errors import unreported
 from fastcnn.kernels import arrays
 from fastcnn.kernels.arrays import converted, empty_like_type, readable
 from fastcnn.kernels.jit import kernel, ordered_kernel
@@ -20,6 +21,7 @@ from fastcnn.kernels.threads import parallel_for
 _CHUNK = 256
 
 
+@unreported
 def batch_norm(x: Array, gamma: Array, beta: Array, epsilon: float) -> tuple[Array, Array, Array]:
     """y (R, C), and the mean and variance (C,) of the rows."""
     count = max(len(x), 1)
@@ -30,6 +32,7 @@ def batch_norm(x: Array, gamma: Array, beta: Array, epsilon: float) -> tuple[Arr
     return y, converted(mean, x.dtype), converted(variance, x.dtype)
 
 
+@unreported
 def batch_norm_inference(
     x: Array, gamma: Array, beta: Array, mean: Array, variance: Array, epsilon: float
 ) -> Array:
@@ -37,6 +40,7 @@ def batch_norm_inference(
     return _normalised(x, gamma, beta, _wide(mean), _wide(variance), epsilon)
 
 
+@unreported
 def batch_norm_backward(
     dy: Array, x: Array, gamma: Array, mean: Array, variance: Array, epsilon: float
 ) -> tuple[Array, Array, Array]:

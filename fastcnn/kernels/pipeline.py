@@ -11,7 +11,7 @@ Each symbol holds the key of the code (:mod:`fastcnn.kernels.code_key`).
 from __future__ import annotations
 
 import gc
-from collections import Counter
+from itertools import count
 from typing import Any
 
 from llvmlite import binding
@@ -24,6 +24,7 @@ from fastcnn.kernels import compile_notice
 from fastcnn.kernels.arithmetic import KernelLowering, TypingContext
 from fastcnn.kernels.code_key import code_key
 from fastcnn.kernels.compile_turn import turn
+from fastcnn.undisturbed import go_on
 
 _PASSES = (
     untyped_passes.TranslateByteCode,
@@ -40,7 +41,7 @@ _PASSES = (
     typed_passes.NoPythonBackend,
 )
 
-_compilations: Counter[str] = Counter()
+_compilations: dict[str, count[int]] = {}
 llvm_lock = lib._lock._lock
 """Held by the thread that is in LLVM."""
 
@@ -50,6 +51,7 @@ class KernelLibrary(JITCodeLibrary):  # type: ignore[misc]
 
     def _optimize_final_module(self) -> None:
         """Optimise once; hide all symbols but those with this kernel's key."""
+        go_on()
         module = self._final_module
         for value in (*module.functions, *module.global_variables):
             if not value.is_declaration and self.name not in value.name:
@@ -91,12 +93,14 @@ class _Compiler(CompilerBase):  # type: ignore[misc]
     """Numba's compiler with the passes that kernels need."""
 
     def define_pipelines(self) -> list[Any]:
+        go_on()
         state = self.state
         identity, target = state.func_id, state.targetctx.codegen()
         key = code_key(identity.func, state.args, state.flags.fastmath.flags, target)
-        _compilations[key] += 1
-        if _compilations[key] > 1:  # the same once more, by a dispatcher of its own
-            key = f"{key}_{_compilations[key]}"
+        # Each number comes once, also where a signal handler compiles in between.
+        number = next(_compilations.setdefault(key, count(1)))
+        if number > 1:  # the same once more, by a dispatcher of its own
+            key = f"{key}_{number}"
         identity.unique_id, identity.unique_name = key, f"{identity.func_qualname}${key}"
         state.library, state.type_annotation = self.new_library(target, key), ""
         state.typingctx = TypingContext(state.typingctx)

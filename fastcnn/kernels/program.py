@@ -75,7 +75,8 @@ def step(function: Any, samples: tuple[Any, ...], stop: int, *operands: Place) -
 
     ``samples`` are arguments of its types.
     """
-    assert len(operands) == len(samples)
+    if len(operands) != len(samples):
+        raise TypeError(f"a step needs {len(samples)} operands, got {len(operands)}")
     rest = (Place(0, 0),) * (OPERANDS - len(operands))
     bases, offsets = zip(*operands, *rest, strict=True)
     return np.array([step_address(function, *samples), 0, stop, *bases, *offsets])

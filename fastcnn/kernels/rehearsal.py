@@ -13,16 +13,18 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 
-active = False
-"""Whether some thread rehearses. Hot paths look here first, because it costs next to nothing."""
+active: list[object] = []
+"""A mark for each rehearsal of all threads. Hot paths look here first: it costs next to nothing.
 
-_lock = threading.Lock()
-_count = 0  # of threads that rehearse
+A list, because ``append`` and ``remove`` are one step for the interpreter. A counter would need a
+lock, and a finalizer that rehearses while its thread has the lock would wait for itself.
+"""
+
 _local = threading.local()
 
 
@@ -37,25 +39,20 @@ class Request(NamedTuple):
 def rehearsal() -> Iterator[dict[object, Request]]:
     """Within this context the calling thread runs no kernel; they are listed in their order."""
     requests: dict[object, Request] = {}
-    _change(1)
-    before, _local.requests = getattr(_local, "requests", None), requests
+    before, mark = getattr(_local, "requests", None), object()
     try:
+        active.append(mark)
+        _local.requests = requests
         yield requests
     finally:
         _local.requests = before
-        _change(-1)
-
-
-def _change(by: int) -> None:
-    global active, _count
-    with _lock:
-        _count += by
-        active = _count > 0
+        with suppress(ValueError):  # an error came before the mark was there
+            active.remove(mark)
 
 
 def rehearsing() -> bool:
     """Whether this thread rehearses."""
-    return active and getattr(_local, "requests", None) is not None
+    return bool(active) and getattr(_local, "requests", None) is not None
 
 
 def requested(kernel: Any, arguments: tuple[Any, ...]) -> bool:
@@ -91,8 +88,9 @@ def unless_rehearsed(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _after_fork() -> None:
-    global active, _count, _lock, _local
-    active, _count, _lock, _local = False, 0, threading.Lock(), threading.local()
+    global _local
+    _local = threading.local()
+    active.clear()
 
 
 if hasattr(os, "register_at_fork"):

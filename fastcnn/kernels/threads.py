@@ -10,6 +10,11 @@ before it sleeps: a launch costs 1 to 2 µs while it is awake, against 20 µs wi
 ``concurrent.futures``. One job at a time uses the workers; a second Python thread that comes
 meanwhile runs its job on its own core. Workers do not survive a fork; the child starts its own.
 
+**Interrupts.** A signal handler or a finalizer may run between any two steps of the Python code
+here, and may raise, compute or fork. So there is no lock, and no state that is wrong for a moment:
+each step is one call of a function in C. A worker enters its place itself, with its first step, and
+leaves it with its last. A second thread that was started for a place finds it taken, and ends.
+
 Where other programs have the cores, a worker may be long in coming, and cores differ. So whoever is
 done, caller or worker, takes what another has not begun, and the caller lets others run while it
 waits. On two cores beside which other machines worked, the quickest tenth of calls of nets that
@@ -20,17 +25,21 @@ between in which the caller's arrays could go away: an interrupt waits for the e
 from __future__ import annotations
 
 import os
+import sys
 import threading
+from _thread import start_new_thread
 from collections.abc import Callable
+from contextlib import suppress
+from queue import SimpleQueue
+from time import monotonic
 
 import numpy as np
 from numba.core import config
 
-from fastcnn.arguments import Array
 from fastcnn.kernels import jobs, rehearsal
 from fastcnn.kernels.calls import NO_BOARD, SHARE, step_address
 from fastcnn.kernels.jit import compiled, kernel
-from fastcnn.kernels.jobs import COUNT, LEFT, PLACE, THREADS
+from fastcnn.kernels.jobs import BUSY, COUNT, LEFT, PLACE, WANTED
 from fastcnn.settings import MOST, get_num_threads
 
 # Work below this many operations is done before a worker could help.
@@ -39,6 +48,8 @@ SMALL = 200_000
 _PIECES = 4
 # How often a worker looks before it sleeps, some 100 µs.
 _LOOKS = 5_000
+# Seconds until a thread is started again for a place that no worker has entered.
+_PATIENCE = 0.05
 
 _serve, _share = compiled(jobs.serve), kernel(jobs.share)
 
@@ -58,48 +69,77 @@ def request_driver() -> None:
 class _Worker:
     """A thread that does the jobs it finds at its place of the board."""
 
-    def __init__(self, board: Array, place: int) -> None:
-        self._board, self._place = board, place
+    def __init__(self, pool: _Pool, place: int) -> None:
+        self._workers, self._board, self._place = pool.workers, pool.board, place
         self.asleep = False
-        self._wake = threading.Semaphore(0)
-        name = f"fastcnn-{place // PLACE}"
-        threading.Thread(target=self._run, name=name, daemon=True).start()
+        # ``put`` of this queue is safe in signal handlers and finalizers; a semaphore has a lock.
+        self._bell: SimpleQueue[None] = SimpleQueue()
 
     def wake(self) -> None:
-        """Call it out of its sleep, once."""
-        self.asleep = False
-        self._wake.release()
+        """Call it out of its sleep, if nobody has."""
+        if self._bell.empty():
+            self._bell.put(None)
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Enter the place and serve, or end if another worker has it."""
+        try:
+            if self._workers.setdefault(self._place, self) is self:
+                threading.current_thread().name = f"fastcnn-{self._place // PLACE}"
+                self._work()
+        finally:
+            if self._workers.get(self._place) is self:
+                del self._workers[self._place]
+
+    def _work(self) -> None:
         while True:
             _serve(self._board, self._place, _LOOKS)
             # Up goes the flag, then the last look. Whoever wrote to the place before the flag could
-            # be seen does the pieces alone.
+            # be seen does the pieces alone. Only the worker itself changes the flag.
             self.asleep = True
             if not self._board[self._place + LEFT] % (1 << COUNT):
-                self._wake.acquire()
+                self._bell.get()
             self.asleep = False
 
 
 class _Pool:
-    def __init__(self) -> None:
-        self.busy = threading.Lock()
-        self.workers: list[_Worker] = []
-        self.board = np.zeros(PLACE * MOST, np.int64)  # the caller's own, and one for each worker
+    """The board, and the workers that have entered it.
 
-    def wake(self, count: int) -> None:
-        """Have so many workers at their places, or on their way to them."""
-        if not self.board[SHARE]:
-            self.board[SHARE] = share_address()
-        while len(self.workers) < count:
-            try:
-                worker = _Worker(self.board, PLACE * (1 + len(self.workers)))
-            except RuntimeError:  # the system starts no more threads: the caller does their pieces
-                break
-            self.workers.append(worker)
-        for worker in self.workers[:count]:
-            if worker.asleep:
+    Attributes:
+        workers: those that serve, by their places.
+        board, words: the caller's own place and one for each worker, as an array and for Python.
+    """
+
+    def __init__(self) -> None:
+        self.workers: dict[int, _Worker] = {}
+        self.board = np.zeros(PLACE * MOST, np.int64)
+        self.words = memoryview(self.board.data)  # read in a quarter of the time
+        self._next_start: dict[int, float] = {}
+
+    def call(self, threads: int) -> None:
+        """Have so many threads, the caller among them, at their places or on their way to them."""
+        words, workers = self.words, self.workers
+        if not words[SHARE]:
+            _serve(self.board, PLACE, 0)  # compiled by the caller: a worker may end at any moment
+            words[SHARE] = share_address()
+        words[WANTED] = threads
+        for place in range(PLACE, PLACE * threads, PLACE):
+            worker = workers.get(place)
+            if worker is None:
+                self._start(place)
+            elif worker.asleep:
                 worker.wake()
+
+    def _start(self, place: int) -> None:
+        """Start a worker, unless that was tried just now: the thread may be on its way.
+
+        Where the system starts no more threads, the caller does their pieces.
+        """
+        now = monotonic()
+        if now < self._next_start.get(place, now) or sys.is_finalizing():
+            return
+        self._next_start[place] = now + _PATIENCE
+        with suppress(RuntimeError, MemoryError):
+            start_new_thread(_Worker(self, place).run, ())
 
 
 _pool = _Pool()
@@ -116,15 +156,11 @@ def parallel_for(function: Callable[..., None], count: int, work: int, *argument
     most = min(count, 1 + work // SMALL)
     threads = 1 if most <= 1 or config.DISABLE_JIT else min(get_num_threads(), most)
     pool = _pool
-    if threads <= 1 or not pool.busy.acquire(blocking=False):
+    if threads <= 1 or pool.words[BUSY]:  # another caller has the board
         function(NO_BOARD, 1, 0, count, *arguments)
         return
-    try:
-        pool.wake(threads - 1)
-        pool.board[THREADS] = threads
-        function(pool.board, min(most, _PIECES * threads), 0, count, *arguments)
-    finally:
-        pool.busy.release()
+    pool.call(threads)
+    function(pool.board, min(most, _PIECES * threads), 0, count, *arguments)
 
 
 def _after_fork() -> None:

@@ -246,7 +246,8 @@ class Layer:
     def adopt(self, parameters: dict[str, Array]) -> None:
         """Take these arrays in place of the parameters, by name; shapes and dtypes are equal."""
         self._check_change("input_shape")
-        assert all(array.shape == self.parameters[k].shape for k, array in parameters.items())
+        if any(array.shape != self.parameters[k].shape for k, array in parameters.items()):
+            raise ValueError(f"parameters of {self!r} must keep their shapes")
         state = Arrays(self.state)
         vars(self).update(parameters=Arrays(parameters), state=state)
 

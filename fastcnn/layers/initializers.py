@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from fastcnn.arguments import Array
+from fastcnn.float_errors import unreported
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -64,6 +65,7 @@ def initializer(name: str, value: object) -> str:
     return value
 
 
+@unreported
 def draw(spec: Spec, rng: np.random.Generator, dtype: np.dtype[np.floating]) -> Array:
     """A new array of this kind. Drawn in float64: both dtypes take the same numbers, rounded.
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from fastcnn import ops
 from fastcnn.arguments import Array
+from fastcnn.float_errors import unreported
 from fastcnn.layers.base import Gradients, Layer
 from fastcnn.layers.initializers import Shape, Spec
 from fastcnn.scalars import below_one, number
@@ -120,6 +121,7 @@ class BatchNorm(Layer):
             dy, gamma, zeros, zeros, variance, self.epsilon, engine=engine
         )
 
+    @unreported
     def _gradients_by_running(self, dy: Array, x: Array, engine: str | None) -> Gradients:
         gamma, running = self.parameters["gamma"], (self.state["mean"], self.state["variance"])
         ones, zeros = np.ones_like(gamma), np.zeros_like(gamma)
