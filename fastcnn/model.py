@@ -466,18 +466,18 @@ class Sequential:
     ) -> tuple[float, float]:
         """The same, layer by layer, with the engine that was asked for."""
         trunk, saved = self._trunk(loss), []
+        trained = (i for i, layer in enumerate(trunk) if self._weights.trained(layer))
+        first = next(trained, len(trunk))  # nothing goes back beyond it
         y = batch(images, self.dtype)
-        for layer in trunk:
+        for i, layer in enumerate(trunk):
             y, kept = layer.forward(y, True, rng, self.engine)
-            saved.append(kept)
+            saved.append(kept if i >= first else None)
         total = float(loss.values(y, targets, self.engine).sum(dtype=np.float64))
         if not isfinite(total):
             raise Divergence(f"the loss of a batch is {total}")
         dy: Array | None = loss.gradient(y, targets, self.engine)
         assert dy is not None
         dy *= dy.dtype.type(1 / len(images))
-        trained = (i for i, layer in enumerate(trunk) if self._weights.trained(layer))
-        first = next(trained, len(trunk))
         for i in range(len(trunk) - 1, first - 1, -1):
             assert dy is not None
             dy, gradients = trunk[i].backward(dy, saved.pop(), self.engine, needs_dx=i > first)
