@@ -61,11 +61,13 @@ if TYPE_CHECKING:
     from fastcnn.datasets import load_mnist
     from fastcnn.model import Sequential, load_model
     from fastcnn.progress import History
+    from fastcnn.scaling import InputWarning
 
 _LATER = {
     "Augment": ("fastcnn.augmentation", "Augment"),
     "CNNClassifier": ("fastcnn.classifier", "CNNClassifier"),
     "Callback": ("fastcnn.callbacks", "Callback"),
+    "InputWarning": ("fastcnn.scaling", "InputWarning"),
     "History": ("fastcnn.progress", "History"),
     "ModelFileError": ("fastcnn.checkpoint", "ModelFileError"),
     "Sequential": ("fastcnn.model", "Sequential"),
@@ -87,6 +89,7 @@ __all__ = [
     "CNNClassifier",
     "Callback",
     "History",
+    "InputWarning",
     "ModelFileError",
     "Sequential",
     "StopTraining",

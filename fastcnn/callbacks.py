@@ -10,6 +10,7 @@ import csv
 import os
 from base64 import b64decode, b64encode
 from collections.abc import Callable
+from io import TextIOWrapper
 from math import isnan
 from pathlib import Path
 from time import perf_counter
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastcnn.arguments import Array
+from fastcnn.reading import open_regular, regular
 from fastcnn.scalars import count, number, truth
 from fastcnn.schedules import Schedule, rate_at
 from fastcnn.terminal import shows_bars
@@ -272,6 +274,8 @@ class CSVLog(Callback):
     def on_train_begin(self, model: Sequential, logs: dict[str, Any]) -> None:
         self._columns = None
         self._carry_on = self.append or logs["epoch"] > 0
+        if self._carry_on and self.path.exists():
+            regular(self.path)  # before an epoch is trained
 
     def on_epoch_end(self, model: Sequential, epoch: int, logs: dict[str, float]) -> None:
         if self._columns is None:
@@ -289,8 +293,8 @@ class CSVLog(Callback):
     def _header(self) -> list[str] | None:
         if not self.path.exists():
             return None
-        with self.path.open(newline="", encoding="utf-8") as file:
-            return next(csv.reader(file), None)
+        with open_regular(self.path) as file:
+            return next(csv.reader(TextIOWrapper(file, encoding="utf-8", newline="")), None)
 
     def _write(self, mode: str, row: list[Any]) -> None:
         with self.path.open(mode, newline="", encoding="utf-8") as file:

@@ -21,6 +21,7 @@ import numpy as np
 from fastcnn.arguments import Array
 from fastcnn.files import FilePath, check_writable, write_whole
 from fastcnn.layers import Shape
+from fastcnn.reading import open_regular
 
 FORMAT = "fastcnn model"
 VERSION = 1
@@ -127,7 +128,7 @@ def read(path: FilePath) -> ModelFile:
 
     Raises:
         ModelFileError: no whole model file of a known version.
-        OSError: the file cannot be opened.
+        OSError: the file cannot be opened, or is no regular file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -162,7 +163,7 @@ def read(path: FilePath) -> ModelFile:
 
 def _check_length(name: str) -> None:
     """Compare what the file says of its header's length with the file's own."""
-    with open(name, "rb") as file:
+    with open_regular(name) as file:
         size = os.fstat(file.fileno()).st_size
         header = int.from_bytes(file.read(8), "little")
     if size < 8 or header > min(size - 8, _LARGEST_HEADER):

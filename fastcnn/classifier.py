@@ -22,12 +22,14 @@ from fastcnn.arguments import Array
 from fastcnn.callbacks import Callback
 from fastcnn.epochs import Augmentation
 from fastcnn.float_errors import unreported
+from fastcnn.inputs import layout_doubt
 from fastcnn.layers import Dense, Flatten, Layer, Shape, checked_layers
 from fastcnn.model import Sequential, image_shape
 from fastcnn.nets import NETS
 from fastcnn.optimizers import Optimizer, optimizer_from_dict, optimizer_named, optimizer_to_dict
 from fastcnn.progress import History
 from fastcnn.scalars import count, number
+from fastcnn.scaling import KnownSamples
 
 Net = str | Callable[[int], list[Layer]] | Sequence[Layer]
 
@@ -49,7 +51,8 @@ class CNNClassifier:
 
     **Scaling.** Bytes (uint8) are pixels, and are scaled to ``x / 255 − 0.5``. Other numbers are
     shifted and scaled so that the training data have mean 0 and deviation 1: images as a whole,
-    vectors feature by feature.
+    vectors feature by feature. Later samples must hold numbers of the same scale, in any dtype:
+    what reaches far beyond the training's numbers is refused or there is one ``InputWarning``.
 
     Args:
         net: "auto"; a name of ``fastcnn.nets.NETS``; a function from the number of classes to
@@ -74,6 +77,7 @@ class CNNClassifier:
         image_shape_: how the net takes a sample, (H, W, C) or (features,).
         model_: the trained :class:`fastcnn.Sequential`. It takes X as it is scaled here.
         history_: the training's :class:`fastcnn.History`.
+        samples_: what samples of ``fit`` were like, with which later ones are compared.
         mean_, scale_: what samples were shifted and scaled by; None for bytes.
 
     Arguments are checked by ``fit``, as scikit-learn's custom is.
@@ -186,6 +190,8 @@ class CNNClassifier:
                 f"{model.output_shape}"
             )
 
+        known = KnownSamples(scales_bytes=False)
+        known.learn(samples)
         samples = samples.reshape(len(samples), *shape)
         mean = scale = None
         if samples.dtype != np.uint8:
@@ -207,6 +213,7 @@ class CNNClassifier:
         self.n_features_in_: int = prod(shape)
         self.image_shape_: Shape = shape
         self.mean_, self.scale_ = mean, scale
+        self.samples_: KnownSamples = known
         self.model_: Sequential = model
         self.history_: History = history
         return self
@@ -229,13 +236,20 @@ class CNNClassifier:
                 f"X has {prod(samples.shape[1:])} features, but {type(self).__name__} is expecting "
                 f"{self.n_features_in_} features as input"
             )
+        if samples.ndim > 2 and _sides(samples.shape[1:]) != _sides(self.image_shape_):
+            raise ValueError(
+                f"X must hold samples of shape {self.image_shape_}, as those of fit, or rows of "
+                f"{self.n_features_in_} features, got samples of shape {samples.shape[1:]}"
+            )
         _finite(samples)
+        if hasattr(self, "samples_"):  # not in pickles of earlier versions
+            self.samples_.check("X", samples)
         samples = samples.reshape(len(samples), *self.image_shape_)
         if self.mean_ is not None:
             samples = _scaled(samples, self.mean_, self.scale_)
         elif samples.dtype != np.uint8:  # a net that was trained on bytes, and the same in floats
             samples = _scaled(samples, np.float64(127.5), np.float64(255))
-        return self.model_.predict(samples)
+        return self.model_.predict_checked(samples)
 
     def score(self, X: ArrayLike, y: ArrayLike) -> float:
         """The share of samples whose label is predicted."""
@@ -263,6 +277,9 @@ class CNNClassifier:
                     f"image_shape must hold the {prod(given)} features of X, got {self.image_shape}"
                 )
             return shape
+        doubt = layout_doubt("X", image_shape(given), len(samples))
+        if doubt is not None:
+            raise ValueError(f"{doubt}; image_shape={given} says that X is meant as it is")
         if len(given) == 1:
             side = isqrt(given[0])
             if side * side == given[0] and side >= _SMALLEST_IMAGE:
@@ -290,6 +307,11 @@ class CNNClassifier:
         if self.learning_rate is not None:
             optimizer.learning_rate = number("learning_rate", self.learning_rate)
         return optimizer
+
+
+def _sides(shape: Shape) -> Shape:
+    """The sides of a sample that are more than 1: (1, 28, 28) and (28, 28, 1) hold the same."""
+    return tuple(side for side in shape if side > 1)
 
 
 def _seed(random_state: Any) -> int | None:
@@ -334,7 +356,9 @@ def _samples(x: Any) -> Array:
 
 
 def _finite(array: Array) -> None:
-    if array.dtype.kind == "f" and not np.isfinite(array.sum()) and not np.isfinite(array).all():
+    if array.dtype.kind != "f" or np.isfinite(array.sum(dtype=np.float64)):
+        return
+    if not np.isfinite(array).all():
         raise ValueError("X must hold finite numbers, got NaN or infinity (inf)")
 
 

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcnn.reading import open_regular
 from fastcnn.settings import can_start_threads
 
 Images: TypeAlias = NDArray[np.uint8]
@@ -134,7 +135,7 @@ def _parser() -> Callable[[BinaryIO], NDArray[Any]]:
 
 def _read(path: Path, parse: Callable[[BinaryIO], NDArray[Any]]) -> NDArray[Any]:
     try:
-        with path.open("rb") as raw:
+        with open_regular(path) as raw:
             # By content, not by name: some browsers decompress a download and keep its ".gz".
             compressed = raw.read(2) == _GZIP
             raw.seek(0)

@@ -4,8 +4,9 @@ All running of layers goes through two methods, ``_forward_batch`` and ``_gradie
 epochs, validation, callbacks and checkpoints stand around them.
 
 **Bytes.** uint8 images are scaled to ``x / 255 − 0.5``, as in the article; floats are taken as they
-are. A model remembers which it was trained on, and refuses bytes after floats, whose scaling it
-cannot know.
+are. A model remembers which it was trained on, and from where to where its numbers reached. What
+contradicts that is refused, or there is one :class:`fastcnn.InputWarning`; ``fastcnn/scaling.py``
+says which is which.
 
 **The last activation.** The softmax belongs to the cross-entropy (the sigmoid to the binary one):
 a net that ends in ``Dense(10)`` trains on scores and predicts probabilities. If it ends in that
@@ -42,6 +43,7 @@ from numpy.typing import ArrayLike
 from fastcnn import checkpoint, summary
 from fastcnn.arguments import Array
 from fastcnn.attributes import suggestion
+from fastcnn.augmentation import Augment
 from fastcnn.callbacks import Callback
 from fastcnn.capacity import affordable
 from fastcnn.checkpoint import ModelFile, ModelFileError
@@ -50,9 +52,10 @@ from fastcnn.epochs import Augmentation, Epochs
 from fastcnn.files import FilePath
 from fastcnn.float_errors import Divergence, unreported
 from fastcnn.input_gradients import through, upstream
-from fastcnn.inputs import SCALING, batch, finite, samples
+from fastcnn.inputs import batch, finite, layout_doubt, samples
 from fastcnn.layers import (
     INSTEAD,
+    BatchNorm,
     FixedList,
     Layer,
     Ownership,
@@ -85,6 +88,7 @@ from fastcnn.progress import (
 )
 from fastcnn.registry import is_own, module_of
 from fastcnn.scalars import below_one, count, truth
+from fastcnn.scaling import FEW_STEPS_TRAINED, SCALING, Kind, KnownSamples, known_from
 from fastcnn.settings import get_math
 from fastcnn.weights import Weights
 
@@ -190,7 +194,7 @@ class Sequential:
         # What it is trained with if nothing else is said; its own, since ``loss`` may become one.
         self._usual, self._of_sigmoid = CrossEntropy(), BinaryCrossEntropy()
         self._raw, self._ends_in_vector = MeanSquaredError(), True
-        self.trained_on: Literal["uint8", "floats"] | None = None
+        self._known = KnownSamples()
         self.stop_training = False
         self.progress: Progress | None = None
         self._own_sgd = SGD(0.005)
@@ -267,6 +271,7 @@ class Sequential:
 
     def _build(self, shape: Shape) -> None:
         settle(self.layers)
+        self._doubt_layout("input_shape", shape)
         shapes = infer_stack(self.layers, shape)  # nothing is drawn where a layer does not fit
         for layer, one in zip(self.layers, shapes, strict=False):
             for name, spec in (layer.parameter_specs(one) | layer.state_specs(one)).items():
@@ -311,6 +316,20 @@ class Sequential:
             vars(layer).update(attributes)
         self.rng.bit_generator.state = state
         self._unfinished = None
+
+    @property
+    def trained_on(self) -> Kind | None:
+        """ "uint8" for bytes, "floats" for other numbers, or None before a training."""
+        return self._known.kind
+
+    @trained_on.setter
+    def trained_on(self, kind: Kind | None) -> None:
+        self._known = known_from(kind, None)
+
+    @property
+    def _normalises(self) -> bool:
+        """Whether the first layer makes the scale of the samples irrelevant."""
+        return isinstance(self.layers[0], BatchNorm)
 
     @property
     def optimizer(self) -> Optimizer:
@@ -369,6 +388,9 @@ class Sequential:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # A copied or pickled model: its layers' arrays are parts of one array no longer.
+        if "trained_on" in state:  # pickled by an earlier version
+            state = dict(state)
+            state["_known"] = KnownSamples(state.pop("trained_on"))
         self.__dict__.update(state, layers=FixedList(state["layers"]))
         self._executors, self._unfinished, self._fits = {}, None, 0
         self._ownership, self._derived_for = Ownership(), -1
@@ -722,15 +744,18 @@ class Sequential:
                 f"x must hold samples of shape {self.input_shape}, got {shape}"
                 + (" after augmentation" if centred else "")
             )
-        self._check_kind("x", images)
         finite("x", images)
+        self._known.check("x", images)
+        if not self.built:
+            self._doubt_layout("x", shape, len(images))
         shapes = infer_stack(self.layers, shape)
         _check_batches(self.layers, shapes, len(images), batch_size)
         outputs = shapes[len(self._trunk(goal))]
         targets = goal.targets(_own_labels(y), len(images), outputs, self.dtype)
         validation = None
         if held_out is not None:
-            validation = self._checked_validation(held_out, shape, goal, outputs, centred)
+            alike = images if split == 0 else None  # a part of x is as x is
+            validation = self._checked_validation(held_out, shape, goal, outputs, centred, alike)
 
         settings = {
             "batch_size": batch_size,
@@ -740,7 +765,7 @@ class Sequential:
         }
         if resume is not None:
             return self._resume(
-                checkpoint.read(resume), shape, goal if loss is not None else None,
+                checkpoint.read(resume), images, shape, goal if loss is not None else None,
                 descent if optimizer is not None else None, settings, listeners,
                 lambda: self._train(
                     images, targets, epochs, validation, augment, bool(verbose), resumed=True
@@ -753,7 +778,9 @@ class Sequential:
                 self.rng = np.random.default_rng(seed)
             self._build_once(shape)
         self.loss = goal
-        self._remember_kind(images)
+        if _keeps_scale(augment):
+            self._known.check_training("x", images, self._normalises)
+            self._known.learn(images)
         self.progress = Progress(descent, settings, callbacks=listeners)
         return self._train(images, targets, epochs, validation, augment, bool(verbose))
 
@@ -774,8 +801,14 @@ class Sequential:
         def step(some: Array, their_targets: Array) -> tuple[float, float]:
             return self._step(some, their_targets, loss, optimizer)
 
+        def learning_step(some: Array, their_targets: Array) -> tuple[float, float]:
+            # The layers are trained on what a user's augmentation returns, not on x.
+            self._known.learn_batch(some, self._normalises)
+            return step(some, their_targets)
+
         validate = None if validation is None else partial(self._evaluate, *validation, 256)
-        loop = Epochs(self, self.progress, images, targets, step, validate, loss.counts, augment)
+        takes = step if _keeps_scale(augment) else learning_step
+        loop = Epochs(self, self.progress, images, targets, takes, validate, loss.counts, augment)
         with optimizer.running():
             if not resumed:
                 optimizer.begin(self._ownership, self.progress)
@@ -821,10 +854,11 @@ class Sequential:
         images = samples("x", x, built_for)
         if not len(images):
             raise ValueError(f"x must hold at least one sample, got {np.shape(x)}")
-        self._check_kind("x", images)
+        self._known.glance("x", images, FEW_STEPS_TRAINED)
         if built_for is None:
             finite("x", images)
             shape = image_shape(images.shape[1:])
+            self._doubt_layout("x", shape, len(images))
             goal.targets(y, len(images), infer_stack(self._trunk(goal), shape)[-1], self.dtype)
             self._build_once(shape)
         targets = goal.targets(y, len(images), self._outputs(goal), self.dtype)
@@ -838,7 +872,7 @@ class Sequential:
             raise
         if goal is not self.loss:
             self.loss = goal
-        self._remember_kind(images)
+        self._known.learn_batch(images, self._normalises)
         return loss_sum / len(images), correct / len(images)
 
     # --- evaluation and prediction ----------------------------------------------------------------
@@ -897,9 +931,14 @@ class Sequential:
         size = count("batch_size", batch_size)
         built_for = self.input_shape  # read once, because another thread may build the model
         images = samples("x", x, built_for)
-        self._check_kind("x", images)
+        self._known.glance("x", images)
         if built_for is None:
+            self._doubt_layout("x", image_shape(images.shape[1:]), len(images))
             self._build_once(image_shape(images.shape[1:]))
+        return self.predict_checked(images, size)
+
+    def predict_checked(self, images: Array, size: int = 256) -> Array:
+        """:meth:`predict` for samples (N, …) that are checked; the model is built."""
         loss = self._loss() if self._ends_in_vector else self._predicting()
         if len(images) <= size:
             return self._predicted(images, loss)
@@ -976,7 +1015,7 @@ class Sequential:
         """
         size = count("batch_size", batch_size)
         images = samples("x", x, self._known_shape())
-        self._check_kind("x", images)
+        self._known.glance("x", images)
         layers = self._layers_to(of)
         outputs = layers[-1].output_shape
         assert outputs is not None
@@ -1049,6 +1088,7 @@ class Sequential:
             "loss": {"name": loss.name, **module_of(type(loss)), "config": loss.config()},
             "bytes": SCALING,
             "trained_on": self.trained_on,
+            "samples": self._known.as_dict(),
         }
 
     def _named(self, flat: Array) -> list[tuple[str, Array]]:
@@ -1062,6 +1102,7 @@ class Sequential:
     def _resume(
         self,
         file: ModelFile,
+        images: Array,
         shape: Shape,
         loss: Loss | None,
         optimizer: Optimizer | None,
@@ -1093,9 +1134,10 @@ class Sequential:
             raise ValueError(
                 f"optimizer must be that of the training, {found.optimizer!r}, got {optimizer!r}"
             )
+        other._known.check("x", images)
         self._build_once(shape)
         self.set_weights(other.get_weights())
-        self.rng, self.loss, self.trained_on = other.rng, other.loss, other.trained_on
+        self.rng, self.loss, self._known = other.rng, other.loss, other._known
         found.optimizer.belong(self._ownership, found)
         self.progress = found
         found.callbacks = callbacks
@@ -1107,8 +1149,8 @@ class Sequential:
         images = samples(name, x, self.input_shape)
         if not len(images):
             raise ValueError(f"{name} must hold at least one sample, got {np.shape(x)}")
-        self._check_kind(name, images)
         finite(name, images)
+        self._known.check(name, images)
         return images, loss.targets(y, len(images), self._outputs(loss), self.dtype)
 
     def _checked_validation(
@@ -1118,6 +1160,7 @@ class Sequential:
         loss: Loss,
         outputs: Shape,
         centred: Callable[[Array], Array] | None,
+        trained: Array | None,
     ) -> tuple[Array, Array]:
         if not isinstance(data, tuple | list) or len(data) != 2:
             raise TypeError(f"validation_data must be a pair (x, y), got {type(data).__name__}")
@@ -1130,23 +1173,22 @@ class Sequential:
             raise ValueError(
                 f"validation_data must hold samples of shape {shape}, got {images.shape[1:]}"
             )
-        self._check_kind("validation_data", images)
         finite("validation_data", images)
+        if trained is not None:
+            known = deepcopy(self._known)
+            known.learn(trained)
+            known.check("validation_data", images)
         try:
             targets = loss.targets(_own_labels(data[1]), len(images), outputs, self.dtype)
             return images, targets
         except (TypeError, ValueError) as error:
             raise type(error)(f"validation_data: {error}") from None
 
-    def _check_kind(self, name: str, images: Array) -> None:
-        if self.trained_on == "floats" and images.dtype.char == "B":
-            raise ValueError(
-                f"{name} must hold floats, scaled as those that the model was trained on, got uint8"
-            )
-
-    def _remember_kind(self, images: Array) -> None:
-        if self.trained_on is None:
-            self.trained_on = "uint8" if images.dtype == np.uint8 else "floats"
+    def _doubt_layout(self, name: str, shape: Shape, count: int | None = None) -> None:
+        """Warn, once, of samples that are probably laid out in another way."""
+        doubt = layout_doubt(name, shape, count)
+        if doubt is not None:
+            self._known.warn_once("layout", doubt)
 
 
 def _checked_loss(model: Sequential, value: Any) -> Loss | None:
@@ -1250,6 +1292,11 @@ def _copied(layers: Iterable[Layer]) -> list[Layer]:
     return copies
 
 
+def _keeps_scale(augment: Augmentation | None) -> bool:
+    """Whether augmented samples are scaled as before: a user's function may scale them."""
+    return augment is None or isinstance(augment, Augment)
+
+
 def _own_labels(y: ArrayLike) -> ArrayLike:
     """Class numbers as a copy, because a training must use those that it has checked.
 
@@ -1299,9 +1346,9 @@ def _from_file(file: ModelFile) -> Sequential:
         model = Sequential([layer_from_dict(one) for one in told["layers"]], dtype=told["dtype"])
         shape = image_shape(told["input_shape"])
         model.loss = loss_from_dict(told["loss"])
-        if told["bytes"] != SCALING or told["trained_on"] not in (None, "uint8", "floats"):
+        if told["bytes"] != SCALING:
             raise ValueError(f"its bytes are scaled as {told['bytes']!r}, not as {SCALING!r}")
-        model.trained_on = told["trained_on"]
+        model._known = known_from(told["trained_on"], told.get("samples"))
         shapes = infer_stack(model.layers, shape)
         specs = {
             f"layers.{i}.{name}": (spec.shape, model.dtype.name)
@@ -1326,6 +1373,7 @@ def _from_file(file: ModelFile) -> Sequential:
         told_error = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise file.error(f"its architecture: {told_error}") from None
     arrays = file.arrays()
+    model._known.is_known("layout")  # to whoever made the model
     model.build(shape)
     for name, array in model._arrays():
         array[...] = arrays[name]

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcnn.reading import open_regular
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -154,7 +156,7 @@ def _decoded(path: Path, image: Image) -> tuple[Image, list[str]]:
 
 
 def _contents(path: Path) -> bytes:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         contents = file.read(MAX_BYTES + 1)
     if len(contents) > MAX_BYTES:
         raise PictureError(f"{path} is larger than {MAX_BYTES >> 20} MiB")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastcnn.files import write_whole
+from fastcnn.reading import read_text
 
 FORMAT = 1
 OURS = ("fastcnn", "numba")
@@ -232,7 +233,7 @@ class Report:
     def read(cls, path: Path) -> Report:
         """The report in a file. Raises ``ValueError`` naming the file, or ``OSError``."""
         try:
-            return cls.from_dict(json.loads(path.read_text("utf-8")))
+            return cls.from_dict(json.loads(read_text(path)))
         except ValueError as error:  # JSON's errors are such, too
             raise ValueError(f"{path}: {error}") from None
 
