@@ -94,6 +94,19 @@ def constructor_arguments(cls: type) -> tuple[str, ...]:
     return _arguments(getattr(cls, "__init__"))  # noqa: B009
 
 
+def inherited_arguments(cls: type) -> frozenset[str]:
+    """Names of the arguments of a class's constructor, and of those of the classes above it.
+
+    >>> class Scaled:
+    ...     def __init__(self, by): ...
+    >>> class Shifted(Scaled):
+    ...     def __init__(self, *args, shift): ...
+    >>> sorted(inherited_arguments(Shifted))
+    ['by', 'shift']
+    """
+    return frozenset(name for one in cls.__mro__[:-1] for name in constructor_arguments(one))
+
+
 @cache
 def _arguments(constructor: Callable[..., None]) -> tuple[str, ...]:
     several = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD

@@ -52,6 +52,7 @@ from fastcnn.engines import checked_engine, imported, whole_nets_refused
 from fastcnn.epochs import Augmentation, Epochs
 from fastcnn.files import FilePath
 from fastcnn.float_errors import Divergence, unreported
+from fastcnn.input_gradients import through, upstream
 from fastcnn.inputs import batch, finite, layout_doubt, samples
 from fastcnn.layers import (
     INSTEAD,
@@ -60,6 +61,8 @@ from fastcnn.layers import (
     Layer,
     Ownership,
     Shape,
+    Sigmoid,
+    Softmax,
     all_layers,
     checked_layers,
     infer_stack,
@@ -492,10 +495,12 @@ class Sequential:
     ) -> tuple[float, float]:
         """The same, layer by layer, with the engine that was asked for."""
         trunk, saved = self._trunk(loss), []
+        trained = (i for i, layer in enumerate(trunk) if self._weights.trained(layer))
+        first = next(trained, len(trunk))  # nothing goes back beyond it
         y = batch(images, self.dtype)
-        for layer in trunk:
+        for i, layer in enumerate(trunk):
             y, kept = layer.forward(y, True, rng, self.engine)
-            saved.append(kept)
+            saved.append(kept if i >= first else None)
         total = float(loss.values(y, targets, self.engine).sum(dtype=np.float64))
         if not isfinite(total):
             raise Divergence(f"the loss of a batch is {total}")
@@ -503,8 +508,6 @@ class Sequential:
         assert dy is not None
         dy *= dy.dtype.type(1 / len(images))
         correct = loss.correct(y, targets)
-        trained = (i for i, layer in enumerate(trunk) if self._weights.trained(layer))
-        first = next(trained, len(trunk))
         for i in range(len(trunk) - 1, first - 1, -1):
             assert dy is not None
             dy, gradients = trunk[i].backward(dy, saved.pop(), self.engine, needs_dx=i > first)
@@ -983,6 +986,84 @@ class Sequential:
         if predicted.shape[1] == 1:
             return np.asarray(predicted[:, 0] > 0.5, np.int64)
         return np.asarray(predicted.argmax(axis=1))
+
+    def input_gradient(
+        self,
+        x: ArrayLike,
+        output: ArrayLike,
+        *,
+        of: Literal["scores", "predictions"] = "scores",
+        batch_size: int = 256,
+    ) -> Array:
+        """The gradient of an output at the samples, in prediction: what a prediction depends on.
+
+        BatchNorm uses its running statistics and Dropout does nothing. The model is left as it is.
+        Its absolute values show which pixels matter (a saliency map). For the gradient at the
+        output of an inner layer k, as Grad-CAM needs it, cut the net there::
+
+            maps = Sequential(model.layers[:k], model.input_shape)
+            rest = Sequential(model.layers[k:], maps.output_shape)
+            rest.input_gradient(maps.predict(x), output)
+
+        Args:
+            x: samples as for :meth:`predict`.
+            output: the number of an output (a class), an integer for all samples or one for each,
+                (N,); or the gradient at the outputs, (N, …) in their shape.
+            of: "scores" are the raw outputs, before a last softmax or sigmoid, whether that is a
+                layer or part of the loss; "predictions" are what :meth:`predict` returns.
+            batch_size: samples that run together; it does not change the result.
+
+        Returns:
+            The gradient in the shape of x, of the model's dtype. For bytes it is the gradient at
+            the scaled values, ``x / 255 − 0.5``.
+
+        Raises:
+            TypeError, ValueError: a wrong argument or shape; a model that is not built; a layer of
+                your own that saves nothing for its way back in prediction.
+
+        Example:
+            >>> from fastcnn.layers import Dense
+            >>> model = Sequential([Dense(2)], (3,))
+            >>> model.layers[0].parameters["w"] = [[1, 2], [3, 4], [5, 6]]
+            >>> model.input_gradient(np.zeros((1, 3)), 1)
+            array([[2., 4., 6.]], dtype=float32)
+
+        Source: K. Simonyan et al., "Deep Inside Convolutional Networks", arXiv:1312.6034.
+        """
+        size = count("batch_size", batch_size)
+        images = samples("x", x, self._known_shape())
+        self._known.glance("x", images)
+        layers = self._layers_to(of)
+        outputs = layers[-1].output_shape
+        assert outputs is not None
+        dy = upstream(output, len(images), outputs, self.dtype)
+        result = np.empty(images.shape, self.dtype)
+        for first in range(0, len(images), size):
+            some = slice(first, first + size)
+            taken = batch(images[some], self.dtype)
+            result[some] = through(layers, taken, dy[some], self.engine)
+        return result.reshape(np.shape(x))
+
+    def _layers_to(self, of: str) -> Sequence[Layer]:
+        """The layers that lead to the scores or the predictions."""
+        if of == "scores":
+            ends = type(self.layers[-1]) in (Softmax, Sigmoid) and len(self.layers) > 1
+            return self.layers[:-1] if ends else self.layers
+        if of != "predictions":
+            raise ValueError(f'of must be "scores" or "predictions", got {of!r}')
+        loss = self._predicting()
+        kinds = {CrossEntropy.predictions: Softmax, BinaryCrossEntropy.predictions: Sigmoid}
+        how = type(loss).predictions
+        if how is Loss.predictions:
+            return self._trunk(loss)
+        if how not in kinds:
+            raise ValueError(
+                f'of must be "scores" with a loss of your own, got {of!r} and {loss!r}, whose '
+                f"predictions have no known gradient"
+            )
+        last = kinds[how]()
+        last.input_shape = last.output_shape = self._trunk(loss)[-1].output_shape
+        return [*self._trunk(loss), last]
 
     # --- files ------------------------------------------------------------------------------------
 

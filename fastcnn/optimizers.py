@@ -329,6 +329,7 @@ class Optimizer(Known):
         """
         self._step(parameters, gradient, (slice(0, parameters.size),))
 
+    @unreported
     def step_within(self, parameters: Array, gradient: Array, spans: Sequence[slice]) -> None:
         """:meth:`step` on parts of the parameters alone, as for a model with frozen layers.
 

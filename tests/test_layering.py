@@ -26,7 +26,7 @@ HOUSE: tuple[tuple[str, ...], ...] = (
     ("epochs",),
     ("progress",),
     ("executor",),
-    ("callbacks", "summary", "nets", "weights", "inputs"),
+    ("callbacks", "summary", "nets", "weights", "inputs", "input_gradients"),
     ("article_training",),
     (
         "article",

@@ -183,6 +183,26 @@ def test_a_users_layer_keeps_its_own_attributes_and_its_arguments_are_fixed() ->
         assert loose.note == "mine"
 
 
+class Loose(Dense):
+    """A user's layer that hands its arguments on."""
+
+    def __init__(self, *arguments: Any, title: str = "", **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.title = title
+
+
+Layer.known.pop("Loose")
+
+
+def test_arguments_of_the_class_that_a_users_layer_derives_from_are_fixed_too() -> None:
+    model = Sequential([Loose(3, activation="relu", title="mine"), Dense(2)], (4,), seed=0)
+    layer: Any = model.layers[0]
+    for name in ("activation", "units", "title"):
+        with pytest.raises(AttributeError, match=f"{name} of .* cannot change"):
+            setattr(layer, name, None)
+    layer.comment = "mine"
+
+
 @pytest.mark.parametrize(
     "copied", [copy.copy, copy.deepcopy, lambda a: pickle.loads(pickle.dumps(a))]
 )

@@ -1,7 +1,8 @@
 """Whole nets: what the executor, or an engine layer by layer, makes of one batch.
 
 Compared with the specification are the outputs in prediction, and of one training step the loss,
-the gradients of all parameters, and the running statistics.
+the gradients of all parameters, and the running statistics; and, in prediction, the gradient of an
+output at the images.
 
 - ``exact``: parameters, pixels and the distances from the targets are small integers, and few
   weights of a filter are not 0, so that each number on the way forward and back is an integer
@@ -302,9 +303,12 @@ def _results(
         outputs = model._forward_batch(images, loss)
         total, _, gradients = model._gradients(images, targets, loss, rng)
     results = {"outputs": outputs, "loss": np.array(total / len(images), model.dtype)}
+    classes = np.arange(len(images)) % outputs.shape[1]
+    gradient_at_images = model.input_gradient(images, classes)
     for i, (layer, by_name) in enumerate(zip(trunk, gradients, strict=False)):
         results |= {f"gradient of layers.{i}.{k}": a.copy() for k, a in by_name.items()}
         results |= {f"layers.{i}.{k}": a.copy() for k, a in layer.state.items()}
+    results["gradient of images"] = gradient_at_images
     return tuple(results), tuple(results.values())
 
 
@@ -350,6 +354,7 @@ def roundings(model: Sequential, samples: int) -> dict[str, int]:
         for name in layer.state:
             found[f"layers.{i}.{name}"] = behind
         behind += back
+    found["gradient of images"] = outputs + sum(back for _, back, _ in counts)
     return found
 
 

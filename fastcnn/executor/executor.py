@@ -334,12 +334,12 @@ class Executor:
             parts.pop()
         saved = []
         for i, part in enumerate(parts):
-            needed = i >= self._first or not part.alike
-            went = part.forward(x, rng if needed else None)
+            goes_back = i >= self._first
+            went = part.forward(x, rng if goes_back or not part.alike else None)
             if went is None:
                 return None
             x = went[0]
-            saved.append(went[1])
+            saved.append(went[1] if goes_back else None)
         dy: Array | None
         correct: float
         if fused:

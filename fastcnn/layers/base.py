@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastcnn.arguments import Array
-from fastcnn.attributes import check_known, constructor_arguments
+from fastcnn.attributes import check_known, constructor_arguments, inherited_arguments
 from fastcnn.layers.contract import CONTRACT
 from fastcnn.layers.initializers import Shape, Spec, draw
 from fastcnn.layers.ownership import INSTEAD, Ownership
@@ -155,13 +155,13 @@ class Layer:
         if name.startswith("_") and name != "__class__":
             return
         kind = type(self)
-        arguments = constructor_arguments(kind)
+        arguments = inherited_arguments(kind)
         derived_from = name in ("input_shape", "output_shape", "__class__") or (
             name in arguments and name != "trainable"
         )
         if self._owner is not None and derived_from:
             raise AttributeError(
-                f"{name} of {self!r} cannot change, because the layer belongs to a model; "
+                f"{name} of {kind.__name__} cannot change, because the layer belongs to a model; "
                 f"{INSTEAD}, or change a copy of the layer and give it to a new model"
             )
         if name in _METHODS:
@@ -278,6 +278,11 @@ class Layer:
         none. The gradients of parameters may be left out where the layer is not ``trainable``.
         """
         raise NotImplementedError
+
+    def input_gradient(self, dy: Array, saved: Any, engine: str | None) -> Array:
+        """The gradient of the input alone, from what ``forward`` in prediction saved."""
+        dx, _ = self.backward(dy, saved, engine)
+        return dx  # type: ignore[return-value]  # backward gives it unless told otherwise
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON holds them: the layer again, unbuilt."""

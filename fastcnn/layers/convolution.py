@@ -101,9 +101,7 @@ class _Convolution(Layer):
         if self.activation:
             dy = ops.relu_backward(dy, y, engine=engine)  # y > 0 just where its input was
         w, call = self.parameters["w"], self._call(x)
-        dx = None
-        if needs_dx:
-            dx = ops.conv2d_input_gradient(dy, w, x.shape, **call, engine=engine)
+        dx = self._before(dy, x, engine) if needs_dx else None
         if not self.trainable:
             return dx, {}
         size = w.shape[0], w.shape[1]
@@ -111,6 +109,17 @@ class _Convolution(Layer):
         if self.use_bias:
             gradients["b"] = ops.conv2d_bias_gradient(dy, engine=engine)
         return dx, gradients
+
+    def input_gradient(self, dy: Array, saved: Any, engine: str | None) -> Array:
+        x, y = saved
+        if self.activation:
+            dy = ops.relu_backward(dy, y, engine=engine)
+        return self._before(dy, x, engine)
+
+    def _before(self, dy: Array, x: Array, engine: str | None) -> Array:
+        """The gradient of the input, from that before the activation."""
+        w = self.parameters["w"]
+        return ops.conv2d_input_gradient(dy, w, x.shape, **self._call(x), engine=engine)
 
     def _call(self, x: Array) -> dict[str, Any]:
         return {

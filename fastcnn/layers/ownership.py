@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from fastcnn.attributes import constructor_arguments
+from fastcnn.attributes import inherited_arguments
 
 INSTEAD = (
     "make another model, such as Sequential([*model.layers[:-1], Dense(5)], model.input_shape), "
@@ -47,7 +47,7 @@ class Ownership:
         """Own these layers; lists and arrays among their constructor's arguments become fixed."""
         for layer in layers:
             attributes = vars(layer)
-            for name in constructor_arguments(type(layer)):
+            for name in inherited_arguments(type(layer)):
                 if name in attributes:
                     attributes[name] = fixed(attributes[name])
             attributes["_owner"] = self

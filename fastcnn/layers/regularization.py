@@ -9,6 +9,7 @@ import numpy as np
 
 from fastcnn import ops
 from fastcnn.arguments import Array
+from fastcnn.float_errors import unreported
 from fastcnn.layers.base import Gradients, Layer
 from fastcnn.layers.initializers import Shape, Spec
 from fastcnn.scalars import below_one, number
@@ -101,7 +102,8 @@ class BatchNorm(Layer):
     ) -> tuple[Array | None, Gradients]:
         x, mean, variance = saved
         if mean is None:
-            return self._through_running(dy, x, engine, needs_dx)
+            dx = self.input_gradient(dy, saved, engine) if needs_dx else None
+            return dx, self._gradients_by_running(dy, x, engine) if self.trainable else {}
         dx, dgamma, dbeta = ops.batch_norm_backward(
             dy, x, self.parameters["gamma"], mean, variance, self.epsilon, engine=engine
         )
@@ -111,27 +113,21 @@ class BatchNorm(Layer):
             running += (1 - self.momentum) * found
         return dx, {"gamma": dgamma, "beta": dbeta}
 
-    def _through_running(
-        self, dy: Array, x: Array, engine: str | None, needs_dx: bool
-    ) -> tuple[Array | None, Gradients]:
-        """Gradients where the statistics are constants: each channel is scaled and shifted."""
-        gamma, (mean, variance) = self.parameters["gamma"], (self.state[k] for k in _STATISTICS)
-        zeros, ones = np.zeros_like(gamma), np.ones_like(gamma)
-        dx = None
-        if needs_dx:
-            scaled = zeros, zeros, variance, self.epsilon  # the offset and the mean are 0
-            dx = ops.batch_norm_inference(dy, gamma, *scaled, engine=engine)
-        if not self.trainable:
-            return dx, {}
-        normal = ops.batch_norm_inference(
-            x, ones, zeros, mean, variance, self.epsilon, engine=engine
+    def input_gradient(self, dy: Array, saved: Any, engine: str | None) -> Array:
+        # The running statistics are constants: each channel is scaled, and shifted by nothing.
+        gamma, variance = self.parameters["gamma"], self.state["variance"]
+        zeros = np.zeros_like(gamma)
+        return ops.batch_norm_inference(
+            dy, gamma, zeros, zeros, variance, self.epsilon, engine=engine
         )
+
+    @unreported
+    def _gradients_by_running(self, dy: Array, x: Array, engine: str | None) -> Gradients:
+        gamma, running = self.parameters["gamma"], (self.state["mean"], self.state["variance"])
+        ones, zeros = np.ones_like(gamma), np.zeros_like(gamma)
+        normal = ops.batch_norm_inference(x, ones, zeros, *running, self.epsilon, engine=engine)
         rows = 1, 1, -1, len(gamma)
-        dgamma = ops.conv2d_bias_gradient((dy * normal).reshape(rows), engine=engine)
-        return dx, {
-            "gamma": dgamma,
+        return {
+            "gamma": ops.conv2d_bias_gradient((dy * normal).reshape(rows), engine=engine),
             "beta": ops.conv2d_bias_gradient(dy.reshape(rows), engine=engine),
         }
-
-
-_STATISTICS = ("mean", "variance")

@@ -167,6 +167,18 @@ class Residual(Layer):
             return None, gradients
         return ends[0] + ends[1], gradients
 
+    def input_gradient(self, dy: Array, saved: Any, engine: str | None) -> Array:
+        parts, y = saved
+        if self.activation:
+            dy = ops.relu_backward(dy, y, engine=engine)
+        main, other = dy, dy
+        for layer, kept in zip(self.layers[::-1], parts[: len(self.layers)][::-1], strict=True):
+            main = layer.input_gradient(main, kept, engine)
+        for layer, kept in zip(self.shortcut[::-1], parts[len(self.layers) :][::-1], strict=True):
+            other = layer.input_gradient(other, kept, engine)
+        result: Array = main + other
+        return result
+
     def config(self) -> dict[str, Any]:
         return {
             "layers": [to_dict(layer) for layer in self.layers],
