@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import compileall
 import os
+import py_compile
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from fastcnn.kernels import code_key, kernel_cache
 PACKAGE = SOURCE / "fastcnn"
 CALL = """
 import os
+import py_compile
 import numpy as np, fastcnn
 from fastcnn.kernels import activations
 y = fastcnn.relu(np.arange(-50, 50, dtype=np.float32))
@@ -98,7 +100,7 @@ def test_a_compiled_file_that_python_does_not_compare_with_its_source_decides(
 ) -> None:
     """As a distribution may ship: an edit of the source does not change what runs."""
     shutil.copytree(PACKAGE, tmp_path / "fastcnn", ignore=shutil.ignore_patterns("data"))
-    unchecked = compileall.PycInvalidationMode.UNCHECKED_HASH  # type: ignore[attr-defined]
+    unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
     assert compileall.compile_dir(tmp_path, quiet=1, force=True, invalidation_mode=unchecked)
     before = stamp_of(tmp_path)
     edited = tmp_path / "fastcnn" / "kernels" / "threads.py"
