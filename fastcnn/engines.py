@@ -18,7 +18,6 @@ from importlib import import_module
 from importlib.util import find_spec
 from math import prod
 from threading import main_thread
-from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
 from fastcnn import policy
@@ -27,7 +26,7 @@ from fastcnn.float_errors import unreported
 from fastcnn.geometry import ConvGeometry, PoolGeometry
 from fastcnn.quoting import quoted
 from fastcnn.settings import checked_math, get_math
-from fastcnn.undisturbed import undisturbed
+from fastcnn.undisturbed import undisturbed_import
 
 Geometry: TypeAlias = ConvGeometry | PoolGeometry | tuple[int, ...]
 
@@ -326,10 +325,7 @@ def implementation(op: str, geometry: Geometry, dtype: Any, algorithm: str) -> I
     return _select(Problem(op, geometry, dtype, algorithm, get_math()), None)[0].chosen
 
 
-@cache
-def imported(module: str) -> ModuleType:
-    """A module, imported where no signal handler comes between: half an import cannot be mended."""
-    return undisturbed(import_module, module)
+imported = cache(undisturbed_import)
 
 
 def _explained(*arguments: object) -> Any:
