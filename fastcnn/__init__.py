@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from fastcnn.comparison import compare
     from fastcnn.datasets import load_mnist
     from fastcnn.model import Sequential, load_model
+    from fastcnn.preparation import Preparation
     from fastcnn.progress import History
     from fastcnn.scaling import InputWarning
 
@@ -69,6 +70,7 @@ _LATER = {
     "Callback": ("fastcnn.callbacks", "Callback"),
     "InputWarning": ("fastcnn.scaling", "InputWarning"),
     "History": ("fastcnn.progress", "History"),
+    "Preparation": ("fastcnn.preparation", "Preparation"),
     "ModelFileError": ("fastcnn.checkpoint", "ModelFileError"),
     "Sequential": ("fastcnn.model", "Sequential"),
     "StopTraining": ("fastcnn.callbacks", "StopTraining"),
@@ -91,6 +93,7 @@ __all__ = [
     "History",
     "InputWarning",
     "ModelFileError",
+    "Preparation",
     "Sequential",
     "StopTraining",
     "__version__",
