@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from fastcnn.comparison import compare
     from fastcnn.datasets import load_mnist
     from fastcnn.model import Sequential, load_model
+    from fastcnn.picture_folders import load_pictures
     from fastcnn.preparation import Preparation
     from fastcnn.progress import History
     from fastcnn.scaling import InputWarning
@@ -80,6 +81,7 @@ _LATER = {
     "layers": ("fastcnn.layers", None),
     "load_model": ("fastcnn.model", "load_model"),
     "load_mnist": ("fastcnn.datasets", "load_mnist"),
+    "load_pictures": ("fastcnn.picture_folders", "load_pictures"),
     "losses": ("fastcnn.losses", None),
     "nets": ("fastcnn.nets", None),
     "optimizers": ("fastcnn.optimizers", None),
@@ -125,6 +127,7 @@ __all__ = [
     "leaky_relu_backward",
     "load_mnist",
     "load_model",
+    "load_pictures",
     "log_softmax",
     "log_softmax_backward",
     "losses",

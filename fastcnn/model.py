@@ -682,9 +682,9 @@ class Sequential:
 
         Args:
             x: samples, (N, H, W), (N, H, W, C) or (N, features); uint8 or floats.
-            y: labels (N,) or one-hot rows (N, classes); for other losses, targets. Labels are
-                copied: if a callback changes ``y``, the training goes on with what it was given.
-                Changes of x, and of other targets, count from the next batch.
+            y: labels (N,) or (N, 1), or one-hot rows (N, classes); for other losses, targets.
+                Labels are copied: if a callback changes ``y``, the training goes on with what it
+                was given. Changes of x, and of other targets, count from the next batch.
             epochs: how many times all samples are seen.
             batch_size: samples to a step; an epoch's last batch may be smaller.
             optimizer: "sgd" (the default), "adam", "adamw", "rmsprop", or an optimizer. One that

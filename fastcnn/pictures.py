@@ -120,7 +120,7 @@ def prepare(
     return Prepared(pixels, tuple(steps))
 
 
-def picture(path: str | os.PathLike[str], size: tuple[int, int] | None, channels: int) -> Bytes:
+def picture(path: str | os.PathLike[str], size: tuple[int, ...] | None, channels: int) -> Bytes:
     """A picture file as it is, (H, W) grey or (H, W, 3); errors as of :func:`prepare`.
 
     Args:
