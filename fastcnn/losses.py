@@ -165,7 +165,7 @@ class Loss(Known):
 
 
 class CrossEntropy(Loss):
-    """Softmax cross-entropy on class numbers (N,) or one-hot rows (N, C).
+    """Softmax cross-entropy on class numbers (N,) or (N, 1), or one-hot rows (N, C).
 
     Args:
         label_smoothing: this share of each label is spread evenly over all classes.
@@ -316,6 +316,8 @@ def _classes(y: ArrayLike, count: int, classes: int) -> Array:
         given = np.asarray(y)
     except ValueError as error:
         raise ValueError(f"y must be an array, got a ragged sequence: {error}") from None
+    if given.ndim == 2 and given.shape[1] == 1 and classes > 1:
+        given = given[:, 0]  # a column, as of a table or of keras.datasets
     if given.ndim == 2:
         given = _classes_of_one_hot(given, classes)
     if given.ndim == 1 and len(given) != count:

@@ -79,6 +79,7 @@ from fastcnn.losses import (
     loss_named,
 )
 from fastcnn.optimizers import SGD, Optimizer, optimizer_named
+from fastcnn.preparation import Preparation, preparation_from, preparation_of
 from fastcnn.progress import (
     UNREADABLE,
     History,
@@ -143,6 +144,8 @@ class Sequential:
             binary one behind a last ``Sigmoid``. May be set to a loss, its name or None, but not
             while a ``fit`` runs; it decides what ``predict`` and ``evaluate`` return.
         trained_on: "uint8", "floats" or None: what samples the model was trained on. May be set.
+        preparation: how a picture becomes an input, as :class:`fastcnn.Preparation`, or None. May
+            be set.
         progress: where the current or last training stands; None before the first one. May be set
             to None, which forgets it.
         stop_training: to set it True ends a running ``fit`` after its batch.
@@ -202,6 +205,7 @@ class Sequential:
         self._usual, self._of_sigmoid = CrossEntropy(), BinaryCrossEntropy()
         self._raw, self._ends_in_vector = MeanSquaredError(), True
         self._known = KnownSamples()
+        self._preparation: Preparation | None = None
         self.stop_training = False
         self.progress: Progress | None = None
         self._own_sgd = SGD(0.005)
@@ -334,6 +338,27 @@ class Sequential:
         self._known = known_from(kind, None)
 
     @property
+    def preparation(self) -> Preparation | None:
+        """How a picture becomes an input of this model, for ``fastcnn.pictures.prepare``.
+
+        The first ``fit`` on images of bytes finds it in them; set it where that is wrong. None
+        where nothing is known, as in a model that was trained on floats.
+
+        Raises ``TypeError`` where it is set to anything else.
+
+        >>> from fastcnn.layers import Dense, Flatten
+        >>> model = Sequential([Flatten(), Dense(2)], (28, 28, 1))
+        >>> model.preparation = Preparation(background="dark")
+        """
+        return self._preparation
+
+    @preparation.setter
+    def preparation(self, value: Preparation | None) -> None:
+        if value is not None and not isinstance(value, Preparation):
+            raise TypeError(f"preparation must be a fastcnn.Preparation or None, got {value!r}")
+        self._preparation = value
+
+    @property
     def _normalises(self) -> bool:
         """Whether the first layer makes the scale of the samples irrelevant."""
         return isinstance(self.layers[0], BatchNorm)
@@ -398,6 +423,7 @@ class Sequential:
         if "trained_on" in state:  # pickled by an earlier version
             state = dict(state)
             state["_known"] = KnownSamples(state.pop("trained_on"))
+            state["_preparation"] = None
         self.__dict__.update(state, layers=FixedList(state["layers"]))
         self._executors, self._unfinished, self._fits = {}, None, 0
         self._ownership, self._derived_for = Ownership(), -1
@@ -668,9 +694,9 @@ class Sequential:
 
         Args:
             x: samples, (N, H, W), (N, H, W, C) or (N, features); uint8 or floats.
-            y: labels (N,) or one-hot rows (N, classes); for other losses, targets. Labels are
-                copied: if a callback changes ``y``, the training goes on with what it was given.
-                Changes of x, and of other targets, count from the next batch.
+            y: labels (N,) or (N, 1), or one-hot rows (N, classes); for other losses, targets.
+                Labels are copied: if a callback changes ``y``, the training goes on with what it
+                was given. Changes of x, and of other targets, count from the next batch.
             epochs: how many times all samples are seen.
             batch_size: samples to a step; an epoch's last batch may be smaller.
             optimizer: "sgd" (the default), "adam", "adamw", "rmsprop", or an optimizer. One that
@@ -794,6 +820,8 @@ class Sequential:
         if _keeps_scale(augment):
             self._known.check_training("x", images, self._normalises)
             self._known.learn(images)
+        if self._preparation is None and images.dtype == np.uint8 and images.shape[-1] in (1, 3):
+            self._preparation = preparation_of(images) if images.ndim == 4 else None
         self.progress = Progress(descent, settings, callbacks=listeners)
         return self._train(images, targets, epochs, validation, augment, bool(verbose))
 
@@ -1121,6 +1149,7 @@ class Sequential:
             "bytes": SCALING,
             "trained_on": self.trained_on,
             "samples": self._known.as_dict(),
+            "preparation": None if self._preparation is None else self._preparation.as_dict(),
         }
 
     def _named(self, flat: Array) -> list[tuple[str, Array]]:
@@ -1176,6 +1205,7 @@ class Sequential:
         self.set_weights(other.get_weights() if found.weights is None else found.weights)
         self.rng, self.loss, self._known = other.rng, other.loss, other._known
         found.optimizer.belong(self._ownership, found)
+        self._preparation = self._preparation or other._preparation
         found.weights = None
         found.take_callbacks(callbacks)
         self.progress = found
@@ -1416,6 +1446,7 @@ def _contents(file: ModelFile) -> tuple[Sequential, Shape, list[str]]:
         if told["bytes"] != SCALING:
             raise ValueError(f"its bytes are scaled as {quoted(told['bytes'])}, not as {SCALING!r}")
         model._known = known_from(told["trained_on"], told.get("samples"))
+        model._preparation = preparation_from(told.get("preparation"))
         shapes = infer_stack(model.layers, shape)
         parameters, expected = {}, {}
         for i, layer in enumerate(model.layers):
