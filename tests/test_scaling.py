@@ -395,7 +395,7 @@ def test_a_stream_of_single_predictions_is_compared_now_and_then() -> None:
     x = SCALES["unit"](X_TEST)
     for _ in range(40):
         model.predict(x[:1])
-    for _ in range(87):
+    for _ in range(471):
         model.predict(x[:1] * 255)  # not compared
     with pytest.raises(ValueError, match="must be scaled as in the training"):
         model.predict(x[:1] * 255)
