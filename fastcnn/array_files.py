@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from math import prod
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -54,24 +54,30 @@ def load_npz(path: Path) -> Sets:
         DatasetError: the file is damaged, lacks an array, or one is of another kind or too large.
         OSError: the file cannot be opened.
     """
-    try:
-        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
-            there = {name.removesuffix(".npy") for name in archive.namelist()}
-            names = next((names for names in NPZ_NAMES if there.issuperset(names)), None)
-            if names is None:
-                wanted = " or ".join(", ".join(names) for names in NPZ_NAMES)
-                shown = ", ".join(sorted(there)[:8]) or "nothing"
-                raise DatasetError(f"{path} must hold the arrays {wanted}, but holds {shown}")
-            arrays = [_member(path, archive, name) for name in names]
-    except DatasetError:
-        raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError,
-            RuntimeError, KeyError, SyntaxError, MemoryError) as error:  # fmt: skip
-        raise DatasetError(f"{path} is damaged: {error}") from None
+    with open_regular(path) as file:
+        try:
+            names, arrays = _members(path, file)
+        except DatasetError:
+            raise
+        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError,
+                RuntimeError, KeyError, SyntaxError, MemoryError, OSError) as error:  # fmt: skip
+            raise DatasetError(f"{path} is damaged: {error}") from None
     return (
         (_images(path, names[0], arrays[0]), labels_of(path, names[1], arrays[1], len(arrays[0]))),
         (_images(path, names[2], arrays[2]), labels_of(path, names[3], arrays[3], len(arrays[2]))),
     )
+
+
+def _members(path: Path, file: BinaryIO) -> tuple[tuple[str, ...], list[Array]]:
+    """The names of the four arrays, and the arrays."""
+    with zipfile.ZipFile(file) as archive:
+        there = {name.removesuffix(".npy") for name in archive.namelist()}
+        names = next((names for names in NPZ_NAMES if there.issuperset(names)), None)
+        if names is None:
+            wanted = " or ".join(", ".join(names) for names in NPZ_NAMES)
+            shown = ", ".join(sorted(there)[:8]) or "nothing"
+            raise DatasetError(f"{path} must hold the arrays {wanted}, but holds {shown}")
+        return names, [_member(path, archive, name) for name in names]
 
 
 def _member(path: Path, archive: zipfile.ZipFile, name: str) -> Array:

@@ -41,7 +41,7 @@ _GLANCED_AT = 1 << 14  # numbers of one prediction that are compared
 _CHUNK = 1 << 18
 # Predictions of few numbers are compared at first, and then one in so many: a comparison takes
 # some microseconds, and a prediction of one small image takes ten.
-_FIRST_CALLS, _EVERY, _MANY = 16, 128, 1 << 17
+_FIRST_CALLS, _EVERY, _MANY = 16, 512, 1 << 17
 _EVERY_STEP = 1024  # training steps after the first ones whose samples are summarised
 _PIXELS = 64  # numbers in the shortest vector that may be an image
 _FEW_SAMPLES = 16
@@ -154,6 +154,8 @@ class KnownSamples:
     kind: Kind | None = None
     record: SampleRecord | None = None
     scales_bytes: bool = True
+    # The dtype, as a character, that was in order in the last call.
+    _accepted: str = field(default="", repr=False, compare=False)
     _calls: int = field(default=0, repr=False, compare=False)
     _steps: int = field(default=0, repr=False, compare=False)
     _warned: set[str] = field(default_factory=set, repr=False, compare=False)
@@ -161,17 +163,21 @@ class KnownSamples:
     def glance(self, name: str, array: Array, least: int = _FEW_TRAINED) -> None:
         """:meth:`check` for calls that are short: dtypes in each call, numbers in some.
 
-        The numbers of the first calls are compared, then those of one call in 128, and of all that
+        The numbers of the first calls are compared, then those of one call in 512, and of all that
         are large; where the training had at least so many samples.
         """
         code = array.dtype.char
-        if self.kind is None or (code == "B" and self.kind == "uint8"):
+        kind = self.kind
+        if kind is None or (code == "B" and kind == "uint8"):
             return
-        if self.scales_bytes:
-            self._check_dtype(name, array)
-        self._calls += 1
-        if self._calls <= _FIRST_CALLS or self._calls % _EVERY == 0 or array.size >= _MANY:
-            self._check_numbers(name, array, _GLANCED_AT, least)
+        if code != self._accepted:
+            if self.scales_bytes:
+                self._check_dtype(name, array)
+            self._accepted = code
+        self._calls = calls = self._calls + 1
+        if calls % _EVERY and calls > _FIRST_CALLS and array.size < _MANY:
+            return  # nearly always
+        self._check_numbers(name, array, _GLANCED_AT, least)
 
     def check(self, name: str, array: Array) -> None:
         """Raise ``ValueError`` or warn where samples contradict those of the training.

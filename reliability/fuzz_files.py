@@ -3,8 +3,8 @@
     python reliability/fuzz_files.py                      some minutes
     python reliability/fuzz_files.py --kind model --rounds 20000
 
-Models, checkpoints, IDX data sets (plain and gzip), PNG and JPEG pictures: truncated at every
-length; with flipped bits, bytes and whole stretches replaced; with numbers in their headers made
+Models, checkpoints, data sets (IDX, plain and gzip, and .npz), PNG and JPEG pictures: truncated at
+every length; with flipped bits, bytes and whole stretches replaced; with numbers in headers made
 huge. Models and checkpoints also with any part of what they say replaced by nonsense, signed with
 the right checksum, as whoever means harm would. A file is read, or it is refused with the error of
 its kind: ModelFileError, DatasetError, PictureError.
@@ -52,10 +52,13 @@ NONSENSE: tuple[Any, ...] = (
 )  # fmt: skip
 
 
+Errors = type[Exception] | tuple[type[Exception], ...]
+
+
 class Kind:
     """A kind of file: how it is read, and the error that it is refused with."""
 
-    def __init__(self, read: Callable[[Path], object], error: type[Exception], name: str) -> None:
+    def __init__(self, read: Callable[[Path], object], error: Errors, name: str) -> None:
         self.read, self.error, self.name = read, error, name
 
 
@@ -68,6 +71,10 @@ def read_model(path: Path) -> None:
 
 def _read_data(path: Path) -> None:
     fastcnn.load_mnist(path.parent)
+
+
+def _read_pictures(path: Path) -> None:
+    fastcnn.load_pictures(path.parent.parent)
 
 
 def trained() -> Sequential:
@@ -112,6 +119,11 @@ def files(folder: Path) -> dict[str, tuple[Kind, Path]]:
         for part in ("images-idx3", "labels-idx1"):
             path = place / f"train-{part}-ubyte{ending}"
             found[f"{name}-{part[:6]}"] = Kind(_read_data, DatasetError, name), path
+    path = folder / "arrays.npz"
+    names = "x_train", "y_train", "x_test", "y_test"
+    arrays = dict(zip(names, (images, labels, images, labels), strict=True))
+    np.savez_compressed(path, **arrays)
+    found["npz"] = Kind(fastcnn.load_mnist, DatasetError, "npz"), path
     try:
         from PIL import Image
     except ImportError:
@@ -122,6 +134,14 @@ def files(folder: Path) -> dict[str, tuple[Kind, Path]]:
         Image.fromarray(pixels).save(memory, name)
         path.write_bytes(memory.getvalue())
         found[name] = Kind(prepare, PictureError, name), path
+    path, memory = folder / "progressive.jpeg", BytesIO()
+    Image.fromarray(pixels).save(memory, "jpeg", progressive=True)
+    path.write_bytes(memory.getvalue())
+    found["progressive"] = Kind(prepare, PictureError, "jpeg"), path
+    path = folder / "pictures" / "one" / "picture.png"
+    path.parent.mkdir(parents=True)
+    Image.fromarray(pixels).save(path)
+    found["pictures"] = Kind(_read_pictures, (PictureError, DatasetError), "png"), path
     return found
 
 
@@ -213,7 +233,7 @@ def complaint(kind: Kind, path: Path) -> str | None:
         if path.name not in str(error) and kind.error is not DatasetError:
             return f"the message does not name the file: {error}"
     except Exception as error:
-        return f"raises {error!r:.300}, not {kind.error.__name__}"
+        return f"raises {error!r:.300}, not {kind.error}"
     seconds = process_time() - start
     return f"took {seconds:.1f} s" if seconds > SECONDS else None
 
