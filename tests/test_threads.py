@@ -164,7 +164,7 @@ def test_after_an_interrupt_before_the_start_the_next_call_ends(
     assert in_time(relu) == 1225
     call = pool.call
 
-    def interrupted(threads: int) -> None:
+    def interrupted(threads: int) -> bool:
         if first:
             call(threads)
         raise KeyboardInterrupt

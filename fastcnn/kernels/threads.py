@@ -115,10 +115,15 @@ class _Pool:
         self.words = memoryview(self.board.data)  # read in a quarter of the time
         self._next_start: dict[int, float] = {}
 
-    def call(self, threads: int) -> None:
-        """Have so many threads, the caller among them, at their places or on their way to them."""
+    def call(self, threads: int) -> bool:
+        """Have so many threads, the caller among them, at their places or on their way to them.
+
+        False where there can be none: Python ends, and compiles no more.
+        """
         words, workers = self.words, self.workers
         if not words[SHARE]:
+            if sys.is_finalizing():
+                return False
             _serve(self.board, PLACE, 0)  # compiled by the caller: a worker may end at any moment
             words[SHARE] = share_address()
         words[WANTED] = threads
@@ -128,6 +133,7 @@ class _Pool:
                 self._start(place)
             elif worker.asleep:
                 worker.wake()
+        return True
 
     def _start(self, place: int) -> None:
         """Start a worker, unless that was tried just now: the thread may be on its way.
@@ -156,10 +162,10 @@ def parallel_for(function: Callable[..., None], count: int, work: int, *argument
     most = min(count, 1 + work // SMALL)
     threads = 1 if most <= 1 or config.DISABLE_JIT else min(get_num_threads(), most)
     pool = _pool
-    if threads <= 1 or pool.words[BUSY]:  # another caller has the board
+    # The word says that another caller has the board.
+    if threads <= 1 or pool.words[BUSY] or not pool.call(threads):
         function(NO_BOARD, 1, 0, count, *arguments)
         return
-    pool.call(threads)
     function(pool.board, min(most, _PIECES * threads), 0, count, *arguments)
 
 
