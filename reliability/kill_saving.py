@@ -4,7 +4,7 @@
 
 A child saves two models and a checkpoint over each other, as fast as it can, until it is killed
 with SIGKILL at a random moment. Meanwhile another process reads the file, again and again. What is
-left beside the file are at most the hidden ``.NAME.….tmp`` of those that were killed, one each.
+left beside the file are at most the hidden ``.fastcnn-….tmp`` of those that were killed, one each.
 """
 
 from __future__ import annotations

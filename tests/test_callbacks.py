@@ -119,15 +119,6 @@ def test_early_stopping_starts_anew_with_each_training() -> None:
     assert run(Counter(), [stop], losses(5, 4, 3)) == 3
 
 
-def test_the_best_weights_are_given_back_once() -> None:
-    model, stop = Counter(), EarlyStopping(patience=1)
-    run(model, [stop], losses(1, 2))
-    assert model.weight == 1
-    model.weight[:] = 99  # trained on by other means
-    stop.on_train_end(model, {})  # type: ignore[arg-type]
-    assert model.weight == 99
-
-
 def test_early_stopping_resumes_where_it_stood() -> None:
     values = (3, 1, 2.5, 2, 1.5, 0)
     whole, model = EarlyStopping(patience=3), Counter()

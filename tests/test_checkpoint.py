@@ -484,9 +484,10 @@ def test_what_cannot_be_resumed_is_told_and_changes_nothing(tmp_path: Path) -> N
         Sequential([Flatten(), Dense(3)]).fit(**right)
     with pytest.raises(ValueError, match="save_checkpoint needs a training"):
         other.save_checkpoint(tmp_path / "no")
-    other.fit(**right)
+    other.fit(**right | {"optimizer": Adam(0.5)})  # whose rate comes from the file
     assert other.progress is not None
     assert other.progress.history.epochs == 2
+    assert other.optimizer.rate == 0.001
 
 
 @pytest.mark.parametrize(
