@@ -60,6 +60,8 @@ if TYPE_CHECKING:
     from fastcnn.comparison import compare
     from fastcnn.datasets import load_mnist
     from fastcnn.model import Sequential, load_model
+    from fastcnn.picture_folders import load_pictures
+    from fastcnn.preparation import Preparation
     from fastcnn.progress import History
     from fastcnn.scaling import InputWarning
 
@@ -69,6 +71,7 @@ _LATER = {
     "Callback": ("fastcnn.callbacks", "Callback"),
     "InputWarning": ("fastcnn.scaling", "InputWarning"),
     "History": ("fastcnn.progress", "History"),
+    "Preparation": ("fastcnn.preparation", "Preparation"),
     "ModelFileError": ("fastcnn.checkpoint", "ModelFileError"),
     "Sequential": ("fastcnn.model", "Sequential"),
     "StopTraining": ("fastcnn.callbacks", "StopTraining"),
@@ -78,6 +81,7 @@ _LATER = {
     "layers": ("fastcnn.layers", None),
     "load_model": ("fastcnn.model", "load_model"),
     "load_mnist": ("fastcnn.datasets", "load_mnist"),
+    "load_pictures": ("fastcnn.picture_folders", "load_pictures"),
     "losses": ("fastcnn.losses", None),
     "nets": ("fastcnn.nets", None),
     "optimizers": ("fastcnn.optimizers", None),
@@ -91,6 +95,7 @@ __all__ = [
     "History",
     "InputWarning",
     "ModelFileError",
+    "Preparation",
     "Sequential",
     "StopTraining",
     "__version__",
@@ -122,6 +127,7 @@ __all__ = [
     "leaky_relu_backward",
     "load_mnist",
     "load_model",
+    "load_pictures",
     "log_softmax",
     "log_softmax_backward",
     "losses",

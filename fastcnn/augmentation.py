@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from fastcnn.arguments import Array
 from fastcnn.engines import engines, imported
 from fastcnn.float_errors import unreported
+from fastcnn.quoting import quoted
 
 # One image's map takes so many random numbers, whatever is switched on: with the same seed, a
 # setting more does not change what the others draw.
@@ -81,14 +82,14 @@ class Augment:
         self.shift = _pixels("shift", shift, 0)
         self.rotate = _number("rotate", rotate)
         if not 0 <= self.rotate <= 180:
-            raise ValueError(f"rotate must be from 0 to 180 degrees, got {rotate!r}")
+            raise ValueError(f"rotate must be from 0 to 180 degrees, got {quoted(rotate)}")
         if not isinstance(flip, bool | np.bool):
-            raise TypeError(f"flip must be True or False, got {flip!r}")
+            raise TypeError(f"flip must be True or False, got {quoted(flip)}")
         self.flip = bool(flip)
         self.crop = None if crop is None else _pixels("crop", crop, 1)
         self.scale = _number("scale", scale)
         if not 0 <= self.scale < 1:
-            raise ValueError(f"scale must be at least 0 and below 1, got {scale!r}")
+            raise ValueError(f"scale must be at least 0 and below 1, got {quoted(scale)}")
         self.fill = _number("fill", fill)
 
     @unreported
@@ -108,7 +109,7 @@ class Augment:
                 byte, but the images are.
         """
         if not isinstance(rng, np.random.Generator):
-            raise TypeError(f"rng must be a numpy.random.Generator, got {rng!r}")
+            raise TypeError(f"rng must be a numpy.random.Generator, got {quoted(rng)}")
         batch = self._batch(images)
         n, height, width, _ = batch.shape
         size = _window(self.crop, height, width)
@@ -210,24 +211,26 @@ def _pixels(name: str, value: Any, least: int) -> Any:
     """A number of pixels or two of them, as plain integers; the same form as was given."""
     if isinstance(value, tuple | list):
         if len(value) != 2:
-            raise ValueError(f"{name} must be one or two numbers of pixels, got {value!r}")
+            raise ValueError(f"{name} must be one or two numbers of pixels, got {quoted(value)}")
         return tuple(_pixels(name, one, least) for one in value)
     if not isinstance(value, int | np.integer) or isinstance(value, bool):
-        raise TypeError(f"{name} must be whole pixels, one number or two, got {value!r}")
+        raise TypeError(f"{name} must be whole pixels, one number or two, got {quoted(value)}")
     if not least <= value <= _LARGEST_SIDE:
-        raise ValueError(f"{name} must be from {least} to {_LARGEST_SIDE} pixels, got {value}")
+        raise ValueError(
+            f"{name} must be from {least} to {_LARGEST_SIDE} pixels, got {quoted(value)}"
+        )
     return int(value)
 
 
 def _number(name: str, value: Any) -> float:
     if not isinstance(value, int | float | np.number) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a number, got {value!r}")
+        raise TypeError(f"{name} must be a number, got {quoted(value)}")
     try:
         found = float(value)
     except OverflowError:  # an integer beyond all floats
         found = inf
     if not isfinite(found):
-        raise ValueError(f"{name} must be finite, got {value!r}")
+        raise ValueError(f"{name} must be finite, got {quoted(value)}")
     return found
 
 

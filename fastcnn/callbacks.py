@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import csv
 import os
-from base64 import b64decode, b64encode
-from collections.abc import Callable
+from base64 import b64decode
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from io import TextIOWrapper
 from math import isnan
 from pathlib import Path
+from string import Formatter
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from fastcnn.arguments import Array
+from fastcnn.quoting import quoted
 from fastcnn.reading import open_regular, regular
 from fastcnn.scalars import count, number, truth
 from fastcnn.schedules import Schedule, rate_at
@@ -68,11 +71,32 @@ class Callback:
         """After the last epoch, or when the training was stopped; with the last epoch's logs."""
 
     def state(self) -> dict[str, Any]:
-        """What a resumed training must give back, as JSON holds it."""
+        """What a resumed training must give back: numbers, text, None, lists, dicts and arrays.
+
+        Checkpoints hold it, and so do copies and pickles of the model, which leave the callback
+        itself out. Arrays and long lists of numbers are stored as arrays.
+        """
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take back what ``state()`` returned."""
+        """Take back what ``state()`` returned, after :meth:`on_train_begin`.
+
+        ``StopTraining`` ends the training before its next batch.
+        """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy for another training; what cannot be copied, such as a file or a lock, is shared.
+
+        So an estimator with callbacks can be cloned.
+        """
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        for name, value in vars(self).items():
+            try:
+                vars(copied)[name] = deepcopy(value, memo)
+            except Exception:  # whatever the object raises that cannot be copied
+                vars(copied)[name] = value
+        return copied
 
 
 class _Best:
@@ -80,9 +104,11 @@ class _Best:
 
     def __init__(self, monitor: str, mode: str | None, min_delta: float = 0.0) -> None:
         if not isinstance(monitor, str):
-            raise TypeError(f"monitor must be a figure's name such as 'val_loss', got {monitor!r}")
+            raise TypeError(
+                f"monitor must be a figure's name such as 'val_loss', got {quoted(monitor)}"
+            )
         if mode not in (None, "min", "max"):
-            raise ValueError(f"mode must be 'min', 'max' or None, got {mode!r}")
+            raise ValueError(f"mode must be 'min', 'max' or None, got {quoted(mode)}")
         if mode is None:
             mode = "max" if monitor.endswith("accuracy") else "min"
         self.monitor = monitor
@@ -95,7 +121,7 @@ class _Best:
         if self.monitor not in logs:
             hint = "; give fit validation_data or validation_split"
             raise ValueError(
-                f"monitor must be one of {', '.join(logs)}, got {self.monitor!r}"
+                f"monitor must be one of {', '.join(logs)}, got {quoted(self.monitor)}"
                 + (hint if self.monitor.startswith("val_") else "")
             )
         value = float(logs[self.monitor])
@@ -148,6 +174,7 @@ class EarlyStopping(Callback):
         self._start()
 
     def _start(self) -> None:
+        self._ended = False
         self._best = _Best(self.monitor, self.mode, self.min_delta)
         self._weights: list[Array] | None = None
         self._waited = 0
@@ -160,7 +187,7 @@ class EarlyStopping(Callback):
         return self._best.value
 
     def on_train_begin(self, model: Sequential, logs: dict[str, Any]) -> None:
-        if logs["epoch"] == 0:
+        if logs["epoch"] == 0 or self._ended:
             self._start()
 
     def on_epoch_end(self, model: Sequential, epoch: int, logs: dict[str, float]) -> None:
@@ -176,25 +203,29 @@ class EarlyStopping(Callback):
             raise StopTraining
 
     def on_train_end(self, model: Sequential, logs: dict[str, float]) -> None:
+        self._ended = True
         if self._weights is not None:
             model.set_weights(self._weights)
-            self._weights = None
 
     def state(self) -> dict[str, Any]:
-        kept = None if self._weights is None else [_as_text(array) for array in self._weights]
         return {
+            "monitor": self.monitor,
             "best": self.best,
             "best_epoch": self.best_epoch,
             "waited": self._waited,
-            "weights": kept,
+            "weights": self._weights,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
+        if state.get("monitor", self.monitor) != self.monitor:
+            return  # of another figure
         self._best.value = state["best"]
         self.best_epoch = state["best_epoch"]
         self._waited = state["waited"]
-        kept = state["weights"]
-        self._weights = None if kept is None else [_as_array(text) for text in kept]
+        weights = state["weights"]
+        self._weights = None if weights is None else [_as_array(one) for one in weights]
+        if self._waited >= self.patience:  # the saved training had ended
+            raise StopTraining
 
 
 class ModelCheckpoint(Callback):
@@ -203,7 +234,9 @@ class ModelCheckpoint(Callback):
     The file is written beside its place and then renamed: it is whole at every moment.
 
     Args:
-        path: where to; a file in an existing folder.
+        path: where to; a file in an existing folder. Its name may have fields of the epoch, counted
+            from 1, and of figures of the training: ``"net-{epoch:02d}-{val_loss:.3f}.st"``. A brace
+            that is part of the name is written twice.
         monitor: the figure that decides what is best; see :class:`EarlyStopping`.
         best_only: whether to save only after an epoch with a better value than all before.
         mode: "min", "max" or None; see :class:`EarlyStopping`.
@@ -212,8 +245,10 @@ class ModelCheckpoint(Callback):
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or value. At the first epoch's end:
-            ``monitor`` names no figure of this training.
+            ``monitor`` or a field of ``path`` names no figure of this training.
 
+    >>> ModelCheckpoint("net-{epoch:02d}.safetensors").best is None
+    True
     >>> ModelCheckpoint("no/such/folder/model.safetensors")
     Traceback (most recent call last):
     ValueError: path must be a file in an existing folder, got 'no/such/folder/model.safetensors'
@@ -227,9 +262,11 @@ class ModelCheckpoint(Callback):
         mode: str | None = None,
     ) -> None:
         self.path = _file(path)
+        _check_fields(self.path)
         self.monitor = monitor
         self.best_only = truth("best_only", best_only)
         self.mode = mode
+        self._ended = False
         self._best = _Best(monitor, mode)
 
     @property
@@ -238,27 +275,35 @@ class ModelCheckpoint(Callback):
         return self._best.value
 
     def on_train_begin(self, model: Sequential, logs: dict[str, Any]) -> None:
-        if logs["epoch"] == 0:
+        if logs["epoch"] == 0 or self._ended:
             self._best = _Best(self.monitor, self.mode)
+        self._ended = False
 
     def on_epoch_end(self, model: Sequential, epoch: int, logs: dict[str, float]) -> None:
+        path = _filled_in(self.path, epoch, logs)
         if not self.best_only or self._best.improved(logs):
-            model.save(self.path)
+            model.save(path)
+
+    def on_train_end(self, model: Sequential, logs: dict[str, float]) -> None:
+        self._ended = True
 
     def state(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"monitor": self.monitor, "best": self.best}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self._best.value = state["best"]
+        if state.get("monitor", self.monitor) == self.monitor:
+            self._best.value = state["best"]
 
 
 class CSVLog(Callback):
     """One line for each epoch in a CSV file: the epoch (from 1), then its figures.
 
-    Each line is on disk when its epoch is done. A resumed training carries its file on.
+    Each line is on disk when its epoch is done. A resumed training carries its file on; lines of
+    epochs that it does once more are replaced.
 
     Args:
-        path: where to; a file in an existing folder.
+        path: where to; a file in an existing folder. Its name can have no fields such as
+            ``{epoch}``, because all epochs go into one file.
         append: whether to carry on an existing file instead of replacing it.
 
     Raises:
@@ -268,37 +313,54 @@ class CSVLog(Callback):
 
     def __init__(self, path: str | os.PathLike[str], append: bool = False) -> None:
         self.path = _file(path)
+        if any(field is not None for _, field in _parts(self.path)):
+            raise ValueError(
+                f"path must have no fields, because all epochs go into one file, got {str(path)!r}"
+            )
         self.append = truth("append", append)
         self._columns: list[str] | None = None
 
     def on_train_begin(self, model: Sequential, logs: dict[str, Any]) -> None:
         self._columns = None
-        self._carry_on = self.append or logs["epoch"] > 0
-        if self._carry_on and self.path.exists():
+        self._resumed = logs["epoch"] > 0
+        if (self.append or self._resumed) and self.path.exists():
             regular(self.path)  # before an epoch is trained
 
     def on_epoch_end(self, model: Sequential, epoch: int, logs: dict[str, float]) -> None:
         if self._columns is None:
             self._columns = ["epoch", *logs]
-            found = self._header() if self._carry_on else None
-            if found is None:
-                self._write("w", self._columns)
-            elif found != self._columns:
+            rows = self._rows() if self.append or self._resumed else []
+            if not rows:
+                self._write("w", [self._columns])
+            elif rows[0] != self._columns:
                 raise ValueError(
-                    f"{self.path} has the columns {', '.join(found)}, but this training's are "
+                    f"{self.path} has the columns {', '.join(rows[0])}, but this training's are "
                     f"{', '.join(self._columns)}; use another path"
                 )
-        self._write("a", [epoch + 1, *(repr(float(logs[name])) for name in self._columns[1:])])
+            elif self._resumed and (kept := _before(rows, epoch + 1)) != rows:
+                self._write("w", kept)
+        row = [epoch + 1, *(repr(float(logs[name])) for name in self._columns[1:])]
+        self._write("a", [row])
 
-    def _header(self) -> list[str] | None:
+    def _rows(self) -> list[list[str]]:
         if not self.path.exists():
-            return None
+            return []
         with open_regular(self.path) as file:
-            return next(csv.reader(TextIOWrapper(file, encoding="utf-8", newline="")), None)
+            return list(csv.reader(TextIOWrapper(file, encoding="utf-8", newline="")))
 
-    def _write(self, mode: str, row: list[Any]) -> None:
+    def _write(self, mode: str, rows: Sequence[Sequence[Any]]) -> None:
         with self.path.open(mode, newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow(row)
+            csv.writer(file).writerows(rows)
+
+
+def _before(rows: list[list[str]], epoch: int) -> list[list[str]]:
+    """The rows without those at the end that are of this epoch or a later one."""
+    end = len(rows)
+    while end > 1 and rows[end - 1] and rows[end - 1][0].isdecimal():
+        if int(rows[end - 1][0]) < epoch:
+            break
+        end -= 1
+    return rows[:end]
 
 
 class LearningRateSchedule(Callback):
@@ -319,9 +381,11 @@ class LearningRateSchedule(Callback):
 
     def __init__(self, schedule: Callable[[int], float], by: str = "epoch") -> None:
         if by not in ("epoch", "step"):
-            raise ValueError(f"by must be 'epoch' or 'step', got {by!r}")
+            raise ValueError(f"by must be 'epoch' or 'step', got {quoted(by)}")
         if not callable(schedule):
-            raise TypeError(f"schedule must be a function of the {by}'s number, got {schedule!r}")
+            raise TypeError(
+                f"schedule must be a function of the {by}'s number, got {quoted(schedule)}"
+            )
         self.schedule = schedule
         self.by = by
         self._batches = 0
@@ -364,8 +428,14 @@ class ProgressBar(Callback):
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console
+        self._console: Console | None = None
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._speed = 0.0
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A console belongs to its process: a pickled bar prints on the standard output.
+        return {**vars(self), "console": None, "_console": None, "_bar": None, "_task": None}
 
     def on_train_begin(self, model: Sequential, logs: dict[str, Any]) -> None:
         from rich.console import Console
@@ -383,6 +453,7 @@ class ProgressBar(Callback):
     def _begin_epoch(self, epoch: int) -> None:
         self._begin = self._last = self._drawn = perf_counter()
         self._seen = self._batches = 0
+        self._speed = 0.0
         if self._bar is not None:
             if self._task is not None:
                 self._bar.remove_task(self._task)
@@ -405,6 +476,7 @@ class ProgressBar(Callback):
         if self._bar is not None and self._task is not None:
             self._bar.remove_task(self._task)
             self._task = None
+        assert self._console is not None
         self._console.print(
             f"epoch {epoch + 1}/{self._epochs}: {_figures(logs)}  {self._speed:,.0f} images/s",
             highlight=False,
@@ -414,7 +486,7 @@ class ProgressBar(Callback):
     def on_train_end(self, model: Sequential, logs: dict[str, float]) -> None:
         if self._bar is not None:
             self._bar.stop()
-            self._bar = self._task = None
+        self._bar = self._task = self._console = None
 
 
 def _bar(console: Console) -> Progress:
@@ -440,18 +512,60 @@ def _figures(logs: dict[str, float]) -> str:
 
 def _file(path: str | os.PathLike[str]) -> Path:
     if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"path must be a path, got {path!r}")
+        raise TypeError(f"path must be a path, got {quoted(path)}")
     place = Path(path)
     if place.is_dir() or not place.absolute().parent.is_dir():
-        raise ValueError(f"path must be a file in an existing folder, got {str(path)!r}")
+        raise ValueError(f"path must be a file in an existing folder, got {quoted(str(path))}")
     return place
 
 
-def _as_text(array: Array) -> dict[str, Any]:
-    """An array in a form that JSON holds, exact to the last bit."""
-    data = b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
-    return {"dtype": array.dtype.str, "shape": array.shape, "data": data}
+_FIGURES = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 
 
-def _as_array(text: dict[str, Any]) -> Array:
-    return np.frombuffer(b64decode(text["data"]), text["dtype"]).reshape(text["shape"])
+def _parts(path: Path) -> list[tuple[str, str | None]]:
+    """Text and fields of a file's name."""
+    try:
+        return [(text, field) for text, field, _, _ in Formatter().parse(path.name)]
+    except ValueError as error:
+        raise ValueError(
+            f"path must have a name whose braces enclose fields, or are doubled, got "
+            f"{str(path)!r}: {error}"
+        ) from None
+
+
+def _check_fields(path: Path) -> None:
+    """Raise ``ValueError`` for a name with a field that cannot be filled in."""
+    for _, field in _parts(path):
+        if field is not None and field not in _FIGURES:
+            raise ValueError(
+                f"path must have fields of {', '.join(_FIGURES)}, and braces that are no field "
+                f"doubled, got {str(path)!r}"
+            )
+    _filled_in(path, 0, dict.fromkeys(_FIGURES[1:], 0.5))
+
+
+def _filled_in(path: Path, epoch: int, logs: dict[str, float]) -> Path:
+    """The path for an epoch, counted from 0."""
+    figures = {**logs, "epoch": epoch + 1}
+    for _, field in _parts(path):
+        if field is not None and field not in figures:
+            hint = "; give fit validation_data or validation_split"
+            raise ValueError(
+                f"path must have fields of {', '.join(['epoch', *logs])}, got {str(path)!r}"
+                + (hint if field.startswith("val_") else "")
+            )
+    try:
+        name = path.name.format(**figures)
+        return path.with_name(name)
+    except (ValueError, LookupError, AttributeError, MemoryError) as error:
+        raise ValueError(
+            f"path must have fields with formats for numbers, got {str(path)!r}: {error}"
+        ) from None
+
+
+def _as_array(value: Any) -> Array:
+    """An array of a callback's state; files of earlier versions have it as text."""
+    if not isinstance(value, dict):
+        return np.array(value)
+    data = b64decode(value["data"])
+    return np.frombuffer(data, value["dtype"]).reshape(value["shape"])

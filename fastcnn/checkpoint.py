@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -21,26 +22,46 @@ import numpy as np
 from fastcnn.arguments import Array
 from fastcnn.files import FilePath, check_writable, write_whole
 from fastcnn.layers import Shape
+from fastcnn.quoting import quoted, shortened
 from fastcnn.reading import open_regular
 
 FORMAT = "fastcnn model"
 VERSION = 1
 
 _LARGEST_HEADER = 16 << 20  # bytes
-_DTYPES = {"F32": "float32", "F64": "float64"}
+_LONGEST_REASON = 1000  # characters
+_DTYPES = {
+    "F16": "float16", "F32": "float32", "F64": "float64", "BOOL": "bool", "I8": "int8",
+    "I16": "int16", "I32": "int32", "I64": "int64", "U8": "uint8", "U16": "uint16",
+    "U32": "uint32", "U64": "uint64",
+}  # fmt: skip
 
 
 class ModelFileError(ValueError):
     """A model file that cannot be used: truncated, damaged, edited, or of an unknown kind."""
 
 
-def write(path: FilePath, model: dict[str, Any], arrays: dict[str, Array]) -> None:
+def write(
+    path: FilePath,
+    model: dict[str, Any],
+    arrays: dict[str, Array],
+    check: Callable[[ModelFile], object] | None = None,
+) -> None:
     """Write a model file, or replace one, at once; an error leaves the earlier file as it was.
 
-    ``model`` is what JSON holds of the model, ``arrays`` its arrays by name. The same model gives
-    the same bytes.
+    The new file is opened and read again before it takes the earlier one's place, so no file is
+    left that cannot be read. The same model gives the same bytes.
+
+    Args:
+        path: where to.
+        model: what JSON holds of the model.
+        arrays: its arrays by name.
+        check: is called with the new file as it was read; an error that it raises counts as one of
+            reading.
 
     Raises:
+        ModelFileError: the file could not be read again: what its header holds is too much, or is
+            nothing that ``check`` takes.
         OSError: the file cannot be written; ``filename`` is ``path``.
         TypeError, ValueError: ``path`` is no path, or no file can have such a name.
     """
@@ -52,10 +73,31 @@ def write(path: FilePath, model: dict[str, Any], arrays: dict[str, Array]) -> No
         "format": FORMAT,
         "version": str(VERSION),
         "model": text,
-        "sha256": _digest(text, arrays),
+        "sha256": _digest(text, arrays, arrays.__getitem__),
     }
-    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
-    write_whole(path, _in_order(data))
+    data = save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata)
+    data = _in_order(data)
+    header = int.from_bytes(data[:8], "little")
+    if header > _LARGEST_HEADER:
+        raise ModelFileError(
+            f"{os.fsdecode(path)} cannot be saved: its header would be {header} bytes, of at most "
+            f"{_LARGEST_HEADER}, which hold layers, settings and the state of callbacks; arrays "
+            f"and long lists of numbers do not count, because they are stored beside it"
+        )
+
+    def verify(name: str) -> None:
+        try:
+            file = read(name)
+            if check is not None:
+                check(file)
+            file.verify()
+        except ModelFileError as error:
+            why = str(error).removeprefix(f"{name} cannot be loaded: ")
+            raise ModelFileError(
+                f"{os.fsdecode(path)} cannot be saved, because it could not be loaded: {why}"
+            ) from None
+
+    write_whole(path, data, verify)
 
 
 def _in_order(data: bytes) -> bytes:
@@ -105,22 +147,33 @@ class ModelFile:
 
     def arrays(self) -> dict[str, Array]:
         """All arrays, after the checksum was compared."""
+        arrays = {name: self._array(name) for name in self.shapes}
+        self._compare(_digest(self._text, arrays, arrays.__getitem__))
+        return arrays
+
+    def verify(self) -> None:
+        """Compare the checksum, one array after the other; none is kept."""
+        self._compare(_digest(self._text, self.shapes, self._array))
+
+    def _array(self, name: str) -> Array:
         from safetensors import SafetensorError
 
         try:
             # Of the file that was opened for the header: another may have its name by now.
-            arrays = {name: self._file.get_tensor(name) for name in self.shapes}
+            array: Array = self._file.get_tensor(name)
         except (SafetensorError, ValueError, TypeError) as error:
             raise self.error(str(error)) from None
-        if _digest(self._text, arrays) != self._sha256:
+        return array
+
+    def _compare(self, digest: str) -> None:
+        if digest != self._sha256:
             raise self.error(
                 "its checksum does not fit its contents; it was damaged, or edited by hand"
             )
-        return arrays
 
     def error(self, why: str) -> ModelFileError:
         """The error for this file."""
-        return ModelFileError(f"{self.path} cannot be loaded: {why}")
+        return _refusal(self.path, why)
 
 
 def read(path: FilePath) -> ModelFile:
@@ -143,21 +196,22 @@ def read(path: FilePath) -> ModelFile:
             for key, part in slices.items()
         }
     except (SafetensorError, ValueError, TypeError) as error:
-        raise ModelFileError(f"{name} cannot be loaded: {error}") from None
+        raise _refusal(name, str(error)) from None
     if metadata.get("format") != FORMAT:
-        raise ModelFileError(f"{name} cannot be loaded: it holds no model of fastcnn")
+        raise _refusal(name, "it holds no model of fastcnn")
     if metadata.get("version") != str(VERSION):
-        raise ModelFileError(
-            f"{name} cannot be loaded: it is of format version {metadata.get('version')!r}, and "
-            f"this version of fastcnn reads {VERSION}"
+        raise _refusal(
+            name,
+            f"it is of format version {quoted(metadata.get('version'))}, and this version of "
+            f"fastcnn reads {VERSION}",
         )
     text = metadata.get("model", "")
     try:
         model = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{name} cannot be loaded: its architecture: {error}") from None
+        raise _refusal(name, f"its architecture: {error}") from None
     if not isinstance(model, dict):
-        raise ModelFileError(f"{name} cannot be loaded: its architecture is no JSON object")
+        raise _refusal(name, "its architecture is no JSON object")
     return ModelFile(name, model, shapes, text, metadata.get("sha256", ""), file)
 
 
@@ -167,16 +221,22 @@ def _check_length(name: str) -> None:
         size = os.fstat(file.fileno()).st_size
         header = int.from_bytes(file.read(8), "little")
     if size < 8 or header > min(size - 8, _LARGEST_HEADER):
-        raise ModelFileError(
-            f"{name} cannot be loaded: it is truncated, or no safetensors file ({size} bytes, of "
-            f"which the header would be {header})"
+        raise _refusal(
+            name,
+            f"it is truncated, or no safetensors file ({size} bytes, of which the header would be "
+            f"{header})",
         )
 
 
-def _digest(text: str, arrays: dict[str, Array]) -> str:
+def _refusal(name: str, why: str) -> ModelFileError:
+    """The error for a file; what it quotes of the file may be long."""
+    return ModelFileError(f"{name} cannot be loaded: {shortened(why, _LONGEST_REASON)}")
+
+
+def _digest(text: str, names: Iterable[str], array_of: Callable[[str], Array]) -> str:
     digest = sha256(text.encode())
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
+    for name in sorted(names):
+        array = np.asarray(array_of(name), order="C")
         digest.update(f"\0{name}\0{array.dtype.name}\0{array.shape}\0".encode())
         digest.update(array.data if array.size else b"")
     return digest.hexdigest()
@@ -186,4 +246,4 @@ def _plain(value: Any) -> Any:
     """NumPy's numbers and arrays as JSON holds them."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
-    raise TypeError(f"a model file holds numbers, text, lists and dicts, got {value!r}")
+    raise TypeError(f"a model file holds numbers, text, lists and dicts, got {quoted(value)}")

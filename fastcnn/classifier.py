@@ -28,6 +28,7 @@ from fastcnn.model import Sequential, image_shape
 from fastcnn.nets import NETS
 from fastcnn.optimizers import Optimizer, optimizer_from_dict, optimizer_named, optimizer_to_dict
 from fastcnn.progress import History
+from fastcnn.quoting import quoted
 from fastcnn.scalars import count, number
 from fastcnn.scaling import KnownSamples
 
@@ -296,7 +297,7 @@ class CNNClassifier:
                 hidden = Dense(64, activation="relu", kernel_initializer="he_normal")
                 return [*([Flatten()] if len(shape) == 3 else []), hidden, Dense(classes)]
             if net not in NETS:
-                raise ValueError(f"net must be one of auto, {', '.join(NETS)}, got {net!r}")
+                raise ValueError(f"net must be one of auto, {', '.join(NETS)}, got {quoted(net)}")
             return NETS[net](classes)
         layers = net(classes) if callable(net) else net
         return checked_layers("net", layers)  # the model copies them
@@ -323,7 +324,9 @@ def _seed(random_state: Any) -> int | None:
         return int(random_state.integers(2**31))
     if isinstance(random_state, np.random.RandomState):
         return int(random_state.randint(2**31 - 1))
-    raise TypeError(f"random_state must be an integer, a generator or None, got {random_state!r}")
+    raise TypeError(
+        f"random_state must be an integer, a generator or None, got {quoted(random_state)}"
+    )
 
 
 def _samples(x: Any) -> Array:

@@ -1,46 +1,59 @@
-"""MNIST, and every data set that comes as the same four IDX files.
+"""MNIST, and data sets that come in folders: as MNIST's files, as arrays, as pictures by class.
 
-The bundled MNIST serves by default; a folder takes Fashion-MNIST, KMNIST and others of the form.
-Files are parsed with the ``mnist`` package, after a check of its own: a file from outside may be
-truncated, corrupted, or lie about its size, so its header is read and judged before its body is
-decompressed, and never more than one byte beyond the promised size is.
+The bundled MNIST serves by default. IDX files are parsed with the ``mnist`` package, after a check
+of its own: a file from outside may be truncated, corrupted, or lie about its size, so its header is
+read and judged before its body is decompressed, and never more than one byte beyond the promised
+size is.
 """
 
 from __future__ import annotations
 
 import gzip
 import os
+import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from io import BytesIO
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcnn.array_files import (
+    CIFAR_TEST,
+    MAX_BYTES,
+    DatasetError,
+    Images,
+    Labels,
+    Sets,
+    load_cifar10,
+    load_npz,
+)
+from fastcnn.picture_folders import load_sets, sets_of
 from fastcnn.reading import open_regular
 from fastcnn.settings import can_start_threads
 
-Images: TypeAlias = NDArray[np.uint8]
-Labels: TypeAlias = NDArray[np.int64]
-
 BUNDLED = Path(__file__).parent / "data" / "mnist"
-MAX_BYTES = 1 << 30
-"""Largest body (1 GiB) that a file's header may promise."""
-
-_STEMS = ("train-images", "train-labels", "t10k-images", "t10k-labels")
+_PARTS = (("train", "images"), ("train", "labels"), ("t10k", "images"), ("t10k", "labels"))
+_NAME = re.compile(
+    r"(?:(?P<split>emnist-[a-z]+)-)?(?P<part>train|t10k|test)-(?P<what>images|labels)"
+    r"(?P<dot>[-.])idx(?P<rank>[13])-ubyte(?P<gz>\.gz)?"
+)
+_DEPTH, _MOST_ENTRIES = 3, 20_000  # how far files are looked for in folders inside
+_SHOWN = 6
 _SIDES = {"images": ("N", "H", "W"), "labels": ("N",)}
 _UINT8 = 0x08
 _GZIP = b"\x1f\x8b"
 _CHUNK = 1 << 20
 
 
-class DatasetError(ValueError):
-    """A data set's file is damaged or not what its name says; the message names file and fault."""
+def default_folder() -> str | os.PathLike[str]:
+    """The folder of the data set that serves where none is named."""
+    return os.environ.get("FASTCNN_DATA_DIR") or BUNDLED
 
 
 def load_mnist(
@@ -49,17 +62,30 @@ def load_mnist(
     """The training and test set, ``(x_train, y_train), (x_test, y_test)``.
 
     Args:
-        folder: where ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``,
-            ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte`` lie, each with or without
-            ``.gz``, or with a dot for the second dash (``train-images.idx3-ubyte``). None means
-            the environment variable ``FASTCNN_DATA_DIR``, and without it the bundled MNIST.
+        folder: where the data lie, in one of these forms. None means the environment variable
+            ``FASTCNN_DATA_DIR``, and without it the bundled MNIST.
+
+            - ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte``
+              and ``t10k-labels-idx1-ubyte``, each with or without ``.gz``, or with a dot for the
+              second dash; also in folders inside, up to three deep, as Kaggle and torchvision
+              have them. Fashion-MNIST and KMNIST have these names.
+            - EMNIST's names, ``emnist-letters-train-images-idx3-ubyte`` and so on. Where several
+              of its sets lie together, ``folder/emnist-letters`` names one. Its images have rows
+              and columns exchanged, and stay so.
+            - one ``.npz`` file with ``x_train``, ``y_train``, ``x_test``, ``y_test``, as of
+              ``keras.datasets``, or with MedMNIST's names (``train_images``, …); or its path.
+            - CIFAR-10's binary version, ``data_batch_1.bin`` to ``5`` and ``test_batch.bin``.
+            - pictures by class, ``train/CLASS/*.png`` and ``test/CLASS/*.png``, or ``CLASS/*.png``
+              alone, of which every sixth picture of each class is the test set. All must have one
+              size; :func:`fastcnn.load_pictures` can scale them.
 
     Returns:
-        Images (N, H, W) of dtype uint8 (28×28 in MNIST) and labels (N,) of dtype int64, ready to
-        be indices; new, writable, C-contiguous arrays.
+        Images (N, H, W) or (N, H, W, C) of dtype uint8 (28×28 in MNIST) and labels (N,) of dtype
+        int64, ready to be indices; new, writable, C-contiguous arrays.
 
     Raises:
-        FileNotFoundError: the folder or one of its files is missing; both are named.
+        FileNotFoundError: there is no such folder, it lacks some of the files, or holds nothing
+            of these forms; the message says what it holds.
         DatasetError: a file is truncated, corrupted, longer than its header says, of another type
             than unsigned bytes or another number of dimensions, promises more than 1 GiB, or does
             not fit the others.
@@ -75,10 +101,79 @@ def load_mnist(
     Source: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits".
     """
     if folder is None:
-        folder = os.environ.get("FASTCNN_DATA_DIR") or BUNDLED
+        folder = default_folder()
     if not isinstance(folder, str | os.PathLike):
         raise TypeError(f"folder must be a path, got {folder!r}")
-    paths = _find(Path(folder))
+    found = load_dataset(folder)
+    return found.train, found.test
+
+
+def form_of(folder: str | os.PathLike[str]) -> str:
+    """The ``form`` of the :class:`Dataset` in a folder; ``FileNotFoundError`` for none."""
+    return _form(Path(folder))[0]
+
+
+class Dataset(NamedTuple):
+    """A data set with its form: "mnist", "emnist", "npz", "cifar10" or "pictures".
+
+    ``names`` are the classes' names, where pictures have them.
+    """
+
+    train: tuple[Images, Labels]
+    test: tuple[Images, Labels]
+    form: str
+    names: tuple[str, ...] = ()
+
+
+def load_dataset(folder: str | os.PathLike[str], size: tuple[int, ...] | None = None) -> Dataset:
+    """The data set of :func:`load_mnist`'s folder, with what is known of it.
+
+    ``size`` is the (H, W) that pictures by class are scaled to; other forms do not take it. Errors
+    are those of :func:`load_mnist`.
+    """
+    form, paths = _form(Path(folder))
+    if size is not None and form != "pictures":
+        raise ValueError(f"size is for pictures by class, but {folder} holds arrays of their own")
+    if form == "pictures":
+        train, test, names = load_sets(paths[0], size)
+        return Dataset(train, test, form, names)
+    if form == "npz":
+        return Dataset(*load_npz(paths[0]), form)
+    if form == "cifar10":
+        return Dataset(*load_cifar10(paths[0]), form)
+    return Dataset(*_idx(paths), form)
+
+
+def _form(folder: Path) -> tuple[str, list[Path]]:
+    """The form of a data set, and its files or its folder."""
+    if folder.suffix == ".npz" and not folder.is_dir():
+        return "npz", [folder]
+    files = _idx_files(folder)
+    if files is not None:
+        return "emnist" if files[0].name.startswith("emnist") else "mnist", files
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no such folder of a data set: {folder}")
+    archives = sorted(folder.glob("*.npz"))
+    if len(archives) == 1:
+        return "npz", archives
+    for place in (folder, folder / "cifar-10-batches-bin"):
+        if (place / CIFAR_TEST).exists():
+            return "cifar10", [place]
+    if sets_of(folder) is not None:
+        return "pictures", [folder]
+    names = sorted(f"{one.name}/" if one.is_dir() else one.name for one in folder.iterdir())
+    shown = ", ".join(names[:_SHOWN]) or "nothing"
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    reason = "no data set that is known (see load_mnist)"
+    if len(archives) > 1:
+        reason = "several .npz files; give the path of one"
+    elif {"data_batch_1", "batches.meta"} & {name.rstrip("/") for name in names}:
+        reason = "pickle files, which run code when they are read; take CIFAR-10's binary version"
+    raise FileNotFoundError(f"the folder {folder} holds {reason}: {shown}{more}")
+
+
+def _idx(paths: list[Path]) -> Sets:
+    """The four arrays of IDX files."""
     parse = _parser()
     if can_start_threads():
         from concurrent.futures import ThreadPoolExecutor  # cannot be imported at Python's end
@@ -102,19 +197,89 @@ def load_mnist(
     return (x_train, y_train.astype(np.int64)), (x_test, y_test.astype(np.int64))
 
 
-def _find(folder: Path) -> list[Path]:
+def _idx_files(folder: Path) -> list[Path] | None:
+    """The four IDX files of a data set; None where there is none of them.
+
+    A path that is no folder may name one of EMNIST's sets in the folder above it.
+    """
+    only = None
     if not folder.is_dir():
-        raise FileNotFoundError(f"no such folder of a data set: {folder}")
-    found, missing = [], []
-    for stem in _STEMS:
-        ending = f"idx{_rank(stem)}-ubyte"
-        names = [f"{stem}{dot}{ending}{gz}" for dot in "-." for gz in (".gz", "")]
-        paths = [folder / name for name in names if (folder / name).is_file()]
-        found += paths[:1]
-        missing += [] if paths else [" or ".join(names)]
-    if missing:
-        raise FileNotFoundError(f"the folder {folder} lacks {'; and '.join(missing)}")
-    return found
+        if not folder.name.startswith("emnist-") or not folder.parent.is_dir():
+            return None
+        folder, only = folder.parent, folder.name
+    sets = _idx_sets(folder)
+    if only is not None:
+        sets = {key: files for key, files in sets.items() if key[1] == only}
+    whole = {key: files for key, files in sets.items() if len(files) == len(_PARTS)}
+    if len(whole) > 1:
+        nearest = min(len(place.parts) for place, _ in whole)
+        near = {key: files for key, files in whole.items() if len(key[0].parts) == nearest}
+        if len(near) > 1:
+            names = sorted(str(place / split if split else place) for place, split in near)
+            raise FileNotFoundError(
+                f"the folder {folder} holds several data sets; give one of {', '.join(names)}"
+            )
+        whole = near
+    if whole:
+        (files,) = whole.values()
+        return [files[part] for part in _PARTS]
+    if not sets:
+        return None
+    (place, split), files = max(sets.items(), key=lambda item: len(item[1]))
+    missing = []
+    for part, what in _PARTS:
+        if (part, what) not in files:
+            stem = (
+                f"{split}-{'test' if part == 't10k' else part}-{what}"
+                if split
+                else f"{part}-{what}"
+            )
+            ending = f"idx{3 if what == 'images' else 1}-ubyte"
+            names = [f"{stem}{dot}{ending}{gz}" for dot in "-." for gz in (".gz", "")]
+            missing.append(" or ".join(names))
+    raise FileNotFoundError(f"the folder {place} lacks {'; and '.join(missing)}")
+
+
+def _idx_sets(folder: Path) -> dict[tuple[Path, str], dict[tuple[str, str], Path]]:
+    """IDX files by the folder that holds them and EMNIST's set; of each the path.
+
+    A folder with the name of a file, which Kaggle makes around it, does not count as one.
+    """
+    sets: dict[tuple[Path, str], dict[tuple[str, str], Path]] = {}
+    ranks: dict[Path, tuple[str, bool]] = {}
+    for path in _files_in(folder):
+        match = _NAME.fullmatch(path.name)
+        if match is None or (match["what"] == "images") != (match["rank"] == "3"):
+            continue
+        place = path.parent
+        if place != folder and _NAME.fullmatch(place.name):
+            place = place.parent
+        key = "t10k" if match["part"] == "test" else match["part"], match["what"]
+        files = sets.setdefault((place, match["split"] or ""), {})
+        ranks[path] = match["dot"], match["gz"] is None
+        if key not in files or ranks[path] < ranks[files[key]]:
+            files[key] = path
+    return sets
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """Regular files in a folder and in those inside, some folders deep."""
+    waiting, count = [(folder, 0)], 0
+    while waiting and count < _MOST_ENTRIES:
+        place, depth = waiting.pop(0)
+        try:
+            entries = sorted(place.iterdir())
+        except OSError:
+            if place == folder:
+                raise
+            continue  # of no concern
+        for entry in entries:
+            count += 1
+            if entry.is_dir():
+                if depth < _DEPTH and entry.name[0] != ".":
+                    waiting.append((entry, depth + 1))
+            elif entry.is_file():
+                yield entry
 
 
 def _rank(name: str) -> int:

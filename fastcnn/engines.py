@@ -18,15 +18,15 @@ from importlib import import_module
 from importlib.util import find_spec
 from math import prod
 from threading import main_thread
-from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
 from fastcnn import policy
 from fastcnn.capacity import affordable
 from fastcnn.float_errors import unreported
 from fastcnn.geometry import ConvGeometry, PoolGeometry
+from fastcnn.quoting import quoted
 from fastcnn.settings import checked_math, get_math
-from fastcnn.undisturbed import undisturbed
+from fastcnn.undisturbed import undisturbed_import
 
 Geometry: TypeAlias = ConvGeometry | PoolGeometry | tuple[int, ...]
 
@@ -226,7 +226,7 @@ def replaced(op: str, engine: str, function: Callable[..., Any]) -> Iterator[Non
     """
     _check(engine)
     if op not in REGISTRY:
-        raise ValueError(f"op must be one of {', '.join(OPERATIONS)}, got {op!r}")
+        raise ValueError(f"op must be one of {', '.join(OPERATIONS)}, got {quoted(op)}")
     before = REGISTRY[op]
     name, reason = f"{engine}.{op}", "put in its place"
     stand_in = _StandIn(engine, name, "", op, reason, algorithm=None, given=function)
@@ -325,10 +325,7 @@ def implementation(op: str, geometry: Geometry, dtype: Any, algorithm: str) -> I
     return _select(Problem(op, geometry, dtype, algorithm, get_math()), None)[0].chosen
 
 
-@cache
-def imported(module: str) -> ModuleType:
-    """A module, imported where no signal handler comes between: half an import cannot be mended."""
-    return undisturbed(import_module, module)
+imported = cache(undisturbed_import)
 
 
 def _explained(*arguments: object) -> Any:
@@ -353,7 +350,7 @@ def _select(problem: Problem, engine: str | None) -> tuple[Explanation, Callable
         passed_over.append((candidate.name, why))
     why = "; ".join(f"{name}: {why}" for name, why in passed_over)
     wanted = 'algorithm must be "auto" or one that serves this problem'
-    raise ValueError(f"{wanted}, got {problem.algorithm!r}: {why}")
+    raise ValueError(f"{wanted}, got {quoted(problem.algorithm)}: {why}")
 
 
 def checked_engine(name: str | None) -> str | None:
@@ -375,9 +372,9 @@ def checked_algorithm(name: object) -> Any:
     """
     wanted = ", ".join(f'"{one}"' for one in ALGORITHMS)
     if not isinstance(name, str):
-        raise TypeError(f"algorithm must be one of {wanted}, got {name!r}")
+        raise TypeError(f"algorithm must be one of {wanted}, got {quoted(name)}")
     if name not in ALGORITHMS:
-        raise ValueError(f"algorithm must be one of {wanted}, got {name!r}")
+        raise ValueError(f"algorithm must be one of {wanted}, got {quoted(name)}")
     return name
 
 
@@ -400,12 +397,14 @@ def _result_shape(problem: Problem) -> tuple[int, ...]:
 
 def _check(name: str) -> None:
     if not isinstance(name, str):
-        raise TypeError(f"engine must be one of {', '.join(_ENGINES)}, or None, got {name!r}")
+        raise TypeError(f"engine must be one of {', '.join(_ENGINES)}, or None, got {quoted(name)}")
     if name not in _ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(_ENGINES)}, or None, got {name!r}")
+        raise ValueError(
+            f"engine must be one of {', '.join(_ENGINES)}, or None, got {quoted(name)}"
+        )
     missing = _missing(name)
     if missing:
-        raise ImportError(f"engine {name!r} cannot run here: {missing}")
+        raise ImportError(f"engine {quoted(name)} cannot run here: {missing}")
 
 
 def _missing(engine: str) -> str | None:

@@ -6,6 +6,7 @@ It knows no layer: a step on a batch and the validation are the model's.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -13,9 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastcnn.arguments import Array
-from fastcnn.callbacks import StopTraining
+from fastcnn.callbacks import Callback, EarlyStopping, StopTraining
 from fastcnn.float_errors import Divergence
-from fastcnn.progress import History, Progress
+from fastcnn.layers import Shape
+from fastcnn.progress import Event, History, Progress
+from fastcnn.quoting import quoted
+from fastcnn.registry import is_own
+from fastcnn.user_code import read_only, real_numbers, refuse
 
 if TYPE_CHECKING:
     from fastcnn.model import Sequential
@@ -53,13 +58,10 @@ class Epochs:
         batches = -(-total // at.settings["batch_size"])
         at.optimizer.expect(epochs * batches)
         model.stop_training = False
-        logs: dict[str, float] = {}
-        begin = {"epochs": epochs, "batches": batches, "samples": total, "epoch": at.epoch}
-        for callback, (name, state) in zip(at.callbacks, at.saved_states(), strict=True):
-            callback.on_train_begin(model, begin)
-            if name == type(callback).__name__:
-                callback.restore(state)
+        logs = {name: values[-1] for name, values in at.history.history.items()}
+        begun: list[Callback] = []
         try:
+            self._begin(epochs, batches, begun)
             while at.epoch < epochs and not model.stop_training:
                 started = perf_counter()
                 self._epoch()
@@ -72,19 +74,49 @@ class Epochs:
                 at.history.append(logs)
                 epoch = at.epoch
                 at.epoch, at.batch, at.loss_sum, at.correct = epoch + 1, 0, 0.0, 0.0
+                at.begun = False
                 if verbose:
                     print(_line(epoch, epochs, logs), flush=True)
                 self._tell("on_epoch_end", epoch, logs)
         finally:
-            for callback in at.callbacks:
-                callback.on_train_end(model, dict(logs))
+            self._end(begun, logs)
         return at.history
+
+    def _begin(self, epochs: int, batches: int, begun: list[Callback]) -> None:
+        """Tell the callbacks that it begins, and give back what they had in a saved training."""
+        model, at = self.model, self.at
+        logs = {"epochs": epochs, "batches": batches, "samples": len(self.images)}
+        for i, callback in enumerate(at.callbacks):
+            begun.append(callback)
+            try:
+                callback.on_train_begin(model, {**logs, "epoch": at.epoch})
+                if i in at.waiting:
+                    callback.restore(at.waiting.pop(i).state)
+            except StopTraining:
+                model.stop_training = True
+        if at.event is not None:  # those that had not been called when the training was saved
+            self._call_hook(at.event)
+
+    def _end(self, begun: list[Callback], logs: dict[str, float]) -> None:
+        """Tell the callbacks that it ends; each of them, whatever another one raises."""
+        model, at = self.model, self.at
+        if any(map(_may_change_weights, begun)):
+            at.weights, at.weights_of_model = model.get_weights(), None
+        with ExitStack() as hooks:
+            hooks.callback(self._remember_weights)
+            for callback in reversed(begun):
+                hooks.callback(_tell_the_end, callback, model, dict(logs))
+
+    def _remember_weights(self) -> None:
+        if self.at.weights is not None:
+            self.at.remember_weights(self.at.weights, self.model.get_weights())
 
     def _epoch(self) -> None:
         model, at, total = self.model, self.at, len(self.images)
         size = at.settings["batch_size"]
         order = self._order(total)
-        if at.batch == 0:
+        if not at.begun:
+            at.begun = True
             self._tell("on_epoch_begin", at.epoch)
         for start in range(at.batch * size, total, size):
             if model.stop_training:
@@ -99,43 +131,29 @@ class Epochs:
 
     def _batch(self, images: Array, targets: Array) -> None:
         at = self.at
-        if self.augment is not None:
-            images = self._augmented(images)
-        at.rate = at.optimizer.rate
+        at.in_batch = True
         try:
+            if self.augment is not None:
+                images = augmented(self.augment, images, self.model.rng, self.model.input_shape)
+            at.rate = at.optimizer.rate
             loss_sum, correct = self.step(images, targets)
         except Divergence as error:
             raise FloatingPointError(
                 f"{error}, in batch {at.batch} of epoch {at.epoch}; the model keeps the weights "
                 f"from before it. A lower learning rate, or clip_norm, may help"
             ) from None
+        finally:
+            at.in_batch = False
         at.loss_sum += loss_sum
         at.correct += correct
         at.batch += 1
-
-    def _augmented(self, images: Array) -> Array:
-        """The batch after augmentation, if it is what the layers take."""
-        assert self.augment is not None
-        assert self.model.input_shape is not None
-        shape = len(images), *self.model.input_shape
-        # A view of its own, because the function may keep the array.
-        result = np.asarray(self.augment(images, self.model.rng))[...]
-        if result.shape != shape:
-            raise ValueError(f"augment must return images of shape {shape}, got {result.shape}")
-        is_bytes = images.dtype == np.uint8, result.dtype == np.uint8
-        if result.dtype.kind not in "fiub" or is_bytes[0] != is_bytes[1]:
-            raise TypeError(
-                f"augment must return images of the dtype that it gets, {images.dtype}, got "
-                f"{result.dtype}"
-            )
-        return result
 
     def _order(self, total: int) -> Array | None:
         """The epoch's order; when an epoch is resumed on its way, the one that it began with."""
         at, rng = self.at, self.model.rng
         if not at.settings["shuffle"]:
             return None
-        if at.batch == 0:
+        if not at.begun:
             at.order = rng.bit_generator.state
             return rng.permutation(total)
         now = rng.bit_generator.state
@@ -153,11 +171,84 @@ class Epochs:
 
     def _tell(self, hook: str, number: int, logs: dict[str, float] | None = None) -> None:
         """Call a hook of each callback; one that raises StopTraining ends the training after it."""
-        for callback in self.at.callbacks:
+        if self.at.callbacks:
+            self._call_hook(Event(hook, number, logs, [False] * len(self.at.callbacks)))
+
+    def _call_hook(self, event: Event) -> None:
+        self.at.event = event
+        for i, callback in enumerate(self.at.callbacks):
+            if event.was_called[i]:
+                continue
+            event.was_called[i] = True
+            logs = [] if event.logs is None else [dict(event.logs)]
             try:
-                getattr(callback, hook)(self.model, number, *([dict(logs)] if logs else []))
+                getattr(callback, event.hook)(self.model, event.number, *logs)
             except StopTraining:
                 self.model.stop_training = True
+        self.at.event = None
+
+
+def _tell_the_end(callback: Callback, model: Sequential, logs: dict[str, float]) -> None:
+    with suppress(StopTraining):  # it has stopped
+        callback.on_train_end(model, logs)
+
+
+def _may_change_weights(callback: Callback) -> bool:
+    """Whether the model may have other weights after its ``on_train_end``."""
+    return isinstance(callback, EarlyStopping) or not is_own(type(callback))
+
+
+def augmented(
+    augment: Augmentation,
+    images: Array,
+    rng: np.random.Generator,
+    input_shape: Shape | None,
+) -> Array:
+    """A batch after augmentation, as the layers take it.
+
+    Raises ``TypeError`` or ``ValueError`` where the function returns anything else than images of
+    ``input_shape``, bytes for bytes and finite numbers for numbers.
+    """
+    built_in = is_own(type(augment))
+    if not built_in and images.base is not None:
+        images = images.copy()  # a function may write to what it gets, but not to the caller's data
+    return _images("augment", augment(images, rng), images, input_shape, trusted=built_in)
+
+
+def centred(augment: Augmentation | None) -> Callable[[Array], Array] | None:
+    """What an augmentation leaves of each image, if it says so: its method ``centred``, checked."""
+    crop = getattr(augment, "centred", None)
+    if crop is None:
+        return None
+    if not callable(crop):
+        raise TypeError(f"augment.centred must be a method, got {quoted(crop)}")
+    return lambda images: _images("augment.centred", crop(read_only(images)), images, None)
+
+
+def _images(
+    source: str, result: object, images: Array, shape: Shape | None, trusted: bool = False
+) -> Array:
+    """What an augmentation returns, as images of the kind that it got."""
+    needed = f"{len(images)} images"
+    if shape is not None:
+        needed = f"images of shape {(len(images), *shape)}"
+    array = real_numbers(source, needed, result)
+    if array.ndim < 2 or len(array) != len(images):
+        refuse(source, needed, result)
+    if shape is not None and array.shape[1:] != shape:
+        refuse(source, needed, result)
+    if trusted:
+        return array
+    if images.dtype == np.uint8:
+        if array.dtype.kind not in "iu" or array.min(initial=0) < 0 or array.max(initial=0) > 255:
+            needed = "images of the dtype that it gets, uint8, or integers from 0 to 255"
+            refuse(source, needed, result, TypeError)
+        return array.astype(np.uint8, copy=False)
+    if array.dtype == np.uint8:
+        refuse(source, f"images of the dtype that it gets, {images.dtype}", result, TypeError)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{source} must return finite numbers, got NaN or infinity")
+    return array
 
 
 def _line(epoch: int, epochs: int, logs: dict[str, float]) -> str:

@@ -20,21 +20,32 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from secrets import token_hex
 from typing import TypeAlias
+
+from fastcnn.quoting import quoted
 
 FilePath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
 _MOST_LINKS = 40  # as Linux follows
 
 
-def write_whole(path: FilePath, data: bytes, *, durable: bool = True) -> None:
+def write_whole(
+    path: FilePath,
+    data: bytes,
+    check: Callable[[str], object] | None = None,
+    *,
+    durable: bool = True,
+) -> None:
     """Write a file, or replace one, at once; an error leaves the earlier file as it was.
 
     Args:
         path: the file.
         data: its contents.
+        check: is called with the temporary file's name before that takes its place; an error that
+            it raises leaves the earlier file as it was.
         durable: whether the contents are forced to the disk before they take the name, so that a
             loss of power leaves the earlier or the new file. Without it, either or an empty one.
 
@@ -51,7 +62,7 @@ def write_whole(path: FilePath, data: bytes, *, durable: bool = True) -> None:
     """
     try:
         place, earlier = _place(_checked(path))
-        _write(place, earlier, data, durable)
+        _write(place, earlier, data, check, durable)
     except OSError as error:
         raise _about(path, error) from None
     if durable:
@@ -87,7 +98,7 @@ def _checked(path: FilePath) -> str:
     except UnicodeEncodeError:
         nameless = True
     if nameless:
-        raise ValueError(f"path must be a name that a file can have, got {asked[:300]!r}")
+        raise ValueError(f"path must be a name that a file can have, got {quoted(asked)}")
     return asked
 
 
@@ -125,7 +136,13 @@ def _allowed(place: str, access: int) -> bool:
     return os.access(place, access, effective_ids=os.access in os.supports_effective_ids)
 
 
-def _write(place: str, earlier: os.stat_result | None, data: bytes, durable: bool) -> None:
+def _write(
+    place: str,
+    earlier: os.stat_result | None,
+    data: bytes,
+    check: Callable[[str], object] | None,
+    durable: bool,
+) -> None:
     mode = None if earlier is None else stat.S_IMODE(earlier.st_mode) & 0o777
     # A short name of its own, because that of the file may be as long as names can be.
     temporary = os.path.join(os.path.dirname(place), f".fastcnn-{token_hex(8)}.tmp")
@@ -142,6 +159,8 @@ def _write(place: str, earlier: os.stat_result | None, data: bytes, durable: boo
                 _give(temporary, file.fileno(), earlier)
             if durable:
                 os.fsync(file.fileno())
+        if check is not None:
+            check(temporary)
         os.replace(temporary, place)
     except BaseException:
         with suppress(OSError):

@@ -18,8 +18,11 @@ from functools import lru_cache
 from operator import index
 from typing import Literal, NamedTuple, TypeAlias
 
+from fastcnn.quoting import quoted
+
 MOST = 2**31 - 1
 """Largest stride, dilation, window or padding."""
+_MOST_BITS = 128  # of any integer, because Python writes out none of thousands of digits
 
 Pair: TypeAlias = int | tuple[int, int]
 Padding: TypeAlias = (
@@ -175,12 +178,14 @@ def pair(name: str, value: object, least: int = 1) -> tuple[int, int]:
     """
     both = value if isinstance(value, Sequence) and not isinstance(value, str) else (value, value)
     if len(both) != 2:
-        raise ValueError(f"{name} must be an int or a pair (vertical, horizontal), got {value!r}")
+        raise ValueError(
+            f"{name} must be an int or a pair (vertical, horizontal), got {quoted(value)}"
+        )
     first, second = (integer(name, side, value) for side in both)
     if first < least or second < least:
-        raise ValueError(f"{name} must be at least {least}, got {value!r}")
+        raise ValueError(f"{name} must be at least {least}, got {quoted(value)}")
     if first > MOST or second > MOST:
-        raise ValueError(f"{name} must be at most {MOST}, got {value!r}")
+        raise ValueError(f"{name} must be at most {MOST}, got {quoted(value)}")
     return first, second
 
 
@@ -203,7 +208,7 @@ def pads(
         if padding == "valid":
             return 0, 0, 0, 0
         if padding != "same":
-            raise ValueError(f"padding must be {wanted}, got {padding!r}")
+            raise ValueError(f"padding must be {wanted}, got {quoted(padding)}")
         totals = [
             max((-(-side // step) - 1) * step + span - side, 0)
             for side, span, step in zip(size, reach, stride, strict=True)
@@ -212,19 +217,19 @@ def pads(
         return top, totals[0] - top, left, totals[1] - left
     sides = padding if isinstance(padding, Sequence) else (padding, padding)
     if len(sides) != 2:
-        raise ValueError(f"padding must be {wanted}, got {padding!r}")
+        raise ValueError(f"padding must be {wanted}, got {quoted(padding)}")
     ends: list[int] = []
     for side in sides:
         if isinstance(side, Sequence) and not isinstance(side, str):
             if len(side) != 2:
-                raise ValueError(f"padding must be {wanted}, got {padding!r}")
+                raise ValueError(f"padding must be {wanted}, got {quoted(padding)}")
             ends += [integer("padding", end, padding) for end in side]
         else:
             ends += [integer("padding", side, padding)] * 2
     if min(ends) < 0:
-        raise ValueError(f"padding must not be negative, got {padding!r}")
+        raise ValueError(f"padding must not be negative, got {quoted(padding)}")
     if max(ends) > MOST:
-        raise ValueError(f"padding must be at most {MOST}, got {padding!r}")
+        raise ValueError(f"padding must be at most {MOST}, got {quoted(padding)}")
     return ends[0], ends[1], ends[2], ends[3]
 
 
@@ -350,8 +355,11 @@ def _output_side(name: str, size: int, margin: int, reach: int, stride: int) -> 
 def integer(name: str, value: object, whole: object) -> int:
     """``value`` as an int; ``whole`` is the argument that it is part of, for the message."""
     if isinstance(value, bool):
-        raise TypeError(f"{name} must be made of integers, got {whole!r}")
+        raise TypeError(f"{name} must be made of integers, got {quoted(whole)}")
     try:
-        return index(value)  # type: ignore[arg-type]  # index() itself refuses what is no integer
+        result = index(value)  # type: ignore[arg-type]  # index() itself refuses what is no integer
     except TypeError:
-        raise TypeError(f"{name} must be made of integers, got {whole!r}") from None
+        raise TypeError(f"{name} must be made of integers, got {quoted(whole)}") from None
+    if result.bit_length() > _MOST_BITS:
+        raise ValueError(f"{name} must be made of smaller integers, got {quoted(whole)}")
+    return result

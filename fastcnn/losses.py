@@ -10,6 +10,7 @@ smoothing).
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -20,12 +21,90 @@ from fastcnn.arguments import Array, are_labels, class_labels, floats, in_range
 from fastcnn.attributes import Checked, Known
 from fastcnn.float_errors import unreported
 from fastcnn.layers import Shape
+from fastcnn.quoting import quoted
 from fastcnn.registry import Registry
 from fastcnn.scalars import below_one
+from fastcnn.user_code import (
+    Contract,
+    Source,
+    check_methods,
+    count_to,
+    finite,
+    numbers,
+    read_only,
+    real_numbers,
+    refuse,
+    refuse_method,
+)
+
+# --- what the methods of a user's loss must return ------------------------------------------------
+
+
+def _checked_targets(
+    loss: Loss, call: Callable[..., Any], y: ArrayLike, count: int, output: Shape, dtype: Any
+) -> Array:
+    source, needed = Source(loss, "targets"), f"an array of {count} targets"
+    array = real_numbers(source, needed, result := call(y, count, output, dtype))
+    if array.ndim < 1 or len(array) != count:
+        refuse(source, needed, result)
+    return np.asarray(array, dtype) if array.dtype.kind == "f" else array
+
+
+def _checked_values(
+    loss: Loss, call: Callable[..., Any], outputs: Array, targets: Array, *engine: Any, **more: Any
+) -> Array:
+    outputs = read_only(outputs)
+    values = call(outputs, read_only(targets), *engine, **more)
+    source, what = Source(loss, "values"), "the loss of each sample"
+    kind = getattr(values, "dtype", None)
+    dtype = kind if kind in _FLOATS else np.dtype(np.float64)
+    return numbers(source, what, values, (len(outputs),), dtype)
+
+
+def _checked_gradient(
+    loss: Loss, call: Callable[..., Any], outputs: Array, targets: Array, *engine: Any, **more: Any
+) -> Array:
+    outputs = read_only(outputs)
+    gradient = call(outputs, read_only(targets), *engine, **more)
+    source, what = Source(loss, "gradient"), "a gradient"
+    array = numbers(source, what, gradient, outputs.shape, outputs.dtype)
+    finite(source, what, array, outputs)
+    return array
+
+
+def _checked_correct(
+    loss: Loss, call: Callable[..., Any], outputs: Array, targets: Array, *more: Any
+) -> float:
+    right = call(read_only(outputs), read_only(targets), *more)
+    return count_to(Source(loss, "correct"), len(outputs), right, nan=not loss.counts)
+
+
+def _checked_predictions(
+    loss: Loss, call: Callable[..., Any], outputs: Array, *engine: Any, **more: Any
+) -> Array:
+    source, needed = Source(loss, "predictions"), f"an array of {len(outputs)} predictions"
+    result = call(read_only(outputs), *engine, **more)
+    array = real_numbers(source, needed, result)
+    if array.ndim < 1 or len(array) != len(outputs):
+        refuse(source, needed, result)
+    return np.array(array, order="C")
+
+
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+_CONTRACT: Contract = {
+    "targets": _checked_targets,
+    "values": _checked_values,
+    "gradient": _checked_gradient,
+    "correct": _checked_correct,
+    "predictions": _checked_predictions,
+}
 
 
 class Loss(Known):
     """Base class of all losses.
+
+    The methods of a subclass get arrays that they cannot write to, and what they return is checked:
+    shapes, dtypes, and that the gradient of finite outputs is finite.
 
     Attributes:
         name: by which ``fit(loss=…)`` and files know it. A subclass without a ``name`` of its own
@@ -44,6 +123,11 @@ class Loss(Known):
         if "name" not in vars(cls):  # an inherited name belongs to another loss
             cls.name = cls.__name__
         Loss.known.add(cls.name, cls)
+        check_methods(cls, _CONTRACT)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        refuse_method(self, name, _CONTRACT)
+        super().__setattr__(name, value)
 
     def targets(self, y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
         """``y`` checked, in the form that the other functions take; ``count`` samples.
@@ -81,7 +165,7 @@ class Loss(Known):
 
 
 class CrossEntropy(Loss):
-    """Softmax cross-entropy on class numbers (N,) or one-hot rows (N, C).
+    """Softmax cross-entropy on class numbers (N,) or (N, 1), or one-hot rows (N, C).
 
     Args:
         label_smoothing: this share of each label is spread evenly over all classes.
@@ -214,7 +298,7 @@ def loss_named(value: object) -> Loss:
     if not isinstance(value, str) or value not in Loss.known:
         raise ValueError(
             f"loss must be one of {', '.join(Loss.known)}, or a loss such as CrossEntropy(), "
-            f"got {value!r}"
+            f"got {quoted(value)}"
         )
     return Loss.known[value]()
 
@@ -222,7 +306,7 @@ def loss_named(value: object) -> Loss:
 def loss_from_dict(described: Any) -> Loss:
     """The loss of a ``{"name": …, "config": …}``; ``ValueError`` for an unknown one."""
     if not isinstance(described, dict) or "name" not in described:
-        raise ValueError(f"loss must be one of {', '.join(Loss.known)}, got {described!r}")
+        raise ValueError(f"loss must be one of {', '.join(Loss.known)}, got {quoted(described)}")
     kind = Loss.known.find(described["name"], described.get("module"))
     return kind(**described["config"])
 
@@ -232,6 +316,8 @@ def _classes(y: ArrayLike, count: int, classes: int) -> Array:
         given = np.asarray(y)
     except ValueError as error:
         raise ValueError(f"y must be an array, got a ragged sequence: {error}") from None
+    if given.ndim == 2 and given.shape[1] == 1 and classes > 1:
+        given = given[:, 0]  # a column, as of a table or of keras.datasets
     if given.ndim == 2:
         given = _classes_of_one_hot(given, classes)
     if given.ndim == 1 and len(given) != count:

@@ -41,6 +41,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastcnn import checkpoint, summary
+from fastcnn import epochs as epochs_of
 from fastcnn.arguments import Array
 from fastcnn.attributes import suggestion
 from fastcnn.augmentation import Augment
@@ -65,7 +66,7 @@ from fastcnn.layers import (
     all_layers,
     checked_layers,
     infer_stack,
-    layer_from_dict,
+    layers_from_list,
     settle,
     to_dict,
 )
@@ -78,18 +79,24 @@ from fastcnn.losses import (
     loss_named,
 )
 from fastcnn.optimizers import SGD, Optimizer, optimizer_named
+from fastcnn.preparation import Preparation, preparation_from, preparation_of
 from fastcnn.progress import (
     UNREADABLE,
     History,
     Progress,
     as_dict,
+    checksum_of_samples,
     generator_from,
     progress_from,
+    shapes_of,
+    take_arrays,
 )
+from fastcnn.quoting import quoted
 from fastcnn.registry import is_own, module_of
-from fastcnn.scalars import below_one, count, truth
+from fastcnn.scalars import below_one, count, generator, truth
 from fastcnn.scaling import FEW_STEPS_TRAINED, SCALING, Kind, KnownSamples, known_from
 from fastcnn.settings import get_math
+from fastcnn.user_code import unchanged_by_errors
 from fastcnn.weights import Weights
 
 if TYPE_CHECKING:
@@ -137,6 +144,8 @@ class Sequential:
             binary one behind a last ``Sigmoid``. May be set to a loss, its name or None, but not
             while a ``fit`` runs; it decides what ``predict`` and ``evaluate`` return.
         trained_on: "uint8", "floats" or None: what samples the model was trained on. May be set.
+        preparation: how a picture becomes an input, as :class:`fastcnn.Preparation`, or None. May
+            be set.
         progress: where the current or last training stands; None before the first one. May be set
             to None, which forgets it.
         stop_training: to set it True ends a running ``fit`` after its batch.
@@ -182,11 +191,12 @@ class Sequential:
     ) -> None:
         self._ownership = Ownership()
         self.layers: Sequence[Layer] = FixedList(_copied(checked_layers("layers", layers)))
-        if str(dtype) not in ("float32", "float64"):
-            raise ValueError(f'dtype must be "float32" or "float64", got {dtype!r}')
+        name = dtype if isinstance(dtype, str) else getattr(dtype, "name", None)
+        if not isinstance(name, str) or name not in ("float32", "float64"):
+            raise ValueError(f'dtype must be "float32" or "float64", got {quoted(dtype)}')
         self.dtype = np.dtype(dtype)
         self.engine = engine
-        self.rng = np.random.default_rng(seed)
+        self.rng = generator("seed", seed)
         self._seeded = seed is not None
         self.input_shape: Shape | None = None
         self.output_shape: Shape | None = None
@@ -195,6 +205,7 @@ class Sequential:
         self._usual, self._of_sigmoid = CrossEntropy(), BinaryCrossEntropy()
         self._raw, self._ends_in_vector = MeanSquaredError(), True
         self._known = KnownSamples()
+        self._preparation: Preparation | None = None
         self.stop_training = False
         self.progress: Progress | None = None
         self._own_sgd = SGD(0.005)
@@ -275,7 +286,7 @@ class Sequential:
         shapes = infer_stack(self.layers, shape)  # nothing is drawn where a layer does not fit
         for layer, one in zip(self.layers, shapes, strict=False):
             for name, spec in (layer.parameter_specs(one) | layer.state_specs(one)).items():
-                affordable(f"{name} of {layer!r}", spec.shape, self.dtype, copies=3)
+                affordable(f"{name} of {quoted(layer)}", spec.shape, self.dtype, copies=3)
         if self._unfinished is not None:  # the thread was lost in a fork
             self._undo(*self._unfinished)
         before = [(one, vars(one).copy()) for one in all_layers(self.layers)]
@@ -289,7 +300,7 @@ class Sequential:
                     needed = arrays[name].shape if name in arrays else "no such array"
                     if array.shape != needed:
                         raise ValueError(
-                            f"layer {i}, {layer!r}, is built and holds {name} of shape "
+                            f"layer {i}, {quoted(layer)}, is built and holds {name} of shape "
                             f"{array.shape}, but for an input of shape {one} it needs {needed}: "
                             f"make a new layer, or give it the input that it was built for"
                         )
@@ -325,6 +336,27 @@ class Sequential:
     @trained_on.setter
     def trained_on(self, kind: Kind | None) -> None:
         self._known = known_from(kind, None)
+
+    @property
+    def preparation(self) -> Preparation | None:
+        """How a picture becomes an input of this model, for ``fastcnn.pictures.prepare``.
+
+        The first ``fit`` on images of bytes finds it in them; set it where that is wrong. None
+        where nothing is known, as in a model that was trained on floats.
+
+        Raises ``TypeError`` where it is set to anything else.
+
+        >>> from fastcnn.layers import Dense, Flatten
+        >>> model = Sequential([Flatten(), Dense(2)], (28, 28, 1))
+        >>> model.preparation = Preparation(background="dark")
+        """
+        return self._preparation
+
+    @preparation.setter
+    def preparation(self, value: Preparation | None) -> None:
+        if value is not None and not isinstance(value, Preparation):
+            raise TypeError(f"preparation must be a fastcnn.Preparation or None, got {value!r}")
+        self._preparation = value
 
     @property
     def _normalises(self) -> bool:
@@ -391,6 +423,7 @@ class Sequential:
         if "trained_on" in state:  # pickled by an earlier version
             state = dict(state)
             state["_known"] = KnownSamples(state.pop("trained_on"))
+            state["_preparation"] = None
         self.__dict__.update(state, layers=FixedList(state["layers"]))
         self._executors, self._unfinished, self._fits = {}, None, 0
         self._ownership, self._derived_for = Ownership(), -1
@@ -500,6 +533,7 @@ class Sequential:
         dy: Array | None = loss.gradient(y, targets, self.engine)
         assert dy is not None
         dy *= dy.dtype.type(1 / len(images))
+        correct = loss.correct(y, targets)
         for i in range(len(trunk) - 1, first - 1, -1):
             assert dy is not None
             dy, gradients = trunk[i].backward(dy, saved.pop(), self.engine, needs_dx=i > first)
@@ -507,7 +541,7 @@ class Sequential:
             for name, gradient in gradients.items():
                 if name in moved:
                     moved[name][...] = gradient
-        return total, loss.correct(y, targets)
+        return total, correct
 
     def _step(
         self, images: Array, targets: Array, loss: Loss, optimizer: Optimizer
@@ -521,8 +555,9 @@ class Sequential:
             found = executor.step(*given, optimizer)
             if found is not None:
                 return found
-        found = self._one_by_one(images, targets, loss, self.rng)
-        self._weights.move(optimizer)
+        with unchanged_by_errors(array for layer in self.layers for array in layer.state.values()):
+            found = self._one_by_one(images, targets, loss, self.rng)
+            self._weights.move(optimizer)
         return found
 
     def compile_kernels(
@@ -659,9 +694,9 @@ class Sequential:
 
         Args:
             x: samples, (N, H, W), (N, H, W, C) or (N, features); uint8 or floats.
-            y: labels (N,) or one-hot rows (N, classes); for other losses, targets. Labels are
-                copied: if a callback changes ``y``, the training goes on with what it was given.
-                Changes of x, and of other targets, count from the next batch.
+            y: labels (N,) or (N, 1), or one-hot rows (N, classes); for other losses, targets.
+                Labels are copied: if a callback changes ``y``, the training goes on with what it
+                was given. Changes of x, and of other targets, count from the next batch.
             epochs: how many times all samples are seen.
             batch_size: samples to a step; an epoch's last batch may be smaller.
             optimizer: "sgd" (the default), "adam", "adamw", "rmsprop", or an optimizer. One that
@@ -709,14 +744,17 @@ class Sequential:
             raise ValueError("fit cannot begin while another fit of the model runs")
         epochs, batch_size = count("epochs", epochs), count("batch_size", batch_size)
         shuffle = truth("shuffle", shuffle)
+        fresh = None if seed is None else generator("seed", seed)
         if verbose not in (0, 1):
-            raise ValueError(f"verbose must be 0 or 1, got {verbose!r}")
+            raise ValueError(f"verbose must be 0 or 1, got {quoted(verbose)}")
         descent = optimizer_named("sgd" if optimizer is None else optimizer)
         descent.check_free()
         goal = self._loss() if loss is None else loss_named(loss)
         listeners = _checked_callbacks(callbacks)
         if augment is not None and not callable(augment):
-            raise TypeError(f"augment must be called with images and a generator, got {augment!r}")
+            raise TypeError(
+                f"augment must be called with images and a generator, got {quoted(augment)}"
+            )
 
         split = below_one("validation_split", validation_split)
         if split and validation_data is not None:
@@ -736,7 +774,7 @@ class Sequential:
             labels = np.asarray(y)
             held_out = images[kept:], labels[kept:]
             images, y = images[:kept], labels[:kept]
-        centred = getattr(augment, "centred", None)  # what an augmentation leaves of each image
+        centred = epochs_of.centred(augment)
         first = images[:1] if centred is None else centred(images[:1])
         shape = image_shape(first.shape[1:])
         if self.built and shape != self.input_shape:
@@ -761,6 +799,7 @@ class Sequential:
             "batch_size": batch_size,
             "shuffle": shuffle,
             "samples": len(images),
+            "images": checksum_of_samples(images),
             "targets": crc32(targets.tobytes()),
         }
         if resume is not None:
@@ -774,13 +813,15 @@ class Sequential:
         with _building:
             if self._seeded:
                 self._build_once(shape)
-            if seed is not None:
-                self.rng = np.random.default_rng(seed)
+            if fresh is not None:
+                self.rng = fresh
             self._build_once(shape)
         self.loss = goal
         if _keeps_scale(augment):
             self._known.check_training("x", images, self._normalises)
             self._known.learn(images)
+        if self._preparation is None and images.dtype == np.uint8 and images.shape[-1] in (1, 3):
+            self._preparation = preparation_of(images) if images.ndim == 4 else None
         self.progress = Progress(descent, settings, callbacks=listeners)
         return self._train(images, targets, epochs, validation, augment, bool(verbose))
 
@@ -847,8 +888,12 @@ class Sequential:
             >>> round(loss, 4), accuracy
             (0.6931, 0.75)
         """
-        if optimizer is not None and not isinstance(optimizer, Optimizer):
-            raise TypeError(f"optimizer must be an optimizer such as SGD(0.005), got {optimizer!r}")
+        if optimizer is not None:
+            if not isinstance(optimizer, Optimizer):
+                raise TypeError(
+                    f"optimizer must be an optimizer such as SGD(0.005), got {quoted(optimizer)}"
+                )
+            optimizer_named(optimizer)  # none whose methods were replaced
         goal = self._loss() if loss is None else loss_named(loss)
         built_for = self.input_shape  # read once, because another thread may build the model
         images = samples("x", x, built_for)
@@ -1056,27 +1101,42 @@ class Sequential:
         An existing file is replaced at once, after the new one is whole on the disk. It keeps its
         permissions, and a link to it stays a link. What is no file, such as a device, is refused.
 
-        Raises ``ValueError`` before the model is built, ``OSError`` that names ``path`` where the
-        file cannot be written; an earlier file then stays as it was.
+        Raises ``ValueError`` before the model is built, ``ModelFileError`` where the file could not
+        be loaded again, ``OSError`` that names ``path`` where it cannot be written; an earlier file
+        then stays as it was.
         """
         self._known_shape()
-        checkpoint.write(path, self._described(), dict(self._arrays()))
+        checkpoint.write(path, self._described(), dict(self._arrays()), _contents)
 
     def save_checkpoint(self, path: FilePath) -> None:
         """Write model and training, for ``fit(resume=path)``; after a batch, an epoch or a ``fit``.
 
         Weights, optimizer with its state, epoch and batch, generator, history, and the state of
-        callbacks. :func:`load_model` reads the file too, as a model.
+        callbacks. :func:`load_model` reads the file too, as a model. Any callback may save: those
+        that come after it in the list are called for the same batch or epoch when the training is
+        resumed. Where :class:`fastcnn.EarlyStopping` has put the best weights into the model, the
+        file also has those that the training goes on from.
 
-        Raises ``ValueError`` before the first ``fit``, ``OSError`` as :meth:`save`.
+        Raises ``ValueError`` before the first ``fit``, in the middle of a batch, and for a state of
+        a callback or an optimizer that cannot be saved; else as :meth:`save`.
         """
         if self.progress is None:
             raise ValueError("save_checkpoint needs a training, and the model has had no fit")
-        at, arrays = self.progress, dict(self._arrays())
+        at, of_model = self.progress, self._arrays()
+        if at.in_batch:
+            raise ValueError("save_checkpoint must be called between batches, not inside of one")
+        training, arrays = as_dict(at, self.rng)
+        arrays |= dict(of_model)
+        last = at.weights_to_save([array for _, array in of_model])
+        training["has_weights"] = last is not None
+        if last is not None:
+            names = [f"training.{name}" for name, _ in of_model]
+            arrays |= dict(zip(names, last, strict=True))
         for slot, flat in at.optimizer.state.items():
+            at.optimizer.check_state(slot, self._weights.parameters)
             for name, part in self._named(flat):
                 arrays[f"optimizer.{slot}.{name}"] = part
-        checkpoint.write(path, self._described() | {"training": as_dict(at, self.rng)}, arrays)
+        checkpoint.write(path, self._described() | {"training": training}, arrays, _contents)
 
     def _described(self) -> dict[str, Any]:
         """The model as JSON holds it, without its arrays."""
@@ -1089,6 +1149,7 @@ class Sequential:
             "bytes": SCALING,
             "trained_on": self.trained_on,
             "samples": self._known.as_dict(),
+            "preparation": None if self._preparation is None else self._preparation.as_dict(),
         }
 
     def _named(self, flat: Array) -> list[tuple[str, Array]]:
@@ -1120,27 +1181,34 @@ class Sequential:
             raise ValueError(f"resume must be a training of this model's layers, got {file.path}")
         found = other.progress
         for name, value in settings.items():
+            if name == "images" and name not in found.settings:
+                continue  # a file of an earlier version
             if found.settings.get(name) != value:
-                told = {"targets": "y", "samples": "x"}.get(name, name)
-                what = "the data" if told in "xy" else f"{found.settings.get(name)!r}"
+                told = {"targets": "y", "samples": "x", "images": "x"}.get(name, name)
+                what = "the data" if told in "xy" else quoted(found.settings.get(name))
                 given = "other data" if told in "xy" else repr(value)
                 raise ValueError(
                     f"{told} must be {what} that the training in {file.path} began with, got "
                     f"{given}"
                 )
         if loss is not None and repr(loss) != repr(other.loss):
-            raise ValueError(f"loss must be that of the training, {other.loss!r}, got {loss!r}")
+            raise ValueError(
+                f"loss must be that of the training, {quoted(other.loss)}, got {quoted(loss)}"
+            )
         if optimizer is not None and _but_rate(optimizer) != _but_rate(found.optimizer):
             raise ValueError(
-                f"optimizer must be that of the training, {found.optimizer!r}, got {optimizer!r}"
+                f"optimizer must be that of the training, {quoted(found.optimizer)}, got "
+                f"{quoted(optimizer)}"
             )
         other._known.check("x", images)
         self._build_once(shape)
-        self.set_weights(other.get_weights())
+        self.set_weights(other.get_weights() if found.weights is None else found.weights)
         self.rng, self.loss, self._known = other.rng, other.loss, other._known
         found.optimizer.belong(self._ownership, found)
+        self._preparation = self._preparation or other._preparation
+        found.weights = None
+        found.take_callbacks(callbacks)
         self.progress = found
-        found.callbacks = callbacks
         return train()
 
     # --- checks of data ---------------------------------------------------------------------------
@@ -1211,13 +1279,13 @@ def _checked_rng(model: Sequential, value: Any) -> np.random.Generator:
 
 def _checked_kind(model: Sequential, value: Any) -> Any:
     if value not in (None, "uint8", "floats"):
-        raise ValueError(f'trained_on must be "uint8", "floats" or None, got {value!r}')
+        raise ValueError(f'trained_on must be "uint8", "floats" or None, got {quoted(value)}')
     return value
 
 
 def _checked_progress(model: Sequential, value: Any) -> Progress | None:
     if value is not None and not isinstance(value, Progress):
-        raise TypeError(f"progress must be None or that of a training, got {value!r}")
+        raise TypeError(f"progress must be None or that of a training, got {quoted(value)}")
     if vars(model).get("_fits") == os.getpid():
         raise AttributeError("progress of a model cannot be set while a fit runs")
     return value
@@ -1287,7 +1355,7 @@ def _copied(layers: Iterable[Layer]) -> list[Layer]:
             copies.append(deepcopy(layer, memo))
         except Exception as error:
             raise TypeError(
-                f"layers must be such as can be copied, got {layer!r}: {error}"
+                f"layers must be such as can be copied, got {quoted(layer)}: {error}"
             ) from error
     return copies
 
@@ -1341,54 +1409,67 @@ def load_model(path: FilePath) -> Sequential:
 
 def _from_file(file: ModelFile) -> Sequential:
     """The model of a file, and its training where it holds one."""
-    told = file.model
+    model, shape, slots = _contents(file)
+    arrays, progress = file.arrays(), model.progress
+    model._known.is_known("layout")  # to whoever made the model
+    model.build(shape)
+    for name, array in model._arrays():
+        array[...] = arrays[name]
+    if progress is not None:
+        model.rng = generator_from(file.model["training"]["generator"])
+        for slot in slots:
+            flat = progress.optimizer.state[slot] = np.zeros_like(model._weights.parameters)
+            for name, part in model._named(flat):
+                part[...] = arrays[f"optimizer.{slot}.{name}"]
+        if file.model["training"].get("has_weights"):
+            last = [arrays[f"training.{name}"] for name, _ in model._arrays()]
+            progress.remember_weights(last, model.get_weights())
+        try:
+            take_arrays(progress, arrays)
+        except UNREADABLE as error:
+            raise file.error(f"its training: {error}") from None
+        progress.optimizer.belong(model._ownership, progress)
+    return model
+
+
+def _contents(file: ModelFile) -> tuple[Sequential, Shape, list[str]]:
+    """What a file says of its model, before any array is read.
+
+    The model, not built, with its training where the file holds one; the shape of its input; the
+    names of its optimizer's arrays.
+    """
+    told, slots = file.model, list[str]()
     try:
-        model = Sequential([layer_from_dict(one) for one in told["layers"]], dtype=told["dtype"])
+        model = Sequential(layers_from_list(told["layers"]), dtype=told["dtype"])
         shape = image_shape(told["input_shape"])
         model.loss = loss_from_dict(told["loss"])
         if told["bytes"] != SCALING:
-            raise ValueError(f"its bytes are scaled as {told['bytes']!r}, not as {SCALING!r}")
+            raise ValueError(f"its bytes are scaled as {quoted(told['bytes'])}, not as {SCALING!r}")
         model._known = known_from(told["trained_on"], told.get("samples"))
+        model._preparation = preparation_from(told.get("preparation"))
         shapes = infer_stack(model.layers, shape)
-        specs = {
-            f"layers.{i}.{name}": (spec.shape, model.dtype.name)
-            for i, layer in enumerate(model.layers)
-            for part in (layer.parameter_specs(shapes[i]), layer.state_specs(shapes[i]))
-            for name, spec in part.items()
-        }
+        parameters, expected = {}, {}
+        for i, layer in enumerate(model.layers):
+            for name, spec in layer.parameter_specs(shapes[i]).items():
+                parameters[f"layers.{i}.{name}"] = spec.shape, model.dtype.name
+            for name, spec in layer.state_specs(shapes[i]).items():
+                expected[f"layers.{i}.{name}"] = spec.shape, model.dtype.name
+        expected |= parameters
         training = told.get("training")
-        expected = dict(specs)
         if training is not None:
-            parameters = {
-                f"layers.{i}.{name}": (spec.shape, model.dtype.name)
-                for i, layer in enumerate(model.layers)
-                for name, spec in layer.parameter_specs(shapes[i]).items()
-            }
-            progress, slots = progress_from(training)
+            if training.get("has_weights"):
+                expected |= {f"training.{name}": one for name, one in expected.items()}
+            model.progress, slots = progress_from(training)
+            generator_from(training["generator"])
             expected |= {f"optimizer.{s}.{k}": v for s in slots for k, v in parameters.items()}
+            expected |= shapes_of(training)
         file.expect(expected)
     except ModelFileError:
         raise
     except UNREADABLE as error:
         told_error = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise file.error(f"its architecture: {told_error}") from None
-    arrays = file.arrays()
-    model._known.is_known("layout")  # to whoever made the model
-    model.build(shape)
-    for name, array in model._arrays():
-        array[...] = arrays[name]
-    if training is not None:
-        for slot in slots:
-            flat = progress.optimizer.state[slot] = np.zeros_like(model._weights.parameters)
-            for name, part in model._named(flat):
-                part[...] = arrays[f"optimizer.{slot}.{name}"]
-        try:
-            model.rng = generator_from(training["generator"])
-        except UNREADABLE as error:
-            raise file.error(f"its generator: {error}") from None
-        progress.optimizer.belong(model._ownership, progress)
-        model.progress = progress
-    return model
+    return model, shape, slots
 
 
 def _but_rate(optimizer: Optimizer) -> tuple[str, dict[str, Any]]:
@@ -1404,7 +1485,9 @@ def image_shape(given: Sequence[int]) -> Shape:
     (28, 28, 1)
     """
     if not isinstance(given, tuple | list) or not 1 <= len(given) <= 3:
-        raise ValueError(f"input_shape must be (H, W, C), (H, W) or (features,), got {given!r}")
+        raise ValueError(
+            f"input_shape must be (H, W, C), (H, W) or (features,), got {quoted(given)}"
+        )
     shape = tuple(count("input_shape", side) for side in given)
     return (*shape, 1) if len(shape) == 2 else shape
 
@@ -1413,8 +1496,8 @@ def _checked_callbacks(callbacks: Iterable[Callback]) -> list[Callback]:
     try:
         found = list(callbacks)
     except TypeError:
-        raise TypeError(f"callbacks must be a list of callbacks, got {callbacks!r}") from None
+        raise TypeError(f"callbacks must be a list of callbacks, got {quoted(callbacks)}") from None
     for one in found:
         if not isinstance(one, Callback):
-            raise TypeError(f"callbacks must be made of callbacks, got {one!r}")
+            raise TypeError(f"callbacks must be made of callbacks, got {quoted(one)}")
     return found

@@ -27,6 +27,7 @@ from fastcnn.geometry import (
     pair,
     pool_geometry,
 )
+from fastcnn.quoting import quoted
 
 Activation: TypeAlias = Literal["relu"] | None
 Algorithm: TypeAlias = Literal["auto", "direct", "winograd", "im2col"]
@@ -677,7 +678,7 @@ def dropout(x: ArrayLike, kept: ArrayLike, rate: float, *, engine: str | None = 
     (x,) = floats(x=x)
     share = _number("rate", rate)
     if not 0 <= share < 1:
-        raise ValueError(f"rate must be at least 0 and below 1, got {rate!r}")
+        raise ValueError(f"rate must be at least 0 and below 1, got {quoted(rate)}")
     mask: Array = np.asarray(kept)
     if mask.dtype != np.bool_:
         raise TypeError(f"kept must hold booleans, got dtype {mask.dtype}")
@@ -737,7 +738,9 @@ def zero_pad2d_backward(dy: ArrayLike, padding: Padding, *, engine: str | None =
     margins = _margins("dy", dy, padding)
     top, bottom, left, right = margins
     if dy.shape[1] < top + bottom or dy.shape[2] < left + right:
-        raise ValueError(f"dy must be larger than its padding, got {dy.shape} with {padding!r}")
+        raise ValueError(
+            f"dy must be larger than its padding, got {dy.shape} with {quoted(padding)}"
+        )
     dx: Array = choose("zero_pad2d_backward", (*dy.shape, *margins), dy.dtype, engine)(dy, margins)
     return dx
 
@@ -1030,7 +1033,7 @@ def explain(op: str, *args: Any, **kwargs: Any) -> Explanations:
     """
     function = getattr(sys.modules[__name__], op, None) if op in EXPLAINABLE else None
     if function is None:
-        raise ValueError(f"op must be one of {', '.join(EXPLAINABLE)}, got {op!r}")
+        raise ValueError(f"op must be one of {', '.join(EXPLAINABLE)}, got {quoted(op)}")
     arrays = function.__code__.co_varnames[: function.__code__.co_argcount]
     stand_in = {
         name: np.empty(value, np.float32)
@@ -1089,14 +1092,14 @@ EXPLAINABLE = (
 
 def _activation(value: object) -> None:
     if value is not None and value != "relu":
-        raise ValueError(f'activation must be "relu" or None, got {value!r}')
+        raise ValueError(f'activation must be "relu" or None, got {quoted(value)}')
 
 
 def _image_shape(name: str, value: object) -> tuple[int, ...]:
     if not isinstance(value, tuple | list) or not all(type(side) is int for side in value):
-        raise TypeError(f"{name} must be a tuple of ints, got {value!r}")
+        raise TypeError(f"{name} must be a tuple of ints, got {quoted(value)}")
     if len(value) != 4 or min(value) < 0:
-        raise ValueError(f"{name} must be (N, H, W, IC), none negative, got {value!r}")
+        raise ValueError(f"{name} must be (N, H, W, IC), none negative, got {quoted(value)}")
     return tuple(value)
 
 
@@ -1118,20 +1121,20 @@ def _pool_gradient_arguments(
 
 def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | np.floating):
-        raise TypeError(f"{name} must be a number, got {value!r}")
+        raise TypeError(f"{name} must be a number, got {quoted(value)}")
     try:
         found = float(value)
     except OverflowError:  # an integer beyond all floats
         found = inf
     if not isfinite(found):
-        raise ValueError(f"{name} must be finite, got {value!r}")
+        raise ValueError(f"{name} must be finite, got {quoted(value)}")
     return found
 
 
 def _epsilon(value: object) -> float:
     epsilon = _number("epsilon", value)
     if epsilon < 0:
-        raise ValueError(f"epsilon must be at least 0, got {value!r}")
+        raise ValueError(f"epsilon must be at least 0, got {quoted(value)}")
     return epsilon
 
 
@@ -1141,7 +1144,7 @@ def _margins(name: str, images: Array, padding: object) -> tuple[int, int, int, 
     if isinstance(padding, str):
         raise ValueError(
             f"padding must be an int, (vertical, horizontal) or ((top, bottom), (left, right)), "
-            f"got {padding!r}"
+            f"got {quoted(padding)}"
         )
     return pads(padding, (1, 1), (1, 1), (1, 1))
 
@@ -1184,6 +1187,6 @@ def _loss_arguments(
     if scores.ndim != 2 or scores.shape[1] < 1:
         raise ValueError(f"logits must have the shape (N, C), C at least 1, got {scores.shape}")
     if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f'reduction must be "mean", "sum" or "none", got {reduction!r}')
+        raise ValueError(f'reduction must be "mean", "sum" or "none", got {quoted(reduction)}')
     numbers = class_labels(labels, *scores.shape)
     return scores, numbers, 1 / max(len(scores), 1) if reduction == "mean" else 1.0

@@ -28,9 +28,11 @@ from fastcnn.arguments import Array
 from fastcnn.attributes import Checked, Known
 from fastcnn.engines import engines, imported, whole_nets_refused
 from fastcnn.float_errors import unreported
+from fastcnn.quoting import quoted
 from fastcnn.registry import Registry, module_of
 from fastcnn.scalars import above_zero, below_one, count, number, truth
 from fastcnn.schedules import Schedule, rate_at, schedule_from_dict
+from fastcnn.user_code import Contract, Source, check_methods, finite, refuse, refuse_methods
 
 _BLOCK = 16_384
 """Numbers to a block: four arrays of this many float32 lie in an L2 cache."""
@@ -60,8 +62,57 @@ def _nobody() -> None:
     return None
 
 
+# --- what the methods of a user's optimizer may do ------------------------------------------------
+
+
+def _checked_step(
+    optimizer: Optimizer,
+    call: Callable[..., Any],
+    parameters: Array,
+    gradient: Array,
+    *spans: Sequence[slice],
+) -> None:
+    """A step that is counted; after an error the parameters are what they were."""
+    before, steps = parameters.copy(), optimizer.step_count
+    diverged = not np.isfinite(gradient).all()
+    try:
+        call(parameters[...], gradient[...], *spans)  # a method may set the shape of views
+        if not diverged:
+            finite(Source(optimizer, "step"), "parameters", parameters, before)
+    except BaseException:
+        parameters[...] = before
+        raise
+    optimizer.step_count = steps + 1
+
+
+def _not_ahead(optimizer: Optimizer, call: Callable[..., Any], parameters: Array) -> None:
+    """The compiled loops are those of fastcnn's own optimizers."""
+
+
+def _checked_slots(optimizer: Optimizer, call: Callable[[], Any]) -> tuple[str, ...]:
+    names = call()
+    if not isinstance(names, tuple | list) or not all(isinstance(one, str) for one in names):
+        refuse(Source(optimizer, "slots_needed"), "a tuple of names", names, TypeError)
+    return tuple(names)
+
+
+def _checked_next_rate(optimizer: Optimizer, call: Callable[[], Any]) -> float:
+    return number(str(Source(optimizer, "rate")), call())
+
+
+_CONTRACT: Contract = {
+    "step": _checked_step,
+    "step_within": _checked_step,
+    "ahead": _not_ahead,
+    "slots_needed": _checked_slots,
+    "rate": _checked_next_rate,
+}
+
+
 class Optimizer(Known):
     """Base class of all optimizers.
+
+    A step of a subclass must leave finite parameters; after an error they are what they were.
 
     **One object for several trainings.** An optimizer serves one model at a time, and its steps and
     ``state`` are that model's:
@@ -119,6 +170,7 @@ class Optimizer(Known):
 
     def __init_subclass__(cls) -> None:
         Optimizer.known.add(cls.__name__, cls)
+        check_methods(cls, _CONTRACT, every=("step", "step_within", "ahead"))
 
     @property
     def learning_rate(self) -> float | Schedule:
@@ -186,8 +238,8 @@ class Optimizer(Known):
         """Raise ``ValueError`` while a ``fit`` uses this optimizer."""
         if self._is_running():
             raise ValueError(
-                f"optimizer must be one that no running fit uses, got {self!r}; make one for each "
-                f"model, such as {type(self).__name__}(…)"
+                f"optimizer must be one that no running fit uses, got {quoted(self)}; make one for "
+                f"each model, such as {type(self).__name__}(…)"
             )
 
     def belong(self, owner: object, holder: Any) -> None:
@@ -236,9 +288,9 @@ class Optimizer(Known):
             self.check_free()
             if use.owner is not None:
                 raise ValueError(
-                    f"optimizer must be one that serves this model alone, got {self!r} that has "
-                    f"taken {use.steps} steps for another model; make one for each model, or call "
-                    f"its reset() to begin anew"
+                    f"optimizer must be one that serves this model alone, got {quoted(self)} that "
+                    f"has taken {use.steps} steps for another model; make one for each model, or "
+                    f"call its reset() to begin anew"
                 )
             use.owner = owner
         if use.total is not None and not self._is_running():
@@ -288,7 +340,8 @@ class Optimizer(Known):
         >>> p
         array([1. , 0.5])
         """
-        if type(self).step is Optimizer.step:
+        step = type(self).step
+        if getattr(step, "__wrapped__", step) is Optimizer.step:
             self._step(parameters, gradient, spans)
             return
         # A step of a user's own knows no spans: what it must not move gets its numbers back.
@@ -361,20 +414,26 @@ class Optimizer(Known):
         """Those of the state, made where there are none."""
         found = []
         for name in self.slots_needed():
-            kept = self.state.get(name)
-            if kept is None:
-                kept = self.state[name] = np.zeros_like(parameters)
-            elif kept.shape != parameters.shape or kept.dtype != parameters.dtype:
-                raise ValueError(
-                    f"optimizer has taken steps with {kept.size} parameters of {kept.dtype} and "
-                    f"cannot go on with {parameters.size} of {parameters.dtype}; make a new one"
-                )
-            elif not kept.flags.carray:
-                raise ValueError(
-                    f"state[{name!r}] must be an array that is contiguous and can be written to"
-                )
-            found.append(kept)
+            if self.state.get(name) is None:
+                self.state[name] = np.zeros_like(parameters)
+            found.append(self.check_state(name, parameters))
         return found
+
+    def check_state(self, name: str, parameters: Array) -> Array:
+        """An array of the state; ``ValueError`` if it cannot be used with these parameters."""
+        kept = self.state[name]
+        if not isinstance(kept, np.ndarray):
+            raise ValueError(f"state[{name!r}] must be an array, got {kept!r}")
+        if kept.shape != parameters.shape or kept.dtype != parameters.dtype:
+            raise ValueError(
+                f"optimizer has taken steps with {kept.size} parameters of {kept.dtype} and "
+                f"cannot go on with {parameters.size} of {parameters.dtype}; make a new one"
+            )
+        if not kept.flags.carray:
+            raise ValueError(
+                f"state[{name!r}] must be an array that is contiguous and can be written to"
+            )
+        return kept
 
     def _compiled(self) -> tuple[Callable[..., None], Callable[..., None]] | None:
         name = _COMPILED.get(type(self))
@@ -690,11 +749,12 @@ def optimizer_named(value: object) -> Optimizer:
     0.001
     """
     if isinstance(value, Optimizer):
+        refuse_methods(value, _CONTRACT)
         return value
     if not isinstance(value, str) or value not in _BY_NAME:
         raise ValueError(
             f"optimizer must be one of {', '.join(_BY_NAME)}, or an optimizer such as SGD(0.01), "
-            f"got {value!r}"
+            f"got {quoted(value)}"
         )
     return _BY_NAME[value]()
 
@@ -713,7 +773,7 @@ def optimizer_from_dict(described: Any) -> Optimizer:
     """The optimizer of :func:`optimizer_to_dict`, without its state."""
     if not isinstance(described, dict) or "class" not in described:
         raise ValueError(
-            f"optimizer must be one of {', '.join(Optimizer.known)}, got {described!r}"
+            f"optimizer must be one of {', '.join(Optimizer.known)}, got {quoted(described)}"
         )
     kind = Optimizer.known.find(described["class"], described.get("module"))
     config = dict(described["config"])

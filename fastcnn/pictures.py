@@ -1,20 +1,19 @@
 """From a picture file to what a net takes: PNG and JPEG of any size, of dark or light lines.
 
-MNIST's digits are white on black, scaled into a box of 20×20 pixels and moved so that their centre
-of mass is in the middle of 28×28. A picture becomes such a digit by the same steps, and each step
-is reported in words.
+How depends on the net: its :class:`fastcnn.Preparation` says how the pictures of its training were
+made, and each step is reported in words. What is on a page beside the drawing (a shadow, a frame,
+specks) is removed by ``fastcnn/drawings.py``, and what remains doubtful is said.
 
 Files may be hostile: their size is judged before they are read, their number of pixels before they
 are decompressed, and only PNG and JPEG decoders ever see them.
-
-Source: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits", on how it
-was made; N. Otsu, "A Threshold Selection Method from Gray-Level Histograms", 1979.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -23,10 +22,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcnn.drawings import (
+    FLAT,
+    Floats,
+    background,
+    found,
+    light_on_dark,
+    placed,
+    scaled,
+    surroundings,
+    without_frame,
+)
+from fastcnn.preparation import MNIST, PHOTOGRAPHS, Preparation
 from fastcnn.reading import open_regular
+from fastcnn.whole_files import check_png, whole_jpeg
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+Shape = tuple[int, int, int]
 
 MAX_BYTES = 64 << 20
 """Largest file (64 MiB) that is read."""
@@ -34,14 +48,12 @@ MAX_PIXELS = 50_000_000
 """Largest picture that is decompressed; a telephone's camera makes 12 to 48 million."""
 
 FORMATS = ("PNG", "JPEG")
-_BOX = 20 / 28  # the share of the side that MNIST's digits take
 _LARGE = 1024  # a larger picture is halved until it is not, for speed
 _ORIENTATION = 0x0112  # in EXIF
-_FLAT = 12  # grey levels: with less contrast there is nothing to see
+_GREY_ROWS = 16  # at the lower end of a JPEG: so many of plain grey may be missing data
 _SHADES = " ░▒▓█"
 
 Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float64]
 
 
 class PictureError(ValueError):
@@ -56,17 +68,25 @@ class Prepared:
     steps: tuple[str, ...]
 
 
-def prepare(path: str | os.PathLike[str], shape: tuple[int, int, int] = (28, 28, 1)) -> Prepared:
+def prepare(
+    path: str | os.PathLike[str],
+    shape: tuple[int, int, int] = (28, 28, 1),
+    preparation: Preparation | None = None,
+) -> Prepared:
     """A picture file as a net's input of this shape (H, W, C).
 
-    With one channel the picture is taken as a digit and made like one of MNIST's: grey, light on
-    dark, cropped, scaled into 20/28 of the side, centred by mass. With three channels it is a
-    photograph: its middle is cut out in the net's proportions and scaled.
+    Args:
+        path: a PNG or JPEG file.
+        shape: (H, W, C) of the net's input, with one channel or three.
+        preparation: how the pictures of the net's training were prepared; ``model.preparation`` of
+            the net. None stands for MNIST's way with one channel (light on dark, cropped, scaled
+            into 20/28 of the side, centred by mass), and for photographs with three (the middle,
+            cut out in the net's proportions and scaled).
 
     Raises:
         PictureError: the file is no PNG or JPEG, damaged, larger than 64 MiB or 50 million pixels,
             or shows one colour only.
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, or is no regular file.
         ValueError: a shape of neither one nor three channels.
         ImportError: Pillow is not installed.
 
@@ -87,10 +107,40 @@ def prepare(path: str | os.PathLike[str], shape: tuple[int, int, int] = (28, 28,
     """
     if shape[2] not in (1, 3):
         raise ValueError(f"shape must have one channel or three, got {shape}")
+    if preparation is None:
+        preparation = MNIST if shape[2] == 1 else PHOTOGRAPHS
     image, steps = _opened(Path(path))
-    if shape[2] == 3:
-        return _photograph(image, shape, steps)
-    return _digit(Path(path), image, shape, steps)
+    if preparation.transposed:
+        shape = shape[1], shape[0], shape[2]
+    make = _whole if preparation.box is None else _digit
+    pixels = make(Path(path), image, shape, preparation, steps)
+    if preparation.transposed:
+        pixels = np.ascontiguousarray(pixels.swapaxes(0, 1))
+        steps.append("rows and columns exchanged, as in the training")
+    return Prepared(pixels, tuple(steps))
+
+
+def picture(path: str | os.PathLike[str], size: tuple[int, ...] | None, channels: int) -> Bytes:
+    """A picture file as it is, (H, W) grey or (H, W, 3); errors as of :func:`prepare`.
+
+    Args:
+        path: a PNG or JPEG file; what is transparent becomes white.
+        size: (H, W); the middle is cut out in these proportions and scaled. None: as it is.
+        channels: 1 or 3.
+    """
+    image, _ = _opened(Path(path), reduced=size is not None)
+    flat = _on(image, 255).convert("L" if channels == 1 else "RGB")
+    return np.array(flat if size is None else _fitted(flat, *size), np.uint8)
+
+
+def size_and_channels(path: str | os.PathLike[str]) -> tuple[tuple[int, int], int]:
+    """(H, W) of a picture file and 1 for grey or 3 for colour, without reading its pixels."""
+    with _readable(Path(path)) as image:
+        width, height = image.size
+        if image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8):  # lies on its side
+            width, height = height, width
+        grey = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+    return (height, width), 1 if grey else 3
 
 
 def drawing(image: NDArray[Any]) -> list[str]:
@@ -107,8 +157,18 @@ def drawing(image: NDArray[Any]) -> list[str]:
     return ["".join(_SHADES[shade] for shade in row) for row in shades]
 
 
-def _opened(path: Path) -> tuple[Image, list[str]]:
-    """The picture, upright, not too large, as L, RGB or RGBA; and what was done to it."""
+def _opened(path: Path, reduced: bool = True) -> tuple[Image, list[str]]:
+    """The picture, upright, as L, RGB or RGBA; and what was done to it.
+
+    ``reduced`` takes a large one at a fraction of its size.
+    """
+    with _readable(path) as image:
+        return _decoded(image, reduced)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[Image]:
+    """The picture, of which no pixel is decoded yet; what fails in this context names the file."""
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
@@ -119,7 +179,17 @@ def _opened(path: Path) -> tuple[Image, list[str]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow's own limit, a higher one
-            return _decoded(path, Image.open(BytesIO(contents), formats=FORMATS))
+            image: Image.Image = Image.open(BytesIO(contents), formats=FORMATS)
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise PictureError(
+                    f"{path} has more than {MAX_PIXELS:,} pixels, {width:,}×{height:,}"
+                )
+            if image.format == "JPEG":
+                image = Image.open(BytesIO(whole_jpeg(contents, width, height)), formats=FORMATS)
+            else:
+                check_png(contents)
+            yield image
     except PictureError:
         raise
     except Image.DecompressionBombError:  # Pillow's own limit comes before there is a size
@@ -130,29 +200,50 @@ def _opened(path: Path) -> tuple[Image, list[str]]:
         raise PictureError(f"{path} is damaged: {error}") from None
 
 
-def _decoded(path: Path, image: Image) -> tuple[Image, list[str]]:
-    from PIL import Image as images
+def _decoded(image: Image, reduced: bool) -> tuple[Image, list[str]]:
     from PIL import ImageOps
 
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise PictureError(f"{path} has more than {MAX_PIXELS:,} pixels, {width:,}×{height:,}")
     steps = [f"{width:,}×{height:,} pixels, {image.format}"]
-    if max(width, height) > _LARGE:
+    reduced = reduced and max(width, height) > _LARGE
+    if reduced:
         image.draft(None, (_LARGE, _LARGE))  # a JPEG can be decoded at less than its size
     image.load()
     if image.getexif().get(_ORIENTATION, 1) != 1:
         steps.append("turned upright, as its camera noted")
+    if image.format == "JPEG" and (rows := _grey_rows(image)):
+        steps.append(f"in doubt: its lowest {rows:,} rows are grey, as where data are missing")
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I"):  # 16 bits; a conversion would cut off what is above 255
-        upright = images.fromarray((np.asarray(upright) // 257).astype(np.uint8))
+        upright = _of_16_bits(upright, steps)
     elif upright.has_transparency_data:
         upright = upright.convert("RGBA")
     else:
         upright = upright.convert("L" if upright.mode in ("1", "L") else "RGB")
-    if max(upright.size) > _LARGE:
+    if reduced and max(upright.size) > _LARGE:
         upright = upright.reduce(-(-max(upright.size) // _LARGE))
     return upright, steps
+
+
+def _of_16_bits(image: Image, steps: list[str]) -> Image:
+    """Grey of 16 bits as bytes; scanners and cameras of 10 to 14 bits use a part of the range."""
+    from PIL import Image as images
+
+    values = np.asarray(image).astype(np.int64).clip(0)
+    used = int(values.max()).bit_length()
+    bits = next((bits for bits in (8, 10, 12, 14) if used <= bits), 16)
+    if bits < 16:
+        steps.append(f"its values, up to {int(values.max()):,}, taken as {bits} bits of 16")
+    return images.fromarray((values * 255 // (2**bits - 1)).astype(np.uint8))
+
+
+def _grey_rows(image: Image) -> int:
+    """How many rows at the lower end have the value that a JPEG decoder gives to missing data."""
+    lowest = np.asarray(image)[::-1]
+    rows = lowest.reshape(len(lowest), -1)
+    other = np.flatnonzero((rows[:, 0] != 128) | (np.ptp(rows, axis=1) != 0))
+    count = int(other[0]) if len(other) else 0  # all grey is a grey picture
+    return count if count >= _GREY_ROWS else 0
 
 
 def _contents(path: Path) -> bytes:
@@ -163,45 +254,114 @@ def _contents(path: Path) -> bytes:
     return contents
 
 
-def _photograph(image: Image, shape: tuple[int, int, int], steps: list[str]) -> Prepared:
+def _on(image: Image, paper: int) -> Image:
+    """The picture on paper of this brightness, where it is transparent."""
+    from PIL import Image as images
+
+    if image.mode != "RGBA":
+        return image
+    page = images.new("RGBA", image.size, (paper, paper, paper, 255))
+    return images.alpha_composite(page, image).convert("RGB")
+
+
+def _fitted(image: Image, height: int, width: int) -> Image:
     from PIL import Image, ImageOps
 
-    height, width, _ = shape
-    colour = image.convert("RGB")
-    steps.append(f"middle cut out and scaled to {width}×{height}")
-    fitted = ImageOps.fit(colour, (width, height), Image.Resampling.BICUBIC)
-    return Prepared(np.array(fitted, np.uint8), tuple(steps))
+    return ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
 
 
-def _digit(path: Path, image: Image, shape: tuple[int, int, int], steps: list[str]) -> Prepared:
+def _whole(
+    path: Path, image: Image, shape: Shape, preparation: Preparation, steps: list[str]
+) -> Bytes:
+    """The whole picture, or its middle, scaled."""
+    from PIL import ImageOps
+
+    height, width, channels = shape
+    dark = preparation.background == "dark"
+    if image.mode == "RGBA":
+        steps.append(f"on {'black' if dark else 'white'}, where it is transparent")
+        image = _on(image, 0 if dark else 255)
+    if channels == 1 and image.mode != "L":
+        steps.append("colours taken as grey")
+    image = image.convert("L" if channels == 1 else "RGB")
+    level = surroundings(np.asarray(image.convert("L"), np.float64))
+    if preparation.background is not None and (level < 127.5) != dark:
+        steps.append(f"inverted: it was on a {'light' if dark else 'dark'} background")
+        image = ImageOps.invert(image)
+    if image.size == (width, height):
+        steps.append("taken as it is: of the net's size")
+    elif preparation.edges == "crop":
+        image = _fitted(image, height, width)
+        steps.append(f"middle cut out and scaled to {width}×{height}")
+    else:
+        image = _padded(image, height, width, steps)
+    pixels = np.array(image, np.uint8)
+    if float(np.ptp(pixels.mean(axis=2) if channels == 3 else pixels)) < 1:
+        raise PictureError(f"{path} shows nothing: all of its pixels are alike")
+    return pixels.reshape(height, width, channels)
+
+
+def _padded(image: Image, height: int, width: int, steps: list[str]) -> Image:
+    """All of the picture in its proportions, and the rest filled with its background."""
+    from PIL import Image as images
+
+    factor = min(height / image.height, width / image.width)
+    size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
+    scaled = image.resize(size, images.Resampling.BICUBIC, reducing_gap=3.0)
+    steps.append(f"scaled to {size[0]}×{size[1]}")
+    if size == (width, height):
+        return scaled
+    pixels = np.asarray(image)
+    borders = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    level = np.rint(np.median(borders, axis=0)).astype(int)
+    fill = int(level) if level.ndim == 0 else tuple(level.tolist())
+    page = images.new(image.mode, (width, height), fill)
+    page.paste(scaled, ((width - size[0]) // 2, (height - size[1]) // 2))
+    steps.append(f"filled up to {width}×{height} with its background")
+    return page
+
+
+def _digit(
+    path: Path, image: Image, shape: Shape, preparation: Preparation, steps: list[str]
+) -> Bytes:
+    """What is drawn, cropped, scaled into the box and centred."""
+    assert preparation.box is not None
+    height, width, channels = shape
+    light_paper = preparation.background == "light"
     grey = _grey(image, steps)
-    low, high = float(grey.min()), float(grey.max())
-    if high - low < _FLAT:
+    if float(np.ptp(grey)) < FLAT:
         raise PictureError(f"{path} shows nothing: all of its pixels are nearly alike")
-    background = float(np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])))
-    if background > (low + high) / 2:
-        steps.append("inverted: it was dark on light")
-        grey, background = 255 - grey, 255 - background
-    elif grey.shape == shape[:2] and background == 0:
-        steps.append("taken as it is: of the net's size, light on black")
-        return Prepared(grey.astype(np.uint8)[:, :, np.newaxis], tuple(steps))
-    light = np.clip(grey - background, 0, None)
-    light *= 255 / light.max()
-
-    # What is drawn: brighter than Otsu's threshold, or than half of it where the line fades out.
-    drawn = light > _otsu(light) / 2
-    rows, columns = np.flatnonzero(drawn.any(axis=1)), np.flatnonzero(drawn.any(axis=0))
-    light = light[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    if light.shape != grey.shape:
-        steps.append(
-            f"cropped to the {light.shape[1]:,}×{light.shape[0]:,} pixels that are drawn on"
-        )
-    height, width, _ = shape
-    scaled = _scaled(light, round(_BOX * min(height, width)))
-    if scaled.shape != light.shape:
-        steps.append(f"scaled to {scaled.shape[1]}×{scaled.shape[0]}, as in MNIST")
-    steps.append(f"centred by mass in {width}×{height}")
-    return Prepared(_centred(scaled, height, width)[:, :, np.newaxis], tuple(steps))
+    level = float(np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])))
+    if grey.shape == shape[:2] and level in (0, 255):
+        if (level == 255) != light_paper:
+            steps.append(f"inverted: it was {'light on dark' if light_paper else 'dark on light'}")
+            grey = 255 - grey
+        paper = "dark on white" if light_paper else "light on black"
+        steps.append(f"taken as it is: of the net's size, {paper}")
+        pixels = grey.astype(np.uint8)
+    else:
+        grey = without_frame(grey, steps)
+        middle = (float(grey.min()) + float(grey.max())) / 2
+        dark_on_light = background(grey) > middle
+        if dark_on_light and not light_paper:
+            steps.append("inverted: it was dark on light")
+        light = found(light_on_dark(grey, dark_on_light, steps), steps)
+        if light.shape != grey.shape:
+            size = f"{light.shape[1]:,}×{light.shape[0]:,}"
+            steps.append(f"cropped to the {size} pixels that are drawn on")
+        drawn = scaled(light, max(1, round(preparation.box * min(height, width))))
+        if drawn.shape != light.shape:
+            name = "MNIST" if preparation == MNIST else "the training"
+            steps.append(f"scaled to {drawn.shape[1]}×{drawn.shape[0]}, as in {name}")
+        by_mass = preparation.centre == "mass"
+        how = "by mass" if by_mass else "by its box"
+        steps.append(f"centred {how} in {width}×{height}")
+        pixels = placed(drawn, height, width, by_mass)
+        if light_paper:
+            pixels = 255 - pixels
+            if not dark_on_light:
+                steps.append("inverted: it was light on dark")
+    return np.repeat(pixels[:, :, np.newaxis], channels, axis=2)
 
 
 def _grey(image: Image, steps: list[str]) -> Floats:
@@ -216,43 +376,3 @@ def _grey(image: Image, steps: list[str]) -> Floats:
         steps.append(f"on {'white' if paper else 'black'}, where it is transparent")
         grey = alpha * grey + (1 - alpha) * paper
     return grey
-
-
-def _otsu(light: Floats) -> float:
-    """The threshold that parts dark from bright pixels with the greatest variance between."""
-    counts, edges = np.histogram(light, bins=256, range=(0, 256))
-    values = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts)
-    above = light.size - below
-    sums = np.cumsum(counts * values)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
-    return float(edges[1 + int(np.nanargmax(between))])
-
-
-def _scaled(light: Floats, box: int) -> Floats:
-    """The drawing scaled into the box, as bright as before where thin lines faded."""
-    from PIL import Image
-
-    factor = box / max(light.shape)
-    size = [max(1, round(side * factor)) for side in light.shape]
-    if tuple(size) == light.shape:
-        return light
-    image = Image.fromarray(light.astype(np.float32))
-    resized = image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
-    scaled = np.clip(np.asarray(resized, np.float64), 0, 255)
-    scaled *= 255 / max(float(scaled.max()), 1.0)
-    return scaled
-
-
-def _centred(drawn: Floats, height: int, width: int) -> Bytes:
-    """The drawing on black, its centre of mass in the middle, as far as there is room."""
-    result = np.zeros((height, width), np.uint8)
-    mass = drawn.sum()
-    places = []
-    for axis, side in ((0, height), (1, width)):
-        centre = float(drawn.sum(axis=1 - axis) @ np.arange(drawn.shape[axis]) / mass)
-        places.append(min(max(round(side / 2 - centre), 0), side - drawn.shape[axis]))
-    top, left = places
-    result[top : top + drawn.shape[0], left : left + drawn.shape[1]] = np.rint(drawn)
-    return result

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any, NoReturn, TypeVar
 
+from fastcnn.quoting import quoted
+
 T = TypeVar("T")
 
 _LONGEST = 200  # characters of a module's name that an error repeats
@@ -87,7 +89,7 @@ class Registry(dict[str, type[T]]):
 
     def _check(self, name: object, cls: type | None) -> None:
         if not isinstance(name, str):
-            raise TypeError(f"the name of a {self.kind} must be a string, got {name!r}")
+            raise TypeError(f"the name of a {self.kind} must be a string, got {quoted(name)}")
         other = self.get(name)
         if other is None or not is_own(other):
             return

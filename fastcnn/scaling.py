@@ -28,6 +28,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fastcnn.arguments import Array
+from fastcnn.quoting import quoted
 
 Kind = Literal["uint8", "floats"]
 
@@ -40,7 +41,8 @@ _GLANCED_AT = 1 << 14  # numbers of one prediction that are compared
 _CHUNK = 1 << 18
 # Predictions of few numbers are compared at first, and then one in so many: a comparison takes
 # some microseconds, and a prediction of one small image takes ten.
-_FIRST_CALLS, _EVERY, _MANY = 16, 64, 1 << 17
+_FIRST_CALLS, _EVERY, _MANY = 16, 128, 1 << 17
+_EVERY_STEP = 1024  # training steps after the first ones whose samples are summarised
 _PIXELS = 64  # numbers in the shortest vector that may be an image
 _FEW_SAMPLES = 16
 # A record of fewer samples is compared with nothing, and an error needs one of many samples,
@@ -159,7 +161,7 @@ class KnownSamples:
     def glance(self, name: str, array: Array, least: int = _FEW_TRAINED) -> None:
         """:meth:`check` for calls that are short: dtypes in each call, numbers in some.
 
-        The numbers of the first calls are compared, then those of one call in 64, and of all that
+        The numbers of the first calls are compared, then those of one call in 128, and of all that
         are large; where the training had at least so many samples.
         """
         code = array.dtype.char
@@ -228,9 +230,9 @@ class KnownSamples:
             self.record = record if self.record is None else self.record.with_more(record)
 
     def learn_batch(self, array: Array, normalised: bool = False) -> None:
-        """:meth:`learn` for single steps: of the first ones, and then of one in 64."""
+        """:meth:`learn` for single steps: of the first ones, and then of one in 1,024."""
         self._steps += 1
-        if self._steps <= _FIRST_CALLS or self._steps % _EVERY == 0:
+        if self._steps <= _FIRST_CALLS or self._steps % _EVERY_STEP == 0:
             if array.dtype != np.uint8:  # a batch of bytes may be dark
                 self.check_training("x", array, normalised)
             self.learn(array)
@@ -329,7 +331,7 @@ def known_from(kind: Any, record: Any) -> KnownSamples:
     if record is None:
         return KnownSamples(kind)
     if not isinstance(record, dict):
-        raise ValueError(f"its record of samples must be a dict, got {record!r}")
+        raise ValueError(f"its record of samples must be a dict, got {quoted(record)}")
     return KnownSamples(kind, SampleRecord(**record))
 
 

@@ -11,13 +11,23 @@ Sources: I. Loshchilov, F. Hutter, "SGDR", arXiv:1608.03983 (cosine); L. N. Smit
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from contextvars import ContextVar
 from math import cos, pi
 from typing import Any, ClassVar
 
 from fastcnn.attributes import Checked, Known
+from fastcnn.quoting import quoted
 from fastcnn.registry import Registry
 from fastcnn.scalars import count, number
+from fastcnn.user_code import Contract, check_methods
+
+
+def _checked_rate(schedule: Schedule, call: Callable[[int], Any], step: int) -> float:
+    return number(f"the rate of {quoted(schedule)} for step {step}", call(step))
+
+
+_CONTRACT: Contract = {"__call__": _checked_rate}
 
 _training_steps: ContextVar[int | None] = ContextVar(
     "steps of the training that asks", default=None
@@ -48,19 +58,19 @@ def _warmup(name: str, value: object) -> int:
 def _rise(name: str, value: object) -> float:
     rise = number(name, value)
     if not 0 < rise < 1:
-        raise ValueError(f"{name} must be above 0 and below 1, got {value!r}")
+        raise ValueError(f"{name} must be above 0 and below 1, got {quoted(value)}")
     return rise
 
 
 def _divisor(name: str, value: object) -> float:
     divisor = number(name, value)
     if not divisor:
-        raise ValueError(f"start and end must be above 0, got {name}={value!r}")
+        raise ValueError(f"start and end must be above 0, got {name}={quoted(value)}")
     return divisor
 
 
 class Schedule(Known):
-    """Base class: ``schedule(step)`` is the rate of that step.
+    """Base class: ``schedule(step)`` is the rate of that step, a finite number of at least 0.
 
     A subclass keeps its constructor's arguments as attributes of the same names. They may be set,
     and count from the next step on. ``total`` is the number of steps of the training that asks,
@@ -84,6 +94,7 @@ class Schedule(Known):
 
     def __init_subclass__(cls) -> None:
         Schedule.known.add(cls.__name__, cls)
+        check_methods(cls, _CONTRACT)
 
     def __call__(self, step: int) -> float:
         raise NotImplementedError
@@ -97,7 +108,9 @@ class Schedule(Known):
         """The share of the steps that lies before ``step``, 0 at the first and 1 at the last."""
         steps = self.steps if self.steps is not None else self.total
         if steps is None:
-            raise ValueError(f"steps must be given where no fit fills it in, got None in {self!r}")
+            raise ValueError(
+                f"steps must be given where no fit fills it in, got None in {quoted(self)}"
+            )
         return min(step / max(steps - 1, 1), 1.0)
 
     def __repr__(self) -> str:
@@ -196,7 +209,9 @@ class OneCycle(Schedule):
 def schedule_from_dict(described: Any) -> Schedule:
     """The schedule of a ``{"class": …, "config": …}``; ``ValueError`` for an unknown one."""
     if not isinstance(described, dict) or "class" not in described:
-        raise ValueError(f"schedule must be one of {', '.join(Schedule.known)}, got {described!r}")
+        raise ValueError(
+            f"schedule must be one of {', '.join(Schedule.known)}, got {quoted(described)}"
+        )
     kind = Schedule.known.find(described["class"], described.get("module"))
     return kind(**described["config"])
 

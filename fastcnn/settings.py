@@ -21,6 +21,8 @@ from math import ceil
 from threading import Thread, main_thread
 from typing import NamedTuple
 
+from fastcnn.quoting import quoted
+
 MOST = 256  # threads; more would only be a mistake
 MATHS = ("fast", "strict")
 
@@ -73,7 +75,9 @@ def thread_limit(
     if text is not None:
         number = _positive(text)
         if number is None:
-            raise ValueError(f"FASTCNN_NUM_THREADS must be an integer of at least 1, got {text!r}")
+            raise ValueError(
+                f"FASTCNN_NUM_THREADS must be an integer of at least 1, got {quoted(text)}"
+            )
         return ThreadLimit(min(number, MOST), "FASTCNN_NUM_THREADS")
     limits = [_processors_limit()]
     limits += [ThreadLimit(max(1, ceil(quota)), "control group") for quota in _quotas(cgroups, own)]
@@ -163,7 +167,7 @@ def set_num_threads(n: int) -> None:
     """
     global _limit
     if not isinstance(n, int) or isinstance(n, bool):
-        raise TypeError(f"n must be an int, got {n!r}")
+        raise TypeError(f"n must be an int, got {quoted(n)}")
     if not 1 <= n <= MOST:
         raise ValueError(f"n must be from 1 to {MOST} threads, got {n}")
     _limit = ThreadLimit(int(n), "set_num_threads")
@@ -211,9 +215,9 @@ def checked_math(name: str, value: object) -> str:
     'fast'
     """
     if not isinstance(value, str):
-        raise TypeError(f'{name} must be "fast" or "strict", got {value!r}')
+        raise TypeError(f'{name} must be "fast" or "strict", got {quoted(value)}')
     if value not in MATHS:
-        raise ValueError(f'{name} must be "fast" or "strict", got {value!r}')
+        raise ValueError(f'{name} must be "fast" or "strict", got {quoted(value)}')
     return value
 
 

@@ -18,16 +18,21 @@ from time import perf_counter
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fastcnn import checkpoint
 from fastcnn.augmentation import Augment
 from fastcnn.callbacks import Callback, ProgressBar, StopTraining
 from fastcnn.checkpoint import ModelFileError
-from fastcnn.datasets import load_mnist
+from fastcnn.datasets import default_folder, load_dataset
 from fastcnn.files import check_writable
 from fastcnn.model import Sequential
 from fastcnn.nets import NETS
 from fastcnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from fastcnn.preparation import Preparation, preparation_of
 from fastcnn.progress import History
+from fastcnn.quoting import quoted
 from fastcnn.scalars import count, number, truth
 from fastcnn.schedules import OneCycle
 
@@ -49,7 +54,8 @@ _CHECKPOINT = ".checkpoint.safetensors"
 class Settings:
     """How a net is trained; ``learning_rate`` is the highest of a one-cycle schedule.
 
-    ``data`` is a data set's folder, or None for the bundled MNIST.
+    ``data`` is a data set's folder, or None for the bundled MNIST; ``size`` the side that its
+    pictures are scaled to, or None where they agree.
     """
 
     net: str
@@ -60,18 +66,21 @@ class Settings:
     augment: bool
     seed: int = 0
     data: str | None = None
+    size: int | None = None
 
     def __post_init__(self) -> None:
         for name, known in (("net", NETS), ("optimizer", RATES)):
             if getattr(self, name) not in known:
                 raise ValueError(
-                    f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
+                    f"{name} must be one of {', '.join(known)}, got {quoted(getattr(self, name))}"
                 )
         count("epochs", self.epochs)
         count("batch_size", self.batch_size)
         count("seed", self.seed, least=0)
         number("learning_rate", self.learning_rate)
         truth("augment", self.augment)
+        if self.size is not None:
+            count("size", self.size)
 
 
 # The defaults of each net, chosen on the held-out images alone.
@@ -97,7 +106,7 @@ def settings_for(net: str = DEFAULT_NET, **changes: Any) -> Settings:
     0.002
     """
     if net not in RECIPES:
-        raise ValueError(f"net must be one of {', '.join(RECIPES)}, got {net!r}")
+        raise ValueError(f"net must be one of {', '.join(RECIPES)}, got {quoted(net)}")
     recipe = RECIPES[net]
     given = {name: value for name, value in changes.items() if value is not None}
     optimizer = given.get("optimizer", recipe.optimizer)
@@ -150,17 +159,28 @@ def train(
 
     console = Console(highlight=False) if console is None else console
     place = None if save is None else _writable(Path(save))
-    (x, y), (x_test, y_test) = load_mnist(settings.data)
+    folder = default_folder() if settings.data is None else settings.data
+    size = None if settings.size is None else (settings.size, settings.size)
+    dataset = load_dataset(folder, size)
+    (x, y), (x_test, y_test) = dataset.train, dataset.test
+    if dataset.form == "pictures":
+        # They come sorted by class, and the last ones are held out.
+        order = np.random.default_rng(0).permutation(len(x))
+        x, y = x[order], y[order]
     held = len(x) // HELD_OUT
     if not held:
         raise ValueError(f"data must have at least {HELD_OUT} training images, got {len(x)}")
     layers = NETS[settings.net](int(max(y.max(), y_test.max())) + 1)
     model = Sequential(layers, x.shape[1:], seed=settings.seed)
+    model.preparation = _preparation(x, dataset.form)
     parameters = sum(a.size for layer in model.layers for a in layer.parameters.values())
     console.print(
         f"{settings.net}: {parameters:,} parameters, {len(x) - held:,} images to train on, "
         f"{held:,} held out"
     )
+    if dataset.names:
+        named = ", ".join(f"{i} {name}" for i, name in enumerate(dataset.names))
+        console.print(f"classes: {named}", markup=False, soft_wrap=True)
     if prepare is not None:
         prepare(model, _optimizer(settings))
     watch = _Watch(settings, None if place is None else checkpoint_of(place), resume)
@@ -186,6 +206,17 @@ def train(
         watch.clear()
     test = model.evaluate(x_test, y_test)
     return Trained(model, history, test, seconds, place, None)
+
+
+def _preparation(images: NDArray[np.uint8], form: str) -> Preparation | None:
+    """How pictures are to be prepared for a net that is trained on these images."""
+    transposed = form == "emnist"
+    upright = images.swapaxes(1, 2) if transposed else images
+    found = preparation_of(upright if upright.ndim == 4 else upright[..., np.newaxis])
+    if found is None:
+        return None
+    crops = form == "pictures" and found.box is None  # as they were scaled for the training
+    return replace(found, transposed=transposed, edges="crop" if crops else found.edges)
 
 
 def model_for(net: str, shape: tuple[int, ...] | None = None, classes: int = 10) -> Sequential:
@@ -253,7 +284,7 @@ def _optimizer(settings: Settings) -> Optimizer:
 def _writable(save: Path) -> Path:
     """The path, if a file can be made there; an earlier one stays until a new one is whole."""
     if save.is_dir() or not save.absolute().parent.is_dir():
-        raise ValueError(f"save must be a file in an existing folder, got {str(save)!r}")
+        raise ValueError(f"save must be a file in an existing folder, got {quoted(str(save))}")
     check_writable(save)
     return save
 

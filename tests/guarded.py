@@ -427,10 +427,12 @@ def main(
     if here:
         from guarded_descent import run_optimizers  # which need what is defined here
         from guarded_nets import run_nets
+        from guarded_user_code import run_user_code
 
         count = run_here(matrix(dtypes, share), dtypes)
         run_optimizers(tuple(dtypes))
         several = run_nets(tuple(dtypes), NETS_SHARE * min(share, 3))
+        run_user_code(tuple(dtypes), share)
         idle = [name for name, kernel in compiled().items() if not kernel.signatures]
         assert not idle, f"kernels that no case ran: {', '.join(idle)}"
         print(f"{host_registers().isa}: {count} cases and {several} nets without a fault")

@@ -326,3 +326,26 @@ def test_each_shift_is_as_likely(shift: Any) -> None:
     assert window.sum() == count
     share = 1 / window.size
     assert np.abs(window / count - share).max() < 5 * (share * (1 - share) / count) ** 0.5
+
+
+@pytest.mark.parametrize("crop", [(2, 3), (3, 2), (5, 8), 9])
+def test_the_middle_of_an_image_that_is_not_square(crop: Any) -> None:
+    images = np.arange(2 * 5 * 8, dtype=np.uint8).reshape(2, 5, 8) + 1
+    height, width = (crop, crop) if isinstance(crop, int) else crop
+    padded = np.pad(images, ((0, 0), (9, 9), (9, 9)))
+    top, left = 9 + (5 - height) // 2, 9 + (8 - width) // 2
+    expected = padded[:, top : top + height, left : left + width]
+    np.testing.assert_array_equal(Augment(crop=crop).centred(images), expected)
+
+
+def test_the_parts_of_a_map_are_drawn_apart() -> None:
+    augment = Augment(shift=20, rotate=90, scale=0.5, flip=True)
+    draws = rng().random((20_000, 5))
+    places = augment._places(draws, (50, 60), (50, 60))
+    maps = augment._maps(draws, places, draws[:, 4] < 0.5, (50, 60)) / (1 << 16)
+    cosine, sine = maps[:, 0, 0], -maps[:, 0, 1]
+    mirror = np.sign(maps[:, 1, 0] * sine)
+    figures = np.array([*places.T, np.arctan2(sine, cosine), 1 / np.hypot(sine, cosine), mirror])
+    correlation = np.corrcoef(figures) - np.eye(5)
+    assert np.abs(correlation).max() < 5 / 20_000**0.5
+    assert np.ptp(figures, axis=1).tolist() == pytest.approx([40, 40, np.pi, 1, 2], rel=0.01)

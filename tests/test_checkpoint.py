@@ -225,7 +225,10 @@ EDITS: dict[str, tuple[Edit, str]] = {
     "other-dtype": (lambda m: m.update(dtype="float64"), "but the architecture needs float64"),
     "strange-dtype": (lambda m: m.update(dtype="int8"), "dtype must be"),
     "no-layers": (lambda m: m.pop("layers"), "its architecture: no 'layers'"),
-    "layers-text": (lambda m: m.update(layers="Dense"), "its architecture: a layer must be"),
+    "layers-text": (
+        lambda m: m.update(layers="Dense"),
+        "its architecture: layers must be a list, got 'D",
+    ),
     "empty": (lambda m: m.update(layers=[]), "layers must hold at least one layer"),
     "one-layer-less": (lambda m: m["layers"].pop(), "the architecture has no array layers.4.b"),
     "one-layer-more": (
@@ -282,13 +285,20 @@ def test_other_versions_and_nonsense_are_told(saved: Path) -> None:
             load_model(saved)
 
 
-def test_an_array_of_another_shape_is_told(tmp_path: Path) -> None:
+def test_an_array_of_another_shape_dtype_or_name_is_told(tmp_path: Path) -> None:
     path = tmp_path / "arrays"
-    checkpoint.write(path, {}, {"a": np.arange(6.0).reshape(2, 3), "b": np.zeros((0, 4))})
+    arrays = {"a": np.arange(6.0).reshape(2, 3), "b": np.zeros((0, 4)), "c": np.zeros(6)}
+    checkpoint.write(path, {}, arrays)
     assert checkpoint.read(path).arrays()["a"].shape == (2, 3)
     header, rest = read(path)
     for name, shape in (("a", [3, 2]), ("a", [6]), ("a", [2, 3, 1]), ("b", [0, 5]), ("b", [4, 0])):
         edited = {**header, name: {**header[name], "shape": shape}}
+        write(path, edited, rest)
+        with pytest.raises(ModelFileError, match="its checksum does not fit its contents"):
+            checkpoint.read(path).arrays()
+    renamed = {**header, "d": header["c"]}
+    del renamed["c"]
+    for edited in ({**header, "c": {**header["c"], "dtype": "I64"}}, renamed):
         write(path, edited, rest)
         with pytest.raises(ModelFileError, match="its checksum does not fit its contents"):
             checkpoint.read(path).arrays()

@@ -13,7 +13,7 @@ import pytest
 from limits import run
 from sklearn.base import clone, is_classifier
 from sklearn.datasets import load_digits
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import DataConversionWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -290,3 +290,14 @@ def test_importing_the_classifier_leaves_scikit_learn_out() -> None:
     code = "import sys; from fastcnn import CNNClassifier; print('sklearn' in sys.modules)"
     source = Path(fastcnn.__file__).parent.parent
     assert run([sys.executable, "-c", code], check=True, cwd=source).stdout == "False\n"
+
+
+def test_a_column_of_labels_is_taken_with_scikit_learns_warning(digits: Any) -> None:
+    x, y = digits
+    expected = quick().fit(x, y)
+    for column in (y[:, None], y[:, None].tolist()):
+        with pytest.warns(DataConversionWarning, match="A column-vector y was passed"):
+            fitted = quick().fit(x, column)
+        np.testing.assert_array_equal(fitted.predict_proba(x), expected.predict_proba(x))
+        with pytest.warns(DataConversionWarning, match="A column-vector y was passed"):
+            assert fitted.score(x, column) == expected.score(x, y)

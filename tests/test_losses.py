@@ -11,6 +11,7 @@ from slopes import same, slope
 
 import fastcnn
 from fastcnn.arguments import Array
+from fastcnn.layers import Dense
 from fastcnn.losses import (
     BinaryCrossEntropy,
     CrossEntropy,
@@ -103,6 +104,9 @@ def test_what_counts_as_right() -> None:
     assert CrossEntropy().correct(z, np.array([1, 1, 0])) == 2
     assert BinaryCrossEntropy().correct(z, np.array([[1, 1], [1, 0], [0, 0]])) == 2.5
     assert np.isnan(MeanSquaredError().correct(z, z))
+    # On the border both a score of 0 and a target of one half count as 0, as in predict_classes.
+    half = np.array([[0.0, 0.0], [-1.0, 1.0]])
+    assert BinaryCrossEntropy().correct(half, np.array([[0, 1], [0.5, 0]])) == 1
 
 
 def test_one_output_takes_a_list_of_targets() -> None:
@@ -151,3 +155,55 @@ def test_configs_make_the_loss_again() -> None:
     for loss in (CrossEntropy(0.1), MeanSquaredError(), BinaryCrossEntropy()):
         assert repr(loss_from_dict({"name": loss.name, "config": loss.config()})) == repr(loss)
         assert repr(loss_named(loss.name)) == repr(type(loss)())
+
+
+class Spoiling(fastcnn.Callback):
+    """Makes labels out of range after each batch."""
+
+    def __init__(self, labels: Any) -> None:
+        self.labels = labels
+
+    def on_batch_end(self, model: Any, batch: int, logs: dict[str, float]) -> None:
+        self.labels[:] = 10**9
+
+
+def test_labels_may_be_a_column() -> None:
+    # As CIFAR-10 of keras.datasets, MedMNIST's files and a column of a table have them.
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((40, 6)), rng.integers(0, 3, 40)
+
+    def trained(labels: Any) -> Any:
+        model = fastcnn.Sequential([Dense(3)], seed=0)
+        history = model.fit(x, labels, epochs=2, validation_split=0.25, verbose=0, seed=0).history
+        step = model.train_on_batch(x, labels)
+        return history["loss"], history["val_loss"], step, model.evaluate(x, labels)
+
+    expected = trained(y)
+    for dtype in (np.uint8, np.int16, np.int64):
+        assert trained(y[:, None].astype(dtype)) == expected
+    assert trained(y[:, None].tolist()) == expected
+    changed = y[:, None].copy()
+    model = fastcnn.Sequential([Dense(3)], seed=0)
+    model.fit(x, changed, epochs=3, verbose=0, callbacks=[Spoiling(changed)])  # its own copy
+    assert changed.max() == 10**9
+    data = (x, y[:, None])
+    model.fit(x, y, verbose=0, validation_data=data)
+    for wrong, text in (
+        (y[:, None] + 3, "y must be at least 0 and below 3"),
+        (y[:, None] + 0.5, "y must be integers"),
+        (y[:30, None], "y must have one label per sample"),
+        (y[:, None, None], "y must have"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=text):
+            model.fit(x, wrong, verbose=0)
+
+
+def test_one_output_with_a_column_of_targets() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((20, 4)), rng.integers(0, 2, 20)
+    for loss in ("mse", "binary_cross_entropy"):
+        found = [
+            fastcnn.Sequential([Dense(1)], seed=0).fit(x, t, loss=loss, verbose=0).history["loss"]
+            for t in (y, y[:, None])
+        ]
+        assert found[0] == found[1]

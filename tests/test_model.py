@@ -499,6 +499,8 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "shuffle": ({"shuffle": "yes"}, TypeError, "shuffle must be True or False, got 'yes'"),
     "verbose": ({"verbose": 3}, ValueError, "verbose must be 0 or 1, got 3"),
     "augment": ({"augment": 3}, TypeError, "augment must be called with .* got 3"),
+    "seed": ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
+    "seed-text": ({"seed": "one"}, TypeError, "seed must be made of integers, got 'one'"),
 }
 
 

@@ -77,6 +77,10 @@ FORMULAS: dict[str, tuple[Callable[[], Optimizer], Update]] = {
         lambda: AdamW(0.1, beta_2=0.99, epsilon=1e-3, weight_decay=0.3),
         lambda p, g, t, s: adam(p, g, t, s, 0.3),
     ),
+    "adamw-schedule": (
+        lambda: AdamW(Step(0.2, every=3, factor=0.5), beta_2=0.99, epsilon=1e-3, weight_decay=0.3),
+        lambda p, g, t, s: p + (0.2, 0.1)[t > 3] / 0.1 * (adam(p, g, t, s, 0.3) - p),
+    ),
     "rmsprop": (lambda: RMSprop(0.1, rho=0.8, epsilon=1e-3), rmsprop),
     "rmsprop-momentum": (
         lambda: RMSprop(0.1, rho=0.8, momentum=0.5, epsilon=1e-3),
@@ -145,6 +149,17 @@ def test_the_norm_of_all_gradients_together_is_clipped() -> None:
         p = np.zeros(g.size)
         SGD(1.0, clip_norm=limit).step(p, g.copy())
         np.testing.assert_allclose(p, -scale * g, rtol=1e-12)
+
+
+def test_clipped_steps_are_counted_as_others() -> None:
+    # A limit that is never reached changes nothing: not the bias that Adam corrects by the count.
+    plain, clipped = Adam(0.1), Adam(0.1, clip_norm=1e9, clip_value=1e9)
+    p, q = np.ones(50), np.ones(50)
+    for g in gradients(50, 4):
+        plain.step(p, g.copy())
+        clipped.step(q, g.copy())
+    assert plain.step_count == clipped.step_count == 4
+    np.testing.assert_allclose(p, q, rtol=1e-14)
 
 
 def test_values_are_clipped_before_the_norm() -> None:
@@ -253,6 +268,12 @@ def test_cosine_warms_up_and_falls() -> None:
     assert rates[12] == pytest.approx(0.6)
     assert rates[20] == schedule(1000) == pytest.approx(0.2)
     assert all(a > b for a, b in pairwise(rates[4:]))
+
+
+@pytest.mark.parametrize("schedule", [Cosine(0.4, steps=1), OneCycle(0.4, steps=1), Cosine(0.4)])
+def test_a_training_of_one_step_has_the_first_rate(schedule: Schedule) -> None:
+    schedule.total = 1
+    assert schedule(0) == pytest.approx(0.4 / (25 if isinstance(schedule, OneCycle) else 1))
 
 
 def test_one_cycle_rises_then_falls_below_its_start() -> None:

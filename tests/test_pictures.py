@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 import struct
 import sys
 import zlib
 from collections.abc import Callable
+from copy import copy, deepcopy
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,9 @@ from PIL import Image
 
 import fastcnn
 from fastcnn import pictures
+from fastcnn.layers import Dense, Flatten
 from fastcnn.pictures import PictureError, drawing, prepare
+from fastcnn.preparation import MNIST, PHOTOGRAPHS, Preparation, preparation_of
 
 
 @pytest.fixture(scope="module")
@@ -213,3 +219,304 @@ def test_drawing_has_a_row_for_two(digits: Any) -> None:
     assert {len(row) for row in rows} == {28}
     assert "█" in "".join(rows)
     assert drawing(np.zeros((3, 2), np.uint8)) == ["  ", "  "]
+
+
+# --- what lies on a page beside the drawing -------------------------------------------------------
+
+
+def clean(digit: Any) -> Any:
+    """A white page with the digit in black."""
+    ink = np.asarray(Image.fromarray(digit).resize((84, 84), Image.Resampling.BICUBIC))
+    return np.pad(255 - ink, 20, constant_values=255)
+
+
+def shaded(page: Any, light: Any) -> Any:
+    return (page * light).astype(np.uint8)
+
+
+def framed(page: Any, width: int = 3, value: int = 0, sides: str = "tblr") -> Any:
+    page = page.copy()
+    for side, lines in {"t": page, "b": page[::-1], "l": page.T, "r": page.T[::-1]}.items():
+        if side in sides:
+            lines[:width] = value
+    return page
+
+
+def dusty(page: Any, grains: int = 1, side: int = 1) -> Any:
+    rng, page = np.random.default_rng(0), page.copy()
+    for row, column in [(5, 5), *rng.integers(0, len(page) - side, (grains - 1, 2)).tolist()]:
+        page[row : row + side, column : column + side] = 0
+    return page
+
+
+def noisy(page: Any, deviation: float = 8) -> Any:
+    noise = np.random.default_rng(0).normal(0, deviation, page.shape)
+    return np.clip(page * 0.85 + noise, 0, 255).astype(np.uint8)
+
+
+ROWS, COLUMNS = np.mgrid[:124, :124]
+BLEMISHES: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "shadow": (lambda p: shaded(p, np.linspace(1, 0.45, 124)), "evened out a shadow"),
+    "shadow from above": (lambda p: shaded(p, np.linspace(0.3, 1, 124)[:, None]), "evened out"),
+    "sharp shadow": (lambda p: shaded(p, np.where(COLUMNS < 55, 0.5, 1)), "evened out a shadow"),
+    "slanted shadow": (lambda p: shaded(p, np.where(ROWS + COLUMNS < 110, 0.5, 1)), "evened out"),
+    "vignette": (
+        lambda p: shaded(p, np.clip(1.1 - ((ROWS - 62) ** 2 + (COLUMNS - 62) ** 2) / 8500, 0.2, 1)),
+        "evened out a shadow",
+    ),
+    "frame": (framed, "removed a frame along the border"),
+    "grey frame": (lambda p: framed(p, 7, 90), "removed a frame along the border"),
+    "dark edge": (lambda p: framed(p, 9, 10, "b"), "removed what lies along the border"),
+    "two dark edges": (lambda p: framed(p, 6, 30, "tr"), "removed what lies along the border"),
+    "three dark edges": (lambda p: framed(p, 6, 20, "tlr"), "removed what lies along the border"),
+    "drawn box": (lambda p: np.pad(framed(p[8:-8, 8:-8], 2, 60), 8, constant_values=255),
+                  "removed what lies along the border"),
+    "one grain": (dusty, "removed a speck"),
+    "grains": (lambda p: dusty(p, 25, 2), "specks"),
+    "noise": (noisy, "inverted: it was dark on light"),
+    "all at once": (lambda p: noisy(shaded(framed(dusty(p)), np.linspace(1, 0.5, 124))), "specks"),
+    "black page": (lambda p: 255 - framed(dusty(p)), "removed a speck"),
+    "chalk": (lambda p: shaded(255 - p, 0.7) + np.linspace(20, 75, 124).astype(np.uint8), "evened"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BLEMISHES)
+def test_a_photographed_digit_is_as_on_a_clean_page(name: str, digits: Any, tmp_path: Path) -> None:
+    change, step = BLEMISHES[name]
+    steps = set()
+    for digit in digits[:12]:
+        expected = prepare(saved(tmp_path, clean(digit))).pixels[:, :, 0]
+        result = prepare(saved(tmp_path, change(clean(digit))))
+        assert shifted_difference(result.pixels[:, :, 0], expected) < 12, result.steps
+        steps |= set(result.steps)
+    assert any(step in one for one in steps), steps
+
+
+def test_a_clean_page_needs_no_repair(digits: Any, tmp_path: Path) -> None:
+    for digit in digits[:12]:
+        result = prepare(saved(tmp_path, clean(digit)))
+        assert not [s for s in result.steps if s.startswith(("removed", "evened", "in doubt"))]
+
+
+def test_strokes_along_the_border_are_not_taken_for_a_frame(tmp_path: Path) -> None:
+    for sides in ("t", "tl", "tb", "tlb", "tblr"):  # as 7, Γ, Z, E and a rectangle, cropped tightly
+        glyph = framed(np.full((60, 50), 255, np.uint8), 6, 0, sides)
+        glyph[6:40, 22:28] = 0  # hangs on the upper stroke
+        pixels = prepare(saved(tmp_path, glyph)).pixels[:, :, 0]
+        rows = np.flatnonzero(pixels.any(axis=1))
+        assert (pixels[rows[0]] > 180).sum() > 12, sides  # the upper stroke is there
+
+
+def test_what_is_doubtful_is_said(digits: Any, tmp_path: Path) -> None:
+    two = np.concatenate([clean(digits[0]), clean(digits[1])], axis=1)
+    assert (
+        "in doubt: 2 drawings stand side by side, and are taken as one"
+        in prepare(saved(tmp_path, two)).steps
+    )
+    ruled = clean(digits[0])
+    ruled[::25] = np.minimum(ruled[::25], 170)
+    steps = prepare(saved(tmp_path, ruled)).steps
+    assert "in doubt: removed fainter lines from border to border" in steps
+    ruled[::25] = 0
+    steps = prepare(saved(tmp_path, ruled)).steps
+    assert "in doubt: what is drawn reaches from border to border" in steps
+
+
+# --- values of 16 bits, and data that are missing -------------------------------------------------
+
+
+@pytest.mark.parametrize(("factor", "bits"), [(257, 16), (64, 14), (16, 12), (4, 10), (1, 8)])
+def test_grey_of_16_bits_uses_the_range_that_it_has(
+    factor: int, bits: int, digits: Any, tmp_path: Path
+) -> None:
+    page8 = clean(digits[0])
+    expected = prepare(saved(tmp_path, page8))
+    result = prepare(saved(tmp_path, page8.astype(np.uint16) * np.uint16(factor), "wide.png"))
+    np.testing.assert_allclose(result.pixels, expected.pixels, atol=2)
+    told = [step for step in result.steps if "bits of 16" in step]
+    assert told == (
+        [] if bits == 16 else [f"its values, up to {255 * factor:,}, taken as {bits} bits of 16"]
+    )
+
+
+def jpeg(array: Any, **settings: Any) -> bytes:
+    file = BytesIO()
+    Image.fromarray(array).save(file, "JPEG", **settings)
+    return file.getvalue()
+
+
+def claiming(contents: bytes, width: int, height: int) -> bytes:
+    """The JPEG file with another size in its header."""
+    at = 2
+    while contents[at + 1] not in (0xC0, 0xC1, 0xC2):
+        at += 2 + int.from_bytes(contents[at + 2 : at + 4], "big")
+    return contents[: at + 5] + struct.pack(">HH", height, width) + contents[at + 9 :]
+
+
+JPEGS: dict[str, dict[str, Any]] = {
+    "usual": {}, "coarse": {"quality": 5}, "fine": {"quality": 100, "subsampling": 0},
+    "optimised": {"optimize": True}, "restarts": {"restart_marker_rows": 1},
+    "progressive": {"progressive": True},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", JPEGS)
+def test_a_jpeg_that_promises_more_than_it_holds_is_refused(name: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "picture.jpg"
+    smooth = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (64, 1))
+    coloured = rng.integers(0, 256, (64, 64, 3), np.uint8)
+    for array in (smooth, coloured[..., 0], coloured, np.full((64, 64), 9, np.uint8)):
+        whole = jpeg(array, **JPEGS[name])
+        for shape in ((28, 28, 1), (28, 28, 3)):
+            path.write_bytes(claiming(whole, 7000, 7000))
+            with pytest.raises(PictureError, match=r"picture\.jpg is damaged: "):
+                prepare(path, shape)
+        path.write_bytes(claiming(whole, 64, 64 * 3))
+        if name != "progressive":
+            with pytest.raises(PictureError, match=r"picture\.jpg is damaged: "):
+                prepare(path, (28, 28, 3))
+        elif np.ptp(array):
+            assert any(
+                "rows are grey, as where data are missing" in s
+                for s in prepare(path, (28, 28, 3)).steps
+            )
+
+
+@pytest.mark.parametrize("name", JPEGS)
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (9, 17), (64, 48), (333, 1), (1100, 1300)])
+def test_a_whole_jpeg_is_read_to_its_last_pixel(
+    name: str, size: tuple[int, int], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "picture.jpg"
+    for array in (rng.integers(0, 256, size, np.uint8), np.zeros(size, np.uint8),
+                  rng.integers(0, 256, (*size, 3), np.uint8)):  # fmt: skip
+        whole = jpeg(array, **JPEGS[name])
+        for contents in (
+            whole,
+            whole + b"more behind the end",
+            whole[:2] + b"\xff\xfe\0\4hi" + whole[2:],
+        ):
+            path.write_bytes(contents)
+            read = pictures.picture(path, None, 1 if array.ndim == 2 else 3)
+            np.testing.assert_array_equal(read, np.asarray(Image.open(BytesIO(whole))))
+
+
+def test_a_png_that_promises_more_than_it_holds_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    for rows in (0, 1, 30):
+        path.write_bytes(png(64, 64, b"IDAT" + zlib.compress(bytes(65 * rows)), b"IEND"))
+        with pytest.raises(PictureError, match=r"picture\.png is damaged: "):
+            prepare(path)
+
+
+# --- a preparation for each net -------------------------------------------------------------------
+
+
+def clothes(count: int) -> Any:
+    """Shapes that fill the picture in one direction, light on black."""
+    rng, images = np.random.default_rng(0), np.zeros((count, 28, 28), np.uint8)
+    for image in images:
+        height, width = (28, int(rng.integers(6, 24)))[:: int(rng.choice([1, -1]))]
+        top, left = (28 - height) // 2, (28 - width) // 2
+        image[top : top + height, left : left + width] = rng.integers(90, 255, (height, width))
+    return images
+
+
+def test_the_preparation_is_found_in_the_training_images(digits: Any) -> None:
+    grey = digits[..., np.newaxis]
+    assert preparation_of(grey) == MNIST
+    assert preparation_of(np.repeat(grey, 3, axis=3)) == Preparation(background="dark")
+    assert preparation_of(255 - grey) == replace(MNIST, background="light")
+    wide = np.pad(grey, ((0, 0), (4, 4), (4, 4), (0, 0)))
+    assert preparation_of(wide) == replace(MNIST, box=20 / 36)
+    assert preparation_of(np.roll(grey, 4, axis=1)) == Preparation(background="dark")
+    assert preparation_of(clothes(60)[..., None]) == Preparation(background="dark")
+    rng = np.random.default_rng(0)
+    assert preparation_of(rng.integers(0, 256, (50, 32, 32, 3), np.uint8)) == PHOTOGRAPHS
+    assert preparation_of(np.zeros((5, 8, 8, 1), np.uint8)) is None
+    assert preparation_of(grey[:0]) is None
+    assert preparation_of(np.pad(clothes(9), ((0, 0), (9, 9), (9, 9)))[..., None]) == Preparation(
+        box=28 / 46, background="dark"
+    )
+
+
+def test_pictures_that_fill_their_frame_are_scaled_as_a_whole(tmp_path: Path) -> None:
+    dark = Preparation(background="dark")
+    for image in clothes(20):
+        large = Image.fromarray(image).resize((112, 112), Image.Resampling.BICUBIC)
+        expected = np.asarray(large.resize((28, 28), Image.Resampling.BICUBIC), float)
+        for given in (np.asarray(large), 255 - np.asarray(large)):
+            result = prepare(saved(tmp_path, given), (28, 28, 1), dark)
+            assert np.abs(result.pixels[:, :, 0] - expected).max() <= 3
+        squeezed = prepare(saved(tmp_path, np.asarray(large))).pixels[:, :, 0]
+        assert np.abs(squeezed - expected).mean() > 5
+
+
+def test_other_proportions_are_filled_up_or_cut(tmp_path: Path) -> None:
+    path = saved(tmp_path, np.full((40, 80), 200, np.uint8) - np.eye(40, 80, dtype=np.uint8) * 190)
+    padded = prepare(path, (20, 20, 1), Preparation())
+    assert (padded.pixels[[0, 4, 15, 19]] == 200).all()
+    assert padded.steps[1:] == ("scaled to 20×10", "filled up to 20×20 with its background")
+    cut = prepare(path, (20, 20, 1), Preparation(edges="crop"))
+    assert cut.steps[1:] == ("middle cut out and scaled to 20×20",)
+    inverted = prepare(path, (20, 20, 1), Preparation(background="dark"))
+    np.testing.assert_array_equal(inverted.pixels, 255 - padded.pixels)
+    assert "inverted: it was on a light background" in inverted.steps
+    sideways = prepare(path, (20, 30, 1), Preparation(transposed=True))
+    straight = prepare(path, (30, 20, 1), Preparation())
+    np.testing.assert_array_equal(sideways.pixels[:, :, 0], straight.pixels[:, :, 0].T)
+    with pytest.raises(PictureError, match="shows nothing"):
+        prepare(saved(tmp_path, np.full((40, 80), 200, np.uint8)), (20, 20, 1), Preparation())
+
+
+def test_a_net_of_dark_digits_gets_dark_digits(digits: Any, tmp_path: Path) -> None:
+    for page in (clean(digits[0]), 255 - clean(digits[0])):
+        path = saved(tmp_path, page)
+        light = prepare(path).pixels
+        dark = prepare(path, (28, 28, 1), replace(MNIST, background="light")).pixels
+        np.testing.assert_array_equal(dark, 255 - light)
+    assert prepare(path, (28, 28, 3), MNIST).pixels.shape == (28, 28, 3)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"box": 0}, {"box": 1.1}, {"box": float("nan")}, {"box": "1"}, {"box": True}, {"centre": "x"},
+     {"background": "red"}, {"background": 1}, {"edges": None}, {"transposed": 2}],
+)  # fmt: skip
+def test_a_preparation_is_checked(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises((TypeError, ValueError), match=f"{name} must be"):
+        Preparation(**wrong)
+
+
+def test_the_model_knows_its_preparation(digits: Any, tmp_path: Path) -> None:
+    def trained(images: Any) -> fastcnn.Sequential:
+        model = fastcnn.Sequential([Flatten(), Dense(2)], seed=0)
+        model.fit(images, np.arange(len(images)) % 2, verbose=0)
+        return model
+
+    model = trained(digits)
+    assert model.preparation == MNIST
+    other = trained(clothes(40))
+    assert other.preparation == Preparation(background="dark")
+    assert trained(digits / 255).preparation is None
+    for one in (model, other):
+        one.save(tmp_path / "model")
+        one.save_checkpoint(tmp_path / "checkpoint")
+        files = [fastcnn.load_model(tmp_path / name) for name in ("model", "checkpoint")]
+        copies = [copy(one), deepcopy(one), pickle.loads(pickle.dumps(one)), *files]
+        assert [again.preparation for again in copies] == [one.preparation] * 5
+    other.preparation = Preparation(box=0.5)
+    other.fit(digits, np.arange(len(digits)) % 2, verbose=0)
+    other.save(tmp_path / "model")
+    assert fastcnn.load_model(tmp_path / "model").preparation == Preparation(box=0.5)
+    with pytest.raises(TypeError, match=r"preparation must be a fastcnn\.Preparation or None"):
+        other.preparation = "mnist"  # type: ignore[assignment]
+    for wrong in ({"box": 2}, {"boxes": 1}, [], {"box": 0.5, "edges": []}):
+        described = model._described() | {"preparation": wrong}
+        model._described = lambda: described  # type: ignore[method-assign]  # noqa: B023
+        model.save(tmp_path / "model")
+        with pytest.raises(fastcnn.ModelFileError, match="its architecture: "):
+            fastcnn.load_model(tmp_path / "model")

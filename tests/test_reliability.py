@@ -54,7 +54,7 @@ def test_a_file_is_whole_after_each_kill(tmp_path: Path) -> None:
 def test_a_file_that_is_not_written_at_once_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write_in_place(path: Path, data: bytes) -> None:
+    def write_in_place(path: Path, data: bytes, check: object) -> None:
         with open(path, "wb") as file:
             for first in range(0, len(data), 1000):
                 file.write(data[first : first + 1000])

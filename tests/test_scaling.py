@@ -355,18 +355,18 @@ def test_a_training_is_resumed_on_samples_of_its_scale_alone(tmp_path: Path) -> 
 def test_files_and_pickles_of_earlier_versions_still_load(tmp_path: Path) -> None:
     model = deepcopy(MODELS["bytes"])
     described = model._described()
-    del described["samples"]
+    del described["samples"], described["preparation"]
     model._described = lambda: described  # type: ignore[method-assign]
     model.save(tmp_path / "earlier.safetensors")
     again = fastcnn.load_model(tmp_path / "earlier.safetensors")
-    assert (again.trained_on, again._known.record) == ("uint8", None)
+    assert (again.trained_on, again._known.record, again.preparation) == ("uint8", None, None)
     with pytest.raises(ValueError, match="must hold bytes"):
         again.predict(X_TEST.astype(int))
     state = deepcopy(MODELS["unit"].__getstate__())
-    del state["_known"]
+    del state["_known"], state["_preparation"]
     older = Sequential.__new__(Sequential)
     older.__setstate__({**state, "trained_on": "floats"})
-    assert (older.trained_on, older._known.record) == ("floats", None)
+    assert (older.trained_on, older._known.record, older.preparation) == ("floats", None, None)
     assert warned(lambda: older.predict(X_TEST.astype(float))) == []  # nothing is known of floats
 
 
@@ -395,7 +395,7 @@ def test_a_stream_of_single_predictions_is_compared_now_and_then() -> None:
     x = SCALES["unit"](X_TEST)
     for _ in range(40):
         model.predict(x[:1])
-    for _ in range(23):
+    for _ in range(87):
         model.predict(x[:1] * 255)  # not compared
     with pytest.raises(ValueError, match="must be scaled as in the training"):
         model.predict(x[:1] * 255)

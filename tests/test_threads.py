@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import signal
@@ -20,7 +21,7 @@ import fastcnn
 from fastcnn import settings
 from fastcnn.arguments import Array
 from fastcnn.kernels import jobs, memory, threads
-from fastcnn.kernels.jit import kernel
+from fastcnn.kernels.jit import compiled, kernel
 from fastcnn.kernels.simd import load_acquire, store_release
 
 FORKS = hasattr(os, "fork")
@@ -253,6 +254,122 @@ def both_workers_come(pool: threads._Pool) -> bool:
         assert in_time(relu) == 1225
         time.sleep(0.01)
     return len(pool.workers) == 2
+
+
+@compiled
+def count_pieces(board: Any, place: int, number: int, times: int) -> None:
+    for _ in range(times):
+        jobs._count(board, place, number)
+
+
+def test_threads_at_one_place_lose_no_count() -> None:
+    board, times = np.zeros(jobs.PLACE, np.int64), 30_000
+    count_pieces(board, 0, 1, 0)
+    for number in range(1, 40):
+        both = [
+            threading.Thread(target=count_pieces, args=(board, jobs.DONE, number, times))
+            for _ in range(2)
+        ]
+        for thread in both:
+            thread.start()
+        for thread in both:
+            thread.join()
+        assert board[jobs.DONE] == (number << jobs.COUNT) + 2 * times
+
+
+def test_a_second_worker_at_a_place_ends(pool: threads._Pool) -> None:
+    assert both_workers_come(pool)
+    second = threading.Thread(target=threads._Worker(pool, jobs.PLACE).run, daemon=True)
+    second.start()
+    second.join(60)
+    assert not second.is_alive()
+    assert len(pool.workers) == 2
+    assert in_time(relu) == 1225
+
+
+def test_a_worker_that_ends_leaves_its_place(
+    pool: threads._Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve = threads._serve
+
+    def fail(board: Array, place: int, looks: int) -> None:
+        if threading.current_thread().name.startswith("fastcnn-"):
+            raise SystemExit
+        serve(board, place, looks)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threads, "_serve", fail)
+        for _ in range(20):
+            assert in_time(relu) == 1225
+            time.sleep(0.01)
+        assert not pool.workers
+    assert both_workers_come(pool)
+
+
+def test_an_interrupt_as_a_worker_starts_leaves_one_worker_at_its_place(
+    pool: threads._Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, started, before = threads.start_new_thread, [], _thread._count()
+
+    def interrupted(target: Callable[[], object], arguments: tuple[()]) -> None:
+        started.append(start(target, arguments))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threads, "start_new_thread", interrupted)
+        patch.setattr(threads, "_PATIENCE", 0.0)  # each call tries again
+        for _ in range(16):
+            with contextlib.suppress(KeyboardInterrupt):
+                relu()
+    assert len(started) >= 2
+    assert both_workers_come(pool)
+    end = time.monotonic() + 20
+    while _thread._count() > before + 2 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert _thread._count() <= before + 2
+
+
+AT_THE_END = """
+import atexit, builtins, faulthandler, sys, threading, time
+import numpy as np
+import fastcnn
+
+faulthandler.dump_traceback_later(300, exit=True)
+how = sys.argv[1]
+x = np.random.default_rng(0).random((8, 64, 64, 16), np.float32)
+if "used before" in how:
+    fastcnn.set_num_threads(1)
+    fastcnn.max_pool2d(x, 2)
+fastcnn.set_num_threads(2)
+
+def last():
+    print(fastcnn.max_pool2d(x, 2).shape, flush=True)
+
+class Deleted:
+    def __del__(self):
+        last()
+
+def outlives():
+    while threading.main_thread().is_alive():
+        time.sleep(0.01)
+    last()
+
+if "atexit" in how:
+    atexit.register(last)
+elif "thread" in how:
+    threading.Thread(target=outlives).start()
+else:
+    builtins.kept = Deleted()
+"""
+
+
+@pytest.mark.parametrize(
+    "how", ["atexit", "atexit, used before", "thread", "thread, used before", "del, used before"]
+)
+@pytest.mark.parametrize("cache", ["kept", "empty"])
+def test_at_the_end_of_python_a_call_computes_alone(how: str, cache: str, tmp_path: Path) -> None:
+    folder = {} if cache == "kept" else {"NUMBA_CACHE_DIR": str(tmp_path)}
+    assert python("-c", AT_THE_END, how, **folder).stdout == "(8, 32, 32, 16)\n"
 
 
 def test_sixteen_threads_on_models_and_functions_get_the_right_bits() -> None:

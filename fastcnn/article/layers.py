@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike
 from fastcnn import ops
 from fastcnn.arguments import Array, floats, shaped
 from fastcnn.float_errors import unreported
+from fastcnn.quoting import quoted
 
 
 class Conv3x3:
@@ -305,7 +306,7 @@ def _count(name: str, value: int) -> int:
     try:
         count = index(value)
     except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+        raise TypeError(f"{name} must be an integer, got {quoted(value)}") from None
     if count < 1:
-        raise ValueError(f"{name} must be at least 1, got {value!r}")
+        raise ValueError(f"{name} must be at least 1, got {quoted(value)}")
     return count

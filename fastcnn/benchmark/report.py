@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastcnn.files import write_whole
+from fastcnn.quoting import shortened
 from fastcnn.reading import read_text
 
 FORMAT = 1
@@ -234,8 +235,8 @@ class Report:
         """The report in a file. Raises ``ValueError`` naming the file, or ``OSError``."""
         try:
             return cls.from_dict(json.loads(read_text(path)))
-        except ValueError as error:  # JSON's errors are such, too
-            raise ValueError(f"{path}: {error}") from None
+        except (ValueError, RecursionError) as error:  # JSON's errors are such, too
+            raise ValueError(f"{path}: {shortened(str(error))}") from None
 
     def write(self, path: Path) -> None:
         """Write JSON. Raises ``OSError`` as :func:`fastcnn.files.write_whole`."""

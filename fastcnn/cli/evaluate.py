@@ -43,12 +43,16 @@ def _evaluated(path: Path, data: Path | None) -> dict[str, Any]:
     import numpy as np
 
     from fastcnn.cli.compiling import compile_kernels
-    from fastcnn.datasets import load_mnist
+    from fastcnn.datasets import default_folder, form_of, load_dataset
     from fastcnn.model import load_model
 
     model = load_model(path)
     compile_kernels(model, training=False)
-    _, (images, labels) = load_mnist(data)
+    folder = default_folder() if data is None else data
+    shape = model.input_shape or ()
+    # Pictures are scaled as those of the training were.
+    size = shape[:2] if len(shape) == 3 and form_of(folder) == "pictures" else None
+    images, labels = load_dataset(folder, size).test
     found = model.evaluate(images, labels)
     guesses = model.predict_classes(images)
     classes = []

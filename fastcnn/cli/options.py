@@ -16,7 +16,8 @@ Data: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="A folder with a data set in MNIST's four files. Default: the bundled MNIST.",
+        help="A folder with a data set: MNIST's four files or EMNIST's, an .npz file, CIFAR-10's "
+        "binary files, or pictures in a folder for each class. Default: the bundled MNIST.",
     ),
 ]
 Threads: TypeAlias = Annotated[

@@ -21,9 +21,11 @@ def predict(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Read the digits in pictures.
+    """Tell what a model sees in pictures, such as digits.
 
-    Light on dark or dark on light does not matter. Shows what was done to each picture until it
+    A picture is prepared as those that the model was trained on: MNIST's digits are cropped and
+    centred, clothes that fill the picture are not. Light on dark or dark on light does not matter
+    where the model knows its background. Shows what was done to each picture until it
     was like those that the model was trained on, and how probable each class is. A picture that
     cannot be read is reported, the others are read all the same; the exit code is then 2.
     """
@@ -65,13 +67,19 @@ def _read(net: Any, path: Path) -> dict[str, Any]:
             f"MODEL must take images and give classes, this one takes {net.input_shape} and gives "
             f"{net.output_shape}"
         )
-    prepared = prepare(path, net.input_shape)
+    prepared = prepare(path, net.input_shape, net.preparation)
     (probabilities,) = net.predict(prepared.pixels[None])
+    steps = [*prepared.steps]
+    if net.preparation is None:
+        how = "one of MNIST's digits" if net.input_shape[2] == 1 else "a photograph"
+        steps.append(f"in doubt: the model does not say how to prepare a picture; taken as {how}")
+    if net.trained_on is None:
+        steps.append("in doubt: the model does not say whether it was trained on bytes")
     return {
         "file": str(path),
         "class": int(probabilities.argmax()),
         "probabilities": [float(p) for p in probabilities],
-        "steps": list(prepared.steps),
+        "steps": steps,
         "drawing": drawing(prepared.pixels.mean(axis=2)),
     }
 

@@ -47,6 +47,10 @@ def train(
         int | None,
         typer.Option(min=0, help="Of everything random: the same seed, same weights. [default: 0]"),
     ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(min=1, help="The side that pictures by class are scaled to."),
+    ] = None,
     threads: Threads = None,
     save: Annotated[
         Path | None,
@@ -77,6 +81,7 @@ def train(
             "learning_rate": lr,
             "augment": augment,
             "seed": seed,
+            "size": size,
         }
         folder = None if data is None else str(data.absolute())
         if resume is None:

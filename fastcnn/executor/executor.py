@@ -43,6 +43,7 @@ from fastcnn.layers import Dense, Dropout, Flatten, Layer, ReLU, Residual
 from fastcnn.losses import CrossEntropy, Loss
 from fastcnn.ops import softmax
 from fastcnn.optimizers import Optimizer
+from fastcnn.user_code import Source, numbers, unchanged_by_errors
 from fastcnn.weights import Weights
 
 # Operations for one sample. A layer of more has enough for all threads in any batch; one of fewer
@@ -82,8 +83,10 @@ def _takes_labels(loss: Loss) -> bool:
 
 
 def _has_chance(layers: Sequence[Layer]) -> bool:
+    """Whether layers may draw random numbers, as those of the user's own may."""
     return any(
         isinstance(one, Dropout)
+        or not is_built_in(one)
         or (isinstance(one, Residual) and _has_chance([*one.layers, *one.shortcut]))
         for one in layers
     )
@@ -267,9 +270,10 @@ class Executor:
         if part is not None and _takes_labels(loss):
             ahead = optimizer.ahead(weights.parameters)
         if part is None or ahead is None:
-            found = self.gradients(x, targets, loss, rng)
-            if found is not None:
-                weights.move(optimizer)
+            with unchanged_by_errors(self._state):
+                found = self.gradients(x, targets, loss, rng)
+                if found is not None:
+                    weights.move(optimizer)
             return found
         went = part.step(x, targets, self._moves(*ahead), checks=self._padded)
         if went is None:
@@ -310,13 +314,15 @@ class Executor:
         if not (self._chance or self._state):
             return self._gradients(x, targets, loss, rng)
         before = self._chance and rng.bit_generator.state
-        state = [(array, array.copy()) for array in self._state]
-        found = self._gradients(x, targets, loss, rng)
-        if found is None:
+        try:
+            with unchanged_by_errors(self._state):
+                found = self._gradients(x, targets, loss, rng)
+                if found is None:
+                    raise _Undecided
+        except _Undecided:
             if before:
                 rng.bit_generator.state = before
-            for array, kept in state:
-                array[...] = kept
+            return None
         return found
 
     def _gradients(
@@ -358,6 +364,10 @@ class Executor:
         return total, correct
 
 
+class _Undecided(Exception):
+    """Single operations must decide."""
+
+
 class _Alone:
     """A layer that sees the whole batch, and those that are done with it."""
 
@@ -373,7 +383,7 @@ class _Alone:
         needs_dx: bool,
     ) -> None:
         self.layer: Any = layer
-        self._parameters = weights.of(layer)
+        self._parameters, self._dtype = weights.of(layer), weights.parameters.dtype
         self._layers, self._gradients, self._needs_dx = layers, gradients, needs_dx
         self._reason = stands_alone(layer, weights.parameters.dtype) or "nothing to compile"
         self.trained = bool(gradients)
@@ -383,14 +393,22 @@ class _Alone:
 
     def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Any] | None:
         y, saved = self.layer.forward(x, rng is not None, rng, None)
-        return np.ascontiguousarray(y), saved
+        return self._as_kernels_take("forward", y, (len(x), *self.layer.output_shape)), saved
 
     def backward(self, dy: Array, saved: Any) -> Array | None:
         dx, found = self.layer.backward(dy, saved, None, needs_dx=self._needs_dx)
         for name, gradient in found.items():
             if name in self._gradients:
                 self._gradients[name][...] = gradient
-        return None if dx is None else np.ascontiguousarray(dx)
+        if not self._needs_dx:
+            return None
+        return self._as_kernels_take("backward", dx, (len(dy), *self.layer.input_shape))
+
+    def _as_kernels_take(self, method: str, array: Any, shape: tuple[int, ...]) -> Array:
+        """What a method has given, because a kernel takes it by its address."""
+        if type(array) is np.ndarray and array.dtype is self._dtype and array.shape == shape:
+            return np.ascontiguousarray(array)
+        return numbers(Source(self.layer, method), "an array", array, shape, self._dtype)
 
 
 class _AloneConvolution(_Alone):
@@ -545,6 +563,8 @@ class _Run:
 
     def backward(self, dy: Array, saved: Any) -> Array | None:
         x, y, scratch, made = saved
+        if dy.shape != y.shape or dy.dtype is not self._dtype or not dy.flags.c_contiguous:
+            dy = numbers("the layer or loss behind", "a gradient", dy, y.shape, self._dtype)
         self._turn(made, scratch)
         dx = arrays.allocate(x.shape, self._dtype) if self._needs_dx else _NONE
         if made.backward is not None:

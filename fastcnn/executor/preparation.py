@@ -24,6 +24,7 @@ from fastcnn.kernels.instruction_sets import registers
 from fastcnn.kernels.rehearsal import Request, rehearsal
 from fastcnn.kernels.threads import request_driver
 from fastcnn.layers import Layer, Residual
+from fastcnn.registry import is_own
 from fastcnn.settings import get_math, get_num_threads
 from fastcnn.undisturbed import NoThreadError, go_on, in_own_thread
 
@@ -56,7 +57,7 @@ def is_built_in(thing: object) -> bool:
     """Whether calling it in a rehearsal runs no code of a user's."""
     if isinstance(thing, Residual):
         return all(map(is_built_in, (*thing.layers, *thing.shortcut)))
-    return type(thing).__module__.startswith("fastcnn.")
+    return is_own(type(thing))
 
 
 def prepare(

@@ -29,7 +29,7 @@ from fastcnn.kernels.calls import launch
 from fastcnn.kernels.inlining import FLAGS, ORDERED, Function, Liberties, inlined
 from fastcnn.kernels.kernel_cache import KernelCache
 from fastcnn.kernels.pipeline import KernelCompiler, llvm_lock
-from fastcnn.undisturbed import undisturbed
+from fastcnn.undisturbed import importing, undisturbed
 
 
 def kernel(function: Function) -> Function:
@@ -125,7 +125,8 @@ _forks = _Forks()
 def _before_fork() -> None:
     held: list[Any] = []
     _forks.held.append(held)
-    for lock in (global_compiler_lock._lock, llvm_lock):
+    # The first is what an import has, which may wait for the others.
+    for lock in (importing, global_compiler_lock._lock, llvm_lock):
         if lock.acquire(timeout=_FORK_PATIENCE):
             held.append(lock)
 

@@ -4,7 +4,7 @@ from fastcnn.layers.activations import LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
 from fastcnn.layers.base import Arrays, Layer, all_layers, settle
 from fastcnn.layers.convolution import Conv2D, DepthwiseConv2D
 from fastcnn.layers.dense import Dense, Flatten
-from fastcnn.layers.description import layer_from_dict, to_dict
+from fastcnn.layers.description import layer_from_dict, layers_from_list, to_dict
 from fastcnn.layers.initializers import INITIALIZERS, Shape, Spec
 from fastcnn.layers.ownership import INSTEAD, FixedList, Ownership
 from fastcnn.layers.padding import ZeroPadding2D
@@ -50,6 +50,7 @@ __all__ = [
     "checked_layers",
     "infer_stack",
     "layer_from_dict",
+    "layers_from_list",
     "settle",
     "to_dict",
 ]

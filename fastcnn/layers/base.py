@@ -18,10 +18,13 @@ from numpy.typing import ArrayLike
 
 from fastcnn.arguments import Array
 from fastcnn.attributes import check_known, constructor_arguments, inherited_arguments
+from fastcnn.layers.contract import CONTRACT
 from fastcnn.layers.initializers import Shape, Spec, draw
 from fastcnn.layers.ownership import INSTEAD, Ownership
+from fastcnn.quoting import quoted
 from fastcnn.registry import Registry, is_own
 from fastcnn.scalars import truth
+from fastcnn.user_code import check_methods
 
 Gradients = dict[str, Array]
 
@@ -53,7 +56,7 @@ class Arrays(dict[str, Array]):
         new = {name: np.asarray(value) for name, value in dict(*others, **more).items()}
         for name, values in new.items():
             if name not in self:
-                raise ValueError(f"the layer has the arrays {', '.join(self)}, got {name!r}")
+                raise ValueError(f"the layer has the arrays {', '.join(self)}, got {quoted(name)}")
             if values.shape != self[name].shape or values.dtype.kind not in "fiub":
                 raise ValueError(
                     f"{name} must hold numbers of shape {self[name].shape}, got {values.dtype} of "
@@ -93,6 +96,10 @@ class Layer:
     arrays where it has any. Neither ``forward`` nor ``backward`` keeps anything in the layer,
     but for BatchNorm's running statistics, which ``backward`` moves.
 
+    The methods of a subclass get arrays that they cannot write to, and what they return is checked:
+    shapes, dtypes, names, and gradients that are finite (:mod:`fastcnn.layers.contract`). Lists,
+    other dtypes of real numbers and other memory layouts are converted.
+
     A layer that belongs to a built model refuses a change of its constructor's arguments and of
     its shapes with an ``AttributeError``, because the model has derived programs from them. Other
     attributes of a user's own class stay free. The layers of fastcnn have no other attributes: to
@@ -126,6 +133,7 @@ class Layer:
     def __init_subclass__(cls) -> None:
         if not cls.__name__.startswith("_"):
             Layer.known.add(cls.__name__, cls)
+        check_methods(cls, CONTRACT)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("parameters", "state") and isinstance(old := getattr(self, name, None), Arrays):
@@ -320,15 +328,34 @@ def all_layers(layers: Iterable[Layer]) -> Iterator[Layer]:
     >>> list(all_layers([Residual([Dense(4)]), Dense(3)]))[1:]
     [Dense(4), Dense(3)]
     """
-    for layer in layers:
-        yield layer
-        for value in tuple(vars(layer).values()):
-            inside: Iterable[Any] = (value,)
-            if isinstance(value, list | tuple):
-                inside = value
-            elif isinstance(value, dict):
-                inside = value.values()
-            yield from all_layers(one for one in inside if isinstance(one, Layer))
+    return (layer for layer, _ in layers_with_depth(layers))
+
+
+def layers_with_depth(layers: Iterable[Layer]) -> Iterator[tuple[Layer, int]]:
+    """As :func:`all_layers`, each with the number of layers that it is inside of, and itself.
+
+    >>> from fastcnn.layers import Dense, Residual
+    >>> list(layers_with_depth([Residual([Dense(4)]), Dense(3)]))[1:]
+    [(Dense(4), 2), (Dense(3), 1)]
+    """
+    under = [iter(layers)]
+    while under:
+        layer = next(under[-1], None)
+        if layer is None:
+            under.pop()
+            continue
+        yield layer, len(under)
+        under.append(_inside(layer))
+
+
+def _inside(layer: Layer) -> Iterator[Layer]:
+    for value in tuple(vars(layer).values()):
+        inside: Iterable[Any] = (value,)
+        if isinstance(value, list | tuple):
+            inside = value
+        elif isinstance(value, dict):
+            inside = value.values()
+        yield from (one for one in inside if isinstance(one, Layer))
 
 
 def settle(layers: Iterable[Layer]) -> None:

@@ -13,6 +13,7 @@ from fastcnn.geometry import ConvGeometry, Padding, Pair, conv_geometry, pads, p
 from fastcnn.layers.base import Gradients, Layer, as_pair, image
 from fastcnn.layers.initializers import Shape, Spec, initializer
 from fastcnn.policy import winograd_cannot
+from fastcnn.quoting import quoted
 from fastcnn.scalars import count, truth
 
 
@@ -227,8 +228,8 @@ def fused_activation(value: object) -> ops.Activation:
         return None
     if value != "relu":
         raise ValueError(
-            f'activation must be "relu" or None, got {value!r}; for another activation put its '
-            f"layer after this one: LeakyReLU(), Tanh(), Sigmoid() or Softmax()"
+            f'activation must be "relu" or None, got {quoted(value)}; for another activation put '
+            f"its layer after this one: LeakyReLU(), Tanh(), Sigmoid() or Softmax()"
         )
     return "relu"
 

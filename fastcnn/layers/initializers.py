@@ -17,6 +17,7 @@ import numpy as np
 
 from fastcnn.arguments import Array
 from fastcnn.float_errors import unreported
+from fastcnn.quoting import quoted
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -61,7 +62,7 @@ def initializer(name: str, value: object) -> str:
     'he_normal'
     """
     if not isinstance(value, str) or value not in _INITIALIZERS:
-        raise ValueError(f"{name} must be one of {', '.join(INITIALIZERS)}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(INITIALIZERS)}, got {quoted(value)}")
     return value
 
 

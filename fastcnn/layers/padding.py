@@ -11,6 +11,7 @@ from fastcnn.arguments import Array
 from fastcnn.geometry import Padding, pads
 from fastcnn.layers.base import Gradients, Layer, image
 from fastcnn.layers.initializers import Shape
+from fastcnn.quoting import quoted
 
 
 class ZeroPadding2D(Layer):
@@ -29,7 +30,7 @@ class ZeroPadding2D(Layer):
         if isinstance(padding, str):
             raise ValueError(
                 f"padding must be an int, (vertical, horizontal) or ((top, bottom), (left, "
-                f"right)), got {padding!r}"
+                f"right)), got {quoted(padding)}"
             )
         top, bottom, left, right = pads(padding, (1, 1), (1, 1), (1, 1))
         self.padding: Any = ((top, bottom), (left, right))

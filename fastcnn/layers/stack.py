@@ -1,30 +1,57 @@
-"""Layers in a row: which may follow which, and what a wrong one is told."""
+"""Layers in a row: which may follow which, how many, and what a wrong one is told."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fastcnn.layers.base import Layer, all_layers
+from fastcnn.layers.base import Layer, layers_with_depth
 from fastcnn.layers.initializers import Shape
+from fastcnn.quoting import quoted
+
+MOST_LAYERS = 10_000
+"""Layers that a model may have, those inside of other layers included."""
+DEEPEST = 16
+"""How deep layers may lie inside of each other."""
 
 
 def checked_layers(name: str, layers: Iterable[Layer], empty: bool = False) -> list[Layer]:
-    """``layers`` as a list, all of them layers, none of them twice, also not inside of another."""
+    """``layers`` as a list, all of them layers, none of them twice, also not inside of another.
+
+    Raises ``ValueError`` beyond :data:`MOST_LAYERS` and :data:`DEEPEST`.
+    """
     try:
         found = list(layers)
     except TypeError:
-        raise TypeError(f"{name} must be a list of layers, got {layers!r}") from None
+        raise TypeError(f"{name} must be a list of layers, got {quoted(layers)}") from None
     seen: set[int] = set()
     for i, layer in enumerate(found):
         if not isinstance(layer, Layer):
-            raise TypeError(f"{name} must be layers such as Dense(10), got {layer!r} at place {i}")
-        for one in all_layers([layer]):
+            raise TypeError(
+                f"{name} must be layers such as Dense(10), got {quoted(layer)} at place {i}"
+            )
+        for one, depth in layers_with_depth([layer]):
             if id(one) in seen:
-                raise ValueError(f"{name} must not hold one layer twice, got {one!r} at place {i}")
+                raise ValueError(
+                    f"{name} must not hold one layer twice, got {quoted(one)} at place {i}"
+                )
+            if not hasattr(one, "parameters"):
+                raise TypeError(
+                    f"{name} must be layers whose constructor calls super().__init__(), got "
+                    f"{quoted(one)} at place {i}"
+                )
             seen.add(id(one))
+            check_number(name, len(seen), depth)
     if not found and not empty:
         raise ValueError(f"{name} must hold at least one layer")
     return found
+
+
+def check_number(name: str, count: int, depth: int) -> None:
+    """Raise ``ValueError`` for too many layers, or layers too deep inside of each other."""
+    if count > MOST_LAYERS:
+        raise ValueError(f"{name} must hold at most {MOST_LAYERS:,} layers in all, got more")
+    if depth > DEEPEST:
+        raise ValueError(f"{name} must lie at most {DEEPEST} deep inside of each other, got more")
 
 
 def infer_stack(layers: Sequence[Layer], input_shape: Shape, called: str = "layer") -> list[Shape]:
@@ -47,6 +74,6 @@ def infer_stack(layers: Sequence[Layer], input_shape: Shape, called: str = "laye
             shapes.append(layer.infer(shapes[-1]))
         except ValueError as error:
             raise ValueError(
-                f"{called} {i}, {layer!r}, got an input of shape {shapes[-1]}: {error}"
+                f"{called} {i}, {quoted(layer)}, got an input of shape {shapes[-1]}: {error}"
             ) from None
     return shapes
