@@ -190,6 +190,9 @@ class Loose(Dense):
         super().__init__(*arguments, **more)
         self.title = title
 
+    def __repr__(self) -> str:
+        return f"Loose({self.title})"
+
 
 Layer.known.pop("Loose")
 
