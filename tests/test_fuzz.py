@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import fuzz_calls
 import fuzz_files
 import fuzz_models
+import fuzz_user_code
+import misbehaving
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 import fastcnn
 from fastcnn import im2col, ops
 from fastcnn.engines import replaced
+from fastcnn.layers import contract
 
 T = TypeVar("T")
 
@@ -165,3 +168,31 @@ def test_a_model_that_runs_wrongly_is_found() -> None:
         wrong = fuzz_models.run(fuzz_models.Case(fuzz_calls.RandomDice(7, 0)))
     assert wrong
     assert {one.split(" ")[0] for one in wrong} == {"im2col:"}
+
+
+@pytest.fixture
+def known() -> Iterator[None]:
+    """The misbehaving classes are known to files, and to no other test."""
+    fuzz_user_code.remember()
+    yield
+    misbehaving.forget()
+
+
+@pytest.mark.usefixtures("known")
+def test_objects_of_users_are_taken_or_refused_everywhere() -> None:
+    for number in range(4):
+        case = fuzz_user_code.Case(fuzz_calls.RandomDice(7, number))
+        assert fuzz_user_code.run(case) == [], f"--seed 7 --first {number}: {case}"
+
+
+@pytest.mark.usefixtures("known")
+def test_a_result_that_is_not_checked_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer that writes to what it gets, where nothing keeps it from doing so."""
+    monkeypatch.setattr(contract, "read_only", np.asarray)
+    wrong = [
+        one
+        for number in range(40)
+        if "Writes" in str(case := fuzz_user_code.Case(fuzz_calls.RandomDice(7, number)))
+        for one in fuzz_user_code.run(case)
+    ]
+    assert any("the data were written to" in one for one in wrong), wrong
