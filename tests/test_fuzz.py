@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import fuzz_calls
 import fuzz_files
 import fuzz_models
+import fuzz_user_code
+import misbehaving
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -165,3 +167,28 @@ def test_a_model_that_runs_wrongly_is_found() -> None:
         wrong = fuzz_models.run(fuzz_models.Case(fuzz_calls.RandomDice(7, 0)))
     assert wrong
     assert {one.split(" ")[0] for one in wrong} == {"im2col:"}
+
+
+@pytest.fixture
+def known() -> Iterator[None]:
+    """The misbehaving classes are known to files, and to no other test."""
+    fuzz_user_code.remember()
+    yield
+    misbehaving.forget()
+
+
+@pytest.mark.usefixtures("known")
+def test_objects_of_users_are_taken_or_refused_everywhere() -> None:
+    for number in range(4):
+        case = fuzz_user_code.Case(fuzz_calls.RandomDice(7, number))
+        assert fuzz_user_code.run(case) == [], f"--seed 7 --first {number}: {case}"
+
+
+@pytest.mark.usefixtures("known")
+def test_an_engine_that_differs_for_users_objects_is_found() -> None:
+    def broken(x: Any, w: Any, b: Any, activation: Any) -> Any:
+        return im2col.dense(x, w, b, activation) + 0.1
+
+    with replaced("dense", "im2col", broken):
+        wrong = fuzz_user_code.run(fuzz_user_code.Case(fuzz_calls.RandomDice(7, 0)))
+    assert any("differs from the specification" in one for one in wrong), wrong

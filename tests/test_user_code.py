@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -456,6 +458,29 @@ def test_built_in_methods_are_left_as_they_are() -> None:
             if is_own(kind):
                 methods = [getattr(one, "is_checked", None) for one in vars(kind).values()]
                 assert not any(methods), kind
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_array_of_a_layer_whose_shape_is_set_in_place(engine: str | None) -> None:
+    """The layer's arrays have the shape that they need, whoever sets another."""
+    x, y = data()
+    one = Sequential(PLACES["in a block"](Scale()), SHAPE, seed=0, engine=engine)
+    other = copy.deepcopy(one)
+    for layer in one.layers:
+        for array in (*layer.parameters.values(), *layer.state.values()):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                array.shape = (array.size, 1, 1)
+                array.dtype = np.int32
+    assert bits(copy.deepcopy(one)) == bits(other)
+    for _ in range(2):
+        losses = [each.train_on_batch(x, y, loss="mse")[0] for each in (one, other)]
+        assert losses[0] == losses[1]
+    np.testing.assert_array_equal(one.predict(x), other.predict(x))
+    assert bits(one) == bits(other)
+    w = one.layers[0].parameters.get("w")
+    assert w is not None
+    assert w.shape == other.layers[0].parameters["w"].shape
 
 
 # --- augmentation ---------------------------------------------------------------------------------

@@ -48,6 +48,30 @@ class Arrays(dict[str, Array]):
         array([1., 2., 3.])
     """
 
+    def __init__(self, *arrays: Any, **more: Array) -> None:
+        super().__init__(*arrays, **more)
+        self._views = {name: array[...] for name, array in super().items()}
+
+    def __getitem__(self, name: str) -> Array:
+        array, view = super().__getitem__(name), self._views[name]
+        if array.shape != view.shape or array.dtype != view.dtype:
+            # Somebody has set these in place, and each array has them from its layer.
+            array = view[...]
+            super().__setitem__(name, array)
+        return array
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The array of this name, or ``default``."""
+        return self[name] if name in self else default  # noqa: SIM401  (that is this)
+
+    def values(self) -> Any:
+        """The arrays."""
+        return [self[name] for name in self]
+
+    def items(self) -> Any:
+        """Names and arrays."""
+        return [(name, self[name]) for name in self]
+
     def __setitem__(self, name: str, value: ArrayLike) -> None:
         self.update({name: value})
 
@@ -75,7 +99,7 @@ class Arrays(dict[str, Array]):
     __delitem__ = clear = pop = popitem = setdefault = _fixed
 
     def __reduce__(self) -> Any:
-        return dict, (dict(self),)  # a copied layer belongs to no model yet
+        return dict, (dict(self.items()),)  # a copied layer belongs to no model yet
 
 
 class _NoArrays(dict[str, Array]):
