@@ -73,6 +73,7 @@ def test_ones_beyond_two_to_the_24_are_counted(engine: str) -> None:
     assert variance < 1e-16
 
 
+@pytest.mark.each_instruction_set
 def test_mean_of_a_large_window_is_exact() -> None:
     image = np.full(WIDE, 2, np.float32)
     assert fastcnn.avg_pool2d(image, WIDE[1:3], engine="numba") == 2
@@ -152,6 +153,7 @@ def test_convolution_over_channels(length: int, dtype: str, engine: str) -> None
             within_bound(dx, length, ("nhwo,io->nhwi", x, back[0, 0]))
 
 
+@pytest.mark.each_instruction_set
 @fast_engines
 @both_dtypes
 @lengths
@@ -169,6 +171,7 @@ def test_gradients_over_pixels(length: int, dtype: str, engine: str) -> None:
         within_bound(dw[0, 0, 0], terms, ("nhwi,nhwi->i", x, dy))
 
 
+@pytest.mark.each_instruction_set
 @fast_engines
 @both_dtypes
 @pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (2, 4)])
@@ -288,6 +291,7 @@ def test_bits_do_not_depend_on_threads(length: int) -> None:
         fastcnn.set_num_threads(threads)
 
 
+@pytest.mark.each_instruction_set
 @lengths
 def test_bits_do_not_depend_on_the_batch(length: int) -> None:
     samples = draw("float32", 23, 1, 2, length)

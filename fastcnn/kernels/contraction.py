@@ -84,7 +84,6 @@ MANY = 2048
 PARTS, LONG = 4, 256
 # Tiles of one or two rows that have totals on the stack at once.
 TOTALS = 32
-FOREVER = 1 << 62
 # Rows of taps, and taps in a row, of filters that have a tile of their own.
 WHOLE = ((3, 3), (5, 5))
 # Taps in a row that are taken at once where registers are few, and pixels of a line in such tiles:
@@ -377,7 +376,7 @@ def plan(c: Contraction, tile: Tile, itemsize: int, *, elementwise: bool = False
     items = c.groups * blocks * -(-tiles // part)
     # One vector of w is masked at no cost to speak of, and one kernel less to compile.
     masked = tile.vectors == 1 or parted or c.columns % tile.columns != 0
-    function = _contraction(*tile, masked, elementwise)
+    function = _contraction(*tile, masked, elementwise, c.stretch > 0)
     return Plan(function, items, c.flops // 4, record(c))
 
 
@@ -438,7 +437,8 @@ def _plan_of_lines(
         c = c._replace(rows_a=1, rows_b=c.rows_a, x_b=c.x_a, y_b=c.y_a)
     w_bytes = c.steps * c.columns * itemsize
     c = c._replace(part=part, blocks_first=w_bytes <= CACHE_BYTES)
-    function = (_lines_pooled if pooled else _lines)(lines, tile.vectors, tile.lanes)
+    sides = lines, tile.vectors, tile.lanes
+    function = _lines_pooled(*sides) if pooled else _lines(*sides, c.stretch > 0)
     return Plan(function, c.groups * blocks * -(-tiles // part), c.flops // 4, record(c))
 
 
@@ -462,13 +462,59 @@ def contract(plan: Plan, x: Array, w: Array, b: Array, y: Array, relu: bool = Fa
 
 
 @kernel_factory
-def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise: bool) -> Any:
-    """The kernel for rows anywhere."""
+def _contraction(
+    rows: int, vectors: int, lanes: int, masked: bool, elementwise: bool, long_sums: bool
+) -> Any:
+    """The kernel for rows anywhere.
+
+    ``long_sums`` is one for sums in stretches: full tiles leave no register for what these need
+    (gradient of 64 filters 3×3 on 8×8×64: with both in one kernel 7 % more).
+    """
     half = rows // 2 + 1
     width = vectors * lanes
-    room = rows * width
+    room = rows * width if long_sums else 1
 
     def of_height(height: int) -> Any:
+        @ordered_device
+        def summed_in_stretches(
+            in_x: Any, i: int, j: int, b_start: int, columns: int, x: Any, w: Any, b: Any,
+            totals: Any, c: Any,
+        ) -> Any:  # fmt: skip
+            run, steps_b, step_x, step_w = c.run, c.steps_b, c.step_x, c.step_w
+            step_x_a, step_x_b, step_w_a, step_w_b = (
+                c.step_x_a, c.step_x_b, c.step_w_a, c.step_w_b,
+            )  # fmt: skip
+            runs, stretch = c.steps_a * steps_b, c.stretch
+            totals_begin(tile_from_row(height, vectors, lanes, b, 0, 0), totals, 0)
+            for piece in range(0, run, STRETCH):
+                for first in range(0, runs, stretch):
+                    # Made anew for each stretch, from the bias or zeros: no register outlives one.
+                    bias = columns if first == 0 and piece == 0 else 0
+                    tile = tile_from_row(height, vectors, lanes, b, b_start, bias)
+                    stop, steps = min(runs, first + stretch), min(run - piece, STRETCH)
+                    if c.last_run and stop == runs:
+                        steps = c.last_run
+                    for a in range(first // steps_b, (stop - 1) // steps_b + 1):
+                        before = a * steps_b
+                        i_a = i + a * step_x_a + piece * step_x
+                        j_a = j + a * step_w_a + piece * step_w
+                        for s in range(max(0, first - before), min(steps_b, stop - before)):
+                            i_run = i_a + s * step_x_b
+                            j_run = j_a + s * step_w_b
+                            for _ in range(steps):
+                                if elementwise:
+                                    tile = products(
+                                        tile, x, in_x, i_run, w, j_run, columns, 0, height
+                                    )
+                                elif masked:
+                                    tile = rank1_masked(tile, x, in_x, i_run, w, j_run, columns)
+                                else:
+                                    tile = rank1(tile, x, in_x, i_run, w, j_run)
+                                i_run += step_x
+                                j_run += step_w
+                    totals_add(tile, totals, 0)
+            return totals_end(tile_from_row(height, vectors, lanes, b, 0, 0), totals, 0)
+
         @ordered_device
         def one_tile(
             first: int,
@@ -497,10 +543,6 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise:
                     height, row_a, row_b, row_c, left, c.rows_b, c.rows_c, c.x_a, c.x_b, c.x_c
                 )
             tile = tile_from_row(height, vectors, lanes, b, b_start, columns)
-            stretch = c.stretch
-            if stretch:
-                totals_begin(tile, totals, 0)
-            until = stretch if stretch else FOREVER  # runs to the end of the stretch
             # A tile that goes on into the next image has rows from the first to the last.
             next_image = row_b + (row_c + height - 1) // c.rows_c >= c.rows_b
             low_b = 0 if next_image else row_b
@@ -509,46 +551,33 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise:
                 expect_store(tile, y, rows_line(height, first * c.y_c, c.y_c), y_start)
             # Read once: in the loops each would be read from memory again.
             steps_b, run, step_x, step_w = c.steps_b, c.run, c.step_x, c.step_w
-            last_run = c.last_run
             step_x_a, step_x_b, step_w_a, step_w_b = (
                 c.step_x_a, c.step_x_b, c.step_w_a, c.step_w_b,
             )  # fmt: skip
-            for piece in range(0, run, STRETCH):
-                for a in range(c.steps_a):
-                    low = c.real_start + low_b * c.real_b + a * c.real_step
-                    high = low + (high_b - low_b) * c.real_b
-                    if high < c.real_first or low >= c.real_last:
-                        continue
-                    # The last row of taps meets pixels not seen yet.
-                    if c.far and a + 2 == c.steps_a:
-                        last = (a + 1) * step_x_a + (steps_b - 1) * step_x_b
-                        expect_load(tile, x, in_x, x_start + last)
-                    i_a = x_start + a * step_x_a + piece * step_x
-                    j_a = w_start + a * step_w_a + piece * step_w
-                    first_b = 0
-                    while first_b < steps_b:
-                        stop_b = min(steps_b, first_b + until)
-                        until -= stop_b - first_b
-                        steps = min(run - piece, STRETCH)
-                        if last_run and stop_b == steps_b:
-                            steps = last_run
-                        for s in range(first_b, stop_b):
-                            i = i_a + s * step_x_b
-                            j = j_a + s * step_w_b
-                            for _ in range(steps):
-                                if elementwise:
-                                    tile = products(tile, x, in_x, i, w, j, columns, 0, height)
-                                elif masked:
-                                    tile = rank1_masked(tile, x, in_x, i, w, j, columns)
-                                else:
-                                    tile = rank1(tile, x, in_x, i, w, j)
-                                i += step_x
-                                j += step_w
-                        first_b = stop_b
-                        if until == 0:
-                            tile, until = totals_add(tile, totals, 0), stretch
-            if stretch:
-                tile = totals_end(tile, totals, 0)
+            if long_sums:
+                tile = summed_in_stretches(
+                    in_x, x_start, w_start, b_start, columns, x, w, b, totals, c
+                )
+            for a in range(0 if long_sums else c.steps_a):
+                low = c.real_start + low_b * c.real_b + a * c.real_step
+                high = low + (high_b - low_b) * c.real_b
+                if high < c.real_first or low >= c.real_last:
+                    continue
+                if c.far and a + 2 == c.steps_a:  # the last row of taps meets pixels not seen yet
+                    last = (a + 1) * step_x_a + (steps_b - 1) * step_x_b
+                    expect_load(tile, x, in_x, x_start + last)
+                for s in range(steps_b):
+                    i = x_start + a * step_x_a + s * step_x_b
+                    j = w_start + a * step_w_a + s * step_w_b
+                    for _ in range(run):
+                        if elementwise:
+                            tile = products(tile, x, in_x, i, w, j, columns, 0, height)
+                        elif masked:
+                            tile = rank1_masked(tile, x, in_x, i, w, j, columns)
+                        else:
+                            tile = rank1(tile, x, in_x, i, w, j)
+                        i += step_x
+                        j += step_w
             if relu:
                 tile = tile_relu(tile)
             if c.y_line:
@@ -617,9 +646,9 @@ def _contraction(rows: int, vectors: int, lanes: int, masked: bool, elementwise:
 
 
 @kernel_factory
-def _lines(lines: Lines, vectors: int, lanes: int) -> Any:
-    """The kernel for tiles of lines."""
-    run_items = _items_of_lines(lines, vectors, lanes, pooled=False)
+def _lines(lines: Lines, vectors: int, lanes: int, long_sums: bool) -> Any:
+    """The kernel for tiles of lines; ``long_sums``: in stretches."""
+    run_items = _items_of_lines(lines, vectors, lanes, pooled=False, long_sums=long_sums)
 
     @kernel
     def contraction_in_lines(
@@ -633,7 +662,7 @@ def _lines(lines: Lines, vectors: int, lanes: int) -> Any:
 @kernel_factory
 def _lines_pooled(lines: Lines, vectors: int, lanes: int) -> Any:
     """The same with pooling: ``places``, if wanted, as ``y``."""
-    run_items = _items_of_lines(lines, vectors, lanes, pooled=True)
+    run_items = _items_of_lines(lines, vectors, lanes, pooled=True, long_sums=False)
 
     @kernel
     def contraction_pooled(
@@ -644,7 +673,7 @@ def _lines_pooled(lines: Lines, vectors: int, lanes: int) -> Any:
     return contraction_pooled
 
 
-def _items_of_lines(sides: Lines, vectors: int, lanes: int, pooled: bool) -> Any:
+def _items_of_lines(sides: Lines, vectors: int, lanes: int, pooled: bool, long_sums: bool) -> Any:
     """What such a kernel does; with ``taps`` so many steps at once, which are all of a run.
 
     On 16 registers a step reads as many numbers as it has multiply-adds, and where it reads them
@@ -656,7 +685,6 @@ def _items_of_lines(sides: Lines, vectors: int, lanes: int, pooled: bool) -> Any
     """
     lines, length, taps, mixed = sides
     width = vectors * lanes
-    long_sums = lines > 1 and not pooled  # other sums are of one stretch, see lines_of
     room = lines * length * width if long_sums else 1
     side = 2 if pooled else 1  # rows of the tile to one of the result, each way
 
@@ -689,34 +717,24 @@ def _items_of_lines(sides: Lines, vectors: int, lanes: int, pooled: bool) -> Any
     def summed_in_stretches(
         tile: Any, i: int, j: int, row: int, columns: int, x: Any, w: Any, totals: Any, c: Any
     ) -> Any:
-        """The same of lines that are all taps of a filter: only of these sums are long."""
-        run, x_b, x_c, stretch = c.run, c.x_b, c.x_c, c.stretch
-        steps_b, step_x, step_w = c.steps_b, c.step_x, c.step_w
+        """The same of lines that are all taps of a filter: of these alone sums may be long."""
+        run, x_b, x_c, stretch, steps_b = c.run, c.x_b, c.x_c, c.stretch, c.steps_b
+        step_x, step_w, runs = c.step_x, c.step_w, c.steps_a * c.steps_b
         step_x_a, step_x_b, step_w_a, step_w_b = c.step_x_a, c.step_x_b, c.step_w_a, c.step_w_b
-        if stretch:
-            totals_begin(tile, totals, 0)
-        until = stretch if stretch else FOREVER
+        totals_begin(tile, totals, 0)
         for piece in range(0, run, STRETCH):
-            i_a, j_a, steps = i + piece * step_x, j + piece * step_w, min(run - piece, STRETCH)
-            for _ in range(c.steps_a):
-                i_b, j_b, left = i_a, j_a, steps_b
-                while left > 0:
-                    some = min(left, until)
-                    left -= some
-                    until -= some
-                    for _ in range(some):
-                        i_run, j_run = i_b, j_b
-                        for _ in range(steps):
-                            tile = rank1_lines(lines, tile, x, i_run, x_b, x_c, w, j_run, columns)
-                            i_run += step_x
-                            j_run += step_w
-                        i_b += step_x_b
-                        j_b += step_w_b
-                    if until == 0:
-                        tile, until = totals_add(tile, totals, 0), stretch
-                i_a += step_x_a
-                j_a += step_w_a
-        return totals_end(tile, totals, 0) if stretch else tile
+            steps = min(run - piece, STRETCH)
+            for first_run in range(0, runs, stretch):
+                for number in range(first_run, min(runs, first_run + stretch)):
+                    a, s = number // steps_b, number % steps_b
+                    i_run = i + a * step_x_a + s * step_x_b + piece * step_x
+                    j_run = j + a * step_w_a + s * step_w_b + piece * step_w
+                    for _ in range(steps):
+                        tile = rank1_lines(lines, tile, x, i_run, x_b, x_c, w, j_run, columns)
+                        i_run += step_x
+                        j_run += step_w
+                tile = totals_add(tile, totals, 0)
+        return totals_end(tile, totals, 0)
 
     @device
     def summed_by_rows_of_taps(

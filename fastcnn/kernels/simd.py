@@ -1562,15 +1562,31 @@ def _plain_added(tile: Any, room: Any, at: int) -> Any:
 
 @or_in_python(_plain_added)
 def totals_add(typing_context: Any, tile: Any, room: Any, at: Any) -> Any:
-    """Add a tile to its totals; zeros, for the next stretch to begin with."""
+    """Add a tile to its totals; zeros, for the next stretch to begin with.
+
+    By way of memory, one vector after the other: the registers that many wide numbers need at once
+    would be taken from the loop before (gradient of 64 filters 3×3 on 56×56×64: 8 % more).
+    """
+    count = tile.rows * tile.vectors
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         emit = _Emitter(context, builder, tile)
-        pointers = _wide(emit, *arguments[1:])
-        sums = _with_totals(emit, arguments[0], pointers)
-        for pointer, total in zip(pointers, sums, strict=True):
-            builder.store(total, pointer, align=8)
-        return emit.pack([ir.Constant(emit.vector, None)] * len(sums))
+        place = builder.ptrtoint(
+            cgutils.alloca_once(builder, ir.ArrayType(emit.vector, count)), _WORD
+        )
+        scratch = builder.inttoptr(emit.opaque(place), ir.PointerType(emit.vector.element))
+        for m, vector in enumerate(emit.unpack(arguments[0])):
+            emit.store(vector, scratch, _WORD(m * tile.lanes))
+        wide = ir.VectorType(ir.DoubleType(), tile.lanes)
+        start = emit.add(arguments[1], builder.mul(arguments[2], _WORD(8)))
+        with cgutils.for_range(builder, _WORD(count)) as loop:
+            at = builder.mul(loop.index, _WORD(tile.lanes))
+            vector = emit.load(scratch, at)
+            address = emit.add(start, builder.mul(at, _WORD(8)))
+            pointer = builder.inttoptr(address, ir.PointerType(wide))
+            term = vector if emit.size == 8 else builder.fpext(vector, wide)
+            builder.store(builder.fadd(builder.load(pointer, align=8), term), pointer, align=8)
+        return emit.pack([ir.Constant(emit.vector, None)] * count)
 
     return tile(tile, room, types.int64), generate
 
