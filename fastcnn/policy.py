@@ -11,6 +11,7 @@ from functools import cache
 from typing import NamedTuple
 
 from fastcnn.geometry import ConvGeometry
+from fastcnn.long_sums import STRETCH
 
 # Vector operations, loads and stores included, of one transform of a vector of channels. Measured
 # on a Zen 4 processor; the filters' where they come from memory.
@@ -51,6 +52,8 @@ def winograd_cannot(g: ConvGeometry) -> str | None:
         return f"it is made for filters without dilation, not {(g.dilation_h, g.dilation_w)}"
     if g.groups != 1:
         return f"it is made for one group of channels, not {g.groups}"
+    if max(g.ic, g.oc) > STRETCH:
+        return f"it sums over at most {STRETCH} channels, not {max(g.ic, g.oc)}"
     return None
 
 

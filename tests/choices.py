@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 from fastcnn.geometry import conv_geometry, pool_geometry
 from fastcnn.kernels import (
+    column_sums,
     direct,
     large_dense,
     pooling,
-    steps,
     winograd,
     winograd_gradient,
 )
@@ -121,7 +121,7 @@ def turned(width: int, columns: int) -> Problem:
 
 def bias(columns: int) -> Problem:
     """The gradient of a bias."""
-    return lambda itemsize: steps.column_sums_for(columns, itemsize)[0]
+    return lambda itemsize: column_sums.column_sums_for(columns, itemsize)[0]
 
 
 class Row(NamedTuple):
@@ -228,13 +228,13 @@ ROWS = {
     "LeNet-5: gradient of the first filters": Row(
         conv_dw((8, 32, 32, 1), (5, 5, 1, 6)),
         avx512=("lines 1×8: 5 lines of 5", "lines 1×8: 5 lines of 5"),
-        avx2=("contraction 6×1×8: masked, in_parts", "contraction 6×2×4: masked"),
+        avx2=("contraction 6×1×8: masked", "contraction 6×2×4: masked"),
         sse2=("contraction 6×2×4: masked", "contraction 6×2×2: masked"),
         neon=("contraction 14×2×4: masked", "contraction 14×2×2: masked"),
     ),
     "LeNet-5: 5×5 to 16 on 14×14×6": Row(
         conv((8, 14, 14, 6), (5, 5, 6, 16)),
-        avx512=("contraction 14×1×16: masked, in_parts", "contraction 14×2×8"),
+        avx512=("contraction 14×1×16: masked", "contraction 14×2×8"),
         avx2=("contraction 6×2×8", "contraction 6×2×4"),
         sse2=("contraction 6×2×4", "contraction 6×2×2"),
         neon=("contraction 14×2×4", "contraction 14×2×2"),
@@ -248,8 +248,8 @@ ROWS = {
     ),
     "LeNet-5: gradient of the second's input": Row(
         conv_dx((8, 14, 14, 6), (5, 5, 6, 16)),
-        avx512=("lines 1×8: 1 line of 14", "contraction 14×1×8: masked, in_parts"),
-        avx2=("contraction 6×1×8: masked, in_parts", "contraction 6×2×4: masked"),
+        avx512=("lines 1×8: 1 line of 14", "contraction 14×1×8: masked"),
+        avx2=("contraction 6×1×8: masked", "contraction 6×2×4: masked"),
         sse2=("contraction 6×2×4: masked", "contraction 6×2×2: masked"),
         neon=("contraction 14×2×4: masked", "contraction 14×2×2: masked"),
     ),
@@ -269,7 +269,7 @@ ROWS = {
     ),
     "LeNet-5: dense, 84 to 10, 8 samples": Row(
         dense(8, 84, 10),
-        avx512=("contraction 14×1×16: masked, in_parts", "contraction 14×2×8: masked"),
+        avx512=("contraction 14×1×16: masked", "contraction 14×2×8: masked"),
         avx2=("contraction 6×2×8: masked", "contraction 6×2×4: masked"),
         sse2=("contraction 6×2×4: masked", "contraction 6×2×2: masked"),
         neon=("contraction 14×2×4: masked", "contraction 14×2×2: masked"),
@@ -381,10 +381,10 @@ ROWS = {
     ),
     "5×5 to 9 in 3 groups on 17×17×6": Row(
         conv((2, 17, 17, 6), (5, 5, 2, 9), groups=3),
-        avx512=("contraction 14×1×4: masked, in_parts", "contraction 14×1×4: masked, in_parts"),
-        avx2=("contraction 6×1×4: masked, in_parts", "contraction 6×1×4: masked, in_parts"),
-        sse2=("contraction 6×1×4: masked, in_parts", "contraction 6×2×2: masked"),
-        neon=("contraction 14×1×4: masked, in_parts", "contraction 14×2×2: masked"),
+        avx512=("contraction 14×1×4: masked", "contraction 14×1×4: masked"),
+        avx2=("contraction 6×1×4: masked", "contraction 6×1×4: masked"),
+        sse2=("contraction 6×1×4: masked", "contraction 6×2×2: masked"),
+        neon=("contraction 14×1×4: masked", "contraction 14×2×2: masked"),
     ),
     "depthwise 3×3 on 14×14×32": Row(
         conv((1, 14, 14, 32), (3, 3, 1, 32), groups=32, padding="same"),
@@ -412,10 +412,10 @@ ROWS = {
     ),
     "dense, 300 to 7, 100 samples": Row(
         dense(100, 300, 7),
-        avx512=("contraction 14×1×8: masked, in_parts", "contraction 14×1×8: masked, in_parts"),
-        avx2=("contraction 6×1×8: masked, in_parts", "contraction 6×2×4: masked, in_parts"),
-        sse2=("contraction 6×2×4: masked, in_parts", "contraction 6×2×2: masked"),
-        neon=("contraction 14×2×4: masked, in_parts", "contraction 14×2×2: masked"),
+        avx512=("contraction 14×1×8: masked", "contraction 14×1×8: masked"),
+        avx2=("contraction 6×1×8: masked", "contraction 6×2×4: masked"),
+        sse2=("contraction 6×2×4: masked", "contraction 6×2×2: masked"),
+        neon=("contraction 14×2×4: masked", "contraction 14×2×2: masked"),
     ),
     "dense, 100 to 40, 100 samples": Row(
         dense(100, 100, 40),

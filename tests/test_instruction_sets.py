@@ -31,7 +31,7 @@ SOME = "not float64 and (pooling or 3x3 or wide-16)"
 def run_apart(tests: str, *options: str, **environment: str) -> str:
     """Run the marked tests among these in a process, all of which must pass: what it says."""
     command = ["-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
-    files = [str(HERE / f"test_{name}.py") for name in ("kernels", "large_dense")]
+    files = [str(HERE / f"test_{name}.py") for name in ("kernels", "large_dense", "long_sums")]
     command += ["-m", "each_instruction_set", "-k", tests, *options, *files]
     text = python(*command, **environment).stdout
     closing = re.search(r"^(\d+) passed, \d+ deselected in", text, re.MULTILINE)

@@ -13,12 +13,18 @@ For float64 both γ are the same: the reference is no better than the engine, an
 both. ReLU moves two numbers no further apart. S is computed with the same kind of error, which
 one more γ covers.
 
+**Long sums** are taken in stretches whose sums are added in float64 (:mod:`fastcnn.long_sums`): in
+float32 a term is rounded at most r(n) = :func:`~fastcnn.long_sums.roundings` times, however many
+terms there are, and the totals add γ(n, 2⁻⁵³) once more:
+
+    |engine − specification| ≤ (γ(r(n), u) + 2·γ(n, 2⁻⁵³))·S + u·|y|
+
 **Winograd's filtering** has a bound of its own: :mod:`fastcnn.comparison.winograd_bound`.
 
 **Selections.** Maximum, minimum and ReLU return one of their inputs: the bound is 0.
 
 **Means.** n numbers are added and divided: n − 1 roundings, and two more for a reciprocal and its
-product: γ(n + 1, u). Gradients of poolings are sums over the windows that hold a pixel.
+product: γ(r(n + 1), u). Gradients of poolings are sums over the windows that hold a pixel.
 
 **Softmax.** With d = x − max(x): the difference is rounded (d is off by |d|·u, which makes exp(d)
 off by a factor of 1 + |d|·u), exp errs by at most E = 8u (4 units in the last place), the sum of
@@ -41,8 +47,10 @@ import numpy as np
 from fastcnn import ops
 from fastcnn.arguments import Array
 from fastcnn.comparison.problems import Problem
-from fastcnn.comparison.winograd_bound import gradient_magnitude, magnitude, roundings
+from fastcnn.comparison.winograd_bound import gradient_magnitude, magnitude
+from fastcnn.comparison.winograd_bound import roundings as of_winograd
 from fastcnn.geometry import ConvGeometry, PoolGeometry
+from fastcnn.long_sums import STRETCH, roundings
 from fastcnn.policy import squares
 
 SIGNAL = 1e-2
@@ -106,8 +114,15 @@ def bounds(
 def linear_bound(n: int, magnitude: Array, y: Array, u: float) -> Array:
     """The bound of a sum of n products with Σ|x||w| = ``magnitude`` and reference ``y``."""
     exact = magnitude * (1 + gamma(n, _V))
-    bound: Array = (gamma(n, u) + gamma(n, _V)) * exact + u * np.abs(y.astype(np.float64))
+    bound: Array = _sum_error(n, u) * exact + u * np.abs(y.astype(np.float64))
     return bound
+
+
+def _sum_error(n: int, u: float) -> float:
+    """The error of a sum of n products as a share of S, the engine's and the specification's."""
+    if u > _V and n > STRETCH:
+        return gamma(roundings(n), u) + 2 * gamma(n, _V)
+    return gamma(n, u) + gamma(n, _V)
 
 
 def _absolute(arrays: dict[str, Array], *names: str) -> dict[str, Array]:
@@ -120,11 +135,15 @@ def _absolute(arrays: dict[str, Array], *names: str) -> dict[str, Array]:
 
 def _sums(problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]) -> list[Array]:
     """Convolution, dense and their gradients: the specification on absolute values."""
-    parameters = {k: v for k, v in problem.parameters.items() if k != "activation"}
-    magnitudes = getattr(ops, problem.function)(**_absolute(arrays), **parameters, engine="naive")
-    if not isinstance(magnitudes, tuple):
-        magnitudes = (magnitudes,)
     u = unit_roundoff(reference[0].dtype)
+    if all((array >= 0).all() for array in arrays.values()):  # the sums are those of magnitudes
+        magnitudes = tuple(y.astype(np.float64) * (1 + 2 * u) for y in reference)
+    else:
+        parameters = {k: v for k, v in problem.parameters.items() if k != "activation"}
+        function = getattr(ops, problem.function)
+        magnitudes = function(**_absolute(arrays), **parameters, engine="naive")
+        if not isinstance(magnitudes, tuple):
+            magnitudes = (magnitudes,)
     return [
         linear_bound(n, magnitude, y, u)
         for n, magnitude, y in zip(sum_lengths(problem), magnitudes, reference, strict=True)
@@ -140,15 +159,15 @@ def _winograd(
     if problem.function == "conv2d_filter_gradient":
         size = gradient_magnitude(arrays["dy"], arrays["x"], g)
         cut = squares(g)
-        steps = roundings(g.n * cut.number, g.kh, cut.side)
+        steps = of_winograd(roundings(g.n * cut.number), g.kh, cut.side)
     else:
         x, w = arrays.get("x"), arrays["w"]
         if x is None:
             x, w, g = arrays["dy"], w[::-1, ::-1].swapaxes(2, 3), g.turned
         size = magnitude(x, w, g) + np.abs(arrays.get("b", np.zeros(1)).astype(np.float64))
-        steps = roundings(g.ic, squares(g).side, g.kh)
+        steps = of_winograd(g.ic, squares(g).side, g.kh)
     u = unit_roundoff(y.dtype)
-    bound = (gamma(steps, u) + gamma(terms, _V)) * size * (1 + gamma(terms + steps, _V))
+    bound = (gamma(steps, u) + 2 * gamma(terms, _V)) * size * (1 + gamma(terms + steps, _V))
     return [bound + u * np.abs(y.astype(np.float64))]
 
 
@@ -298,7 +317,9 @@ class Rows:
         self.u = unit_roundoff(dtype or x.dtype)
         self.least = float(np.finfo(dtype or x.dtype).tiny)  # below this, errors are absolute
         x = x.astype(np.float64)
-        self.n = x.shape[-1]
+        # Roundings of a sum of so many: float32's in stretches, float64's in units of u.
+        terms = x.shape[-1]
+        self.n = terms if self.u == _V else roundings(terms) + terms * _V / self.u
         self.d = x - x.max(axis=-1, keepdims=True)
         e = np.exp(self.d)
         self.sum = e.sum(axis=-1, keepdims=True)

@@ -8,6 +8,9 @@
 - ``special``: small integers among NaN and infinities, for operations that only select.
 - ``shifted``: rows around +800 and −800, where an exponential overflows unless the row's maximum
   is subtracted first, each with one class far below the others.
+- ``long``: numbers just below the middle between two that a float32 sum of 2¹⁵ and more can move
+  by, so that it loses a little of each, always to the same side; or, where a mean is subtracted,
+  numbers far from 0, whose squares would lose it.
 - ``digits``: real MNIST digits, and parameters drawn as the article draws them.
 
 No array is constant (all-zero results must not pass), and all are read-only (an engine that
@@ -27,7 +30,7 @@ from fastcnn.comparison.bounds import sum_lengths
 from fastcnn.comparison.problems import Case, Problem, Shape
 from fastcnn.geometry import PoolGeometry
 
-MODES = ("exact", "float", "special", "shifted", "digits")
+MODES = ("exact", "float", "special", "shifted", "long", "digits")
 
 _LARGEST = 4  # of the small integers; few enough that maxima tie
 
@@ -64,6 +67,8 @@ def _draw(rng: np.random.Generator, case: Case, name: str, shape: Shape) -> Arra
         return rng.random(shape) + 0.1
     if case.mode == "float":
         return np.asarray(rng.standard_normal(shape))
+    if case.mode == "long":
+        return _lost_in_long_sums(rng, case, name, shape)
     if case.mode == "shifted":
         return _shifted(rng, shape) if name in ("x", "logits") else rng.standard_normal(shape)
     integers = _small_integers(rng, shape, case)
@@ -110,6 +115,14 @@ def _sprinkle(rng: np.random.Generator, array: Array) -> None:
     array[dice == 0] = np.nan
     array[dice == 1] = np.inf
     array[dice == 2] = -np.inf
+
+
+def _lost_in_long_sums(rng: np.random.Generator, case: Case, name: str, shape: Shape) -> Array:
+    if case.op == "batch_norm":
+        return rng.standard_normal(shape) + (1e4 if name == "x" else 0)
+    factors = 1 if len(case.problem.arrays) == 1 else 2
+    beyond_one = rng.uniform(0.4, 0.5, shape) / 256  # multiples of 1/256 lie next to 2¹⁵
+    return np.asarray(1 + beyond_one / factors)
 
 
 def _shifted(rng: np.random.Generator, shape: Shape) -> Array:

@@ -385,6 +385,53 @@ def _normalization_problems(shape: Shape) -> Iterator[Problem]:
     yield Problem("batch_norm_backward", label, back, given, modes=modes, quick=quick)
 
 
+def _long_problems() -> Iterator[Problem]:
+    """Sums so long that float32 numbers, added one after the other, would lose most of a term."""
+
+    def of_layer(
+        op: str, x: Shape, w: Shape, *names: str, quick: bool = False, **parameters: Any
+    ) -> Problem:
+        g = conv_geometry(x, w, **parameters)
+        arrays = {"x": x, "w": w, "dy": g.output_shape}
+        label = f"long-{'x'.join(map(str, x))}-by-{'x'.join(map(str, w))}"
+        if op == "conv2d_filter_gradient":
+            parameters["kernel_size"] = w[:2]
+        if op == "conv2d_input_gradient":
+            parameters["x_shape"] = x
+        chosen = {name: arrays[name] for name in names}
+        return Problem(op, label, chosen, parameters, g, ("long",), quick, ("float32",))
+
+    def of_rows(op: str, mode: str = "long", **arrays: Shape) -> Problem:
+        label = f"long-{'x'.join(map(str, next(iter(arrays.values()))))}"
+        given = {"epsilon": 0.01} if op == "batch_norm" else {}
+        return Problem(op, label, arrays, given, modes=(mode,), dtypes=("float32",))
+
+    yield of_layer("conv2d_bias_gradient", (1, 3000, 2001, 1), (1, 1, 1, 1), "dy", quick=True)
+    yield of_layer("conv2d_bias_gradient", (2, 301, 207, 5), (1, 1, 5, 17), "dy")
+    op, *both = "conv2d_filter_gradient", "dy", "x"
+    yield of_layer(op, (1, 160, 403, 1), (3, 3, 1, 8), *both, quick=True)
+    yield of_layer(op, (1, 324, 205, 1), (5, 5, 1, 6), *both)
+    yield of_layer(op, (1, 160, 403, 2), (1, 1, 2, 70), *both)
+    yield of_layer(op, (1, 403, 160, 20), (1, 2, 20, 33), *both)
+    yield of_layer(op, (1, 322, 204, 2), (2, 1, 1, 2), *both, groups=2)
+    yield of_layer("conv2d", (2, 301, 407, 1), (300, 407, 1, 3), "x", "w", quick=True)
+    yield of_layer("conv2d", (1, 1, 2, 100_003), (1, 1, 100_003, 40), "x", "w")
+    yield of_layer("conv2d", (1, 301, 203, 2), (301, 202, 1, 2), "x", "w", groups=2)
+    yield of_layer("conv2d_input_gradient", (1, 2, 3, 5), (1, 1, 5, 100_003), "dy", "w")
+    yield of_rows("dense", x=(2, 1_000_003), w=(1_000_003, 3), b=(3,))
+    yield of_rows("dense", x=(7, 300_001), w=(300_001, 10), b=(10,))
+    yield of_rows("dense", x=(3, 100_003), w=(100_003, 65), b=(65,))
+    yield of_rows("dense_backward", dy=(65_537, 3), x=(65_537, 2), w=(2, 3))
+    yield of_rows("dense_backward", dy=(3, 100_003), x=(3, 20), w=(20, 100_003))
+    yield of_rows("batch_norm", x=(1_000_003, 2), gamma=(2,), beta=(2,))
+    yield of_rows("softmax", mode="float", x=(2, 1_000_003))
+    yield of_rows("log_softmax", mode="float", x=(1, 1_000_003))
+    window: dict[str, Any] = {"size": (261, 307)}
+    x, modes, dtypes = (1, 261, 307, 3), ("long",), ("float32",)
+    g = pool_geometry(x, window["size"])
+    yield Problem("avg_pool2d", "long-window", {"x": x}, window, g, modes, False, dtypes)
+
+
 def _article_problems() -> Iterator[Problem]:
     """The article's net on real digits: the loss of each and all gradients."""
     for digits, quick in ((4, True), (16, False)):
@@ -427,6 +474,7 @@ def problems() -> tuple[Problem, ...]:
         made += _normalization_problems(batch)
     for rows in _ROWS:
         made += _row_problems(rows)
+    made += _long_problems()
     made += _article_problems()
     order = list(dict.fromkeys(problem.op for problem in made))
     return tuple(sorted(made, key=lambda problem: order.index(problem.op)))

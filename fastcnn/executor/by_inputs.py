@@ -17,6 +17,7 @@ from fastcnn.arguments import Array
 from fastcnn.executor.slices import LINE
 from fastcnn.kernels import arrays, packing, program
 from fastcnn.kernels.arrays import record
+from fastcnn.kernels.column_sums import column_sums
 from fastcnn.kernels.contraction import Plan, tile_for
 from fastcnn.kernels.dense import dense_input_plan, dense_weight_plan
 from fastcnn.kernels.instruction_sets import cached_choice
@@ -49,7 +50,7 @@ def dense_gradients(
     at = [0 if one is None else address(one) for one in (x, dw, dy, dx, w)]
     run(made, address(memory), places_for(made), *at)
     if db is not None:
-        packing.sum_rows(dy.reshape(1, *dy.shape), db.reshape(1, -1))
+        column_sums(dy, db)
 
 
 class _ByInputs(NamedTuple):

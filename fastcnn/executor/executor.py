@@ -37,7 +37,12 @@ from fastcnn.kernels.activations import relu_backward
 from fastcnn.kernels.compile_ahead import Progress
 from fastcnn.kernels.dense import dense
 from fastcnn.kernels.packing import all_finite
-from fastcnn.kernels.pooling import max_pool2d, max_pool2d_backward, placed_gradient
+from fastcnn.kernels.pooling import (
+    max_pool2d,
+    max_pool2d_backward,
+    placed_gradient,
+    sums_are_long,
+)
 from fastcnn.kernels.program import NO_STEPS, address, constant, run, run_apart, train
 from fastcnn.layers import Dense, Dropout, Flatten, Layer, ReLU, Residual
 from fastcnn.losses import CrossEntropy, Loss
@@ -72,6 +77,8 @@ def stands_alone(layer: Layer, dtype: np.dtype[Any]) -> str | None:
         return "its algorithm was asked for"
     if layer.flops(layer.input_shape) > _HEAVY:
         return "its work is worth all threads"
+    if type(layer) in POOLS and sums_are_long(pooling_of(layer, 1)):
+        return "so many windows meet in each pixel that their gradients are summed in float64"
     if any(array.nbytes > _LARGE for array in layer.parameters.values()):
         return "its weights are passed over once for the batch"
     return None

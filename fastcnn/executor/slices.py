@@ -14,7 +14,7 @@ import numpy as np
 
 from fastcnn.arguments import Array
 from fastcnn.geometry import ConvGeometry, PoolGeometry, pool_geometry
-from fastcnn.kernels import activations, direct, packing, pooling, program, steps
+from fastcnn.kernels import activations, column_sums, direct, packing, pooling, program, steps
 from fastcnn.kernels.arrays import record
 from fastcnn.kernels.contraction import Plan
 from fastcnn.kernels.dense import dense_input_plan, dense_plan, dense_weight_plan
@@ -94,8 +94,8 @@ class Steps:
     def _sum_bias(self, layer: Layer, rows: int, columns: int, dy: Place) -> None:
         if "b" not in self.plans.of(layer) or not self.plans.trains(layer):
             return
-        function, items = steps.column_sums_for(columns, self.itemsize)
-        numbers = record(steps.Rows(rows, columns, self.batch))
+        function, items = column_sums.column_sums_for(columns, self.itemsize)
+        numbers = column_sums.matrix(rows, columns)
         samples = self._f, self._f, numbers
         to = self._gradient(layer, "b")
         self._step(function, samples, items, dy, to, self._numbers(numbers))

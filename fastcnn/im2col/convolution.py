@@ -23,13 +23,17 @@ import numpy as np
 
 from fastcnn.arguments import Array
 from fastcnn.geometry import ConvGeometry
-from fastcnn.im2col.windows import is_padded, slices, taps_of, windows
+from fastcnn.im2col.products import product, totals_dtype
+from fastcnn.im2col.windows import WORKSPACE_BYTES, is_padded, slices, taps_of, windows
+from fastcnn.long_sums import STRETCH
 
 
 def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvGeometry) -> Array:
     """``y``, (N, OH, OW, OC)."""
     if _tap_by_tap(w, g):
         y = _conv2d_tap_by_tap(x, w, g)
+    elif g.kh * g.kw * g.group_ic > STRETCH:
+        y = _conv2d_of_long_sums(x, w, g)
     else:
         y = np.empty(g.output_shape, x.dtype)
         filters = _matrices(w, g)
@@ -47,41 +51,50 @@ def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvG
 
 def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
     """``dx``, (N, H, W, IC)."""
-    dx = np.zeros(g.input_shape, dy.dtype)
+    dtype = totals_dtype(dy.dtype, g.kh * g.kw * g.group_oc)
+    dx = np.zeros(g.input_shape, dtype)
     grouped_dx = dx.reshape(g.n, g.h, g.w, g.groups, g.group_ic)
     back = w.reshape(g.kh, g.kw, g.group_ic, g.groups, g.group_oc).transpose(0, 1, 3, 4, 2)
-    for images, rows in slices(g.n, g.oh, g.ow * g.ic * dy.itemsize):
+    # Where sums are long: totals, and what is added to them.
+    size = dy.itemsize if g.group_oc <= STRETCH else 8 + dy.itemsize
+    for images, rows in slices(g.n, g.oh, g.ow * g.ic * size):
         part = dy[images, rows]
         for kh, kw, outputs, pixels in taps_of(g, rows):
             if g.depthwise:
                 grouped = part.reshape(*part.shape[:3], g.groups, g.group_oc)[outputs]
-                given = np.einsum("nhwgo,go->nhwg", grouped, back[kh, kw, ..., 0])[..., None]
+                filters, sums = back[kh, kw, ..., 0], totals_dtype(dy.dtype, g.group_oc)
+                given = np.einsum("nhwgo,go->nhwg", grouped, filters, dtype=sums)[..., None]
             else:
-                given = np.matmul(_grouped(part, g), back[kh, kw])
+                given = product(_grouped(part, g), back[kh, kw])
                 shape = len(part), g.groups, part.shape[1], g.ow, g.group_ic
                 given = given.reshape(shape).transpose(0, 2, 3, 1, 4)[outputs]
             grouped_dx[images][pixels] += given
             del given  # before the next is made
-    return dx
+    return dx.astype(dy.dtype, copy=False)
 
 
 def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
     """``dw``, (KH, KW, IC/groups, OC)."""
-    dw = np.zeros(g.filter_shape, dy.dtype)
+    dtype = totals_dtype(dy.dtype, g.n * g.oh * g.ow)
+    dw = np.zeros(g.filter_shape, dtype)
     if _tap_by_tap(dy, g):
-        for images, rows in slices(g.n, g.oh, 0):
+        # No step has more pixels than a stretch, unless a row has.
+        sums = totals_dtype(dy.dtype, g.ow)
+        for images, rows in slices(g.n, g.oh, g.ow * (WORKSPACE_BYTES // STRETCH)):
             grouped_x = x[images].reshape(-1, g.h, g.w, g.groups, g.group_ic)
-            grouped_dy = dy[images].reshape(-1, g.oh, g.ow, g.groups, g.group_oc)
+            part = dy[images, rows]
+            grouped_dy = part.reshape(*part.shape[:3], g.groups, g.group_oc)
             for kh, kw, outputs, pixels in taps_of(g, rows):
-                product = np.einsum("nhwgi,nhwgo->igo", grouped_x[pixels], grouped_dy[outputs])
-                dw[kh, kw] += product.reshape(g.group_ic, g.oc)
-        return dw
+                met = grouped_x[pixels], grouped_dy[outputs]
+                stretch = np.einsum("nhwgi,nhwgo->igo", *met, dtype=sums)
+                dw[kh, kw] += stretch.reshape(g.group_ic, g.oc)
+        return dw.astype(dy.dtype, copy=False)
     for images, rows in slices(g.n, g.oh, *_column_bytes(x, g)):
         columns = _columns(windows(x[images], g, rows), g, (5,), (0, 1, 2))
         part = dy[images, rows].reshape(-1, g.groups, g.group_oc).transpose(1, 0, 2)
-        _matrices(dw, g)[...] += np.matmul(columns.swapaxes(1, 2), part)
+        _matrices(dw, g)[...] += product(columns.swapaxes(1, 2), part)
         del columns  # before the next ones are made
-    return dw
+    return dw.astype(dy.dtype, copy=False)
 
 
 def conv2d_bias_gradient(dy: Array, g: ConvGeometry) -> Array:
@@ -97,8 +110,19 @@ def _tap_by_tap(factor: Array, g: ConvGeometry) -> bool:
     return max(margins) > 16 * max(g.h, g.w) or not np.isfinite(factor).all()
 
 
+def _conv2d_of_long_sums(x: Array, w: Array, g: ConvGeometry) -> Array:
+    y, filters = np.empty(g.output_shape, x.dtype), _matrices(w, g)
+    row, image = _column_bytes(x, g)
+    row += g.ow * g.oc * (8 + x.itemsize)  # totals, and what is added to them
+    for images, rows in slices(g.n, g.oh, row, image):
+        columns = _columns(windows(x[images], g, rows), g, (0, 5), (1, 2))
+        _grouped(y[images, rows], g)[...] = product(columns, filters)
+        del columns  # before the next ones are made
+    return y
+
+
 def _conv2d_tap_by_tap(x: Array, w: Array, g: ConvGeometry) -> Array:
-    y = np.zeros(g.output_shape, x.dtype)
+    y = np.zeros(g.output_shape, totals_dtype(x.dtype, g.kh * g.kw * g.group_ic))
     grouped_x = x.reshape(g.n, g.h, g.w, g.groups, g.group_ic)
     grouped_y = y.reshape(g.n, g.oh, g.ow, g.groups, g.group_oc)
     filters = w.reshape(g.kh, g.kw, g.group_ic, g.groups, g.group_oc).transpose(0, 1, 3, 2, 4)
@@ -108,10 +132,10 @@ def _conv2d_tap_by_tap(x: Array, w: Array, g: ConvGeometry) -> Array:
             if g.depthwise:
                 part[outputs] += image[pixels] * filters[kh, kw, :, 0]
             else:
-                part[outputs].swapaxes(2, 3)[...] += np.matmul(
+                part[outputs].swapaxes(2, 3)[...] += product(
                     image[pixels].swapaxes(2, 3), filters[kh, kw]
                 )
-    return y
+    return y.astype(x.dtype, copy=False)
 
 
 def _columns(

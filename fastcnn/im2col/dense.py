@@ -9,11 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from fastcnn.arguments import Array
+from fastcnn.im2col.products import product
 
 
 def dense(x: Array, w: Array, b: Array | None, activation: str | None) -> Array:
     """``y``, (N, O)."""
-    y: Array = np.matmul(x, w)
+    y = product(x, w).astype(x.dtype, copy=False)
     if b is not None:
         y += b
     if activation == "relu":
@@ -24,4 +25,5 @@ def dense(x: Array, w: Array, b: Array | None, activation: str | None) -> Array:
 def dense_backward(dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
     """``(dx, dw, db)``: (N, I), (I, O), (O,)."""
     db: Array = dy.sum(axis=0, dtype=np.float64)
-    return np.matmul(dy, w.T), np.matmul(x.T, dy), db.astype(dy.dtype)
+    dx, dw = product(dy, w.T), product(x.T, dy)
+    return dx.astype(dy.dtype, copy=False), dw.astype(dy.dtype, copy=False), db.astype(dy.dtype)

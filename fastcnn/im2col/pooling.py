@@ -7,10 +7,13 @@ for an image does not depend on the batch.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from fastcnn.arguments import Array
 from fastcnn.geometry import PoolGeometry
+from fastcnn.im2col.products import totals_dtype
 from fastcnn.im2col.windows import slices, taps_of
 
 
@@ -36,25 +39,30 @@ def min_pool2d_backward(dy: Array, x: Array, g: PoolGeometry) -> Array:
 
 def avg_pool2d(x: Array, g: PoolGeometry) -> Array:
     """``y``, (N, OH, OW, C)."""
-    y = np.zeros(g.output_shape, x.dtype)
-    for _, rows in slices(1, g.oh, g.ow * x.itemsize):
+    y = np.zeros(g.output_shape, totals_dtype(x.dtype, g.kh * g.kw))
+    for _, rows in slices(1, g.oh, g.ow * y.itemsize):
         part = y[:, rows]
         for _, _, outputs, pixels in taps_of(g, rows):
             part[outputs] += x[pixels]
-        part /= _pixels_in_image(g, rows, x.dtype)
-    return y
+        part /= _pixels_in_image(g, rows, y.dtype)
+    return y.astype(x.dtype, copy=False)
 
 
 def avg_pool2d_backward(dy: Array, g: PoolGeometry) -> Array:
     """``dx``, (N, H, W, C)."""
-    dx = np.zeros(g.input_shape, dy.dtype)
+    dx = np.zeros(g.input_shape, _gradient_dtype(g, dy.dtype))
     # For each output: the share of a pixel, and for each place of an output: the pixels.
     for images, rows in slices(g.n, g.oh, g.ow * (g.c + 1) * dy.itemsize):
         share = dy[images, rows] / _pixels_in_image(g, rows, dy.dtype)
         for _, _, outputs, pixels in taps_of(g, rows):
             dx[images][pixels] += share[outputs]
         del share  # before the next is made
-    return dx
+    return dx.astype(dy.dtype, copy=False)
+
+
+def _gradient_dtype(g: PoolGeometry, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype in which the gradients of the windows that meet in a pixel are added."""
+    return totals_dtype(dtype, -(-g.kh // g.stride_h) * -(-g.kw // g.stride_w))
 
 
 def _extreme(x: Array, g: PoolGeometry, rows: slice, better: np.ufunc) -> Array:
@@ -68,7 +76,7 @@ def _extreme(x: Array, g: PoolGeometry, rows: slice, better: np.ufunc) -> Array:
 
 
 def _extreme_backward(dy: Array, x: Array, g: PoolGeometry, better: np.ufunc) -> Array:
-    dx = np.zeros(g.input_shape, dy.dtype)
+    dx = np.zeros(g.input_shape, _gradient_dtype(g, dy.dtype))
     # For each output: its extreme, what it gives to a pixel, and three booleans.
     for images, rows in slices(g.n, g.oh, g.ow * g.c * (2 * dy.itemsize + 3)):
         image, gradient, part = x[images], dy[images, rows], dx[images]
@@ -84,7 +92,7 @@ def _extreme_backward(dy: Array, x: Array, g: PoolGeometry, better: np.ufunc) ->
             takes &= waiting[outputs]
             part[pixels] += np.where(takes, gradient[outputs], 0)
             waiting[outputs] ^= takes
-    return dx
+    return dx.astype(dy.dtype, copy=False)
 
 
 def _pixels_in_image(g: PoolGeometry, rows: slice, dtype: np.dtype[np.floating]) -> Array:

@@ -27,7 +27,8 @@ WORKSPACE_BYTES = 4 * 2**20
 
 A few MiB stay in the processor's cache between the copy and the multiplication; more is slower.
 Where a single output row of a single image needs more, it takes what that row needs; the
-gradient of the filters takes one more array of its own size. What BLAS packs is its own.
+gradient of the filters takes one more array of its own size. Results whose sums are long
+(:mod:`fastcnn.long_sums`) are collected in an array of float64. What BLAS packs is its own.
 """
 
 

@@ -32,7 +32,7 @@ FORMAT = 3
 """Version of the cache's files; code of another version is compiled anew."""
 
 # Modules outside of the kernels that their code depends on.
-_OTHERS = ("geometry", "minimal_filtering", "version")
+_OTHERS = ("geometry", "long_sums", "minimal_filtering", "version")
 _DIGITS = 24  # of a key: 96 bits
 
 

@@ -16,9 +16,11 @@ In an ``elementwise`` contraction each column has its own input, ``x[at_x(row) +
 column]``: depthwise convolution's gradient of the filters.
 
 Each number of ``y`` is summed in the order of the steps, starting from the bias, whatever tile it
-falls into and whichever thread computes it. A sum ``in_parts`` is that of its parts, each summed
-so: with few columns and a single row there is but one register to sum into, and each step waits
-for the one before; the parts wait together.
+falls into and whichever thread computes it. A sum of more steps than a stretch has
+(:mod:`fastcnn.long_sums`) is taken in stretches: at the end of each the tile's sums are added to
+totals in float64, which lie on the stack, and begin again at 0. A sum that is taken in parts is
+one whose stretches are shorter: with few columns and a single row there is but one register to sum
+into, and each step waits for the one before; the parts wait together.
 
 **Cache.** An item is one block of columns by several tiles of rows, and the items follow each
 other so that what fits into the second-level cache is passed over again and again: the blocks
@@ -56,10 +58,14 @@ from fastcnn.kernels.simd import (
     tile_relu,
     tile_store,
     tile_store_rows,
-    tile_sum,
     tile_sum_scaled,
+    totals_add,
+    totals_begin,
+    totals_end,
+    totals_room,
 )
 from fastcnn.kernels.threads import parallel_for
+from fastcnn.long_sums import STRETCH
 
 # Tiles of rows in one item, at most; fewer where that makes fewer items than there should be to
 # share out: ITEMS, or one for each WORTH operations.
@@ -73,8 +79,11 @@ FEW_STEPS_PART = 256
 AHEAD, AT_ONCE = 8, 16_384
 # Columns that make four items of such, not two.
 MANY = 2048
-# Parts of a sum of few columns, and the steps of one that is long enough for them.
+# Parts of a sum of few columns that wait together, and the steps of a sum that is long enough for
+# them.
 PARTS, LONG = 4, 256
+# Tiles of one or two rows that have totals on the stack at once.
+TOTALS = 32
 # Rows of taps, and taps in a row, of filters that have a tile of their own.
 WHOLE = ((3, 3), (5, 5))
 # Taps in a row that are taken at once where registers are few, and pixels of a line in such tiles:
@@ -97,9 +106,11 @@ class Contraction(NamedTuple):
     of the images as they are laid out; where that is not from ``real_first`` to before
     ``real_last`` it is padding, and passed over if all of a tile's rows are. With ``far`` the
     result is larger than the second-level cache: its lines are fetched while their sums are made,
-    and those of the images before their steps. With ``in_parts`` each step b is a part of the sum,
-    the last of them of ``last_run`` steps. With ``places`` a pooled one also says where each of its
-    numbers comes from.
+    and those of the images before their steps. If ``stretch`` is not 0, a stretch of the sum is so
+    many runs. A run of more than :data:`~fastcnn.long_sums.STRETCH` steps is cut into pieces: all
+    steps a and b are taken with the first piece, then with the second. If ``last_run`` is not 0,
+    the last run of steps b has so many steps. With ``places`` a pooled one also says where each of
+    its numbers comes from.
     """
 
     rows_a: int
@@ -138,8 +149,8 @@ class Contraction(NamedTuple):
     x_group: int = 0
     y_group: int = 0
     w_group: int = 0
-    in_parts: bool = False
     last_run: int = 0
+    stretch: int = 0
     places: bool = False
 
     @property
@@ -148,10 +159,14 @@ class Contraction(NamedTuple):
         return self.rows_a * self.rows_b * self.rows_c
 
     @property
+    def steps(self) -> int:
+        """Steps of each sum."""
+        return self.steps_a * self.steps_b * self.run
+
+    @property
     def flops(self) -> int:
         """Operations of the whole, two for each product."""
-        steps = self.steps_a * self.steps_b * self.run
-        return 2 * self.groups * self.rows * steps * self.columns
+        return 2 * self.groups * self.rows * self.steps * self.columns
 
 
 class Tile(NamedTuple):
@@ -251,12 +266,14 @@ def lines_of(c: Contraction, tile: Tile, itemsize: int) -> Lines | None:
     whole, most = Lines(c.rows_a * c.rows_b, c.rows_c), registers().tile_rows
     if whole[:2] in WHOLE and tile.vectors == 1 and c.rows <= 2 * most and _y_line(c):
         return whole
+    if c.steps > STRETCH:
+        return None
     if tile.vectors == 1 and (taps := taps_at_once(c)):
         fit = _of_taps(1, ONE_LINE, taps, c.rows_c)
         return min(fit, key=lambda one: (one.covered(c.rows_c), -one.length), default=None)
     if tile.vectors > 1 and most < 8:  # so few offsets have registers of their own
         return None
-    steps = c.steps_a * c.steps_b * c.run
+    steps = c.steps
     full = tile.lanes * itemsize == registers().vector_bytes
     best, found = 6 + steps * (1.0 if full else 0.65), None  # cycles for a row of those anywhere
     for length in (most, most // 2 + 1):
@@ -270,7 +287,7 @@ def lines_of(c: Contraction, tile: Tile, itemsize: int) -> Lines | None:
 
 def taps_at_once(c: Contraction) -> int:
     """Steps that make a row of taps on one channel, where such a row is taken at once; or 0."""
-    few = registers().tile_rows < 8
+    few = registers().tile_rows < 8 and c.steps <= STRETCH
     return c.run if few and c.run in AT_A_TIME and c.steps_b == c.x_c == c.step_x == 1 else 0
 
 
@@ -299,15 +316,33 @@ def in_parts(c: Contraction, tile: Tile) -> Contraction:
     """
     if tile.vectors > registers().tile_vectors or c.columns > tile.columns or c.run < LONG:
         return c
-    run = -(-c.run // PARTS)
+    run = min(-(-c.run // PARTS), STRETCH)
+    parts = -(-c.run // run)
     return c._replace(
-        in_parts=True,
-        steps_b=PARTS,
+        steps_b=parts,
         run=run,
-        last_run=c.run - (PARTS - 1) * run,
+        last_run=c.run - (parts - 1) * run,
         step_x_b=run * c.step_x,
         step_w_b=run * c.step_w,
+        stretch=1,
     )
+
+
+def in_stretches(c: Contraction) -> Contraction:
+    """The same with long sums cut into stretches.
+
+    Padding is then not passed over: a stretch ends after the same steps in every tile.
+    """
+    if c.stretch or c.steps <= STRETCH:
+        return c
+    everywhere: dict[str, Any] = {
+        "real_first": 0,
+        "real_last": 1,
+        "real_start": 0,
+        "real_b": 0,
+        "real_step": 0,
+    }
+    return c._replace(stretch=max(1, STRETCH // c.run), **everywhere)
 
 
 class Plan(NamedTuple):
@@ -321,27 +356,27 @@ class Plan(NamedTuple):
 
 def plan(c: Contraction, tile: Tile, itemsize: int, *, elementwise: bool = False) -> Plan:
     """Cut the contraction into items for this tile."""
-    lines = None if elementwise or c.in_parts else lines_of(c, tile, itemsize)
+    parted = c.stretch > 0
+    c = in_stretches(c)
+    lines = None if elementwise or parted else lines_of(c, tile, itemsize)
     if lines is not None:
         return _plan_of_lines(c, lines, tile, itemsize)
     if tile.rows == 1:
         return _plan_streamed(c, tile)
-    if c.in_parts and c.rows <= FEW:
+    if parted and c.rows <= FEW:
         return Plan(_in_parts(tile.vectors, tile.lanes), c.rows, c.flops // 4, record(c))
     tiles = -(-c.rows // tile.rows)
     blocks = -(-c.columns // tile.columns)
     parts = -(-tiles // _part(c, c.groups * blocks * tiles, PART))
     part = -(-tiles // parts)  # equal parts, so that threads get equal work
     # What of the two fits into the cache is passed over again and again.
-    w_bytes = c.steps_a * c.steps_b * c.run * c.columns * itemsize
+    w_bytes = c.steps * c.columns * itemsize
     far = c.groups * c.rows * c.columns * itemsize > 2 * CACHE_BYTES
     c = c._replace(part=part, blocks_first=w_bytes <= CACHE_BYTES, y_line=_y_line(c), far=far)
     items = c.groups * blocks * -(-tiles // part)
     # One vector of w is masked at no cost to speak of, and one kernel less to compile.
-    masked = tile.vectors == 1 or c.columns % tile.columns != 0
-    # Tiles of one vector may have sums in parts; full ones have no register to spare for it.
-    parted = c.in_parts or (tile.vectors == 1 and not elementwise)
-    function = _contraction(*tile, masked or c.in_parts, elementwise, parted)
+    masked = tile.vectors == 1 or parted or c.columns % tile.columns != 0
+    function = _contraction(*tile, masked, elementwise, c.stretch > 0)
     return Plan(function, items, c.flops // 4, record(c))
 
 
@@ -374,9 +409,11 @@ def plan_pooled(c: Contraction, itemsize: int) -> Plan | None:
     with 8 filters 3×3 take 1.5 µs an image instead of 2.3. None where the lines are shorter than a
     tile's, or where what two tiles of a line share would cost more.
     """
+    if c.steps > STRETCH:
+        return None
     most, tile = registers().tile_rows, pooled_tile(c.columns, itemsize)
     full = tile.lanes * itemsize == registers().vector_bytes
-    steps = c.steps_a * c.steps_b * c.run * (1.0 if full else 0.5)
+    steps = c.steps * (1.0 if full else 0.5)
     best, found = 9 + steps, None  # cycles for a row of two operations
     tiles = [Lines(2, most), Lines(2, most * 3 // 4 // 2 * 2)]
     if taps := taps_at_once(c):
@@ -398,9 +435,10 @@ def _plan_of_lines(
     part = _part(c, c.groups * blocks * tiles, 2 * PART)
     if lines.lines > 1 and c.rows_b == 1:
         c = c._replace(rows_a=1, rows_b=c.rows_a, x_b=c.x_a, y_b=c.y_a)
-    w_bytes = c.steps_a * c.steps_b * c.run * c.columns * itemsize
+    w_bytes = c.steps * c.columns * itemsize
     c = c._replace(part=part, blocks_first=w_bytes <= CACHE_BYTES)
-    function = (_lines_pooled if pooled else _lines)(lines, tile.vectors, tile.lanes)
+    sides = lines, tile.vectors, tile.lanes
+    function = _lines_pooled(*sides) if pooled else _lines(*sides, c.stretch > 0)
     return Plan(function, c.groups * blocks * -(-tiles // part), c.flops // 4, record(c))
 
 
@@ -410,7 +448,10 @@ def _plan_streamed(c: Contraction, tile: Tile) -> Plan:
     4096 inputs and outputs, one sample, two threads: 1.5 ms; all columns on one thread 2.3 to 2.9.
     """
     blocks = -(-c.columns // tile.columns)
-    c = c._replace(part=-(-blocks // (2 if c.columns < MANY else 4)))
+    part = -(-blocks // (2 if c.columns < MANY else 4))
+    if c.stretch:
+        part = min(part, TOTALS // 2)
+    c = c._replace(part=part)
     items = c.groups * -(-blocks // c.part)
     return Plan(_streamed(tile.vectors, tile.lanes), items, c.flops // 4, record(c))
 
@@ -422,13 +463,58 @@ def contract(plan: Plan, x: Array, w: Array, b: Array, y: Array, relu: bool = Fa
 
 @kernel_factory
 def _contraction(
-    rows: int, vectors: int, lanes: int, masked: bool, elementwise: bool, in_parts: bool
+    rows: int, vectors: int, lanes: int, masked: bool, elementwise: bool, long_sums: bool
 ) -> Any:
-    """The kernel for rows anywhere; ``in_parts``: there may be sums in parts."""
+    """The kernel for rows anywhere.
+
+    ``long_sums`` is one for sums in stretches: full tiles leave no register for what these need
+    (gradient of 64 filters 3×3 on 8×8×64: with both in one kernel 7 % more).
+    """
     half = rows // 2 + 1
     width = vectors * lanes
+    room = rows * width if long_sums else 1
 
     def of_height(height: int) -> Any:
+        @ordered_device
+        def summed_in_stretches(
+            in_x: Any, i: int, j: int, b_start: int, columns: int, x: Any, w: Any, b: Any,
+            totals: Any, c: Any,
+        ) -> Any:  # fmt: skip
+            run, steps_b, step_x, step_w = c.run, c.steps_b, c.step_x, c.step_w
+            step_x_a, step_x_b, step_w_a, step_w_b = (
+                c.step_x_a, c.step_x_b, c.step_w_a, c.step_w_b,
+            )  # fmt: skip
+            runs, stretch = c.steps_a * steps_b, c.stretch
+            totals_begin(tile_from_row(height, vectors, lanes, b, 0, 0), totals, 0)
+            for piece in range(0, run, STRETCH):
+                for first in range(0, runs, stretch):
+                    # Made anew for each stretch, from the bias or zeros: no register outlives one.
+                    bias = columns if first == 0 and piece == 0 else 0
+                    tile = tile_from_row(height, vectors, lanes, b, b_start, bias)
+                    stop, steps = min(runs, first + stretch), min(run - piece, STRETCH)
+                    if c.last_run and stop == runs:
+                        steps = c.last_run
+                    for a in range(first // steps_b, (stop - 1) // steps_b + 1):
+                        before = a * steps_b
+                        i_a = i + a * step_x_a + piece * step_x
+                        j_a = j + a * step_w_a + piece * step_w
+                        for s in range(max(0, first - before), min(steps_b, stop - before)):
+                            i_run = i_a + s * step_x_b
+                            j_run = j_a + s * step_w_b
+                            for _ in range(steps):
+                                if elementwise:
+                                    tile = products(
+                                        tile, x, in_x, i_run, w, j_run, columns, 0, height
+                                    )
+                                elif masked:
+                                    tile = rank1_masked(tile, x, in_x, i_run, w, j_run, columns)
+                                else:
+                                    tile = rank1(tile, x, in_x, i_run, w, j_run)
+                                i_run += step_x
+                                j_run += step_w
+                    totals_add(tile, totals, 0)
+            return totals_end(tile_from_row(height, vectors, lanes, b, 0, 0), totals, 0)
+
         @ordered_device
         def one_tile(
             first: int,
@@ -446,6 +532,7 @@ def _contraction(
             y_start: int,
             columns: int,
             relu: bool,
+            totals: Any,
             c: Any,
         ) -> None:
             if row_c + height <= c.rows_c:
@@ -456,9 +543,6 @@ def _contraction(
                     height, row_a, row_b, row_c, left, c.rows_b, c.rows_c, c.x_a, c.x_b, c.x_c
                 )
             tile = tile_from_row(height, vectors, lanes, b, b_start, columns)
-            if in_parts:
-                nothing = tile_from_row(height, vectors, lanes, b, 0, 0)
-                total = nothing
             # A tile that goes on into the next image has rows from the first to the last.
             next_image = row_b + (row_c + height - 1) // c.rows_c >= c.rows_b
             low_b = 0 if next_image else row_b
@@ -470,7 +554,11 @@ def _contraction(
             step_x_a, step_x_b, step_w_a, step_w_b = (
                 c.step_x_a, c.step_x_b, c.step_w_a, c.step_w_b,
             )  # fmt: skip
-            for a in range(c.steps_a):
+            if long_sums:
+                tile = summed_in_stretches(
+                    in_x, x_start, w_start, b_start, columns, x, w, b, totals, c
+                )
+            for a in range(0 if long_sums else c.steps_a):
                 low = c.real_start + low_b * c.real_b + a * c.real_step
                 high = low + (high_b - low_b) * c.real_b
                 if high < c.real_first or low >= c.real_last:
@@ -481,8 +569,7 @@ def _contraction(
                 for s in range(steps_b):
                     i = x_start + a * step_x_a + s * step_x_b
                     j = w_start + a * step_w_a + s * step_w_b
-                    steps = c.last_run if in_parts and c.in_parts and s + 1 == steps_b else run
-                    for _ in range(steps):
+                    for _ in range(run):
                         if elementwise:
                             tile = products(tile, x, in_x, i, w, j, columns, 0, height)
                         elif masked:
@@ -491,11 +578,6 @@ def _contraction(
                             tile = rank1(tile, x, in_x, i, w, j)
                         i += step_x
                         j += step_w
-                    if in_parts and c.in_parts:
-                        total = tile_sum(total, tile)
-                        tile = nothing
-            if in_parts and c.in_parts:
-                tile = total
             if relu:
                 tile = tile_relu(tile)
             if c.y_line:
@@ -515,6 +597,7 @@ def _contraction(
         start: int, stop: int, x: Any, w: Any, b: Any, y: Any, relu: bool, numbers: Any
     ) -> None:
         c = numbers[0]
+        totals = totals_room(room)
         total = c.rows_a * c.rows_b * c.rows_c
         part = c.part * rows
         parts = (total + part - 1) // part
@@ -543,12 +626,12 @@ def _contraction(
                     done = half
                     half_tile(
                         first, row_a, row_b, row_c, left, x, w, b, y,
-                        x_start, w_start, b_start, y_start, columns, relu, c,
+                        x_start, w_start, b_start, y_start, columns, relu, totals, c,
                     )  # fmt: skip
                 else:
                     whole_tile(
                         first, row_a, row_b, row_c, left, x, w, b, y,
-                        x_start, w_start, b_start, y_start, columns, relu, c,
+                        x_start, w_start, b_start, y_start, columns, relu, totals, c,
                     )  # fmt: skip
                 first += done
                 row_c += done
@@ -563,9 +646,9 @@ def _contraction(
 
 
 @kernel_factory
-def _lines(lines: Lines, vectors: int, lanes: int) -> Any:
-    """The kernel for tiles of lines."""
-    run_items = _items_of_lines(lines, vectors, lanes, pooled=False)
+def _lines(lines: Lines, vectors: int, lanes: int, long_sums: bool) -> Any:
+    """The kernel for tiles of lines; ``long_sums``: in stretches."""
+    run_items = _items_of_lines(lines, vectors, lanes, pooled=False, long_sums=long_sums)
 
     @kernel
     def contraction_in_lines(
@@ -579,7 +662,7 @@ def _lines(lines: Lines, vectors: int, lanes: int) -> Any:
 @kernel_factory
 def _lines_pooled(lines: Lines, vectors: int, lanes: int) -> Any:
     """The same with pooling: ``places``, if wanted, as ``y``."""
-    run_items = _items_of_lines(lines, vectors, lanes, pooled=True)
+    run_items = _items_of_lines(lines, vectors, lanes, pooled=True, long_sums=False)
 
     @kernel
     def contraction_pooled(
@@ -590,7 +673,7 @@ def _lines_pooled(lines: Lines, vectors: int, lanes: int) -> Any:
     return contraction_pooled
 
 
-def _items_of_lines(sides: Lines, vectors: int, lanes: int, pooled: bool) -> Any:
+def _items_of_lines(sides: Lines, vectors: int, lanes: int, pooled: bool, long_sums: bool) -> Any:
     """What such a kernel does; with ``taps`` so many steps at once, which are all of a run.
 
     On 16 registers a step reads as many numbers as it has multiply-adds, and where it reads them
@@ -602,11 +685,12 @@ def _items_of_lines(sides: Lines, vectors: int, lanes: int, pooled: bool) -> Any
     """
     lines, length, taps, mixed = sides
     width = vectors * lanes
+    room = lines * length * width if long_sums else 1
     side = 2 if pooled else 1  # rows of the tile to one of the result, each way
 
     @device
     def summed_by_steps(
-        tile: Any, i: int, j: int, row: int, columns: int, x: Any, w: Any, c: Any
+        tile: Any, i: int, j: int, row: int, columns: int, x: Any, w: Any, totals: Any, c: Any
     ) -> Any:
         # Read once: in the loops each would be read from memory again.
         run, x_b, x_c = c.run, c.x_b, c.x_c
@@ -630,8 +714,31 @@ def _items_of_lines(sides: Lines, vectors: int, lanes: int, pooled: bool) -> Any
         return tile
 
     @device
+    def summed_in_stretches(
+        tile: Any, i: int, j: int, row: int, columns: int, x: Any, w: Any, totals: Any, c: Any
+    ) -> Any:
+        """The same of lines that are all taps of a filter: of these alone sums may be long."""
+        run, x_b, x_c, stretch, steps_b = c.run, c.x_b, c.x_c, c.stretch, c.steps_b
+        step_x, step_w, runs = c.step_x, c.step_w, c.steps_a * c.steps_b
+        step_x_a, step_x_b, step_w_a, step_w_b = c.step_x_a, c.step_x_b, c.step_w_a, c.step_w_b
+        totals_begin(tile, totals, 0)
+        for piece in range(0, run, STRETCH):
+            steps = min(run - piece, STRETCH)
+            for first_run in range(0, runs, stretch):
+                for number in range(first_run, min(runs, first_run + stretch)):
+                    a, s = number // steps_b, number % steps_b
+                    i_run = i + a * step_x_a + s * step_x_b + piece * step_x
+                    j_run = j + a * step_w_a + s * step_w_b + piece * step_w
+                    for _ in range(steps):
+                        tile = rank1_lines(lines, tile, x, i_run, x_b, x_c, w, j_run, columns)
+                        i_run += step_x
+                        j_run += step_w
+                tile = totals_add(tile, totals, 0)
+        return totals_end(tile, totals, 0)
+
+    @device
     def summed_by_rows_of_taps(
-        tile: Any, i: int, j: int, row: int, columns: int, x: Any, w: Any, c: Any
+        tile: Any, i: int, j: int, row: int, columns: int, x: Any, w: Any, totals: Any, c: Any
     ) -> Any:
         steps_a, x_b, step_w = c.steps_a, c.x_b, c.step_w
         step_x_a, step_w_a = c.step_x_a, c.step_w_a
@@ -648,6 +755,8 @@ def _items_of_lines(sides: Lines, vectors: int, lanes: int, pooled: bool) -> Any
         return tile
 
     summed = summed_by_rows_of_taps if taps else summed_by_steps
+    if long_sums:
+        summed = summed_in_stretches
 
     def of_length(length: int) -> Any:
         height = lines * length
@@ -655,10 +764,11 @@ def _items_of_lines(sides: Lines, vectors: int, lanes: int, pooled: bool) -> Any
         @device
         def one_tile(
             i: int, j: int, at_b: int, to: int, row: int,
-            columns: int, x: Any, w: Any, b: Any, y: Any, places: Any, relu: bool, c: Any,
+            columns: int, x: Any, w: Any, b: Any, y: Any, places: Any, relu: bool, totals: Any,
+            c: Any,
         ) -> None:  # fmt: skip
             tile = tile_from_row(height, vectors, lanes, b, at_b, columns)
-            tile = summed(tile, i, j, row, columns, x, w, c)
+            tile = summed(tile, i, j, row, columns, x, w, totals, c)
             found = tile
             if pooled:
                 has_nan = tile_has_nan(tile)
@@ -684,6 +794,7 @@ def _items_of_lines(sides: Lines, vectors: int, lanes: int, pooled: bool) -> Any
     def run_items(
         start: int, stop: int, x: Any, w: Any, b: Any, y: Any, places: Any, relu: bool, c: Any
     ) -> None:
+        totals = totals_room(room)
         of_line = (c.rows_c + length - 1) // length
         whole = of_line - (of_line * length - c.rows_c) // 2
         tiles = c.rows_a * c.rows_b // lines * of_line
@@ -713,14 +824,14 @@ def _items_of_lines(sides: Lines, vectors: int, lanes: int, pooled: bool) -> Any
                         first = c.rows_c - (of_line - k) * (length - 2)
                         short_tile(
                             i + first * c.x_c, w_start, b_start, to + first // side * c.y_c, row,
-                            columns, x, w, b, y, places, relu, c,
+                            columns, x, w, b, y, places, relu, totals, c,
                         )  # fmt: skip
                         continue
                     # What the last tile of a line shares with the one before comes out the same.
                     first = min(k * length, c.rows_c - length)
                     one_tile(
                         i + first * c.x_c, w_start, b_start, to + first // side * c.y_c, row,
-                        columns, x, w, b, y, places, relu, c,
+                        columns, x, w, b, y, places, relu, totals, c,
                     )  # fmt: skip
                 tile += tiles_here
                 place = 0
@@ -749,31 +860,51 @@ def _in_parts(vectors: int, lanes: int) -> Any:
     ) -> None:
         c = numbers[0]
         columns, step_x, step_w, x_b, w_b = c.columns, c.step_x, c.step_w, c.step_x_b, c.step_w_b
-        run, last_run = c.run, c.last_run
-        whole = max(0, last_run - (width - columns + step_w - 1) // step_w)
+        parts, run, totals = c.steps_b, c.run, totals_room(width)
         line, nothing = rows_line(1, 0, 0), tile_from_row(1, vectors, lanes, b, 0, 0)
         for row in range(start, stop):
             i, j = c.x_start + row * c.x_c, c.w_start
             first = tile_from_row(1, vectors, lanes, b, 0, columns)
-            second, third, last = nothing, nothing, nothing
-            for _ in range(whole):
-                first = rank1(first, x, line, i, w, j)
-                second = rank1(second, x, line, i + x_b, w, j + w_b)
-                third = rank1(third, x, line, i + 2 * x_b, w, j + 2 * w_b)
-                last = rank1(last, x, line, i + 3 * x_b, w, j + 3 * w_b)
-                i += step_x
-                j += step_w
-            for step in range(whole, run):
-                first = rank1_masked(first, x, line, i, w, j, columns)
-                second = rank1_masked(second, x, line, i + x_b, w, j + w_b, columns)
-                third = rank1_masked(third, x, line, i + 2 * x_b, w, j + 2 * w_b, columns)
-                if step < last_run:
-                    last = rank1_masked(last, x, line, i + 3 * x_b, w, j + 3 * w_b, columns)
-                i += step_x
-                j += step_w
-            total = nothing
-            for part in (first, second, third, last):
-                total = tile_sum(total, part)
+            totals_begin(first, totals, 0)
+            for part in range(0, parts - parts % PARTS, PARTS):
+                last_run = c.last_run if part + PARTS == parts else run
+                whole = max(0, last_run - (width - columns + step_w - 1) // step_w)
+                second, third, last = nothing, nothing, nothing
+                i_step, j_step = i, j
+                for _ in range(whole):
+                    first = rank1(first, x, line, i_step, w, j_step)
+                    second = rank1(second, x, line, i_step + x_b, w, j_step + w_b)
+                    third = rank1(third, x, line, i_step + 2 * x_b, w, j_step + 2 * w_b)
+                    last = rank1(last, x, line, i_step + 3 * x_b, w, j_step + 3 * w_b)
+                    i_step += step_x
+                    j_step += step_w
+                for step in range(whole, run):
+                    first = rank1_masked(first, x, line, i_step, w, j_step, columns)
+                    at = j_step + w_b
+                    second = rank1_masked(second, x, line, i_step + x_b, w, at, columns)
+                    at += w_b
+                    third = rank1_masked(third, x, line, i_step + 2 * x_b, w, at, columns)
+                    if step < last_run:
+                        at += w_b
+                        last = rank1_masked(last, x, line, i_step + 3 * x_b, w, at, columns)
+                    i_step += step_x
+                    j_step += step_w
+                first = totals_add(first, totals, 0)
+                totals_add(second, totals, 0)
+                totals_add(third, totals, 0)
+                totals_add(last, totals, 0)
+                i += PARTS * x_b
+                j += PARTS * w_b
+            for part in range(parts - parts % PARTS, parts):  # of a sum of many parts
+                i_step, j_step = i, j
+                for _ in range(c.last_run if part + 1 == parts else run):
+                    first = rank1_masked(first, x, line, i_step, w, j_step, columns)
+                    i_step += step_x
+                    j_step += step_w
+                first = totals_add(first, totals, 0)
+                i += x_b
+                j += w_b
+            total = totals_end(nothing, totals, 0)
             if relu:
                 total = tile_relu(total)
             tile_store_rows(total, y, c.y_start + row * c.y_c, 0, columns, 1)
@@ -853,6 +984,7 @@ def _streamed(vectors: int, lanes: int) -> Any:
     3.4 ms; in tiles of columns that each take all steps 5.9.
     """
     width = vectors * lanes
+    room = TOTALS * width
 
     @device
     def row_of(row: int, a: int, b: int, c: int, eb: int, ec: int) -> Any:
@@ -868,6 +1000,7 @@ def _streamed(vectors: int, lanes: int) -> Any:
         tiles = (c.columns + width - 1) // width
         parts = (tiles + c.part - 1) // c.part
         some = max(AHEAD, AT_ONCE // c.columns)
+        totals, stretch = totals_room(room), c.stretch
         for item in range(start, stop):
             group, first = item // parts, item % parts * c.part
             last = min(first + c.part, tiles)
@@ -879,29 +1012,51 @@ def _streamed(vectors: int, lanes: int) -> Any:
                     at, columns = block * width, min(width, c.columns - block * width)
                     tile = tile_from_row(1, vectors, lanes, b, b_start + at, columns)
                     tile_store_rows(tile, y, to + at, 0, columns, 1)
-            for step in range(c.steps_a * c.steps_b):
-                i_step = x_start + step // c.steps_b * c.step_x_a + step % c.steps_b * c.step_x_b
-                j_step = w_start + step // c.steps_b * c.step_w_a + step % c.steps_b * c.step_w_b
-                for k in range(0, run, some):
-                    for row in range(rows):
-                        i_row = i_step + row_of(row, c.x_a, c.x_b, c.x_c, rows_b, rows_c)
-                        to = y_start + row_of(row, c.y_a, c.y_b, c.y_c, rows_b, rows_c)
-                        for block in range(first, last):
-                            columns = min(width, c.columns - block * width)
-                            at = to + block * width
-                            i, j = i_row + k * step_x, j_step + k * step_w + block * c.w_block
-                            tile = tile_from_row(1, vectors, lanes, y, at, columns)
-                            for _ in range(min(some, run - k)):
-                                tile = rank1_masked(tile, x, line, i, w, j, columns)
-                                i += step_x
-                                j += step_w
-                            tile_store_rows(tile, y, at, 0, columns, 1)
-            if relu:
+                    if stretch:
+                        totals_begin(tile, totals, (row * c.part + block - first) * width)
+            runs = 0
+            for piece in range(0, run, STRETCH):
+                last_k = min(piece + STRETCH, run)
+                for step in range(c.steps_a * c.steps_b):
+                    a, s = step // c.steps_b, step % c.steps_b
+                    i_step = x_start + a * c.step_x_a + s * c.step_x_b
+                    j_step = w_start + a * c.step_w_a + s * c.step_w_b
+                    for k in range(piece, last_k, some):
+                        for row in range(rows):
+                            i_row = i_step + row_of(row, c.x_a, c.x_b, c.x_c, rows_b, rows_c)
+                            to = y_start + row_of(row, c.y_a, c.y_b, c.y_c, rows_b, rows_c)
+                            for block in range(first, last):
+                                columns = min(width, c.columns - block * width)
+                                at = to + block * width
+                                i, j = i_row + k * step_x, j_step + k * step_w + block * c.w_block
+                                tile = tile_from_row(1, vectors, lanes, y, at, columns)
+                                for _ in range(min(some, last_k - k)):
+                                    tile = rank1_masked(tile, x, line, i, w, j, columns)
+                                    i += step_x
+                                    j += step_w
+                                tile_store_rows(tile, y, at, 0, columns, 1)
+                    runs += 1
+                    if runs == stretch:
+                        runs = 0
+                        for row in range(rows):
+                            to = y_start + row_of(row, c.y_a, c.y_b, c.y_c, rows_b, rows_c)
+                            for block in range(first, last):
+                                columns = min(width, c.columns - block * width)
+                                at, of = to + block * width, row * c.part + block - first
+                                tile = tile_from_row(1, vectors, lanes, y, at, columns)
+                                tile = totals_add(tile, totals, of * width)
+                                tile_store_rows(tile, y, at, 0, columns, 1)
+            if relu or stretch:
                 for row in range(rows):
                     to = y_start + row_of(row, c.y_a, c.y_b, c.y_c, rows_b, rows_c)
                     for block in range(first, last):
                         at, columns = to + block * width, min(width, c.columns - block * width)
                         tile = tile_from_row(1, vectors, lanes, y, at, columns)
-                        tile_store_rows(tile_relu(tile), y, at, 0, columns, 1)
+                        if stretch:
+                            of = row * c.part + block - first
+                            tile = totals_end(tile, totals, of * width)
+                        if relu:
+                            tile = tile_relu(tile)
+                        tile_store_rows(tile, y, at, 0, columns, 1)
 
     return streamed

@@ -1,69 +1,57 @@
 """Convolution as plain compiled loops: every parameter, no assumption.
 
 These serve every problem that no special kernel takes. Each item writes its own part of the
-result, and sums in the order kh, kw, ic (forward), kh, kw, oc (gradient of the input), image by
-image (gradient of the filters). Taps in the padding are skipped, not multiplied by zero.
+result, and sums in float64 in the order kh, kw, ic (forward), kh, kw, oc (gradient of the input),
+image by image (gradient of the filters). Taps in the padding are skipped, not multiplied by zero.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from fastcnn.arguments import Array
 from fastcnn.geometry import ConvGeometry
+from fastcnn.kernels import arrays
 from fastcnn.kernels.arrays import bias_or_zeros, copied, empty_like_type, readable, record
+from fastcnn.kernels.column_sums import column_sums, rounded
 from fastcnn.kernels.inlining import device
 from fastcnn.kernels.jit import kernel
-from fastcnn.kernels.packing import sum_rows
 from fastcnn.kernels.threads import parallel_for
 
 
 def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvGeometry) -> Array:
     """``y``, by rows of the output."""
-    y = empty_like_type(x, *g.output_shape)
-    bias = bias_or_zeros(b, g.oc, x)
-    rows = g.n * g.oh
-    parallel_for(
-        _forward_rows,
-        rows,
-        g.flops,
-        readable(x),
-        readable(w),
-        bias,
-        y,
-        activation == "relu",
-        record(g),
-    )
-    return y
+    totals = arrays.allocate(g.output_shape, np.float64)
+    bias, relu = bias_or_zeros(b, g.oc, x), activation == "relu"
+    rows = readable(x), readable(w), bias, totals, relu, record(g)
+    parallel_for(_forward_rows, g.n * g.oh, g.flops, *rows)
+    return rounded(totals, x)
 
 
 def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
     """``dx``, by rows of the input."""
-    dx = empty_like_type(dy, *g.input_shape)
+    totals = arrays.allocate(g.input_shape, np.float64)
     # (KH, KW, OC, IC/groups): the innermost loop runs over input channels.
     turned = copied(w.swapaxes(2, 3))
-    parallel_for(_input_gradient_rows, g.n * g.h, g.flops, readable(dy), turned, dx, record(g))
-    return dx
+    rows = readable(dy), turned, totals, record(g)
+    parallel_for(_input_gradient_rows, g.n * g.h, g.flops, *rows)
+    return rounded(totals, dy)
 
 
 def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
     """``dw``, by rows of OC numbers, one for each (kh, kw, ic)."""
-    dw = empty_like_type(dy, *g.filter_shape)
-    partial = empty_like_type(dy, *g.filter_shape)
+    totals = arrays.allocate(g.filter_shape, np.float64)
     rows = g.kh * g.kw * g.group_ic
-    parallel_for(
-        _filter_gradient_rows, rows, g.flops, readable(dy), readable(x), dw, partial, record(g)
-    )
-    return dw
+    parallel_for(_filter_gradient_rows, rows, g.flops, readable(dy), readable(x), totals, record(g))
+    return rounded(totals, dy)
 
 
 def conv2d_bias_gradient(dy: Array, g: ConvGeometry) -> Array:
-    """``db``, image by image, then over the images in order."""
-    sums = empty_like_type(dy, g.n, g.oc)
+    """``db``, the sum over images and pixels."""
     db = empty_like_type(dy, g.oc)
-    pixels = g.oh * g.ow
-    sum_rows(readable(dy).reshape(g.n, pixels, g.oc), sums)
-    sum_rows(sums.reshape(1, g.n, g.oc), db.reshape(1, g.oc))
+    column_sums(readable(dy).reshape(-1, g.oc), db)
     return db
 
 
@@ -140,9 +128,7 @@ def _input_gradient_rows(
 
 
 @kernel
-def _filter_gradient_rows(
-    start: int, stop: int, dy: Any, x: Any, dw: Any, partial: Any, numbers: Any
-) -> None:
+def _filter_gradient_rows(start: int, stop: int, dy: Any, x: Any, dw: Any, numbers: Any) -> None:
     g = numbers[0]
     group_ic, group_oc = g.ic // g.groups, g.oc // g.groups
     for row in range(start, stop):
@@ -153,8 +139,6 @@ def _filter_gradient_rows(
         last_w = _last_tap(kw, g.ow, g.w, g.stride_w, g.pad_left, g.dilation_w)
         dw[kh, kw, ic] = 0
         for n in range(g.n):
-            # Summing each image apart keeps the rounding error that of an image, not of a batch.
-            partial[kh, kw, ic] = 0
             for oh in range(first_h, last_h):
                 ih = oh * g.stride_h - g.pad_top + kh * g.dilation_h
                 for ow in range(first_w, last_w):
@@ -162,6 +146,4 @@ def _filter_gradient_rows(
                     for group in range(g.groups):
                         value = x[n, ih, iw, group * group_ic + ic]
                         for oc in range(group * group_oc, (group + 1) * group_oc):
-                            partial[kh, kw, ic, oc] += value * dy[n, oh, ow, oc]
-            for oc in range(g.oc):
-                dw[kh, kw, ic, oc] += partial[kh, kw, ic, oc]
+                            dw[kh, kw, ic, oc] += value * dy[n, oh, ow, oc]

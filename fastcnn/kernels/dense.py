@@ -10,6 +10,7 @@ from __future__ import annotations
 from fastcnn.arguments import Array
 from fastcnn.kernels import dense_input, large_dense
 from fastcnn.kernels.arrays import bias_or_zeros, empty_like_type, readable
+from fastcnn.kernels.column_sums import column_sums
 from fastcnn.kernels.contraction import (
     FEW,
     Contraction,
@@ -23,7 +24,7 @@ from fastcnn.kernels.contraction import (
 from fastcnn.kernels.dense_input import plan_turning
 from fastcnn.kernels.instruction_sets import cached_choice
 from fastcnn.kernels.packed_dense import plan_packed
-from fastcnn.kernels.packing import sum_rows, turn_filters
+from fastcnn.kernels.packing import turn_filters
 
 
 def dense(x: Array, w: Array, b: Array | None, activation: str | None) -> Array:
@@ -58,7 +59,7 @@ def dense_backward(dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
         contract(to_weights, x.reshape(-1), flat_dy, zeros, dw.reshape(-1))
     else:
         dw[...] = 0
-    sum_rows(dy.reshape(1, n, outputs), db.reshape(1, outputs))
+    column_sums(dy, db)
     return dx, dw, db
 
 

@@ -20,7 +20,12 @@ from fastcnn.kernels.simd import (
     rows_walk,
     tile_from_row,
     tile_store_rows,
+    totals_add,
+    totals_begin,
+    totals_end,
+    totals_room,
 )
+from fastcnn.long_sums import STRETCH
 
 FEW = 4
 """Samples at most: as many as have their sums in registers beside a square of AVX2's."""
@@ -59,13 +64,15 @@ def plan_turning(samples: int, inputs: int, outputs: int, itemsize: int, apart: 
 
 @kernel_factory
 def _turning(rows: int, lanes: int) -> Any:
+    room = rows * lanes
+
     @ordered_kernel
     def turning(
         start: int, stop: int, dy: Any, w: Any, b: Any, dx: Any, relu: bool, numbers: Any
     ) -> None:
         c = numbers[0]
         samples, inputs, outputs, apart, part = c.samples, c.inputs, c.outputs, c.apart, c.part
-        nothing = tile_from_row(rows, 1, lanes, b, 0, 0)
+        nothing, totals = tile_from_row(rows, 1, lanes, b, 0, 0), totals_room(room)
         whole = outputs // lanes * lanes
         last, known = outputs - lanes, lanes - (outputs - whole)
         in_dy = rows_line(rows, 0, outputs)
@@ -74,12 +81,19 @@ def _turning(rows: int, lanes: int) -> Any:
         for vector in range(start * part, min(stop * part, (inputs + lanes - 1) // lanes)):
             # The last vector reaches back over the one before, as the last square does.
             first, tile = min(vector * lanes, inputs - lanes), nothing
-            for column in range(0, whole, lanes):
-                j = first * outputs + column
-                tile = rank1_square(tile, dy, in_dy, column, w, j, outputs, 0)
+            if outputs > STRETCH:
+                totals_begin(tile, totals, 0)
+            for stretch in range(0, whole, STRETCH):
+                for column in range(stretch, min(whole, stretch + STRETCH), lanes):
+                    j = first * outputs + column
+                    tile = rank1_square(tile, dy, in_dy, column, w, j, outputs, 0)
+                if outputs > STRETCH and stretch + STRETCH <= whole:
+                    tile = totals_add(tile, totals, 0)
             if known < lanes:
                 j = first * outputs + last
                 tile = rank1_square(tile, dy, in_dy, last, w, j, outputs, known)
+            if outputs > STRETCH:
+                tile = totals_end(tile, totals, 0)
             tile_store_rows(tile, dx, first, apart, lanes, samples)
 
     return turning

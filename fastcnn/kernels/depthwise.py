@@ -10,6 +10,9 @@ the images between zeros first: that took as long as the sums.
 In a row the taps of a dense filter lie as far apart as the outputs, if the stride is 1: then a
 pixel is loaded once for all of them. An item goes down a few rows of ``y``, tile by tile, so that
 the rows of the image that the next row reads again are in the first-level cache.
+
+Filters of more taps than a stretch has terms (:mod:`fastcnn.long_sums`) have a kernel of their own,
+with totals: few filters are so large, and the others' kernel need not count its taps.
 """
 
 from __future__ import annotations
@@ -28,7 +31,12 @@ from fastcnn.kernels.simd import (
     tile_from_row,
     tile_relu,
     tile_store_rows,
+    totals_add,
+    totals_begin,
+    totals_end,
+    totals_room,
 )
+from fastcnn.long_sums import STRETCH
 
 # Filters of so many columns have a step that takes a row of them at once.
 _AT_ONCE = (3, 5)
@@ -144,7 +152,7 @@ def depthwise_plan(
         filter_w=h.filters * c,
     )
     at_once = h.taps if h.taps in _AT_ONCE and h.tap == h.step == 1 else 0
-    function = _depthwise(registers().tile_rows, lanes, at_once)
+    function = _depthwise(registers().tile_rows, lanes, at_once, v.taps * h.taps > STRETCH)
     items = images * -(-v.outputs // part) * -(-c // block)
     work = images * v.outputs * h.outputs * v.taps * h.taps * c // 2
     return Plan(function, items, work, record(numbers))
@@ -161,16 +169,18 @@ def _outputs_before(place: int, step: int, limit: int, count: int) -> Any:
 
 
 @kernel_factory
-def _depthwise(rows: int, lanes: int, at_once: int) -> Any:
+def _depthwise(rows: int, lanes: int, at_once: int, long_sums: bool) -> Any:
     half = max(rows // 2, 1)
+    room = rows * lanes if long_sums else 1
 
     def step_of(height: int) -> Any:
         """A row of taps on a tile: ``place`` is the pixel of the first tap of its first output."""
 
         @device
         def row_of_taps(
-            tile: Any, x: Any, w: Any, row: int, place: int, j: int, columns: int, s: Any
-        ) -> Any:
+            tile: Any, x: Any, w: Any, row: int, place: int, j: int, columns: int, totals: Any,
+            s: Any,
+        ) -> Any:  # fmt: skip
             i = row + place * s.channels
             pixel = s.channels
             return row_products(
@@ -179,14 +189,17 @@ def _depthwise(rows: int, lanes: int, at_once: int) -> Any:
 
         @device
         def tap_by_tap(
-            tile: Any, x: Any, w: Any, row: int, place: int, j: int, columns: int, s: Any
-        ) -> Any:
+            tile: Any, x: Any, w: Any, row: int, place: int, j: int, columns: int, totals: Any,
+            s: Any,
+        ) -> Any:  # fmt: skip
             for u in range(s.taps_w):
                 pixel = place + u * s.tap_w
                 low = _outputs_before(pixel, s.step_w, 0, height)
                 high = _outputs_before(pixel, s.step_w, s.w, height)
                 line = rows_line(height, row + pixel * s.channels, s.step_w * s.channels)
                 tile = products(tile, x, line, 0, w, j + u * s.filter_w, columns, low, high)
+                if long_sums and (u + 1) % STRETCH == 0:
+                    tile = totals_add(tile, totals, 0)
             return tile
 
         return row_of_taps if at_once else tap_by_tap
@@ -207,15 +220,23 @@ def _depthwise(rows: int, lanes: int, at_once: int) -> Any:
             channel: int,
             columns: int,
             relu: bool,
+            totals: Any,
             s: Any,
         ) -> None:
             tile = tile_from_row(height, 1, lanes, b, channel, columns)
+            if long_sums:
+                totals_begin(tile, totals, 0)
+                stretch = max(1, STRETCH // s.taps_w)
             place = first * s.step_w + s.first_w
             for t in range(s.taps_h):
                 ih = row * s.step_h + s.first_h + t * s.tap_h
                 if 0 <= ih < s.h:
                     j = s.w_start + t * s.filter_h + channel
-                    tile = step(tile, x, w, x_start + ih * s.x_row, place, j, columns, s)
+                    tile = step(tile, x, w, x_start + ih * s.x_row, place, j, columns, totals, s)
+                if long_sums and (t + 1) % stretch == 0:
+                    tile = totals_add(tile, totals, 0)
+            if long_sums:
+                tile = totals_end(tile, totals, 0)
             if relu:
                 tile = tile_relu(tile)
             to = y_start + first * s.out_w
@@ -236,6 +257,7 @@ def _depthwise(rows: int, lanes: int, at_once: int) -> Any:
             r.rows, r.columns, r.taps_h, r.taps_w, r.h, r.w, r.step_h, r.step_w, r.first_h,
             r.first_w, r.tap_h, r.tap_w, r.out_h, r.out_w, r.filter_h, r.filter_w,
         )  # fmt: skip
+        totals = totals_room(room)
         blocks = (s.channels + s.block - 1) // s.block
         parts = (s.rows + s.part - 1) // s.part
         for item in range(start, stop):
@@ -257,12 +279,14 @@ def _depthwise(rows: int, lanes: int, at_once: int) -> Any:
                     for row in range(first_row, last_row):
                         if whole:
                             whole_tile(
-                                first, row, x, w, b, y, x_start, y_start, channel, columns, relu, s
-                            )
+                                first, row, x, w, b, y, x_start, y_start, channel, columns, relu,
+                                totals, s,
+                            )  # fmt: skip
                         else:
                             half_tile(
-                                first, row, x, w, b, y, x_start, y_start, channel, columns, relu, s
-                            )
+                                first, row, x, w, b, y, x_start, y_start, channel, columns, relu,
+                                totals, s,
+                            )  # fmt: skip
                         y_start += s.out_h
                 place += height
 

@@ -19,6 +19,7 @@ from fastcnn.arguments import Array
 from fastcnn.geometry import ConvGeometry
 from fastcnn.kernels import convolution_loops
 from fastcnn.kernels.arrays import bias_or_zeros, empty_like_type, readable
+from fastcnn.kernels.column_sums import column_sums
 from fastcnn.kernels.contraction import (
     Contraction,
     Plan,
@@ -40,7 +41,6 @@ from fastcnn.kernels.packing import (
     lay_out,
     layout,
     pack_filters,
-    sum_rows,
     turn_filters,
 )
 
@@ -111,7 +111,7 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
         if gradient.rest is not None:
             x_rest, dy_rest = images[gradient.rest_x :], flat_dy[gradient.rest_dy :]
             contract(gradient.rest, x_rest, dy_rest, zeros, slabs[-1])
-        sum_rows(slabs.reshape(1, gradient.slabs, dw.size), dw.reshape(1, -1))
+        column_sums(slabs, dw.reshape(-1))
     if has_padding(g) and not all_finite(dw.reshape(-1)):
         return convolution_loops.conv2d_filter_gradient(dy, x, g)
     return dw

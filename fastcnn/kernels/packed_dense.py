@@ -3,7 +3,8 @@
 Ten columns fill no whole number of vectors, and what they leave empty takes as long as what they
 fill. But rows of weights follow each other, so that vectors filled with weights as they lie hold a
 few rows without a gap: with 8 lanes five vectors hold four rows. A sample has sums in all these
-lanes, each of every fourth input and one output, and at the end they are added up by outputs. A
+lanes, each of every fourth input and one output, and at the end, or at the end of each stretch of a
+long sum (:mod:`fastcnn.long_sums`), they are added up by outputs. A
 call on 8 samples of 1352 inputs takes 4.4 µs instead of the 8.4 of tiles with empty lanes (one
 thread of a Zen 3 processor, AVX2).
 
@@ -30,7 +31,12 @@ from fastcnn.kernels.simd import (
     tile_relu,
     tile_store_rows,
     tile_unpacked,
+    totals_add,
+    totals_begin,
+    totals_end,
+    totals_room,
 )
+from fastcnn.long_sums import STRETCH
 
 COLUMNS = 10
 
@@ -61,22 +67,35 @@ def plan_packed(samples: int, inputs: int, outputs: int, itemsize: int) -> Plan 
 @kernel_factory
 def _packed(rows: int, vectors: int, lanes: int) -> Any:
     at_once = vectors * lanes // COLUMNS
+    stretch = STRETCH // at_once
+    room = rows * -(-COLUMNS // lanes) * lanes
 
     def of_height(height: int) -> Any:
         @ordered_device
         def some_samples(
-            sample: int, x: Any, w: Any, b: Any, y: Any, relu: bool, inputs: int
+            sample: int, x: Any, w: Any, b: Any, y: Any, relu: bool, totals: Any, inputs: int
         ) -> None:
             # The bias is where the first of each group of inputs has its sums.
             tile = tile_from_row(height, vectors, lanes, b, 0, COLUMNS)
             in_x, i, j, left = rows_line(height, 0, inputs), sample * inputs, 0, inputs % at_once
-            for _ in range(inputs // at_once):
-                tile = rank1_packed(COLUMNS, tile, x, in_x, i, w, j)
-                i += at_once
-                j += at_once * COLUMNS
+            if inputs > STRETCH:
+                totals_begin(tile_unpacked(COLUMNS, lanes, tile), totals, 0)
+            groups = inputs // at_once
+            while groups > 0:
+                some = min(groups, stretch)
+                for _ in range(some):
+                    tile = rank1_packed(COLUMNS, tile, x, in_x, i, w, j)
+                    i += at_once
+                    j += at_once * COLUMNS
+                groups -= some
+                if inputs > STRETCH:
+                    totals_add(tile_unpacked(COLUMNS, lanes, tile), totals, 0)
+                    tile = tile_from_row(height, vectors, lanes, b, 0, 0)
             if left:
                 tile = rank1_packed_masked(COLUMNS, tile, x, in_x, i, w, j, left)
             sums = tile_unpacked(COLUMNS, lanes, tile)
+            if inputs > STRETCH:
+                sums = totals_end(sums, totals, 0)
             if relu:
                 sums = tile_relu(sums)
             tile_store_rows(sums, y, sample * COLUMNS, COLUMNS, COLUMNS, height)
@@ -90,12 +109,13 @@ def _packed(rows: int, vectors: int, lanes: int) -> Any:
         start: int, stop: int, x: Any, w: Any, b: Any, y: Any, relu: bool, numbers: Any
     ) -> None:
         samples, inputs, part = numbers[0].samples, numbers[0].inputs, numbers[0].part
+        totals = totals_room(room)
         for item in range(start, stop):
             first, last = item * part, min(samples, (item + 1) * part)
             whole = first + (last - first) // rows * rows
             for sample in range(first, whole, rows):
-                several(sample, x, w, b, y, relu, inputs)
+                several(sample, x, w, b, y, relu, totals, inputs)
             for sample in range(whole, last):
-                one(sample, x, w, b, y, relu, inputs)
+                one(sample, x, w, b, y, relu, totals, inputs)
 
     return packed

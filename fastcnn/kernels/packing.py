@@ -134,20 +134,6 @@ def all_finite(values: Array) -> bool:
     return bool(_whole_sum_of_zeros(values) == 0)
 
 
-def sum_rows(values: Array, sums: Array) -> None:
-    """``sums[n] = Σ values[n]`` over the middle axis of (N, rows, columns), in order."""
-    parallel_for(_sum_rows, len(values), values.size, values, sums)
-
-
-@kernel
-def _sum_rows(start: int, stop: int, values: Any, sums: Any) -> None:
-    for n in range(start, stop):
-        sums[n] = 0
-        for p in range(values.shape[1]):
-            for c in range(values.shape[2]):
-                sums[n, c] += values[n, p, c]
-
-
 @device
 def sum_of_zeros(values: Any) -> Any:
     """0 where all are finite, else NaN; a sum, since a loop with an early exit is no faster."""

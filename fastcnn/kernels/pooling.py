@@ -15,9 +15,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from fastcnn.arguments import Array
 from fastcnn.geometry import PoolGeometry
-from fastcnn.kernels.arrays import empty_like_type, readable, record
+from fastcnn.kernels.arrays import converted, empty_like_type, readable, record
+from fastcnn.kernels.column_sums import rounded
 from fastcnn.kernels.inlining import device
 from fastcnn.kernels.instruction_sets import kernel_factory, registers
 from fastcnn.kernels.jit import kernel
@@ -36,9 +39,14 @@ from fastcnn.kernels.simd import (
     tile_stream,
     tile_sum,
     tile_where,
+    totals_add,
+    totals_begin,
+    totals_end,
+    totals_room,
     zero_run,
 )
 from fastcnn.kernels.threads import parallel_for
+from fastcnn.long_sums import STRETCH
 
 # Windows that have kernels of their own.
 _WINDOWS = ((2, 2), (3, 3))
@@ -77,6 +85,8 @@ def min_pool2d_backward(dy: Array, x: Array, g: PoolGeometry) -> Array:
 
 def avg_pool2d_backward(dy: Array, g: PoolGeometry) -> Array:
     """``dx``: each window's gradient shared by its pixels in the image."""
+    if sums_are_long(g) and dy.itemsize < 8:
+        return rounded(avg_pool2d_backward(converted(dy, np.float64), g), dy)
     dx = empty_like_type(dy, *g.input_shape)
     function, items = gradient_kernel("average", g, dy.itemsize)
     flat_dy, flat_dx = readable(dy).reshape(-1), dx.reshape(-1)
@@ -87,7 +97,7 @@ def avg_pool2d_backward(dy: Array, g: PoolGeometry) -> Array:
 def forward_kernel(kind: str, g: PoolGeometry, itemsize: int) -> tuple[Any, int]:
     """The kernel of "max", "min" or "average" pooling, ``(x, y, record(g))``, and its items."""
     if kind == "average":
-        return _average_rows(*_sides(g, itemsize)), g.n * g.oh
+        return _average_rows(*_sides(g, itemsize), g.kh * g.kw > STRETCH), g.n * g.oh
     window = _unrolled(kind, g, itemsize)
     sides = _sides(g, itemsize, any(window))
     return _extreme_rows(kind == "max", *sides, *window), g.n * g.oh
@@ -125,7 +135,18 @@ def _forward(kind: str, x: Array, g: PoolGeometry) -> Array:
     return y
 
 
+def sums_are_long(g: PoolGeometry) -> bool:
+    """Whether so many windows meet in a pixel that its gradient is a long sum.
+
+    It is then taken in float64 throughout: few poolings overlap so.
+    """
+    return -(-g.kh // g.stride_h) * -(-g.kw // g.stride_w) > STRETCH
+
+
 def _extreme_gradient(kind: str, dy: Array, x: Array, g: PoolGeometry) -> Array:
+    if sums_are_long(g) and dy.itemsize < 8:
+        wide = converted(dy, np.float64), converted(x, np.float64)
+        return rounded(_extreme_gradient(kind, *wide, g), dy)
     dx = empty_like_type(dy, *g.input_shape)
     flat_dy, flat_x, flat_dx = readable(dy).reshape(-1), readable(x).reshape(-1), dx.reshape(-1)
     arguments: tuple[Any, ...]
@@ -276,26 +297,53 @@ def _extreme_rows(largest: bool, vectors: int, lanes: int, kh: int, kw: int) -> 
 
 
 @kernel_factory
-def _average_rows(vectors: int, lanes: int) -> Any:
+def _average_rows(vectors: int, lanes: int, long_sums: bool) -> Any:
+    """The kernel; ``long_sums``: of windows that hold more pixels than a stretch has terms."""
     width = vectors * lanes
+
+    @device
+    def sum_of(x: Any, at: int, line: int, pixel: int, columns: int, rows: int, pixels: int) -> Any:
+        total = tile_from_row(1, vectors, lanes, x, 0, 0)
+        for i in range(rows):
+            for j in range(pixels):
+                place = at + i * line + j * pixel
+                total = tile_sum(total, tile_from_row(1, vectors, lanes, x, place, columns))
+        return total
+
+    @device
+    def long_sum_of(
+        x: Any, at: int, line: int, pixel: int, columns: int, rows: int, pixels: int, totals: Any
+    ) -> Any:
+        """The same in stretches: some rows of the window, or a part of one."""
+        some_rows, some_pixels = max(1, STRETCH // pixels), min(STRETCH, pixels)
+        total = tile_from_row(1, vectors, lanes, x, 0, 0)
+        totals_begin(total, totals, 0)
+        for i in range(0, rows, some_rows):
+            for j in range(0, pixels, some_pixels):
+                place = at + i * line + j * pixel
+                height, length = min(some_rows, rows - i), min(some_pixels, pixels - j)
+                totals_add(sum_of(x, place, line, pixel, columns, height, length), totals, 0)
+        return totals_end(total, totals, 0)
+
+    room = width if long_sums else 1
 
     @kernel
     def average_rows(start: int, stop: int, x: Any, y: Any, numbers: Any) -> None:
-        g = _geometry(numbers[0])
+        g, totals = _geometry(numbers[0]), totals_room(room)
+        line = g.w * g.c
         for row in range(start, stop):
             n, oh = row // g.oh, row % g.oh
             top, bottom = _clipped(oh, g.stride_h, g.pad_top, g.kh, g.h)
             for ow in range(g.ow):
                 left, right = _clipped(ow, g.stride_w, g.pad_left, g.kw, g.w)
+                rows, pixels = bottom - top, right - left
                 for c in range(0, g.c, width):
                     columns = min(width, g.c - c)
-                    total = tile_from_row(1, vectors, lanes, x, 0, 0)
-                    for ih in range(top, bottom):
-                        for iw in range(left, right):
-                            at = ((n * g.h + ih) * g.w + iw) * g.c + c
-                            total = tile_sum(
-                                total, tile_from_row(1, vectors, lanes, x, at, columns)
-                            )
+                    at = ((n * g.h + top) * g.w + left) * g.c + c
+                    if long_sums:
+                        total = long_sum_of(x, at, line, g.c, columns, rows, pixels, totals)
+                    else:
+                        total = sum_of(x, at, line, g.c, columns, rows, pixels)
                     mean = tile_quotient(total, (bottom - top) * (right - left))
                     tile_store(mean, y, rows_line(1, (row * g.ow + ow) * g.c + c, 0), 0, columns)
 

@@ -7,16 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastcnn.kernels.activations import log_sum_exp, softmax_row
-from fastcnn.kernels.instruction_sets import kernel_factory, registers
 from fastcnn.kernels.jit import kernel, ordered_kernel
-from fastcnn.kernels.simd import (
-    copy_run,
-    rows_line,
-    tile_from_row,
-    tile_store,
-    tile_sum,
-    zero_run,
-)
+from fastcnn.kernels.simd import copy_run, zero_run
 
 
 class Rows(NamedTuple):
@@ -96,42 +88,6 @@ def softmax_rows(start: int, stop: int, x: Any, y: Any, numbers: Any) -> None:
     for n in range(start, stop):
         first = n * columns
         softmax_row(x[first : first + columns], y[first : first + columns])
-
-
-@kernel_factory
-def column_sums(vectors: int, lanes: int) -> Any:
-    """The kernel of a bias's gradient, ``db[c] = Σ dy[row, c]``: four sums at a time."""
-    width = vectors * lanes
-
-    @kernel
-    def sums(start: int, stop: int, dy: Any, db: Any, numbers: Any) -> None:
-        rows, columns = numbers[0].rows, numbers[0].columns
-        for block in range(start, stop):
-            first = block * width
-            wide = min(width, columns - first)
-            a = tile_from_row(1, vectors, lanes, dy, 0, 0)
-            b, c, d = a, a, a
-            for row in range(0, rows - 3, 4):
-                at = row * columns + first
-                a = tile_sum(a, tile_from_row(1, vectors, lanes, dy, at, wide))
-                b = tile_sum(b, tile_from_row(1, vectors, lanes, dy, at + columns, wide))
-                c = tile_sum(c, tile_from_row(1, vectors, lanes, dy, at + 2 * columns, wide))
-                d = tile_sum(d, tile_from_row(1, vectors, lanes, dy, at + 3 * columns, wide))
-            for row in range(rows // 4 * 4, rows):
-                at = row * columns + first
-                a = tile_sum(a, tile_from_row(1, vectors, lanes, dy, at, wide))
-            total = tile_sum(tile_sum(a, b), tile_sum(c, d))
-            tile_store(total, db, rows_line(1, first, 0), 0, wide)
-
-    return sums
-
-
-def column_sums_for(columns: int, itemsize: int) -> tuple[Any, int]:
-    """The kernel for so many columns, and its items."""
-    lanes = registers().vector_bytes // itemsize
-    while lanes > 2 and columns <= lanes // 2:
-        lanes //= 2
-    return column_sums(1, lanes), -(-columns // lanes)
 
 
 class Slabs(NamedTuple):

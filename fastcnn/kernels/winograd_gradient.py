@@ -14,10 +14,11 @@ There are two ways to sum, as for the forward pass, by the size of D:
 
 - *in slabs*, where D fits into the second-level cache: an item is a slab of squares, which are
   transformed some at a time and multiplied while V and Z are in the cache. Each slab has a D of
-  its own, and gives a gradient; these are added up in order.
+  its own, and gives a gradient; these are added up in order. No slab has more squares than a
+  stretch of a long sum has terms (:mod:`fastcnn.long_sums`).
 - *in passes*, where D is larger: V and Z of many squares fill a bounded workspace; then an item is
   a block of input channels by a block of output channels, and sums over these squares. D waits
-  between the passes.
+  between the passes of a stretch; each stretch gives a gradient, which is added to totals.
 
 What an item is and in which order it sums follows from the problem alone.
 """
@@ -26,16 +27,19 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from fastcnn import policy
 from fastcnn.arguments import Array
 from fastcnn.geometry import ConvGeometry
-from fastcnn.kernels import direct, winograd
+from fastcnn.kernels import arrays, direct, winograd
 from fastcnn.kernels.arrays import empty_like_type, readable, record
+from fastcnn.kernels.column_sums import add_to_totals, column_sums, round_totals
 from fastcnn.kernels.contraction import CACHE_BYTES
 from fastcnn.kernels.inlining import device
 from fastcnn.kernels.instruction_sets import cached_choice, kernel_factory, registers
 from fastcnn.kernels.jit import kernel
-from fastcnn.kernels.packing import all_finite, sum_rows
+from fastcnn.kernels.packing import all_finite
 from fastcnn.kernels.simd import (
     copy_run,
     rank1,
@@ -48,6 +52,7 @@ from fastcnn.kernels.simd import (
     zero_run,
 )
 from fastcnn.kernels.threads import parallel_for
+from fastcnn.long_sums import STRETCH
 from fastcnn.settings import get_num_threads
 
 _FILTERS, _OUTPUTS = 1, 2  # the matrices of a Filtering
@@ -55,7 +60,8 @@ _FILTERS, _OUTPUTS = 1, 2  # the matrices of a Filtering
 # Bytes of V and Z in a pass, or of one block if that is more: what the third-level cache holds
 # beside other things, and more where D is larger, since each pass reads and writes D once.
 LEAST, MOST = 4 * 1024 * 1024, 32 * 1024 * 1024
-# Slabs at most and at least, and the squares of each that are worth transforming its D back.
+# Slabs at most, unless sums are long, and at least, and the squares of each that are worth
+# transforming its D back.
 SLABS, FEWEST, SQUARES = 8, 4, 128
 
 
@@ -81,6 +87,8 @@ class Sums(NamedTuple):
     d_step: int
     d_piece: int
     scratch: int
+    first: int = 0  # squares of a stretch, where they are summed in passes
+    last: int = 0
 
 
 class Stage(NamedTuple):
@@ -225,8 +233,8 @@ def _gradient(m: int, r: int, rows: int, vectors: int, lanes: int) -> Any:
                         )  # fmt: skip
                     if not stage.products:
                         continue
-                    more = square > (begin if slabs else 0)
-                    done = square + squares == (end if slabs else c.squares)
+                    more = square > (begin if slabs else c.first)
+                    done = square + squares == (end if slabs else c.last)
                     for piece in range(piece_from, piece_to):
                         d_start = d_first + (piece if stage.own_d else part) * c.d_piece
                         multiply(piece, squares, v, v_start, z, z_start, d, d_start, more, layer, c)
@@ -258,21 +266,30 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
     out = empty_like_type(x, c.slabs, dw.size) if c.slabs else dw
     scratch = empty_like_type(x, threads * c.scratch)
     flat = readable(x).reshape(-1), readable(dy).reshape(-1)
-    arrays = *flat, v, z, d, out.reshape(-1), scratch
+    operands = *flat, v, z, d, out.reshape(-1), scratch
 
-    def launch(stage: Stage, first: int, last: int, items: int, work: int) -> None:
+    def launch(stage: Stage, c: Sums, first: int, last: int, items: int, work: int) -> None:
         parts = min(threads, items)
         numbers = first, last, items, parts, plan.numbers, record(c), record(stage)
-        parallel_for(plan.function, parts, (last - first) * work, *arrays, *numbers)
+        parallel_for(plan.function, parts, (last - first) * work, *operands, *numbers)
 
     if c.slabs:
-        launch(_SLABS, 0, c.squares, c.slabs, plan.square_work + plan.product_work)
-        sum_rows(out.reshape(1, c.slabs, dw.size), dw.reshape(1, -1))
+        launch(_SLABS, c, 0, c.squares, c.slabs, plan.square_work + plan.product_work)
+        column_sums(out, dw.reshape(-1))
     else:
-        for first in range(0, c.squares, plan.at_once):
-            last = min(c.squares, first + plan.at_once)
-            launch(_SQUARES, first, last, -(-(last - first) // layer.block), plan.square_work)
-            launch(Stage(False, True, in_passes), first, last, c.pieces, plan.product_work)
+        stretch = plan.at_once * max(1, STRETCH // plan.at_once)
+        totals = arrays.allocate((dw.size if stretch < c.squares else 0,), np.float64)
+        for begin in range(0, c.squares, stretch):
+            c = c._replace(first=begin, last=min(c.squares, begin + stretch))
+            for first in range(c.first, c.last, plan.at_once):
+                last = min(c.last, first + plan.at_once)
+                blocks = -(-(last - first) // layer.block)
+                launch(_SQUARES, c, first, last, blocks, plan.square_work)
+                launch(Stage(False, True, in_passes), c, first, last, c.pieces, plan.product_work)
+            if totals.size:
+                parallel_for(add_to_totals, dw.size, dw.size, dw.reshape(-1), totals, begin > 0)
+        if totals.size:
+            parallel_for(round_totals, dw.size, dw.size, totals.reshape(1, -1), dw.reshape(-1))
     # What is not finite spoils all taps: a direct sum says where it belongs.
     if not all_finite(dw.reshape(-1)):
         return direct.conv2d_filter_gradient(dy, x, g)
@@ -309,6 +326,8 @@ def _plan(g: ConvGeometry, itemsize: int) -> Plan:
     slabs = min(SLABS, forward.squares // SQUARES)
     if of_sums > CACHE_BYTES or slabs < FEWEST:
         slabs = 0
+    else:
+        slabs = max(slabs, -(-forward.squares // STRETCH))
     numbers = forward.numbers
     if slabs:  # blocks of equal size: each reads and writes all of D
         slab = -(-forward.squares // slabs)
@@ -339,7 +358,7 @@ def _plan(g: ConvGeometry, itemsize: int) -> Plan:
         layer,
         numbers,
         sums,
-        min(in_pass * layer.block, forward.squares),
+        min(in_pass * layer.block, max(1, STRETCH // layer.block) * layer.block, forward.squares),
         square_work=8 * points * (g.ic + g.oc),
         product_work=points * g.ic * column_blocks * width // 2,
     )
