@@ -310,3 +310,19 @@ def test_very_many_layers_are_checked_in_no_time() -> None:
     start = process_time()
     assert len(checked_layers("layers", (Flatten() for _ in range(MOST_LAYERS)))) == MOST_LAYERS
     assert process_time() - start < 1
+
+
+def test_defaults_are_those_of_the_documentation() -> None:
+    assert BatchNorm().config() == {"momentum": 0.9, "epsilon": 1e-3}
+    assert Conv2D(1, 1).config() == {
+        "filters": 1, "kernel_size": 1, "strides": 1, "padding": "valid", "dilation": 1,
+        "groups": 1, "activation": None, "use_bias": True,
+        "kernel_initializer": "glorot_uniform", "algorithm": "auto",
+    }  # fmt: skip
+
+
+def test_groups_count_their_own_channels_as_fans() -> None:
+    spec = Conv2D(12, (5, 3), groups=4).parameter_specs((9, 9, 8))["w"]
+    assert (spec.fan_in, spec.fan_out) == (15 * 2, 15 * 3)
+    spec = DepthwiseConv2D((5, 3), depth_multiplier=2).parameter_specs((9, 9, 8))["w"]
+    assert (spec.fan_in, spec.fan_out) == (15, 15 * 2)
