@@ -227,10 +227,10 @@ ROWS = {
     ),
     "LeNet-5: gradient of the first filters": Row(
         conv_dw((8, 32, 32, 1), (5, 5, 1, 6)),
-        avx512=("lines 1×8: 5 lines of 5", "lines 1×8: 5 lines of 5"),
-        avx2=("contraction 6×1×8: masked", "contraction 6×2×4: masked"),
-        sse2=("contraction 6×2×4: masked", "contraction 6×2×2: masked"),
-        neon=("contraction 14×2×4: masked", "contraction 14×2×2: masked"),
+        avx512=("lines 1×8: 5 lines of 5, long_sums", "lines 1×8: 5 lines of 5, long_sums"),
+        avx2=("contraction 6×1×8: masked, long_sums", "contraction 6×2×4: masked, long_sums"),
+        sse2=("contraction 6×2×4: masked, long_sums", "contraction 6×2×2: masked, long_sums"),
+        neon=("contraction 14×2×4: masked, long_sums", "contraction 14×2×2: masked, long_sums"),
     ),
     "LeNet-5: 5×5 to 16 on 14×14×6": Row(
         conv((8, 14, 14, 6), (5, 5, 6, 16)),
@@ -332,16 +332,16 @@ ROWS = {
     ),
     "VGG: 3×3 to 512 on 14×14×512": Row(
         conv((1, 14, 14, 512), (3, 3, 512, 512), padding="same"),
-        avx512=("contraction 14×2×16", "contraction 14×2×8"),
-        avx2=("contraction 6×2×8", "contraction 6×2×4"),
-        sse2=("contraction 6×2×4", "contraction 6×2×2"),
-        neon=("contraction 14×2×4", "contraction 14×2×2"),
+        avx512=("contraction 14×2×16: long_sums", "contraction 14×2×8: long_sums"),
+        avx2=("contraction 6×2×8: long_sums", "contraction 6×2×4: long_sums"),
+        sse2=("contraction 6×2×4: long_sums", "contraction 6×2×2: long_sums"),
+        neon=("contraction 14×2×4: long_sums", "contraction 14×2×2: long_sums"),
     ),
     "VGG: the same on packed filters": Row(
         conv_packed((1, 14, 14, 512), (3, 3, 512, 512), padding="same"),
         avx512=("none", "none"),
-        avx2=("contraction 6×2×8", "contraction 6×2×4"),
-        sse2=("contraction 6×2×4", "contraction 6×2×2"),
+        avx2=("contraction 6×2×8: long_sums", "contraction 6×2×4: long_sums"),
+        sse2=("contraction 6×2×4: long_sums", "contraction 6×2×2: long_sums"),
         neon=("none", "none"),
     ),
     "VGG: pooling, 14×14×512": Row(
@@ -412,10 +412,10 @@ ROWS = {
     ),
     "dense, 300 to 7, 100 samples": Row(
         dense(100, 300, 7),
-        avx512=("contraction 14×1×8: masked", "contraction 14×1×8: masked"),
-        avx2=("contraction 6×1×8: masked", "contraction 6×2×4: masked"),
-        sse2=("contraction 6×2×4: masked", "contraction 6×2×2: masked"),
-        neon=("contraction 14×2×4: masked", "contraction 14×2×2: masked"),
+        avx512=("contraction 14×1×8: masked, long_sums", "contraction 14×1×8: masked, long_sums"),
+        avx2=("contraction 6×1×8: masked, long_sums", "contraction 6×2×4: masked, long_sums"),
+        sse2=("contraction 6×2×4: masked, long_sums", "contraction 6×2×2: masked"),
+        neon=("contraction 14×2×4: masked, long_sums", "contraction 14×2×2: masked"),
     ),
     "dense, 100 to 40, 100 samples": Row(
         dense(100, 100, 40),
