@@ -51,6 +51,8 @@ FORMATS = ("PNG", "JPEG")
 _LARGE = 1024  # a larger picture is halved until it is not, for speed
 _ORIENTATION = 0x0112  # in EXIF
 _GREY_ROWS = 16  # at the lower end of a JPEG: so many of plain grey may be missing data
+_BLACK, _LIGHT = 4.0, 64.0  # grey levels of a background at most, and of what is on it at least
+_FILLED = 0.9  # share of a side that something takes which fills it
 _SHADES = " ░▒▓█"
 
 Bytes = NDArray[np.uint8]
@@ -79,9 +81,11 @@ def prepare(
         path: a PNG or JPEG file.
         shape: (H, W, C) of the net's input, with one channel or three.
         preparation: how the pictures of the net's training were prepared; ``model.preparation`` of
-            the net. None stands for MNIST's way with one channel (light on dark, cropped, scaled
-            into 20/28 of the side, centred by mass), and for photographs with three (the middle,
-            cut out in the net's proportions and scaled).
+            the net. With None and three channels it is a photograph, whose middle is cut out in the
+            net's proportions and scaled. With None and one channel the picture decides: if it is
+            light on dark and fills its height or its width, as the clothes of Fashion-MNIST do, it
+            is scaled as a whole, else it is prepared in MNIST's way (light on dark, cropped, scaled
+            into 20/28 of the side, centred by mass).
 
     Raises:
         PictureError: the file is no PNG or JPEG, damaged, larger than 64 MiB or 50 million pixels,
@@ -107,9 +111,12 @@ def prepare(
     """
     if shape[2] not in (1, 3):
         raise ValueError(f"shape must have one channel or three, got {shape}")
-    if preparation is None:
-        preparation = MNIST if shape[2] == 1 else PHOTOGRAPHS
     image, steps = _opened(Path(path))
+    if preparation is None and shape[2] == 1 and _fills_its_frame(image):
+        preparation = Preparation(background="dark")
+        steps.append("taken whole: it is light on dark and fills its height or its width")
+    elif preparation is None:
+        preparation = MNIST if shape[2] == 1 else PHOTOGRAPHS
     if preparation.transposed:
         shape = shape[1], shape[0], shape[2]
     make = _whole if preparation.box is None else _digit
@@ -118,6 +125,20 @@ def prepare(
         pixels = np.ascontiguousarray(pixels.swapaxes(0, 1))
         steps.append("rows and columns exchanged, as in the training")
     return Prepared(pixels, tuple(steps))
+
+
+def _fills_its_frame(image: Image) -> bool:
+    """Whether something light on dark reaches from one border almost to the opposite one."""
+    grey = np.asarray(_on(image, 255).convert("L"), np.float64)
+    light, black = grey > _LIGHT, grey <= _BLACK  # no photographed page is as black as that
+    # Strokes take less of a picture than a thing does, and a page in a dark frame more.
+    if surroundings(grey) > _BLACK or not 0.2 <= light.mean() <= 0.8 or black.mean() < 0.2:
+        return False
+    for side, marks in zip(grey.shape, (light.any(axis=1), light.any(axis=0)), strict=True):
+        first, last = np.flatnonzero(marks)[[0, -1]]
+        if last - first + 1 >= _FILLED * side:
+            return True
+    return False
 
 
 def picture(path: str | os.PathLike[str], size: tuple[int, ...] | None, channels: int) -> Bytes:

@@ -450,8 +450,12 @@ def test_pictures_that_fill_their_frame_are_scaled_as_a_whole(tmp_path: Path) ->
         for given in (np.asarray(large), 255 - np.asarray(large)):
             result = prepare(saved(tmp_path, given), (28, 28, 1), dark)
             assert np.abs(result.pixels[:, :, 0] - expected).max() <= 3
-        squeezed = prepare(saved(tmp_path, np.asarray(large))).pixels[:, :, 0]
+        squeezed = prepare(saved(tmp_path, np.asarray(large)), preparation=MNIST).pixels[:, :, 0]
         assert np.abs(squeezed - expected).mean() > 5
+        # Nothing is known of the net: a picture like this one is taken whole, and the steps say so.
+        unknown = prepare(saved(tmp_path, np.asarray(large)))
+        assert np.abs(unknown.pixels[:, :, 0] - expected).max() <= 3
+        assert unknown.steps[1].startswith("taken whole")
 
 
 def test_other_proportions_are_filled_up_or_cut(tmp_path: Path) -> None:
