@@ -32,6 +32,7 @@ class Epochs:
         model: who is trained; callbacks get it, and it draws what is random.
         at: where the training stands; moved on with each batch.
         images, targets: the samples.
+        weights: how much the loss of each sample counts, or None.
         step: one step on a batch: the sum of its losses, and how many samples are right.
         validate: what is evaluated after each epoch, or None.
         counts: whether the loss has an accuracy.
@@ -42,7 +43,8 @@ class Epochs:
     at: Progress
     images: Array
     targets: Array
-    step: Callable[[Array, Array], tuple[float, float]]
+    weights: Array | None
+    step: Callable[[Array, Array, Array | None], tuple[float, float]]
     validate: Callable[[], dict[str, float]] | None
     counts: bool
     augment: Augmentation | None
@@ -91,19 +93,20 @@ class Epochs:
                 return
             some = slice(start, start + size)
             chosen = some if order is None else order[some]
-            self._batch(self.images[chosen], self.targets[chosen])
+            weights = None if self.weights is None else self.weights[chosen]
+            self._batch(self.images[chosen], self.targets[chosen], weights)
             if at.callbacks:
                 seen = min(start + size, total)
                 logs = self._means(seen) | {"samples": seen}
                 self._tell("on_batch_end", at.batch - 1, logs)
 
-    def _batch(self, images: Array, targets: Array) -> None:
+    def _batch(self, images: Array, targets: Array, weights: Array | None) -> None:
         at = self.at
         if self.augment is not None:
             images = self._augmented(images)
         at.rate = at.optimizer.rate
         try:
-            loss_sum, correct = self.step(images, targets)
+            loss_sum, correct = self.step(images, targets, weights)
         except Divergence as error:
             raise FloatingPointError(
                 f"{error}, in batch {at.batch} of epoch {at.epoch}; the model keeps the weights "

@@ -27,7 +27,7 @@ generator, ``model.rng``. The same seed gives bitwise the same weights, for any 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from html import escape
@@ -81,6 +81,7 @@ from fastcnn.progress import (
     progress_from,
 )
 from fastcnn.registry import is_own, module_of
+from fastcnn.sample_weights import checked, scale_to_mean, weighted, weights_of
 from fastcnn.scalars import below_one, count, truth
 from fastcnn.settings import get_math
 from fastcnn.weights import Weights
@@ -88,6 +89,9 @@ from fastcnn.weights import Weights
 if TYPE_CHECKING:
     from fastcnn.executor import Executor
 
+
+# What a resumed training is compared by, as users know it.
+_DATA = {"targets": "y", "samples": "x", "weights": "sample_weight and class_weight"}
 
 # One for all models, because a model with a lock of its own could not be pickled.
 _building = RLock()
@@ -441,10 +445,16 @@ class Sequential:
         return x
 
     def _gradients(
-        self, images: Array, targets: Array, loss: Loss, rng: np.random.Generator
+        self,
+        images: Array,
+        targets: Array,
+        loss: Loss,
+        rng: np.random.Generator,
+        weights: Array | None = None,
     ) -> tuple[float, float, list[dict[str, Array]]]:
         """One batch forward and backward: sum of the losses, samples that are right, gradients.
 
+        ``weights`` (N,) of the model's dtype say how much each sample's loss counts.
         The gradients are those of the mean loss, and are views of ``self._weights.gradient``,
         one dict for each layer. Nothing of the model changes but running statistics, and those
         only where the loss is finite; else ``FloatingPointError`` is raised.
@@ -452,14 +462,19 @@ class Sequential:
         trunk = self._trunk(loss)
         executor = self._executor(trunk)
         if executor is not None:
-            found = executor.gradients(self._taken(images, executor), targets, loss, rng)
+            found = executor.gradients(self._taken(images, executor), targets, loss, rng, weights)
             if found is not None:
                 return *found, self._weights.gradients
-        return *self._one_by_one(images, targets, loss, rng), self._weights.gradients
+        return *self._one_by_one(images, targets, loss, rng, weights), self._weights.gradients
 
     @unreported
     def _one_by_one(
-        self, images: Array, targets: Array, loss: Loss, rng: np.random.Generator
+        self,
+        images: Array,
+        targets: Array,
+        loss: Loss,
+        rng: np.random.Generator,
+        weights: Array | None,
     ) -> tuple[float, float]:
         """The same, layer by layer, with the engine that was asked for."""
         trunk, saved = self._trunk(loss), []
@@ -467,12 +482,13 @@ class Sequential:
         for layer in trunk:
             y, kept = layer.forward(y, True, rng, self.engine)
             saved.append(kept)
-        total = float(loss.values(y, targets, self.engine).sum(dtype=np.float64))
+        losses = weighted(loss.values(y, targets, self.engine), weights)
+        total = float(losses.sum(dtype=np.float64))
         if not isfinite(total):
             raise Divergence(f"the loss of a batch is {total}")
         dy: Array | None = loss.gradient(y, targets, self.engine)
         assert dy is not None
-        dy *= dy.dtype.type(1 / len(images))
+        scale_to_mean(dy, weights)
         trained = (i for i, layer in enumerate(trunk) if self._weights.trained(layer))
         first = next(trained, len(trunk))
         for i in range(len(trunk) - 1, first - 1, -1):
@@ -485,7 +501,12 @@ class Sequential:
         return total, loss.correct(y, targets)
 
     def _step(
-        self, images: Array, targets: Array, loss: Loss, optimizer: Optimizer
+        self,
+        images: Array,
+        targets: Array,
+        loss: Loss,
+        optimizer: Optimizer,
+        weights: Array | None = None,
     ) -> tuple[float, float]:
         """As :meth:`_gradients`, and then the optimizer's step."""
         executor = self._executor(self._trunk(loss))
@@ -493,10 +514,10 @@ class Sequential:
             raise ValueError(_too_few("x must hold", self._least_batch, len(images)))
         if executor is not None:
             given = self._taken(images, executor), targets, loss, self.rng
-            found = executor.step(*given, optimizer)
+            found = executor.step(*given, optimizer, weights)
             if found is not None:
                 return found
-        found = self._one_by_one(images, targets, loss, self.rng)
+        found = self._one_by_one(images, targets, loss, self.rng, weights)
         self._weights.move(optimizer)
         return found
 
@@ -621,7 +642,9 @@ class Sequential:
         batch_size: int = 32,
         optimizer: Optimizer | str | None = None,
         loss: Loss | str | None = None,
-        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        validation_data: tuple[ArrayLike, ArrayLike]
+        | tuple[ArrayLike, ArrayLike, ArrayLike | None]
+        | None = None,
         validation_split: float = 0.0,
         callbacks: Iterable[Callback] = (),
         shuffle: bool = True,
@@ -629,12 +652,15 @@ class Sequential:
         verbose: int = 1,
         augment: Augmentation | None = None,
         resume: FilePath | None = None,
+        class_weight: Mapping[int, float] | None = None,
+        sample_weight: ArrayLike | None = None,
     ) -> History:
         """Train the model.
 
         Args:
             x: samples, (N, H, W), (N, H, W, C) or (N, features); uint8 or floats.
-            y: labels (N,) or one-hot rows (N, classes); for other losses, targets. Labels are
+            y: labels (N,), one-hot rows, or rows of probabilities (N, classes) that are at least 0
+                and add up to 1; for other losses, targets. Labels are
                 copied: if a callback changes ``y``, the training goes on with what it was given.
                 Changes of x, and of other targets, count from the next batch.
             epochs: how many times all samples are seen.
@@ -644,9 +670,10 @@ class Sequential:
                 for another model begins anew, see :class:`fastcnn.optimizers.Optimizer`. A
                 schedule counts from the beginning of each training.
             loss: "cross_entropy" (the default), "mse", "binary_cross_entropy", or a loss.
-            validation_data: ``(x, y)`` that is evaluated after each epoch.
-            validation_split: the share of x and y, taken from their end, that is held out for
-                validation instead.
+            validation_data: ``(x, y)`` or ``(x, y, sample_weight)`` that is evaluated after each
+                epoch.
+            validation_split: the share of x, y and ``sample_weight``, taken from their end, that
+                is held out for validation instead.
             callbacks: called between batches and epochs, see :class:`fastcnn.Callback`.
             shuffle: whether each epoch takes the samples in another order.
             seed: starts ``model.rng`` anew; None goes on with it. A model that is built here
@@ -658,10 +685,19 @@ class Sequential:
                 done, counted from its very beginning. Weights, optimizer with state and rate,
                 generator and history come from there (``seed`` has no say); the data and all
                 other arguments must be those that the training began with.
+            class_weight: how much the samples of each class count, ``{class: weight}``, such as
+                ``{0: 1, 1: 99}``; 1 for a class that is not named. The class of a row of
+                probabilities is the most probable one. For cross-entropy, and for binary
+                cross-entropy with one output and targets 0 and 1. Validation does not use it.
+            sample_weight: how much each sample counts, (N,), finite and at least 0; copied. With
+                ``class_weight`` the weight w of a sample is the product of both. As in Keras, the
+                loss of a batch of B samples is ``Σ w · loss / B``: it is divided by the number of
+                samples, not by ``Σ w``. Weights whose mean is 1 leave the size of steps as it is.
 
         Returns:
             The history: losses and accuracies of all epochs. ``loss`` and ``accuracy`` are means
-            over the epoch's batches, each as the model was when it saw them.
+            over the epoch's batches, each as the model was when it saw them. Losses are those
+            that the weights give; accuracies count each sample once.
 
         Raises:
             TypeError, ValueError: a wrong argument, or data with NaN, wrong labels or wrong
@@ -702,7 +738,8 @@ class Sequential:
         if len(images) != (size := len(np.asarray(y)) if np.ndim(y) else -1):
             raise ValueError(f"y must have one label per sample, {len(images)}, got {size}")
         kept = len(images) - int(len(images) * split)
-        held_out: tuple[ArrayLike, ArrayLike] | None = validation_data
+        given_weights = checked(sample_weight, len(images))
+        held_out = validation_data
         if split:
             if kept == len(images):
                 raise ValueError(
@@ -710,6 +747,9 @@ class Sequential:
                 )
             labels = np.asarray(y)
             held_out = images[kept:], labels[kept:]
+            if given_weights is not None:
+                held_out = *held_out, given_weights[kept:]
+                given_weights = given_weights[:kept]
             images, y = images[:kept], labels[:kept]
         centred = getattr(augment, "centred", None)  # what an augmentation leaves of each image
         first = images[:1] if centred is None else centred(images[:1])
@@ -725,6 +765,7 @@ class Sequential:
         _check_batches(self.layers, shapes, len(images), batch_size)
         outputs = shapes[len(self._trunk(goal))]
         targets = goal.targets(_own_labels(y), len(images), outputs, self.dtype)
+        weights = weights_of(given_weights, class_weight, goal, targets, outputs, self.dtype)
         validation = None
         if held_out is not None:
             validation = self._checked_validation(held_out, shape, goal, outputs, centred)
@@ -734,14 +775,15 @@ class Sequential:
             "shuffle": shuffle,
             "samples": len(images),
             "targets": crc32(targets.tobytes()),
+            "weights": None if weights is None else crc32(weights.tobytes()),
         }
+        data = images, targets, weights
+        train = partial(self._train, data, epochs, validation, augment, bool(verbose))
         if resume is not None:
             return self._resume(
                 checkpoint.read(resume), shape, goal if loss is not None else None,
                 descent if optimizer is not None else None, settings, listeners,
-                lambda: self._train(
-                    images, targets, epochs, validation, augment, bool(verbose), resumed=True
-                ),
+                partial(train, resumed=True),
             )  # fmt: skip
         with _building:
             if self._seeded:
@@ -752,14 +794,13 @@ class Sequential:
         self.loss = goal
         self._remember_kind(images)
         self.progress = Progress(descent, settings, callbacks=listeners)
-        return self._train(images, targets, epochs, validation, augment, bool(verbose))
+        return train()
 
     def _train(
         self,
-        images: Array,
-        targets: Array,
+        data: tuple[Array, Array, Array | None],
         epochs: int,
-        validation: tuple[Array, Array] | None,
+        validation: tuple[Array, Array, Array | None] | None,
         augment: Augmentation | None,
         verbose: bool,
         resumed: bool = False,
@@ -768,11 +809,11 @@ class Sequential:
         assert self.progress is not None
         loss, optimizer = self._loss(), self.progress.optimizer
 
-        def step(some: Array, their_targets: Array) -> tuple[float, float]:
-            return self._step(some, their_targets, loss, optimizer)
+        def step(some: Array, wanted: Array, their_weights: Array | None) -> tuple[float, float]:
+            return self._step(some, wanted, loss, optimizer, their_weights)
 
         validate = None if validation is None else partial(self._evaluate, *validation, 256)
-        loop = Epochs(self, self.progress, images, targets, step, validate, loss.counts, augment)
+        loop = Epochs(self, self.progress, *data, step, validate, loss.counts, augment)
         with optimizer.running():
             if not resumed:
                 optimizer.begin(self._ownership, self.progress)
@@ -788,6 +829,8 @@ class Sequential:
         y: ArrayLike,
         optimizer: Optimizer | None = None,
         loss: Loss | str | None = None,
+        class_weight: Mapping[int, float] | None = None,
+        sample_weight: ArrayLike | None = None,
     ) -> tuple[float, float]:
         """One step on one batch; its mean loss and accuracy, before the step.
 
@@ -795,7 +838,7 @@ class Sequential:
             x, y: as for :meth:`fit`.
             optimizer: an optimizer, whose state goes on from call to call; None stands for
                 ``SGD(0.005)``. It must have taken no steps for another model.
-            loss: as for :meth:`fit`.
+            loss, class_weight, sample_weight: as for :meth:`fit`.
 
         Returns:
             Loss and accuracy; the accuracy is NaN for a loss that has none.
@@ -822,14 +865,20 @@ class Sequential:
         if built_for is None:
             finite("x", images)
             shape = image_shape(images.shape[1:])
-            goal.targets(y, len(images), infer_stack(self._trunk(goal), shape)[-1], self.dtype)
+            outputs = infer_stack(self._trunk(goal), shape)[-1]
+            targets = goal.targets(y, len(images), outputs, self.dtype)
+            weights_of(sample_weight, class_weight, goal, targets, outputs, self.dtype)
             self._build_once(shape)
-        targets = goal.targets(y, len(images), self._outputs(goal), self.dtype)
+        outputs = self._outputs(goal)
+        targets = goal.targets(y, len(images), outputs, self.dtype)
+        weights = None
+        if sample_weight is not None or class_weight is not None:
+            weights = weights_of(sample_weight, class_weight, goal, targets, outputs, self.dtype)
         descent = optimizer or self._own_sgd
         if not descent.serves(self._ownership):
             descent.serve(self._ownership)
         try:
-            loss_sum, correct = self._step(images, targets, goal, descent)
+            loss_sum, correct = self._step(images, targets, goal, descent, weights)
         except Divergence:
             finite("x", images)  # NaN in the data shows in the loss, and is named here
             raise
@@ -840,12 +889,20 @@ class Sequential:
 
     # --- evaluation and prediction ----------------------------------------------------------------
 
-    def evaluate(self, x: ArrayLike, y: ArrayLike, batch_size: int = 256) -> dict[str, float]:
+    def evaluate(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        batch_size: int = 256,
+        sample_weight: ArrayLike | None = None,
+    ) -> dict[str, float]:
         """Mean loss over all samples, and accuracy where the loss has one.
 
         Args:
             x, y: as for :meth:`fit`.
             batch_size: samples that run together; it does not change the result.
+            sample_weight: how much each sample's loss counts, (N,), as for :meth:`fit`: the loss
+                is ``Σ w · loss / N``. The accuracy counts each sample once.
 
         Returns:
             ``{"loss": …, "accuracy": …}``.
@@ -862,16 +919,22 @@ class Sequential:
         """
         self._known_shape()
         size = count("batch_size", batch_size)
-        images, targets = self._checked("x", x, y, self._loss())
-        return self._evaluate(images, targets, size)
+        loss = self._loss()
+        images, targets = self._checked("x", x, y, loss)
+        weights = weights_of(sample_weight, None, loss, targets, self._outputs(loss), self.dtype)
+        return self._evaluate(images, targets, weights, size)
 
     @unreported
-    def _evaluate(self, images: Array, targets: Array, size: int) -> dict[str, float]:
+    def _evaluate(
+        self, images: Array, targets: Array, weights: Array | None, size: int
+    ) -> dict[str, float]:
         loss, total, correct = self._loss(), 0.0, 0.0
         for first in range(0, len(images), size):
             some = slice(first, first + size)
             y = self._forward_batch(images[some])
-            total += float(loss.values(y, targets[some], self.engine).sum(dtype=np.float64))
+            losses = loss.values(y, targets[some], self.engine)
+            losses = weighted(losses, None if weights is None else weights[some])
+            total += float(losses.sum(dtype=np.float64))
             correct += loss.correct(y, targets[some])
         found = {"loss": total / len(images)}
         return found | {"accuracy": correct / len(images)} if loss.counts else found
@@ -999,9 +1062,9 @@ class Sequential:
         found = other.progress
         for name, value in settings.items():
             if found.settings.get(name) != value:
-                told = {"targets": "y", "samples": "x"}.get(name, name)
-                what = "the data" if told in "xy" else f"{found.settings.get(name)!r}"
-                given = "other data" if told in "xy" else repr(value)
+                told = _DATA.get(name, name)
+                what = "the data" if name in _DATA else f"{found.settings.get(name)!r}"
+                given = "other data" if name in _DATA else repr(value)
                 raise ValueError(
                     f"{told} must be {what} that the training in {file.path} began with, got "
                     f"{given}"
@@ -1032,14 +1095,18 @@ class Sequential:
 
     def _checked_validation(
         self,
-        data: tuple[ArrayLike, ArrayLike],
+        data: tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, ArrayLike | None],
         shape: Shape,
         loss: Loss,
         outputs: Shape,
         centred: Callable[[Array], Array] | None,
-    ) -> tuple[Array, Array]:
-        if not isinstance(data, tuple | list) or len(data) != 2:
-            raise TypeError(f"validation_data must be a pair (x, y), got {type(data).__name__}")
+    ) -> tuple[Array, Array, Array | None]:
+        if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+            raise TypeError(
+                f"validation_data must be a pair (x, y) or (x, y, sample_weight), got "
+                f"{type(data).__name__}"
+                + (f" of {len(data)}" if isinstance(data, tuple | list) else "")
+            )
         images = samples("validation_data", data[0], None)
         if not len(images):
             raise ValueError("validation_data must hold at least one sample")
@@ -1053,7 +1120,9 @@ class Sequential:
         finite("validation_data", images)
         try:
             targets = loss.targets(_own_labels(data[1]), len(images), outputs, self.dtype)
-            return images, targets
+            sample_weight = data[2] if len(data) == 3 else None
+            weights = weights_of(sample_weight, None, loss, targets, outputs, self.dtype)
+            return images, targets, weights
         except (TypeError, ValueError) as error:
             raise type(error)(f"validation_data: {error}") from None
 

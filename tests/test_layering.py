@@ -26,7 +26,7 @@ HOUSE: tuple[tuple[str, ...], ...] = (
     ("epochs",),
     ("progress",),
     ("executor",),
-    ("callbacks", "summary", "nets", "weights", "inputs"),
+    ("callbacks", "summary", "nets", "weights", "sample_weights", "inputs"),
     ("article_training",),
     ("article", "datasets", "checkpoint", "augmentation", "pictures", "machine", "terminal"),
     ("losses", "optimizers"),
