@@ -92,6 +92,7 @@ def class_targets(value: ArrayLike, shape: tuple[int, ...], dtype: Any) -> Array
     return class_labels(value, count, classes)
 
 
+@unreported
 def probabilities(name: str, rows: Array, dtype: Any) -> Array:
     """Rows of numbers (N, C) as probabilities of ``dtype``, C-contiguous; perhaps the same array.
 

@@ -15,6 +15,7 @@ import numpy as np
 from fastcnn.arguments import Array
 from fastcnn.callbacks import StopTraining
 from fastcnn.float_errors import Divergence
+from fastcnn.on_demand import Samples
 from fastcnn.progress import History, Progress
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Epochs:
 
     model: Sequential
     at: Progress
-    images: Array
+    images: Samples
     targets: Array
     weights: Array | None
     step: Callable[[Array, Array, Array | None], tuple[float, float]]

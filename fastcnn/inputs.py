@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from fastcnn.arguments import Array
 from fastcnn.float_errors import unreported
 from fastcnn.layers import Shape
+from fastcnn.on_demand import Samples
 
 SCALING = "x / 255 - 0.5"
 """What is done to bytes; written to model files."""
@@ -53,7 +54,7 @@ def samples(name: str, x: ArrayLike, input_shape: Shape | None) -> Array:
     return array
 
 
-def finite(name: str, array: Array) -> None:
+def finite(name: str, array: Samples) -> None:
     """Raise the ``ValueError`` for NaN or infinity in the samples, naming the first such."""
     if array.dtype.kind != "f":
         return

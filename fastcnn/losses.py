@@ -154,6 +154,7 @@ class CrossEntropy(Loss):
         wanted = self.smoothed(targets, outputs.shape[1], outputs.dtype)
         return ops.cross_entropy_backward(outputs, wanted, reduction="none", engine=engine)
 
+    @unreported
     def smoothed(self, targets: Array, classes: int, dtype: Any) -> Array:
         """``targets`` themselves, or with ``label_smoothing`` rows of probabilities (N, classes).
 

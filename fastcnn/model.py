@@ -71,6 +71,7 @@ from fastcnn.losses import (
     loss_from_dict,
     loss_named,
 )
+from fastcnn.on_demand import Samples, SamplesOnDemand
 from fastcnn.optimizers import SGD, Optimizer, optimizer_named
 from fastcnn.progress import (
     UNREADABLE,
@@ -732,7 +733,7 @@ class Sequential:
         split = below_one("validation_split", validation_split)
         if split and validation_data is not None:
             raise ValueError("validation_split must be 0 where validation_data is given")
-        images = samples("x", x, None)
+        images = x if isinstance(x, SamplesOnDemand) else samples("x", x, None)
         if not len(images):
             raise ValueError(f"x must hold at least one sample, got {np.shape(x)}")
         if len(images) != (size := len(np.asarray(y)) if np.ndim(y) else -1):
@@ -798,9 +799,9 @@ class Sequential:
 
     def _train(
         self,
-        data: tuple[Array, Array, Array | None],
+        data: tuple[Samples, Array, Array | None],
         epochs: int,
-        validation: tuple[Array, Array, Array | None] | None,
+        validation: tuple[Samples, Array, Array | None] | None,
         augment: Augmentation | None,
         verbose: bool,
         resumed: bool = False,
@@ -926,7 +927,7 @@ class Sequential:
 
     @unreported
     def _evaluate(
-        self, images: Array, targets: Array, weights: Array | None, size: int
+        self, images: Samples, targets: Array, weights: Array | None, size: int
     ) -> dict[str, float]:
         loss, total, correct = self._loss(), 0.0, 0.0
         for first in range(0, len(images), size):
@@ -1100,18 +1101,22 @@ class Sequential:
         loss: Loss,
         outputs: Shape,
         centred: Callable[[Array], Array] | None,
-    ) -> tuple[Array, Array, Array | None]:
+    ) -> tuple[Samples, Array, Array | None]:
         if not isinstance(data, tuple | list) or len(data) not in (2, 3):
             raise TypeError(
                 f"validation_data must be a pair (x, y) or (x, y, sample_weight), got "
                 f"{type(data).__name__}"
                 + (f" of {len(data)}" if isinstance(data, tuple | list) else "")
             )
-        images = samples("validation_data", data[0], None)
+        x = data[0]
+        images = x if isinstance(x, SamplesOnDemand) else samples("validation_data", x, None)
         if not len(images):
             raise ValueError("validation_data must hold at least one sample")
         if images.shape[1:] != shape and centred is not None:
-            images = centred(images)
+            if isinstance(images, SamplesOnDemand):
+                images = images.then(centred)
+            else:
+                images = centred(images)
         if images.shape[1:] != shape:
             raise ValueError(
                 f"validation_data must hold samples of shape {shape}, got {images.shape[1:]}"
@@ -1126,13 +1131,13 @@ class Sequential:
         except (TypeError, ValueError) as error:
             raise type(error)(f"validation_data: {error}") from None
 
-    def _check_kind(self, name: str, images: Array) -> None:
+    def _check_kind(self, name: str, images: Samples) -> None:
         if self.trained_on == "floats" and images.dtype.char == "B":
             raise ValueError(
                 f"{name} must hold floats, scaled as those that the model was trained on, got uint8"
             )
 
-    def _remember_kind(self, images: Array) -> None:
+    def _remember_kind(self, images: Samples) -> None:
         if self.trained_on is None:
             self.trained_on = "uint8" if images.dtype == np.uint8 else "floats"
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastcnn.arguments import Array
+from fastcnn.float_errors import unreported
 from fastcnn.layers import Shape
 from fastcnn.losses import Loss
 from fastcnn.scalars import number
@@ -73,6 +74,7 @@ def by_class(class_weight: Mapping[int, float], loss: Loss, targets: Array, outp
     return np.asarray(weights[labels])
 
 
+@unreported
 def weights_of(
     sample_weight: ArrayLike | None,
     class_weight: Mapping[int, float] | None,
@@ -92,8 +94,7 @@ def weights_of(
         weights = of_classes if weights is None else weights * of_classes
     if weights is None:
         return None
-    with np.errstate(over="ignore"):
-        result = weights.astype(dtype)
+    result = weights.astype(dtype)
     if not np.isfinite(result).all():
         name = "sample_weight" if class_weight is None else "class_weight"
         raise ValueError(f"{name} must hold weights that {dtype} can hold, got {weights.max():g}")

@@ -35,7 +35,8 @@ HOUSE: tuple[tuple[str, ...], ...] = (
     ("ops",),
     ("engines", "layout", "attributes"),
     ("naive", "im2col", "kernels"),
-    ("arguments", "settings", "scalars", "registry", "files", "policy"),
+    ("class_labels", "on_demand", "stratified"),
+    ("arguments", "settings", "scalars", "registry", "files", "policy", "metadata_routing"),
     ("geometry", "capacity", "minimal_filtering", "float_errors", "undisturbed"),
     ("version",),
 )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite, isnan
 from operator import is_
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -75,11 +75,6 @@ def stands_alone(layer: Layer, dtype: np.dtype[Any]) -> str | None:
     if any(array.nbytes > _LARGE for array in layer.parameters.values()):
         return "its weights are passed over once for the batch"
     return None
-
-
-def _ends_programs(loss: Loss) -> TypeGuard[CrossEntropy]:
-    """Whether it is the loss that programs end in."""
-    return type(loss) is CrossEntropy
 
 
 def _training_on(targets: Array) -> Purpose:
@@ -270,17 +265,17 @@ class Executor:
         sample_weights: Array | None = None,
     ) -> tuple[float, float] | None:
         """:meth:`gradients` and then the optimizer's step: in one call, where one run is all."""
-        if _training_on(targets) not in self._prepared:
+        purpose: Purpose = "train" if targets.ndim == 1 else "train on rows"
+        if purpose not in self._prepared:
             self.prepare_training(x, targets, loss, optimizer)
         part, weights, ahead = self._only, self._weights, None
-        if part is not None and _ends_programs(loss):
+        if part is not None and type(loss) is CrossEntropy:
             ahead = optimizer.ahead(weights.parameters)
         if part is None or ahead is None:
             found = self.gradients(x, targets, loss, rng, sample_weights)
             if found is not None:
                 weights.move(optimizer)
             return found
-        assert isinstance(loss, CrossEntropy)
         moves = self._moves(*ahead)
         went = part.step(x, targets, loss, sample_weights, moves, checks=self._padded)
         if went is None:
@@ -348,7 +343,7 @@ class Executor:
     ) -> tuple[float, float] | None:
         parts = list(self._parts)
         last = parts[-1]
-        if fused := isinstance(last, _Run) and _ends_programs(loss):
+        if fused := isinstance(last, _Run) and type(loss) is CrossEntropy:
             parts.pop()
         saved = []
         for i, part in enumerate(parts):
@@ -362,7 +357,6 @@ class Executor:
         correct: float
         if fused:
             assert isinstance(last, _Run)
-            assert isinstance(loss, CrossEntropy)
             found = last.step(x, targets, loss, sample_weights)
             if found is None:
                 return None
@@ -584,7 +578,7 @@ class _Run:
         self,
         x: Array,
         targets: Array,
-        loss: CrossEntropy,
+        loss: Loss,
         sample_weights: Array | None,
         moves: Array = NO_STEPS,
         *,
@@ -597,6 +591,7 @@ class _Run:
         """
         if self.padded and not all(map(all_finite, self._plans.padded)):
             return None
+        assert isinstance(loss, CrossEntropy)
         if loss.label_smoothing:
             targets = loss.smoothed(targets, self._output[0], self._dtype)
         purpose = "step" if targets.ndim == 1 else "soft step"
@@ -604,7 +599,7 @@ class _Run:
         assert made.training is not None
         scratch = made.scratch()
         dx = arrays.allocate(x.shape, self._dtype) if self._needs_dx else _NONE
-        weights = address(made.ones if sample_weights is None else sample_weights)
+        weights = made.ones_address if sample_weights is None else address(sample_weights)
         at = address(x), address(dx) if self._needs_dx else 0, address(targets), weights
         checked = self._plans.gradient if checks else self._plans.gradient[:0]
         where = scratch.address, scratch.numbers, scratch.places, scratch.found

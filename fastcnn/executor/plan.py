@@ -198,6 +198,7 @@ class Plans:
             made.training = self._training(made, count)
             made.ones = arrays.allocate((count,), self.dtype)
             made.ones[...] = 1
+            made.ones_address = program.address(made.ones)
         return made
 
     def _training(self, made: Made, count: int) -> Training:
@@ -259,7 +260,7 @@ class Made:
         slabs: where the slices' gradients begin in scratch, and how far they lie apart, in
             numbers of the parameters' dtype.
         training: with a purpose that has a loss, all of that as one call takes it.
-        ones: the weights of samples that were given none.
+        ones, ones_address: the weights of samples that were given none, and where they lie.
     """
 
     def __init__(
@@ -279,7 +280,7 @@ class Made:
         self.after: Array | None = None
         self.training: Training | None = None
         self.kept = [*whole.kept, *rest.kept]
-        self.ones = _NONE
+        self.ones, self.ones_address = _NONE, 0
         self._output = output
         self._spare: list[Scratch] = []
 
