@@ -23,6 +23,9 @@ from fastcnn.float_errors import unreported
 Array: TypeAlias = NDArray[Any]
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+SUM_TOLERANCE = 1e-3
+"""How far from 1 the sum of a row of probabilities may be: some roundings of float16."""
+
 _LABELS = np.dtype(np.int64)
 _FEW = 8  # labels
 _OPTIONAL = frozenset({"b"})
@@ -74,6 +77,55 @@ def class_labels(value: ArrayLike, count: int, classes: int) -> NDArray[np.int64
         raise TypeError(f"labels must be integers, got dtype {array.dtype}")
     shaped("labels", array, (count,), "one class number per sample")
     return in_range(np.array(array, np.int64, order="C"), classes, array)
+
+
+def class_targets(value: ArrayLike, shape: tuple[int, ...], dtype: Any) -> Array:
+    """``labels`` for logits of this shape (N, C): class numbers, or rows of probabilities.
+
+    Class numbers as :func:`class_labels` gives them, rows as :func:`probabilities` does.
+    """
+    count, classes = shape
+    if not are_labels(value, count):
+        rows = _array("labels", value)
+        if rows.ndim == 2 and rows.shape == shape:
+            return probabilities("labels", rows, dtype)
+    return class_labels(value, count, classes)
+
+
+@unreported
+def probabilities(name: str, rows: Array, dtype: Any) -> Array:
+    """Rows of numbers (N, C) as probabilities of ``dtype``, C-contiguous; perhaps the same array.
+
+    Raises ``TypeError`` for what are no real numbers, ``ValueError`` where one is negative, or a
+    row's sum differs from 1 by more than :data:`SUM_TOLERANCE`.
+
+    >>> probabilities("y", np.array([[0.5, 0.5], [0.25, 0.5]]), np.float32)
+    Traceback (most recent call last):
+        ...
+    ValueError: y must hold class numbers, or rows of probabilities that are at least 0 and add up
+    to 1, got [0.25, 0.5] in row 1
+    """
+    if rows.dtype.kind not in "fiub" or rows.dtype.itemsize > 8:
+        raise TypeError(f"{name} must hold real numbers of at most 64 bits, got dtype {rows.dtype}")
+    off = np.abs(rows.sum(axis=1, dtype=np.float64) - 1)
+    right = off <= SUM_TOLERANCE  # not so where it is NaN
+    if rows.size and not (right.all() and rows.min() >= 0):
+        row = int(np.argmin(right & (rows >= 0).all(axis=1)))
+        raise ValueError(
+            f"{name} must hold class numbers, or rows of probabilities that are at least 0 and add "
+            f"up to 1, got {shown_row(rows[row])} in row {row}"
+        )
+    return np.require(rows, dtype, ["C_CONTIGUOUS", "ALIGNED"])
+
+
+def shown_row(row: Array) -> str:
+    """A row in an error message: its first numbers.
+
+    >>> shown_row(np.arange(20))
+    '[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...]'
+    """
+    numbers = [repr(value) for value in row[:10].tolist()]
+    return f"[{', '.join(numbers + ['...'] * (row.size > 10))}]"
 
 
 def in_range(

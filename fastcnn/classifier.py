@@ -11,38 +11,47 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isqrt, prod
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastcnn.arguments import Array
 from fastcnn.callbacks import Callback
+from fastcnn.class_labels import balanced, checked_labels, feature_names, same_names
 from fastcnn.epochs import Augmentation
 from fastcnn.float_errors import unreported
-from fastcnn.inputs import layout_doubt
+from fastcnn.inputs import finite, layout_doubt
 from fastcnn.layers import Dense, Flatten, Layer, Shape, checked_layers
+from fastcnn.metadata_routing import RequestsSampleWeight
 from fastcnn.model import Sequential, image_shape
 from fastcnn.nets import NETS
+from fastcnn.on_demand import SamplesOnDemand, is_memory_mapped
 from fastcnn.optimizers import Optimizer, optimizer_from_dict, optimizer_named, optimizer_to_dict
 from fastcnn.progress import History
 from fastcnn.quoting import quoted
-from fastcnn.scalars import count, number
+from fastcnn.sample_weights import checked
+from fastcnn.scalars import below_one, count, number
 from fastcnn.scaling import KnownSamples
+from fastcnn.stratified import held_out
 
 Net = str | Callable[[int], list[Layer]] | Sequence[Layer]
 
 _POOLED_TWICE = 10  # side of the smallest image for the net "small"
 _SMALLEST_IMAGE = 8  # side; what is smaller is taken as a vector of features
+_PART = 1 << 18  # numbers that are looked at together
+_COPIED = (
+    1 << 25
+)  # bytes of samples that are scaled once for all epochs; more of them batch by batch
 
 
 class NotFittedError(ValueError, AttributeError):
     """A method that needs a fitted classifier was called before ``fit``."""
 
 
-class CNNClassifier:
+class CNNClassifier(RequestsSampleWeight):
     """A net that classifies, with scikit-learn's methods.
 
     **What X may be.** Images (n, H, W) or (n, H, W, C), or rows (n, features). Rows are images
@@ -52,8 +61,13 @@ class CNNClassifier:
 
     **Scaling.** Bytes (uint8) are pixels, and are scaled to ``x / 255 − 0.5``. Other numbers are
     shifted and scaled so that the training data have mean 0 and deviation 1: images as a whole,
-    vectors feature by feature. Later samples must hold numbers of the same scale, in any dtype:
+    vectors feature by feature. What is large, or lies in a memory-mapped file, is scaled batch by
+    batch, without a copy of all. Later samples must hold numbers of the same scale, in any dtype:
     what reaches far beyond the training's numbers is refused or there is one ``InputWarning``.
+
+    **Weights.** ``class_weight`` and the ``sample_weight`` of :meth:`fit` are multiplied, and
+    divided by their mean: only their ratios matter. The loss of a batch of B samples is then
+    ``Σ w · loss / B``, as in :meth:`fastcnn.Sequential.fit`. Samples of weight 0 take no part.
 
     Args:
         net: "auto"; a name of ``fastcnn.nets.NETS``; a function from the number of classes to
@@ -67,7 +81,11 @@ class CNNClassifier:
         optimizer: "sgd", "adam", "adamw", "rmsprop", or an optimizer, which is copied.
         learning_rate: the optimizer's rate, or None for its own.
         augment: such as ``fastcnn.Augment(shift=2)``, or None.
-        validation_split: the share of the samples, taken from their end, that is held out.
+        validation_split: the share of the samples that is held out, drawn at random, of each class
+            the same share; each class keeps at least one sample to train on.
+        class_weight: how much the samples of each class count: a dict of labels and weights (1 for
+            a label that is not named), "balanced" for weights that make the classes count alike, or
+            None.
         callbacks: see :mod:`fastcnn.callbacks`.
         random_state: an integer, a generator of NumPy, or None for another result each time.
         verbose: 1 prints a line for each epoch.
@@ -75,6 +93,8 @@ class CNNClassifier:
     Attributes:
         classes_: the labels, sorted; the order of the columns of ``predict_proba``.
         n_features_in_: numbers to a sample.
+        feature_names_in_: the names of the columns, if X is a table whose columns all have names
+            that are strings.
         image_shape_: how the net takes a sample, (H, W, C) or (features,).
         model_: the trained :class:`fastcnn.Sequential`. It takes X as it is scaled here.
         history_: the training's :class:`fastcnn.History`.
@@ -109,6 +129,7 @@ class CNNClassifier:
         callbacks: Sequence[Callback] = (),
         random_state: Any = None,
         verbose: int = 0,
+        class_weight: Mapping[Any, float] | str | None = None,
     ) -> None:
         self.net = net
         self.image_shape = image_shape
@@ -121,6 +142,7 @@ class CNNClassifier:
         self.callbacks = callbacks
         self.random_state = random_state
         self.verbose = verbose
+        self.class_weight = class_weight
 
     # --- the estimator's protocol -----------------------------------------------------------------
 
@@ -169,54 +191,72 @@ class CNNClassifier:
 
     # --- training and prediction ------------------------------------------------------------------
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Train a new net on samples X and labels y (n,) of any type that can be sorted.
 
+        ``sample_weight`` (n,) says how much each sample counts, see the class.
+
         Raises ``TypeError`` or ``ValueError`` for a wrong argument of the constructor, NaN or
-        infinity, X and y of different lengths, fewer than two classes, or layers that do not fit.
+        infinity, missing labels, labels of several types, X and y of different lengths, weights
+        that are negative or all zero, fewer than two classes, or layers that do not fit.
+
+        Warns with ``UserWarning`` where a class is too small for ``validation_split``.
         """
         epochs, batch_size = count("epochs", self.epochs), count("batch_size", self.batch_size)
-        optimizer = self._fresh_optimizer()
-        samples = _samples(X)
-        labels = _labels(y, len(samples))
+        split = below_one("validation_split", self.validation_split)
+        optimizer, seed = self._fresh_optimizer(), _seed(self.random_state)
+        samples, names = _samples(X), feature_names(X)
+        labels = checked_labels(y, len(samples))
+        weights = checked(sample_weight, len(samples))
         shape = self._shape_for(samples)
         _finite(samples)
         classes, targets = np.unique(labels, return_inverse=True)
-        if len(classes) < 2:
-            raise ValueError(f"y must have at least two classes, got {len(classes)} class")
-        model = Sequential(self._layers(shape, len(classes)), shape, seed=_seed(self.random_state))
+        targets = targets.reshape(-1)
+        rows = _rows_that_count(weights, targets)
+        weights = balanced(self.class_weight, classes, targets, weights)
+        model = Sequential(self._layers(shape, len(classes)), shape, seed=seed)
         if model.output_shape != (len(classes),):
             raise ValueError(
                 f"net must give a score for each of {len(classes)} classes, got an output of shape "
                 f"{model.output_shape}"
             )
 
+        train, rest = rows, None
+        if split:
+            train, rest = _split(targets, classes, rows, split, seed)
         known = KnownSamples(scales_bytes=False)
         known.learn(samples)
-        samples = samples.reshape(len(samples), *shape)
-        mean = scale = None
-        if samples.dtype != np.uint8:
-            axes = 0 if len(shape) == 1 else None
-            mean, scale = _mean_and_scale(samples, axes)
-            samples = _scaled(samples, mean, scale)
+        scaling = None if samples.dtype == np.uint8 else mean_and_deviation(samples, shape, train)
+        prepared = _prepared(samples, shape, scaling, train)
+        of_train = slice(None) if train is None else train
+        validation = None
+        if rest is not None:
+            held_out = _prepared(samples, shape, scaling, rest)
+            validation = held_out, targets[rest], _of_mean_one(weights, rest)
         history = model.fit(
-            samples,
-            targets.reshape(-1),
+            prepared,
+            targets[of_train],
             epochs=epochs,
             batch_size=batch_size,
             optimizer=optimizer,
-            validation_split=self.validation_split,
+            validation_data=validation,
             callbacks=self.callbacks,
             verbose=self.verbose,
             augment=self.augment,
+            sample_weight=_of_mean_one(weights, of_train),
         )
         self.classes_: Array = classes
         self.n_features_in_: int = prod(shape)
         self.image_shape_: Shape = shape
-        self.mean_, self.scale_ = mean, scale
+        self.mean_: Any = None if scaling is None else scaling[0]
+        self.scale_: Any = None if scaling is None else scaling[1]
         self.samples_: KnownSamples = known
         self.model_: Sequential = model
         self.history_: History = history
+        if names is not None:
+            self.feature_names_in_: Array = names
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
         return self
 
     def predict(self, X: ArrayLike) -> Array:
@@ -231,6 +271,7 @@ class CNNClassifier:
         those of ``fit``, and for NaN and infinity.
         """
         self._fitted()
+        same_names(X, getattr(self, "feature_names_in_", None), type(self).__name__)
         samples = _samples(X)
         if prod(samples.shape[1:]) != self.n_features_in_:
             raise ValueError(
@@ -245,17 +286,30 @@ class CNNClassifier:
         _finite(samples)
         if hasattr(self, "samples_"):  # not in pickles of earlier versions
             self.samples_.check("X", samples)
-        samples = samples.reshape(len(samples), *self.image_shape_)
-        if self.mean_ is not None:
-            samples = _scaled(samples, self.mean_, self.scale_)
-        elif samples.dtype != np.uint8:  # a net that was trained on bytes, and the same in floats
-            samples = _scaled(samples, np.float64(127.5), np.float64(255))
-        return self.model_.predict_checked(samples)
+        scaling = None if self.mean_ is None else (self.mean_, self.scale_)
+        if scaling is None and samples.dtype != np.uint8:
+            # A net that was trained on bytes, and the same in floats.
+            scaling = np.float64(127.5), np.float64(255)
+        convert = _conversion(self.image_shape_, scaling)
+        step = max(1, _PART // self.n_features_in_)
+        parts = [
+            self.model_.predict_checked(convert(samples[first : first + step]))
+            for first in range(0, len(samples), step)
+        ]
+        return np.concatenate(parts)
 
-    def score(self, X: ArrayLike, y: ArrayLike) -> float:
-        """The share of samples whose label is predicted."""
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """The share of samples whose label is predicted; of their weights, if there are some.
+
+        Raises ``ValueError`` for weights that are negative or all zero.
+        """
         predicted = self.predict(X)
-        return float((predicted == _labels(y, len(predicted))).mean())
+        right = predicted == checked_labels(y, len(predicted))
+        weights = checked(sample_weight, len(predicted))
+        if weights is None:
+            return float(right.mean())
+        _not_all_zero(weights)
+        return float(np.average(right, weights=weights))
 
     # --- what arguments mean ----------------------------------------------------------------------
 
@@ -333,6 +387,8 @@ def _samples(x: Any) -> Array:
     """X as (n, …) numbers, in the words that scikit-learn has for what is wrong with it."""
     if hasattr(x, "tocsr"):
         raise TypeError("X must be a dense array, but sparse data was passed; use X.toarray()")
+    if np.ma.is_masked(x):
+        raise ValueError("X must have no masked numbers, got a masked array with some")
     array = np.asarray(x)
     if array.dtype.kind == "c":
         raise ValueError(f"Complex data not supported, X must hold real numbers, got {array.dtype}")
@@ -359,55 +415,119 @@ def _samples(x: Any) -> Array:
 
 
 def _finite(array: Array) -> None:
-    if array.dtype.kind != "f" or np.isfinite(array.sum(dtype=np.float64)):
-        return
-    if not np.isfinite(array).all():
-        raise ValueError("X must hold finite numbers, got NaN or infinity (inf)")
+    try:
+        finite("X", array)
+    except ValueError as error:
+        # "NaN" and "inf" are the words that scikit-learn looks for.
+        raise ValueError(str(error).replace("infinity", "infinity (inf)")) from None
 
 
-def _labels(y: Any, samples: int) -> NDArray[Any]:
-    if y is None:
-        raise ValueError("requires y to be passed, but the target y is None")
-    labels = np.asarray(y)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        known = sys.modules.get("sklearn.exceptions")
+def _not_all_zero(weights: Array) -> None:
+    if not weights.any():
+        raise ValueError("sample_weight must not be zero for all samples: no weight is above zero")
+
+
+def _rows_that_count(weights: Array | None, targets: Array) -> Array | None:
+    """The samples of a weight above 0; None if these are all."""
+    rows = None
+    if weights is not None:
+        _not_all_zero(weights)
+        if not weights.all():
+            rows = np.flatnonzero(weights)
+            targets = targets[rows]
+    classes = len(np.unique(targets))
+    if classes < 2:
+        weighted = "" if weights is None else " with a sample_weight above 0"
+        raise ValueError(f"y must have at least two classes{weighted}, got {classes} class")
+    return rows
+
+
+def _split(
+    targets: Array, classes: Array, rows: Array | None, share: float, seed: int | None
+) -> tuple[Array, Array]:
+    """The samples to train on and those to validate on, of ``rows`` or of all."""
+    of_rows = targets if rows is None else targets[rows]
+    train, rest = held_out(of_rows, share, np.random.default_rng(seed))
+    if not len(rest):
+        raise ValueError(
+            f"validation_split={share} of {len(of_rows)} samples leaves none to validate on"
+        )
+    without = np.setdiff1d(of_rows, of_rows[rest])
+    if without.size:
+        shown = ", ".join(map(repr, classes[without[:5]].tolist()))
+        more = ", …" if without.size > 5 else ""
         warnings.warn(
-            "A column-vector y was passed when a 1d array was expected. Please change the shape of "
-            "y to (n_samples,), for example using ravel().",
-            UserWarning if known is None else known.DataConversionWarning,
+            f"validation_split={share} leaves {without.size} of {len(classes)} classes without a "
+            f"sample to validate on, because they have too few: {shown}{more}",
+            UserWarning,
             stacklevel=3,
         )
-        labels = labels.reshape(-1)
-    if labels.ndim != 1:
-        raise ValueError(
-            f"y must have the shape (n,), one label for each sample, got {np.shape(y)}"
-        )
-    if len(labels) != samples:
-        raise ValueError(f"y must have one label for each of {samples} samples, got {len(labels)}")
-    if labels.dtype.kind == "f":
-        if not np.isfinite(labels).all():
-            raise ValueError("Input y contains NaN or infinity (inf)")
-        if (labels != np.floor(labels)).any():
-            raise ValueError("Unknown label type: y must hold classes, got continuous numbers")
-    elif labels.dtype.kind == "c":
-        raise ValueError(f"Complex data not supported, y must hold classes, got {labels.dtype}")
-    return labels
+    return (train, rest) if rows is None else (rows[train], rows[rest])
 
 
 @unreported
-def _mean_and_scale(samples: Array, axes: int | None) -> tuple[Any, Any]:
-    """Means and standard deviations; 1 for a feature that is constant but for rounding."""
-    mean = samples.mean(axis=axes, dtype=np.float64)
-    deviation = samples.std(axis=axes, dtype=np.float64)
+def _of_mean_one(weights: Array | None, rows: Array | slice) -> Array | None:
+    """The weights of these samples, divided by their mean."""
+    if weights is None:
+        return None
+    some = weights[rows] / weights[rows].max()
+    result: Array = some / some.mean()
+    return result
+
+
+Scaling = tuple[Array | np.float64, Array | np.float64]
+"""What is subtracted from samples, and what the difference is divided by."""
+
+
+def _conversion(shape: Shape, scaling: Scaling | None) -> Callable[[Array], Array]:
+    """What makes samples as the net takes them of samples in any shape."""
+
+    @unreported
+    def convert(part: Array) -> Array:
+        part = part.reshape(len(part), *shape)
+        if scaling is None:
+            return part
+        mean, scale = scaling
+        result = np.empty(part.shape, np.float32)
+        step = max(1, _PART // prod(shape))
+        for first in range(0, len(part), step):
+            some = slice(first, first + step)
+            # In float64, so that large means cost no digits.
+            result[some] = (part[some] - mean) / scale
+        return result
+
+    return convert
+
+
+def _prepared(
+    samples: Array, shape: Shape, scaling: Scaling | None, rows: Array | None
+) -> Array | SamplesOnDemand:
+    """These samples as the net takes them: at once where that is small, else batch by batch."""
+    result = SamplesOnDemand(samples, _conversion(shape, scaling), rows)
+    is_large = prod(result.shape) * result.dtype.itemsize > _COPIED
+    return result if is_large or is_memory_mapped(samples) else np.asarray(result)
+
+
+@unreported
+def mean_and_deviation(samples: Array, shape: Shape, rows: Array | None) -> Scaling:
+    """Of images as a whole, of vectors for each feature; the deviation is 1 where there is none.
+
+    In float64, and in parts: beside ``samples`` it takes a few megabytes.
+    """
+    axis = 0 if len(shape) == 1 else None
+    count = len(samples) if rows is None else len(rows)
+    step = max(1, _PART // max(1, prod(shape)))
+
+    def parts() -> Iterator[Array]:
+        for first in range(0, count, step):
+            part = slice(first, first + step)
+            some = samples[part if rows is None else rows[part]]
+            yield some.reshape(len(some), *shape).astype(np.float64)
+
+    numbers = count * (1 if axis == 0 else prod(shape))
+    mean = sum(part.sum(axis=axis) for part in parts()) / numbers
+    variance = sum(np.square(part - mean).sum(axis=axis) for part in parts()) / numbers
+    deviation = np.sqrt(variance)
+    # A feature that is constant but for rounding says nothing, and is not blown up.
     still = deviation <= 1e-12 * np.maximum(np.abs(mean), 1)
     return mean, np.where(still, 1.0, deviation)
-
-
-@unreported
-def _scaled(samples: Array, mean: Any, scale: Any) -> Array:
-    """Shifted and scaled in float64, so that large means cost no digits; then float32."""
-    result = np.empty(samples.shape, np.float32)
-    for first in range(0, len(samples), 1024):
-        part = slice(first, first + 1024)
-        result[part] = (samples[part] - mean) / scale
-    return result

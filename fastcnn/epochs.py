@@ -17,6 +17,7 @@ from fastcnn.arguments import Array
 from fastcnn.callbacks import Callback, EarlyStopping, StopTraining
 from fastcnn.float_errors import Divergence
 from fastcnn.layers import Shape
+from fastcnn.on_demand import Samples
 from fastcnn.progress import Event, History, Progress
 from fastcnn.quoting import quoted
 from fastcnn.registry import is_own
@@ -37,6 +38,7 @@ class Epochs:
         model: who is trained; callbacks get it, and it draws what is random.
         at: where the training stands; moved on with each batch.
         images, targets: the samples.
+        weights: how much the loss of each sample counts, or None.
         step: one step on a batch: the sum of its losses, and how many samples are right.
         validate: what is evaluated after each epoch, or None.
         counts: whether the loss has an accuracy.
@@ -45,9 +47,10 @@ class Epochs:
 
     model: Sequential
     at: Progress
-    images: Array
+    images: Samples
     targets: Array
-    step: Callable[[Array, Array], tuple[float, float]]
+    weights: Array | None
+    step: Callable[[Array, Array, Array | None], tuple[float, float]]
     validate: Callable[[], dict[str, float]] | None
     counts: bool
     augment: Augmentation | None
@@ -123,20 +126,21 @@ class Epochs:
                 return
             some = slice(start, start + size)
             chosen = some if order is None else order[some]
-            self._batch(self.images[chosen], self.targets[chosen])
+            weights = None if self.weights is None else self.weights[chosen]
+            self._batch(self.images[chosen], self.targets[chosen], weights)
             if at.callbacks:
                 seen = min(start + size, total)
                 logs = self._means(seen) | {"samples": seen}
                 self._tell("on_batch_end", at.batch - 1, logs)
 
-    def _batch(self, images: Array, targets: Array) -> None:
+    def _batch(self, images: Array, targets: Array, weights: Array | None) -> None:
         at = self.at
         at.in_batch = True
         try:
             if self.augment is not None:
                 images = augmented(self.augment, images, self.model.rng, self.model.input_shape)
             at.rate = at.optimizer.rate
-            loss_sum, correct = self.step(images, targets)
+            loss_sum, correct = self.step(images, targets, weights)
         except Divergence as error:
             raise FloatingPointError(
                 f"{error}, in batch {at.batch} of epoch {at.epoch}; the model keeps the weights "

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from fastcnn.arguments import Array
 from fastcnn.float_errors import unreported
 from fastcnn.layers import Shape
+from fastcnn.on_demand import Samples
 
 _TAKEN = frozenset(map(np.dtype, (np.uint8, np.float32, np.float64)))
 _SMALLEST_PICTURE = 8  # side
@@ -114,7 +115,7 @@ def _remedy(name: str, given: Shape, wanted: Shape | None) -> str:
     return ""
 
 
-def finite(name: str, array: Array) -> None:
+def finite(name: str, array: Samples) -> None:
     """Raise the ``ValueError`` for NaN or infinity in the samples, naming the first such."""
     if array.dtype.kind != "f":
         return

@@ -3,8 +3,10 @@
 A loss takes the net's raw outputs: the softmax of the cross-entropy and the sigmoid of the binary
 one belong to the loss, which needs no detour through tiny probabilities.
 
-Source: C. Szegedy et al., "Rethinking the Inception Architecture", arXiv:1512.00567 (label
-smoothing).
+Sources: C. Szegedy et al., "Rethinking the Inception Architecture", arXiv:1512.00567 (label
+smoothing); H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", arXiv:1710.09412, and
+G. Hinton et al., "Distilling the Knowledge in a Neural Network", arXiv:1503.02531 (rows of
+probabilities).
 """
 
 from __future__ import annotations
@@ -17,7 +19,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastcnn import ops
-from fastcnn.arguments import Array, are_labels, class_labels, floats, in_range
+from fastcnn.arguments import (
+    Array,
+    are_labels,
+    class_labels,
+    floats,
+    in_range,
+    probabilities,
+    shown_row,
+)
 from fastcnn.attributes import Checked, Known
 from fastcnn.float_errors import unreported
 from fastcnn.layers import Shape
@@ -154,6 +164,16 @@ class Loss(Known):
         """What ``predict`` returns for raw outputs."""
         return outputs
 
+    def classes(self, targets: Array, output: Shape) -> tuple[NDArray[np.int64], int]:
+        """The class number of each sample, and how many classes there are, for ``class_weight``.
+
+        Raises ``ValueError`` where targets are no classes.
+        """
+        raise ValueError(
+            f"class_weight needs a loss of classes, such as cross-entropy, got {self!r}; use "
+            f"sample_weight"
+        )
+
     def config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         names = inspect.signature(type(self).__init__).parameters
@@ -165,10 +185,16 @@ class Loss(Known):
 
 
 class CrossEntropy(Loss):
-    """Softmax cross-entropy on class numbers (N,) or (N, 1), or one-hot rows (N, C).
+    """Softmax cross-entropy on class numbers (N,) or (N, 1), or rows of probabilities (N, C).
+
+    With the softmax q of a sample's outputs its loss is −log q at its class, or −Σ p log q for a
+    row of probabilities p, as mixup, distillation and averaged annotators give them; one-hot rows
+    are such rows. A sample counts as right if the largest output stands where the largest
+    probability does.
 
     Args:
-        label_smoothing: this share of each label is spread evenly over all classes.
+        label_smoothing: the share s of each label that is spread evenly over all C classes:
+            p becomes (1 − s) p + s / C.
 
     Example:
         >>> loss = CrossEntropy()
@@ -195,29 +221,49 @@ class CrossEntropy(Loss):
         try:
             if are_labels(y, count):
                 return in_range(cast("NDArray[np.int64]", y), classes)
-            return class_labels(_classes(y, count, classes), count, classes)
+            given = _classes(y, count, classes)
+            if given.ndim == 2:
+                return probabilities("y", given, dtype)[...]
+            return class_labels(given, count, classes)
         except (TypeError, ValueError) as error:
             raise type(error)(str(error).replace("labels", "y", 1)) from None
 
     @unreported
     def values(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
-        losses: Array = ops.cross_entropy(outputs, targets, reduction="none", engine=engine)
-        if self.label_smoothing:
-            spread = -ops.log_softmax(outputs, engine=engine).mean(axis=1, dtype=np.float64)
-            share = self.label_smoothing
-            losses = np.asarray((1 - share) * losses + share * spread, outputs.dtype)
+        wanted = self.smoothed(targets, outputs.shape[1], outputs.dtype)
+        losses: Array = ops.cross_entropy(outputs, wanted, reduction="none", engine=engine)
         return losses
 
     @unreported
     def gradient(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
-        gradient = ops.cross_entropy_backward(outputs, targets, reduction="none", engine=engine)
-        if self.label_smoothing:
-            gradient[np.arange(len(gradient)), targets] += self.label_smoothing
-            gradient -= self.label_smoothing / gradient.shape[1]
-        return gradient
+        wanted = self.smoothed(targets, outputs.shape[1], outputs.dtype)
+        return ops.cross_entropy_backward(outputs, wanted, reduction="none", engine=engine)
+
+    @unreported
+    def smoothed(self, targets: Array, classes: int, dtype: Any) -> Array:
+        """``targets`` themselves, or with ``label_smoothing`` rows of probabilities (N, classes).
+
+        >>> CrossEntropy(0.5).smoothed(np.array([1]), 2, np.float32)
+        array([[0.25, 0.75]], dtype=float32)
+        """
+        share = self.label_smoothing
+        if not share:
+            return targets
+        if targets.ndim == 2:
+            rows = np.asarray((1 - share) * targets, dtype)
+            rows += share / classes
+            return rows
+        labels = class_labels(targets, len(targets), classes)
+        rows = np.full((len(labels), classes), share / classes, dtype)
+        rows[np.arange(len(labels)), labels] += 1 - share
+        return rows
 
     def correct(self, outputs: Array, targets: Array) -> float:
-        return int((outputs.argmax(axis=1) == targets).sum())
+        classes, _ = self.classes(targets, outputs.shape[1:])
+        return int((outputs.argmax(axis=1) == classes).sum())
+
+    def classes(self, targets: Array, output: Shape) -> tuple[NDArray[np.int64], int]:
+        return (targets if targets.ndim == 1 else targets.argmax(axis=1)), output[0]
 
     def predictions(self, outputs: Array, engine: str | None = None) -> Array:
         return ops.softmax(outputs, engine=engine)
@@ -283,6 +329,14 @@ class BinaryCrossEntropy(Loss):
         right = (outputs > 0) == (targets > 0.5)
         return float(right.sum() / max(right[:1].size, 1))
 
+    def classes(self, targets: Array, output: Shape) -> tuple[NDArray[np.int64], int]:
+        if output != (1,) or not ((targets == 0) | (targets == 1)).all():
+            raise ValueError(
+                "class_weight needs one output and targets 0 and 1 with binary cross-entropy, got "
+                f"{output} outputs; use sample_weight"
+            )
+        return targets[:, 0].astype(np.int64), 2
+
     def predictions(self, outputs: Array, engine: str | None = None) -> Array:
         return ops.sigmoid(outputs, engine=engine)
 
@@ -319,27 +373,31 @@ def _classes(y: ArrayLike, count: int, classes: int) -> Array:
     if given.ndim == 2 and given.shape[1] == 1 and classes > 1:
         given = given[:, 0]  # a column, as of a table or of keras.datasets
     if given.ndim == 2:
-        given = _classes_of_one_hot(given, classes)
-    if given.ndim == 1 and len(given) != count:
+        given = _unless_one_hot(given, classes)
+    if given.ndim in (1, 2) and len(given) != count:
         raise ValueError(f"y must have one label per sample, {count}, got {len(given)}")
     return given
 
 
-def _classes_of_one_hot(rows: Array, classes: int) -> Array:
+def _unless_one_hot(rows: Array, classes: int) -> Array:
+    """The classes of one-hot rows, (N,); floats that are not such rows as they are, (N, C)."""
     if rows.shape[1] != classes:
         raise ValueError(
-            f"y must be class numbers (N,) or one-hot rows (N, {classes}), got {rows.shape}"
+            f"y must be class numbers (N,), or rows of probabilities or one-hot rows "
+            f"(N, {classes}), got {rows.shape}"
         )
     if rows.dtype.kind not in "fiub":
         raise TypeError(f"y must hold numbers, got dtype {rows.dtype}")
-    if rows.size and not (((rows == 0) | (rows == 1)).all() and (rows.sum(axis=1) == 1).all()):
-        row = next(i for i, r in enumerate(rows) if sorted(r.tolist())[:-1] != [0] * (classes - 1)
-                   or r.max() != 1)  # fmt: skip
+    right = ((rows == 0) | (rows == 1)).all(axis=1) & (np.count_nonzero(rows, axis=1) == 1)
+    if right.all():
+        return np.asarray(rows.argmax(axis=1))
+    if rows.dtype.kind != "f":
+        row = int(right.argmin())
         raise ValueError(
-            f"y must be class numbers or one-hot rows, each with one 1 among 0s, got "
-            f"{rows[row].tolist()} in row {row}"
+            f"y must be class numbers, one-hot rows, each with one 1 among 0s, or rows of "
+            f"probabilities, got {shown_row(rows[row])} in row {row}"
         )
-    return np.asarray(rows.argmax(axis=1))
+    return rows
 
 
 @unreported

@@ -28,7 +28,7 @@ generator, ``model.rng``. The same seed gives bitwise the same weights, for any 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from html import escape
@@ -78,6 +78,7 @@ from fastcnn.losses import (
     loss_from_dict,
     loss_named,
 )
+from fastcnn.on_demand import Samples, SamplesOnDemand
 from fastcnn.optimizers import SGD, Optimizer, optimizer_named
 from fastcnn.preparation import Preparation, preparation_from, preparation_of
 from fastcnn.progress import (
@@ -93,6 +94,7 @@ from fastcnn.progress import (
 )
 from fastcnn.quoting import quoted
 from fastcnn.registry import is_own, module_of
+from fastcnn.sample_weights import checked, scale_to_mean, weighted, weights_of
 from fastcnn.scalars import below_one, count, generator, truth
 from fastcnn.scaling import FEW_STEPS_TRAINED, SCALING, Kind, KnownSamples, known_from
 from fastcnn.settings import get_math
@@ -102,6 +104,14 @@ from fastcnn.weights import Weights
 if TYPE_CHECKING:
     from fastcnn.executor import Executor
 
+
+# What a resumed training is compared by, as users know it.
+_DATA = {
+    "targets": "y",
+    "samples": "x",
+    "images": "x",
+    "weights": "sample_weight and class_weight",
+}
 
 # One for all models, because a model with a lock of its own could not be pickled.
 _building = RLock()
@@ -499,10 +509,16 @@ class Sequential:
         return x
 
     def _gradients(
-        self, images: Array, targets: Array, loss: Loss, rng: np.random.Generator
+        self,
+        images: Array,
+        targets: Array,
+        loss: Loss,
+        rng: np.random.Generator,
+        weights: Array | None = None,
     ) -> tuple[float, float, list[dict[str, Array]]]:
         """One batch forward and backward: sum of the losses, samples that are right, gradients.
 
+        ``weights`` (N,) of the model's dtype say how much each sample's loss counts.
         The gradients are those of the mean loss, and are views of ``self._weights.gradient``,
         one dict for each layer. Nothing of the model changes but running statistics, and those
         only where the loss is finite; else ``FloatingPointError`` is raised.
@@ -510,14 +526,19 @@ class Sequential:
         trunk = self._trunk(loss)
         executor = self._executor(trunk)
         if executor is not None:
-            found = executor.gradients(self._taken(images, executor), targets, loss, rng)
+            found = executor.gradients(self._taken(images, executor), targets, loss, rng, weights)
             if found is not None:
                 return *found, self._weights.gradients
-        return *self._one_by_one(images, targets, loss, rng), self._weights.gradients
+        return *self._one_by_one(images, targets, loss, rng, weights), self._weights.gradients
 
     @unreported
     def _one_by_one(
-        self, images: Array, targets: Array, loss: Loss, rng: np.random.Generator
+        self,
+        images: Array,
+        targets: Array,
+        loss: Loss,
+        rng: np.random.Generator,
+        weights: Array | None,
     ) -> tuple[float, float]:
         """The same, layer by layer, with the engine that was asked for."""
         trunk, saved = self._trunk(loss), []
@@ -527,12 +548,13 @@ class Sequential:
         for i, layer in enumerate(trunk):
             y, kept = layer.forward(y, True, rng, self.engine)
             saved.append(kept if i >= first else None)
-        total = float(loss.values(y, targets, self.engine).sum(dtype=np.float64))
+        losses = weighted(loss.values(y, targets, self.engine), weights)
+        total = float(losses.sum(dtype=np.float64))
         if not isfinite(total):
             raise Divergence(f"the loss of a batch is {total}")
         dy: Array | None = loss.gradient(y, targets, self.engine)
         assert dy is not None
-        dy *= dy.dtype.type(1 / len(images))
+        scale_to_mean(dy, weights)
         correct = loss.correct(y, targets)
         for i in range(len(trunk) - 1, first - 1, -1):
             assert dy is not None
@@ -544,7 +566,12 @@ class Sequential:
         return total, correct
 
     def _step(
-        self, images: Array, targets: Array, loss: Loss, optimizer: Optimizer
+        self,
+        images: Array,
+        targets: Array,
+        loss: Loss,
+        optimizer: Optimizer,
+        weights: Array | None = None,
     ) -> tuple[float, float]:
         """As :meth:`_gradients`, and then the optimizer's step."""
         executor = self._executor(self._trunk(loss))
@@ -552,11 +579,11 @@ class Sequential:
             raise ValueError(_too_few("x must hold", self._least_batch, len(images)))
         if executor is not None:
             given = self._taken(images, executor), targets, loss, self.rng
-            found = executor.step(*given, optimizer)
+            found = executor.step(*given, optimizer, weights)
             if found is not None:
                 return found
         with unchanged_by_errors(array for layer in self.layers for array in layer.state.values()):
-            found = self._one_by_one(images, targets, loss, self.rng)
+            found = self._one_by_one(images, targets, loss, self.rng, weights)
             self._weights.move(optimizer)
         return found
 
@@ -681,7 +708,9 @@ class Sequential:
         batch_size: int = 32,
         optimizer: Optimizer | str | None = None,
         loss: Loss | str | None = None,
-        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        validation_data: tuple[ArrayLike, ArrayLike]
+        | tuple[ArrayLike, ArrayLike, ArrayLike | None]
+        | None = None,
         validation_split: float = 0.0,
         callbacks: Iterable[Callback] = (),
         shuffle: bool = True,
@@ -689,14 +718,17 @@ class Sequential:
         verbose: int = 1,
         augment: Augmentation | None = None,
         resume: FilePath | None = None,
+        class_weight: Mapping[int, float] | None = None,
+        sample_weight: ArrayLike | None = None,
     ) -> History:
         """Train the model.
 
         Args:
             x: samples, (N, H, W), (N, H, W, C) or (N, features); uint8 or floats.
-            y: labels (N,) or (N, 1), or one-hot rows (N, classes); for other losses, targets.
-                Labels are copied: if a callback changes ``y``, the training goes on with what it
-                was given. Changes of x, and of other targets, count from the next batch.
+            y: labels (N,) or (N, 1), one-hot rows, or rows of probabilities (N, classes) that are
+                at least 0 and add up to 1; for other losses, targets. Labels are copied: if a
+                callback changes ``y``, the training goes on with what it was given. Changes of x,
+                and of other targets, count from the next batch.
             epochs: how many times all samples are seen.
             batch_size: samples to a step; an epoch's last batch may be smaller.
             optimizer: "sgd" (the default), "adam", "adamw", "rmsprop", or an optimizer. One that
@@ -704,9 +736,10 @@ class Sequential:
                 for another model begins anew, see :class:`fastcnn.optimizers.Optimizer`. A
                 schedule counts from the beginning of each training.
             loss: "cross_entropy" (the default), "mse", "binary_cross_entropy", or a loss.
-            validation_data: ``(x, y)`` that is evaluated after each epoch.
-            validation_split: the share of x and y, taken from their end, that is held out for
-                validation instead.
+            validation_data: ``(x, y)`` or ``(x, y, sample_weight)`` that is evaluated after each
+                epoch.
+            validation_split: the share of x, y and ``sample_weight``, taken from their end, that
+                is held out for validation instead.
             callbacks: called between batches and epochs, see :class:`fastcnn.Callback`.
             shuffle: whether each epoch takes the samples in another order.
             seed: starts ``model.rng`` anew; None goes on with it. A model that is built here
@@ -718,10 +751,19 @@ class Sequential:
                 done, counted from its very beginning. Weights, optimizer with state and rate,
                 generator and history come from there (``seed`` has no say); the data and all
                 other arguments must be those that the training began with.
+            class_weight: how much the samples of each class count, ``{class: weight}``, such as
+                ``{0: 1, 1: 99}``; 1 for a class that is not named. The class of a row of
+                probabilities is the most probable one. For cross-entropy, and for binary
+                cross-entropy with one output and targets 0 and 1. Validation does not use it.
+            sample_weight: how much each sample counts, (N,), finite and at least 0; copied. With
+                ``class_weight`` the weight w of a sample is the product of both. As in Keras, the
+                loss of a batch of B samples is ``Σ w · loss / B``: it is divided by the number of
+                samples, not by ``Σ w``. Weights whose mean is 1 leave the size of steps as it is.
 
         Returns:
             The history: losses and accuracies of all epochs. ``loss`` and ``accuracy`` are means
-            over the epoch's batches, each as the model was when it saw them.
+            over the epoch's batches, each as the model was when it saw them. Losses are those
+            that the weights give; accuracies count each sample once.
 
         Raises:
             TypeError, ValueError: a wrong argument, or data with NaN, wrong labels or wrong
@@ -759,13 +801,14 @@ class Sequential:
         split = below_one("validation_split", validation_split)
         if split and validation_data is not None:
             raise ValueError("validation_split must be 0 where validation_data is given")
-        images = samples("x", x, None)
+        images = x if isinstance(x, SamplesOnDemand) else samples("x", x, None)
         if not len(images):
             raise ValueError(f"x must hold at least one sample, got {np.shape(x)}")
         if len(images) != (size := len(np.asarray(y)) if np.ndim(y) else -1):
             raise ValueError(f"y must have one label per sample, {len(images)}, got {size}")
         kept = len(images) - int(len(images) * split)
-        held_out: tuple[ArrayLike, ArrayLike] | None = validation_data
+        given_weights = checked(sample_weight, len(images))
+        held_out = validation_data
         if split:
             if kept == len(images):
                 raise ValueError(
@@ -773,6 +816,9 @@ class Sequential:
                 )
             labels = np.asarray(y)
             held_out = images[kept:], labels[kept:]
+            if given_weights is not None:
+                held_out = *held_out, given_weights[kept:]
+                given_weights = given_weights[:kept]
             images, y = images[:kept], labels[:kept]
         centred = epochs_of.centred(augment)
         first = images[:1] if centred is None else centred(images[:1])
@@ -790,6 +836,7 @@ class Sequential:
         _check_batches(self.layers, shapes, len(images), batch_size)
         outputs = shapes[len(self._trunk(goal))]
         targets = goal.targets(_own_labels(y), len(images), outputs, self.dtype)
+        weights = weights_of(given_weights, class_weight, goal, targets, outputs, self.dtype)
         validation = None
         if held_out is not None:
             alike = images if split == 0 else None  # a part of x is as x is
@@ -801,14 +848,15 @@ class Sequential:
             "samples": len(images),
             "images": checksum_of_samples(images),
             "targets": crc32(targets.tobytes()),
+            "weights": None if weights is None else crc32(weights.tobytes()),
         }
+        data = images, targets, weights
+        train = partial(self._train, data, epochs, validation, augment, bool(verbose))
         if resume is not None:
             return self._resume(
                 checkpoint.read(resume), images, shape, goal if loss is not None else None,
                 descent if optimizer is not None else None, settings, listeners,
-                lambda: self._train(
-                    images, targets, epochs, validation, augment, bool(verbose), resumed=True
-                ),
+                partial(train, resumed=True),
             )  # fmt: skip
         with _building:
             if self._seeded:
@@ -823,14 +871,13 @@ class Sequential:
         if self._preparation is None and images.dtype == np.uint8 and images.shape[-1] in (1, 3):
             self._preparation = preparation_of(images) if images.ndim == 4 else None
         self.progress = Progress(descent, settings, callbacks=listeners)
-        return self._train(images, targets, epochs, validation, augment, bool(verbose))
+        return train()
 
     def _train(
         self,
-        images: Array,
-        targets: Array,
+        data: tuple[Samples, Array, Array | None],
         epochs: int,
-        validation: tuple[Array, Array] | None,
+        validation: tuple[Samples, Array, Array | None] | None,
         augment: Augmentation | None,
         verbose: bool,
         resumed: bool = False,
@@ -839,17 +886,19 @@ class Sequential:
         assert self.progress is not None
         loss, optimizer = self._loss(), self.progress.optimizer
 
-        def step(some: Array, their_targets: Array) -> tuple[float, float]:
-            return self._step(some, their_targets, loss, optimizer)
+        def step(some: Array, wanted: Array, their_weights: Array | None) -> tuple[float, float]:
+            return self._step(some, wanted, loss, optimizer, their_weights)
 
-        def learning_step(some: Array, their_targets: Array) -> tuple[float, float]:
+        def learning_step(
+            some: Array, wanted: Array, their_weights: Array | None
+        ) -> tuple[float, float]:
             # The layers are trained on what a user's augmentation returns, not on x.
             self._known.learn_batch(some, self._normalises)
-            return step(some, their_targets)
+            return step(some, wanted, their_weights)
 
         validate = None if validation is None else partial(self._evaluate, *validation, 256)
         takes = step if _keeps_scale(augment) else learning_step
-        loop = Epochs(self, self.progress, images, targets, takes, validate, loss.counts, augment)
+        loop = Epochs(self, self.progress, *data, takes, validate, loss.counts, augment)
         with optimizer.running():
             if not resumed:
                 optimizer.begin(self._ownership, self.progress)
@@ -865,6 +914,8 @@ class Sequential:
         y: ArrayLike,
         optimizer: Optimizer | None = None,
         loss: Loss | str | None = None,
+        class_weight: Mapping[int, float] | None = None,
+        sample_weight: ArrayLike | None = None,
     ) -> tuple[float, float]:
         """One step on one batch; its mean loss and accuracy, before the step.
 
@@ -872,7 +923,7 @@ class Sequential:
             x, y: as for :meth:`fit`.
             optimizer: an optimizer, whose state goes on from call to call; None stands for
                 ``SGD(0.005)``. It must have taken no steps for another model.
-            loss: as for :meth:`fit`.
+            loss, class_weight, sample_weight: as for :meth:`fit`.
 
         Returns:
             Loss and accuracy; the accuracy is NaN for a loss that has none.
@@ -904,14 +955,20 @@ class Sequential:
             finite("x", images)
             shape = image_shape(images.shape[1:])
             self._doubt_layout("x", shape, len(images))
-            goal.targets(y, len(images), infer_stack(self._trunk(goal), shape)[-1], self.dtype)
+            outputs = infer_stack(self._trunk(goal), shape)[-1]
+            targets = goal.targets(y, len(images), outputs, self.dtype)
+            weights_of(sample_weight, class_weight, goal, targets, outputs, self.dtype)
             self._build_once(shape)
-        targets = goal.targets(y, len(images), self._outputs(goal), self.dtype)
+        outputs = self._outputs(goal)
+        targets = goal.targets(y, len(images), outputs, self.dtype)
+        weights = None
+        if sample_weight is not None or class_weight is not None:
+            weights = weights_of(sample_weight, class_weight, goal, targets, outputs, self.dtype)
         descent = optimizer or self._own_sgd
         if not descent.serves(self._ownership):
             descent.serve(self._ownership)
         try:
-            loss_sum, correct = self._step(images, targets, goal, descent)
+            loss_sum, correct = self._step(images, targets, goal, descent, weights)
         except Divergence:
             finite("x", images)  # NaN in the data shows in the loss, and is named here
             raise
@@ -922,12 +979,20 @@ class Sequential:
 
     # --- evaluation and prediction ----------------------------------------------------------------
 
-    def evaluate(self, x: ArrayLike, y: ArrayLike, batch_size: int = 256) -> dict[str, float]:
+    def evaluate(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        batch_size: int = 256,
+        sample_weight: ArrayLike | None = None,
+    ) -> dict[str, float]:
         """Mean loss over all samples, and accuracy where the loss has one.
 
         Args:
             x, y: as for :meth:`fit`.
             batch_size: samples that run together; it does not change the result.
+            sample_weight: how much each sample's loss counts, (N,), as for :meth:`fit`: the loss
+                is ``Σ w · loss / N``. The accuracy counts each sample once.
 
         Returns:
             ``{"loss": …, "accuracy": …}``.
@@ -944,16 +1009,22 @@ class Sequential:
         """
         self._known_shape()
         size = count("batch_size", batch_size)
-        images, targets = self._checked("x", x, y, self._loss())
-        return self._evaluate(images, targets, size)
+        loss = self._loss()
+        images, targets = self._checked("x", x, y, loss)
+        weights = weights_of(sample_weight, None, loss, targets, self._outputs(loss), self.dtype)
+        return self._evaluate(images, targets, weights, size)
 
     @unreported
-    def _evaluate(self, images: Array, targets: Array, size: int) -> dict[str, float]:
+    def _evaluate(
+        self, images: Samples, targets: Array, weights: Array | None, size: int
+    ) -> dict[str, float]:
         loss, total, correct = self._loss(), 0.0, 0.0
         for first in range(0, len(images), size):
             some = slice(first, first + size)
             y = self._forward_batch(images[some])
-            total += float(loss.values(y, targets[some], self.engine).sum(dtype=np.float64))
+            losses = loss.values(y, targets[some], self.engine)
+            losses = weighted(losses, None if weights is None else weights[some])
+            total += float(losses.sum(dtype=np.float64))
             correct += loss.correct(y, targets[some])
         found = {"loss": total / len(images)}
         return found | {"accuracy": correct / len(images)} if loss.counts else found
@@ -1163,7 +1234,7 @@ class Sequential:
     def _resume(
         self,
         file: ModelFile,
-        images: Array,
+        images: Samples,
         shape: Shape,
         loss: Loss | None,
         optimizer: Optimizer | None,
@@ -1184,9 +1255,9 @@ class Sequential:
             if name == "images" and name not in found.settings:
                 continue  # a file of an earlier version
             if found.settings.get(name) != value:
-                told = {"targets": "y", "samples": "x", "images": "x"}.get(name, name)
-                what = "the data" if told in "xy" else quoted(found.settings.get(name))
-                given = "other data" if told in "xy" else repr(value)
+                told = _DATA.get(name, name)
+                what = "the data" if name in _DATA else quoted(found.settings.get(name))
+                given = "other data" if name in _DATA else repr(value)
                 raise ValueError(
                     f"{told} must be {what} that the training in {file.path} began with, got "
                     f"{given}"
@@ -1223,20 +1294,28 @@ class Sequential:
 
     def _checked_validation(
         self,
-        data: tuple[ArrayLike, ArrayLike],
+        data: tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, ArrayLike | None],
         shape: Shape,
         loss: Loss,
         outputs: Shape,
         centred: Callable[[Array], Array] | None,
-        trained: Array | None,
-    ) -> tuple[Array, Array]:
-        if not isinstance(data, tuple | list) or len(data) != 2:
-            raise TypeError(f"validation_data must be a pair (x, y), got {type(data).__name__}")
-        images = samples("validation_data", data[0], None)
+        trained: Samples | None,
+    ) -> tuple[Samples, Array, Array | None]:
+        if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+            raise TypeError(
+                f"validation_data must be a pair (x, y) or (x, y, sample_weight), got "
+                f"{type(data).__name__}"
+                + (f" of {len(data)}" if isinstance(data, tuple | list) else "")
+            )
+        x = data[0]
+        images = x if isinstance(x, SamplesOnDemand) else samples("validation_data", x, None)
         if not len(images):
             raise ValueError("validation_data must hold at least one sample")
         if images.shape[1:] != shape and centred is not None:
-            images = centred(images)
+            if isinstance(images, SamplesOnDemand):
+                images = images.then(centred)
+            else:
+                images = centred(images)
         if images.shape[1:] != shape:
             raise ValueError(
                 f"validation_data must hold samples of shape {shape}, got {images.shape[1:]}"
@@ -1248,7 +1327,9 @@ class Sequential:
             known.check("validation_data", images)
         try:
             targets = loss.targets(_own_labels(data[1]), len(images), outputs, self.dtype)
-            return images, targets
+            sample_weight = data[2] if len(data) == 3 else None
+            weights = weights_of(sample_weight, None, loss, targets, outputs, self.dtype)
+            return images, targets, weights
         except (TypeError, ValueError) as error:
             raise type(error)(f"validation_data: {error}") from None
 

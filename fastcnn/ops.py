@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastcnn.arguments import Array, class_labels, floats, shaped
+from fastcnn.arguments import Array, class_targets, floats, shaped
 from fastcnn.engines import Explanation, choose, recorded
 from fastcnn.float_errors import unreported
 from fastcnn.geometry import (
@@ -973,7 +973,8 @@ def cross_entropy(
 
     Args:
         logits: scores before the softmax, (N, C).
-        labels: integer class of each sample, (N,), in ``range(C)``.
+        labels: integer class of each sample, (N,), in ``range(C)``; or a row of probabilities p for
+            each, (N, C), none negative and with the sum 1. The loss is then ``-Σ p · log_softmax``.
         reduction: "mean" or "sum" over the batch, or "none".
         engine: an engine's name, or None for the fastest that serves.
 
@@ -987,6 +988,8 @@ def cross_entropy(
         >>> import numpy as np, fastcnn
         >>> round(float(fastcnn.cross_entropy(np.zeros((5, 10)), [0, 1, 2, 3, 4])), 4)
         2.3026
+        >>> round(float(fastcnn.cross_entropy([[0.0, 1.0]], [[0.5, 0.5]])), 4)
+        0.8133
     """
     logits, numbers, scale = _loss_arguments(logits, labels, reduction)
     losses: Array = choose("cross_entropy", logits.shape, logits.dtype, engine)(logits, numbers)
@@ -1002,7 +1005,8 @@ def cross_entropy_backward(
 ) -> Array:
     """Gradient of :func:`cross_entropy` with respect to the logits, (N, C).
 
-    With ``reduction="none"`` each sample's gradient is that of its own loss, as with "sum".
+    It is the softmax, less 1 at the label or less the row of probabilities. With
+    ``reduction="none"`` each sample's gradient is that of its own loss, as with "sum".
 
     Arguments as for :func:`cross_entropy`.
 
@@ -1188,5 +1192,5 @@ def _loss_arguments(
         raise ValueError(f"logits must have the shape (N, C), C at least 1, got {scores.shape}")
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f'reduction must be "mean", "sum" or "none", got {quoted(reduction)}')
-    numbers = class_labels(labels, *scores.shape)
-    return scores, numbers, 1 / max(len(scores), 1) if reduction == "mean" else 1.0
+    wanted = class_targets(labels, scores.shape, scores.dtype)
+    return scores, wanted, 1 / max(len(scores), 1) if reduction == "mean" else 1.0

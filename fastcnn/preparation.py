@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcnn.arguments import Array
+from fastcnn.on_demand import Samples
 
 _LOOKED_AT = 512  # images
 _MOST = 0.85  # share of the images that must be alike in something
@@ -94,7 +94,7 @@ def preparation_from(described: Any) -> Preparation | None:
     return Preparation(**described)
 
 
-def preparation_of(images: Array) -> Preparation | None:
+def preparation_of(images: Samples) -> Preparation | None:
     """How images (N, H, W, C) of bytes seem to have been prepared; None where nothing is to see.
 
     Of evenly spaced images it looks at the background along the borders, and where that is the same

@@ -13,6 +13,7 @@ import numpy as np
 from fastcnn.arguments import Array
 from fastcnn.callbacks import Callback
 from fastcnn.json_arrays import join, shapes, split
+from fastcnn.on_demand import Samples
 from fastcnn.optimizers import Optimizer, optimizer_from_dict, optimizer_to_dict
 from fastcnn.quoting import quoted
 from fastcnn.scalars import count, truth
@@ -181,7 +182,7 @@ _SMALL = 4 << 20  # bytes of samples that are all looked at
 _PLACES, _PLACE = 64, 64 << 10  # places in more samples, and bytes at each of them
 
 
-def checksum_of_samples(samples: Array) -> int:
+def checksum_of_samples(samples: Samples) -> int:
     """A checksum that other samples do not have; of many it reads a part, evenly spread.
 
     So it takes milliseconds, also of a memory-mapped file of many GB.

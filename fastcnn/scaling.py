@@ -28,6 +28,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fastcnn.arguments import Array
+from fastcnn.on_demand import Samples
 from fastcnn.quoting import quoted
 
 Kind = Literal["uint8", "floats"]
@@ -114,7 +115,7 @@ class SampleRecord:
 
 
 def record_of(
-    array: Array, numbers: int = _LOOKED_AT, scales_bytes: bool = True
+    array: Samples, numbers: int = _LOOKED_AT, scales_bytes: bool = True
 ) -> SampleRecord | None:
     """The record of samples (N, …), from about so many numbers of evenly spaced samples.
 
@@ -160,7 +161,7 @@ class KnownSamples:
     _steps: int = field(default=0, repr=False, compare=False)
     _warned: set[str] = field(default_factory=set, repr=False, compare=False)
 
-    def glance(self, name: str, array: Array, least: int = _FEW_TRAINED) -> None:
+    def glance(self, name: str, array: Samples, least: int = _FEW_TRAINED) -> None:
         """:meth:`check` for calls that are short: dtypes in each call, numbers in some.
 
         The numbers of the first calls are compared, then those of one call in 512, and of all that
@@ -179,7 +180,7 @@ class KnownSamples:
             return  # nearly always
         self._check_numbers(name, array, _GLANCED_AT, least)
 
-    def check(self, name: str, array: Array) -> None:
+    def check(self, name: str, array: Samples) -> None:
         """Raise ``ValueError`` or warn where samples contradict those of the training.
 
         Args:
@@ -192,7 +193,7 @@ class KnownSamples:
             self._check_dtype(name, array)
         self._check_numbers(name, array, _COMPARED, _FEW_TRAINED)
 
-    def check_training(self, name: str, array: Array, normalised: bool = False) -> None:
+    def check_training(self, name: str, array: Samples, normalised: bool = False) -> None:
         """Warn where samples of a first training are not scaled.
 
         ``normalised`` is for a model that begins with a normalisation, to which scale is nothing.
@@ -224,7 +225,7 @@ class KnownSamples:
         if text is not None:
             self._warn("unscaled", text)
 
-    def learn(self, array: Array) -> None:
+    def learn(self, array: Samples) -> None:
         """Add samples of a training to what is known."""
         kind: Kind = "uint8" if array.dtype == np.uint8 else "floats"
         if self.kind is None:
@@ -235,7 +236,7 @@ class KnownSamples:
         if record is not None:
             self.record = record if self.record is None else self.record.with_more(record)
 
-    def learn_batch(self, array: Array, normalised: bool = False) -> None:
+    def learn_batch(self, array: Samples, normalised: bool = False) -> None:
         """:meth:`learn` for single steps: of the first ones, and then of one in 1,024."""
         self._steps += 1
         if self._steps <= _FIRST_CALLS or self._steps % _EVERY_STEP == 0:
@@ -262,7 +263,7 @@ class KnownSamples:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
-    def _check_dtype(self, name: str, array: Array) -> None:
+    def _check_dtype(self, name: str, array: Samples) -> None:
         if self.kind == "floats" and array.dtype == np.uint8:
             raise ValueError(
                 f"{name} must hold floats, scaled as those that the model was trained on, got uint8"
@@ -274,7 +275,7 @@ class KnownSamples:
                 f"from 0 to 255 become bytes by {name}.astype(numpy.uint8)"
             )
 
-    def _check_numbers(self, name: str, array: Array, numbers: int, least: int) -> None:
+    def _check_numbers(self, name: str, array: Samples, numbers: int, least: int) -> None:
         trained, of_bytes = self.record, False
         if self.kind == "uint8" and self.scales_bytes:
             if array.dtype == np.uint8:
@@ -311,7 +312,7 @@ class KnownSamples:
         if _contradicts(some, given, trained):
             self._warn("range", f"{name} holds {text}")
 
-    def _check_bytes(self, name: str, array: Array, numbers: int) -> None:
+    def _check_bytes(self, name: str, array: Samples, numbers: int) -> None:
         """Warn of bytes of 0 and 1 alone after bytes that are pixels."""
         trained = self.record
         if trained is None or trained.high < 128 or len(array) < _FEW_SAMPLES:
@@ -361,11 +362,11 @@ def _contradicts(some: Array, given: SampleRecord, trained: SampleRecord) -> boo
     return total / some.size > _EXCESS
 
 
-def _may_be_pixels(array: Array) -> bool:
+def _may_be_pixels(array: Samples) -> bool:
     return array.ndim > 2 or prod(array.shape[1:]) >= _PIXELS
 
 
-def _evenly(array: Array, numbers: int) -> Array:
+def _evenly(array: Samples, numbers: int) -> Array:
     """Samples at even distances that hold about so many numbers, or one."""
     each = max(1, prod(array.shape[1:]))
     step = max(1, -(-len(array) * each // max(numbers, each)))

@@ -227,6 +227,8 @@ def _elements() -> Iterator[Problem]:
         scores = {"logits": rows, "labels": rows[:1]}
         for op in ("cross_entropy", "cross_entropy_backward"):
             yield Problem(op, label, scores, {"reduction": "none"}, modes=("float",))
+            soft = {"logits": rows, "labels": rows}
+            yield Problem(op, f"{label}-soft", soft, {"reduction": "none"}, modes=("float",))
         yield Problem("relu", label, {"x": (classes,)}, modes=("special",))
         yield Problem("relu_backward", label, {"dy": (classes,), "x": (classes,)})
 

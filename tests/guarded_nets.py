@@ -37,7 +37,7 @@ from fastcnn.layers import (
     ReLU,
     Tanh,
 )
-from fastcnn.losses import CrossEntropy
+from fastcnn.losses import BinaryCrossEntropy, CrossEntropy, Loss
 
 PAGE = mmap.PAGESIZE
 BATCHES = (1, 3, 16, 9)
@@ -120,15 +120,16 @@ def _run(shape: tuple[int, ...], layers: list[Layer], dtype: str, batch: int) ->
     reference = Sequential(layers, shape, seed=0, dtype=dtype, engine="im2col")  # type: ignore[arg-type]
     values = [w + rng.uniform(0, 0.1, w.shape) for w in reference.get_weights()]
     reference.set_weights(values)
-    losses = CrossEntropy(), CrossEntropy(0.1)
+    rows = rng.dirichlet(np.ones(reference.output_shape or ()), batch).astype(dtype)
+    weights = rng.random(batch).astype(dtype)
     expected = [reference._forward_batch(x), reference.predict(x)]
-    for loss in losses:
-        expected += _of_training(reference._gradients(x, labels, loss, rng))
+    for loss, targets, of_samples in _trainings(labels, rows, weights):
+        expected += _of_training(reference._gradients(x, targets, loss, rng, of_samples))
 
     largest = max(abs(b).max(initial=0) for b in expected)
     borders: tuple[Border, ...] = "first", "last"
     for border in borders:
-        found = _guarded(shape, layers, dtype, values, (x, labels), losses, border)
+        found = _guarded(shape, layers, dtype, values, (x, labels, rows, weights), border)
         for a, b in zip(found, expected, strict=True):
             near = max(abs(b).max(), largest / 100) * (2e-4 if dtype == "float32" else 1e-11)
             np.testing.assert_allclose(a, b, rtol=0, atol=near, err_msg=border)
@@ -139,8 +140,7 @@ def _guarded(
     layers: list[Layer],
     dtype: str,
     values: list[Array],
-    data: tuple[Array, Array],
-    losses: tuple[CrossEntropy, ...],
+    data: tuple[Array, ...],
     border: Border,
 ) -> list[Array]:
     fences, rng = _Fences(border), np.random.default_rng(0)
@@ -154,14 +154,14 @@ def _guarded(
     ):
         model = Sequential(layers, shape, seed=0, dtype=dtype)  # type: ignore[arg-type]
         model.set_weights(values)
-        images, targets = (guarded_copy(array, border) for array in data)
+        images, *others = (guarded_copy(array, border) for array in data)
         executor = Executor(model.layers, model._weights)
         found = []
         for y in (executor.forward(images), executor.probabilities(images)):
             assert y is not None, "single operations must decide"
             found.append(y)
-        for loss in losses:
-            went = executor.gradients(images, targets, loss, rng)
+        for loss, targets, of_samples in _trainings(*others):
+            went = executor.gradients(images, targets, loss, rng, of_samples)
             assert went is not None, "single operations must decide"
             found += _of_training((*went, model._weights.gradients))
     for flat, parts in (
@@ -172,6 +172,12 @@ def _guarded(
             part[...] = _BETWEEN
         assert (flat == flat.dtype.type(_BETWEEN)).all(), "something was written between parameters"
     return found
+
+
+def _trainings(labels: Array, rows: Array, weights: Array) -> list[tuple[Loss, Array, Any]]:
+    """Losses that programs end in, on both kinds of targets, and one that they do not."""
+    binary = BinaryCrossEntropy()
+    return [(CrossEntropy(), labels, None), (CrossEntropy(), rows, weights), (binary, rows, None)]
 
 
 def _of_training(found: tuple[float, float, list[dict[str, Array]]]) -> list[Array]:

@@ -744,7 +744,9 @@ def test_programs_serve_where_they_are_promised(monkeypatch: pytest.MonkeyPatch)
     model.evaluate(x, y)
     assert len(seen) == before + 2
     gradients(model, x, y, CrossEntropy(0.1))
-    assert len(seen) == before + 4, "forward and backward apart"
+    assert len(seen) == before + 3, "one call, with smoothed labels too"
+    gradients(model, x, np.eye(7, dtype=np.float32)[y], MeanSquaredError())
+    assert len(seen) == before + 5, "forward and backward apart"
 
 
 def test_an_engine_by_name_and_replaced_operations_turn_programs_off(

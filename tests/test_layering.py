@@ -26,7 +26,7 @@ HOUSE: tuple[tuple[str, ...], ...] = (
     ("epochs",),
     ("progress",),
     ("executor",),
-    ("callbacks", "summary", "nets", "weights", "inputs", "input_gradients"),
+    ("callbacks", "summary", "nets", "weights", "sample_weights", "inputs", "input_gradients"),
     ("article_training", "datasets"),
     (
         "article",
@@ -45,7 +45,9 @@ HOUSE: tuple[tuple[str, ...], ...] = (
     ("ops",),
     ("engines", "layout", "attributes", "user_code"),
     ("naive", "im2col", "kernels"),
+    ("class_labels", "on_demand", "stratified"),
     ("arguments", "settings", "scalars", "registry", "files", "reading", "policy"),
+    ("metadata_routing",),
     ("geometry", "capacity", "long_sums", "minimal_filtering", "float_errors", "undisturbed"),
     ("quoting", "version"),
 )

@@ -122,7 +122,7 @@ def test_one_output_takes_a_list_of_targets() -> None:
         (CrossEntropy(), [0], ValueError, "one label per sample, 2, got 1"),
         (CrossEntropy(), [0.0, 1.0], TypeError, "y must be integers"),
         (CrossEntropy(), [[0, 1], [1, 0]], ValueError, r"one-hot rows \(N, 3\), got \(2, 2\)"),
-        (CrossEntropy(), [[0, 1, 0], [0.5, 0.5, 0]], ValueError, r"\[0.5, 0.5, 0.0\] in row 1"),
+        (CrossEntropy(), [[0, 1, 0], [0.5, 0.4, 0]], ValueError, r"\[0.5, 0.4, 0.0\] in row 1"),
         (CrossEntropy(), [[0, 1, 0], [0, 0, 0]], ValueError, r"\[0, 0, 0\] in row 1"),
         (CrossEntropy(), [[0, 1, 0], [2, -1, 0]], ValueError, r"\[2, -1, 0\] in row 1"),
         (CrossEntropy(), [[0], [0, 1]], ValueError, "ragged"),

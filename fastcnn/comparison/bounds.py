@@ -383,11 +383,16 @@ def _cross_entropy(
     problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
 ) -> list[Array]:
     """The loss is −log_softmax at the label; the public function adds the losses in float64,
-    scales and rounds once."""
-    rows = Rows(arrays["logits"])
+    scales and rounds once. With rows of probabilities it is a sum of products over classes."""
+    rows, labels = Rows(arrays["logits"]), arrays["labels"]
     y, bound = rows.log_softmax()
-    at = np.arange(len(y)), arrays["labels"]
-    losses, each = -y[at], bound[at]
+    if labels.ndim == 1:
+        at = np.arange(len(y)), labels
+        losses, each = -y[at], bound[at]
+    else:
+        losses = -(labels * y).sum(axis=1, dtype=np.float64)
+        each = (labels * bound).sum(axis=1, dtype=np.float64)
+        each += gamma(rows.n + 1, rows.u) * (losses + each)
     reduction = problem.parameters["reduction"]
     if reduction == "none":
         return [each]
@@ -399,10 +404,14 @@ def _cross_entropy(
 def _cross_entropy_backward(
     problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
 ) -> list[Array]:
-    """p − 1 at the label, p elsewhere: p errs by ρ, the difference and the scaling round."""
-    rows = Rows(arrays["logits"])
+    """p − 1 at the label, p elsewhere, or p less a row of probabilities: p errs by ρ, the
+    difference and the scaling round."""
+    rows, labels = Rows(arrays["logits"]), arrays["labels"]
     gradient = rows.p.copy()
-    gradient[np.arange(len(gradient)), arrays["labels"]] -= 1
+    if labels.ndim == 1:
+        gradient[np.arange(len(gradient)), labels] -= 1
+    else:
+        gradient -= labels
     mean = problem.parameters["reduction"] == "mean"
     scale = 1 / max(len(gradient), 1) if mean else 1.0
     rounding = (2 * rows.both + 3 * rows.u) * np.abs(gradient)

@@ -51,13 +51,15 @@ def make_arrays(case: Case, seed: int) -> dict[str, Array]:
             name: _draw(rng, case, name, shape) for name, shape in case.problem.arrays.items()
         }
     for name, array in arrays.items():
-        if name not in ("labels", "kept"):
+        if array.dtype.kind == "f" or name not in ("labels", "kept"):
             arrays[name] = np.asarray(array, case.dtype)
         arrays[name].setflags(write=False)
     return arrays
 
 
 def _draw(rng: np.random.Generator, case: Case, name: str, shape: Shape) -> Array:
+    if name == "labels" and len(shape) == 2:
+        return _probabilities(rng, shape)
     if name == "labels":
         classes = case.problem.arrays["logits"][1]
         return rng.integers(classes, size=shape)
@@ -132,6 +134,14 @@ def _shifted(rng: np.random.Generator, shape: Shape) -> Array:
     if shape[1] > 2:
         rows[:, 1] -= 2000
     return rows
+
+
+def _probabilities(rng: np.random.Generator, shape: Shape) -> Array:
+    """Rows that add up to 1, in which a third of the classes, but not the first, have 0."""
+    numbers: Array = rng.random(shape)
+    numbers[:, 1:] *= rng.random(shape)[:, 1:] < 2 / 3
+    numbers /= numbers.sum(axis=1, keepdims=True)
+    return numbers
 
 
 def _digits(case: Case, rng: np.random.Generator) -> dict[str, Array]:

@@ -9,6 +9,7 @@ output at the images.
   times a power of two which the dtype holds. All results must be the same to the last bit.
 - ``float``: bytes as images, parameters as they are drawn, and softmax cross-entropy. Each result
   must lie within a share of its own largest value, :func:`roundings` of a result times u.
+- ``weighted``: the same with rows of probabilities as targets, and a weight for each sample.
 
 **Why a share of the largest value.** The worst case, all roundings with the same sign, is the net
 on absolute values; it grows with every layer by about √n for sums of n terms, and beyond the signal
@@ -71,6 +72,10 @@ _CLASSES = 8  # a power of two: the mean of squares over outputs is exact
 _TAPS = 3  # of a filter that are not 0, in exact nets
 _FUNCTION = 21  # roundings that stand for an exponential and what is made of it
 _MOVED = 8  # roundings by which parameters are moved
+
+
+Data = tuple[Array, Array, Array | None]
+"""Samples, their targets, and how much the loss of each counts."""
 
 
 class Net(NamedTuple):
@@ -148,11 +153,11 @@ def exact_layers(classes: int) -> list[Layer]:
 
 
 NETS = {
-    "article": Net(article, (28, 28, 1), 16, ("exact", "float")),
+    "article": Net(article, (28, 28, 1), 16, ("exact", "float", "weighted")),
     "lenet5": Net(lenet5, (28, 28, 1), 4, ("exact", "float")),
     "small": Net(small, (28, 28, 1), 2, ("exact", "float")),
     "resnet8": Net(resnet8, (32, 32, 3), 2, ("float",)),
-    "all_layers": Net(all_layers, (13, 9, 3), 9, ("float",)),
+    "all_layers": Net(all_layers, (13, 9, 3), 9, ("float", "weighted")),
     "exact_layers": Net(exact_layers, (13, 9, 3), 16, ("exact",)),
 }
 
@@ -180,6 +185,7 @@ class ModelReference(NamedTuple):
     parameters: list[Array]
     images: Array
     targets: Array
+    weights: Array | None
     names: tuple[str, ...]
     outputs: tuple[Array, ...]
     bounds: tuple[Array, ...]
@@ -193,21 +199,26 @@ def model_reference_of(case: ModelCase, seed: int) -> ModelReference:
     for attempt in range(20):
         rng = np.random.default_rng([seed, crc32(case.name.encode()), attempt])
         parameters, images = _drawn(case, net, model, rng)
+        weights = None
         if case.mode == "exact":
             model.set_weights(parameters)
             off = rng.integers(-1, 2, (net.samples, _CLASSES)) * 4
             targets = np.asarray(model._forward_batch(images) + off, case.dtype)
             break
         targets = rng.integers(0, _CLASSES, net.samples)
-        if case.dtype == "float64" or _clear(case, parameters, images, targets, rng):
+        if case.mode == "weighted":
+            targets = rng.dirichlet(np.ones(_CLASSES), net.samples).astype(case.dtype)
+            weights = rng.uniform(0, 2, net.samples).astype(case.dtype)
+        data = images, targets, weights
+        if case.dtype == "float64" or _clear(case, parameters, data, rng):
             break
     model = _model(case, REFERENCE)
     model.set_weights(parameters)
     start = perf_counter()
-    names, outputs = _results(model, images, targets, loss)
+    names, outputs = _results(model, (images, targets, weights), loss)
     seconds = perf_counter() - start
     return ModelReference(
-        case, seed, parameters, images, targets, names, outputs,
+        case, seed, parameters, images, targets, weights, names, outputs,
         _bounds(case, model, names, outputs), seconds,
     )  # fmt: skip
 
@@ -219,6 +230,7 @@ def check_model(reference: ModelReference, engine: str) -> Result:
     True
     """
     case, seconds = reference.case, 0.0
+    data = reference.images, reference.targets, reference.weights
 
     def run() -> tuple[Array, ...]:
         nonlocal seconds
@@ -227,7 +239,7 @@ def check_model(reference: ModelReference, engine: str) -> Result:
         for _ in range(3):  # the first may compile
             model.set_weights(reference.parameters)
             start = perf_counter()
-            found = _results(model, reference.images, reference.targets, _loss(case))[1]
+            found = _results(model, data, _loss(case))[1]
             times.append(perf_counter() - start)
         seconds = min(times)
         return found
@@ -286,22 +298,24 @@ def _few_integers(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
 
 
 def _results(
-    model: Sequential, images: Array, targets: Array, loss: Loss
+    model: Sequential, data: Data, loss: Loss
 ) -> tuple[tuple[str, ...], tuple[Array, ...]]:
     """Names and values: outputs, loss, gradients, running statistics after the step."""
-    trunk, rng = model._trunk(loss), np.random.default_rng(0)
+    (images, targets, weights), trunk = data, model._trunk(loss)
+    rng = np.random.default_rng(0)
     if model.engine is None:
         executor = model._executor(trunk)
         if executor is None:
             raise RuntimeError(f"the model runs {model.explain()}")
         taken = model._taken(images, executor)
-        outputs, found = executor.forward(taken), executor.gradients(taken, targets, loss, rng)
+        outputs = executor.forward(taken)
+        found = executor.gradients(taken, targets, loss, rng, weights)
         if outputs is None or found is None:
             raise RuntimeError("the executor hands the batch back to single operations")
         total, gradients = found[0], model._weights.gradients
     else:
         outputs = model._forward_batch(images, loss)
-        total, _, gradients = model._gradients(images, targets, loss, rng)
+        total, _, gradients = model._gradients(images, targets, loss, rng, weights)
     results = {"outputs": outputs, "loss": np.array(total / len(images), model.dtype)}
     classes = np.arange(len(images)) % outputs.shape[1]
     gradient_at_images = model.input_gradient(images, classes)
@@ -312,22 +326,21 @@ def _results(
     return tuple(results), tuple(results.values())
 
 
-def _clear(
-    case: ModelCase, parameters: list[Array], images: Array, targets: Array, rng: Any
-) -> bool:
+def _clear(case: ModelCase, parameters: list[Array], data: Data, rng: Any) -> bool:
     """Whether roundings change no choice that a gradient depends on."""
     model, loss = _model(case._replace(dtype="float64"), "im2col"), _loss(case)
     model.set_weights(parameters)
-    names, outputs = _results(model, images, targets, loss)
+    images, targets, weights = data
+    if weights is not None:
+        data = images, targets.astype(np.float64), weights.astype(np.float64)
+    names, outputs = _results(model, data, loss)
     allowed = _bounds(case, model, names, outputs)
     for _ in range(2):
         moves = [rng.normal(0, _MOVED * unit_roundoff("float32"), a.shape) for a in parameters]
         for sign in (-1, 1):
             moved = [a * (1 + sign * d) for a, d in zip(parameters, moves, strict=True)]
             model.set_weights(moved)
-            for a, b, bound in zip(
-                _results(model, images, targets, loss)[1], outputs, allowed, strict=True
-            ):
+            for a, b, bound in zip(_results(model, data, loss)[1], outputs, allowed, strict=True):
                 if not (abs(a - b) <= bound / 2).all():
                     return False
     return True

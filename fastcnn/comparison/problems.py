@@ -340,6 +340,8 @@ def _row_problems(rows: Shape) -> Iterator[Problem]:
                 modes=modes,
                 quick=quick,
             )
+        soft, none = {"logits": rows, "labels": rows}, {"reduction": "none"}
+        yield Problem(op, f"{label}-soft", soft, none, modes=modes, quick=quick)
 
 
 def _element_problems(shape: Shape) -> Iterator[Problem]:

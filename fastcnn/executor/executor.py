@@ -20,7 +20,7 @@ from fastcnn.arguments import Array
 from fastcnn.engines import choose, implementation
 from fastcnn.executor.by_inputs import dense_gradients
 from fastcnn.executor.plan import Made, Plans, Scratch
-from fastcnn.executor.preparation import PURPOSES, compiles_ahead, is_built_in, prepare
+from fastcnn.executor.preparation import PURPOSES, Purpose, compiles_ahead, is_built_in, prepare
 from fastcnn.executor.slices import (
     CONVOLUTIONS,
     POOLS,
@@ -48,6 +48,7 @@ from fastcnn.layers import Dense, Dropout, Flatten, Layer, ReLU, Residual
 from fastcnn.losses import CrossEntropy, Loss
 from fastcnn.ops import softmax
 from fastcnn.optimizers import Optimizer
+from fastcnn.sample_weights import scale_to_mean, weighted
 from fastcnn.user_code import Source, numbers, unchanged_by_errors
 from fastcnn.weights import Weights
 
@@ -84,9 +85,9 @@ def stands_alone(layer: Layer, dtype: np.dtype[Any]) -> str | None:
     return None
 
 
-def _takes_labels(loss: Loss) -> bool:
-    """Whether it is the loss that programs end in."""
-    return type(loss) is CrossEntropy and not loss.label_smoothing
+def _training_on(targets: Array) -> Purpose:
+    """The purpose under which a training on such targets counts as prepared."""
+    return "train" if targets.ndim == 1 else "train on rows"
 
 
 def _has_chance(layers: Sequence[Layer]) -> bool:
@@ -113,7 +114,7 @@ class Executor:
         only = self._parts[0] if len(self._parts) == 1 else None
         self._only = only if isinstance(only, _Run) else None
         self._layers = layers
-        self._prepared: set[str] = set() if compiles_ahead() else {*PURPOSES}
+        self._prepared: set[Purpose] = set() if compiles_ahead() else {*PURPOSES}
         # Of the last optimizer its loop, arrays and numbers, and the step made of them.
         self._last: tuple[Any, list[Array], Array, Array] = None, [], _NONE, NO_STEPS
 
@@ -209,33 +210,35 @@ class Executor:
         least = max(one.least_batch(input_of(one)) for one in self._layers)
 
         def run(x: Array) -> None:
-            labels = np.zeros((len(x), *targets.shape[1:]), targets.dtype)
             if len(x) < least:
                 return
-            self.gradients(x, labels, loss, np.random.default_rng(0))
+            # Of the first sample, because zeros are no targets of every loss.
+            wanted = np.repeat(targets[:1], len(x), axis=0)
+            self.gradients(x, wanted, loss, np.random.default_rng(0))
             y = self._through(self._parts, x)  # validation
             if y is not None:
-                loss.values(y, labels)
+                loss.values(y, wanted)
             # Another optimizer of its kind, so that this one and its schedule take no part. The
             # kernel depends on neither its settings nor the length of its state.
             ahead = type(optimizer)().ahead(self._weights.parameters[:1])
             if ahead is not None:
                 self._steps_of(ahead[0], [], ahead[2])
 
-        with self._preparing("train"):
+        with self._preparing(_training_on(targets)):
             if not all(map(is_built_in, (*self._layers, loss, optimizer))):
                 return 0
             purpose = ["train", self._dtype.char, repr(loss), type(optimizer).__name__]
             if self._weights.frozen:
                 purpose += [",".join(self._weights.trained(one)) for one in self._layers]
+            targets_kind = targets.dtype.char, targets.ndim
             try:
-                return prepare(self._layers, run, like, *purpose, progress=progress)
+                return prepare(self._layers, run, like, *purpose, *targets_kind, progress=progress)
             finally:
                 for array, before in zip(self._state, state, strict=True):
                     array[...] = before
 
     @contextmanager
-    def _preparing(self, purpose: str) -> Iterator[None]:
+    def _preparing(self, purpose: Purpose) -> Iterator[None]:
         """Within this context and after it the purpose counts as prepared, if there is no error.
 
         So the preparation does not begin another, and one that was interrupted begins again.
@@ -269,20 +272,23 @@ class Executor:
         loss: Loss,
         rng: np.random.Generator,
         optimizer: Optimizer,
+        sample_weights: Array | None = None,
     ) -> tuple[float, float] | None:
         """:meth:`gradients` and then the optimizer's step: in one call, where one run is all."""
-        if "train" not in self._prepared:
+        purpose: Purpose = "train" if targets.ndim == 1 else "train on rows"
+        if purpose not in self._prepared:
             self.prepare_training(x, targets, loss, optimizer)
         part, weights, ahead = self._only, self._weights, None
-        if part is not None and _takes_labels(loss):
+        if part is not None and type(loss) is CrossEntropy:
             ahead = optimizer.ahead(weights.parameters)
         if part is None or ahead is None:
             with unchanged_by_errors(self._state):
-                found = self.gradients(x, targets, loss, rng)
+                found = self.gradients(x, targets, loss, rng, sample_weights)
                 if found is not None:
                     weights.move(optimizer)
             return found
-        went = part.step(x, targets, self._moves(*ahead), checks=self._padded)
+        moves = self._moves(*ahead)
+        went = part.step(x, targets, loss, sample_weights, moves, checks=self._padded)
         if went is None:
             return None
         optimizer.count_step()
@@ -311,19 +317,27 @@ class Executor:
 
     @unreported
     def gradients(
-        self, x: Array, targets: Array, loss: Loss, rng: np.random.Generator
+        self,
+        x: Array,
+        targets: Array,
+        loss: Loss,
+        rng: np.random.Generator,
+        sample_weights: Array | None = None,
     ) -> tuple[float, float] | None:
         """Sum of the losses and samples that are right; the mean's gradient goes to the weights.
+
+        Each loss counts by its sample's weight, if there are ``sample_weights`` (N,) of the
+        parameters' dtype.
 
         None where single operations must decide: the loss is not finite, or padding by zeros met
         a number that is not. Then nothing has changed but the gradient.
         """
         if not (self._chance or self._state):
-            return self._gradients(x, targets, loss, rng)
+            return self._gradients(x, targets, loss, rng, sample_weights)
         before = self._chance and rng.bit_generator.state
         try:
             with unchanged_by_errors(self._state):
-                found = self._gradients(x, targets, loss, rng)
+                found = self._gradients(x, targets, loss, rng, sample_weights)
                 if found is None:
                     raise _Undecided
         except _Undecided:
@@ -333,11 +347,16 @@ class Executor:
         return found
 
     def _gradients(
-        self, x: Array, targets: Array, loss: Loss, rng: np.random.Generator
+        self,
+        x: Array,
+        targets: Array,
+        loss: Loss,
+        rng: np.random.Generator,
+        sample_weights: Array | None,
     ) -> tuple[float, float] | None:
         parts = list(self._parts)
         last = parts[-1]
-        if fused := isinstance(last, _Run) and _takes_labels(loss):
+        if fused := isinstance(last, _Run) and type(loss) is CrossEntropy:
             parts.pop()
         saved = []
         for i, part in enumerate(parts):
@@ -351,17 +370,18 @@ class Executor:
         correct: float
         if fused:
             assert isinstance(last, _Run)
-            found = last.step(x, targets)
+            found = last.step(x, targets, loss, sample_weights)
             if found is None:
                 return None
             total, correct, dy = found
         else:
-            total = float(loss.values(x, targets).sum(dtype=np.float64))
+            losses = weighted(loss.values(x, targets), sample_weights)
+            total = float(losses.sum(dtype=np.float64))
             if not isfinite(total):
                 return None
             correct = loss.correct(x, targets)
             dy = loss.gradient(x, targets)
-            dy *= dy.dtype.type(1 / len(x))
+            scale_to_mean(dy, sample_weights)
         for part in reversed(parts[self._first :]):
             assert dy is not None
             dy = part.backward(dy, saved.pop())
@@ -582,20 +602,32 @@ class _Run:
         return dx
 
     def step(
-        self, x: Array, labels: Array, moves: Array = NO_STEPS, *, checks: bool = False
+        self,
+        x: Array,
+        targets: Array,
+        loss: Loss,
+        sample_weights: Array | None,
+        moves: Array = NO_STEPS,
+        *,
+        checks: bool = False,
     ) -> tuple[float, int, Array] | None:
         """Forward, softmax cross-entropy, backward: loss, samples that are right, ``dx``.
 
-        Then the ``moves`` of an optimizer, of which there are none if the loss is not finite or,
-        with ``checks``, the gradient.
+        Targets are class numbers or rows of probabilities. Then the ``moves`` of an optimizer,
+        which are left out if the loss is not finite or, with ``checks``, the gradient.
         """
         if self.padded and not all(map(all_finite, self._plans.padded)):
             return None
-        made = self._plans.made(len(x), "step", x.itemsize == 1)
+        assert isinstance(loss, CrossEntropy)
+        if loss.label_smoothing:
+            targets = loss.smoothed(targets, self._output[0], self._dtype)
+        purpose = "step" if targets.ndim == 1 else "soft step"
+        made = self._plans.made(len(x), purpose, x.itemsize == 1)
         assert made.training is not None
         scratch = made.scratch()
         dx = arrays.allocate(x.shape, self._dtype) if self._needs_dx else _NONE
-        at = address(x), address(dx) if self._needs_dx else 0, address(labels)
+        weights = made.ones_address if sample_weights is None else address(sample_weights)
+        at = address(x), address(dx) if self._needs_dx else 0, address(targets), weights
         checked = self._plans.gradient if checks else self._plans.gradient[:0]
         where = scratch.address, scratch.numbers, scratch.places, scratch.found
         train(made.training, *where, checked, moves, *at)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -47,6 +47,12 @@ _COPIED = 16 * 1024
 _PROGRAMS = 64
 # Numbers that are turned in one item of work.
 _TURNED = 4096
+_NONE = np.zeros(0)
+# What stands in the place of the targets, for the purposes that take some.
+_ENDS: dict[str, Literal["labels", "probabilities"]] = {
+    "step": "labels",
+    "soft step": "probabilities",
+}
 
 
 class Plans:
@@ -112,7 +118,8 @@ class Plans:
         """The programs for a batch of so many samples.
 
         ``purpose`` is "predict"; "softmax", the same with softmax at the end; "train", forward and
-        backward apart; or "step": forward, softmax cross-entropy and backward at once.
+        backward apart; or "step": forward, softmax cross-entropy of class numbers and backward at
+        once, "soft step" the same with rows of probabilities.
         """
         key = count, purpose, bytes_in
         if rehearsal.active and rehearsal.rehearsing():
@@ -125,7 +132,8 @@ class Plans:
         return made
 
     def _make(self, count: int, purpose: str, bytes_in: bool) -> Made:
-        training, shared = purpose in ("train", "step"), Shared()
+        ends = _ENDS.get(purpose)
+        training, shared = purpose == "train" or ends is not None, Shared()
         flops = sum(one.flops(one.input_shape) for one in self.layers if one.input_shape)
         flops *= count * (3 if training else 1)
         pieces = max(2, count // _FILLING, flops // _WORTH)
@@ -134,7 +142,7 @@ class Plans:
 
         def of(n: int) -> Slice:
             return Slice(
-                self, n, shared, training=training, ends=purpose == "step",
+                self, n, shared, training=training, ends=ends,
                 softmax=purpose == "softmax", slab=size < count, batch=count, bytes_in=bytes_in,
             )  # fmt: skip
 
@@ -165,7 +173,8 @@ class Plans:
                     program.OUTPUT: outputs * itemsize,
                     program.DY: outputs * itemsize,
                     program.DX: inputs * itemsize,
-                    program.TARGETS: 8,
+                    program.TARGETS: 8 if ends == "labels" else outputs * itemsize,
+                    program.WEIGHTS: itemsize,
                     **dict(shared.kept.values()),
                 },
                 origins=origins,
@@ -174,7 +183,7 @@ class Plans:
 
         before = [] if slices > 1 else turns  # one slice alone turns them on its way
         forward, back = (whole.forward, rest.forward), (whole.backward, rest.backward)
-        if purpose == "step":
+        if ends:
             a, b = ([*before, *one.forward, *one.loss, *one.backward] for one in (whole, rest))
             first, second = program_of(a, b, 1), None
         else:
@@ -185,8 +194,11 @@ class Plans:
         made = Made(first, second, apart, slices, whole, rest, output)
         if self.gradient.size and training and slices > 1:
             made.after = self._after(made, OverBatch(self, count, whole.over_batch, origins))
-        if purpose == "step":
+        if ends:
             made.training = self._training(made, count)
+            made.ones = arrays.allocate((count,), self.dtype)
+            made.ones[...] = 1
+            made.ones_address = program.address(made.ones)
         return made
 
     def _training(self, made: Made, count: int) -> Training:
@@ -238,7 +250,7 @@ class Made:
     """Programs for one batch size.
 
     Attributes:
-        forward: with the purpose "step" all of it.
+        forward: with a purpose that has a loss all of it.
         backward: what follows on it, in the same scratch.
         turns: steps that turn filters, to be run before the way back.
         after: steps after it, where there are several slices; all their gradients become one.
@@ -247,7 +259,8 @@ class Made:
         totals: where each slice's totals begin in scratch, in float64 numbers.
         slabs: where the slices' gradients begin in scratch, and how far they lie apart, in
             numbers of the parameters' dtype.
-        training: with the purpose "step", all of that as one call takes it.
+        training: with a purpose that has a loss, all of that as one call takes it.
+        ones, ones_address: the weights of samples that were given none, and where they lie.
     """
 
     def __init__(
@@ -267,6 +280,7 @@ class Made:
         self.after: Array | None = None
         self.training: Training | None = None
         self.kept = [*whole.kept, *rest.kept]
+        self.ones, self.ones_address = _NONE, 0
         self._output = output
         self._spare: list[Scratch] = []
 

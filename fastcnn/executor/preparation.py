@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import prod
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -35,7 +35,10 @@ COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16, 17, 24, 32, 48, 64, 100, 128, 2
 # take memory only where NumPy writes to them, so a rehearsal takes less than 100 MB.
 _FEW, _MOST_OF_FEW, _MOST = 10, 1 << 27, 1 << 25
 
-PURPOSES = "predict", "train"
+Purpose = Literal["predict", "train", "train on rows"]
+"""Training on rows is that on targets of two or more axes, such as rows of probabilities."""
+
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 """The calls that are prepared, each with its first use."""
 
 _ready: set[tuple[Any, ...]] = set()

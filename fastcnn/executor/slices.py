@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -147,7 +147,8 @@ class Slice(Steps):
 
     Attributes:
         forward, loss, backward: the steps. The last layer's output is at OUTPUT, with ``softmax``
-            its softmax; with ``ends`` in the workspace, where ``loss`` takes it from.
+            its softmax; with ``ends`` in the workspace, where ``loss`` takes it from. ``ends``
+            says what stands at TARGETS: "labels" or "probabilities".
         size: bytes of the workspace.
         totals, slab: where the loss goes, and the gradient of all parameters: in the workspace
             with ``slab``, else at once to where all gradients lie.
@@ -163,7 +164,7 @@ class Slice(Steps):
         shared: Shared,
         *,
         training: bool,
-        ends: bool,
+        ends: Literal["labels", "probabilities"] | None,
         softmax: bool,
         slab: bool,
         batch: int,
@@ -215,7 +216,7 @@ class Slice(Steps):
         if ends:
             self._do = self.loss
             dy = self._gradient_room(len(layers)) or self._room(n * prod(output_of(layers[-1])))
-            self._loss_of(at, dy)
+            self._loss_of(at, dy, ends)
         self._do = self.backward
         sizes = [n * prod(output_of(one)) for one in layers]
         self._free = [self._room(max(sizes)), self._room(max(sizes))]
@@ -351,12 +352,15 @@ class Slice(Steps):
 
     # --- loss -------------------------------------------------------------------------------------
 
-    def _loss_of(self, x: Place, dy: Place) -> None:
+    def _loss_of(self, x: Place, dy: Place, ends: str) -> None:
         (classes,) = output_of(self.plans.layers[-1])
         numbers = record(steps.Rows(self.n, classes, self.batch))
-        samples = self._f, np.zeros(1, np.int64), self._f, np.zeros(1, np.float64), numbers
-        places = Place(program.TARGETS, 0), dy, self.totals, self._numbers(numbers)
-        self._step(steps.loss_rows, samples, self.n, x, *places)
+        f, total = self._f, np.zeros(1)
+        function: Any = steps.loss_rows if ends == "labels" else steps.soft_loss_rows
+        wanted = np.zeros(1, np.int64) if ends == "labels" else f
+        targets, weights = Place(program.TARGETS, 0), Place(program.WEIGHTS, 0)
+        places = x, targets, weights, dy, self.totals, self._numbers(numbers)
+        self._step(function, (f, wanted, f, f, total, numbers), self.n, *places)
 
     # --- backward ---------------------------------------------------------------------------------
 

@@ -36,8 +36,8 @@ from fastcnn.kernels.threads import SMALL, parallel_for
 # The bases of places: NUMBERS for what is no place or stays where it is, SHARED for scratch that
 # all slices read, ITEM for that of one slice, the others for arrays of the whole batch; of these
 # the ones from KEPT on lie in the scratch.
-NUMBERS, SHARED, ITEM, INPUT, OUTPUT, DY, DX, TARGETS, KEPT = range(9)
-BASES = 16
+NUMBERS, SHARED, ITEM, INPUT, OUTPUT, DY, DX, TARGETS, WEIGHTS, KEPT = range(10)
+BASES = 17
 NO_STEPS = np.zeros(0, np.int64)
 
 
@@ -165,7 +165,7 @@ def run(
     """Run it on arrays and scratch given by their addresses."""
     parallel_for(
         _run_slices, made.items, made.work, made.steps, made.numbers, places, scratch,
-        x, y, dy, dx, targets,
+        x, y, dy, dx, targets, 0,
     )  # fmt: skip
 
 
@@ -206,7 +206,7 @@ def training(
     """A training step of a program and of steps ``before`` and ``after`` it, with their works."""
     first, last = works
     table = np.zeros(1, np.int64)
-    run_slices = step_address(_run_slices, table, table, table, *[0] * 6)
+    run_slices = step_address(_run_slices, table, table, table, *[0] * 7)
     run_steps = step_address(_run_steps, table, table, 0)
     counts = before.size // STEP_WORDS, after.size // STEP_WORDS
     numbers = run_slices, run_steps, *counts, first, program.work, last, *totals
@@ -226,19 +226,20 @@ def train(
     x: int,
     dx: int,
     labels: int,
+    weights: int,
 ) -> None:
     """Run all of it, and then the ``moves`` of an optimizer: steps that do not depend on others.
 
-    ``found`` gets the sum of the losses and how many samples are right. Nothing is moved, and the
-    sum is NaN, if it is not finite, or a number of ``checked``: of the gradient, where that must be
-    looked at. ``numbers`` is the scratch as float64.
+    ``found`` gets the sum of the weighted losses and how many samples are right. Nothing is moved,
+    and the sum is NaN, if it is not finite, or a number of ``checked``: of the gradient, where that
+    must be looked at. ``numbers`` is the scratch as float64.
 
     One call, for which the threads are called together once: apart, parts and optimizer took some
     15 µs more.
     """
     parallel_for(
         _train, made.shares, made.work, made.steps, made.numbers, made.program.numbers,
-        moves, places, numbers, found, checked, scratch, x, dx, labels,
+        moves, places, numbers, found, checked, scratch, x, dx, labels, weights,
     )  # fmt: skip
 
 
@@ -255,6 +256,7 @@ def _run_slices(
     dy: int,
     dx: int,
     targets: int,
+    weights: int,
 ) -> None:
     size, slices, items = numbers[_SIZE], numbers[_SLICES], numbers[_ITEMS]
     for item in range(start, stop):
@@ -269,6 +271,7 @@ def _run_slices(
             places[at + DY] = dy + sample * numbers[_STRIDES + DY]
             places[at + DX] = dx + sample * numbers[_STRIDES + DX]
             places[at + TARGETS] = targets + sample * numbers[_STRIDES + TARGETS]
+            places[at + WEIGHTS] = weights + sample * numbers[_STRIDES + WEIGHTS]
             for base in range(KEPT, BASES):
                 begin = scratch + numbers[_STARTS + base]
                 places[at + base] = begin + sample * numbers[_STRIDES + base]
@@ -322,6 +325,7 @@ def _train(
     x: int,
     dx: int,
     labels: int,
+    weights: int,
 ) -> None:
     run_steps, before, items = numbers[_RUN_STEPS], numbers[_BEFORE], program[_ITEMS]
     apart = items * BASES
@@ -331,7 +335,7 @@ def _train(
     _share_steps(board, most, run_steps, steps, 0, before, places, apart)
     most = _worth(numbers[_WORK], pieces)
     at = address_in(steps, before * STEP_WORDS), address_in(program, 0), address_in(places, 0)
-    operands = (at[0], at[1], at[2], scratch, x, 0, 0, dx, labels)
+    operands = (at[0], at[1], at[2], scratch, x, 0, 0, dx, labels, weights)
     most = most if most < items else items
     share_step(board, most, 0, items, numbers[_RUN_SLICES], operands)
     found[0], found[1] = 0, 0

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastcnn.kernels.activations import log_sum_exp, softmax_row
+from fastcnn.kernels.inlining import device
 from fastcnn.kernels.jit import kernel, ordered_kernel
+from fastcnn.kernels.loss import soft_loss
 from fastcnn.kernels.simd import copy_run, zero_run
 
 
@@ -49,14 +51,31 @@ def mask(start: int, stop: int, x: Any, y: Any) -> None:
         y[i] = value if x[i] > 0 else 0
 
 
+@device
+def first_largest(row: Any) -> int:
+    """The index of the largest number of a row, of equal ones the first."""
+    best = 0
+    for c in range(1, row.size):
+        if row[c] > row[best]:
+            best = c
+    return best
+
+
 @ordered_kernel
 def loss_rows(
-    start: int, stop: int, logits: Any, labels: Any, gradient: Any, totals: Any, numbers: Any
+    start: int,
+    stop: int,
+    logits: Any,
+    labels: Any,
+    weights: Any,
+    gradient: Any,
+    totals: Any,
+    numbers: Any,
 ) -> None:
-    """Softmax cross-entropy of some samples, and its gradient for the batch's mean.
+    """Softmax cross-entropy of some samples, and its gradient for the weighted losses' mean.
 
-    ``totals`` takes the sum of the losses and how many are right. Where a label is no class, the
-    sum is NaN, and nothing is read or written by that label.
+    ``totals`` takes the sum of the weighted losses and how many samples are right. Where a label
+    is no class, the sum is NaN, and nothing is read or written by that label.
     """
     classes, batch = numbers[0].columns, numbers[0].batch
     share = logits.dtype.type(1 / batch)
@@ -69,16 +88,44 @@ def loss_rows(
             totals[0] = np.nan
             continue
         largest, log_total = log_sum_exp(row)
-        totals[0] += logits.dtype.type(log_total - (row[label] - largest))
-        best = 0
-        for c in range(1, classes):
-            if row[c] > row[best]:
-                best = c
-        totals[1] += best == label
+        totals[0] += logits.dtype.type(log_total - (row[label] - largest)) * weights[n]
+        totals[1] += first_largest(row) == label
         softmax_row(row, out)
         out[label] -= 1
+        scale = share * weights[n]
         for c in range(classes):
-            out[c] *= share
+            out[c] *= scale
+
+
+@ordered_kernel
+def soft_loss_rows(
+    start: int,
+    stop: int,
+    logits: Any,
+    probabilities: Any,
+    weights: Any,
+    gradient: Any,
+    totals: Any,
+    numbers: Any,
+) -> None:
+    """As :func:`loss_rows`, with a row of probabilities for each sample in place of a label.
+
+    A sample is right if its largest logit stands where its largest probability does. On one-hot
+    rows it computes to the bit what :func:`loss_rows` does.
+    """
+    classes, batch = numbers[0].columns, numbers[0].batch
+    share = logits.dtype.type(1 / batch)
+    totals[0], totals[1] = 0, 0
+    for n in range(start, stop):
+        first = n * classes
+        row, out = logits[first : first + classes], gradient[first : first + classes]
+        wanted = probabilities[first : first + classes]
+        totals[0] += logits.dtype.type(soft_loss(row, wanted)) * weights[n]
+        totals[1] += first_largest(row) == first_largest(wanted)
+        softmax_row(row, out)
+        scale = share * weights[n]
+        for c in range(classes):
+            out[c] = (out[c] - wanted[c]) * scale
 
 
 @kernel
