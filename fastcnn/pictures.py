@@ -130,9 +130,13 @@ def prepare(
 def _fills_its_frame(image: Image) -> bool:
     """Whether something light on dark reaches from one border almost to the opposite one."""
     grey = np.asarray(_on(image, 255).convert("L"), np.float64)
+    if min(grey.shape) < 2:
+        return False
     light, black = grey > _LIGHT, grey <= _BLACK  # no photographed page is as black as that
     # Strokes take less of a picture than a thing does, and a page in a dark frame more.
-    if surroundings(grey) > _BLACK or not 0.2 <= light.mean() <= 0.8 or black.mean() < 0.2:
+    if not black[:: len(black) - 1, :: len(black[0]) - 1].all():  # the corners
+        return False
+    if not 0.2 <= light.mean() <= 0.8 or black.mean() < 0.2:
         return False
     for side, marks in zip(grey.shape, (light.any(axis=1), light.any(axis=0)), strict=True):
         first, last = np.flatnonzero(marks)[[0, -1]]
