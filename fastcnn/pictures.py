@@ -134,7 +134,8 @@ def _fills_its_frame(image: Image) -> bool:
         return False
     light, black = grey > _LIGHT, grey <= _BLACK  # no photographed page is as black as that
     # Strokes take less of a picture than a thing does, and a page in a dark frame more.
-    if not black[:: len(black) - 1, :: len(black[0]) - 1].all():  # the corners
+    corners = black[:: len(black) - 1, :: len(black[0]) - 1]
+    if surroundings(grey) > _BLACK or not corners.all():
         return False
     if not 0.2 <= light.mean() <= 0.8 or black.mean() < 0.2:
         return False
