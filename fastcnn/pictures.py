@@ -137,7 +137,7 @@ def _fills_its_frame(image: Image) -> bool:
     corners = black[:: len(black) - 1, :: len(black[0]) - 1]
     if surroundings(grey) > _BLACK or not corners.all():
         return False
-    if not 0.2 <= light.mean() <= 0.8 or black.mean() < 0.2:
+    if not 0.2 <= light.mean() <= 0.7 or black.mean() < 0.2:
         return False
     for side, marks in zip(grey.shape, (light.any(axis=1), light.any(axis=0)), strict=True):
         first, last = np.flatnonzero(marks)[[0, -1]]
