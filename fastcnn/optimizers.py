@@ -44,16 +44,19 @@ class _Use:
     Attributes:
         steps: how many it has taken.
         began: of these before the current training began; its schedule counts from there.
-        total: steps of the ``fit`` that runs or ran last; None where batches come one by one.
+        total: steps of the current training; None where batches come one by one and nobody has said
+            how many.
+        of_fit: whether the current training is a ``fit``, which runs or ran last.
         owner: the model's :class:`fastcnn.layers.Ownership`, None where no model has used it.
         holder: what else holds the optimizer for that model, a weak reference.
     """
 
-    __slots__ = ("began", "holder", "owner", "steps", "total")
+    __slots__ = ("began", "holder", "of_fit", "owner", "steps", "total")
 
     def __init__(self) -> None:
         self.steps, self.began = 0, 0
         self.total: int | None = None
+        self.of_fit = False
         self.owner: object = None
         self.holder: Callable[[], Any] = _nobody
 
@@ -221,8 +224,14 @@ class Optimizer(Known):
         self.state, self._use = {}, _Use()
 
     def expect(self, steps: int) -> None:
-        """Tell a schedule without ``steps`` how many this training takes."""
-        self._use.total = steps
+        """Begin a training of so many steps, for a schedule that has no ``steps`` of its own.
+
+        ``fit`` does so by itself; this is for training loops of your own.
+        """
+        use = self._use
+        use.total, use.of_fit = count("steps", steps), self._is_running()
+        if not use.of_fit:
+            use.began = use.steps
 
     def resume(self, steps: int, began: int) -> None:
         """Stand where a saved training stood."""
@@ -275,7 +284,7 @@ class Optimizer(Known):
                 vars(left).update(_scratch=None, _told=((), np.zeros(0)), _now={})
                 other.optimizer = left
             self.state, self._use = {}, _Use()
-        self._use.began, self._use.total = self._use.steps, None
+        self._use.began, self._use.total, self._use.of_fit = self._use.steps, None, True
         self.belong(owner, holder)
 
     def serve(self, owner: object) -> None:
@@ -293,12 +302,12 @@ class Optimizer(Known):
                     f"call its reset() to begin anew"
                 )
             use.owner = owner
-        if use.total is not None and not self._is_running():
-            use.began, use.total = use.steps, None  # the fit is over
+        if use.of_fit and not self._is_running():
+            use.began, use.total, use.of_fit = use.steps, None, False  # the fit is over
 
     def serves(self, owner: object) -> bool:
         """Whether :meth:`serve` would do nothing."""
-        return self._use.owner is owner and self._use.total is None
+        return self._use.owner is owner and not self._use.of_fit
 
     def __copy__(self) -> Optimizer:
         return deepcopy(self)  # so that no two optimizers share arrays
@@ -306,6 +315,7 @@ class Optimizer(Known):
     def __getstate__(self) -> dict[str, Any]:
         use = _Use()
         use.steps, use.began, use.total = self._use.steps, self._use.began, self._use.total
+        use.of_fit = self._use.of_fit
         return {k: v for k, v in vars(self).items() if k != "_runs"} | {
             "_use": use,
             "_scratch": None,

@@ -352,3 +352,22 @@ def test_schedules_of_a_users_own_count_from_the_beginning_too() -> None:
     model.fit(X, Y, optimizer=model.optimizer, verbose=0)
     for a, b in zip(model.get_weights(), weights, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_loop_of_ones_own_says_how_many_steps_it_takes() -> None:
+    x, y = np.eye(4, 3), [0, 1, 0, 1]
+    for before in (None, "a fit", "a loop"):
+        model = Sequential([Dense(2)], (3,), seed=0)
+        optimizer = SGD(Cosine(0.1))
+        if before == "a fit":
+            model.fit(x, y, epochs=3, optimizer=optimizer, verbose=0)
+        elif before == "a loop":
+            optimizer.expect(2)
+            model.train_on_batch(x, y, optimizer)
+            model.train_on_batch(x, y, optimizer)
+        optimizer.expect(5)
+        rates = []
+        for _ in range(5):
+            rates.append(optimizer.rate)
+            model.train_on_batch(x, y, optimizer)
+        assert rates == [rate_at(Cosine(0.1), step, 5) for step in range(5)], before
