@@ -160,7 +160,7 @@ import faulthandler, os, random, signal, sys
 import numpy as np
 import fastcnn
 
-faulthandler.dump_traceback_later(600, exit=True)
+faulthandler.dump_traceback_later(120, exit=True)
 mode, moments = sys.argv[1], random.Random(1)
 x, w = np.random.default_rng(0).random((4, 12, 12, 8)), np.ones((3, 3, 8, 8))
 functions = [
@@ -191,9 +191,10 @@ def handler(*_):
         if mode == "computes":
             assert f(d).dtype == d
         elif handled <= 8:
+            faulthandler.cancel_dump_traceback_later()  # a child could not, and would wait for it
             child = os.fork()
+            faulthandler.dump_traceback_later(120 if child else 60, exit=True)
             if not child:
-                faulthandler.dump_traceback_later(300, exit=True)
                 os._exit(0 if f(d).dtype == d else 1)
             assert os.waitpid(child, 0)[1] == 0
     finally:
