@@ -9,6 +9,9 @@ waits.
 
 from __future__ import annotations
 
+# Before a fork, hooks run in the reverse order of their registration. The one of ``logging`` takes
+# a lock that an import may need, so it must come after the one here: else both wait for ever.
+import logging  # noqa: F401
 import os
 import sys
 import threading
