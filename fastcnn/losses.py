@@ -97,7 +97,8 @@ def _checked_predictions(
     array = real_numbers(source, needed, result)
     if array.ndim < 1 or len(array) != len(outputs):
         refuse(source, needed, result)
-    return np.array(array, order="C")
+    dtype = outputs.dtype if array.dtype.kind == "f" else array.dtype.newbyteorder("=")
+    return np.array(array, dtype, order="C")
 
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))

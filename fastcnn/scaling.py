@@ -36,7 +36,7 @@ Kind = Literal["uint8", "floats"]
 SCALING = "x / 255 - 0.5"
 """What is done to bytes; written to model files."""
 
-_LOOKED_AT = 1 << 22  # numbers of a training that are summarised, of evenly spaced samples
+_LOOKED_AT = 1 << 20  # numbers of a training that are summarised, of evenly spaced samples
 _COMPARED = 1 << 20  # numbers of an evaluation that are compared with the summary
 _GLANCED_AT = 1 << 14  # numbers of one prediction that are compared
 _CHUNK = 1 << 18
