@@ -1250,6 +1250,7 @@ class Sequential:
         theirs = [to_dict(layer) for layer in other.layers], other.input_shape, other.dtype
         if mine != theirs:
             raise ValueError(f"resume must be a training of this model's layers, got {file.path}")
+        other._known.check("x", images)  # first, because it says how other data are other
         found = other.progress
         for name, value in settings.items():
             if name == "images" and name not in found.settings:
@@ -1271,7 +1272,6 @@ class Sequential:
                 f"optimizer must be that of the training, {quoted(found.optimizer)}, got "
                 f"{quoted(optimizer)}"
             )
-        other._known.check("x", images)
         self._build_once(shape)
         self.set_weights(other.get_weights() if found.weights is None else found.weights)
         self.rng, self.loss, self._known = other.rng, other.loss, other._known

@@ -27,6 +27,13 @@ class _Short(reprlib.Repr):
         # Python writes out no integer of more than some thousand digits.
         return f"an integer of about {value.bit_length() * 30103 // 100000 + 1} digits"
 
+    def repr_instance(self, value: object, level: int) -> str:
+        try:
+            text = repr(value)
+        except Exception:  # without an address, which would differ from run to run
+            return f"an object of {type(value).__name__}"
+        return shortened(text, self.maxother)
+
     def repr_bytes(self, value: bytes, level: int) -> str:
         return repr(value[: self.maxstring]) + ("…" if len(value) > self.maxstring else "")
 

@@ -344,7 +344,7 @@ def test_exact_nets_are_exact_in_any_order_of_summation(case: models.ModelCase) 
     model.set_weights([abs(a) for a in reference.parameters])
     images = abs(reference.images)
     far = model._forward_batch(images) + 4  # all gradients of one sign
-    _, outputs = models._results(model, images, far, MeanSquaredError())
+    _, outputs = models._results(model, (images, far, None), MeanSquaredError())
     for name, y, most in zip(reference.names, reference.outputs, outputs, strict=True):
         assert y.any(), name
         unit = abs(y[y != 0]).min()

@@ -145,7 +145,7 @@ def test_a_loss_that_is_not_finite_is_divergence_under_any_state(engine: str | N
     model.set_weights([w + np.float32(1e38) for w in model.get_weights()])
     said = re.escape(", in batch 0 of epoch 0; the model keeps the weights from before it")
     with pytest.raises(FloatingPointError, match=f"the loss of a batch is .*{said}"):
-        model.fit(x.astype(np.float32) * 1e3, y, verbose=0)
+        model.fit(x.astype(np.float32) / 255, y, verbose=0)
 
 
 def test_callbacks_and_augmentation_of_a_users_own_keep_their_state() -> None:

@@ -67,6 +67,7 @@ def test_any_value_is_quoted_shortly_and_at_once(name: str) -> None:
 def test_what_is_short_is_quoted_as_it_is() -> None:
     for value in ("a", 3, -2.5, None, True, [1, "b"], (1, (2, 3)), {"k": [1]}, b"\xff", Dense(3)):
         assert quoted(value) == repr(value)
+    assert quoted([Unspeakable()]) == "[an object of Unspeakable]"
     assert shortened("x" * MOST) == "x" * MOST
     assert len(shortened("x" * (MOST + 1))) == MOST
 

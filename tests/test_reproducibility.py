@@ -74,7 +74,7 @@ def test_number_of_threads_changes_no_bit(op: str) -> None:
 class Shelf:
     """Memory in which arrays lie one behind the other, so many bytes apart."""
 
-    memory = np.zeros(8 << 20, np.uint8)
+    memory = np.zeros(64 << 20, np.uint8)
 
     def __init__(self, gap: int) -> None:
         self.first, self.gap = 0, gap

@@ -247,6 +247,7 @@ def test_a_bar_where_nothing_is_left_of_an_epoch(tmp_path: Path, capsys: Any) ->
 # --- other data -----------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore::fastcnn.InputWarning")  # of another scale
 @pytest.mark.parametrize(
     "change",
     [

@@ -347,6 +347,9 @@ def test_a_training_is_resumed_on_samples_of_its_scale_alone(tmp_path: Path) -> 
         if kind is ValueError:
             with pytest.raises(kind, match=text):
                 model.fit(SCALES[after](X), Y, epochs=2, resume=path, verbose=0)
+        else:
+            with pytest.warns(kind, match=text), pytest.raises(ValueError, match="got other data"):
+                model.fit(SCALES[after](X), Y, epochs=2, resume=path, verbose=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error", InputWarning)
         Sequential(net(), (28, 28, 1)).fit(SCALES["long"](X), Y, epochs=2, resume=path, verbose=0)
