@@ -52,6 +52,7 @@ from fastcnn.kernels import (
 from fastcnn.kernels import arrays as seam
 from fastcnn.kernels import augmentation as kernels_of_augmentation
 from fastcnn.kernels.calls import SHARE
+from fastcnn.kernels.column_sums import add_to_totals, round_totals
 from fastcnn.kernels.instruction_sets import host_registers
 from fastcnn.kernels.jobs import PLACE
 from fastcnn.kernels.multiply_add import CHAIN, multiply_add
@@ -224,13 +225,15 @@ def _elements() -> Iterator[Problem]:
         for op in ("softmax", "log_softmax"):
             yield Problem(op, label, {"x": rows}, modes=("float",))
             yield Problem(f"{op}_backward", label, {"dy": rows, "x": rows}, modes=("float",))
-        scores = {"logits": rows, "labels": rows[:1]}
-        for op in ("cross_entropy", "cross_entropy_backward"):
-            yield Problem(op, label, scores, {"reduction": "none"}, modes=("float",))
-            soft = {"logits": rows, "labels": rows}
-            yield Problem(op, f"{label}-soft", soft, {"reduction": "none"}, modes=("float",))
         yield Problem("relu", label, {"x": (classes,)}, modes=("special",))
         yield Problem("relu_backward", label, {"dy": (classes,), "x": (classes,)})
+    # One kind after the other: taking turns, one in an even number would be of one kind alone.
+    for kind, classes in product(("", "-soft"), CHANNELS):
+        logits = 1 + classes % 3, classes
+        scores = {"logits": logits, "labels": logits if kind else logits[:1]}
+        for op in ("cross_entropy", "cross_entropy_backward"):
+            label = f"{classes}{kind}"
+            yield Problem(op, label, scores, {"reduction": "none"}, modes=("float",))
 
 
 def run_here(chosen: Iterable[Case], dtypes: Sequence[str]) -> int:
@@ -278,6 +281,7 @@ def run_here(chosen: Iterable[Case], dtypes: Sequence[str]) -> int:
     _share_as_threads_do()
     _move_images(dtypes)
     _probe_the_hardware(dtypes)
+    _add_up_stretches(dtypes)
     return count
 
 
@@ -364,6 +368,17 @@ def _probe_the_hardware(dtypes: Sequence[str]) -> None:
         x[...] = 1
         multiply_add(x, x.dtype.type(2), x.dtype.type(0), 2)
         assert (x == 2 ** (2 * CHAIN)).all()
+
+
+def _add_up_stretches(dtypes: Sequence[str]) -> None:
+    """What sums up the stretches of a long sum: too long for the specification to go over it."""
+    for border, dtype, size in product(("first", "last"), dtypes, CHANNELS):
+        values = guarded_copy(np.arange(size).astype(dtype), border)
+        totals, sums = guarded((size,), np.float64, border), guarded((size,), dtype, border)
+        for more in (False, True, True):
+            threads.parallel_for(add_to_totals, size, size, values, totals, more)
+        threads.parallel_for(round_totals, size, size, totals.reshape(1, -1), sums)
+        np.testing.assert_array_equal(sums, 3 * values)
 
 
 def _move_images(dtypes: Sequence[str]) -> None:

@@ -209,6 +209,7 @@ makers = [
 for module, name, sides in (  # those that no row of the table chooses
     ("contraction", "_in_parts", 2), ("packing", "_pack_steps", 2),
     ("large_dense", "_add_parts", 2),
+    ("column_sums", "_part_sums", 2),
     ("pooling", "_placed_gradient", 2), ("pooling", "_average_gradient", 2),
     ("pooling", "_streamed_gradient", 3),
 ):

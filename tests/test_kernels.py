@@ -407,23 +407,25 @@ def test_sums_in_parts(inputs: int, outputs: int, dtype: str) -> None:
     host = registers()
     lanes = host.vector_bytes // x.itemsize
     in_use = dense_plan(1, inputs, outputs, x.itemsize).numbers
-    if outputs == packed_dense.COLUMNS and inputs >= 256:  # every second, fourth or eighth input
+    packed = outputs == packed_dense.COLUMNS and inputs >= 256
+    if packed:  # every second, fourth or eighth input
         parts = [slice(first, None, lanes // gcd(lanes, 10)) for first in range(lanes)]
         parts = parts[: lanes // gcd(lanes, 10)]
-        assert "in_parts" not in in_use.dtype.names
+        assert "stretch" not in in_use.dtype.names
     else:
         run = -(-inputs // 4)
         parts = [slice(first, first + run) for first in range(0, inputs, run)]
         parted = host.tile_vectors * lanes >= outputs and inputs >= 256
-        assert in_use["in_parts"][0] == parted
+        assert in_use["stretch"][0] == parted  # each part a stretch, of one run
         if not parted:
             return
-    total = 0
+    # Parts of a packed sum are added in the arrays' dtype, others in float64, rounded once.
+    total = np.zeros(y.shape, dtype if packed else np.float64)
     for k, part in enumerate(parts):
         if len(w[part]) >= 256:  # in parts itself
             return
-        total = total + fastcnn.dense(x[:, part], w[part], np.zeros_like(b) if k else b)
-    np.testing.assert_array_equal(y, total)
+        total += fastcnn.dense(x[:, part], w[part], np.zeros_like(b) if k else b)
+    np.testing.assert_array_equal(y, total.astype(dtype))
 
 
 def test_packed_sums_keep_what_is_not_finite_to_itself() -> None:

@@ -29,7 +29,7 @@ from fastcnn.settings import get_math, get_num_threads
 from fastcnn.undisturbed import NoThreadError, go_on, in_own_thread
 
 # Batch sizes between which the choice of kernels was seen to change, and some beyond them.
-COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16, 17, 24, 32, 48, 64, 100, 128, 200, 256, 512)
+COUNTS = (*range(1, 11), 12, 16, 17, 24, 28, 32, 48, 64, 100, 128, 200, 256, 320, 512)
 # Bytes of one layer's activations, at most, in a batch that is rehearsed; more for the first few
 # batch sizes, because they decide most choices and large images would allow none of them. Zeros
 # take memory only where NumPy writes to them, so a rehearsal takes less than 100 MB.
