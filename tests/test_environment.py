@@ -7,7 +7,6 @@ import compileall
 import os
 import py_compile
 import shutil
-import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from limits import run
 from processes import SOURCE, environment, python
 
 from fastcnn.kernels import code_key, kernel_cache
@@ -55,14 +55,14 @@ def test_without_source_files_kernels_run_and_are_kept(
 ) -> None:
     deploy(tmp_path)
     seen = [
-        subprocess.run(
+        run(
             [sys.executable, "-P", "-c", CALL],
             env={
                 **os.environ,
                 "PYTHONPATH": str(tmp_path / name),
                 "NUMBA_CACHE_DIR": str(tmp_path / "cache"),
             },
-            cwd=tmp_path, capture_output=True, text=True, check=True,
+            cwd=tmp_path, check=True,
         ).stdout
         for _ in range(2)
     ]  # fmt: skip
@@ -72,12 +72,12 @@ def test_without_source_files_kernels_run_and_are_kept(
 def stamp_of(folder: Path) -> str:
     """The stamp that the package in this folder has, told by a process."""
     code = "from fastcnn.kernels.code_key import source_stamp; print(source_stamp())"
-    done = subprocess.run(
+    done = run(
         [sys.executable, "-P", "-c", code],
         env={**os.environ, "PYTHONPATH": str(folder)},
-        cwd=folder, capture_output=True, text=True, check=True,
+        cwd=folder, check=True,
     )  # fmt: skip
-    return done.stdout.strip()
+    return str(done.stdout).strip()
 
 
 def test_without_source_files_other_code_has_another_stamp(tmp_path: Path) -> None:
@@ -203,10 +203,10 @@ def test_without_a_home_and_with_a_package_that_is_read_only_kernels_run(tmp_pat
         "import pwd; pwd.getpwuid = None\n"
         f"kernel_cache.PACKAGE = Path({str(tmp_path / 'nowhere')!r})\n" + CALL
     )
-    done = subprocess.run(
+    done = run(
         [sys.executable, "-c", code],
         env={**without_home, "HOME": str(tmp_path / "file" / "home"), "XDG_CACHE_HOME": ""},
-        cwd=tmp_path, capture_output=True, text=True, check=False,
+        cwd=tmp_path,
     )  # fmt: skip
     assert done.stdout.startswith("1225.0"), done.stderr
     assert not (tmp_path / "nowhere").exists()

@@ -41,7 +41,7 @@ def written(path: Path, text: str, more: dict[str, Any] | None = None, **metadat
     (length,) = struct.unpack("<Q", data[:8])
     header, rest = json.loads(data[8 : 8 + length]), data[8 + length :]
     header["__metadata__"] |= {
-        "model": text, "sha256": checkpoint._digest(text, arrays), **metadata
+        "model": text, "sha256": checkpoint._digest(text, arrays, arrays.__getitem__), **metadata
     }  # fmt: skip
     said = json.dumps({**header, **(more or {})}).encode()
     said += b" " * (-len(said) % 8)

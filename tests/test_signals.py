@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from limits import run
 from processes import SOURCE, environment, python
 
 from fastcnn import undisturbed
@@ -457,9 +457,9 @@ if sys.argv[2] == "killed":
 @pytest.mark.parametrize("how", ["ended", "killed"])
 def test_the_turn_of_a_process_that_is_gone_is_free(how: str, tmp_path: Path) -> None:
     path = tmp_path / "kernel.nbc"
-    done = subprocess.run(
+    done = run(
         [sys.executable, "-c", KILLED, str(path), how],
-        env=environment(SOURCE), capture_output=True, text=True, check=False,
+        env=environment(SOURCE),
     )  # fmt: skip
     assert done.stdout == "['kernel.lock']\n"
     assert (list(tmp_path.iterdir()) == []) == (how == "ended")

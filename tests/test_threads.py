@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import os
+import re
 import signal
 import threading
 import time
@@ -23,6 +24,7 @@ from fastcnn.arguments import Array
 from fastcnn.kernels import jobs, memory, threads
 from fastcnn.kernels.jit import compiled, kernel
 from fastcnn.kernels.simd import load_acquire, store_release
+from fastcnn.quoting import quoted
 
 FORKS = hasattr(os, "fork")
 
@@ -562,7 +564,8 @@ def test_the_smallest_limit_decides_and_is_named(
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "many", "1.5", "", "4,2", "²", "1" * 9000])
 def test_a_wrong_number_of_threads_in_the_environment_is_an_error(wrong: str) -> None:
-    with pytest.raises(ValueError, match=f"must be an integer of at least 1, got {wrong!r}"):
+    end = re.escape(f"must be an integer of at least 1, got {quoted(wrong)}") + "$"
+    with pytest.raises(ValueError, match=end):
         settings.thread_limit({"FASTCNN_NUM_THREADS": wrong, "OMP_NUM_THREADS": "1"})
 
 

@@ -73,7 +73,8 @@ def cache_folders() -> Folders:
     folders = [
         Path(config.CACHE_DIR) / "fastcnn" if config.CACHE_DIR else None,
         # Not in a program with its modules inside, which has no folder of that name.
-        PACKAGE / "kernels" / "__pycache__" if (PACKAGE / "kernels").is_dir() else None,
+        # Not ``Path.is_dir``, because that raises where this user may not look.
+        PACKAGE / "kernels" / "__pycache__" if os.path.isdir(PACKAGE / "kernels") else None,
         of_user if of_user.is_absolute() else None,  # "~" stays as it is without a home
     ]
     read: list[Path] = []
