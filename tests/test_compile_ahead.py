@@ -29,7 +29,7 @@ from fastcnn.optimizers import SGD
 from fastcnn.schedules import Schedule
 
 SHAPES = {"resnet8": (32, 32, 3)}
-BATCHES = (1, 2, 3, 4, 5, 7, 8, 9, 13, 15, 16, 17, 20, 31, 32, 33, 47, 60, 64, 65, 99, 100, 127)
+BATCHES = (1, 2, 3, 4, 5, 7, 8, 9, 13, 15, 16, 17, 20, 27, 31, 32, 33, 47, 60, 64, 65, 99, 100, 127)
 
 
 def model_of(name: str) -> Sequential:
