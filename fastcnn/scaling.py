@@ -21,7 +21,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from math import isfinite, prod, sqrt
+from math import inf, isfinite, prod, sqrt
 from pathlib import Path
 from typing import Any, Literal
 
@@ -125,20 +125,24 @@ def record_of(
     >>> record_of(np.array([[0, 255], [0, 255]], np.float32) / 255 - 0.5)
     SampleRecord(low=-0.5, high=0.5, rms=0.5, whole=False, negative=0.5, samples=2)
     """
-    some = _evenly(array, numbers)
-    if not some.size:
+    low, high, signs, squares, whole, count, size = inf, -inf, 0, 0.0, True, 0, 0
+    middle = 128 if array.dtype == np.uint8 and scales_bytes else 0
+    for part in _parts(array, _distance(array, numbers)):
+        if not part.size:
+            return None
+        least, most = float(part.min()), float(part.max())
+        if not (isfinite(least) and isfinite(most)):
+            return None
+        low, high = min(low, least), max(high, most)
+        count, size = count + len(part), size + part.size
+        for chunk in _chunks(part):
+            signs += int(np.count_nonzero(chunk < middle))
+            squares += float(np.vdot(chunk, chunk))
+            whole = whole and bool((chunk == np.rint(chunk)).all())
+    if not size:
         return None
-    low, high = float(some.min()), float(some.max())
-    if not (isfinite(low) and isfinite(high)):
-        return None
-    signs, squares, whole = 0, 0.0, True
-    middle = 128 if some.dtype == np.uint8 and scales_bytes else 0
-    for chunk in _chunks(some):
-        signs += int(np.count_nonzero(chunk < middle))
-        squares += float(np.vdot(chunk, chunk))
-        whole = whole and bool((chunk == np.rint(chunk)).all())
-    rms = sqrt(squares / some.size) if isfinite(squares) else max(abs(low), abs(high))
-    return SampleRecord(low, high, rms, whole, signs / some.size, len(some))
+    rms = sqrt(squares / size) if isfinite(squares) else max(abs(low), abs(high))
+    return SampleRecord(low, high, rms, whole, signs / size, count)
 
 
 @dataclass
@@ -366,11 +370,22 @@ def _may_be_pixels(array: Samples) -> bool:
     return array.ndim > 2 or prod(array.shape[1:]) >= _PIXELS
 
 
+def _distance(array: Samples, numbers: int) -> int:
+    """How far apart samples lie that hold about so many numbers, or one."""
+    each = max(1, prod(array.shape[1:]))
+    return max(1, -(-len(array) * each // max(numbers, each)))
+
+
 def _evenly(array: Samples, numbers: int) -> Array:
     """Samples at even distances that hold about so many numbers, or one."""
-    each = max(1, prod(array.shape[1:]))
-    step = max(1, -(-len(array) * each // max(numbers, each)))
-    return array[::step]
+    return array[:: _distance(array, numbers)]
+
+
+def _parts(array: Samples, distance: int) -> Iterator[Array]:
+    """Samples at this distance, some at a time, because each may be a copy."""
+    some = max(1, _CHUNK // max(1, prod(array.shape[1:]))) * distance
+    for first in range(0, len(array), some):
+        yield array[first : first + some : distance]
 
 
 def _chunks(array: Array) -> Iterator[Array]:

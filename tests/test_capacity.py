@@ -70,8 +70,11 @@ def test_the_kernels_own_copies_are_counted_too() -> None:
     # The result has nine numbers, but the image between its zeros has 2^42.
     with pytest.raises(MemoryError, match="memory for a result or a copy"):
         fastcnn.conv2d(ONE, ONE, padding=FAR, stride=FAR, engine="numba")
+    # The columns of its only row have 2^38 numbers.
     with pytest.raises(MemoryError, match="columns"):
-        fastcnn.conv2d(ONE, np.ones((1, FAR, 1, 1)), padding=FAR, stride=(FAR, 1), engine="im2col")
+        fastcnn.conv2d(
+            ROW.reshape(1, 1, FAR, 1), np.ones((1, FAR // 2, 1, 1), np.float32), engine="im2col"
+        )
 
 
 def test_offsets_beyond_64_bits_are_told() -> None:

@@ -89,6 +89,27 @@ def test_padding_and_strides_take_no_memory(case: str) -> None:
         np.testing.assert_array_equal(found, expected)
 
 
+def test_many_taps_take_little_memory() -> None:
+    many = 10_000
+    w = normal(1, many, 1, 1)
+    x, parameters = np.ones((1, 1, 1, 1), np.float32), {"padding": ((0, 0), (many - 1, many - 1))}
+
+    def results() -> Any:
+        y = fastcnn.conv2d(x, w, **parameters, engine="im2col")
+        dx = fastcnn.conv2d_input_gradient(y, w, x.shape, **parameters, engine="im2col")
+        dw = fastcnn.conv2d_filter_gradient(y, x, (1, many), **parameters, engine="im2col")
+        return y, dx, dw
+
+    tracemalloc.start()
+    y, dx, dw = results()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 1 << 20  # with what is kept for the next call
+    np.testing.assert_array_equal(y.ravel(), w.ravel()[::-1])
+    np.testing.assert_allclose(dx, np.sum(np.square(w), dtype=np.float64), rtol=1e-6)
+    np.testing.assert_array_equal(dw, w)
+
+
 @pytest.mark.parametrize("case", CONVOLUTIONS)
 @pytest.mark.parametrize("finite", [True, False])
 def test_convolution_holds_to_its_workspace(case: str, finite: bool) -> None:

@@ -9,7 +9,7 @@ Two ways to meet every window of an image without a Python loop over windows:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -30,6 +30,8 @@ Where a single output row of a single image needs more, it takes what that row n
 gradient of the filters takes one more array of its own size. Results whose sums are long
 (:mod:`fastcnn.long_sums`) are collected in an array of float64. What BLAS packs is its own.
 """
+
+_MANY_TAPS = 1024  # are not kept between calls, because each takes some hundred bytes
 
 
 def slices(
@@ -82,29 +84,33 @@ def _padded(x: Array, g: ConvGeometry, rows: slice) -> Array:
     return image
 
 
-def taps_of(g: ConvGeometry | PoolGeometry, rows: slice) -> tuple[Tap, ...]:
+def taps_of(g: ConvGeometry | PoolGeometry, rows: slice) -> Iterable[Tap]:
     """Every tap ``(kh, kw)``, in row-major order: where outputs and image meet.
 
     The third entry is the index of the outputs, counted from ``rows.start``, the fourth that of
     the pixels they read at this tap. Taps that read padding alone are left out.
     """
-    return _taps_of(g, rows.start, rows.stop)
+    if g.kh * g.kw > _MANY_TAPS:
+        return _each_tap(g, rows)
+    return _few_taps(g, rows.start, rows.stop)
 
 
 @lru_cache(maxsize=512)  # on one small image, finding the slices takes as long as using them
-def _taps_of(g: ConvGeometry | PoolGeometry, start: int, stop: int) -> tuple[Tap, ...]:
+def _few_taps(g: ConvGeometry | PoolGeometry, start: int, stop: int) -> tuple[Tap, ...]:
+    return tuple(_each_tap(g, slice(start, stop)))
+
+
+def _each_tap(g: ConvGeometry | PoolGeometry, rows: slice) -> Iterator[Tap]:
     dilation_h, dilation_w = (g.dilation_h, g.dilation_w) if isinstance(g, ConvGeometry) else (1, 1)
-    rows, columns, every = slice(start, stop), slice(0, g.ow), slice(None)
-    down = [_meeting(kh, rows, g.oh, g.h, g.stride_h, g.pad_top, dilation_h) for kh in range(g.kh)]
-    across = [
-        _meeting(kw, columns, g.ow, g.w, g.stride_w, g.pad_left, dilation_w) for kw in range(g.kw)
-    ]
-    return tuple(
-        (kh, kw, (every, vertical[0], horizontal[0]), (every, vertical[1], horizontal[1]))
-        for kh, vertical in enumerate(down)
-        for kw, horizontal in enumerate(across)
-        if vertical and horizontal
-    )
+    columns, every = slice(0, g.ow), slice(None)
+    for kh in range(g.kh):
+        down = _meeting(kh, rows, g.oh, g.h, g.stride_h, g.pad_top, dilation_h)
+        if not down:
+            continue
+        for kw in range(g.kw):
+            across = _meeting(kw, columns, g.ow, g.w, g.stride_w, g.pad_left, dilation_w)
+            if across:
+                yield kh, kw, (every, down[0], across[0]), (every, down[1], across[1])
 
 
 def _meeting(
