@@ -22,7 +22,7 @@ HOST, *NARROWER = instruction_sets()
 # Other processors have the registers of SSE2.
 ELSEWHERE = [isa for isa in INSTRUCTION_SETS if isa not in (HOST, *NARROWER, "baseline")]
 # In float32, as most kernels differ in the number of lanes alone.
-ALL = "not float64 or remainders or squares"
+ALL = "(not float64 or remainders or squares) and not im2col"
 """Which of the marked tests run for a narrower instruction set."""
 SOME = "not float64 and (pooling or 3x3 or wide-16)"
 """And with the choices for one that the processor does not have."""
