@@ -249,7 +249,8 @@ def whole_nets_refused(engine: str | None) -> str | None:
         return f"the engine {engine or _current.get()!r} was asked for"
     if _replaced:
         return f"{_replaced[-1]} is replaced"
-    return _missing("numba")
+    # In each step of a training, so what has been imported already is not asked about.
+    return None if sys.modules.get("numba") is not None else _missing("numba")
 
 
 @dataclass(frozen=True)

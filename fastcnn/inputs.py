@@ -33,9 +33,9 @@ def samples(name: str, x: ArrayLike, input_shape: Shape | None) -> Array:
     (5, 28, 28, 1)
     """
     if type(x) is np.ndarray:
-        x = x[...]
-        if x.dtype in _TAKEN and x.ndim == 4 and x.shape[1:] == input_shape:
-            return x  # nearly always, and a prediction of one sample is short
+        view = x[..., np.newaxis] if x.ndim == 3 else x[...]
+        if view.dtype in _TAKEN and view.ndim == 4 and view.shape[1:] == input_shape:
+            return view  # nearly always, and a prediction of one sample is short
     try:
         array: Array = np.asarray(x)[...]
     except ValueError as error:

@@ -233,7 +233,7 @@ class Sequential:
         # Attributes of which no method but this one knows that they may not be set, or to what.
         if name[0] != "_":
             fixed = _INSTEAD.get(name)
-            if fixed is not None and name in vars(self) | _COMPUTED:
+            if fixed is not None and (name in _COMPUTED or hasattr(self, name)):
                 raise AttributeError(f"{name} of a model cannot be set; {fixed}")
             if name in _CHECKED:
                 value = _CHECKED[name](self, value)
@@ -327,8 +327,10 @@ class Sequential:
             raise
         self._weights, self._executors, self._unfinished = weights, {}, None
         self._ends_in_vector = len(shapes[-1]) == 1
-        vars(self)["output_shape"] = shapes[-1]
-        vars(self)["input_shape"] = shape  # last: what finds the model built finds all of it
+        # Not through the dict, see fastcnn/attributes.py. The input's shape is last, because what
+        # finds the model built must find all of it.
+        object.__setattr__(self, "output_shape", shapes[-1])
+        object.__setattr__(self, "input_shape", shape)
 
     def _undo(self, before: list[tuple[Layer, dict[str, Any]]], state: Any) -> None:
         """Make layers and generator what they were before a building that did not end."""
@@ -368,7 +370,6 @@ class Sequential:
             raise TypeError(f"preparation must be a fastcnn.Preparation or None, got {value!r}")
         self._preparation = value
 
-    @property
     def _normalises(self) -> bool:
         """Whether the first layer makes the scale of the samples irrelevant."""
         return isinstance(self.layers[0], BatchNorm)
@@ -434,7 +435,8 @@ class Sequential:
             state = dict(state)
             state["_known"] = KnownSamples(state.pop("trained_on"))
             state["_preparation"] = None
-        self.__dict__.update(state, layers=FixedList(state["layers"]))
+        for name, value in (state | {"layers": FixedList(state["layers"])}).items():
+            object.__setattr__(self, name, value)
         self._executors, self._unfinished, self._fits = {}, None, 0
         self._ownership, self._derived_for = Ownership(), -1
         if self.built:
@@ -866,7 +868,7 @@ class Sequential:
             self._build_once(shape)
         self.loss = goal
         if _keeps_scale(augment):
-            self._known.check_training("x", images, self._normalises)
+            self._known.check_training("x", images, self._normalises())
             self._known.learn(images)
         if self._preparation is None and images.dtype == np.uint8 and images.shape[-1] in (1, 3):
             self._preparation = preparation_of(images) if images.ndim == 4 else None
@@ -939,18 +941,22 @@ class Sequential:
             >>> round(loss, 4), accuracy
             (0.6931, 0.75)
         """
-        if optimizer is not None:
-            if not isinstance(optimizer, Optimizer):
-                raise TypeError(
-                    f"optimizer must be an optimizer such as SGD(0.005), got {quoted(optimizer)}"
-                )
-            optimizer_named(optimizer)  # none whose methods were replaced
+        descent = self._own_sgd if optimizer is None else optimizer
+        if not isinstance(descent, Optimizer):
+            raise TypeError(
+                f"optimizer must be an optimizer such as SGD(0.005), got {quoted(optimizer)}"
+            )
+        serves = descent.serves(self._ownership)
+        if not serves:
+            optimizer_named(descent)  # none whose methods were replaced
         goal = self._loss() if loss is None else loss_named(loss)
         built_for = self.input_shape  # read once, because another thread may build the model
         images = samples("x", x, built_for)
         if not len(images):
             raise ValueError(f"x must hold at least one sample, got {np.shape(x)}")
-        self._known.glance("x", images, FEW_STEPS_TRAINED)
+        routine = self._known.is_routine(images)
+        if not routine:
+            self._known.glance("x", images, FEW_STEPS_TRAINED, closer=True)
         if built_for is None:
             finite("x", images)
             shape = image_shape(images.shape[1:])
@@ -964,8 +970,7 @@ class Sequential:
         weights = None
         if sample_weight is not None or class_weight is not None:
             weights = weights_of(sample_weight, class_weight, goal, targets, outputs, self.dtype)
-        descent = optimizer or self._own_sgd
-        if not descent.serves(self._ownership):
+        if not serves:
             descent.serve(self._ownership)
         try:
             loss_sum, correct = self._step(images, targets, goal, descent, weights)
@@ -974,7 +979,8 @@ class Sequential:
             raise
         if goal is not self.loss:
             self.loss = goal
-        self._known.learn_batch(images, self._normalises)
+        if not routine:
+            self._known.learn_batch(images, self._normalises)
         return loss_sum / len(images), correct / len(images)
 
     # --- evaluation and prediction ----------------------------------------------------------------
@@ -1341,7 +1347,7 @@ class Sequential:
 
 
 def _checked_loss(model: Sequential, value: Any) -> Loss | None:
-    if vars(model).get("_fits") == os.getpid():
+    if getattr(model, "_fits", 0) == os.getpid():
         raise AttributeError(
             "loss of a model cannot be set while a fit runs, because its targets were checked for "
             "the loss that it began with; stop it, and give the next fit another loss"
@@ -1367,7 +1373,7 @@ def _checked_kind(model: Sequential, value: Any) -> Any:
 def _checked_progress(model: Sequential, value: Any) -> Progress | None:
     if value is not None and not isinstance(value, Progress):
         raise TypeError(f"progress must be None or that of a training, got {quoted(value)}")
-    if vars(model).get("_fits") == os.getpid():
+    if getattr(model, "_fits", 0) == os.getpid():
         raise AttributeError("progress of a model cannot be set while a fit runs")
     return value
 
@@ -1382,7 +1388,7 @@ _CHECKED: dict[str, Callable[[Sequential, Any], Any]] = {
 }
 """Public attributes that may be set, and what checks the new value."""
 
-_COMPUTED = {"optimizer": None, "built": None}
+_COMPUTED = ("optimizer", "built")
 _INSTEAD = {
     "layers": INSTEAD,
     "dtype": "make another model: Sequential(model.layers, model.input_shape, dtype=…), which "

@@ -166,6 +166,8 @@ class Optimizer(Known):
         self.clip_norm, self.clip_value = clip_norm, clip_value
         self.state: dict[str, Array] = {}
         self._use = _Use()
+        # Which process and thread have a fit that uses this optimizer, under "fit".
+        self._claims: dict[str, tuple[int, object]] = {}
         self._now: dict[str, float] = {}  # what _prepare has found for the step
         self._scratch: Array | None = None
         # Of the last step, what the compiled loop was told, as numbers and as an array.
@@ -240,7 +242,7 @@ class Optimizer(Known):
         self._use.steps, self._use.began = steps, began
 
     def _is_running(self) -> bool:
-        claim = vars(self).get("_runs")
+        claim = self._claims.get("fit")
         return claim is not None and claim[0] == os.getpid()
 
     def check_free(self) -> None:
@@ -259,14 +261,14 @@ class Optimizer(Known):
     def running(self) -> Iterator[None]:
         """Within this context a ``fit`` uses the optimizer, and no other can."""
         claim = os.getpid(), object()
-        other = vars(self).setdefault("_runs", claim)  # of two threads one has it
+        other = self._claims.setdefault("fit", claim)  # of two threads one has it
         if other is not claim:
             self.check_free()
-            vars(self)["_runs"] = claim  # the other's process is the parent of this one
+            self._claims["fit"] = claim  # the other's process is the parent of this one
         try:
             yield
         finally:
-            vars(self).pop("_runs", None)
+            self._claims.pop("fit", None)
 
     def begin(self, owner: object, holder: Any) -> None:
         """Begin a training of the model that ``owner`` stands for.
@@ -280,8 +282,7 @@ class Optimizer(Known):
             if other is not None and other.optimizer is self:
                 left = object.__new__(type(self))
                 vars(left).update(vars(self))
-                vars(left).pop("_runs", None)
-                vars(left).update(_scratch=None, _told=((), np.zeros(0)), _now={})
+                vars(left).update(_claims={}, _scratch=None, _told=((), np.zeros(0)), _now={})
                 other.optimizer = left
             self.state, self._use = {}, _Use()
         self._use.began, self._use.total, self._use.of_fit = self._use.steps, None, True
@@ -316,10 +317,7 @@ class Optimizer(Known):
         use = _Use()
         use.steps, use.began, use.total = self._use.steps, self._use.began, self._use.total
         use.of_fit = self._use.of_fit
-        return {k: v for k, v in vars(self).items() if k != "_runs"} | {
-            "_use": use,
-            "_scratch": None,
-        }
+        return vars(self) | {"_use": use, "_claims": {}, "_scratch": None}
 
     def slots_needed(self) -> tuple[str, ...]:
         """Names of the arrays that this optimizer keeps."""
@@ -413,7 +411,8 @@ class Optimizer(Known):
         if name is None or (compiled := _loop(name)) is None:
             return None
         arrays = self._arrays(parameters)
-        self._prepare(self.rate, self._use.steps + 1)
+        rate = self._learning_rate
+        self._prepare(rate if type(rate) is float else self.rate, self._use.steps + 1)
         return compiled[1], arrays, self._all_numbers()
 
     def count_step(self) -> None:
@@ -422,12 +421,22 @@ class Optimizer(Known):
 
     def _arrays(self, parameters: Array) -> list[Array]:
         """Those of the state, made where there are none."""
-        found = []
+        arrays = []
+        shape, dtype, state = parameters.shape, parameters.dtype, self.state
         for name in self.slots_needed():
-            if self.state.get(name) is None:
-                self.state[name] = np.zeros_like(parameters)
-            found.append(self.check_state(name, parameters))
-        return found
+            array = state.get(name)
+            if array is None:
+                array = state[name] = np.zeros_like(parameters)
+            # In each step of a training: all is in order most often, and is seen here at once.
+            elif not (
+                type(array) is np.ndarray
+                and array.shape == shape
+                and array.dtype == dtype
+                and array.flags.carray
+            ):
+                array = self.check_state(name, parameters)
+            arrays.append(array)
+        return arrays
 
     def check_state(self, name: str, parameters: Array) -> Array:
         """An array of the state; ``ValueError`` if it cannot be used with these parameters."""
@@ -605,14 +614,14 @@ class Adam(Optimizer):
 
     def _prepare(self, rate: float, t: int) -> None:
         # rate·(m/c1) / (√(v/c2) + ε) with the corrections c1, c2 drawn out of the arrays.
-        root = sqrt(1 - self.beta_2**t)
-        self._now["rate"] = -rate * root / (1 - self.beta_1**t)
-        self._now["epsilon"] = self.epsilon * root
-        self._now["kept"] = 1.0
+        root, now = sqrt(1 - self.beta_2**t), self._now
+        now["rate"] = -rate * root / (1 - self.beta_1**t)
+        now["epsilon"] = self.epsilon * root
+        now["kept"] = 1.0
 
     def _numbers(self) -> tuple[float, ...]:
-        betas = self.beta_1, 1 - self.beta_1, self.beta_2, 1 - self.beta_2
-        return self._now["rate"], *betas, self._now["epsilon"], self._now["kept"]
+        now, one, two = self._now, self.beta_1, self.beta_2
+        return now["rate"], one, 1 - one, two, 1 - two, now["epsilon"], now["kept"]
 
     def _move(self, p: Array, g: Array, scratch: Array, *state: Array) -> None:
         m, v = state

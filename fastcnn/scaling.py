@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from math import inf, isfinite, prod, sqrt
 from pathlib import Path
@@ -36,14 +36,13 @@ Kind = Literal["uint8", "floats"]
 SCALING = "x / 255 - 0.5"
 """What is done to bytes; written to model files."""
 
-_LOOKED_AT = 1 << 20  # numbers of a training that are summarised, of evenly spaced samples
+_LOOKED_AT = 1 << 19  # numbers of a training that are summarised, of evenly spaced samples
 _COMPARED = 1 << 20  # numbers of an evaluation that are compared with the summary
 _GLANCED_AT = 1 << 14  # numbers of one prediction that are compared
 _CHUNK = 1 << 18
 # Predictions of few numbers are compared at first, and then one in so many: a comparison takes
 # some microseconds, and a prediction of one small image takes ten.
 _FIRST_CALLS, _EVERY, _MANY = 16, 512, 1 << 17
-_EVERY_STEP = 1024  # training steps after the first ones whose samples are summarised
 _PIXELS = 64  # numbers in the shortest vector that may be an image
 _FEW_SAMPLES = 16
 # A record of fewer samples is compared with nothing, and an error needs one of many samples,
@@ -135,10 +134,11 @@ def record_of(
             return None
         low, high = min(low, least), max(high, most)
         count, size = count + len(part), size + part.size
+        signs += int(np.count_nonzero(part < middle))
         for chunk in _chunks(part):
-            signs += int(np.count_nonzero(chunk < middle))
             squares += float(np.vdot(chunk, chunk))
-            whole = whole and bool((chunk == np.rint(chunk)).all())
+            if whole and part.dtype.kind == "f":
+                whole = bool((chunk == np.rint(chunk)).all())
     if not size:
         return None
     rms = sqrt(squares / size) if isfinite(squares) else max(abs(low), abs(high))
@@ -163,13 +163,17 @@ class KnownSamples:
     _accepted: str = field(default="", repr=False, compare=False)
     _calls: int = field(default=0, repr=False, compare=False)
     _steps: int = field(default=0, repr=False, compare=False)
+    _step_dtype: object = field(default=None, repr=False, compare=False)
     _warned: set[str] = field(default_factory=set, repr=False, compare=False)
 
-    def glance(self, name: str, array: Samples, least: int = _FEW_TRAINED) -> None:
+    def glance(
+        self, name: str, array: Samples, least: int = _FEW_TRAINED, *, closer: bool = False
+    ) -> None:
         """:meth:`check` for calls that are short: dtypes in each call, numbers in some.
 
         The numbers of the first calls are compared, then those of one call in 512, and of all that
-        are large; where the training had at least so many samples.
+        are large; where the training had at least so many samples. With ``closer`` they are
+        compared in any case.
         """
         code = array.dtype.char
         kind = self.kind
@@ -180,7 +184,7 @@ class KnownSamples:
                 self._check_dtype(name, array)
             self._accepted = code
         self._calls = calls = self._calls + 1
-        if calls % _EVERY and calls > _FIRST_CALLS and array.size < _MANY:
+        if calls % _EVERY and calls > _FIRST_CALLS and array.size < _MANY and not closer:
             return  # nearly always
         self._check_numbers(name, array, _GLANCED_AT, least)
 
@@ -240,12 +244,29 @@ class KnownSamples:
         if record is not None:
             self.record = record if self.record is None else self.record.with_more(record)
 
-    def learn_batch(self, array: Samples, normalised: bool = False) -> None:
-        """:meth:`learn` for single steps: of the first ones, and then of one in 1,024."""
-        self._steps += 1
-        if self._steps <= _FIRST_CALLS or self._steps % _EVERY_STEP == 0:
+    def is_routine(self, array: Array) -> bool:
+        """Whether a training step needs neither :meth:`glance` nor :meth:`learn_batch`.
+
+        So it is in most steps: not in the first ones, not in one of 512, and not where the dtype
+        differs from that of the last step that was looked at, or the batch is large.
+        """
+        steps = self._steps + 1
+        if steps <= _FIRST_CALLS or steps % _EVERY == 0:
+            return False
+        if array.dtype is not self._step_dtype or array.size >= _MANY:
+            return False
+        self._steps = steps
+        return True
+
+    def learn_batch(self, array: Samples, normalises: Callable[[], bool]) -> None:
+        """:meth:`learn` for single steps: of the first ones, and then of one in 512.
+
+        ``normalises`` says whether the model begins with a normalisation.
+        """
+        self._steps, self._step_dtype = self._steps + 1, array.dtype
+        if self._steps <= _FIRST_CALLS or self._steps % _EVERY == 0:
             if array.dtype != np.uint8:  # a batch of bytes may be dark
-                self.check_training("x", array, normalised)
+                self.check_training("x", array, normalises())
             self.learn(array)
 
     def warn_once(self, rule: str, message: str) -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
+from types import FunctionType
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
@@ -99,8 +100,13 @@ def refuse_method(thing: object, name: str, contract: Contract) -> None:
 
 def refuse_methods(thing: object, contract: Contract) -> None:
     """Raise the ``TypeError`` of :func:`refuse_method` if a method was replaced already."""
-    if not contract.keys().isdisjoint(vars(thing)):
-        refuse_method(thing, next(name for name in vars(thing) if name in contract), contract)
+    for name in contract:
+        method = getattr(type(thing), name, None)
+        # The bound method is asked for, and not the object's dict: see Known.
+        if not isinstance(method, FunctionType):
+            continue
+        if getattr(getattr(thing, name), "__func__", None) is not method:
+            refuse_method(thing, name, contract)
 
 
 # --- checks ---------------------------------------------------------------------------------------
