@@ -127,6 +127,8 @@ class Epochs:
             some = slice(start, start + size)
             chosen = some if order is None else order[some]
             weights = None if self.weights is None else self.weights[chosen]
+            if at.callbacks or start + size >= total:  # callbacks read it, and the history does
+                at.rate = at.optimizer.rate
             self._batch(self.images[chosen], self.targets[chosen], weights)
             if at.callbacks:
                 seen = min(start + size, total)
@@ -139,7 +141,6 @@ class Epochs:
         try:
             if self.augment is not None:
                 images = augmented(self.augment, images, self.model.rng, self.model.input_shape)
-            at.rate = at.optimizer.rate
             loss_sum, correct = self.step(images, targets, weights)
         except Divergence as error:
             raise FloatingPointError(

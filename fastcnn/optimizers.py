@@ -421,9 +421,12 @@ class Optimizer(Known):
 
     def _arrays(self, parameters: Array) -> list[Array]:
         """Those of the state, made where there are none."""
-        arrays = []
+        arrays: list[Array] = []
+        names = self.slots_needed()
+        if not names:
+            return arrays
         shape, dtype, state = parameters.shape, parameters.dtype, self.state
-        for name in self.slots_needed():
+        for name in names:
             array = state.get(name)
             if array is None:
                 array = state[name] = np.zeros_like(parameters)
