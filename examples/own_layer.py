@@ -23,7 +23,7 @@ class Softsign(Layer):
         return dy / (1 + np.abs(saved)) ** 2, {}
 
 
-# %% Its gradient is what central differences say.
+# %% Its gradient agrees with central differences.
 rng = np.random.default_rng(0)
 layer, x = Softsign(), rng.standard_normal((2, 3, 4, 2))
 dy = rng.standard_normal(x.shape)

@@ -104,7 +104,7 @@ def constructor_arguments(cls: type) -> tuple[str, ...]:
 
 
 def inherited_arguments(cls: type) -> frozenset[str]:
-    """Names of the arguments of a class's constructor, and of those of the classes above it.
+    """Names of the constructor's arguments, of a class and of all its base classes.
 
     >>> class Scaled:
     ...     def __init__(self, by): ...

@@ -407,10 +407,10 @@ class LearningRateSchedule(Callback):
 
     def _set(self, model: Sequential, at: int) -> None:
         if isinstance(self.schedule, Schedule):
-            found = rate_at(self.schedule, at, self._total)
+            rate_of_schedule = rate_at(self.schedule, at, self._total)
         else:
-            found = self.schedule(at)
-        rate = number(f"the schedule's rate for {self.by} {at}", found)
+            rate_of_schedule = self.schedule(at)
+        rate = number(f"the schedule's rate for {self.by} {at}", rate_of_schedule)
         assert model.progress is not None
         model.progress.optimizer.learning_rate = rate
 

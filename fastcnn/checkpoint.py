@@ -229,7 +229,7 @@ def _check_length(name: str) -> None:
 
 
 def _refusal(name: str, why: str) -> ModelFileError:
-    """The error for a file; what it quotes of the file may be long."""
+    """The error for a file. Its reason is shortened, because it may quote much of the file."""
     return ModelFileError(f"{name} cannot be loaded: {shortened(why, _LONGEST_REASON)}")
 
 

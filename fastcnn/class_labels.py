@@ -83,9 +83,9 @@ def _integral(labels: Array) -> None:
     if not good.all():
         i = int(good.argmin())
         raise ValueError(f"Input y contains NaN or infinity (inf): y[{i}] is {labels[i]}")
-    whole = labels == np.floor(labels)
-    if not whole.all():
-        i = int(whole.argmin())
+    is_integer = labels == np.floor(labels)
+    if not is_integer.all():
+        i = int(is_integer.argmin())
         raise ValueError(
             f"Unknown label type: y must hold classes, got continuous numbers: y[{i}] is "
             f"{labels[i]}"
@@ -144,13 +144,14 @@ def balanced(
     targets: Array,
     sample_weight: Array | None,
 ) -> Array | None:
-    """The weight of each sample, (n,): that of its class times ``sample_weight``; None without any.
+    """The weight of each sample, (n,): its class's weight times its ``sample_weight``.
 
-    "balanced" stands for weights with which the classes count alike.
+    None if there are neither class weights nor sample weights. "balanced" stands for class weights
+    with which all classes count alike.
 
-    Raises ``TypeError`` and ``ValueError`` for what is neither a dict of labels and weights,
-    "balanced" nor None; for a weight that is negative or not finite; for labels that are not in y,
-    if some that are have no weight, because one of them may be meant.
+    Raises ``TypeError`` or ``ValueError`` for class weights that are neither a dict of labels and
+    weights, nor "balanced", nor None; for a weight that is negative or not finite; and for labels
+    that are not in y, if a label of y has no weight, because that label may be meant.
 
     >>> balanced("balanced", np.array(["a", "b"]), np.array([0, 0, 0, 1]), None).round(4).tolist()
     [0.6667, 0.6667, 0.6667, 2.0]
@@ -204,12 +205,11 @@ def same_names(table: Any, fitted: Array | None, estimator: str) -> None:
     if names is None and fitted is None:
         return
     if fitted is None or names is None:
-        has, had = ("has", "without") if fitted is None else ("does not have valid", "with")
-        warnings.warn(
-            f"X {has} feature names, but {estimator} was fitted {had} feature names",
-            UserWarning,
-            stacklevel=3,
-        )
+        here, there = "X has feature names", "without"
+        if fitted is not None:
+            here, there = "X does not have valid feature names", "with"
+        difference = f"{here}, but {estimator} was fitted {there} feature names"
+        warnings.warn(difference, UserWarning, stacklevel=3)
         return
     if names.tolist() == fitted.tolist():
         return

@@ -299,7 +299,9 @@ class CNNClassifier(RequestsSampleWeight):
         return np.concatenate(parts)
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """The share of samples whose label is predicted; of their weights, if there are some.
+        """The accuracy: the share of samples for which the right label is predicted.
+
+        With ``sample_weight`` it is their share of the sum of the weights.
 
         Raises ``ValueError`` for weights that are negative or all zero.
         """
@@ -455,10 +457,10 @@ def _split(
     without = np.setdiff1d(of_rows, of_rows[rest])
     if without.size:
         shown = ", ".join(map(repr, classes[without[:5]].tolist()))
-        more = ", …" if without.size > 5 else ""
+        ellipsis = ", …" if without.size > 5 else ""
         warnings.warn(
             f"validation_split={share} leaves {without.size} of {len(classes)} classes without a "
-            f"sample to validate on, because they have too few: {shown}{more}",
+            f"sample to validate on, because they have too few: {shown}{ellipsis}",
             UserWarning,
             stacklevel=3,
         )

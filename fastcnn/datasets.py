@@ -104,8 +104,8 @@ def load_mnist(
         folder = default_folder()
     if not isinstance(folder, str | os.PathLike):
         raise TypeError(f"folder must be a path, got {folder!r}")
-    found = load_dataset(folder)
-    return found.train, found.test
+    sets = load_dataset(folder)
+    return sets.train, sets.test
 
 
 def form_of(folder: str | os.PathLike[str]) -> str:
@@ -163,13 +163,13 @@ def _form(folder: Path) -> tuple[str, list[Path]]:
         return "pictures", [folder]
     names = sorted(f"{one.name}/" if one.is_dir() else one.name for one in folder.iterdir())
     shown = ", ".join(names[:_SHOWN]) or "nothing"
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    others = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
     reason = "no data set that is known (see load_mnist)"
     if len(archives) > 1:
         reason = "several .npz files; give the path of one"
     elif {"data_batch_1", "batches.meta"} & {name.rstrip("/") for name in names}:
         reason = "pickle files, which run code when they are read; take CIFAR-10's binary version"
-    raise FileNotFoundError(f"the folder {folder} holds {reason}: {shown}{more}")
+    raise FileNotFoundError(f"the folder {folder} holds {reason}: {shown}{others}")
 
 
 def _idx(paths: list[Path]) -> Sets:
@@ -210,18 +210,18 @@ def _idx_files(folder: Path) -> list[Path] | None:
     sets = _idx_sets(folder)
     if only is not None:
         sets = {key: files for key, files in sets.items() if key[1] == only}
-    whole = {key: files for key, files in sets.items() if len(files) == len(_PARTS)}
-    if len(whole) > 1:
-        nearest = min(len(place.parts) for place, _ in whole)
-        near = {key: files for key, files in whole.items() if len(key[0].parts) == nearest}
-        if len(near) > 1:
-            names = sorted(str(place / split if split else place) for place, split in near)
+    complete = {key: files for key, files in sets.items() if len(files) == len(_PARTS)}
+    if len(complete) > 1:
+        nearest = min(len(place.parts) for place, _ in complete)
+        closest = {key: files for key, files in complete.items() if len(key[0].parts) == nearest}
+        if len(closest) > 1:
+            names = sorted(str(place / split if split else place) for place, split in closest)
             raise FileNotFoundError(
                 f"the folder {folder} holds several data sets; give one of {', '.join(names)}"
             )
-        whole = near
-    if whole:
-        (files,) = whole.values()
+        complete = closest
+    if complete:
+        (files,) = complete.values()
         return [files[part] for part in _PARTS]
     if not sets:
         return None

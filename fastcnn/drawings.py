@@ -112,8 +112,8 @@ def light_on_dark(grey: Floats, dark_on_light: bool, steps: list[str]) -> Floats
     else:
         steps.append("evened out a shadow or a gradient over the page")
         if dark_on_light:
-            seen = paper > _DARKEST_PAPER
-            light = np.where(seen, 1 - grey / np.where(seen, paper, 1), 0).clip(0)
+            is_paper = paper > _DARKEST_PAPER
+            light = np.where(is_paper, 1 - grey / np.where(is_paper, paper, 1), 0).clip(0)
         else:
             light = np.clip(grey - paper, 0, None)
         light -= float(np.median(light))  # noise lies on one side of the paper
@@ -130,9 +130,9 @@ def _paper(grey: Floats, bright: bool) -> Floats:
     signed = small if bright else -small
     window = max(3, round(_WINDOW * min(signed.shape)))
     closed = -_dilated(-_dilated(signed, window), window)
-    whole = Image.fromarray((closed if bright else -closed).astype(np.float32))
+    closing = Image.fromarray((closed if bright else -closed).astype(np.float32))
     bilinear = Image.Resampling.BILINEAR
-    return np.asarray(whole.resize(grey.shape[::-1], bilinear), np.float64)
+    return np.asarray(closing.resize(grey.shape[::-1], bilinear), np.float64)
 
 
 def _resized(grey: Floats, side: int) -> Floats:

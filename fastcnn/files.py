@@ -110,25 +110,25 @@ def _place(path: str) -> tuple[str, os.stat_result | None]:
     place = path
     for _ in range(_MOST_LINKS):
         try:
-            found = os.lstat(place)
+            status = os.lstat(place)
         except FileNotFoundError:
             if path and not os.path.basename(place):
                 raise _error(errno.EISDIR) from None  # "name/" is the name of a folder
             if not path:
                 raise
             return place, None
-        if not stat.S_ISLNK(found.st_mode):
+        if not stat.S_ISLNK(status.st_mode):
             break
         place = os.path.join(os.path.dirname(place), os.readlink(place))
     else:
         raise _error(errno.ELOOP)
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         raise _error(errno.EISDIR)
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, f"only a file can be replaced, and this is {_kind(found)}")
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, f"only a file can be replaced, and this is {_kind(status)}")
     if not _allowed(place, os.W_OK):
         raise _error(errno.EACCES)
-    return place, found
+    return place, status
 
 
 def _allowed(place: str, access: int) -> bool:

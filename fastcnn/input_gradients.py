@@ -38,29 +38,29 @@ def upstream(output: ArrayLike, count: int, shape: Shape, dtype: np.dtype[Any]) 
            [1., 0., 0.]], dtype=float32)
     """
     try:
-        given = np.asarray(output)
+        values = np.asarray(output)
     except ValueError as error:
         raise ValueError(f"output must be an array, got a ragged sequence: {error}") from None
-    if given.ndim > 1 and given.shape == (count, *shape):
-        if given.dtype.kind not in "fiub":
-            raise TypeError(f"output must hold numbers, got dtype {given.dtype}")
-        if not np.isfinite(given).all():
+    if values.ndim > 1 and values.shape == (count, *shape):
+        if values.dtype.kind not in "fiub":
+            raise TypeError(f"output must hold numbers, got dtype {values.dtype}")
+        if not np.isfinite(values).all():
             raise ValueError("output must hold finite numbers, got NaN or infinity")
-        return np.ascontiguousarray(given, dtype)
-    if given.shape not in ((), (count,)) or len(shape) != 1:
+        return np.ascontiguousarray(values, dtype)
+    if values.shape not in ((), (count,)) or len(shape) != 1:
         which = "" if len(shape) > 1 else f"the number of an output, {count} such numbers, or "
         raise ValueError(
             f"output must be {which}a gradient of the shape {(count, *shape)}, got the shape "
-            f"{given.shape}"
+            f"{values.shape}"
         )
-    if given.dtype.kind not in "iu" and given.size:
-        raise TypeError(f"output must be an integer or integers, got dtype {given.dtype}")
+    if values.dtype.kind not in "iu" and values.size:
+        raise TypeError(f"output must be an integer or integers, got dtype {values.dtype}")
     (outputs,) = shape
-    wrong = given[(given < 0) | (given >= outputs)]
+    wrong = values[(values < 0) | (values >= outputs)]
     if wrong.size:
         raise ValueError(f"output must be from 0 to {outputs - 1}, got {wrong.reshape(-1)[0]}")
     result = np.zeros((count, outputs), dtype)
-    result[np.arange(count), given.astype(np.int64)] = 1
+    result[np.arange(count), values.astype(np.int64)] = 1
     return result
 
 

@@ -528,9 +528,9 @@ class Sequential:
         trunk = self._trunk(loss)
         executor = self._executor(trunk)
         if executor is not None:
-            found = executor.gradients(self._taken(images, executor), targets, loss, rng, weights)
-            if found is not None:
-                return *found, self._weights.gradients
+            result = executor.gradients(self._taken(images, executor), targets, loss, rng, weights)
+            if result is not None:
+                return *result, self._weights.gradients
         return *self._one_by_one(images, targets, loss, rng, weights), self._weights.gradients
 
     @unreported
@@ -581,13 +581,13 @@ class Sequential:
             raise ValueError(_too_few("x must hold", self._least_batch, len(images)))
         if executor is not None:
             given = self._taken(images, executor), targets, loss, self.rng
-            found = executor.step(*given, optimizer, weights)
-            if found is not None:
-                return found
+            result = executor.step(*given, optimizer, weights)
+            if result is not None:
+                return result
         with unchanged_by_errors(array for layer in self.layers for array in layer.state.values()):
-            found = self._one_by_one(images, targets, loss, self.rng, weights)
+            result = self._one_by_one(images, targets, loss, self.rng, weights)
             self._weights.move(optimizer)
-        return found
+        return result
 
     def compile_kernels(
         self,
@@ -1145,8 +1145,8 @@ class Sequential:
         result = np.empty(images.shape, self.dtype)
         for first in range(0, len(images), size):
             some = slice(first, first + size)
-            taken = batch(images[some], self.dtype)
-            result[some] = through(layers, taken, dy[some], self.engine)
+            samples_of_batch = batch(images[some], self.dtype)
+            result[some] = through(layers, samples_of_batch, dy[some], self.engine)
         return result.reshape(np.shape(x))
 
     def _layers_to(self, of: str) -> Sequence[Layer]:

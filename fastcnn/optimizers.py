@@ -280,10 +280,10 @@ class Optimizer(Known):
         if use.owner is not None and use.owner is not owner:
             other = use.holder()
             if other is not None and other.optimizer is self:
-                left = object.__new__(type(self))
-                vars(left).update(vars(self))
-                vars(left).update(_claims={}, _scratch=None, _told=((), np.zeros(0)), _now={})
-                other.optimizer = left
+                successor = object.__new__(type(self))
+                vars(successor).update(vars(self))
+                vars(successor).update(_claims={}, _scratch=None, _told=((), np.zeros(0)), _now={})
+                other.optimizer = successor
             self.state, self._use = {}, _Use()
         self._use.began, self._use.total, self._use.of_fit = self._use.steps, None, True
         self.belong(owner, holder)
@@ -357,9 +357,9 @@ class Optimizer(Known):
         for some in spans:
             still[some] = False
         before = {name: array[still] for name, array in self.state.items()}
-        kept = parameters[still]
+        frozen = parameters[still]
         self.step(parameters, gradient)
-        parameters[still] = kept
+        parameters[still] = frozen
         for name, array in self.state.items():
             if array.shape == still.shape:
                 array[still] = before.get(name, 0)
@@ -443,19 +443,19 @@ class Optimizer(Known):
 
     def check_state(self, name: str, parameters: Array) -> Array:
         """An array of the state; ``ValueError`` if it cannot be used with these parameters."""
-        kept = self.state[name]
-        if not isinstance(kept, np.ndarray):
-            raise ValueError(f"state[{name!r}] must be an array, got {kept!r}")
-        if kept.shape != parameters.shape or kept.dtype != parameters.dtype:
+        array = self.state[name]
+        if not isinstance(array, np.ndarray):
+            raise ValueError(f"state[{name!r}] must be an array, got {array!r}")
+        if array.shape != parameters.shape or array.dtype != parameters.dtype:
             raise ValueError(
-                f"optimizer has taken steps with {kept.size} parameters of {kept.dtype} and "
+                f"optimizer has taken steps with {array.size} parameters of {array.dtype} and "
                 f"cannot go on with {parameters.size} of {parameters.dtype}; make a new one"
             )
-        if not kept.flags.carray:
+        if not array.flags.carray:
             raise ValueError(
                 f"state[{name!r}] must be an array that is contiguous and can be written to"
             )
-        return kept
+        return array
 
     def _compiled(self) -> tuple[Callable[..., None], Callable[..., None]] | None:
         name = _COMPILED.get(type(self))

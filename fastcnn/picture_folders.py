@@ -139,9 +139,9 @@ def load_sets(
 
     Without a test set, the sixth, twelfth, … picture of each class is held out as one.
     """
-    found = sets_of(folder)
-    assert found is not None
-    train, test = found
+    sets = sets_of(folder)
+    assert sets is not None
+    train, test = sets
     images, labels, names = load_pictures(train, size)
     if test is not None:
         shape = images.shape[1:]

@@ -124,8 +124,8 @@ def preparation_of(images: Samples) -> Preparation | None:
     if some.shape[3] > 1:
         return Preparation(background=background)
     marks = drawn > np.maximum(levels, 0)[:, None, None] + 32
-    seen = marks.any(axis=(1, 2))
-    drawn, marks = drawn[seen], marks[seen]
+    is_visible = marks.any(axis=(1, 2))
+    drawn, marks = drawn[is_visible], marks[is_visible]
     if not len(marks):
         return Preparation(background=background)
     ends = [_ends(marks.any(axis=axis)) for axis in (2, 1)]

@@ -32,16 +32,16 @@ def checked(value: ArrayLike | None, count: int, name: str = "sample_weight") ->
     if value is None:
         return None
     try:
-        given = np.asarray(value)
+        values = np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name} must be an array, got a ragged sequence: {error}") from None
-    if given.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must hold real numbers, got dtype {given.dtype}")
-    if given.shape != (count,):
+    if values.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must hold real numbers, got dtype {values.dtype}")
+    if values.shape != (count,):
         raise ValueError(
-            f"{name} must have the shape ({count},), one weight for each sample, got {given.shape}"
+            f"{name} must have the shape ({count},), one weight for each sample, got {values.shape}"
         )
-    weights = np.array(given, np.float64)
+    weights = np.array(values, np.float64)
     wrong = ~(np.isfinite(weights) & (weights >= 0))
     if wrong.any():
         raise ValueError(

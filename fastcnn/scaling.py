@@ -319,8 +319,8 @@ class KnownSamples:
         inside = trained.low <= low and high <= trained.high
         if inside and not trained.whole and not (low >= 0 and trained.negative >= _MOSTLY_SIGNED):
             return  # nearly always
-        given = record_of(some, numbers, scales_bytes=False)
-        if given is None:
+        record = record_of(some, numbers, scales_bytes=False)
+        if record is None:
             return
         if of_bytes:
             trained_on = f"bytes, which it scales by {SCALING}"
@@ -331,10 +331,10 @@ class KnownSamples:
         text = (
             f"numbers from {low:g} to {high:g}, but the model was trained on {trained_on}. {remedy}"
         )
-        surely = given.rms > _BEYOND * trained.largest and trained.samples >= _MANY_TRAINED
+        surely = record.rms > _BEYOND * trained.largest and trained.samples >= _MANY_TRAINED
         if surely and _may_be_pixels(array):
             raise ValueError(f"{name} must be scaled as in the training, but holds {text}")
-        if _contradicts(some, given, trained):
+        if _contradicts(some, record, trained):
             self._warn("range", f"{name} holds {text}")
 
     def _check_bytes(self, name: str, array: Samples, numbers: int) -> None:

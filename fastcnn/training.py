@@ -212,11 +212,11 @@ def _preparation(images: NDArray[np.uint8], form: str) -> Preparation | None:
     """How pictures are to be prepared for a net that is trained on these images."""
     transposed = form == "emnist"
     upright = images.swapaxes(1, 2) if transposed else images
-    found = preparation_of(upright if upright.ndim == 4 else upright[..., np.newaxis])
-    if found is None:
+    preparation = preparation_of(upright if upright.ndim == 4 else upright[..., np.newaxis])
+    if preparation is None:
         return None
-    crops = form == "pictures" and found.box is None  # as they were scaled for the training
-    return replace(found, transposed=transposed, edges="crop" if crops else found.edges)
+    crops = form == "pictures" and preparation.box is None  # as they were scaled for the training
+    return replace(preparation, transposed=transposed, edges="crop" if crops else preparation.edges)
 
 
 def model_for(net: str, shape: tuple[int, ...] | None = None, classes: int = 10) -> Sequential:

@@ -143,8 +143,8 @@ class Executor:
                 kind = _AloneConvolution
             elif type(layers[at]) is Dense:
                 kind = _AloneDense
-            given = layers[at], weights, weights.trained(layers[at]), at > first
-            parts.append(kind(layers[i:last], *given))
+            arguments = layers[at], weights, weights.trained(layers[at]), at > first
+            parts.append(kind(layers[i:last], *arguments))
             i = last
         return parts
 
@@ -361,19 +361,19 @@ class Executor:
         saved = []
         for i, part in enumerate(parts):
             goes_back = i >= self._first
-            went = part.forward(x, rng if goes_back or not part.alike else None)
-            if went is None:
+            output = part.forward(x, rng if goes_back or not part.alike else None)
+            if output is None:
                 return None
-            x = went[0]
-            saved.append(went[1] if goes_back else None)
+            x = output[0]
+            saved.append(output[1] if goes_back else None)
         dy: Array | None
         correct: float
         if fused:
             assert isinstance(last, _Run)
-            found = last.step(x, targets, loss, sample_weights)
-            if found is None:
+            result = last.step(x, targets, loss, sample_weights)
+            if result is None:
                 return None
-            total, correct, dy = found
+            total, correct, dy = result
         else:
             losses = weighted(loss.values(x, targets), sample_weights)
             total = float(losses.sum(dtype=np.float64))

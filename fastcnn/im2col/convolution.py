@@ -63,13 +63,13 @@ def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
             if g.depthwise:
                 grouped = part.reshape(*part.shape[:3], g.groups, g.group_oc)[outputs]
                 filters, sums = back[kh, kw, ..., 0], totals_dtype(dy.dtype, g.group_oc)
-                given = np.einsum("nhwgo,go->nhwg", grouped, filters, dtype=sums)[..., None]
+                to_taps = np.einsum("nhwgo,go->nhwg", grouped, filters, dtype=sums)[..., None]
             else:
-                given = product(_grouped(part, g), back[kh, kw])
+                to_taps = product(_grouped(part, g), back[kh, kw])
                 shape = len(part), g.groups, part.shape[1], g.ow, g.group_ic
-                given = given.reshape(shape).transpose(0, 2, 3, 1, 4)[outputs]
-            grouped_dx[images][pixels] += given
-            del given  # before the next is made
+                to_taps = to_taps.reshape(shape).transpose(0, 2, 3, 1, 4)[outputs]
+            grouped_dx[images][pixels] += to_taps
+            del to_taps  # before the next is made
     return dx.astype(dy.dtype, copy=False)
 
 

@@ -33,8 +33,8 @@ def product(a: Array, b: Array) -> Array:
     """
     steps = a.shape[-1]
     if steps <= STRETCH:
-        whole: Array = np.matmul(a, b)
-        return whole
+        result: Array = np.matmul(a, b)
+        return result
     first: Array = np.matmul(a[..., :STRETCH], b[..., :STRETCH, :])
     totals = first.astype(np.float64)
     for start in range(STRETCH, steps, STRETCH):
