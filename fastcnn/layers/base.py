@@ -369,17 +369,25 @@ def layers_with_depth(layers: Iterable[Layer]) -> Iterator[tuple[Layer, int]]:
             under.pop()
             continue
         yield layer, len(under)
-        under.append(_inside(layer))
+        inside = _inside(layer)
+        if inside:
+            under.append(iter(inside))
 
 
-def _inside(layer: Layer) -> Iterator[Layer]:
+def _inside(layer: Layer) -> list[Layer]:
+    """The layers that are attributes of a layer, or that its lists, tuples and dicts hold."""
+    inside: list[Layer] = []
     for value in tuple(vars(layer).values()):
-        inside: Iterable[Any] = (value,)
-        if isinstance(value, list | tuple):
-            inside = value
+        if isinstance(value, Layer):
+            inside.append(value)
+        elif isinstance(value, _SEQUENCES):
+            inside += [one for one in value if isinstance(one, Layer)]
         elif isinstance(value, dict):
-            inside = value.values()
-        yield from (one for one in inside if isinstance(one, Layer))
+            inside += [one for one in value.values() if isinstance(one, Layer)]
+    return inside
+
+
+_SEQUENCES = (list, tuple)
 
 
 def settle(layers: Iterable[Layer]) -> None:

@@ -49,8 +49,8 @@ class Residual(Layer):
         self.shortcut: Sequence[Layer] = tuple(
             checked_layers("shortcut", shortcut or (), empty=True)
         )
-        main = {*map(id, all_layers(self.layers))}
-        if not main.isdisjoint(map(id, all_layers(self.shortcut))):
+        shortcut_ids = {*map(id, all_layers(self.shortcut))}
+        if shortcut_ids and not shortcut_ids.isdisjoint(map(id, all_layers(self.layers))):
             raise ValueError("shortcut must have layers of its own, got one of the main path")
         self.activation = fused_activation(activation)
         self.input_shape = self.output_shape = None
