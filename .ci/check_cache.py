@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import fastcnn
-from fastcnn.kernels.kernel_cache import cache_folder, shared_symbols
+from fastcnn.engine.numba.runtime.kernel_cache import cache_folder, shared_symbols
 
 
 def main() -> int:

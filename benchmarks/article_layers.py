@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 import fastcnn
-from fastcnn.comparison.bounds import linear_bound, unit_roundoff
-from fastcnn.comparison.check import call, check, reference_of
-from fastcnn.comparison.data import make_arrays
-from fastcnn.comparison.problems import Case, Problem
-from fastcnn.geometry import conv_geometry, pool_geometry
+from fastcnn.core.geometry import conv_geometry, pool_geometry
+from fastcnn.proof.bounds import linear_bound, unit_roundoff
+from fastcnn.proof.check import call, check, reference_of
+from fastcnn.proof.data import make_arrays
+from fastcnn.proof.problems import Case, Problem
 
 ENGINES = ("naive", "im2col", "numba")
 BATCHES = (1, 32)

@@ -28,9 +28,9 @@ MATRIX = """
 import json, time
 start = time.perf_counter()
 from numba.core import event
-from fastcnn.comparison.check import call
-from fastcnn.comparison.data import make_arrays
-from fastcnn.comparison.problems import ARTICLE_NET, cases
+from fastcnn.proof.check import call
+from fastcnn.proof.data import make_arrays
+from fastcnn.proof.problems import ARTICLE_NET, cases
 
 spent = []
 seen = set()

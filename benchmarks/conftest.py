@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from fastcnn.benchmark import nets, operations, peers
-from fastcnn.benchmark import peak as hardware
-from fastcnn.benchmark.contest import CannotRun, Contest
-from fastcnn.benchmark.problems import NetProblem, chosen
-from fastcnn.comparison.problems import Problem
-from fastcnn.settings import get_num_threads
+from fastcnn.bench import nets, operations, peers
+from fastcnn.bench import peak as hardware
+from fastcnn.bench.contest import CannotRun, Contest
+from fastcnn.bench.problems import NetProblem, chosen
+from fastcnn.core.settings import get_num_threads
+from fastcnn.proof.problems import Problem
 
 collect_ignore = [
     "article_layers.py",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from fastcnn.benchmark.peak import Peak, measure
+from fastcnn.bench.peak import Peak, measure
 
 
 def table(peak: Peak) -> Table:

@@ -18,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from fastcnn.benchmark import Report, compare
+from fastcnn.bench import Report, compare
 
 OPS = ("conv2d", "max_pool2d", "dense")
 PLANTED = "conv2d"
@@ -26,8 +26,8 @@ PLANTED = "conv2d"
 RUN = """
 import sys, time
 from pathlib import Path
-from fastcnn.engines import replaced
-from fastcnn.benchmark import bench
+from fastcnn.engine.registry import replaced
+from fastcnn.bench import bench
 path, planted, seconds, *ops = sys.argv[1:]
 
 def run():
@@ -44,7 +44,7 @@ def slower(fast):
     return kernel
 
 if planted:
-    from fastcnn.kernels import direct
+    from fastcnn.engine.numba.conv import direct
     with replaced(planted, "numba", slower(getattr(direct, planted))):
         run()
 else:

@@ -27,9 +27,10 @@ import peak
 import typer
 
 import fastcnn
-from fastcnn import kernels, machine
-from fastcnn.geometry import conv_geometry
-from fastcnn.kernels.instruction_sets import host_registers
+from fastcnn.bench import machine
+from fastcnn.core.geometry import conv_geometry
+from fastcnn.engine import numba as kernels
+from fastcnn.engine.numba.runtime.instruction_sets import host_registers
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 DATA = DOCS / "from-naive-to-peak.json"

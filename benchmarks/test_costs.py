@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fastcnn.benchmark.costs import OURS, installed_size, process
+from fastcnn.bench.costs import OURS, installed_size, process
 
 ROUNDS = 3
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastcnn.benchmark.problems import NetProblem
+from fastcnn.bench.problems import NetProblem
 
 
 def test_net(compete: Any, problem: NetProblem, runner: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastcnn.comparison.problems import Problem
+from fastcnn.proof.problems import Problem
 
 
 def test_operation(compete: Any, problem: Problem, runner: str) -> None:

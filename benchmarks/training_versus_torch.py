@@ -22,10 +22,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fastcnn.benchmark import Report, bench, nets
-from fastcnn.benchmark.problems import NetProblem
-from fastcnn.benchmark.report import Figure
-from fastcnn.benchmark.text import show
+from fastcnn.bench import Report, bench, nets
+from fastcnn.bench.problems import NetProblem
+from fastcnn.bench.report import Figure
+from fastcnn.bench.text import show
 
 # How many times as fast as the best peer (training), or as ONNX Runtime (inference).
 PROMISES = {

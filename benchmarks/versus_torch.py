@@ -39,10 +39,10 @@ from rich.table import Table
 from torch.nn import functional
 
 import fastcnn
-from fastcnn.benchmark import peak
-from fastcnn.benchmark.pages import at_page
-from fastcnn.comparison.bounds import linear_bound, unit_roundoff
-from fastcnn.geometry import conv_geometry
+from fastcnn.bench import peak
+from fastcnn.bench.pages import at_page
+from fastcnn.core.geometry import conv_geometry
+from fastcnn.proof.bounds import linear_bound, unit_roundoff
 
 WARM_UP = 25e-3  # seconds; the threads of OpenMP look for work for some 10 ms after their last
 TURN = 10e-3

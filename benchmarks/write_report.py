@@ -14,10 +14,10 @@ from typing import Annotated
 
 import typer
 
-from fastcnn.benchmark import Report, bench, charts
-from fastcnn.benchmark.costs import costs
-from fastcnn.benchmark.report import ALONE, OURS, Entry, Figure
-from fastcnn.benchmark.text import amount, duration, notes, threads_of, times
+from fastcnn.bench import Report, bench, charts
+from fastcnn.bench.costs import costs
+from fastcnn.bench.report import ALONE, OURS, Entry, Figure
+from fastcnn.bench.text import amount, duration, notes, threads_of, times
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 FAMILIES = ("PyTorch", "ONNX Runtime", "JAX", "SciPy")

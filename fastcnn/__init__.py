@@ -10,8 +10,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fastcnn.engines import engines, use_engine
-from fastcnn.layout import hwio_to_oihw, nchw_to_nhwc, nhwc_to_nchw, oihw_to_hwio
+from fastcnn.core.settings import get_math, get_num_threads, set_math, set_num_threads, use_math
+from fastcnn.engine.registry import engines, use_engine
 from fastcnn.ops import (
     avg_pool2d,
     avg_pool2d_backward,
@@ -48,40 +48,42 @@ from fastcnn.ops import (
     zero_pad2d,
     zero_pad2d_backward,
 )
-from fastcnn.settings import get_math, get_num_threads, set_math, set_num_threads, use_math
+from fastcnn.ops.layout import hwio_to_oihw, nchw_to_nhwc, nhwc_to_nchw, oihw_to_hwio
 from fastcnn.version import __version__
 
 if TYPE_CHECKING:
-    from fastcnn import article, callbacks, layers, losses, nets, optimizers, schedules
-    from fastcnn.augmentation import Augment
-    from fastcnn.callbacks import Callback, StopTraining
-    from fastcnn.checkpoint import ModelFileError
-    from fastcnn.classifier import CNNClassifier
-    from fastcnn.comparison import compare
-    from fastcnn.datasets import load_mnist
-    from fastcnn.model import Sequential, load_model
-    from fastcnn.picture_folders import load_pictures
-    from fastcnn.preparation import Preparation
-    from fastcnn.progress import History
-    from fastcnn.scaling import InputWarning
+    from fastcnn.data.augmentation import Augment
+    from fastcnn.data.datasets import load_mnist
+    from fastcnn.data.picture_folders import load_pictures
+    from fastcnn.data.preparation import Preparation
+    from fastcnn.data.scaling import InputWarning
+    from fastcnn.estimator.classifier import CNNClassifier
+    from fastcnn.models import nets
+    from fastcnn.models.sequential import Sequential, load_model
+    from fastcnn.nn import layers, losses, optimizers, schedules
+    from fastcnn.proof import compare
+    from fastcnn.train import callbacks
+    from fastcnn.train.callbacks import Callback, StopTraining
+    from fastcnn.train.checkpoint import ModelFileError
+    from fastcnn.train.progress import History
 
 _LATER = {
-    "Augment": ("fastcnn.augmentation", "Augment"),
-    "CNNClassifier": ("fastcnn.classifier", "CNNClassifier"),
-    "Callback": ("fastcnn.callbacks", "Callback"),
-    "InputWarning": ("fastcnn.scaling", "InputWarning"),
-    "History": ("fastcnn.progress", "History"),
-    "Preparation": ("fastcnn.preparation", "Preparation"),
-    "ModelFileError": ("fastcnn.checkpoint", "ModelFileError"),
-    "Sequential": ("fastcnn.model", "Sequential"),
-    "StopTraining": ("fastcnn.callbacks", "StopTraining"),
+    "Augment": ("fastcnn.data.augmentation", "Augment"),
+    "CNNClassifier": ("fastcnn.estimator.classifier", "CNNClassifier"),
+    "Callback": ("fastcnn.train.callbacks", "Callback"),
+    "InputWarning": ("fastcnn.data.scaling", "InputWarning"),
+    "History": ("fastcnn.train.progress", "History"),
+    "Preparation": ("fastcnn.data.preparation", "Preparation"),
+    "ModelFileError": ("fastcnn.train.checkpoint", "ModelFileError"),
+    "Sequential": ("fastcnn.models.sequential", "Sequential"),
+    "StopTraining": ("fastcnn.train.callbacks", "StopTraining"),
     "article": ("fastcnn.article", None),
     "callbacks": ("fastcnn.callbacks", None),
-    "compare": ("fastcnn.comparison", "compare"),
+    "compare": ("fastcnn.proof", "compare"),
     "layers": ("fastcnn.layers", None),
-    "load_model": ("fastcnn.model", "load_model"),
-    "load_mnist": ("fastcnn.datasets", "load_mnist"),
-    "load_pictures": ("fastcnn.picture_folders", "load_pictures"),
+    "load_model": ("fastcnn.models.sequential", "load_model"),
+    "load_mnist": ("fastcnn.data.datasets", "load_mnist"),
+    "load_pictures": ("fastcnn.data.picture_folders", "load_pictures"),
     "losses": ("fastcnn.losses", None),
     "nets": ("fastcnn.nets", None),
     "optimizers": ("fastcnn.optimizers", None),

@@ -22,7 +22,7 @@ import typer
 
 import fastcnn
 from fastcnn.layers import Conv2D, Dense, Flatten, MaxPool2D
-from fastcnn.model import Sequential
+from fastcnn.models.sequential import Sequential
 
 LIMIT = 120.0  # seconds for a child, on a busy machine with nothing compiled
 

@@ -28,13 +28,13 @@ import typer
 
 import fastcnn
 from fastcnn import ops
-from fastcnn.arguments import Array
-from fastcnn.comparison.bounds import bounds, sum_lengths
-from fastcnn.comparison.problems import Problem
-from fastcnn.engines import REGISTRY, choose
-from fastcnn.engines import Problem as Choice
-from fastcnn.geometry import conv_geometry, pool_geometry
-from fastcnn.kernels import threads
+from fastcnn.core.arguments import Array
+from fastcnn.core.geometry import conv_geometry, pool_geometry
+from fastcnn.engine.numba.runtime import threads
+from fastcnn.engine.registry import REGISTRY, choose
+from fastcnn.engine.registry import Problem as Choice
+from fastcnn.proof.bounds import bounds, sum_lengths
+from fastcnn.proof.problems import Problem
 
 T = TypeVar("T")
 

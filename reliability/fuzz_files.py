@@ -30,14 +30,14 @@ import typer
 from safetensors.numpy import save
 
 import fastcnn
-from fastcnn import checkpoint
-from fastcnn.checkpoint import ModelFileError
-from fastcnn.datasets import DatasetError
+from fastcnn.data.datasets import DatasetError
 from fastcnn.layers import BatchNorm, Conv2D, Dense, Dropout, Flatten, Residual
-from fastcnn.model import Sequential, load_model
+from fastcnn.models.sequential import Sequential, load_model
 from fastcnn.optimizers import Adam
 from fastcnn.pictures import PictureError, prepare
 from fastcnn.schedules import OneCycle
+from fastcnn.train import checkpoint
+from fastcnn.train.checkpoint import ModelFileError
 
 SECONDS = 10.0  # of computing for one file
 MEGABYTES = 400  # that all files together may add to the largest size of the process

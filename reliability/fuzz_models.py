@@ -23,8 +23,8 @@ import typer
 from fuzz_calls import Dice, RandomDice
 
 import fastcnn
-from fastcnn.arguments import Array
-from fastcnn.kernels import threads
+from fastcnn.core.arguments import Array
+from fastcnn.engine.numba.runtime import threads
 from fastcnn.layers import (
     AvgPool2D,
     BatchNorm,
@@ -45,12 +45,10 @@ from fastcnn.layers import (
     Softmax,
     Tanh,
     ZeroPadding2D,
-    infer_stack,
-    layer_from_dict,
-    to_dict,
 )
 from fastcnn.losses import MeanSquaredError
-from fastcnn.model import Sequential
+from fastcnn.models.sequential import Sequential
+from fastcnn.nn.layers import infer_stack, layer_from_dict, to_dict
 from fastcnn.optimizers import SGD
 
 TOLERANCE = {"float32": 2e-3, "float64": 1e-9}

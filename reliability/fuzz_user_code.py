@@ -38,7 +38,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from misbehaving import CHANGES, RIGHT, Descent, Distance, Rates, Scale
 
 import fastcnn
-from fastcnn.arguments import Array
 from fastcnn.callbacks import (
     Callback,
     EarlyStopping,
@@ -46,6 +45,7 @@ from fastcnn.callbacks import (
     ModelCheckpoint,
     StopTraining,
 )
+from fastcnn.core.arguments import Array
 from fastcnn.layers import (
     BatchNorm,
     Conv2D,
@@ -58,10 +58,10 @@ from fastcnn.layers import (
     ReLU,
     Residual,
     Shape,
-    infer_stack,
 )
 from fastcnn.losses import BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError
-from fastcnn.model import Sequential, load_model
+from fastcnn.models.sequential import Sequential, load_model
+from fastcnn.nn.layers import infer_stack
 from fastcnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from fastcnn.schedules import Cosine, Schedule
 

@@ -26,9 +26,9 @@ import numpy as np
 import typer
 
 import fastcnn
-from fastcnn.arguments import Array
+from fastcnn.core.arguments import Array
 from fastcnn.layers import BatchNorm, Conv2D, Dense, Flatten, GlobalAvgPool2D, Layer, MaxPool2D
-from fastcnn.model import Sequential
+from fastcnn.models.sequential import Sequential
 
 Task = Callable[[], bytes]
 LAYERS = ("none", "workqueue", "omp", "tbb")

@@ -25,7 +25,7 @@ import numpy as np
 import typer
 
 from fastcnn.layers import Dense, Flatten
-from fastcnn.model import Sequential, load_model
+from fastcnn.models.sequential import Sequential, load_model
 
 SECONDS = 2.0
 

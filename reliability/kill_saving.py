@@ -22,7 +22,7 @@ import numpy as np
 import typer
 
 from fastcnn.layers import Dense
-from fastcnn.model import Sequential, load_model
+from fastcnn.models.sequential import Sequential, load_model
 
 
 def models() -> list[Sequential]:

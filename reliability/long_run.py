@@ -27,9 +27,9 @@ import typer
 
 import fastcnn
 from fastcnn.callbacks import ModelCheckpoint
-from fastcnn.kernels import memory
+from fastcnn.engine.numba.runtime import memory
 from fastcnn.layers import BatchNorm, Conv2D, Dense, Dropout, Flatten, MaxPool2D
-from fastcnn.model import Sequential, load_model
+from fastcnn.models.sequential import Sequential, load_model
 from fastcnn.optimizers import Adam
 
 MEGABYTES = 8.0

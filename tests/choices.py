@@ -12,18 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from fastcnn.geometry import conv_geometry, pool_geometry
-from fastcnn.kernels import (
-    column_sums,
-    direct,
-    large_dense,
-    pooling,
-    winograd,
-    winograd_gradient,
-)
-from fastcnn.kernels.dense import dense_input_plan, dense_plan, dense_weight_plan
-from fastcnn.kernels.instruction_sets import choice_of, choosing_for
-from fastcnn.kernels.packing import turn_kernel
+from fastcnn.core.geometry import conv_geometry, pool_geometry
+from fastcnn.engine.numba.contraction import column_sums
+from fastcnn.engine.numba.contraction.packing import turn_kernel
+from fastcnn.engine.numba.conv import direct, winograd, winograd_gradient
+from fastcnn.engine.numba.dense import large as large_dense
+from fastcnn.engine.numba.dense.forward import dense_input_plan, dense_plan, dense_weight_plan
+from fastcnn.engine.numba.pool import pooling
+from fastcnn.engine.numba.runtime.instruction_sets import choice_of, choosing_for
 
 Problem = Callable[[int], Any]
 """The kernel for numbers of so many bytes, or None."""

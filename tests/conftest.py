@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     limits.use_standard_error()  # not captured yet
     config.pluginmanager.register(Limits())
     if isa := config.getoption("--choose-for"):
-        from fastcnn.kernels.instruction_sets import choosing_for
+        from fastcnn.engine.numba.runtime.instruction_sets import choosing_for
 
         choice = ExitStack()
         choice.enter_context(choosing_for(isa))
@@ -53,7 +53,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which instruction sets ran; tests record those of processes that they start."""
     from processes import instruction_sets
 
-    from fastcnn.kernels.instruction_sets import INSTRUCTION_SETS, host_registers
+    from fastcnn.engine.numba.runtime.instruction_sets import INSTRUCTION_SETS, host_registers
 
     records = {
         record for report in terminalreporter.getreports("passed")

@@ -22,7 +22,7 @@ from dataclasses import replace
 from importlib import import_module
 from itertools import islice, product
 from pathlib import Path
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -31,31 +31,26 @@ from limits import run
 from processes import environment, instruction_sets
 
 import fastcnn
-from fastcnn import kernels
-from fastcnn.arguments import Array
-from fastcnn.augmentation import blend_numpy, cut_out_numpy
-from fastcnn.comparison.bounds import bounds
-from fastcnn.comparison.check import EXACT_MODES, REFERENCE, call
-from fastcnn.comparison.data import make_arrays
-from fastcnn.comparison.problems import ARTICLE_NET, DTYPES, Case, Problem, cases
-from fastcnn.engines import replaced
-from fastcnn.geometry import conv_geometry, pool_geometry
-from fastcnn.kernels import (
-    activations,
-    direct,
-    jobs,
-    kernel_cache,
-    pooling,
-    threads,
-    winograd,
-)
-from fastcnn.kernels import arrays as seam
-from fastcnn.kernels import augmentation as kernels_of_augmentation
-from fastcnn.kernels.calls import SHARE
-from fastcnn.kernels.column_sums import add_to_totals, round_totals
-from fastcnn.kernels.instruction_sets import host_registers
-from fastcnn.kernels.jobs import PLACE
-from fastcnn.kernels.multiply_add import CHAIN, multiply_add
+from fastcnn.bench.multiply_add import CHAIN, multiply_add
+from fastcnn.core.arguments import Array
+from fastcnn.core.geometry import conv_geometry, pool_geometry
+from fastcnn.data.augmentation import blend_numpy, cut_out_numpy
+from fastcnn.engine import numba as kernels
+from fastcnn.engine.numba.contraction.column_sums import add_to_totals, round_totals
+from fastcnn.engine.numba.conv import direct, winograd
+from fastcnn.engine.numba.elementwise import activations
+from fastcnn.engine.numba.elementwise import augmentation as kernels_of_augmentation
+from fastcnn.engine.numba.pool import pooling
+from fastcnn.engine.numba.runtime import arrays as seam
+from fastcnn.engine.numba.runtime import jobs, kernel_cache, threads
+from fastcnn.engine.numba.runtime.calls import SHARE
+from fastcnn.engine.numba.runtime.instruction_sets import host_registers
+from fastcnn.engine.numba.runtime.jobs import PLACE
+from fastcnn.engine.registry import replaced
+from fastcnn.proof.bounds import bounds
+from fastcnn.proof.check import EXACT_MODES, REFERENCE, call
+from fastcnn.proof.data import make_arrays
+from fastcnn.proof.problems import ARTICLE_NET, DTYPES, Case, Problem, cases
 
 Border = Literal["first", "last"]
 """Which number of an array has inaccessible memory for a neighbour."""
@@ -410,7 +405,7 @@ def _move_images(dtypes: Sequence[str]) -> None:
 def compiled() -> dict[str, Any]:
     """All kernels of the package by name: what Numba compiled on its own, not into another."""
     found = {}
-    for module in iter_modules(kernels.__path__, "fastcnn.kernels."):
+    for module in walk_packages(kernels.__path__, "fastcnn.engine.numba."):
         for key, value in vars(import_module(module.name)).items():
             if isinstance(getattr(value, "_cache", None), kernel_cache.KernelCache):
                 found[f"{value.py_func.__module__}.{key}"] = value

@@ -6,7 +6,7 @@ import numpy as np
 from guarded import Border, guarded
 
 import fastcnn
-from fastcnn.arguments import Array
+from fastcnn.core.arguments import Array
 from fastcnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 
 SIZES = (1, 3, 15, 16, 17, 1003)

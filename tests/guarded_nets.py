@@ -17,11 +17,10 @@ from unittest.mock import patch
 import numpy as np
 from guarded import CHANNELS, Border, forbid, guarded, guarded_copy
 
-from fastcnn import Sequential, weights
-from fastcnn.arguments import Array
-from fastcnn.executor import Executor, plan, slices
-from fastcnn.kernels import arrays as seam
-from fastcnn.kernels.program import ITEM, Place
+from fastcnn import Sequential
+from fastcnn.core.arguments import Array
+from fastcnn.engine.numba.runtime import arrays as seam
+from fastcnn.engine.numba.runtime.program import ITEM, Place
 from fastcnn.layers import (
     AvgPool2D,
     BatchNorm,
@@ -38,6 +37,7 @@ from fastcnn.layers import (
     Tanh,
 )
 from fastcnn.losses import BinaryCrossEntropy, CrossEntropy, Loss
+from fastcnn.models.execution import Executor, plan, slices, weights
 
 PAGE = mmap.PAGESIZE
 BATCHES = (1, 3, 16, 9)

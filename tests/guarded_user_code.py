@@ -18,8 +18,8 @@ from guarded import Border, guarded, guarded_copy
 from misbehaving import CHANGES, RIGHT, Descent, Distance, Scale
 
 from fastcnn import Sequential
-from fastcnn.arguments import Array
-from fastcnn.kernels import arrays as seam
+from fastcnn.core.arguments import Array
+from fastcnn.engine.numba.runtime import arrays as seam
 from fastcnn.layers import Conv2D, Dense, Flatten, Layer, MaxPool2D, Residual
 
 SHAPE = (5, 6, 3)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastcnn.arguments import Array
+from fastcnn.core.arguments import Array
 from fastcnn.layers import Layer, Shape, Spec
 from fastcnn.losses import Loss
 from fastcnn.optimizers import Optimizer

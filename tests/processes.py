@@ -10,7 +10,7 @@ from pathlib import Path
 from limits import run
 
 import fastcnn
-from fastcnn.kernels.instruction_sets import host_registers
+from fastcnn.engine.numba.runtime.instruction_sets import host_registers
 
 SOURCE = Path(fastcnn.__file__).resolve().parent.parent
 """The folder that holds the package under test."""

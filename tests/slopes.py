@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fastcnn.arguments import Array
+from fastcnn.core.arguments import Array
 
 
 def slope(function: Callable[[], float], at: Array, step: float = 1e-5) -> Array:

@@ -6,20 +6,12 @@ import numpy as np
 import pytest
 
 import fastcnn
-from fastcnn.comparison.article_net import clear_maxima
-from fastcnn.comparison.bounds import bounds, unit_roundoff
-from fastcnn.comparison.check import EXACT_MODES, REFERENCE, call, check, reference_of
-from fastcnn.comparison.data import MODES, make_arrays
-from fastcnn.comparison.problems import (
-    CHANNELS,
-    Case,
-    Problem,
-    case_named,
-    cases,
-    operations,
-    problems,
-)
-from fastcnn.engines import OPERATIONS
+from fastcnn.engine.registry import OPERATIONS
+from fastcnn.proof.article_net import clear_maxima
+from fastcnn.proof.bounds import bounds, unit_roundoff
+from fastcnn.proof.check import EXACT_MODES, REFERENCE, call, check, reference_of
+from fastcnn.proof.data import MODES, make_arrays
+from fastcnn.proof.problems import CHANNELS, Case, Problem, case_named, cases, operations, problems
 
 OTHERS = [engine for engine in fastcnn.engines() if engine != REFERENCE]
 

@@ -10,7 +10,7 @@ import pytest
 from valid_calls import RIGHT, Call, normal
 
 import fastcnn
-from fastcnn.arguments import class_labels, floats
+from fastcnn.core.arguments import class_labels, floats
 
 CALLS: dict[str, tuple[str, Call]] = {
     **{function: (function, call) for function, call in RIGHT.items()},

@@ -11,9 +11,9 @@ import pytest
 from limits import run
 
 import fastcnn
-from fastcnn import augmentation
-from fastcnn.augmentation import Augment, blend_numpy, cut_out_numpy
-from fastcnn.kernels.augmentation import blend, cut_out
+from fastcnn.data import augmentation
+from fastcnn.data.augmentation import Augment, blend_numpy, cut_out_numpy
+from fastcnn.engine.numba.elementwise.augmentation import blend, cut_out
 
 DTYPES = (np.uint8, np.float32, np.float64)
 SETTINGS = (
@@ -240,7 +240,7 @@ found = importlib.util.find_spec
 importlib.util.find_spec = lambda name: None if name == "numba" else found(name)
 import numpy as np
 import fastcnn
-from fastcnn.augmentation import Augment
+from fastcnn.data.augmentation import Augment
 assert "numba" not in fastcnn.engines()
 images = np.random.default_rng(0).integers(0, 256, (40, 9, 14)).astype(np.uint8)
 for settings in (dict(shift=2, flip=True), dict(shift=1, rotate=10, scale=0.1, flip=True)):
@@ -301,7 +301,7 @@ def test_bad_generator_and_fill() -> None:
 
 
 def test_fixed_point_is_the_same_in_both_paths() -> None:
-    from fastcnn.kernels import augmentation as compiled
+    from fastcnn.engine.numba.elementwise import augmentation as compiled
 
     assert augmentation._FRACTION_BITS == compiled.FRACTION_BITS
 

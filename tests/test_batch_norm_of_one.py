@@ -20,8 +20,8 @@ from fastcnn.layers import (
     Layer,
     ReLU,
     Residual,
-    all_layers,
 )
+from fastcnn.nn.layers import all_layers
 
 ENGINES = (None, "numba", "im2col", "naive")
 X = np.random.default_rng(0).standard_normal((65, 4)).astype(np.float32)

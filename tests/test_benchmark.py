@@ -17,22 +17,23 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fastcnn import kernels, ops
-from fastcnn.benchmark import charts, measure, nets, operations, peers, suite
-from fastcnn.benchmark import peak as hardware
-from fastcnn.benchmark.contest import CannotRun, Contest, Runner, Skipped, WrongResult
-from fastcnn.benchmark.history import Verdict, compare
-from fastcnn.benchmark.html import page
-from fastcnn.benchmark.pages import at_page, empty_at_page
-from fastcnn.benchmark.problems import chosen, layer_problems
-from fastcnn.benchmark.report import Absent, Cost, Entry, Figure, Report
-from fastcnn.benchmark.suite import bench
-from fastcnn.benchmark.text import notes, summary
+from fastcnn import ops
+from fastcnn.bench import charts, measure, nets, operations, peers, suite
+from fastcnn.bench import peak as hardware
+from fastcnn.bench.contest import CannotRun, Contest, Runner, Skipped, WrongResult
+from fastcnn.bench.history import Verdict, compare
+from fastcnn.bench.html import page
+from fastcnn.bench.pages import at_page, empty_at_page
+from fastcnn.bench.problems import chosen, layer_problems
+from fastcnn.bench.report import Absent, Cost, Entry, Figure, Report
+from fastcnn.bench.suite import bench
+from fastcnn.bench.text import notes, summary
 from fastcnn.cli import app
-from fastcnn.comparison.problems import Problem
-from fastcnn.engines import replaced
-from fastcnn.geometry import conv_geometry, pool_geometry
-from fastcnn.settings import get_num_threads, set_num_threads
+from fastcnn.core.geometry import conv_geometry, pool_geometry
+from fastcnn.core.settings import get_num_threads, set_num_threads
+from fastcnn.engine import numba as kernels
+from fastcnn.engine.registry import replaced
+from fastcnn.proof.problems import Problem
 
 # --- the table ------------------------------------------------------------------------------------
 

@@ -25,10 +25,10 @@ from fastcnn.callbacks import (
     ProgressBar,
     StopTraining,
 )
-from fastcnn.json_arrays import join, split
+from fastcnn.core.json_arrays import join, split
 from fastcnn.optimizers import SGD
-from fastcnn.progress import Progress
 from fastcnn.schedules import Cosine
+from fastcnn.train.progress import Progress
 
 
 class Counter:

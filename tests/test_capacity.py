@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import fastcnn
-from fastcnn import capacity
+from fastcnn.core import capacity
 from fastcnn.layers import Conv2D, Dense, Flatten, ZeroPadding2D
-from fastcnn.model import Sequential
+from fastcnn.models.sequential import Sequential
 
 ONE = np.ones((1, 1, 1, 1), np.float32)
 FAR = 1 << 20

@@ -16,8 +16,8 @@ from processes import python
 from tiny import net, stripes
 
 from fastcnn import Augment, Callback, Sequential, cross_entropy, cross_entropy_backward
-from fastcnn.arguments import Array
-from fastcnn.kernels import loss as loss_kernels
+from fastcnn.core.arguments import Array
+from fastcnn.engine.numba.elementwise import loss as loss_kernels
 from fastcnn.layers import BatchNorm, Conv2D, Dense, Flatten, MaxPool2D, Residual
 from fastcnn.losses import CrossEntropy
 from fastcnn.optimizers import SGD, Adam

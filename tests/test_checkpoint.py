@@ -15,14 +15,14 @@ import pytest
 from tiny import net, stripes
 
 import fastcnn
-from fastcnn import checkpoint
 from fastcnn.callbacks import Callback, EarlyStopping, StopTraining
-from fastcnn.checkpoint import ModelFileError
 from fastcnn.layers import AvgPool2D, BatchNorm, Conv2D, Dense, Dropout, Flatten, Layer, Residual
 from fastcnn.losses import BinaryCrossEntropy, CrossEntropy, MeanSquaredError
-from fastcnn.model import Sequential, load_model
+from fastcnn.models.sequential import Sequential, load_model
 from fastcnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from fastcnn.schedules import Cosine
+from fastcnn.train import checkpoint
+from fastcnn.train.checkpoint import ModelFileError
 
 
 def bits(model: Sequential) -> list[bytes]:

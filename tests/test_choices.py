@@ -18,10 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastcnn
-from fastcnn.geometry import ConvGeometry, conv_geometry, pool_geometry
-from fastcnn.kernels import contraction, direct, pooling, winograd
-from fastcnn.kernels.contraction import Lines, Plan, Tile
-from fastcnn.kernels.instruction_sets import (
+from fastcnn.core.geometry import ConvGeometry, conv_geometry, pool_geometry
+from fastcnn.engine.numba.contraction import contraction
+from fastcnn.engine.numba.contraction.contraction import Lines, Plan, Tile
+from fastcnn.engine.numba.conv import direct, winograd
+from fastcnn.engine.numba.pool import pooling
+from fastcnn.engine.numba.runtime.instruction_sets import (
     INSTRUCTION_SETS,
     Choice,
     choice_of,
@@ -286,7 +288,9 @@ def functions_with(decorator: str, path: Path) -> Iterator[ast.FunctionDef]:
 
 
 ROOT = Path(fastcnn.__file__).parent
-SOURCES = sorted([*(ROOT / "kernels").glob("*.py"), *(ROOT / "executor").glob("*.py")])
+SOURCES = sorted(
+    [*(ROOT / "engine" / "numba").rglob("*.py"), *(ROOT / "models" / "execution").glob("*.py")]
+)
 # What these cache is the same for all instruction sets.
 OTHER_CACHES = {
     "arrays.record",
@@ -313,7 +317,7 @@ def test_no_cache_keeps_what_was_chosen_for_another_instruction_set() -> None:
 
 def test_compiled_code_is_for_the_host_alone() -> None:
     """What writes LLVM asks for the host: code for another would be kept under its name."""
-    source = (ROOT / "kernels" / "simd.py").read_text("utf-8")
+    source = (ROOT / "engine" / "numba" / "tiles" / "simd.py").read_text("utf-8")
     names = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
     assert "host_registers" in names
     assert "registers" not in names

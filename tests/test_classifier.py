@@ -25,9 +25,11 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import fastcnn
-from fastcnn import Augment, CNNClassifier, callbacks, stratified
+from fastcnn import Augment, CNNClassifier
+from fastcnn.estimator import stratified
 from fastcnn.layers import Conv2D, Dense, Flatten, MaxPool2D
 from fastcnn.optimizers import SGD
+from fastcnn.train import callbacks
 
 # Of scikit-learn's checks these do not apply, or need what is not installed with the tests:
 NOT_APPLICABLE = {
@@ -502,7 +504,7 @@ def test_no_copy_is_made_of_a_memory_mapped_file(
 def test_scaled_batch_by_batch_it_learns_the_same_bits(
     digits: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fastcnn import classifier as module
+    from fastcnn.estimator import classifier as module
 
     x, y = digits
     settings = {"validation_split": 0.2, "augment": Augment(shift=1)}
@@ -520,7 +522,7 @@ def test_scaled_batch_by_batch_it_learns_the_same_bits(
 def test_mean_and_deviation_in_parts_are_those_of_numpy(
     digits: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fastcnn import classifier as module
+    from fastcnn.estimator import classifier as module
 
     monkeypatch.setattr(module, "_PART", 1000)
     x = digits[0] + 1e6
@@ -679,7 +681,7 @@ import sys
 sys.modules["sklearn"] = None
 import numpy as np
 from fastcnn import CNNClassifier
-from fastcnn.classifier import NotFittedError
+from fastcnn.estimator.classifier import NotFittedError
 x, y = np.random.default_rng(0).random((20, 9)), np.arange(20) % 2
 try:
     CNNClassifier().predict(x)

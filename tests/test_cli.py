@@ -18,11 +18,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import fastcnn
-from fastcnn import im2col
-from fastcnn.article_training import BatchNet, as_input
+from fastcnn.article.batches import BatchNet, as_input
 from fastcnn.cli import app
-from fastcnn.demo import DemoResult, demo
-from fastcnn.engines import replaced
+from fastcnn.engine import im2col
+from fastcnn.engine.registry import replaced
+from fastcnn.recipes.demo import DemoResult, demo
 
 RUN = (sys.executable, "-m", "fastcnn")
 
@@ -38,7 +38,7 @@ def test_version_and_help() -> None:
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; from fastcnn.cli import app; app(['--help'], standalone_mode=False);"
-        "print([m for m in ('numba', 'mnist', 'fastcnn.comparison') if m in sys.modules])"
+        "print([m for m in ('numba', 'mnist', 'fastcnn.proof') if m in sys.modules])"
     )
     shown = run([sys.executable, "-c", code], check=True)
     assert shown.stdout.endswith("[]\n")
@@ -99,14 +99,14 @@ INTERRUPTED_WHILE = {
     # Where the command is when Ctrl-C comes: instead of a moment that is hard to meet.
     "modules are imported": "sys.modules['typer'] = Late()",
     "kernels are compiled, which swallow it": (
-        "import fastcnn.comparison\nfastcnn.comparison.compare = compiling"
+        "import fastcnn.proof\nfastcnn.comparison.compare = compiling"
     ),
     "Python's own end lasts": (
-        "import fastcnn.comparison\nfastcnn.comparison.compare = lambda *_, **__: strike()\n"
+        "import fastcnn.proof\nfastcnn.comparison.compare = lambda *_, **__: strike()\n"
         "class Heavy:\n    def __del__(self, sleep=time.sleep):\n        sleep(20)\nheavy = Heavy()"
     ),
     "something lasts that cannot be interrupted": (
-        "import fastcnn.comparison\nfastcnn.comparison.compare = lasting"
+        "import fastcnn.proof\nfastcnn.comparison.compare = lasting"
     ),
 }
 INTERRUPTED = """
@@ -154,8 +154,8 @@ def test_interrupts_end_the_command_wherever_it_is(where: str) -> None:
 def test_a_command_in_the_background_is_left_alone() -> None:
     code = (
         "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "import fastcnn.__main__, fastcnn.machine\n"
-        "fastcnn.machine.processor = lambda: os.kill(os.getpid(), signal.SIGINT) or 'ours'\n"
+        "import fastcnn.__main__, fastcnn.bench.machine\n"
+        "fastcnn.bench.machine.processor = lambda: os.kill(os.getpid(), signal.SIGINT) or 'ours'\n"
         "sys.argv = ['fastcnn', 'info']\nfastcnn.__main__.main()"
     )
     assert "ours" in python("-c", code).stdout

@@ -20,10 +20,10 @@ from processes import python
 from typer.testing import CliRunner
 
 import fastcnn
-from fastcnn import training
 from fastcnn.callbacks import Callback, StopTraining
 from fastcnn.cli import app
 from fastcnn.layers import Dense
+from fastcnn.recipes import training
 
 TRAIN = ("train", "--net", "article", "--epochs", "2")
 

@@ -14,16 +14,17 @@ import pytest
 from typer.testing import CliRunner
 
 import fastcnn
-from fastcnn import im2col
-from fastcnn.arguments import Array
 from fastcnn.cli import app
-from fastcnn.comparison import models
-from fastcnn.comparison.check import check, reference_of
-from fastcnn.comparison.problems import WINOGRAD, case_named, operations
-from fastcnn.engines import replaced
-from fastcnn.executor import executor, slices
-from fastcnn.kernels import program, steps
+from fastcnn.core.arguments import Array
+from fastcnn.engine import im2col
+from fastcnn.engine.numba.elementwise import steps
+from fastcnn.engine.numba.runtime import program
+from fastcnn.engine.registry import replaced
 from fastcnn.losses import MeanSquaredError
+from fastcnn.models.execution import executor, slices
+from fastcnn.proof import models
+from fastcnn.proof.check import check, reference_of
+from fastcnn.proof.problems import WINOGRAD, case_named, operations
 
 Kernel = Callable[..., Any]
 

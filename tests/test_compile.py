@@ -11,8 +11,8 @@ from unittest.mock import Mock
 import pytest
 from processes import SOURCE, python
 
-from fastcnn.kernels import compile_turn, inlining, jit, kernel_cache
-from fastcnn.kernels.compile_turn import CompileTurn
+from fastcnn.engine.numba.runtime import compile_turn, inlining, jit, kernel_cache
+from fastcnn.engine.numba.runtime.compile_turn import CompileTurn
 
 SPECIALISATIONS = 165
 """Upper bound of what the whole matrix of problems compiles, both dtypes together.
@@ -23,7 +23,7 @@ Some twenty of them are for sums in stretches and for targets that are probabili
 COUNTS = """
 import gc
 from numba.core.dispatcher import Dispatcher
-from fastcnn.kernels.kernel_cache import KernelCache
+from fastcnn.engine.numba.runtime.kernel_cache import KernelCache
 
 def counts():
     "Specialisations, and how many of them came from the cache and were compiled."
@@ -38,9 +38,9 @@ MATRIX = (
     COUNTS
     + """
 import numpy as np
-from fastcnn.comparison.check import call
-from fastcnn.comparison.data import make_arrays
-from fastcnn.comparison.problems import ARTICLE_NET, cases
+from fastcnn.proof.check import call
+from fastcnn.proof.data import make_arrays
+from fastcnn.proof.problems import ARTICLE_NET, cases
 
 def of_every_kind(array):
     yield array.copy()
@@ -194,7 +194,7 @@ def test_kernels_run_where_nothing_can_be_written(package: Path) -> None:
 
 STAMP = """
 from pathlib import Path
-from fastcnn.kernels import code_key
+from fastcnn.engine.numba.runtime import code_key
 
 def stamp():
     code_key.source_stamp.cache_clear()
@@ -202,13 +202,14 @@ def stamp():
 
 before = stamp()
 assert stamp() == before
-for path in [*code_key.PACKAGE.glob("kernels/*.py"), code_key.PACKAGE / "geometry.py"]:
+inside = code_key.PACKAGE.glob("engine/numba/**/*.py")
+for path in [*inside, code_key.PACKAGE / "core" / "geometry.py"]:
     text = path.read_bytes()
     path.write_bytes(text + b"# edited")
     assert stamp() != before, path
     path.write_bytes(text)
     assert stamp() == before, path
-(code_key.PACKAGE / "ops.py").write_bytes(b"")
+(code_key.PACKAGE / "models" / "nets.py").write_bytes(b"")
 assert stamp() == before, "what no kernel reads compiles nothing anew"
 """
 

@@ -18,13 +18,14 @@ from limits import run
 from processes import environment, python
 
 import fastcnn
-from fastcnn import Sequential, nets
-from fastcnn.executor import preparation
-from fastcnn.kernels import compile_ahead, kernel_cache, memory, program, rehearsal
-from fastcnn.kernels.compile_notice import Notice
-from fastcnn.kernels.rehearsal import Request
+from fastcnn import Sequential
+from fastcnn.engine.numba.runtime import compile_ahead, kernel_cache, memory, program, rehearsal
+from fastcnn.engine.numba.runtime.compile_notice import Notice
+from fastcnn.engine.numba.runtime.rehearsal import Request
 from fastcnn.layers import Conv2D, Dense, Flatten, Layer, ReLU
 from fastcnn.losses import CrossEntropy
+from fastcnn.models import nets
+from fastcnn.models.execution import preparation
 from fastcnn.optimizers import SGD
 from fastcnn.schedules import Schedule
 
@@ -46,8 +47,9 @@ def nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
 EVERY_BATCH = """
 import sys
 import numpy as np
-from fastcnn import Sequential, nets
-from fastcnn.kernels.kernel_cache import KernelCache
+from fastcnn.models import nets
+from fastcnn import Sequential
+from fastcnn.engine.numba.runtime.kernel_cache import KernelCache
 
 name, *shape = sys.argv[1].split(",")
 model = Sequential(getattr(nets, name)(), tuple(map(int, shape)), seed=0)
@@ -285,8 +287,9 @@ def test_what_there_is_no_memory_for_is_not_rehearsed(monkeypatch: pytest.Monkey
 
 MEMORY = """
 from pathlib import Path
-from fastcnn import Sequential, nets
-from fastcnn.executor import preparation
+from fastcnn.models import nets
+from fastcnn import Sequential
+from fastcnn.models.execution import preparation
 
 preparation.is_recorded = lambda net: False
 model = Sequential(nets.resnet8(), (32, 32, 3), seed=0)
@@ -329,8 +332,9 @@ def test_each_kernel_of_a_net_has_a_recipe_that_makes_it() -> None:
 FIRST = """
 import os, sys
 import numpy as np
-from fastcnn import Sequential, nets
-from fastcnn.kernels import compile_ahead
+from fastcnn.models import nets
+from fastcnn import Sequential
+from fastcnn.engine.numba.runtime import compile_ahead
 
 started = []
 start = compile_ahead._start_helper
@@ -374,8 +378,9 @@ def test_where_no_process_can_be_started_this_one_compiles(monkeypatch: pytest.M
 STARTS_A_HELPER = """
 import sys
 import numpy as np
-from fastcnn import Sequential, nets
-from fastcnn.kernels import compile_ahead
+from fastcnn.models import nets
+from fastcnn import Sequential
+from fastcnn.engine.numba.runtime import compile_ahead
 
 real = compile_ahead._start_helper
 def start(left):
@@ -450,7 +455,7 @@ def test_compiling_that_lasts_is_told_once(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FASTCNN_COMPILE_NOTICE", "1")
-    monkeypatch.setattr("fastcnn.kernels.compile_notice.AFTER", 0.01)
+    monkeypatch.setattr("fastcnn.engine.numba.runtime.compile_notice.AFTER", 0.01)
     notice = Notice()
     notice.begin()
     notice.end()

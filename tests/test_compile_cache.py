@@ -18,7 +18,7 @@ from numba.core.errors import TypingError
 from numba.misc.appdirs import AppDirs
 from processes import SOURCE, python
 
-from fastcnn.kernels import code_key, compile_notice, jit, kernel_cache, pipeline
+from fastcnn.engine.numba.runtime import code_key, compile_notice, jit, kernel_cache, pipeline
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_a_folder_that_is_gone_costs_time_alone(folder: Path) -> None:
 VARIANTS = """
 import os, sys
 import numpy as np
-from fastcnn.kernels import jit
+from fastcnn.engine.numba.runtime import jit
 
 def adding(number, flags):
     def add(x):
@@ -199,21 +199,21 @@ KEYS = """
 import json, random, sys
 from importlib import import_module
 from choices import INSTRUCTION_SETS, ROWS
-from fastcnn.kernels.code_key import code_key
-from fastcnn.kernels.instruction_sets import choosing_for
+from fastcnn.engine.numba.runtime.code_key import code_key
+from fastcnn.engine.numba.runtime.instruction_sets import choosing_for
 from numba.core.registry import cpu_target
 
 makers = [
     (isa, row.problem, size) for isa in INSTRUCTION_SETS for row in ROWS.values() for size in (4, 8)
 ]
 for module, name, sides in (  # those that no row of the table chooses
-    ("contraction", "_in_parts", 2), ("packing", "_pack_steps", 2),
-    ("large_dense", "_add_parts", 2),
-    ("column_sums", "_part_sums", 2),
-    ("pooling", "_placed_gradient", 2), ("pooling", "_average_gradient", 2),
-    ("pooling", "_streamed_gradient", 3),
+    ("contraction.contraction", "_in_parts", 2), ("contraction.packing", "_pack_steps", 2),
+    ("dense.large", "_add_parts", 2),
+    ("contraction.column_sums", "_part_sums", 2),
+    ("pool.pooling", "_placed_gradient", 2), ("pool.pooling", "_average_gradient", 2),
+    ("pool.pooling", "_streamed_gradient", 3),
 ):
-    factory = getattr(import_module(f"fastcnn.kernels.{module}"), name)
+    factory = getattr(import_module(f"fastcnn.engine.numba.{module}"), name)
     for lanes in (4, 8, 16):
         for vectors in (1, 2):
             literals = vectors, lanes, *[2] * (sides - 2)
@@ -242,7 +242,7 @@ def test_the_key_of_each_factorys_kernels_is_the_same_in_every_process_and_its_o
     assert len(set(keys.values())) == len(keys) > 80
     factories = {
         f"{path.stem}.{node.name}"
-        for path in (SOURCE / "fastcnn" / "kernels").glob("*.py")
+        for path in (SOURCE / "fastcnn" / "engine" / "numba").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.FunctionDef)
         and any(isinstance(d, ast.Name) and d.id == "kernel_factory" for d in node.decorator_list)
@@ -297,8 +297,7 @@ def test_flush_removes_the_functions_own_files(folder: Path) -> None:
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path | None]:
     """What is chosen where the package cannot be written to and the user's folder is this."""
-    (tmp_path / "kernels").mkdir()
-    (tmp_path / "kernels" / "__pycache__").write_bytes(b"")  # bars the package's own folder
+    (tmp_path / "__pycache__").write_bytes(b"")  # bars the package's own folder
     monkeypatch.setattr(kernel_cache, "PACKAGE", tmp_path)
     monkeypatch.setattr(kernel_cache.config, "CACHE_DIR", "")
     monkeypatch.chdir(tmp_path)

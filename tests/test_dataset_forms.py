@@ -19,11 +19,11 @@ from typer.testing import CliRunner
 
 import fastcnn
 from fastcnn import load_mnist, load_pictures
-from fastcnn.array_files import CIFAR_TEST, CIFAR_TRAIN, MAX_BYTES, DatasetError
 from fastcnn.cli import app
+from fastcnn.data.array_files import CIFAR_TEST, CIFAR_TRAIN, MAX_BYTES, DatasetError
+from fastcnn.data.preparation import MNIST, Preparation
 from fastcnn.datasets import form_of, load_dataset
 from fastcnn.pictures import PictureError
-from fastcnn.preparation import MNIST, Preparation
 
 RNG = np.random.default_rng(0)
 X, XT = (RNG.integers(0, 256, (n, 9, 8), np.uint8) for n in (14, 5))
@@ -362,7 +362,7 @@ def test_bad_folders_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(OSError, match="must be a regular file"):
         load_pictures(tmp_path)
     (tmp_path / "cat" / "x.png").unlink()
-    monkeypatch.setattr("fastcnn.picture_folders.MAX_BYTES", 9 * 9 * 8 - 1)
+    monkeypatch.setattr("fastcnn.data.picture_folders.MAX_BYTES", 9 * 9 * 8 - 1)
     with pytest.raises(DatasetError, match="holds 648 bytes of pixels, more than 647"):
         load_pictures(tmp_path)
     assert MAX_BYTES == 1 << 30

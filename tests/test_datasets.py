@@ -16,8 +16,9 @@ import pytest
 from limits import run
 
 import fastcnn
-from fastcnn import datasets
-from fastcnn.datasets import DatasetError, load_mnist
+from fastcnn.data import datasets
+from fastcnn.data.datasets import DatasetError
+from fastcnn.datasets import load_mnist
 
 TRAIN_IMAGES = "train-images-idx3-ubyte"
 TRAIN_LABELS = "train-labels-idx1-ubyte"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fastcnn import naive
-from fastcnn.engines import OPERATIONS
+from fastcnn.engine import naive
+from fastcnn.engine.registry import OPERATIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -66,17 +66,17 @@ def test_every_long_run_is_listed_and_every_command_exists() -> None:
             assert f"    {option}: " in text or f'"--{option}"' in text, (script, option)
 
 
-def test_house_names_modules_that_exist_and_all_of_them() -> None:
-    house = re.search(r"## The house\n(.*?)\n`engines`", ARCHITECTURE, re.DOTALL)
+def test_house_names_all_rooms_and_files_that_exist() -> None:
+    house = re.search(r"## The house\n(.*?)\n`engine/registry.py`", ARCHITECTURE, re.DOTALL)
     assert house
-    words = set(re.findall(r"[\w/]+", " ".join(re.findall(r"^    .*$", house[1], re.MULTILINE))))
     package = ROOT / "fastcnn"
-    modules = {p.stem for p in package.glob("*.py")} - {"__init__", "__main__", "version"}
-    folders = {f"{p.parent.name}/" for p in package.glob("*/__init__.py")}
-    assert sorted((modules | folders) - words) == []
-    for name in ("kernels/jit", "kernels/threads", "kernels/simd"):
-        assert name in words
-        assert (package / f"{name}.py").is_file()
+    lines = re.findall(r"^    (\S+)  ", house[1], re.MULTILINE)
+    assert [line for line in lines if not (package / line.rstrip("/")).exists()] == []
+    rooms = {f"{init.parent.relative_to(package)}/" for init in package.glob("*/**/__init__.py")}
+    inner = {"bench/peers/", "nn/layers/"}  # rooms inside of a room
+    assert rooms - inner - {*lines} == set()
+    for path in (package / "engine" / "numba" / "runtime").glob("[!_]*.py"):
+        assert f"runtime/{path.name}" in house[1]
 
 
 def test_engine_contract_is_that_of_the_engines() -> None:

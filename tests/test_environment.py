@@ -18,14 +18,14 @@ import pytest
 from limits import run
 from processes import SOURCE, environment, python
 
-from fastcnn.kernels import code_key, kernel_cache
+from fastcnn.engine.numba.runtime import code_key, kernel_cache
 
 PACKAGE = SOURCE / "fastcnn"
 CALL = """
 import os
 import py_compile
 import numpy as np, fastcnn
-from fastcnn.kernels import activations
+from fastcnn.engine.numba.elementwise import activations
 y = fastcnn.relu(np.arange(-50, 50, dtype=np.float32))
 print(y.sum(), sum(activations.relu_kernel.stats.cache_hits.values()))
 """
@@ -71,7 +71,7 @@ def test_without_source_files_kernels_run_and_are_kept(
 
 def stamp_of(folder: Path) -> str:
     """The stamp that the package in this folder has, told by a process."""
-    code = "from fastcnn.kernels.code_key import source_stamp; print(source_stamp())"
+    code = "from fastcnn.engine.numba.runtime.code_key import source_stamp; print(source_stamp())"
     done = run(
         [sys.executable, "-P", "-c", code],
         env={**os.environ, "PYTHONPATH": str(folder)},
@@ -185,7 +185,8 @@ def test_python_with_other_options_trains_and_checks(
 @pytest.mark.parametrize("streams", ["sys.stderr = None", "sys.stdout = None", "os.close(2)"])
 def test_without_a_standard_stream_kernels_are_compiled(streams: str, tmp_path: Path) -> None:
     code = (
-        f"import os, sys, time\n{streams}\nfrom fastcnn.kernels import compile_notice\n"
+        f"import os, sys, time\n{streams}\n"
+        "from fastcnn.engine.numba.runtime import compile_notice\n"
         "compile_notice.AFTER = 0.0\nimport numpy as np, fastcnn\n"
         "y = fastcnn.relu(np.ones(9, np.float32))\ntime.sleep(0.1)\n"
         "open(sys.argv[1], 'w').write(str(y.sum()))"
@@ -199,7 +200,8 @@ def test_without_a_home_and_with_a_package_that_is_read_only_kernels_run(tmp_pat
         k: v for k, v in environment(SOURCE).items() if k not in ("HOME", "NUMBA_CACHE_DIR")
     }
     code = (
-        "from pathlib import Path\nfrom fastcnn.kernels import code_key, kernel_cache\n"
+        "from pathlib import Path\n"
+        "from fastcnn.engine.numba.runtime import code_key, kernel_cache\n"
         "import pwd; pwd.getpwuid = None\n"
         f"kernel_cache.PACKAGE = Path({str(tmp_path / 'nowhere')!r})\n" + CALL
     )
@@ -230,8 +232,8 @@ def test_where_files_cannot_grow_kernels_run_and_nothing_is_left(tmp_path: Path)
 
 def test_two_versions_that_take_turns_on_one_folder_each_run_their_own_code(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom fastcnn.kernels import code_key\ncode_key.FORMAT = int(sys.argv[1])\n"
-        + CALL
+        "import sys\nfrom fastcnn.engine.numba.runtime import code_key\n"
+        "code_key.FORMAT = int(sys.argv[1])\n" + CALL
     )
     for version in ("3", "4", "3", "4"):
         shown = python("-c", code, version, NUMBA_CACHE_DIR=str(tmp_path)).stdout

@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 
 import fastcnn
-from fastcnn import Sequential, policy
-from fastcnn.arguments import Array
-from fastcnn.engines import replaced
-from fastcnn.executor import Executor, executor, plan, slices
-from fastcnn.kernels import arrays, memory, program, rehearsal, relu, steps, winograd
-from fastcnn.kernels.program import SHARED, Place
+from fastcnn import Sequential
+from fastcnn.core.arguments import Array
+from fastcnn.engine import policy
+from fastcnn.engine.numba import relu
+from fastcnn.engine.numba.conv import winograd
+from fastcnn.engine.numba.elementwise import steps
+from fastcnn.engine.numba.runtime import arrays, memory, program, rehearsal
+from fastcnn.engine.numba.runtime.program import SHARED, Place
+from fastcnn.engine.registry import replaced
 from fastcnn.layers import (
     AvgPool2D,
     BatchNorm,
@@ -41,6 +44,7 @@ from fastcnn.layers import (
     ZeroPadding2D,
 )
 from fastcnn.losses import BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError
+from fastcnn.models.execution import Executor, executor, plan, slices
 from fastcnn.nets import article, lenet5
 from fastcnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from fastcnn.schedules import Cosine, Step

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from processes import python
 
-from fastcnn.benchmark.report import Report
-from fastcnn.files import FilePath, check_writable, write_whole
+from fastcnn.bench.report import Report
+from fastcnn.core.files import FilePath, check_writable, write_whole
 from fastcnn.layers import Dense
-from fastcnn.model import Sequential, load_model
+from fastcnn.models.sequential import Sequential, load_model
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="permissions as POSIX has them")
 
@@ -295,7 +295,7 @@ def test_what_may_not_be_written_is_not_replaced(
 
 LIMITED = """
 import errno, os, resource, sys
-from fastcnn.files import write_whole
+from fastcnn.core.files import write_whole
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 for path in ("old", "new"):
     for durable in (True, False):

@@ -18,8 +18,8 @@ from processes import python
 from tiny import net, stripes
 
 from fastcnn import Sequential
-from fastcnn.kernels.calls import step_address
-from fastcnn.kernels.jit import kernel
+from fastcnn.engine.numba.runtime.calls import step_address
+from fastcnn.engine.numba.runtime.jit import kernel
 from fastcnn.layers import Dense, Layer, Shape
 
 THREADS = 8
@@ -202,7 +202,7 @@ LLVM_AT_FORK = """
 import os, signal, threading, time
 from llvmlite import binding
 from llvmlite.binding.ffi import lib
-import fastcnn.kernels.jit
+import fastcnn.engine.numba.runtime.jit
 
 def ask():
     with lib._lock:

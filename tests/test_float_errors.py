@@ -13,9 +13,9 @@ from tiny import net, stripes
 
 import fastcnn
 from fastcnn import Sequential
-from fastcnn.arguments import Array
 from fastcnn.article import ArticleNet
-from fastcnn.augmentation import Augment
+from fastcnn.core.arguments import Array
+from fastcnn.data.augmentation import Augment
 from fastcnn.layers import BatchNorm, Dense, Flatten, Layer
 from fastcnn.losses import CrossEntropy
 from fastcnn.optimizers import SGD, Adam, RMSprop

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastcnn import checkpoint
-from fastcnn.benchmark.report import Report
-from fastcnn.checkpoint import ModelFileError
+from fastcnn.bench.report import Report
 from fastcnn.layers import Dense, Flatten, Layer, Residual
-from fastcnn.layers.stack import DEEPEST, MOST_LAYERS
-from fastcnn.model import Sequential, load_model
+from fastcnn.models.sequential import Sequential, load_model
+from fastcnn.nn.layers.stack import DEEPEST, MOST_LAYERS
+from fastcnn.train import checkpoint
+from fastcnn.train.checkpoint import ModelFileError
 
 SECONDS = 5  # of computing for a header of 6 MiB; all take a second at most
 SIZE = 6 << 20

@@ -17,8 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fastcnn
-from fastcnn import im2col, ops
-from fastcnn.engines import replaced
+from fastcnn import ops
+from fastcnn.engine import im2col
+from fastcnn.engine.registry import replaced
 
 T = TypeVar("T")
 

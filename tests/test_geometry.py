@@ -15,7 +15,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fastcnn.geometry import (
+from fastcnn.core.geometry import (
     ConvGeometry,
     PoolGeometry,
     conv_geometry,

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import fastcnn
-from fastcnn.arguments import Array
-from fastcnn.comparison.bounds import gamma, unit_roundoff
-from fastcnn.comparison.problems import Problem, problems
+from fastcnn.core.arguments import Array
+from fastcnn.proof.bounds import gamma, unit_roundoff
+from fastcnn.proof.problems import Problem, problems
 
 ENGINES = fastcnn.engines()
 LAYERS = [p for p in problems() if p.op == "conv2d_backward"]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fastcnn
-from fastcnn.im2col import WORKSPACE_BYTES, windows
+from fastcnn.engine.im2col import WORKSPACE_BYTES, windows
 
 # Python's own objects, and the buffers that NumPy's loops have: 8,192 numbers of each operand.
 FEW_KIB = 128 * 1024
@@ -157,7 +157,9 @@ def test_activations_and_loss_hold_to_their_workspace(shape: tuple[int, int]) ->
     ]
     for call in calls:
         assert extra_bytes(call) < WORKSPACE_BYTES + FEW_KIB
-    from fastcnn import im2col  # the public functions below scale and reduce in their own arrays
+    from fastcnn.engine import (
+        im2col,  # the public functions below scale and reduce in their own arrays
+    )
 
     for loss in (im2col.cross_entropy, im2col.cross_entropy_backward):
         assert extra_bytes(lambda loss=loss: loss(x, labels)) < WORKSPACE_BYTES + FEW_KIB

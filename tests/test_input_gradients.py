@@ -10,8 +10,7 @@ import pytest
 
 import fastcnn
 from fastcnn import Sequential
-from fastcnn.arguments import Array
-from fastcnn.comparison.models import all_layers as every_kind
+from fastcnn.core.arguments import Array
 from fastcnn.layers import (
     BatchNorm,
     Conv2D,
@@ -28,6 +27,7 @@ from fastcnn.layers import (
     Spec,
 )
 from fastcnn.losses import CrossEntropy, Loss
+from fastcnn.proof.models import all_layers as every_kind
 
 ENGINES = (None, "numba", "im2col", "naive")
 

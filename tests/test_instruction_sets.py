@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from processes import instruction_sets, python
 
-from fastcnn.kernels.instruction_sets import INSTRUCTION_SETS, host_registers
+from fastcnn.engine.numba.runtime.instruction_sets import INSTRUCTION_SETS, host_registers
 
 HERE = Path(__file__).parent
 HOST, *NARROWER = instruction_sets()

@@ -12,32 +12,29 @@ from llvmlite import binding
 from numba.core import config
 
 import fastcnn
-from fastcnn import kernels, naive
-from fastcnn.arguments import Array
-from fastcnn.comparison.data import make_arrays
-from fastcnn.comparison.problems import Case, cases
-from fastcnn.geometry import conv_geometry, pool_geometry
-from fastcnn.kernels import (
-    arrays,
-    contraction,
-    dense_input,
-    direct,
-    instruction_sets,
-    packed_dense,
-    packing,
-    pooling,
-)
-from fastcnn.kernels.contraction import Lines
-from fastcnn.kernels.dense import dense_plan
-from fastcnn.kernels.instruction_sets import (
+from fastcnn.core.arguments import Array
+from fastcnn.core.geometry import conv_geometry, pool_geometry
+from fastcnn.engine import naive
+from fastcnn.engine import numba as kernels
+from fastcnn.engine.numba.contraction import contraction, packing
+from fastcnn.engine.numba.contraction.contraction import Lines
+from fastcnn.engine.numba.conv import direct
+from fastcnn.engine.numba.dense import few_samples as dense_input
+from fastcnn.engine.numba.dense import packed as packed_dense
+from fastcnn.engine.numba.dense.forward import dense_plan
+from fastcnn.engine.numba.pool import pooling
+from fastcnn.engine.numba.runtime import arrays, instruction_sets
+from fastcnn.engine.numba.runtime.instruction_sets import (
     INSTRUCTION_SETS,
     choosing_for,
     host_registers,
     registers,
 )
-from fastcnn.kernels.threads import parallel_for
+from fastcnn.engine.numba.runtime.threads import parallel_for
 from fastcnn.layers import Conv2D, MaxPool2D
-from fastcnn.model import Sequential
+from fastcnn.models.sequential import Sequential
+from fastcnn.proof.data import make_arrays
+from fastcnn.proof.problems import Case, cases
 
 LAYERS = ("conv2d", "conv2d_input_gradient", "conv2d_filter_gradient")
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import fastcnn
-from fastcnn.arguments import Array
-from fastcnn.kernels import large_dense
-from fastcnn.kernels.instruction_sets import registers
+from fastcnn.core.arguments import Array
+from fastcnn.engine.numba.dense import large as large_dense
+from fastcnn.engine.numba.runtime.instruction_sets import registers
 
 
 def integers(seed: int, *shape: int, dtype: str) -> Array:

@@ -15,7 +15,7 @@ import pytest
 from slopes import same, slope
 
 import fastcnn
-from fastcnn.arguments import Array
+from fastcnn.core.arguments import Array
 
 ENGINES = fastcnn.engines()
 NUMBERS = [-3.5, -1.0, -0.25, 0.0, 0.5, 2.0, 7.0]

@@ -15,58 +15,48 @@ import fastcnn
 ROOT = Path(fastcnn.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 
-# From the roof to the ground. A part is a file or a folder of fastcnn; "fastcnn" itself is the
-# public names of its __init__. A part imports from floors below its own, and from no neighbour.
+PUBLIC = (
+    "callbacks", "datasets", "layers", "losses", "nets", "optimizers", "pictures", "schedules",
+)  # fmt: skip
+"""Modules that only name what users import; nothing of fastcnn imports from them."""
+
+# From the roof to the ground. A room is a folder of fastcnn; "fastcnn" itself is the public names
+# of its __init__. A room imports from floors below its own, and from no neighbour.
 HOUSE: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
-    ("demo", "benchmark"),
-    ("comparison", "training", "classifier", "plots"),
-    ("model",),
-    ("epochs",),
-    ("progress",),
-    ("executor",),
-    ("callbacks", "summary", "nets", "weights", "sample_weights", "inputs", "input_gradients"),
-    ("article_training", "datasets"),
-    (
-        "article",
-        "picture_folders",
-        "checkpoint",
-        "augmentation",
-        "scaling",
-        "machine",
-        "terminal",
-    ),
-    ("array_files", "pictures"),
-    ("preparation", "drawings", "whole_files"),
-    ("losses", "optimizers", "json_arrays"),
-    ("layers", "schedules"),
+    ("recipes",),
+    ("bench", "estimator", *PUBLIC),
+    ("proof",),
+    ("models",),
+    ("train",),
+    ("nn", "data", "article"),
     ("fastcnn",),
     ("ops",),
-    ("engines", "layout", "attributes", "user_code"),
-    ("naive", "im2col", "kernels"),
-    ("class_labels", "on_demand", "stratified"),
-    ("arguments", "settings", "scalars", "registry", "files", "reading", "policy"),
-    ("metadata_routing",),
-    ("geometry", "capacity", "long_sums", "minimal_filtering", "float_errors", "undisturbed"),
-    ("quoting", "version"),
+    ("engine.registry",),
+    ("engine.naive", "engine.im2col", "engine.numba"),
+    ("engine.policy",),
+    ("core",),
+    ("version",),
 )
 FLOOR = {part: len(HOUSE) - floor for floor, parts in enumerate(HOUSE) for part in parts}
-ENGINES = ("naive", "im2col", "kernels")
+ENGINES = ("engine.naive", "engine.im2col", "engine.numba")
 WRITES_LLVM = ("llvmlite.ir", "numba.extending", "numba.core.cgutils", "numba.core.extending")
-COMPILERS = ("instruction_sets", "code_key", "pipeline", "kernel_cache", "simd", "calls")
-"""Modules of the compiled engine that use LLVM's library itself."""
+COMPILERS = ("instruction_sets", "code_key", "pipeline", "kernel_cache", "calls")
+"""Modules of the compiled engine's runtime that use LLVM's library itself, as its tiles do."""
 
 
 def dotted(path: Path) -> str:
-    """The module's name, such as "fastcnn.kernels.simd"."""
+    """The module's name, such as "fastcnn.engine.numba.tiles.simd"."""
     parts = ("fastcnn", *path.relative_to(ROOT).with_suffix("").parts)
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def part(module: str) -> str:
-    """The part of the house that a module belongs to."""
+    """The part of the house that a module belongs to: a room, or a room of the engines."""
     names = module.split(".")
+    if names[1:2] == ["engine"] and len(names) > 2:
+        return f"engine.{names[2]}"
     return names[1] if len(names) > 1 else names[0]
 
 
@@ -95,9 +85,9 @@ def parts_imported(source: str) -> set[str]:
     """Parts of the house that a module imports from."""
     parts: set[str] = set()
     for name in imports(source):
-        first, _, rest = name.partition(".")
+        first = name.partition(".")[0]
         if first == "fastcnn":
-            named = rest.split(".")[0]
+            named = part(name)
             # "from fastcnn import conv2d" reaches for a public name, "… import ops" for a part.
             parts.add(named if named in FLOOR else "fastcnn")
     return parts
@@ -105,13 +95,15 @@ def parts_imported(source: str) -> set[str]:
 
 def violations(path: Path) -> Iterator[str]:
     here = part(dotted(path))
+    if here == "engine":
+        return  # its __init__ holds no code
     for there in parts_imported(path.read_text("utf-8")) - {here}:
         if FLOOR[there] >= FLOOR[here]:
             yield f"{dotted(path)} imports {there}"
 
 
 def test_every_part_has_its_floor() -> None:
-    assert {part(dotted(path)) for path in MODULES} <= set(FLOOR)
+    assert {part(dotted(path)) for path in MODULES} <= {*FLOOR, "engine"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
@@ -122,17 +114,24 @@ def test_arrows_point_down(path: Path) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_no_engine_knows_another(engine: str) -> None:
     others = set(ENGINES) - {engine}
-    files = list((ROOT / engine).glob("*.py"))
+    files = list((ROOT / engine.replace(".", "/")).rglob("*.py"))
     assert files
     for path in files:
         assert parts_imported(path.read_text("utf-8")) & others == set(), path
 
 
 def test_what_engines_share_is_geometry_argument_types_memory_and_the_length_of_sums() -> None:
+    allowed = {
+        f"fastcnn.core.{name}" for name in ("geometry", "arguments", "capacity", "long_sums")
+    }
     for engine in ("naive", "im2col"):
-        for path in (ROOT / engine).glob("*.py"):
-            shared = parts_imported(path.read_text("utf-8")) - {engine}
-            assert shared <= {"geometry", "arguments", "capacity", "long_sums"}, path
+        for path in (ROOT / "engine" / engine).glob("*.py"):
+            for name in imports(path.read_text("utf-8")):
+                module = name.rpartition(".")[0]
+                own = module.startswith(f"fastcnn.engine.{engine}") or name.startswith(
+                    f"fastcnn.engine.{engine}"
+                )
+                assert own or not name.startswith("fastcnn") or module in allowed, (path, name)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
@@ -140,18 +139,25 @@ def test_libraries_stay_in_their_places(path: Path) -> None:
     here = dotted(path)
     names = imports(path.read_text("utf-8"))
     first = {name.split(".")[0] for name in names}
-    if part(here) != "kernels":
+    compiled = here.startswith("fastcnn.engine.numba")
+    writes = here.startswith("fastcnn.engine.numba.tiles") or here.endswith(".runtime.calls")
+    if not compiled:
         assert "numba" not in first
-    if here == "fastcnn.kernels.instruction_sets":
+    if here.endswith(".runtime.instruction_sets"):
         names -= {"llvmlite.binding"}  # it asks for the processor, and writes no LLVM
-    if here not in ("fastcnn.kernels.simd", "fastcnn.kernels.calls"):
+    if not writes:
         assert [name for name in names if name.startswith(WRITES_LLVM)] == []
-    if here not in [f"fastcnn.kernels.{name}" for name in COMPILERS]:
+    if not writes and here not in [f"fastcnn.engine.numba.runtime.{name}" for name in COMPILERS]:
         assert "llvmlite" not in first
-    if here != "fastcnn.datasets":
+    if here != "fastcnn.data.datasets":
         assert "mnist" not in first
-    if FLOOR[part(here)] <= FLOOR["fastcnn"]:
+    if here != "fastcnn.engine" and FLOOR[part(here)] <= FLOOR["fastcnn"]:
         assert first & {"typer", "rich", "matplotlib", "urllib", "mnist"} == set()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_public_modules_are_for_users_alone(path: Path) -> None:
+    assert parts_imported(path.read_text("utf-8")) & {*PUBLIC} == set()
 
 
 def test_the_check_sees_what_it_should() -> None:
@@ -159,13 +165,13 @@ def test_the_check_sees_what_it_should() -> None:
         from typing import TYPE_CHECKING
         if TYPE_CHECKING:
             from fastcnn.cli import main
-        import fastcnn.naive.dense
-        from fastcnn import conv2d, engines
+        import fastcnn.engine.naive.dense
+        from fastcnn import conv2d, nn
         def later():
             import numba.core as core
     """
     source = "\n".join(line[8:] for line in source.splitlines())
-    assert parts_imported(source) == {"naive", "engines", "fastcnn"}
+    assert parts_imported(source) == {"engine.naive", "nn", "fastcnn"}
     assert "numba.core" in imports(source)
 
 
@@ -179,7 +185,8 @@ def test_import_leaves_heavy_modules_out() -> None:
     loaded = run(
         "import sys, fastcnn; fastcnn.engines(); "
         "print(*({'numba', 'llvmlite', 'typer', 'rich', 'mnist', 'urllib.request', 'matplotlib',"
-        " 'fastcnn.kernels', 'fastcnn.naive', 'fastcnn.im2col'} & set(sys.modules)))"
+        " 'fastcnn.engine.numba', 'fastcnn.engine.naive', 'fastcnn.engine.im2col'}"
+        " & set(sys.modules)))"
     )
     assert loaded == ""
 

@@ -12,7 +12,7 @@ import pytest
 from slopes import same, slope
 
 import fastcnn
-from fastcnn.arguments import Array
+from fastcnn.core.arguments import Array
 from fastcnn.layers import (
     INITIALIZERS,
     AvgPool2D,
@@ -34,11 +34,9 @@ from fastcnn.layers import (
     Softmax,
     Tanh,
     ZeroPadding2D,
-    infer_stack,
-    layer_from_dict,
-    to_dict,
 )
-from fastcnn.layers.stack import MOST_LAYERS, checked_layers
+from fastcnn.nn.layers import infer_stack, layer_from_dict, to_dict
+from fastcnn.nn.layers.stack import MOST_LAYERS, checked_layers
 
 # A maker of each layer, an input's shape, and the output's.
 Case = tuple[Callable[[], Layer], tuple[int, ...], tuple[int, ...]]

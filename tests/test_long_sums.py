@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 import fastcnn
-from fastcnn.arguments import Array
-from fastcnn.comparison.bounds import linear_bound, unit_roundoff
-from fastcnn.comparison.check import check, reference_of
-from fastcnn.comparison.problems import case_named, cases
-from fastcnn.engines import replaced
+from fastcnn.core.arguments import Array
+from fastcnn.core.long_sums import STRETCH, roundings
+from fastcnn.core.settings import use_math
+from fastcnn.engine.registry import replaced
 from fastcnn.layers import AvgPool2D, Conv2D, Dense, GlobalAvgPool2D
-from fastcnn.long_sums import STRETCH, roundings
 from fastcnn.optimizers import SGD
-from fastcnn.settings import use_math
+from fastcnn.proof.bounds import linear_bound, unit_roundoff
+from fastcnn.proof.check import check, reference_of
+from fastcnn.proof.problems import case_named, cases
 
 FAST = [engine for engine in fastcnn.engines() if engine != "naive"]
 DTYPES = ("float32", "float64")

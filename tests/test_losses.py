@@ -10,16 +10,10 @@ import pytest
 from slopes import same, slope
 
 import fastcnn
-from fastcnn.arguments import Array
+from fastcnn.core.arguments import Array
 from fastcnn.layers import Dense
-from fastcnn.losses import (
-    BinaryCrossEntropy,
-    CrossEntropy,
-    Loss,
-    MeanSquaredError,
-    loss_from_dict,
-    loss_named,
-)
+from fastcnn.losses import BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError
+from fastcnn.nn.losses import loss_from_dict, loss_named
 
 
 def outputs(*shape: int) -> Array:

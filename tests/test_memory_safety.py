@@ -16,7 +16,7 @@ import pytest
 from processes import instruction_sets, python
 
 import fastcnn
-from fastcnn.kernels.instruction_sets import INSTRUCTION_SETS
+from fastcnn.engine.numba.runtime.instruction_sets import INSTRUCTION_SETS
 
 HOST, *NARROWER = instruction_sets()
 
@@ -69,8 +69,8 @@ def test_matrix_holds_what_kernels_get_wrong() -> None:
 TRESPASSES = """
 import os, sys
 from guarded import guarded
-from fastcnn.kernels.jit import compiled
-from fastcnn.kernels.simd import rows_line, tile_from_row, tile_store
+from fastcnn.engine.numba.runtime.jit import compiled
+from fastcnn.engine.numba.tiles.simd import rows_line, tile_from_row, tile_store
 
 @compiled
 def copy(x, at_x, y, at_y, columns):
@@ -106,7 +106,7 @@ def test_an_access_beyond_an_array_ends_the_process(tmp_path: Path) -> None:
 FAULTY_NET = """
 import os, sys
 import guarded
-from fastcnn.executor import slices
+from fastcnn.models.execution import slices
 from guarded_nets import run_nets
 
 def outcome(name, short):
@@ -149,7 +149,7 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
     makers |= {"ascontiguousarray", "ones_like", "full_like", "astype", "stack", "concatenate"}
     found = set()
     package = Path(fastcnn.__file__).parent
-    for path in (*package.glob("kernels/*.py"), *package.glob("executor/*.py")):
+    for path in (*package.glob("engine/numba/**/*.py"), *package.glob("models/execution/*.py")):
         for function in ast.parse(path.read_text("utf-8")).body:
             for node in ast.walk(function):
                 if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in makers:

@@ -12,10 +12,8 @@ from slopes import same, slope
 from tiny import net, stripes
 
 import fastcnn
-from fastcnn import nets
-from fastcnn.arguments import Array
 from fastcnn.callbacks import Callback, StopTraining
-from fastcnn.inputs import finite
+from fastcnn.core.arguments import Array
 from fastcnn.layers import (
     BatchNorm,
     Conv2D,
@@ -28,7 +26,9 @@ from fastcnn.layers import (
     Softmax,
 )
 from fastcnn.losses import CrossEntropy, MeanSquaredError
-from fastcnn.model import Sequential
+from fastcnn.models import nets
+from fastcnn.models.inputs import finite
+from fastcnn.models.sequential import Sequential
 from fastcnn.optimizers import SGD, Adam
 from fastcnn.schedules import Cosine
 
@@ -625,7 +625,7 @@ def test_running_statistics_move_once_with_a_step_and_not_at_all_without(
         run(like)  # as with an empty cache, but that the kernels do run
         return 0
 
-    monkeypatch.setattr("fastcnn.executor.executor.prepare", prepare)
+    monkeypatch.setattr("fastcnn.models.execution.executor.prepare", prepare)
     for _ in range(2):  # before the first step an executor prepares training
         model.train_on_batch(x, y, SGD(0.0))
         have_moved_once()

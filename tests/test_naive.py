@@ -12,10 +12,10 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastcnn
-from fastcnn import naive
-from fastcnn.engines import OPERATIONS
-from fastcnn.geometry import conv_geometry, pool_geometry
-from fastcnn.naive.regions import iterate_regions, iterate_windows
+from fastcnn.core.geometry import conv_geometry, pool_geometry
+from fastcnn.engine import naive
+from fastcnn.engine.naive.regions import iterate_regions, iterate_windows
+from fastcnn.engine.registry import OPERATIONS
 
 DTYPES = [np.float32, np.float64]
 

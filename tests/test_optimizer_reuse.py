@@ -14,8 +14,8 @@ import pytest
 from tiny import net, stripes
 
 from fastcnn import Callback, Sequential, load_model
-from fastcnn.arguments import Array
 from fastcnn.callbacks import LearningRateSchedule
+from fastcnn.core.arguments import Array
 from fastcnn.layers import Dense, Flatten
 from fastcnn.losses import CrossEntropy
 from fastcnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
@@ -116,7 +116,7 @@ def test_a_schedule_counts_from_the_beginning_of_each_training(
 
 
 def test_files_of_earlier_versions_have_schedules_that_count_from_the_first_step() -> None:
-    from fastcnn.progress import as_dict, progress_from
+    from fastcnn.train.progress import as_dict, progress_from
 
     model = model_of()
     fit(model, Adam(Cosine(0.002)))

@@ -13,15 +13,8 @@ import numpy as np
 import pytest
 
 import fastcnn
-from fastcnn.optimizers import (
-    SGD,
-    Adam,
-    AdamW,
-    Optimizer,
-    RMSprop,
-    optimizer_from_dict,
-    optimizer_named,
-)
+from fastcnn.nn.optimizers import optimizer_from_dict, optimizer_named
+from fastcnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from fastcnn.schedules import Constant, Cosine, OneCycle, Schedule, Step, schedule_from_dict
 
 Update = Callable[[float, float, int, dict[str, float]], float]

@@ -13,7 +13,7 @@ import pytest
 from tiny import net, stripes
 
 from fastcnn import Sequential, load_model
-from fastcnn.arguments import Array
+from fastcnn.core.arguments import Array
 from fastcnn.layers import (
     AvgPool2D,
     BatchNorm,
@@ -28,9 +28,9 @@ from fastcnn.layers import (
     Residual,
     Shape,
     ZeroPadding2D,
-    all_layers,
 )
 from fastcnn.losses import BinaryCrossEntropy, CrossEntropy, MeanSquaredError
+from fastcnn.nn.layers import all_layers
 
 ENGINES = (None, "numba", "im2col", "naive")
 

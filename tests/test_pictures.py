@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 
 import fastcnn
-from fastcnn import pictures
+from fastcnn.data import pictures
+from fastcnn.data.preparation import MNIST, PHOTOGRAPHS, Preparation, preparation_of
 from fastcnn.layers import Dense, Flatten
 from fastcnn.pictures import PictureError, drawing, prepare
-from fastcnn.preparation import MNIST, PHOTOGRAPHS, Preparation, preparation_of
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from fastcnn import policy
-from fastcnn.geometry import ConvGeometry, conv_geometry
+from fastcnn.core.geometry import ConvGeometry, conv_geometry
+from fastcnn.engine import policy
 
 
 def layer(h: int, w: int, ic: int, oc: int, k: int = 3, n: int = 1) -> ConvGeometry:

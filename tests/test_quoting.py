@@ -14,9 +14,10 @@ from tiny import net, stripes
 from valid_calls import RIGHT
 
 import fastcnn
-from fastcnn import callbacks, losses, optimizers, schedules
+from fastcnn.core.quoting import MOST, quoted, shortened
 from fastcnn.layers import Dense, Flatten, Layer, Residual
-from fastcnn.quoting import MOST, quoted, shortened
+from fastcnn.nn import losses, optimizers, schedules
+from fastcnn.train import callbacks
 
 
 class Unspeakable:

@@ -14,14 +14,14 @@ import pytest
 from typer.testing import CliRunner
 
 import fastcnn
-from fastcnn import training
-from fastcnn.benchmark.report import Report
+from fastcnn.bench.report import Report
 from fastcnn.callbacks import CSVLog
 from fastcnn.cli import app
+from fastcnn.core.reading import open_regular, read_text, regular
 from fastcnn.datasets import load_mnist
 from fastcnn.layers import Dense
 from fastcnn.pictures import prepare
-from fastcnn.reading import open_regular, read_text, regular
+from fastcnn.recipes import training
 
 SECONDS = 20
 DATA = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte",

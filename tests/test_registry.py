@@ -14,12 +14,13 @@ import pytest
 
 import fastcnn
 from fastcnn import Sequential, load_model
-from fastcnn.checkpoint import ModelFileError
 from fastcnn.layers import Dense, Dropout, Layer
-from fastcnn.losses import CrossEntropy, Loss, loss_named
+from fastcnn.losses import CrossEntropy, Loss
 from fastcnn.nets import NETS
+from fastcnn.nn.losses import loss_named
 from fastcnn.optimizers import SGD, Optimizer
 from fastcnn.schedules import Cosine, Schedule
+from fastcnn.train.checkpoint import ModelFileError
 
 X = np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(int)
@@ -173,4 +174,6 @@ def test_files_of_fastcnns_own_classes_hold_no_module(tmp_path: Path) -> None:
     model = Sequential([Dense(2)], (4,), seed=0)
     model.fit(X, Y, optimizer=SGD(Cosine(0.1)), verbose=0)
     model.save_checkpoint(tmp_path / "c.safetensors")
-    assert "module" not in json.dumps(fastcnn.checkpoint.read(tmp_path / "c.safetensors").model)
+    assert "module" not in json.dumps(
+        fastcnn.train.checkpoint.read(tmp_path / "c.safetensors").model
+    )

@@ -60,7 +60,7 @@ def test_a_file_that_is_not_written_at_once_is_found(
                 file.write(data[first : first + 1000])
                 file.flush()
 
-    monkeypatch.setattr(fastcnn.checkpoint, "write_whole", write_in_place)
+    monkeypatch.setattr(fastcnn.train.checkpoint, "write_whole", write_in_place)
     assert kill_saving.kills(tmp_path / "model.safetensors", times=15) != []
 
 
@@ -80,7 +80,7 @@ def test_kernels_leave_blas_alone() -> None:
     """So its threads and theirs never want the processors at the same time."""
     # Not "einsum", which sums in loops of its own.
     blas = {"dot", "matmul", "tensordot", "inner", "vdot", "linalg"}
-    for path in (Path(fastcnn.__file__).parent / "kernels").glob("*.py"):
+    for path in (Path(fastcnn.__file__).parent / "engine" / "numba").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             assert not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult)), path
             assert not (isinstance(node, ast.Attribute) and node.attr in blas), path

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 import fastcnn
-from fastcnn.arguments import Array
-from fastcnn.article_training import BatchNet, as_input
-from fastcnn.comparison.check import call
-from fastcnn.comparison.data import make_arrays
-from fastcnn.comparison.problems import Case, cases
-from fastcnn.kernels import arrays as kernel_arrays
-from fastcnn.kernels import winograd
+from fastcnn.article.batches import BatchNet, as_input
+from fastcnn.core.arguments import Array
+from fastcnn.engine.numba.conv import winograd
+from fastcnn.engine.numba.runtime import arrays as kernel_arrays
+from fastcnn.proof.check import call
+from fastcnn.proof.data import make_arrays
+from fastcnn.proof.problems import Case, cases
 
 FLOATS = [case for case in cases() if case.mode in ("float", "shifted", "digits")]
 BY_SAMPLE = {"x", "dy", "logits", "labels", "kept"}

@@ -16,8 +16,7 @@ import pytest
 from test_checkpoint import bits, read
 from tiny import net, stripes
 
-from fastcnn import Augment, Callback, Sequential, checkpoint, load_model
-from fastcnn.arguments import Array
+from fastcnn import Augment, Callback, Sequential, load_model
 from fastcnn.callbacks import (
     CSVLog,
     EarlyStopping,
@@ -26,11 +25,13 @@ from fastcnn.callbacks import (
     ProgressBar,
     StopTraining,
 )
-from fastcnn.checkpoint import ModelFileError
-from fastcnn.json_arrays import join, shapes, split
+from fastcnn.core.arguments import Array
+from fastcnn.core.json_arrays import join, shapes, split
 from fastcnn.layers import BatchNorm, Dense, Dropout, Flatten, Layer
 from fastcnn.optimizers import Adam
-from fastcnn.progress import checksum_of_samples
+from fastcnn.train import checkpoint
+from fastcnn.train.checkpoint import ModelFileError
+from fastcnn.train.progress import checksum_of_samples
 
 
 def chancy() -> list[Layer]:

@@ -11,7 +11,7 @@ from slopes import slope
 
 import fastcnn
 from fastcnn import Sequential
-from fastcnn.arguments import Array
+from fastcnn.core.arguments import Array
 from fastcnn.layers import BatchNorm, Conv2D, Dense, Dropout, Flatten, MaxPool2D, Sigmoid
 from fastcnn.losses import BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError
 from fastcnn.optimizers import SGD, Adam
@@ -123,7 +123,7 @@ def test_weights_of_one_leave_every_bit(loss: str, engine: str | None, dtype: Fl
 
 @pytest.mark.parametrize("batch", [1, 2, 32])
 def test_a_weighted_step_is_one_compiled_call(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastcnn.kernels import program
+    from fastcnn.engine.numba.runtime import program
 
     x, y = images(), LABELS
     model = model_of("one run", dtype="float32")

@@ -16,9 +16,9 @@ import pytest
 
 import fastcnn
 from fastcnn import CNNClassifier, InputWarning, Sequential
-from fastcnn.inputs import channels_first
+from fastcnn.data.scaling import KnownSamples, SampleRecord, known_from, record_of
 from fastcnn.layers import BatchNorm, Conv2D, Dense, Flatten, GlobalAvgPool2D, MaxPool2D
-from fastcnn.scaling import KnownSamples, SampleRecord, known_from, record_of
+from fastcnn.models.inputs import channels_first
 
 (X, Y), (X_TEST, Y_TEST) = fastcnn.load_mnist()
 X, Y, X_TEST, Y_TEST = X[:600], Y[:600], X_TEST[:300], Y_TEST[:300]

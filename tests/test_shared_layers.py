@@ -14,7 +14,7 @@ import pytest
 from tiny import net, stripes
 
 from fastcnn import CNNClassifier, Sequential, load_model
-from fastcnn.arguments import Array
+from fastcnn.core.arguments import Array
 from fastcnn.layers import (
     BatchNorm,
     Conv2D,

@@ -14,10 +14,10 @@ import pytest
 from limits import run
 from processes import SOURCE, environment, python
 
-from fastcnn import undisturbed
-from fastcnn.kernels import jit, rehearsal
-from fastcnn.kernels.compile_notice import Notice
-from fastcnn.kernels.compile_turn import CompileTurn
+from fastcnn.core import undisturbed
+from fastcnn.engine.numba.runtime import jit, rehearsal
+from fastcnn.engine.numba.runtime.compile_notice import Notice
+from fastcnn.engine.numba.runtime.compile_turn import CompileTurn
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this system")
 
@@ -83,7 +83,7 @@ RAISING = """
 import faulthandler, os, random, signal, sys, time
 import numpy as np
 import fastcnn
-from fastcnn.kernels import jobs, memory, threads
+from fastcnn.engine.numba.runtime import jobs, memory, threads
 from fastcnn.layers import Conv2D, Dense, Flatten, MaxPool2D
 
 faulthandler.dump_traceback_later(300, exit=True)
@@ -309,7 +309,7 @@ def test_undisturbed_work_gives_its_result_its_error_and_runs_without_a_thread(
 
 FORKING = """
 import os, signal, sys, time
-from fastcnn.undisturbed import undisturbed
+from fastcnn.core.undisturbed import undisturbed
 
 parent, children = os.getpid(), []
 
@@ -445,7 +445,7 @@ def test_a_fork_does_not_wait_for_ever_and_gives_back_what_it_has(
 KILLED = """
 import os, sys, threading, time
 from pathlib import Path
-from fastcnn.kernels.compile_turn import turn
+from fastcnn.engine.numba.runtime.compile_turn import turn
 
 turn.take(Path(sys.argv[1]))
 print(os.listdir(Path(sys.argv[1]).parent), flush=True)

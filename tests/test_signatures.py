@@ -10,9 +10,9 @@ import pytest
 
 import fastcnn
 from fastcnn import ops
-from fastcnn.engines import OPERATIONS, REGISTRY
+from fastcnn.engine.registry import OPERATIONS, REGISTRY
 
-PACKAGES = ("fastcnn.naive", "fastcnn.im2col", "fastcnn.kernels")
+PACKAGES = ("fastcnn.engine.naive", "fastcnn.engine.im2col", "fastcnn.engine.numba")
 
 
 def parameters(function: object) -> list[str]:
@@ -29,7 +29,7 @@ def test_engine_exports_every_operation(package: str) -> None:
 @pytest.mark.parametrize("package", PACKAGES[1:])
 @pytest.mark.parametrize("op", OPERATIONS)
 def test_signature_is_that_of_the_specification(op: str, package: str) -> None:
-    specified = getattr(import_module("fastcnn.naive"), op)
+    specified = getattr(import_module("fastcnn.engine.naive"), op)
     function = getattr(import_module(package), op)
     assert parameters(function) == parameters(specified)
     kinds = {p.kind for p in inspect.signature(function).parameters.values()}
@@ -38,7 +38,7 @@ def test_signature_is_that_of_the_specification(op: str, package: str) -> None:
 
 @pytest.mark.parametrize("op", OPERATIONS)
 def test_registry_holds_the_operation_of_every_engine(op: str) -> None:
-    specified = parameters(getattr(import_module("fastcnn.naive"), op))
+    specified = parameters(getattr(import_module("fastcnn.engine.naive"), op))
     assert {candidate.engine for candidate in REGISTRY[op]} == {"numba", "im2col", "naive"}
     for candidate in REGISTRY[op]:
         assert parameters(candidate.load()) == specified

@@ -10,7 +10,7 @@ from slopes import same, slope
 
 import fastcnn
 from fastcnn import Sequential
-from fastcnn.arguments import Array
+from fastcnn.core.arguments import Array
 from fastcnn.layers import BatchNorm, Conv2D, Dense, Flatten, MaxPool2D, Softmax
 from fastcnn.losses import CrossEntropy
 from fastcnn.optimizers import SGD
@@ -264,7 +264,7 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(threads: int) -> None:
 def test_a_training_step_on_rows_is_one_compiled_call(
     targets: str, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fastcnn.kernels import program
+    from fastcnn.engine.numba.runtime import program
 
     x, (y, smoothing) = np.random.default_rng(5).random((37, 9, 8, 1), np.float32), TARGETS[targets]
     model = Sequential(NETS["one run"](), (9, 8, 1), seed=0)

@@ -19,12 +19,12 @@ from hammer_threads import Hammer
 from processes import python
 
 import fastcnn
-from fastcnn import settings
-from fastcnn.arguments import Array
-from fastcnn.kernels import jobs, memory, threads
-from fastcnn.kernels.jit import compiled, kernel
-from fastcnn.kernels.simd import load_acquire, store_release
-from fastcnn.quoting import quoted
+from fastcnn.core import settings
+from fastcnn.core.arguments import Array
+from fastcnn.core.quoting import quoted
+from fastcnn.engine.numba.runtime import jobs, memory, threads
+from fastcnn.engine.numba.runtime.jit import compiled, kernel
+from fastcnn.engine.numba.tiles.simd import load_acquire, store_release
 
 FORKS = hasattr(os, "fork")
 
@@ -572,7 +572,7 @@ def test_a_wrong_number_of_threads_in_the_environment_is_an_error(wrong: str) ->
 @pytest.mark.usefixtures("no_variables")
 def test_set_num_threads_overrides_the_environment() -> None:
     code = (
-        "import fastcnn; from fastcnn.settings import current_thread_limit;"
+        "import fastcnn; from fastcnn.core.settings import current_thread_limit;"
         "print(fastcnn.get_num_threads()); fastcnn.set_num_threads(3);"
         "print(*current_thread_limit())"
     )

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fastcnn import Callback, Sequential, load_model
-from fastcnn.arguments import Array
+from fastcnn.core.arguments import Array
 from fastcnn.layers import (
     AvgPool2D,
     BatchNorm,
@@ -27,9 +27,9 @@ from fastcnn.layers import (
     Residual,
     Shape,
     Spec,
-    all_layers,
 )
 from fastcnn.losses import CrossEntropy, MeanSquaredError
+from fastcnn.nn.layers import all_layers
 from fastcnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 
 ENGINES = (None, "numba", "im2col", "naive")

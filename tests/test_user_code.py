@@ -16,8 +16,9 @@ from tiny import net, stripes
 
 import fastcnn
 from fastcnn import Augment, Sequential
-from fastcnn.arguments import Array
 from fastcnn.callbacks import LearningRateSchedule
+from fastcnn.core.arguments import Array
+from fastcnn.core.class_registry import is_own
 from fastcnn.layers import (
     BatchNorm,
     Conv2D,
@@ -32,7 +33,6 @@ from fastcnn.layers import (
 )
 from fastcnn.losses import CrossEntropy, Loss, MeanSquaredError
 from fastcnn.optimizers import SGD, Adam, Optimizer
-from fastcnn.registry import is_own
 from fastcnn.schedules import Schedule
 
 ENGINES = (None, *fastcnn.engines())

@@ -11,16 +11,16 @@ import pytest
 from processes import python
 
 import fastcnn
-from fastcnn import policy
-from fastcnn.arguments import Array
-from fastcnn.comparison.check import check, reference_of
-from fastcnn.comparison.problems import case_named
-from fastcnn.engines import replaced
-from fastcnn.geometry import ConvGeometry, conv_geometry, pool_geometry
-from fastcnn.kernels import winograd, winograd_gradient
-from fastcnn.kernels.pooling import placed_gradient
+from fastcnn.core.arguments import Array
+from fastcnn.core.geometry import ConvGeometry, conv_geometry, pool_geometry
+from fastcnn.core.minimal_filtering import filtering
+from fastcnn.engine import policy
+from fastcnn.engine.numba.conv import winograd, winograd_gradient
+from fastcnn.engine.numba.pool.pooling import placed_gradient
+from fastcnn.engine.registry import replaced
 from fastcnn.layers import Conv2D
-from fastcnn.minimal_filtering import filtering
+from fastcnn.proof.check import check, reference_of
+from fastcnn.proof.problems import case_named
 
 
 @pytest.fixture(autouse=True)

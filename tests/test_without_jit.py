@@ -6,10 +6,12 @@ from processes import python
 
 AGREES = """
 import numpy as np
-from fastcnn.comparison.check import EXACT_MODES, REFERENCE, call
-from fastcnn.comparison.data import make_arrays
-from fastcnn.comparison.problems import cases
-from fastcnn.kernels import contraction, convolution_loops, simd
+from fastcnn.proof.check import EXACT_MODES, REFERENCE, call
+from fastcnn.proof.data import make_arrays
+from fastcnn.proof.problems import cases
+from fastcnn.engine.numba.contraction import contraction
+from fastcnn.engine.numba.conv import loops as convolution_loops
+from fastcnn.engine.numba.tiles import simd
 
 for plain in (simd.rank1, convolution_loops._forward_rows, contraction.contract):
     assert type(plain).__name__ == "function", plain
@@ -48,9 +50,11 @@ def test_kernels_run_without_the_compiler() -> None:
 
 LOOPS = """
 import numpy as np
-from fastcnn import kernels, naive
-from fastcnn.geometry import conv_geometry, pool_geometry
-from fastcnn.kernels import arrays, direct, pooling, winograd
+from fastcnn.engine import numba as kernels, naive
+from fastcnn.core.geometry import conv_geometry, pool_geometry
+from fastcnn.engine.numba.runtime import arrays
+from fastcnn.engine.numba.conv import direct, winograd
+from fastcnn.engine.numba.pool import pooling
 
 rng = np.random.default_rng(0)
 x, w = (rng.integers(-3, 4, shape) * 1.0 for shape in ((2, 5, 6, 4), (3, 2, 2, 6)))

@@ -59,7 +59,7 @@ def without(
 
 EVERY_LAYER = """
 import numpy as np, fastcnn
-from fastcnn.comparison.models import all_layers
+from fastcnn.proof.models import all_layers
 from fastcnn.losses import CrossEntropy
 
 rng = np.random.default_rng(0)
@@ -83,7 +83,8 @@ def test_every_kind_of_layer_trains_and_predicts_with_im2col() -> None:
 
 OPTIMIZERS = """
 import numpy as np, fastcnn
-from fastcnn.optimizers import SGD, Adam, AdamW, RMSprop, optimizer_named
+from fastcnn.nn.optimizers import optimizer_named
+from fastcnn.optimizers import SGD, Adam, AdamW, RMSprop
 from tiny import net, stripes
 
 x, labels = stripes(300)
@@ -104,7 +105,7 @@ def test_every_optimizer_trains() -> None:
 
 AUGMENTED = """
 import numpy as np, fastcnn
-from fastcnn.augmentation import cut_out_numpy
+from fastcnn.data.augmentation import cut_out_numpy
 from tiny import net, stripes
 
 x, labels = stripes(300)
@@ -189,7 +190,7 @@ def test_the_articles_classes_run_and_train() -> None:
 ASKED = """
 import numpy as np, fastcnn
 from fastcnn.article import Conv3x3
-from fastcnn.benchmark import bench
+from fastcnn.bench import bench
 from fastcnn.layers import Dense
 
 assert fastcnn.engines() == ("im2col", "naive")
@@ -227,7 +228,7 @@ assert explained.startswith("conv2d: im2col.conv2d"), explained
 assert "not numba.direct: Numba is not installed" in explained
 
 sys.platform = "emscripten"
-fastcnn.engines.__globals__["_not_installed"].cache_clear()
+fastcnn.engine.registry.__globals__["_not_installed"].cache_clear()
 try:
     use()
 except ImportError as error:
@@ -296,7 +297,7 @@ def test_train_evaluate_and_predict(tmp_path: Path) -> None:
 
 
 DEMO = """
-from fastcnn.demo import demo
+from fastcnn.recipes.demo import demo
 
 assert demo(article_images=30, train_images=2000, test_images=200, epochs=1).ok
 """
@@ -320,7 +321,8 @@ from tiny import net, stripes
 for name in fastcnn.__all__:
     getattr(fastcnn, name)
 # All but the compiled engine and what prints: the command line, and the benchmarks' tables.
-apart = "fastcnn.kernels", "fastcnn.executor", "fastcnn.cli", "fastcnn.__", "fastcnn.benchmark."
+compiled = "fastcnn.engine.numba", "fastcnn.models.execution"
+apart = *compiled, "fastcnn.cli", "fastcnn.__", "fastcnn.bench."
 for module in pkgutil.walk_packages(fastcnn.__path__, "fastcnn."):
     if not module.name.startswith(apart):
         import_module(module.name)
@@ -347,7 +349,7 @@ WITHOUT_THREADS = """
 import numpy as np, fastcnn
 from rich.console import Console
 from fastcnn.callbacks import ProgressBar
-from fastcnn.demo import demo
+from fastcnn.recipes.demo import demo
 from tiny import net, stripes
 
 terminal = Console(force_terminal=True)

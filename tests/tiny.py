@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastcnn.arguments import Array
+from fastcnn.core.arguments import Array
 from fastcnn.layers import Conv2D, Dense, Flatten, Layer, MaxPool2D
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastcnn import ops
-from fastcnn.arguments import Array, floats
+from fastcnn.core.arguments import Array, floats
 
 IMAGE: Array = np.array([[0, 50, 0, 29], [0, 80, 31, 2], [33, 90, 0, 75], [0, 9, 0, 95]], float)
 """The article's 4×4 image."""

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastcnn import ops
-from fastcnn.arguments import Array, floats, shaped
-from fastcnn.float_errors import unreported
-from fastcnn.quoting import quoted
+from fastcnn.core.arguments import Array, floats, shaped
+from fastcnn.core.float_errors import unreported
+from fastcnn.core.quoting import quoted
 
 
 class Conv3x3:

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastcnn import ops
-from fastcnn.arguments import Array, class_labels, floats, shaped
 from fastcnn.article.layers import Conv3x3, MaxPool2, Softmax
-from fastcnn.float_errors import unreported
+from fastcnn.core.arguments import Array, class_labels, floats, shaped
+from fastcnn.core.float_errors import unreported
 
 CLASSES = 10
 

@@ -11,7 +11,7 @@ from fastcnn.cli.options import Threads, check_output
 from fastcnn.cli.outcomes import DISAGREE, plain_errors
 
 if TYPE_CHECKING:
-    from fastcnn.benchmark.report import Report
+    from fastcnn.bench.report import Report
 
 SLOWER = 1
 
@@ -88,10 +88,10 @@ def _run(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    from fastcnn.benchmark import bench as run
-    from fastcnn.benchmark.costs import costs
-    from fastcnn.benchmark.text import show
-    from fastcnn.terminal import shown
+    from fastcnn.bench import bench as run
+    from fastcnn.bench.costs import costs
+    from fastcnn.bench.text import show
+    from fastcnn.core.terminal import shown
 
     wanted = None if peers is None else [p for p in peers.split(",") if p not in ("", "none")]
     terminal = Console(stderr=True)
@@ -117,7 +117,7 @@ def _run(
 
 
 def _keep(report: Report, json: Path | None, html: Path | None, save: str | None) -> None:
-    from fastcnn.benchmark.history import place
+    from fastcnn.bench.history import place
 
     if json is not None:
         report.write(json)
@@ -127,8 +127,8 @@ def _keep(report: Report, json: Path | None, html: Path | None, save: str | None
         report.write(path)
         typer.echo(f"saved as {path}")
     if html is not None:
-        from fastcnn.benchmark.html import page
-        from fastcnn.files import write_whole
+        from fastcnn.bench.html import page
+        from fastcnn.core.files import write_whole
 
         write_whole(html, page(report).encode())
 
@@ -137,9 +137,9 @@ def _compare(before: str, after: str) -> bool:
     """Print what changed; whether anything became slower."""
     from rich.console import Console
 
-    from fastcnn.benchmark.history import compare, place
-    from fastcnn.benchmark.report import Report
-    from fastcnn.benchmark.text import comparison_table, times
+    from fastcnn.bench.history import compare, place
+    from fastcnn.bench.report import Report
+    from fastcnn.bench.text import comparison_table, times
 
     found = compare(Report.read(place(before)), Report.read(place(after)))
     console = Console(highlight=False)

@@ -13,7 +13,7 @@ from fastcnn.cli.outcomes import DISAGREE, plain_errors
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fastcnn.comparison import Report
+    from fastcnn.proof import Report
 
 
 def compare(
@@ -72,8 +72,8 @@ def _compared(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    from fastcnn.comparison import compare as run
-    from fastcnn.terminal import shown
+    from fastcnn.core.terminal import shown
+    from fastcnn.proof import compare as run
 
     terminal = Console(stderr=True)
     columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False)
@@ -94,7 +94,7 @@ def _print_report(console: Console, report: Report) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from fastcnn.comparison.report import COLUMNS, NOTES
+    from fastcnn.proof.report import COLUMNS, NOTES
 
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for i, column in enumerate(COLUMNS):
@@ -117,6 +117,6 @@ def _print_report(console: Console, report: Report) -> None:
 def _write_json(path: Path, report: Report) -> None:
     from json import dumps
 
-    from fastcnn.files import write_whole
+    from fastcnn.core.files import write_whole
 
     write_whole(path, (dumps(report.to_dict(), indent=2, allow_nan=False) + "\n").encode())

@@ -31,8 +31,8 @@ def compile_(
     To build a container image with them, set NUMBA_CACHE_DIR to a folder of the image.
     """
     with plain_errors():
-        from fastcnn.engines import engines
-        from fastcnn.machine import facts
+        from fastcnn.bench.machine import facts
+        from fastcnn.engine.registry import engines
 
         if model is not None and net:
             raise ValueError("give a MODEL or --net NAME, not both")
@@ -52,7 +52,7 @@ def compile_(
 
 
 def _wanted(model: Path | None, net: list[str] | None) -> list[tuple[Path | None, str]]:
-    from fastcnn.nets import NETS
+    from fastcnn.models.nets import NETS
 
     if model is not None:
         return [(model, model.name)]
@@ -65,9 +65,9 @@ def _wanted(model: Path | None, net: list[str] | None) -> list[tuple[Path | None
 def _compiled(path: Path | None, name: str, predict_only: bool) -> dict[str, Any]:
     from time import perf_counter
 
-    from fastcnn import training
     from fastcnn.cli.compiling import compile_kernels
-    from fastcnn.model import load_model
+    from fastcnn.models.sequential import load_model
+    from fastcnn.recipes import training
 
     start = perf_counter()
     if path is None:

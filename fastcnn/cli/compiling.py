@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fastcnn.model import Sequential
-    from fastcnn.optimizers import Optimizer
+    from fastcnn.models.sequential import Sequential
+    from fastcnn.nn.optimizers import Optimizer
 
 
 def compile_kernels(
@@ -19,7 +19,7 @@ def compile_kernels(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from fastcnn.terminal import shows_bars
+    from fastcnn.core.terminal import shows_bars
 
     console = Console(stderr=True)
     if not shows_bars(console):

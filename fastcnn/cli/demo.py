@@ -15,7 +15,7 @@ def demo(seed: Seed = 0) -> None:
     Takes about half a minute. Exit code 1 if the engines disagree.
     """
     with plain_errors():
-        from fastcnn.demo import demo as run
+        from fastcnn.recipes.demo import demo as run
 
         agreed = run(seed=seed).ok
     if not agreed:

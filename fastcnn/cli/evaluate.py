@@ -43,8 +43,8 @@ def _evaluated(path: Path, data: Path | None) -> dict[str, Any]:
     import numpy as np
 
     from fastcnn.cli.compiling import compile_kernels
-    from fastcnn.datasets import default_folder, form_of, load_dataset
-    from fastcnn.model import load_model
+    from fastcnn.data.datasets import default_folder, form_of, load_dataset
+    from fastcnn.models.sequential import load_model
 
     model = load_model(path)
     compile_kernels(model, training=False)

@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from fastcnn.files import check_writable
+from fastcnn.core.files import check_writable
 
 Seed: TypeAlias = Annotated[
     int, typer.Option(min=0, help="Of everything random: the same seed, same numbers.")

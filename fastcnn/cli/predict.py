@@ -31,7 +31,7 @@ def predict(
     """
     with plain_errors():
         from fastcnn.cli.compiling import compile_kernels
-        from fastcnn.model import load_model
+        from fastcnn.models.sequential import load_model
 
         net = load_model(model)
         compile_kernels(net, training=False)
@@ -55,7 +55,7 @@ def predict(
 
 
 def _read(net: Any, path: Path) -> dict[str, Any]:
-    from fastcnn.pictures import drawing, prepare
+    from fastcnn.data.pictures import drawing, prepare
 
     if net.trained_on == "floats":
         raise ValueError(

@@ -13,9 +13,9 @@ from fastcnn.cli.outcomes import INTERRUPTED, plain_errors
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fastcnn.model import Sequential
-    from fastcnn.optimizers import Optimizer
-    from fastcnn.training import Settings, Trained
+    from fastcnn.models.sequential import Sequential
+    from fastcnn.nn.optimizers import Optimizer
+    from fastcnn.recipes.training import Settings, Trained
 
 
 def train(
@@ -70,8 +70,8 @@ def train(
     with plain_errors():
         from rich.console import Console
 
-        from fastcnn import training
-        from fastcnn.settings import set_num_threads
+        from fastcnn.core.settings import set_num_threads
+        from fastcnn.recipes import training
 
         if threads is not None:
             set_num_threads(threads)
@@ -108,7 +108,7 @@ def _resumed(path: Path, fixed: dict[str, Any], epochs: int | None, folder: str 
     """The settings in a checkpoint; of the options only those may be given that can change."""
     from dataclasses import replace
 
-    from fastcnn.training import settings_of
+    from fastcnn.recipes.training import settings_of
 
     names = {"learning_rate": "lr", "batch_size": "batch-size"}
     for name, value in fixed.items():

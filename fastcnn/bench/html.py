@@ -1,0 +1,295 @@
+"""The report as one page that needs nothing else: for a phone, a desk, and paper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+
+from fastcnn.bench import charts
+from fastcnn.bench.report import Entry, Figure, Report
+from fastcnn.bench.text import amount, duration, noise, notes, threads_of, times
+
+_STYLE = (
+    charts.STYLE.replace("svg{", ":root{")
+    + charts.CHART_STYLE
+    + """
+:root{color-scheme:light dark}*{box-sizing:border-box}
+body{margin:0;background:var(--paper);color:var(--ink);line-height:1.5;
+font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+main{max-width:1120px;margin:0 auto;padding:20px 16px 60px}
+h1{font-size:1.7rem;margin:.2em 0}h2{font-size:1.25rem;margin:2.2em 0 .5em}
+h3{font-size:1rem;margin:1.6em 0 .3em}p{margin:.5em 0;max-width:70ch}
+.soft{color:var(--soft)}.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));
+gap:10px;margin:18px 0}.tile{border:1px solid var(--line);border-radius:10px;padding:10px 14px}
+.tile b{display:block;font-size:1.5rem;font-variant-numeric:tabular-nums}
+.tile span{font-size:.85rem;color:var(--soft)}
+.warn{border-left:4px solid #d97706;padding:6px 12px;margin:10px 0;background:#d9770618}
+.wrong{border-color:#dc2626;background:#dc262618}
+.one{max-width:640px}.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:26px;
+align-items:start}svg{width:100%;height:auto;display:block}
+.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.88rem;
+font-variant-numeric:tabular-nums}th,td{text-align:right;padding:3px 8px;white-space:nowrap;
+border-bottom:1px solid var(--line)}th{font-weight:600;color:var(--soft)}
+th:first-child,td:first-child{text-align:left;
+padding-left:0;white-space:normal;min-width:8.5em}tr.best td{font-weight:650}
+tr.ours td:first-child{color:var(--fastcnn);font-weight:650}
+.track{width:110px;line-height:0}.meter{display:inline-block;height:9px;border-radius:2px}
+th{white-space:normal;vertical-align:bottom}.slot{text-align:left!important}
+details{margin:.4em 0}summary{cursor:pointer}
+ul{padding-left:1.2em}nav a{margin-right:1em;color:var(--fastcnn)}
+@media(max-width:560px){.track{width:52px}body{font-size:15px}table{font-size:.8rem}
+th,td{padding:3px 4px}th:first-child,td:first-child{min-width:7em;overflow-wrap:anywhere}
+.contest :is(th,td):is(:nth-child(5),:nth-child(7)),.lost :is(th,td):nth-child(n+4),
+.peers :is(th,td):nth-child(2){display:none}}
+@media print{body{font-size:10pt}main{max-width:none;padding:0}nav{display:none}
+.pair{grid-template-columns:1fr 1fr}.one{max-width:440px}
+h2,h3{break-after:avoid}table,svg,.tile{break-inside:avoid}details>*{display:block}}
+"""
+    + "".join(
+        f".meter.{name}{{background:var(--{name})}}"
+        for name in ("fastcnn", "im2col", "naive", "PyTorch", "ONNX", "JAX", "SciPy")
+    )
+)
+
+
+def page(report: Report) -> str:
+    """The whole page."""
+    machine = report.machine
+    versions = ", ".join(
+        f"{name} {version}"
+        for name, version in (("Python", machine["python"]), *machine["packages"].items())
+        if version and name in ("Python", "numpy", "numba", "torch", "jax", "onnxruntime", "scipy")
+    )
+    extent = "quick run" if report.quick else "full run"
+    body = [
+        "<h1>fastcnn benchmark</h1>",
+        f'<p class="soft">{escape(machine["processor"])}, {escape(str(machine["isa"]))}, '
+        f"{threads_of(report)}, float32; {extent} of {escape(report.when[:10])}, "
+        f"{report.seconds:.0f} s; fastcnn {escape(machine['fastcnn'])}, {escape(versions)}.</p>",
+        _tiles(report),
+        *(f'<p class="warn wrong"><b>Refused:</b> {escape(a.reason)}</p>' for _, a in report.wrong),
+        *(f'<p class="warn">{escape(note)}</p>' for note in notes(report)),
+        '<nav><a href="#peers">Peers</a><a href="#limit">Limit</a><a href="#steps">Steps</a>'
+        '<a href="#scaling">Scaling</a><a href="#all">All figures</a><a href="#method">Method</a>'
+        "</nav>",
+        _against_peers(report),
+        _limit(report),
+        _steps(report),
+        _scaling(report),
+        _costs(report),
+        _all(report),
+        _METHOD,
+    ]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>fastcnn benchmark</title><style>{_STYLE}</style></head>"
+        f"<body><main>{''.join(body)}</main></body></html>\n"
+    )
+
+
+def _tiles(report: Report) -> str:
+    against = [e for e in report.entries if e.times(e.best_peer) is not None]
+    tiles = [
+        (f"{len(report.entries)}", "contests, every result verified before it was timed"),
+        (_mean(report.mean_times("naive")), "the naive engine's speed"),
+        (_mean(report.mean_times("im2col")), "the im2col engine's speed"),
+        (f"{report.top:.0f}", "GFLOP/s: the measured peak"),
+    ]
+    if against:
+        tiles[3:3] = [
+            (_mean(report.mean_times_best_peer()), "the best peer's speed"),
+            (f"{len(report.losses())} of {len(against)}", "contests in which a peer is faster"),
+        ]
+    cells = "".join(
+        f'<div class="tile"><b>{escape(b)}</b><span>{escape(s)}</span></div>' for b, s in tiles
+    )
+    return f'<div class="tiles">{cells}</div><p class="soft">Means are geometric.</p>'
+
+
+def _mean(value: float | None) -> str:
+    return "–" if value is None else f"{times(value)} ×"
+
+
+def _against_peers(report: Report) -> str:
+    against = [e for e in report.entries if e.times(e.best_peer) is not None]
+    if not against:
+        return (
+            '<h2 id="peers">Against other libraries</h2><p>None was installed, or none was asked '
+            "for.</p>"
+        )
+    losses = report.losses()
+    rows = "".join(
+        _row(
+            [
+                entry.name,
+                peer.name,
+                f"{times(1 / ratio)} ×",
+                duration(peer.seconds),
+                duration(entry.ours.seconds),
+            ]
+        )
+        for entry in losses
+        if (peer := entry.best_peer) and (ratio := entry.times(peer)) and entry.ours
+    )
+    told = (
+        _table(["contest", "faster peer", "by", "its time", "fastcnn"], rows, "lost")
+        if losses
+        else "<p>In no contest of this run.</p>"
+    )
+    families = dict.fromkeys(f.family for e in against for f in e.peers)
+    wins = "".join(
+        _row(
+            [
+                family,
+                str(len(met)),
+                str(sum(ratio > 1 for ratio in met)),
+                f"{times(min(met))} ×",
+                f"{times(sorted(met)[len(met) // 2])} ×",
+                f"{times(max(met))} ×",
+            ]
+        )
+        for family in families
+        if (met := _ratios(against, family))
+    )
+    heads = ["peer, at its best", "contests", "fastcnn wins", "least", "median", "most"]
+    return (
+        '<h2 id="peers">Against other libraries</h2><h3>Where a peer is faster</h3>'
+        + told
+        + "<h3>How many times as fast as each peer fastcnn is</h3>"
+        + _table(heads, wins, "peers")
+    )
+
+
+def _ratios(entries: list[Entry], family: str) -> list[float]:
+    found = []
+    for entry in entries:
+        own = [f for f in entry.peers if f.family == family]
+        ratio = entry.times(own[0]) if own else None
+        if ratio is not None:
+            found.append(ratio)
+    return found
+
+
+def _limit(report: Report) -> str:
+    groups = dict.fromkeys(e.group for e in report.entries)
+    bars = "".join(
+        f"<div><h3>{escape(_group(g))}</h3>"
+        + charts.limits(report, [e for e in report.entries if e.group == g])
+        + "</div>"
+        for g in groups
+    )
+    return (
+        '<h2 id="limit">How near to the limit</h2><p>The roof is measured: multiply-adds where '
+        "much is computed with each byte, a copy's bandwidth where little is. Points above the "
+        "slope have their arrays in caches. Filled: fastcnn; hollow: the best peer.</p>"
+        f'<div class="one">{charts.roofline(report)}</div><h3>Bars for each layer</h3>'
+        '<p class="soft">The share of its own limit that each reaches.</p>'
+        f'<div class="pair">{bars}</div>'
+    )
+
+
+def _group(name: str) -> str:
+    return {"net_predict": "nets, inference", "net_train": "nets, training step"}.get(name, name)
+
+
+def _steps(report: Report) -> str:
+    half = (len(report.entries) + 1) // 2
+    parts = report.entries[:half], report.entries[half:]
+    drawn = "".join(f"<div>{charts.speedups(part)}</div>" for part in parts)
+    return (
+        '<h2 id="steps">From naive to fast</h2><p>naive: Python loops, the specification. im2col: '
+        "stride tricks and matrix multiplication. numba: compiled register tiles.</p>"
+        f'<div class="pair">{drawn}</div>'
+    )
+
+
+def _scaling(report: Report) -> str:
+    groups = dict.fromkeys(e.group for e in report.entries)
+    drawn = [chart for g in groups if (chart := charts.batches(report, g))]
+    batch = "".join(f"<div>{chart}</div>" for chart in drawn)
+    if not drawn:
+        batch = '<p class="soft">Each problem ran at one batch size: a full run has more.</p>'
+    threads = charts.threads(report) or '<p class="soft">This run had one thread.</p>'
+    return (
+        f'<h2 id="scaling">Scaling</h2><h3>Over the batch</h3><div class="pair">{batch}</div>'
+        f'<h3>Over threads</h3><div class="pair"><div>{threads}</div></div>'
+    )
+
+
+def _costs(report: Report) -> str:
+    if not report.costs:
+        return ""
+    rows = "".join(_row([c.name, c.family, amount(c.value, c.unit)]) for c in report.costs)
+    return "<h2>Before the first result</h2>" + _table(["", "", ""], rows)
+
+
+def _all(report: Report) -> str:
+    return '<h2 id="all">All figures</h2>' + "".join(_contest(report, e) for e in report.entries)
+
+
+def _contest(report: Report, entry: Entry) -> str:
+    memory = report.limit(entry) == "memory"
+    heads = ["", "", "time", "fastcnn ×", "GFLOP/s", "of copy" if memory else "of peak", "noise"]
+    best = entry.best
+    rows = "".join(
+        _row(
+            [
+                figure.name + ("*" if figure.share < 1 else ""),
+                _meter(best, figure),
+                duration(figure.seconds),
+                "" if figure is entry.ours else _times(entry, figure),
+                f"{entry.gflops(figure):.1f}" if entry.flops else "",
+                f"{report.share(entry, figure):.0%}",
+                noise(figure),
+            ],
+            "best" if figure is best else "ours" if figure is entry.ours else "",
+        )
+        for figure in sorted(entry.figures, key=lambda f: f.seconds)
+    )
+    absent = "".join(f"<li>{escape(a.name)}: {escape(a.reason)}</li>" for a in entry.absent)
+    left = f"<details><summary>left out</summary><ul>{absent}</ul></details>" if absent else ""
+    return f"<h3>{escape(entry.name)}</h3>" + _table(heads, rows, "contest") + left
+
+
+def _meter(best: Figure, figure: Figure) -> str:
+    width = max(1.5, 100 * best.seconds / figure.seconds)
+    inner = f'<span class="meter {charts.colour(figure)}" style="width:{width:.1f}%"></span>'
+    return f'<div class="track">{inner}</div>'
+
+
+def _times(entry: Entry, figure: Figure) -> str:
+    ratio = entry.times(figure)
+    return "" if ratio is None else times(ratio)
+
+
+def _table(heads: list[str], rows: str, css: str = "") -> str:
+    cells = "".join(f"<th>{escape(head)}</th>" for head in heads)
+    return f'<div class="scroll {css}"><table><tr>{cells}</tr>{rows}</table></div>'
+
+
+def _row(cells: Iterable[str], css: str = "") -> str:
+    made = "".join(
+        f'<td class="slot">{cell}</td>' if cell.startswith("<div") else f"<td>{escape(cell)}</td>"
+        for cell in cells
+    )
+    return f'<tr class="{css}">{made}</tr>' if css else f"<tr>{made}</tr>"
+
+
+_METHOD = """
+<h2 id="method">Method</h2>
+<ul>
+<li>Verified before timed: every runner's result is held against the reference, on integers that
+make every sum exact; a wrong one is refused.</li>
+<li>Runners take turns in one process, on the same number of threads; a figure is the least of many
+samples, which other work on the machine disturbs least.</li>
+<li>Operations are counted from the geometry, a multiply-add as 2, padding not at all, whatever an
+algorithm saves or wastes.</li>
+<li>Peers run in each layout they have, and the faster counts. What they can prepare once (weights
+in their own layout, compiled graphs) is prepared before.</li>
+<li>Noise: how far the next least turns lay above the least. “once”: one turn filled the
+runner's part of the time.</li>
+<li>It misleads on a machine that is busy or changes its clock, for arrays that are not in the
+caches in your program as they are here, and for problems that are not in the table.</li>
+</ul>
+"""

@@ -1,0 +1,84 @@
+"""What fastcnn runs on here: processor, vector registers, threads, cache, versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from fastcnn.core.settings import current_thread_limit, processors
+from fastcnn.engine.registry import engines
+from fastcnn.version import __version__
+
+_PACKAGES = ("numpy", "numba", "llvmlite", "rich", "typer", "safetensors", "scikit-learn", "pillow")
+
+
+def facts() -> dict[str, Any]:
+    """All of it by name, ready for JSON; None stands for what is not installed or not known.
+
+    >>> facts()["engines"][-1]
+    'naive'
+    """
+    limit = current_thread_limit()
+    return {
+        "fastcnn": __version__,
+        "folder": str(Path(__file__).parents[1]),
+        "processor": processor(),
+        "architecture": platform.machine(),
+        "system": platform.platform(terse=True),
+        "cores": os.cpu_count(),
+        "usable_cores": processors(),
+        "threads": limit.threads,
+        "threads_decided_by": limit.decided_by,
+        "engines": list(engines()),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        **_compiler(),
+    }
+
+
+def processor() -> str:
+    """The processor's name as its system gives it.
+
+    >>> processor() != ""
+    True
+    """
+    try:
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() in ("model name", "Model") and value.strip():
+                return value.strip()
+    except OSError:  # no Linux
+        pass
+    if platform.system() == "Darwin":
+        asked = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        try:
+            return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            pass
+    return platform.processor() or platform.machine() or "unknown"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _compiler() -> dict[str, Any]:
+    """What compiled kernels use; imports Numba, where it is installed."""
+    if "numba" not in engines():
+        return {"isa": None, "vector_bytes": None, "kernel_cache": None}
+    from fastcnn.engine.numba.runtime.instruction_sets import host_registers
+    from fastcnn.engine.numba.runtime.kernel_cache import cache_folder
+
+    folder = cache_folder()
+    return {
+        "isa": host_registers().isa,
+        "vector_bytes": host_registers().vector_bytes,
+        "kernel_cache": None if folder is None else str(folder),
+    }

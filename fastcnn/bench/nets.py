@@ -1,0 +1,191 @@
+"""Whole nets as contests: inference and training steps, through ``Sequential`` as users run it.
+
+Verified before timed: inference by the probabilities, training by the losses of a few steps, which
+fall as the reference's do only if every gradient is right. The reference is the same net in
+float64, run by the im2col engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from fastcnn.bench.contest import Contest, Runner, Skipped, on_one_thread
+from fastcnn.bench.pages import at_page
+from fastcnn.bench.problems import NetProblem
+from fastcnn.core.arguments import Array
+from fastcnn.data.datasets import load_mnist
+from fastcnn.models.nets import NETS
+from fastcnn.models.sequential import Sequential
+from fastcnn.nn.layers import Conv2D, Dense, Flatten, Layer, MaxPool2D
+from fastcnn.nn.optimizers import SGD
+
+INPUT_SHAPE = (28, 28, 1)
+RATE = 0.005
+STEPS = 5  # of which the losses are compared
+TITLES = {"article": "article's net", "lenet5": "LeNet-5", "wide": "wide CNN"}
+# Probabilities and losses in float32, of sums of some thousand terms.
+TOLERANCE = 2e-5
+
+
+@dataclass(frozen=True, eq=False)
+class NetTask:
+    """A net with its first weights, and one batch of MNIST digits."""
+
+    name: str
+    mode: str
+    x: Array
+    labels: Array
+
+    @property
+    def batch(self) -> int:
+        return len(self.x)
+
+    def model(self, engine: str | None = None, dtype: Any = "float32") -> Sequential:
+        """A new model; always with the same weights."""
+        made = Sequential(NETS[self.name](), INPUT_SHAPE, seed=0, dtype=dtype, engine=engine)
+        if self.name == "article":  # drawn as the article draws, all classes come out alike
+            rng = np.random.default_rng(0)
+            made.set_weights(
+                [3 * w + 0.05 * rng.standard_normal(w.shape) for w in made.get_weights()]
+            )
+        return made
+
+
+@dataclass(frozen=True)
+class Part:
+    """One layer as peers build it. ``padding``: (top, bottom, left, right)."""
+
+    kind: str
+    w: Array | None = None
+    b: Array | None = None
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    size: tuple[int, int] = (0, 0)
+    relu: bool = False
+    shape: tuple[int, ...] = ()
+
+
+def parts(model: Sequential) -> list[Part]:
+    """The layers of a built model, with copies of their weights; shapes are of their inputs.
+
+    Raises ``NotImplementedError`` for a layer that peers are not taught here.
+    """
+    return [_part(layer) for layer in model.layers]
+
+
+def _part(layer: Layer) -> Part:
+    shape = layer.input_shape or ()
+    if isinstance(layer, Conv2D):
+        g = layer.geometry(shape)
+        b = layer.parameters.get("b")
+        return Part(
+            "conv",
+            layer.parameters["w"].copy(),
+            None if b is None else b.copy(),
+            (g.stride_h, g.stride_w),
+            (g.pad_top, g.pad_bottom, g.pad_left, g.pad_right),
+            relu=layer.activation == "relu",
+            shape=shape,
+        )
+    if isinstance(layer, MaxPool2D) and layer.strides is None and layer.padding == "valid":
+        return Part("pool", size=(layer.pool_size,) * 2, shape=shape)
+    if isinstance(layer, Flatten):
+        return Part("flatten", shape=shape)
+    if isinstance(layer, Dense):
+        w, b = layer.parameters["w"].copy(), layer.parameters["b"].copy()
+        return Part("dense", w, b, relu=layer.activation == "relu", shape=shape)
+    raise NotImplementedError(f"{type(layer).__name__} is not among the layers that peers build")
+
+
+def task(name: str, mode: str, batch: int) -> NetTask:
+    """A net of :data:`fastcnn.nets.NETS` on the first digits of MNIST; "predict" or "train"."""
+    (images, labels), _ = load_mnist()
+    x = (images[:batch, :, :, np.newaxis] / np.float32(255) - np.float32(0.5)).astype(np.float32)
+    return NetTask(name, mode, at_page(x), at_page(labels[:batch].astype(np.int64)))
+
+
+def title(of: NetTask | NetProblem) -> str:
+    """Such as "LeNet-5, inference, batch 32"."""
+    name = of.net if isinstance(of, NetProblem) else of.name
+    mode = "inference" if of.mode == "predict" else "training step"
+    return f"{TITLES[name]}, {mode}, batch {of.batch}"
+
+
+def contest(of: NetTask, naive_seconds: float) -> Contest:
+    """The contest of fastcnn: as a user has it, on one thread, and layer by layer on each engine.
+
+    ``naive_seconds`` says how long a call of the naive engine may take, as for operations.
+    """
+    model = of.model()
+    forward = sum(layer.flops(layer.input_shape or ()) for layer in model.layers)
+    first = model.layers[0].flops(INPUT_SHAPE)
+    flops = forward if of.mode == "predict" else 3 * forward - first  # no gradient of the images
+    weights = sum(w.nbytes for w in model.get_weights())
+    made = Contest(
+        title(of),
+        f"net_{of.mode}",
+        flops * of.batch,
+        of.x.nbytes + weights * (1 if of.mode == "predict" else 3),
+        reference_of(of),
+        TOLERANCE,
+    )
+    made.runners.append(ours(of, None, "fastcnn"))
+    made.runners.append(on_one_thread(ours(of, None, "fastcnn, 1 thread")))
+    made.runners.append(ours(of, "im2col", "im2col"))
+    _join_naive(made, of, model, naive_seconds)
+    return made
+
+
+def _join_naive(made: Contest, of: NetTask, model: Sequential, seconds: float) -> None:
+    """The naive engine on as many images as its time allows; all of them, if losses are asked."""
+    once = 12e-6 * sum(prod(layer.output_shape or ()) for layer in model.layers) / 8
+    if of.mode == "train":
+        once *= 3
+    images = min(of.batch, int(seconds / once))
+    if images == of.batch:
+        made.runners.append(ours(of, "naive", "naive"))
+    elif images and of.mode == "predict":
+        part = replace(of, x=of.x[:images], labels=of.labels[:images])
+        runner = ours(part, "naive", "naive")
+        expected = tuple(y[:images] for y in made.reference)
+        made.runners.append(replace(runner, share=images / of.batch, expected=expected))
+    else:
+        made.skipped.append(Skipped("naive", f"one call takes it about {once * of.batch:.1f} s"))
+
+
+def reference_of(of: NetTask) -> tuple[Array, ...]:
+    """What every runner must come to; itself checked to be worth comparing with."""
+    model = of.model("im2col", "float64")
+    if of.mode == "predict":
+        y = model.predict(of.x)
+        if not y.std() > 100 * TOLERANCE:
+            raise ArithmeticError("probabilities that are all alike prove nothing")
+        return (y,)
+    losses = losses_of(lambda: model.train_on_batch(of.x, of.labels, SGD(RATE))[0])
+    drop = float(losses[0] - losses[-1])
+    if not abs(drop) > 100 * TOLERANCE:
+        raise ArithmeticError("losses that do not move prove nothing")
+    return (losses,)
+
+
+def losses_of(step: Callable[[], Any]) -> Array:
+    """The losses of a few steps."""
+    return np.array([float(step()) for _ in range(STEPS)])
+
+
+def ours(of: NetTask, engine: str | None, name: str) -> Runner:
+    """fastcnn on an engine (None: as a user has it) as a runner."""
+    model = of.model(engine)
+    if of.mode == "predict":
+        return Runner(name, "fastcnn", lambda: model.predict(of.x), lambda: (model.predict(of.x),))
+    descent = SGD(RATE)
+
+    def step() -> float:
+        return model.train_on_batch(of.x, of.labels, descent)[0]
+
+    return Runner(name, "fastcnn", step, lambda: (losses_of(step),))

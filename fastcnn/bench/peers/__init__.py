@@ -1,0 +1,100 @@
+"""Other libraries that do the same, each imported when it is used and skipped where it is not here.
+
+A peer is a module with ``FAMILY``, ``set_threads(n)``, and ``operation_runners(problem, arrays)``
+and
+``net_runners(task, compiled)``, which yield runners, and who does not take part with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module, metadata
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+from fastcnn.bench.contest import Contest, Runner, Skipped
+from fastcnn.bench.nets import NetTask
+from fastcnn.bench.operations import make_arrays
+from fastcnn.proof.problems import Problem
+
+
+class Peer(NamedTuple):
+    """A library, the module here that runs it, and the packages that it takes."""
+
+    family: str
+    module: str
+    packages: tuple[str, ...]
+
+
+PEERS = {
+    "torch": Peer("PyTorch", "fastcnn.bench.peers.pytorch", ("torch",)),
+    "onnxruntime": Peer(
+        "ONNX Runtime", "fastcnn.bench.peers.onnx_runtime", ("onnxruntime", "onnx")
+    ),
+    "jax": Peer("JAX", "fastcnn.bench.peers.xla", ("jax",)),
+    "scipy": Peer("SciPy", "fastcnn.bench.peers.scipy_signal", ("scipy",)),
+}
+
+
+def missing(name: str) -> str | None:
+    """Why a peer cannot take part here, or None."""
+    lacking = [package for package in PEERS[name].packages if find_spec(package) is None]
+    if lacking:
+        return f"not installed (pip install {' '.join(lacking)})"
+    return None
+
+
+def versions() -> dict[str, str | None]:
+    """The peers' packages with their versions, None for what is not installed."""
+    found: dict[str, str | None] = {}
+    for package in (package for peer in PEERS.values() for package in peer.packages):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def loaded(name: str, threads: int) -> Any:
+    """The peer's module, set to the number of threads."""
+    module = import_module(PEERS[name].module)
+    module.set_threads(threads)
+    return module
+
+
+def join_operation(contest: Contest, problem: Problem, names: Sequence[str], threads: int) -> None:
+    """Enter the peers into an operation's contest: runners, or the reason why not."""
+    arrays = make_arrays(problem)
+    _join(contest, names, threads, lambda peer: peer.operation_runners(problem, arrays))
+
+
+def join_net(
+    contest: Contest, task: NetTask, names: Sequence[str], threads: int, compiled: bool = True
+) -> None:
+    """Enter the peers into a net's contest: runners, or the reason why not.
+
+    ``compiled`` says whether PyTorch's compiler runs too, which takes it some seconds a net.
+    """
+    _join(contest, names, threads, lambda peer: peer.net_runners(task, compiled))
+
+
+def _join(
+    contest: Contest,
+    names: Sequence[str],
+    threads: int,
+    enter: Callable[[Any], Iterator[Runner | Skipped]],
+) -> None:
+    for name in names:
+        family = PEERS[name].family
+        reason = missing(name)
+        if reason is not None:
+            contest.skipped.append(Skipped(family, reason))
+            continue
+        try:
+            for found in enter(loaded(name, threads)):
+                if isinstance(found, Runner):
+                    contest.runners.append(found)
+                else:
+                    contest.skipped.append(found)
+        except (NotImplementedError, RuntimeError) as error:
+            contest.skipped.append(Skipped(family, str(error)))

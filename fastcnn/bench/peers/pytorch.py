@@ -1,0 +1,287 @@
+"""PyTorch, eager and compiled, in both of its layouts; NHWC is what it calls channels-last."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from fastcnn.bench.contest import CannotRun, Runner, Skipped
+from fastcnn.bench.nets import RATE, NetTask, Part, losses_of, parts
+from fastcnn.core.arguments import Array
+from fastcnn.core.geometry import ConvGeometry, PoolGeometry
+from fastcnn.proof.problems import Problem
+
+FAMILY = "PyTorch"
+FORMATS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
+
+
+def set_threads(n: int) -> None:
+    """Let PyTorch use ``n`` threads."""
+    torch.set_num_threads(n)
+
+
+def net_runners(task: NetTask, compiled: bool) -> Iterator[Runner | Skipped]:
+    """The net in each layout, eager and, if it is wanted, compiled."""
+    for layout in FORMATS:
+        yield _net_runner(task, layout, compiled=False)
+    if not compiled:
+        yield Skipped(f"{FAMILY} compiled", "its compiler takes longer than a quick run")
+        return
+    torch.compiler.reset()  # it gives up, silently, on code that it has compiled eight times
+    for layout in FORMATS:
+        yield _net_runner(task, layout, compiled=True)
+
+
+def nchw(x: Array, layout: str = "NCHW") -> torch.Tensor:
+    """Images (N, H, W, C) as PyTorch's, in the layout."""
+    return torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(memory_format=FORMATS[layout])
+
+
+def oihw(w: Array, layout: str = "NCHW") -> torch.Tensor:
+    """Filters (KH, KW, IC, OC) as PyTorch's, in the layout."""
+    return torch.from_numpy(w).permute(3, 2, 0, 1).contiguous(memory_format=FORMATS[layout])
+
+
+class _Flatten(nn.Module):  # type: ignore[misc]
+    """Images to vectors in the order in which they lie in memory: no copy in either layout."""
+
+    def __init__(self, layout: str) -> None:
+        super().__init__()
+        self.last = layout == "NHWC"
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x.permute(0, 2, 3, 1) if self.last else x).flatten(1)
+
+
+def _module(layers: list[Part], layout: str) -> nn.Module:
+    made: list[nn.Module] = []
+    flattened: tuple[int, ...] = ()
+    for part in layers:
+        if part.kind == "conv":
+            made.append(_convolution(part, layout))
+        elif part.kind == "pool":
+            made.append(nn.MaxPool2d(part.size))
+        elif part.kind == "flatten":
+            made.append(_Flatten(layout))
+            flattened = part.shape
+        else:
+            made.append(_linear(part, flattened if layout == "NCHW" else ()))
+            flattened = ()
+        if part.relu:
+            made.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*made)
+
+
+def _convolution(part: Part, layout: str) -> nn.Module:
+    assert part.w is not None
+    kh, kw, ic, oc = part.w.shape
+    top, bottom, left, right = part.padding
+    if (top, left) != (bottom, right):
+        raise NotImplementedError("padding of unequal sides")
+    conv = nn.Conv2d(ic, oc, (kh, kw), part.stride, (top, left), bias=part.b is not None)
+    with torch.no_grad():
+        conv.weight.copy_(oihw(part.w))
+        if conv.bias is not None:
+            conv.bias.copy_(torch.from_numpy(part.b))
+    return conv.to(memory_format=FORMATS[layout])
+
+
+def _linear(part: Part, flattened: tuple[int, ...]) -> nn.Module:
+    """``flattened`` is the shape of the images whose values come channel by channel, if so."""
+    assert part.w is not None
+    assert part.b is not None
+    w = part.w
+    if flattened:
+        w = w.reshape(*flattened, -1).transpose(2, 0, 1, 3).reshape(w.shape)
+    linear = nn.Linear(*w.shape)
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(np.ascontiguousarray(w.T)))
+        linear.bias.copy_(torch.from_numpy(part.b))
+    return linear
+
+
+def _net_runner(task: NetTask, layout: str, compiled: bool) -> Runner:
+    module = _module(parts(task.model()), layout)
+    x, labels = nchw(task.x, layout), torch.from_numpy(task.labels)
+    name = f"{FAMILY} {'compiled ' if compiled else ''}{layout}"
+    if task.mode == "predict":
+        module.eval()
+
+        def forward(images: torch.Tensor) -> torch.Tensor:
+            return functional.softmax(module(images), 1)
+
+        run = _compiled(forward) if compiled else forward
+
+        def predict() -> Any:
+            with torch.inference_mode():
+                return run(x).numpy()
+
+        return Runner(name, FAMILY, predict, lambda: (predict(),))
+
+    def loss_of(images: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(module(images), wanted)
+
+    loss_and_graph = _compiled(loss_of) if compiled else loss_of
+    descent = torch.optim.SGD(module.parameters(), RATE, fused=True)
+
+    def step() -> float:
+        descent.zero_grad(set_to_none=True)
+        loss = loss_and_graph(x, labels)
+        loss.backward()
+        descent.step()
+        return float(loss.detach())
+
+    return Runner(name, FAMILY, step, lambda: (losses_of(step),))
+
+
+def _compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    made: Callable[..., torch.Tensor] = torch.compile(function, dynamic=False)
+    called = False
+
+    def run(*arguments: torch.Tensor) -> torch.Tensor:
+        nonlocal called
+        if called:
+            return made(*arguments)
+        try:
+            y = made(*arguments)
+        except Exception as error:  # no C compiler, or what else its own compiler raises
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise CannotRun(f"torch.compile: {lines[0]}") from error
+        called = True
+        return y
+
+    return run
+
+
+def operation_runners(problem: Problem, arrays: dict[str, Array]) -> Iterator[Runner | Skipped]:
+    """One operation in each layout, by the operator that computes what is asked for, no more."""
+    make = _OPERATIONS.get(problem.op)
+    if make is None:
+        yield Skipped(FAMILY, f"it is not taught {problem.op} here")
+        return
+    for layout in FORMATS if isinstance(problem.geometry, ConvGeometry | PoolGeometry) else ("",):
+        yield make(problem, arrays, layout)
+
+
+def _runner(layout: str, run: Callable[[], Any], *to_ours: tuple[int, ...]) -> Runner:
+    """``to_ours``: for each result how its axes are permuted to fastcnn's layout."""
+
+    def inference() -> Any:
+        with torch.inference_mode():
+            return run()
+
+    def result() -> tuple[Array, ...]:
+        found = inference()
+        tensors = found if isinstance(found, tuple) else (found,)
+        return tuple(
+            tensor.permute(axes).numpy() for tensor, axes in zip(tensors, to_ours, strict=True)
+        )
+
+    return Runner(f"{FAMILY} {layout}".rstrip(), FAMILY, inference, result)
+
+
+_TO_NHWC, _TO_HWIO = (0, 2, 3, 1), (2, 3, 1, 0)
+_aten = torch.ops.aten
+
+
+def _geometry(problem: Problem) -> dict[str, Any]:
+    g = problem.geometry
+    assert g is not None
+    if (g.pad_top, g.pad_left) != (g.pad_bottom, g.pad_right):
+        raise NotImplementedError("padding of unequal sides is not among its parameters")
+    return {"stride": [g.stride_h, g.stride_w], "padding": [g.pad_top, g.pad_left]}
+
+
+def _conv2d(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
+    x, w = nchw(arrays["x"], layout), oihw(arrays["w"], layout)
+    b = torch.from_numpy(arrays["b"])
+    if problem.parameters["padding"] == "same":  # the one case of sides that may differ
+        given: dict[str, Any] = {"padding": "same"}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it may copy the images, once a process
+            functional.conv2d(x, w, b, **given)
+    else:
+        given = _geometry(problem)
+    given["groups"] = problem.parameters["groups"]
+    return _runner(layout, lambda: functional.conv2d(x, w, b, **given), _TO_NHWC)
+
+
+def _conv2d_gradient(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
+    g, given = problem.geometry, _geometry(problem)
+    assert isinstance(g, ConvGeometry)
+    of_input = problem.op == "conv2d_input_gradient"
+    # What is not given has no influence on the result; its shape is asked for all the same.
+    x = arrays.get("x", np.zeros(g.input_shape, np.float32))
+    w = arrays.get("w", np.zeros(g.filter_shape, np.float32))
+    tensors = nchw(arrays["dy"], layout), nchw(x, layout), oihw(w, layout)
+    wanted = [of_input, not of_input, False]
+    rest = (None, given["stride"], given["padding"], [1, 1], False, [0, 0], g.groups, wanted)
+
+    def run() -> Any:
+        return _aten.convolution_backward(*tensors, *rest)[0 if of_input else 1]
+
+    return _runner(layout, run, _TO_NHWC if of_input else _TO_HWIO)
+
+
+def _max_pool2d(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
+    x, given = nchw(arrays["x"], layout), _geometry(problem)
+    size = problem.parameters["size"]
+    return _runner(layout, lambda: functional.max_pool2d(x, size, **given), _TO_NHWC)
+
+
+def _max_pool2d_backward(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
+    """With the indices of the maxima given, which fastcnn finds again."""
+    given = _geometry(problem)
+    size = [problem.parameters["size"]] * 2
+    window = size, given["stride"], given["padding"], [1, 1], False
+    dy, x = nchw(arrays["dy"], layout), nchw(arrays["x"], layout)
+    _, indices = _aten.max_pool2d_with_indices(x, *window)
+    run = _aten.max_pool2d_with_indices_backward
+    return _runner(layout, lambda: run(dy, x, *window, indices), _TO_NHWC)
+
+
+def _avg_pool2d(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
+    x, given = nchw(arrays["x"], layout), _geometry(problem)
+    size = problem.parameters["size"]
+    run = functional.avg_pool2d
+    return _runner(layout, lambda: run(x, size, **given, count_include_pad=False), _TO_NHWC)
+
+
+def _avg_pool2d_backward(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
+    given = _geometry(problem)
+    size = [problem.parameters["size"]] * 2
+    dy, x = nchw(arrays["dy"], layout), nchw(arrays["x"], layout)
+    rest = size, given["stride"], given["padding"], False, False, None
+    return _runner(layout, lambda: _aten.avg_pool2d_backward(dy, x, *rest), _TO_NHWC)
+
+
+def _dense(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
+    x, w, b = (torch.from_numpy(arrays[name]) for name in ("x", "w", "b"))
+    w = w.T.contiguous()  # as PyTorch keeps it
+    return _runner("", lambda: functional.linear(x, w, b), (0, 1))
+
+
+def _dense_backward(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
+    dy, x, w = (torch.from_numpy(arrays[name]) for name in ("dy", "x", "w"))
+    w = w.T.contiguous()
+    # As its graph computes them: the weights' gradient in their own layout.
+    return _runner("", lambda: (dy @ w, dy.T @ x, dy.sum(0)), (0, 1), (1, 0), (0,))
+
+
+_OPERATIONS = {
+    "conv2d": _conv2d,
+    "conv2d_input_gradient": _conv2d_gradient,
+    "conv2d_filter_gradient": _conv2d_gradient,
+    "max_pool2d": _max_pool2d,
+    "max_pool2d_backward": _max_pool2d_backward,
+    "avg_pool2d": _avg_pool2d,
+    "avg_pool2d_backward": _avg_pool2d_backward,
+    "dense": _dense,
+    "dense_backward": _dense_backward,
+}

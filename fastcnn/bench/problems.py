@@ -1,0 +1,226 @@
+"""The table of what is timed: layers as nets have them, and whole nets.
+
+One table feeds verification and timing, ``fastcnn bench`` and the files under ``benchmarks/``.
+A problem is that of :mod:`fastcnn.proof.problems`: a public function, the shapes of its arrays
+and its parameters; ``quick`` says whether a quick run includes it.
+
+Sources of the layers: V. Zhou, "CNNs, Part 1", 2019 (article); Y. LeCun et al., "Gradient-Based
+Learning Applied to Document Recognition", 1998 (LeNet-5); K. He et al., "Deep Residual Learning for
+Image Recognition", arXiv:1512.03385 (ResNet-50); K. Simonyan and A. Zisserman, "Very Deep
+Convolutional Networks", arXiv:1409.1556 (VGG-16); M. Sandler et al., "MobileNetV2",
+arXiv:1801.04381 (depthwise); Y. Zhang et al., "Hello Edge: Keyword Spotting on Microcontrollers",
+arXiv:1711.07128 (speech: images that are not square, nor are filters).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+from fastcnn.core.geometry import Pair, conv_geometry, pool_geometry
+from fastcnn.proof.problems import Problem
+
+FORWARD, TO_INPUT, TO_FILTERS = "conv2d", "conv2d_input_gradient", "conv2d_filter_gradient"
+_ALL = (FORWARD, TO_INPUT, TO_FILTERS)
+
+
+class _Conv(NamedTuple):
+    """A layer of a net, at some batch sizes.
+
+    ``quick`` are the operations that a quick run includes, at the largest batch.
+    """
+
+    label: str
+    sides: tuple[int, int, int]
+    oc: int
+    kernel: Pair
+    batches: tuple[int, ...] = (1,)
+    stride: int = 1
+    padding: Any = 0
+    groups: int = 1
+    ops: tuple[str, ...] = _ALL
+    quick: tuple[str, ...] = ()
+
+
+_CONVOLUTIONS = (
+    _Conv("article 3×3", (28, 28, 1), 8, 3, (1, 32), ops=(FORWARD, TO_FILTERS), quick=(FORWARD,)),
+    _Conv("LeNet-5 first 5×5", (28, 28, 1), 6, 5, (1, 32), padding=2, ops=(FORWARD, TO_FILTERS)),
+    _Conv("LeNet-5 second 5×5", (14, 14, 6), 16, 5, (1, 32), quick=(FORWARD, TO_FILTERS)),
+    _Conv("CIFAR 3→32 3×3", (32, 32, 3), 32, 3, (32,), padding=1, ops=(FORWARD, TO_FILTERS)),
+    _Conv("CIFAR 32→64 3×3", (32, 32, 32), 64, 3, (1, 8, 32), padding=1),
+    _Conv("speech 10×4", (98, 40, 1), 64, (10, 4), (1,), padding="same", ops=(FORWARD,)),
+    _Conv("ResNet-50 7×7 /2", (224, 224, 3), 64, 7, (1,), 2, 3, ops=(FORWARD, TO_FILTERS)),
+    _Conv("ResNet-50 64→256 1×1", (56, 56, 64), 256, 1),
+    _Conv(
+        "ResNet-50 64→64 3×3", (56, 56, 64), 64, 3, padding=1, quick=(FORWARD, TO_INPUT, TO_FILTERS)
+    ),
+    _Conv("ResNet-50 128→128 3×3 /2", (56, 56, 128), 128, 3, (1,), 2, 1),
+    _Conv("ResNet-50 256→256 3×3", (14, 14, 256), 256, 3, padding=1),
+    _Conv("ResNet-50 1024→256 1×1", (14, 14, 1024), 256, 1, ops=(FORWARD,)),
+    _Conv("ResNet-50 512→512 3×3", (7, 7, 512), 512, 3, padding=1),
+    _Conv("VGG-16 64→64 3×3", (224, 224, 64), 64, 3, padding=1, ops=(FORWARD,)),
+    _Conv("VGG-16 512→512 3×3", (14, 14, 512), 512, 3, padding=1, ops=(FORWARD,)),
+    _Conv(
+        "depthwise 32 3×3", (112, 112, 32), 32, 3, (1,), 1, 1, 32, (FORWARD, TO_INPUT), (FORWARD,)
+    ),
+    _Conv("depthwise 144 3×3 /2", (56, 56, 144), 144, 3, (1,), 2, 1, 144, (FORWARD,)),
+    _Conv("depthwise 576 3×3", (14, 14, 576), 576, 3, (1,), 1, 1, 576, (FORWARD,)),
+)
+
+
+class _Pool(NamedTuple):
+    label: str
+    images: tuple[int, int, int, int]
+    size: int
+    stride: int
+    padding: int
+    kinds: tuple[str, ...] = ("max",)
+    quick: bool = False
+
+
+_POOLINGS = (
+    _Pool("article 2×2", (32, 26, 26, 8), 2, 2, 0, quick=True),
+    _Pool("ResNet-50 3×3 /2", (1, 112, 112, 64), 3, 2, 1, quick=True),
+    _Pool("VGG-16 2×2", (1, 224, 224, 64), 2, 2, 0, ("max", "avg")),
+)
+
+
+class _Dense(NamedTuple):
+    label: str
+    batch: int
+    inputs: int
+    outputs: int
+    quick: bool = False
+
+
+_DENSES = (
+    _Dense("article", 1, 1352, 10),
+    _Dense("article", 32, 1352, 10, quick=True),
+    _Dense("wide CNN", 32, 9216, 128),
+    _Dense("VGG-16 second", 1, 4096, 4096, quick=True),
+)
+
+
+class NetProblem(NamedTuple):
+    """A net of :data:`fastcnn.nets.NETS` at a batch size; ``mode`` is "predict" or "train"."""
+
+    net: str
+    mode: str
+    batch: int
+    quick: bool = False
+
+
+_NETS = tuple(
+    NetProblem(net, mode, batch, batch == 32)
+    for net in ("article", "lenet5", "wide")
+    for mode, batches in (("predict", (1, 8, 32, 128)), ("train", (1, 32)))
+    for batch in batches
+)
+
+
+def _conv_problems(layer: _Conv) -> Iterator[Problem]:
+    for n in layer.batches:
+        x = (n, *layer.sides)
+        kernel = (layer.kernel,) * 2 if isinstance(layer.kernel, int) else tuple(layer.kernel)
+        w = (*kernel, layer.sides[2] // layer.groups, layer.oc)
+        given = {"stride": layer.stride, "padding": layer.padding, "groups": layer.groups}
+        g = conv_geometry(x, w, **given)
+        dy = g.output_shape
+        label = f"{layer.label}, batch {n}"
+        arrays: dict[str, dict[str, tuple[int, ...]]] = {
+            FORWARD: {"x": x, "w": w, "b": (layer.oc,)},
+            TO_INPUT: {"dy": dy, "w": w},
+            TO_FILTERS: {"dy": dy, "x": x},
+        }
+        more: dict[str, dict[str, Any]] = {
+            FORWARD: {},
+            TO_INPUT: {"x_shape": x},
+            TO_FILTERS: {"kernel_size": kernel},
+        }
+        for op in layer.ops:
+            quick = op in layer.quick and n == max(layer.batches)
+            yield Problem(op, label, arrays[op], more[op] | given, g, quick=quick)
+
+
+def _pool_problems(layer: _Pool) -> Iterator[Problem]:
+    given = {"size": layer.size, "stride": layer.stride, "padding": layer.padding}
+    g = pool_geometry(layer.images, layer.size, stride=layer.stride, padding=layer.padding)
+    label = f"{layer.label}, batch {layer.images[0]}"
+    for kind in layer.kinds:
+        x, dy = {"x": layer.images}, {"dy": g.output_shape}
+        yield Problem(f"{kind}_pool2d", label, x, given, g, quick=layer.quick)
+        yield Problem(f"{kind}_pool2d_backward", label, dy | x, given, g)
+
+
+def _dense_problems(layer: _Dense) -> Iterator[Problem]:
+    x, w = (layer.batch, layer.inputs), (layer.inputs, layer.outputs)
+    label = f"{layer.label} {layer.inputs}→{layer.outputs}, batch {layer.batch}"
+    yield Problem("dense", label, {"x": x, "w": w, "b": w[1:]}, quick=layer.quick)
+    if layer.batch > 1:
+        dy = {"dy": (layer.batch, layer.outputs)}
+        yield Problem("dense_backward", label, dy | {"x": x, "w": w})
+
+
+@cache
+def layer_problems() -> tuple[Problem, ...]:
+    """All single operations, grouped by operation.
+
+    >>> layer_problems()[0].name
+    'conv2d/article 3×3, batch 1'
+    """
+    made: list[Problem] = []
+    for conv in _CONVOLUTIONS:
+        made += _conv_problems(conv)
+    for pool in _POOLINGS:
+        made += _pool_problems(pool)
+    for dense in _DENSES:
+        made += _dense_problems(dense)
+    order = list(dict.fromkeys(problem.op for problem in made))
+    return tuple(sorted(made, key=lambda problem: order.index(problem.op)))
+
+
+def operations() -> tuple[str, ...]:
+    """Names of the operations in the table.
+
+    >>> operations()[0]
+    'conv2d'
+    """
+    return tuple(dict.fromkeys(problem.op for problem in layer_problems()))
+
+
+def nets() -> tuple[str, ...]:
+    """Names of the nets in the table.
+
+    >>> nets()
+    ('article', 'lenet5', 'wide')
+    """
+    return tuple(dict.fromkeys(problem.net for problem in _NETS))
+
+
+def chosen(
+    quick: bool, ops: Sequence[str] | None = None, net: Sequence[str] | None = None
+) -> tuple[tuple[Problem, ...], tuple[NetProblem, ...]]:
+    """The operations and the nets of a run.
+
+    Args:
+        quick: the quick part of the table, or all of it.
+        ops, net: names; with either, only what is named runs.
+
+    Raises:
+        ValueError: an unknown name.
+
+    >>> len(chosen(True, ops=["dense"])[0]), chosen(True, ops=["dense"])[1]
+    (2, ())
+    """
+    for kind, names, known in (("op", ops, operations()), ("net", net, nets())):
+        for name in names or ():
+            if name not in known:
+                raise ValueError(f"{kind} must be one of {', '.join(known)}, got {name!r}")
+    everything = not ops and not net
+    return (
+        tuple(
+            p for p in layer_problems() if p.quick >= quick and (everything or p.op in (ops or ()))
+        ),
+        tuple(p for p in _NETS if p.quick >= quick and (everything or p.net in (net or ()))),
+    )

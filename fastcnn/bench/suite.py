@@ -1,0 +1,267 @@
+"""Running the suite: each contest verified, then timed in turns."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+from fastcnn.bench import measure, nets, operations, peers
+from fastcnn.bench import peak as hardware
+from fastcnn.bench.contest import CannotRun, Contest, Runner, WrongResult
+from fastcnn.bench.machine import facts
+from fastcnn.bench.problems import NetProblem, chosen
+from fastcnn.bench.report import Absent, Cost, Entry, Figure, Report
+from fastcnn.core.settings import get_num_threads, set_num_threads
+from fastcnn.engine.registry import engines
+from fastcnn.proof.problems import Problem
+
+Progress = Callable[[int, int, str], None]
+QUICK_SECONDS = 35.0
+"""After so long a quick run begins no other contest."""
+CACHED = 4_000_000
+"""Bytes that a core's own caches may still hold a good part of."""
+CACHED_INTENSITY = 4
+"""Operations for each byte below which memory is the limit on any processor of today."""
+
+
+class Effort(NamedTuple):
+    """How much time a run takes: in all, for one contest, for one call of the naive engine."""
+
+    seconds: float
+    contest: float
+    naive: float
+    pace: measure.Pace
+    compiled: bool  # whether PyTorch's compiler runs
+    peak_rounds: int
+
+
+QUICK = Effort(QUICK_SECONDS, 1.2, 0.1, measure.QUICK, False, 24)
+FULL = Effort(float("inf"), 3.0, 2.0, measure.USUAL, True, hardware.ROUNDS)
+
+
+def bench(
+    *,
+    quick: bool = True,
+    ops: Sequence[str] | None = None,
+    net: Sequence[str] | None = None,
+    peer: Sequence[str] | None = None,
+    threads: int | None = None,
+    seconds: float | None = None,
+    costs: Callable[[], tuple[Cost, ...]] | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Run the suite.
+
+    Args:
+        quick: the quick part of the table in at most a minute, or all of it.
+        ops, net: names of operations and nets; with either, only what is named runs.
+        peer: names of :data:`fastcnn.bench.peers.PEERS`; None for all.
+        threads: for all runners; None for fastcnn's setting.
+        seconds: of timing for each contest; None for what ``quick`` says.
+        costs: called at the end for the figures that are no contests.
+        progress: called as ``progress(done, total, name)`` before each contest and after the last.
+
+    Returns:
+        The report. Runners whose result was wrong are in its entries' ``absent``, not timed.
+
+    Raises:
+        ValueError: an unknown name.
+        ImportError: Numba is not installed.
+
+    >>> found = bench(ops=["conv2d_input_gradient"], peer=[], seconds=0.01)
+    >>> [entry.best.family for entry in found.entries], found.wrong
+    (['fastcnn'], ())
+    """
+    if "numba" not in engines():
+        raise ImportError(
+            "bench needs Numba (pip install numba), because every figure is a share of what "
+            "compiled multiply-adds reach on this machine"
+        )
+    layers, whole = chosen(quick, ops, net)
+    names = tuple(peers.PEERS) if peer is None else tuple(peer)
+    for name in names:
+        if name not in peers.PEERS:
+            raise ValueError(f"peer must be one of {', '.join(peers.PEERS)}, got {name!r}")
+    effort = QUICK if quick else FULL
+    if seconds is not None:
+        effort = effort._replace(contest=seconds, seconds=float("inf"))
+    start, before = time.perf_counter(), get_num_threads()
+    count = before if threads is None else threads
+    set_num_threads(count)
+    try:
+        with _pinned(count) as notes:
+            return _run(
+                [*whole, *layers], names, count, effort, quick, notes, start, progress, costs
+            )
+    finally:
+        set_num_threads(before)
+
+
+def _run(
+    problems: list[Problem | NetProblem],
+    names: tuple[str, ...],
+    threads: int,
+    effort: Effort,
+    quick: bool,
+    notes: list[str],
+    start: float,
+    progress: Progress | None,
+    costs: Callable[[], tuple[Cost, ...]] | None,
+) -> Report:
+    counts = sorted({1, threads})
+    notes += _busy()
+    first = hardware.measure(counts, effort.peak_rounds)
+    entries: list[Entry] = []
+    left_out = []
+    for done, problem in enumerate(problems):
+        name = problem.name if isinstance(problem, Problem) else nets.title(problem)
+        left = effort.seconds - (time.perf_counter() - start)
+        if left <= 0:
+            left_out.append(name)
+            continue
+        if progress:
+            progress(done, len(problems), name)
+        # Half of what is left for each: the other half goes into verifying and compiling.
+        seconds = min(effort.contest, left / (len(problems) - done) / 2)
+        entries.append(_entry(problem, names, threads, effort, seconds))
+    if progress:
+        progress(len(problems), len(problems), "")
+    if left_out:
+        notes.append(f"Not run, for want of time: {'; '.join(left_out)}.")
+    last = hardware.measure(counts, effort.peak_rounds)
+    measured = hardware.best((first, last))
+    machine = facts()
+    machine["packages"] |= peers.versions()
+    return Report(
+        machine,
+        threads,
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        time.perf_counter() - start,
+        quick,
+        _as_json(measured),
+        min(_together(p, threads) for p in (first, last)),
+        tuple(entries),
+        costs() if costs else (),
+        tuple(notes),
+    )
+
+
+def _entry(
+    problem: Problem | NetProblem,
+    names: tuple[str, ...],
+    threads: int,
+    effort: Effort,
+    seconds: float,
+) -> Entry:
+    if isinstance(problem, Problem):
+        contest = operations.contest(problem, effort.naive)
+        peers.join_operation(contest, problem, names, threads)
+        label, batch = problem.name, next(iter(problem.arrays.values()))[0]
+    else:
+        task = nets.task(problem.net, problem.mode, problem.batch)
+        contest = nets.contest(task, effort.naive)
+        peers.join_net(contest, task, names, threads, effort.compiled)
+        label, batch = contest.name, problem.batch
+    absent = [Absent(s.name, s.reason) for s in contest.skipped] + verified(contest)
+    bound_by_memory = contest.bytes > CACHED and contest.flops < CACHED_INTENSITY * contest.bytes
+    probe = hardware.copy_probe(contest.bytes) if bound_by_memory else hardware.probe()
+    probe()
+    runners = contest.runners
+    alone = {0, *(i for i, runner in enumerate(runners, 1) if runner.alone)}
+    runs = [probe, *(runner.run for runner in runners)]
+    timings = measure.interleaved(runs, seconds, effort.pace, alone)
+    return Entry(
+        contest.name,
+        contest.group,
+        label.rpartition(", batch")[0],
+        batch,
+        contest.flops,
+        contest.bytes,
+        tuple(map(_figure, runners, timings[1:])),
+        tuple(absent),
+        timings[0].core,
+        timings[0].core_spread,
+        "copy" if bound_by_memory else "multiply-adds",
+    )
+
+
+def verified(contest: Contest) -> list[Absent]:
+    """Take out of a contest who computes something else, or cannot, and say what."""
+    refused = []
+    for runner in list(contest.runners):
+        try:
+            contest.verify(runner)
+        except WrongResult as error:
+            refused.append(Absent(runner.name, f"wrong result, not timed: {error}", wrong=True))
+            contest.runners.remove(runner)
+        except CannotRun as error:
+            refused.append(Absent(runner.name, str(error)))
+            contest.runners.remove(runner)
+    return refused
+
+
+def _figure(runner: Runner, timing: measure.Timing) -> Figure:
+    return Figure(
+        runner.name,
+        runner.family,
+        timing.least / runner.share,
+        timing.middle / runner.share,
+        timing.spread,
+        timing.turns,
+        timing.core / runner.share,
+        timing.core_spread,
+        runner.share,
+    )
+
+
+@contextmanager
+def _pinned(threads: int) -> Iterator[list[str]]:
+    """NumPy's BLAS on so many threads, where threadpoolctl is here to tell it."""
+    notes: list[str] = []
+    if find_spec("threadpoolctl") is None:
+        notes.append(
+            "NumPy's BLAS ran on as many threads as it likes (pip install threadpoolctl pins it)."
+        )
+        yield notes
+        return
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(threads, user_api="blas"):
+        yield notes
+
+
+def _busy() -> list[str]:
+    """A note, where other processes keep the machine busy as the run begins."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    cores = os.cpu_count() or 1
+    if load <= 0.75 * cores:
+        return []
+    return [
+        f"Other processes were busy when the run began (a load of {load:.1f} on {cores} cores): "
+        "calls of more than some milliseconds, which nobody could finish undisturbed, came out "
+        "slower than they are."
+    ]
+
+
+def _together(peak: hardware.Peak, threads: int) -> float:
+    """What all threads reach, as a part of what one alone promises."""
+    flops = peak.flops["float32"]
+    return flops[threads] / (threads * flops[1])
+
+
+def _as_json(peak: hardware.Peak) -> dict[str, Any]:
+    """With the numbers of threads as text, as JSON has them."""
+    plain = asdict(peak)
+    return {
+        "flops": {
+            dtype: {str(n): value for n, value in by_threads.items()}
+            for dtype, by_threads in plain["flops"].items()
+        },
+        "copy": {str(n): value for n, value in plain["copy"].items()},
+    }

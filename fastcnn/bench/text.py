@@ -1,0 +1,194 @@
+"""The report for a terminal: tables with bars, the best of each contest marked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fastcnn.bench.history import Comparison, Verdict
+from fastcnn.bench.report import Entry, Figure, Report
+
+BAR = 12
+NOTES = """\
+★          the fastest; bars are speeds, its bar is full
+×          how many times as fast as this runner fastcnn is
+GFLOP/s    of the multiply-adds that the problem needs, padding not counted
+of limit   GFLOP/s as a share of the measured peak; marked "m", bytes as a share
+           of what a copy moves, over 100% where caches hold the arrays
+noise      how far the next least turns lay above the least"""
+
+
+def show(console: Console, report: Report) -> None:
+    """Print a report."""
+    machine = report.machine
+    console.print(
+        f"fastcnn {machine['fastcnn']} on {machine['processor']}, {machine['isa'] or 'no compiler'}"
+        f", {threads_of(report)}; peak {report.top:.0f} GFLOP/s, copy "
+        f"{report.bandwidth:.1f} GB/s",
+        highlight=False,
+    )
+    for entry in report.entries:
+        console.print(contest_table(report, entry))
+        for absent in entry.absent:
+            style = "bold red" if absent.wrong else "dim"
+            console.print(
+                Text(
+                    f"  {absent.name} {'REFUSED' if absent.wrong else 'left out'}: ", style
+                ).append(absent.reason)
+            )
+    console.print(NOTES, style="dim", markup=False, highlight=False)
+    if report.costs:
+        console.print(cost_table(report))
+    for line in summary(report):
+        console.print(line, markup=False, highlight=False, style="bold")
+    for note in notes(report):
+        console.print(note, markup=False, highlight=False, style="yellow")
+
+
+def contest_table(report: Report, entry: Entry) -> Table:
+    """One contest, the fastest first."""
+    table = Table(
+        title=entry.name, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0)
+    )
+    table.add_column("", no_wrap=True)
+    table.add_column("", no_wrap=True, width=BAR)
+    for heading in ("time", "×", "GFLOP/s", "of limit", "noise"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    fastest = entry.best
+    for figure in sorted(entry.figures, key=lambda f: f.seconds):
+        ratio = entry.times(figure)
+        mark = "★ " if figure is fastest else "  "
+        limit = f"{report.share(entry, figure):.0%}"
+        style = "bold green" if figure is fastest else ("bold" if figure is entry.ours else "")
+        table.add_row(
+            mark + figure.name + ("*" if figure.share < 1 else ""),
+            bar(fastest, figure),
+            duration(figure.seconds),
+            "" if ratio is None or figure is entry.ours else times(ratio),
+            f"{entry.gflops(figure):.1f}" if entry.flops else "",
+            limit if report.limit(entry) == "compute" else f"m {limit}",
+            noise(figure),
+            style=style,
+        )
+    return table
+
+
+def noise(figure: Figure) -> str:
+    """A figure's spread, or that it ran once."""
+    if figure.turns == 1:
+        return "once"
+    return f"{figure.spread:.0%}" if figure.spread < 1 else ">100%"
+
+
+def bar(fastest: Figure, figure: Figure) -> str:
+    """Speed as a bar, the fastest one's at full length."""
+    return "█" * max(1, round(BAR * fastest.seconds / figure.seconds))
+
+
+def cost_table(report: Report) -> Table:
+    """What is no contest."""
+    table = Table(title="Before the first result", title_justify="left", box=None)
+    table.add_column("", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("", justify="right", no_wrap=True)
+    for cost in report.costs:
+        table.add_row(cost.name, cost.family, amount(cost.value, cost.unit))
+    return table
+
+
+def amount(value: float, unit: str) -> str:
+    """A cost with its unit.
+
+    >>> amount(1234.5, "MB"), amount(0.0123, "s")
+    ('1,234 MB', '12.30 ms')
+    """
+    return duration(value) if unit == "s" else f"{value:,.0f} {unit}"
+
+
+def summary(report: Report) -> list[str]:
+    """The run in a few sentences; where fastcnn lost comes first."""
+    lines = []
+    for entry, absent in report.wrong:
+        lines.append(f"REFUSED: {absent.name} on {entry.name}: {absent.reason}")
+    losses = report.losses()
+    against = [e for e in report.entries if e.times(e.best_peer) is not None]
+    if against:
+        lines.append(f"A peer is faster in {len(losses)} of {len(against)} contests.")
+    for entry in losses:
+        peer, ratio = entry.best_peer, entry.times(entry.best_peer)
+        assert peer is not None
+        assert ratio is not None
+        lines.append(f"  {entry.name}: {peer.name} is {times(1 / ratio)} times as fast")
+    for what, mean in (
+        ("the naive engine", report.mean_times("naive")),
+        ("the im2col engine", report.mean_times("im2col")),
+        ("the best peer", report.mean_times_best_peer()),
+    ):
+        if mean is not None:
+            lines.append(f"Its speed is {times(mean)} times that of {what} (geometric mean).")
+    return lines
+
+
+def notes(report: Report) -> list[str]:
+    """What a reader must know to judge the figures."""
+    found = list(report.notes)
+    if not report.is_quiet:
+        found.append(
+            f"This machine was busy: {report.threads} threads reached {report.quiet:.0%} of what "
+            "one alone promises. Figures of several threads do not count."
+        )
+    if any(f.share < 1 for e in report.entries for f in e.figures):
+        found.append("* ran on a part of the batch; its time is that of all of it, at its pace.")
+    return found
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """What changed, the slowest first."""
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("on one thread, in units of the probe")
+    for heading in ("before", "after", "after ÷ before", "tolerance", ""):
+        table.add_column(heading, justify="right", no_wrap=True)
+    styles: dict[Any, str] = {
+        Verdict.slower: "bold red",
+        Verdict.faster: "green",
+        Verdict.unclear: "yellow",
+    }
+    for change in sorted(comparison.changes, key=lambda c: -c.ratio):
+        table.add_row(
+            change.name,
+            f"{change.before:.3g}",
+            f"{change.after:.3g}",
+            f"{change.ratio:.2f}",
+            f"{change.tolerance:.0%}",
+            change.verdict.value,
+            style=styles.get(change.verdict, ""),
+        )
+    return table
+
+
+def threads_of(report: Report) -> str:
+    """Such as "2 threads"."""
+    return f"{report.threads} thread{'s' if report.threads > 1 else ''}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds to four digits, with a unit.
+
+    >>> duration(12.34e-6), duration(0.0123), duration(2.5)
+    ('12.3 µs', '12.30 ms', '2.50 s')
+    """
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.1f} µs"
+    return f"{seconds * 1e3:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def times(ratio: float) -> str:
+    """A ratio to three digits.
+
+    >>> times(0.4567), times(12.345), times(12345.6)
+    ('0.46', '12.3', '12,346')
+    """
+    return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.1f}" if ratio < 100 else f"{ratio:,.0f}"

@@ -1,0 +1,1 @@
+"""What every room stands on: integers, checks, settings, files; no mathematics of nets."""

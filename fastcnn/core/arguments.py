@@ -1,0 +1,184 @@
+"""What the public functions take as arrays, decided once.
+
+**The dtype rule.** Arrays combine by NumPy's promotion with float32 as the floor: float32 stays
+float32, float64 stays float64, a mix becomes the wider; float16, booleans and integers of at most
+16 bits become float32, wider integers float64. Complex numbers, extended precision, objects,
+strings and dates are a ``TypeError``.
+
+**The layout rule.** Engines get C-contiguous, aligned arrays in native byte order: any other
+layout (Fortran order, strided or reversed views, broadcasts) is copied. Nothing is ever written
+to a caller's array.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastcnn.core.capacity import affordable
+from fastcnn.core.float_errors import unreported
+
+Array: TypeAlias = NDArray[Any]
+
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+SUM_TOLERANCE = 1e-3
+"""How far from 1 the sum of a row of probabilities may be: some roundings of float16."""
+
+_LABELS = np.dtype(np.int64)
+_FEW = 8  # labels
+_OPTIONAL = frozenset({"b"})
+
+
+def floats(**arrays: ArrayLike | None) -> list[Array]:
+    """The arrays under the dtype and layout rules, all of one dtype; ``b=None`` stays ``None``.
+
+    Raises ``TypeError`` for a dtype that the rule refuses, ``ValueError`` for ragged lists; both
+    name the argument.
+
+    >>> [a.dtype.name for a in floats(x=np.zeros(2, np.uint8), w=np.zeros(2, np.float64))]
+    ['float64', 'float64']
+    """
+    given: list[Any] = [a for n, a in arrays.items() if a is not None or n not in _OPTIONAL]
+    if all(map(_is_plain, given)) and len({a.dtype for a in given}) == 1:
+        return cast("list[Array]", list(arrays.values()))  # nearly always: as engines want them
+    found = [
+        None if a is None and name in _OPTIONAL else _real(name, a) for name, a in arrays.items()
+    ]
+    kinds = {a.dtype for a in found if a is not None}
+    dtype = kinds.pop() if len(kinds) == 1 else np.result_type(np.float32, *kinds)
+    if dtype not in _FLOATS:
+        dtype = np.result_type(np.float32, dtype)
+    # A None among them is typed as an array too: the callers test for it where it can be.
+    return [
+        cast(Array, None) if a is None else _plain(name, a, dtype)
+        for name, a in zip(arrays, found, strict=True)
+    ]
+
+
+def shaped(name: str, array: Array, shape: tuple[int, ...], meaning: str) -> None:
+    """Raise the ``ValueError`` for an array that lacks the shape that the others imply."""
+    if array.shape != shape:
+        raise ValueError(f"{name} must have {meaning}, {shape}, got {array.shape}")
+
+
+def class_labels(value: ArrayLike, count: int, classes: int) -> NDArray[np.int64]:
+    """Class numbers as int64 of shape (count,), each checked to be in ``range(classes)``.
+
+    A new array, because the caller may change the old one after the check.
+    """
+    if are_labels(value, count):
+        return in_range(cast("NDArray[np.int64]", value).copy(), classes)
+    array = _array("labels", value)
+    if array.size == 0 and array.dtype.kind == "f":  # an empty list has no integer dtype
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"labels must be integers, got dtype {array.dtype}")
+    shaped("labels", array, (count,), "one class number per sample")
+    return in_range(np.array(array, np.int64, order="C"), classes, array)
+
+
+def class_targets(value: ArrayLike, shape: tuple[int, ...], dtype: Any) -> Array:
+    """``labels`` for logits of this shape (N, C): class numbers, or rows of probabilities.
+
+    Class numbers as :func:`class_labels` gives them, rows as :func:`probabilities` does.
+    """
+    count, classes = shape
+    if not are_labels(value, count):
+        rows = _array("labels", value)
+        if rows.ndim == 2 and rows.shape == shape:
+            return probabilities("labels", rows, dtype)
+    return class_labels(value, count, classes)
+
+
+@unreported
+def probabilities(name: str, rows: Array, dtype: Any) -> Array:
+    """Rows of numbers (N, C) as probabilities of ``dtype``, C-contiguous; perhaps the same array.
+
+    Raises ``TypeError`` for what are no real numbers, ``ValueError`` where one is negative, or a
+    row's sum differs from 1 by more than :data:`SUM_TOLERANCE`.
+
+    >>> probabilities("y", np.array([[0.5, 0.5], [0.25, 0.5]]), np.float32)
+    Traceback (most recent call last):
+        ...
+    ValueError: y must hold class numbers, or rows of probabilities that are at least 0 and add up
+    to 1, got [0.25, 0.5] in row 1
+    """
+    if rows.dtype.kind not in "fiub" or rows.dtype.itemsize > 8:
+        raise TypeError(f"{name} must hold real numbers of at most 64 bits, got dtype {rows.dtype}")
+    off = np.abs(rows.sum(axis=1, dtype=np.float64) - 1)
+    right = off <= SUM_TOLERANCE  # not so where it is NaN
+    if rows.size and not (right.all() and rows.min() >= 0):
+        row = int(np.argmin(right & (rows >= 0).all(axis=1)))
+        raise ValueError(
+            f"{name} must hold class numbers, or rows of probabilities that are at least 0 and add "
+            f"up to 1, got {shown_row(rows[row])} in row {row}"
+        )
+    return np.require(rows, dtype, ["C_CONTIGUOUS", "ALIGNED"])
+
+
+def shown_row(row: Array) -> str:
+    """A row in an error message: its first numbers.
+
+    >>> shown_row(np.arange(20))
+    '[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...]'
+    """
+    numbers = [repr(value) for value in row[:10].tolist()]
+    return f"[{', '.join(numbers + ['...'] * (row.size > 10))}]"
+
+
+def in_range(
+    labels: NDArray[np.int64], classes: int, given: Array | None = None
+) -> NDArray[np.int64]:
+    """``labels``, if each is in ``range(classes)``; else the error shows one, as it was given."""
+    if 0 < len(labels) <= _FEW:  # a third of the time for few, and a step on one sample is short
+        few = labels.tolist()
+        if min(few) >= 0 and max(few) < classes:
+            return labels
+    wrong = labels.view(np.uint64) >= classes  # where negative ones are large
+    if np.count_nonzero(wrong):
+        shown = (labels if given is None else given)[wrong][0]
+        raise ValueError(f"labels must be at least 0 and below {classes}, got {shown}")
+    return labels
+
+
+def are_labels(value: object, count: int) -> bool:
+    """Whether that is an array as kernels take class numbers; they may still be no classes."""
+    if type(value) is not np.ndarray or value.dtype is not _LABELS:
+        return False
+    return value.shape == (count,) and value.flags.c_contiguous and value.flags.aligned
+
+
+def _array(name: str, value: ArrayLike | None) -> Array:
+    try:
+        # None, where it is not optional, becomes an array of objects, and is refused as such.
+        array: Array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array, got a ragged sequence: {error}") from None
+    return array
+
+
+def _real(name: str, value: ArrayLike | None) -> Array:
+    array = _array(name, value)
+    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+        raise TypeError(
+            f"{name} must hold real numbers of at most 64 bits (float32 and float64 are computed "
+            f"as they are, smaller ones and integers converted), got dtype {array.dtype}"
+        )
+    return array
+
+
+def _is_plain(value: object) -> bool:
+    if type(value) is not np.ndarray:
+        return False
+    return value.dtype in _FLOATS and value.flags.c_contiguous and value.flags.aligned
+
+
+@unreported
+def _plain(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
+    flags = array.flags
+    if array.dtype is dtype and flags.c_contiguous and flags.aligned:
+        return array
+    affordable(f"a copy of {name}", array.shape, dtype)  # a broadcast array takes no memory itself
+    return np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])

@@ -1,0 +1,133 @@
+"""Attributes that may be set after construction: checked where they are set, or refused."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from fastcnn.core.class_registry import is_own
+
+T = TypeVar("T")
+
+
+class Checked(Generic[T]):
+    """An attribute of a class derived from :class:`Known`, which checks it each time it is set.
+
+    ``check`` takes the attribute's name and the value, and returns what is stored. If the class
+    has a method ``_changed(name)``, that is called after a change; if it raises, the attribute has
+    its old value again.
+
+    >>> from fastcnn.core.scalars import number
+    >>> class Rate(Known):
+    ...     value = Checked(number)
+    >>> rate = Rate()
+    >>> rate.value = 1
+    >>> rate.value
+    1.0
+    >>> rate.value = -1
+    Traceback (most recent call last):
+    ...
+    ValueError: value must be a finite number of at least 0, got -1
+    """
+
+    def __init__(self, check: Callable[[str, object], T]) -> None:
+        self.check = check
+
+    # It is no descriptor, because Python reads plain attributes faster.
+    if TYPE_CHECKING:
+
+        def __get__(self, instance: object, owner: type | None = None) -> T: ...
+
+        def __set__(self, instance: object, value: object) -> None: ...
+
+
+class Known:
+    """Base of fastcnn's classes whose only attributes are the arguments of their constructor.
+
+    An assignment to another attribute is an ``AttributeError`` that suggests a name. Classes that
+    users derive from these may have any attributes.
+
+    Attributes are written with ``object.__setattr__`` and never through the object's ``__dict__``.
+    Once there is a dict, Python reads every attribute more slowly, and a training step reads many.
+    """
+
+    others: ClassVar[tuple[str, ...]] = ()
+    """Public attributes beside the constructor's arguments."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        checked = None
+        if name[0] != "_":
+            checked = getattr(type(self), name, None)
+            if not isinstance(checked, Checked):
+                check_known(type(self), name, self.others)
+                checked = None
+        if checked is None:
+            object.__setattr__(self, name, value)
+            return
+        before = getattr(self, name)
+        object.__setattr__(self, name, checked.check(name, value))
+        changed = getattr(self, "_changed", None)
+        if before is not checked and changed is not None:
+            try:
+                changed(name)
+            except BaseException:
+                object.__setattr__(self, name, before)
+                raise
+
+    def __delattr__(self, name: str) -> None:
+        if isinstance(getattr(type(self), name, None), Checked):
+            raise AttributeError(f"{name} of {type(self).__name__} cannot be taken away")
+        object.__delattr__(self, name)
+
+
+def check_known(kind: type, name: str, others: Iterable[str] = ()) -> None:
+    """Raise the ``AttributeError`` for an attribute that one of fastcnn's own classes has not."""
+    if not is_own(kind):
+        return
+    names = *constructor_arguments(kind), *others
+    if name not in names:
+        raise AttributeError(f"{kind.__name__} has no attribute {name!r}" + suggestion(name, names))
+
+
+def constructor_arguments(cls: type) -> tuple[str, ...]:
+    """Names of the arguments that a class's constructor takes.
+
+    >>> class Scaled:
+    ...     def __init__(self, by, *, offset=0): ...
+    >>> constructor_arguments(Scaled)
+    ('by', 'offset')
+    """
+    return _arguments(getattr(cls, "__init__"))  # noqa: B009
+
+
+def inherited_arguments(cls: type) -> frozenset[str]:
+    """Names of the constructor's arguments, of a class and of all its base classes.
+
+    >>> class Scaled:
+    ...     def __init__(self, by): ...
+    >>> class Shifted(Scaled):
+    ...     def __init__(self, *args, shift): ...
+    >>> sorted(inherited_arguments(Shifted))
+    ['by', 'shift']
+    """
+    return frozenset(name for one in cls.__mro__[:-1] for name in constructor_arguments(one))
+
+
+@cache
+def _arguments(constructor: Callable[..., None]) -> tuple[str, ...]:
+    several = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    parameters = list(inspect.signature(constructor).parameters.values())[1:]
+    return tuple(one.name for one in parameters if one.kind not in several)
+
+
+def suggestion(name: str, names: Iterable[str]) -> str:
+    """``"; do you mean …?"`` for a name that is much like one of ``names``, else nothing.
+
+    >>> suggestion("trainabel", ["units", "trainable"])
+    '; do you mean trainable?'
+    """
+    similar = get_close_matches(name, names, 1)
+    return f"; do you mean {similar[0]}?" if similar else ""

@@ -1,0 +1,216 @@
+"""Files that are written whole or not at all.
+
+:func:`write_whole` writes every file of the package. What it promises:
+
+- **Replaced at once.** The new contents go to a temporary file in the same folder, are forced to
+  the disk, and take the name. After an error, an interrupt or a full disk the earlier file is as it
+  was, and no temporary file is left; a killed process leaves at most one ``.fastcnn-*.tmp``.
+- **Links.** A link to a file stays a link, and the file that it names is replaced. Other hard links
+  of a replaced file keep the earlier contents.
+- **Permissions, owner and group.** A replaced file keeps its permissions, and its owner and group
+  where the system lets this process give them. A new file gets what the umask leaves. A file that
+  this process may not write to is not replaced, although its folder would allow that.
+- **Files alone.** A device, a FIFO, a socket or a folder is refused.
+- **Names.** Any name that the system takes: text, bytes, path objects; names of 255 bytes.
+- **Errors** name the path that was asked for.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from secrets import token_hex
+from typing import TypeAlias
+
+from fastcnn.core.quoting import quoted
+
+FilePath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
+
+_MOST_LINKS = 40  # as Linux follows
+
+
+def write_whole(
+    path: FilePath,
+    data: bytes,
+    check: Callable[[str], object] | None = None,
+    *,
+    durable: bool = True,
+) -> None:
+    """Write a file, or replace one, at once; an error leaves the earlier file as it was.
+
+    Args:
+        path: the file.
+        data: its contents.
+        check: is called with the temporary file's name before that takes its place; an error that
+            it raises leaves the earlier file as it was.
+        durable: whether the contents are forced to the disk before they take the name, so that a
+            loss of power leaves the earlier or the new file. Without it, either or an empty one.
+
+    Raises:
+        OSError: the file cannot be written; ``filename`` is ``path``.
+        TypeError, ValueError: ``path`` is no path, or no file can have such a name.
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     write_whole(f"{folder}/greeting", b"hello")
+    ...     os.listdir(folder), Path(folder, "greeting").read_bytes()
+    (['greeting'], b'hello')
+    """
+    try:
+        place, earlier = _place(_checked(path))
+        _write(place, earlier, data, check, durable)
+    except OSError as error:
+        raise _about(path, error) from None
+    if durable:
+        _settle(os.path.dirname(place) or os.curdir)
+
+
+def check_writable(path: FilePath) -> None:
+    """Raise the error that :func:`write_whole` would raise, as far as it is known before.
+
+    For use before long work, when the result is to be written to ``path``.
+
+    >>> check_writable("no/such/folder/model.safetensors")
+    Traceback (most recent call last):
+    FileNotFoundError: [Errno 2] No such file or directory: 'no/such/folder/model.safetensors'
+    """
+    try:
+        place, _ = _place(_checked(path))
+        folder = os.path.dirname(place) or os.curdir
+        if not stat.S_ISDIR(os.stat(folder).st_mode):
+            raise _error(errno.ENOTDIR)
+        if not _allowed(folder, os.W_OK | os.X_OK):
+            raise _error(errno.EACCES)
+    except OSError as error:
+        raise _about(path, error) from None
+
+
+def _checked(path: FilePath) -> str:
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise TypeError(f"path must be a path, got {type(path).__name__}")
+    asked = os.fsdecode(path)
+    try:
+        nameless = b"\0" in os.fsencode(asked)
+    except UnicodeEncodeError:
+        nameless = True
+    if nameless:
+        raise ValueError(f"path must be a name that a file can have, got {quoted(asked)}")
+    return asked
+
+
+def _place(path: str) -> tuple[str, os.stat_result | None]:
+    """The path of the file itself, behind links, and what is there, if that is a file.
+
+    Raises ``OSError`` for anything there that is not replaced.
+    """
+    place = path
+    for _ in range(_MOST_LINKS):
+        try:
+            status = os.lstat(place)
+        except FileNotFoundError:
+            if path and not os.path.basename(place):
+                raise _error(errno.EISDIR) from None  # "name/" is the name of a folder
+            if not path:
+                raise
+            return place, None
+        if not stat.S_ISLNK(status.st_mode):
+            break
+        place = os.path.join(os.path.dirname(place), os.readlink(place))
+    else:
+        raise _error(errno.ELOOP)
+    if stat.S_ISDIR(status.st_mode):
+        raise _error(errno.EISDIR)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, f"only a file can be replaced, and this is {_kind(status)}")
+    if not _allowed(place, os.W_OK):
+        raise _error(errno.EACCES)
+    return place, status
+
+
+def _allowed(place: str, access: int) -> bool:
+    # Not by opening it, because closing it again would give up the locks that this process has.
+    return os.access(place, access, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _write(
+    place: str,
+    earlier: os.stat_result | None,
+    data: bytes,
+    check: Callable[[str], object] | None,
+    durable: bool,
+) -> None:
+    mode = None if earlier is None else stat.S_IMODE(earlier.st_mode) & 0o777
+    # A short name of its own, because that of the file may be as long as names can be.
+    temporary = os.path.join(os.path.dirname(place), f".fastcnn-{token_hex(8)}.tmp")
+
+    def opener(name: str, flags: int) -> int:
+        # The system applies the umask here: to ask for it would mean to change it, for all threads.
+        return os.open(name, flags, 0o666 if mode is None else mode & 0o600)
+
+    try:
+        with open(temporary, "xb", opener=opener) as file:
+            file.write(data)
+            file.flush()
+            if earlier is not None:
+                _give(temporary, file.fileno(), earlier)
+            if durable:
+                os.fsync(file.fileno())
+        if check is not None:
+            check(temporary)
+        os.replace(temporary, place)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _give(temporary: str, handle: int, earlier: os.stat_result) -> None:
+    """Give a new file the group, permissions and owner of the earlier one.
+
+    Group and owner where the system allows it. The owner last, because only the owner of a file
+    changes its permissions.
+    """
+    now, mode = os.fstat(handle), stat.S_IMODE(earlier.st_mode) & 0o777
+    if now.st_gid != earlier.st_gid:
+        with suppress(OSError):
+            os.fchown(handle, -1, earlier.st_gid)
+    if stat.S_IMODE(now.st_mode) != mode:
+        os.chmod(temporary, mode)
+    if now.st_uid != earlier.st_uid:
+        with suppress(OSError):
+            os.fchown(handle, earlier.st_uid, -1)
+
+
+def _settle(folder: str) -> None:
+    """Force the renaming to the disk, where the system has a way to."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _kind(found: os.stat_result) -> str:
+    kinds = {
+        stat.S_IFCHR: "a character device",
+        stat.S_IFBLK: "a block device",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+    }
+    return kinds.get(stat.S_IFMT(found.st_mode), "of another kind")
+
+
+def _error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+def _about(path: FilePath, error: OSError) -> OSError:
+    """The same error about ``path`` alone, not about a temporary file."""
+    if error.errno is None:
+        return error
+    return OSError(error.errno, error.strerror, os.fspath(path))

@@ -1,0 +1,125 @@
+"""Values as JSON holds them, with their arrays beside them.
+
+A model file has arrays in one place and text in another, its header, which may not grow beyond a
+limit. So :func:`split` takes arrays out of a value, and long lists of numbers too, and leaves their
+names and shapes in the text. :func:`join` puts them in again. In between, :func:`shapes` says which
+arrays a file must have, before any is read.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastcnn.core.arguments import Array
+from fastcnn.core.quoting import quoted
+
+DTYPES = (
+    "float16", "float32", "float64", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16",
+    "uint32", "uint64",
+)  # fmt: skip
+"""Of arrays that can be taken out."""
+
+_KEY = "__array__"
+_LONG = 100  # numbers of a list that becomes an array
+_DEEPEST = 50  # lists and dicts inside of each other
+
+
+def split(what: str, value: object, prefix: str) -> tuple[Any, dict[str, Array]]:
+    """A value without its arrays, and these by names that begin with ``prefix``.
+
+    Args:
+        what: names the value in errors.
+        value: numbers, text, None, lists, dicts with text as keys, and arrays of numbers, in any
+            arrangement. A tuple becomes a list.
+        prefix: of the arrays' names.
+
+    Raises:
+        TypeError: anything else is in it.
+        ValueError: it is nested too deeply.
+
+    >>> split("a state", {"best": 0.5, "weights": [np.zeros(3)]}, "callback")[0]
+    {'best': 0.5, 'weights': [{'__array__': 'callback.0', 'dtype': 'float64', 'shape': [3]}]}
+    """
+    arrays: dict[str, Array] = {}
+
+    def beside(array: Array, **more: Any) -> dict[str, Any]:
+        array = np.array(array, array.dtype.newbyteorder("="), order="C")
+        name = f"{prefix}.{len(arrays)}"
+        arrays[name] = array
+        return {_KEY: name, "dtype": array.dtype.name, "shape": [*array.shape], **more}
+
+    def plain(one: object, depth: int) -> Any:
+        if one is None or type(one) in (bool, int, float, str):
+            return one
+        if isinstance(one, np.ndarray | np.generic) and one.dtype.name in DTYPES:
+            return one.item() if isinstance(one, np.generic) else beside(np.asarray(one))
+        if depth == _DEEPEST:
+            raise ValueError(f"{what} must not be nested deeper than {_DEEPEST} lists and dicts")
+        if isinstance(one, list | tuple):
+            numbers = _as_numbers(one)
+            if numbers is not None:
+                return beside(numbers, list=True)
+            return [plain(part, depth + 1) for part in one]
+        if isinstance(one, dict):
+            for key in one:
+                if type(key) is not str or key == _KEY:
+                    raise TypeError(f"{what} must have text as keys of dicts, got {quoted(key)}")
+            return {key: plain(part, depth + 1) for key, part in one.items()}
+        raise TypeError(
+            f"{what} must hold numbers, text, None, lists, dicts and arrays of numbers, got "
+            f"{quoted(one)}"
+        )
+
+    return plain(value, 0), arrays
+
+
+def _as_numbers(values: list[Any] | tuple[Any, ...]) -> Array | None:
+    """A long list of numbers of one type as an array, from which the same numbers come again."""
+    if len(values) < _LONG or len({*map(type, values)}) > 1:
+        return None
+    try:
+        dtype = {float: np.float64, int: np.int64}.get(type(values[0]))
+        return None if dtype is None else np.array(values, dtype)
+    except OverflowError:  # integers of more than 64 bits
+        return None
+
+
+def shapes(text: object, prefix: str) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of each array that was taken out of a value, by name.
+
+    Raises ``ValueError`` for what :func:`split` does not leave behind.
+    """
+    result: dict[str, tuple[tuple[int, ...], str]] = {}
+    waiting = [text]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict) and _KEY in one:
+            name, dtype, shape = one[_KEY], str(one.get("dtype")), one.get("shape")
+            good = isinstance(name, str) and name.startswith(f"{prefix}.") and name not in result
+            good = good and dtype in DTYPES and one.get("list", True) is True
+            if not (good and isinstance(shape, list) and all(type(side) is int for side in shape)):
+                raise ValueError(f"{prefix} must name an array, its dtype and shape, got {one!r}")
+            result[name] = tuple(shape), dtype
+        elif isinstance(one, dict):
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+    return result
+
+
+def join(text: Any, arrays: dict[str, Array]) -> Any:
+    """The value that :func:`split` took apart.
+
+    >>> join(*split("a state", {"seen": [1.5] * 100}, "callback"))["seen"][:2]
+    [1.5, 1.5]
+    """
+    if isinstance(text, dict) and _KEY in text:
+        array = arrays[text[_KEY]]
+        return array.tolist() if text.get("list") else array
+    if isinstance(text, dict):
+        return {key: join(part, arrays) for key, part in text.items()}
+    if isinstance(text, list):
+        return [join(part, arrays) for part in text]
+    return text

@@ -1,0 +1,111 @@
+"""What constructors take as numbers, decided once; every error names the argument."""
+
+from __future__ import annotations
+
+from math import inf, isfinite
+
+import numpy as np
+
+from fastcnn.core.geometry import integer
+from fastcnn.core.quoting import quoted
+
+_FAR = 1 << 64
+
+
+def count(name: str, value: object, least: int = 1) -> int:
+    """``value`` as an int of at least ``least``.
+
+    >>> count("epochs", 3)
+    3
+    """
+    if type(value) is int and least <= value < _FAR:
+        return value  # nearly always, and a prediction of one sample is short
+    number_ = integer(name, value, value)
+    if number_ < least:
+        raise ValueError(f"{name} must be at least {least}, got {quoted(number_)}")
+    return number_
+
+
+def truth(name: str, value: object) -> bool:
+    """``value`` as a bool.
+
+    >>> truth("shuffle", True)
+    True
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {quoted(value)}")
+    return bool(value)
+
+
+def number(name: str, value: object) -> float:
+    """``value`` as a finite float of at least 0.
+
+    >>> number("rate", 1)
+    1.0
+    """
+    if isinstance(value, bool | str):
+        raise TypeError(f"{name} must be a number, got {quoted(value)}")
+    try:
+        found = float(value)  # type: ignore[arg-type]  # float() itself refuses what is none
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {quoted(value)}") from None
+    except OverflowError:  # an integer beyond all floats
+        found = inf
+    if not isfinite(found) or found < 0:
+        raise ValueError(f"{name} must be a finite number of at least 0, got {quoted(value)}")
+    return found
+
+
+def above_zero(name: str, value: object) -> float | None:
+    """``value`` as a finite float above 0; None stays None.
+
+    >>> above_zero("clip_norm", 2)
+    2.0
+    """
+    if value is None:
+        return None
+    found = number(name, value)
+    if found == 0:
+        raise ValueError(f"{name} must be above 0, or None, got {quoted(value)}")
+    return found
+
+
+def below_one(name: str, value: object) -> float:
+    """``value`` as a float of at least 0 and below 1.
+
+    >>> below_one("momentum", 0.9)
+    0.9
+    """
+    found = number(name, value)
+    if found >= 1:
+        raise ValueError(f"{name} must be at least 0 and below 1, got {quoted(value)}")
+    return found
+
+
+def share(name: str, value: object) -> float:
+    """``value`` as a float from 0 to 1.
+
+    >>> share("slope", 1)
+    1.0
+    """
+    found = number(name, value)
+    if found > 1:
+        raise ValueError(f"{name} must be at least 0 and at most 1, got {quoted(value)}")
+    return found
+
+
+def generator(name: str, seed: object) -> np.random.Generator:
+    """A new generator that starts from ``seed``: an integer of at least 0, or None for any.
+
+    What NumPy makes of seeds itself, such as a ``SeedSequence``, is taken too.
+
+    >>> generator("seed", 3).integers(10)
+    np.int64(8)
+    """
+    if isinstance(seed, np.random.SeedSequence | np.random.BitGenerator | np.random.Generator):
+        return np.random.default_rng(seed)
+    if seed is None:
+        return np.random.default_rng()
+    if isinstance(seed, list | tuple) and 0 < len(seed) < 100:  # NumPy's work grows with its square
+        return np.random.default_rng([count(name, one, least=0) for one in seed])
+    return np.random.default_rng(count(name, seed, least=0))

@@ -1,0 +1,271 @@
+"""What can be set for the whole process: how many threads the kernels use, and their mathematics.
+
+**Fast or strict.** With "strict", algorithms are those whose rounding is that of the direct sum.
+With "fast", the default, float32 convolutions may take Winograd's filtering where it is faster:
+two to three times as fast on 3×3 filters, for an error of some 1e-5 of the largest output instead
+of 1e-6, on 512 channels. That is below what a net notices, and far below the 1e-3 that half
+precision costs, so speed is what is worth more to most. Who needs every digit computes in float64,
+where nothing changes, or says strict, and gets the same bits as a direct sum on any small integers.
+Both give the same bits for any number of threads, batch size and place in the batch, and both treat
+NaN and infinity as the specification does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from math import ceil
+from threading import Thread, main_thread
+from typing import NamedTuple
+
+from fastcnn.core.quoting import quoted
+
+MOST = 256  # threads; more would only be a mistake
+MATHS = ("fast", "strict")
+
+
+class ThreadLimit(NamedTuple):
+    """How many threads the kernels may use, and the name of the limit that decided."""
+
+    threads: int
+    decided_by: str
+
+
+def processors(cgroups: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> int:
+    """How many processors this process may use: its affinity, and its container's share of time.
+
+    Args:
+        cgroups: the folder in which the system shows its control groups.
+        own: the file that names those of this process.
+
+    >>> processors() >= 1
+    True
+    """
+    return thread_limit({}, cgroups, own).threads
+
+
+def thread_limit(
+    environment: Mapping[str, str],
+    cgroups: str = "/sys/fs/cgroup",
+    own: str = "/proc/self/cgroup",
+) -> ThreadLimit:
+    """The number of threads that the machine and the environment variables allow.
+
+    ``FASTCNN_NUM_THREADS`` decides where it is set, even if it is larger than the number of
+    processors. Otherwise the smallest of these limits decides, and the first of equal ones: the
+    processors of this process's affinity, its control group's share of time,
+    ``NUMBA_NUM_THREADS`` and ``OMP_NUM_THREADS``. The last two belong to other libraries, so
+    values that are not positive integers are ignored; of the list "4,2" the first number counts.
+    The result is at most 256.
+
+    Args:
+        environment: the environment variables, as ``os.environ``.
+        cgroups, own: as for :func:`processors`.
+
+    Raises:
+        ValueError: ``FASTCNN_NUM_THREADS`` is not an integer of at least 1.
+
+    >>> thread_limit({"FASTCNN_NUM_THREADS": "3", "OMP_NUM_THREADS": "1"})
+    ThreadLimit(threads=3, decided_by='FASTCNN_NUM_THREADS')
+    """
+    text = environment.get("FASTCNN_NUM_THREADS")
+    if text is not None:
+        number = _positive(text)
+        if number is None:
+            raise ValueError(
+                f"FASTCNN_NUM_THREADS must be an integer of at least 1, got {quoted(text)}"
+            )
+        return ThreadLimit(min(number, MOST), "FASTCNN_NUM_THREADS")
+    limits = [_processors_limit()]
+    limits += [ThreadLimit(max(1, ceil(quota)), "control group") for quota in _quotas(cgroups, own)]
+    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
+        # Only OMP_NUM_THREADS may be a list; a list is no valid value of NUMBA_NUM_THREADS.
+        text = environment.get(name, "")
+        number = _positive(text.split(",")[0] if name == "OMP_NUM_THREADS" else text)
+        if number is not None:
+            limits.append(ThreadLimit(number, name))
+    smallest = min(limits, key=lambda limit: limit.threads)
+    return smallest._replace(threads=min(smallest.threads, MOST))
+
+
+def _processors_limit() -> ThreadLimit:
+    """The processors that this process may use, as far as its affinity decides."""
+    every = os.cpu_count() or 1
+    try:
+        usable = len(os.sched_getaffinity(0))
+    except AttributeError:  # no affinity on this system
+        return ThreadLimit(every, "processors")
+    return ThreadLimit(usable, "affinity" if usable < every else "processors")
+
+
+def _positive(text: str) -> int | None:
+    """The positive integer in ``text``, or None where ``text`` is anything else."""
+    if not text.strip().isdecimal():
+        return None
+    try:
+        number = int(text)
+    except ValueError:  # more digits than Python converts
+        return None
+    return number if number >= 1 else None
+
+
+def _quotas(cgroups: str, own: str) -> list[float]:
+    """The shares of time that control groups allow, in processors: its own and those above it."""
+    found: list[float] = []
+    for line in _text(own).splitlines():
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        names = [name for name in path.split("/") if name]
+        for depth in range(len(names) + 1):
+            folder = "/".join(filter(None, [cgroups, controllers, *names[:depth]]))
+            if controllers:  # version 1
+                words = [_text(f"{folder}/cpu.cfs_{name}_us") for name in ("quota", "period")]
+            else:
+                words = _text(f"{folder}/cpu.max").split()
+            if len(words) == 2 and all(word.strip().isdecimal() for word in words):
+                quota, period = map(int, words)
+                found += [quota / period] if period else []
+    return found
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+_limit = thread_limit(os.environ)
+
+
+def set_num_threads(n: int) -> None:
+    """Let the compiled kernels use at most ``n`` threads; results do not depend on it.
+
+    The calling thread counts as one of them.
+
+    The default is ``FASTCNN_NUM_THREADS``. Without it the default is the smallest of these: the
+    number of processors in this process's affinity, its container's share of time,
+    ``NUMBA_NUM_THREADS`` and ``OMP_NUM_THREADS``. joblib sets the last two in its worker
+    processes, so the workers of a parallel search share the processors instead of competing for
+    them. ``set_num_threads`` overrides all of these.
+
+    Raises:
+        TypeError, ValueError: ``n`` is no integer from 1 to 256.
+
+    Example:
+        >>> import fastcnn
+        >>> before = fastcnn.get_num_threads()
+        >>> fastcnn.set_num_threads(1)
+        >>> fastcnn.get_num_threads()
+        1
+        >>> fastcnn.set_num_threads(before)
+    """
+    global _limit
+    if not isinstance(n, int) or isinstance(n, bool):
+        raise TypeError(f"n must be an int, got {quoted(n)}")
+    if not 1 <= n <= MOST:
+        raise ValueError(f"n must be from 1 to {MOST} threads, got {n}")
+    _limit = ThreadLimit(int(n), "set_num_threads")
+
+
+def get_num_threads() -> int:
+    """How many threads kernels may use, the calling one included.
+
+    >>> get_num_threads() >= 1
+    True
+    """
+    return _limit.threads
+
+
+def current_thread_limit() -> ThreadLimit:
+    """As :func:`get_num_threads`, together with the name of the limit that decided.
+
+    >>> current_thread_limit().threads == get_num_threads()
+    True
+    """
+    return _limit
+
+
+def can_start_threads() -> bool:
+    """Whether this process can start a thread now; in a browser (Pyodide) and at its end it cannot.
+
+    >>> can_start_threads()
+    True
+    """
+    if sys.is_finalizing() or not main_thread().is_alive():
+        return False
+    thread = Thread(target=bool)
+    try:
+        thread.start()
+    except RuntimeError:
+        return False
+    thread.join()
+    return True
+
+
+def checked_math(name: str, value: object) -> str:
+    """``value`` if it is "fast" or "strict"; else the error that names the argument.
+
+    >>> checked_math("math", "fast")
+    'fast'
+    """
+    if not isinstance(value, str):
+        raise TypeError(f'{name} must be "fast" or "strict", got {quoted(value)}')
+    if value not in MATHS:
+        raise ValueError(f'{name} must be "fast" or "strict", got {quoted(value)}')
+    return value
+
+
+_math = checked_math("FASTCNN_MATH", os.environ.get("FASTCNN_MATH", "fast"))
+_math_here: ContextVar[str | None] = ContextVar("fastcnn_math", default=None)
+
+
+def set_math(math: str) -> None:
+    """Let ``algorithm="auto"`` choose among all algorithms ("fast") or the exact ones ("strict").
+
+    For the whole process; the module says what the two mean. The default is ``FASTCNN_MATH``,
+    else "fast".
+
+    Raises:
+        TypeError, ValueError: ``math`` is neither of the two.
+
+    Example:
+        >>> import fastcnn
+        >>> before = fastcnn.get_math()
+        >>> fastcnn.set_math("strict")
+        >>> fastcnn.get_math()
+        'strict'
+        >>> fastcnn.set_math(before)
+    """
+    global _math
+    _math = checked_math("math", math)
+
+
+def get_math() -> str:
+    """What holds here: "fast" or "strict".
+
+    >>> get_math() in ("fast", "strict")
+    True
+    """
+    return _math_here.get() or _math
+
+
+@contextmanager
+def use_math(math: str) -> Iterator[None]:
+    """As :func:`set_math`, within this context, and for the current thread (or task) alone.
+
+    >>> import fastcnn
+    >>> with fastcnn.use_math("strict"):
+    ...     fastcnn.get_math()
+    'strict'
+    """
+    token = _math_here.set(checked_math("math", math))
+    try:
+        yield
+    finally:
+        _math_here.reset(token)

@@ -1,0 +1,43 @@
+"""Progress bars: shown on terminals alone."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+from fastcnn.core.settings import can_start_threads
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+
+def shows_bars(console: Console) -> bool:
+    """Whether progress bars can be drawn on a console.
+
+    It must be a terminal, and Rich must be able to start the thread that draws.
+
+    >>> from io import StringIO
+    >>> from rich.console import Console
+    >>> shows_bars(Console(file=StringIO()))
+    False
+    """
+    return console.is_terminal and can_start_threads()
+
+
+def shown(bar: Progress) -> AbstractContextManager[object]:
+    """A context that shows the bar while it lasts, where bars can be drawn.
+
+    Elsewhere the bar is not started: Rich before 14.3 prints an empty line for a disabled bar.
+
+    >>> from io import StringIO
+    >>> from rich.console import Console
+    >>> from rich.progress import Progress
+    >>> bar = Progress(console=Console(file=StringIO()))
+    >>> with shown(bar):
+    ...     task = bar.add_task("", total=2)
+    ...     bar.update(task, completed=1)
+    >>> bar.console.file.getvalue()
+    ''
+    """
+    return bar if shows_bars(bar.console) else nullcontext()

@@ -1,0 +1,1 @@
+"""Data sets, pictures and drawings, augmentation, and the bundled MNIST."""

@@ -1,0 +1,163 @@
+"""Folders of pictures by class, ``FOLDER/CLASS/picture.png``, as torchvision's ImageFolder has.
+
+The pictures' sizes must agree, or be asked for: nothing is scaled silently.
+"""
+
+from __future__ import annotations
+
+import os
+from math import prod
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fastcnn.data.array_files import MAX_BYTES, DatasetError, Images, Labels
+from fastcnn.data.pictures import picture, size_and_channels
+
+ENDINGS = (".png", ".jpg", ".jpeg")
+TRAIN_FOLDERS = ("train", "training")
+TEST_FOLDERS = ("test", "testing", "val", "valid", "validation")
+TEST_SHARE = 6
+"""Of a folder without a test set, one in so many pictures of each class is held out as one."""
+
+
+class Pictures(NamedTuple):
+    """Images (N, H, W) or (N, H, W, 3) of bytes, labels (N,), and the classes' names in order."""
+
+    images: Images
+    labels: Labels
+    names: tuple[str, ...]
+
+
+def load_pictures(
+    folder: str | os.PathLike[str],
+    size: tuple[int, ...] | None = None,
+    names: tuple[str, ...] | None = None,
+    channels: int | None = None,
+) -> Pictures:
+    """PNG and JPEG files in one folder for each class.
+
+    Args:
+        folder: its folders are the classes, numbered from 0 in the order of their names. Other
+            files in them, and names that begin with a dot, are left out.
+        size: (H, W) to which all pictures are scaled: their middle is cut out in these proportions.
+            None: they must agree.
+        names: the classes, where they are known, as for a test set; others are an error.
+        channels: 1 for grey or 3 for colours; None stands for grey if all pictures are grey. What
+            is transparent becomes white.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        DatasetError: no pictures, pictures of different sizes, more than 1 GiB of pixels, a class
+            that is not among ``names``.
+        PictureError: a picture is damaged.
+        ImportError: Pillow is not installed.
+
+    Example:
+        >>> import tempfile, PIL.Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name, shade in (("dark", 0), ("light", 255)):
+        ...         os.mkdir(f"{folder}/{name}")
+        ...         PIL.Image.new("L", (5, 4), shade).save(f"{folder}/{name}/1.png")
+        ...     images, labels, names = load_pictures(folder)
+        >>> images.shape, labels, names
+        ((2, 4, 5), array([0, 1]), ('dark', 'light'))
+    """
+    root = Path(folder)
+    classes = class_folders(root)
+    if names is None:
+        names = tuple(one.name for one in classes)
+    elif unknown := [one.name for one in classes if one.name not in names]:
+        raise DatasetError(f"{root} has the class {unknown[0]!r}, which the training set lacks")
+    files = [(path, names.index(one.name)) for one in classes for path in pictures_in(one)]
+    if not files:
+        raise DatasetError(f"{root} has no folders with PNG or JPEG files")
+    shape = _shape(files, size, channels)
+    total = len(files) * prod(shape)
+    if total > MAX_BYTES:
+        raise DatasetError(f"{root} holds {total:,} bytes of pixels, more than {MAX_BYTES:,}")
+    images = np.empty((len(files), *shape), np.uint8)
+    for i, (path, _) in enumerate(files):
+        images[i] = picture(path, size, 3 if len(shape) == 3 else 1)
+    return Pictures(images, np.array([label for _, label in files], np.int64), names)
+
+
+def _shape(
+    files: list[tuple[Path, int]], size: tuple[int, ...] | None, channels: int | None
+) -> tuple[int, ...]:
+    """The shape of all images, found without reading their pixels."""
+    first, first_size, colours = files[0][0], None, 1
+    for path, _ in files:
+        own, own_channels = size_and_channels(path)
+        colours = max(colours, own_channels)
+        if first_size is None:
+            first_size = own
+        elif own != first_size and size is None:
+            raise DatasetError(
+                f"{path} has {own[1]}×{own[0]} pixels, but {first} {first_size[1]}×"
+                f"{first_size[0]}; size=(height, width) scales all pictures alike"
+            )
+    assert first_size is not None
+    height, width = first_size if size is None else size
+    return (height, width) if (channels or colours) == 1 else (height, width, 3)
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """The folders in it that hold pictures, by name; ``FileNotFoundError`` without the folder."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no such folder of pictures: {folder}")
+    inside = sorted(one for one in folder.iterdir() if one.is_dir() and one.name[0] != ".")
+    return [one for one in inside if any(map(_is_picture, one.iterdir()))]
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a class, by name."""
+    return sorted(filter(_is_picture, folder.iterdir()))
+
+
+def _is_picture(path: Path) -> bool:
+    return path.name[0] != "." and path.suffix.lower() in ENDINGS
+
+
+def sets_of(folder: Path) -> tuple[Path, Path | None] | None:
+    """The folders of the training and the test pictures; None where there are no pictures.
+
+    Without a folder for tests the second is None.
+    """
+    for train in TRAIN_FOLDERS:
+        if (folder / train).is_dir() and class_folders(folder / train):
+            tests = [folder / test for test in TEST_FOLDERS if (folder / test).is_dir()]
+            return folder / train, next((one for one in tests if class_folders(one)), None)
+    return (folder, None) if class_folders(folder) else None
+
+
+def load_sets(
+    folder: Path, size: tuple[int, ...] | None = None
+) -> tuple[tuple[Images, Labels], tuple[Images, Labels], tuple[str, ...]]:
+    """Training and test set of a folder of :func:`sets_of`, and the classes' names.
+
+    Without a test set, the sixth, twelfth, … picture of each class is held out as one.
+    """
+    sets = sets_of(folder)
+    assert sets is not None
+    train, test = sets
+    images, labels, names = load_pictures(train, size)
+    if test is not None:
+        shape = images.shape[1:]
+        channels = 1 if images.ndim == 3 else 3
+        others = load_pictures(test, size, names, channels)
+        if others.images.shape[1:] != shape:
+            raise DatasetError(
+                f"{test} has pictures of {others.images.shape[1:]} pixels, but {train} of {shape}"
+            )
+        return (images, labels), (others.images, others.labels), names
+    held = np.zeros(len(labels), bool)
+    for label in range(len(names)):
+        held[np.flatnonzero(labels == label)[TEST_SHARE - 1 :: TEST_SHARE]] = True
+    if not held.any():
+        raise DatasetError(
+            f"{folder} has no folder test, and fewer than {TEST_SHARE} pictures of each class, of "
+            f"which one in {TEST_SHARE} would be held out"
+        )
+    return (images[~held], labels[~held]), (images[held], labels[held]), names

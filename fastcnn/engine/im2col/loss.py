@@ -1,0 +1,44 @@
+"""Softmax cross-entropy of each sample; a sample's result does not depend on the others."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastcnn.core.arguments import Array
+from fastcnn.engine.im2col.activations import log_softmax, softmax
+from fastcnn.engine.im2col.windows import row_slices
+
+
+def cross_entropy(logits: Array, labels: Array) -> Array:
+    """``-log_softmax(logits)[label]`` of each sample, (N,).
+
+    With rows of probabilities (N, C) as labels, ``-(labels * log_softmax(logits)).sum(axis=1)``
+    over the probabilities that are not 0.
+    """
+    losses = np.empty(len(logits), logits.dtype)
+    # The logarithms, what they take themselves, and the indices.
+    for some in row_slices(logits, 8):
+        chosen = labels[some]
+        logarithms = log_softmax(logits[some])
+        if chosen.ndim == 1:
+            losses[some] = -logarithms[np.arange(len(chosen)), chosen]
+        else:
+            logarithms[chosen == 0] = 0
+            logarithms *= chosen
+            losses[some] = -logarithms.sum(axis=1)
+    return losses
+
+
+def cross_entropy_backward(logits: Array, labels: Array) -> Array:
+    """Gradient of each sample's own loss, (N, C): its softmax, less 1 at its label.
+
+    Or less the row of probabilities that stands in the label's place.
+    """
+    gradient = softmax(logits)
+    if labels.ndim == 2:
+        gradient -= labels
+        return gradient
+    for some in row_slices(logits, 8):
+        chosen = labels[some]
+        gradient[some][np.arange(len(chosen)), chosen] -= 1
+    return gradient

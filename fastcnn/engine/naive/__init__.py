@@ -1,0 +1,79 @@
+"""The specification: every operation in the plainest form that still runs.
+
+This engine defines what is correct. It goes region by region through each image, as the article
+"CNNs, Part 1" does, and its files can be read next to it: :mod:`~fastcnn.engine.naive.regions`
+(``iterate_regions``), then ``convolution``, ``pooling``, ``dense``, ``activations``, ``loss``.
+
+Everything is computed in float64 and rounded once, at the end, to the dtype of the input. Sums are
+NumPy's, products are written out, and no matrix library takes part. The arguments were checked by
+:mod:`fastcnn.ops`; results are new arrays.
+"""
+
+from fastcnn.engine.naive.activations import (
+    dropout,
+    leaky_relu,
+    leaky_relu_backward,
+    log_softmax,
+    log_softmax_backward,
+    relu,
+    relu_backward,
+    sigmoid,
+    sigmoid_backward,
+    softmax,
+    softmax_backward,
+    tanh,
+    tanh_backward,
+)
+from fastcnn.engine.naive.convolution import (
+    conv2d,
+    conv2d_bias_gradient,
+    conv2d_filter_gradient,
+    conv2d_input_gradient,
+)
+from fastcnn.engine.naive.dense import dense, dense_backward
+from fastcnn.engine.naive.loss import cross_entropy, cross_entropy_backward
+from fastcnn.engine.naive.normalization import batch_norm, batch_norm_backward, batch_norm_inference
+from fastcnn.engine.naive.padding import zero_pad2d, zero_pad2d_backward
+from fastcnn.engine.naive.pooling import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+    min_pool2d,
+    min_pool2d_backward,
+)
+
+__all__ = [
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "batch_norm",
+    "batch_norm_backward",
+    "batch_norm_inference",
+    "conv2d",
+    "conv2d_bias_gradient",
+    "conv2d_filter_gradient",
+    "conv2d_input_gradient",
+    "cross_entropy",
+    "cross_entropy_backward",
+    "dense",
+    "dense_backward",
+    "dropout",
+    "leaky_relu",
+    "leaky_relu_backward",
+    "log_softmax",
+    "log_softmax_backward",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "min_pool2d",
+    "min_pool2d_backward",
+    "relu",
+    "relu_backward",
+    "sigmoid",
+    "sigmoid_backward",
+    "softmax",
+    "softmax_backward",
+    "tanh",
+    "tanh_backward",
+    "zero_pad2d",
+    "zero_pad2d_backward",
+]

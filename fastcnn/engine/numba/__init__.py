@@ -1,0 +1,80 @@
+"""The compiled engine, "numba": kernels in plain Python under one JIT decorator.
+
+This package exports the engine's functions; the registry imports it with the first call that
+needs it.
+"""
+
+from __future__ import annotations
+
+from fastcnn.engine.numba.conv.loops import (
+    conv2d,
+    conv2d_bias_gradient,
+    conv2d_filter_gradient,
+    conv2d_input_gradient,
+)
+from fastcnn.engine.numba.dense.forward import dense, dense_backward
+from fastcnn.engine.numba.elementwise.activations import (
+    dropout,
+    leaky_relu,
+    leaky_relu_backward,
+    log_softmax,
+    log_softmax_backward,
+    relu,
+    relu_backward,
+    sigmoid,
+    sigmoid_backward,
+    softmax,
+    softmax_backward,
+    tanh,
+    tanh_backward,
+)
+from fastcnn.engine.numba.elementwise.loss import cross_entropy, cross_entropy_backward
+from fastcnn.engine.numba.elementwise.normalization import (
+    batch_norm,
+    batch_norm_backward,
+    batch_norm_inference,
+)
+from fastcnn.engine.numba.elementwise.padding import zero_pad2d, zero_pad2d_backward
+from fastcnn.engine.numba.pool.pooling import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+    min_pool2d,
+    min_pool2d_backward,
+)
+
+__all__ = [
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "batch_norm",
+    "batch_norm_backward",
+    "batch_norm_inference",
+    "conv2d",
+    "conv2d_bias_gradient",
+    "conv2d_filter_gradient",
+    "conv2d_input_gradient",
+    "cross_entropy",
+    "cross_entropy_backward",
+    "dense",
+    "dense_backward",
+    "dropout",
+    "leaky_relu",
+    "leaky_relu_backward",
+    "log_softmax",
+    "log_softmax_backward",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "min_pool2d",
+    "min_pool2d_backward",
+    "relu",
+    "relu_backward",
+    "sigmoid",
+    "sigmoid_backward",
+    "softmax",
+    "softmax_backward",
+    "tanh",
+    "tanh_backward",
+    "zero_pad2d",
+    "zero_pad2d_backward",
+]

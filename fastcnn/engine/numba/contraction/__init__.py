@@ -1,0 +1,1 @@
+"""Sums over computed offsets: the kernel of convolutions and dense layers, and its copies."""

@@ -1,0 +1,243 @@
+"""Copies that put arrays where tiles read them in order: turned filters, images between zeros.
+
+Also the check that goes with padding as zeros: a product of zero and infinity is no zero.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from fastcnn.core.arguments import Array
+from fastcnn.engine.numba.runtime import rehearsal
+from fastcnn.engine.numba.runtime.arrays import empty_like_type, record
+from fastcnn.engine.numba.runtime.inlining import device
+from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory, registers
+from fastcnn.engine.numba.runtime.jit import compiled, kernel
+from fastcnn.engine.numba.runtime.threads import parallel_for
+from fastcnn.engine.numba.tiles.simd import (
+    copy_run,
+    rows_line,
+    tile_from_row,
+    tile_store,
+    transpose_square,
+    zero_run,
+)
+
+# Rows of filters in one item when they are packed: their lines stay in the first-level cache
+# while block after block is taken from them.
+_STEPS = 8
+
+
+def turn_filters(w: Array, groups: int, width: int) -> Array:
+    """Filters with input and output channels exchanged, in blocks of ``width`` input channels.
+
+    From (KH, KW, IC/groups, OC) a flat ``[group][block][kh][kw][oc][width]``; channels beyond the
+    last are 0.
+    """
+    kh, kw, ic, oc = w.shape
+    blocks = -(-ic // width)
+    turned = empty_like_type(w, groups * blocks * kh * kw * (oc // groups) * width)
+    parallel_for(
+        turn_kernel(width, oc // groups, w.itemsize),
+        groups * blocks * kh * kw,
+        w.size,
+        w.reshape(-1),
+        turned,
+        kh * kw,
+        ic,
+        oc,
+        oc // groups,
+        width,
+    )
+    return turned
+
+
+def turn_kernel(width: int, columns: int, itemsize: int) -> Any:
+    """Its kernel, ``(w, turned, taps, ic, oc, columns, width)``; an item is a block at a tap."""
+    lanes = min(registers().vector_bytes // itemsize, width)
+    while lanes > 2 and columns < lanes:
+        lanes //= 2
+    return _turn_taps(lanes)
+
+
+def pack_filters(w: Array, first: int, columns: int, vectors: int, lanes: int) -> Array:
+    """Output channels ``first`` to ``first + columns`` in blocks of ``width = vectors * lanes``.
+
+    From (KH, KW, IC/groups, OC) a flat ``[block][kh][kw][ic][width]``; channels beyond the last
+    are 0.
+    """
+    oc = w.shape[3]
+    steps = w.size // oc
+    blocks = -(-columns // (vectors * lanes))
+    packed = empty_like_type(w, blocks * steps * vectors * lanes)
+    items, sizes = -(-steps // _STEPS), (steps, oc, columns)
+    flat = w.reshape(-1)[first:]
+    parallel_for(_pack_steps(vectors, lanes), items, steps * columns, flat, packed, *sizes)
+    return packed
+
+
+class Layout(NamedTuple):
+    """How images lie where tiles read them: (N, height, width, pitch), flat.
+
+    ``pitch`` is the number of elements from one pixel to the next, at least the channels. Where
+    not ``copied``, the images are taken as they are.
+    """
+
+    height: int
+    width: int
+    pitch: int
+    top: int
+    left: int
+    stride_h: int
+    stride_w: int
+    copied: bool
+
+
+def layout(
+    shape: tuple[int, ...],
+    itemsize: int,
+    margins: tuple[int, int, int, int],
+    stride: tuple[int, int] = (1, 1),
+) -> Layout:
+    """Images of ``shape`` with zeros (top, bottom, left, right) around them.
+
+    With a ``stride``, only every such pixel. Where neighbouring pixels lie a multiple of 2 KiB
+    apart, they would fall into the same few sets of the first-level cache, and a tile's rows
+    would push each other out (measured: a loss of a quarter on 1024 channels); then a cache line
+    is left free between them.
+    """
+    _, h, w, c = shape
+    top, bottom, left, right = margins
+    spread = c * itemsize % 2048 == 0
+    pitch = c + 64 // itemsize if spread else c
+    height = -(-(h + top + bottom) // stride[0])
+    width = -(-(w + left + right) // stride[1])
+    copied = spread or max(margins) > 0 or stride != (1, 1)
+    return Layout(height, width, pitch, top, left, *stride, copied)
+
+
+def lay_out(x: Array, to: Layout) -> Array:
+    """The images under a layout, flat."""
+    flat: Array = x.reshape(-1)
+    if not to.copied:
+        return flat
+    rows = len(x) * to.height
+    data = empty_like_type(x, rows * to.width * to.pitch)
+    parallel_for(lay_out_rows, rows, 2 * data.size, flat, data, *x.shape[1:], record(to))
+    return data
+
+
+def all_finite(values: Array) -> bool:
+    """Whether no number of a flat array is infinite or NaN."""
+    if rehearsal.active and rehearsal.requested(_whole_sum_of_zeros, (values,)):
+        return True
+    return bool(_whole_sum_of_zeros(values) == 0)
+
+
+@device
+def sum_of_zeros(values: Any) -> Any:
+    """0 where all are finite, else NaN; a sum, since a loop with an early exit is no faster."""
+    total = values.dtype.type(0)
+    for i in range(values.size):
+        total += values[i] * values.dtype.type(0)
+    return total
+
+
+@compiled
+def _whole_sum_of_zeros(values: Any) -> Any:
+    return sum_of_zeros(values)
+
+
+@kernel_factory
+def _turn_taps(lanes: int) -> Any:
+    @kernel
+    def turn_taps(
+        start: int,
+        stop: int,
+        w: Any,
+        turned: Any,
+        taps: int,
+        ic: int,
+        oc: int,
+        columns: int,
+        width: int,
+    ) -> None:
+        blocks = (ic + width - 1) // width
+        for item in range(start, stop):
+            tap, block = item % taps, item // taps % blocks
+            group = item // taps // blocks
+            first = block * width
+            count = min(width, ic - first)
+            source = (tap * ic + first) * oc + group * columns
+            target = item * columns * width
+            if count < width:
+                zero_run(turned, target, columns * width)
+            if count < lanes or columns < lanes:
+                for row in range(count):
+                    for column in range(columns):
+                        turned[target + column * width + row] = w[source + row * oc + column]
+                continue
+            # The last squares reach back over those before, where the sides leave a rest.
+            for i in range(0, count, lanes):
+                row = min(i, count - lanes)
+                for j in range(0, columns, lanes):
+                    column = min(j, columns - lanes)
+                    at = target + column * width + row
+                    transpose_square(lanes, turned, at, width, w, source + row * oc + column, oc)
+
+    return turn_taps
+
+
+@kernel_factory
+def _pack_steps(vectors: int, lanes: int) -> Any:
+    width = vectors * lanes
+
+    @kernel
+    def pack_steps(
+        start: int, stop: int, w: Any, packed: Any, steps: int, oc: int, columns: int
+    ) -> None:
+        blocks = (columns + width - 1) // width
+        for item in range(start, stop):
+            first, last = item * _STEPS, min(steps, (item + 1) * _STEPS)
+            for block in range(blocks):
+                count = min(width, columns - block * width)
+                source, target = block * width, block * steps * width
+                if count == width:
+                    for step in range(first, last):
+                        row = tile_from_row(1, vectors, lanes, w, source + step * oc, width)
+                        tile_store(row, packed, rows_line(1, target + step * width, 0), 0, width)
+                else:
+                    for step in range(first, last):
+                        row = tile_from_row(1, vectors, lanes, w, source + step * oc, count)
+                        tile_store(row, packed, rows_line(1, target + step * width, 0), 0, width)
+
+    return pack_steps
+
+
+@kernel
+def lay_out_rows(
+    start: int, stop: int, x: Any, data: Any, h: int, w: int, c: int, numbers: Any
+) -> None:
+    """Images of (h, w, c) into rows of a layout."""
+    to = numbers[0]
+    length = to.width * to.pitch
+    # Pixels that follow on each other are copied as one run, of any number of channels.
+    runs = to.pitch == c and to.stride_w == 1
+    for row in range(start, stop):
+        n, out = row // to.height, row % to.height
+        ih, place = out * to.stride_h - to.top, row * length
+        source = (n * h + ih) * w * c
+        if ih < 0 or ih >= h:
+            zero_run(data, place, length)
+        elif runs:
+            left, inner = to.left * c, min(w * c, length - to.left * c)
+            zero_run(data, place, left)
+            copy_run(data, place + left, x, source, inner)
+            zero_run(data, place + left + inner, length - left - inner)
+        else:
+            for column in range(to.width):
+                iw = column * to.stride_w - to.left
+                if iw < 0 or iw >= w:
+                    zero_run(data, place + column * to.pitch, c)
+                else:
+                    copy_run(data, place + column * to.pitch, x, source + iw * c, c)

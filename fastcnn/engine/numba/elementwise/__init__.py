@@ -1,0 +1,1 @@
+"""What works on each element, row or channel: activations, losses, normalisation, steps."""

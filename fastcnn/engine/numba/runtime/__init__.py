@@ -1,0 +1,1 @@
+"""How kernels are compiled, kept on the disk, shared by threads, and put into programs."""

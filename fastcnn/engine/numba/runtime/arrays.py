@@ -1,0 +1,86 @@
+"""What kernels are called with, and where it comes from.
+
+Numba compiles anew for a read-only array and for each layout. Kernels see C-contiguous, writable
+arrays only: the public functions give C-contiguous ones, and :func:`readable` gives a view that
+counts as writable of one that is not. So few specialisations are compiled. No kernel writes
+to an input.
+
+Every array that a kernel writes to, results and scratch alike, comes from :data:`allocate`: with
+memory of another kind in its place, tests see each access beyond an array's ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numba.core import config
+
+from fastcnn.core.arguments import Array
+from fastcnn.engine.numba.runtime import memory
+
+allocate: Callable[[tuple[int, ...], Any], Array] = memory.empty
+"""New memory for an array of this shape and dtype, C-contiguous, with anything in it."""
+
+
+class _Memory:
+    """The memory of an array that stays alive with it, without its mark of being read-only."""
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+        self.__array_interface__ = {
+            **array.__array_interface__,
+            "data": (array.__array_interface__["data"][0], False),
+        }
+
+
+def readable(array: Array) -> Array:
+    """``array`` itself, or a view of it that compiled code takes as any other."""
+    if array.flags.writeable:
+        return array
+    return np.asarray(_Memory(array))
+
+
+def empty_like_type(array: Array, *shape: int) -> Array:
+    """A new C-contiguous array of this shape and of ``array``'s dtype."""
+    return allocate(shape, array.dtype)
+
+
+def copied(array: Array) -> Array:
+    """A C-contiguous copy."""
+    new = empty_like_type(array, *array.shape)
+    new[...] = array
+    return new
+
+
+def converted(array: Array, dtype: Any) -> Array:
+    """A C-contiguous copy in another dtype."""
+    new = allocate(array.shape, dtype)
+    new[...] = array
+    return new
+
+
+@lru_cache(maxsize=4096, typed=True)
+def record(numbers: Any) -> Array:
+    """A named tuple of integers as an array of one record, with the fields' names.
+
+    Compiled code takes it in 0.5 µs, a named tuple of 37 numbers in 2.5 µs.
+    """
+    fields = np.dtype([(name, np.int64) for name in numbers._fields])
+    try:
+        array: Array = np.array([tuple(map(int, numbers))], fields)
+    except OverflowError:
+        raise MemoryError("the arrays need offsets that 64 bits do not hold") from None
+    # Plain Python reads the fields by name from a record array only.
+    return array.view(np.recarray) if config.DISABLE_JIT else array
+
+
+def bias_or_zeros(b: Array | None, count: int, like: Any) -> Array:
+    """The bias, or ``count`` zeros where there is none."""
+    if b is not None:
+        return readable(b)
+    zeros = empty_like_type(like, count)
+    zeros[...] = 0
+    return zeros

@@ -1,0 +1,111 @@
+"""Which algorithm a convolution takes under ``algorithm="auto"``: what each costs, counted.
+
+The unit is one multiply-add of a full vector, which is what the direct algorithm spends almost all
+of its time on. For a result of each image nothing here depends on the size of the batch: an image
+gives the same bits in any batch. ``benchmarks/policy.py`` holds the choices against measurement.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+from fastcnn.core.geometry import ConvGeometry
+from fastcnn.core.long_sums import STRETCH
+
+# Vector operations, loads and stores included, of one transform of a vector of channels. Measured
+# on a Zen 4 processor; the filters' where they come from memory.
+_TO_SQUARE, _BACK, _TO_FILTER, _FROM_SUMS = 220, 160, 200, 300
+# Launches, and what else a call takes that the direct algorithm does not.
+_FIXED = 30_000
+
+
+class Squares(NamedTuple):
+    """How Winograd's filtering cuts an image: ``side``² outputs each, ``number`` in all."""
+
+    side: int
+    number: int
+    points: int
+
+
+def squares(g: ConvGeometry) -> Squares:
+    """The cut with the fewest products; of two with as many, the smaller, which rounds less.
+
+    >>> from fastcnn.core.geometry import conv_geometry
+    >>> squares(conv_geometry((1, 56, 56, 64), (3, 3, 64, 64), padding=1))
+    Squares(side=4, number=196, points=36)
+    >>> squares(conv_geometry((1, 4, 4, 64), (3, 3, 64, 64))).side
+    2
+    """
+    sides = (2, 4) if g.kh == 3 else (2,)
+    cuts = [Squares(m, -(-g.oh // m) * -(-g.ow // m), (m + g.kh - 1) ** 2) for m in sides]
+    return min(cuts, key=lambda cut: cut.number * cut.points)
+
+
+def winograd_cannot(g: ConvGeometry) -> str | None:
+    """Why Winograd's filtering does not serve this layer, or None where it does."""
+    if g.kh != g.kw or g.kh not in (3, 5):
+        return f"it is made for filters of 3×3 and 5×5, not {g.kh}×{g.kw}"
+    if (g.stride_h, g.stride_w) != (1, 1):
+        return f"it is made for stride 1, not {(g.stride_h, g.stride_w)}"
+    if (g.dilation_h, g.dilation_w) != (1, 1):
+        return f"it is made for filters without dilation, not {(g.dilation_h, g.dilation_w)}"
+    if g.groups != 1:
+        return f"it is made for one group of channels, not {g.groups}"
+    if max(g.ic, g.oc) > STRETCH:
+        return f"it sums over at most {STRETCH} channels, not {max(g.ic, g.oc)}"
+    return None
+
+
+def winograd_costs(g: ConvGeometry, lanes: int = 16) -> float:
+    """What it costs for one image, as a share of the direct algorithm's costs.
+
+    >>> from fastcnn.core.geometry import conv_geometry
+    >>> winograd_costs(conv_geometry((1, 56, 56, 64), (3, 3, 64, 64), padding=1)) < 0.4
+    True
+    """
+    cut = squares(g)
+    ic, oc = -(-g.ic // lanes), -(-g.oc // lanes)
+    products = cut.number * cut.points * g.ic * (oc + oc % 2)  # of whole tiles, two vectors wide
+    transforms = cut.number * (_TO_SQUARE * ic + _BACK * oc) + _TO_FILTER * g.ic * oc
+    direct = g.oh * g.ow * g.kh * g.kw * g.ic * _direct_vectors(g.oc, lanes)
+    return (products + transforms * cut.points / 36 + _FIXED) / direct
+
+
+def _direct_vectors(columns: int, lanes: int) -> float:
+    """Vectors of the direct algorithm's tile: half of one for few columns."""
+    return 0.5 if columns <= lanes // 2 else -(-columns // lanes)
+
+
+def winograd_gradient_costs(g: ConvGeometry, lanes: int = 16) -> float:
+    """As :func:`winograd_costs`, for the gradient of the filters over the whole batch.
+
+    >>> from fastcnn.core.geometry import conv_geometry
+    >>> winograd_gradient_costs(conv_geometry((8, 56, 56, 64), (3, 3, 64, 64), padding=1)) < 0.5
+    True
+    """
+    cut, n = squares(g), max(g.n, 1)
+    ic, oc = -(-g.ic // lanes), -(-g.oc // lanes)
+    products = n * cut.number * cut.points * g.ic * (oc + oc % 2)
+    transforms = n * cut.number * _TO_SQUARE * (ic + oc) + _FROM_SUMS * g.ic * oc
+    direct = n * g.oh * g.ow * g.kh * g.kw * g.ic * _direct_vectors(g.oc, lanes)
+    return (products + transforms * cut.points / 36 + _FIXED) / direct
+
+
+@cache
+def second_level_cache() -> int:
+    """Bytes of the second-level cache of one core; 1 MiB where the system does not say.
+
+    >>> second_level_cache() >= 64 * 1024
+    True
+    """
+    for index in range(8):
+        folder = f"/sys/devices/system/cpu/cpu0/cache/index{index}"
+        try:
+            with open(f"{folder}/level") as level, open(f"{folder}/size") as size:
+                found, kilobytes = level.read().strip(), size.read().strip().removesuffix("K")
+        except OSError:  # another system, or the last index
+            break
+        if found == "2" and kilobytes.isdigit():
+            return max(64, int(kilobytes)) * 1024
+    return 1024 * 1024

@@ -1,0 +1,445 @@
+"""The registry: which implementation serves which problem, and why.
+
+Each operation has an ordered list of implementations, fastest first and the specification last.
+A call takes the first of them that can serve its problem; a call that names an engine takes the
+first of that engine, and never another's; one that names an algorithm the first of that algorithm.
+:func:`fastcnn.explain` prints this choice.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+from importlib import import_module
+from importlib.util import find_spec
+from math import prod
+from threading import main_thread
+from typing import Any, NamedTuple, TypeAlias
+
+from fastcnn.core.capacity import affordable
+from fastcnn.core.float_errors import unreported
+from fastcnn.core.geometry import ConvGeometry, PoolGeometry
+from fastcnn.core.quoting import quoted
+from fastcnn.core.settings import checked_math, get_math
+from fastcnn.core.undisturbed import undisturbed_import
+from fastcnn.engine import policy
+
+Geometry: TypeAlias = ConvGeometry | PoolGeometry | tuple[int, ...]
+
+
+class Problem(NamedTuple):
+    """What the choice of an implementation may depend on: all but the numbers in the arrays."""
+
+    op: str
+    geometry: Geometry
+    dtype: Any
+    algorithm: str = "auto"
+    math: str = "fast"
+
+
+ALGORITHMS = ("auto", "direct", "winograd", "im2col")
+
+
+def _serves_all(problem: Problem) -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One way to compute one operation.
+
+    ``refuses`` returns why the problem is not for this implementation, or ``None`` where it
+    serves; ``reason`` says why it stands where it stands in the list. An ``algorithm`` of None
+    answers to every name.
+    """
+
+    engine: str
+    name: str
+    module: str
+    function: str
+    reason: str
+    refuses: Callable[[Problem], str | None] = _serves_all
+    algorithm: str | None = "direct"
+
+    def load(self) -> Callable[..., Any]:
+        """The function itself; imports its module on first use.
+
+        What is not compiled runs under :data:`fastcnn.core.float_errors.unreported`.
+        """
+        function: Callable[..., Any] = getattr(imported(self.module), self.function)
+        return function if self.engine == "numba" else unreported(function)
+
+
+@dataclass(frozen=True)
+class _StandIn(Implementation):
+    """An implementation that is given, not imported."""
+
+    given: Callable[..., Any] | None = None
+
+    def load(self) -> Callable[..., Any]:
+        assert self.given is not None
+        return self.given
+
+
+OPERATIONS = (
+    "conv2d",
+    "conv2d_input_gradient",
+    "conv2d_filter_gradient",
+    "conv2d_bias_gradient",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "min_pool2d",
+    "min_pool2d_backward",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "dense",
+    "dense_backward",
+    "relu",
+    "relu_backward",
+    "leaky_relu",
+    "leaky_relu_backward",
+    "tanh",
+    "tanh_backward",
+    "sigmoid",
+    "sigmoid_backward",
+    "dropout",
+    "zero_pad2d",
+    "zero_pad2d_backward",
+    "batch_norm",
+    "batch_norm_inference",
+    "batch_norm_backward",
+    "softmax",
+    "softmax_backward",
+    "log_softmax",
+    "log_softmax_backward",
+    "cross_entropy",
+    "cross_entropy_backward",
+)
+
+# Operations that several algorithms compute.
+_BY_ALGORITHM = ("conv2d", "conv2d_input_gradient", "conv2d_filter_gradient")
+
+# Engine: the package that holds it, and what serves every problem there. Fastest first.
+_ENGINES = {
+    "numba": ("fastcnn.engine.numba", "compiled loops over every parameter, parallel"),
+    "im2col": ("fastcnn.engine.im2col", "stride tricks and matrix multiplication"),
+    "naive": ("fastcnn.engine.naive", "the specification, in Python loops"),
+}
+
+_current: ContextVar[str | None] = ContextVar("fastcnn_engine", default=None)
+_replaced: list[str] = []  # operations for which something else stands in
+_recorder: ContextVar[list[Explanation] | None] = ContextVar("fastcnn_explaining", default=None)
+
+
+def _not_for_winograd(problem: Problem) -> str | None:
+    """Why Winograd's filtering does not serve, or with "auto" is not worth it or not allowed."""
+    g = problem.geometry
+    assert isinstance(g, ConvGeometry)
+    cannot = policy.winograd_cannot(g)
+    if cannot is None and problem.dtype.itemsize > 4:
+        cannot = "it is made for float32: who asks for float64 asks for its digits"
+    if cannot or problem.algorithm != "auto":
+        return cannot
+    if problem.math == "strict":
+        return "math is strict: its rounding is not that of a direct sum"
+    if problem.op == "conv2d_filter_gradient":
+        share = policy.winograd_gradient_costs(g)
+    else:
+        share = policy.winograd_costs(g.turned if problem.op == "conv2d_input_gradient" else g)
+    return None if share < 1 else f"it would take about {share:.2f} times as long as direct"
+
+
+def _registry() -> dict[str, list[Implementation]]:
+    registry = {
+        op: [
+            Implementation(engine, f"{engine}.{op}", package, op, reason)
+            for engine, (package, reason) in _ENGINES.items()
+        ]
+        for op in OPERATIONS
+    }
+    for op in _BY_ALGORITHM:
+        reason = "register tiles over computed offsets, at the speed of multiply-add"
+        direct = Implementation(
+            "numba", "numba.direct", "fastcnn.engine.numba.conv.direct", op, reason
+        )
+        loops, im2col, naive = registry[op]
+        loops, im2col = replace(loops, name="numba.loops"), replace(im2col, algorithm="im2col")
+        registry[op] = [direct, loops, im2col, naive]
+        file = "winograd_gradient" if op == "conv2d_filter_gradient" else "winograd"
+        winograd = Implementation(
+            "numba",
+            "numba.winograd",
+            f"fastcnn.engine.numba.conv.{file}",
+            op,
+            "Winograd's minimal filtering, a quarter of the products on register tiles",
+            _not_for_winograd,
+            "winograd",
+        )
+        registry[op].insert(0, winograd)
+    return registry
+
+
+REGISTRY = _registry()
+
+
+def engines() -> tuple[str, ...]:
+    """Names of the engines that can run here, fastest first.
+
+    >>> engines()[-1]
+    'naive'
+    """
+    return tuple(name for name in _ENGINES if _missing(name) is None)
+
+
+@contextmanager
+def use_engine(name: str) -> Iterator[None]:
+    """Within this context, calls without ``engine=`` use the named engine, and no other.
+
+    The setting belongs to the current thread (or asynchronous task) alone. Raises ``ValueError``
+    for an unknown name and ``ImportError`` for an engine that is not installed.
+
+    >>> import numpy as np, fastcnn
+    >>> with fastcnn.use_engine("naive"):
+    ...     fastcnn.relu(np.array([-1.0, 2.0]))
+    array([0., 2.])
+    """
+    _check(name)
+    token = _current.set(name)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+@contextmanager
+def replaced(op: str, engine: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Within this context, ``function`` is the engine's only implementation of the operation.
+
+    For every thread: it is how a test plants a fault, or an experiment tries a kernel.
+
+    >>> import numpy as np, fastcnn
+    >>> with replaced("relu", "naive", lambda x: x + 1):
+    ...     fastcnn.relu(np.array([1.0]), engine="naive")
+    array([2.])
+    """
+    _check(engine)
+    if op not in REGISTRY:
+        raise ValueError(f"op must be one of {', '.join(OPERATIONS)}, got {quoted(op)}")
+    before = REGISTRY[op]
+    name, reason = f"{engine}.{op}", "put in its place"
+    stand_in = _StandIn(engine, name, "", op, reason, algorithm=None, given=function)
+    kept = [i for i in before if i.engine != engine]
+    position = next(k for k, i in enumerate(before) if i.engine == engine)
+    REGISTRY[op] = [*kept[:position], stand_in, *kept[position:]]
+    _replaced.append(op)
+    _select.cache_clear()
+    try:
+        yield
+    finally:
+        REGISTRY[op] = before
+        _replaced.remove(op)
+        _select.cache_clear()
+
+
+def whole_nets_refused(engine: str | None) -> str | None:
+    """Why nets run operation by operation, and not as compiled programs; None where they may."""
+    if engine is not None or _current.get() is not None:
+        return f"the engine {engine or _current.get()!r} was asked for"
+    if _replaced:
+        return f"{_replaced[-1]} is replaced"
+    # In each step of a training, so what has been imported already is not asked about.
+    return None if sys.modules.get("numba") is not None else _missing("numba")
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Which implementation serves a call, why, and why not those before it."""
+
+    problem: Problem
+    chosen: Implementation
+    passed_over: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.problem.op}: {self.chosen.name}, {self.chosen.reason}"]
+        lines += [f"  not {name}: {why}" for name, why in self.passed_over]
+        geometry = self.problem.geometry
+        if isinstance(geometry, ConvGeometry | PoolGeometry):
+            shapes = f"{geometry.input_shape} -> {geometry.output_shape}"
+        else:
+            shapes = str(geometry)
+        lines.append(f"  problem: {shapes}, {self.problem.dtype.name}")
+        if self.problem.op in _BY_ALGORITHM:
+            chosen = f"{self.problem.algorithm}, math {self.problem.math}"
+            lines.append(f"  algorithm: {chosen}")
+        if isinstance(geometry, ConvGeometry):
+            lines.append(f"  work: {geometry.flops / 1e6:.3g} MFLOP, padding not counted")
+        return "\n".join(lines)
+
+
+class Explained(BaseException):
+    """Ends a call that was made only to be explained; never leaves :func:`recorded`."""
+
+
+def recorded(call: Callable[[], object]) -> list[Explanation]:
+    """What ``call`` would run, without running it; its argument errors pass through."""
+    explanations: list[Explanation] = []
+    token = _recorder.set(explanations)
+    try:
+        call()
+    except Explained:
+        pass
+    finally:
+        _recorder.reset(token)
+    return explanations
+
+
+def choose(
+    op: str,
+    geometry: Geometry,
+    dtype: Any,
+    engine: str | None,
+    algorithm: str = "auto",
+    math: str | None = None,
+) -> Callable[..., Any]:
+    """The function that serves this problem, for a caller that then calls it.
+
+    Its arguments are the operation's arrays, C-contiguous and of one dtype, then the geometry.
+    ``math`` is "fast", "strict", or None for :func:`fastcnn.get_math`.
+    """
+    wanted = _current.get() if engine is None else engine
+    if wanted is not None and not isinstance(wanted, str):
+        _check(wanted)  # what does not hash would not come as far as the cache
+    checked_algorithm(algorithm)
+    chosen_math = get_math() if math is None else checked_math("math", math)
+    explanation, function = _select(Problem(op, geometry, dtype, algorithm, chosen_math), wanted)
+    recorder = _recorder.get()
+    if recorder is None:
+        return function
+    recorder.append(explanation)
+    return _explained
+
+
+def implementation(op: str, geometry: Geometry, dtype: Any, algorithm: str) -> Implementation:
+    """What serves this problem without an engine's name, under the current ``math``."""
+    return _select(Problem(op, geometry, dtype, algorithm, get_math()), None)[0].chosen
+
+
+imported = cache(undisturbed_import)
+
+
+def _explained(*arguments: object) -> Any:
+    raise Explained
+
+
+@lru_cache(maxsize=4096)
+def _select(problem: Problem, engine: str | None) -> tuple[Explanation, Callable[..., Any]]:
+    if engine is not None:
+        _check(engine)
+    affordable(f"the result of {problem.op}", _result_shape(problem), problem.dtype)
+    passed_over: list[tuple[str, str]] = []
+    for candidate in REGISTRY[problem.op]:
+        if engine is not None and candidate.engine != engine:
+            why: str | None = f"the engine {engine!r} was asked for"
+        elif problem.algorithm != "auto" and candidate.algorithm not in (None, problem.algorithm):
+            why = f"the algorithm {problem.algorithm!r} was asked for"
+        else:
+            why = _missing(candidate.engine) or candidate.refuses(problem)
+        if why is None:
+            return Explanation(problem, candidate, tuple(passed_over)), candidate.load()
+        passed_over.append((candidate.name, why))
+    why = "; ".join(f"{name}: {why}" for name, why in passed_over)
+    wanted = 'algorithm must be "auto" or one that serves this problem'
+    raise ValueError(f"{wanted}, got {quoted(problem.algorithm)}: {why}")
+
+
+def checked_engine(name: str | None) -> str | None:
+    """``name`` if it is that of an engine that can run here, or None; else the error.
+
+    >>> checked_engine("naive")
+    'naive'
+    """
+    if name is not None:
+        _check(name)
+    return name
+
+
+def checked_algorithm(name: object) -> Any:
+    """``name`` if it is that of an algorithm, or "auto"; else the error.
+
+    >>> checked_algorithm("direct")
+    'direct'
+    """
+    wanted = ", ".join(f'"{one}"' for one in ALGORITHMS)
+    if not isinstance(name, str):
+        raise TypeError(f"algorithm must be one of {wanted}, got {quoted(name)}")
+    if name not in ALGORITHMS:
+        raise ValueError(f"algorithm must be one of {wanted}, got {quoted(name)}")
+    return name
+
+
+def _result_shape(problem: Problem) -> tuple[int, ...]:
+    """Shape of the result, or of the largest of several."""
+    op, g, backward = problem.op, problem.geometry, problem.op.endswith("_backward")
+    if isinstance(g, ConvGeometry):
+        shapes = {"conv2d_input_gradient": g.input_shape, "conv2d_filter_gradient": g.filter_shape}
+        return g.output_shape if op == "conv2d" else shapes.get(op, (g.oc,))
+    if isinstance(g, PoolGeometry):
+        return g.input_shape if backward else g.output_shape
+    if op in ("dense", "dense_backward"):
+        n, inputs, outputs = g
+        return max((n, inputs), (inputs, outputs), key=prod) if backward else (n, outputs)
+    if op.startswith("zero_pad2d"):
+        n, h, w, c, top, bottom, left, right = g
+        return (n, h, w, c) if backward else (n, h + top + bottom, w + left + right, c)
+    return g
+
+
+def _check(name: str) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"engine must be one of {', '.join(_ENGINES)}, or None, got {quoted(name)}")
+    if name not in _ENGINES:
+        raise ValueError(
+            f"engine must be one of {', '.join(_ENGINES)}, or None, got {quoted(name)}"
+        )
+    missing = _missing(name)
+    if missing:
+        raise ImportError(f"engine {quoted(name)} cannot run here: {missing}")
+
+
+def _missing(engine: str) -> str | None:
+    """Why an engine cannot run here and now, or None where it can."""
+    if engine == "numba" and engine not in sys.modules and not main_thread().is_alive():
+        return _not_installed(engine) or _not_importable(engine)
+    return _not_installed(engine)
+
+
+def _not_importable(package: str) -> str | None:
+    """Why a package cannot be imported any more while Python ends, or None where it can.
+
+    Then modules that want to be called at Python's end raise an error.
+    """
+    try:
+        import_module(package)
+    except (ImportError, RuntimeError) as error:
+        return f"{package} cannot be imported while Python ends: {error}"
+    return None
+
+
+@cache
+def _not_installed(engine: str) -> str | None:
+    if engine != "numba" or (_installed("numba") and _installed("llvmlite")):
+        return None
+    if sys.platform == "emscripten":
+        return "Numba does not run on Pyodide; the engines im2col and naive do"
+    return "Numba is not installed (pip install numba)"
+
+
+def _installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ImportError:  # an import hook hides the package
+        return False

@@ -1,0 +1,1 @@
+"""A net as a scikit-learn estimator."""

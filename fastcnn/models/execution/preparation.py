@@ -1,0 +1,119 @@
+"""All kernels that a net may need are compiled with its first call, not in the middle of a service.
+
+Which kernels serve a layer depends on the number of samples. So the first prediction, and the first
+training step, are rehearsed with many batch sizes (:mod:`fastcnn.engine.numba.runtime.rehearsal`),
+and what is missing is compiled (:mod:`fastcnn.engine.numba.runtime.compile_ahead`). Nets with
+layers, losses or optimizers of the user's own are left alone, because a rehearsal would call these.
+With the environment variable ``FASTCNN_COMPILE_AHEAD=0`` each call compiles only the kernels that
+it needs itself, which is less work for programs that make many nets and use each of them once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from math import prod
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from fastcnn.core.arguments import Array
+from fastcnn.core.class_registry import is_own
+from fastcnn.core.settings import get_math, get_num_threads
+from fastcnn.core.undisturbed import NoThreadError, go_on, in_own_thread
+from fastcnn.engine.numba.runtime.compile_ahead import Progress, compile_all, is_recorded, record
+from fastcnn.engine.numba.runtime.instruction_sets import registers
+from fastcnn.engine.numba.runtime.rehearsal import Request, rehearsal
+from fastcnn.engine.numba.runtime.threads import request_driver
+from fastcnn.nn.layers import Layer, Residual
+
+# Batch sizes between which the choice of kernels was seen to change, and some beyond them.
+COUNTS = (*range(1, 11), 12, 16, 17, 24, 28, 32, 48, 64, 100, 128, 200, 256, 320, 512)
+# Bytes of one layer's activations, at most, in a batch that is rehearsed; more for the first few
+# batch sizes, because they decide most choices and large images would allow none of them. Zeros
+# take memory only where NumPy writes to them, so a rehearsal takes less than 100 MB.
+_FEW, _MOST_OF_FEW, _MOST = 10, 1 << 27, 1 << 25
+
+Purpose = Literal["predict", "train", "train on rows"]
+"""Training on rows is that on targets of two or more axes, such as rows of probabilities."""
+
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+"""The calls that are prepared, each with its first use."""
+
+_ready: set[tuple[Any, ...]] = set()
+"""Nets that were prepared in this process, as :func:`net_key` tells them apart."""
+
+
+def compiles_ahead() -> bool:
+    """Whether first calls are prepared: always, unless ``FASTCNN_COMPILE_AHEAD`` is 0."""
+    return os.environ.get("FASTCNN_COMPILE_AHEAD") != "0"
+
+
+def net_key(layers: Sequence[Layer], *purpose: object) -> tuple[Any, ...]:
+    """What the kernels of a net depend on, beside its batch size and the processor."""
+    settings = get_math(), get_num_threads() > 1, registers().isa
+    return (*map(repr, layers), layers[0].input_shape, *settings, *purpose)
+
+
+def is_built_in(thing: object) -> bool:
+    """Whether calling it in a rehearsal runs no code of a user's."""
+    if isinstance(thing, Residual):
+        return all(map(is_built_in, (*thing.layers, *thing.shortcut)))
+    return is_own(type(thing))
+
+
+def prepare(
+    layers: Sequence[Layer],
+    run: Callable[[Array], object],
+    like: Array,
+    *purpose: object,
+    progress: Progress | None = None,
+) -> int:
+    """Compile what ``run`` may need for batches of any size; how many kernels were missing.
+
+    Args:
+        layers: the net's layers.
+        run: takes samples through the net; it is called in rehearsals alone.
+        like: samples of the shape and dtype that it takes.
+        purpose: what else its kernels depend on.
+        progress: told how many kernels are compiled.
+    """
+    key = net_key(layers, like.dtype.char, *purpose)
+    if key in _ready:
+        return 0
+    count = 0
+    if not is_recorded(repr(key)):
+        requests = rehearsed(layers, run, like)
+        count = compile_all(requests, progress)
+        record(repr(key), requests)
+    _ready.add(key)
+    return count
+
+
+def rehearsed(
+    layers: Sequence[Layer], run: Callable[[Array], object], like: Array
+) -> list[Request]:
+    """The kernels that ``run`` needs for so many samples as there are, then for other batches.
+
+    Batches for which there is no memory are left out.
+    """
+    sample = max(prod(one.output_shape or ()) for one in layers) * 8 + prod(like.shape[1:]) * 8
+    most = {n: _MOST_OF_FEW if n <= _FEW else _MOST for n in COUNTS}
+    counts = [len(like), *(n for n in COUNTS if n * sample <= most[n] and n != len(like))]
+    result: list[Request] = []
+
+    def rehearse() -> None:
+        with rehearsal() as requests, np.errstate(all="ignore"):
+            with suppress(MemoryError):
+                for count in counts:
+                    go_on()
+                    run(np.zeros((count, *like.shape[1:]), like.dtype))
+            request_driver()
+            result.extend(requests.values())
+
+    # In a thread of its own from whichever thread, because signal handlers and finalizers run in
+    # the caller's at any moment, and may predict. Without a thread nothing is compiled ahead.
+    with suppress(NoThreadError):
+        in_own_thread(rehearse)
+    return result

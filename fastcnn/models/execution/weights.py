@@ -1,0 +1,114 @@
+"""A model's parameters in one flat array, and their gradients in another.
+
+So an optimizer's step does not depend on the number of layers. Each layer's arrays are views; each
+starts on a cache line of its own. The gaps between them stay 0.
+
+Compiled programs take addresses and sizes from views that nobody else has: a layer's own arrays
+are in reach of the user, who may give one another shape in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastcnn.core.arguments import Array
+from fastcnn.nn.layers import Layer
+from fastcnn.nn.optimizers import Optimizer
+
+_LINE = 64  # bytes of a cache line
+
+
+class Weights:
+    """The parameters of built layers, moved into one array.
+
+    Attributes:
+        parameters, gradient: flat, of one size and dtype.
+        gradients: for each layer its gradients by name, as views of ``gradient``.
+        spans: the parts of the flat arrays that training moves, in order; one that is all of them
+            where no layer is frozen. The gradient of the rest is 0.
+        frozen: whether training leaves some of the parameters as they are.
+    """
+
+    def __init__(self, layers: Sequence[Layer], dtype: np.dtype[Any]) -> None:
+        step = _LINE // dtype.itemsize
+        size = sum(
+            -(-array.size // step) * step for layer in layers for array in layer.parameters.values()
+        )
+        self.parameters, self.gradient = _aligned(size, dtype), _aligned(size, dtype)
+        self.gradients: list[dict[str, Array]] = []
+        self._layers = list(layers)  # alive, because their ids are the keys of the next
+        self._views: dict[int, dict[str, Array]] = {}
+        first = 0
+        for layer in layers:
+            views: dict[str, Array] = {}
+            gradients: dict[str, Array] = {}
+            for name, array in layer.parameters.items():
+                part = slice(first, first + array.size)
+                views[name] = self.parameters[part].reshape(array.shape)
+                views[name][...] = array
+                gradients[name] = self.gradient[part].reshape(array.shape)
+                first += -(-array.size // step) * step
+            self._views[id(layer)] = {name: view[...] for name, view in views.items()}
+            layer.adopt(views)
+            self.gradients.append(gradients)
+        self.spans: tuple[slice, ...] = ()
+        self.frozen = False
+        self._trained: dict[int, dict[str, Array]] = {}
+        self.update()
+
+    def update(self) -> None:
+        """Follow the layers' ``trainable``."""
+        step, start = _LINE // self.gradient.itemsize, self.gradient.ctypes.data
+        trained, spans, frozen = {}, list[slice](), list[Array]()
+        for layer, gradients in zip(self._layers, self.gradients, strict=True):
+            names = layer.trained_names()
+            trained[id(layer)] = {name: gradients[name] for name in gradients if name in names}
+            for name, gradient in gradients.items():
+                if name not in names:
+                    frozen.append(gradient)
+                    continue
+                first = (gradient.ctypes.data - start) // gradient.itemsize
+                stop = first + -(-gradient.size // step) * step
+                if spans and spans[-1].stop == first:
+                    first = spans.pop().start
+                spans.append(slice(first, stop))
+        for gradient in frozen:
+            gradient[...] = 0
+        self._trained, self.spans, self.frozen = trained, tuple(spans), bool(frozen)
+
+    def trained(self, layer: Layer) -> dict[str, Array]:
+        """The gradients by name of what training moves of one of the layers."""
+        return self._trained[id(layer)]
+
+    def move(self, optimizer: Optimizer) -> None:
+        """Take an optimizer's step with the gradient, on all that training moves."""
+        if self.frozen:
+            optimizer.step_within(self.parameters, self.gradient, self.spans)
+        else:
+            optimizer.step(self.parameters, self.gradient)
+
+    def of(self, layer: Layer) -> dict[str, Array]:
+        """The parameters of one of the layers by name, as views of ``parameters``."""
+        return self._views[id(layer)]
+
+    def split(self, flat: Array) -> list[dict[str, Array]]:
+        """Views of an array that lies as the parameters do, such as an optimizer's momentum."""
+        start = self.gradient.ctypes.data
+        return [
+            {
+                name: flat[
+                    (first := (g.ctypes.data - start) // g.itemsize) : first + g.size
+                ].reshape(g.shape)
+                for name, g in gradients.items()
+            }
+            for gradients in self.gradients
+        ]
+
+
+def _aligned(size: int, dtype: np.dtype[Any]) -> Array:
+    memory = np.zeros(size * dtype.itemsize + _LINE, np.uint8)
+    offset = -memory.ctypes.data % _LINE
+    return memory[offset : offset + size * dtype.itemsize].view(dtype)

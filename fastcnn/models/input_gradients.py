@@ -1,0 +1,102 @@
+"""Gradients of predictions at a net's input: what an output depends on, pixel by pixel.
+
+Layers run forward as in prediction, so a batch normalisation uses its running statistics and a
+dropout does nothing, and then backward. Nothing of the layers changes.
+
+Source: K. Simonyan, A. Vedaldi, A. Zisserman, "Deep Inside Convolutional Networks: Visualising
+Image Classification Models and Saliency Maps", arXiv:1312.6034.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastcnn.core.arguments import Array
+from fastcnn.core.class_registry import is_own
+from fastcnn.core.float_errors import unreported
+from fastcnn.nn.layers import Layer, Shape, all_layers
+
+
+def upstream(output: ArrayLike, count: int, shape: Shape, dtype: np.dtype[Any]) -> Array:
+    """The gradient at the outputs, (count, …), of what ``output`` stands for.
+
+    Args:
+        output: the number of an output, one number for each sample, or the gradient itself.
+        count: how many samples there are.
+        shape: of one sample's outputs.
+        dtype: of the result.
+
+    Raises:
+        TypeError, ValueError: a wrong dtype, shape or number, named in the message.
+
+    >>> upstream([1, 0], 2, (3,), np.dtype("float32"))
+    array([[0., 1., 0.],
+           [1., 0., 0.]], dtype=float32)
+    """
+    try:
+        values = np.asarray(output)
+    except ValueError as error:
+        raise ValueError(f"output must be an array, got a ragged sequence: {error}") from None
+    if values.ndim > 1 and values.shape == (count, *shape):
+        if values.dtype.kind not in "fiub":
+            raise TypeError(f"output must hold numbers, got dtype {values.dtype}")
+        if not np.isfinite(values).all():
+            raise ValueError("output must hold finite numbers, got NaN or infinity")
+        return np.ascontiguousarray(values, dtype)
+    if values.shape not in ((), (count,)) or len(shape) != 1:
+        which = "" if len(shape) > 1 else f"the number of an output, {count} such numbers, or "
+        raise ValueError(
+            f"output must be {which}a gradient of the shape {(count, *shape)}, got the shape "
+            f"{values.shape}"
+        )
+    if values.dtype.kind not in "iu" and values.size:
+        raise TypeError(f"output must be an integer or integers, got dtype {values.dtype}")
+    (outputs,) = shape
+    wrong = values[(values < 0) | (values >= outputs)]
+    if wrong.size:
+        raise ValueError(f"output must be from 0 to {outputs - 1}, got {wrong.reshape(-1)[0]}")
+    result = np.zeros((count, outputs), dtype)
+    result[np.arange(count), values.astype(np.int64)] = 1
+    return result
+
+
+@unreported
+def through(layers: Sequence[Layer], x: Array, dy: Array, engine: str | None) -> Array:
+    """The gradient at samples ``x`` (N, …), from that at the layers' outputs, ``dy``.
+
+    Both as the layers take them. Raises ``TypeError`` for a layer of a user's own that does not
+    save in prediction what its ``backward`` needs.
+    """
+    # A layer of a user's own may move its state in backward, as in training.
+    others = [one for one in all_layers(layers) if not is_own(type(one))]
+    before = [(array, array.copy()) for one in others for array in one.state.values()]
+    saved = []
+    try:
+        for layer in layers:
+            x, kept = layer.forward(x, False, None, engine)
+            saved.append(kept)
+        for i in reversed(range(len(layers))):
+            dy = _back(i, layers[i], dy, saved[i], engine)
+    finally:
+        for array, old in before:
+            array[...] = old
+    return dy
+
+
+def _back(i: int, layer: Layer, dy: Array, saved: Any, engine: str | None) -> Array:
+    if is_own(type(layer)):
+        return layer.input_gradient(dy, saved, engine)
+    try:
+        dx = layer.input_gradient(dy, saved, engine)
+        if dx is None:
+            raise TypeError("it returns None as the gradient of its input")
+        return np.ascontiguousarray(dx, dy.dtype)
+    except (TypeError, AttributeError) as error:
+        raise TypeError(
+            f"layer {i}, {layer!r}, has no gradient in prediction: its forward must save, also "
+            f"with training=False, what its backward needs: {error}"
+        ) from error

@@ -1,0 +1,148 @@
+"""What a model takes as samples: images or vectors, bytes or floats.
+
+Bytes (uint8) are pixels, and are scaled to ``x / 255 − 0.5``, batch by batch. Everything else is
+taken as it is given. (N, H, W) is one channel.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastcnn.core.arguments import Array
+from fastcnn.core.float_errors import unreported
+from fastcnn.data.on_demand import Samples
+from fastcnn.nn.layers import Shape
+
+_TAKEN = frozenset(map(np.dtype, (np.uint8, np.float32, np.float64)))
+_SMALLEST_PICTURE = 8  # side
+_PART = 1 << 20  # numbers that are looked at together
+
+
+def samples(name: str, x: ArrayLike, input_shape: Shape | None) -> Array:
+    """``x`` as (N, H, W, C) or (N, features), in the dtype that it has.
+
+    A view of its own, because the caller may give ``x`` another shape in place.
+
+    Raises ``TypeError`` for what are no numbers, ``ValueError`` for samples of another shape than
+    ``input_shape``; both name the argument.
+
+    >>> samples("x", np.zeros((5, 28, 28), np.uint8), (28, 28, 1)).shape
+    (5, 28, 28, 1)
+    """
+    if type(x) is np.ndarray:
+        view = x[..., np.newaxis] if x.ndim == 3 else x[...]
+        if view.dtype in _TAKEN and view.ndim == 4 and view.shape[1:] == input_shape:
+            return view  # nearly always, and a prediction of one sample is short
+    try:
+        array: Array = np.asarray(x)[...]
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array, got a ragged sequence: {error}") from None
+    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    if array.ndim == 3:
+        array = array[..., np.newaxis]
+    if array.ndim not in (2, 4) or (input_shape is not None and array.shape[1:] != input_shape):
+        wanted = "(N, H, W), (N, H, W, C) or (N, features)"
+        if input_shape is not None:
+            wanted = f"(N, {', '.join(map(str, input_shape))})"
+        raise ValueError(
+            f"{name} must have the shape {wanted}, got {np.shape(x)}"
+            + _remedy(name, np.shape(x), input_shape)
+        )
+    return array
+
+
+def channels_first(shape: Shape) -> bool:
+    """Whether a sample's shape is probably (C, H, W), as in PyTorch, and not (H, W, C).
+
+    So it is where the first side is 1, 3 or 4, and the others are alike and at least 8; with three
+    channels also where both are at least 16 and one is at most twice the other. Signals (1, W, C)
+    and feature maps such as (3, 3, 256) are not.
+
+    >>> channels_first((1, 28, 28)), channels_first((3, 48, 64)), channels_first((1, 128, 9))
+    (True, True, False)
+    """
+    if len(shape) != 3 or shape[0] not in (1, 3, 4):
+        return False
+    short, long = sorted(shape[1:])
+    if short == long:
+        return short >= _SMALLEST_PICTURE
+    return shape[0] == 3 and short >= 2 * _SMALLEST_PICTURE and long <= 2 * short
+
+
+def layout_doubt(name: str, shape: Shape, count: int | None = None) -> str | None:
+    """The sentence about samples that are probably laid out in another way, or None.
+
+    Args:
+        name: of the argument.
+        shape: of one sample.
+        count: the number of samples, or None.
+    """
+    if channels_first(shape):
+        channels, height, width = shape
+        return (
+            f"{name} with samples of shape {shape} is taken as (H, W, C), images of {channels} x "
+            f"{height} pixels with {width} channels, but the channels seem to come first. "
+            f"fastcnn.nchw_to_nhwc(x) makes samples of shape ({height}, {width}, {channels})"
+        )
+    if count is not None and len(shape) == 3 and shape[2] == 1 and shape[1] in (3, 4):
+        side = shape[0]
+        if side == count and side >= _SMALLEST_PICTURE:
+            return (
+                f"{name} of shape {(count, *shape[:2])} is taken as {count} grey images (N, H, W), "
+                f"but it seems to be one picture (H, W, C), which is {name}[numpy.newaxis]"
+            )
+    return None
+
+
+def _remedy(name: str, given: Shape, wanted: Shape | None) -> str:
+    """What would make samples of another shape fit, where that is likely."""
+    if wanted is None or len(wanted) != 3:
+        single = wanted is not None and given == wanted
+        return f"; a single sample is {name}[numpy.newaxis]" if single else ""
+    height, width, channels = wanted
+    if given == wanted or (channels == 1 and given == (height, width)):
+        return f"; a single sample is {name}[numpy.newaxis]"
+    if given[1:] == (channels, height, width):
+        return f"; its channels seem to come first: fastcnn.nchw_to_nhwc({name})"
+    if len(given) == 4 and given[1:] == (width, channels, height):
+        return f"; its channels seem to come last: fastcnn.nhwc_to_nchw({name})"
+    if len(given) == 2 and given[1] == height * width * channels:
+        return f"; rows become images by {name}.reshape(-1, {height}, {width}, {channels})"
+    return ""
+
+
+def finite(name: str, array: Samples) -> None:
+    """Raise the ``ValueError`` for NaN or infinity in the samples, naming the first such."""
+    if array.dtype.kind != "f":
+        return
+    step = max(1, _PART // max(1, array[:1].size))
+    for first in range(0, len(array), step):
+        part = array[first : first + step]
+        good = np.isfinite(part)
+        if not good.all():
+            sample = first + int(np.argmin(good.reshape(len(part), -1).all(axis=1)))
+            raise ValueError(f"{name} must hold finite numbers, got NaN or infinity in {sample=}")
+
+
+def batch(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Some samples as the layers take them: bytes scaled, all of ``dtype`` and C-contiguous.
+
+    >>> batch(np.array([[0, 255]], np.uint8), np.dtype("float32"))
+    array([[-0.5,  0.5]], dtype=float32)
+    """
+    if array.dtype is dtype and array.flags.c_contiguous:
+        return array
+    return _converted(array, dtype)
+
+
+@unreported
+def _converted(array: Array, dtype: np.dtype[Any]) -> Array:
+    if array.dtype == np.uint8:
+        scaled: Array = np.multiply(array, dtype.type(1 / 255), dtype=dtype, order="C")
+        scaled -= dtype.type(0.5)
+        return scaled
+    return np.ascontiguousarray(array, dtype)

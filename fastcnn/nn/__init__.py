@@ -1,0 +1,1 @@
+"""Layers, losses, optimizers and schedules: they hold parameters, and call operations."""

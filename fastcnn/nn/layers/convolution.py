@@ -1,0 +1,238 @@
+"""Convolution layers: Conv2D and DepthwiseConv2D."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastcnn import ops
+from fastcnn.core.arguments import Array
+from fastcnn.core.geometry import ConvGeometry, Padding, Pair, conv_geometry, pads, pair
+from fastcnn.core.quoting import quoted
+from fastcnn.core.scalars import count, truth
+from fastcnn.engine.policy import winograd_cannot
+from fastcnn.engine.registry import checked_algorithm
+from fastcnn.nn.layers.base import Gradients, Layer, as_pair, image
+from fastcnn.nn.layers.initializers import Shape, Spec, initializer
+
+
+class _Convolution(Layer):
+    """What both convolutions share; they differ in groups and in the number of filters."""
+
+    kernel_size: Any
+    strides: Any
+    padding: Any
+    dilation: Any
+    activation: ops.Activation
+    use_bias: bool
+    kernel_initializer: str
+    algorithm: ops.Algorithm = "auto"
+
+    def _take(
+        self,
+        kernel_size: object,
+        strides: object,
+        padding: Any,
+        dilation: object,
+        activation: object,
+        use_bias: object,
+        kernel_initializer: object,
+    ) -> None:
+        sides = pair("kernel_size", kernel_size)
+        self.kernel_size = as_pair(sides)
+        self.strides = as_pair(pair("strides", strides))
+        pads(padding, sides, sides, (1, 1))  # refuses what is no padding
+        self.padding = padding if isinstance(padding, str | int) else _tuples(padding)
+        self.dilation = as_pair(pair("dilation", dilation))
+        self.activation = fused_activation(activation)
+        self.use_bias = truth("use_bias", use_bias)
+        self.kernel_initializer = initializer("kernel_initializer", kernel_initializer)
+
+    def _channels(self, ic: int) -> tuple[int, int]:
+        """Groups and output channels, for ``ic`` input channels."""
+        raise NotImplementedError
+
+    def geometry(self, input_shape: Shape, n: int = 1) -> ConvGeometry:
+        """The geometry for a batch of ``n``."""
+        h, w, ic = image(type(self).__name__, input_shape)
+        groups, oc = self._channels(ic)
+        if ic % groups or oc % groups:
+            raise ValueError(
+                f"groups must divide the channels of input and output, got {groups} for {ic} "
+                f"input and {oc} output channels"
+            )
+        g = conv_geometry(
+            (n, h, w, ic),
+            (*pair("kernel_size", self.kernel_size), ic // groups, oc),
+            stride=self.strides,
+            padding=self.padding,
+            dilation=self.dilation,
+            groups=groups,
+        )
+        cannot = winograd_cannot(g) if self.algorithm == "winograd" else None
+        if cannot:
+            raise ValueError(f'algorithm must not be "winograd" for this layer: {cannot}')
+        return g
+
+    def infer(self, input_shape: Shape) -> Shape:
+        return self.geometry(input_shape).output_shape[1:]
+
+    def parameter_specs(self, input_shape: Shape) -> dict[str, Spec]:
+        g = self.geometry(input_shape)
+        taps = g.kh * g.kw
+        fans = taps * g.group_ic, taps * g.group_oc
+        specs = {"w": Spec(g.filter_shape, self.kernel_initializer, *fans)}
+        if self.use_bias:
+            specs["b"] = Spec((g.oc,), "zeros")
+        return specs
+
+    def forward(
+        self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
+    ) -> tuple[Array, Any]:
+        w, b = self.parameters["w"], self.parameters.get("b")
+        y = ops.conv2d(x, w, b, **self._call(x), activation=self.activation, engine=engine)
+        return y, (x, y if self.activation else None)
+
+    def backward(
+        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
+    ) -> tuple[Array | None, Gradients]:
+        x, y = saved
+        if self.activation:
+            dy = ops.relu_backward(dy, y, engine=engine)  # y > 0 just where its input was
+        w, call = self.parameters["w"], self._call(x)
+        dx = self._before(dy, x, engine) if needs_dx else None
+        if not self.trainable:
+            return dx, {}
+        size = w.shape[0], w.shape[1]
+        gradients = {"w": ops.conv2d_filter_gradient(dy, x, size, **call, engine=engine)}
+        if self.use_bias:
+            gradients["b"] = ops.conv2d_bias_gradient(dy, engine=engine)
+        return dx, gradients
+
+    def input_gradient(self, dy: Array, saved: Any, engine: str | None) -> Array:
+        x, y = saved
+        if self.activation:
+            dy = ops.relu_backward(dy, y, engine=engine)
+        return self._before(dy, x, engine)
+
+    def _before(self, dy: Array, x: Array, engine: str | None) -> Array:
+        """The gradient of the input, from that before the activation."""
+        w = self.parameters["w"]
+        return ops.conv2d_input_gradient(dy, w, x.shape, **self._call(x), engine=engine)
+
+    def _call(self, x: Array) -> dict[str, Any]:
+        return {
+            "stride": self.strides,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self._channels(x.shape[3])[0],
+            "algorithm": self.algorithm,
+        }
+
+    def flops(self, input_shape: Shape) -> int:
+        return self.geometry(input_shape).flops
+
+
+class Conv2D(_Convolution):
+    """Convolution of images, (H, W, IC) to (OH, OW, filters).
+
+    Args:
+        filters: output channels.
+        kernel_size: sides of the filters, an int or (vertical, horizontal).
+        strides: pixels between outputs, an int or a pair.
+        padding: "valid", "same", an int, a pair, or ((top, bottom), (left, right)).
+        dilation: pixels between filter taps, an int or a pair.
+        groups: into how many independent convolutions the channels are split.
+        activation: "relu" or None; for others put their layer after this one.
+        use_bias: whether a bias is added.
+        kernel_initializer: how filters are drawn, a name of
+            :data:`fastcnn.nn.layers.INITIALIZERS`.
+        algorithm: "auto", "direct", "winograd" or "im2col", as for :func:`fastcnn.conv2d`, for the
+            layer and its gradients.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type or value, named in the message.
+
+    Example:
+        >>> Conv2D(8, 3).infer((28, 28, 1))
+        (26, 26, 8)
+
+    Parameters: ``w`` (KH, KW, IC/groups, filters) and ``b`` (filters,).
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: Pair,
+        strides: Pair = 1,
+        padding: Padding = "valid",
+        dilation: Pair = 1,
+        groups: int = 1,
+        activation: ops.Activation = None,
+        use_bias: bool = True,
+        kernel_initializer: str = "glorot_uniform",
+        algorithm: ops.Algorithm = "auto",
+    ) -> None:
+        super().__init__()
+        self.filters = count("filters", filters)
+        self.groups = count("groups", groups)
+        self.algorithm = checked_algorithm(algorithm)
+        self._take(
+            kernel_size, strides, padding, dilation, activation, use_bias, kernel_initializer
+        )
+
+    def _channels(self, ic: int) -> tuple[int, int]:
+        return self.groups, self.filters
+
+
+class DepthwiseConv2D(_Convolution):
+    """Convolution of each channel on its own, (H, W, C) to (OH, OW, C · depth_multiplier).
+
+    Args:
+        depth_multiplier: filters for each channel; a channel's outputs are neighbours.
+        kernel_size, strides, padding, dilation, activation, use_bias, kernel_initializer: as for
+            :class:`Conv2D`.
+
+    Example:
+        >>> DepthwiseConv2D(3, padding="same", depth_multiplier=2).infer((28, 28, 4))
+        (28, 28, 8)
+
+    Parameters: ``w`` (KH, KW, 1, C · depth_multiplier) and ``b`` (C · depth_multiplier,).
+    """
+
+    def __init__(
+        self,
+        kernel_size: Pair,
+        strides: Pair = 1,
+        padding: Padding = "valid",
+        dilation: Pair = 1,
+        depth_multiplier: int = 1,
+        activation: ops.Activation = None,
+        use_bias: bool = True,
+        kernel_initializer: str = "glorot_uniform",
+    ) -> None:
+        super().__init__()
+        self.depth_multiplier = count("depth_multiplier", depth_multiplier)
+        self._take(
+            kernel_size, strides, padding, dilation, activation, use_bias, kernel_initializer
+        )
+
+    def _channels(self, ic: int) -> tuple[int, int]:
+        return ic, ic * self.depth_multiplier
+
+
+def fused_activation(value: object) -> ops.Activation:
+    """``value`` if an operation can apply it at no extra pass; else the error."""
+    if value is None:
+        return None
+    if value != "relu":
+        raise ValueError(
+            f'activation must be "relu" or None, got {quoted(value)}; for another activation put '
+            f"its layer after this one: LeakyReLU(), Tanh(), Sigmoid() or Softmax()"
+        )
+    return "relu"
+
+
+def _tuples(padding: Any) -> Any:
+    return tuple(tuple(side) if isinstance(side, list | tuple) else side for side in padding)

@@ -1,0 +1,102 @@
+"""Layers on vectors: Dense, and Flatten, which makes them of images."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from fastcnn import ops
+from fastcnn.core.arguments import Array
+from fastcnn.core.scalars import count, truth
+from fastcnn.nn.layers.base import Gradients, Layer, features
+from fastcnn.nn.layers.convolution import fused_activation
+from fastcnn.nn.layers.initializers import Shape, Spec, initializer
+
+
+class Dense(Layer):
+    """Fully connected layer, (features,) to (units,): ``x @ w + b``.
+
+    Args:
+        units: how many outputs.
+        activation: "relu" or None; for others put their layer after this one.
+        use_bias: whether a bias is added.
+        kernel_initializer: how weights are drawn, a name of :data:`fastcnn.nn.layers.INITIALIZERS`.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type or value, named in the message.
+
+    Example:
+        >>> Dense(10).infer((1352,))
+        (10,)
+
+    Parameters: ``w`` (features, units) and ``b`` (units,).
+    """
+
+    def __init__(
+        self,
+        units: int,
+        activation: ops.Activation = None,
+        use_bias: bool = True,
+        kernel_initializer: str = "glorot_uniform",
+    ) -> None:
+        super().__init__()
+        self.units = count("units", units)
+        self.activation = fused_activation(activation)
+        self.use_bias = truth("use_bias", use_bias)
+        self.kernel_initializer = initializer("kernel_initializer", kernel_initializer)
+
+    def infer(self, input_shape: Shape) -> Shape:
+        features("Dense", input_shape)
+        return (self.units,)
+
+    def parameter_specs(self, input_shape: Shape) -> dict[str, Spec]:
+        sides = features("Dense", input_shape), self.units
+        specs = {"w": Spec(sides, self.kernel_initializer, *sides)}
+        if self.use_bias:
+            specs["b"] = Spec((self.units,), "zeros")
+        return specs
+
+    def forward(
+        self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
+    ) -> tuple[Array, Any]:
+        w, b = self.parameters["w"], self.parameters.get("b")
+        y = ops.dense(x, w, b, activation=self.activation, engine=engine)
+        return y, (x, y if self.activation else None)
+
+    def backward(
+        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
+    ) -> tuple[Array | None, Gradients]:
+        x, y = saved
+        if self.activation:
+            dy = ops.relu_backward(dy, y, engine=engine)  # y > 0 just where its input was
+        dx, dw, db = ops.dense_backward(dy, x, self.parameters["w"], engine=engine)
+        if not self.trainable:
+            return dx, {}
+        return dx, {"w": dw, "b": db} if self.use_bias else {"w": dw}
+
+    def flops(self, input_shape: Shape) -> int:
+        return 2 * input_shape[0] * self.units
+
+
+class Flatten(Layer):
+    """Images as vectors, (H, W, C) to (H · W · C,), in memory's order.
+
+    Example:
+        >>> Flatten().infer((13, 13, 8))
+        (1352,)
+    """
+
+    def infer(self, input_shape: Shape) -> Shape:
+        return (prod(input_shape),)
+
+    def forward(
+        self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
+    ) -> tuple[Array, Any]:
+        return x.reshape(len(x), prod(x.shape[1:])), x.shape
+
+    def backward(
+        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
+    ) -> tuple[Array | None, Gradients]:
+        return dy.reshape(saved), {}

@@ -1,0 +1,78 @@
+"""Layers as JSON holds them: a class and its constructor's arguments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastcnn.core.class_registry import module_of
+from fastcnn.core.quoting import quoted
+from fastcnn.nn.layers.base import Layer
+from fastcnn.nn.layers.stack import check_number
+
+_OPTIONAL = {"module", "trainable"}
+
+
+def to_dict(layer: Layer) -> dict[str, Any]:
+    """A layer as JSON holds it: its class and its config.
+
+    With the module of a class of the user's own, and with ``trainable`` where that is False.
+
+    >>> from fastcnn.nn.layers import Flatten
+    >>> to_dict(Flatten())
+    {'class': 'Flatten', 'config': {}}
+    """
+    kind = type(layer)
+    described = {"class": kind.__name__, **module_of(kind), "config": layer.config()}
+    return described if layer.trainable else {**described, "trainable": False}
+
+
+def layers_from_list(described: Any) -> list[Layer]:
+    """The layers of a list of what :func:`to_dict` returned, unbuilt.
+
+    Raises ``ValueError`` for too many layers or layers too deep inside of each other, before any is
+    made; else as :func:`layer_from_dict`.
+
+    >>> layers_from_list([{"class": "Flatten", "config": {}}])
+    [Flatten()]
+    """
+    if not isinstance(described, list):
+        raise ValueError(f"layers must be a list, got {quoted(described)}")
+    _check_number(described)
+    return [layer_from_dict(one) for one in described]
+
+
+def _check_number(described: list[Any]) -> None:
+    """Count the layers in the list, also those inside of others."""
+    count = 0
+    below: list[tuple[Any, int]] = [(described, 0)]
+    while below:
+        node, depth = below.pop()
+        if isinstance(node, dict):
+            if "class" in node:
+                count, depth = count + 1, depth + 1
+                check_number("layers", count, depth)
+            values: Any = node.values()
+        else:
+            values = node
+        below += [(value, depth) for value in values if isinstance(value, dict | list)]
+
+
+def layer_from_dict(described: Any) -> Layer:
+    """The layer that :func:`to_dict` described, unbuilt.
+
+    Raises ``ValueError`` or ``TypeError`` for a class that this version does not know, or for
+    arguments that it does not take.
+
+    >>> layer_from_dict({"class": "Flatten", "config": {}})
+    Flatten()
+    """
+    if not isinstance(described, dict) or described.keys() - _OPTIONAL != {"class", "config"}:
+        raise ValueError(f"a layer must be given by class and config, got {quoted(described)}")
+    kind = Layer.known.find(described["class"], described.get("module"))
+    config = described["config"]
+    if not isinstance(config, dict):
+        raise ValueError(f"the config of {kind.__name__} must be an object, got {quoted(config)}")
+    layer = kind.from_config(config)
+    if "trainable" in described:
+        layer.trainable = described["trainable"]
+    return layer

@@ -1,0 +1,133 @@
+"""Layers that act in training otherwise than in prediction: Dropout and BatchNorm."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from fastcnn import ops
+from fastcnn.core.arguments import Array
+from fastcnn.core.float_errors import unreported
+from fastcnn.core.scalars import below_one, number
+from fastcnn.nn.layers.base import Gradients, Layer
+from fastcnn.nn.layers.initializers import Shape, Spec
+
+
+class Dropout(Layer):
+    """In training each number is dropped with probability ``rate``, the others grow by as much.
+
+    Args:
+        rate: at least 0 and below 1.
+
+    In prediction nothing happens.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = below_one("rate", rate)
+
+    def infer(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def forward(
+        self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
+    ) -> tuple[Array, Any]:
+        if not training or not self.rate:
+            return x, None
+        assert rng is not None
+        kept = rng.random(x.shape, np.float32) >= self.rate
+        return ops.dropout(x, kept, self.rate, engine=engine), kept
+
+    def backward(
+        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
+    ) -> tuple[Array | None, Gradients]:
+        if saved is None:
+            return dy, {}
+        return ops.dropout(dy, saved, self.rate, engine=engine), {}
+
+
+class BatchNorm(Layer):
+    """Batch normalisation: each channel with mean ``beta`` and deviation ``gamma``.
+
+    In training mean and variance are those of the batch, and running ones follow them; in
+    prediction, and where the layer is not ``trainable``, the running ones are used. A training
+    batch must have at least two values for each channel, because one value has no variance.
+
+    Args:
+        momentum: how much of the running statistics each batch leaves, at least 0 and below 1.
+        epsilon: is added to the variance.
+
+    Example:
+        >>> BatchNorm().infer((26, 26, 8))
+        (26, 26, 8)
+
+    Parameters: ``gamma`` and ``beta`` (C,). State: ``mean`` and ``variance`` (C,), which
+    ``backward`` moves.
+    """
+
+    def __init__(self, momentum: float = 0.9, epsilon: float = 1e-3) -> None:
+        super().__init__()
+        self.momentum = below_one("momentum", momentum)
+        self.epsilon = number("epsilon", epsilon)
+
+    def infer(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def least_batch(self, input_shape: Shape) -> int:
+        return 2 if self.trainable and prod(input_shape[:-1]) == 1 else 1
+
+    def parameter_specs(self, input_shape: Shape) -> dict[str, Spec]:
+        channels = input_shape[-1:]
+        return {"gamma": Spec(channels, "ones"), "beta": Spec(channels, "zeros")}
+
+    def state_specs(self, input_shape: Shape) -> dict[str, Spec]:
+        channels = input_shape[-1:]
+        return {"mean": Spec(channels, "zeros"), "variance": Spec(channels, "ones")}
+
+    def forward(
+        self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
+    ) -> tuple[Array, Any]:
+        gamma, beta = self.parameters["gamma"], self.parameters["beta"]
+        if training and self.trainable:
+            y, mean, variance = ops.batch_norm(x, gamma, beta, self.epsilon, engine=engine)
+            return y, (x, mean, variance)
+        running = self.state["mean"], self.state["variance"]
+        y = ops.batch_norm_inference(x, gamma, beta, *running, self.epsilon, engine=engine)
+        return y, (x, None, None)
+
+    def backward(
+        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
+    ) -> tuple[Array | None, Gradients]:
+        x, mean, variance = saved
+        if mean is None:
+            dx = self.input_gradient(dy, saved, engine) if needs_dx else None
+            return dx, self._gradients_by_running(dy, x, engine) if self.trainable else {}
+        dx, dgamma, dbeta = ops.batch_norm_backward(
+            dy, x, self.parameters["gamma"], mean, variance, self.epsilon, engine=engine
+        )
+        for name, found in (("mean", mean), ("variance", variance)):
+            running = self.state[name]
+            running *= self.momentum
+            running += (1 - self.momentum) * found
+        return dx, {"gamma": dgamma, "beta": dbeta}
+
+    def input_gradient(self, dy: Array, saved: Any, engine: str | None) -> Array:
+        # The running statistics are constants: each channel is scaled, and shifted by nothing.
+        gamma, variance = self.parameters["gamma"], self.state["variance"]
+        zeros = np.zeros_like(gamma)
+        return ops.batch_norm_inference(
+            dy, gamma, zeros, zeros, variance, self.epsilon, engine=engine
+        )
+
+    @unreported
+    def _gradients_by_running(self, dy: Array, x: Array, engine: str | None) -> Gradients:
+        gamma, running = self.parameters["gamma"], (self.state["mean"], self.state["variance"])
+        ones, zeros = np.ones_like(gamma), np.zeros_like(gamma)
+        normal = ops.batch_norm_inference(x, ones, zeros, *running, self.epsilon, engine=engine)
+        rows = 1, 1, -1, len(gamma)
+        return {
+            "gamma": ops.conv2d_bias_gradient((dy * normal).reshape(rows), engine=engine),
+            "beta": ops.conv2d_bias_gradient(dy.reshape(rows), engine=engine),
+        }

@@ -1,0 +1,419 @@
+"""Losses: how far a net's outputs are from what they should be, and the gradient of that.
+
+A loss takes the net's raw outputs: the softmax of the cross-entropy and the sigmoid of the binary
+one belong to the loss, which needs no detour through tiny probabilities.
+
+Sources: C. Szegedy et al., "Rethinking the Inception Architecture", arXiv:1512.00567 (label
+smoothing); H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", arXiv:1710.09412, and
+G. Hinton et al., "Distilling the Knowledge in a Neural Network", arXiv:1503.02531 (rows of
+probabilities).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, ClassVar, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastcnn import ops
+from fastcnn.core.arguments import (
+    Array,
+    are_labels,
+    class_labels,
+    floats,
+    in_range,
+    probabilities,
+    shown_row,
+)
+from fastcnn.core.attributes import Checked, Known
+from fastcnn.core.class_registry import Registry
+from fastcnn.core.float_errors import unreported
+from fastcnn.core.quoting import quoted
+from fastcnn.core.scalars import below_one
+from fastcnn.core.user_code import (
+    Contract,
+    Source,
+    check_methods,
+    count_to,
+    finite,
+    numbers,
+    read_only,
+    real_numbers,
+    refuse,
+    refuse_method,
+)
+from fastcnn.nn.layers import Shape
+
+# --- what the methods of a user's loss must return ------------------------------------------------
+
+
+def _checked_targets(
+    loss: Loss, call: Callable[..., Any], y: ArrayLike, count: int, output: Shape, dtype: Any
+) -> Array:
+    source, needed = Source(loss, "targets"), f"an array of {count} targets"
+    array = real_numbers(source, needed, result := call(y, count, output, dtype))
+    if array.ndim < 1 or len(array) != count:
+        refuse(source, needed, result)
+    return np.asarray(array, dtype) if array.dtype.kind == "f" else array
+
+
+def _checked_values(
+    loss: Loss, call: Callable[..., Any], outputs: Array, targets: Array, *engine: Any, **more: Any
+) -> Array:
+    outputs = read_only(outputs)
+    values = call(outputs, read_only(targets), *engine, **more)
+    source, what = Source(loss, "values"), "the loss of each sample"
+    kind = getattr(values, "dtype", None)
+    dtype = kind if kind in _FLOATS else np.dtype(np.float64)
+    return numbers(source, what, values, (len(outputs),), dtype)
+
+
+def _checked_gradient(
+    loss: Loss, call: Callable[..., Any], outputs: Array, targets: Array, *engine: Any, **more: Any
+) -> Array:
+    outputs = read_only(outputs)
+    gradient = call(outputs, read_only(targets), *engine, **more)
+    source, what = Source(loss, "gradient"), "a gradient"
+    array = numbers(source, what, gradient, outputs.shape, outputs.dtype)
+    finite(source, what, array, outputs)
+    return array
+
+
+def _checked_correct(
+    loss: Loss, call: Callable[..., Any], outputs: Array, targets: Array, *more: Any
+) -> float:
+    right = call(read_only(outputs), read_only(targets), *more)
+    return count_to(Source(loss, "correct"), len(outputs), right, nan=not loss.counts)
+
+
+def _checked_predictions(
+    loss: Loss, call: Callable[..., Any], outputs: Array, *engine: Any, **more: Any
+) -> Array:
+    source, needed = Source(loss, "predictions"), f"an array of {len(outputs)} predictions"
+    result = call(read_only(outputs), *engine, **more)
+    array = real_numbers(source, needed, result)
+    if array.ndim < 1 or len(array) != len(outputs):
+        refuse(source, needed, result)
+    dtype = outputs.dtype if array.dtype.kind == "f" else array.dtype.newbyteorder("=")
+    return np.array(array, dtype, order="C")
+
+
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+_CONTRACT: Contract = {
+    "targets": _checked_targets,
+    "values": _checked_values,
+    "gradient": _checked_gradient,
+    "correct": _checked_correct,
+    "predictions": _checked_predictions,
+}
+
+
+class Loss(Known):
+    """Base class of all losses.
+
+    The methods of a subclass get arrays that they cannot write to, and what they return is checked:
+    shapes, dtypes, and that the gradient of finite outputs is finite.
+
+    Attributes:
+        name: by which ``fit(loss=…)`` and files know it. A subclass without a ``name`` of its own
+            gets its class's name.
+        implies: the class of the layer that turns outputs into predictions, "Softmax", "Sigmoid"
+            or None. A net that ends in that very layer trains on what comes before it.
+        counts: whether ``correct`` says something: whether there is an accuracy.
+    """
+
+    known: ClassVar[Registry[Loss]] = Registry("loss")
+    name: ClassVar[str]
+    implies: ClassVar[str | None] = None
+    counts: ClassVar[bool] = True
+
+    def __init_subclass__(cls) -> None:
+        if "name" not in vars(cls):  # an inherited name belongs to another loss
+            cls.name = cls.__name__
+        Loss.known.add(cls.name, cls)
+        check_methods(cls, _CONTRACT)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        refuse_method(self, name, _CONTRACT)
+        super().__setattr__(name, value)
+
+    def targets(self, y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
+        """``y`` checked, in the form that the other functions take; ``count`` samples.
+
+        It may be ``y`` itself or a view of it.
+
+        Raises ``ValueError`` or ``TypeError`` that says what is wrong with ``y``.
+        """
+        raise NotImplementedError
+
+    def values(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        """The loss of each sample, (N,)."""
+        raise NotImplementedError
+
+    def gradient(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        """Gradient of each sample's own loss at the outputs, in their shape."""
+        raise NotImplementedError
+
+    def correct(self, outputs: Array, targets: Array) -> float:
+        """How many samples are right."""
+        raise NotImplementedError
+
+    def predictions(self, outputs: Array, engine: str | None = None) -> Array:
+        """What ``predict`` returns for raw outputs."""
+        return outputs
+
+    def classes(self, targets: Array, output: Shape) -> tuple[NDArray[np.int64], int]:
+        """The class number of each sample, and how many classes there are, for ``class_weight``.
+
+        Raises ``ValueError`` where targets are no classes.
+        """
+        raise ValueError(
+            f"class_weight needs a loss of classes, such as cross-entropy, got {self!r}; use "
+            f"sample_weight"
+        )
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        names = inspect.signature(type(self).__init__).parameters
+        return {k: getattr(self, k) for k in names if k not in ("self", "args", "kwargs")}
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{name}={value!r}" for name, value in self.config().items())
+        return f"{type(self).__name__}({told})"
+
+
+class CrossEntropy(Loss):
+    """Softmax cross-entropy on class numbers (N,) or (N, 1), or rows of probabilities (N, C).
+
+    With the softmax q of a sample's outputs its loss is −log q at its class, or −Σ p log q for a
+    row of probabilities p, as mixup, distillation and averaged annotators give them; one-hot rows
+    are such rows. A sample counts as right if the largest output stands where the largest
+    probability does.
+
+    Args:
+        label_smoothing: the share s of each label that is spread evenly over all C classes:
+            p becomes (1 − s) p + s / C.
+
+    Example:
+        >>> loss = CrossEntropy()
+        >>> labels = loss.targets([[0, 1], [1, 0]], 2, (2,), np.float32)
+        >>> labels, loss.values(np.zeros((2, 2)), labels).round(4)
+        (array([1, 0]), array([0.6931, 0.6931]))
+    """
+
+    name = "cross_entropy"
+    implies = "Softmax"
+
+    label_smoothing = Checked(below_one)
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self.label_smoothing = label_smoothing
+
+    def targets(self, y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
+        if len(output) != 1:
+            raise ValueError(
+                f"cross-entropy needs a net that ends in (classes,), got {output}; put a "
+                f"Flatten() or GlobalAvgPool2D() and a Dense(classes) at the end"
+            )
+        (classes,) = output
+        try:
+            if are_labels(y, count):
+                return in_range(cast("NDArray[np.int64]", y), classes)
+            given = _classes(y, count, classes)
+            if given.ndim == 2:
+                return probabilities("y", given, dtype)[...]
+            return class_labels(given, count, classes)
+        except (TypeError, ValueError) as error:
+            raise type(error)(str(error).replace("labels", "y", 1)) from None
+
+    @unreported
+    def values(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        wanted = self.smoothed(targets, outputs.shape[1], outputs.dtype)
+        losses: Array = ops.cross_entropy(outputs, wanted, reduction="none", engine=engine)
+        return losses
+
+    @unreported
+    def gradient(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        wanted = self.smoothed(targets, outputs.shape[1], outputs.dtype)
+        return ops.cross_entropy_backward(outputs, wanted, reduction="none", engine=engine)
+
+    @unreported
+    def smoothed(self, targets: Array, classes: int, dtype: Any) -> Array:
+        """``targets`` themselves, or with ``label_smoothing`` rows of probabilities (N, classes).
+
+        >>> CrossEntropy(0.5).smoothed(np.array([1]), 2, np.float32)
+        array([[0.25, 0.75]], dtype=float32)
+        """
+        share = self.label_smoothing
+        if not share:
+            return targets
+        if targets.ndim == 2:
+            rows = np.asarray((1 - share) * targets, dtype)
+            rows += share / classes
+            return rows
+        labels = class_labels(targets, len(targets), classes)
+        rows = np.full((len(labels), classes), share / classes, dtype)
+        rows[np.arange(len(labels)), labels] += 1 - share
+        return rows
+
+    def correct(self, outputs: Array, targets: Array) -> float:
+        classes, _ = self.classes(targets, outputs.shape[1:])
+        return int((outputs.argmax(axis=1) == classes).sum())
+
+    def classes(self, targets: Array, output: Shape) -> tuple[NDArray[np.int64], int]:
+        return (targets if targets.ndim == 1 else targets.argmax(axis=1)), output[0]
+
+    def predictions(self, outputs: Array, engine: str | None = None) -> Array:
+        return ops.softmax(outputs, engine=engine)
+
+
+class MeanSquaredError(Loss):
+    """Mean of the squared differences between outputs and targets of the same shape.
+
+    With one output (1,), targets may be (N,). There is no accuracy.
+    """
+
+    name = "mse"
+    counts = False
+
+    def targets(self, y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
+        return _numbers(y, count, output, dtype)
+
+    @unreported
+    def values(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        return _mean_of_each(np.square(outputs - targets))
+
+    @unreported
+    def gradient(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        gradient: Array = outputs - targets
+        gradient *= 2 / max(gradient[:1].size, 1)
+        return gradient
+
+    def correct(self, outputs: Array, targets: Array) -> float:
+        return float("nan")
+
+
+class BinaryCrossEntropy(Loss):
+    """Cross-entropy of a sigmoid at each output, against targets from 0 to 1; their mean.
+
+    Targets have the outputs' shape, (N,) where that is (N, 1). A sample counts as right by the
+    share of its outputs that are on the right side of one half.
+    """
+
+    name = "binary_cross_entropy"
+    implies = "Sigmoid"
+
+    def targets(self, y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
+        targets = _numbers(y, count, output, dtype)
+        wrong = targets[(targets < 0) | (targets > 1)]
+        if wrong.size:
+            raise ValueError(f"y must be from 0 to 1 for binary cross-entropy, got {wrong[0]}")
+        return targets
+
+    @unreported
+    def values(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        # −t·log σ(z) − (1 − t)·log σ(−z), without an exponential above 1.
+        losses = np.maximum(outputs, 0) - outputs * targets + np.log1p(np.exp(-np.abs(outputs)))
+        return _mean_of_each(losses)
+
+    @unreported
+    def gradient(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        gradient = self.predictions(outputs, engine)
+        gradient -= targets
+        gradient *= 1 / max(gradient[:1].size, 1)
+        return gradient
+
+    def correct(self, outputs: Array, targets: Array) -> float:
+        right = (outputs > 0) == (targets > 0.5)
+        return float(right.sum() / max(right[:1].size, 1))
+
+    def classes(self, targets: Array, output: Shape) -> tuple[NDArray[np.int64], int]:
+        if output != (1,) or not ((targets == 0) | (targets == 1)).all():
+            raise ValueError(
+                "class_weight needs one output and targets 0 and 1 with binary cross-entropy, got "
+                f"{output} outputs; use sample_weight"
+            )
+        return targets[:, 0].astype(np.int64), 2
+
+    def predictions(self, outputs: Array, engine: str | None = None) -> Array:
+        return ops.sigmoid(outputs, engine=engine)
+
+
+def loss_named(value: object) -> Loss:
+    """A loss itself, or a new one by its name: "cross_entropy", "mse", "binary_cross_entropy".
+
+    >>> loss_named("mse")
+    MeanSquaredError()
+    """
+    if isinstance(value, Loss):
+        return value
+    if not isinstance(value, str) or value not in Loss.known:
+        raise ValueError(
+            f"loss must be one of {', '.join(Loss.known)}, or a loss such as CrossEntropy(), "
+            f"got {quoted(value)}"
+        )
+    return Loss.known[value]()
+
+
+def loss_from_dict(described: Any) -> Loss:
+    """The loss of a ``{"name": …, "config": …}``; ``ValueError`` for an unknown one."""
+    if not isinstance(described, dict) or "name" not in described:
+        raise ValueError(f"loss must be one of {', '.join(Loss.known)}, got {quoted(described)}")
+    kind = Loss.known.find(described["name"], described.get("module"))
+    return kind(**described["config"])
+
+
+def _classes(y: ArrayLike, count: int, classes: int) -> Array:
+    try:
+        given = np.asarray(y)
+    except ValueError as error:
+        raise ValueError(f"y must be an array, got a ragged sequence: {error}") from None
+    if given.ndim == 2 and given.shape[1] == 1 and classes > 1:
+        given = given[:, 0]  # a column, as of a table or of keras.datasets
+    if given.ndim == 2:
+        given = _unless_one_hot(given, classes)
+    if given.ndim in (1, 2) and len(given) != count:
+        raise ValueError(f"y must have one label per sample, {count}, got {len(given)}")
+    return given
+
+
+def _unless_one_hot(rows: Array, classes: int) -> Array:
+    """The classes of one-hot rows, (N,); floats that are not such rows as they are, (N, C)."""
+    if rows.shape[1] != classes:
+        raise ValueError(
+            f"y must be class numbers (N,), or rows of probabilities or one-hot rows "
+            f"(N, {classes}), got {rows.shape}"
+        )
+    if rows.dtype.kind not in "fiub":
+        raise TypeError(f"y must hold numbers, got dtype {rows.dtype}")
+    right = ((rows == 0) | (rows == 1)).all(axis=1) & (np.count_nonzero(rows, axis=1) == 1)
+    if right.all():
+        return np.asarray(rows.argmax(axis=1))
+    if rows.dtype.kind != "f":
+        row = int(right.argmin())
+        raise ValueError(
+            f"y must be class numbers, one-hot rows, each with one 1 among 0s, or rows of "
+            f"probabilities, got {shown_row(rows[row])} in row {row}"
+        )
+    return rows
+
+
+@unreported
+def _numbers(y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
+    (given,) = floats(y=y)
+    if given.ndim == 1 and output == (1,):
+        given = given[:, np.newaxis]
+    if given.shape != (count, *output):
+        raise ValueError(f"y must have the shape {(count, *output)}, got {given.shape}")
+    if not np.isfinite(given).all():
+        raise ValueError("y must hold finite numbers, got NaN or infinity")
+    return np.ascontiguousarray(given, dtype)[...]
+
+
+def _mean_of_each(values: Array) -> Array:
+    """The mean over all but the first axis, summed in float64."""
+    means = values.mean(axis=tuple(range(1, values.ndim)), dtype=np.float64)
+    return np.asarray(means, values.dtype)

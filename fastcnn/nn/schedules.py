@@ -1,0 +1,220 @@
+"""Learning-rate schedules: from the number of an optimizer's step, counted from 0, to a rate.
+
+``steps=None`` stands for all steps of the training that uses the schedule. The optimizer that asks
+knows them, so several trainings may share a schedule. Steps count from the beginning of each
+training.
+
+Sources: I. Loshchilov, F. Hutter, "SGDR", arXiv:1608.03983 (cosine); L. N. Smith, N. Topin,
+"Super-Convergence", arXiv:1708.07120 (one-cycle).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextvars import ContextVar
+from math import cos, pi
+from typing import Any, ClassVar
+
+from fastcnn.core.attributes import Checked, Known
+from fastcnn.core.class_registry import Registry
+from fastcnn.core.quoting import quoted
+from fastcnn.core.scalars import count, number
+from fastcnn.core.user_code import Contract, check_methods
+
+
+def _checked_rate(schedule: Schedule, call: Callable[[int], Any], step: int) -> float:
+    return number(f"the rate of {quoted(schedule)} for step {step}", call(step))
+
+
+_CONTRACT: Contract = {"__call__": _checked_rate}
+
+_training_steps: ContextVar[int | None] = ContextVar(
+    "steps of the training that asks", default=None
+)
+
+
+def rate_at(schedule: Schedule, step: int, total: int | None) -> float:
+    """The rate of a training's step, for a training of ``total`` steps, or None for no number.
+
+    >>> rate_at(Cosine(0.1), 5, total=11), rate_at(Cosine(0.1), 5, total=6)
+    (0.05, 0.0)
+    """
+    token = _training_steps.set(total)
+    try:
+        return schedule(step)
+    finally:
+        _training_steps.reset(token)
+
+
+def _steps(name: str, value: object) -> int | None:
+    return None if value is None else count(name, value)
+
+
+def _warmup(name: str, value: object) -> int:
+    return count(name, value, least=0)
+
+
+def _rise(name: str, value: object) -> float:
+    rise = number(name, value)
+    if not 0 < rise < 1:
+        raise ValueError(f"{name} must be above 0 and below 1, got {quoted(value)}")
+    return rise
+
+
+def _divisor(name: str, value: object) -> float:
+    divisor = number(name, value)
+    if not divisor:
+        raise ValueError(f"start and end must be above 0, got {name}={quoted(value)}")
+    return divisor
+
+
+class Schedule(Known):
+    """Base class: ``schedule(step)`` is the rate of that step, a finite number of at least 0.
+
+    A subclass keeps its constructor's arguments as attributes of the same names. They may be set,
+    and count from the next step on. ``total`` is the number of steps of the training that asks,
+    where ``steps`` is None; outside of a training it is what it was set to.
+    """
+
+    known: ClassVar[Registry[Schedule]] = Registry("schedule")
+    others = ("total", "steps")
+    steps: int | None = None
+    _total: int | None = None
+
+    @property
+    def total(self) -> int | None:
+        """Steps of the training that asks for a rate."""
+        asking = _training_steps.get()
+        return self._total if asking is None else asking
+
+    @total.setter
+    def total(self, value: int | None) -> None:
+        self._total = _steps("total", value)
+
+    def __init_subclass__(cls) -> None:
+        Schedule.known.add(cls.__name__, cls)
+        check_methods(cls, _CONTRACT)
+
+    def __call__(self, step: int) -> float:
+        raise NotImplementedError
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        names = inspect.signature(type(self).__init__).parameters
+        return {name: getattr(self, name) for name in names if name != "self"}
+
+    def progress(self, step: int) -> float:
+        """The share of the steps that lies before ``step``, 0 at the first and 1 at the last."""
+        steps = self.steps if self.steps is not None else self.total
+        if steps is None:
+            raise ValueError(
+                f"steps must be given where no fit fills it in, got None in {quoted(self)}"
+            )
+        return min(step / max(steps - 1, 1), 1.0)
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{name}={value!r}" for name, value in self.config().items())
+        return f"{type(self).__name__}({told})"
+
+
+class Constant(Schedule):
+    """The same rate at every step.
+
+    >>> Constant(0.1)(1000)
+    0.1
+    """
+
+    rate = Checked(number)
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+
+    def __call__(self, step: int) -> float:
+        return self.rate
+
+
+class Step(Schedule):
+    """A rate that is multiplied by ``factor`` after each ``every`` steps.
+
+    >>> schedule = Step(0.1, every=10, factor=0.5)
+    >>> schedule(9), schedule(10), schedule(20)
+    (0.1, 0.05, 0.025)
+    """
+
+    rate, every, factor = Checked(number), Checked(count), Checked(number)
+
+    def __init__(self, rate: float, every: int, factor: float = 0.1) -> None:
+        self.rate, self.every, self.factor = rate, every, factor
+
+    def __call__(self, step: int) -> float:
+        return self.rate * self.factor ** (step // self.every)
+
+
+class Cosine(Schedule):
+    """From ``rate`` down to ``final`` along half a cosine, after ``warmup`` steps up to it.
+
+    >>> schedule = Cosine(0.1, steps=11)
+    >>> [round(schedule(step), 4) for step in (0, 5, 10, 20)]
+    [0.1, 0.05, 0.0, 0.0]
+    """
+
+    rate, final = Checked(number), Checked(number)
+    steps, warmup = Checked(_steps), Checked(_warmup)
+
+    def __init__(
+        self, rate: float, steps: int | None = None, warmup: int = 0, final: float = 0.0
+    ) -> None:
+        self.rate, self.steps, self.warmup, self.final = rate, steps, warmup, final
+
+    def __call__(self, step: int) -> float:
+        if step < self.warmup:
+            return self.rate * (step + 1) / (self.warmup + 1)
+        start = self.progress(self.warmup)
+        done = (self.progress(step) - start) / (1 - start) if start < 1 else 1.0
+        return _half_cosine(self.rate, self.final, done)
+
+
+class OneCycle(Schedule):
+    """Up from ``rate / start`` to ``rate`` in the first part, then down to ``rate / end``.
+
+    Both ways along half a cosine; ``rise`` is the first part's share of the steps.
+
+    >>> schedule = OneCycle(0.1, steps=11, rise=0.3, start=10)
+    >>> [round(schedule(step), 4) for step in (0, 3, 10)]
+    [0.01, 0.1, 0.0]
+    """
+
+    rate, steps, rise = Checked(number), Checked(_steps), Checked(_rise)
+    start, end = Checked(_divisor), Checked(_divisor)
+
+    def __init__(
+        self,
+        rate: float,
+        steps: int | None = None,
+        rise: float = 0.3,
+        start: float = 25.0,
+        end: float = 1e4,
+    ) -> None:
+        self.rate, self.steps, self.rise = rate, steps, rise
+        self.start, self.end = start, end
+
+    def __call__(self, step: int) -> float:
+        done = self.progress(step)
+        if done < self.rise:
+            return _half_cosine(self.rate / self.start, self.rate, done / self.rise)
+        return _half_cosine(self.rate, self.rate / self.end, (done - self.rise) / (1 - self.rise))
+
+
+def schedule_from_dict(described: Any) -> Schedule:
+    """The schedule of a ``{"class": …, "config": …}``; ``ValueError`` for an unknown one."""
+    if not isinstance(described, dict) or "class" not in described:
+        raise ValueError(
+            f"schedule must be one of {', '.join(Schedule.known)}, got {quoted(described)}"
+        )
+    kind = Schedule.known.find(described["class"], described.get("module"))
+    return kind(**described["config"])
+
+
+def _half_cosine(first: float, last: float, done: float) -> float:
+    return last + (first - last) * (1 + cos(pi * done)) / 2

@@ -1,0 +1,129 @@
+"""Proof that the engines agree: every operation of every engine against the specification.
+
+:func:`compare` runs the matrix of :mod:`fastcnn.proof.problems` on the data of
+:mod:`fastcnn.proof.data`, and judges by the derived bounds of
+:mod:`fastcnn.proof.bounds`; or the nets of :mod:`fastcnn.proof.models`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import perf_counter
+
+from fastcnn.engine.registry import engines as available_engines
+from fastcnn.engine.registry import use_engine
+from fastcnn.proof.check import REFERENCE, Result, check, reference_of
+from fastcnn.proof.models import (
+    EXECUTOR,
+    NETS,
+    ModelCase,
+    check_model,
+    model_cases,
+    model_reference_of,
+)
+from fastcnn.proof.problems import Case, case_named, cases, operations
+from fastcnn.proof.report import Report, Row
+
+__all__ = ["Report", "Result", "Row", "compare"]
+
+Progress = Callable[[int, int, str], None]
+
+
+def compare(
+    ops: Sequence[str] | None = None,
+    engines: Sequence[str] | None = None,
+    *,
+    quick: bool = False,
+    seed: int = 0,
+    case: str | None = None,
+    models: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Hold the engines against the specification, over a matrix of problems and on real digits.
+
+    Args:
+        ops: names of public functions, or "article_net" for the article's net on MNIST digits;
+            with ``models``, names of nets such as "lenet5"; None for all.
+        engines: names of engines other than "naive", which is the specification; with ``models``
+            they run layer by layer, and "executor" is what runs models when no engine is asked
+            for; None for all that can run here.
+        quick: a part of the matrix, in a few seconds; of ``models``, float32 alone.
+        seed: of the random data.
+        case: the name of one case, to run it alone, whatever ``ops``, ``quick`` and ``models`` say.
+        models: whole nets instead of single operations: outputs, loss and all gradients.
+        progress: called as ``progress(done, total, name)`` before each case and after the last.
+
+    Returns:
+        A :class:`Report`: ``ok``, ``rows``, ``failures``, ``to_dict()``; printed, a table.
+
+    Raises:
+        TypeError, ValueError: an unknown operation, engine or case, or a seed that is no
+            non-negative integer.
+        ImportError: an engine that is not installed.
+
+    Example:
+        >>> import fastcnn
+        >>> report = fastcnn.compare(["relu"], ["im2col"], quick=True)
+        >>> report.ok, report.rows[0].op, report.rows[0].worst_absolute
+        (True, 'relu', 0.0)
+
+    Source of the bounds: N. J. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd
+    edition, SIAM 2002, chapter 3.
+    """
+    start = perf_counter()
+    chosen = _chosen_cases(ops, quick, case, models)
+    names = _chosen_engines(engines, bool(chosen) and isinstance(chosen[0], ModelCase))
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
+    results: list[Result] = []
+    for done, one in enumerate(chosen):
+        if progress:
+            progress(done, len(chosen), one.name)
+        if isinstance(one, ModelCase):
+            of_model = model_reference_of(one, seed)
+            results += [check_model(of_model, engine) for engine in names]
+        else:
+            reference, able = reference_of(one, seed), one.problem.runs_on
+            results += [check(reference, engine) for engine in names if able(engine)]
+    if progress:
+        progress(len(chosen), len(chosen), "")
+    return Report(tuple(results), seed, quick, perf_counter() - start)
+
+
+def _chosen_cases(
+    ops: Sequence[str] | None, quick: bool, case: str | None, models: bool
+) -> Sequence[Case | ModelCase]:
+    if case is not None:
+        of_model = [one for one in model_cases() if one.name == case]
+        return tuple(of_model) or (case_named(case),)
+    if isinstance(ops, str):
+        raise TypeError(f"ops must be a list of names, got the string {ops!r}")
+    known = tuple(NETS) if models else operations()
+    for op in ops or ():
+        if op not in known:
+            raise ValueError(f"op must be one of {', '.join(known)}, got {op!r}")
+    if models:
+        return tuple(
+            one
+            for one in model_cases()
+            if one.op in (ops or known) and not (quick and one.dtype == "float64")
+        )
+    return cases(ops, quick)
+
+
+def _chosen_engines(engines: Sequence[str] | None, models: bool) -> tuple[str, ...]:
+    if isinstance(engines, str):
+        raise TypeError(f"engines must be a list of names, got the string {engines!r}")
+    others = tuple(name for name in available_engines() if name != REFERENCE)
+    if models and "numba" in others:
+        others = EXECUTOR, *others
+    for name in engines or ():
+        if name == REFERENCE:
+            raise ValueError(
+                f"engine {REFERENCE!r} is the specification, which the others are compared with; "
+                f"engine must be one of {', '.join(others)}"
+            )
+        if name not in others or name != EXECUTOR:
+            with use_engine(name):  # raises for a name that cannot run here
+                pass
+    return others if engines is None else tuple(dict.fromkeys(engines))

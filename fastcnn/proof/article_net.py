@@ -1,0 +1,147 @@
+"""How far the article's net may err: the losses and all the gradients, layer after layer.
+
+conv 3×3×8 → max-pool 2 → dense 1352→10 → softmax and cross-entropy, each on the same engine, so
+that what one engine rounds in the first layer reaches the last one and comes all the way back.
+The bounds are computed with NumPy alone, on no engine.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from fastcnn.core.arguments import Array
+from fastcnn.proof.bounds import Rows, linear_bound, unit_roundoff
+
+
+class _Forward:
+    """The net's values in float64, and how far those of an engine may be from the reference's."""
+
+    def __init__(
+        self, x: Array, labels: Array, filters: Array, weights: Array, bias: Array
+    ) -> None:
+        dtype = x.dtype
+        self.x, filters, self.weights, bias = (
+            array.astype(np.float64) for array in (x, filters, weights, bias)
+        )
+        self.u, n = unit_roundoff(dtype), len(x)
+        self.y = _convolution(self.x, filters)
+        windows = _windows(self.y)
+        self.pooled_shape = (*windows.shape[:3], windows.shape[4])
+        self.a = windows.max(axis=3).reshape(n, -1)
+        self.z = self.a @ self.weights + bias
+        self.rows = Rows(self.z, dtype)
+        self.at = np.arange(n), labels
+
+        size = _convolution(abs(self.x), abs(filters))
+        self.y_error = linear_bound(9, size, self.y, self.u)
+        self.a_error = _windows(self.y_error).max(axis=3).reshape(n, -1)
+        self.a_size = abs(self.a) + self.a_error
+        size = self.a_size @ abs(self.weights) + abs(bias)
+        self.z_error = self.a_error @ abs(self.weights)
+        self.z_error += linear_bound(self.a.shape[1] + 1, size, self.z, self.u)
+        self.z_worst = self.z_error.max(axis=1, keepdims=True)
+        rounding = self.rows.log_softmax()[1][self.at]
+        self.loss_error = self.z_worst[:, 0] + self.z_error[self.at] + rounding
+
+
+def article_loss_bounds(
+    x: Array, labels: Array, filters: Array, weights: Array, bias: Array
+) -> Array:
+    """The bound of each image's loss, (N,); derived as :func:`article_net_bounds` says."""
+    bound: Array = _Forward(x, labels, filters, weights, bias).loss_error
+    return bound
+
+
+def article_net_bounds(
+    x: Array, labels: Array, filters: Array, weights: Array, bias: Array
+) -> list[Array]:
+    """The bound of each element of each result of :func:`article_net`.
+
+    The roundings of each layer are those of :mod:`fastcnn.proof.bounds`, the engine's and
+    the specification's added; an error e of a layer's input reaches its output as
+
+    - convolution and dense: the same sum over absolute values, Σ|w|·e;
+    - max-pool: the largest e of the window;
+    - cross-entropy: with e the largest error of the logits, e plus that of the label's logit
+      (log Σ exp moves by no more than its arguments); softmax moves by a factor of exp(±2e);
+    - products of two that err: |a|·Δb + |b|·Δa + Δa·Δb.
+
+    The gradient of the maximum is a choice, and errors may choose otherwise: where several pixels
+    of a window come within their errors of its maximum, the gradient may go to any of them. The
+    gradient of the filters is then off by |dy| times the difference between the patches under
+    those pixels. On the digits' background all patches are the same, and it is off by nothing.
+    """
+    f = _Forward(x, labels, filters, weights, bias)
+    n, u, rows, weights = len(x), f.u, f.rows, f.weights
+    g = rows.p.copy()
+    g[f.at] -= 1
+    rounding = (2 * rows.both + 3 * rows.u) * abs(g) + rows.least
+    g_error = (rows.p * (np.expm1(2 * f.z_worst) + rows.rho * (1 + rows.rho)) + rounding) / n
+    g /= n
+    g_size = abs(g) + g_error
+    dweights_error = f.a_error.T @ abs(g) + f.a_size.T @ g_error
+    dweights_error += linear_bound(n, f.a_size.T @ g_size, f.a.T @ g, u)
+    dbias_error = g_error.sum(axis=0) + linear_bound(n, g_size.sum(axis=0), g.sum(axis=0), u)
+    da = g @ weights.T
+    da_error = g_error @ abs(weights).T + linear_bound(10, g_size @ abs(weights).T, da, u)
+    da, da_error = da.reshape(f.pooled_shape), da_error.reshape(f.pooled_shape)
+
+    # The gradient reaches each filter tap as a sum over windows, one pixel of each: the other
+    # products are zeros, which are added exactly.
+    patches = _windows(_patches(f.x))
+    first = _windows(f.y).argmax(axis=3)
+    seen = np.take_along_axis(patches, first[..., None], axis=3)
+
+    def to_filters(gradient: Array, pixels: Array) -> Array:
+        taps: Array = np.einsum("nhwct,nhwc->tc", pixels, gradient)
+        return taps.reshape(3, 3, 1, -1)
+
+    size = to_filters(abs(da) + da_error, abs(seen))
+    dfilters_error = to_filters(da_error, abs(seen))
+    dfilters_error += linear_bound(da[..., 0].size, size, to_filters(da, seen), u)
+    dfilters_error += to_filters(abs(da) + da_error, _spread(patches, f.y, f.y_error))
+    return [f.z_error, f.loss_error, dfilters_error, dweights_error, dbias_error]
+
+
+def clear_maxima(x: Array, filters: Array) -> NDArray[np.bool_]:
+    """For which images rounding can change no gradient by another choice of a maximum, (N,).
+
+    On others, which are few, a correct engine's gradient may differ by as much as one pixel's.
+    """
+    dtype = x.dtype
+    x, filters = x.astype(np.float64), filters.astype(np.float64)
+    y = _convolution(x, filters)
+    error = linear_bound(9, _convolution(abs(x), abs(filters)), y, unit_roundoff(dtype))
+    spread = _spread(_windows(_patches(x)), y, error)
+    clear: NDArray[np.bool_] = (spread == 0).all(axis=(1, 2, 3, 4))
+    return clear
+
+
+def _spread(patches: Array, y: Array, y_error: Array) -> Array:
+    """How much the patches under the pixels that may be a window's maximum differ, tap by tap."""
+    value, error = _windows(y), _windows(y_error)
+    masked = (value + error >= (value - error).max(axis=3, keepdims=True))[..., None]
+    tall = patches[..., None, :]
+    most = np.where(masked, tall, -np.inf).max(axis=3)
+    spread: Array = most - np.where(masked, tall, np.inf).min(axis=3)
+    return spread
+
+
+def _patches(x: Array) -> Array:
+    """The 3×3 pixels under each output of the convolution: (N, H − 2, W − 2, 9)."""
+    views = sliding_window_view(x[..., 0], (3, 3), axis=(1, 2))
+    return views.reshape(*views.shape[:3], 9)
+
+
+def _convolution(x: Array, filters: Array) -> Array:
+    y: Array = _patches(x) @ filters.reshape(9, -1)
+    return y
+
+
+def _windows(a: Array) -> Array:
+    """(N, 2H, 2W, C) as (N, H, W, 4, C): the four pixels of each window side by side."""
+    n, h, w, c = a.shape
+    split = a.reshape(n, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5)
+    return split.reshape(n, h // 2, w // 2, 4, c)

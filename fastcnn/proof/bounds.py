@@ -1,0 +1,461 @@
+"""How far an engine may be from the specification: bounds derived, not tuned.
+
+**Sums of products.** Let u be the unit roundoff of the dtype (2⁻²⁴, 2⁻⁵³) and
+γ(n, u) = n·u / (1 − n·u). A sum of n products, evaluated in any order, with or without fused
+multiply-adds, is off by at most γ(n, u)·S, where S = Σ|x||w| is the same sum over absolute values
+(N. J. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd edition, section 3.1). S is
+had by running the specification on absolute values. A bias is one more term. The specification
+adds in float64 and rounds its result once, so it is itself off by at most γ(n, 2⁻⁵³)·S + u·|y|:
+
+    |engine − specification| ≤ (γ(n, u) + γ(n, 2⁻⁵³))·S + u·|y|
+
+For float64 both γ are the same: the reference is no better than the engine, and the bound covers
+both. ReLU moves two numbers no further apart. S is computed with the same kind of error, which
+one more γ covers.
+
+**Long sums** are taken in stretches whose sums are added in float64
+(:mod:`fastcnn.core.long_sums`): in float32 a term is rounded at most r(n) =
+:func:`~fastcnn.core.long_sums.roundings` times, however many terms there are, and the totals add
+γ(n, 2⁻⁵³) once more:
+
+    |engine − specification| ≤ (γ(r(n), u) + 2·γ(n, 2⁻⁵³))·S + u·|y|
+
+**Winograd's filtering** has a bound of its own: :mod:`fastcnn.proof.winograd_bound`.
+
+**Selections.** Maximum, minimum and ReLU return one of their inputs: the bound is 0.
+
+**Means.** n numbers are added and divided: n − 1 roundings, and two more for a reciprocal and its
+product: γ(r(n + 1), u). Gradients of poolings are sums over the windows that hold a pixel.
+
+**Softmax.** With d = x − max(x): the difference is rounded (d is off by |d|·u, which makes exp(d)
+off by a factor of 1 + |d|·u), exp errs by at most E = 8u (4 units in the last place), the sum of
+n numbers adds (n − 1)·u and averages the errors of its terms by their weights p, the quotient
+adds u:
+
+    |Δp| ≤ p·ρ,    ρ = (|d| + Σ p|d| + 2·8 + n)·u   to first order, ρ / (1 − ρ) to all orders
+
+The specification commits the same with 2⁻⁵³, and one rounding. The other functions of the family
+follow by the product and sum rules; each says so below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastcnn import ops
+from fastcnn.core.arguments import Array
+from fastcnn.core.geometry import ConvGeometry, PoolGeometry
+from fastcnn.core.long_sums import STRETCH, roundings
+from fastcnn.engine.policy import squares
+from fastcnn.proof.problems import Problem
+from fastcnn.proof.winograd_bound import gradient_magnitude, magnitude
+from fastcnn.proof.winograd_bound import roundings as of_winograd
+
+SIGNAL = 1e-2
+"""A bound must be smaller than this share of the largest value of the reference."""
+
+_V = 2.0**-53  # unit roundoff of float64, in which the specification computes
+_EXP = 8.0  # error of exp and log in units of u: 4 units in the last place
+
+
+def unit_roundoff(dtype: Any) -> float:
+    """Largest relative error of rounding to the dtype.
+
+    >>> unit_roundoff("float32") == 2.0**-24
+    True
+    """
+    return float(np.finfo(dtype).eps) / 2
+
+
+def gamma(n: float, u: float) -> float:
+    """γ(n, u) = n·u / (1 − n·u): relative error of n roundings in a row.
+
+    >>> gamma(1000, 2.0**-24) < 6e-5
+    True
+    """
+    return n * u / (1 - n * u)
+
+
+def sum_lengths(problem: Problem) -> tuple[int, ...]:
+    """How many terms each output's elements are sums of, at most; one number per output."""
+    g = problem.geometry
+    if isinstance(g, ConvGeometry):
+        forward = g.kh * g.kw * g.group_ic + ("b" in problem.arrays)
+        to_input, over_pixels = g.kh * g.kw * g.group_oc, g.n * g.oh * g.ow
+        return {
+            "conv2d": (forward,),
+            "conv2d_input_gradient": (to_input,),
+            "conv2d_filter_gradient": (over_pixels,),
+            "conv2d_bias_gradient": (over_pixels,),
+            "conv2d_backward": (to_input, over_pixels, over_pixels),
+        }[problem.function]
+    if isinstance(g, PoolGeometry):
+        if problem.op.endswith("_backward"):  # windows that hold one pixel
+            return (-(-g.kh // g.stride_h) * -(-g.kw // g.stride_w),)
+        return (g.kh * g.kw,)
+    if problem.op == "dense":
+        return (problem.arrays["w"][0] + ("b" in problem.arrays),)
+    if problem.op == "dense_backward":
+        n, o = problem.arrays["dy"]
+        return o, n, n
+    return (1,)
+
+
+def bounds(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> tuple[Array, ...]:
+    """The bound of each element of each output, float64; derived as the module says."""
+    derived = _DERIVED[problem.op](problem, arrays, reference)
+    return tuple(np.asarray(bound, np.float64) for bound in derived)
+
+
+def linear_bound(n: int, magnitude: Array, y: Array, u: float) -> Array:
+    """The bound of a sum of n products with Σ|x||w| = ``magnitude`` and reference ``y``."""
+    exact = magnitude * (1 + gamma(n, _V))
+    bound: Array = _sum_error(n, u) * exact + u * np.abs(y.astype(np.float64))
+    return bound
+
+
+def _sum_error(n: int, u: float) -> float:
+    """The error of a sum of n products as a share of S, the engine's and the specification's."""
+    if u > _V and n > STRETCH:
+        return gamma(roundings(n), u) + 2 * gamma(n, _V)
+    return gamma(n, u) + gamma(n, _V)
+
+
+def _absolute(arrays: dict[str, Array], *names: str) -> dict[str, Array]:
+    """The arrays in float64, those named in ``names`` (or all) as absolute values."""
+    return {
+        name: np.abs(array.astype(np.float64)) if not names or name in names else array
+        for name, array in arrays.items()
+    }
+
+
+def _sums(problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]) -> list[Array]:
+    """Convolution, dense and their gradients: the specification on absolute values."""
+    u = unit_roundoff(reference[0].dtype)
+    if all((array >= 0).all() for array in arrays.values()):  # the sums are those of magnitudes
+        magnitudes = tuple(y.astype(np.float64) * (1 + 2 * u) for y in reference)
+    else:
+        parameters = {k: v for k, v in problem.parameters.items() if k != "activation"}
+        function = getattr(ops, problem.function)
+        magnitudes = function(**_absolute(arrays), **parameters, engine="naive")
+        if not isinstance(magnitudes, tuple):
+            magnitudes = (magnitudes,)
+    return [
+        linear_bound(n, magnitude, y, u)
+        for n, magnitude, y in zip(sum_lengths(problem), magnitudes, reference, strict=True)
+    ]
+
+
+def _winograd(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    """Convolution and its gradients by Winograd's filtering."""
+    (y,), (terms,), g = reference, sum_lengths(problem), problem.geometry
+    assert isinstance(g, ConvGeometry)
+    if problem.function == "conv2d_filter_gradient":
+        size = gradient_magnitude(arrays["dy"], arrays["x"], g)
+        cut = squares(g)
+        steps = of_winograd(roundings(g.n * cut.number), g.kh, cut.side)
+    else:
+        x, w = arrays.get("x"), arrays["w"]
+        if x is None:
+            x, w, g = arrays["dy"], w[::-1, ::-1].swapaxes(2, 3), g.turned
+        size = magnitude(x, w, g) + np.abs(arrays.get("b", np.zeros(1)).astype(np.float64))
+        steps = of_winograd(g.ic, squares(g).side, g.kh)
+    u = unit_roundoff(y.dtype)
+    bound = (gamma(steps, u) + 2 * gamma(terms, _V)) * size * (1 + gamma(terms + steps, _V))
+    return [bound + u * np.abs(y.astype(np.float64))]
+
+
+def _selected(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    """One of the inputs, unchanged."""
+    return [np.zeros(reference[0].shape)]
+
+
+def _routed(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    """Gradient of max and min: a sum of those dy whose window chose the pixel; x chooses."""
+    (windows,) = sum_lengths(problem)
+    if windows == 1:  # moved, not added
+        return [np.zeros(reference[0].shape)]
+    magnitude = getattr(ops, problem.function)(
+        **_absolute(arrays, "dy"), **problem.parameters, engine="naive"
+    )
+    return [linear_bound(windows, magnitude, reference[0], unit_roundoff(reference[0].dtype))]
+
+
+def _means(problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]) -> list[Array]:
+    """Average pooling and its gradient."""
+    (n,) = sum_lengths(problem)
+    magnitude = getattr(ops, problem.function)(
+        **_absolute(arrays), **problem.parameters, engine="naive"
+    )
+    return [linear_bound(n + 1, magnitude, reference[0], unit_roundoff(reference[0].dtype))]
+
+
+def _products(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    """One number times a constant, which is rounded to the dtype first: 3u, and the reference's
+    own rounding; 2 more for a constant that is a quotient."""
+    (y,) = reference
+    return [5 * unit_roundoff(y.dtype) * np.abs(y.astype(np.float64))]
+
+
+def _exponential(
+    factor: float, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    """``factor`` relative errors of u in the engine and of 2⁻⁵³ in the reference, and its
+    rounding; below the smallest normal number errors are absolute."""
+    (y,) = reference
+    u, tiny = unit_roundoff(y.dtype), float(np.finfo(y.dtype).tiny)
+    t = factor * (u + _V)
+    size = np.abs(arrays["dy"].astype(np.float64)) if "dy" in arrays else 0
+    return [np.abs(y.astype(np.float64)) * (t / (1 - t) + u) + 4 * tiny * (1 + size)]
+
+
+def _tanh(problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]) -> list[Array]:
+    """A function that errs by 4 units in the last place, as the exponential does."""
+    return _exponential(_EXP, arrays, reference)
+
+
+def _sigmoid(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    """e / (1 + e) or 1 / (1 + e) with e = exp(−|x|) ≤ 1: e errs by E, above and below; the sum and
+    the quotient round."""
+    return _exponential(2 * _EXP + 2, arrays, reference)
+
+
+def _bell(problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]) -> list[Array]:
+    """dy·e / (1 + e)², e = exp(−|x|) or exp(−2|x|): e errs by E, and at most twice half of that in
+    the square below; the sum (twice), the square, the quotient and the product round."""
+    return _exponential(2 * _EXP + 5, arrays, reference)
+
+
+def _batch_statistics(x: Array, dtype: Any) -> tuple[Array, Array, list[Array]]:
+    """Mean and variance over all but the last axis, and the bounds of both.
+
+    All engines sum in float64. The mean of R rows errs by γ(R + 1)·mean|x| =: δ and its rounding.
+    The squares of distances from a mean that is off by δ have a mean that is off by δ²; each
+    distance rounds, squares and sums add γ(R + 4)."""
+    rows = x.astype(np.float64).reshape(-1, x.shape[-1])
+    count = max(len(rows), 1)
+    mean = rows.sum(axis=0) / count
+    variance = np.square(rows - mean).sum(axis=0) / count
+    slip = gamma(count + 1, _V) * np.abs(rows).sum(axis=0) / count
+    u = unit_roundoff(dtype)
+    of_mean = 2 * slip + 2 * u * np.abs(mean)
+    of_variance = 2 * (gamma(count + 4, _V) * variance + slip * slip) + 2 * u * variance
+    return mean, variance, [of_mean, of_variance]
+
+
+def _normalised(
+    count: int, arrays: dict[str, Array], mean: Array, variance: Array, epsilon: float, u: float
+) -> Array:
+    """y = gamma·(x − mean)·r + beta, r = 1 / √(variance + epsilon), evaluated in float64: sums of
+    ``count`` rows in mean and variance and some ten roundings, relative to the sum of the
+    absolute terms; y is rounded by the engine and by the reference."""
+    x, scale, shift = (arrays[name].astype(np.float64) for name in ("x", "gamma", "beta"))
+    r = 1 / np.sqrt(variance + epsilon)
+    size = np.abs(scale) * r * (np.abs(x) + np.abs(mean)) + np.abs(shift)
+    y = scale * r * (x - mean) + shift
+    bound: Array = 2 * gamma(count + 16, _V) * size + 2 * u * np.abs(y)
+    return bound
+
+
+def _batch_norm(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    x, dtype = arrays["x"], reference[0].dtype
+    mean, variance, of_statistics = _batch_statistics(x, dtype)
+    count, u = max(x.size // x.shape[-1], 1), unit_roundoff(dtype)
+    epsilon = problem.parameters["epsilon"]
+    return [_normalised(count, arrays, mean, variance, epsilon, u), *of_statistics]
+
+
+def _batch_norm_inference(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    mean, variance = (arrays[name].astype(np.float64) for name in ("mean", "variance"))
+    u = unit_roundoff(reference[0].dtype)
+    return [_normalised(1, arrays, mean, variance, problem.parameters["epsilon"], u)]
+
+
+def _batch_norm_backward(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    """Sums of R products and some ten roundings in float64, relative to the sums of absolute
+    values; results are rounded by the engine and by the reference."""
+    x, scale, mean, variance, dy = (
+        arrays[name].astype(np.float64) for name in ("x", "gamma", "mean", "variance", "dy")
+    )
+    r = 1 / np.sqrt(variance + problem.parameters["epsilon"])
+    count = max(x.size // x.shape[-1], 1)
+    over = tuple(range(x.ndim - 1))
+    normal, size = np.abs(x - mean) * r, np.abs(dy)
+    dbeta, dgamma = size.sum(axis=over), (size * normal).sum(axis=over)
+    dx = np.abs(scale) * r * (size + (dbeta + normal * dgamma) / count)
+    u, slip = unit_roundoff(reference[0].dtype), 2 * gamma(count + 16, _V)
+    return [
+        slip * magnitude + 2 * u * np.abs(y.astype(np.float64))
+        for magnitude, y in zip((dx, dgamma, dbeta), reference, strict=True)
+    ]
+
+
+class Rows:
+    """Softmax of the rows of ``x`` in float64, and the relative errors it may have."""
+
+    def __init__(self, x: Array, dtype: Any = None) -> None:
+        self.u = unit_roundoff(dtype or x.dtype)
+        self.least = float(np.finfo(dtype or x.dtype).tiny)  # below this, errors are absolute
+        x = x.astype(np.float64)
+        # Roundings of a sum of so many: float32's in stretches, float64's in units of u.
+        terms = x.shape[-1]
+        self.n = terms if self.u == _V else roundings(terms) + terms * _V / self.u
+        self.d = x - x.max(axis=-1, keepdims=True)
+        e = np.exp(self.d)
+        self.sum = e.sum(axis=-1, keepdims=True)
+        self.p = e / self.sum
+        spread = (self.p * -self.d).sum(axis=-1, keepdims=True)
+        self.first_order = spread + _EXP + self.n  # error of the sum, in units of u
+        self.both = self.u + _V  # the engine's roundings and the specification's
+        t = (self.first_order - self.d + _EXP) * self.both
+        self.rho = t / (1 - t)
+
+    def log_softmax(self) -> tuple[Array, Array]:
+        """y = d − log Σ exp(d) and its bound.
+
+        d errs by |d|·u, the logarithm by the relative error of its argument and by 8u of its own
+        value, the difference is rounded.
+        """
+        log = np.log(self.sum)
+        y = self.d - log
+        t = (self.first_order + _EXP * log - self.d - y) * self.both
+        return y, t / (1 - t) + self.u * -y
+
+
+def _softmax(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    rows = Rows(arrays["x"])
+    return [rows.p * (rows.rho + rows.u) + rows.least]
+
+
+def _softmax_backward(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    """dx = p·(dy − c), c = Σ p·dy: with D = Σ p|dy|, c errs by D·(ρ + γ(n, u)), the difference
+    and the product add a rounding each, p errs by ρ once more."""
+    rows, dy = Rows(arrays["x"]), np.abs(arrays["dy"].astype(np.float64))
+    terms = rows.p * dy
+    total = terms.sum(axis=-1, keepdims=True)
+    slip = (terms * (rows.rho + rows.n * rows.both)).sum(axis=-1, keepdims=True)
+    relative = rows.rho + 2 * rows.both + rows.u
+    return [rows.p * (relative * (dy + total) + slip) * (1 + relative) + rows.least]
+
+
+def _log_softmax(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    return [Rows(arrays["x"]).log_softmax()[1]]
+
+
+def _log_softmax_backward(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    """dx = dy − p·Σdy: the sum errs by γ(n, u)·Σ|dy|, p by ρ, product and difference round."""
+    rows, dy = Rows(arrays["x"]), np.abs(arrays["dy"].astype(np.float64))
+    product = rows.p * dy.sum(axis=-1, keepdims=True)
+    relative = rows.rho + (rows.n + 1) * rows.both
+    rounding = (rows.both + rows.u) * (dy + product)
+    return [product * relative * (1 + relative) + rounding + rows.least]
+
+
+def _cross_entropy(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    """The loss is −log_softmax at the label; the public function adds the losses in float64,
+    scales and rounds once. With rows of probabilities it is a sum of products over classes."""
+    rows, labels = Rows(arrays["logits"]), arrays["labels"]
+    y, bound = rows.log_softmax()
+    if labels.ndim == 1:
+        at = np.arange(len(y)), labels
+        losses, each = -y[at], bound[at]
+    else:
+        losses = -(labels * y).sum(axis=1, dtype=np.float64)
+        each = (labels * bound).sum(axis=1, dtype=np.float64)
+        each += gamma(rows.n + 1, rows.u) * (losses + each)
+    reduction = problem.parameters["reduction"]
+    if reduction == "none":
+        return [each]
+    scale = 1 / max(len(y), 1) if reduction == "mean" else 1.0
+    rounding = 2 * (rows.u + gamma(len(y) + 1, _V)) * losses.sum()
+    return [np.asarray((each.sum() + rounding) * scale)]
+
+
+def _cross_entropy_backward(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    """p − 1 at the label, p elsewhere, or p less a row of probabilities: p errs by ρ, the
+    difference and the scaling round."""
+    rows, labels = Rows(arrays["logits"]), arrays["labels"]
+    gradient = rows.p.copy()
+    if labels.ndim == 1:
+        gradient[np.arange(len(gradient)), labels] -= 1
+    else:
+        gradient -= labels
+    mean = problem.parameters["reduction"] == "mean"
+    scale = 1 / max(len(gradient), 1) if mean else 1.0
+    rounding = (2 * rows.both + 3 * rows.u) * np.abs(gradient)
+    return [(rows.p * rows.rho * (1 + rows.rho) + rounding + rows.least) * scale]
+
+
+_Derivation = Callable[[Problem, dict[str, Array], tuple[Array, ...]], list[Array]]
+
+_DERIVED: dict[str, _Derivation] = {
+    "conv2d": _sums,
+    "winograd": _winograd,
+    "winograd_dx": _winograd,
+    "winograd_dw": _winograd,
+    "conv2d_backward": _sums,
+    "conv2d_input_gradient": _sums,
+    "conv2d_filter_gradient": _sums,
+    "conv2d_bias_gradient": _sums,
+    "dense": _sums,
+    "dense_backward": _sums,
+    "max_pool2d": _selected,
+    "min_pool2d": _selected,
+    "max_pool2d_backward": _routed,
+    "min_pool2d_backward": _routed,
+    "avg_pool2d": _means,
+    "avg_pool2d_backward": _means,
+    "relu": _selected,
+    "relu_backward": _selected,
+    "leaky_relu": _products,
+    "leaky_relu_backward": _products,
+    "dropout": _products,
+    "tanh": _tanh,
+    "tanh_backward": _bell,
+    "sigmoid": _sigmoid,
+    "sigmoid_backward": _bell,
+    "zero_pad2d": _selected,
+    "zero_pad2d_backward": _selected,
+    "batch_norm": _batch_norm,
+    "batch_norm_inference": _batch_norm_inference,
+    "batch_norm_backward": _batch_norm_backward,
+    "softmax": _softmax,
+    "softmax_backward": _softmax_backward,
+    "log_softmax": _log_softmax,
+    "log_softmax_backward": _log_softmax_backward,
+    "cross_entropy": _cross_entropy,
+    "cross_entropy_backward": _cross_entropy_backward,
+}

@@ -1,0 +1,283 @@
+"""The check of one case: an engine's results against the specification's.
+
+Everything runs through the public functions, as a user's calls do. On exact and special data the
+values must be the same, NaN where NaN is due; on other data each element must lie within its
+derived bound, and the bound within :data:`~fastcnn.proof.bounds.SIGNAL` of the largest value,
+so that nothing passes for being vague. Shape, dtype and layout must be right, and the result must
+be an array of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Protocol
+
+import numpy as np
+
+from fastcnn import ops
+from fastcnn.article.batches import article_net
+from fastcnn.core.arguments import Array
+from fastcnn.core.settings import use_math
+from fastcnn.proof.article_net import article_net_bounds
+from fastcnn.proof.bounds import SIGNAL, bounds
+from fastcnn.proof.data import make_arrays
+from fastcnn.proof.problems import ARTICLE_NET, WINOGRAD, Case, Problem
+
+REFERENCE = "naive"
+"""The engine that is the specification."""
+
+EXACT_MODES = ("exact", "special")
+
+_OUTPUTS = {
+    "conv2d_backward": ("dx", "dw", "db"),
+    "dense_backward": ("dx", "dw", "db"),
+    "batch_norm": ("y", "mean", "variance"),
+    "batch_norm_backward": ("dx", "dgamma", "dbeta"),
+    ARTICLE_NET: ("scores", "losses", "dfilters", "dweights", "dbias"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What the specification says about a case: results, bounds, and the time it took."""
+
+    case: Case
+    seed: int
+    arrays: dict[str, Array]
+    outputs: tuple[Array, ...]
+    bounds: tuple[Array, ...]
+    seconds: float
+
+
+class CheckedCase(Protocol):
+    """What a result says about its case: a row of the table, and a name that can be typed."""
+
+    @property
+    def op(self) -> str:
+        """The operation, or the net."""
+
+    @property
+    def name(self) -> str:
+        """Names no other case."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the check of one case on one engine found.
+
+    ``worst_relative`` is the worst absolute error as a share of the reference's largest value;
+    ``bound`` is the bound where the absolute error is worst; ``share`` the largest error as a
+    share of its own bound. ``problem`` says what is wrong, or is None.
+    """
+
+    case: CheckedCase
+    engine: str
+    seed: int
+    worst_absolute: float
+    worst_relative: float
+    bound: float
+    share: float
+    seconds: float
+    reference_seconds: float
+    problem: str | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the engine agrees with the specification."""
+        return self.problem is None
+
+    @property
+    def command(self) -> str:
+        """The line that runs this check, and no other."""
+        return (
+            f"fastcnn compare --case '{self.case.name}' --engine {self.engine} --seed {self.seed}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "case": self.case.name,
+            "op": self.case.op,
+            "engine": self.engine,
+            "ok": self.ok,
+            "problem": self.problem,
+            "worst_absolute": finite(self.worst_absolute),
+            "worst_relative": finite(self.worst_relative),
+            "bound": self.bound,
+            "share_of_bound": finite(self.share),
+            "seconds": self.seconds,
+            "reference_seconds": self.reference_seconds,
+            "command": self.command,
+        }
+
+
+def finite(value: float) -> float | None:
+    """The value, or None for infinity, which JSON lacks."""
+    return value if np.isfinite(value) else None
+
+
+def call(problem: Problem, arrays: dict[str, Array], engine: str | None) -> tuple[Array, ...]:
+    """The problem's public function on these arrays; results always as a tuple of arrays."""
+    parameters = dict(problem.parameters)
+    if problem.op in WINOGRAD and engine != REFERENCE:
+        parameters["algorithm"] = "winograd"
+    function = article_net if problem.op == ARTICLE_NET else getattr(ops, problem.function)
+    with use_math("strict"):  # what other algorithms do is checked where they are asked for
+        results = function(**arrays, **parameters, engine=engine)
+    if not isinstance(results, tuple):
+        results = (results,)
+    return tuple(map(np.asarray, results))
+
+
+def reference_of(case: Case, seed: int) -> Reference:
+    """Run the specification on a case, and derive the bounds."""
+    arrays = make_arrays(case, seed)
+    outputs, seconds = _timed(lambda: call(case.problem, arrays, REFERENCE), repeats=1)
+    if case.mode in EXACT_MODES:
+        allowed = tuple(np.zeros(y.shape) for y in outputs)
+    elif case.problem.op == ARTICLE_NET:
+        allowed = tuple(article_net_bounds(**arrays))
+    else:
+        allowed = bounds(case.problem, arrays, outputs)
+    return Reference(case, seed, arrays, outputs, allowed, seconds)
+
+
+def check(reference: Reference, engine: str) -> Result:
+    """Run an engine on the case of ``reference`` and compare.
+
+    >>> from fastcnn.proof.problems import case_named
+    >>> check(reference_of(case_named("relu/3x17/float32/exact"), seed=0), "im2col").ok
+    True
+    """
+    case, seconds = reference.case, 0.0
+
+    def run() -> tuple[Array, ...]:
+        nonlocal seconds
+        call(case.problem, reference.arrays, engine)  # may compile, and is not timed
+        got, seconds = _timed(lambda: call(case.problem, reference.arrays, engine), repeats=3)
+        return got
+
+    names = _OUTPUTS.get(case.problem.op, ("result",))
+    judged = judge(run, names, reference.outputs, reference.bounds, reference.arrays)
+    return Result(
+        case,
+        engine,
+        reference.seed,
+        judged.absolute,
+        judged.relative,
+        judged.bound,
+        judged.share,
+        seconds,
+        reference.seconds,
+        judged.problem,
+    )
+
+
+def judge(
+    run: Callable[[], tuple[Array, ...]],
+    names: Sequence[str],
+    expected: Sequence[Array],
+    bounds: Sequence[Array],
+    arrays: dict[str, Array],
+) -> Worst:
+    """Compare what ``run`` returns with what is expected; ``arrays`` are its inputs."""
+    worst = Worst()
+    try:
+        got = run()
+    except Exception as error:  # whatever an engine raises is what the report is for
+        worst.problem = f"raises {type(error).__name__}: {error}"
+        return worst
+    for name, y, wanted, bound in zip(names, got, expected, bounds, strict=True):
+        problem = _form(y, wanted, arrays) or _vague(wanted, bound)
+        if y.shape == wanted.shape:
+            problem = problem or _values(y, wanted, bound)
+            worst.add(y, wanted, bound)
+        if problem:
+            worst.problem = f"{name}: {problem}" if len(names) > 1 else problem
+            break
+    return worst
+
+
+class Worst:
+    """The largest errors so far, over the outputs of one case, and what is wrong."""
+
+    absolute = relative = bound = share = 0.0
+    problem: str | None = None
+
+    def add(self, y: Array, wanted: Array, bound: Array) -> None:
+        error = _errors(y, wanted)
+        if not error.size:
+            return
+        at = np.unravel_index(error.argmax(), error.shape)
+        self.share = max(self.share, float(_shares(error, bound).max()))
+        scale = _largest(wanted)
+        if scale > 0:
+            self.relative = max(self.relative, float(error[at]) / scale)
+        if error[at] >= self.absolute:
+            self.absolute, self.bound = float(error[at]), float(bound[at])
+
+
+def _errors(y: Array, wanted: Array) -> Array:
+    """|y − wanted| in float64; 0 where both are the same infinity or NaN, else inf for those."""
+    a, b = y.astype(np.float64), wanted.astype(np.float64)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore"):
+        error = np.where(same, 0.0, np.abs(a - b))
+    return np.where(np.isnan(error), np.inf, error)
+
+
+def _shares(error: Array, bound: Array) -> Array:
+    share: Array = np.divide(error, bound, out=np.where(error > 0, np.inf, 0.0), where=bound > 0)
+    return share
+
+
+def _largest(wanted: Array) -> float:
+    finite = np.abs(wanted[np.isfinite(wanted)])
+    return float(finite.max()) if finite.size else 0.0
+
+
+def _form(y: Array, wanted: Array, arrays: dict[str, Array]) -> str | None:
+    if y.shape != wanted.shape:
+        return f"has the shape {y.shape}, expected {wanted.shape}"
+    if y.dtype != wanted.dtype:
+        return f"has the dtype {y.dtype}, expected {wanted.dtype}"
+    if not y.flags.c_contiguous:
+        return "is not C-contiguous"
+    shared = [name for name, array in arrays.items() if np.may_share_memory(y, array)]
+    return f"is not a new array: it shares memory with {shared[0]}" if shared else None
+
+
+def _vague(wanted: Array, bound: Array) -> str | None:
+    """Why the bound would prove nothing. A reference of zeros alone needs no signal: the bound
+    then stands by itself."""
+    largest = _largest(wanted)
+    if largest > 0 and bound.max() >= SIGNAL * largest:
+        return f"the bound {bound.max():.1e} is no smaller than {SIGNAL} of {largest:.1e}"
+    return None
+
+
+def _values(y: Array, wanted: Array, bound: Array) -> str | None:
+    error = _errors(y, wanted)
+    wrong = error > bound
+    if not wrong.any():
+        return None
+    at = np.unravel_index(np.where(wrong, error, -1).argmax(), error.shape)
+    place = tuple(map(int, at))
+    allowed = f"within {bound[at]:.1e}" if bound[at] > 0 else "exactly"
+    return (
+        f"{int(wrong.sum())} of {wrong.size} elements disagree, the worst at {place}: "
+        f"{y[at]!s}, expected {wanted[at]!s} {allowed}"
+    )
+
+
+def _timed(run: Callable[[], tuple[Array, ...]], repeats: int) -> tuple[tuple[Array, ...], float]:
+    """The result, and the shortest time of at most 1 + ``repeats`` runs in about 20 ms."""
+    best, spent, done = float("inf"), 0.0, 0
+    while done == 0 or (done <= repeats and spent < 0.02):
+        start = perf_counter()
+        result = run()
+        seconds = perf_counter() - start
+        best, spent, done = min(best, seconds), spent + seconds, done + 1
+    return result, best

@@ -1,0 +1,170 @@
+"""The numbers in the arrays of a case, reproducible from the case's name and a seed.
+
+- ``exact``: small integers, such that every product and every partial sum, in any order, is an
+  integer that the dtype holds. Whatever the algorithm, there is then one right answer, and
+  engines must agree on it to the last bit. Where a mean divides, the integers are multiples of
+  every divisor. Small integers also tie often, which tests the rule for the first maximum.
+- ``float``: normal numbers, where engines may differ by the roundings of their order of summation.
+- ``special``: small integers among NaN and infinities, for operations that only select.
+- ``shifted``: rows around +800 and −800, where an exponential overflows unless the row's maximum
+  is subtracted first, each with one class far below the others.
+- ``long``: numbers just below the middle between two that a float32 sum of 2¹⁵ and more can move
+  by, so that it loses a little of each, always to the same side; or, where a mean is subtracted,
+  numbers far from 0, whose squares would lose it.
+- ``digits``: real MNIST digits, and parameters drawn as the article draws them.
+
+No array is constant (all-zero results must not pass), and all are read-only (an engine that
+writes to its inputs raises).
+"""
+
+from __future__ import annotations
+
+from math import isqrt, lcm
+from zlib import crc32
+
+import numpy as np
+
+from fastcnn.core.arguments import Array
+from fastcnn.core.geometry import PoolGeometry
+from fastcnn.proof.article_net import clear_maxima
+from fastcnn.proof.bounds import sum_lengths
+from fastcnn.proof.problems import Case, Problem, Shape
+
+MODES = ("exact", "float", "special", "shifted", "long", "digits")
+
+_LARGEST = 4  # of the small integers; few enough that maxima tie
+
+
+def make_arrays(case: Case, seed: int) -> dict[str, Array]:
+    """The arrays of a case, by the names of the function's arguments.
+
+    >>> from fastcnn.proof.problems import case_named
+    >>> arrays = make_arrays(case_named("dense/3x17-to-33/float32/exact"), seed=0)
+    >>> arrays["w"].shape, arrays["w"].dtype, bool((arrays["w"] == arrays["w"].round()).all())
+    ((17, 33), dtype('float32'), True)
+    """
+    rng = np.random.default_rng([seed, crc32(case.name.encode())])
+    if case.mode == "digits":
+        arrays = _digits(case, rng)
+    else:
+        arrays = {
+            name: _draw(rng, case, name, shape) for name, shape in case.problem.arrays.items()
+        }
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" or name not in ("labels", "kept"):
+            arrays[name] = np.asarray(array, case.dtype)
+        arrays[name].setflags(write=False)
+    return arrays
+
+
+def _draw(rng: np.random.Generator, case: Case, name: str, shape: Shape) -> Array:
+    if name == "labels" and len(shape) == 2:
+        return _probabilities(rng, shape)
+    if name == "labels":
+        classes = case.problem.arrays["logits"][1]
+        return rng.integers(classes, size=shape)
+    if name == "kept":
+        return rng.random(shape) < 0.6
+    if name == "variance":
+        return rng.random(shape) + 0.1
+    if case.mode == "float":
+        return np.asarray(rng.standard_normal(shape))
+    if case.mode == "long":
+        return _lost_in_long_sums(rng, case, name, shape)
+    if case.mode == "shifted":
+        return _shifted(rng, shape) if name in ("x", "logits") else rng.standard_normal(shape)
+    integers = _small_integers(rng, shape, case)
+    if case.mode == "special" and name == "x":
+        _sprinkle(rng, integers)
+    elif case.mode not in ("exact", "special"):
+        raise ValueError(f"{case.name}: mode must be one of {', '.join(MODES)}")
+    return integers
+
+
+def _small_integers(rng: np.random.Generator, shape: Shape, case: Case) -> Array:
+    terms = max(1, *sum_lengths(case.problem))
+    unit = _divisors(case.problem)
+    exact_below = 2 ** (np.finfo(case.dtype).nmant + 1)
+    # terms products of two of them, in any order, stay below the last integer that is exact.
+    largest = min(_LARGEST, isqrt(exact_below // (terms * unit)) - 1)
+    if largest < 1:
+        raise ValueError(f"{case.name}: sums of {terms} terms are too long to be exact")
+    while True:
+        drawn = np.asarray(rng.integers(-largest, largest + 1, size=shape), np.float64)
+        if drawn.size == 0 or (drawn.any() and (drawn.size == 1 or np.ptp(drawn) > 0)):
+            return np.asarray(drawn * unit)
+
+
+def _divisors(problem: Problem) -> int:
+    """What an average pooling may divide by, as one number that all of them divide."""
+    g = problem.geometry
+    if not isinstance(g, PoolGeometry) or not problem.op.startswith("avg"):
+        return 1
+    down = {
+        min(o * g.stride_h - g.pad_top + g.kh, g.h) - max(o * g.stride_h - g.pad_top, 0)
+        for o in range(g.oh)
+    }
+    across = {
+        min(o * g.stride_w - g.pad_left + g.kw, g.w) - max(o * g.stride_w - g.pad_left, 0)
+        for o in range(g.ow)
+    }
+    return lcm(*(a * b for a in down for b in across))
+
+
+def _sprinkle(rng: np.random.Generator, array: Array) -> None:
+    """Write NaN and both infinities over about a quarter of the array."""
+    dice = rng.integers(12, size=array.shape)
+    array[dice == 0] = np.nan
+    array[dice == 1] = np.inf
+    array[dice == 2] = -np.inf
+
+
+def _lost_in_long_sums(rng: np.random.Generator, case: Case, name: str, shape: Shape) -> Array:
+    if case.op == "batch_norm":
+        return rng.standard_normal(shape) + (1e4 if name == "x" else 0)
+    factors = 1 if len(case.problem.arrays) == 1 else 2
+    beyond_one = rng.uniform(0.4, 0.5, shape) / 256  # multiples of 1/256 lie next to 2¹⁵
+    return np.asarray(1 + beyond_one / factors)
+
+
+def _shifted(rng: np.random.Generator, shape: Shape) -> Array:
+    rows = 3 * rng.standard_normal(shape)
+    rows[::2] += 800
+    rows[1::2] -= 800
+    if shape[1] > 2:
+        rows[:, 1] -= 2000
+    return rows
+
+
+def _probabilities(rng: np.random.Generator, shape: Shape) -> Array:
+    """Rows that add up to 1, in which a third of the classes, but not the first, have 0."""
+    numbers: Array = rng.random(shape)
+    numbers[:, 1:] *= rng.random(shape)[:, 1:] < 2 / 3
+    numbers /= numbers.sum(axis=1, keepdims=True)
+    return numbers
+
+
+def _digits(case: Case, rng: np.random.Generator) -> dict[str, Array]:
+    """Test digits as the article feeds them, −0.5 to 0.5, and its parameters (and a bias).
+
+    Digits on which rounding may choose another maximum of a window are passed over: their
+    gradients have no single right answer to compare with.
+    """
+    from fastcnn.data.datasets import load_mnist
+
+    _, (images, labels) = load_mnist()
+    shapes = case.problem.arrays
+    count = shapes["x"][0]
+    filters = rng.standard_normal(shapes["filters"]) / 9
+    drawn = rng.permutation(len(images))[: 4 * count + 16]
+    x = (images[drawn, :, :, None] / 255 - 0.5).astype(case.dtype)
+    kept = np.flatnonzero(clear_maxima(x, filters.astype(case.dtype)))[:count]
+    if len(kept) < count:
+        raise ValueError(f"{case.name}: the data set has too few images, {len(images)}")
+    return {
+        "x": x[kept],
+        "labels": labels[drawn[kept]],
+        "filters": filters,
+        "weights": rng.standard_normal(shapes["weights"]) / shapes["weights"][0],
+        "bias": rng.standard_normal(shapes["bias"]) / 10,
+    }

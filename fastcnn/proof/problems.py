@@ -1,0 +1,531 @@
+"""The matrix of problems on which engines are held against the specification.
+
+One registry feeds ``fastcnn compare``, the agreement tests and the benchmarks. A problem is a
+public function, the shapes of its arrays and its parameters; a case is a problem in one dtype and
+one mode of data (see :mod:`fastcnn.proof.data`), and has a name that can be typed:
+``conv2d/stride-2x1/float32/exact``.
+
+No image is square but the article's, kernels are of every form; channels and widths lie on, below
+and above the sides of register tiles, where remainders are treated; everything is small enough
+for Python loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from math import prod
+from typing import Any, NamedTuple, TypeAlias
+
+from fastcnn.core.geometry import ConvGeometry, PoolGeometry, conv_geometry, pads, pool_geometry
+from fastcnn.engine.policy import squares
+
+Shape: TypeAlias = tuple[int, ...]
+
+CHANNELS = (1, 3, 6, 8, 10, 16, 17, 31, 33)
+WIDTHS = tuple(range(5, 18))
+DTYPES = ("float32", "float64")
+ARTICLE_NET = "article_net"
+WINOGRAD = {
+    "winograd": "conv2d",
+    "winograd_dx": "conv2d_input_gradient",
+    "winograd_dw": "conv2d_filter_gradient",
+}
+"""What stands for a function that is asked for Winograd's filtering, and that function."""
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """One call of one public function, all but the numbers in its arrays.
+
+    ``op`` is the function's name, or that of :data:`WINOGRAD` where this algorithm is asked for.
+    ``arrays`` gives the shape of each array argument, ``parameters`` the keyword arguments;
+    ``modes`` and ``dtypes`` the data it is run on; ``quick`` whether a quick run includes it.
+    """
+
+    op: str
+    label: str
+    arrays: Mapping[str, Shape]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    geometry: ConvGeometry | PoolGeometry | None = None
+    modes: tuple[str, ...] = ("exact", "float")
+    quick: bool = False
+    dtypes: tuple[str, ...] = DTYPES
+
+    @property
+    def name(self) -> str:
+        """``op/label``."""
+        return f"{self.op}/{self.label}"
+
+    @property
+    def function(self) -> str:
+        """The public function's name."""
+        return WINOGRAD.get(self.op, self.op)
+
+    def runs_on(self, engine: str) -> bool:
+        """Whether the engine has the algorithm that this problem is about."""
+        return engine in ("naive", "numba") or self.op not in WINOGRAD
+
+
+class Case(NamedTuple):
+    """A problem in one dtype, on one mode of data."""
+
+    problem: Problem
+    dtype: str
+    mode: str
+
+    @property
+    def op(self) -> str:
+        """The operation."""
+        return self.problem.op
+
+    @property
+    def name(self) -> str:
+        """``op/label/dtype/mode``, by which ``fastcnn compare --case`` finds it."""
+        return f"{self.problem.name}/{self.dtype}/{self.mode}"
+
+
+class _Conv(NamedTuple):
+    label: str
+    x: Shape
+    w: Shape
+    parameters: dict[str, Any] = {}  # noqa: RUF012  (never changed)
+    bias: bool = True
+    relu: bool = False
+    quick: bool = False
+
+
+class _Pool(NamedTuple):
+    label: str
+    x: Shape
+    parameters: dict[str, Any]
+    quick: bool = False
+
+
+def _convolutions() -> Iterator[_Conv]:
+    """The layers, forward and backward alike."""
+    yield _Conv("article-3x3", (1, 28, 28, 1), (3, 3, 1, 8), bias=False, quick=True)
+    yield _Conv("article-stacked", (1, 13, 14, 8), (3, 3, 8, 16), relu=True)
+    yield _Conv("lenet-5x5", (2, 14, 13, 6), (5, 5, 6, 16), quick=True)
+
+    for i, width in enumerate(WIDTHS):  # remainders of a row of pixels
+        ic, oc = CHANNELS[i % 9], CHANNELS[(2 * i + 3) % 9]
+        padding = ("valid", "same", 1)[i % 3]
+        yield _Conv(
+            f"width-{width}", (1 + i % 2, 4, width, ic), (3, 2, ic, oc), {"padding": padding}
+        )
+    for i, ic in enumerate(CHANNELS):  # remainders of a vector of channels
+        oc = CHANNELS[(i + 4) % 9]
+        yield _Conv(f"channels-{ic}-to-{oc}", (1, 5, 7, ic), (3, 3, ic, oc), quick=ic in (1, 17))
+        yield _Conv(f"pointwise-{oc}-to-{ic}", (2, 3, 7, oc), (1, 1, oc, ic), relu=i % 2 == 0)
+
+    def kernel(label: str, sides: Shape, parameters: dict[str, Any], **more: Any) -> _Conv:
+        return _Conv(label, (2, 9, 10, 3), (*sides, 3, 10), parameters, **more)
+
+    yield kernel("kernel-1x3", (1, 3), {})
+    yield kernel("kernel-5x1", (5, 1), {})
+    yield kernel("kernel-4x5", (4, 5), {}, quick=True)
+    yield kernel("kernel-2x2", (2, 2), {"padding": 1})
+    yield kernel("kernel-7x6", (7, 6), {"padding": (3, 2)})
+    yield kernel("kernel-is-image", (9, 10), {})
+    yield kernel("kernel-beyond-image", (11, 12), {"padding": 2})
+    yield kernel("no-bias", (3, 2), {}, bias=False)
+    yield kernel("relu", (3, 2), {}, relu=True, quick=True)
+    yield kernel("relu-no-bias", (2, 3), {"padding": "same"}, bias=False, relu=True)
+    yield kernel("same-even-kernel", (4, 2), {"padding": "same"})
+    yield kernel("same-stride-2x3", (3, 4), {"padding": "same", "stride": (2, 3)}, quick=True)
+    yield kernel("padding-four-sides", (3, 4), {"padding": ((0, 2), (3, 1))}, quick=True)
+    yield kernel("padding-beyond-kernel", (2, 1), {"padding": ((4, 3), (2, 5))})
+    yield kernel("stride-2x1", (4, 5), {"stride": (2, 1), "padding": (1, 3)}, quick=True)
+    yield kernel("stride-1x3", (3, 3), {"stride": (1, 3)})
+    yield kernel("stride-3x2", (2, 3), {"stride": (3, 2), "padding": ((1, 0), (0, 2))})
+    yield kernel("stride-beyond-kernel", (1, 2), {"stride": (3, 4)})
+    yield kernel("pointwise-stride-2", (1, 1), {"stride": 2})
+    yield kernel("dilation-2x1", (3, 3), {"dilation": (2, 1)})
+    yield kernel("dilation-1x3", (2, 3), {"dilation": (1, 3), "padding": (0, 2)})
+    yield kernel(
+        "dilation-and-stride",
+        (3, 2),
+        {"dilation": (3, 2), "stride": (2, 3), "padding": ((2, 3), (1, 0))},
+        quick=True,
+    )
+
+    def grouped(
+        label: str, ic: int, oc: int, groups: int, parameters: dict[str, Any], quick: bool = False
+    ) -> _Conv:
+        return _Conv(
+            label,
+            (2, 7, 6, ic),
+            (3, 2, ic // groups, oc),
+            {"groups": groups, **parameters},
+            quick=quick,
+        )
+
+    yield grouped("groups-2", 6, 10, 2, {}, quick=True)
+    yield grouped("groups-3-stride", 33, 6, 3, {"stride": (2, 1), "padding": 1})
+    yield grouped("groups-2-dilation", 16, 34, 2, {"dilation": (2, 3), "padding": (1, 2)})
+    yield grouped("depthwise", 17, 17, 17, {"padding": "same"}, quick=True)
+    yield grouped("depthwise-33", 33, 33, 33, {"stride": (1, 2)})
+    yield grouped("depthwise-times-2", 8, 16, 8, {"stride": 2, "padding": ((1, 2), (0, 1))})
+    yield grouped("depthwise-dilated", 6, 18, 6, {"dilation": (2, 1)})
+    # Taps and outputs equally far apart, but not side by side.
+    apart = {"groups": 5, "stride": (1, 2), "dilation": (3, 2), "padding": ((3, 2), (1, 2))}
+    yield _Conv("depthwise-apart", (2, 7, 9, 5), (2, 3, 1, 5), apart, quick=True)
+
+    yield _Conv("one-pixel", (1, 1, 1, 3), (1, 1, 3, 6))
+    yield _Conv("one-row", (1, 1, 17, 8), (1, 4, 8, 3), {"stride": (1, 2)})
+    yield _Conv("one-column", (3, 11, 1, 3), (2, 1, 3, 17), {"padding": (1, 0)})
+    yield _Conv("batch-5", (5, 6, 5, 3), (2, 3, 3, 8), quick=True)
+    yield _Conv("batch-0", (0, 6, 5, 3), (2, 3, 3, 8), quick=True)
+
+
+def _winograds() -> Iterator[_Conv]:
+    """Layers for Winograd's filtering: squares of 4×4 and 2×2, whole and cut off."""
+    yield _Conv("whole-squares", (1, 10, 14, 16), (3, 3, 16, 32), quick=True)
+    yield _Conv("edges", (2, 7, 13, 5), (3, 3, 5, 37), {"padding": 1}, relu=True)
+    yield _Conv("padding-four-sides", (2, 6, 9, 33), (3, 3, 33, 17), {"padding": ((0, 4), (3, 1))})
+    yield _Conv(
+        "small-squares", (3, 5, 2, 17), (3, 3, 17, 8), {"padding": ((1, 2), (2, 0))}, quick=True
+    )
+    yield _Conv("one-row", (1, 1, 17, 3), (3, 3, 3, 6), {"padding": (1, 0)}, bias=False)
+    yield _Conv("many-filters", (1, 5, 6, 131), (3, 3, 131, 130), {"padding": 1})
+    yield _Conv("batch-0", (0, 6, 5, 3), (3, 3, 3, 8))
+
+
+def _poolings() -> Iterator[_Pool]:
+    """The windows, for the maximum, the minimum and the mean, forward and backward."""
+    yield _Pool("article-2x2", (1, 26, 26, 8), {"size": 2}, quick=True)
+    for i, width in enumerate(WIDTHS):
+        channels = CHANNELS[(i + 5) % 9]
+        size = ((2, 3), 2, (3, 2))[i % 3]
+        padding: Any = ("valid", "same", (1, 0))[i // 3 % 3]
+        x = (1 + i % 2, 4, width, channels)
+        yield _Pool(f"width-{width}", x, {"size": size, "padding": padding}, quick=width == 17)
+    for i, channels in enumerate(CHANNELS):
+        stride = ((2, 1), 2, None)[i % 3]
+        yield _Pool(f"channels-{channels}", (2, 5, 7, channels), {"size": (3, 2), "stride": stride})
+
+    def window(label: str, parameters: dict[str, Any], quick: bool = False) -> _Pool:
+        return _Pool(label, (2, 9, 8, 3), parameters, quick)
+
+    yield window("overlapping-3x3", {"size": 3, "stride": 2, "padding": 1}, quick=True)
+    yield window("overlapping-4x3", {"size": (4, 3), "stride": 1}, quick=True)
+    yield window("same-3x2", {"size": (3, 2), "stride": (2, 1), "padding": "same"})
+    yield window("same-2x3", {"size": (2, 3), "padding": "same"})
+    yield window(
+        "padding-four-sides",
+        {"size": (3, 4), "stride": (1, 3), "padding": ((0, 2), (3, 1))},
+        quick=True,
+    )
+    yield window("padding-at-the-top", {"size": (3, 2), "padding": ((2, 1), (0, 1))})
+    yield window("gaps", {"size": (1, 2), "stride": (3, 4)})
+    yield window("window-1x1", {"size": 1})
+    yield window("window-is-image", {"size": (9, 8)})
+    yield window("window-beyond-image", {"size": (11, 9), "padding": ((1, 2), (1, 0))})
+    yield _Pool("one-row", (1, 1, 17, 6), {"size": (1, 3), "stride": (1, 2)})
+    yield _Pool("batch-0", (0, 6, 5, 3), {"size": (2, 3)}, quick=True)
+
+
+_DENSE = (
+    (1, 1352, 10),
+    (32, 130, 10),
+    (3, 17, 33),
+    (7, 263, 10),
+    (5, 1, 1),
+    (4, 33, 6),
+    (7, 8, 31),
+    (2, 10, 16),
+    (17, 6, 8),
+    (0, 5, 3),
+    (9, 1040, 130),
+)
+
+_ROWS = ((1, 10), (3, 17), (5, 1), (33, 6), (4, 31), (2, 1000), (0, 7))
+
+_CHANNEL_ROWS: tuple[Shape, ...] = (
+    (2, 5, 7, 3),
+    (33, 17),
+    (700, 6),
+    (2, 9, 31, 8),
+    (1, 4),
+    (2, 4),
+    (0, 3),
+)
+
+_MARGINS: tuple[tuple[str, Shape, Any], ...] = (
+    ("four-sides", (2, 5, 7, 3), ((1, 2), (0, 3))),
+    ("pair", (1, 3, 4, 17), (2, 1)),
+    ("none", (2, 4, 3, 1), 0),
+    ("batch-0", (0, 3, 2, 2), 1),
+)
+
+_ELEMENTS: tuple[Shape, ...] = ((2, 5, 7, 3), (3, 17), (33,), (1,), (), (0, 4))
+
+
+def _conv_problems(c: _Conv) -> Iterator[Problem]:
+    g = conv_geometry(c.x, c.w, **c.parameters)
+    dy = g.output_shape
+    bias: dict[str, Shape] = {"b": (g.oc,)} if c.bias else {}
+    activation = {"activation": "relu"} if c.relu else {}
+    forward = {"x": c.x, "w": c.w} | bias
+    yield Problem("conv2d", c.label, forward, c.parameters | activation, g, quick=c.quick)
+    if c.relu:
+        return  # gradients are those without activation
+    yield Problem(
+        "conv2d_backward", c.label, {"dy": dy, "x": c.x, "w": c.w}, c.parameters, g, quick=c.quick
+    )
+    yield Problem("conv2d_bias_gradient", c.label, {"dy": dy}, geometry=g, quick=c.quick)
+    yield Problem(
+        "conv2d_input_gradient",
+        c.label,
+        {"dy": dy, "w": c.w},
+        {"x_shape": c.x} | c.parameters,
+        g,
+        quick=c.quick,
+    )
+    yield Problem(
+        "conv2d_filter_gradient",
+        c.label,
+        {"dy": dy, "x": c.x},
+        {"kernel_size": c.w[:2]} | c.parameters,
+        g,
+        quick=c.quick,
+    )
+
+
+def _winograd_problems(c: _Conv) -> Iterator[Problem]:
+    """With small squares of 3×3 filters nothing is divided by more than 4: exact on integers."""
+    by_function = {problem.op: problem for problem in _conv_problems(c)}
+    for op, function in WINOGRAD.items():
+        if problem := by_function.get(function):
+            g = problem.geometry
+            assert isinstance(g, ConvGeometry)
+            cut = squares(g.turned if op == "winograd_dx" else g)
+            exact = cut.side == 2 and g.kh == 3 and g.n > 0
+            modes = ("exact", "float") if exact else ("float",)
+            yield replace(problem, op=op, modes=modes, dtypes=("float32",))
+
+
+def _pool_problems(p: _Pool) -> Iterator[Problem]:
+    given = dict(p.parameters)
+    g = pool_geometry(
+        p.x,
+        given["size"],
+        stride=given.get("stride"),
+        padding=given.get("padding", "valid"),
+    )
+    for kind in ("max", "min", "avg"):
+        modes = ("exact", "float") if kind == "avg" else ("exact", "float", "special")
+        yield Problem(f"{kind}_pool2d", p.label, {"x": p.x}, given, g, modes, p.quick)
+        gradient = {"dy": g.output_shape, "x": p.x}
+        yield Problem(f"{kind}_pool2d_backward", p.label, gradient, given, g, modes, p.quick)
+
+
+def _dense_problems(sides: Shape) -> Iterator[Problem]:
+    n, i, o = sides
+    label, quick = f"{n}x{i}-to-{o}", sides in _DENSE[:3]
+    arrays = {"x": (n, i), "w": (i, o)}
+    with_bias = arrays | {"b": (o,)}
+    yield Problem("dense", label, with_bias, quick=quick)
+    yield Problem("dense", f"{label}-no-bias", arrays)
+    yield Problem("dense", f"{label}-relu", with_bias, {"activation": "relu"})
+    yield Problem("dense_backward", label, {"dy": (n, o)} | arrays, quick=quick)
+
+
+def _row_problems(rows: Shape) -> Iterator[Problem]:
+    n, classes = rows
+    label, quick, modes = f"{n}x{classes}", rows in _ROWS[:2], ("float", "shifted")
+    for op in ("softmax", "log_softmax"):
+        yield Problem(op, label, {"x": rows}, modes=modes, quick=quick)
+        yield Problem(f"{op}_backward", label, {"dy": rows, "x": rows}, modes=modes, quick=quick)
+    for op in ("cross_entropy", "cross_entropy_backward"):
+        for reduction in ("mean", "sum", "none"):
+            yield Problem(
+                op,
+                f"{label}-{reduction}",
+                {"logits": rows, "labels": (n,)},
+                {"reduction": reduction},
+                modes=modes,
+                quick=quick,
+            )
+        soft, none = {"logits": rows, "labels": rows}, {"reduction": "none"}
+        yield Problem(op, f"{label}-soft", soft, none, modes=modes, quick=quick)
+
+
+def _element_problems(shape: Shape) -> Iterator[Problem]:
+    label = "x".join(map(str, shape)) or "scalar"
+    modes, quick = ("exact", "float", "special"), len(shape) > 2
+    yield Problem("relu", label, {"x": shape}, modes=modes, quick=quick)
+    yield Problem("relu_backward", label, {"dy": shape, "x": shape}, modes=modes, quick=quick)
+    both = {"dy": shape, "x": shape}
+    slope = {"slope": 0.25}  # a power of two: exact
+    yield Problem("leaky_relu", label, {"x": shape}, slope, modes=modes, quick=quick)
+    yield Problem("leaky_relu_backward", label, both, slope, modes=modes, quick=quick)
+    uneven, name = {"slope": 0.3}, f"{label}-uneven"
+    yield Problem("leaky_relu", name, {"x": shape}, uneven, modes=("float",))
+    yield Problem("leaky_relu_backward", name, both, uneven, modes=("float",))
+    for op in ("tanh", "sigmoid"):
+        yield Problem(op, label, {"x": shape}, modes=("float",), quick=quick)
+        yield Problem(f"{op}_backward", label, both, modes=("float",), quick=quick)
+    masked = {"x": shape, "kept": shape}
+    yield Problem("dropout", label, masked, {"rate": 0.5}, modes=modes, quick=quick)
+    yield Problem("dropout", f"{label}-uneven", masked, {"rate": 0.3}, modes=("float",))
+
+
+def _padding_problems(label: str, shape: Shape, padding: Any) -> Iterator[Problem]:
+    modes, quick = ("exact", "float", "special"), label == "four-sides"
+    given = {"padding": padding}
+    top, bottom, left, right = pads(padding, (1, 1), (1, 1), (1, 1))
+    n, h, w, c = shape
+    padded = n, top + h + bottom, left + w + right, c
+    yield Problem("zero_pad2d", label, {"x": shape}, given, modes=modes, quick=quick)
+    yield Problem("zero_pad2d_backward", label, {"dy": padded}, given, modes=modes[:2], quick=quick)
+
+
+def _normalization_problems(shape: Shape) -> Iterator[Problem]:
+    label, quick, modes = "x".join(map(str, shape)), len(shape) > 2, ("float",)
+    channels = shape[-1:]
+    scale = {"gamma": channels, "beta": channels}
+    known = {"mean": channels, "variance": channels}
+    x = {"x": shape}
+    given = {"epsilon": 0.01}
+    back = {"dy": shape, "x": shape, "gamma": channels} | known
+    several = prod(shape[:-1]) != 1  # one value for each channel has no variance: it is refused
+    if several:
+        yield Problem("batch_norm", label, x | scale, given, modes=modes, quick=quick)
+    yield Problem("batch_norm_inference", label, x | scale | known, given, modes=modes, quick=quick)
+    if several:
+        yield Problem("batch_norm_backward", label, back, given, modes=modes, quick=quick)
+
+
+def _long_problems() -> Iterator[Problem]:
+    """Sums so long that float32 numbers, added one after the other, would lose most of a term."""
+
+    def of_layer(
+        op: str, x: Shape, w: Shape, *names: str, quick: bool = False, **parameters: Any
+    ) -> Problem:
+        g = conv_geometry(x, w, **parameters)
+        arrays = {"x": x, "w": w, "dy": g.output_shape}
+        label = f"long-{'x'.join(map(str, x))}-by-{'x'.join(map(str, w))}"
+        if op == "conv2d_filter_gradient":
+            parameters["kernel_size"] = w[:2]
+        if op == "conv2d_input_gradient":
+            parameters["x_shape"] = x
+        chosen = {name: arrays[name] for name in names}
+        return Problem(op, label, chosen, parameters, g, ("long",), quick, ("float32",))
+
+    def of_rows(op: str, mode: str = "long", **arrays: Shape) -> Problem:
+        label = f"long-{'x'.join(map(str, next(iter(arrays.values()))))}"
+        given = {"epsilon": 0.01} if op == "batch_norm" else {}
+        return Problem(op, label, arrays, given, modes=(mode,), dtypes=("float32",))
+
+    yield of_layer("conv2d_bias_gradient", (1, 3000, 2001, 1), (1, 1, 1, 1), "dy", quick=True)
+    yield of_layer("conv2d_bias_gradient", (2, 301, 207, 5), (1, 1, 5, 17), "dy")
+    op, *both = "conv2d_filter_gradient", "dy", "x"
+    yield of_layer(op, (1, 160, 403, 1), (3, 3, 1, 8), *both, quick=True)
+    yield of_layer(op, (1, 324, 205, 1), (5, 5, 1, 6), *both)
+    yield of_layer(op, (1, 160, 403, 2), (1, 1, 2, 70), *both)
+    yield of_layer(op, (1, 403, 160, 20), (1, 2, 20, 33), *both)
+    yield of_layer(op, (1, 322, 204, 2), (2, 1, 1, 2), *both, groups=2)
+    yield of_layer("conv2d", (2, 301, 407, 1), (300, 407, 1, 3), "x", "w", quick=True)
+    yield of_layer("conv2d", (1, 1, 2, 100_003), (1, 1, 100_003, 40), "x", "w")
+    yield of_layer("conv2d", (1, 301, 203, 2), (301, 202, 1, 2), "x", "w", groups=2)
+    yield of_layer("conv2d_input_gradient", (1, 2, 3, 5), (1, 1, 5, 100_003), "dy", "w")
+    yield of_rows("dense", x=(2, 1_000_003), w=(1_000_003, 3), b=(3,))
+    yield of_rows("dense", x=(7, 300_001), w=(300_001, 10), b=(10,))
+    yield of_rows("dense", x=(3, 100_003), w=(100_003, 65), b=(65,))
+    yield of_rows("dense_backward", dy=(65_537, 3), x=(65_537, 2), w=(2, 3))
+    yield of_rows("dense_backward", dy=(3, 100_003), x=(3, 20), w=(20, 100_003))
+    yield of_rows("batch_norm", x=(1_000_003, 2), gamma=(2,), beta=(2,))
+    yield of_rows("softmax", mode="float", x=(2, 1_000_003))
+    yield of_rows("log_softmax", mode="float", x=(1, 1_000_003))
+    window: dict[str, Any] = {"size": (261, 307)}
+    x, modes, dtypes = (1, 261, 307, 3), ("long",), ("float32",)
+    g = pool_geometry(x, window["size"])
+    yield Problem("avg_pool2d", "long-window", {"x": x}, window, g, modes, False, dtypes)
+
+
+def _article_problems() -> Iterator[Problem]:
+    """The article's net on real digits: the loss of each and all gradients."""
+    for digits, quick in ((4, True), (16, False)):
+        yield Problem(
+            ARTICLE_NET,
+            f"mnist-{digits}",
+            {
+                "x": (digits, 28, 28, 1),
+                "labels": (digits,),
+                "filters": (3, 3, 1, 8),
+                "weights": (13 * 13 * 8, 10),
+                "bias": (10,),
+            },
+            modes=("digits",),
+            quick=quick,
+        )
+
+
+@cache
+def problems() -> tuple[Problem, ...]:
+    """All problems, grouped by operation.
+
+    >>> len({p.name for p in problems()}) == len(problems())
+    True
+    """
+    made: list[Problem] = []
+    for layer in _convolutions():
+        made += _conv_problems(layer)
+    for layer in _winograds():
+        made += _winograd_problems(layer)
+    for window in _poolings():
+        made += _pool_problems(window)
+    for sides in _DENSE:
+        made += _dense_problems(sides)
+    for shape in _ELEMENTS:
+        made += _element_problems(shape)
+    for label, images, padding in _MARGINS:
+        made += _padding_problems(label, images, padding)
+    for batch in _CHANNEL_ROWS:
+        made += _normalization_problems(batch)
+    for rows in _ROWS:
+        made += _row_problems(rows)
+    made += _long_problems()
+    made += _article_problems()
+    order = list(dict.fromkeys(problem.op for problem in made))
+    return tuple(sorted(made, key=lambda problem: order.index(problem.op)))
+
+
+def operations() -> tuple[str, ...]:
+    """Names of the operations in the matrix: the public functions, and the article's net.
+
+    >>> operations()[0], operations()[-1]
+    ('conv2d', 'article_net')
+    """
+    return tuple(dict.fromkeys(problem.op for problem in problems()))
+
+
+def cases(ops: Sequence[str] | None = None, quick: bool = False) -> tuple[Case, ...]:
+    """The cases of these operations (all by default), the quick ones or all.
+
+    >>> cases(["relu"], quick=True)[0].name
+    'relu/2x5x7x3/float32/exact'
+    """
+    wanted = operations() if ops is None else ops
+    chosen: Iterable[Problem] = (p for p in problems() if p.op in wanted and p.quick >= quick)
+    return tuple(Case(p, dtype, mode) for p in chosen for dtype in p.dtypes for mode in p.modes)
+
+
+def case_named(name: str) -> Case:
+    """The case of this name. Raises ``ValueError`` with the closest names for an unknown one.
+
+    >>> case_named("dense/3x17-to-33/float64/float").problem.arrays["w"]
+    (17, 33)
+    """
+    for case in cases():
+        if case.name == name:
+            return case
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, [case.name for case in cases()], n=2, cutoff=0.3)
+    raise ValueError(
+        f"case must name one of the matrix, such as {' or '.join(close)}, got {name!r}"
+    )

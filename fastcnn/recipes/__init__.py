@@ -1,0 +1,1 @@
+"""Programs on MNIST with settings that are known to work: the demo, and training by name."""

@@ -1,0 +1,365 @@
+"""``fastcnn train``: a net by its name on MNIST or its like, with settings that are known to work.
+
+The last part of the training images is held out, and what is seen between epochs is seen on it. The
+test images serve once, at the end. Ctrl-C ends a training after the batch that is under way, with a
+checkpoint that :func:`train` goes on from, to bitwise the same weights.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcnn.core.files import check_writable
+from fastcnn.core.quoting import quoted
+from fastcnn.core.scalars import count, number, truth
+from fastcnn.data.augmentation import Augment
+from fastcnn.data.datasets import default_folder, load_dataset
+from fastcnn.data.preparation import Preparation, preparation_of
+from fastcnn.models.nets import NETS
+from fastcnn.models.sequential import Sequential
+from fastcnn.nn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from fastcnn.nn.schedules import OneCycle
+from fastcnn.train import checkpoint
+from fastcnn.train.callbacks import Callback, ProgressBar, StopTraining
+from fastcnn.train.checkpoint import ModelFileError
+from fastcnn.train.progress import History
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+HELD_OUT = 12
+"""One in so many training images is held out for validation: 5,000 of MNIST's."""
+CHECKPOINT_SECONDS = 30.0
+"""A checkpoint is written after the first epoch that ends so long after the last one was."""
+AUGMENT = Augment(shift=2, rotate=10, scale=0.1)
+"""What ``augment=True`` does to the images of each batch."""
+RATES = {"sgd": 0.05, "adam": 0.002, "adamw": 0.002, "rmsprop": 0.001}
+"""Highest rates of the one-cycle schedule, for an optimizer that is not the recipe's."""
+_CHECKPOINT = ".checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a net is trained; ``learning_rate`` is the highest of a one-cycle schedule.
+
+    ``data`` is a data set's folder, or None for the bundled MNIST; ``size`` the side that its
+    pictures are scaled to, or None where they agree.
+    """
+
+    net: str
+    epochs: int
+    batch_size: int
+    optimizer: str
+    learning_rate: float
+    augment: bool
+    seed: int = 0
+    data: str | None = None
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, known in (("net", NETS), ("optimizer", RATES)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(known)}, got {quoted(getattr(self, name))}"
+                )
+        count("epochs", self.epochs)
+        count("batch_size", self.batch_size)
+        count("seed", self.seed, least=0)
+        number("learning_rate", self.learning_rate)
+        truth("augment", self.augment)
+        if self.size is not None:
+            count("size", self.size)
+
+
+# The defaults of each net, chosen on the held-out images alone.
+RECIPES = {
+    "small": Settings("small", 3, 64, "sgd", 0.1, False),
+    "article": Settings("article", 3, 32, "sgd", 0.05, False),
+    "lenet5": Settings("lenet5", 5, 64, "sgd", 0.05, False),
+    "wide": Settings("wide", 4, 64, "sgd", 0.05, False),
+    "resnet8": Settings("resnet8", 5, 64, "sgd", 0.05, False),
+}
+DEFAULT_NET = "small"
+
+
+def settings_for(net: str = DEFAULT_NET, **changes: Any) -> Settings:
+    """The settings of a net by its name, but for ``changes`` that are not None.
+
+    An optimizer that is not the recipe's brings its own rate.
+
+    Raises:
+        TypeError, ValueError: an unknown name, or a number out of range.
+
+    >>> settings_for("small", optimizer="adam", epochs=None).learning_rate
+    0.002
+    """
+    if net not in RECIPES:
+        raise ValueError(f"net must be one of {', '.join(RECIPES)}, got {quoted(net)}")
+    recipe = RECIPES[net]
+    given = {name: value for name, value in changes.items() if value is not None}
+    optimizer = given.get("optimizer", recipe.optimizer)
+    if optimizer != recipe.optimizer and optimizer in RATES:
+        given.setdefault("learning_rate", RATES[optimizer])
+    return replace(recipe, **given)
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A training that is done, or was interrupted: then ``checkpoint`` says where it can go on.
+
+    ``test`` holds loss and accuracy on the test images of a training that is done.
+    """
+
+    model: Sequential
+    history: History
+    test: dict[str, float] | None
+    seconds: float
+    saved: Path | None
+    checkpoint: Path | None
+
+
+def train(
+    settings: Settings,
+    save: str | os.PathLike[str] | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    console: Console | None = None,
+    prepare: Callable[[Sequential, Optimizer], object] | None = None,
+) -> Trained:
+    """Train a net, test it, and save it.
+
+    Args:
+        settings: how; see :func:`settings_for`. To resume, those of :func:`settings_of`.
+        save: where the model goes when it is done. The checkpoint of a training that is interrupted
+            goes beside it, as ``NAME.checkpoint.safetensors``. None keeps neither.
+        resume: a checkpoint to go on from.
+        console: a Rich console for the progress; None for the standard output.
+        prepare: is called with the model and an optimizer of its kind before the training begins.
+
+    Returns:
+        What came of it, as :class:`Trained`.
+
+    Raises:
+        ValueError, OSError: no data, a file that cannot be written, a checkpoint of another
+            training; found before any work.
+        FloatingPointError: the loss became infinite or NaN.
+    """
+    from rich.console import Console
+
+    console = Console(highlight=False) if console is None else console
+    place = None if save is None else _writable(Path(save))
+    folder = default_folder() if settings.data is None else settings.data
+    size = None if settings.size is None else (settings.size, settings.size)
+    dataset = load_dataset(folder, size)
+    (x, y), (x_test, y_test) = dataset.train, dataset.test
+    if dataset.form == "pictures":
+        # They come sorted by class, and the last ones are held out.
+        order = np.random.default_rng(0).permutation(len(x))
+        x, y = x[order], y[order]
+    held = len(x) // HELD_OUT
+    if not held:
+        raise ValueError(f"data must have at least {HELD_OUT} training images, got {len(x)}")
+    layers = NETS[settings.net](int(max(y.max(), y_test.max())) + 1)
+    model = Sequential(layers, x.shape[1:], seed=settings.seed)
+    model.preparation = _preparation(x, dataset.form)
+    parameters = sum(a.size for layer in model.layers for a in layer.parameters.values())
+    console.print(
+        f"{settings.net}: {parameters:,} parameters, {len(x) - held:,} images to train on, "
+        f"{held:,} held out"
+    )
+    if dataset.names:
+        named = ", ".join(f"{i} {name}" for i, name in enumerate(dataset.names))
+        console.print(f"classes: {named}", markup=False, soft_wrap=True)
+    if prepare is not None:
+        prepare(model, _optimizer(settings))
+    watch = _Watch(settings, None if place is None else checkpoint_of(place), resume)
+    start = perf_counter()
+    with watch.listening(console):
+        history = model.fit(
+            x[:-held],
+            y[:-held],
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            optimizer=_optimizer(settings),
+            validation_data=(x[-held:], y[-held:]),
+            callbacks=[ProgressBar(console), watch],
+            augment=AUGMENT if settings.augment else None,
+            verbose=0,
+            resume=resume,
+        )
+    seconds = perf_counter() - start
+    if watch.interrupted:
+        return Trained(model, history, None, seconds, None, watch.written)
+    if place is not None:
+        model.save(place)  # before the test: what is trained outlasts an interrupt
+        watch.clear()
+    test = model.evaluate(x_test, y_test)
+    return Trained(model, history, test, seconds, place, None)
+
+
+def _preparation(images: NDArray[np.uint8], form: str) -> Preparation | None:
+    """How pictures are to be prepared for a net that is trained on these images."""
+    transposed = form == "emnist"
+    upright = images.swapaxes(1, 2) if transposed else images
+    preparation = preparation_of(upright if upright.ndim == 4 else upright[..., np.newaxis])
+    if preparation is None:
+        return None
+    crops = form == "pictures" and preparation.box is None  # as they were scaled for the training
+    return replace(preparation, transposed=transposed, edges="crop" if crops else preparation.edges)
+
+
+def model_for(net: str, shape: tuple[int, ...] | None = None, classes: int = 10) -> Sequential:
+    """A new model of a net by its name, for images of MNIST's shape unless another is given.
+
+    >>> model_for("article").output_shape
+    (10,)
+    """
+    return Sequential(NETS[net](classes), shape or (28, 28, 1), seed=0)
+
+
+def optimizer_for(net: str) -> Optimizer:
+    """A new optimizer of the kind that a net's settings name."""
+    return _optimizer(RECIPES[net])
+
+
+def checkpoint_of(save: Path) -> Path:
+    """Where the checkpoint of a training goes whose model goes to ``save``.
+
+    >>> checkpoint_of(Path("net.safetensors")).name
+    'net.checkpoint.safetensors'
+    """
+    return save.with_name(f"{save.stem}{_CHECKPOINT}")
+
+
+def save_of(checkpoint: Path) -> Path | None:
+    """Where the model of this checkpoint's training goes, if the checkpoint has its usual name.
+
+    >>> save_of(Path("net.checkpoint.safetensors")).name
+    'net.safetensors'
+    """
+    if not checkpoint.name.endswith(_CHECKPOINT):
+        return None
+    return checkpoint.with_name(f"{checkpoint.name.removesuffix(_CHECKPOINT)}.safetensors")
+
+
+def settings_of(path: str | os.PathLike[str]) -> Settings:
+    """The settings of the training in a checkpoint that :func:`train` wrote.
+
+    Raises:
+        ModelFileError: the file holds no such training.
+        OSError: the file cannot be opened.
+    """
+    file = checkpoint.read(path)
+    try:
+        (state,) = [
+            one["state"]
+            for one in file.model["training"]["callbacks"]
+            if one["class"] == _Watch.__name__
+        ]
+        return Settings(**state)
+    except (KeyError, TypeError, ValueError):
+        raise ModelFileError(
+            f"{path} cannot be resumed: it holds no training of `fastcnn train`"
+        ) from None
+
+
+def _optimizer(settings: Settings) -> Optimizer:
+    rate = OneCycle(settings.learning_rate)
+    if settings.optimizer == "sgd":
+        return SGD(rate, momentum=0.9, nesterov=True)
+    return {"adam": Adam, "adamw": AdamW, "rmsprop": RMSprop}[settings.optimizer](rate)
+
+
+def _writable(save: Path) -> Path:
+    """The path, if a file can be made there; an earlier one stays until a new one is whole."""
+    if save.is_dir() or not save.absolute().parent.is_dir():
+        raise ValueError(f"save must be a file in an existing folder, got {quoted(str(save))}")
+    check_writable(save)
+    return save
+
+
+class _Watch(Callback):
+    """Ctrl-C ends the training cleanly; a checkpoint from time to time, and then.
+
+    Its state are the training's settings, so that a checkpoint knows them.
+    """
+
+    def __init__(
+        self, settings: Settings, path: Path | None, resumed: str | os.PathLike[str] | None
+    ) -> None:
+        self.settings = settings
+        self.path = path
+        self.resumed = None if resumed is None else Path(resumed)
+        self.begun = False
+        self.interrupted = False
+        self.at_once = False  # in the middle of a batch: what stands then is no checkpoint
+        self.written: Path | None = None
+        self._last = perf_counter()
+
+    @contextmanager
+    def listening(self, console: Console) -> Iterator[None]:
+        """Within this context Ctrl-C is a wish; the second one is an order.
+
+        So is one before the first batch is done, while kernels may still have to be compiled:
+        there is nothing yet to be kept.
+        """
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            self.at_once = self.interrupted or not self.begun
+            self.interrupted = True
+            if self.at_once:
+                if callable(before):
+                    before(number, frame)
+                raise KeyboardInterrupt
+            console.print("stopping after this batch; Ctrl-C again stops at once")
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def on_batch_end(self, model: Sequential, batch: int, logs: dict[str, float]) -> None:
+        self.begun = True
+        if self.interrupted:
+            raise StopTraining
+
+    def on_epoch_end(self, model: Sequential, epoch: int, logs: dict[str, float]) -> None:
+        if self.interrupted:
+            raise StopTraining
+        if perf_counter() - self._last > CHECKPOINT_SECONDS:
+            self._write(model)
+
+    def on_train_end(self, model: Sequential, logs: dict[str, float]) -> None:
+        if self.interrupted and not self.at_once:
+            self._write(model)
+
+    def _write(self, model: Sequential) -> None:
+        if self.path is not None:
+            model.save_checkpoint(self.path)
+            self.written = self.path
+        self._last = perf_counter()
+
+    def clear(self) -> None:
+        """Remove the checkpoint of a training that is done."""
+        if self.written is not None or self.resumed == self.path:
+            with suppress(FileNotFoundError):
+                assert self.path is not None
+                self.path.unlink()
+
+    def state(self) -> dict[str, Any]:
+        return asdict(self.settings)

@@ -1,0 +1,1 @@
+"""The training loop, callbacks, model files, and how much each sample counts."""

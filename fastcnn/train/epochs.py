@@ -1,0 +1,266 @@
+"""The training loop: epochs of batches, what is seen of them, and who is told.
+
+It knows no layer: a step on a batch and the validation are the model's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastcnn.core.arguments import Array
+from fastcnn.core.class_registry import is_own
+from fastcnn.core.float_errors import Divergence
+from fastcnn.core.quoting import quoted
+from fastcnn.core.user_code import read_only, real_numbers, refuse
+from fastcnn.data.on_demand import Samples
+from fastcnn.nn.layers import Shape
+from fastcnn.train.callbacks import Callback, EarlyStopping, StopTraining
+from fastcnn.train.progress import Event, History, Progress
+
+if TYPE_CHECKING:
+    from fastcnn.models.sequential import Sequential
+
+Augmentation = Callable[[Array, np.random.Generator], Array]
+"""Images (N, H, W, C) of a batch and a generator, to new images of the same dtype."""
+
+
+@dataclass(frozen=True, eq=False)
+class Epochs:
+    """Epochs over checked samples, from where a training stands.
+
+    Attributes:
+        model: who is trained; callbacks get it, and it draws what is random.
+        at: where the training stands; moved on with each batch.
+        images, targets: the samples.
+        weights: how much the loss of each sample counts, or None.
+        step: one step on a batch: the sum of its losses, and how many samples are right.
+        validate: what is evaluated after each epoch, or None.
+        counts: whether the loss has an accuracy.
+        augment: applied to the images of each batch, or None.
+    """
+
+    model: Sequential
+    at: Progress
+    images: Samples
+    targets: Array
+    weights: Array | None
+    step: Callable[[Array, Array, Array | None], tuple[float, float]]
+    validate: Callable[[], dict[str, float]] | None
+    counts: bool
+    augment: Augmentation | None
+
+    def run(self, epochs: int, verbose: bool) -> History:
+        """Go on until so many epochs are done, counted from the training's beginning."""
+        model, at, total = self.model, self.at, len(self.images)
+        batches = -(-total // at.settings["batch_size"])
+        at.optimizer.expect(epochs * batches)
+        model.stop_training = False
+        logs = {name: values[-1] for name, values in at.history.history.items()}
+        begun: list[Callback] = []
+        try:
+            self._begin(epochs, batches, begun)
+            while at.epoch < epochs and not model.stop_training:
+                started = perf_counter()
+                self._epoch()
+                if at.batch < batches:
+                    break  # stopped on the way
+                logs = self._means(total)
+                if self.validate is not None:
+                    logs |= {f"val_{name}": value for name, value in self.validate().items()}
+                logs |= {"learning_rate": at.rate, "seconds": perf_counter() - started}
+                at.history.append(logs)
+                epoch = at.epoch
+                at.epoch, at.batch, at.loss_sum, at.correct = epoch + 1, 0, 0.0, 0.0
+                at.begun = False
+                if verbose:
+                    print(_line(epoch, epochs, logs), flush=True)
+                self._tell("on_epoch_end", epoch, logs)
+        finally:
+            self._end(begun, logs)
+        return at.history
+
+    def _begin(self, epochs: int, batches: int, begun: list[Callback]) -> None:
+        """Tell the callbacks that it begins, and give back what they had in a saved training."""
+        model, at = self.model, self.at
+        logs = {"epochs": epochs, "batches": batches, "samples": len(self.images)}
+        for i, callback in enumerate(at.callbacks):
+            begun.append(callback)
+            try:
+                callback.on_train_begin(model, {**logs, "epoch": at.epoch})
+                if i in at.waiting:
+                    callback.restore(at.waiting.pop(i).state)
+            except StopTraining:
+                model.stop_training = True
+        if at.event is not None:  # those that had not been called when the training was saved
+            self._call_hook(at.event)
+
+    def _end(self, begun: list[Callback], logs: dict[str, float]) -> None:
+        """Tell the callbacks that it ends; each of them, whatever another one raises."""
+        model, at = self.model, self.at
+        if any(map(_may_change_weights, begun)):
+            at.weights, at.weights_of_model = model.get_weights(), None
+        with ExitStack() as hooks:
+            hooks.callback(self._remember_weights)
+            for callback in reversed(begun):
+                hooks.callback(_tell_the_end, callback, model, dict(logs))
+
+    def _remember_weights(self) -> None:
+        if self.at.weights is not None:
+            self.at.remember_weights(self.at.weights, self.model.get_weights())
+
+    def _epoch(self) -> None:
+        model, at, total = self.model, self.at, len(self.images)
+        size = at.settings["batch_size"]
+        order = self._order(total)
+        if not at.begun:
+            at.begun = True
+            self._tell("on_epoch_begin", at.epoch)
+        for start in range(at.batch * size, total, size):
+            if model.stop_training:
+                return
+            some = slice(start, start + size)
+            chosen = some if order is None else order[some]
+            weights = None if self.weights is None else self.weights[chosen]
+            if at.callbacks or start + size >= total:  # callbacks read it, and the history does
+                at.rate = at.optimizer.rate
+            self._batch(self.images[chosen], self.targets[chosen], weights)
+            if at.callbacks:
+                seen = min(start + size, total)
+                logs = self._means(seen) | {"samples": seen}
+                self._tell("on_batch_end", at.batch - 1, logs)
+
+    def _batch(self, images: Array, targets: Array, weights: Array | None) -> None:
+        at = self.at
+        at.in_batch = True
+        try:
+            if self.augment is not None:
+                images = augmented(self.augment, images, self.model.rng, self.model.input_shape)
+            loss_sum, correct = self.step(images, targets, weights)
+        except Divergence as error:
+            raise FloatingPointError(
+                f"{error}, in batch {at.batch} of epoch {at.epoch}; the model keeps the weights "
+                f"from before it. A lower learning rate, or clip_norm, may help"
+            ) from None
+        finally:
+            at.in_batch = False
+        at.loss_sum += loss_sum
+        at.correct += correct
+        at.batch += 1
+
+    def _order(self, total: int) -> Array | None:
+        """The epoch's order; when an epoch is resumed on its way, the one that it began with."""
+        at, rng = self.at, self.model.rng
+        if not at.settings["shuffle"]:
+            return None
+        if not at.begun:
+            at.order = rng.bit_generator.state
+            return rng.permutation(total)
+        now = rng.bit_generator.state
+        assert at.order is not None
+        rng.bit_generator.state = at.order
+        order = rng.permutation(total)
+        rng.bit_generator.state = now
+        return order
+
+    def _means(self, seen: int) -> dict[str, float]:
+        logs = {"loss": self.at.loss_sum / seen}
+        if self.counts:
+            logs["accuracy"] = self.at.correct / seen
+        return logs
+
+    def _tell(self, hook: str, number: int, logs: dict[str, float] | None = None) -> None:
+        """Call a hook of each callback; one that raises StopTraining ends the training after it."""
+        if self.at.callbacks:
+            self._call_hook(Event(hook, number, logs, [False] * len(self.at.callbacks)))
+
+    def _call_hook(self, event: Event) -> None:
+        self.at.event = event
+        for i, callback in enumerate(self.at.callbacks):
+            if event.was_called[i]:
+                continue
+            event.was_called[i] = True
+            logs = [] if event.logs is None else [dict(event.logs)]
+            try:
+                getattr(callback, event.hook)(self.model, event.number, *logs)
+            except StopTraining:
+                self.model.stop_training = True
+        self.at.event = None
+
+
+def _tell_the_end(callback: Callback, model: Sequential, logs: dict[str, float]) -> None:
+    with suppress(StopTraining):  # it has stopped
+        callback.on_train_end(model, logs)
+
+
+def _may_change_weights(callback: Callback) -> bool:
+    """Whether the model may have other weights after its ``on_train_end``."""
+    return isinstance(callback, EarlyStopping) or not is_own(type(callback))
+
+
+def augmented(
+    augment: Augmentation,
+    images: Array,
+    rng: np.random.Generator,
+    input_shape: Shape | None,
+) -> Array:
+    """A batch after augmentation, as the layers take it.
+
+    Raises ``TypeError`` or ``ValueError`` where the function returns anything else than images of
+    ``input_shape``, bytes for bytes and finite numbers for numbers.
+    """
+    built_in = is_own(type(augment))
+    if not built_in and images.base is not None:
+        images = images.copy()  # a function may write to what it gets, but not to the caller's data
+    return _images("augment", augment(images, rng), images, input_shape, trusted=built_in)
+
+
+def centred(augment: Augmentation | None) -> Callable[[Array], Array] | None:
+    """What an augmentation leaves of each image, if it says so: its method ``centred``, checked."""
+    crop = getattr(augment, "centred", None)
+    if crop is None:
+        return None
+    if not callable(crop):
+        raise TypeError(f"augment.centred must be a method, got {quoted(crop)}")
+    return lambda images: _images("augment.centred", crop(read_only(images)), images, None)
+
+
+def _images(
+    source: str, result: object, images: Array, shape: Shape | None, trusted: bool = False
+) -> Array:
+    """What an augmentation returns, as images of the kind that it got."""
+    needed = f"{len(images)} images"
+    if shape is not None:
+        needed = f"images of shape {(len(images), *shape)}"
+    array = real_numbers(source, needed, result)
+    if array.ndim < 2 or len(array) != len(images):
+        refuse(source, needed, result)
+    if shape is not None and array.shape[1:] != shape:
+        refuse(source, needed, result)
+    if trusted:
+        return array
+    if images.dtype == np.uint8:
+        if array.dtype.kind not in "iu" or array.min(initial=0) < 0 or array.max(initial=0) > 255:
+            needed = "images of the dtype that it gets, uint8, or integers from 0 to 255"
+            refuse(source, needed, result, TypeError)
+        return array.astype(np.uint8, copy=False)
+    if array.dtype == np.uint8:
+        refuse(source, f"images of the dtype that it gets, {images.dtype}", result, TypeError)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{source} must return finite numbers, got NaN or infinity")
+    return array
+
+
+def _line(epoch: int, epochs: int, logs: dict[str, float]) -> str:
+    told = [f"epoch {epoch + 1}/{epochs}"]
+    for name, value in logs.items():
+        if name.endswith("accuracy"):
+            told.append(f"{name} {100 * value:.2f} %")
+        elif name.endswith("loss"):
+            told.append(f"{name} {value:.4f}")
+    return "  ".join([*told, f"{logs['seconds']:.1f} s"])

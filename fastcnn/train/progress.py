@@ -1,0 +1,364 @@
+"""Where a training stands: its history, and all that a checkpoint holds beside the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+from fastcnn.core.arguments import Array
+from fastcnn.core.json_arrays import join, shapes, split
+from fastcnn.core.quoting import quoted
+from fastcnn.core.scalars import count, truth
+from fastcnn.data.on_demand import Samples
+from fastcnn.nn.optimizers import Optimizer, optimizer_from_dict, optimizer_to_dict
+from fastcnn.train.callbacks import Callback
+
+
+class History:
+    """What a training was like, epoch by epoch.
+
+    Attributes:
+        history: lists by name, one number for each epoch: ``loss``, ``accuracy`` (where the loss
+            has one), ``val_loss``, ``val_accuracy`` (with validation data), ``learning_rate``
+            (of the epoch's last step) and ``seconds``.
+    """
+
+    def __init__(self, history: dict[str, list[float]] | None = None) -> None:
+        self.history: dict[str, list[float]] = history if history is not None else {}
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs are recorded."""
+        return max(map(len, self.history.values()), default=0)
+
+    def append(self, logs: dict[str, float]) -> None:
+        """Add an epoch."""
+        for name, value in logs.items():
+            self.history.setdefault(name, []).append(value)
+
+    def __repr__(self) -> str:
+        last = ", ".join(f"{name} {values[-1]:.4g}" for name, values in self.history.items())
+        return f"History({self.epochs} epochs{'; last: ' if last else ''}{last})"
+
+
+@dataclass
+class SavedCallback:
+    """A callback of a training that was saved or copied: its class's name and its state.
+
+    Attributes:
+        was_called: whether the hook that was being called then had reached it.
+    """
+
+    name: str
+    state: dict[str, Any]
+    was_called: bool = True
+
+
+@dataclass
+class Event:
+    """A hook that is being called, for one callback after another.
+
+    A callback may save the training meanwhile. Those that come after it get the hook when the
+    training is resumed, so that it does not matter which of them saves.
+
+    Attributes:
+        hook, number, logs: the hook's name and its arguments.
+        was_called: for each callback whether it has been called.
+    """
+
+    hook: str
+    number: int
+    logs: dict[str, float] | None
+    was_called: list[bool]
+
+
+@dataclass
+class Progress:
+    """Where a training stands: all that a checkpoint holds beside the weights.
+
+    Attributes:
+        begun: whether the epoch has begun: ``order`` is the state of the generator that its order
+            was drawn from.
+        in_batch: whether a batch is under way, so that nothing can be saved.
+        event: the hook that callbacks are being called for.
+        callbacks: those that are called.
+        saved: callbacks of the training that this one was resumed, loaded or copied from.
+        waiting: what each of ``callbacks`` is to get back, where it has not done so yet.
+        weights: those of the last step, where a callback may have put others into the model when
+            the training ended.
+        weights_of_model: a checksum of the others; None while callbacks are told of the end.
+    """
+
+    optimizer: Optimizer
+    settings: dict[str, Any]
+    epoch: int = 0
+    batch: int = 0
+    loss_sum: float = 0.0
+    correct: float = 0.0
+    rate: float = 0.0
+    order: Mapping[str, Any] | None = None
+    history: History = field(default_factory=History)
+    begun: bool = False
+    in_batch: bool = False
+    event: Event | None = None
+    callbacks: list[Callback] = field(default_factory=list)
+    saved: list[SavedCallback] = field(default_factory=list)
+    waiting: dict[int, SavedCallback] = field(default_factory=dict)
+    weights: list[Array] | None = None
+    weights_of_model: str | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Callbacks may hold what lives in this process alone, such as files, locks and consoles.
+        # Copies get their state, as files do.
+        return {**vars(self), "callbacks": [], "waiting": {}, "saved": self.callback_states()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Pickles of earlier versions hold less, and the callbacks themselves.
+        begun = state["batch"] > 0
+        self.__dict__ |= {"begun": begun, "waiting": {}, "saved": [], **state, "callbacks": []}
+
+    def take_callbacks(self, callbacks: list[Callback]) -> None:
+        """Use these from now on; each is to get back the state of the saved one of its class.
+
+        Of several of one class the first gets that of the first, and so on.
+        """
+        self.callbacks, self.waiting, left = callbacks, {}, list(self.saved)
+        for i, callback in enumerate(callbacks):
+            name = type(callback).__name__
+            place = next((k for k, one in enumerate(left) if one.name == name), None)
+            if place is not None:
+                self.waiting[i] = left.pop(place)
+        if self.event is not None:
+            self.event.was_called = [
+                i not in self.waiting or self.waiting[i].was_called for i in range(len(callbacks))
+            ]
+        self.saved = []
+
+    def callback_states(self) -> list[SavedCallback]:
+        """The callbacks, as a file or a copy holds them."""
+        if not self.callbacks:
+            return self.saved
+        return [
+            SavedCallback(
+                type(callback).__name__,
+                self.waiting[i].state if i in self.waiting else callback.state(),
+                self.event is None or self.event.was_called[i],
+            )
+            for i, callback in enumerate(self.callbacks)
+        ]
+
+    def remember_weights(self, trained: list[Array], others: list[Array]) -> None:
+        """Keep the weights of the last step, if the model now has others."""
+        self.weights = None if _same(trained, others) else trained
+        self.weights_of_model = checksum_of_weights(others)
+
+    def weights_to_save(self, of_model: list[Array]) -> list[Array] | None:
+        """The weights of the last step, if the model has those that took their place."""
+        if self.weights is None:
+            return None
+        if self.weights_of_model is None:
+            return None if _same(self.weights, of_model) else self.weights
+        return self.weights if checksum_of_weights(of_model) == self.weights_of_model else None
+
+
+def _same(some: list[Array], others: list[Array]) -> bool:
+    return all(map(np.array_equal, some, others, [True] * len(others)))  # NaN is NaN
+
+
+def checksum_of_weights(weights: list[Array]) -> str:
+    """A checksum of all numbers."""
+    digest = sha256()
+    for array in weights:
+        digest.update(np.asarray(array, order="C").data if array.size else b"")
+    return digest.hexdigest()
+
+
+_SMALL = 4 << 20  # bytes of samples that are all looked at
+_PLACES, _PLACE = 64, 64 << 10  # places in more samples, and bytes at each of them
+
+
+def checksum_of_samples(samples: Samples) -> int:
+    """A checksum that other samples do not have; of many it reads a part, evenly spread.
+
+    So it takes milliseconds, also of a memory-mapped file of many GB.
+
+    >>> checksum_of_samples(np.zeros((3, 2))) == checksum_of_samples(np.eye(3, 2))
+    False
+    """
+    size = max(1, samples[:1].nbytes)
+    several = max(1, _PLACE // size)
+    step = max(several, len(samples) // _PLACES) if samples.nbytes > _SMALL else several
+    checksum = crc32(f"{samples.dtype.newbyteorder('=')} {samples.shape}".encode())
+    native = samples.dtype.newbyteorder("=")
+    for first in (*range(0, len(samples) - several, step), max(0, len(samples) - several)):
+        part = np.ascontiguousarray(samples[first : first + several], native)
+        checksum = crc32(part.data.cast("B"), checksum)
+    return checksum
+
+
+FORMAT = 2
+"""Of a training in a file; trainings of format 1 have their arrays as text, and can be read."""
+
+
+def as_dict(
+    progress: Progress, generator: np.random.Generator
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    """A training and its generator as JSON holds them, for :func:`progress_from`, and its arrays.
+
+    Raises ``TypeError`` or ``ValueError`` for a callback's state that cannot be saved.
+    """
+    history, arrays = split("the history", progress.history.history, "history")
+    callbacks, event = [], progress.event
+    for i, one in enumerate(progress.callback_states()):
+        what = f"the state of callback {i}, {one.name},"
+        if not isinstance(one.state, dict):
+            raise TypeError(f"{what} must be a dict, got {quoted(one.state)}")
+        state, more = split(what, one.state, f"callbacks.{i}")
+        callbacks.append({"class": one.name, "state": state, "was_called": one.was_called})
+        arrays |= more
+    told = {
+        "format": FORMAT,
+        "epoch": progress.epoch,
+        "batch": progress.batch,
+        "begun": progress.begun,
+        "loss_sum": progress.loss_sum,
+        "correct": progress.correct,
+        "rate": progress.rate,
+        "order": progress.order,
+        "generator": generator.bit_generator.state,
+        "history": history,
+        "settings": progress.settings,
+        "optimizer": {
+            **optimizer_to_dict(progress.optimizer),
+            "steps": progress.optimizer.step_count,
+            "began": progress.optimizer.began,
+            "slots": sorted(progress.optimizer.state),
+        },
+        "callbacks": callbacks,
+        "event": event and {"hook": event.hook, "number": event.number, "logs": event.logs},
+    }
+    return told, arrays
+
+
+UNREADABLE = (
+    KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, OverflowError
+)  # fmt: skip
+"""What code raises that meets other data than it was written for."""
+
+
+def progress_from(told: dict[str, Any]) -> tuple[Progress, list[str]]:
+    """Where a saved training stands, and the names of its optimizer's arrays.
+
+    Arrays of history and callbacks are not there yet; see :func:`shapes_of` and
+    :func:`take_arrays`.
+    """
+    if told.get("format", 1) not in (1, FORMAT):
+        raise ValueError(f"its training is of format {told['format']!r}, not of 1 or {FORMAT}")
+    optimizer = optimizer_from_dict(told["optimizer"])
+    steps = count("steps", told["optimizer"]["steps"], least=0)
+    # In files of earlier versions a schedule counted from an optimizer's first step.
+    optimizer.resume(steps, count("began", told["optimizer"].get("began", 0), least=0))
+    slots = told["optimizer"]["slots"]
+    if slots and slots != sorted(optimizer.slots_needed()):
+        raise ValueError(f"optimizer must keep {optimizer.slots_needed()}, got {quoted(slots)}")
+    if told["order"] is not None:
+        generator_from(told["order"])
+    callbacks = [
+        SavedCallback(
+            text("class", c["class"]),
+            dict(c["state"]),
+            truth("was_called", c.get("was_called", True)),
+        )
+        for c in told["callbacks"]
+    ]
+    batch = count("batch", told["batch"], least=0)
+    begun = truth("begun", told.get("begun", batch > 0))
+    settings = dict(told["settings"])
+    if begun and settings["shuffle"] and told["order"] is None:
+        raise ValueError("order must be a generator's state, got None")
+    progress = Progress(
+        optimizer,
+        settings,
+        count("epoch", told["epoch"], least=0),
+        batch,
+        float(told["loss_sum"]),
+        float(told["correct"]),
+        float(told["rate"]),
+        told["order"],
+        History(dict(told["history"])),
+        begun=begun,
+        event=_event_from(told.get("event")),
+        saved=callbacks,
+    )
+    return progress, slots
+
+
+def _callback_from(told: dict[str, Any]) -> SavedCallback:
+    was_called = truth("was_called", told.get("was_called", True))
+    return SavedCallback(text("class", told["class"]), dict(told["state"]), was_called)
+
+
+_HOOKS = ("on_epoch_begin", "on_batch_end", "on_epoch_end")
+
+
+def _event_from(told: dict[str, Any] | None) -> Event | None:
+    if told is None:
+        return None
+    hook, logs = told["hook"], told["logs"]
+    if hook not in _HOOKS or (logs is None) != (hook == _HOOKS[0]):
+        raise ValueError(f"hook must be one of {', '.join(_HOOKS)}, with its logs, got {hook!r}")
+    if logs is not None:
+        logs = {text("a figure", name): float(value) for name, value in logs.items()}
+    return Event(hook, count("number", told["number"], least=0), logs, [])
+
+
+def shapes_of(told: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of each array of history and callbacks, by name."""
+    result = shapes(told["history"], "history")
+    for i, one in enumerate(told["callbacks"]):
+        result |= shapes(one["state"], f"callbacks.{i}")
+    return result
+
+
+def take_arrays(progress: Progress, arrays: dict[str, Array]) -> None:
+    """Put the arrays of a file into history and callbacks."""
+    history = join(progress.history.history, arrays)
+    progress.history = History({text("a figure", k): [*map(float, v)] for k, v in history.items()})
+    for one in progress.saved:
+        one.state = join(one.state, arrays)
+
+
+def text(name: str, value: object) -> str:
+    """``value`` as text."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be text, got {value!r}")
+    return value
+
+
+_LAST_PLACES = {"pos": 624, "buffer_pos": 4}
+"""How far generators may be in the numbers that they have at hand."""
+
+
+def generator_from(state: dict[str, Any]) -> np.random.Generator:
+    """A generator in this state."""
+    kinds = {kind.__name__: kind for kind in (np.random.PCG64, np.random.PCG64DXSM,
+             np.random.MT19937, np.random.Philox, np.random.SFC64)}  # fmt: skip
+    if state["bit_generator"] not in kinds:
+        raise ValueError(f"its generator is unknown: {quoted(state['bit_generator'])}")
+    bits = kinds[state["bit_generator"]]()
+    inner = {
+        name: np.asarray(value, np.uint64) if isinstance(value, list) else value
+        for name, value in state["state"].items()
+    }
+    for name, most in _LAST_PLACES.items():  # NumPy would read beyond its numbers' ends
+        for part in (state, inner):
+            if name in part and not 0 <= count(name, part[name], least=0) <= most:
+                raise ValueError(f"{name} must be at most {most}, got {quoted(part[name])}")
+    whole: Any = {**state, "state": inner}
+    bits.state = whole
+    return np.random.Generator(bits)

@@ -1,0 +1,115 @@
+"""How much each sample counts: ``sample_weight`` and ``class_weight``, checked, and put to use.
+
+With the weights w the loss of a batch of N samples is ``Σ w · loss / N``, as in Keras: it is
+divided by the number of samples, not by the sum of the weights. So is its gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastcnn.core.arguments import Array
+from fastcnn.core.float_errors import unreported
+from fastcnn.core.scalars import number
+from fastcnn.nn.layers import Shape
+from fastcnn.nn.losses import Loss
+
+
+def checked(value: ArrayLike | None, count: int, name: str = "sample_weight") -> Array | None:
+    """A weight for each of ``count`` samples, float64, or None where there are none.
+
+    A new array, because the caller may change the old one after the check.
+
+    Raises ``TypeError`` for what are no real numbers; ``ValueError`` for another shape than
+    (count,), for negative numbers, NaN and infinity.
+
+    >>> checked([1, 0, 2], 3)
+    array([1., 0., 2.])
+    """
+    if value is None:
+        return None
+    try:
+        values = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array, got a ragged sequence: {error}") from None
+    if values.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must hold real numbers, got dtype {values.dtype}")
+    if values.shape != (count,):
+        raise ValueError(
+            f"{name} must have the shape ({count},), one weight for each sample, got {values.shape}"
+        )
+    weights = np.array(values, np.float64)
+    wrong = ~(np.isfinite(weights) & (weights >= 0))
+    if wrong.any():
+        raise ValueError(
+            f"{name} must hold finite numbers of at least 0, got {weights[wrong][0]:g} for sample "
+            f"{wrong.argmax()}"
+        )
+    return weights
+
+
+def by_class(class_weight: Mapping[int, float], loss: Loss, targets: Array, output: Shape) -> Array:
+    """The weight of each sample's class, float64; 1 for a class that is not named.
+
+    Raises ``TypeError`` for what is no mapping of numbers, ``ValueError`` for a key that is no
+    class, a weight that is negative or not finite, and a loss whose targets are no classes.
+    """
+    if not isinstance(class_weight, Mapping):
+        raise TypeError(
+            f"class_weight must be a dict of classes and their weights, such as {{0: 1, 1: 99}}, "
+            f"got {type(class_weight).__name__}"
+        )
+    labels, classes = loss.classes(targets, output)
+    weights = np.ones(classes)
+    for label, weight in class_weight.items():
+        is_number = isinstance(label, int | float | np.integer | np.floating)
+        if not is_number or label not in range(classes):
+            raise ValueError(
+                f"class_weight must have the classes 0 to {classes - 1} as keys, got {label!r}"
+            )
+        weights[int(label)] = number(f"class_weight[{label!r}]", weight)
+    return np.asarray(weights[labels])
+
+
+@unreported
+def weights_of(
+    sample_weight: ArrayLike | None,
+    class_weight: Mapping[int, float] | None,
+    loss: Loss,
+    targets: Array,
+    output: Shape,
+    dtype: np.dtype[np.floating],
+) -> Array | None:
+    """The product of both for each sample, (N,) of ``dtype``; None where neither is there.
+
+    Raises ``TypeError`` and ``ValueError`` as :func:`checked` and :func:`by_class`, and
+    ``ValueError`` where ``dtype`` cannot hold a weight.
+    """
+    weights = checked(sample_weight, len(targets))
+    if class_weight is not None:
+        of_classes = by_class(class_weight, loss, targets, output)
+        weights = of_classes if weights is None else weights * of_classes
+    if weights is None:
+        return None
+    result = weights.astype(dtype)
+    if not np.isfinite(result).all():
+        name = "sample_weight" if class_weight is None else "class_weight"
+        raise ValueError(f"{name} must hold weights that {dtype} can hold, got {weights.max():g}")
+    return result
+
+
+def weighted(losses: Array, weights: Array | None) -> Array:
+    """The loss of each sample times its weight."""
+    return losses if weights is None else losses * weights
+
+
+def scale_to_mean(gradient: Array, weights: Array | None) -> None:
+    """Make gradients of each sample's own loss, (N, …), those of ``Σ w · loss / N``, in place."""
+    share = gradient.dtype.type(1 / len(gradient))
+    if weights is None:
+        gradient *= share
+    else:
+        gradient *= (share * weights).reshape(-1, *(1,) * (gradient.ndim - 1))
