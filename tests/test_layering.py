@@ -42,12 +42,14 @@ HOUSE: tuple[tuple[str, ...], ...] = (
 FLOOR = {part: len(HOUSE) - floor for floor, parts in enumerate(HOUSE) for part in parts}
 ENGINES = ("engine.naive", "engine.im2col", "engine.numba")
 WRITES_LLVM = ("llvmlite.ir", "numba.extending", "numba.core.cgutils", "numba.core.extending")
-COMPILERS = ("instruction_sets", "code_key", "pipeline", "kernel_cache", "calls")
-"""Modules of the compiled engine's runtime that use LLVM's library itself, as its tiles do."""
+WRITERS = ("intrinsics", "atomics", "runs", "calls")
+"""Modules of the compiled engine's runtime that write LLVM, as its tiles do."""
+COMPILERS = ("instruction_sets", "code_key", "pipeline", "kernel_cache")
+"""Modules of the compiled engine's runtime that use LLVM's library itself, and write no LLVM."""
 
 
 def dotted(path: Path) -> str:
-    """The module's name, such as "fastcnn.engine.numba.tiles.simd"."""
+    """The module's name, such as "fastcnn.engine.numba.tiles.products"."""
     parts = ("fastcnn", *path.relative_to(ROOT).with_suffix("").parts)
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -140,7 +142,9 @@ def test_libraries_stay_in_their_places(path: Path) -> None:
     names = imports(path.read_text("utf-8"))
     first = {name.split(".")[0] for name in names}
     compiled = here.startswith("fastcnn.engine.numba")
-    writes = here.startswith("fastcnn.engine.numba.tiles") or here.endswith(".runtime.calls")
+    writes = here.startswith("fastcnn.engine.numba.tiles") or here in [
+        f"fastcnn.engine.numba.runtime.{name}" for name in WRITERS
+    ]
     if not compiled:
         assert "numba" not in first
     if here.endswith(".runtime.instruction_sets"):

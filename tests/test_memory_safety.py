@@ -70,7 +70,8 @@ TRESPASSES = """
 import os, sys
 from guarded import guarded
 from fastcnn.engine.numba.runtime.jit import compiled
-from fastcnn.engine.numba.tiles.simd import rows_line, tile_from_row, tile_store
+from fastcnn.engine.numba.tiles.loads_and_stores import tile_from_row, tile_store
+from fastcnn.engine.numba.tiles.rows import rows_line
 
 @compiled
 def copy(x, at_x, y, at_y, columns):
@@ -155,21 +156,22 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
                 if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in makers:
                     found.add(f"{path.stem}.{getattr(function, 'name', '')}")
     stands_in_for_compiled_code = {
-        "simd._plain_row",
-        "simd._plain_squares",
-        "simd._plain_rank1_masked",
-        "simd._plain_rank1_packed_masked",
-        "simd._plain_unpacked",
-        "simd._plain_rank1_square",
-        "simd._plain_square",
-        "simd._plain_room",
-        "simd._plain_added",
-        "simd._plain_total",
+        "loads_and_stores._plain_row",
+        "pooling._plain_squares",
+        "products._plain_rank1_masked",
+        "packed_products._plain_rank1_packed_masked",
+        "packed_products._plain_unpacked",
+        "transposes._plain_rank1_square",
+        "winograd._plain_square",
+        "totals._plain_room",
+        "totals._plain_added",
+        "totals._plain_total",
     }
     guarded_on_its_own = {"threads._Pool"}
     # Where the memory comes from when nothing stands in its place, and records that are only read.
     guarded_on_its_own |= {"memory._Block", "memory.empty", "memory._untouched_zeros"}
     guarded_on_its_own |= {"arrays.record"}
+    guarded_on_its_own |= {"weights._aligned"}  # guarded_nets puts guarded memory in its place
     # Lists of steps and of pieces, which are only read, and arrays that only stand for their type.
     tables = {f"program.{name}" for name in ("", "step", "parts", "program", "training")}
     tables |= {

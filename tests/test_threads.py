@@ -23,8 +23,8 @@ from fastcnn.core import settings
 from fastcnn.core.arguments import Array
 from fastcnn.core.quoting import quoted
 from fastcnn.engine.numba.runtime import jobs, memory, threads
+from fastcnn.engine.numba.runtime.atomics import load_acquire, store_release
 from fastcnn.engine.numba.runtime.jit import compiled, kernel
-from fastcnn.engine.numba.tiles.simd import load_acquire, store_release
 
 FORKS = hasattr(os, "fork")
 

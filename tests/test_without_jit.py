@@ -11,9 +11,9 @@ from fastcnn.proof.data import make_arrays
 from fastcnn.proof.problems import cases
 from fastcnn.engine.numba.contraction import contraction
 from fastcnn.engine.numba.conv import loops as convolution_loops
-from fastcnn.engine.numba.tiles import simd
+from fastcnn.engine.numba.tiles.products import rank1
 
-for plain in (simd.rank1, convolution_loops._forward_rows, contraction.contract):
+for plain in (rank1, convolution_loops._forward_rows, contraction.contract):
     assert type(plain).__name__ == "function", plain
 
 seen = {}

@@ -20,11 +20,10 @@ from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.instruction_sets import cached_choice, kernel_factory, registers
 from fastcnn.engine.numba.runtime.jit import kernel
 from fastcnn.engine.numba.runtime.threads import parallel_for
-from fastcnn.engine.numba.tiles.simd import (
-    rows_line,
-    tile_from_row,
-    tile_store,
-    tile_sum,
+from fastcnn.engine.numba.tiles.arithmetic import tile_sum
+from fastcnn.engine.numba.tiles.loads_and_stores import tile_from_row, tile_store
+from fastcnn.engine.numba.tiles.rows import rows_line
+from fastcnn.engine.numba.tiles.totals import (
     totals_add,
     totals_begin,
     totals_end,

@@ -6,7 +6,7 @@ Convolution forward (rows: output pixels; steps: filter taps and input channels)
 the input (rows: input pixels of one phase of the stride; steps: taps and output channels), its
 gradient of the filters (rows: taps and input channels; steps: output pixels) and the dense layer
 are this sum with other offsets. No matrix is ever built: offsets are affine in at most three
-counters, so the register tile of :mod:`fastcnn.engine.numba.tiles.simd` reads the images where they
+counters, so the register tile of :mod:`fastcnn.engine.numba.tiles` reads the images where they
 lie.
 
 Short sums, and those of few columns, have a kernel of their own, whose tiles are rows in lines, so
@@ -42,31 +42,25 @@ from fastcnn.engine.numba.runtime.inlining import device, ordered_device
 from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory, registers
 from fastcnn.engine.numba.runtime.jit import kernel, ordered_kernel
 from fastcnn.engine.numba.runtime.threads import parallel_for
-from fastcnn.engine.numba.tiles.simd import (
+from fastcnn.engine.numba.tiles.arithmetic import tile_relu, tile_sum_scaled
+from fastcnn.engine.numba.tiles.column_products import products
+from fastcnn.engine.numba.tiles.loads_and_stores import (
     expect_load,
     expect_store,
-    products,
-    rank1,
-    rank1_lines,
-    rank1_masked,
-    rank1_taps,
-    rows_line,
-    rows_walk,
     tile_from_row,
+    tile_store,
+    tile_store_rows,
+)
+from fastcnn.engine.numba.tiles.pooling import (
     tile_has_nan,
     tile_pooled,
     tile_pooled_of_numbers,
     tile_pooled_places,
     tile_pooled_places_of_numbers,
-    tile_relu,
-    tile_store,
-    tile_store_rows,
-    tile_sum_scaled,
-    totals_add,
-    totals_begin,
-    totals_end,
-    totals_room,
 )
+from fastcnn.engine.numba.tiles.products import rank1, rank1_lines, rank1_masked, rank1_taps
+from fastcnn.engine.numba.tiles.rows import rows_line, rows_walk
+from fastcnn.engine.numba.tiles.totals import totals_add, totals_begin, totals_end, totals_room
 
 # Tiles of rows in one item, at most; fewer where that makes fewer items than there should be to
 # share out: ITEMS, or one for each WORTH operations.

@@ -13,15 +13,11 @@ from fastcnn.engine.numba.runtime.arrays import empty_like_type, record
 from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory, registers
 from fastcnn.engine.numba.runtime.jit import compiled, kernel
+from fastcnn.engine.numba.runtime.runs import copy_run, zero_run
 from fastcnn.engine.numba.runtime.threads import parallel_for
-from fastcnn.engine.numba.tiles.simd import (
-    copy_run,
-    rows_line,
-    tile_from_row,
-    tile_store,
-    transpose_square,
-    zero_run,
-)
+from fastcnn.engine.numba.tiles.loads_and_stores import tile_from_row, tile_store
+from fastcnn.engine.numba.tiles.rows import rows_line
+from fastcnn.engine.numba.tiles.transposes import transpose_square
 
 # Rows of filters in one item when they are packed: their lines stay in the first-level cache
 # while block after block is taken from them.

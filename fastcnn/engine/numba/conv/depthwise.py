@@ -25,18 +25,11 @@ from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory, registers
 from fastcnn.engine.numba.runtime.jit import kernel
-from fastcnn.engine.numba.tiles.simd import (
-    products,
-    row_products,
-    rows_line,
-    tile_from_row,
-    tile_relu,
-    tile_store_rows,
-    totals_add,
-    totals_begin,
-    totals_end,
-    totals_room,
-)
+from fastcnn.engine.numba.tiles.arithmetic import tile_relu
+from fastcnn.engine.numba.tiles.column_products import products, row_products
+from fastcnn.engine.numba.tiles.loads_and_stores import tile_from_row, tile_store_rows
+from fastcnn.engine.numba.tiles.rows import rows_line
+from fastcnn.engine.numba.tiles.totals import totals_add, totals_begin, totals_end, totals_room
 
 # Filters of so many columns have a step that takes a row of them at once.
 _AT_ONCE = (3, 5)

@@ -43,24 +43,14 @@ from fastcnn.engine.numba.runtime.arrays import bias_or_zeros, empty_like_type, 
 from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.instruction_sets import cached_choice, kernel_factory, registers
 from fastcnn.engine.numba.runtime.jit import kernel
+from fastcnn.engine.numba.runtime.runs import copy_run, zero_run
 from fastcnn.engine.numba.runtime.threads import parallel_for
-from fastcnn.engine.numba.tiles.simd import (
-    copy_run,
-    rank1,
-    rows_line,
-    rows_walk,
-    store_transform,
-    tile_doubt,
-    tile_from_row,
-    tile_from_rows,
-    tile_pooled_of_numbers,
-    tile_pooled_places_of_numbers,
-    tile_relu,
-    tile_store,
-    tile_sum,
-    tile_transform,
-    zero_run,
-)
+from fastcnn.engine.numba.tiles.arithmetic import tile_doubt, tile_relu, tile_sum
+from fastcnn.engine.numba.tiles.loads_and_stores import tile_from_row, tile_from_rows, tile_store
+from fastcnn.engine.numba.tiles.pooling import tile_pooled_of_numbers, tile_pooled_places_of_numbers
+from fastcnn.engine.numba.tiles.products import rank1
+from fastcnn.engine.numba.tiles.rows import rows_line, rows_walk
+from fastcnn.engine.numba.tiles.winograd import store_transform, tile_transform
 
 _INPUTS, _FILTERS, _OUTPUTS = 0, 1, 2  # the matrices of a Filtering
 

@@ -43,18 +43,12 @@ from fastcnn.engine.numba.runtime.arrays import empty_like_type, readable, recor
 from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.instruction_sets import cached_choice, kernel_factory, registers
 from fastcnn.engine.numba.runtime.jit import kernel
+from fastcnn.engine.numba.runtime.runs import copy_run, zero_run
 from fastcnn.engine.numba.runtime.threads import parallel_for
-from fastcnn.engine.numba.tiles.simd import (
-    copy_run,
-    rank1,
-    rows_line,
-    store_transform,
-    tile_from_row,
-    tile_from_rows,
-    tile_store,
-    tile_transform,
-    zero_run,
-)
+from fastcnn.engine.numba.tiles.loads_and_stores import tile_from_row, tile_from_rows, tile_store
+from fastcnn.engine.numba.tiles.products import rank1
+from fastcnn.engine.numba.tiles.rows import rows_line
+from fastcnn.engine.numba.tiles.winograd import store_transform, tile_transform
 
 _FILTERS, _OUTPUTS = 1, 2  # the matrices of a Filtering
 

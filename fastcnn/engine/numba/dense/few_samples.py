@@ -15,17 +15,10 @@ from fastcnn.engine.numba.contraction.contraction import ITEMS, WORTH, Plan
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.instruction_sets import cached_choice, kernel_factory, registers
 from fastcnn.engine.numba.runtime.jit import ordered_kernel
-from fastcnn.engine.numba.tiles.simd import (
-    rank1_square,
-    rows_line,
-    rows_walk,
-    tile_from_row,
-    tile_store_rows,
-    totals_add,
-    totals_begin,
-    totals_end,
-    totals_room,
-)
+from fastcnn.engine.numba.tiles.loads_and_stores import tile_from_row, tile_store_rows
+from fastcnn.engine.numba.tiles.rows import rows_line, rows_walk
+from fastcnn.engine.numba.tiles.totals import totals_add, totals_begin, totals_end, totals_room
+from fastcnn.engine.numba.tiles.transposes import rank1_square
 
 FEW = 4
 """Samples at most: as many as have their sums in registers beside a square of AVX2's."""

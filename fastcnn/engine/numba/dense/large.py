@@ -24,20 +24,16 @@ from fastcnn.engine.numba.runtime.inlining import ordered_device
 from fastcnn.engine.numba.runtime.instruction_sets import cached_choice, kernel_factory, registers
 from fastcnn.engine.numba.runtime.jit import ordered_kernel
 from fastcnn.engine.numba.runtime.threads import parallel_for
-from fastcnn.engine.numba.tiles.simd import (
-    rank1,
-    rows_line,
-    rows_walk,
+from fastcnn.engine.numba.tiles.arithmetic import tile_relu
+from fastcnn.engine.numba.tiles.loads_and_stores import (
     tile_from_row,
     tile_from_rows,
-    tile_relu,
     tile_store,
     tile_store_rows,
-    totals_add,
-    totals_begin,
-    totals_end,
-    totals_room,
 )
+from fastcnn.engine.numba.tiles.products import rank1
+from fastcnn.engine.numba.tiles.rows import rows_line, rows_walk
+from fastcnn.engine.numba.tiles.totals import totals_add, totals_begin, totals_end, totals_room
 
 # Bytes of weights that are multiplied at a time, and of a row of them.
 _PIECE, _ROW = 64 * 1024, 1024

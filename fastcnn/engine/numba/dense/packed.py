@@ -24,19 +24,15 @@ from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.inlining import ordered_device
 from fastcnn.engine.numba.runtime.instruction_sets import cached_choice, kernel_factory, registers
 from fastcnn.engine.numba.runtime.jit import ordered_kernel
-from fastcnn.engine.numba.tiles.simd import (
+from fastcnn.engine.numba.tiles.arithmetic import tile_relu
+from fastcnn.engine.numba.tiles.loads_and_stores import tile_from_row, tile_store_rows
+from fastcnn.engine.numba.tiles.packed_products import (
     rank1_packed,
     rank1_packed_masked,
-    rows_line,
-    tile_from_row,
-    tile_relu,
-    tile_store_rows,
     tile_unpacked,
-    totals_add,
-    totals_begin,
-    totals_end,
-    totals_room,
 )
+from fastcnn.engine.numba.tiles.rows import rows_line
+from fastcnn.engine.numba.tiles.totals import totals_add, totals_begin, totals_end, totals_room
 
 COLUMNS = 10
 

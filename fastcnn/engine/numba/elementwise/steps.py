@@ -10,7 +10,7 @@ from fastcnn.engine.numba.elementwise.activations import log_sum_exp, softmax_ro
 from fastcnn.engine.numba.elementwise.loss import soft_loss
 from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.jit import kernel, ordered_kernel
-from fastcnn.engine.numba.tiles.simd import copy_run, zero_run
+from fastcnn.engine.numba.runtime.runs import copy_run, zero_run
 
 
 class Rows(NamedTuple):

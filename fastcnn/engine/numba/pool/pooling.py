@@ -25,28 +25,26 @@ from fastcnn.engine.numba.runtime.arrays import converted, empty_like_type, read
 from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory, registers
 from fastcnn.engine.numba.runtime.jit import kernel
+from fastcnn.engine.numba.runtime.runs import zero_run
 from fastcnn.engine.numba.runtime.threads import parallel_for
-from fastcnn.engine.numba.tiles.simd import (
+from fastcnn.engine.numba.tiles.arithmetic import tile_quotient, tile_sum
+from fastcnn.engine.numba.tiles.loads_and_stores import (
     expect_load,
-    rows_line,
     stores_done,
+    tile_from_row,
+    tile_store,
+    tile_stream,
+)
+from fastcnn.engine.numba.tiles.pooling import (
     tile_best,
     tile_best_of_numbers,
-    tile_from_row,
     tile_has_nan,
     tile_place,
     tile_place_of_numbers,
-    tile_quotient,
-    tile_store,
-    tile_stream,
-    tile_sum,
     tile_where,
-    totals_add,
-    totals_begin,
-    totals_end,
-    totals_room,
-    zero_run,
 )
+from fastcnn.engine.numba.tiles.rows import rows_line
+from fastcnn.engine.numba.tiles.totals import totals_add, totals_begin, totals_end, totals_room
 
 # Windows that have kernels of their own.
 _WINDOWS = ((2, 2), (3, 3))

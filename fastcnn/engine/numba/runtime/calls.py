@@ -4,8 +4,7 @@ Each kernel has two entries beside the one for Python, both functions of a place
 and a stop. The **task** reads the kernel's arguments from a frame, where its caller has laid them
 down as they are. The **step** reads them from operands, one word of 64 bits for each argument: the
 address of an array's first element, an integer, or a truth value. So compiled code can run kernels
-of which it knows the address alone, and which ones these are is data. Beside
-:mod:`fastcnn.engine.numba.tiles.simd` the only place with LLVM.
+of which it knows the address alone, and which ones these are is data.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from numba.core.types.containers import UniTuple
 from numba.extending import intrinsic
 
 from fastcnn.engine.numba.runtime import rehearsal
-from fastcnn.engine.numba.tiles.simd import or_in_python
+from fastcnn.engine.numba.runtime.intrinsics import or_in_python
 
 NO_BOARD = np.zeros(0, np.int64)
 """The board of a call that nobody shares; see :mod:`fastcnn.engine.numba.runtime.jobs`."""

@@ -30,9 +30,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastcnn.engine.numba.runtime.atomics import (
+    load_acquire,
+    pause,
+    store_release,
+    swap,
+    yield_core,
+)
 from fastcnn.engine.numba.runtime.calls import SHARE, run_part
 from fastcnn.engine.numba.runtime.inlining import device
-from fastcnn.engine.numba.tiles.simd import load_acquire, pause, store_release, swap, yield_core
 
 CACHE_LINE = 8  # words of 64 bits
 PLACE = 2 * CACHE_LINE

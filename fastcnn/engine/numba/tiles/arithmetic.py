@@ -1,0 +1,107 @@
+"""Arithmetic on whole register tiles: activation, sums, quotients, a check for finite numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+
+from fastcnn.engine.numba.runtime.intrinsics import or_in_python
+from fastcnn.engine.numba.tiles.emitter import Emitter
+
+
+def _plain_relu(tile: Any) -> Any:
+    return np.where(tile < 0, tile.dtype.type(0), tile)
+
+
+@or_in_python(_plain_relu)
+def tile_relu(typing_context: Any, tile: Any) -> Any:
+    """``max(tile, 0)``; NaN stays NaN. Tile: rows × vectors. Reads no memory."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(context, builder, tile)
+        zero = ir.Constant(emit.vector, None)
+        return emit.pack(
+            [
+                builder.select(builder.fcmp_ordered("<", vector, zero), zero, vector)
+                for vector in emit.unpack(arguments[0])
+            ]
+        )
+
+    return tile(tile), generate
+
+
+def _plain_sum(a: Any, b: Any) -> Any:
+    return a + b
+
+
+@or_in_python(_plain_sum)
+def tile_sum(typing_context: Any, a: Any, b: Any) -> Any:
+    """The sum of two tiles of rows × vectors. Reads no memory."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(context, builder, a)
+        pairs = zip(emit.unpack(arguments[0]), emit.unpack(arguments[1]), strict=True)
+        return emit.pack([builder.fadd(x, y) for x, y in pairs])
+
+    return a(a, b), generate
+
+
+def _plain_scaled(tile: Any, other: Any, x: Any, i: int) -> Any:
+    return tile + x[i] * other
+
+
+@or_in_python(_plain_scaled)
+def tile_sum_scaled(typing_context: Any, tile: Any, other: Any, x: Any, i: Any) -> Any:
+    """``tile + x[i] * other``, of two tiles of rows × vectors. Reads one number of ``x``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(context, builder, tile)
+        value = emit.broadcast(emit.data(x, arguments[2]), arguments[3])
+        pairs = zip(emit.unpack(arguments[0]), emit.unpack(arguments[1]), strict=True)
+        return emit.pack([emit.fma(value, vector, old) for old, vector in pairs])
+
+    return tile(tile, other, x, types.int64), generate
+
+
+def _plain_quotient(tile: Any, divisor: int) -> Any:
+    return tile / tile.dtype.type(divisor)
+
+
+@or_in_python(_plain_quotient)
+def tile_quotient(typing_context: Any, tile: Any, divisor: Any) -> Any:
+    """The tile of rows × vectors divided by an integer. Reads no memory."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(context, builder, tile)
+        number = emit.splat(builder.sitofp(arguments[1], emit.vector.element))
+        return emit.pack([builder.fdiv(x, number) for x in emit.unpack(arguments[0])])
+
+    return tile(tile, types.int64), generate
+
+
+def _plain_doubt(doubt: Any, tile: Any) -> Any:
+    with np.errstate(invalid="ignore"):
+        return doubt + (tile.sum(axis=0) * 0).reshape(doubt.shape)
+
+
+@or_in_python(_plain_doubt)
+def tile_doubt(typing_context: Any, doubt: Any, tile: Any) -> Any:
+    """``doubt`` plus 0 times the sum of the tile's vectors, which is 0 while all sums are finite.
+
+    Tile: rows × vectors; ``doubt`` and the result: one vector of as many lanes. Reads no memory.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(context, builder, tile)
+        vectors = emit.unpack(arguments[1])
+        while len(vectors) > 1:
+            rest = vectors[len(vectors) // 2 * 2 :]
+            pairs = zip(vectors[0::2], vectors[1::2], strict=False)
+            vectors = [builder.fadd(a, b) for a, b in pairs] + rest
+        zero, old = ir.Constant(emit.vector, None), builder.extract_value(arguments[0], 0)
+        return Emitter(context, builder, doubt).pack([emit.fma(vectors[0], zero, old)])
+
+    return doubt(doubt, tile), generate

@@ -1,0 +1,238 @@
+"""LLVM helpers that the intrinsics on register tiles share: loads, stores, masks, multiply-adds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils
+
+from fastcnn.engine.numba.runtime.instruction_sets import host_registers
+from fastcnn.engine.numba.tiles.types import WORD, TileType, item_size, vector_type
+
+
+class Emitter:
+    """Short names for the LLVM instructions that intrinsics on one kind of tile emit.
+
+    An offset counts elements. ``data`` is a pointer to an array's first element.
+    """
+
+    def __init__(self, context: Any, builder: Any, tile: TileType) -> None:
+        self.context, self.builder, self.tile = context, builder, tile
+        self.vector = vector_type(tile)
+        self.size = item_size(tile.dtype)
+
+    def data(self, array_type: Any, array: Any) -> Any:
+        """The pointer to the first element of a Numba array."""
+        return self.context.make_array(array_type)(self.context, self.builder, array).data
+
+    def add(self, a: Any, b: Any) -> Any:
+        return self.builder.add(a, b)
+
+    def offset(self, start: Any, vector: int) -> Any:
+        """``start`` plus ``vector`` vectors."""
+        return self.add(start, WORD(vector * self.tile.lanes))
+
+    def opaque(self, value: Any) -> Any:
+        """The same value, about which the compiler knows nothing."""
+        kind = ir.FunctionType(value.type, [value.type])
+        return self.builder.asm(kind, "", "=r,0", [value], False)
+
+    def vector_pointer(self, data: Any, offset: Any) -> Any:
+        """A pointer to the vector at ``data[offset]``."""
+        return self.builder.bitcast(self.builder.gep(data, [offset]), ir.PointerType(self.vector))
+
+    def load(self, data: Any, offset: Any) -> Any:
+        """The vector at ``data[offset]``."""
+        return self.builder.load(self.vector_pointer(data, offset), align=self.size)
+
+    def store(self, value: Any, data: Any, offset: Any) -> None:
+        """Write a vector to ``data[offset]``."""
+        self.builder.store(value, self.vector_pointer(data, offset), align=self.size)
+
+    def broadcast(self, data: Any, offset: Any) -> Any:
+        """A vector whose lanes are all ``data[offset]``."""
+        number = self.builder.load(self.builder.gep(data, [offset]), align=self.size)
+        return self.splat(number)
+
+    def splat(self, number: Any) -> Any:
+        """A vector whose lanes are all ``number``."""
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        first = self.builder.insert_element(undefined, number, ir.IntType(32)(0))
+        places = ir.Constant(ir.VectorType(ir.IntType(32), self.tile.lanes), None)
+        return self.builder.shuffle_vector(first, undefined, places)
+
+    def constant(self, number: Fraction) -> Any:
+        """A vector whose lanes are all this number, rounded to the tile's dtype."""
+        element = self.vector.element
+        return ir.Constant(self.vector, [element(float(number))] * self.tile.lanes)
+
+    def mask(self, count: Any, vector: int) -> Any:
+        """Which lanes of vector ``vector`` of a row lie among the row's first ``count`` columns."""
+        lanes, i32 = self.tile.lanes, ir.IntType(32)
+        kind = ir.VectorType(i32, lanes)
+        places = ir.Constant(kind, [i32(vector * lanes + lane) for lane in range(lanes)])
+        count = self.builder.trunc(count, i32)
+        first = self.builder.insert_element(ir.Constant(kind, ir.Undefined), count, i32(0))
+        zeros = ir.Constant(kind, None)
+        limit = self.builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), zeros)
+        return self.builder.icmp_signed("<", places, limit)
+
+    def _masked(self, name: str, result: Any, arguments: list[Any]) -> Any:
+        kind = ir.FunctionType(result, [argument.type for argument in arguments])
+        dtype = "f32" if self.size == 4 else "f64"
+        function = cgutils.get_or_insert_function(
+            self.builder.module, kind, f"llvm.masked.{name}.v{self.tile.lanes}{dtype}.p0"
+        )
+        return self.builder.call(function, arguments)
+
+    def masked_load(self, data: Any, offset: Any, mask: Any) -> Any:
+        """The vector at ``data[offset]``; lanes outside the mask are 0, and are not read."""
+        pointer = self.vector_pointer(data, offset)
+        nothing = ir.Constant(self.vector, None)
+        return self._masked(
+            "load", self.vector, [pointer, ir.IntType(32)(self.size), mask, nothing]
+        )
+
+    def masked_store(self, value: Any, data: Any, offset: Any, mask: Any) -> None:
+        """Write the lanes of the mask to ``data[offset]``."""
+        pointer = self.vector_pointer(data, offset)
+        self._masked("store", ir.VoidType(), [value, pointer, ir.IntType(32)(self.size), mask])
+
+    def store_columns(
+        self, rows: list[list[Any]], data: Any, places: list[Any], columns: Any
+    ) -> None:
+        """Store the first ``columns`` numbers of each row, of which none fills the tile.
+
+        Uses masks where the processor has registers for them. Elsewhere a vector that is not full
+        is stored in halves, fourths and so on, because AVX2's masked store is microcode on some
+        processors, and before AVX2 there is none.
+        """
+        lanes = self.tile.lanes
+        if host_registers().isa == "avx512":
+            for v in range(self.tile.vectors):
+                mask = self.mask(columns, v)
+                for row, place in zip(rows, places, strict=True):
+                    self.masked_store(row[v], data, self.offset(place, v), mask)
+            return
+        for v in range(self.tile.vectors):
+            vectors = [row[v] for row in rows]
+            at = [self.offset(place, v) for place in places]
+            left = self.builder.sub(columns, WORD(v * lanes))
+            full = self.builder.icmp_signed(">=", left, WORD(lanes))
+            with self.builder.if_else(full) as (whole, partial):
+                with whole:
+                    for vector, place in zip(vectors, at, strict=True):
+                        self.store(vector, data, place)
+                with partial:
+                    some = self.builder.icmp_signed(">", left, WORD(0))
+                    with self.builder.if_then(some):
+                        self._store_pieces(vectors, data, at, left)
+
+    def _store_pieces(self, vectors: list[Any], data: Any, places: list[Any], left: Any) -> None:
+        """Store the first ``left`` numbers of each vector, in pieces that are powers of two."""
+        builder, i32 = self.builder, ir.IntType(32)
+        size = self.tile.lanes
+        while size > 1:
+            size //= 2
+            kind = ir.VectorType(self.vector.element, size)
+            low, high = (
+                ir.Constant(ir.VectorType(i32, size), [i32(first + i) for i in range(size)])
+                for first in (0, size)
+            )
+            lower = [builder.shuffle_vector(vector, vector, low) for vector in vectors]
+            before = builder.block
+            wanted = builder.icmp_signed("!=", builder.and_(left, WORD(size)), WORD(0))
+            with builder.if_then(wanted):
+                for vector, place in zip(lower, places, strict=True):
+                    pointer = builder.bitcast(builder.gep(data, [place]), ir.PointerType(kind))
+                    builder.store(vector, pointer, align=self.size)
+                upper = [builder.shuffle_vector(vector, vector, high) for vector in vectors]
+                after = [self.add(place, WORD(size)) for place in places]
+                stored = builder.block
+            # What is left lies in the other half, if this one is stored.
+            pairs = zip([*lower, *places], [*upper, *after], strict=True)
+            merged = []
+            for kept, other in pairs:
+                merged.append(builder.phi(kept.type))
+                merged[-1].add_incoming(kept, before)
+                merged[-1].add_incoming(other, stored)
+            vectors, places = merged[: len(vectors)], merged[len(vectors) :]
+
+    def row(self, data: Any, start: Any, columns: Any) -> list[Any]:
+        """The vectors of one row of the tile at ``data[start]``, all or ``columns`` numbers."""
+        vectors = range(self.tile.vectors)
+        if columns is None:
+            return [self.load(data, self.offset(start, v)) for v in vectors]
+        return [
+            self.masked_load(data, self.offset(start, v), self.mask(columns, v)) for v in vectors
+        ]
+
+    def row_or_zeros(self, data: Any, start: Any, columns: Any, inside: Any) -> list[Any]:
+        """:meth:`row` where ``inside``, else zeros; then nothing is read at ``data``."""
+        kind = ir.ArrayType(self.vector.element, self.tile.vectors * self.tile.lanes)
+        zeros = cgutils.global_constant(self.builder.module, "zeros", ir.Constant(kind, None))
+        zeros = self.builder.bitcast(zeros, data.type)
+        place = self.builder.select(inside, self.builder.gep(data, [start]), zeros)
+        return self.row(place, WORD(0), columns)
+
+    def all_inside(self, count: int, columns: Any, low: Any, high: Any) -> Any:
+        """Whether ``range(count)`` lies from ``low`` to ``high``, and the columns fill the tile."""
+        full = self.builder.icmp_signed("==", columns, WORD(self.tile.vectors * self.tile.lanes))
+        from_first = self.builder.icmp_signed("<=", low, WORD(0))
+        to_last = self.builder.icmp_signed(">=", high, WORD(count))
+        return self.builder.and_(full, self.builder.and_(from_first, to_last))
+
+    def inside(self, place: int, low: Any, high: Any) -> Any:
+        """Whether ``low <= place < high``."""
+        above = self.builder.icmp_signed("<=", low, WORD(place))
+        below = self.builder.icmp_signed(">", high, WORD(place))
+        return self.builder.and_(above, below)
+
+    def either(self, condition: Any, value_of: Callable[[bool], Any]) -> Any:
+        """``value_of(True)`` where the condition holds, else ``value_of(False)``."""
+        results = []
+        with self.builder.if_else(condition) as branches:
+            for branch, holds in zip(branches, (True, False), strict=True):
+                with branch:
+                    results.append((value_of(holds), self.builder.block))
+        merged = self.builder.phi(results[0][0].type)
+        for value, block in results:
+            merged.add_incoming(value, block)
+        return merged
+
+    def fma(self, a: Any, b: Any, c: Any) -> Any:
+        """``a * b + c``, in one instruction where the processor has it."""
+        if host_registers().isa in ("sse2", "baseline"):
+            # Without the instruction llvm.fma calls a function for each lane.
+            return self.builder.fadd(self.builder.fmul(a, b), c)
+        dtype = "f32" if self.size == 4 else "f64"
+        kind = ir.FunctionType(self.vector, [self.vector] * 3)
+        function = cgutils.get_or_insert_function(
+            self.builder.module, kind, f"llvm.fma.v{self.tile.lanes}{dtype}"
+        )
+        return self.builder.call(function, [a, b, c])
+
+    def pack(self, vectors: list[Any]) -> Any:
+        """A tile from its vectors, row after row."""
+        fields = ir.LiteralStructType([self.vector] * len(vectors))
+        struct = ir.Constant(fields, ir.Undefined)
+        for i, vector in enumerate(vectors):
+            struct = self.builder.insert_value(struct, vector, i)
+        return struct
+
+    def unpack(self, struct: Any) -> list[Any]:
+        """The vectors of a tile, row after row."""
+        count = self.tile.rows * self.tile.vectors
+        return [self.builder.extract_value(struct, i) for i in range(count)]
+
+    def rows_of(self, vectors: list[Any]) -> list[list[Any]]:
+        """A tile's vectors by rows."""
+        step = self.tile.vectors
+        return [vectors[first : first + step] for first in range(0, len(vectors), step)]
+
+    def row_offsets(self, rows: Any) -> list[Any]:
+        """The offsets of a tile's rows."""
+        return [self.builder.extract_value(rows, m) for m in range(self.tile.rows)]

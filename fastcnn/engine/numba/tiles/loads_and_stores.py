@@ -1,0 +1,238 @@
+"""Register tiles to and from memory.
+
+Arrays are one-dimensional and all offsets count elements. Nothing checks bounds; callers do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+
+from fastcnn.engine.numba.runtime.instruction_sets import host_registers
+from fastcnn.engine.numba.runtime.intrinsics import or_in_python
+from fastcnn.engine.numba.tiles.emitter import Emitter
+from fastcnn.engine.numba.tiles.types import WORD, TileType, tile_type
+
+
+def _plain_row(rows: int, vectors: int, lanes: int, array: Any, start: int, columns: int) -> Any:
+    tile = np.zeros((rows, vectors * lanes), array.dtype)
+    tile[:, :columns] = array[start : start + columns]
+    return tile
+
+
+@or_in_python(_plain_row)
+def tile_from_row(
+    typing_context: Any,
+    rows: Any,
+    vectors: Any,
+    lanes: Any,
+    array: Any,
+    start: Any,
+    columns: Any,
+) -> Any:
+    """A tile of rows × vectors whose rows are all equal, such as the bias.
+
+    Reads ``array[start : start + columns]``; the other columns of the tile are 0.
+    """
+    tile = tile_type(rows, vectors, lanes, array)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(context, builder, tile)
+        data = emit.data(array, arguments[3])
+        return emit.pack(emit.row(data, arguments[4], arguments[5]) * tile.rows)
+
+    return tile(rows, vectors, lanes, array, types.int64, types.int64), generate
+
+
+def _plain_expect(tile: Any, array: Any, offsets: Any, start: int) -> None:
+    pass
+
+
+@or_in_python(_plain_expect)
+def expect_store(typing_context: Any, tile: Any, array: Any, offsets: Any, start: Any) -> Any:
+    """Fetch the cache lines that :func:`tile_store` will write to.
+
+    Tile: rows × vectors. A hint to the processor, which never faults.
+    """
+    return _expect(tile, array, offsets, writing=True)
+
+
+@or_in_python(_plain_expect)
+def expect_load(typing_context: Any, tile: Any, array: Any, offsets: Any, start: Any) -> Any:
+    """Fetch the cache lines that begin where the rows of a tile will be read.
+
+    Tile: rows × vectors. A hint to the processor, which never faults.
+    """
+    return _expect(tile, array, offsets, writing=False)
+
+
+def _expect(tile: TileType, array: Any, offsets: Any, writing: bool) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(context, builder, tile)
+        _, array_value, rows, start = arguments
+        data, i32 = emit.data(array, array_value), ir.IntType(32)
+        for offset in emit.row_offsets(rows):
+            for place in range(0, tile.vectors * tile.lanes, 64 // emit.size):
+                at = emit.add(emit.add(offset, start), WORD(place))
+                pointer = builder.gep(data, [at])
+                kind = ir.FunctionType(ir.VoidType(), [pointer.type, i32, i32, i32])
+                function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+                builder.call(function, [pointer, i32(int(writing)), i32(3), i32(1)])
+        return context.get_dummy_value()
+
+    return types.void(tile, array, offsets, types.int64), generate
+
+
+def _plain_store(tile: Any, array: Any, offsets: Any, start: int, columns: int) -> None:
+    for m in range(len(tile)):
+        first = offsets[m] + start
+        array[first : first + columns] = tile[m, :columns]
+
+
+@or_in_python(_plain_store)
+def tile_store(
+    typing_context: Any, tile: Any, array: Any, offsets: Any, start: Any, columns: Any
+) -> Any:
+    """Write the first ``columns`` numbers of each row m to ``array[offsets[m] + start]``.
+
+    Tile: rows × vectors.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(context, builder, tile)
+        struct, array_value, rows, start, columns = arguments
+        data, vectors = emit.data(array, array_value), emit.unpack(struct)
+        offsets = [emit.add(offset, start) for offset in emit.row_offsets(rows)]
+        full = builder.icmp_signed("==", columns, WORD(tile.vectors * tile.lanes))
+        with builder.if_else(full) as (whole, partial):
+            with whole:
+                for m, offset in enumerate(offsets):
+                    for v in range(tile.vectors):
+                        value = vectors[m * tile.vectors + v]
+                        emit.store(value, data, emit.offset(offset, v))
+            with partial:
+                emit.store_columns(emit.rows_of(vectors), data, offsets, columns)
+        return context.get_dummy_value()
+
+    return types.void(tile, array, offsets, types.int64, types.int64), generate
+
+
+def _plain_stream(tile: Any, array: Any, start: int) -> None:
+    array[start : start + tile.shape[1]] = tile[0]
+
+
+@or_in_python(_plain_stream)
+def tile_stream(typing_context: Any, tile: Any, array: Any, start: Any) -> Any:
+    """Write a tile of one row to ``array[start]``, past the cache.
+
+    Tile: 1 × vectors; the address must be a multiple of a vector's bytes. For large results,
+    because a usual store fetches the cache line first. :func:`stores_done` must follow.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(context, builder, tile)
+        data = emit.data(array, arguments[1])
+        hint = builder.module.add_metadata([ir.IntType(32)(1)])
+        for v, vector in enumerate(emit.unpack(arguments[0])):
+            pointer = emit.vector_pointer(data, emit.offset(arguments[2], v))
+            store = builder.store(vector, pointer, align=tile.lanes * emit.size)
+            store.set_metadata("nontemporal", hint)
+        return context.get_dummy_value()
+
+    return types.void(tile, array, types.int64), generate
+
+
+def _plain_done() -> None:
+    pass
+
+
+@or_in_python(_plain_done)
+def stores_done(typing_context: Any) -> Any:
+    """A fence: what :func:`tile_stream` wrote is seen by other threads before all that follows."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+def _plain_store_rows(
+    tile: Any, array: Any, start: int, step: int, columns: int, count: int
+) -> None:
+    for m in range(min(count, len(tile))):
+        array[start + m * step : start + m * step + columns] = tile[m, :columns]
+
+
+@or_in_python(_plain_store_rows)
+def tile_store_rows(
+    typing_context: Any, tile: Any, array: Any, start: Any, step: Any, columns: Any, count: Any
+) -> Any:
+    """Write ``columns`` numbers of each row m below ``count`` to ``array[start + m * step]``.
+
+    Tile: rows × vectors.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(context, builder, tile)
+        struct, array_value, start, step, columns, count = arguments
+        data, vectors = emit.data(array, array_value), emit.unpack(struct)
+
+        rows, places, place = emit.rows_of(vectors), [], start
+        for _ in rows:
+            places.append(place)
+            place = emit.add(place, step)
+        full = builder.icmp_signed("==", columns, WORD(tile.vectors * tile.lanes))
+        every = builder.icmp_signed(">=", count, WORD(tile.rows))
+        with builder.if_else(builder.and_(full, every)) as (whole, partial):
+            with whole:
+                for row, place in zip(rows, places, strict=True):
+                    for v, vector in enumerate(row):
+                        emit.store(vector, data, emit.offset(place, v))
+            with partial:
+                if host_registers().isa == "avx512":
+                    for m, (row, place) in enumerate(zip(rows, places, strict=True)):
+                        inside = builder.icmp_signed(">", count, WORD(m))
+                        wanted = builder.select(inside, columns, WORD(0))
+                        emit.store_columns([row], data, [place], wanted)
+                else:
+                    for m in range(1, tile.rows):  # those beyond are the last again
+                        inside = builder.icmp_signed(">", count, WORD(m))
+                        places[m] = builder.select(inside, places[m], places[m - 1])
+                        pairs = zip(rows[m], rows[m - 1], strict=True)
+                        rows[m] = [builder.select(inside, *pair) for pair in pairs]
+                    with builder.if_then(builder.icmp_signed(">", count, WORD(0))):
+                        emit.store_columns(rows, data, places, columns)
+        return context.get_dummy_value()
+
+    integer = types.int64
+    return types.void(tile, array, integer, integer, integer, integer), generate
+
+
+def _plain_rows(rows: int, vectors: int, lanes: int, array: Any, offsets: Any, start: int) -> Any:
+    places = offsets[:, None] + start + np.arange(vectors * lanes)
+    return array[places]
+
+
+@or_in_python(_plain_rows)
+def tile_from_rows(
+    typing_context: Any, rows: Any, vectors: Any, lanes: Any, array: Any, offsets: Any, start: Any
+) -> Any:
+    """A tile of rows × vectors from memory, as :func:`tile_store` wrote it.
+
+    Reads ``array[offsets[m] + start]`` and the numbers after it, a whole row, for each row m.
+    """
+    tile = tile_type(rows, vectors, lanes, array)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(context, builder, tile)
+        _, _, _, array_value, offsets, start = arguments
+        data, loaded = emit.data(array, array_value), []
+        for offset in emit.row_offsets(offsets):
+            loaded += emit.row(data, emit.add(offset, start), None)
+        return emit.pack(loaded)
+
+    return tile(rows, vectors, lanes, array, offsets, types.int64), generate

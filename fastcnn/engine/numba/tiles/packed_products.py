@@ -1,0 +1,155 @@
+"""Rank-1 updates with few columns: vectors hold several rows of ``w`` without a gap."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+
+from fastcnn.engine.numba.runtime.intrinsics import or_in_python
+from fastcnn.engine.numba.tiles.emitter import Emitter
+from fastcnn.engine.numba.tiles.types import WORD, TileType
+
+
+def _plain_rank1_packed(
+    columns: int, tile: Any, x: Any, offsets: Any, i: int, w: Any, j: int
+) -> Any:
+    left = tile.shape[1] // columns
+    return _plain_rank1_packed_masked(columns, tile, x, offsets, i, w, j, left)
+
+
+@or_in_python(_plain_rank1_packed)
+def rank1_packed(
+    typing_context: Any, columns: Any, tile: Any, x: Any, offsets: Any, i: Any, w: Any, j: Any
+) -> Any:
+    """Several steps of :func:`rank1` at once, for weights with few columns.
+
+    ``w`` holds rows of ``columns`` numbers without a gap between them. A row of the tile holds as
+    many of these rows as fit into it: ``tile[m, k] += x[offsets[m] + i + k // columns] * w[j +
+    k]``.
+
+    Tile: rows × vectors, with ``vectors * lanes`` a multiple of ``columns``. Reads ``vectors *
+    lanes // columns`` numbers of ``x`` for each row, and ``vectors`` whole vectors of ``w``.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _rank1_packed(context, builder, columns, tile, x, w, arguments, None)
+
+    return tile(columns, tile, x, offsets, types.int64, w, types.int64), generate
+
+
+def _plain_rank1_packed_masked(
+    columns: int, tile: Any, x: Any, offsets: Any, i: int, w: Any, j: int, left: int
+) -> Any:
+    size = left * columns
+    values = x[offsets[:, None] + i + np.arange(size) // columns]
+    tile = tile.copy()
+    tile[:, :size] += values * w[j : j + size]
+    return tile
+
+
+@or_in_python(_plain_rank1_packed_masked)
+def rank1_packed_masked(
+    typing_context: Any, columns: Any, tile: Any, x: Any, offsets: Any, i: Any, w: Any, j: Any,
+    left: Any,
+) -> Any:  # fmt: skip
+    """:func:`rank1_packed` with the first ``left`` steps alone.
+
+    Tile: rows × vectors. Reads ``left`` numbers of ``x`` for each row, and ``left * columns`` of
+    ``w``.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _rank1_packed(context, builder, columns, tile, x, w, arguments, arguments[7])
+
+    return tile(columns, tile, x, offsets, types.int64, w, types.int64, types.int64), generate
+
+
+def _rank1_packed(
+    context: Any,
+    builder: Any,
+    columns: Any,
+    tile: TileType,
+    x: Any,
+    w: Any,
+    arguments: Any,
+    left: Any,
+) -> Any:
+    emit, wide = Emitter(context, builder, tile), columns.literal_value
+    lanes = range(tile.lanes)
+    steps = tile.vectors * tile.lanes // wide
+    x_data = builder.gep(emit.data(x, arguments[2]), [arguments[4]])
+    row = emit.row(
+        emit.data(w, arguments[5]),
+        arguments[6],
+        None if left is None else builder.mul(left, WORD(wide)),
+    )
+    sums = emit.unpack(arguments[1])
+    for m, offset in enumerate(emit.row_offsets(arguments[3])):
+        values = []
+        for k in range(steps):
+            place = emit.add(offset, WORD(k))
+            if left is None:
+                values.append(emit.broadcast(x_data, place))
+                continue
+            inside = builder.icmp_signed("<", WORD(k), left)
+            some = emit.broadcast(x_data, builder.select(inside, place, offset))
+            values.append(builder.select(inside, some, ir.Constant(emit.vector, None)))
+        for v, vector in enumerate(row):
+            of_lanes = [(v * tile.lanes + lane) // wide for lane in lanes]
+            # Numbers that fill a vector each, then put together: reading them is free, while of one
+            # vector that is spread the compiler makes moves across lanes, twice as slow.
+            value = values[of_lanes[0]]
+            for k in range(of_lanes[0] + 1, of_lanes[-1] + 1):
+                later = ir.Constant(
+                    ir.VectorType(ir.IntType(1), tile.lanes), [int(of >= k) for of in of_lanes]
+                )
+                value = builder.select(later, values[k], value)
+            at = m * tile.vectors + v
+            sums[at] = emit.fma(value, vector, sums[at])
+    return emit.pack(sums)
+
+
+def _plain_unpacked(columns: int, lanes: int, tile: Any) -> Any:
+    sums = np.zeros((len(tile), -(-columns // lanes) * lanes), tile.dtype)
+    for first in range(0, tile.shape[1], columns):
+        sums[:, :columns] += tile[:, first : first + columns]
+    return sums
+
+
+@or_in_python(_plain_unpacked)
+def tile_unpacked(typing_context: Any, columns: Any, lanes: Any, tile: Any) -> Any:
+    """The sums of :func:`rank1_packed`, added up by columns.
+
+    Tile: rows × vectors; the result has rows × ⌈columns / lanes⌉ vectors, and zeros after the
+    columns. Reads no memory.
+    """
+    wide, across = columns.literal_value, -(-columns.literal_value // tile.lanes)
+    unpacked = TileType(tile.rows, across, tile.lanes, tile.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit, i32 = Emitter(context, builder, tile), ir.IntType(32)
+
+        def piece(a: Any, b: Any, places: list[int]) -> Any:
+            pattern = ir.Constant(ir.VectorType(i32, len(places)), [i32(p) for p in places])
+            return builder.shuffle_vector(a, b, pattern)
+
+        found, nothing = [], ir.Constant(emit.vector, None)
+        for row in emit.rows_of(emit.unpack(arguments[2])):
+            row = [*row, nothing]
+            for first in range(0, wide, tile.lanes):
+                count = min(tile.lanes, wide - first)
+                parts = []
+                for start in range(first, tile.vectors * tile.lanes, wide):
+                    v, lane = divmod(start, tile.lanes)
+                    parts.append(piece(row[v], row[v + 1], [lane + k for k in range(count)]))
+                total = parts[0]
+                for part in parts[1:]:
+                    total = builder.fadd(total, part)
+                zeros = ir.Constant(total.type, None)
+                found.append(piece(total, zeros, [min(k, count) for k in range(tile.lanes)]))
+        return Emitter(context, builder, unpacked).pack(found)
+
+    return unpacked(columns, lanes, tile), generate

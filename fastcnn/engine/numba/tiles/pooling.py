@@ -1,0 +1,224 @@
+"""Maxima, minima and argmax indices of register tiles: the arithmetic of pooling.
+
+NaN wins over every number, and of equal numbers the first stays. The forms that end with
+``_of_numbers`` serve tiles without NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+
+from fastcnn.engine.numba.runtime.intrinsics import or_in_python
+from fastcnn.engine.numba.tiles.emitter import Emitter
+from fastcnn.engine.numba.tiles.types import TileType
+
+
+def _better(emit: Emitter, largest: bool, value: Any, best: Any) -> Any:
+    """Lanes in which ``value`` replaces an earlier ``best``: it is greater, or the first NaN."""
+    builder = emit.builder
+    not_less = builder.fcmp_unordered(">" if largest else "<", value, best)
+    return builder.and_(not_less, builder.fcmp_ordered("ord", best, best))
+
+
+def _greater(emit: Emitter, largest: bool, value: Any, best: Any) -> Any:
+    """Lanes in which ``value`` replaces an earlier ``best``, where neither is NaN."""
+    return emit.builder.fcmp_ordered(">" if largest else "<", value, best)
+
+
+def _best_by(better: Callable[..., Any], largest: Any, tile: Any, best: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(context, builder, tile)
+        pairs = zip(emit.unpack(arguments[1]), emit.unpack(arguments[2]), strict=True)
+        return emit.pack(
+            [
+                builder.select(better(emit, largest.literal_value, value, old), value, old)
+                for value, old in pairs
+            ]
+        )
+
+    return tile(largest, tile, best), generate
+
+
+def _place_by(better: Callable[..., Any], largest: Any, tile: Any, best: Any, place: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(context, builder, tile)
+        number = emit.splat(builder.sitofp(arguments[4], emit.vector.element))
+        rows = zip(*[emit.unpack(arguments[i]) for i in (1, 2, 3)], strict=True)
+        return emit.pack(
+            [
+                builder.select(better(emit, largest.literal_value, value, old), number, kept)
+                for value, old, kept in rows
+            ]
+        )
+
+    return tile(largest, tile, best, place, types.int64), generate
+
+
+def _plain_wins(largest: bool, tile: Any, best: Any) -> Any:
+    greater = tile > best if largest else tile < best
+    return greater | (np.isnan(tile) & ~np.isnan(best))
+
+
+def _plain_best(largest: bool, tile: Any, best: Any) -> Any:
+    return np.where(_plain_wins(largest, tile, best), tile, best)
+
+
+@or_in_python(_plain_best)
+def tile_best(typing_context: Any, largest: Any, tile: Any, best: Any) -> Any:
+    """The larger number of each pair, or the smaller one if not ``largest``.
+
+    Of equal numbers ``best`` stays, and NaN wins. Tiles: rows × vectors. Reads no memory.
+    """
+    return _best_by(_better, largest, tile, best)
+
+
+@or_in_python(_plain_best)
+def tile_best_of_numbers(typing_context: Any, largest: Any, tile: Any, best: Any) -> Any:
+    """:func:`tile_best` for tiles without NaN: one instruction instead of three."""
+    return _best_by(_greater, largest, tile, best)
+
+
+def _plain_squares(length: int, tile: Any) -> tuple[Any, Any]:
+    squares = tile.reshape(-1, 2, length // 2, 2, tile.shape[1]).transpose(1, 3, 0, 2, 4)
+    best, *others = squares.reshape(4, -1, tile.shape[1])
+    place = np.zeros_like(best)
+    for k, value in enumerate(others, 1):
+        place = _plain_place(True, value, best, place, k)
+        best = _plain_best(True, value, best)
+    return best, place
+
+
+def _plain_pooled(length: int, tile: Any) -> Any:
+    return _plain_squares(length, tile)[0]
+
+
+@or_in_python(_plain_pooled)
+def tile_pooled(typing_context: Any, length: Any, tile: Any) -> Any:
+    """The largest number of each 2×2 rows, by :func:`tile_best`.
+
+    The tile's rows are pixels in lines of ``length``; two lines are pooled together. Tile: rows ×
+    vectors; the result has rows / 4 × vectors. Reads no memory.
+    """
+    return _pooled(_better, length, tile, places=False)
+
+
+@or_in_python(_plain_pooled)
+def tile_pooled_of_numbers(typing_context: Any, length: Any, tile: Any) -> Any:
+    """:func:`tile_pooled` for a tile without NaN."""
+    return _pooled(_greater, length, tile, places=False)
+
+
+def _plain_places(length: int, tile: Any) -> Any:
+    return _plain_squares(length, tile)[1]
+
+
+@or_in_python(_plain_places)
+def tile_pooled_places(typing_context: Any, length: Any, tile: Any) -> Any:
+    """The argmax indices of :func:`tile_pooled`: 0 to 3 in row-major order, as numbers.
+
+    Tile: rows × vectors; the result has rows / 4 × vectors. Reads no memory.
+    """
+    return _pooled(_better, length, tile, places=True)
+
+
+@or_in_python(_plain_places)
+def tile_pooled_places_of_numbers(typing_context: Any, length: Any, tile: Any) -> Any:
+    """:func:`tile_pooled_places` for a tile without NaN."""
+    return _pooled(_greater, length, tile, places=True)
+
+
+def _pooled(better: Callable[..., Any], length: Any, tile: TileType, *, places: bool) -> Any:
+    pooled = TileType(tile.rows // 4, tile.vectors, tile.lanes, tile.dtype)
+    line = length.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(context, builder, tile)
+        vectors, found = emit.unpack(arguments[1]), []
+        numbers = [emit.constant(Fraction(k)) for k in range(4)]
+        for row in range(0, tile.rows, 2):
+            if row // line % 2:
+                continue
+            for v in range(tile.vectors):
+                four = [(row + m) * tile.vectors + v for m in (0, 1, line, line + 1)]
+                best, place = vectors[four[0]], numbers[0]
+                for at, number in zip(four[1:], numbers[1:], strict=True):
+                    takes = better(emit, True, vectors[at], best)
+                    best = builder.select(takes, vectors[at], best)
+                    place = builder.select(takes, number, place)
+                found.append(place if places else best)
+        return Emitter(context, builder, pooled).pack(found)
+
+    return pooled(length, tile), generate
+
+
+def _plain_place(largest: bool, tile: Any, best: Any, place: Any, at: int) -> Any:
+    return np.where(_plain_wins(largest, tile, best), tile.dtype.type(at), place)
+
+
+@or_in_python(_plain_place)
+def tile_place(typing_context: Any, largest: Any, tile: Any, best: Any, place: Any, at: Any) -> Any:
+    """``at`` where ``tile`` replaces ``best`` in :func:`tile_best`, else ``place``.
+
+    Keeps argmax indices up to date. Tiles: rows × vectors. Reads no memory.
+    """
+    return _place_by(_better, largest, tile, best, place)
+
+
+@or_in_python(_plain_place)
+def tile_place_of_numbers(
+    typing_context: Any, largest: Any, tile: Any, best: Any, place: Any, at: Any
+) -> Any:
+    """:func:`tile_place` for tiles without NaN."""
+    return _place_by(_greater, largest, tile, best, place)
+
+
+def _plain_has_nan(tile: Any) -> bool:
+    return bool(np.isnan(tile).any())
+
+
+@or_in_python(_plain_has_nan)
+def tile_has_nan(typing_context: Any, tile: Any) -> Any:
+    """Whether any number of a tile of rows × vectors is NaN. Reads no memory."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(context, builder, tile)
+        vectors = emit.unpack(arguments[0])
+        found = ir.Constant(ir.VectorType(ir.IntType(1), tile.lanes), None)
+        for a, b in zip(vectors[0::2], [*vectors[1::2], vectors[-1]], strict=False):
+            found = builder.or_(found, builder.fcmp_unordered("uno", a, b))
+        bits = builder.bitcast(found, ir.IntType(tile.lanes))
+        return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
+
+    return types.boolean(tile), generate
+
+
+def _plain_where(tile: Any, place: Any, at: int) -> Any:
+    return np.where(place == at, tile, tile.dtype.type(0))
+
+
+@or_in_python(_plain_where)
+def tile_where(typing_context: Any, tile: Any, place: Any, at: Any) -> Any:
+    """``tile`` where the argmax index ``place`` is ``at``, else 0.
+
+    Tiles: rows × vectors. Reads no memory.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(context, builder, tile)
+        number = emit.splat(builder.sitofp(arguments[2], emit.vector.element))
+        zero = ir.Constant(emit.vector, None)
+        pairs = zip(emit.unpack(arguments[0]), emit.unpack(arguments[1]), strict=True)
+        return emit.pack(
+            [
+                builder.select(builder.fcmp_ordered("==", where, number), value, zero)
+                for value, where in pairs
+            ]
+        )
+
+    return tile(tile, place, types.int64), generate

@@ -1,0 +1,156 @@
+"""Totals of long sums: float64 numbers beside a register tile, to which its sums are added.
+
+A long sum is taken in stretches. At the end of a stretch the tile is added to its totals, and
+begins again at 0. Totals lie in a **room**: memory on the stack, or an array. A room is known by
+its address, an int64; with ``NUMBA_DISABLE_JIT=1`` it is an array of float64.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+
+from fastcnn.engine.numba.runtime.intrinsics import or_in_python
+from fastcnn.engine.numba.tiles.emitter import Emitter
+from fastcnn.engine.numba.tiles.types import WORD
+
+
+def _plain_room(count: int) -> Any:
+    return np.zeros(count)
+
+
+@or_in_python(_plain_room)
+def totals_room(typing_context: Any, count: Any) -> Any:
+    """The address of ``count`` float64 numbers on the stack, for the totals of long sums.
+
+    Totals stay in memory, because a tile's sums leave no registers free. The compiler does not know
+    what lies at the address: otherwise it would make the totals values of the loop over the steps,
+    and they would drive the sums out of their registers.
+    """
+    kind = ir.ArrayType(ir.DoubleType(), count.literal_value)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address = builder.ptrtoint(cgutils.alloca_once(builder, kind), WORD)
+        opaque = ir.FunctionType(WORD, [WORD])
+        return builder.asm(opaque, "", "=r,0", [address], False)
+
+    return types.int64(count), generate
+
+
+def _plain_totals_in(array: Any, at: int) -> Any:
+    return array.reshape(-1)[at:]
+
+
+@or_in_python(_plain_totals_in)
+def totals_in(typing_context: Any, array: Any, at: Any) -> Any:
+    """The address of ``array[at]``, for float64 totals that outlive a call."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(array)(context, builder, arguments[0]).data
+        return builder.ptrtoint(builder.gep(data, [arguments[1]]), WORD)
+
+    return types.int64(array, types.int64), generate
+
+
+def _wide(emit: Emitter, room: Any, at: Any) -> list[Any]:
+    """Pointers to the totals of a tile's vectors, from number ``at`` of the room."""
+    kind = ir.PointerType(ir.VectorType(ir.DoubleType(), emit.tile.lanes))
+    pointers = []
+    for vector in range(emit.tile.rows * emit.tile.vectors):
+        number = emit.offset(at, vector)
+        address = emit.add(room, emit.builder.mul(number, WORD(8)))
+        pointers.append(emit.builder.inttoptr(address, kind))
+    return pointers
+
+
+def _with_totals(emit: Emitter, struct: Any, pointers: list[Any]) -> list[Any]:
+    """The totals plus the tile, in float64."""
+    builder, sums = emit.builder, []
+    for pointer, vector in zip(pointers, emit.unpack(struct), strict=True):
+        wide = vector if emit.size == 8 else builder.fpext(vector, pointer.type.pointee)
+        sums.append(builder.fadd(builder.load(pointer, align=8), wide))
+    return sums
+
+
+def _plain_no_totals(tile: Any, room: Any, at: int) -> None:
+    room[at : at + tile.size] = 0
+
+
+@or_in_python(_plain_no_totals)
+def totals_begin(typing_context: Any, tile: Any, room: Any, at: Any) -> Any:
+    """Set the totals of a tile to 0.
+
+    Tile: rows × vectors. Writes ``rows * vectors * lanes`` float64 numbers, from number ``at`` of
+    the room.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(context, builder, tile)
+        for pointer in _wide(emit, *arguments[1:]):
+            builder.store(ir.Constant(pointer.type.pointee, None), pointer, align=8)
+        return context.get_dummy_value()
+
+    return types.void(tile, room, types.int64), generate
+
+
+def _plain_added(tile: Any, room: Any, at: int) -> Any:
+    room[at : at + tile.size] += tile.reshape(-1)
+    return np.zeros_like(tile)
+
+
+@or_in_python(_plain_added)
+def totals_add(typing_context: Any, tile: Any, room: Any, at: Any) -> Any:
+    """Add a tile to its totals; return a tile of zeros, with which the next stretch begins.
+
+    Tile: rows × vectors. Reads and writes ``rows * vectors * lanes`` float64 numbers, from number
+    ``at`` of the room. The tile goes through memory, one vector after the other, because all wide
+    vectors at once would take registers from the loop before.
+    """
+    count = tile.rows * tile.vectors
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(context, builder, tile)
+        place = builder.ptrtoint(
+            cgutils.alloca_once(builder, ir.ArrayType(emit.vector, count)), WORD
+        )
+        scratch = builder.inttoptr(emit.opaque(place), ir.PointerType(emit.vector.element))
+        for m, vector in enumerate(emit.unpack(arguments[0])):
+            emit.store(vector, scratch, WORD(m * tile.lanes))
+        wide = ir.VectorType(ir.DoubleType(), tile.lanes)
+        start = emit.add(arguments[1], builder.mul(arguments[2], WORD(8)))
+        with cgutils.for_range(builder, WORD(count)) as loop:
+            at = builder.mul(loop.index, WORD(tile.lanes))
+            vector = emit.load(scratch, at)
+            address = emit.add(start, builder.mul(at, WORD(8)))
+            pointer = builder.inttoptr(address, ir.PointerType(wide))
+            term = vector if emit.size == 8 else builder.fpext(vector, wide)
+            builder.store(builder.fadd(builder.load(pointer, align=8), term), pointer, align=8)
+        return emit.pack([ir.Constant(emit.vector, None)] * count)
+
+    return tile(tile, room, types.int64), generate
+
+
+def _plain_total(tile: Any, room: Any, at: int) -> Any:
+    total = room[at : at + tile.size] + tile.reshape(-1)
+    return total.astype(tile.dtype).reshape(tile.shape)
+
+
+@or_in_python(_plain_total)
+def totals_end(typing_context: Any, tile: Any, room: Any, at: Any) -> Any:
+    """The totals plus the tile, which is the sum of the last stretch, as a tile.
+
+    Tile: rows × vectors. Reads ``rows * vectors * lanes`` float64 numbers, from number ``at`` of
+    the room.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(context, builder, tile)
+        sums = _with_totals(emit, arguments[0], _wide(emit, *arguments[1:]))
+        if emit.size == 4:
+            sums = [builder.fptrunc(total, emit.vector) for total in sums]
+        return emit.pack(sums)
+
+    return tile(tile, room, types.int64), generate

@@ -1,0 +1,196 @@
+"""Winograd's transforms, as vector code that is generated from exact fractions.
+
+A transform is ``M X Mᵀ``, where M is a small matrix of fractions and X a square of vectors of
+channels. The matrices come from :mod:`fastcnn.core.minimal_filtering`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numba.core import types
+
+from fastcnn.core.minimal_filtering import Matrix, filtering
+from fastcnn.engine.numba.runtime.intrinsics import or_in_python
+from fastcnn.engine.numba.tiles.emitter import Emitter
+from fastcnn.engine.numba.tiles.types import TileType
+
+
+def _combination(emit: Emitter, terms: list[tuple[Fraction, Any]]) -> Any:
+    """Σ coefficient · vector, or None where all coefficients are 0."""
+    terms = sorted((t for t in terms if t[0]), key=lambda t: t[0] != 1)  # begin without a product
+    total = None
+    for coefficient, vector in terms:
+        if total is None and coefficient == 1:
+            total = vector
+        elif total is None:
+            total = emit.builder.fmul(emit.constant(coefficient), vector)
+        elif abs(coefficient) == 1:
+            join = emit.builder.fadd if coefficient == 1 else emit.builder.fsub
+            total = join(total, vector)
+        else:
+            total = emit.fma(emit.constant(coefficient), vector, total)
+    return total
+
+
+def _twins(lines: Sequence[Sequence[Fraction]]) -> dict[int, int]:
+    """Pairs of lines that differ in signs alone: the index of the second by that of the first."""
+    pairs: dict[int, int] = {}
+    for i, line in enumerate(lines):
+        for k in range(i + 1, len(lines)):
+            alike = all(abs(a) == abs(b) for a, b in zip(line, lines[k], strict=True))
+            if alike and line != lines[k] and not {i, k} & {*pairs, *pairs.values()}:
+                pairs[i] = k
+    return pairs
+
+
+def _map_line(emit: Emitter, matrix: Matrix, vectors: list[Any]) -> list[Any]:
+    """``matrix`` times a column of vectors.
+
+    Points come in pairs ±p. Their columns (of Aᵀ) or rows (of Bᵀ and G) differ in signs alone, so
+    the sum and the difference of such a pair serve for both.
+    """
+    columns = [list(column) for column in zip(*matrix, strict=True)]
+    for i, k in _twins(columns).items():
+        a, b = vectors[i], vectors[k]
+        vectors = list(vectors)
+        vectors[i], vectors[k] = emit.builder.fadd(a, b), emit.builder.fsub(a, b)
+        same = [x == y for x, y in zip(columns[i], columns[k], strict=True)]
+        first = columns[i]
+        columns[i] = [x if equal else Fraction(0) for x, equal in zip(first, same, strict=True)]
+        columns[k] = [Fraction(0) if equal else x for x, equal in zip(first, same, strict=True)]
+    rows = list(zip(*columns, strict=True))
+    results: list[Any] = [None] * len(rows)
+    for i, k in _twins(rows).items():
+        even = [(a, v) for a, b, v in zip(rows[i], rows[k], vectors, strict=True) if a == b]
+        odd = [(a, v) for a, b, v in zip(rows[i], rows[k], vectors, strict=True) if a != b]
+        shared, signed = _combination(emit, even), _combination(emit, odd)
+        results[i] = emit.builder.fadd(shared, signed)
+        results[k] = emit.builder.fsub(shared, signed)
+    for i, row in enumerate(rows):
+        if results[i] is None:
+            results[i] = _combination(emit, list(zip(row, vectors, strict=True)))
+    return results
+
+
+def _sandwich(emit: Emitter, matrix: Matrix, arguments: tuple[Any, ...]) -> Iterator[list[Any]]:
+    """The rows of ``M X Mᵀ``, one after the other.
+
+    X is a square of vectors in memory; ``square`` says where, and which lanes are read.
+    """
+    data, start, row_step, column_step, mask = arguments
+    side, half = range(len(matrix[0])), []
+    for _ in side:
+        place, column = start, []
+        for _ in side:
+            loaded = emit.load(data, place) if mask is None else emit.masked_load(data, place, mask)
+            column.append(loaded)
+            place = emit.add(place, row_step)
+        half.append(_map_line(emit, matrix, column))
+        start = emit.add(start, column_step)
+    for row in zip(*half, strict=True):
+        yield _map_line(emit, matrix, list(row))
+
+
+def _plain_square(
+    matrix: Matrix, lanes: int, array: Any, start: int, row: int, column: int, columns: int
+) -> Any:
+    side = np.arange(len(matrix[0]))
+    square = np.zeros((len(side), len(side), lanes), array.dtype)
+    places = start + side[:, None, None] * row + side[:, None] * column + np.arange(columns)
+    square[:, :, :columns] = array[places]
+    values = np.asarray([[float(c) for c in line] for line in matrix], array.dtype)
+    return np.einsum("ia,abl,jb->ijl", values, square, values).reshape(-1, lanes)
+
+
+def _plain_transform(
+    which: int, m: int, r: int, lanes: int, array: Any, start: int, row: int, column: int
+) -> Any:
+    return _plain_square(filtering(m, r)[which], lanes, array, start, row, column, lanes)
+
+
+@or_in_python(_plain_transform)
+def tile_transform(
+    typing_context: Any,
+    which: Any,
+    m: Any,
+    r: Any,
+    lanes: Any,
+    array: Any,
+    start: Any,
+    row_step: Any,
+    column_step: Any,
+) -> Any:
+    """``M X Mᵀ`` as a tile.
+
+    M is matrix ``which`` of :func:`~fastcnn.core.minimal_filtering.filtering`. X is a square of
+    vectors: ``X[a, b]`` is the vector at ``array[start + a * row_step + b * column_step]``.
+
+    Tile: one vector for each element of the product, in row-major order. Reads all of X.
+    """
+    matrix = filtering(m.literal_value, r.literal_value)[which.literal_value]
+    tile = TileType(len(matrix) ** 2, 1, lanes.literal_value, array.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(context, builder, tile)
+        square = emit.data(array, arguments[4]), *arguments[5:8], None
+        return emit.pack([vector for row in _sandwich(emit, matrix, square) for vector in row])
+
+    integer = types.int64
+    return tile(which, m, r, lanes, array, integer, integer, integer), generate
+
+
+def _plain_store_transform(
+    which: int, m: int, r: int, lanes: int, array: Any, start: int, row: int, column: int,
+    columns: int, target: Any, at: int, step: int,
+) -> None:  # fmt: skip
+    matrix = filtering(m, r)[which]
+    for vector in _plain_square(matrix, lanes, array, start, row, column, columns):
+        target[at : at + lanes] = vector
+        at += step
+
+
+@or_in_python(_plain_store_transform)
+def store_transform(
+    typing_context: Any,
+    which: Any,
+    m: Any,
+    r: Any,
+    lanes: Any,
+    array: Any,
+    start: Any,
+    row_step: Any,
+    column_step: Any,
+    columns: Any,
+    target: Any,
+    at: Any,
+    step: Any,
+) -> Any:
+    """:func:`tile_transform` written to memory, for more vectors than there are registers.
+
+    Reads the first ``columns`` lanes of each vector of X; the others count as 0. Writes a whole
+    vector to ``target[at + k * step]`` for each element k of the product, in row-major order. Each
+    row is stored as soon as it is computed.
+    """
+    matrix = filtering(m.literal_value, r.literal_value)[which.literal_value]
+    tile = TileType(1, 1, lanes.literal_value, array.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Emitter(context, builder, tile)
+        _, _, _, _, source, start, row, column, columns, target_value, at, step = arguments
+        square = emit.data(array, source), start, row, column, emit.mask(columns, 0)
+        data = emit.data(target, target_value)
+        for vectors in _sandwich(emit, matrix, square):
+            for vector in vectors:
+                emit.store(vector, data, at)
+                at = emit.add(at, step)
+        return context.get_dummy_value()
+
+    integer = types.int64
+    signature = types.void(
+        which, m, r, lanes, array, integer, integer, integer, integer, target, integer, integer
+    )
+    return signature, generate
