@@ -143,12 +143,12 @@ def others() -> str:
             environment = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": ""}
             computes(place, name, environment=environment)
         warm = computes(place, "after other instruction sets")
-        for helper in ("simd", "contraction", "activations"):
-            path = place / "fastcnn" / "kernels" / f"{helper}.py"
+        for helper in ("tiles/simd", "contraction/contraction", "elementwise/activations"):
+            path = place / "fastcnn" / "engine" / "numba" / f"{helper}.py"
             path.write_text(path.read_text("utf-8") + "\n# edited\n", "utf-8")
             computes(place, f"after an edit in {helper}")
         # An edit that changes results must show, whatever lies in the cache.
-        path = place / "fastcnn" / "kernels" / "activations.py"
+        path = place / "fastcnn" / "engine" / "numba" / "elementwise" / "activations.py"
         text = path.read_text("utf-8")
         path.write_text(text.replace("else slope * value\n", "else slope * value - 1\n"), "utf-8")
         if path.read_text("utf-8") == text:

@@ -99,14 +99,14 @@ INTERRUPTED_WHILE = {
     # Where the command is when Ctrl-C comes: instead of a moment that is hard to meet.
     "modules are imported": "sys.modules['typer'] = Late()",
     "kernels are compiled, which swallow it": (
-        "import fastcnn.proof\nfastcnn.comparison.compare = compiling"
+        "import fastcnn.proof\nfastcnn.proof.compare = compiling"
     ),
     "Python's own end lasts": (
-        "import fastcnn.proof\nfastcnn.comparison.compare = lambda *_, **__: strike()\n"
+        "import fastcnn.proof\nfastcnn.proof.compare = lambda *_, **__: strike()\n"
         "class Heavy:\n    def __del__(self, sleep=time.sleep):\n        sleep(20)\nheavy = Heavy()"
     ),
     "something lasts that cannot be interrupted": (
-        "import fastcnn.proof\nfastcnn.comparison.compare = lasting"
+        "import fastcnn.proof\nfastcnn.proof.compare = lasting"
     ),
 }
 INTERRUPTED = """
@@ -154,8 +154,8 @@ def test_interrupts_end_the_command_wherever_it_is(where: str) -> None:
 def test_a_command_in_the_background_is_left_alone() -> None:
     code = (
         "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "import fastcnn.__main__, fastcnn.bench.machine\n"
-        "fastcnn.bench.machine.processor = lambda: os.kill(os.getpid(), signal.SIGINT) or 'ours'\n"
+        "import fastcnn.__main__, fastcnn.engine.machine\n"
+        "fastcnn.engine.machine.processor = lambda: os.kill(os.getpid(), signal.SIGINT) or 'ours'\n"
         "sys.argv = ['fastcnn', 'info']\nfastcnn.__main__.main()"
     )
     assert "ours" in python("-c", code).stdout

@@ -128,7 +128,7 @@ def test_cache_serves_until_a_helper_is_edited_or_it_breaks(package: Path, tmp_p
     assert small(package) == [number, number, 0]
 
     # The kernels that run here stand in other files than this one.
-    helper = package / "fastcnn" / "kernels" / "simd.py"
+    helper = package / "fastcnn" / "engine" / "numba" / "tiles" / "simd.py"
     helper.write_text(helper.read_text("utf-8") + "\n# edited\n", "utf-8")
     assert small(package) == [number, 0, number]
 
@@ -186,7 +186,7 @@ def test_a_turn_is_waited_for_but_not_for_ever(
 
 def test_kernels_run_where_nothing_can_be_written(package: Path) -> None:
     """As in a read-only installation of a user without a home: a file bars each folder."""
-    (package / "fastcnn" / "kernels" / "__pycache__").write_bytes(b"")
+    (package / "fastcnn" / "__pycache__").write_bytes(b"")
     nowhere = str(package / "fastcnn" / "version.py" / "folder")
     assert small(package, nowhere, XDG_CACHE_HOME=nowhere, HOME=nowhere) == [0, 0, 0]  # of ours
     assert entries(package) == []
