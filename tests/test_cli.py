@@ -18,10 +18,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import fastcnn
-from fastcnn.article.batches import BatchNet, as_input
 from fastcnn.cli import app
 from fastcnn.engine import im2col
 from fastcnn.engine.registry import replaced
+from fastcnn.models.nets import article
+from fastcnn.models.sequential import Sequential
+from fastcnn.nn.optimizers import SGD
 from fastcnn.recipes.demo import DemoResult, demo
 
 RUN = (sys.executable, "-m", "fastcnn")
@@ -209,23 +211,25 @@ def test_demo_finds_a_broken_engine() -> None:
 
 def test_training_learns_on_held_out_digits() -> None:
     (images, labels), _ = fastcnn.load_mnist()
-    rng = np.random.default_rng(0)
-    net = BatchNet(rng)
-    before, _ = net.predict(images[-2000:])
-    losses = [net.train_epoch(images[:4000], labels[:4000], rng, 0.01)[0] for _ in range(3)]
-    after, confidence = net.predict(images[-2000:])
+    model = Sequential(article(), (28, 28, 1), seed=0)
+    before = model.predict_classes(images[-2000:])
+    descent = SGD(0.01, momentum=0.9)
+    history = model.fit(images[:4000], labels[:4000], 3, optimizer=descent, verbose=0)
+    losses = history.history["loss"]
+    after = model.predict(images[-2000:])
     assert losses[0] > losses[1] > losses[2]
     assert (before == labels[-2000:]).mean() < 0.3
-    assert (after == labels[-2000:]).mean() > 0.85
-    assert confidence.min() >= 0.1
+    assert (after.argmax(axis=1) == labels[-2000:]).mean() > 0.85
+    assert after.max(axis=1).min() >= 0.1
 
 
 def test_training_is_the_same_for_the_same_seed_on_every_engine_within_rounding() -> None:
     (images, labels), _ = fastcnn.load_mnist()
-    x, y = as_input(images[:32]), labels[:32]
-    nets = [BatchNet(np.random.default_rng(0), engine=engine) for engine in fastcnn.engines()]
-    for net in nets:
-        net.step(x, y)
-    for net in nets[1:]:
-        for a, b in zip(net.parameters, nets[0].parameters, strict=True):
+    weights = []
+    for engine in (None, *fastcnn.engines()):
+        model = Sequential(article(), (28, 28, 1), seed=0, engine=engine)
+        model.train_on_batch(images[:32], labels[:32], SGD(0.03, momentum=0.9))
+        weights.append(model.get_weights())
+    for other in weights[1:]:
+        for a, b in zip(other, weights[0], strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
