@@ -31,8 +31,8 @@ from fastcnn.core.user_code import unchanged_by_errors
 from fastcnn.data.preparation import Preparation
 from fastcnn.data.scaling import KnownSamples
 from fastcnn.engine.registry import checked_engine, imported, whole_nets_refused
-from fastcnn.models.execution.weights import Weights
 from fastcnn.models.inputs import batch, layout_doubt
+from fastcnn.models.weights import Weights
 from fastcnn.nn.layers import (
     INSTEAD,
     BatchNorm,
