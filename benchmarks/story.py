@@ -27,8 +27,8 @@ import peak
 import typer
 
 import fastcnn
-from fastcnn.bench import machine
 from fastcnn.core.geometry import conv_geometry
+from fastcnn.engine import machine
 from fastcnn.engine import numba as kernels
 from fastcnn.engine.numba.runtime.instruction_sets import host_registers
 

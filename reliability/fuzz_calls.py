@@ -30,6 +30,7 @@ import fastcnn
 from fastcnn import ops
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import conv_geometry, pool_geometry
+from fastcnn.engine import registry
 from fastcnn.engine.numba.runtime import threads
 from fastcnn.engine.registry import REGISTRY, choose
 from fastcnn.engine.registry import Problem as Choice
@@ -353,11 +354,11 @@ def _complaints(call: Call) -> Iterator[str]:
         yield f"the specification raises {reference!r}"
     for engine in fastcnn.engines():
         for place in range(algorithms(call.op, engine)):
-            ops.choose = _insisting(place) if place else choose
+            registry.choose = _insisting(place) if place else choose
             try:
                 found = outcome(call, call.given, engine)
             finally:
-                ops.choose = choose
+                registry.choose = choose
             for complaint in _differences(call, found, reference, allowed):
                 yield f"{engine}, algorithm {place}: {complaint}"
     for name, array in call.given.items():

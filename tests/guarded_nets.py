@@ -37,7 +37,8 @@ from fastcnn.layers import (
     Tanh,
 )
 from fastcnn.losses import BinaryCrossEntropy, CrossEntropy, Loss
-from fastcnn.models.execution import Executor, plan, slices, weights
+from fastcnn.models import weights
+from fastcnn.models.execution import Executor, plan, slices
 
 PAGE = mmap.PAGESIZE
 BATCHES = (1, 3, 16, 9)

@@ -10,7 +10,6 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import fastcnn
-from fastcnn import ops
 from fastcnn.article import (
     HORIZONTAL_SOBEL,
     IMAGE,
@@ -25,6 +24,7 @@ from fastcnn.article import (
     same_padding,
     vertical_sobel,
 )
+from fastcnn.engine import registry
 
 each_engine = pytest.mark.parametrize("engine", fastcnn.engines())
 CLOSE = {"rtol": 1e-12, "atol": 1e-12}
@@ -200,8 +200,8 @@ def test_every_number_comes_from_the_engine_that_was_asked_for(monkeypatch, digi
         asked[op] = engine
         return real(op, geometry, dtype, engine, *how)
 
-    real = ops.choose
-    monkeypatch.setattr(ops, "choose", choose)
+    real = registry.choose
+    monkeypatch.setattr(registry, "choose", choose)
     net = ArticleNet(engine="naive")
     net.train(digit, 1)
     second = Conv3x3(2, engine="naive")

@@ -15,6 +15,7 @@ from valid_calls import RIGHT
 
 import fastcnn
 from fastcnn import ops
+from fastcnn.engine import registry
 
 
 def zeros(*shape: int) -> Any:
@@ -221,7 +222,7 @@ MISTAKES = [
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the operations that an engine was asked to compute."""
     ran: list[str] = []
-    choose = ops.choose
+    choose = registry.choose
 
     def watched(op: str, *problem: Any) -> Callable[..., Any]:
         function = choose(op, *problem)
@@ -232,7 +233,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return run
 
-    monkeypatch.setattr(ops, "choose", watched)
+    monkeypatch.setattr(registry, "choose", watched)
     return ran
 
 

@@ -18,10 +18,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import fastcnn
-from fastcnn.article.batches import BatchNet, as_input
 from fastcnn.cli import app
 from fastcnn.engine import im2col
 from fastcnn.engine.registry import replaced
+from fastcnn.models.nets import article
+from fastcnn.models.sequential import Sequential
+from fastcnn.nn.optimizers import SGD
 from fastcnn.recipes.demo import DemoResult, demo
 
 RUN = (sys.executable, "-m", "fastcnn")
@@ -99,14 +101,14 @@ INTERRUPTED_WHILE = {
     # Where the command is when Ctrl-C comes: instead of a moment that is hard to meet.
     "modules are imported": "sys.modules['typer'] = Late()",
     "kernels are compiled, which swallow it": (
-        "import fastcnn.proof\nfastcnn.comparison.compare = compiling"
+        "import fastcnn.proof\nfastcnn.proof.compare = compiling"
     ),
     "Python's own end lasts": (
-        "import fastcnn.proof\nfastcnn.comparison.compare = lambda *_, **__: strike()\n"
+        "import fastcnn.proof\nfastcnn.proof.compare = lambda *_, **__: strike()\n"
         "class Heavy:\n    def __del__(self, sleep=time.sleep):\n        sleep(20)\nheavy = Heavy()"
     ),
     "something lasts that cannot be interrupted": (
-        "import fastcnn.proof\nfastcnn.comparison.compare = lasting"
+        "import fastcnn.proof\nfastcnn.proof.compare = lasting"
     ),
 }
 INTERRUPTED = """
@@ -154,8 +156,8 @@ def test_interrupts_end_the_command_wherever_it_is(where: str) -> None:
 def test_a_command_in_the_background_is_left_alone() -> None:
     code = (
         "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "import fastcnn.__main__, fastcnn.bench.machine\n"
-        "fastcnn.bench.machine.processor = lambda: os.kill(os.getpid(), signal.SIGINT) or 'ours'\n"
+        "import fastcnn.__main__, fastcnn.engine.machine\n"
+        "fastcnn.engine.machine.processor = lambda: os.kill(os.getpid(), signal.SIGINT) or 'ours'\n"
         "sys.argv = ['fastcnn', 'info']\nfastcnn.__main__.main()"
     )
     assert "ours" in python("-c", code).stdout
@@ -209,23 +211,25 @@ def test_demo_finds_a_broken_engine() -> None:
 
 def test_training_learns_on_held_out_digits() -> None:
     (images, labels), _ = fastcnn.load_mnist()
-    rng = np.random.default_rng(0)
-    net = BatchNet(rng)
-    before, _ = net.predict(images[-2000:])
-    losses = [net.train_epoch(images[:4000], labels[:4000], rng, 0.01)[0] for _ in range(3)]
-    after, confidence = net.predict(images[-2000:])
+    model = Sequential(article(), (28, 28, 1), seed=0)
+    before = model.predict_classes(images[-2000:])
+    descent = SGD(0.01, momentum=0.9)
+    history = model.fit(images[:4000], labels[:4000], 3, optimizer=descent, verbose=0)
+    losses = history.history["loss"]
+    after = model.predict(images[-2000:])
     assert losses[0] > losses[1] > losses[2]
     assert (before == labels[-2000:]).mean() < 0.3
-    assert (after == labels[-2000:]).mean() > 0.85
-    assert confidence.min() >= 0.1
+    assert (after.argmax(axis=1) == labels[-2000:]).mean() > 0.85
+    assert after.max(axis=1).min() >= 0.1
 
 
 def test_training_is_the_same_for_the_same_seed_on_every_engine_within_rounding() -> None:
     (images, labels), _ = fastcnn.load_mnist()
-    x, y = as_input(images[:32]), labels[:32]
-    nets = [BatchNet(np.random.default_rng(0), engine=engine) for engine in fastcnn.engines()]
-    for net in nets:
-        net.step(x, y)
-    for net in nets[1:]:
-        for a, b in zip(net.parameters, nets[0].parameters, strict=True):
+    weights = []
+    for engine in (None, *fastcnn.engines()):
+        model = Sequential(article(), (28, 28, 1), seed=0, engine=engine)
+        model.train_on_batch(images[:32], labels[:32], SGD(0.03, momentum=0.9))
+        weights.append(model.get_weights())
+    for other in weights[1:]:
+        for a, b in zip(other, weights[0], strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)

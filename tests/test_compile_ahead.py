@@ -489,7 +489,7 @@ def test_kernels_are_read_from_a_folder_that_cannot_be_written_to(
     real = kernel_cache.tempfile.TemporaryFile
 
     def refused(**more: Any) -> Any:
-        if more["dir"] in (image / "fastcnn", kernel_cache.PACKAGE / "kernels" / "__pycache__"):
+        if more["dir"] in (image / "fastcnn", kernel_cache.PACKAGE / "__pycache__"):
             raise PermissionError
         return real(**more)
 

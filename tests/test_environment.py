@@ -33,7 +33,7 @@ print(y.sum(), sum(activations.relu_kernel.stats.cache_hits.values()))
 
 def without_sources(folder: Path) -> None:
     """A copy of the package with nothing but compiled files."""
-    ignored = shutil.ignore_patterns("__pycache__", "data")
+    ignored = shutil.ignore_patterns("__pycache__", "mnist")
     shutil.copytree(PACKAGE, folder / "fastcnn", ignore=ignored)
     assert compileall.compile_dir(folder, quiet=1, legacy=True)
     for path in list(folder.rglob("*.py")):
@@ -84,8 +84,8 @@ def test_without_source_files_other_code_has_another_stamp(tmp_path: Path) -> No
     stamps = []
     for i, edit in enumerate([("", ""), ("_LOOKS = 5_000", "_LOOKS = 5_001"), ("", "")]):
         folder = tmp_path / str(i)
-        shutil.copytree(PACKAGE, folder / "fastcnn", ignore=shutil.ignore_patterns("data"))
-        edited = folder / "fastcnn" / "kernels" / "threads.py"
+        shutil.copytree(PACKAGE, folder / "fastcnn", ignore=shutil.ignore_patterns("mnist"))
+        edited = folder / "fastcnn" / "engine" / "numba" / "runtime" / "threads.py"
         edited.write_text(edited.read_text("utf-8").replace(*edit), "utf-8")
         assert compileall.compile_dir(folder, quiet=1, legacy=True, force=True)
         for path in list(folder.rglob("*.py")):
@@ -99,11 +99,11 @@ def test_a_compiled_file_that_python_does_not_compare_with_its_source_decides(
     tmp_path: Path,
 ) -> None:
     """As a distribution may ship: an edit of the source does not change what runs."""
-    shutil.copytree(PACKAGE, tmp_path / "fastcnn", ignore=shutil.ignore_patterns("data"))
+    shutil.copytree(PACKAGE, tmp_path / "fastcnn", ignore=shutil.ignore_patterns("mnist"))
     unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
     assert compileall.compile_dir(tmp_path, quiet=1, force=True, invalidation_mode=unchecked)
     before = stamp_of(tmp_path)
-    edited = tmp_path / "fastcnn" / "kernels" / "threads.py"
+    edited = tmp_path / "fastcnn" / "engine" / "numba" / "runtime" / "threads.py"
     edited.write_text(edited.read_text("utf-8").replace("5_000", "5_001"), "utf-8")
     assert stamp_of(tmp_path) == before
     assert compileall.compile_dir(tmp_path, quiet=1, force=True, invalidation_mode=unchecked)

@@ -33,6 +33,7 @@ HOUSE: tuple[tuple[str, ...], ...] = (
     ("nn", "data", "article"),
     ("fastcnn",),
     ("ops",),
+    ("engine.machine",),
     ("engine.registry",),
     ("engine.naive", "engine.im2col", "engine.numba"),
     ("engine.policy",),

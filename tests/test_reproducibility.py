@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 import fastcnn
-from fastcnn.article.batches import BatchNet, as_input
 from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.conv import winograd
 from fastcnn.engine.numba.runtime import arrays as kernel_arrays
+from fastcnn.models.nets import article
+from fastcnn.models.sequential import Sequential
+from fastcnn.nn.optimizers import SGD
 from fastcnn.proof.check import call
 from fastcnn.proof.data import make_arrays
 from fastcnn.proof.problems import Case, cases
@@ -192,8 +194,10 @@ def test_training_gives_the_same_weights_for_any_number_of_threads() -> None:
     found = []
     for count in (1, 2, 3):
         fastcnn.set_num_threads(count)
-        net = BatchNet(np.random.default_rng(0), engine="numba")
+        model = Sequential(article(), (28, 28, 1), seed=0, engine="numba")
+        descent = SGD(0.03, momentum=0.9)
         for start in range(0, 160, 32):
-            net.step(as_input(images[start : start + 32]), labels[start : start + 32])
-        found.append(bits(tuple(net.parameters)))
+            some = slice(start, start + 32)
+            model.train_on_batch(images[some], labels[some], descent)
+        found.append(bits(tuple(model.get_weights())))
     assert found[0] == found[1] == found[2]

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from fastcnn.bench import measure, nets, operations, peers
 from fastcnn.bench import peak as hardware
 from fastcnn.bench.contest import CannotRun, Contest, Runner, WrongResult
-from fastcnn.bench.machine import facts
 from fastcnn.bench.problems import NetProblem, chosen
 from fastcnn.bench.report import Absent, Cost, Entry, Figure, Report
 from fastcnn.core.settings import get_num_threads, set_num_threads
+from fastcnn.engine.machine import facts
 from fastcnn.engine.registry import engines
 from fastcnn.proof.problems import Problem
 

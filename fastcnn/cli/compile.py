@@ -31,7 +31,7 @@ def compile_(
     To build a container image with them, set NUMBA_CACHE_DIR to a folder of the image.
     """
     with plain_errors():
-        from fastcnn.bench.machine import facts
+        from fastcnn.engine.machine import facts
         from fastcnn.engine.registry import engines
 
         if model is not None and net:

@@ -13,7 +13,7 @@ from fastcnn.cli.outcomes import plain_errors
 def info(as_json: AsJson = False) -> None:
     """Show what fastcnn runs on here: processor, threads, cache, versions."""
     with plain_errors():
-        from fastcnn.bench.machine import facts
+        from fastcnn.engine.machine import facts
 
         found = facts()
         if as_json:

@@ -1,9 +1,9 @@
 """The registry: which implementation serves which problem, and why.
 
-Each operation has an ordered list of implementations, fastest first and the specification last.
-A call takes the first of them that can serve its problem; a call that names an engine takes the
-first of that engine, and never another's; one that names an algorithm the first of that algorithm.
-:func:`fastcnn.explain` prints this choice.
+Each operation of :mod:`fastcnn.core.operations` has an ordered list of implementations, the fastest
+first and the specification last. A call uses the first one that serves its problem. A call that
+names an engine uses the first one of this engine, and never one of another engine. A call that
+names an algorithm uses the first one of this algorithm. :func:`fastcnn.explain` prints the choice.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, TypeAlias
 from fastcnn.core.capacity import affordable
 from fastcnn.core.float_errors import unreported
 from fastcnn.core.geometry import ConvGeometry, PoolGeometry
+from fastcnn.core.operations import OPERATIONS
 from fastcnn.core.quoting import quoted
 from fastcnn.core.settings import checked_math, get_math
 from fastcnn.core.undisturbed import undisturbed_import
@@ -76,52 +77,14 @@ class Implementation:
 
 @dataclass(frozen=True)
 class _StandIn(Implementation):
-    """An implementation that is given, not imported."""
+    """An implementation that is a function of the caller's, which is not imported."""
 
-    given: Callable[..., Any] | None = None
+    stand_in: Callable[..., Any] | None = None
 
     def load(self) -> Callable[..., Any]:
-        assert self.given is not None
-        return self.given
+        assert self.stand_in is not None
+        return self.stand_in
 
-
-OPERATIONS = (
-    "conv2d",
-    "conv2d_input_gradient",
-    "conv2d_filter_gradient",
-    "conv2d_bias_gradient",
-    "max_pool2d",
-    "max_pool2d_backward",
-    "min_pool2d",
-    "min_pool2d_backward",
-    "avg_pool2d",
-    "avg_pool2d_backward",
-    "dense",
-    "dense_backward",
-    "relu",
-    "relu_backward",
-    "leaky_relu",
-    "leaky_relu_backward",
-    "tanh",
-    "tanh_backward",
-    "sigmoid",
-    "sigmoid_backward",
-    "dropout",
-    "zero_pad2d",
-    "zero_pad2d_backward",
-    "batch_norm",
-    "batch_norm_inference",
-    "batch_norm_backward",
-    "softmax",
-    "softmax_backward",
-    "log_softmax",
-    "log_softmax_backward",
-    "cross_entropy",
-    "cross_entropy_backward",
-)
-
-# Operations that several algorithms compute.
-_BY_ALGORITHM = ("conv2d", "conv2d_input_gradient", "conv2d_filter_gradient")
 
 # Engine: the package that holds it, and what serves every problem there. Fastest first.
 _ENGINES = {
@@ -161,7 +124,7 @@ def _registry() -> dict[str, list[Implementation]]:
         ]
         for op in OPERATIONS
     }
-    for op in _BY_ALGORITHM:
+    for op in (name for name, operation in OPERATIONS.items() if operation.by_algorithm):
         reason = "register tiles over computed offsets, at the speed of multiply-add"
         direct = Implementation(
             "numba", "numba.direct", "fastcnn.engine.numba.conv.direct", op, reason
@@ -231,10 +194,10 @@ def replaced(op: str, engine: str, function: Callable[..., Any]) -> Iterator[Non
         raise ValueError(f"op must be one of {', '.join(OPERATIONS)}, got {quoted(op)}")
     before = REGISTRY[op]
     name, reason = f"{engine}.{op}", "put in its place"
-    stand_in = _StandIn(engine, name, "", op, reason, algorithm=None, given=function)
-    kept = [i for i in before if i.engine != engine]
+    stand_in = _StandIn(engine, name, "", op, reason, algorithm=None, stand_in=function)
+    others = [i for i in before if i.engine != engine]
     position = next(k for k, i in enumerate(before) if i.engine == engine)
-    REGISTRY[op] = [*kept[:position], stand_in, *kept[position:]]
+    REGISTRY[op] = [*others[:position], stand_in, *others[position:]]
     _replaced.append(op)
     _select.cache_clear()
     try:
@@ -272,7 +235,7 @@ class Explanation:
         else:
             shapes = str(geometry)
         lines.append(f"  problem: {shapes}, {self.problem.dtype.name}")
-        if self.problem.op in _BY_ALGORITHM:
+        if OPERATIONS[self.problem.op].by_algorithm:
             chosen = f"{self.problem.algorithm}, math {self.problem.math}"
             lines.append(f"  algorithm: {chosen}")
         if isinstance(geometry, ConvGeometry):

@@ -2,17 +2,67 @@
 
 conv 3×3×8 → max-pool 2 → dense 1352→10 → softmax and cross-entropy, each on the same engine, so
 that what one engine rounds in the first layer reaches the last one and comes all the way back.
-The bounds are computed with NumPy alone, on no engine.
+:func:`article_net` runs the net as a model does. The bounds are computed with NumPy alone, on no
+engine.
 """
 
 from __future__ import annotations
+
+from functools import cache
+from typing import Literal
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from fastcnn.core.arguments import Array
+from fastcnn.models.nets import article
+from fastcnn.models.sequential import Sequential
+from fastcnn.nn.losses import CrossEntropy
 from fastcnn.proof.bounds import Rows, linear_bound, unit_roundoff
+
+
+def article_net(
+    x: Array,
+    labels: Array,
+    filters: Array,
+    weights: Array,
+    bias: Array,
+    *,
+    engine: str | None = None,
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Scores and losses of the images, and the gradients of the mean loss.
+
+    Args:
+        x: images, (N, 28, 28, 1), from −0.5 to 0.5, float32 or float64.
+        labels: digits, (N,).
+        filters: (3, 3, 1, 8).
+        weights: (1352, 10).
+        bias: (10,).
+        engine: an engine's name, or None for what models use.
+
+    Returns:
+        scores (N, 10), before the softmax; losses (N,); dfilters, dweights, dbias.
+
+    Example:
+        >>> x, labels = np.zeros((2, 28, 28, 1), np.float32), np.array([3, 7])
+        >>> parameters = np.ones((3, 3, 1, 8)), np.ones((1352, 10)), np.zeros(10)
+        >>> [a.shape for a in article_net(x, labels, *parameters)]
+        [(2, 10), (2,), (3, 3, 1, 8), (1352, 10), (10,)]
+    """
+    model, loss = _model("float64" if x.dtype == np.float64 else "float32", engine), CrossEntropy()
+    model.set_weights([filters, weights, bias])
+    scores = model._forward_batch(x, loss)
+    losses = loss.values(scores, labels, engine)
+    _, _, gradients = model._gradients(x, labels, loss, model.rng)
+    (dfilters,), (dweights, dbias) = gradients[0].values(), gradients[3].values()
+    return scores, losses, dfilters.copy(), dweights.copy(), dbias.copy()
+
+
+@cache
+def _model(dtype: Literal["float32", "float64"], engine: str | None) -> Sequential:
+    """One model for all cases, because to build one takes longer than a batch on a fast engine."""
+    return Sequential(article(), (28, 28, 1), seed=0, dtype=dtype, engine=engine)
 
 
 class _Forward:

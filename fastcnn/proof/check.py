@@ -17,10 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastcnn import ops
-from fastcnn.article.batches import article_net
 from fastcnn.core.arguments import Array
 from fastcnn.core.settings import use_math
-from fastcnn.proof.article_net import article_net_bounds
+from fastcnn.proof.article_net import article_net, article_net_bounds
 from fastcnn.proof.bounds import SIGNAL, bounds
 from fastcnn.proof.data import make_arrays
 from fastcnn.proof.problems import ARTICLE_NET, WINOGRAD, Case, Problem

@@ -12,25 +12,36 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastcnn.article import ArticleNet
-from fastcnn.article.batches import BATCH, BatchNet, as_input, epoch_rate
 from fastcnn.core.terminal import shown
 from fastcnn.data.datasets import load_mnist
 from fastcnn.data.pictures import drawing
 from fastcnn.engine.registry import engines
+from fastcnn.models.nets import article
+from fastcnn.models.sequential import Sequential
+from fastcnn.nn.optimizers import SGD
+from fastcnn.nn.schedules import Step
 from fastcnn.proof.article_net import article_loss_bounds
+from fastcnn.train.callbacks import Callback
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import TaskID
+    from rich.progress import Progress
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
+
+# Chosen on the last 10,000 training images, which were held out from the training for that; the
+# test images had no say in it.
+BATCH = 32
+MOMENTUM = 0.9
+LEARNING_RATE = 0.03
+DECAY = 0.2  # each epoch's rate is this share of the last one's
 
 EPOCHS = 2
 _HUNDRED = 100  # images to a line, as in the article
@@ -115,12 +126,12 @@ def demo(
     _print_agreements(console, runs, agreements)
 
     console.rule(f"[bold]2. The same net learns, on {engines()[0]}")
-    net = BatchNet(np.random.default_rng(seed))
-    accuracies = _train(console, net, (x_train, y_train), (x_test, y_test), epochs, seed)
+    model = Sequential(article(), (28, 28, 1), seed=seed)
+    accuracies = _train(console, model, (x_train, y_train), (x_test, y_test), epochs, seed)
 
     console.rule("[bold]3. In short")
     result = DemoResult(runs, agreements, accuracies, perf_counter() - start)
-    _print_digits(console, net, x_test, y_test)
+    _print_digits(console, model, x_test, y_test)
     _print_summary(console, result, len(x_test))
     return result
 
@@ -220,25 +231,68 @@ def _print_agreements(
     )
 
 
+class _Lines(Callback):
+    """A bar while an epoch runs, and a line after it, with the accuracy on the test images."""
+
+    def __init__(
+        self, console: Console, bar: Progress, images: Images, labels: Labels, epochs: int
+    ) -> None:
+        self.accuracies: list[float] = []
+        self._console, self._bar, self._epochs = console, bar, epochs
+        self._images, self._labels = images, labels
+
+    def on_train_begin(self, model: Sequential, logs: dict[str, Any]) -> None:
+        self._samples: int = logs["samples"]
+
+    def on_epoch_begin(self, model: Sequential, epoch: int) -> None:
+        self._begin = perf_counter()
+        self._task = self._bar.add_task(
+            f"epoch {epoch + 1}/{self._epochs}",
+            total=self._samples,
+            loss=0.0,
+            accuracy=0.0,
+            rate=0.0,
+        )
+
+    def on_batch_end(self, model: Sequential, batch: int, logs: dict[str, float]) -> None:
+        done = logs["samples"]
+        rate = done / (perf_counter() - self._begin)
+        self._bar.update(
+            self._task, completed=done, loss=logs["loss"], accuracy=logs["accuracy"], rate=rate
+        )
+
+    def on_epoch_end(self, model: Sequential, epoch: int, logs: dict[str, float]) -> None:
+        rate = self._samples / max(perf_counter() - self._begin, 1e-9)
+        self._bar.remove_task(self._task)
+        digits = model.predict_classes(self._images)
+        self.accuracies.append(float((digits == self._labels).mean()))
+        self._console.print(
+            f"epoch {epoch + 1}: loss {logs['loss']:.3f}, training "
+            f"{logs['accuracy']:.2%}, [bold]test accuracy {self.accuracies[-1]:.2%}[/] "
+            f"[dim]({rate:,.0f} images/s)[/]"
+        )
+
+
 def _train(
     console: Console,
-    net: BatchNet,
+    model: Sequential,
     train: tuple[Images, Labels],
     test: tuple[Images, Labels],
     epochs: int,
     seed: int,
 ) -> tuple[float, ...]:
+    """Train with momentum; the accuracies on the test images, after each epoch."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     images, labels = train
-    rng = np.random.default_rng(seed)
     start = perf_counter()
-    BatchNet(np.random.default_rng(seed)).step(as_input(images[:BATCH]), labels[:BATCH])
+    other = Sequential(article(), (28, 28, 1), seed=seed)  # compiles what training needs
+    other.train_on_batch(images[:BATCH], labels[:BATCH])
+    other.predict(images[:BATCH])
     console.print(
         f"{len(images):,} training images, {epochs} epochs, batches of {BATCH} "
         f"(kernels ready after {perf_counter() - start:.1f} s)"
     )
-    accuracies = []
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -249,37 +303,26 @@ def _train(
         TimeRemainingColumn(),
     )
     bar = Progress(*columns, console=console, transient=True)
+    lines = _Lines(console, bar, *test, epochs)
+    rate = Step(LEARNING_RATE, every=-(-len(images) // BATCH), factor=DECAY)
     with shown(bar):
-        for epoch in range(epochs):
-            task = bar.add_task(
-                f"epoch {epoch + 1}/{epochs}", total=len(images), loss=0.0, accuracy=0.0, rate=0.0
-            )
-            begin = perf_counter()
-
-            def show(
-                done: int, loss: float, accuracy: float, task: TaskID = task, begin: float = begin
-            ) -> None:
-                rate = done / (perf_counter() - begin)
-                bar.update(task, completed=done, loss=loss, accuracy=accuracy, rate=rate)
-
-            epoch_loss, epoch_accuracy = net.train_epoch(
-                images, labels, rng, epoch_rate(epoch), progress=show
-            )
-            rate = len(images) / max(perf_counter() - begin, 1e-9)
-            bar.remove_task(task)
-            digits, _ = net.predict(test[0])
-            accuracies.append(float((digits == test[1]).mean()))
-            console.print(
-                f"epoch {epoch + 1}: loss {epoch_loss:.3f}, training "
-                f"{epoch_accuracy:.2%}, [bold]test accuracy {accuracies[-1]:.2%}[/] "
-                f"[dim]({rate:,.0f} images/s)[/]"
-            )
-    return tuple(accuracies)
+        model.fit(
+            images,
+            labels,
+            epochs,
+            BATCH,
+            SGD(rate, momentum=MOMENTUM),
+            seed=seed,
+            verbose=0,
+            callbacks=[lines],
+        )
+    return tuple(lines.accuracies)
 
 
-def _print_digits(console: Console, net: BatchNet, images: Images, labels: Labels) -> None:
+def _print_digits(console: Console, model: Sequential, images: Images, labels: Labels) -> None:
     """The test digit it reads most surely beside the one it is most surely wrong about."""
-    digits, confidence = net.predict(images)
+    probabilities = model.predict(images)
+    digits, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     right = digits == labels
     columns = []
     for title, among in (("Surest of all", right), ("Most surely wrong", ~right)):

@@ -52,7 +52,7 @@ from fastcnn.models.execution.slices import (
     pools_squares,
     with_pooling,
 )
-from fastcnn.models.execution.weights import Weights
+from fastcnn.models.weights import Weights
 from fastcnn.nn.layers import Dense, Dropout, Flatten, Layer, ReLU, Residual
 from fastcnn.nn.losses import CrossEntropy, Loss
 from fastcnn.nn.optimizers import Optimizer

@@ -35,7 +35,7 @@ from fastcnn.models.execution.slices import (
     input_of,
     output_of,
 )
-from fastcnn.models.execution.weights import Weights
+from fastcnn.models.weights import Weights
 from fastcnn.nn.layers import Dense, Layer
 
 # Going forward, a slice's activations take no more than this, if those of one sample do not.

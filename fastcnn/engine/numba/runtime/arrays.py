@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import numpy.ma  # Numba asks for it at a first call, and NumPy fails if a handler does so meanwhile
 from numba.core import config
 
 from fastcnn.core.arguments import Array

@@ -70,8 +70,8 @@ def _rank1(
     # One running pointer for all rows: their offsets stay what they are in the loop.
     x_data = builder.gep(emit.data(x, arguments[1]), [arguments[3]])
     if tile.vectors == 1:
-        # A tall tile has more rows than there are registers. The compiler must not see the pointer,
-        # because it would add it to all offsets before the loop, and keep sums in memory. In
+        # A tall tile has more rows than there are registers. The compiler must not see the
+        # pointer, because it would add it to all offsets before the loop, and keep these in memory. In
         # wide tiles the rows fit into registers, and the compiler should know it.
         x_data = emit.opaque(x_data)
     row = emit.row(emit.data(w, arguments[4]), arguments[5], columns)

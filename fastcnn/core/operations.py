@@ -1,0 +1,97 @@
+"""The operations, each declared once: the registry, the engines and the public functions read this.
+
+An operation has one name everywhere. It is the name of the public function in :mod:`fastcnn.ops`,
+of the function in the package of each engine, and of the list of implementations in
+:mod:`fastcnn.engine.registry`. ARCHITECTURE says what the arguments and results of engines are.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Operation(NamedTuple):
+    """An operation that every engine computes.
+
+    ``parameters`` and ``results`` are those of the engines' functions. Where ``by_algorithm`` is
+    true, several algorithms compute the operation, and its callers may name one.
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+    results: tuple[str, ...]
+    by_algorithm: bool = False
+
+    @property
+    def signature(self) -> str:
+        """The line of the engine contract.
+
+        >>> OPERATIONS["dense_backward"].signature
+        'dense_backward(dy, x, w) -> (dx, dw, db)'
+        """
+        results = ", ".join(self.results)
+        if len(self.results) > 1:
+            results = f"({results})"
+        return f"{self.name}({', '.join(self.parameters)}) -> {results}"
+
+
+class Composite(NamedTuple):
+    """A public function that calls several operations, in this order, and computes nothing else."""
+
+    name: str
+    parts: tuple[str, ...]
+
+
+_X, _DY_X = ("x",), ("dy", "x")
+
+DECLARED: tuple[Operation | Composite, ...] = (
+    Operation("conv2d", ("x", "w", "b", "activation", "g"), ("y",), by_algorithm=True),
+    Composite(
+        "conv2d_backward",
+        ("conv2d_input_gradient", "conv2d_filter_gradient", "conv2d_bias_gradient"),
+    ),
+    Operation("conv2d_input_gradient", ("dy", "w", "g"), ("dx",), by_algorithm=True),
+    Operation("conv2d_filter_gradient", ("dy", "x", "g"), ("dw",), by_algorithm=True),
+    Operation("conv2d_bias_gradient", ("dy", "g"), ("db",)),
+    Operation("max_pool2d", ("x", "g"), ("y",)),
+    Operation("max_pool2d_backward", ("dy", "x", "g"), ("dx",)),
+    Operation("min_pool2d", ("x", "g"), ("y",)),
+    Operation("min_pool2d_backward", ("dy", "x", "g"), ("dx",)),
+    Operation("avg_pool2d", ("x", "g"), ("y",)),
+    Operation("avg_pool2d_backward", ("dy", "g"), ("dx",)),
+    Operation("dense", ("x", "w", "b", "activation"), ("y",)),
+    Operation("dense_backward", ("dy", "x", "w"), ("dx", "dw", "db")),
+    Operation("relu", _X, ("y",)),
+    Operation("relu_backward", _DY_X, ("dx",)),
+    Operation("leaky_relu", ("x", "slope"), ("y",)),
+    Operation("leaky_relu_backward", ("dy", "x", "slope"), ("dx",)),
+    Operation("tanh", _X, ("y",)),
+    Operation("tanh_backward", _DY_X, ("dx",)),
+    Operation("sigmoid", _X, ("y",)),
+    Operation("sigmoid_backward", _DY_X, ("dx",)),
+    Operation("dropout", ("x", "kept", "rate"), ("y",)),
+    Operation("zero_pad2d", ("x", "margins"), ("y",)),
+    Operation("zero_pad2d_backward", ("dy", "margins"), ("dx",)),
+    Operation("batch_norm", ("x", "gamma", "beta", "epsilon"), ("y", "mean", "variance")),
+    Operation(
+        "batch_norm_inference", ("x", "gamma", "beta", "mean", "variance", "epsilon"), ("y",)
+    ),
+    Operation(
+        "batch_norm_backward",
+        ("dy", "x", "gamma", "mean", "variance", "epsilon"),
+        ("dx", "dgamma", "dbeta"),
+    ),
+    Operation("softmax", _X, ("y",)),
+    Operation("softmax_backward", _DY_X, ("dx",)),
+    Operation("log_softmax", _X, ("y",)),
+    Operation("log_softmax_backward", _DY_X, ("dx",)),
+    Operation("cross_entropy", ("logits", "labels"), ("losses",)),
+    Operation("cross_entropy_backward", ("logits", "labels"), ("dlogits",)),
+)
+"""All public functions of the mathematics, in the order in which messages list them."""
+
+OPERATIONS = {one.name: one for one in DECLARED if isinstance(one, Operation)}
+"""What every engine has, by name."""
+
+PUBLIC = tuple(one.name for one in DECLARED)
+"""Names of the public functions: the operations and the composites."""

@@ -1,0 +1,104 @@
+"""The decorator of the public functions, and the sentences that their documentation shares.
+
+A function's own docstring describes its own arguments, its result, and an example.
+:func:`operation` adds the arguments that many functions have, and the errors, so that
+``help(fastcnn.conv2d)`` shows all of them. The function itself stays as it is, and a call of it
+costs nothing more.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from inspect import cleandoc
+from types import FunctionType
+from typing import Any, TypeVar, cast
+
+from fastcnn.core.operations import PUBLIC
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {}
+"""The public functions by name; each enters itself with :func:`operation`."""
+
+PARAMETERS = """
+activation: "relu" replaces negative results by 0 before they are stored; None keeps all.
+    Default None.
+algorithm: "direct", "winograd" (float32, filters of 3×3 or 5×5, stride 1, no dilation, one
+    group; see :mod:`fastcnn.core.minimal_filtering`), "im2col", or "auto" for the fastest that
+    ``math`` allows. Default "auto".
+math: what "auto" chooses from. "fast" allows Winograd's filtering and "strict" does not; None
+    means :func:`fastcnn.get_math`. :mod:`fastcnn.core.settings` says more. Default None.
+engine: the name of an engine, one of :func:`fastcnn.engines`, or None for the fastest that
+    serves the call. Default None.
+"""
+"""What arguments mean that functions of several kinds share."""
+
+RAISES = """
+Raises:
+    TypeError, ValueError: an argument has the wrong type, shape or value. The message names the
+        argument and its value.
+    ImportError: the engine that ``engine`` names cannot run here.
+    MemoryError: the result is larger than the memory of the machine.
+"""
+
+
+def operation(sentences: str = "") -> Callable[[Function], Function]:
+    """A decorator that makes a function the public one of the operation with its name.
+
+    ``sentences`` describes arguments that the functions of one file share, in the form of
+    :data:`PARAMETERS`. A docstring's own description of an argument comes before both.
+    """
+
+    def declared(function: Function) -> Function:
+        plain = cast(FunctionType, function)
+        if plain.__name__ not in PUBLIC:
+            raise LookupError(f"{plain.__name__} is not declared in fastcnn/core/operations.py")
+        if plain.__doc__ is not None:  # python -OO leaves docstrings out
+            code = plain.__code__
+            names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+            plain.__doc__ = completed(plain.__doc__, names, sentences)
+        FUNCTIONS[plain.__name__] = function
+        return function
+
+    return declared
+
+
+def completed(doc: str, names: tuple[str, ...], sentences: str = "") -> str:
+    """The docstring with a description of each argument, in their order, and with the errors.
+
+    >>> print(completed("Double.\\n\\nArgs:\\n    x: a number.\\n\\nReturns:\\n    y.", ("x", "z"),
+    ...     "z: unused."))
+    Double.
+    <BLANKLINE>
+    Args:
+        x: a number.
+        z: unused.
+    <BLANKLINE>
+    Returns:
+        y.
+    <BLANKLINE>
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, shape or value. The message names the
+            argument and its value.
+        ImportError: the engine that ``engine`` names cannot run here.
+        MemoryError: the result is larger than the memory of the machine.
+    <BLANKLINE>
+    """
+    sections = cleandoc(doc).split("\n\n")
+    own = next((one for one in sections if one.startswith("Args:\n")), "Args:\n")
+    entries = _entries(PARAMETERS) | _entries(sentences)
+    entries |= _entries(cleandoc(own.removeprefix("Args:")))
+    described = dict.fromkeys(entries[name] for name in names)  # one entry may describe several
+    arguments = "\n    ".join("\n".join(described).split("\n"))
+    place = next(i for i, one in enumerate(sections) if one.startswith("Returns:\n"))
+    summary = [one for one in sections[:place] if one is not own]
+    returns, *rest = sections[place:]
+    parts = [*summary, f"Args:\n    {arguments}", returns, RAISES.strip(), *rest]
+    return "\n\n".join(parts) + "\n"
+
+
+def _entries(block: str) -> dict[str, str]:
+    """The descriptions of a block such as :data:`PARAMETERS`, by the name of the argument."""
+    entries = re.findall(r"^(\w+(?:, \w+)*)(:.*(?:\n +.*)*)", block, re.MULTILINE)
+    return {name: f"{names}{text}" for names, text in entries for name in names.split(", ")}

@@ -1,0 +1,61 @@
+"""Which implementation serves a call, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastcnn.core.operations import PUBLIC
+from fastcnn.core.quoting import quoted
+from fastcnn.engine.registry import Explanation, recorded
+from fastcnn.ops.declaration import FUNCTIONS
+
+EXPLAINABLE = PUBLIC
+
+# Arguments that are arrays of real numbers, for which explain takes a shape.
+_ARRAYS = frozenset({"x", "w", "b", "dy", "logits", "gamma", "beta", "mean", "variance"})
+
+
+def explain(op: str, *args: Any, **kwargs: Any) -> Explanations:
+    """What will serve this call, and why. Nothing is computed.
+
+    Args:
+        op: the name of a public function, such as "conv2d".
+        args, kwargs: the arguments of the call. A tuple of ints may stand for a positional array;
+            it means a float32 array of that shape.
+
+    Returns:
+        One ``Explanation`` for each operation that the call is made of. Printed, it shows the
+        implementation, those before it in the registry, and the problem.
+
+    Raises:
+        ValueError: no public function has the name ``op``.
+        TypeError, ValueError, ImportError, MemoryError: as the call itself raises them.
+
+    Example:
+        >>> print(explain("max_pool2d", (1, 26, 26, 8), 2, engine="naive"))
+        max_pool2d: naive.max_pool2d, the specification, in Python loops
+          not numba.max_pool2d: the engine 'naive' was asked for
+          not im2col.max_pool2d: the engine 'naive' was asked for
+          problem: (1, 26, 26, 8) -> (1, 13, 13, 8), float32
+    """
+    function: Any = FUNCTIONS.get(op) if op in EXPLAINABLE else None
+    if function is None:
+        raise ValueError(f"op must be one of {', '.join(EXPLAINABLE)}, got {quoted(op)}")
+    names = function.__code__.co_varnames[: function.__code__.co_argcount]
+    stand_ins = {
+        name: np.empty(value, np.float32)
+        for name, value in zip(names, args, strict=False)
+        if name in _ARRAYS and isinstance(value, tuple) and all(type(v) is int for v in value)
+    }
+    arguments = [stand_ins.get(name, value) for name, value in zip(names, args, strict=False)]
+    rest = args[len(arguments) :]
+    return Explanations(recorded(lambda: function(*arguments, *rest, **kwargs)))
+
+
+class Explanations(tuple[Explanation, ...]):
+    """One ``Explanation`` for each operation that a call is made of."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self))

@@ -1,0 +1,227 @@
+"""Pooling of images, and its gradients."""
+
+from __future__ import annotations
+
+from numpy.typing import ArrayLike
+
+from fastcnn.core.arguments import Array, floats, shaped
+from fastcnn.core.geometry import Padding, Pair, PoolGeometry, pool_geometry
+from fastcnn.engine import registry
+from fastcnn.ops.declaration import operation
+
+_WINDOWS = """
+size: height and width of the windows, an int or (vertical, horizontal).
+stride: pixels between windows, an int or (vertical, horizontal), or None for ``size``.
+    Default None.
+padding: pixels around the images, fewer than the window has: "valid" (none), "same" (the output
+    is ⌈H/stride⌉ pixels high and ⌈W/stride⌉ wide, and an odd pixel goes to the end), an int,
+    (vertical, horizontal) or ((top, bottom), (left, right)). Default "valid".
+"""
+
+
+@operation(_WINDOWS)
+def max_pool2d(
+    x: ArrayLike,
+    size: Pair,
+    stride: Pair | None = None,
+    padding: Padding = "valid",
+    *,
+    engine: str | None = None,
+) -> Array:
+    """Largest value of each window.
+
+    NaN wins over every number. Padding never wins.
+
+    Args:
+        x: images, (N, H, W, C).
+
+    Returns:
+        y, (N, OH, OW, C), of the dtype of x.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.max_pool2d(np.arange(16.0).reshape(1, 4, 4, 1), 2)[0, :, :, 0]
+        array([[ 5.,  7.],
+               [13., 15.]])
+    """
+    x, g = _pool_arguments(x, size, stride, padding)
+    y: Array = registry.choose("max_pool2d", g, x.dtype, engine)(x, g)
+    return y
+
+
+@operation(_WINDOWS)
+def min_pool2d(
+    x: ArrayLike,
+    size: Pair,
+    stride: Pair | None = None,
+    padding: Padding = "valid",
+    *,
+    engine: str | None = None,
+) -> Array:
+    """Smallest value of each window.
+
+    NaN wins over every number. Padding never wins.
+
+    Args:
+        x: images, (N, H, W, C).
+
+    Returns:
+        y, (N, OH, OW, C), of the dtype of x.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.min_pool2d(np.arange(16.0).reshape(1, 4, 4, 1), 2)[0, :, :, 0]
+        array([[ 0.,  2.],
+               [ 8., 10.]])
+    """
+    x, g = _pool_arguments(x, size, stride, padding)
+    y: Array = registry.choose("min_pool2d", g, x.dtype, engine)(x, g)
+    return y
+
+
+@operation(_WINDOWS)
+def avg_pool2d(
+    x: ArrayLike,
+    size: Pair,
+    stride: Pair | None = None,
+    padding: Padding = "valid",
+    *,
+    engine: str | None = None,
+) -> Array:
+    """Mean of each window.
+
+    Padding does not count: a window with one pixel in the image has the value of that pixel.
+
+    Args:
+        x: images, (N, H, W, C).
+
+    Returns:
+        y, (N, OH, OW, C), of the dtype of x.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.avg_pool2d(np.arange(16.0).reshape(1, 4, 4, 1), 2)[0, :, :, 0]
+        array([[ 2.5,  4.5],
+               [10.5, 12.5]])
+    """
+    x, g = _pool_arguments(x, size, stride, padding)
+    y: Array = registry.choose("avg_pool2d", g, x.dtype, engine)(x, g)
+    return y
+
+
+@operation(_WINDOWS)
+def max_pool2d_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    size: Pair,
+    stride: Pair | None = None,
+    padding: Padding = "valid",
+    *,
+    engine: str | None = None,
+) -> Array:
+    """Gradient of :func:`max_pool2d`.
+
+    The gradient of a window goes to its maximum alone. Of several equal maxima it goes to the first
+    in row-major order. NaN counts as the maximum, and the first NaN as that of several.
+
+    Args:
+        dy: gradient of the output, (N, OH, OW, C).
+        x: images, (N, H, W, C).
+
+    Returns:
+        dx, (N, H, W, C), of the common dtype of the arrays.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> x = np.array([[1.0, 7.0], [7.0, 2.0]]).reshape(1, 2, 2, 1)
+        >>> fastcnn.max_pool2d_backward(np.ones((1, 1, 1, 1)), x, 2)[0, :, :, 0]
+        array([[0., 1.],
+               [0., 0.]])
+    """
+    dy, x, g = _pool_gradient_arguments(dy, x, size, stride, padding)
+    dx: Array = registry.choose("max_pool2d_backward", g, x.dtype, engine)(dy, x, g)
+    return dx
+
+
+@operation(_WINDOWS)
+def min_pool2d_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    size: Pair,
+    stride: Pair | None = None,
+    padding: Padding = "valid",
+    *,
+    engine: str | None = None,
+) -> Array:
+    """Gradient of :func:`min_pool2d`.
+
+    The gradient of a window goes to its minimum alone. Of several equal minima it goes to the first
+    in row-major order. NaN counts as the minimum, and the first NaN as that of several.
+
+    Args:
+        dy: gradient of the output, (N, OH, OW, C).
+        x: images, (N, H, W, C).
+
+    Returns:
+        dx, (N, H, W, C), of the common dtype of the arrays.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> x = np.array([[1.0, 7.0], [7.0, 1.0]]).reshape(1, 2, 2, 1)
+        >>> fastcnn.min_pool2d_backward(np.ones((1, 1, 1, 1)), x, 2)[0, :, :, 0]
+        array([[1., 0.],
+               [0., 0.]])
+    """
+    dy, x, g = _pool_gradient_arguments(dy, x, size, stride, padding)
+    dx: Array = registry.choose("min_pool2d_backward", g, x.dtype, engine)(dy, x, g)
+    return dx
+
+
+@operation(_WINDOWS)
+def avg_pool2d_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    size: Pair,
+    stride: Pair | None = None,
+    padding: Padding = "valid",
+    *,
+    engine: str | None = None,
+) -> Array:
+    """Gradient of :func:`avg_pool2d`.
+
+    The pixels of a window that lie in the image share its gradient equally. Of ``x`` only the shape
+    and the dtype matter.
+
+    Args:
+        dy: gradient of the output, (N, OH, OW, C).
+        x: images, (N, H, W, C).
+
+    Returns:
+        dx, (N, H, W, C), of the common dtype of the arrays.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> x = np.zeros((1, 2, 2, 1))
+        >>> fastcnn.avg_pool2d_backward(np.ones((1, 1, 1, 1)), x, 2)[0, :, :, 0]
+        array([[0.25, 0.25],
+               [0.25, 0.25]])
+    """
+    dy, x, g = _pool_gradient_arguments(dy, x, size, stride, padding)
+    dx: Array = registry.choose("avg_pool2d_backward", g, x.dtype, engine)(dy, g)
+    return dx
+
+
+def _pool_arguments(
+    x: ArrayLike, size: Pair, stride: Pair | None, padding: Padding
+) -> tuple[Array, PoolGeometry]:
+    (array,) = floats(x=x)
+    return array, pool_geometry(array.shape, size, stride=stride, padding=padding)
+
+
+def _pool_gradient_arguments(
+    dy: ArrayLike, x: ArrayLike, size: Pair, stride: Pair | None, padding: Padding
+) -> tuple[Array, Array, PoolGeometry]:
+    gradient, array = floats(dy=dy, x=x)
+    g = pool_geometry(array.shape, size, stride=stride, padding=padding)
+    shaped("dy", gradient, g.output_shape, "the output's shape")
+    return gradient, array, g

@@ -1,0 +1,47 @@
+"""Dropout."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastcnn.core.arguments import Array, floats, shaped
+from fastcnn.core.quoting import quoted
+from fastcnn.engine import registry
+from fastcnn.ops.checks import finite_number
+from fastcnn.ops.declaration import operation
+
+
+@operation()
+def dropout(x: ArrayLike, kept: ArrayLike, rate: float, *, engine: str | None = None) -> Array:
+    """``x / (1 - rate)`` where ``kept`` is true, and 0 elsewhere.
+
+    The gradient is the same function of dy.
+
+    Args:
+        x: numbers, any shape.
+        kept: whether each number stays, booleans of the shape of x.
+        rate: the expected share of numbers that become 0, at least 0 and below 1.
+
+    Returns:
+        y, the shape and dtype of x.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.dropout(np.array([1.0, 2.0]), np.array([True, False]), 0.5)
+        array([2., 0.])
+
+    Source: N. Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from
+    Overfitting", 2014, with the scale at training time.
+    """
+    (x,) = floats(x=x)
+    share = finite_number("rate", rate)
+    if not 0 <= share < 1:
+        raise ValueError(f"rate must be at least 0 and below 1, got {quoted(rate)}")
+    mask: Array = np.asarray(kept)
+    if mask.dtype != np.bool_:
+        raise TypeError(f"kept must hold booleans, got dtype {mask.dtype}")
+    shaped("kept", mask, x.shape, "the shape of x")
+    flat = np.ascontiguousarray(mask).reshape(-1)
+    y: Array = registry.choose("dropout", x.shape, x.dtype, engine)(x.reshape(-1), flat, share)
+    return y.reshape(x.shape)
