@@ -18,7 +18,7 @@ Its files:
     instruction_sets.py  which vector registers there are, to choose kernels by
     arrays.py            what kernels are called with
     memory.py            memory for results and scratch, used again
-    intrinsics.py        functions that become LLVM where they are called, and plain Python without JIT
+    intrinsics.py        functions written as LLVM, each with a NumPy form for when JIT is off
     atomics.py           words of memory that threads change in one step
     runs.py              runs of neighbouring numbers, copied and zeroed
     calls.py             calls of compiled kernels by their address

@@ -71,8 +71,8 @@ def _rank1(
     x_data = builder.gep(emit.data(x, arguments[1]), [arguments[3]])
     if tile.vectors == 1:
         # A tall tile has more rows than there are registers. The compiler must not see the
-        # pointer, because it would add it to all offsets before the loop, and keep these in memory. In
-        # wide tiles the rows fit into registers, and the compiler should know it.
+        # pointer, because it would add it to all offsets before the loop. In wide tiles the offsets
+        # fit into registers, and the compiler should see the pointer.
         x_data = emit.opaque(x_data)
     row = emit.row(emit.data(w, arguments[4]), arguments[5], columns)
     sums = emit.unpack(arguments[0])
