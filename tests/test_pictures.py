@@ -21,6 +21,7 @@ import fastcnn
 from fastcnn.data import pictures
 from fastcnn.data.preparation import MNIST, PHOTOGRAPHS, Preparation, preparation_of
 from fastcnn.layers import Dense, Flatten
+from fastcnn.models import model_files
 from fastcnn.pictures import PictureError, drawing, prepare
 
 
@@ -522,9 +523,9 @@ def test_the_model_knows_its_preparation(
     assert fastcnn.load_model(tmp_path / "model").preparation == Preparation(box=0.5)
     with pytest.raises(TypeError, match=r"preparation must be a fastcnn\.Preparation or None"):
         other.preparation = "mnist"  # type: ignore[assignment]
-    again, whole = fastcnn.load_model(tmp_path / "model"), model._described()
+    again, whole = fastcnn.load_model(tmp_path / "model"), model_files.description(model)
     for wrong in ({"box": 2}, {"boxes": 1}, [], {"box": 0.5, "edges": []}):
         described = whole | {"preparation": wrong}
-        monkeypatch.setattr(fastcnn.Sequential, "_described", lambda _: described)  # noqa: B023
+        monkeypatch.setattr(model_files, "description", lambda _: described)  # noqa: B023
         with pytest.raises(fastcnn.ModelFileError, match="its architecture: "):
             again.save(tmp_path / "model")  # what is written is read before it counts

@@ -18,6 +18,7 @@ import fastcnn
 from fastcnn import CNNClassifier, InputWarning, Sequential
 from fastcnn.data.scaling import KnownSamples, SampleRecord, known_from, record_of
 from fastcnn.layers import BatchNorm, Conv2D, Dense, Flatten, GlobalAvgPool2D, MaxPool2D
+from fastcnn.models import model_files
 from fastcnn.models.inputs import channels_first
 
 (X, Y), (X_TEST, Y_TEST) = fastcnn.load_mnist()
@@ -355,11 +356,13 @@ def test_a_training_is_resumed_on_samples_of_its_scale_alone(tmp_path: Path) -> 
         Sequential(net(), (28, 28, 1)).fit(SCALES["long"](X), Y, epochs=2, resume=path, verbose=0)
 
 
-def test_files_and_pickles_of_earlier_versions_still_load(tmp_path: Path) -> None:
+def test_files_and_pickles_of_earlier_versions_still_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = deepcopy(MODELS["bytes"])
-    described = model._described()
+    described = model_files.description(model)
     del described["samples"], described["preparation"]
-    model._described = lambda: described  # type: ignore[method-assign]
+    monkeypatch.setattr(model_files, "description", lambda _: described)
     model.save(tmp_path / "earlier.safetensors")
     again = fastcnn.load_model(tmp_path / "earlier.safetensors")
     assert (again.trained_on, again._known.record, again.preparation) == ("uint8", None, None)
@@ -384,10 +387,12 @@ def test_files_and_pickles_of_earlier_versions_still_load(tmp_path: Path) -> Non
         {"low": 0.0, "high": 1.0, "rms": 1, "whole": True, "negative": 0, "samples": 1, "more": 1},
     ],
 )  # fmt: skip
-def test_a_record_in_a_file_is_checked(record: Any, tmp_path: Path) -> None:
+def test_a_record_in_a_file_is_checked(
+    record: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = deepcopy(MODELS["bytes"])
-    described = model._described() | {"samples": record}
-    model._described = lambda: json.loads(json.dumps(described))  # type: ignore[method-assign]
+    described = model_files.description(model) | {"samples": record}
+    monkeypatch.setattr(model_files, "description", lambda _: json.loads(json.dumps(described)))
     with pytest.raises(fastcnn.ModelFileError, match="its architecture: "):
         model.save(tmp_path / "model.safetensors")  # which reads what it is to write
 

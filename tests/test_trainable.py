@@ -29,6 +29,7 @@ from fastcnn.layers import (
     Spec,
 )
 from fastcnn.losses import CrossEntropy, MeanSquaredError
+from fastcnn.models import model_files
 from fastcnn.nn.layers import all_layers
 from fastcnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 
@@ -117,7 +118,7 @@ def check_frozen(model: Sequential, before: dict[str, Array], optimizer: Optimiz
             moved += not np.array_equal(array, before[name])
     assert moved
     for flat in optimizer.state.values():
-        for name, part in model._named(flat):
+        for name, part in model_files.named(model, flat):
             assert bool(part.any()) == (name not in frozen), name
 
 
@@ -167,7 +168,7 @@ def test_gradients_of_the_rest_are_what_they_were(
 
         freeze(())
         expected = gradients_of(model, x, y)
-        names = [name for name, _ in model._named(model._weights.gradient)]
+        names = [name for name, _ in model_files.named(model, model._weights.gradient)]
         for chosen in choices:
             freeze(chosen)
             out = frozen_names(model)
@@ -369,7 +370,7 @@ def test_layers_and_optimizers_of_a_users_own_freeze_too(engine: str | None) -> 
     for optimizer in (Mine(), SGD(0.1, momentum=0.9, weight_decay=0.1)):
         steps(model, optimizer)
         for flat in optimizer.state.values():
-            named = dict(model._named(flat))
+            named = dict(model_files.named(model, flat))
             assert not named["layers.0.w"].any()
             assert not named["layers.1.by"].any()
             assert named["layers.2.w"].all()

@@ -32,7 +32,7 @@ M = TypeVar("M", bound=Net)
 def save(model: Net, path: FilePath) -> None:
     """Write a built model to a file."""
     model._known_shape()
-    checkpoint.write(path, _description(model), dict(model._arrays()), _check)
+    checkpoint.write(path, description(model), dict(model._arrays()), _check)
 
 
 def save_checkpoint(model: Net, path: FilePath) -> None:
@@ -51,12 +51,12 @@ def save_checkpoint(model: Net, path: FilePath) -> None:
         arrays |= dict(zip(names, last, strict=True))
     for slot, flat in at.optimizer.state.items():
         at.optimizer.check_state(slot, model._weights.parameters)
-        for name, part in _named(model, flat):
+        for name, part in named(model, flat):
             arrays[f"optimizer.{slot}.{name}"] = part
-    checkpoint.write(path, _description(model) | {"training": training}, arrays, _check)
+    checkpoint.write(path, description(model) | {"training": training}, arrays, _check)
 
 
-def _description(model: Net) -> dict[str, Any]:
+def description(model: Net) -> dict[str, Any]:
     """The model as JSON holds it, without its arrays."""
     loss = model._loss()
     return {
@@ -71,7 +71,7 @@ def _description(model: Net) -> dict[str, Any]:
     }
 
 
-def _named(model: Net, flat: Array) -> list[tuple[str, Array]]:
+def named(model: Net, flat: Array) -> list[tuple[str, Array]]:
     """Parts of a flat array under the names of the parameters."""
     return [
         (f"layers.{i}.{name}", part)
@@ -97,7 +97,7 @@ def model_from(file: ModelFile, kind: type[M]) -> M:
         model.rng = generator_from(file.model["training"]["generator"])
         for slot in slots:
             flat = progress.optimizer.state[slot] = np.zeros_like(model._weights.parameters)
-            for name, array in _named(model, flat):
+            for name, array in named(model, flat):
                 array[...] = arrays[f"optimizer.{slot}.{name}"]
         if file.model["training"].get("has_weights"):
             last = [arrays[f"training.{name}"] for name, _ in model._arrays()]
