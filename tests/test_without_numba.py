@@ -228,7 +228,7 @@ assert explained.startswith("conv2d: im2col.conv2d"), explained
 assert "not numba.direct: Numba is not installed" in explained
 
 sys.platform = "emscripten"
-fastcnn.engine.registry.__globals__["_not_installed"].cache_clear()
+fastcnn.engines.__globals__["_not_installed"].cache_clear()
 try:
     use()
 except ImportError as error:
