@@ -7,20 +7,25 @@ of the function in the package of each engine, and of the list of implementation
 
 from __future__ import annotations
 
-from typing import NamedTuple
 
-
-class Operation(NamedTuple):
+class Operation:
     """An operation that every engine computes.
 
     ``parameters`` and ``results`` are those of the engines' functions. Where ``by_algorithm`` is
     true, several algorithms compute the operation, and its callers may name one.
     """
 
-    name: str
-    parameters: tuple[str, ...]
-    results: tuple[str, ...]
-    by_algorithm: bool = False
+    __slots__ = ("by_algorithm", "name", "parameters", "results")
+
+    def __init__(
+        self,
+        name: str,
+        parameters: tuple[str, ...],
+        results: tuple[str, ...],
+        by_algorithm: bool = False,
+    ) -> None:
+        self.name, self.parameters, self.results = name, parameters, results
+        self.by_algorithm = by_algorithm
 
     @property
     def signature(self) -> str:
@@ -35,11 +40,13 @@ class Operation(NamedTuple):
         return f"{self.name}({', '.join(self.parameters)}) -> {results}"
 
 
-class Composite(NamedTuple):
+class Composite:
     """A public function that calls several operations, in this order, and computes nothing else."""
 
-    name: str
-    parts: tuple[str, ...]
+    __slots__ = ("name", "parts")
+
+    def __init__(self, name: str, parts: tuple[str, ...]) -> None:
+        self.name, self.parts = name, parts
 
 
 _X, _DY_X = ("x",), ("dy", "x")

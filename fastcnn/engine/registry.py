@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -49,13 +48,13 @@ def _serves_all(problem: Problem) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class Implementation:
+class Implementation(NamedTuple):
     """One way to compute one operation.
 
-    ``refuses`` returns why the problem is not for this implementation, or ``None`` where it
-    serves; ``reason`` says why it stands where it stands in the list. An ``algorithm`` of None
-    answers to every name.
+    ``refuses`` returns why the implementation does not serve the problem, or ``None`` if it does.
+    ``reason`` says why the implementation has its place in the list. An implementation whose
+    ``algorithm`` is None serves a call that names any algorithm. ``stand_in`` is the function
+    itself where :func:`replaced` provides one; nothing is imported then.
     """
 
     engine: str
@@ -65,25 +64,17 @@ class Implementation:
     reason: str
     refuses: Callable[[Problem], str | None] = _serves_all
     algorithm: str | None = "direct"
+    stand_in: Callable[..., Any] | None = None
 
     def load(self) -> Callable[..., Any]:
         """The function itself; imports its module on first use.
 
         What is not compiled runs under :data:`fastcnn.core.float_errors.unreported`.
         """
+        if self.stand_in is not None:
+            return self.stand_in
         function: Callable[..., Any] = getattr(imported(self.module), self.function)
         return function if self.engine == "numba" else unreported(function)
-
-
-@dataclass(frozen=True)
-class _StandIn(Implementation):
-    """An implementation that is a function of the caller's, which is not imported."""
-
-    stand_in: Callable[..., Any] | None = None
-
-    def load(self) -> Callable[..., Any]:
-        assert self.stand_in is not None
-        return self.stand_in
 
 
 # Engine: the package that holds it, and what serves every problem there. Fastest first.
@@ -130,7 +121,7 @@ def _registry() -> dict[str, list[Implementation]]:
             "numba", "numba.direct", "fastcnn.engine.numba.conv.direct", op, reason
         )
         loops, im2col, naive = registry[op]
-        loops, im2col = replace(loops, name="numba.loops"), replace(im2col, algorithm="im2col")
+        loops, im2col = loops._replace(name="numba.loops"), im2col._replace(algorithm="im2col")
         registry[op] = [direct, loops, im2col, naive]
         file = "winograd_gradient" if op == "conv2d_filter_gradient" else "winograd"
         winograd = Implementation(
@@ -194,7 +185,7 @@ def replaced(op: str, engine: str, function: Callable[..., Any]) -> Iterator[Non
         raise ValueError(f"op must be one of {', '.join(OPERATIONS)}, got {quoted(op)}")
     before = REGISTRY[op]
     name, reason = f"{engine}.{op}", "put in its place"
-    stand_in = _StandIn(engine, name, "", op, reason, algorithm=None, stand_in=function)
+    stand_in = Implementation(engine, name, "", op, reason, algorithm=None, stand_in=function)
     others = [i for i in before if i.engine != engine]
     position = next(k for k, i in enumerate(before) if i.engine == engine)
     REGISTRY[op] = [*others[:position], stand_in, *others[position:]]
@@ -218,8 +209,7 @@ def whole_nets_refused(engine: str | None) -> str | None:
     return None if sys.modules.get("numba") is not None else _missing("numba")
 
 
-@dataclass(frozen=True)
-class Explanation:
+class Explanation(NamedTuple):
     """Which implementation serves a call, why, and why not those before it."""
 
     problem: Problem

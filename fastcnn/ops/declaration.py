@@ -8,9 +8,8 @@ costs nothing more.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from inspect import cleandoc
+from functools import cache
 from types import FunctionType
 from typing import Any, TypeVar, cast
 
@@ -85,20 +84,27 @@ def completed(doc: str, names: tuple[str, ...], sentences: str = "") -> str:
         MemoryError: the result is larger than the memory of the machine.
     <BLANKLINE>
     """
-    sections = cleandoc(doc).split("\n\n")
-    own = next((one for one in sections if one.startswith("Args:\n")), "Args:\n")
-    entries = _entries(PARAMETERS) | _entries(sentences)
-    entries |= _entries(cleandoc(own.removeprefix("Args:")))
-    described = dict.fromkeys(entries[name] for name in names)  # one entry may describe several
-    arguments = "\n    ".join("\n".join(described).split("\n"))
+    if "\n    Returns:" in doc:  # Python 3.13 and newer remove the indentation themselves
+        doc = doc.replace("\n    ", "\n")
+    sections = doc.rstrip().split("\n\n")
     place = next(i for i, one in enumerate(sections) if one.startswith("Returns:\n"))
-    summary = [one for one in sections[:place] if one is not own]
+    entries = _entries(PARAMETERS) | _entries(sentences)
+    summary = sections[:place]
+    if summary[-1].startswith("Args:\n"):
+        own = summary.pop().removeprefix("Args:")
+        entries |= _entries(own.replace("\n    ", "\n"))
+    described = dict.fromkeys(entries[name] for name in names)  # one entry may describe several
+    arguments = "\n".join(["Args:", *described]).replace("\n", "\n    ")
     returns, *rest = sections[place:]
-    parts = [*summary, f"Args:\n    {arguments}", returns, RAISES.strip(), *rest]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*summary, arguments, returns, RAISES.strip(), *rest]) + "\n"
 
 
+@cache
 def _entries(block: str) -> dict[str, str]:
     """The descriptions of a block such as :data:`PARAMETERS`, by the name of the argument."""
-    entries = re.findall(r"^(\w+(?:, \w+)*)(:.*(?:\n +.*)*)", block, re.MULTILINE)
-    return {name: f"{names}{text}" for names, text in entries for name in names.split(", ")}
+    entries: dict[str, str] = {}
+    for entry in block.replace("\n ", "\r").strip().split("\n"):
+        text = entry.replace("\r", "\n ")
+        for name in entry.partition(":")[0].split(", "):
+            entries[name] = text
+    return entries
