@@ -115,7 +115,9 @@ def test_a_step_of_the_compiled_net_changes_nothing_by_a_label_that_is_no_class(
     assert executor is not None
     y[3] = value
     before = model.get_weights()
-    found = executor.step(model._taken(x[..., None], executor), y, CrossEntropy(), model.rng, SGD())
+    found = executor.step(
+        model._executor_input(x[..., None], executor), y, CrossEntropy(), model.rng, SGD()
+    )
     assert found is None, "single operations must decide, and refuse the label"
     for a, b in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(a, b)

@@ -92,7 +92,7 @@ def shapes(text: object, prefix: str) -> dict[str, tuple[tuple[int, ...], str]]:
     Raises ``ValueError`` for what :func:`split` does not leave behind.
     """
     result: dict[str, tuple[tuple[int, ...], str]] = {}
-    waiting = [text]
+    waiting: list[Any] = [text] if isinstance(text, _HOLDERS) else []
     while waiting:
         one = waiting.pop()
         if isinstance(one, dict) and _KEY in one:
@@ -102,24 +102,31 @@ def shapes(text: object, prefix: str) -> dict[str, tuple[tuple[int, ...], str]]:
             if not (good and isinstance(shape, list) and all(type(side) is int for side in shape)):
                 raise ValueError(f"{prefix} must name an array, its dtype and shape, got {one!r}")
             result[name] = tuple(shape), dtype
-        elif isinstance(one, dict):
-            waiting += one.values()
-        elif isinstance(one, list):
-            waiting += one
+        else:
+            inner = one.values() if isinstance(one, dict) else one
+            waiting += [value for value in inner if isinstance(value, _HOLDERS)]
     return result
 
 
 def join(text: Any, arrays: dict[str, Array]) -> Any:
-    """The value that :func:`split` took apart.
+    """The value that :func:`split` took apart; lists and dicts of ``text`` are changed in place.
 
     >>> join(*split("a state", {"seen": [1.5] * 100}, "callback"))["seen"][:2]
     [1.5, 1.5]
     """
-    if isinstance(text, dict) and _KEY in text:
-        array = arrays[text[_KEY]]
-        return array.tolist() if text.get("list") else array
-    if isinstance(text, dict):
-        return {key: join(part, arrays) for key, part in text.items()}
-    if isinstance(text, list):
-        return [join(part, arrays) for part in text]
-    return text
+    whole = [text]
+    waiting: list[Any] = [whole]
+    while waiting:
+        holder = waiting.pop()
+        for key, value in holder.items() if isinstance(holder, dict) else enumerate(holder):
+            if not isinstance(value, _HOLDERS):
+                continue
+            if isinstance(value, dict) and _KEY in value:
+                array = arrays[value[_KEY]]
+                holder[key] = array.tolist() if value.get("list") else array
+            else:
+                waiting.append(value)
+    return whole[0]
+
+
+_HOLDERS = (dict, list)

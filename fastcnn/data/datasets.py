@@ -163,13 +163,13 @@ def _form(folder: Path) -> tuple[str, list[Path]]:
         return "pictures", [folder]
     names = sorted(f"{one.name}/" if one.is_dir() else one.name for one in folder.iterdir())
     shown = ", ".join(names[:_SHOWN]) or "nothing"
-    others = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    rest = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
     reason = "no data set that is known (see load_mnist)"
     if len(archives) > 1:
         reason = "several .npz files; give the path of one"
     elif {"data_batch_1", "batches.meta"} & {name.rstrip("/") for name in names}:
         reason = "pickle files, which run code when they are read; take CIFAR-10's binary version"
-    raise FileNotFoundError(f"the folder {folder} holds {reason}: {shown}{others}")
+    raise FileNotFoundError(f"the folder {folder} holds {reason}: {shown}{rest}")
 
 
 def _idx(paths: list[Path]) -> Sets:

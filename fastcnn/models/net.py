@@ -302,9 +302,9 @@ class Net:
         trunk = self._trunk(loss or self._predicting())
         executor = self._executor(trunk)
         if executor is not None:
-            found = executor.forward(self._taken(images, executor))
-            if found is not None:
-                return found
+            outputs = executor.forward(self._executor_input(images, executor))
+            if outputs is not None:
+                return outputs
         return self._layer_by_layer(trunk, batch(images, self.dtype))
 
     @unreported
@@ -331,7 +331,9 @@ class Net:
         trunk = self._trunk(loss)
         executor = self._executor(trunk)
         if executor is not None:
-            result = executor.gradients(self._taken(images, executor), targets, loss, rng, weights)
+            result = executor.gradients(
+                self._executor_input(images, executor), targets, loss, rng, weights
+            )
             if result is not None:
                 return *result, self._weights.gradients
         return *self._one_by_one(images, targets, loss, rng, weights), self._weights.gradients
@@ -383,8 +385,8 @@ class Net:
         if len(images) < self._least_batch:
             raise ValueError(too_few("x must hold", self._least_batch, len(images)))
         if executor is not None:
-            given = self._taken(images, executor), targets, loss, self.rng
-            result = executor.step(*given, optimizer, weights)
+            samples = self._executor_input(images, executor)
+            result = executor.step(samples, targets, loss, self.rng, optimizer, weights)
             if result is not None:
                 return result
         with unchanged_by_errors(array for layer in self.layers for array in layer.state.values()):
@@ -419,8 +421,8 @@ class Net:
             self._least_batch = inf
         self._derived_for = version
 
-    def _taken(self, images: Array, executor: Executor) -> Array:
-        """Samples as the executor takes them."""
+    def _executor_input(self, images: Array, executor: Executor) -> Array:
+        """Samples as the executor reads them: bytes where it can, else the model's dtype."""
         if images.dtype is not self.dtype and images.dtype == np.uint8 and executor.takes_bytes():
             return np.ascontiguousarray(images)
         return batch(images, self.dtype)

@@ -276,7 +276,7 @@ class Sequential(Net):
         total = 0
         kinds = [self.dtype] if self.trained_on == "floats" else [self.dtype, np.dtype(np.uint8)]
         for kind in kinds:
-            like = self._taken(np.zeros((1, *shape), kind), predicting)
+            like = self._executor_input(np.zeros((1, *shape), kind), predicting)
             total += predicting.prepare_prediction(like, progress)
         labels = isinstance(loss, CrossEntropy)
         if training and (self._ends_in_vector or not labels):
@@ -285,7 +285,7 @@ class Sequential(Net):
             outputs = () if labels else self._outputs(loss)
             targets = np.zeros((1, *outputs), np.int64 if labels else self.dtype)
             for kind in kinds:
-                like = self._taken(np.zeros((1, *shape), kind), learning)
+                like = self._executor_input(np.zeros((1, *shape), kind), learning)
                 total += learning.prepare_training(like, targets, loss, steps, progress)
         return total
 
@@ -540,8 +540,8 @@ class Sequential(Net):
             losses = weighted(losses, None if weights is None else weights[some])
             total += float(losses.sum(dtype=np.float64))
             correct += loss.correct(y, targets[some])
-        found = {"loss": total / len(images)}
-        return found | {"accuracy": correct / len(images)} if loss.counts else found
+        metrics = {"loss": total / len(images)}
+        return metrics | {"accuracy": correct / len(images)} if loss.counts else metrics
 
     def predict(self, x: ArrayLike, batch_size: int = 256) -> Array:
         """Predictions: probabilities (N, classes); with the mean squared error, raw outputs.
@@ -579,9 +579,9 @@ class Sequential(Net):
     def _predicted(self, images: Array, loss: Loss) -> Array:
         executor = self._executor(self._trunk(loss)) if type(loss) is CrossEntropy else None
         if executor is not None:
-            found = executor.probabilities(self._taken(images, executor))
-            if found is not None:
-                return found
+            probabilities = executor.probabilities(self._executor_input(images, executor))
+            if probabilities is not None:
+                return probabilities
         predicted = loss.predictions(self._forward_batch(images, loss), self.engine)
         # Layers that only rearrange give views of what they were given.
         return predicted.copy() if np.may_share_memory(predicted, images) else predicted

@@ -45,13 +45,13 @@ def rows(layers: Sequence[Layer], input_shape: Shape) -> list[Row]:
     total                      frozen 16 of 26  0.000
     """
     shapes = infer_stack(layers, input_shape)
-    found = [
+    table = [
         Row(repr(layer), str(output), layer.size, layer.flops(shape) / 1e6, _frozen(layer))
         for layer, shape, output in zip(layers, shapes, shapes[1:], strict=False)
     ]
-    parameters = sum(row.parameters for row in found)
-    frozen = sum(row.frozen for row in found)
-    return [*found, Row("total", "", parameters, sum(row.mflop for row in found), frozen)]
+    parameters = sum(row.parameters for row in table)
+    frozen = sum(row.frozen for row in table)
+    return [*table, Row("total", "", parameters, sum(row.mflop for row in table), frozen)]
 
 
 def _frozen(layer: Layer) -> int:

@@ -239,10 +239,10 @@ def check_model(reference: ModelReference, engine: str) -> Result:
         for _ in range(3):  # the first may compile
             model.set_weights(reference.parameters)
             start = perf_counter()
-            found = _results(model, data, _loss(case))[1]
+            results = _results(model, data, _loss(case))[1]
             times.append(perf_counter() - start)
         seconds = min(times)
-        return found
+        return results
 
     inputs = {"images": reference.images, "targets": reference.targets}
     judged = judge(run, reference.names, reference.outputs, reference.bounds, inputs)
@@ -307,12 +307,12 @@ def _results(
         executor = model._executor(trunk)
         if executor is None:
             raise RuntimeError(f"the model runs {model.explain()}")
-        taken = model._taken(images, executor)
-        outputs = executor.forward(taken)
-        found = executor.gradients(taken, targets, loss, rng, weights)
-        if outputs is None or found is None:
+        samples = model._executor_input(images, executor)
+        outputs = executor.forward(samples)
+        result = executor.gradients(samples, targets, loss, rng, weights)
+        if outputs is None or result is None:
             raise RuntimeError("the executor hands the batch back to single operations")
-        total, gradients = found[0], model._weights.gradients
+        total, gradients = result[0], model._weights.gradients
     else:
         outputs = model._forward_batch(images, loss)
         total, _, gradients = model._gradients(images, targets, loss, rng, weights)
@@ -358,17 +358,17 @@ def roundings(model: Sequential, samples: int) -> dict[str, int]:
     counts = [_of_layer(layer, samples) for layer in model.layers]
     outputs = sum(forward for forward, _, _ in counts)
     (classes,) = model.output_shape or (0,)
-    found = {"outputs": outputs, "loss": outputs + _FUNCTION + classes + samples}
-    behind = found["loss"]
+    by_name = {"outputs": outputs, "loss": outputs + _FUNCTION + classes + samples}
+    behind = by_name["loss"]
     for i in reversed(range(len(counts))):
         layer, (_, back, summed) = model.layers[i], counts[i]
         for name in layer.parameters:
-            found[f"gradient of layers.{i}.{name}"] = behind + summed
+            by_name[f"gradient of layers.{i}.{name}"] = behind + summed
         for name in layer.state:
-            found[f"layers.{i}.{name}"] = behind
+            by_name[f"layers.{i}.{name}"] = behind
         behind += back
-    found["gradient of images"] = outputs + sum(back for _, back, _ in counts)
-    return found
+    by_name["gradient of images"] = outputs + sum(back for _, back, _ in counts)
+    return by_name
 
 
 def _of_layer(layer: Layer, samples: int) -> tuple[int, int, int]:

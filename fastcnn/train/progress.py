@@ -327,8 +327,16 @@ def shapes_of(told: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
 
 def take_arrays(progress: Progress, arrays: dict[str, Array]) -> None:
     """Put the arrays of a file into history and callbacks."""
-    history = join(progress.history.history, arrays)
-    progress.history = History({text("a figure", k): [*map(float, v)] for k, v in history.items()})
+    history = progress.history.history
+    if any(name.startswith("history.") for name in arrays):
+        history = join(history, arrays)
+    for name, values in history.items():
+        if not isinstance(values, list):
+            raise TypeError(
+                f"{quoted(text('a figure', name))} must be a list, got {quoted(values)}"
+            )
+        values[:] = map(float, values)  # in place, because a file may hold very many lists
+    progress.history = History(history)
     for one in progress.saved:
         one.state = join(one.state, arrays)
 

@@ -44,8 +44,8 @@ def swap(typing_context: Any, array: Any, index: Any, old: Any, new: Any) -> Any
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(array)(context, builder, arguments[0]).data
         place = builder.gep(data, [arguments[1]])
-        found = builder.cmpxchg(place, *arguments[2:], "acq_rel", "acquire")
-        return builder.extract_value(found, 1)
+        exchange = builder.cmpxchg(place, *arguments[2:], "acq_rel", "acquire")
+        return builder.extract_value(exchange, 1)
 
     return types.boolean(array, types.intp, types.int64, types.int64), generate
 

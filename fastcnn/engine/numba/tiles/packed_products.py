@@ -136,9 +136,9 @@ def tile_unpacked(typing_context: Any, columns: Any, lanes: Any, tile: Any) -> A
             pattern = ir.Constant(ir.VectorType(i32, len(places)), [i32(p) for p in places])
             return builder.shuffle_vector(a, b, pattern)
 
-        found, nothing = [], ir.Constant(emit.vector, None)
+        sums, no_vector = [], ir.Constant(emit.vector, None)
         for row in emit.rows_of(emit.unpack(arguments[2])):
-            row = [*row, nothing]
+            row = [*row, no_vector]
             for first in range(0, wide, tile.lanes):
                 count = min(tile.lanes, wide - first)
                 parts = []
@@ -149,7 +149,7 @@ def tile_unpacked(typing_context: Any, columns: Any, lanes: Any, tile: Any) -> A
                 for part in parts[1:]:
                     total = builder.fadd(total, part)
                 zeros = ir.Constant(total.type, None)
-                found.append(piece(total, zeros, [min(k, count) for k in range(tile.lanes)]))
-        return Emitter(context, builder, unpacked).pack(found)
+                sums.append(piece(total, zeros, [min(k, count) for k in range(tile.lanes)]))
+        return Emitter(context, builder, unpacked).pack(sums)
 
     return unpacked(columns, lanes, tile), generate

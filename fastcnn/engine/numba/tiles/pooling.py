@@ -189,10 +189,10 @@ def tile_has_nan(typing_context: Any, tile: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         emit = Emitter(context, builder, tile)
         vectors = emit.unpack(arguments[0])
-        found = ir.Constant(ir.VectorType(ir.IntType(1), tile.lanes), None)
+        nan_lanes = ir.Constant(ir.VectorType(ir.IntType(1), tile.lanes), None)
         for a, b in zip(vectors[0::2], [*vectors[1::2], vectors[-1]], strict=False):
-            found = builder.or_(found, builder.fcmp_unordered("uno", a, b))
-        bits = builder.bitcast(found, ir.IntType(tile.lanes))
+            nan_lanes = builder.or_(nan_lanes, builder.fcmp_unordered("uno", a, b))
+        bits = builder.bitcast(nan_lanes, ir.IntType(tile.lanes))
         return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
 
     return types.boolean(tile), generate

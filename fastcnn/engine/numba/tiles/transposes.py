@@ -94,11 +94,11 @@ def rank1_square(
         def sums(every: bool) -> Any:
             totals = emit.unpack(struct)
             for k, column in enumerate(columns):
-                taken = builder.icmp_signed(">=", WORD(k), first)
+                counts = builder.icmp_signed(">=", WORD(k), first)
                 for m, place in enumerate(places):
                     factor = emit.broadcast(numbers, emit.add(place, WORD(k)))
-                    more = emit.fma(factor, column, totals[m])
-                    totals[m] = more if every else builder.select(taken, more, totals[m])
+                    total = emit.fma(factor, column, totals[m])
+                    totals[m] = total if every else builder.select(counts, total, totals[m])
             return emit.pack(totals)
 
         return emit.either(builder.icmp_signed("==", first, WORD(0)), sums)
