@@ -27,8 +27,8 @@ import peak
 import typer
 
 import fastcnn
+from fastcnn.core import hardware
 from fastcnn.core.geometry import conv_geometry
-from fastcnn.engine import machine
 from fastcnn.engine import numba as kernels
 from fastcnn.engine.numba.runtime.instruction_sets import host_registers
 
@@ -108,7 +108,7 @@ def measure() -> dict[str, Any]:
         found.append(asdict(step))
     return {
         "layer": f"3×3, {CHANNELS} → {FILTERS} channels, {SIDE}×{SIDE} pixels, float32",
-        "processor": f"one core of {machine.processor()}, {host_registers().isa}",
+        "processor": f"one core of {hardware.processor_name()}, {host_registers().isa}",
         "peak_gflops": ceiling,
         "copy_gbytes": top.copy[1],
         "work": work,

@@ -151,7 +151,7 @@ def _guarded(
         patch.object(slices.Slice, "_room", fences.room),
         patch.object(slices.Shared, "origins", fences.origins),
         patch.object(plan, "Made", fences.made),
-        patch.object(slices, "LINE", PAGE),
+        patch.object(slices, "CACHE_LINE", PAGE),
     ):
         model = Sequential(layers, shape, seed=0, dtype=dtype)  # type: ignore[arg-type]
         model.set_weights(values)

@@ -6,6 +6,8 @@ the process with exit code 1; pytest-xdist then reports the test that ran as fai
 with the others in a new worker. A child that is forked gets a shorter limit of the same kind. Other
 processes are started with :func:`run`, which ends them, and what they have started, before the
 test's limit.
+
+:func:`computing` limits what a piece of Python computes, on a fast machine and on a slow one.
 """
 
 from __future__ import annotations
@@ -14,9 +16,9 @@ import faulthandler
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from time import monotonic
+from time import monotonic, process_time
 from typing import Any
 
 SECONDS = float(os.environ.get("FASTCNN_TEST_SECONDS", "300"))
@@ -46,6 +48,40 @@ def limit(seconds: float) -> Iterator[None]:
     finally:
         _end = None
         faulthandler.cancel_dump_traceback_later()
+
+
+@contextmanager
+def computing(seconds: float) -> Iterator[None]:
+    """Fail if what is inside of this context computes longer.
+
+    The seconds are those of the machine on which :data:`WORK_SECONDS` was measured. On a machine
+    where the work of :func:`_work` takes longer, because it is slower or because others use its
+    caches and memory, the limit is longer in the same ratio.
+    """
+    start = process_time()
+    yield
+    duration = process_time() - start
+    if duration >= seconds:
+        slowness = max(_seconds_of(_work) for _ in range(3)) / WORK_SECONDS
+        assert duration < seconds * slowness, (
+            f"{duration:.2f} s of computing, where {seconds} s times {slowness:.2f} are allowed"
+        )
+
+
+WORK_SECONDS = 0.06
+"""What :func:`_work` takes on a Xeon of 2.6 GHz (Sapphire Rapids) and Python 3.11."""
+
+
+def _work() -> None:
+    """Make many objects, keep them, and call functions, as code that checks layers does."""
+    objects = [{"name": str(i), "inside": [object() for _ in range(4)]} for i in range(60_000)]
+    assert sum(len(one["inside"]) for one in objects) == 240_000
+
+
+def _seconds_of(function: Callable[[], None]) -> float:
+    start = process_time()
+    function()
+    return process_time() - start
 
 
 def left() -> float | None:

@@ -128,10 +128,3 @@ def test_what_fits_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for engine in fastcnn.engines():
         if engine != "naive":
             assert fastcnn.max_pool2d(x, 2, 1, "same", engine=engine).shape == x.shape
-
-
-def test_memory_where_the_system_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(capacity.os, "sysconf")
-    assert capacity.memory.__wrapped__() == 1 << 40
-    monkeypatch.setattr(capacity.os, "sysconf", lambda name: -1, raising=False)
-    assert capacity.memory.__wrapped__() == 1 << 40

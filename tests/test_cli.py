@@ -157,7 +157,8 @@ def test_a_command_in_the_background_is_left_alone() -> None:
     code = (
         "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         "import fastcnn.__main__, fastcnn.engine.machine\n"
-        "fastcnn.engine.machine.processor = lambda: os.kill(os.getpid(), signal.SIGINT) or 'ours'\n"
+        "fastcnn.core.hardware.processor_name = (\n"
+        "    lambda: os.kill(os.getpid(), signal.SIGINT) or 'ours')\n"
         "sys.argv = ['fastcnn', 'info']\nfastcnn.__main__.main()"
     )
     assert "ours" in python("-c", code).stdout

@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from limits import limit, run
+from limits import computing, limit, run
 from processes import python
 
 HERE = Path(__file__).parent
@@ -75,6 +75,14 @@ def test_a_test_that_hangs_fails_with_a_traceback(
 def test_a_process_has_what_the_test_has_left() -> None:
     with limit(2), pytest.raises(AssertionError, match=r"took longer than 1\.[78].* s"):
         run(["sleep", "100"])
+
+
+def test_what_computes_long_fails() -> None:
+    with computing(seconds=60):
+        pass
+    message = r"0\.\d\d s of computing, where 1e-06 s times"
+    with pytest.raises(AssertionError, match=message), computing(seconds=1e-6):
+        sum(range(1_000_000))
 
 
 def test_every_process_of_a_test_has_a_limit() -> None:

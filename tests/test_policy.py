@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import io
-from typing import Any
-
-import pytest
-
 from fastcnn.core.geometry import ConvGeometry, conv_geometry
 from fastcnn.engine import policy
 
@@ -42,25 +37,3 @@ def test_costs_fall_with_channels_and_pixels() -> None:
     many, one = layer(14, 15, 256, 256, n=16), layer(14, 15, 256, 256)
     assert policy.winograd_costs(many) == policy.winograd_costs(one), "the same bits in any batch"
     assert policy.winograd_gradient_costs(many) < policy.winograd_gradient_costs(one)
-
-
-def cache_told(files: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> int:
-    def opened(path: str) -> Any:
-        name = path.removeprefix("/sys/devices/system/cpu/cpu0/cache/")
-        if name not in files:
-            raise FileNotFoundError(path)
-        return io.StringIO(files[name])
-
-    monkeypatch.setattr(policy, "open", opened, raising=False)
-    return policy.second_level_cache.__wrapped__()
-
-
-def test_second_level_cache_is_what_the_system_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = {"index0/level": "1\n", "index0/size": "32K\n"}
-    second = {"index1/level": "2\n", "index1/size": "512K\n"}
-    third = {"index2/level": "3\n", "index2/size": "32768K\n"}
-    assert cache_told(first | second | third, monkeypatch) == 512 * 1024
-    assert cache_told(first, monkeypatch) == 1024 * 1024
-    assert cache_told({}, monkeypatch) == 1024 * 1024
-    strange = {"index1/level": "2\n", "index1/size": "a lot\n"}
-    assert cache_told(first | strange, monkeypatch) == 1024 * 1024

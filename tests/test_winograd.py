@@ -11,6 +11,7 @@ import pytest
 from processes import python
 
 import fastcnn
+from fastcnn.core import hardware
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import ConvGeometry, conv_geometry, pool_geometry
 from fastcnn.core.minimal_filtering import filtering
@@ -136,7 +137,7 @@ def test_bits_do_not_depend_on_threads_batch_or_way(
         assert of_filters() == dw
     # A cache in which everything, or nothing, finds room; all squares at once, or none.
     for size, few in ((1 << 30, 1 << 30), (1 << 30, 0), (1 << 10, 0)):
-        monkeypatch.setattr(policy, "second_level_cache", lambda size=size: size)
+        monkeypatch.setattr(hardware, "second_level_cache", lambda size=size: size)
         monkeypatch.setattr(winograd, "FEW", few)
         monkeypatch.setattr(winograd, "AT_ONCE", 1)
         monkeypatch.setattr(winograd, "CHUNK", 5)

@@ -7,14 +7,12 @@ written to.
 
 from __future__ import annotations
 
-import os
-from functools import cache
 from math import prod
 from typing import Any
 
 import numpy as np
 
-_UNKNOWN = 1 << 40  # bytes, where the system does not say
+from fastcnn.core.hardware import memory
 
 
 def affordable(what: str, shape: tuple[int, ...], dtype: Any, copies: int = 1) -> None:
@@ -32,17 +30,3 @@ def affordable(what: str, shape: tuple[int, ...], dtype: Any, copies: int = 1) -
         raise MemoryError(
             f"{what} of shape {shape} needs {size:,} bytes, and this machine has {memory():,}"
         )
-
-
-@cache
-def memory() -> int:
-    """Bytes of this machine's memory.
-
-    >>> memory() > 0
-    True
-    """
-    try:
-        pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # no such question on this system
-        return _UNKNOWN
-    return pages * page if min(pages, page) > 0 else _UNKNOWN

@@ -21,6 +21,7 @@ from math import ceil
 from threading import Thread, main_thread
 from typing import NamedTuple
 
+from fastcnn.core import hardware
 from fastcnn.core.quoting import quoted
 
 MOST = 256  # threads; more would only be a mistake
@@ -38,8 +39,7 @@ def processors(cgroups: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") 
     """How many processors this process may use: its affinity, and its container's share of time.
 
     Args:
-        cgroups: the folder in which the system shows its control groups.
-        own: the file that names those of this process.
+        cgroups, own: as for :func:`fastcnn.core.hardware.quotas`.
 
     >>> processors() >= 1
     True
@@ -63,7 +63,7 @@ def thread_limit(
 
     Args:
         environment: the environment variables, as ``os.environ``.
-        cgroups, own: as for :func:`processors`.
+        cgroups, own: as for :func:`fastcnn.core.hardware.quotas`.
 
     Raises:
         ValueError: ``FASTCNN_NUM_THREADS`` is not an integer of at least 1.
@@ -80,7 +80,8 @@ def thread_limit(
             )
         return ThreadLimit(min(number, MOST), "FASTCNN_NUM_THREADS")
     limits = [_processors_limit()]
-    limits += [ThreadLimit(max(1, ceil(quota)), "control group") for quota in _quotas(cgroups, own)]
+    quotas = hardware.quotas(cgroups, own)
+    limits += [ThreadLimit(max(1, ceil(quota)), "control group") for quota in quotas]
     for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
         # Only OMP_NUM_THREADS may be a list; a list is no valid value of NUMBA_NUM_THREADS.
         text = environment.get(name, "")
@@ -93,11 +94,7 @@ def thread_limit(
 
 def _processors_limit() -> ThreadLimit:
     """The processors that this process may use, as far as its affinity decides."""
-    every = os.cpu_count() or 1
-    try:
-        usable = len(os.sched_getaffinity(0))
-    except AttributeError:  # no affinity on this system
-        return ThreadLimit(every, "processors")
+    usable, every = hardware.affinity(), hardware.cores()
     return ThreadLimit(usable, "affinity" if usable < every else "processors")
 
 
@@ -110,34 +107,6 @@ def _positive(text: str) -> int | None:
     except ValueError:  # more digits than Python converts
         return None
     return number if number >= 1 else None
-
-
-def _quotas(cgroups: str, own: str) -> list[float]:
-    """The shares of time that control groups allow, in processors: its own and those above it."""
-    found: list[float] = []
-    for line in _text(own).splitlines():
-        _, controllers, path = (*line.split(":", 2), "", "")[:3]
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        names = [name for name in path.split("/") if name]
-        for depth in range(len(names) + 1):
-            folder = "/".join(filter(None, [cgroups, controllers, *names[:depth]]))
-            if controllers:  # version 1
-                words = [_text(f"{folder}/cpu.cfs_{name}_us") for name in ("quota", "period")]
-            else:
-                words = _text(f"{folder}/cpu.max").split()
-            if len(words) == 2 and all(word.strip().isdecimal() for word in words):
-                quota, period = map(int, words)
-                found += [quota / period] if period else []
-    return found
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
 
 
 _limit = thread_limit(os.environ)

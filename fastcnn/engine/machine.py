@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from fastcnn.core import hardware
 from fastcnn.core.settings import current_thread_limit, processors
 from fastcnn.engine.registry import engines
 from fastcnn.version import __version__
@@ -26,10 +25,10 @@ def facts() -> dict[str, Any]:
     return {
         "fastcnn": __version__,
         "folder": str(Path(__file__).parents[1]),
-        "processor": processor(),
+        "processor": hardware.processor_name(),
         "architecture": platform.machine(),
         "system": platform.platform(terse=True),
-        "cores": os.cpu_count(),
+        "cores": hardware.cores(),
         "usable_cores": processors(),
         "threads": limit.threads,
         "threads_decided_by": limit.decided_by,
@@ -38,28 +37,6 @@ def facts() -> dict[str, Any]:
         "packages": {name: _version(name) for name in _PACKAGES},
         **_compiler(),
     }
-
-
-def processor() -> str:
-    """The processor's name as its system gives it.
-
-    >>> processor() != ""
-    True
-    """
-    try:
-        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() in ("model name", "Model") and value.strip():
-                return value.strip()
-    except OSError:  # no Linux
-        pass
-    if platform.system() == "Darwin":
-        asked = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
-        try:
-            return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-        except (OSError, subprocess.CalledProcessError):
-            pass
-    return platform.processor() or platform.machine() or "unknown"
 
 
 def _version(package: str) -> str | None:

@@ -7,7 +7,6 @@ gives the same bits in any batch. ``benchmarks/policy.py`` holds the choices aga
 
 from __future__ import annotations
 
-from functools import cache
 from typing import NamedTuple
 
 from fastcnn.core.geometry import ConvGeometry
@@ -90,22 +89,3 @@ def winograd_gradient_costs(g: ConvGeometry, lanes: int = 16) -> float:
     transforms = n * cut.number * _TO_SQUARE * (ic + oc) + _FROM_SUMS * g.ic * oc
     direct = n * g.oh * g.ow * g.kh * g.kw * g.ic * _direct_vectors(g.oc, lanes)
     return (products + transforms * cut.points / 36 + _FIXED) / direct
-
-
-@cache
-def second_level_cache() -> int:
-    """Bytes of the second-level cache of one core; 1 MiB where the system does not say.
-
-    >>> second_level_cache() >= 64 * 1024
-    True
-    """
-    for index in range(8):
-        folder = f"/sys/devices/system/cpu/cpu0/cache/index{index}"
-        try:
-            with open(f"{folder}/level") as level, open(f"{folder}/size") as size:
-                found, kilobytes = level.read().strip(), size.read().strip().removesuffix("K")
-        except OSError:  # another system, or the last index
-            break
-        if found == "2" and kilobytes.isdigit():
-            return max(64, int(kilobytes)) * 1024
-    return 1024 * 1024

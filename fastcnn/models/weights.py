@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 
 from fastcnn.core.arguments import Array
+from fastcnn.core.hardware import CACHE_LINE
 from fastcnn.nn.layers import Layer
 from fastcnn.nn.optimizers import Optimizer
-
-_LINE = 64  # bytes of a cache line
 
 
 class Weights:
@@ -33,7 +32,7 @@ class Weights:
     """
 
     def __init__(self, layers: Sequence[Layer], dtype: np.dtype[Any]) -> None:
-        step = _LINE // dtype.itemsize
+        step = CACHE_LINE // dtype.itemsize
         size = sum(
             -(-array.size // step) * step for layer in layers for array in layer.parameters.values()
         )
@@ -61,7 +60,7 @@ class Weights:
 
     def update(self) -> None:
         """Follow the layers' ``trainable``."""
-        step, start = _LINE // self.gradient.itemsize, self.gradient.ctypes.data
+        step, start = CACHE_LINE // self.gradient.itemsize, self.gradient.ctypes.data
         trained, spans, frozen = {}, list[slice](), list[Array]()
         for layer, gradients in zip(self._layers, self.gradients, strict=True):
             names = layer.trained_names()
@@ -109,6 +108,6 @@ class Weights:
 
 
 def _aligned(size: int, dtype: np.dtype[Any]) -> Array:
-    memory = np.zeros(size * dtype.itemsize + _LINE, np.uint8)
-    offset = -memory.ctypes.data % _LINE
+    memory = np.zeros(size * dtype.itemsize + CACHE_LINE, np.uint8)
+    offset = -memory.ctypes.data % CACHE_LINE
     return memory[offset : offset + size * dtype.itemsize].view(dtype)

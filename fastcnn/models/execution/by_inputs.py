@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastcnn.core.arguments import Array
+from fastcnn.core.hardware import CACHE_LINE, L2_BYTES
 from fastcnn.engine.numba.contraction import packing
 from fastcnn.engine.numba.contraction.column_sums import column_sums
 from fastcnn.engine.numba.contraction.contraction import Plan, tile_for
@@ -32,10 +33,9 @@ from fastcnn.engine.numba.runtime.program import (
     run,
 )
 from fastcnn.engine.numba.runtime.rehearsal import unless_rehearsed
-from fastcnn.models.execution.slices import LINE
 
 # Bytes of a slice's weights, and slices that can run at once, at most.
-_WEIGHTS, _ITEMS = 128 * 1024, 16
+_WEIGHTS, _ITEMS = L2_BYTES // 8, 16
 
 
 def dense_gradients(
@@ -75,7 +75,7 @@ def _by_inputs(
     some = lcm(to_input.columns, to_weights.rows)
     size = min(inputs, some * max(1, _WEIGHTS // (some * outputs * itemsize)))
     slices = -(-inputs // size)
-    x_size = -(-n * size * itemsize // LINE) * LINE
+    x_size = -(-n * size * itemsize // CACHE_LINE) * CACHE_LINE
     width = to_input.columns
     blocks = -(-size // width)
     x, dw, dx, w, copied, turned = (
@@ -131,7 +131,7 @@ def _by_inputs(
         slices=slices,
         items=min(slices, _ITEMS),
         shared=0,
-        workspace=x_size + -(-blocks * outputs * width * itemsize // LINE) * LINE,
+        workspace=x_size + -(-blocks * outputs * width * itemsize // CACHE_LINE) * CACHE_LINE,
         per_sample={
             program.INPUT: itemsize,
             program.OUTPUT: outputs * itemsize,

@@ -19,6 +19,7 @@ import numpy as np
 from fastcnn.core.arguments import Array
 from fastcnn.core.float_errors import unreported
 from fastcnn.core.geometry import ConvGeometry, PoolGeometry
+from fastcnn.core.hardware import L2_BYTES
 from fastcnn.core.user_code import Source, numbers, unchanged_by_errors
 from fastcnn.engine.numba.contraction.packing import all_finite
 from fastcnn.engine.numba.conv import winograd
@@ -63,7 +64,7 @@ from fastcnn.train.sample_weights import scale_to_mean, weighted
 # gains less from a better algorithm than it would lose by standing alone.
 _HEAVY, _LIGHT = 4_000_000, 1_000_000
 # Weights that are better passed over once for the batch than once for each slice.
-_LARGE = 384 * 1024
+_LARGE = 3 * L2_BYTES // 8
 # Parameters that an optimizer moves in one item of work.
 _MOVED = 200_000
 # Batch sizes whose ways are remembered.

@@ -14,6 +14,7 @@ import numpy as np
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import ConvGeometry
+from fastcnn.core.hardware import L2_BYTES
 from fastcnn.engine.numba.contraction import packing
 from fastcnn.engine.numba.conv import direct
 from fastcnn.engine.numba.elementwise import steps
@@ -39,7 +40,7 @@ from fastcnn.models.weights import Weights
 from fastcnn.nn.layers import Dense, Layer
 
 # Going forward, a slice's activations take no more than this, if those of one sample do not.
-_WORKSPACE = 256 * 1024
+_WORKSPACE = L2_BYTES // 4
 # Slices of a batch, at most (in training each has gradients of its own), and the samples in one
 # that fill the rows of a register tile: eight of LeNet-5 take 10 % less time each than four.
 _SLABS, _FILLING = 8, 8

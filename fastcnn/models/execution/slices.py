@@ -14,6 +14,7 @@ import numpy as np
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import ConvGeometry, PoolGeometry, pool_geometry
+from fastcnn.core.hardware import CACHE_LINE
 from fastcnn.engine.numba.contraction import column_sums, packing
 from fastcnn.engine.numba.contraction.contraction import Plan
 from fastcnn.engine.numba.contraction.packing import Layout
@@ -50,7 +51,6 @@ POOLS = {
 }
 CONVOLUTIONS = (Conv2D, DepthwiseConv2D)
 
-LINE = 64
 # Parts of a step that can run at once, at most.
 _PARTS = 16
 
@@ -142,7 +142,7 @@ class Shared:
         found, size = {}, self._turned_size
         for base, by_sample in self.kept.values():
             found[base] = size
-            size += -(-count * by_sample // LINE) * LINE
+            size += -(-count * by_sample // CACHE_LINE) * CACHE_LINE
         return found, size
 
 
@@ -183,7 +183,7 @@ class Slice(Steps):
         self._do = self.forward
         self._laid_out: dict[tuple[Place, Layout], Place] = {}
         # First, so that they lie alike in each slice.
-        self.totals = self._room(LINE // self.itemsize)
+        self.totals = self._room(CACHE_LINE // self.itemsize)
         if training and slab:
             self.slab = self._room(plans.part.stop - plans.part.start)
         self._summed_later = plans.over_batch if training and slab else frozenset()
@@ -241,7 +241,7 @@ class Slice(Steps):
     def _room(self, count: int) -> Place:
         """A place for so many numbers, at the start of a cache line."""
         at = self.size
-        self.size += -(-count * self.itemsize // LINE) * LINE
+        self.size += -(-count * self.itemsize // CACHE_LINE) * CACHE_LINE
         return Place(program.ITEM, at)
 
     def _input_room(self, i: int, count: int) -> Place:
@@ -475,7 +475,7 @@ class Slice(Steps):
             self._contract(phase, laid_out, w, constant(self.plans.zeros), dx)
 
     def _turned(self, i: int, width: int, count: int) -> Place:
-        size = -(-count * self.itemsize // LINE) * LINE
+        size = -(-count * self.itemsize // CACHE_LINE) * CACHE_LINE
         return Place(program.SHARED, self.shared.turn(i, width, size))
 
 

@@ -34,7 +34,7 @@ def checked_layers(name: str, layers: Iterable[Layer], empty: bool = False) -> l
                 raise ValueError(
                     f"{name} must not hold one layer twice, got {quoted(one)} at place {i}"
                 )
-            if not hasattr(one, "parameters"):
+            if not hasattr(one, "input_shape"):  # the last one that the constructor sets
                 raise TypeError(
                     f"{name} must be layers whose constructor calls super().__init__(), got "
                     f"{quoted(one)} at place {i}"

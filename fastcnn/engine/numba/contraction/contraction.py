@@ -36,6 +36,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fastcnn.core.arguments import Array
+from fastcnn.core.hardware import L2_BYTES
 from fastcnn.core.long_sums import STRETCH
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.inlining import device, ordered_device
@@ -86,8 +87,8 @@ WHOLE = ((3, 3), (5, 5))
 # two shorter.
 AT_A_TIME = (3, 5)
 TWO_LINES, ONE_LINE = {3: (6, 4), 5: (4,)}, (8, 6)
-# What counts as fitting into the second-level cache: half of it on most processors.
-CACHE_BYTES = 512 * 1024
+# Bytes that count as fitting into the second-level cache, beside all else that a kernel reads.
+CACHE_BYTES = L2_BYTES // 2
 
 
 class Contraction(NamedTuple):

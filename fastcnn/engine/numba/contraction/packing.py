@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fastcnn.core.arguments import Array
+from fastcnn.core.hardware import CACHE_LINE
 from fastcnn.engine.numba.runtime import rehearsal
 from fastcnn.engine.numba.runtime.arrays import empty_like_type, record
 from fastcnn.engine.numba.runtime.inlining import device
@@ -105,7 +106,7 @@ def layout(
     _, h, w, c = shape
     top, bottom, left, right = margins
     spread = c * itemsize % 2048 == 0
-    pitch = c + 64 // itemsize if spread else c
+    pitch = c + CACHE_LINE // itemsize if spread else c
     height = -(-(h + top + bottom) // stride[0])
     width = -(-(w + left + right) // stride[1])
     copied = spread or max(margins) > 0 or stride != (1, 1)

@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastcnn.core import hardware
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import ConvGeometry, pool_geometry
 from fastcnn.core.settings import get_num_threads
@@ -505,7 +506,7 @@ def _plan(g: ConvGeometry, itemsize: int, pooled: bool, places: bool, **filters:
     width = host.tile_vectors * lanes
     cut = policy.squares(g)
     count, column_blocks = g.n * cut.number, -(-g.oc // width)
-    by_columns = cut.points * g.ic * g.oc * itemsize > 2 * policy.second_level_cache()
+    by_columns = cut.points * g.ic * g.oc * itemsize > 2 * hardware.second_level_cache()
     # Blocks that tiles fill without a rest, smaller ones where there would be too few to share out.
     tiles = (2 * host.tile_rows, host.tile_rows, host.tile_rows // 2 + 1)
     block = next((size for size in tiles if count >= 8 * size), tiles[-1])

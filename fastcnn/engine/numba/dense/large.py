@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fastcnn.core.arguments import Array
+from fastcnn.core.hardware import L2_BYTES
 from fastcnn.core.long_sums import STRETCH
 from fastcnn.engine.numba.contraction.contraction import CACHE_BYTES, Tile
 from fastcnn.engine.numba.runtime.arrays import bias_or_zeros, empty_like_type, readable, record
@@ -36,7 +37,7 @@ from fastcnn.engine.numba.tiles.rows import rows_line, rows_walk
 from fastcnn.engine.numba.tiles.totals import totals_add, totals_begin, totals_end, totals_room
 
 # Bytes of weights that are multiplied at a time, and of a row of them.
-_PIECE, _ROW = 64 * 1024, 1024
+_PIECE, _ROW = L2_BYTES // 16, 1024
 # Samples that are multiplied with them, about, and those whose sums scratch has at once, in bytes.
 ROWS, _SCRATCH = 128, 4 * 1024 * 1024
 # Parts of the inputs and groups of columns, together, and the inputs of a part, at least.

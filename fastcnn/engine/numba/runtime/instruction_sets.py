@@ -28,33 +28,9 @@ from typing import Any, NamedTuple, TypeVar
 from llvmlite import binding
 from numba.core import config
 
+from fastcnn.core.hardware import INSTRUCTION_SETS, Registers
+
 Result = TypeVar("Result")
-
-
-class Registers(NamedTuple):
-    """What an instruction set offers to a tile: ``number`` registers of ``vector_bytes`` each.
-
-    ``tile_rows`` by ``tile_vectors`` are the sides of the tile that fills them. A tile of 14×2 on
-    32 registers leaves one for each vector of ``w`` and a broadcast; so does 6×2 on 16.
-    """
-
-    isa: str
-    number: int
-    vector_bytes: int
-    tile_rows: int
-    tile_vectors: int
-
-
-INSTRUCTION_SETS = {
-    each.isa: each
-    for each in (
-        Registers("avx512", 32, 64, 14, 2),
-        Registers("avx2", 16, 32, 6, 2),
-        Registers("sse2", 16, 16, 6, 2),
-        Registers("neon", 32, 16, 14, 2),
-        Registers("baseline", 16, 16, 6, 2),  # any other processor
-    )
-}
 
 
 @lru_cache(maxsize=1)

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastcnn.core.hardware import CACHE_LINE
 from fastcnn.engine.numba.runtime.atomics import (
     load_acquire,
     pause,
@@ -40,11 +41,11 @@ from fastcnn.engine.numba.runtime.atomics import (
 from fastcnn.engine.numba.runtime.calls import SHARE, run_part
 from fastcnn.engine.numba.runtime.inlining import device
 
-CACHE_LINE = 8  # words of 64 bits
-PLACE = 2 * CACHE_LINE
+LINE_WORDS = CACHE_LINE // 8  # words of 64 bits in a cache line
+PLACE = 2 * LINE_WORDS
 """Words of the board for each thread."""
 NUMBER, TASK, ARGUMENTS, START, STOP, PIECES, THREADS = range(7)  # the job's words
-LEFT, DONE = CACHE_LINE, CACHE_LINE - 1  # those of a place
+LEFT, DONE = LINE_WORDS, LINE_WORDS - 1  # those of a place
 BUSY, WANTED = SHARE + 1, SHARE + 2
 """Words of the whole board: whether a caller has it; how many threads the next job is for."""
 COUNT = 16

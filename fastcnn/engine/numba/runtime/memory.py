@@ -28,21 +28,21 @@ import numpy as np
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.capacity import affordable
+from fastcnn.core.hardware import CACHE_LINE
 from fastcnn.engine.numba.runtime import rehearsal
 
 # Bytes of blocks that are kept, in use or not.
 KEPT = 256 * 1024 * 1024
 # Smaller arrays come from the system's allocator, which keeps them itself.
 _SMALL = 64 * 1024
-_LINE = 64  # bytes of a cache line, at which blocks begin
 _PAGE = 4096
 _UNTOUCHED = 1 << 18  # bytes of an array of a rehearsal that gets pages of its own
 
 
 class _Block:
     def __init__(self, size: int) -> None:
-        self.memory = np.empty(size + _LINE, np.uint8)
-        self.first = -self.memory.ctypes.data % _LINE
+        self.memory = np.empty(size + CACHE_LINE, np.uint8)
+        self.first = -self.memory.ctypes.data % CACHE_LINE
         self.size = size
 
     def references(self) -> int:

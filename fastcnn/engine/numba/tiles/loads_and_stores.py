@@ -11,6 +11,7 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 
+from fastcnn.core.hardware import CACHE_LINE
 from fastcnn.engine.numba.runtime.instruction_sets import host_registers
 from fastcnn.engine.numba.runtime.intrinsics import or_in_python
 from fastcnn.engine.numba.tiles.emitter import Emitter
@@ -75,7 +76,7 @@ def _expect(tile: TileType, array: Any, offsets: Any, writing: bool) -> Any:
         _, array_value, rows, start = arguments
         data, i32 = emit.data(array, array_value), ir.IntType(32)
         for offset in emit.row_offsets(rows):
-            for place in range(0, tile.vectors * tile.lanes, 64 // emit.size):
+            for place in range(0, tile.vectors * tile.lanes, CACHE_LINE // emit.size):
                 at = emit.add(emit.add(offset, start), WORD(place))
                 pointer = builder.gep(data, [at])
                 kind = ir.FunctionType(ir.VoidType(), [pointer.type, i32, i32, i32])
