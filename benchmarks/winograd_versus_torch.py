@@ -1,30 +1,28 @@
 """3×3 convolutions with stride 1 beside PyTorch: what Winograd's filtering gains, in one run.
 
     pip install "fastcnn[peers]"
-    python benchmarks/winograd_versus_torch.py [--only forward] [--rounds 15] [--threads 2] [--json FILE]
+    python benchmarks/winograd_versus_torch.py [--only forward] [--seconds 3] [--threads 2]
 
-Measured as in ``versus_torch.py``, whose rules and exit codes these are, under ``algorithm="auto"``
-and ``math="fast"``. GFLOP/s count the multiply-adds of the direct sum: where they exceed the peak,
-the algorithm saves more than it costs. Results may be off by 2e-5 of the largest number, which is
-what F(4×4, 3×3) is promised to keep to on 512 channels.
-"""  # noqa: E501
+Measured as in ``versus_torch.py``, with its exit codes, under ``algorithm="auto"`` and
+``math="fast"``. GFLOP/s count the multiply-adds of the direct sum: where they exceed the peak, the
+algorithm saves more than it costs.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from versus_torch import Contest, Layer, Section, forward, gradient, run
+from promises import Section, convolution, run
 
 import fastcnn
+from fastcnn.bench.problems import FORWARD, TO_FILTERS, TO_INPUT
 
-TOLERANCE = 2e-5
-SIDES = (
+# Input channels, side of the image, output channels.
+LAYERS = (
     (64, 56, 64),
     (128, 28, 128),
     (256, 14, 256),
@@ -34,56 +32,46 @@ SIDES = (
     (512, 14, 512),
     (64, 224, 64),
 )
-SMALL = (512, 7, 512)
-
-
-def layers(n: int, *sides: tuple[int, int, int]) -> tuple[Layer, ...]:
-    """Layers of ``(IC, side, OC)`` with one pixel of padding, for a batch of ``n``."""
-    return tuple(Layer(ic, side, oc, 3, 1, 1, n) for ic, side, oc in sides)
+FEW_PIXELS = ((512, 7, 512),)
 
 
 class Part(StrEnum):
+    """What ``--only`` takes."""
+
     forward = "forward"
+    few_pixels = "few-pixels"
     input_gradient = "input"
     filter_gradient = "filters"
-    small = "small"
 
 
-def contests(part: Part, n: int) -> Iterator[Contest]:
-    """The layers of a part, each with its runners."""
-    if part in (Part.forward, Part.small):
-        made = forward(layers(n, *(SIDES if part is Part.forward else (SMALL,))))
-    else:
-        of_input = part is Part.input_gradient
-        made = (gradient(layer, of_input) for layer in layers(n, *SIDES))
-    return (replace(contest, tolerance=TOLERANCE) for contest in made)
-
-
-TITLES = {
-    Part.forward: ("Forward", 1.6, 1.0),
-    Part.small: ("Forward, few pixels", 1.0, 1.0),
-    Part.input_gradient: ("Gradient of the input", 1.5, 0.0),
-    Part.filter_gradient: ("Gradient of the filters", 1.1, 0.0),
+# Operation, layers, title, promised mean and least ratio.
+PARTS = {
+    Part.forward: (FORWARD, LAYERS, "Forward", 1.6, 1.0),
+    Part.few_pixels: (FORWARD, FEW_PIXELS, "Forward, few pixels", 1.0, 1.0),
+    Part.input_gradient: (TO_INPUT, LAYERS, "Gradient of the input", 1.5, 0.0),
+    Part.filter_gradient: (TO_FILTERS, LAYERS, "Gradient of the filters", 1.1, 0.0),
 }
+
+
+def section(part: Part, n: int) -> Section:
+    """The table of a part at batch size ``n``; one pixel of padding."""
+    op, layers, title, mean, least = PARTS[part]
+    problems = tuple(convolution(op, "layer", *sides, 3, 1, 1, n=n) for sides in layers)
+    return Section(f"{title}, batch {n}", problems, mean, least)
 
 
 def main(
     only: Annotated[Part | None, typer.Option(help="One part instead of all.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each runner.")] = 15,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of timing for each layer.")] = 3.0,
     threads: Annotated[int, typer.Option(min=1, help="Threads, for both.")] = 2,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write all figures to this file.")
     ] = None,
 ) -> None:
-    """Print the tables and what they say of the promises."""
+    """Print the tables and what came of the promises."""
     fastcnn.set_math("fast")
-    sections = []
-    for part in Part if only is None else (only,):
-        title, mean, least = TITLES[part]
-        for n in (1, 8):
-            made = lambda part=part, n=n: contests(part, n)  # noqa: E731
-            sections.append(Section(f"{title}, batch {n}", made, mean, least))
-    sys.exit(run(sections, rounds, threads, json_file))
+    tables = [section(part, n) for part in Part if only in (None, part) for n in (1, 8)]
+    sys.exit(run(tables, seconds, threads, json_file))
 
 
 if __name__ == "__main__":

@@ -25,10 +25,11 @@ FORWARD, TO_INPUT, TO_FILTERS = "conv2d", "conv2d_input_gradient", "conv2d_filte
 _ALL = (FORWARD, TO_INPUT, TO_FILTERS)
 
 
-class _Conv(NamedTuple):
-    """A layer of a net, at some batch sizes.
+class Conv(NamedTuple):
+    """A convolutional layer of a net, at some batch sizes.
 
-    ``quick`` are the operations that a quick run includes, at the largest batch.
+    ``ops`` are the operations that are timed, ``quick`` those of them that a quick run includes,
+    at the largest batch.
     """
 
     label: str
@@ -44,32 +45,34 @@ class _Conv(NamedTuple):
 
 
 _CONVOLUTIONS = (
-    _Conv("article 3×3", (28, 28, 1), 8, 3, (1, 32), ops=(FORWARD, TO_FILTERS), quick=(FORWARD,)),
-    _Conv("LeNet-5 first 5×5", (28, 28, 1), 6, 5, (1, 32), padding=2, ops=(FORWARD, TO_FILTERS)),
-    _Conv("LeNet-5 second 5×5", (14, 14, 6), 16, 5, (1, 32), quick=(FORWARD, TO_FILTERS)),
-    _Conv("CIFAR 3→32 3×3", (32, 32, 3), 32, 3, (32,), padding=1, ops=(FORWARD, TO_FILTERS)),
-    _Conv("CIFAR 32→64 3×3", (32, 32, 32), 64, 3, (1, 8, 32), padding=1),
-    _Conv("speech 10×4", (98, 40, 1), 64, (10, 4), (1,), padding="same", ops=(FORWARD,)),
-    _Conv("ResNet-50 7×7 /2", (224, 224, 3), 64, 7, (1,), 2, 3, ops=(FORWARD, TO_FILTERS)),
-    _Conv("ResNet-50 64→256 1×1", (56, 56, 64), 256, 1),
-    _Conv(
+    Conv("article 3×3", (28, 28, 1), 8, 3, (1, 32), ops=(FORWARD, TO_FILTERS), quick=(FORWARD,)),
+    Conv("LeNet-5 first 5×5", (28, 28, 1), 6, 5, (1, 32), padding=2, ops=(FORWARD, TO_FILTERS)),
+    Conv("LeNet-5 second 5×5", (14, 14, 6), 16, 5, (1, 32), quick=(FORWARD, TO_FILTERS)),
+    Conv("CIFAR 3→32 3×3", (32, 32, 3), 32, 3, (32,), padding=1, ops=(FORWARD, TO_FILTERS)),
+    Conv("CIFAR 32→64 3×3", (32, 32, 32), 64, 3, (1, 8, 32), padding=1),
+    Conv("speech 10×4", (98, 40, 1), 64, (10, 4), (1,), padding="same", ops=(FORWARD,)),
+    Conv("ResNet-50 7×7 /2", (224, 224, 3), 64, 7, (1,), 2, 3, ops=(FORWARD, TO_FILTERS)),
+    Conv("ResNet-50 64→256 1×1", (56, 56, 64), 256, 1),
+    Conv(
         "ResNet-50 64→64 3×3", (56, 56, 64), 64, 3, padding=1, quick=(FORWARD, TO_INPUT, TO_FILTERS)
     ),
-    _Conv("ResNet-50 128→128 3×3 /2", (56, 56, 128), 128, 3, (1,), 2, 1),
-    _Conv("ResNet-50 256→256 3×3", (14, 14, 256), 256, 3, padding=1),
-    _Conv("ResNet-50 1024→256 1×1", (14, 14, 1024), 256, 1, ops=(FORWARD,)),
-    _Conv("ResNet-50 512→512 3×3", (7, 7, 512), 512, 3, padding=1),
-    _Conv("VGG-16 64→64 3×3", (224, 224, 64), 64, 3, padding=1, ops=(FORWARD,)),
-    _Conv("VGG-16 512→512 3×3", (14, 14, 512), 512, 3, padding=1, ops=(FORWARD,)),
-    _Conv(
+    Conv("ResNet-50 128→128 3×3 /2", (56, 56, 128), 128, 3, (1,), 2, 1),
+    Conv("ResNet-50 256→256 3×3", (14, 14, 256), 256, 3, padding=1),
+    Conv("ResNet-50 1024→256 1×1", (14, 14, 1024), 256, 1, ops=(FORWARD,)),
+    Conv("ResNet-50 512→512 3×3", (7, 7, 512), 512, 3, padding=1),
+    Conv("VGG-16 64→64 3×3", (224, 224, 64), 64, 3, padding=1, ops=(FORWARD,)),
+    Conv("VGG-16 512→512 3×3", (14, 14, 512), 512, 3, padding=1, ops=(FORWARD,)),
+    Conv(
         "depthwise 32 3×3", (112, 112, 32), 32, 3, (1,), 1, 1, 32, (FORWARD, TO_INPUT), (FORWARD,)
     ),
-    _Conv("depthwise 144 3×3 /2", (56, 56, 144), 144, 3, (1,), 2, 1, 144, (FORWARD,)),
-    _Conv("depthwise 576 3×3", (14, 14, 576), 576, 3, (1,), 1, 1, 576, (FORWARD,)),
+    Conv("depthwise 144 3×3 /2", (56, 56, 144), 144, 3, (1,), 2, 1, 144, (FORWARD,)),
+    Conv("depthwise 576 3×3", (14, 14, 576), 576, 3, (1,), 1, 1, 576, (FORWARD,)),
 )
 
 
-class _Pool(NamedTuple):
+class Pool(NamedTuple):
+    """A pooling layer, forward and backward, of one or both ``kinds``."""
+
     label: str
     images: tuple[int, int, int, int]
     size: int
@@ -80,9 +83,9 @@ class _Pool(NamedTuple):
 
 
 _POOLINGS = (
-    _Pool("article 2×2", (32, 26, 26, 8), 2, 2, 0, quick=True),
-    _Pool("ResNet-50 3×3 /2", (1, 112, 112, 64), 3, 2, 1, quick=True),
-    _Pool("VGG-16 2×2", (1, 224, 224, 64), 2, 2, 0, ("max", "avg")),
+    Pool("article 2×2", (32, 26, 26, 8), 2, 2, 0, quick=True),
+    Pool("ResNet-50 3×3 /2", (1, 112, 112, 64), 3, 2, 1, quick=True),
+    Pool("VGG-16 2×2", (1, 224, 224, 64), 2, 2, 0, ("max", "avg")),
 )
 
 
@@ -119,7 +122,12 @@ _NETS = tuple(
 )
 
 
-def _conv_problems(layer: _Conv) -> Iterator[Problem]:
+def conv_problems(layer: Conv) -> Iterator[Problem]:
+    """The operations of a convolutional layer, batch by batch.
+
+    >>> [p.name for p in conv_problems(Conv("5×5", (9, 8, 3), 4, 5, ops=("conv2d",)))]
+    ['conv2d/5×5, batch 1']
+    """
     for n in layer.batches:
         x = (n, *layer.sides)
         kernel = (layer.kernel,) * 2 if isinstance(layer.kernel, int) else tuple(layer.kernel)
@@ -143,7 +151,12 @@ def _conv_problems(layer: _Conv) -> Iterator[Problem]:
             yield Problem(op, label, arrays[op], more[op] | given, g, quick=quick)
 
 
-def _pool_problems(layer: _Pool) -> Iterator[Problem]:
+def pool_problems(layer: Pool) -> Iterator[Problem]:
+    """The operations of a pooling layer.
+
+    >>> [p.name for p in pool_problems(Pool("2×2", (1, 9, 8, 3), 2, 2, 0))]
+    ['max_pool2d/2×2, batch 1', 'max_pool2d_backward/2×2, batch 1']
+    """
     given = {"size": layer.size, "stride": layer.stride, "padding": layer.padding}
     g = pool_geometry(layer.images, layer.size, stride=layer.stride, padding=layer.padding)
     label = f"{layer.label}, batch {layer.images[0]}"
@@ -171,9 +184,9 @@ def layer_problems() -> tuple[Problem, ...]:
     """
     made: list[Problem] = []
     for conv in _CONVOLUTIONS:
-        made += _conv_problems(conv)
+        made += conv_problems(conv)
     for pool in _POOLINGS:
-        made += _pool_problems(pool)
+        made += pool_problems(pool)
     for dense in _DENSES:
         made += _dense_problems(dense)
     order = list(dict.fromkeys(problem.op for problem in made))

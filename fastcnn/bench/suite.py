@@ -50,6 +50,7 @@ def bench(
     quick: bool = True,
     ops: Sequence[str] | None = None,
     net: Sequence[str] | None = None,
+    problems: Sequence[Problem | NetProblem] | None = None,
     peer: Sequence[str] | None = None,
     threads: int | None = None,
     seconds: float | None = None,
@@ -61,6 +62,7 @@ def bench(
     Args:
         quick: the quick part of the table in at most a minute, or all of it.
         ops, net: names of operations and nets; with either, only what is named runs.
+        problems: run these instead of the table's.
         peer: names of :data:`fastcnn.bench.peers.PEERS`; None for all.
         threads: for all runners; None for fastcnn's setting.
         seconds: of timing for each contest; None for what ``quick`` says.
@@ -83,7 +85,9 @@ def bench(
             "bench needs Numba (pip install numba), because every figure is a share of what "
             "compiled multiply-adds reach on this machine"
         )
-    layers, whole = chosen(quick, ops, net)
+    if problems is None:
+        layers, whole = chosen(quick, ops, net)
+        problems = [*whole, *layers]
     names = tuple(peers.PEERS) if peer is None else tuple(peer)
     for name in names:
         if name not in peers.PEERS:
@@ -96,15 +100,13 @@ def bench(
     set_num_threads(count)
     try:
         with _pinned(count) as notes:
-            return _run(
-                [*whole, *layers], names, count, effort, quick, notes, start, progress, costs
-            )
+            return _run(problems, names, count, effort, quick, notes, start, progress, costs)
     finally:
         set_num_threads(before)
 
 
 def _run(
-    problems: list[Problem | NetProblem],
+    problems: Sequence[Problem | NetProblem],
     names: tuple[str, ...],
     threads: int,
     effort: Effort,
