@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
 RELIABILITY = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.md")]
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -44,14 +45,13 @@ def test_readme_has_one_line_to_see_it_run_and_one_to_test_it() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "page", [README, ARCHITECTURE, RELIABILITY], ids=["README", "ARCHITECTURE", "reliability"]
-)
-def test_files_that_the_page_names_exist(page: str) -> None:
-    named = set(re.findall(r"`((?:fastcnn|tests|reliability|docs|benchmarks|\.ci)/[\w./]*)`", page))
-    named |= set(re.findall(r"\]\((?!https?:)([^)#]+)\)", page))
-    assert named
-    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_files_that_the_page_names_exist(page: Path) -> None:
+    text = page.read_text("utf-8")
+    files = re.findall(r"`((?:fastcnn|tests|reliability|docs|benchmarks|\.ci)/[\w./]*)`", text)
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
+    assert [name for name in sorted(set(files)) if not (ROOT / name).exists()] == []
+    assert [link for link in sorted(set(links)) if not (page.parent / link).exists()] == []
 
 
 def test_every_long_run_is_listed_and_every_command_exists() -> None:
