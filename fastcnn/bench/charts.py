@@ -66,10 +66,10 @@ def roofline(report: Report) -> str:
             if figure is None:
                 continue
             at = f'cx="{x(intensity):.1f}" cy="{y(entry.gflops(figure)):.1f}"'
-            told = f"{entry.name}: {figure.name} {entry.gflops(figure):.1f} GFLOP/s"
+            tooltip = f"{entry.name}: {figure.name} {entry.gflops(figure):.1f} GFLOP/s"
             kind = colour(figure)
             hollow = "" if figure is entry.ours else ' fill-opacity="0" stroke-width="1.4"'
-            title = f"<title>{escape(told)}</title>"
+            title = f"<title>{escape(tooltip)}</title>"
             parts.append(f'<circle class="{kind}" {at} r="3.6"{hollow}>{title}</circle>')
     return _svg("Roofline", 300, [*parts, _legend([_OURS, *_families(entries)], 290)])
 
@@ -96,12 +96,12 @@ def speedups(entries: Sequence[Entry]) -> str:
     """From naive to fast: how many times as fast as the naive engine the others are."""
     rows: list[str] = []
     top = 14.0
-    chosen = [e for e in entries if e.figure("naive") is not None and e.ours is not None]
-    if not chosen:
+    shown = [e for e in entries if e.figure("naive") is not None and e.ours is not None]
+    if not shown:
         return ""
-    ratios = [f.seconds / e.ours.seconds for e in chosen for f in e.figures if e.ours]
+    ratios = [f.seconds / e.ours.seconds for e in shown for f in e.figures if e.ours]
     scale = _Log(1, max(10.0, *ratios), 0, 300)
-    for entry in chosen:
+    for entry in shown:
         naive = entry.figure("naive")
         assert naive is not None
         rows.append(_text(0, top, entry.name))
@@ -125,22 +125,22 @@ def batches(report: Report, group: str) -> str:
     for entry in report.entries:
         if entry.group == group and entry.ours is not None:
             problems.setdefault(entry.problem, []).append(entry)
-    problems = {name: found for name, found in problems.items() if len(found) > 1}
+    problems = {name: each for name, each in problems.items() if len(each) > 1}
     if not problems:
         return ""
     parts: list[str] = []
     top = 0.0
-    for name, found in problems.items():
-        speeds = [e.batch / f.seconds for e in found for f in (e.ours, e.best_peer) if f]
-        x = _Log(min(e.batch for e in found), max(e.batch for e in found), 46, 385)
+    for name, each in problems.items():
+        speeds = [e.batch / f.seconds for e in each for f in (e.ours, e.best_peer) if f]
+        x = _Log(min(e.batch for e in each), max(e.batch for e in each), 46, 385)
         y = _Log(min(speeds) / 1.3, max(speeds) * 1.3, top + 130, top + 26)
         parts.append(_text(0, top + 14, f"{name}: samples a second"))
-        parts.append(_axis(x, top + 130, top + 26, "", marks=sorted({e.batch for e in found})))
+        parts.append(_axis(x, top + 130, top + 26, "", marks=sorted({e.batch for e in each})))
         parts.append(_axis_y(y, 46, 385, ""))
         for which in ("peer", "ours"):
             line = [
                 (e.batch, e.batch / f.seconds, f)
-                for e in sorted(found, key=lambda e: e.batch)
+                for e in sorted(each, key=lambda e: e.batch)
                 if (f := e.ours if which == "ours" else e.best_peer) is not None
             ]
             path = " ".join(f"{x(b):.1f},{y(s):.1f}" for b, s, _ in line)
@@ -149,13 +149,13 @@ def batches(report: Report, group: str) -> str:
                 f'<polyline class="{style}" style="fill:none" stroke-width="1.6" points="{path}"/>'
             )
             for batch, speed, figure in line:
-                told = f"{figure.name}, batch {batch}: {speed:,.0f} a second"
+                title = f"{figure.name}, batch {batch}: {speed:,.0f} a second"
                 parts.append(
                     f'<circle class="{colour(figure)}" cx="{x(batch):.1f}" cy="{y(speed):.1f}" '
-                    f'r="3.4"><title>{escape(told)}</title></circle>'
+                    f'r="3.4"><title>{escape(title)}</title></circle>'
                 )
         top += 158
-    families = _families([entry for found in problems.values() for entry in found])
+    families = _families([entry for each in problems.values() for entry in each])
     parts.append(_legend([_OURS, *families], top + 6))
     return _svg("Scaling over the batch", top + 14, parts)
 
@@ -216,8 +216,8 @@ class _Log:
         """Powers of ten, with 2 and 5 between where there are few."""
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         steps = (1, 2, 5) if self.high / self.low < 300 else (1,)
-        found = [step * 10.0**power for power in powers for step in steps]
-        return [mark for mark in found if self.low <= mark <= self.high]
+        ticks = [step * 10.0**power for power in powers for step in steps]
+        return [mark for mark in ticks if self.low <= mark <= self.high]
 
 
 def _axis(

@@ -95,15 +95,15 @@ class Contest:
     def verify(self, runner: Runner) -> None:
         """Raise :class:`WrongResult` unless the runner's result is the right one."""
         expected = self.reference if runner.expected is None else runner.expected
-        found = runner.result()
-        if len(found) != len(expected):
-            raise WrongResult(f"{runner.name} on {self.name}: {len(found)} results")
-        for y, wanted in zip(found, expected, strict=True):
-            if y.shape != wanted.shape:
+        results = runner.result()
+        if len(results) != len(expected):
+            raise WrongResult(f"{runner.name} on {self.name}: {len(results)} results")
+        for y, reference in zip(results, expected, strict=True):
+            if y.shape != reference.shape:
                 raise WrongResult(
-                    f"{runner.name} on {self.name}: shape {y.shape}, expected {wanted.shape}"
+                    f"{runner.name} on {self.name}: shape {y.shape}, expected {reference.shape}"
                 )
-            error = np.abs(np.asarray(y, np.float64) - wanted)
+            error = np.abs(np.asarray(y, np.float64) - reference)
             if not (error <= self.tolerance).all():  # NaN is wrong, too
                 raise WrongResult(
                     f"{runner.name} on {self.name}: off by {error.max():.1e}, allowed "

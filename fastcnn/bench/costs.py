@@ -86,31 +86,33 @@ conv(jnp.ones((1, 28, 28, 1)), jnp.ones((3, 3, 1, 8))).block_until_ready()
 
 def costs() -> tuple[Cost, ...]:
     """All figures: of fastcnn, and of the peers that are installed."""
-    found = [Cost("installed, with what it needs", OURS.family, installed_size(), "MB")]
+    result = [Cost("installed, with what it needs", OURS.family, installed_size(), "MB")]
     with tempfile.TemporaryDirectory() as folder:
         cold = process(OURS, folder)
         warm = [process(OURS, folder) for _ in range(PROCESSES)]
-    found.append(Cost("first convolution, kernels not compiled yet", "fastcnn", cold["first"], "s"))
-    found += _costs(OURS, warm)
+    result.append(
+        Cost("first convolution, kernels not compiled yet", "fastcnn", cold["first"], "s")
+    )
+    result += _costs(OURS, warm)
     for other in _OTHERS:
         if find_spec(other.package) is not None:
-            found.append(
+            result.append(
                 Cost("installed, with what it needs", other.family, _size([other.package]), "MB")
             )
-            found += _costs(other, [process(other) for _ in range(PROCESSES)])
-    return tuple(sorted(found, key=lambda cost: cost.name))
+            result += _costs(other, [process(other) for _ in range(PROCESSES)])
+    return tuple(sorted(result, key=lambda cost: cost.name))
 
 
 def _costs(library: _Library, runs: list[dict[str, float]]) -> list[Cost]:
     least = {key: min(run[key] for run in runs) for key in ("import", "first")}
-    found = [
+    costs = [
         Cost("import", library.family, least["import"], "s"),
         Cost("import and first convolution", library.family, least["first"], "s"),
     ]
     if runs[0]["memory"]:
         memory = min(run["memory"] for run in runs)
-        found.append(Cost("memory after the first convolution", library.family, memory, "MB"))
-    return found
+        costs.append(Cost("memory after the first convolution", library.family, memory, "MB"))
+    return costs
 
 
 def process(library: _Library, cache: str | None = None, call: bool = True) -> dict[str, float]:
@@ -154,14 +156,14 @@ def _size(packages: list[str] | tuple[str, ...]) -> float:
             continue
         seen.add(name)
         try:
-            found = metadata.distribution(name)
+            package = metadata.distribution(name)
         except metadata.PackageNotFoundError:  # for another system, or an extra
             continue
-        for file in found.files or ():
+        for file in package.files or ():
             place = Path(str(file.locate()))
             if place.is_file() and place.suffix != ".pyc":
                 total += place.stat().st_size
-        for line in found.requires or ():
+        for line in package.requires or ():
             requirement, _, marker = line.partition(";")
             if "extra" not in marker and (match := re.match(r"[\w.-]+", requirement)):
                 waiting.append(match[0])

@@ -132,7 +132,7 @@ def _against_peers(report: Report) -> str:
         for entry in losses
         if (peer := entry.best_peer) and (ratio := entry.times(peer)) and entry.ours
     )
-    told = (
+    notes = (
         _table(["contest", "faster peer", "by", "its time", "fastcnn"], rows, "lost")
         if losses
         else "<p>In no contest of this run.</p>"
@@ -155,20 +155,20 @@ def _against_peers(report: Report) -> str:
     heads = ["peer, at its best", "contests", "fastcnn wins", "least", "median", "most"]
     return (
         '<h2 id="peers">Against other libraries</h2><h3>Where a peer is faster</h3>'
-        + told
+        + notes
         + "<h3>How many times as fast as each peer fastcnn is</h3>"
         + _table(heads, wins, "peers")
     )
 
 
 def _ratios(entries: list[Entry], family: str) -> list[float]:
-    found = []
+    rows = []
     for entry in entries:
         own = [f for f in entry.peers if f.family == family]
         ratio = entry.times(own[0]) if own else None
         if ratio is not None:
-            found.append(ratio)
-    return found
+            rows.append(ratio)
+    return rows
 
 
 def _limit(report: Report) -> str:
@@ -269,11 +269,11 @@ def _table(heads: list[str], rows: str, css: str = "") -> str:
 
 
 def _row(cells: Iterable[str], css: str = "") -> str:
-    made = "".join(
+    columns = "".join(
         f'<td class="slot">{cell}</td>' if cell.startswith("<div") else f"<td>{escape(cell)}</td>"
         for cell in cells
     )
-    return f'<tr class="{css}">{made}</tr>' if css else f"<tr>{made}</tr>"
+    return f'<tr class="{css}">{columns}</tr>' if css else f"<tr>{columns}</tr>"
 
 
 _METHOD = """

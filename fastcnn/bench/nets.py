@@ -47,13 +47,13 @@ class NetTask:
 
     def model(self, engine: str | None = None, dtype: Any = "float32") -> Sequential:
         """A new model; always with the same weights."""
-        made = Sequential(NETS[self.name](), INPUT_SHAPE, seed=0, dtype=dtype, engine=engine)
+        net = Sequential(NETS[self.name](), INPUT_SHAPE, seed=0, dtype=dtype, engine=engine)
         if self.name == "article":  # drawn as the article draws, all classes come out alike
             rng = np.random.default_rng(0)
-            made.set_weights(
-                [3 * w + 0.05 * rng.standard_normal(w.shape) for w in made.get_weights()]
+            net.set_weights(
+                [3 * w + 0.05 * rng.standard_normal(w.shape) for w in net.get_weights()]
             )
-        return made
+        return net
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def contest(of: NetTask, naive_seconds: float) -> Contest:
     first = model.layers[0].flops(INPUT_SHAPE)
     flops = forward if of.mode == "predict" else 3 * forward - first  # no gradient of the images
     weights = sum(w.nbytes for w in model.get_weights())
-    made = Contest(
+    result = Contest(
         title(of),
         f"net_{of.mode}",
         flops * of.batch,
@@ -134,28 +134,28 @@ def contest(of: NetTask, naive_seconds: float) -> Contest:
         reference_of(of),
         TOLERANCE,
     )
-    made.runners.append(ours(of, None, "fastcnn"))
-    made.runners.append(on_one_thread(ours(of, None, "fastcnn, 1 thread")))
-    made.runners.append(ours(of, "im2col", "im2col"))
-    _join_naive(made, of, model, naive_seconds)
-    return made
+    result.runners.append(ours(of, None, "fastcnn"))
+    result.runners.append(on_one_thread(ours(of, None, "fastcnn, 1 thread")))
+    result.runners.append(ours(of, "im2col", "im2col"))
+    _join_naive(result, of, model, naive_seconds)
+    return result
 
 
-def _join_naive(made: Contest, of: NetTask, model: Sequential, seconds: float) -> None:
+def _join_naive(contest: Contest, of: NetTask, model: Sequential, seconds: float) -> None:
     """The naive engine on as many images as its time allows; all of them, if losses are asked."""
     once = 12e-6 * sum(prod(layer.output_shape or ()) for layer in model.layers) / 8
     if of.mode == "train":
         once *= 3
     images = min(of.batch, int(seconds / once))
     if images == of.batch:
-        made.runners.append(ours(of, "naive", "naive"))
+        contest.runners.append(ours(of, "naive", "naive"))
     elif images and of.mode == "predict":
         part = replace(of, x=of.x[:images], labels=of.labels[:images])
         runner = ours(part, "naive", "naive")
-        expected = tuple(y[:images] for y in made.reference)
-        made.runners.append(replace(runner, share=images / of.batch, expected=expected))
+        expected = tuple(y[:images] for y in contest.reference)
+        contest.runners.append(replace(runner, share=images / of.batch, expected=expected))
     else:
-        made.skipped.append(Skipped("naive", f"one call takes it about {once * of.batch:.1f} s"))
+        contest.skipped.append(Skipped("naive", f"one call takes it about {once * of.batch:.1f} s"))
 
 
 def reference_of(of: NetTask) -> tuple[Array, ...]:

@@ -55,18 +55,18 @@ def contest(problem: Problem, naive_seconds: float) -> Contest:
     if "pool" in problem.op:
         tolerance = MEAN_OFF_BY if problem.op.startswith("avg") else 0.0
     moved = sum(a.nbytes for a in arrays.values()) + sum(y.nbytes // 2 for y in reference)
-    made = Contest(problem.name, problem.op, flops(problem), moved, reference, tolerance)
+    result = Contest(problem.name, problem.op, flops(problem), moved, reference, tolerance)
     for engine in engines():
         if engine == "naive":
-            _join_naive(made, problem, arrays, naive_seconds)
+            _join_naive(result, problem, arrays, naive_seconds)
         else:
-            made.runners.append(_runner(engine, problem, arrays, engine))
+            result.runners.append(_runner(engine, problem, arrays, engine))
         if engine == "numba":
             runner = _runner(ONE_THREAD, problem, arrays, engine)
             if moved <= MOVED:
                 runner = replace(runner, run=_in_places(problem, arrays, engine))
-            made.runners.append(on_one_thread(runner))
-    return made
+            result.runners.append(on_one_thread(runner))
+    return result
 
 
 def run(problem: Problem, arrays: dict[str, Array], engine: str | None) -> tuple[Array, ...]:

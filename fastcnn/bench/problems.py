@@ -132,8 +132,8 @@ def conv_problems(layer: Conv) -> Iterator[Problem]:
         x = (n, *layer.sides)
         kernel = (layer.kernel,) * 2 if isinstance(layer.kernel, int) else tuple(layer.kernel)
         w = (*kernel, layer.sides[2] // layer.groups, layer.oc)
-        given = {"stride": layer.stride, "padding": layer.padding, "groups": layer.groups}
-        g = conv_geometry(x, w, **given)
+        parameters = {"stride": layer.stride, "padding": layer.padding, "groups": layer.groups}
+        g = conv_geometry(x, w, **parameters)
         dy = g.output_shape
         label = f"{layer.label}, batch {n}"
         arrays: dict[str, dict[str, tuple[int, ...]]] = {
@@ -148,7 +148,7 @@ def conv_problems(layer: Conv) -> Iterator[Problem]:
         }
         for op in layer.ops:
             quick = op in layer.quick and n == max(layer.batches)
-            yield Problem(op, label, arrays[op], more[op] | given, g, quick=quick)
+            yield Problem(op, label, arrays[op], more[op] | parameters, g, quick=quick)
 
 
 def pool_problems(layer: Pool) -> Iterator[Problem]:
@@ -157,13 +157,13 @@ def pool_problems(layer: Pool) -> Iterator[Problem]:
     >>> [p.name for p in pool_problems(Pool("2×2", (1, 9, 8, 3), 2, 2, 0))]
     ['max_pool2d/2×2, batch 1', 'max_pool2d_backward/2×2, batch 1']
     """
-    given = {"size": layer.size, "stride": layer.stride, "padding": layer.padding}
+    parameters = {"size": layer.size, "stride": layer.stride, "padding": layer.padding}
     g = pool_geometry(layer.images, layer.size, stride=layer.stride, padding=layer.padding)
     label = f"{layer.label}, batch {layer.images[0]}"
     for kind in layer.kinds:
         x, dy = {"x": layer.images}, {"dy": g.output_shape}
-        yield Problem(f"{kind}_pool2d", label, x, given, g, quick=layer.quick)
-        yield Problem(f"{kind}_pool2d_backward", label, dy | x, given, g)
+        yield Problem(f"{kind}_pool2d", label, x, parameters, g, quick=layer.quick)
+        yield Problem(f"{kind}_pool2d_backward", label, dy | x, parameters, g)
 
 
 def _dense_problems(layer: _Dense) -> Iterator[Problem]:
@@ -182,15 +182,15 @@ def layer_problems() -> tuple[Problem, ...]:
     >>> layer_problems()[0].name
     'conv2d/article 3×3, batch 1'
     """
-    made: list[Problem] = []
+    problems: list[Problem] = []
     for conv in _CONVOLUTIONS:
-        made += conv_problems(conv)
+        problems += conv_problems(conv)
     for pool in _POOLINGS:
-        made += pool_problems(pool)
+        problems += pool_problems(pool)
     for dense in _DENSES:
-        made += _dense_problems(dense)
-    order = list(dict.fromkeys(problem.op for problem in made))
-    return tuple(sorted(made, key=lambda problem: order.index(problem.op)))
+        problems += _dense_problems(dense)
+    order = list(dict.fromkeys(problem.op for problem in problems))
+    return tuple(sorted(problems, key=lambda problem: order.index(problem.op)))
 
 
 def operations() -> tuple[str, ...]:

@@ -206,14 +206,14 @@ class Report:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, given: dict[str, Any]) -> Report:
+    def from_dict(cls, values: dict[str, Any]) -> Report:
         """The report of :meth:`to_dict`.
 
         Raises ``ValueError`` for anything else.
         """
         try:
-            if given["format"] != FORMAT:
-                raise ValueError(f"format {given['format']} is not {FORMAT}, which is known here")
+            if values["format"] != FORMAT:
+                raise ValueError(f"format {values['format']} is not {FORMAT}, which is known here")
             entries = tuple(
                 Entry(
                     **{
@@ -222,11 +222,11 @@ class Report:
                         "absent": tuple(Absent(**a) for a in entry["absent"]),
                     }
                 )
-                for entry in given["entries"]
+                for entry in values["entries"]
             )
-            costs = tuple(Cost(**cost) for cost in given["costs"])
-            notes = tuple(given["notes"])
-            return cls(**{**given, "entries": entries, "costs": costs, "notes": notes})
+            costs = tuple(Cost(**cost) for cost in values["costs"])
+            notes = tuple(values["notes"])
+            return cls(**{**values, "entries": entries, "costs": costs, "notes": notes})
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no report of fastcnn bench: {error!r}") from None
 

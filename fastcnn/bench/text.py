@@ -134,15 +134,17 @@ def summary(report: Report) -> list[str]:
 
 def notes(report: Report) -> list[str]:
     """What a reader must know to judge the figures."""
-    found = list(report.notes)
+    sentences = list(report.notes)
     if not report.is_quiet:
-        found.append(
+        sentences.append(
             f"This machine was busy: {report.threads} threads reached {report.quiet:.0%} of what "
             "one alone promises. Figures of several threads do not count."
         )
     if any(f.share < 1 for e in report.entries for f in e.figures):
-        found.append("* ran on a part of the batch; its time is that of all of it, at its pace.")
-    return found
+        sentences.append(
+            "* ran on a part of the batch; its time is that of all of it, at its pace."
+        )
+    return sentences
 
 
 def comparison_table(comparison: Comparison) -> Table:

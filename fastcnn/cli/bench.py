@@ -93,7 +93,7 @@ def _run(
     from fastcnn.bench.text import show
     from fastcnn.core.terminal import shown
 
-    wanted = None if peers is None else [p for p in peers.split(",") if p not in ("", "none")]
+    names = None if peers is None else [p for p in peers.split(",") if p not in ("", "none")]
     terminal = Console(stderr=True)
     columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False)
     bar = Progress(*columns, console=terminal, transient=True)
@@ -107,7 +107,7 @@ def _run(
             quick=not full,
             ops=op,
             net=net,
-            peer=wanted,
+            peer=names,
             threads=threads,
             costs=costs if full and not op and not net else None,
             progress=progress,
@@ -141,16 +141,16 @@ def _compare(before: str, after: str) -> bool:
     from fastcnn.bench.report import Report
     from fastcnn.bench.text import comparison_table, times
 
-    found = compare(Report.read(place(before)), Report.read(place(after)))
+    comparison = compare(Report.read(place(before)), Report.read(place(after)))
     console = Console(highlight=False)
-    console.print(comparison_table(found))
-    for name in found.missing:
+    console.print(comparison_table(comparison))
+    for name in comparison.missing:
         console.print(f"not in both, or not timed: {name}", markup=False, style="dim")
-    if found.mean is not None:
-        console.print(f"geometric mean of after ÷ before: {times(found.mean)}")
-    count = len(found.slower)
+    if comparison.mean is not None:
+        console.print(f"geometric mean of after ÷ before: {times(comparison.mean)}")
+    count = len(comparison.slower)
     console.print(
-        f"{count} of {len(found.changes)} became slower on one thread, beyond noise."
+        f"{count} of {len(comparison.changes)} became slower on one thread, beyond noise."
         if count
         else "Nothing became slower on one thread, beyond noise.",
         style="bold red" if count else "bold green",

@@ -22,17 +22,17 @@ def evaluate(model: Model, data: Data = None, as_json: AsJson = False) -> None:
     what the others were most often taken for.
     """
     with plain_errors():
-        found = _evaluated(model, data)
+        result = _evaluated(model, data)
         if as_json:
             from json import dumps
 
-            typer.echo(dumps(found, indent=2))
+            typer.echo(dumps(result, indent=2))
             return
         typer.echo(
-            f"test accuracy {found['accuracy']:.2%}, loss {found['loss']:.4f}: "
-            f"{found['correct']:,} of {found['images']:,} images are right"
+            f"test accuracy {result['accuracy']:.2%}, loss {result['loss']:.4f}: "
+            f"{result['correct']:,} of {result['images']:,} images are right"
         )
-        for one in found["classes"]:
+        for one in result["classes"]:
             mistaken = one["most_mistaken_for"]
             line = f"  {one['class']}: {one['correct']:>5,} of {one['images']:>5,}"
             also = "" if mistaken is None else f"   most mistaken for {mistaken}"
@@ -53,7 +53,7 @@ def _evaluated(path: Path, data: Path | None) -> dict[str, Any]:
     # Pictures are scaled as those of the training were.
     size = shape[:2] if len(shape) == 3 and form_of(folder) == "pictures" else None
     images, labels = load_dataset(folder, size).test
-    found = model.evaluate(images, labels)
+    result = model.evaluate(images, labels)
     guesses = model.predict_classes(images)
     classes = []
     for label in np.unique(labels):
@@ -71,6 +71,6 @@ def _evaluated(path: Path, data: Path | None) -> dict[str, Any]:
         "model": str(path),
         "images": len(images),
         "correct": int((guesses == labels).sum()),
-        **found,
+        **result,
         "classes": classes,
     }

@@ -15,31 +15,31 @@ def info(as_json: AsJson = False) -> None:
     with plain_errors():
         from fastcnn.engine.machine import facts
 
-        found = facts()
+        known = facts()
         if as_json:
             from json import dumps
 
-            typer.echo(dumps(found, indent=2))
+            typer.echo(dumps(known, indent=2))
         else:
-            for name, value in _lines(found):
+            for name, value in _lines(known):
                 typer.echo(f"{name:<13} {value}")
 
 
-def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
-    if found["isa"] is None:
+def _lines(machine: dict[str, Any]) -> list[tuple[str, str]]:
+    if machine["isa"] is None:
         registers = "not known without Numba"
     else:
-        registers = f"{found['isa']}, registers of {found['vector_bytes']} bytes"
-    absent = "none: kernels compile in each process" if found["isa"] else "none without Numba"
-    versions = {"python": found["python"], **found["packages"]}
+        registers = f"{machine['isa']}, registers of {machine['vector_bytes']} bytes"
+    absent = "none: kernels compile in each process" if machine["isa"] else "none without Numba"
+    versions = {"python": machine["python"], **machine["packages"]}
     return [
-        ("fastcnn", f"{found['fastcnn']} in {found['folder']}"),
-        ("processor", f"{found['processor']} ({found['architecture']})"),
-        ("cores", f"{found['usable_cores']} of {found['cores']} usable"),
+        ("fastcnn", f"{machine['fastcnn']} in {machine['folder']}"),
+        ("processor", f"{machine['processor']} ({machine['architecture']})"),
+        ("cores", f"{machine['usable_cores']} of {machine['cores']} usable"),
         ("instructions", registers),
-        ("threads", f"{found['threads']} (decided by: {found['threads_decided_by']})"),
-        ("engines", ", ".join(found["engines"])),
-        ("kernel cache", found["kernel_cache"] or absent),
-        ("system", found["system"]),
+        ("threads", f"{machine['threads']} (decided by: {machine['threads_decided_by']})"),
+        ("engines", ", ".join(machine["engines"])),
+        ("kernel cache", machine["kernel_cache"] or absent),
+        ("system", machine["system"]),
         *((name, version or "not installed") for name, version in versions.items()),
     ]

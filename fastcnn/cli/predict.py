@@ -48,8 +48,8 @@ def predict(
         if as_json:
             from json import dumps
 
-            told = [{k: v for k, v in one.items() if k != "drawing"} for one in read]
-            typer.echo(dumps(told, indent=2))
+            entries = [{k: v for k, v in one.items() if k != "drawing"} for one in read]
+            typer.echo(dumps(entries, indent=2))
     if failed:
         raise typer.Exit(BAD_ARGUMENT)
 

@@ -40,20 +40,20 @@ def floats(**arrays: ArrayLike | None) -> list[Array]:
     >>> [a.dtype.name for a in floats(x=np.zeros(2, np.uint8), w=np.zeros(2, np.float64))]
     ['float64', 'float64']
     """
-    given: list[Any] = [a for n, a in arrays.items() if a is not None or n not in _OPTIONAL]
-    if all(map(_is_plain, given)) and len({a.dtype for a in given}) == 1:
+    present: list[Any] = [a for n, a in arrays.items() if a is not None or n not in _OPTIONAL]
+    if all(map(_is_plain, present)) and len({a.dtype for a in present}) == 1:
         return cast("list[Array]", list(arrays.values()))  # nearly always: as engines want them
-    found = [
+    converted = [
         None if a is None and name in _OPTIONAL else _real(name, a) for name, a in arrays.items()
     ]
-    kinds = {a.dtype for a in found if a is not None}
+    kinds = {a.dtype for a in converted if a is not None}
     dtype = kinds.pop() if len(kinds) == 1 else np.result_type(np.float32, *kinds)
     if dtype not in _FLOATS:
         dtype = np.result_type(np.float32, dtype)
     # A None among them is typed as an array too: the callers test for it where it can be.
     return [
         cast(Array, None) if a is None else _plain(name, a, dtype)
-        for name, a in zip(arrays, found, strict=True)
+        for name, a in zip(arrays, converted, strict=True)
     ]
 
 
@@ -129,7 +129,7 @@ def shown_row(row: Array) -> str:
 
 
 def in_range(
-    labels: NDArray[np.int64], classes: int, given: Array | None = None
+    labels: NDArray[np.int64], classes: int, original: Array | None = None
 ) -> NDArray[np.int64]:
     """``labels``, if each is in ``range(classes)``; else the error shows one, as it was given."""
     if 0 < len(labels) <= _FEW:  # a third of the time for few, and a step on one sample is short
@@ -138,7 +138,7 @@ def in_range(
             return labels
     wrong = labels.view(np.uint64) >= classes  # where negative ones are large
     if np.count_nonzero(wrong):
-        shown = (labels if given is None else given)[wrong][0]
+        shown = (labels if original is None else original)[wrong][0]
         raise ValueError(f"labels must be at least 0 and below {classes}, got {shown}")
     return labels
 

@@ -92,14 +92,14 @@ def check_writable(path: FilePath) -> None:
 def _checked(path: FilePath) -> str:
     if not isinstance(path, str | bytes | os.PathLike):
         raise TypeError(f"path must be a path, got {type(path).__name__}")
-    asked = os.fsdecode(path)
+    text = os.fsdecode(path)
     try:
-        nameless = b"\0" in os.fsencode(asked)
+        nameless = b"\0" in os.fsencode(text)
     except UnicodeEncodeError:
         nameless = True
     if nameless:
-        raise ValueError(f"path must be a name that a file can have, got {quoted(asked)}")
-    return asked
+        raise ValueError(f"path must be a name that a file can have, got {quoted(text)}")
+    return text
 
 
 def _place(path: str) -> tuple[str, os.stat_result | None]:
@@ -195,14 +195,14 @@ def _settle(folder: str) -> None:
             os.close(handle)
 
 
-def _kind(found: os.stat_result) -> str:
+def _kind(status: os.stat_result) -> str:
     kinds = {
         stat.S_IFCHR: "a character device",
         stat.S_IFBLK: "a block device",
         stat.S_IFIFO: "a FIFO",
         stat.S_IFSOCK: "a socket",
     }
-    return kinds.get(stat.S_IFMT(found.st_mode), "of another kind")
+    return kinds.get(stat.S_IFMT(status.st_mode), "of another kind")
 
 
 def _error(number: int) -> OSError:

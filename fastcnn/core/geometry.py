@@ -203,12 +203,12 @@ def pads(
     >>> pads(((0, 1), (2, 3)), (28, 28), (3, 3), (1, 1))
     (0, 1, 2, 3)
     """
-    wanted = '"valid", "same", an int, (vertical, horizontal) or ((top, bottom), (left, right))'
+    expected = '"valid", "same", an int, (vertical, horizontal) or ((top, bottom), (left, right))'
     if isinstance(padding, str):
         if padding == "valid":
             return 0, 0, 0, 0
         if padding != "same":
-            raise ValueError(f"padding must be {wanted}, got {quoted(padding)}")
+            raise ValueError(f"padding must be {expected}, got {quoted(padding)}")
         totals = [
             max((-(-side // step) - 1) * step + span - side, 0)
             for side, span, step in zip(size, reach, stride, strict=True)
@@ -217,12 +217,12 @@ def pads(
         return top, totals[0] - top, left, totals[1] - left
     sides = padding if isinstance(padding, Sequence) else (padding, padding)
     if len(sides) != 2:
-        raise ValueError(f"padding must be {wanted}, got {quoted(padding)}")
+        raise ValueError(f"padding must be {expected}, got {quoted(padding)}")
     ends: list[int] = []
     for side in sides:
         if isinstance(side, Sequence) and not isinstance(side, str):
             if len(side) != 2:
-                raise ValueError(f"padding must be {wanted}, got {quoted(padding)}")
+                raise ValueError(f"padding must be {expected}, got {quoted(padding)}")
             ends += [integer("padding", end, padding) for end in side]
         else:
             ends += [integer("padding", side, padding)] * 2

@@ -65,8 +65,8 @@ def filtering(m: int, r: int) -> Filtering:
 
 def _coefficients(roots: list[int] | tuple[int, ...]) -> tuple[Fraction, ...]:
     """Coefficients of Π (x − root), that of x⁰ first."""
-    found = [Fraction(1)]
+    coefficients = [Fraction(1)]
     for root in roots:
-        pairs = zip([Fraction(0), *found], [*found, Fraction(0)], strict=True)
-        found = [a - root * b for a, b in pairs]
-    return tuple(found)
+        pairs = zip([Fraction(0), *coefficients], [*coefficients, Fraction(0)], strict=True)
+        coefficients = [a - root * b for a, b in pairs]
+    return tuple(coefficients)

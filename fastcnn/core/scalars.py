@@ -46,14 +46,14 @@ def number(name: str, value: object) -> float:
     if isinstance(value, bool | str):
         raise TypeError(f"{name} must be a number, got {quoted(value)}")
     try:
-        found = float(value)  # type: ignore[arg-type]  # float() itself refuses what is none
+        result = float(value)  # type: ignore[arg-type]  # float() itself refuses what is none
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {quoted(value)}") from None
     except OverflowError:  # an integer beyond all floats
-        found = inf
-    if not isfinite(found) or found < 0:
+        result = inf
+    if not isfinite(result) or result < 0:
         raise ValueError(f"{name} must be a finite number of at least 0, got {quoted(value)}")
-    return found
+    return result
 
 
 def above_zero(name: str, value: object) -> float | None:
@@ -64,10 +64,10 @@ def above_zero(name: str, value: object) -> float | None:
     """
     if value is None:
         return None
-    found = number(name, value)
-    if found == 0:
+    result = number(name, value)
+    if result == 0:
         raise ValueError(f"{name} must be above 0, or None, got {quoted(value)}")
-    return found
+    return result
 
 
 def below_one(name: str, value: object) -> float:
@@ -76,10 +76,10 @@ def below_one(name: str, value: object) -> float:
     >>> below_one("momentum", 0.9)
     0.9
     """
-    found = number(name, value)
-    if found >= 1:
+    result = number(name, value)
+    if result >= 1:
         raise ValueError(f"{name} must be at least 0 and below 1, got {quoted(value)}")
-    return found
+    return result
 
 
 def share(name: str, value: object) -> float:
@@ -88,10 +88,10 @@ def share(name: str, value: object) -> float:
     >>> share("slope", 1)
     1.0
     """
-    found = number(name, value)
-    if found > 1:
+    result = number(name, value)
+    if result > 1:
         raise ValueError(f"{name} must be at least 0 and at most 1, got {quoted(value)}")
-    return found
+    return result
 
 
 def generator(name: str, seed: object) -> np.random.Generator:

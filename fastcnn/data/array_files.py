@@ -74,9 +74,9 @@ def _members(path: Path, file: BinaryIO) -> tuple[tuple[str, ...], list[Array]]:
         there = {name.removesuffix(".npy") for name in archive.namelist()}
         names = next((names for names in NPZ_NAMES if there.issuperset(names)), None)
         if names is None:
-            wanted = " or ".join(", ".join(names) for names in NPZ_NAMES)
+            expected = " or ".join(", ".join(names) for names in NPZ_NAMES)
             shown = ", ".join(sorted(there)[:8]) or "nothing"
-            raise DatasetError(f"{path} must hold the arrays {wanted}, but holds {shown}")
+            raise DatasetError(f"{path} must hold the arrays {expected}, but holds {shown}")
         return names, [_member(path, archive, name) for name in names]
 
 
@@ -86,8 +86,8 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> Array:
         version = npy.read_magic(file)
         if version not in ((1, 0), (2, 0)):
             raise DatasetError(f"{path}: {name} is of an unknown version, {version}")
-        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = read(file)
+        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran, dtype = read_header(file)
         if dtype.kind not in "iub":
             raise DatasetError(f"{path}: {name} must hold integers, got {dtype}")
         size = prod(shape) * dtype.itemsize

@@ -226,12 +226,12 @@ def _number(name: str, value: Any) -> float:
     if not isinstance(value, int | float | np.number) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {quoted(value)}")
     try:
-        found = float(value)
+        as_float = float(value)
     except OverflowError:  # an integer beyond all floats
-        found = inf
-    if not isfinite(found):
+        as_float = inf
+    if not isfinite(as_float):
         raise ValueError(f"{name} must be finite, got {quoted(value)}")
-    return found
+    return as_float
 
 
 def _window(crop: Any, height: int, width: int) -> tuple[int, int]:

@@ -397,8 +397,8 @@ def _grey(image: Image, steps: list[str]) -> Floats:
         steps.append("colours taken as grey")
     if image.mode == "RGBA":
         alpha = np.asarray(image.getchannel("A"), np.float64) / 255
-        seen = grey[alpha > 0.5]
-        paper = 0 if seen.size and seen.mean() > 127 else 255
+        visible = grey[alpha > 0.5]
+        paper = 0 if visible.size and visible.mean() > 127 else 255
         steps.append(f"on {'white' if paper else 'black'}, where it is transparent")
         grey = alpha * grey + (1 - alpha) * paper
     return grey

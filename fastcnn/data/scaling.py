@@ -367,17 +367,17 @@ def known_from(kind: Any, record: Any) -> KnownSamples:
     return KnownSamples(kind, SampleRecord(**record))
 
 
-def _contradicts(some: Array, given: SampleRecord, trained: SampleRecord) -> bool:
+def _contradicts(some: Array, record: SampleRecord, trained: SampleRecord) -> bool:
     """Whether the numbers are probably scaled in another way than those of the training."""
     width = trained.high - trained.low
-    if trained.whole and not given.whole and given.largest <= trained.high / 16:
+    if trained.whole and not record.whole and record.largest <= trained.high / 16:
         return True  # fractions after whole numbers, such as x / 255 after x
-    if trained.whole and given.whole and trained.low >= 0 and given.low < -trained.high / 16:
+    if trained.whole and record.whole and trained.low >= 0 and record.low < -trained.high / 16:
         return True  # bytes with a sign after pixels
-    unsigned = trained.negative >= _MOSTLY_SIGNED and 0 <= given.low <= width / 16 < given.high
-    if unsigned and (len(some) >= _FEW_SAMPLES or given.high > trained.high + width / 20):
+    unsigned = trained.negative >= _MOSTLY_SIGNED and 0 <= record.low <= width / 16 < record.high
+    if unsigned and (len(some) >= _FEW_SAMPLES or record.high > trained.high + width / 20):
         return True
-    if trained.low <= given.low and given.high <= trained.high:
+    if trained.low <= record.low and record.high <= trained.high:
         return False
     total = 0.0
     for chunk in _chunks(some):

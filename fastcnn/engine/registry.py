@@ -263,12 +263,12 @@ def choose(
     Its arguments are the operation's arrays, C-contiguous and of one dtype, then the geometry.
     ``math`` is "fast", "strict", or None for :func:`fastcnn.get_math`.
     """
-    wanted = _current.get() if engine is None else engine
-    if wanted is not None and not isinstance(wanted, str):
-        _check(wanted)  # what does not hash would not come as far as the cache
+    name = _current.get() if engine is None else engine
+    if name is not None and not isinstance(name, str):
+        _check(name)  # what does not hash would not come as far as the cache
     checked_algorithm(algorithm)
     chosen_math = get_math() if math is None else checked_math("math", math)
-    explanation, function = _select(Problem(op, geometry, dtype, algorithm, chosen_math), wanted)
+    explanation, function = _select(Problem(op, geometry, dtype, algorithm, chosen_math), name)
     recorder = _recorder.get()
     if recorder is None:
         return function
@@ -305,8 +305,8 @@ def _select(problem: Problem, engine: str | None) -> tuple[Explanation, Callable
             return Explanation(problem, candidate, tuple(passed_over)), candidate.load()
         passed_over.append((candidate.name, why))
     why = "; ".join(f"{name}: {why}" for name, why in passed_over)
-    wanted = 'algorithm must be "auto" or one that serves this problem'
-    raise ValueError(f"{wanted}, got {quoted(problem.algorithm)}: {why}")
+    expected = 'algorithm must be "auto" or one that serves this problem'
+    raise ValueError(f"{expected}, got {quoted(problem.algorithm)}: {why}")
 
 
 def checked_engine(name: str | None) -> str | None:
@@ -326,11 +326,11 @@ def checked_algorithm(name: object) -> Any:
     >>> checked_algorithm("direct")
     'direct'
     """
-    wanted = ", ".join(f'"{one}"' for one in ALGORITHMS)
+    known = ", ".join(f'"{one}"' for one in ALGORITHMS)
     if not isinstance(name, str):
-        raise TypeError(f"algorithm must be one of {wanted}, got {quoted(name)}")
+        raise TypeError(f"algorithm must be one of {known}, got {quoted(name)}")
     if name not in ALGORITHMS:
-        raise ValueError(f"algorithm must be one of {wanted}, got {quoted(name)}")
+        raise ValueError(f"algorithm must be one of {known}, got {quoted(name)}")
     return name
 
 

@@ -169,12 +169,12 @@ class CNNClassifier(RequestsSampleWeight):
         return self
 
     def __repr__(self) -> str:
-        told = [
+        arguments = [
             f"{name}={getattr(self, name)!r}"
             for name, default in self._parameters().items()
             if repr(getattr(self, name)) != repr(default)
         ]
-        return f"{type(self).__name__}({', '.join(told)})"
+        return f"{type(self).__name__}({', '.join(arguments)})"
 
     @classmethod
     def _parameters(cls) -> dict[str, Any]:
@@ -328,22 +328,23 @@ class CNNClassifier(RequestsSampleWeight):
 
     def _shape_for(self, samples: Array) -> Shape:
         """How the net takes one sample."""
-        given = samples.shape[1:]
+        sample_shape = samples.shape[1:]
         if self.image_shape is not None:
             shape = image_shape(tuple(self.image_shape))
-            if prod(shape) != prod(given):
+            if prod(shape) != prod(sample_shape):
                 raise ValueError(
-                    f"image_shape must hold the {prod(given)} features of X, got {self.image_shape}"
+                    f"image_shape must hold the {prod(sample_shape)} features of X, got "
+                    f"{self.image_shape}"
                 )
             return shape
-        doubt = layout_doubt("X", image_shape(given), len(samples))
+        doubt = layout_doubt("X", image_shape(sample_shape), len(samples))
         if doubt is not None:
-            raise ValueError(f"{doubt}; image_shape={given} says that X is meant as it is")
-        if len(given) == 1:
-            side = isqrt(given[0])
-            if side * side == given[0] and side >= _SMALLEST_IMAGE:
+            raise ValueError(f"{doubt}; image_shape={sample_shape} says that X is meant as it is")
+        if len(sample_shape) == 1:
+            side = isqrt(sample_shape[0])
+            if side * side == sample_shape[0] and side >= _SMALLEST_IMAGE:
                 return (side, side, 1)
-        return image_shape(given)
+        return image_shape(sample_shape)
 
     def _layers(self, shape: Shape, classes: int) -> list[Layer]:
         """The layers of a new net."""

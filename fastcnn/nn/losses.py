@@ -181,8 +181,8 @@ class Loss(Known):
         return {k: getattr(self, k) for k in names if k not in ("self", "args", "kwargs")}
 
     def __repr__(self) -> str:
-        told = ", ".join(f"{name}={value!r}" for name, value in self.config().items())
-        return f"{type(self).__name__}({told})"
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.config().items())
+        return f"{type(self).__name__}({arguments})"
 
 
 class CrossEntropy(Loss):
@@ -222,23 +222,23 @@ class CrossEntropy(Loss):
         try:
             if are_labels(y, count):
                 return in_range(cast("NDArray[np.int64]", y), classes)
-            given = _classes(y, count, classes)
-            if given.ndim == 2:
-                return probabilities("y", given, dtype)[...]
-            return class_labels(given, count, classes)
+            labels = _classes(y, count, classes)
+            if labels.ndim == 2:
+                return probabilities("y", labels, dtype)[...]
+            return class_labels(labels, count, classes)
         except (TypeError, ValueError) as error:
             raise type(error)(str(error).replace("labels", "y", 1)) from None
 
     @unreported
     def values(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
-        wanted = self.smoothed(targets, outputs.shape[1], outputs.dtype)
-        losses: Array = ops.cross_entropy(outputs, wanted, reduction="none", engine=engine)
+        smooth = self.smoothed(targets, outputs.shape[1], outputs.dtype)
+        losses: Array = ops.cross_entropy(outputs, smooth, reduction="none", engine=engine)
         return losses
 
     @unreported
     def gradient(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
-        wanted = self.smoothed(targets, outputs.shape[1], outputs.dtype)
-        return ops.cross_entropy_backward(outputs, wanted, reduction="none", engine=engine)
+        smooth = self.smoothed(targets, outputs.shape[1], outputs.dtype)
+        return ops.cross_entropy_backward(outputs, smooth, reduction="none", engine=engine)
 
     @unreported
     def smoothed(self, targets: Array, classes: int, dtype: Any) -> Array:
@@ -368,16 +368,16 @@ def loss_from_dict(described: Any) -> Loss:
 
 def _classes(y: ArrayLike, count: int, classes: int) -> Array:
     try:
-        given = np.asarray(y)
+        array = np.asarray(y)
     except ValueError as error:
         raise ValueError(f"y must be an array, got a ragged sequence: {error}") from None
-    if given.ndim == 2 and given.shape[1] == 1 and classes > 1:
-        given = given[:, 0]  # a column, as of a table or of keras.datasets
-    if given.ndim == 2:
-        given = _unless_one_hot(given, classes)
-    if given.ndim in (1, 2) and len(given) != count:
-        raise ValueError(f"y must have one label per sample, {count}, got {len(given)}")
-    return given
+    if array.ndim == 2 and array.shape[1] == 1 and classes > 1:
+        array = array[:, 0]  # a column, as of a table or of keras.datasets
+    if array.ndim == 2:
+        array = _unless_one_hot(array, classes)
+    if array.ndim in (1, 2) and len(array) != count:
+        raise ValueError(f"y must have one label per sample, {count}, got {len(array)}")
+    return array
 
 
 def _unless_one_hot(rows: Array, classes: int) -> Array:

@@ -463,11 +463,11 @@ class Optimizer(Known):
 
     def _all_numbers(self) -> Array:
         """What the compiled loop is told; in one place, where who knows it looks again."""
-        told = self._decay(), *self._numbers()
-        if told != self._told[0]:  # most often they stay what they are from step to step
-            array = self._told[1] if len(told) == len(self._told[1]) else np.empty(len(told))
-            array[:] = told
-            self._told = told, array
+        numbers = self._decay(), *self._numbers()
+        if numbers != self._told[0]:  # most often they stay what they are from step to step
+            array = self._told[1] if len(numbers) == len(self._told[1]) else np.empty(len(numbers))
+            array[:] = numbers
+            self._told = numbers, array
         return self._told[1]
 
     def _decay(self) -> float:
@@ -506,20 +506,20 @@ class Optimizer(Known):
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON holds them."""
         names = inspect.signature(type(self).__init__).parameters
-        told = {name: getattr(self, name) for name in names if name != "self"}
-        rate = told["learning_rate"]
+        arguments = {name: getattr(self, name) for name in names if name != "self"}
+        rate = arguments["learning_rate"]
         if isinstance(rate, Schedule):
-            told["learning_rate"] = {
+            arguments["learning_rate"] = {
                 "class": type(rate).__name__,
                 **module_of(type(rate)),
                 "config": rate.config(),
             }
-        return told
+        return arguments
 
     def __repr__(self) -> str:
         names = inspect.signature(type(self).__init__).parameters
-        told = [f"{name}={getattr(self, name)!r}" for name in names if name != "self"]
-        return f"{type(self).__name__}({', '.join(told)})"
+        arguments = [f"{name}={getattr(self, name)!r}" for name in names if name != "self"]
+        return f"{type(self).__name__}({', '.join(arguments)})"
 
 
 class SGD(Optimizer):

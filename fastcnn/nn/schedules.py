@@ -114,8 +114,8 @@ class Schedule(Known):
         return min(step / max(steps - 1, 1), 1.0)
 
     def __repr__(self) -> str:
-        told = ", ".join(f"{name}={value!r}" for name, value in self.config().items())
-        return f"{type(self).__name__}({told})"
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.config().items())
+        return f"{type(self).__name__}({arguments})"
 
 
 class Constant(Schedule):

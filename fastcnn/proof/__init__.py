@@ -71,14 +71,14 @@ def compare(
     edition, SIAM 2002, chapter 3.
     """
     start = perf_counter()
-    chosen = _chosen_cases(ops, quick, case, models)
-    names = _chosen_engines(engines, bool(chosen) and isinstance(chosen[0], ModelCase))
+    cases = _chosen_cases(ops, quick, case, models)
+    names = _chosen_engines(engines, bool(cases) and isinstance(cases[0], ModelCase))
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
     results: list[Result] = []
-    for done, one in enumerate(chosen):
+    for done, one in enumerate(cases):
         if progress:
-            progress(done, len(chosen), one.name)
+            progress(done, len(cases), one.name)
         if isinstance(one, ModelCase):
             of_model = model_reference_of(one, seed)
             results += [check_model(of_model, engine) for engine in names]
@@ -86,7 +86,7 @@ def compare(
             reference, able = reference_of(one, seed), one.problem.runs_on
             results += [check(reference, engine) for engine in names if able(engine)]
     if progress:
-        progress(len(chosen), len(chosen), "")
+        progress(len(cases), len(cases), "")
     return Report(tuple(results), seed, quick, perf_counter() - start)
 
 

@@ -142,15 +142,15 @@ def article_net_bounds(
     # products are zeros, which are added exactly.
     patches = _windows(_patches(f.x))
     first = _windows(f.y).argmax(axis=3)
-    seen = np.take_along_axis(patches, first[..., None], axis=3)
+    values = np.take_along_axis(patches, first[..., None], axis=3)
 
     def to_filters(gradient: Array, pixels: Array) -> Array:
         taps: Array = np.einsum("nhwct,nhwc->tc", pixels, gradient)
         return taps.reshape(3, 3, 1, -1)
 
-    size = to_filters(abs(da) + da_error, abs(seen))
-    dfilters_error = to_filters(da_error, abs(seen))
-    dfilters_error += linear_bound(da[..., 0].size, size, to_filters(da, seen), u)
+    size = to_filters(abs(da) + da_error, abs(values))
+    dfilters_error = to_filters(da_error, abs(values))
+    dfilters_error += linear_bound(da[..., 0].size, size, to_filters(da, values), u)
     dfilters_error += to_filters(abs(da) + da_error, _spread(patches, f.y, f.y_error))
     return [f.z_error, f.loss_error, dfilters_error, dweights_error, dbias_error]
 

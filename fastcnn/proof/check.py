@@ -205,22 +205,22 @@ class Worst:
     absolute = relative = bound = share = 0.0
     problem: str | None = None
 
-    def add(self, y: Array, wanted: Array, bound: Array) -> None:
-        error = _errors(y, wanted)
+    def add(self, y: Array, expected: Array, bound: Array) -> None:
+        error = _errors(y, expected)
         if not error.size:
             return
         at = np.unravel_index(error.argmax(), error.shape)
         self.share = max(self.share, float(_shares(error, bound).max()))
-        scale = _largest(wanted)
+        scale = _largest(expected)
         if scale > 0:
             self.relative = max(self.relative, float(error[at]) / scale)
         if error[at] >= self.absolute:
             self.absolute, self.bound = float(error[at]), float(bound[at])
 
 
-def _errors(y: Array, wanted: Array) -> Array:
+def _errors(y: Array, expected: Array) -> Array:
     """|y − wanted| in float64; 0 where both are the same infinity or NaN, else inf for those."""
-    a, b = y.astype(np.float64), wanted.astype(np.float64)
+    a, b = y.astype(np.float64), expected.astype(np.float64)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     with np.errstate(invalid="ignore"):
         error = np.where(same, 0.0, np.abs(a - b))
@@ -232,33 +232,33 @@ def _shares(error: Array, bound: Array) -> Array:
     return share
 
 
-def _largest(wanted: Array) -> float:
-    finite = np.abs(wanted[np.isfinite(wanted)])
+def _largest(expected: Array) -> float:
+    finite = np.abs(expected[np.isfinite(expected)])
     return float(finite.max()) if finite.size else 0.0
 
 
-def _form(y: Array, wanted: Array, arrays: dict[str, Array]) -> str | None:
-    if y.shape != wanted.shape:
-        return f"has the shape {y.shape}, expected {wanted.shape}"
-    if y.dtype != wanted.dtype:
-        return f"has the dtype {y.dtype}, expected {wanted.dtype}"
+def _form(y: Array, expected: Array, arrays: dict[str, Array]) -> str | None:
+    if y.shape != expected.shape:
+        return f"has the shape {y.shape}, expected {expected.shape}"
+    if y.dtype != expected.dtype:
+        return f"has the dtype {y.dtype}, expected {expected.dtype}"
     if not y.flags.c_contiguous:
         return "is not C-contiguous"
     shared = [name for name, array in arrays.items() if np.may_share_memory(y, array)]
     return f"is not a new array: it shares memory with {shared[0]}" if shared else None
 
 
-def _vague(wanted: Array, bound: Array) -> str | None:
+def _vague(expected: Array, bound: Array) -> str | None:
     """Why the bound would prove nothing. A reference of zeros alone needs no signal: the bound
     then stands by itself."""
-    largest = _largest(wanted)
+    largest = _largest(expected)
     if largest > 0 and bound.max() >= SIGNAL * largest:
         return f"the bound {bound.max():.1e} is no smaller than {SIGNAL} of {largest:.1e}"
     return None
 
 
-def _values(y: Array, wanted: Array, bound: Array) -> str | None:
-    error = _errors(y, wanted)
+def _values(y: Array, expected: Array, bound: Array) -> str | None:
+    error = _errors(y, expected)
     wrong = error > bound
     if not wrong.any():
         return None
@@ -267,7 +267,7 @@ def _values(y: Array, wanted: Array, bound: Array) -> str | None:
     allowed = f"within {bound[at]:.1e}" if bound[at] > 0 else "exactly"
     return (
         f"{int(wrong.sum())} of {wrong.size} elements disagree, the worst at {place}: "
-        f"{y[at]!s}, expected {wanted[at]!s} {allowed}"
+        f"{y[at]!s}, expected {expected[at]!s} {allowed}"
     )
 
 

@@ -158,12 +158,12 @@ def _digits(case: Case, rng: np.random.Generator) -> dict[str, Array]:
     filters = rng.standard_normal(shapes["filters"]) / 9
     drawn = rng.permutation(len(images))[: 4 * count + 16]
     x = (images[drawn, :, :, None] / 255 - 0.5).astype(case.dtype)
-    kept = np.flatnonzero(clear_maxima(x, filters.astype(case.dtype)))[:count]
-    if len(kept) < count:
+    indices = np.flatnonzero(clear_maxima(x, filters.astype(case.dtype)))[:count]
+    if len(indices) < count:
         raise ValueError(f"{case.name}: the data set has too few images, {len(images)}")
     return {
-        "x": x[kept],
-        "labels": labels[drawn[kept]],
+        "x": x[indices],
+        "labels": labels[drawn[indices]],
         "filters": filters,
         "weights": rng.standard_normal(shapes["weights"]) / shapes["weights"][0],
         "bias": rng.standard_normal(shapes["bias"]) / 10,

@@ -308,18 +308,18 @@ def _winograd_problems(c: _Conv) -> Iterator[Problem]:
 
 
 def _pool_problems(p: _Pool) -> Iterator[Problem]:
-    given = dict(p.parameters)
+    keywords = dict(p.parameters)
     g = pool_geometry(
         p.x,
-        given["size"],
-        stride=given.get("stride"),
-        padding=given.get("padding", "valid"),
+        keywords["size"],
+        stride=keywords.get("stride"),
+        padding=keywords.get("padding", "valid"),
     )
     for kind in ("max", "min", "avg"):
         modes = ("exact", "float") if kind == "avg" else ("exact", "float", "special")
-        yield Problem(f"{kind}_pool2d", p.label, {"x": p.x}, given, g, modes, p.quick)
+        yield Problem(f"{kind}_pool2d", p.label, {"x": p.x}, keywords, g, modes, p.quick)
         gradient = {"dy": g.output_shape, "x": p.x}
-        yield Problem(f"{kind}_pool2d_backward", p.label, gradient, given, g, modes, p.quick)
+        yield Problem(f"{kind}_pool2d_backward", p.label, gradient, keywords, g, modes, p.quick)
 
 
 def _dense_problems(sides: Shape) -> Iterator[Problem]:
@@ -375,12 +375,14 @@ def _element_problems(shape: Shape) -> Iterator[Problem]:
 
 def _padding_problems(label: str, shape: Shape, padding: Any) -> Iterator[Problem]:
     modes, quick = ("exact", "float", "special"), label == "four-sides"
-    given = {"padding": padding}
+    parameters = {"padding": padding}
     top, bottom, left, right = pads(padding, (1, 1), (1, 1), (1, 1))
     n, h, w, c = shape
     padded = n, top + h + bottom, left + w + right, c
-    yield Problem("zero_pad2d", label, {"x": shape}, given, modes=modes, quick=quick)
-    yield Problem("zero_pad2d_backward", label, {"dy": padded}, given, modes=modes[:2], quick=quick)
+    yield Problem("zero_pad2d", label, {"x": shape}, parameters, modes=modes, quick=quick)
+    yield Problem(
+        "zero_pad2d_backward", label, {"dy": padded}, parameters, modes=modes[:2], quick=quick
+    )
 
 
 def _normalization_problems(shape: Shape) -> Iterator[Problem]:
@@ -389,14 +391,16 @@ def _normalization_problems(shape: Shape) -> Iterator[Problem]:
     scale = {"gamma": channels, "beta": channels}
     known = {"mean": channels, "variance": channels}
     x = {"x": shape}
-    given = {"epsilon": 0.01}
+    parameters = {"epsilon": 0.01}
     back = {"dy": shape, "x": shape, "gamma": channels} | known
     several = prod(shape[:-1]) != 1  # one value for each channel has no variance: it is refused
     if several:
-        yield Problem("batch_norm", label, x | scale, given, modes=modes, quick=quick)
-    yield Problem("batch_norm_inference", label, x | scale | known, given, modes=modes, quick=quick)
+        yield Problem("batch_norm", label, x | scale, parameters, modes=modes, quick=quick)
+    yield Problem(
+        "batch_norm_inference", label, x | scale | known, parameters, modes=modes, quick=quick
+    )
     if several:
-        yield Problem("batch_norm_backward", label, back, given, modes=modes, quick=quick)
+        yield Problem("batch_norm_backward", label, back, parameters, modes=modes, quick=quick)
 
 
 def _long_problems() -> Iterator[Problem]:
@@ -412,13 +416,13 @@ def _long_problems() -> Iterator[Problem]:
             parameters["kernel_size"] = w[:2]
         if op == "conv2d_input_gradient":
             parameters["x_shape"] = x
-        chosen = {name: arrays[name] for name in names}
-        return Problem(op, label, chosen, parameters, g, ("long",), quick, ("float32",))
+        some = {name: arrays[name] for name in names}
+        return Problem(op, label, some, parameters, g, ("long",), quick, ("float32",))
 
     def of_rows(op: str, mode: str = "long", **arrays: Shape) -> Problem:
         label = f"long-{'x'.join(map(str, next(iter(arrays.values()))))}"
-        given = {"epsilon": 0.01} if op == "batch_norm" else {}
-        return Problem(op, label, arrays, given, modes=(mode,), dtypes=("float32",))
+        parameters = {"epsilon": 0.01} if op == "batch_norm" else {}
+        return Problem(op, label, arrays, parameters, modes=(mode,), dtypes=("float32",))
 
     yield of_layer("conv2d_bias_gradient", (1, 3000, 2001, 1), (1, 1, 1, 1), "dy", quick=True)
     yield of_layer("conv2d_bias_gradient", (2, 301, 207, 5), (1, 1, 5, 17), "dy")
@@ -471,27 +475,27 @@ def problems() -> tuple[Problem, ...]:
     >>> len({p.name for p in problems()}) == len(problems())
     True
     """
-    made: list[Problem] = []
+    result: list[Problem] = []
     for layer in _convolutions():
-        made += _conv_problems(layer)
+        result += _conv_problems(layer)
     for layer in _winograds():
-        made += _winograd_problems(layer)
+        result += _winograd_problems(layer)
     for window in _poolings():
-        made += _pool_problems(window)
+        result += _pool_problems(window)
     for sides in _DENSE:
-        made += _dense_problems(sides)
+        result += _dense_problems(sides)
     for shape in _ELEMENTS:
-        made += _element_problems(shape)
+        result += _element_problems(shape)
     for label, images, padding in _MARGINS:
-        made += _padding_problems(label, images, padding)
+        result += _padding_problems(label, images, padding)
     for batch in _CHANNEL_ROWS:
-        made += _normalization_problems(batch)
+        result += _normalization_problems(batch)
     for rows in _ROWS:
-        made += _row_problems(rows)
-    made += _long_problems()
-    made += _article_problems()
-    order = list(dict.fromkeys(problem.op for problem in made))
-    return tuple(sorted(made, key=lambda problem: order.index(problem.op)))
+        result += _row_problems(rows)
+    result += _long_problems()
+    result += _article_problems()
+    order = list(dict.fromkeys(problem.op for problem in result))
+    return tuple(sorted(result, key=lambda problem: order.index(problem.op)))
 
 
 def operations() -> tuple[str, ...]:
@@ -509,9 +513,9 @@ def cases(ops: Sequence[str] | None = None, quick: bool = False) -> tuple[Case, 
     >>> cases(["relu"], quick=True)[0].name
     'relu/2x5x7x3/float32/exact'
     """
-    wanted = operations() if ops is None else ops
-    chosen: Iterable[Problem] = (p for p in problems() if p.op in wanted and p.quick >= quick)
-    return tuple(Case(p, dtype, mode) for p in chosen for dtype in p.dtypes for mode in p.modes)
+    names = operations() if ops is None else ops
+    selection: Iterable[Problem] = (p for p in problems() if p.op in names and p.quick >= quick)
+    return tuple(Case(p, dtype, mode) for p in selection for dtype in p.dtypes for mode in p.modes)
 
 
 def case_named(name: str) -> Case:

@@ -48,8 +48,8 @@ def magnitude(x: Array, w: Array, g: ConvGeometry) -> Array:
     products = np.einsum("nstijc,ijco->nstijo", v, u)
     y = np.einsum("pi,nstijo,qj->nsptqo", outputs, products, outputs)
     n, s, p, t, q, oc = y.shape
-    found: Array = y.reshape(n, s * p, t * q, oc)[:, : g.oh, : g.ow]
-    return found
+    images: Array = y.reshape(n, s * p, t * q, oc)[:, : g.oh, : g.ow]
+    return images
 
 
 def gradient_magnitude(dy: Array, x: Array, g: ConvGeometry) -> Array:
@@ -68,8 +68,8 @@ def gradient_magnitude(dy: Array, x: Array, g: ConvGeometry) -> Array:
     squares = _squares(np.abs(dy.astype(np.float64)), of_dy, side, side)
     z = np.einsum("ia,nsatbo,jb->nstijo", filters, squares, filters)
     sums = np.einsum("nstijc,nstijo->ijco", v, z)
-    found: Array = np.einsum("pi,ijco,qj->pqco", outputs, sums, outputs)
-    return found
+    gradient: Array = np.einsum("pi,ijco,qj->pqco", outputs, sums, outputs)
+    return gradient
 
 
 def roundings(terms: int, m: int, r: int) -> int:

@@ -180,11 +180,11 @@ def _agreements(
         net.softmax.weights,
         net.softmax.biases,
     )
-    found = []
+    results = []
     for run in runs[1:]:
         difference = np.abs(run.losses - reference.losses)
         at = int(difference.argmax()) if len(difference) else None
-        found.append(
+        results.append(
             Agreement(
                 run.engine,
                 0.0 if at is None else float(difference[at]),
@@ -193,7 +193,7 @@ def _agreements(
                 reference.seconds / run.seconds,
             )
         )
-    return tuple(found)
+    return tuple(results)
 
 
 def _print_agreements(

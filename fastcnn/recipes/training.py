@@ -108,11 +108,11 @@ def settings_for(net: str = DEFAULT_NET, **changes: Any) -> Settings:
     if net not in RECIPES:
         raise ValueError(f"net must be one of {', '.join(RECIPES)}, got {quoted(net)}")
     recipe = RECIPES[net]
-    given = {name: value for name, value in changes.items() if value is not None}
-    optimizer = given.get("optimizer", recipe.optimizer)
+    overrides = {name: value for name, value in changes.items() if value is not None}
+    optimizer = overrides.get("optimizer", recipe.optimizer)
     if optimizer != recipe.optimizer and optimizer in RATES:
-        given.setdefault("learning_rate", RATES[optimizer])
-    return replace(recipe, **given)
+        overrides.setdefault("learning_rate", RATES[optimizer])
+    return replace(recipe, **overrides)
 
 
 @dataclass(frozen=True, eq=False)

@@ -46,13 +46,13 @@ def missing(name: str) -> str | None:
 
 def versions() -> dict[str, str | None]:
     """The peers' packages with their versions, None for what is not installed."""
-    found: dict[str, str | None] = {}
+    result: dict[str, str | None] = {}
     for package in (package for peer in PEERS.values() for package in peer.packages):
         try:
-            found[package] = metadata.version(package)
+            result[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = None
-    return found
+            result[package] = None
+    return result
 
 
 def loaded(name: str, threads: int) -> Any:
@@ -91,10 +91,10 @@ def _join(
             contest.skipped.append(Skipped(family, reason))
             continue
         try:
-            for found in enter(loaded(name, threads)):
-                if isinstance(found, Runner):
-                    contest.runners.append(found)
+            for entry in enter(loaded(name, threads)):
+                if isinstance(entry, Runner):
+                    contest.runners.append(entry)
                 else:
-                    contest.skipped.append(found)
+                    contest.skipped.append(entry)
         except (NotImplementedError, RuntimeError) as error:
             contest.skipped.append(Skipped(family, str(error)))

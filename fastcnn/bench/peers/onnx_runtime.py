@@ -38,8 +38,8 @@ def net_runners(task: NetTask, compiled: bool) -> Iterator[Runner | Skipped]:
     x = to_nchw(task.x)
 
     def predict() -> Array:
-        found: Array = session.run(None, {"x": x})[0]
-        return found
+        y: Array = session.run(None, {"x": x})[0]
+        return y
 
     yield Runner(FAMILY, FAMILY, predict, lambda: (predict(),))
 

@@ -60,22 +60,22 @@ class _Flatten(nn.Module):  # type: ignore[misc]
 
 
 def _module(layers: list[Part], layout: str) -> nn.Module:
-    made: list[nn.Module] = []
+    modules: list[nn.Module] = []
     flattened: tuple[int, ...] = ()
     for part in layers:
         if part.kind == "conv":
-            made.append(_convolution(part, layout))
+            modules.append(_convolution(part, layout))
         elif part.kind == "pool":
-            made.append(nn.MaxPool2d(part.size))
+            modules.append(nn.MaxPool2d(part.size))
         elif part.kind == "flatten":
-            made.append(_Flatten(layout))
+            modules.append(_Flatten(layout))
             flattened = part.shape
         else:
-            made.append(_linear(part, flattened if layout == "NCHW" else ()))
+            modules.append(_linear(part, flattened if layout == "NCHW" else ()))
             flattened = ()
         if part.relu:
-            made.append(nn.ReLU(inplace=True))
-    return nn.Sequential(*made)
+            modules.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*modules)
 
 
 def _convolution(part: Part, layout: str) -> nn.Module:
@@ -124,8 +124,8 @@ def _net_runner(task: NetTask, layout: str, compiled: bool) -> Runner:
 
         return Runner(name, FAMILY, predict, lambda: (predict(),))
 
-    def loss_of(images: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        return functional.cross_entropy(module(images), wanted)
+    def loss_of(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(module(images), targets)
 
     loss_and_graph = _compiled(loss_of) if compiled else loss_of
     descent = torch.optim.SGD(module.parameters(), RATE, fused=True)
@@ -141,15 +141,15 @@ def _net_runner(task: NetTask, layout: str, compiled: bool) -> Runner:
 
 
 def _compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    made: Callable[..., torch.Tensor] = torch.compile(function, dynamic=False)
+    module: Callable[..., torch.Tensor] = torch.compile(function, dynamic=False)
     called = False
 
     def run(*arguments: torch.Tensor) -> torch.Tensor:
         nonlocal called
         if called:
-            return made(*arguments)
+            return module(*arguments)
         try:
-            y = made(*arguments)
+            y = module(*arguments)
         except Exception as error:  # no C compiler, or what else its own compiler raises
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise CannotRun(f"torch.compile: {lines[0]}") from error
@@ -177,8 +177,8 @@ def _runner(layout: str, run: Callable[[], Any], *to_ours: tuple[int, ...]) -> R
             return run()
 
     def result() -> tuple[Array, ...]:
-        found = inference()
-        tensors = found if isinstance(found, tuple) else (found,)
+        results = inference()
+        tensors = results if isinstance(results, tuple) else (results,)
         return tuple(
             tensor.permute(axes).numpy() for tensor, axes in zip(tensors, to_ours, strict=True)
         )
@@ -202,26 +202,26 @@ def _conv2d(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
     x, w = nchw(arrays["x"], layout), oihw(arrays["w"], layout)
     b = torch.from_numpy(arrays["b"])
     if problem.parameters["padding"] == "same":  # the one case of sides that may differ
-        given: dict[str, Any] = {"padding": "same"}
+        options: dict[str, Any] = {"padding": "same"}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it may copy the images, once a process
-            functional.conv2d(x, w, b, **given)
+            functional.conv2d(x, w, b, **options)
     else:
-        given = _geometry(problem)
-    given["groups"] = problem.parameters["groups"]
-    return _runner(layout, lambda: functional.conv2d(x, w, b, **given), _TO_NHWC)
+        options = _geometry(problem)
+    options["groups"] = problem.parameters["groups"]
+    return _runner(layout, lambda: functional.conv2d(x, w, b, **options), _TO_NHWC)
 
 
 def _conv2d_gradient(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
-    g, given = problem.geometry, _geometry(problem)
+    g, options = problem.geometry, _geometry(problem)
     assert isinstance(g, ConvGeometry)
     of_input = problem.op == "conv2d_input_gradient"
     # What is not given has no influence on the result; its shape is asked for all the same.
     x = arrays.get("x", np.zeros(g.input_shape, np.float32))
     w = arrays.get("w", np.zeros(g.filter_shape, np.float32))
     tensors = nchw(arrays["dy"], layout), nchw(x, layout), oihw(w, layout)
-    wanted = [of_input, not of_input, False]
-    rest = (None, given["stride"], given["padding"], [1, 1], False, [0, 0], g.groups, wanted)
+    outputs = [of_input, not of_input, False]
+    rest = (None, options["stride"], options["padding"], [1, 1], False, [0, 0], g.groups, outputs)
 
     def run() -> Any:
         return _aten.convolution_backward(*tensors, *rest)[0 if of_input else 1]
@@ -230,16 +230,16 @@ def _conv2d_gradient(problem: Problem, arrays: dict[str, Array], layout: str) ->
 
 
 def _max_pool2d(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
-    x, given = nchw(arrays["x"], layout), _geometry(problem)
+    x, options = nchw(arrays["x"], layout), _geometry(problem)
     size = problem.parameters["size"]
-    return _runner(layout, lambda: functional.max_pool2d(x, size, **given), _TO_NHWC)
+    return _runner(layout, lambda: functional.max_pool2d(x, size, **options), _TO_NHWC)
 
 
 def _max_pool2d_backward(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
     """With the indices of the maxima given, which fastcnn finds again."""
-    given = _geometry(problem)
+    options = _geometry(problem)
     size = [problem.parameters["size"]] * 2
-    window = size, given["stride"], given["padding"], [1, 1], False
+    window = size, options["stride"], options["padding"], [1, 1], False
     dy, x = nchw(arrays["dy"], layout), nchw(arrays["x"], layout)
     _, indices = _aten.max_pool2d_with_indices(x, *window)
     run = _aten.max_pool2d_with_indices_backward
@@ -247,17 +247,17 @@ def _max_pool2d_backward(problem: Problem, arrays: dict[str, Array], layout: str
 
 
 def _avg_pool2d(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
-    x, given = nchw(arrays["x"], layout), _geometry(problem)
+    x, options = nchw(arrays["x"], layout), _geometry(problem)
     size = problem.parameters["size"]
     run = functional.avg_pool2d
-    return _runner(layout, lambda: run(x, size, **given, count_include_pad=False), _TO_NHWC)
+    return _runner(layout, lambda: run(x, size, **options, count_include_pad=False), _TO_NHWC)
 
 
 def _avg_pool2d_backward(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
-    given = _geometry(problem)
+    options = _geometry(problem)
     size = [problem.parameters["size"]] * 2
     dy, x = nchw(arrays["dy"], layout), nchw(arrays["x"], layout)
-    rest = size, given["stride"], given["padding"], False, False, None
+    rest = size, options["stride"], options["padding"], False, False, None
     return _runner(layout, lambda: _aten.avg_pool2d_backward(dy, x, *rest), _TO_NHWC)
 
 

@@ -101,14 +101,14 @@ def operation_runners(problem: Problem, arrays: dict[str, Array]) -> Iterator[Ru
     """One operation under ``jax.jit``; gradients are what JAX derives, the one asked for alone."""
     function, names = _operation(problem)
     compiled = jax.jit(function)
-    given = [jnp.asarray(arrays[name]) for name in names]
+    operands = [jnp.asarray(arrays[name]) for name in names]
 
     def run() -> Any:
-        return jax.block_until_ready(compiled(*given))
+        return jax.block_until_ready(compiled(*operands))
 
     def result() -> tuple[Array, ...]:
-        found = run()
-        return tuple(map(np.asarray, found if isinstance(found, tuple) else (found,)))
+        results = run()
+        return tuple(map(np.asarray, results if isinstance(results, tuple) else (results,)))
 
     yield Runner(FAMILY, FAMILY, run, result)
 

@@ -18,13 +18,13 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     losses = np.empty(len(logits), logits.dtype)
     # The logarithms, what they take themselves, and the indices.
     for some in row_slices(logits, 8):
-        chosen = labels[some]
+        classes = labels[some]
         logarithms = log_softmax(logits[some])
-        if chosen.ndim == 1:
-            losses[some] = -logarithms[np.arange(len(chosen)), chosen]
+        if classes.ndim == 1:
+            losses[some] = -logarithms[np.arange(len(classes)), classes]
         else:
-            logarithms[chosen == 0] = 0
-            logarithms *= chosen
+            logarithms[classes == 0] = 0
+            logarithms *= classes
             losses[some] = -logarithms.sum(axis=1)
     return losses
 
@@ -39,6 +39,6 @@ def cross_entropy_backward(logits: Array, labels: Array) -> Array:
         gradient -= labels
         return gradient
     for some in row_slices(logits, 8):
-        chosen = labels[some]
-        gradient[some][np.arange(len(chosen)), chosen] -= 1
+        classes = labels[some]
+        gradient[some][np.arange(len(classes)), classes] -= 1
     return gradient

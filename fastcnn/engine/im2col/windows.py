@@ -65,8 +65,8 @@ def windows(x: Array, g: ConvGeometry, rows: slice) -> Array:
     reach_h, reach_w = (g.kh - 1) * g.dilation_h + 1, (g.kw - 1) * g.dilation_w + 1
     last = first + (rows.stop - rows.start - 1) * g.stride_h + 1
     every = sliding_window_view(image, (reach_h, reach_w), (1, 2))
-    chosen = every[:, first : last : g.stride_h, :: g.stride_w, :, :: g.dilation_h, :: g.dilation_w]
-    return chosen.transpose(0, 1, 2, 4, 5, 3)
+    views = every[:, first : last : g.stride_h, :: g.stride_w, :, :: g.dilation_h, :: g.dilation_w]
+    return views.transpose(0, 1, 2, 4, 5, 3)
 
 
 def is_padded(g: ConvGeometry) -> bool:

@@ -329,16 +329,16 @@ class Layer:
 
     def __repr__(self) -> str:
         signature = inspect.signature(type(self).__init__)
-        told = []
+        arguments = []
         for name, parameter in signature.parameters.items():
             if name == "self":
                 continue
             value = getattr(self, name)
             if parameter.default is inspect.Parameter.empty:
-                told.append(repr(value))
+                arguments.append(repr(value))
             elif value != parameter.default:
-                told.append(f"{name}={value!r}")
-        return f"{type(self).__name__}({', '.join(told)})"
+                arguments.append(f"{name}={value!r}")
+        return f"{type(self).__name__}({', '.join(arguments)})"
 
 
 _METHODS = frozenset(name for name, value in vars(Layer).items() if inspect.isfunction(value))

@@ -37,8 +37,8 @@ class Dropout(Layer):
         if not training or not self.rate:
             return x, None
         assert rng is not None
-        kept = rng.random(x.shape, np.float32) >= self.rate
-        return ops.dropout(x, kept, self.rate, engine=engine), kept
+        mask = rng.random(x.shape, np.float32) >= self.rate
+        return ops.dropout(x, mask, self.rate, engine=engine), mask
 
     def backward(
         self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True

@@ -133,11 +133,11 @@ class Residual(Layer):
         main, other = x, x
         saved: list[Any] = []
         for layer in self.layers:
-            main, kept = layer.forward(main, training, rng, engine)
-            saved.append(kept)
+            main, saved_arrays = layer.forward(main, training, rng, engine)
+            saved.append(saved_arrays)
         for layer in self.shortcut:
-            other, kept = layer.forward(other, training, rng, engine)
-            saved.append(kept)
+            other, saved_arrays = layer.forward(other, training, rng, engine)
+            saved.append(saved_arrays)
         y: Array = main + other
         if self.activation:
             y = ops.relu(y, engine=engine)

@@ -20,17 +20,17 @@ def checked_layers(name: str, layers: Iterable[Layer], empty: bool = False) -> l
     Raises ``ValueError`` beyond :data:`MOST_LAYERS` and :data:`DEEPEST`.
     """
     try:
-        found = list(layers)
+        stack = list(layers)
     except TypeError:
         raise TypeError(f"{name} must be a list of layers, got {quoted(layers)}") from None
-    seen: set[int] = set()
-    for i, layer in enumerate(found):
+    identities: set[int] = set()
+    for i, layer in enumerate(stack):
         if not isinstance(layer, Layer):
             raise TypeError(
                 f"{name} must be layers such as Dense(10), got {quoted(layer)} at place {i}"
             )
         for one, depth in layers_with_depth([layer]):
-            if id(one) in seen:
+            if id(one) in identities:
                 raise ValueError(
                     f"{name} must not hold one layer twice, got {quoted(one)} at place {i}"
                 )
@@ -39,11 +39,11 @@ def checked_layers(name: str, layers: Iterable[Layer], empty: bool = False) -> l
                     f"{name} must be layers whose constructor calls super().__init__(), got "
                     f"{quoted(one)} at place {i}"
                 )
-            seen.add(id(one))
-            check_number(name, len(seen), depth)
-    if not found and not empty:
+            identities.add(id(one))
+            check_number(name, len(identities), depth)
+    if not stack and not empty:
         raise ValueError(f"{name} must hold at least one layer")
-    return found
+    return stack
 
 
 def check_number(name: str, count: int, depth: int) -> None:
