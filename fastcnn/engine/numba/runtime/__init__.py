@@ -20,6 +20,7 @@ Its files:
     memory.py            memory for results and scratch, used again
     intrinsics.py        functions written as LLVM, each with a NumPy form for when JIT is off
     atomics.py           words of memory that threads change in one step
+    finite.py            whether all numbers of an array are finite
     runs.py              runs of neighbouring numbers, copied and zeroed
     calls.py             calls of compiled kernels by their address
     program.py           lists of such calls, run for each slice of a batch

@@ -19,7 +19,6 @@ import numpy as np
 from numba.core import config
 
 from fastcnn.core.arguments import Array
-from fastcnn.engine.numba.contraction.packing import sum_of_zeros
 from fastcnn.engine.numba.runtime import arrays
 from fastcnn.engine.numba.runtime.calls import (
     OPERANDS,
@@ -29,6 +28,7 @@ from fastcnn.engine.numba.runtime.calls import (
     share_step,
     step_address,
 )
+from fastcnn.engine.numba.runtime.finite import sum_of_zeros
 from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.jit import compiled, kernel
 from fastcnn.engine.numba.runtime.threads import SMALL, parallel_for
