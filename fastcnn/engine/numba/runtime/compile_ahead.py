@@ -25,7 +25,7 @@ from numba.core.registry import cpu_target
 from fastcnn.core.files import write_whole
 from fastcnn.core.settings import get_num_threads
 from fastcnn.engine.numba.runtime import compile_notice
-from fastcnn.engine.numba.runtime.code_key import PACKAGE, version_stamp
+from fastcnn.engine.numba.runtime.code_key import PACKAGE, functions_in, version_stamp
 from fastcnn.engine.numba.runtime.compile_turn import CompileTurn
 from fastcnn.engine.numba.runtime.kernel_cache import KernelCache, cache_folders
 from fastcnn.engine.numba.runtime.rehearsal import Request
@@ -72,14 +72,8 @@ def compile_all(requests: Iterable[Request], progress: Progress | None = None) -
 
 
 def _length(request: Request) -> int:
-    """How long a kernel is, in bytes of Python's code: its own and that of all it is made of."""
-    waiting, functions = [request.kernel.py_func], set()
-    while waiting:
-        function = waiting.pop()
-        if function not in functions:
-            functions.add(function)
-            cells = [cell.cell_contents for cell in function.__closure__ or ()]
-            waiting += [value.py_func for value in cells if hasattr(value, "py_func")]
+    """How long a kernel is, in bytes of Python's code, with the functions that it is made of."""
+    functions = functions_in(request.kernel.py_func)
     return sum(len(function.__code__.co_code) for function in functions)
 
 
