@@ -6,7 +6,6 @@ is the plain form.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,10 @@ from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime.jit import ordered_kernel
 from fastcnn.engine.numba.runtime.program import compiles as compiles
 from fastcnn.engine.numba.runtime.threads import parallel_for
+from fastcnn.engine.numba.runtime.types import Kernel
 
 
-def move(step: Callable[..., None], p: Array, g: Array, state: list[Array], numbers: Array) -> None:
+def move(step: Kernel, p: Array, g: Array, state: list[Array], numbers: Array) -> None:
     """Move parameters ``p`` against their gradient ``g``; the loop's two arrays of state follow."""
     first, second = [*state, g, g][:2]  # what an optimizer has not is not looked at
     parallel_for(step, p.size, p.size, p, g, first, second, numbers)

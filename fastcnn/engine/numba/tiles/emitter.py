@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils
 
 from fastcnn.engine.numba.runtime.instruction_sets import host_registers
+from fastcnn.engine.numba.runtime.types import Builder, Context, Value, Values
 from fastcnn.engine.numba.tiles.types import WORD, TileType, item_size, vector_type
 
 
@@ -19,57 +19,57 @@ class Emitter:
     An offset counts elements. ``data`` is a pointer to an array's first element.
     """
 
-    def __init__(self, context: Any, builder: Any, tile: TileType) -> None:
+    def __init__(self, context: Context, builder: Builder, tile: TileType) -> None:
         self.context, self.builder, self.tile = context, builder, tile
         self.vector = vector_type(tile)
         self.size = item_size(tile.dtype)
 
-    def data(self, array_type: Any, array: Any) -> Any:
+    def data(self, array_type: Value, array: Value) -> Value:
         """The pointer to the first element of a Numba array."""
         return self.context.make_array(array_type)(self.context, self.builder, array).data
 
-    def add(self, a: Any, b: Any) -> Any:
+    def add(self, a: Value, b: Value) -> Value:
         return self.builder.add(a, b)
 
-    def offset(self, start: Any, vector: int) -> Any:
+    def offset(self, start: Value, vector: int) -> Value:
         """``start`` plus ``vector`` vectors."""
         return self.add(start, WORD(vector * self.tile.lanes))
 
-    def opaque(self, value: Any) -> Any:
+    def opaque(self, value: Value) -> Value:
         """The same value, about which the compiler knows nothing."""
         kind = ir.FunctionType(value.type, [value.type])
         return self.builder.asm(kind, "", "=r,0", [value], False)
 
-    def vector_pointer(self, data: Any, offset: Any) -> Any:
+    def vector_pointer(self, data: Value, offset: Value) -> Value:
         """A pointer to the vector at ``data[offset]``."""
         return self.builder.bitcast(self.builder.gep(data, [offset]), ir.PointerType(self.vector))
 
-    def load(self, data: Any, offset: Any) -> Any:
+    def load(self, data: Value, offset: Value) -> Value:
         """The vector at ``data[offset]``."""
         return self.builder.load(self.vector_pointer(data, offset), align=self.size)
 
-    def store(self, value: Any, data: Any, offset: Any) -> None:
+    def store(self, value: Value, data: Value, offset: Value) -> None:
         """Write a vector to ``data[offset]``."""
         self.builder.store(value, self.vector_pointer(data, offset), align=self.size)
 
-    def broadcast(self, data: Any, offset: Any) -> Any:
+    def broadcast(self, data: Value, offset: Value) -> Value:
         """A vector whose lanes are all ``data[offset]``."""
         number = self.builder.load(self.builder.gep(data, [offset]), align=self.size)
         return self.splat(number)
 
-    def splat(self, number: Any) -> Any:
+    def splat(self, number: Value) -> Value:
         """A vector whose lanes are all ``number``."""
         undefined = ir.Constant(self.vector, ir.Undefined)
         first = self.builder.insert_element(undefined, number, ir.IntType(32)(0))
         places = ir.Constant(ir.VectorType(ir.IntType(32), self.tile.lanes), None)
         return self.builder.shuffle_vector(first, undefined, places)
 
-    def constant(self, number: Fraction) -> Any:
+    def constant(self, number: Fraction) -> Value:
         """A vector whose lanes are all this number, rounded to the tile's dtype."""
         element = self.vector.element
         return ir.Constant(self.vector, [element(float(number))] * self.tile.lanes)
 
-    def mask(self, count: Any, vector: int) -> Any:
+    def mask(self, count: Value, vector: int) -> Value:
         """Which lanes of vector ``vector`` of a row lie among the row's first ``count`` columns."""
         lanes, i32 = self.tile.lanes, ir.IntType(32)
         kind = ir.VectorType(i32, lanes)
@@ -80,7 +80,7 @@ class Emitter:
         limit = self.builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), zeros)
         return self.builder.icmp_signed("<", places, limit)
 
-    def _masked(self, name: str, result: Any, arguments: list[Any]) -> Any:
+    def _masked(self, name: str, result: Value, arguments: Values) -> Value:
         kind = ir.FunctionType(result, [argument.type for argument in arguments])
         dtype = "f32" if self.size == 4 else "f64"
         function = cgutils.get_or_insert_function(
@@ -88,7 +88,7 @@ class Emitter:
         )
         return self.builder.call(function, arguments)
 
-    def masked_load(self, data: Any, offset: Any, mask: Any) -> Any:
+    def masked_load(self, data: Value, offset: Value, mask: Value) -> Value:
         """The vector at ``data[offset]``; lanes outside the mask are 0, and are not read."""
         pointer = self.vector_pointer(data, offset)
         nothing = ir.Constant(self.vector, None)
@@ -96,13 +96,13 @@ class Emitter:
             "load", self.vector, [pointer, ir.IntType(32)(self.size), mask, nothing]
         )
 
-    def masked_store(self, value: Any, data: Any, offset: Any, mask: Any) -> None:
+    def masked_store(self, value: Value, data: Value, offset: Value, mask: Value) -> None:
         """Write the lanes of the mask to ``data[offset]``."""
         pointer = self.vector_pointer(data, offset)
         self._masked("store", ir.VoidType(), [value, pointer, ir.IntType(32)(self.size), mask])
 
     def store_columns(
-        self, rows: list[list[Any]], data: Any, places: list[Any], columns: Any
+        self, rows: list[Values], data: Value, places: Values, columns: Value
     ) -> None:
         """Store the first ``columns`` numbers of each row, of which none fills the tile.
 
@@ -131,7 +131,7 @@ class Emitter:
                     with self.builder.if_then(some):
                         self._store_pieces(vectors, data, at, left)
 
-    def _store_pieces(self, vectors: list[Any], data: Any, places: list[Any], left: Any) -> None:
+    def _store_pieces(self, vectors: Values, data: Value, places: Values, left: Value) -> None:
         """Store the first ``left`` numbers of each vector, in pieces that are powers of two."""
         builder, i32 = self.builder, ir.IntType(32)
         size = self.tile.lanes
@@ -161,7 +161,7 @@ class Emitter:
                 merged[-1].add_incoming(other, stored)
             vectors, places = merged[: len(vectors)], merged[len(vectors) :]
 
-    def row(self, data: Any, start: Any, columns: Any) -> list[Any]:
+    def row(self, data: Value, start: Value, columns: Value) -> Values:
         """The vectors of one row of the tile at ``data[start]``, all or ``columns`` numbers."""
         vectors = range(self.tile.vectors)
         if columns is None:
@@ -170,7 +170,7 @@ class Emitter:
             self.masked_load(data, self.offset(start, v), self.mask(columns, v)) for v in vectors
         ]
 
-    def row_or_zeros(self, data: Any, start: Any, columns: Any, inside: Any) -> list[Any]:
+    def row_or_zeros(self, data: Value, start: Value, columns: Value, inside: Value) -> Values:
         """:meth:`row` where ``inside``, else zeros; then nothing is read at ``data``."""
         kind = ir.ArrayType(self.vector.element, self.tile.vectors * self.tile.lanes)
         zeros = cgutils.global_constant(self.builder.module, "zeros", ir.Constant(kind, None))
@@ -178,20 +178,20 @@ class Emitter:
         place = self.builder.select(inside, self.builder.gep(data, [start]), zeros)
         return self.row(place, WORD(0), columns)
 
-    def all_inside(self, count: int, columns: Any, low: Any, high: Any) -> Any:
+    def all_inside(self, count: int, columns: Value, low: Value, high: Value) -> Value:
         """Whether ``range(count)`` lies from ``low`` to ``high``, and the columns fill the tile."""
         full = self.builder.icmp_signed("==", columns, WORD(self.tile.vectors * self.tile.lanes))
         from_first = self.builder.icmp_signed("<=", low, WORD(0))
         to_last = self.builder.icmp_signed(">=", high, WORD(count))
         return self.builder.and_(full, self.builder.and_(from_first, to_last))
 
-    def inside(self, place: int, low: Any, high: Any) -> Any:
+    def inside(self, place: int, low: Value, high: Value) -> Value:
         """Whether ``low <= place < high``."""
         above = self.builder.icmp_signed("<=", low, WORD(place))
         below = self.builder.icmp_signed(">", high, WORD(place))
         return self.builder.and_(above, below)
 
-    def either(self, condition: Any, value_of: Callable[[bool], Any]) -> Any:
+    def either(self, condition: Value, value_of: Callable[[bool], Value]) -> Value:
         """``value_of(True)`` where the condition holds, else ``value_of(False)``."""
         results = []
         with self.builder.if_else(condition) as branches:
@@ -203,7 +203,7 @@ class Emitter:
             merged.add_incoming(value, block)
         return merged
 
-    def fma(self, a: Any, b: Any, c: Any) -> Any:
+    def fma(self, a: Value, b: Value, c: Value) -> Value:
         """``a * b + c``, in one instruction where the processor has it."""
         if host_registers().isa in ("sse2", "baseline"):
             # Without the instruction llvm.fma calls a function for each lane.
@@ -215,7 +215,7 @@ class Emitter:
         )
         return self.builder.call(function, [a, b, c])
 
-    def pack(self, vectors: list[Any]) -> Any:
+    def pack(self, vectors: Values) -> Value:
         """A tile from its vectors, row after row."""
         fields = ir.LiteralStructType([self.vector] * len(vectors))
         struct = ir.Constant(fields, ir.Undefined)
@@ -223,16 +223,16 @@ class Emitter:
             struct = self.builder.insert_value(struct, vector, i)
         return struct
 
-    def unpack(self, struct: Any) -> list[Any]:
+    def unpack(self, struct: Value) -> Values:
         """The vectors of a tile, row after row."""
         count = self.tile.rows * self.tile.vectors
         return [self.builder.extract_value(struct, i) for i in range(count)]
 
-    def rows_of(self, vectors: list[Any]) -> list[list[Any]]:
+    def rows_of(self, vectors: Values) -> list[Values]:
         """A tile's vectors by rows."""
         step = self.tile.vectors
         return [vectors[first : first + step] for first in range(0, len(vectors), step)]
 
-    def row_offsets(self, rows: Any) -> list[Any]:
+    def row_offsets(self, rows: Value) -> Values:
         """The offsets of a tile's rows."""
         return [self.builder.extract_value(rows, m) for m in range(self.tile.rows)]

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from llvmlite import ir
 from numba.core import types
 
+from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime.intrinsics import or_in_python
+from fastcnn.engine.numba.runtime.types import (
+    ArrayType,
+    Builder,
+    Context,
+    IntType,
+    LiteralType,
+    Lowering,
+    Signature,
+    TypingContext,
+    Value,
+    Values,
+)
 from fastcnn.engine.numba.tiles.emitter import Emitter
-from fastcnn.engine.numba.tiles.types import WORD, TileType
+from fastcnn.engine.numba.tiles.types import WORD, RowsType, TileType
 
 
 def _plain_transpose(
-    lanes: int, target: Any, i: int, rows: int, source: Any, j: int, columns: int
+    lanes: int, target: Array, i: int, rows: int, source: Array, j: int, columns: int
 ) -> None:
     for m in range(lanes):
         target[i + m * rows : i + m * rows + lanes] = source[
@@ -23,15 +34,15 @@ def _plain_transpose(
 
 @or_in_python(_plain_transpose)
 def transpose_square(
-    typing_context: Any,
-    lanes: Any,
-    target: Any,
-    i: Any,
-    target_step: Any,
-    source: Any,
-    j: Any,
-    source_step: Any,
-) -> Any:
+    typing_context: TypingContext,
+    lanes: LiteralType,
+    target: ArrayType,
+    i: IntType,
+    target_step: IntType,
+    source: ArrayType,
+    j: IntType,
+    source_step: IntType,
+) -> Lowering:
     """Transpose a square of ``lanes`` × ``lanes`` numbers.
 
     Reads rows of ``lanes`` numbers at ``source[j + m * source_step]``; writes the columns as rows
@@ -41,7 +52,7 @@ def transpose_square(
     """
     side = lanes.literal_value
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, TileType(side, 1, side, source.dtype))
         _, to, i, to_step, from_, j, from_step = arguments
         data = emit.data(target, to)
@@ -56,8 +67,8 @@ def transpose_square(
 
 
 def _plain_rank1_square(
-    tile: Any, x: Any, offsets: Any, i: int, w: Any, j: int, step: int, first: int
-) -> Any:
+    tile: Array, x: Array, offsets: Array, i: int, w: Array, j: int, step: int, first: int
+) -> Array:
     tile, lanes = tile.copy(), tile.shape[1]
     for k in range(first, lanes):
         row = w[j + k : j + k + (lanes - 1) * step + 1 : step]
@@ -68,30 +79,30 @@ def _plain_rank1_square(
 
 @or_in_python(_plain_rank1_square)
 def rank1_square(
-    typing_context: Any,
-    tile: Any,
-    x: Any,
-    offsets: Any,
-    i: Any,
-    w: Any,
-    j: Any,
-    step: Any,
-    first: Any,
-) -> Any:
+    typing_context: TypingContext,
+    tile: TileType,
+    x: ArrayType,
+    offsets: RowsType,
+    i: IntType,
+    w: ArrayType,
+    j: IntType,
+    step: IntType,
+    first: IntType,
+) -> Lowering:
     """``tile[m] += x[offsets[m] + i + k] * w[j + k :: step]`` for k from ``first`` to the lanes.
 
     Tile: rows × 1 vector. Reads ``lanes`` numbers of ``x`` for each row, and a square of ``lanes``
     rows of ``w``, ``step`` apart, which is transposed in registers.
     """
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
         struct, x_value, rows, i, w_value, j, step, first = arguments
         columns = turned_square(emit, tile.lanes, emit.data(w, w_value), j, step)
         numbers = emit.data(x, x_value)
         places = [emit.add(offset, i) for offset in emit.row_offsets(rows)]
 
-        def sums(every: bool) -> Any:
+        def sums(every: bool) -> Value:
             totals = emit.unpack(struct)
             for k, column in enumerate(columns):
                 counts = builder.icmp_signed(">=", WORD(k), first)
@@ -107,7 +118,7 @@ def rank1_square(
     return tile(tile, x, offsets, integer, w, integer, integer, integer), generate
 
 
-def turned_square(emit: Emitter, side: int, data: Any, start: Any, step: Any) -> list[Any]:
+def turned_square(emit: Emitter, side: int, data: Value, start: Value, step: Value) -> Values:
     """The columns of a square whose rows begin ``step`` apart."""
     vectors = []
     for _ in range(side):
@@ -116,19 +127,19 @@ def turned_square(emit: Emitter, side: int, data: Any, start: Any, step: Any) ->
     return _transposed(emit, vectors)
 
 
-def _transposed(emit: Emitter, vectors: list[Any]) -> list[Any]:
+def _transposed(emit: Emitter, vectors: Values) -> Values:
     """The columns of a square of vectors, as many as each vector has lanes."""
     side, i32 = len(vectors), ir.IntType(32)
     block = min(16 // emit.size, side)
 
-    def rounds(vectors: list[Any], size: int, span: int) -> list[Any]:
+    def rounds(vectors: Values, size: int, span: int) -> Values:
         """Exchange vectors with pieces of ``size`` lanes, as many, in each ``span`` of lanes.
 
         The pieces with even numbers of two vectors become one, those with odd numbers another.
         """
         if len(vectors) == 1:
             return vectors
-        places: list[list[Any]] = [[], []]
+        places: list[Values] = [[], []]
         for first in range(0, side, span):
             for vector in (0, side):
                 for k in range(span // size):
