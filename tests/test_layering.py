@@ -58,8 +58,8 @@ ROOM_FLOOR = {
 ROOMS = sorted((ROOT / "engine" / "numba").rglob("*.py"))
 ENGINES = ("engine.naive", "engine.im2col", "engine.numba")
 WRITES_LLVM = ("llvmlite.ir", "numba.extending", "numba.core.cgutils", "numba.core.extending")
-WRITERS = ("intrinsics", "atomics", "runs", "calls")
-"""Modules of the compiled engine's runtime that write LLVM, as its tiles do."""
+WRITERS = ("types", "intrinsics", "atomics", "runs", "calls")
+"""Modules of the compiled engine's runtime that write LLVM, as its tiles do, or name its types."""
 COMPILERS = ("instruction_sets", "code_key", "pipeline", "kernel_cache")
 """Modules of the compiled engine's runtime that use LLVM's library itself, and write no LLVM."""
 

@@ -40,7 +40,7 @@ FORMAT = 3
 _ENGINE = "fastcnn.engine.numba"
 _DIGITS = 24  # of a key: 96 bits
 _PROCESS = token_hex()
-"""Replaces the stamp where there is none: no other process has code under these keys."""
+"""Replaces the stamp if there is none, so that no other process has code with these keys."""
 # Imports from the package: a module, and the names that are imported from it.
 _FROM = re.compile(r"from (fastcnn\.[\w.]+) import (\([^)]*\)|.*)")
 _IMPORT = re.compile(r"import (fastcnn\.[\w.]+)()")
@@ -104,7 +104,7 @@ def _modules_of(package: str) -> Iterator[str]:
 
 
 def _contents_of(name: str) -> tuple[bytes, set[str]]:
-    """What a module is made of, and the modules of fastcnn that it imports.
+    """The contents of a module, and the modules of fastcnn that it imports.
 
     The contents are its source if the source is what runs, else Python's code.
     """
@@ -118,7 +118,7 @@ def _contents_of(name: str) -> tuple[bytes, set[str]]:
     code = loader.get_code(name)
     if code is None:
         raise ImportError(f"{name} has neither source nor code")
-    # An import's module is the only name with a dot, and what it imports stands among the others.
+    # Only modules of imports have a dot in their names; the imported names are among the others.
     modules = {
         module
         for names in _names_in(code)
@@ -130,7 +130,7 @@ def _contents_of(name: str) -> tuple[bytes, set[str]]:
 
 
 def _modules_in(base: str, names: Iterable[str]) -> list[str]:
-    """A module, and those of the names that are modules in it."""
+    """A module, and the modules in it that have one of these names."""
     if base.startswith(_ENGINE):
         return [base]
     spec = find_spec(base)
@@ -149,7 +149,7 @@ def _names_in(code: CodeType) -> Iterator[tuple[str, ...]]:
 
 
 def _runs_whatever_the_source(spec: ModuleSpec | None) -> bool:
-    """Whether there is a compiled file that Python takes without a look at the source."""
+    """Whether there is a compiled file that Python runs without a look at the source."""
     if spec is None or not spec.cached or not os.path.exists(spec.cached):
         return False
     with open(spec.cached, "rb") as file:
@@ -160,7 +160,7 @@ _UNCHECKED = (1).to_bytes(4, "little")  # flags of such a file, after its magic 
 
 
 def code_contents(code: CodeType) -> tuple[Any, ...]:
-    """Everything in Python's code that decides what it does, the same in every process.
+    """Everything in Python's code that decides its behaviour, the same in every process.
 
     >>> one, other = (compile(f"def f(x): return {n} in x", "", "exec") for n in ("1", "True"))
     >>> code_contents(one) == code_contents(other)
@@ -183,7 +183,7 @@ def _constant_contents(value: Any) -> Any:
 
 
 def version_stamp() -> str:
-    """What turns sources into code, by versions and by Numba's settings, and the sources."""
+    """The versions and settings of the compilers, and the stamp of the sources."""
     versions = numba.__version__, llvmlite.__version__, sys.implementation.cache_tag
     settings = config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE, config.BOUNDSCHECK
     stamp = source_stamp() or _PROCESS
@@ -195,15 +195,15 @@ def functions_in(function: Callable[..., Any]) -> list[Callable[..., Any]]:
     functions = [function]
     for one in functions:  # the list grows meanwhile
         cells = [cell.cell_contents for cell in one.__closure__ or ()]
-        parts = [value.py_func for value in cells if hasattr(value, "py_func")]
-        functions += [part for part in parts if part not in functions]
+        inner = [value.py_func for value in cells if hasattr(value, "py_func")]
+        functions += [each for each in inner if each not in functions]
     return functions
 
 
 def _stamps_outside(function: Callable[..., Any]) -> list[str]:
-    """The stamps of those functions in a function that stand outside of the compiled engine.
+    """The stamps of the functions in a function whose modules are outside of the compiled engine.
 
-    A function whose module cannot be read, such as one that was typed in, is known by its code.
+    If a module cannot be read, as when a function was typed in, the function's code is its stamp.
     """
     return [
         _module_stamp(one.__module__) or repr(code_contents(one.__code__))
@@ -213,7 +213,7 @@ def _stamps_outside(function: Callable[..., Any]) -> list[str]:
 
 
 def constants(function: Callable[..., Any]) -> tuple[Any, ...]:
-    """What tells functions of one source apart: the values they are closed over, in depth.
+    """The values that a function is closed over, in depth, with its module and its name.
 
     Raises ``TypeError`` for a value whose text does not determine it, such as an object that is
     shown by its address: two processes could then take different code for the same.
@@ -246,10 +246,10 @@ def code_key(
 ) -> str:
     """The key of a function that is compiled for arguments of these types.
 
-    ``fastmath`` are the compiler's liberties with numbers; ``target`` is Numba's code generator,
-    which knows the processor.
+    ``fastmath`` are the fast-math flags; ``target`` is Numba's code generator, which knows the
+    processor.
     """
     of_function = constants(function), _stamps_outside(function)
-    parts = *of_function, tuple(types), sorted(fastmath), target.magic_tuple()
-    text = f"{version_stamp()}\0{parts!r}"
+    facts = *of_function, tuple(types), sorted(fastmath), target.magic_tuple()
+    text = f"{version_stamp()}\0{facts!r}"
     return sha256(text.encode()).hexdigest()[:_DIGITS]

@@ -1,6 +1,6 @@
 """Names for the types that stand in the signatures of the compiled engine.
 
-Numba and LLVM have no type hints, so the type checker takes most of these names for ``Any``. For a
+Numba and LLVM have few type hints, so the type checker takes many of these names for ``Any``. For a
 reader they tell three kinds of objects apart: a **kernel** as Python calls it; a **type** of Numba,
 which the parameters of an intrinsic are; and a **value** of LLVM, such as a register, which exists
 while code is generated. The module holds no code that runs.
@@ -23,6 +23,8 @@ Address: TypeAlias = int
 """Where an array's first element lies, or a function, in bytes; an int64 in compiled code."""
 Words: TypeAlias = NDArray[np.int64]
 """Words of 64 bits: a board, the steps of a program, a table of numbers or addresses."""
+Number: TypeAlias = "np.number[Any]"
+"""A number of the dtype of a kernel's arrays."""
 
 # --- kernels --------------------------------------------------------------------------------------
 
