@@ -1,4 +1,4 @@
-"""Arithmetic on whole register tiles: activation, sums, quotients, a check for finite numbers."""
+"""Intrinsics for arithmetic on whole register tiles: activation, sums, quotients, a check."""
 
 from __future__ import annotations
 

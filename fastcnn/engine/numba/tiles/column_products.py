@@ -1,7 +1,7 @@
-"""Products column by column, the steps of depthwise convolution.
+"""Intrinsics for products column by column: the innermost steps of depthwise convolution.
 
-Each column of the tile has its own input: ``x`` is read as vectors, where a rank-1 update
-broadcasts one number of it.
+Each column of the tile has its own input, so ``x`` is read as vectors, while a rank-1 update
+broadcasts single numbers of it.
 """
 
 from __future__ import annotations

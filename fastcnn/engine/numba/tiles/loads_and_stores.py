@@ -1,6 +1,6 @@
-"""Register tiles to and from memory.
+"""Intrinsics that load register tiles from memory, store them, and fetch cache lines.
 
-Arrays are one-dimensional and all offsets count elements. Nothing checks bounds; callers do.
+Arrays are one-dimensional and offsets count elements. Kernels check the bounds.
 """
 
 from __future__ import annotations
@@ -101,9 +101,8 @@ def _expect(tile: TileType, array: ArrayType, offsets: RowsType, writing: bool) 
         _, array_value, rows, start = arguments
         data, i32 = emit.data(array, array_value), ir.IntType(32)
         for offset in emit.row_offsets(rows):
-            for place in range(0, tile.vectors * tile.lanes, CACHE_LINE // emit.size):
-                at = emit.add(emit.add(offset, start), WORD(place))
-                pointer = builder.gep(data, [at])
+            for column in range(0, tile.vectors * tile.lanes, CACHE_LINE // emit.size):
+                pointer = builder.gep(data, [emit.add(emit.add(offset, start), WORD(column))])
                 kind = ir.FunctionType(ir.VoidType(), [pointer.type, i32, i32, i32])
                 function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
                 builder.call(function, [pointer, i32(int(writing)), i32(3), i32(1)])
@@ -162,7 +161,7 @@ def tile_stream(
     """Write a tile of one row to ``array[start]``, past the cache.
 
     Tile: 1 × vectors; the address must be a multiple of a vector's bytes. For large results,
-    because a usual store fetches the cache line first. :func:`stores_done` must follow.
+    because an ordinary store reads the cache line first. :func:`stores_done` must follow.
     """
 
     def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
@@ -184,7 +183,7 @@ def _plain_done() -> None:
 
 @or_in_python(_plain_done)
 def stores_done(typing_context: TypingContext) -> Lowering:
-    """A fence: what :func:`tile_stream` wrote is seen by other threads before all that follows."""
+    """A fence: other threads see the numbers of :func:`tile_stream` before all later writes."""
 
     def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         builder.fence("seq_cst")
@@ -220,31 +219,31 @@ def tile_store_rows(
         struct, array_value, start, step, columns, count = arguments
         data, vectors = emit.data(array, array_value), emit.unpack(struct)
 
-        rows, places, place = emit.rows_of(vectors), [], start
+        rows, offsets, offset = emit.rows_of(vectors), [], start
         for _ in rows:
-            places.append(place)
-            place = emit.add(place, step)
+            offsets.append(offset)
+            offset = emit.add(offset, step)
         full = builder.icmp_signed("==", columns, WORD(tile.vectors * tile.lanes))
         every = builder.icmp_signed(">=", count, WORD(tile.rows))
         with builder.if_else(builder.and_(full, every)) as (whole, partial):
             with whole:
-                for row, place in zip(rows, places, strict=True):
+                for row, offset in zip(rows, offsets, strict=True):
                     for v, vector in enumerate(row):
-                        emit.store(vector, data, emit.offset(place, v))
+                        emit.store(vector, data, emit.offset(offset, v))
             with partial:
                 if host_registers().isa == "avx512":
-                    for m, (row, place) in enumerate(zip(rows, places, strict=True)):
+                    for m, (row, offset) in enumerate(zip(rows, offsets, strict=True)):
                         inside = builder.icmp_signed(">", count, WORD(m))
-                        wanted = builder.select(inside, columns, WORD(0))
-                        emit.store_columns([row], data, [place], wanted)
+                        width = builder.select(inside, columns, WORD(0))
+                        emit.store_columns([row], data, [offset], width)
                 else:
-                    for m in range(1, tile.rows):  # those beyond are the last again
+                    for m in range(1, tile.rows):  # rows beyond ``count`` repeat the last row
                         inside = builder.icmp_signed(">", count, WORD(m))
-                        places[m] = builder.select(inside, places[m], places[m - 1])
+                        offsets[m] = builder.select(inside, offsets[m], offsets[m - 1])
                         pairs = zip(rows[m], rows[m - 1], strict=True)
                         rows[m] = [builder.select(inside, *pair) for pair in pairs]
                     with builder.if_then(builder.icmp_signed(">", count, WORD(0))):
-                        emit.store_columns(rows, data, places, columns)
+                        emit.store_columns(rows, data, offsets, columns)
         return context.get_dummy_value()
 
     integer = types.int64
@@ -254,8 +253,8 @@ def tile_store_rows(
 def _plain_rows(
     rows: int, vectors: int, lanes: int, array: Array, offsets: Array, start: int
 ) -> Array:
-    places = offsets[:, None] + start + np.arange(vectors * lanes)
-    return array[places]
+    indices = offsets[:, None] + start + np.arange(vectors * lanes)
+    return array[indices]
 
 
 @or_in_python(_plain_rows)

@@ -1,4 +1,7 @@
-"""Rank-1 updates with few columns: vectors hold several rows of ``w`` without a gap."""
+"""Intrinsics for rank-1 updates with few columns: a vector holds several rows of ``w``.
+
+The kernel of dense layers with few outputs uses them.
+"""
 
 from __future__ import annotations
 
@@ -115,21 +118,21 @@ def _rank1_packed(
     for m, offset in enumerate(emit.row_offsets(arguments[3])):
         values = []
         for k in range(steps):
-            place = emit.add(offset, WORD(k))
+            column = emit.add(offset, WORD(k))
             if left is None:
-                values.append(emit.broadcast(x_data, place))
+                values.append(emit.broadcast(x_data, column))
                 continue
             inside = builder.icmp_signed("<", WORD(k), left)
-            some = emit.broadcast(x_data, builder.select(inside, place, offset))
-            values.append(builder.select(inside, some, ir.Constant(emit.vector, None)))
+            value = emit.broadcast(x_data, builder.select(inside, column, offset))
+            values.append(builder.select(inside, value, ir.Constant(emit.vector, None)))
         for v, vector in enumerate(row):
-            of_lanes = [(v * tile.lanes + lane) // wide for lane in lanes]
-            # Numbers that fill a vector each, then put together: reading them is free, while of one
-            # vector that is spread the compiler makes moves across lanes, twice as slow.
-            value = values[of_lanes[0]]
-            for k in range(of_lanes[0] + 1, of_lanes[-1] + 1):
+            steps_of_lanes = [(v * tile.lanes + lane) // wide for lane in lanes]
+            # Each number of x is broadcast to a whole vector, and these are blended: a load can
+            # broadcast, but to spread one vector takes moves across lanes, which are slower.
+            value = values[steps_of_lanes[0]]
+            for k in range(steps_of_lanes[0] + 1, steps_of_lanes[-1] + 1):
                 later = ir.Constant(
-                    ir.VectorType(ir.IntType(1), tile.lanes), [int(of >= k) for of in of_lanes]
+                    ir.VectorType(ir.IntType(1), tile.lanes), [int(n >= k) for n in steps_of_lanes]
                 )
                 value = builder.select(later, values[k], value)
             at = m * tile.vectors + v
@@ -159,8 +162,8 @@ def tile_unpacked(
     def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit, i32 = Emitter(context, builder, tile), ir.IntType(32)
 
-        def piece(a: Value, b: Value, places: list[int]) -> Value:
-            pattern = ir.Constant(ir.VectorType(i32, len(places)), [i32(p) for p in places])
+        def shuffled(a: Value, b: Value, lanes: list[int]) -> Value:
+            pattern = ir.Constant(ir.VectorType(i32, len(lanes)), [i32(lane) for lane in lanes])
             return builder.shuffle_vector(a, b, pattern)
 
         sums, no_vector = [], ir.Constant(emit.vector, None)
@@ -168,15 +171,15 @@ def tile_unpacked(
             row = [*row, no_vector]
             for first in range(0, wide, tile.lanes):
                 count = min(tile.lanes, wide - first)
-                parts = []
+                terms = []
                 for start in range(first, tile.vectors * tile.lanes, wide):
                     v, lane = divmod(start, tile.lanes)
-                    parts.append(piece(row[v], row[v + 1], [lane + k for k in range(count)]))
-                total = parts[0]
-                for part in parts[1:]:
-                    total = builder.fadd(total, part)
+                    terms.append(shuffled(row[v], row[v + 1], [lane + k for k in range(count)]))
+                total = terms[0]
+                for term in terms[1:]:
+                    total = builder.fadd(total, term)
                 zeros = ir.Constant(total.type, None)
-                sums.append(piece(total, zeros, [min(k, count) for k in range(tile.lanes)]))
+                sums.append(shuffled(total, zeros, [min(k, count) for k in range(tile.lanes)]))
         return Emitter(context, builder, unpacked).pack(sums)
 
     return unpacked(columns, lanes, tile), generate

@@ -1,7 +1,8 @@
-"""Maxima, minima and argmax indices of register tiles: the arithmetic of pooling.
+"""Intrinsics for maxima, minima and argmax indices of register tiles: the arithmetic of pooling.
 
-NaN wins over every number, and of equal numbers the first stays. The forms that end with
-``_of_numbers`` serve tiles without NaN.
+NaN wins over every number, and of equal numbers the first stays. Functions whose name ends with
+``_of_numbers`` serve tiles without NaN, in fewer instructions. Argmax indices are tiles of numbers
+of the same dtype.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ def _best_by(better: Better, largest: LiteralType, tile: TileType, best: TileTyp
     return tile(largest, tile, best), generate
 
 
-def _place_by(
-    better: Better, largest: LiteralType, tile: TileType, best: TileType, place: TileType
+def _argmax_by(
+    better: Better, largest: LiteralType, tile: TileType, best: TileType, argmax: TileType
 ) -> Lowering:
     def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
@@ -69,12 +70,12 @@ def _place_by(
         rows = zip(*[emit.unpack(arguments[i]) for i in (1, 2, 3)], strict=True)
         return emit.pack(
             [
-                builder.select(better(emit, largest.literal_value, value, old), number, kept)
-                for value, old, kept in rows
+                builder.select(better(emit, largest.literal_value, value, old), number, index)
+                for value, old, index in rows
             ]
         )
 
-    return tile(largest, tile, best, place, types.int64), generate
+    return tile(largest, tile, best, argmax, types.int64), generate
 
 
 def _plain_wins(largest: bool, tile: Array, best: Array) -> Array:
@@ -108,11 +109,11 @@ def tile_best_of_numbers(
 def _plain_squares(length: int, tile: Array) -> tuple[Array, Array]:
     squares = tile.reshape(-1, 2, length // 2, 2, tile.shape[1]).transpose(1, 3, 0, 2, 4)
     best, *others = squares.reshape(4, -1, tile.shape[1])
-    place = np.zeros_like(best)
+    argmax = np.zeros_like(best)
     for k, value in enumerate(others, 1):
-        place = _plain_place(True, value, best, place, k)
+        argmax = _plain_argmax(True, value, best, argmax, k)
         best = _plain_best(True, value, best)
-    return best, place
+    return best, argmax
 
 
 def _plain_pooled(length: int, tile: Array) -> Array:
@@ -126,7 +127,7 @@ def tile_pooled(typing_context: TypingContext, length: LiteralType, tile: TileTy
     The tile's rows are pixels in lines of ``length``; two lines are pooled together. Tile: rows ×
     vectors; the result has rows / 4 × vectors. Reads no memory.
     """
-    return _pooled(_better, length, tile, places=False)
+    return _pooled(_better, length, tile, argmax=False)
 
 
 @or_in_python(_plain_pooled)
@@ -134,14 +135,14 @@ def tile_pooled_of_numbers(
     typing_context: TypingContext, length: LiteralType, tile: TileType
 ) -> Lowering:
     """:func:`tile_pooled` for a tile without NaN."""
-    return _pooled(_greater, length, tile, places=False)
+    return _pooled(_greater, length, tile, argmax=False)
 
 
-def _plain_places(length: int, tile: Array) -> Array:
+def _plain_pooled_argmax(length: int, tile: Array) -> Array:
     return _plain_squares(length, tile)[1]
 
 
-@or_in_python(_plain_places)
+@or_in_python(_plain_pooled_argmax)
 def tile_pooled_places(
     typing_context: TypingContext, length: LiteralType, tile: TileType
 ) -> Lowering:
@@ -149,72 +150,72 @@ def tile_pooled_places(
 
     Tile: rows × vectors; the result has rows / 4 × vectors. Reads no memory.
     """
-    return _pooled(_better, length, tile, places=True)
+    return _pooled(_better, length, tile, argmax=True)
 
 
-@or_in_python(_plain_places)
+@or_in_python(_plain_pooled_argmax)
 def tile_pooled_places_of_numbers(
     typing_context: TypingContext, length: LiteralType, tile: TileType
 ) -> Lowering:
     """:func:`tile_pooled_places` for a tile without NaN."""
-    return _pooled(_greater, length, tile, places=True)
+    return _pooled(_greater, length, tile, argmax=True)
 
 
-def _pooled(better: Better, length: LiteralType, tile: TileType, *, places: bool) -> Lowering:
+def _pooled(better: Better, length: LiteralType, tile: TileType, *, argmax: bool) -> Lowering:
     pooled = TileType(tile.rows // 4, tile.vectors, tile.lanes, tile.dtype)
     line = length.literal_value
 
     def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
-        vectors, found = emit.unpack(arguments[1]), []
+        vectors, results = emit.unpack(arguments[1]), []
         numbers = [emit.constant(Fraction(k)) for k in range(4)]
         for row in range(0, tile.rows, 2):
             if row // line % 2:
                 continue
             for v in range(tile.vectors):
                 four = [(row + m) * tile.vectors + v for m in (0, 1, line, line + 1)]
-                best, place = vectors[four[0]], numbers[0]
+                best, index = vectors[four[0]], numbers[0]
                 for at, number in zip(four[1:], numbers[1:], strict=True):
                     takes = better(emit, True, vectors[at], best)
                     best = builder.select(takes, vectors[at], best)
-                    place = builder.select(takes, number, place)
-                found.append(place if places else best)
-        return Emitter(context, builder, pooled).pack(found)
+                    index = builder.select(takes, number, index)
+                results.append(index if argmax else best)
+        return Emitter(context, builder, pooled).pack(results)
 
     return pooled(length, tile), generate
 
 
-def _plain_place(largest: bool, tile: Array, best: Array, place: Array, at: int) -> Array:
-    return np.where(_plain_wins(largest, tile, best), tile.dtype.type(at), place)
+def _plain_argmax(largest: bool, tile: Array, best: Array, argmax: Array, index: int) -> Array:
+    return np.where(_plain_wins(largest, tile, best), tile.dtype.type(index), argmax)
 
 
-@or_in_python(_plain_place)
+@or_in_python(_plain_argmax)
 def tile_place(
     typing_context: TypingContext,
     largest: LiteralType,
     tile: TileType,
     best: TileType,
-    place: TileType,
-    at: IntType,
+    argmax: TileType,
+    index: IntType,
 ) -> Lowering:
-    """``at`` where ``tile`` replaces ``best`` in :func:`tile_best`, else ``place``.
+    """``index`` where ``tile`` replaces ``best`` in :func:`tile_best`, else ``argmax``.
 
     Keeps argmax indices up to date. Tiles: rows × vectors. Reads no memory.
     """
-    return _place_by(_better, largest, tile, best, place)
+    return _argmax_by(_better, largest, tile, best, argmax)
 
 
-@or_in_python(_plain_place)
+@or_in_python(_plain_argmax)
 def tile_place_of_numbers(
     typing_context: TypingContext,
     largest: LiteralType,
     tile: TileType,
     best: TileType,
-    place: TileType,
-    at: IntType,
+    argmax: TileType,
+    index: IntType,
 ) -> Lowering:
     """:func:`tile_place` for tiles without NaN."""
-    return _place_by(_greater, largest, tile, best, place)
+    return _argmax_by(_greater, largest, tile, best, argmax)
 
 
 def _plain_has_nan(tile: Array) -> bool:
@@ -237,15 +238,15 @@ def tile_has_nan(typing_context: TypingContext, tile: TileType) -> Lowering:
     return types.boolean(tile), generate
 
 
-def _plain_where(tile: Array, place: Array, at: int) -> Array:
-    return np.where(place == at, tile, tile.dtype.type(0))
+def _plain_where(tile: Array, argmax: Array, index: int) -> Array:
+    return np.where(argmax == index, tile, tile.dtype.type(0))
 
 
 @or_in_python(_plain_where)
 def tile_where(
-    typing_context: TypingContext, tile: TileType, place: TileType, at: IntType
+    typing_context: TypingContext, tile: TileType, argmax: TileType, index: IntType
 ) -> Lowering:
-    """``tile`` where the argmax index ``place`` is ``at``, else 0.
+    """``tile`` where ``argmax`` is ``index``, else 0.
 
     Tiles: rows × vectors. Reads no memory.
     """
@@ -262,4 +263,4 @@ def tile_where(
             ]
         )
 
-    return tile(tile, place, types.int64), generate
+    return tile(tile, argmax, types.int64), generate

@@ -1,12 +1,12 @@
-"""Rank-1 updates of a register tile, the innermost step of convolution and matrix products.
+"""Intrinsics for rank-1 updates of a register tile: the innermost step of convolutions.
 
-The step is
+The step, which is that of matrix products too, is
 
     tile[m, :] += x[rows[m] + i] * w[j : j + vectors * lanes]
 
 with one load for each vector of ``w``, one broadcast for each row, and one fused multiply-add for
-each register. The forms here differ in how rows lie in ``x``, and in how many columns of ``w``
-there are.
+each register. The functions differ in how the tile's rows lie in ``x``, and in how many columns of
+``w`` there are.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _rank1(
     columns: Value | None,
 ) -> Value:
     emit = Emitter(context, builder, tile)
-    # One running pointer for all rows: their offsets stay what they are in the loop.
+    # One pointer runs for all rows, so that the offsets of the rows do not change in the loop.
     x_data = builder.gep(emit.data(x, arguments[1]), [arguments[3]])
     if tile.vectors == 1:
         # A tall tile has more rows than there are registers. The compiler must not see the
@@ -121,8 +121,8 @@ def _rank1(
 def _plain_rank1_lines(
     lines: int, tile: Array, x: Array, i: int, line: int, step: int, w: Array, j: int, columns: int
 ) -> Array:
-    places = np.arange(lines)[:, None] * line + np.arange(len(tile) // lines) * step
-    return _plain_rank1_masked(tile, x, places.reshape(-1), i, w, j, columns)
+    offsets = np.arange(lines)[:, None] * line + np.arange(len(tile) // lines) * step
+    return _plain_rank1_masked(tile, x, offsets.reshape(-1), i, w, j, columns)
 
 
 @or_in_python(_plain_rank1_lines)
@@ -159,7 +159,8 @@ def rank1_lines(
         number = ir.PointerType(emit.vector.element)
         first = builder.bitcast(builder.gep(emit.data(x, x_value), [i]), byte)
         row = emit.row(emit.data(w, w_value), j, columns)
-        # In bytes and opaque: else the compiler keeps each multiple in a register of its own.
+        # The step counts bytes and is opaque, because the compiler would otherwise keep each
+        # multiple in a register of its own.
         fold = {1: emit.opaque(builder.mul(step, WORD(emit.size)))}
         fold |= {k: builder.mul(fold[1], WORD(k)) for k in odd}
         line = builder.mul(line, WORD(emit.size))
@@ -234,10 +235,10 @@ def rank1_taps(
             i = emit.add(i, line)
         sums = emit.unpack(struct)
         for p in range(length + ahead - 1):
-            for place, pointer in enumerate(pointers):
+            for number, pointer in enumerate(pointers):
                 value = emit.broadcast(pointer, WORD(p))
                 for k in range(max(0, p - length + 1), min(ahead, p + 1)):
-                    first = (place * length + p - k) * size
+                    first = (number * length + p - k) * size
                     for v, vector in enumerate(rows[k], first):
                         sums[v] = emit.fma(value, vector, sums[v])
         return emit.pack(sums)

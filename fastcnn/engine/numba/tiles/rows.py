@@ -1,4 +1,7 @@
-"""Where the rows of a register tile read and write: offsets along a line, or along a walk."""
+"""Intrinsics for the offsets of a tile's rows, which say where each row reads and writes.
+
+The offsets lie on a line, or follow a walk through the points of three axes in row-major order.
+"""
 
 from __future__ import annotations
 
@@ -71,8 +74,8 @@ def rows_walk(
     ``eb`` and ``ec`` are the extents of the axes b and c. The offset of a point is ``a * sa + b *
     sb + c * sc``; the rows from ``left`` on repeat the last point. All rows are computed at once,
     in double-precision vectors, because counting row by row takes longer than the nine products of
-    a 3×3 filter on one channel. The result is exact: offsets are below 2^53, and each quotient is
-    taken half a unit away from where it would jump.
+    a 3×3 filter on one channel. The result is exact, because offsets are below 2^53, and each
+    quotient is half a unit away from the next integer.
     """
     kind = RowsType(rows.literal_value)
     double = ir.DoubleType()
@@ -87,7 +90,7 @@ def rows_walk(
             for name, value in (
                 ("b", b), ("c", c), ("last", builder.sub(last, WORD(1))), ("eb", eb), ("ec", ec),
                 ("sc", sc), ("base", base),
-                # What a step to the next b, or to the next a, adds beyond its c steps.
+                # The offset that a step to the next b, or to the next a, adds to its c steps.
                 ("b step", builder.sub(sb, builder.mul(ec, sc))),
                 ("a step", builder.sub(sa, builder.mul(eb, sb))),
             )
@@ -96,8 +99,8 @@ def rows_walk(
         def splat(value: Value) -> Value:
             undefined = ir.Constant(vector, ir.Undefined)
             first = builder.insert_element(undefined, value, ir.IntType(32)(0))
-            places = ir.Constant(ir.VectorType(ir.IntType(32), kind.rows), None)
-            return builder.shuffle_vector(first, undefined, places)
+            zeros = ir.Constant(ir.VectorType(ir.IntType(32), kind.rows), None)
+            return builder.shuffle_vector(first, undefined, zeros)
 
         def floor_of(value: Value, extent: str) -> Value:
             half = builder.fadd(value, splat(double(0.5)))

@@ -1,8 +1,8 @@
-"""Totals of long sums: float64 numbers beside a register tile, to which its sums are added.
+"""Intrinsics for the totals of long sums: float64 numbers to which a register tile is added.
 
 A long sum is taken in stretches. At the end of a stretch the tile is added to its totals, and
-begins again at 0. Totals lie in a **room**: memory on the stack, or an array. A room is known by
-its address, an int64; with ``NUMBA_DISABLE_JIT=1`` it is an array of float64.
+begins again at 0. Totals lie in a **room**: memory on the stack, or an array. A kernel passes the
+room's address, an int64; with ``NUMBA_DISABLE_JIT=1`` a room is an array of float64.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def _plain_room(count: int) -> Array:
 def totals_room(typing_context: TypingContext, count: LiteralType) -> Lowering:
     """The address of ``count`` float64 numbers on the stack, for the totals of long sums.
 
-    Totals stay in memory, because a tile's sums leave no registers free. The compiler does not know
-    what lies at the address: otherwise it would make the totals values of the loop over the steps,
-    and they would drive the sums out of their registers.
+    Totals stay in memory, because a tile's sums leave no registers free. The address is opaque to
+    the compiler. Otherwise it would make the totals values of the loop over the steps, and they
+    would take the registers of the sums.
     """
     kind = ir.ArrayType(ir.DoubleType(), count.literal_value)
 
@@ -66,7 +66,7 @@ def totals_in(typing_context: TypingContext, array: ArrayType, at: IntType) -> L
     return types.int64(array, types.int64), generate
 
 
-def _wide(emit: Emitter, room: Value, at: Value) -> Values:
+def _pointers(emit: Emitter, room: Value, at: Value) -> Values:
     """Pointers to the totals of a tile's vectors, from number ``at`` of the room."""
     kind = ir.PointerType(ir.VectorType(ir.DoubleType(), emit.tile.lanes))
     pointers = []
@@ -102,7 +102,7 @@ def totals_begin(
 
     def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
-        for pointer in _wide(emit, *arguments[1:]):
+        for pointer in _pointers(emit, *arguments[1:]):
             builder.store(ir.Constant(pointer.type.pointee, None), pointer, align=8)
         return context.get_dummy_value()
 
@@ -128,10 +128,9 @@ def totals_add(
 
     def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
-        place = builder.ptrtoint(
-            cgutils.alloca_once(builder, ir.ArrayType(emit.vector, count)), WORD
-        )
-        scratch = builder.inttoptr(emit.opaque(place), ir.PointerType(emit.vector.element))
+        memory = cgutils.alloca_once(builder, ir.ArrayType(emit.vector, count))
+        address = emit.opaque(builder.ptrtoint(memory, WORD))
+        scratch = builder.inttoptr(address, ir.PointerType(emit.vector.element))
         for m, vector in enumerate(emit.unpack(arguments[0])):
             emit.store(vector, scratch, WORD(m * tile.lanes))
         wide = ir.VectorType(ir.DoubleType(), tile.lanes)
@@ -165,7 +164,7 @@ def totals_end(
 
     def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
-        sums = _with_totals(emit, arguments[0], _wide(emit, *arguments[1:]))
+        sums = _with_totals(emit, arguments[0], _pointers(emit, *arguments[1:]))
         if emit.size == 4:
             sums = [builder.fptrunc(total, emit.vector) for total in sums]
         return emit.pack(sums)

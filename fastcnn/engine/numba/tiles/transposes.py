@@ -1,4 +1,8 @@
-"""Squares of numbers, transposed in registers."""
+"""Intrinsics that transpose squares of numbers in registers.
+
+Kernels that turn filters write the squares to memory; the dense layer's gradient for few samples
+multiplies by them.
+"""
 
 from __future__ import annotations
 
@@ -46,9 +50,9 @@ def transpose_square(
     """Transpose a square of ``lanes`` × ``lanes`` numbers.
 
     Reads rows of ``lanes`` numbers at ``source[j + m * source_step]``; writes the columns as rows
-    to ``target[i + m * target_step]``. The square stays in registers: first the blocks within 16
-    bytes are transposed, then these blocks change places, because each shuffle is then one
-    instruction of AVX2.
+    to ``target[i + m * target_step]``. First the blocks within 16 bytes are transposed, then the
+    blocks are exchanged, because each shuffle is then one instruction of AVX2
+    (docs/measurements.md, "Transposes shuffle within 16 bytes first").
     """
     side = lanes.literal_value
 
@@ -56,7 +60,7 @@ def transpose_square(
         emit = Emitter(context, builder, TileType(side, 1, side, source.dtype))
         _, to, i, to_step, from_, j, from_step = arguments
         data = emit.data(target, to)
-        for vector in turned_square(emit, side, emit.data(source, from_), j, from_step):
+        for vector in transposed_square(emit, side, emit.data(source, from_), j, from_step):
             emit.store(vector, data, i)
             i = emit.add(i, to_step)
         return context.get_dummy_value()
@@ -98,16 +102,16 @@ def rank1_square(
     def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
         struct, x_value, rows, i, w_value, j, step, first = arguments
-        columns = turned_square(emit, tile.lanes, emit.data(w, w_value), j, step)
+        columns = transposed_square(emit, tile.lanes, emit.data(w, w_value), j, step)
         numbers = emit.data(x, x_value)
-        places = [emit.add(offset, i) for offset in emit.row_offsets(rows)]
+        starts = [emit.add(offset, i) for offset in emit.row_offsets(rows)]
 
         def sums(every: bool) -> Value:
             totals = emit.unpack(struct)
             for k, column in enumerate(columns):
                 counts = builder.icmp_signed(">=", WORD(k), first)
-                for m, place in enumerate(places):
-                    factor = emit.broadcast(numbers, emit.add(place, WORD(k)))
+                for m, start in enumerate(starts):
+                    factor = emit.broadcast(numbers, emit.add(start, WORD(k)))
                     total = emit.fma(factor, column, totals[m])
                     totals[m] = total if every else builder.select(counts, total, totals[m])
             return emit.pack(totals)
@@ -118,7 +122,7 @@ def rank1_square(
     return tile(tile, x, offsets, integer, w, integer, integer, integer), generate
 
 
-def turned_square(emit: Emitter, side: int, data: Value, start: Value, step: Value) -> Values:
+def transposed_square(emit: Emitter, side: int, data: Value, start: Value, step: Value) -> Values:
     """The columns of a square whose rows begin ``step`` apart."""
     vectors = []
     for _ in range(side):
@@ -133,19 +137,19 @@ def _transposed(emit: Emitter, vectors: Values) -> Values:
     block = min(16 // emit.size, side)
 
     def rounds(vectors: Values, size: int, span: int) -> Values:
-        """Exchange vectors with pieces of ``size`` lanes, as many, in each ``span`` of lanes.
+        """Exchange groups of ``size`` lanes between vectors, in each ``span`` of lanes.
 
-        The pieces with even numbers of two vectors become one, those with odd numbers another.
+        Of two vectors, the groups with even numbers become one vector, the others another.
         """
         if len(vectors) == 1:
             return vectors
-        places: list[Values] = [[], []]
+        lanes: list[Values] = [[], []]
         for first in range(0, side, span):
             for vector in (0, side):
                 for k in range(span // size):
                     at = vector + first + k * size
-                    places[k % 2] += [i32(at + lane) for lane in range(size)]
-        masks = [ir.Constant(ir.VectorType(i32, side), part) for part in places]
+                    lanes[k % 2] += [i32(at + lane) for lane in range(size)]
+        masks = [ir.Constant(ir.VectorType(i32, side), each) for each in lanes]
         for _ in range(len(vectors).bit_length() - 1):
             pairs = list(zip(vectors[::2], vectors[1::2], strict=True))
             vectors = [emit.builder.shuffle_vector(a, b, mask) for mask in masks for a, b in pairs]

@@ -1,4 +1,4 @@
-"""What a register tile is: as a Numba type, and as an LLVM value.
+"""The type of a register tile, for Numba and for LLVM.
 
 A **register tile** is a block of ``rows × vectors`` SIMD registers of ``lanes`` numbers each. It is
 one LLVM value, so it stays in registers from the first step to the store, as long as it stays
@@ -58,18 +58,22 @@ class _RowsModel(models.PrimitiveModel):  # type: ignore[misc]
 
 
 def float_type(dtype: types.Type) -> ir.Type:
+    """LLVM's type of a number of this dtype, float32 or float64."""
     return ir.FloatType() if dtype == types.float32 else ir.DoubleType()
 
 
 def vector_type(kind: TileType) -> ir.VectorType:
+    """LLVM's type of a vector of the tile."""
     return ir.VectorType(float_type(kind.dtype), kind.lanes)
 
 
 def item_size(dtype: types.Type) -> int:
+    """Bytes of a number of this dtype, float32 or float64."""
     return 4 if dtype == types.float32 else 8
 
 
 def tile_type(
     rows: LiteralType, vectors: LiteralType, lanes: LiteralType, array: ArrayType
 ) -> TileType:
+    """The type of a tile from its sides as literals, with the dtype of an array."""
     return TileType(rows.literal_value, vectors.literal_value, lanes.literal_value, array.dtype)

@@ -1,4 +1,4 @@
-"""Winograd's transforms, as vector code that is generated from exact fractions.
+"""Intrinsics for Winograd's transforms: vector code that is generated from exact fractions.
 
 A transform is ``M X Mᵀ``, where M is a small matrix of fractions and X a square of vectors of
 channels. The matrices come from :mod:`fastcnn.core.minimal_filtering`.
@@ -34,7 +34,9 @@ from fastcnn.engine.numba.tiles.types import TileType
 
 def _combination(emit: Emitter, terms: list[tuple[Fraction, Value]]) -> Value:
     """Σ coefficient · vector, or None where all coefficients are 0."""
-    terms = sorted((t for t in terms if t[0]), key=lambda t: t[0] != 1)  # begin without a product
+    terms = sorted(
+        (t for t in terms if t[0]), key=lambda t: t[0] != 1
+    )  # the first without a product
     total = None
     for coefficient, vector in terms:
         if total is None and coefficient == 1:
@@ -107,11 +109,13 @@ def _sandwich(emit: Emitter, matrix: Matrix, square: _Square) -> Iterator[Values
     data, start, row_step, column_step, mask = square
     side, half = range(len(matrix[0])), []
     for _ in side:
-        place, column = start, []
+        offset, column = start, []
         for _ in side:
-            loaded = emit.load(data, place) if mask is None else emit.masked_load(data, place, mask)
-            column.append(loaded)
-            place = emit.add(place, row_step)
+            if mask is None:
+                column.append(emit.load(data, offset))
+            else:
+                column.append(emit.masked_load(data, offset, mask))
+            offset = emit.add(offset, row_step)
         half.append(_map_line(emit, matrix, column))
         start = emit.add(start, column_step)
     for row in zip(*half, strict=True):
@@ -123,8 +127,8 @@ def _plain_square(
 ) -> Array:
     side = np.arange(len(matrix[0]))
     square = np.zeros((len(side), len(side), lanes), array.dtype)
-    places = start + side[:, None, None] * row + side[:, None] * column + np.arange(columns)
-    square[:, :, :columns] = array[places]
+    indices = start + side[:, None, None] * row + side[:, None] * column + np.arange(columns)
+    square[:, :, :columns] = array[indices]
     values = np.asarray([[float(c) for c in line] for line in matrix], array.dtype)
     result: Array = np.einsum("ia,abl,jb->ijl", values, square, values).reshape(-1, lanes)
     return result
