@@ -20,7 +20,7 @@ except ImportError:  # Windows: each process compiles for itself
     fcntl = None  # type: ignore[assignment]
 
 PATIENCE = 60.0
-"""Seconds to wait for another process, which may be halted; a kernel compiles in one or two."""
+"""Seconds to wait for another process, which may be halted: many times what a kernel takes."""
 
 _POLL = 0.02  # seconds between two looks
 

@@ -116,7 +116,7 @@ def _compiled_undisturbed(compile: Callable[[Types], Any], signature: Types) -> 
     return undisturbed(compile, signature)
 
 
-_FORK_PATIENCE = 60.0  # seconds; a kernel compiles in one or two
+_FORK_PATIENCE = 60.0  # seconds, many times what a kernel takes to compile
 
 
 class _Forks(threading.local):

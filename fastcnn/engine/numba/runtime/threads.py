@@ -45,7 +45,7 @@ from fastcnn.engine.numba.runtime.types import Address, Kernel
 SMALL = 200_000
 """Operations that are worth a thread: less work is done before a worker could help."""
 _TASKS = 4  # for each thread, at most
-_LOOKS = 5_000  # of a worker before it sleeps; they take about 100 µs
+_LOOKS = 5_000  # of a worker before it sleeps
 _PATIENCE = 0.05  # seconds until a thread is started again for a slot that no worker has entered
 
 _serve, _share = jit.compiled(jobs.serve), jit.kernel(jobs.share)
