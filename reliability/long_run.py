@@ -39,7 +39,7 @@ MEGABYTES = 8.0
 def resident() -> float:
     """Size of this process in memory, in megabytes, without what is kept to be used again."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return (pages * os.sysconf("SC_PAGE_SIZE") - memory.kept()) / 2**20
+    return (pages * os.sysconf("SC_PAGE_SIZE") - memory.kept_bytes()) / 2**20
 
 
 def handles() -> int:
@@ -99,8 +99,8 @@ def run(minutes: float) -> tuple[str, list[str]]:
     wrong = []
     if growth > MEGABYTES:
         wrong.append(f"grew by {growth:.1f} MB, from {sizes[0]:.0f} to {sizes[-1]:.0f}")
-    if memory.kept() > memory.KEPT:
-        wrong.append(f"keeps {memory.kept():,} bytes, more than {memory.KEPT:,}")
+    if memory.kept_bytes() > memory.KEPT:
+        wrong.append(f"keeps {memory.kept_bytes():,} bytes, more than {memory.KEPT:,}")
     if threading.active_count() > threads:
         wrong.append(f"{threading.active_count()} threads, not {threads}")
     if handles() > files:

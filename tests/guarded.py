@@ -45,7 +45,7 @@ from fastcnn.engine.numba.runtime import arrays as seam
 from fastcnn.engine.numba.runtime import jobs, kernel_cache, threads
 from fastcnn.engine.numba.runtime.calls import SHARE
 from fastcnn.engine.numba.runtime.instruction_sets import host_registers
-from fastcnn.engine.numba.runtime.jobs import PLACE
+from fastcnn.engine.numba.runtime.jobs import SLOT
 from fastcnn.engine.registry import replaced
 from fastcnn.proof.bounds import bounds
 from fastcnn.proof.check import EXACT_MODES, REFERENCE, call
@@ -332,9 +332,9 @@ def _compare(
 def _share_as_threads_do() -> None:
     """What only threads run, on the board that they share; nobody comes but whoever calls."""
     for border in ("first", "last"):
-        board = guarded((2 * PLACE,), np.int64, border)
+        board = guarded((2 * SLOT,), np.int64, border)
         board[...] = 0
-        threads._serve(board, PLACE, 2)
+        threads._serve(board, SLOT, 2)
         assert not board.any()
         board[jobs.WANTED], board[SHARE] = 2, threads.share_address()
         seen = guarded((5,), np.float32, border)
@@ -342,17 +342,17 @@ def _share_as_threads_do() -> None:
         activations.relu_kernel(board, 4, 0, 5, seen, seen)
         assert not seen.any()
         assert board[jobs.NUMBER] == 1
-        (own, others), nothing_left = board.reshape(2, PLACE)[:, jobs.DONE], 1 << jobs.COUNT
-        assert (own, others) == (nothing_left + 4, 0)  # pieces, all of the first job
-        assert (board.reshape(2, PLACE)[:, jobs.LEFT] == nothing_left).all()
+        (own, others), nothing_left = board.reshape(2, SLOT)[:, jobs.DONE], 1 << jobs.COUNT
+        assert (own, others) == (nothing_left + 4, 0)  # tasks, all of the first job
+        assert (board.reshape(2, SLOT)[:, jobs.LEFT] == nothing_left).all()
         assert not board[jobs.BUSY]
         seen[...] = -1
-        board[PLACE + jobs.LEFT] += nothing_left  # another job of which nothing is left
-        threads._serve(board, PLACE, 2)
+        board[SLOT + jobs.LEFT] += nothing_left  # another job of which nothing is left
+        threads._serve(board, SLOT, 2)
         assert (seen == -1).all()
         # A job in which the worker has no part: its caller would not count what it did.
-        board[PLACE + jobs.LEFT], board[jobs.LEFT] = 3 * nothing_left, 4 * nothing_left + 1
-        threads._serve(board, PLACE, 2)
+        board[SLOT + jobs.LEFT], board[jobs.LEFT] = 3 * nothing_left, 4 * nothing_left + 1
+        threads._serve(board, SLOT, 2)
         assert board[jobs.LEFT] == 4 * nothing_left + 1
 
 

@@ -297,6 +297,7 @@ OTHER_CACHES = {
     "instruction_sets.host_registers",
     "kernel_cache.cache_folders",
     "code_key.source_stamp",
+    "code_key._module_stamp",
     "winograd.square_transform",
 }
 

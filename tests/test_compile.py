@@ -6,12 +6,14 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from numba.core.registry import cpu_target
 from processes import SOURCE, python
 
-from fastcnn.engine.numba.runtime import compile_turn, inlining, jit, kernel_cache
+from fastcnn.engine.numba.runtime import code_key, compile_turn, inlining, jit, kernel_cache
 from fastcnn.engine.numba.runtime.compile_turn import CompileTurn
 
 SPECIALISATIONS = 165
@@ -194,6 +196,7 @@ def test_kernels_run_where_nothing_can_be_written(package: Path) -> None:
 
 STAMP = """
 from pathlib import Path
+from typing import Any
 from fastcnn.engine.numba.runtime import code_key
 
 def stamp():
@@ -203,7 +206,8 @@ def stamp():
 before = stamp()
 assert stamp() == before
 inside = code_key.PACKAGE.glob("engine/numba/**/*.py")
-for path in [*inside, code_key.PACKAGE / "core" / "geometry.py"]:
+core = [code_key.PACKAGE / "core" / f"{name}.py" for name in ("geometry", "hardware", "long_sums")]
+for path in [*inside, *core]:
     text = path.read_bytes()
     path.write_bytes(text + b"# edited")
     assert stamp() != before, path
@@ -216,6 +220,53 @@ assert stamp() == before, "what no kernel reads compiles nothing anew"
 
 def test_every_file_that_kernels_are_made_of_is_in_the_stamp(package: Path) -> None:
     python("-c", STAMP, source=package)
+
+
+PROBE = """
+from fastcnn.bench.multiply_add import CHAIN
+from fastcnn.engine.numba.runtime.jit import compiled
+
+@compiled
+def probe(x):
+    return x + CHAIN
+"""
+OUTSIDE = """
+from fastcnn.bench.multiply_add import multiply_add
+from fastcnn.engine.numba.runtime import code_key
+from fastcnn.probe import probe
+from numba.core.registry import cpu_target
+
+def keys():
+    code_key._module_stamp.cache_clear()
+    target = cpu_target.target_context.codegen()
+    return [code_key.code_key(one.py_func, (), (), target) for one in (multiply_add, probe)]
+
+def changed(path):
+    before = keys()
+    path.write_bytes(path.read_bytes() + b"# edited")
+    return [one != other for one, other in zip(before, keys())]
+
+assert keys() == keys()
+assert changed(code_key.PACKAGE / "bench" / "multiply_add.py") == [True, True]
+assert changed(code_key.PACKAGE / "probe.py") == [False, True]
+assert changed(code_key.PACKAGE / "models" / "nets.py") == [False, False]
+"""
+
+
+def test_the_key_of_a_kernel_outside_of_the_engine_follows_its_file_and_its_imports(
+    package: Path,
+) -> None:
+    (package / "fastcnn" / "probe.py").write_text(PROBE, "utf-8")
+    python("-c", OUTSIDE, source=package)
+
+
+def test_a_function_whose_module_cannot_be_read_is_known_by_its_code() -> None:
+    target, keys = cpu_target.target_context.codegen(), set()
+    for term in (1, 2):
+        scope: dict[str, Any] = {"__name__": "typed_in"}
+        exec(f"def f(x): return x + {term}", scope)
+        keys.add(code_key.code_key(scope["f"], (), (), target))
+    assert len(keys) == 2
 
 
 def test_what_is_compiled_into_a_kernel_has_no_machine_code_of_its_own(

@@ -80,13 +80,22 @@ def stamp_of(folder: Path) -> str:
     return str(done.stdout).strip()
 
 
-def test_without_source_files_other_code_has_another_stamp(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "edit"),
+    [
+        ("engine/numba/runtime/threads.py", ("_LOOKS = 5_000", "_LOOKS = 5_001")),
+        ("core/hardware.py", ("CACHE_LINE = 64", "CACHE_LINE = 128")),
+    ],
+)
+def test_without_source_files_other_code_has_another_stamp(
+    file: str, edit: tuple[str, str], tmp_path: Path
+) -> None:
     stamps = []
-    for i, edit in enumerate([("", ""), ("_LOOKS = 5_000", "_LOOKS = 5_001"), ("", "")]):
+    for i, replaced in enumerate([("", ""), edit, ("", "")]):
         folder = tmp_path / str(i)
         shutil.copytree(PACKAGE, folder / "fastcnn", ignore=shutil.ignore_patterns("mnist"))
-        edited = folder / "fastcnn" / "engine" / "numba" / "runtime" / "threads.py"
-        edited.write_text(edited.read_text("utf-8").replace(*edit), "utf-8")
+        edited = folder / "fastcnn" / file
+        edited.write_text(edited.read_text("utf-8").replace(*replaced), "utf-8")
         assert compileall.compile_dir(folder, quiet=1, legacy=True, force=True)
         for path in list(folder.rglob("*.py")):
             path.unlink()

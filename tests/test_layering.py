@@ -41,10 +41,25 @@ HOUSE: tuple[tuple[str, ...], ...] = (
     ("version",),
 )
 FLOOR = {part: len(HOUSE) - floor for floor, parts in enumerate(HOUSE) for part in parts}
+
+COMPILED_ENGINE: tuple[tuple[str, ...], ...] = (
+    ("conv",),
+    ("dense", "pool", "elementwise"),
+    ("contraction",),
+    ("tiles",),
+    ("runtime",),
+)
+"""The rooms of the compiled engine, from the roof to the ground, under its ``__init__``."""
+ROOM_FLOOR = {
+    room: len(COMPILED_ENGINE) - floor
+    for floor, rooms in enumerate(COMPILED_ENGINE)
+    for room in rooms
+} | {"": len(COMPILED_ENGINE) + 1}
+ROOMS = sorted((ROOT / "engine" / "numba").rglob("*.py"))
 ENGINES = ("engine.naive", "engine.im2col", "engine.numba")
 WRITES_LLVM = ("llvmlite.ir", "numba.extending", "numba.core.cgutils", "numba.core.extending")
-WRITERS = ("intrinsics", "atomics", "runs", "calls")
-"""Modules of the compiled engine's runtime that write LLVM, as its tiles do."""
+WRITERS = ("types", "intrinsics", "atomics", "runs", "calls")
+"""Modules of the compiled engine's runtime that write LLVM, as its tiles do, or name its types."""
 COMPILERS = ("instruction_sets", "code_key", "pipeline", "kernel_cache")
 """Modules of the compiled engine's runtime that use LLVM's library itself, and write no LLVM."""
 
@@ -63,16 +78,18 @@ def part(module: str) -> str:
     return names[1] if len(names) > 1 else names[0]
 
 
-def imports(source: str) -> set[str]:
+def imports(source: str, *, for_types: bool = False) -> set[str]:
     """Dotted names that a module imports, anywhere but under ``if TYPE_CHECKING``.
 
-    ``from a import b`` counts as "a.b", whether b is a module or not.
+    With ``for_types`` these count too. ``from a import b`` counts as "a.b", whether b is a module
+    or not.
     """
     found: set[str] = set()
     waiting: list[ast.AST] = [ast.parse(source)]
     while waiting:
         node = waiting.pop()
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+        is_if = isinstance(node, ast.If) and not for_types
+        if is_if and ast.unparse(node.test).endswith("TYPE_CHECKING"):
             waiting += node.orelse
             continue
         if isinstance(node, ast.Import):
@@ -112,6 +129,44 @@ def test_every_part_has_its_floor() -> None:
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
 def test_arrows_point_down(path: Path) -> None:
     assert list(violations(path)) == []
+
+
+def room(module: str) -> str:
+    """The room of the compiled engine that a module belongs to; "" for its ``__init__``."""
+    return module.split(".")[3] if module.count(".") > 2 else ""
+
+
+def climbs(module: str, source: str) -> Iterator[str]:
+    """The imports that lead from a module of the compiled engine up, or to a neighbouring room."""
+    here = room(module)
+    for name in sorted(imports(source, for_types=True)):
+        there = room(name)
+        inside = part(name) == "engine.numba" and there != here
+        if inside and ROOM_FLOOR.get(there, ROOM_FLOOR[""]) >= ROOM_FLOOR[here]:
+            yield f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("path", ROOMS, ids=dotted)
+def test_arrows_point_down_inside_of_the_compiled_engine(path: Path) -> None:
+    assert list(climbs(dotted(path), path.read_text("utf-8"))) == []
+
+
+def test_the_check_of_rooms_sees_what_it_should() -> None:
+    engine = "fastcnn.engine.numba"
+    for here, there, allowed in (
+        ("conv.direct", "pool.pooling", True), ("conv.direct", "conv.depthwise", True),
+        ("dense.forward", "contraction.packing", True), ("dense.forward", "pool.pooling", False),
+        ("tiles.rows", "contraction.packing", False), ("runtime.jit", "tiles.rows", False),
+    ):  # fmt: skip
+        for source in (
+            f"from {engine}.{there} import name",
+            f"def later():\n    import {engine}.{there}",
+            f"if TYPE_CHECKING:\n    from {engine}.{there} import name",
+        ):
+            assert (list(climbs(f"{engine}.{here}", source)) == []) == allowed, (here, source)
+    assert list(climbs(f"{engine}.runtime.jit", f"import {engine}"))
+    assert list(climbs(f"{engine}.runtime.jit", "from fastcnn.engine import numba"))
+    assert list(climbs(f"{engine}.conv.direct", f"from {engine} import conv2d"))
 
 
 @pytest.mark.parametrize("engine", ENGINES)

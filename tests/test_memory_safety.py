@@ -188,7 +188,10 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
     # Of what other layers gave, where kernels would not take it; of what kernels gave, for users.
     copies = {"executor._Alone", "executor._Run"}
     copies |= {"preparation.rehearsed"}  # samples of a rehearsal, in which no kernel runs
-    no_arrays = {"threads._Worker", "memory.kept"}  # whether a queue is empty, a copy of a list
+    no_arrays = {
+        "threads._Worker",
+        "memory.kept_bytes",
+    }  # whether a queue is empty, a copy of a list
     parameters = {"weights._aligned"}  # a model's own arrays, which outlive every call
     known = (
         parameters | stands_in_for_compiled_code | guarded_on_its_own | tables | copies | no_arrays

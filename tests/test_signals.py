@@ -140,7 +140,7 @@ assert len(pool.workers) == 2
 while others and os_threads() > others + 2 * pools and time.monotonic() < end:
     time.sleep(0.01)  # a second thread for a place ends
 assert others is None or os_threads() <= others + 2 * pools, (os_threads(), others, pools)
-assert memory.kept() < 1 << 24
+assert memory.kept_bytes() < 1 << 24
 print(interrupts > 100)
 sys.stdout.flush()
 os._exit(0)

@@ -102,12 +102,12 @@ def all_asleep(pool: threads._Pool) -> bool:
 
 
 def all_is_done(pool: threads._Pool) -> bool:
-    """Whether each piece of the last job has been taken, and is done."""
-    number, pieces = pool.board[[jobs.NUMBER, jobs.PIECES]]
-    places = pool.board.reshape(-1, jobs.PLACE)
-    nothing_left = (places[:, jobs.LEFT] % (1 << jobs.COUNT) == 0).all()
-    done = places[:, jobs.DONE] - (number << jobs.COUNT)
-    return bool(nothing_left and done[done > 0].sum() == pieces)
+    """Whether a thread has taken each task of the last job, and all are done."""
+    number, tasks = pool.board[[jobs.NUMBER, jobs.TASKS]]
+    slots = pool.board.reshape(-1, jobs.SLOT)
+    nothing_left = (slots[:, jobs.LEFT] % (1 << jobs.COUNT) == 0).all()
+    done = slots[:, jobs.DONE] - (number << jobs.COUNT)
+    return bool(nothing_left and done[done > 0].sum() == tasks)
 
 
 @pytest.mark.parametrize(("rounds", "calls"), [(0, 5000), (300, 200)])
@@ -149,7 +149,7 @@ def test_parts_run_at_the_same_time(pool: threads._Pool) -> None:
 def test_what_a_slow_thread_has_not_begun_others_take(pool: threads._Pool) -> None:
     end = time.monotonic() + 20  # as above
     while time.monotonic() < end:
-        done = np.zeros(12, np.int64)  # four pieces for each thread
+        done = np.zeros(12, np.int64)  # four tasks for each thread
         in_time(lambda given=done: threads.parallel_for(wait_for_the_rest, len(given), 100, given))
         np.testing.assert_array_equal(done[1:], 1)
         assert all_is_done(pool)
@@ -216,9 +216,9 @@ def test_workers_that_sleep_are_called(
     awake: list[int] = []
     serve = threads._serve
 
-    def noted(board: Array, place: int, looks: int) -> None:
-        awake.append(place)
-        serve(board, place, looks)
+    def noted(board: Array, slot: int, looks: int) -> None:
+        awake.append(slot)
+        serve(board, slot, looks)
 
     monkeypatch.setattr(threads, "_serve", noted)
     pool.call(3)
@@ -259,17 +259,17 @@ def both_workers_come(pool: threads._Pool) -> bool:
 
 
 @compiled
-def count_pieces(board: Any, place: int, number: int, times: int) -> None:
+def count_tasks(board: Any, index: int, number: int, times: int) -> None:
     for _ in range(times):
-        jobs._count(board, place, number)
+        jobs._count(board, index, number)
 
 
-def test_threads_at_one_place_lose_no_count() -> None:
-    board, times = np.zeros(jobs.PLACE, np.int64), 30_000
-    count_pieces(board, 0, 1, 0)
+def test_threads_at_one_slot_lose_no_count() -> None:
+    board, times = np.zeros(jobs.SLOT, np.int64), 30_000
+    count_tasks(board, 0, 1, 0)
     for number in range(1, 40):
         both = [
-            threading.Thread(target=count_pieces, args=(board, jobs.DONE, number, times))
+            threading.Thread(target=count_tasks, args=(board, jobs.DONE, number, times))
             for _ in range(2)
         ]
         for thread in both:
@@ -279,9 +279,9 @@ def test_threads_at_one_place_lose_no_count() -> None:
         assert board[jobs.DONE] == (number << jobs.COUNT) + 2 * times
 
 
-def test_a_second_worker_at_a_place_ends(pool: threads._Pool) -> None:
+def test_a_second_worker_at_a_slot_ends(pool: threads._Pool) -> None:
     assert both_workers_come(pool)
-    second = threading.Thread(target=threads._Worker(pool, jobs.PLACE).run, daemon=True)
+    second = threading.Thread(target=threads._Worker(pool, jobs.SLOT).run, daemon=True)
     second.start()
     second.join(60)
     assert not second.is_alive()
@@ -289,15 +289,15 @@ def test_a_second_worker_at_a_place_ends(pool: threads._Pool) -> None:
     assert in_time(relu) == 1225
 
 
-def test_a_worker_that_ends_leaves_its_place(
+def test_a_worker_that_ends_leaves_its_slot(
     pool: threads._Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve = threads._serve
 
-    def fail(board: Array, place: int, looks: int) -> None:
+    def fail(board: Array, slot: int, looks: int) -> None:
         if threading.current_thread().name.startswith("fastcnn-"):
             raise SystemExit
-        serve(board, place, looks)
+        serve(board, slot, looks)
 
     with monkeypatch.context() as patch:
         patch.setattr(threads, "_serve", fail)
@@ -308,7 +308,7 @@ def test_a_worker_that_ends_leaves_its_place(
     assert both_workers_come(pool)
 
 
-def test_an_interrupt_as_a_worker_starts_leaves_one_worker_at_its_place(
+def test_an_interrupt_as_a_worker_starts_leaves_one_worker_at_its_slot(
     pool: threads._Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start, started, before = threads.start_new_thread, [], _thread._count()
@@ -498,10 +498,10 @@ def test_a_containers_share_of_time_is_respected(
 def test_a_machine_of_a_thousand_processors_gets_as_many_threads_as_there_may_be(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    # The board has a place for each of them, and no more.
+    # The board has a slot for each of them, and no more.
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(1000)), raising=False)
     assert settings.processors(str(tmp_path), str(tmp_path / "own")) == settings.MOST
-    assert threads._Pool().board.size >= settings.MOST * jobs.PLACE
+    assert threads._Pool().board.size >= settings.MOST * jobs.SLOT
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")

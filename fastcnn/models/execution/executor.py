@@ -21,7 +21,6 @@ from fastcnn.core.float_errors import unreported
 from fastcnn.core.geometry import ConvGeometry, PoolGeometry
 from fastcnn.core.hardware import L2_BYTES
 from fastcnn.core.user_code import Source, numbers, unchanged_by_errors
-from fastcnn.engine.numba.contraction.packing import all_finite
 from fastcnn.engine.numba.conv import winograd
 from fastcnn.engine.numba.dense.forward import dense
 from fastcnn.engine.numba.elementwise.activations import relu_backward
@@ -33,6 +32,7 @@ from fastcnn.engine.numba.pool.pooling import (
 )
 from fastcnn.engine.numba.runtime import arrays, program
 from fastcnn.engine.numba.runtime.compile_ahead import Progress
+from fastcnn.engine.numba.runtime.finite import all_finite
 from fastcnn.engine.numba.runtime.program import NO_STEPS, address, constant, run, run_apart, train
 from fastcnn.engine.registry import choose, implementation
 from fastcnn.models.execution.by_inputs import dense_gradients

@@ -1,7 +1,4 @@
-"""Copies that put arrays where tiles read them in order: turned filters, images between zeros.
-
-Also the check that goes with padding as zeros: a product of zero and infinity is no zero.
-"""
+"""Copies that put arrays where tiles read them in order: turned filters, images between zeros."""
 
 from __future__ import annotations
 
@@ -9,11 +6,9 @@ from typing import Any, NamedTuple
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.hardware import CACHE_LINE
-from fastcnn.engine.numba.runtime import rehearsal
 from fastcnn.engine.numba.runtime.arrays import empty_like_type, record
-from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory, registers
-from fastcnn.engine.numba.runtime.jit import compiled, kernel
+from fastcnn.engine.numba.runtime.jit import kernel
 from fastcnn.engine.numba.runtime.runs import copy_run, zero_run
 from fastcnn.engine.numba.runtime.threads import parallel_for
 from fastcnn.engine.numba.tiles.loads_and_stores import tile_from_row, tile_store
@@ -122,27 +117,6 @@ def lay_out(x: Array, to: Layout) -> Array:
     data = empty_like_type(x, rows * to.width * to.pitch)
     parallel_for(lay_out_rows, rows, 2 * data.size, flat, data, *x.shape[1:], record(to))
     return data
-
-
-def all_finite(values: Array) -> bool:
-    """Whether no number of a flat array is infinite or NaN."""
-    if rehearsal.active and rehearsal.requested(_whole_sum_of_zeros, (values,)):
-        return True
-    return bool(_whole_sum_of_zeros(values) == 0)
-
-
-@device
-def sum_of_zeros(values: Any) -> Any:
-    """0 where all are finite, else NaN; a sum, since a loop with an early exit is no faster."""
-    total = values.dtype.type(0)
-    for i in range(values.size):
-        total += values[i] * values.dtype.type(0)
-    return total
-
-
-@compiled
-def _whole_sum_of_zeros(values: Any) -> Any:
-    return sum_of_zeros(values)
 
 
 @kernel_factory

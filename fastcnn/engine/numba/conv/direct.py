@@ -33,7 +33,6 @@ from fastcnn.engine.numba.contraction.contraction import (
 )
 from fastcnn.engine.numba.contraction.packing import (
     Layout,
-    all_finite,
     lay_out,
     layout,
     pack_filters,
@@ -42,6 +41,7 @@ from fastcnn.engine.numba.contraction.packing import (
 from fastcnn.engine.numba.conv import loops as convolution_loops
 from fastcnn.engine.numba.conv.depthwise import Side, depthwise_plan
 from fastcnn.engine.numba.runtime.arrays import bias_or_zeros, empty_like_type, readable
+from fastcnn.engine.numba.runtime.finite import all_finite
 from fastcnn.engine.numba.runtime.instruction_sets import cached_choice
 
 # Blocks of filters that are packed at once: on AVX2, 512 channels on 7×7 take 2.4 ms on one thread,

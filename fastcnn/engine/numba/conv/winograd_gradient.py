@@ -36,10 +36,10 @@ from fastcnn.core.settings import get_num_threads
 from fastcnn.engine import policy
 from fastcnn.engine.numba.contraction.column_sums import add_to_totals, column_sums, round_totals
 from fastcnn.engine.numba.contraction.contraction import CACHE_BYTES
-from fastcnn.engine.numba.contraction.packing import all_finite
 from fastcnn.engine.numba.conv import direct, winograd
 from fastcnn.engine.numba.runtime import arrays
 from fastcnn.engine.numba.runtime.arrays import empty_like_type, readable, record
+from fastcnn.engine.numba.runtime.finite import all_finite
 from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.instruction_sets import cached_choice, kernel_factory, registers
 from fastcnn.engine.numba.runtime.jit import kernel

@@ -1,1 +1,1 @@
-"""What works on each element, row or channel: activations, losses, normalisation, steps."""
+"""Kernels on single numbers, rows or channels: activations, losses, normalisation, optimizers."""

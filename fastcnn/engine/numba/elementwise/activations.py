@@ -1,14 +1,13 @@
 """ReLU and its like, softmax and log-softmax, forward and backward, as compiled loops.
 
-Loops over single numbers take their part of each array first: an index that may be negative, as
-``start`` may for all that the compiler knows, counts from the end, and keeps the loop from being
-made of vectors (ReLU's gradient: 22 µs for 18,816 numbers instead of 3). Values are loaded before
-a condition for the same reason.
+The functions at the top are the engine's operations; the kernels follow. The items of a kernel are
+numbers of flat arrays, or rows of arrays (R, C). Kernels on numbers slice each array first, because
+a negative index counts from the end: the compiler does not know that ``start`` is not negative, and
+would compile the loop to no vectors (docs/measurements.md, "Loops take their part of an array
+first"). They load values before a condition for the same reason.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
@@ -17,9 +16,9 @@ from fastcnn.engine.numba.runtime.arrays import empty_like_type, readable
 from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.jit import kernel, ordered_kernel
 from fastcnn.engine.numba.runtime.threads import parallel_for
+from fastcnn.engine.numba.runtime.types import Number
 
-# Operations that one exponential counts for when work is split over threads.
-_EXP = 20
+_EXP = 20  # operations that an exponential counts for, when work is split over threads
 
 
 def relu(x: Array) -> Array:
@@ -59,7 +58,7 @@ def tanh(x: Array) -> Array:
 
 def tanh_backward(dy: Array, x: Array) -> Array:
     """``dy / cosh²(x)`` on flat arrays."""
-    return _bell_of(dy, x, -2, 4)
+    return _bell_gradient(dy, x, -2, 4)
 
 
 def sigmoid(x: Array) -> Array:
@@ -71,10 +70,11 @@ def sigmoid(x: Array) -> Array:
 
 def sigmoid_backward(dy: Array, x: Array) -> Array:
     """Gradient of :func:`sigmoid` with respect to its input ``x``, on flat arrays."""
-    return _bell_of(dy, x, -1, 1)
+    return _bell_gradient(dy, x, -1, 1)
 
 
-def _bell_of(dy: Array, x: Array, stretch: int, factor: int) -> Array:
+def _bell_gradient(dy: Array, x: Array, stretch: int, factor: int) -> Array:
+    """``dy`` times a derivative that is a bell around 0: see the kernel :func:`_bell`."""
     dx = empty_like_type(x, *x.shape)
     numbers = x.dtype.type(stretch), x.dtype.type(factor)
     parallel_for(_bell, x.size, _EXP * x.size, readable(dy), readable(x), *numbers, dx)
@@ -82,7 +82,7 @@ def _bell_of(dy: Array, x: Array, stretch: int, factor: int) -> Array:
 
 
 def dropout(x: Array, kept: Array, rate: float) -> Array:
-    """``x / (1 - rate)`` where it is kept, else 0, on flat arrays."""
+    """``x / (1 - rate)`` where ``kept``, else 0, on flat arrays."""
     y = empty_like_type(x, *x.shape)
     scale = x.dtype.type(1 / (1 - rate))
     parallel_for(_masked, x.size, x.size, readable(x), readable(kept), scale, y)
@@ -118,8 +118,8 @@ def log_softmax_backward(dy: Array, x: Array) -> Array:
 
 
 @kernel
-def relu_kernel(start: int, stop: int, x: Any, y: Any) -> None:
-    """``y = max(x, 0)``."""
+def relu_kernel(start: int, stop: int, x: Array, y: Array) -> None:
+    """``y = max(x, 0)`` on flat arrays."""
     x, y = x[start:stop], y[start:stop]
     for i in range(y.size):
         value = x[i]
@@ -127,16 +127,17 @@ def relu_kernel(start: int, stop: int, x: Any, y: Any) -> None:
 
 
 @kernel
-def relu_gradient_kernel(start: int, stop: int, dy: Any, x: Any, dx: Any) -> None:
+def relu_gradient_kernel(start: int, stop: int, dy: Array, x: Array, dx: Array) -> None:
     """``dx = dy`` where ``x > 0``, else 0; ``x`` may be the ReLU's output as well as its input."""
     dy, x, dx = dy[start:stop], x[start:stop], dx[start:stop]
     for i in range(dx.size):
-        share = dy[i]
-        dx[i] = share if x[i] > 0 else 0
+        value = dy[i]
+        dx[i] = value if x[i] > 0 else 0
 
 
 @kernel
-def _leaky(start: int, stop: int, values: Any, x: Any, slope: Any, out: Any) -> None:
+def _leaky(start: int, stop: int, values: Array, x: Array, slope: Number, out: Array) -> None:
+    """``out = values`` where ``x > 0``, else ``slope * values``, on flat arrays."""
     values, x, out = values[start:stop], x[start:stop], out[start:stop]
     for i in range(out.size):
         value = values[i]
@@ -144,13 +145,15 @@ def _leaky(start: int, stop: int, values: Any, x: Any, slope: Any, out: Any) -> 
 
 
 @kernel
-def _tanh(start: int, stop: int, x: Any, y: Any) -> None:
+def _tanh(start: int, stop: int, x: Array, y: Array) -> None:
+    """``y = tanh(x)`` on flat arrays."""
     for i in range(start, stop):
         y[i] = np.tanh(x[i])
 
 
 @kernel
-def _sigmoid(start: int, stop: int, x: Any, y: Any) -> None:
+def _sigmoid(start: int, stop: int, x: Array, y: Array) -> None:
+    """``y = 1 / (1 + exp(-x))`` on flat arrays; no exponential overflows."""
     one = x.dtype.type(1)
     for i in range(start, stop):
         e = np.exp(-abs(x[i]))
@@ -158,8 +161,10 @@ def _sigmoid(start: int, stop: int, x: Any, y: Any) -> None:
 
 
 @kernel
-def _bell(start: int, stop: int, dy: Any, x: Any, stretch: Any, factor: Any, dx: Any) -> None:
-    """``dy · factor · e / (1 + e)²`` with ``e = exp(stretch · |x|)``."""
+def _bell(
+    start: int, stop: int, dy: Array, x: Array, stretch: Number, factor: Number, dx: Array
+) -> None:
+    """``dx = dy · factor · e / (1 + e)²`` with ``e = exp(stretch · |x|)``, on flat arrays."""
     one = x.dtype.type(1)
     for i in range(start, stop):
         e = np.exp(stretch * abs(x[i]))
@@ -167,7 +172,8 @@ def _bell(start: int, stop: int, dy: Any, x: Any, stretch: Any, factor: Any, dx:
 
 
 @kernel
-def _masked(start: int, stop: int, x: Any, kept: Any, scale: Any, y: Any) -> None:
+def _masked(start: int, stop: int, x: Array, kept: Array, scale: Number, y: Array) -> None:
+    """``y = x * scale`` where ``kept``, an array of booleans, else 0, on flat arrays."""
     x, kept, y = x[start:stop], kept[start:stop], y[start:stop]
     for i in range(y.size):
         value = x[i] * scale
@@ -175,11 +181,11 @@ def _masked(start: int, stop: int, x: Any, kept: Any, scale: Any, y: Any) -> Non
 
 
 @device
-def softmax_row(x: Any, y: Any) -> None:
-    """Softmax of one row into ``y``, shifted by the maximum.
+def softmax_row(x: Array, y: Array) -> None:
+    """Softmax of a row ``x`` (C,) into ``y`` (C,), shifted by the maximum.
 
-    The sum has a loop of its own: in one that also stores, the compiler adds in another order where
-    ``y`` begins just behind ``x``, since it then may not take vectors.
+    The sum has a loop of its own, because in a loop that also stores to ``y`` the order of the
+    additions would depend on where ``y`` lies: close behind ``x`` the loop cannot use vectors.
     """
     largest = x[0]
     for c in range(1, x.size):
@@ -194,8 +200,8 @@ def softmax_row(x: Any, y: Any) -> None:
 
 
 @device
-def log_sum_exp(x: Any) -> Any:
-    """``log Σ exp(x)`` of one row as (maximum, logarithm of the shifted sum)."""
+def log_sum_exp(x: Array) -> tuple[Number, Number]:
+    """``log Σ exp(x)`` of a row (C,) as two terms: the maximum, and the log of the shifted sum."""
     largest = x[0]
     for c in range(1, x.size):
         largest = max(largest, x[c])
@@ -206,13 +212,15 @@ def log_sum_exp(x: Any) -> Any:
 
 
 @kernel
-def _softmax(start: int, stop: int, x: Any, y: Any) -> None:
+def _softmax(start: int, stop: int, x: Array, y: Array) -> None:
+    """Softmax of some rows of ``x`` (R, C) into ``y`` (R, C)."""
     for row in range(start, stop):
         softmax_row(x[row], y[row])
 
 
 @kernel
-def _softmax_gradient(start: int, stop: int, dy: Any, x: Any, dx: Any) -> None:
+def _softmax_gradient(start: int, stop: int, dy: Array, x: Array, dx: Array) -> None:
+    """``dx = s · (dy − Σ dy · s)`` with ``s = softmax(x)``, for some rows of (R, C)."""
     for row in range(start, stop):
         softmax_row(x[row], dx[row])
         product = np.float64(0)
@@ -223,7 +231,8 @@ def _softmax_gradient(start: int, stop: int, dy: Any, x: Any, dx: Any) -> None:
 
 
 @ordered_kernel
-def _log_softmax(start: int, stop: int, x: Any, y: Any) -> None:
+def _log_softmax(start: int, stop: int, x: Array, y: Array) -> None:
+    """The logarithm of the softmax of some rows of ``x`` (R, C) into ``y`` (R, C)."""
     for row in range(start, stop):
         largest, log_total = log_sum_exp(x[row])
         for c in range(x.shape[1]):
@@ -231,7 +240,8 @@ def _log_softmax(start: int, stop: int, x: Any, y: Any) -> None:
 
 
 @kernel
-def _log_softmax_gradient(start: int, stop: int, dy: Any, x: Any, dx: Any) -> None:
+def _log_softmax_gradient(start: int, stop: int, dy: Array, x: Array, dx: Array) -> None:
+    """``dx = dy − softmax(x) · Σ dy``, for some rows of (R, C)."""
     for row in range(start, stop):
         softmax_row(x[row], dx[row])
         total = np.float64(0)

@@ -1,11 +1,13 @@
-"""Images moved by one map each: cut out at whole pixels, or turned and scaled between pixels.
+"""Images that are moved, each by its own map: cut at whole pixels, or turned and scaled.
 
-An item is an image (N, H, W, C). Maps between pixels are in fixed point, so that bytes come out
-the same to the last bit wherever they are computed.
+Augmentation calls it between the batches of a training. An item of the kernels is an image of
+(N, H, W, C). Maps between pixels are in fixed point, so that bytes are equal to the last bit on
+every machine.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from fastcnn.core.arguments import Array
@@ -13,19 +15,22 @@ from fastcnn.engine.numba.runtime.arrays import empty_like_type, readable
 from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.jit import kernel
 from fastcnn.engine.numba.runtime.threads import parallel_for
+from fastcnn.engine.numba.runtime.types import Kernel, Number
 
-# Bits of a position's fraction; bytes are blended with the first eight of them.
 FRACTION_BITS = 16
+"""Bits of the fraction of a position; bytes are blended with the first eight of them."""
 _FRACTION = (1 << FRACTION_BITS) - 1
 
 
-def cut_out(images: Array, size: tuple[int, int], places: Array, flips: Array, fill: Any) -> Array:
+def cut_out(
+    images: Array, size: tuple[int, int], corners: Array, flips: Array, fill: float
+) -> Array:
     """Windows of the images, ``fill`` beyond their borders.
 
     Args:
         images: (N, H, W, C).
         size: height and width of the windows.
-        places: int64 (N, 2), the image's row and column at the window's first pixel.
+        corners: int64 (N, 2), the image's row and column at the window's first pixel.
         flips: bool (N,), which images to mirror first, left to right.
         fill: a number of the images' dtype.
     """
@@ -37,22 +42,22 @@ def cut_out(images: Array, size: tuple[int, int], places: Array, flips: Array, f
         windows.size,
         readable(images),
         windows,
-        places,
+        corners,
         flips,
         images.dtype.type(fill),
     )
     return windows
 
 
-def blend(images: Array, size: tuple[int, int], maps: Array, fill: Any) -> Array:
-    """Each output pixel from the four pixels around its place in the image.
+def blend(images: Array, size: tuple[int, int], maps: Array, fill: float) -> Array:
+    """Each output pixel from the four pixels around its position in the image.
 
     Args:
         images: (N, H, W, C).
         size: height and width of the results.
-        maps: int64 (N, 2, 3) in units of 2⁻¹⁶ pixel: pixel (i, j) of a result stands at row
-            ``maps[n, 0] @ (i, j, 1)`` and column ``maps[n, 1] @ (i, j, 1)`` of its image.
-        fill: what stands beyond the borders, a number of the images' dtype.
+        maps: int64 (N, 2, 3) in units of 2⁻¹⁶ pixel. The position of pixel (i, j) is row
+            ``maps[n, 0] @ (i, j, 1)`` and column ``maps[n, 1] @ (i, j, 1)`` of the image.
+        fill: the value of pixels beyond the borders, a number of the images' dtype.
     """
     n, _, _, channels = images.shape
     results = empty_like_type(images, n, *size, channels)
@@ -65,12 +70,13 @@ def blend(images: Array, size: tuple[int, int], maps: Array, fill: Any) -> Array
 
 @kernel
 def _cut_images(
-    start: int, stop: int, images: Any, windows: Any, places: Any, flips: Any, fill: Any
+    start: int, stop: int, images: Array, windows: Array, corners: Array, flips: Array, fill: Number
 ) -> None:
+    """Cut windows (N, rows, columns, C) out of some images (N, H, W, C)."""
     _, height, width, channels = images.shape
     rows, columns = windows.shape[1:3]
     for n in range(start, stop):
-        top, left = places[n, 0], places[n, 1]
+        top, left = corners[n, 0], corners[n, 1]
         first, last = max(-left, 0), min(width - left, columns)
         for i in range(rows):
             y = top + i
@@ -93,25 +99,31 @@ def _cut_images(
 
 
 @device
-def _within(place: int, step: int, limit: int, count: int) -> tuple[int, int]:
-    """The range of j in ``range(count)`` where ``place + j * step`` lies in ``range(limit)``."""
+def _within(position: int, step: int, limit: int, count: int) -> tuple[int, int]:
+    """The range of j in ``range(count)`` where ``position + j * step`` is in ``range(limit)``."""
     first, last = 0, count
-    while first < last and not 0 <= place + first * step < limit:
+    while first < last and not 0 <= position + first * step < limit:
         first += 1
-    while first < last and not 0 <= place + (last - 1) * step < limit:
+    while first < last and not 0 <= position + (last - 1) * step < limit:
         last -= 1
     return first, last
 
 
 @device
-def _at(image: Any, y: int, x: int, height: int, width: int, step: int, c: int, fill: Any) -> Any:
+def _at(
+    image: Array, y: int, x: int, height: int, width: int, step: int, c: int, fill: Number
+) -> Any:
+    """The number of channel ``c`` at row ``y`` and column ``x``; ``fill`` beyond the image.
+
+    ``image`` is (H, W, C), flat; ``step`` is the number of channels.
+    """
     if y < 0 or y >= height or x < 0 or x >= width:
         return fill
     return image[(y * width + x) * step + c]
 
 
 @device
-def _mixed_bytes(a: Any, b: Any, d: Any, e: Any, y: int, x: int) -> int:
+def _mixed_bytes(a: Number, b: Number, d: Number, e: Number, y: int, x: int) -> int:
     """The mean of the upper pixels a, b and the lower d, e, weighted by the fractions of y, x."""
     down, right = (y >> 8) & 255, (x >> 8) & 255
     upper = (int(a) << 8) + (int(b) - int(a)) * right
@@ -121,7 +133,7 @@ def _mixed_bytes(a: Any, b: Any, d: Any, e: Any, y: int, x: int) -> int:
 
 @device
 def _mixed_floats(a: Any, b: Any, d: Any, e: Any, y: int, x: int) -> Any:
-    """The same for floats: a pixel that weighs nothing still passes on its NaN."""
+    """As :func:`_mixed_bytes` for floats; the NaN of a pixel counts even if its weight is 0."""
     unit = type(a)(1 / (1 << FRACTION_BITS))
     down, right = type(a)(y & _FRACTION) * unit, type(a)(x & _FRACTION) * unit
     upper = a + right * (b - a)
@@ -129,10 +141,12 @@ def _mixed_floats(a: Any, b: Any, d: Any, e: Any, y: int, x: int) -> Any:
     return upper + down * (lower - upper)
 
 
-def _blender(mixed: Any) -> Any:
+def _blender(mixed: Callable[..., Any]) -> Kernel:
+    """The kernel of :func:`blend` that computes the mean of four pixels by ``mixed``."""
+
     @device
     def checked(
-        image: Any, y: int, x: int, height: int, width: int, step: int, c: int, fill: Any
+        image: Array, y: int, x: int, height: int, width: int, step: int, c: int, fill: Number
     ) -> Any:
         top, left = y >> FRACTION_BITS, x >> FRACTION_BITS
         return mixed(
@@ -146,8 +160,9 @@ def _blender(mixed: Any) -> Any:
 
     @kernel
     def blend_images(
-        start: int, stop: int, images: Any, results: Any, maps: Any, fill: Any
+        start: int, stop: int, images: Array, results: Array, maps: Array, fill: Number
     ) -> None:
+        """Compute results (N, rows, columns, C) from some images (N, H, W, C)."""
         _, height, width, channels = images.shape
         columns = results.shape[2]
         below, beside = width * channels, channels
@@ -157,7 +172,7 @@ def _blender(mixed: Any) -> Any:
             for i in range(results.shape[1]):
                 y0 = maps[n, 0, 0] * i + maps[n, 0, 2]
                 x0 = maps[n, 1, 0] * i + maps[n, 1, 2]
-                # Where all four pixels lie in the image, nothing has to be asked.
+                # Between ``first`` and ``last`` all four pixels lie in the image.
                 first, last = _within(y0, down, (height - 1) << FRACTION_BITS, columns)
                 first_x, last_x = _within(x0, right, (width - 1) << FRACTION_BITS, columns)
                 first, last = max(first, first_x), min(last, last_x)
@@ -175,8 +190,8 @@ def _blender(mixed: Any) -> Any:
                             y,
                             x,
                         )
-                    for part in range(2):
-                        for j in range(last if part else 0, columns if part else first):
+                    for side in range(2):
+                        for j in range(last if side else 0, columns if side else first):
                             y, x = y0 + j * down, x0 + j * right
                             row[j * channels + c] = checked(
                                 image, y, x, height, width, channels, c, fill

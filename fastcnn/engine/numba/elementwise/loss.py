@@ -1,8 +1,10 @@
-"""Softmax cross-entropy and its gradient, as compiled loops."""
+"""Softmax cross-entropy and its gradient, as compiled loops over samples.
+
+The operations call it, for layer-by-layer training; programs of whole nets use the kernels of
+:mod:`fastcnn.engine.numba.elementwise.steps`.
+"""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
@@ -34,20 +36,21 @@ def cross_entropy_backward(logits: Array, labels: Array) -> Array:
 
 
 @ordered_device
-def soft_loss(row: Any, wanted: Any) -> Any:
-    """``−Σ p·log softmax(row)`` of one sample in float64; classes of probability 0 do not count."""
+def soft_loss(row: Array, probabilities: Array) -> np.float64:
+    """``−Σ p·log softmax(row)`` of a sample (C,) in float64, without classes of probability 0."""
     largest, log_total = log_sum_exp(row)
     loss = np.float64(0)
     for c in range(row.size):
-        if wanted[c] != 0:
-            loss += wanted[c] * (log_total - (row[c] - largest))
+        if probabilities[c] != 0:
+            loss += probabilities[c] * (log_total - (row[c] - largest))
     return loss
 
 
 @ordered_kernel
-def _losses(start: int, stop: int, logits: Any, labels: Any, losses: Any) -> None:
+def _losses(start: int, stop: int, logits: Array, labels: Array, losses: Array) -> None:
+    """Losses (N,) of some samples from logits (N, C) and labels (N,); NaN for no class."""
     for n in range(start, stop):
-        label = labels[n]  # an address, so it is looked at here, whoever has checked it before
+        label = labels[n]  # checked here too, because it is an address
         if label < 0 or label >= logits.shape[1]:
             losses[n] = np.nan
             continue
@@ -56,7 +59,8 @@ def _losses(start: int, stop: int, logits: Any, labels: Any, losses: Any) -> Non
 
 
 @kernel
-def _gradients(start: int, stop: int, logits: Any, labels: Any, gradient: Any) -> None:
+def _gradients(start: int, stop: int, logits: Array, labels: Array, gradient: Array) -> None:
+    """The gradient (N, C) of some samples from logits (N, C) and labels (N,); NaN for no class."""
     for n in range(start, stop):
         label = labels[n]
         if label < 0 or label >= logits.shape[1]:
@@ -67,14 +71,16 @@ def _gradients(start: int, stop: int, logits: Any, labels: Any, gradient: Any) -
 
 
 @ordered_kernel
-def _soft_losses(start: int, stop: int, logits: Any, wanted: Any, losses: Any) -> None:
+def _soft_losses(start: int, stop: int, logits: Array, targets: Array, losses: Array) -> None:
+    """Losses (N,) of some samples from logits and probabilities (N, C)."""
     for n in range(start, stop):
-        losses[n] = soft_loss(logits[n], wanted[n])
+        losses[n] = soft_loss(logits[n], targets[n])
 
 
 @kernel
-def _soft_gradients(start: int, stop: int, logits: Any, wanted: Any, gradient: Any) -> None:
+def _soft_gradients(start: int, stop: int, logits: Array, targets: Array, gradient: Array) -> None:
+    """The gradient (N, C) of some samples from logits and probabilities (N, C)."""
     for n in range(start, stop):
         softmax_row(logits[n], gradient[n])
         for c in range(logits.shape[1]):
-            gradient[n, c] -= wanted[n, c]
+            gradient[n, c] -= targets[n, c]

@@ -1,12 +1,10 @@
-"""Batch normalisation as compiled loops.
+"""Batch normalisation as compiled loops on rows (R, C): all pixels of all samples by channels.
 
-Sums over the batch are taken in float64, in chunks of a fixed number of rows and then over the
-chunks in order: an item is a chunk, and results do not depend on the number of threads.
+Sums over the rows are taken in float64, first in chunks of a fixed number of rows, then over the
+chunks in order. An item is a chunk, so results do not depend on the number of threads.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
@@ -16,9 +14,9 @@ from fastcnn.engine.numba.runtime import arrays
 from fastcnn.engine.numba.runtime.arrays import converted, empty_like_type, readable
 from fastcnn.engine.numba.runtime.jit import kernel, ordered_kernel
 from fastcnn.engine.numba.runtime.threads import parallel_for
+from fastcnn.engine.numba.runtime.types import Kernel
 
-# Rows to a chunk: enough that adding up the chunks costs little.
-_CHUNK = 256
+_CHUNK = 256  # rows; enough that the sum over chunks takes little time
 
 
 @unreported
@@ -36,7 +34,7 @@ def batch_norm(x: Array, gamma: Array, beta: Array, epsilon: float) -> tuple[Arr
 def batch_norm_inference(
     x: Array, gamma: Array, beta: Array, mean: Array, variance: Array, epsilon: float
 ) -> Array:
-    """y (R, C) for a mean and variance that are given."""
+    """y (R, C) for this mean and variance (C,)."""
     return _normalised(x, gamma, beta, _wide(mean), _wide(variance), epsilon)
 
 
@@ -51,7 +49,7 @@ def batch_norm_backward(
     gradients, rows = readable(dy), readable(x)
     dbeta = _over_chunks(_sums, x, gradients)
     products = _over_chunks(_products, x, gradients, rows, centre)
-    dgamma = products * inverse if len(x) else products  # of no rows 0, whatever the statistics
+    dgamma = products * inverse if len(x) else products  # 0 without rows, for all statistics
     dx = empty_like_type(dy, *dy.shape)
     parallel_for(
         _gradient_rows,
@@ -69,14 +67,14 @@ def batch_norm_backward(
 
 
 def _wide(channels: Array) -> Array:
-    """One number for each channel, in float64, where kernels read it."""
+    """Numbers of channels (C,) in float64."""
     return converted(channels, np.float64)
 
 
-def _over_chunks(function: Any, x: Array, *arguments: Any) -> Array:
-    """The sum of what ``function`` finds for each chunk of rows, (C,) float64."""
+def _over_chunks(kernel: Kernel, x: Array, *arguments: Array) -> Array:
+    """The sum (C,) in float64 of the sums that a kernel computes for each chunk of rows."""
     sums = arrays.allocate((-(-len(x) // _CHUNK), x.shape[1]), np.float64)
-    parallel_for(function, len(sums), 4 * x.size, *arguments, sums)
+    parallel_for(kernel, len(sums), 4 * x.size, *arguments, sums)
     total: Array = sums.sum(axis=0)
     return total
 
@@ -84,6 +82,7 @@ def _over_chunks(function: Any, x: Array, *arguments: Any) -> Array:
 def _normalised(
     x: Array, gamma: Array, beta: Array, mean: Array, variance: Array, epsilon: float
 ) -> Array:
+    """y (R, C) for a mean and variance (C,) in float64."""
     y = empty_like_type(x, *x.shape)
     scale, shift = _wide(gamma / np.sqrt(variance + epsilon)), _wide(beta)
     parallel_for(_affine_rows, len(x), 4 * x.size, readable(x), mean, scale, shift, y)
@@ -91,7 +90,8 @@ def _normalised(
 
 
 @kernel
-def _sums(start: int, stop: int, x: Any, sums: Any) -> None:
+def _sums(start: int, stop: int, x: Array, sums: Array) -> None:
+    """``Σ x`` over the rows of some chunks; x is (R, C), sums (chunks, C) in float64."""
     for chunk in range(start, stop):
         sums[chunk, :] = 0
         for row in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, x.shape[0])):
@@ -100,7 +100,8 @@ def _sums(start: int, stop: int, x: Any, sums: Any) -> None:
 
 
 @kernel
-def _squares(start: int, stop: int, x: Any, mean: Any, sums: Any) -> None:
+def _squares(start: int, stop: int, x: Array, mean: Array, sums: Array) -> None:
+    """``Σ (x − mean)²`` over the rows of some chunks; sums is (chunks, C) in float64."""
     for chunk in range(start, stop):
         sums[chunk, :] = 0
         for row in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, x.shape[0])):
@@ -110,7 +111,8 @@ def _squares(start: int, stop: int, x: Any, mean: Any, sums: Any) -> None:
 
 
 @kernel
-def _products(start: int, stop: int, dy: Any, x: Any, mean: Any, sums: Any) -> None:
+def _products(start: int, stop: int, dy: Array, x: Array, mean: Array, sums: Array) -> None:
+    """``Σ dy · (x − mean)`` over the rows of some chunks; sums is (chunks, C) in float64."""
     for chunk in range(start, stop):
         sums[chunk, :] = 0
         for row in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, x.shape[0])):
@@ -119,7 +121,10 @@ def _products(start: int, stop: int, dy: Any, x: Any, mean: Any, sums: Any) -> N
 
 
 @ordered_kernel
-def _affine_rows(start: int, stop: int, x: Any, mean: Any, scale: Any, shift: Any, y: Any) -> None:
+def _affine_rows(
+    start: int, stop: int, x: Array, mean: Array, scale: Array, shift: Array, y: Array
+) -> None:
+    """``y = (x − mean) · scale + shift`` for some rows of (R, C); the others are (C,)."""
     for row in range(start, stop):
         for c in range(x.shape[1]):
             y[row, c] = (x[row, c] - mean[c]) * scale[c] + shift[c]
@@ -129,14 +134,15 @@ def _affine_rows(start: int, stop: int, x: Any, mean: Any, scale: Any, shift: An
 def _gradient_rows(
     start: int,
     stop: int,
-    dy: Any,
-    x: Any,
-    mean: Any,
-    offset: Any,
-    slope: Any,
-    scale: Any,
-    dx: Any,
+    dy: Array,
+    x: Array,
+    mean: Array,
+    offset: Array,
+    slope: Array,
+    scale: Array,
+    dx: Array,
 ) -> None:
+    """``dx = (dy − offset − (x − mean) · slope) · scale`` for some rows of (R, C)."""
     for row in range(start, stop):
         for c in range(x.shape[1]):
             moved = offset[c] + (x[row, c] - mean[c]) * slope[c]

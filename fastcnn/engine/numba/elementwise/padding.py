@@ -1,8 +1,6 @@
-"""Zeros around images, and the way back, as compiled loops over rows."""
+"""Zeros around images, and their gradient, as compiled loops over rows of pixels."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime.arrays import empty_like_type, readable
@@ -29,7 +27,8 @@ def zero_pad2d_backward(dy: Array, margins: tuple[int, int, int, int]) -> Array:
 
 
 @kernel
-def _padded_rows(start: int, stop: int, x: Any, top: int, left: int, y: Any) -> None:
+def _padded_rows(start: int, stop: int, x: Array, top: int, left: int, y: Array) -> None:
+    """Some of the N·OH rows of ``y`` (N, OH, OW, C) from ``x`` (N, H, W, C)."""
     _, h, w, channels = x.shape
     for row in range(start, stop):
         n, oh = row // y.shape[1], row % y.shape[1]
@@ -42,7 +41,8 @@ def _padded_rows(start: int, stop: int, x: Any, top: int, left: int, y: Any) -> 
 
 
 @kernel
-def _cropped_rows(start: int, stop: int, dy: Any, top: int, left: int, dx: Any) -> None:
+def _cropped_rows(start: int, stop: int, dy: Array, top: int, left: int, dx: Array) -> None:
+    """Some of the N·H rows of ``dx`` (N, H, W, C) from ``dy`` (N, OH, OW, C)."""
     for row in range(start, stop):
         n, ih = row // dx.shape[1], row % dx.shape[1]
         for iw in range(dx.shape[2]):

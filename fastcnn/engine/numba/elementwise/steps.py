@@ -1,11 +1,16 @@
-"""Kernels that only programs of whole nets call; the layers' own are those of the operations."""
+"""Kernels that only programs of whole nets call, as steps between the kernels of operations.
+
+A step's arrays are flat, and begin at its slice (:mod:`fastcnn.engine.numba.runtime.program`). An
+array ``numbers`` holds one record.
+"""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.elementwise.activations import log_sum_exp, softmax_row
 from fastcnn.engine.numba.elementwise.loss import soft_loss
 from fastcnn.engine.numba.runtime.inlining import device
@@ -14,7 +19,7 @@ from fastcnn.engine.numba.runtime.runs import copy_run, zero_run
 
 
 class Rows(NamedTuple):
-    """A matrix, and how many samples the whole batch has."""
+    """The sizes of a matrix, and the number of samples of the whole batch."""
 
     rows: int
     columns: int
@@ -22,8 +27,8 @@ class Rows(NamedTuple):
 
 
 @ordered_kernel
-def scale_bytes(start: int, stop: int, x: Any, y: Any) -> None:
-    """Bytes as numbers, ``x / 255 − 0.5``, to the bit as outside of programs."""
+def scale_bytes(start: int, stop: int, x: Array, y: Array) -> None:
+    """``y = x / 255 − 0.5`` for bytes x, with the roundings of samples outside of programs."""
     scale = y.dtype.type(1 / 255)
     x, y = x[start:stop], y[start:stop]
     for i in range(y.size):
@@ -31,20 +36,20 @@ def scale_bytes(start: int, stop: int, x: Any, y: Any) -> None:
 
 
 @kernel
-def copy(start: int, stop: int, x: Any, y: Any) -> None:
+def copy(start: int, stop: int, x: Array, y: Array) -> None:
     """``y = x``."""
     copy_run(y, start, x, start, stop - start)
 
 
 @kernel
-def zero(start: int, stop: int, x: Any, y: Any) -> None:
-    """``y = 0``; ``x`` is not looked at."""
+def zero(start: int, stop: int, x: Array, y: Array) -> None:
+    """``y = 0``; ``x`` is not read."""
     zero_run(y, start, stop - start)
 
 
 @kernel
-def mask(start: int, stop: int, x: Any, y: Any) -> None:
-    """``y`` where ``x > 0``, else 0, in its place: less memory passes through the cache."""
+def mask(start: int, stop: int, x: Array, y: Array) -> None:
+    """Set ``y`` to 0 where ``x <= 0`` or x is NaN; ``y`` is input and output, to save memory."""
     x, y = x[start:stop], y[start:stop]
     for i in range(y.size):
         value = y[i]
@@ -52,8 +57,8 @@ def mask(start: int, stop: int, x: Any, y: Any) -> None:
 
 
 @device
-def first_largest(row: Any) -> int:
-    """The index of the largest number of a row, of equal ones the first."""
+def first_largest(row: Array) -> int:
+    """The index of the largest number of a row (C,); of equal numbers the first."""
     best = 0
     for c in range(1, row.size):
         if row[c] > row[best]:
@@ -65,17 +70,18 @@ def first_largest(row: Any) -> int:
 def loss_rows(
     start: int,
     stop: int,
-    logits: Any,
-    labels: Any,
-    weights: Any,
-    gradient: Any,
-    totals: Any,
-    numbers: Any,
+    logits: Array,
+    labels: Array,
+    weights: Array,
+    gradient: Array,
+    totals: Array,
+    numbers: Array,
 ) -> None:
-    """Softmax cross-entropy of some samples, and its gradient for the weighted losses' mean.
+    """Softmax cross-entropy of some samples, and the gradient of the mean of the weighted losses.
 
-    ``totals`` takes the sum of the weighted losses and how many samples are right. Where a label
-    is no class, the sum is NaN, and nothing is read or written by that label.
+    Reads logits (N, C), labels (N,), weights (N,) and one record of :class:`Rows`. Writes the
+    gradient (N, C), and ``totals`` (2,): the sum of the weighted losses, and how many samples are
+    right. If a label is no class, the sum is NaN, and the label is not used as an index.
     """
     classes, batch = numbers[0].columns, numbers[0].batch
     share = logits.dtype.type(1 / batch)
@@ -101,17 +107,17 @@ def loss_rows(
 def soft_loss_rows(
     start: int,
     stop: int,
-    logits: Any,
-    probabilities: Any,
-    weights: Any,
-    gradient: Any,
-    totals: Any,
-    numbers: Any,
+    logits: Array,
+    probabilities: Array,
+    weights: Array,
+    gradient: Array,
+    totals: Array,
+    numbers: Array,
 ) -> None:
-    """As :func:`loss_rows`, with a row of probabilities for each sample in place of a label.
+    """As :func:`loss_rows`, with a row of probabilities (N, C) for each sample instead of a label.
 
-    A sample is right if its largest logit stands where its largest probability does. On one-hot
-    rows it computes to the bit what :func:`loss_rows` does.
+    A sample is right if its largest logit has the index of its largest probability. On one-hot rows
+    the results are equal to the bit to those of :func:`loss_rows`.
     """
     classes, batch = numbers[0].columns, numbers[0].batch
     share = logits.dtype.type(1 / batch)
@@ -119,18 +125,18 @@ def soft_loss_rows(
     for n in range(start, stop):
         first = n * classes
         row, out = logits[first : first + classes], gradient[first : first + classes]
-        wanted = probabilities[first : first + classes]
-        totals[0] += logits.dtype.type(soft_loss(row, wanted)) * weights[n]
-        totals[1] += first_largest(row) == first_largest(wanted)
+        target = probabilities[first : first + classes]
+        totals[0] += logits.dtype.type(soft_loss(row, target)) * weights[n]
+        totals[1] += first_largest(row) == first_largest(target)
         softmax_row(row, out)
         scale = share * weights[n]
         for c in range(classes):
-            out[c] = (out[c] - wanted[c]) * scale
+            out[c] = (out[c] - target[c]) * scale
 
 
 @kernel
-def softmax_rows(start: int, stop: int, x: Any, y: Any, numbers: Any) -> None:
-    """Softmax of some rows."""
+def softmax_rows(start: int, stop: int, x: Array, y: Array, numbers: Array) -> None:
+    """Softmax of some rows of ``x`` (N, C) into ``y`` (N, C); ``numbers`` is of :class:`Rows`."""
     columns = numbers[0].columns
     for n in range(start, stop):
         first = n * columns
@@ -138,7 +144,7 @@ def softmax_rows(start: int, stop: int, x: Any, y: Any, numbers: Any) -> None:
 
 
 class Slabs(NamedTuple):
-    """Arrays to be added up: how many, where the first begins, and how far they lie apart."""
+    """Arrays that are added: how many, the index of the first, and from one to the next."""
 
     slabs: int
     first: int
@@ -146,18 +152,23 @@ class Slabs(NamedTuple):
 
 
 @kernel
-def sum_slabs(start: int, stop: int, slabs: Any, sums: Any, pieces: Any, numbers: Any) -> None:
-    """``sums = Σ slabs`` in their order, on pieces (place, length) of each."""
+def sum_slabs(
+    start: int, stop: int, slabs: Array, sums: Array, ranges: Array, numbers: Array
+) -> None:
+    """``sums = Σ slabs`` in their order, on some ranges of each slab.
+
+    ``ranges`` holds (start, length) for each item, ``numbers`` a record of :class:`Slabs`.
+    """
     count, first, step = numbers[0].slabs, numbers[0].first, numbers[0].step
     for item in range(start, stop):
-        place = pieces[2 * item]
-        length = pieces[2 * item + 1]
-        total = sums[place : place + length]
-        part = slabs[first + place : first + place + length]
+        begin = ranges[2 * item]
+        length = ranges[2 * item + 1]
+        total = sums[begin : begin + length]
+        term = slabs[first + begin : first + begin + length]
         for i in range(total.size):
-            total[i] = part[i]
+            total[i] = term[i]
         for slab in range(1, count):
-            at = first + slab * step + place
-            part = slabs[at : at + length]
+            at = first + slab * step + begin
+            term = slabs[at : at + length]
             for i in range(total.size):
-                total[i] += part[i]
+                total[i] += term[i]

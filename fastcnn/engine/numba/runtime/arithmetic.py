@@ -1,19 +1,23 @@
-"""Types and code of arithmetic on numbers, resolved once for each operator and pair of types.
+"""The types of ``a + b`` and its like, resolved once for each operator and pair of types.
 
-For each ``a + b`` Numba tries the operator's many definitions in turn (for strings, lists, NumPy's
-arrays …) until one serves, when it infers types; and again, up to four times, when it writes code,
-since one operand could be a constant with a definition of its own. In kernels nearly all operands
-are plain integers and floats, of few types. So the first answer is kept here. A third of the time
-in Numba's compiler went into the others.
+For each operation Numba tries the operator's many definitions (for strings, lists, arrays …) until
+one fits, first when it infers types, and then up to four times when it writes code, because an
+operand could be a constant with a definition of its own. In kernels nearly all operands are
+integers and floats of few types, so the first answer is kept here. It is used while a kernel
+compiles (docs/measurements.md, "Types of arithmetic are resolved once").
 """
 
 from __future__ import annotations
 
 import operator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeGuard
 
-from numba.core import compiler_machinery, lowering, typed_passes, types
+from numba.core import compiler_machinery, lowering, typed_passes, types, typing
+from numba.core import ir as numba_ir
 from numba.core.types.misc import unliteral
+
+from fastcnn.engine.numba.runtime.types import Signature, Types, Value
 
 _OPERATORS = {
     *(operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod, operator.truediv),
@@ -22,10 +26,12 @@ _OPERATORS = {
     *(operator.neg, operator.not_, operator.invert),
 }
 _OPERATORS |= {getattr(operator, f"i{f.__name__.rstrip('_')}", f) for f in _OPERATORS}
-_signatures: dict[tuple[Any, ...], Any] = {}
+_signatures: dict[tuple[object, ...], Signature] = {}
+"""Numba's signatures, by the operator and the types of the operands without their literals."""
 
 
-def _is_arithmetic(function: Any, kinds: tuple[Any, ...]) -> bool:
+def _is_arithmetic(function: types.Type, kinds: Types) -> TypeGuard[types.Function]:
+    """Whether the function is an operator, and operands of these types are numbers."""
     return (
         isinstance(function, types.Function)
         and function.typing_key in _OPERATORS
@@ -33,7 +39,8 @@ def _is_arithmetic(function: Any, kinds: tuple[Any, ...]) -> bool:
     )
 
 
-def _signature(context: Any, function: Any, kinds: tuple[Any, ...]) -> Any:
+def _signature(context: typing.BaseContext, function: types.Function, kinds: Types) -> Signature:
+    """Numba's signature of an operator for operands of these types."""
     key = function.typing_key, *map(unliteral, kinds)
     signature = _signatures.get(key)
     if signature is None:
@@ -44,13 +51,15 @@ def _signature(context: Any, function: Any, kinds: tuple[Any, ...]) -> Any:
 class TypingContext:
     """Numba's typing context with a memory for the types of arithmetic."""
 
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context: typing.BaseContext) -> None:
         self._context = context
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
 
-    def resolve_function_type(self, function: Any, kinds: Any, keywords: Any) -> Any:
+    def resolve_function_type(
+        self, function: types.Type, kinds: Types, keywords: dict[str, types.Type]
+    ) -> Signature | None:
         """The signature of a call with arguments of these types."""
         if not keywords and _is_arithmetic(function, kinds):
             return _signature(self._context, function, kinds)
@@ -58,8 +67,12 @@ class TypingContext:
 
 
 class _Lower(lowering.Lower):  # type: ignore[misc]
-    def lower_binop(self, result_type: Any, expression: Any, op: Any) -> Any:
-        """Write code for two operands; for numbers without a look for constants among them."""
+    """Numba's writer of LLVM code, which looks for no constants among numbers."""
+
+    def lower_binop(
+        self, result_type: types.Type, expression: numba_ir.Expr, op: Callable[..., Any]
+    ) -> Value:
+        """Write the code of an operation with two operands."""
         context, signature = self.context, self.fndesc.calltypes[expression]
         operands = expression.lhs, expression.rhs
         kinds = tuple(self.typeof(operand.name) for operand in operands)
@@ -67,8 +80,8 @@ class _Lower(lowering.Lower):  # type: ignore[misc]
         if not _is_arithmetic(function, (*kinds, *signature.args)):
             return super().lower_binop(result_type, expression, op)
         values = [
-            context.cast(self.builder, self.loadvar(operand.name), kind, wanted)
-            for operand, kind, wanted in zip(operands, kinds, signature.args, strict=True)
+            context.cast(self.builder, self.loadvar(operand.name), kind, argument)
+            for operand, kind, argument in zip(operands, kinds, signature.args, strict=True)
         ]
         exact = _signature(context.typing_context, function, signature.args)
         value = context.get_function(function, exact)(self.builder, values)
@@ -77,7 +90,7 @@ class _Lower(lowering.Lower):  # type: ignore[misc]
 
 @compiler_machinery.register_pass(mutates_CFG=True, analysis_only=False)
 class KernelLowering(typed_passes.BaseNativeLowering):  # type: ignore[misc]
-    """Numba's pass that writes LLVM's code, with arithmetic as above."""
+    """Numba's pass that writes LLVM code, with this module's arithmetic."""
 
     _name = "kernel_lowering"
 

@@ -1,33 +1,34 @@
-"""What kernels are called with, and where it comes from.
+"""The arguments of kernels: arrays in the one form that kernels take, new arrays, and records.
 
-Numba compiles anew for a read-only array and for each layout. Kernels see C-contiguous, writable
-arrays only: the public functions give C-contiguous ones, and :func:`readable` gives a view that
-counts as writable of one that is not. So few specialisations are compiled. No kernel writes
-to an input.
+Numba compiles a kernel anew for read-only arrays and for each layout. So kernels get C-contiguous,
+writable arrays only, and few specialisations are compiled: the public functions pass C-contiguous
+arrays, and :func:`readable` makes a writable view of a read-only array. No kernel writes to an
+input.
 
-Every array that a kernel writes to, results and scratch alike, comes from :data:`allocate`: with
-memory of another kind in its place, tests see each access beyond an array's ends.
+Every array that a kernel writes to, result or scratch, comes from :data:`allocate`. Tests replace
+it by memory between borders, and so find each access beyond an array's ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-import numpy.ma  # Numba asks for it at a first call, and NumPy fails if a handler does so meanwhile
+import numpy.ma  # Numba imports it at a first call, which a signal handler must not interrupt
 from numba.core import config
+from numpy.typing import DTypeLike
 
 from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime import memory
 
-allocate: Callable[[tuple[int, ...], Any], Array] = memory.empty
-"""New memory for an array of this shape and dtype, C-contiguous, with anything in it."""
+allocate: Callable[[tuple[int, ...], DTypeLike], Array] = memory.empty
+"""A new array of this shape and dtype, C-contiguous; its numbers are not set."""
 
 
 class _Memory:
-    """The memory of an array that stays alive with it, without its mark of being read-only."""
+    """The memory of a read-only array for NumPy, without the mark; it keeps the array alive."""
 
     def __init__(self, array: Array) -> None:
         self.array = array
@@ -38,7 +39,7 @@ class _Memory:
 
 
 def readable(array: Array) -> Array:
-    """``array`` itself, or a view of it that compiled code takes as any other."""
+    """``array`` itself if it is writable, else a view of it that is."""
     if array.flags.writeable:
         return array
     return np.asarray(_Memory(array))
@@ -51,35 +52,36 @@ def empty_like_type(array: Array, *shape: int) -> Array:
 
 def copied(array: Array) -> Array:
     """A C-contiguous copy."""
-    new = empty_like_type(array, *array.shape)
-    new[...] = array
-    return new
+    result = empty_like_type(array, *array.shape)
+    result[...] = array
+    return result
 
 
-def converted(array: Array, dtype: Any) -> Array:
+def converted(array: Array, dtype: DTypeLike) -> Array:
     """A C-contiguous copy in another dtype."""
-    new = allocate(array.shape, dtype)
-    new[...] = array
-    return new
+    result = allocate(array.shape, dtype)
+    result[...] = array
+    return result
 
 
 @lru_cache(maxsize=4096, typed=True)
-def record(numbers: Any) -> Array:
+def record(numbers: NamedTuple) -> Array:
     """A named tuple of integers as an array of one record, with the fields' names.
 
-    Compiled code takes it in 0.5 µs, a named tuple of 37 numbers in 2.5 µs.
+    Numba passes an array to compiled code in less time than a tuple (docs/measurements.md, "A
+    geometry is an array of one record").
     """
     fields = np.dtype([(name, np.int64) for name in numbers._fields])
     try:
         array: Array = np.array([tuple(map(int, numbers))], fields)
     except OverflowError:
         raise MemoryError("the arrays need offsets that 64 bits do not hold") from None
-    # Plain Python reads the fields by name from a record array only.
+    # Without JIT, kernels read fields as attributes, which NumPy has for record arrays alone.
     return array.view(np.recarray) if config.DISABLE_JIT else array
 
 
-def bias_or_zeros(b: Array | None, count: int, like: Any) -> Array:
-    """The bias, or ``count`` zeros where there is none."""
+def bias_or_zeros(b: Array | None, count: int, like: Array) -> Array:
+    """The bias, or ``count`` zeros of the dtype of ``like`` if there is none."""
     if b is not None:
         return readable(b)
     zeros = empty_like_type(like, count)

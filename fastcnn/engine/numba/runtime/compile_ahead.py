@@ -1,11 +1,12 @@
-"""Lists of kernels compiled before they are needed, where it pays by two processes.
+"""Lists of kernels that are compiled before they are needed, by two processes if it pays.
 
-Most of the time goes into Numba's compiler, which is Python: threads would wait for each other. So
-a helper, a Python of its own, goes through the same list, and each takes the first kernel that the
-other is not at. The longest come first, so that both are done at about the same time. They share
-the cache on the disk, in which processes take turns for each kernel. The
-helper is started where there is a cache, where this process may use two threads, and where the
-list is long enough to be worth its start. Without it, or if it dies, this process compiles all.
+It runs before a model's first prediction and first training step. Numba's compiler is Python code,
+so threads would wait for each other. Therefore a helper, another Python process, goes through the
+same list, and each process takes the first kernel that the other does not compile. The longest
+kernels come first, so that both processes end at about the same time. They share the cache on the
+disk (:mod:`fastcnn.engine.numba.runtime.compile_turn`). The helper is started if there is a cache,
+if this process may use two threads, and if the list is long enough to be worth the start. Without
+the helper, or if it dies, this process compiles all kernels.
 """
 
 from __future__ import annotations
@@ -18,27 +19,30 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
 from hashlib import sha256
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeAlias
 
 from numba.core.registry import cpu_target
 
 from fastcnn.core.files import write_whole
 from fastcnn.core.settings import get_num_threads
 from fastcnn.engine.numba.runtime import compile_notice
-from fastcnn.engine.numba.runtime.code_key import PACKAGE, version_stamp
+from fastcnn.engine.numba.runtime.code_key import PACKAGE, functions_in, version_stamp
 from fastcnn.engine.numba.runtime.compile_turn import CompileTurn
 from fastcnn.engine.numba.runtime.kernel_cache import KernelCache, cache_folders
 from fastcnn.engine.numba.runtime.rehearsal import Request
+from fastcnn.engine.numba.runtime.types import Kernel
 
 WORTH_A_HELPER = 4
-"""Kernels to compile, at least, for which a helper is started: it takes 0.6 s to begin."""
+"""Kernels in a list for which a helper is started, at least; fewer are done before it begins."""
 
-Progress = Callable[[int, int], None]
-"""Told how many kernels are done, and of how many."""
+Progress: TypeAlias = Callable[[int, int], None]
+"""A function that gets the number of kernels that are done, and the number of all."""
+Recipe: TypeAlias = tuple[str, str, tuple[Any, ...] | None]
+"""How another process gets a kernel: a module, a name in it, and the arguments of a factory."""
 
 
 def missing(requests: Iterable[Request]) -> list[Request]:
-    """Those that are neither compiled in this process nor in the cache."""
+    """The requests whose kernels are neither compiled in this process nor in the cache."""
     return [
         request
         for request in requests
@@ -47,10 +51,11 @@ def missing(requests: Iterable[Request]) -> list[Request]:
 
 
 def compile_all(requests: Iterable[Request], progress: Progress | None = None) -> int:
-    """Compile the kernels that are missing; how many were.
+    """Compile the kernels that are missing; return how many were.
 
-    Those that are in the cache already, or that a helper compiles, are not loaded. ``progress`` is
-    told about each; without it a line on the standard error says what is going on, if it lasts.
+    Kernels that are in the cache, or that a helper compiles, are not loaded. ``progress`` is called
+    before each kernel and at the end; without it a line on the standard error says that kernels
+    compile, if it takes long.
     """
     left = sorted(missing(requests), key=_length, reverse=True)
     total = len(left)
@@ -72,14 +77,8 @@ def compile_all(requests: Iterable[Request], progress: Progress | None = None) -
 
 
 def _length(request: Request) -> int:
-    """How long a kernel is, in bytes of Python's code: its own and that of all it is made of."""
-    waiting, functions = [request.kernel.py_func], set()
-    while waiting:
-        function = waiting.pop()
-        if function not in functions:
-            functions.add(function)
-            cells = [cell.cell_contents for cell in function.__closure__ or ()]
-            waiting += [value.py_func for value in cells if hasattr(value, "py_func")]
+    """How long a kernel is, in bytes of Python's code, with the functions that it is made of."""
+    functions = functions_in(request.kernel.py_func)
     return sum(len(function.__code__.co_code) for function in functions)
 
 
@@ -98,11 +97,13 @@ def _compile_one(left: list[Request]) -> list[Request]:
 
 
 def _is_kept(request: Request) -> bool:
+    """Whether the cache holds the kernel."""
     cache, target = request.kernel._cache, request.kernel.targetctx
     return isinstance(cache, KernelCache) and cache.holds(request.signature, target)
 
 
 def _is_compiled_elsewhere(request: Request) -> bool:
+    """Whether another process compiles the kernel now."""
     cache, target = request.kernel._cache, request.kernel.targetctx
     return isinstance(cache, KernelCache) and cache.is_compiled_elsewhere(request.signature, target)
 
@@ -126,7 +127,7 @@ def is_recorded(net: str) -> bool:
 
 
 def record(net: str, requests: Iterable[Request]) -> None:
-    """Note in the cache which kernels a net needs, if they all are there."""
+    """Note in the cache which kernels a net needs, if the cache holds all of them."""
     requests, folder = list(requests), cache_folders().write
     if folder is None or not all(map(_is_kept, requests)):
         return
@@ -145,10 +146,10 @@ def _record_name(net: str) -> str:
 
 
 class _Helper:
-    """A process that compiles a list of kernels, and the turn that says that it is the only one.
+    """A process that compiles a list of kernels, and the turn that makes it the only one.
 
-    Processes and threads that want kernels of one cache at once have one helper in all: more would
-    take the cores from them. The system takes the turn from this process however it ends, and
+    All processes and threads that use one cache have one helper, because more helpers would take
+    the cores from them. The system takes the turn from this process in whichever way it ends, and
     the helper ends when its input does.
     """
 
@@ -156,7 +157,7 @@ class _Helper:
         self._process, self._turn = process, turn
 
     def end(self) -> None:
-        """End the helper: it is done, or its caller gave up. What it wrote is whole or absent."""
+        """End the helper, which is done or not needed; the files that it wrote are whole."""
         self._process.kill()
         if self._process.stdin is not None:
             with suppress(OSError):
@@ -166,7 +167,7 @@ class _Helper:
 
 
 def _start_helper(requests: list[Request]) -> _Helper | None:
-    """A helper that compiles the list too, or None where it does not pay."""
+    """A helper that compiles the list too, or None if it does not pay."""
     folder = cache_folders().write
     if len(requests) < WORTH_A_HELPER or get_num_threads() < 2 or folder is None:
         return None
@@ -200,7 +201,7 @@ def _start_helper(requests: list[Request]) -> _Helper | None:
 
 
 def _send(process: subprocess.Popen[bytes], jobs: object) -> None:
-    """Write the list to its input, which stays open: its end would end the helper."""
+    """Write the list to the helper's input, which stays open because its end ends the helper."""
     if process.stdin is not None:
         process.stdin.write(pickle.dumps(jobs))
         process.stdin.flush()
@@ -215,19 +216,19 @@ main()
 
 
 def _import_path() -> list[str]:
-    """Where the helper finds modules: as this process, but never in the current folder as such."""
+    """The folders of modules for the helper: this process's, but no relative ones."""
     return [*filter(os.path.isabs, sys.path), str(PACKAGE.parent)]
 
 
 def _is_python() -> bool:
-    """Whether ``sys.executable`` is an interpreter, and no program with one inside."""
+    """Whether ``sys.executable`` is an interpreter, not a program that contains one."""
     name = os.path.basename(sys.executable or "").lower()
     return name.startswith(("python", "pypy")) and not getattr(sys, "frozen", False)
 
 
-def recipe_of(kernel: Any) -> tuple[str, str, tuple[Any, ...] | None] | None:
-    """How another process gets this kernel: a module, a name in it, and what its factory takes."""
-    recipe: tuple[str, str, tuple[Any, ...]] | None = getattr(kernel, "recipe", None)
+def recipe_of(kernel: Kernel) -> Recipe | None:
+    """The recipe of a kernel: that of its factory, or the name that a module has for it."""
+    recipe: Recipe | None = getattr(kernel, "recipe", None)
     if recipe is not None:
         return recipe
     for name, module in list(sys.modules.items()):
@@ -238,8 +239,9 @@ def recipe_of(kernel: Any) -> tuple[str, str, tuple[Any, ...] | None] | None:
     return None
 
 
-def kernel_of(recipe: tuple[str, str, tuple[Any, ...] | None]) -> Any:
+def kernel_of(recipe: Recipe) -> Kernel:
     """The kernel of a recipe."""
     module, name, literals = recipe
     value = getattr(import_module(module), name)
-    return value if literals is None else value(*literals)
+    kernel: Kernel = value if literals is None else value(*literals)
+    return kernel

@@ -1,9 +1,9 @@
-"""A line on the standard error when compiling lasts, so that nobody takes it for a fault.
+"""A line on the standard error when compiling takes long, so that it is not taken for a fault.
 
-It is written once in a process, when compiling has taken more than a second in all. Whoever
-compiles holds the compiler's lock, so there is none here; a signal handler that compiles in between
-costs at most the line.
-``FASTCNN_COMPILE_NOTICE=0`` leaves it out. Commands show a progress bar in its place.
+A process writes it once, when compiling has taken more than a second in all. There is no lock,
+because a thread that compiles holds the compiler's lock; if a signal handler compiles in between,
+the line may be missing. ``FASTCNN_COMPILE_NOTICE=0`` turns it off. Commands show a progress bar
+instead.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Notice:
         self._running: list[tuple[Timer, float]] = []
 
     def begin(self, what: str = "kernels") -> None:
-        """Compiling begins; what was begun before has ended, if only by an error."""
+        """Compiling begins; if a measurement runs already, an error has ended its compiling."""
         self.end()
         if self._silent:
             return
-        # A thread that is started while Python ends never runs, and ``start`` waits for it.
+        # A thread that is started while Python ends never runs, but ``start`` would wait for it.
         if sys.is_finalizing():
             return
         timer = Timer(max(0.0, AFTER - self._seconds), self._write, [what])
@@ -40,7 +40,7 @@ class Notice:
         try:
             self._running.append((timer, monotonic()))
             timer.start()
-        except RuntimeError:  # no thread can be started, so nobody could write
+        except RuntimeError:  # no thread can be started, so none could write
             return
         except BaseException:
             self.end()
@@ -51,14 +51,14 @@ class Notice:
         while self._running:
             try:
                 timer, begin = self._running.pop()
-            except IndexError:  # a signal handler's compiling took it
+            except IndexError:  # a signal handler that compiled took it
                 return
             timer.cancel()
             self._seconds += monotonic() - begin
 
     @contextmanager
     def silenced(self) -> Iterator[None]:
-        """Within this context nothing is written: a progress bar tells more."""
+        """Within this context no line is written, because a progress bar says more."""
         before, self._silent = self._silent, True
         try:
             yield
@@ -66,11 +66,12 @@ class Notice:
             self._silent = before
 
     def _write(self, what: str) -> None:
+        """Write the line, once."""
         if self._silent or sys.stderr is None:
             return
         self._silent = True
         line = f"fastcnn: compiling {what} for this processor; once, since they are kept"
-        with suppress(OSError, ValueError):  # closed, or nobody reads it
+        with suppress(OSError, ValueError):  # it is closed
             print(line, file=sys.stderr, flush=True)
 
 

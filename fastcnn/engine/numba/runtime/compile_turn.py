@@ -1,7 +1,8 @@
-"""One process compiles a kernel, and the others that want it wait and read what it wrote.
+"""One process compiles a kernel; other processes that need it wait, and read the file.
 
-Workers that start together need the same kernels at about the same time. Each would compile all
-of them: minutes, as many times as there are processes.
+Processes that start together need the same kernels at about the same time. Without turns each of
+them would compile all kernels, which can take minutes. The module runs when the cache does not hold
+a kernel.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ except ImportError:  # Windows: each process compiles for itself
     fcntl = None  # type: ignore[assignment]
 
 PATIENCE = 60.0
-"""Seconds; many times what a kernel takes. A process that was halted must not halt others."""
+"""Seconds to wait for another process, which may be halted: many times what a kernel takes."""
 
-_POLL = 0.02
+_POLL = 0.02  # seconds between two looks
 
 
 def is_taken(path: Path) -> bool:
@@ -37,26 +38,27 @@ def is_taken(path: Path) -> bool:
     except OSError:
         return True
     finally:
-        os.close(handle)  # which gives the lock back, if it was free
+        os.close(handle)  # releases the lock, if this call acquired it
     return False
 
 
 class CompileTurn:
-    """Who compiles what a file will hold. A process has one turn at a time, as its compiler has.
+    """The right to compile the code of one file. A process has at most one turn.
 
-    The system takes the turn from a process that ends. One that is killed leaves an empty file,
-    which means nothing, and which the next process that compiles this kernel removes. Where files
-    cannot be locked, and when patience ends, everybody has a turn: it costs time, never an answer.
+    The turn is a lock on a file beside the one to write. The system releases the lock when the
+    process ends. A process that is killed leaves the locked file, which is empty; the next process
+    that compiles this kernel removes it. Where files cannot be locked, and when patience ends, the
+    process has a turn anyway: two processes then compile the same kernel.
     """
 
     def __init__(self) -> None:
-        self._held: list[tuple[Path, FileIO]] = []  # at most one; a list is changed in one step
+        self._locks: list[tuple[Path, FileIO]] = []  # at most one; a list changes in one step
 
     def take(self, path: Path, patience: float | None = None) -> bool:
         """Wait until no other process compiles ``path``; False if patience ended before.
 
-        A turn for another file ends here: its kernel did not compile. Patience is
-        :data:`PATIENCE` if it is not given.
+        A turn for another file ends here, because its kernel did not compile. ``patience`` are
+        seconds, by default :data:`PATIENCE`.
         """
         self.give()
         if fcntl is None:
@@ -69,7 +71,7 @@ class CompileTurn:
             while True:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    self._held.append((lock, file))
+                    self._locks.append((lock, file))
                     return True
                 except BlockingIOError:
                     if monotonic() >= end:
@@ -78,37 +80,37 @@ class CompileTurn:
         except OSError:  # nothing can be written there, or a file system without locks
             return True
         finally:
-            if file is not None and all(file is not other for _, other in self._held):
+            if file is not None and all(file is not other for _, other in self._locks):
                 file.close()
 
     def give(self) -> None:
-        """Let another process have the turn, if this one has it.
+        """End this process's turn, if it has one.
 
-        A signal handler may come between any two steps and take another turn, so the file is known
-        to one of the two alone.
+        A signal handler may come between any two steps and take another turn, so the lock is taken
+        out of the list first.
         """
-        while self._held:
+        while self._locks:
             try:
-                lock, file = self._held.pop()
+                lock, file = self._locks.pop()
             except IndexError:
                 return
-            # Its name goes first: who waits has the file open, and who comes later finds what was
-            # compiled.
+            # The name goes first: a waiting process has the file open, and a later process finds
+            # the compiled code.
             with suppress(OSError):
                 lock.unlink()
-            # Not only closed: a forked child may have the same file open.
+            # Closing is not enough, because a forked child may have the same file open.
             with suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_UN)
             file.close()
 
     def forget(self) -> None:
-        """In a forked child: the turn is the parent's, and stays so."""
-        while self._held:
-            self._held.pop()[1].close()
+        """Leave the turn to the parent process, in a forked child."""
+        while self._locks:
+            self._locks.pop()[1].close()
 
 
 turn = CompileTurn()
-"""That of this process."""
+"""The turn of this process."""
 atexit.register(turn.give)
 
 if hasattr(os, "register_at_fork"):

@@ -1,32 +1,34 @@
-"""The flags that all code is compiled with, and how code is made that kernels call.
+"""The flags that all kernels are compiled with, and the decorators of functions that kernels call.
 
-**Flags.** ``nogil``: the thread driver runs kernels on Python threads. ``error_model="numpy"``:
-no test for division by zero in loops. ``_nrt`` off: kernels allocate nothing, so no references to
-arrays are counted (in loops that branch a kernel spent more time on that than on its sums). No
-C function is made of any, nor one that Python calls of what is compiled into others: nobody asks
-for them. Of the fast-math flags, those that keep NaN and infinity what they are: with the full set
-``isnan`` is false on NaN, with these it is not, and loops still vectorise. Not ``arcp``: a product
-with a rounded reciprocal is not the quotient, and means of integers must be exact. No
-``parallel``: it triples the time to compile, and one thread driver is enough.
+- ``nogil``: the thread driver runs kernels on Python threads.
+- ``error_model="numpy"``: loops do not test for division by zero.
+- ``_nrt`` off: kernels allocate nothing, so they need not count references to arrays, which takes
+  longer than the sums in a loop with branches.
+- ``no_cfunc_wrapper`` and ``no_cpython_wrapper``: no entry is compiled that nothing calls.
+- ``fastmath``: the flags that keep NaN and infinity. With the full set ``isnan`` is false on NaN;
+  with these it is right, and loops are still compiled to vectors. ``arcp`` is off, because a
+  product with a rounded reciprocal is not the quotient, and means of integers must be exact.
+- ``parallel`` is off, because it triples the time to compile, and there is a thread driver.
 
-A function that is compiled into others is not optimised by itself, nor made machine code of
-(:mod:`fastcnn.engine.numba.runtime.pipeline`): its kernel does both, with all parts in place.
+A function that kernels call is always inlined. It is not optimised and gets no machine code of its
+own (:mod:`fastcnn.engine.numba.runtime.pipeline`), because LLVM optimises the kernel with all of
+its functions in place. The decorators run when a kernel's module is imported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numba
 
-from fastcnn.engine.numba.runtime.pipeline import PartCompiler
+from fastcnn.engine.numba.runtime.pipeline import InlinedCompiler
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Liberties(set[str]):
-    """Fast-math flags in one order, since Numba writes them into symbols as they are shown."""
+    """Fast-math flags in one order, because Numba writes their text into symbols."""
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(super().__iter__()))
@@ -35,7 +37,10 @@ class Liberties(set[str]):
         return f"{{{', '.join(self)}}}"
 
 
-FLAGS: dict[str, Any] = {
+Flags: TypeAlias = dict[str, Any]
+"""Arguments of ``numba.njit``."""
+
+FLAGS: Flags = {
     "nogil": True,
     "_nrt": False,
     "no_cfunc_wrapper": True,
@@ -45,19 +50,19 @@ FLAGS: dict[str, Any] = {
 ORDERED = {**FLAGS, "fastmath": Liberties(["nsz", "afn"])}
 
 
-def inlined(function: Function, flags: dict[str, Any]) -> Function:
+def inlined(function: Function, flags: Flags) -> Function:
     """Compile ``function`` into the kernels that call it, with these flags."""
-    part: Function = numba.njit(
-        forceinline=True, no_cpython_wrapper=True, pipeline_class=PartCompiler, **flags
+    dispatcher: Function = numba.njit(
+        forceinline=True, no_cpython_wrapper=True, pipeline_class=InlinedCompiler, **flags
     )(function)
-    return part
+    return dispatcher
 
 
 def device(function: Function) -> Function:
     """Compile ``function`` into the kernels that call it.
 
-    Inlined always: a call that hands over a few arrays by their parts costs as much as the sums
-    of a small tile.
+    It is always inlined, because a call that passes a few arrays takes as long as the sums of a
+    small tile.
     """
     return inlined(function, FLAGS)
 

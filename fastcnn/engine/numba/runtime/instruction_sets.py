@@ -1,8 +1,8 @@
-"""The instruction sets that kernels are chosen for, and the one that they are compiled for.
+"""The instruction sets for which kernels are chosen, and the one for which they are compiled.
 
-Which kernel serves a problem, with which register tile, follows from the problem and from the
-vector registers alone: choosers ask :func:`registers`, nothing else about the machine. So each
-choice can be computed on any host, without compiling anything:
+The kernel of a problem and its register tile follow from the problem and from the vector registers
+alone. Choosers ask :func:`registers` and nothing else about the machine, when an operation meets a
+geometry for the first time. So each choice can be computed on any host, without compiling:
 
     >>> from fastcnn.engine.numba.contraction.contraction import tile_for
     >>> with choosing_for("neon"):
@@ -12,8 +12,8 @@ choice can be computed on any host, without compiling anything:
     ...     tile_for(rows=784, columns=32, itemsize=4)
     Tile(rows=6, vectors=2, lanes=8)
 
-What is compiled is always for the host, :func:`host_registers`. A kernel that was chosen for
-another instruction set gives the same results here; only its tile does not fit the registers.
+Kernels are always compiled for the host, :func:`host_registers`. A kernel that was chosen for
+another instruction set gives the same results on the host, but its tile does not fit the registers.
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ Result = TypeVar("Result")
 
 @lru_cache(maxsize=1)
 def host_registers() -> Registers:
-    """The registers that Numba compiles for.
+    """The registers of the processor that Numba compiles for.
 
-    Read from its target, ``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES`` included.
+    ``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES`` can name another processor than the host's.
     """
     return INSTRUCTION_SETS[_host()]
 
 
 def _host() -> str:
+    """The name of the host's instruction set in :data:`INSTRUCTION_SETS`."""
     machine = platform.machine().lower()
     if machine in ("aarch64", "arm64"):
         return "neon"
@@ -78,7 +79,7 @@ _choices: list[_lru_cache_wrapper[Any]] = []
 
 
 def registers() -> Registers:
-    """The registers that kernels are chosen for: the host's, but within :func:`choosing_for`."""
+    """The registers for which kernels are chosen: the host's, unless in :func:`choosing_for`."""
     return _chosen or host_registers()
 
 
@@ -86,8 +87,8 @@ def registers() -> Registers:
 def choosing_for(isa: str) -> Iterator[Registers]:
     """Choose kernels as on a host with this instruction set, one of :data:`INSTRUCTION_SETS`.
 
-    For tests and for those who want to know, in one thread: it holds for the whole process, and
-    all that is cached of other choices is forgotten. Models that have run keep their kernels.
+    It is for tests and for questions about other machines, in one thread: it holds for the whole
+    process, and clears the caches of choices. Models that have run keep their kernels.
 
     >>> with choosing_for("sse2") as few:
     ...     few.vector_bytes, registers() is few
@@ -104,17 +105,18 @@ def choosing_for(isa: str) -> Iterator[Registers]:
         _use(before)
 
 
-def _use(host: Registers | None) -> None:
+def _use(chosen: Registers | None) -> None:
+    """Choose kernels for these registers, or for the host's if None."""
     global _chosen
-    _chosen = host
+    _chosen = chosen
     for choice in _choices:
         choice.cache_clear()
 
 
 def cached_choice(function: Callable[..., Result]) -> _lru_cache_wrapper[Result]:
-    """Cache a function that follows from its arguments and :func:`registers`.
+    """Cache a function whose result follows from its arguments and :func:`registers`.
 
-    A plain ``lru_cache`` would hand out what was chosen for another instruction set.
+    A plain ``lru_cache`` would return a choice for another instruction set.
     """
     choice = lru_cache(maxsize=1024)(function)
     _choices.append(choice)
@@ -122,7 +124,7 @@ def cached_choice(function: Callable[..., Result]) -> _lru_cache_wrapper[Result]
 
 
 class Choice(NamedTuple):
-    """Which kernel it is: the name of its factory, and the literals that it was made with."""
+    """The identity of a kernel: the name of its factory, and the arguments of the factory."""
 
     name: str
     literals: dict[str, Any]
@@ -151,8 +153,9 @@ _SIDES = ("rows", "vectors", "lanes")
 def kernel_factory(function: Callable[..., Any]) -> _lru_cache_wrapper[Any]:
     """Cache a function that makes a kernel from the sides of its tile and other literals.
 
-    It must not ask :func:`registers`: all that the kernel depends on is in its arguments. The
-    kernel's attribute ``choice`` says what it is, see :func:`choice_of`.
+    The function must not ask :func:`registers`, because its arguments are all that the kernel
+    depends on. The kernel gets two attributes: ``choice`` (:func:`choice_of`) and ``recipe``, from
+    which another process can make it.
     """
 
     @wraps(function)
@@ -169,6 +172,6 @@ def kernel_factory(function: Callable[..., Any]) -> _lru_cache_wrapper[Any]:
 
 
 def choice_of(kernel: Any) -> Choice:
-    """What a kernel of a :func:`kernel_factory` is."""
+    """The factory and the literals of a kernel that a :func:`kernel_factory` made."""
     choice: Choice = kernel.choice
     return choice

@@ -1,34 +1,33 @@
-"""Jobs: a kernel with its arguments, whose pieces threads take from a board without coming back.
+"""Jobs: a kernel with its arguments, whose tasks threads take from a board in compiled code.
 
-Whoever calls cuts the range of a job into pieces, some for each thread, and writes to the board how
-many each has. It does its own and then what is left of the others', as all do: threads that are
-slower, or late, or kept from a core by other programs, leave more to the rest. All of that, and
-what workers do until they sleep, is compiled code without the interpreter's lock: handed over by
-Python, work began 10 to 25 µs after the call; an awake worker begins 0.1 µs after its place was
-written to (two cores of a Zen 3 processor).
+A caller of :func:`fastcnn.engine.numba.runtime.threads.parallel_for` cuts the range of a job into
+tasks and writes to the board how many tasks each thread has. Every thread, caller or worker, does
+its own tasks first, and then tasks that other threads have not begun: slow or late threads leave
+more tasks to the rest. All of it is compiled code without the interpreter's lock, because threads
+would wait for the lock longer than small jobs last (docs/measurements.md, "Tasks are handed over by
+compiled code").
 
-A worker knows nothing of the kernel but the address of its task, and of its arguments, which the
-caller keeps (:func:`fastcnn.engine.numba.runtime.calls.launch`). Until all pieces are done the
-caller does not return, so they stay there. :func:`share` is compiled once; its address lies on the
-board, where kernels read it.
+A worker knows the addresses of the kernel's task entry and of its frame
+(:mod:`fastcnn.engine.numba.runtime.calls`). The frame lies on the caller's stack, and stays there
+because the caller returns after all tasks are done. :func:`share` is compiled once. Kernels call it
+by its address, which lies on the board.
 
-**The board** is an array of int64 with a place of two cache lines for each thread, the caller's
-first. Its first line holds the job; a worker's, what it has done. The second says how many pieces
-of which job are left. Both are words with a job's number and a count, so that a piece is taken by
-changing one word: what a late worker finds is of the job whose number it sees, or nothing.
+**The board** is an array of int64 words. Each thread has a slot of two cache lines; the caller has
+the first slot. The first line of the caller's slot holds the job. The last word of a slot's first
+line counts the tasks that the thread has done, and the second line says how many of its tasks are
+left. Both words hold the job's number and a count, so a thread takes a task by changing one word. A
+late worker finds either tasks of the job whose number it read, or none.
 
-**One caller at a time** has the board. Its word ``BUSY`` is taken and given back by compiled code
-alone, where no signal handler and no exception of Python's can come between. A caller that finds
-it taken does all of its work alone.
+**One caller at a time** has the board. Compiled code alone sets and clears its word ``BUSY``, so no
+signal handler and no exception of Python's comes in between. A caller that finds it set does all of
+its work alone.
 
-**The wait ends.** A caller waits only for pieces that a thread has taken, and a piece is taken,
-done and counted in compiled code, where no thread can be stopped. The count is right for any number
-of threads at one place, because each adds to it in one step.
+**The wait ends**, because a caller waits only for tasks that a thread has taken, and a thread
+takes, does and counts a task in compiled code, where nothing stops it. Several threads can
+add to one count, because each adds to it in one step.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from fastcnn.core.hardware import CACHE_LINE
 from fastcnn.engine.numba.runtime.atomics import (
@@ -38,49 +37,51 @@ from fastcnn.engine.numba.runtime.atomics import (
     swap,
     yield_core,
 )
-from fastcnn.engine.numba.runtime.calls import SHARE, run_part
+from fastcnn.engine.numba.runtime.calls import SHARE, run_entry
 from fastcnn.engine.numba.runtime.inlining import device
+from fastcnn.engine.numba.runtime.types import Address, Words
 
 LINE_WORDS = CACHE_LINE // 8  # words of 64 bits in a cache line
-PLACE = 2 * LINE_WORDS
+SLOT = 2 * LINE_WORDS
 """Words of the board for each thread."""
-NUMBER, TASK, ARGUMENTS, START, STOP, PIECES, THREADS = range(7)  # the job's words
-LEFT, DONE = LINE_WORDS, LINE_WORDS - 1  # those of a place
+NUMBER, ENTRY, FRAME, START, STOP, TASKS, THREADS = range(7)
+"""Words of the job: its number, two addresses, its range, and how many tasks and threads it has."""
+LEFT, DONE = LINE_WORDS, LINE_WORDS - 1
+"""Words of a slot: how many tasks of which job are left, and how many the thread has done."""
 BUSY, WANTED = SHARE + 1, SHARE + 2
 """Words of the whole board: whether a caller has it; how many threads the next job is for."""
 COUNT = 16
-"""Bits of a count; the others of a word are the job's number."""
-_COUNTED = (1 << COUNT) - 1
-# How often a caller looks before it lets other programs have its core.
-_GLANCES = 500
+"""Bits of a count; the other bits of its word are the job's number."""
+_COUNT_MASK = (1 << COUNT) - 1
+_GLANCES = 500  # looks of a waiting caller before other programs may have its core
 
 
-def share(start: int, stop: int, board: Any, pieces: int, task: int, arguments: int) -> None:
-    """Run a task over ``range(start, stop)``, cut into ``pieces``; on return all are done.
+def share(start: int, stop: int, board: Words, tasks: int, entry: Address, frame: Address) -> None:
+    """Run a kernel over ``range(start, stop)``, cut into ``tasks``; all are done on return.
 
-    The board says how many threads are wanted. What a piece is follows from the range and their
-    number alone. Callers write that number without having the board, so it may be another caller's:
-    then the pieces are others, and no result is.
+    The bounds of a task follow from the range and the number of tasks alone. ``WANTED`` says how
+    many threads take part. Callers write it before they have the board, so it may be another
+    caller's number; then the number of tasks differs, and the results do not.
     """
     if not swap(board, BUSY, 0, 1):
-        run_part(task, arguments, start, stop)
+        run_entry(entry, frame, start, stop)
         return
     number, threads = board[NUMBER] + 1, load_acquire(board, WANTED)
-    if pieces > threads:
-        pieces -= pieces % threads  # as many for each
-    board[NUMBER], board[TASK], board[ARGUMENTS] = number, task, arguments
-    board[START], board[STOP], board[PIECES], board[THREADS] = start, stop, pieces, threads
+    if tasks > threads:
+        tasks -= tasks % threads  # the same number for each thread
+    board[NUMBER], board[ENTRY], board[FRAME] = number, entry, frame
+    board[START], board[STOP], board[TASKS], board[THREADS] = start, stop, tasks, threads
     for thread in range(threads):
-        count = pieces * (thread + 1) // threads - pieces * thread // threads
-        store_release(board, thread * PLACE + LEFT, (number << COUNT) + count)
-    _work_off(board, 0, number)
+        count = tasks * (thread + 1) // threads - tasks * thread // threads
+        store_release(board, thread * SLOT + LEFT, (number << COUNT) + count)
+    _do_tasks(board, 0, number)
     looks, done = 0, 0
-    while done < pieces:
+    while done < tasks:
         done = 0
         for thread in range(threads):
-            finished = load_acquire(board, thread * PLACE + DONE) - (number << COUNT)
-            if finished > 0:  # else of an earlier job
-                done += finished
+            count = load_acquire(board, thread * SLOT + DONE) - (number << COUNT)
+            if count > 0:  # otherwise the count is of an earlier job
+                done += count
         looks += 1
         if looks % _GLANCES == 0:
             yield_core()
@@ -89,44 +90,45 @@ def share(start: int, stop: int, board: Any, pieces: int, task: int, arguments: 
 
 
 @device
-def _work_off(board: Any, own: int, number: int) -> None:
-    """Do a job's pieces of the thread with the place ``own``, then those that others have left.
+def _do_tasks(board: Words, slot: int, number: int) -> None:
+    """Do the tasks of job ``number`` on the thread whose slot begins at word ``slot``.
 
-    Of no other job: its caller looks for what is done only where it gave out pieces.
+    The thread does its own tasks first, then those that other threads have not begun. It takes no
+    task of another job, because the job's caller counts in the slots of the job's threads alone.
     """
     threads = load_acquire(board, THREADS)
     for i in range(threads):
-        thread = (own // PLACE + i) % threads
-        place = thread * PLACE + LEFT
-        word = load_acquire(board, place)
-        while word & _COUNTED and word >> COUNT == number:
-            if swap(board, place, word, word - 1):
-                # Until this piece is done the job's words stay as they are.
-                start, count, pieces = board[START], board[STOP] - board[START], board[PIECES]
-                piece = pieces * (thread + 1) // board[THREADS] - (word & _COUNTED)
-                first, last = count * piece // pieces, count * (piece + 1) // pieces
-                run_part(board[TASK], board[ARGUMENTS], start + first, start + last)
-                _count(board, own + DONE, number)
-            word = load_acquire(board, place)
+        thread = (slot // SLOT + i) % threads
+        left = thread * SLOT + LEFT
+        word = load_acquire(board, left)
+        while word & _COUNT_MASK and word >> COUNT == number:
+            if swap(board, left, word, word - 1):
+                # The words of the job do not change until this task is done.
+                start, count, tasks = board[START], board[STOP] - board[START], board[TASKS]
+                task = tasks * (thread + 1) // board[THREADS] - (word & _COUNT_MASK)
+                first, last = count * task // tasks, count * (task + 1) // tasks
+                run_entry(board[ENTRY], board[FRAME], start + first, start + last)
+                _count(board, slot + DONE, number)
+            word = load_acquire(board, left)
 
 
 @device
-def _count(board: Any, place: int, number: int) -> None:
-    """One more piece of a job is done."""
-    done = load_acquire(board, place)
-    # A count of an earlier job begins anew.
-    while not swap(board, place, done, max(done, number << COUNT) + 1):
-        done = load_acquire(board, place)
+def _count(board: Words, index: int, number: int) -> None:
+    """Add a task of job ``number`` to the count at ``board[index]``, in one step."""
+    done = load_acquire(board, index)
+    # The count of an earlier job is replaced by one that begins at 0.
+    while not swap(board, index, done, max(done, number << COUNT) + 1):
+        done = load_acquire(board, index)
 
 
-def serve(board: Any, own: int, looks: int) -> None:
-    """What the worker with the place ``own`` does, until it has looked in vain so often."""
+def serve(board: Words, slot: int, looks: int) -> None:
+    """Do tasks on the worker whose slot begins at word ``slot``, until ``looks`` find no job."""
     left, last = looks, 0
     while left:
-        number = load_acquire(board, own + LEFT) >> COUNT
+        number = load_acquire(board, slot + LEFT) >> COUNT
         if number == last:
             pause()
             left -= 1
         else:
-            _work_off(board, own, number)
+            _do_tasks(board, slot, number)
             left, last = looks, number

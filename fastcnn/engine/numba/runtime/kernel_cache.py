@@ -1,24 +1,24 @@
-"""Compiled kernels on the disk.
+"""Compiled kernels on the disk, which are read at a kernel's first call with its types.
 
-Numba's own cache looks at the one file that holds a function: after an edit in an imported helper
-it would run the old code. It keeps an index beside the code, which processes that start together
-write over each other, and it believes whatever bytes it reads. Here each kernel is one file for
-each combination of types and constants, written whole or not at all. The file begins with a hash
-of everything that the code depends on (:mod:`fastcnn.engine.numba.runtime.code_key`) and a hash of
-the code itself; a file in which either is wrong counts as none.
+Numba's own cache is not safe here. It checks only the source file that holds a function, so after
+an edit in an imported helper it would run the old code. It keeps an index beside the code, which
+processes that start together overwrite. It does not check the bytes that it reads. In this cache
+each combination of a kernel, types and constants is one file, written whole or not at all. The file
+begins with a hash of everything that the code depends on
+(:mod:`fastcnn.engine.numba.runtime.code_key`) and a hash of the code itself. A file with another
+hash is ignored.
 
 **Symbols.** Code from a file is used only if no other code of this process defines one of its
-symbols with other contents. Symbols hold the key of their code, so this does not happen by itself;
-it would make the linker take one kernel for another.
+symbols with other contents, because the linker would take one kernel for the other. Symbols hold
+the key of their code, so two such files do not arise by themselves.
 
-**Folders.** ``NUMBA_CACHE_DIR``, the package's ``__pycache__`` and the user's cache folder, in this
-order, to the first that can be written to. Kernels are read from each and written to the last: so
-a container image can hold compiled kernels in a folder that is read-only when it runs. Where no
-folder can be written to, kernels that are in none compile in each process. So do all kernels where
-neither sources nor Python's code can be read, because nothing tells versions apart then. Processes
-that want the same kernel at once take turns, and one compiles: see
-:mod:`fastcnn.engine.numba.runtime.compile_turn`. A broken or unwritable cache costs time, never an
-answer.
+**Folders.** The folders are ``NUMBA_CACHE_DIR``, the package's ``__pycache__`` and the user's cache
+folder, in this order, up to the first that is writable. Kernels are read from all of them and
+written to the last. So a container image can hold compiled kernels in a folder that is read-only
+when it runs. If no folder is writable, each process compiles the kernels that are in none. Each
+process compiles all kernels if neither sources nor Python's code can be read, because nothing tells
+versions apart then. Processes that need the same kernel at once take turns, and one compiles it:
+see :mod:`fastcnn.engine.numba.runtime.compile_turn`. A broken cache costs time, never an answer.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from typing import Any, NamedTuple
 from llvmlite import binding
 from numba.core import config
 from numba.core.caching import _Cache as NumbaCache
+from numba.core.codegen import CPUCodegen
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
@@ -51,6 +52,7 @@ from fastcnn.engine.numba.runtime.code_key import (
     version_stamp,
 )
 from fastcnn.engine.numba.runtime.compile_turn import is_taken, turn
+from fastcnn.engine.numba.runtime.types import Context, Types
 
 _HASH = sha256().digest_size
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
@@ -59,7 +61,7 @@ _contents: dict[str, bytes] = {}
 
 
 class Folders(NamedTuple):
-    """Where compiled kernels are looked for, in this order, and where new ones are written."""
+    """The folders from which kernels are read, in this order, and the one for new kernels."""
 
     read: tuple[Path, ...]
     write: Path | None
@@ -67,16 +69,16 @@ class Folders(NamedTuple):
 
 @lru_cache(maxsize=1)
 def cache_folders() -> Folders:
-    """The folders of this process; read only once, when the first kernel is made."""
+    """The folders of this process, which are found once, when the first kernel is made."""
     if source_stamp() is None:
         return Folders((), None)
     of_user = Path(AppDirs(appname="fastcnn", appauthor=False).user_cache_dir)
     folders = [
         Path(config.CACHE_DIR) / "fastcnn" if config.CACHE_DIR else None,
-        # Not in a program with its modules inside, which has no folder of that name.
-        # Not ``Path.is_dir``, because that raises where this user may not look.
+        # A program with its modules inside has no folder of this name.
+        # ``Path.is_dir`` would raise an error in a folder that this user may not read.
         PACKAGE / "__pycache__" if os.path.isdir(PACKAGE) else None,
-        of_user if of_user.is_absolute() else None,  # "~" stays as it is without a home
+        of_user if of_user.is_absolute() else None,  # without a home it begins with "~"
     ]
     read: list[Path] = []
     for folder in folders:
@@ -94,7 +96,7 @@ def cache_folders() -> Folders:
 
 
 def cache_folder() -> Path | None:
-    """Where compiled kernels are written; None where nothing can be written."""
+    """The folder for new kernels; None if no folder is writable."""
     return cache_folders().write
 
 
@@ -103,8 +105,8 @@ class KernelCache(NumbaCache):  # type: ignore[misc]
 
     Args:
         function: the function that Numba compiles.
-        fastmath: the liberties with numbers that it is compiled with.
-        folders: where the files are.
+        fastmath: the fast-math flags that it is compiled with.
+        folders: the folders of the files.
     """
 
     def __init__(self, function: Callable[..., Any], fastmath: set[str], folders: Folders) -> None:
@@ -127,13 +129,13 @@ class KernelCache(NumbaCache):  # type: ignore[misc]
             for path in self._folders.write.glob(f"{self._name}-*.nbc"):
                 path.unlink(missing_ok=True)
 
-    def file_name(self, signature: Any, target_context: Any) -> str:
-        """The name of the file for these types, in whichever folder."""
-        return self._place(signature, target_context.codegen())[0]
+    def file_name(self, signature: Types, target_context: Context) -> str:
+        """The name of the file for these types, which is the same in all folders."""
+        return self._name_and_stamp(signature, target_context.codegen())[0]
 
-    def holds(self, signature: Any, target_context: Any) -> bool:
-        """Whether there is a file of this version for these types; its contents are not checked."""
-        name, stamp = self._place(signature, target_context.codegen())
+    def holds(self, signature: Types, target_context: Context) -> bool:
+        """Whether there is a file of this version for these types; the code is not checked."""
+        name, stamp = self._name_and_stamp(signature, target_context.codegen())
         for folder in self._folders.read:
             try:
                 with (folder / name).open("rb") as file:
@@ -143,17 +145,17 @@ class KernelCache(NumbaCache):  # type: ignore[misc]
                 continue
         return False
 
-    def is_compiled_elsewhere(self, signature: Any, target_context: Any) -> bool:
+    def is_compiled_elsewhere(self, signature: Types, target_context: Context) -> bool:
         """Whether another process compiles this kernel now."""
         folder = self._folders.write
         return folder is not None and is_taken(folder / self.file_name(signature, target_context))
 
-    def load_overload(self, sig: Any, target_context: Any) -> CompileResult | None:
-        """The compiled code for arguments of these types, or None, after which Numba compiles."""
+    def load_overload(self, sig: Types, target_context: Context) -> CompileResult | None:
+        """The compiled code for arguments of these types; after None Numba compiles it."""
         target_context.refresh()
         if not self._enabled:
             return None
-        name, stamp = self._place(sig, target_context.codegen())
+        name, stamp = self._name_and_stamp(sig, target_context.codegen())
         for folder in self._folders.read:
             result = _read(folder / name, stamp, target_context)
             if result is not None:
@@ -168,22 +170,22 @@ class KernelCache(NumbaCache):  # type: ignore[misc]
         compile_notice.notice.begin()
         return None
 
-    def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep what Numba compiled."""
+    def save_overload(self, sig: Types, data: CompileResult) -> None:
+        """Write the code that Numba compiled to a file, and end the turn."""
         if self._enabled and not data.lifted and not data.library.has_dynamic_globals:
-            name, stamp = self._place(sig, data.codegen)
-            # There is no machine code to keep if a signal handler raised an error while LLVM handed
-            # it over, because errors do not pass through LLVM. The kernel runs all the same.
+            name, stamp = self._name_and_stamp(sig, data.codegen)
+            # If a signal handler raises an error while LLVM returns the machine code, the error is
+            # lost in LLVM and there is no code to write. The kernel runs all the same.
             with suppress(RuntimeError):
                 if self._folders.write is not None:
                     _write(self._folders.write / name, stamp, _packed(data))
         turn.give()
         compile_notice.notice.end()
 
-    def _place(self, sig: Any, target: Any) -> tuple[str, bytes]:
+    def _name_and_stamp(self, sig: Types, target: CPUCodegen) -> tuple[str, bytes]:
         """The name of a specialisation's file, and the hash that its contents begin with.
 
-        The name is the same for all versions, so that a new one takes the old one's place.
+        The name is the same for all versions, so that a new version overwrites an old one.
         """
         name = repr((constants(self._function), sig, sorted(self._fastmath), target.magic_tuple()))
         file_name = f"{self._name}-{sha256(name.encode()).hexdigest()[:32]}.nbc"
@@ -192,11 +194,11 @@ class KernelCache(NumbaCache):  # type: ignore[misc]
 
 
 def _packed(result: CompileResult) -> bytes:
-    """Machine code and what Numba must know of it.
+    """The bytes of machine code and of the facts that Numba needs for it.
 
-    Without the type annotation, for which Numba would read the function's source. In place of the
-    intermediate code, which nobody needs because no kernel is linked into another, there are empty
-    functions: Numba reads from it which symbols the machine code has.
+    The type annotation is left out, because Numba would read the function's source for it. The
+    intermediate code is replaced by empty functions: no kernel is linked into another, and Numba
+    reads from it only the symbols of the machine code.
     """
     symbols = result.library.symbols()
     (name, kind, (code, _)), *rest = result._replace(type_annotation="")._reduce()
@@ -208,8 +210,8 @@ def _packed(result: CompileResult) -> bytes:
     return pickle.dumps((symbols, digest)) + state
 
 
-def _unpacked(packed: bytes, target_context: Any) -> CompileResult | None:
-    """The code of :func:`_packed`, or None where its symbols belong to other code here."""
+def _unpacked(packed: bytes, target_context: Context) -> CompileResult | None:
+    """The code of :func:`_packed`, or None if a symbol belongs to other code of this process."""
     stream = BytesIO(packed)
     symbols, digest = pickle.load(stream)
     if any(_contents.get(symbol, digest) != digest for symbol in symbols):
@@ -225,7 +227,7 @@ def symbols_in(path: Path) -> list[str]:
 
 
 def _symbols_and_digest(path: Path) -> tuple[list[str], bytes]:
-    """What comes before the code, so that its modules need not be there."""
+    """The part of a file before the code, which can be read without the code's modules."""
     with path.open("rb") as file:
         file.seek(2 * _HASH)
         symbols, digest = pickle.load(file)
@@ -233,9 +235,9 @@ def _symbols_and_digest(path: Path) -> tuple[list[str], bytes]:
 
 
 def shared_symbols(folder: Path) -> dict[str, list[str]]:
-    """Symbols that several files of a folder define with different code, and these files' names.
+    """Symbols that several files of a folder define with different code, with the files' names.
 
-    Empty unless the cache is broken.
+    It is empty unless the cache is broken.
     """
     files: dict[str, dict[bytes, str]] = {}
     for path in sorted(folder.glob("*.nbc")):
@@ -245,23 +247,24 @@ def shared_symbols(folder: Path) -> dict[str, list[str]]:
     return {symbol: list(by.values()) for symbol, by in files.items() if len(by) > 1}
 
 
-def _read(path: Path, stamp: bytes, target_context: Any) -> CompileResult | None:
-    """The compiled code, or None where the file does not hold this version of it, whole."""
+def _read(path: Path, stamp: bytes, target_context: Context) -> CompileResult | None:
+    """The compiled code of a file, or None if the file is damaged or of another version."""
     try:
         contents = path.read_bytes()
         packed = contents[2 * _HASH :]
         if contents[: 2 * _HASH] != stamp + sha256(packed).digest():
             return None
         return _unpacked(packed, target_context)
-    except Exception:  # code that cannot be rebuilt here is compiled
+    except Exception:  # code that cannot be loaded here is compiled
         return None
 
 
 def _write(path: Path, stamp: bytes, packed: bytes) -> None:
+    """Write a file whole, or not at all."""
     name = None
     try:
         name = str(path.with_name(f"{path.stem}.{token_hex(8)}.tmp"))
-        # Readable for others, as the umask allows: they may run what one compiles.
+        # Other users may read the file, as far as the umask allows, and run its code.
         handle = os.open(name, _NEW, 0o666)
         with os.fdopen(handle, "wb") as file:
             file.write(stamp + sha256(packed).digest() + packed)

@@ -1,19 +1,19 @@
-"""Memory for results and scratch, used again when nothing refers to it any more.
+"""Memory for results and scratch, which is used again when no array refers to it.
 
-The system's allocator gives large blocks back to the kernel as soon as they are free; the next
-call gets new pages, each of which costs a fault and a clearing when it is first touched. Measured
-beside a program that had freed much, the gradient of the filters of a 3×3 layer took a third
-longer for that. So blocks are kept: at most :data:`KEPT` bytes of them, the longest unused are
-given up first.
+It runs in each call of an operation. The system's allocator gives large blocks back to the
+operating system as soon as they are free. The next call gets new pages, each of which costs a fault
+and is cleared when it is first touched (docs/measurements.md, "Blocks of memory are used again").
+So blocks are kept, at most :data:`KEPT` bytes of them; those that were unused for longest are given
+up first.
 
-A block is free when no array refers to it but the list here: NumPy's views hold a reference to
-the array that owns their memory, so its reference count tells. What a block's count is that nobody
-uses is measured, since it differs between interpreters.
+A block is free when only the list here refers to it. The reference count of its memory tells this,
+because each NumPy view holds a reference to the array that owns the memory. The count of an unused
+block is measured at import, because it differs between interpreters.
 
 There is no lock, because a signal handler or a finalizer that asks for memory in the middle of a
-call would wait for itself. Instead whoever wants a block takes it out of the list, which is one
-step for the interpreter, and puts it back when an array refers to it. If an error comes between,
-the block is ordinary memory, which goes with its array.
+call would wait for itself. Instead a call takes a block out of the list, which is one step for the
+interpreter, and puts it back when an array refers to it. If an error comes in between, the block is
+ordinary memory, which is freed with its array.
 """
 
 from __future__ import annotations
@@ -25,21 +25,29 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.capacity import affordable
 from fastcnn.core.hardware import CACHE_LINE
 from fastcnn.engine.numba.runtime import rehearsal
 
-# Bytes of blocks that are kept, in use or not.
 KEPT = 256 * 1024 * 1024
-# Smaller arrays come from the system's allocator, which keeps them itself.
-_SMALL = 64 * 1024
+"""Bytes of blocks that are kept at most, in use or not."""
+_SMALL = 64 * 1024  # smaller arrays come from the system's allocator, which keeps their memory
 _PAGE = 4096
-_UNTOUCHED = 1 << 18  # bytes of an array of a rehearsal that gets pages of its own
+_UNTOUCHED = 1 << 18  # bytes from which an array of a rehearsal has pages of its own
 
 
 class _Block:
+    """Memory that is used again.
+
+    Attributes:
+        memory: the bytes, with a cache line more than ``size``.
+        first: the index of the first byte that begins a cache line.
+        size: bytes from there on.
+    """
+
     def __init__(self, size: int) -> None:
         self.memory = np.empty(size + CACHE_LINE, np.uint8)
         self.first = -self.memory.ctypes.data % CACHE_LINE
@@ -49,14 +57,14 @@ class _Block:
         return sys.getrefcount(self.memory)
 
 
-# References to the memory of a block that nobody uses: the block's, and that of the count itself.
 _UNUSED = _Block(0).references()
+"""References to the memory of an unused block: the block's own, and that of the count itself."""
 
-_blocks: list[_Block] = []  # the longest unused first
+_blocks: list[_Block] = []  # in the order of their last use
 
 
-def empty(shape: tuple[int, ...], dtype: Any) -> Array:
-    """As ``numpy.empty``, C-contiguous; large arrays begin at a cache line.
+def empty(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """As ``numpy.empty``, C-contiguous; large arrays begin at a cache line. Zeros in a rehearsal.
 
     >>> empty((2, 3), np.float32).shape
     (2, 3)
@@ -70,16 +78,16 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
         return np.empty(shape, dtype)
     if size < _SMALL:
         return np.empty(shape, dtype)
-    block = _taken_block(size) or _new_block(size)
+    block = _take_block(size) or _new_block(size)
     array: Array = np.ndarray(shape, dtype, block.memory, block.first)
     _blocks.append(block)
     return array
 
 
 def _untouched_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Zeros that take no memory until they are written to, if they are many.
+    """Zeros; many of them take no memory until they are written to.
 
-    ``numpy.zeros`` writes to memory that the process has used before. Raises ``MemoryError``.
+    ``numpy.zeros`` would clear memory that the process has used before. Raises ``MemoryError``.
     """
     count = prod(shape)
     if count * dtype.itemsize < _UNTOUCHED:
@@ -92,17 +100,17 @@ def _untouched_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     return np.frombuffer(pages, dtype, count).reshape(shape)
 
 
-def kept() -> int:
+def kept_bytes() -> int:
     """Bytes of the blocks that are kept now, in use or not.
 
-    >>> 0 <= kept() <= KEPT
+    >>> 0 <= kept_bytes() <= KEPT
     True
     """
     return sum(block.size for block in _blocks.copy())
 
 
-def _taken_block(size: int) -> _Block | None:
-    """A free block of about this size, which is in the list no longer."""
+def _take_block(size: int) -> _Block | None:
+    """Take a free block of about this size out of the list; None if there is none."""
     for i in range(len(_blocks) - 1, -1, -1):
         try:
             block = _blocks[i]
@@ -111,7 +119,7 @@ def _taken_block(size: int) -> _Block | None:
             block = _blocks.pop(i)
         except IndexError:  # another thread has made the list shorter
             continue
-        # Another thread may have moved the list meanwhile: what was taken is looked at once more.
+        # Another thread may have changed the list meanwhile, so the block is checked once more.
         if size <= block.size <= size + size // 4 and block.references() == _UNUSED:
             return block
         _blocks.append(block)
@@ -119,12 +127,12 @@ def _taken_block(size: int) -> _Block | None:
 
 
 def _new_block(size: int) -> _Block:
-    """A block that is not in the list; those that were unused for longest make room for it."""
+    """A new block, not yet in the list; blocks that were unused for longest make room for it."""
     block = _Block(-(-size // _PAGE) * _PAGE)
-    held = block.size + kept()
-    while held > KEPT:
+    total = block.size + kept_bytes()
+    while total > KEPT:
         try:
-            held -= _blocks.pop(0).size  # its memory lives on with the arrays that refer to it
-        except IndexError:  # other threads have given them up
+            total -= _blocks.pop(0).size  # its memory lives on with the arrays that refer to it
+        except IndexError:  # other threads have emptied the list
             break
     return block

@@ -1,24 +1,27 @@
 """How kernels go through Numba's and LLVM's compilers: their symbols, and only the needed passes.
 
 Numba's own pipeline serves any Python function. Kernels have no closures, ``with`` blocks, array
-expressions or calls of overloads that must be inlined, so the passes that look for these are left
-out. A kernel's LLVM module is optimised once, when everything that the kernel calls is linked in;
-without LLVM's passes on each function before that, loops came out slower (max-pooling on SSE2 took
-2.5 times as long).
-Each symbol holds the key of the code (:mod:`fastcnn.engine.numba.runtime.code_key`).
+expressions or calls of overloads that must be inlined, so this pipeline leaves out the passes for
+these. LLVM's passes on single functions run as in Numba, because loops come out slower without them
+(docs/measurements.md, "LLVM optimises each function before linking"). A kernel's LLVM module is
+optimised as a whole once, when everything that the kernel calls is linked in. Each symbol holds the
+key of the code (:mod:`fastcnn.engine.numba.runtime.code_key`).
+
+The module runs when a kernel is compiled, and not when it is read from the cache.
 """
 
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
 from llvmlite import binding
 from llvmlite.binding.ffi import lib
 from numba.core import compiler_machinery, typed_passes, untyped_passes
-from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import CompilerBase
+from numba.core.codegen import CPUCodegen, JITCodeLibrary
+from numba.core.compiler import CompilerBase, CompileResult
 
 from fastcnn.core.undisturbed import go_on
 from fastcnn.engine.numba.runtime import compile_notice
@@ -31,7 +34,7 @@ _PASSES = (
     untyped_passes.FixupArgs,
     untyped_passes.IRProcessing,
     untyped_passes.RewriteSemanticConstants,
-    untyped_passes.DeadBranchPrune,  # branches on constants, which may not have types
+    untyped_passes.DeadBranchPrune,  # branches on constants; the dead ones may not have types
     untyped_passes.GenericRewrites,  # constant indices of tuples and records
     untyped_passes.ReconstructSSA,
     typed_passes.NopythonTypeInference,
@@ -43,14 +46,14 @@ _PASSES = (
 
 _compilations: dict[str, count[int]] = {}
 llvm_lock = lib._lock._lock
-"""Held by the thread that is in LLVM."""
+"""The lock that a thread has while it is in LLVM."""
 
 
 class KernelLibrary(JITCodeLibrary):  # type: ignore[misc]
     """The machine code of one kernel and of everything that it calls."""
 
     def _optimize_final_module(self) -> None:
-        """Optimise once; hide all symbols but those with this kernel's key."""
+        """Optimise the module; hide all symbols but those with this kernel's key."""
         go_on()
         module = self._final_module
         for value in (*module.functions, *module.global_variables):
@@ -72,12 +75,12 @@ class KernelLibrary(JITCodeLibrary):  # type: ignore[misc]
 
 class _NoMachineCode:
     @staticmethod
-    def set_env(name: str, environment: Any) -> None:
-        """Code that never runs by itself has no environment to run in."""
+    def set_env(name: str, environment: object) -> None:
+        """Do nothing: code that never runs by itself has no environment."""
 
 
-class PartLibrary(JITCodeLibrary):  # type: ignore[misc]
-    """Code that is linked into kernels: as it comes from Numba's compiler, before LLVM's."""
+class InlinedLibrary(JITCodeLibrary):  # type: ignore[misc]
+    """The LLVM code of a function that kernels call, not optimised, to be linked into kernels."""
 
     codegen = _NoMachineCode
 
@@ -92,14 +95,14 @@ class PartLibrary(JITCodeLibrary):  # type: ignore[misc]
 class _Compiler(CompilerBase):  # type: ignore[misc]
     """Numba's compiler with the passes that kernels need."""
 
-    def define_pipelines(self) -> list[Any]:
+    def define_pipelines(self) -> list[compiler_machinery.PassManager]:
         go_on()
         state = self.state
         identity, target = state.func_id, state.targetctx.codegen()
         key = code_key(identity.func, state.args, state.flags.fastmath.flags, target)
-        # Each number comes once, also where a signal handler compiles in between.
+        # Each number comes once, also if a signal handler compiles in between.
         number = next(_compilations.setdefault(key, count(1)))
-        if number > 1:  # the same once more, by a dispatcher of its own
+        if number > 1:  # another dispatcher of the same function
             key = f"{key}_{number}"
         identity.unique_id, identity.unique_name = key, f"{identity.func_qualname}${key}"
         state.library, state.type_annotation = self.new_library(target, key), ""
@@ -110,18 +113,19 @@ class _Compiler(CompilerBase):  # type: ignore[misc]
         passes.finalize()
         return [passes]
 
-    def new_library(self, target: Any, key: str) -> Any:
-        """What the code is put into."""
+    def new_library(self, target: CPUCodegen, key: str) -> JITCodeLibrary:
+        """An empty library for the code."""
         raise NotImplementedError
 
 
 class KernelCompiler(_Compiler):
     """Compiles a kernel to machine code that can be kept."""
 
-    def compile_extra(self, function: Any) -> Any:
-        """Compile, without collections of garbage: they took a tenth of the time, for nothing.
+    def compile_extra(self, function: Callable[..., Any]) -> CompileResult:
+        """Compile without collections of garbage, which would take time and free nothing.
 
-        After an error or an interrupt, other processes that wait for the kernel compile it.
+        After an error or an interrupt, another process that waits for the kernel compiles it.
+        (docs/measurements.md, "No collection of garbage while compiling".)
         """
         collects = gc.isenabled()
         try:
@@ -135,14 +139,14 @@ class KernelCompiler(_Compiler):
             if collects:
                 gc.enable()
 
-    def new_library(self, target: Any, key: str) -> Any:
+    def new_library(self, target: CPUCodegen, key: str) -> KernelLibrary:
         library = KernelLibrary(target, key)
         library.enable_object_caching()
         return library
 
 
-class PartCompiler(_Compiler):
+class InlinedCompiler(_Compiler):
     """Compiles a function that kernels call."""
 
-    def new_library(self, target: Any, key: str) -> Any:
-        return PartLibrary(target, key)
+    def new_library(self, target: CPUCodegen, key: str) -> InlinedLibrary:
+        return InlinedLibrary(target, key)

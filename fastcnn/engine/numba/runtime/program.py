@@ -1,25 +1,29 @@
-"""Programs: whole nets as lists of kernel calls that compiled code runs without coming back.
+"""Programs: whole nets as lists of kernel calls, which compiled code runs without Python.
 
-A **step** is a call of one kernel by its address. Its operands are places: a base (the slice's
-scratch, its part of the input …) and an offset in bytes, or a number. A **program** is a list of
-steps that is run for each slice of a batch, with the bases moved to that slice; slices go to
-threads. The code that is compiled here knows no layer, no dtype and no shape, and serves every net;
-the kernels are those that serve single operations.
+A **step** is a call of one kernel by its address. Its operands are numbers, or addresses: a base
+(the workspace, the batch's input …) and an offset in bytes. A **program** is a list of steps that
+runs for each slice of a batch; the bases of a slice follow from its position in the batch. Threads
+share the slices. An **item** is what one thread runs at least: a group of slices that follow on
+each other, with a workspace of its own.
 
-Between the layers of a small net nothing then costs more than the calls, some 20 ns each, and a
+The kernels are those of single operations. The code in this module knows neither layers nor dtypes
+nor shapes, so it is compiled once and serves every net. :mod:`fastcnn.models.execution` writes the
+programs and runs them. Between the layers of a small net there are only calls of kernels, and a
 slice's activations stay in the second-level cache.
+
+Functions here have up to 17 parameters, because each run has other addresses, and to fill a record
+with them would take time in each run.
 """
 
 from __future__ import annotations
 
 from ctypes import c_void_p
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba.core import config
 
 from fastcnn.core.arguments import Array
-from fastcnn.engine.numba.contraction.packing import sum_of_zeros
 from fastcnn.engine.numba.runtime import arrays
 from fastcnn.engine.numba.runtime.calls import (
     OPERANDS,
@@ -29,91 +33,97 @@ from fastcnn.engine.numba.runtime.calls import (
     share_step,
     step_address,
 )
+from fastcnn.engine.numba.runtime.finite import sum_of_zeros
 from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.jit import compiled, kernel
 from fastcnn.engine.numba.runtime.threads import SMALL, parallel_for
+from fastcnn.engine.numba.runtime.types import Address, Kernel, Words
 
-# The bases of places: NUMBERS for what is no place or stays where it is, SHARED for scratch that
-# all slices read, ITEM for that of one slice, the others for arrays of the whole batch; of these
-# the ones from KEPT on lie in the scratch.
 NUMBERS, SHARED, ITEM, INPUT, OUTPUT, DY, DX, TARGETS, WEIGHTS, KEPT = range(10)
+"""The bases of operands.
+
+NUMBERS is 0: the offset is a number, or the address of an array that never moves. SHARED is the
+scratch that all slices read, ITEM the workspace of an item. The others are arrays of the whole
+batch, and the base is where the slice begins in them. Arrays from KEPT on lie in the scratch.
+"""
 BASES = 17
 NO_STEPS = np.zeros(0, np.int64)
 
 
-class Place(NamedTuple):
-    """Where an operand lies: bytes from a base, or the number itself."""
+class Operand(NamedTuple):
+    """An argument of a step: an offset in bytes from a base, or a number."""
 
     base: int
     at: int
 
 
 def compiles() -> bool:
-    """Whether there is compiled code that could be called by address."""
+    """Whether there is compiled code that can be called by its address."""
     return not config.DISABLE_JIT
 
 
-def number(value: int) -> Place:
+def number(value: int) -> Operand:
     """An operand that is a number."""
-    return Place(NUMBERS, int(value))
+    return Operand(NUMBERS, int(value))
 
 
-def constant(array: Array) -> Place:
-    """An operand that is an array which lives longer than the program."""
+def constant(array: Array) -> Operand:
+    """An operand that is an array; the array must live longer than the program."""
     return number(address(array))
 
 
-def address(array: Array) -> int:
+def address(array: Array) -> Address:
     """Where an array's first element lies."""
-    # It is the first field after the object's head, by NumPy's binary interface. To look there
-    # takes 0.3 µs, to ask ctypes for a buffer twice that, NumPy four times; each call asks.
+    # By NumPy's binary interface the address is the first field after the object's head. No other
+    # way is as fast (docs/measurements.md, "Addresses are read from the array's head").
     return c_void_p.from_address(id(array) + object.__basicsize__).value or 0
 
 
-def step(function: Any, samples: tuple[Any, ...], stop: int, *operands: Place) -> Array:
-    """A call of ``function`` over ``range(stop)``, as the words of a step, one after the other.
+def step(kernel: Kernel, samples: tuple[object, ...], stop: int, *operands: Operand) -> Words:
+    """A call of a kernel over ``range(stop)``, as the :data:`STEP_WORDS` words of a step.
 
-    ``samples`` are arguments of its types.
+    ``samples`` are arguments of the kernel's types; their values do not matter.
     """
     if len(operands) != len(samples):
         raise TypeError(f"a step needs {len(samples)} operands, got {len(operands)}")
-    rest = (Place(0, 0),) * (OPERANDS - len(operands))
+    rest = (number(0),) * (OPERANDS - len(operands))
     bases, offsets = zip(*operands, *rest, strict=True)
-    return np.array([step_address(function, *samples), 0, stop, *bases, *offsets])
+    return np.array([step_address(kernel, *samples), 0, stop, *bases, *offsets])
 
 
-def parts(one: Array, count: int) -> list[Array]:
-    """A step cut into at most ``count`` steps that together do the same."""
-    stop = int(one[2])
+def split_step(whole: Words, count: int) -> list[Words]:
+    """A step cut by its range into at most ``count`` steps that together do the same."""
+    stop = int(whole[2])
     count = min(count, stop)
     result = []
     for i in range(count):
-        part = one.copy()
-        part[1:3] = stop * i // count, stop * (i + 1) // count
-        result.append(part)
+        one = whole.copy()
+        one[1:3] = stop * i // count, stop * (i + 1) // count
+        result.append(one)
     return result
 
 
-# The numbers of a program: how many steps a whole slice has, and all; samples of a slice, slices,
-# items; bytes of scratch of all and of an item; then for each base how many bytes a sample takes
-# there, and where in the scratch it begins.
+# Words of ``Program.numbers``: the steps of a whole slice, and all steps; samples of a slice;
+# slices; items; bytes of shared scratch and of a workspace; then for each base the bytes of a
+# sample, and for each base where it begins in the scratch.
 _WHOLE, _ALL, _SIZE, _SLICES, _ITEMS, _SHARED, _WORKSPACE, _STRIDES = range(8)
 _STARTS = _STRIDES + BASES
 
 
 class Program(NamedTuple):
-    """Steps for a batch, made ready.
+    """Steps for a batch.
 
     Attributes:
-        steps: those of a whole slice, then those of the last slice.
-        numbers: as compiled code takes them; see :func:`program`.
-        items: how many groups of slices can run at once; each has scratch of its own.
-        shared, scratch: bytes of scratch for all items, and of all.
+        steps: the steps of a whole slice, then those of the last slice.
+        numbers: the sizes that compiled code needs, in the order of ``_WHOLE`` to ``_STARTS``.
+        items: how many groups of slices can run at once.
+        shared: bytes of scratch that all items share.
+        scratch: bytes of scratch in all.
         work: operations of the batch.
     """
 
-    steps: Array
-    numbers: Array
+    steps: Words
+    numbers: Words
     items: int
     shared: int
     scratch: int
@@ -121,8 +131,8 @@ class Program(NamedTuple):
 
 
 def program(
-    whole: list[Array],
-    rest: list[Array],
+    whole: list[Words],
+    rest: list[Words],
     *,
     size: int,
     slices: int,
@@ -133,11 +143,19 @@ def program(
     origins: dict[int, int],
     work: int,
 ) -> Program:
-    """A program of the steps of a whole slice and of the last one.
+    """A program from the steps of a whole slice and those of the last slice.
 
-    ``size`` is that of a whole slice in samples; ``shared`` and ``workspace`` are bytes of scratch,
-    of all and of each item; ``per_sample`` says for a base how many bytes a sample takes there,
-    and ``origins`` where in the scratch the kept arrays begin.
+    Args:
+        whole: the steps of a whole slice.
+        rest: the steps of the last slice, which may have fewer samples.
+        size: samples of a whole slice.
+        slices: how many slices the batch has.
+        items: how many groups of slices can run at once.
+        shared: bytes of scratch that all items share.
+        workspace: bytes of scratch of each item.
+        per_sample: bytes that a sample takes, by the base.
+        origins: where an array begins in the scratch, by the base, from KEPT on.
+        work: operations of the batch.
     """
     strides = [per_sample.get(base, 0) for base in range(BASES)]
     starts = [origins.get(base, 0) for base in range(BASES)]
@@ -147,99 +165,116 @@ def program(
     return Program(steps, numbers, items, shared, shared + items * workspace, work)
 
 
-def places_for(made: Program) -> Array:
-    """Room for the bases of all items and of steps apart; a run fills it, not two at once."""
-    return arrays.allocate((BASES * (made.items + 1),), np.int64)
+def new_bases(program: Program) -> Words:
+    """Memory for the bases of all items, and of steps apart; one run at a time uses it."""
+    return arrays.allocate((BASES * (program.items + 1),), np.int64)
 
 
 def run(
-    made: Program,
-    scratch: int,
-    places: Array,
-    x: int = 0,
-    y: int = 0,
-    dy: int = 0,
-    dx: int = 0,
-    targets: int = 0,
+    program: Program,
+    scratch: Address,
+    bases: Words,
+    x: Address = 0,
+    y: Address = 0,
+    dy: Address = 0,
+    dx: Address = 0,
+    targets: Address = 0,
 ) -> None:
-    """Run it on arrays and scratch given by their addresses."""
+    """Run a program on arrays and scratch at these addresses."""
     parallel_for(
-        _run_slices, made.items, made.work, made.steps, made.numbers, places, scratch,
+        _run_slices, program.items, program.work, program.steps, program.numbers, bases, scratch,
         x, y, dy, dx, targets, 0,
     )  # fmt: skip
 
 
-def run_apart(steps: Array, scratch: int, work: int, x: int = 0, dy: int = 0) -> None:
-    """Run steps that do not depend on each other, each once, shared out over the threads."""
-    places = arrays.allocate((BASES,), np.int64)
-    places[NUMBERS], places[SHARED], places[INPUT], places[DY] = 0, scratch, x, dy
-    parallel_for(_run_steps, steps.size // STEP_WORDS, work, steps, places, 0)
+def run_apart(steps: Words, scratch: Address, work: int, x: Address = 0, dy: Address = 0) -> None:
+    """Run steps that do not depend on each other once for the whole batch, on the threads."""
+    bases = arrays.allocate((BASES,), np.int64)
+    bases[NUMBERS], bases[SHARED], bases[INPUT], bases[DY] = 0, scratch, x, dy
+    parallel_for(_run_steps, steps.size // STEP_WORDS, work, steps, bases, 0)
 
 
-# The numbers of a training step: the addresses of the steps that run slices and steps; how many
-# steps there are before the program and after it; the operations of all three; then where in the
-# scratch, in float64 numbers, each slice has its loss and, after that, how many samples are right.
+# Words of ``Training.numbers``: the addresses that run slices and steps; how many steps there are
+# before the program and after it; the operations before it, in it and after it; then for each slice
+# the index of its loss in the scratch as float64 numbers. The number of right samples follows on
+# the loss.
 _RUN_SLICES, _RUN_STEPS, _BEFORE, _AFTER, _WORK_BEFORE, _WORK, _WORK_AFTER, _TOTALS = range(8)
 
 
 class Training(NamedTuple):
-    """A training step on a batch, made ready.
+    """A training step on a batch: a program between steps that run once for the batch.
 
     Attributes:
-        steps: first those that do not depend on each other, then the program's, then others that do
-            not depend on each other.
-        numbers: as compiled code takes them; see :func:`training`.
+        steps: the steps before the program, those of the program, and those after it. The steps
+            before it do not depend on each other, nor do the steps after it.
+        numbers: the sizes that compiled code needs, in the order of ``_RUN_SLICES`` to ``_TOTALS``.
         program: forward, loss and backward for each slice.
-        shares, work: of how many items or steps a part has most, and operations.
+        items: the largest number of items or steps that can run at once.
+        work: the largest number of operations of the three stages.
     """
 
-    steps: Array
-    numbers: Array
+    steps: Words
+    numbers: Words
     program: Program
-    shares: int
+    items: int
     work: int
 
 
 def training(
-    before: Array, program: Program, after: Array, totals: list[int], works: tuple[int, int]
+    before: Words, program: Program, after: Words, totals: list[int], works: tuple[int, int]
 ) -> Training:
-    """A training step of a program and of steps ``before`` and ``after`` it, with their works."""
+    """A training step from a program and the steps before and after it.
+
+    ``totals`` are the indices of the slices' losses in the scratch, as float64 numbers. ``works``
+    are the operations before and after the program.
+    """
     first, last = works
     table = np.zeros(1, np.int64)
     run_slices = step_address(_run_slices, table, table, table, *[0] * 7)
     run_steps = step_address(_run_steps, table, table, 0)
     counts = before.size // STEP_WORDS, after.size // STEP_WORDS
     numbers = run_slices, run_steps, *counts, first, program.work, last, *totals
-    shares, work = max(program.items, *counts), max(*works, program.work)
+    items, work = max(program.items, *counts), max(*works, program.work)
     steps = np.concatenate([before, program.steps, after])
-    return Training(steps, np.array(numbers), program, shares, work)
+    return Training(steps, np.array(numbers), program, items, work)
 
 
 def train(
-    made: Training,
-    scratch: int,
+    training: Training,
+    scratch: Address,
     numbers: Array,
-    places: Array,
-    found: Array,
-    checked: Array,
-    moves: Array,
-    x: int,
-    dx: int,
-    labels: int,
-    weights: int,
+    bases: Words,
+    totals: Array,
+    gradient: Array,
+    moves: Words,
+    x: Address,
+    dx: Address,
+    labels: Address,
+    weights: Address,
 ) -> None:
-    """Run all of it, and then the ``moves`` of an optimizer: steps that do not depend on others.
+    """Run a training step, and then the steps of an optimizer.
 
-    ``found`` gets the sum of the weighted losses and how many samples are right. Nothing is moved,
-    and the sum is NaN, if it is not finite, or a number of ``checked``: of the gradient, where that
-    must be looked at. ``numbers`` is the scratch as float64.
+    The step is one compiled call, for which the threads are called together once (see "A training
+    step is one compiled call" in docs/measurements.md).
 
-    One call, for which the threads are called together once: apart, parts and optimizer took some
-    15 µs more.
+    Args:
+        training: the training step.
+        scratch: where its scratch lies.
+        numbers: the scratch as float64 numbers.
+        bases: memory of :func:`new_bases`.
+        totals: gets the sum of the weighted losses, and how many samples are right. The sum is NaN,
+            and no parameter moves, if it is not finite or a number of ``gradient`` is not.
+        gradient: the part of the gradient that must be finite; empty if nothing checks it.
+        moves: the optimizer's steps, which do not depend on each other.
+        x: where the samples lie; so do the other addresses.
+        dx: the gradient by the samples, or 0.
+        labels: class numbers or probabilities.
+        weights: a weight for each sample.
     """
     parallel_for(
-        _train, made.shares, made.work, made.steps, made.numbers, made.program.numbers,
-        moves, places, numbers, found, checked, scratch, x, dx, labels, weights,
+        _train, training.items, training.work, training.steps, training.numbers,
+        training.program.numbers, moves, bases, numbers, totals, gradient, scratch, x, dx, labels,
+        weights,
     )  # fmt: skip
 
 
@@ -247,106 +282,124 @@ def train(
 def _run_slices(
     start: int,
     stop: int,
-    steps: Any,
-    numbers: Any,
-    places: Any,
-    scratch: int,
-    x: int,
-    y: int,
-    dy: int,
-    dx: int,
-    targets: int,
-    weights: int,
+    steps: Words,
+    numbers: Words,
+    bases: Words,
+    scratch: Address,
+    x: Address,
+    y: Address,
+    dy: Address,
+    dx: Address,
+    targets: Address,
+    weights: Address,
 ) -> None:
+    """Run a program for some items.
+
+    ``steps`` is (steps, STEP_WORDS), flat. Writes BASES words of ``bases`` for each item.
+    """
     size, slices, items = numbers[_SIZE], numbers[_SLICES], numbers[_ITEMS]
     for item in range(start, stop):
-        at = item * BASES
-        for piece in range(slices * item // items, slices * (item + 1) // items):
-            sample = piece * size
-            places[at + NUMBERS] = 0
-            places[at + SHARED] = scratch
-            places[at + ITEM] = scratch + numbers[_SHARED] + item * numbers[_WORKSPACE]
-            places[at + INPUT] = x + sample * numbers[_STRIDES + INPUT]
-            places[at + OUTPUT] = y + sample * numbers[_STRIDES + OUTPUT]
-            places[at + DY] = dy + sample * numbers[_STRIDES + DY]
-            places[at + DX] = dx + sample * numbers[_STRIDES + DX]
-            places[at + TARGETS] = targets + sample * numbers[_STRIDES + TARGETS]
-            places[at + WEIGHTS] = weights + sample * numbers[_STRIDES + WEIGHTS]
+        own = item * BASES
+        for n in range(slices * item // items, slices * (item + 1) // items):
+            sample = n * size
+            bases[own + NUMBERS] = 0
+            bases[own + SHARED] = scratch
+            bases[own + ITEM] = scratch + numbers[_SHARED] + item * numbers[_WORKSPACE]
+            bases[own + INPUT] = x + sample * numbers[_STRIDES + INPUT]
+            bases[own + OUTPUT] = y + sample * numbers[_STRIDES + OUTPUT]
+            bases[own + DY] = dy + sample * numbers[_STRIDES + DY]
+            bases[own + DX] = dx + sample * numbers[_STRIDES + DX]
+            bases[own + TARGETS] = targets + sample * numbers[_STRIDES + TARGETS]
+            bases[own + WEIGHTS] = weights + sample * numbers[_STRIDES + WEIGHTS]
             for base in range(KEPT, BASES):
                 begin = scratch + numbers[_STARTS + base]
-                places[at + base] = begin + sample * numbers[_STRIDES + base]
+                bases[own + base] = begin + sample * numbers[_STRIDES + base]
             i, end = 0, numbers[_WHOLE]
-            if piece == slices - 1:
+            if n == slices - 1:
                 i, end = end, numbers[_ALL]
             while i < end:
-                call_step(steps, i, places, at)
+                call_step(steps, i, bases, own)
                 i += 1
 
 
 @kernel
-def _run_steps(start: int, stop: int, steps: Any, places: Any, first: int) -> None:
+def _run_steps(start: int, stop: int, steps: Words, bases: Words, first: int) -> None:
+    """Run some of the steps with the bases from ``bases[first]`` on."""
     for i in range(start, stop):
-        call_step(steps, i, places, first)
+        call_step(steps, i, bases, first)
 
 
 @device
 def _share_steps(
-    board: Any, pieces: int, run: int, steps: Any, begin: int, count: int, places: Any, first: int
+    board: Words,
+    tasks: int,
+    run: Address,
+    steps: Words,
+    begin: int,
+    count: int,
+    bases: Words,
+    first: int,
 ) -> None:
-    """Have ``count`` steps done that do not depend on each other, from ``begin`` on."""
+    """Run ``count`` steps from number ``begin`` on, which do not depend on each other, as tasks."""
     if count:
-        most = pieces if pieces < count else count
-        at = address_in(steps, begin * STEP_WORDS), address_in(places, 0), first
-        share_step(board, most, 0, count, run, at)
+        most = tasks if tasks < count else count
+        operands = address_in(steps, begin * STEP_WORDS), address_in(bases, 0), first
+        share_step(board, most, 0, count, run, operands)
 
 
 @device
-def _worth(work: int, pieces: int) -> int:
-    """How many pieces so many operations are worth, at most ``pieces``."""
+def _tasks_for(work: int, most: int) -> int:
+    """How many tasks so many operations are worth, at most ``most``."""
     worth = 1 + work // SMALL
-    return worth if worth < pieces else pieces
+    return worth if worth < most else most
 
 
 @compiled
 def _train(
-    board: Any,
-    pieces: int,
+    board: Words,
+    tasks: int,
     start: int,
     stop: int,
-    steps: Any,
-    numbers: Any,
-    program: Any,
-    moves: Any,
-    places: Any,
-    scratch_numbers: Any,
-    found: Any,
-    checked: Any,
-    scratch: int,
-    x: int,
-    dx: int,
-    labels: int,
-    weights: int,
+    steps: Words,
+    numbers: Words,
+    program: Words,
+    moves: Words,
+    bases: Words,
+    scratch_numbers: Array,
+    totals: Array,
+    gradient: Array,
+    scratch: Address,
+    x: Address,
+    dx: Address,
+    labels: Address,
+    weights: Address,
 ) -> None:
+    """The compiled code of :func:`train`; ``program`` are the numbers of the program."""
     run_steps, before, items = numbers[_RUN_STEPS], numbers[_BEFORE], program[_ITEMS]
     apart = items * BASES
-    places[apart + NUMBERS], places[apart + SHARED] = 0, scratch
-    places[apart + INPUT], places[apart + DY] = x, 0
-    most = _worth(numbers[_WORK_BEFORE], pieces)
-    _share_steps(board, most, run_steps, steps, 0, before, places, apart)
-    most = _worth(numbers[_WORK], pieces)
-    at = address_in(steps, before * STEP_WORDS), address_in(program, 0), address_in(places, 0)
-    operands = (at[0], at[1], at[2], scratch, x, 0, 0, dx, labels, weights)
+    bases[apart + NUMBERS], bases[apart + SHARED] = 0, scratch
+    bases[apart + INPUT], bases[apart + DY] = x, 0
+    most = _tasks_for(numbers[_WORK_BEFORE], tasks)
+    _share_steps(board, most, run_steps, steps, 0, before, bases, apart)
+    most = _tasks_for(numbers[_WORK], tasks)
+    tables = address_in(steps, before * STEP_WORDS), address_in(program, 0), address_in(bases, 0)
+    operands = (tables[0], tables[1], tables[2], scratch, x, 0, 0, dx, labels, weights)
     most = most if most < items else items
     share_step(board, most, 0, items, numbers[_RUN_SLICES], operands)
-    found[0], found[1] = 0, 0
+    totals[0], totals[1] = 0, 0
     for i in range(_TOTALS, numbers.size):
-        found[0] += scratch_numbers[numbers[i]]
-        found[1] += scratch_numbers[numbers[i] + 1]
-    if np.isfinite(found[0]):
-        most, begin = _worth(numbers[_WORK_AFTER], pieces), before + program[_ALL]
-        _share_steps(board, most, run_steps, steps, begin, numbers[_AFTER], places, apart)
-        if sum_of_zeros(checked) == 0:
+        totals[0] += scratch_numbers[numbers[i]]
+        totals[1] += scratch_numbers[numbers[i] + 1]
+    if np.isfinite(totals[0]):
+        most, begin = _tasks_for(numbers[_WORK_AFTER], tasks), before + program[_ALL]
+        _share_steps(board, most, run_steps, steps, begin, numbers[_AFTER], bases, apart)
+        if sum_of_zeros(gradient) == 0:
             count = moves.size // STEP_WORDS
-            _share_steps(board, pieces, run_steps, moves, 0, count, places, apart)
+            _share_steps(board, tasks, run_steps, moves, 0, count, bases, apart)
             return
-    found[0] = np.nan
+    totals[0] = np.nan
+
+
+# The names that models/execution uses for Operand, split_step and new_bases.
+Place = Operand
+parts, places_for = split_step, new_bases

@@ -1,11 +1,11 @@
-"""Rehearsals: a computation is gone through to see which kernels it needs, and none of them runs.
+"""Rehearsals: the Python code of a computation runs, and lists the kernels instead of running them.
 
-So they can be compiled before the first of them is needed, several at once, and for other batch
-sizes than the first (:mod:`fastcnn.engine.numba.runtime.compile_ahead`). In a rehearsal new memory
-holds zeros, because nothing else is written to it: what Python reads of a result is then finite.
+Then the kernels can be compiled before they are needed, several at once, and for other batch sizes
+than the first (:mod:`fastcnn.engine.numba.runtime.compile_ahead`). New memory holds zeros in a
+rehearsal, because no kernel writes to it, and what Python reads of a result should be finite.
 
-A rehearsal holds in the thread that began it. Whatever keeps addresses of kernels must not keep
-those of a rehearsal, which are 0: see :func:`rehearsing`.
+A rehearsal holds in the thread that began it. The addresses of kernels are 0 in a rehearsal, so a
+cache of addresses must not keep them: see :func:`rehearsing` and :func:`unless_rehearsed`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-active: list[object] = []
-"""A mark for each rehearsal of all threads. Hot paths look here first: it costs next to nothing.
+from fastcnn.engine.numba.runtime.types import Kernel, Types
 
-A list, because ``append`` and ``remove`` are one step for the interpreter. A counter would need a
-lock, and a finalizer that rehearses while its thread has the lock would wait for itself.
+active: list[object] = []
+"""A mark for each rehearsal of all threads, so that calls outside of rehearsals cost one look.
+
+It is a list, because ``append`` and ``remove`` are one step for the interpreter. A counter would
+need a lock, and a finalizer that rehearses while its thread has the lock would wait for itself.
 """
 
 _local = threading.local()
@@ -31,13 +33,13 @@ _local = threading.local()
 class Request(NamedTuple):
     """A kernel, and the types of arguments that it must be compiled for."""
 
-    kernel: Any
-    signature: tuple[Any, ...]
+    kernel: Kernel
+    signature: Types
 
 
 @contextmanager
 def rehearsal() -> Iterator[dict[object, Request]]:
-    """Within this context the calling thread runs no kernel; they are listed in their order."""
+    """Within this context the calling thread lists its kernels, in their order; none runs."""
     requests: dict[object, Request] = {}
     before, mark = getattr(_local, "requests", None), object()
     try:
@@ -46,7 +48,7 @@ def rehearsal() -> Iterator[dict[object, Request]]:
         yield requests
     finally:
         _local.requests = before
-        with suppress(ValueError):  # an error came before the mark was there
+        with suppress(ValueError):  # an error came before the mark was in the list
             active.remove(mark)
 
 
@@ -55,8 +57,8 @@ def rehearsing() -> bool:
     return bool(active) and getattr(_local, "requests", None) is not None
 
 
-def requested(kernel: Any, arguments: tuple[Any, ...]) -> bool:
-    """Whether this thread rehearses; then the kernel is listed, for arguments of these types."""
+def requested(kernel: Kernel, arguments: tuple[object, ...]) -> bool:
+    """List the kernel for arguments of these types if this thread rehearses; return whether."""
     if not rehearsing():
         return False
     key = id(kernel), tuple(map(_kind, arguments))
@@ -67,9 +69,9 @@ def requested(kernel: Any, arguments: tuple[Any, ...]) -> bool:
 
 
 def _kind(argument: object) -> object:
-    """What tells the types of kernels' arguments apart, in a hundredth of Numba's time.
+    """A key of the type of a kernel's argument, which is found much faster than Numba's type.
 
-    Their arrays are C-contiguous and writable, and the fields of their records are integers.
+    It is enough because arrays are C-contiguous and writable, and fields of records are integers.
     """
     if isinstance(argument, np.ndarray):
         return argument.dtype.names or argument.dtype.char, argument.ndim
@@ -77,7 +79,7 @@ def _kind(argument: object) -> object:
 
 
 def unless_rehearsed(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a cached function compute anew in rehearsals, because its results hold addresses."""
+    """Let a cached function bypass its cache in rehearsals, because its results hold addresses."""
 
     def call(*arguments: Any) -> Any:
         if rehearsing():

@@ -1,26 +1,26 @@
-"""``parallel_for``: the only place that knows threads.
+"""``parallel_for``, which runs a kernel on several threads, and the threads.
 
 Kernels are serial functions of a range, ``kernel(start, stop, *arguments)``, whose items do not
-depend on each other; ``parallel_for`` cuts the range into pieces for the threads. What an item is
-follows from the problem alone, so results do not depend on the number of threads.
+depend on each other; ``parallel_for`` cuts the range into tasks for the threads. What an item is
+follows from the problem alone, so results do not depend on the number of threads. No other module
+knows threads.
 
 The workers are Python threads that spend their time in compiled code:
-:mod:`fastcnn.engine.numba.runtime.jobs` says how they get their pieces. After a job a worker
-watches its place of the board for a moment before it sleeps: a launch costs 1 to 2 µs while it is
-awake, against 20 µs with ``concurrent.futures``. One job at a time uses the workers; a second
-Python thread that comes meanwhile runs its job on its own core. Workers do not survive a fork; the
-child starts its own.
+:mod:`fastcnn.engine.numba.runtime.jobs` says how they get their tasks. After a job a worker watches
+its slot of the board for a moment before it sleeps, because a watching worker begins the next job
+sooner (docs/measurements.md, "Workers watch a board before they sleep"). One job at a time uses the
+workers; a second Python thread that calls meanwhile runs its job alone. Workers do not survive a
+fork; the child starts its own.
 
 **Interrupts.** A signal handler or a finalizer may run between any two steps of the Python code
 here, and may raise, compute or fork. So there is no lock, and no state that is wrong for a moment:
-each step is one call of a function in C. A worker enters its place itself, with its first step, and
-leaves it with its last. A second thread that was started for a place finds it taken, and ends.
+each step is one call of a function in C. A worker enters its slot itself, with its first step, and
+leaves it with its last. A second thread that was started for a slot ends when it finds the slot
+entered. An interrupt waits for the end of a compiled call, so the caller's arrays stay in memory.
 
-Where other programs have the cores, a worker may be long in coming, and cores differ. So whoever is
-done, caller or worker, takes what another has not begun, and the caller lets others run while it
-waits. On two cores beside which other machines worked, the quickest tenth of calls of nets that
-predict in 0.2 and 1.2 ms end 5 % earlier so, and the quickest quarter 1 to 3 %. Nothing can come
-between in which the caller's arrays could go away: an interrupt waits for the end of the call.
+**Busy cores.** Other programs may use the cores, and cores differ in speed, so a worker may come
+late. Therefore a thread that has done its own tasks takes tasks that others have not begun, and a
+waiting caller yields its core (docs/measurements.md, "Threads take each other's tasks").
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ import os
 import sys
 import threading
 from _thread import start_new_thread
-from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
 from time import monotonic
@@ -38,66 +37,67 @@ import numpy as np
 from numba.core import config
 
 from fastcnn.core.settings import MOST, get_num_threads
-from fastcnn.engine.numba.runtime import jobs, rehearsal
+from fastcnn.engine.numba.runtime import jit, jobs, rehearsal
 from fastcnn.engine.numba.runtime.calls import NO_BOARD, SHARE, step_address
-from fastcnn.engine.numba.runtime.jit import compiled, kernel
-from fastcnn.engine.numba.runtime.jobs import BUSY, COUNT, LEFT, PLACE, WANTED
+from fastcnn.engine.numba.runtime.jobs import BUSY, COUNT, LEFT, SLOT, WANTED
+from fastcnn.engine.numba.runtime.types import Address, Kernel
 
-# Work below this many operations is done before a worker could help.
 SMALL = 200_000
-# Pieces of work for each thread, at most.
-_PIECES = 4
-# How often a worker looks before it sleeps, some 100 µs.
-_LOOKS = 5_000
-# Seconds until a thread is started again for a place that no worker has entered.
-_PATIENCE = 0.05
+"""Operations that are worth a thread: less work is done before a worker could help."""
+_TASKS = 4  # for each thread, at most
+_LOOKS = 5_000  # of a worker before it sleeps
+_PATIENCE = 0.05  # seconds until a thread is started again for a slot that no worker has entered
 
-_serve, _share = compiled(jobs.serve), kernel(jobs.share)
+_serve, _share = jit.compiled(jobs.serve), jit.kernel(jobs.share)
 
 
-def share_address() -> int:
-    """The address of :func:`fastcnn.engine.numba.runtime.jobs.share` as a step, for a board."""
+def share_address() -> Address:
+    """The address of the step entry of :func:`fastcnn.engine.numba.runtime.jobs.share`."""
     return step_address(_share, NO_BOARD, 1, 0, 0)
 
 
 def request_driver() -> None:
-    """List what several threads need, in a rehearsal."""
+    """List the kernels that several threads need, in a rehearsal."""
     if get_num_threads() > 1:
         share_address()
         rehearsal.requested(_serve, (NO_BOARD, 0, _LOOKS))
 
 
 class _Worker:
-    """A thread that does the jobs it finds at its place of the board."""
+    """A thread that does the tasks in its slot of the board.
 
-    def __init__(self, pool: _Pool, place: int) -> None:
-        self._workers, self._board, self._place = pool.workers, pool.board, place
+    Attributes:
+        asleep: whether it waits for :meth:`wake`; only the worker itself changes it.
+    """
+
+    def __init__(self, pool: _Pool, slot: int) -> None:
+        self._workers, self._board, self._slot = pool.workers, pool.board, slot
         self.asleep = False
         # ``put`` of this queue is safe in signal handlers and finalizers; a semaphore has a lock.
         self._bell: SimpleQueue[None] = SimpleQueue()
 
     def wake(self) -> None:
-        """Call it out of its sleep, if nobody has."""
+        """End its sleep, unless another thread has done so."""
         if self._bell.empty():
             self._bell.put(None)
 
     def run(self) -> None:
-        """Enter the place and serve, or end if another worker has it."""
+        """Enter the slot and serve, or end if another worker has entered it."""
         try:
-            if self._workers.setdefault(self._place, self) is self:
-                threading.current_thread().name = f"fastcnn-{self._place // PLACE}"
+            if self._workers.setdefault(self._slot, self) is self:
+                threading.current_thread().name = f"fastcnn-{self._slot // SLOT}"
                 self._work()
         finally:
-            if self._workers.get(self._place) is self:
-                del self._workers[self._place]
+            if self._workers.get(self._slot) is self:
+                del self._workers[self._slot]
 
     def _work(self) -> None:
         while True:
-            _serve(self._board, self._place, _LOOKS)
-            # Up goes the flag, then the last look. Whoever wrote to the place before the flag could
-            # be seen does the pieces alone. Only the worker itself changes the flag.
+            _serve(self._board, self._slot, _LOOKS)
+            # The flag is set before the last look at the slot. If a caller reads the flag too early
+            # and writes tasks too late for this look, it does them alone.
             self.asleep = True
-            if not self._board[self._place + LEFT] % (1 << COUNT):
+            if not self._board[self._slot + LEFT] % (1 << COUNT):
                 self._bell.get()
             self.asleep = False
 
@@ -106,68 +106,69 @@ class _Pool:
     """The board, and the workers that have entered it.
 
     Attributes:
-        workers: those that serve, by their places.
-        board, words: the caller's own place and one for each worker, as an array and for Python.
+        workers: the workers that serve, by the first words of their slots.
+        board: the board, with a slot for as many threads as there can be.
+        words: the same memory as a view that Python reads in less time.
     """
 
     def __init__(self) -> None:
         self.workers: dict[int, _Worker] = {}
-        self.board = np.zeros(PLACE * MOST, np.int64)
-        self.words = memoryview(self.board.data)  # read in a quarter of the time
+        self.board = np.zeros(SLOT * MOST, np.int64)
+        self.words = memoryview(self.board.data)
         self._next_start: dict[int, float] = {}
 
     def call(self, threads: int) -> bool:
-        """Have so many threads, the caller among them, at their places or on their way to them.
+        """Wake or start workers, so that there are ``threads``, with the caller; return success.
 
-        False where there can be none: Python ends, and compiles no more.
+        There can be none when Python ends, because it compiles no more.
         """
         words, workers = self.words, self.workers
         if not words[SHARE]:
             if sys.is_finalizing():
                 return False
-            _serve(self.board, PLACE, 0)  # compiled by the caller: a worker may end at any moment
+            _serve(self.board, SLOT, 0)  # compiles it here: a worker may end at any moment
             words[SHARE] = share_address()
         words[WANTED] = threads
-        for place in range(PLACE, PLACE * threads, PLACE):
-            worker = workers.get(place)
+        for slot in range(SLOT, SLOT * threads, SLOT):
+            worker = workers.get(slot)
             if worker is None:
-                self._start(place)
+                self._start(slot)
             elif worker.asleep:
                 worker.wake()
         return True
 
-    def _start(self, place: int) -> None:
-        """Start a worker, unless that was tried just now: the thread may be on its way.
+    def _start(self, slot: int) -> None:
+        """Start a worker, unless one was started a moment ago and may still enter the slot.
 
-        Where the system starts no more threads, the caller does their pieces.
+        If the system starts no more threads, the caller does their tasks.
         """
         now = monotonic()
-        if now < self._next_start.get(place, now) or sys.is_finalizing():
+        if now < self._next_start.get(slot, now) or sys.is_finalizing():
             return
-        self._next_start[place] = now + _PATIENCE
+        self._next_start[slot] = now + _PATIENCE
         with suppress(RuntimeError, MemoryError):
-            start_new_thread(_Worker(self, place).run, ())
+            start_new_thread(_Worker(self, slot).run, ())
 
 
 _pool = _Pool()
 
 
-def parallel_for(function: Callable[..., None], count: int, work: int, *arguments: object) -> None:
-    """Run a kernel's ``function(start, stop, *arguments)`` over ``range(count)`` on the threads.
+def parallel_for(kernel: Kernel, count: int, work: int, *arguments: object) -> None:
+    """Run a kernel over ``range(count)`` on the threads.
 
-    ``work`` is the number of operations of the whole: below :data:`SMALL` a thread the caller
-    does it alone.
+    ``work`` is the number of operations of the whole range. The call uses at most one thread for
+    each :data:`SMALL` operations.
     """
-    if rehearsal.active and rehearsal.requested(function, (NO_BOARD, 1, 0, count, *arguments)):
+    if rehearsal.active and rehearsal.requested(kernel, (NO_BOARD, 1, 0, count, *arguments)):
         return
     most = min(count, 1 + work // SMALL)
     threads = 1 if most <= 1 or config.DISABLE_JIT else min(get_num_threads(), most)
     pool = _pool
-    # The word says that another caller has the board.
+    # BUSY says that another caller has the board.
     if threads <= 1 or pool.words[BUSY] or not pool.call(threads):
-        function(NO_BOARD, 1, 0, count, *arguments)
+        kernel(NO_BOARD, 1, 0, count, *arguments)
         return
-    function(pool.board, min(most, _PIECES * threads), 0, count, *arguments)
+    kernel(pool.board, min(most, _TASKS * threads), 0, count, *arguments)
 
 
 def _after_fork() -> None:

@@ -1,26 +1,37 @@
-"""Arithmetic on whole register tiles: activation, sums, quotients, a check for finite numbers."""
+"""Intrinsics for arithmetic on whole register tiles: activation, sums, quotients, a check."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba.core import types
 
+from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime.intrinsics import or_in_python
+from fastcnn.engine.numba.runtime.types import (
+    ArrayType,
+    Builder,
+    Context,
+    IntType,
+    Lowering,
+    Signature,
+    TypingContext,
+    Value,
+    Values,
+)
 from fastcnn.engine.numba.tiles.emitter import Emitter
+from fastcnn.engine.numba.tiles.types import TileType
 
 
-def _plain_relu(tile: Any) -> Any:
+def _plain_relu(tile: Array) -> Array:
     return np.where(tile < 0, tile.dtype.type(0), tile)
 
 
 @or_in_python(_plain_relu)
-def tile_relu(typing_context: Any, tile: Any) -> Any:
+def tile_relu(typing_context: TypingContext, tile: TileType) -> Lowering:
     """``max(tile, 0)``; NaN stays NaN. Tile: rows × vectors. Reads no memory."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
         zero = ir.Constant(emit.vector, None)
         return emit.pack(
@@ -33,15 +44,15 @@ def tile_relu(typing_context: Any, tile: Any) -> Any:
     return tile(tile), generate
 
 
-def _plain_sum(a: Any, b: Any) -> Any:
+def _plain_sum(a: Array, b: Array) -> Array:
     return a + b
 
 
 @or_in_python(_plain_sum)
-def tile_sum(typing_context: Any, a: Any, b: Any) -> Any:
+def tile_sum(typing_context: TypingContext, a: TileType, b: TileType) -> Lowering:
     """The sum of two tiles of rows × vectors. Reads no memory."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, a)
         pairs = zip(emit.unpack(arguments[0]), emit.unpack(arguments[1]), strict=True)
         return emit.pack([builder.fadd(x, y) for x, y in pairs])
@@ -49,15 +60,18 @@ def tile_sum(typing_context: Any, a: Any, b: Any) -> Any:
     return a(a, b), generate
 
 
-def _plain_scaled(tile: Any, other: Any, x: Any, i: int) -> Any:
-    return tile + x[i] * other
+def _plain_scaled(tile: Array, other: Array, x: Array, i: int) -> Array:
+    result: Array = tile + x[i] * other
+    return result
 
 
 @or_in_python(_plain_scaled)
-def tile_sum_scaled(typing_context: Any, tile: Any, other: Any, x: Any, i: Any) -> Any:
+def tile_sum_scaled(
+    typing_context: TypingContext, tile: TileType, other: TileType, x: ArrayType, i: IntType
+) -> Lowering:
     """``tile + x[i] * other``, of two tiles of rows × vectors. Reads one number of ``x``."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
         value = emit.broadcast(emit.data(x, arguments[2]), arguments[3])
         pairs = zip(emit.unpack(arguments[0]), emit.unpack(arguments[1]), strict=True)
@@ -66,15 +80,16 @@ def tile_sum_scaled(typing_context: Any, tile: Any, other: Any, x: Any, i: Any) 
     return tile(tile, other, x, types.int64), generate
 
 
-def _plain_quotient(tile: Any, divisor: int) -> Any:
-    return tile / tile.dtype.type(divisor)
+def _plain_quotient(tile: Array, divisor: int) -> Array:
+    result: Array = tile / tile.dtype.type(divisor)
+    return result
 
 
 @or_in_python(_plain_quotient)
-def tile_quotient(typing_context: Any, tile: Any, divisor: Any) -> Any:
+def tile_quotient(typing_context: TypingContext, tile: TileType, divisor: IntType) -> Lowering:
     """The tile of rows × vectors divided by an integer. Reads no memory."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
         number = emit.splat(builder.sitofp(arguments[1], emit.vector.element))
         return emit.pack([builder.fdiv(x, number) for x in emit.unpack(arguments[0])])
@@ -82,19 +97,20 @@ def tile_quotient(typing_context: Any, tile: Any, divisor: Any) -> Any:
     return tile(tile, types.int64), generate
 
 
-def _plain_doubt(doubt: Any, tile: Any) -> Any:
+def _plain_doubt(doubt: Array, tile: Array) -> Array:
     with np.errstate(invalid="ignore"):
-        return doubt + (tile.sum(axis=0) * 0).reshape(doubt.shape)
+        result: Array = doubt + (tile.sum(axis=0) * 0).reshape(doubt.shape)
+    return result
 
 
 @or_in_python(_plain_doubt)
-def tile_doubt(typing_context: Any, doubt: Any, tile: Any) -> Any:
+def tile_doubt(typing_context: TypingContext, doubt: TileType, tile: TileType) -> Lowering:
     """``doubt`` plus 0 times the sum of the tile's vectors, which is 0 while all sums are finite.
 
     Tile: rows × vectors; ``doubt`` and the result: one vector of as many lanes. Reads no memory.
     """
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
         vectors = emit.unpack(arguments[1])
         while len(vectors) > 1:

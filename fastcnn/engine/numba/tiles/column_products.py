@@ -1,22 +1,42 @@
-"""Products column by column, the steps of depthwise convolution.
+"""Intrinsics for products column by column: the innermost steps of depthwise convolution.
 
-Each column of the tile has its own input: ``x`` is read as vectors, where a rank-1 update
-broadcasts one number of it.
+Each column of the tile has its own input, so ``x`` is read as vectors, while a rank-1 update
+broadcasts single numbers of it.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from numba.core import types
 
+from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime.intrinsics import or_in_python
+from fastcnn.engine.numba.runtime.types import (
+    ArrayType,
+    Builder,
+    Context,
+    IntType,
+    LiteralType,
+    Lowering,
+    Signature,
+    TypingContext,
+    Value,
+    Values,
+)
 from fastcnn.engine.numba.tiles.emitter import Emitter
+from fastcnn.engine.numba.tiles.types import RowsType, TileType
 
 
 def _plain_products(
-    tile: Any, x: Any, offsets: Any, i: int, w: Any, j: int, columns: int, low: int, high: int
-) -> Any:
+    tile: Array,
+    x: Array,
+    offsets: Array,
+    i: int,
+    w: Array,
+    j: int,
+    columns: int,
+    low: int,
+    high: int,
+) -> Array:
     row = w[j : j + columns]
     for m in range(max(low, 0), min(high, len(tile))):
         first = offsets[m] + i
@@ -26,17 +46,17 @@ def _plain_products(
 
 @or_in_python(_plain_products)
 def products(
-    typing_context: Any,
-    tile: Any,
-    x: Any,
-    offsets: Any,
-    i: Any,
-    w: Any,
-    j: Any,
-    columns: Any,
-    low: Any,
-    high: Any,
-) -> Any:
+    typing_context: TypingContext,
+    tile: TileType,
+    x: ArrayType,
+    offsets: RowsType,
+    i: IntType,
+    w: ArrayType,
+    j: IntType,
+    columns: IntType,
+    low: IntType,
+    high: IntType,
+) -> Lowering:
     """``tile[m, :columns] += x[offsets[m] + i : …] * w[j : …]``, number by number.
 
     The step of depthwise convolution, in which each column has its own input. It updates the rows m
@@ -46,13 +66,13 @@ def products(
     of ``w``.
     """
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
         struct, x_value, rows, i, w_value, j, columns, low, high = arguments
         x_data = builder.gep(emit.data(x, x_value), [i])
         w_data = emit.data(w, w_value)
 
-        def sums_of(every: bool) -> Any:
+        def sums_of(every: bool) -> Value:
             row = emit.row(w_data, j, None if every else columns)
             sums = emit.unpack(struct)
             for m, offset in enumerate(emit.row_offsets(rows)):
@@ -75,17 +95,17 @@ def products(
 
 def _plain_row_products(
     taps: int,
-    tile: Any,
-    x: Any,
+    tile: Array,
+    x: Array,
     i: int,
     pixel: int,
-    w: Any,
+    w: Array,
     j: int,
     tap: int,
     columns: int,
     low: int,
     high: int,
-) -> Any:
+) -> Array:
     for k in range(taps):
         row = w[j + k * tap : j + k * tap + columns]
         for m in range(max(low - k, 0), min(high - k, len(tile))):
@@ -96,19 +116,19 @@ def _plain_row_products(
 
 @or_in_python(_plain_row_products)
 def row_products(
-    typing_context: Any,
-    taps: Any,
-    tile: Any,
-    x: Any,
-    i: Any,
-    pixel: Any,
-    w: Any,
-    j: Any,
-    tap: Any,
-    columns: Any,
-    low: Any,
-    high: Any,
-) -> Any:
+    typing_context: TypingContext,
+    taps: LiteralType,
+    tile: TileType,
+    x: ArrayType,
+    i: IntType,
+    pixel: IntType,
+    w: ArrayType,
+    j: IntType,
+    tap: IntType,
+    columns: IntType,
+    low: IntType,
+    high: IntType,
+) -> Lowering:
     """:func:`products` for all ``taps`` of a filter's row, where rows of the tile are neighbours.
 
     ``tile[m] += x[i + (m + k) * pixel : …] * w[j + k * tap : …]`` for k below ``taps``. Each pixel
@@ -120,13 +140,13 @@ def row_products(
     """
     count = taps.literal_value
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
         _, struct, x_value, i, pixel, w_value, j, tap, columns, low, high = arguments
         x_data, w_data = emit.data(x, x_value), emit.data(w, w_value)
         pixels = tile.rows + count - 1
 
-        def sums_of(every: bool) -> Any:
+        def sums_of(every: bool) -> Value:
             at_w, at_x = j, i
             rows = []
             for _ in range(count):

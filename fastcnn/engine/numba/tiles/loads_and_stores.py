@@ -1,24 +1,37 @@
-"""Register tiles to and from memory.
+"""Intrinsics that load register tiles from memory, store them, and fetch cache lines.
 
-Arrays are one-dimensional and all offsets count elements. Nothing checks bounds; callers do.
+Arrays are one-dimensional and offsets count elements. Kernels check the bounds.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 
+from fastcnn.core.arguments import Array
 from fastcnn.core.hardware import CACHE_LINE
 from fastcnn.engine.numba.runtime.instruction_sets import host_registers
 from fastcnn.engine.numba.runtime.intrinsics import or_in_python
+from fastcnn.engine.numba.runtime.types import (
+    ArrayType,
+    Builder,
+    Context,
+    IntType,
+    LiteralType,
+    Lowering,
+    Signature,
+    TypingContext,
+    Value,
+    Values,
+)
 from fastcnn.engine.numba.tiles.emitter import Emitter
-from fastcnn.engine.numba.tiles.types import WORD, TileType, tile_type
+from fastcnn.engine.numba.tiles.types import WORD, RowsType, TileType, tile_type
 
 
-def _plain_row(rows: int, vectors: int, lanes: int, array: Any, start: int, columns: int) -> Any:
+def _plain_row(
+    rows: int, vectors: int, lanes: int, array: Array, start: int, columns: int
+) -> Array:
     tile = np.zeros((rows, vectors * lanes), array.dtype)
     tile[:, :columns] = array[start : start + columns]
     return tile
@@ -26,21 +39,21 @@ def _plain_row(rows: int, vectors: int, lanes: int, array: Any, start: int, colu
 
 @or_in_python(_plain_row)
 def tile_from_row(
-    typing_context: Any,
-    rows: Any,
-    vectors: Any,
-    lanes: Any,
-    array: Any,
-    start: Any,
-    columns: Any,
-) -> Any:
+    typing_context: TypingContext,
+    rows: LiteralType,
+    vectors: LiteralType,
+    lanes: LiteralType,
+    array: ArrayType,
+    start: IntType,
+    columns: IntType,
+) -> Lowering:
     """A tile of rows × vectors whose rows are all equal, such as the bias.
 
     Reads ``array[start : start + columns]``; the other columns of the tile are 0.
     """
     tile = tile_type(rows, vectors, lanes, array)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
         data = emit.data(array, arguments[3])
         return emit.pack(emit.row(data, arguments[4], arguments[5]) * tile.rows)
@@ -48,12 +61,18 @@ def tile_from_row(
     return tile(rows, vectors, lanes, array, types.int64, types.int64), generate
 
 
-def _plain_expect(tile: Any, array: Any, offsets: Any, start: int) -> None:
+def _plain_expect(tile: Array, array: Array, offsets: Array, start: int) -> None:
     pass
 
 
 @or_in_python(_plain_expect)
-def expect_store(typing_context: Any, tile: Any, array: Any, offsets: Any, start: Any) -> Any:
+def expect_store(
+    typing_context: TypingContext,
+    tile: TileType,
+    array: ArrayType,
+    offsets: RowsType,
+    start: IntType,
+) -> Lowering:
     """Fetch the cache lines that :func:`tile_store` will write to.
 
     Tile: rows × vectors. A hint to the processor, which never faults.
@@ -62,7 +81,13 @@ def expect_store(typing_context: Any, tile: Any, array: Any, offsets: Any, start
 
 
 @or_in_python(_plain_expect)
-def expect_load(typing_context: Any, tile: Any, array: Any, offsets: Any, start: Any) -> Any:
+def expect_load(
+    typing_context: TypingContext,
+    tile: TileType,
+    array: ArrayType,
+    offsets: RowsType,
+    start: IntType,
+) -> Lowering:
     """Fetch the cache lines that begin where the rows of a tile will be read.
 
     Tile: rows × vectors. A hint to the processor, which never faults.
@@ -70,15 +95,14 @@ def expect_load(typing_context: Any, tile: Any, array: Any, offsets: Any, start:
     return _expect(tile, array, offsets, writing=False)
 
 
-def _expect(tile: TileType, array: Any, offsets: Any, writing: bool) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+def _expect(tile: TileType, array: ArrayType, offsets: RowsType, writing: bool) -> Lowering:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
         _, array_value, rows, start = arguments
         data, i32 = emit.data(array, array_value), ir.IntType(32)
         for offset in emit.row_offsets(rows):
-            for place in range(0, tile.vectors * tile.lanes, CACHE_LINE // emit.size):
-                at = emit.add(emit.add(offset, start), WORD(place))
-                pointer = builder.gep(data, [at])
+            for column in range(0, tile.vectors * tile.lanes, CACHE_LINE // emit.size):
+                pointer = builder.gep(data, [emit.add(emit.add(offset, start), WORD(column))])
                 kind = ir.FunctionType(ir.VoidType(), [pointer.type, i32, i32, i32])
                 function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
                 builder.call(function, [pointer, i32(int(writing)), i32(3), i32(1)])
@@ -87,7 +111,7 @@ def _expect(tile: TileType, array: Any, offsets: Any, writing: bool) -> Any:
     return types.void(tile, array, offsets, types.int64), generate
 
 
-def _plain_store(tile: Any, array: Any, offsets: Any, start: int, columns: int) -> None:
+def _plain_store(tile: Array, array: Array, offsets: Array, start: int, columns: int) -> None:
     for m in range(len(tile)):
         first = offsets[m] + start
         array[first : first + columns] = tile[m, :columns]
@@ -95,14 +119,19 @@ def _plain_store(tile: Any, array: Any, offsets: Any, start: int, columns: int) 
 
 @or_in_python(_plain_store)
 def tile_store(
-    typing_context: Any, tile: Any, array: Any, offsets: Any, start: Any, columns: Any
-) -> Any:
+    typing_context: TypingContext,
+    tile: TileType,
+    array: ArrayType,
+    offsets: RowsType,
+    start: IntType,
+    columns: IntType,
+) -> Lowering:
     """Write the first ``columns`` numbers of each row m to ``array[offsets[m] + start]``.
 
     Tile: rows × vectors.
     """
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
         struct, array_value, rows, start, columns = arguments
         data, vectors = emit.data(array, array_value), emit.unpack(struct)
@@ -121,19 +150,21 @@ def tile_store(
     return types.void(tile, array, offsets, types.int64, types.int64), generate
 
 
-def _plain_stream(tile: Any, array: Any, start: int) -> None:
+def _plain_stream(tile: Array, array: Array, start: int) -> None:
     array[start : start + tile.shape[1]] = tile[0]
 
 
 @or_in_python(_plain_stream)
-def tile_stream(typing_context: Any, tile: Any, array: Any, start: Any) -> Any:
+def tile_stream(
+    typing_context: TypingContext, tile: TileType, array: ArrayType, start: IntType
+) -> Lowering:
     """Write a tile of one row to ``array[start]``, past the cache.
 
     Tile: 1 × vectors; the address must be a multiple of a vector's bytes. For large results,
-    because a usual store fetches the cache line first. :func:`stores_done` must follow.
+    because an ordinary store reads the cache line first. :func:`stores_done` must follow.
     """
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
         data = emit.data(array, arguments[1])
         hint = builder.module.add_metadata([ir.IntType(32)(1)])
@@ -151,10 +182,10 @@ def _plain_done() -> None:
 
 
 @or_in_python(_plain_done)
-def stores_done(typing_context: Any) -> Any:
-    """A fence: what :func:`tile_stream` wrote is seen by other threads before all that follows."""
+def stores_done(typing_context: TypingContext) -> Lowering:
+    """A fence: other threads see the numbers of :func:`tile_stream` before all later writes."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         builder.fence("seq_cst")
         return context.get_dummy_value()
 
@@ -162,7 +193,7 @@ def stores_done(typing_context: Any) -> Any:
 
 
 def _plain_store_rows(
-    tile: Any, array: Any, start: int, step: int, columns: int, count: int
+    tile: Array, array: Array, start: int, step: int, columns: int, count: int
 ) -> None:
     for m in range(min(count, len(tile))):
         array[start + m * step : start + m * step + columns] = tile[m, :columns]
@@ -170,65 +201,79 @@ def _plain_store_rows(
 
 @or_in_python(_plain_store_rows)
 def tile_store_rows(
-    typing_context: Any, tile: Any, array: Any, start: Any, step: Any, columns: Any, count: Any
-) -> Any:
+    typing_context: TypingContext,
+    tile: TileType,
+    array: ArrayType,
+    start: IntType,
+    step: IntType,
+    columns: IntType,
+    count: IntType,
+) -> Lowering:
     """Write ``columns`` numbers of each row m below ``count`` to ``array[start + m * step]``.
 
     Tile: rows × vectors.
     """
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
         struct, array_value, start, step, columns, count = arguments
         data, vectors = emit.data(array, array_value), emit.unpack(struct)
 
-        rows, places, place = emit.rows_of(vectors), [], start
+        rows, offsets, offset = emit.rows_of(vectors), [], start
         for _ in rows:
-            places.append(place)
-            place = emit.add(place, step)
+            offsets.append(offset)
+            offset = emit.add(offset, step)
         full = builder.icmp_signed("==", columns, WORD(tile.vectors * tile.lanes))
         every = builder.icmp_signed(">=", count, WORD(tile.rows))
         with builder.if_else(builder.and_(full, every)) as (whole, partial):
             with whole:
-                for row, place in zip(rows, places, strict=True):
+                for row, offset in zip(rows, offsets, strict=True):
                     for v, vector in enumerate(row):
-                        emit.store(vector, data, emit.offset(place, v))
+                        emit.store(vector, data, emit.offset(offset, v))
             with partial:
                 if host_registers().isa == "avx512":
-                    for m, (row, place) in enumerate(zip(rows, places, strict=True)):
+                    for m, (row, offset) in enumerate(zip(rows, offsets, strict=True)):
                         inside = builder.icmp_signed(">", count, WORD(m))
-                        wanted = builder.select(inside, columns, WORD(0))
-                        emit.store_columns([row], data, [place], wanted)
+                        width = builder.select(inside, columns, WORD(0))
+                        emit.store_columns([row], data, [offset], width)
                 else:
-                    for m in range(1, tile.rows):  # those beyond are the last again
+                    for m in range(1, tile.rows):  # rows beyond ``count`` repeat the last row
                         inside = builder.icmp_signed(">", count, WORD(m))
-                        places[m] = builder.select(inside, places[m], places[m - 1])
+                        offsets[m] = builder.select(inside, offsets[m], offsets[m - 1])
                         pairs = zip(rows[m], rows[m - 1], strict=True)
                         rows[m] = [builder.select(inside, *pair) for pair in pairs]
                     with builder.if_then(builder.icmp_signed(">", count, WORD(0))):
-                        emit.store_columns(rows, data, places, columns)
+                        emit.store_columns(rows, data, offsets, columns)
         return context.get_dummy_value()
 
     integer = types.int64
     return types.void(tile, array, integer, integer, integer, integer), generate
 
 
-def _plain_rows(rows: int, vectors: int, lanes: int, array: Any, offsets: Any, start: int) -> Any:
-    places = offsets[:, None] + start + np.arange(vectors * lanes)
-    return array[places]
+def _plain_rows(
+    rows: int, vectors: int, lanes: int, array: Array, offsets: Array, start: int
+) -> Array:
+    indices = offsets[:, None] + start + np.arange(vectors * lanes)
+    return array[indices]
 
 
 @or_in_python(_plain_rows)
 def tile_from_rows(
-    typing_context: Any, rows: Any, vectors: Any, lanes: Any, array: Any, offsets: Any, start: Any
-) -> Any:
+    typing_context: TypingContext,
+    rows: LiteralType,
+    vectors: LiteralType,
+    lanes: LiteralType,
+    array: ArrayType,
+    offsets: RowsType,
+    start: IntType,
+) -> Lowering:
     """A tile of rows × vectors from memory, as :func:`tile_store` wrote it.
 
     Reads ``array[offsets[m] + start]`` and the numbers after it, a whole row, for each row m.
     """
     tile = tile_type(rows, vectors, lanes, array)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
         _, _, _, array_value, offsets, start = arguments
         data, loaded = emit.data(array, array_value), []

@@ -1,29 +1,50 @@
-"""Rank-1 updates with few columns: vectors hold several rows of ``w`` without a gap."""
+"""Intrinsics for rank-1 updates with few columns: a vector holds several rows of ``w``.
+
+The kernel of dense layers with few outputs uses them.
+"""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba.core import types
 
+from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime.intrinsics import or_in_python
+from fastcnn.engine.numba.runtime.types import (
+    ArrayType,
+    Builder,
+    Context,
+    IntType,
+    LiteralType,
+    Lowering,
+    Signature,
+    TypingContext,
+    Value,
+    Values,
+)
 from fastcnn.engine.numba.tiles.emitter import Emitter
-from fastcnn.engine.numba.tiles.types import WORD, TileType
+from fastcnn.engine.numba.tiles.types import WORD, RowsType, TileType
 
 
 def _plain_rank1_packed(
-    columns: int, tile: Any, x: Any, offsets: Any, i: int, w: Any, j: int
-) -> Any:
+    columns: int, tile: Array, x: Array, offsets: Array, i: int, w: Array, j: int
+) -> Array:
     left = tile.shape[1] // columns
     return _plain_rank1_packed_masked(columns, tile, x, offsets, i, w, j, left)
 
 
 @or_in_python(_plain_rank1_packed)
 def rank1_packed(
-    typing_context: Any, columns: Any, tile: Any, x: Any, offsets: Any, i: Any, w: Any, j: Any
-) -> Any:
+    typing_context: TypingContext,
+    columns: LiteralType,
+    tile: TileType,
+    x: ArrayType,
+    offsets: RowsType,
+    i: IntType,
+    w: ArrayType,
+    j: IntType,
+) -> Lowering:
     """Several steps of :func:`rank1` at once, for weights with few columns.
 
     ``w`` holds rows of ``columns`` numbers without a gap between them. A row of the tile holds as
@@ -34,15 +55,15 @@ def rank1_packed(
     lanes // columns`` numbers of ``x`` for each row, and ``vectors`` whole vectors of ``w``.
     """
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         return _rank1_packed(context, builder, columns, tile, x, w, arguments, None)
 
     return tile(columns, tile, x, offsets, types.int64, w, types.int64), generate
 
 
 def _plain_rank1_packed_masked(
-    columns: int, tile: Any, x: Any, offsets: Any, i: int, w: Any, j: int, left: int
-) -> Any:
+    columns: int, tile: Array, x: Array, offsets: Array, i: int, w: Array, j: int, left: int
+) -> Array:
     size = left * columns
     values = x[offsets[:, None] + i + np.arange(size) // columns]
     tile = tile.copy()
@@ -52,31 +73,38 @@ def _plain_rank1_packed_masked(
 
 @or_in_python(_plain_rank1_packed_masked)
 def rank1_packed_masked(
-    typing_context: Any, columns: Any, tile: Any, x: Any, offsets: Any, i: Any, w: Any, j: Any,
-    left: Any,
-) -> Any:  # fmt: skip
+    typing_context: TypingContext,
+    columns: LiteralType,
+    tile: TileType,
+    x: ArrayType,
+    offsets: RowsType,
+    i: IntType,
+    w: ArrayType,
+    j: IntType,
+    left: IntType,
+) -> Lowering:
     """:func:`rank1_packed` with the first ``left`` steps alone.
 
     Tile: rows × vectors. Reads ``left`` numbers of ``x`` for each row, and ``left * columns`` of
     ``w``.
     """
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         return _rank1_packed(context, builder, columns, tile, x, w, arguments, arguments[7])
 
     return tile(columns, tile, x, offsets, types.int64, w, types.int64, types.int64), generate
 
 
 def _rank1_packed(
-    context: Any,
-    builder: Any,
-    columns: Any,
+    context: Context,
+    builder: Builder,
+    columns: LiteralType,
     tile: TileType,
-    x: Any,
-    w: Any,
-    arguments: Any,
-    left: Any,
-) -> Any:
+    x: ArrayType,
+    w: ArrayType,
+    arguments: Values,
+    left: Value | None,
+) -> Value:
     emit, wide = Emitter(context, builder, tile), columns.literal_value
     lanes = range(tile.lanes)
     steps = tile.vectors * tile.lanes // wide
@@ -90,21 +118,21 @@ def _rank1_packed(
     for m, offset in enumerate(emit.row_offsets(arguments[3])):
         values = []
         for k in range(steps):
-            place = emit.add(offset, WORD(k))
+            column = emit.add(offset, WORD(k))
             if left is None:
-                values.append(emit.broadcast(x_data, place))
+                values.append(emit.broadcast(x_data, column))
                 continue
             inside = builder.icmp_signed("<", WORD(k), left)
-            some = emit.broadcast(x_data, builder.select(inside, place, offset))
-            values.append(builder.select(inside, some, ir.Constant(emit.vector, None)))
+            value = emit.broadcast(x_data, builder.select(inside, column, offset))
+            values.append(builder.select(inside, value, ir.Constant(emit.vector, None)))
         for v, vector in enumerate(row):
-            of_lanes = [(v * tile.lanes + lane) // wide for lane in lanes]
-            # Numbers that fill a vector each, then put together: reading them is free, while of one
-            # vector that is spread the compiler makes moves across lanes, twice as slow.
-            value = values[of_lanes[0]]
-            for k in range(of_lanes[0] + 1, of_lanes[-1] + 1):
+            steps_of_lanes = [(v * tile.lanes + lane) // wide for lane in lanes]
+            # Each number of x is broadcast to a whole vector, and these are blended: a load can
+            # broadcast, but to spread one vector takes moves across lanes, which are slower.
+            value = values[steps_of_lanes[0]]
+            for k in range(steps_of_lanes[0] + 1, steps_of_lanes[-1] + 1):
                 later = ir.Constant(
-                    ir.VectorType(ir.IntType(1), tile.lanes), [int(of >= k) for of in of_lanes]
+                    ir.VectorType(ir.IntType(1), tile.lanes), [int(n >= k) for n in steps_of_lanes]
                 )
                 value = builder.select(later, values[k], value)
             at = m * tile.vectors + v
@@ -112,7 +140,7 @@ def _rank1_packed(
     return emit.pack(sums)
 
 
-def _plain_unpacked(columns: int, lanes: int, tile: Any) -> Any:
+def _plain_unpacked(columns: int, lanes: int, tile: Array) -> Array:
     sums = np.zeros((len(tile), -(-columns // lanes) * lanes), tile.dtype)
     for first in range(0, tile.shape[1], columns):
         sums[:, :columns] += tile[:, first : first + columns]
@@ -120,7 +148,9 @@ def _plain_unpacked(columns: int, lanes: int, tile: Any) -> Any:
 
 
 @or_in_python(_plain_unpacked)
-def tile_unpacked(typing_context: Any, columns: Any, lanes: Any, tile: Any) -> Any:
+def tile_unpacked(
+    typing_context: TypingContext, columns: LiteralType, lanes: LiteralType, tile: TileType
+) -> Lowering:
     """The sums of :func:`rank1_packed`, added up by columns.
 
     Tile: rows × vectors; the result has rows × ⌈columns / lanes⌉ vectors, and zeros after the
@@ -129,11 +159,11 @@ def tile_unpacked(typing_context: Any, columns: Any, lanes: Any, tile: Any) -> A
     wide, across = columns.literal_value, -(-columns.literal_value // tile.lanes)
     unpacked = TileType(tile.rows, across, tile.lanes, tile.dtype)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit, i32 = Emitter(context, builder, tile), ir.IntType(32)
 
-        def piece(a: Any, b: Any, places: list[int]) -> Any:
-            pattern = ir.Constant(ir.VectorType(i32, len(places)), [i32(p) for p in places])
+        def shuffled(a: Value, b: Value, lanes: list[int]) -> Value:
+            pattern = ir.Constant(ir.VectorType(i32, len(lanes)), [i32(lane) for lane in lanes])
             return builder.shuffle_vector(a, b, pattern)
 
         sums, no_vector = [], ir.Constant(emit.vector, None)
@@ -141,15 +171,15 @@ def tile_unpacked(typing_context: Any, columns: Any, lanes: Any, tile: Any) -> A
             row = [*row, no_vector]
             for first in range(0, wide, tile.lanes):
                 count = min(tile.lanes, wide - first)
-                parts = []
+                terms = []
                 for start in range(first, tile.vectors * tile.lanes, wide):
                     v, lane = divmod(start, tile.lanes)
-                    parts.append(piece(row[v], row[v + 1], [lane + k for k in range(count)]))
-                total = parts[0]
-                for part in parts[1:]:
-                    total = builder.fadd(total, part)
+                    terms.append(shuffled(row[v], row[v + 1], [lane + k for k in range(count)]))
+                total = terms[0]
+                for term in terms[1:]:
+                    total = builder.fadd(total, term)
                 zeros = ir.Constant(total.type, None)
-                sums.append(piece(total, zeros, [min(k, count) for k in range(tile.lanes)]))
+                sums.append(shuffled(total, zeros, [min(k, count) for k in range(tile.lanes)]))
         return Emitter(context, builder, unpacked).pack(sums)
 
     return unpacked(columns, lanes, tile), generate

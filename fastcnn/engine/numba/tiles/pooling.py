@@ -1,38 +1,54 @@
-"""Maxima, minima and argmax indices of register tiles: the arithmetic of pooling.
+"""Intrinsics for maxima, minima and argmax indices of register tiles: the arithmetic of pooling.
 
-NaN wins over every number, and of equal numbers the first stays. The forms that end with
-``_of_numbers`` serve tiles without NaN.
+NaN wins over every number, and of equal numbers the first stays. Functions whose name ends with
+``_of_numbers`` serve tiles without NaN, in fewer instructions. Argmax indices are tiles of numbers
+of the same dtype.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from llvmlite import ir
 from numba.core import types
 
+from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime.intrinsics import or_in_python
+from fastcnn.engine.numba.runtime.types import (
+    Builder,
+    Context,
+    IntType,
+    LiteralType,
+    Lowering,
+    Signature,
+    TypingContext,
+    Value,
+    Values,
+)
 from fastcnn.engine.numba.tiles.emitter import Emitter
 from fastcnn.engine.numba.tiles.types import TileType
 
+Better: TypeAlias = "Callable[[Emitter, bool, Value, Value], Value]"
+"""The lanes in which a value replaces an earlier best one: ``(emit, largest, value, best)``."""
 
-def _better(emit: Emitter, largest: bool, value: Any, best: Any) -> Any:
+
+def _better(emit: Emitter, largest: bool, value: Value, best: Value) -> Value:
     """Lanes in which ``value`` replaces an earlier ``best``: it is greater, or the first NaN."""
     builder = emit.builder
     not_less = builder.fcmp_unordered(">" if largest else "<", value, best)
     return builder.and_(not_less, builder.fcmp_ordered("ord", best, best))
 
 
-def _greater(emit: Emitter, largest: bool, value: Any, best: Any) -> Any:
+def _greater(emit: Emitter, largest: bool, value: Value, best: Value) -> Value:
     """Lanes in which ``value`` replaces an earlier ``best``, where neither is NaN."""
     return emit.builder.fcmp_ordered(">" if largest else "<", value, best)
 
 
-def _best_by(better: Callable[..., Any], largest: Any, tile: Any, best: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+def _best_by(better: Better, largest: LiteralType, tile: TileType, best: TileType) -> Lowering:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
         pairs = zip(emit.unpack(arguments[1]), emit.unpack(arguments[2]), strict=True)
         return emit.pack(
@@ -45,32 +61,36 @@ def _best_by(better: Callable[..., Any], largest: Any, tile: Any, best: Any) -> 
     return tile(largest, tile, best), generate
 
 
-def _place_by(better: Callable[..., Any], largest: Any, tile: Any, best: Any, place: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+def _argmax_by(
+    better: Better, largest: LiteralType, tile: TileType, best: TileType, argmax: TileType
+) -> Lowering:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
         number = emit.splat(builder.sitofp(arguments[4], emit.vector.element))
         rows = zip(*[emit.unpack(arguments[i]) for i in (1, 2, 3)], strict=True)
         return emit.pack(
             [
-                builder.select(better(emit, largest.literal_value, value, old), number, kept)
-                for value, old, kept in rows
+                builder.select(better(emit, largest.literal_value, value, old), number, index)
+                for value, old, index in rows
             ]
         )
 
-    return tile(largest, tile, best, place, types.int64), generate
+    return tile(largest, tile, best, argmax, types.int64), generate
 
 
-def _plain_wins(largest: bool, tile: Any, best: Any) -> Any:
+def _plain_wins(largest: bool, tile: Array, best: Array) -> Array:
     greater = tile > best if largest else tile < best
     return greater | (np.isnan(tile) & ~np.isnan(best))
 
 
-def _plain_best(largest: bool, tile: Any, best: Any) -> Any:
+def _plain_best(largest: bool, tile: Array, best: Array) -> Array:
     return np.where(_plain_wins(largest, tile, best), tile, best)
 
 
 @or_in_python(_plain_best)
-def tile_best(typing_context: Any, largest: Any, tile: Any, best: Any) -> Any:
+def tile_best(
+    typing_context: TypingContext, largest: LiteralType, tile: TileType, best: TileType
+) -> Lowering:
     """The larger number of each pair, or the smaller one if not ``largest``.
 
     Of equal numbers ``best`` stays, and NaN wins. Tiles: rows × vectors. Reads no memory.
@@ -79,114 +99,134 @@ def tile_best(typing_context: Any, largest: Any, tile: Any, best: Any) -> Any:
 
 
 @or_in_python(_plain_best)
-def tile_best_of_numbers(typing_context: Any, largest: Any, tile: Any, best: Any) -> Any:
+def tile_best_of_numbers(
+    typing_context: TypingContext, largest: LiteralType, tile: TileType, best: TileType
+) -> Lowering:
     """:func:`tile_best` for tiles without NaN: one instruction instead of three."""
     return _best_by(_greater, largest, tile, best)
 
 
-def _plain_squares(length: int, tile: Any) -> tuple[Any, Any]:
+def _plain_squares(length: int, tile: Array) -> tuple[Array, Array]:
     squares = tile.reshape(-1, 2, length // 2, 2, tile.shape[1]).transpose(1, 3, 0, 2, 4)
     best, *others = squares.reshape(4, -1, tile.shape[1])
-    place = np.zeros_like(best)
+    argmax = np.zeros_like(best)
     for k, value in enumerate(others, 1):
-        place = _plain_place(True, value, best, place, k)
+        argmax = _plain_argmax(True, value, best, argmax, k)
         best = _plain_best(True, value, best)
-    return best, place
+    return best, argmax
 
 
-def _plain_pooled(length: int, tile: Any) -> Any:
+def _plain_pooled(length: int, tile: Array) -> Array:
     return _plain_squares(length, tile)[0]
 
 
 @or_in_python(_plain_pooled)
-def tile_pooled(typing_context: Any, length: Any, tile: Any) -> Any:
+def tile_pooled(typing_context: TypingContext, length: LiteralType, tile: TileType) -> Lowering:
     """The largest number of each 2×2 rows, by :func:`tile_best`.
 
     The tile's rows are pixels in lines of ``length``; two lines are pooled together. Tile: rows ×
     vectors; the result has rows / 4 × vectors. Reads no memory.
     """
-    return _pooled(_better, length, tile, places=False)
+    return _pooled(_better, length, tile, argmax=False)
 
 
 @or_in_python(_plain_pooled)
-def tile_pooled_of_numbers(typing_context: Any, length: Any, tile: Any) -> Any:
+def tile_pooled_of_numbers(
+    typing_context: TypingContext, length: LiteralType, tile: TileType
+) -> Lowering:
     """:func:`tile_pooled` for a tile without NaN."""
-    return _pooled(_greater, length, tile, places=False)
+    return _pooled(_greater, length, tile, argmax=False)
 
 
-def _plain_places(length: int, tile: Any) -> Any:
+def _plain_pooled_argmax(length: int, tile: Array) -> Array:
     return _plain_squares(length, tile)[1]
 
 
-@or_in_python(_plain_places)
-def tile_pooled_places(typing_context: Any, length: Any, tile: Any) -> Any:
+@or_in_python(_plain_pooled_argmax)
+def tile_pooled_places(
+    typing_context: TypingContext, length: LiteralType, tile: TileType
+) -> Lowering:
     """The argmax indices of :func:`tile_pooled`: 0 to 3 in row-major order, as numbers.
 
     Tile: rows × vectors; the result has rows / 4 × vectors. Reads no memory.
     """
-    return _pooled(_better, length, tile, places=True)
+    return _pooled(_better, length, tile, argmax=True)
 
 
-@or_in_python(_plain_places)
-def tile_pooled_places_of_numbers(typing_context: Any, length: Any, tile: Any) -> Any:
+@or_in_python(_plain_pooled_argmax)
+def tile_pooled_places_of_numbers(
+    typing_context: TypingContext, length: LiteralType, tile: TileType
+) -> Lowering:
     """:func:`tile_pooled_places` for a tile without NaN."""
-    return _pooled(_greater, length, tile, places=True)
+    return _pooled(_greater, length, tile, argmax=True)
 
 
-def _pooled(better: Callable[..., Any], length: Any, tile: TileType, *, places: bool) -> Any:
+def _pooled(better: Better, length: LiteralType, tile: TileType, *, argmax: bool) -> Lowering:
     pooled = TileType(tile.rows // 4, tile.vectors, tile.lanes, tile.dtype)
     line = length.literal_value
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
-        vectors, found = emit.unpack(arguments[1]), []
+        vectors, results = emit.unpack(arguments[1]), []
         numbers = [emit.constant(Fraction(k)) for k in range(4)]
         for row in range(0, tile.rows, 2):
             if row // line % 2:
                 continue
             for v in range(tile.vectors):
                 four = [(row + m) * tile.vectors + v for m in (0, 1, line, line + 1)]
-                best, place = vectors[four[0]], numbers[0]
+                best, index = vectors[four[0]], numbers[0]
                 for at, number in zip(four[1:], numbers[1:], strict=True):
                     takes = better(emit, True, vectors[at], best)
                     best = builder.select(takes, vectors[at], best)
-                    place = builder.select(takes, number, place)
-                found.append(place if places else best)
-        return Emitter(context, builder, pooled).pack(found)
+                    index = builder.select(takes, number, index)
+                results.append(index if argmax else best)
+        return Emitter(context, builder, pooled).pack(results)
 
     return pooled(length, tile), generate
 
 
-def _plain_place(largest: bool, tile: Any, best: Any, place: Any, at: int) -> Any:
-    return np.where(_plain_wins(largest, tile, best), tile.dtype.type(at), place)
+def _plain_argmax(largest: bool, tile: Array, best: Array, argmax: Array, index: int) -> Array:
+    return np.where(_plain_wins(largest, tile, best), tile.dtype.type(index), argmax)
 
 
-@or_in_python(_plain_place)
-def tile_place(typing_context: Any, largest: Any, tile: Any, best: Any, place: Any, at: Any) -> Any:
-    """``at`` where ``tile`` replaces ``best`` in :func:`tile_best`, else ``place``.
+@or_in_python(_plain_argmax)
+def tile_place(
+    typing_context: TypingContext,
+    largest: LiteralType,
+    tile: TileType,
+    best: TileType,
+    argmax: TileType,
+    index: IntType,
+) -> Lowering:
+    """``index`` where ``tile`` replaces ``best`` in :func:`tile_best`, else ``argmax``.
 
     Keeps argmax indices up to date. Tiles: rows × vectors. Reads no memory.
     """
-    return _place_by(_better, largest, tile, best, place)
+    return _argmax_by(_better, largest, tile, best, argmax)
 
 
-@or_in_python(_plain_place)
+@or_in_python(_plain_argmax)
 def tile_place_of_numbers(
-    typing_context: Any, largest: Any, tile: Any, best: Any, place: Any, at: Any
-) -> Any:
+    typing_context: TypingContext,
+    largest: LiteralType,
+    tile: TileType,
+    best: TileType,
+    argmax: TileType,
+    index: IntType,
+) -> Lowering:
     """:func:`tile_place` for tiles without NaN."""
-    return _place_by(_greater, largest, tile, best, place)
+    return _argmax_by(_greater, largest, tile, best, argmax)
 
 
-def _plain_has_nan(tile: Any) -> bool:
+def _plain_has_nan(tile: Array) -> bool:
     return bool(np.isnan(tile).any())
 
 
 @or_in_python(_plain_has_nan)
-def tile_has_nan(typing_context: Any, tile: Any) -> Any:
+def tile_has_nan(typing_context: TypingContext, tile: TileType) -> Lowering:
     """Whether any number of a tile of rows × vectors is NaN. Reads no memory."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
         vectors = emit.unpack(arguments[0])
         nan_lanes = ir.Constant(ir.VectorType(ir.IntType(1), tile.lanes), None)
@@ -198,18 +238,20 @@ def tile_has_nan(typing_context: Any, tile: Any) -> Any:
     return types.boolean(tile), generate
 
 
-def _plain_where(tile: Any, place: Any, at: int) -> Any:
-    return np.where(place == at, tile, tile.dtype.type(0))
+def _plain_where(tile: Array, argmax: Array, index: int) -> Array:
+    return np.where(argmax == index, tile, tile.dtype.type(0))
 
 
 @or_in_python(_plain_where)
-def tile_where(typing_context: Any, tile: Any, place: Any, at: Any) -> Any:
-    """``tile`` where the argmax index ``place`` is ``at``, else 0.
+def tile_where(
+    typing_context: TypingContext, tile: TileType, argmax: TileType, index: IntType
+) -> Lowering:
+    """``tile`` where ``argmax`` is ``index``, else 0.
 
     Tiles: rows × vectors. Reads no memory.
     """
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
         number = emit.splat(builder.sitofp(arguments[2], emit.vector.element))
         zero = ir.Constant(emit.vector, None)
@@ -221,4 +263,4 @@ def tile_where(typing_context: Any, tile: Any, place: Any, at: Any) -> Any:
             ]
         )
 
-    return tile(tile, place, types.int64), generate
+    return tile(tile, argmax, types.int64), generate

@@ -1,73 +1,107 @@
-"""Rank-1 updates of a register tile, the innermost step of convolution and matrix products.
+"""Intrinsics for rank-1 updates of a register tile: the innermost step of convolutions.
 
-The step is
+The step, which is that of matrix products too, is
 
     tile[m, :] += x[rows[m] + i] * w[j : j + vectors * lanes]
 
 with one load for each vector of ``w``, one broadcast for each row, and one fused multiply-add for
-each register. The forms here differ in how rows lie in ``x``, and in how many columns of ``w``
-there are.
+each register. The functions differ in how the tile's rows lie in ``x``, and in how many columns of
+``w`` there are.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba.core import types
 
+from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime.intrinsics import or_in_python
+from fastcnn.engine.numba.runtime.types import (
+    ArrayType,
+    Builder,
+    Context,
+    IntType,
+    LiteralType,
+    Lowering,
+    Signature,
+    TypingContext,
+    Value,
+    Values,
+)
 from fastcnn.engine.numba.tiles.emitter import Emitter
-from fastcnn.engine.numba.tiles.types import WORD, TileType
+from fastcnn.engine.numba.tiles.types import WORD, RowsType, TileType
 
 
-def _plain_rank1(tile: Any, x: Any, offsets: Any, i: int, w: Any, j: int) -> Any:
-    return tile + x[offsets + i][:, None] * w[None, j : j + tile.shape[1]]
+def _plain_rank1(tile: Array, x: Array, offsets: Array, i: int, w: Array, j: int) -> Array:
+    result: Array = tile + x[offsets + i][:, None] * w[None, j : j + tile.shape[1]]
+    return result
 
 
 @or_in_python(_plain_rank1)
-def rank1(typing_context: Any, tile: Any, x: Any, offsets: Any, i: Any, w: Any, j: Any) -> Any:
+def rank1(
+    typing_context: TypingContext,
+    tile: TileType,
+    x: ArrayType,
+    offsets: RowsType,
+    i: IntType,
+    w: ArrayType,
+    j: IntType,
+) -> Lowering:
     """``tile[m] += x[offsets[m] + i] * w[j : j + vectors * lanes]`` for all rows m.
 
     Tile: rows × vectors. Reads one number of ``x`` for each row, and ``vectors`` whole vectors of
     ``w``.
     """
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         return _rank1(context, builder, tile, x, w, arguments, None)
 
     return tile(tile, x, offsets, types.int64, w, types.int64), generate
 
 
 def _plain_rank1_masked(
-    tile: Any, x: Any, offsets: Any, i: int, w: Any, j: int, columns: int
-) -> Any:
+    tile: Array, x: Array, offsets: Array, i: int, w: Array, j: int, columns: int
+) -> Array:
     row = np.zeros(tile.shape[1], w.dtype)
     row[:columns] = w[j : j + columns]
-    return tile + x[offsets + i][:, None] * row
+    result: Array = tile + x[offsets + i][:, None] * row
+    return result
 
 
 @or_in_python(_plain_rank1_masked)
 def rank1_masked(
-    typing_context: Any, tile: Any, x: Any, offsets: Any, i: Any, w: Any, j: Any, columns: Any
-) -> Any:
+    typing_context: TypingContext,
+    tile: TileType,
+    x: ArrayType,
+    offsets: RowsType,
+    i: IntType,
+    w: ArrayType,
+    j: IntType,
+    columns: IntType,
+) -> Lowering:
     """:func:`rank1` with the first ``columns`` numbers of ``w``; the others count as 0.
 
     Tile: rows × vectors. Reads one number of ``x`` for each row, and ``w[j : j + columns]``.
     """
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         return _rank1(context, builder, tile, x, w, arguments, arguments[6])
 
     return tile(tile, x, offsets, types.int64, w, types.int64, types.int64), generate
 
 
 def _rank1(
-    context: Any, builder: Any, tile: TileType, x: Any, w: Any, arguments: Any, columns: Any
-) -> Any:
+    context: Context,
+    builder: Builder,
+    tile: TileType,
+    x: ArrayType,
+    w: ArrayType,
+    arguments: Values,
+    columns: Value | None,
+) -> Value:
     emit = Emitter(context, builder, tile)
-    # One running pointer for all rows: their offsets stay what they are in the loop.
+    # One pointer runs for all rows, so that the offsets of the rows do not change in the loop.
     x_data = builder.gep(emit.data(x, arguments[1]), [arguments[3]])
     if tile.vectors == 1:
         # A tall tile has more rows than there are registers. The compiler must not see the
@@ -85,25 +119,25 @@ def _rank1(
 
 
 def _plain_rank1_lines(
-    lines: int, tile: Any, x: Any, i: int, line: int, step: int, w: Any, j: int, columns: int
-) -> Any:
-    places = np.arange(lines)[:, None] * line + np.arange(len(tile) // lines) * step
-    return _plain_rank1_masked(tile, x, places.reshape(-1), i, w, j, columns)
+    lines: int, tile: Array, x: Array, i: int, line: int, step: int, w: Array, j: int, columns: int
+) -> Array:
+    offsets = np.arange(lines)[:, None] * line + np.arange(len(tile) // lines) * step
+    return _plain_rank1_masked(tile, x, offsets.reshape(-1), i, w, j, columns)
 
 
 @or_in_python(_plain_rank1_lines)
 def rank1_lines(
-    typing_context: Any,
-    lines: Any,
-    tile: Any,
-    x: Any,
-    i: Any,
-    line: Any,
-    step: Any,
-    w: Any,
-    j: Any,
-    columns: Any,
-) -> Any:
+    typing_context: TypingContext,
+    lines: LiteralType,
+    tile: TileType,
+    x: ArrayType,
+    i: IntType,
+    line: IntType,
+    step: IntType,
+    w: ArrayType,
+    j: IntType,
+    columns: IntType,
+) -> Lowering:
     """:func:`rank1_masked` for a tile whose rows lie in ``lines`` lines of equal length.
 
     ``tile[l * length + k] += x[i + l * line + k * step] * w[j : j + columns]``. Rows at arbitrary
@@ -118,14 +152,15 @@ def rank1_lines(
     count = lines.literal_value
     odd, reach = (3, 5, 7), 9
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
         _, struct, x_value, i, line, step, w_value, j, columns = arguments
         byte = ir.PointerType(ir.IntType(8))
         number = ir.PointerType(emit.vector.element)
         first = builder.bitcast(builder.gep(emit.data(x, x_value), [i]), byte)
         row = emit.row(emit.data(w, w_value), j, columns)
-        # In bytes and opaque: else the compiler keeps each multiple in a register of its own.
+        # The step counts bytes and is opaque, because the compiler would otherwise keep each
+        # multiple in a register of its own.
         fold = {1: emit.opaque(builder.mul(step, WORD(emit.size)))}
         fold |= {k: builder.mul(fold[1], WORD(k)) for k in odd}
         line = builder.mul(line, WORD(emit.size))
@@ -154,9 +189,9 @@ def rank1_lines(
 
 
 def _plain_rank1_taps(
-    taps: int, lines: int, tile: Any, x: Any, i: int, line: int, w: Any, j: int, tap: int,
+    taps: int, lines: int, tile: Array, x: Array, i: int, line: int, w: Array, j: int, tap: int,
     columns: int,
-) -> Any:  # fmt: skip
+) -> Array:  # fmt: skip
     for k in range(taps):
         tile = _plain_rank1_lines(lines, tile, x, i + k, line, 1, w, j + k * tap, columns)
     return tile
@@ -164,18 +199,18 @@ def _plain_rank1_taps(
 
 @or_in_python(_plain_rank1_taps)
 def rank1_taps(
-    typing_context: Any,
-    taps: Any,
-    lines: Any,
-    tile: Any,
-    x: Any,
-    i: Any,
-    line: Any,
-    w: Any,
-    j: Any,
-    tap: Any,
-    columns: Any,
-) -> Any:
+    typing_context: TypingContext,
+    taps: LiteralType,
+    lines: LiteralType,
+    tile: TileType,
+    x: ArrayType,
+    i: IntType,
+    line: IntType,
+    w: ArrayType,
+    j: IntType,
+    tap: IntType,
+    columns: IntType,
+) -> Lowering:
     """:func:`rank1_lines` for the ``taps`` taps of a filter's row; a line's pixels are neighbours.
 
     ``tile[l * length + m] += x[i + l * line + m + k] * w[j + k * tap : …]`` for k = 0, 1, … below
@@ -186,7 +221,7 @@ def rank1_taps(
     """
     count, ahead = lines.literal_value, taps.literal_value
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
         _, _, struct, x_value, i, line, w_value, j, tap, columns = arguments
         x_data, w_data = emit.data(x, x_value), emit.data(w, w_value)
@@ -200,10 +235,10 @@ def rank1_taps(
             i = emit.add(i, line)
         sums = emit.unpack(struct)
         for p in range(length + ahead - 1):
-            for place, pointer in enumerate(pointers):
+            for number, pointer in enumerate(pointers):
                 value = emit.broadcast(pointer, WORD(p))
                 for k in range(max(0, p - length + 1), min(ahead, p + 1)):
-                    first = (place * length + p - k) * size
+                    first = (number * length + p - k) * size
                     for v, vector in enumerate(rows[k], first):
                         sums[v] = emit.fma(value, vector, sums[v])
         return emit.pack(sums)

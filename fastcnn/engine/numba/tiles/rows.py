@@ -1,27 +1,42 @@
-"""Where the rows of a register tile read and write: offsets along a line, or along a walk."""
+"""Intrinsics for the offsets of a tile's rows, which say where each row reads and writes.
+
+The offsets lie on a line, or follow a walk through the points of three axes in row-major order.
+"""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 
+from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime.intrinsics import or_in_python
+from fastcnn.engine.numba.runtime.types import (
+    Builder,
+    Context,
+    IntType,
+    LiteralType,
+    Lowering,
+    Signature,
+    TypingContext,
+    Value,
+    Values,
+)
 from fastcnn.engine.numba.tiles.types import WORD, RowsType
 
 
-def _plain_line(rows: int, start: int, step: int) -> Any:
+def _plain_line(rows: int, start: int, step: int) -> Array:
     return start + step * np.arange(rows)
 
 
 @or_in_python(_plain_line)
-def rows_line(typing_context: Any, rows: Any, start: Any, step: Any) -> Any:
+def rows_line(
+    typing_context: TypingContext, rows: LiteralType, start: IntType, step: IntType
+) -> Lowering:
     """The offsets ``start + m * step`` of the rows m = 0, 1, … of a tile. Reads no memory."""
     kind = RowsType(rows.literal_value)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         _, offset, step = arguments
         struct = ir.Constant(ir.LiteralStructType([WORD] * kind.rows), ir.Undefined)
         for m in range(kind.rows):
@@ -34,39 +49,40 @@ def rows_line(typing_context: Any, rows: Any, start: Any, step: Any) -> Any:
 
 def _plain_walk(
     rows: int, a: int, b: int, c: int, left: int, eb: int, ec: int, sa: int, sb: int, sc: int
-) -> Any:
+) -> Array:
     flat = (a * eb + b) * ec + c + np.minimum(np.arange(rows), left - 1)
-    return flat // (eb * ec) * sa + flat // ec % eb * sb + flat % ec * sc
+    result: Array = flat // (eb * ec) * sa + flat // ec % eb * sb + flat % ec * sc
+    return result
 
 
 @or_in_python(_plain_walk)
 def rows_walk(
-    typing_context: Any,
-    rows: Any,
-    a: Any,
-    b: Any,
-    c: Any,
-    left: Any,
-    eb: Any,
-    ec: Any,
-    sa: Any,
-    sb: Any,
-    sc: Any,
-) -> Any:
+    typing_context: TypingContext,
+    rows: LiteralType,
+    a: IntType,
+    b: IntType,
+    c: IntType,
+    left: IntType,
+    eb: IntType,
+    ec: IntType,
+    sa: IntType,
+    sb: IntType,
+    sc: IntType,
+) -> Lowering:
     """The offsets of ``rows`` points from (a, b, c) on, in row-major order. Reads no memory.
 
     ``eb`` and ``ec`` are the extents of the axes b and c. The offset of a point is ``a * sa + b *
     sb + c * sc``; the rows from ``left`` on repeat the last point. All rows are computed at once,
     in double-precision vectors, because counting row by row takes longer than the nine products of
-    a 3×3 filter on one channel. The result is exact: offsets are below 2^53, and each quotient is
-    taken half a unit away from where it would jump.
+    a 3×3 filter on one channel. The result is exact, because offsets are below 2^53, and each
+    quotient is half a unit away from the next integer.
     """
     kind = RowsType(rows.literal_value)
     double = ir.DoubleType()
     vector = ir.VectorType(double, kind.rows)
     words = ir.VectorType(WORD, kind.rows)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         a, b, c, last, eb, ec, sa, sb, sc = arguments[1:]
         base = builder.add(builder.mul(a, sa), builder.add(builder.mul(b, sb), builder.mul(c, sc)))
         number = {
@@ -74,19 +90,19 @@ def rows_walk(
             for name, value in (
                 ("b", b), ("c", c), ("last", builder.sub(last, WORD(1))), ("eb", eb), ("ec", ec),
                 ("sc", sc), ("base", base),
-                # What a step to the next b, or to the next a, adds beyond its c steps.
+                # The offset that a step to the next b, or to the next a, adds to its c steps.
                 ("b step", builder.sub(sb, builder.mul(ec, sc))),
                 ("a step", builder.sub(sa, builder.mul(eb, sb))),
             )
         }  # fmt: skip
 
-        def splat(value: Any) -> Any:
+        def splat(value: Value) -> Value:
             undefined = ir.Constant(vector, ir.Undefined)
             first = builder.insert_element(undefined, value, ir.IntType(32)(0))
-            places = ir.Constant(ir.VectorType(ir.IntType(32), kind.rows), None)
-            return builder.shuffle_vector(first, undefined, places)
+            zeros = ir.Constant(ir.VectorType(ir.IntType(32), kind.rows), None)
+            return builder.shuffle_vector(first, undefined, zeros)
 
-        def floor_of(value: Any, extent: str) -> Any:
+        def floor_of(value: Value, extent: str) -> Value:
             half = builder.fadd(value, splat(double(0.5)))
             inverse = builder.fdiv(double(1.0), number[extent])
             name = f"llvm.floor.v{kind.rows}f64"

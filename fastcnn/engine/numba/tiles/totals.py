@@ -1,38 +1,49 @@
-"""Totals of long sums: float64 numbers beside a register tile, to which its sums are added.
+"""Intrinsics for the totals of long sums: float64 numbers to which a register tile is added.
 
 A long sum is taken in stretches. At the end of a stretch the tile is added to its totals, and
-begins again at 0. Totals lie in a **room**: memory on the stack, or an array. A room is known by
-its address, an int64; with ``NUMBA_DISABLE_JIT=1`` it is an array of float64.
+begins again at 0. Totals lie in a **room**: memory on the stack, or an array. A kernel passes the
+room's address, an int64; with ``NUMBA_DISABLE_JIT=1`` a room is an array of float64.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 
+from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime.intrinsics import or_in_python
+from fastcnn.engine.numba.runtime.types import (
+    ArrayType,
+    Builder,
+    Context,
+    IntType,
+    LiteralType,
+    Lowering,
+    Signature,
+    TypingContext,
+    Value,
+    Values,
+)
 from fastcnn.engine.numba.tiles.emitter import Emitter
-from fastcnn.engine.numba.tiles.types import WORD
+from fastcnn.engine.numba.tiles.types import WORD, TileType
 
 
-def _plain_room(count: int) -> Any:
+def _plain_room(count: int) -> Array:
     return np.zeros(count)
 
 
 @or_in_python(_plain_room)
-def totals_room(typing_context: Any, count: Any) -> Any:
+def totals_room(typing_context: TypingContext, count: LiteralType) -> Lowering:
     """The address of ``count`` float64 numbers on the stack, for the totals of long sums.
 
-    Totals stay in memory, because a tile's sums leave no registers free. The compiler does not know
-    what lies at the address: otherwise it would make the totals values of the loop over the steps,
-    and they would drive the sums out of their registers.
+    Totals stay in memory, because a tile's sums leave no registers free. The address is opaque to
+    the compiler. Otherwise it would make the totals values of the loop over the steps, and they
+    would take the registers of the sums.
     """
     kind = ir.ArrayType(ir.DoubleType(), count.literal_value)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         address = builder.ptrtoint(cgutils.alloca_once(builder, kind), WORD)
         opaque = ir.FunctionType(WORD, [WORD])
         return builder.asm(opaque, "", "=r,0", [address], False)
@@ -40,22 +51,22 @@ def totals_room(typing_context: Any, count: Any) -> Any:
     return types.int64(count), generate
 
 
-def _plain_totals_in(array: Any, at: int) -> Any:
+def _plain_totals_in(array: Array, at: int) -> Array:
     return array.reshape(-1)[at:]
 
 
 @or_in_python(_plain_totals_in)
-def totals_in(typing_context: Any, array: Any, at: Any) -> Any:
+def totals_in(typing_context: TypingContext, array: ArrayType, at: IntType) -> Lowering:
     """The address of ``array[at]``, for float64 totals that outlive a call."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         data = context.make_array(array)(context, builder, arguments[0]).data
         return builder.ptrtoint(builder.gep(data, [arguments[1]]), WORD)
 
     return types.int64(array, types.int64), generate
 
 
-def _wide(emit: Emitter, room: Any, at: Any) -> list[Any]:
+def _pointers(emit: Emitter, room: Value, at: Value) -> Values:
     """Pointers to the totals of a tile's vectors, from number ``at`` of the room."""
     kind = ir.PointerType(ir.VectorType(ir.DoubleType(), emit.tile.lanes))
     pointers = []
@@ -66,7 +77,7 @@ def _wide(emit: Emitter, room: Any, at: Any) -> list[Any]:
     return pointers
 
 
-def _with_totals(emit: Emitter, struct: Any, pointers: list[Any]) -> list[Any]:
+def _with_totals(emit: Emitter, struct: Value, pointers: Values) -> Values:
     """The totals plus the tile, in float64."""
     builder, sums = emit.builder, []
     for pointer, vector in zip(pointers, emit.unpack(struct), strict=True):
@@ -75,34 +86,38 @@ def _with_totals(emit: Emitter, struct: Any, pointers: list[Any]) -> list[Any]:
     return sums
 
 
-def _plain_no_totals(tile: Any, room: Any, at: int) -> None:
+def _plain_no_totals(tile: Array, room: Array, at: int) -> None:
     room[at : at + tile.size] = 0
 
 
 @or_in_python(_plain_no_totals)
-def totals_begin(typing_context: Any, tile: Any, room: Any, at: Any) -> Any:
+def totals_begin(
+    typing_context: TypingContext, tile: TileType, room: IntType, at: IntType
+) -> Lowering:
     """Set the totals of a tile to 0.
 
     Tile: rows × vectors. Writes ``rows * vectors * lanes`` float64 numbers, from number ``at`` of
     the room.
     """
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
-        for pointer in _wide(emit, *arguments[1:]):
+        for pointer in _pointers(emit, *arguments[1:]):
             builder.store(ir.Constant(pointer.type.pointee, None), pointer, align=8)
         return context.get_dummy_value()
 
     return types.void(tile, room, types.int64), generate
 
 
-def _plain_added(tile: Any, room: Any, at: int) -> Any:
+def _plain_added(tile: Array, room: Array, at: int) -> Array:
     room[at : at + tile.size] += tile.reshape(-1)
     return np.zeros_like(tile)
 
 
 @or_in_python(_plain_added)
-def totals_add(typing_context: Any, tile: Any, room: Any, at: Any) -> Any:
+def totals_add(
+    typing_context: TypingContext, tile: TileType, room: IntType, at: IntType
+) -> Lowering:
     """Add a tile to its totals; return a tile of zeros, with which the next stretch begins.
 
     Tile: rows × vectors. Reads and writes ``rows * vectors * lanes`` float64 numbers, from number
@@ -111,12 +126,11 @@ def totals_add(typing_context: Any, tile: Any, room: Any, at: Any) -> Any:
     """
     count = tile.rows * tile.vectors
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
-        place = builder.ptrtoint(
-            cgutils.alloca_once(builder, ir.ArrayType(emit.vector, count)), WORD
-        )
-        scratch = builder.inttoptr(emit.opaque(place), ir.PointerType(emit.vector.element))
+        memory = cgutils.alloca_once(builder, ir.ArrayType(emit.vector, count))
+        address = emit.opaque(builder.ptrtoint(memory, WORD))
+        scratch = builder.inttoptr(address, ir.PointerType(emit.vector.element))
         for m, vector in enumerate(emit.unpack(arguments[0])):
             emit.store(vector, scratch, WORD(m * tile.lanes))
         wide = ir.VectorType(ir.DoubleType(), tile.lanes)
@@ -133,22 +147,24 @@ def totals_add(typing_context: Any, tile: Any, room: Any, at: Any) -> Any:
     return tile(tile, room, types.int64), generate
 
 
-def _plain_total(tile: Any, room: Any, at: int) -> Any:
+def _plain_total(tile: Array, room: Array, at: int) -> Array:
     total = room[at : at + tile.size] + tile.reshape(-1)
     return total.astype(tile.dtype).reshape(tile.shape)
 
 
 @or_in_python(_plain_total)
-def totals_end(typing_context: Any, tile: Any, room: Any, at: Any) -> Any:
+def totals_end(
+    typing_context: TypingContext, tile: TileType, room: IntType, at: IntType
+) -> Lowering:
     """The totals plus the tile, which is the sum of the last stretch, as a tile.
 
     Tile: rows × vectors. Reads ``rows * vectors * lanes`` float64 numbers, from number ``at`` of
     the room.
     """
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
-        sums = _with_totals(emit, arguments[0], _wide(emit, *arguments[1:]))
+        sums = _with_totals(emit, arguments[0], _pointers(emit, *arguments[1:]))
         if emit.size == 4:
             sums = [builder.fptrunc(total, emit.vector) for total in sums]
         return emit.pack(sums)

@@ -1,19 +1,34 @@
-"""Squares of numbers, transposed in registers."""
+"""Intrinsics that transpose squares of numbers in registers.
+
+Kernels that turn filters write the squares to memory; the dense layer's gradient for few samples
+multiplies by them.
+"""
 
 from __future__ import annotations
-
-from typing import Any
 
 from llvmlite import ir
 from numba.core import types
 
+from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime.intrinsics import or_in_python
+from fastcnn.engine.numba.runtime.types import (
+    ArrayType,
+    Builder,
+    Context,
+    IntType,
+    LiteralType,
+    Lowering,
+    Signature,
+    TypingContext,
+    Value,
+    Values,
+)
 from fastcnn.engine.numba.tiles.emitter import Emitter
-from fastcnn.engine.numba.tiles.types import WORD, TileType
+from fastcnn.engine.numba.tiles.types import WORD, RowsType, TileType
 
 
 def _plain_transpose(
-    lanes: int, target: Any, i: int, rows: int, source: Any, j: int, columns: int
+    lanes: int, target: Array, i: int, rows: int, source: Array, j: int, columns: int
 ) -> None:
     for m in range(lanes):
         target[i + m * rows : i + m * rows + lanes] = source[
@@ -23,29 +38,29 @@ def _plain_transpose(
 
 @or_in_python(_plain_transpose)
 def transpose_square(
-    typing_context: Any,
-    lanes: Any,
-    target: Any,
-    i: Any,
-    target_step: Any,
-    source: Any,
-    j: Any,
-    source_step: Any,
-) -> Any:
+    typing_context: TypingContext,
+    lanes: LiteralType,
+    target: ArrayType,
+    i: IntType,
+    target_step: IntType,
+    source: ArrayType,
+    j: IntType,
+    source_step: IntType,
+) -> Lowering:
     """Transpose a square of ``lanes`` × ``lanes`` numbers.
 
     Reads rows of ``lanes`` numbers at ``source[j + m * source_step]``; writes the columns as rows
-    to ``target[i + m * target_step]``. The square stays in registers: first the blocks within 16
-    bytes are transposed, then these blocks change places, because each shuffle is then one
-    instruction of AVX2.
+    to ``target[i + m * target_step]``. First the blocks within 16 bytes are transposed, then the
+    blocks are exchanged, because each shuffle is then one instruction of AVX2
+    (docs/measurements.md, "Transposes shuffle within 16 bytes first").
     """
     side = lanes.literal_value
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, TileType(side, 1, side, source.dtype))
         _, to, i, to_step, from_, j, from_step = arguments
         data = emit.data(target, to)
-        for vector in turned_square(emit, side, emit.data(source, from_), j, from_step):
+        for vector in transposed_square(emit, side, emit.data(source, from_), j, from_step):
             emit.store(vector, data, i)
             i = emit.add(i, to_step)
         return context.get_dummy_value()
@@ -56,8 +71,8 @@ def transpose_square(
 
 
 def _plain_rank1_square(
-    tile: Any, x: Any, offsets: Any, i: int, w: Any, j: int, step: int, first: int
-) -> Any:
+    tile: Array, x: Array, offsets: Array, i: int, w: Array, j: int, step: int, first: int
+) -> Array:
     tile, lanes = tile.copy(), tile.shape[1]
     for k in range(first, lanes):
         row = w[j + k : j + k + (lanes - 1) * step + 1 : step]
@@ -68,35 +83,35 @@ def _plain_rank1_square(
 
 @or_in_python(_plain_rank1_square)
 def rank1_square(
-    typing_context: Any,
-    tile: Any,
-    x: Any,
-    offsets: Any,
-    i: Any,
-    w: Any,
-    j: Any,
-    step: Any,
-    first: Any,
-) -> Any:
+    typing_context: TypingContext,
+    tile: TileType,
+    x: ArrayType,
+    offsets: RowsType,
+    i: IntType,
+    w: ArrayType,
+    j: IntType,
+    step: IntType,
+    first: IntType,
+) -> Lowering:
     """``tile[m] += x[offsets[m] + i + k] * w[j + k :: step]`` for k from ``first`` to the lanes.
 
     Tile: rows × 1 vector. Reads ``lanes`` numbers of ``x`` for each row, and a square of ``lanes``
     rows of ``w``, ``step`` apart, which is transposed in registers.
     """
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
         struct, x_value, rows, i, w_value, j, step, first = arguments
-        columns = turned_square(emit, tile.lanes, emit.data(w, w_value), j, step)
+        columns = transposed_square(emit, tile.lanes, emit.data(w, w_value), j, step)
         numbers = emit.data(x, x_value)
-        places = [emit.add(offset, i) for offset in emit.row_offsets(rows)]
+        starts = [emit.add(offset, i) for offset in emit.row_offsets(rows)]
 
-        def sums(every: bool) -> Any:
+        def sums(every: bool) -> Value:
             totals = emit.unpack(struct)
             for k, column in enumerate(columns):
                 counts = builder.icmp_signed(">=", WORD(k), first)
-                for m, place in enumerate(places):
-                    factor = emit.broadcast(numbers, emit.add(place, WORD(k)))
+                for m, start in enumerate(starts):
+                    factor = emit.broadcast(numbers, emit.add(start, WORD(k)))
                     total = emit.fma(factor, column, totals[m])
                     totals[m] = total if every else builder.select(counts, total, totals[m])
             return emit.pack(totals)
@@ -107,7 +122,7 @@ def rank1_square(
     return tile(tile, x, offsets, integer, w, integer, integer, integer), generate
 
 
-def turned_square(emit: Emitter, side: int, data: Any, start: Any, step: Any) -> list[Any]:
+def transposed_square(emit: Emitter, side: int, data: Value, start: Value, step: Value) -> Values:
     """The columns of a square whose rows begin ``step`` apart."""
     vectors = []
     for _ in range(side):
@@ -116,25 +131,25 @@ def turned_square(emit: Emitter, side: int, data: Any, start: Any, step: Any) ->
     return _transposed(emit, vectors)
 
 
-def _transposed(emit: Emitter, vectors: list[Any]) -> list[Any]:
+def _transposed(emit: Emitter, vectors: Values) -> Values:
     """The columns of a square of vectors, as many as each vector has lanes."""
     side, i32 = len(vectors), ir.IntType(32)
     block = min(16 // emit.size, side)
 
-    def rounds(vectors: list[Any], size: int, span: int) -> list[Any]:
-        """Exchange vectors with pieces of ``size`` lanes, as many, in each ``span`` of lanes.
+    def rounds(vectors: Values, size: int, span: int) -> Values:
+        """Exchange groups of ``size`` lanes between vectors, in each ``span`` of lanes.
 
-        The pieces with even numbers of two vectors become one, those with odd numbers another.
+        Of two vectors, the groups with even numbers become one vector, the others another.
         """
         if len(vectors) == 1:
             return vectors
-        places: list[list[Any]] = [[], []]
+        lanes: list[Values] = [[], []]
         for first in range(0, side, span):
             for vector in (0, side):
                 for k in range(span // size):
                     at = vector + first + k * size
-                    places[k % 2] += [i32(at + lane) for lane in range(size)]
-        masks = [ir.Constant(ir.VectorType(i32, side), part) for part in places]
+                    lanes[k % 2] += [i32(at + lane) for lane in range(size)]
+        masks = [ir.Constant(ir.VectorType(i32, side), each) for each in lanes]
         for _ in range(len(vectors).bit_length() - 1):
             pairs = list(zip(vectors[::2], vectors[1::2], strict=True))
             vectors = [emit.builder.shuffle_vector(a, b, mask) for mask in masks for a, b in pairs]

@@ -1,4 +1,4 @@
-"""What a register tile is: as a Numba type, and as an LLVM value.
+"""The type of a register tile, for Numba and for LLVM.
 
 A **register tile** is a block of ``rows × vectors`` SIMD registers of ``lanes`` numbers each. It is
 one LLVM value, so it stays in registers from the first step to the store, as long as it stays
@@ -14,12 +14,12 @@ With ``NUMBA_DISABLE_JIT=1`` a tile is an array of shape (rows, vectors * lanes)
 
 from __future__ import annotations
 
-from typing import Any
-
 from llvmlite import ir
 from numba.core import types
-from numba.core.datamodel import models
+from numba.core.datamodel import DataModelManager, models
 from numba.extending import register_model
+
+from fastcnn.engine.numba.runtime.types import ArrayType, LiteralType
 
 WORD = ir.IntType(64)
 
@@ -30,7 +30,7 @@ class TileType(types.Type):
     Its LLVM value is a struct of ``rows * vectors`` vectors, row after row.
     """
 
-    def __init__(self, rows: int, vectors: int, lanes: int, dtype: Any) -> None:
+    def __init__(self, rows: int, vectors: int, lanes: int, dtype: types.Type) -> None:
         self.rows, self.vectors, self.lanes, self.dtype = rows, vectors, lanes, dtype
         super().__init__(name=f"Tile({rows}x{vectors}x{lanes}, {dtype})")
 
@@ -45,7 +45,7 @@ class RowsType(types.Type):
 
 @register_model(TileType)
 class _TileModel(models.PrimitiveModel):  # type: ignore[misc]
-    def __init__(self, manager: Any, kind: TileType) -> None:
+    def __init__(self, manager: DataModelManager, kind: TileType) -> None:
         vector = vector_type(kind)
         fields = [vector] * (kind.rows * kind.vectors)
         super().__init__(manager, kind, ir.LiteralStructType(fields))
@@ -53,21 +53,27 @@ class _TileModel(models.PrimitiveModel):  # type: ignore[misc]
 
 @register_model(RowsType)
 class _RowsModel(models.PrimitiveModel):  # type: ignore[misc]
-    def __init__(self, manager: Any, kind: RowsType) -> None:
+    def __init__(self, manager: DataModelManager, kind: RowsType) -> None:
         super().__init__(manager, kind, ir.LiteralStructType([WORD] * kind.rows))
 
 
-def float_type(dtype: Any) -> Any:
+def float_type(dtype: types.Type) -> ir.Type:
+    """LLVM's type of a number of this dtype, float32 or float64."""
     return ir.FloatType() if dtype == types.float32 else ir.DoubleType()
 
 
-def vector_type(kind: TileType) -> Any:
+def vector_type(kind: TileType) -> ir.VectorType:
+    """LLVM's type of a vector of the tile."""
     return ir.VectorType(float_type(kind.dtype), kind.lanes)
 
 
-def item_size(kind: Any) -> int:
-    return 4 if kind == types.float32 else 8
+def item_size(dtype: types.Type) -> int:
+    """Bytes of a number of this dtype, float32 or float64."""
+    return 4 if dtype == types.float32 else 8
 
 
-def tile_type(rows: Any, vectors: Any, lanes: Any, array: Any) -> TileType:
+def tile_type(
+    rows: LiteralType, vectors: LiteralType, lanes: LiteralType, array: ArrayType
+) -> TileType:
+    """The type of a tile from its sides as literals, with the dtype of an array."""
     return TileType(rows.literal_value, vectors.literal_value, lanes.literal_value, array.dtype)

@@ -1,4 +1,4 @@
-"""Winograd's transforms, as vector code that is generated from exact fractions.
+"""Intrinsics for Winograd's transforms: vector code that is generated from exact fractions.
 
 A transform is ``M X Mᵀ``, where M is a small matrix of fractions and X a square of vectors of
 channels. The matrices come from :mod:`fastcnn.core.minimal_filtering`.
@@ -8,20 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numba.core import types
 
+from fastcnn.core.arguments import Array
 from fastcnn.core.minimal_filtering import Matrix, filtering
 from fastcnn.engine.numba.runtime.intrinsics import or_in_python
+from fastcnn.engine.numba.runtime.types import (
+    ArrayType,
+    Builder,
+    Context,
+    IntType,
+    LiteralType,
+    Lowering,
+    Signature,
+    TypingContext,
+    Value,
+    Values,
+)
 from fastcnn.engine.numba.tiles.emitter import Emitter
 from fastcnn.engine.numba.tiles.types import TileType
 
 
-def _combination(emit: Emitter, terms: list[tuple[Fraction, Any]]) -> Any:
+def _combination(emit: Emitter, terms: list[tuple[Fraction, Value]]) -> Value:
     """Σ coefficient · vector, or None where all coefficients are 0."""
-    terms = sorted((t for t in terms if t[0]), key=lambda t: t[0] != 1)  # begin without a product
+    terms = sorted(
+        (t for t in terms if t[0]), key=lambda t: t[0] != 1
+    )  # the first without a product
     total = None
     for coefficient, vector in terms:
         if total is None and coefficient == 1:
@@ -47,7 +62,7 @@ def _twins(lines: Sequence[Sequence[Fraction]]) -> dict[int, int]:
     return pairs
 
 
-def _map_line(emit: Emitter, matrix: Matrix, vectors: list[Any]) -> list[Any]:
+def _map_line(emit: Emitter, matrix: Matrix, vectors: Values) -> Values:
     """``matrix`` times a column of vectors.
 
     Points come in pairs ±p. Their columns (of Aᵀ) or rows (of Bᵀ and G) differ in signs alone, so
@@ -63,7 +78,7 @@ def _map_line(emit: Emitter, matrix: Matrix, vectors: list[Any]) -> list[Any]:
         columns[i] = [x if equal else Fraction(0) for x, equal in zip(first, same, strict=True)]
         columns[k] = [Fraction(0) if equal else x for x, equal in zip(first, same, strict=True)]
     rows = list(zip(*columns, strict=True))
-    results: list[Any] = [None] * len(rows)
+    results: Values = [None] * len(rows)
     for i, k in _twins(rows).items():
         even = [(a, v) for a, b, v in zip(rows[i], rows[k], vectors, strict=True) if a == b]
         odd = [(a, v) for a, b, v in zip(rows[i], rows[k], vectors, strict=True) if a != b]
@@ -76,19 +91,31 @@ def _map_line(emit: Emitter, matrix: Matrix, vectors: list[Any]) -> list[Any]:
     return results
 
 
-def _sandwich(emit: Emitter, matrix: Matrix, arguments: tuple[Any, ...]) -> Iterator[list[Any]]:
+class _Square(NamedTuple):
+    """A square of vectors in memory: where it begins, and which lanes are read (all if None)."""
+
+    data: Value
+    start: Value
+    row_step: Value
+    column_step: Value
+    mask: Value | None
+
+
+def _sandwich(emit: Emitter, matrix: Matrix, square: _Square) -> Iterator[Values]:
     """The rows of ``M X Mᵀ``, one after the other.
 
-    X is a square of vectors in memory; ``square`` says where, and which lanes are read.
+    X is ``square``; its columns are read from memory one after the other.
     """
-    data, start, row_step, column_step, mask = arguments
+    data, start, row_step, column_step, mask = square
     side, half = range(len(matrix[0])), []
     for _ in side:
-        place, column = start, []
+        offset, column = start, []
         for _ in side:
-            loaded = emit.load(data, place) if mask is None else emit.masked_load(data, place, mask)
-            column.append(loaded)
-            place = emit.add(place, row_step)
+            if mask is None:
+                column.append(emit.load(data, offset))
+            else:
+                column.append(emit.masked_load(data, offset, mask))
+            offset = emit.add(offset, row_step)
         half.append(_map_line(emit, matrix, column))
         start = emit.add(start, column_step)
     for row in zip(*half, strict=True):
@@ -96,34 +123,35 @@ def _sandwich(emit: Emitter, matrix: Matrix, arguments: tuple[Any, ...]) -> Iter
 
 
 def _plain_square(
-    matrix: Matrix, lanes: int, array: Any, start: int, row: int, column: int, columns: int
-) -> Any:
+    matrix: Matrix, lanes: int, array: Array, start: int, row: int, column: int, columns: int
+) -> Array:
     side = np.arange(len(matrix[0]))
     square = np.zeros((len(side), len(side), lanes), array.dtype)
-    places = start + side[:, None, None] * row + side[:, None] * column + np.arange(columns)
-    square[:, :, :columns] = array[places]
+    indices = start + side[:, None, None] * row + side[:, None] * column + np.arange(columns)
+    square[:, :, :columns] = array[indices]
     values = np.asarray([[float(c) for c in line] for line in matrix], array.dtype)
-    return np.einsum("ia,abl,jb->ijl", values, square, values).reshape(-1, lanes)
+    result: Array = np.einsum("ia,abl,jb->ijl", values, square, values).reshape(-1, lanes)
+    return result
 
 
 def _plain_transform(
-    which: int, m: int, r: int, lanes: int, array: Any, start: int, row: int, column: int
-) -> Any:
+    which: int, m: int, r: int, lanes: int, array: Array, start: int, row: int, column: int
+) -> Array:
     return _plain_square(filtering(m, r)[which], lanes, array, start, row, column, lanes)
 
 
 @or_in_python(_plain_transform)
 def tile_transform(
-    typing_context: Any,
-    which: Any,
-    m: Any,
-    r: Any,
-    lanes: Any,
-    array: Any,
-    start: Any,
-    row_step: Any,
-    column_step: Any,
-) -> Any:
+    typing_context: TypingContext,
+    which: LiteralType,
+    m: LiteralType,
+    r: LiteralType,
+    lanes: LiteralType,
+    array: ArrayType,
+    start: IntType,
+    row_step: IntType,
+    column_step: IntType,
+) -> Lowering:
     """``M X Mᵀ`` as a tile.
 
     M is matrix ``which`` of :func:`~fastcnn.core.minimal_filtering.filtering`. X is a square of
@@ -134,9 +162,11 @@ def tile_transform(
     matrix = filtering(m.literal_value, r.literal_value)[which.literal_value]
     tile = TileType(len(matrix) ** 2, 1, lanes.literal_value, array.dtype)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
-        square = emit.data(array, arguments[4]), *arguments[5:8], None
+        square = _Square(
+            emit.data(array, arguments[4]), arguments[5], arguments[6], arguments[7], None
+        )
         return emit.pack([vector for row in _sandwich(emit, matrix, square) for vector in row])
 
     integer = types.int64
@@ -144,8 +174,8 @@ def tile_transform(
 
 
 def _plain_store_transform(
-    which: int, m: int, r: int, lanes: int, array: Any, start: int, row: int, column: int,
-    columns: int, target: Any, at: int, step: int,
+    which: int, m: int, r: int, lanes: int, array: Array, start: int, row: int, column: int,
+    columns: int, target: Array, at: int, step: int,
 ) -> None:  # fmt: skip
     matrix = filtering(m, r)[which]
     for vector in _plain_square(matrix, lanes, array, start, row, column, columns):
@@ -155,20 +185,20 @@ def _plain_store_transform(
 
 @or_in_python(_plain_store_transform)
 def store_transform(
-    typing_context: Any,
-    which: Any,
-    m: Any,
-    r: Any,
-    lanes: Any,
-    array: Any,
-    start: Any,
-    row_step: Any,
-    column_step: Any,
-    columns: Any,
-    target: Any,
-    at: Any,
-    step: Any,
-) -> Any:
+    typing_context: TypingContext,
+    which: LiteralType,
+    m: LiteralType,
+    r: LiteralType,
+    lanes: LiteralType,
+    array: ArrayType,
+    start: IntType,
+    row_step: IntType,
+    column_step: IntType,
+    columns: IntType,
+    target: ArrayType,
+    at: IntType,
+    step: IntType,
+) -> Lowering:
     """:func:`tile_transform` written to memory, for more vectors than there are registers.
 
     Reads the first ``columns`` lanes of each vector of X; the others count as 0. Writes a whole
@@ -178,10 +208,10 @@ def store_transform(
     matrix = filtering(m.literal_value, r.literal_value)[which.literal_value]
     tile = TileType(1, 1, lanes.literal_value, array.dtype)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
         emit = Emitter(context, builder, tile)
         _, _, _, _, source, start, row, column, columns, target_value, at, step = arguments
-        square = emit.data(array, source), start, row, column, emit.mask(columns, 0)
+        square = _Square(emit.data(array, source), start, row, column, emit.mask(columns, 0))
         data = emit.data(target, target_value)
         for vectors in _sandwich(emit, matrix, square):
             for vector in vectors:
