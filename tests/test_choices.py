@@ -293,6 +293,7 @@ SOURCES = sorted(
 )
 # What these cache is the same for all instruction sets.
 OTHER_CACHES = {
+    "arrays._dtype_of",
     "arrays.record",
     "instruction_sets.host_registers",
     "kernel_cache.cache_folders",
