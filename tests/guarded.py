@@ -201,7 +201,7 @@ def _poolings() -> Iterator[Problem]:
 def _dense() -> Iterator[Problem]:
     for k, (outputs, n) in enumerate(product(CHANNELS, BATCHES)):
         inputs = CHANNELS[5 * k % len(CHANNELS)]
-        if k % 3 == 0:  # a sum in parts, if the outputs are few
+        if k % 3 == 0:  # vectors hold several rows of weights, if the outputs are few
             inputs += 256
         label = f"{n}x{inputs}-to-{outputs}"
         layer = {"x": (n, inputs), "w": (inputs, outputs)}

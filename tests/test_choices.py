@@ -60,7 +60,7 @@ def test_the_table_tells_instruction_sets_apart() -> None:
     assert names >= {
         "average_rows", "column_sums", "contraction", "depthwise", "extreme_gradient_rows",
         "extreme_rows", "few_steps", "gradient", "lines", "lines_pooled", "none", "packed",
-        "products", "streamed", "turn_taps", "turning", "winograd",
+        "products", "turn_taps", "turning", "winograd",
     }  # fmt: skip
 
 
@@ -131,7 +131,7 @@ def needed(choice: Choice) -> int:
         return rows + int(sides["lanes"])
     if choice.name == "products" and rows == 1:
         return 0  # memory is the limit: rows are read in long pieces, whatever sums are stored
-    if choice.name in ("packed", "products"):  # one vector of weights at a time
+    if choice.name in ("packed", "products") or rows == 1:  # one vector of weights at a time
         return rows * vectors + 2
     return rows * vectors + vectors * max(1, lines.taps) + 1
 

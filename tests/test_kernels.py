@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from math import gcd
 from typing import Any
 
 import numpy as np
@@ -14,18 +13,19 @@ from numba.core import config
 import fastcnn
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import conv_geometry, pool_geometry
+from fastcnn.core.long_sums import STRETCH
 from fastcnn.engine import naive
 from fastcnn.engine import numba as kernels
 from fastcnn.engine.numba.contraction import contraction, packing
 from fastcnn.engine.numba.contraction.contraction import Lines
 from fastcnn.engine.numba.conv import direct
 from fastcnn.engine.numba.dense import few_samples as dense_input
-from fastcnn.engine.numba.dense import packed as packed_dense
 from fastcnn.engine.numba.dense.forward import dense_plan
 from fastcnn.engine.numba.pool import pooling
 from fastcnn.engine.numba.runtime import arrays, instruction_sets
 from fastcnn.engine.numba.runtime.instruction_sets import (
     INSTRUCTION_SETS,
+    choice_of,
     choosing_for,
     host_registers,
     registers,
@@ -382,54 +382,56 @@ def test_pooling_at_once_is_for_lines_that_tiles_fill() -> None:
     assert not pays("avx512", 28, ic=8, groups=8)  # depthwise has a kernel of its own
 
 
-# Long sums of few columns: in four parts.
+# Sums of many inputs and few outputs: vectors hold several rows of weights.
 
 
 @pytest.mark.each_instruction_set
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("outputs", [1, 3, 4, 5, 8, 10, 16, 17])
-@pytest.mark.parametrize("inputs", [255, 256, 257, 258, 259, 1352])
-def test_sums_in_parts(inputs: int, outputs: int, dtype: str) -> None:
+@pytest.mark.parametrize("outputs", [1, 3, 4, 7, 8, 10, 12, 16, 20, 33])
+@pytest.mark.parametrize("inputs", [255, 256, 259, 1352, 4300])
+def test_many_inputs_and_few_outputs(inputs: int, outputs: int, dtype: str) -> None:
     w, b = integers(2, inputs, outputs, dtype=dtype), integers(3, outputs, dtype=dtype)
     x = integers(1, 29, inputs, dtype=dtype)
-    y = fastcnn.dense(x, w, b, activation="relu", engine="naive")
+    y = np.maximum(x @ w + b, 0)
     for n in (1, 2, 3, 4, 5, 7, 8, 9, 14, 15, 29):
         np.testing.assert_array_equal(fastcnn.dense(x[:n], w, b, activation="relu"), y[:n])
-    # Of other numbers the order shows: the same for any batch, and that of the parts.
+    # Of other numbers the order shows: the same for any batch.
     x, w, b = (np.random.default_rng(5).standard_normal(a.shape).astype(dtype) for a in (x, w, b))
     y = fastcnn.dense(x, w, b)
     for n in (1, 2, 3, 4, 5, 7, 8, 9, 14, 15):
         np.testing.assert_array_equal(fastcnn.dense(x[:n], w, b), y[:n])
-    assert contraction.LONG == 256
-    host = registers()
-    lanes = host.vector_bytes // x.itemsize
-    in_use = dense_plan(1, inputs, outputs, x.itemsize).numbers
-    packed = outputs == packed_dense.COLUMNS and inputs >= 256
-    if packed:  # every second, fourth or eighth input
-        parts = [slice(first, None, lanes // gcd(lanes, 10)) for first in range(lanes)]
-        parts = parts[: lanes // gcd(lanes, 10)]
-        assert "stretch" not in in_use.dtype.names
-    else:
-        run = -(-inputs // 4)
-        parts = [slice(first, first + run) for first in range(0, inputs, run)]
-        parted = host.tile_vectors * lanes >= outputs and inputs >= 256
-        assert in_use["stretch"][0] == parted  # each part a stretch, of one run
-        if not parted:
+    choice = choice_of(dense_plan(1, inputs, outputs, x.itemsize).function)
+    if choice.name != "packed" or inputs > STRETCH:
+        return
+    # An accumulator takes every so many inputs; those of an output are added in order.
+    apart = choice.literals["vectors"] * choice.literals["lanes"] // outputs
+    total = np.zeros(y.shape, dtype)
+    for k in range(apart):
+        some = slice(k, None, apart)
+        if len(w[some]) >= 256:  # in several accumulators itself
             return
-    # Parts of a packed sum are added in the arrays' dtype, others in float64, rounded once.
-    total = np.zeros(y.shape, dtype if packed else np.float64)
-    for k, part in enumerate(parts):
-        if len(w[part]) >= 256:  # in parts itself
-            return
-        total += fastcnn.dense(x[:, part], w[part], np.zeros_like(b) if k else b)
-    np.testing.assert_array_equal(y, total.astype(dtype))
+        total += fastcnn.dense(x[:, some], w[some], np.zeros_like(b) if k else b)
+    np.testing.assert_array_equal(y, total)
+
+
+def test_layers_of_few_outputs_that_have_packed_sums() -> None:
+    def outputs(isa: str, itemsize: int = 4, inputs: int = 256) -> list[int]:
+        with choosing_for(isa):
+            plans = {n: dense_plan(3, inputs, n, itemsize) for n in range(1, 50)}
+            return [n for n, plan in plans.items() if choice_of(plan.function).name == "packed"]
+
+    assert outputs("avx512") == [1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32]
+    assert outputs("avx2") == [1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24]
+    assert outputs("avx512", itemsize=8) == outputs("avx2")
+    assert outputs("sse2") == [1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20]
+    assert outputs("avx512", inputs=255) == []
 
 
 def test_packed_sums_keep_what_is_not_finite_to_itself() -> None:
     rng = np.random.default_rng(3)
     for inputs in (256, 257, 258, 259, 263):
         x = rng.standard_normal((5, inputs)).astype(np.float32)
-        w = rng.standard_normal((inputs, packed_dense.COLUMNS)).astype(np.float32)
+        w = rng.standard_normal((inputs, 10)).astype(np.float32)
         x[1, 0], x[2, -1], x[3, inputs - inputs % 4 - 1] = np.inf, -np.inf, np.nan
         w[-1, 3], w[17, 0] = np.inf, np.nan
         with np.errstate(invalid="ignore"):
@@ -441,11 +443,11 @@ def test_packed_sums_keep_what_is_not_finite_to_itself() -> None:
         np.testing.assert_allclose(y[finite], reference[finite], atol=1e-3)
 
 
-# One or two rows: the second matrix is streamed, whole or a turned block after the other.
+# One or two rows: a tile has one row of many vectors.
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("outputs", [33, 64, 65, 130, 1030, 2100])
+@pytest.mark.parametrize("outputs", [17, 33, 64, 65, 130, 256, 1030, 2100])
 @pytest.mark.parametrize("inputs", [1, 7, 9, 150])
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_few_rows(n: int, inputs: int, outputs: int, dtype: str) -> None:

@@ -19,9 +19,7 @@ column]``: depthwise convolution's gradient of the filters.
 Each number of ``y`` is summed in the order of the steps, starting from the bias, whatever tile it
 falls into and whichever thread computes it. A sum of more steps than a stretch has
 (:mod:`fastcnn.core.long_sums`) is taken in stretches: at the end of each the tile's sums are added
-to totals in float64, which lie on the stack, and begin again at 0. A sum that is taken in parts is
-one whose stretches are shorter: with few columns and a single row there is but one register to sum
-into, and each step waits for the one before; the parts wait together.
+to totals in float64, which lie on the stack, and begin again at 0.
 
 **Cache.** An item is one block of columns by several tiles of rows, and the items follow each
 other so that what fits into the second-level cache is passed over again and again: the blocks
@@ -70,16 +68,8 @@ ITEMS, WORTH = 32, 25_000
 # Rows that are few, and steps that are. Rows in one item of the latter.
 FEW = 4
 FEW_STEPS_PART = 256
-# Where rows are one or two: steps that are added to all columns at once, at least, and the numbers
-# of ``w`` that they read, if columns are few.
-AHEAD, AT_ONCE = 8, 16_384
-# Columns that make four items of such, not two.
-MANY = 2048
-# Parts of a sum of few columns that wait together, and the steps of a sum that is long enough for
-# them.
-PARTS, LONG = 4, 256
-# Tiles of one or two rows that have totals on the stack at once.
-TOTALS = 32
+# Vectors of a tile of one row: the many, if these are in registers at once and columns fill them.
+ONE_ROW, ONE_LONG_ROW = 8, 16
 # Rows of taps, and taps in a row, of filters that have a tile of their own.
 WHOLE = ((3, 3), (5, 5))
 # Taps in a row that are taken at once where registers are few, and pixels of a line in such tiles:
@@ -104,9 +94,8 @@ class Contraction(NamedTuple):
     result is larger than the second-level cache: its lines are fetched while their sums are made,
     and those of the images before their steps. If ``stretch`` is not 0, a stretch of the sum is so
     many runs. A run of more than :data:`~fastcnn.core.long_sums.STRETCH` steps is cut into pieces:
-    all steps a and b are taken with the first piece, then with the second. If ``last_run`` is not
-    0, the last run of steps b has so many steps. With ``places`` a pooled one also says where each
-    of its numbers comes from.
+    all steps a and b are taken with the first piece, then with the second. With ``places`` a pooled
+    one also says where each of its numbers comes from.
     """
 
     rows_a: int
@@ -145,7 +134,6 @@ class Contraction(NamedTuple):
     x_group: int = 0
     y_group: int = 0
     w_group: int = 0
-    last_run: int = 0
     stretch: int = 0
     places: bool = False
 
@@ -189,18 +177,20 @@ def tile_for(rows: int, columns: int, itemsize: int) -> Tile:
 
     Full tiles for many columns; for few, one vector no wider than needed, since half of a full
     vector's lanes would idle for 8 columns. Where the rows are few, those that idle would cost
-    more: for one or two (a dense layer at batch 1) the tile is of one row, see :func:`_streamed`,
-    and for few columns besides one of :data:`FEW` rows (1352 inputs and 10 outputs of 4 samples:
-    1.7 µs instead of 5.2).
+    more: for one or two (a dense layer at batch 1) the tile is one row of many vectors, and for few
+    columns besides it has :data:`FEW` rows.
     """
     host = registers()
     lanes = host.vector_bytes // itemsize
-    if rows <= 2 and columns > 2 * lanes:
-        return Tile(1, 4, lanes)
+    few_columns = columns <= 2 * lanes
+    if rows <= 2 and not few_columns:
+        width = ONE_LONG_ROW * lanes
+        fits = host.number > ONE_LONG_ROW + 1 and -columns % width <= columns // 8
+        return Tile(1, ONE_LONG_ROW if fits else ONE_ROW, lanes)
+    if rows <= FEW and few_columns:
+        return Tile(FEW, -(-columns // lanes), lanes)
     if columns > lanes:
         return Tile(host.tile_rows, host.tile_vectors, lanes)
-    if rows <= FEW:
-        return Tile(FEW, 1, lanes)
     while lanes > 4 and columns <= lanes // 2:
         lanes //= 2
     return Tile(host.tile_rows, 1, lanes)
@@ -305,25 +295,6 @@ def packing_pays(rows: int, w_bytes: int, tile: Tile) -> bool:
     return tile.rows < 8 and rows >= 8 * tile.rows and w_bytes > 2 * CACHE_BYTES
 
 
-def in_parts(c: Contraction, tile: Tile) -> Contraction:
-    """A matrix product in parts where its sums are long and its columns fill one tile at most.
-
-    The tile that many rows have: none of few rows is as wide as that, so all batches sum alike.
-    """
-    if tile.vectors > registers().tile_vectors or c.columns > tile.columns or c.run < LONG:
-        return c
-    run = min(-(-c.run // PARTS), STRETCH)
-    parts = -(-c.run // run)
-    return c._replace(
-        steps_b=parts,
-        run=run,
-        last_run=c.run - (parts - 1) * run,
-        step_x_b=run * c.step_x,
-        step_w_b=run * c.step_w,
-        stretch=1,
-    )
-
-
 def in_stretches(c: Contraction) -> Contraction:
     """The same with long sums cut into stretches.
 
@@ -352,15 +323,10 @@ class Plan(NamedTuple):
 
 def plan(c: Contraction, tile: Tile, itemsize: int, *, elementwise: bool = False) -> Plan:
     """Cut the contraction into items for this tile."""
-    parted = c.stretch > 0
     c = in_stretches(c)
-    lines = None if elementwise or parted else lines_of(c, tile, itemsize)
+    lines = None if elementwise else lines_of(c, tile, itemsize)
     if lines is not None:
         return _plan_of_lines(c, lines, tile, itemsize)
-    if tile.rows == 1:
-        return _plan_streamed(c, tile)
-    if parted and c.rows <= FEW:
-        return Plan(_in_parts(tile.vectors, tile.lanes), c.rows, c.flops // 4, record(c))
     tiles = -(-c.rows // tile.rows)
     blocks = -(-c.columns // tile.columns)
     parts = -(-tiles // _part(c, c.groups * blocks * tiles, PART))
@@ -371,7 +337,7 @@ def plan(c: Contraction, tile: Tile, itemsize: int, *, elementwise: bool = False
     c = c._replace(part=part, blocks_first=w_bytes <= CACHE_BYTES, y_line=_y_line(c), far=far)
     items = c.groups * blocks * -(-tiles // part)
     # One vector of w is masked at no cost to speak of, and one kernel less to compile.
-    masked = tile.vectors == 1 or parted or c.columns % tile.columns != 0
+    masked = tile.vectors == 1 or c.columns % tile.columns != 0
     function = _contraction(*tile, masked, elementwise, c.stretch > 0)
     return Plan(function, items, c.flops // 4, record(c))
 
@@ -438,20 +404,6 @@ def _plan_of_lines(
     return Plan(function, c.groups * blocks * -(-tiles // part), c.flops // 4, record(c))
 
 
-def _plan_streamed(c: Contraction, tile: Tile) -> Plan:
-    """Items are parts of a group's columns, few: rows of ``w`` are best read in long pieces.
-
-    4096 inputs and outputs, one sample, two threads: 1.5 ms; all columns on one thread 2.3 to 2.9.
-    """
-    blocks = -(-c.columns // tile.columns)
-    part = -(-blocks // (2 if c.columns < MANY else 4))
-    if c.stretch:
-        part = min(part, TOTALS // 2)
-    c = c._replace(part=part)
-    items = c.groups * -(-blocks // c.part)
-    return Plan(_streamed(tile.vectors, tile.lanes), items, c.flops // 4, record(c))
-
-
 def contract(plan: Plan, x: Array, w: Array, b: Array, y: Array, relu: bool = False) -> None:
     """Run it on flat arrays; ``b`` holds ``groups * columns`` numbers."""
     parallel_for(plan.function, plan.items, plan.work, x, w, b, y, relu, plan.numbers)
@@ -466,7 +418,7 @@ def _contraction(
     ``long_sums`` is one for sums in stretches: full tiles leave no register for what these need
     (gradient of 64 filters 3×3 on 8×8×64: with both in one kernel 7 % more).
     """
-    half = rows // 2 + 1
+    half = min(rows, rows // 2 + 1)
     width = vectors * lanes
     room = rows * width if long_sums else 1
 
@@ -488,8 +440,6 @@ def _contraction(
                     bias = columns if first == 0 and piece == 0 else 0
                     tile = tile_from_row(height, vectors, lanes, b, b_start, bias)
                     stop, steps = min(runs, first + stretch), min(run - piece, STRETCH)
-                    if c.last_run and stop == runs:
-                        steps = c.last_run
                     for a in range(first // steps_b, (stop - 1) // steps_b + 1):
                         before = a * steps_b
                         i_a = i + a * step_x_a + piece * step_x
@@ -586,7 +536,8 @@ def _contraction(
 
         return one_tile
 
-    whole_tile, half_tile = of_height(rows), of_height(half)
+    whole_tile = of_height(rows)
+    half_tile = whole_tile if half == rows else of_height(half)
 
     @ordered_kernel
     def contraction(
@@ -618,7 +569,7 @@ def _contraction(
             first = first_row
             while first < last_row:
                 left, done = last_row - first, rows
-                if left <= half or rows < left <= 2 * half:  # two halves rather than one and a rest
+                if rows > 1 and (left <= half or rows < left <= 2 * half):  # two halves, no rest
                     done = half
                     half_tile(
                         first, row_a, row_b, row_c, left, x, w, b, y,
@@ -839,75 +790,6 @@ def _items_of_lines(sides: Lines, vectors: int, lanes: int, pooled: bool, long_s
     return run_items
 
 
-@kernel_factory
-def _in_parts(vectors: int, lanes: int) -> Any:
-    """The kernel for few rows of sums in parts, of which a row has all in registers.
-
-    1352 inputs and 10 outputs, one sample: 1.0 µs instead of the 2.2 of a tile of which one row is
-    in use (Zen 3, AVX2). What is left is reading rows of ``w`` that lie across two cache lines.
-    Rows are read as wide as the tile, without masks: what is too much are numbers of the next
-    rows, as long as these follow.
-    """
-    width = vectors * lanes
-
-    @ordered_kernel
-    def sums_in_parts(
-        start: int, stop: int, x: Any, w: Any, b: Any, y: Any, relu: bool, numbers: Any
-    ) -> None:
-        c = numbers[0]
-        columns, step_x, step_w, x_b, w_b = c.columns, c.step_x, c.step_w, c.step_x_b, c.step_w_b
-        parts, run, totals = c.steps_b, c.run, totals_room(width)
-        line, nothing = rows_line(1, 0, 0), tile_from_row(1, vectors, lanes, b, 0, 0)
-        for row in range(start, stop):
-            i, j = c.x_start + row * c.x_c, c.w_start
-            first = tile_from_row(1, vectors, lanes, b, 0, columns)
-            totals_begin(first, totals, 0)
-            for part in range(0, parts - parts % PARTS, PARTS):
-                last_run = c.last_run if part + PARTS == parts else run
-                whole = max(0, last_run - (width - columns + step_w - 1) // step_w)
-                second, third, last = nothing, nothing, nothing
-                i_step, j_step = i, j
-                for _ in range(whole):
-                    first = rank1(first, x, line, i_step, w, j_step)
-                    second = rank1(second, x, line, i_step + x_b, w, j_step + w_b)
-                    third = rank1(third, x, line, i_step + 2 * x_b, w, j_step + 2 * w_b)
-                    last = rank1(last, x, line, i_step + 3 * x_b, w, j_step + 3 * w_b)
-                    i_step += step_x
-                    j_step += step_w
-                for step in range(whole, run):
-                    first = rank1_masked(first, x, line, i_step, w, j_step, columns)
-                    at = j_step + w_b
-                    second = rank1_masked(second, x, line, i_step + x_b, w, at, columns)
-                    at += w_b
-                    third = rank1_masked(third, x, line, i_step + 2 * x_b, w, at, columns)
-                    if step < last_run:
-                        at += w_b
-                        last = rank1_masked(last, x, line, i_step + 3 * x_b, w, at, columns)
-                    i_step += step_x
-                    j_step += step_w
-                first = totals_add(first, totals, 0)
-                totals_add(second, totals, 0)
-                totals_add(third, totals, 0)
-                totals_add(last, totals, 0)
-                i += PARTS * x_b
-                j += PARTS * w_b
-            for part in range(parts - parts % PARTS, parts):  # of a sum of many parts
-                i_step, j_step = i, j
-                for _ in range(c.last_run if part + 1 == parts else run):
-                    first = rank1_masked(first, x, line, i_step, w, j_step, columns)
-                    i_step += step_x
-                    j_step += step_w
-                first = totals_add(first, totals, 0)
-                i += x_b
-                j += w_b
-            total = totals_end(nothing, totals, 0)
-            if relu:
-                total = tile_relu(total)
-            tile_store_rows(total, y, c.y_start + row * c.y_c, 0, columns, 1)
-
-    return sums_in_parts
-
-
 def plan_few_steps(c: Contraction, itemsize: int) -> Plan:
     """A matrix product of at most :data:`FEW` steps, where to write ``y`` is all the work."""
     lanes = registers().vector_bytes // itemsize
@@ -969,90 +851,3 @@ def _few_steps(vectors: int, lanes: int) -> Any:
                 some_rows(whole, last, i, at, columns, x, w, b, y, columns, j, block, c)
 
     return few_steps
-
-
-@kernel_factory
-def _streamed(vectors: int, lanes: int) -> Any:
-    """The kernel for one or two rows, for which each number of ``w`` is read but once or twice.
-
-    Memory is the limit, and is read as it lies: some steps at a time are added to all columns,
-    whose sums lie in ``y`` meanwhile. 4096 inputs and outputs, one sample, beside other work:
-    3.4 ms; in tiles of columns that each take all steps 5.9.
-    """
-    width = vectors * lanes
-    room = TOTALS * width
-
-    @device
-    def row_of(row: int, a: int, b: int, c: int, eb: int, ec: int) -> Any:
-        return row // ec // eb * a + row // ec % eb * b + row % ec * c
-
-    @kernel
-    def streamed(
-        start: int, stop: int, x: Any, w: Any, b: Any, y: Any, relu: bool, numbers: Any
-    ) -> None:
-        c = numbers[0]
-        rows_b, rows_c, run, step_x, step_w = c.rows_b, c.rows_c, c.run, c.step_x, c.step_w
-        rows, line = c.rows_a * rows_b * rows_c, rows_line(1, 0, 0)
-        tiles = (c.columns + width - 1) // width
-        parts = (tiles + c.part - 1) // c.part
-        some = max(AHEAD, AT_ONCE // c.columns)
-        totals, stretch = totals_room(room), c.stretch
-        for item in range(start, stop):
-            group, first = item // parts, item % parts * c.part
-            last = min(first + c.part, tiles)
-            x_start, y_start = c.x_start + group * c.x_group, c.y_start + group * c.y_group
-            w_start, b_start = c.w_start + group * c.w_group, group * c.columns
-            for row in range(rows):
-                to = y_start + row_of(row, c.y_a, c.y_b, c.y_c, rows_b, rows_c)
-                for block in range(first, last):
-                    at, columns = block * width, min(width, c.columns - block * width)
-                    tile = tile_from_row(1, vectors, lanes, b, b_start + at, columns)
-                    tile_store_rows(tile, y, to + at, 0, columns, 1)
-                    if stretch:
-                        totals_begin(tile, totals, (row * c.part + block - first) * width)
-            runs = 0
-            for piece in range(0, run, STRETCH):
-                last_k = min(piece + STRETCH, run)
-                for step in range(c.steps_a * c.steps_b):
-                    a, s = step // c.steps_b, step % c.steps_b
-                    i_step = x_start + a * c.step_x_a + s * c.step_x_b
-                    j_step = w_start + a * c.step_w_a + s * c.step_w_b
-                    for k in range(piece, last_k, some):
-                        for row in range(rows):
-                            i_row = i_step + row_of(row, c.x_a, c.x_b, c.x_c, rows_b, rows_c)
-                            to = y_start + row_of(row, c.y_a, c.y_b, c.y_c, rows_b, rows_c)
-                            for block in range(first, last):
-                                columns = min(width, c.columns - block * width)
-                                at = to + block * width
-                                i, j = i_row + k * step_x, j_step + k * step_w + block * c.w_block
-                                tile = tile_from_row(1, vectors, lanes, y, at, columns)
-                                for _ in range(min(some, last_k - k)):
-                                    tile = rank1_masked(tile, x, line, i, w, j, columns)
-                                    i += step_x
-                                    j += step_w
-                                tile_store_rows(tile, y, at, 0, columns, 1)
-                    runs += 1
-                    if runs == stretch:
-                        runs = 0
-                        for row in range(rows):
-                            to = y_start + row_of(row, c.y_a, c.y_b, c.y_c, rows_b, rows_c)
-                            for block in range(first, last):
-                                columns = min(width, c.columns - block * width)
-                                at, of = to + block * width, row * c.part + block - first
-                                tile = tile_from_row(1, vectors, lanes, y, at, columns)
-                                tile = totals_add(tile, totals, of * width)
-                                tile_store_rows(tile, y, at, 0, columns, 1)
-            if relu or stretch:
-                for row in range(rows):
-                    to = y_start + row_of(row, c.y_a, c.y_b, c.y_c, rows_b, rows_c)
-                    for block in range(first, last):
-                        at, columns = to + block * width, min(width, c.columns - block * width)
-                        tile = tile_from_row(1, vectors, lanes, y, at, columns)
-                        if stretch:
-                            of = row * c.part + block - first
-                            tile = totals_end(tile, totals, of * width)
-                        if relu:
-                            tile = tile_relu(tile)
-                        tile_store_rows(tile, y, at, 0, columns, 1)
-
-    return streamed

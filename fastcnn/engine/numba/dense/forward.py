@@ -14,7 +14,6 @@ from fastcnn.engine.numba.contraction.contraction import (
     Contraction,
     Plan,
     contract,
-    in_parts,
     plan,
     plan_few_steps,
     tile_for,
@@ -71,7 +70,7 @@ def dense_plan(n: int, inputs: int, outputs: int, itemsize: int) -> Plan:
         return packed
     tile = tile_for(n, outputs, itemsize)
     c = _product(n, outputs, inputs, (inputs, 1), (outputs, tile.columns))
-    return plan(in_parts(c, tile), tile, itemsize)
+    return plan(c, tile, itemsize)
 
 
 @cached_choice
