@@ -16,8 +16,11 @@ from fastcnn.core.geometry import conv_geometry, pool_geometry
 from fastcnn.engine.numba.contraction import column_sums
 from fastcnn.engine.numba.contraction.packing import turn_kernel
 from fastcnn.engine.numba.conv import direct, winograd, winograd_gradient
-from fastcnn.engine.numba.dense import large as large_dense
-from fastcnn.engine.numba.dense.forward import dense_input_plan, dense_plan, dense_weight_plan
+from fastcnn.engine.numba.dense.chooser import (
+    dense_input_plan,
+    dense_weight_plan,
+    forward_decision,
+)
 from fastcnn.engine.numba.pool import pooling
 from fastcnn.engine.numba.runtime.instruction_sets import choice_of, choosing_for
 
@@ -59,8 +62,8 @@ def conv_packed(x: tuple[int, ...], w: tuple[int, ...], **parameters: Any) -> Pr
     g = conv_geometry(x, w, **parameters)
 
     def kernel(itemsize: int) -> Any:
-        tile = direct._packed_for(g, itemsize)
-        return tile and direct.forward_plan(g, itemsize, packed=tile.columns)[1].function
+        _, decision = direct.forward_decision(g, itemsize, packable=True)
+        return decision.plan.function if decision.name == "packed filters" else None
 
     return kernel
 
@@ -79,13 +82,7 @@ def conv_winograd_dw(x: tuple[int, ...], w: tuple[int, ...], **parameters: Any) 
 
 def dense(n: int, inputs: int, outputs: int) -> Problem:
     """A dense layer."""
-
-    def kernel(itemsize: int) -> Any:
-        if large_dense.is_large(inputs, outputs, itemsize):
-            return large_dense._plan(n, inputs, outputs, itemsize).function
-        return dense_plan(n, inputs, outputs, itemsize).function
-
-    return kernel
+    return lambda size: forward_decision(n, inputs, outputs, size, alone=True).plan.function
 
 
 def dense_dx(n: int, inputs: int, outputs: int) -> Problem:

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 import fastcnn
 from fastcnn.core.geometry import ConvGeometry, conv_geometry, pool_geometry
-from fastcnn.engine.numba.contraction import contraction
-from fastcnn.engine.numba.contraction.contraction import Lines, Plan, Tile
+from fastcnn.engine.numba.contraction import chooser
+from fastcnn.engine.numba.contraction.contraction import Plan, Tile
+from fastcnn.engine.numba.contraction.lines import Lines
 from fastcnn.engine.numba.conv import direct, winograd
 from fastcnn.engine.numba.pool import pooling
 from fastcnn.engine.numba.runtime.instruction_sets import (
@@ -116,8 +117,7 @@ def kernels_of_convolution(g: ConvGeometry, itemsize: int) -> Iterator[Any]:
         yield phase.function
     if (pooled := pooled_plan(g, itemsize)) is not None:
         yield pooled.function
-    if (tile := direct._packed_for(g, itemsize)) is not None:
-        yield direct.forward_plan(g, itemsize, packed=tile.columns)[1].function
+    yield direct.forward_decision(g, itemsize, packable=True)[1].plan.function
     if g.groups == 1 and g.kh == g.kw in (3, 5) and (g.stride_h, g.dilation_h) == (1, 1):
         yield winograd.forward(g, itemsize).function
 
@@ -202,23 +202,25 @@ def test_lines_cover_each_row_and_items_each_tile(isa: str, itemsize: int, g: Co
         assert plan.items >= 1
         if choice.name not in ("contraction", "lines", "lines_pooled"):
             continue
-        sides, rows_c = choice.literals, int(numbers["rows_c"])
+        sides, extents = choice.literals, numbers["rows"]
+        lines_of_rows, rows_c = int(extents["a"] * extents["b"]), int(extents["c"])
         if "lines" in sides:
             lines = sides["lines"]
             tiles = rows_of_tiles(lines, rows_c)
             assert sorted({row for tile in tiles for row in tile}) == list(range(rows_c))
             # A tile that others cover would be work for nothing.
             assert all(a.start < b.start for a, b in pairwise(tiles))
-            assert int(numbers["rows_a"] * numbers["rows_b"]) % lines.lines == 0
+            assert lines_of_rows % lines.lines == 0
             if choice.name == "lines_pooled":
                 assert all(tile.start % 2 == 0 for tile in tiles)
             of_tile = lines.lines * lines.length
         else:
             of_tile = sides["rows"]
-        rows = int(numbers["rows_a"] * numbers["rows_b"]) * rows_c
-        numbers_in_all = int(numbers["groups"]) * rows * int(numbers["columns"])
+        rows = lines_of_rows * rows_c
+        columns = int(numbers["columns"]["total"])
+        numbers_in_all = int(numbers["groups"]["total"]) * rows * columns
         width = sides["vectors"] * sides["lanes"]
-        assert plan.items * int(numbers["part"]) * of_tile * width >= numbers_in_all
+        assert plan.items * int(numbers["schedule"]["grain"]) * of_tile * width >= numbers_in_all
 
 
 @settings(max_examples=150, deadline=None)
@@ -239,9 +241,9 @@ def test_tiles_are_no_larger_than_the_problem_asks_for(
     isa: str, itemsize: int, rows: int, columns: int
 ) -> None:
     with choosing_for(isa):
-        tile, host = contraction.tile_for(rows, columns, itemsize), registers()
+        tile, host = chooser.tile_for(rows, columns, itemsize), registers()
     widest = host.vector_bytes // itemsize
-    assert tile.rows in (1, contraction.FEW, host.tile_rows)
+    assert tile.rows in (1, chooser.FEW_ROWS, host.tile_rows)
     assert tile.lanes == widest or columns <= tile.columns
     assert tile.vectors == 1 or columns > widest
     assert isinstance(tile, Tile)

@@ -16,11 +16,11 @@ from fastcnn.core.geometry import conv_geometry, pool_geometry
 from fastcnn.core.long_sums import STRETCH
 from fastcnn.engine import naive
 from fastcnn.engine import numba as kernels
-from fastcnn.engine.numba.contraction import contraction, packing
-from fastcnn.engine.numba.contraction.contraction import Lines
+from fastcnn.engine.numba.contraction import chooser, contraction, few_steps, packing
+from fastcnn.engine.numba.contraction.lines import Lines
 from fastcnn.engine.numba.conv import direct
 from fastcnn.engine.numba.dense import few_samples as dense_input
-from fastcnn.engine.numba.dense.forward import dense_plan
+from fastcnn.engine.numba.dense.chooser import dense_plan
 from fastcnn.engine.numba.pool import pooling
 from fastcnn.engine.numba.runtime import arrays, instruction_sets
 from fastcnn.engine.numba.runtime.instruction_sets import (
@@ -96,11 +96,11 @@ def test_loops_for_the_gradient_of_the_filters_and_the_bias(case: Case) -> None:
 
 @pytest.fixture
 def filters_packed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(direct, "packing_pays", lambda rows, w_bytes, tile: True)
-    monkeypatch.setattr(direct, "PACKED_BLOCKS", 1)
-    direct._packed_for.cache_clear()
+    monkeypatch.setattr(chooser, "packing_pays", lambda rows, w_bytes, tile: True)
+    monkeypatch.setattr(chooser, "PACKED_BLOCKS", 1)
+    direct.forward_decision.cache_clear()
     yield
-    direct._packed_for.cache_clear()
+    direct.forward_decision.cache_clear()
 
 
 @pytest.mark.parametrize("case", convolutions("conv2d"))
@@ -128,7 +128,7 @@ def test_packing_is_for_large_filters_on_narrow_vectors() -> None:
     def pays(isa: str, pixels: int, ic: int, oc: int) -> bool:
         size = 9 * ic * oc * 4
         with choosing_for(isa):
-            return contraction.packing_pays(pixels, size, contraction.tile_for(pixels, oc, 4))
+            return chooser.packing_pays(pixels, size, chooser.tile_for(pixels, oc, 4))
 
     assert pays("avx2", 7 * 7, 512, 512)
     assert not pays("avx2", 4 * 4, 512, 512)  # read too seldom
@@ -195,19 +195,13 @@ def test_rows_in_lines(layer: str, dtype: str) -> None:
         np.testing.assert_array_equal(call(None), call("naive"))
 
 
-def test_lines_are_for_short_sums_and_little_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_are_for_short_sums_and_little_overlap() -> None:
     def chosen(isa: str, x: tuple[int, ...], w: tuple[int, ...]) -> list[Any]:
         """For the forward pass, and for the gradient of the filters."""
-        found = []
-
-        def planned(c: Any, tile: Any, itemsize: int, **_: Any) -> None:
-            found.append(contraction.lines_of(c, tile, itemsize))
-
-        with monkeypatch.context() as patched, choosing_for(isa):
-            patched.setattr(direct, "plan", planned)
-            direct.forward_plan(conv_geometry(x, w), 4)
-            direct.filter_sum_plan(conv_geometry(x, w), 4)
-        return found
+        g = conv_geometry(x, w)
+        with choosing_for(isa):
+            plans = direct.forward_plan(g, 4)[1], direct.filter_sum_plan(g, 4)[1]
+            return [choice_of(plan.function).literals.get("lines") for plan in plans]
 
     assert chosen("avx512", (8, 28, 28, 1), (3, 3, 1, 8)) == [Lines(1, 14), Lines(3, 3)]
     assert chosen("avx512", (8, 32, 32, 1), (5, 5, 1, 6)) == [Lines(1, 14), Lines(5, 5)]
@@ -469,7 +463,7 @@ def test_few_rows(n: int, inputs: int, outputs: int, dtype: str) -> None:
 def test_weight_gradient_of_few_samples(inputs: int, outputs: int, dtype: str) -> None:
     rng = np.random.default_rng([inputs, outputs])
     w = np.zeros((inputs, outputs), dtype)
-    for n in range(1, contraction.FEW + 1):
+    for n in range(1, few_steps.STEPS + 1):
         x, dy = integers(n, n, inputs, dtype=dtype), integers(n + 9, n, outputs, dtype=dtype)
         _, dw, _ = fastcnn.dense_backward(dy, x, w, engine="numba")
         np.testing.assert_array_equal(dw, x.T @ dy)
@@ -678,7 +672,7 @@ COLUMNS = [f"{unit}-{place}" for unit in ("vector", "tile") for place in around(
 def rows_of(name: str) -> int:
     side = registers().tile_rows
     # More tiles than one item holds, and one row more.
-    return contraction.PART * side + 1 if name == "parts" else around(side)[name]
+    return contraction.GRAIN * side + 1 if name == "parts" else around(side)[name]
 
 
 @pytest.mark.each_instruction_set
@@ -725,12 +719,12 @@ def test_tile_fits_the_problem_and_the_registers(isa: str, dtype: str) -> None:
     widest = registers().vector_bytes // np.dtype(dtype).itemsize
     for rows in range(1, 65):
         for columns in range(1, 131):
-            tile = contraction.tile_for(rows, columns, np.dtype(dtype).itemsize)
+            tile = chooser.tile_for(rows, columns, np.dtype(dtype).itemsize)
             problem = f"{rows}×{columns}: {tile}"
             assert min(tile) >= 1, problem
             assert tile.lanes <= widest, problem
             assert tile.lanes & (tile.lanes - 1) == 0, problem
-            if rows > contraction.FEW:
+            if rows > chooser.FEW_ROWS:
                 assert tile.lanes <= 4 or tile.lanes < 2 * columns, problem
             assert tile.columns == tile.vectors * tile.lanes
             # Sums alone must leave room for what they are made of.

@@ -14,14 +14,21 @@ several rows of weights".
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import lcm
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from fastcnn.core.arguments import Array
 from fastcnn.core.long_sums import STRETCH
-from fastcnn.engine.numba.contraction.contraction import ITEMS, WORTH, Plan
+from fastcnn.engine.numba.contraction.contraction import (
+    TASK_WORK,
+    TASKS,
+    Kernel,
+    Plan,
+)
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.inlining import ordered_device
-from fastcnn.engine.numba.runtime.instruction_sets import cached_choice, kernel_factory, registers
+from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory, registers
 from fastcnn.engine.numba.runtime.jit import ordered_kernel
 from fastcnn.engine.numba.tiles.arithmetic import tile_relu
 from fastcnn.engine.numba.tiles.loads_and_stores import tile_from_row, tile_store_rows
@@ -43,32 +50,35 @@ _ACCUMULATORS = 2
 
 
 class Packed(NamedTuple):
-    """``samples`` by ``inputs``; an item has ``part`` samples."""
+    """``samples`` by ``inputs``; a task has ``grain`` samples."""
 
     samples: int
     inputs: int
-    part: int
+    grain: int
 
 
-@cached_choice
-def plan_packed(samples: int, inputs: int, outputs: int, itemsize: int) -> Plan | None:
-    """The plan, whose operands are those of a contraction; None where this is not better."""
+def plan_packed(samples: int, inputs: int, outputs: int, itemsize: int) -> Plan | str:
+    """The plan, whose operands are those of a contraction, or why this kernel does not serve."""
     host = registers()
     lanes = host.vector_bytes // itemsize
     vectors = lcm(outputs, lanes) // lanes
-    if inputs < INPUTS or outputs > max(_COLUMNS, host.tile_vectors * lanes) or vectors > _VECTORS:
-        return None
+    if inputs < INPUTS:
+        return f"there are fewer than {INPUTS} inputs"
+    if outputs > max(_COLUMNS, host.tile_vectors * lanes):
+        return "the columns fill a register tile"
+    if vectors > _VECTORS:
+        return f"rows of {outputs} fill {vectors} vectors without a gap, more than {_VECTORS}"
     vectors *= -(-_ACCUMULATORS // vectors)
     rows = min(4, (host.number - 2) // vectors)  # as many as have their sums in registers
     work = samples * inputs * outputs // 2
-    items = min(ITEMS, 1 + work // WORTH)
-    part = -(-samples // items // rows) * rows
-    function = _packed(outputs, rows, vectors, lanes)
-    return Plan(function, -(-samples // part), work, record(Packed(samples, inputs, part)))
+    tasks = min(TASKS, 1 + work // TASK_WORK)
+    grain = -(-samples // tasks // rows) * rows
+    numbers = record(Packed(samples, inputs, grain))
+    return Plan(_packed(outputs, rows, vectors, lanes), -(-samples // grain), work, numbers)
 
 
 @kernel_factory
-def _packed(columns: int, rows: int, vectors: int, lanes: int) -> Any:
+def _packed(columns: int, rows: int, vectors: int, lanes: int) -> Kernel:
     """The kernel: ``y[sample] = b + x[sample] @ w``.
 
     Reads x (samples, inputs), w (inputs, columns) and b (columns,), writes y (samples, columns).
@@ -77,10 +87,17 @@ def _packed(columns: int, rows: int, vectors: int, lanes: int) -> Any:
     stretch = STRETCH // at_once
     room = rows * -(-columns // lanes) * lanes
 
-    def of_height(height: int) -> Any:
+    def of_height(height: int) -> Callable[..., None]:
         @ordered_device
         def some_samples(
-            sample: int, x: Any, w: Any, b: Any, y: Any, relu: bool, totals: Any, inputs: int
+            sample: int,
+            x: Array,
+            w: Array,
+            b: Array,
+            y: Array,
+            relu: bool,
+            totals: int,
+            inputs: int,
         ) -> None:
             # The bias is where the first of each group of inputs has its sums.
             tile = tile_from_row(height, vectors, lanes, b, 0, columns)
@@ -113,12 +130,12 @@ def _packed(columns: int, rows: int, vectors: int, lanes: int) -> Any:
 
     @ordered_kernel
     def packed(
-        start: int, stop: int, x: Any, w: Any, b: Any, y: Any, relu: bool, numbers: Any
+        start: int, stop: int, x: Array, w: Array, b: Array, y: Array, relu: bool, numbers: Array
     ) -> None:
-        samples, inputs, part = numbers[0].samples, numbers[0].inputs, numbers[0].part
+        samples, inputs, grain = numbers[0].samples, numbers[0].inputs, numbers[0].grain
         totals = totals_room(room)
-        for item in range(start, stop):
-            first, last = item * part, min(samples, (item + 1) * part)
+        for task in range(start, stop):
+            first, last = task * grain, min(samples, (task + 1) * grain)
             whole = first + (last - first) // rows * rows
             for sample in range(first, whole, rows):
                 several(sample, x, w, b, y, relu, totals, inputs)

@@ -4,7 +4,7 @@ Which kernel serves a problem, with which register tile, follows from the proble
 vector registers alone: choosers ask :func:`registers`, nothing else about the machine. So each
 choice can be computed on any host, without compiling anything:
 
-    >>> from fastcnn.engine.numba.contraction.contraction import tile_for
+    >>> from fastcnn.engine.numba.contraction.chooser import tile_for
     >>> with choosing_for("neon"):
     ...     tile_for(rows=784, columns=32, itemsize=4)
     Tile(rows=14, vectors=2, lanes=4)
