@@ -249,6 +249,33 @@ def test_tiles_are_no_larger_than_the_problem_asks_for(
     assert isinstance(tile, Tile)
 
 
+# What explain says about kernels.
+
+
+def explained(op: str, *args: Any, **kwargs: Any) -> list[str]:
+    with choosing_for("avx2"):
+        return str(fastcnn.explain(op, *args, **kwargs)).splitlines()
+
+
+def test_explain_names_the_kernel_its_tile_and_its_tasks_and_why_not_the_others() -> None:
+    lines = explained("conv2d", (2, 28, 28, 1), (3, 3, 1, 8), algorithm="direct")
+    assert "  kernel: rows of taps, because registers are few" in lines[2]
+    assert lines[3] == "    compiled as lines 1×8: 1 line of 8 or 6, 3 taps; 7 tasks"
+    names = [line.split(":")[0] for line in lines[4:7]]
+    assert names == ["    not pooled lines", "    not packed filters", "    not whole filter"]
+    lines = explained("conv2d", (1, 14, 14, 512), (3, 3, 512, 512), algorithm="direct")
+    assert "packed filters" in lines[2]
+    lines = explained("dense_backward", (1, 10), (1, 1352), (1352, 10))
+    assert [line.split(",")[0] for line in lines if "kernel of" in line] == [
+        "  kernel of dx: few samples", "  kernel of dw: few steps",
+    ]  # fmt: skip
+    assert "large weights" in explained("dense", (1, 9216), (9216, 128))[1]
+    lines = explained("conv2d_filter_gradient", (1, 7, 7, 9), (1, 9, 9, 9), 3, groups=9)
+    assert any("elementwise" in line for line in lines)
+    assert "depthwise" in explained("conv2d", (1, 9, 9, 9), (3, 3, 1, 9), groups=9)[2]
+    assert "the batch is empty" in explained("conv2d", (0, 9, 9, 9), (1, 1, 9, 9))[2]
+
+
 # The one place where the instruction set is set.
 
 

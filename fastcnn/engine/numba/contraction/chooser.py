@@ -81,11 +81,11 @@ class Decision(NamedTuple):
     plan: Plan
     passed_over: tuple[tuple[str, str], ...] = ()
 
-    def lines(self) -> Iterator[str]:
-        """What :func:`fastcnn.explain` prints."""
+    def lines(self, result: str = "") -> Iterator[str]:
+        """What :func:`fastcnn.explain` prints, of one of several results by name."""
         tasks = f"{self.plan.items} task{'s' if self.plan.items != 1 else ''}"
-        yield f"kernel: {self.name}, {self.reason}"
-        yield f"  {choice_of(self.plan.function)}, {tasks}"
+        yield f"kernel{' of ' if result else ''}{result}: {self.name}, because {self.reason}"
+        yield f"  compiled as {choice_of(self.plan.function)}; {tasks}"
         for name, why in self.passed_over:
             yield f"  not {name}: {why}"
 
@@ -206,7 +206,9 @@ def _packed_filters(p: Problem) -> Plan | str:
         return "the weights are taken as they are"
     w_bytes = c.groups.total * c.step_count * c.columns.total * p.itemsize
     if not packing_pays(c.row_count, w_bytes, p.tile):
-        return "the weights fit into the cache, or a tile has rows enough to hide its misses"
+        if w_bytes <= 2 * CACHE_BYTES:
+            return "the weights fit into the cache"
+        return "a tile has rows enough to hide misses, or the rows are too few to pay for a copy"
     columns = min(c.columns.total, PACKED_BLOCKS * p.tile.columns)
     return plan_contraction(packed(c, p.tile.columns, columns), p.tile, p.itemsize)
 
@@ -225,7 +227,9 @@ def _rows_of_taps(p: Problem) -> Plan | str:
     c, tile = p.c, p.tile
     taps = 0 if p.elementwise or tile.rows <= FEW_ROWS else _taps_at_once(c)
     if not taps:
-        return "the steps are no rows of 3 or 5 taps on one channel, or registers are many"
+        if registers().tile_rows >= 8:
+            return "registers are many, so a tile has rows enough"
+        return "the steps are not rows of 3 or 5 taps on one channel"
     if tile.vectors > 1 and c.columns.w_block:
         return "the weights lie in blocks that are wider than its tile"
     fit = _lines_of_taps(1, _ONE_LINE, taps, c.rows.c)
@@ -270,26 +274,26 @@ def _of_rows(least: int, most: int, why: str) -> Callable[[Problem], Plan | str]
 CONTRACTIONS: tuple[Entry[Problem], ...] = (
     Entry(
         "whole filter",
-        "all taps of the filter have their sums in registers, and no row needs an offset",
+        "the sums of all taps fit into registers, and no row needs an offset",
         _whole_filter,
     ),
     Entry(
         "rows of taps",
-        "each pixel is read once for all taps of a row, because few registers hold few rows",
+        "registers are few, and each pixel is read once for all taps of a row",
         _rows_of_taps,
     ),
-    Entry("lines", "rows are neighbours, so that short sums compute no offsets", _lines),
+    Entry("lines", "its rows are neighbours, so that short sums compute no offsets", _lines),
     Entry(
         "one row",
-        "a row of many vectors, because idle rows would cost more than weights that are read twice",
+        "idle rows would cost more than weights that are read twice",
         _of_rows(1, 1, "there are more than two rows, or few columns"),
     ),
     Entry(
         "few rows",
-        "a tile of four rows, because idle rows would cost more",
+        "idle rows of a full tile would cost more than its four rows",
         _of_rows(2, FEW_ROWS, "there are more than four rows, or many columns"),
     ),
-    Entry("rows anywhere", "the full register tile serves everything", _of_rows(1, 99, "")),
+    Entry("rows anywhere", "it serves everything", _of_rows(1, 99, "")),
 )
 """The entries for contractions whose weights cannot be packed."""
 
@@ -300,7 +304,7 @@ POOLED_LINES = Entry(
 )
 PACKED_FILTERS = Entry(
     "packed filters",
-    "each block of columns is copied before it is read, because misses cost more than the copy",
+    "cache misses in the weights as they lie would cost more than the copy",
     _packed_filters,
 )
 CONVOLUTIONS = (POOLED_LINES, PACKED_FILTERS, *CONTRACTIONS)

@@ -233,7 +233,7 @@ def forward_decision(
     return to, decide(CONVOLUTIONS, problem)
 
 
-_DEPTHWISE = "each channel has filters of its own, and the images are read where they lie"
+_DEPTHWISE = "each channel has filters of its own, and images are read where they lie"
 
 
 def forward_plan(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan]:
@@ -482,7 +482,9 @@ def _slabs_decision(g: ConvGeometry, itemsize: int, images: int, slabs: int) -> 
 
 def explanation(op: str, g: ConvGeometry, itemsize: int) -> Iterator[str]:
     """Which kernels serve an operation, and why; what :func:`fastcnn.explain` prints."""
-    if op == "conv2d":
+    if g.n == 0:
+        yield "kernel: none, because the batch is empty"
+    elif op == "conv2d":
         yield from forward_decision(g, itemsize, packable=True)[1].lines()
     elif op == "conv2d_filter_gradient":
         yield from filter_gradient(g, itemsize).decision.lines()

@@ -93,28 +93,28 @@ def _large_weights(p: Dense) -> Plan | str:
 
 LARGE_WEIGHTS = Entry(
     "large weights",
-    "weights that the cache does not hold are read once, as they lie",
+    "weights that the cache does not hold are read once",
     _large_weights,
 )
 FORWARD: tuple[Entry[Dense], ...] = (
     LARGE_WEIGHTS,
     Entry(
         "packed rows",
-        "vectors hold several rows of weights without a gap, because empty lanes cost as much",
+        "vectors hold several rows of weights without a gap, and empty lanes cost as much",
         lambda p: plan_packed(p.n, p.inputs, p.outputs, p.itemsize),
     ),
     *_contractions(_forward),
 )
 FEW_SAMPLES = Entry[Dense](
     "few samples",
-    "weights are turned in registers and used at once, because to turn them all takes longer",
+    "to turn all weights in memory would take longer than the products",
     lambda p: plan_few_samples(p.n, p.inputs, p.outputs, p.itemsize, p.all_inputs),
 )
 INPUT_GRADIENT: tuple[Entry[Dense], ...] = (FEW_SAMPLES, *_contractions(_to_inputs))
 WEIGHT_GRADIENT: tuple[Entry[Dense], ...] = (
     Entry(
         "few steps",
-        "row after row, because to write the gradient is all the work",
+        "to write the gradient is all the work",
         lambda p: (
             plan_few_steps(_to_weights(p), p.itemsize)
             if p.n <= few_steps.STEPS
@@ -173,8 +173,10 @@ def dense_weight_plan(n: int, inputs: int, outputs: int, itemsize: int) -> Plan:
 def explanation(op: str, sizes: tuple[int, ...], itemsize: int) -> Iterator[str]:
     """Which kernels serve an operation, and why; what :func:`fastcnn.explain` prints."""
     n, inputs, outputs = sizes
-    if op == "dense":
+    if n == 0:
+        yield "kernel: none, because the batch is empty"
+    elif op == "dense":
         yield from forward_decision(n, inputs, outputs, itemsize, alone=True).lines()
     else:
-        yield from input_gradient_decision(n, inputs, outputs, itemsize).lines()
-        yield from weight_gradient_decision(n, inputs, outputs, itemsize).lines()
+        yield from input_gradient_decision(n, inputs, outputs, itemsize).lines("dx")
+        yield from weight_gradient_decision(n, inputs, outputs, itemsize).lines("dw")
