@@ -16,8 +16,11 @@ from fastcnn.core.geometry import conv_geometry, pool_geometry
 from fastcnn.engine.numba.contraction import column_sums
 from fastcnn.engine.numba.contraction.packing import turn_kernel
 from fastcnn.engine.numba.conv import direct, winograd, winograd_gradient
-from fastcnn.engine.numba.dense import large as large_dense
-from fastcnn.engine.numba.dense.forward import dense_input_plan, dense_plan, dense_weight_plan
+from fastcnn.engine.numba.dense.chooser import (
+    dense_input_plan,
+    dense_weight_plan,
+    forward_decision,
+)
 from fastcnn.engine.numba.pool import pooling
 from fastcnn.engine.numba.runtime.instruction_sets import choice_of, choosing_for
 
@@ -59,8 +62,8 @@ def conv_packed(x: tuple[int, ...], w: tuple[int, ...], **parameters: Any) -> Pr
     g = conv_geometry(x, w, **parameters)
 
     def kernel(itemsize: int) -> Any:
-        tile = direct._packed_for(g, itemsize)
-        return tile and direct.forward_plan(g, itemsize, packed=tile.columns)[1].function
+        _, decision = direct.forward_decision(g, itemsize, packable=True)
+        return decision.plan.function if decision.name == "packed filters" else None
 
     return kernel
 
@@ -79,13 +82,7 @@ def conv_winograd_dw(x: tuple[int, ...], w: tuple[int, ...], **parameters: Any) 
 
 def dense(n: int, inputs: int, outputs: int) -> Problem:
     """A dense layer."""
-
-    def kernel(itemsize: int) -> Any:
-        if large_dense.is_large(inputs, outputs, itemsize):
-            return large_dense._plan(n, inputs, outputs, itemsize).function
-        return dense_plan(n, inputs, outputs, itemsize).function
-
-    return kernel
+    return lambda size: forward_decision(n, inputs, outputs, size, alone=True).plan.function
 
 
 def dense_dx(n: int, inputs: int, outputs: int) -> Problem:
@@ -182,10 +179,10 @@ ROWS = {
     ),
     "article: dense, 1352 to 10, one sample": Row(
         dense(1, 1352, 10),
-        avx512=("packed 4×5×16", "packed 4×5×8"),
-        avx2=("packed 2×5×8", "packed 2×5×4"),
-        sse2=("packed 2×5×4", "packed 2×5×2"),
-        neon=("packed 4×5×4", "packed 4×5×2"),
+        avx512=("packed 4×5×16: columns=10", "packed 4×5×8: columns=10"),
+        avx2=("packed 2×5×8: columns=10", "packed 2×5×4: columns=10"),
+        sse2=("packed 2×5×4: columns=10", "packed 2×5×2: columns=10"),
+        neon=("packed 4×5×4: columns=10", "packed 4×5×2: columns=10"),
     ),
     "article: gradient of the dense input": Row(
         dense_dx(1, 1352, 10),
@@ -258,10 +255,10 @@ ROWS = {
     ),
     "LeNet-5: dense, 120 to 84, one sample": Row(
         dense(1, 120, 84),
-        avx512=("streamed 4×16", "streamed 4×8"),
-        avx2=("streamed 4×8", "streamed 4×4"),
-        sse2=("streamed 4×4", "streamed 4×2"),
-        neon=("streamed 4×4", "streamed 4×2"),
+        avx512=("contraction 1×8×16: masked", "contraction 1×8×8: masked"),
+        avx2=("contraction 1×8×8: masked", "contraction 1×8×4: masked"),
+        sse2=("contraction 1×8×4: masked", "contraction 1×8×2: masked"),
+        neon=("contraction 1×8×4: masked", "contraction 1×8×2: masked"),
     ),
     "LeNet-5: dense, 84 to 10, 8 samples": Row(
         dense(8, 84, 10),
@@ -408,10 +405,38 @@ ROWS = {
     ),
     "dense, 300 to 7, 100 samples": Row(
         dense(100, 300, 7),
-        avx512=("contraction 14×1×8: masked, long_sums", "contraction 14×1×8: masked, long_sums"),
-        avx2=("contraction 6×1×8: masked, long_sums", "contraction 6×2×4: masked, long_sums"),
-        sse2=("contraction 6×2×4: masked, long_sums", "contraction 6×2×2: masked"),
-        neon=("contraction 14×2×4: masked, long_sums", "contraction 14×2×2: masked"),
+        avx512=("lines 1×8: 1 line of 8", "contraction 14×1×8: masked"),
+        avx2=("contraction 6×1×8: masked", "contraction 6×2×4: masked"),
+        sse2=("contraction 6×2×4: masked", "contraction 6×2×2: masked"),
+        neon=("contraction 14×2×4: masked", "contraction 14×2×2: masked"),
+    ),
+    "dense, 512 to 20, 8 samples": Row(
+        dense(8, 512, 20),
+        avx512=("packed 4×5×16: columns=20", "packed 4×5×8: columns=20"),
+        avx2=("packed 2×5×8: columns=20", "packed 2×5×4: columns=20"),
+        sse2=("packed 2×5×4: columns=20", "contraction 6×2×2"),
+        neon=("packed 4×5×4: columns=20", "contraction 14×2×2"),
+    ),
+    "dense, 300 to 1, one sample": Row(
+        dense(1, 300, 1),
+        avx512=("packed 4×2×16: columns=1", "packed 4×2×8: columns=1"),
+        avx2=("packed 4×2×8: columns=1", "packed 4×2×4: columns=1"),
+        sse2=("packed 4×2×4: columns=1", "packed 4×2×2: columns=1"),
+        neon=("packed 4×2×4: columns=1", "packed 4×2×2: columns=1"),
+    ),
+    "dense, 100 to 26, one sample": Row(
+        dense(1, 100, 26),
+        avx512=("contraction 4×2×16: masked", "contraction 1×8×8: masked"),
+        avx2=("contraction 1×8×8: masked", "contraction 1×8×4: masked"),
+        sse2=("contraction 1×8×4: masked", "contraction 1×8×2: masked"),
+        neon=("contraction 1×8×4: masked", "contraction 1×8×2: masked"),
+    ),
+    "dense, 128 to 512, one sample": Row(
+        dense(1, 128, 512),
+        avx512=("contraction 1×16×16", "contraction 1×16×8"),
+        avx2=("contraction 1×8×8", "contraction 1×8×4"),
+        sse2=("contraction 1×8×4", "contraction 1×8×2"),
+        neon=("contraction 1×16×4", "contraction 1×16×2"),
     ),
     "dense, 100 to 40, 100 samples": Row(
         dense(100, 100, 40),

@@ -36,6 +36,7 @@ from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import conv_geometry, pool_geometry
 from fastcnn.data.augmentation import blend_numpy, cut_out_numpy
 from fastcnn.engine import numba as kernels
+from fastcnn.engine.numba.contraction import chooser
 from fastcnn.engine.numba.contraction.column_sums import add_to_totals, round_totals
 from fastcnn.engine.numba.conv import direct, winograd
 from fastcnn.engine.numba.elementwise import activations
@@ -201,7 +202,7 @@ def _poolings() -> Iterator[Problem]:
 def _dense() -> Iterator[Problem]:
     for k, (outputs, n) in enumerate(product(CHANNELS, BATCHES)):
         inputs = CHANNELS[5 * k % len(CHANNELS)]
-        if k % 3 == 0:  # a sum in parts, if the outputs are few
+        if k % 3 == 0:  # vectors hold several rows of weights, if the outputs are few
             inputs += 256
         label = f"{n}x{inputs}-to-{outputs}"
         layer = {"x": (n, inputs), "w": (inputs, outputs)}
@@ -291,14 +292,14 @@ def _pooled(y: Array) -> Array:
 @contextmanager
 def _filters_packed() -> Iterator[None]:
     """Let the filters be packed that are otherwise taken as they are."""
-    rule, blocks = direct.packing_pays, direct.PACKED_BLOCKS
-    direct.packing_pays, direct.PACKED_BLOCKS = lambda rows, w_bytes, tile: True, 1
-    direct._packed_for.cache_clear()
+    rule, blocks = chooser.packing_pays, chooser.PACKED_BLOCKS
+    chooser.packing_pays, chooser.PACKED_BLOCKS = lambda rows, w_bytes, tile: True, 1
+    direct.forward_decision.cache_clear()
     try:
         yield
     finally:
-        direct.packing_pays, direct.PACKED_BLOCKS = rule, blocks
-        direct._packed_for.cache_clear()
+        chooser.packing_pays, chooser.PACKED_BLOCKS = rule, blocks
+        direct.forward_decision.cache_clear()
 
 
 @contextmanager

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 import fastcnn
 from fastcnn.core.geometry import ConvGeometry, conv_geometry, pool_geometry
-from fastcnn.engine.numba.contraction import contraction
-from fastcnn.engine.numba.contraction.contraction import Lines, Plan, Tile
+from fastcnn.engine.numba.contraction import chooser
+from fastcnn.engine.numba.contraction.contraction import Plan, Tile
+from fastcnn.engine.numba.contraction.lines import Lines
 from fastcnn.engine.numba.conv import direct, winograd
 from fastcnn.engine.numba.pool import pooling
 from fastcnn.engine.numba.runtime.instruction_sets import (
@@ -60,7 +61,7 @@ def test_the_table_tells_instruction_sets_apart() -> None:
     assert names >= {
         "average_rows", "column_sums", "contraction", "depthwise", "extreme_gradient_rows",
         "extreme_rows", "few_steps", "gradient", "lines", "lines_pooled", "none", "packed",
-        "products", "streamed", "turn_taps", "turning", "winograd",
+        "products", "turn_taps", "turning", "winograd",
     }  # fmt: skip
 
 
@@ -116,8 +117,7 @@ def kernels_of_convolution(g: ConvGeometry, itemsize: int) -> Iterator[Any]:
         yield phase.function
     if (pooled := pooled_plan(g, itemsize)) is not None:
         yield pooled.function
-    if (tile := direct._packed_for(g, itemsize)) is not None:
-        yield direct.forward_plan(g, itemsize, packed=tile.columns)[1].function
+    yield direct.forward_decision(g, itemsize, packable=True)[1].plan.function
     if g.groups == 1 and g.kh == g.kw in (3, 5) and (g.stride_h, g.dilation_h) == (1, 1):
         yield winograd.forward(g, itemsize).function
 
@@ -131,7 +131,7 @@ def needed(choice: Choice) -> int:
         return rows + int(sides["lanes"])
     if choice.name == "products" and rows == 1:
         return 0  # memory is the limit: rows are read in long pieces, whatever sums are stored
-    if choice.name in ("packed", "products"):  # one vector of weights at a time
+    if choice.name in ("packed", "products") or rows == 1:  # one vector of weights at a time
         return rows * vectors + 2
     return rows * vectors + vectors * max(1, lines.taps) + 1
 
@@ -202,23 +202,25 @@ def test_lines_cover_each_row_and_items_each_tile(isa: str, itemsize: int, g: Co
         assert plan.items >= 1
         if choice.name not in ("contraction", "lines", "lines_pooled"):
             continue
-        sides, rows_c = choice.literals, int(numbers["rows_c"])
+        sides, extents = choice.literals, numbers["rows"]
+        lines_of_rows, rows_c = int(extents["a"] * extents["b"]), int(extents["c"])
         if "lines" in sides:
             lines = sides["lines"]
             tiles = rows_of_tiles(lines, rows_c)
             assert sorted({row for tile in tiles for row in tile}) == list(range(rows_c))
             # A tile that others cover would be work for nothing.
             assert all(a.start < b.start for a, b in pairwise(tiles))
-            assert int(numbers["rows_a"] * numbers["rows_b"]) % lines.lines == 0
+            assert lines_of_rows % lines.lines == 0
             if choice.name == "lines_pooled":
                 assert all(tile.start % 2 == 0 for tile in tiles)
             of_tile = lines.lines * lines.length
         else:
             of_tile = sides["rows"]
-        rows = int(numbers["rows_a"] * numbers["rows_b"]) * rows_c
-        numbers_in_all = int(numbers["groups"]) * rows * int(numbers["columns"])
+        rows = lines_of_rows * rows_c
+        columns = int(numbers["columns"]["total"])
+        numbers_in_all = int(numbers["groups"]["total"]) * rows * columns
         width = sides["vectors"] * sides["lanes"]
-        assert plan.items * int(numbers["part"]) * of_tile * width >= numbers_in_all
+        assert plan.items * int(numbers["schedule"]["grain"]) * of_tile * width >= numbers_in_all
 
 
 @settings(max_examples=150, deadline=None)
@@ -239,12 +241,39 @@ def test_tiles_are_no_larger_than_the_problem_asks_for(
     isa: str, itemsize: int, rows: int, columns: int
 ) -> None:
     with choosing_for(isa):
-        tile, host = contraction.tile_for(rows, columns, itemsize), registers()
+        tile, host = chooser.tile_for(rows, columns, itemsize), registers()
     widest = host.vector_bytes // itemsize
-    assert tile.rows in (1, contraction.FEW, host.tile_rows)
+    assert tile.rows in (1, chooser.FEW_ROWS, host.tile_rows)
     assert tile.lanes == widest or columns <= tile.columns
     assert tile.vectors == 1 or columns > widest
     assert isinstance(tile, Tile)
+
+
+# What explain says about kernels.
+
+
+def explained(op: str, *args: Any, **kwargs: Any) -> list[str]:
+    with choosing_for("avx2"):
+        return str(fastcnn.explain(op, *args, **kwargs)).splitlines()
+
+
+def test_explain_names_the_kernel_its_tile_and_its_tasks_and_why_not_the_others() -> None:
+    lines = explained("conv2d", (2, 28, 28, 1), (3, 3, 1, 8), algorithm="direct")
+    assert "  kernel: rows of taps, because registers are few" in lines[2]
+    assert lines[3] == "    compiled as lines 1×8: 1 line of 8 or 6, 3 taps; 7 tasks"
+    names = [line.split(":")[0] for line in lines[4:7]]
+    assert names == ["    not pooled lines", "    not packed filters", "    not whole filter"]
+    lines = explained("conv2d", (1, 14, 14, 512), (3, 3, 512, 512), algorithm="direct")
+    assert "packed filters" in lines[2]
+    lines = explained("dense_backward", (1, 10), (1, 1352), (1352, 10))
+    assert [line.split(",")[0] for line in lines if "kernel of" in line] == [
+        "  kernel of dx: few samples", "  kernel of dw: few steps",
+    ]  # fmt: skip
+    assert "large weights" in explained("dense", (1, 9216), (9216, 128))[1]
+    lines = explained("conv2d_filter_gradient", (1, 7, 7, 9), (1, 9, 9, 9), 3, groups=9)
+    assert any("elementwise" in line for line in lines)
+    assert "depthwise" in explained("conv2d", (1, 9, 9, 9), (3, 3, 1, 9), groups=9)[2]
+    assert "the batch is empty" in explained("conv2d", (0, 9, 9, 9), (1, 1, 9, 9))[2]
 
 
 # The one place where the instruction set is set.
@@ -293,6 +322,7 @@ SOURCES = sorted(
 )
 # What these cache is the same for all instruction sets.
 OTHER_CACHES = {
+    "arrays._dtype_of",
     "arrays.record",
     "instruction_sets.host_registers",
     "kernel_cache.cache_folders",

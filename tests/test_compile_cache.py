@@ -207,8 +207,7 @@ makers = [
     (isa, row.problem, size) for isa in INSTRUCTION_SETS for row in ROWS.values() for size in (4, 8)
 ]
 for module, name, sides in (  # those that no row of the table chooses
-    ("contraction.contraction", "_in_parts", 2), ("contraction.packing", "_pack_steps", 2),
-    ("dense.large", "_add_parts", 2),
+    ("contraction.packing", "_pack_steps", 2), ("dense.large", "_add_splits", 2),
     ("contraction.column_sums", "_part_sums", 2),
     ("pool.pooling", "_placed_gradient", 2), ("pool.pooling", "_average_gradient", 2),
     ("pool.pooling", "_streamed_gradient", 3),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from math import gcd
 from typing import Any
 
 import numpy as np
@@ -14,18 +13,19 @@ from numba.core import config
 import fastcnn
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import conv_geometry, pool_geometry
+from fastcnn.core.long_sums import STRETCH
 from fastcnn.engine import naive
 from fastcnn.engine import numba as kernels
-from fastcnn.engine.numba.contraction import contraction, packing
-from fastcnn.engine.numba.contraction.contraction import Lines
+from fastcnn.engine.numba.contraction import chooser, contraction, few_steps, packing
+from fastcnn.engine.numba.contraction.lines import Lines
 from fastcnn.engine.numba.conv import direct
 from fastcnn.engine.numba.dense import few_samples as dense_input
-from fastcnn.engine.numba.dense import packed as packed_dense
-from fastcnn.engine.numba.dense.forward import dense_plan
+from fastcnn.engine.numba.dense.chooser import dense_plan
 from fastcnn.engine.numba.pool import pooling
 from fastcnn.engine.numba.runtime import arrays, instruction_sets
 from fastcnn.engine.numba.runtime.instruction_sets import (
     INSTRUCTION_SETS,
+    choice_of,
     choosing_for,
     host_registers,
     registers,
@@ -96,11 +96,11 @@ def test_loops_for_the_gradient_of_the_filters_and_the_bias(case: Case) -> None:
 
 @pytest.fixture
 def filters_packed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(direct, "packing_pays", lambda rows, w_bytes, tile: True)
-    monkeypatch.setattr(direct, "PACKED_BLOCKS", 1)
-    direct._packed_for.cache_clear()
+    monkeypatch.setattr(chooser, "packing_pays", lambda rows, w_bytes, tile: True)
+    monkeypatch.setattr(chooser, "PACKED_BLOCKS", 1)
+    direct.forward_decision.cache_clear()
     yield
-    direct._packed_for.cache_clear()
+    direct.forward_decision.cache_clear()
 
 
 @pytest.mark.parametrize("case", convolutions("conv2d"))
@@ -128,7 +128,7 @@ def test_packing_is_for_large_filters_on_narrow_vectors() -> None:
     def pays(isa: str, pixels: int, ic: int, oc: int) -> bool:
         size = 9 * ic * oc * 4
         with choosing_for(isa):
-            return contraction.packing_pays(pixels, size, contraction.tile_for(pixels, oc, 4))
+            return chooser.packing_pays(pixels, size, chooser.tile_for(pixels, oc, 4))
 
     assert pays("avx2", 7 * 7, 512, 512)
     assert not pays("avx2", 4 * 4, 512, 512)  # read too seldom
@@ -195,19 +195,13 @@ def test_rows_in_lines(layer: str, dtype: str) -> None:
         np.testing.assert_array_equal(call(None), call("naive"))
 
 
-def test_lines_are_for_short_sums_and_little_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_are_for_short_sums_and_little_overlap() -> None:
     def chosen(isa: str, x: tuple[int, ...], w: tuple[int, ...]) -> list[Any]:
         """For the forward pass, and for the gradient of the filters."""
-        found = []
-
-        def planned(c: Any, tile: Any, itemsize: int, **_: Any) -> None:
-            found.append(contraction.lines_of(c, tile, itemsize))
-
-        with monkeypatch.context() as patched, choosing_for(isa):
-            patched.setattr(direct, "plan", planned)
-            direct.forward_plan(conv_geometry(x, w), 4)
-            direct.filter_sum_plan(conv_geometry(x, w), 4)
-        return found
+        g = conv_geometry(x, w)
+        with choosing_for(isa):
+            plans = direct.forward_plan(g, 4)[1], direct.filter_sum_plan(g, 4)[1]
+            return [choice_of(plan.function).literals.get("lines") for plan in plans]
 
     assert chosen("avx512", (8, 28, 28, 1), (3, 3, 1, 8)) == [Lines(1, 14), Lines(3, 3)]
     assert chosen("avx512", (8, 32, 32, 1), (5, 5, 1, 6)) == [Lines(1, 14), Lines(5, 5)]
@@ -382,54 +376,56 @@ def test_pooling_at_once_is_for_lines_that_tiles_fill() -> None:
     assert not pays("avx512", 28, ic=8, groups=8)  # depthwise has a kernel of its own
 
 
-# Long sums of few columns: in four parts.
+# Sums of many inputs and few outputs: vectors hold several rows of weights.
 
 
 @pytest.mark.each_instruction_set
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("outputs", [1, 3, 4, 5, 8, 10, 16, 17])
-@pytest.mark.parametrize("inputs", [255, 256, 257, 258, 259, 1352])
-def test_sums_in_parts(inputs: int, outputs: int, dtype: str) -> None:
+@pytest.mark.parametrize("outputs", [1, 3, 4, 7, 8, 10, 12, 16, 20, 33])
+@pytest.mark.parametrize("inputs", [255, 256, 259, 1352, 4300])
+def test_many_inputs_and_few_outputs(inputs: int, outputs: int, dtype: str) -> None:
     w, b = integers(2, inputs, outputs, dtype=dtype), integers(3, outputs, dtype=dtype)
     x = integers(1, 29, inputs, dtype=dtype)
-    y = fastcnn.dense(x, w, b, activation="relu", engine="naive")
+    y = np.maximum(x @ w + b, 0)
     for n in (1, 2, 3, 4, 5, 7, 8, 9, 14, 15, 29):
         np.testing.assert_array_equal(fastcnn.dense(x[:n], w, b, activation="relu"), y[:n])
-    # Of other numbers the order shows: the same for any batch, and that of the parts.
+    # Of other numbers the order shows: the same for any batch.
     x, w, b = (np.random.default_rng(5).standard_normal(a.shape).astype(dtype) for a in (x, w, b))
     y = fastcnn.dense(x, w, b)
     for n in (1, 2, 3, 4, 5, 7, 8, 9, 14, 15):
         np.testing.assert_array_equal(fastcnn.dense(x[:n], w, b), y[:n])
-    assert contraction.LONG == 256
-    host = registers()
-    lanes = host.vector_bytes // x.itemsize
-    in_use = dense_plan(1, inputs, outputs, x.itemsize).numbers
-    packed = outputs == packed_dense.COLUMNS and inputs >= 256
-    if packed:  # every second, fourth or eighth input
-        parts = [slice(first, None, lanes // gcd(lanes, 10)) for first in range(lanes)]
-        parts = parts[: lanes // gcd(lanes, 10)]
-        assert "stretch" not in in_use.dtype.names
-    else:
-        run = -(-inputs // 4)
-        parts = [slice(first, first + run) for first in range(0, inputs, run)]
-        parted = host.tile_vectors * lanes >= outputs and inputs >= 256
-        assert in_use["stretch"][0] == parted  # each part a stretch, of one run
-        if not parted:
+    choice = choice_of(dense_plan(1, inputs, outputs, x.itemsize).function)
+    if choice.name != "packed" or inputs > STRETCH:
+        return
+    # An accumulator takes every so many inputs; those of an output are added in order.
+    apart = choice.literals["vectors"] * choice.literals["lanes"] // outputs
+    total = np.zeros(y.shape, dtype)
+    for k in range(apart):
+        some = slice(k, None, apart)
+        if len(w[some]) >= 256:  # in several accumulators itself
             return
-    # Parts of a packed sum are added in the arrays' dtype, others in float64, rounded once.
-    total = np.zeros(y.shape, dtype if packed else np.float64)
-    for k, part in enumerate(parts):
-        if len(w[part]) >= 256:  # in parts itself
-            return
-        total += fastcnn.dense(x[:, part], w[part], np.zeros_like(b) if k else b)
-    np.testing.assert_array_equal(y, total.astype(dtype))
+        total += fastcnn.dense(x[:, some], w[some], np.zeros_like(b) if k else b)
+    np.testing.assert_array_equal(y, total)
+
+
+def test_layers_of_few_outputs_that_have_packed_sums() -> None:
+    def outputs(isa: str, itemsize: int = 4, inputs: int = 256) -> list[int]:
+        with choosing_for(isa):
+            plans = {n: dense_plan(3, inputs, n, itemsize) for n in range(1, 50)}
+            return [n for n, plan in plans.items() if choice_of(plan.function).name == "packed"]
+
+    assert outputs("avx512") == [1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32]
+    assert outputs("avx2") == [1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24]
+    assert outputs("avx512", itemsize=8) == outputs("avx2")
+    assert outputs("sse2") == [1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20]
+    assert outputs("avx512", inputs=255) == []
 
 
 def test_packed_sums_keep_what_is_not_finite_to_itself() -> None:
     rng = np.random.default_rng(3)
     for inputs in (256, 257, 258, 259, 263):
         x = rng.standard_normal((5, inputs)).astype(np.float32)
-        w = rng.standard_normal((inputs, packed_dense.COLUMNS)).astype(np.float32)
+        w = rng.standard_normal((inputs, 10)).astype(np.float32)
         x[1, 0], x[2, -1], x[3, inputs - inputs % 4 - 1] = np.inf, -np.inf, np.nan
         w[-1, 3], w[17, 0] = np.inf, np.nan
         with np.errstate(invalid="ignore"):
@@ -441,11 +437,11 @@ def test_packed_sums_keep_what_is_not_finite_to_itself() -> None:
         np.testing.assert_allclose(y[finite], reference[finite], atol=1e-3)
 
 
-# One or two rows: the second matrix is streamed, whole or a turned block after the other.
+# One or two rows: a tile has one row of many vectors.
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("outputs", [33, 64, 65, 130, 1030, 2100])
+@pytest.mark.parametrize("outputs", [17, 33, 64, 65, 130, 256, 1030, 2100])
 @pytest.mark.parametrize("inputs", [1, 7, 9, 150])
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_few_rows(n: int, inputs: int, outputs: int, dtype: str) -> None:
@@ -467,7 +463,7 @@ def test_few_rows(n: int, inputs: int, outputs: int, dtype: str) -> None:
 def test_weight_gradient_of_few_samples(inputs: int, outputs: int, dtype: str) -> None:
     rng = np.random.default_rng([inputs, outputs])
     w = np.zeros((inputs, outputs), dtype)
-    for n in range(1, contraction.FEW + 1):
+    for n in range(1, few_steps.STEPS + 1):
         x, dy = integers(n, n, inputs, dtype=dtype), integers(n + 9, n, outputs, dtype=dtype)
         _, dw, _ = fastcnn.dense_backward(dy, x, w, engine="numba")
         np.testing.assert_array_equal(dw, x.T @ dy)
@@ -676,7 +672,7 @@ COLUMNS = [f"{unit}-{place}" for unit in ("vector", "tile") for place in around(
 def rows_of(name: str) -> int:
     side = registers().tile_rows
     # More tiles than one item holds, and one row more.
-    return contraction.PART * side + 1 if name == "parts" else around(side)[name]
+    return contraction.GRAIN * side + 1 if name == "parts" else around(side)[name]
 
 
 @pytest.mark.each_instruction_set
@@ -723,12 +719,12 @@ def test_tile_fits_the_problem_and_the_registers(isa: str, dtype: str) -> None:
     widest = registers().vector_bytes // np.dtype(dtype).itemsize
     for rows in range(1, 65):
         for columns in range(1, 131):
-            tile = contraction.tile_for(rows, columns, np.dtype(dtype).itemsize)
+            tile = chooser.tile_for(rows, columns, np.dtype(dtype).itemsize)
             problem = f"{rows}×{columns}: {tile}"
             assert min(tile) >= 1, problem
             assert tile.lanes <= widest, problem
             assert tile.lanes & (tile.lanes - 1) == 0, problem
-            if rows > contraction.FEW:
+            if rows > chooser.FEW_ROWS:
                 assert tile.lanes <= 4 or tile.lanes < 2 * columns, problem
             assert tile.columns == tile.vectors * tile.lanes
             # Sums alone must leave room for what they are made of.

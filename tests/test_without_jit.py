@@ -75,7 +75,7 @@ for n in (1, 3):
     np.testing.assert_array_equal(kernels.dense(x[:n], w, b, None), naive.dense(x[:n], w, b, None))
 x, w, b = (np.float32(rng.integers(-3, 4, shape)) for shape in ((2, 5, 31, 2), (2, 2, 2, 6), 6))
 g = conv_geometry(x.shape, w.shape)
-to, plan = direct.pooled_plan(g, 4, places=True)
+to, plan = direct.pooled_plan(g, 4, argmax=True)
 y, places = np.zeros((2, 2, 2, 15, 6), np.float32)
 given = x.reshape(-1), w.reshape(-1), b, y.reshape(-1), places.reshape(-1), True, plan.numbers
 plan.function(np.zeros(0, np.int64), 0, 0, plan.items, *given)

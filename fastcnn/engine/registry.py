@@ -54,7 +54,8 @@ class Implementation(NamedTuple):
     ``refuses`` returns why the implementation does not serve the problem, or ``None`` if it does.
     ``reason`` says why the implementation has its place in the list. An implementation whose
     ``algorithm`` is None serves a call that names any algorithm. ``stand_in`` is the function
-    itself where :func:`replaced` provides one; nothing is imported then.
+    itself where :func:`replaced` provides one; nothing is imported then. Where the implementation
+    chooses among kernels, ``chooser`` is the module whose ``explanation`` says which.
     """
 
     engine: str
@@ -65,6 +66,13 @@ class Implementation(NamedTuple):
     refuses: Callable[[Problem], str | None] = _serves_all
     algorithm: str | None = "direct"
     stand_in: Callable[..., Any] | None = None
+    chooser: str | None = None
+
+    def kernels(self, problem: Problem) -> Iterator[str]:
+        """Lines that say which kernels serve the problem, and why."""
+        if self.chooser is not None:
+            explanation = imported(self.chooser).explanation
+            yield from explanation(problem.op, problem.geometry, problem.dtype.itemsize)
 
     def load(self) -> Callable[..., Any]:
         """The function itself; imports its module on first use.
@@ -117,9 +125,8 @@ def _registry() -> dict[str, list[Implementation]]:
     }
     for op in (name for name, operation in OPERATIONS.items() if operation.by_algorithm):
         reason = "register tiles over computed offsets, at the speed of multiply-add"
-        direct = Implementation(
-            "numba", "numba.direct", "fastcnn.engine.numba.conv.direct", op, reason
-        )
+        module = "fastcnn.engine.numba.conv.direct"
+        direct = Implementation("numba", "numba.direct", module, op, reason, chooser=module)
         loops, im2col, naive = registry[op]
         loops, im2col = loops._replace(name="numba.loops"), im2col._replace(algorithm="im2col")
         registry[op] = [direct, loops, im2col, naive]
@@ -134,6 +141,9 @@ def _registry() -> dict[str, list[Implementation]]:
             "winograd",
         )
         registry[op].insert(0, winograd)
+    for op in ("dense", "dense_backward"):
+        compiled = registry[op][0]
+        registry[op][0] = compiled._replace(chooser="fastcnn.engine.numba.dense.chooser")
     return registry
 
 
@@ -219,6 +229,7 @@ class Explanation(NamedTuple):
     def __str__(self) -> str:
         lines = [f"{self.problem.op}: {self.chosen.name}, {self.chosen.reason}"]
         lines += [f"  not {name}: {why}" for name, why in self.passed_over]
+        lines += [f"  {line}" for line in self.chosen.kernels(self.problem)]
         geometry = self.problem.geometry
         if isinstance(geometry, ConvGeometry | PoolGeometry):
             shapes = f"{geometry.input_shape} -> {geometry.output_shape}"

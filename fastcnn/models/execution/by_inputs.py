@@ -16,10 +16,11 @@ import numpy as np
 from fastcnn.core.arguments import Array
 from fastcnn.core.hardware import CACHE_LINE, L2_BYTES
 from fastcnn.engine.numba.contraction import packing
+from fastcnn.engine.numba.contraction.chooser import tile_for
 from fastcnn.engine.numba.contraction.column_sums import column_sums
-from fastcnn.engine.numba.contraction.contraction import Plan, tile_for
+from fastcnn.engine.numba.contraction.contraction import Plan
 from fastcnn.engine.numba.contraction.packing import Layout
-from fastcnn.engine.numba.dense.forward import dense_input_plan, dense_weight_plan
+from fastcnn.engine.numba.dense.chooser import dense_input_plan, dense_weight_plan
 from fastcnn.engine.numba.runtime import arrays, program
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.instruction_sets import cached_choice

@@ -19,7 +19,7 @@ from fastcnn.engine.numba.contraction import column_sums, packing
 from fastcnn.engine.numba.contraction.contraction import Plan
 from fastcnn.engine.numba.contraction.packing import Layout
 from fastcnn.engine.numba.conv import direct
-from fastcnn.engine.numba.dense.forward import dense_input_plan, dense_plan, dense_weight_plan
+from fastcnn.engine.numba.dense.chooser import dense_input_plan, dense_plan, dense_weight_plan
 from fastcnn.engine.numba.elementwise import activations, steps
 from fastcnn.engine.numba.pool import pooling
 from fastcnn.engine.numba.runtime import program

@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fastcnn.core.long_sums import STRETCH
-from fastcnn.engine.numba.contraction.contraction import ITEMS, Plan
+from fastcnn.engine.numba.contraction.contraction import TASKS, Plan
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory, registers
@@ -115,7 +115,7 @@ def depthwise_plan(
     vectors = -(-c // lanes)
     parts = -(-vertical.outputs // (_ROWS if vertical.step == 1 else 1))
     part = -(-vertical.outputs // parts)  # equal parts, so that threads get equal work
-    blocks = min(vectors, -(-ITEMS // max(1, images * parts)))
+    blocks = min(vectors, -(-TASKS // max(1, images * parts)))
     block = -(-vectors // blocks) * lanes
     v, h = vertical, horizontal
     numbers = _Numbers(

@@ -1,35 +1,48 @@
 """Direct convolution as contractions: forward, gradient of the input, gradient of the filters.
 
-The image is copied between zeros where there is padding (a pass over the input, against KH·KW·OC
-products for each number of it), so that all offsets are affine; depthwise convolution, which has
-KH·KW products, has a kernel that reads it where it lies. Either multiplies padding as zero, which
-differs from skipping it only where the other factor is infinite or NaN: such a result is computed
-again by the plain loops.
+Where there is padding, the images are copied between zeros, so that all offsets are affine. The
+copy is one pass over the input, against KH·KW·OC products for each of its numbers. Depthwise
+convolution has KH·KW products for each, and a kernel that reads the images where they lie. Both
+multiply padding as zero. The specification skips it, which differs only where the other factor is
+infinite or NaN: the plain loops compute such a result again.
 
-Each direction has a plan that follows from the geometry alone and is made once for each.
+Each direction has a plan, which follows from the geometry alone and is made once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
-from math import gcd, prod
-from typing import Any, NamedTuple
+from math import gcd
+from typing import NamedTuple
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import ConvGeometry
+from fastcnn.engine.numba.contraction import chooser
+from fastcnn.engine.numba.contraction.chooser import (
+    CONTRACTIONS,
+    CONVOLUTIONS,
+    PACKED_FILTERS,
+    POOLED_LINES,
+    Decision,
+    Problem,
+    decide,
+    elementwise_tile,
+    packed,
+    tile_for,
+)
 from fastcnn.engine.numba.contraction.column_sums import column_sums
 from fastcnn.engine.numba.contraction.contraction import (
+    Columns,
     Contraction,
+    Groups,
+    ImageRows,
     Plan,
+    Rows,
+    Steps,
     Tile,
     contract,
-    elementwise_tile,
-    narrowed,
-    packing_pays,
-    plan,
-    plan_pooled,
-    pooled_tile,
-    tile_for,
+    plan_contraction,
 )
 from fastcnn.engine.numba.contraction.packing import (
     Layout,
@@ -44,9 +57,7 @@ from fastcnn.engine.numba.runtime.arrays import bias_or_zeros, empty_like_type, 
 from fastcnn.engine.numba.runtime.finite import all_finite
 from fastcnn.engine.numba.runtime.instruction_sets import cached_choice
 
-# Blocks of filters that are packed at once: on AVX2, 512 channels on 7×7 take 2.4 ms on one thread,
-# all packed beforehand 2.7, two blocks at a time 2.8.
-PACKED_BLOCKS = 8
+Triple = tuple[int, int, int]
 
 
 def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvGeometry) -> Array:
@@ -54,13 +65,13 @@ def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvG
     y = empty_like_type(x, *g.output_shape)
     if y.size == 0:
         return y
-    to, steps = forward_plan(g, x.itemsize)
+    to, decision = forward_decision(g, x.itemsize, packable=True)
     flat_w, flat_y = readable(w).reshape(-1), y.reshape(-1)
     images, bias, relu = lay_out(readable(x), to), bias_or_zeros(b, g.oc, x), activation == "relu"
-    if (tile := _packed_for(g, x.itemsize)) is None:
-        contract(steps, images, flat_w, bias, flat_y, relu)
+    if decision.name == PACKED_FILTERS.name:
+        _contract_packed(images, readable(w), bias, flat_y, relu, g)
     else:
-        _contract_packed(tile, images, readable(w), bias, flat_y, relu, g)
+        contract(decision.plan, images, flat_w, bias, flat_y, relu)
     # A filter's infinity or NaN shows in every number that it meets a zero of the padding for.
     if has_padding(g) and not all_finite(flat_w if w.size < y.size else flat_y):
         return convolution_loops.conv2d(x, w, b, activation, g)
@@ -100,7 +111,7 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
     if g.n == 0:
         dw[...] = 0
         return dw
-    gradient = _filter_gradient(g, dy.itemsize)
+    gradient = filter_gradient(g, dy.itemsize)
     images, flat_dy = lay_out(readable(x), gradient.to), readable(dy).reshape(-1)
     zeros = bias_or_zeros(None, gradient.whole_slabs * g.oc, dy)
     if gradient.slabs == 1:
@@ -108,16 +119,16 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
     else:
         slabs = empty_like_type(dy, gradient.slabs, dw.size)
         contract(gradient.whole, images, flat_dy, zeros, slabs.reshape(-1))
-        if gradient.rest is not None:
-            x_rest, dy_rest = images[gradient.rest_x :], flat_dy[gradient.rest_dy :]
-            contract(gradient.rest, x_rest, dy_rest, zeros, slabs[-1])
+        if gradient.tail is not None:
+            x_tail, dy_tail = images[gradient.tail_x :], flat_dy[gradient.tail_dy :]
+            contract(gradient.tail, x_tail, dy_tail, zeros, slabs[-1])
         column_sums(slabs, dw.reshape(-1))
     if has_padding(g) and not all_finite(dw.reshape(-1)):
         return convolution_loops.conv2d_filter_gradient(dy, x, g)
     return dw
 
 
-class _Part(NamedTuple):
+class _Channels(NamedTuple):
     """How the channels are divided: ``groups`` of ``channels`` input and ``columns`` output ones.
 
     A depthwise convolution is a single group in which each column has its own input.
@@ -129,10 +140,10 @@ class _Part(NamedTuple):
     elementwise: bool
 
 
-def _part(g: ConvGeometry) -> _Part:
+def _channels(g: ConvGeometry) -> _Channels:
     if g.depthwise and g.group_oc == 1:
-        return _Part(1, 1, g.oc, True)
-    return _Part(g.groups, g.group_ic, g.group_oc, False)
+        return _Channels(1, 1, g.oc, True)
+    return _Channels(g.groups, g.group_ic, g.group_oc, False)
 
 
 def _as_it_is(shape: tuple[int, int, int, int]) -> Layout:
@@ -155,95 +166,94 @@ def _images(g: ConvGeometry, itemsize: int) -> tuple[Layout, ConvGeometry]:
     return layout(g.input_shape, itemsize, margins, stride), g
 
 
-def _rows(
-    extents: tuple[int, int, int], x: tuple[int, int, int], y: tuple[int, int, int]
-) -> dict[str, Any]:
-    """The rows' part of a contraction; sides that follow on each other become one."""
-    (a, b, c), (xa, xb, xc), (ya, yb, yc) = extents, x, y
-    if (xb, yb) == (c * xc, c * yc) or b == 1:
-        b, c, xb, yb = 1, b * c, b * c * xc, b * c * yc
-    if b == 1 and ((xa, ya) == (c * xc, c * yc) or a == 1):
+def _rows(extents: Triple, x: Triple, y: Triple, x_start: int = 0, y_start: int = 0) -> Rows:
+    """The rows of a contraction; sides that follow on each other become one."""
+    (a, b, c), (x_a, x_b, x_c), (y_a, y_b, y_c) = extents, x, y
+    if (x_b, y_b) == (c * x_c, c * y_c) or b == 1:
+        b, c, x_b, y_b = 1, b * c, b * c * x_c, b * c * y_c
+    if b == 1 and ((x_a, y_a) == (c * x_c, c * y_c) or a == 1):
         a, c = 1, a * c
-    names = ("rows_a", "rows_b", "rows_c", "x_a", "x_b", "x_c", "y_a", "y_b", "y_c")
-    return dict(zip(names, (a, b, c, xa, xb, xc, ya, yb, yc), strict=True))
+    return Rows(a, b, c, x_start, x_a, x_b, x_c, y_start, y_a, y_b, y_c)
 
 
-def _real_rows(
-    grid: dict[str, Any], rows: int, top: int, size: int, start: int, by_row: int, by_step: int
-) -> dict[str, Any]:
-    """Which rows of the laid out images are no padding, where row b of the grid is one of them."""
-    if grid["rows_b"] != rows:  # rows and columns have become one side: nothing to tell them by
-        return {}
-    return {
-        "real_first": top,
-        "real_last": top + size,
-        "real_start": start,
-        "real_b": by_row,
-        "real_step": by_step,
-    }
+def _image_rows(rows: Rows, count: int, real: ImageRows) -> ImageRows:
+    """``real``, if the rows b are ``count`` rows of an image.
 
-
-@cached_choice
-def _packed_for(g: ConvGeometry, itemsize: int) -> Tile | None:
-    """The tile for whose columns the filters are packed beforehand; None if as they are is best."""
-    part, rows = _part(g), g.n * g.oh * g.ow
-    tile = tile_for(rows, part.columns, itemsize)
-    size = prod(g.filter_shape) * itemsize
-    return tile if not part.elementwise and packing_pays(rows, size, tile) else None
+    Else the rows and columns of an image have become one side, and nothing tells them apart.
+    """
+    return real if rows.b == count else ImageRows()
 
 
 def _contract_packed(
-    tile: Tile, images: Array, w: Array, b: Array, y: Array, relu: bool, g: ConvGeometry
+    images: Array, w: Array, b: Array, y: Array, relu: bool, g: ConvGeometry
 ) -> None:
     """Some blocks of columns after the others, their filters packed just before."""
-    part, most = _part(g), PACKED_BLOCKS * tile.columns
+    part, tile = _channels(g), _forward_tile(g, w.itemsize)
+    most = chooser.PACKED_BLOCKS * tile.columns
     for group, first in product(range(part.groups), range(0, part.columns, most)):
         at, columns = group * part.columns + first, min(most, part.columns - first)
         filters = pack_filters(w, at, columns, tile.vectors, tile.lanes)
-        _, steps = forward_plan(g, w.itemsize, packed=columns)
-        contract(steps, images[group * part.channels :], filters, b[at:], y[at:], relu)
+        plan = _packed_plan(g, w.itemsize, columns)
+        contract(plan, images[group * part.channels :], filters, b[at:], y[at:], relu)
+
+
+def _forward_tile(g: ConvGeometry, itemsize: int) -> Tile:
+    return tile_for(g.n * g.oh * g.ow, g.group_oc, itemsize)
 
 
 @cached_choice
-def forward_plan(g: ConvGeometry, itemsize: int, packed: int = 0) -> tuple[Layout, Plan]:
-    """How the images must lie, and the plan.
+def _packed_plan(g: ConvGeometry, itemsize: int, columns: int) -> Plan:
+    """The plan for so many columns of one group, on filters from :func:`pack_filters`."""
+    tile = _forward_tile(g, itemsize)
+    _, c = _forward(g, itemsize)
+    return plan_contraction(packed(c, tile.columns, columns), tile, itemsize)
 
-    ``packed``: for so many columns of one group, from :func:`pack_filters`.
+
+@cached_choice
+def forward_decision(
+    g: ConvGeometry,
+    itemsize: int,
+    packable: bool = False,
+    pooled: bool = False,
+    argmax: bool = False,
+) -> tuple[Layout, Decision]:
+    """How the images must lie, and what serves; with ``pooled``, 2×2 max-pooling follows.
+
+    Where pooling is not in the same kernel, what serves is a plan of the convolution alone.
     """
-    part = _part(g)
-    if part.elementwise:
+    if _channels(g).elementwise:
         vertical = Side(g.oh, g.kh, g.h, g.stride_h, -g.pad_top, g.dilation_h, g.ow, g.kw)
         horizontal = Side(g.ow, g.kw, g.w, g.stride_w, -g.pad_left, g.dilation_w, 1, 1)
         image = g.oh * g.ow, 0
-        made = depthwise_plan((g.n, g.oc), vertical, horizontal, image, 0, itemsize)
-        return _as_it_is(g.input_shape), made
-    tile = tile_for(g.n * g.oh * g.ow, part.columns, itemsize)
-    to, c = _forward(g, tile, itemsize, packed)
-    if not packed and (narrow := narrowed(c, tile)) != tile:
-        tile = narrow
-        to, c = _forward(g, tile, itemsize)
-    return to, plan(c, tile, itemsize)
+        plan = depthwise_plan((g.n, g.oc), vertical, horizontal, image, 0, itemsize)
+        return _as_it_is(g.input_shape), Decision("depthwise", _DEPTHWISE, plan)
+    (to, c), tile = _forward(g, itemsize), _forward_tile(g, itemsize)
+    to_windows = _forward(g, itemsize, pooled=True)[1] if pooled else None
+    problem = Problem(c, tile, itemsize, pooled=to_windows, argmax=argmax, packable=packable)
+    return to, decide(CONVOLUTIONS, problem)
 
 
-@cached_choice
-def pooled_plan(g: ConvGeometry, itemsize: int, places: bool = False) -> tuple[Layout, Plan] | None:
-    """The same for the convolution with 2×2 max-pooling at once, in float32; None if not at once.
+_DEPTHWISE = "each channel has filters of its own, and images are read where they lie"
 
-    The result is that of both operations, but for the sign of a zero, see :mod:`.contraction`. The
-    kernel has an operand more, for the ``places`` in the windows where the result comes from.
+
+def forward_plan(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan]:
+    """How the images must lie, and the plan on filters as they are."""
+    to, decision = forward_decision(g, itemsize)
+    return to, decision.plan
+
+
+def pooled_plan(g: ConvGeometry, itemsize: int, argmax: bool = False) -> tuple[Layout, Plan] | None:
+    """The same for the convolution with 2×2 max-pooling at once; None if it is not at once.
+
+    The result is that of both operations, but for the sign of a zero. The kernel has an operand
+    more, for the ``argmax`` indices.
     """
-    part = _part(g)
-    if part.elementwise or itemsize != 4:
-        return None
-    to, c = _forward(g, pooled_tile(part.columns, itemsize), itemsize, pooled=True)
-    made = plan_pooled(c._replace(places=places), itemsize)
-    return made and (to, made)
+    to, decision = forward_decision(g, itemsize, False, True, argmax)
+    return (to, decision.plan) if decision.name == POOLED_LINES.name else None
 
 
-def _forward(
-    g: ConvGeometry, tile: Tile, itemsize: int, packed: int = 0, pooled: bool = False
-) -> tuple[Layout, Contraction]:
-    part, oh, ow = _part(g), g.oh, g.ow
+def _forward(g: ConvGeometry, itemsize: int, pooled: bool = False) -> tuple[Layout, Contraction]:
+    part, oh, ow = _channels(g), g.oh, g.ow
     to, g = _images(g, itemsize)
     channels, pixel = part.channels, to.pitch
     row = to.width * pixel
@@ -251,41 +261,28 @@ def _forward(
         taps, run = 1, g.kw * channels
     else:
         taps, run = g.kw, channels
-    steps = g.kh * g.kw * channels
-    groups, columns, step_w, w_block = part.groups, part.columns, g.oc, tile.columns
-    if packed:
-        groups, columns, step_w, w_block = 1, packed, tile.columns, steps * tile.columns
-    rows = g.oh, g.ow
+    extents = g.n, g.oh, g.ow
     if pooled:
         oh, ow = oh // 2, ow // 2
-        rows = 2 * oh, 2 * ow  # a last one alone is in no window
-    grid = _rows(
-        (g.n, *rows),
+        extents = g.n, 2 * oh, 2 * ow  # a last one alone is in no window
+    rows = _rows(
+        extents,
         (to.height * row, g.stride_h * row, g.stride_w * pixel),
         (oh * ow * g.oc, ow * g.oc, g.oc),
     )
     c = Contraction(
-        **grid,
-        x_start=0,
-        y_start=0,
-        steps_a=g.kh,
-        steps_b=taps,
-        run=run,
-        step_x_a=g.dilation_h * row,
-        step_x_b=g.dilation_w * pixel,
-        step_x=1,
-        w_start=0,
-        step_w_a=g.kw * channels * step_w,
-        step_w_b=channels * step_w,
-        step_w=step_w,
-        columns=columns,
-        w_block=w_block,
-        **_real_rows(grid, g.oh, to.top, g.h, 0, g.stride_h, g.dilation_h),
-        groups=groups,
-        x_group=channels,
-        y_group=columns,
-        w_group=columns,
-    )
+        rows,
+        Steps(
+            a=g.kh, b=taps, run=run,
+            x_a=g.dilation_h * row, x_b=g.dilation_w * pixel, x_run=1,
+            w_a=g.kw * channels * g.oc, w_b=channels * g.oc, w_run=g.oc,
+        ),
+        Columns(part.columns),
+        Groups(part.groups, channels, part.columns, part.columns),
+        _image_rows(
+            rows, g.oh, ImageRows(to.top, to.top + g.h, 0, g.stride_h, g.dilation_h)
+        ),
+    )  # fmt: skip
     return to, c
 
 
@@ -295,8 +292,13 @@ class InputGradient(NamedTuple):
     to: Layout
     padded: bool
     turned_width: int  # of the turned filters' blocks; 0 where the filters are read as they are
-    phases: tuple[Plan, ...]
-    untouched: tuple[tuple[int, int], ...]  # first pixels of the phases that meet no tap
+    decisions: tuple[Decision, ...]  # one for each phase that meets a tap
+    untouched: tuple[tuple[int, int], ...]  # first pixels of the other phases
+
+    @property
+    def phases(self) -> tuple[Plan, ...]:
+        """The plans of the phases."""
+        return tuple(decision.plan for decision in self.decisions)
 
 
 class _Phase:
@@ -310,11 +312,11 @@ class _Phase:
         self.size = size
         self.stride = stride
         self.count = -(-(size - first) // stride)
-        places = [tap for tap in range(k) if (first + pad - tap * dilation) % stride == 0]
-        self.taps = len(places)
-        self.tap = places[0] if places else 0
+        taps = [tap for tap in range(k) if (first + pad - tap * dilation) % stride == 0]
+        self.taps = len(taps)
+        self.tap = taps[0] if taps else 0
         self.tap_step = stride // gcd(stride, dilation)
-        self.out = (first + pad - self.tap * dilation) // stride if places else 0
+        self.out = (first + pad - self.tap * dilation) // stride if taps else 0
         self.out_step = self.tap_step * dilation // stride
 
     def side(self, size: int, pixels: int, taps: int) -> Side:
@@ -328,9 +330,9 @@ class _Phase:
 
 def _margins(phases: list[_Phase], out: int) -> tuple[int, int]:
     """How far the phases reach before and beyond ``out`` output positions."""
-    met = [phase for phase in phases if phase.taps]
-    before = max([-(p.out - (p.taps - 1) * p.out_step) for p in met] + [0])
-    beyond = max([p.out + p.count - out for p in met] + [0])
+    active = [phase for phase in phases if phase.taps]
+    before = max([-(p.out - (p.taps - 1) * p.out_step) for p in active] + [0])
+    beyond = max([p.out + p.count - out for p in active] + [0])
     return before, beyond
 
 
@@ -346,153 +348,147 @@ def input_gradient_plan(g: ConvGeometry, itemsize: int) -> InputGradient:
         for r in range(min(g.stride_w, g.w))
     ]
     margins = *_margins(vertical, g.oh), *_margins(horizontal, g.ow)
-    part = _part(g)
-    if part.elementwise:
-        to, width = _as_it_is(g.output_shape), 0
-    else:
+    elementwise = _channels(g).elementwise
+    to, tile = _as_it_is(g.output_shape), tile_for(g.n * g.h * g.w, g.group_ic, itemsize)
+    if not elementwise:
         to = layout(g.output_shape, itemsize, margins)
-        tile = tile_for(g.n * g.h * g.w, g.group_ic, itemsize)
-        width = tile.columns
-    phases, untouched = [], []
+    decisions: list[Decision] = []
+    untouched = []
     for v in vertical:
         for h in horizontal:
             if not (v.taps and h.taps):
                 untouched.append((v.first, h.first))
-            elif part.elementwise:
+            elif elementwise:
                 image = g.h * g.w, v.first * g.w + h.first
                 sides = v.side(g.oh, g.w, g.kw), h.side(g.ow, 1, 1)
                 tap = v.tap * g.kw + h.tap
-                phases.append(depthwise_plan((g.n, g.ic), *sides, image, tap, itemsize))
+                plan = depthwise_plan((g.n, g.ic), *sides, image, tap, itemsize)
+                decisions.append(Decision("depthwise", _DEPTHWISE, plan))
             else:
                 c = _input_gradient_of_phase(g, to, tile, v, h)
-                phases.append(plan(c, tile, itemsize))
-    return InputGradient(to, max(margins) > 0, width, tuple(phases), tuple(untouched))
+                decisions.append(decide(CONTRACTIONS, Problem(c, tile, itemsize)))
+    width = 0 if elementwise else tile.columns
+    return InputGradient(to, max(margins) > 0, width, tuple(decisions), tuple(untouched))
 
 
 def _input_gradient_of_phase(
     g: ConvGeometry, to: Layout, tile: Tile, v: _Phase, h: _Phase
 ) -> Contraction:
     pixel, row = to.pitch, to.width * to.pitch
-    grid = _rows(
+    rows = _rows(
         (g.n, v.count, h.count),
         (to.height * row, row, pixel),
         (g.h * g.w * g.ic, g.stride_h * g.w * g.ic, g.stride_w * g.ic),
-    )
-    # Turned filters, [group][block][kh][kw][oc][tile columns].
-    run, columns, step = g.group_oc, g.group_ic, tile.columns
-    block = g.kh * g.kw * run * step
-    return Contraction(
-        **grid,
         x_start=(v.out + to.top) * row + (h.out + to.left) * pixel,
         y_start=(v.first * g.w + h.first) * g.ic,
-        steps_a=v.taps,
-        steps_b=h.taps,
-        run=run,
-        step_x_a=-v.out_step * row,
-        step_x_b=-h.out_step * pixel,
-        step_x=1,
-        w_start=(v.tap * g.kw + h.tap) * run * step,
-        step_w_a=v.tap_step * g.kw * run * step,
-        step_w_b=h.tap_step * run * step,
-        step_w=step,
-        columns=columns,
-        w_block=block,
-        **_real_rows(grid, v.count, to.top, g.oh, v.out + to.top, 1, -v.out_step),
-        groups=g.groups,
-        x_group=g.group_oc,
-        y_group=columns,
-        w_group=-(-columns // tile.columns) * block,
     )
+    # Turned filters, [group][block][kh][kw][oc][tile columns].
+    run, columns, width = g.group_oc, g.group_ic, tile.columns
+    block = g.kh * g.kw * run * width
+    return Contraction(
+        rows,
+        Steps(
+            a=v.taps, b=h.taps, run=run,
+            x_a=-v.out_step * row, x_b=-h.out_step * pixel, x_run=1,
+            w_a=v.tap_step * g.kw * run * width, w_b=h.tap_step * run * width, w_run=width,
+        ),
+        Columns(columns, (v.tap * g.kw + h.tap) * run * width, block),
+        Groups(g.groups, run, columns, -(-columns // width) * block),
+        _image_rows(
+            rows, v.count, ImageRows(to.top, to.top + g.oh, v.out + to.top, 1, -v.out_step)
+        ),
+    )  # fmt: skip
 
 
-class _FilterGradient(NamedTuple):
+class FilterGradient(NamedTuple):
+    """What serves the filters' gradient."""
+
     to: Layout
     slabs: int
-    whole_slabs: int  # of equal numbers of images; the rest of them, if any, is a slab of its own
-    whole: Plan
-    rest: Plan | None
-    rest_x: int
-    rest_dy: int
+    whole_slabs: int  # of equal numbers of images; the tail of them, if any, is a slab of its own
+    decision: Decision  # of all whole slabs
+    tail: Plan | None
+    tail_x: int
+    tail_dy: int
+
+    @property
+    def whole(self) -> Plan:
+        """The plan of the whole slabs."""
+        return self.decision.plan
 
 
 @cached_choice
-def _filter_gradient(g: ConvGeometry, itemsize: int) -> _FilterGradient:
-    to, g = _images(g, itemsize)
-    part = _part(g)
+def filter_gradient(g: ConvGeometry, itemsize: int) -> FilterGradient:
+    """The filters' gradient in slabs of images."""
+    to, part, tile = _images(g, itemsize)[0], _channels(g), _filter_tile(g, itemsize)
     rows = g.kh * g.kw * part.channels
-    if part.elementwise:
-        tile = elementwise_tile(itemsize)
-    else:
-        tile = tile_for(rows, part.columns, itemsize)
     tiles = -(-rows // tile.rows) * -(-part.columns // tile.columns)
     images = -(-g.n // (1 if part.groups > 1 or tiles >= 8 else min(g.n, 8)))
-    whole, rest = divmod(g.n, images)
-
-    def of(count: int, slabs: int) -> Plan:
-        c = _filter_gradient_of_slabs(g, part, to, tile, count, slabs)
-        return plan(c, tile, itemsize, elementwise=part.elementwise)
-
-    return _FilterGradient(
+    whole, tail = divmod(g.n, images)
+    return FilterGradient(
         to,
-        slabs=whole + (rest > 0),
+        slabs=whole + (tail > 0),
         whole_slabs=whole,
-        whole=of(images, whole),
-        rest=of(rest, 1) if rest else None,
-        rest_x=whole * images * to.height * to.width * to.pitch,
-        rest_dy=whole * images * g.oh * g.ow * g.oc,
+        decision=_slabs_decision(g, itemsize, images, whole),
+        tail=_slabs_decision(g, itemsize, tail, 1).plan if tail else None,
+        tail_x=whole * images * to.height * to.width * to.pitch,
+        tail_dy=whole * images * g.oh * g.ow * g.oc,
     )
 
 
 @cached_choice
 def filter_sum_plan(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan]:
     """How images are laid out for the filters' gradient, and all of it as one sum."""
-    to, g = _images(g, itemsize)
-    part = _part(g)
+    return _images(g, itemsize)[0], _slabs_decision(g, itemsize, g.n, 1).plan
+
+
+def _filter_tile(g: ConvGeometry, itemsize: int) -> Tile:
+    part = _channels(g)
     if part.elementwise:
-        tile = elementwise_tile(itemsize)
-    else:
-        tile = tile_for(g.kh * g.kw * part.channels, part.columns, itemsize)
-    c = _filter_gradient_of_slabs(g, part, to, tile, g.n, 1)
-    return to, plan(c, tile, itemsize, elementwise=part.elementwise)
+        return elementwise_tile(itemsize)
+    return tile_for(g.kh * g.kw * part.channels, part.columns, itemsize)
 
 
-def _filter_gradient_of_slabs(
-    g: ConvGeometry, part: _Part, to: Layout, tile: Tile, images: int, slabs: int
-) -> Contraction:
+def _slabs_decision(g: ConvGeometry, itemsize: int, images: int, slabs: int) -> Decision:
+    """What serves the filters' gradient by so many slabs of so many images."""
+    part, tile = _channels(g), _filter_tile(g, itemsize)
+    to, g = _images(g, itemsize)
     channels, pixel = part.channels, to.pitch
     row = to.width * pixel
-    grid = _rows(
-        (g.kh, g.kw, channels),
-        (g.dilation_h * row, g.dilation_w * pixel, 1),
-        (g.kw * channels * g.oc, channels * g.oc, g.oc),
-    )
-    by_group: dict[str, Any] = {
-        "groups": part.groups,
-        "x_group": channels,
-        "y_group": part.columns,
-        "w_group": part.columns,
-    }
-    by_slab: dict[str, Any] = {
-        "groups": slabs,
-        "x_group": images * to.height * row,
-        "y_group": g.kh * g.kw * channels * g.oc,
-        "w_group": images * g.oh * g.ow * g.oc,
-    }
-    return Contraction(
-        **grid,
-        x_start=0,
-        y_start=0,
-        steps_a=images,
-        steps_b=g.oh,
-        run=g.ow,
-        step_x_a=to.height * row,
-        step_x_b=g.stride_h * row,
-        step_x=g.stride_w * pixel,
-        w_start=0,
-        step_w_a=g.oh * g.ow * g.oc,
-        step_w_b=g.ow * g.oc,
-        step_w=g.oc,
-        columns=part.columns,
-        w_block=tile.columns,
-        **(by_group if slabs == 1 else by_slab),
-    )
+    groups = Groups(part.groups, channels, part.columns, part.columns)
+    if slabs > 1:  # then there is one group
+        groups = Groups(
+            slabs,
+            images * to.height * row,
+            g.kh * g.kw * channels * g.oc,
+            images * g.oh * g.ow * g.oc,
+        )
+    c = Contraction(
+        _rows(
+            (g.kh, g.kw, channels),
+            (g.dilation_h * row, g.dilation_w * pixel, 1),
+            (g.kw * channels * g.oc, channels * g.oc, g.oc),
+        ),
+        Steps(
+            a=images, b=g.oh, run=g.ow,
+            x_a=to.height * row, x_b=g.stride_h * row, x_run=g.stride_w * pixel,
+            w_a=g.oh * g.ow * g.oc, w_b=g.ow * g.oc, w_run=g.oc,
+        ),
+        Columns(part.columns),
+        groups,
+    )  # fmt: skip
+    return decide(CONTRACTIONS, Problem(c, tile, itemsize, part.elementwise))
+
+
+def explanation(op: str, g: ConvGeometry, itemsize: int) -> Iterator[str]:
+    """Which kernels serve an operation, and why; what :func:`fastcnn.explain` prints."""
+    if g.n == 0:
+        yield "kernel: none, because the batch is empty"
+    elif op == "conv2d":
+        yield from forward_decision(g, itemsize, packable=True)[1].lines()
+    elif op == "conv2d_filter_gradient":
+        yield from filter_gradient(g, itemsize).decision.lines()
+    elif op == "conv2d_input_gradient":
+        decisions = input_gradient_plan(g, itemsize).decisions
+        for name in dict.fromkeys(decision.name for decision in decisions):
+            yield from next(each for each in decisions if each.name == name).lines()

@@ -1,20 +1,25 @@
 """The gradient of a dense layer's input for few samples: ``dx = dy @ w.T``.
 
-Weights are turned in registers, a square after the other, and used at once. To turn them all in
-memory, as is right for many samples, takes three times as long as the products with one sample do:
-the gradient by 1352×10 weights takes 2.0 µs so instead of 5.0, by 9216×128 0.25 ms instead of 0.6,
-and by the latter of four samples no more (one thread of a Zen 3 processor, AVX2).
+Weights are turned in registers, one square after the other, and used at once. To turn them all in
+memory, as is right for many samples, takes three times as long as the products with one sample do
+(docs/measurements.md, "Weights are turned in registers").
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from fastcnn.core.arguments import Array
 from fastcnn.core.long_sums import STRETCH
-from fastcnn.engine.numba.contraction.contraction import ITEMS, WORTH, Plan
+from fastcnn.engine.numba.contraction.contraction import (
+    TASK_WORK,
+    TASKS,
+    Plan,
+)
 from fastcnn.engine.numba.runtime.arrays import record
-from fastcnn.engine.numba.runtime.instruction_sets import cached_choice, kernel_factory, registers
+from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory, registers
 from fastcnn.engine.numba.runtime.jit import ordered_kernel
+from fastcnn.engine.numba.runtime.types import Kernel
 from fastcnn.engine.numba.tiles.loads_and_stores import tile_from_row, tile_store_rows
 from fastcnn.engine.numba.tiles.rows import rows_line, rows_walk
 from fastcnn.engine.numba.tiles.totals import totals_add, totals_begin, totals_end, totals_room
@@ -25,53 +30,62 @@ FEW = 4
 
 
 class Product(NamedTuple):
-    """``samples`` by ``outputs`` by ``inputs``, which are some of the ``apart`` of a sample.
+    """``samples`` by ``outputs`` by ``inputs``, which are some of the ``all_inputs`` of a sample.
 
-    An item has ``part`` vectors of inputs.
+    A task has ``grain`` vectors of inputs.
     """
 
     samples: int
     inputs: int
     outputs: int
-    apart: int
-    part: int
+    all_inputs: int
+    grain: int
 
 
-@cached_choice
-def plan_turning(samples: int, inputs: int, outputs: int, itemsize: int, apart: int) -> Plan | None:
-    """The plan, whose kernel takes the weights as they are; None where a side is below a square's.
+def plan_few_samples(
+    samples: int, inputs: int, outputs: int, itemsize: int, all_inputs: int
+) -> Plan | str:
+    """The plan, whose kernel takes the weights as they are, or why it does not serve.
 
     Operands are those of a contraction.
     """
+    if samples > FEW:
+        return f"there are more than {FEW} samples"
     lanes = registers().vector_bytes // itemsize
     while lanes > 2 and lanes > min(inputs, outputs):
         lanes //= 2
     if lanes > min(inputs, outputs):
-        return None
+        return "a side of the weights is below a square's"
     vectors, work = -(-inputs // lanes), samples * inputs * outputs // 2
-    items = min(vectors, ITEMS, 1 + work // WORTH)
-    part = -(-vectors // items)
-    product = record(Product(samples, inputs, outputs, apart, part))
-    return Plan(_turning(1 if samples == 1 else FEW, lanes), -(-vectors // part), work, product)
+    tasks = min(vectors, TASKS, 1 + work // TASK_WORK)
+    grain = -(-vectors // tasks)
+    numbers = record(Product(samples, inputs, outputs, all_inputs, grain))
+    function = _turning(1 if samples == 1 else FEW, lanes)
+    return Plan(function, -(-vectors // grain), work, numbers)
 
 
 @kernel_factory
-def _turning(rows: int, lanes: int) -> Any:
+def _turning(rows: int, lanes: int) -> Kernel:
+    """The kernel: reads dy (samples, outputs) and w (inputs, outputs), writes dx.
+
+    A sample of dx is ``all_inputs`` long. ``b`` is not looked at, nor is ``relu``.
+    """
     room = rows * lanes
 
     @ordered_kernel
     def turning(
-        start: int, stop: int, dy: Any, w: Any, b: Any, dx: Any, relu: bool, numbers: Any
+        start: int, stop: int, dy: Array, w: Array, b: Array, dx: Array, relu: bool, numbers: Array
     ) -> None:
         c = numbers[0]
-        samples, inputs, outputs, apart, part = c.samples, c.inputs, c.outputs, c.apart, c.part
+        samples, inputs, outputs, grain = c.samples, c.inputs, c.outputs, c.grain
+        all_inputs = c.all_inputs
         nothing, totals = tile_from_row(rows, 1, lanes, b, 0, 0), totals_room(room)
         whole = outputs // lanes * lanes
         last, known = outputs - lanes, lanes - (outputs - whole)
         in_dy = rows_line(rows, 0, outputs)
-        if samples < rows:  # rows that are none are the last one again
+        if samples < rows:  # rows beyond the last sample repeat it
             in_dy = rows_walk(rows, 0, 0, 0, samples, 1, samples, 0, 0, outputs)
-        for vector in range(start * part, min(stop * part, (inputs + lanes - 1) // lanes)):
+        for vector in range(start * grain, min(stop * grain, (inputs + lanes - 1) // lanes)):
             # The last vector reaches back over the one before, as the last square does.
             first, tile = min(vector * lanes, inputs - lanes), nothing
             if outputs > STRETCH:
@@ -87,6 +101,6 @@ def _turning(rows: int, lanes: int) -> Any:
                 tile = rank1_square(tile, dy, in_dy, last, w, j, outputs, known)
             if outputs > STRETCH:
                 tile = totals_end(tile, totals, 0)
-            tile_store_rows(tile, dx, first, apart, lanes, samples)
+            tile_store_rows(tile, dx, first, all_inputs, lanes, samples)
 
     return turning

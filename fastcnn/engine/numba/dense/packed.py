@@ -1,29 +1,35 @@
-"""Dense layers of ten outputs, as nets for ten classes end in: long sums, few columns.
+"""Dense layers of few outputs and many inputs, as nets for some classes end in.
 
-Ten columns fill no whole number of vectors, and what they leave empty takes as long as what they
-fill. But rows of weights follow each other, so that vectors filled with weights as they lie hold a
-few rows without a gap: with 8 lanes five vectors hold four rows. A sample has sums in all these
-lanes, each of every fourth input and one output, and at the end, or at the end of each stretch of a
-long sum (:mod:`fastcnn.core.long_sums`), they are added up by outputs. A
-call on 8 samples of 1352 inputs takes 4.4 µs instead of the 8.4 of tiles with empty lanes (one
-thread of a Zen 3 processor, AVX2).
+Ten columns fill no whole number of vectors, and the empty lanes cost as much as the full ones. But
+rows of weights follow each other, so vectors filled with weights as they lie hold a few rows
+without a gap: with 8 lanes, five vectors hold four rows of ten. A sample has an accumulator for
+each of these numbers. With ten columns and 8 lanes, the accumulators of an output take every fourth
+input each. At the end, or at the end of each stretch of a long sum
+(:mod:`fastcnn.core.long_sums`), the accumulators of an output are added up.
 
-The compiler must know the number of columns, and each takes a kernel of its own, so only the most
-common has one; others are contractions (:mod:`fastcnn.engine.numba.contraction.contraction`). What
-a sample's sums are does not depend on the others.
+The compiler must know the number of columns, so each number has a kernel of its own. The sums of a
+sample do not depend on the other samples. What it gains: docs/measurements.md, "Vectors hold
+several rows of weights".
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import lcm
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from fastcnn.core.arguments import Array
 from fastcnn.core.long_sums import STRETCH
-from fastcnn.engine.numba.contraction.contraction import ITEMS, LONG, WORTH, Plan
+from fastcnn.engine.numba.contraction.contraction import (
+    TASK_WORK,
+    TASKS,
+    Plan,
+)
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.inlining import ordered_device
-from fastcnn.engine.numba.runtime.instruction_sets import cached_choice, kernel_factory, registers
+from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory, registers
 from fastcnn.engine.numba.runtime.jit import ordered_kernel
+from fastcnn.engine.numba.runtime.types import Kernel
 from fastcnn.engine.numba.tiles.arithmetic import tile_relu
 from fastcnn.engine.numba.tiles.loads_and_stores import tile_from_row, tile_store_rows
 from fastcnn.engine.numba.tiles.packed_products import (
@@ -34,67 +40,89 @@ from fastcnn.engine.numba.tiles.packed_products import (
 from fastcnn.engine.numba.tiles.rows import rows_line
 from fastcnn.engine.numba.tiles.totals import totals_add, totals_begin, totals_end, totals_room
 
-COLUMNS = 10
+INPUTS = 256
+"""Inputs of a layer for this kernel, at least: to add up the accumulators takes time too."""
+_COLUMNS, _VECTORS = 24, 5
+"""Outputs, if they do not fit into a register tile's columns, and vectors that rows fill without a
+gap, both at most. With more vectors, too few samples share the weights that a step reads."""
+_ACCUMULATORS = 2
+"""Vectors of accumulators of a sample, at least, because a sum waits for the one before."""
 
 
 class Packed(NamedTuple):
-    """``samples`` by ``inputs``; an item has ``part`` samples."""
+    """``samples`` by ``inputs``; a task has ``grain`` samples."""
 
     samples: int
     inputs: int
-    part: int
+    grain: int
 
 
-@cached_choice
-def plan_packed(samples: int, inputs: int, outputs: int, itemsize: int) -> Plan | None:
-    """The plan, whose operands are those of a contraction; None where this is not better."""
-    if outputs != COLUMNS or inputs < LONG:
-        return None
+def plan_packed(samples: int, inputs: int, outputs: int, itemsize: int) -> Plan | str:
+    """The plan, whose operands are those of a contraction, or why this kernel does not serve."""
     host = registers()
     lanes = host.vector_bytes // itemsize
-    rows = 4 if host.tile_rows > 8 else 2  # as many as have their sums in registers
+    vectors = lcm(outputs, lanes) // lanes
+    if inputs < INPUTS:
+        return f"there are fewer than {INPUTS} inputs"
+    if outputs > max(_COLUMNS, host.tile_vectors * lanes):
+        return "the columns fill a register tile"
+    if vectors > _VECTORS:
+        return f"rows of {outputs} fill {vectors} vectors without a gap, more than {_VECTORS}"
+    vectors *= -(-_ACCUMULATORS // vectors)
+    rows = min(4, (host.number - 2) // vectors)  # as many as have their sums in registers
     work = samples * inputs * outputs // 2
-    items = min(ITEMS, 1 + work // WORTH)
-    part = -(-samples // items // rows) * rows
-    function = _packed(rows, lcm(COLUMNS, lanes) // lanes, lanes)
-    return Plan(function, -(-samples // part), work, record(Packed(samples, inputs, part)))
+    tasks = min(TASKS, 1 + work // TASK_WORK)
+    grain = -(-samples // tasks // rows) * rows
+    numbers = record(Packed(samples, inputs, grain))
+    return Plan(_packed(outputs, rows, vectors, lanes), -(-samples // grain), work, numbers)
 
 
 @kernel_factory
-def _packed(rows: int, vectors: int, lanes: int) -> Any:
-    at_once = vectors * lanes // COLUMNS
-    stretch = STRETCH // at_once
-    room = rows * -(-COLUMNS // lanes) * lanes
+def _packed(columns: int, rows: int, vectors: int, lanes: int) -> Kernel:
+    """The kernel: ``y[sample] = b + x[sample] @ w``.
 
-    def of_height(height: int) -> Any:
+    Reads x (samples, inputs), w (inputs, columns) and b (columns,), writes y (samples, columns).
+    """
+    at_once = vectors * lanes // columns
+    stretch = STRETCH // at_once
+    room = rows * -(-columns // lanes) * lanes
+
+    def of_height(height: int) -> Callable[..., None]:
         @ordered_device
         def some_samples(
-            sample: int, x: Any, w: Any, b: Any, y: Any, relu: bool, totals: Any, inputs: int
+            sample: int,
+            x: Array,
+            w: Array,
+            b: Array,
+            y: Array,
+            relu: bool,
+            totals: int,
+            inputs: int,
         ) -> None:
             # The bias is where the first of each group of inputs has its sums.
-            tile = tile_from_row(height, vectors, lanes, b, 0, COLUMNS)
+            tile = tile_from_row(height, vectors, lanes, b, 0, columns)
             in_x, i, j, left = rows_line(height, 0, inputs), sample * inputs, 0, inputs % at_once
             if inputs > STRETCH:
-                totals_begin(tile_unpacked(COLUMNS, lanes, tile), totals, 0)
+                totals_begin(tile_unpacked(columns, lanes, tile), totals, 0)
             groups = inputs // at_once
             while groups > 0:
                 some = min(groups, stretch)
                 for _ in range(some):
-                    tile = rank1_packed(COLUMNS, tile, x, in_x, i, w, j)
+                    tile = rank1_packed(columns, tile, x, in_x, i, w, j)
                     i += at_once
-                    j += at_once * COLUMNS
+                    j += at_once * columns
                 groups -= some
                 if inputs > STRETCH:
-                    totals_add(tile_unpacked(COLUMNS, lanes, tile), totals, 0)
+                    totals_add(tile_unpacked(columns, lanes, tile), totals, 0)
                     tile = tile_from_row(height, vectors, lanes, b, 0, 0)
             if left:
-                tile = rank1_packed_masked(COLUMNS, tile, x, in_x, i, w, j, left)
-            sums = tile_unpacked(COLUMNS, lanes, tile)
+                tile = rank1_packed_masked(columns, tile, x, in_x, i, w, j, left)
+            sums = tile_unpacked(columns, lanes, tile)
             if inputs > STRETCH:
                 sums = totals_end(sums, totals, 0)
             if relu:
                 sums = tile_relu(sums)
-            tile_store_rows(sums, y, sample * COLUMNS, COLUMNS, COLUMNS, height)
+            tile_store_rows(sums, y, sample * columns, columns, columns, height)
 
         return some_samples
 
@@ -102,12 +130,12 @@ def _packed(rows: int, vectors: int, lanes: int) -> Any:
 
     @ordered_kernel
     def packed(
-        start: int, stop: int, x: Any, w: Any, b: Any, y: Any, relu: bool, numbers: Any
+        start: int, stop: int, x: Array, w: Array, b: Array, y: Array, relu: bool, numbers: Array
     ) -> None:
-        samples, inputs, part = numbers[0].samples, numbers[0].inputs, numbers[0].part
+        samples, inputs, grain = numbers[0].samples, numbers[0].inputs, numbers[0].grain
         totals = totals_room(room)
-        for item in range(start, stop):
-            first, last = item * part, min(samples, (item + 1) * part)
+        for task in range(start, stop):
+            first, last = task * grain, min(samples, (task + 1) * grain)
             whole = first + (last - first) // rows * rows
             for sample in range(first, whole, rows):
                 several(sample, x, w, b, y, relu, totals, inputs)

@@ -4,7 +4,7 @@ The kernel of a problem and its register tile follow from the problem and from t
 alone. Choosers ask :func:`registers` and nothing else about the machine, when an operation meets a
 geometry for the first time. So each choice can be computed on any host, without compiling:
 
-    >>> from fastcnn.engine.numba.contraction.contraction import tile_for
+    >>> from fastcnn.engine.numba.contraction.chooser import tile_for
     >>> with choosing_for("neon"):
     ...     tile_for(rows=784, columns=32, itemsize=4)
     Tile(rows=14, vectors=2, lanes=4)
