@@ -179,7 +179,7 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
         "plan.Plans",
         "slices.Steps",
         "slices.Slice",
-        "by_inputs._by_inputs",
+        "backward._by_blocks",
         "executor.",
         "executor.Executor",
         "calls.",

@@ -23,6 +23,7 @@ from fastcnn.core.hardware import L2_BYTES
 from fastcnn.core.user_code import Source, numbers, unchanged_by_errors
 from fastcnn.engine.numba.contraction.packing import all_finite
 from fastcnn.engine.numba.conv import winograd
+from fastcnn.engine.numba.dense.backward import dense_gradients
 from fastcnn.engine.numba.dense.forward import dense
 from fastcnn.engine.numba.elementwise.activations import relu_backward
 from fastcnn.engine.numba.pool.pooling import (
@@ -35,7 +36,6 @@ from fastcnn.engine.numba.runtime import arrays, program
 from fastcnn.engine.numba.runtime.compile_ahead import Progress
 from fastcnn.engine.numba.runtime.program import NO_STEPS, address, constant, run, run_apart, train
 from fastcnn.engine.registry import choose, implementation
-from fastcnn.models.execution.by_inputs import dense_gradients
 from fastcnn.models.execution.plan import Made, Plans, Scratch
 from fastcnn.models.execution.preparation import (
     PURPOSES,

@@ -8,7 +8,6 @@ last bits.
 from __future__ import annotations
 
 from fastcnn.core.arguments import Array
-from fastcnn.engine.numba.contraction.column_sums import column_sums
 from fastcnn.engine.numba.contraction.contraction import (
     FEW,
     Contraction,
@@ -19,7 +18,6 @@ from fastcnn.engine.numba.contraction.contraction import (
     plan_few_steps,
     tile_for,
 )
-from fastcnn.engine.numba.contraction.packing import turn_filters
 from fastcnn.engine.numba.dense import few_samples as dense_input
 from fastcnn.engine.numba.dense import large as large_dense
 from fastcnn.engine.numba.dense.few_samples import plan_turning
@@ -40,28 +38,6 @@ def dense(x: Array, w: Array, b: Array | None, activation: str | None) -> Array:
         steps = dense_plan(n, inputs, outputs, x.itemsize)
         contract(steps, flat_x, flat_w, bias, y.reshape(-1), activation == "relu")
     return y
-
-
-def dense_backward(dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
-    """``dx = dy @ w.T``, ``dw = x.T @ dy``, ``db``."""
-    n, inputs, outputs = len(x), *w.shape
-    dx, dw = empty_like_type(x, n, inputs), empty_like_type(x, inputs, outputs)
-    db = empty_like_type(x, outputs)
-    dy, x = readable(dy), readable(x)
-    flat_dy = dy.reshape(-1)
-    zeros = bias_or_zeros(None, max(inputs, outputs), x)
-    if n:
-        to_input, width = dense_input_plan(n, inputs, outputs, x.itemsize)
-        turned = readable(w).reshape(-1)
-        if width:
-            turned = turn_filters(readable(w).reshape(1, 1, inputs, outputs), 1, width)
-        contract(to_input, flat_dy, turned, zeros, dx.reshape(-1))
-        to_weights = dense_weight_plan(n, inputs, outputs, x.itemsize)
-        contract(to_weights, x.reshape(-1), flat_dy, zeros, dw.reshape(-1))
-    else:
-        dw[...] = 0
-    column_sums(dy, db)
-    return dx, dw, db
 
 
 @cached_choice
