@@ -26,6 +26,7 @@ from fastcnn.core.reading import open_regular, regular
 from fastcnn.core.scalars import count, number, truth
 from fastcnn.core.terminal import shows_bars
 from fastcnn.nn.schedules import Schedule, rate_at
+from fastcnn.train.trainee import Trainee
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -97,6 +98,14 @@ class Callback:
             except Exception:  # whatever the object raises that cannot be copied
                 vars(copied)[name] = value
         return copied
+
+
+def call_hook(callback: Callback, hook: str, model: Trainee, *arguments: object) -> None:
+    """Call a hook by its name, because its signature has the class of the model.
+
+    The training loop knows its model as a :class:`fastcnn.train.trainee.Trainee`.
+    """
+    getattr(callback, hook)(model, *arguments)
 
 
 class _Best:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,11 +19,9 @@ from fastcnn.core.quoting import quoted
 from fastcnn.core.user_code import read_only, real_numbers, refuse
 from fastcnn.data.on_demand import Samples
 from fastcnn.nn.layers import Shape
-from fastcnn.train.callbacks import Callback, EarlyStopping, StopTraining
+from fastcnn.train.callbacks import Callback, EarlyStopping, StopTraining, call_hook
 from fastcnn.train.progress import Event, History, Progress
-
-if TYPE_CHECKING:
-    from fastcnn.models.sequential import Sequential
+from fastcnn.train.trainee import Trainee
 
 Augmentation = Callable[[Array, np.random.Generator], Array]
 """Images (N, H, W, C) of a batch and a generator, to new images of the same dtype."""
@@ -45,7 +42,7 @@ class Epochs:
         augment: applied to the images of each batch, or None.
     """
 
-    model: Sequential
+    model: Trainee
     at: Progress
     images: Samples
     targets: Array
@@ -92,7 +89,7 @@ class Epochs:
         for i, callback in enumerate(at.callbacks):
             begun.append(callback)
             try:
-                callback.on_train_begin(model, {**logs, "epoch": at.epoch})
+                call_hook(callback, "on_train_begin", model, {**logs, "epoch": at.epoch})
                 if i in at.waiting:
                     callback.restore(at.waiting.pop(i).state)
             except StopTraining:
@@ -187,15 +184,15 @@ class Epochs:
             event.was_called[i] = True
             logs = [] if event.logs is None else [dict(event.logs)]
             try:
-                getattr(callback, event.hook)(self.model, event.number, *logs)
+                call_hook(callback, event.hook, self.model, event.number, *logs)
             except StopTraining:
                 self.model.stop_training = True
         self.at.event = None
 
 
-def _tell_the_end(callback: Callback, model: Sequential, logs: dict[str, float]) -> None:
-    with suppress(StopTraining):  # it has stopped
-        callback.on_train_end(model, logs)
+def _tell_the_end(callback: Callback, model: Trainee, logs: dict[str, float]) -> None:
+    with suppress(StopTraining):  # the training has stopped already
+        call_hook(callback, "on_train_end", model, logs)
 
 
 def _may_change_weights(callback: Callback) -> bool:
