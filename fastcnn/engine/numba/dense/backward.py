@@ -110,13 +110,9 @@ def _by_blocks(
     needs_dw: bool,
 ) -> _ByBlocks:
     itemsize, like = dtype.itemsize, np.zeros(1, dtype)
-    # Tiles of both products fill a block.
-    to_input, to_weights = tile_for(n, inputs, itemsize), tile_for(inputs, outputs, itemsize)
-    least = lcm(to_input.columns, to_weights.rows)
-    size = min(inputs, least * max(1, _BLOCK // (least * outputs * itemsize)))
+    size, width = _block(n, inputs, outputs, itemsize)
     blocks = -(-inputs // size)
     copy_bytes = _whole_lines(n * size * itemsize)
-    width = to_input.columns
     turned_bytes = _whole_lines(-(-size // width) * width * outputs * itemsize)
     x, dw, dx, w, copied, turned = (
         Place(base, at)
@@ -183,6 +179,14 @@ def _by_blocks(
         work=n * inputs * outputs,
     )
     return _ByBlocks(by_blocks, constants)
+
+
+def _block(n: int, inputs: int, outputs: int, itemsize: int) -> tuple[int, int]:
+    """The inputs of a block, which fill tiles of both products, and the width of turned weights."""
+    to_input, to_weights = tile_for(n, inputs, itemsize), tile_for(inputs, outputs, itemsize)
+    least = lcm(to_input.columns, to_weights.rows)
+    size = min(inputs, least * max(1, _BLOCK // (least * outputs * itemsize)))
+    return size, to_input.columns
 
 
 def _whole_lines(size: int) -> int:
