@@ -38,7 +38,7 @@ from fastcnn.layers import (
 )
 from fastcnn.losses import BinaryCrossEntropy, CrossEntropy, Loss
 from fastcnn.models import weights
-from fastcnn.models.execution import Executor, plan, slices
+from fastcnn.models.execution import Executor, programs, slices, step_list
 
 PAGE = mmap.PAGESIZE
 BATCHES = (1, 3, 16, 9)
@@ -148,9 +148,11 @@ def _guarded(
     with (
         patch.object(seam, "allocate", lambda shape, dtype: guarded(shape, dtype, border)),
         patch.object(weights, "_aligned", lambda size, dtype: _filled(size, dtype, border)),
-        patch.object(slices.Slice, "_room", fences.room),
-        patch.object(slices.Shared, "origins", fences.origins),
-        patch.object(plan, "Made", fences.made),
+        patch.object(step_list.StepList, "room", fences.room),
+        patch.object(step_list.Shared, "origins", fences.origins),
+        patch.object(programs, "Slice", fences.slice_),
+        patch.object(programs, "BatchPrograms", fences.programs),
+        patch.object(step_list, "CACHE_LINE", PAGE),
         patch.object(slices, "CACHE_LINE", PAGE),
     ):
         model = Sequential(layers, shape, seed=0, dtype=dtype)  # type: ignore[arg-type]
@@ -197,12 +199,12 @@ class _Fences:
     """Pages between the places of scratch; those of slices are forbidden where all agree."""
 
     def __init__(self, border: Border) -> None:
-        self._border = border
+        self._border, self._latest = border, list[slices.Slice]()
         fences = self
 
-        def origins(shared: slices.Shared, count: int) -> tuple[dict[int, int], int]:
+        def origins(shared: step_list.Shared, count: int) -> tuple[dict[int, int], int]:
             found, at, shared.__dict__["fences"] = {}, shared.__dict__["_turned_size"], []
-            for base, by_sample in shared.kept.values():
+            for base, by_sample in shared.arrays.values():
                 size = count * by_sample
                 pages = max(1, math.ceil(size / PAGE)) * PAGE
                 found[base] = at + (0 if fences._border == "first" else pages - size)
@@ -210,7 +212,7 @@ class _Fences:
                 shared.__dict__["fences"].append(at - PAGE)
             return found, at
 
-        def room(slice_: slices.Slice, count: int) -> Place:
+        def room(slice_: step_list.StepList, count: int) -> Place:
             size = count * slice_.itemsize
             pages = max(1, math.ceil(size / PAGE)) * PAGE
             at = slice_.size + (0 if fences._border == "first" else pages - size)
@@ -218,14 +220,19 @@ class _Fences:
             slice_.__dict__.setdefault("fences", []).append(slice_.size - PAGE)
             return Place(ITEM, at)
 
-        class Made(plan.Made):
+        class Slice(slices.Slice):
+            def __init__(self, *given: Any, **more: Any) -> None:
+                super().__init__(*given, **more)
+                fences._latest = [*fences._latest[-1:], self]
+
+        class BatchPrograms(programs.BatchPrograms):
             def __init__(self, *given: Any) -> None:
                 super().__init__(*given)
-                whole, rest = given[-3:-1]
+                whole, rest = fences._latest
                 self._fences = whole.__dict__["fences"] if whole.n == rest.n else []
                 self._workspace, self._shared = whole.size, whole.shared.__dict__["fences"]
 
-            def scratch(self) -> plan.Scratch:
+            def scratch(self) -> programs.Scratch:
                 found = super().scratch()
                 for at in self._shared:
                     forbid(found.address + at)
@@ -235,4 +242,5 @@ class _Fences:
                         forbid(first + at)
                 return found
 
-        self.room, self.made, self.origins = room, Made, origins
+        self.room, self.origins = room, origins
+        self.slice_, self.programs = Slice, BatchPrograms

@@ -21,7 +21,7 @@ from fastcnn.engine.numba.elementwise import steps
 from fastcnn.engine.numba.runtime import program
 from fastcnn.engine.registry import replaced
 from fastcnn.losses import MeanSquaredError
-from fastcnn.models.execution import executor, slices
+from fastcnn.models.execution import compiled, executor, lowering
 from fastcnn.proof import models
 from fastcnn.proof.check import check, reference_of
 from fastcnn.proof.problems import WINOGRAD, case_named, operations
@@ -289,9 +289,7 @@ def a_slice_less(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def no_bias(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        slices.Slice, "_bias", lambda self, layer: program.constant(self.plans.zeros)
-    )
+    monkeypatch.setattr(lowering.Lowering, "_bias", lambda self, to: to.zeros)
 
 
 def handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,8 +297,8 @@ def handed_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def one_label(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = executor.train
-    monkeypatch.setattr(executor, "train", lambda *given: whole(*given[:-1], given[-1] - 8))
+    whole = compiled.train
+    monkeypatch.setattr(compiled, "train", lambda *given: whole(*given[:-1], given[-1] - 8))
 
 
 @pytest.mark.skipif(not program.compiles(), reason="programs are of compiled code")

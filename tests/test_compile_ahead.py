@@ -558,6 +558,6 @@ def test_no_program_outside_of_rehearsals_has_steps_without_address() -> None:
     model.predict(np.zeros((3, 28, 28, 1), np.uint8))
     executor = model._executor(model._trunk(model._predicting()))
     assert executor is not None
-    assert executor._only is not None
-    for made in executor._only._plans._made.values():
+    assert executor._only_segment is not None
+    for made in executor._only_segment._programs._kept.values():
         assert made.forward.steps.reshape(-1, program.STEP_WORDS)[:, 0].all()

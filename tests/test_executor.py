@@ -44,7 +44,8 @@ from fastcnn.layers import (
     ZeroPadding2D,
 )
 from fastcnn.losses import BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError
-from fastcnn.models.execution import Executor, executor, plan, slices
+from fastcnn.models.execution import Executor, compiled, lowering, programs, slices
+from fastcnn.models.execution.compiled import CompiledSegment
 from fastcnn.nets import article, lenet5
 from fastcnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from fastcnn.schedules import Cosine, Step
@@ -277,9 +278,9 @@ def test_convolution_and_pooling_are_one_step_where_they_can_be(pool: Layer, rel
     x = np.random.default_rng(2).standard_normal((3, 9, 29, 2)).astype(np.float32)
     plain = Sequential(copy.deepcopy(layers), (9, 29, 2), seed=1, engine="numba")
     np.testing.assert_array_equal(model._forward_batch(x), plain._forward_batch(x))
-    (part,) = served_by_the_executor(model)._parts
-    assert isinstance(part, executor._Run)
-    made = part._plans.made(3, "predict", False)
+    (unit,) = served_by_the_executor(model)._units
+    assert isinstance(unit, CompiledSegment)
+    made = unit._programs.of_batch(3, "predict", False)
     apart = 3 + (relu == "a layer")
     assert made.forward.numbers[0] == (2 if repr(pool) == "MaxPool2D()" else apart)
     for count in (1, 3, 9):
@@ -386,7 +387,7 @@ def test_inputs_of_every_form_are_taken() -> None:
 
 def test_two_threads_predict_with_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
     model, plain = model_of("lenet5"), model_of("lenet5", engine="numba")
-    monkeypatch.setattr(plan, "_PROGRAMS", 3)
+    monkeypatch.setattr(programs, "_PROGRAMS", 3)
     counts = [1, 9, 2, 16, 33, 7] * 4
     x, _ = data_of("lenet5", max(counts))
     expected = plain.predict(x)
@@ -411,8 +412,10 @@ def test_the_programs_of_a_batch_know_nothing_of_those_of_others() -> None:
 
     def bytes_for(*batches: int) -> int:
         model = Sequential([Dense(120), Dense(84), Dense(3)], (5,), seed=0)
-        run = Executor(model.layers, model._weights)._parts[0]
-        return [run._plans.made(n, "step", False).forward.scratch for n in batches][-1]
+        segment = Executor(model.layers, model._weights)._units[0]
+        assert isinstance(segment, CompiledSegment)
+        made = segment._programs
+        return [made.of_batch(n, "step", False).forward.scratch for n in batches][-1]
 
     assert bytes_for(2, 40) == bytes_for(40)  # whose filters are turned into blocks of other widths
     assert bytes_for(40, 2) == bytes_for(2)
@@ -730,8 +733,8 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             seen.append(int(made.program.numbers[program._SLICES]))
         program.train(made, *rest)
 
-    monkeypatch.setattr(executor, "run", spy)
-    monkeypatch.setattr(executor, "train", spy_of_steps)
+    monkeypatch.setattr(compiled, "run", spy)
+    monkeypatch.setattr(compiled, "train", spy_of_steps)
     return seen
 
 
@@ -817,13 +820,13 @@ def test_a_large_dense_layer_takes_the_images_before_it_as_they_are() -> None:
 
 
 def test_programs_of_many_batch_sizes_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "_PROGRAMS", 5)
+    monkeypatch.setattr(programs, "_PROGRAMS", 5)
     model = model_of("vectors")
     for count in range(1, 14):
         model.predict(data_of("vectors", count)[0])
-    (run,) = served_by_the_executor(model)._parts
-    assert isinstance(run, executor._Run)
-    assert len(run._plans._made) == 3
+    (segment,) = served_by_the_executor(model)._units
+    assert isinstance(segment, CompiledSegment)
+    assert len(segment._programs._kept) == 3
 
 
 # --- these tests can fail -------------------------------------------------------------------------
@@ -838,8 +841,8 @@ def test_planted_faults_are_seen(monkeypatch: pytest.MonkeyPatch, fault: str) ->
     elif fault == "over batch":
         monkeypatch.setattr(slices, "_whole", lambda *_: Place(SHARED, 0))
     elif fault == "turned":
-        monkeypatch.setattr(plan.Plans, "_turn", lambda *_: [])
+        monkeypatch.setattr(programs, "_turns", lambda *_: [])
     else:
-        monkeypatch.setattr(slices.Steps, "_sum_bias", lambda *_: None)
+        monkeypatch.setattr(lowering.Lowering, "bias_gradient", lambda *_: None)
     with pytest.raises(AssertionError):
         test_gradients_of_every_batch_size_are_those_of_single_operations("lenet5", 9)

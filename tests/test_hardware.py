@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 import pytest
 
 from fastcnn.core import hardware
@@ -45,6 +47,6 @@ def test_memory_where_the_system_does_not_say(monkeypatch: pytest.MonkeyPatch) -
 )
 def test_the_processors_name(text: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "_text", lambda path: text)
-    monkeypatch.setattr(hardware.platform, "system", lambda: "Linux")
-    monkeypatch.setattr(hardware.platform, "processor", lambda: "what Python says")
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    monkeypatch.setattr(platform, "processor", lambda: "what Python says")
     assert hardware.processor_name() == name

@@ -19,6 +19,7 @@ from fastcnn.engine import numba as kernels
 from fastcnn.engine.numba.contraction import chooser, contraction, few_steps, packing
 from fastcnn.engine.numba.contraction.lines import Lines
 from fastcnn.engine.numba.conv import direct
+from fastcnn.engine.numba.dense import backward
 from fastcnn.engine.numba.dense import few_samples as dense_input
 from fastcnn.engine.numba.dense.chooser import dense_plan
 from fastcnn.engine.numba.pool import pooling
@@ -503,6 +504,24 @@ def test_input_gradient_of_few_samples_keeps_what_is_not_finite_to_itself() -> N
     with np.errstate(invalid="ignore"):
         of_both = [fastcnn.dense_backward(dy, x, w, engine=e)[0] for e in ("numba", "naive")]
     np.testing.assert_array_equal(*of_both)
+
+
+@pytest.mark.each_instruction_set
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n", [1, 5, 32, 33])
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (19, 13), (700, 9), (1031, 300)])
+def test_gradients_by_blocks_are_those_of_whole_products(
+    inputs: int, outputs: int, n: int, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng([inputs, n])
+    shapes = (n, outputs), (n, inputs), (inputs, outputs)
+    dy, x, w = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
+    results = []
+    for one_call in (True, False):
+        monkeypatch.setattr(backward, "is_one_call", lambda *_, one_call=one_call: one_call)
+        results.append(backward.dense_backward(dy, x, w))
+    for by_blocks, whole in zip(*results, strict=True):
+        np.testing.assert_array_equal(by_blocks, whole)
 
 
 # A square of numbers turned in registers.

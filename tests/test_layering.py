@@ -1,4 +1,9 @@
-"""The house: arrows point down only, and heavy libraries stay where they belong."""
+"""The house: arrows point down only, and heavy libraries stay where they belong.
+
+One arrow points up, for annotations alone: a hook of a callback takes a ``Sequential``, because
+with a protocol in its place mypy would refuse a user's hook that takes ``fastcnn.Sequential``, and
+with a type variable it would refuse a user's class that derives from a plain ``Callback``.
+"""
 
 from __future__ import annotations
 
@@ -88,9 +93,8 @@ def imports(source: str, *, for_types: bool = False) -> set[str]:
     waiting: list[ast.AST] = [ast.parse(source)]
     while waiting:
         node = waiting.pop()
-        is_if = isinstance(node, ast.If) and not for_types
-        if is_if and ast.unparse(node.test).endswith("TYPE_CHECKING"):
-            waiting += node.orelse
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            waiting += [*node.body, *node.orelse] if for_types else node.orelse
             continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
@@ -101,10 +105,10 @@ def imports(source: str, *, for_types: bool = False) -> set[str]:
     return found
 
 
-def parts_imported(source: str) -> set[str]:
+def parts_imported(source: str, *, for_types: bool = False) -> set[str]:
     """Parts of the house that a module imports from."""
     parts: set[str] = set()
-    for name in imports(source):
+    for name in imports(source, for_types=for_types):
         first = name.partition(".")[0]
         if first == "fastcnn":
             named = part(name)
@@ -113,11 +117,11 @@ def parts_imported(source: str) -> set[str]:
     return parts
 
 
-def violations(path: Path) -> Iterator[str]:
+def violations(path: Path, *, for_types: bool = False) -> Iterator[str]:
     here = part(dotted(path))
     if here == "engine":
         return  # its __init__ holds no code
-    for there in parts_imported(path.read_text("utf-8")) - {here}:
+    for there in parts_imported(path.read_text("utf-8"), for_types=for_types) - {here}:
         if FLOOR[there] >= FLOOR[here]:
             yield f"{dotted(path)} imports {there}"
 
@@ -167,6 +171,12 @@ def test_the_check_of_rooms_sees_what_it_should() -> None:
     assert list(climbs(f"{engine}.runtime.jit", f"import {engine}"))
     assert list(climbs(f"{engine}.runtime.jit", "from fastcnn.engine import numba"))
     assert list(climbs(f"{engine}.conv.direct", f"from {engine} import conv2d"))
+
+
+def test_one_arrow_points_up_for_annotations() -> None:
+    inner = [path for path in MODULES if part(dotted(path)) != "fastcnn"]
+    climbs = [one for path in inner for one in violations(path, for_types=True)]
+    assert climbs == ["fastcnn.train.callbacks imports models"]
 
 
 @pytest.mark.parametrize("engine", ENGINES)

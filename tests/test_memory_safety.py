@@ -107,15 +107,15 @@ def test_an_access_beyond_an_array_ends_the_process(tmp_path: Path) -> None:
 FAULTY_NET = """
 import os, sys
 import guarded
-from fastcnn.models.execution import slices
+from fastcnn.models.execution import slices, step_list
 from guarded_nets import run_nets
 
-def outcome(name, short):
+def outcome(of, name, short):
     child = os.fork()
     if not child:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        whole = getattr(slices.Slice, name)
-        setattr(slices.Slice, name, lambda *given: short(whole, *given))
+        whole = getattr(of, name)
+        setattr(of, name, lambda *given: short(whole, *given))
         run_nets(("float32",), 18)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -128,8 +128,8 @@ def longer(whole, slice_, form, function, samples, stop, *operands):
     whole(slice_, form, function, samples, stop + 1, *operands)
 
 sys.stdout.flush()
-print("outcomes", outcome("_forward", lambda whole, *given: whole(*given)),
-      outcome("_gradient", shifted), outcome("_step", longer))
+print("outcomes", outcome(slices.Slice, "_go_forward", lambda whole, *given: whole(*given)),
+      outcome(step_list.StepList, "gradient", shifted), outcome(step_list.StepList, "step", longer))
 """
 
 
@@ -175,18 +175,20 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
     # Lists of steps and of pieces, which are only read, and arrays that only stand for their type.
     tables = {f"program.{name}" for name in ("", "step", "parts", "program", "training")}
     tables |= {
-        "plan.",
-        "plan.Plans",
-        "slices.Steps",
+        "programs.",
+        "programs._programs_of",
+        "programs._sums_of_slabs",
+        "programs._turns",
+        "step_list.StepList",
         "slices.Slice",
-        "by_inputs._by_inputs",
-        "executor.",
+        "backward._by_blocks",
+        "compiled.",
         "executor.Executor",
         "calls.",
         "calls.step_address",
     }
     # Of what other layers gave, where kernels would not take it; of what kernels gave, for users.
-    copies = {"executor._Alone", "executor._Run"}
+    copies = {"lone.LoneLayer", "compiled.CompiledSegment"}
     copies |= {"preparation.rehearsed"}  # samples of a rehearsal, in which no kernel runs
     no_arrays = {
         "threads._Worker",

@@ -8,10 +8,7 @@ The functions ask the system. Only speed, and what is refused as too large, may 
 from __future__ import annotations
 
 import os
-import platform
-import subprocess
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 CACHE_LINE = 64
@@ -61,6 +58,9 @@ def processor_name() -> str:
     >>> processor_name() != ""
     True
     """
+    import platform  # imported here, because reports alone need them
+    import subprocess
+
     for line in _text("/proc/cpuinfo").splitlines():
         name, _, value = line.partition(":")
         if name.strip() in ("model name", "Model") and value.strip():
@@ -157,6 +157,7 @@ def quotas(cgroups: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> l
 def _text(path: str) -> str:
     """What the system says in this file; nothing where the file cannot be read."""
     try:
-        return Path(path).read_text("utf-8", "replace")
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
     except OSError:
         return ""

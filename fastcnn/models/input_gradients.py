@@ -21,8 +21,8 @@ from fastcnn.core.float_errors import unreported
 from fastcnn.nn.layers import Layer, Shape, all_layers
 
 
-def upstream(output: ArrayLike, count: int, shape: Shape, dtype: np.dtype[Any]) -> Array:
-    """The gradient at the outputs, (count, …), of what ``output`` stands for.
+def upstream(output: ArrayLike, count: int, shape: Shape, dtype: np.dtype[np.floating]) -> Array:
+    """The gradient at the outputs, (count, …), that ``output`` stands for.
 
     Args:
         output: the number of an output, one number for each sample, or the gradient itself.
@@ -77,8 +77,8 @@ def through(layers: Sequence[Layer], x: Array, dy: Array, engine: str | None) ->
     saved = []
     try:
         for layer in layers:
-            x, kept = layer.forward(x, False, None, engine)
-            saved.append(kept)
+            x, saved_of_layer = layer.forward(x, False, None, engine)
+            saved.append(saved_of_layer)
         for i in reversed(range(len(layers))):
             dy = _back(i, layers[i], dy, saved[i], engine)
     finally:

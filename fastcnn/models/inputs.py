@@ -1,12 +1,10 @@
 """What a model takes as samples: images or vectors, bytes or floats.
 
-Bytes (uint8) are pixels, and are scaled to ``x / 255 − 0.5``, batch by batch. Everything else is
-taken as it is given. (N, H, W) is one channel.
+Bytes (uint8) are pixels, and are scaled to ``x / 255 − 0.5``, batch by batch. Other numbers are
+taken as they are. (N, H, W) is one channel.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,17 +14,17 @@ from fastcnn.core.float_errors import unreported
 from fastcnn.data.on_demand import Samples
 from fastcnn.nn.layers import Shape
 
-_TAKEN = frozenset(map(np.dtype, (np.uint8, np.float32, np.float64)))
+_USUAL = frozenset(map(np.dtype, (np.uint8, np.float32, np.float64)))
 _SMALLEST_PICTURE = 8  # side
-_PART = 1 << 20  # numbers that are looked at together
+_PART = 1 << 20  # numbers that are checked together
 
 
 def samples(name: str, x: ArrayLike, input_shape: Shape | None) -> Array:
     """``x`` as (N, H, W, C) or (N, features), in the dtype that it has.
 
-    A view of its own, because the caller may give ``x`` another shape in place.
+    A new view, because the caller may set the shape of ``x`` in place.
 
-    Raises ``TypeError`` for what are no numbers, ``ValueError`` for samples of another shape than
+    Raises ``TypeError`` for anything but numbers, ``ValueError`` for samples of another shape than
     ``input_shape``; both name the argument.
 
     >>> samples("x", np.zeros((5, 28, 28), np.uint8), (28, 28, 1)).shape
@@ -34,8 +32,8 @@ def samples(name: str, x: ArrayLike, input_shape: Shape | None) -> Array:
     """
     if type(x) is np.ndarray:
         view = x[..., np.newaxis] if x.ndim == 3 else x[...]
-        if view.dtype in _TAKEN and view.ndim == 4 and view.shape[1:] == input_shape:
-            return view  # nearly always, and a prediction of one sample is short
+        if view.dtype in _USUAL and view.ndim == 4 and view.shape[1:] == input_shape:
+            return view  # the usual case, early because a prediction of one sample is short
     try:
         array: Array = np.asarray(x)[...]
     except ValueError as error:
@@ -45,11 +43,11 @@ def samples(name: str, x: ArrayLike, input_shape: Shape | None) -> Array:
     if array.ndim == 3:
         array = array[..., np.newaxis]
     if array.ndim not in (2, 4) or (input_shape is not None and array.shape[1:] != input_shape):
-        wanted = "(N, H, W), (N, H, W, C) or (N, features)"
+        required = "(N, H, W), (N, H, W, C) or (N, features)"
         if input_shape is not None:
-            wanted = f"(N, {', '.join(map(str, input_shape))})"
+            required = f"(N, {', '.join(map(str, input_shape))})"
         raise ValueError(
-            f"{name} must have the shape {wanted}, got {np.shape(x)}"
+            f"{name} must have the shape {required}, got {np.shape(x)}"
             + _remedy(name, np.shape(x), input_shape)
         )
     return array
@@ -58,7 +56,7 @@ def samples(name: str, x: ArrayLike, input_shape: Shape | None) -> Array:
 def channels_first(shape: Shape) -> bool:
     """Whether a sample's shape is probably (C, H, W), as in PyTorch, and not (H, W, C).
 
-    So it is where the first side is 1, 3 or 4, and the others are alike and at least 8; with three
+    It is where the first side is 1, 3 or 4, and the others are equal and at least 8; with three
     channels also where both are at least 16 and one is at most twice the other. Signals (1, W, C)
     and feature maps such as (3, 3, 256) are not.
 
@@ -98,19 +96,19 @@ def layout_doubt(name: str, shape: Shape, count: int | None = None) -> str | Non
     return None
 
 
-def _remedy(name: str, given: Shape, wanted: Shape | None) -> str:
-    """What would make samples of another shape fit, where that is likely."""
-    if wanted is None or len(wanted) != 3:
-        single = wanted is not None and given == wanted
+def _remedy(name: str, shape: Shape, required: Shape | None) -> str:
+    """How samples of another shape could fit, where their shape suggests it."""
+    if required is None or len(required) != 3:
+        single = required is not None and shape == required
         return f"; a single sample is {name}[numpy.newaxis]" if single else ""
-    height, width, channels = wanted
-    if given == wanted or (channels == 1 and given == (height, width)):
+    height, width, channels = required
+    if shape == required or (channels == 1 and shape == (height, width)):
         return f"; a single sample is {name}[numpy.newaxis]"
-    if given[1:] == (channels, height, width):
+    if shape[1:] == (channels, height, width):
         return f"; its channels seem to come first: fastcnn.nchw_to_nhwc({name})"
-    if len(given) == 4 and given[1:] == (width, channels, height):
+    if len(shape) == 4 and shape[1:] == (width, channels, height):
         return f"; its channels seem to come last: fastcnn.nhwc_to_nchw({name})"
-    if len(given) == 2 and given[1] == height * width * channels:
+    if len(shape) == 2 and shape[1] == height * width * channels:
         return f"; rows become images by {name}.reshape(-1, {height}, {width}, {channels})"
     return ""
 
@@ -128,7 +126,7 @@ def finite(name: str, array: Samples) -> None:
             raise ValueError(f"{name} must hold finite numbers, got NaN or infinity in {sample=}")
 
 
-def batch(array: Array, dtype: np.dtype[Any]) -> Array:
+def batch(array: Array, dtype: np.dtype[np.floating]) -> Array:
     """Some samples as the layers take them: bytes scaled, all of ``dtype`` and C-contiguous.
 
     >>> batch(np.array([[0, 255]], np.uint8), np.dtype("float32"))
@@ -140,7 +138,7 @@ def batch(array: Array, dtype: np.dtype[Any]) -> Array:
 
 
 @unreported
-def _converted(array: Array, dtype: np.dtype[Any]) -> Array:
+def _converted(array: Array, dtype: np.dtype[np.floating]) -> Array:
     if array.dtype == np.uint8:
         scaled: Array = np.multiply(array, dtype.type(1 / 255), dtype=dtype, order="C")
         scaled -= dtype.type(0.5)

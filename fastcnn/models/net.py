@@ -1,8 +1,8 @@
 """``Net``: the layers of a model with their arrays, and how one batch runs through them.
 
-It is what training, files and predictions of a :class:`fastcnn.Sequential` stand on, and knows
-none of them. All running of layers goes through ``_forward_batch``, ``_gradients`` and ``_step``:
-as compiled programs where they serve, else layer by layer.
+Training, files and predictions of a :class:`fastcnn.Sequential` stand on it, and it knows none of
+them. Layers run through ``_forward_batch``, ``_gradients`` and ``_step`` alone: as compiled
+programs where these serve, else layer by layer.
 
 **Building** happens once, however many threads make the first call: the others wait for it.
 """
@@ -65,7 +65,7 @@ _building = RLock()
 
 def _after_fork() -> None:
     global _building
-    _building = RLock()  # the thread that had the old one is not there in the child
+    _building = RLock()  # the child lacks the thread that may hold the old lock
 
 
 if hasattr(os, "register_at_fork"):
@@ -95,7 +95,7 @@ class Net:
         self.input_shape: Shape | None = None
         self.output_shape: Shape | None = None
         self.loss: Loss | None = None
-        # What it is trained with if nothing else is said; its own, since ``loss`` may become one.
+        # Default losses; the model's own objects, because ``loss`` may become one of them.
         self._usual, self._of_sigmoid = CrossEntropy(), BinaryCrossEntropy()
         self._raw, self._ends_in_vector = MeanSquaredError(), True
         self._known = KnownSamples()
@@ -103,16 +103,16 @@ class Net:
         self.stop_training = False
         self.progress: Progress | None = None
         self._own_sgd = SGD(0.005)
-        # What is derived from the layers, for the version of them that is given.
+        # What is derived from the layers, in their version ``_derived_for``.
         self._executors: dict[tuple[int, str], Executor | None] = {}
         self._least_batch: float = 1
         self._derived_for = -1
-        # While it is built, what its layers and the generator were before.
+        # During a build, the attributes of layers and the state of the generator from before.
         self._unfinished: tuple[list[tuple[Layer, dict[str, Any]]], Any] | None = None
-        self._fits = 0  # the process in which a fit runs
+        self._fits = 0  # the id of the process in which a fit runs
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Attributes of which no method but this one knows that they may not be set, or to what.
+        # Only this method knows which attributes may not be set, and which values others take.
         if name[0] != "_":
             fixed = _INSTEAD.get(name)
             if fixed is not None and (name in _COMPUTED or hasattr(self, name)):
@@ -160,7 +160,7 @@ class Net:
             self._build_once(shape)
 
     def _build_once(self, shape: Shape) -> None:
-        """Build the model, if no other thread has done so meanwhile for samples of this shape."""
+        """Build the model, unless another thread has built it for samples of this shape."""
         with _building:
             if not self.built:
                 self._build(shape)
@@ -174,7 +174,7 @@ class Net:
         for layer, one in zip(self.layers, shapes, strict=False):
             for name, spec in (layer.parameter_specs(one) | layer.state_specs(one)).items():
                 affordable(f"{name} of {quoted(layer)}", spec.shape, self.dtype, copies=3)
-        if self._unfinished is not None:  # the thread was lost in a fork
+        if self._unfinished is not None:  # by a thread that a fork has lost
             self._undo(*self._unfinished)
         before = [(one, vars(one).copy()) for one in all_layers(self.layers)]
         self._unfinished = before, self.rng.bit_generator.state
@@ -192,7 +192,7 @@ class Net:
                             f"make a new layer, or give it the input that it was built for"
                         )
                     arrays[name][...] = array
-            if self.built:  # by a signal handler's call, meanwhile on this thread
+            if self.built:  # meanwhile, by a signal handler on this thread
                 return
             weights = Weights(self.layers, self.dtype)
             self._ownership.take([*all_layers(self.layers)])
@@ -200,17 +200,17 @@ class Net:
             if self._unfinished is not None:
                 self._undo(*self._unfinished)
             if self.built and isinstance(error, AttributeError):
-                return  # by a signal handler's call, and its layers refused to be built again
+                return  # by a signal handler, after which the layers refuse to be built again
             raise
         self._weights, self._executors, self._unfinished = weights, {}, None
         self._ends_in_vector = len(shapes[-1]) == 1
         # Not through the dict, see fastcnn/core/attributes.py. The input's shape is last, because
-        # what finds the model built must find all of it.
+        # it tells other threads that all of the model is built.
         object.__setattr__(self, "output_shape", shapes[-1])
         object.__setattr__(self, "input_shape", shape)
 
     def _undo(self, before: list[tuple[Layer, dict[str, Any]]], state: Any) -> None:
-        """Make layers and generator what they were before a building that did not end."""
+        """Restore layers and generator after a build that did not end."""
         for layer, attributes in before:
             vars(layer).clear()
             vars(layer).update(attributes)
@@ -233,7 +233,7 @@ class Net:
             return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # A copied or pickled model: its layers' arrays are parts of one array no longer.
+        # The arrays of a copied or pickled model's layers are no longer parts of one array.
         if "trained_on" in state:  # pickled by an earlier version
             state = dict(state)
             state["_known"] = KnownSamples(state.pop("trained_on"))
@@ -281,23 +281,23 @@ class Net:
         arrays = self._arrays()
         if len(weights) != len(arrays):
             raise ValueError(f"weights must be {len(arrays)} arrays, got {len(weights)}")
-        new = [np.asarray(given) for given in weights]
-        for (name, array), given in zip(arrays, new, strict=True):
-            if given.shape != array.shape or given.dtype.kind not in "fiub":
+        new = [np.asarray(values) for values in weights]
+        for (name, array), values in zip(arrays, new, strict=True):
+            if values.shape != array.shape or values.dtype.kind not in "fiub":
                 raise ValueError(
                     f"weights must hold numbers of shape {array.shape} for {name}, got "
-                    f"{given.dtype} of shape {given.shape}"
+                    f"{values.dtype} of shape {values.shape}"
                 )
-        for (_, array), given in zip(arrays, new, strict=True):
-            array[...] = given
+        for (_, array), values in zip(arrays, new, strict=True):
+            array[...] = values
 
     # --- running layers ---------------------------------------------------------------------------
 
     def _forward_batch(self, images: Array, loss: Loss | None = None) -> Array:
-        """Raw outputs of the layers for samples (N, …) as they were given.
+        """Raw outputs of the layers for samples (N, …), bytes or floats.
 
-        Without the last layer, where that is the activation which the loss (by default the
-        model's) implies.
+        Without the last layer, where it is the activation that the loss (by default the model's)
+        implies.
         """
         trunk = self._trunk(loss or self._predicting())
         executor = self._executor(trunk)
@@ -350,11 +350,11 @@ class Net:
         """The same, layer by layer, with the engine that was asked for."""
         trunk, saved = self._trunk(loss), []
         trained = (i for i, layer in enumerate(trunk) if self._weights.trained(layer))
-        first = next(trained, len(trunk))  # nothing goes back beyond it
+        first = next(trained, len(trunk))  # gradients go back no further
         y = batch(images, self.dtype)
         for i, layer in enumerate(trunk):
-            y, kept = layer.forward(y, True, rng, self.engine)
-            saved.append(kept if i >= first else None)
+            y, saved_of_layer = layer.forward(y, True, rng, self.engine)
+            saved.append(saved_of_layer if i >= first else None)
         losses = weighted(loss.values(y, targets, self.engine), weights)
         total = float(losses.sum(dtype=np.float64))
         if not isfinite(total):
@@ -366,10 +366,10 @@ class Net:
         for i in range(len(trunk) - 1, first - 1, -1):
             assert dy is not None
             dy, gradients = trunk[i].backward(dy, saved.pop(), self.engine, needs_dx=i > first)
-            moved = self._weights.trained(trunk[i])
+            destinations = self._weights.trained(trunk[i])
             for name, gradient in gradients.items():
-                if name in moved:
-                    moved[name][...] = gradient
+                if name in destinations:
+                    destinations[name][...] = gradient
         return total, correct
 
     def _step(
@@ -395,7 +395,7 @@ class Net:
         return result
 
     def _executor(self, trunk: Sequence[Layer]) -> Executor | None:
-        """What runs these layers as compiled programs, where they may be run so."""
+        """The executor of these layers; None where they run layer by layer."""
         if self._derived_for != self._ownership.version:
             self._derive()
         if whole_nets_refused(self.engine) is not None:
@@ -411,7 +411,7 @@ class Net:
             return self._executors.setdefault(key, new)  # all threads use one
 
     def _derive(self) -> None:
-        """Forget what was derived from layers that have changed."""
+        """Derive anew what depends on the layers, after they have changed."""
         version = self._ownership.version
         self._weights.update()
         self._executors = {}
@@ -456,7 +456,7 @@ class Net:
             self._known.warn_once("layout", doubt)
 
 
-def _checked_loss(model: Net, value: Any) -> Loss | None:
+def _checked_loss(model: Net, value: object) -> Loss | None:
     if getattr(model, "_fits", 0) == os.getpid():
         raise AttributeError(
             "loss of a model cannot be set while a fit runs, because its targets were checked for "
@@ -465,7 +465,7 @@ def _checked_loss(model: Net, value: Any) -> Loss | None:
     return None if value is None else loss_named(value)
 
 
-def _checked_rng(model: Net, value: Any) -> np.random.Generator:
+def _checked_rng(model: Net, value: object) -> np.random.Generator:
     if not isinstance(value, np.random.Generator):
         raise TypeError(
             f"rng must be a numpy.random.Generator such as numpy.random.default_rng(0), got "
@@ -474,13 +474,13 @@ def _checked_rng(model: Net, value: Any) -> np.random.Generator:
     return value
 
 
-def _checked_kind(model: Net, value: Any) -> Any:
+def _checked_kind(model: Net, value: object) -> object:
     if value not in (None, "uint8", "floats"):
         raise ValueError(f'trained_on must be "uint8", "floats" or None, got {quoted(value)}')
     return value
 
 
-def _checked_progress(model: Net, value: Any) -> Progress | None:
+def _checked_progress(model: Net, value: object) -> Progress | None:
     if value is not None and not isinstance(value, Progress):
         raise TypeError(f"progress must be None or that of a training, got {quoted(value)}")
     if getattr(model, "_fits", 0) == os.getpid():
@@ -488,7 +488,7 @@ def _checked_progress(model: Net, value: Any) -> Progress | None:
     return value
 
 
-_CHECKED: dict[str, Callable[[Net, Any], Any]] = {
+_CHECKED: dict[str, Callable[[Net, Any], object]] = {
     "engine": lambda model, value: checked_engine(value),
     "loss": _checked_loss,
     "progress": _checked_progress,
@@ -501,9 +501,9 @@ _CHECKED: dict[str, Callable[[Net, Any], Any]] = {
 _COMPUTED = ("optimizer", "built")
 _INSTEAD = {
     "layers": INSTEAD,
-    "dtype": "make another model: Net(model.layers, model.input_shape, dtype=…), which "
+    "dtype": "make another model: Sequential(model.layers, model.input_shape, dtype=…), which "
     "keeps the parameters",
-    "input_shape": "make another model: Net(model.layers, input_shape), or build() one "
+    "input_shape": "make another model: Sequential(model.layers, input_shape), or build() one "
     "that has no shape yet",
     "output_shape": "it follows from the layers and the input_shape",
     "optimizer": "give it to fit; learning_rate and the like of the one that is there may be set",
@@ -545,15 +545,15 @@ def arrays_of(layer: Layer) -> list[tuple[str, Array]]:
     return [*layer.parameters.items(), *layer.state.items()]
 
 
-def image_shape(given: Sequence[int]) -> Shape:
+def image_shape(sides: Sequence[int]) -> Shape:
     """The shape of a sample: (H, W) is one channel.
 
     >>> image_shape((28, 28))
     (28, 28, 1)
     """
-    if not isinstance(given, tuple | list) or not 1 <= len(given) <= 3:
+    if not isinstance(sides, tuple | list) or not 1 <= len(sides) <= 3:
         raise ValueError(
-            f"input_shape must be (H, W, C), (H, W) or (features,), got {quoted(given)}"
+            f"input_shape must be (H, W, C), (H, W) or (features,), got {quoted(sides)}"
         )
-    shape = tuple(count("input_shape", side) for side in given)
+    shape = tuple(count("input_shape", side) for side in sides)
     return (*shape, 1) if len(shape) == 2 else shape

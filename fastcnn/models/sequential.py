@@ -1,22 +1,21 @@
 """``Sequential``: layers in a row that train, evaluate and predict.
 
-All running of layers goes through two methods, ``_forward_batch`` and ``_gradients``: checks,
-epochs, validation, callbacks and checkpoints stand around them.
+Layers run in :class:`fastcnn.models.net.Net`; checks, epochs, validation, callbacks and checkpoints
+stand around it.
 
 **Bytes.** uint8 images are scaled to ``x / 255 − 0.5``, as in the article; floats are taken as they
-are. A model remembers which it was trained on, and from where to where its numbers reached. What
-contradicts that is refused, or there is one :class:`fastcnn.InputWarning`;
-``fastcnn/data/scaling.py`` says which is which.
+are. A model remembers the kind and the range of the numbers that it was trained on. Other samples
+are refused, or cause one :class:`fastcnn.InputWarning`; ``fastcnn/data/scaling.py`` says which.
 
 **The last activation.** The softmax belongs to the cross-entropy (the sigmoid to the binary one):
 a net that ends in ``Dense(10)`` trains on scores and predicts probabilities. If it ends in that
 activation, training runs on what comes before it, and ``predict`` applies it once.
 
 **Files.** ``save`` and :func:`load_model` keep a model, ``save_checkpoint`` and ``fit(resume=…)`` a
-training, which goes on to bitwise the same weights as if it had not been interrupted.
+training, which goes on to bitwise the same weights as without the interruption.
 
 **Layers.** A model copies the layers that it is given, so no two models share one. A copy of a
-built layer has its parameters. What a model owns cannot be changed behind it: see
+built layer has its parameters. A layer that a model owns refuses some changes, see
 :mod:`fastcnn.nn.layers.ownership`.
 
 **Building** happens once, however many threads make the first call: the others wait for it.
@@ -242,10 +241,10 @@ class Sequential(Net):
     ) -> int:
         """Compile all kernels that this model may need, for batches of any size, and keep them.
 
-        The first prediction and the first training step do so by themselves; this is for whoever
-        wants to wait at another time, or in another process: compiled kernels are kept in the
-        cache that ``fastcnn info`` shows. A model with layers of your own, or with an engine that
-        was asked for by name, compiles what it needs when it needs it.
+        The first prediction and the first training step do so by themselves. This method is for a
+        wait at another time, or in another process, because compiled kernels are kept in the
+        cache that ``fastcnn info`` shows. A model with layers of your own, or with an engine by
+        name, compiles each kernel when it needs it.
 
         Args:
             training: whether training is prepared too, not prediction alone.
@@ -396,15 +395,15 @@ class Sequential(Net):
         assert self.progress is not None
         loss, optimizer = self._loss(), self.progress.optimizer
 
-        def step(some: Array, wanted: Array, their_weights: Array | None) -> tuple[float, float]:
-            return self._step(some, wanted, loss, optimizer, their_weights)
+        def step(images: Array, targets: Array, weights: Array | None) -> tuple[float, float]:
+            return self._step(images, targets, loss, optimizer, weights)
 
         def learning_step(
-            some: Array, wanted: Array, their_weights: Array | None
+            images: Array, targets: Array, weights: Array | None
         ) -> tuple[float, float]:
-            # The layers are trained on what a user's augmentation returns, not on x.
-            self._known.learn_batch(some, self._normalises)
-            return step(some, wanted, their_weights)
+            # The layers are trained on the results of a user's augmentation, not on x.
+            self._known.learn_batch(images, self._normalises)
+            return step(images, targets, weights)
 
         validate = None if fit.validation is None else partial(self._evaluate, *fit.validation, 256)
         takes = step if training.keeps_scale(fit.augment) else learning_step
@@ -583,7 +582,7 @@ class Sequential(Net):
             if probabilities is not None:
                 return probabilities
         predicted = loss.predictions(self._forward_batch(images, loss), self.engine)
-        # Layers that only rearrange give views of what they were given.
+        # Layers that only rearrange return views of their input.
         return predicted.copy() if np.may_share_memory(predicted, images) else predicted
 
     def predict_classes(self, x: ArrayLike, batch_size: int = 256) -> Array:

@@ -32,7 +32,7 @@ class Row(NamedTuple):
 
 
 def rows(layers: Sequence[Layer], input_shape: Shape) -> list[Row]:
-    """One row for each layer, and the sum of all; of frozen layers how much is frozen.
+    """One row for each layer, with how much of it is frozen, and the sum of all.
 
     >>> from fastcnn import Sequential
     >>> from fastcnn.nn.layers import Dense

@@ -29,7 +29,7 @@ from fastcnn.train.epochs import Augmentation, centred
 from fastcnn.train.progress import Progress, checksum_of_samples
 from fastcnn.train.sample_weights import checked, weights_of
 
-# What a resumed training is compared by, as users know it.
+# Arguments of ``fit`` for settings that a resumed training must share.
 _DATA = {
     "targets": "y",
     "samples": "x",
@@ -56,11 +56,11 @@ class Fit(NamedTuple):
     Attributes:
         data, validation: what is trained on, and what is evaluated after each epoch.
         epochs, augment, verbose: as the arguments.
-        shape: of one sample, as the layers take it.
-        loss, optimizer: those that were asked for, or the ones that are used by default.
+        shape: the shape of a sample, as the layers take it.
+        loss, optimizer: from the arguments, or the default ones.
         rng: a generator of the seed, or None.
-        callbacks: as a list.
-        settings: what a resumed training is compared by.
+        callbacks: the callbacks as a list.
+        settings: must be the same when the training is resumed.
     """
 
     data: Data
@@ -96,7 +96,8 @@ def checked_fit(
 ) -> Fit:
     """Check the arguments of ``fit``, before the model changes.
 
-    The function is long because the checks have an order: each relies on those before it.
+    The function is long because the checks have an order, in which each relies on those before it.
+    Its parameters are those of ``fit``.
     """
     epochs, batch_size = count("epochs", epochs), count("batch_size", batch_size)
     shuffle = truth("shuffle", shuffle)
@@ -120,20 +121,10 @@ def checked_fit(
         raise ValueError(f"x must hold at least one sample, got {np.shape(x)}")
     if len(images) != (size := len(np.asarray(y)) if np.ndim(y) else -1):
         raise ValueError(f"y must have one label per sample, {len(images)}, got {size}")
-    trained = len(images) - int(len(images) * split)
     weights_of_samples = checked(sample_weight, len(images))
     held_out = validation_data
     if split:
-        if trained == len(images):
-            raise ValueError(
-                f"validation_split={split} of {len(images)} samples leaves none to validate on"
-            )
-        labels = np.asarray(y)
-        held_out = images[trained:], labels[trained:]
-        if weights_of_samples is not None:
-            held_out = *held_out, weights_of_samples[trained:]
-            weights_of_samples = weights_of_samples[:trained]
-        images, y = images[:trained], labels[:trained]
+        (images, y, weights_of_samples), held_out = _split(images, y, weights_of_samples, split)
     crop = centred(augment)
     first = images[:1] if crop is None else crop(images[:1])
     shape = image_shape(first.shape[1:])
@@ -153,8 +144,8 @@ def checked_fit(
     weights = weights_of(weights_of_samples, class_weight, goal, targets, outputs, model.dtype)
     validation = None
     if held_out is not None:
-        alike = images if split == 0 else None  # a part of x is as x is
-        validation = checked_validation(model, held_out, shape, goal, outputs, crop, alike)
+        trained_on = images if split == 0 else None  # a part of x is scaled as x is
+        validation = checked_validation(model, held_out, shape, goal, outputs, crop, trained_on)
 
     settings = {
         "batch_size": batch_size,
@@ -168,6 +159,21 @@ def checked_fit(
         Data(images, targets, weights), validation, epochs, augment, bool(verbose), shape, goal,
         descent, fresh, listeners, settings,
     )  # fmt: skip
+
+
+def _split(
+    images: Samples, y: ArrayLike, weights: Array | None, share: float
+) -> tuple[tuple[Samples, Array, Array | None], Triple]:
+    """The samples that are trained on, and the share at their end that is held out."""
+    first = len(images) - int(len(images) * share)
+    if first == len(images):
+        raise ValueError(
+            f"validation_split={share} of {len(images)} samples leaves none to validate on"
+        )
+    labels, rest = np.asarray(y), None
+    if weights is not None:
+        weights, rest = weights[:first], weights[first:]
+    return (images[:first], labels[:first], weights), (images[first:], labels[first:], rest)
 
 
 def begin(model: Net, fit: Fit) -> None:
@@ -186,7 +192,7 @@ def begin(model: Net, fit: Fit) -> None:
 def resume(
     model: Net, file: ModelFile, fit: Fit, *, compares_loss: bool, compares_optimizer: bool
 ) -> None:
-    """Take a checkpoint's training over, after all of it was checked."""
+    """Continue a checkpoint's training, after all of it was checked."""
     other = model_from(file, Net)
     if other.progress is None:
         raise file.error("it holds a model, but no training to resume")
@@ -289,9 +295,9 @@ def keeps_scale(augment: Augmentation | None) -> bool:
 
 
 def _own_labels(y: ArrayLike) -> ArrayLike:
-    """Class numbers as a copy, because a training must use those that it has checked.
+    """Class numbers as a copy, because a training must use the numbers that it has checked.
 
-    What is no array of class numbers becomes a new array in any case, or is no address.
+    Other targets become a new array later, or are no addresses.
     """
     is_labels = isinstance(y, np.ndarray) and y.ndim == 1 and y.dtype.kind in "iu"
     return np.array(y) if is_labels else y

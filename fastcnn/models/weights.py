@@ -1,16 +1,15 @@
 """A model's parameters in one flat array, and their gradients in another.
 
 So an optimizer's step does not depend on the number of layers. Each layer's arrays are views; each
-starts on a cache line of its own. The gaps between them stay 0.
+view starts on a cache line of its own. The gaps between them stay 0.
 
-Compiled programs take addresses and sizes from views that nobody else has: a layer's own arrays
-are in reach of the user, who may give one another shape in place.
+Compiled programs take addresses and sizes from views that :class:`Weights` alone has, because a
+user can set the shape of a layer's own array in place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -26,19 +25,19 @@ class Weights:
     Attributes:
         parameters, gradient: flat, of one size and dtype.
         gradients: for each layer its gradients by name, as views of ``gradient``.
-        spans: the parts of the flat arrays that training moves, in order; one that is all of them
-            where no layer is frozen. The gradient of the rest is 0.
+        spans: the parts of the flat arrays that training moves, in order; a single part, which is
+            all of them, where no layer is frozen. The gradient of the rest is 0.
         frozen: whether training leaves some of the parameters as they are.
     """
 
-    def __init__(self, layers: Sequence[Layer], dtype: np.dtype[Any]) -> None:
+    def __init__(self, layers: Sequence[Layer], dtype: np.dtype[np.floating]) -> None:
         step = CACHE_LINE // dtype.itemsize
         size = sum(
             -(-array.size // step) * step for layer in layers for array in layer.parameters.values()
         )
         self.parameters, self.gradient = _aligned(size, dtype), _aligned(size, dtype)
         self.gradients: list[dict[str, Array]] = []
-        self._layers = list(layers)  # alive, because their ids are the keys of the next
+        self._layers = list(layers)  # kept alive, because the keys of _views are their ids
         self._views: dict[int, dict[str, Array]] = {}
         first = 0
         for layer in layers:
@@ -94,7 +93,7 @@ class Weights:
         return self._views[id(layer)]
 
     def split(self, flat: Array) -> list[dict[str, Array]]:
-        """Views of an array that lies as the parameters do, such as an optimizer's momentum."""
+        """Views by layer and name of an array of the parameters' layout, such as a momentum."""
         start = self.gradient.ctypes.data
         return [
             {
@@ -107,7 +106,7 @@ class Weights:
         ]
 
 
-def _aligned(size: int, dtype: np.dtype[Any]) -> Array:
+def _aligned(size: int, dtype: np.dtype[np.floating]) -> Array:
     memory = np.zeros(size * dtype.itemsize + CACHE_LINE, np.uint8)
     offset = -memory.ctypes.data % CACHE_LINE
     return memory[offset : offset + size * dtype.itemsize].view(dtype)

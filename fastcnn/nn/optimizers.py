@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
 from math import sqrt
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import ref
 
 import numpy as np
@@ -33,6 +33,9 @@ from fastcnn.core.scalars import above_zero, below_one, count, number, truth
 from fastcnn.core.user_code import Contract, Source, check_methods, finite, refuse, refuse_methods
 from fastcnn.engine.registry import engines, imported, whole_nets_refused
 from fastcnn.nn.schedules import Schedule, rate_at, schedule_from_dict
+
+if TYPE_CHECKING:
+    from fastcnn.engine.numba.runtime.types import Kernel
 
 _BLOCK = 16_384
 """Numbers to a block: four arrays of this many float32 lie in an L2 cache."""
@@ -399,7 +402,7 @@ class Optimizer(Known):
                 g += t
             self._move(p, g, t, *(array[some] for array in state))
 
-    def ahead(self, parameters: Array) -> tuple[Callable[..., None], list[Array], Array] | None:
+    def ahead(self, parameters: Array) -> tuple[Kernel, list[Array], Array] | None:
         """The next step as compiled code: the loop, the arrays of ``state``, and its numbers.
 
         For whoever runs it with other work, and then calls :meth:`count_step`. None where a step
@@ -457,7 +460,7 @@ class Optimizer(Known):
             )
         return array
 
-    def _compiled(self) -> tuple[Callable[..., None], Callable[..., None]] | None:
+    def _compiled(self) -> tuple[Callable[..., None], Kernel] | None:
         name = _COMPILED.get(type(self))
         return None if name is None or whole_nets_refused(None) is not None else _loop(name)
 
@@ -749,7 +752,7 @@ _COMPILED: dict[type[Optimizer], str] = {
 
 
 @cache
-def _loop(name: str) -> tuple[Callable[..., None], Callable[..., None]] | None:
+def _loop(name: str) -> tuple[Callable[..., None], Kernel] | None:
     """What takes an optimizer's steps as compiled code, where there is any, and its loop."""
     if "numba" not in engines():
         return None

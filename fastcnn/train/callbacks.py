@@ -1,7 +1,7 @@
-"""What happens between batches and epochs: stop early, keep the best, log, show progress.
+"""Callbacks between batches and epochs: stop early, keep the best, log, show progress.
 
-A callback is an object with hooks; :meth:`fastcnn.models.sequential.Sequential.fit` calls each hook
-of each callback in the order in which they were given. Subclass :class:`Callback` for your own.
+A callback is an object with hooks. :meth:`fastcnn.models.sequential.Sequential.fit` calls each hook
+of each callback in the order of its list. Subclass :class:`Callback` for your own.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from fastcnn.core.reading import open_regular, regular
 from fastcnn.core.scalars import count, number, truth
 from fastcnn.core.terminal import shows_bars
 from fastcnn.nn.schedules import Schedule, rate_at
+from fastcnn.train.trainee import Trainee
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,7 +40,7 @@ class StopTraining(Exception):
 
 
 class Callback:
-    """Base class: override what should happen when.
+    """Base class: override the hooks that should do something.
 
     ``logs`` are the means so far, such as ``{"loss": 0.3, "accuracy": 0.91}``; at the end of an
     epoch also ``val_loss``, ``val_accuracy``, ``learning_rate`` and ``seconds``.
@@ -73,30 +74,38 @@ class Callback:
     def state(self) -> dict[str, Any]:
         """What a resumed training must give back: numbers, text, None, lists, dicts and arrays.
 
-        Checkpoints hold it, and so do copies and pickles of the model, which leave the callback
-        itself out. Arrays and long lists of numbers are stored as arrays.
+        Checkpoints, copies and pickles of the model hold this state instead of the callback.
+        Arrays and long lists of numbers are stored as arrays.
         """
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take back what ``state()`` returned, after :meth:`on_train_begin`.
+        """Take back a result of ``state()``, after :meth:`on_train_begin`.
 
         ``StopTraining`` ends the training before its next batch.
         """
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """A copy for another training; what cannot be copied, such as a file or a lock, is shared.
+        """A copy for another training, so that an estimator with callbacks can be cloned.
 
-        So an estimator with callbacks can be cloned.
+        Attributes that cannot be copied, such as a file or a lock, are shared.
         """
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
         for name, value in vars(self).items():
             try:
                 vars(copied)[name] = deepcopy(value, memo)
-            except Exception:  # whatever the object raises that cannot be copied
+            except Exception:  # an object that cannot be copied may raise anything
                 vars(copied)[name] = value
         return copied
+
+
+def call_hook(callback: Callback, hook: str, model: Trainee, *arguments: object) -> None:
+    """Call a hook by its name, because its signature has the class of the model.
+
+    The training loop knows its model as a :class:`fastcnn.train.trainee.Trainee`.
+    """
+    getattr(callback, hook)(model, *arguments)
 
 
 class _Best:
@@ -117,7 +126,7 @@ class _Best:
         self.value: float | None = None
 
     def improved(self, logs: dict[str, float]) -> bool:
-        """Whether these logs are better than all before; then they are the best."""
+        """Whether these logs are better than all before; the best value is then theirs."""
         if self.monitor not in logs:
             hint = "; give fit validation_data or validation_split"
             raise ValueError(
@@ -298,8 +307,8 @@ class ModelCheckpoint(Callback):
 class CSVLog(Callback):
     """One line for each epoch in a CSV file: the epoch (from 1), then its figures.
 
-    Each line is on disk when its epoch is done. A resumed training carries its file on; lines of
-    epochs that it does once more are replaced.
+    Each line is on disk when its epoch is done. A resumed training carries its file on, and
+    replaces the lines of epochs that it does once more.
 
     Args:
         path: where to; a file in an existing folder. Its name can have no fields such as
@@ -337,8 +346,8 @@ class CSVLog(Callback):
                     f"{self.path} has the columns {', '.join(rows[0])}, but this training's are "
                     f"{', '.join(self._columns)}; use another path"
                 )
-            elif self._resumed and (kept := _before(rows, epoch + 1)) != rows:
-                self._write("w", kept)
+            elif self._resumed and (earlier := _before(rows, epoch + 1)) != rows:
+                self._write("w", earlier)
         row = [epoch + 1, *(repr(float(logs[name])) for name in self._columns[1:])]
         self._write("a", [row])
 
@@ -354,7 +363,7 @@ class CSVLog(Callback):
 
 
 def _before(rows: list[list[str]], epoch: int) -> list[list[str]]:
-    """The rows without those at the end that are of this epoch or a later one."""
+    """The rows without the last ones, which are of this epoch or a later one."""
     end = len(rows)
     while end > 1 and rows[end - 1] and rows[end - 1][0].isdecimal():
         if int(rows[end - 1][0]) < epoch:
@@ -424,7 +433,7 @@ class ProgressBar(Callback):
         console: the Rich console to print on; None for the standard output.
     """
 
-    _SECONDS = 0.1  # between two drawings of the bar
+    _SECONDS = 0.1  # between two updates of the bar
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console
@@ -434,7 +443,7 @@ class ProgressBar(Callback):
         self._speed = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
-        # A console belongs to its process: a pickled bar prints on the standard output.
+        # A console belongs to its process, so a pickled bar prints on the standard output.
         return {**vars(self), "console": None, "_console": None, "_bar": None, "_task": None}
 
     def on_train_begin(self, model: Sequential, logs: dict[str, Any]) -> None:
@@ -451,8 +460,8 @@ class ProgressBar(Callback):
         self._begin_epoch(epoch)
 
     def _begin_epoch(self, epoch: int) -> None:
-        self._begin = self._last = self._drawn = perf_counter()
-        self._seen = self._batches = 0
+        self._begin = self._last = self._updated = perf_counter()
+        self._samples_done = self._batches = 0
         self._speed = 0.0
         if self._bar is not None:
             if self._task is not None:
@@ -463,14 +472,15 @@ class ProgressBar(Callback):
 
     def on_batch_end(self, model: Sequential, batch: int, logs: dict[str, float]) -> None:
         self._last = perf_counter()
-        self._seen, self._batches = int(logs["samples"]), self._batches + 1
-        # An epoch that is resumed on its way begins with a later batch than 0.
-        self._speed = self._seen * self._batches / (batch + 1) / max(self._last - self._begin, 1e-9)
-        if self._bar is None or self._task is None or self._last - self._drawn < self._SECONDS:
+        self._samples_done, self._batches = int(logs["samples"]), self._batches + 1
+        # A resumed epoch begins with a later batch than 0.
+        samples_here = self._samples_done * self._batches / (batch + 1)
+        self._speed = samples_here / max(self._last - self._begin, 1e-9)
+        if self._bar is None or self._task is None or self._last - self._updated < self._SECONDS:
             return
-        self._drawn = self._last
+        self._updated = self._last
         figures = f"{_figures(logs)}  {self._speed:,.0f} images/s"
-        self._bar.update(self._task, completed=self._seen, figures=figures)
+        self._bar.update(self._task, completed=self._samples_done, figures=figures)
 
     def on_epoch_end(self, model: Sequential, epoch: int, logs: dict[str, float]) -> None:
         if self._bar is not None and self._task is not None:

@@ -2,10 +2,10 @@
 
 The metadata holds ``format``, ``version``, ``model`` (JSON: layers, input shape, dtype, loss, and
 in a training checkpoint where the training stands) and ``sha256`` of all that. Weights are HWIO, as
-in memory. Whoever looks for a file finds the old one or the new one, whole.
+in memory. A file is replaced at once: a reader finds the old file or the new one, whole.
 
 Reading trusts nothing. Header, version and architecture are checked, and every array's shape and
-dtype against the architecture, before memory is taken for any; the checksum tells of edits.
+dtype against the architecture, before memory is taken for any array. The checksum tells of edits.
 """
 
 from __future__ import annotations
@@ -56,12 +56,11 @@ def write(
         path: where to.
         model: what JSON holds of the model.
         arrays: its arrays by name.
-        check: is called with the new file as it was read; an error that it raises counts as one of
-            reading.
+        check: is called with the new file after reading; its error counts as one of reading.
 
     Raises:
-        ModelFileError: the file could not be read again: what its header holds is too much, or is
-            nothing that ``check`` takes.
+        ModelFileError: the file could not be read again, because its header is too long, or
+            because ``check`` refuses it.
         OSError: the file cannot be written; ``filename`` is ``path``.
         TypeError, ValueError: ``path`` is no path, or no file can have such a name.
     """
@@ -92,24 +91,24 @@ def write(
                 check(file)
             file.verify()
         except ModelFileError as error:
-            why = str(error).removeprefix(f"{name} cannot be loaded: ")
+            reason = str(error).removeprefix(f"{name} cannot be loaded: ")
             raise ModelFileError(
-                f"{os.fsdecode(path)} cannot be saved, because it could not be loaded: {why}"
+                f"{os.fsdecode(path)} cannot be saved, because it could not be loaded: {reason}"
             ) from None
 
     write_whole(path, data, verify)
 
 
 def _in_order(data: bytes) -> bytes:
-    """The same file with its metadata in order: safetensors has it in another each time.
+    """The same file with its metadata in order, because safetensors has another order each time.
 
-    Who has trained twice alike can then compare files, or their checksums.
+    So two equal trainings give equal files, which can be compared by their checksums.
     """
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:end])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # what follows stays aligned
+    text += b" " * (-len(text) % 8)  # the arrays stay aligned
     return b"".join([len(text).to_bytes(8, "little"), text, memoryview(data)[end:]])
 
 
@@ -119,7 +118,7 @@ class ModelFile:
 
     Attributes:
         path: the file.
-        model: what :func:`write` was given.
+        model: the JSON of :func:`write`.
         shapes: of each array its shape and dtype.
     """
 
@@ -136,10 +135,10 @@ class ModelFile:
             if name not in self.shapes:
                 raise self.error(f"the array {name} is missing")
             if self.shapes[name] != (shape, dtype):
-                found, kind = self.shapes[name]
+                actual_shape, actual_dtype = self.shapes[name]
                 raise self.error(
-                    f"the array {name} is {kind} of shape {found}, but the architecture needs "
-                    f"{dtype} of shape {shape}"
+                    f"the array {name} is {actual_dtype} of shape {actual_shape}, but the "
+                    f"architecture needs {dtype} of shape {shape}"
                 )
         more = sorted(self.shapes.keys() - expected.keys())
         if more:
@@ -159,7 +158,7 @@ class ModelFile:
         from safetensors import SafetensorError
 
         try:
-            # Of the file that was opened for the header: another may have its name by now.
+            # From the file that was opened for the header; another may have its name by now.
             array: Array = self._file.get_tensor(name)
         except (SafetensorError, ValueError, TypeError) as error:
             raise self.error(str(error)) from None
@@ -171,9 +170,9 @@ class ModelFile:
                 "its checksum does not fit its contents; it was damaged, or edited by hand"
             )
 
-    def error(self, why: str) -> ModelFileError:
+    def error(self, reason: str) -> ModelFileError:
         """The error for this file."""
-        return _refusal(self.path, why)
+        return _refusal(self.path, reason)
 
 
 def read(path: FilePath) -> ModelFile:
@@ -216,7 +215,7 @@ def read(path: FilePath) -> ModelFile:
 
 
 def _check_length(name: str) -> None:
-    """Compare what the file says of its header's length with the file's own."""
+    """Compare the length of the header, as the file states it, with the length of the file."""
     with open_regular(name) as file:
         size = os.fstat(file.fileno()).st_size
         header = int.from_bytes(file.read(8), "little")
@@ -228,9 +227,9 @@ def _check_length(name: str) -> None:
         )
 
 
-def _refusal(name: str, why: str) -> ModelFileError:
+def _refusal(name: str, reason: str) -> ModelFileError:
     """The error for a file. Its reason is shortened, because it may quote much of the file."""
-    return ModelFileError(f"{name} cannot be loaded: {shortened(why, _LONGEST_REASON)}")
+    return ModelFileError(f"{name} cannot be loaded: {shortened(reason, _LONGEST_REASON)}")
 
 
 def _digest(text: str, names: Iterable[str], array_of: Callable[[str], Array]) -> str:

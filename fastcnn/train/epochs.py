@@ -1,6 +1,6 @@
-"""The training loop: epochs of batches, what is seen of them, and who is told.
+"""The training loop: epochs of batches, their figures, and the calls of callbacks.
 
-It knows no layer: a step on a batch and the validation are the model's.
+It knows no layer, because a step on a batch and the validation are functions of the model.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,11 +19,9 @@ from fastcnn.core.quoting import quoted
 from fastcnn.core.user_code import read_only, real_numbers, refuse
 from fastcnn.data.on_demand import Samples
 from fastcnn.nn.layers import Shape
-from fastcnn.train.callbacks import Callback, EarlyStopping, StopTraining
+from fastcnn.train.callbacks import Callback, EarlyStopping, StopTraining, call_hook
 from fastcnn.train.progress import Event, History, Progress
-
-if TYPE_CHECKING:
-    from fastcnn.models.sequential import Sequential
+from fastcnn.train.trainee import Trainee
 
 Augmentation = Callable[[Array, np.random.Generator], Array]
 """Images (N, H, W, C) of a batch and a generator, to new images of the same dtype."""
@@ -35,17 +32,17 @@ class Epochs:
     """Epochs over checked samples, from where a training stands.
 
     Attributes:
-        model: who is trained; callbacks get it, and it draws what is random.
-        at: where the training stands; moved on with each batch.
+        model: the model; callbacks get it, and its generator draws what is random.
+        at: where the training stands; each batch moves it on.
         images, targets: the samples.
         weights: how much the loss of each sample counts, or None.
-        step: one step on a batch: the sum of its losses, and how many samples are right.
-        validate: what is evaluated after each epoch, or None.
+        step: takes a step on a batch; the sum of its losses, and how many samples are right.
+        validate: the figures of a validation, after each epoch; or None.
         counts: whether the loss has an accuracy.
         augment: applied to the images of each batch, or None.
     """
 
-    model: Sequential
+    model: Trainee
     at: Progress
     images: Samples
     targets: Array
@@ -56,15 +53,15 @@ class Epochs:
     augment: Augmentation | None
 
     def run(self, epochs: int, verbose: bool) -> History:
-        """Go on until so many epochs are done, counted from the training's beginning."""
+        """Train until so many epochs are done, counted from the beginning of the training."""
         model, at, total = self.model, self.at, len(self.images)
         batches = -(-total // at.settings["batch_size"])
         at.optimizer.expect(epochs * batches)
         model.stop_training = False
         logs = {name: values[-1] for name, values in at.history.history.items()}
-        begun: list[Callback] = []
+        active: list[Callback] = []
         try:
-            self._begin(epochs, batches, begun)
+            self._begin(epochs, batches, active)
             while at.epoch < epochs and not model.stop_training:
                 started = perf_counter()
                 self._epoch()
@@ -82,17 +79,20 @@ class Epochs:
                     print(_line(epoch, epochs, logs), flush=True)
                 self._tell("on_epoch_end", epoch, logs)
         finally:
-            self._end(begun, logs)
+            self._end(active, logs)
         return at.history
 
-    def _begin(self, epochs: int, batches: int, begun: list[Callback]) -> None:
-        """Tell the callbacks that it begins, and give back what they had in a saved training."""
+    def _begin(self, epochs: int, batches: int, active: list[Callback]) -> None:
+        """Call ``on_train_begin``, and give callbacks back their state in a saved training.
+
+        ``active`` gets the callbacks whose hook was called.
+        """
         model, at = self.model, self.at
         logs = {"epochs": epochs, "batches": batches, "samples": len(self.images)}
         for i, callback in enumerate(at.callbacks):
-            begun.append(callback)
+            active.append(callback)
             try:
-                callback.on_train_begin(model, {**logs, "epoch": at.epoch})
+                call_hook(callback, "on_train_begin", model, {**logs, "epoch": at.epoch})
                 if i in at.waiting:
                     callback.restore(at.waiting.pop(i).state)
             except StopTraining:
@@ -100,14 +100,14 @@ class Epochs:
         if at.event is not None:  # those that had not been called when the training was saved
             self._call_hook(at.event)
 
-    def _end(self, begun: list[Callback], logs: dict[str, float]) -> None:
-        """Tell the callbacks that it ends; each of them, whatever another one raises."""
+    def _end(self, active: list[Callback], logs: dict[str, float]) -> None:
+        """Call ``on_train_end`` of each callback, whatever another one raises."""
         model, at = self.model, self.at
-        if any(map(_may_change_weights, begun)):
+        if any(map(_may_change_weights, active)):
             at.weights, at.weights_of_model = model.get_weights(), None
         with ExitStack() as hooks:
             hooks.callback(self._remember_weights)
-            for callback in reversed(begun):
+            for callback in reversed(active):
                 hooks.callback(_tell_the_end, callback, model, dict(logs))
 
     def _remember_weights(self) -> None:
@@ -124,15 +124,15 @@ class Epochs:
         for start in range(at.batch * size, total, size):
             if model.stop_training:
                 return
-            some = slice(start, start + size)
-            chosen = some if order is None else order[some]
+            batch = slice(start, start + size)
+            chosen = batch if order is None else order[batch]
             weights = None if self.weights is None else self.weights[chosen]
             if at.callbacks or start + size >= total:  # callbacks read it, and the history does
                 at.rate = at.optimizer.rate
             self._batch(self.images[chosen], self.targets[chosen], weights)
             if at.callbacks:
-                seen = min(start + size, total)
-                logs = self._means(seen) | {"samples": seen}
+                done = min(start + size, total)
+                logs = self._means(done) | {"samples": done}
                 self._tell("on_batch_end", at.batch - 1, logs)
 
     def _batch(self, images: Array, targets: Array, weights: Array | None) -> None:
@@ -154,7 +154,7 @@ class Epochs:
         at.batch += 1
 
     def _order(self, total: int) -> Array | None:
-        """The epoch's order; when an epoch is resumed on its way, the one that it began with."""
+        """The epoch's order; in an epoch that is resumed, the order that it began with."""
         at, rng = self.at, self.model.rng
         if not at.settings["shuffle"]:
             return None
@@ -168,10 +168,10 @@ class Epochs:
         rng.bit_generator.state = now
         return order
 
-    def _means(self, seen: int) -> dict[str, float]:
-        logs = {"loss": self.at.loss_sum / seen}
+    def _means(self, samples: int) -> dict[str, float]:
+        logs = {"loss": self.at.loss_sum / samples}
         if self.counts:
-            logs["accuracy"] = self.at.correct / seen
+            logs["accuracy"] = self.at.correct / samples
         return logs
 
     def _tell(self, hook: str, number: int, logs: dict[str, float] | None = None) -> None:
@@ -187,15 +187,15 @@ class Epochs:
             event.was_called[i] = True
             logs = [] if event.logs is None else [dict(event.logs)]
             try:
-                getattr(callback, event.hook)(self.model, event.number, *logs)
+                call_hook(callback, event.hook, self.model, event.number, *logs)
             except StopTraining:
                 self.model.stop_training = True
         self.at.event = None
 
 
-def _tell_the_end(callback: Callback, model: Sequential, logs: dict[str, float]) -> None:
-    with suppress(StopTraining):  # it has stopped
-        callback.on_train_end(model, logs)
+def _tell_the_end(callback: Callback, model: Trainee, logs: dict[str, float]) -> None:
+    with suppress(StopTraining):  # the training has stopped already
+        call_hook(callback, "on_train_end", model, logs)
 
 
 def _may_change_weights(callback: Callback) -> bool:
@@ -221,7 +221,7 @@ def augmented(
 
 
 def centred(augment: Augmentation | None) -> Callable[[Array], Array] | None:
-    """What an augmentation leaves of each image, if it says so: its method ``centred``, checked."""
+    """The method ``centred`` of an augmentation, with checks: what it leaves of each image."""
     crop = getattr(augment, "centred", None)
     if crop is None:
         return None
@@ -233,7 +233,7 @@ def centred(augment: Augmentation | None) -> Callable[[Array], Array] | None:
 def _images(
     source: str, result: object, images: Array, shape: Shape | None, trusted: bool = False
 ) -> Array:
-    """What an augmentation returns, as images of the kind that it got."""
+    """The result of an augmentation, as images of the dtype that it got."""
     needed = f"{len(images)} images"
     if shape is not None:
         needed = f"images of shape {(len(images), *shape)}"
@@ -257,10 +257,10 @@ def _images(
 
 
 def _line(epoch: int, epochs: int, logs: dict[str, float]) -> str:
-    told = [f"epoch {epoch + 1}/{epochs}"]
+    parts = [f"epoch {epoch + 1}/{epochs}"]
     for name, value in logs.items():
         if name.endswith("accuracy"):
-            told.append(f"{name} {100 * value:.2f} %")
+            parts.append(f"{name} {100 * value:.2f} %")
         elif name.endswith("loss"):
-            told.append(f"{name} {value:.4f}")
-    return "  ".join([*told, f"{logs['seconds']:.1f} s"])
+            parts.append(f"{name} {value:.4f}")
+    return "  ".join([*parts, f"{logs['seconds']:.1f} s"])

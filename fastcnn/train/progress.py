@@ -20,7 +20,7 @@ from fastcnn.train.callbacks import Callback
 
 
 class History:
-    """What a training was like, epoch by epoch.
+    """The figures of a training, epoch by epoch.
 
     Attributes:
         history: lists by name, one number for each epoch: ``loss``, ``accuracy`` (where the loss
@@ -81,17 +81,25 @@ class Event:
 class Progress:
     """Where a training stands: all that a checkpoint holds beside the weights.
 
+    The fields are many because pickles of models hold them under these names.
+
     Attributes:
-        begun: whether the epoch has begun: ``order`` is the state of the generator that its order
-            was drawn from.
+        optimizer: the optimizer with its state.
+        settings: the arguments and checksums that a resumed training must share.
+        epoch, batch: how many epochs, and batches of this epoch, are done.
+        loss_sum, correct: of this epoch's batches, the losses and the samples that are right.
+        rate: the learning rate of the last step.
+        begun: whether the epoch has begun. Then the epoch's order was drawn from a generator in the
+            state ``order``.
+        history: the figures of all epochs.
         in_batch: whether a batch is under way, so that nothing can be saved.
         event: the hook that callbacks are being called for.
-        callbacks: those that are called.
+        callbacks: the callbacks of this training.
         saved: callbacks of the training that this one was resumed, loaded or copied from.
-        waiting: what each of ``callbacks`` is to get back, where it has not done so yet.
-        weights: those of the last step, where a callback may have put others into the model when
-            the training ended.
-        weights_of_model: a checksum of the others; None while callbacks are told of the end.
+        waiting: for indices of ``callbacks`` the saved state that the callback must get back.
+        weights: the weights of the last step, where a callback may have put others into the model
+            at the end of the training.
+        weights_of_model: a checksum of these others; None while callbacks are told of the end.
     """
 
     optimizer: Optimizer
@@ -123,16 +131,16 @@ class Progress:
         self.__dict__ |= {"begun": begun, "waiting": {}, "saved": [], **state, "callbacks": []}
 
     def take_callbacks(self, callbacks: list[Callback]) -> None:
-        """Use these from now on; each is to get back the state of the saved one of its class.
+        """Use these callbacks from now on; each gets back the state of the saved one of its class.
 
-        Of several of one class the first gets that of the first, and so on.
+        The first callback of a class gets the state of the first saved one, and so on.
         """
-        self.callbacks, self.waiting, left = callbacks, {}, list(self.saved)
+        self.callbacks, self.waiting, rest = callbacks, {}, list(self.saved)
         for i, callback in enumerate(callbacks):
             name = type(callback).__name__
-            place = next((k for k, one in enumerate(left) if one.name == name), None)
-            if place is not None:
-                self.waiting[i] = left.pop(place)
+            index = next((k for k, saved in enumerate(rest) if saved.name == name), None)
+            if index is not None:
+                self.waiting[i] = rest.pop(index)
         if self.event is not None:
             self.event.was_called = [
                 i not in self.waiting or self.waiting[i].was_called for i in range(len(callbacks))
@@ -178,21 +186,21 @@ def checksum_of_weights(weights: list[Array]) -> str:
     return digest.hexdigest()
 
 
-_SMALL = 4 << 20  # bytes of samples that are all looked at
-_PLACES, _PLACE = 64, 64 << 10  # places in more samples, and bytes at each of them
+# Bytes of samples that a checksum reads in full; parts of larger samples, and bytes of each part.
+_SMALL, _PARTS, _PART = 4 << 20, 64, 64 << 10
 
 
 def checksum_of_samples(samples: Samples) -> int:
-    """A checksum that other samples do not have; of many it reads a part, evenly spread.
+    """A checksum that tells samples from others; of large samples it reads parts, evenly spread.
 
-    So it takes milliseconds, also of a memory-mapped file of many GB.
+    So it takes milliseconds, even for a memory-mapped file of many GB.
 
     >>> checksum_of_samples(np.zeros((3, 2))) == checksum_of_samples(np.eye(3, 2))
     False
     """
     size = max(1, samples[:1].nbytes)
-    several = max(1, _PLACE // size)
-    step = max(several, len(samples) // _PLACES) if samples.nbytes > _SMALL else several
+    several = max(1, _PART // size)
+    step = max(several, len(samples) // _PARTS) if samples.nbytes > _SMALL else several
     checksum = crc32(f"{samples.dtype.newbyteorder('=')} {samples.shape}".encode())
     native = samples.dtype.newbyteorder("=")
     for first in (*range(0, len(samples) - several, step), max(0, len(samples) - several)):
@@ -202,13 +210,13 @@ def checksum_of_samples(samples: Samples) -> int:
 
 
 FORMAT = 2
-"""Of a training in a file; trainings of format 1 have their arrays as text, and can be read."""
+"""The format of a training in a file. Format 1, with arrays as text, can be read too."""
 
 
 def as_dict(
     progress: Progress, generator: np.random.Generator
 ) -> tuple[dict[str, Any], dict[str, Array]]:
-    """A training and its generator as JSON holds them, for :func:`progress_from`, and its arrays.
+    """A training and its generator as JSON, for :func:`progress_from`, and its arrays.
 
     Raises ``TypeError`` or ``ValueError`` for a callback's state that cannot be saved.
     """
@@ -221,7 +229,7 @@ def as_dict(
         state, more = split(what, one.state, f"callbacks.{i}")
         callbacks.append({"class": one.name, "state": state, "was_called": one.was_called})
         arrays |= more
-    told = {
+    data = {
         "format": FORMAT,
         "epoch": progress.epoch,
         "batch": progress.batch,
@@ -242,85 +250,78 @@ def as_dict(
         "callbacks": callbacks,
         "event": event and {"hook": event.hook, "number": event.number, "logs": event.logs},
     }
-    return told, arrays
+    return data, arrays
 
 
 UNREADABLE = (
     KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, OverflowError
 )  # fmt: skip
-"""What code raises that meets other data than it was written for."""
+"""Errors of code that meets other data than it expects."""
 
 
-def progress_from(told: dict[str, Any]) -> tuple[Progress, list[str]]:
+def progress_from(data: dict[str, Any]) -> tuple[Progress, list[str]]:
     """Where a saved training stands, and the names of its optimizer's arrays.
 
     Arrays of history and callbacks are not there yet; see :func:`shapes_of` and
     :func:`take_arrays`.
     """
-    if told.get("format", 1) not in (1, FORMAT):
-        raise ValueError(f"its training is of format {told['format']!r}, not of 1 or {FORMAT}")
-    optimizer = optimizer_from_dict(told["optimizer"])
-    steps = count("steps", told["optimizer"]["steps"], least=0)
+    if data.get("format", 1) not in (1, FORMAT):
+        raise ValueError(f"its training is of format {data['format']!r}, not of 1 or {FORMAT}")
+    optimizer = optimizer_from_dict(data["optimizer"])
+    steps = count("steps", data["optimizer"]["steps"], least=0)
     # In files of earlier versions a schedule counted from an optimizer's first step.
-    optimizer.resume(steps, count("began", told["optimizer"].get("began", 0), least=0))
-    slots = told["optimizer"]["slots"]
+    optimizer.resume(steps, count("began", data["optimizer"].get("began", 0), least=0))
+    slots = data["optimizer"]["slots"]
     if slots and slots != sorted(optimizer.slots_needed()):
         raise ValueError(f"optimizer must keep {optimizer.slots_needed()}, got {quoted(slots)}")
-    if told["order"] is not None:
-        generator_from(told["order"])
-    callbacks = [
-        SavedCallback(
-            text("class", c["class"]),
-            dict(c["state"]),
-            truth("was_called", c.get("was_called", True)),
-        )
-        for c in told["callbacks"]
-    ]
-    batch = count("batch", told["batch"], least=0)
-    begun = truth("begun", told.get("begun", batch > 0))
-    settings = dict(told["settings"])
-    if begun and settings["shuffle"] and told["order"] is None:
+    if data["order"] is not None:
+        generator_from(data["order"])
+    callbacks = [_callback_from(saved) for saved in data["callbacks"]]
+    batch = count("batch", data["batch"], least=0)
+    begun = truth("begun", data.get("begun", batch > 0))
+    settings = dict(data["settings"])
+    if begun and settings["shuffle"] and data["order"] is None:
         raise ValueError("order must be a generator's state, got None")
     progress = Progress(
         optimizer,
         settings,
-        count("epoch", told["epoch"], least=0),
+        count("epoch", data["epoch"], least=0),
         batch,
-        float(told["loss_sum"]),
-        float(told["correct"]),
-        float(told["rate"]),
-        told["order"],
-        History(dict(told["history"])),
+        float(data["loss_sum"]),
+        float(data["correct"]),
+        float(data["rate"]),
+        data["order"],
+        History(dict(data["history"])),
         begun=begun,
-        event=_event_from(told.get("event")),
+        event=_event_from(data.get("event")),
         saved=callbacks,
     )
     return progress, slots
 
 
-def _callback_from(told: dict[str, Any]) -> SavedCallback:
-    was_called = truth("was_called", told.get("was_called", True))
-    return SavedCallback(text("class", told["class"]), dict(told["state"]), was_called)
+def _callback_from(data: dict[str, Any]) -> SavedCallback:
+    was_called = truth("was_called", data.get("was_called", True))
+    return SavedCallback(text("class", data["class"]), dict(data["state"]), was_called)
 
 
 _HOOKS = ("on_epoch_begin", "on_batch_end", "on_epoch_end")
 
 
-def _event_from(told: dict[str, Any] | None) -> Event | None:
-    if told is None:
+def _event_from(data: dict[str, Any] | None) -> Event | None:
+    if data is None:
         return None
-    hook, logs = told["hook"], told["logs"]
+    hook, logs = data["hook"], data["logs"]
     if hook not in _HOOKS or (logs is None) != (hook == _HOOKS[0]):
         raise ValueError(f"hook must be one of {', '.join(_HOOKS)}, with its logs, got {hook!r}")
     if logs is not None:
         logs = {text("a figure", name): float(value) for name, value in logs.items()}
-    return Event(hook, count("number", told["number"], least=0), logs, [])
+    return Event(hook, count("number", data["number"], least=0), logs, [])
 
 
-def shapes_of(told: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
+def shapes_of(data: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and dtype of each array of history and callbacks, by name."""
-    result = shapes(told["history"], "history")
-    for i, one in enumerate(told["callbacks"]):
+    result = shapes(data["history"], "history")
+    for i, one in enumerate(data["callbacks"]):
         result |= shapes(one["state"], f"callbacks.{i}")
     return result
 
@@ -348,8 +349,8 @@ def text(name: str, value: object) -> str:
     return value
 
 
-_LAST_PLACES = {"pos": 624, "buffer_pos": 4}
-"""How far generators may be in the numbers that they have at hand."""
+_LAST_POSITIONS = {"pos": 624, "buffer_pos": 4}
+"""The largest position of a generator in its buffer of numbers, by the name in its state."""
 
 
 def generator_from(state: dict[str, Any]) -> np.random.Generator:
@@ -363,7 +364,7 @@ def generator_from(state: dict[str, Any]) -> np.random.Generator:
         name: np.asarray(value, np.uint64) if isinstance(value, list) else value
         for name, value in state["state"].items()
     }
-    for name, most in _LAST_PLACES.items():  # NumPy would read beyond its numbers' ends
+    for name, most in _LAST_POSITIONS.items():  # NumPy would read beyond the buffer
         for part in (state, inner):
             if name in part and not 0 <= count(name, part[name], least=0) <= most:
                 raise ValueError(f"{name} must be at most {most}, got {quoted(part[name])}")

@@ -1,4 +1,4 @@
-"""How much each sample counts: ``sample_weight`` and ``class_weight``, checked, and put to use.
+"""How much each sample counts: the checks of ``sample_weight`` and ``class_weight``, and their use.
 
 With the weights w the loss of a batch of N samples is ``Σ w · loss / N``, as in Keras: it is
 divided by the number of samples, not by the sum of the weights. So is its gradient.
@@ -23,7 +23,7 @@ def checked(value: ArrayLike | None, count: int, name: str = "sample_weight") ->
 
     A new array, because the caller may change the old one after the check.
 
-    Raises ``TypeError`` for what are no real numbers; ``ValueError`` for another shape than
+    Raises ``TypeError`` for anything but real numbers; ``ValueError`` for another shape than
     (count,), for negative numbers, NaN and infinity.
 
     >>> checked([1, 0, 2], 3)
@@ -54,7 +54,7 @@ def checked(value: ArrayLike | None, count: int, name: str = "sample_weight") ->
 def by_class(class_weight: Mapping[int, float], loss: Loss, targets: Array, output: Shape) -> Array:
     """The weight of each sample's class, float64; 1 for a class that is not named.
 
-    Raises ``TypeError`` for what is no mapping of numbers, ``ValueError`` for a key that is no
+    Raises ``TypeError`` for anything but a mapping of numbers, ``ValueError`` for a key that is no
     class, a weight that is negative or not finite, and a loss whose targets are no classes.
     """
     if not isinstance(class_weight, Mapping):

@@ -14,7 +14,8 @@ from fastcnn.engine.numba.conv.loops import (
     conv2d_filter_gradient,
     conv2d_input_gradient,
 )
-from fastcnn.engine.numba.dense.forward import dense, dense_backward
+from fastcnn.engine.numba.dense.backward import dense_backward
+from fastcnn.engine.numba.dense.forward import dense
 from fastcnn.engine.numba.elementwise.activations import (
     dropout,
     leaky_relu,

@@ -1,9 +1,9 @@
-"""All kernels that a net may need are compiled with its first call, not in the middle of a service.
+"""The first call of a net compiles all kernels that it may need, for batches of any size.
 
 Which kernels serve a layer depends on the number of samples. So the first prediction, and the first
 training step, are rehearsed with many batch sizes (:mod:`fastcnn.engine.numba.runtime.rehearsal`),
 and what is missing is compiled (:mod:`fastcnn.engine.numba.runtime.compile_ahead`). Nets with
-layers, losses or optimizers of the user's own are left alone, because a rehearsal would call these.
+layers, losses or optimizers of the user's own are left alone, because a rehearsal would call them.
 With the environment variable ``FASTCNN_COMPILE_AHEAD=0`` each call compiles only the kernels that
 it needs itself, which is less work for programs that make many nets and use each of them once.
 """
@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import prod
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -41,8 +41,8 @@ Purpose = Literal["predict", "train", "train on rows"]
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 """The calls that are prepared, each with its first use."""
 
-_ready: set[tuple[Any, ...]] = set()
-"""Nets that were prepared in this process, as :func:`net_key` tells them apart."""
+_ready: set[tuple[object, ...]] = set()
+"""The keys of nets that were prepared in this process, see :func:`net_key`."""
 
 
 def compiles_ahead() -> bool:
@@ -50,17 +50,17 @@ def compiles_ahead() -> bool:
     return os.environ.get("FASTCNN_COMPILE_AHEAD") != "0"
 
 
-def net_key(layers: Sequence[Layer], *purpose: object) -> tuple[Any, ...]:
-    """What the kernels of a net depend on, beside its batch size and the processor."""
+def net_key(layers: Sequence[Layer], *purpose: object) -> tuple[object, ...]:
+    """The key of a net: what its kernels depend on, beside the batch size and the processor."""
     settings = get_math(), get_num_threads() > 1, registers().isa
     return (*map(repr, layers), layers[0].input_shape, *settings, *purpose)
 
 
-def is_built_in(thing: object) -> bool:
+def is_built_in(part: object) -> bool:
     """Whether calling it in a rehearsal runs no code of a user's."""
-    if isinstance(thing, Residual):
-        return all(map(is_built_in, (*thing.layers, *thing.shortcut)))
-    return is_own(type(thing))
+    if isinstance(part, Residual):
+        return all(map(is_built_in, (*part.layers, *part.shortcut)))
+    return is_own(type(part))
 
 
 def prepare(
@@ -70,14 +70,14 @@ def prepare(
     *purpose: object,
     progress: Progress | None = None,
 ) -> int:
-    """Compile what ``run`` may need for batches of any size; how many kernels were missing.
+    """Compile what ``run`` may need for batches of any size; the number of missing kernels.
 
     Args:
         layers: the net's layers.
         run: takes samples through the net; it is called in rehearsals alone.
         like: samples of the shape and dtype that it takes.
         purpose: what else its kernels depend on.
-        progress: told how many kernels are compiled.
+        progress: is called with the number of kernels that are compiled, and of all.
     """
     key = net_key(layers, like.dtype.char, *purpose)
     if key in _ready:

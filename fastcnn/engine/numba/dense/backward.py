@@ -1,0 +1,195 @@
+"""The gradients of the fully connected layer, by blocks of its inputs in one compiled call.
+
+A block's rows of the weights are turned, and multiplied with the output's gradient while they are
+in the second-level cache. Its rows of the weights' gradient follow, from a contiguous copy of its
+inputs, because the same input of all samples falls into one set of the cache where the number of
+inputs is a multiple of 1024. So large weights are passed over once.
+
+Small layers gain with few samples, because one call takes the place of four. All other layers take
+their products in calls of their own, which threads share.
+"""
+
+from __future__ import annotations
+
+from math import lcm
+from typing import NamedTuple
+
+import numpy as np
+
+from fastcnn.core.arguments import Array
+from fastcnn.core.hardware import CACHE_LINE, L2_BYTES, L3_BYTES
+from fastcnn.engine.numba.contraction import packing
+from fastcnn.engine.numba.contraction.chooser import tile_for
+from fastcnn.engine.numba.contraction.column_sums import column_sums
+from fastcnn.engine.numba.contraction.contraction import Plan, contract
+from fastcnn.engine.numba.contraction.packing import Layout, turn_filters
+from fastcnn.engine.numba.dense.chooser import dense_input_plan, dense_weight_plan
+from fastcnn.engine.numba.runtime import arrays, program
+from fastcnn.engine.numba.runtime.arrays import bias_or_zeros, empty_like_type, readable, record
+from fastcnn.engine.numba.runtime.instruction_sets import cached_choice
+from fastcnn.engine.numba.runtime.program import (
+    Place,
+    Program,
+    address,
+    constant,
+    number,
+    places_for,
+    run,
+)
+from fastcnn.engine.numba.runtime.rehearsal import unless_rehearsed
+
+# Bytes of a block's weights, and groups of blocks that can run at once, at most.
+_BLOCK, _GROUPS = L2_BYTES // 8, 16
+# Bytes of weights of a layer that one call serves: few with few samples, because a call costs more
+# than its work, or more than the second-level cache holds and fewer than come from memory anyway.
+_SMALL, _SAMPLES, _LARGE = L2_BYTES // 4, 32, (2 * L2_BYTES, L3_BYTES // 2)
+
+
+def dense_backward(dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
+    """``dx = dy @ w.T`` (N, IC), ``dw = x.T @ dy`` (IC, OC) and ``db`` (OC,), sums of ``dy``."""
+    n, inputs, outputs = len(x), *w.shape
+    dx, dw = empty_like_type(x, n, inputs), empty_like_type(x, inputs, outputs)
+    db = empty_like_type(x, outputs)
+    dy, x, w = readable(dy), readable(x), readable(w)
+    if n and program.compiles() and is_one_call(n, inputs, outputs, x.itemsize):
+        dense_gradients(dy, x, w, dx, dw, db)
+        return dx, dw, db
+    if n:
+        zeros = bias_or_zeros(None, max(inputs, outputs), x)
+        to_input, width = dense_input_plan(n, inputs, outputs, x.itemsize)
+        turned = turn_filters(w.reshape(1, 1, inputs, outputs), 1, width) if width else w
+        contract(to_input, dy.reshape(-1), turned.reshape(-1), zeros, dx.reshape(-1))
+        to_weights = dense_weight_plan(n, inputs, outputs, x.itemsize)
+        contract(to_weights, x.reshape(-1), dy.reshape(-1), zeros, dw.reshape(-1))
+    else:
+        dw[...] = 0
+    column_sums(dy, db)
+    return dx, dw, db
+
+
+def is_one_call(n: int, inputs: int, outputs: int, itemsize: int) -> bool:
+    """Whether both gradients of ``n`` samples are better taken by blocks, in one call."""
+    weights = inputs * outputs * itemsize
+    least, most = _LARGE
+    return (n <= _SAMPLES and weights <= _SMALL) or least <= weights <= most
+
+
+def dense_gradients(
+    dy: Array, x: Array, w: Array, dx: Array | None, dw: Array | None, db: Array | None
+) -> None:
+    """Write the gradients of :func:`dense_backward`, by blocks, into the arrays that are there.
+
+    Arrays are C-contiguous and hold at least one sample. ``dx`` or ``dw`` may be None, not both.
+    """
+    gradients, _ = _by_blocks(len(x), *w.shape, x.dtype, dx is not None, dw is not None)
+    memory = arrays.allocate((gradients.scratch,), np.uint8)
+    addresses = [0 if array is None else address(array) for array in (x, dw, dy, dx, w)]
+    run(gradients, address(memory), places_for(gradients), *addresses)
+    if db is not None:
+        column_sums(dy, db)
+
+
+class _ByBlocks(NamedTuple):
+    """The program, and arrays that its steps name by their addresses.
+
+    A block stands where other programs have a slice of samples. The program reads x at INPUT and
+    the weights at TARGETS, and writes dw at OUTPUT.
+    """
+
+    program: Program
+    constants: list[Array]
+
+
+@unless_rehearsed
+@cached_choice
+def _by_blocks(
+    n: int,
+    inputs: int,
+    outputs: int,
+    dtype: np.dtype[np.floating],
+    needs_dx: bool,
+    needs_dw: bool,
+) -> _ByBlocks:
+    itemsize, like = dtype.itemsize, np.zeros(1, dtype)
+    size, width = _block(n, inputs, outputs, itemsize)
+    blocks = -(-inputs // size)
+    copy_bytes = _whole_lines(n * size * itemsize)
+    turned_bytes = _whole_lines(-(-size // width) * width * outputs * itemsize)
+    x, dw, dx, w, copied, turned = (
+        Place(base, at)
+        for base, at in (
+            (program.INPUT, 0), (program.OUTPUT, 0), (program.DX, 0), (program.TARGETS, 0),
+            (program.ITEM, 0), (program.ITEM, copy_bytes),
+        )
+    )  # fmt: skip
+    dy = Place(program.DY, 0)  # all of it, for each block
+    zeros = arrays.allocate((max(size, outputs),), dtype)
+    zeros[...] = 0
+    constants = [zeros]
+
+    def record_at(numbers: Array) -> Place:
+        constants.append(numbers)
+        return constant(numbers)
+
+    def contraction(plan: Plan, x: Place, w: Place, y: Place) -> Array:
+        return program.step(
+            plan.function, (like, like, like, like, True, plan.numbers), plan.items,
+            x, w, constant(zeros), y, number(0), record_at(plan.numbers),
+        )  # fmt: skip
+
+    def steps(count: int) -> list[Array]:
+        """The steps of a block of so many inputs."""
+        result, rows = [], w
+        if needs_dx:
+            plan, turns = dense_input_plan(n, count, outputs, itemsize, of=inputs)
+            if turns:
+                rows = turned
+                turn = program.step(
+                    packing.turn_kernel(width, outputs, itemsize),
+                    (like, like, 0, 0, 0, 0, 0), -(-count // width),
+                    w, turned, *map(number, (1, count, outputs, outputs, width)),
+                )  # fmt: skip
+                result.append(turn)
+            result.append(contraction(plan, dy, rows, dx))
+        if needs_dw:
+            # The copy is laid out as images of one row of pixels for each sample.
+            rows_of_x = record(Layout(n, count, 1, 0, 0, 1, 1, copied=True))
+            copy = program.step(
+                packing.lay_out_rows, (like, like, 0, 0, 0, rows_of_x), n,
+                x, copied, number(n), number(inputs), number(1), record_at(rows_of_x),
+            )  # fmt: skip
+            plan = dense_weight_plan(n, count, outputs, itemsize)
+            result += copy, contraction(plan, copied, dy, dw)
+        return result
+
+    by_blocks = program.program(
+        steps(size),
+        steps(inputs - (blocks - 1) * size),
+        size=size,
+        slices=blocks,
+        items=min(blocks, _GROUPS),
+        shared=0,
+        workspace=copy_bytes + turned_bytes,
+        per_sample={
+            program.INPUT: itemsize,
+            program.OUTPUT: outputs * itemsize,
+            program.DX: itemsize,
+            program.TARGETS: outputs * itemsize,
+        },
+        origins={},
+        work=n * inputs * outputs,
+    )
+    return _ByBlocks(by_blocks, constants)
+
+
+def _block(n: int, inputs: int, outputs: int, itemsize: int) -> tuple[int, int]:
+    """The inputs of a block, which fill tiles of both products, and the width of turned weights."""
+    to_input, to_weights = tile_for(n, inputs, itemsize), tile_for(inputs, outputs, itemsize)
+    least = lcm(to_input.columns, to_weights.rows)
+    size = min(inputs, least * max(1, _BLOCK // (least * outputs * itemsize)))
+    return size, to_input.columns
+
+
+def _whole_lines(size: int) -> int:
+    """So many bytes, rounded up to whole cache lines."""
+    return -(-size // CACHE_LINE) * CACHE_LINE

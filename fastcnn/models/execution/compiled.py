@@ -1,0 +1,136 @@
+"""``CompiledSegment``: a segment with its programs, and their runs on the arrays of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isnan
+from typing import NamedTuple
+
+import numpy as np
+
+from fastcnn.core.arguments import Array
+from fastcnn.core.user_code import numbers
+from fastcnn.engine.numba.runtime import arrays
+from fastcnn.engine.numba.runtime.finite import all_finite
+from fastcnn.engine.numba.runtime.program import NO_STEPS, address, run, run_apart, train
+from fastcnn.models.execution.lone import Saved
+from fastcnn.models.execution.programs import BatchPrograms, Programs, Scratch
+from fastcnn.models.execution.segment import segment_of
+from fastcnn.models.execution.slices import Aim
+from fastcnn.models.weights import Weights
+from fastcnn.nn.layers import Layer
+from fastcnn.nn.losses import CrossEntropy
+
+_NO_GRADIENT = np.zeros(0, np.uint8)
+
+
+class _Forward(NamedTuple):
+    """What the way back takes of a forward pass: input, output, workspace and programs."""
+
+    x: Array
+    y: Array
+    scratch: Scratch
+    programs: BatchPrograms
+
+
+class CompiledSegment:
+    """Layers that one call takes a slice through; attributes as those of ``LoneLayer``."""
+
+    is_deterministic = True
+
+    def __init__(self, layers: Sequence[Layer], weights: Weights, needs_dx: bool) -> None:
+        self._segment = segment_of(layers, weights, needs_dx)
+        self._programs = Programs(self._segment)
+        self._dtype, self._output = self._segment.dtype, self._segment.output_shape
+        self._needs_dx, self._filters = needs_dx, self._segment.padded
+        self.padded = bool(self._filters)
+        self.trained = bool(self._segment.parameters.size)
+
+    def explain(self) -> str:
+        """The line of ``Sequential.explain``."""
+        return f"compiled together: {', '.join(map(repr, self._segment.layers))}"
+
+    def forward(
+        self, x: Array, rng: np.random.Generator | None, aim: Aim = "predict"
+    ) -> tuple[Array, Saved] | None:
+        """The output (N, …), and what :meth:`backward` takes of it; with ``rng`` in training.
+
+        None where padding by zeros meets filters that are not finite.
+        """
+        if self.padded and not all(map(all_finite, self._filters)):
+            return None
+        if not len(x):
+            return arrays.allocate((0, *self._output), self._dtype), None
+        programs = self._programs.of_batch(len(x), aim if rng is None else "train", x.itemsize == 1)
+        scratch = programs.scratch()
+        forward, places = programs.forward, scratch.places
+        if rng is None and scratch.output is not None:
+            run(forward, scratch.address, places, address(x), scratch.output_address)
+            y = scratch.output.copy()
+        else:
+            y = arrays.allocate((len(x), *self._output), self._dtype)
+            run(forward, scratch.address, places, address(x), address(y))
+        if rng is None:
+            programs.give_back(scratch)
+            return y, None
+        return y, _Forward(x, y, scratch, programs)
+
+    def backward(self, dy: Array, saved: Saved) -> Array | None:
+        """The gradient of the input, if it is needed; those of parameters go to the weights."""
+        forward: _Forward = saved
+        x, y, scratch, programs = forward
+        if dy.shape != y.shape or dy.dtype is not self._dtype or not dy.flags.c_contiguous:
+            dy = numbers("the layer or loss behind", "a gradient", dy, y.shape, self._dtype)
+        work = 4 * self._segment.parameters.size
+        if programs.turns is not None:
+            run_apart(programs.turns, scratch.address, work)
+        dx = arrays.allocate(x.shape, self._dtype) if self._needs_dx else _NO_GRADIENT
+        if programs.backward is not None:
+            addresses = address(x), address(y), address(dy), address(dx)
+            run(programs.backward, scratch.address, scratch.places, *addresses)
+        if programs.after is not None:
+            run_apart(programs.after, scratch.address, len(x) * work, address(x), address(dy))
+        programs.give_back(scratch)
+        return dx
+
+    def step(
+        self,
+        x: Array,
+        targets: Array,
+        loss: CrossEntropy,
+        sample_weights: Array | None,
+        moves: Array = NO_STEPS,
+        *,
+        checks: bool = False,
+    ) -> tuple[float, int, Array] | None:
+        """Forward, softmax cross-entropy, backward: loss, samples that are right, ``dx``.
+
+        Targets are class numbers or rows of probabilities. Then the ``moves`` of an optimizer,
+        which are left out if the loss is not finite or, with ``checks``, the gradient.
+        """
+        if self.padded and not all(map(all_finite, self._filters)):
+            return None
+        if loss.label_smoothing:
+            targets = loss.smoothed(targets, self._output[0], self._dtype)
+        aim: Aim = "step" if targets.ndim == 1 else "soft step"
+        programs = self._programs.of_batch(len(x), aim, x.itemsize == 1)
+        assert programs.training is not None
+        scratch = programs.scratch()
+        dx = arrays.allocate(x.shape, self._dtype) if self._needs_dx else _NO_GRADIENT
+        gradient = self._segment.gradient
+        train(
+            programs.training,
+            scratch.address,
+            scratch.numbers,
+            scratch.places,
+            scratch.totals,
+            gradient if checks else gradient[:0],
+            moves,
+            address(x),
+            address(dx) if self._needs_dx else 0,
+            address(targets),
+            programs.ones_address if sample_weights is None else address(sample_weights),
+        )
+        total, correct = scratch.totals.tolist()
+        programs.give_back(scratch)
+        return None if isnan(total) else (total, int(correct), dx)

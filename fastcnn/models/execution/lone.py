@@ -1,0 +1,198 @@
+"""Layers that stand alone: one operation over the whole batch, shared out over the threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from fastcnn.core.arguments import Array
+from fastcnn.core.geometry import ConvGeometry, PoolGeometry
+from fastcnn.core.user_code import Source, numbers
+from fastcnn.engine.numba.conv import winograd
+from fastcnn.engine.numba.dense.backward import dense_gradients
+from fastcnn.engine.numba.dense.forward import dense
+from fastcnn.engine.numba.elementwise.activations import relu_backward
+from fastcnn.engine.numba.pool.pooling import max_pool2d, max_pool2d_backward, placed_gradient
+from fastcnn.engine.numba.runtime import arrays
+from fastcnn.engine.registry import choose
+from fastcnn.models.execution.stages import (
+    Convolution,
+    Pool,
+    input_of,
+    is_relu,
+    output_of,
+    pooling_of,
+    pools_squares,
+)
+from fastcnn.models.weights import Weights
+from fastcnn.nn.layers import Dense, Layer
+
+# Batch sizes whose choices are remembered.
+_BATCHES = 64
+
+Saved = Any
+"""What a forward pass keeps for its way back; each kind of layer has a form of its own."""
+
+
+class LoneLayer:
+    """A layer that sees the whole batch, with those that are done with it; through its methods.
+
+    Attributes:
+        padded: whether zeros around images may meet filters that are not finite; never here,
+            because operations look for it themselves.
+        is_deterministic: whether ``forward`` is the same in training and prediction, which nobody
+            knows of a layer of a user's own.
+        trained: whether training moves its parameters.
+    """
+
+    padded = False
+    is_deterministic = False
+
+    def __init__(
+        self, layers: Sequence[Layer], layer: Layer, weights: Weights, needs_dx: bool, reason: str
+    ) -> None:
+        self._layers, self._layer, self._needs_dx, self._reason = layers, layer, needs_dx, reason
+        self._parameters, self._gradients = weights.of(layer), weights.trained(layer)
+        self._dtype = weights.parameters.dtype
+        self.trained = bool(self._gradients)
+
+    def explain(self) -> str:
+        """The line of ``Sequential.explain``."""
+        return f"alone: {', '.join(map(repr, self._layers))}, {self._reason}"
+
+    def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Saved] | None:
+        """The output (N, …), and what :meth:`backward` takes of it; with ``rng`` in training."""
+        y, saved = self._layer.forward(x, rng is not None, rng, None)
+        return self._checked("forward", y, (len(x), *output_of(self._layer))), saved
+
+    def backward(self, dy: Array, saved: Saved) -> Array | None:
+        """The gradient of the input, if it is needed; those of parameters go to the weights."""
+        dx, gradients = self._layer.backward(dy, saved, None, needs_dx=self._needs_dx)
+        for name, gradient in gradients.items():
+            if name in self._gradients:
+                self._gradients[name][...] = gradient
+        if not self._needs_dx:
+            return None
+        return self._checked("backward", dx, (len(dy), *input_of(self._layer)))
+
+    def _checked(self, method: str, array: Array | None, shape: tuple[int, ...]) -> Array:
+        """What a method returned, checked because a kernel takes it by its address."""
+        if type(array) is np.ndarray and array.dtype is self._dtype and array.shape == shape:
+            return np.ascontiguousarray(array)
+        return numbers(Source(self._layer, method), "an array", array, shape, self._dtype)
+
+
+class LoneConvolution(LoneLayer):
+    """A convolution by its operations without their checks, and ReLU and max-pooling with it.
+
+    Where Winograd's filtering pools, what it pools never lies in memory, and gradients go back by
+    its argmax indices; docs/measurements.md, "Winograd pools in registers".
+    """
+
+    is_deterministic = True
+
+    def __init__(
+        self, layers: Sequence[Layer], layer: Layer, weights: Weights, needs_dx: bool, reason: str
+    ) -> None:
+        super().__init__(layers, layer, weights, needs_dx, reason)
+        self._activation = "relu" if any(map(is_relu, layers)) else None
+        self._choices: dict[int, _Operations] = {}
+
+    def _operations(self, n: int) -> _Operations:
+        operations = self._choices.get(n)
+        if operations is None:
+            if len(self._choices) >= _BATCHES:
+                self._choices.clear()
+            operations = self._choices[n] = _chosen(self._layers, n, self._dtype)
+        return operations
+
+    def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Saved] | None:
+        parameters, chosen = self._parameters, self._operations(len(x))
+        operands = x, parameters["w"], parameters.get("b"), self._activation, chosen.geometry
+        if chosen.pools_in_registers and rng is None:
+            return winograd.conv2d_pooled(*operands), None
+        if chosen.pools_in_registers:
+            y, unpooled = winograd.conv2d_pooled_places(*operands)
+        else:
+            unpooled = chosen.forward(*operands)
+            y = max_pool2d(unpooled, chosen.pooling) if chosen.pooling else unpooled
+        return y, None if rng is None else (x, y, unpooled)
+
+    def backward(self, dy: Array, saved: Saved) -> Array | None:
+        x, y, unpooled = saved
+        chosen = self._operations(len(x))
+        g = chosen.geometry
+        if self._activation:
+            # Before it is unpooled, while it is small: a window's largest is above 0, or no number
+            # of the window is.
+            dy = _through_relu(dy, y)
+        if "b" in self._gradients:  # unpooling would not change the sum
+            self._gradients["b"][...] = chosen.to_bias(dy, chosen.geometry_of_dy)
+        if chosen.pooling:
+            unpool = placed_gradient if chosen.pools_in_registers else max_pool2d_backward
+            dy = unpool(dy, unpooled, chosen.pooling)
+        dx = chosen.to_input(dy, self._parameters["w"], g) if self._needs_dx else None
+        if self.trained:
+            self._gradients["w"][...] = chosen.to_filters(dy, x, g)
+        return dx
+
+
+class _Operations(NamedTuple):
+    """The engine's functions for a convolution of some samples, under the executor's ``math``.
+
+    With ``pools_in_registers`` the convolution pools, and gradients go back by argmax indices.
+    """
+
+    geometry: ConvGeometry
+    geometry_of_dy: ConvGeometry  # with the pixels that the pooling leaves
+    pooling: PoolGeometry | None
+    pools_in_registers: bool
+    forward: Callable[..., Array]
+    to_input: Callable[..., Array]
+    to_filters: Callable[..., Array]
+    to_bias: Callable[..., Array]
+
+
+def _chosen(layers: Sequence[Layer], n: int, dtype: np.dtype[np.floating]) -> _Operations:
+    layer = cast(Convolution, layers[0])
+    g = layer.geometry(input_of(layer), n)
+    forward, to_input, to_filters = (
+        choose(op, g, dtype, None, layer.algorithm)
+        for op in ("conv2d", "conv2d_input_gradient", "conv2d_filter_gradient")
+    )
+    pooling = pooling_of(cast(Pool, layers[-1]), n) if len(layers) > 1 else None
+    in_registers = forward is winograd.conv2d and pooling is not None and pools_squares(pooling)
+    to_bias = choose("conv2d_bias_gradient", g, dtype, None)
+    of_dy = g._replace(oh=pooling.oh, ow=pooling.ow) if pooling else g
+    return _Operations(g, of_dy, pooling, in_registers, forward, to_input, to_filters, to_bias)
+
+
+def _through_relu(dy: Array, y: Array) -> Array:
+    return relu_backward(dy.reshape(-1), y.reshape(-1)).reshape(dy.shape)
+
+
+class LoneDense(LoneLayer):
+    """A dense layer, and a Flatten before it; its gradients are written where they belong.
+
+    The weights' gradient is often most of all bytes, so a copy would cost more than the rest.
+    """
+
+    is_deterministic = True
+
+    def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Saved] | None:
+        layer = cast(Dense, self._layer)
+        flat = x.reshape(len(x), *input_of(layer))
+        y = dense(flat, self._parameters["w"], self._parameters.get("b"), layer.activation)
+        return y, (x, y)
+
+    def backward(self, dy: Array, saved: Saved) -> Array | None:
+        x, y = saved
+        if is_relu(self._layer):
+            dy = _through_relu(dy, y)
+        flat = x.reshape(len(x), *input_of(self._layer))
+        dx = arrays.allocate(flat.shape, x.dtype) if self._needs_dx else None
+        dw, db = self._gradients.get("w"), self._gradients.get("b")
+        dense_gradients(dy, flat, self._parameters["w"], dx, dw, db)
+        return None if dx is None else dx.reshape(x.shape)

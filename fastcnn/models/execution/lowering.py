@@ -1,0 +1,302 @@
+"""How layers become steps: the table :data:`LOWERINGS`, from a layer's class to its lowering.
+
+A :class:`Lowering` says of one layer which steps it has forward and backward, what they need in
+memory, and whether the layer stands alone instead, and how. What is not in the table stands alone.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+
+from fastcnn.core.geometry import ConvGeometry
+from fastcnn.core.hardware import L2_BYTES
+from fastcnn.engine.numba.contraction.contraction import Plan
+from fastcnn.engine.numba.contraction.packing import Layout
+from fastcnn.engine.numba.conv import direct
+from fastcnn.engine.numba.dense.chooser import dense_input_plan, dense_plan, dense_weight_plan
+from fastcnn.engine.numba.elementwise import activations, steps
+from fastcnn.engine.numba.pool import pooling
+from fastcnn.engine.numba.runtime.arrays import record
+from fastcnn.engine.numba.runtime.program import Place, constant, number
+from fastcnn.engine.registry import implementation
+from fastcnn.models.execution.lone import LoneConvolution, LoneDense, LoneLayer
+from fastcnn.models.execution.stages import (
+    Convolution,
+    Pool,
+    input_of,
+    is_relu,
+    output_of,
+    pooling_of,
+)
+from fastcnn.models.execution.step_list import StepList
+from fastcnn.models.weights import Weights
+from fastcnn.nn.layers import (
+    AvgPool2D,
+    Conv2D,
+    Dense,
+    DepthwiseConv2D,
+    Flatten,
+    GlobalAvgPool2D,
+    GlobalMaxPool2D,
+    Layer,
+    MaxPool2D,
+    MinPool2D,
+    ReLU,
+)
+
+# Operations for one sample. A layer of more has enough for all threads in any batch; one of fewer
+# gains less from a better algorithm than it would lose by standing alone.
+_HEAVY, _LIGHT = 4_000_000, 1_000_000
+# Weights that are better passed over once for the batch than once for each slice.
+_LARGE = 3 * L2_BYTES // 8
+
+L = TypeVar("L", bound=Layer)
+
+
+class Lowering(Generic[L]):
+    """A built layer of a segment.
+
+    Attributes:
+        lone: what runs such a layer where it stands alone.
+        layer: the layer.
+        i: its index in the segment.
+        parameters: its parameters by name.
+        gradients: the gradients by name of what training moves of it.
+        count: numbers of its output, for one sample.
+        has_steps: whether it does anything to numbers.
+        rectifies: whether it ends in a ReLU, or is one.
+    """
+
+    lone: ClassVar[type[LoneLayer]] = LoneLayer
+    has_steps: ClassVar[bool] = True
+
+    def __init__(self, layer: L, i: int, weights: Weights) -> None:
+        self.layer, self.i = layer, i
+        self.parameters, self.gradients = weights.of(layer), weights.trained(layer)
+        self.count = prod(output_of(layer))
+        self.rectifies = is_relu(layer)
+
+    @classmethod
+    def stands_alone(cls, layer: L, dtype: np.dtype[np.floating]) -> str | None:
+        """The reason why a built layer stands alone; None for one that has steps."""
+        if layer.flops(input_of(layer)) > _HEAVY:
+            return "its work is worth all threads"
+        if any(array.nbytes > _LARGE for array in layer.parameters.values()):
+            return "its weights are passed over once for the batch"
+        return None
+
+    def forward(self, to: StepList, x: Place, y: Place) -> None:
+        """Steps from the layer's input at ``x`` to its output at ``y``."""
+        raise NotImplementedError
+
+    def bias_gradient(self, to: StepList, dy: Place, count: int) -> None:
+        """Steps to the bias's gradient, from the output's with ``count`` numbers for a sample."""
+        if "b" in self.gradients:
+            channels = output_of(self.layer)[-1]
+            to.sum_rows(to.n * count // channels, channels, dy, to.gradient(self.gradients["b"]))
+
+    def weight_gradient(self, to: StepList, x: Place, dy: Place) -> None:
+        """Steps to the gradient of the weights, from that of the output before its ReLU."""
+
+    def input_gradient(self, to: StepList, x: Place, dy: Place, dx: Place) -> None:
+        """Steps to the input's gradient at ``dx``, from that of the output before its ReLU."""
+        raise NotImplementedError
+
+    def _bias(self, to: StepList) -> Place:
+        return constant(self.parameters["b"]) if "b" in self.parameters else to.zeros
+
+
+class ConvolutionLowering(Lowering[Convolution]):
+    """A convolution, which can pool in registers."""
+
+    lone = LoneConvolution
+
+    @classmethod
+    def stands_alone(cls, layer: Convolution, dtype: np.dtype[np.floating]) -> str | None:
+        if layer.flops(input_of(layer)) > _LIGHT:
+            g = layer.geometry(input_of(layer))
+            chosen = implementation("conv2d", g, dtype, layer.algorithm)
+            if chosen.name != "numba.direct":
+                return f"{chosen.name} is better for it, or was asked for"
+        if layer.algorithm not in ("auto", "direct"):
+            return "its algorithm was asked for"
+        return super().stands_alone(layer, dtype)
+
+    def geometry(self, n: int) -> ConvGeometry:
+        """The geometry of ``n`` images."""
+        return self.layer.geometry(input_of(self.layer), n)
+
+    def forward(self, to: StepList, x: Place, y: Place) -> None:
+        g = self.geometry(to.n)
+        layout, plan = direct.forward_plan(g, to.itemsize)
+        images, w = to.lay_out(x, layout, g.input_shape), constant(self.parameters["w"])
+        to.contract(plan, images, w, self._bias(to), y, self.rectifies)
+
+    def pooled_plan(self, n: int, itemsize: int, indices: bool) -> tuple[Layout, Plan] | None:
+        """The plan that pools ``n`` images too, 2×2; None where none does."""
+        return direct.pooled_plan(self.geometry(n), itemsize, indices)
+
+    def forward_pooled(
+        self, to: StepList, x: Place, y: Place, indices: Place | None, relu: bool
+    ) -> None:
+        """Steps of the layer with 2×2 max-pooling, and to argmax indices if these have a place."""
+        chosen = self.pooled_plan(to.n, to.itemsize, indices is not None)
+        assert chosen is not None
+        layout, plan = chosen
+        images, like = to.lay_out(x, layout, self.geometry(to.n).input_shape), to.like
+        to.step(
+            plan.function, (like, like, like, like, like, True, plan.numbers), plan.items,
+            images, constant(self.parameters["w"]), self._bias(to), y, indices or y,
+            number(relu), to.constant(plan.numbers),
+        )  # fmt: skip
+
+    def weight_gradient(self, to: StepList, x: Place, dy: Place) -> None:
+        if "w" not in self.gradients:
+            return
+        g = self.geometry(to.n)
+        layout, plan = direct.filter_sum_plan(g, to.itemsize)
+        images = to.lay_out(x, layout, g.input_shape)
+        to.contract(plan, images, dy, to.zeros, to.gradient(self.gradients["w"]))
+
+    def input_gradient(self, to: StepList, x: Place, dy: Place, dx: Place) -> None:
+        g = self.geometry(to.n)
+        plan = direct.input_gradient_plan(g, to.itemsize)
+        images, w = to.lay_out(dy, plan.to, g.output_shape), constant(self.parameters["w"])
+        if width := plan.turned_width:
+            blocks = g.groups * -(-g.group_ic // width)
+            w = to.turned(self.i, width, blocks * g.kh * g.kw * g.group_oc * width)
+        if plan.untouched:
+            to.step(steps.zero, (to.like, to.like), prod(g.input_shape), dy, dx)
+        for phase in plan.phases:
+            to.contract(phase, images, w, to.zeros, dx)
+
+
+class DenseLowering(Lowering[Dense]):
+    """A dense layer."""
+
+    lone = LoneDense
+
+    def forward(self, to: StepList, x: Place, y: Place) -> None:
+        w = self.parameters["w"]
+        inputs, outputs = w.shape
+        plan = dense_plan(to.n, inputs, outputs, to.itemsize)
+        to.contract(plan, x, constant(w), self._bias(to), y, self.rectifies)
+
+    def weight_gradient(self, to: StepList, x: Place, dy: Place) -> None:
+        if "w" in self.gradients:
+            gradient = self.gradients["w"]
+            inputs, outputs = self.parameters["w"].shape
+            plan = dense_weight_plan(to.n, inputs, outputs, to.itemsize)
+            to.contract(plan, x, dy, to.zeros, to.gradient(gradient))
+
+    def input_gradient(self, to: StepList, x: Place, dy: Place, dx: Place) -> None:
+        inputs, outputs = self.parameters["w"].shape
+        plan, width = dense_input_plan(to.n, inputs, outputs, to.itemsize)
+        w = constant(self.parameters["w"])
+        if width:
+            w = to.turned(self.i, width, -(-inputs // width) * outputs * width)
+        to.contract(plan, dy, w, to.zeros, dx)
+
+
+class ReLULowering(Lowering[ReLU]):
+    """A ReLU; a slice masks the gradient, because it does so for ReLUs that end other layers."""
+
+    def forward(self, to: StepList, x: Place, y: Place) -> None:
+        to.step(activations.relu_kernel, (to.like, to.like), to.n * self.count, x, y)
+
+
+class FlattenLowering(Lowering[Flatten]):
+    """A Flatten, which does nothing to numbers: its input is its output."""
+
+    has_steps = False
+
+    def input_gradient(self, to: StepList, x: Place, dy: Place, dx: Place) -> None:
+        """A copy, where the gradient must lie at ``dx``."""
+        to.step(steps.copy, (to.like, to.like), to.n * self.count, dy, dx)
+
+
+class PoolLowering(Lowering[Pool]):
+    """A pooling; ``kind`` is "max", "min" or "average"."""
+
+    kind: ClassVar[str]
+
+    @classmethod
+    def stands_alone(cls, layer: Pool, dtype: np.dtype[np.floating]) -> str | None:
+        if pooling.sums_are_long(pooling_of(layer, 1)):
+            return "so many windows meet in each pixel that their gradients are summed in float64"
+        return super().stands_alone(layer, dtype)
+
+    def forward(self, to: StepList, x: Place, y: Place) -> None:
+        g = pooling_of(self.layer, to.n)
+        kernel, items = pooling.forward_kernel(self.kind, g, to.itemsize)
+        numbers = record(g)
+        to.step(kernel, (to.like, to.like, numbers), items, x, y, to.constant(numbers))
+
+    def unpool(self, to: StepList, dy: Place, indices: Place, dx: Place) -> None:
+        """Steps to the gradient before a 2×2 max-pooling, from its argmax indices."""
+        g = pooling_of(self.layer, to.n)
+        kernel, items = pooling.placed_gradient_kernel(g, to.itemsize)
+        like, numbers = to.like, record(g)
+        samples = like, like, like, numbers
+        to.step(kernel, samples, items, dy, indices, dx, to.constant(numbers))
+
+    def input_gradient(self, to: StepList, x: Place, dy: Place, dx: Place) -> None:
+        g = pooling_of(self.layer, to.n)
+        kernel, items = pooling.gradient_kernel(self.kind, g, to.itemsize)
+        like, numbers = to.like, record(g)
+        last = to.constant(numbers)
+        if self.kind == "average":
+            to.step(kernel, (like, like, numbers), items, dy, dx, last)
+        else:
+            to.step(kernel, (like, like, like, numbers), items, dy, x, dx, last)
+
+
+class MaxPoolLowering(PoolLowering):
+    """A max-pooling, over windows or over the image."""
+
+    kind = "max"
+
+
+class MinPoolLowering(PoolLowering):
+    """A min-pooling."""
+
+    kind = "min"
+
+
+class AveragePoolLowering(PoolLowering):
+    """An average pooling, over windows or over the image."""
+
+    kind = "average"
+
+
+LOWERINGS: dict[type[Layer], type[Lowering[Any]]] = {
+    Conv2D: ConvolutionLowering,
+    DepthwiseConv2D: ConvolutionLowering,
+    Dense: DenseLowering,
+    ReLU: ReLULowering,
+    Flatten: FlattenLowering,
+    MaxPool2D: MaxPoolLowering,
+    GlobalMaxPool2D: MaxPoolLowering,
+    MinPool2D: MinPoolLowering,
+    AvgPool2D: AveragePoolLowering,
+    GlobalAvgPool2D: AveragePoolLowering,
+}
+"""What becomes of each class of layers. Classes of users are not here, even if they derive from one
+of these, because they may do something else."""
+
+
+def stands_alone(layer: Layer, dtype: np.dtype[np.floating]) -> str | None:
+    """The reason why a built layer is no part of a segment; None for one that has steps."""
+    lowering = LOWERINGS.get(type(layer))
+    if lowering is None:
+        return "an operation of its own over the whole batch"
+    return lowering.stands_alone(layer, dtype)
+
+
+def lone_kind(layer: Layer) -> type[LoneLayer]:
+    """What runs a layer that stands alone."""
+    lowering = LOWERINGS.get(type(layer))
+    return LoneLayer if lowering is None else lowering.lone

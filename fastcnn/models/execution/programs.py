@@ -1,0 +1,274 @@
+"""The programs of a segment, for each size of a batch and each aim.
+
+:class:`Programs` puts the steps of :mod:`fastcnn.models.execution.slices` together for a batch, and
+keeps what it made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+
+from fastcnn.core.arguments import Array
+from fastcnn.core.hardware import L2_BYTES
+from fastcnn.engine.numba.contraction import packing
+from fastcnn.engine.numba.elementwise import steps
+from fastcnn.engine.numba.runtime import arrays, program, rehearsal
+from fastcnn.engine.numba.runtime.arrays import record
+from fastcnn.engine.numba.runtime.program import (
+    NO_STEPS,
+    Place,
+    Program,
+    Training,
+    constant,
+    number,
+)
+from fastcnn.models.execution.lowering import ConvolutionLowering
+from fastcnn.models.execution.segment import Segment
+from fastcnn.models.execution.slices import Aim, Batch, OverBatch, Slice
+from fastcnn.models.execution.step_list import Shared
+
+# Going forward, a slice's activations take no more than this, if those of one sample do not.
+_WORKSPACE = L2_BYTES // 4
+# Slices of a batch in training, at most, because each has gradients of its own.
+_TRAINING_SLICES = 8
+# Samples that fill the rows of a register tile; docs/measurements.md, "Eight samples fill a slice".
+_FILLING = 8
+# Operations that are worth a slice of their own with however few samples.
+_WORTH = 32_000_000
+# Slices going forward that can run at once, at most.
+_ITEMS = 16
+# Bytes of scratch that are kept from call to call.
+_SPARE = 4 << 20
+# Bytes of an output that is copied rather than new.
+_COPIED = 16 * 1024
+# Batch sizes that are remembered.
+_PROGRAMS = 64
+# Numbers that a step of its own turns or sums, at most.
+_AT_ONCE = 4096
+_NO_WEIGHTS = np.zeros(0)
+
+
+class Programs:
+    """What makes and keeps the programs of a segment."""
+
+    def __init__(self, segment: Segment) -> None:
+        self._segment = segment
+        self._kept: dict[tuple[int, Aim, bool], BatchPrograms] = {}
+
+    def of_batch(self, count: int, aim: Aim, bytes_in: bool) -> BatchPrograms:
+        """The programs for a batch of so many samples, which are bytes or of the dtype."""
+        key = count, aim, bytes_in
+        if rehearsal.active and rehearsal.rehearsing():
+            return _programs_of(self._segment, Batch(*key))
+        result = self._kept.get(key)  # another thread may forget it now
+        if result is None:
+            if len(self._kept) >= _PROGRAMS:
+                self._kept.clear()
+            result = self._kept[key] = _programs_of(self._segment, Batch(*key))
+        return result
+
+
+@dataclass
+class BatchPrograms:
+    """Programs for one batch size, and memory for their runs.
+
+    Attributes:
+        forward: with an aim that has a loss all of it.
+        backward: what follows on ``forward``, in the same scratch.
+        output_shape, dtype: of the outputs of the batch.
+        turns: steps that turn filters, which run before the way back.
+        after: steps after several slices, which make one gradient of theirs.
+        training: with an aim that has a loss, all of it as one call takes it.
+        constants: arrays that steps name by their addresses.
+        ones, ones_address: weights of samples that have none, and where they lie.
+    """
+
+    forward: Program
+    backward: Program | None
+    output_shape: tuple[int, ...]
+    dtype: np.dtype[np.floating]
+    constants: list[Array]
+    turns: Array | None = None
+    after: Array | None = None
+    training: Training | None = None
+    ones: Array = field(default_factory=lambda: _NO_WEIGHTS)
+    ones_address: int = 0
+    _spare: list[Scratch] = field(default_factory=list)
+
+    def scratch(self) -> Scratch:
+        """Memory for one run, which no other run uses."""
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return Scratch(self.forward, self.output_shape, self.dtype)
+
+    def give_back(self, scratch: Scratch) -> None:
+        """Keep the memory for the next run; large ones go back to where all memory comes from."""
+        if scratch.memory.nbytes <= _SPARE:
+            self._spare.append(scratch)
+
+
+class Scratch:
+    """Memory of a run.
+
+    Attributes:
+        memory, address, numbers: the scratch as bytes, its address, and as float64 numbers.
+        places: room for the bases of operands.
+        totals: gets the sum of the losses, and how many samples are right.
+        output, output_address: an array for the outputs, if they are small: a copy of it costs
+            less than new memory and its address.
+    """
+
+    def __init__(
+        self, forward: Program, output_shape: tuple[int, ...], dtype: np.dtype[np.floating]
+    ) -> None:
+        self.places = program.places_for(forward)
+        self.memory = arrays.allocate((forward.scratch,), np.uint8)
+        self.address = program.address(self.memory)
+        self.numbers = self.memory.view(np.float64)
+        self.totals = arrays.allocate((2,), np.float64)
+        self.output: Array | None = None
+        if prod(output_shape) * dtype.itemsize <= _COPIED:
+            self.output = arrays.allocate(output_shape, dtype)
+            self.output_address = program.address(self.output)
+
+
+def _programs_of(segment: Segment, batch: Batch) -> BatchPrograms:
+    count, shared = batch.size, Shared()
+    flops = segment.flops * count * (3 if batch.trains else 1)
+    size = _slice_size(segment, batch, flops)
+    slices = -(-count // size)
+    whole, rest = (
+        Slice(segment, n, shared, batch, is_whole=slices == 1)
+        for n in (size, count - (slices - 1) * size)
+    )
+    turns = _turns(segment, shared)
+    origins, shared_bytes = shared.origins(count)
+
+    def program_of(first: list[Array], last: list[Array], work: int) -> Program:
+        return program.program(
+            first,
+            last,
+            size=size,
+            slices=slices,
+            items=slices if batch.trains else min(slices, _ITEMS),
+            shared=shared_bytes,
+            workspace=whole.size,
+            per_sample=_bytes_per_sample(segment, batch) | dict(shared.arrays.values()),
+            origins=origins,
+            work=work // 4,
+        )
+
+    before = [] if slices > 1 else turns  # one slice alone turns filters on its way
+    if batch.has_loss:
+        steps_of = [[*before, *one.forward, *one.loss, *one.backward] for one in (whole, rest)]
+        forward, backward = program_of(steps_of[0], steps_of[1], flops), None
+    else:
+        forward = program_of(whole.forward, rest.forward, flops // 3 if batch.trains else flops)
+        backward = None
+        if whole.backward:
+            back = before + whole.backward, before + rest.backward
+            backward = program_of(*back, 2 * flops // 3)
+    constants, output_shape = whole.constants + rest.constants, (count, *segment.output_shape)
+    result = BatchPrograms(forward, backward, output_shape, segment.dtype, constants)
+    if turns and slices > 1:
+        result.turns = np.concatenate(turns)
+    if segment.gradient.size and batch.trains and slices > 1:
+        over_batch = OverBatch(segment, count, whole.over_batch, origins)
+        sums, numbers = _sums_of_slabs(segment, forward, whole, slices)
+        result.constants += over_batch.constants + numbers
+        result.after = np.concatenate([*over_batch.steps, *sums])
+    if batch.has_loss:
+        result.training = _training(segment, count, result, whole, slices)
+        result.ones = arrays.allocate((count,), segment.dtype)
+        result.ones[...] = 1
+        result.ones_address = program.address(result.ones)
+    return result
+
+
+def _slice_size(segment: Segment, batch: Batch, flops: int) -> int:
+    """The samples of a slice: the problem alone decides."""
+    count = batch.size
+    slices = max(2, count // _FILLING, flops // _WORTH)
+    slices = min(_TRAINING_SLICES, 1 << (slices.bit_length() - 1))  # 2, 4 and 8 threads share alike
+    size = -(-count // slices)
+    if batch.trains:
+        return size
+    sample = Slice(segment, 1, Shared(), batch, is_whole=True).size
+    return -(-size // -(-size // max(1, _WORKSPACE // sample)))  # equal parts, and equal work
+
+
+def _bytes_per_sample(segment: Segment, batch: Batch) -> dict[int, int]:
+    """For each base the bytes of a sample."""
+    itemsize = segment.dtype.itemsize
+    return {
+        program.INPUT: segment.inputs * (1 if batch.bytes_in else itemsize),
+        program.OUTPUT: segment.outputs * itemsize,
+        program.DY: segment.outputs * itemsize,
+        program.DX: segment.inputs * itemsize,
+        program.TARGETS: 8 if batch.aim == "step" else segment.outputs * itemsize,
+        program.WEIGHTS: itemsize,
+    }
+
+
+def _training(
+    segment: Segment, count: int, of: BatchPrograms, whole: Slice, slices: int
+) -> Training:
+    """A training step in one call."""
+    forward = of.forward
+    totals = [
+        (forward.shared + i * whole.size + whole.totals.at) // 8  # in float64 numbers
+        for i in range(slices)
+    ]
+    before, after = (NO_STEPS if steps is None else steps for steps in (of.turns, of.after))
+    works = 4 * segment.parameters.size, 4 * count * segment.parameters.size
+    return program.training(before, forward, after, totals, works)
+
+
+def _sums_of_slabs(
+    segment: Segment, forward: Program, whole: Slice, slices: int
+) -> tuple[list[Array], list[Array]]:
+    """Steps that add up the gradients of all slices, and the arrays that they name.
+
+    Without those that are summed over the whole batch.
+    """
+    start, itemsize = program.address(segment.gradient), segment.dtype.itemsize
+    pieces = [
+        ((program.address(array) - start) // itemsize + first, min(_AT_ONCE, array.size - first))
+        for layer in segment.lowerings
+        if layer.i not in segment.over_batch
+        for array in layer.gradients.values()
+        for first in range(0, array.size, _AT_ONCE)
+    ]
+    if not pieces:
+        return [], []
+    first_slab = (forward.shared + whole.slab.at) // itemsize
+    numbers = record(steps.Slabs(slices, first_slab, whole.size // itemsize))
+    table, like = np.array(pieces, np.int64), np.zeros(1, segment.dtype)
+    places = Place(program.SHARED, 0), constant(segment.gradient), constant(table)
+    samples = like, like, table.reshape(-1), numbers
+    step = program.step(steps.sum_slabs, samples, len(pieces), *places, constant(numbers))
+    return program.parts(step, len(pieces)), [table, numbers]
+
+
+def _turns(segment: Segment, shared: Shared) -> list[Array]:
+    """Steps that turn the filters of layers, in blocks of the widths that slices asked for."""
+    result, like, itemsize = [], np.zeros(1, segment.dtype), segment.dtype.itemsize
+    for (i, width), at in sorted(shared.turned.items()):
+        layer = segment.lowerings[i]
+        w = layer.parameters["w"]
+        taps, ic, oc, groups = 1, *w.shape[-2:], 1
+        if isinstance(layer, ConvolutionLowering):
+            g = layer.geometry(1)
+            taps, groups = g.kh * g.kw, g.groups
+        step = program.step(
+            packing.turn_kernel(width, oc // groups, itemsize),
+            (like, like, 0, 0, 0, 0, 0), groups * -(-ic // width) * taps,
+            constant(w), Place(program.SHARED, at),
+            *map(number, (taps, ic, oc, oc // groups, width)),
+        )  # fmt: skip
+        result += program.parts(step, -(-w.size // _AT_ONCE))
+    return result

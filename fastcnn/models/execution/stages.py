@@ -1,0 +1,69 @@
+"""What the compiled path knows of single layers: shapes, ReLUs, poolings.
+
+Also which layers follow on a convolution in one **stage**: its ReLU and its max-pooling, which are
+done with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastcnn.core.geometry import PoolGeometry, pool_geometry
+from fastcnn.nn.layers import (
+    AvgPool2D,
+    Conv2D,
+    DepthwiseConv2D,
+    GlobalAvgPool2D,
+    GlobalMaxPool2D,
+    Layer,
+    MaxPool2D,
+    MinPool2D,
+    ReLU,
+)
+
+Pool = MaxPool2D | MinPool2D | AvgPool2D | GlobalMaxPool2D | GlobalAvgPool2D
+Convolution = Conv2D | DepthwiseConv2D
+
+
+def input_of(layer: Layer) -> tuple[int, ...]:
+    """The shape of a sample that a built layer takes."""
+    assert layer.input_shape is not None
+    return layer.input_shape
+
+
+def output_of(layer: Layer) -> tuple[int, ...]:
+    """The shape of a sample that a built layer returns."""
+    assert layer.output_shape is not None
+    return layer.output_shape
+
+
+def is_relu(layer: Layer) -> bool:
+    """Whether a layer ends in a ReLU, or is one."""
+    return isinstance(layer, ReLU) or getattr(layer, "activation", None) == "relu"
+
+
+def pooling_of(layer: Pool, n: int) -> PoolGeometry:
+    """The geometry of a pooling of ``n`` images."""
+    shape = n, *input_of(layer)
+    if isinstance(layer, GlobalMaxPool2D | GlobalAvgPool2D):
+        return pool_geometry(shape, shape[1:3])
+    return pool_geometry(shape, layer.pool_size, stride=layer.strides, padding=layer.padding)
+
+
+def pools_squares(g: PoolGeometry) -> bool:
+    """Whether the pooling is over 2×2 pixels, each in one window, without padding."""
+    return (g.kh, g.kw, g.stride_h, g.stride_w) == (2, 2, 2, 2) and not any(g[-4:])
+
+
+def stage_end(layers: Sequence[Layer], i: int) -> int:
+    """The end of the layers that can be done with convolution ``i``: its ReLU and max-pooling.
+
+    ``i + 1`` for another layer, and where no max-pooling follows. Classes of users do not count,
+    even if they derive from one of these, because they may do something else.
+    """
+    end = i + 1
+    if type(layers[i]) not in (Conv2D, DepthwiseConv2D):
+        return end
+    while end < len(layers) and type(layers[end]) is ReLU:
+        end += 1
+    return end + 1 if end < len(layers) and type(layers[end]) is MaxPool2D else i + 1

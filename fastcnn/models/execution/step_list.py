@@ -1,0 +1,169 @@
+"""The list of steps that a segment becomes, and the memory that its operands lie in.
+
+:class:`StepList` is what layers write their steps to (:mod:`fastcnn.models.execution.lowering`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastcnn.core.arguments import Array
+from fastcnn.core.hardware import CACHE_LINE
+from fastcnn.engine.numba.contraction import column_sums, packing
+from fastcnn.engine.numba.contraction.contraction import Plan
+from fastcnn.engine.numba.contraction.packing import Layout
+from fastcnn.engine.numba.elementwise import activations, steps
+from fastcnn.engine.numba.runtime import program
+from fastcnn.engine.numba.runtime.arrays import record
+from fastcnn.engine.numba.runtime.program import Place, address, constant, number
+from fastcnn.engine.numba.runtime.types import Kernel
+
+
+def whole_lines(size: int) -> int:
+    """So many bytes, rounded up to whole cache lines."""
+    return -(-size // CACHE_LINE) * CACHE_LINE
+
+
+class Shared:
+    """Where that lies which the slices of one batch have in common.
+
+    Attributes:
+        turned: for a layer's index and the width of blocks, the first byte of its turned filters.
+        arrays: for each array of the batch its base, and the bytes of a sample.
+    """
+
+    def __init__(self) -> None:
+        self.turned: dict[tuple[int, int], int] = {}
+        self.arrays: dict[tuple[str, int], tuple[int, int]] = {}
+        self._turned_size = 0
+
+    def turn(self, i: int, width: int, size: int) -> int:
+        """The first byte of turned filters of so many bytes."""
+        if (i, width) not in self.turned:
+            self.turned[i, width] = self._turned_size
+            self._turned_size += size
+        return self.turned[i, width]
+
+    def base(self, name: str, i: int, by_sample: int) -> int:
+        """The base of an array of the batch."""
+        base, _ = self.arrays.setdefault((name, i), (program.KEPT + len(self.arrays), by_sample))
+        return base
+
+    def origins(self, count: int) -> tuple[dict[int, int], int]:
+        """Where the arrays of so many samples begin, after the filters, and the bytes of all."""
+        origins, size = {}, self._turned_size
+        for base, by_sample in self.arrays.values():
+            origins[base] = size
+            size += whole_lines(count * by_sample)
+        return origins, size
+
+
+class StepList:
+    """Steps for ``n`` samples of a batch, and places in their workspace.
+
+    Attributes:
+        n, dtype, itemsize: of the samples.
+        like: a number of the dtype, which stands for arrays where types alone matter.
+        steps: the list that grows.
+        keeps_copies: whether copied images stay as they are, so that a copy serves twice.
+        zeros: the operand of steps that need a bias and have none.
+        slab: where the gradient of all parameters that train goes; at first where it belongs.
+        size: bytes of the workspace.
+        shared: what slices of one batch have in common.
+        constants: arrays that steps name by their addresses.
+    """
+
+    def __init__(self, n: int, zeros: Array, gradient: Array, shared: Shared) -> None:
+        self.n, self.dtype, self.itemsize = n, zeros.dtype, zeros.itemsize
+        self.like = np.zeros(1, self.dtype)
+        self.steps: list[Array] = []
+        self.keeps_copies = True
+        self.zeros, self.slab, self.size, self.shared = (
+            constant(zeros),
+            constant(gradient),
+            0,
+            shared,
+        )
+        self._gradient = gradient
+        self.constants: list[Array] = []
+        self._copies: dict[tuple[Place, Layout], Place] = {}
+
+    # --- steps ------------------------------------------------------------------------------------
+
+    def step(
+        self, kernel: Kernel, samples: tuple[object, ...], stop: int, *operands: Place
+    ) -> None:
+        """A call of ``kernel`` over ``range(stop)``; ``samples`` are arguments of its types."""
+        if stop:
+            self.steps.append(program.step(kernel, samples, stop, *operands))
+
+    def contract(
+        self, plan: Plan, x: Place, w: Place, b: Place, y: Place, relu: bool = False
+    ) -> None:
+        """A contraction ``y = x · w + b``."""
+        like = self.like
+        self.step(
+            plan.function, (like, like, like, like, True, plan.numbers), plan.items,
+            x, w, b, y, number(relu), self.constant(plan.numbers),
+        )  # fmt: skip
+
+    def mask(self, count: int, dy: Place, y: Place, to: Place | None) -> Place:
+        """ReLU's gradient from its output, in place or at another place; where it lies."""
+        like = self.like
+        if to is None:
+            self.step(steps.mask, (like, like), count, y, dy)
+            return dy
+        self.step(activations.relu_gradient_kernel, (like, like, like), count, dy, y, to)
+        return to
+
+    def sum_rows(self, rows: int, columns: int, matrix: Place, sums: Place) -> None:
+        """The sums over the rows of a matrix."""
+        kernel, items = column_sums.column_sums_for(columns, self.itemsize)
+        numbers = column_sums.matrix(rows, columns)
+        samples = self.like, self.like, numbers
+        self.step(kernel, samples, items, matrix, sums, self.constant(numbers))
+
+    def lay_out(self, x: Place, layout: Layout, shape: tuple[int, ...]) -> Place:
+        """Where the images at ``x`` lie under a layout: as they are, or copied."""
+        if not layout.copied:
+            return x
+        n, h, w, c = shape
+        if (x, layout) in self._copies:
+            return self._copies[x, layout]
+        place = self.room(n * layout.height * layout.width * layout.pitch)
+        if self.keeps_copies:
+            self._copies[x, layout] = place
+        numbers = record(layout)
+        self.step(
+            packing.lay_out_rows, (self.like, self.like, 0, 0, 0, numbers), n * layout.height,
+            x, place, number(h), number(w), number(c), self.constant(numbers),
+        )  # fmt: skip
+        return place
+
+    # --- places -----------------------------------------------------------------------------------
+
+    def constant(self, array: Array) -> Place:
+        """The operand of an array, which from now on lives as long as the steps."""
+        self.constants.append(array)
+        return constant(array)
+
+    def room(self, count: int) -> Place:
+        """A place for so many numbers, at the start of a cache line."""
+        at = self.size
+        self.size += whole_lines(count * self.itemsize)
+        return Place(program.ITEM, at)
+
+    def gradient(self, array: Array) -> Place:
+        """Where steps write the gradient of a parameter, which is a view of that of all."""
+        at = address(array) - address(self._gradient)
+        return Place(self.slab.base, self.slab.at + at)
+
+    def turned(self, i: int, width: int, count: int) -> Place:
+        """A place for the turned filters of layer ``i``, so many numbers in blocks of ``width``."""
+        size = whole_lines(count * self.itemsize)
+        return Place(program.SHARED, self.shared.turn(i, width, size))
+
+    def batch_array(self, name: str, i: int, count: int) -> Place:
+        """A place in an array of the whole batch, with ``count`` numbers for these samples."""
+        by_sample = count // self.n * self.itemsize
+        return Place(self.shared.base(name, i, by_sample), 0)
