@@ -173,7 +173,7 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
     guarded_on_its_own |= {"arrays.record"}
     guarded_on_its_own |= {"weights._aligned"}  # guarded_nets puts guarded memory in its place
     # Lists of steps and of pieces, which are only read, and arrays that only stand for their type.
-    tables = {f"program.{name}" for name in ("", "step", "parts", "program", "training")}
+    tables = {f"program.{name}" for name in ("", "step", "split_step", "program", "training")}
     tables |= {
         "programs.",
         "programs._programs_of",
@@ -190,10 +190,8 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
     # Of what other layers gave, where kernels would not take it; of what kernels gave, for users.
     copies = {"lone.LoneLayer", "compiled.CompiledSegment"}
     copies |= {"preparation.rehearsed"}  # samples of a rehearsal, in which no kernel runs
-    no_arrays = {
-        "threads._Worker",
-        "memory.kept_bytes",
-    }  # whether a queue is empty, a copy of a list
+    # Whether a queue is empty, and a copy of a list.
+    no_arrays = {"threads._Worker", "memory.kept_bytes"}
     parameters = {"weights._aligned"}  # a model's own arrays, which outlive every call
     known = (
         parameters | stands_in_for_compiled_code | guarded_on_its_own | tables | copies | no_arrays
