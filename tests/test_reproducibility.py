@@ -12,6 +12,7 @@ import fastcnn
 from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.conv import winograd
 from fastcnn.engine.numba.runtime import arrays as kernel_arrays
+from fastcnn.engine.numba.runtime import instruction_sets
 from fastcnn.models.nets import article
 from fastcnn.models.sequential import Sequential
 from fastcnn.nn.optimizers import SGD
@@ -119,6 +120,9 @@ def _forget_scratch() -> None:
     """What plans keep of it lies on a shelf that is used again."""
     for plan in (winograd.forward, winograd._input_gradient):
         plan.cache_clear()
+    for choice in instruction_sets._choices:
+        if choice.__name__ == "_by_blocks":  # a dense layer's gradients
+            choice.cache_clear()
 
 
 def large(op: str, dtype: str) -> tuple[dict[str, Array], dict[str, object]]:

@@ -40,9 +40,9 @@ from fastcnn.engine.numba.runtime.rehearsal import unless_rehearsed
 
 # Bytes of a block's weights, and groups of blocks that can run at once, at most.
 _BLOCK, _GROUPS = L2_BYTES // 8, 16
-# Bytes of weights of a layer that one call serves: few with few samples, because a call costs more
-# than its work, or more than the second-level cache holds and fewer than come from memory anyway.
-_SMALL, _SAMPLES, _LARGE = L2_BYTES // 4, 32, (2 * L2_BYTES, L3_BYTES // 2)
+# Bytes of weights that one call serves with some samples, because calls cost more than the work;
+# how many samples these are; and the bytes, beyond the second-level cache, that it always serves.
+_SMALL, _SAMPLES, _LARGE = L2_BYTES // 4, range(2, 33), (2 * L2_BYTES, L3_BYTES // 2)
 
 
 def dense_backward(dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
@@ -71,7 +71,7 @@ def is_one_call(n: int, inputs: int, outputs: int, itemsize: int) -> bool:
     """Whether both gradients of ``n`` samples are better taken by blocks, in one call."""
     weights = inputs * outputs * itemsize
     least, most = _LARGE
-    return (n <= _SAMPLES and weights <= _SMALL) or least <= weights <= most
+    return (n in _SAMPLES and weights <= _SMALL) or least <= weights <= most
 
 
 def dense_gradients(
