@@ -1,4 +1,4 @@
-"""Progress bars: shown on terminals alone."""
+"""Progress bars, which appear only on terminals."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def shows_bars(console: Console) -> bool:
 
 
 def shown(bar: Progress) -> AbstractContextManager[object]:
-    """A context that shows the bar while it lasts, where bars can be drawn.
+    """A context that shows the bar, if the console can show bars.
 
-    Elsewhere the bar is not started: Rich before 14.3 prints an empty line for a disabled bar.
+    Otherwise the bar is not started, because Rich before 14.3 prints an empty line for a disabled
+    bar.
 
     >>> from io import StringIO
     >>> from rich.console import Console
