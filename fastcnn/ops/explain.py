@@ -18,7 +18,7 @@ _ARRAYS = frozenset({"x", "w", "b", "dy", "logits", "gamma", "beta", "mean", "va
 
 
 def explain(op: str, *args: Any, **kwargs: Any) -> Explanations:
-    """What will serve this call, and why. Nothing is computed.
+    """The implementations that would serve this call, with reasons. Nothing is computed.
 
     Args:
         op: the name of a public function, such as "conv2d".
@@ -26,12 +26,12 @@ def explain(op: str, *args: Any, **kwargs: Any) -> Explanations:
             it means a float32 array of that shape.
 
     Returns:
-        One ``Explanation`` for each operation that the call is made of. Printed, it shows the
-        implementation, those before it in the registry, and the problem.
+        One ``Explanation`` for each operation of the call. Printed, it shows the implementation,
+        the reason why earlier ones in the registry do not serve, and the problem.
 
     Raises:
         ValueError: no public function has the name ``op``.
-        TypeError, ValueError, ImportError, MemoryError: as the call itself raises them.
+        TypeError, ValueError, ImportError, MemoryError: the errors of the call itself.
 
     Example:
         >>> print(explain("max_pool2d", (1, 26, 26, 8), 2, engine="naive"))
@@ -55,7 +55,7 @@ def explain(op: str, *args: Any, **kwargs: Any) -> Explanations:
 
 
 class Explanations(tuple[Explanation, ...]):
-    """One ``Explanation`` for each operation that a call is made of."""
+    """One ``Explanation`` for each operation of a call."""
 
     def __str__(self) -> str:
         return "\n".join(map(str, self))
