@@ -18,7 +18,7 @@ import pytest
 from fastcnn.bench import nets, operations, peers
 from fastcnn.bench import peak as hardware
 from fastcnn.bench.contest import CannotRun, Contest
-from fastcnn.bench.problems import NetProblem, chosen
+from fastcnn.bench.problems import NetProblem, select
 from fastcnn.core.settings import get_num_threads
 from fastcnn.proof.problems import Problem
 
@@ -60,7 +60,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "problem" not in metafunc.fixturenames:
         return
     short = untimed(metafunc.config)
-    layers, whole = chosen(quick=short)
+    layers, whole = select(quick=short)
     problems: list[tuple[str, Any]] = [(p.name, p) for p in layers]
     engines = OPERATION_ENGINES
     if "net" in metafunc.function.__name__:

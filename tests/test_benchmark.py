@@ -24,7 +24,7 @@ from fastcnn.bench.contest import CannotRun, Contest, Runner, Skipped, WrongResu
 from fastcnn.bench.history import Verdict, compare
 from fastcnn.bench.html import page
 from fastcnn.bench.pages import at_page, empty_at_page
-from fastcnn.bench.problems import chosen, layer_problems
+from fastcnn.bench.problems import layer_problems, select
 from fastcnn.bench.report import Absent, Cost, Entry, Figure, Report
 from fastcnn.bench.suite import bench
 from fastcnn.bench.text import notes, summary
@@ -39,10 +39,10 @@ from fastcnn.proof.problems import Problem
 
 
 def test_names_are_unique_and_the_quick_part_is_a_part() -> None:
-    layers, whole = chosen(quick=False)
+    layers, whole = select(quick=False)
     names = [p.name for p in layers] + [nets.title(p) for p in whole]
     assert len(set(names)) == len(names)
-    quick_layers, quick_nets = chosen(quick=True)
+    quick_layers, quick_nets = select(quick=True)
     assert 0 < len(quick_layers) < len(layers)
     assert 0 < len(quick_nets) < len(whole)
     assert {p.op for p in layers} <= set(dir(ops))
@@ -56,13 +56,13 @@ def test_operations_are_counted_from_the_geometry() -> None:
 
 
 def test_op_and_net_choose_and_unknown_names_are_refused() -> None:
-    layers, whole = chosen(quick=False, ops=["dense"], net=["lenet5"])
+    layers, whole = select(quick=False, ops=["dense"], net=["lenet5"])
     assert {p.op for p in layers} == {"dense"}
     assert {p.net for p in whole} == {"lenet5"}
     with pytest.raises(ValueError, match=r"op must be one of conv2d, .* got 'conv3d'"):
-        chosen(quick=True, ops=["conv3d"])
+        select(quick=True, ops=["conv3d"])
     with pytest.raises(ValueError, match=r"net must be one of article, .* got 'alexnet'"):
-        chosen(quick=True, net=["alexnet"])
+        select(quick=True, net=["alexnet"])
     with pytest.raises(ValueError, match=r"peer must be one of torch, .* got 'caffe'"):
         bench(peer=["caffe"])
 
@@ -272,7 +272,7 @@ def test_a_peer_that_is_wrong_is_left_out_and_no_fault_of_ours() -> None:
     contest = Contest("a", "a", 1, 1, (np.zeros(1),), 0.0)
     contest.runners.append(Runner("good", "fastcnn", lambda: None, lambda: (np.zeros(1),)))
     contest.runners.append(Runner("SciPy", "SciPy", lambda: None, lambda: (np.ones(1),)))
-    (absent,) = suite.verified(contest)
+    (absent,) = suite.remove_wrong(contest)
     assert absent.wrong
     assert absent.name == "SciPy"
     assert [r.name for r in contest.runners] == ["good"]
@@ -285,7 +285,7 @@ def test_a_peer_that_cannot_run_is_left_out_with_its_reason() -> None:
 
     contest = Contest("a", "a", 1, 1, (np.zeros(1),), 0.0)
     contest.runners.append(Runner("PyTorch compiled", "PyTorch", fails, fails))
-    assert suite.verified(contest) == [Absent("PyTorch compiled", "no C compiler")]
+    assert suite.remove_wrong(contest) == [Absent("PyTorch compiled", "no C compiler")]
     assert contest.runners == []
 
 
@@ -332,7 +332,7 @@ def test_the_least_time_counts_and_one_slow_runner_leaves_the_others_their_turns
 def test_who_runs_alone_is_kept_until_it_settles(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(measure, "time", clock)
-    pace = measure.Pace(warm_up=1e-3, turn=1e-4, fewest=3, settled=0.01)
+    pace = measure.Pace(warm_up=1e-3, turn=1e-4, fewest=3, spread=0.01)
     found = [
         measure.interleaved([clock.takes(0.05, 0.04, 0.035, 0.03)], 0.1, pace, alone)[0]
         for alone in ((), (0,))

@@ -252,7 +252,7 @@ def test_a_validation_split_of_sorted_labels_holds_out_a_share_of_each_class(
         scores.append(classifier.history_.history["val_accuracy"][-1])
     assert held_out == [600 - int(600 * split)] * 2
     assert min(scores) > 0.7
-    train, rest = stratified.held_out(y[order], split, np.random.default_rng(0))
+    train, rest = stratified.hold_out(y[order], split, np.random.default_rng(0))
     assert sorted([*train, *rest]) == list(range(600))
     parts = np.bincount(y[order][rest], minlength=10)
     assert (abs(parts - np.bincount(y) * split) < 1).all()
@@ -260,7 +260,7 @@ def test_a_validation_split_of_sorted_labels_holds_out_a_share_of_each_class(
 
 def test_the_samples_held_out_are_drawn_anew_for_each_seed_and_the_same_for_one() -> None:
     labels = np.arange(40) % 2
-    draws = [stratified.held_out(labels, 0.5, np.random.default_rng(i))[1] for i in (0, 0, 1)]
+    draws = [stratified.hold_out(labels, 0.5, np.random.default_rng(i))[1] for i in (0, 0, 1)]
     np.testing.assert_array_equal(draws[0], draws[1])
     assert set(draws[0]) != set(draws[2])
     assert set(draws[0]) != set(range(20, 40))
@@ -269,7 +269,7 @@ def test_the_samples_held_out_are_drawn_anew_for_each_seed_and_the_same_for_one(
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.5, 0.9, 0.999])
 def test_each_class_keeps_a_sample_to_train_on(share: float) -> None:
     labels = np.repeat(np.arange(6), [1, 2, 3, 5, 40, 100])
-    train, rest = stratified.held_out(labels, share, np.random.default_rng(0))
+    train, rest = stratified.hold_out(labels, share, np.random.default_rng(0))
     assert set(labels[train]) == set(range(6))
     assert len(rest) == min(int(151 * share), 151 - 6)
     assert sorted([*train, *rest]) == list(range(151))
@@ -509,7 +509,7 @@ def test_scaled_batch_by_batch_it_learns_the_same_bits(
     x, y = digits
     settings = {"validation_split": 0.2, "augment": Augment(shift=1)}
     expected = quick(**settings).fit(x, y)
-    monkeypatch.setattr(module, "_COPIED", 0)
+    monkeypatch.setattr(module, "_COPY_BYTES", 0)
     result = quick(**settings).fit(x, y)
     np.testing.assert_array_equal(result.predict_proba(x), expected.predict_proba(x))
     assert result.history_.history["val_loss"] == expected.history_.history["val_loss"]

@@ -1,8 +1,8 @@
 """The network of the article "CNNs, Part 1" and "Part 2", under its names, on any engine.
 
-:mod:`~fastcnn.article.layers` holds ``Conv3x3``, ``MaxPool2`` and ``Softmax``: put them in place of
-the article's classes, and its training script runs as it stands. :mod:`~fastcnn.article.net` is
-that script's network, :mod:`~fastcnn.article.examples` the article's pictures as functions to try.
+:mod:`~fastcnn.article.layers` holds ``Conv3x3``, ``MaxPool2`` and ``Softmax``. The article's
+training script runs unchanged with them in place of its own classes. :mod:`~fastcnn.article.net` is
+the script's network, :mod:`~fastcnn.article.examples` holds the article's pictures as functions.
 
 Source: V. Zhou, "CNNs, Part 1: An Introduction to Convolutional Neural Networks" and "CNNs,
 Part 2: Training a Convolutional Neural Network", 2019.

@@ -1,13 +1,13 @@
 """``Conv3x3``, ``MaxPool2`` and ``Softmax`` as in the article, computed by fastcnn's engines.
 
-Each takes one image at a time, keeps what its ``backprop`` needs in ``last_…`` attributes, and
-updates its own parameters. All numbers are float64, as in the article, and all of them come from
-the public functions of fastcnn: the classes only arrange axes. ``iterate_regions`` shows which
-pixels each output sees; the engines find them in their own ways.
+Each layer takes one image at a time, keeps the values for its ``backprop`` in ``last_…``
+attributes, and updates its own parameters. All numbers are float64, as in the article. The public
+functions of fastcnn compute them; the classes only arrange axes. ``iterate_regions`` shows the
+pixels that each output sees, but the engines do not use it.
 
-Where they differ from the article's code, on purpose:
+The layers differ from the article's code on purpose:
 
-- a ``Conv3x3`` takes the output of another, (h, w, channels), and gives its gradient back;
+- a ``Conv3x3`` takes the output of another one, (h, w, channels), and returns its gradient;
 - the gradient of a tied maximum goes to the first in row-major order, not to every tie;
 - the softmax cannot overflow;
 - ``Softmax.backprop`` takes any gradient, not only one with a single entry that is not zero.
@@ -30,12 +30,11 @@ from fastcnn.core.quoting import quoted
 class Conv3x3:
     """A convolution layer of 3×3 filters, without padding or bias.
 
-    ``filters`` has the shape (num_filters, 3, 3) for 2-D images, drawn as N(0, 1) / 9. A layer
-    that is stacked on another needs a filter tap for each channel too, and learns how many
-    channels there are from its first image: where that is (h, w, channels) with more than one
-    channel, the filters are drawn anew as (num_filters, 3, 3, channels), likewise N(0, 1) / 9.
-    Filters that were assigned, changed or trained before are never drawn over: images that do not
-    fit them are a ``ValueError``.
+    ``filters`` has the shape (num_filters, 3, 3) for 2-D images, drawn as N(0, 1) / 9. A layer on
+    top of another needs filter taps for each channel. If its first image is (h, w, channels) with
+    several channels, the filters are drawn anew as (num_filters, 3, 3, channels), again as
+    N(0, 1) / 9. Filters that were assigned, changed or trained are never drawn anew; images that do
+    not fit them raise a ``ValueError``.
 
     Args:
         num_filters: number of filters.
@@ -66,7 +65,7 @@ class Conv3x3:
         self.last_input: Array | None = None
         self._rng = np.random.default_rng() if rng is None else rng
         self.filters: Array = self._draw(())
-        self._as_drawn = self.filters.copy()
+        self._initial_filters = self.filters.copy()
 
     def iterate_regions(self, image: Array) -> Iterator[tuple[Array, int, int]]:
         """Yield ``(im_region, i, j)``: each 3×3 region of the image, and its place in the output.
@@ -82,7 +81,7 @@ class Conv3x3:
                 yield image[i : i + 3, j : j + 3], i, j
 
     def forward(self, input: ArrayLike) -> Array:
-        """The image, (h, w) or (h, w, channels), through all filters: (h − 2, w − 2, num_filters).
+        """Apply all filters to an image (h, w) or (h, w, channels): (h − 2, w − 2, num_filters).
 
         Raises ``ValueError`` for another rank, an image below 3×3, or filters that do not fit it.
         """
@@ -106,10 +105,10 @@ class Conv3x3:
             learn_rate: size of the step.
 
         Returns:
-            The gradient for the last input, (h, w, channels), by the filters before the step; or
-            None if that input was (h, w): then this is the first layer, as in the article.
+            The gradient for the last input, (h, w, channels), with the filters before the step. It
+            is None if the last input was (h, w), because then this is the first layer.
         """
-        image = _seen(self.last_input)
+        image = _require(self.last_input)
         dy = _float64("d_L_d_out", d_L_d_out)
         h, w = image.shape[:2]
         shaped("d_L_d_out", dy, (h - 2, w - 2, self.num_filters), "the shape of the last output")
@@ -125,7 +124,7 @@ class Conv3x3:
     def _filters_for(self, image: Array) -> Array:
         """The filters as (3, 3, channels, num_filters), drawn anew if this image is the first."""
         channels = 1 if image.ndim == 2 else image.shape[2]
-        untouched = self.last_input is None and np.array_equal(self.filters, self._as_drawn)
+        untouched = self.last_input is None and np.array_equal(self.filters, self._initial_filters)
         if channels > 1 and untouched:
             self.filters = self._draw((channels,))
         one_image = (self.num_filters, 3, 3)
@@ -187,17 +186,17 @@ class MaxPool2:
         return out
 
     def backprop(self, d_L_d_out: ArrayLike, learn_rate: float | None = None) -> Array:
-        """The gradient for the last input, (h, w, num_filters): each region's goes to its maximum.
+        """The gradient for the last input, (h, w, num_filters), routed to each region's maximum.
 
-        Of tied maxima the first in row-major order takes it alone; the article's code gives it to
-        each of them. On MNIST that matters: the digits' background is one large tie.
+        The first of tied maxima in row-major order gets the gradient. The article's code gives it
+        to each of them, which matters on MNIST, because the digits' background is one large tie.
 
         Args:
             d_L_d_out: gradient of the loss for the last output, (h // 2, w // 2, num_filters).
-            learn_rate: not used, since there is nothing to learn; here so that all three layers
-                can be called alike.
+            learn_rate: not used. All three layers have this parameter, so that a script can call
+                them alike.
         """
-        image = _seen(self.last_input)
+        image = _require(self.last_input)
         dy = _float64("d_L_d_out", d_L_d_out)
         h, w, num_filters = image.shape
         shaped("d_L_d_out", dy, (h // 2, w // 2, num_filters), "the shape of the last output")
@@ -272,9 +271,9 @@ class Softmax:
             learn_rate: size of the step.
 
         Returns:
-            The gradient for the last input, in its shape, by the weights before the step.
+            The gradient for the last input, in its shape, with the weights before the step.
         """
-        values, totals = _seen(self.last_input), _seen(self.last_totals)
+        values, totals = _require(self.last_input), _require(self.last_totals)
         d_out = _float64("d_L_d_out", d_L_d_out)
         shaped("d_L_d_out", d_out, totals.shape, "one number per node")
         d_totals = ops.softmax_backward(d_out, totals, engine=self.engine)
@@ -296,7 +295,7 @@ def _batch(image: Array) -> Array:
     return image.reshape(1, *image.shape[:2], -1)
 
 
-def _seen(last: Array | None) -> Array:
+def _require(last: Array | None) -> Array:
     if last is None:
         raise RuntimeError("backprop needs a forward pass before it: call forward first")
     return last

@@ -16,7 +16,7 @@ CLASSES = 10
 class ArticleNet:
     """28×28 pixels → ``conv`` 26×26×8 → ``pool`` 13×13×8 → ``softmax`` 10 probabilities.
 
-    Nets that are made with generators of the same seed are equal, whatever their engines.
+    Nets with generators of the same seed are equal on all engines.
 
     Args:
         engine: an engine's name, or None for the fastest.
@@ -48,7 +48,7 @@ class ArticleNet:
 
         Args:
             image: the digit, (28, 28), values from 0 to 255; the net sees −0.5 to 0.5.
-            label: which digit it is, 0 to 9.
+            label: the digit's value, 0 to 9.
 
         Returns:
             out: the probabilities, (10,).
@@ -56,7 +56,7 @@ class ArticleNet:
             acc: 1 if the label is the most probable class, else 0.
 
         Raises:
-            TypeError, ValueError: an image or label that is none.
+            TypeError, ValueError: an argument is no image or no label.
         """
         (pixels,) = floats(image=image)
         shaped("image", pixels, (28, 28), "the shape of an MNIST digit")
@@ -64,7 +64,7 @@ class ArticleNet:
         out = self.conv.forward(pixels.astype(np.float64) / 255 - 0.5)
         out = self.pool.forward(out)
         out = self.softmax.forward(out)
-        # From the totals, the loss stays finite where a probability underflows.
+        # The loss is computed from the totals, so that it stays finite if a probability underflows.
         totals = self.softmax.last_totals
         assert totals is not None
         loss = float(ops.cross_entropy(totals[np.newaxis], labels, engine=self.engine))
@@ -76,7 +76,7 @@ class ArticleNet:
 
         Args:
             im: the digit, as for :meth:`forward`.
-            label: which digit it is, 0 to 9.
+            label: the digit's value, 0 to 9.
             lr: the learning rate.
 
         Returns:

@@ -1,8 +1,8 @@
-"""The benchmark suite: how fast, how near to the machine's limit, and against whom.
+"""The benchmark suite: times of fastcnn, compared with other libraries and the machine's limits.
 
-:mod:`~fastcnn.bench.problems` is the one table of what is timed; each problem becomes a
-:mod:`~fastcnn.bench.contest` of fastcnn's engines and of
-:mod:`~fastcnn.bench.peers`, in which every result is verified before it is timed.
+:mod:`~fastcnn.bench.problems` is the table of timed problems. Each problem becomes a
+:mod:`~fastcnn.bench.contest` of fastcnn's engines and of :mod:`~fastcnn.bench.peers`. Every result
+is verified before it is timed.
 """
 
 from __future__ import annotations

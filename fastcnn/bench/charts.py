@@ -1,7 +1,7 @@
 """Charts of a report as SVG, each 400 units wide, so that its text is legible on a phone.
 
-Colours are classes: a page gives them in its style sheet, and :func:`standalone` puts
-:data:`STYLE` into a chart that is a file of its own.
+Colours are CSS classes. A page defines them in its style sheet. :func:`standalone` adds
+:data:`STYLE` to a chart in a file of its own.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ svg .roof{stroke:var(--ink);fill:none;stroke-width:1.5}
 
 
 def colour(figure: Figure) -> str:
-    """The class that a runner is drawn in."""
+    """The CSS class of a runner's colour."""
     if figure.family == "fastcnn":
         return figure.name if figure.name in ("im2col", "naive") else "fastcnn"
     return figure.family.split()[0]
 
 
 def standalone(chart: str) -> str:
-    """A chart as a file of its own."""
+    """The contents of a file that holds only this chart."""
     return chart.replace(">", f"><style>{STYLE}{CHART_STYLE}</style>", 1) + "\n"
 
 
 def roofline(report: Report) -> str:
-    """GFLOP/s over operations a byte: the machine's roof, fastcnn, and the best peer."""
+    """GFLOP/s over operations per byte: the machine's roof, fastcnn, and the best peer."""
     entries = [e for e in report.entries if e.flops and e.ours is not None]
     if not entries:
         return ""
@@ -75,11 +75,11 @@ def roofline(report: Report) -> str:
 
 
 def limits(report: Report, entries: Sequence[Entry]) -> str:
-    """For each contest a bar for each runner: the share of its limit that it reaches."""
+    """One bar for each runner of each contest: the share of its limit that it reaches."""
     rows: list[str] = []
     top = 14.0
     for entry in entries:
-        shown = _shown(entry)
+        shown = _figures(entry)
         longest = max(report.share(entry, f) for f in shown)
         full = max(1.0, longest)
         rows.append(_text(0, top, entry.name.removeprefix(f"{entry.group}/")))
@@ -93,7 +93,7 @@ def limits(report: Report, entries: Sequence[Entry]) -> str:
 
 
 def speedups(entries: Sequence[Entry]) -> str:
-    """From naive to fast: how many times as fast as the naive engine the others are."""
+    """Speed of the other engines and of peers as a multiple of the naive engine's."""
     rows: list[str] = []
     top = 14.0
     shown = [e for e in entries if e.figure("naive") is not None and e.ours is not None]
@@ -120,7 +120,7 @@ def speedups(entries: Sequence[Entry]) -> str:
 
 
 def batches(report: Report, group: str) -> str:
-    """Samples a second over the batch, for each problem of a group that has several batches."""
+    """Samples per second over the batch, for each problem of a group with several batches."""
     problems: dict[str, list[Entry]] = {}
     for entry in report.entries:
         if entry.group == group and entry.ours is not None:
@@ -161,7 +161,7 @@ def batches(report: Report, group: str) -> str:
 
 
 def threads(report: Report) -> str:
-    """How many times as fast as on one thread fastcnn is on all."""
+    """Speed of fastcnn on all threads as a multiple of its speed on one thread."""
     rows: list[str] = []
     top = 14.0
     for entry in report.entries:
@@ -188,12 +188,12 @@ def threads(report: Report) -> str:
 
 
 def _families(entries: Iterable[Entry]) -> list[tuple[str, str]]:
-    """The libraries that are a best peer, with the classes that they are drawn in."""
+    """The libraries that are the best peer of an entry, with their CSS classes."""
     return sorted({(f.family, colour(f)) for e in entries if (f := e.best_peer)})
 
 
-def _shown(entry: Entry) -> list[Figure]:
-    """fastcnn, im2col and each peer's best, the fastest first."""
+def _figures(entry: Entry) -> list[Figure]:
+    """fastcnn, im2col and the best figure of each peer, the fastest first."""
     best: dict[str, Figure] = {}
     for figure in sorted(entry.figures, key=lambda f: f.seconds):
         if figure.name in (*ALONE, "naive"):
@@ -213,7 +213,7 @@ class _Log:
         return self.start + share * (self.end - self.start)
 
     def marks(self) -> list[float]:
-        """Powers of ten, with 2 and 5 between where there are few."""
+        """Powers of ten; if the range is small, also their multiples by 2 and 5."""
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         steps = (1, 2, 5) if self.high / self.low < 300 else (1,)
         ticks = [step * 10.0**power for power in powers for step in steps]

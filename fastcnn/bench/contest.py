@@ -1,7 +1,7 @@
-"""A contest: one computation, and all who run it.
+"""A contest: one computation, and all its runners.
 
-Every runner computes the same thing from the same numbers, and shows its result in fastcnn's
-layout, so that it can be held against the reference before anything is timed.
+Every runner computes the same result from the same numbers. It returns the result in fastcnn's
+layout, so that the result can be compared with the reference before anything is timed.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from fastcnn.core.settings import get_num_threads, set_num_threads
 
 
 class WrongResult(AssertionError):
-    """A runner computes something else than the reference; it is not timed."""
+    """A runner's result differs from the reference; the runner is not timed."""
 
 
 class CannotRun(RuntimeError):
-    """A runner fails for want of something that its first call needs; it is not timed."""
+    """A runner lacks something that its first call needs; the runner is not timed."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Runner:
     """One way to compute a contest's result.
 
     Attributes:
-        name: "numba", "PyTorch NCHW"; unique in its contest.
-        family: "fastcnn" for its engines, else the peer, such as "PyTorch".
-        run: what is timed.
-        result: arrays in fastcnn's layout; what is verified, by running it.
-        share: the part of the whole work that ``run`` does: 1, but for slow engines, which do a
-            part of the batch.
-        expected: the right result of that part; None stands for the contest's.
-        alone: whether it runs on the calling thread and no other.
+        name: a name that is unique in its contest, such as "numba" or "PyTorch NCHW".
+        family: "fastcnn" for its engines, otherwise the peer, such as "PyTorch".
+        run: the call that is timed.
+        result: runs the call, and returns arrays in fastcnn's layout, which are verified.
+        share: the share of the whole work that ``run`` does. Slow engines run on a part of the
+            batch, all others do the whole work, 1.
+        expected: the right result of this share; None means the contest's reference.
+        alone: whether the call runs only on the calling thread.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Runner:
 
 
 def on_one_thread(runner: Runner) -> Runner:
-    """The same, timed on one thread of fastcnn's."""
+    """The same runner, with fastcnn limited to one thread."""
 
     def run() -> Any:
         before = get_num_threads()
@@ -63,7 +63,7 @@ def on_one_thread(runner: Runner) -> Runner:
 
 
 class Skipped(NamedTuple):
-    """Who does not take part, and why."""
+    """A runner that does not take part, and the reason."""
 
     name: str
     reason: str
@@ -74,13 +74,13 @@ class Contest:
     """Runners of one computation.
 
     Attributes:
-        name: as the table shows it.
-        group: what it belongs to, such as "conv2d".
-        flops: multiply-adds times 2 that the computation needs, padding not counted.
-        bytes: that it must read and write, each array once.
-        reference: the right result, one array or more, float64.
-        tolerance: how far a result may be from it, absolute.
-        runners, skipped: who takes part, and who does not.
+        name: the name in the table.
+        group: the operation or kind of net, such as "conv2d".
+        flops: multiply-adds that the computation needs, times 2; padding does not count.
+        bytes: bytes that the computation must read and write, each array once.
+        reference: the right result, one array or more, in float64.
+        tolerance: the largest absolute error of a result.
+        runners, skipped: the runners, and others that do not take part.
     """
 
     name: str
@@ -93,7 +93,7 @@ class Contest:
     skipped: list[Skipped] = field(default_factory=list)
 
     def verify(self, runner: Runner) -> None:
-        """Raise :class:`WrongResult` unless the runner's result is the right one."""
+        """Raise :class:`WrongResult` unless the runner's result is right."""
         expected = self.reference if runner.expected is None else runner.expected
         results = runner.result()
         if len(results) != len(expected):
@@ -104,7 +104,7 @@ class Contest:
                     f"{runner.name} on {self.name}: shape {y.shape}, expected {reference.shape}"
                 )
             error = np.abs(np.asarray(y, np.float64) - reference)
-            if not (error <= self.tolerance).all():  # NaN is wrong, too
+            if not (error <= self.tolerance).all():  # false for NaN too
                 raise WrongResult(
                     f"{runner.name} on {self.name}: off by {error.max():.1e}, allowed "
                     f"{self.tolerance:.0e}"

@@ -1,8 +1,7 @@
-"""What comes before the first result: installed size, import, first call, memory.
+"""Costs before the first result: installed size, import, first call, memory.
 
-Each figure is of processes of their own, in which nothing else runs: a process imports a library
-and convolves one 28×28 image with 8 filters. For fastcnn once with an empty and then with a full
-cache of compiled kernels.
+Each figure comes from new processes. A process imports a library and convolves one 28×28 image with
+8 filters. For fastcnn there are figures with an empty and with a full cache of compiled kernels.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ print(json.dumps({{"import": loaded - start, "first": done - start, "memory": me
 
 
 class _Library(NamedTuple):
-    """A library, the package that holds it, and how it is loaded and called."""
+    """A library, its package, and the code that loads and calls it."""
 
     family: str
     package: str
@@ -85,7 +84,7 @@ conv(jnp.ones((1, 28, 28, 1)), jnp.ones((3, 3, 1, 8))).block_until_ready()
 
 
 def costs() -> tuple[Cost, ...]:
-    """All figures: of fastcnn, and of the peers that are installed."""
+    """All figures of fastcnn and of the installed peers."""
     result = [Cost("installed, with what it needs", OURS.family, installed_size(), "MB")]
     with tempfile.TemporaryDirectory() as folder:
         cold = process(OURS, folder)
@@ -119,9 +118,9 @@ def process(library: _Library, cache: str | None = None, call: bool = True) -> d
     """Run a library in a new process: seconds of its import and to its first result, and MB.
 
     Args:
-        library: which.
+        library: the library.
         cache: the folder of fastcnn's compiled kernels.
-        call: whether there is a first result, or the import alone.
+        call: whether the process also computes a result, after the import.
     """
     code = _TIMED.format(load=library.load, call=library.call if call else "")
     source = str(Path(__file__).resolve().parents[2])
@@ -129,15 +128,15 @@ def process(library: _Library, cache: str | None = None, call: bool = True) -> d
     environment = {**os.environ, "PYTHONPATH": path}
     if cache is not None:
         environment["NUMBA_CACHE_DIR"] = cache
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, check=True
     )
-    figures: dict[str, float] = json.loads(done.stdout)
+    figures: dict[str, float] = json.loads(result.stdout)
     return figures
 
 
 def installed_size() -> float:
-    """MB of fastcnn and of all that it requires, as they are installed here."""
+    """MB of fastcnn and its requirements, as installed here."""
     package = Path(__file__).resolve().parents[1]
     own = sum(
         path.stat().st_size
@@ -148,16 +147,16 @@ def installed_size() -> float:
 
 
 def _size(packages: list[str] | tuple[str, ...]) -> float:
-    """MB of these packages and of all that they require, as they are installed here."""
-    waiting, seen, total = list(packages), set[str](), 0.0
+    """MB of these packages and their requirements, as installed here."""
+    waiting, names, total = list(packages), set[str](), 0.0
     while waiting:
         name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
-        if name in seen:
+        if name in names:
             continue
-        seen.add(name)
+        names.add(name)
         try:
             package = metadata.distribution(name)
-        except metadata.PackageNotFoundError:  # for another system, or an extra
+        except metadata.PackageNotFoundError:  # a requirement of another system, or of an extra
             continue
         for file in package.files or ():
             place = Path(str(file.locate()))

@@ -1,16 +1,15 @@
-"""Two runs of the suite, before and after a change: what became slower, beyond noise.
+"""Comparison of two runs of the suite, before and after a change.
 
-Runs cannot take turns with each other, and the machine may be busier in one of them. So what is
-compared is what other work disturbs least: fastcnn on one thread, by its time on a core, divided by
-the time of a probe that ran in the same rounds. The probe is made of multiply-adds; where arrays
-that no cache of a core holds are the limit, it copies as many bytes. Both are the least of many
-samples. What several threads gain is not compared, and a slowdown of what memory limits is found
-only where it is large.
+Two runs cannot take turns with each other, and the machine may be busier in one of them. Therefore
+the figures are compared that other work disturbs least: fastcnn's time on a core, on one thread,
+divided by the time of a probe that ran in the same rounds. The probe computes multiply-adds. If a
+contest is limited by memory, the probe copies as many bytes instead. Both times are the least of
+many samples. The gain of several threads is not compared. In contests that memory limits, only a
+large slowdown is found.
 
-The tolerance of an entry is that of its probe in :data:`TOLERANCES`, for memory is shared with
-whatever else runs; or more where the least turns of its figures or probes were not met again: then
-:data:`SAFETY` times the sum of their spreads. Where that exceeds :data:`TELLING`, the entry is said
-to tell nothing, in place of a verdict.
+The tolerance of an entry is that of its probe in :data:`TOLERANCES`. Copies have a larger one,
+because all programs share the memory. The tolerance is at least :data:`SAFETY` times the sum of the
+spreads of figures and probes. If it exceeds :data:`TELLING`, the entry gets no verdict.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ TOLERANCES = {"multiply-adds": 0.15, "copy": 0.6}
 SAFETY = 3.0
 TELLING = 0.7
 FOLDER = Path(".fastcnn-bench")
-"""Where ``--save`` keeps reports, in the folder that the command runs in."""
+"""The folder of ``--save``, inside of the current folder."""
 
 
 class Verdict(StrEnum):
-    """What became of an entry."""
+    """The verdict on an entry."""
 
     slower = "slower"
     faster = "faster"
@@ -40,7 +39,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Change:
-    """One entry in both runs: ``ratio`` of its calibrated times, after by before."""
+    """An entry of both runs. ``ratio`` is its calibrated time after, divided by the one before."""
 
     name: str
     before: float
@@ -62,19 +61,19 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Every entry that both runs have, and the names of those that one of them lacks."""
+    """All entries that both runs have, and the names of entries that only one run has."""
 
     changes: tuple[Change, ...]
     missing: tuple[str, ...]
 
     @property
     def slower(self) -> tuple[Change, ...]:
-        """What became slower beyond noise."""
+        """The entries that became slower, beyond noise."""
         return tuple(c for c in self.changes if c.verdict is Verdict.slower)
 
     @property
     def mean(self) -> float | None:
-        """Geometric mean of the ratios of what tells something."""
+        """Geometric mean of the ratios, without the entries that are too noisy."""
         telling = (c.ratio for c in self.changes if c.verdict is not Verdict.unclear)
         return geometric_mean(telling)
 
@@ -82,14 +81,14 @@ class Comparison:
 def compare(before: Report, after: Report) -> Comparison:
     """Compare two runs.
 
-    Raises ``ValueError`` where they have nothing in common.
+    Raises ``ValueError`` if they have no entry in common.
     """
     changes = tuple(_changes(before, after))
     if not changes:
         raise ValueError("the two reports have no entry in common that both have timed")
-    compared = {change.name for change in changes}
+    common = {change.name for change in changes}
     names = dict.fromkeys(e.name for report in (before, after) for e in report.entries)
-    return Comparison(changes, tuple(name for name in names if name not in compared))
+    return Comparison(changes, tuple(name for name in names if name not in common))
 
 
 def _changes(before: Report, after: Report) -> Iterator[Change]:
@@ -107,7 +106,7 @@ def _changes(before: Report, after: Report) -> Iterator[Change]:
 
 
 def _calibrated(entry: Entry) -> tuple[float, float] | None:
-    """Time in units of the probe's, and the spread of both together."""
+    """The time in units of the probe's time, and the sum of both spreads; None without a figure."""
     figure = entry.figure(*ALONE)
     if figure is None or not entry.probe:
         return None
@@ -115,7 +114,7 @@ def _calibrated(entry: Entry) -> tuple[float, float] | None:
 
 
 def place(name: str) -> Path:
-    """The file of a saved report: a path as it is, a name in :data:`FOLDER`.
+    """The file of a saved report: the path itself, or for a name a file in :data:`FOLDER`.
 
     >>> place("before").as_posix(), place("some/report.json").as_posix()
     ('.fastcnn-bench/before.json', 'some/report.json')

@@ -1,4 +1,4 @@
-"""The report as one page that needs nothing else: for a phone, a desk, and paper."""
+"""The report as one self-contained page, for a phone, a desktop, and paper."""
 
 from __future__ import annotations
 
@@ -115,8 +115,8 @@ def _against_peers(report: Report) -> str:
     against = [e for e in report.entries if e.times(e.best_peer) is not None]
     if not against:
         return (
-            '<h2 id="peers">Against other libraries</h2><p>None was installed, or none was asked '
-            "for.</p>"
+            '<h2 id="peers">Against other libraries</h2><p>No other library was installed and '
+            "chosen.</p>"
         )
     losses = report.losses()
     rows = "".join(
@@ -180,11 +180,11 @@ def _limit(report: Report) -> str:
         for g in groups
     )
     return (
-        '<h2 id="limit">How near to the limit</h2><p>The roof is measured: multiply-adds where '
-        "much is computed with each byte, a copy's bandwidth where little is. Points above the "
-        "slope have their arrays in caches. Filled: fastcnn; hollow: the best peer.</p>"
+        '<h2 id="limit">How near to the limit</h2><p>The roof is measured. Its slope is the '
+        "bandwidth of a copy, and its top the peak of multiply-adds. Points above the slope have "
+        "their arrays in caches. Filled points are fastcnn, hollow ones the best peer.</p>"
         f'<div class="one">{charts.roofline(report)}</div><h3>Bars for each layer</h3>'
-        '<p class="soft">The share of its own limit that each reaches.</p>'
+        '<p class="soft">The share of its own limit that each runner reaches.</p>'
         f'<div class="pair">{bars}</div>'
     )
 
@@ -279,17 +279,17 @@ def _row(cells: Iterable[str], css: str = "") -> str:
 _METHOD = """
 <h2 id="method">Method</h2>
 <ul>
-<li>Verified before timed: every runner's result is held against the reference, on integers that
-make every sum exact; a wrong one is refused.</li>
-<li>Runners take turns in one process, on the same number of threads; a figure is the least of many
-samples, which other work on the machine disturbs least.</li>
-<li>Operations are counted from the geometry, a multiply-add as 2, padding not at all, whatever an
-algorithm saves or wastes.</li>
-<li>Peers run in each layout they have, and the faster counts. What they can prepare once (weights
-in their own layout, compiled graphs) is prepared before.</li>
-<li>Noise: how far the next least turns lay above the least. “once”: one turn filled the
-runner's part of the time.</li>
-<li>It misleads on a machine that is busy or changes its clock, for arrays that are not in the
-caches in your program as they are here, and for problems that are not in the table.</li>
+<li>Before a runner is timed, its result is compared with the reference, on integers that make every
+sum exact. A runner with a wrong result is refused.</li>
+<li>Runners take turns in one process, on the same number of threads. A figure is the least of many
+samples, because other work on the machine disturbs the least sample least.</li>
+<li>Operations are counted from the geometry. A multiply-add counts as 2 and padding as 0. The count
+is the same for all algorithms.</li>
+<li>Peers run in each of their layouts, and the faster one counts. Weights in a peer's own layout
+and compiled graphs are prepared before the timing.</li>
+<li>Noise is the distance of the second and third least turns from the least. “once” means that one
+turn filled the runner's part of the time.</li>
+<li>The figures mislead on a machine that is busy or changes its clock, for programs whose arrays
+are not in the caches, and for problems that are not in the table.</li>
 </ul>
 """

@@ -1,14 +1,14 @@
-"""How long calls take, on a machine that does other things too.
+"""Timing of calls on a machine that does other work too.
 
-Runners take turns, so that whatever the machine does beside them hits all alike. A turn is a
-warm-up, in which the threads of whoever ran before come to rest, then samples; a sample is the mean
-of the calls that fill half a millisecond, or one call that takes longer. Other work can only make a
-call slower, so a runner's figure is its least sample. Rounds go on until each runner's least turn
-has been met again, or the time that was given is used up; nobody gets more than an equal part of
-it, so that one slow runner does not leave the others without.
+Runners take turns, so that other work on the machine affects all alike. A turn begins with a
+warm-up, in which the threads of the earlier runner come to rest. Samples follow. A sample is the
+mean of the calls that fill half a millisecond, or one call that takes longer. Other work can only
+make a call slower, so a runner's figure is its least sample. Rounds continue until the least turns
+of each runner agree, or until the budget is used up. A runner gets at most an equal part of the
+budget, so that a slow runner leaves enough time for the others.
 
-Beside the time on the clock each sample has the time that the calling thread spent on a core. Of
-what runs on that thread alone, it is what other work on the machine disturbs least.
+Each sample has two times: the time on the clock, and the time of the calling thread on a core. For
+calls that run only on this thread, other work disturbs the time on a core less.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
 
-# Seconds. Threads of OpenMP look for work for some 10 ms after their last; those of OpenBLAS for
-# 2**26 cycles, which are 27 ms at 2.45 GHz: whoever came within them had half of a core.
+# Seconds. After their last work, threads of OpenMP look for more for about 10 ms, and threads of
+# OpenBLAS for 2**26 cycles. A runner within this time would have to share its core with them.
 WARM_UP = 40e-3
 TURN = 10e-3
 SAMPLE = 5e-4
-SETTLED = 0.01  # how near the next least turns must come to the least
-# Turns before a runner can have settled. Where a core's other half belongs to another machine, a
-# call takes half as long again for seconds on end. Four turns, all within 1 %, were of such a time
-# now and then: of two runners that did the same one seemed 1.4 times as fast as the other.
+SETTLED = 0.01  # largest spread of a runner that has settled, see Timing
+# Turns before a runner can have settled. If another virtual machine uses the other half of a core,
+# calls are slower for seconds, and a few turns may agree by chance. docs/measurements.md has the
+# case, "Runners take twelve turns".
 FEWEST = 12
 
 
 class Pace(NamedTuple):
-    """How turns are taken.
+    """Lengths and numbers of turns.
 
     Attributes:
-        warm_up, turn: seconds of a turn before and while samples are taken.
+        warm_up, turn: seconds of a turn before and during the samples.
         fewest: turns before a runner can have settled.
-        settled: how small the spread must be, see :class:`Timing`.
+        spread: largest spread of a runner that has settled, see :class:`Timing`.
     """
 
     warm_up: float = WARM_UP
     turn: float = TURN
     fewest: int = FEWEST
-    settled: float = SETTLED
+    spread: float = SETTLED
 
 
 USUAL = Pace()
@@ -55,13 +55,13 @@ class Timing:
     """Seconds of one call.
 
     Attributes:
-        least: of all samples.
+        least: the least of all samples.
         middle: median of the turns' least samples.
-        spread: how far the second and third least turns lie above the least, as a share of it:
-            what to expect of the least if all was measured again. 0 where there is one turn.
-        turns: how many.
+        spread: mean distance of the second and third least turns from the least, as a share of the
+            least. Another measurement would differ by about as much. 0 if there is one turn.
+        turns: number of turns.
         core: the least time of the calling thread on a core.
-        core_spread: as ``spread``, of those.
+        core_spread: the spread of the times on a core.
     """
 
     least: float
@@ -85,10 +85,10 @@ def interleaved(
 ) -> list[Timing]:
     """Time calls in turns for at most about ``budget`` seconds, or until all have settled.
 
-    Everything must have been called before: a first call may compile. Each gets one turn at least,
-    whatever the budget. ``alone`` are the places of those that run on the calling thread and no
-    other: they settle by their time on a core, and of that they get three times as much as the
-    others get of the clock's, however long they are kept waiting for a core.
+    Each call must have been made before, because a first call may compile. Each gets at least one
+    turn. ``alone`` are the indices of calls that run only on the calling thread. They settle by
+    their time on a core. Their part of the budget also counts time on a core, and is three times as
+    large as that of the others.
 
     >>> fast, slow = interleaved([lambda: None, lambda: sum(range(10000))], budget=0.2)
     >>> fast.least < slow.least
@@ -106,7 +106,7 @@ def interleaved(
             spent[i] += clock() - start
         left = budget - sum(mine for i, mine in enumerate(spent) if i not in alone)
         open_ = [i for i in waiting if not _settled(turns[i], pace, i in alone)]
-        # What the settled leave over is for the others.
+        # The others share the time that settled runners have left over.
         part = max(part, left / max(1, len(open_)))
         waiting = [
             i
@@ -119,7 +119,7 @@ def interleaved(
 def _turn(run: Callable[[], Any], pace: Pace, before: list[_Sample]) -> _Sample:
     if not before or before[-1].clock < pace.warm_up:
         first = _sample(run, pace.warm_up)
-        if first.clock >= pace.warm_up:  # one call, longer than any warm-up
+        if first.clock >= pace.warm_up:  # one call took longer than the warm-up
             return first
     end = time.perf_counter() + pace.turn
     best = _sample(run, SAMPLE)
@@ -130,7 +130,7 @@ def _turn(run: Callable[[], Any], pace: Pace, before: list[_Sample]) -> _Sample:
 
 
 def _sample(run: Callable[[], Any], least: float) -> _Sample:
-    """Seconds of one call: the mean of as many as fill ``least`` seconds, or one call."""
+    """Seconds of one call: the mean of the calls that fill ``least`` seconds, at least one."""
     core, start = time.thread_time(), time.perf_counter()
     calls = 0
     while (spent := time.perf_counter() - start) < least or calls == 0:
@@ -142,7 +142,7 @@ def _sample(run: Callable[[], Any], least: float) -> _Sample:
 def _settled(turns: list[_Sample], pace: Pace, alone: bool) -> bool:
     if len(turns) < pace.fewest:
         return False
-    return _spread(sorted(turn.core if alone else turn.clock for turn in turns)) <= pace.settled
+    return _spread(sorted(turn.core if alone else turn.clock for turn in turns)) <= pace.spread
 
 
 def _timing(turns: list[_Sample]) -> Timing:

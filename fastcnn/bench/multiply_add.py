@@ -1,4 +1,4 @@
-"""A probe of the hardware: as many multiply-adds as it can do, and nothing else."""
+"""A probe of the hardware that computes multiply-adds, as many as possible, and nothing else."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import Any
 from fastcnn.engine.numba.runtime.jit import fused
 
 CHAIN = 6
-"""Multiply-adds on each number in each sweep."""
+"""Multiply-adds on each number in each sweep; "Chains of six multiply-adds" in
+docs/measurements.md."""
 
 
 @fused
 def multiply_add(x: Any, a: Any, b: Any, sweeps: int) -> None:
-    """``x = x * a + b``, ``CHAIN`` times on each number, and that ``sweeps`` times.
+    """Compute ``x = x * a + b`` ``CHAIN`` times on each number, in each of ``sweeps`` sweeps.
 
-    On a small array, which stays in the first-level cache: LLVM turns the loop over the array into
-    vectors, whose chains overlap, so that the units never wait for a result. Shorter chains wait
-    for loads and stores; longer ones fill the processor's window with too few of them (with 16
-    AVX2 showed three quarters of its peak).
+    The array is small and stays in the first-level cache. LLVM turns the loop over the array into
+    vectors. The chains of several vectors overlap, so that the units never wait for a result.
+    Shorter chains wait for loads and stores. With longer chains, too few of them fit into the
+    processor's reorder window.
     """
     for _ in range(sweeps):
         for i in range(x.size):

@@ -1,8 +1,8 @@
 """Whole nets as contests: inference and training steps, through ``Sequential`` as users run it.
 
-Verified before timed: inference by the probabilities, training by the losses of a few steps, which
-fall as the reference's do only if every gradient is right. The reference is the same net in
-float64, run by the im2col engine.
+Results are verified before they are timed: the probabilities of inference, and the losses of a few
+training steps, which agree with the reference only if every gradient is right. The reference is the
+same net in float64 on the im2col engine.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,9 +26,9 @@ from fastcnn.nn.optimizers import SGD
 
 INPUT_SHAPE = (28, 28, 1)
 RATE = 0.005
-STEPS = 5  # of which the losses are compared
+STEPS = 5  # training steps whose losses are compared
 TITLES = {"article": "article's net", "lenet5": "LeNet-5", "wide": "wide CNN"}
-# Probabilities and losses in float32, of sums of some thousand terms.
+# Largest error of probabilities and losses in float32, with sums of some thousand terms.
 TOLERANCE = 2e-5
 
 
@@ -45,10 +45,12 @@ class NetTask:
     def batch(self) -> int:
         return len(self.x)
 
-    def model(self, engine: str | None = None, dtype: Any = "float32") -> Sequential:
-        """A new model; always with the same weights."""
+    def model(
+        self, engine: str | None = None, dtype: Literal["float32", "float64"] = "float32"
+    ) -> Sequential:
+        """A new model, always with the same weights."""
         net = Sequential(NETS[self.name](), INPUT_SHAPE, seed=0, dtype=dtype, engine=engine)
-        if self.name == "article":  # drawn as the article draws, all classes come out alike
+        if self.name == "article":  # with the article's small weights all classes would be alike
             rng = np.random.default_rng(0)
             net.set_weights(
                 [3 * w + 0.05 * rng.standard_normal(w.shape) for w in net.get_weights()]
@@ -58,7 +60,7 @@ class NetTask:
 
 @dataclass(frozen=True)
 class Part:
-    """One layer as peers build it. ``padding``: (top, bottom, left, right)."""
+    """One layer, as peers need it. ``padding`` is (top, bottom, left, right)."""
 
     kind: str
     w: Array | None = None
@@ -71,9 +73,9 @@ class Part:
 
 
 def parts(model: Sequential) -> list[Part]:
-    """The layers of a built model, with copies of their weights; shapes are of their inputs.
+    """The layers of a built model, with copies of their weights and the shapes of their inputs.
 
-    Raises ``NotImplementedError`` for a layer that peers are not taught here.
+    Raises ``NotImplementedError`` for a layer that peers do not support.
     """
     return [_part(layer) for layer in model.layers]
 
@@ -103,23 +105,24 @@ def _part(layer: Layer) -> Part:
 
 
 def task(name: str, mode: str, batch: int) -> NetTask:
-    """A net of :data:`fastcnn.nets.NETS` on the first digits of MNIST; "predict" or "train"."""
+    """A net of :data:`fastcnn.nets.NETS` on MNIST's first digits, with a mode of "predict" or
+    "train"."""
     (images, labels), _ = load_mnist()
     x = (images[:batch, :, :, np.newaxis] / np.float32(255) - np.float32(0.5)).astype(np.float32)
     return NetTask(name, mode, at_page(x), at_page(labels[:batch].astype(np.int64)))
 
 
 def title(of: NetTask | NetProblem) -> str:
-    """Such as "LeNet-5, inference, batch 32"."""
+    """The title of a net's contest, such as "LeNet-5, inference, batch 32"."""
     name = of.net if isinstance(of, NetProblem) else of.name
     mode = "inference" if of.mode == "predict" else "training step"
     return f"{TITLES[name]}, {mode}, batch {of.batch}"
 
 
 def contest(of: NetTask, naive_seconds: float) -> Contest:
-    """The contest of fastcnn: as a user has it, on one thread, and layer by layer on each engine.
+    """The contest of fastcnn: by default, on one thread, and layer by layer on each engine.
 
-    ``naive_seconds`` says how long a call of the naive engine may take, as for operations.
+    ``naive_seconds`` is the longest time of a call of the naive engine, as for operations.
     """
     model = of.model()
     forward = sum(layer.flops(layer.input_shape or ()) for layer in model.layers)
@@ -142,7 +145,7 @@ def contest(of: NetTask, naive_seconds: float) -> Contest:
 
 
 def _join_naive(contest: Contest, of: NetTask, model: Sequential, seconds: float) -> None:
-    """The naive engine on as many images as its time allows; all of them, if losses are asked."""
+    """Enter the naive engine, on as many images as its time allows; training needs all images."""
     once = 12e-6 * sum(prod(layer.output_shape or ()) for layer in model.layers) / 8
     if of.mode == "train":
         once *= 3
@@ -159,7 +162,7 @@ def _join_naive(contest: Contest, of: NetTask, model: Sequential, seconds: float
 
 
 def reference_of(of: NetTask) -> tuple[Array, ...]:
-    """What every runner must come to; itself checked to be worth comparing with."""
+    """The right result. It is checked itself, because constant numbers would prove nothing."""
     model = of.model("im2col", "float64")
     if of.mode == "predict":
         y = model.predict(of.x)
@@ -179,7 +182,7 @@ def losses_of(step: Callable[[], Any]) -> Array:
 
 
 def ours(of: NetTask, engine: str | None, name: str) -> Runner:
-    """fastcnn on an engine (None: as a user has it) as a runner."""
+    """fastcnn on an engine as a runner; None means the default of ``Sequential``."""
     model = of.model(engine)
     if of.mode == "predict":
         return Runner(name, "fastcnn", lambda: model.predict(of.x), lambda: (model.predict(of.x),))

@@ -1,12 +1,12 @@
-"""Single operations as contests: fastcnn's engines, ready to be joined by peers.
+"""Single operations as contests of fastcnn's engines, which peers can join.
 
-The arrays hold small integers, so that every product and partial sum is exact whatever the order:
-there is one right result, and an error of one term shows as a difference of at least 1, however
-long the sum. What computes in detours, through transforms, may be off by a quarter. Pooling selects
-from normal numbers, and must be right to the last bit.
+The arrays hold small integers, so that every product and partial sum is exact in any order. So
+there is one right result, and an error of one term makes a difference of at least 1, even in a long
+sum. Algorithms that use transforms may be off by a quarter. Pooling selects from normal numbers,
+and must be right to the last bit.
 
-The reference is the im2col engine in float64, which the agreement tests hold against the
-specification; the specification itself runs as the engine "naive", where its time allows.
+The reference is the im2col engine in float64, which the agreement tests compare with the
+specification. The specification itself takes part as the engine "naive", if its time allows.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ from fastcnn.engine.registry import engines
 from fastcnn.proof.problems import Problem
 
 OFF_BY = 0.25
-"""How far results of integers may be off: half of what would round to another integer."""
+"""Largest error on integers: half of the error that would round to another integer."""
 MEAN_OFF_BY = 1e-5
 ONE_THREAD = "numba, 1 thread"
-PLACES, STAY, MOVED = 3, 5e-3, 16 << 20
-"""Copies of the arrays that take turns on one thread, seconds of each, and up to how many bytes.
+PLACES, STAY, LARGEST_COPY = 3, 5e-3, 16 << 20
+"""Number of copies of the arrays that take turns on one thread, seconds in each, and bytes up to
+which arrays are copied.
 
-The system decides which pages of memory a process gets, and so which of them share sets of a cache:
-of thirty processes two had a depthwise layer slower by a sixth and more, for all of their time. The
-least of several places is the same in each process.
+The system decides which pages of memory a process gets, and thereby which arrays share sets of a
+cache. This can slow a process down for all of its time. The least of several places is the same in
+each process. docs/measurements.md has the row "Arrays lie in three places by turns".
 """
 _LARGEST = 3
 
@@ -45,8 +46,8 @@ def contest(problem: Problem, naive_seconds: float) -> Contest:
 
     Args:
         problem: one of :func:`fastcnn.bench.problems.layer_problems`.
-        naive_seconds: how long a call of the naive engine may take. Where the whole batch would
-            take longer it runs on a part of it, and where one image would, not at all.
+        naive_seconds: the longest time of a call of the naive engine. If the whole batch takes
+            longer, the engine runs on a part of it. If one image takes longer, it does not run.
     """
     arrays = make_arrays(problem)
     wide = {name: array.astype(np.float64) for name, array in arrays.items()}
@@ -54,8 +55,8 @@ def contest(problem: Problem, naive_seconds: float) -> Contest:
     tolerance = OFF_BY
     if "pool" in problem.op:
         tolerance = MEAN_OFF_BY if problem.op.startswith("avg") else 0.0
-    moved = sum(a.nbytes for a in arrays.values()) + sum(y.nbytes // 2 for y in reference)
-    result = Contest(problem.name, problem.op, flops(problem), moved, reference, tolerance)
+    size = sum(a.nbytes for a in arrays.values()) + sum(y.nbytes // 2 for y in reference)
+    result = Contest(problem.name, problem.op, flops(problem), size, reference, tolerance)
     for engine in engines():
         if engine == "naive":
             _join_naive(result, problem, arrays, naive_seconds)
@@ -63,20 +64,20 @@ def contest(problem: Problem, naive_seconds: float) -> Contest:
             result.runners.append(_runner(engine, problem, arrays, engine))
         if engine == "numba":
             runner = _runner(ONE_THREAD, problem, arrays, engine)
-            if moved <= MOVED:
+            if size <= LARGEST_COPY:
                 runner = replace(runner, run=_in_places(problem, arrays, engine))
             result.runners.append(on_one_thread(runner))
     return result
 
 
 def run(problem: Problem, arrays: dict[str, Array], engine: str | None) -> tuple[Array, ...]:
-    """The public function on these arrays, its results as a tuple."""
+    """The results of the public function on these arrays, as a tuple."""
     results = getattr(ops, problem.op)(**arrays, **problem.parameters, engine=engine)
     return results if isinstance(results, tuple) else (results,)
 
 
 def make_arrays(problem: Problem) -> dict[str, Array]:
-    """Float32 arrays, the same for every run: small integers, or normal numbers to choose from."""
+    """Float32 arrays, the same in every run: small integers, or for pooling normal numbers."""
     rng = np.random.default_rng(crc32(problem.name.encode()))
     arrays: dict[str, Array] = {}
     for name, shape in problem.arrays.items():
@@ -89,7 +90,7 @@ def make_arrays(problem: Problem) -> dict[str, Array]:
 
 
 def flops(problem: Problem) -> int:
-    """Multiply-adds times 2, from the geometry, padding not counted; 0 where there are none."""
+    """Multiply-adds times 2, from the geometry, without padding; 0 for other operations."""
     g = problem.geometry
     if isinstance(g, ConvGeometry):
         return g.flops
@@ -111,14 +112,14 @@ def _runner(name: str, problem: Problem, arrays: dict[str, Array], engine: str) 
 
 
 def _in_places(problem: Problem, arrays: dict[str, Array], engine: str) -> Callable[[], object]:
-    """The operation on copies of its arrays by turns, each with a result of its own."""
+    """The operation on copies of its arrays in turns; each copy has a result of its own."""
     function: Callable[..., object] = getattr(ops, problem.op)
     copies = [{n: at_page(a) for n, a in arrays.items()} for _ in range(PLACES)]
     results: list[object] = [None] * PLACES
 
     def run() -> object:
         place = int(perf_counter() / STAY) % PLACES
-        results[place] = None  # so that its memory serves again
+        results[place] = None  # so that the new result can use its memory
         results[place] = function(**copies[place], **problem.parameters, engine=engine)
         return results[place]
 
@@ -158,7 +159,7 @@ def _part(
 
 
 def expected_seconds(problem: Problem) -> float:
-    """About how long the naive engine takes: for a region of the image, and for a multiply-add.
+    """An estimate of the naive engine's time, by its regions of the image and its multiply-adds.
 
     >>> from fastcnn.bench.problems import layer_problems
     >>> expected_seconds(layer_problems()[0]) < 0.1

@@ -1,17 +1,17 @@
-"""Arrays that begin at a page, so that every process times the same.
+"""Arrays that begin at a page, so that times are the same in every process.
 
-NumPy's arrays begin at any multiple of 16 bytes, another one in each process. Where a vector of 64
-bytes lies across two cache lines it takes two accesses: the probe of multiply-adds took 4 to 8 %
-longer in the processes in which its array lay so (Zen 4, AVX-512), and everything measured against
-it came out that much faster.
+NumPy's arrays begin at a multiple of 16 bytes that differs from process to process. A vector of 64
+bytes that crosses a cache line takes two accesses. If the array of a probe lies so, the probe is
+slower, and all figures that are divided by its time seem faster. docs/measurements.md has the row
+"Arrays of benchmarks begin at a page".
 """
 
 from __future__ import annotations
 
 import mmap
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from fastcnn.core.arguments import Array
 
@@ -27,8 +27,8 @@ def at_page(array: Array) -> Array:
     return new
 
 
-def empty_at_page(shape: tuple[int, ...], dtype: Any) -> Array:
-    """As ``numpy.empty``, beginning at a page."""
+def empty_at_page(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """An uninitialised array that begins at a page of memory."""
     size = np.dtype(dtype).itemsize
     for side in shape:
         size *= side

@@ -1,8 +1,8 @@
-"""What this machine can do at most: multiply-adds and memory copies, on one and on all threads.
+"""This machine's peaks: multiply-adds and memory copies, on one thread and on all threads.
 
-Every other figure of the benchmarks is a share of these. The multiply-adds are those of
-:mod:`fastcnn.bench.multiply_add`; the code is Numba's for this processor (``NUMBA_CPU_NAME`` and
-``NUMBA_CPU_FEATURES`` change both together).
+Every other figure of the benchmarks is a share of these. Numba compiles the multiply-adds of
+:mod:`fastcnn.bench.multiply_add` for this processor. ``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES``
+change the code of the probe together with that of the kernels.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ import numpy as np
 from fastcnn.bench.pages import at_page
 from fastcnn.core.settings import get_num_threads
 
-NUMBERS = 1024  # 4 KiB or 8 KiB: well within the first-level cache
-SWEEPS = 26_000  # some 3 ms: launching threads vanishes beside it, and few rounds are disturbed
-COPY_BYTES = 128 << 20  # per array: far beyond the last-level cache
+NUMBERS = 1024  # 4 KiB or 8 KiB, well within the first-level cache
+SWEEPS = 26_000  # about 3 ms, so that the launch of threads does not count and few are disturbed
+COPY_BYTES = 128 << 20  # of each array, far beyond the last-level cache
 ROUNDS = 160
 TURNS = 8
 
 
 @dataclass(frozen=True)
 class Peak:
-    """GFLOP/s by dtype name and number of threads, GB/s of a copy by number of threads.
+    """GFLOP/s by dtype name and number of threads, and GB/s of a copy by number of threads.
 
-    A multiply-add counts as 2 operations; a copied byte counts as 2, one read and one written.
+    A multiply-add counts as 2 operations. A copied byte counts as 2, one read and one written.
     """
 
     flops: dict[str, dict[int, float]]
     copy: dict[int, float]
 
     def share(self, gflops: float, threads: int, dtype: str = "float32") -> float:
-        """``gflops`` as a part of the peak, from 0 to 1."""
+        """``gflops`` as a share of the peak."""
         return gflops / self.flops[dtype][threads]
 
 
 def measure(threads: Sequence[int] | None = None, rounds: int = ROUNDS) -> Peak:
-    """The best of ``rounds`` for each number of threads; None means 1 and all of fastcnn's.
+    """The best of ``rounds`` for each number of threads; None means 1 and fastcnn's limit.
 
-    The measurements take turns, so that a burst of other work does not hit one of them alone.
+    The measurements take turns, so that a burst of other work does not affect only one of them.
     """
     counts = sorted({1, get_num_threads()}) if threads is None else list(threads)
     flops = {name: dict.fromkeys(counts, 0.0) for name in ("float32", "float64")}
@@ -63,15 +63,15 @@ def best(peaks: Sequence[Peak]) -> Peak:
     first = peaks[0]
     return Peak(
         {
-            dtype: {n: max(p.flops[dtype][n] for p in peaks) for n in found}
-            for dtype, found in first.flops.items()
+            dtype: {n: max(p.flops[dtype][n] for p in peaks) for n in by_threads}
+            for dtype, by_threads in first.flops.items()
         },
         {n: max(p.copy[n] for p in peaks) for n in first.copy},
     )
 
 
 def probe() -> Callable[[], None]:
-    """A short call, of some 30 µs, that does nothing but multiply-adds on the calling thread."""
+    """A short call, of about 30 µs, that computes multiply-adds on the calling thread."""
     from fastcnn.bench.multiply_add import multiply_add
 
     x, a, b = at_page(np.full(NUMBERS, 2, np.float32)), np.float32(0.875), np.float32(0.125)
@@ -79,7 +79,7 @@ def probe() -> Callable[[], None]:
 
 
 def copy_probe(moved: int) -> Callable[[], None]:
-    """A call that reads and writes so many bytes in all, on the calling thread."""
+    """A call that reads and writes ``moved`` bytes in all, on the calling thread."""
     source = at_page(np.ones(max(1, moved // 8), np.float32))
     target = at_page(source)
     return lambda: np.copyto(target, source)
@@ -88,7 +88,7 @@ def copy_probe(moved: int) -> Callable[[], None]:
 def _flops(dtype: np.dtype[Any], threads: int, rounds: int) -> float:
     from fastcnn.bench.multiply_add import CHAIN, multiply_add
 
-    # The chain tends to b / (1 - a) = 1: no overflow, no denormal numbers.
+    # The chain converges to b / (1 - a) = 1, without overflow and without denormal numbers.
     a, b = dtype.type(0.875), dtype.type(0.125)
     arrays = [at_page(np.full(NUMBERS, 2, dtype)) for _ in range(threads)]
     multiply_add(arrays[0], a, b, 1)
@@ -105,7 +105,7 @@ def _copy(source: Any, target: Any, threads: int, rounds: int) -> float:
 
 
 def _seconds(job: Callable[[int], None], threads: int, rounds: int) -> float:
-    """Least time from the first start of ``job(0)``, ``job(1)``… to their last end."""
+    """The least time from the first start to the last end of ``job(0)``, ``job(1)``, …"""
     barrier = threading.Barrier(threads)
     spans: list[list[tuple[float, float]]] = [[] for _ in range(threads)]
 

@@ -1,8 +1,8 @@
-"""The table of what is timed: layers as nets have them, and whole nets.
+"""The table of timed problems: layers of well-known nets, and whole nets.
 
-One table feeds verification and timing, ``fastcnn bench`` and the files under ``benchmarks/``.
-A problem is that of :mod:`fastcnn.proof.problems`: a public function, the shapes of its arrays
-and its parameters; ``quick`` says whether a quick run includes it.
+``fastcnn bench`` and the files under ``benchmarks/`` verify and time these problems. A problem is
+that of :mod:`fastcnn.proof.problems`: a public function, the shapes of its arrays and its
+parameters. ``quick`` says whether a quick run includes it.
 
 Sources of the layers: V. Zhou, "CNNs, Part 1", 2019 (article); Y. LeCun et al., "Gradient-Based
 Learning Applied to Document Recognition", 1998 (LeNet-5); K. He et al., "Deep Residual Learning for
@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from fastcnn.core.geometry import Pair, conv_geometry, pool_geometry
+from fastcnn.core.geometry import Padding, Pair, conv_geometry, pool_geometry
 from fastcnn.proof.problems import Problem
 
 FORWARD, TO_INPUT, TO_FILTERS = "conv2d", "conv2d_input_gradient", "conv2d_filter_gradient"
@@ -28,8 +28,8 @@ _ALL = (FORWARD, TO_INPUT, TO_FILTERS)
 class Conv(NamedTuple):
     """A convolutional layer of a net, at some batch sizes.
 
-    ``ops`` are the operations that are timed, ``quick`` those of them that a quick run includes,
-    at the largest batch.
+    ``ops`` are the operations that are timed. ``quick`` are the ones that a quick run includes, at
+    the largest batch.
     """
 
     label: str
@@ -38,7 +38,7 @@ class Conv(NamedTuple):
     kernel: Pair
     batches: tuple[int, ...] = (1,)
     stride: int = 1
-    padding: Any = 0
+    padding: Padding = 0
     groups: int = 1
     ops: tuple[str, ...] = _ALL
     quick: tuple[str, ...] = ()
@@ -211,19 +211,19 @@ def nets() -> tuple[str, ...]:
     return tuple(dict.fromkeys(problem.net for problem in _NETS))
 
 
-def chosen(
+def select(
     quick: bool, ops: Sequence[str] | None = None, net: Sequence[str] | None = None
 ) -> tuple[tuple[Problem, ...], tuple[NetProblem, ...]]:
     """The operations and the nets of a run.
 
     Args:
-        quick: the quick part of the table, or all of it.
-        ops, net: names; with either, only what is named runs.
+        quick: whether to take the quick part of the table, or all of it.
+        ops, net: names of operations and nets. With either, only the named ones run.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: a name is unknown.
 
-    >>> len(chosen(True, ops=["dense"])[0]), chosen(True, ops=["dense"])[1]
+    >>> len(select(True, ops=["dense"])[0]), select(True, ops=["dense"])[1]
     (2, ())
     """
     for kind, names, known in (("op", ops, operations()), ("net", net, nets())):

@@ -1,4 +1,4 @@
-"""What a run of the suite found, ready for JSON and back."""
+"""The report of a run of the suite, and its conversion to JSON and back."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from fastcnn.core.reading import read_text
 
 FORMAT = 1
 OURS = ("fastcnn", "numba")
-"""Runners that are fastcnn at its best: a net through ``Sequential``, an operation's kernels."""
+"""Names of fastcnn's fastest runners: of nets, and of operations."""
 ALONE = ("fastcnn, 1 thread", "numba, 1 thread")
-"""The same on one thread."""
+"""Names of the same runners on one thread."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Figure:
     """One runner in one contest.
 
     Attributes:
-        name, family: of the runner.
+        name, family: the runner's name and family.
         seconds: the least time of the whole work.
-        middle: the median, likewise.
-        spread: how far the second and third least turns lay above the least.
-        turns: how many there were.
-        core: seconds of the calling thread on a core.
-        core_spread: as ``spread``, of those.
-        share: the part of the work that was run; ``seconds`` are those of all of it, at its pace.
+        middle: the median time of the whole work.
+        spread: distance of the second and third least turns from the least, as a share of it.
+        turns: number of turns.
+        core: the least time of the calling thread on a core.
+        core_spread: the spread of the times on a core.
+        share: the share of the work that was run. All times are scaled to the whole work.
     """
 
     name: str
@@ -49,7 +49,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Absent:
-    """Who did not take part in a contest, and why; ``wrong`` if for a wrong result."""
+    """A runner that did not take part in a contest, and the reason.
+
+    ``wrong`` says that its result was wrong.
+    """
 
     name: str
     reason: str
@@ -61,17 +64,17 @@ class Entry:
     """One contest.
 
     Attributes:
-        name: "conv2d/article 3×3, batch 1".
+        name: the contest's name, such as "conv2d/article 3×3, batch 1".
         group: the operation, "net_predict" or "net_train".
-        problem: the name without the batch, by which batch sizes belong together.
-        batch: samples.
+        problem: the name without the batch, which is equal for all batch sizes of a problem.
+        batch: number of samples.
         flops: multiply-adds times 2.
-        bytes: read and written, each array once.
-        figures: the runners, in the order of the contest.
-        absent: who did not take part.
+        bytes: bytes read and written, each array once.
+        figures: the runners' figures, in the order of the contest.
+        absent: runners that did not take part.
         probe: seconds on a core of the probe that ran in the same rounds.
-        probe_spread: of that.
-        probe_kind: what it does, "multiply-adds" or "copy".
+        probe_spread: the spread of these seconds.
+        probe_kind: the work of the probe, "multiply-adds" or "copy".
     """
 
     name: str
@@ -87,48 +90,48 @@ class Entry:
     probe_kind: str = "multiply-adds"
 
     def figure(self, *names: str) -> Figure | None:
-        """The first runner of one of these names."""
+        """The figure of the first runner with one of these names, or None."""
         return next((f for f in self.figures if f.name in names), None)
 
     @property
     def ours(self) -> Figure | None:
-        """fastcnn at its best; None where its result was wrong."""
+        """The figure of fastcnn's fastest runner; None if its result was wrong."""
         return self.figure(*OURS)
 
     @property
     def peers(self) -> tuple[Figure, ...]:
-        """Runners of other libraries, the fastest first."""
+        """Figures of other libraries, the fastest first."""
         others = (f for f in self.figures if f.family != "fastcnn")
         return tuple(sorted(others, key=lambda f: f.seconds))
 
     @property
     def best_peer(self) -> Figure | None:
-        """The fastest of the other libraries."""
+        """The fastest figure of other libraries, or None."""
         return self.peers[0] if self.peers else None
 
     @property
     def best(self) -> Figure:
-        """The fastest of all."""
+        """The fastest of all figures."""
         return min(self.figures, key=lambda f: f.seconds)
 
     def times(self, other: Figure | None) -> float | None:
-        """How many times as fast as another runner fastcnn is, or None."""
+        """fastcnn's speed as a multiple of another runner's, or None."""
         if other is None or self.ours is None:
             return None
         return other.seconds / self.ours.seconds
 
     def gflops(self, figure: Figure) -> float:
-        """Billions of operations a second."""
+        """Billions of operations per second."""
         return self.flops / figure.seconds / 1e9
 
     def gbytes(self, figure: Figure) -> float:
-        """Billions of bytes a second."""
+        """Billions of bytes per second."""
         return self.bytes / figure.seconds / 1e9
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One figure that is no contest: sizes, imports, first calls. ``unit``: "s" or "MB"."""
+    """A figure without a contest: a size, an import, a first call. ``unit`` is "s" or "MB"."""
 
     name: str
     family: str
@@ -164,22 +167,22 @@ class Report:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether all threads together reached what one alone promises."""
+        """Whether all threads together reached :data:`QUIET` of the sum of their single speeds."""
         return self.quiet >= QUIET
 
     @property
     def wrong(self) -> tuple[tuple[Entry, Absent], ...]:
-        """fastcnn's runners that were refused for a wrong result."""
+        """fastcnn's runners that were refused because of a wrong result."""
         ours = ("im2col", "naive", *OURS, *ALONE)
         return tuple((e, a) for e in self.entries for a in e.absent if a.wrong and a.name in ours)
 
     def limit(self, entry: Entry) -> str:
-        """What bounds a contest, by the measured peaks: "compute" or "memory"."""
+        """The limit of a contest by the measured peaks, "compute" or "memory"."""
         compute = entry.flops / self.top
         return "compute" if compute >= entry.bytes / self.bandwidth else "memory"
 
     def share(self, entry: Entry, figure: Figure) -> float:
-        """The part of its limit that a runner reached; over 1 where caches beat the memory."""
+        """The share of its limit that a runner reached; above 1 if its arrays stay in caches."""
         if self.limit(entry) == "compute":
             return entry.gflops(figure) / self.top
         return entry.gbytes(figure) / self.bandwidth
@@ -190,24 +193,24 @@ class Report:
         return sorted(lost, key=lambda e: e.times(e.best_peer) or 0)
 
     def mean_times(self, *names: str) -> float | None:
-        """Geometric mean of how many times as fast as these runners fastcnn is."""
+        """Geometric mean of fastcnn's speed as a multiple of these runners' speed."""
         return geometric_mean(
             ratio for e in self.entries if (ratio := e.times(e.figure(*names))) is not None
         )
 
     def mean_times_best_peer(self) -> float | None:
-        """Geometric mean of how many times as fast as the best peer fastcnn is."""
+        """Geometric mean of fastcnn's speed as a multiple of the best peer's."""
         return geometric_mean(
             ratio for e in self.entries if (ratio := e.times(e.best_peer)) is not None
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """The report as JSON values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Report:
-        """The report of :meth:`to_dict`.
+        """The report from a result of :meth:`to_dict`.
 
         Raises ``ValueError`` for anything else.
         """
@@ -232,14 +235,14 @@ class Report:
 
     @classmethod
     def read(cls, path: Path) -> Report:
-        """The report in a file. Raises ``ValueError`` naming the file, or ``OSError``."""
+        """The report in a file. Raises ``OSError``, or a ``ValueError`` that names the file."""
         try:
             return cls.from_dict(json.loads(read_text(path)))
-        except (ValueError, RecursionError) as error:  # JSON's errors are such, too
+        except (ValueError, RecursionError) as error:  # JSON's errors are ValueErrors too
             raise ValueError(f"{path}: {shortened(str(error))}") from None
 
     def write(self, path: Path) -> None:
-        """Write JSON. Raises ``OSError`` as :func:`fastcnn.core.files.write_whole`."""
+        """Write JSON. Raises the ``OSError`` of :func:`fastcnn.core.files.write_whole`."""
         write_whole(path, (json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n").encode())
 
 
@@ -247,7 +250,7 @@ QUIET = 0.85
 
 
 def geometric_mean(values: Iterable[float]) -> float | None:
-    """The geometric mean, or None of nothing.
+    """The geometric mean; None if there are no values.
 
     >>> geometric_mean([2.0, 8.0]), geometric_mean([])
     (4.0, None)

@@ -1,4 +1,4 @@
-"""Running the suite: each contest verified, then timed in turns."""
+"""The run of the suite, which verifies each contest and then times it in turns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from fastcnn.bench import measure, nets, operations, peers
 from fastcnn.bench import peak as hardware
 from fastcnn.bench.contest import CannotRun, Contest, Runner, WrongResult
-from fastcnn.bench.problems import NetProblem, chosen
+from fastcnn.bench.problems import NetProblem, select
 from fastcnn.bench.report import Absent, Cost, Entry, Figure, Report
 from fastcnn.core.settings import get_num_threads, set_num_threads
 from fastcnn.engine.machine import facts
@@ -23,15 +23,15 @@ from fastcnn.proof.problems import Problem
 
 Progress = Callable[[int, int, str], None]
 QUICK_SECONDS = 35.0
-"""After so long a quick run begins no other contest."""
+"""After this time a quick run begins no further contest."""
 CACHED = 4_000_000
-"""Bytes that a core's own caches may still hold a good part of."""
+"""A core's own caches may hold a large part of up to this many bytes."""
 CACHED_INTENSITY = 4
-"""Operations for each byte below which memory is the limit on any processor of today."""
+"""With fewer operations per byte, memory is the limit on any current processor."""
 
 
 class Effort(NamedTuple):
-    """How much time a run takes: in all, for one contest, for one call of the naive engine."""
+    """Times of a run: in all, of one contest, and of one call of the naive engine."""
 
     seconds: float
     contest: float
@@ -60,20 +60,20 @@ def bench(
     """Run the suite.
 
     Args:
-        quick: the quick part of the table in at most a minute, or all of it.
-        ops, net: names of operations and nets; with either, only what is named runs.
-        problems: run these instead of the table's.
+        quick: whether to run the quick part of the table in at most a minute, or all of it.
+        ops, net: names of operations and nets. With either, only the named ones run.
+        problems: run these problems instead of the table's.
         peer: names of :data:`fastcnn.bench.peers.PEERS`; None for all.
-        threads: for all runners; None for fastcnn's setting.
-        seconds: of timing for each contest; None for what ``quick`` says.
-        costs: called at the end for the figures that are no contests.
+        threads: number of threads for all runners; None for fastcnn's setting.
+        seconds: time for each contest; None for the default of ``quick``.
+        costs: is called at the end for the figures that are no contests.
         progress: called as ``progress(done, total, name)`` before each contest and after the last.
 
     Returns:
-        The report. Runners whose result was wrong are in its entries' ``absent``, not timed.
+        The report. Runners with a wrong result are in its entries' ``absent`` and are not timed.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: a name is unknown.
         ImportError: Numba is not installed.
 
     >>> found = bench(ops=["conv2d_input_gradient"], peer=[], seconds=0.01)
@@ -86,7 +86,7 @@ def bench(
             "compiled multiply-adds reach on this machine"
         )
     if problems is None:
-        layers, whole = chosen(quick, ops, net)
+        layers, whole = select(quick, ops, net)
         problems = [*whole, *layers]
     names = tuple(peers.PEERS) if peer is None else tuple(peer)
     for name in names:
@@ -99,7 +99,7 @@ def bench(
     count = before if threads is None else threads
     set_num_threads(count)
     try:
-        with _pinned(count) as notes:
+        with _limited_blas(count) as notes:
             return _run(problems, names, count, effort, quick, notes, start, progress, costs)
     finally:
         set_num_threads(before)
@@ -129,7 +129,7 @@ def _run(
             continue
         if progress:
             progress(done, len(problems), name)
-        # Half of what is left for each: the other half goes into verifying and compiling.
+        # Each gets half of its share of the time, because verifying and compiling take the rest.
         seconds = min(effort.contest, left / (len(problems) - done) / 2)
         entries.append(_entry(problem, names, threads, effort, seconds))
     if progress:
@@ -137,7 +137,7 @@ def _run(
     if left_out:
         notes.append(f"Not run, for want of time: {'; '.join(left_out)}.")
     last = hardware.measure(counts, effort.peak_rounds)
-    measured = hardware.best((first, last))
+    peak = hardware.best((first, last))
     machine = facts()
     machine["packages"] |= peers.versions()
     return Report(
@@ -146,7 +146,7 @@ def _run(
         datetime.now(UTC).isoformat(timespec="seconds"),
         time.perf_counter() - start,
         quick,
-        _as_json(measured),
+        _as_json(peak),
         min(_together(p, threads) for p in (first, last)),
         tuple(entries),
         costs() if costs else (),
@@ -170,7 +170,7 @@ def _entry(
         contest = nets.contest(task, effort.naive)
         peers.join_net(contest, task, names, threads, effort.compiled)
         label, batch = contest.name, problem.batch
-    absent = [Absent(s.name, s.reason) for s in contest.skipped] + verified(contest)
+    absent = [Absent(s.name, s.reason) for s in contest.skipped] + remove_wrong(contest)
     bound_by_memory = contest.bytes > CACHED and contest.flops < CACHED_INTENSITY * contest.bytes
     probe = hardware.copy_probe(contest.bytes) if bound_by_memory else hardware.probe()
     probe()
@@ -193,19 +193,19 @@ def _entry(
     )
 
 
-def verified(contest: Contest) -> list[Absent]:
-    """Take out of a contest who computes something else, or cannot, and say what."""
-    refused = []
+def remove_wrong(contest: Contest) -> list[Absent]:
+    """Remove runners that fail or whose result is wrong, and return them with the reasons."""
+    absent = []
     for runner in list(contest.runners):
         try:
             contest.verify(runner)
         except WrongResult as error:
-            refused.append(Absent(runner.name, f"wrong result, not timed: {error}", wrong=True))
+            absent.append(Absent(runner.name, f"wrong result, not timed: {error}", wrong=True))
             contest.runners.remove(runner)
         except CannotRun as error:
-            refused.append(Absent(runner.name, str(error)))
+            absent.append(Absent(runner.name, str(error)))
             contest.runners.remove(runner)
-    return refused
+    return absent
 
 
 def _figure(runner: Runner, timing: measure.Timing) -> Figure:
@@ -223,12 +223,12 @@ def _figure(runner: Runner, timing: measure.Timing) -> Figure:
 
 
 @contextmanager
-def _pinned(threads: int) -> Iterator[list[str]]:
-    """NumPy's BLAS on so many threads, where threadpoolctl is here to tell it."""
+def _limited_blas(threads: int) -> Iterator[list[str]]:
+    """Limit NumPy's BLAS to ``threads`` threads, if threadpoolctl is installed."""
     notes: list[str] = []
     if find_spec("threadpoolctl") is None:
         notes.append(
-            "NumPy's BLAS ran on as many threads as it likes (pip install threadpoolctl pins it)."
+            "NumPy's BLAS chose its own number of threads (pip install threadpoolctl sets it)."
         )
         yield notes
         return
@@ -239,26 +239,25 @@ def _pinned(threads: int) -> Iterator[list[str]]:
 
 
 def _busy() -> list[str]:
-    """A note, where other processes keep the machine busy as the run begins."""
+    """A note if other processes keep the machine busy as the run begins."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     cores = os.cpu_count() or 1
     if load <= 0.75 * cores:
         return []
     return [
         f"Other processes were busy when the run began (a load of {load:.1f} on {cores} cores): "
-        "calls of more than some milliseconds, which nobody could finish undisturbed, came out "
-        "slower than they are."
+        "calls of more than some milliseconds were interrupted, and their times are too long."
     ]
 
 
 def _together(peak: hardware.Peak, threads: int) -> float:
-    """What all threads reach, as a part of what one alone promises."""
+    """The speed of all threads together, as a share of the sum of their single speeds."""
     flops = peak.flops["float32"]
     return flops[threads] / (threads * flops[1])
 
 
 def _as_json(peak: hardware.Peak) -> dict[str, Any]:
-    """With the numbers of threads as text, as JSON has them."""
+    """The peaks with the numbers of threads as text, because keys of JSON are text."""
     plain = asdict(peak)
     return {
         "flops": {

@@ -1,4 +1,4 @@
-"""The report for a terminal: tables with bars, the best of each contest marked."""
+"""The report for a terminal: tables with bars, in which the best of each contest is marked."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fastcnn.bench.report import Entry, Figure, Report
 
 BAR = 12
 NOTES = """\
-★          the fastest; bars are speeds, its bar is full
-×          how many times as fast as this runner fastcnn is
-GFLOP/s    of the multiply-adds that the problem needs, padding not counted
-of limit   GFLOP/s as a share of the measured peak; marked "m", bytes as a share
-           of what a copy moves, over 100% where caches hold the arrays
-noise      how far the next least turns lay above the least"""
+★          the fastest; bars show speeds, and its bar is full
+×          fastcnn's speed as a multiple of this runner's
+GFLOP/s    of the multiply-adds that the problem needs, without padding
+of limit   GFLOP/s as a share of the measured peak; with "m", bytes as a share
+           of a copy's bandwidth, over 100% if the arrays stay in caches
+noise      distance of the second and third least turns from the least"""
 
 
 def show(console: Console, report: Report) -> None:
@@ -77,19 +77,19 @@ def contest_table(report: Report, entry: Entry) -> Table:
 
 
 def noise(figure: Figure) -> str:
-    """A figure's spread, or that it ran once."""
+    """A figure's spread, or "once" if it has one turn."""
     if figure.turns == 1:
         return "once"
     return f"{figure.spread:.0%}" if figure.spread < 1 else ">100%"
 
 
 def bar(fastest: Figure, figure: Figure) -> str:
-    """Speed as a bar, the fastest one's at full length."""
+    """Speed as a bar; the bar of the fastest has full length."""
     return "█" * max(1, round(BAR * fastest.seconds / figure.seconds))
 
 
 def cost_table(report: Report) -> Table:
-    """What is no contest."""
+    """The figures that are no contests."""
     table = Table(title="Before the first result", title_justify="left", box=None)
     table.add_column("", no_wrap=True)
     table.add_column("", no_wrap=True)
@@ -109,7 +109,7 @@ def amount(value: float, unit: str) -> str:
 
 
 def summary(report: Report) -> list[str]:
-    """The run in a few sentences; where fastcnn lost comes first."""
+    """The run in a few sentences, beginning with the contests that fastcnn lost."""
     lines = []
     for entry, absent in report.wrong:
         lines.append(f"REFUSED: {absent.name} on {entry.name}: {absent.reason}")
@@ -128,27 +128,25 @@ def summary(report: Report) -> list[str]:
         ("the best peer", report.mean_times_best_peer()),
     ):
         if mean is not None:
-            lines.append(f"Its speed is {times(mean)} times that of {what} (geometric mean).")
+            lines.append(f"fastcnn's speed is {times(mean)} times that of {what} (geometric mean).")
     return lines
 
 
 def notes(report: Report) -> list[str]:
-    """What a reader must know to judge the figures."""
+    """Notes that a reader needs to judge the figures."""
     sentences = list(report.notes)
     if not report.is_quiet:
         sentences.append(
-            f"This machine was busy: {report.threads} threads reached {report.quiet:.0%} of what "
-            "one alone promises. Figures of several threads do not count."
+            f"This machine was busy: {report.threads} threads reached {report.quiet:.0%} of "
+            f"{report.threads} times the speed of one. Figures of several threads do not count."
         )
     if any(f.share < 1 for e in report.entries for f in e.figures):
-        sentences.append(
-            "* ran on a part of the batch; its time is that of all of it, at its pace."
-        )
+        sentences.append("* ran on a part of the batch; its time is scaled to the whole batch.")
     return sentences
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """What changed, the slowest first."""
+    """The changes, beginning with the largest slowdown."""
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("on one thread, in units of the probe")
     for heading in ("before", "after", "after ÷ before", "tolerance", ""):
@@ -172,7 +170,7 @@ def comparison_table(comparison: Comparison) -> Table:
 
 
 def threads_of(report: Report) -> str:
-    """Such as "2 threads"."""
+    """The number of threads as text, such as "2 threads"."""
     return f"{report.threads} thread{'s' if report.threads > 1 else ''}"
 
 

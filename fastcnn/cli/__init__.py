@@ -1,8 +1,9 @@
 """The command line: ``fastcnn demo``, ``compare``, ``bench``, ``train`` and others.
 
-Exit codes: 0 for success, 1 where engines disagree, a training diverges or something became slower,
-2 for bad arguments and files, 130 after Ctrl-C.
-What a command needs (Rich, Numba, the data) is imported when it runs, so that help is quick.
+Exit codes: 0 for success; 1 if engines disagree, a training diverges or something became slower; 2
+for bad arguments and files; 130 after Ctrl-C.
+
+Commands import Rich, Numba and the data when they run, so that help is quick.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(value: bool) -> None:
+    if value:
         typer.echo(f"fastcnn {__version__}")
         raise typer.Exit
 
@@ -55,7 +56,7 @@ for command in (demo, train, evaluate, predict, compare, bench, compile_, info):
 
 def main() -> None:
     """The console script."""
-    for stream in (sys.stdout, sys.stderr):  # a terminal without × or ░ shows ? instead
+    for stream in (sys.stdout, sys.stderr):  # terminals that lack a character such as × show ?
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
     app(prog_name="fastcnn")

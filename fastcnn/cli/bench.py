@@ -1,4 +1,4 @@
-"""``fastcnn bench``: the benchmark suite for a person, and two of its runs compared."""
+"""``fastcnn bench``: the benchmark suite on a terminal, and the comparison of two of its runs."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def bench(
         ),
     ] = None,
 ) -> None:
-    """Time the engines on layers and whole nets, beside other libraries where they are installed.
+    """Time the engines on layers and whole nets, together with the other libraries installed here.
 
-    Every result is verified before it is timed; whoever computes something else is refused, and
-    if that is one of fastcnn's engines the exit code is 1. --compare tells what became slower
-    beyond noise; its exit code is 1 if anything did. It judges fastcnn on one thread, and does not
-    see what several threads gain or lose.
+    Every result is verified before it is timed, and a wrong one is refused. The exit code is 1 if
+    it belongs to one of fastcnn's engines. --compare shows which entries became slower beyond
+    noise; its exit code is 1 if any did. It compares fastcnn on one thread, so it does not show
+    the gain or loss of several threads.
     """
     with plain_errors():
         if compare is not None:
@@ -91,13 +91,13 @@ def _run(
     from fastcnn.bench import bench as run
     from fastcnn.bench.costs import costs
     from fastcnn.bench.text import show
-    from fastcnn.core.terminal import shown
+    from fastcnn.core.terminal import display
 
     names = None if peers is None else [p for p in peers.split(",") if p not in ("", "none")]
     terminal = Console(stderr=True)
     columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False)
     bar = Progress(*columns, console=terminal, transient=True)
-    with shown(bar):
+    with display(bar):
         task = bar.add_task("", total=None)
 
         def progress(done: int, total: int, name: str) -> None:
@@ -134,7 +134,7 @@ def _keep(report: Report, json: Path | None, html: Path | None, save: str | None
 
 
 def _compare(before: str, after: str) -> bool:
-    """Print what changed; whether anything became slower."""
+    """Print the changes, and return whether anything became slower."""
     from rich.console import Console
 
     from fastcnn.bench.history import compare, place

@@ -40,11 +40,11 @@ def compare(
 ) -> None:
     """Prove that the engines agree.
 
-    Each is held against the specification, on a matrix of problems and on MNIST digits.
-    Integers must come out the same to the last bit, floats within a bound that is derived
-    from what rounding may do. With --model, whole nets are compared: what the executor makes
-    of them, and each engine layer by layer. Exit code 1 if anything disagrees; each failing
-    case is then printed as the command that reproduces it.
+    Each engine is compared with the specification, on a matrix of problems and on MNIST
+    digits. Results on integers must be equal to the last bit, results on floats within a bound
+    that is derived from their roundings. With --model, whole nets are compared, as compiled
+    programs and layer by layer on each engine. The exit code is 1 if anything disagrees. Each
+    failing case is printed as the command that reproduces it.
     """
     with plain_errors():
         from rich.console import Console
@@ -52,7 +52,7 @@ def compare(
         if case is not None and (op or quick or model):
             raise ValueError("--case names one case: leave out --op, --quick and --model")
         check_output("--json", json)
-        report = _compared(op, engine, quick, case, seed, model)
+        report = _comparison(op, engine, quick, case, seed, model)
         _print_report(Console(), report)
         if json is not None:
             _write_json(json, report)
@@ -60,7 +60,7 @@ def compare(
         raise typer.Exit(DISAGREE)
 
 
-def _compared(
+def _comparison(
     op: list[str] | None,
     engine: list[str] | None,
     quick: bool,
@@ -68,17 +68,17 @@ def _compared(
     seed: int,
     model: bool,
 ) -> Report:
-    """The comparison, with a progress bar on the terminal while it runs."""
+    """Run the comparison, with a progress bar on the terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    from fastcnn.core.terminal import shown
+    from fastcnn.core.terminal import display
     from fastcnn.proof import compare as run
 
     terminal = Console(stderr=True)
     columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False)
     bar = Progress(*columns, console=terminal, transient=True)
-    with shown(bar):
+    with display(bar):
         task = bar.add_task("", total=None)
 
         def show(done: int, total: int, name: str) -> None:

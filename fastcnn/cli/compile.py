@@ -1,4 +1,4 @@
-"""``fastcnn compile``: fills the cache of compiled kernels before they are needed."""
+"""``fastcnn compile``: compile kernels into their cache before they are needed."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def compile_(
         typer.Option(metavar="NAME", help="A net by its name; may be repeated."),
     ] = None,
     predict_only: Annotated[
-        bool, typer.Option("--predict-only", help="Not what training needs.")
+        bool, typer.Option("--predict-only", help="Only the kernels of predictions.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compile the kernels that a model needs, for batches of any size, and keep them.
 
-    Without a model or a name: those of all nets that have names. Kernels are compiled once for
-    a processor; afterwards the first prediction of a process takes less than half a second.
-    To build a container image with them, set NUMBA_CACHE_DIR to a folder of the image.
+    Without a model or a name, the kernels of all named nets are compiled. Kernels are compiled
+    once for a processor. Afterwards the first prediction of a process takes less than half a
+    second. To put kernels into a container image, set NUMBA_CACHE_DIR to a folder of the image.
     """
     with plain_errors():
         from fastcnn.engine.machine import facts
@@ -38,7 +38,7 @@ def compile_(
             raise ValueError("give a MODEL or --net NAME, not both")
         if "numba" not in engines():
             raise ValueError("fastcnn compile needs Numba, which is not installed here")
-        rows = [_compiled(path, name, predict_only) for path, name in _wanted(model, net)]
+        rows = [_compile(path, name, predict_only) for path, name in _models(model, net)]
         folder = facts()["kernel_cache"]
         if as_json:
             from json import dumps
@@ -51,7 +51,7 @@ def compile_(
         typer.echo(f"kept in {folder}" if folder else "not kept: no folder can be written to")
 
 
-def _wanted(model: Path | None, net: list[str] | None) -> list[tuple[Path | None, str]]:
+def _models(model: Path | None, net: list[str] | None) -> list[tuple[Path | None, str]]:
     from fastcnn.models.nets import NETS
 
     if model is not None:
@@ -62,7 +62,7 @@ def _wanted(model: Path | None, net: list[str] | None) -> list[tuple[Path | None
     return [(None, name) for name in net or NETS]
 
 
-def _compiled(path: Path | None, name: str, predict_only: bool) -> dict[str, Any]:
+def _compile(path: Path | None, name: str, predict_only: bool) -> dict[str, Any]:
     from time import perf_counter
 
     from fastcnn.cli.compiling import compile_kernels

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 def compile_kernels(
     model: Sequential, *, training: bool, optimizer: str | Optimizer | None = None
 ) -> int:
-    """Compile what the model lacks, under a bar on the standard error; how many kernels that were.
+    """Compile the model's missing kernels, with a bar on the standard error; return their number.
 
-    Where the standard error is no terminal, one line there tells of compiling that lasts.
+    If the standard error is no terminal, one line appears there when compiling takes long.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn

@@ -11,8 +11,8 @@ from fastcnn.cli.outcomes import DISAGREE, plain_errors
 def demo(seed: Seed = 0) -> None:
     """See the article's CNN run on MNIST, and learn.
 
-    First on every engine, one image at a time; then it trains with the fastest.
-    Takes about half a minute. Exit code 1 if the engines disagree.
+    It runs on every engine, one image at a time, and then trains with the fastest engine.
+    The demo takes about half a minute. The exit code is 1 if the engines disagree.
     """
     with plain_errors():
         from fastcnn.recipes.demo import demo as run

@@ -1,4 +1,4 @@
-"""``fastcnn evaluate``: a model on the test images."""
+"""``fastcnn evaluate``: test a model on the test images."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Model = Annotated[
 def evaluate(model: Model, data: Data = None, as_json: AsJson = False) -> None:
     """Test a saved model on a data set's test images.
 
-    Shows the loss, the accuracy, and for each class how many of its images were recognised and
-    what the others were most often taken for.
+    The output shows the loss, the accuracy, and for each class the number of recognised images
+    and the most frequent wrong prediction.
     """
     with plain_errors():
-        result = _evaluated(model, data)
+        result = _evaluation(model, data)
         if as_json:
             from json import dumps
 
@@ -39,7 +39,7 @@ def evaluate(model: Model, data: Data = None, as_json: AsJson = False) -> None:
             typer.echo(line + also)
 
 
-def _evaluated(path: Path, data: Path | None) -> dict[str, Any]:
+def _evaluation(path: Path, data: Path | None) -> dict[str, Any]:
     import numpy as np
 
     from fastcnn.cli.compiling import compile_kernels
@@ -50,7 +50,7 @@ def _evaluated(path: Path, data: Path | None) -> dict[str, Any]:
     compile_kernels(model, training=False)
     folder = default_folder() if data is None else data
     shape = model.input_shape or ()
-    # Pictures are scaled as those of the training were.
+    # Pictures are scaled like the pictures of the training.
     size = shape[:2] if len(shape) == 3 and form_of(folder) == "pictures" else None
     images, labels = load_dataset(folder, size).test
     result = model.evaluate(images, labels)

@@ -1,4 +1,4 @@
-"""``fastcnn info``: what fastcnn runs on here."""
+"""``fastcnn info``: facts about this machine and its software."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastcnn.cli.outcomes import plain_errors
 
 
 def info(as_json: AsJson = False) -> None:
-    """Show what fastcnn runs on here: processor, threads, cache, versions."""
+    """Show facts about this machine: processor, threads, cache, versions."""
     with plain_errors():
         from fastcnn.engine.machine import facts
 

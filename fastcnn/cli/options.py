@@ -9,9 +9,7 @@ import typer
 
 from fastcnn.core.files import check_writable
 
-Seed: TypeAlias = Annotated[
-    int, typer.Option(min=0, help="Of everything random: the same seed, same numbers.")
-]
+Seed: TypeAlias = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
 Data: TypeAlias = Annotated[
     Path | None,
     typer.Option(
@@ -28,7 +26,7 @@ AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON inst
 
 
 def check_output(option: str, path: Path | None) -> None:
-    """Before long work: raise ``ValueError`` where no file can be written at ``path``."""
+    """Raise ``ValueError``, before long work, if no file can be written at ``path``."""
     if path is None:
         return
     try:

@@ -1,4 +1,4 @@
-"""How commands end: exit codes, and errors as one line."""
+"""The ends of commands: exit codes, and errors as one line."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ INTERRUPTED = 130
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Bad arguments as one line and an exit code, not as a traceback.
+    """Within this context, expected errors become one line and an exit code, not a traceback.
 
-    Ctrl-C is told by ``fastcnn.__main__``.
+    ``fastcnn.__main__`` prints the message for Ctrl-C.
     """
     try:
         yield
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
-    except BrokenPipeError:  # `| head` has seen enough: Typer ends quietly
+    except BrokenPipeError:  # the reader, such as `| head`, has ended; Typer ends quietly
         raise
     except FloatingPointError as error:
         report(error)
@@ -34,7 +34,7 @@ def plain_errors() -> Iterator[None]:
 
 
 def report(error: Exception) -> None:
-    """One line on the standard error."""
+    """Print an error as one line on the standard error."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         typer.echo(f"fastcnn: {error.filename}: {error.strerror}", err=True)
     else:

@@ -1,4 +1,4 @@
-"""``fastcnn predict``: what a model sees in pictures."""
+"""``fastcnn predict``: the classes of pictures."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def predict(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Tell what a model sees in pictures, such as digits.
+    """Predict the classes of pictures, such as digits.
 
-    A picture is prepared as those that the model was trained on: MNIST's digits are cropped and
-    centred, clothes that fill the picture are not. Light on dark or dark on light does not matter
-    where the model knows its background. Shows what was done to each picture until it
-    was like those that the model was trained on, and how probable each class is. A picture that
-    cannot be read is reported, the others are read all the same; the exit code is then 2.
+    A picture is prepared like the model's training pictures: MNIST's digits are cropped and
+    centred, clothes that fill the picture are not. Light on dark and dark on light are the same
+    to a model that knows its background. The output shows each step of the preparation, and
+    the probability of each class. Pictures that cannot be read are reported, and the others are
+    still read. The exit code is then 2.
     """
     with plain_errors():
         from fastcnn.cli.compiling import compile_kernels
@@ -35,26 +35,26 @@ def predict(
 
         net = load_model(model)
         compile_kernels(net, training=False)
-        read, failed = [], False
+        predictions, failed = [], False
         for path in images:
             try:
-                read.append(_read(net, path))
+                predictions.append(_prediction(net, path))
             except (ValueError, OSError) as error:
                 failed = True
                 report(error)
                 continue
             if not as_json:
-                _show(read[-1])
+                _show(predictions[-1])
         if as_json:
             from json import dumps
 
-            entries = [{k: v for k, v in one.items() if k != "drawing"} for one in read]
+            entries = [{k: v for k, v in one.items() if k != "drawing"} for one in predictions]
             typer.echo(dumps(entries, indent=2))
     if failed:
         raise typer.Exit(BAD_ARGUMENT)
 
 
-def _read(net: Any, path: Path) -> dict[str, Any]:
+def _prediction(net: Any, path: Path) -> dict[str, Any]:
     from fastcnn.data.pictures import drawing, prepare
 
     if net.trained_on == "floats":

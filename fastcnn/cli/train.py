@@ -1,4 +1,4 @@
-"""``fastcnn train``: a net on MNIST or its like."""
+"""``fastcnn train``: train a net on MNIST or a similar data set."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def train(
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, help="Of everything random: the same seed, same weights. [default: 0]"),
+        typer.Option(min=0, help="Seed of all random numbers. [default: 0]"),
     ] = None,
     size: Annotated[
         int | None,
@@ -54,18 +54,18 @@ def train(
     threads: Threads = None,
     save: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Where the model goes. Default: fastcnn-NET.safetensors"),
+        typer.Option(metavar="FILE", help="File of the model. Default: fastcnn-NET.safetensors"),
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Go on from a checkpoint, with its settings."),
+        typer.Option(metavar="FILE", help="Continue from a checkpoint, with its settings."),
     ] = None,
 ) -> None:
     """Train a net on digits, test it, and save it.
 
-    A part of the training images is held out to watch it by; the test images are seen once, at
-    the end. Ctrl-C ends the training with a checkpoint, and --resume goes on from there to the
-    same weights as if nothing had happened.
+    A part of the training images is held out for validation. The test images are used once, at
+    the end. Ctrl-C ends the training with a checkpoint. --resume continues from it, to the same
+    weights as without the interrupt.
     """
     with plain_errors():
         from rich.console import Console
@@ -88,7 +88,7 @@ def train(
             name = training.DEFAULT_NET if net is None else net
             settings = training.settings_for(name, **fixed, epochs=epochs, data=folder)
         else:
-            settings = _resumed(resume, {"net": net, **fixed}, epochs, folder)
+            settings = _settings_of(resume, {"net": net, **fixed}, epochs, folder)
         usual = None if resume is None else training.save_of(resume)
         place = save or usual or Path(f"fastcnn-{settings.net}.safetensors")
         console = Console(highlight=False)
@@ -104,8 +104,10 @@ def _prepare(model: Sequential, optimizer: Optimizer) -> None:
     compile_kernels(model, training=True, optimizer=optimizer)
 
 
-def _resumed(path: Path, fixed: dict[str, Any], epochs: int | None, folder: str | None) -> Settings:
-    """The settings in a checkpoint; of the options only those may be given that can change."""
+def _settings_of(
+    path: Path, fixed: dict[str, Any], epochs: int | None, folder: str | None
+) -> Settings:
+    """The settings in a checkpoint, with new epochs and data; ``fixed`` options raise an error."""
     from dataclasses import replace
 
     from fastcnn.recipes.training import settings_of

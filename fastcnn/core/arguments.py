@@ -1,4 +1,4 @@
-"""What the public functions take as arrays, decided once.
+"""The arrays that public functions take, and how they are converted.
 
 **The dtype rule.** Arrays combine by NumPy's promotion with float32 as the floor: float32 stays
 float32, float64 stays float64, a mix becomes the wider; float16, booleans and integers of at most
@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastcnn.core.capacity import affordable
 from fastcnn.core.float_errors import unreported
@@ -42,7 +42,7 @@ def floats(**arrays: ArrayLike | None) -> list[Array]:
     """
     present: list[Any] = [a for n, a in arrays.items() if a is not None or n not in _OPTIONAL]
     if all(map(_is_plain, present)) and len({a.dtype for a in present}) == 1:
-        return cast("list[Array]", list(arrays.values()))  # nearly always: as engines want them
+        return cast("list[Array]", list(arrays.values()))  # the usual case: nothing to convert
     converted = [
         None if a is None and name in _OPTIONAL else _real(name, a) for name, a in arrays.items()
     ]
@@ -50,7 +50,7 @@ def floats(**arrays: ArrayLike | None) -> list[Array]:
     dtype = kinds.pop() if len(kinds) == 1 else np.result_type(np.float32, *kinds)
     if dtype not in _FLOATS:
         dtype = np.result_type(np.float32, dtype)
-    # A None among them is typed as an array too: the callers test for it where it can be.
+    # A None is typed as an array too, because callers test the arguments that may be None.
     return [
         cast(Array, None) if a is None else _plain(name, a, dtype)
         for name, a in zip(arrays, converted, strict=True)
@@ -58,7 +58,7 @@ def floats(**arrays: ArrayLike | None) -> list[Array]:
 
 
 def shaped(name: str, array: Array, shape: tuple[int, ...], meaning: str) -> None:
-    """Raise the ``ValueError`` for an array that lacks the shape that the others imply."""
+    """Raise a ``ValueError`` if an array has another shape than the other arguments imply."""
     if array.shape != shape:
         raise ValueError(f"{name} must have {meaning}, {shape}, got {array.shape}")
 
@@ -79,10 +79,10 @@ def class_labels(value: ArrayLike, count: int, classes: int) -> NDArray[np.int64
     return in_range(np.array(array, np.int64, order="C"), classes, array)
 
 
-def class_targets(value: ArrayLike, shape: tuple[int, ...], dtype: Any) -> Array:
+def class_targets(value: ArrayLike, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """``labels`` for logits of this shape (N, C): class numbers, or rows of probabilities.
 
-    Class numbers as :func:`class_labels` gives them, rows as :func:`probabilities` does.
+    :func:`class_labels` checks class numbers, :func:`probabilities` checks rows.
     """
     count, classes = shape
     if not are_labels(value, count):
@@ -93,11 +93,11 @@ def class_targets(value: ArrayLike, shape: tuple[int, ...], dtype: Any) -> Array
 
 
 @unreported
-def probabilities(name: str, rows: Array, dtype: Any) -> Array:
+def probabilities(name: str, rows: Array, dtype: DTypeLike) -> Array:
     """Rows of numbers (N, C) as probabilities of ``dtype``, C-contiguous; perhaps the same array.
 
-    Raises ``TypeError`` for what are no real numbers, ``ValueError`` where one is negative, or a
-    row's sum differs from 1 by more than :data:`SUM_TOLERANCE`.
+    Raises ``TypeError`` if the dtype is not one of real numbers, and ``ValueError`` if a number is
+    negative or a row's sum differs from 1 by more than :data:`SUM_TOLERANCE`.
 
     >>> probabilities("y", np.array([[0.5, 0.5], [0.25, 0.5]]), np.float32)
     Traceback (most recent call last):
@@ -108,7 +108,7 @@ def probabilities(name: str, rows: Array, dtype: Any) -> Array:
     if rows.dtype.kind not in "fiub" or rows.dtype.itemsize > 8:
         raise TypeError(f"{name} must hold real numbers of at most 64 bits, got dtype {rows.dtype}")
     off = np.abs(rows.sum(axis=1, dtype=np.float64) - 1)
-    right = off <= SUM_TOLERANCE  # not so where it is NaN
+    right = off <= SUM_TOLERANCE  # false for NaN
     if rows.size and not (right.all() and rows.min() >= 0):
         row = int(np.argmin(right & (rows >= 0).all(axis=1)))
         raise ValueError(
@@ -131,12 +131,15 @@ def shown_row(row: Array) -> str:
 def in_range(
     labels: NDArray[np.int64], classes: int, original: Array | None = None
 ) -> NDArray[np.int64]:
-    """``labels``, if each is in ``range(classes)``; else the error shows one, as it was given."""
-    if 0 < len(labels) <= _FEW:  # a third of the time for few, and a step on one sample is short
+    """``labels`` if each is in ``range(classes)``; otherwise a ``ValueError``.
+
+    The error shows the first wrong label, taken from ``original`` if the caller passes it.
+    """
+    if 0 < len(labels) <= _FEW:  # Python is faster than NumPy on a few labels
         few = labels.tolist()
         if min(few) >= 0 and max(few) < classes:
             return labels
-    wrong = labels.view(np.uint64) >= classes  # where negative ones are large
+    wrong = labels.view(np.uint64) >= classes  # a negative label is a large unsigned number
     if np.count_nonzero(wrong):
         shown = (labels if original is None else original)[wrong][0]
         raise ValueError(f"labels must be at least 0 and below {classes}, got {shown}")
@@ -144,7 +147,7 @@ def in_range(
 
 
 def are_labels(value: object, count: int) -> bool:
-    """Whether that is an array as kernels take class numbers; they may still be no classes."""
+    """Whether ``value`` is an array of labels that kernels can read; the range is not checked."""
     if type(value) is not np.ndarray or value.dtype is not _LABELS:
         return False
     return value.shape == (count,) and value.flags.c_contiguous and value.flags.aligned
@@ -152,7 +155,7 @@ def are_labels(value: object, count: int) -> bool:
 
 def _array(name: str, value: ArrayLike | None) -> Array:
     try:
-        # None, where it is not optional, becomes an array of objects, and is refused as such.
+        # None becomes an array of objects, which the caller refuses by its dtype.
         array: Array = np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name} must be an array, got a ragged sequence: {error}") from None

@@ -16,9 +16,9 @@ T = TypeVar("T")
 class Checked(Generic[T]):
     """An attribute of a class derived from :class:`Known`, which checks it each time it is set.
 
-    ``check`` takes the attribute's name and the value, and returns what is stored. If the class
-    has a method ``_changed(name)``, that is called after a change; if it raises, the attribute has
-    its old value again.
+    ``check`` takes the attribute's name and the value, and returns the value to store. If the class
+    has a method ``_changed(name)``, it is called after each change. If it raises an error, the
+    attribute gets its old value back.
 
     >>> from fastcnn.core.scalars import number
     >>> class Rate(Known):
@@ -36,7 +36,7 @@ class Checked(Generic[T]):
     def __init__(self, check: Callable[[str, object], T]) -> None:
         self.check = check
 
-    # It is no descriptor, because Python reads plain attributes faster.
+    # At run time this class is no descriptor, because Python reads plain attributes faster.
     if TYPE_CHECKING:
 
         def __get__(self, instance: object, owner: type | None = None) -> T: ...
@@ -47,8 +47,8 @@ class Checked(Generic[T]):
 class Known:
     """Base of fastcnn's classes whose only attributes are the arguments of their constructor.
 
-    An assignment to another attribute is an ``AttributeError`` that suggests a name. Classes that
-    users derive from these may have any attributes.
+    An assignment to another attribute raises an ``AttributeError`` that suggests a name. Classes
+    that users derive from fastcnn's may have any attributes.
 
     Attributes are written with ``object.__setattr__`` and never through the object's ``__dict__``.
     Once there is a dict, Python reads every attribute more slowly, and a training step reads many.
@@ -84,7 +84,7 @@ class Known:
 
 
 def check_known(kind: type, name: str, others: Iterable[str] = ()) -> None:
-    """Raise the ``AttributeError`` for an attribute that one of fastcnn's own classes has not."""
+    """Raise an ``AttributeError`` if ``kind`` is a class of fastcnn's that lacks the attribute."""
     if not is_own(kind):
         return
     names = *constructor_arguments(kind), *others
@@ -104,7 +104,7 @@ def constructor_arguments(cls: type) -> tuple[str, ...]:
 
 
 def inherited_arguments(cls: type) -> frozenset[str]:
-    """Names of the constructor's arguments, of a class and of all its base classes.
+    """Names of the constructors' arguments, for a class and all its base classes.
 
     >>> class Scaled:
     ...     def __init__(self, by): ...
@@ -124,7 +124,7 @@ def _arguments(constructor: Callable[..., None]) -> tuple[str, ...]:
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:
-    """``"; do you mean …?"`` for a name that is much like one of ``names``, else nothing.
+    """``"; do you mean …?"`` if one of ``names`` resembles the name, otherwise an empty text.
 
     >>> suggestion("trainabel", ["units", "trainable"])
     '; do you mean trainable?'

@@ -1,24 +1,23 @@
-"""What can never fit into this machine's memory is refused before anything is allocated.
+"""Arrays that exceed this machine's memory are refused before anything is allocated.
 
-Sizes are counted in Python's integers, which do not overflow. NumPy alone would refuse the largest
-arrays with messages of its own, and the system grants others that it does not have until they are
-written to.
+Sizes are Python integers, which do not overflow. NumPy refuses only the largest arrays. The system
+grants others, although it lacks the memory, and fails when a program writes to them.
 """
 
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from fastcnn.core.hardware import memory
 
 
-def affordable(what: str, shape: tuple[int, ...], dtype: Any, copies: int = 1) -> None:
-    """Raise the ``MemoryError`` for an array that is larger than the machine's memory.
+def affordable(what: str, shape: tuple[int, ...], dtype: DTypeLike, copies: int = 1) -> None:
+    """Raise a ``MemoryError`` if an array is larger than the machine's memory.
 
-    ``copies`` is how many of it are needed at once.
+    ``copies`` is the number of such arrays that exist at once.
 
     >>> affordable("y", (2, 3), np.float32)
     >>> affordable("y", (1 << 20, 1 << 20, 3), np.float64)  # doctest: +ELLIPSIS

@@ -1,8 +1,8 @@
-"""Classes by name: what a file may hold, and what a name such as ``loss="mse"`` stands for.
+"""Classes by name, for files and for arguments such as ``loss="mse"``.
 
-The names of fastcnn's own classes cannot be taken by others, because files that hold these names
-would then mean something else. A class of a user's own is written to files together with its
-module. A file is never a reason to import anything: its classes must be there before it is read.
+Users' classes cannot have the names of fastcnn's own classes, because files that hold these names
+would then mean something else. A file holds the module of a user's class beside its name. Reading a
+file never imports a module: the classes of a file must be defined before it is read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def is_own(cls: type) -> bool:
 
 
 def module_of(cls: type) -> dict[str, str]:
-    """What a file holds beside the name of a class: nothing for fastcnn's own, else the module.
+    """The entry of a class's module in a file, empty for fastcnn's own classes.
 
     >>> module_of(Registry), module_of(dict)
     ({}, {'module': 'builtins'})
@@ -37,9 +37,9 @@ def module_of(cls: type) -> dict[str, str]:
 class Registry(dict[str, type[T]]):
     """Classes of one kind by name, fastcnn's own and the user's.
 
-    A class statement that takes the name of one of fastcnn's own is a ``TypeError``. The same
-    class may be defined again, as when a notebook's cell runs twice: the new one then counts. Two
-    modules may each define a class of one name, because files hold the module too.
+    A class statement with the name of one of fastcnn's own classes raises a ``TypeError``. A user's
+    class may be defined again, as when a notebook's cell runs twice: the new class replaces the old
+    one. Two modules may each define a class of one name, because files hold the module too.
 
     >>> kinds = Registry("layer")
     >>> class Mine: ...
@@ -54,9 +54,9 @@ class Registry(dict[str, type[T]]):
         self._of_modules: dict[tuple[str, str], type[T]] = {}
 
     def add(self, name: str, cls: type[T]) -> None:
-        """Enter a class where it is defined.
+        """Enter a class when it is defined.
 
-        Raises ``TypeError`` for a name that one of fastcnn's own classes has.
+        Raises ``TypeError`` if one of fastcnn's own classes has the name.
         """
         self._check(name, cls)
         if not is_own(cls):
@@ -64,10 +64,10 @@ class Registry(dict[str, type[T]]):
         super().__setitem__(name, cls)
 
     def find(self, name: object, module: object) -> type[T]:
-        """The class of a file's name and module; ``ValueError`` where there is none.
+        """The class with a file's name and module; ``ValueError`` if there is none.
 
-        ``module`` is None for fastcnn's own classes, and in files of earlier versions. A class
-        that has moved to another module is the same class, if only one has its name.
+        ``module`` is None for fastcnn's own classes, and in files of earlier versions. If the
+        module has no such class and exactly one other module has, the class of that module counts.
         """
         if isinstance(name, str) and module is None and name in self:
             return self[name]
@@ -110,7 +110,7 @@ class Registry(dict[str, type[T]]):
         self.pop(name)
 
     def pop(self, name: str, *default: Any) -> Any:
-        """Take a class of the user's own away."""
+        """Remove a user's class."""
         self._check(name, None)
         cls = super().pop(name, *default)
         for key in [key for key in self._of_modules if key[1] == name]:

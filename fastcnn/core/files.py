@@ -1,18 +1,18 @@
 """Files that are written whole or not at all.
 
-:func:`write_whole` writes every file of the package. What it promises:
+:func:`write_whole` writes every file of the package. It makes these promises:
 
 - **Replaced at once.** The new contents go to a temporary file in the same folder, are forced to
   the disk, and take the name. After an error, an interrupt or a full disk the earlier file is as it
-  was, and no temporary file is left; a killed process leaves at most one ``.fastcnn-*.tmp``.
-- **Links.** A link to a file stays a link, and the file that it names is replaced. Other hard links
-  of a replaced file keep the earlier contents.
-- **Permissions, owner and group.** A replaced file keeps its permissions, and its owner and group
-  where the system lets this process give them. A new file gets what the umask leaves. A file that
-  this process may not write to is not replaced, although its folder would allow that.
-- **Files alone.** A device, a FIFO, a socket or a folder is refused.
-- **Names.** Any name that the system takes: text, bytes, path objects; names of 255 bytes.
-- **Errors** name the path that was asked for.
+  was, and no temporary file remains. A killed process leaves at most one ``.fastcnn-*.tmp``.
+- **Links.** A symbolic link stays a link, and its target is replaced. Other hard links of a
+  replaced file keep the earlier contents.
+- **Permissions, owner and group.** A replaced file keeps its permissions. It keeps its owner and
+  group if the system lets this process set them. A new file gets its permissions from the umask. A
+  file that this process may not write to is not replaced, even if its folder allows it.
+- **Regular files only.** A device, a FIFO, a socket or a folder is refused.
+- **Names.** Any name that the system takes, up to 255 bytes, as text, bytes or a path object.
+- **Errors** name the caller's path.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def write_whole(
     Args:
         path: the file.
         data: its contents.
-        check: is called with the temporary file's name before that takes its place; an error that
-            it raises leaves the earlier file as it was.
-        durable: whether the contents are forced to the disk before they take the name, so that a
-            loss of power leaves the earlier or the new file. Without it, either or an empty one.
+        check: is called with the temporary file's name before the file is replaced. If it raises an
+            error, the earlier file stays as it was.
+        durable: whether the contents are forced to the disk before they take the name. Then a loss
+            of power leaves the earlier or the new file; otherwise it may leave an empty one.
 
     Raises:
         OSError: the file cannot be written; ``filename`` is ``path``.
-        TypeError, ValueError: ``path`` is no path, or no file can have such a name.
+        TypeError, ValueError: ``path`` is no path, or a name that no file can have.
 
     >>> from pathlib import Path
     >>> from tempfile import TemporaryDirectory
@@ -70,9 +70,9 @@ def write_whole(
 
 
 def check_writable(path: FilePath) -> None:
-    """Raise the error that :func:`write_whole` would raise, as far as it is known before.
+    """Raise the error of :func:`write_whole` for ``path``, if it can be known before writing.
 
-    For use before long work, when the result is to be written to ``path``.
+    For use before long work whose result goes to ``path``.
 
     >>> check_writable("no/such/folder/model.safetensors")
     Traceback (most recent call last):
@@ -103,9 +103,9 @@ def _checked(path: FilePath) -> str:
 
 
 def _place(path: str) -> tuple[str, os.stat_result | None]:
-    """The path of the file itself, behind links, and what is there, if that is a file.
+    """The path behind all links, and the status of the file there, or None if there is none.
 
-    Raises ``OSError`` for anything there that is not replaced.
+    Raises ``OSError`` if the path holds anything that may not be replaced.
     """
     place = path
     for _ in range(_MOST_LINKS):
@@ -132,7 +132,7 @@ def _place(path: str) -> tuple[str, os.stat_result | None]:
 
 
 def _allowed(place: str, access: int) -> bool:
-    # Not by opening it, because closing it again would give up the locks that this process has.
+    # The file is not opened, because closing it would release this process's locks on it.
     return os.access(place, access, effective_ids=os.access in os.supports_effective_ids)
 
 
@@ -144,11 +144,12 @@ def _write(
     durable: bool,
 ) -> None:
     mode = None if earlier is None else stat.S_IMODE(earlier.st_mode) & 0o777
-    # A short name of its own, because that of the file may be as long as names can be.
+    # A short name, because the file's own name may already have the largest length.
     temporary = os.path.join(os.path.dirname(place), f".fastcnn-{token_hex(8)}.tmp")
 
     def opener(name: str, flags: int) -> int:
-        # The system applies the umask here: to ask for it would mean to change it, for all threads.
+        # The system applies the umask. A program can read the umask only by changing it, and the
+        # change would affect all threads.
         return os.open(name, flags, 0o666 if mode is None else mode & 0o600)
 
     try:
@@ -171,8 +172,8 @@ def _write(
 def _give(temporary: str, handle: int, earlier: os.stat_result) -> None:
     """Give a new file the group, permissions and owner of the earlier one.
 
-    Group and owner where the system allows it. The owner last, because only the owner of a file
-    changes its permissions.
+    Errors about group and owner are ignored. The owner is set last, because only a file's owner may
+    change its permissions.
     """
     now, mode = os.fstat(handle), stat.S_IMODE(earlier.st_mode) & 0o777
     if now.st_gid != earlier.st_gid:
@@ -186,7 +187,7 @@ def _give(temporary: str, handle: int, earlier: os.stat_result) -> None:
 
 
 def _settle(folder: str) -> None:
-    """Force the renaming to the disk, where the system has a way to."""
+    """Force the renaming to the disk, if the system can."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -210,7 +211,7 @@ def _error(number: int) -> OSError:
 
 
 def _about(path: FilePath, error: OSError) -> OSError:
-    """The same error about ``path`` alone, not about a temporary file."""
+    """The same error with ``path`` in place of the temporary file's name."""
     if error.errno is None:
         return error
     return OSError(error.errno, error.strerror, os.fspath(path))

@@ -1,13 +1,12 @@
 """NumPy's error state, and training that diverges.
 
 ``np.seterr`` and ``np.errstate`` say what happens at an overflow, an underflow, a division by zero
-and an invalid number: nothing, a warning, or a ``FloatingPointError``. They speak of the caller's
-own arithmetic. Here an exponential that becomes 0 is wanted, and a sum that leaves the range of its
-dtype is infinite, as in compiled code, which knows no such state. So all NumPy arithmetic of
-fastcnn runs under :data:`unreported`, which each entry sets for itself: what the registry hands out
-of the engines in NumPy, the passes of a model through its layers, losses, optimizers, conversions
-of arrays, and the article's layers. Code of a user's that a training calls for itself (callbacks,
-augmentation) keeps the user's own state.
+and an invalid number: nothing, a warning, or a ``FloatingPointError``. They are meant for the
+caller's own arithmetic. In fastcnn an exponential may become 0, and a sum that leaves the range of
+its dtype becomes infinite. Compiled code has no error state and behaves the same. Therefore all
+NumPy arithmetic of fastcnn runs under :data:`unreported`: engine functions, passes of a model
+through its layers, losses, optimizers, conversions of arrays, and the article's layers. Users'
+callbacks and augmentations run under the user's own error state.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from __future__ import annotations
 import numpy as np
 
 unreported = np.errstate(all="ignore")
-"""A decorator: within the function NumPy reports nothing. It may be called again meanwhile."""
+"""A decorator: within the function NumPy reports nothing. The function may be re-entered."""
 
 
 class Divergence(FloatingPointError):
     """The loss of a batch is not finite.
 
-    A class of its own, because a ``FloatingPointError`` of a user's layer is no divergence.
+    It has a class of its own, because a ``FloatingPointError`` of a user's layer is no divergence.
     """

@@ -1,14 +1,14 @@
 """Sizes, padding and work counts of convolutions and poolings: integers only.
 
-Everything else in fastcnn takes the numbers from here, the specification included, so this is
-the one file that is tested on its own, by enumeration. A geometry is a ``NamedTuple`` of plain
-integers: it hashes (the registry caches by it) and Numba reads its fields by name.
+All engines take these numbers from here, the specification included. Therefore this file is tested
+on its own, by enumeration. A geometry is a ``NamedTuple`` of plain integers: the registry hashes
+it, and Numba reads its fields by name.
 
-The one relation that all of it serves: output row ``oh`` and filter row ``kh`` meet at input row
+All functions follow from one relation. Output row ``oh`` and filter row ``kh`` meet at input row
 
     ih = oh * stride_h - pad_top + kh * dilation_h
 
-and an ``ih`` outside ``0 <= ih < H`` lies in the padding (columns alike).
+If ``ih`` is outside ``0 <= ih < H``, it lies in the padding. Columns follow the same relation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fastcnn.core.quoting import quoted
 
 MOST = 2**31 - 1
 """Largest stride, dilation, window or padding."""
-_MOST_BITS = 128  # of any integer, because Python writes out none of thousands of digits
+_MOST_BITS = 128  # of an argument, because Python does not print integers of thousands of digits
 
 Pair: TypeAlias = int | tuple[int, int]
 Padding: TypeAlias = (
@@ -88,10 +88,11 @@ class ConvGeometry(NamedTuple):
 
     @property
     def turned(self) -> ConvGeometry:
-        """The convolution that is the gradient of the input, where stride and dilation are 1.
+        """The convolution of ``dy`` that gives the input's gradient, if stride and dilation are 1.
 
-        Of ``dy``, with the filters turned by 180° and their channels exchanged. A padding larger
-        than the filter's reach becomes negative: rows of ``dy`` that no input meets.
+        Its filters are turned by 180°, and their input and output channels are exchanged. If the
+        padding is larger than the filter's reach, the new padding is negative: no input meets these
+        rows of ``dy``.
         """
         return self._replace(
             h=self.oh,
@@ -108,7 +109,7 @@ class ConvGeometry(NamedTuple):
 
     @property
     def flops(self) -> int:
-        """Floating-point operations, a multiply-add counted as 2, products with padding as 0."""
+        """Floating-point operations: a multiply-add counts as 2, a product with padding as 0."""
         rows = sum(
             len(range(*taps(kh, self.oh, self.h, self.stride_h, self.pad_top, self.dilation_h)))
             for kh in range(self.kh)
@@ -155,8 +156,8 @@ class PoolGeometry(NamedTuple):
 def taps(k: int, out: int, size: int, stride: int, pad: int, dilation: int) -> tuple[int, int]:
     """Half-open range of output positions at which filter position ``k`` meets the image.
 
-    Along one side: those ``o`` in ``range(out)`` with ``0 <= o * stride - pad + k * dilation <
-    size``. It may be empty (first == last).
+    Along one side, these are all ``o`` in ``range(out)`` with ``0 <= o * stride - pad + k *
+    dilation < size``. The range may be empty (first == last).
 
     >>> taps(0, 5, 5, 1, 1, 1), taps(2, 5, 5, 1, 1, 1)
     ((1, 5), (0, 4))
@@ -170,8 +171,8 @@ def taps(k: int, out: int, size: int, stride: int, pad: int, dilation: int) -> t
 def pair(name: str, value: object, least: int = 1) -> tuple[int, int]:
     """``value`` as (vertical, horizontal): an int stands for both sides.
 
-    Raises ``TypeError`` for what is no integer or pair of integers, ``ValueError`` below
-    ``least``; both name the argument.
+    Raises ``TypeError`` unless ``value`` is an integer or a pair of integers, and ``ValueError`` if
+    one is below ``least``. Both name the argument.
 
     >>> pair("stride", 2), pair("stride", (2, 1))
     ((2, 2), (2, 1))
@@ -194,9 +195,10 @@ def pads(
 ) -> tuple[int, int, int, int]:
     """``padding`` as (top, bottom, left, right), for an image of ``size``.
 
-    ``reach`` is how many pixels the filter or window spans, ``(K - 1) * dilation + 1``. "valid"
-    pads nothing; "same" pads so that the output has ⌈size / stride⌉ pixels, the odd one at the
-    end; an int pads all four sides, a pair (vertical, horizontal), a pair of pairs each side.
+    ``reach`` is the number of pixels that the filter or window spans, ``(K - 1) * dilation + 1``.
+    "valid" pads nothing. "same" pads so that the output has ⌈size / stride⌉ pixels, with the odd
+    pixel of padding at the end. An int pads all four sides, a pair means (vertical, horizontal),
+    and a pair of pairs pads each side.
 
     >>> pads("same", (28, 28), (3, 4), (1, 1))
     (1, 1, 1, 2)
@@ -244,14 +246,14 @@ def conv_geometry(
 ) -> ConvGeometry:
     """The geometry of ``conv2d`` on these shapes and parameters, checked.
 
-    Raises ``ValueError`` or ``TypeError`` that names the argument, its value and what would do.
+    Raises ``ValueError`` or ``TypeError`` that names the argument, its value and valid values.
 
     >>> g = conv_geometry((1, 28, 28, 1), (3, 3, 1, 8))
     >>> g.output_shape, g.flops
     ((1, 26, 26, 8), 97344)
     """
     parameters = stride, padding, dilation, groups
-    make = _conv_found_again if _all_plain(parameters) else _conv_geometry
+    make = _cached_conv_geometry if _all_plain(parameters) else _conv_geometry
     return make(x_shape, w_shape, *parameters)
 
 
@@ -299,13 +301,13 @@ def pool_geometry(
 ) -> PoolGeometry:
     """The geometry of a pooling on this shape, checked; ``stride=None`` means ``size``.
 
-    Raises ``ValueError`` or ``TypeError`` that names the argument, its value and what would do.
+    Raises ``ValueError`` or ``TypeError`` that names the argument, its value and valid values.
 
     >>> pool_geometry((1, 26, 26, 8), 2).output_shape
     (1, 13, 13, 8)
     """
     parameters = size, stride, padding
-    make = _pool_found_again if _all_plain(parameters) else _pool_geometry
+    make = _cached_pool_geometry if _all_plain(parameters) else _pool_geometry
     return make(x_shape, *parameters)
 
 
@@ -322,7 +324,7 @@ def _pool_geometry(
         raise ValueError(f"x must have at least one channel, got {x_shape}")
     if max(top, bottom) >= window[0] or max(left, right) >= window[1]:
         raise ValueError(
-            f"padding must be smaller than the window, so that none lies in the padding alone, "
+            f"padding must be smaller than the window, so that each window meets the image, "
             f"got (top, bottom, left, right) = {margins} for a window of {window}"
         )
     oh = _output_side("height", h, top + bottom, window[0], strides[0])
@@ -330,11 +332,11 @@ def _pool_geometry(
     return PoolGeometry(n, h, w, c, *window, oh, ow, *strides, *margins)
 
 
-# The same call comes again and again; a geometry is found again by its arguments where these are
-# plain (a tuple could hold True, which is equal to 1 and no number of pixels).
+# Geometries are cached, because the same call comes again and again. Only calls with plain
+# parameters use the cache: a tuple could hold True, which equals 1 but is no number of pixels.
 _PLAIN = frozenset({int, str, type(None)})
-_conv_found_again = lru_cache(maxsize=4096, typed=True)(_conv_geometry)
-_pool_found_again = lru_cache(maxsize=4096, typed=True)(_pool_geometry)
+_cached_conv_geometry = lru_cache(maxsize=4096, typed=True)(_conv_geometry)
+_cached_pool_geometry = lru_cache(maxsize=4096, typed=True)(_pool_geometry)
 
 
 def _all_plain(parameters: tuple[object, ...]) -> bool:
@@ -353,11 +355,11 @@ def _output_side(name: str, size: int, margin: int, reach: int, stride: int) -> 
 
 
 def integer(name: str, value: object, whole: object) -> int:
-    """``value`` as an int; ``whole`` is the argument that it is part of, for the message."""
+    """``value`` as an int. ``whole`` is the argument that holds ``value``, for the message."""
     if isinstance(value, bool):
         raise TypeError(f"{name} must be made of integers, got {quoted(whole)}")
     try:
-        result = index(value)  # type: ignore[arg-type]  # index() itself refuses what is no integer
+        result = index(value)  # type: ignore[arg-type]  # index() refuses other types
     except TypeError:
         raise TypeError(f"{name} must be made of integers, got {quoted(whole)}") from None
     if result.bit_length() > _MOST_BITS:

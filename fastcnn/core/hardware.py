@@ -1,8 +1,8 @@
 """Facts about processors: registers, cache lines, caches, cores, memory.
 
-Two kinds of facts stand here. The constants are the same on every machine. Kernels choose their
-tiles and cut their work by them, so that a result never depends on the machine's caches or cores.
-The functions ask the system. Only speed, and what is refused as too large, may follow from them.
+The constants are the same on every machine. Kernels choose their tiles and cut their work by them,
+so that a result never depends on the machine's caches or cores. The functions ask the system. Their
+answers may decide only speed, and which arrays are refused as too large.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from functools import cache
 from typing import NamedTuple
 
 CACHE_LINE = 64
-"""Bytes of a cache line. Where a line has 128, as on Apple's processors, it holds two of these."""
+"""Bytes of a cache line. A line of 128 bytes, as on Apple's processors, counts as two."""
 L2_BYTES = 1 << 20
-"""Bytes of the second-level cache of one core that kernels assume. Processors have 256 KiB to 2 MiB
-for each core; whoever shares an array out among caches takes half of this, or less."""
+"""Bytes of one core's second-level cache, as kernels assume. Processors have 256 KiB to 2 MiB per
+core. A kernel that divides an array among caches uses at most half of this."""
 L3_BYTES = 16 << 20
-"""Bytes of the third-level cache that kernels assume for one core's share of a large array."""
+"""Bytes of the third-level cache for one core's share of a large array, as kernels assume."""
 
 
 class Registers(NamedTuple):
@@ -53,7 +53,7 @@ _UNKNOWN_MEMORY = 1 << 40
 
 
 def processor_name() -> str:
-    """The processor's name as its system gives it.
+    """The processor's name, according to the operating system.
 
     >>> processor_name() != ""
     True
@@ -77,7 +77,7 @@ def processor_name() -> str:
 
 @cache
 def second_level_cache() -> int:
-    """Bytes of the second-level cache of one core; :data:`L2_BYTES` where the system is silent.
+    """Bytes of one core's second-level cache; :data:`L2_BYTES` if the system does not tell.
 
     >>> second_level_cache() >= 64 * 1024
     True
@@ -100,13 +100,13 @@ def memory() -> int:
     """
     try:
         pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # no such question on this system
+    except (AttributeError, OSError, ValueError):  # this system has no such setting
         return _UNKNOWN_MEMORY
     return pages * page if min(pages, page) > 0 else _UNKNOWN_MEMORY
 
 
 def cores() -> int:
-    """Processors of the machine, as its system counts them.
+    """Processors of the machine, as the operating system counts them.
 
     >>> cores() >= 1
     True
@@ -127,11 +127,11 @@ def affinity() -> int:
 
 
 def quotas(cgroups: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> list[float]:
-    """Shares of time that this process's control group and those above it allow, in processors.
+    """Limits of processor time from this process's control groups, in processors.
 
     Args:
         cgroups: the folder in which the system shows its control groups.
-        own: the file that names those of this process.
+        own: the file that names the control groups of this process.
 
     >>> all(share > 0 for share in quotas())
     True
@@ -155,7 +155,7 @@ def quotas(cgroups: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> l
 
 
 def _text(path: str) -> str:
-    """What the system says in this file; nothing where the file cannot be read."""
+    """The text of a file; empty if the file cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()

@@ -1,9 +1,8 @@
-"""Values as JSON holds them, with their arrays beside them.
+"""Values as JSON text and separate arrays.
 
-A model file has arrays in one place and text in another, its header, which may not grow beyond a
-limit. So :func:`split` takes arrays out of a value, and long lists of numbers too, and leaves their
-names and shapes in the text. :func:`join` puts them in again. In between, :func:`shapes` says which
-arrays a file must have, before any is read.
+A model file stores arrays apart from the text of its header, whose size is limited. :func:`split`
+replaces the arrays and long lists of numbers in a value by their names and shapes. :func:`join`
+puts the arrays back. :func:`shapes` lists the arrays that a file must have, before any is read.
 """
 
 from __future__ import annotations
@@ -19,25 +18,25 @@ DTYPES = (
     "float16", "float32", "float64", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16",
     "uint32", "uint64",
 )  # fmt: skip
-"""Of arrays that can be taken out."""
+"""Dtypes of the arrays that :func:`split` separates."""
 
 _KEY = "__array__"
-_LONG = 100  # numbers of a list that becomes an array
-_DEEPEST = 50  # lists and dicts inside of each other
+_LONG = 100  # a list of at least this many numbers becomes an array
+_DEEPEST = 50  # levels of lists and dicts inside each other
 
 
 def split(what: str, value: object, prefix: str) -> tuple[Any, dict[str, Array]]:
-    """A value without its arrays, and these by names that begin with ``prefix``.
+    """A value without its arrays, and a dict of the arrays.
 
     Args:
-        what: names the value in errors.
+        what: the value's name in errors.
         value: numbers, text, None, lists, dicts with text as keys, and arrays of numbers, in any
             arrangement. A tuple becomes a list.
-        prefix: of the arrays' names.
+        prefix: the beginning of the arrays' names.
 
     Raises:
-        TypeError: anything else is in it.
-        ValueError: it is nested too deeply.
+        TypeError: the value holds anything else.
+        ValueError: the value is nested too deeply.
 
     >>> split("a state", {"best": 0.5, "weights": [np.zeros(3)]}, "callback")[0]
     {'best': 0.5, 'weights': [{'__array__': 'callback.0', 'dtype': 'float64', 'shape': [3]}]}
@@ -76,7 +75,7 @@ def split(what: str, value: object, prefix: str) -> tuple[Any, dict[str, Array]]
 
 
 def _as_numbers(values: list[Any] | tuple[Any, ...]) -> Array | None:
-    """A long list of numbers of one type as an array, from which the same numbers come again."""
+    """A long list of numbers of one type as an array that holds exactly these numbers, or None."""
     if len(values) < _LONG or len({*map(type, values)}) > 1:
         return None
     try:
@@ -87,9 +86,9 @@ def _as_numbers(values: list[Any] | tuple[Any, ...]) -> Array | None:
 
 
 def shapes(text: object, prefix: str) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and dtype of each array that was taken out of a value, by name.
+    """Shape and dtype of each array that :func:`split` separated from a value, by name.
 
-    Raises ``ValueError`` for what :func:`split` does not leave behind.
+    Raises ``ValueError`` if ``text`` is no result of :func:`split`.
     """
     result: dict[str, tuple[tuple[int, ...], str]] = {}
     waiting: list[Any] = [text] if isinstance(text, _HOLDERS) else []
@@ -109,7 +108,7 @@ def shapes(text: object, prefix: str) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def join(text: Any, arrays: dict[str, Array]) -> Any:
-    """The value that :func:`split` took apart; lists and dicts of ``text`` are changed in place.
+    """The original value of :func:`split`; lists and dicts of ``text`` are changed in place.
 
     >>> join(*split("a state", {"seen": [1.5] * 100}, "callback"))["seen"][:2]
     [1.5, 1.5]

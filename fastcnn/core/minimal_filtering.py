@@ -1,15 +1,15 @@
 """Winograd's minimal filtering: the three matrices of F(m, r), exact.
 
 F(m, r) computes m outputs of a filter of r taps from n = m + r − 1 inputs with n products instead
-of m·r. Inputs d and taps g are the coefficients of polynomials; the polynomials are evaluated at
-n points, multiplied there, and interpolated (A. Toom, S. Cook); read backwards, this makes a
-filter of a product:
+of m·r. Toom and Cook multiply two polynomials with n products: they evaluate both polynomials at n
+points, multiply the values, and interpolate. The transpose of this algorithm is a filter of inputs
+d with taps g:
 
     y = Aᵀ [(G g) ⊙ (Bᵀ d)]                  one row
     Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A           a tile of m × m outputs, with n² products
 
-The points are 0, 1, −1, 2, −2 and infinity, in this order, as many as it takes: small integers,
-in pairs, so that most of the work of a pair is shared and numbers grow little.
+The points are the first n − 1 of 0, 1, −1, 2, −2, and infinity. They are small integers, so that
+numbers grow little. They come in pairs, so that the two points of a pair share most of their work.
 
 Sources: S. Winograd, "Arithmetic Complexity of Computations", SIAM 1980; A. Lavin, S. Gray, "Fast
 Algorithms for Convolutional Neural Networks", arXiv:1509.09308.
@@ -28,10 +28,7 @@ POINTS = (0, 1, -1, 2, -2)
 
 
 class Filtering(NamedTuple):
-    """The matrices of F(m, r), all but the first transposed as the formulas want them.
-
-    ``inputs`` is Bᵀ (n, n), ``filters`` is G (n, r), ``outputs`` is Aᵀ (m, n).
-    """
+    """Matrices of F(m, r): ``inputs`` is Bᵀ (n, n), ``filters`` G (n, r), ``outputs`` Aᵀ (m, n)."""
 
     inputs: Matrix
     filters: Matrix
@@ -40,7 +37,7 @@ class Filtering(NamedTuple):
 
 @cache
 def filtering(m: int, r: int) -> Filtering:
-    """The matrices of F(m, r). Raises ``ValueError`` where m + r − 1 is not from 2 to 6.
+    """The matrices of F(m, r). Raises ``ValueError`` unless m + r − 1 is from 2 to 6.
 
     >>> [[int(c) for c in row] for row in filtering(2, 3).inputs]
     [[-1, 0, 1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, -1, 0, 1]]
@@ -64,7 +61,7 @@ def filtering(m: int, r: int) -> Filtering:
 
 
 def _coefficients(roots: list[int] | tuple[int, ...]) -> tuple[Fraction, ...]:
-    """Coefficients of Π (x − root), that of x⁰ first."""
+    """Coefficients of Π (x − root), beginning with the coefficient of x⁰."""
     coefficients = [Fraction(1)]
     for root in roots:
         pairs = zip([Fraction(0), *coefficients], [*coefficients, Fraction(0)], strict=True)

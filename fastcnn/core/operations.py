@@ -11,8 +11,8 @@ from __future__ import annotations
 class Operation:
     """An operation that every engine computes.
 
-    ``parameters`` and ``results`` are those of the engines' functions. Where ``by_algorithm`` is
-    true, several algorithms compute the operation, and its callers may name one.
+    ``parameters`` and ``results`` name the arguments and results of the engines' functions. If
+    ``by_algorithm`` is true, several algorithms compute the operation, and a caller may name one.
     """
 
     __slots__ = ("by_algorithm", "name", "parameters", "results")
@@ -98,7 +98,7 @@ DECLARED: tuple[Operation | Composite, ...] = (
 """All public functions of the mathematics, in the order in which messages list them."""
 
 OPERATIONS = {one.name: one for one in DECLARED if isinstance(one, Operation)}
-"""What every engine has, by name."""
+"""The operations that every engine computes, by name."""
 
 PUBLIC = tuple(one.name for one in DECLARED)
 """Names of the public functions: the operations and the composites."""

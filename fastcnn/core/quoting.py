@@ -1,7 +1,7 @@
-"""Values in error messages: what they are, in a line at most.
+"""Values in error messages, each in at most one line.
 
-A value of a file or of a user may be megabytes long, or an object that cannot say what it is. A
-message must still be short, and ready at once.
+A value from a file or a user may be megabytes long, or an object whose ``repr`` fails. A message
+must still be short, and cost little time.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class _Short(reprlib.Repr):
     def repr_int(self, value: int, level: int) -> str:
         if abs(value) < 10**self.maxlong:
             return repr(int(value)) if type(value) is int else repr(value)
-        # Python writes out no integer of more than some thousand digits.
+        # Python does not convert integers of more than some thousand digits to text.
         return f"an integer of about {value.bit_length() * 30103 // 100000 + 1} digits"
 
     def repr_instance(self, value: object, level: int) -> str:
         try:
             text = repr(value)
-        except Exception:  # without an address, which would differ from run to run
+        except Exception:  # no address, because it would differ from run to run
             return f"an object of {type(value).__name__}"
         return shortened(text, self.maxother)
 
@@ -55,7 +55,7 @@ def quoted(value: object) -> str:
 
 
 def shortened(text: str, most: int = MOST) -> str:
-    """Text of at most so many characters: of a longer one the beginning and the end.
+    """The text, or the beginning and the end of a text of more than ``most`` characters.
 
     >>> shortened("a" * 20 + "b" * 20, 15)
     'aaaaaaa … bbbbb'

@@ -1,9 +1,9 @@
-"""Files of the user that are opened for reading: regular files alone.
+"""Opening of users' files for reading: only regular files are opened.
 
-A FIFO waits for a writer, a terminal for a line, and ``/dev/zero`` never ends. So what a path names
-is asked before it is opened, and asked again of what was opened, because another file may have the
-name by then. Each part of fastcnn that reads a file which a user names opens it here: pictures,
-models, checkpoints, data sets, reports, logs.
+A FIFO waits for a writer, a terminal for a line, and ``/dev/zero`` never ends. Therefore the kind
+of a file is checked before it is opened, and once more afterwards, because another file may have
+taken the name in between. All of fastcnn opens users' files here: pictures, models, checkpoints,
+data sets, reports, logs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _KINDS = {
     stat.S_IFCHR: "a character device",
     stat.S_IFBLK: "a block device",
 }
-# A FIFO that replaces a file between the two questions is opened without waiting.
+# If a FIFO replaces a file between the two checks, it is opened without waiting.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 _FLAGS |= getattr(os, "O_BINARY", 0) | getattr(os, "O_NOCTTY", 0)
 
@@ -28,9 +28,9 @@ def regular(path: str | os.PathLike[str]) -> str:
     """The path, if it names a regular file, or a link to one.
 
     Raises:
-        FileNotFoundError: it names nothing.
-        IsADirectoryError: it names a folder.
-        OSError: it names a FIFO, a socket, a device, or cannot be looked at.
+        FileNotFoundError: the path names nothing.
+        IsADirectoryError: the path names a folder.
+        OSError: the path names a FIFO, a socket or a device, or its kind cannot be read.
     """
     name = os.fspath(path)
     _refuse(name, os.stat(name).st_mode)
@@ -38,7 +38,7 @@ def regular(path: str | os.PathLike[str]) -> str:
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """A regular file, open for reading bytes; errors as of :func:`regular`.
+    """A regular file, open for reading bytes; the errors are those of :func:`regular`.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -59,7 +59,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """The text of a regular file in UTF-8; errors as of :func:`regular`, and ``UnicodeError``."""
+    """The text of a regular file in UTF-8; the errors of :func:`regular`, and ``UnicodeError``."""
     with open_regular(path) as file:
         return file.read().decode("utf-8")
 

@@ -1,4 +1,4 @@
-"""What constructors take as numbers, decided once; every error names the argument."""
+"""Checks of numbers, for constructors and functions; every error names the argument."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def count(name: str, value: object, least: int = 1) -> int:
     3
     """
     if type(value) is int and least <= value < _FAR:
-        return value  # nearly always, and a prediction of one sample is short
+        return value  # the usual case returns early, because it costs time in each prediction
     number_ = integer(name, value, value)
     if number_ < least:
         raise ValueError(f"{name} must be at least {least}, got {quoted(number_)}")
@@ -46,7 +46,7 @@ def number(name: str, value: object) -> float:
     if isinstance(value, bool | str):
         raise TypeError(f"{name} must be a number, got {quoted(value)}")
     try:
-        result = float(value)  # type: ignore[arg-type]  # float() itself refuses what is none
+        result = float(value)  # type: ignore[arg-type]  # float() refuses other types
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {quoted(value)}") from None
     except OverflowError:  # an integer beyond all floats
@@ -95,9 +95,10 @@ def share(name: str, value: object) -> float:
 
 
 def generator(name: str, seed: object) -> np.random.Generator:
-    """A new generator that starts from ``seed``: an integer of at least 0, or None for any.
+    """A new generator that starts from ``seed``.
 
-    What NumPy makes of seeds itself, such as a ``SeedSequence``, is taken too.
+    ``seed`` is an integer of at least 0, None for an unpredictable seed, or any other seed that
+    NumPy takes, such as a ``SeedSequence``.
 
     >>> generator("seed", 3).integers(10)
     np.int64(8)

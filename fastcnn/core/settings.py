@@ -1,13 +1,13 @@
-"""What can be set for the whole process: how many threads the kernels use, and their mathematics.
+"""Settings of the whole process: the number of the kernels' threads, and their mathematics.
 
-**Fast or strict.** With "strict", algorithms are those whose rounding is that of the direct sum.
-With "fast", the default, float32 convolutions may take Winograd's filtering where it is faster:
-two to three times as fast on 3×3 filters, for an error of some 1e-5 of the largest output instead
-of 1e-6, on 512 channels. That is below what a net notices, and far below the 1e-3 that half
-precision costs, so speed is what is worth more to most. Who needs every digit computes in float64,
-where nothing changes, or says strict, and gets the same bits as a direct sum on any small integers.
-Both give the same bits for any number of threads, batch size and place in the batch, and both treat
-NaN and infinity as the specification does.
+**Fast or strict.** With "strict", only algorithms with the rounding of a direct sum are used. With
+"fast", the default, float32 convolutions may use Winograd's filtering if it is faster. On 3×3
+filters it is two to three times as fast. On 512 channels its error is about 1e-5 of the largest
+output instead of 1e-6. Nets do not notice such an error, and half precision has a far larger one of
+1e-3, so speed is worth more to most users. float64 is the same under both settings. On small
+integers, strict gives the same bits as a direct sum. Both settings give the same bits for any
+number of threads, any batch size and any position in the batch, and both treat NaN and infinity as
+the specification does.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from typing import NamedTuple
 from fastcnn.core import hardware
 from fastcnn.core.quoting import quoted
 
-MOST = 256  # threads; more would only be a mistake
+MOST = 256  # threads; a larger number must be a mistake
 MATHS = ("fast", "strict")
 
 
 class ThreadLimit(NamedTuple):
-    """How many threads the kernels may use, and the name of the limit that decided."""
+    """The number of threads that the kernels may use, and the name of the limit that decided it."""
 
     threads: int
     decided_by: str
@@ -54,12 +54,12 @@ def thread_limit(
 ) -> ThreadLimit:
     """The number of threads that the machine and the environment variables allow.
 
-    ``FASTCNN_NUM_THREADS`` decides where it is set, even if it is larger than the number of
+    ``FASTCNN_NUM_THREADS`` decides if it is set, even if it is larger than the number of
     processors. Otherwise the smallest of these limits decides, and the first of equal ones: the
     processors of this process's affinity, its control group's share of time,
-    ``NUMBA_NUM_THREADS`` and ``OMP_NUM_THREADS``. The last two belong to other libraries, so
-    values that are not positive integers are ignored; of the list "4,2" the first number counts.
-    The result is at most 256.
+    ``NUMBA_NUM_THREADS`` and ``OMP_NUM_THREADS``. Values of the last two that are not positive
+    integers are ignored, because these variables belong to other libraries. In a list such as
+    "4,2" the first number counts. The result is at most 256.
 
     Args:
         environment: the environment variables, as ``os.environ``.
@@ -83,7 +83,7 @@ def thread_limit(
     quotas = hardware.quotas(cgroups, own)
     limits += [ThreadLimit(max(1, ceil(quota)), "control group") for quota in quotas]
     for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
-        # Only OMP_NUM_THREADS may be a list; a list is no valid value of NUMBA_NUM_THREADS.
+        # Only OMP_NUM_THREADS may be a list.
         text = environment.get(name, "")
         number = _positive(text.split(",")[0] if name == "OMP_NUM_THREADS" else text)
         if number is not None:
@@ -93,18 +93,18 @@ def thread_limit(
 
 
 def _processors_limit() -> ThreadLimit:
-    """The processors that this process may use, as far as its affinity decides."""
+    """The limit that the machine's processors and this process's affinity set."""
     usable, every = hardware.affinity(), hardware.cores()
     return ThreadLimit(usable, "affinity" if usable < every else "processors")
 
 
 def _positive(text: str) -> int | None:
-    """The positive integer in ``text``, or None where ``text`` is anything else."""
+    """The positive integer in ``text``, or None if ``text`` is anything else."""
     if not text.strip().isdecimal():
         return None
     try:
         number = int(text)
-    except ValueError:  # more digits than Python converts
+    except ValueError:  # Python does not convert so many digits
         return None
     return number if number >= 1 else None
 
@@ -143,7 +143,7 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """How many threads kernels may use, the calling one included.
+    """How many threads the kernels may use, including the calling thread.
 
     >>> get_num_threads() >= 1
     True
@@ -161,7 +161,9 @@ def current_thread_limit() -> ThreadLimit:
 
 
 def can_start_threads() -> bool:
-    """Whether this process can start a thread now; in a browser (Pyodide) and at its end it cannot.
+    """Whether this process can start a thread now.
+
+    It cannot in a browser (Pyodide), and not while Python ends.
 
     >>> can_start_threads()
     True
@@ -178,7 +180,7 @@ def can_start_threads() -> bool:
 
 
 def checked_math(name: str, value: object) -> str:
-    """``value`` if it is "fast" or "strict"; else the error that names the argument.
+    """``value`` if it is "fast" or "strict"; otherwise an error that names the argument.
 
     >>> checked_math("math", "fast")
     'fast'
@@ -197,8 +199,8 @@ _math_here: ContextVar[str | None] = ContextVar("fastcnn_math", default=None)
 def set_math(math: str) -> None:
     """Let ``algorithm="auto"`` choose among all algorithms ("fast") or the exact ones ("strict").
 
-    For the whole process; the module says what the two mean. The default is ``FASTCNN_MATH``,
-    else "fast".
+    The setting holds for the whole process. :mod:`fastcnn.core.settings` explains the two values.
+    The default is the environment variable ``FASTCNN_MATH``, or "fast" if it is not set.
 
     Raises:
         TypeError, ValueError: ``math`` is neither of the two.
@@ -216,7 +218,7 @@ def set_math(math: str) -> None:
 
 
 def get_math() -> str:
-    """What holds here: "fast" or "strict".
+    """The setting that holds for this call: "fast" or "strict".
 
     >>> get_math() in ("fast", "strict")
     True
@@ -226,7 +228,7 @@ def get_math() -> str:
 
 @contextmanager
 def use_math(math: str) -> Iterator[None]:
-    """As :func:`set_math`, within this context, and for the current thread (or task) alone.
+    """Set ``math`` as :func:`set_math` does, within this context and the current thread or task.
 
     >>> import fastcnn
     >>> with fastcnn.use_math("strict"):

@@ -1,4 +1,4 @@
-"""Progress bars: shown on terminals alone."""
+"""Progress bars, which appear only on terminals."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ def shows_bars(console: Console) -> bool:
     return console.is_terminal and can_start_threads()
 
 
-def shown(bar: Progress) -> AbstractContextManager[object]:
-    """A context that shows the bar while it lasts, where bars can be drawn.
+def display(bar: Progress) -> AbstractContextManager[object]:
+    """A context that shows the bar, if the console can show bars.
 
-    Elsewhere the bar is not started: Rich before 14.3 prints an empty line for a disabled bar.
+    Otherwise the bar is not started, because Rich before 14.3 prints an empty line for a disabled
+    bar.
 
     >>> from io import StringIO
     >>> from rich.console import Console
     >>> from rich.progress import Progress
     >>> bar = Progress(console=Console(file=StringIO()))
-    >>> with shown(bar):
+    >>> with display(bar):
     ...     task = bar.add_task("", total=2)
     ...     bar.update(task, completed=1)
     >>> bar.console.file.getvalue()

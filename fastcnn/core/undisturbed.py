@@ -1,16 +1,17 @@
-"""Work that no signal handler comes between: it has a thread of its own.
+"""Work that no signal handler can interrupt, because it runs in a thread of its own.
 
-Python runs signal handlers in the main thread, between any two steps of whatever runs there. A
-handler may raise (Ctrl-C, a time limit), compute or fork. The import of a library and the compiler
-do not bear that: an interrupted import leaves modules that lack a part, and LLVM ends the process
-when it is called from inside of a call of its own. So they run elsewhere, and the main thread
-waits.
+Python runs signal handlers in the main thread, between any two steps of its code. A handler may
+raise an error (Ctrl-C, a time limit), compute or fork. An import and the compiler cannot bear such
+an interruption: an interrupted import leaves incomplete modules, and LLVM ends the process when it
+is called from within one of its own calls. Therefore they run in another thread, and the main
+thread waits.
 """
 
 from __future__ import annotations
 
-# Before a fork, hooks run in the reverse order of their registration. The one of ``logging`` takes
-# a lock that an import may need, so it must come after the one here: else both wait for ever.
+# Before a fork, hooks run in the reverse order of their registration. The hook of ``logging`` takes
+# a lock that an import may need. It must run after the hook of this module, or a fork and an import
+# could wait for each other. Therefore ``logging`` is imported first.
 import logging  # noqa: F401
 import os
 import sys
@@ -28,15 +29,15 @@ Result = TypeVar("Result")
 importing = threading.RLock()
 """Held while an engine is imported. A fork waits for it, because a child has one thread."""
 
-_LOOK = 0.5  # seconds between looks whether this is a forked child, which has one thread
+_LOOK = 0.5  # seconds between checks whether this is a forked child, which has one thread
 
 
 class Abandoned(BaseException):
-    """Ends work for which nobody waits; it never leaves this module."""
+    """Ends work whose caller does not wait any more; it never leaves this module."""
 
 
 class _Work(threading.local):
-    """The work that the current thread does, if that is why there is the thread."""
+    """The work of the current thread, if the thread was started by :func:`in_own_thread`."""
 
     abandoned: list[object] | None = None
 
@@ -45,24 +46,25 @@ _current = _Work()
 
 
 def go_on() -> None:
-    """End this work by :class:`Abandoned` if its caller has been interrupted; it can wait for that.
+    """End the current work by :class:`Abandoned` if its caller has been interrupted.
 
-    To be called where everything is as it should be.
+    Work calls this at points where its data is consistent.
     """
     if _current.abandoned:
         raise Abandoned
 
 
 class NoThreadError(RuntimeError):
-    """No thread can be started, or this is a forked child without it."""
+    """No thread can be started, or this is a forked child without the thread."""
 
 
 def undisturbed(work: Callable[..., Result], *arguments: Any) -> Result:
     """The result of ``work(*arguments)``, which runs in a thread of its own.
 
-    If a signal handler raises an error meanwhile, that error is raised here, as soon as ``work`` is
-    done or has come to :func:`go_on`: no thread is left behind. In other threads than the main one,
-    to which no signal comes, and where no thread can be started, ``work`` runs here.
+    If a signal handler raises an error meanwhile, the error is raised here as soon as ``work`` ends
+    or reaches :func:`go_on`, so no thread is left behind. Outside of the main thread ``work`` runs
+    in the caller's thread, because signal handlers run in the main thread only. It also runs
+    there if no thread can be started.
 
     >>> undisturbed(max, 1, 2)
     2
@@ -76,7 +78,10 @@ def undisturbed(work: Callable[..., Result], *arguments: Any) -> Result:
 
 
 def in_own_thread(work: Callable[..., Result], *arguments: Any) -> Result:
-    """As :func:`undisturbed`, in whichever thread the caller runs, or :class:`NoThreadError`."""
+    """The result of ``work(*arguments)`` in a new thread, whichever thread calls.
+
+    Raises :class:`NoThreadError` if there is no thread to do the work.
+    """
     # A thread that is started while Python ends never runs.
     if sys.is_finalizing():
         raise NoThreadError("Python ends")
@@ -84,10 +89,10 @@ def in_own_thread(work: Callable[..., Result], *arguments: Any) -> Result:
     errors: list[BaseException] = []
     ended: list[object] = []
     abandoned: list[object] = []
-    tickets: list[object] = [None]  # for the thread that does the work, or whoever calls it off
+    tickets: list[object] = [None]  # the thread takes it to begin, the caller to cancel the work
     bell = allocate_lock()
     bell.acquire()
-    context, process = copy_context(), os.getpid()  # settings are those of the caller
+    context, process = copy_context(), os.getpid()  # the work runs under the caller's settings
 
     def target() -> None:
         _current.abandoned = abandoned
@@ -115,7 +120,7 @@ def in_own_thread(work: Callable[..., Result], *arguments: Any) -> Result:
         while True:  # until the thread has ended, however often the handler raises
             with suppress(BaseException):
                 tickets.pop()
-                break  # it has not begun, and will not
+                break  # the work has not begun, and never will
             with suppress(BaseException):
                 wait()
                 break
@@ -124,14 +129,14 @@ def in_own_thread(work: Callable[..., Result], *arguments: Any) -> Result:
         try:
             raise errors[0]
         finally:
-            errors.clear()  # an error holds this frame
+            errors.clear()  # an error refers to this frame, and this frame to the error
     if not ended:
         raise NoThreadError("a forked child has one thread")
     return results[0]
 
 
 def undisturbed_import(module: str) -> ModuleType:
-    """A module, imported where no signal handler comes between: half an import cannot be mended.
+    """Import a module without interruption, because an interrupted import cannot be repaired.
 
     >>> undisturbed_import("math").floor(1.5)
     1

@@ -1,11 +1,10 @@
-"""What code of the user's own returns is checked before anything uses it.
+"""Checks of the results of users' code, before anything uses them.
 
-A training calls layers, losses, schedules and optimizers of classes that are not fastcnn's, and
-functions such as an augmentation. Kernels take arrays by their address, and NumPy broadcasts: a
-result of another shape or dtype would be a memory fault or a wrong number. So each result goes
-through a check, which converts what can be converted safely (lists, other dtypes of real numbers,
-any memory layout) into a new array, and refuses everything else with an error that names the
-object, what it returned and what it must return.
+A training calls users' layers, losses, schedules, optimizers, and functions such as an
+augmentation. Kernels take arrays by their address, and NumPy broadcasts. A result of a wrong shape
+or dtype would therefore be a memory fault or a wrong number. A check converts lists, other dtypes
+of real numbers, and any memory layout into a new array. It refuses everything else with an error
+that names the object, its result, and the result that it must return.
 
 A base class lists the checks of its methods in a contract. :func:`check_methods` puts them around
 the methods of a subclass when the subclass is defined, so that every caller in every engine gets
@@ -30,13 +29,13 @@ from fastcnn.core.class_registry import is_own
 from fastcnn.core.quoting import quoted
 
 Check: TypeAlias = Callable[..., Any]
-"""Called with the object, the user's method as a function, and the arguments; gives the result."""
+"""Takes the object, the user's method as a function, and its arguments; returns the result."""
 Contract: TypeAlias = Mapping[str, Check]
 """The checks of a base class's methods by their names."""
 
 
 class Source(NamedTuple):
-    """A method of an object, for an error; its text is made only when there is one.
+    """A method of an object, for error messages; its text is built only when an error needs it.
 
     >>> str(Source([], "append"))
     '[].append'
@@ -50,11 +49,11 @@ class Source(NamedTuple):
 
 
 def check_methods(kind: type, contract: Contract, every: Collection[str] = ()) -> None:
-    """Put the checks of a contract around the methods that a class has from the user.
+    """Put the checks of a contract around the user's methods of a class.
 
-    Also around those of its bases, such as a mixin, and around ``every`` method that it has from
-    fastcnn but that calls others of the user. A call of ``super()`` is not checked, because its
-    result belongs to the method that calls it.
+    Methods that the class inherits from a user's base, such as a mixin, are checked too. ``every``
+    names fastcnn's own methods that call the user's methods; these are checked as well. A call
+    through ``super()`` is not checked, because its result belongs to the calling method.
     """
     if is_own(kind):
         return
@@ -87,9 +86,9 @@ def _checked_property(getter: property, check: Check) -> property:
 
 
 def refuse_method(thing: object, name: str, contract: Contract) -> None:
-    """Raise the ``TypeError`` for a method that is to be replaced in one object alone.
+    """Raise a ``TypeError`` if ``name`` is a method of the contract, set on one object.
 
-    Such a method would have no check, and compiled programs would pass it by.
+    Such a method would have no check, and compiled programs would not call it.
     """
     if name in contract:
         raise TypeError(
@@ -99,10 +98,10 @@ def refuse_method(thing: object, name: str, contract: Contract) -> None:
 
 
 def refuse_methods(thing: object, contract: Contract) -> None:
-    """Raise the ``TypeError`` of :func:`refuse_method` if a method was replaced already."""
+    """Raise the ``TypeError`` of :func:`refuse_method` if an object replaces one of its methods."""
     for name in contract:
         method = getattr(type(thing), name, None)
-        # The bound method is asked for, and not the object's dict: see Known.
+        # The bound method is compared, because reading the object's dict would slow it (see Known).
         if not isinstance(method, FunctionType):
             continue
         if getattr(getattr(thing, name), "__func__", None) is not method:
@@ -113,7 +112,7 @@ def refuse_methods(thing: object, contract: Contract) -> None:
 
 
 def described(value: object) -> str:
-    """A result in an error: dtype and shape of an array, else the value.
+    """The text for a result in an error: dtype and shape of an array, or any other value.
 
     >>> described(np.zeros((2, 3))), described(None)
     ('float64 of shape (2, 3)', 'None')
@@ -131,12 +130,12 @@ def refuse(
 
 
 def real_numbers(source: object, needed: str, value: object) -> Array:
-    """A result as an array of real numbers, of any shape; an object of its own, not a copy.
+    """A result as an array of real numbers, of any shape; a view, not a copy.
 
     Raises ``TypeError`` for other dtypes, ``ValueError`` for ragged lists.
     """
     try:
-        array: Array = np.asarray(value)[...]  # whoever keeps the array may give it another shape
+        array: Array = np.asarray(value)[...]  # a view, because the user may reshape the original
     except ValueError:
         refuse(source, needed, value)
     if array.dtype.kind not in "fiub":
@@ -147,9 +146,9 @@ def real_numbers(source: object, needed: str, value: object) -> Array:
 def numbers(
     source: object, what: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> Array:
-    """A result as a new C-contiguous array of just this shape and dtype.
+    """A result as a new C-contiguous array of this shape and dtype.
 
-    Raises ``TypeError`` for what are no real numbers, ``ValueError`` for another shape.
+    Raises ``TypeError`` if it does not hold real numbers, and ``ValueError`` for another shape.
 
     >>> numbers("f", "an output", [[1], [2]], (2, 1), np.dtype("float32"))
     array([[1.],
@@ -162,18 +161,18 @@ def numbers(
     array = real_numbers(source, needed, value)
     if array.shape != shape:
         refuse(source, needed, value)
-    with np.errstate(all="ignore"):  # what is too large for the dtype becomes infinite
+    with np.errstate(all="ignore"):  # a number too large for the dtype becomes infinite
         return np.array(array, dtype, order="C")
 
 
 def finite(source: object, what: str, array: Array, *inputs: Array) -> None:
-    """Raise ``FloatingPointError`` for a result that is not finite although its inputs are."""
+    """Raise ``FloatingPointError`` if a result is not finite although its inputs are."""
     if not np.isfinite(array).all() and all(np.isfinite(one).all() for one in inputs):
         raise FloatingPointError(f"{source} returned {what} with NaN or infinity")
 
 
 def count_to(source: object, most: int, value: object, *, nan: bool) -> float:
-    """A result as a number from 0 to ``most``; NaN only where it means that there is none.
+    """A result as a number from 0 to ``most``; with ``nan``, it may also be NaN for "no number".
 
     >>> count_to("f", 3, np.array(2), nan=False)
     2.0
@@ -213,7 +212,7 @@ def read_only(array: object) -> Array:
 
 @contextmanager
 def unchanged_by_errors(arrays: Iterable[Array]) -> Iterator[None]:
-    """Within this context an error or an interrupt gives the arrays back their earlier numbers.
+    """Within this context, an error or an interrupt restores the arrays' earlier numbers.
 
     >>> a = np.zeros(1)
     >>> try:

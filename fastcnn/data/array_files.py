@@ -1,7 +1,7 @@
 """Data sets in other files than IDX: NumPy's ``.npz`` and the binary version of CIFAR-10.
 
-Files are hostile until they are read: no pickle is ever loaded, what a header promises is checked
-before memory is taken, and never more than one byte beyond the promise is decompressed.
+Files may be hostile. No pickle is ever loaded. The size in a header is checked before memory is
+allocated, and at most one byte beyond this size is decompressed.
 
 Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009, and its data
 set's page (the binary version's layout); NumPy Enhancement Proposal 1 (the ``.npy`` format).
@@ -29,7 +29,7 @@ Sets = tuple[tuple[Images, Labels], tuple[Images, Labels]]
 MAX_BYTES = 1 << 30
 """Largest array (1 GiB) that a file's header may promise."""
 
-# Names of the four arrays: of keras.datasets' files, and of MedMNIST's.
+# Names of the four arrays in files of keras.datasets, and in files of MedMNIST.
 NPZ_NAMES = (
     ("x_train", "y_train", "x_test", "y_test"),
     ("train_images", "train_labels", "test_images", "test_labels"),
@@ -41,17 +41,18 @@ _CHUNK = 1 << 20
 
 
 class DatasetError(ValueError):
-    """A data set's file is damaged or not what its name says; the message names file and fault."""
+    """A file of a data set is damaged or of another kind; the message names file and fault."""
 
 
 def load_npz(path: Path) -> Sets:
     """The training and test set of an ``.npz`` file with one of :data:`NPZ_NAMES`.
 
     Images are bytes (N, H, W) or (N, H, W, C); labels are integers (N,) or (N, 1). Arrays of
-    other names, such as MedMNIST's validation images, are left out.
+    other names, such as MedMNIST's validation images, are ignored.
 
     Raises:
-        DatasetError: the file is damaged, lacks an array, or one is of another kind or too large.
+        DatasetError: the file is damaged or lacks an array, or an array has another kind or is too
+            large.
         OSError: the file cannot be opened.
     """
     with open_regular(path) as file:
@@ -99,7 +100,7 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> Array:
 
 
 def _exactly(path: Path, name: str, file: IO[bytes], size: int) -> bytes:
-    """So many bytes; memory grows with what arrives, not with what was promised."""
+    """Exactly ``size`` bytes. Memory grows with the bytes that arrive, not with ``size``."""
     parts, left = [], size
     while left and (part := file.read(min(left, _CHUNK))):
         parts.append(part)
@@ -124,7 +125,7 @@ def _images(path: Path, name: str, array: Array) -> Images:
 
 
 def labels_of(path: Path, name: str, array: Array, count: int) -> Labels:
-    """Labels (N,) or (N, 1) of integers as (N,) int64, one for each image and none below 0."""
+    """Integer labels (N,) or (N, 1) as int64 (N,), checked: ``count`` labels, all at least 0."""
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1 or array.dtype.kind not in "iu":
@@ -144,8 +145,8 @@ def load_cifar10(folder: Path) -> Sets:
 
     Images are (N, 32, 32, 3), labels (N,); the files hold planes of red, green and blue.
 
-    Raises ``DatasetError`` for a file of another length or with labels above 9, ``OSError`` for one
-    that is missing.
+    Raises ``DatasetError`` for a file of another length or with labels above 9, and ``OSError`` for
+    a missing file.
     """
     parts = [_cifar_file(folder / name) for name in CIFAR_TRAIN]
     images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))

@@ -1,9 +1,9 @@
-"""Training images moved a little, so that a net learns what does not matter.
+"""Augmentation: small random changes of training images, which do not change their classes.
 
 :class:`Augment` draws one map for each image (shift, turn, scale, mirror, crop) and applies it in
-one pass, so an image is blended at most once. Whole-pixel maps copy pixels and blend nothing.
-Compiled kernels do it where Numba is installed, NumPy where not: bytes come out the same to the
-last bit, floats to rounding.
+one pass, so an image is blended at most once. Maps by whole pixels copy pixels and blend nothing.
+Compiled kernels apply the maps if Numba is installed, otherwise NumPy does. The results of both are
+the same bytes; floats differ by rounding.
 
 Source: P. Y. Simard, D. Steinkraus, J. C. Platt, "Best Practices for Convolutional Neural Networks
 Applied to Visual Document Analysis", 2003 (affine maps of digits); random crops after padding as in
@@ -23,14 +23,14 @@ from fastcnn.core.float_errors import unreported
 from fastcnn.core.quoting import quoted
 from fastcnn.engine.registry import engines, imported
 
-# One image's map takes so many random numbers, whatever is switched on: with the same seed, a
-# setting more does not change what the others draw.
+# Random numbers for the map of one image. The number does not depend on the settings, so that with
+# the same seed one more setting does not change the draws of the others.
 _DRAWS = 5
 _FRACTION_BITS = 16
 _DTYPES = (np.dtype(np.uint8), np.dtype(np.float32), np.dtype(np.float64))
-# Positions in fixed point stay far from the ends of their integers.
+# With this limit, positions in fixed point stay far from the ends of their integers.
 _LARGEST_SIDE = 1 << 20
-_NUMPY_PIXELS = 1 << 18  # that the NumPy path blends at a time, so that memory stays small
+_NUMPY_PIXELS = 1 << 18  # pixels that the NumPy path blends at a time, to bound its memory
 
 
 class Augment:
@@ -40,14 +40,14 @@ class Augment:
         shift: pixels, or (vertical, horizontal). Each image moves by a whole number of pixels,
             uniform from ``-shift`` to ``shift``, on each axis.
         rotate: degrees, 0 to 180. Each image turns about its centre by an angle that is uniform
-            from ``-rotate`` to ``rotate``; pixels are blended from the four around (bilinear).
+            from ``-rotate`` to ``rotate``. Each pixel is blended from four pixels (bilinear).
         flip: whether to mirror half of the images, left to right.
-        crop: None, or the side or (height, width) of a window that is cut out at a random place
-            instead of the whole image; ``shift`` lets it reach so far beyond the borders. To pad
-            by 4 and crop back to the image's own size, use ``shift=4``, which is the same.
-        scale: 0 or more, below 1. Each image grows by a factor that is uniform from ``1 - scale``
-            to ``1 + scale``, about its centre; blended as with ``rotate``.
-        fill: what stands beyond an image's borders; the background's value.
+        crop: None for the whole image, or the side or (height, width) of a window that is cut out
+            at a random position. With ``shift`` the window may reach that far beyond the borders.
+            To pad by 4 and crop back to the image's own size, use ``shift=4`` instead.
+        scale: 0 or more, below 1. Each image grows about its centre by a factor that is uniform
+            from ``1 - scale`` to ``1 + scale``, and is blended as with ``rotate``.
+        fill: the value beyond an image's borders, such as the background's.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or beyond these ranges.
@@ -98,15 +98,15 @@ class Augment:
 
         Args:
             images: (N, H, W) or (N, H, W, C), of dtype uint8, float32 or float64.
-            rng: where all randomness comes from. One batch gives the same images as its parts one
-                after the other, for any number of threads.
+            rng: the generator of all random numbers. One batch gives the same images as its parts
+                one after the other, for any number of threads.
 
         Returns:
-            A new C-contiguous array of that dtype and rank; of the images' size, or of ``crop``.
+            A new C-contiguous array of the same dtype and rank, of the images' size or ``crop``.
 
         Raises:
-            TypeError, ValueError: an argument of another type, dtype or shape; ``fill`` is no
-                byte, but the images are.
+            TypeError, ValueError: an argument has another type, dtype or shape, or the images are
+                bytes and ``fill`` is not.
         """
         if not isinstance(rng, np.random.Generator):
             raise TypeError(f"rng must be a numpy.random.Generator, got {quoted(rng)}")
@@ -124,9 +124,9 @@ class Augment:
         return moved.reshape((n, *size, *np.shape(images)[3:]))
 
     def centred(self, images: Array) -> Array:
-        """The middle of each image as large as ``crop``: what to validate on and to predict from.
+        """The middle of each image, of the size ``crop``, for validation and prediction.
 
-        Nothing is random here. Without ``crop`` it is a copy of the images.
+        Nothing is random. Without ``crop`` the result is a copy of the images.
 
         >>> Augment(crop=(2, 3)).centred(np.zeros((7, 4, 6), np.uint8)).shape
         (7, 2, 3)
@@ -140,7 +140,7 @@ class Augment:
         return moved.reshape((n, *size, *np.shape(images)[3:]))
 
     def config(self) -> dict[str, Any]:
-        """The arguments that make such an object again, ready for JSON.
+        """The constructor's arguments as JSON values.
 
         >>> Augment(**Augment(shift=2, crop=(3, 4)).config()).config()["crop"]
         (3, 4)
@@ -158,7 +158,7 @@ class Augment:
         return f"Augment({', '.join(f'{name}={value!r}' for name, value in self.config().items())})"
 
     def _batch(self, images: Array) -> Array:
-        """The images as (N, H, W, C), in the form that kernels take; or what is wrong with them."""
+        """The images as (N, H, W, C), in the form that kernels take; errors for wrong images."""
         array = np.asarray(images)
         if array.dtype.newbyteorder("=") not in _DTYPES:
             raise TypeError(f"images must be of uint8, float32 or float64, got dtype {array.dtype}")
@@ -177,7 +177,7 @@ class Augment:
     def _places(
         self, draws: Array, image: tuple[int, int], size: tuple[int, int]
     ) -> NDArray[np.int64]:
-        """Row and column of each image at its window's first pixel, (N, 2)."""
+        """Row and column of the first pixel of each image's window, (N, 2)."""
         shift = (self.shift, self.shift) if isinstance(self.shift, int) else self.shift
         room = [side - length for side, length in zip(image, size, strict=True)]
         first = np.array([min(free, 0) - s for free, s in zip(room, shift, strict=True)])
@@ -189,9 +189,9 @@ class Augment:
     def _maps(
         self, draws: Array, places: Array, flips: Array, image: tuple[int, int]
     ) -> NDArray[np.int64]:
-        """Where each output pixel stands in its image, in fixed point: (N, 2, 3).
+        """Maps (N, 2, 3) from an output pixel to its position in the image, in fixed point.
 
-        From the result back: to the window's place, turned about the centre, mirrored there.
+        A map goes backwards: it shifts to the window, turns about the centre, and mirrors.
         """
         angles = np.radians(self.rotate) * (2 * draws[:, 2] - 1)
         factors = 1 + self.scale * (2 * draws[:, 3] - 1)
@@ -208,7 +208,7 @@ class Augment:
 
 
 def _pixels(name: str, value: Any, least: int) -> Any:
-    """A number of pixels or two of them, as plain integers; the same form as was given."""
+    """One or two numbers of pixels as plain integers, in the form of ``value``."""
     if isinstance(value, tuple | list):
         if len(value) != 2:
             raise ValueError(f"{name} must be one or two numbers of pixels, got {quoted(value)}")
@@ -222,7 +222,7 @@ def _pixels(name: str, value: Any, least: int) -> Any:
     return int(value)
 
 
-def _number(name: str, value: Any) -> float:
+def _number(name: str, value: object) -> float:
     if not isinstance(value, int | float | np.number) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {quoted(value)}")
     try:
@@ -263,7 +263,7 @@ def _blend(images: Array, size: tuple[int, int], maps: Array, fill: float) -> Ar
 def cut_out_numpy(
     images: Array, size: tuple[int, int], places: Array, flips: Array, fill: float
 ) -> Array:
-    """As the compiled ``cut_out``, one copy for all images of one place."""
+    """The compiled ``cut_out`` in NumPy, with one copy for all images of one position."""
     n, height, width, channels = images.shape
     windows = np.full((n, *size, channels), fill, images.dtype)
     moves, which = np.unique(
@@ -284,14 +284,14 @@ def cut_out_numpy(
 
 
 def blend_numpy(images: Array, size: tuple[int, int], maps: Array, fill: float) -> Array:
-    """As the compiled ``blend``, by four gathers from padded images."""
+    """The compiled ``blend`` in NumPy, with four gathers from padded images."""
     n, height, width, channels = images.shape
     results = np.empty((n, *size, channels), images.dtype)
     i, j = np.arange(size[0], dtype=np.int64)[:, np.newaxis], np.arange(size[1], dtype=np.int64)
     step = max(1, _NUMPY_PIXELS // max(size[0] * size[1], (height + 4) * (width + 4)))
     for start in range(0, n, step):
         part = slice(start, start + step)
-        # Two pixels of border on each side: positions farther out are moved there.
+        # Two pixels of border on each side. Positions farther out are moved into the border.
         padded = np.pad(
             images[part], ((0, 0), (2, 2), (2, 2), (0, 0)), constant_values=images.dtype.type(fill)
         )

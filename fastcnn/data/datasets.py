@@ -1,9 +1,8 @@
-"""MNIST, and data sets that come in folders: as MNIST's files, as arrays, as pictures by class.
+"""MNIST, and data sets in folders: MNIST's files, arrays, or pictures by class.
 
-The bundled MNIST serves by default. IDX files are parsed with the ``mnist`` package, after a check
-of its own: a file from outside may be truncated, corrupted, or lie about its size, so its header is
-read and judged before its body is decompressed, and never more than one byte beyond the promised
-size is.
+The bundled MNIST is the default. The ``mnist`` package parses IDX files after a check, because a
+file may be truncated, corrupted, or lie about its size. The header is checked before the body is
+decompressed, and at most one byte beyond the promised size is decompressed.
 """
 
 from __future__ import annotations
@@ -43,8 +42,8 @@ _NAME = re.compile(
     r"(?:(?P<split>emnist-[a-z]+)-)?(?P<part>train|t10k|test)-(?P<what>images|labels)"
     r"(?P<dot>[-.])idx(?P<rank>[13])-ubyte(?P<gz>\.gz)?"
 )
-_DEPTH, _MOST_ENTRIES = 3, 20_000  # how far files are looked for in folders inside
-_SHOWN = 6
+_DEPTH, _MOST_ENTRIES = 3, 20_000  # limits of the search for files in folders inside
+_LISTED = 6  # names of files in an error message
 _SIDES = {"images": ("N", "H", "W"), "labels": ("N",)}
 _UINT8 = 0x08
 _GZIP = b"\x1f\x8b"
@@ -52,7 +51,7 @@ _CHUNK = 1 << 20
 
 
 def default_folder() -> str | os.PathLike[str]:
-    """The folder of the data set that serves where none is named."""
+    """The folder of the data set that is loaded by default."""
     return os.environ.get("FASTCNN_DATA_DIR") or BUNDLED
 
 
@@ -62,34 +61,34 @@ def load_mnist(
     """The training and test set, ``(x_train, y_train), (x_test, y_test)``.
 
     Args:
-        folder: where the data lie, in one of these forms. None means the environment variable
-            ``FASTCNN_DATA_DIR``, and without it the bundled MNIST.
+        folder: the folder of the data, in one of these forms. None means the environment variable
+            ``FASTCNN_DATA_DIR``, or the bundled MNIST if it is not set.
 
             - ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte``
               and ``t10k-labels-idx1-ubyte``, each with or without ``.gz``, or with a dot for the
-              second dash; also in folders inside, up to three deep, as Kaggle and torchvision
-              have them. Fashion-MNIST and KMNIST have these names.
-            - EMNIST's names, ``emnist-letters-train-images-idx3-ubyte`` and so on. Where several
-              of its sets lie together, ``folder/emnist-letters`` names one. Its images have rows
+              second dash. They may lie in folders inside, up to three deep, as in downloads of
+              Kaggle and torchvision. Fashion-MNIST and KMNIST have these names.
+            - EMNIST's names, ``emnist-letters-train-images-idx3-ubyte`` and so on. If a folder
+              holds several of its sets, ``folder/emnist-letters`` names one. Its images have rows
               and columns exchanged, and stay so.
-            - one ``.npz`` file with ``x_train``, ``y_train``, ``x_test``, ``y_test``, as of
-              ``keras.datasets``, or with MedMNIST's names (``train_images``, …); or its path.
+            - one ``.npz`` file, or its path, with the names of ``keras.datasets`` (``x_train``,
+              ``y_train``, ``x_test``, ``y_test``) or of MedMNIST (``train_images``, …).
             - CIFAR-10's binary version, ``data_batch_1.bin`` to ``5`` and ``test_batch.bin``.
             - pictures by class, ``train/CLASS/*.png`` and ``test/CLASS/*.png``, or ``CLASS/*.png``
-              alone, of which every sixth picture of each class is the test set. All must have one
-              size; :func:`fastcnn.load_pictures` can scale them.
+              only. Then every sixth picture of each class belongs to the test set. All pictures
+              must have one size; :func:`fastcnn.load_pictures` can scale them.
 
     Returns:
         Images (N, H, W) or (N, H, W, C) of dtype uint8 (28×28 in MNIST) and labels (N,) of dtype
-        int64, ready to be indices; new, writable, C-contiguous arrays.
+        int64. The arrays are new, writable and C-contiguous.
 
     Raises:
-        FileNotFoundError: there is no such folder, it lacks some of the files, or holds nothing
-            of these forms; the message says what it holds.
-        DatasetError: a file is truncated, corrupted, longer than its header says, of another type
-            than unsigned bytes or another number of dimensions, promises more than 1 GiB, or does
-            not fit the others.
-        ImportError: the module ``mnist`` is another package's.
+        FileNotFoundError: there is no such folder, it lacks some of the files, or it holds none of
+            these forms; the message lists its contents.
+        DatasetError: a file is truncated, corrupted or longer than its header says, has another
+            type than unsigned bytes or another number of dimensions, promises more than 1 GiB, or
+            does not fit the other files.
+        ImportError: the module ``mnist`` belongs to another package.
         TypeError: folder is no path.
 
     Example:
@@ -109,14 +108,14 @@ def load_mnist(
 
 
 def form_of(folder: str | os.PathLike[str]) -> str:
-    """The ``form`` of the :class:`Dataset` in a folder; ``FileNotFoundError`` for none."""
+    """The ``form`` of the :class:`Dataset` in a folder; ``FileNotFoundError`` if there is none."""
     return _form(Path(folder))[0]
 
 
 class Dataset(NamedTuple):
     """A data set with its form: "mnist", "emnist", "npz", "cifar10" or "pictures".
 
-    ``names`` are the classes' names, where pictures have them.
+    ``names`` are the classes' names; only data sets of pictures have them.
     """
 
     train: tuple[Images, Labels]
@@ -126,10 +125,10 @@ class Dataset(NamedTuple):
 
 
 def load_dataset(folder: str | os.PathLike[str], size: tuple[int, ...] | None = None) -> Dataset:
-    """The data set of :func:`load_mnist`'s folder, with what is known of it.
+    """The data set in a folder of one of the forms of :func:`load_mnist`.
 
-    ``size`` is the (H, W) that pictures by class are scaled to; other forms do not take it. Errors
-    are those of :func:`load_mnist`.
+    Pictures by class are scaled to ``size`` (H, W); other forms do not take it. Errors are those of
+    :func:`load_mnist`.
     """
     form, paths = _form(Path(folder))
     if size is not None and form != "pictures":
@@ -162,8 +161,8 @@ def _form(folder: Path) -> tuple[str, list[Path]]:
     if sets_of(folder) is not None:
         return "pictures", [folder]
     names = sorted(f"{one.name}/" if one.is_dir() else one.name for one in folder.iterdir())
-    shown = ", ".join(names[:_SHOWN]) or "nothing"
-    rest = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    shown = ", ".join(names[:_LISTED]) or "nothing"
+    rest = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
     reason = "no data set that is known (see load_mnist)"
     if len(archives) > 1:
         reason = "several .npz files; give the path of one"
@@ -178,7 +177,7 @@ def _idx(paths: list[Path]) -> Sets:
     if can_start_threads():
         from concurrent.futures import ThreadPoolExecutor  # cannot be imported at Python's end
 
-        # Decompression releases the interpreter's lock, so that threads share out the four files.
+        # Threads decompress the four files at once, because it releases the interpreter's lock.
         with ThreadPoolExecutor(len(paths)) as pool:
             arrays = list(pool.map(lambda path: _read(path, parse), paths))
     else:
@@ -198,9 +197,9 @@ def _idx(paths: list[Path]) -> Sets:
 
 
 def _idx_files(folder: Path) -> list[Path] | None:
-    """The four IDX files of a data set; None where there is none of them.
+    """The four IDX files of a data set; None if the folder has none of them.
 
-    A path that is no folder may name one of EMNIST's sets in the folder above it.
+    A path that is no folder may name one of EMNIST's sets in the folder above.
     """
     only = None
     if not folder.is_dir():
@@ -241,9 +240,9 @@ def _idx_files(folder: Path) -> list[Path] | None:
 
 
 def _idx_sets(folder: Path) -> dict[tuple[Path, str], dict[tuple[str, str], Path]]:
-    """IDX files by the folder that holds them and EMNIST's set; of each the path.
+    """Paths of IDX files, grouped by their folder and the name of the EMNIST set.
 
-    A folder with the name of a file, which Kaggle makes around it, does not count as one.
+    Kaggle puts a file into a folder of the same name; such a folder does not count.
     """
     sets: dict[tuple[Path, str], dict[tuple[str, str], Path]] = {}
     ranks: dict[Path, tuple[str, bool]] = {}
@@ -263,7 +262,7 @@ def _idx_sets(folder: Path) -> dict[tuple[Path, str], dict[tuple[str, str], Path
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
-    """Regular files in a folder and in those inside, some folders deep."""
+    """Regular files in a folder and in the folders inside, to a limited depth."""
     waiting, count = [(folder, 0)], 0
     while waiting and count < _MOST_ENTRIES:
         place, depth = waiting.pop(0)
@@ -272,7 +271,7 @@ def _files_in(folder: Path) -> Iterator[Path]:
         except OSError:
             if place == folder:
                 raise
-            continue  # of no concern
+            continue  # a folder inside that cannot be read
         for entry in entries:
             count += 1
             if entry.is_dir():
@@ -287,7 +286,7 @@ def _rank(name: str) -> int:
 
 
 def _parser() -> Callable[[BinaryIO], NDArray[Any]]:
-    # Imported late: the package brings in urllib, for a download host that no longer answers.
+    # Imported late, because the package imports urllib, which nothing here needs.
     mnist = import_module("mnist")
     if not hasattr(mnist, "parse_idx"):
         raise ImportError(
@@ -301,7 +300,7 @@ def _parser() -> Callable[[BinaryIO], NDArray[Any]]:
 def _read(path: Path, parse: Callable[[BinaryIO], NDArray[Any]]) -> NDArray[Any]:
     try:
         with open_regular(path) as raw:
-            # By content, not by name: some browsers decompress a download and keep its ".gz".
+            # The contents decide, because some browsers decompress a download and keep its ".gz".
             compressed = raw.read(2) == _GZIP
             raw.seek(0)
             if not compressed:
@@ -317,7 +316,7 @@ def _read(path: Path, parse: Callable[[BinaryIO], NDArray[Any]]) -> NDArray[Any]
 
 
 def _contents(path: Path, file: BinaryIO) -> bytes:
-    """Header and body, the body exactly as long as the header says."""
+    """Header and body. The body has exactly the length that the header promises."""
     rank = _rank(path.name)
     header = file.read(4 + 4 * rank)
     if header[:2] != bytes(2)[: len(header)]:
@@ -334,7 +333,7 @@ def _contents(path: Path, file: BinaryIO) -> bytes:
     size = prod(sides)
     if size > MAX_BYTES:
         raise DatasetError(f"{path} promises {size:,} bytes, more than {MAX_BYTES:,}")
-    # Memory grows with what arrives, not with what was promised.
+    # Memory grows with the bytes that arrive, not with the promise.
     parts, left = [header], size
     while left and (part := file.read(min(left, _CHUNK))):
         parts.append(part)

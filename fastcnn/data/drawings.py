@@ -1,8 +1,8 @@
-"""A drawing found on its page: the paper evened out, frame and specks removed, cropped, placed.
+"""Steps that find a drawing on its page: remove shadow, frame and specks, then crop, scale, place.
 
-Photographs and scans of digits have more on them than a digit: a shadow over the page, the dark
-edge of the scanner, a grain of dust. Each step here takes brightness (H, W) in float64, 0 to 255,
-and says in words what it did.
+Photographs and scans of digits show more than a digit: a shadow over the page, the dark edge of the
+scanner, a grain of dust. Each step takes brightness (H, W) in float64, 0 to 255. It adds a
+description of its changes to ``steps``.
 
 Source: N. Otsu, "A Threshold Selection Method from Gray-Level Histograms", 1979; J. Serra, "Image
 Analysis and Mathematical Morphology", 1982 (a closing as the estimate of a background).
@@ -20,20 +20,20 @@ Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 FLAT = 12.0
-"""Grey levels: with less contrast there is nothing to see."""
+"""A picture with less contrast, in grey levels, shows nothing."""
 
-_UNEVEN = 25.0  # grey levels between the brightest and the darkest paper: more is a shadow
+_UNEVEN = 25.0  # paper with a larger difference of brightness, in grey levels, has a shadow
 _PAPER_SIDE = 192  # the paper is estimated on a picture reduced to this side
-_WINDOW = 0.45  # of the shorter side, which a stroke is thinner than
-_DARKEST_PAPER = 20.0  # grey levels: on darker paper nothing can be told
-_FRAME_SHARE = 8  # a frame is no wider than the side over this
+_WINDOW = 0.45  # strokes are thinner than this share of the shorter side
+_DARKEST_PAPER = 20.0  # grey levels; on darker paper no drawing can be recognised
+_FRAME_SHARE = 8  # a frame has at most the width of the side over this
 _FRAME_CONTRAST = 50.0
-# Shares of the largest piece's mass, below which a piece is dust: anywhere, and where its distance
-# from the largest is more than this share of the largest's side.
+# A piece is dust if its mass is below a share of the largest piece's mass. The share is _FAR_DUST
+# if the distance from the largest piece is above _FAR times its side, otherwise _DUST.
 _DUST, _FAR_DUST, _FAR = 0.015, 0.03, 0.15
-_LARGE_PIECE = 0.15  # share of the shorter side that a drawing has at least
-_ROUND = 0.85  # share of both sides that a frame about the drawing has
-_SECOND = 0.3  # share of the largest piece's mass: so much is a second drawing, if it stands apart
+_LARGE_PIECE = 0.15  # a drawing has at least this share of the shorter side
+_ROUND = 0.85  # a frame around the drawing has at least this share of both sides
+_SECOND = 0.3  # a separate piece with this share of the largest mass is a second drawing
 _MOST_RUNS = 60_000
 
 
@@ -47,18 +47,18 @@ def without_frame(grey: Floats, steps: list[str]) -> Floats:
     """
     cuts = []
     for lines in (grey, grey[::-1], grey.T, grey.T[::-1]):
-        # Corners belong to the other two sides.
+        # Corners are left out, because they belong to the other two sides too.
         margin = lines.shape[1] // _FRAME_SHARE
         inner = lines[: len(lines) // _FRAME_SHARE, margin : lines.shape[1] - margin]
         if not inner.size:
             return grey
-        page = float(np.median(lines[len(inner) : 2 * len(inner)]))  # behind a frame
+        page = float(np.median(lines[len(inner) : 2 * len(inner)]))  # lines inside a frame
         low, value, high = np.percentile(inner, (10, 50, 90), axis=1)
         framed = (np.abs(value - page) > _FRAME_CONTRAST) & (high - low < _FRAME_CONTRAST)
         width = len(framed) if framed.all() else int(np.argmin(framed))
         if width == 0 or width == len(framed):
-            return grey  # no line, or no end of them
-        # The line between frame and page is a mixture of both.
+            return grey  # there is no frame, or it has no inner end
+        # The line between frame and page may be a mixture of both.
         cuts.append(width + int(abs(value[width] - page) > _FRAME_CONTRAST / 4))
     top, bottom, left, right = cuts
     inside = grey[top : len(grey) - bottom, left : grey.shape[1] - right]
@@ -69,11 +69,11 @@ def without_frame(grey: Floats, steps: list[str]) -> Floats:
 
 
 def background(grey: Floats) -> float:
-    """The brightness of what a drawing lies on.
+    """The brightness of the background.
 
-    It is the median of the medians of the four borders and of the whole. If these are dark and the
-    lines an eighth of the side farther in are all light, or the reverse, a frame runs along some
-    borders, and the lines decide.
+    It is the median of the medians of the four borders and of the whole picture. The lines an
+    eighth of the side farther in decide instead if all of them are light and the borders are dark,
+    or the reverse, because then a frame runs along some borders.
     """
     rows, columns = (side // _FRAME_SHARE for side in grey.shape)
     borders = [grey[0], grey[-1], grey[:, 0], grey[:, -1], grey]
@@ -87,7 +87,7 @@ def background(grey: Floats) -> float:
 
 
 def surroundings(grey: Floats) -> float:
-    """The brightness around a thing that may fill the picture: of the corners and the borders."""
+    """The brightness of corners and borders, for a picture that its subject may fill."""
     rows, columns = (max(1, side // 10) for side in grey.shape)
     corners = [
         grey[vertical, horizontal]
@@ -99,10 +99,10 @@ def surroundings(grey: Floats) -> float:
 
 
 def light_on_dark(grey: Floats, dark_on_light: bool, steps: list[str]) -> Floats:
-    """How much each pixel differs from the paper, 0 to 255, for a drawing of this polarity.
+    """The difference of each pixel from the paper, 0 to 255, for a drawing of this polarity.
 
-    On even paper that is the difference from the background; under a shadow it is measured from
-    the paper at that place, in proportion to its brightness.
+    On even paper it is the difference from the background. Under a shadow it is the difference from
+    the paper at the same position, relative to the paper's brightness.
     """
     paper = _paper(grey, dark_on_light)
     low, high = np.percentile(paper, (2, 98))
@@ -116,14 +116,14 @@ def light_on_dark(grey: Floats, dark_on_light: bool, steps: list[str]) -> Floats
             light = np.where(is_paper, 1 - grey / np.where(is_paper, paper, 1), 0).clip(0)
         else:
             light = np.clip(grey - paper, 0, None)
-        light -= float(np.median(light))  # noise lies on one side of the paper
+        light -= float(np.median(light))  # the closing puts noise on one side of the paper
         light = light.clip(0)
     most = float(light.max())
     return np.asarray(light * (255 / most if most else 0), np.float64)
 
 
 def _paper(grey: Floats, bright: bool) -> Floats:
-    """The page without what is drawn on it, by closing (bright paper) or opening (dark)."""
+    """The page without the drawing, by a closing (bright paper) or an opening (dark paper)."""
     from PIL import Image
 
     small = _resized(grey, _PAPER_SIDE)
@@ -136,7 +136,7 @@ def _paper(grey: Floats, bright: bool) -> Floats:
 
 
 def _resized(grey: Floats, side: int) -> Floats:
-    """The picture reduced to that side by means over boxes, if it is larger."""
+    """The picture, reduced to ``side`` by means over boxes if it is larger."""
     from PIL import Image
 
     factor = -(-max(grey.shape) // side)
@@ -146,7 +146,7 @@ def _resized(grey: Floats, side: int) -> Floats:
 
 
 def _dilated(values: Floats, window: int) -> Floats:
-    """The maximum over a square window about each pixel; beyond the border there is nothing."""
+    """The maximum over a square window about each pixel; pixels beyond the border do not count."""
     for _ in range(2):
         before = window // 2
         padded = np.pad(values, ((before, window - 1 - before), (0, 0)), constant_values=-np.inf)
@@ -156,7 +156,7 @@ def _dilated(values: Floats, window: int) -> Floats:
 
 
 def otsu(light: Floats) -> float:
-    """The threshold that parts dark from bright pixels with the greatest variance between."""
+    """The threshold with the greatest variance between the pixels below and above it."""
     counts, edges = np.histogram(light, bins=256, range=(0, 256))
     values = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)
@@ -167,34 +167,35 @@ def otsu(light: Floats) -> float:
     return float(edges[1 + int(np.nanargmax(between))])
 
 
-def found(light: Floats, steps: list[str]) -> Floats:
-    """The drawing, cropped to its pixels: without specks, and without what touches the border.
+def find_drawing(light: Floats, steps: list[str]) -> Floats:
+    """The drawing, cropped to its pixels, without specks and without pieces at the border.
 
-    Drawn is what is brighter than Otsu's threshold, or than half of it, where a line fades out.
-    Where two drawings stand apart from each other, the doubt is among the steps.
+    Pixels above half of Otsu's threshold belong to the drawing, because lines fade out. If they
+    connect the drawing with lines from border to border, only pixels above the threshold do. If
+    there are two drawings, the doubt is among the steps.
     """
     threshold = otsu(light)
-    drawn = light > threshold / 2
-    pieces, labels = _pieces(drawn, light)
+    mask = light > threshold / 2
+    pieces, labels = _pieces(mask, light)
     if any(piece.crosses(light.shape) for piece in pieces) and not _inside(pieces, light.shape):
         darker = light > threshold
         others, labels_of_others = _pieces(darker, light)
         if _inside(others, light.shape):
             steps.append("in doubt: removed fainter lines from border to border")
-            drawn, pieces, labels = darker, others, labels_of_others
+            mask, pieces, labels = darker, others, labels_of_others
             light = np.where(_dilated(darker.astype(np.float64), 3) > 0, light, 0)
     if len(pieces) > 1:
-        keep = _kept(pieces, light.shape, steps)
-        drawn = np.isin(labels, [piece.label for piece in keep])
-        light = np.where(drawn | (labels == 0), light, 0)
+        keep = _pieces_of_drawing(pieces, light.shape, steps)
+        mask = np.isin(labels, [piece.label for piece in keep])
+        light = np.where(mask | (labels == 0), light, 0)
         _doubt(keep, light.shape, steps)
-    rows, columns = np.flatnonzero(drawn.any(axis=1)), np.flatnonzero(drawn.any(axis=0))
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return light[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """Pixels that hang together: the sum of their light, and the rows and columns of their ends."""
+    """Connected pixels: the sum of their light, and their first and last rows and columns."""
 
     label: int
     mass: float
@@ -208,25 +209,27 @@ class _Piece:
         return max(self.bottom - self.top, self.right - self.left) + 1
 
     def gap(self, other: _Piece) -> int:
-        """Pixels between the boxes of both pieces, along the axis where there are more."""
+        """Pixels between the boxes of both pieces, along the axis with the larger gap."""
         rows = max(self.top, other.top) - min(self.bottom, other.bottom)
         columns = max(self.left, other.left) - min(self.right, other.right)
         return max(rows, columns, 0)
 
     def touches(self, shape: tuple[int, ...]) -> bool:
-        """Whether it touches the border, or goes round nearly all of the picture."""
+        """Whether the piece touches the border, or surrounds nearly all of the picture."""
         ends = self.bottom == shape[0] - 1 or self.right == shape[1] - 1
         height, width = self.bottom - self.top + 1, self.right - self.left + 1
         round_all = height > _ROUND * shape[0] and width > _ROUND * shape[1]
         return self.top == 0 or self.left == 0 or ends or round_all
 
     def crosses(self, shape: tuple[int, ...]) -> bool:
-        """Whether it reaches from one border to the opposite one."""
+        """Whether the piece reaches from one border to the opposite one."""
         down = self.top == 0 and self.bottom == shape[0] - 1
         return down or (self.left == 0 and self.right == shape[1] - 1)
 
 
-def _kept(pieces: list[_Piece], shape: tuple[int, ...], steps: list[str]) -> list[_Piece]:
+def _pieces_of_drawing(
+    pieces: list[_Piece], shape: tuple[int, ...], steps: list[str]
+) -> list[_Piece]:
     """The pieces that belong to the drawing."""
     if _inside(pieces, shape) and any(piece.touches(shape) for piece in pieces):
         steps.append("removed what lies along the border")
@@ -244,13 +247,13 @@ def _kept(pieces: list[_Piece], shape: tuple[int, ...], steps: list[str]) -> lis
 
 
 def _inside(pieces: list[_Piece], shape: tuple[int, ...]) -> bool:
-    """Whether there is a piece that is large enough for a drawing and touches no border."""
+    """Whether some piece is large enough for a drawing and touches no border."""
     least = _LARGE_PIECE * min(shape)
     return any(piece.side >= least and not piece.touches(shape) for piece in pieces)
 
 
 def _doubt(pieces: list[_Piece], shape: tuple[int, ...], steps: list[str]) -> None:
-    """Say so where several drawings stand beside each other, or one has lines over the page."""
+    """Add a doubt to ``steps`` for several drawings side by side, or a line across the page."""
     largest = max(piece.mass for piece in pieces)
     main = sorted((p for p in pieces if p.mass >= _SECOND * largest), key=lambda p: p.left)
     end, apart = -inf, 0
@@ -263,20 +266,20 @@ def _doubt(pieces: list[_Piece], shape: tuple[int, ...], steps: list[str]) -> No
         steps.append(f"in doubt: {apart} drawings stand side by side, and are taken as one")
 
 
-def _pieces(drawn: Mask, light: Floats) -> tuple[list[_Piece], NDArray[np.int64]]:
+def _pieces(mask: Mask, light: Floats) -> tuple[list[_Piece], NDArray[np.int64]]:
     """Pieces of pixels that touch, also at corners, and an array of their labels, from 1.
 
-    Rows are cut into runs, and runs that touch in adjoining rows are joined (union-find). None
-    where there are too many, as on noise.
+    Rows are cut into runs, and runs that touch in adjoining rows are joined (union-find). The list
+    is empty if there are too many runs, as on noise.
     """
-    height, width = drawn.shape
+    height, width = mask.shape
     padded = np.zeros((height, width + 2), np.int8)
-    padded[:, 1:-1] = drawn
+    padded[:, 1:-1] = mask
     edges = np.diff(padded, axis=1)
     run_rows, first = np.nonzero(edges == 1)
     last = np.nonzero(edges == -1)[1] - 1
     count = len(first)
-    labels = np.zeros(drawn.shape, np.int64)
+    labels = np.zeros(mask.shape, np.int64)
     if count > _MOST_RUNS:
         return [], labels
     parent = list(range(count))
@@ -316,15 +319,15 @@ def _pieces(drawn: Mask, light: Floats) -> tuple[list[_Piece], NDArray[np.int64]
 def _ends(
     label: NDArray[np.int64], places: NDArray[np.int64], count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each label the least and the greatest of its places."""
+    """The smallest and the largest place of each label."""
     least, greatest = np.full(count, np.iinfo(np.int64).max), np.full(count, -1)
     np.minimum.at(least, label, places)
     np.maximum.at(greatest, label, places)
     return least, greatest
 
 
-def scaled(light: Floats, box: int) -> Floats:
-    """The drawing with this longer side, as bright as before where thin lines faded."""
+def scale(light: Floats, box: int) -> Floats:
+    """Scale the drawing so that its longer side is ``box``; the brightest pixel becomes 255."""
     from PIL import Image
 
     factor = box / max(light.shape)
@@ -338,16 +341,16 @@ def scaled(light: Floats, box: int) -> Floats:
     return result
 
 
-def placed(drawn: Floats, height: int, width: int, by_mass: bool) -> NDArray[np.uint8]:
-    """The drawing on black, its centre of mass or its middle in the middle, as there is room."""
+def place(drawing: Floats, height: int, width: int, by_mass: bool) -> NDArray[np.uint8]:
+    """Put the drawing on black, with its centre of mass or of its box near the middle."""
     result = np.zeros((height, width), np.uint8)
-    mass = drawn.sum()
+    mass = drawing.sum()
     places = []
     for axis, side in ((0, height), (1, width)):
-        centre = (drawn.shape[axis]) / 2
+        centre = (drawing.shape[axis]) / 2
         if by_mass:
-            centre = float(drawn.sum(axis=1 - axis) @ np.arange(drawn.shape[axis]) / mass)
-        places.append(min(max(round(side / 2 - centre), 0), side - drawn.shape[axis]))
+            centre = float(drawing.sum(axis=1 - axis) @ np.arange(drawing.shape[axis]) / mass)
+        places.append(min(max(round(side / 2 - centre), 0), side - drawing.shape[axis]))
     top, left = places
-    result[top : top + drawn.shape[0], left : left + drawn.shape[1]] = np.rint(drawn)
+    result[top : top + drawing.shape[0], left : left + drawing.shape[1]] = np.rint(drawing)
     return result

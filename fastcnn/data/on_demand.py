@@ -1,7 +1,6 @@
-"""Samples that are made from others when they are asked for, so that no copy of all is needed.
+"""Samples that are converted when a batch reads them, so that no converted copy of all is needed.
 
-Images in a memory-mapped file stay there: a training asks for the samples of one batch after
-another.
+Images in a memory-mapped file stay there, because a training reads one batch after another.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from fastcnn.core.arguments import Array
 
 
 class SamplesOnDemand:
-    """Some rows of an array, each part converted when it is read.
+    """Some rows of an array, converted when they are read.
 
-    It has as much of an array as a training reads: a length, shape, dtype, and parts along the
-    first axis, each a new array.
+    It offers the part of an array's interface that a training uses: length, shape, dtype, and parts
+    along the first axis, each a new array.
 
     Args:
-        array: the samples as they lie, (N, …).
-        convert: makes samples (n, …) of some of them, each for itself.
-        rows: which samples, in their order; None for all.
+        array: the original samples, (N, …).
+        convert: converts some samples (n, …), each independently of the others.
+        rows: indices of the samples; None for all.
 
     Example:
         >>> doubled = SamplesOnDemand(np.arange(6), lambda part: 2.0 * part, np.array([5, 0, 3]))
@@ -47,12 +46,12 @@ class SamplesOnDemand:
 
     @property
     def size(self) -> int:
-        """How many numbers all samples hold."""
+        """Number of values of all samples together."""
         return prod(self.shape)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that all samples would take."""
+        """Bytes of all samples together, after conversion."""
         return self.size * int(self.dtype.itemsize)
 
     def __len__(self) -> int:
@@ -71,7 +70,7 @@ class SamplesOnDemand:
 
 
 def is_memory_mapped(array: Array) -> bool:
-    """Whether an array lies in a file that is mapped to memory.
+    """Whether an array lies in a memory-mapped file.
 
     >>> is_memory_mapped(np.zeros(3))
     False
@@ -85,4 +84,4 @@ def is_memory_mapped(array: Array) -> bool:
 
 
 Samples: TypeAlias = Array | SamplesOnDemand
-"""What a training takes batches of."""
+"""The samples of a training, which it reads batch by batch."""

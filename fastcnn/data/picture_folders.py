@@ -1,6 +1,6 @@
-"""Folders of pictures by class, ``FOLDER/CLASS/picture.png``, as torchvision's ImageFolder has.
+"""Folders of pictures by class, ``FOLDER/CLASS/picture.png``, as for torchvision's ImageFolder.
 
-The pictures' sizes must agree, or be asked for: nothing is scaled silently.
+All pictures must have one size, unless the caller names a size: nothing is scaled silently.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ENDINGS = (".png", ".jpg", ".jpeg")
 TRAIN_FOLDERS = ("train", "training")
 TEST_FOLDERS = ("test", "testing", "val", "valid", "validation")
 TEST_SHARE = 6
-"""Of a folder without a test set, one in so many pictures of each class is held out as one."""
+"""If there is no test set, every sixth picture of each class is held out for it."""
 
 
 class Pictures(NamedTuple):
@@ -40,17 +40,18 @@ def load_pictures(
 
     Args:
         folder: its folders are the classes, numbered from 0 in the order of their names. Other
-            files in them, and names that begin with a dot, are left out.
-        size: (H, W) to which all pictures are scaled: their middle is cut out in these proportions.
-            None: they must agree.
-        names: the classes, where they are known, as for a test set; others are an error.
-        channels: 1 for grey or 3 for colours; None stands for grey if all pictures are grey. What
-            is transparent becomes white.
+            files, and names that begin with a dot, are ignored.
+        size: (H, W) of the result. The middle of each picture is cut out in these proportions and
+            scaled. None means that all pictures must have one size.
+        names: the classes, such as those of the training set; another class is an error. None means
+            the folders' names.
+        channels: 1 for grey or 3 for colours. None means grey if all pictures are grey, otherwise
+            colours. Transparent pixels become white.
 
     Raises:
-        FileNotFoundError: no such folder.
-        DatasetError: no pictures, pictures of different sizes, more than 1 GiB of pixels, a class
-            that is not among ``names``.
+        FileNotFoundError: there is no such folder.
+        DatasetError: there are no pictures, pictures of different sizes, more than 1 GiB of pixels,
+            or a class that is not among ``names``.
         PictureError: a picture is damaged.
         ImportError: Pillow is not installed.
 
@@ -86,7 +87,7 @@ def load_pictures(
 def _shape(
     files: list[tuple[Path, int]], size: tuple[int, ...] | None, channels: int | None
 ) -> tuple[int, ...]:
-    """The shape of all images, found without reading their pixels."""
+    """The shape of the array of all images. Their pixels are not read."""
     first, first_size, colours = files[0][0], None, 1
     for path, _ in files:
         own, own_channels = size_and_channels(path)
@@ -104,7 +105,7 @@ def _shape(
 
 
 def class_folders(folder: Path) -> list[Path]:
-    """The folders in it that hold pictures, by name; ``FileNotFoundError`` without the folder."""
+    """The folders inside that hold pictures, by name; ``FileNotFoundError`` without the folder."""
     if not folder.is_dir():
         raise FileNotFoundError(f"no such folder of pictures: {folder}")
     inside = sorted(one for one in folder.iterdir() if one.is_dir() and one.name[0] != ".")
@@ -121,9 +122,9 @@ def _is_picture(path: Path) -> bool:
 
 
 def sets_of(folder: Path) -> tuple[Path, Path | None] | None:
-    """The folders of the training and the test pictures; None where there are no pictures.
+    """The folders of the training and the test pictures; None if there are no pictures.
 
-    Without a folder for tests the second is None.
+    The second is None if there is no folder for tests.
     """
     for train in TRAIN_FOLDERS:
         if (folder / train).is_dir() and class_folders(folder / train):
@@ -152,12 +153,12 @@ def load_sets(
                 f"{test} has pictures of {others.images.shape[1:]} pixels, but {train} of {shape}"
             )
         return (images, labels), (others.images, others.labels), names
-    held = np.zeros(len(labels), bool)
+    for_test = np.zeros(len(labels), bool)
     for label in range(len(names)):
-        held[np.flatnonzero(labels == label)[TEST_SHARE - 1 :: TEST_SHARE]] = True
-    if not held.any():
+        for_test[np.flatnonzero(labels == label)[TEST_SHARE - 1 :: TEST_SHARE]] = True
+    if not for_test.any():
         raise DatasetError(
             f"{folder} has no folder test, and fewer than {TEST_SHARE} pictures of each class, of "
             f"which one in {TEST_SHARE} would be held out"
         )
-    return (images[~held], labels[~held]), (images[held], labels[held]), names
+    return (images[~for_test], labels[~for_test]), (images[for_test], labels[for_test]), names

@@ -1,11 +1,11 @@
-"""From a picture file to what a net takes: PNG and JPEG of any size, of dark or light lines.
+"""Picture files as inputs of a net: PNG and JPEG of any size, with dark or light lines.
 
-How depends on the net: its :class:`fastcnn.Preparation` says how the pictures of its training were
-made, and each step is reported in words. What is on a page beside the drawing (a shadow, a frame,
-specks) is removed by ``fastcnn/data/drawings.py``, and what remains doubtful is said.
+The steps follow the net's :class:`fastcnn.Preparation`, which says how the pictures of its training
+were made. Each step is reported in words, and so is each doubt. ``fastcnn/data/drawings.py``
+removes a shadow, a frame and specks from the page.
 
-Files may be hostile: their size is judged before they are read, their number of pixels before they
-are decompressed, and only PNG and JPEG decoders ever see them.
+Files may be hostile. Their size is checked before they are read, and their number of pixels before
+they are decompressed. Only PNG and JPEG decoders read them.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from fastcnn.data.drawings import (
     FLAT,
     Floats,
     background,
-    found,
+    find_drawing,
     light_on_dark,
-    placed,
-    scaled,
+    place,
+    scale,
     surroundings,
     without_frame,
 )
@@ -48,11 +48,11 @@ MAX_PIXELS = 50_000_000
 """Largest picture that is decompressed; a telephone's camera makes 12 to 48 million."""
 
 FORMATS = ("PNG", "JPEG")
-_LARGE = 1024  # a larger picture is halved until it is not, for speed
+_LARGE = 1024  # a picture is halved, for speed, until its sides are at most this
 _ORIENTATION = 0x0112  # in EXIF
-_GREY_ROWS = 16  # at the lower end of a JPEG: so many of plain grey may be missing data
-_BLACK, _LIGHT = 4.0, 64.0  # grey levels of a background at most, and of what is on it at least
-_FILLED = 0.9  # share of a side that something takes which fills it
+_GREY_ROWS = 16  # so many plain grey rows at the lower end of a JPEG may be missing data
+_BLACK, _LIGHT = 4.0, 64.0  # the largest grey level of a background, and the smallest of a subject
+_FILLED = 0.9  # a subject that fills a side takes at least this share of it
 _SHADES = " ░▒▓█"
 
 Bytes = NDArray[np.uint8]
@@ -64,7 +64,7 @@ class PictureError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """``pixels`` are (H, W, C) bytes for a net; ``steps`` say how they came from the picture."""
+    """``pixels`` are (H, W, C) bytes for a net; ``steps`` describe how the picture was changed."""
 
     pixels: Bytes
     steps: tuple[str, ...]
@@ -80,18 +80,18 @@ def prepare(
     Args:
         path: a PNG or JPEG file.
         shape: (H, W, C) of the net's input, with one channel or three.
-        preparation: how the pictures of the net's training were prepared; ``model.preparation`` of
-            the net. With None and three channels it is a photograph, whose middle is cut out in the
-            net's proportions and scaled. With None and one channel the picture decides: if it is
-            light on dark and fills its height or its width, as the clothes of Fashion-MNIST do, it
-            is scaled as a whole, else it is prepared in MNIST's way (light on dark, cropped, scaled
-            into 20/28 of the side, centred by mass).
+        preparation: the preparation of the training's pictures, which is ``model.preparation``.
+            With None and three channels, the middle is cut out in the net's proportions and scaled,
+            as for photographs. With None and one channel the picture decides. If it is light on
+            dark and fills its height or its width, like the clothes of Fashion-MNIST, it is scaled
+            as a whole. Otherwise it is prepared like MNIST's digits: light on dark, cropped, scaled
+            into 20/28 of the side, centred by mass.
 
     Raises:
-        PictureError: the file is no PNG or JPEG, damaged, larger than 64 MiB or 50 million pixels,
-            or shows one colour only.
+        PictureError: the file is no PNG or JPEG, is damaged, is larger than 64 MiB or 50 million
+            pixels, or shows one colour only.
         OSError: the file cannot be read, or is no regular file.
-        ValueError: a shape of neither one nor three channels.
+        ValueError: the shape has neither one nor three channels.
         ImportError: Pillow is not installed.
 
     Example:
@@ -132,8 +132,8 @@ def _fills_its_frame(image: Image) -> bool:
     grey = np.asarray(_on(image, 255).convert("L"), np.float64)
     if min(grey.shape) < 2:
         return False
-    light, black = grey > _LIGHT, grey <= _BLACK  # no photographed page is as black as that
-    # Strokes take less of a picture than a thing does, and a page in a dark frame more.
+    light, black = grey > _LIGHT, grey <= _BLACK  # no photographed page is that black
+    # Strokes cover less of a picture than a subject does, and a page in a dark frame covers more.
     corners = black[:: len(black) - 1, :: len(black[0]) - 1]
     if surroundings(grey) > _BLACK or not corners.all():
         return False
@@ -147,11 +147,11 @@ def _fills_its_frame(image: Image) -> bool:
 
 
 def picture(path: str | os.PathLike[str], size: tuple[int, ...] | None, channels: int) -> Bytes:
-    """A picture file as it is, (H, W) grey or (H, W, 3); errors as of :func:`prepare`.
+    """A picture file as an array, (H, W) grey or (H, W, 3); errors as for :func:`prepare`.
 
     Args:
-        path: a PNG or JPEG file; what is transparent becomes white.
-        size: (H, W); the middle is cut out in these proportions and scaled. None: as it is.
+        path: a PNG or JPEG file. Transparent pixels become white.
+        size: (H, W); the middle is cut out in these proportions and scaled. None keeps the size.
         channels: 1 or 3.
     """
     image, _ = _opened(Path(path), reduced=size is not None)
@@ -160,17 +160,17 @@ def picture(path: str | os.PathLike[str], size: tuple[int, ...] | None, channels
 
 
 def size_and_channels(path: str | os.PathLike[str]) -> tuple[tuple[int, int], int]:
-    """(H, W) of a picture file and 1 for grey or 3 for colour, without reading its pixels."""
+    """(H, W) of a picture file, and 1 for grey or 3 for colour. Its pixels are not read."""
     with _readable(Path(path)) as image:
         width, height = image.size
-        if image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8):  # lies on its side
+        if image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8):  # turned by 90°
             width, height = height, width
         grey = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
     return (height, width), 1 if grey else 3
 
 
 def drawing(image: NDArray[Any]) -> list[str]:
-    """An image (H, W) of bytes in shades, two pixels high to a character.
+    """An image (H, W) of bytes as lines of text, one character for two rows.
 
     >>> drawing(np.array([[0, 255, 130], [0, 255, 130], [60, 255, 0]], np.uint8))
     [' █▒', ' ▒ ']
@@ -184,9 +184,9 @@ def drawing(image: NDArray[Any]) -> list[str]:
 
 
 def _opened(path: Path, reduced: bool = True) -> tuple[Image, list[str]]:
-    """The picture, upright, as L, RGB or RGBA; and what was done to it.
+    """The picture, upright, in mode L, RGB or RGBA; and descriptions of its changes.
 
-    ``reduced`` takes a large one at a fraction of its size.
+    With ``reduced`` a large picture is read at a fraction of its size.
     """
     with _readable(path) as image:
         return _decoded(image, reduced)
@@ -194,7 +194,7 @@ def _opened(path: Path, reduced: bool = True) -> tuple[Image, list[str]]:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[Image]:
-    """The picture, of which no pixel is decoded yet; what fails in this context names the file."""
+    """Open a picture without decoding it; errors within this context name the file."""
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
@@ -204,7 +204,7 @@ def _readable(path: Path) -> Iterator[Image]:
     contents = _contents(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Pillow's own limit, a higher one
+            warnings.simplefilter("ignore")  # Pillow warns at a limit of its own
             image: Image.Image = Image.open(BytesIO(contents), formats=FORMATS)
             width, height = image.size
             if width * height > MAX_PIXELS:
@@ -218,11 +218,11 @@ def _readable(path: Path) -> Iterator[Image]:
             yield image
     except PictureError:
         raise
-    except Image.DecompressionBombError:  # Pillow's own limit comes before there is a size
+    except Image.DecompressionBombError:  # Pillow refuses the largest pictures itself
         raise PictureError(f"{path} has more than {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
         raise PictureError(f"{path} is no {' or '.join(FORMATS)} file") from None
-    except Exception as error:  # decoders raise what they please at damaged files
+    except Exception as error:  # decoders raise many kinds of errors for damaged files
         raise PictureError(f"{path} is damaged: {error}") from None
 
 
@@ -233,14 +233,14 @@ def _decoded(image: Image, reduced: bool) -> tuple[Image, list[str]]:
     steps = [f"{width:,}×{height:,} pixels, {image.format}"]
     reduced = reduced and max(width, height) > _LARGE
     if reduced:
-        image.draft(None, (_LARGE, _LARGE))  # a JPEG can be decoded at less than its size
+        image.draft(None, (_LARGE, _LARGE))  # a JPEG can be decoded at a fraction of its size
     image.load()
     if image.getexif().get(_ORIENTATION, 1) != 1:
         steps.append("turned upright, as its camera noted")
     if image.format == "JPEG" and (rows := _grey_rows(image)):
         steps.append(f"in doubt: its lowest {rows:,} rows are grey, as where data are missing")
     upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I"):  # 16 bits; a conversion would cut off what is above 255
+    if upright.mode.startswith("I"):  # 16 bits; a plain conversion would clip values at 255
         upright = _of_16_bits(upright, steps)
     elif upright.has_transparency_data:
         upright = upright.convert("RGBA")
@@ -252,19 +252,19 @@ def _decoded(image: Image, reduced: bool) -> tuple[Image, list[str]]:
 
 
 def _of_16_bits(image: Image, steps: list[str]) -> Image:
-    """Grey of 16 bits as bytes; scanners and cameras of 10 to 14 bits use a part of the range."""
+    """Grey of 16 bits as bytes. Scanners and cameras of 10 to 14 bits use a part of the range."""
     from PIL import Image as images
 
     values = np.asarray(image).astype(np.int64).clip(0)
-    used = int(values.max()).bit_length()
-    bits = next((bits for bits in (8, 10, 12, 14) if used <= bits), 16)
+    width = int(values.max()).bit_length()
+    bits = next((bits for bits in (8, 10, 12, 14) if width <= bits), 16)
     if bits < 16:
         steps.append(f"its values, up to {int(values.max()):,}, taken as {bits} bits of 16")
     return images.fromarray((values * 255 // (2**bits - 1)).astype(np.uint8))
 
 
 def _grey_rows(image: Image) -> int:
-    """How many rows at the lower end have the value that a JPEG decoder gives to missing data."""
+    """Number of rows at the lower end that look like missing data of a JPEG."""
     lowest = np.asarray(image)[::-1]
     rows = lowest.reshape(len(lowest), -1)
     other = np.flatnonzero((rows[:, 0] != 128) | (np.ptp(rows, axis=1) != 0))
@@ -281,7 +281,7 @@ def _contents(path: Path) -> bytes:
 
 
 def _on(image: Image, paper: int) -> Image:
-    """The picture on paper of this brightness, where it is transparent."""
+    """The picture, with transparent pixels replaced by paper of this brightness."""
     from PIL import Image as images
 
     if image.mode != "RGBA":
@@ -328,7 +328,7 @@ def _whole(
 
 
 def _padded(image: Image, height: int, width: int, steps: list[str]) -> Image:
-    """All of the picture in its proportions, and the rest filled with its background."""
+    """The whole picture in its proportions, with its background on the rest of the area."""
     from PIL import Image as images
 
     factor = min(height / image.height, width / image.width)
@@ -350,7 +350,7 @@ def _padded(image: Image, height: int, width: int, steps: list[str]) -> Image:
 def _digit(
     path: Path, image: Image, shape: Shape, preparation: Preparation, steps: list[str]
 ) -> Bytes:
-    """What is drawn, cropped, scaled into the box and centred."""
+    """The drawing, cropped, scaled into the box and centred."""
     assert preparation.box is not None
     height, width, channels = shape
     light_paper = preparation.background == "light"
@@ -371,18 +371,18 @@ def _digit(
         dark_on_light = background(grey) > middle
         if dark_on_light and not light_paper:
             steps.append("inverted: it was dark on light")
-        light = found(light_on_dark(grey, dark_on_light, steps), steps)
+        light = find_drawing(light_on_dark(grey, dark_on_light, steps), steps)
         if light.shape != grey.shape:
             size = f"{light.shape[1]:,}×{light.shape[0]:,}"
             steps.append(f"cropped to the {size} pixels that are drawn on")
-        drawn = scaled(light, max(1, round(preparation.box * min(height, width))))
-        if drawn.shape != light.shape:
+        digit = scale(light, max(1, round(preparation.box * min(height, width))))
+        if digit.shape != light.shape:
             name = "MNIST" if preparation == MNIST else "the training"
-            steps.append(f"scaled to {drawn.shape[1]}×{drawn.shape[0]}, as in {name}")
+            steps.append(f"scaled to {digit.shape[1]}×{digit.shape[0]}, as in {name}")
         by_mass = preparation.centre == "mass"
         how = "by mass" if by_mass else "by its box"
         steps.append(f"centred {how} in {width}×{height}")
-        pixels = placed(drawn, height, width, by_mass)
+        pixels = place(digit, height, width, by_mass)
         if light_paper:
             pixels = 255 - pixels
             if not dark_on_light:
@@ -391,7 +391,7 @@ def _digit(
 
 
 def _grey(image: Image, steps: list[str]) -> Floats:
-    """Brightness from 0 to 255; what is transparent becomes white, or black around white lines."""
+    """Brightness from 0 to 255. Transparent pixels become white, or black around white lines."""
     grey = np.asarray(image.convert("L"), np.float64)
     if image.mode == "RGB":
         steps.append("colours taken as grey")

@@ -1,10 +1,9 @@
-"""How a picture becomes an input of a net: as the pictures of its training were prepared.
+"""The preparation of pictures for a net, which is that of its training pictures.
 
-MNIST's digits are white on black, scaled into a box of 20×20 pixels and moved so that their centre
-of mass is in the middle of 28×28. Fashion-MNIST's clothes fill the picture, and photographs have no
-background at all. A net that was trained on the one reads nothing in pictures prepared like the
-other, so the model knows which it was: :func:`preparation_of` finds it in training images, and the
-model's file keeps it.
+MNIST's digits are white on black, scaled into a box of 20×20 pixels, with their centre of mass in
+the middle of 28×28. Fashion-MNIST's clothes fill the picture, and photographs have no background. A
+net cannot read pictures that are prepared in another way than its training pictures. Therefore
+:func:`preparation_of` finds the preparation in training images, and the model's file stores it.
 
 Source: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits", on how it
 was made.
@@ -21,31 +20,30 @@ from numpy.typing import NDArray
 
 from fastcnn.data.on_demand import Samples
 
-_LOOKED_AT = 512  # images
-_MOST = 0.85  # share of the images that must be alike in something
-_LARGEST_BOX = 0.9  # of the side; what is larger fills the picture
+_SAMPLE = 512  # images that are examined
+_MOST = 0.85  # share of the images that must have a property in common
+_LARGEST_BOX = 0.9  # of the side; a larger drawing fills the picture
 _DARK, _LIGHT = 64, 191
 _STEP = 1.01  # pixels that a box or a centre may be off
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a picture becomes an input.
+    """The preparation of a picture as a net's input.
 
     Args:
-        box: the share of the side that a drawing takes. The drawing is then found on its page,
-            cropped, scaled so that its longer side is this, and put on black. None: the whole
-            picture is scaled.
-        centre: what of a drawing comes into the middle, its centre of "mass" or the "middle" of
-            its box. Without ``box`` it has no effect.
-        background: "dark" or "light", on what the net knows things. A picture with the other
-            background is inverted. None: brightness stays.
-        edges: how a whole picture of other proportions is scaled: "pad" keeps all of it, and fills
-            up with its background; "crop" cuts out its middle.
-        transposed: whether the net's images have rows and columns exchanged, as EMNIST's.
+        box: the longer side of a drawing, as a share of the input's side. The drawing is found on
+            its page, cropped, scaled to this size, and put on black. None scales the whole picture.
+        centre: the point of a drawing that is placed in the middle: its centre of "mass", or the
+            "middle" of its box. Without ``box`` it has no effect.
+        background: the background of the net's images, "dark" or "light". A picture with the other
+            background is inverted. None keeps the brightness.
+        edges: how a whole picture of other proportions is scaled. "pad" keeps all of it, with its
+            background on the rest of the area; "crop" cuts out its middle.
+        transposed: whether the net's images have rows and columns exchanged, as in EMNIST.
 
     Raises:
-        TypeError, ValueError: an argument that is none of these.
+        TypeError, ValueError: an argument has another type or value.
 
     Example:
         >>> Preparation(box=0.8).centre
@@ -75,18 +73,21 @@ class Preparation:
                 raise ValueError(f"{name} must be one of {known}, got {value!r}")
 
     def as_dict(self) -> dict[str, Any]:
-        """The arguments, as JSON holds them."""
+        """The constructor's arguments as JSON values."""
         return asdict(self)
 
 
 MNIST = Preparation(box=20 / 28, centre="mass", background="dark")
-"""How MNIST's digits were made."""
+"""The preparation of MNIST's digits."""
 PHOTOGRAPHS = Preparation(edges="crop")
-"""How photographs are taken: their middle, as bright as they are."""
+"""The preparation of photographs: their middle, with unchanged brightness."""
 
 
-def preparation_from(described: Any) -> Preparation | None:
-    """What :meth:`Preparation.as_dict` gave; ``ValueError`` or ``TypeError`` for anything else."""
+def preparation_from(described: object) -> Preparation | None:
+    """The preparation from a result of :meth:`Preparation.as_dict`, or None for None.
+
+    Raises ``ValueError`` or ``TypeError`` for anything else.
+    """
     if described is None:
         return None
     if not isinstance(described, dict):
@@ -95,18 +96,17 @@ def preparation_from(described: Any) -> Preparation | None:
 
 
 def preparation_of(images: Samples) -> Preparation | None:
-    """How images (N, H, W, C) of bytes seem to have been prepared; None where nothing is to see.
+    """The probable preparation of images (N, H, W, C) of bytes; None if they are of one colour.
 
-    Of evenly spaced images it looks at the background along the borders, and where that is the same
-    in most of them, at the drawings' longer sides and their middles. Images of one colour have
-    nothing to see.
+    It examines the backgrounds along the borders of evenly spaced images. If most of them agree, it
+    also examines the longer sides and the middles of the drawings.
 
     >>> digits = np.zeros((3, 28, 28, 1), np.uint8)
     >>> digits[:, 4:24, 10:18] = 255
     >>> preparation_of(digits) == MNIST
     True
     """
-    some = images[:: -(-len(images) // _LOOKED_AT) or 1]
+    some = images[:: -(-len(images) // _SAMPLE) or 1]
     grey = some.mean(axis=3) if some.shape[3] > 1 else some[..., 0].astype(np.float64)
     grey = grey[np.ptp(grey, axis=(1, 2)) > 0]
     if not len(grey):
@@ -114,18 +114,18 @@ def preparation_of(images: Samples) -> Preparation | None:
     borders = [grey[:, 0], grey[:, -1], grey[:, :, 0], grey[:, :, -1]]
     levels = np.median(np.concatenate(borders, axis=1), axis=1)
     if (levels < _DARK).mean() >= _MOST:
-        drawn = grey
+        light = grey
         background: Literal["dark", "light"] = "dark"
     elif (levels > _LIGHT).mean() >= _MOST:
-        drawn, levels = 255 - grey, 255 - levels
+        light, levels = 255 - grey, 255 - levels
         background = "light"
     else:
         return PHOTOGRAPHS
     if some.shape[3] > 1:
         return Preparation(background=background)
-    marks = drawn > np.maximum(levels, 0)[:, None, None] + 32
+    marks = light > np.maximum(levels, 0)[:, None, None] + 32
     is_visible = marks.any(axis=(1, 2))
-    drawn, marks = drawn[is_visible], marks[is_visible]
+    light, marks = light[is_visible], marks[is_visible]
     if not len(marks):
         return Preparation(background=background)
     ends = [_ends(marks.any(axis=axis)) for axis in (2, 1)]
@@ -137,7 +137,7 @@ def preparation_of(images: Samples) -> Preparation | None:
     by_mass, by_box = [], []
     for axis, (first, last) in enumerate(ends):
         side = marks.shape[1 + axis]
-        profile = drawn.sum(axis=2 - axis)
+        profile = light.sum(axis=2 - axis)
         mass = profile @ np.arange(side) / profile.sum(axis=1)
         by_mass.append(np.abs(mass + 0.5 - side / 2) <= _STEP)
         by_box.append(np.abs((first + last + 1) / 2 - side / 2) <= _STEP)
@@ -152,7 +152,7 @@ def preparation_of(images: Samples) -> Preparation | None:
 
 
 def _ends(marks: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """In each row the places of the first and the last mark."""
+    """The places of the first and the last mark in each row."""
     first = marks.argmax(axis=1)
     last = marks.shape[1] - 1 - marks[:, ::-1].argmax(axis=1)
     return first, last

@@ -1,18 +1,25 @@
-"""What the samples of a training were like, and which later samples contradict them.
+"""Comparison of samples with the samples of a model's training.
 
-A model scales bytes and nothing else, so pixels in another dtype, or scaled in another way, would
-give wrong results without an error. A model therefore keeps a record of its training samples: bytes
-or other numbers (:class:`KnownSamples`), and of what size (:class:`SampleRecord`). Later samples
-are compared with it.
+A model scales bytes and nothing else. Pixels in another dtype, or with another scale, would give
+wrong results without an error. Therefore a model records whether its training samples were bytes or
+other numbers (:class:`KnownSamples`), and their range (:class:`SampleRecord`). Later samples are
+compared with this record.
 
-**Errors** are for what cannot be meant: bytes after floats; integers or booleans that are no bytes
-after bytes; images whose numbers are, in their root mean square, more than 16 times the largest one
-of the training. **Warnings** (:class:`InputWarning`, each once for a model) are for what is likely
-a mistake: numbers far outside of the range of the training; numbers without a sign after numbers of
-which many were negative; fractions up to one sixteenth of the range after whole numbers; at a
-training, images that nobody has scaled. Images that are black, dark, or of one colour lie within
-the range of any training, so they are never remarkable. Vectors of fewer than 64 numbers are no
-pixels, and their values are not compared.
+**Errors** are raised for samples that cannot be meant:
+
+- bytes after a training on floats;
+- integers or booleans that are no bytes after a training on bytes;
+- images whose root mean square is above 16 times the largest number of the training.
+
+**Warnings** (:class:`InputWarning`, each once for a model) are given for probable mistakes:
+
+- numbers far outside of the range of the training;
+- only positive numbers after a training with many negative ones;
+- fractions up to one sixteenth of the range after a training on whole numbers;
+- training images that are not scaled.
+
+Images that are black, dark, or of one colour are in the range of any training, so nothing is said
+about them. Vectors of fewer than 64 numbers are no pixels, and their values are not compared.
 """
 
 from __future__ import annotations
@@ -34,36 +41,36 @@ from fastcnn.data.on_demand import Samples
 Kind = Literal["uint8", "floats"]
 
 SCALING = "x / 255 - 0.5"
-"""What is done to bytes; written to model files."""
+"""The scaling of bytes, as model files name it."""
 
-_LOOKED_AT = 1 << 19  # numbers of a training that are summarised, of evenly spaced samples
-_COMPARED = 1 << 20  # numbers of an evaluation that are compared with the summary
-_GLANCED_AT = 1 << 14  # numbers of one prediction that are compared
+_RECORD_NUMBERS = 1 << 19  # numbers of a training in its record, from evenly spaced samples
+_CHECK_NUMBERS = 1 << 20  # numbers of an evaluation that are compared with the record
+_GLANCE_NUMBERS = 1 << 14  # numbers of one prediction that are compared with the record
 _CHUNK = 1 << 18
-# Predictions of few numbers are compared at first, and then one in so many: a comparison takes
-# some microseconds, and a prediction of one small image takes ten.
+# The first small predictions are compared, and then one in _EVERY, because a comparison takes about
+# as long as a prediction of one small image. Predictions of _MANY numbers are always compared.
 _FIRST_CALLS, _EVERY, _MANY = 16, 512, 1 << 17
 _PIXELS = 64  # numbers in the shortest vector that may be an image
 _FEW_SAMPLES = 16
-# A record of fewer samples is compared with nothing, and an error needs one of many samples,
-# because the first batches of a training may all be dark.
+# Samples are compared only with a record of at least _FEW_TRAINED samples. An error needs a record
+# of _MANY_TRAINED samples, because the first batches of a training may all be dark.
 _FEW_TRAINED, _MANY_TRAINED = 8, 256
 FEW_STEPS_TRAINED = 64
-"""A training step compares its samples with a record of at least so many."""
-_UNSCALED = 16.0  # a root mean square above it is not that of scaled numbers
-_BEYOND = 16.0  # times the largest number of the training, as a root mean square
-_EXCESS = 0.02  # mean square of what lies outside of the range, in squares of its width
-_MOSTLY_SIGNED = 0.3
+"""A training step compares its samples with a record of at least this many samples."""
+_UNSCALED = 16.0  # numbers with a larger root mean square are not scaled
+_BEYOND = 16.0  # largest root mean square, in multiples of the largest number of the training
+_EXCESS = 0.02  # largest mean square of the excess over the range, in squares of the range's width
+_MOSTLY_SIGNED = 0.3  # share of negative numbers
 
 _HERE = str(Path(__file__).parents[1])
 
 
 class InputWarning(UserWarning):
-    """Samples are probably not scaled, or not laid out, as a model needs them."""
+    """The scale or the layout of samples is probably not the one that a model needs."""
 
 
 def warn(message: str) -> None:
-    """Warn at the line that called fastcnn, as :class:`InputWarning`."""
+    """Give an :class:`InputWarning` at the line that called fastcnn."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
         frame, level = frame.f_back, level + 1
@@ -72,14 +79,14 @@ def warn(message: str) -> None:
 
 @dataclass(frozen=True)
 class SampleRecord:
-    """What samples were like, as they were given.
+    """Statistics of samples, before scaling.
 
     Attributes:
         low, high: the smallest and the largest number.
         rms: the root of the mean square.
         whole: whether all numbers are whole.
         negative: the share of numbers below 0, or of bytes that scaling makes negative.
-        samples: how many samples were looked at.
+        samples: number of samples in the statistics.
     """
 
     low: float
@@ -102,7 +109,7 @@ class SampleRecord:
         return max(abs(self.low), abs(self.high))
 
     def with_more(self, other: SampleRecord) -> SampleRecord:
-        """The record of these samples and others."""
+        """The record of these samples and of other samples together."""
         return SampleRecord(
             min(self.low, other.low),
             max(self.high, other.high),
@@ -114,12 +121,12 @@ class SampleRecord:
 
 
 def record_of(
-    array: Samples, numbers: int = _LOOKED_AT, scales_bytes: bool = True
+    array: Samples, numbers: int = _RECORD_NUMBERS, scales_bytes: bool = True
 ) -> SampleRecord | None:
-    """The record of samples (N, …), from about so many numbers of evenly spaced samples.
+    """The record of samples (N, …), from about ``numbers`` numbers of evenly spaced samples.
 
-    A byte below 128 counts as negative where bytes are scaled. None where there is no number, or
-    one that is not finite.
+    With ``scales_bytes`` a byte below 128 counts as negative. The result is None if there is no
+    number, or a number is not finite.
 
     >>> record_of(np.array([[0, 255], [0, 255]], np.float32) / 255 - 0.5)
     SampleRecord(low=-0.5, high=0.5, rms=0.5, whole=False, negative=0.5, samples=2)
@@ -147,20 +154,20 @@ def record_of(
 
 @dataclass
 class KnownSamples:
-    """What a model knows of the samples that it was trained on; it speaks where others differ.
+    """A model's knowledge of its training samples, with which later samples are compared.
 
     Attributes:
         kind: "uint8", "floats" (all numbers that are no bytes), or None before a training.
-        record: what they were like; None where that is not known, as in files of earlier versions.
-        scales_bytes: whether bytes are scaled and other numbers not, as in ``Sequential``. Without
-            it bytes are numbers like all others.
+        record: statistics of the samples. None if unknown, as in files of earlier versions.
+        scales_bytes: whether bytes are scaled and other numbers are not, as in ``Sequential``.
+            If False, bytes are numbers like all others.
     """
 
     kind: Kind | None = None
     record: SampleRecord | None = None
     scales_bytes: bool = True
-    # The dtype, as a character, that was in order in the last call.
-    _accepted: str = field(default="", repr=False, compare=False)
+    # The character of the last dtype that passed the check.
+    _last_dtype: str = field(default="", repr=False, compare=False)
     _calls: int = field(default=0, repr=False, compare=False)
     _steps: int = field(default=0, repr=False, compare=False)
     _step_dtype: object = field(default=None, repr=False, compare=False)
@@ -169,42 +176,42 @@ class KnownSamples:
     def glance(
         self, name: str, array: Samples, least: int = _FEW_TRAINED, *, closer: bool = False
     ) -> None:
-        """:meth:`check` for calls that are short: dtypes in each call, numbers in some.
+        """A fast :meth:`check` for short calls: each call compares dtypes, some compare numbers.
 
-        The numbers of the first calls are compared, then those of one call in 512, and of all that
-        are large; where the training had at least so many samples. With ``closer`` they are
-        compared in any case.
+        The numbers of the first calls, of one call in 512 and of large calls are compared; with
+        ``closer`` the numbers of each call. ``least`` is the number of training samples that a
+        comparison of numbers needs.
         """
         code = array.dtype.char
         kind = self.kind
         if kind is None or (code == "B" and kind == "uint8"):
             return
-        if code != self._accepted:
+        if code != self._last_dtype:
             if self.scales_bytes:
                 self._check_dtype(name, array)
-            self._accepted = code
+            self._last_dtype = code
         self._calls = calls = self._calls + 1
         if calls % _EVERY and calls > _FIRST_CALLS and array.size < _MANY and not closer:
-            return  # nearly always
-        self._check_numbers(name, array, _GLANCED_AT, least)
+            return  # the usual case
+        self._check_numbers(name, array, _GLANCE_NUMBERS, least)
 
     def check(self, name: str, array: Samples) -> None:
-        """Raise ``ValueError`` or warn where samples contradict those of the training.
+        """Raise ``ValueError``, or warn, if samples contradict the samples of the training.
 
         Args:
-            name: of the argument, for the message.
+            name: the argument's name for the message.
             array: samples (N, …) of numbers.
         """
         if self.kind is None:
             return
         if self.scales_bytes:
             self._check_dtype(name, array)
-        self._check_numbers(name, array, _COMPARED, _FEW_TRAINED)
+        self._check_numbers(name, array, _CHECK_NUMBERS, _FEW_TRAINED)
 
     def check_training(self, name: str, array: Samples, normalised: bool = False) -> None:
-        """Warn where samples of a first training are not scaled.
+        """Warn if the samples of a first training are not scaled.
 
-        ``normalised`` is for a model that begins with a normalisation, to which scale is nothing.
+        ``normalised`` says that the model begins with a normalisation, which removes any scale.
         """
         if self.record is not None or normalised:
             return
@@ -234,7 +241,7 @@ class KnownSamples:
             self._warn("unscaled", text)
 
     def learn(self, array: Samples) -> None:
-        """Add samples of a training to what is known."""
+        """Add samples of a training to the record."""
         kind: Kind = "uint8" if array.dtype == np.uint8 else "floats"
         if self.kind is None:
             self.kind = kind
@@ -247,8 +254,8 @@ class KnownSamples:
     def is_routine(self, array: Array) -> bool:
         """Whether a training step needs neither :meth:`glance` nor :meth:`learn_batch`.
 
-        So it is in most steps: not in the first ones, not in one of 512, and not where the dtype
-        differs from that of the last step that was looked at, or the batch is large.
+        Most steps need neither. The exceptions are the first steps, one step in 512, large batches,
+        and a step with another dtype than the last one that was examined.
         """
         steps = self._steps + 1
         if steps <= _FIRST_CALLS or steps % _EVERY == 0:
@@ -259,7 +266,7 @@ class KnownSamples:
         return True
 
     def learn_batch(self, array: Samples, normalises: Callable[[], bool]) -> None:
-        """:meth:`learn` for single steps: of the first ones, and then of one in 512.
+        """:meth:`learn` for single steps: it records the first steps, and then one step in 512.
 
         ``normalises`` says whether the model begins with a normalisation.
         """
@@ -270,19 +277,19 @@ class KnownSamples:
             self.learn(array)
 
     def warn_once(self, rule: str, message: str) -> None:
-        """Warn, unless there was a warning by this rule."""
+        """Warn, unless this rule has warned before."""
         self._warn(rule, message)
 
     def is_known(self, rule: str) -> None:
-        """Leave out the warning by this rule."""
+        """Never warn by this rule."""
         self._warned.add(rule)
 
     def as_dict(self) -> dict[str, Any] | None:
-        """The record as JSON holds it."""
+        """The record as a JSON object, or None."""
         return None if self.record is None else asdict(self.record)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy warns anew.
+        # A copy may repeat the warnings.
         return {name: getattr(self, name) for name in ("kind", "record", "scales_bytes")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -290,12 +297,10 @@ class KnownSamples:
 
     def _check_dtype(self, name: str, array: Samples) -> None:
         if self.kind == "floats" and array.dtype == np.uint8:
-            raise ValueError(
-                f"{name} must hold floats, scaled as those that the model was trained on, got uint8"
-            )
+            raise ValueError(f"{name} must hold floats, scaled as in the training, got uint8")
         if self.kind == "uint8" and array.dtype != np.uint8 and array.dtype.kind != "f":
             raise ValueError(
-                f"{name} must hold bytes (uint8), as those that the model was trained on, or "
+                f"{name} must hold bytes (uint8), as in the training, or "
                 f"floats that are scaled as bytes are, by {SCALING}, got {array.dtype}. Pixels "
                 f"from 0 to 255 become bytes by {name}.astype(numpy.uint8)"
             )
@@ -318,7 +323,7 @@ class KnownSamples:
         low, high = float(some.min()), float(some.max())
         inside = trained.low <= low and high <= trained.high
         if inside and not trained.whole and not (low >= 0 and trained.negative >= _MOSTLY_SIGNED):
-            return  # nearly always
+            return  # the usual case
         record = record_of(some, numbers, scales_bytes=False)
         if record is None:
             return
@@ -327,7 +332,7 @@ class KnownSamples:
             remedy = f"Give the bytes, or floats scaled by {SCALING}"
         else:
             trained_on = f"numbers from {trained.low:g} to {trained.high:g}"
-            remedy = "Scale them as those of the training"
+            remedy = "Scale them as in the training"
         text = (
             f"numbers from {low:g} to {high:g}, but the model was trained on {trained_on}. {remedy}"
         )
@@ -338,7 +343,7 @@ class KnownSamples:
             self._warn("range", f"{name} holds {text}")
 
     def _check_bytes(self, name: str, array: Samples, numbers: int) -> None:
-        """Warn of bytes of 0 and 1 alone after bytes that are pixels."""
+        """Warn if bytes are only 0 and 1 after a training on bytes that are pixels."""
         trained = self.record
         if trained is None or trained.high < 128 or len(array) < _FEW_SAMPLES:
             return
@@ -356,8 +361,8 @@ class KnownSamples:
             warn(message)
 
 
-def known_from(kind: Any, record: Any) -> KnownSamples:
-    """What a model file says of the training's samples; ``ValueError`` for what it cannot say."""
+def known_from(kind: object, record: object) -> KnownSamples:
+    """The knowledge of the samples from a model file; ``ValueError`` for impossible values."""
     if kind not in (None, "uint8", "floats"):
         raise ValueError(f"its bytes or floats are of an unknown kind, {kind!r}")
     if record is None:
@@ -368,7 +373,7 @@ def known_from(kind: Any, record: Any) -> KnownSamples:
 
 
 def _contradicts(some: Array, record: SampleRecord, trained: SampleRecord) -> bool:
-    """Whether the numbers are probably scaled in another way than those of the training."""
+    """Whether the numbers probably have another scale than the training's."""
     width = trained.high - trained.low
     if trained.whole and not record.whole and record.largest <= trained.high / 16:
         return True  # fractions after whole numbers, such as x / 255 after x
@@ -382,7 +387,7 @@ def _contradicts(some: Array, record: SampleRecord, trained: SampleRecord) -> bo
     total = 0.0
     for chunk in _chunks(some):
         beyond = np.maximum(np.maximum(trained.low - chunk, chunk - trained.high), 0) / width
-        np.minimum(beyond, 3, out=beyond)  # so that one hot pixel is no matter
+        np.minimum(beyond, 3, out=beyond)  # so that one extreme pixel does not decide
         total += float(np.vdot(beyond, beyond))
     return total / some.size > _EXCESS
 
@@ -392,25 +397,25 @@ def _may_be_pixels(array: Samples) -> bool:
 
 
 def _distance(array: Samples, numbers: int) -> int:
-    """How far apart samples lie that hold about so many numbers, or one."""
+    """The distance between samples, so that they hold about ``numbers`` numbers in all."""
     each = max(1, prod(array.shape[1:]))
     return max(1, -(-len(array) * each // max(numbers, each)))
 
 
 def _evenly(array: Samples, numbers: int) -> Array:
-    """Samples at even distances that hold about so many numbers, or one."""
+    """Evenly spaced samples that hold about ``numbers`` numbers, but at least one sample."""
     return array[:: _distance(array, numbers)]
 
 
 def _parts(array: Samples, distance: int) -> Iterator[Array]:
-    """Samples at this distance, some at a time, because each may be a copy."""
+    """Samples at this distance, some at a time, because each part may be a copy."""
     some = max(1, _CHUNK // max(1, prod(array.shape[1:]))) * distance
     for first in range(0, len(array), some):
         yield array[first : first + some : distance]
 
 
 def _chunks(array: Array) -> Iterator[Array]:
-    """The numbers in float64, in pieces that are small."""
+    """The numbers in float64, in small chunks."""
     flat = array.reshape(-1)
     for first in range(0, flat.size, _CHUNK):
         yield np.asarray(flat[first : first + _CHUNK], np.float64)

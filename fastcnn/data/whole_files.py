@@ -1,13 +1,13 @@
-"""Picture files whose data are less than their headers promise are found out.
+"""Checks that a picture file holds as much data as its header promises.
 
-Decoders fill missing data with grey (JPEG) or black (PNG) and tell nobody, so a file that claims
-7000×7000 pixels over the data of 64×64 looks like a whole picture.
+Decoders fill missing data with grey (JPEG) or black (PNG) without an error. A file that claims
+7000×7000 pixels and holds the data of 64×64 would look like a whole picture.
 
-**JPEG.** Where a scan's data end too early, the decoder meets the marker of the file's end (EOI).
-With zeros in the marker's place it would go on reading and run out of data, which Pillow reports. A
-picture that is whole never reads so far. Progressive files are read to their end before a pixel is
-decoded, so this does not serve there; but each block of 8×8 pixels needs at least one bit in the
-first scan.
+**JPEG.** If a scan's data end too early, the decoder meets the marker of the file's end (EOI). If
+zeros replace this marker, the decoder reads on and runs out of data, which Pillow reports. The
+decoder of a whole picture never reads so far. Progressive files are read to their end before a
+pixel is decoded, so the zeros do not help. There each block of 8×8 pixels needs at least one bit in
+the first scan.
 
 **PNG.** The data are decompressed once to count them.
 
@@ -23,12 +23,12 @@ from dataclasses import dataclass
 _EOI, _SOS = 0xD9, 0xDA
 _RESTARTS = range(0xD0, 0xD8)
 _ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
-_AHEAD = 16  # bytes: a decoder looks at most eight ahead
+_AHEAD = 16  # bytes; a decoder reads at most eight ahead
 
 
 @dataclass(frozen=True)
 class _Scan:
-    """Where a file's first scan has its data, and the marker after them."""
+    """The data of a file's first scan, and the marker after them."""
 
     first: int
     end: int
@@ -36,10 +36,10 @@ class _Scan:
 
 
 def whole_jpeg(contents: bytes, width: int, height: int) -> bytes:
-    """The file, such that a decoder fails where data are missing.
+    """The file, changed so that a decoder fails if data are missing.
 
-    Raises ``ValueError`` for a file that has less than one bit for each block of pixels. A file
-    whose markers make no sense is returned as it is, for the decoder to refuse.
+    Raises ``ValueError`` for a file with less than one bit for each block of pixels. A file with
+    invalid markers is returned as it is, because the decoder refuses it.
     """
     scan = _first_scan(contents)
     if scan is None:
@@ -60,7 +60,7 @@ def _first_scan(contents: bytes) -> _Scan | None:
         if contents[at] != 0xFF:
             return None
         marker = contents[at + 1]
-        if marker == 0xFF:  # a marker may be preceded by any number of these
+        if marker == 0xFF:  # any number of these bytes may precede a marker
             at += 1
             continue
         if marker in _ALONE:
@@ -74,7 +74,7 @@ def _first_scan(contents: bytes) -> _Scan | None:
 
 
 def _end(contents: bytes, at: int) -> int | None:
-    """Where the marker stands that ends a scan's data; a 0xFF among the data has a 0 behind it."""
+    """The position of the marker that ends a scan's data. In the data, a 0 follows each 0xFF."""
     while 0 <= (at := contents.find(0xFF, at)) < len(contents) - 1:
         after = contents[at + 1]
         if after == 0xFF:
@@ -87,16 +87,16 @@ def _end(contents: bytes, at: int) -> int | None:
 
 
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-# Adam7: of each pass the first row and column, and the steps between rows and columns.
+# Adam7: the first row and column of each pass, and the steps between rows and columns.
 _PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2),
            (1, 0, 2, 1))  # fmt: skip
 _PIECE = 1 << 20
 
 
 def check_png(contents: bytes) -> None:
-    """Raise ``ValueError`` for a PNG file that has fewer data than its header promises.
+    """Raise ``ValueError`` for a PNG file that has less data than its header promises.
 
-    A file whose chunks make no sense is left for the decoder to refuse.
+    A file with invalid chunks is not checked, because the decoder refuses it.
     """
     header = contents[16:29]
     if len(header) < 13 or header[9] not in _PNG_CHANNELS:
@@ -120,7 +120,7 @@ def check_png(contents: bytes) -> None:
 
 
 def _png_bytes(width: int, height: int, bits: int, interlaced: bool) -> int:
-    """Bytes of all scanlines, each with the byte that names its filter."""
+    """Bytes of all scanlines; each begins with a byte that names its filter."""
     if not interlaced:
         return height * (1 + -(-width * bits // 8))
     total = 0

@@ -1,4 +1,4 @@
-"""What fastcnn runs on here: processor, vector registers, threads, cache, versions."""
+"""Facts about this machine and its software: processor, registers, threads, cache, versions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PACKAGES = ("numpy", "numba", "llvmlite", "rich", "typer", "safetensors", "scik
 
 
 def facts() -> dict[str, Any]:
-    """All of it by name, ready for JSON; None stands for what is not installed or not known.
+    """The facts by name, as JSON values. None means that something is not installed or unknown.
 
     >>> facts()["engines"][-1]
     'naive'
@@ -47,7 +47,7 @@ def _version(package: str) -> str | None:
 
 
 def _compiler() -> dict[str, Any]:
-    """What compiled kernels use; imports Numba, where it is installed."""
+    """Facts about compiled kernels. Numba is imported, if it is installed."""
     if "numba" not in engines():
         return {"isa": None, "vector_bytes": None, "kernel_cache": None}
     from fastcnn.engine.numba.runtime.instruction_sets import host_registers

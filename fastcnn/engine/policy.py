@@ -1,8 +1,9 @@
-"""Which algorithm a convolution takes under ``algorithm="auto"``: what each costs, counted.
+"""Costs of algorithms, by which ``algorithm="auto"`` chooses one for a convolution.
 
-The unit is one multiply-add of a full vector, which is what the direct algorithm spends almost all
-of its time on. For a result of each image nothing here depends on the size of the batch: an image
-gives the same bits in any batch. ``benchmarks/policy.py`` holds the choices against measurement.
+The unit of cost is one multiply-add of a full vector, because the direct algorithm spends almost
+all of its time on these. The choice for a result of one image does not depend on the size of the
+batch, so an image gives the same bits in any batch. ``benchmarks/policy.py`` compares the choices
+with measurements.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from typing import NamedTuple
 from fastcnn.core.geometry import ConvGeometry
 from fastcnn.core.long_sums import STRETCH
 
-# Vector operations, loads and stores included, of one transform of a vector of channels. Measured
-# on a Zen 4 processor; the filters' where they come from memory.
+# Costs of one transform of a vector of channels, loads and stores included, measured on a Zen 4
+# processor. The cost of a filter's transform is that of filters in memory.
 _TO_SQUARE, _BACK, _TO_FILTER, _FROM_SUMS = 220, 160, 200, 300
-# Launches, and what else a call takes that the direct algorithm does not.
+# Fixed costs of a call, such as launches, beyond the costs of the direct algorithm.
 _FIXED = 30_000
 
 
 class Squares(NamedTuple):
-    """How Winograd's filtering cuts an image: ``side``² outputs each, ``number`` in all."""
+    """The squares of an image in Winograd's filtering: ``number`` squares of ``side``² outputs."""
 
     side: int
     number: int
@@ -28,7 +29,7 @@ class Squares(NamedTuple):
 
 
 def squares(g: ConvGeometry) -> Squares:
-    """The cut with the fewest products; of two with as many, the smaller, which rounds less.
+    """The squares with the fewest products. A tie goes to smaller squares, which round less.
 
     >>> from fastcnn.core.geometry import conv_geometry
     >>> squares(conv_geometry((1, 56, 56, 64), (3, 3, 64, 64), padding=1))
@@ -42,7 +43,7 @@ def squares(g: ConvGeometry) -> Squares:
 
 
 def winograd_cannot(g: ConvGeometry) -> str | None:
-    """Why Winograd's filtering does not serve this layer, or None where it does."""
+    """Why Winograd's filtering does not serve this layer, or None if it does."""
     if g.kh != g.kw or g.kh not in (3, 5):
         return f"it is made for filters of 3×3 and 5×5, not {g.kh}×{g.kw}"
     if (g.stride_h, g.stride_w) != (1, 1):
@@ -57,7 +58,7 @@ def winograd_cannot(g: ConvGeometry) -> str | None:
 
 
 def winograd_costs(g: ConvGeometry, lanes: int = 16) -> float:
-    """What it costs for one image, as a share of the direct algorithm's costs.
+    """Costs of Winograd's filtering for one image, as a share of the direct algorithm's costs.
 
     >>> from fastcnn.core.geometry import conv_geometry
     >>> winograd_costs(conv_geometry((1, 56, 56, 64), (3, 3, 64, 64), padding=1)) < 0.4
@@ -65,19 +66,19 @@ def winograd_costs(g: ConvGeometry, lanes: int = 16) -> float:
     """
     cut = squares(g)
     ic, oc = -(-g.ic // lanes), -(-g.oc // lanes)
-    products = cut.number * cut.points * g.ic * (oc + oc % 2)  # of whole tiles, two vectors wide
+    products = cut.number * cut.points * g.ic * (oc + oc % 2)  # whole tiles are two vectors wide
     transforms = cut.number * (_TO_SQUARE * ic + _BACK * oc) + _TO_FILTER * g.ic * oc
     direct = g.oh * g.ow * g.kh * g.kw * g.ic * _direct_vectors(g.oc, lanes)
     return (products + transforms * cut.points / 36 + _FIXED) / direct
 
 
 def _direct_vectors(columns: int, lanes: int) -> float:
-    """Vectors of the direct algorithm's tile: half of one for few columns."""
+    """Vectors of columns in the direct algorithm's tiles; few columns count as half a vector."""
     return 0.5 if columns <= lanes // 2 else -(-columns // lanes)
 
 
 def winograd_gradient_costs(g: ConvGeometry, lanes: int = 16) -> float:
-    """As :func:`winograd_costs`, for the gradient of the filters over the whole batch.
+    """The share of :func:`winograd_costs` for the gradient of the filters over the whole batch.
 
     >>> from fastcnn.core.geometry import conv_geometry
     >>> winograd_gradient_costs(conv_geometry((8, 56, 56, 64), (3, 3, 64, 64), padding=1)) < 0.5

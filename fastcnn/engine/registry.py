@@ -1,4 +1,4 @@
-"""The registry: which implementation serves which problem, and why.
+"""The registry, which chooses the implementation for each problem, and says why.
 
 Each operation of :mod:`fastcnn.core.operations` has an ordered list of implementations, the fastest
 first and the specification last. A call uses the first one that serves its problem. A call that
@@ -19,6 +19,8 @@ from math import prod
 from threading import main_thread
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
+
 from fastcnn.core.capacity import affordable
 from fastcnn.core.float_errors import unreported
 from fastcnn.core.geometry import ConvGeometry, PoolGeometry
@@ -32,11 +34,11 @@ Geometry: TypeAlias = ConvGeometry | PoolGeometry | tuple[int, ...]
 
 
 class Problem(NamedTuple):
-    """What the choice of an implementation may depend on: all but the numbers in the arrays."""
+    """A call without its arrays. The choice of an implementation depends on nothing else."""
 
     op: str
     geometry: Geometry
-    dtype: Any
+    dtype: np.dtype[Any]
     algorithm: str = "auto"
     math: str = "fast"
 
@@ -53,9 +55,9 @@ class Implementation(NamedTuple):
 
     ``refuses`` returns why the implementation does not serve the problem, or ``None`` if it does.
     ``reason`` says why the implementation has its place in the list. An implementation whose
-    ``algorithm`` is None serves a call that names any algorithm. ``stand_in`` is the function
-    itself where :func:`replaced` provides one; nothing is imported then. Where the implementation
-    chooses among kernels, ``chooser`` is the module whose ``explanation`` says which.
+    ``algorithm`` is None serves a call that names any algorithm. ``stand_in`` is a function from
+    :func:`replaced`, which is used instead of an import. ``chooser`` names the module whose
+    ``explanation`` says which kernels serve a problem, where the implementation chooses among some.
     """
 
     engine: str
@@ -75,9 +77,9 @@ class Implementation(NamedTuple):
             yield from explanation(problem.op, problem.geometry, problem.dtype.itemsize)
 
     def load(self) -> Callable[..., Any]:
-        """The function itself; imports its module on first use.
+        """The function itself. Its module is imported on first use.
 
-        What is not compiled runs under :data:`fastcnn.core.float_errors.unreported`.
+        Functions in NumPy run under :data:`fastcnn.core.float_errors.unreported`.
         """
         if self.stand_in is not None:
             return self.stand_in
@@ -85,7 +87,7 @@ class Implementation(NamedTuple):
         return function if self.engine == "numba" else unreported(function)
 
 
-# Engine: the package that holds it, and what serves every problem there. Fastest first.
+# Name of an engine: its package, and the reason of its general implementation. Fastest first.
 _ENGINES = {
     "numba": ("fastcnn.engine.numba", "compiled loops over every parameter, parallel"),
     "im2col": ("fastcnn.engine.im2col", "stride tricks and matrix multiplication"),
@@ -93,17 +95,17 @@ _ENGINES = {
 }
 
 _current: ContextVar[str | None] = ContextVar("fastcnn_engine", default=None)
-_replaced: list[str] = []  # operations for which something else stands in
+_replaced: list[str] = []  # operations with a function from replaced()
 _recorder: ContextVar[list[Explanation] | None] = ContextVar("fastcnn_explaining", default=None)
 
 
 def _not_for_winograd(problem: Problem) -> str | None:
-    """Why Winograd's filtering does not serve, or with "auto" is not worth it or not allowed."""
+    """Why Winograd's filtering does not serve; with "auto", also why it is slower or refused."""
     g = problem.geometry
     assert isinstance(g, ConvGeometry)
     cannot = policy.winograd_cannot(g)
     if cannot is None and problem.dtype.itemsize > 4:
-        cannot = "it is made for float32: who asks for float64 asks for its digits"
+        cannot = "it is made for float32, because its rounding would waste the digits of float64"
     if cannot or problem.algorithm != "auto":
         return cannot
     if problem.math == "strict":
@@ -183,7 +185,7 @@ def use_engine(name: str) -> Iterator[None]:
 def replaced(op: str, engine: str, function: Callable[..., Any]) -> Iterator[None]:
     """Within this context, ``function`` is the engine's only implementation of the operation.
 
-    For every thread: it is how a test plants a fault, or an experiment tries a kernel.
+    It holds for all threads. Tests plant faults with it, and experiments try kernels.
 
     >>> import numpy as np, fastcnn
     >>> with replaced("relu", "naive", lambda x: x + 1):
@@ -210,17 +212,17 @@ def replaced(op: str, engine: str, function: Callable[..., Any]) -> Iterator[Non
 
 
 def whole_nets_refused(engine: str | None) -> str | None:
-    """Why nets run operation by operation, and not as compiled programs; None where they may."""
+    """Why nets run operation by operation, and not as compiled programs; None if they may."""
     if engine is not None or _current.get() is not None:
         return f"the engine {engine or _current.get()!r} was asked for"
     if _replaced:
         return f"{_replaced[-1]} is replaced"
-    # In each step of a training, so what has been imported already is not asked about.
+    # Every step of a training comes here, so an imported Numba skips the slower check.
     return None if sys.modules.get("numba") is not None else _missing("numba")
 
 
 class Explanation(NamedTuple):
-    """Which implementation serves a call, why, and why not those before it."""
+    """The implementation that serves a call, and why the earlier ones in the list do not."""
 
     problem: Problem
     chosen: Implementation
@@ -245,11 +247,11 @@ class Explanation(NamedTuple):
 
 
 class Explained(BaseException):
-    """Ends a call that was made only to be explained; never leaves :func:`recorded`."""
+    """Ends a call in :func:`recorded` before it computes; it never leaves that function."""
 
 
 def recorded(call: Callable[[], object]) -> list[Explanation]:
-    """What ``call`` would run, without running it; its argument errors pass through."""
+    """Explanations of the operations in ``call``, which are not run. Errors of arguments pass."""
     explanations: list[Explanation] = []
     token = _recorder.set(explanations)
     try:
@@ -264,19 +266,19 @@ def recorded(call: Callable[[], object]) -> list[Explanation]:
 def choose(
     op: str,
     geometry: Geometry,
-    dtype: Any,
+    dtype: np.dtype[Any],
     engine: str | None,
     algorithm: str = "auto",
     math: str | None = None,
 ) -> Callable[..., Any]:
-    """The function that serves this problem, for a caller that then calls it.
+    """The function that serves this problem.
 
     Its arguments are the operation's arrays, C-contiguous and of one dtype, then the geometry.
-    ``math`` is "fast", "strict", or None for :func:`fastcnn.get_math`.
+    ``math`` is "fast", "strict", or None for the result of :func:`fastcnn.get_math`.
     """
     name = _current.get() if engine is None else engine
     if name is not None and not isinstance(name, str):
-        _check(name)  # what does not hash would not come as far as the cache
+        _check(name)  # raises the error before the cache, which could not hash the value
     checked_algorithm(algorithm)
     chosen_math = get_math() if math is None else checked_math("math", math)
     explanation, function = _select(Problem(op, geometry, dtype, algorithm, chosen_math), name)
@@ -287,8 +289,10 @@ def choose(
     return _explained
 
 
-def implementation(op: str, geometry: Geometry, dtype: Any, algorithm: str) -> Implementation:
-    """What serves this problem without an engine's name, under the current ``math``."""
+def implementation(
+    op: str, geometry: Geometry, dtype: np.dtype[Any], algorithm: str
+) -> Implementation:
+    """The implementation for this problem if no engine is named, under the current ``math``."""
     return _select(Problem(op, geometry, dtype, algorithm, get_math()), None)[0].chosen
 
 
@@ -321,7 +325,7 @@ def _select(problem: Problem, engine: str | None) -> tuple[Explanation, Callable
 
 
 def checked_engine(name: str | None) -> str | None:
-    """``name`` if it is that of an engine that can run here, or None; else the error.
+    """``name`` if it names an engine that can run here, or is None; otherwise an error.
 
     >>> checked_engine("naive")
     'naive'
@@ -332,7 +336,7 @@ def checked_engine(name: str | None) -> str | None:
 
 
 def checked_algorithm(name: object) -> Any:
-    """``name`` if it is that of an algorithm, or "auto"; else the error.
+    """``name`` if it names an algorithm, or is "auto"; otherwise an error.
 
     >>> checked_algorithm("direct")
     'direct'
@@ -346,7 +350,7 @@ def checked_algorithm(name: object) -> Any:
 
 
 def _result_shape(problem: Problem) -> tuple[int, ...]:
-    """Shape of the result, or of the largest of several."""
+    """Shape of the result, or of the largest of several results."""
     op, g, backward = problem.op, problem.geometry, problem.op.endswith("_backward")
     if isinstance(g, ConvGeometry):
         shapes = {"conv2d_input_gradient": g.input_shape, "conv2d_filter_gradient": g.filter_shape}
@@ -375,16 +379,16 @@ def _check(name: str) -> None:
 
 
 def _missing(engine: str) -> str | None:
-    """Why an engine cannot run here and now, or None where it can."""
+    """Why an engine cannot run here and now, or None if it can."""
     if engine == "numba" and engine not in sys.modules and not main_thread().is_alive():
         return _not_installed(engine) or _not_importable(engine)
     return _not_installed(engine)
 
 
 def _not_importable(package: str) -> str | None:
-    """Why a package cannot be imported any more while Python ends, or None where it can.
+    """Why a package cannot be imported while Python ends, or None if it can.
 
-    Then modules that want to be called at Python's end raise an error.
+    At that time, modules that register a function for Python's end raise an error.
     """
     try:
         import_module(package)

@@ -1,4 +1,4 @@
-"""What scikit-learn's users give as ``y`` and ``class_weight``, and the names of their columns."""
+"""Checks of ``y`` and ``class_weight`` as scikit-learn's users pass them, and of column names."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def checked_labels(y: Any, samples: int) -> Array:
     """Labels (n,) that can be compared with each other, one for each sample.
 
     Raises:
-        TypeError: labels of several types, or of one that cannot be sorted.
-        ValueError: a missing label (None, NaN, NaT or a masked one), another number of labels,
-            several labels for a sample, or numbers that are no classes.
+        TypeError: the labels have several types, or a type that cannot be sorted.
+        ValueError: a label is missing (None, NaN, NaT or masked), the number of labels is wrong, a
+            sample has several labels, or the labels are numbers that are no classes.
 
     >>> checked_labels(["a", "b", None], 3)
     Traceback (most recent call last):
@@ -39,7 +39,7 @@ def checked_labels(y: Any, samples: int) -> Array:
             "y must have the shape (n,), one label for each sample, got a ragged sequence"
         ) from None
     if labels.dtype.kind in "US" and not hasattr(y, "dtype") and labels.ndim == 1:
-        # NumPy makes strings of numbers, None and NaN that stand beside strings in a list.
+        # NumPy turns numbers, None and NaN into strings if the list also holds strings.
         _of_one_type(_objects(y))
     if labels.ndim == 2 and labels.shape[1] == 1:
         known = sys.modules.get("sklearn.exceptions")
@@ -97,7 +97,7 @@ def _of_one_type(labels: Array) -> None:
     kinds = []
     for i, label in enumerate(labels):
         if _is_missing(label):
-            raise ValueError(f"Input y contains {_shown(label)}: the label y[{i}] is missing")
+            raise ValueError(f"Input y contains {_name(label)}: the label y[{i}] is missing")
         if isinstance(label, list | tuple | set | frozenset | dict | np.ndarray):
             raise ValueError(
                 f"y must have the shape (n,), one label for each sample, got {label!r} in y[{i}]"
@@ -120,16 +120,16 @@ def _is_missing(label: object) -> bool:
         return True
     try:
         return bool(label != label)
-    except (TypeError, ValueError):  # pandas' NA, which is neither; an array, which is no label
+    except (TypeError, ValueError):  # pandas' NA and arrays have no truth value
         return type(label).__name__ == "NAType"
 
 
-def _shown(label: object) -> str:
+def _name(label: object) -> str:
     return "NaN" if isinstance(label, float | np.floating) else repr(label)
 
 
 def _kind(label: object) -> object:
-    """What labels must have in common so that they can be compared."""
+    """The kind of a label. Labels of one kind can be compared with each other."""
     if isinstance(label, str | bytes):
         return type(label).__mro__[-2]
     if isinstance(label, int | float | np.number | np.bool_):
@@ -146,12 +146,12 @@ def balanced(
 ) -> Array | None:
     """The weight of each sample, (n,): its class's weight times its ``sample_weight``.
 
-    None if there are neither class weights nor sample weights. "balanced" stands for class weights
-    with which all classes count alike.
+    The result is None if there are neither class weights nor sample weights. "balanced" means class
+    weights with which all classes count alike.
 
     Raises ``TypeError`` or ``ValueError`` for class weights that are neither a dict of labels and
-    weights, nor "balanced", nor None; for a weight that is negative or not finite; and for labels
-    that are not in y, if a label of y has no weight, because that label may be meant.
+    weights, nor "balanced", nor None, and for a weight that is negative or not finite. A label that
+    is not in y is an error only if a label of y has no weight, because it may be a misspelling.
 
     >>> balanced("balanced", np.array(["a", "b"]), np.array([0, 0, 0, 1]), None).round(4).tolist()
     [0.6667, 0.6667, 0.6667, 2.0]
@@ -186,7 +186,7 @@ def balanced(
 
 
 def feature_names(table: Any) -> Array | None:
-    """The names of a table's columns, if all are strings; None of what has no such names."""
+    """The names of a table's columns, if all are strings; None for anything else."""
     columns = getattr(table, "columns", None)
     if columns is None:
         return None
@@ -197,9 +197,9 @@ def feature_names(table: Any) -> Array | None:
 
 
 def same_names(table: Any, fitted: Array | None, estimator: str) -> None:
-    """Raise ``ValueError`` where columns have other names, or another order, than in ``fit``.
+    """Raise ``ValueError`` if columns have other names, or another order, than in ``fit``.
 
-    Warns where only one of the two had names; in the words of scikit-learn.
+    Warns if only one of the two had names. The messages are those of scikit-learn.
     """
     names = feature_names(table)
     if names is None and fitted is None:

@@ -1,7 +1,7 @@
 """``CNNClassifier``: a net as a scikit-learn estimator, for pipelines, searches, cross-validation.
 
-scikit-learn itself is not needed: the estimator's protocol is a handful of methods, written here.
-Where scikit-learn is in use, errors and tags are its own.
+scikit-learn itself is not needed, because the estimator's protocol is a handful of methods. If
+scikit-learn has been imported, errors and tags are its own.
 
 Source: L. Buitinck et al., "API design for machine learning software", arXiv:1309.0238.
 """
@@ -26,7 +26,7 @@ from fastcnn.data.on_demand import SamplesOnDemand, is_memory_mapped
 from fastcnn.data.scaling import KnownSamples
 from fastcnn.estimator.class_labels import balanced, checked_labels, feature_names, same_names
 from fastcnn.estimator.metadata_routing import RequestsSampleWeight
-from fastcnn.estimator.stratified import held_out
+from fastcnn.estimator.stratified import hold_out
 from fastcnn.models.inputs import finite, layout_doubt
 from fastcnn.models.net import image_shape
 from fastcnn.models.nets import NETS
@@ -41,11 +41,9 @@ from fastcnn.train.sample_weights import checked
 Net = str | Callable[[int], list[Layer]] | Sequence[Layer]
 
 _POOLED_TWICE = 10  # side of the smallest image for the net "small"
-_SMALLEST_IMAGE = 8  # side; what is smaller is taken as a vector of features
-_PART = 1 << 18  # numbers that are looked at together
-_COPIED = (
-    1 << 25
-)  # bytes of samples that are scaled once for all epochs; more of them batch by batch
+_SMALLEST_IMAGE = 8  # side; smaller samples are vectors of features
+_PART = 1 << 18  # numbers that are processed at a time
+_COPY_BYTES = 1 << 25  # samples of at most this size are scaled once, larger ones batch by batch
 
 
 class NotFittedError(ValueError, AttributeError):
@@ -55,55 +53,53 @@ class NotFittedError(ValueError, AttributeError):
 class CNNClassifier(RequestsSampleWeight):
     """A net that classifies, with scikit-learn's methods.
 
-    **What X may be.** Images (n, H, W) or (n, H, W, C), or rows (n, features). Rows are images
-    where ``image_shape`` says so. Without it rows are square images of one channel where that gives
-    at least 8×8 pixels (64, 81, …, 784 features), and vectors of features else; give
+    **Samples.** X holds images (n, H, W) or (n, H, W, C), or rows (n, features). With
+    ``image_shape`` rows are images of this shape. Without it, rows are square images of one channel
+    if these have at least 8×8 pixels (64, 81, …, 784 features), otherwise vectors of features. Pass
     ``image_shape=(features,)`` for vectors that only look like images.
 
     **Scaling.** Bytes (uint8) are pixels, and are scaled to ``x / 255 − 0.5``. Other numbers are
     shifted and scaled so that the training data have mean 0 and deviation 1: images as a whole,
-    vectors feature by feature. What is large, or lies in a memory-mapped file, is scaled batch by
-    batch, without a copy of all. Later samples must hold numbers of the same scale, in any dtype:
-    what reaches far beyond the training's numbers is refused or there is one ``InputWarning``.
+    vectors feature by feature. Large arrays and memory-mapped files are scaled batch by batch,
+    without a copy of all. Later samples must have the same scale, in any dtype. Numbers far beyond
+    the training's range raise an error or give one ``InputWarning``.
 
     **Weights.** ``class_weight`` and the ``sample_weight`` of :meth:`fit` are multiplied, and
-    divided by their mean: only their ratios matter. The loss of a batch of B samples is then
+    divided by their mean, so only their ratios matter. The loss of a batch of B samples is then
     ``Σ w · loss / B``, as in :meth:`fastcnn.Sequential.fit`. Samples of weight 0 take no part.
 
     Args:
-        net: "auto"; a name of ``fastcnn.nets.NETS``; a function from the number of classes
-        to
-            layers; or layers, of which the last gives a score for each class. "auto" is the net
-            "small" for images of at least 10×10 pixels, "wide" down to 8×8, and a hidden layer of
-            64 units for the rest. Each fit copies the layers: new layers are drawn anew, and layers
-            of a trained model begin with the parameters that they have there.
+        net: "auto", a name of ``fastcnn.nets.NETS``, a function from the number of classes to
+            layers, or layers whose last one gives a score for each class. "auto" is the net "small"
+            for images of at least 10×10 pixels, "wide" down to 8×8, and otherwise a hidden layer of
+            64 units. Each fit copies the layers. New layers get random parameters, and layers of a
+            trained model keep their parameters.
         image_shape: (H, W), (H, W, C) or (features,), or None.
-        epochs: how many times all samples are seen.
-        batch_size: samples to a step.
+        epochs: number of passes over all samples.
+        batch_size: number of samples in a step.
         optimizer: "sgd", "adam", "adamw", "rmsprop", or an optimizer, which is copied.
-        learning_rate: the optimizer's rate, or None for its own.
-        augment: such as ``fastcnn.Augment(shift=2)``, or None.
-        validation_split: the share of the samples that is held out, drawn at random, of each class
-            the same share; each class keeps at least one sample to train on.
-        class_weight: how much the samples of each class count: a dict of labels and weights (1 for
-            a label that is not named), "balanced" for weights that make the classes count alike, or
-            None.
+        learning_rate: the learning rate, or None for the optimizer's own.
+        augment: an augmentation such as ``fastcnn.Augment(shift=2)``, or None.
+        validation_split: the share of each class's samples that is held out, at random. Each class
+            keeps at least one sample for training.
+        class_weight: the weights of the classes: a dict of labels and weights (default 1),
+            "balanced" for weights that make the classes count alike, or None.
         callbacks: see :mod:`fastcnn.train.callbacks`.
         random_state: an integer, a generator of NumPy, or None for another result each time.
         verbose: 1 prints a line for each epoch.
 
     Attributes:
         classes_: the labels, sorted; the order of the columns of ``predict_proba``.
-        n_features_in_: numbers to a sample.
-        feature_names_in_: the names of the columns, if X is a table whose columns all have names
-            that are strings.
-        image_shape_: how the net takes a sample, (H, W, C) or (features,).
-        model_: the trained :class:`fastcnn.Sequential`. It takes X as it is scaled here.
+        n_features_in_: number of features of a sample.
+        feature_names_in_: the names of the columns, if X is a table whose column names are all
+            strings.
+        image_shape_: the shape of a sample for the net, (H, W, C) or (features,).
+        model_: the trained :class:`fastcnn.Sequential`. It takes scaled samples.
         history_: the training's :class:`fastcnn.History`.
-        samples_: what samples of ``fit`` were like, with which later ones are compared.
-        mean_, scale_: what samples were shifted and scaled by; None for bytes.
+        samples_: a record of the samples of ``fit``, with which later ones are compared.
+        mean_, scale_: the mean that was subtracted from samples, and the divisor; None for bytes.
 
-    Arguments are checked by ``fit``, as scikit-learn's custom is.
+    ``fit`` checks the arguments, as is usual in scikit-learn.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -149,11 +145,11 @@ class CNNClassifier(RequestsSampleWeight):
     # --- the estimator's protocol -----------------------------------------------------------------
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The constructor's arguments by name; ``deep`` changes nothing."""
+        """The constructor's arguments by name; ``deep`` has no effect."""
         return {name: getattr(self, name) for name in self._parameters()}
 
     def set_params(self, **params: Any) -> Self:
-        """Set constructor's arguments by name; ``ValueError`` for a name that is none of them.
+        """Set arguments of the constructor by name; ``ValueError`` for an unknown name.
 
         >>> CNNClassifier().set_params(epochs=3)
         CNNClassifier(epochs=3)
@@ -196,13 +192,13 @@ class CNNClassifier(RequestsSampleWeight):
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Train a new net on samples X and labels y (n,) of any type that can be sorted.
 
-        ``sample_weight`` (n,) says how much each sample counts, see the class.
+        ``sample_weight`` (n,) holds the weight of each sample, see the class.
 
         Raises ``TypeError`` or ``ValueError`` for a wrong argument of the constructor, NaN or
         infinity, missing labels, labels of several types, X and y of different lengths, weights
         that are negative or all zero, fewer than two classes, or layers that do not fit.
 
-        Warns with ``UserWarning`` where a class is too small for ``validation_split``.
+        Warns with ``UserWarning`` if a class is too small for ``validation_split``.
         """
         epochs, batch_size = count("epochs", self.epochs), count("batch_size", self.batch_size)
         split = below_one("validation_split", self.validation_split)
@@ -229,12 +225,12 @@ class CNNClassifier(RequestsSampleWeight):
         known = KnownSamples(scales_bytes=False)
         known.learn(samples)
         scaling = None if samples.dtype == np.uint8 else mean_and_deviation(samples, shape, train)
-        prepared = _prepared(samples, shape, scaling, train)
+        prepared = _net_samples(samples, shape, scaling, train)
         of_train = slice(None) if train is None else train
         validation = None
         if rest is not None:
-            held_out = _prepared(samples, shape, scaling, rest)
-            validation = held_out, targets[rest], _of_mean_one(weights, rest)
+            others = _net_samples(samples, shape, scaling, rest)
+            validation = others, targets[rest], _of_mean_one(weights, rest)
         history = model.fit(
             prepared,
             targets[of_train],
@@ -269,10 +265,10 @@ class CNNClassifier(RequestsSampleWeight):
     def predict_proba(self, X: ArrayLike) -> Array:
         """Probabilities (n, classes), in the order of ``classes_``.
 
-        Raises ``NotFittedError`` before ``fit``, ``ValueError`` for samples of another size than
-        those of ``fit``, and for NaN and infinity.
+        Raises ``NotFittedError`` before ``fit``. Raises ``ValueError`` for samples of another size
+        than in ``fit``, and for NaN and infinity.
         """
-        self._fitted()
+        self._check_fitted()
         same_names(X, getattr(self, "feature_names_in_", None), type(self).__name__)
         samples = _samples(X)
         if prod(samples.shape[1:]) != self.n_features_in_:
@@ -282,7 +278,7 @@ class CNNClassifier(RequestsSampleWeight):
             )
         if samples.ndim > 2 and _sides(samples.shape[1:]) != _sides(self.image_shape_):
             raise ValueError(
-                f"X must hold samples of shape {self.image_shape_}, as those of fit, or rows of "
+                f"X must hold samples of shape {self.image_shape_}, as in fit, or rows of "
                 f"{self.n_features_in_} features, got samples of shape {samples.shape[1:]}"
             )
         _finite(samples)
@@ -290,7 +286,7 @@ class CNNClassifier(RequestsSampleWeight):
             self.samples_.check("X", samples)
         scaling = None if self.mean_ is None else (self.mean_, self.scale_)
         if scaling is None and samples.dtype != np.uint8:
-            # A net that was trained on bytes, and the same in floats.
+            # The net was trained on bytes, and gets them as floats.
             scaling = np.float64(127.5), np.float64(255)
         convert = _conversion(self.image_shape_, scaling)
         step = max(1, _PART // self.n_features_in_)
@@ -301,9 +297,9 @@ class CNNClassifier(RequestsSampleWeight):
         return np.concatenate(parts)
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """The accuracy: the share of samples for which the right label is predicted.
+        """The accuracy: the share of samples whose predicted label is right.
 
-        With ``sample_weight`` it is their share of the sum of the weights.
+        With ``sample_weight`` it is the share of the sum of the weights.
 
         Raises ``ValueError`` for weights that are negative or all zero.
         """
@@ -315,19 +311,19 @@ class CNNClassifier(RequestsSampleWeight):
         _not_all_zero(weights)
         return float(np.average(right, weights=weights))
 
-    # --- what arguments mean ----------------------------------------------------------------------
+    # --- interpretation of arguments --------------------------------------------------------------
 
-    def _fitted(self) -> None:
+    def _check_fitted(self) -> None:
         if not hasattr(self, "model_"):
-            known = sys.modules.get("sklearn.exceptions")  # where it is in use, its own error
-            error = NotFittedError if known is None else known.NotFittedError
+            sklearn = sys.modules.get("sklearn.exceptions")  # its own error, if it is imported
+            error = NotFittedError if sklearn is None else sklearn.NotFittedError
             raise error(
                 f"This {type(self).__name__} instance is not fitted yet. Call 'fit' with "
                 "appropriate arguments before using this estimator."
             )
 
     def _shape_for(self, samples: Array) -> Shape:
-        """How the net takes one sample."""
+        """The shape of one sample for the net."""
         sample_shape = samples.shape[1:]
         if self.image_shape is not None:
             shape = image_shape(tuple(self.image_shape))
@@ -370,11 +366,11 @@ class CNNClassifier(RequestsSampleWeight):
 
 
 def _sides(shape: Shape) -> Shape:
-    """The sides of a sample that are more than 1: (1, 28, 28) and (28, 28, 1) hold the same."""
+    """The sides of a sample above 1; they are equal for (1, 28, 28) and (28, 28, 1)."""
     return tuple(side for side in shape if side > 1)
 
 
-def _seed(random_state: Any) -> int | None:
+def _seed(random_state: object) -> int | None:
     if random_state is None:
         return None
     if isinstance(random_state, int | np.integer) and not isinstance(random_state, bool):
@@ -389,7 +385,7 @@ def _seed(random_state: Any) -> int | None:
 
 
 def _samples(x: Any) -> Array:
-    """X as (n, …) numbers, in the words that scikit-learn has for what is wrong with it."""
+    """X as an array (n, …) of numbers; the messages of errors are those of scikit-learn."""
     if hasattr(x, "tocsr"):
         raise TypeError("X must be a dense array, but sparse data was passed; use X.toarray()")
     if np.ma.is_masked(x):
@@ -397,7 +393,7 @@ def _samples(x: Any) -> Array:
     array = np.asarray(x)
     if array.dtype.kind == "c":
         raise ValueError(f"Complex data not supported, X must hold real numbers, got {array.dtype}")
-    if array.dtype.kind in "OUS":  # numbers in disguise, or what float() says of it
+    if array.dtype.kind in "OUS":  # objects or text may be numbers; otherwise float() raises
         array = array.astype(np.float64)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"X must hold real numbers, got dtype {array.dtype}")
@@ -423,7 +419,7 @@ def _finite(array: Array) -> None:
     try:
         finite("X", array)
     except ValueError as error:
-        # "NaN" and "inf" are the words that scikit-learn looks for.
+        # scikit-learn's checks expect the words "NaN" and "inf".
         raise ValueError(str(error).replace("infinity", "infinity (inf)")) from None
 
 
@@ -433,7 +429,7 @@ def _not_all_zero(weights: Array) -> None:
 
 
 def _rows_that_count(weights: Array | None, targets: Array) -> Array | None:
-    """The samples of a weight above 0; None if these are all."""
+    """The indices of the samples with a weight above 0; None for all samples."""
     rows = None
     if weights is not None:
         _not_all_zero(weights)
@@ -450,9 +446,9 @@ def _rows_that_count(weights: Array | None, targets: Array) -> Array | None:
 def _split(
     targets: Array, classes: Array, rows: Array | None, share: float, seed: int | None
 ) -> tuple[Array, Array]:
-    """The samples to train on and those to validate on, of ``rows`` or of all."""
+    """The samples to train on, and the samples to validate on, from ``rows`` or all samples."""
     of_rows = targets if rows is None else targets[rows]
-    train, rest = held_out(of_rows, share, np.random.default_rng(seed))
+    train, rest = hold_out(of_rows, share, np.random.default_rng(seed))
     if not len(rest):
         raise ValueError(
             f"validation_split={share} of {len(of_rows)} samples leaves none to validate on"
@@ -481,11 +477,11 @@ def _of_mean_one(weights: Array | None, rows: Array | slice) -> Array | None:
 
 
 Scaling = tuple[Array | np.float64, Array | np.float64]
-"""What is subtracted from samples, and what the difference is divided by."""
+"""The mean that is subtracted from samples, and the divisor of the difference."""
 
 
 def _conversion(shape: Shape, scaling: Scaling | None) -> Callable[[Array], Array]:
-    """What makes samples as the net takes them of samples in any shape."""
+    """A function that reshapes and scales samples for the net."""
 
     @unreported
     def convert(part: Array) -> Array:
@@ -497,27 +493,28 @@ def _conversion(shape: Shape, scaling: Scaling | None) -> Callable[[Array], Arra
         step = max(1, _PART // prod(shape))
         for first in range(0, len(part), step):
             some = slice(first, first + step)
-            # In float64, so that large means cost no digits.
+            # The mean is float64, so that a large mean costs no digits.
             result[some] = (part[some] - mean) / scale
         return result
 
     return convert
 
 
-def _prepared(
+def _net_samples(
     samples: Array, shape: Shape, scaling: Scaling | None, rows: Array | None
 ) -> Array | SamplesOnDemand:
-    """These samples as the net takes them: at once where that is small, else batch by batch."""
+    """These samples in the net's shape and scale, converted at once if small, or batch by batch."""
     result = SamplesOnDemand(samples, _conversion(shape, scaling), rows)
-    is_large = prod(result.shape) * result.dtype.itemsize > _COPIED
+    is_large = prod(result.shape) * result.dtype.itemsize > _COPY_BYTES
     return result if is_large or is_memory_mapped(samples) else np.asarray(result)
 
 
 @unreported
 def mean_and_deviation(samples: Array, shape: Shape, rows: Array | None) -> Scaling:
-    """Of images as a whole, of vectors for each feature; the deviation is 1 where there is none.
+    """Mean and deviation of images as a whole, or of each feature of vectors.
 
-    In float64, and in parts: beside ``samples`` it takes a few megabytes.
+    A deviation of 0 becomes 1. Both are computed in float64, from parts of ``samples``, with a few
+    megabytes of memory.
     """
     axis = 0 if len(shape) == 1 else None
     count = len(samples) if rows is None else len(rows)
@@ -533,6 +530,6 @@ def mean_and_deviation(samples: Array, shape: Shape, rows: Array | None) -> Scal
     mean = sum(part.sum(axis=axis) for part in parts()) / numbers
     variance = sum(np.square(part - mean).sum(axis=axis) for part in parts()) / numbers
     deviation = np.sqrt(variance)
-    # A feature that is constant but for rounding says nothing, and is not blown up.
+    # A feature that is constant, except for rounding, holds no information and is not scaled up.
     still = deviation <= 1e-12 * np.maximum(np.abs(mean), 1)
     return mean, np.where(still, 1.0, deviation)

@@ -1,7 +1,7 @@
 """scikit-learn's metadata routing, for an estimator that does not inherit from scikit-learn's.
 
 With ``sklearn.set_config(enable_metadata_routing=True)`` pipelines, searches and cross-validation
-ask each estimator which of the metadata it requests, and hand these over by name.
+ask each estimator for the metadata that it requests, and pass these by name.
 
 Source: scikit-learn's user guide, "Metadata Routing".
 """
@@ -12,14 +12,14 @@ from copy import deepcopy
 from typing import Any, Self
 
 UNCHANGED = "$UNCHANGED$"
-"""The default of a request: it stays what it is. The same word as scikit-learn's."""
+"""scikit-learn's word for a request that does not change."""
 
 
 class RequestsSampleWeight:
     """Requests of ``sample_weight`` for ``fit`` and ``score``.
 
-    True requests it where it is passed, False does not, None (the default) raises an error where
-    it is passed, and another name requests it under that name.
+    True requests the weights, and False ignores them. None (the default) raises an error if they
+    are passed. A text requests them under another name.
     """
 
     _metadata_request: Any

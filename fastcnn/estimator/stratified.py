@@ -1,4 +1,4 @@
-"""A share of the samples is held out, of each class as nearly the same share as can be."""
+"""Hold-out of a share of the samples, with nearly the same share of each class."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 from fastcnn.core.arguments import Array
 
 
-def held_out(
+def hold_out(
     labels: NDArray[np.int64], share: float, rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """Which samples are trained on, and which are held out: indices, each in ascending order.
+    """Indices of the samples for training and of the samples held out, both in ascending order.
 
-    ``int(share * N)`` samples are held out, drawn at random within each class; but each class
-    keeps at least one to train on. Where the share of a class is no whole number, those with
-    the largest rests have one more, of equal rests the first.
+    ``int(share * N)`` samples are held out, at random within each class, but each class keeps at
+    least one for training. If the share of a class is no whole number, it is rounded down. The
+    classes with the largest remainders get one more; equal remainders go in order of classes.
 
     Args:
         labels: class numbers (N,), at least 0.
@@ -24,15 +24,15 @@ def held_out(
 
     Example:
         >>> labels = np.array([0, 0, 0, 0, 0, 0, 1, 1, 1, 1])
-        >>> train, rest = held_out(labels, 0.5, np.random.default_rng(0))
+        >>> train, rest = hold_out(labels, 0.5, np.random.default_rng(0))
         >>> labels[train].tolist(), labels[rest].tolist()
         ([0, 0, 0, 1, 1], [0, 0, 0, 1, 1])
     """
     counts = np.bincount(labels)
-    wanted, most = counts * share, np.maximum(counts - 1, 0)
-    parts = np.minimum(np.floor(wanted).astype(np.int64), most)
+    exact, most = counts * share, np.maximum(counts - 1, 0)
+    parts = np.minimum(np.floor(exact).astype(np.int64), most)
     total = min(int(len(labels) * share), int(most.sum()))
-    by_rest = np.argsort(parts - wanted, kind="stable")
+    by_rest = np.argsort(parts - exact, kind="stable")
     while (missing := total - int(parts.sum())) > 0:
         able = by_rest[parts[by_rest] < most[by_rest]]
         parts[able[:missing]] += 1

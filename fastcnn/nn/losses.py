@@ -1,7 +1,7 @@
-"""Losses: how far a net's outputs are from what they should be, and the gradient of that.
+"""Losses: the distances of a net's outputs from its targets, and their gradients.
 
-A loss takes the net's raw outputs: the softmax of the cross-entropy and the sigmoid of the binary
-one belong to the loss, which needs no detour through tiny probabilities.
+A loss takes the net's raw outputs. The cross-entropy contains the softmax, and the binary
+cross-entropy the sigmoid, so that no tiny probabilities are computed.
 
 Sources: C. Szegedy et al., "Rethinking the Inception Architecture", arXiv:1512.00567 (label
 smoothing); H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", arXiv:1710.09412, and
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastcnn import ops
 from fastcnn.core.arguments import (
@@ -47,11 +47,11 @@ from fastcnn.core.user_code import (
 )
 from fastcnn.nn.layers import Shape
 
-# --- what the methods of a user's loss must return ------------------------------------------------
+# --- checks of the methods of users' losses -------------------------------------------------------
 
 
 def _checked_targets(
-    loss: Loss, call: Callable[..., Any], y: ArrayLike, count: int, output: Shape, dtype: Any
+    loss: Loss, call: Callable[..., Any], y: ArrayLike, count: int, output: Shape, dtype: DTypeLike
 ) -> Array:
     source, needed = Source(loss, "targets"), f"an array of {count} targets"
     array = real_numbers(source, needed, result := call(y, count, output, dtype))
@@ -114,15 +114,15 @@ _CONTRACT: Contract = {
 class Loss(Known):
     """Base class of all losses.
 
-    The methods of a subclass get arrays that they cannot write to, and what they return is checked:
-    shapes, dtypes, and that the gradient of finite outputs is finite.
+    The methods of a subclass get read-only arrays. Their results are checked: shapes, dtypes, and
+    that the gradient of finite outputs is finite.
 
     Attributes:
-        name: by which ``fit(loss=…)`` and files know it. A subclass without a ``name`` of its own
-            gets its class's name.
+        name: the loss's name in ``fit(loss=…)`` and in files. A subclass without a ``name`` of its
+            own gets its class's name.
         implies: the class of the layer that turns outputs into predictions, "Softmax", "Sigmoid"
-            or None. A net that ends in that very layer trains on what comes before it.
-        counts: whether ``correct`` says something: whether there is an accuracy.
+            or None. Training omits this layer at the end of a net.
+        counts: whether the loss has an accuracy, which :meth:`correct` computes.
     """
 
     known: ClassVar[Registry[Loss]] = Registry("loss")
@@ -140,12 +140,12 @@ class Loss(Known):
         refuse_method(self, name, _CONTRACT)
         super().__setattr__(name, value)
 
-    def targets(self, y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
-        """``y`` checked, in the form that the other functions take; ``count`` samples.
+    def targets(self, y: ArrayLike, count: int, output: Shape, dtype: DTypeLike) -> Array:
+        """``y`` of ``count`` samples, checked, in the form that the other methods take.
 
-        It may be ``y`` itself or a view of it.
+        The result may be ``y`` itself or a view of it.
 
-        Raises ``ValueError`` or ``TypeError`` that says what is wrong with ``y``.
+        Raises a ``ValueError`` or ``TypeError`` that says what is wrong with ``y``.
         """
         raise NotImplementedError
 
@@ -154,21 +154,21 @@ class Loss(Known):
         raise NotImplementedError
 
     def gradient(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
-        """Gradient of each sample's own loss at the outputs, in their shape."""
+        """Gradient of each sample's own loss with respect to the outputs, in their shape."""
         raise NotImplementedError
 
     def correct(self, outputs: Array, targets: Array) -> float:
-        """How many samples are right."""
+        """The number of samples that are right."""
         raise NotImplementedError
 
     def predictions(self, outputs: Array, engine: str | None = None) -> Array:
-        """What ``predict`` returns for raw outputs."""
+        """The predictions that ``predict`` returns, from raw outputs."""
         return outputs
 
     def classes(self, targets: Array, output: Shape) -> tuple[NDArray[np.int64], int]:
-        """The class number of each sample, and how many classes there are, for ``class_weight``.
+        """The class number of each sample, and the number of classes, for ``class_weight``.
 
-        Raises ``ValueError`` where targets are no classes.
+        Raises ``ValueError`` if the targets are no classes.
         """
         raise ValueError(
             f"class_weight needs a loss of classes, such as cross-entropy, got {self!r}; use "
@@ -188,10 +188,10 @@ class Loss(Known):
 class CrossEntropy(Loss):
     """Softmax cross-entropy on class numbers (N,) or (N, 1), or rows of probabilities (N, C).
 
-    With the softmax q of a sample's outputs its loss is −log q at its class, or −Σ p log q for a
-    row of probabilities p, as mixup, distillation and averaged annotators give them; one-hot rows
-    are such rows. A sample counts as right if the largest output stands where the largest
-    probability does.
+    With q the softmax of a sample's outputs, its loss is −log q at its class. For a row of
+    probabilities p the loss is −Σ p log q. Such rows come from mixup, distillation or several
+    annotators; one-hot rows are a special case. A sample is right if its largest output and its
+    largest probability are at the same class.
 
     Args:
         label_smoothing: the share s of each label that is spread evenly over all C classes:
@@ -212,7 +212,7 @@ class CrossEntropy(Loss):
     def __init__(self, label_smoothing: float = 0.0) -> None:
         self.label_smoothing = label_smoothing
 
-    def targets(self, y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
+    def targets(self, y: ArrayLike, count: int, output: Shape, dtype: DTypeLike) -> Array:
         if len(output) != 1:
             raise ValueError(
                 f"cross-entropy needs a net that ends in (classes,), got {output}; put a "
@@ -241,8 +241,8 @@ class CrossEntropy(Loss):
         return ops.cross_entropy_backward(outputs, smooth, reduction="none", engine=engine)
 
     @unreported
-    def smoothed(self, targets: Array, classes: int, dtype: Any) -> Array:
-        """``targets`` themselves, or with ``label_smoothing`` rows of probabilities (N, classes).
+    def smoothed(self, targets: Array, classes: int, dtype: DTypeLike) -> Array:
+        """``targets``, or with ``label_smoothing`` smoothed rows of probabilities (N, classes).
 
         >>> CrossEntropy(0.5).smoothed(np.array([1]), 2, np.float32)
         array([[0.25, 0.75]], dtype=float32)
@@ -279,7 +279,7 @@ class MeanSquaredError(Loss):
     name = "mse"
     counts = False
 
-    def targets(self, y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
+    def targets(self, y: ArrayLike, count: int, output: Shape, dtype: DTypeLike) -> Array:
         return _numbers(y, count, output, dtype)
 
     @unreported
@@ -297,16 +297,16 @@ class MeanSquaredError(Loss):
 
 
 class BinaryCrossEntropy(Loss):
-    """Cross-entropy of a sigmoid at each output, against targets from 0 to 1; their mean.
+    """Mean over the outputs of the cross-entropy of their sigmoid, with targets from 0 to 1.
 
-    Targets have the outputs' shape, (N,) where that is (N, 1). A sample counts as right by the
-    share of its outputs that are on the right side of one half.
+    Targets have the outputs' shape; for outputs (N, 1) also (N,). The accuracy of a sample is the
+    share of its outputs whose sigmoid is on the same side of one half as the target.
     """
 
     name = "binary_cross_entropy"
     implies = "Sigmoid"
 
-    def targets(self, y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
+    def targets(self, y: ArrayLike, count: int, output: Shape, dtype: DTypeLike) -> Array:
         targets = _numbers(y, count, output, dtype)
         wrong = targets[(targets < 0) | (targets > 1)]
         if wrong.size:
@@ -343,7 +343,7 @@ class BinaryCrossEntropy(Loss):
 
 
 def loss_named(value: object) -> Loss:
-    """A loss itself, or a new one by its name: "cross_entropy", "mse", "binary_cross_entropy".
+    """``value`` if it is a loss, or a new loss with this name, such as "cross_entropy" or "mse".
 
     >>> loss_named("mse")
     MeanSquaredError()
@@ -359,7 +359,7 @@ def loss_named(value: object) -> Loss:
 
 
 def loss_from_dict(described: Any) -> Loss:
-    """The loss of a ``{"name": …, "config": …}``; ``ValueError`` for an unknown one."""
+    """The loss for a ``{"name": …, "config": …}``; ``ValueError`` for an unknown name."""
     if not isinstance(described, dict) or "name" not in described:
         raise ValueError(f"loss must be one of {', '.join(Loss.known)}, got {quoted(described)}")
     kind = Loss.known.find(described["name"], described.get("module"))
@@ -372,7 +372,7 @@ def _classes(y: ArrayLike, count: int, classes: int) -> Array:
     except ValueError as error:
         raise ValueError(f"y must be an array, got a ragged sequence: {error}") from None
     if array.ndim == 2 and array.shape[1] == 1 and classes > 1:
-        array = array[:, 0]  # a column, as of a table or of keras.datasets
+        array = array[:, 0]  # a column, as in tables and in keras.datasets
     if array.ndim == 2:
         array = _unless_one_hot(array, classes)
     if array.ndim in (1, 2) and len(array) != count:
@@ -381,7 +381,7 @@ def _classes(y: ArrayLike, count: int, classes: int) -> Array:
 
 
 def _unless_one_hot(rows: Array, classes: int) -> Array:
-    """The classes of one-hot rows, (N,); floats that are not such rows as they are, (N, C)."""
+    """The classes (N,) of one-hot rows; other rows (N, C) of floats are returned as they are."""
     if rows.shape[1] != classes:
         raise ValueError(
             f"y must be class numbers (N,), or rows of probabilities or one-hot rows "
@@ -402,15 +402,15 @@ def _unless_one_hot(rows: Array, classes: int) -> Array:
 
 
 @unreported
-def _numbers(y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
-    (given,) = floats(y=y)
-    if given.ndim == 1 and output == (1,):
-        given = given[:, np.newaxis]
-    if given.shape != (count, *output):
-        raise ValueError(f"y must have the shape {(count, *output)}, got {given.shape}")
-    if not np.isfinite(given).all():
+def _numbers(y: ArrayLike, count: int, output: Shape, dtype: DTypeLike) -> Array:
+    (targets,) = floats(y=y)
+    if targets.ndim == 1 and output == (1,):
+        targets = targets[:, np.newaxis]
+    if targets.shape != (count, *output):
+        raise ValueError(f"y must have the shape {(count, *output)}, got {targets.shape}")
+    if not np.isfinite(targets).all():
         raise ValueError("y must hold finite numbers, got NaN or infinity")
-    return np.ascontiguousarray(given, dtype)[...]
+    return np.ascontiguousarray(targets, dtype)[...]
 
 
 def _mean_of_each(values: Array) -> Array:

@@ -1,8 +1,8 @@
 """Optimizers: they move a model's parameters against the gradient, in place.
 
-A model keeps all its parameters in one flat array, so a step is a handful of calls whatever the
-number of layers. They go block by block, each small enough that what one call wrote is still in
-cache when the next reads it, and use the gradient itself as scratch: a step allocates nothing.
+A model keeps all its parameters in one flat array, so a step takes the same few calls for any
+number of layers. The calls go block by block. A block is so small that it stays in the cache from
+one call to the next. The gradient serves as scratch, so a step allocates nothing.
 
 Sources: Y. Nesterov, 1983, in the form of I. Sutskever et al., "On the importance of initialization
 and momentum in deep learning", 2013; D. P. Kingma, J. Ba, "Adam", arXiv:1412.6980; I. Loshchilov,
@@ -38,20 +38,21 @@ if TYPE_CHECKING:
     from fastcnn.engine.numba.runtime.types import Kernel
 
 _BLOCK = 16_384
-"""Numbers to a block: four arrays of this many float32 lie in an L2 cache."""
+"""Numbers in a block. Four float32 arrays of this size fit into the second-level cache."""
 
 
 class _Use:
-    """What an optimizer is used for.
+    """The use of an optimizer: its model and its steps.
 
     Attributes:
-        steps: how many it has taken.
-        began: of these before the current training began; its schedule counts from there.
-        total: steps of the current training; None where batches come one by one and nobody has said
-            how many.
-        of_fit: whether the current training is a ``fit``, which runs or ran last.
-        owner: the model's :class:`fastcnn.nn.layers.Ownership`, None where no model has used it.
-        holder: what else holds the optimizer for that model, a weak reference.
+        steps: number of steps so far.
+        began: number of steps before the current training; its schedule counts from there.
+        total: steps of the current training. None if batches come one by one and their number is
+            unknown.
+        of_fit: whether the current or last training is a ``fit``.
+        owner: the model's :class:`fastcnn.nn.layers.Ownership`. None if no model has used the
+            optimizer.
+        holder: a weak reference to the object whose attribute ``optimizer`` is this optimizer.
     """
 
     __slots__ = ("began", "holder", "of_fit", "owner", "steps", "total")
@@ -68,7 +69,7 @@ def _nobody() -> None:
     return None
 
 
-# --- what the methods of a user's optimizer may do ------------------------------------------------
+# --- checks of the methods of users' optimizers ---------------------------------------------------
 
 
 def _checked_step(
@@ -78,7 +79,7 @@ def _checked_step(
     gradient: Array,
     *spans: Sequence[slice],
 ) -> None:
-    """A step that is counted; after an error the parameters are what they were."""
+    """Take a step and count it. After an error the parameters have their earlier values."""
     before, steps = parameters.copy(), optimizer.step_count
     diverged = not np.isfinite(gradient).all()
     try:
@@ -92,7 +93,7 @@ def _checked_step(
 
 
 def _not_ahead(optimizer: Optimizer, call: Callable[..., Any], parameters: Array) -> None:
-    """The compiled loops are those of fastcnn's own optimizers."""
+    """None, because only fastcnn's own optimizers have compiled loops."""
 
 
 def _checked_slots(optimizer: Optimizer, call: Callable[[], Any]) -> tuple[str, ...]:
@@ -118,36 +119,37 @@ _CONTRACT: Contract = {
 class Optimizer(Known):
     """Base class of all optimizers.
 
-    A step of a subclass must leave finite parameters; after an error they are what they were.
+    After a step of a subclass the parameters must be finite. After an error they have their earlier
+    values.
 
-    **One object for several trainings.** An optimizer serves one model at a time, and its steps and
-    ``state`` are that model's:
+    **One object for several trainings.** An optimizer serves one model at a time. Its steps and
+    ``state`` belong to this model:
 
-    - ``fit`` of another model begins with no steps and no state, so that one object made before a
-      loop over folds does in each fold what a new one would; what a first fold has learned must not
-      get into the next. The first model keeps what it had, as ``model.optimizer``.
-    - A second ``fit`` of the same model goes on with the state. Call :meth:`reset` to begin anew.
-    - ``train_on_batch`` with another model is a ``ValueError``, because in a loop over two models
-      each call would take the other's state away.
-    - While a ``fit`` runs, another model cannot use its optimizer, also not in another thread.
+    - ``fit`` of another model begins without steps and state. So one optimizer can serve a loop
+      over folds: in each fold it acts like a new one, and no fold learns from another. The earlier
+      model keeps its steps and state in an optimizer of its own, ``model.optimizer``.
+    - A second ``fit`` of the same model continues with the state. Call :meth:`reset` to begin anew.
+    - ``train_on_batch`` with another model raises a ``ValueError``, because in a loop over two
+      models each call would discard the other model's state.
+    - While a ``fit`` runs, no other model can use its optimizer, in any thread.
 
     A schedule counts from the beginning of each training, and several optimizers may share one.
-    Copies and pickles of an optimizer keep steps and state, and go on with them in the first model
-    that uses them; a copy of a model has a copy of its optimizer.
+    Copies and pickles of an optimizer keep its steps and state, and the first model that uses a
+    copy continues with them. A copy of a model has a copy of its optimizer.
 
-    All arguments may be set as attributes between two steps; they are checked, and count from the
-    next step on.
+    All arguments may be set as attributes between two steps. They are checked, and take effect with
+    the next step.
 
     Args:
         learning_rate: a number, or a schedule such as ``Cosine(0.1)``.
-        weight_decay: how much of each parameter is added to its gradient (AdamW: taken off the
-            parameter itself, times the rate).
-        clip_norm: gradients longer than this, all parameters together, are shortened to it.
-        clip_value: no element of a gradient goes beyond ± this. Values are clipped first.
+        weight_decay: the share of each parameter that is added to its gradient. AdamW subtracts it
+            from the parameter instead, times the rate.
+        clip_norm: a larger norm of the gradient of all parameters together is scaled down to this.
+        clip_value: elements of the gradient are clipped to ± this value, before ``clip_norm``.
 
     Attributes:
-        step_count: how many steps were taken.
-        state: arrays by name, as long as the parameters: momentum and its like.
+        step_count: number of steps so far.
+        state: arrays by name, each of the parameters' size, such as the momentum.
     """
 
     known: ClassVar[Registry[Optimizer]] = Registry("optimizer")
@@ -169,12 +171,12 @@ class Optimizer(Known):
         self.clip_norm, self.clip_value = clip_norm, clip_value
         self.state: dict[str, Array] = {}
         self._use = _Use()
-        # Which process and thread have a fit that uses this optimizer, under "fit".
+        # The running fit that uses this optimizer, under "fit": its process, and a unique object.
         self._claims: dict[str, tuple[int, object]] = {}
-        self._now: dict[str, float] = {}  # what _prepare has found for the step
+        self._constants: dict[str, float] = {}  # of the current step, from _prepare
         self._scratch: Array | None = None
-        # Of the last step, what the compiled loop was told, as numbers and as an array.
-        self._told: tuple[tuple[float, ...], Array] = (), np.zeros(0)
+        # Arguments of the compiled loop in the last step, as numbers and as an array.
+        self._arguments: tuple[tuple[float, ...], Array] = (), np.zeros(0)
 
     def __init_subclass__(cls) -> None:
         Optimizer.known.add(cls.__name__, cls)
@@ -202,7 +204,7 @@ class Optimizer(Known):
 
     @property
     def step_count(self) -> int:
-        """How many steps were taken."""
+        """Number of steps so far."""
         return self._use.steps
 
     @step_count.setter
@@ -211,7 +213,7 @@ class Optimizer(Known):
 
     @property
     def began(self) -> int:
-        """How many steps were taken before the current training began."""
+        """Number of steps before the current training."""
         return self._use.began
 
     def reset(self) -> None:
@@ -229,9 +231,9 @@ class Optimizer(Known):
         self.state, self._use = {}, _Use()
 
     def expect(self, steps: int) -> None:
-        """Begin a training of so many steps, for a schedule that has no ``steps`` of its own.
+        """Begin a training of ``steps`` steps, for a schedule that has no ``steps`` of its own.
 
-        ``fit`` does so by itself; this is for training loops of your own.
+        ``fit`` calls this itself. Call it in a training loop of your own.
         """
         use = self._use
         use.total, use.of_fit = count("steps", steps), self._is_running()
@@ -239,7 +241,7 @@ class Optimizer(Known):
             use.began = use.steps
 
     def resume(self, steps: int, began: int) -> None:
-        """Stand where a saved training stood."""
+        """Continue a saved training, with its number of steps and its beginning."""
         if began > steps:
             raise ValueError(f"began must be at most {steps}, got {began}")
         self._use.steps, self._use.began = steps, began
@@ -257,27 +259,27 @@ class Optimizer(Known):
             )
 
     def belong(self, owner: object, holder: Any) -> None:
-        """Be the optimizer of a model; ``holder`` has it as its attribute ``optimizer``."""
+        """Belong to the model of ``owner``; ``holder.optimizer`` is this optimizer."""
         self._use.owner, self._use.holder = owner, ref(holder)
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Within this context a ``fit`` uses the optimizer, and no other can."""
+        """Within this context a ``fit`` uses the optimizer, and no other ``fit`` can."""
         claim = os.getpid(), object()
-        other = self._claims.setdefault("fit", claim)  # of two threads one has it
+        other = self._claims.setdefault("fit", claim)  # only one of two threads gets its claim in
         if other is not claim:
             self.check_free()
-            self._claims["fit"] = claim  # the other's process is the parent of this one
+            self._claims["fit"] = claim  # the other claim was made in a parent process
         try:
             yield
         finally:
             self._claims.pop("fit", None)
 
     def begin(self, owner: object, holder: Any) -> None:
-        """Begin a training of the model that ``owner`` stands for.
+        """Begin a training of the model of ``owner``.
 
-        With the state of its earlier trainings, and without that of another model's, which keeps
-        it: the other's holder gets an optimizer of its own.
+        The state of the model's own earlier trainings is kept. If the optimizer belongs to another
+        model, the other model gets a new optimizer with the state, and this one begins without.
         """
         use = self._use
         if use.owner is not None and use.owner is not owner:
@@ -285,16 +287,17 @@ class Optimizer(Known):
             if other is not None and other.optimizer is self:
                 successor = object.__new__(type(self))
                 vars(successor).update(vars(self))
-                vars(successor).update(_claims={}, _scratch=None, _told=((), np.zeros(0)), _now={})
+                vars(successor).update(_claims={}, _scratch=None, _constants={})
+                vars(successor).update(_arguments=((), np.zeros(0)))
                 other.optimizer = successor
             self.state, self._use = {}, _Use()
         self._use.began, self._use.total, self._use.of_fit = self._use.steps, None, True
         self.belong(owner, holder)
 
     def serve(self, owner: object) -> None:
-        """Take steps on single batches of the model that ``owner`` stands for.
+        """Prepare for steps on single batches of the model of ``owner``.
 
-        Raises ``ValueError`` for an optimizer that has taken steps for another model.
+        Raises ``ValueError`` if the optimizer has taken steps for another model.
         """
         use = self._use
         if use.owner is not owner:
@@ -323,15 +326,15 @@ class Optimizer(Known):
         return vars(self) | {"_use": use, "_claims": {}, "_scratch": None}
 
     def slots_needed(self) -> tuple[str, ...]:
-        """Names of the arrays that this optimizer keeps."""
+        """Names of the arrays that the optimizer needs with its current arguments."""
         return self.slots
 
     @unreported
     def step(self, parameters: Array, gradient: Array) -> None:
-        """Move ``parameters`` in place; ``gradient`` is overwritten. Both flat, of one dtype.
+        """Move ``parameters`` in place, and overwrite ``gradient``; both are flat, of one dtype.
 
-        Raises ``ValueError`` where the optimizer has taken steps on parameters of another size, or
-        the gradient is of another shape or dtype than the parameters.
+        Raises ``ValueError`` if the optimizer has taken steps on parameters of another size, or
+        the gradient has another shape or dtype than the parameters.
 
         >>> p = np.array([1.0, 2.0])
         >>> SGD(0.5).step(p, np.array([1.0, -1.0]))
@@ -342,9 +345,10 @@ class Optimizer(Known):
 
     @unreported
     def step_within(self, parameters: Array, gradient: Array, spans: Sequence[slice]) -> None:
-        """:meth:`step` on parts of the parameters alone, as for a model with frozen layers.
+        """:meth:`step` on the parameters in ``spans`` only, for a model with frozen layers.
 
-        All else, in ``state`` too, keeps its numbers. ``gradient`` must be 0 there.
+        All other parameters, and their numbers in ``state``, do not change. Their ``gradient`` must
+        be 0.
 
         >>> p = np.array([1.0, 2.0])
         >>> SGD(0.5, weight_decay=1.0).step_within(p, np.array([0.0, 1.0]), [slice(1, 2)])
@@ -355,7 +359,7 @@ class Optimizer(Known):
         if getattr(step, "__wrapped__", step) is Optimizer.step:
             self._step(parameters, gradient, spans)
             return
-        # A step of a user's own knows no spans: what it must not move gets its numbers back.
+        # A user's step moves all parameters, so the frozen ones get their numbers back.
         still = np.ones(parameters.shape, np.bool_)
         for some in spans:
             still[some] = False
@@ -405,8 +409,9 @@ class Optimizer(Known):
     def ahead(self, parameters: Array) -> tuple[Kernel, list[Array], Array] | None:
         """The next step as compiled code: the loop, the arrays of ``state``, and its numbers.
 
-        For whoever runs it with other work, and then calls :meth:`count_step`. None where a step
-        takes more than that, or nothing is compiled. Raises ``ValueError`` as :meth:`step`.
+        A caller runs the loop together with other work, and then calls :meth:`count_step`. The
+        result is None if the step clips gradients, or no compiled loop exists. Raises the
+        ``ValueError`` of :meth:`step`.
         """
         if self.clip_value is not None or self.clip_norm is not None:
             return None
@@ -419,11 +424,11 @@ class Optimizer(Known):
         return compiled[1], arrays, self._all_numbers()
 
     def count_step(self) -> None:
-        """Count a step that :meth:`ahead` has given."""
+        """Count a step that the caller ran with the result of :meth:`ahead`."""
         self._use.steps += 1
 
     def _arrays(self, parameters: Array) -> list[Array]:
-        """Those of the state, made where there are none."""
+        """The arrays of the state; missing ones are made."""
         arrays: list[Array] = []
         names = self.slots_needed()
         if not names:
@@ -433,7 +438,7 @@ class Optimizer(Known):
             array = state.get(name)
             if array is None:
                 array = state[name] = np.zeros_like(parameters)
-            # In each step of a training: all is in order most often, and is seen here at once.
+            # A quick check, because every step of a training runs it.
             elif not (
                 type(array) is np.ndarray
                 and array.shape == shape
@@ -465,20 +470,22 @@ class Optimizer(Known):
         return None if name is None or whole_nets_refused(None) is not None else _loop(name)
 
     def _all_numbers(self) -> Array:
-        """What the compiled loop is told; in one place, where who knows it looks again."""
+        """Arguments of the compiled loop, in one array whose address a caller may keep."""
         numbers = self._decay(), *self._numbers()
-        if numbers != self._told[0]:  # most often they stay what they are from step to step
-            array = self._told[1] if len(numbers) == len(self._told[1]) else np.empty(len(numbers))
+        earlier, array = self._arguments
+        if numbers != earlier:  # usually the numbers are the same in each step
+            if len(numbers) != len(array):
+                array = np.empty(len(numbers))
             array[:] = numbers
-            self._told = numbers, array
-        return self._told[1]
+            self._arguments = numbers, array
+        return array
 
     def _decay(self) -> float:
-        """How much of the parameters is added to their gradient."""
+        """The share of the parameters that is added to their gradient."""
         return self.weight_decay
 
     def _numbers(self) -> tuple[float, ...]:
-        """What the compiled step needs to know, after the decay; nothing where there is none."""
+        """Arguments of the compiled loop after the decay; empty if there is no such loop."""
         return ()
 
     def _scratch_for(self, like: Array) -> Array:
@@ -499,15 +506,15 @@ class Optimizer(Known):
                 gradient *= largest / sqrt(total)
 
     def _prepare(self, rate: float, t: int) -> None:
-        """What is the same for all blocks of step ``t``, counted from 1."""
+        """Compute the constants of step ``t``, counted from 1, which all blocks use."""
         raise NotImplementedError
 
     def _move(self, p: Array, g: Array, scratch: Array, *state: Array) -> None:
-        """One block of a step."""
+        """Take the step on one block."""
         raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments, as JSON holds them."""
+        """The constructor's arguments as JSON values."""
         names = inspect.signature(type(self).__init__).parameters
         arguments = {name: getattr(self, name) for name in names if name != "self"}
         rate = arguments["learning_rate"]
@@ -531,7 +538,7 @@ class SGD(Optimizer):
     Args:
         learning_rate, weight_decay, clip_norm, clip_value: as for :class:`Optimizer`.
         momentum: at least 0 and below 1; 0 keeps no state.
-        nesterov: step to ``p + momentum·v − rate·g``, as if the gradient were taken ahead.
+        nesterov: move by ``momentum·v − rate·g`` instead of ``v``, with the new ``v``.
 
     Example:
         >>> p, descent = np.zeros(1), SGD(1.0, momentum=0.5)
@@ -565,13 +572,13 @@ class SGD(Optimizer):
         return ("velocity",) if self.momentum else ()
 
     def _prepare(self, rate: float, t: int) -> None:
-        self._now["rate"] = -rate
+        self._constants["rate"] = -rate
 
     def _numbers(self) -> tuple[float, ...]:
-        return self._now["rate"], self.momentum, float(self.nesterov)
+        return self._constants["rate"], self.momentum, float(self.nesterov)
 
     def _move(self, p: Array, g: Array, scratch: Array, *state: Array) -> None:
-        g *= self._now["rate"]
+        g *= self._constants["rate"]
         if not state:
             p += g
             return
@@ -591,7 +598,7 @@ class Adam(Optimizer):
 
     Args:
         learning_rate, weight_decay, clip_norm, clip_value: as for :class:`Optimizer`.
-        beta_1, beta_2: how much of the mean gradient m and of the mean square v is kept.
+        beta_1, beta_2: the shares of the mean gradient m and the mean square v that a step keeps.
         epsilon: keeps the quotient finite.
 
     Example:
@@ -619,15 +626,15 @@ class Adam(Optimizer):
     beta_1, beta_2, epsilon = Checked(below_one), Checked(below_one), Checked(number)
 
     def _prepare(self, rate: float, t: int) -> None:
-        # rate·(m/c1) / (√(v/c2) + ε) with the corrections c1, c2 drawn out of the arrays.
-        root, now = sqrt(1 - self.beta_2**t), self._now
-        now["rate"] = -rate * root / (1 - self.beta_1**t)
-        now["epsilon"] = self.epsilon * root
-        now["kept"] = 1.0
+        # rate·(m/c1) / (√(v/c2) + ε), with the corrections c1 and c2 moved into the constants.
+        root, constants = sqrt(1 - self.beta_2**t), self._constants
+        constants["rate"] = -rate * root / (1 - self.beta_1**t)
+        constants["epsilon"] = self.epsilon * root
+        constants["shrinkage"] = 1.0
 
     def _numbers(self) -> tuple[float, ...]:
-        now, one, two = self._now, self.beta_1, self.beta_2
-        return now["rate"], one, 1 - one, two, 1 - two, now["epsilon"], now["kept"]
+        c, one, two = self._constants, self.beta_1, self.beta_2
+        return c["rate"], one, 1 - one, two, 1 - two, c["epsilon"], c["shrinkage"]
 
     def _move(self, p: Array, g: Array, scratch: Array, *state: Array) -> None:
         m, v = state
@@ -638,16 +645,16 @@ class Adam(Optimizer):
         g *= 1 - self.beta_2
         v += g
         np.sqrt(v, out=g)
-        g += self._now["epsilon"]
+        g += self._constants["epsilon"]
         np.divide(m, g, out=g)
-        g *= self._now["rate"]
+        g *= self._constants["rate"]
         p += g
 
 
 class AdamW(Adam):
     """Adam whose weight decay shrinks the parameters themselves, ``p *= 1 − rate·weight_decay``.
 
-    Arguments as for :class:`Adam`.
+    The arguments are those of :class:`Adam`.
     """
 
     def __init__(
@@ -669,10 +676,10 @@ class AdamW(Adam):
 
     def _prepare(self, rate: float, t: int) -> None:
         super()._prepare(rate, t)
-        self._now["kept"] = 1 - rate * self.weight_decay
+        self._constants["shrinkage"] = 1 - rate * self.weight_decay
 
     def _move(self, p: Array, g: Array, scratch: Array, *state: Array) -> None:
-        p *= self._now["kept"]
+        p *= self._constants["shrinkage"]
         super()._move(p, g, scratch, *state)
 
 
@@ -681,7 +688,7 @@ class RMSprop(Optimizer):
 
     Args:
         learning_rate, weight_decay, clip_norm, clip_value: as for :class:`Optimizer`.
-        rho: how much of the mean square s is kept.
+        rho: the share of the mean square s that a step keeps.
         momentum: as for :class:`SGD`, on these steps.
         epsilon: keeps the quotient finite.
 
@@ -714,10 +721,10 @@ class RMSprop(Optimizer):
         return ("square", "velocity") if self.momentum else ("square",)
 
     def _prepare(self, rate: float, t: int) -> None:
-        self._now["rate"] = -rate
+        self._constants["rate"] = -rate
 
     def _numbers(self) -> tuple[float, ...]:
-        return self._now["rate"], self.rho, 1 - self.rho, self.epsilon, self.momentum
+        return self._constants["rate"], self.rho, 1 - self.rho, self.epsilon, self.momentum
 
     def _move(self, p: Array, g: Array, scratch: Array, *state: Array) -> None:
         s = state[0]
@@ -728,7 +735,7 @@ class RMSprop(Optimizer):
         np.sqrt(s, out=scratch)
         scratch += self.epsilon
         g /= scratch
-        g *= self._now["rate"]
+        g *= self._constants["rate"]
         if self.momentum:
             v = state[1]
             v *= self.momentum
@@ -745,7 +752,7 @@ def _drop_unneeded(optimizer: Optimizer) -> None:
         del optimizer.state[name]
 
 
-# What of `fastcnn.engine.numba.elementwise.descent` takes the steps of which optimizer.
+# The loop in `fastcnn.engine.numba.elementwise.descent` of each optimizer.
 _COMPILED: dict[type[Optimizer], str] = {
     SGD: "sgd", Adam: "adam", AdamW: "adam", RMSprop: "rmsprop"
 }  # fmt: skip
@@ -753,7 +760,7 @@ _COMPILED: dict[type[Optimizer], str] = {
 
 @cache
 def _loop(name: str) -> tuple[Callable[..., None], Kernel] | None:
-    """What takes an optimizer's steps as compiled code, where there is any, and its loop."""
+    """The function that runs a compiled loop, and the loop; None if nothing is compiled."""
     if "numba" not in engines():
         return None
     imported("fastcnn.engine.numba.elementwise.descent")
@@ -768,7 +775,7 @@ _BY_NAME: dict[str, type[Optimizer]] = {
 
 
 def optimizer_named(value: object) -> Optimizer:
-    """An optimizer itself, or a new one by its name: "sgd", "adam", "adamw" or "rmsprop".
+    """``value`` if it is an optimizer, or a new one: "sgd", "adam", "adamw" or "rmsprop".
 
     >>> optimizer_named("adam").rate
     0.001
@@ -785,7 +792,7 @@ def optimizer_named(value: object) -> Optimizer:
 
 
 def optimizer_to_dict(optimizer: Optimizer) -> dict[str, Any]:
-    """An optimizer as JSON holds it, without its state.
+    """An optimizer as a JSON object, without its state.
 
     >>> optimizer_to_dict(SGD(0.5))["class"]
     'SGD'
@@ -795,7 +802,7 @@ def optimizer_to_dict(optimizer: Optimizer) -> dict[str, Any]:
 
 
 def optimizer_from_dict(described: Any) -> Optimizer:
-    """The optimizer of :func:`optimizer_to_dict`, without its state."""
+    """The optimizer from the result of :func:`optimizer_to_dict`, without state."""
     if not isinstance(described, dict) or "class" not in described:
         raise ValueError(
             f"optimizer must be one of {', '.join(Optimizer.known)}, got {quoted(described)}"

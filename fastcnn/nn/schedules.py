@@ -1,8 +1,7 @@
-"""Learning-rate schedules: from the number of an optimizer's step, counted from 0, to a rate.
+"""Learning-rate schedules: functions from the number of a step, counted from 0, to a rate.
 
-``steps=None`` stands for all steps of the training that uses the schedule. The optimizer that asks
-knows them, so several trainings may share a schedule. Steps count from the beginning of each
-training.
+Steps count from the beginning of each training. ``steps=None`` means all steps of the training. The
+optimizer supplies their number with each call, so several trainings may share a schedule.
 
 Sources: I. Loshchilov, F. Hutter, "SGDR", arXiv:1608.03983 (cosine); L. N. Smith, N. Topin,
 "Super-Convergence", arXiv:1708.07120 (one-cycle).
@@ -35,7 +34,7 @@ _training_steps: ContextVar[int | None] = ContextVar(
 
 
 def rate_at(schedule: Schedule, step: int, total: int | None) -> float:
-    """The rate of a training's step, for a training of ``total`` steps, or None for no number.
+    """The rate of a training's step. ``total`` is the training's number of steps, None if unknown.
 
     >>> rate_at(Cosine(0.1), 5, total=11), rate_at(Cosine(0.1), 5, total=6)
     (0.05, 0.0)
@@ -73,8 +72,8 @@ class Schedule(Known):
     """Base class: ``schedule(step)`` is the rate of that step, a finite number of at least 0.
 
     A subclass keeps its constructor's arguments as attributes of the same names. They may be set,
-    and count from the next step on. ``total`` is the number of steps of the training that asks,
-    where ``steps`` is None; outside of a training it is what it was set to.
+    and take effect with the next step. If ``steps`` is None, ``total`` is the number of steps of
+    the current training; outside of a training it keeps the value that it was set to.
     """
 
     known: ClassVar[Registry[Schedule]] = Registry("schedule")
@@ -84,7 +83,7 @@ class Schedule(Known):
 
     @property
     def total(self) -> int | None:
-        """Steps of the training that asks for a rate."""
+        """Number of steps of the current training."""
         asking = _training_steps.get()
         return self._total if asking is None else asking
 
@@ -105,11 +104,11 @@ class Schedule(Known):
         return {name: getattr(self, name) for name in names if name != "self"}
 
     def progress(self, step: int) -> float:
-        """The share of the steps that lies before ``step``, 0 at the first and 1 at the last."""
+        """The position of ``step`` among all steps, from 0 at the first to 1 at the last."""
         steps = self.steps if self.steps is not None else self.total
         if steps is None:
             raise ValueError(
-                f"steps must be given where no fit fills it in, got None in {quoted(self)}"
+                f"steps must be set for a schedule outside of fit, got None in {quoted(self)}"
             )
         return min(step / max(steps - 1, 1), 1.0)
 
@@ -135,7 +134,7 @@ class Constant(Schedule):
 
 
 class Step(Schedule):
-    """A rate that is multiplied by ``factor`` after each ``every`` steps.
+    """A rate that is multiplied by ``factor`` after every ``every`` steps.
 
     >>> schedule = Step(0.1, every=10, factor=0.5)
     >>> schedule(9), schedule(10), schedule(20)
@@ -152,7 +151,7 @@ class Step(Schedule):
 
 
 class Cosine(Schedule):
-    """From ``rate`` down to ``final`` along half a cosine, after ``warmup`` steps up to it.
+    """``warmup`` steps up to ``rate``, then down to ``final`` along half a cosine.
 
     >>> schedule = Cosine(0.1, steps=11)
     >>> [round(schedule(step), 4) for step in (0, 5, 10, 20)]
@@ -171,14 +170,14 @@ class Cosine(Schedule):
         if step < self.warmup:
             return self.rate * (step + 1) / (self.warmup + 1)
         start = self.progress(self.warmup)
-        done = (self.progress(step) - start) / (1 - start) if start < 1 else 1.0
-        return _half_cosine(self.rate, self.final, done)
+        share = (self.progress(step) - start) / (1 - start) if start < 1 else 1.0
+        return _half_cosine(self.rate, self.final, share)
 
 
 class OneCycle(Schedule):
-    """Up from ``rate / start`` to ``rate`` in the first part, then down to ``rate / end``.
+    """Up from ``rate / start`` to ``rate``, then down to ``rate / end``, along half cosines.
 
-    Both ways along half a cosine; ``rise`` is the first part's share of the steps.
+    ``rise`` is the share of the steps in which the rate goes up.
 
     >>> schedule = OneCycle(0.1, steps=11, rise=0.3, start=10)
     >>> [round(schedule(step), 4) for step in (0, 3, 10)]
@@ -200,14 +199,14 @@ class OneCycle(Schedule):
         self.start, self.end = start, end
 
     def __call__(self, step: int) -> float:
-        done = self.progress(step)
-        if done < self.rise:
-            return _half_cosine(self.rate / self.start, self.rate, done / self.rise)
-        return _half_cosine(self.rate, self.rate / self.end, (done - self.rise) / (1 - self.rise))
+        share = self.progress(step)
+        if share < self.rise:
+            return _half_cosine(self.rate / self.start, self.rate, share / self.rise)
+        return _half_cosine(self.rate, self.rate / self.end, (share - self.rise) / (1 - self.rise))
 
 
 def schedule_from_dict(described: Any) -> Schedule:
-    """The schedule of a ``{"class": …, "config": …}``; ``ValueError`` for an unknown one."""
+    """The schedule for a ``{"class": …, "config": …}``; ``ValueError`` for an unknown class."""
     if not isinstance(described, dict) or "class" not in described:
         raise ValueError(
             f"schedule must be one of {', '.join(Schedule.known)}, got {quoted(described)}"
@@ -216,5 +215,5 @@ def schedule_from_dict(described: Any) -> Schedule:
     return kind(**described["config"])
 
 
-def _half_cosine(first: float, last: float, done: float) -> float:
-    return last + (first - last) * (1 + cos(pi * done)) / 2
+def _half_cosine(first: float, last: float, share: float) -> float:
+    return last + (first - last) * (1 + cos(pi * share)) / 2

@@ -16,13 +16,13 @@ Reduction: TypeAlias = Literal["mean", "sum", "none"]
 
 
 def check_activation(value: object) -> None:
-    """Raise the ``ValueError`` for what is neither "relu" nor None."""
+    """Raise a ``ValueError`` unless ``value`` is "relu" or None."""
     if value is not None and value != "relu":
         raise ValueError(f'activation must be "relu" or None, got {quoted(value)}')
 
 
 def finite_number(name: str, value: object) -> float:
-    """``value`` as a float. Raises ``TypeError`` or ``ValueError`` for any but a finite number.
+    """``value`` as a float. Raises ``TypeError`` or ``ValueError`` unless it is a finite number.
 
     >>> finite_number("slope", 2)
     2.0

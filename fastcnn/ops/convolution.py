@@ -242,7 +242,7 @@ def conv2d_bias_gradient(dy: ArrayLike, *, engine: str | None = None) -> Array:
     if dy.ndim != 4 or dy.shape[3] < 1:
         raise ValueError(f"dy must have the shape (N, OH, OW, OC), OC at least 1, got {dy.shape}")
     channels = dy.shape[3]
-    # Of the geometry only the output's shape matters: that of a filter of one pixel.
+    # Only the output's shape matters, so the geometry of a filter of one pixel will do.
     g = conv_geometry(dy.shape, (1, 1, channels, channels))
     db: Array = registry.choose("conv2d_bias_gradient", g, dy.dtype, engine)(dy, g)
     return db

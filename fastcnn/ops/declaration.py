@@ -2,8 +2,8 @@
 
 A function's own docstring describes its own arguments, its result, and an example.
 :func:`operation` adds the arguments that many functions have, and the errors, so that
-``help(fastcnn.conv2d)`` shows all of them. The function itself stays as it is, and a call of it
-costs nothing more.
+``help(fastcnn.conv2d)`` shows all of them. It returns the function itself, so a call costs nothing
+more.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fastcnn.core.operations import PUBLIC
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {}
-"""The public functions by name; each enters itself with :func:`operation`."""
+"""The public functions by name; :func:`operation` enters them."""
 
 PARAMETERS = """
 activation: "relu" replaces negative results by 0 before they are stored; None keeps all.
@@ -26,12 +26,12 @@ activation: "relu" replaces negative results by 0 before they are stored; None k
 algorithm: "direct", "winograd" (float32, filters of 3×3 or 5×5, stride 1, no dilation, one
     group; see :mod:`fastcnn.core.minimal_filtering`), "im2col", or "auto" for the fastest that
     ``math`` allows. Default "auto".
-math: what "auto" chooses from. "fast" allows Winograd's filtering and "strict" does not; None
+math: the algorithms for "auto". "fast" allows Winograd's filtering and "strict" does not; None
     means :func:`fastcnn.get_math`. :mod:`fastcnn.core.settings` says more. Default None.
 engine: the name of an engine, one of :func:`fastcnn.engines`, or None for the fastest that
     serves the call. Default None.
 """
-"""What arguments mean that functions of several kinds share."""
+"""Descriptions of the arguments that functions of several kinds share."""
 
 RAISES = """
 Raises:
@@ -43,7 +43,7 @@ Raises:
 
 
 def operation(sentences: str = "") -> Callable[[Function], Function]:
-    """A decorator that makes a function the public one of the operation with its name.
+    """A decorator that makes a function the public function of the operation with its name.
 
     ``sentences`` describes arguments that the functions of one file share, in the form of
     :data:`PARAMETERS`. A docstring's own description of an argument comes before both.
@@ -64,7 +64,7 @@ def operation(sentences: str = "") -> Callable[[Function], Function]:
 
 
 def completed(doc: str, names: tuple[str, ...], sentences: str = "") -> str:
-    """The docstring with a description of each argument, in their order, and with the errors.
+    """The docstring, with descriptions of all arguments in their order, and with the errors.
 
     >>> print(completed("Double.\\n\\nArgs:\\n    x: a number.\\n\\nReturns:\\n    y.", ("x", "z"),
     ...     "z: unused."))
@@ -101,7 +101,7 @@ def completed(doc: str, names: tuple[str, ...], sentences: str = "") -> str:
 
 @cache
 def _entries(block: str) -> dict[str, str]:
-    """The descriptions of a block such as :data:`PARAMETERS`, by the name of the argument."""
+    """The descriptions in a block such as :data:`PARAMETERS`, by the name of the argument."""
     entries: dict[str, str] = {}
     for entry in block.replace("\n ", "\r").strip().split("\n"):
         text = entry.replace("\r", "\n ")

@@ -18,7 +18,7 @@ _ARRAYS = frozenset({"x", "w", "b", "dy", "logits", "gamma", "beta", "mean", "va
 
 
 def explain(op: str, *args: Any, **kwargs: Any) -> Explanations:
-    """What will serve this call, and why. Nothing is computed.
+    """The implementations that would serve this call, with reasons. Nothing is computed.
 
     Args:
         op: the name of a public function, such as "conv2d".
@@ -26,14 +26,14 @@ def explain(op: str, *args: Any, **kwargs: Any) -> Explanations:
             it means a float32 array of that shape.
 
     Returns:
-        One ``Explanation`` for each operation that the call is made of. Printed, it shows the
-        implementation, those before it in the registry, and the problem. Of direct convolutions and
-        dense layers it also shows the compiled kernel, its register tile, how many tasks the
-        threads share, and why not the kernels before it in the list.
+        One ``Explanation`` for each operation of the call. Printed, it shows the implementation,
+        the reason why earlier ones in the registry do not serve, and the problem. Where the
+        compiled engine chooses among kernels, it also shows the kernel, its register tile, how many
+        tasks the threads share, and the reason why earlier kernels do not serve.
 
     Raises:
         ValueError: no public function has the name ``op``.
-        TypeError, ValueError, ImportError, MemoryError: as the call itself raises them.
+        TypeError, ValueError, ImportError, MemoryError: the errors of the call itself.
 
     Example:
         >>> print(explain("max_pool2d", (1, 26, 26, 8), 2, engine="naive"))
@@ -57,7 +57,7 @@ def explain(op: str, *args: Any, **kwargs: Any) -> Explanations:
 
 
 class Explanations(tuple[Explanation, ...]):
-    """One ``Explanation`` for each operation that a call is made of."""
+    """One ``Explanation`` for each operation of a call."""
 
     def __str__(self) -> str:
         return "\n".join(map(str, self))

@@ -1,4 +1,4 @@
-"""Between fastcnn's layouts (NHWC, HWIO) and PyTorch's (NCHW, OIHW)."""
+"""Conversions between fastcnn's layouts (NHWC, HWIO) and PyTorch's (NCHW, OIHW)."""
 
 from __future__ import annotations
 

@@ -66,8 +66,8 @@ def cross_entropy_backward(
     It is the softmax minus 1 at the label, or minus the row of probabilities.
 
     Args:
-        reduction: as for :func:`cross_entropy`, "mean", "sum" or "none". With "none" the gradient
-            of a sample is that of its own loss, as with "sum". Default "mean".
+        reduction: "mean", "sum" or "none", as for :func:`cross_entropy`. "none" gives the gradient
+            of each sample's own loss, which is also the result of "sum". Default "mean".
 
     Returns:
         dlogits, (N, C), of the dtype of logits.

@@ -32,7 +32,7 @@ def batch_norm(
 ) -> tuple[Array, Array, Array]:
     """Batch normalisation in training: ``gamma * (x - mean) / √(variance + epsilon) + beta``.
 
-    Mean and variance are those of each channel over all other axes. The variance is the mean of the
+    Each channel has its own mean and variance, over all other axes. The variance is the mean of the
     squared distances from the mean. Both are summed in float64.
 
     Args:
@@ -112,7 +112,7 @@ def batch_norm_backward(
         dy: gradient of the output, the shape of x.
         x: images (N, H, W, C), samples (N, C), or any other shape with the channels last. One value
             for each channel is a ``ValueError``, because one value has no variance.
-        mean, variance: of each channel as :func:`batch_norm` returns them, (C,).
+        mean, variance: the results of :func:`batch_norm` for each channel, (C,).
 
     Returns:
         dx in the shape of x, dgamma (C,) and dbeta (C,), of the common dtype of the arrays.
@@ -134,7 +134,7 @@ def batch_norm_backward(
 
 
 def _several(x: Array, rows: Array) -> Array:
-    """``rows``, or the ``ValueError`` if there is exactly one."""
+    """``rows``; ``ValueError`` if there is exactly one."""
     if len(rows) == 1:
         raise ValueError(
             f"x must hold more than one value for each channel, because one value has no variance, "

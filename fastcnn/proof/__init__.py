@@ -1,8 +1,8 @@
 """Proof that the engines agree: every operation of every engine against the specification.
 
-:func:`compare` runs the matrix of :mod:`fastcnn.proof.problems` on the data of
-:mod:`fastcnn.proof.data`, and judges by the derived bounds of
-:mod:`fastcnn.proof.bounds`; or the nets of :mod:`fastcnn.proof.models`.
+:func:`compare` runs the problems of :mod:`fastcnn.proof.problems` on the data of
+:mod:`fastcnn.proof.data`, or the nets of :mod:`fastcnn.proof.models`. Results must lie within the
+derived bounds of :mod:`fastcnn.proof.bounds`.
 """
 
 from __future__ import annotations
@@ -39,27 +39,29 @@ def compare(
     models: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Hold the engines against the specification, over a matrix of problems and on real digits.
+    """Compare the engines with the specification, on a matrix of problems and on real digits.
 
     Args:
-        ops: names of public functions, or "article_net" for the article's net on MNIST digits;
-            with ``models``, names of nets such as "lenet5"; None for all.
-        engines: names of engines other than "naive", which is the specification; with ``models``
-            they run layer by layer, and "executor" is what runs models when no engine is asked
-            for; None for all that can run here.
-        quick: a part of the matrix, in a few seconds; of ``models``, float32 alone.
-        seed: of the random data.
-        case: the name of one case, to run it alone, whatever ``ops``, ``quick`` and ``models`` say.
-        models: whole nets instead of single operations: outputs, loss and all gradients.
+        ops: names of public functions, or "article_net" for the article's net on MNIST digits. With
+            ``models``, names of nets such as "lenet5". None for all.
+        engines: names of engines other than "naive", which is the specification. With ``models``
+            engines run layer by layer, and "executor" names the compiled programs that models use
+            by default. None for all that can run here.
+        quick: run a part of the matrix, in a few seconds. With ``models``, run float32 only.
+        seed: the seed of the random data.
+        case: the name of one case, to run only this one, regardless of ``ops``, ``quick`` and
+            ``models``.
+        models: compare whole nets instead of single operations: outputs, loss and all gradients.
         progress: called as ``progress(done, total, name)`` before each case and after the last.
 
     Returns:
-        A :class:`Report`: ``ok``, ``rows``, ``failures``, ``to_dict()``; printed, a table.
+        A :class:`Report` with ``ok``, ``rows``, ``failures`` and ``to_dict()``; it prints as a
+        table.
 
     Raises:
-        TypeError, ValueError: an unknown operation, engine or case, or a seed that is no
-            non-negative integer.
-        ImportError: an engine that is not installed.
+        TypeError, ValueError: an unknown operation, engine or case, or a seed that is not an
+            integer of at least 0.
+        ImportError: an engine is not installed.
 
     Example:
         >>> import fastcnn

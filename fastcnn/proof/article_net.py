@@ -1,8 +1,8 @@
-"""How far the article's net may err: the losses and all the gradients, layer after layer.
+"""Bounds for the article's net: its losses and all gradients, layer after layer.
 
-conv 3×3×8 → max-pool 2 → dense 1352→10 → softmax and cross-entropy, each on the same engine, so
-that what one engine rounds in the first layer reaches the last one and comes all the way back.
-:func:`article_net` runs the net as a model does. The bounds are computed with NumPy alone, on no
+The net is conv 3×3×8 → max-pool 2 → dense 1352→10 → softmax and cross-entropy. All layers run on
+one engine, so the roundings of the first layer reach the last one and all gradients.
+:func:`article_net` runs the net as a model does. The bounds are computed with NumPy, without any
 engine.
 """
 
@@ -39,7 +39,7 @@ def article_net(
         filters: (3, 3, 1, 8).
         weights: (1352, 10).
         bias: (10,).
-        engine: an engine's name, or None for what models use.
+        engine: an engine's name, or None for the compiled programs of models.
 
     Returns:
         scores (N, 10), before the softmax; losses (N,); dfilters, dweights, dbias.
@@ -61,12 +61,12 @@ def article_net(
 
 @cache
 def _model(dtype: Literal["float32", "float64"], engine: str | None) -> Sequential:
-    """One model for all cases, because to build one takes longer than a batch on a fast engine."""
+    """One model for all cases, because building it takes longer than a batch on a fast engine."""
     return Sequential(article(), (28, 28, 1), seed=0, dtype=dtype, engine=engine)
 
 
 class _Forward:
-    """The net's values in float64, and how far those of an engine may be from the reference's."""
+    """The net's values in float64, and bounds of an engine's distance from the reference."""
 
     def __init__(
         self, x: Array, labels: Array, filters: Array, weights: Array, bias: Array
@@ -99,7 +99,7 @@ class _Forward:
 def article_loss_bounds(
     x: Array, labels: Array, filters: Array, weights: Array, bias: Array
 ) -> Array:
-    """The bound of each image's loss, (N,); derived as :func:`article_net_bounds` says."""
+    """The bound of each image's loss, (N,); :func:`article_net_bounds` explains it."""
     bound: Array = _Forward(x, labels, filters, weights, bias).loss_error
     return bound
 
@@ -109,19 +109,19 @@ def article_net_bounds(
 ) -> list[Array]:
     """The bound of each element of each result of :func:`article_net`.
 
-    The roundings of each layer are those of :mod:`fastcnn.proof.bounds`, the engine's and
-    the specification's added; an error e of a layer's input reaches its output as
+    The roundings of each layer are those of :mod:`fastcnn.proof.bounds`, for the engine and the
+    specification together. An error e of a layer's input reaches its output as
 
     - convolution and dense: the same sum over absolute values, Σ|w|·e;
     - max-pool: the largest e of the window;
-    - cross-entropy: with e the largest error of the logits, e plus that of the label's logit
+    - cross-entropy: with e the largest error of the logits, e plus the error of the label's logit
       (log Σ exp moves by no more than its arguments); softmax moves by a factor of exp(±2e);
     - products of two that err: |a|·Δb + |b|·Δa + Δa·Δb.
 
-    The gradient of the maximum is a choice, and errors may choose otherwise: where several pixels
-    of a window come within their errors of its maximum, the gradient may go to any of them. The
-    gradient of the filters is then off by |dy| times the difference between the patches under
-    those pixels. On the digits' background all patches are the same, and it is off by nothing.
+    The gradient of a maximum goes to one pixel of the window. If several pixels are within their
+    errors of the maximum, the gradient may go to any of them. The gradient of the filters is then
+    off by |dy| times the difference between the patches under these pixels. On the digits'
+    background all patches are equal, so the difference is 0.
     """
     f = _Forward(x, labels, filters, weights, bias)
     n, u, rows, weights = len(x), f.u, f.rows, f.weights
@@ -138,7 +138,7 @@ def article_net_bounds(
     da_error = g_error @ abs(weights).T + linear_bound(10, g_size @ abs(weights).T, da, u)
     da, da_error = da.reshape(f.pooled_shape), da_error.reshape(f.pooled_shape)
 
-    # The gradient reaches each filter tap as a sum over windows, one pixel of each: the other
+    # The gradient of a filter tap is a sum over windows, with one pixel of each. The other
     # products are zeros, which are added exactly.
     patches = _windows(_patches(f.x))
     first = _windows(f.y).argmax(axis=3)
@@ -156,9 +156,9 @@ def article_net_bounds(
 
 
 def clear_maxima(x: Array, filters: Array) -> NDArray[np.bool_]:
-    """For which images rounding can change no gradient by another choice of a maximum, (N,).
+    """Whether rounding cannot change the maximum of any window, for each image, (N,).
 
-    On others, which are few, a correct engine's gradient may differ by as much as one pixel's.
+    On the few other images, a correct engine's gradient may differ by the gradient of one pixel.
     """
     dtype = x.dtype
     x, filters = x.astype(np.float64), filters.astype(np.float64)
@@ -170,7 +170,7 @@ def clear_maxima(x: Array, filters: Array) -> NDArray[np.bool_]:
 
 
 def _spread(patches: Array, y: Array, y_error: Array) -> Array:
-    """How much the patches under the pixels that may be a window's maximum differ, tap by tap."""
+    """The difference, tap by tap, between the patches under all possible maxima of a window."""
     value, error = _windows(y), _windows(y_error)
     masked = (value + error >= (value - error).max(axis=3, keepdims=True))[..., None]
     tall = patches[..., None, :]
@@ -191,7 +191,7 @@ def _convolution(x: Array, filters: Array) -> Array:
 
 
 def _windows(a: Array) -> Array:
-    """(N, 2H, 2W, C) as (N, H, W, 4, C): the four pixels of each window side by side."""
+    """(N, 2H, 2W, C) as (N, H, W, 4, C), with the four pixels of each window side by side."""
     n, h, w, c = a.shape
     split = a.reshape(n, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5)
     return split.reshape(n, h // 2, w // 2, 4, c)

@@ -1,21 +1,21 @@
-"""How far an engine may be from the specification: bounds derived, not tuned.
+"""Bounds for the distance between an engine and the specification; they are derived, not tuned.
 
 **Sums of products.** Let u be the unit roundoff of the dtype (2⁻²⁴, 2⁻⁵³) and
 γ(n, u) = n·u / (1 − n·u). A sum of n products, evaluated in any order, with or without fused
 multiply-adds, is off by at most γ(n, u)·S, where S = Σ|x||w| is the same sum over absolute values
-(N. J. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd edition, section 3.1). S is
-had by running the specification on absolute values. A bias is one more term. The specification
-adds in float64 and rounds its result once, so it is itself off by at most γ(n, 2⁻⁵³)·S + u·|y|:
+(N. J. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd edition, section 3.1). The
+specification computes S when it runs on absolute values. A bias is one more term. The specification
+adds in float64 and rounds its result once, so it is off by at most γ(n, 2⁻⁵³)·S + u·|y| itself:
 
     |engine − specification| ≤ (γ(n, u) + γ(n, 2⁻⁵³))·S + u·|y|
 
-For float64 both γ are the same: the reference is no better than the engine, and the bound covers
-both. ReLU moves two numbers no further apart. S is computed with the same kind of error, which
+For float64 both γ are equal, because the reference is no better than the engine; the bound covers
+both. ReLU never moves two numbers further apart. S is computed with the same kind of error, which
 one more γ covers.
 
 **Long sums** are taken in stretches whose sums are added in float64
-(:mod:`fastcnn.core.long_sums`): in float32 a term is rounded at most r(n) =
-:func:`~fastcnn.core.long_sums.roundings` times, however many terms there are, and the totals add
+(:mod:`fastcnn.core.long_sums`). In float32 a term is rounded at most r(n) =
+:func:`~fastcnn.core.long_sums.roundings` times, for any number of terms. The totals add
 γ(n, 2⁻⁵³) once more:
 
     |engine − specification| ≤ (γ(r(n), u) + 2·γ(n, 2⁻⁵³))·S + u·|y|
@@ -24,18 +24,17 @@ one more γ covers.
 
 **Selections.** Maximum, minimum and ReLU return one of their inputs: the bound is 0.
 
-**Means.** n numbers are added and divided: n − 1 roundings, and two more for a reciprocal and its
-product: γ(r(n + 1), u). Gradients of poolings are sums over the windows that hold a pixel.
+**Means.** n numbers are added and divided. The sum takes n − 1 roundings, and a reciprocal and its
+product two more: γ(r(n + 1), u). Gradients of poolings are sums over the windows that hold a pixel.
 
-**Softmax.** With d = x − max(x): the difference is rounded (d is off by |d|·u, which makes exp(d)
-off by a factor of 1 + |d|·u), exp errs by at most E = 8u (4 units in the last place), the sum of
-n numbers adds (n − 1)·u and averages the errors of its terms by their weights p, the quotient
-adds u:
+**Softmax.** Let d = x − max(x). The difference is rounded, so d is off by |d|·u, and exp(d) by a
+factor of 1 + |d|·u. exp errs by at most E = 8u (4 units in the last place). The sum of n numbers
+adds (n − 1)·u, and averages the errors of its terms by their weights p. The quotient adds u:
 
     |Δp| ≤ p·ρ,    ρ = (|d| + Σ p|d| + 2·8 + n)·u   to first order, ρ / (1 − ρ) to all orders
 
-The specification commits the same with 2⁻⁵³, and one rounding. The other functions of the family
-follow by the product and sum rules; each says so below.
+The specification has the same errors with 2⁻⁵³ in place of u, and one rounding. The bounds of
+related functions follow by the product and sum rules, as their docstrings say.
 """
 
 from __future__ import annotations
@@ -44,6 +43,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from fastcnn import ops
 from fastcnn.core.arguments import Array
@@ -61,7 +61,7 @@ _V = 2.0**-53  # unit roundoff of float64, in which the specification computes
 _EXP = 8.0  # error of exp and log in units of u: 4 units in the last place
 
 
-def unit_roundoff(dtype: Any) -> float:
+def unit_roundoff(dtype: DTypeLike) -> float:
     """Largest relative error of rounding to the dtype.
 
     >>> unit_roundoff("float32") == 2.0**-24
@@ -80,7 +80,7 @@ def gamma(n: float, u: float) -> float:
 
 
 def sum_lengths(problem: Problem) -> tuple[int, ...]:
-    """How many terms each output's elements are sums of, at most; one number per output."""
+    """The largest number of terms in the sums of each output's elements; one number per output."""
     g = problem.geometry
     if isinstance(g, ConvGeometry):
         forward = g.kh * g.kw * g.group_ic + ("b" in problem.arrays)
@@ -93,7 +93,7 @@ def sum_lengths(problem: Problem) -> tuple[int, ...]:
             "conv2d_backward": (to_input, over_pixels, over_pixels),
         }[problem.function]
     if isinstance(g, PoolGeometry):
-        if problem.op.endswith("_backward"):  # windows that hold one pixel
+        if problem.op.endswith("_backward"):  # the number of windows that hold one pixel
             return (-(-g.kh // g.stride_h) * -(-g.kw // g.stride_w),)
         return (g.kh * g.kw,)
     if problem.op == "dense":
@@ -107,7 +107,7 @@ def sum_lengths(problem: Problem) -> tuple[int, ...]:
 def bounds(
     problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
 ) -> tuple[Array, ...]:
-    """The bound of each element of each output, float64; derived as the module says."""
+    """The bound of each element of each output, in float64; the module's docstring derives it."""
     derived = _DERIVED[problem.op](problem, arrays, reference)
     return tuple(np.asarray(bound, np.float64) for bound in derived)
 
@@ -120,14 +120,14 @@ def linear_bound(n: int, magnitude: Array, y: Array, u: float) -> Array:
 
 
 def _sum_error(n: int, u: float) -> float:
-    """The error of a sum of n products as a share of S, the engine's and the specification's."""
+    """The error of a sum of n products, of engine and specification together, as a share of S."""
     if u > _V and n > STRETCH:
         return gamma(roundings(n), u) + 2 * gamma(n, _V)
     return gamma(n, u) + gamma(n, _V)
 
 
 def _absolute(arrays: dict[str, Array], *names: str) -> dict[str, Array]:
-    """The arrays in float64, those named in ``names`` (or all) as absolute values."""
+    """The arrays in float64, with absolute values of the arrays in ``names`` (default: all)."""
     return {
         name: np.abs(array.astype(np.float64)) if not names or name in names else array
         for name, array in arrays.items()
@@ -135,7 +135,7 @@ def _absolute(arrays: dict[str, Array], *names: str) -> dict[str, Array]:
 
 
 def _sums(problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]) -> list[Array]:
-    """Convolution, dense and their gradients: the specification on absolute values."""
+    """Convolution, dense and their gradients, by the specification on absolute values."""
     u = unit_roundoff(reference[0].dtype)
     if all((array >= 0).all() for array in arrays.values()):  # the sums are those of magnitudes
         magnitudes = tuple(y.astype(np.float64) * (1 + 2 * u) for y in reference)
@@ -175,16 +175,16 @@ def _winograd(
 def _selected(
     problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
 ) -> list[Array]:
-    """One of the inputs, unchanged."""
+    """Functions that return one of their inputs, unchanged."""
     return [np.zeros(reference[0].shape)]
 
 
 def _routed(
     problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
 ) -> list[Array]:
-    """Gradient of max and min: a sum of those dy whose window chose the pixel; x chooses."""
+    """Gradient of max and min: the sum of dy over the windows whose extreme is the pixel."""
     (windows,) = sum_lengths(problem)
-    if windows == 1:  # moved, not added
+    if windows == 1:  # each gradient is moved, and none are added
         return [np.zeros(reference[0].shape)]
     magnitude = getattr(ops, problem.function)(
         **_absolute(arrays, "dy"), **problem.parameters, engine="naive"
@@ -204,8 +204,8 @@ def _means(problem: Problem, arrays: dict[str, Array], reference: tuple[Array, .
 def _products(
     problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
 ) -> list[Array]:
-    """One number times a constant, which is rounded to the dtype first: 3u, and the reference's
-    own rounding; 2 more for a constant that is a quotient."""
+    """One number times a constant that is rounded to the dtype: 3u, and the reference's own
+    rounding. A constant that is a quotient adds 2u."""
     (y,) = reference
     return [5 * unit_roundoff(y.dtype) * np.abs(y.astype(np.float64))]
 
@@ -213,8 +213,8 @@ def _products(
 def _exponential(
     factor: float, arrays: dict[str, Array], reference: tuple[Array, ...]
 ) -> list[Array]:
-    """``factor`` relative errors of u in the engine and of 2⁻⁵³ in the reference, and its
-    rounding; below the smallest normal number errors are absolute."""
+    """``factor`` relative errors of u in the engine and of 2⁻⁵³ in the reference, and the
+    reference's rounding. Below the smallest normal number errors are absolute."""
     (y,) = reference
     u, tiny = unit_roundoff(y.dtype), float(np.finfo(y.dtype).tiny)
     t = factor * (u + _V)
@@ -223,30 +223,30 @@ def _exponential(
 
 
 def _tanh(problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]) -> list[Array]:
-    """A function that errs by 4 units in the last place, as the exponential does."""
+    """A function that errs by 4 units in the last place, like the exponential."""
     return _exponential(_EXP, arrays, reference)
 
 
 def _sigmoid(
     problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
 ) -> list[Array]:
-    """e / (1 + e) or 1 / (1 + e) with e = exp(−|x|) ≤ 1: e errs by E, above and below; the sum and
-    the quotient round."""
+    """e / (1 + e) or 1 / (1 + e) with e = exp(−|x|) ≤ 1: e errs by E in numerator and denominator,
+    and the sum and the quotient round."""
     return _exponential(2 * _EXP + 2, arrays, reference)
 
 
 def _bell(problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]) -> list[Array]:
-    """dy·e / (1 + e)², e = exp(−|x|) or exp(−2|x|): e errs by E, and at most twice half of that in
-    the square below; the sum (twice), the square, the quotient and the product round."""
+    """dy·e / (1 + e)², e = exp(−|x|) or exp(−2|x|): e errs by E, which makes the square err by at
+    most 2·E/2. The sum (twice), the square, the quotient and the product round."""
     return _exponential(2 * _EXP + 5, arrays, reference)
 
 
-def _batch_statistics(x: Array, dtype: Any) -> tuple[Array, Array, list[Array]]:
+def _batch_statistics(x: Array, dtype: DTypeLike) -> tuple[Array, Array, list[Array]]:
     """Mean and variance over all but the last axis, and the bounds of both.
 
-    All engines sum in float64. The mean of R rows errs by γ(R + 1)·mean|x| =: δ and its rounding.
-    The squares of distances from a mean that is off by δ have a mean that is off by δ²; each
-    distance rounds, squares and sums add γ(R + 4)."""
+    All engines sum in float64. The mean of R rows errs by δ := γ(R + 1)·mean|x| and its rounding.
+    An error δ of the mean changes the mean of the squared distances by δ². Each distance rounds,
+    and squares and sums add γ(R + 4)."""
     rows = x.astype(np.float64).reshape(-1, x.shape[-1])
     count = max(len(rows), 1)
     mean = rows.sum(axis=0) / count
@@ -261,9 +261,10 @@ def _batch_statistics(x: Array, dtype: Any) -> tuple[Array, Array, list[Array]]:
 def _normalised(
     count: int, arrays: dict[str, Array], mean: Array, variance: Array, epsilon: float, u: float
 ) -> Array:
-    """y = gamma·(x − mean)·r + beta, r = 1 / √(variance + epsilon), evaluated in float64: sums of
-    ``count`` rows in mean and variance and some ten roundings, relative to the sum of the
-    absolute terms; y is rounded by the engine and by the reference."""
+    """y = gamma·(x − mean)·r + beta, r = 1 / √(variance + epsilon), evaluated in float64.
+
+    The error is that of sums of ``count`` rows in mean and variance, and about ten roundings,
+    relative to the sum of the absolute terms. Engine and reference round y."""
     x, scale, shift = (arrays[name].astype(np.float64) for name in ("x", "gamma", "beta"))
     r = 1 / np.sqrt(variance + epsilon)
     size = np.abs(scale) * r * (np.abs(x) + np.abs(mean)) + np.abs(shift)
@@ -293,8 +294,8 @@ def _batch_norm_inference(
 def _batch_norm_backward(
     problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
 ) -> list[Array]:
-    """Sums of R products and some ten roundings in float64, relative to the sums of absolute
-    values; results are rounded by the engine and by the reference."""
+    """Sums of R products and about ten roundings in float64, relative to the sums of absolute
+    values. Engine and reference round the results."""
     x, scale, mean, variance, dy = (
         arrays[name].astype(np.float64) for name in ("x", "gamma", "mean", "variance", "dy")
     )
@@ -314,11 +315,11 @@ def _batch_norm_backward(
 class Rows:
     """Softmax of the rows of ``x`` in float64, and the relative errors it may have."""
 
-    def __init__(self, x: Array, dtype: Any = None) -> None:
+    def __init__(self, x: Array, dtype: np.dtype[Any] | None = None) -> None:
         self.u = unit_roundoff(dtype or x.dtype)
         self.least = float(np.finfo(dtype or x.dtype).tiny)  # below this, errors are absolute
         x = x.astype(np.float64)
-        # Roundings of a sum of so many: float32's in stretches, float64's in units of u.
+        # Roundings of a sum of n terms: of float32 in stretches, of float64 in units of u.
         terms = x.shape[-1]
         self.n = terms if self.u == _V else roundings(terms) + terms * _V / self.u
         self.d = x - x.max(axis=-1, keepdims=True)
@@ -334,8 +335,8 @@ class Rows:
     def log_softmax(self) -> tuple[Array, Array]:
         """y = d − log Σ exp(d) and its bound.
 
-        d errs by |d|·u, the logarithm by the relative error of its argument and by 8u of its own
-        value, the difference is rounded.
+        d errs by |d|·u. The logarithm errs by the relative error of its argument and by 8u of its
+        own value. The difference is rounded.
         """
         log = np.log(self.sum)
         y = self.d - log
@@ -353,8 +354,8 @@ def _softmax(
 def _softmax_backward(
     problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
 ) -> list[Array]:
-    """dx = p·(dy − c), c = Σ p·dy: with D = Σ p|dy|, c errs by D·(ρ + γ(n, u)), the difference
-    and the product add a rounding each, p errs by ρ once more."""
+    """dx = p·(dy − c), c = Σ p·dy: with D = Σ p|dy|, c errs by D·(ρ + γ(n, u)). The difference and
+    the product add a rounding each, and p errs by ρ once more."""
     rows, dy = Rows(arrays["x"]), np.abs(arrays["dy"].astype(np.float64))
     terms = rows.p * dy
     total = terms.sum(axis=-1, keepdims=True)
@@ -383,8 +384,8 @@ def _log_softmax_backward(
 def _cross_entropy(
     problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
 ) -> list[Array]:
-    """The loss is −log_softmax at the label; the public function adds the losses in float64,
-    scales and rounds once. With rows of probabilities it is a sum of products over classes."""
+    """The loss is −log_softmax at the label. The public function adds the losses in float64, scales
+    and rounds once. With rows of probabilities the loss is a sum of products over classes."""
     rows, labels = Rows(arrays["logits"]), arrays["labels"]
     y, bound = rows.log_softmax()
     if labels.ndim == 1:
@@ -405,7 +406,7 @@ def _cross_entropy(
 def _cross_entropy_backward(
     problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
 ) -> list[Array]:
-    """p − 1 at the label, p elsewhere, or p less a row of probabilities: p errs by ρ, the
+    """p − 1 at the label and p elsewhere, or p less a row of probabilities. p errs by ρ, and the
     difference and the scaling round."""
     rows, labels = Rows(arrays["logits"]), arrays["labels"]
     gradient = rows.p.copy()

@@ -1,10 +1,10 @@
 """The check of one case: an engine's results against the specification's.
 
-Everything runs through the public functions, as a user's calls do. On exact and special data the
-values must be the same, NaN where NaN is due; on other data each element must lie within its
-derived bound, and the bound within :data:`~fastcnn.proof.bounds.SIGNAL` of the largest value,
-so that nothing passes for being vague. Shape, dtype and layout must be right, and the result must
-be an array of its own.
+Everything runs through the public functions, like a user's calls. On exact and special data the
+values must be equal, with NaN at the same positions. On other data each element must lie within its
+derived bound. The bound itself must lie within :data:`~fastcnn.proof.bounds.SIGNAL` of the largest
+value, because a large bound would prove nothing. Shape, dtype and layout must be right, and the
+result must be a new array.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _OUTPUTS = {
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What the specification says about a case: results, bounds, and the time it took."""
+    """The specification's results for a case, their bounds, and the time of the run."""
 
     case: Case
     seed: int
@@ -51,7 +51,7 @@ class Reference:
 
 
 class CheckedCase(Protocol):
-    """What a result says about its case: a row of the table, and a name that can be typed."""
+    """A case as results show it: its row in the table, and its name on the command line."""
 
     @property
     def op(self) -> str:
@@ -59,16 +59,16 @@ class CheckedCase(Protocol):
 
     @property
     def name(self) -> str:
-        """Names no other case."""
+        """The name, which no other case has."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What the check of one case on one engine found.
+    """The result of the check of one case on one engine.
 
-    ``worst_relative`` is the worst absolute error as a share of the reference's largest value;
-    ``bound`` is the bound where the absolute error is worst; ``share`` the largest error as a
-    share of its own bound. ``problem`` says what is wrong, or is None.
+    ``worst_relative`` is the worst absolute error as a share of the reference's largest value.
+    ``bound`` is the bound at the worst absolute error. ``share`` is the largest error as a share of
+    its own bound. ``problem`` says what is wrong, or is None.
     """
 
     case: CheckedCase
@@ -89,13 +89,13 @@ class Result:
 
     @property
     def command(self) -> str:
-        """The line that runs this check, and no other."""
+        """The command line that runs only this check."""
         return (
             f"fastcnn compare --case '{self.case.name}' --engine {self.engine} --seed {self.seed}"
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """The result as JSON values."""
         return {
             "case": self.case.name,
             "op": self.case.op,
@@ -113,17 +113,17 @@ class Result:
 
 
 def finite(value: float) -> float | None:
-    """The value, or None for infinity, which JSON lacks."""
+    """The value, or None for infinity, which JSON does not have."""
     return value if np.isfinite(value) else None
 
 
 def call(problem: Problem, arrays: dict[str, Array], engine: str | None) -> tuple[Array, ...]:
-    """The problem's public function on these arrays; results always as a tuple of arrays."""
+    """The results of the problem's public function on these arrays, as a tuple of arrays."""
     parameters = dict(problem.parameters)
     if problem.op in WINOGRAD and engine != REFERENCE:
         parameters["algorithm"] = "winograd"
     function = article_net if problem.op == ARTICLE_NET else getattr(ops, problem.function)
-    with use_math("strict"):  # what other algorithms do is checked where they are asked for
+    with use_math("strict"):  # problems of other algorithms name them
         results = function(**arrays, **parameters, engine=engine)
     if not isinstance(results, tuple):
         results = (results,)
@@ -131,7 +131,7 @@ def call(problem: Problem, arrays: dict[str, Array], engine: str | None) -> tupl
 
 
 def reference_of(case: Case, seed: int) -> Reference:
-    """Run the specification on a case, and derive the bounds."""
+    """Run the specification on a case, and compute the bounds."""
     arrays = make_arrays(case, seed)
     outputs, seconds = _timed(lambda: call(case.problem, arrays, REFERENCE), repeats=1)
     if case.mode in EXACT_MODES:
@@ -154,23 +154,23 @@ def check(reference: Reference, engine: str) -> Result:
 
     def run() -> tuple[Array, ...]:
         nonlocal seconds
-        call(case.problem, reference.arrays, engine)  # may compile, and is not timed
-        got, seconds = _timed(lambda: call(case.problem, reference.arrays, engine), repeats=3)
-        return got
+        call(case.problem, reference.arrays, engine)  # not timed, because it may compile
+        outputs, seconds = _timed(lambda: call(case.problem, reference.arrays, engine), repeats=3)
+        return outputs
 
     names = _OUTPUTS.get(case.problem.op, ("result",))
-    judged = judge(run, names, reference.outputs, reference.bounds, reference.arrays)
+    worst = judge(run, names, reference.outputs, reference.bounds, reference.arrays)
     return Result(
         case,
         engine,
         reference.seed,
-        judged.absolute,
-        judged.relative,
-        judged.bound,
-        judged.share,
+        worst.absolute,
+        worst.relative,
+        worst.bound,
+        worst.share,
         seconds,
         reference.seconds,
-        judged.problem,
+        worst.problem,
     )
 
 
@@ -181,18 +181,18 @@ def judge(
     bounds: Sequence[Array],
     arrays: dict[str, Array],
 ) -> Worst:
-    """Compare what ``run`` returns with what is expected; ``arrays`` are its inputs."""
+    """Compare the results of ``run`` with the expected ones; ``arrays`` are its inputs."""
     worst = Worst()
     try:
-        got = run()
-    except Exception as error:  # whatever an engine raises is what the report is for
+        outputs = run()
+    except Exception as error:  # the report shows any error of an engine
         worst.problem = f"raises {type(error).__name__}: {error}"
         return worst
-    for name, y, wanted, bound in zip(names, got, expected, bounds, strict=True):
-        problem = _form(y, wanted, arrays) or _vague(wanted, bound)
-        if y.shape == wanted.shape:
-            problem = problem or _values(y, wanted, bound)
-            worst.add(y, wanted, bound)
+    for name, y, reference, bound in zip(names, outputs, expected, bounds, strict=True):
+        problem = _form(y, reference, arrays) or _vague(reference, bound)
+        if y.shape == reference.shape:
+            problem = problem or _values(y, reference, bound)
+            worst.add(y, reference, bound)
         if problem:
             worst.problem = f"{name}: {problem}" if len(names) > 1 else problem
             break
@@ -200,7 +200,7 @@ def judge(
 
 
 class Worst:
-    """The largest errors so far, over the outputs of one case, and what is wrong."""
+    """The largest errors so far, over the outputs of one case, and the first problem."""
 
     absolute = relative = bound = share = 0.0
     problem: str | None = None
@@ -219,7 +219,7 @@ class Worst:
 
 
 def _errors(y: Array, expected: Array) -> Array:
-    """|y − wanted| in float64; 0 where both are the same infinity or NaN, else inf for those."""
+    """|y − expected| in float64. Equal infinities or two NaNs give 0, unequal ones infinity."""
     a, b = y.astype(np.float64), expected.astype(np.float64)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     with np.errstate(invalid="ignore"):
@@ -249,8 +249,8 @@ def _form(y: Array, expected: Array, arrays: dict[str, Array]) -> str | None:
 
 
 def _vague(expected: Array, bound: Array) -> str | None:
-    """Why the bound would prove nothing. A reference of zeros alone needs no signal: the bound
-    then stands by itself."""
+    """Why the bound would prove nothing, or None. A reference of zeros has no signal to compare
+    with the bound, so any bound counts."""
     largest = _largest(expected)
     if largest > 0 and bound.max() >= SIGNAL * largest:
         return f"the bound {bound.max():.1e} is no smaller than {SIGNAL} of {largest:.1e}"
@@ -272,7 +272,7 @@ def _values(y: Array, expected: Array, bound: Array) -> str | None:
 
 
 def _timed(run: Callable[[], tuple[Array, ...]], repeats: int) -> tuple[tuple[Array, ...], float]:
-    """The result, and the shortest time of at most 1 + ``repeats`` runs in about 20 ms."""
+    """The result, and the shortest time of up to 1 + ``repeats`` runs within about 20 ms."""
     best, spent, done = float("inf"), 0.0, 0
     while done == 0 or (done <= repeats and spent < 0.02):
         start = perf_counter()

@@ -1,20 +1,21 @@
 """The numbers in the arrays of a case, reproducible from the case's name and a seed.
 
-- ``exact``: small integers, such that every product and every partial sum, in any order, is an
-  integer that the dtype holds. Whatever the algorithm, there is then one right answer, and
-  engines must agree on it to the last bit. Where a mean divides, the integers are multiples of
-  every divisor. Small integers also tie often, which tests the rule for the first maximum.
-- ``float``: normal numbers, where engines may differ by the roundings of their order of summation.
+- ``exact``: small integers. Every product and every partial sum, in any order, is an integer that
+  the dtype holds. So there is one right answer for all algorithms, and engines must agree on it to
+  the last bit. For means, the integers are multiples of every divisor. Small integers also tie
+  often, which tests the rule for the first maximum.
+- ``float``: normal numbers, on which engines may differ by the roundings of their order of
+  summation.
 - ``special``: small integers among NaN and infinities, for operations that only select.
-- ``shifted``: rows around +800 and −800, where an exponential overflows unless the row's maximum
-  is subtracted first, each with one class far below the others.
-- ``long``: numbers just below the middle between two that a float32 sum of 2¹⁵ and more can move
-  by, so that it loses a little of each, always to the same side; or, where a mean is subtracted,
-  numbers far from 0, whose squares would lose it.
-- ``digits``: real MNIST digits, and parameters drawn as the article draws them.
+- ``shifted``: rows around +800 and −800, each with one class far below the others. An exponential
+  overflows unless the row's maximum is subtracted first.
+- ``long``: numbers that a float32 sum of 2¹⁵ or more rounds down, each by almost half of its
+  spacing, so that the errors add up. For functions that subtract a mean, numbers far from 0, whose
+  squares would lose these digits.
+- ``digits``: real MNIST digits, and parameters from the article's distributions.
 
-No array is constant (all-zero results must not pass), and all are read-only (an engine that
-writes to its inputs raises).
+No array is constant, so that results of zeros cannot pass. All arrays are read-only, so that an
+engine that writes to its inputs raises an error.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from fastcnn.proof.problems import Case, Problem, Shape
 
 MODES = ("exact", "float", "special", "shifted", "long", "digits")
 
-_LARGEST = 4  # of the small integers; few enough that maxima tie
+_LARGEST = 4  # of the small integers, so few that maxima tie
 
 
 def make_arrays(case: Case, seed: int) -> dict[str, Array]:
@@ -85,7 +86,8 @@ def _small_integers(rng: np.random.Generator, shape: Shape, case: Case) -> Array
     terms = max(1, *sum_lengths(case.problem))
     unit = _divisors(case.problem)
     exact_below = 2 ** (np.finfo(case.dtype).nmant + 1)
-    # terms products of two of them, in any order, stay below the last integer that is exact.
+    # A sum of ``terms`` products of two of them, in any order, stays below the largest exact
+    # integer.
     largest = min(_LARGEST, isqrt(exact_below // (terms * unit)) - 1)
     if largest < 1:
         raise ValueError(f"{case.name}: sums of {terms} terms are too long to be exact")
@@ -96,7 +98,7 @@ def _small_integers(rng: np.random.Generator, shape: Shape, case: Case) -> Array
 
 
 def _divisors(problem: Problem) -> int:
-    """What an average pooling may divide by, as one number that all of them divide."""
+    """A common multiple of all divisors of an average pooling; 1 for other operations."""
     g = problem.geometry
     if not isinstance(g, PoolGeometry) or not problem.op.startswith("avg"):
         return 1
@@ -123,7 +125,7 @@ def _lost_in_long_sums(rng: np.random.Generator, case: Case, name: str, shape: S
     if case.op == "batch_norm":
         return rng.standard_normal(shape) + (1e4 if name == "x" else 0)
     factors = 1 if len(case.problem.arrays) == 1 else 2
-    beyond_one = rng.uniform(0.4, 0.5, shape) / 256  # multiples of 1/256 lie next to 2¹⁵
+    beyond_one = rng.uniform(0.4, 0.5, shape) / 256  # above 2¹⁵ the spacing is 1/256
     return np.asarray(1 + beyond_one / factors)
 
 
@@ -137,7 +139,7 @@ def _shifted(rng: np.random.Generator, shape: Shape) -> Array:
 
 
 def _probabilities(rng: np.random.Generator, shape: Shape) -> Array:
-    """Rows that add up to 1, in which a third of the classes, but not the first, have 0."""
+    """Rows that add up to 1. A third of the classes, but not the first, are 0."""
     numbers: Array = rng.random(shape)
     numbers[:, 1:] *= rng.random(shape)[:, 1:] < 2 / 3
     numbers /= numbers.sum(axis=1, keepdims=True)
@@ -145,10 +147,10 @@ def _probabilities(rng: np.random.Generator, shape: Shape) -> Array:
 
 
 def _digits(case: Case, rng: np.random.Generator) -> dict[str, Array]:
-    """Test digits as the article feeds them, −0.5 to 0.5, and its parameters (and a bias).
+    """Test digits in the article's range, −0.5 to 0.5, its parameters, and a bias.
 
-    Digits on which rounding may choose another maximum of a window are passed over: their
-    gradients have no single right answer to compare with.
+    Digits on which rounding may change the maximum of a window are left out, because their
+    gradients have no single right answer.
     """
     from fastcnn.data.datasets import load_mnist
 

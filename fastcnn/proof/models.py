@@ -1,27 +1,27 @@
-"""Whole nets: what the executor, or an engine layer by layer, makes of one batch.
+"""Whole nets on one batch: the executor, or an engine layer by layer, against the specification.
 
-Compared with the specification are the outputs in prediction, and of one training step the loss,
-the gradients of all parameters, and the running statistics; and, in prediction, the gradient of an
-output at the images.
+These results are compared: the outputs in prediction; the loss, the gradients of all parameters and
+the running statistics of one training step; and the gradient of an output with respect to the
+images, in prediction.
 
 - ``exact``: parameters, pixels and the distances from the targets are small integers, and few
-  weights of a filter are not 0, so that each number on the way forward and back is an integer
-  times a power of two which the dtype holds. All results must be the same to the last bit.
-- ``float``: bytes as images, parameters as they are drawn, and softmax cross-entropy. Each result
-  must lie within a share of its own largest value, :func:`roundings` of a result times u.
+  weights of a filter are not 0. Then each number, forward and backward, is an integer times a power
+  of two, and the dtype holds it. All results must be equal to the last bit.
+- ``float``: bytes as images, random parameters, and softmax cross-entropy. Each result must lie
+  within a share of its own largest value: γ of its :func:`roundings`.
 - ``weighted``: the same with rows of probabilities as targets, and a weight for each sample.
 
-**Why a share of the largest value.** The worst case, all roundings with the same sign, is the net
-on absolute values; it grows with every layer by about √n for sums of n terms, and beyond the signal
-for deep nets. Roundings do not conspire: errors grow as the signal does. Let n be the number of
-roundings that a number goes through in a row; then γ(n, u) of the signal covers them, and wrong
-numbers do not hide below it: it must be smaller than
-:data:`~fastcnn.proof.bounds.SIGNAL`.
+**Why a share of the largest value.** In the worst case all roundings have the same sign, and the
+error is that of the net on absolute values. This error grows with every layer by about √n for sums
+of n terms, and exceeds the signal in deep nets. Real roundings have random signs, so errors grow as
+the signal does. Let n be the number of roundings that a number goes through in a row. Then γ(n, u)
+of the signal covers them. This share must be smaller than :data:`~fastcnn.proof.bounds.SIGNAL`, so
+that wrong numbers cannot hide below it.
 
-**Choices.** Where ReLU or a pooling chooses between numbers that differ by no more than rounding,
-another choice is as right, and gives another gradient. So float32 takes a batch whose
-gradients stay within half of their bounds when all parameters are moved by some roundings up, and
-by as many down; in float64 such batches do not occur.
+**Choices.** If ReLU or a pooling chooses between numbers that differ only by rounding, another
+choice is equally right and gives another gradient. Therefore float32 takes a batch on which no such
+choice matters: its gradients stay within half of their bounds when all parameters are changed by
+some roundings, up and down. In float64 rounding does not change choices.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -65,21 +65,21 @@ from fastcnn.proof.check import REFERENCE, Result, judge
 from fastcnn.proof.problems import DTYPES
 
 EXECUTOR = "executor"
-"""Stands beside the engines' names: models as they run when no engine is asked for."""
+"""Name for the compiled programs that models use by default, beside the engines' names."""
 
 _V = 2.0**-53
-_CLASSES = 8  # a power of two: the mean of squares over outputs is exact
-_TAPS = 3  # of a filter that are not 0, in exact nets
-_FUNCTION = 21  # roundings that stand for an exponential and what is made of it
-_MOVED = 8  # roundings by which parameters are moved
+_CLASSES = 8  # a power of two, so that the mean of squares over outputs is exact
+_TAPS = 3  # taps of a filter that are not 0, in exact nets
+_FUNCTION = 21  # roundings that count for an exponential and the function around it
+_MOVE = 8  # roundings by which parameters are changed
 
 
 Data = tuple[Array, Array, Array | None]
-"""Samples, their targets, and how much the loss of each counts."""
+"""Samples, their targets, and the weights of their losses."""
 
 
 class Net(NamedTuple):
-    """Layers for a number of classes, the shape of a sample, samples, and modes of data."""
+    """Layers for a number of classes, the shape and number of samples, and the modes of data."""
 
     layers: Callable[[int], list[Layer]]
     shape: tuple[int, int, int]
@@ -88,7 +88,7 @@ class Net(NamedTuple):
 
 
 class ModelCase(NamedTuple):
-    """A net in one dtype, on one mode of data."""
+    """A net in one dtype and one mode of data."""
 
     op: str
     dtype: str
@@ -96,12 +96,12 @@ class ModelCase(NamedTuple):
 
     @property
     def name(self) -> str:
-        """``model/net/dtype/mode``, by which ``fastcnn compare --case`` finds it."""
+        """``model/net/dtype/mode``, the name for ``fastcnn compare --case``."""
         return f"model/{self.op}/{self.dtype}/{self.mode}"
 
 
 def all_layers(classes: int) -> list[Layer]:
-    """Every kind of layer there is.
+    """Every kind of layer.
 
     >>> def kinds(layers):
     ...     for layer in layers:
@@ -178,7 +178,7 @@ def model_cases() -> tuple[ModelCase, ...]:
 
 
 class ModelReference(NamedTuple):
-    """What the specification says about a case: data, results by name, bounds, and its time."""
+    """A case's data, and the specification's results by name, bounds, and time."""
 
     case: ModelCase
     seed: int
@@ -193,12 +193,12 @@ class ModelReference(NamedTuple):
 
 
 def model_reference_of(case: ModelCase, seed: int) -> ModelReference:
-    """Draw the data of a case, run the specification on it, and derive the bounds."""
+    """Draw the data of a case, run the specification on it, and compute the bounds."""
     net = NETS[case.op]
     model, loss = _model(case, REFERENCE), _loss(case)
     for attempt in range(20):
         rng = np.random.default_rng([seed, crc32(case.name.encode()), attempt])
-        parameters, images = _drawn(case, net, model, rng)
+        parameters, images = _draw(case, net, model, rng)
         weights = None
         if case.mode == "exact":
             model.set_weights(parameters)
@@ -224,7 +224,7 @@ def model_reference_of(case: ModelCase, seed: int) -> ModelReference:
 
 
 def check_model(reference: ModelReference, engine: str) -> Result:
-    """Run a case by the executor, or layer by layer on an engine, and compare.
+    """Run a case with the executor, or layer by layer on an engine, and compare the results.
 
     >>> check_model(model_reference_of(ModelCase("article", "float32", "exact"), 0), "im2col").ok
     True
@@ -236,7 +236,7 @@ def check_model(reference: ModelReference, engine: str) -> Result:
         nonlocal seconds
         model = _model(case, engine)
         times = []
-        for _ in range(3):  # the first may compile
+        for _ in range(3):  # the first run may compile
             model.set_weights(reference.parameters)
             start = perf_counter()
             results = _results(model, data, _loss(case))[1]
@@ -267,10 +267,10 @@ def _model(case: ModelCase, engine: str, seed: int = 0) -> Sequential:
     )
 
 
-def _drawn(
+def _draw(
     case: ModelCase, net: Net, model: Sequential, rng: np.random.Generator
 ) -> tuple[list[Array], Array]:
-    """Parameters and images."""
+    """Random parameters and images."""
     shape = net.samples, *net.shape
     if case.mode == "exact":
         images = rng.integers(-3, 4, shape).astype(case.dtype)
@@ -287,7 +287,7 @@ def _drawn(
 
 
 def _few_integers(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-    """−1, 0 and 1: in each filter, and for each of a dense layer's outputs, a few are not 0."""
+    """−1, 0 and 1. A few numbers of each filter, or of each output's weights, are not 0."""
     if len(shape) == 1:
         return rng.integers(-1, 2, shape)
     columns = np.zeros((shape[-1], int(np.prod(shape[:-1]))), np.int64)
@@ -300,7 +300,7 @@ def _few_integers(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
 def _results(
     model: Sequential, data: Data, loss: Loss
 ) -> tuple[tuple[str, ...], tuple[Array, ...]]:
-    """Names and values: outputs, loss, gradients, running statistics after the step."""
+    """Names and values of outputs, loss, gradients, and running statistics after the step."""
     (images, targets, weights), trunk = data, model._trunk(loss)
     rng = np.random.default_rng(0)
     if model.engine is None:
@@ -326,8 +326,8 @@ def _results(
     return tuple(results), tuple(results.values())
 
 
-def _clear(case: ModelCase, parameters: list[Array], data: Data, rng: Any) -> bool:
-    """Whether roundings change no choice that a gradient depends on."""
+def _clear(case: ModelCase, parameters: list[Array], data: Data, rng: np.random.Generator) -> bool:
+    """Whether roundings cannot change a choice that a gradient depends on."""
     model, loss = _model(case._replace(dtype="float64"), "im2col"), _loss(case)
     model.set_weights(parameters)
     images, targets, weights = data
@@ -336,7 +336,7 @@ def _clear(case: ModelCase, parameters: list[Array], data: Data, rng: Any) -> bo
     names, outputs = _results(model, data, loss)
     allowed = _bounds(case, model, names, outputs)
     for _ in range(2):
-        moves = [rng.normal(0, _MOVED * unit_roundoff("float32"), a.shape) for a in parameters]
+        moves = [rng.normal(0, _MOVE * unit_roundoff("float32"), a.shape) for a in parameters]
         for sign in (-1, 1):
             moved = [a * (1 + sign * d) for a, d in zip(parameters, moves, strict=True)]
             model.set_weights(moved)
@@ -350,7 +350,7 @@ def _clear(case: ModelCase, parameters: list[Array], data: Data, rng: Any) -> bo
 
 
 def roundings(model: Sequential, samples: int) -> dict[str, int]:
-    """How many roundings in a row each result goes through; by the names of the results.
+    """The number of roundings in a row of each result, by the names of the results.
 
     >>> roundings(Sequential([Flatten(), Dense(10)], (2, 3, 1)), samples=4)["outputs"]
     7
@@ -372,7 +372,7 @@ def roundings(model: Sequential, samples: int) -> dict[str, int]:
 
 
 def _of_layer(layer: Layer, samples: int) -> tuple[int, int, int]:
-    """Roundings in a row: of the output, and of the gradients of input and parameters."""
+    """Roundings in a row of the output, and of the gradients of input and parameters."""
     shape, output = layer.input_shape, layer.output_shape
     assert shape is not None
     assert output is not None
@@ -380,14 +380,14 @@ def _of_layer(layer: Layer, samples: int) -> tuple[int, int, int]:
         paths = [[_of_layer(one, samples) for one in p] for p in (layer.layers, layer.shortcut)]
         forward, back = (max(sum(one[k] for one in p) for p in paths) + 1 for k in (0, 1))
         summed = max((one[2] for p in paths for one in p), default=0)
-        return forward, back, summed + forward + back  # a gradient lies behind a part of the path
+        return forward, back, summed + forward + back  # a bound for the layers inside
     if isinstance(layer, Conv2D | DepthwiseConv2D):
         g = layer.geometry(shape, samples)
         taps = g.kh * g.kw
         return taps * g.group_ic + 1, taps * g.group_oc, g.n * g.oh * g.ow
     if isinstance(layer, Dense):
         return shape[0] + 1, output[0], samples
-    if isinstance(layer, BatchNorm):  # computed in float64, rounded at the end of each pass
+    if isinstance(layer, BatchNorm):  # it computes in float64, and rounds at the end of each pass
         return 4, 4, 4
     if isinstance(layer, Tanh | Sigmoid):
         return _FUNCTION, _FUNCTION, 0
@@ -403,7 +403,7 @@ def _of_layer(layer: Layer, samples: int) -> tuple[int, int, int]:
         )
         window = g_pool.kh * g_pool.kw + 1
         return window if isinstance(layer, AvgPool2D) else 0, window, 0
-    return 0, 0, 0  # moves numbers, or leaves some out
+    return 0, 0, 0  # the layer moves numbers, or leaves some out
 
 
 def _bounds(

@@ -1,13 +1,13 @@
-"""The matrix of problems on which engines are held against the specification.
+"""The matrix of problems on which engines are compared with the specification.
 
-One registry feeds ``fastcnn compare``, the agreement tests and the benchmarks. A problem is a
-public function, the shapes of its arrays and its parameters; a case is a problem in one dtype and
-one mode of data (see :mod:`fastcnn.proof.data`), and has a name that can be typed:
+``fastcnn compare``, the agreement tests and the benchmarks use these problems. A problem is a
+public function, the shapes of its arrays, and its parameters. A case is a problem in one dtype and
+one mode of data (see :mod:`fastcnn.proof.data`). Its name can be typed, such as
 ``conv2d/stride-2x1/float32/exact``.
 
-No image is square but the article's, kernels are of every form; channels and widths lie on, below
-and above the sides of register tiles, where remainders are treated; everything is small enough
-for Python loops.
+Only the article's images are square, and kernels have every form. Channels and widths are equal to,
+below and above the sides of register tiles, so that all tails occur. Everything is small enough for
+Python loops.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from functools import cache
 from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
-from fastcnn.core.geometry import ConvGeometry, PoolGeometry, conv_geometry, pads, pool_geometry
+from fastcnn.core.geometry import (
+    ConvGeometry,
+    Padding,
+    PoolGeometry,
+    conv_geometry,
+    pads,
+    pool_geometry,
+)
 from fastcnn.engine.policy import squares
 
 Shape: TypeAlias = tuple[int, ...]
@@ -32,16 +39,16 @@ WINOGRAD = {
     "winograd_dx": "conv2d_input_gradient",
     "winograd_dw": "conv2d_filter_gradient",
 }
-"""What stands for a function that is asked for Winograd's filtering, and that function."""
+"""Names of problems with ``algorithm="winograd"``, and the functions that they call."""
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """One call of one public function, all but the numbers in its arrays.
+    """One call of one public function, without the numbers in its arrays.
 
-    ``op`` is the function's name, or that of :data:`WINOGRAD` where this algorithm is asked for.
-    ``arrays`` gives the shape of each array argument, ``parameters`` the keyword arguments;
-    ``modes`` and ``dtypes`` the data it is run on; ``quick`` whether a quick run includes it.
+    ``op`` is the function's name, or a name of :data:`WINOGRAD` for this algorithm. ``arrays`` has
+    the shape of each array argument, and ``parameters`` the keyword arguments. ``modes`` and
+    ``dtypes`` name the data. ``quick`` says whether a quick run includes the problem.
     """
 
     op: str
@@ -64,7 +71,7 @@ class Problem:
         return WINOGRAD.get(self.op, self.op)
 
     def runs_on(self, engine: str) -> bool:
-        """Whether the engine has the algorithm that this problem is about."""
+        """Whether the engine has the algorithm of this problem."""
         return engine in ("naive", "numba") or self.op not in WINOGRAD
 
 
@@ -82,7 +89,7 @@ class Case(NamedTuple):
 
     @property
     def name(self) -> str:
-        """``op/label/dtype/mode``, by which ``fastcnn compare --case`` finds it."""
+        """``op/label/dtype/mode``, the name for ``fastcnn compare --case``."""
         return f"{self.problem.name}/{self.dtype}/{self.mode}"
 
 
@@ -104,18 +111,18 @@ class _Pool(NamedTuple):
 
 
 def _convolutions() -> Iterator[_Conv]:
-    """The layers, forward and backward alike."""
+    """The layers of the problems, forward and backward."""
     yield _Conv("article-3x3", (1, 28, 28, 1), (3, 3, 1, 8), bias=False, quick=True)
     yield _Conv("article-stacked", (1, 13, 14, 8), (3, 3, 8, 16), relu=True)
     yield _Conv("lenet-5x5", (2, 14, 13, 6), (5, 5, 6, 16), quick=True)
 
-    for i, width in enumerate(WIDTHS):  # remainders of a row of pixels
+    for i, width in enumerate(WIDTHS):  # tails of a row of pixels
         ic, oc = CHANNELS[i % 9], CHANNELS[(2 * i + 3) % 9]
         padding = ("valid", "same", 1)[i % 3]
         yield _Conv(
             f"width-{width}", (1 + i % 2, 4, width, ic), (3, 2, ic, oc), {"padding": padding}
         )
-    for i, ic in enumerate(CHANNELS):  # remainders of a vector of channels
+    for i, ic in enumerate(CHANNELS):  # tails of a vector of channels
         oc = CHANNELS[(i + 4) % 9]
         yield _Conv(f"channels-{ic}-to-{oc}", (1, 5, 7, ic), (3, 3, ic, oc), quick=ic in (1, 17))
         yield _Conv(f"pointwise-{oc}-to-{ic}", (2, 3, 7, oc), (1, 1, oc, ic), relu=i % 2 == 0)
@@ -169,7 +176,7 @@ def _convolutions() -> Iterator[_Conv]:
     yield grouped("depthwise-33", 33, 33, 33, {"stride": (1, 2)})
     yield grouped("depthwise-times-2", 8, 16, 8, {"stride": 2, "padding": ((1, 2), (0, 1))})
     yield grouped("depthwise-dilated", 6, 18, 6, {"dilation": (2, 1)})
-    # Taps and outputs equally far apart, but not side by side.
+    # Taps and outputs at equal distances, but not side by side.
     apart = {"groups": 5, "stride": (1, 2), "dilation": (3, 2), "padding": ((3, 2), (1, 2))}
     yield _Conv("depthwise-apart", (2, 7, 9, 5), (2, 3, 1, 5), apart, quick=True)
 
@@ -181,7 +188,7 @@ def _convolutions() -> Iterator[_Conv]:
 
 
 def _winograds() -> Iterator[_Conv]:
-    """Layers for Winograd's filtering: squares of 4×4 and 2×2, whole and cut off."""
+    """Layers for Winograd's filtering, with whole and incomplete squares of 4×4 and 2×2."""
     yield _Conv("whole-squares", (1, 10, 14, 16), (3, 3, 16, 32), quick=True)
     yield _Conv("edges", (2, 7, 13, 5), (3, 3, 5, 37), {"padding": 1}, relu=True)
     yield _Conv("padding-four-sides", (2, 6, 9, 33), (3, 3, 33, 17), {"padding": ((0, 4), (3, 1))})
@@ -271,7 +278,7 @@ def _conv_problems(c: _Conv) -> Iterator[Problem]:
     forward = {"x": c.x, "w": c.w} | bias
     yield Problem("conv2d", c.label, forward, c.parameters | activation, g, quick=c.quick)
     if c.relu:
-        return  # gradients are those without activation
+        return  # the gradient functions have no activation
     yield Problem(
         "conv2d_backward", c.label, {"dy": dy, "x": c.x, "w": c.w}, c.parameters, g, quick=c.quick
     )
@@ -295,7 +302,8 @@ def _conv_problems(c: _Conv) -> Iterator[Problem]:
 
 
 def _winograd_problems(c: _Conv) -> Iterator[Problem]:
-    """With small squares of 3×3 filters nothing is divided by more than 4: exact on integers."""
+    """Problems of a layer. Small squares of 3×3 filters are exact on integers, because their
+    matrices divide by at most 4."""
     by_function = {problem.op: problem for problem in _conv_problems(c)}
     for op, function in WINOGRAD.items():
         if problem := by_function.get(function):
@@ -373,7 +381,7 @@ def _element_problems(shape: Shape) -> Iterator[Problem]:
     yield Problem("dropout", f"{label}-uneven", masked, {"rate": 0.3}, modes=("float",))
 
 
-def _padding_problems(label: str, shape: Shape, padding: Any) -> Iterator[Problem]:
+def _padding_problems(label: str, shape: Shape, padding: Padding) -> Iterator[Problem]:
     modes, quick = ("exact", "float", "special"), label == "four-sides"
     parameters = {"padding": padding}
     top, bottom, left, right = pads(padding, (1, 1), (1, 1), (1, 1))
@@ -393,7 +401,7 @@ def _normalization_problems(shape: Shape) -> Iterator[Problem]:
     x = {"x": shape}
     parameters = {"epsilon": 0.01}
     back = {"dy": shape, "x": shape, "gamma": channels} | known
-    several = prod(shape[:-1]) != 1  # one value for each channel has no variance: it is refused
+    several = prod(shape[:-1]) != 1  # one value for each channel is an error: it has no variance
     if several:
         yield Problem("batch_norm", label, x | scale, parameters, modes=modes, quick=quick)
     yield Problem(
@@ -404,7 +412,7 @@ def _normalization_problems(shape: Shape) -> Iterator[Problem]:
 
 
 def _long_problems() -> Iterator[Problem]:
-    """Sums so long that float32 numbers, added one after the other, would lose most of a term."""
+    """Sums so long that adding in float32, term by term, would lose most of a term."""
 
     def of_layer(
         op: str, x: Shape, w: Shape, *names: str, quick: bool = False, **parameters: Any
@@ -451,7 +459,7 @@ def _long_problems() -> Iterator[Problem]:
 
 
 def _article_problems() -> Iterator[Problem]:
-    """The article's net on real digits: the loss of each and all gradients."""
+    """The article's net on real digits: the loss of each digit, and all gradients."""
     for digits, quick in ((4, True), (16, False)):
         yield Problem(
             ARTICLE_NET,
@@ -508,7 +516,7 @@ def operations() -> tuple[str, ...]:
 
 
 def cases(ops: Sequence[str] | None = None, quick: bool = False) -> tuple[Case, ...]:
-    """The cases of these operations (all by default), the quick ones or all.
+    """The cases of these operations (default: all), all of them or only the quick ones.
 
     >>> cases(["relu"], quick=True)[0].name
     'relu/2x5x7x3/float32/exact'
@@ -519,7 +527,7 @@ def cases(ops: Sequence[str] | None = None, quick: bool = False) -> tuple[Case, 
 
 
 def case_named(name: str) -> Case:
-    """The case of this name. Raises ``ValueError`` with the closest names for an unknown one.
+    """The case of this name. Raises ``ValueError`` with the closest names for an unknown name.
 
     >>> case_named("dense/3x17-to-33/float64/float").problem.arrays["w"]
     (17, 33)

@@ -1,4 +1,4 @@
-"""What a comparison found: one row for each operation and engine, and each failing case."""
+"""The report of a comparison: a row for each operation and engine, and each failing case."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Row:
         return self.failed == 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """The row as JSON values."""
         return {
             "op": self.op,
             "engine": self.engine,
@@ -72,7 +72,7 @@ gain     speed-up over the naive engine, on these small problems"""
 
 @dataclass(frozen=True)
 class Report:
-    """All results of a comparison; ``print`` it for the table."""
+    """All results of a comparison. It prints as a table."""
 
     results: tuple[Result, ...]
     seed: int
@@ -91,11 +91,11 @@ class Report:
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """One for each operation and engine, in the order in which they were run."""
+        """One row for each operation and engine, in the order of the runs."""
         groups: dict[tuple[str, str], list[Result]] = {}
         for result in self.results:
             groups.setdefault((result.case.op, result.engine), []).append(result)
-        return tuple(_row(op, engine, found) for (op, engine), found in groups.items())
+        return tuple(_row(op, engine, results) for (op, engine), results in groups.items())
 
     @property
     def summary(self) -> str:
@@ -105,11 +105,11 @@ class Report:
 
     @property
     def reproductions(self) -> tuple[str, ...]:
-        """For each failing case one line: what is wrong, after the command that shows it."""
+        """One line for each failing case: the command that reproduces it, and what is wrong."""
         return tuple(f"{result.command}  # {result.problem}" for result in self.failures)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """The report as JSON values."""
         return {
             "ok": self.ok,
             "seed": self.seed,

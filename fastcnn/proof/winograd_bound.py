@@ -1,22 +1,22 @@
-"""How far Winograd's filtering may be from a direct sum: the bound, derived.
+"""Bound for the distance between Winograd's filtering and a direct sum, with its derivation.
 
-A tile is Y = Aᵀ [Σ (G w Gᵀ) ⊙ (Bᵀ x B)] A, the sum over input channels (or, for the gradient of the
-filters, over squares). Each step is a sum of products, so errors follow from the number of
-roundings on the way of any one term, and from the same formula over absolute values, which tells
-how large terms are before they cancel:
+A tile is Y = Aᵀ [Σ (G w Gᵀ) ⊙ (Bᵀ x B)] A. The sum goes over input channels or, for the gradient of
+the filters, over squares. Each step is a sum of products, so the error follows from two numbers.
+One is the number of roundings of a single term. The other is the same formula over absolute values,
+the magnitude of the terms before they cancel:
 
     W = |Aᵀ| [Σ (|G| |w| |Gᵀ|) ⊙ (|Bᵀ| |x| |B|)] |A|
 
 A one-dimensional transform by a row of z coefficients other than 0 rounds each term at most z + 2
 times: once for the coefficient itself (1/6 is no binary fraction), once for the product, and z
-times for the sums, the shared sum and difference of a pair of points included. It happens twice in
-each of the three transforms. With the products and sums over n terms, and a bias,
+times for the sums, including the shared sum and difference of a pair of points. Each of the three
+transforms has two of these. With the products and sums over n terms, and a bias,
 
     |engine − specification| ≤ (γ(n + 2·Σ (z + 2) + 2, u) + γ(N, 2⁻⁵³))·W + u·|y|
 
-N being the terms of the specification's sum, whose own magnitude is at most W. W is many times
-Σ|x||w|, in the worst case some hundred times: that is the price of F(4×4, 3×3), which errors that
-mostly cancel pay a small part of.
+where N is the number of terms of the specification's sum, whose magnitude is at most W. W is many
+times Σ|x||w|, in the worst case some hundred times. This is the price of F(4×4, 3×3). Actual errors
+are far smaller, because most of them cancel.
 
 Source: B. Barabasz, A. Anderson, K. Soodhalter, D. Gregg, "Error Analysis and Improving the
 Accuracy of Winograd Convolution for Deep Neural Networks", arXiv:1803.10986.
@@ -33,7 +33,7 @@ from fastcnn.engine import policy
 
 
 def magnitude(x: Array, w: Array, g: ConvGeometry) -> Array:
-    """W of ``y``, for ``g`` of stride 1, dense, in one group; float64.
+    """W of ``y`` in float64, for ``g`` with stride 1, without dilation, in one group.
 
     >>> from fastcnn.core.geometry import conv_geometry
     >>> x, w = np.ones((1, 2, 2, 1)), np.ones((3, 3, 1, 1))
@@ -53,7 +53,7 @@ def magnitude(x: Array, w: Array, g: ConvGeometry) -> Array:
 
 
 def gradient_magnitude(dy: Array, x: Array, g: ConvGeometry) -> Array:
-    """W of ``dw``, as :func:`magnitude` of ``y``; the sum is over all squares.
+    """W of ``dw`` in float64; the sum goes over all squares.
 
     >>> from fastcnn.core.geometry import conv_geometry
     >>> x, dy = np.ones((1, 3, 4, 2)), np.ones((1, 1, 2, 5))
@@ -73,7 +73,7 @@ def gradient_magnitude(dy: Array, x: Array, g: ConvGeometry) -> Array:
 
 
 def roundings(terms: int, m: int, r: int) -> int:
-    """How often a term of F(m, r) is rounded on its way, in sums over ``terms``.
+    """How often a term of F(m, r) is rounded, for sums over ``terms`` terms.
 
     >>> roundings(512, 2, 3), roundings(512, 4, 3)
     (542, 550)
@@ -89,7 +89,7 @@ def _absolute(matrix: Matrix) -> Array:
 
 
 def _squares(x: Array, g: ConvGeometry, step: int, side: int) -> Array:
-    """Squares of ``side`` pixels, ``step`` apart: (N, rows, side, columns, side, C)."""
+    """Squares of ``side`` pixels at distances of ``step``: (N, rows, side, columns, side, C)."""
     rows = np.arange(-(-g.oh // step))[:, None] * step - g.pad_top + np.arange(side)
     columns = np.arange(-(-g.ow // step))[:, None] * step - g.pad_left + np.arange(side)
     inside = (rows >= 0) & (rows < g.h), (columns >= 0) & (columns < g.w)

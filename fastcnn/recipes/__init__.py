@@ -1,1 +1,1 @@
-"""Programs on MNIST with settings that are known to work: the demo, and training by name."""
+"""Programs on MNIST with tested settings: the demo, and the training of nets by name."""

@@ -1,10 +1,11 @@
-"""``fastcnn demo``: the article's CNN on MNIST, engine by engine, and then learning.
+"""``fastcnn demo``: the article's CNN on MNIST, first on every engine, then in training.
 
-First the script of the article's part 1, its own lines printed: an untrained net over the first
-1,000 test images, one at a time, in float64, on each engine. The losses are compared within the
-derived bound. Then the same net learns from all training images on the fastest engine.
+The first part runs the script of the article's part 1 on each engine, with the article's printed
+lines: an untrained net on the first 1,000 test images, one at a time, in float64. The losses are
+compared within the derived bound. In the second part the same net learns from all training images
+on the fastest engine.
 
-All printed numbers but times and what follows from them are the same for the same seed.
+All printed numbers except times, and numbers that follow from times, depend only on the seed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcnn.article import ArticleNet
-from fastcnn.core.terminal import shown
+from fastcnn.core.terminal import display
 from fastcnn.data.datasets import load_mnist
 from fastcnn.data.pictures import drawing
 from fastcnn.engine.registry import engines
@@ -36,21 +37,21 @@ if TYPE_CHECKING:
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
-# Chosen on the last 10,000 training images, which were held out from the training for that; the
-# test images had no say in it.
+# These settings were chosen on the last 10,000 training images, which the net had not trained on.
+# The test images had no influence.
 BATCH = 32
 MOMENTUM = 0.9
 LEARNING_RATE = 0.03
 DECAY = 0.2  # each epoch's rate is this share of the last one's
 
 EPOCHS = 2
-_HUNDRED = 100  # images to a line, as in the article
+_HUNDRED = 100  # images per printed line, as in the article
 
 
 @dataclass(frozen=True, eq=False)
 class EngineRun:
-    """The article's script on one engine. ``compiling`` is the time of the first image, which
-    compiles what has to be compiled; ``seconds`` is that of all images after it is done."""
+    """The article's script on one engine. ``compiling`` is the time of the first image, which may
+    compile kernels. ``seconds`` is the time of all images afterwards."""
 
     engine: str
     losses: NDArray[np.float64]
@@ -61,7 +62,7 @@ class EngineRun:
 
 @dataclass(frozen=True)
 class Agreement:
-    """An engine beside the first: the largest difference of any loss, and the bound there."""
+    """An engine compared with the first one: the largest difference of a loss, and its bound."""
 
     engine: str
     difference: float
@@ -72,7 +73,7 @@ class Agreement:
 
 @dataclass(frozen=True, eq=False)
 class DemoResult:
-    """What the demo found. ``accuracies`` are on the test images, after each epoch."""
+    """The results of the demo. ``accuracies`` are on the test images, after each epoch."""
 
     runs: tuple[EngineRun, ...]
     agreements: tuple[Agreement, ...]
@@ -97,15 +98,15 @@ def demo(
     """Run the demo and print it.
 
     Args:
-        seed: of the parameters and of the order of the training images.
-        article_images: how many test images the article's script sees.
-        train_images: how many training images the net learns from; None for all.
-        test_images: how many test images it is tested on; None for all.
-        epochs: how many times it sees them.
-        console: where to print; None for the standard output.
+        seed: the seed of the parameters and of the order of the training images.
+        article_images: number of test images for the article's script.
+        train_images: number of training images that the net learns from; None for all.
+        test_images: number of test images after training; None for all.
+        epochs: number of passes over the training images.
+        console: the console to print on; None for the standard output.
 
     Returns:
-        What was found, as :class:`DemoResult`.
+        The results, as :class:`DemoResult`.
 
     Raises:
         DatasetError: MNIST is missing or damaged.
@@ -171,7 +172,7 @@ def _run_article(
 def _agreements(
     runs: tuple[EngineRun, ...], images: Images, labels: Labels, seed: int
 ) -> tuple[Agreement, ...]:
-    """Each engine's losses beside the first one's, within the bound of each loss."""
+    """Compare each engine's losses with the first engine's, by the bound of each loss."""
     net, reference = _article_net(runs[0].engine, seed), runs[0]
     bound = article_loss_bounds(
         images[..., np.newaxis] / 255 - 0.5,
@@ -305,7 +306,7 @@ def _train(
     bar = Progress(*columns, console=console, transient=True)
     lines = _Lines(console, bar, *test, epochs)
     rate = Step(LEARNING_RATE, every=-(-len(images) // BATCH), factor=DECAY)
-    with shown(bar):
+    with display(bar):
         model.fit(
             images,
             labels,
@@ -320,7 +321,7 @@ def _train(
 
 
 def _print_digits(console: Console, model: Sequential, images: Images, labels: Labels) -> None:
-    """The test digit it reads most surely beside the one it is most surely wrong about."""
+    """Print two test digits: the most certain right prediction and the most certain wrong one."""
     probabilities = model.predict(images)
     digits, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     right = digits == labels

@@ -1,8 +1,8 @@
-"""``fastcnn train``: a net by its name on MNIST or its like, with settings that are known to work.
+"""``fastcnn train``: nets by name on MNIST and similar data sets, with tested settings.
 
-The last part of the training images is held out, and what is seen between epochs is seen on it. The
-test images serve once, at the end. Ctrl-C ends a training after the batch that is under way, with a
-checkpoint that :func:`train` goes on from, to bitwise the same weights.
+The last part of the training images is held out for the figures between epochs. The test images
+are used once, at the end. Ctrl-C ends a training after the current batch, with a checkpoint. From
+it :func:`train` continues, to bitwise the same weights.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ if TYPE_CHECKING:
 HELD_OUT = 12
 """One in so many training images is held out for validation: 5,000 of MNIST's."""
 CHECKPOINT_SECONDS = 30.0
-"""A checkpoint is written after the first epoch that ends so long after the last one was."""
+"""A checkpoint is written after an epoch if the last checkpoint is older than this."""
 AUGMENT = Augment(shift=2, rotate=10, scale=0.1)
-"""What ``augment=True`` does to the images of each batch."""
+"""The augmentation of each batch for ``augment=True``."""
 RATES = {"sgd": 0.05, "adam": 0.002, "adamw": 0.002, "rmsprop": 0.001}
-"""Highest rates of the one-cycle schedule, for an optimizer that is not the recipe's."""
+"""Highest rates of the one-cycle schedule, for optimizers other than the recipe's."""
 _CHECKPOINT = ".checkpoint.safetensors"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a net is trained; ``learning_rate`` is the highest of a one-cycle schedule.
+    """The settings of a training. ``learning_rate`` is the highest rate of a one-cycle schedule.
 
-    ``data`` is a data set's folder, or None for the bundled MNIST; ``size`` the side that its
-    pictures are scaled to, or None where they agree.
+    ``data`` is a data set's folder, or None for the bundled MNIST. ``size`` is the side that its
+    pictures are scaled to, or None if all have one size.
     """
 
     net: str
@@ -83,7 +83,7 @@ class Settings:
             count("size", self.size)
 
 
-# The defaults of each net, chosen on the held-out images alone.
+# The defaults of each net. They were chosen on the held-out images, without the test images.
 RECIPES = {
     "small": Settings("small", 3, 64, "sgd", 0.1, False),
     "article": Settings("article", 3, 32, "sgd", 0.05, False),
@@ -95,9 +95,9 @@ DEFAULT_NET = "small"
 
 
 def settings_for(net: str = DEFAULT_NET, **changes: Any) -> Settings:
-    """The settings of a net by its name, but for ``changes`` that are not None.
+    """The settings of a net by its name, with ``changes``; changes that are None do not count.
 
-    An optimizer that is not the recipe's brings its own rate.
+    Another optimizer than the recipe's has its own learning rate, from :data:`RATES`.
 
     Raises:
         TypeError, ValueError: an unknown name, or a number out of range.
@@ -117,9 +117,10 @@ def settings_for(net: str = DEFAULT_NET, **changes: Any) -> Settings:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A training that is done, or was interrupted: then ``checkpoint`` says where it can go on.
+    """The result of a training, complete or interrupted.
 
-    ``test`` holds loss and accuracy on the test images of a training that is done.
+    ``test`` holds loss and accuracy on the test images; None after an interrupt. ``checkpoint`` is
+    the file from which an interrupted training can continue.
     """
 
     model: Sequential
@@ -140,19 +141,19 @@ def train(
     """Train a net, test it, and save it.
 
     Args:
-        settings: how; see :func:`settings_for`. To resume, those of :func:`settings_of`.
-        save: where the model goes when it is done. The checkpoint of a training that is interrupted
-            goes beside it, as ``NAME.checkpoint.safetensors``. None keeps neither.
-        resume: a checkpoint to go on from.
+        settings: the result of :func:`settings_for`, or of :func:`settings_of` to resume.
+        save: the file for the trained model. The checkpoint of an interrupted training is written
+            beside it, as ``NAME.checkpoint.safetensors``. None writes neither.
+        resume: a checkpoint to continue from.
         console: a Rich console for the progress; None for the standard output.
         prepare: is called with the model and an optimizer of its kind before the training begins.
 
     Returns:
-        What came of it, as :class:`Trained`.
+        The result, as :class:`Trained`.
 
     Raises:
-        ValueError, OSError: no data, a file that cannot be written, a checkpoint of another
-            training; found before any work.
+        ValueError, OSError: there are no data, a file cannot be written, or the checkpoint belongs
+            to another training. These are raised before any work.
         FloatingPointError: the loss became infinite or NaN.
     """
     from rich.console import Console
@@ -164,35 +165,35 @@ def train(
     dataset = load_dataset(folder, size)
     (x, y), (x_test, y_test) = dataset.train, dataset.test
     if dataset.form == "pictures":
-        # They come sorted by class, and the last ones are held out.
+        # Pictures are sorted by class, and the last images are held out.
         order = np.random.default_rng(0).permutation(len(x))
         x, y = x[order], y[order]
-    held = len(x) // HELD_OUT
-    if not held:
+    held_count = len(x) // HELD_OUT
+    if not held_count:
         raise ValueError(f"data must have at least {HELD_OUT} training images, got {len(x)}")
     layers = NETS[settings.net](int(max(y.max(), y_test.max())) + 1)
     model = Sequential(layers, x.shape[1:], seed=settings.seed)
     model.preparation = _preparation(x, dataset.form)
     parameters = sum(a.size for layer in model.layers for a in layer.parameters.values())
     console.print(
-        f"{settings.net}: {parameters:,} parameters, {len(x) - held:,} images to train on, "
-        f"{held:,} held out"
+        f"{settings.net}: {parameters:,} parameters, {len(x) - held_count:,} images to train on, "
+        f"{held_count:,} held out"
     )
     if dataset.names:
-        named = ", ".join(f"{i} {name}" for i, name in enumerate(dataset.names))
-        console.print(f"classes: {named}", markup=False, soft_wrap=True)
+        classes = ", ".join(f"{i} {name}" for i, name in enumerate(dataset.names))
+        console.print(f"classes: {classes}", markup=False, soft_wrap=True)
     if prepare is not None:
         prepare(model, _optimizer(settings))
     watch = _Watch(settings, None if place is None else checkpoint_of(place), resume)
     start = perf_counter()
     with watch.listening(console):
         history = model.fit(
-            x[:-held],
-            y[:-held],
+            x[:-held_count],
+            y[:-held_count],
             epochs=settings.epochs,
             batch_size=settings.batch_size,
             optimizer=_optimizer(settings),
-            validation_data=(x[-held:], y[-held:]),
+            validation_data=(x[-held_count:], y[-held_count:]),
             callbacks=[ProgressBar(console), watch],
             augment=AUGMENT if settings.augment else None,
             verbose=0,
@@ -200,16 +201,16 @@ def train(
         )
     seconds = perf_counter() - start
     if watch.interrupted:
-        return Trained(model, history, None, seconds, None, watch.written)
+        return Trained(model, history, None, seconds, None, watch.checkpoint)
     if place is not None:
-        model.save(place)  # before the test: what is trained outlasts an interrupt
+        model.save(place)  # before the test, so that an interrupt does not lose the training
         watch.clear()
     test = model.evaluate(x_test, y_test)
     return Trained(model, history, test, seconds, place, None)
 
 
 def _preparation(images: NDArray[np.uint8], form: str) -> Preparation | None:
-    """How pictures are to be prepared for a net that is trained on these images."""
+    """The preparation of pictures for a net that is trained on these images."""
     transposed = form == "emnist"
     upright = images.swapaxes(1, 2) if transposed else images
     preparation = preparation_of(upright if upright.ndim == 4 else upright[..., np.newaxis])
@@ -220,7 +221,7 @@ def _preparation(images: NDArray[np.uint8], form: str) -> Preparation | None:
 
 
 def model_for(net: str, shape: tuple[int, ...] | None = None, classes: int = 10) -> Sequential:
-    """A new model of a net by its name, for images of MNIST's shape unless another is given.
+    """A new model of a net by its name, for images of this shape; None means MNIST's shape.
 
     >>> model_for("article").output_shape
     (10,)
@@ -229,12 +230,12 @@ def model_for(net: str, shape: tuple[int, ...] | None = None, classes: int = 10)
 
 
 def optimizer_for(net: str) -> Optimizer:
-    """A new optimizer of the kind that a net's settings name."""
+    """A new optimizer of the kind in a net's settings."""
     return _optimizer(RECIPES[net])
 
 
 def checkpoint_of(save: Path) -> Path:
-    """Where the checkpoint of a training goes whose model goes to ``save``.
+    """The checkpoint's path for a training that saves its model to ``save``.
 
     >>> checkpoint_of(Path("net.safetensors")).name
     'net.checkpoint.safetensors'
@@ -243,7 +244,7 @@ def checkpoint_of(save: Path) -> Path:
 
 
 def save_of(checkpoint: Path) -> Path | None:
-    """Where the model of this checkpoint's training goes, if the checkpoint has its usual name.
+    """The model's path for a checkpoint with its usual name; None for any other name.
 
     >>> save_of(Path("net.checkpoint.safetensors")).name
     'net.safetensors'
@@ -254,7 +255,7 @@ def save_of(checkpoint: Path) -> Path | None:
 
 
 def settings_of(path: str | os.PathLike[str]) -> Settings:
-    """The settings of the training in a checkpoint that :func:`train` wrote.
+    """The settings of the training in a checkpoint of :func:`train`.
 
     Raises:
         ModelFileError: the file holds no such training.
@@ -282,7 +283,7 @@ def _optimizer(settings: Settings) -> Optimizer:
 
 
 def _writable(save: Path) -> Path:
-    """The path, if a file can be made there; an earlier one stays until a new one is whole."""
+    """The path, if a file can be written there; an earlier file stays until a new one is whole."""
     if save.is_dir() or not save.absolute().parent.is_dir():
         raise ValueError(f"save must be a file in an existing folder, got {quoted(str(save))}")
     check_writable(save)
@@ -290,9 +291,9 @@ def _writable(save: Path) -> Path:
 
 
 class _Watch(Callback):
-    """Ctrl-C ends the training cleanly; a checkpoint from time to time, and then.
+    """Ends the training cleanly after Ctrl-C, and writes checkpoints, from time to time and then.
 
-    Its state are the training's settings, so that a checkpoint knows them.
+    Its state is the training's settings, so that each checkpoint holds them.
     """
 
     def __init__(
@@ -303,16 +304,16 @@ class _Watch(Callback):
         self.resumed = None if resumed is None else Path(resumed)
         self.begun = False
         self.interrupted = False
-        self.at_once = False  # in the middle of a batch: what stands then is no checkpoint
-        self.written: Path | None = None
+        self.at_once = False  # ended in the middle of a batch, so no checkpoint can be written
+        self.checkpoint: Path | None = None
         self._last = perf_counter()
 
     @contextmanager
     def listening(self, console: Console) -> Iterator[None]:
-        """Within this context Ctrl-C is a wish; the second one is an order.
+        """Within this context Ctrl-C ends the training after the current batch.
 
-        So is one before the first batch is done, while kernels may still have to be compiled:
-        there is nothing yet to be kept.
+        A second Ctrl-C ends it at once. So does one in the first batch, which may take long because
+        kernels compile, and has no progress to lose.
         """
 
         def interrupt(number: int, frame: FrameType | None) -> None:
@@ -351,12 +352,12 @@ class _Watch(Callback):
     def _write(self, model: Sequential) -> None:
         if self.path is not None:
             model.save_checkpoint(self.path)
-            self.written = self.path
+            self.checkpoint = self.path
         self._last = perf_counter()
 
     def clear(self) -> None:
-        """Remove the checkpoint of a training that is done."""
-        if self.written is not None or self.resumed == self.path:
+        """Remove the checkpoint after a complete training."""
+        if self.checkpoint is not None or self.resumed == self.path:
             with suppress(FileNotFoundError):
                 assert self.path is not None
                 self.path.unlink()

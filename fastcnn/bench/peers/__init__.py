@@ -1,8 +1,8 @@
-"""Other libraries that do the same, each imported when it is used and skipped where it is not here.
+"""Peers: other libraries that compute the same. Each is imported on use, and skipped if missing.
 
-A peer is a module with ``FAMILY``, ``set_threads(n)``, and ``operation_runners(problem, arrays)``
-and
-``net_runners(task, compiled)``, which yield runners, and who does not take part with the reason.
+A peer is a module with ``FAMILY``, ``set_threads(n)``, ``operation_runners(problem, arrays)`` and
+``net_runners(task, compiled)``. The last two yield runners, and for other cases a ``Skipped`` with
+the reason.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fastcnn.proof.problems import Problem
 
 
 class Peer(NamedTuple):
-    """A library, the module here that runs it, and the packages that it takes."""
+    """A library, the module that runs it, and the packages that it needs."""
 
     family: str
     module: str
@@ -45,7 +45,7 @@ def missing(name: str) -> str | None:
 
 
 def versions() -> dict[str, str | None]:
-    """The peers' packages with their versions, None for what is not installed."""
+    """The versions of the peers' packages; None for a package that is not installed."""
     result: dict[str, str | None] = {}
     for package in (package for peer in PEERS.values() for package in peer.packages):
         try:
@@ -56,14 +56,14 @@ def versions() -> dict[str, str | None]:
 
 
 def loaded(name: str, threads: int) -> Any:
-    """The peer's module, set to the number of threads."""
+    """The peer's module, with its number of threads set."""
     module = import_module(PEERS[name].module)
     module.set_threads(threads)
     return module
 
 
 def join_operation(contest: Contest, problem: Problem, names: Sequence[str], threads: int) -> None:
-    """Enter the peers into an operation's contest: runners, or the reason why not."""
+    """Enter the peers into an operation's contest, as runners or as skipped with a reason."""
     arrays = make_arrays(problem)
     _join(contest, names, threads, lambda peer: peer.operation_runners(problem, arrays))
 
@@ -71,9 +71,9 @@ def join_operation(contest: Contest, problem: Problem, names: Sequence[str], thr
 def join_net(
     contest: Contest, task: NetTask, names: Sequence[str], threads: int, compiled: bool = True
 ) -> None:
-    """Enter the peers into a net's contest: runners, or the reason why not.
+    """Enter the peers into a net's contest, as runners or as skipped with a reason.
 
-    ``compiled`` says whether PyTorch's compiler runs too, which takes it some seconds a net.
+    ``compiled`` says whether PyTorch's compiler runs too, which takes some seconds for each net.
     """
     _join(contest, names, threads, lambda peer: peer.net_runners(task, compiled))
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime, on graphs that are written here; inference alone."""
+"""ONNX Runtime, on graphs that this module writes; for inference only."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _threads = 1
 
 
 def set_threads(n: int) -> None:
-    """Sessions that are made from now on use ``n`` threads."""
+    """Let new sessions use ``n`` threads."""
     global _threads
     _threads = n
 
 
 def net_runners(task: NetTask, compiled: bool) -> Iterator[Runner | Skipped]:
-    """The net, if it is inference."""
+    """The net's inference; training is skipped."""
     if task.mode != "predict":
         yield Skipped(FAMILY, "it does inference alone")
         return
@@ -45,12 +45,12 @@ def net_runners(task: NetTask, compiled: bool) -> Iterator[Runner | Skipped]:
 
 
 def to_nchw(x: Array) -> Array:
-    """Images (N, H, W, C) as ONNX has them."""
+    """Images (N, H, W, C) in ONNX's layout (N, C, H, W)."""
     return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
 
 class Graph:
-    """An ONNX graph in the making: nodes in a row, each taking the last one's output."""
+    """A builder of an ONNX graph, a row of nodes that each take the last node's output."""
 
     def __init__(self, inputs: dict[str, tuple[int, ...]]) -> None:
         self.inputs = inputs
@@ -59,19 +59,19 @@ class Graph:
         self.constants: list[Any] = []
 
     def constant(self, array: Array) -> str:
-        """An array that belongs to the graph; its name."""
+        """Add a constant array to the graph, and return its name."""
         name = f"c{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
 
     def node(self, kind: str, *more: str, **attributes: Any) -> None:
-        """A node on the last output and ``more``."""
+        """Add a node that takes the last output and ``more``."""
         output = f"v{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, [self.last, *more], [output], **attributes))
         self.last = output
 
     def convolution(self, part: Part, groups: int = 1) -> None:
-        """A convolution with constant filters."""
+        """Add a convolution with constant filters."""
         assert part.w is not None
         more = [self.constant(part.w.transpose(3, 2, 0, 1))]
         if part.b is not None:
@@ -87,7 +87,7 @@ class Graph:
         )
 
     def net(self, layers: list[Part]) -> None:
-        """All layers of a net, and the softmax."""
+        """Add all layers of a net, and the softmax."""
         flattened: tuple[int, ...] = ()
         for part in layers:
             if part.kind == "conv":
@@ -110,7 +110,7 @@ class Graph:
         self.node("Softmax", axis=1)
 
     def session(self, rank: int) -> Any:
-        """A session that runs the graph, whose output has ``rank`` axes, on the threads set."""
+        """A session for the graph, whose output has ``rank`` axes, on the set number of threads."""
         graph = helper.make_graph(
             self.nodes,
             "net",

@@ -1,4 +1,4 @@
-"""PyTorch, eager and compiled, in both of its layouts; NHWC is what it calls channels-last."""
+"""PyTorch, eager and compiled, in both of its layouts; it calls NHWC channels-last."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ def set_threads(n: int) -> None:
 
 
 def net_runners(task: NetTask, compiled: bool) -> Iterator[Runner | Skipped]:
-    """The net in each layout, eager and, if it is wanted, compiled."""
+    """The net in each layout, eager and, with ``compiled``, compiled."""
     for layout in FORMATS:
         yield _net_runner(task, layout, compiled=False)
     if not compiled:
         yield Skipped(f"{FAMILY} compiled", "its compiler takes longer than a quick run")
         return
-    torch.compiler.reset()  # it gives up, silently, on code that it has compiled eight times
+    torch.compiler.reset()  # without it PyTorch silently stops compiling after eight times
     for layout in FORMATS:
         yield _net_runner(task, layout, compiled=True)
 
 
 def nchw(x: Array, layout: str = "NCHW") -> torch.Tensor:
-    """Images (N, H, W, C) as PyTorch's, in the layout."""
+    """Images (N, H, W, C) as a tensor of PyTorch in this layout."""
     return torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(memory_format=FORMATS[layout])
 
 
 def oihw(w: Array, layout: str = "NCHW") -> torch.Tensor:
-    """Filters (KH, KW, IC, OC) as PyTorch's, in the layout."""
+    """Filters (KH, KW, IC, OC) as a tensor of PyTorch in this layout."""
     return torch.from_numpy(w).permute(3, 2, 0, 1).contiguous(memory_format=FORMATS[layout])
 
 
 class _Flatten(nn.Module):  # type: ignore[misc]
-    """Images to vectors in the order in which they lie in memory: no copy in either layout."""
+    """Images to vectors in the order of memory, without a copy in either layout."""
 
     def __init__(self, layout: str) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ def _convolution(part: Part, layout: str) -> nn.Module:
 
 
 def _linear(part: Part, flattened: tuple[int, ...]) -> nn.Module:
-    """``flattened`` is the shape of the images whose values come channel by channel, if so."""
+    """``flattened`` is the shape of the images if their values come channel by channel, or ()."""
     assert part.w is not None
     assert part.b is not None
     w = part.w
@@ -150,7 +150,7 @@ def _compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tens
             return module(*arguments)
         try:
             y = module(*arguments)
-        except Exception as error:  # no C compiler, or what else its own compiler raises
+        except Exception as error:  # there is no C compiler, or the compiler fails
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise CannotRun(f"torch.compile: {lines[0]}") from error
         called = True
@@ -160,7 +160,7 @@ def _compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tens
 
 
 def operation_runners(problem: Problem, arrays: dict[str, Array]) -> Iterator[Runner | Skipped]:
-    """One operation in each layout, by the operator that computes what is asked for, no more."""
+    """One operation in each layout, by the operator that computes only this result."""
     make = _OPERATIONS.get(problem.op)
     if make is None:
         yield Skipped(FAMILY, f"it is not taught {problem.op} here")
@@ -170,7 +170,7 @@ def operation_runners(problem: Problem, arrays: dict[str, Array]) -> Iterator[Ru
 
 
 def _runner(layout: str, run: Callable[[], Any], *to_ours: tuple[int, ...]) -> Runner:
-    """``to_ours``: for each result how its axes are permuted to fastcnn's layout."""
+    """A runner; ``to_ours`` holds each result's permutation of axes to fastcnn's layout."""
 
     def inference() -> Any:
         with torch.inference_mode():
@@ -201,10 +201,10 @@ def _geometry(problem: Problem) -> dict[str, Any]:
 def _conv2d(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
     x, w = nchw(arrays["x"], layout), oihw(arrays["w"], layout)
     b = torch.from_numpy(arrays["b"])
-    if problem.parameters["padding"] == "same":  # the one case of sides that may differ
+    if problem.parameters["padding"] == "same":  # only here the sides may differ
         options: dict[str, Any] = {"padding": "same"}
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it may copy the images, once a process
+            warnings.simplefilter("ignore")  # PyTorch warns once that it may copy the images
             functional.conv2d(x, w, b, **options)
     else:
         options = _geometry(problem)
@@ -216,7 +216,7 @@ def _conv2d_gradient(problem: Problem, arrays: dict[str, Array], layout: str) ->
     g, options = problem.geometry, _geometry(problem)
     assert isinstance(g, ConvGeometry)
     of_input = problem.op == "conv2d_input_gradient"
-    # What is not given has no influence on the result; its shape is asked for all the same.
+    # A missing array has no influence on the result, but PyTorch needs its shape.
     x = arrays.get("x", np.zeros(g.input_shape, np.float32))
     w = arrays.get("w", np.zeros(g.filter_shape, np.float32))
     tensors = nchw(arrays["dy"], layout), nchw(x, layout), oihw(w, layout)
@@ -236,7 +236,7 @@ def _max_pool2d(problem: Problem, arrays: dict[str, Array], layout: str) -> Runn
 
 
 def _max_pool2d_backward(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
-    """With the indices of the maxima given, which fastcnn finds again."""
+    """PyTorch gets the indices of the maxima, which fastcnn computes in each call."""
     options = _geometry(problem)
     size = [problem.parameters["size"]] * 2
     window = size, options["stride"], options["padding"], [1, 1], False
@@ -263,14 +263,14 @@ def _avg_pool2d_backward(problem: Problem, arrays: dict[str, Array], layout: str
 
 def _dense(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
     x, w, b = (torch.from_numpy(arrays[name]) for name in ("x", "w", "b"))
-    w = w.T.contiguous()  # as PyTorch keeps it
+    w = w.T.contiguous()  # PyTorch's own layout of weights
     return _runner("", lambda: functional.linear(x, w, b), (0, 1))
 
 
 def _dense_backward(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
     dy, x, w = (torch.from_numpy(arrays[name]) for name in ("dy", "x", "w"))
     w = w.T.contiguous()
-    # As its graph computes them: the weights' gradient in their own layout.
+    # PyTorch's graph computes them so, with the weights' gradient in the weights' layout.
     return _runner("", lambda: (dy @ w, dy.T @ x, dy.sum(0)), (0, 1), (1, 0), (0,))
 
 

@@ -1,4 +1,4 @@
-"""SciPy: convolution through Fourier transforms, pooling by its filters; on one thread."""
+"""SciPy: convolution by Fourier transforms, and pooling by its filters, on one thread."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from fastcnn.core.geometry import ConvGeometry, PoolGeometry
 from fastcnn.proof.problems import Problem
 
 FAMILY = "SciPy"
-LARGEST = 1 << 23  # numbers in an array of every product of an input and an output channel
+LARGEST = 1 << 23  # numbers in an array of the products of all pairs of channels
 
 
 def set_threads(n: int) -> None:
-    """Nothing to set: these functions of SciPy run on the calling thread."""
+    """Do nothing, because these functions of SciPy run on the calling thread."""
 
 
 def net_runners(task: NetTask, compiled: bool) -> Iterator[Runner | Skipped]:
-    """None: SciPy has no layers."""
+    """Yield nothing, because SciPy has no layers."""
     yield Skipped(FAMILY, "it has no layers")
 
 
 def operation_runners(problem: Problem, arrays: dict[str, Array]) -> Iterator[Runner | Skipped]:
-    """Convolution of stride 1 and max-pooling, forward."""
+    """Convolution with stride 1, and max-pooling, forward only."""
     g = problem.geometry
     if problem.op == "conv2d" and isinstance(g, ConvGeometry):
         yield _convolution(g, arrays)
@@ -58,7 +58,8 @@ def _convolution(g: ConvGeometry, arrays: dict[str, Array]) -> Runner | Skipped:
 
 def _pooling(g: PoolGeometry, arrays: dict[str, Array]) -> Runner:
     x = arrays["x"]
-    # The filter's window is centred on each pixel; these are the centres of the pooling's windows.
+    # The filter's window is centred on each pixel, so the result is read at the centres of the
+    # pooling's windows.
     top, left = g.kh // 2 - g.pad_top, g.kw // 2 - g.pad_left
     rows = slice(top, top + (g.oh - 1) * g.stride_h + 1, g.stride_h)
     columns = slice(left, left + (g.ow - 1) * g.stride_w + 1, g.stride_w)

@@ -25,14 +25,15 @@ _started_with = 0
 def set_threads(n: int) -> None:
     """Let XLA use ``n`` threads.
 
-    Raises ``RuntimeError`` where it runs with another number: it reads it once, when it starts.
+    Raises ``RuntimeError`` if XLA runs with another number, because it reads the number only when
+    it starts.
     """
     global _started_with
     if _started_with == n:
         return
     if _started_with:
         raise RuntimeError(f"it keeps the {_started_with} threads that it started with")
-    os.environ["NPROC"] = str(n)  # what XLA sizes its pool by
+    os.environ["NPROC"] = str(n)  # the size of XLA's pool
     jax.config.update("jax_platforms", "cpu")
     jax.devices()
     _started_with = n
@@ -98,7 +99,7 @@ def _apply(part: Part, weights: Any, x: Any) -> Any:
 
 
 def operation_runners(problem: Problem, arrays: dict[str, Array]) -> Iterator[Runner | Skipped]:
-    """One operation under ``jax.jit``; gradients are what JAX derives, the one asked for alone."""
+    """One operation under ``jax.jit``. JAX derives only the gradient that is asked for."""
     function, names = _operation(problem)
     compiled = jax.jit(function)
     operands = [jnp.asarray(arrays[name]) for name in names]
@@ -114,7 +115,7 @@ def operation_runners(problem: Problem, arrays: dict[str, Array]) -> Iterator[Ru
 
 
 def _operation(problem: Problem) -> tuple[Callable[..., Any], tuple[str, ...]]:
-    """The function, and which arrays it takes."""
+    """The function, and the names of its arrays."""
     g = problem.geometry
     if isinstance(g, ConvGeometry):
         sides = (g.pad_top, g.pad_bottom), (g.pad_left, g.pad_right)

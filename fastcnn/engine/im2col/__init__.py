@@ -1,7 +1,7 @@
 """The engine "im2col": convolution as matrix multiplication, everything else on whole arrays.
 
-Nothing here loops over pixels in Python. Windows are views (``windows``), memory is bounded by
-``WORKSPACE_BYTES``, and how a call is split depends on its problem, never on the machine.
+No Python code loops over pixels. Windows are views (``windows``), and ``WORKSPACE_BYTES`` bounds
+the memory. The split of a call into steps depends on its problem, never on the machine.
 """
 
 # ruff: noqa: F401 (the registry and the tests take the operations from this package)

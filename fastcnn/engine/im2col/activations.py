@@ -83,7 +83,7 @@ def _bell(exponent: Array, dy: Array, factor: int) -> Array:
 
 
 def dropout(x: Array, kept: Array, rate: float) -> Array:
-    """``x / (1 − rate)`` where it is kept, else 0."""
+    """``x / (1 − rate)`` where ``kept`` is true, else 0."""
     y = np.zeros_like(x)
     np.multiply(x, x.dtype.type(1 / (1 - rate)), out=y, where=kept)
     return y

@@ -1,17 +1,19 @@
 """Convolution as matrix multiplication, and its gradients.
 
-Each window becomes a row of a matrix, "im2col": (pixels, KH·KW·IC) times the filters as
-(KH·KW·IC, OC) is the convolution, and its transpose times ``dy`` the gradient of the filters.
-The gradient of the input goes the way back, "col2im": ``dy`` times the transposed filters, added
-to the image tap by tap. With groups each group is a matrix of its own.
+Each window becomes a row of a matrix ("im2col"). This matrix (pixels, KH·KW·IC) times the filters
+(KH·KW·IC, OC) is the convolution. Its transpose times ``dy`` is the gradient of the filters. For
+the gradient of the input, ``dy`` times the transposed filters is added to the image tap by tap
+("col2im"). Each group has a matrix of its own.
 
-Three cases go tap by tap, without such a matrix: depthwise convolution, whose matrices would have
-one column; padding that is many times the image, because most of the matrix would be zeros; and
-numbers that are not finite where there is padding: padding counts nothing, but as a zero in a
-matrix it would make NaN of an infinite weight.
+Three cases go tap by tap, without such a matrix:
 
-The result for an image does not depend, to the last bit, on the size of the batch or the image's
-place in it: every image is multiplied on its own.
+- depthwise convolution, because its matrices would have one column;
+- padding that is many times the image, because most of the matrix would be zeros;
+- padding together with numbers that are not finite, because a zero in the matrix times an infinite
+  weight would give NaN.
+
+Every image is multiplied on its own. So the result for an image does not depend on the size of the
+batch or the image's position in it, to the last bit.
 
 Source: K. Chellapilla, S. Puri, P. Simard, "High Performance Convolutional Neural Networks for
 Document Processing", 2006.
@@ -38,7 +40,7 @@ def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvG
         y = np.empty(g.output_shape, x.dtype)
         filters = _matrices(w, g)
         for images, rows in slices(g.n, g.oh, *_column_bytes(x, g)):
-            # One multiplication per image and group: a result depends on no other image.
+            # One multiplication per image and group, so that no result depends on other images.
             columns = _columns(windows(x[images], g, rows), g, (0, 5), (1, 2))
             np.matmul(columns, filters, out=_grouped(y[images, rows], g))
             del columns  # before the next ones are made
@@ -55,7 +57,7 @@ def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
     dx = np.zeros(g.input_shape, dtype)
     grouped_dx = dx.reshape(g.n, g.h, g.w, g.groups, g.group_ic)
     back = w.reshape(g.kh, g.kw, g.group_ic, g.groups, g.group_oc).transpose(0, 1, 3, 4, 2)
-    # Where sums are long: totals, and what is added to them.
+    # Long sums need totals, and an array of the products that are added to them.
     size = dy.itemsize if g.group_oc <= STRETCH else 8 + dy.itemsize
     for images, rows in slices(g.n, g.oh, g.ow * g.ic * size):
         part = dy[images, rows]
@@ -78,7 +80,7 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
     dtype = totals_dtype(dy.dtype, g.n * g.oh * g.ow)
     dw = np.zeros(g.filter_shape, dtype)
     if _tap_by_tap(dy, g):
-        # No step has more pixels than a stretch, unless a row has.
+        # A step has at most a stretch of pixels, unless a single row has more.
         sums = totals_dtype(dy.dtype, g.ow)
         for images, rows in slices(g.n, g.oh, g.ow * (WORKSPACE_BYTES // STRETCH)):
             grouped_x = x[images].reshape(-1, g.h, g.w, g.groups, g.group_ic)
@@ -98,7 +100,7 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
 
 
 def conv2d_bias_gradient(dy: Array, g: ConvGeometry) -> Array:
-    """``db``, (OC,): the sum over images and pixels, in float64 since it is long."""
+    """``db``, (OC,): the sum over images and pixels, in float64 because it is long."""
     total: Array = dy.sum(axis=(0, 1, 2), dtype=np.float64)
     return total.astype(dy.dtype)
 
@@ -113,7 +115,7 @@ def _tap_by_tap(factor: Array, g: ConvGeometry) -> bool:
 def _conv2d_of_long_sums(x: Array, w: Array, g: ConvGeometry) -> Array:
     y, filters = np.empty(g.output_shape, x.dtype), _matrices(w, g)
     row, image = _column_bytes(x, g)
-    row += g.ow * g.oc * (8 + x.itemsize)  # totals, and what is added to them
+    row += g.ow * g.oc * (8 + x.itemsize)  # totals, and the products that are added to them
     for images, rows in slices(g.n, g.oh, row, image):
         columns = _columns(windows(x[images], g, rows), g, (0, 5), (1, 2))
         _grouped(y[images, rows], g)[...] = product(columns, filters)
@@ -143,8 +145,9 @@ def _columns(
 ) -> Array:
     """The windows as matrices, (outer axes, pixels, KH·KW·IC/groups).
 
-    The copy is laid out along its longer runs: the values of a window if these are many, else
-    (a small filter on few channels) the pixels of a row, as the transpose of the matrix.
+    The copy is laid out along its longer runs. A window with many values is copied as a row of the
+    matrix. For a small filter on few channels, the pixels of an image row are copied instead, into
+    the transpose of the matrix.
     """
     split = view.reshape(*view.shape[:5], g.groups, g.group_ic)
     values = (3, 4, 6)
@@ -157,12 +160,12 @@ def _columns(
 
 
 def _column_bytes(x: Array, g: ConvGeometry) -> tuple[int, int]:
-    """Bytes of columns (and padded image) for one output row, and once per image."""
+    """Bytes of columns and padded image: for one output row, and once per image."""
     row = g.ow * g.kh * g.kw * g.ic * x.itemsize
     if not is_padded(g):
         return row, 0
     line = (g.pad_left + g.w + g.pad_right) * g.ic * x.itemsize
-    # The last row needs as many lines as the filter spans, each before it those of a stride.
+    # The last output row needs all lines under the filter, each row before it one stride of lines.
     return row + g.stride_h * line, ((g.kh - 1) * g.dilation_h + 1 - g.stride_h) * line
 
 

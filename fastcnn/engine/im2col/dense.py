@@ -1,7 +1,7 @@
 """The fully connected layer as one matrix multiplication.
 
-BLAS picks its order of summation by the size of the batch, so that the last bits of a sample's
-result may depend on it; one multiplication per sample would be several times as slow.
+BLAS chooses its order of summation by the size of the batch, so the last bits of a sample's result
+may depend on this size. One multiplication per sample would avoid it, but be several times as slow.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     over the probabilities that are not 0.
     """
     losses = np.empty(len(logits), logits.dtype)
-    # The logarithms, what they take themselves, and the indices.
+    # Temporary arrays: the logarithms, those of log_softmax, and the indices.
     for some in row_slices(logits, 8):
         classes = labels[some]
         logarithms = log_softmax(logits[some])
@@ -32,7 +32,7 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
 def cross_entropy_backward(logits: Array, labels: Array) -> Array:
     """Gradient of each sample's own loss, (N, C): its softmax, less 1 at its label.
 
-    Or less the row of probabilities that stands in the label's place.
+    If the labels are rows of probabilities, the row is subtracted instead of the 1.
     """
     gradient = softmax(logits)
     if labels.ndim == 2:

@@ -7,7 +7,7 @@ import numpy as np
 from fastcnn.core.arguments import Array
 from fastcnn.engine.im2col.windows import row_slices
 
-_COPIES = 6  # what a step holds of its rows, in float64
+_COPIES = 6  # copies of its rows in float64 that a step holds
 
 
 def batch_norm(x: Array, gamma: Array, beta: Array, epsilon: float) -> tuple[Array, Array, Array]:
@@ -25,7 +25,7 @@ def batch_norm(x: Array, gamma: Array, beta: Array, epsilon: float) -> tuple[Arr
 def batch_norm_inference(
     x: Array, gamma: Array, beta: Array, mean: Array, variance: Array, epsilon: float
 ) -> Array:
-    """y (R, C) for a mean and variance that are given."""
+    """y (R, C) with the caller's mean and variance."""
     statistics = mean.astype(np.float64), variance.astype(np.float64)
     return _normalised(x, gamma, beta, *statistics, epsilon)
 

@@ -1,8 +1,8 @@
-"""Pooling, tap by tap: KH·KW operations on whole slices of the image, padding left out.
+"""Pooling, tap by tap: KH·KW operations on whole slices of the image, without padding.
 
-Each takes one position inside the window, for all windows at once. That needs no copy of the
-windows, and a window's pixels come in row-major order, as the rule for ties wants it. The result
-for an image does not depend on the batch.
+Each operation handles one position inside the window, for all windows at once. The windows need no
+copy, and their pixels come in row-major order, as the rule for ties requires. The result for an
+image does not depend on the batch.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def avg_pool2d(x: Array, g: PoolGeometry) -> Array:
 def avg_pool2d_backward(dy: Array, g: PoolGeometry) -> Array:
     """``dx``, (N, H, W, C)."""
     dx = np.zeros(g.input_shape, _gradient_dtype(g, dy.dtype))
-    # For each output: the share of a pixel, and for each place of an output: the pixels.
+    # Each output needs the share of a pixel, and each position of an output its number of pixels.
     for images, rows in slices(g.n, g.oh, g.ow * (g.c + 1) * dy.itemsize):
         share = dy[images, rows] / _pixels_in_image(g, rows, dy.dtype)
         for _, _, outputs, pixels in taps_of(g, rows):
@@ -66,7 +66,7 @@ def _gradient_dtype(g: PoolGeometry, dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def _extreme(x: Array, g: PoolGeometry, rows: slice, better: np.ufunc) -> Array:
-    # The worst value there is loses to every pixel, and each window has a pixel.
+    # The start value loses to every pixel, and each window has a pixel.
     worst = -np.inf if better is np.maximum else np.inf
     y = np.full((len(x), rows.stop - rows.start, g.ow, g.c), worst, x.dtype)
     for _, _, outputs, pixels in taps_of(g, rows):
@@ -77,7 +77,7 @@ def _extreme(x: Array, g: PoolGeometry, rows: slice, better: np.ufunc) -> Array:
 
 def _extreme_backward(dy: Array, x: Array, g: PoolGeometry, better: np.ufunc) -> Array:
     dx = np.zeros(g.input_shape, _gradient_dtype(g, dy.dtype))
-    # For each output: its extreme, what it gives to a pixel, and three booleans.
+    # Each output needs its extreme, its gradient to a pixel, and three booleans.
     for images, rows in slices(g.n, g.oh, g.ow * g.c * (2 * dy.itemsize + 3)):
         image, gradient, part = x[images], dy[images, rows], dx[images]
         extreme = _extreme(image, g, rows, better)
@@ -87,7 +87,7 @@ def _extreme_backward(dy: Array, x: Array, g: PoolGeometry, better: np.ufunc) ->
             values = image[pixels]
             takes = values == extreme[outputs]
             if some_nan:
-                # A NaN here is the extreme, whichever NaN it is: no number won against it.
+                # Any NaN equals the extreme, because no number wins against NaN.
                 takes |= values != values
             takes &= waiting[outputs]
             part[pixels] += np.where(takes, gradient[outputs], 0)

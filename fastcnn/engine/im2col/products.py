@@ -1,7 +1,7 @@
 """Products of matrices whose sums may be long.
 
-BLAS decides for itself in which order it adds, and how many terms in float32. So a product over
-more steps than a stretch has (:mod:`fastcnn.core.long_sums`) is a sum of products, in float64.
+BLAS itself decides in which order it adds, and how many terms in float32. So a product over more
+terms than a stretch (:mod:`fastcnn.core.long_sums`) is computed as a float64 sum of products.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fastcnn.core.long_sums import STRETCH
 
 
 def totals_dtype(dtype: np.dtype[Any], terms: int) -> np.dtype[Any]:
-    """The dtype in which sums of so many terms are collected.
+    """The dtype in which sums of ``terms`` terms are collected.
 
     >>> totals_dtype(np.dtype("float32"), 100), totals_dtype(np.dtype("float32"), 25_000_000)
     (dtype('float32'), dtype('float64'))
@@ -24,7 +24,7 @@ def totals_dtype(dtype: np.dtype[Any], terms: int) -> np.dtype[Any]:
 
 
 def product(a: Array, b: Array) -> Array:
-    """``a @ b``, for stacks of matrices; of long sums in float64.
+    """``a @ b``, for stacks of matrices; in float64 if the sums are long.
 
     >>> product(np.ones((1, 3), np.float32), np.ones((3, 2), np.float32)).dtype
     dtype('float32')

@@ -1,10 +1,10 @@
-"""What convolution and pooling share: windows as a view, taps as slices, and bounded memory.
+"""Tools of convolution and pooling: windows as a view, taps as slices, and bounded memory.
 
-Two ways to meet every window of an image without a Python loop over windows:
+There are two ways to reach every window of an image without a Python loop over windows:
 
-- :func:`windows` shows all of them at once, as a read-only view with two more axes;
-- :func:`taps_of` goes through the KH·KW positions inside the window, and for each gives the
-  slice of the outputs and the slice of the image that meet there, padding left out.
+- :func:`windows` shows all windows at once, as a read-only view with two more axes;
+- :func:`taps_of` goes through the KH·KW positions inside the window. For each it gives the slice of
+  the outputs and the slice of the image that meet there, without padding.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ Tap: TypeAlias = tuple[int, int, tuple[slice, slice, slice], tuple[slice, slice,
 WORKSPACE_BYTES = 4 * 2**20
 """Bytes that one call may take beyond its inputs and outputs.
 
-A few MiB stay in the processor's cache between the copy and the multiplication; more is slower.
-Where a single output row of a single image needs more, it takes what that row needs; the
-gradient of the filters takes one more array of its own size. Results whose sums are long
-(:mod:`fastcnn.core.long_sums`) are collected in an array of float64. What BLAS packs is its own.
+A few MiB stay in the processor's cache between the copy and the multiplication; more is slower. If
+a single output row of a single image needs more, a call takes what this row needs. The gradient of
+the filters takes one more array of its own size. Results of long sums
+(:mod:`fastcnn.core.long_sums`) are collected in a float64 array. Memory of BLAS does not count.
 """
 
-_MANY_TAPS = 1024  # are not kept between calls, because each takes some hundred bytes
+_MANY_TAPS = 1024  # so many taps are not cached, because each takes some hundred bytes
 
 
 def slices(
@@ -39,9 +39,9 @@ def slices(
 ) -> Iterator[tuple[slice, slice]]:
     """(images, output rows) of each step of a call, so that a step fits ``WORKSPACE_BYTES``.
 
-    A step on ``r`` rows of an image needs ``image_bytes + r * row_bytes``. Rows are split only
-    where one image is too large, and then alike for each image, so that the arithmetic of an
-    image does not depend on the others.
+    A step on ``r`` rows of an image needs ``image_bytes + r * row_bytes``. Rows are split only if
+    one image is too large. Then all images are split alike, so that the arithmetic of an image does
+    not depend on the others.
     """
     affordable("columns", (1, image_bytes + row_bytes), np.uint8)
     whole = image_bytes + rows * row_bytes
@@ -56,7 +56,7 @@ def slices(
 def windows(x: Array, g: ConvGeometry, rows: slice) -> Array:
     """The windows of the output rows ``rows``, (N, rows, OW, KH, KW, IC), read-only.
 
-    A view of ``x``, or where the geometry pads, of a copy of those image rows with zeros around.
+    It is a view of ``x`` or, with padding, of a copy of the image rows with zeros around.
     """
     if not is_padded(g):
         first, image = rows.start * g.stride_h, x
@@ -85,17 +85,18 @@ def _padded(x: Array, g: ConvGeometry, rows: slice) -> Array:
 
 
 def taps_of(g: ConvGeometry | PoolGeometry, rows: slice) -> Iterable[Tap]:
-    """Every tap ``(kh, kw)``, in row-major order: where outputs and image meet.
+    """Every tap ``(kh, kw)``, in row-major order, with the outputs and pixels that meet there.
 
-    The third entry is the index of the outputs, counted from ``rows.start``, the fourth that of
-    the pixels they read at this tap. Taps that read padding alone are left out.
+    The third entry is the index of the outputs, counted from ``rows.start``. The fourth entry is
+    the index of the pixels that the outputs read at this tap. Taps that read only padding are left
+    out.
     """
     if g.kh * g.kw > _MANY_TAPS:
         return _each_tap(g, rows)
     return _few_taps(g, rows.start, rows.stop)
 
 
-@lru_cache(maxsize=512)  # on one small image, finding the slices takes as long as using them
+@lru_cache(maxsize=512)  # for one small image, computing the slices takes as long as using them
 def _few_taps(g: ConvGeometry | PoolGeometry, start: int, stop: int) -> tuple[Tap, ...]:
     return tuple(_each_tap(g, slice(start, stop)))
 

@@ -4,9 +4,9 @@ This engine defines what is correct. It goes region by region through each image
 "CNNs, Part 1" does, and its files can be read next to it: :mod:`~fastcnn.engine.naive.regions`
 (``iterate_regions``), then ``convolution``, ``pooling``, ``dense``, ``activations``, ``loss``.
 
-Everything is computed in float64 and rounded once, at the end, to the dtype of the input. Sums are
-NumPy's, products are written out, and no matrix library takes part. The arguments were checked by
-:mod:`fastcnn.ops`; results are new arrays.
+Everything is computed in float64 and rounded once, at the end, to the dtype of the input. NumPy
+computes the sums, products are written out, and no matrix library takes part. :mod:`fastcnn.ops`
+has checked the arguments. Results are new arrays.
 """
 
 # ruff: noqa: F401 (the registry and the tests take the operations from this package)

@@ -1,7 +1,7 @@
 """ReLU and its like, softmax and log-softmax, and their gradients.
 
-The softmax is shifted by its row's maximum, which changes nothing in the result and keeps every
-exponential at most 1: it cannot overflow, where the article's does.
+The softmax subtracts its row's maximum first. The result is the same, and every exponential is at
+most 1, so it cannot overflow. The article's softmax can.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def sigmoid_backward(dy: Array, x: Array) -> Array:
 
 
 def dropout(x: Array, kept: Array, rate: float) -> Array:
-    """x / (1 − rate) where it is kept, else 0. The gradient is the same function of dy.
+    """x / (1 − rate) where ``kept`` is true, else 0. The gradient is the same function of dy.
 
     >>> dropout(np.array([1.0, 2.0, np.nan]), np.array([True, True, False]), 0.5)
     array([2., 4., 0.])

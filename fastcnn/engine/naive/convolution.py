@@ -1,8 +1,8 @@
 """Convolution and its gradients, region by region.
 
-One output is the sum over its region of pixel times filter tap; so each pixel's gradient collects
-tap times output gradient, and each tap's gradient collects pixel times output gradient, from every
-region in which the two met.
+One output is the sum over its region of pixel times filter tap. So the gradient of a pixel is the
+sum of tap times output gradient, over all regions that hold the pixel. The gradient of a tap is the
+sum of pixel times output gradient, over all regions.
 
 Source: V. Zhou, "CNNs, Part 1" and "Part 2"; V. Dumoulin, F. Visin, "A guide to convolution
 arithmetic for deep learning", arXiv:1603.07285.
@@ -66,7 +66,7 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
 
 
 def conv2d_bias_gradient(dy: Array, g: ConvGeometry) -> Array:
-    """Gradient db (OC,) of the bias, which every position of every image adds: the sum of dy."""
+    """Gradient db (OC,) of the bias: the sum of dy over all positions of all images."""
     db = np.zeros(g.oc)
     for gradient in dy.astype(np.float64):
         db += np.sum(gradient, axis=(0, 1))

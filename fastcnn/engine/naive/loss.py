@@ -32,7 +32,7 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
 def cross_entropy_backward(logits: Array, labels: Array) -> Array:
     """Gradient (N, C) of each sample's own loss: its probabilities, less 1 at its label.
 
-    Or less the row of probabilities that stands in the label's place.
+    If the labels are rows of probabilities, the row is subtracted instead of the 1.
     """
     gradients = softmax(logits.astype(np.float64))
     for n, label in enumerate(labels):

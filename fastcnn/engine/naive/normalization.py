@@ -1,6 +1,6 @@
 """Batch normalisation: each channel with mean 0 and variance 1 over the batch, then scaled.
 
-Rows are what a channel is averaged over: the pixels of all images, or the samples.
+The rows are the pixels of all images, or the samples. A channel is averaged over the rows.
 
 Source: S. Ioffe, C. Szegedy, "Batch Normalization", arXiv:1502.03167.
 """
@@ -15,8 +15,8 @@ from fastcnn.core.arguments import Array
 def batch_norm(x: Array, gamma: Array, beta: Array, epsilon: float) -> tuple[Array, Array, Array]:
     """y = gamma · (x − mean) / √(variance + epsilon) + beta, and the mean and variance.
 
-    x (R, C), gamma and beta (C,) to y (R, C), mean (C,) and variance (C,), the mean square
-    distance from the mean. No rows have mean and variance 0.
+    x (R, C), gamma and beta (C,) to y (R, C), mean (C,) and variance (C,). The variance is the mean
+    square distance from the mean. Without rows, mean and variance are 0.
 
     >>> batch_norm(np.array([[1.0], [3.0]]), np.ones(1), np.zeros(1), 0.0)
     (array([[-1.],
@@ -33,7 +33,7 @@ def batch_norm(x: Array, gamma: Array, beta: Array, epsilon: float) -> tuple[Arr
 def batch_norm_inference(
     x: Array, gamma: Array, beta: Array, mean: Array, variance: Array, epsilon: float
 ) -> Array:
-    """The same with mean and variance that are given: (R, C) to (R, C)."""
+    """The same with the caller's mean and variance: (R, C) to (R, C)."""
     deviation = np.sqrt(variance.astype(np.float64) + epsilon)
     y: Array = gamma * ((x.astype(np.float64) - mean) / deviation) + beta
     return y.astype(x.dtype)
@@ -45,8 +45,8 @@ def batch_norm_backward(
     """Gradients dx (R, C), dgamma (C,), dbeta (C,), for the mean and variance of the rows of x.
 
     With n = (x − mean) / √(variance + epsilon): dbeta = Σ dy, dgamma = Σ dy · n, and
-    dx = gamma / √(variance + epsilon) · (dy − (dbeta + n · dgamma) / R), since x also moves the
-    mean and the variance.
+    dx = gamma / √(variance + epsilon) · (dy − (dbeta + n · dgamma) / R), because mean and variance
+    also depend on x.
     """
     deviation = np.sqrt(variance.astype(np.float64) + epsilon)
     normal = (x.astype(np.float64) - mean) / deviation

@@ -1,4 +1,4 @@
-"""Zeros around images, and the way back."""
+"""Zeros around images, and the gradient."""
 
 from __future__ import annotations
 

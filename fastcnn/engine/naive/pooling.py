@@ -1,8 +1,8 @@
 """Pooling and its gradients, window by window.
 
 A window's region holds only pixels of the image, so padding can neither win a maximum nor count in
-an average. NaN wins maximum and minimum. Of equal winners the first in row-major order counts, and
-takes the window's whole gradient.
+an average. NaN wins maximum and minimum. The first of equal winners in row-major order counts, and
+gets the window's whole gradient.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _give_to_winner(dy: Array, x: Array, g: PoolGeometry, winner: Callable[..., 
         windows = zip(iterate_windows(x[n], g), iterate_windows(dx[n], g), strict=True)
         for (im_region, i, j), (dx_region, _, _) in windows:
             height, width, _ = im_region.shape
-            # argmax and argmin name the first of equals, and the first NaN where there is one.
+            # argmax and argmin return the first NaN, or else the first of equal winners.
             first = winner(im_region.reshape(height * width, g.c), axis=0)
             rows, columns = np.unravel_index(first, (height, width))
             dx_region[rows, columns, channels] += gradients[n, i, j]

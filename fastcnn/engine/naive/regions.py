@@ -1,10 +1,10 @@
-"""What each output position sees of an image: the article's ``iterate_regions``, for any geometry.
+"""Regions of an image, one for each output position, like the article's ``iterate_regions``.
 
-A region holds the pixels inside the image and nothing else. Padding is therefore never stored,
-multiplied or compared: an output at the border simply sees fewer pixels, through fewer taps of the
-filter. (So an infinite weight over the padding does no harm, where a stored 0 would give NaN.)
+A region holds only pixels inside the image. Padding is never stored, multiplied or compared: an
+output at the border sees fewer pixels, through fewer taps of the filter. Therefore an infinite
+weight over the padding does no harm; times a stored 0 it would give NaN.
 
-Regions are views: to add to a region is to add to its image.
+Regions are views, so adding to a region adds to its image.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def iterate_regions(image: Array, g: ConvGeometry) -> Iterator[tuple[Array, Taps
 
     Yields:
         im_region: the pixels that the filter meets, a view of shape (at most KH, at most KW, C).
-        taps: which part of the filter meets them: ``w[taps]`` has the region's height and width.
+        taps: the taps that meet these pixels: ``w[taps]`` has the region's height and width.
         i, j: the position in the output.
 
     Example, a 3×3 filter on a 4×5 image with one pixel of padding around it:
@@ -73,7 +73,7 @@ def iterate_windows(image: Array, g: PoolGeometry) -> Iterator[tuple[Array, int,
 
 
 def iterate_groups(g: ConvGeometry) -> Iterator[tuple[slice, slice]]:
-    """Yield ``(inputs, outputs)``: the channels that each group reads and those that it writes.
+    """Yield ``(inputs, outputs)``: the channels that each group reads, and the ones it writes.
 
     >>> from fastcnn.core.geometry import conv_geometry
     >>> list(iterate_groups(conv_geometry((1, 3, 3, 2), (3, 3, 1, 6), groups=2)))
@@ -87,8 +87,9 @@ def iterate_groups(g: ConvGeometry) -> Iterator[tuple[slice, slice]]:
 
 
 def _meet(start: int, taps: int, dilation: int, size: int) -> tuple[slice, slice]:
-    """Along one side: the pixels inside the image that a filter at ``start`` meets, and by which
-    of its taps. ``start`` is the pixel under tap 0; it may lie in the padding.
+    """The pixels that a filter at ``start`` meets along one side of the image, and their taps.
+
+    ``start`` is the pixel under tap 0; it may lie in the padding.
     """
     inside = [tap for tap in range(taps) if 0 <= start + tap * dilation < size]
     if not inside:

@@ -15,7 +15,7 @@ from fastcnn.nn.layers.initializers import Shape
 
 
 class _Activation(Layer):
-    """One operation, and its gradient at the input."""
+    """An activation: one operation, and the operation of its gradient."""
 
     _forward: ClassVar[Callable[..., Array]]
     _backward: ClassVar[Callable[..., Array]]
@@ -69,14 +69,14 @@ class Tanh(_Activation):
 
 
 class Sigmoid(_Activation):
-    """``1 / (1 + exp(-x))``. As a net's last layer it is the binary cross-entropy's own, and is
-    not applied twice."""
+    """``1 / (1 + exp(-x))``. If it is a net's last layer, training with binary cross-entropy omits
+    it, because the loss contains a sigmoid."""
 
     _forward, _backward = staticmethod(ops.sigmoid), staticmethod(ops.sigmoid_backward)
 
 
 class Softmax(_Activation):
-    """Softmax over the last axis. As a net's last layer it is the cross-entropy's own: training
-    runs on what comes before it, and it is not applied twice."""
+    """Softmax over the last axis. If it is a net's last layer, training with cross-entropy omits
+    it, because the loss contains a softmax."""
 
     _forward, _backward = staticmethod(ops.softmax), staticmethod(ops.softmax_backward)

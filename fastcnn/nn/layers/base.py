@@ -1,8 +1,8 @@
-"""What every layer is: parameters, shapes, and which operations it calls.
+"""The base class of layers, and functions on layers.
 
-A layer holds parameters; the mathematics is that of :mod:`fastcnn.ops`. Shapes are those of one
-sample, without the batch: (H, W, C) or (features,). ``infer`` and the two ``specs`` are arithmetic
-on shapes alone, so that a file can be checked before anything is allocated.
+A layer holds parameters and calls the mathematics of :mod:`fastcnn.ops`. Its shapes are shapes of
+one sample, without the batch: (H, W, C) or (features,). ``infer`` and the two ``specs`` compute
+with shapes only, so that a file can be checked before anything is allocated.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ Gradients = dict[str, Array]
 class Arrays(dict[str, Array]):
     """The arrays of a layer that belongs to a model: an assignment writes into them.
 
-    A model keeps all its parameters in one array and its compiled programs know their addresses.
-    So ``layer.parameters["w"] = array`` copies the values of ``array``, and no array comes in
-    place of another.
+    A model keeps all its parameters in one array, and its compiled programs hold their addresses.
+    Therefore ``layer.parameters["w"] = array`` copies the values of ``array``. It does not replace
+    the layer's array.
 
     Raises:
-        ValueError: an array of another shape, or one that is not there.
-        TypeError: an array is to be taken away.
+        ValueError: a new array has another shape, or a name that the layer does not have.
+        TypeError: an array is added or removed.
 
     Example:
         >>> arrays = Arrays(w=np.zeros(3))
@@ -55,7 +55,7 @@ class Arrays(dict[str, Array]):
     def __getitem__(self, name: str) -> Array:
         array, view = super().__getitem__(name), self._views[name]
         if array.shape != view.shape or array.dtype != view.dtype:
-            # Somebody has set these in place, and each array has them from its layer.
+            # The user has set the shape or the dtype of the array in place.
             array = view[...]
             super().__setitem__(name, array)
         return array
@@ -76,7 +76,7 @@ class Arrays(dict[str, Array]):
         self.update({name: value})
 
     def update(self, *others: Any, **more: Any) -> None:
-        """Write values into several arrays, after all of them were checked."""
+        """Write values into several arrays, after a check of all of them."""
         new = {name: np.asarray(value) for name, value in dict(*others, **more).items()}
         for name, values in new.items():
             if name not in self:
@@ -103,7 +103,7 @@ class Arrays(dict[str, Array]):
 
 
 class _NoArrays(dict[str, Array]):
-    """The arrays of a layer that is not built: there are none, and a look at one says why."""
+    """The arrays of a layer that is not built: an empty dict whose errors explain why."""
 
     def __missing__(self, name: str) -> Array:
         raise KeyError(
@@ -115,36 +115,36 @@ class _NoArrays(dict[str, Array]):
 class Layer:
     """Base class of all layers.
 
-    A subclass has a constructor whose arguments stay readable as attributes of the same names
-    (``config`` relies on it), ``infer``, ``forward`` and ``backward``, and the specs of its
-    arrays where it has any. Neither ``forward`` nor ``backward`` keeps anything in the layer,
-    but for BatchNorm's running statistics, which ``backward`` moves.
+    A subclass keeps the arguments of its constructor as attributes of the same names, because
+    ``config`` reads them. It defines ``infer``, ``forward`` and ``backward``, and the specs of its
+    arrays if it has any. ``forward`` and ``backward`` change nothing in the layer, except that
+    ``backward`` of BatchNorm updates the running statistics.
 
-    The methods of a subclass get arrays that they cannot write to, and what they return is checked:
-    shapes, dtypes, names, and gradients that are finite (:mod:`fastcnn.nn.layers.contract`). Lists,
-    other dtypes of real numbers and other memory layouts are converted.
+    The methods of a subclass get read-only arrays. Their results are checked: shapes, dtypes,
+    names, and finite gradients (:mod:`fastcnn.nn.layers.contract`). Lists, other dtypes of real
+    numbers and other memory layouts are converted.
 
-    A layer that belongs to a built model refuses a change of its constructor's arguments and of
-    its shapes with an ``AttributeError``, because the model has derived programs from them. Other
-    attributes of a user's own class stay free. The layers of fastcnn have no other attributes: to
-    set one is an ``AttributeError`` that suggests a name. A copy or a pickle of a layer belongs to
-    no model.
+    In a built model, an assignment to a constructor's argument or a shape of a layer raises an
+    ``AttributeError``, because the model has derived programs from them. Other attributes of a
+    user's class may be set. fastcnn's own layers have no other attributes: an assignment to one
+    raises an ``AttributeError`` that suggests a name. A copy or a pickle of a layer belongs to no
+    model.
 
     Attributes:
-        parameters: trainable arrays by name. In a model they are never replaced: an assignment
-            writes into them, see :class:`Arrays`.
+        parameters: trainable arrays by name. In a model an assignment writes into an array instead
+            of replacing it, see :class:`Arrays`.
         state: other arrays that belong to the model, such as running means.
-        input_shape, output_shape: of one sample; None before ``build``.
-        trainable: whether training moves the parameters, True unless it is set; also for the
-            layers inside of this one. It may be set before and after a model is built, and counts
-            from the next step on. The parameters of a frozen layer do not move in any way: no
-            weight decay, no momentum, and their gradient does not count for ``clip_norm``. A
-            frozen BatchNorm uses its running statistics and leaves them as they are. Gradients
-            before the first layer that trains are not computed.
+        input_shape, output_shape: shapes of one sample; None before ``build``.
+        trainable: whether training moves the parameters of this layer and of the layers inside of
+            it. Default True. It may be set before and after a model is built, and takes effect with
+            the next step. The parameters of a frozen layer never move: weight decay and momentum do
+            not apply to them, and their gradient does not count for ``clip_norm``. A frozen
+            BatchNorm uses its running statistics and does not update them. No gradients are
+            computed before the first trainable layer.
     """
 
     known: ClassVar[Registry[Layer]] = Registry("layer")
-    """Every layer class by name: what a model file may hold."""
+    """Every layer class by name. A model file may hold these layers."""
     _owner: Ownership | None = None
     _trainable = True
 
@@ -175,7 +175,7 @@ class Layer:
         super().__delattr__(name)
 
     def _check_change(self, name: str) -> None:
-        """Raise the ``AttributeError`` for what a layer may not take, or not any more."""
+        """Raise an ``AttributeError`` if the attribute may not be set, or not in a built model."""
         if name.startswith("_") and name != "__class__":
             return
         kind = type(self)
@@ -197,7 +197,7 @@ class Layer:
 
     def __getstate__(self) -> Any:
         state = super().__getstate__()
-        if isinstance(state, tuple):  # of a class with __slots__
+        if isinstance(state, tuple):  # the class has __slots__
             return ({k: v for k, v in (state[0] or {}).items() if k != "_owner"}, *state[1:])
         return {k: v for k, v in (state or {}).items() if k != "_owner"}  # type: ignore[attr-defined]
 
@@ -218,7 +218,7 @@ class Layer:
             self._owner.changed()
 
     def trained_names(self) -> tuple[str, ...]:
-        """Names of the parameters that training moves: those of no frozen layer.
+        """Names of the parameters that training moves: all but the parameters of frozen layers.
 
         >>> from fastcnn.nn.layers import Dense
         >>> layer = Dense(2)
@@ -238,19 +238,19 @@ class Layer:
         return tuple(name for name, array in self.parameters.items() if id(array) not in frozen)
 
     def least_batch(self, input_shape: Shape) -> int:
-        """The fewest samples that a training batch of such inputs may have; most often 1."""
+        """The fewest samples that a training batch of such inputs may have. Default 1."""
         return 1
 
     def infer(self, input_shape: Shape) -> Shape:
-        """The output's shape; ``ValueError`` where this input does not fit."""
+        """The output's shape; ``ValueError`` if this input does not fit."""
         raise NotImplementedError
 
     def parameter_specs(self, input_shape: Shape) -> dict[str, Spec]:
-        """What ``parameters`` will hold."""
+        """The specs of the arrays in ``parameters``."""
         return {}
 
     def state_specs(self, input_shape: Shape) -> dict[str, Spec]:
-        """What ``state`` will hold."""
+        """The specs of the arrays in ``state``."""
         return {}
 
     def build(
@@ -259,9 +259,9 @@ class Layer:
         rng: np.random.Generator,
         dtype: Any = np.float32,
     ) -> Shape:
-        """Draw the parameters for this input; the output's shape.
+        """Draw the parameters for this input, and return the output's shape.
 
-        Raises ``ValueError`` where the input does not fit, saying what it needs.
+        Raises ``ValueError`` if the input does not fit; the message says which inputs do.
         """
         self._check_change("input_shape")
         output = self.infer(input_shape)
@@ -276,7 +276,7 @@ class Layer:
         return output
 
     def adopt(self, parameters: dict[str, Array]) -> None:
-        """Take these arrays in place of the parameters, by name; shapes and dtypes are equal."""
+        """Replace the parameters by these arrays, by name; shapes and dtypes are equal."""
         self._check_change("input_shape")
         if any(array.shape != self.parameters[k].shape for k, array in parameters.items()):
             raise ValueError(f"parameters of {self!r} must keep their shapes")
@@ -286,40 +286,40 @@ class Layer:
     def forward(
         self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
     ) -> tuple[Array, Any]:
-        """The output for a batch, and what ``backward`` needs of it.
+        """The output for a batch, and the values that ``backward`` needs.
 
-        ``rng`` is drawn from only in training, and only by layers with chance.
+        Only layers that use randomness draw from ``rng``, and only in training.
         """
         raise NotImplementedError
 
     def backward(
         self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
     ) -> tuple[Array | None, Gradients]:
-        """Gradients of input and parameters, from what ``forward`` saved.
+        """Gradients of input and parameters, from the values that ``forward`` saved.
 
-        After ``forward`` in prediction these are the gradients of the prediction, and nothing in
-        the layer moves. Without ``needs_dx`` the first may be None: the first layer's input needs
-        none. The gradients of parameters may be left out where the layer is not ``trainable``.
+        After ``forward`` with ``training=False`` these are the gradients of the prediction, and
+        nothing in the layer changes. Without ``needs_dx`` the input's gradient may be None, because
+        nothing uses it. A layer that is not ``trainable`` may omit its parameters' gradients.
         """
         raise NotImplementedError
 
     def input_gradient(self, dy: Array, saved: Any, engine: str | None) -> Array:
-        """The gradient of the input alone, from what ``forward`` in prediction saved."""
+        """The gradient of the input alone, after ``forward`` with ``training=False``."""
         dx, _ = self.backward(dy, saved, engine)
-        return dx  # type: ignore[return-value]  # backward gives it unless told otherwise
+        return dx  # type: ignore[return-value]  # not None, because needs_dx is true
 
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments, as JSON holds them: the layer again, unbuilt."""
+        """The constructor's arguments as JSON values, for :meth:`from_config`."""
         names = inspect.signature(type(self).__init__).parameters
         return {name: _plain(getattr(self, name)) for name in names if name != "self"}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Layer:
-        """The layer of this ``config()``."""
+        """A layer that is not built yet, from the result of :meth:`config`."""
         return cls(**config)
 
     def flops(self, input_shape: Shape) -> int:
-        """Work for one sample: multiply-adds counted as 2, all else as 0."""
+        """Work for one sample: a multiply-add counts as 2, everything else as 0."""
         return 0
 
     @property
@@ -346,7 +346,7 @@ _ATTRIBUTES = ("parameters", "state", "input_shape", "output_shape", "trainable"
 
 
 def all_layers(layers: Iterable[Layer]) -> Iterator[Layer]:
-    """The layers, each followed by the layers inside of it.
+    """The layers, each one followed by the layers inside of it.
 
     >>> from fastcnn.nn.layers import Dense, Residual
     >>> list(all_layers([Residual([Dense(4)]), Dense(3)]))[1:]
@@ -356,7 +356,7 @@ def all_layers(layers: Iterable[Layer]) -> Iterator[Layer]:
 
 
 def layers_with_depth(layers: Iterable[Layer]) -> Iterator[tuple[Layer, int]]:
-    """As :func:`all_layers`, each with the number of layers that it is inside of, and itself.
+    """The layers of :func:`all_layers`, each with its depth; the depth of an outer layer is 1.
 
     >>> from fastcnn.nn.layers import Dense, Residual
     >>> list(layers_with_depth([Residual([Dense(4)]), Dense(3)]))[1:]
@@ -375,7 +375,7 @@ def layers_with_depth(layers: Iterable[Layer]) -> Iterator[tuple[Layer, int]]:
 
 
 def _inside(layer: Layer) -> list[Layer]:
-    """The layers that are attributes of a layer, or that its lists, tuples and dicts hold."""
+    """The layers in the attributes of a layer, and in their lists, tuples and dicts."""
     inside: list[Layer] = []
     for value in tuple(vars(layer).values()):
         if isinstance(value, Layer):
@@ -391,9 +391,9 @@ _SEQUENCES = (list, tuple)
 
 
 def settle(layers: Iterable[Layer]) -> None:
-    """Check what was assigned to layers after their construction, as their constructors do.
+    """Check attributes that were set after construction, as the layers' constructors do.
 
-    Raises the constructor's ``TypeError`` or ``ValueError``. Layers of a user's own are left alone.
+    Raises the constructor's ``TypeError`` or ``ValueError``. Users' layers are not checked.
     """
     for layer in all_layers(layers):
         kind = type(layer)
@@ -408,7 +408,7 @@ def _plain(value: Any) -> Any:
 
 
 def image(layer: str, input_shape: Shape) -> tuple[int, int, int]:
-    """``input_shape`` as (H, W, C), or the ``ValueError`` for what is no image."""
+    """``input_shape`` as (H, W, C); ``ValueError`` if it is no image's shape."""
     if len(input_shape) != 3:
         raise ValueError(f"{layer} needs images (H, W, C), got {input_shape}")
     h, w, c = input_shape
@@ -416,12 +416,12 @@ def image(layer: str, input_shape: Shape) -> tuple[int, int, int]:
 
 
 def as_pair(value: tuple[int, int]) -> Any:
-    """An int where both are equal: what a layer's repr shows."""
+    """The pair as a layer's repr shows it: an int if both sides are equal."""
     return value[0] if value[0] == value[1] else value
 
 
 def features(layer: str, input_shape: Shape) -> int:
-    """``input_shape`` as a number of features, or the ``ValueError`` for what is no vector."""
+    """``input_shape`` as a number of features; ``ValueError`` if it is no vector's shape."""
     if len(input_shape) != 1:
         raise ValueError(
             f"{layer} needs vectors (features,), got {input_shape}; put a Flatten() before it, "

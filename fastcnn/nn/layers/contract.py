@@ -1,4 +1,4 @@
-"""What the methods of a layer must return; checked where a class of the user's own has them."""
+"""The checks of the methods of users' layers."""
 
 from __future__ import annotations
 

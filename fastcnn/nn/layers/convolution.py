@@ -18,7 +18,7 @@ from fastcnn.nn.layers.initializers import Shape, Spec, initializer
 
 
 class _Convolution(Layer):
-    """What both convolutions share; they differ in groups and in the number of filters."""
+    """The common base of both convolutions, which differ in groups and number of filters."""
 
     kernel_size: Any
     strides: Any
@@ -42,7 +42,7 @@ class _Convolution(Layer):
         sides = pair("kernel_size", kernel_size)
         self.kernel_size = as_pair(sides)
         self.strides = as_pair(pair("strides", strides))
-        pads(padding, sides, sides, (1, 1))  # refuses what is no padding
+        pads(padding, sides, sides, (1, 1))  # raises the error for a wrong padding
         self.padding = padding if isinstance(padding, str | int) else _tuples(padding)
         self.dilation = as_pair(pair("dilation", dilation))
         self.activation = fused_activation(activation)
@@ -99,7 +99,7 @@ class _Convolution(Layer):
     ) -> tuple[Array | None, Gradients]:
         x, y = saved
         if self.activation:
-            dy = ops.relu_backward(dy, y, engine=engine)  # y > 0 just where its input was
+            dy = ops.relu_backward(dy, y, engine=engine)  # y > 0 exactly where ReLU's input was
         w, call = self.parameters["w"], self._call(x)
         dx = self._before(dy, x, engine) if needs_dx else None
         if not self.trainable:
@@ -117,7 +117,7 @@ class _Convolution(Layer):
         return self._before(dy, x, engine)
 
     def _before(self, dy: Array, x: Array, engine: str | None) -> Array:
-        """The gradient of the input, from that before the activation."""
+        """The gradient of the input, from the gradient ``dy`` before the activation."""
         w = self.parameters["w"]
         return ops.conv2d_input_gradient(dy, w, x.shape, **self._call(x), engine=engine)
 
@@ -143,10 +143,10 @@ class Conv2D(_Convolution):
         strides: pixels between outputs, an int or a pair.
         padding: "valid", "same", an int, a pair, or ((top, bottom), (left, right)).
         dilation: pixels between filter taps, an int or a pair.
-        groups: into how many independent convolutions the channels are split.
-        activation: "relu" or None; for others put their layer after this one.
+        groups: the number of independent convolutions that share the channels.
+        activation: "relu" or None; for another activation put its layer after this one.
         use_bias: whether a bias is added.
-        kernel_initializer: how filters are drawn, a name of
+        kernel_initializer: the filters' initialiser, a name of
             :data:`fastcnn.nn.layers.INITIALIZERS`.
         algorithm: "auto", "direct", "winograd" or "im2col", as for :func:`fastcnn.conv2d`, for the
             layer and its gradients.
@@ -190,7 +190,7 @@ class DepthwiseConv2D(_Convolution):
     """Convolution of each channel on its own, (H, W, C) to (OH, OW, C · depth_multiplier).
 
     Args:
-        depth_multiplier: filters for each channel; a channel's outputs are neighbours.
+        depth_multiplier: filters for each channel. The outputs of a channel are adjacent.
         kernel_size, strides, padding, dilation, activation, use_bias, kernel_initializer: as for
             :class:`Conv2D`.
 
@@ -223,7 +223,7 @@ class DepthwiseConv2D(_Convolution):
 
 
 def fused_activation(value: object) -> ops.Activation:
-    """``value`` if an operation can apply it at no extra pass; else the error."""
+    """``value`` if operations apply this activation without an extra pass; otherwise an error."""
     if value is None:
         return None
     if value != "relu":

@@ -1,4 +1,4 @@
-"""Layers on vectors: Dense, and Flatten, which makes them of images."""
+"""Layers on vectors: Dense, and Flatten, which turns images into vectors."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ class Dense(Layer):
     """Fully connected layer, (features,) to (units,): ``x @ w + b``.
 
     Args:
-        units: how many outputs.
-        activation: "relu" or None; for others put their layer after this one.
+        units: number of outputs.
+        activation: "relu" or None; for another activation put its layer after this one.
         use_bias: whether a bias is added.
-        kernel_initializer: how weights are drawn, a name of :data:`fastcnn.nn.layers.INITIALIZERS`.
+        kernel_initializer: the weights' initialiser, a name of
+            :data:`fastcnn.nn.layers.INITIALIZERS`.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or value, named in the message.
@@ -70,7 +71,7 @@ class Dense(Layer):
     ) -> tuple[Array | None, Gradients]:
         x, y = saved
         if self.activation:
-            dy = ops.relu_backward(dy, y, engine=engine)  # y > 0 just where its input was
+            dy = ops.relu_backward(dy, y, engine=engine)  # y > 0 exactly where ReLU's input was
         dx, dw, db = ops.dense_backward(dy, x, self.parameters["w"], engine=engine)
         if not self.trainable:
             return dx, {}
@@ -81,7 +82,7 @@ class Dense(Layer):
 
 
 class Flatten(Layer):
-    """Images as vectors, (H, W, C) to (H · W · C,), in memory's order.
+    """Images as vectors, (H, W, C) to (H · W · C,), in row-major order.
 
     Example:
         >>> Flatten().infer((13, 13, 8))

@@ -1,4 +1,4 @@
-"""Layers as JSON holds them: a class and its constructor's arguments."""
+"""Layers as JSON values: a class, and the arguments of its constructor."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _OPTIONAL = {"module", "trainable"}
 
 
 def to_dict(layer: Layer) -> dict[str, Any]:
-    """A layer as JSON holds it: its class and its config.
+    """A layer as a JSON object: its class and its config.
 
-    With the module of a class of the user's own, and with ``trainable`` where that is False.
+    For a user's class it also holds the module. It holds ``trainable`` if that is False.
 
     >>> from fastcnn.nn.layers import Flatten
     >>> to_dict(Flatten())
@@ -27,10 +27,10 @@ def to_dict(layer: Layer) -> dict[str, Any]:
 
 
 def layers_from_list(described: Any) -> list[Layer]:
-    """The layers of a list of what :func:`to_dict` returned, unbuilt.
+    """Layers that are not built yet, from a list of results of :func:`to_dict`.
 
-    Raises ``ValueError`` for too many layers or layers too deep inside of each other, before any is
-    made; else as :func:`layer_from_dict`.
+    Raises ``ValueError`` for too many layers, or layers nested too deeply, before it makes any.
+    Other errors are those of :func:`layer_from_dict`.
 
     >>> layers_from_list([{"class": "Flatten", "config": {}}])
     [Flatten()]
@@ -42,7 +42,7 @@ def layers_from_list(described: Any) -> list[Layer]:
 
 
 def _check_number(described: list[Any]) -> None:
-    """Count the layers in the list, also those inside of others."""
+    """Count the layers in the list and inside of each other, and raise an error for too many."""
     count = 0
     below: list[tuple[Any, int]] = [(described, 0)]
     while below:
@@ -58,16 +58,18 @@ def _check_number(described: list[Any]) -> None:
 
 
 def layer_from_dict(described: Any) -> Layer:
-    """The layer that :func:`to_dict` described, unbuilt.
+    """A layer that is not built yet, from the result of :func:`to_dict`.
 
-    Raises ``ValueError`` or ``TypeError`` for a class that this version does not know, or for
-    arguments that it does not take.
+    Raises ``ValueError`` or ``TypeError`` for an unknown class, or for arguments that the class
+    does not take.
 
     >>> layer_from_dict({"class": "Flatten", "config": {}})
     Flatten()
     """
     if not isinstance(described, dict) or described.keys() - _OPTIONAL != {"class", "config"}:
-        raise ValueError(f"a layer must be given by class and config, got {quoted(described)}")
+        raise ValueError(
+            f"a layer must be an object with class and config, got {quoted(described)}"
+        )
     kind = Layer.known.find(described["class"], described.get("module"))
     config = described["config"]
     if not isinstance(config, dict):

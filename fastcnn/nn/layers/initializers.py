@@ -1,6 +1,7 @@
-"""How parameters are drawn at build, by name.
+"""Initialisers: the distributions of new parameters, by name.
 
-``fan_in`` is how many inputs one output sums over, ``fan_out`` how many outputs one input reaches.
+``fan_in`` is the number of inputs that one output sums. ``fan_out`` is the number of outputs that
+one input reaches.
 
 Sources: X. Glorot, Y. Bengio, "Understanding the difficulty of training deep feedforward neural
 networks", 2010; K. He et al., "Delving Deep into Rectifiers", arXiv:1502.01852; Y. LeCun et al.,
@@ -23,7 +24,7 @@ Shape: TypeAlias = tuple[int, ...]
 
 
 class Spec(NamedTuple):
-    """What a parameter or a state array is: its shape, and how it is drawn."""
+    """The shape and the initialiser of a parameter or a state array."""
 
     shape: Shape
     initializer: str
@@ -56,7 +57,7 @@ INITIALIZERS = tuple(_INITIALIZERS)
 
 
 def initializer(name: str, value: object) -> str:
-    """``value`` if it names an initialiser; else the ``ValueError`` that names the argument.
+    """``value`` if it names an initialiser; otherwise a ``ValueError`` that names the argument.
 
     >>> initializer("kernel_initializer", "he_normal")
     'he_normal'
@@ -68,7 +69,7 @@ def initializer(name: str, value: object) -> str:
 
 @unreported
 def draw(spec: Spec, rng: np.random.Generator, dtype: np.dtype[np.floating]) -> Array:
-    """A new array of this kind. Drawn in float64: both dtypes take the same numbers, rounded.
+    """A new array for ``spec``, drawn in float64 and rounded to ``dtype``.
 
     >>> draw(Spec((2, 3), "ones"), np.random.default_rng(0), np.dtype("float32")).sum()
     np.float32(6.0)

@@ -1,14 +1,14 @@
-"""What a model owns, and the version of what it has derived from that.
+"""A model's ownership of its layers, with a version that changes with them.
 
-A model derives programs and plans from its layers: which kernels run, which gradients are computed,
-what an optimizer moves. A change that passed it by would count for some batch sizes and engines
-alone. So each layer of a built model, also a layer inside of a ``Residual``, shares one
-:class:`Ownership` with it. A layer with an owner refuses a change of what the model has derived
-from, at the act. A change that is allowed (``trainable``) makes a new version, and the model
-compares versions before it uses what it has derived.
+A model derives programs and plans from its layers: the kernels that run, the gradients that are
+computed, the parameters that an optimizer moves. If a layer changed without the model's knowledge,
+the change would take effect only for some batch sizes and engines. Therefore a built model shares
+one :class:`Ownership` with all its layers, including layers inside of a ``Residual``. A layer with
+an owner refuses a change of its constructor's arguments and shapes. An allowed change, that of
+``trainable``, makes a new version. The model compares versions before it uses its programs.
 
-Copies and pickles of a layer have no owner. A model owns copies of the layers that it is given, so
-a layer that a user keeps has no owner either and may be changed.
+Copies and pickles of a layer have no owner. A model owns copies of its constructor's layers, so the
+user's own layers have no owner and may be changed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ INSTEAD = (
     "make another model, such as Sequential([*model.layers[:-1], Dense(5)], model.input_shape), "
     "whose layers are copies"
 )
-"""What an error tells a user to do."""
+"""The advice in errors about layers that cannot change."""
 
 
 class Ownership:
@@ -40,11 +40,11 @@ class Ownership:
         self.version = 0
 
     def changed(self) -> None:
-        """Make a new version: what was derived from the layers is out of date."""
+        """Make a new version, because the model's programs and plans are out of date."""
         self.version += 1
 
     def take(self, layers: Iterable[Any]) -> None:
-        """Own these layers; lists and arrays among their constructor's arguments become fixed."""
+        """Own these layers, and fix the lists and arrays among their constructors' arguments."""
         for layer in layers:
             attributes = vars(layer)
             for name in inherited_arguments(type(layer)):
@@ -55,7 +55,7 @@ class Ownership:
 
 
 class FixedList(list[Any]):
-    """A list of a model's, which refuses changes. Copies and parts of it are plain lists."""
+    """A list of a model, which refuses changes. Copies and slices of it are plain lists."""
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError(f"the layers of a model cannot change; {INSTEAD}")
@@ -68,7 +68,7 @@ class FixedList(list[Any]):
 
 
 class FixedDict(dict[Any, Any]):
-    """A dict of a model's, which refuses changes. Copies of it are plain dicts."""
+    """A dict of a model, which refuses changes. Copies of it are plain dicts."""
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError(f"the layers of a model cannot change; {INSTEAD}")
@@ -81,9 +81,9 @@ class FixedDict(dict[Any, Any]):
 
 
 def fixed(value: Any) -> Any:
-    """The same value, which can no longer be changed in place: lists, dicts, sets and arrays.
+    """The same value in a form that cannot change in place, for lists, dicts, sets and arrays.
 
-    Objects of other kinds are what they are.
+    Objects of other kinds are returned as they are.
 
     >>> fixed([1, [2, 3]])[1].append(4)
     Traceback (most recent call last):
@@ -94,7 +94,7 @@ def fixed(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         copy = value.copy()
         copy.setflags(write=False)
-        return copy[...]  # a view of what cannot be written to stays so
+        return copy[...]  # a view of a read-only array cannot be made writeable
     kind = type(value)
     if kind in (list, FixedList):
         return FixedList(map(fixed, value))

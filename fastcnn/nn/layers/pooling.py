@@ -27,7 +27,7 @@ class _Pooling(Layer):
         window = pair("pool_size", pool_size)
         self.pool_size: Any = as_pair(window)
         self.strides: Any = None if strides is None else as_pair(pair("strides", strides))
-        pads(padding, window, window, (1, 1))  # refuses what is no padding
+        pads(padding, window, window, (1, 1))  # raises the error for a wrong padding
         self.padding: Any = padding
         if not isinstance(padding, str | int):
             self.padding = tuple(tuple(p) if isinstance(p, list | tuple) else p for p in padding)
@@ -71,13 +71,13 @@ class MaxPool2D(_Pooling):
 
 
 class MinPool2D(_Pooling):
-    """Smallest value of each window; else as :class:`MaxPool2D`."""
+    """Smallest value of each window. Arguments and shapes are those of :class:`MaxPool2D`."""
 
     _forward, _backward = staticmethod(ops.min_pool2d), staticmethod(ops.min_pool2d_backward)
 
 
 class AvgPool2D(_Pooling):
-    """Mean of each window's pixels in the image; else as :class:`MaxPool2D`."""
+    """Mean of each window's pixels in the image. Arguments and shapes as :class:`MaxPool2D`."""
 
     _forward, _backward = staticmethod(ops.avg_pool2d), staticmethod(ops.avg_pool2d_backward)
 

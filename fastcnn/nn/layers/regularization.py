@@ -1,4 +1,4 @@
-"""Layers that act in training otherwise than in prediction: Dropout and BatchNorm."""
+"""Layers that behave differently in training and in prediction: Dropout and BatchNorm."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fastcnn.nn.layers.initializers import Shape, Spec
 
 
 class Dropout(Layer):
-    """In training each number is dropped with probability ``rate``, the others grow by as much.
+    """Sets each number to 0 with probability ``rate``, and divides the others by ``1 - rate``.
+
+    It does so in training only. In prediction the output is the input.
 
     Args:
         rate: at least 0 and below 1.
-
-    In prediction nothing happens.
     """
 
     def __init__(self, rate: float) -> None:
@@ -51,12 +51,12 @@ class Dropout(Layer):
 class BatchNorm(Layer):
     """Batch normalisation: each channel with mean ``beta`` and deviation ``gamma``.
 
-    In training mean and variance are those of the batch, and running ones follow them; in
-    prediction, and where the layer is not ``trainable``, the running ones are used. A training
-    batch must have at least two values for each channel, because one value has no variance.
+    Training uses the mean and variance of the batch, and updates running ones. Prediction uses the
+    running ones; so does training if the layer is not ``trainable``. A training batch must have at
+    least two values for each channel, because one value has no variance.
 
     Args:
-        momentum: how much of the running statistics each batch leaves, at least 0 and below 1.
+        momentum: the share of the running statistics that each batch keeps, at least 0 and below 1.
         epsilon: is added to the variance.
 
     Example:
@@ -64,7 +64,7 @@ class BatchNorm(Layer):
         (26, 26, 8)
 
     Parameters: ``gamma`` and ``beta`` (C,). State: ``mean`` and ``variance`` (C,), which
-    ``backward`` moves.
+    ``backward`` updates.
     """
 
     def __init__(self, momentum: float = 0.9, epsilon: float = 1e-3) -> None:
@@ -107,14 +107,14 @@ class BatchNorm(Layer):
         dx, dgamma, dbeta = ops.batch_norm_backward(
             dy, x, self.parameters["gamma"], mean, variance, self.epsilon, engine=engine
         )
-        for name, found in (("mean", mean), ("variance", variance)):
+        for name, batch in (("mean", mean), ("variance", variance)):
             running = self.state[name]
             running *= self.momentum
-            running += (1 - self.momentum) * found
+            running += (1 - self.momentum) * batch
         return dx, {"gamma": dgamma, "beta": dbeta}
 
     def input_gradient(self, dy: Array, saved: Any, engine: str | None) -> Array:
-        # The running statistics are constants: each channel is scaled, and shifted by nothing.
+        # The running statistics are constants, so the gradient of each channel is only scaled.
         gamma, variance = self.parameters["gamma"], self.state["variance"]
         zeros = np.zeros_like(gamma)
         return ops.batch_norm_inference(

@@ -21,20 +21,20 @@ class Residual(Layer):
 
     Args:
         layers: the main path, applied in turn.
-        shortcut: layers of the other path, where it must change the shape; None or an empty list
-            adds the input itself.
+        shortcut: layers of the other path, needed if the main path changes the shape. None or an
+            empty list adds the input itself.
         activation: "relu" or None, applied to the sum.
 
     Raises:
-        TypeError, ValueError: an argument of the wrong type or value; at build, paths that end in
-            different shapes.
+        TypeError, ValueError: an argument has the wrong type or value, or (at build) the paths end
+            in different shapes.
 
     Example:
         >>> from fastcnn.nn.layers import Conv2D
         >>> Residual([Conv2D(16, 3, padding="same")], activation="relu").infer((32, 32, 16))
         (32, 32, 16)
 
-    Parameters go by path: ``layers.0.w``, ``shortcut.0.w``.
+    Names of parameters begin with the path: ``layers.0.w``, ``shortcut.0.w``.
 
     Source: K. He et al., "Deep Residual Learning for Image Recognition", arXiv:1512.03385.
     """
@@ -71,7 +71,7 @@ class Residual(Layer):
 
     @property
     def trainable(self) -> bool:
-        """Whether training moves any of the layers inside. To set it sets all of them."""
+        """Whether training moves any of the layers inside. An assignment sets all of them."""
         return any(layer.trainable for _, layer in self._paths())
 
     @trainable.setter
@@ -154,7 +154,7 @@ class Residual(Layer):
         first = 0
         for name, layers in (("layers", self.layers), ("shortcut", self.shortcut)):
             d: Array | None = dy
-            # Without needs_dx no gradient goes beyond the first layer that trains.
+            # Without needs_dx, gradients are needed only back to the first trainable layer.
             trained = (i for i, layer in enumerate(layers) if layer.trained_names())
             last = 0 if needs_dx else next(trained, len(layers))
             for i in reversed(range(last, len(layers))):
@@ -172,10 +172,10 @@ class Residual(Layer):
         if self.activation:
             dy = ops.relu_backward(dy, y, engine=engine)
         main, other = dy, dy
-        for layer, kept in zip(self.layers[::-1], parts[: len(self.layers)][::-1], strict=True):
-            main = layer.input_gradient(main, kept, engine)
-        for layer, kept in zip(self.shortcut[::-1], parts[len(self.layers) :][::-1], strict=True):
-            other = layer.input_gradient(other, kept, engine)
+        for layer, part in zip(self.layers[::-1], parts[: len(self.layers)][::-1], strict=True):
+            main = layer.input_gradient(main, part, engine)
+        for layer, part in zip(self.shortcut[::-1], parts[len(self.layers) :][::-1], strict=True):
+            other = layer.input_gradient(other, part, engine)
         result: Array = main + other
         return result
 

@@ -1,4 +1,4 @@
-"""Layers in a row: which may follow which, how many, and what a wrong one is told."""
+"""Checks of a list of layers: their types, number, nesting, and shapes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from fastcnn.nn.layers.base import Layer, layers_with_depth
 from fastcnn.nn.layers.initializers import Shape
 
 MOST_LAYERS = 10_000
-"""Layers that a model may have, those inside of other layers included."""
+"""Largest number of layers of a model, including layers inside of other layers."""
 DEEPEST = 16
-"""How deep layers may lie inside of each other."""
+"""Largest number of levels of layers inside of each other."""
 
 
 def checked_layers(name: str, layers: Iterable[Layer], empty: bool = False) -> list[Layer]:
-    """``layers`` as a list, all of them layers, none of them twice, also not inside of another.
+    """``layers`` as a list, checked.
 
-    Raises ``ValueError`` beyond :data:`MOST_LAYERS` and :data:`DEEPEST`.
+    Raises ``TypeError`` for an item that is no layer. Raises ``ValueError`` for a layer that
+    appears twice, also inside of another one, and beyond :data:`MOST_LAYERS` and :data:`DEEPEST`.
     """
     try:
         stack = list(layers)
@@ -34,7 +35,7 @@ def checked_layers(name: str, layers: Iterable[Layer], empty: bool = False) -> l
                 raise ValueError(
                     f"{name} must not hold one layer twice, got {quoted(one)} at place {i}"
                 )
-            if not hasattr(one, "input_shape"):  # the last one that the constructor sets
+            if not hasattr(one, "input_shape"):  # the constructor sets this attribute last
                 raise TypeError(
                     f"{name} must be layers whose constructor calls super().__init__(), got "
                     f"{quoted(one)} at place {i}"
@@ -47,7 +48,7 @@ def checked_layers(name: str, layers: Iterable[Layer], empty: bool = False) -> l
 
 
 def check_number(name: str, count: int, depth: int) -> None:
-    """Raise ``ValueError`` for too many layers, or layers too deep inside of each other."""
+    """Raise ``ValueError`` for too many layers, or layers nested too deeply."""
     if count > MOST_LAYERS:
         raise ValueError(f"{name} must hold at most {MOST_LAYERS:,} layers in all, got more")
     if depth > DEEPEST:
@@ -57,7 +58,7 @@ def check_number(name: str, count: int, depth: int) -> None:
 def infer_stack(layers: Sequence[Layer], input_shape: Shape, called: str = "layer") -> list[Shape]:
     """The shapes between the layers, from the input to the last output.
 
-    Raises ``ValueError`` that says which layer does not fit, what it got and what it needs.
+    Raises a ``ValueError`` that names the layer that does not fit, its input and its needs.
 
     >>> from fastcnn.nn.layers import Conv2D, Dense, Flatten
     >>> infer_stack([Conv2D(8, 3), Flatten()], (28, 28, 1))
