@@ -208,7 +208,7 @@ makers = [
 ]
 for module, name, sides in (  # those that no row of the table chooses
     ("contraction.packing", "_pack_steps", 2), ("dense.large", "_add_splits", 2),
-    ("contraction.column_sums", "_part_sums", 2),
+    ("contraction.column_sums", "_split_sums", 2),
     ("pool.pooling", "_placed_gradient", 2), ("pool.pooling", "_average_gradient", 2),
     ("pool.pooling", "_streamed_gradient", 3),
 ):

@@ -1,14 +1,15 @@
 """Sums over the rows of a matrix: gradients of biases, and of filters that were summed in slabs.
 
-A block of columns is one vector, with four sums at a time. Long sums are taken in stretches
-(:mod:`fastcnn.core.long_sums`). Where a matrix has many numbers but few blocks, its rows are cut
-into parts of equal length for the threads, each with totals of its own, and these are added in
-order.
+A block of columns is one vector, with four accumulators. Long sums are taken in stretches
+(:mod:`fastcnn.core.long_sums`). Where a matrix has many numbers but few blocks, a K-split cuts its
+rows into splits of equal length for the threads. Each split has totals of its own, which are added
+in order.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.instruction_sets import cached_choice, kernel_factory, registers
 from fastcnn.engine.numba.runtime.jit import kernel
 from fastcnn.engine.numba.runtime.threads import parallel_for
+from fastcnn.engine.numba.runtime.types import Kernel
 from fastcnn.engine.numba.tiles.arithmetic import tile_sum
 from fastcnn.engine.numba.tiles.loads_and_stores import tile_from_row, tile_store
 from fastcnn.engine.numba.tiles.rows import rows_line
@@ -31,58 +33,66 @@ from fastcnn.engine.numba.tiles.totals import (
     totals_room,
 )
 
-# Numbers of a part, at least, and parts, at most.
-_PART, _PARTS = 64 * 1024, 64
+_SPLIT, _SPLITS = 64 * 1024, 64
+"""Numbers of a split at least, and splits at most."""
 
 
 class Matrix(NamedTuple):
-    """A matrix; a part has ``part`` rows, and totals ``pitch`` numbers apart."""
+    """A matrix; a split has ``grain`` rows, and the totals of splits lie ``pitch`` apart."""
 
     rows: int
     columns: int
-    part: int
+    grain: int
     pitch: int
 
 
-def matrix(rows: int, columns: int, parts: int = 1, pitch: int = 0) -> Array:
-    """The record of a matrix whose rows are cut into so many parts."""
-    return record(Matrix(rows, columns, -(-rows // parts), pitch))
+class _Plan(NamedTuple):
+    """The kernel and its tasks; how many splits have totals, or 0; the record."""
+
+    function: Kernel
+    tasks: int
+    splits: int
+    numbers: Array
+
+
+def matrix(rows: int, columns: int, splits: int = 1, pitch: int = 0) -> Array:
+    """The record of a matrix whose rows are cut into so many splits."""
+    return record(Matrix(rows, columns, -(-rows // splits), pitch))
 
 
 def column_sums(values: Array, sums: Array) -> None:
     """``sums = Σ values[row]`` for a matrix (rows, columns)."""
     rows, columns = values.shape
-    function, items, parts, numbers = _plan(rows, columns, values.itemsize)
-    if parts == 0:
-        parallel_for(function, items, values.size, values.reshape(-1), sums, numbers)
+    function, tasks, splits, numbers = _plan(rows, columns, values.itemsize)
+    if splits == 0:
+        parallel_for(function, tasks, values.size, values.reshape(-1), sums, numbers)
         return
-    totals = arrays.allocate((parts, numbers[0]["pitch"]), np.float64)
-    parallel_for(function, items, values.size, values.reshape(-1), totals, numbers)
-    parallel_for(round_totals, columns, parts * columns, totals, sums)
+    totals = arrays.allocate((splits, numbers[0]["pitch"]), np.float64)
+    parallel_for(function, tasks, values.size, values.reshape(-1), totals, numbers)
+    parallel_for(round_totals, columns, splits * columns, totals, sums)
 
 
 @cached_choice
-def _plan(rows: int, columns: int, itemsize: int) -> tuple[Any, int, int, Array]:
-    """The kernel, its items, how many parts have totals, or 0, and the record."""
+def _plan(rows: int, columns: int, itemsize: int) -> _Plan:
     function, blocks = column_sums_for(columns, itemsize)
-    parts = min(_PARTS, rows * columns // _PART)
-    if parts <= blocks:
-        return function, blocks, 0, matrix(rows, columns)
+    splits = min(_SPLITS, rows * columns // _SPLIT)
+    if splits <= blocks:
+        return _Plan(function, blocks, 0, matrix(rows, columns))
     vectors, lanes = _sides(columns, itemsize)
-    numbers = matrix(rows, columns, parts, blocks * vectors * lanes)
-    return _part_sums(vectors, lanes), parts * blocks, parts, numbers
+    numbers = matrix(rows, columns, splits, blocks * vectors * lanes)
+    return _Plan(_split_sums(vectors, lanes), splits * blocks, splits, numbers)
 
 
 def rounded(totals: Array, like: Array) -> Array:
     """Totals in the dtype of ``like``."""
     result = empty_like_type(like, *totals.shape)
-    one_part = totals.reshape(1, -1), result.reshape(-1)
-    parallel_for(round_totals, result.size, result.size, *one_part)
+    one_split = totals.reshape(1, -1), result.reshape(-1)
+    parallel_for(round_totals, result.size, result.size, *one_split)
     return result
 
 
-def column_sums_for(columns: int, itemsize: int) -> tuple[Any, int]:
-    """The kernel for so many columns, ``(values, sums, matrix(…))``, and its items."""
+def column_sums_for(columns: int, itemsize: int) -> tuple[Kernel, int]:
+    """The kernel for so many columns, ``(values, sums, matrix(…))``, and its tasks."""
     vectors, lanes = _sides(columns, itemsize)
     return _column_sums(vectors, lanes), -(-columns // (vectors * lanes))
 
@@ -95,9 +105,9 @@ def _sides(columns: int, itemsize: int) -> tuple[int, int]:
     return 1, lanes
 
 
-def _stretch_of(vectors: int, lanes: int) -> Any:
+def _stretch_of(vectors: int, lanes: int) -> Callable[..., Array]:
     @device
-    def stretch(values: Any, first: int, last: int, at: int, columns: int, wide: int) -> Any:
+    def stretch(values: Array, first: int, last: int, at: int, columns: int, wide: int) -> Array:
         """The sums of some rows of a block whose first number lies at ``at``."""
         a = tile_from_row(1, vectors, lanes, values, 0, 0)
         b, c, d = a, a, a
@@ -111,19 +121,23 @@ def _stretch_of(vectors: int, lanes: int) -> Any:
         for _ in range((last - first) % 4):
             a = tile_sum(a, tile_from_row(1, vectors, lanes, values, at, wide))
             at += columns
-        return tile_sum(tile_sum(a, b), tile_sum(c, d))
+        sums: Array = tile_sum(tile_sum(a, b), tile_sum(c, d))
+        return sums
 
     return stretch
 
 
 @kernel_factory
-def _column_sums(vectors: int, lanes: int) -> Any:
-    """The kernel for all rows; an item is a block of columns."""
+def _column_sums(vectors: int, lanes: int) -> Kernel:
+    """The kernel for all rows; a task is a block of columns.
+
+    Reads values (rows, columns), writes sums (columns,).
+    """
     width = vectors * lanes
     stretch = _stretch_of(vectors, lanes)
 
     @kernel
-    def column_sums(start: int, stop: int, values: Any, sums: Any, numbers: Any) -> None:
+    def column_sums(start: int, stop: int, values: Array, sums: Array, numbers: Array) -> None:
         rows, columns, totals = numbers[0].rows, numbers[0].columns, totals_room(width)
         for block in range(start, stop):
             at = block * width
@@ -144,41 +158,44 @@ def _column_sums(vectors: int, lanes: int) -> Any:
 
 
 @kernel_factory
-def _part_sums(vectors: int, lanes: int) -> Any:
-    """The kernel for parts of the rows; an item is a block of columns of one part."""
+def _split_sums(vectors: int, lanes: int) -> Kernel:
+    """The kernel for splits of the rows; a task is a block of columns of one split.
+
+    Reads values (rows, columns), writes totals (splits, pitch).
+    """
     width = vectors * lanes
     stretch = _stretch_of(vectors, lanes)
 
     @kernel
-    def part_sums(start: int, stop: int, values: Any, totals: Any, numbers: Any) -> None:
+    def split_sums(start: int, stop: int, values: Array, totals: Array, numbers: Array) -> None:
         rows, columns, pitch = numbers[0].rows, numbers[0].columns, numbers[0].pitch
-        size, blocks = numbers[0].part, pitch // width
-        for item in range(start, stop):
-            part, at = item // blocks, item % blocks * width
-            wide, room = min(width, columns - at), totals_in(totals, part * pitch + at)
+        grain, blocks = numbers[0].grain, pitch // width
+        for task in range(start, stop):
+            split, at = task // blocks, task % blocks * width
+            wide, room = min(width, columns - at), totals_in(totals, split * pitch + at)
             totals_begin(tile_from_row(1, vectors, lanes, values, 0, 0), room, 0)
-            last = min(rows, (part + 1) * size)
-            for row in range(part * size, last, STRETCH):
+            last = min(rows, (split + 1) * grain)
+            for row in range(split * grain, last, STRETCH):
                 sums = stretch(values, row, min(last, row + STRETCH), at, columns, wide)
                 totals_add(sums, room, 0)
 
-    return part_sums
+    return split_sums
 
 
 @kernel
-def round_totals(start: int, stop: int, totals: Any, sums: Any) -> None:
-    """``sums[c] = Σ totals[part, c]``, in order, rounded to the dtype of ``sums``."""
+def round_totals(start: int, stop: int, totals: Array, sums: Array) -> None:
+    """``sums[c] = Σ totals[split, c]``, in order, rounded to the dtype of ``sums``."""
     for c in range(start, stop):
         total = np.float64(0)
-        for part in range(totals.shape[0]):
-            total += totals[part, c]
+        for split in range(totals.shape[0]):
+            total += totals[split, c]
         sums[c] = total
 
 
 @kernel
-def add_to_totals(start: int, stop: int, values: Any, totals: Any, more: bool) -> None:
-    """``totals += values``, or ``totals = values`` unless there are more already."""
+def add_to_totals(start: int, stop: int, values: Array, totals: Array, resumed: bool) -> None:
+    """``totals += values`` where the sum is resumed, else ``totals = values``."""
     values, totals = values[start:stop], totals[start:stop]
     for i in range(totals.size):
         value = np.float64(values[i])
-        totals[i] = totals[i] + value if more else value
+        totals[i] = totals[i] + value if resumed else value

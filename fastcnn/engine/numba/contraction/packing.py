@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.hardware import CACHE_LINE
@@ -11,13 +11,14 @@ from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory, regist
 from fastcnn.engine.numba.runtime.jit import kernel
 from fastcnn.engine.numba.runtime.runs import copy_run, zero_run
 from fastcnn.engine.numba.runtime.threads import parallel_for
+from fastcnn.engine.numba.runtime.types import Kernel
 from fastcnn.engine.numba.tiles.loads_and_stores import tile_from_row, tile_store
 from fastcnn.engine.numba.tiles.rows import rows_line
 from fastcnn.engine.numba.tiles.transposes import transpose_square
 
-# Rows of filters in one item when they are packed: their lines stay in the first-level cache
-# while block after block is taken from them.
 _STEPS = 8
+"""Rows of filters of a task when filters are packed: their lines stay in the first-level cache
+while one block after the other is read from them."""
 
 
 def turn_filters(w: Array, groups: int, width: int) -> Array:
@@ -44,12 +45,13 @@ def turn_filters(w: Array, groups: int, width: int) -> Array:
     return turned
 
 
-def turn_kernel(width: int, columns: int, itemsize: int) -> Any:
-    """Its kernel, ``(w, turned, taps, ic, oc, columns, width)``; an item is a block at a tap."""
+def turn_kernel(width: int, columns: int, itemsize: int) -> Kernel:
+    """Its kernel, ``(w, turned, taps, ic, oc, columns, width)``; a task is a block at a tap."""
     lanes = min(registers().vector_bytes // itemsize, width)
     while lanes > 2 and columns < lanes:
         lanes //= 2
-    return _turn_taps(lanes)
+    function: Kernel = _turn_taps(lanes)
+    return function
 
 
 def pack_filters(w: Array, first: int, columns: int, vectors: int, lanes: int) -> Array:
@@ -62,9 +64,9 @@ def pack_filters(w: Array, first: int, columns: int, vectors: int, lanes: int) -
     steps = w.size // oc
     blocks = -(-columns // (vectors * lanes))
     packed = empty_like_type(w, blocks * steps * vectors * lanes)
-    items, sizes = -(-steps // _STEPS), (steps, oc, columns)
+    tasks, sizes = -(-steps // _STEPS), (steps, oc, columns)
     flat = w.reshape(-1)[first:]
-    parallel_for(_pack_steps(vectors, lanes), items, steps * columns, flat, packed, *sizes)
+    parallel_for(_pack_steps(vectors, lanes), tasks, steps * columns, flat, packed, *sizes)
     return packed
 
 
@@ -93,10 +95,10 @@ def layout(
 ) -> Layout:
     """Images of ``shape`` with zeros (top, bottom, left, right) around them.
 
-    With a ``stride``, only every such pixel. Where neighbouring pixels lie a multiple of 2 KiB
-    apart, they would fall into the same few sets of the first-level cache, and a tile's rows
-    would push each other out (measured: a loss of a quarter on 1024 channels); then a cache line
-    is left free between them.
+    With a ``stride``, only every such pixel. Neighbouring pixels a multiple of 2 KiB apart would
+    fall into the same few sets of the first-level cache, and the rows of a tile would push each
+    other out. Then a cache line stays free between them (docs/measurements.md, "A free cache line
+    between pixels").
     """
     _, h, w, c = shape
     top, bottom, left, right = margins
@@ -120,13 +122,15 @@ def lay_out(x: Array, to: Layout) -> Array:
 
 
 @kernel_factory
-def _turn_taps(lanes: int) -> Any:
+def _turn_taps(lanes: int) -> Kernel:
+    """Reads w (taps, IC/groups, OC), writes turned (groups, blocks, taps, OC, width)."""
+
     @kernel
     def turn_taps(
         start: int,
         stop: int,
-        w: Any,
-        turned: Any,
+        w: Array,
+        turned: Array,
         taps: int,
         ic: int,
         oc: int,
@@ -134,13 +138,13 @@ def _turn_taps(lanes: int) -> Any:
         width: int,
     ) -> None:
         blocks = (ic + width - 1) // width
-        for item in range(start, stop):
-            tap, block = item % taps, item // taps % blocks
-            group = item // taps // blocks
+        for task in range(start, stop):
+            tap, block = task % taps, task // taps % blocks
+            group = task // taps // blocks
             first = block * width
             count = min(width, ic - first)
             source = (tap * ic + first) * oc + group * columns
-            target = item * columns * width
+            target = task * columns * width
             if count < width:
                 zero_run(turned, target, columns * width)
             if count < lanes or columns < lanes:
@@ -148,7 +152,7 @@ def _turn_taps(lanes: int) -> Any:
                     for column in range(columns):
                         turned[target + column * width + row] = w[source + row * oc + column]
                 continue
-            # The last squares reach back over those before, where the sides leave a rest.
+            # The last squares reach back over those before, where the sides leave a tail.
             for i in range(0, count, lanes):
                 row = min(i, count - lanes)
                 for j in range(0, columns, lanes):
@@ -160,16 +164,17 @@ def _turn_taps(lanes: int) -> Any:
 
 
 @kernel_factory
-def _pack_steps(vectors: int, lanes: int) -> Any:
+def _pack_steps(vectors: int, lanes: int) -> Kernel:
+    """The kernel: reads w (steps, oc), writes packed (blocks, steps, width)."""
     width = vectors * lanes
 
     @kernel
     def pack_steps(
-        start: int, stop: int, w: Any, packed: Any, steps: int, oc: int, columns: int
+        start: int, stop: int, w: Array, packed: Array, steps: int, oc: int, columns: int
     ) -> None:
         blocks = (columns + width - 1) // width
-        for item in range(start, stop):
-            first, last = item * _STEPS, min(steps, (item + 1) * _STEPS)
+        for task in range(start, stop):
+            first, last = task * _STEPS, min(steps, (task + 1) * _STEPS)
             for block in range(blocks):
                 count = min(width, columns - block * width)
                 source, target = block * width, block * steps * width
@@ -187,28 +192,28 @@ def _pack_steps(vectors: int, lanes: int) -> Any:
 
 @kernel
 def lay_out_rows(
-    start: int, stop: int, x: Any, data: Any, h: int, w: int, c: int, numbers: Any
+    start: int, stop: int, x: Array, data: Array, h: int, w: int, c: int, numbers: Array
 ) -> None:
-    """Images of (h, w, c) into rows of a layout."""
-    to = numbers[0]
+    """Images x (n, h, w, c) into data (n, height, width, pitch) of a layout; a task is a row."""
+    to: Layout = numbers[0]
     length = to.width * to.pitch
     # Pixels that follow on each other are copied as one run, of any number of channels.
     runs = to.pitch == c and to.stride_w == 1
     for row in range(start, stop):
         n, out = row // to.height, row % to.height
-        ih, place = out * to.stride_h - to.top, row * length
+        ih, at = out * to.stride_h - to.top, row * length
         source = (n * h + ih) * w * c
         if ih < 0 or ih >= h:
-            zero_run(data, place, length)
+            zero_run(data, at, length)
         elif runs:
             left, inner = to.left * c, min(w * c, length - to.left * c)
-            zero_run(data, place, left)
-            copy_run(data, place + left, x, source, inner)
-            zero_run(data, place + left + inner, length - left - inner)
+            zero_run(data, at, left)
+            copy_run(data, at + left, x, source, inner)
+            zero_run(data, at + left + inner, length - left - inner)
         else:
             for column in range(to.width):
                 iw = column * to.stride_w - to.left
                 if iw < 0 or iw >= w:
-                    zero_run(data, place + column * to.pitch, c)
+                    zero_run(data, at + column * to.pitch, c)
                 else:
-                    copy_run(data, place + column * to.pitch, x, source + iw * c, c)
+                    copy_run(data, at + column * to.pitch, x, source + iw * c, c)

@@ -128,7 +128,7 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
     return dw
 
 
-class _Channels(NamedTuple):
+class _Division(NamedTuple):
     """How the channels are divided: ``groups`` of ``channels`` input and ``columns`` output ones.
 
     A depthwise convolution is a single group in which each column has its own input.
@@ -140,10 +140,10 @@ class _Channels(NamedTuple):
     elementwise: bool
 
 
-def _channels(g: ConvGeometry) -> _Channels:
+def _division(g: ConvGeometry) -> _Division:
     if g.depthwise and g.group_oc == 1:
-        return _Channels(1, 1, g.oc, True)
-    return _Channels(g.groups, g.group_ic, g.group_oc, False)
+        return _Division(1, 1, g.oc, True)
+    return _Division(g.groups, g.group_ic, g.group_oc, False)
 
 
 def _as_it_is(shape: tuple[int, int, int, int]) -> Layout:
@@ -188,13 +188,13 @@ def _contract_packed(
     images: Array, w: Array, b: Array, y: Array, relu: bool, g: ConvGeometry
 ) -> None:
     """Some blocks of columns after the others, their filters packed just before."""
-    part, tile = _channels(g), _forward_tile(g, w.itemsize)
+    division, tile = _division(g), _forward_tile(g, w.itemsize)
     most = chooser.PACKED_BLOCKS * tile.columns
-    for group, first in product(range(part.groups), range(0, part.columns, most)):
-        at, columns = group * part.columns + first, min(most, part.columns - first)
+    for group, first in product(range(division.groups), range(0, division.columns, most)):
+        at, columns = group * division.columns + first, min(most, division.columns - first)
         filters = pack_filters(w, at, columns, tile.vectors, tile.lanes)
         plan = _packed_plan(g, w.itemsize, columns)
-        contract(plan, images[group * part.channels :], filters, b[at:], y[at:], relu)
+        contract(plan, images[group * division.channels :], filters, b[at:], y[at:], relu)
 
 
 def _forward_tile(g: ConvGeometry, itemsize: int) -> Tile:
@@ -221,7 +221,7 @@ def forward_decision(
 
     Where pooling is not in the same kernel, what serves is a plan of the convolution alone.
     """
-    if _channels(g).elementwise:
+    if _division(g).elementwise:
         vertical = Side(g.oh, g.kh, g.h, g.stride_h, -g.pad_top, g.dilation_h, g.ow, g.kw)
         horizontal = Side(g.ow, g.kw, g.w, g.stride_w, -g.pad_left, g.dilation_w, 1, 1)
         image = g.oh * g.ow, 0
@@ -253,9 +253,9 @@ def pooled_plan(g: ConvGeometry, itemsize: int, argmax: bool = False) -> tuple[L
 
 
 def _forward(g: ConvGeometry, itemsize: int, pooled: bool = False) -> tuple[Layout, Contraction]:
-    part, oh, ow = _channels(g), g.oh, g.ow
+    division, oh, ow = _division(g), g.oh, g.ow
     to, g = _images(g, itemsize)
-    channels, pixel = part.channels, to.pitch
+    channels, pixel = division.channels, to.pitch
     row = to.width * pixel
     if channels == pixel and g.dilation_w == 1:  # a row of taps is one run over (kw, ic)
         taps, run = 1, g.kw * channels
@@ -277,8 +277,8 @@ def _forward(g: ConvGeometry, itemsize: int, pooled: bool = False) -> tuple[Layo
             x_a=g.dilation_h * row, x_b=g.dilation_w * pixel, x_run=1,
             w_a=g.kw * channels * g.oc, w_b=channels * g.oc, w_run=g.oc,
         ),
-        Columns(part.columns),
-        Groups(part.groups, channels, part.columns, part.columns),
+        Columns(division.columns),
+        Groups(division.groups, channels, division.columns, division.columns),
         _image_rows(
             rows, g.oh, ImageRows(to.top, to.top + g.h, 0, g.stride_h, g.dilation_h)
         ),
@@ -348,7 +348,7 @@ def input_gradient_plan(g: ConvGeometry, itemsize: int) -> InputGradient:
         for r in range(min(g.stride_w, g.w))
     ]
     margins = *_margins(vertical, g.oh), *_margins(horizontal, g.ow)
-    elementwise = _channels(g).elementwise
+    elementwise = _division(g).elementwise
     to, tile = _as_it_is(g.output_shape), tile_for(g.n * g.h * g.w, g.group_ic, itemsize)
     if not elementwise:
         to = layout(g.output_shape, itemsize, margins)
@@ -420,10 +420,10 @@ class FilterGradient(NamedTuple):
 @cached_choice
 def filter_gradient(g: ConvGeometry, itemsize: int) -> FilterGradient:
     """The filters' gradient in slabs of images."""
-    to, part, tile = _images(g, itemsize)[0], _channels(g), _filter_tile(g, itemsize)
-    rows = g.kh * g.kw * part.channels
-    tiles = -(-rows // tile.rows) * -(-part.columns // tile.columns)
-    images = -(-g.n // (1 if part.groups > 1 or tiles >= 8 else min(g.n, 8)))
+    to, division, tile = _images(g, itemsize)[0], _division(g), _filter_tile(g, itemsize)
+    rows = g.kh * g.kw * division.channels
+    tiles = -(-rows // tile.rows) * -(-division.columns // tile.columns)
+    images = -(-g.n // (1 if division.groups > 1 or tiles >= 8 else min(g.n, 8)))
     whole, tail = divmod(g.n, images)
     return FilterGradient(
         to,
@@ -443,19 +443,19 @@ def filter_sum_plan(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan]:
 
 
 def _filter_tile(g: ConvGeometry, itemsize: int) -> Tile:
-    part = _channels(g)
-    if part.elementwise:
+    division = _division(g)
+    if division.elementwise:
         return elementwise_tile(itemsize)
-    return tile_for(g.kh * g.kw * part.channels, part.columns, itemsize)
+    return tile_for(g.kh * g.kw * division.channels, division.columns, itemsize)
 
 
 def _slabs_decision(g: ConvGeometry, itemsize: int, images: int, slabs: int) -> Decision:
     """What serves the filters' gradient by so many slabs of so many images."""
-    part, tile = _channels(g), _filter_tile(g, itemsize)
+    division, tile = _division(g), _filter_tile(g, itemsize)
     to, g = _images(g, itemsize)
-    channels, pixel = part.channels, to.pitch
+    channels, pixel = division.channels, to.pitch
     row = to.width * pixel
-    groups = Groups(part.groups, channels, part.columns, part.columns)
+    groups = Groups(division.groups, channels, division.columns, division.columns)
     if slabs > 1:  # then there is one group
         groups = Groups(
             slabs,
@@ -474,10 +474,10 @@ def _slabs_decision(g: ConvGeometry, itemsize: int, images: int, slabs: int) -> 
             x_a=to.height * row, x_b=g.stride_h * row, x_run=g.stride_w * pixel,
             w_a=g.oh * g.ow * g.oc, w_b=g.ow * g.oc, w_run=g.oc,
         ),
-        Columns(part.columns),
+        Columns(division.columns),
         groups,
     )  # fmt: skip
-    return decide(CONTRACTIONS, Problem(c, tile, itemsize, part.elementwise))
+    return decide(CONTRACTIONS, Problem(c, tile, itemsize, division.elementwise))
 
 
 def explanation(op: str, g: ConvGeometry, itemsize: int) -> Iterator[str]:
