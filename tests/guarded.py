@@ -40,7 +40,7 @@ from fastcnn.engine.numba.contraction.column_sums import add_to_totals, round_to
 from fastcnn.engine.numba.conv import direct, winograd
 from fastcnn.engine.numba.elementwise import activations
 from fastcnn.engine.numba.elementwise import augmentation as kernels_of_augmentation
-from fastcnn.engine.numba.pool import pooling
+from fastcnn.engine.numba.pool import choice as pooling
 from fastcnn.engine.numba.runtime import arrays as seam
 from fastcnn.engine.numba.runtime import jobs, kernel_cache, threads
 from fastcnn.engine.numba.runtime.calls import SHARE
@@ -306,10 +306,12 @@ def _written_past_the_cache() -> Iterator[None]:
     """Let all gradients be written as only large ones are otherwise."""
     least = pooling.BEYOND_CACHE
     pooling.BEYOND_CACHE = 0
+    pooling.gradient_choice.cache_clear()
     try:
         yield
     finally:
         pooling.BEYOND_CACHE = least
+        pooling.gradient_choice.cache_clear()
 
 
 def _use_memory(border: Border) -> None:

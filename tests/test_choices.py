@@ -22,7 +22,7 @@ from fastcnn.core.geometry import ConvGeometry, conv_geometry, pool_geometry
 from fastcnn.engine.numba.contraction import contraction
 from fastcnn.engine.numba.contraction.contraction import Lines, Plan, Tile
 from fastcnn.engine.numba.conv import direct, winograd
-from fastcnn.engine.numba.pool import pooling
+from fastcnn.engine.numba.pool import choice as pooling
 from fastcnn.engine.numba.runtime.instruction_sets import (
     INSTRUCTION_SETS,
     Choice,
@@ -176,7 +176,7 @@ def test_sums_and_operands_of_poolings_fit_the_registers(
             assert_fits(problem(kind, x, size, stride=2)(itemsize), itemsize)
         if size == 2 and itemsize == 4:
             g = pool_geometry(x, size, stride=2)
-            assert_fits(pooling.placed_gradient_kernel(g, itemsize)[0], itemsize)
+            assert_fits(pooling.argmax_gradient_kernel(g, itemsize)[0], itemsize)
 
 
 def rows_of_tiles(lines: Lines, rows: int) -> list[range]:
@@ -245,6 +245,32 @@ def test_tiles_are_no_larger_than_the_problem_asks_for(
     assert tile.lanes == widest or columns <= tile.columns
     assert tile.vectors == 1 or columns > widest
     assert isinstance(tile, Tile)
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "size", "kernel", "refusals"),
+    [
+        ("max_pool2d", (2, 9, 11, 8), 2, "unrolled window", 0),
+        ("min_pool2d", (2, 9, 11, 8), 2, "any window", 1),
+        ("avg_pool2d", (2, 9, 11, 8), 2, "average", 3),
+        ("avg_pool2d", (1, 70, 70, 8), 70, "long average", 2),
+    ],
+)
+def test_explain_says_which_kernel_pools_and_why_not_those_before_it(
+    op: str, shape: tuple[int, ...], size: int, kernel: str, refusals: int
+) -> None:
+    lines = str(fastcnn.explain(op, shape, size)).splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith(f"  kernel: {kernel}, "))
+    assert len([line for line in lines[first:] if line.startswith("    not ")]) == refusals
+    assert lines[-1].startswith("    tile: ")
+
+
+def test_explain_says_why_a_gradient_is_not_streamed() -> None:
+    dy, x = (8, 56, 56, 64), (8, 112, 112, 64)
+    assert "kernel: streamed, " in str(fastcnn.explain("max_pool2d_backward", dy, x, 2))
+    dy, x = (1, 56, 56, 64), (1, 112, 112, 64)
+    explained = str(fastcnn.explain("max_pool2d_backward", dy, x, 2))
+    assert "not streamed: the gradient has less than 16 MiB, which caches hold" in explained
 
 
 # The one place where the instruction set is set.

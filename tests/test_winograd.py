@@ -17,7 +17,7 @@ from fastcnn.core.geometry import ConvGeometry, conv_geometry, pool_geometry
 from fastcnn.core.minimal_filtering import filtering
 from fastcnn.engine import policy
 from fastcnn.engine.numba.conv import winograd, winograd_gradient
-from fastcnn.engine.numba.pool.pooling import placed_gradient
+from fastcnn.engine.numba.pool.operations import argmax_gradient
 from fastcnn.engine.registry import replaced
 from fastcnn.layers import Conv2D
 from fastcnn.proof.check import check, reference_of
@@ -197,7 +197,7 @@ def test_places_of_pooling_at_once_lead_back(layer: str, activation: Any) -> Non
                 reached = np.where(y > 0, dy, 0) if activation else dy
                 expected = fastcnn.max_pool2d_backward(reached, whole, 2, engine="naive")
             assert y.tobytes() == pooled.tobytes()
-            found = placed_gradient(reached, places, of_pool)
+            found = argmax_gradient(reached, places, of_pool)
             np.testing.assert_array_equal(found, expected)
     y, places = winograd.conv2d_pooled_places(x[:0], w, b, activation, g._replace(n=0))
     assert y.shape == places.shape == (0, *dy.shape[1:])

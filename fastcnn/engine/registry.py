@@ -76,6 +76,20 @@ class Implementation(NamedTuple):
         function: Callable[..., Any] = getattr(imported(self.module), self.function)
         return function if self.engine == "numba" else unreported(function)
 
+    def kernel_lines(self, problem: Problem) -> list[str]:
+        """Lines of ``explain`` about the kernel that serves the problem, if kernels are chosen.
+
+        A module of the compiled engine that chooses kernels has a function of this name, which
+        takes the operation, the geometry and the bytes of a number.
+        """
+        if self.engine != "numba" or self.stand_in is not None:
+            return []
+        module = sys.modules[self.load().__module__]
+        describe: Callable[..., list[str]] | None = getattr(module, "kernel_lines", None)
+        if describe is None:
+            return []
+        return describe(problem.op, problem.geometry, problem.dtype.itemsize)
+
 
 # Engine: the package that holds it, and what serves every problem there. Fastest first.
 _ENGINES = {
@@ -230,6 +244,7 @@ class Explanation(NamedTuple):
             lines.append(f"  algorithm: {chosen}")
         if isinstance(geometry, ConvGeometry):
             lines.append(f"  work: {geometry.flops / 1e6:.3g} MFLOP, padding not counted")
+        lines += [f"  {line}" for line in self.chosen.kernel_lines(self.problem)]
         return "\n".join(lines)
 
 

@@ -25,11 +25,11 @@ from fastcnn.engine.numba.contraction.packing import all_finite
 from fastcnn.engine.numba.conv import winograd
 from fastcnn.engine.numba.dense.forward import dense
 from fastcnn.engine.numba.elementwise.activations import relu_backward
-from fastcnn.engine.numba.pool.pooling import (
+from fastcnn.engine.numba.pool.choice import sums_are_long
+from fastcnn.engine.numba.pool.operations import (
+    argmax_gradient,
     max_pool2d,
     max_pool2d_backward,
-    placed_gradient,
-    sums_are_long,
 )
 from fastcnn.engine.numba.runtime import arrays, program
 from fastcnn.engine.numba.runtime.compile_ahead import Progress
@@ -491,7 +491,7 @@ class _AloneConvolution(_Alone):
         if "b" in self._gradients:  # nothing is lost on the way back through the pooling
             self._gradients["b"][...] = way.to_bias(dy, way.geometry_of_dy)
         if way.pooling:
-            unpooled = placed_gradient if way.at_once else max_pool2d_backward
+            unpooled = argmax_gradient if way.at_once else max_pool2d_backward
             dy = unpooled(dy, before, way.pooling)
         dx = way.to_input(dy, self._parameters["w"], g) if self._needs_dx else None
         if self.trained:

@@ -21,7 +21,7 @@ from fastcnn.engine.numba.contraction.packing import Layout
 from fastcnn.engine.numba.conv import direct
 from fastcnn.engine.numba.dense.forward import dense_input_plan, dense_plan, dense_weight_plan
 from fastcnn.engine.numba.elementwise import activations, steps
-from fastcnn.engine.numba.pool import pooling
+from fastcnn.engine.numba.pool import choice as pooling
 from fastcnn.engine.numba.runtime import program
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.program import Place, constant, number
@@ -436,7 +436,7 @@ class Slice(Steps):
         self._masked.add(stage.start)
         self._summed.add(stage.start)
         g, dx = pooling_of(pool, self.n), self._other(dy)
-        function, items = pooling.placed_gradient_kernel(g, self.itemsize)
+        function, items = pooling.argmax_gradient_kernel(g, self.itemsize)
         numbers, f = record(g), self._f
         last = self._numbers(numbers)
         self._step(function, (f, f, f, numbers), items, dy, places, dx, last)

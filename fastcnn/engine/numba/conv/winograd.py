@@ -38,7 +38,7 @@ from fastcnn.core.settings import get_num_threads
 from fastcnn.engine import policy
 from fastcnn.engine.numba.contraction.packing import turn_filters
 from fastcnn.engine.numba.conv import direct
-from fastcnn.engine.numba.pool.pooling import max_pool2d
+from fastcnn.engine.numba.pool.operations import max_pool2d
 from fastcnn.engine.numba.runtime import arrays
 from fastcnn.engine.numba.runtime.arrays import bias_or_zeros, empty_like_type, readable, record
 from fastcnn.engine.numba.runtime.inlining import device

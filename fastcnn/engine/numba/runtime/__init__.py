@@ -2,6 +2,7 @@
 
 Its files:
 
+    types.py             names for the types in signatures
     jit.py               the decorators of kernels
     inlining.py          every compile flag; what kernels call is compiled into them
     pipeline.py          the passes of Numba and LLVM that kernels go through
