@@ -21,7 +21,7 @@ import fastcnn
 from fastcnn.core.geometry import ConvGeometry, conv_geometry, pool_geometry
 from fastcnn.engine.numba.contraction import contraction
 from fastcnn.engine.numba.contraction.contraction import Lines, Plan, Tile
-from fastcnn.engine.numba.conv import direct, winograd
+from fastcnn.engine.numba.conv import direct, winograd_plan
 from fastcnn.engine.numba.pool import choice as pooling
 from fastcnn.engine.numba.runtime.instruction_sets import (
     INSTRUCTION_SETS,
@@ -59,7 +59,7 @@ def test_the_table_tells_instruction_sets_apart() -> None:
     names = {choice.split(" ")[0] for pair in pairs for choice in pair}
     assert names >= {
         "average_rows", "column_sums", "contraction", "depthwise", "extreme_gradient_rows",
-        "extreme_rows", "few_steps", "gradient", "lines", "lines_pooled", "none", "packed",
+        "extreme_rows", "few_steps", "winograd_gradient", "lines", "lines_pooled", "none", "packed",
         "products", "streamed", "turn_taps", "turning", "winograd",
     }  # fmt: skip
 
@@ -119,7 +119,7 @@ def kernels_of_convolution(g: ConvGeometry, itemsize: int) -> Iterator[Any]:
     if (tile := direct._packed_for(g, itemsize)) is not None:
         yield direct.forward_plan(g, itemsize, packed=tile.columns)[1].function
     if g.groups == 1 and g.kh == g.kw in (3, 5) and (g.stride_h, g.dilation_h) == (1, 1):
-        yield winograd.forward(g, itemsize).function
+        yield winograd_plan.forward_plan(g, itemsize).kernel
 
 
 def needed(choice: Choice) -> int:
@@ -323,7 +323,8 @@ OTHER_CACHES = {
     "instruction_sets.host_registers",
     "kernel_cache.cache_folders",
     "code_key.source_stamp",
-    "winograd.square_transform",
+    "arrays._nested_dtype",
+    "winograd_kernel.square_transform",
 }
 
 

@@ -476,7 +476,7 @@ class _AloneConvolution(_Alone):
         if way.at_once and rng is None:
             return winograd.conv2d_pooled(*given), None
         if way.at_once:
-            y, before = winograd.conv2d_pooled_places(*given)
+            y, before = winograd.conv2d_pooled_with_indices(*given)
         else:
             before = way.forward(*given)
             y = max_pool2d(before, way.pooling) if way.pooling else before

@@ -12,8 +12,8 @@ memory of another kind in its place, tests see each access beyond an array's end
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.ma  # Numba asks for it at a first call, and NumPy fails if a handler does so meanwhile
@@ -75,6 +75,31 @@ def record(numbers: Any) -> Array:
     except OverflowError:
         raise MemoryError("the arrays need offsets that 64 bits do not hold") from None
     # Plain Python reads the fields by name from a record array only.
+    return array.view(np.recarray) if config.DISABLE_JIT else array
+
+
+@cache
+def _nested_dtype(names: tuple[str, ...], kinds: tuple[type, ...]) -> np.dtype[np.void]:
+    """The dtype of a record whose fields are records, or integers, of these types."""
+    fields = []
+    for name, kind in zip(names, kinds, strict=True):
+        inner: tuple[str, ...] = getattr(kind, "_fields", ())
+        of_field = np.dtype([(each, np.int64) for each in inner]) if inner else np.int64
+        fields.append((name, of_field))
+    return np.dtype(fields)
+
+
+def nested_record(records: NamedTuple) -> Array:
+    """:func:`record` of a named tuple whose fields are named tuples of integers, or integers.
+
+    Compiled code reads them as ``array[0].images.h``. The caller keeps the array.
+    """
+    dtype = _nested_dtype(records._fields, tuple(map(type, records)))
+    values = tuple(tuple(map(int, r)) if isinstance(r, tuple) else int(r) for r in records)
+    try:
+        array: Array = np.array([values], dtype)
+    except OverflowError:
+        raise MemoryError("the arrays need offsets that 64 bits do not hold") from None
     return array.view(np.recarray) if config.DISABLE_JIT else array
 
 
