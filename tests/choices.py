@@ -18,7 +18,7 @@ from fastcnn.engine.numba.contraction.packing import turn_kernel
 from fastcnn.engine.numba.conv import direct, winograd_gradient, winograd_plan
 from fastcnn.engine.numba.dense import large as large_dense
 from fastcnn.engine.numba.dense.forward import dense_input_plan, dense_plan, dense_weight_plan
-from fastcnn.engine.numba.pool import choice as pooling
+from fastcnn.engine.numba.pool import chooser as pooling
 from fastcnn.engine.numba.runtime.instruction_sets import choice_of, choosing_for
 
 Problem = Callable[[int], Any]

@@ -40,7 +40,7 @@ from fastcnn.engine.numba.contraction.column_sums import add_to_totals, round_to
 from fastcnn.engine.numba.conv import direct, winograd, winograd_plan
 from fastcnn.engine.numba.elementwise import activations
 from fastcnn.engine.numba.elementwise import augmentation as kernels_of_augmentation
-from fastcnn.engine.numba.pool import choice as pooling
+from fastcnn.engine.numba.pool import chooser as pooling
 from fastcnn.engine.numba.runtime import arrays as seam
 from fastcnn.engine.numba.runtime import jobs, kernel_cache, threads
 from fastcnn.engine.numba.runtime.calls import SHARE

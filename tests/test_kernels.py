@@ -22,7 +22,7 @@ from fastcnn.engine.numba.conv import direct
 from fastcnn.engine.numba.dense import few_samples as dense_input
 from fastcnn.engine.numba.dense import packed as packed_dense
 from fastcnn.engine.numba.dense.forward import dense_plan
-from fastcnn.engine.numba.pool import choice as pooling
+from fastcnn.engine.numba.pool import chooser as pooling
 from fastcnn.engine.numba.runtime import arrays, instruction_sets
 from fastcnn.engine.numba.runtime.instruction_sets import (
     INSTRUCTION_SETS,

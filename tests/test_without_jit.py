@@ -54,7 +54,7 @@ from fastcnn.engine import numba as kernels, naive
 from fastcnn.core.geometry import conv_geometry, pool_geometry
 from fastcnn.engine.numba.runtime import arrays
 from fastcnn.engine.numba.conv import direct, winograd
-from fastcnn.engine.numba.pool import choice as pooling
+from fastcnn.engine.numba.pool import chooser as pooling
 from fastcnn.engine.numba.pool.operations import argmax_gradient
 
 rng = np.random.default_rng(0)

@@ -54,7 +54,8 @@ class Implementation(NamedTuple):
     ``refuses`` returns why the implementation does not serve the problem, or ``None`` if it does.
     ``reason`` says why the implementation has its place in the list. An implementation whose
     ``algorithm`` is None serves a call that names any algorithm. ``stand_in`` is the function
-    itself where :func:`replaced` provides one; nothing is imported then.
+    itself where :func:`replaced` provides one; nothing is imported then. Where the implementation
+    chooses among kernels, ``chooser`` is the module whose ``explanation`` says which.
     """
 
     engine: str
@@ -65,6 +66,13 @@ class Implementation(NamedTuple):
     refuses: Callable[[Problem], str | None] = _serves_all
     algorithm: str | None = "direct"
     stand_in: Callable[..., Any] | None = None
+    chooser: str | None = None
+
+    def kernels(self, problem: Problem) -> Iterator[str]:
+        """Lines that say which kernels serve the problem, and why."""
+        if self.chooser is not None:
+            explanation = imported(self.chooser).explanation
+            yield from explanation(problem.op, problem.geometry, problem.dtype.itemsize)
 
     def load(self) -> Callable[..., Any]:
         """The function itself; imports its module on first use.
@@ -75,20 +83,6 @@ class Implementation(NamedTuple):
             return self.stand_in
         function: Callable[..., Any] = getattr(imported(self.module), self.function)
         return function if self.engine == "numba" else unreported(function)
-
-    def kernel_lines(self, problem: Problem) -> list[str]:
-        """Lines of ``explain`` about the kernel that serves the problem, if kernels are chosen.
-
-        A module of the compiled engine that chooses kernels has a function of this name, which
-        takes the operation, the geometry and the bytes of a number.
-        """
-        if self.engine != "numba" or self.stand_in is not None:
-            return []
-        module = sys.modules[self.load().__module__]
-        describe: Callable[..., list[str]] | None = getattr(module, "kernel_lines", None)
-        if describe is None:
-            return []
-        return describe(problem.op, problem.geometry, problem.dtype.itemsize)
 
 
 # Engine: the package that holds it, and what serves every problem there. Fastest first.
@@ -129,6 +123,9 @@ def _registry() -> dict[str, list[Implementation]]:
         ]
         for op in OPERATIONS
     }
+    for op in (name for name in OPERATIONS if "_pool2d" in name):
+        compiled = registry[op][0]
+        registry[op][0] = compiled._replace(chooser="fastcnn.engine.numba.pool.chooser")
     for op in (name for name, operation in OPERATIONS.items() if operation.by_algorithm):
         reason = "register tiles over computed offsets, at the speed of multiply-add"
         direct = Implementation(
@@ -146,6 +143,7 @@ def _registry() -> dict[str, list[Implementation]]:
             "Winograd's minimal filtering, a quarter of the products on register tiles",
             _not_for_winograd,
             "winograd",
+            chooser=f"fastcnn.engine.numba.conv.{file}",
         )
         registry[op].insert(0, winograd)
     return registry
@@ -233,6 +231,7 @@ class Explanation(NamedTuple):
     def __str__(self) -> str:
         lines = [f"{self.problem.op}: {self.chosen.name}, {self.chosen.reason}"]
         lines += [f"  not {name}: {why}" for name, why in self.passed_over]
+        lines += [f"  {line}" for line in self.chosen.kernels(self.problem)]
         geometry = self.problem.geometry
         if isinstance(geometry, ConvGeometry | PoolGeometry):
             shapes = f"{geometry.input_shape} -> {geometry.output_shape}"
@@ -244,7 +243,6 @@ class Explanation(NamedTuple):
             lines.append(f"  algorithm: {chosen}")
         if isinstance(geometry, ConvGeometry):
             lines.append(f"  work: {geometry.flops / 1e6:.3g} MFLOP, padding not counted")
-        lines += [f"  {line}" for line in self.chosen.kernel_lines(self.problem)]
         return "\n".join(lines)
 
 

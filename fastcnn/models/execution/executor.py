@@ -25,7 +25,7 @@ from fastcnn.engine.numba.contraction.packing import all_finite
 from fastcnn.engine.numba.conv import winograd
 from fastcnn.engine.numba.dense.forward import dense
 from fastcnn.engine.numba.elementwise.activations import relu_backward
-from fastcnn.engine.numba.pool.choice import sums_are_long
+from fastcnn.engine.numba.pool.chooser import sums_are_long
 from fastcnn.engine.numba.pool.operations import (
     argmax_gradient,
     max_pool2d,

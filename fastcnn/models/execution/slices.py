@@ -21,7 +21,7 @@ from fastcnn.engine.numba.contraction.packing import Layout
 from fastcnn.engine.numba.conv import direct
 from fastcnn.engine.numba.dense.forward import dense_input_plan, dense_plan, dense_weight_plan
 from fastcnn.engine.numba.elementwise import activations, steps
-from fastcnn.engine.numba.pool import choice as pooling
+from fastcnn.engine.numba.pool import chooser as pooling
 from fastcnn.engine.numba.runtime import program
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.program import Place, constant, number

@@ -19,6 +19,8 @@ with an output that is not finite is computed again directly.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from fastcnn.core.arguments import Array
@@ -85,10 +87,13 @@ def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
     return dx
 
 
-def kernel_lines(op: str, g: ConvGeometry, itemsize: int) -> list[str]:
-    """The order and the tile of a convolution, as ``explain`` prints them."""
+def explanation(op: str, g: ConvGeometry, itemsize: int) -> Iterator[str]:
+    """In which order an operation is computed, and why; what :func:`fastcnn.explain` prints."""
+    if g.n == 0:
+        yield "kernel: none, because the batch is empty"
+        return
     plan = forward_plan if op == "conv2d" else input_gradient_plan
-    return plan(g, itemsize).lines()
+    yield from plan(g, itemsize).lines()
 
 
 def _pool(

@@ -25,6 +25,7 @@ What a task is and in which order it sums follows from the problem alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -51,7 +52,7 @@ from fastcnn.engine.numba.conv.winograd_partition import (
     images_of,
 )
 from fastcnn.engine.numba.runtime import arrays
-from fastcnn.engine.numba.runtime.arrays import empty_like_type, nested_record, readable, record
+from fastcnn.engine.numba.runtime.arrays import empty_like_type, readable, record
 from fastcnn.engine.numba.runtime.instruction_sets import cached_choice, choice_of, registers
 from fastcnn.engine.numba.runtime.threads import parallel_for
 from fastcnn.engine.numba.runtime.types import Kernel
@@ -92,17 +93,16 @@ class GradientPlan(NamedTuple):
     square_work: int
     product_work: int
 
-    def lines(self) -> list[str]:
-        """The choice, as ``explain`` prints it."""
-        pieces = self.partition.sums.pieces
-        tasks = self.slabs or pieces
-        lines = ["kernel: in slabs, each task sums all channels over its squares"]
+    def lines(self) -> Iterator[str]:
+        """What :func:`fastcnn.explain` prints."""
+        if self.refusal is None:
+            yield "kernel: in slabs, because the sums of all channels stay in the cache"
+        else:
+            yield "kernel: in passes, because each task sums few channels over many squares"
+        tasks = self.slabs or self.partition.sums.pieces
+        yield f"  compiled as {choice_of(self.kernel)}; {tasks} task{'s' if tasks != 1 else ''}"
         if self.refusal is not None:
-            lines = [
-                "kernel: in passes, each task sums its channels over the squares of a pass",
-                f"  not in slabs: {self.refusal}",
-            ]
-        return [*lines, f"  tile: {choice_of(self.kernel)}; {tasks} tasks"]
+            yield f"  not in slabs: {self.refusal}"
 
 
 def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
@@ -123,9 +123,12 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
     return dw
 
 
-def kernel_lines(op: str, g: ConvGeometry, itemsize: int) -> list[str]:
-    """The order and the tile, as ``explain`` prints them."""
-    return gradient_plan(g, itemsize).lines()
+def explanation(op: str, g: ConvGeometry, itemsize: int) -> Iterator[str]:
+    """In which order the gradient is computed, and why; what :func:`fastcnn.explain` prints."""
+    if g.n == 0:
+        yield "kernel: none, because the batch is empty"
+        return
+    yield from gradient_plan(g, itemsize).lines()
 
 
 def _scratch(plan: GradientPlan, x: Array, blocks: int, pieces: int, threads: int) -> list[Array]:
@@ -222,7 +225,7 @@ def gradient_plan(g: ConvGeometry, itemsize: int) -> GradientPlan:
     return GradientPlan(
         _winograd_gradient(cut.side, g.kh, host.tile_rows, host.tile_vectors, lanes),
         partition,
-        nested_record(partition),
+        record(partition),
         slabs,
         refusal,
         at_once,

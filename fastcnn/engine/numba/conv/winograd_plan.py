@@ -16,6 +16,7 @@ in the order of the input channels in both orders, in any tile, on any thread.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +38,7 @@ from fastcnn.engine.numba.conv.winograd_partition import (
     images_of,
 )
 from fastcnn.engine.numba.runtime import arrays
-from fastcnn.engine.numba.runtime.arrays import nested_record, record
+from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.instruction_sets import cached_choice, choice_of, registers
 from fastcnn.engine.numba.runtime.types import Kernel
 
@@ -105,18 +106,17 @@ class WinogradPlan(NamedTuple):
         """Whether the order is by columns."""
         return self.refusal is not None
 
-    def lines(self) -> list[str]:
-        """The choice, as ``explain`` prints it."""
+    def lines(self) -> Iterator[str]:
+        """What :func:`fastcnn.explain` prints."""
         if self.refusal is None:
-            blocks = -(-self.squares // self.partition.blocks.squares)
-            lines = ["kernel: by squares, each task multiplies its squares with all filters"]
+            tasks = -(-self.squares // self.partition.blocks.squares)
+            yield "kernel: by squares, because many squares use each transformed filter"
         else:
-            blocks = self.partition.columns.blocks
-            lines = [
-                "kernel: by columns, each task uses its own filters for all squares",
-                f"  not by squares: {self.refusal}",
-            ]
-        return [*lines, f"  tile: {choice_of(self.kernel)}; {blocks} tasks"]
+            tasks = self.partition.columns.blocks
+            yield "kernel: by columns, because few squares use each transformed filter"
+        yield f"  compiled as {choice_of(self.kernel)}; {tasks} task{'s' if tasks != 1 else ''}"
+        if self.refusal is not None:
+            yield f"  not by squares: {self.refusal}"
 
 
 def not_by_squares(squares: int, points: int, g: ConvGeometry, itemsize: int) -> str | None:
@@ -190,7 +190,7 @@ def _plan(g: ConvGeometry, itemsize: int, filters: Filters, epilogue: Epilogue) 
     return WinogradPlan(
         _winograd(cut.side, g.kh, host.tile_rows, host.tile_vectors, lanes),
         partition,
-        nested_record(partition),
+        record(partition),
         g.n,
         total,
         total if refusal is None else BLOCKS_AT_ONCE * in_block,

@@ -1,7 +1,7 @@
 """Pooling and its gradients.
 
 operations.py          the operations that the engine exports
-choice.py              which kernel serves a pooling, with which tile, and why
+chooser.py             which kernel serves a pooling, with which tile, and why
 forward.py             maximum and minimum
 gradient.py            their gradients
 streamed_gradient.py   the gradient of large max-poolings, written past the cache

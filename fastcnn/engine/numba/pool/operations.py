@@ -7,11 +7,10 @@ import numpy as np
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import PoolGeometry
 from fastcnn.engine.numba.contraction.column_sums import rounded
-from fastcnn.engine.numba.pool.choice import (
+from fastcnn.engine.numba.pool.chooser import (
     GRADIENT,
     PoolProblem,
     argmax_gradient_kernel,
-    forward_choice,
     forward_kernel,
     gradient_choice,
     gradient_kernel,
@@ -65,15 +64,6 @@ def argmax_gradient(dy: Array, indices: Array, g: PoolGeometry) -> Array:
     operands = readable(dy).reshape(-1), indices.reshape(-1), dx.reshape(-1), record(g)
     parallel_for(kernel, tasks, _work(g), *operands)
     return dx
-
-
-def kernel_lines(op: str, g: PoolGeometry, itemsize: int) -> list[str]:
-    """The kernel of a pooling or of its gradient, as ``explain`` prints it."""
-    kind = {"max": "max", "min": "min", "avg": "average"}[op[:3]]
-    if not op.endswith("_backward"):
-        return forward_choice(PoolProblem(kind, g, itemsize)).lines()
-    size = 8 if sums_are_long(g) else itemsize
-    return gradient_choice(PoolProblem(kind, g, size, streamable=True)).lines()
 
 
 def _forward(kind: str, x: Array, g: PoolGeometry) -> Array:

@@ -7,7 +7,7 @@ vector registers of :func:`~fastcnn.engine.numba.runtime.instruction_sets.regist
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from fastcnn.core.geometry import PoolGeometry
@@ -87,11 +87,13 @@ class PoolChoice(NamedTuple):
     tasks: int
     passed_over: tuple[tuple[str, str], ...]
 
-    def lines(self) -> list[str]:
-        """The choice, as ``explain`` prints it."""
-        lines = [f"kernel: {self.candidate.name}, {self.candidate.reason}"]
-        lines += [f"  not {name}: {refusal}" for name, refusal in self.passed_over]
-        return [*lines, f"  tile: {choice_of(self.kernel)}; {self.tasks} tasks"]
+    def lines(self) -> Iterator[str]:
+        """What :func:`fastcnn.explain` prints."""
+        yield f"kernel: {self.candidate.name}, because {self.candidate.reason}"
+        tasks = f"{self.tasks} task{'s' if self.tasks != 1 else ''}"
+        yield f"  compiled as {choice_of(self.kernel)}; {tasks}"
+        for name, refusal in self.passed_over:
+            yield f"  not {name}: {refusal}"
 
 
 def _not_unrolled(problem: PoolProblem) -> str | None:
@@ -149,28 +151,28 @@ def streamed_blocks(g: PoolGeometry) -> int:
 FORWARD = (
     Candidate(
         "unrolled window",
-        "the loops over a window of 2×2 or 3×3 pixels are unrolled",
+        "windows of 2×2 and 3×3 pixels are usual, and unrolled loops are faster",
         _not_unrolled,
         lambda p: _extreme_rows(True, *p.unrolled_tile, p.g.kh, p.g.kw),
         _output_rows,
     ),
     Candidate(
         "any window",
-        "loops over a window of any size",
+        "its loops serve a window of any size",
         _is_average,
         lambda p: _extreme_rows(p.kind == "max", *p.tile, 0, 0),
         _output_rows,
     ),
     Candidate(
         "long average",
-        "sums of many pixels go to totals in float64",
+        "sums of many pixels need totals in float64",
         _has_short_sums,
         lambda p: _average_rows(*p.tile, True),
         _output_rows,
     ),
     Candidate(
         "average",
-        "sums stay in registers",
+        "sums of few pixels stay in registers",
         _serves_all,
         lambda p: _average_rows(*p.tile, False),
         _output_rows,
@@ -179,28 +181,28 @@ FORWARD = (
 GRADIENT = (
     Candidate(
         "streamed",
-        "a gradient larger than the caches is written past them",
+        "a gradient larger than the caches is best written past them",
         _not_streamed,
         lambda p: _streamed_gradient(*p.tile, p.g.kh),
         lambda g: g.n * streamed_blocks(g),
     ),
     Candidate(
         "unrolled window",
-        "the loops over a window of 2×2 or 3×3 pixels are unrolled",
+        "windows of 2×2 and 3×3 pixels are usual, and unrolled loops are faster",
         _not_unrolled,
         lambda p: _extreme_gradient_rows(True, *p.unrolled_tile, p.g.kh, p.g.kw),
         _input_blocks,
     ),
     Candidate(
         "any window",
-        "loops over a window of any size",
+        "its loops serve a window of any size",
         _is_average,
         lambda p: _extreme_gradient_rows(p.kind == "max", *p.tile, 0, 0),
         _input_blocks,
     ),
     Candidate(
         "average",
-        "the share of each window is added to its pixels",
+        "each window adds its share to its pixels",
         _serves_all,
         lambda p: _average_gradient(*p.tile),
         _input_blocks,
@@ -251,6 +253,16 @@ def argmax_gradient_kernel(g: PoolGeometry, itemsize: int) -> tuple[Kernel, int]
     It is ``(dy, indices, dx, record(g))``.
     """
     return _argmax_gradient(*PoolProblem("max", g, itemsize).unrolled_tile), _output_rows(g)
+
+
+def explanation(op: str, g: PoolGeometry, itemsize: int) -> Iterator[str]:
+    """Which kernel serves an operation, and why; what :func:`fastcnn.explain` prints."""
+    kind = "average" if op.startswith("avg") else op[:3]
+    if not op.endswith("_backward"):
+        yield from forward_choice(PoolProblem(kind, g, itemsize)).lines()
+    else:
+        size = 8 if sums_are_long(g) else itemsize
+        yield from gradient_choice(PoolProblem(kind, g, size, streamable=True)).lines()
 
 
 def sums_are_long(g: PoolGeometry) -> bool:
