@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 from fastcnn.core.geometry import conv_geometry, pool_geometry
 from fastcnn.engine.numba.contraction import column_sums
 from fastcnn.engine.numba.contraction.packing import turn_kernel
-from fastcnn.engine.numba.conv import direct, winograd, winograd_gradient
+from fastcnn.engine.numba.conv import direct, winograd_gradient, winograd_plan
 from fastcnn.engine.numba.dense.chooser import (
     dense_input_plan,
     dense_weight_plan,
     forward_decision,
 )
-from fastcnn.engine.numba.pool import pooling
+from fastcnn.engine.numba.pool import chooser as pooling
 from fastcnn.engine.numba.runtime.instruction_sets import choice_of, choosing_for
 
 Problem = Callable[[int], Any]
@@ -71,13 +71,13 @@ def conv_packed(x: tuple[int, ...], w: tuple[int, ...], **parameters: Any) -> Pr
 def conv_winograd(x: tuple[int, ...], w: tuple[int, ...], **parameters: Any) -> Problem:
     """A convolution by Winograd's filtering."""
     g = conv_geometry(x, w, **parameters)
-    return lambda itemsize: winograd.forward(g, itemsize).function
+    return lambda itemsize: winograd_plan.forward_plan(g, itemsize).kernel
 
 
 def conv_winograd_dw(x: tuple[int, ...], w: tuple[int, ...], **parameters: Any) -> Problem:
     """The gradient of the filters by Winograd's filtering."""
     g = conv_geometry(x, w, **parameters)
-    return lambda itemsize: winograd_gradient._plan(g, itemsize).function
+    return lambda itemsize: winograd_gradient.gradient_plan(g, itemsize).kernel
 
 
 def dense(n: int, inputs: int, outputs: int) -> Problem:
@@ -304,10 +304,10 @@ ROWS = {
     ),
     "ResNet-8: its gradient of the filters": Row(
         conv_winograd_dw((8, 8, 8, 64), (3, 3, 64, 64), padding="same"),
-        avx512=("gradient 14×2×16: m=4, r=3", "gradient 14×2×8: m=4, r=3"),
-        avx2=("gradient 6×2×8: m=4, r=3", "gradient 6×2×4: m=4, r=3"),
-        sse2=("gradient 6×2×4: m=4, r=3", "gradient 6×2×2: m=4, r=3"),
-        neon=("gradient 14×2×4: m=4, r=3", "gradient 14×2×2: m=4, r=3"),
+        avx512=("winograd_gradient 14×2×16: m=4, r=3", "winograd_gradient 14×2×8: m=4, r=3"),
+        avx2=("winograd_gradient 6×2×8: m=4, r=3", "winograd_gradient 6×2×4: m=4, r=3"),
+        sse2=("winograd_gradient 6×2×4: m=4, r=3", "winograd_gradient 6×2×2: m=4, r=3"),
+        neon=("winograd_gradient 14×2×4: m=4, r=3", "winograd_gradient 14×2×2: m=4, r=3"),
     ),
     "VGG: 3×3 to 64 on 224×224×3": Row(
         conv((1, 224, 224, 3), (3, 3, 3, 64), padding="same"),

@@ -38,10 +38,10 @@ from fastcnn.data.augmentation import blend_numpy, cut_out_numpy
 from fastcnn.engine import numba as kernels
 from fastcnn.engine.numba.contraction import chooser
 from fastcnn.engine.numba.contraction.column_sums import add_to_totals, round_totals
-from fastcnn.engine.numba.conv import direct, winograd
+from fastcnn.engine.numba.conv import direct, winograd, winograd_plan
 from fastcnn.engine.numba.elementwise import activations
 from fastcnn.engine.numba.elementwise import augmentation as kernels_of_augmentation
-from fastcnn.engine.numba.pool import pooling
+from fastcnn.engine.numba.pool import chooser as pooling
 from fastcnn.engine.numba.runtime import arrays as seam
 from fastcnn.engine.numba.runtime import jobs, kernel_cache, threads
 from fastcnn.engine.numba.runtime.calls import SHARE
@@ -268,7 +268,7 @@ def run_here(chosen: Iterable[Case], dtypes: Sequence[str]) -> int:
                 relu = case.problem.parameters.get("activation")
                 y = winograd.conv2d_pooled(x, w, b[0] if b else None, relu, g)
                 _compare(case, [y], [_pooled(expected[0])], [_pooled(allowed[0])])
-                y, _ = winograd.conv2d_pooled_places(x, w, b[0] if b else None, relu, g)
+                y, _ = winograd.conv2d_pooled_with_indices(x, w, b[0] if b else None, relu, g)
                 _compare(case, [y], [_pooled(expected[0])], [_pooled(allowed[0])])
             if case.problem.op == "max_pool2d_backward":
                 with _written_past_the_cache():
@@ -307,14 +307,17 @@ def _written_past_the_cache() -> Iterator[None]:
     """Let all gradients be written as only large ones are otherwise."""
     least = pooling.BEYOND_CACHE
     pooling.BEYOND_CACHE = 0
+    pooling.gradient_choice.cache_clear()
     try:
         yield
     finally:
         pooling.BEYOND_CACHE = least
+        pooling.gradient_choice.cache_clear()
 
 
 def _use_memory(border: Border) -> None:
-    for plan in (winograd.forward, winograd._input_gradient):  # with the scratch that they keep
+    # Plans keep scratch.
+    for plan in (winograd_plan.forward_plan, winograd_plan.input_gradient_plan):
         plan.cache_clear()
     seam.allocate = lambda shape, dtype: guarded(shape, dtype, border)
 

@@ -22,8 +22,8 @@ from fastcnn.core.geometry import ConvGeometry, conv_geometry, pool_geometry
 from fastcnn.engine.numba.contraction import chooser
 from fastcnn.engine.numba.contraction.contraction import Plan, Tile
 from fastcnn.engine.numba.contraction.lines import Lines
-from fastcnn.engine.numba.conv import direct, winograd
-from fastcnn.engine.numba.pool import pooling
+from fastcnn.engine.numba.conv import direct, winograd_plan
+from fastcnn.engine.numba.pool import chooser as pooling
 from fastcnn.engine.numba.runtime.instruction_sets import (
     INSTRUCTION_SETS,
     Choice,
@@ -60,7 +60,7 @@ def test_the_table_tells_instruction_sets_apart() -> None:
     names = {choice.split(" ")[0] for pair in pairs for choice in pair}
     assert names >= {
         "average_rows", "column_sums", "contraction", "depthwise", "extreme_gradient_rows",
-        "extreme_rows", "few_steps", "gradient", "lines", "lines_pooled", "none", "packed",
+        "extreme_rows", "few_steps", "winograd_gradient", "lines", "lines_pooled", "none", "packed",
         "products", "turn_taps", "turning", "winograd",
     }  # fmt: skip
 
@@ -119,7 +119,7 @@ def kernels_of_convolution(g: ConvGeometry, itemsize: int) -> Iterator[Any]:
         yield pooled.function
     yield direct.forward_decision(g, itemsize, packable=True)[1].plan.function
     if g.groups == 1 and g.kh == g.kw in (3, 5) and (g.stride_h, g.dilation_h) == (1, 1):
-        yield winograd.forward(g, itemsize).function
+        yield winograd_plan.forward_plan(g, itemsize).kernel
 
 
 def needed(choice: Choice) -> int:
@@ -176,7 +176,7 @@ def test_sums_and_operands_of_poolings_fit_the_registers(
             assert_fits(problem(kind, x, size, stride=2)(itemsize), itemsize)
         if size == 2 and itemsize == 4:
             g = pool_geometry(x, size, stride=2)
-            assert_fits(pooling.placed_gradient_kernel(g, itemsize)[0], itemsize)
+            assert_fits(pooling.argmax_gradient_kernel(g, itemsize)[0], itemsize)
 
 
 def rows_of_tiles(lines: Lines, rows: int) -> list[range]:
@@ -276,6 +276,51 @@ def test_explain_names_the_kernel_its_tile_and_its_tasks_and_why_not_the_others(
     assert "the batch is empty" in explained("conv2d", (0, 9, 9, 9), (1, 1, 9, 9))[2]
 
 
+@pytest.mark.parametrize(
+    ("op", "shape", "size", "kernel", "refusals"),
+    [
+        ("max_pool2d", (2, 9, 11, 8), 2, "unrolled window", 0),
+        ("min_pool2d", (2, 9, 11, 8), 2, "any window", 1),
+        ("avg_pool2d", (2, 9, 11, 8), 2, "average", 3),
+        ("avg_pool2d", (1, 70, 70, 8), 70, "long average", 2),
+    ],
+)
+def test_explain_says_which_kernel_pools_and_why_not_those_before_it(
+    op: str, shape: tuple[int, ...], size: int, kernel: str, refusals: int
+) -> None:
+    lines = str(fastcnn.explain(op, shape, size)).splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith(f"  kernel: {kernel}, "))
+    assert lines[first + 1].startswith("    compiled as ")
+    assert len([line for line in lines[first:] if line.startswith("    not ")]) == refusals
+
+
+def test_explain_says_why_a_gradient_is_not_streamed() -> None:
+    dy, x = (8, 56, 56, 64), (8, 112, 112, 64)
+    assert "kernel: streamed, " in str(fastcnn.explain("max_pool2d_backward", dy, x, 2))
+    dy, x = (1, 56, 56, 64), (1, 112, 112, 64)
+    explained = str(fastcnn.explain("max_pool2d_backward", dy, x, 2))
+    assert "not streamed: the gradient has less than 16 MiB, which caches hold" in explained
+
+
+@pytest.mark.parametrize(
+    ("channels", "order", "not_in_slabs"),
+    [
+        (8, "by squares", "9 squares make fewer than 4 slabs"),
+        (64, "by columns", "the sums of 576 KiB would leave the second-level cache"),
+    ],
+)
+def test_explain_says_in_which_order_winograd_computes(
+    channels: int, order: str, not_in_slabs: str
+) -> None:
+    x, w = (1, 12, 12, channels), (3, 3, channels, channels)
+    parameters: dict[str, Any] = {"algorithm": "winograd", "padding": "same"}
+    explained = str(fastcnn.explain("conv2d", x, w, **parameters))
+    assert f"kernel: {order}, because" in explained
+    assert ("    not by squares: 9 squares are too few" in explained) == (order == "by columns")
+    explained = str(fastcnn.explain("conv2d_filter_gradient", x, x, 3, **parameters))
+    assert f"    not in slabs: {not_in_slabs}" in explained
+
+
 # The one place where the instruction set is set.
 
 
@@ -328,7 +373,7 @@ OTHER_CACHES = {
     "kernel_cache.cache_folders",
     "code_key.source_stamp",
     "code_key._module_stamp",
-    "winograd.square_transform",
+    "winograd_kernel.square_transform",
 }
 
 

@@ -308,7 +308,7 @@ def test_lone_convolutions_pool_at_once_where_they_can(
         Dense(3),
     ]
     calls = []
-    for name in ("conv2d_pooled", "conv2d_pooled_places"):
+    for name in ("conv2d_pooled", "conv2d_pooled_with_indices"):
         whole = getattr(winograd, name)
 
         def spied(*given: Any, whole: Any = whole, name: str = name) -> Any:
@@ -330,7 +330,7 @@ def test_lone_convolutions_pool_at_once_where_they_can(
     calls.clear()
     y = np.array([0, 2, 1])
     trained, reference = gradients(model, x, y), gradients(plain, x, y)
-    assert calls == [("conv2d_pooled_places", "relu")] * (2 if at_once else 0)
+    assert calls == [("conv2d_pooled_with_indices", "relu")] * (2 if at_once else 0)
     assert trained[0] == pytest.approx(reference[0], rel=1e-6)
     agree(trained[2], reference[2], 1e-5)
 

@@ -22,7 +22,7 @@ from fastcnn.engine.numba.conv import direct
 from fastcnn.engine.numba.dense import backward
 from fastcnn.engine.numba.dense import few_samples as dense_input
 from fastcnn.engine.numba.dense.chooser import dense_plan
-from fastcnn.engine.numba.pool import pooling
+from fastcnn.engine.numba.pool import chooser as pooling
 from fastcnn.engine.numba.runtime import arrays, instruction_sets
 from fastcnn.engine.numba.runtime.instruction_sets import (
     INSTRUCTION_SETS,
@@ -292,7 +292,7 @@ def test_places_lead_back(shape: tuple[int, ...], value: float) -> None:
         window = x[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
         places[:, row, column] = window.reshape(shape[0], 4, shape[3]).argmax(axis=1)
     dx = np.full(shape, np.nan, np.float32)
-    function, items = pooling.placed_gradient_kernel(g, 4)
+    function, items = pooling.argmax_gradient_kernel(g, 4)
     given = dy.reshape(-1), places.reshape(-1), dx.reshape(-1), arrays.record(g)
     parallel_for(function, items, 0, *given)
     np.testing.assert_array_equal(dx, expected)
@@ -766,11 +766,15 @@ def test_large_pooling_gradients_are_written_past_the_cache(
     # Aligned as results of that size are.
     monkeypatch.setattr(arrays, "allocate", aligned)
     monkeypatch.setattr(pooling, "BEYOND_CACHE", 0)
+    pooling.gradient_choice.cache_clear()
     covered = (g.oh - 1) * 2 - g.pad_top + size >= rows
     covered &= (g.ow - 1) * 2 - g.pad_left + size >= columns
-    assert pooling.streams("max", g, aligned(x.shape, x.dtype)) == covered
-    assert not pooling.streams("max", g, aligned((x.size + 1,), x.dtype)[1:])
+    problem = pooling.PoolProblem("max", g, x.itemsize, streamable=True)
+    for is_aligned in (True, False):
+        choice = pooling.gradient_choice(problem._replace(streamable=is_aligned))
+        assert (choice.candidate.name == "streamed") == (covered and is_aligned)
     streamed = kernels.max_pool2d_backward(dy, x, g)
+    pooling.gradient_choice.cache_clear()
     np.testing.assert_array_equal(usual, naive.max_pool2d_backward(dy, x, g))
     np.testing.assert_array_equal(streamed, usual)
 

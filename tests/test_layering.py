@@ -158,8 +158,8 @@ def test_arrows_point_down_inside_of_the_compiled_engine(path: Path) -> None:
 def test_the_check_of_rooms_sees_what_it_should() -> None:
     engine = "fastcnn.engine.numba"
     for here, there, allowed in (
-        ("conv.direct", "pool.pooling", True), ("conv.direct", "conv.depthwise", True),
-        ("dense.forward", "contraction.packing", True), ("dense.forward", "pool.pooling", False),
+        ("conv.direct", "pool.chooser", True), ("conv.direct", "conv.depthwise", True),
+        ("dense.forward", "contraction.packing", True), ("dense.forward", "pool.chooser", False),
         ("tiles.rows", "contraction.packing", False), ("runtime.jit", "tiles.rows", False),
     ):  # fmt: skip
         for source in (

@@ -23,7 +23,7 @@ def test_squares_cover_the_output_with_the_fewest_products() -> None:
             assert products[cut.side] == min(products.values())
             assert cut.side == 2 or products[4] < products[2], "of equals the more accurate"
             assert cut.points == (cut.side + 2) ** 2
-    assert policy.squares(layer(28, 27, 8, 8, k=5)) == policy.Squares(2, 14 * 14, 36)
+    assert policy.squares(layer(28, 27, 8, 8, k=5)) == policy.Squares(2, 14, 14, 36)
 
 
 def test_costs_fall_with_channels_and_pixels() -> None:

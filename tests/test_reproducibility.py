@@ -10,7 +10,7 @@ import pytest
 
 import fastcnn
 from fastcnn.core.arguments import Array
-from fastcnn.engine.numba.conv import winograd
+from fastcnn.engine.numba.conv import winograd_plan
 from fastcnn.engine.numba.runtime import arrays as kernel_arrays
 from fastcnn.engine.numba.runtime import instruction_sets
 from fastcnn.models.nets import article
@@ -118,7 +118,7 @@ def test_where_arrays_lie_changes_no_bit(op: str, monkeypatch: pytest.MonkeyPatc
 
 def _forget_scratch() -> None:
     """What plans keep of it lies on a shelf that is used again."""
-    for plan in (winograd.forward, winograd._input_gradient):
+    for plan in (winograd_plan.forward_plan, winograd_plan.input_gradient_plan):
         plan.cache_clear()
     for choice in instruction_sets._choices:
         if choice.__name__ == "_by_blocks":  # a dense layer's gradients

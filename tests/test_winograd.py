@@ -11,13 +11,12 @@ import pytest
 from processes import python
 
 import fastcnn
-from fastcnn.core import hardware
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import ConvGeometry, conv_geometry, pool_geometry
 from fastcnn.core.minimal_filtering import filtering
 from fastcnn.engine import policy
-from fastcnn.engine.numba.conv import winograd, winograd_gradient
-from fastcnn.engine.numba.pool.pooling import placed_gradient
+from fastcnn.engine.numba.conv import winograd, winograd_gradient, winograd_plan
+from fastcnn.engine.numba.pool.operations import argmax_gradient
 from fastcnn.engine.registry import replaced
 from fastcnn.layers import Conv2D
 from fastcnn.proof.check import check, reference_of
@@ -100,15 +99,14 @@ def test_numbers_are_those_of_the_direct_sum(layer: str) -> None:
 
 
 def test_layers_above_take_both_ways_and_both_squares() -> None:
-    ways, few, sides, slabs = set(), set(), set(), set()
+    orders, sides, slabs = set(), set(), set()
     for layer in LAYERS:
         *_, g = arrays(layer)
-        for plan in (winograd.forward(g, 4), winograd._input_gradient(g, 4)):
-            ways.add(plan.by_columns)
-            few.add(plan.few)
+        for plan in (winograd_plan.forward_plan(g, 4), winograd_plan.input_gradient_plan(g, 4)):
+            orders.add(plan.by_columns)
             sides.add((policy.squares(g).side, g.kh))
-        slabs.add(winograd_gradient._plan(g, 4).sums.slabs > 1)
-    assert ways == few == slabs == {True, False}
+        slabs.add(winograd_gradient.gradient_plan(g, 4).slabs > 1)
+    assert orders == slabs == {True, False}
     assert sides == {(2, 3), (4, 3), (2, 5)}
 
 
@@ -123,7 +121,7 @@ def test_bits_do_not_depend_on_threads_batch_or_way(
         shape = x[k].shape
         y = fastcnn.conv2d(x[k], w, b, **given)
         dx = fastcnn.conv2d_input_gradient(dy[k], w, shape, **given)
-        pooled = winograd.conv2d_pooled_places(x[k], w, b, None, g._replace(n=len(x[k])))
+        pooled = winograd.conv2d_pooled_with_indices(x[k], w, b, None, g._replace(n=len(x[k])))
         return [array.tobytes() for array in (y, dx, *pooled)]
 
     def of_filters() -> bytes:
@@ -135,14 +133,14 @@ def test_bits_do_not_depend_on_threads_batch_or_way(
         fastcnn.set_num_threads(count)
         assert bits(slice(None)) == together
         assert of_filters() == dw
-    # A cache in which everything, or nothing, finds room; all squares at once, or none.
-    for size, few in ((1 << 30, 1 << 30), (1 << 30, 0), (1 << 10, 0)):
-        monkeypatch.setattr(hardware, "second_level_cache", lambda size=size: size)
-        monkeypatch.setattr(winograd, "FEW", few)
-        monkeypatch.setattr(winograd, "AT_ONCE", 1)
-        monkeypatch.setattr(winograd, "CHUNK", 5)
-        monkeypatch.setattr(winograd_gradient, "LEAST", 1)
-        monkeypatch.setattr(winograd_gradient, "MOST", 1)
+    for refusal in (None, "by columns"):  # in each order, in as many passes as can be
+        monkeypatch.setattr(
+            winograd_plan, "not_by_squares", lambda *problem, refusal=refusal: refusal
+        )
+        monkeypatch.setattr(winograd_plan, "BLOCKS_AT_ONCE", 1)
+        monkeypatch.setattr(winograd_plan, "CHUNK", 5)
+        monkeypatch.setattr(winograd_gradient, "LEAST_PASS", 1)
+        monkeypatch.setattr(winograd_gradient, "MOST_PASS", 1)
         _forget_plans()
         assert bits(slice(None)) == together
         assert of_filters() == dw
@@ -150,9 +148,9 @@ def test_bits_do_not_depend_on_threads_batch_or_way(
 
 
 def _forget_plans() -> None:
-    winograd.forward.cache_clear()
-    winograd._input_gradient.cache_clear()
-    winograd_gradient._plan.cache_clear()
+    winograd_plan.forward_plan.cache_clear()
+    winograd_plan.input_gradient_plan.cache_clear()
+    winograd_gradient.gradient_plan.cache_clear()
 
 
 @pytest.mark.parametrize("activation", [None, "relu"])
@@ -193,13 +191,13 @@ def test_places_of_pooling_at_once_lead_back(layer: str, activation: Any) -> Non
             given = images, w, bias, activation, g
             with np.errstate(invalid="ignore"):
                 whole, pooled = winograd.conv2d(*given), winograd.conv2d_pooled(*given)
-                y, places = winograd.conv2d_pooled_places(*given)
+                y, places = winograd.conv2d_pooled_with_indices(*given)
                 reached = np.where(y > 0, dy, 0) if activation else dy
                 expected = fastcnn.max_pool2d_backward(reached, whole, 2, engine="naive")
             assert y.tobytes() == pooled.tobytes()
-            found = placed_gradient(reached, places, of_pool)
+            found = argmax_gradient(reached, places, of_pool)
             np.testing.assert_array_equal(found, expected)
-    y, places = winograd.conv2d_pooled_places(x[:0], w, b, activation, g._replace(n=0))
+    y, places = winograd.conv2d_pooled_with_indices(x[:0], w, b, activation, g._replace(n=0))
     assert y.shape == places.shape == (0, *dy.shape[1:])
 
 
@@ -263,19 +261,19 @@ def test_error_on_512_channels(side: int, limit: float, monkeypatch: pytest.Monk
     """Relative to the largest output, on normal data."""
     cut = policy.squares
     monkeypatch.setattr(policy, "squares", lambda g: cut(g) if side == 4 else _small(g))
-    winograd.forward.cache_clear()
+    winograd_plan.forward_plan.cache_clear()
     rng = np.random.default_rng(1)
     x = rng.standard_normal((1, 13, 14, 512), np.float32)
     w = rng.standard_normal((3, 3, 512, 64), np.float32)
     y = fastcnn.conv2d(x, w, padding=1, algorithm="winograd")
-    winograd.forward.cache_clear()
+    winograd_plan.forward_plan.cache_clear()
     exact = fastcnn.conv2d(x.astype("float64"), w.astype("float64"), padding=1, math="strict")
     error = np.abs(y - exact).max() / np.abs(exact).max()
     assert limit / 100 < error <= limit
 
 
 def _small(g: ConvGeometry) -> policy.Squares:
-    return policy.Squares(2, -(-g.oh // 2) * -(-g.ow // 2), 16)
+    return policy.Squares(2, -(-g.oh // 2), -(-g.ow // 2), 16)
 
 
 def test_bound_is_kept_and_finds_a_tap_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:

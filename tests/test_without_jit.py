@@ -54,7 +54,8 @@ from fastcnn.engine import numba as kernels, naive
 from fastcnn.core.geometry import conv_geometry, pool_geometry
 from fastcnn.engine.numba.runtime import arrays
 from fastcnn.engine.numba.conv import direct, winograd
-from fastcnn.engine.numba.pool import pooling
+from fastcnn.engine.numba.pool import chooser as pooling
+from fastcnn.engine.numba.pool.operations import argmax_gradient
 
 rng = np.random.default_rng(0)
 x, w = (rng.integers(-3, 4, shape) * 1.0 for shape in ((2, 5, 6, 4), (3, 2, 2, 6)))
@@ -82,18 +83,18 @@ plan.function(np.zeros(0, np.int64), 0, 0, plan.items, *given)
 whole, pool = naive.conv2d(x, w, b, "relu", g), pool_geometry((2, 4, 30, 6), 2, stride=2)
 np.testing.assert_array_equal(y, naive.max_pool2d(whole, pool))
 dy, dx = y[::-1].copy(), np.full((2, 4, 30, 6), np.nan, np.float32)
-function, items = pooling.placed_gradient_kernel(pool, 4)
+function, items = pooling.argmax_gradient_kernel(pool, 4)
 given = dy.reshape(-1), places.reshape(-1), dx.reshape(-1), arrays.record(pool)
 function(np.zeros(0, np.int64), 0, 0, items, *given)
 whole = naive.conv2d(x, w, b, None, g)
 np.testing.assert_array_equal(dx, naive.max_pool2d_backward(dy, whole, pool))
 w = np.float32(rng.integers(-3, 4, (3, 3, 2, 6)))
 g = conv_geometry(x.shape, w.shape, padding="same")
-y, places = winograd.conv2d_pooled_places(x, w, b, None, g)
+y, places = winograd.conv2d_pooled_with_indices(x, w, b, None, g)
 whole, pool = winograd.conv2d(x, w, b, None, g), pool_geometry(g.output_shape, 2, stride=2)
 np.testing.assert_array_equal(y, naive.max_pool2d(whole, pool))
 dy = rng.integers(-3, 4, y.shape).astype(np.float32)
-dx = pooling.placed_gradient(dy, places, pool)
+dx = argmax_gradient(dy, places, pool)
 np.testing.assert_array_equal(dx, naive.max_pool2d_backward(dy, whole, pool))
 """
 

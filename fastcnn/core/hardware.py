@@ -76,22 +76,6 @@ def processor_name() -> str:
 
 
 @cache
-def second_level_cache() -> int:
-    """Bytes of one core's second-level cache; :data:`L2_BYTES` if the system does not tell.
-
-    >>> second_level_cache() >= 64 * 1024
-    True
-    """
-    for index in range(8):
-        folder = f"/sys/devices/system/cpu/cpu0/cache/index{index}"
-        level, size = _text(f"{folder}/level").strip(), _text(f"{folder}/size").strip()
-        kilobytes = size.removesuffix("K")
-        if level == "2" and kilobytes.isdecimal():
-            return max(64, int(kilobytes)) * 1024
-    return L2_BYTES
-
-
-@cache
 def memory() -> int:
     """Bytes of this machine's memory.
 

@@ -21,11 +21,20 @@ _FIXED = 30_000
 
 
 class Squares(NamedTuple):
-    """The squares of an image in Winograd's filtering: ``number`` squares of ``side``² outputs."""
+    """The squares of an image in Winograd's filtering: rows × columns, of ``side``² outputs each.
+
+    ``points`` is how many products a square takes for a pair of channels.
+    """
 
     side: int
-    number: int
+    rows: int
+    columns: int
     points: int
+
+    @property
+    def number(self) -> int:
+        """Squares of an image."""
+        return self.rows * self.columns
 
 
 def squares(g: ConvGeometry) -> Squares:
@@ -33,12 +42,12 @@ def squares(g: ConvGeometry) -> Squares:
 
     >>> from fastcnn.core.geometry import conv_geometry
     >>> squares(conv_geometry((1, 56, 56, 64), (3, 3, 64, 64), padding=1))
-    Squares(side=4, number=196, points=36)
+    Squares(side=4, rows=14, columns=14, points=36)
     >>> squares(conv_geometry((1, 4, 4, 64), (3, 3, 64, 64))).side
     2
     """
     sides = (2, 4) if g.kh == 3 else (2,)
-    cuts = [Squares(m, -(-g.oh // m) * -(-g.ow // m), (m + g.kh - 1) ** 2) for m in sides]
+    cuts = [Squares(m, -(-g.oh // m), -(-g.ow // m), (m + g.kh - 1) ** 2) for m in sides]
     return min(cuts, key=lambda cut: cut.number * cut.points)
 
 

@@ -125,6 +125,9 @@ def _registry() -> dict[str, list[Implementation]]:
         ]
         for op in OPERATIONS
     }
+    for op in (name for name in OPERATIONS if "_pool2d" in name):
+        compiled = registry[op][0]
+        registry[op][0] = compiled._replace(chooser="fastcnn.engine.numba.pool.chooser")
     for op in (name for name, operation in OPERATIONS.items() if operation.by_algorithm):
         reason = "register tiles over computed offsets, at the speed of multiply-add"
         module = "fastcnn.engine.numba.conv.direct"
@@ -141,6 +144,7 @@ def _registry() -> dict[str, list[Implementation]]:
             "Winograd's minimal filtering, a quarter of the products on register tiles",
             _not_for_winograd,
             "winograd",
+            chooser=f"fastcnn.engine.numba.conv.{file}",
         )
         registry[op].insert(0, winograd)
     for op in ("dense", "dense_backward"):

@@ -38,7 +38,7 @@ from fastcnn.engine.numba.elementwise.normalization import (
     batch_norm_inference,
 )
 from fastcnn.engine.numba.elementwise.padding import zero_pad2d, zero_pad2d_backward
-from fastcnn.engine.numba.pool.pooling import (
+from fastcnn.engine.numba.pool.operations import (
     avg_pool2d,
     avg_pool2d_backward,
     max_pool2d,

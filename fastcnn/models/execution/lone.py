@@ -14,7 +14,7 @@ from fastcnn.engine.numba.conv import winograd
 from fastcnn.engine.numba.dense.backward import dense_gradients
 from fastcnn.engine.numba.dense.forward import dense
 from fastcnn.engine.numba.elementwise.activations import relu_backward
-from fastcnn.engine.numba.pool.pooling import max_pool2d, max_pool2d_backward, placed_gradient
+from fastcnn.engine.numba.pool.operations import argmax_gradient, max_pool2d, max_pool2d_backward
 from fastcnn.engine.numba.runtime import arrays
 from fastcnn.engine.registry import choose
 from fastcnn.models.execution.stages import (
@@ -114,7 +114,7 @@ class LoneConvolution(LoneLayer):
         if chosen.pools_in_registers and rng is None:
             return winograd.conv2d_pooled(*operands), None
         if chosen.pools_in_registers:
-            y, unpooled = winograd.conv2d_pooled_places(*operands)
+            y, unpooled = winograd.conv2d_pooled_with_indices(*operands)
         else:
             unpooled = chosen.forward(*operands)
             y = max_pool2d(unpooled, chosen.pooling) if chosen.pooling else unpooled
@@ -131,7 +131,7 @@ class LoneConvolution(LoneLayer):
         if "b" in self._gradients:  # unpooling would not change the sum
             self._gradients["b"][...] = chosen.to_bias(dy, chosen.geometry_of_dy)
         if chosen.pooling:
-            unpool = placed_gradient if chosen.pools_in_registers else max_pool2d_backward
+            unpool = argmax_gradient if chosen.pools_in_registers else max_pool2d_backward
             dy = unpool(dy, unpooled, chosen.pooling)
         dx = chosen.to_input(dy, self._parameters["w"], g) if self._needs_dx else None
         if self.trained:

@@ -18,7 +18,7 @@ from fastcnn.engine.numba.contraction.packing import Layout
 from fastcnn.engine.numba.conv import direct
 from fastcnn.engine.numba.dense.chooser import dense_input_plan, dense_plan, dense_weight_plan
 from fastcnn.engine.numba.elementwise import activations, steps
-from fastcnn.engine.numba.pool import pooling
+from fastcnn.engine.numba.pool import chooser as pool_chooser
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.program import Place, constant, number
 from fastcnn.engine.registry import implementation
@@ -225,27 +225,27 @@ class PoolLowering(Lowering[Pool]):
 
     @classmethod
     def stands_alone(cls, layer: Pool, dtype: np.dtype[np.floating]) -> str | None:
-        if pooling.sums_are_long(pooling_of(layer, 1)):
+        if pool_chooser.sums_are_long(pooling_of(layer, 1)):
             return "so many windows meet in each pixel that their gradients are summed in float64"
         return super().stands_alone(layer, dtype)
 
     def forward(self, to: StepList, x: Place, y: Place) -> None:
         g = pooling_of(self.layer, to.n)
-        kernel, items = pooling.forward_kernel(self.kind, g, to.itemsize)
+        kernel, items = pool_chooser.forward_kernel(self.kind, g, to.itemsize)
         numbers = record(g)
         to.step(kernel, (to.like, to.like, numbers), items, x, y, to.constant(numbers))
 
     def unpool(self, to: StepList, dy: Place, indices: Place, dx: Place) -> None:
         """Steps to the gradient before a 2×2 max-pooling, from its argmax indices."""
         g = pooling_of(self.layer, to.n)
-        kernel, items = pooling.placed_gradient_kernel(g, to.itemsize)
+        kernel, items = pool_chooser.argmax_gradient_kernel(g, to.itemsize)
         like, numbers = to.like, record(g)
         samples = like, like, like, numbers
         to.step(kernel, samples, items, dy, indices, dx, to.constant(numbers))
 
     def input_gradient(self, to: StepList, x: Place, dy: Place, dx: Place) -> None:
         g = pooling_of(self.layer, to.n)
-        kernel, items = pooling.gradient_kernel(self.kind, g, to.itemsize)
+        kernel, items = pool_chooser.gradient_kernel(self.kind, g, to.itemsize)
         like, numbers = to.like, record(g)
         last = to.constant(numbers)
         if self.kind == "average":

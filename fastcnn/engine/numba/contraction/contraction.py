@@ -28,7 +28,6 @@ over all steps at once").
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from fastcnn.core.arguments import Array
@@ -39,7 +38,7 @@ from fastcnn.engine.numba.runtime.inlining import ordered_device
 from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory
 from fastcnn.engine.numba.runtime.jit import ordered_kernel
 from fastcnn.engine.numba.runtime.threads import parallel_for
-from fastcnn.engine.numba.runtime.types import Kernel
+from fastcnn.engine.numba.runtime.types import DeviceFunction, Kernel
 from fastcnn.engine.numba.tiles.arithmetic import tile_relu
 from fastcnn.engine.numba.tiles.column_products import products
 from fastcnn.engine.numba.tiles.loads_and_stores import (
@@ -302,7 +301,7 @@ def _contraction(
     width = vectors * lanes
     room = rows * width if long_sums else 1
 
-    def of_height(height: int) -> Callable[..., None]:
+    def of_height(height: int) -> DeviceFunction:
         @ordered_device
         def step(tile: Array, arrays: Operands, in_x: Array, i: int, j: int, columns: int) -> Array:
             if elementwise:

@@ -13,7 +13,6 @@ tile has rows enough, and AVX-512 reads a number within the multiply-add.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from fastcnn.core.arguments import Array
@@ -34,7 +33,7 @@ from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory
 from fastcnn.engine.numba.runtime.jit import kernel
-from fastcnn.engine.numba.runtime.types import Kernel
+from fastcnn.engine.numba.runtime.types import DeviceFunction, Kernel
 from fastcnn.engine.numba.tiles.arithmetic import tile_relu
 from fastcnn.engine.numba.tiles.loads_and_stores import tile_from_row, tile_store_rows
 from fastcnn.engine.numba.tiles.pooling import (
@@ -143,7 +142,7 @@ def _lines_pooled(lines: Lines, vectors: int, lanes: int) -> Kernel:
 
 def _tasks_of_lines(
     sides: Lines, vectors: int, lanes: int, pooled: bool, long_sums: bool
-) -> Callable[..., None]:
+) -> DeviceFunction:
     """What both kernels do."""
     lines, length, taps, mixed = sides
     width = vectors * lanes
@@ -227,7 +226,7 @@ def _tasks_of_lines(
     if long_sums:
         summed = summed_in_stretches
 
-    def of_length(length: int) -> Callable[..., None]:
+    def of_length(length: int) -> DeviceFunction:
         height = lines * length
         results = height // (side * side)
 

@@ -1,13 +1,11 @@
 """Convolution as plain compiled loops: every parameter, no assumption.
 
-These serve every problem that no special kernel takes. Each item writes its own part of the
-result, and sums in float64 in the order kh, kw, ic (forward), kh, kw, oc (gradient of the input),
-image by image (gradient of the filters). Taps in the padding are skipped, not multiplied by zero.
+These serve every problem that no special kernel serves. Each task writes its own rows of the result
+and sums in float64: in the order kh, kw, ic (forward), kh, kw, oc (gradient of the input), or image
+by image (gradient of the filters). Taps in the padding are skipped, not multiplied by zero.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
@@ -77,9 +75,13 @@ def _last_tap(k: int, out: int, size: int, stride: int, pad: int, dilation: int)
 
 @kernel
 def _forward_rows(
-    start: int, stop: int, x: Any, w: Any, b: Any, y: Any, relu: bool, numbers: Any
+    start: int, stop: int, x: Array, w: Array, b: Array, y: Array, relu: bool, geometry: Array
 ) -> None:
-    g = numbers[0]
+    """Write rows (n, oh) ``start`` to ``stop`` of y (N, OH, OW, OC), in float64.
+
+    Reads x (N, H, W, IC), w (KH, KW, IC/groups, OC) and b (OC,).
+    """
+    g = geometry[0]
     group_ic, group_oc = g.ic // g.groups, g.oc // g.groups
     for row in range(start, stop):
         n, oh = row // g.oh, row % g.oh
@@ -109,17 +111,21 @@ def _forward_rows(
 
 @kernel
 def _input_gradient_rows(
-    start: int, stop: int, dy: Any, turned: Any, dx: Any, numbers: Any
+    start: int, stop: int, dy: Array, turned: Array, dx: Array, geometry: Array
 ) -> None:
-    g = numbers[0]
+    """Write rows (n, h) ``start`` to ``stop`` of dx (N, H, W, IC), in float64.
+
+    Reads dy (N, OH, OW, OC) and turned (KH, KW, OC, IC/groups).
+    """
+    g = geometry[0]
     group_ic, group_oc = g.ic // g.groups, g.oc // g.groups
     for row in range(start, stop):
         n, ih = row // g.h, row % g.h
         dx[n, ih] = 0
         for kh in range(g.kh):
-            place = ih + g.pad_top - kh * g.dilation_h
-            oh = place // g.stride_h
-            if place < 0 or place % g.stride_h or oh >= g.oh:
+            padded = ih + g.pad_top - kh * g.dilation_h
+            oh = padded // g.stride_h
+            if padded < 0 or padded % g.stride_h or oh >= g.oh:
                 continue
             for kw in range(g.kw):
                 first = _first_tap(kw, g.stride_w, g.pad_left, g.dilation_w)
@@ -134,8 +140,14 @@ def _input_gradient_rows(
 
 
 @kernel
-def _filter_gradient_rows(start: int, stop: int, dy: Any, x: Any, dw: Any, numbers: Any) -> None:
-    g = numbers[0]
+def _filter_gradient_rows(
+    start: int, stop: int, dy: Array, x: Array, dw: Array, geometry: Array
+) -> None:
+    """Write rows (kh, kw, ic) ``start`` to ``stop`` of dw (KH, KW, IC/groups, OC), in float64.
+
+    Reads dy (N, OH, OW, OC) and x (N, H, W, IC).
+    """
+    g = geometry[0]
     group_ic, group_oc = g.ic // g.groups, g.oc // g.groups
     for row in range(start, stop):
         kh, kw, ic = row // group_ic // g.kw, row // group_ic % g.kw, row % group_ic

@@ -13,7 +13,6 @@ from the weights alone, so a sample gives the same bits in any batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from fastcnn.core.arguments import Array
@@ -29,7 +28,7 @@ from fastcnn.engine.numba.runtime.inlining import ordered_device
 from fastcnn.engine.numba.runtime.instruction_sets import cached_choice, kernel_factory, registers
 from fastcnn.engine.numba.runtime.jit import ordered_kernel
 from fastcnn.engine.numba.runtime.threads import parallel_for
-from fastcnn.engine.numba.runtime.types import Kernel
+from fastcnn.engine.numba.runtime.types import DeviceFunction, Kernel
 from fastcnn.engine.numba.tiles.arithmetic import tile_relu
 from fastcnn.engine.numba.tiles.loads_and_stores import (
     tile_from_row,
@@ -152,7 +151,7 @@ def _products(rows: int, vectors: int, lanes: int) -> Kernel:
     half = min(rows, rows // 2 + 1)
     width = vectors * lanes
 
-    def of_height(height: int) -> Callable[..., None]:
+    def of_height(height: int) -> DeviceFunction:
         @ordered_device
         def one_tile(
             row: int, block: int, first: int, steps: int, x: Array, w: Array, sums: Array, at: int,

@@ -14,7 +14,6 @@ several rows of weights".
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import lcm
 from typing import NamedTuple
 
@@ -29,7 +28,7 @@ from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.inlining import ordered_device
 from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory, registers
 from fastcnn.engine.numba.runtime.jit import ordered_kernel
-from fastcnn.engine.numba.runtime.types import Kernel
+from fastcnn.engine.numba.runtime.types import DeviceFunction, Kernel
 from fastcnn.engine.numba.tiles.arithmetic import tile_relu
 from fastcnn.engine.numba.tiles.loads_and_stores import tile_from_row, tile_store_rows
 from fastcnn.engine.numba.tiles.packed_products import (
@@ -87,7 +86,7 @@ def _packed(columns: int, rows: int, vectors: int, lanes: int) -> Kernel:
     stretch = STRETCH // at_once
     room = rows * -(-columns // lanes) * lanes
 
-    def of_height(height: int) -> Callable[..., None]:
+    def of_height(height: int) -> DeviceFunction:
         @ordered_device
         def some_samples(
             sample: int,

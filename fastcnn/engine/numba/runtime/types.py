@@ -56,6 +56,9 @@ class Kernel(Protocol):
     def typeof_pyval(self, argument: object) -> types.Type: ...
 
 
+DeviceFunction: TypeAlias = Callable[..., Any]
+"""A function that kernels inline; see the decorator ``device``."""
+
 # --- intrinsics -----------------------------------------------------------------------------------
 
 TypingContext: TypeAlias = Any

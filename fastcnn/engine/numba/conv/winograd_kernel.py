@@ -1,0 +1,324 @@
+"""The kernel of Winograd's filtering: forward, and the gradient of the input.
+
+One kernel does all stages, and a :class:`Launch` says which of them. Two kernels would hold the
+same transforms and products twice, and each is compiled in seconds.
+
+Shapes of scratch, all flat, with n² points e:
+
+    v[block][e][square][pitch]             transformed squares
+    u[column block][e][ic of a chunk][width]  transformed filters
+    m[share][block][square][e][width]      products
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+from fastcnn.core.arguments import Array
+from fastcnn.engine.numba.conv.winograd_partition import (
+    GradientPartition,
+    Partition,
+    Results,
+    Scratch,
+)
+from fastcnn.engine.numba.runtime.inlining import device
+from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory
+from fastcnn.engine.numba.runtime.jit import kernel
+from fastcnn.engine.numba.runtime.runs import copy_run, zero_run
+from fastcnn.engine.numba.runtime.types import DeviceFunction, Kernel
+from fastcnn.engine.numba.tiles.arithmetic import tile_doubt, tile_relu, tile_sum
+from fastcnn.engine.numba.tiles.loads_and_stores import tile_from_row, tile_from_rows, tile_store
+from fastcnn.engine.numba.tiles.pooling import tile_pooled_of_numbers, tile_pooled_places_of_numbers
+from fastcnn.engine.numba.tiles.products import rank1
+from fastcnn.engine.numba.tiles.rows import rows_line, rows_walk
+from fastcnn.engine.numba.tiles.winograd import store_transform, tile_transform
+
+INPUTS, FILTERS, OUTPUTS = 0, 1, 2
+"""The matrices of a :class:`fastcnn.core.minimal_filtering.Filtering`."""
+
+
+class Launch(NamedTuple):
+    """Which stages a launch does; stages that it does not do were done by an earlier launch.
+
+    Attributes:
+        by_columns: a task is a block of output channels with all squares, not a block of squares
+            with all output channels.
+        squares: transform the task's squares.
+        filters: transform the task's filters.
+        products: multiply, and transform back.
+    """
+
+    by_columns: bool
+    squares: bool
+    filters: bool
+    products: bool
+
+
+@cache
+def square_transform(m: int, r: int, lanes: int) -> DeviceFunction:
+    """The device function that transforms squares of images; both Winograd kernels contain it."""
+    n = m + r - 1
+
+    @device
+    def transform_squares(
+        first: int, last: int, x: Array, v: Array, v_start: int, border: Array, border_start: int,
+        partition: Partition | GradientPartition,
+    ) -> None:  # fmt: skip
+        """Transform squares ``first`` to ``last`` of x (N, H, W, IC), flat, into one block of v.
+
+        A square that reaches beyond the image is copied between zeros to ``border`` first.
+        """
+        images, squares, blocks = partition.images, partition.squares, partition.blocks
+        h, w, ic = images.h, images.w, images.ic
+        point = blocks.squares * blocks.pitch
+        for square in range(first, last):
+            n_image = square // squares.columns // squares.rows
+            row = square // squares.columns % squares.rows * m - images.top
+            column = square % squares.columns * m - images.left
+            start = ((n_image * h + row) * w + column) * ic
+            source, row_step = x, w * ic
+            if row < 0 or column < 0 or row + n > h or column + n > w:
+                for a in range(n):
+                    for b in range(n):
+                        to = border_start + (a * n + b) * ic
+                        if 0 <= row + a < h and 0 <= column + b < w:
+                            copy_run(border, to, x, start + (a * w + b) * ic, ic)
+                        else:
+                            zero_run(border, to, ic)
+                source, start, row_step = border, border_start, n * ic
+            at = v_start + (square - first) * blocks.pitch
+            for k in range(0, ic, lanes):
+                store_transform(
+                    INPUTS, m, r, lanes, source, start + k, row_step, ic, min(lanes, ic - k),
+                    v, at + k, point,
+                )  # fmt: skip
+
+    return transform_squares
+
+
+@kernel_factory
+def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
+    """The kernel of F(m × m, r × r) on register tiles of rows × vectors × lanes."""
+    n = m + r - 1
+    points, outputs = n * n, m * m
+    half, quarter = rows // 2 + 1, rows // 4 + 1
+    width = vectors * lanes
+
+    transform_squares = square_transform(m, r, lanes)
+
+    @device
+    def transform_filters(
+        block: int, first: int, last: int, w: Array, u: Array, u_start: int, partition: Partition
+    ) -> None:
+        """Transform a block of columns of the filters of input channels ``first`` to ``last``."""
+        filters, point = partition.filters, partition.columns.point
+        for k in range(first, last):
+            start = filters.start + block * filters.block + k * filters.row
+            at = u_start + (k - first) * width
+            for j in range(0, width, lanes):
+                columns = max(0, min(lanes, filters.columns - block * width - j))
+                store_transform(
+                    FILTERS, m, r, lanes, w, start + j, filters.tap_row, filters.tap, columns,
+                    u, at + j, point,
+                )  # fmt: skip
+
+    def multiply_of(height: int) -> DeviceFunction:
+        @device
+        def multiply(
+            v: Array, at_v: int, pitch: int, u: Array, at_u: int, steps: int, products: Array,
+            at: int, more: bool,
+        ) -> None:  # fmt: skip
+            """One register tile: ``height`` squares × width columns, over ``steps`` input channels.
+
+            With ``more`` the sums go on from those in ``products``, else they begin.
+            """
+            to = rows_line(height, at, points * width)
+            if more:
+                tile = tile_from_rows(height, vectors, lanes, products, to, 0)
+            else:
+                tile = tile_from_row(height, vectors, lanes, u, at_u, 0)
+            squares = rows_line(height, at_v, pitch)
+            for s in range(steps):
+                tile = rank1(tile, v, squares, s, u, at_u)
+                at_u += width
+            tile_store(tile, products, to, 0, width)
+
+        return multiply
+
+    multiply_rows, multiply_half, multiply_quarter = map(multiply_of, (rows, half, quarter))
+
+    @device
+    def multiply_block(
+        squares: int, scratch: Scratch, v_start: int, u_start: int, m_start: int, first: int,
+        last: int, partition: Partition,
+    ) -> None:  # fmt: skip
+        """Multiply a block of squares with filters, over input channels ``first`` to ``last``."""
+        blocks, point, u, v = partition.blocks, partition.columns.point, scratch.u, scratch.v
+        pitch, more, steps = blocks.pitch, first > 0, last - first
+        for e in range(points):
+            i, j = v_start + e * blocks.squares * pitch + first, u_start + e * point
+            k, left = m_start + e * width, squares
+            while left > 0:
+                if left <= quarter:
+                    height = quarter
+                    multiply_quarter(v, i, pitch, u, j, steps, scratch.m, k, more)
+                elif left <= half + quarter or rows < left <= 2 * half:
+                    height = half
+                    multiply_half(v, i, pitch, u, j, steps, scratch.m, k, more)
+                else:
+                    height = rows
+                    multiply_rows(v, i, pitch, u, j, steps, scratch.m, k, more)
+                left -= height
+                i += height * pitch
+                k += height * points * width
+
+    @device
+    def note_doubt(
+        doubt: Array, border: Array, border_start: int, suspects: Array, image: int
+    ) -> None:
+        """Mark the image as suspect if a lane of ``doubt`` is not 0."""
+        tile_store(doubt, border, rows_line(1, border_start, 0), 0, lanes)
+        for k in range(lanes):
+            if border[border_start + k] != 0:
+                suspects[image] = 1
+
+    def store_of(side: int) -> DeviceFunction:
+        size = side * side
+
+        @device
+        def store_square(
+            tile: Array, y: Array, at: int, rows: int, pixels: int, line: int, pixel: int,
+            columns: int, border: Array, border_start: int,
+        ) -> None:  # fmt: skip
+            """Store a square of ``side``² outputs, of which ``rows`` × ``pixels`` are in ``y``."""
+            if side <= rows and side <= pixels:
+                in_square = rows_walk(size, 0, 0, 0, size, side, side, 0, line, pixel)
+                tile_store(tile, y, in_square, at, columns)
+                return
+            tile_store(tile, border, rows_line(size, border_start, lanes), 0, lanes)
+            for p in range(min(side, rows)):
+                for q in range(min(side, pixels)):
+                    start = border_start + (p * side + q) * lanes
+                    copy_run(y, at + p * line + q * pixel, border, start, columns)
+
+        return store_square
+
+    store_square, store_pooled = store_of(m), store_of(m // 2)
+
+    @device
+    def transform_back(
+        first: int, last: int, block: int, scratch: Scratch, m_start: int, border_start: int,
+        results: Results, partition: Partition,
+    ) -> None:  # fmt: skip
+        """Write the outputs of squares ``first`` to ``last`` and of a block of columns.
+
+        Bias, pooling and ReLU are done in registers. An output that is not finite makes its image
+        suspect.
+        """
+        images, squares, epilogue = partition.images, partition.squares, partition.epilogue
+        side = 2 if epilogue.pooled else 1
+        oh, ow, oc = images.oh // side, images.ow // side, images.oc
+        b, y, border = results.b, results.y, scratch.border
+        none = tile_from_row(1, 1, lanes, b, 0, 0)
+        doubt, image = none, first // squares.columns // squares.rows
+        for square in range(first, last):
+            row = square // squares.columns % squares.rows * m // side
+            column = square % squares.columns * m // side
+            if square // squares.columns // squares.rows != image:
+                note_doubt(doubt, border, border_start, results.suspects, image)
+                doubt, image = none, square // squares.columns // squares.rows
+            at = ((image * oh + row) * ow + column) * oc
+            for j in range(0, min(width, oc - block * width), lanes):
+                channel = block * width + j
+                columns = min(lanes, oc - channel)
+                i = m_start + (square - first) * points * width + j
+                tile = tile_transform(OUTPUTS, m, r, lanes, scratch.m, i, n * width, width)
+                doubt = tile_doubt(doubt, tile)
+                # The bias comes before pooling, because numbers that differ may become equal.
+                tile = tile_sum(tile, tile_from_row(outputs, 1, lanes, b, channel, columns))
+                if epilogue.pooled:
+                    # Pooling may ignore NaN: images that mix NaN with numbers are suspect and are
+                    # computed again, and a bias that is NaN makes every pixel NaN.
+                    pooled = tile_pooled_of_numbers(m, tile)
+                    if epilogue.relu:
+                        pooled = tile_relu(pooled)
+                    store_pooled(
+                        pooled, y, at + channel, oh - row, ow - column, ow * oc, oc, columns,
+                        border, border_start,
+                    )  # fmt: skip
+                    if epilogue.indices:
+                        store_pooled(
+                            tile_pooled_places_of_numbers(m, tile), results.indices, at + channel,
+                            oh - row, ow - column, ow * oc, oc, columns, border, border_start,
+                        )  # fmt: skip
+                else:
+                    if epilogue.relu:
+                        tile = tile_relu(tile)
+                    store_square(
+                        tile, y, at + channel, oh - row, ow - column, ow * oc, oc, columns,
+                        border, border_start,
+                    )  # fmt: skip
+        note_doubt(doubt, border, border_start, results.suspects, image)
+
+    # More than ten parameters, because Numba receives each array of scratch as one of its own.
+    @kernel
+    def winograd(
+        start: int, stop: int, x: Array, w: Array, b: Array, y: Array, indices: Array, v: Array,
+        u: Array, products: Array, border: Array, suspects: Array, first: int, last: int,
+        tasks: int, shares: int, partition: Array, flags: Array,
+    ) -> None:  # fmt: skip
+        """The stages of a :class:`Launch` for squares ``first`` to ``last``.
+
+        The ``tasks`` are divided among ``shares``. A share is what one thread does: consecutive
+        tasks, with a part of scratch of its own. The kernel runs shares ``start`` to ``stop``.
+        It reads x (N, H, W, IC), w as its :class:`Filters` say, and b (OC,). It writes y and
+        indices (N, OH, OW, OC), or (N, OH // 2, OW // 2, OC) with pooling, and suspects (N,). All
+        arrays are flat.
+        """
+        c, stages = partition[0], flags[0]
+        scratch, results = Scratch(v, u, products, border), Results(b, y, indices, suspects)
+        size, chunk = c.blocks.squares, c.columns.chunk
+        blocks = (last - first + size - 1) // size
+        for share in range(start, stop):
+            border_start = share * c.border
+            for task in range(tasks * share // shares, tasks * (share + 1) // shares):
+                block_from, block_to, column_from, column_to = task, task + 1, 0, c.columns.blocks
+                if stages.by_columns:
+                    block_from, block_to, column_from, column_to = 0, blocks, task, task + 1
+                m_first = share * (block_to - block_from)
+                v_first = 0  # the place of block 0 in v
+                if stages.squares:
+                    if stages.products:  # in the share's own place
+                        v_first = share - task
+                    begin = first + task * size
+                    transform_squares(
+                        begin, min(last, begin + size), x, v, (v_first + task) * c.blocks.numbers,
+                        border, border_start, c,
+                    )  # fmt: skip
+                for column in range(column_from, column_to):
+                    own_filters = stages.filters and stages.products
+                    u_start = (share if own_filters else column) * c.columns.point * points
+                    for k in range(0, c.images.ic, chunk):
+                        last_k = min(c.images.ic, k + chunk)
+                        if stages.filters:
+                            transform_filters(column, k, last_k, w, u, u_start, c)
+                        if not stages.products:
+                            continue
+                        for block in range(block_from, block_to):
+                            squares = min(size, last - first - block * size)
+                            v_start = (v_first + block) * c.blocks.numbers
+                            m_start = (m_first + block - block_from) * c.columns.products
+                            multiply_block(
+                                squares, scratch, v_start, u_start, m_start, k, last_k, c
+                            )
+                    if stages.products:
+                        for block in range(block_from, block_to):
+                            begin = first + block * size
+                            m_start = (m_first + block - block_from) * c.columns.products
+                            transform_back(
+                                begin, min(last, begin + size), column, scratch, m_start,
+                                border_start, results, c,
+                            )  # fmt: skip
+
+    return winograd

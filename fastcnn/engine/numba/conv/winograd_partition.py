@@ -1,0 +1,182 @@
+"""How Winograd's filtering cuts a layer: records of sizes and of places in its scratch.
+
+Kernels receive a :class:`Partition` or a :class:`GradientPartition` as an array of one record, in
+which each field below is a record of its own (``partition[0].blocks.pitch``). No field is called
+``size``, because without the compiler that is an attribute of NumPy's records.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fastcnn.core.arguments import Array
+from fastcnn.core.geometry import ConvGeometry
+from fastcnn.engine.numba.runtime.instruction_sets import registers
+from fastcnn.engine.policy import Squares
+
+
+class Images(NamedTuple):
+    """Sizes of x (N, H, W, IC) and of y (N, OH, OW, OC), and the padding before the image.
+
+    Output (oh, ow) reads the inputs from (oh − top, ow − left) on. Pixels outside count as 0.
+    """
+
+    h: int
+    w: int
+    ic: int
+    oh: int
+    ow: int
+    oc: int
+    top: int
+    left: int
+
+
+class Blocks(NamedTuple):
+    """Blocks of transformed squares, V, in scratch.
+
+    Attributes:
+        squares: squares of a block.
+        pitch: numbers from one square to the next.
+        numbers: numbers of a block.
+    """
+
+    squares: int
+    pitch: int
+    numbers: int
+
+
+class Columns(NamedTuple):
+    """Blocks of output channels, each as wide as a register tile, with their filters and products.
+
+    Attributes:
+        blocks: how many there are.
+        chunk: input channels whose filters are transformed at once.
+        point: numbers of U from one point to the next.
+        products: numbers of M for a block of squares and a block of output channels.
+    """
+
+    blocks: int
+    chunk: int
+    point: int
+    products: int
+
+
+class Filters(NamedTuple):
+    """Where filters lie in their array, in numbers.
+
+    Attributes:
+        start: the first tap.
+        block, tap_row, tap, row: steps from one block of output channels, row of taps, tap and
+            input channel to the next.
+        columns: output channels, with those that fill the last block where it is whole.
+    """
+
+    start: int
+    block: int
+    tap_row: int
+    tap: int
+    row: int
+    columns: int
+
+
+class Epilogue(NamedTuple):
+    """What is done to a square of outputs, after the bias is added and before it is stored.
+
+    Attributes:
+        relu: whether ReLU follows.
+        pooled: whether the largest of each 2×2 outputs is stored in place of them.
+        indices: whether their argmax indices are stored too.
+    """
+
+    relu: bool = False
+    pooled: bool = False
+    indices: bool = False
+
+
+class Partition(NamedTuple):
+    """How a layer is cut; ``border`` is a share's room for a square beyond the image's border."""
+
+    images: Images
+    squares: Squares
+    blocks: Blocks
+    columns: Columns
+    filters: Filters
+    epilogue: Epilogue
+    border: int
+
+
+class Sums(NamedTuple):
+    """The sums over squares, D, in scratch: pieces of some input channels × a block of columns.
+
+    Attributes:
+        rows: input channels of a piece.
+        row_blocks: pieces along the input channels.
+        pieces: pieces in all.
+        point: numbers from one point to the next.
+        numbers: numbers of a piece.
+    """
+
+    rows: int
+    row_blocks: int
+    pieces: int
+    point: int
+    numbers: int
+
+
+class GradientPartition(NamedTuple):
+    """How the gradient of the filters is cut.
+
+    Attributes:
+        images, squares, blocks, border: as of :class:`Partition`.
+        dy: blocks of transformed squares of dy, Z.
+        sums: the sums over squares, D.
+        total: squares of the whole batch.
+    """
+
+    images: Images
+    squares: Squares
+    blocks: Blocks
+    dy: Blocks
+    sums: Sums
+    border: int
+    total: int
+
+
+class Scratch(NamedTuple):
+    """Arrays of a call: transformed squares, filters and products, and squares on the border."""
+
+    v: Array
+    u: Array
+    m: Array
+    border: Array
+
+
+class Results(NamedTuple):
+    """Arrays of the epilogue: bias, outputs, argmax indices, and the images in doubt."""
+
+    b: Array
+    y: Array
+    indices: Array
+    suspects: Array
+
+
+def images_of(g: ConvGeometry) -> Images:
+    """The sizes of a geometry."""
+    return Images(g.h, g.w, g.ic, g.oh, g.ow, g.oc, g.pad_top, g.pad_left)
+
+
+def blocks_of(channels: int, points: int, squares: int, lanes: int) -> Blocks:
+    """Blocks of so many squares.
+
+    The pitch is an odd number of vectors. A power of two would put all squares into a few sets of
+    the cache.
+    """
+    pitch = (-(-channels // lanes) | 1) * lanes
+    return Blocks(squares, pitch, points * squares * pitch)
+
+
+def block_squares(total: int) -> int:
+    """Squares of a block: whole tiles, and fewer of them where there would be too few blocks."""
+    rows = registers().tile_rows
+    sizes = (2 * rows, rows, rows // 2 + 1)
+    return next((size for size in sizes if total >= 8 * size), sizes[-1])

@@ -1,0 +1,273 @@
+"""Which kernel serves a pooling, with which tile, and why.
+
+Two ordered lists, :data:`FORWARD` and :data:`GRADIENT`: the first kernel that does not refuse a
+problem serves it, and the last one refuses none. A choice follows from the problem and from the
+vector registers of :func:`~fastcnn.engine.numba.runtime.instruction_sets.registers` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from fastcnn.core.geometry import PoolGeometry
+from fastcnn.core.hardware import L3_BYTES
+from fastcnn.core.long_sums import STRETCH
+from fastcnn.engine.numba.pool.average import _average_gradient, _average_rows
+from fastcnn.engine.numba.pool.forward import _extreme_rows
+from fastcnn.engine.numba.pool.gradient import _argmax_gradient, _extreme_gradient_rows
+from fastcnn.engine.numba.pool.streamed_gradient import STREAMED_ROWS, _streamed_gradient
+from fastcnn.engine.numba.pool.windows import BLOCK_ROWS
+from fastcnn.engine.numba.runtime.instruction_sets import cached_choice, choice_of, registers
+from fastcnn.engine.numba.runtime.types import Kernel
+
+UNROLLED = ((2, 2), (3, 3))
+"""Windows whose loops are unrolled, because most nets pool by them; each is a kernel to compile."""
+BEYOND_CACHE = L3_BYTES
+"""Bytes of a gradient that the caches do not hold until it is read."""
+
+
+class PoolProblem(NamedTuple):
+    """A pooling, as far as the choice of a kernel depends on it.
+
+    Attributes:
+        kind: "max", "min" or "average".
+        g: the geometry.
+        itemsize: bytes of a number.
+        streamable: whether a gradient may be written past the cache. Its array begins at a multiple
+            of a vector's bytes, and no step of a program reads it next.
+    """
+
+    kind: str
+    g: PoolGeometry
+    itemsize: int
+    streamable: bool = False
+
+    @property
+    def lanes(self) -> int:
+        """Numbers in a vector register."""
+        return registers().vector_bytes // self.itemsize
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """Vectors and lanes of a tile: two forms, so that few kernels are compiled."""
+        return 4 if self.g.c > 2 * self.lanes else 1, self.lanes
+
+    @property
+    def unrolled_tile(self) -> tuple[int, int]:
+        """:attr:`tile`, and a third form: half a vector for few channels, which needs no masks."""
+        if self.lanes > 8 and self.g.c <= self.lanes // 2:
+            return 1, self.lanes // 2
+        return self.tile
+
+
+class Candidate(NamedTuple):
+    """An entry of a list: a kernel, why it stands there, and which problems it refuses.
+
+    Attributes:
+        name: what ``explain`` calls the kernel.
+        reason: why the kernel has its place in the list.
+        refuses: why the kernel does not serve a problem, or None where it does.
+        make: the compiled function.
+        tasks: how many tasks it has.
+    """
+
+    name: str
+    reason: str
+    refuses: Callable[[PoolProblem], str | None]
+    make: Callable[[PoolProblem], Kernel]
+    tasks: Callable[[PoolGeometry], int]
+
+
+class PoolChoice(NamedTuple):
+    """The kernel for a problem, its tasks, and why it was not one before it in the list."""
+
+    candidate: Candidate
+    kernel: Kernel
+    tasks: int
+    passed_over: tuple[tuple[str, str], ...]
+
+    def lines(self) -> Iterator[str]:
+        """What :func:`fastcnn.explain` prints."""
+        yield f"kernel: {self.candidate.name}, because {self.candidate.reason}"
+        tasks = f"{self.tasks} task{'s' if self.tasks != 1 else ''}"
+        yield f"  compiled as {choice_of(self.kernel)}; {tasks}"
+        for name, refusal in self.passed_over:
+            yield f"  not {name}: {refusal}"
+
+
+def _not_unrolled(problem: PoolProblem) -> str | None:
+    window = problem.g.kh, problem.g.kw
+    if window not in UNROLLED:
+        return f"its loops are unrolled for windows of 2×2 and 3×3, not {window[0]}×{window[1]}"
+    if problem.kind != "max" or problem.itemsize != 4:
+        return "it is compiled for the maximum of float32 alone"
+    return None
+
+
+def _not_streamed(problem: PoolProblem) -> str | None:
+    g, (vectors, lanes) = problem.g, problem.tile
+    if refusal := _not_unrolled(problem):
+        return refusal
+    if (g.stride_h, g.stride_w) != (2, 2):
+        return f"it is made for stride 2, not {(g.stride_h, g.stride_w)}"
+    if g.n * g.h * g.w * g.c * problem.itemsize < BEYOND_CACHE:
+        return f"the gradient has less than {BEYOND_CACHE >> 20} MiB, which caches hold"
+    if g.c % (vectors * lanes):
+        return f"{g.c} channels are not a multiple of {vectors * lanes}, so tiles would need masks"
+    if g.oh * 2 - 2 - g.pad_top + g.kh < g.h or g.ow * 2 - 2 - g.pad_left + g.kw < g.w:
+        return "some pixels lie in no window, and no window would write them"
+    if not problem.streamable:
+        return "the gradient is not aligned, or is read at once"
+    return None
+
+
+def _is_average(problem: PoolProblem) -> str | None:
+    return "it compares numbers and adds none" if problem.kind == "average" else None
+
+
+def _has_short_sums(problem: PoolProblem) -> str | None:
+    pixels = problem.g.kh * problem.g.kw
+    return None if pixels > STRETCH else f"a window of {pixels} pixels is no long sum"
+
+
+def _serves_all(problem: PoolProblem) -> str | None:
+    return None
+
+
+def _output_rows(g: PoolGeometry) -> int:
+    return g.n * g.oh
+
+
+def _input_blocks(g: PoolGeometry) -> int:
+    return g.n * -(-g.h // BLOCK_ROWS)
+
+
+def streamed_blocks(g: PoolGeometry) -> int:
+    """Blocks of rows into which a streamed gradient cuts an image."""
+    return -(-g.h // STREAMED_ROWS)
+
+
+FORWARD = (
+    Candidate(
+        "unrolled window",
+        "windows of 2×2 and 3×3 pixels are usual, and unrolled loops are faster",
+        _not_unrolled,
+        lambda p: _extreme_rows(True, *p.unrolled_tile, p.g.kh, p.g.kw),
+        _output_rows,
+    ),
+    Candidate(
+        "any window",
+        "its loops serve a window of any size",
+        _is_average,
+        lambda p: _extreme_rows(p.kind == "max", *p.tile, 0, 0),
+        _output_rows,
+    ),
+    Candidate(
+        "long average",
+        "sums of many pixels need totals in float64",
+        _has_short_sums,
+        lambda p: _average_rows(*p.tile, True),
+        _output_rows,
+    ),
+    Candidate(
+        "average",
+        "sums of few pixels stay in registers",
+        _serves_all,
+        lambda p: _average_rows(*p.tile, False),
+        _output_rows,
+    ),
+)
+GRADIENT = (
+    Candidate(
+        "streamed",
+        "a gradient larger than the caches is best written past them",
+        _not_streamed,
+        lambda p: _streamed_gradient(*p.tile, p.g.kh),
+        lambda g: g.n * streamed_blocks(g),
+    ),
+    Candidate(
+        "unrolled window",
+        "windows of 2×2 and 3×3 pixels are usual, and unrolled loops are faster",
+        _not_unrolled,
+        lambda p: _extreme_gradient_rows(True, *p.unrolled_tile, p.g.kh, p.g.kw),
+        _input_blocks,
+    ),
+    Candidate(
+        "any window",
+        "its loops serve a window of any size",
+        _is_average,
+        lambda p: _extreme_gradient_rows(p.kind == "max", *p.tile, 0, 0),
+        _input_blocks,
+    ),
+    Candidate(
+        "average",
+        "each window adds its share to its pixels",
+        _serves_all,
+        lambda p: _average_gradient(*p.tile),
+        _input_blocks,
+    ),
+)
+
+
+def choose(candidates: tuple[Candidate, ...], problem: PoolProblem) -> PoolChoice:
+    """The first candidate that does not refuse the problem."""
+    passed_over: list[tuple[str, str]] = []
+    for candidate in candidates:
+        refusal = candidate.refuses(problem)
+        if refusal is None:
+            tasks = candidate.tasks(problem.g)
+            return PoolChoice(candidate, candidate.make(problem), tasks, tuple(passed_over))
+        passed_over.append((candidate.name, refusal))
+    raise AssertionError("the last candidate refuses nothing")
+
+
+@cached_choice
+def forward_choice(problem: PoolProblem) -> PoolChoice:
+    """The kernel of a pooling."""
+    return choose(FORWARD, problem)
+
+
+@cached_choice
+def gradient_choice(problem: PoolProblem) -> PoolChoice:
+    """The kernel of the gradient of a pooling."""
+    return choose(GRADIENT, problem)
+
+
+def forward_kernel(kind: str, g: PoolGeometry, itemsize: int) -> tuple[Kernel, int]:
+    """The kernel of a pooling, ``(x, y, record(g))``, and its tasks."""
+    return forward_choice(PoolProblem(kind, g, itemsize))[1:3]
+
+
+def gradient_kernel(kind: str, g: PoolGeometry, itemsize: int) -> tuple[Kernel, int]:
+    """The kernel of a gradient in a program, and its tasks.
+
+    It is ``(dy, x, dx, record(g))``, without ``x`` for "average".
+    """
+    return gradient_choice(PoolProblem(kind, g, itemsize))[1:3]
+
+
+def argmax_gradient_kernel(g: PoolGeometry, itemsize: int) -> tuple[Kernel, int]:
+    """The gradient of 2×2 max-pooling from its argmax indices, and its tasks.
+
+    It is ``(dy, indices, dx, record(g))``.
+    """
+    return _argmax_gradient(*PoolProblem("max", g, itemsize).unrolled_tile), _output_rows(g)
+
+
+def explanation(op: str, g: PoolGeometry, itemsize: int) -> Iterator[str]:
+    """Which kernel serves an operation, and why; what :func:`fastcnn.explain` prints."""
+    kind = "average" if op.startswith("avg") else op[:3]
+    if not op.endswith("_backward"):
+        yield from forward_choice(PoolProblem(kind, g, itemsize)).lines()
+    else:
+        size = 8 if sums_are_long(g) else itemsize
+        yield from gradient_choice(PoolProblem(kind, g, size, streamable=True)).lines()
+
+
+def sums_are_long(g: PoolGeometry) -> bool:
+    """Whether so many windows meet in a pixel that its gradient is a long sum.
+
+    Such a gradient is computed in float64 throughout, because few poolings overlap so.
+    """
+    return -(-g.kh // g.stride_h) * -(-g.kw // g.stride_w) > STRETCH

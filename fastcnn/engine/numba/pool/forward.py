@@ -1,0 +1,106 @@
+"""Maximum and minimum of each window, on register tiles of one row of channels.
+
+The channels of a window stay in registers over its pixels. A task is a row of the output. Padding
+is passed over.
+"""
+
+from __future__ import annotations
+
+from fastcnn.core.arguments import Array
+from fastcnn.engine.numba.pool.windows import (
+    Strides,
+    clipped,
+    geometry_of,
+    strides_of,
+    whole_windows,
+)
+from fastcnn.engine.numba.runtime.inlining import device
+from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory
+from fastcnn.engine.numba.runtime.jit import kernel
+from fastcnn.engine.numba.runtime.types import Kernel
+from fastcnn.engine.numba.tiles.arithmetic import tile_sum
+from fastcnn.engine.numba.tiles.loads_and_stores import tile_from_row, tile_store
+from fastcnn.engine.numba.tiles.pooling import tile_best, tile_best_of_numbers, tile_has_nan
+from fastcnn.engine.numba.tiles.rows import rows_line
+
+
+@kernel_factory
+def _extreme_rows(largest: bool, vectors: int, lanes: int, kh: int, kw: int) -> Kernel:
+    """The kernel; loops over a window of kh × kw pixels are unrolled, unless kh is 0."""
+    width = vectors * lanes
+
+    @device
+    def best_of(x: Array, at: int, strides: Strides, columns: int, rows: int, pixels: int) -> Array:
+        """The best number of each channel in a window that begins at ``x[at]``."""
+        best: Array = tile_from_row(1, vectors, lanes, x, at, columns)
+        for i in range(rows):
+            for j in range(pixels):
+                pixel = at + i * strides.row + j * strides.pixel
+                value = tile_from_row(1, vectors, lanes, x, pixel, columns)
+                best = tile_best(largest, value, best)
+        return best
+
+    @device
+    def best_of_numbers(x: Array, at: int, strides: Strides, columns: int) -> tuple[Array, Array]:
+        """:func:`best_of` without NaN, and a sum that is NaN if a number of the window is NaN."""
+        best = tile_from_row(1, vectors, lanes, x, at, columns)
+        total = best
+        for i in range(kh):
+            for j in range(i == 0, kw):
+                pixel = at + i * strides.row + j * strides.pixel
+                value = tile_from_row(1, vectors, lanes, x, pixel, columns)
+                best = tile_best_of_numbers(largest, value, best)
+                total = tile_sum(total, value)
+        return best, total
+
+    @device
+    def pool_whole_windows(
+        x: Array, y: Array, at: int, to: int, first: int, last: int, strides: Strides, columns: int
+    ) -> int:
+        """Pool windows ``first`` to ``last``, which lie in the image whole.
+
+        Returns the window where it ends: ``last``, or a 2×2 window with NaN, which is not pooled.
+        With 2×2 pixels a sum finds NaN; with 3×3 the sum takes longer than it saves.
+        """
+        for window in range(first, last):
+            if kh == 2:
+                best, total = best_of_numbers(x, at, strides, columns)
+                if tile_has_nan(total):
+                    return window
+            else:
+                best = best_of(x, at, strides, columns, kh, kw)
+            tile_store(best, y, rows_line(1, to, 0), 0, columns)
+            at += strides.window
+            to += strides.pixel
+        return last
+
+    @kernel
+    def extreme_rows(start: int, stop: int, x: Array, y: Array, geometry: Array) -> None:
+        """Write rows ``start`` to ``stop`` of y (N, OH, OW, C), flat, from x (N, H, W, C), flat."""
+        g = geometry_of(geometry[0])
+        strides = strides_of(g)
+        first_whole, last_whole = whole_windows(g.ow, g.stride_w, g.pad_left, g.kw, g.w)
+        for task in range(start, stop):
+            n, oh = task // g.oh, task % g.oh
+            top, bottom = clipped(oh, g.stride_h, g.pad_top, g.kh, g.h)
+            inside = kh > 0 and bottom - top == kh and first_whole < last_whole
+            for c in range(0, g.c, width):
+                columns = min(width, g.c - c)
+                ow = 0
+                while ow < g.ow:
+                    left, right = clipped(ow, g.stride_w, g.pad_left, g.kw, g.w)
+                    at = ((n * g.h + top) * g.w + left) * g.c + c
+                    to = (task * g.ow + ow) * g.c + c
+                    if inside and first_whole <= ow < last_whole:
+                        end = pool_whole_windows(x, y, at, to, ow, last_whole, strides, columns)
+                        at += (end - ow) * strides.window
+                        to += (end - ow) * g.c
+                        ow = end
+                        if ow == last_whole:
+                            continue
+                        left, right = 0, kw
+                    best = best_of(x, at, strides, columns, bottom - top, right - left)
+                    tile_store(best, y, rows_line(1, to, 0), 0, columns)
+                    ow += 1
+
+    return extreme_rows

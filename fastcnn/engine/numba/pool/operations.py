@@ -1,0 +1,92 @@
+"""The operations of pooling, as the engine exports them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastcnn.core.arguments import Array
+from fastcnn.core.geometry import PoolGeometry
+from fastcnn.engine.numba.contraction.column_sums import rounded
+from fastcnn.engine.numba.pool.chooser import (
+    GRADIENT,
+    PoolProblem,
+    argmax_gradient_kernel,
+    forward_kernel,
+    gradient_choice,
+    gradient_kernel,
+    streamed_blocks,
+    sums_are_long,
+)
+from fastcnn.engine.numba.runtime.arrays import converted, empty_like_type, readable, record
+from fastcnn.engine.numba.runtime.instruction_sets import registers
+from fastcnn.engine.numba.runtime.threads import parallel_for
+
+
+def max_pool2d(x: Array, g: PoolGeometry) -> Array:
+    """Largest value of each window."""
+    return _forward("max", x, g)
+
+
+def min_pool2d(x: Array, g: PoolGeometry) -> Array:
+    """Smallest value of each window."""
+    return _forward("min", x, g)
+
+
+def avg_pool2d(x: Array, g: PoolGeometry) -> Array:
+    """Mean of each window's pixels in the image."""
+    return _forward("average", x, g)
+
+
+def max_pool2d_backward(dy: Array, x: Array, g: PoolGeometry) -> Array:
+    """``dx``: each window's gradient at its first maximum."""
+    return _extreme_gradient("max", dy, x, g)
+
+
+def min_pool2d_backward(dy: Array, x: Array, g: PoolGeometry) -> Array:
+    """``dx``: each window's gradient at its first minimum."""
+    return _extreme_gradient("min", dy, x, g)
+
+
+def avg_pool2d_backward(dy: Array, g: PoolGeometry) -> Array:
+    """``dx``: each window's gradient shared by its pixels in the image."""
+    if sums_are_long(g) and dy.itemsize < 8:
+        return rounded(avg_pool2d_backward(converted(dy, np.float64), g), dy)
+    dx = empty_like_type(dy, *g.input_shape)
+    kernel, tasks = gradient_kernel("average", g, dy.itemsize)
+    parallel_for(kernel, tasks, _work(g), readable(dy).reshape(-1), dx.reshape(-1), record(g))
+    return dx
+
+
+def argmax_gradient(dy: Array, indices: Array, g: PoolGeometry) -> Array:
+    """``dx`` of 2×2 max-pooling: each window's gradient at its argmax index."""
+    dx = empty_like_type(dy, *g.input_shape)
+    kernel, tasks = argmax_gradient_kernel(g, dy.itemsize)
+    operands = readable(dy).reshape(-1), indices.reshape(-1), dx.reshape(-1), record(g)
+    parallel_for(kernel, tasks, _work(g), *operands)
+    return dx
+
+
+def _forward(kind: str, x: Array, g: PoolGeometry) -> Array:
+    y = empty_like_type(x, *g.output_shape)
+    kernel, tasks = forward_kernel(kind, g, x.itemsize)
+    parallel_for(kernel, tasks, _work(g), readable(x).reshape(-1), y.reshape(-1), record(g))
+    return y
+
+
+def _extreme_gradient(kind: str, dy: Array, x: Array, g: PoolGeometry) -> Array:
+    if sums_are_long(g) and dy.itemsize < 8:
+        wide = converted(dy, np.float64), converted(x, np.float64)
+        return rounded(_extreme_gradient(kind, *wide, g), dy)
+    dx = empty_like_type(dy, *g.input_shape)
+    aligned = dx.ctypes.data % registers().vector_bytes == 0
+    choice = gradient_choice(PoolProblem(kind, g, dy.itemsize, streamable=aligned))
+    operands = readable(dy).reshape(-1), readable(x).reshape(-1), dx.reshape(-1)
+    scratch: tuple[object, ...] = ()
+    if choice.candidate is GRADIENT[0]:
+        scratch = empty_like_type(dy, choice.tasks * g.w * g.c), streamed_blocks(g)
+    parallel_for(choice.kernel, choice.tasks, 2 * _work(g), *operands, *scratch, record(g))
+    return dx
+
+
+def _work(g: PoolGeometry) -> int:
+    return g.n * g.oh * g.ow * g.c * g.kh * g.kw
