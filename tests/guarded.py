@@ -307,12 +307,12 @@ def _written_past_the_cache() -> Iterator[None]:
     """Let all gradients be written as only large ones are otherwise."""
     least = pooling.BEYOND_CACHE
     pooling.BEYOND_CACHE = 0
-    pooling.gradient_choice.cache_clear()
+    pooling.gradient_decision.cache_clear()
     try:
         yield
     finally:
         pooling.BEYOND_CACHE = least
-        pooling.gradient_choice.cache_clear()
+        pooling.gradient_decision.cache_clear()
 
 
 def _use_memory(border: Border) -> None:

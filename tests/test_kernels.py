@@ -766,15 +766,15 @@ def test_large_pooling_gradients_are_written_past_the_cache(
     # Aligned as results of that size are.
     monkeypatch.setattr(arrays, "allocate", aligned)
     monkeypatch.setattr(pooling, "BEYOND_CACHE", 0)
-    pooling.gradient_choice.cache_clear()
+    pooling.gradient_decision.cache_clear()
     covered = (g.oh - 1) * 2 - g.pad_top + size >= rows
     covered &= (g.ow - 1) * 2 - g.pad_left + size >= columns
     problem = pooling.PoolProblem("max", g, x.itemsize, streamable=True)
     for is_aligned in (True, False):
-        choice = pooling.gradient_choice(problem._replace(streamable=is_aligned))
-        assert (choice.candidate.name == "streamed") == (covered and is_aligned)
+        choice = pooling.gradient_decision(problem._replace(streamable=is_aligned))
+        assert (choice.name == "streamed") == (covered and is_aligned)
     streamed = kernels.max_pool2d_backward(dy, x, g)
-    pooling.gradient_choice.cache_clear()
+    pooling.gradient_decision.cache_clear()
     np.testing.assert_array_equal(usual, naive.max_pool2d_backward(dy, x, g))
     np.testing.assert_array_equal(streamed, usual)
 

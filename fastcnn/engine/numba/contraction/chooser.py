@@ -8,8 +8,8 @@ plan, or in words why it does not serve. The first entry with a plan serves;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import NamedTuple
 
 from fastcnn.core.long_sums import STRETCH
 from fastcnn.engine.numba.contraction.contraction import (
@@ -22,7 +22,8 @@ from fastcnn.engine.numba.contraction.contraction import (
     plan_contraction,
 )
 from fastcnn.engine.numba.contraction.lines import Lines, plan_lines
-from fastcnn.engine.numba.runtime.instruction_sets import choice_of, registers
+from fastcnn.engine.numba.runtime.decisions import Entry
+from fastcnn.engine.numba.runtime.instruction_sets import registers
 
 FEW_ROWS = 4
 """Rows of the tile for few rows."""
@@ -37,8 +38,6 @@ _ONE_LINE, _TWO_LINES = (8, 6), {3: (6, 4), 5: (4,)}
 With the longest, the last tiles of a line may be two pixels shorter, so that they fill the line."""
 PACKED_BLOCKS = 8
 """Blocks of columns whose filters are packed at once (docs/measurements.md, "Packed filters")."""
-
-P = TypeVar("P")
 
 
 class Problem(NamedTuple):
@@ -63,42 +62,6 @@ class Problem(NamedTuple):
     pooled: Contraction | None = None
     argmax: bool = False
     packable: bool = False
-
-
-class Entry(NamedTuple, Generic[P]):
-    """A way to compute a problem: its name, why it is there, its plan or why it does not serve."""
-
-    name: str
-    reason: str
-    plan: Callable[[P], Plan | str]
-
-
-class Decision(NamedTuple):
-    """The entry that serves a problem, its plan, and why not the entries before."""
-
-    name: str
-    reason: str
-    plan: Plan
-    passed_over: tuple[tuple[str, str], ...] = ()
-
-    def lines(self, result: str = "") -> Iterator[str]:
-        """What :func:`fastcnn.explain` prints, of one of several results by name."""
-        tasks = f"{self.plan.items} task{'s' if self.plan.items != 1 else ''}"
-        yield f"kernel{' of ' if result else ''}{result}: {self.name}, because {self.reason}"
-        yield f"  compiled as {choice_of(self.plan.function)}; {tasks}"
-        for name, why in self.passed_over:
-            yield f"  not {name}: {why}"
-
-
-def decide(entries: Sequence[Entry[P]], problem: P) -> Decision:
-    """The first entry that serves."""
-    passed_over: list[tuple[str, str]] = []
-    for entry in entries:
-        plan = entry.plan(problem)
-        if isinstance(plan, Plan):
-            return Decision(entry.name, entry.reason, plan, tuple(passed_over))
-        passed_over.append((entry.name, plan))
-    raise AssertionError(f"no entry serves {problem}: {passed_over}")
 
 
 def tile_for(rows: int, columns: int, itemsize: int) -> Tile:
@@ -271,7 +234,7 @@ def _of_rows(least: int, most: int, why: str) -> Callable[[Problem], Plan | str]
     return plan
 
 
-CONTRACTIONS: tuple[Entry[Problem], ...] = (
+CONTRACTIONS: tuple[Entry[Problem, Plan], ...] = (
     Entry(
         "whole filter",
         "the sums of all taps fit into registers, and no row needs an offset",

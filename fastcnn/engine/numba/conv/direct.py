@@ -24,9 +24,7 @@ from fastcnn.engine.numba.contraction.chooser import (
     CONVOLUTIONS,
     PACKED_FILTERS,
     POOLED_LINES,
-    Decision,
     Problem,
-    decide,
     elementwise_tile,
     packed,
     tile_for,
@@ -54,6 +52,7 @@ from fastcnn.engine.numba.contraction.packing import (
 from fastcnn.engine.numba.conv import loops as convolution_loops
 from fastcnn.engine.numba.conv.depthwise import Side, depthwise_plan
 from fastcnn.engine.numba.runtime.arrays import bias_or_zeros, empty_like_type, readable
+from fastcnn.engine.numba.runtime.decisions import Decision, decide
 from fastcnn.engine.numba.runtime.finite import all_finite
 from fastcnn.engine.numba.runtime.instruction_sets import cached_choice
 
@@ -216,7 +215,7 @@ def forward_decision(
     packable: bool = False,
     pooled: bool = False,
     argmax: bool = False,
-) -> tuple[Layout, Decision]:
+) -> tuple[Layout, Decision[Plan]]:
     """How the images must lie, and what serves; with ``pooled``, 2×2 max-pooling follows.
 
     Where pooling is not in the same kernel, what serves is a plan of the convolution alone.
@@ -292,7 +291,7 @@ class InputGradient(NamedTuple):
     to: Layout
     padded: bool
     turned_width: int  # of the turned filters' blocks; 0 where the filters are read as they are
-    decisions: tuple[Decision, ...]  # one for each phase that meets a tap
+    decisions: tuple[Decision[Plan], ...]  # one for each phase that meets a tap
     untouched: tuple[tuple[int, int], ...]  # first pixels of the other phases
 
     @property
@@ -352,7 +351,7 @@ def input_gradient_plan(g: ConvGeometry, itemsize: int) -> InputGradient:
     to, tile = _as_it_is(g.output_shape), tile_for(g.n * g.h * g.w, g.group_ic, itemsize)
     if not elementwise:
         to = layout(g.output_shape, itemsize, margins)
-    decisions: list[Decision] = []
+    decisions: list[Decision[Plan]] = []
     untouched = []
     for v in vertical:
         for h in horizontal:
@@ -406,7 +405,7 @@ class FilterGradient(NamedTuple):
     to: Layout
     slabs: int
     whole_slabs: int  # of equal numbers of images; the tail of them, if any, is a slab of its own
-    decision: Decision  # of all whole slabs
+    decision: Decision[Plan]  # of all whole slabs
     tail: Plan | None
     tail_x: int
     tail_dy: int
@@ -449,7 +448,7 @@ def _filter_tile(g: ConvGeometry, itemsize: int) -> Tile:
     return tile_for(g.kh * g.kw * division.channels, division.columns, itemsize)
 
 
-def _slabs_decision(g: ConvGeometry, itemsize: int, images: int, slabs: int) -> Decision:
+def _slabs_decision(g: ConvGeometry, itemsize: int, images: int, slabs: int) -> Decision[Plan]:
     """What serves the filters' gradient by so many slabs of so many images."""
     division, tile = _division(g), _filter_tile(g, itemsize)
     to, g = _images(g, itemsize)

@@ -12,10 +12,7 @@ from typing import NamedTuple
 from fastcnn.engine.numba.contraction import few_steps
 from fastcnn.engine.numba.contraction.chooser import (
     CONTRACTIONS,
-    Decision,
-    Entry,
     Problem,
-    decide,
     tile_for,
 )
 from fastcnn.engine.numba.contraction.contraction import Columns, Contraction, Plan, product
@@ -23,6 +20,7 @@ from fastcnn.engine.numba.contraction.few_steps import plan_few_steps
 from fastcnn.engine.numba.dense.few_samples import plan_few_samples
 from fastcnn.engine.numba.dense.large import is_large, large_plan
 from fastcnn.engine.numba.dense.packed import plan_packed
+from fastcnn.engine.numba.runtime.decisions import Decision, Entry, decide
 from fastcnn.engine.numba.runtime.instruction_sets import cached_choice
 
 
@@ -67,10 +65,10 @@ def _to_weights(p: Dense) -> Contraction:
     return product(p.inputs, p.outputs, p.n, (1, p.inputs), p.outputs)
 
 
-def _contractions(c: Callable[[Dense], Contraction]) -> tuple[Entry[Dense], ...]:
+def _contractions(c: Callable[[Dense], Contraction]) -> tuple[Entry[Dense, Plan], ...]:
     """The entries for contractions, as entries for a dense layer."""
 
-    def adapted(entry: Entry[Problem]) -> Entry[Dense]:
+    def adapted(entry: Entry[Problem, Plan]) -> Entry[Dense, Plan]:
         def plan(p: Dense) -> Plan | str:
             of_layer = c(p)
             # Turned weights lie in blocks as wide as the tile for all inputs.
@@ -96,7 +94,7 @@ LARGE_WEIGHTS = Entry(
     "weights that the cache does not hold are read once",
     _large_weights,
 )
-FORWARD: tuple[Entry[Dense], ...] = (
+FORWARD: tuple[Entry[Dense, Plan], ...] = (
     LARGE_WEIGHTS,
     Entry(
         "packed rows",
@@ -105,13 +103,13 @@ FORWARD: tuple[Entry[Dense], ...] = (
     ),
     *_contractions(_forward),
 )
-FEW_SAMPLES = Entry[Dense](
+FEW_SAMPLES = Entry[Dense, Plan](
     "few samples",
     "to turn all weights in memory would take longer than the products",
     lambda p: plan_few_samples(p.n, p.inputs, p.outputs, p.itemsize, p.all_inputs),
 )
-INPUT_GRADIENT: tuple[Entry[Dense], ...] = (FEW_SAMPLES, *_contractions(_to_inputs))
-WEIGHT_GRADIENT: tuple[Entry[Dense], ...] = (
+INPUT_GRADIENT: tuple[Entry[Dense, Plan], ...] = (FEW_SAMPLES, *_contractions(_to_inputs))
+WEIGHT_GRADIENT: tuple[Entry[Dense, Plan], ...] = (
     Entry(
         "few steps",
         "to write the gradient is all the work",
@@ -128,7 +126,7 @@ WEIGHT_GRADIENT: tuple[Entry[Dense], ...] = (
 @cached_choice
 def forward_decision(
     n: int, inputs: int, outputs: int, itemsize: int, alone: bool = False
-) -> Decision:
+) -> Decision[Plan]:
     """What serves ``x @ w``."""
     return decide(FORWARD, Dense(n, inputs, outputs, itemsize, inputs, alone))
 
@@ -136,13 +134,13 @@ def forward_decision(
 @cached_choice
 def input_gradient_decision(
     n: int, inputs: int, outputs: int, itemsize: int, all_inputs: int = 0
-) -> Decision:
+) -> Decision[Plan]:
     """What serves ``dy @ w.T``."""
     return decide(INPUT_GRADIENT, Dense(n, inputs, outputs, itemsize, all_inputs or inputs))
 
 
 @cached_choice
-def weight_gradient_decision(n: int, inputs: int, outputs: int, itemsize: int) -> Decision:
+def weight_gradient_decision(n: int, inputs: int, outputs: int, itemsize: int) -> Decision[Plan]:
     """What serves ``x.T @ dy``."""
     return decide(WEIGHT_GRADIENT, Dense(n, inputs, outputs, itemsize, inputs))
 

@@ -18,11 +18,14 @@ from fastcnn.engine.numba.pool.forward import _extreme_rows
 from fastcnn.engine.numba.pool.gradient import _argmax_gradient, _extreme_gradient_rows
 from fastcnn.engine.numba.pool.streamed_gradient import STREAMED_ROWS, _streamed_gradient
 from fastcnn.engine.numba.pool.windows import BLOCK_ROWS
-from fastcnn.engine.numba.runtime.instruction_sets import cached_choice, choice_of, registers
+from fastcnn.engine.numba.runtime.decisions import Decision, Entry, decide
+from fastcnn.engine.numba.runtime.instruction_sets import cached_choice, registers
 from fastcnn.engine.numba.runtime.types import Kernel
 
 UNROLLED = ((2, 2), (3, 3))
 """Windows whose loops are unrolled, because most nets pool by them; each is a kernel to compile."""
+STREAMED = "streamed"
+"""The entry whose kernel takes scratch."""
 BEYOND_CACHE = L3_BYTES
 """Bytes of a gradient that the caches do not hold until it is read."""
 
@@ -61,39 +64,26 @@ class PoolProblem(NamedTuple):
         return self.tile
 
 
-class Candidate(NamedTuple):
-    """An entry of a list: a kernel, why it stands there, and which problems it refuses.
+class PoolPlan(NamedTuple):
+    """A kernel, and how many tasks it has."""
 
-    Attributes:
-        name: what ``explain`` calls the kernel.
-        reason: why the kernel has its place in the list.
-        refuses: why the kernel does not serve a problem, or None where it does.
-        make: the compiled function.
-        tasks: how many tasks it has.
-    """
-
-    name: str
-    reason: str
-    refuses: Callable[[PoolProblem], str | None]
-    make: Callable[[PoolProblem], Kernel]
-    tasks: Callable[[PoolGeometry], int]
+    function: Kernel
+    items: int
 
 
-class PoolChoice(NamedTuple):
-    """The kernel for a problem, its tasks, and why it was not one before it in the list."""
+def _entry(
+    name: str,
+    reason: str,
+    refuses: Callable[[PoolProblem], str | None],
+    make: Callable[[PoolProblem], Kernel],
+    tasks: Callable[[PoolGeometry], int],
+) -> Entry[PoolProblem, PoolPlan]:
+    """An entry that serves what it does not refuse."""
 
-    candidate: Candidate
-    kernel: Kernel
-    tasks: int
-    passed_over: tuple[tuple[str, str], ...]
+    def plan(p: PoolProblem) -> PoolPlan | str:
+        return refuses(p) or PoolPlan(make(p), tasks(p.g))
 
-    def lines(self) -> Iterator[str]:
-        """What :func:`fastcnn.explain` prints."""
-        yield f"kernel: {self.candidate.name}, because {self.candidate.reason}"
-        tasks = f"{self.tasks} task{'s' if self.tasks != 1 else ''}"
-        yield f"  compiled as {choice_of(self.kernel)}; {tasks}"
-        for name, refusal in self.passed_over:
-            yield f"  not {name}: {refusal}"
+    return Entry(name, reason, plan)
 
 
 def _not_unrolled(problem: PoolProblem) -> str | None:
@@ -149,28 +139,28 @@ def streamed_blocks(g: PoolGeometry) -> int:
 
 
 FORWARD = (
-    Candidate(
+    _entry(
         "unrolled window",
         "windows of 2×2 and 3×3 pixels are usual, and unrolled loops are faster",
         _not_unrolled,
         lambda p: _extreme_rows(True, *p.unrolled_tile, p.g.kh, p.g.kw),
         _output_rows,
     ),
-    Candidate(
+    _entry(
         "any window",
         "its loops serve a window of any size",
         _is_average,
         lambda p: _extreme_rows(p.kind == "max", *p.tile, 0, 0),
         _output_rows,
     ),
-    Candidate(
+    _entry(
         "long average",
         "sums of many pixels need totals in float64",
         _has_short_sums,
         lambda p: _average_rows(*p.tile, True),
         _output_rows,
     ),
-    Candidate(
+    _entry(
         "average",
         "sums of few pixels stay in registers",
         _serves_all,
@@ -179,28 +169,28 @@ FORWARD = (
     ),
 )
 GRADIENT = (
-    Candidate(
-        "streamed",
+    _entry(
+        STREAMED,
         "a gradient larger than the caches is best written past them",
         _not_streamed,
         lambda p: _streamed_gradient(*p.tile, p.g.kh),
         lambda g: g.n * streamed_blocks(g),
     ),
-    Candidate(
+    _entry(
         "unrolled window",
         "windows of 2×2 and 3×3 pixels are usual, and unrolled loops are faster",
         _not_unrolled,
         lambda p: _extreme_gradient_rows(True, *p.unrolled_tile, p.g.kh, p.g.kw),
         _input_blocks,
     ),
-    Candidate(
+    _entry(
         "any window",
         "its loops serve a window of any size",
         _is_average,
         lambda p: _extreme_gradient_rows(p.kind == "max", *p.tile, 0, 0),
         _input_blocks,
     ),
-    Candidate(
+    _entry(
         "average",
         "each window adds its share to its pixels",
         _serves_all,
@@ -210,41 +200,29 @@ GRADIENT = (
 )
 
 
-def choose(candidates: tuple[Candidate, ...], problem: PoolProblem) -> PoolChoice:
-    """The first candidate that does not refuse the problem."""
-    passed_over: list[tuple[str, str]] = []
-    for candidate in candidates:
-        refusal = candidate.refuses(problem)
-        if refusal is None:
-            tasks = candidate.tasks(problem.g)
-            return PoolChoice(candidate, candidate.make(problem), tasks, tuple(passed_over))
-        passed_over.append((candidate.name, refusal))
-    raise AssertionError("the last candidate refuses nothing")
-
-
 @cached_choice
-def forward_choice(problem: PoolProblem) -> PoolChoice:
+def forward_decision(problem: PoolProblem) -> Decision[PoolPlan]:
     """The kernel of a pooling."""
-    return choose(FORWARD, problem)
+    return decide(FORWARD, problem)
 
 
 @cached_choice
-def gradient_choice(problem: PoolProblem) -> PoolChoice:
+def gradient_decision(problem: PoolProblem) -> Decision[PoolPlan]:
     """The kernel of the gradient of a pooling."""
-    return choose(GRADIENT, problem)
+    return decide(GRADIENT, problem)
 
 
-def forward_kernel(kind: str, g: PoolGeometry, itemsize: int) -> tuple[Kernel, int]:
+def forward_kernel(kind: str, g: PoolGeometry, itemsize: int) -> PoolPlan:
     """The kernel of a pooling, ``(x, y, record(g))``, and its tasks."""
-    return forward_choice(PoolProblem(kind, g, itemsize))[1:3]
+    return forward_decision(PoolProblem(kind, g, itemsize)).plan
 
 
-def gradient_kernel(kind: str, g: PoolGeometry, itemsize: int) -> tuple[Kernel, int]:
+def gradient_kernel(kind: str, g: PoolGeometry, itemsize: int) -> PoolPlan:
     """The kernel of a gradient in a program, and its tasks.
 
     It is ``(dy, x, dx, record(g))``, without ``x`` for "average".
     """
-    return gradient_choice(PoolProblem(kind, g, itemsize))[1:3]
+    return gradient_decision(PoolProblem(kind, g, itemsize)).plan
 
 
 def argmax_gradient_kernel(g: PoolGeometry, itemsize: int) -> tuple[Kernel, int]:
@@ -259,10 +237,10 @@ def explanation(op: str, g: PoolGeometry, itemsize: int) -> Iterator[str]:
     """Which kernel serves an operation, and why; what :func:`fastcnn.explain` prints."""
     kind = "average" if op.startswith("avg") else op[:3]
     if not op.endswith("_backward"):
-        yield from forward_choice(PoolProblem(kind, g, itemsize)).lines()
+        yield from forward_decision(PoolProblem(kind, g, itemsize)).lines()
     else:
         size = 8 if sums_are_long(g) else itemsize
-        yield from gradient_choice(PoolProblem(kind, g, size, streamable=True)).lines()
+        yield from gradient_decision(PoolProblem(kind, g, size, streamable=True)).lines()
 
 
 def sums_are_long(g: PoolGeometry) -> bool:

@@ -8,11 +8,11 @@ from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import PoolGeometry
 from fastcnn.engine.numba.contraction.column_sums import rounded
 from fastcnn.engine.numba.pool.chooser import (
-    GRADIENT,
+    STREAMED,
     PoolProblem,
     argmax_gradient_kernel,
     forward_kernel,
-    gradient_choice,
+    gradient_decision,
     gradient_kernel,
     streamed_blocks,
     sums_are_long,
@@ -79,12 +79,13 @@ def _extreme_gradient(kind: str, dy: Array, x: Array, g: PoolGeometry) -> Array:
         return rounded(_extreme_gradient(kind, *wide, g), dy)
     dx = empty_like_type(dy, *g.input_shape)
     aligned = dx.ctypes.data % registers().vector_bytes == 0
-    choice = gradient_choice(PoolProblem(kind, g, dy.itemsize, streamable=aligned))
+    decision = gradient_decision(PoolProblem(kind, g, dy.itemsize, streamable=aligned))
+    kernel, tasks = decision.plan
     operands = readable(dy).reshape(-1), readable(x).reshape(-1), dx.reshape(-1)
     scratch: tuple[object, ...] = ()
-    if choice.candidate is GRADIENT[0]:
-        scratch = empty_like_type(dy, choice.tasks * g.w * g.c), streamed_blocks(g)
-    parallel_for(choice.kernel, choice.tasks, 2 * _work(g), *operands, *scratch, record(g))
+    if decision.name == STREAMED:
+        scratch = empty_like_type(dy, tasks * g.w * g.c), streamed_blocks(g)
+    parallel_for(kernel, tasks, 2 * _work(g), *operands, *scratch, record(g))
     return dx
 
 

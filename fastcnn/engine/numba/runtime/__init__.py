@@ -17,6 +17,7 @@ Its files:
     threads.py           parallel_for, and the threads that it uses
     jobs.py              how threads take the tasks of a kernel, in compiled code
     instruction_sets.py  the vector registers for which kernels are chosen
+    decisions.py         ordered lists of kernels, of which the first that serves decides
     arrays.py            the arguments of kernels
     memory.py            memory for results and scratch, used again
     intrinsics.py        functions written as LLVM, each with a NumPy form for when JIT is off
