@@ -139,7 +139,7 @@ def test_one_schedule_serves_several_optimizers_at_once() -> None:
         assert optimizer.rate == rate_at(Cosine(0.1), 5, total) != 0.1
     assert one.rate < other.rate
     assert schedule.total is None
-    with pytest.raises(ValueError, match="steps must be given"):
+    with pytest.raises(ValueError, match="steps must be set"):
         schedule(5)
     schedule.rate = 0.2
     assert other.rate == rate_at(Cosine(0.2), 5, 101)
