@@ -20,7 +20,7 @@ from guarded import CHANNELS, Border, forbid, guarded, guarded_copy
 from fastcnn import Sequential
 from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime import arrays as seam
-from fastcnn.engine.numba.runtime.program import ITEM, Place
+from fastcnn.engine.numba.runtime.program import ITEM, Operand
 from fastcnn.layers import (
     AvgPool2D,
     BatchNorm,
@@ -212,13 +212,13 @@ class _Fences:
                 shared.__dict__["fences"].append(at - PAGE)
             return found, at
 
-        def room(slice_: step_list.StepList, count: int) -> Place:
+        def room(slice_: step_list.StepList, count: int) -> Operand:
             size = count * slice_.itemsize
             pages = max(1, math.ceil(size / PAGE)) * PAGE
             at = slice_.size + (0 if fences._border == "first" else pages - size)
             slice_.size += pages + PAGE
             slice_.__dict__.setdefault("fences", []).append(slice_.size - PAGE)
-            return Place(ITEM, at)
+            return Operand(ITEM, at)
 
         class Slice(slices.Slice):
             def __init__(self, *given: Any, **more: Any) -> None:

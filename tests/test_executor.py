@@ -20,7 +20,7 @@ from fastcnn.engine.numba import relu
 from fastcnn.engine.numba.conv import winograd
 from fastcnn.engine.numba.elementwise import steps
 from fastcnn.engine.numba.runtime import arrays, memory, program, rehearsal
-from fastcnn.engine.numba.runtime.program import SHARED, Place
+from fastcnn.engine.numba.runtime.program import SHARED, Operand
 from fastcnn.engine.registry import replaced
 from fastcnn.layers import (
     AvgPool2D,
@@ -839,7 +839,7 @@ def test_planted_faults_are_seen(monkeypatch: pytest.MonkeyPatch, fault: str) ->
         whole = steps.Slabs
         monkeypatch.setattr(steps, "Slabs", lambda count, *rest: whole(count - 1, *rest))
     elif fault == "over batch":
-        monkeypatch.setattr(slices, "_whole", lambda *_: Place(SHARED, 0))
+        monkeypatch.setattr(slices, "_whole", lambda *_: Operand(SHARED, 0))
     elif fault == "turned":
         monkeypatch.setattr(programs, "_turns", lambda *_: [])
     else:

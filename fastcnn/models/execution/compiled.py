@@ -63,13 +63,13 @@ class CompiledSegment:
             return arrays.allocate((0, *self._output), self._dtype), None
         programs = self._programs.of_batch(len(x), aim if rng is None else "train", x.itemsize == 1)
         scratch = programs.scratch()
-        forward, places = programs.forward, scratch.places
+        forward, bases = programs.forward, scratch.bases
         if rng is None and scratch.output is not None:
-            run(forward, scratch.address, places, address(x), scratch.output_address)
+            run(forward, scratch.address, bases, address(x), scratch.output_address)
             y = scratch.output.copy()
         else:
             y = arrays.allocate((len(x), *self._output), self._dtype)
-            run(forward, scratch.address, places, address(x), address(y))
+            run(forward, scratch.address, bases, address(x), address(y))
         if rng is None:
             programs.give_back(scratch)
             return y, None
@@ -87,7 +87,7 @@ class CompiledSegment:
         dx = arrays.allocate(x.shape, self._dtype) if self._needs_dx else _NO_GRADIENT
         if programs.backward is not None:
             addresses = address(x), address(y), address(dy), address(dx)
-            run(programs.backward, scratch.address, scratch.places, *addresses)
+            run(programs.backward, scratch.address, scratch.bases, *addresses)
         if programs.after is not None:
             run_apart(programs.after, scratch.address, len(x) * work, address(x), address(dy))
         programs.give_back(scratch)
@@ -122,7 +122,7 @@ class CompiledSegment:
             programs.training,
             scratch.address,
             scratch.numbers,
-            scratch.places,
+            scratch.bases,
             scratch.totals,
             gradient if checks else gradient[:0],
             moves,

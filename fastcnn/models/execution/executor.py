@@ -271,7 +271,7 @@ class Executor:
             first, second = [*(array[span] for array in state), g, g][:2]
             operands = p, g, first, second, numbers
             step = program.step(loop, operands, p.size, *map(constant, operands))
-            result += program.parts(step, 1 + p.size // _MOVED)
+            result += program.split_step(step, 1 + p.size // _MOVED)
         return result
 
     @unreported

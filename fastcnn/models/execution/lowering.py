@@ -20,7 +20,7 @@ from fastcnn.engine.numba.dense.chooser import dense_input_plan, dense_plan, den
 from fastcnn.engine.numba.elementwise import activations, steps
 from fastcnn.engine.numba.pool import chooser as pool_chooser
 from fastcnn.engine.numba.runtime.arrays import record
-from fastcnn.engine.numba.runtime.program import Place, constant, number
+from fastcnn.engine.numba.runtime.program import Operand, constant, number
 from fastcnn.engine.registry import implementation
 from fastcnn.models.execution.lone import LoneConvolution, LoneDense, LoneLayer
 from fastcnn.models.execution.stages import (
@@ -88,24 +88,24 @@ class Lowering(Generic[L]):
             return "its weights are passed over once for the batch"
         return None
 
-    def forward(self, to: StepList, x: Place, y: Place) -> None:
+    def forward(self, to: StepList, x: Operand, y: Operand) -> None:
         """Steps from the layer's input at ``x`` to its output at ``y``."""
         raise NotImplementedError
 
-    def bias_gradient(self, to: StepList, dy: Place, count: int) -> None:
+    def bias_gradient(self, to: StepList, dy: Operand, count: int) -> None:
         """Steps to the bias's gradient, from the output's with ``count`` numbers for a sample."""
         if "b" in self.gradients:
             channels = output_of(self.layer)[-1]
             to.sum_rows(to.n * count // channels, channels, dy, to.gradient(self.gradients["b"]))
 
-    def weight_gradient(self, to: StepList, x: Place, dy: Place) -> None:
+    def weight_gradient(self, to: StepList, x: Operand, dy: Operand) -> None:
         """Steps to the gradient of the weights, from that of the output before its ReLU."""
 
-    def input_gradient(self, to: StepList, x: Place, dy: Place, dx: Place) -> None:
+    def input_gradient(self, to: StepList, x: Operand, dy: Operand, dx: Operand) -> None:
         """Steps to the input's gradient at ``dx``, from that of the output before its ReLU."""
         raise NotImplementedError
 
-    def _bias(self, to: StepList) -> Place:
+    def _bias(self, to: StepList) -> Operand:
         return constant(self.parameters["b"]) if "b" in self.parameters else to.zeros
 
 
@@ -129,7 +129,7 @@ class ConvolutionLowering(Lowering[Convolution]):
         """The geometry of ``n`` images."""
         return self.layer.geometry(input_of(self.layer), n)
 
-    def forward(self, to: StepList, x: Place, y: Place) -> None:
+    def forward(self, to: StepList, x: Operand, y: Operand) -> None:
         g = self.geometry(to.n)
         layout, plan = direct.forward_plan(g, to.itemsize)
         images, w = to.lay_out(x, layout, g.input_shape), constant(self.parameters["w"])
@@ -140,7 +140,7 @@ class ConvolutionLowering(Lowering[Convolution]):
         return direct.pooled_plan(self.geometry(n), itemsize, indices)
 
     def forward_pooled(
-        self, to: StepList, x: Place, y: Place, indices: Place | None, relu: bool
+        self, to: StepList, x: Operand, y: Operand, indices: Operand | None, relu: bool
     ) -> None:
         """Steps of the layer with 2×2 max-pooling, and to argmax indices if these have a place."""
         chosen = self.pooled_plan(to.n, to.itemsize, indices is not None)
@@ -153,7 +153,7 @@ class ConvolutionLowering(Lowering[Convolution]):
             number(relu), to.constant(plan.numbers),
         )  # fmt: skip
 
-    def weight_gradient(self, to: StepList, x: Place, dy: Place) -> None:
+    def weight_gradient(self, to: StepList, x: Operand, dy: Operand) -> None:
         if "w" not in self.gradients:
             return
         g = self.geometry(to.n)
@@ -161,7 +161,7 @@ class ConvolutionLowering(Lowering[Convolution]):
         images = to.lay_out(x, layout, g.input_shape)
         to.contract(plan, images, dy, to.zeros, to.gradient(self.gradients["w"]))
 
-    def input_gradient(self, to: StepList, x: Place, dy: Place, dx: Place) -> None:
+    def input_gradient(self, to: StepList, x: Operand, dy: Operand, dx: Operand) -> None:
         g = self.geometry(to.n)
         plan = direct.input_gradient_plan(g, to.itemsize)
         images, w = to.lay_out(dy, plan.to, g.output_shape), constant(self.parameters["w"])
@@ -179,20 +179,20 @@ class DenseLowering(Lowering[Dense]):
 
     lone = LoneDense
 
-    def forward(self, to: StepList, x: Place, y: Place) -> None:
+    def forward(self, to: StepList, x: Operand, y: Operand) -> None:
         w = self.parameters["w"]
         inputs, outputs = w.shape
         plan = dense_plan(to.n, inputs, outputs, to.itemsize)
         to.contract(plan, x, constant(w), self._bias(to), y, self.rectifies)
 
-    def weight_gradient(self, to: StepList, x: Place, dy: Place) -> None:
+    def weight_gradient(self, to: StepList, x: Operand, dy: Operand) -> None:
         if "w" in self.gradients:
             gradient = self.gradients["w"]
             inputs, outputs = self.parameters["w"].shape
             plan = dense_weight_plan(to.n, inputs, outputs, to.itemsize)
             to.contract(plan, x, dy, to.zeros, to.gradient(gradient))
 
-    def input_gradient(self, to: StepList, x: Place, dy: Place, dx: Place) -> None:
+    def input_gradient(self, to: StepList, x: Operand, dy: Operand, dx: Operand) -> None:
         inputs, outputs = self.parameters["w"].shape
         plan, width = dense_input_plan(to.n, inputs, outputs, to.itemsize)
         w = constant(self.parameters["w"])
@@ -204,7 +204,7 @@ class DenseLowering(Lowering[Dense]):
 class ReLULowering(Lowering[ReLU]):
     """A ReLU; a slice masks the gradient, because it does so for ReLUs that end other layers."""
 
-    def forward(self, to: StepList, x: Place, y: Place) -> None:
+    def forward(self, to: StepList, x: Operand, y: Operand) -> None:
         to.step(activations.relu_kernel, (to.like, to.like), to.n * self.count, x, y)
 
 
@@ -213,7 +213,7 @@ class FlattenLowering(Lowering[Flatten]):
 
     has_steps = False
 
-    def input_gradient(self, to: StepList, x: Place, dy: Place, dx: Place) -> None:
+    def input_gradient(self, to: StepList, x: Operand, dy: Operand, dx: Operand) -> None:
         """A copy, where the gradient must lie at ``dx``."""
         to.step(steps.copy, (to.like, to.like), to.n * self.count, dy, dx)
 
@@ -229,13 +229,13 @@ class PoolLowering(Lowering[Pool]):
             return "so many windows meet in each pixel that their gradients are summed in float64"
         return super().stands_alone(layer, dtype)
 
-    def forward(self, to: StepList, x: Place, y: Place) -> None:
+    def forward(self, to: StepList, x: Operand, y: Operand) -> None:
         g = pooling_of(self.layer, to.n)
         kernel, items = pool_chooser.forward_kernel(self.kind, g, to.itemsize)
         numbers = record(g)
         to.step(kernel, (to.like, to.like, numbers), items, x, y, to.constant(numbers))
 
-    def unpool(self, to: StepList, dy: Place, indices: Place, dx: Place) -> None:
+    def unpool(self, to: StepList, dy: Operand, indices: Operand, dx: Operand) -> None:
         """Steps to the gradient before a 2×2 max-pooling, from its argmax indices."""
         g = pooling_of(self.layer, to.n)
         kernel, items = pool_chooser.argmax_gradient_kernel(g, to.itemsize)
@@ -243,7 +243,7 @@ class PoolLowering(Lowering[Pool]):
         samples = like, like, like, numbers
         to.step(kernel, samples, items, dy, indices, dx, to.constant(numbers))
 
-    def input_gradient(self, to: StepList, x: Place, dy: Place, dx: Place) -> None:
+    def input_gradient(self, to: StepList, x: Operand, dy: Operand, dx: Operand) -> None:
         g = pooling_of(self.layer, to.n)
         kernel, items = pool_chooser.gradient_kernel(self.kind, g, to.itemsize)
         like, numbers = to.like, record(g)

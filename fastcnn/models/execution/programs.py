@@ -19,7 +19,7 @@ from fastcnn.engine.numba.runtime import arrays, program, rehearsal
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.program import (
     NO_STEPS,
-    Place,
+    Operand,
     Program,
     Training,
     constant,
@@ -116,7 +116,7 @@ class Scratch:
 
     Attributes:
         memory, address, numbers: the scratch as bytes, its address, and as float64 numbers.
-        places: room for the bases of operands.
+        bases: room for the bases of operands.
         totals: gets the sum of the losses, and how many samples are right.
         output, output_address: an array for the outputs, if they are small: a copy of it costs
             less than new memory and its address.
@@ -125,7 +125,7 @@ class Scratch:
     def __init__(
         self, forward: Program, output_shape: tuple[int, ...], dtype: np.dtype[np.floating]
     ) -> None:
-        self.places = program.places_for(forward)
+        self.bases = program.new_bases(forward)
         self.memory = arrays.allocate((forward.scratch,), np.uint8)
         self.address = program.address(self.memory)
         self.numbers = self.memory.view(np.float64)
@@ -248,10 +248,10 @@ def _sums_of_slabs(
     first_slab = (forward.shared + whole.slab.at) // itemsize
     numbers = record(steps.Slabs(slices, first_slab, whole.size // itemsize))
     table, like = np.array(pieces, np.int64), np.zeros(1, segment.dtype)
-    places = Place(program.SHARED, 0), constant(segment.gradient), constant(table)
+    places = Operand(program.SHARED, 0), constant(segment.gradient), constant(table)
     samples = like, like, table.reshape(-1), numbers
     step = program.step(steps.sum_slabs, samples, len(pieces), *places, constant(numbers))
-    return program.parts(step, len(pieces)), [table, numbers]
+    return program.split_step(step, len(pieces)), [table, numbers]
 
 
 def _turns(segment: Segment, shared: Shared) -> list[Array]:
@@ -267,8 +267,8 @@ def _turns(segment: Segment, shared: Shared) -> list[Array]:
         step = program.step(
             packing.turn_kernel(width, oc // groups, itemsize),
             (like, like, 0, 0, 0, 0, 0), groups * -(-ic // width) * taps,
-            constant(w), Place(program.SHARED, at),
+            constant(w), Operand(program.SHARED, at),
             *map(number, (taps, ic, oc, oc // groups, width)),
         )  # fmt: skip
-        result += program.parts(step, -(-w.size // _AT_ONCE))
+        result += program.split_step(step, -(-w.size // _AT_ONCE))
     return result

@@ -12,7 +12,7 @@ from fastcnn.core.hardware import CACHE_LINE
 from fastcnn.engine.numba.elementwise import steps
 from fastcnn.engine.numba.runtime import program
 from fastcnn.engine.numba.runtime.arrays import record
-from fastcnn.engine.numba.runtime.program import Place
+from fastcnn.engine.numba.runtime.program import Operand
 from fastcnn.engine.numba.runtime.types import Kernel
 from fastcnn.models.execution.lowering import (
     ConvolutionLowering,
@@ -65,9 +65,9 @@ class _Stage(NamedTuple):
 
     start: int
     layers: Sequence[Lowering[Layer]]
-    x: Place
-    y: Place
-    indices: Place | None
+    x: Operand
+    y: Operand
+    indices: Operand | None
 
 
 class Slice(StepList):
@@ -88,7 +88,7 @@ class Slice(StepList):
         super().__init__(n, segment.zeros, segment.gradient, shared)
         self._segment, self._batch = segment, batch
         self.forward, self.loss, self.backward = list[Array](), list[Array](), list[Array]()
-        self.over_batch: dict[int, tuple[Place, Place]] = {}
+        self.over_batch: dict[int, tuple[Operand, Operand]] = {}
         # First, so that they lie alike in each slice.
         self.totals = self.room(CACHE_LINE // self.itemsize)
         has_slab = batch.trains and not is_whole
@@ -100,7 +100,7 @@ class Slice(StepList):
         if batch.aim == "softmax":
             self._softmax(stages[-1].y)
         if batch.trains:
-            dy = Place(program.DY, 0)
+            dy = Operand(program.DY, 0)
             if batch.has_loss:
                 self.steps = self.loss
                 dy = self._loss(stages[-1].y)
@@ -111,7 +111,7 @@ class Slice(StepList):
 
     def _go_forward(self) -> list[_Stage]:
         """The steps of all stages, one after the other."""
-        segment, x = self._segment, Place(program.INPUT, 0)
+        segment, x = self._segment, Operand(program.INPUT, 0)
         if self._batch.bytes_in:
             samples, x = x, self._input_room(0, segment.inputs)
             bytes_like = np.zeros(1, np.uint8)
@@ -153,7 +153,7 @@ class Slice(StepList):
             i = end
         return groups
 
-    def _outputs(self, groups: Sequence[Sequence[Lowering[Layer]]]) -> list[Place | None]:
+    def _outputs(self, groups: Sequence[Sequence[Lowering[Layer]]]) -> list[Operand | None]:
         """Where each group's output lies; None for a group that does nothing to numbers."""
         outputs = [
             self._input_room(group[-1].i + 1, group[-1].count) if group[-1].has_steps else None
@@ -161,19 +161,19 @@ class Slice(StepList):
         ]
         if self._batch.aim in ("predict", "train"):
             last = max(i for i, output in enumerate(outputs) if output is not None)
-            outputs[last] = Place(program.OUTPUT, 0)
+            outputs[last] = Operand(program.OUTPUT, 0)
         return outputs
 
-    def _input_room(self, i: int, count: int) -> Place:
+    def _input_room(self, i: int, count: int) -> Operand:
         """A place for the input of layer ``i``; an array of the batch where it is needed later."""
         user = self._segment.user(i)
         if user in self._summed_later:
             return self.batch_array("x", user, self.n * count)
         return self.room(self.n * count)
 
-    def _softmax(self, x: Place) -> None:
+    def _softmax(self, x: Operand) -> None:
         numbers, like = self._rows(), self.like
-        last, y = self.constant(numbers), Place(program.OUTPUT, 0)
+        last, y = self.constant(numbers), Operand(program.OUTPUT, 0)
         self.step(steps.softmax_rows, (like, like, numbers), self.n, x, y, last)
 
     def _rows(self) -> Array:
@@ -183,7 +183,7 @@ class Slice(StepList):
 
     # --- loss -------------------------------------------------------------------------------------
 
-    def _loss(self, x: Place) -> Place:
+    def _loss(self, x: Operand) -> Operand:
         """Steps to the loss and its gradient, from the outputs; where the gradient lies."""
         count = self._segment.outputs
         dy = self._gradient_room(len(self._segment.layers)) or self.room(self.n * count)
@@ -192,14 +192,14 @@ class Slice(StepList):
         targets_like = like
         if self._batch.aim == "step":
             kernel, targets_like = steps.loss_rows, np.zeros(1, np.int64)
-        targets, weights = Place(program.TARGETS, 0), Place(program.WEIGHTS, 0)
+        targets, weights = Operand(program.TARGETS, 0), Operand(program.WEIGHTS, 0)
         operands = x, targets, weights, dy, self.totals, self.constant(numbers)
         self.step(kernel, (like, targets_like, like, like, total, numbers), self.n, *operands)
         return dy
 
     # --- backward ---------------------------------------------------------------------------------
 
-    def _go_back(self, stages: Sequence[_Stage], dy: Place) -> None:
+    def _go_back(self, stages: Sequence[_Stage], dy: Operand) -> None:
         """The steps of all stages back to the first layer that trains."""
         segment = self._segment
         largest = self.n * max(one.count for one in segment.lowerings)
@@ -213,10 +213,10 @@ class Slice(StepList):
                 dy = self._unpooled(stage, stage.indices, dy)
             dx = self._gradient_room(stage.start)
             if stage.start == segment.first and segment.needs_dx:
-                dx = Place(program.DX, 0)
+                dx = Operand(program.DX, 0)
             dy = self._back(stage, dy, dx, has_bias=not unpools)
 
-    def _unpooled(self, stage: _Stage, indices: Place, dy: Place) -> Place:
+    def _unpooled(self, stage: _Stage, indices: Operand, dy: Operand) -> Operand:
         """Steps to the gradient before a stage's pooling and ReLU, and to the bias's gradient.
 
         Both ReLU and bias take the gradient before it is unpooled, while it is small: a window's
@@ -231,7 +231,7 @@ class Slice(StepList):
         pool.unpool(self, dy, indices, dx)
         return dx
 
-    def _back(self, stage: _Stage, dy: Place, to: Place | None, *, has_bias: bool) -> Place:
+    def _back(self, stage: _Stage, dy: Operand, to: Operand | None, *, has_bias: bool) -> Operand:
         """Steps of a stage's first layer; where the gradient of its input lies, at ``to`` if given.
 
         ``has_bias`` says whether the bias's gradient is still to be summed.
@@ -268,7 +268,7 @@ class Slice(StepList):
             layer.input_gradient(self, x, dy, dx)
         return dx
 
-    def _gradient_room(self, i: int) -> Place | None:
+    def _gradient_room(self, i: int) -> Operand | None:
         """Where the gradient of layer ``i``'s input must lie, if it matters."""
         maker = self._segment.maker(i)
         if maker is None or maker not in self._summed_later:
@@ -276,7 +276,7 @@ class Slice(StepList):
         layer = self._segment.lowerings[maker]
         return None if layer.rectifies else self.batch_array("dy", maker, self.n * layer.count)
 
-    def _other(self, dy: Place) -> Place:
+    def _other(self, dy: Operand) -> Operand:
         """One of the two places for gradients, not that of ``dy``."""
         return self._rooms[1] if dy == self._rooms[0] else self._rooms[0]
 
@@ -293,7 +293,7 @@ class OverBatch(StepList):
         self,
         segment: Segment,
         count: int,
-        layers: dict[int, tuple[Place, Place]],
+        layers: dict[int, tuple[Operand, Operand]],
         origins: dict[int, int],
     ) -> None:
         super().__init__(count, segment.zeros, segment.gradient, Shared())
@@ -301,9 +301,9 @@ class OverBatch(StepList):
             layer, whole_dy = segment.lowerings[i], _whole(dy, origins)
             layer.bias_gradient(self, whole_dy, layer.count)
             layer.weight_gradient(self, _whole(x, origins), whole_dy)
-        self.steps = [part for step in self.steps for part in program.parts(step, _CUTS)]
+        self.steps = [part for step in self.steps for part in program.split_step(step, _CUTS)]
 
 
-def _whole(place: Place, origins: dict[int, int]) -> Place:
+def _whole(place: Operand, origins: dict[int, int]) -> Operand:
     """The place of an array of the batch, where no slice is."""
-    return Place(program.SHARED, origins[place.base]) if place.base in origins else place
+    return Operand(program.SHARED, origins[place.base]) if place.base in origins else place

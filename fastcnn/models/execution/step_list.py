@@ -15,7 +15,7 @@ from fastcnn.engine.numba.contraction.packing import Layout
 from fastcnn.engine.numba.elementwise import activations, steps
 from fastcnn.engine.numba.runtime import program
 from fastcnn.engine.numba.runtime.arrays import record
-from fastcnn.engine.numba.runtime.program import Place, address, constant, number
+from fastcnn.engine.numba.runtime.program import Operand, address, constant, number
 from fastcnn.engine.numba.runtime.types import Kernel
 
 
@@ -86,19 +86,19 @@ class StepList:
         )
         self._gradient = gradient
         self.constants: list[Array] = []
-        self._copies: dict[tuple[Place, Layout], Place] = {}
+        self._copies: dict[tuple[Operand, Layout], Operand] = {}
 
     # --- steps ------------------------------------------------------------------------------------
 
     def step(
-        self, kernel: Kernel, samples: tuple[object, ...], stop: int, *operands: Place
+        self, kernel: Kernel, samples: tuple[object, ...], stop: int, *operands: Operand
     ) -> None:
         """A call of ``kernel`` over ``range(stop)``; ``samples`` are arguments of its types."""
         if stop:
             self.steps.append(program.step(kernel, samples, stop, *operands))
 
     def contract(
-        self, plan: Plan, x: Place, w: Place, b: Place, y: Place, relu: bool = False
+        self, plan: Plan, x: Operand, w: Operand, b: Operand, y: Operand, relu: bool = False
     ) -> None:
         """A contraction ``y = x · w + b``."""
         like = self.like
@@ -107,7 +107,7 @@ class StepList:
             x, w, b, y, number(relu), self.constant(plan.numbers),
         )  # fmt: skip
 
-    def mask(self, count: int, dy: Place, y: Place, to: Place | None) -> Place:
+    def mask(self, count: int, dy: Operand, y: Operand, to: Operand | None) -> Operand:
         """ReLU's gradient from its output, in place or at another place; where it lies."""
         like = self.like
         if to is None:
@@ -116,14 +116,14 @@ class StepList:
         self.step(activations.relu_gradient_kernel, (like, like, like), count, dy, y, to)
         return to
 
-    def sum_rows(self, rows: int, columns: int, matrix: Place, sums: Place) -> None:
+    def sum_rows(self, rows: int, columns: int, matrix: Operand, sums: Operand) -> None:
         """The sums over the rows of a matrix."""
         kernel, items = column_sums.column_sums_for(columns, self.itemsize)
         numbers = column_sums.matrix(rows, columns)
         samples = self.like, self.like, numbers
         self.step(kernel, samples, items, matrix, sums, self.constant(numbers))
 
-    def lay_out(self, x: Place, layout: Layout, shape: tuple[int, ...]) -> Place:
+    def lay_out(self, x: Operand, layout: Layout, shape: tuple[int, ...]) -> Operand:
         """Where the images at ``x`` lie under a layout: as they are, or copied."""
         if not layout.copied:
             return x
@@ -142,28 +142,28 @@ class StepList:
 
     # --- places -----------------------------------------------------------------------------------
 
-    def constant(self, array: Array) -> Place:
+    def constant(self, array: Array) -> Operand:
         """The operand of an array, which from now on lives as long as the steps."""
         self.constants.append(array)
         return constant(array)
 
-    def room(self, count: int) -> Place:
+    def room(self, count: int) -> Operand:
         """A place for so many numbers, at the start of a cache line."""
         at = self.size
         self.size += whole_lines(count * self.itemsize)
-        return Place(program.ITEM, at)
+        return Operand(program.ITEM, at)
 
-    def gradient(self, array: Array) -> Place:
+    def gradient(self, array: Array) -> Operand:
         """Where steps write the gradient of a parameter, which is a view of that of all."""
         at = address(array) - address(self._gradient)
-        return Place(self.slab.base, self.slab.at + at)
+        return Operand(self.slab.base, self.slab.at + at)
 
-    def turned(self, i: int, width: int, count: int) -> Place:
+    def turned(self, i: int, width: int, count: int) -> Operand:
         """A place for the turned filters of layer ``i``, so many numbers in blocks of ``width``."""
         size = whole_lines(count * self.itemsize)
-        return Place(program.SHARED, self.shared.turn(i, width, size))
+        return Operand(program.SHARED, self.shared.turn(i, width, size))
 
-    def batch_array(self, name: str, i: int, count: int) -> Place:
+    def batch_array(self, name: str, i: int, count: int) -> Operand:
         """A place in an array of the whole batch, with ``count`` numbers for these samples."""
         by_sample = count // self.n * self.itemsize
-        return Place(self.shared.base(name, i, by_sample), 0)
+        return Operand(self.shared.base(name, i, by_sample), 0)

@@ -405,11 +405,11 @@ def _contraction(
         pieces = (total + grain - 1) // grain
         blocks = (count + width - 1) // width
         for task in range(start, stop):
-            group, place = task // (pieces * blocks), task % (pieces * blocks)
+            group, in_group = task // (pieces * blocks), task % (pieces * blocks)
             if c.schedule.blocks_first:
-                first, block = place // blocks * grain, place % blocks
+                first, block = in_group // blocks * grain, in_group % blocks
             else:
-                first, block = place % pieces * grain, place // pieces
+                first, block = in_group % pieces * grain, in_group // pieces
             column = block * width
             columns = min(width, count - column)
             starts = Offsets(

@@ -39,9 +39,9 @@ from fastcnn.engine.numba.tiles.loads_and_stores import tile_from_row, tile_stor
 from fastcnn.engine.numba.tiles.pooling import (
     tile_has_nan,
     tile_pooled,
+    tile_pooled_argmax,
+    tile_pooled_argmax_of_numbers,
     tile_pooled_of_numbers,
-    tile_pooled_places,
-    tile_pooled_places_of_numbers,
 )
 from fastcnn.engine.numba.tiles.products import rank1_lines, rank1_taps
 from fastcnn.engine.numba.tiles.totals import totals_add, totals_begin, totals_end, totals_room
@@ -248,9 +248,9 @@ def _tasks_of_lines(
             tile_store_rows(result, arrays.y, starts.y, c.rows.y_c, columns, results)
             if pooled and c.schedule.argmax:
                 if has_nan:
-                    result = tile_pooled_places(length, tile)
+                    result = tile_pooled_argmax(length, tile)
                 else:
-                    result = tile_pooled_places_of_numbers(length, tile)
+                    result = tile_pooled_argmax_of_numbers(length, tile)
                 tile_store_rows(result, argmax, starts.y, c.rows.y_c, columns, results)
 
         return one_tile
@@ -269,14 +269,14 @@ def _tasks_of_lines(
         pieces = (tiles + grain - 1) // grain
         blocks = (count + width - 1) // width
         for task in range(start, stop):
-            group, place = task // (pieces * blocks), task % (pieces * blocks)
+            group, in_group = task // (pieces * blocks), task % (pieces * blocks)
             if c.schedule.blocks_first:
-                tile, block = place // blocks * grain, place % blocks
+                tile, block = in_group // blocks * grain, in_group % blocks
             else:
-                tile, block = place % pieces * grain, place // pieces
+                tile, block = in_group % pieces * grain, in_group // pieces
             columns = min(width, count - block * width)
             last = min(tile + grain, tiles)
-            line, place = tile // of_line * lines, tile % of_line
+            line, in_line = tile // of_line * lines, tile % of_line
             row_a, row_b = line // r.b, line % r.b
             x_start, y_start = r.x_start + group * c.groups.x, r.y_start + group * c.groups.y
             w_start = c.columns.w_start + group * c.groups.w + block * c.columns.w_block
@@ -286,8 +286,8 @@ def _tasks_of_lines(
                 x_line = x_start + row_a * r.x_a + row_b * r.x_b
                 y_line = y_start + row_a * r.y_a + row_b // side * r.y_b
                 row = c.image_rows.start + row_b * c.image_rows.by_row
-                tiles_here = min(of_line - place, last - tile)
-                for k in range(place, place + tiles_here):
+                tiles_here = min(of_line - in_line, last - tile)
+                for k in range(in_line, in_line + tiles_here):
                     short = mixed and k >= whole
                     # What the last tile of a line shares with the one before comes out the same.
                     first = min(k * length, r.c - length)
@@ -301,7 +301,7 @@ def _tasks_of_lines(
                     else:
                         one_tile(starts, row, columns, relu, arrays, argmax, totals, c)
                 tile += tiles_here
-                place = 0
+                in_line = 0
                 row_b += lines
                 if row_b == r.b:
                     row_b = 0

@@ -29,7 +29,7 @@ from fastcnn.engine.numba.runtime.runs import copy_run, zero_run
 from fastcnn.engine.numba.runtime.types import DeviceFunction, Kernel
 from fastcnn.engine.numba.tiles.arithmetic import tile_doubt, tile_relu, tile_sum
 from fastcnn.engine.numba.tiles.loads_and_stores import tile_from_row, tile_from_rows, tile_store
-from fastcnn.engine.numba.tiles.pooling import tile_pooled_of_numbers, tile_pooled_places_of_numbers
+from fastcnn.engine.numba.tiles.pooling import tile_pooled_argmax_of_numbers, tile_pooled_of_numbers
 from fastcnn.engine.numba.tiles.products import rank1
 from fastcnn.engine.numba.tiles.rows import rows_line, rows_walk
 from fastcnn.engine.numba.tiles.winograd import store_transform, tile_transform
@@ -249,7 +249,7 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
                     )  # fmt: skip
                     if epilogue.indices:
                         store_pooled(
-                            tile_pooled_places_of_numbers(m, tile), results.indices, at + channel,
+                            tile_pooled_argmax_of_numbers(m, tile), results.indices, at + channel,
                             oh - row, ow - column, ow * oc, oc, columns, border, border_start,
                         )  # fmt: skip
                 else:

@@ -28,12 +28,12 @@ from fastcnn.engine.numba.runtime import arrays, program
 from fastcnn.engine.numba.runtime.arrays import bias_or_zeros, empty_like_type, readable, record
 from fastcnn.engine.numba.runtime.instruction_sets import cached_choice
 from fastcnn.engine.numba.runtime.program import (
-    Place,
+    Operand,
     Program,
     address,
     constant,
+    new_bases,
     number,
-    places_for,
     run,
 )
 from fastcnn.engine.numba.runtime.rehearsal import unless_rehearsed
@@ -84,7 +84,7 @@ def dense_gradients(
     gradients, _ = _by_blocks(len(x), *w.shape, x.dtype, dx is not None, dw is not None)
     memory = arrays.allocate((gradients.scratch,), np.uint8)
     addresses = [0 if array is None else address(array) for array in (x, dw, dy, dx, w)]
-    run(gradients, address(memory), places_for(gradients), *addresses)
+    run(gradients, address(memory), new_bases(gradients), *addresses)
     if db is not None:
         column_sums(dy, db)
 
@@ -116,22 +116,22 @@ def _by_blocks(
     copy_bytes = _whole_lines(n * size * itemsize)
     turned_bytes = _whole_lines(-(-size // width) * width * outputs * itemsize)
     x, dw, dx, w, copied, turned = (
-        Place(base, at)
+        Operand(base, at)
         for base, at in (
             (program.INPUT, 0), (program.OUTPUT, 0), (program.DX, 0), (program.TARGETS, 0),
             (program.ITEM, 0), (program.ITEM, copy_bytes),
         )
     )  # fmt: skip
-    dy = Place(program.DY, 0)  # all of it, for each block
+    dy = Operand(program.DY, 0)  # all of it, for each block
     zeros = arrays.allocate((max(size, outputs),), dtype)
     zeros[...] = 0
     constants = [zeros]
 
-    def record_at(numbers: Array) -> Place:
+    def record_at(numbers: Array) -> Operand:
         constants.append(numbers)
         return constant(numbers)
 
-    def contraction(plan: Plan, x: Place, w: Place, y: Place) -> Array:
+    def contraction(plan: Plan, x: Operand, w: Operand, y: Operand) -> Array:
         return program.step(
             plan.function, (like, like, like, like, True, plan.numbers), plan.items,
             x, w, constant(zeros), y, number(0), record_at(plan.numbers),

@@ -183,8 +183,8 @@ def _products(rows: int, vectors: int, lanes: int) -> Kernel:
         c: Product = numbers[0]
         blocks = (c.outputs + width - 1) // width
         for task in range(start, stop):
-            split, place = task % c.splits, task // c.splits
-            first_block, first_row = place % c.groups * c.blocks, place // c.groups * c.rows
+            split, in_split = task % c.splits, task // c.splits
+            first_block, first_row = in_split % c.groups * c.blocks, in_split // c.groups * c.rows
             last_block, last_row = min(blocks, first_block + c.blocks), first_row + c.rows
             last_row, at = min(last_row, c.samples), split * c.room
             first, last = c.inputs * split // c.splits, c.inputs * (split + 1) // c.splits

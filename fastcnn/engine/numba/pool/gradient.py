@@ -32,11 +32,11 @@ from fastcnn.engine.numba.runtime.types import Kernel
 from fastcnn.engine.numba.tiles.arithmetic import tile_sum
 from fastcnn.engine.numba.tiles.loads_and_stores import tile_from_row, tile_store
 from fastcnn.engine.numba.tiles.pooling import (
+    tile_argmax,
+    tile_argmax_of_numbers,
     tile_best,
     tile_best_of_numbers,
     tile_has_nan,
-    tile_place,
-    tile_place_of_numbers,
     tile_where,
 )
 from fastcnn.engine.numba.tiles.rows import rows_line
@@ -74,7 +74,7 @@ def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int, kh: int, kw:
             for j in range(pixels):
                 pixel = at + i * strides.row + j * strides.pixel
                 value = tile_from_row(1, vectors, lanes, x, pixel, columns)
-                index = tile_place(largest, value, best, index, i * pixels + j)
+                index = tile_argmax(largest, value, best, index, i * pixels + j)
                 best = tile_best(largest, value, best)
         return index
 
@@ -90,7 +90,7 @@ def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int, kh: int, kw:
             for j in range(i == 0, kw):
                 pixel = at + i * strides.row + j * strides.pixel
                 value = tile_from_row(1, vectors, lanes, x, pixel, columns)
-                index = tile_place_of_numbers(largest, value, best, index, i * kw + j)
+                index = tile_argmax_of_numbers(largest, value, best, index, i * kw + j)
                 best = tile_best_of_numbers(largest, value, best)
                 total = tile_sum(total, value)
         return index, total

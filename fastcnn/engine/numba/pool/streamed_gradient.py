@@ -26,7 +26,7 @@ from fastcnn.engine.numba.tiles.loads_and_stores import (
     tile_store,
     tile_stream,
 )
-from fastcnn.engine.numba.tiles.pooling import tile_best, tile_place, tile_where
+from fastcnn.engine.numba.tiles.pooling import tile_argmax, tile_best, tile_where
 from fastcnn.engine.numba.tiles.rows import rows_line
 
 STREAMED_ROWS = 32
@@ -91,7 +91,7 @@ def _streamed_gradient(vectors: int, lanes: int, k: int) -> Kernel:
         for i in range(clip.i0, clip.i1):
             for j in range(clip.j0, clip.j1):
                 value = load(x, at + i * strides.row + j * strides.pixel)
-                index = tile_place(True, value, best, index, i * k + j - first)
+                index = tile_argmax(True, value, best, index, i * k + j - first)
                 best = tile_best(True, value, best)
                 if k == 3 and j < 2:
                     ahead = at + i * strides.row + (j + _AHEAD) * strides.pixel

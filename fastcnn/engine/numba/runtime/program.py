@@ -398,8 +398,3 @@ def _train(
             _share_steps(board, tasks, run_steps, moves, 0, count, bases, apart)
             return
     totals[0] = np.nan
-
-
-# The names that models/execution uses for Operand, split_step and new_bases.
-Place = Operand
-parts, places_for = split_step, new_bases

@@ -143,7 +143,7 @@ def _plain_pooled_argmax(length: int, tile: Array) -> Array:
 
 
 @or_in_python(_plain_pooled_argmax)
-def tile_pooled_places(
+def tile_pooled_argmax(
     typing_context: TypingContext, length: LiteralType, tile: TileType
 ) -> Lowering:
     """The argmax indices of :func:`tile_pooled`: 0 to 3 in row-major order, as numbers.
@@ -154,10 +154,10 @@ def tile_pooled_places(
 
 
 @or_in_python(_plain_pooled_argmax)
-def tile_pooled_places_of_numbers(
+def tile_pooled_argmax_of_numbers(
     typing_context: TypingContext, length: LiteralType, tile: TileType
 ) -> Lowering:
-    """:func:`tile_pooled_places` for a tile without NaN."""
+    """:func:`tile_pooled_argmax` for a tile without NaN."""
     return _pooled(_greater, length, tile, argmax=True)
 
 
@@ -190,7 +190,7 @@ def _plain_argmax(largest: bool, tile: Array, best: Array, argmax: Array, index:
 
 
 @or_in_python(_plain_argmax)
-def tile_place(
+def tile_argmax(
     typing_context: TypingContext,
     largest: LiteralType,
     tile: TileType,
@@ -206,7 +206,7 @@ def tile_place(
 
 
 @or_in_python(_plain_argmax)
-def tile_place_of_numbers(
+def tile_argmax_of_numbers(
     typing_context: TypingContext,
     largest: LiteralType,
     tile: TileType,
@@ -214,7 +214,7 @@ def tile_place_of_numbers(
     argmax: TileType,
     index: IntType,
 ) -> Lowering:
-    """:func:`tile_place` for tiles without NaN."""
+    """:func:`tile_argmax` for tiles without NaN."""
     return _argmax_by(_greater, largest, tile, best, argmax)
 
 
