@@ -139,7 +139,7 @@ def test_one_schedule_serves_several_optimizers_at_once() -> None:
         assert optimizer.rate == rate_at(Cosine(0.1), 5, total) != 0.1
     assert one.rate < other.rate
     assert schedule.total is None
-    with pytest.raises(ValueError, match="steps must be given"):
+    with pytest.raises(ValueError, match="steps must be set"):
         schedule(5)
     schedule.rate = 0.2
     assert other.rate == rate_at(Cosine(0.2), 5, 101)
@@ -172,7 +172,7 @@ def test_batches_after_a_fit_begin_a_training_of_their_own() -> None:
     assert optimizer.rate == Cosine(0.1, steps=6)(1)
     fit(model, optimizer := SGD(Cosine(0.1)))
     weights = model.get_weights()
-    with pytest.raises(ValueError, match="steps must be given where no fit fills it in"):
+    with pytest.raises(ValueError, match="steps must be set for a schedule outside of fit"):
         model.train_on_batch(X, Y, optimizer)
     for a, b in zip(model.get_weights(), weights, strict=True):
         np.testing.assert_array_equal(a, b)

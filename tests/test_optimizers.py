@@ -240,7 +240,7 @@ def test_names() -> None:
         (lambda: Constant(-1), ValueError, "rate"),
         (lambda: Cosine(0.1, steps=0), ValueError, "steps must be at least 1"),
         (lambda: Cosine(0.1, warmup=-1), ValueError, "warmup must be at least 0"),
-        (lambda: Cosine(0.1)(3), ValueError, "steps must be given .* got None"),
+        (lambda: Cosine(0.1)(3), ValueError, "steps must be set .* got None"),
         (lambda: OneCycle(0.1, rise=1), ValueError, "rise must be above 0 and below 1"),
         (lambda: OneCycle(0.1, start=0), ValueError, "start and end must be above 0"),
         (lambda: schedule_from_dict({"class": "Linear"}), ValueError, "schedule must be one of"),

@@ -180,11 +180,11 @@ def _limit(report: Report) -> str:
         for g in groups
     )
     return (
-        '<h2 id="limit">How near to the limit</h2><p>The roof is measured: multiply-adds where '
-        "much is computed with each byte, a copy's bandwidth where little is. Points above the "
-        "slope have their arrays in caches. Filled: fastcnn; hollow: the best peer.</p>"
+        '<h2 id="limit">How near to the limit</h2><p>The roof is measured. Its slope is the '
+        "bandwidth of a copy, and its top the peak of multiply-adds. Points above the slope have "
+        "their arrays in caches. Filled points are fastcnn, hollow ones the best peer.</p>"
         f'<div class="one">{charts.roofline(report)}</div><h3>Bars for each layer</h3>'
-        '<p class="soft">The share of its own limit that each reaches.</p>'
+        '<p class="soft">The share of its own limit that each runner reaches.</p>'
         f'<div class="pair">{bars}</div>'
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -45,7 +45,9 @@ class NetTask:
     def batch(self) -> int:
         return len(self.x)
 
-    def model(self, engine: str | None = None, dtype: Any = "float32") -> Sequential:
+    def model(
+        self, engine: str | None = None, dtype: Literal["float32", "float64"] = "float32"
+    ) -> Sequential:
         """A new model, always with the same weights."""
         net = Sequential(NETS[self.name](), INPUT_SHAPE, seed=0, dtype=dtype, engine=engine)
         if self.name == "article":  # with the article's small weights all classes would be alike

@@ -9,9 +9,9 @@ slower, and all figures that are divided by its time seem faster. docs/measureme
 from __future__ import annotations
 
 import mmap
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from fastcnn.core.arguments import Array
 
@@ -27,7 +27,7 @@ def at_page(array: Array) -> Array:
     return new
 
 
-def empty_at_page(shape: tuple[int, ...], dtype: Any) -> Array:
+def empty_at_page(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """An uninitialised array that begins at a page of memory."""
     size = np.dtype(dtype).itemsize
     for side in shape:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from fastcnn.core.geometry import Pair, conv_geometry, pool_geometry
+from fastcnn.core.geometry import Padding, Pair, conv_geometry, pool_geometry
 from fastcnn.proof.problems import Problem
 
 FORWARD, TO_INPUT, TO_FILTERS = "conv2d", "conv2d_input_gradient", "conv2d_filter_gradient"
@@ -38,7 +38,7 @@ class Conv(NamedTuple):
     kernel: Pair
     batches: tuple[int, ...] = (1,)
     stride: int = 1
-    padding: Any = 0
+    padding: Padding = 0
     groups: int = 1
     ops: tuple[str, ...] = _ALL
     quick: tuple[str, ...] = ()

@@ -91,13 +91,13 @@ def _run(
     from fastcnn.bench import bench as run
     from fastcnn.bench.costs import costs
     from fastcnn.bench.text import show
-    from fastcnn.core.terminal import shown
+    from fastcnn.core.terminal import display
 
     names = None if peers is None else [p for p in peers.split(",") if p not in ("", "none")]
     terminal = Console(stderr=True)
     columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False)
     bar = Progress(*columns, console=terminal, transient=True)
-    with shown(bar):
+    with display(bar):
         task = bar.add_task("", total=None)
 
         def progress(done: int, total: int, name: str) -> None:

@@ -72,13 +72,13 @@ def _comparison(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    from fastcnn.core.terminal import shown
+    from fastcnn.core.terminal import display
     from fastcnn.proof import compare as run
 
     terminal = Console(stderr=True)
     columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False)
     bar = Progress(*columns, console=terminal, transient=True)
-    with shown(bar):
+    with display(bar):
         task = bar.add_task("", total=None)
 
         def show(done: int, total: int, name: str) -> None:

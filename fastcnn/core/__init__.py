@@ -1,1 +1,1 @@
-"""What every room stands on: integers, checks, settings, files; no mathematics of nets."""
+"""The foundation of all rooms: integers, checks, settings, files; no mathematics of nets."""

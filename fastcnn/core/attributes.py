@@ -124,7 +124,7 @@ def _arguments(constructor: Callable[..., None]) -> tuple[str, ...]:
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:
-    """``"; do you mean …?"`` if one of ``names`` resembles the name, else an empty text.
+    """``"; do you mean …?"`` if one of ``names`` resembles the name, otherwise an empty text.
 
     >>> suggestion("trainabel", ["units", "trainable"])
     '; do you mean trainable?'

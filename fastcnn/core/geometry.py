@@ -246,7 +246,7 @@ def conv_geometry(
 ) -> ConvGeometry:
     """The geometry of ``conv2d`` on these shapes and parameters, checked.
 
-    Raises ``ValueError`` or ``TypeError`` that names the argument, its value and what would do.
+    Raises ``ValueError`` or ``TypeError`` that names the argument, its value and valid values.
 
     >>> g = conv_geometry((1, 28, 28, 1), (3, 3, 1, 8))
     >>> g.output_shape, g.flops
@@ -301,7 +301,7 @@ def pool_geometry(
 ) -> PoolGeometry:
     """The geometry of a pooling on this shape, checked; ``stride=None`` means ``size``.
 
-    Raises ``ValueError`` or ``TypeError`` that names the argument, its value and what would do.
+    Raises ``ValueError`` or ``TypeError`` that names the argument, its value and valid values.
 
     >>> pool_geometry((1, 26, 26, 8), 2).output_shape
     (1, 13, 13, 8)
@@ -324,7 +324,7 @@ def _pool_geometry(
         raise ValueError(f"x must have at least one channel, got {x_shape}")
     if max(top, bottom) >= window[0] or max(left, right) >= window[1]:
         raise ValueError(
-            f"padding must be smaller than the window, so that none lies in the padding alone, "
+            f"padding must be smaller than the window, so that each window meets the image, "
             f"got (top, bottom, left, right) = {margins} for a window of {window}"
         )
     oh = _output_side("height", h, top + bottom, window[0], strides[0])

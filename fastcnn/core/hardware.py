@@ -127,7 +127,7 @@ def affinity() -> int:
 
 
 def quotas(cgroups: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> list[float]:
-    """Shares of time that this process's control group and those above it allow, in processors.
+    """Limits of processor time from this process's control groups, in processors.
 
     Args:
         cgroups: the folder in which the system shows its control groups.

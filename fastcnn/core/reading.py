@@ -38,7 +38,7 @@ def regular(path: str | os.PathLike[str]) -> str:
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """A regular file, open for reading bytes; errors as of :func:`regular`.
+    """A regular file, open for reading bytes; the errors are those of :func:`regular`.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -59,7 +59,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """The text of a regular file in UTF-8; errors as of :func:`regular`, and ``UnicodeError``."""
+    """The text of a regular file in UTF-8; the errors of :func:`regular`, and ``UnicodeError``."""
     with open_regular(path) as file:
         return file.read().decode("utf-8")
 

@@ -25,7 +25,7 @@ def shows_bars(console: Console) -> bool:
     return console.is_terminal and can_start_threads()
 
 
-def shown(bar: Progress) -> AbstractContextManager[object]:
+def display(bar: Progress) -> AbstractContextManager[object]:
     """A context that shows the bar, if the console can show bars.
 
     Otherwise the bar is not started, because Rich before 14.3 prints an empty line for a disabled
@@ -35,7 +35,7 @@ def shown(bar: Progress) -> AbstractContextManager[object]:
     >>> from rich.console import Console
     >>> from rich.progress import Progress
     >>> bar = Progress(console=Console(file=StringIO()))
-    >>> with shown(bar):
+    >>> with display(bar):
     ...     task = bar.add_task("", total=2)
     ...     bar.update(task, completed=1)
     >>> bar.console.file.getvalue()

@@ -63,8 +63,8 @@ def undisturbed(work: Callable[..., Result], *arguments: Any) -> Result:
 
     If a signal handler raises an error meanwhile, the error is raised here as soon as ``work`` ends
     or reaches :func:`go_on`, so no thread is left behind. Outside of the main thread ``work`` runs
-    in the caller's thread, because signal handlers run in the main thread only. It also does if no
-    thread can be started.
+    in the caller's thread, because signal handlers run in the main thread only. It also runs
+    there if no thread can be started.
 
     >>> undisturbed(max, 1, 2)
     2

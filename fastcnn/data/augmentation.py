@@ -222,7 +222,7 @@ def _pixels(name: str, value: Any, least: int) -> Any:
     return int(value)
 
 
-def _number(name: str, value: Any) -> float:
+def _number(name: str, value: object) -> float:
     if not isinstance(value, int | float | np.number) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {quoted(value)}")
     try:

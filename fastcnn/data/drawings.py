@@ -175,21 +175,21 @@ def find_drawing(light: Floats, steps: list[str]) -> Floats:
     there are two drawings, the doubt is among the steps.
     """
     threshold = otsu(light)
-    drawn = light > threshold / 2
-    pieces, labels = _pieces(drawn, light)
+    mask = light > threshold / 2
+    pieces, labels = _pieces(mask, light)
     if any(piece.crosses(light.shape) for piece in pieces) and not _inside(pieces, light.shape):
         darker = light > threshold
         others, labels_of_others = _pieces(darker, light)
         if _inside(others, light.shape):
             steps.append("in doubt: removed fainter lines from border to border")
-            drawn, pieces, labels = darker, others, labels_of_others
+            mask, pieces, labels = darker, others, labels_of_others
             light = np.where(_dilated(darker.astype(np.float64), 3) > 0, light, 0)
     if len(pieces) > 1:
         keep = _pieces_of_drawing(pieces, light.shape, steps)
-        drawn = np.isin(labels, [piece.label for piece in keep])
-        light = np.where(drawn | (labels == 0), light, 0)
+        mask = np.isin(labels, [piece.label for piece in keep])
+        light = np.where(mask | (labels == 0), light, 0)
         _doubt(keep, light.shape, steps)
-    rows, columns = np.flatnonzero(drawn.any(axis=1)), np.flatnonzero(drawn.any(axis=0))
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return light[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
@@ -266,20 +266,20 @@ def _doubt(pieces: list[_Piece], shape: tuple[int, ...], steps: list[str]) -> No
         steps.append(f"in doubt: {apart} drawings stand side by side, and are taken as one")
 
 
-def _pieces(drawn: Mask, light: Floats) -> tuple[list[_Piece], NDArray[np.int64]]:
+def _pieces(mask: Mask, light: Floats) -> tuple[list[_Piece], NDArray[np.int64]]:
     """Pieces of pixels that touch, also at corners, and an array of their labels, from 1.
 
     Rows are cut into runs, and runs that touch in adjoining rows are joined (union-find). The list
     is empty if there are too many runs, as on noise.
     """
-    height, width = drawn.shape
+    height, width = mask.shape
     padded = np.zeros((height, width + 2), np.int8)
-    padded[:, 1:-1] = drawn
+    padded[:, 1:-1] = mask
     edges = np.diff(padded, axis=1)
     run_rows, first = np.nonzero(edges == 1)
     last = np.nonzero(edges == -1)[1] - 1
     count = len(first)
-    labels = np.zeros(drawn.shape, np.int64)
+    labels = np.zeros(mask.shape, np.int64)
     if count > _MOST_RUNS:
         return [], labels
     parent = list(range(count))

@@ -153,12 +153,12 @@ def load_sets(
                 f"{test} has pictures of {others.images.shape[1:]} pixels, but {train} of {shape}"
             )
         return (images, labels), (others.images, others.labels), names
-    held = np.zeros(len(labels), bool)
+    for_test = np.zeros(len(labels), bool)
     for label in range(len(names)):
-        held[np.flatnonzero(labels == label)[TEST_SHARE - 1 :: TEST_SHARE]] = True
-    if not held.any():
+        for_test[np.flatnonzero(labels == label)[TEST_SHARE - 1 :: TEST_SHARE]] = True
+    if not for_test.any():
         raise DatasetError(
             f"{folder} has no folder test, and fewer than {TEST_SHARE} pictures of each class, of "
             f"which one in {TEST_SHARE} would be held out"
         )
-    return (images[~held], labels[~held]), (images[held], labels[held]), names
+    return (images[~for_test], labels[~for_test]), (images[for_test], labels[for_test]), names

@@ -256,8 +256,8 @@ def _of_16_bits(image: Image, steps: list[str]) -> Image:
     from PIL import Image as images
 
     values = np.asarray(image).astype(np.int64).clip(0)
-    used = int(values.max()).bit_length()
-    bits = next((bits for bits in (8, 10, 12, 14) if used <= bits), 16)
+    width = int(values.max()).bit_length()
+    bits = next((bits for bits in (8, 10, 12, 14) if width <= bits), 16)
     if bits < 16:
         steps.append(f"its values, up to {int(values.max()):,}, taken as {bits} bits of 16")
     return images.fromarray((values * 255 // (2**bits - 1)).astype(np.uint8))

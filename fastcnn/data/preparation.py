@@ -83,7 +83,7 @@ PHOTOGRAPHS = Preparation(edges="crop")
 """The preparation of photographs: their middle, with unchanged brightness."""
 
 
-def preparation_from(described: Any) -> Preparation | None:
+def preparation_from(described: object) -> Preparation | None:
     """The preparation from a result of :meth:`Preparation.as_dict`, or None for None.
 
     Raises ``ValueError`` or ``TypeError`` for anything else.
@@ -114,18 +114,18 @@ def preparation_of(images: Samples) -> Preparation | None:
     borders = [grey[:, 0], grey[:, -1], grey[:, :, 0], grey[:, :, -1]]
     levels = np.median(np.concatenate(borders, axis=1), axis=1)
     if (levels < _DARK).mean() >= _MOST:
-        drawn = grey
+        light = grey
         background: Literal["dark", "light"] = "dark"
     elif (levels > _LIGHT).mean() >= _MOST:
-        drawn, levels = 255 - grey, 255 - levels
+        light, levels = 255 - grey, 255 - levels
         background = "light"
     else:
         return PHOTOGRAPHS
     if some.shape[3] > 1:
         return Preparation(background=background)
-    marks = drawn > np.maximum(levels, 0)[:, None, None] + 32
+    marks = light > np.maximum(levels, 0)[:, None, None] + 32
     is_visible = marks.any(axis=(1, 2))
-    drawn, marks = drawn[is_visible], marks[is_visible]
+    light, marks = light[is_visible], marks[is_visible]
     if not len(marks):
         return Preparation(background=background)
     ends = [_ends(marks.any(axis=axis)) for axis in (2, 1)]
@@ -137,7 +137,7 @@ def preparation_of(images: Samples) -> Preparation | None:
     by_mass, by_box = [], []
     for axis, (first, last) in enumerate(ends):
         side = marks.shape[1 + axis]
-        profile = drawn.sum(axis=2 - axis)
+        profile = light.sum(axis=2 - axis)
         mass = profile @ np.arange(side) / profile.sum(axis=1)
         by_mass.append(np.abs(mass + 0.5 - side / 2) <= _STEP)
         by_box.append(np.abs((first + last + 1) / 2 - side / 2) <= _STEP)

@@ -297,12 +297,10 @@ class KnownSamples:
 
     def _check_dtype(self, name: str, array: Samples) -> None:
         if self.kind == "floats" and array.dtype == np.uint8:
-            raise ValueError(
-                f"{name} must hold floats, scaled as those that the model was trained on, got uint8"
-            )
+            raise ValueError(f"{name} must hold floats, scaled as in the training, got uint8")
         if self.kind == "uint8" and array.dtype != np.uint8 and array.dtype.kind != "f":
             raise ValueError(
-                f"{name} must hold bytes (uint8), as those that the model was trained on, or "
+                f"{name} must hold bytes (uint8), as in the training, or "
                 f"floats that are scaled as bytes are, by {SCALING}, got {array.dtype}. Pixels "
                 f"from 0 to 255 become bytes by {name}.astype(numpy.uint8)"
             )
@@ -334,7 +332,7 @@ class KnownSamples:
             remedy = f"Give the bytes, or floats scaled by {SCALING}"
         else:
             trained_on = f"numbers from {trained.low:g} to {trained.high:g}"
-            remedy = "Scale them as those of the training"
+            remedy = "Scale them as in the training"
         text = (
             f"numbers from {low:g} to {high:g}, but the model was trained on {trained_on}. {remedy}"
         )
@@ -363,7 +361,7 @@ class KnownSamples:
             warn(message)
 
 
-def known_from(kind: Any, record: Any) -> KnownSamples:
+def known_from(kind: object, record: object) -> KnownSamples:
     """The knowledge of the samples from a model file; ``ValueError`` for impossible values."""
     if kind not in (None, "uint8", "floats"):
         raise ValueError(f"its bytes or floats are of an unknown kind, {kind!r}")
@@ -375,7 +373,7 @@ def known_from(kind: Any, record: Any) -> KnownSamples:
 
 
 def _contradicts(some: Array, record: SampleRecord, trained: SampleRecord) -> bool:
-    """Whether the numbers are probably scaled in another way than those of the training."""
+    """Whether the numbers probably have another scale than the training's."""
     width = trained.high - trained.low
     if trained.whole and not record.whole and record.largest <= trained.high / 16:
         return True  # fractions after whole numbers, such as x / 255 after x

@@ -278,7 +278,7 @@ class CNNClassifier(RequestsSampleWeight):
             )
         if samples.ndim > 2 and _sides(samples.shape[1:]) != _sides(self.image_shape_):
             raise ValueError(
-                f"X must hold samples of shape {self.image_shape_}, as those of fit, or rows of "
+                f"X must hold samples of shape {self.image_shape_}, as in fit, or rows of "
                 f"{self.n_features_in_} features, got samples of shape {samples.shape[1:]}"
             )
         _finite(samples)
@@ -370,7 +370,7 @@ def _sides(shape: Shape) -> Shape:
     return tuple(side for side in shape if side > 1)
 
 
-def _seed(random_state: Any) -> int | None:
+def _seed(random_state: object) -> int | None:
     if random_state is None:
         return None
     if isinstance(random_state, int | np.integer) and not isinstance(random_state, bool):

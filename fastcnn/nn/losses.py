@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastcnn import ops
 from fastcnn.core.arguments import (
@@ -51,7 +51,7 @@ from fastcnn.nn.layers import Shape
 
 
 def _checked_targets(
-    loss: Loss, call: Callable[..., Any], y: ArrayLike, count: int, output: Shape, dtype: Any
+    loss: Loss, call: Callable[..., Any], y: ArrayLike, count: int, output: Shape, dtype: DTypeLike
 ) -> Array:
     source, needed = Source(loss, "targets"), f"an array of {count} targets"
     array = real_numbers(source, needed, result := call(y, count, output, dtype))
@@ -140,7 +140,7 @@ class Loss(Known):
         refuse_method(self, name, _CONTRACT)
         super().__setattr__(name, value)
 
-    def targets(self, y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
+    def targets(self, y: ArrayLike, count: int, output: Shape, dtype: DTypeLike) -> Array:
         """``y`` of ``count`` samples, checked, in the form that the other methods take.
 
         The result may be ``y`` itself or a view of it.
@@ -212,7 +212,7 @@ class CrossEntropy(Loss):
     def __init__(self, label_smoothing: float = 0.0) -> None:
         self.label_smoothing = label_smoothing
 
-    def targets(self, y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
+    def targets(self, y: ArrayLike, count: int, output: Shape, dtype: DTypeLike) -> Array:
         if len(output) != 1:
             raise ValueError(
                 f"cross-entropy needs a net that ends in (classes,), got {output}; put a "
@@ -241,7 +241,7 @@ class CrossEntropy(Loss):
         return ops.cross_entropy_backward(outputs, smooth, reduction="none", engine=engine)
 
     @unreported
-    def smoothed(self, targets: Array, classes: int, dtype: Any) -> Array:
+    def smoothed(self, targets: Array, classes: int, dtype: DTypeLike) -> Array:
         """``targets``, or with ``label_smoothing`` smoothed rows of probabilities (N, classes).
 
         >>> CrossEntropy(0.5).smoothed(np.array([1]), 2, np.float32)
@@ -279,7 +279,7 @@ class MeanSquaredError(Loss):
     name = "mse"
     counts = False
 
-    def targets(self, y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
+    def targets(self, y: ArrayLike, count: int, output: Shape, dtype: DTypeLike) -> Array:
         return _numbers(y, count, output, dtype)
 
     @unreported
@@ -306,7 +306,7 @@ class BinaryCrossEntropy(Loss):
     name = "binary_cross_entropy"
     implies = "Sigmoid"
 
-    def targets(self, y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
+    def targets(self, y: ArrayLike, count: int, output: Shape, dtype: DTypeLike) -> Array:
         targets = _numbers(y, count, output, dtype)
         wrong = targets[(targets < 0) | (targets > 1)]
         if wrong.size:
@@ -402,7 +402,7 @@ def _unless_one_hot(rows: Array, classes: int) -> Array:
 
 
 @unreported
-def _numbers(y: ArrayLike, count: int, output: Shape, dtype: Any) -> Array:
+def _numbers(y: ArrayLike, count: int, output: Shape, dtype: DTypeLike) -> Array:
     (targets,) = floats(y=y)
     if targets.ndim == 1 and output == (1,):
         targets = targets[:, np.newaxis]

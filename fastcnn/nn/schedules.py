@@ -108,7 +108,7 @@ class Schedule(Known):
         steps = self.steps if self.steps is not None else self.total
         if steps is None:
             raise ValueError(
-                f"steps must be given where no fit fills it in, got None in {quoted(self)}"
+                f"steps must be set for a schedule outside of fit, got None in {quoted(self)}"
             )
         return min(step / max(steps - 1, 1), 1.0)
 

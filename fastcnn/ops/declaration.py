@@ -26,7 +26,7 @@ activation: "relu" replaces negative results by 0 before they are stored; None k
 algorithm: "direct", "winograd" (float32, filters of 3×3 or 5×5, stride 1, no dilation, one
     group; see :mod:`fastcnn.core.minimal_filtering`), "im2col", or "auto" for the fastest that
     ``math`` allows. Default "auto".
-math: what "auto" chooses from. "fast" allows Winograd's filtering and "strict" does not; None
+math: the algorithms for "auto". "fast" allows Winograd's filtering and "strict" does not; None
     means :func:`fastcnn.get_math`. :mod:`fastcnn.core.settings` says more. Default None.
 engine: the name of an engine, one of :func:`fastcnn.engines`, or None for the fastest that
     serves the call. Default None.

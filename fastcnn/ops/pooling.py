@@ -121,8 +121,8 @@ def max_pool2d_backward(
 ) -> Array:
     """Gradient of :func:`max_pool2d`.
 
-    The gradient of a window goes to its maximum alone. Of several equal maxima it goes to the first
-    in row-major order. NaN counts as the maximum, and the first NaN as that of several.
+    The gradient of a window goes only to its maximum, and to the first of equal maxima in row-major
+    order. NaN counts as the maximum, and the first of several NaNs wins.
 
     Args:
         dy: gradient of the output, (N, OH, OW, C).
@@ -155,8 +155,8 @@ def min_pool2d_backward(
 ) -> Array:
     """Gradient of :func:`min_pool2d`.
 
-    The gradient of a window goes to its minimum alone. Of several equal minima it goes to the first
-    in row-major order. NaN counts as the minimum, and the first NaN as that of several.
+    The gradient of a window goes only to its minimum, and to the first of equal minima in row-major
+    order. NaN counts as the minimum, and the first of several NaNs wins.
 
     Args:
         dy: gradient of the output, (N, OH, OW, C).
@@ -189,8 +189,8 @@ def avg_pool2d_backward(
 ) -> Array:
     """Gradient of :func:`avg_pool2d`.
 
-    The pixels of a window that lie in the image share its gradient equally. Of ``x`` only the shape
-    and the dtype matter.
+    The pixels of a window that lie in the image share its gradient equally. Only the shape and the
+    dtype of ``x`` matter.
 
     Args:
         dy: gradient of the output, (N, OH, OW, C).

@@ -114,7 +114,7 @@ def article_net_bounds(
 
     - convolution and dense: the same sum over absolute values, Σ|w|·e;
     - max-pool: the largest e of the window;
-    - cross-entropy: with e the largest error of the logits, e plus that of the label's logit
+    - cross-entropy: with e the largest error of the logits, e plus the error of the label's logit
       (log Σ exp moves by no more than its arguments); softmax moves by a factor of exp(±2e);
     - products of two that err: |a|·Δb + |b|·Δa + Δa·Δb.
 

@@ -43,6 +43,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from fastcnn import ops
 from fastcnn.core.arguments import Array
@@ -60,7 +61,7 @@ _V = 2.0**-53  # unit roundoff of float64, in which the specification computes
 _EXP = 8.0  # error of exp and log in units of u: 4 units in the last place
 
 
-def unit_roundoff(dtype: Any) -> float:
+def unit_roundoff(dtype: DTypeLike) -> float:
     """Largest relative error of rounding to the dtype.
 
     >>> unit_roundoff("float32") == 2.0**-24
@@ -240,7 +241,7 @@ def _bell(problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ..
     return _exponential(2 * _EXP + 5, arrays, reference)
 
 
-def _batch_statistics(x: Array, dtype: Any) -> tuple[Array, Array, list[Array]]:
+def _batch_statistics(x: Array, dtype: DTypeLike) -> tuple[Array, Array, list[Array]]:
     """Mean and variance over all but the last axis, and the bounds of both.
 
     All engines sum in float64. The mean of R rows errs by δ := γ(R + 1)·mean|x| and its rounding.
@@ -314,7 +315,7 @@ def _batch_norm_backward(
 class Rows:
     """Softmax of the rows of ``x`` in float64, and the relative errors it may have."""
 
-    def __init__(self, x: Array, dtype: Any = None) -> None:
+    def __init__(self, x: Array, dtype: np.dtype[Any] | None = None) -> None:
         self.u = unit_roundoff(dtype or x.dtype)
         self.least = float(np.finfo(dtype or x.dtype).tiny)  # below this, errors are absolute
         x = x.astype(np.float64)

@@ -155,22 +155,22 @@ def check(reference: Reference, engine: str) -> Result:
     def run() -> tuple[Array, ...]:
         nonlocal seconds
         call(case.problem, reference.arrays, engine)  # not timed, because it may compile
-        got, seconds = _timed(lambda: call(case.problem, reference.arrays, engine), repeats=3)
-        return got
+        outputs, seconds = _timed(lambda: call(case.problem, reference.arrays, engine), repeats=3)
+        return outputs
 
     names = _OUTPUTS.get(case.problem.op, ("result",))
-    judged = judge(run, names, reference.outputs, reference.bounds, reference.arrays)
+    worst = judge(run, names, reference.outputs, reference.bounds, reference.arrays)
     return Result(
         case,
         engine,
         reference.seed,
-        judged.absolute,
-        judged.relative,
-        judged.bound,
-        judged.share,
+        worst.absolute,
+        worst.relative,
+        worst.bound,
+        worst.share,
         seconds,
         reference.seconds,
-        judged.problem,
+        worst.problem,
     )
 
 
@@ -184,15 +184,15 @@ def judge(
     """Compare the results of ``run`` with the expected ones; ``arrays`` are its inputs."""
     worst = Worst()
     try:
-        got = run()
+        outputs = run()
     except Exception as error:  # the report shows any error of an engine
         worst.problem = f"raises {type(error).__name__}: {error}"
         return worst
-    for name, y, wanted, bound in zip(names, got, expected, bounds, strict=True):
-        problem = _form(y, wanted, arrays) or _vague(wanted, bound)
-        if y.shape == wanted.shape:
-            problem = problem or _values(y, wanted, bound)
-            worst.add(y, wanted, bound)
+    for name, y, reference, bound in zip(names, outputs, expected, bounds, strict=True):
+        problem = _form(y, reference, arrays) or _vague(reference, bound)
+        if y.shape == reference.shape:
+            problem = problem or _values(y, reference, bound)
+            worst.add(y, reference, bound)
         if problem:
             worst.problem = f"{name}: {problem}" if len(names) > 1 else problem
             break

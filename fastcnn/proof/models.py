@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -326,7 +326,7 @@ def _results(
     return tuple(results), tuple(results.values())
 
 
-def _clear(case: ModelCase, parameters: list[Array], data: Data, rng: Any) -> bool:
+def _clear(case: ModelCase, parameters: list[Array], data: Data, rng: np.random.Generator) -> bool:
     """Whether roundings cannot change a choice that a gradient depends on."""
     model, loss = _model(case._replace(dtype="float64"), "im2col"), _loss(case)
     model.set_weights(parameters)

@@ -18,7 +18,14 @@ from functools import cache
 from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
-from fastcnn.core.geometry import ConvGeometry, PoolGeometry, conv_geometry, pads, pool_geometry
+from fastcnn.core.geometry import (
+    ConvGeometry,
+    Padding,
+    PoolGeometry,
+    conv_geometry,
+    pads,
+    pool_geometry,
+)
 from fastcnn.engine.policy import squares
 
 Shape: TypeAlias = tuple[int, ...]
@@ -374,7 +381,7 @@ def _element_problems(shape: Shape) -> Iterator[Problem]:
     yield Problem("dropout", f"{label}-uneven", masked, {"rate": 0.3}, modes=("float",))
 
 
-def _padding_problems(label: str, shape: Shape, padding: Any) -> Iterator[Problem]:
+def _padding_problems(label: str, shape: Shape, padding: Padding) -> Iterator[Problem]:
     modes, quick = ("exact", "float", "special"), label == "four-sides"
     parameters = {"padding": padding}
     top, bottom, left, right = pads(padding, (1, 1), (1, 1), (1, 1))

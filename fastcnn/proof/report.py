@@ -95,7 +95,7 @@ class Report:
         groups: dict[tuple[str, str], list[Result]] = {}
         for result in self.results:
             groups.setdefault((result.case.op, result.engine), []).append(result)
-        return tuple(_row(op, engine, found) for (op, engine), found in groups.items())
+        return tuple(_row(op, engine, results) for (op, engine), results in groups.items())
 
     @property
     def summary(self) -> str:

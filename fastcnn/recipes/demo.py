@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcnn.article import ArticleNet
-from fastcnn.core.terminal import shown
+from fastcnn.core.terminal import display
 from fastcnn.data.datasets import load_mnist
 from fastcnn.data.pictures import drawing
 from fastcnn.engine.registry import engines
@@ -306,7 +306,7 @@ def _train(
     bar = Progress(*columns, console=console, transient=True)
     lines = _Lines(console, bar, *test, epochs)
     rate = Step(LEARNING_RATE, every=-(-len(images) // BATCH), factor=DECAY)
-    with shown(bar):
+    with display(bar):
         model.fit(
             images,
             labels,

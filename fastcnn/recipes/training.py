@@ -168,32 +168,32 @@ def train(
         # Pictures are sorted by class, and the last images are held out.
         order = np.random.default_rng(0).permutation(len(x))
         x, y = x[order], y[order]
-    held = len(x) // HELD_OUT
-    if not held:
+    held_count = len(x) // HELD_OUT
+    if not held_count:
         raise ValueError(f"data must have at least {HELD_OUT} training images, got {len(x)}")
     layers = NETS[settings.net](int(max(y.max(), y_test.max())) + 1)
     model = Sequential(layers, x.shape[1:], seed=settings.seed)
     model.preparation = _preparation(x, dataset.form)
     parameters = sum(a.size for layer in model.layers for a in layer.parameters.values())
     console.print(
-        f"{settings.net}: {parameters:,} parameters, {len(x) - held:,} images to train on, "
-        f"{held:,} held out"
+        f"{settings.net}: {parameters:,} parameters, {len(x) - held_count:,} images to train on, "
+        f"{held_count:,} held out"
     )
     if dataset.names:
-        named = ", ".join(f"{i} {name}" for i, name in enumerate(dataset.names))
-        console.print(f"classes: {named}", markup=False, soft_wrap=True)
+        classes = ", ".join(f"{i} {name}" for i, name in enumerate(dataset.names))
+        console.print(f"classes: {classes}", markup=False, soft_wrap=True)
     if prepare is not None:
         prepare(model, _optimizer(settings))
     watch = _Watch(settings, None if place is None else checkpoint_of(place), resume)
     start = perf_counter()
     with watch.listening(console):
         history = model.fit(
-            x[:-held],
-            y[:-held],
+            x[:-held_count],
+            y[:-held_count],
             epochs=settings.epochs,
             batch_size=settings.batch_size,
             optimizer=_optimizer(settings),
-            validation_data=(x[-held:], y[-held:]),
+            validation_data=(x[-held_count:], y[-held_count:]),
             callbacks=[ProgressBar(console), watch],
             augment=AUGMENT if settings.augment else None,
             verbose=0,

@@ -67,7 +67,9 @@ def layer_from_dict(described: Any) -> Layer:
     Flatten()
     """
     if not isinstance(described, dict) or described.keys() - _OPTIONAL != {"class", "config"}:
-        raise ValueError(f"a layer must be given by class and config, got {quoted(described)}")
+        raise ValueError(
+            f"a layer must be an object with class and config, got {quoted(described)}"
+        )
     kind = Layer.known.find(described["class"], described.get("module"))
     config = described["config"]
     if not isinstance(config, dict):
