@@ -245,7 +245,7 @@ class Executor:
                 if result is not None:
                     weights.move(optimizer)
             return result
-        assert type(loss) is CrossEntropy
+        assert isinstance(loss, CrossEntropy)
         moves = self._moves(*ahead)
         output = segment.step(x, targets, loss, sample_weights, moves, checks=self._padded)
         if output is None:
