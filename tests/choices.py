@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from fastcnn.core.geometry import conv_geometry, pool_geometry
 from fastcnn.engine.numba.contraction import column_sums
-from fastcnn.engine.numba.contraction.packing import turn_kernel
+from fastcnn.engine.numba.contraction.packing import transpose_kernel
 from fastcnn.engine.numba.conv import direct, winograd_gradient, winograd_plan
 from fastcnn.engine.numba.dense.chooser import (
     dense_input_plan,
@@ -107,9 +107,9 @@ def pool_dx(kind: str, x: tuple[int, ...], size: int, **parameters: Any) -> Prob
     return lambda itemsize: pooling.gradient_kernel(kind, g, itemsize)[0]
 
 
-def turned(width: int, columns: int) -> Problem:
+def transposed(width: int, columns: int) -> Problem:
     """Filters with input and output channels exchanged."""
-    return lambda itemsize: turn_kernel(width, columns, itemsize)
+    return lambda itemsize: transpose_kernel(width, columns, itemsize)
 
 
 def bias(columns: int) -> Problem:
@@ -186,10 +186,10 @@ ROWS = {
     ),
     "article: gradient of the dense input": Row(
         dense_dx(1, 1352, 10),
-        avx512=("turning 1×8", "turning 1×8"),
-        avx2=("turning 1×8", "turning 1×4"),
-        sse2=("turning 1×4", "turning 1×2"),
-        neon=("turning 1×4", "turning 1×2"),
+        avx512=("few_samples 1×8", "few_samples 1×8"),
+        avx2=("few_samples 1×8", "few_samples 1×4"),
+        sse2=("few_samples 1×4", "few_samples 1×2"),
+        neon=("few_samples 1×4", "few_samples 1×2"),
     ),
     "article: gradient of the dense weights": Row(
         dense_dw(1, 1352, 10),
@@ -480,12 +480,12 @@ ROWS = {
         sse2=("average_rows 4×4", "average_rows 4×2"),
         neon=("average_rows 4×4", "average_rows 4×2"),
     ),
-    "filters turned, 32 columns": Row(
-        turned(32, 32),
-        avx512=("turn_taps 16", "turn_taps 8"),
-        avx2=("turn_taps 8", "turn_taps 4"),
-        sse2=("turn_taps 4", "turn_taps 2"),
-        neon=("turn_taps 4", "turn_taps 2"),
+    "filters transposed, 32 columns": Row(
+        transposed(32, 32),
+        avx512=("transpose_taps 16", "transpose_taps 8"),
+        avx2=("transpose_taps 8", "transpose_taps 4"),
+        sse2=("transpose_taps 4", "transpose_taps 2"),
+        neon=("transpose_taps 4", "transpose_taps 2"),
     ),
     "gradient of a bias of 6": Row(
         bias(6),

@@ -203,7 +203,7 @@ class _Fences:
         fences = self
 
         def origins(shared: step_list.Shared, count: int) -> tuple[dict[int, int], int]:
-            found, at, shared.__dict__["fences"] = {}, shared.__dict__["_turned_size"], []
+            found, at, shared.__dict__["fences"] = {}, shared.__dict__["_transposed_size"], []
             for base, by_sample in shared.arrays.values():
                 size = count * by_sample
                 pages = max(1, math.ceil(size / PAGE)) * PAGE

@@ -61,7 +61,7 @@ def test_the_table_tells_instruction_sets_apart() -> None:
     assert names >= {
         "average_rows", "column_sums", "contraction", "depthwise", "extreme_gradient_rows",
         "extreme_rows", "few_steps", "winograd_gradient", "lines", "lines_pooled", "none", "packed",
-        "products", "turn_taps", "turning", "winograd",
+        "products", "transpose_taps", "few_samples", "winograd",
     }  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def needed(choice: Choice) -> int:
     sides = choice.literals
     lines = sides.get("lines", Lines(1, sides.get("rows", 1)))
     rows, vectors = lines.lines * lines.length, sides.get("vectors", 1)
-    if choice.name == "turning":  # a square of weights
+    if choice.name == "few_samples":  # a square of weights
         return rows + int(sides["lanes"])
     if choice.name == "products" and rows == 1:
         return 0  # memory is the limit: rows are read in long pieces, whatever sums are stored
@@ -260,7 +260,7 @@ def explained(op: str, *args: Any, **kwargs: Any) -> list[str]:
 def test_explain_names_the_kernel_its_tile_and_its_tasks_and_why_not_the_others() -> None:
     lines = explained("conv2d", (2, 28, 28, 1), (3, 3, 1, 8), algorithm="direct")
     assert "  kernel: rows of taps, because registers are few" in lines[2]
-    assert lines[3] == "    compiled as lines 1×8: 1 line of 8 or 6, 3 taps; 7 tasks"
+    assert lines[3] == "    compiled as lines 1×8: 1 line of 8 or 6, 3 taps; 7 items"
     names = [line.split(":")[0] for line in lines[4:7]]
     assert names == ["    not pooled lines", "    not packed filters", "    not whole filter"]
     lines = explained("conv2d", (1, 14, 14, 512), (3, 3, 512, 512), algorithm="direct")

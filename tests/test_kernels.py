@@ -539,7 +539,7 @@ SQUARES = [
 @pytest.mark.parametrize(("lanes", "dtype"), SQUARES)
 def test_squares_are_turned(lanes: int, dtype: str) -> None:
     w = np.arange(lanes * lanes * 6, dtype=dtype).reshape(1, 2, lanes, 3 * lanes)
-    turned = packing.turn_filters(w, 1, lanes).reshape(1, 2, 3 * lanes, lanes)
+    turned = packing.transpose_filters(w, 1, lanes).reshape(1, 2, 3 * lanes, lanes)
     np.testing.assert_array_equal(turned, w.transpose(0, 1, 3, 2))
 
 

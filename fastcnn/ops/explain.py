@@ -29,7 +29,7 @@ def explain(op: str, *args: Any, **kwargs: Any) -> Explanations:
         One ``Explanation`` for each operation of the call. Printed, it shows the implementation,
         the reason why earlier ones in the registry do not serve, and the problem. Where the
         compiled engine chooses among kernels, it also shows the kernel, its register tile, how many
-        tasks the threads share, and the reason why earlier kernels do not serve.
+        items the threads share, and the reason why earlier kernels do not serve.
 
     Raises:
         ValueError: no public function has the name ``op``.

@@ -82,8 +82,8 @@ class CompiledSegment:
         if dy.shape != y.shape or dy.dtype is not self._dtype or not dy.flags.c_contiguous:
             dy = numbers("the layer or loss behind", "a gradient", dy, y.shape, self._dtype)
         work = 4 * self._segment.parameters.size
-        if programs.turns is not None:
-            run_apart(programs.turns, scratch.address, work)
+        if programs.transposes is not None:
+            run_apart(programs.transposes, scratch.address, work)
         dx = arrays.allocate(x.shape, self._dtype) if self._needs_dx else _NO_GRADIENT
         if programs.backward is not None:
             addresses = address(x), address(y), address(dy), address(dx)

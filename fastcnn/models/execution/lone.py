@@ -37,7 +37,7 @@ Saved = Any
 
 
 class LoneLayer:
-    """A layer that sees the whole batch, with those that are done with it; through its methods.
+    """A layer on the whole batch, run by its own methods, and the layers done with it.
 
     Attributes:
         padded: whether zeros around images may meet filters that are not finite; never here,

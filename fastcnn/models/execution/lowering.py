@@ -165,9 +165,9 @@ class ConvolutionLowering(Lowering[Convolution]):
         g = self.geometry(to.n)
         plan = direct.input_gradient_plan(g, to.itemsize)
         images, w = to.lay_out(dy, plan.to, g.output_shape), constant(self.parameters["w"])
-        if width := plan.turned_width:
+        if width := plan.transposed_width:
             blocks = g.groups * -(-g.group_ic // width)
-            w = to.turned(self.i, width, blocks * g.kh * g.kw * g.group_oc * width)
+            w = to.transposed(self.i, width, blocks * g.kh * g.kw * g.group_oc * width)
         if plan.untouched:
             to.step(steps.zero, (to.like, to.like), prod(g.input_shape), dy, dx)
         for phase in plan.phases:
@@ -197,7 +197,7 @@ class DenseLowering(Lowering[Dense]):
         plan, width = dense_input_plan(to.n, inputs, outputs, to.itemsize)
         w = constant(self.parameters["w"])
         if width:
-            w = to.turned(self.i, width, -(-inputs // width) * outputs * width)
+            w = to.transposed(self.i, width, -(-inputs // width) * outputs * width)
         to.contract(plan, dy, w, to.zeros, dx)
 
 

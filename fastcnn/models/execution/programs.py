@@ -46,7 +46,7 @@ _SPARE = 4 << 20
 _COPIED = 16 * 1024
 # Batch sizes that are remembered.
 _PROGRAMS = 64
-# Numbers that a step of its own turns or sums, at most.
+# Numbers that a step of its own transposes or sums, at most.
 _AT_ONCE = 4096
 _NO_WEIGHTS = np.zeros(0)
 
@@ -76,11 +76,11 @@ class BatchPrograms:
     """Programs for one batch size, and memory for their runs.
 
     Attributes:
-        forward: with an aim that has a loss all of it.
+        forward: the way there; with a loss, back too.
         backward: what follows on ``forward``, in the same scratch.
         output_shape, dtype: of the outputs of the batch.
-        turns: steps that turn filters, which run before the way back.
-        after: steps after several slices, which make one gradient of theirs.
+        transposes: steps that transpose filters, which run before the way back.
+        after: steps that add up the gradients of several slices.
         training: with an aim that has a loss, all of it as one call takes it.
         constants: arrays that steps name by their addresses.
         ones, ones_address: weights of samples that have none, and where they lie.
@@ -91,7 +91,7 @@ class BatchPrograms:
     output_shape: tuple[int, ...]
     dtype: np.dtype[np.floating]
     constants: list[Array]
-    turns: Array | None = None
+    transposes: Array | None = None
     after: Array | None = None
     training: Training | None = None
     ones: Array = field(default_factory=lambda: _NO_WEIGHTS)
@@ -142,10 +142,10 @@ def _programs_of(segment: Segment, batch: Batch) -> BatchPrograms:
     size = _slice_size(segment, batch, flops)
     slices = -(-count // size)
     whole, rest = (
-        Slice(segment, n, shared, batch, is_whole=slices == 1)
+        Slice(segment, n, shared, batch, is_only=slices == 1)
         for n in (size, count - (slices - 1) * size)
     )
-    turns = _turns(segment, shared)
+    transposes = _transposes(segment, shared)
     origins, shared_bytes = shared.origins(count)
 
     def program_of(first: list[Array], last: list[Array], work: int) -> Program:
@@ -162,7 +162,7 @@ def _programs_of(segment: Segment, batch: Batch) -> BatchPrograms:
             work=work // 4,
         )
 
-    before = [] if slices > 1 else turns  # one slice alone turns filters on its way
+    before = [] if slices > 1 else transposes  # one slice alone transposes filters on its way
     if batch.has_loss:
         steps_of = [[*before, *one.forward, *one.loss, *one.backward] for one in (whole, rest)]
         forward, backward = program_of(steps_of[0], steps_of[1], flops), None
@@ -174,8 +174,8 @@ def _programs_of(segment: Segment, batch: Batch) -> BatchPrograms:
             backward = program_of(*back, 2 * flops // 3)
     constants, output_shape = whole.constants + rest.constants, (count, *segment.output_shape)
     result = BatchPrograms(forward, backward, output_shape, segment.dtype, constants)
-    if turns and slices > 1:
-        result.turns = np.concatenate(turns)
+    if transposes and slices > 1:
+        result.transposes = np.concatenate(transposes)
     if segment.gradient.size and batch.trains and slices > 1:
         over_batch = OverBatch(segment, count, whole.over_batch, origins)
         sums, numbers = _sums_of_slabs(segment, forward, whole, slices)
@@ -197,7 +197,7 @@ def _slice_size(segment: Segment, batch: Batch, flops: int) -> int:
     size = -(-count // slices)
     if batch.trains:
         return size
-    sample = Slice(segment, 1, Shared(), batch, is_whole=True).size
+    sample = Slice(segment, 1, Shared(), batch, is_only=True).size
     return -(-size // -(-size // max(1, _WORKSPACE // sample)))  # equal parts, and equal work
 
 
@@ -223,7 +223,7 @@ def _training(
         (forward.shared + i * whole.size + whole.totals.at) // 8  # in float64 numbers
         for i in range(slices)
     ]
-    before, after = (NO_STEPS if steps is None else steps for steps in (of.turns, of.after))
+    before, after = (NO_STEPS if steps is None else steps for steps in (of.transposes, of.after))
     works = 4 * segment.parameters.size, 4 * count * segment.parameters.size
     return program.training(before, forward, after, totals, works)
 
@@ -254,10 +254,10 @@ def _sums_of_slabs(
     return program.split_step(step, len(pieces)), [table, numbers]
 
 
-def _turns(segment: Segment, shared: Shared) -> list[Array]:
-    """Steps that turn the filters of layers, in blocks of the widths that slices asked for."""
+def _transposes(segment: Segment, shared: Shared) -> list[Array]:
+    """Steps that transpose the filters of layers, in blocks of the widths that slices asked for."""
     result, like, itemsize = [], np.zeros(1, segment.dtype), segment.dtype.itemsize
-    for (i, width), at in sorted(shared.turned.items()):
+    for (i, width), at in sorted(shared.transposed.items()):
         layer = segment.lowerings[i]
         w = layer.parameters["w"]
         taps, ic, oc, groups = 1, *w.shape[-2:], 1
@@ -265,7 +265,7 @@ def _turns(segment: Segment, shared: Shared) -> list[Array]:
             g = layer.geometry(1)
             taps, groups = g.kh * g.kw, g.groups
         step = program.step(
-            packing.turn_kernel(width, oc // groups, itemsize),
+            packing.transpose_kernel(width, oc // groups, itemsize),
             (like, like, 0, 0, 0, 0, 0), groups * -(-ic // width) * taps,
             constant(w), Operand(program.SHARED, at),
             *map(number, (taps, ic, oc, oc // groups, width)),

@@ -83,7 +83,7 @@ class Slice(StepList):
     """
 
     def __init__(
-        self, segment: Segment, n: int, shared: Shared, batch: Batch, *, is_whole: bool
+        self, segment: Segment, n: int, shared: Shared, batch: Batch, *, is_only: bool
     ) -> None:
         super().__init__(n, segment.zeros, segment.gradient, shared)
         self._segment, self._batch = segment, batch
@@ -91,7 +91,7 @@ class Slice(StepList):
         self.over_batch: dict[int, tuple[Operand, Operand]] = {}
         # First, so that they lie alike in each slice.
         self.totals = self.room(CACHE_LINE // self.itemsize)
-        has_slab = batch.trains and not is_whole
+        has_slab = batch.trains and not is_only
         if has_slab:
             self.slab = self.room(segment.gradient.size)
         self._summed_later = segment.over_batch if has_slab else frozenset()

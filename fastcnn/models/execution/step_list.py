@@ -28,21 +28,21 @@ class Shared:
     """Where that lies which the slices of one batch have in common.
 
     Attributes:
-        turned: for a layer's index and the width of blocks, the first byte of its turned filters.
+        transposed: for a layer's index and the width of blocks, the first byte of its filters.
         arrays: for each array of the batch its base, and the bytes of a sample.
     """
 
     def __init__(self) -> None:
-        self.turned: dict[tuple[int, int], int] = {}
+        self.transposed: dict[tuple[int, int], int] = {}
         self.arrays: dict[tuple[str, int], tuple[int, int]] = {}
-        self._turned_size = 0
+        self._transposed_size = 0
 
-    def turn(self, i: int, width: int, size: int) -> int:
-        """The first byte of turned filters of so many bytes."""
-        if (i, width) not in self.turned:
-            self.turned[i, width] = self._turned_size
-            self._turned_size += size
-        return self.turned[i, width]
+    def transpose(self, i: int, width: int, size: int) -> int:
+        """The first byte of transposed filters of so many bytes."""
+        if (i, width) not in self.transposed:
+            self.transposed[i, width] = self._transposed_size
+            self._transposed_size += size
+        return self.transposed[i, width]
 
     def base(self, name: str, i: int, by_sample: int) -> int:
         """The base of an array of the batch."""
@@ -51,7 +51,7 @@ class Shared:
 
     def origins(self, count: int) -> tuple[dict[int, int], int]:
         """Where the arrays of so many samples begin, after the filters, and the bytes of all."""
-        origins, size = {}, self._turned_size
+        origins, size = {}, self._transposed_size
         for base, by_sample in self.arrays.values():
             origins[base] = size
             size += whole_lines(count * by_sample)
@@ -158,10 +158,10 @@ class StepList:
         at = address(array) - address(self._gradient)
         return Operand(self.slab.base, self.slab.at + at)
 
-    def turned(self, i: int, width: int, count: int) -> Operand:
-        """A place for the turned filters of layer ``i``, so many numbers in blocks of ``width``."""
+    def transposed(self, i: int, width: int, count: int) -> Operand:
+        """A place for the ``count`` transposed filters of layer ``i``, in blocks of ``width``."""
         size = whole_lines(count * self.itemsize)
-        return Operand(program.SHARED, self.shared.turn(i, width, size))
+        return Operand(program.SHARED, self.shared.transpose(i, width, size))
 
     def batch_array(self, name: str, i: int, count: int) -> Operand:
         """A place in an array of the whole batch, with ``count`` numbers for these samples."""

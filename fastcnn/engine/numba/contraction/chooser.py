@@ -67,10 +67,10 @@ class Problem(NamedTuple):
 def tile_for(rows: int, columns: int, itemsize: int) -> Tile:
     """The tile for a problem of so many rows and columns.
 
-    Many columns have full tiles. Few columns have one vector, no wider than they need, because
-    half of a full vector's lanes would idle for 8 columns. Few rows have tiles of few rows, because
-    idle rows would cost more: one or two (a dense layer at batch 1) a tile of one row and many
-    vectors.
+    More columns than a vector has lanes take a full tile. Fewer columns take one vector, no wider
+    than they need, because idle lanes cost time. Two rows or fewer (a dense layer at batch 1) of
+    more than two vectors take a tile of one row and many vectors. Four rows or fewer of at most two
+    vectors take a tile of four rows.
     """
     host = registers()
     lanes = host.vector_bytes // itemsize
@@ -95,7 +95,7 @@ def elementwise_tile(itemsize: int) -> Tile:
 
 
 def packed(c: Contraction, width: int, columns: int) -> Contraction:
-    """The same of one group's first columns, on weights that are packed in blocks of ``width``."""
+    """``c`` for one group's first columns, on weights in blocks of ``width``."""
     steps, pitch = c.steps, c.steps.w_run
     return c._replace(
         steps=steps._replace(
@@ -111,7 +111,7 @@ def packing_pays(rows: int, w_bytes: int, tile: Tile) -> bool:
 
     Where ``w`` is larger than the second-level cache, not even a block of columns stays in it: its
     short rows, a power of two apart, fall into a few sets. A tile of many rows hides that. A tile
-    of few rows, on narrow vectors, does not, and if it reads the block often enough, the copy pays.
+    of six rows, on 16 registers, does not, and if it reads the block often enough, the copy pays.
     """
     return tile.rows < 8 and rows >= 8 * tile.rows and w_bytes > 2 * CACHE_BYTES
 

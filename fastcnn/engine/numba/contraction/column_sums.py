@@ -47,10 +47,10 @@ class Matrix(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """The kernel and its tasks; how many splits have totals, or 0; the record."""
+    """The kernel and its items; how many splits have totals, or 0; the record."""
 
     function: Kernel
-    tasks: int
+    items: int
     splits: int
     numbers: Array
 
@@ -63,12 +63,12 @@ def matrix(rows: int, columns: int, splits: int = 1, pitch: int = 0) -> Array:
 def column_sums(values: Array, sums: Array) -> None:
     """``sums = Σ values[row]`` for a matrix (rows, columns)."""
     rows, columns = values.shape
-    function, tasks, splits, numbers = _plan(rows, columns, values.itemsize)
+    function, items, splits, numbers = _plan(rows, columns, values.itemsize)
     if splits == 0:
-        parallel_for(function, tasks, values.size, values.reshape(-1), sums, numbers)
+        parallel_for(function, items, values.size, values.reshape(-1), sums, numbers)
         return
     totals = arrays.allocate((splits, numbers[0]["pitch"]), np.float64)
-    parallel_for(function, tasks, values.size, values.reshape(-1), totals, numbers)
+    parallel_for(function, items, values.size, values.reshape(-1), totals, numbers)
     parallel_for(round_totals, columns, splits * columns, totals, sums)
 
 
@@ -92,7 +92,7 @@ def rounded(totals: Array, like: Array) -> Array:
 
 
 def column_sums_for(columns: int, itemsize: int) -> tuple[Kernel, int]:
-    """The kernel for so many columns, ``(values, sums, matrix(…))``, and its tasks."""
+    """The kernel for so many columns, ``(values, sums, matrix(…))``, and its items."""
     vectors, lanes = _sides(columns, itemsize)
     return _column_sums(vectors, lanes), -(-columns // (vectors * lanes))
 
@@ -129,7 +129,7 @@ def _stretch_of(vectors: int, lanes: int) -> Callable[..., Array]:
 
 @kernel_factory
 def _column_sums(vectors: int, lanes: int) -> Kernel:
-    """The kernel for all rows; a task is a block of columns.
+    """The kernel for all rows; an item is a block of columns.
 
     Reads values (rows, columns), writes sums (columns,).
     """
@@ -159,7 +159,7 @@ def _column_sums(vectors: int, lanes: int) -> Kernel:
 
 @kernel_factory
 def _split_sums(vectors: int, lanes: int) -> Kernel:
-    """The kernel for splits of the rows; a task is a block of columns of one split.
+    """The kernel for splits of the rows; an item is a block of columns of one split.
 
     Reads values (rows, columns), writes totals (splits, pitch).
     """
@@ -170,8 +170,8 @@ def _split_sums(vectors: int, lanes: int) -> Kernel:
     def split_sums(start: int, stop: int, values: Array, totals: Array, numbers: Array) -> None:
         rows, columns, pitch = numbers[0].rows, numbers[0].columns, numbers[0].pitch
         grain, blocks = numbers[0].grain, pitch // width
-        for task in range(start, stop):
-            split, at = task // blocks, task % blocks * width
+        for item in range(start, stop):
+            split, at = item // blocks, item % blocks * width
             wide, room = min(width, columns - at), totals_in(totals, split * pitch + at)
             totals_begin(tile_from_row(1, vectors, lanes, values, 0, 0), room, 0)
             last = min(rows, (split + 1) * grain)

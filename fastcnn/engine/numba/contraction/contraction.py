@@ -17,7 +17,7 @@ computes it and the thread that runs the tile do not change the order. A sum of 
 stretch has (:mod:`fastcnn.core.long_sums`) is taken in stretches: at the end of each stretch, the
 accumulators are added to totals in float64 on the stack, and begin again at 0.
 
-**Cache.** A task is one block of columns by several tiles of rows. Tasks follow each other so that
+**Cache.** An item is one block of columns by several tiles of rows. Items follow each other so that
 the smaller of both operands stays in the second-level cache: all blocks of ``w`` where these fit
 into it, else the rows. Passes over a part of the steps do not pay (docs/measurements.md, "Sums run
 over all steps at once").
@@ -53,9 +53,9 @@ from fastcnn.engine.numba.tiles.rows import rows_line, rows_walk
 from fastcnn.engine.numba.tiles.totals import totals_add, totals_begin, totals_end, totals_room
 
 GRAIN = 16
-"""Tiles of a task, at most. A task has fewer where there would be too few tasks to share out."""
-TASKS, TASK_WORK = 32, 25_000
-"""A contraction has a task for each TASK_WORK of its work, and TASKS at most."""
+"""Tiles of an item, at most. An item has fewer where there would be too few items to share out."""
+ITEMS, ITEM_WORK = 32, 25_000
+"""A contraction has an item for each ITEM_WORK of its work, and ITEMS at most."""
 CACHE_BYTES = L2_BYTES // 2
 """Bytes that count as fitting into the second-level cache, beside all else that a kernel reads."""
 
@@ -120,8 +120,8 @@ class Groups(NamedTuple):
 class ImageRows(NamedTuple):
     """Rows of the images as they are laid out: those from ``first`` to before ``last`` are real.
 
-    Step a of row b reads row ``start + b * by_row + a * by_step``. All other rows are padding, and
-    a kernel passes over a step where all rows of a tile meet padding.
+    Step a of rows b reads image row ``start + b * by_row + a * by_step``. A kernel skips the step
+    if that row is padding for all of a tile.
     """
 
     first: int = 0
@@ -135,12 +135,12 @@ class Schedule(NamedTuple):
     """How the work is cut up, and what a kernel may rely on.
 
     Attributes:
-        grain: tiles of a task.
-        blocks_first: the next task is the next block of the same rows, else the next rows of the
+        grain: tiles of an item.
+        blocks_first: the next item is the next block of the same rows, else the next rows of the
             same block.
         y_line: the rows of ``y`` lie ``y_c`` apart throughout.
-        far: the result is larger than the second-level cache, so its lines are fetched while their
-            sums are made, and those of the images before their steps.
+        far: the result is larger than the second-level cache, so cache lines of y and x are fetched
+            before they are used.
         argmax: a pooled contraction also writes where each of its numbers comes from.
     """
 
@@ -204,7 +204,7 @@ class Tile(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A contraction made ready: the kernel, its tasks, its work, and its record."""
+    """A contraction made ready: the kernel, how many items it has, its work, and its record."""
 
     function: Kernel
     items: int
@@ -212,7 +212,7 @@ class Plan(NamedTuple):
     numbers: Array
 
 
-class Operands(NamedTuple):
+class Arrays(NamedTuple):
     """The flat arrays of a kernel."""
 
     x: Array
@@ -251,12 +251,12 @@ def in_stretches(c: Contraction) -> Contraction:
 
 
 def grain_of(c: Contraction, tiles: int, most: int) -> int:
-    """Tiles of a task, of so many in all."""
-    return min(most, max(1, tiles // min(TASKS, 1 + c.work // TASK_WORK)))
+    """Tiles of an item, of so many in all."""
+    return min(most, max(1, tiles // min(ITEMS, 1 + c.work // ITEM_WORK)))
 
 
 def with_schedule(c: Contraction, tile: Tile, itemsize: int, schedule: Schedule) -> Contraction:
-    """The contraction with this schedule, in the order of tasks that suits the cache."""
+    """The contraction with this schedule, in the order of items that suits the cache."""
     w_bytes = c.step_count * c.columns.total * itemsize
     return c._replace(
         columns=c.columns._replace(w_block=c.columns.w_block or tile.columns),
@@ -271,8 +271,8 @@ def plan_contraction(
     c = in_stretches(c)
     tiles = -(-c.row_count // tile.rows)
     blocks = -(-c.columns.total // tile.columns)
-    tasks = -(-tiles // grain_of(c, c.groups.total * blocks * tiles, GRAIN))
-    grain = -(-tiles // tasks)  # equal tasks, so that threads get equal work
+    items = -(-tiles // grain_of(c, c.groups.total * blocks * tiles, GRAIN))
+    grain = -(-tiles // items)  # equal items, so that threads get equal work
     far = c.size * itemsize > 2 * CACHE_BYTES
     c = with_schedule(c, tile, itemsize, Schedule(grain, y_line=c.y_in_line, far=far))
     # One vector of w is masked at no cost to speak of, and one kernel less to compile.
@@ -303,7 +303,7 @@ def _contraction(
 
     def of_height(height: int) -> DeviceFunction:
         @ordered_device
-        def step(tile: Array, arrays: Operands, in_x: Array, i: int, j: int, columns: int) -> Array:
+        def step(tile: Array, arrays: Arrays, in_x: Array, i: int, j: int, columns: int) -> Array:
             if elementwise:
                 tile = products(tile, arrays.x, in_x, i, arrays.w, j, columns, 0, height)
             elif masked:
@@ -314,7 +314,7 @@ def _contraction(
 
         @ordered_device
         def summed_in_stretches(
-            in_x: Array, starts: Offsets, columns: int, arrays: Operands, totals: int,
+            in_x: Array, starts: Offsets, columns: int, arrays: Arrays, totals: int,
             steps: Steps,
         ) -> Array:  # fmt: skip
             b, steps_b, stretch = arrays.b, steps.b, steps.stretch
@@ -345,7 +345,7 @@ def _contraction(
         @ordered_device
         def one_tile(
             point: tuple[int, int, int, int], left: int, starts: Offsets, columns: int,
-            relu: bool, arrays: Operands, totals: int, c: Contraction,
+            relu: bool, arrays: Arrays, totals: int, c: Contraction,
         ) -> None:  # fmt: skip
             x, b, y, r, real = arrays.x, arrays.b, arrays.y, c.rows, c.image_rows
             first, row_a, row_b, row_c = point
@@ -398,14 +398,14 @@ def _contraction(
         start: int, stop: int, x: Array, w: Array, b: Array, y: Array, relu: bool, numbers: Array
     ) -> None:
         c: Contraction = numbers[0]
-        arrays, totals = Operands(x, w, b, y), totals_room(room)
+        arrays, totals = Arrays(x, w, b, y), totals_room(room)
         rows_b, rows_c, count = c.rows.b, c.rows.c, c.columns.total
         total = c.rows.a * rows_b * rows_c
         grain = c.schedule.grain * rows
         pieces = (total + grain - 1) // grain
         blocks = (count + width - 1) // width
-        for task in range(start, stop):
-            group, in_group = task // (pieces * blocks), task % (pieces * blocks)
+        for item in range(start, stop):
+            group, in_group = item // (pieces * blocks), item % (pieces * blocks)
             if c.schedule.blocks_first:
                 first, block = in_group // blocks * grain, in_group % blocks
             else:

@@ -8,7 +8,7 @@ begin and for the tail of their columns (docs/measurements.md, "A kernel for few
 from __future__ import annotations
 
 from fastcnn.core.arguments import Array
-from fastcnn.engine.numba.contraction.contraction import Contraction, Operands, Plan
+from fastcnn.engine.numba.contraction.contraction import Arrays, Contraction, Plan
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.inlining import ordered_device
 from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory, registers
@@ -22,16 +22,16 @@ from fastcnn.engine.numba.tiles.rows import rows_line
 STEPS = 4
 """Steps of a sum, at most."""
 _GRAIN = 256
-"""Rows of a task, about."""
+"""Rows of an item, about."""
 
 
 def plan_few_steps(c: Contraction, itemsize: int) -> Plan:
     """The plan of a matrix product of at most :data:`STEPS` steps."""
     lanes = registers().vector_bytes // itemsize
-    tasks = -(-c.row_count // _GRAIN)
-    c = c._replace(schedule=c.schedule._replace(grain=-(-c.row_count // tasks)))
+    items = -(-c.row_count // _GRAIN)
+    c = c._replace(schedule=c.schedule._replace(grain=-(-c.row_count // items)))
     vectors = 2 if c.columns.total <= 2 * lanes else 4
-    return Plan(_few_steps(vectors, lanes), tasks, c.work, record(c))
+    return Plan(_few_steps(vectors, lanes), items, c.work, record(c))
 
 
 @kernel_factory
@@ -45,7 +45,7 @@ def _few_steps(vectors: int, lanes: int) -> Kernel:
 
     @ordered_device
     def some_rows(
-        first: int, last: int, block: int, columns: int, written: int, arrays: Operands,
+        first: int, last: int, block: int, columns: int, written: int, arrays: Arrays,
         c: Contraction,
     ) -> None:  # fmt: skip
         x, w, b, y = arrays
@@ -71,10 +71,10 @@ def _few_steps(vectors: int, lanes: int) -> Kernel:
         start: int, stop: int, x: Array, w: Array, b: Array, y: Array, relu: bool, numbers: Array
     ) -> None:
         c: Contraction = numbers[0]
-        arrays, grain, count = Operands(x, w, b, y), c.schedule.grain, c.columns.total
+        arrays, grain, count = Arrays(x, w, b, y), c.schedule.grain, c.columns.total
         rows = c.rows.a * c.rows.b * c.rows.c
-        for task in range(start, stop):
-            first, last = task * grain, min(rows, (task + 1) * grain)
+        for item in range(start, stop):
+            first, last = item * grain, min(rows, (item + 1) * grain)
             for block in range(0, count, width):
                 columns = min(width, count - block)
                 # Rows that are written as wide as the tile: the next rows write over the excess.

@@ -1,9 +1,9 @@
 """The kernels of contractions whose tiles lie in lines, without and with 2×2 max-pooling.
 
 The rows of a tile are neighbours in one or more lines of rows, so no row needs an offset of its
-own. A tile of rows anywhere needs one for each row: on narrow vectors at each step, which takes
-hardly longer than to read the offset; on others once for each tile, which shows where the sum has
-few steps (docs/measurements.md, "Rows of a tile lie in lines").
+own. A tile of rows anywhere reads all offsets at each step if it is one vector wide, and to read
+them takes nearly as long as the step. A wider tile reads them once, which costs where sums have few
+steps (docs/measurements.md, "Rows of a tile lie in lines").
 
 A row of taps is read at once where registers are few. On 16 registers a step reads as many numbers
 as it has multiply-adds, and to read them takes instructions too. A row of taps reads each pixel
@@ -19,9 +19,9 @@ from fastcnn.core.arguments import Array
 from fastcnn.core.long_sums import STRETCH
 from fastcnn.engine.numba.contraction.contraction import (
     GRAIN,
+    Arrays,
     Contraction,
     Offsets,
-    Operands,
     Plan,
     Schedule,
     Tile,
@@ -114,13 +114,13 @@ def _lines(lines: Lines, vectors: int, lanes: int, long_sums: bool) -> Kernel:
 
     Reads x and w at the offsets of the record, b (groups, columns), writes y; all are flat.
     """
-    run_tasks = _tasks_of_lines(lines, vectors, lanes, pooled=False, long_sums=long_sums)
+    run_items = _items_of_lines(lines, vectors, lanes, pooled=False, long_sums=long_sums)
 
     @kernel
     def contraction_in_lines(
         start: int, stop: int, x: Array, w: Array, b: Array, y: Array, relu: bool, numbers: Array
     ) -> None:
-        run_tasks(start, stop, Operands(x, w, b, y), y, relu, numbers[0])
+        run_items(start, stop, Arrays(x, w, b, y), y, relu, numbers[0])
 
     return contraction_in_lines
 
@@ -128,22 +128,22 @@ def _lines(lines: Lines, vectors: int, lanes: int, long_sums: bool) -> Kernel:
 @kernel_factory
 def _lines_pooled(lines: Lines, vectors: int, lanes: int) -> Kernel:
     """The same with 2×2 max-pooling; ``argmax`` has the shape of y, and is written on demand."""
-    run_tasks = _tasks_of_lines(lines, vectors, lanes, pooled=True, long_sums=False)
+    run_items = _items_of_lines(lines, vectors, lanes, pooled=True, long_sums=False)
 
     @kernel
     def contraction_pooled(
         start: int, stop: int, x: Array, w: Array, b: Array, y: Array, argmax: Array, relu: bool,
         numbers: Array,
     ) -> None:  # fmt: skip
-        run_tasks(start, stop, Operands(x, w, b, y), argmax, relu, numbers[0])
+        run_items(start, stop, Arrays(x, w, b, y), argmax, relu, numbers[0])
 
     return contraction_pooled
 
 
-def _tasks_of_lines(
+def _items_of_lines(
     sides: Lines, vectors: int, lanes: int, pooled: bool, long_sums: bool
 ) -> DeviceFunction:
-    """What both kernels do."""
+    """``y = b + Σ x · w`` on flat arrays, for the items ``start`` to ``stop``; perhaps pooled."""
     lines, length, taps, mixed = sides
     width = vectors * lanes
     room = lines * length * width if long_sums else 1
@@ -151,7 +151,7 @@ def _tasks_of_lines(
 
     @device
     def summed_by_steps(
-        tile: Array, i: int, j: int, row: int, columns: int, arrays: Operands, totals: int,
+        tile: Array, i: int, j: int, ih: int, columns: int, arrays: Arrays, totals: int,
         c: Contraction,
     ) -> Array:  # fmt: skip
         # Read once: in the loops each would be read from memory again.
@@ -161,7 +161,7 @@ def _tasks_of_lines(
         step_w_a, step_w_b, step_w = c.steps.w_a, c.steps.w_b, c.steps.w_run
         first, last, by_step = real.first, real.last, real.by_step
         for _ in range(c.steps.a):
-            if lines > 1 or first <= row < last:
+            if lines > 1 or first <= ih < last:
                 i_b, j_b = i, j
                 for _ in range(steps_b):
                     i_run, j_run = i_b, j_b
@@ -173,12 +173,12 @@ def _tasks_of_lines(
                     j_b += step_w_b
             i += step_x_a
             j += step_w_a
-            row += by_step
+            ih += by_step
         return tile
 
     @device
     def summed_in_stretches(
-        tile: Array, i: int, j: int, row: int, columns: int, arrays: Operands, totals: int,
+        tile: Array, i: int, j: int, ih: int, columns: int, arrays: Arrays, totals: int,
         c: Contraction,
     ) -> Array:  # fmt: skip
         """The same for tiles of all taps of a filter: the only lines whose sums may be long."""
@@ -205,7 +205,7 @@ def _tasks_of_lines(
 
     @device
     def summed_by_rows_of_taps(
-        tile: Array, i: int, j: int, row: int, columns: int, arrays: Operands, totals: int,
+        tile: Array, i: int, j: int, ih: int, columns: int, arrays: Arrays, totals: int,
         c: Contraction,
     ) -> Array:  # fmt: skip
         x, w, x_b, step_w = arrays.x, arrays.w, c.rows.x_b, c.steps.w_run
@@ -232,11 +232,11 @@ def _tasks_of_lines(
 
         @device
         def one_tile(
-            starts: Offsets, row: int, columns: int, relu: bool, arrays: Operands, argmax: Array,
+            starts: Offsets, ih: int, columns: int, relu: bool, arrays: Arrays, argmax: Array,
             totals: int, c: Contraction,
         ) -> None:  # fmt: skip
             tile = tile_from_row(height, vectors, lanes, arrays.b, starts.b, columns)
-            tile = summed(tile, starts.x, starts.w, row, columns, arrays, totals, c)
+            tile = summed(tile, starts.x, starts.w, ih, columns, arrays, totals, c)
             result = tile
             if pooled:
                 has_nan = tile_has_nan(tile)
@@ -259,8 +259,8 @@ def _tasks_of_lines(
     short_tile = of_length(length - 2) if mixed else one_tile
 
     @device
-    def run_tasks(
-        start: int, stop: int, arrays: Operands, argmax: Array, relu: bool, c: Contraction
+    def run_items(
+        start: int, stop: int, arrays: Arrays, argmax: Array, relu: bool, c: Contraction
     ) -> None:
         totals, r, grain, count = totals_room(room), c.rows, c.schedule.grain, c.columns.total
         of_line = (r.c + length - 1) // length
@@ -268,8 +268,8 @@ def _tasks_of_lines(
         tiles = r.a * r.b // lines * of_line
         pieces = (tiles + grain - 1) // grain
         blocks = (count + width - 1) // width
-        for task in range(start, stop):
-            group, in_group = task // (pieces * blocks), task % (pieces * blocks)
+        for item in range(start, stop):
+            group, in_group = item // (pieces * blocks), item % (pieces * blocks)
             if c.schedule.blocks_first:
                 tile, block = in_group // blocks * grain, in_group % blocks
             else:
@@ -285,7 +285,7 @@ def _tasks_of_lines(
             while tile < last:
                 x_line = x_start + row_a * r.x_a + row_b * r.x_b
                 y_line = y_start + row_a * r.y_a + row_b // side * r.y_b
-                row = c.image_rows.start + row_b * c.image_rows.by_row
+                ih = c.image_rows.start + row_b * c.image_rows.by_row
                 tiles_here = min(of_line - in_line, last - tile)
                 for k in range(in_line, in_line + tiles_here):
                     short = mixed and k >= whole
@@ -297,9 +297,9 @@ def _tasks_of_lines(
                         x_line + first * r.x_c, w_start, b_start, y_line + first // side * r.y_c
                     )
                     if short:
-                        short_tile(starts, row, columns, relu, arrays, argmax, totals, c)
+                        short_tile(starts, ih, columns, relu, arrays, argmax, totals, c)
                     else:
-                        one_tile(starts, row, columns, relu, arrays, argmax, totals, c)
+                        one_tile(starts, ih, columns, relu, arrays, argmax, totals, c)
                 tile += tiles_here
                 in_line = 0
                 row_b += lines
@@ -307,4 +307,4 @@ def _tasks_of_lines(
                     row_b = 0
                     row_a += 1
 
-    return run_tasks
+    return run_items

@@ -1,4 +1,4 @@
-"""Copies that put arrays where tiles read them in order: turned filters, images between zeros."""
+"""Copies that tiles read in order: filters transposed into blocks, images between zeros."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from fastcnn.engine.numba.tiles.rows import rows_line
 from fastcnn.engine.numba.tiles.transposes import transpose_square
 
 _STEPS = 8
-"""Rows of filters of a task when filters are packed: their lines stay in the first-level cache
+"""Rows of filters of an item when filters are packed: their lines stay in the first-level cache
 while one block after the other is read from them."""
 
 
-def turn_filters(w: Array, groups: int, width: int) -> Array:
+def transpose_filters(w: Array, groups: int, width: int) -> Array:
     """Filters with input and output channels exchanged, in blocks of ``width`` input channels.
 
     From (KH, KW, IC/groups, OC) a flat ``[group][block][kh][kw][oc][width]``; channels beyond the
@@ -29,28 +29,28 @@ def turn_filters(w: Array, groups: int, width: int) -> Array:
     """
     kh, kw, ic, oc = w.shape
     blocks = -(-ic // width)
-    turned = empty_like_type(w, groups * blocks * kh * kw * (oc // groups) * width)
+    transposed = empty_like_type(w, groups * blocks * kh * kw * (oc // groups) * width)
     parallel_for(
-        turn_kernel(width, oc // groups, w.itemsize),
+        transpose_kernel(width, oc // groups, w.itemsize),
         groups * blocks * kh * kw,
         w.size,
         w.reshape(-1),
-        turned,
+        transposed,
         kh * kw,
         ic,
         oc,
         oc // groups,
         width,
     )
-    return turned
+    return transposed
 
 
-def turn_kernel(width: int, columns: int, itemsize: int) -> Kernel:
-    """Its kernel, ``(w, turned, taps, ic, oc, columns, width)``; a task is a block at a tap."""
+def transpose_kernel(width: int, columns: int, itemsize: int) -> Kernel:
+    """Its kernel, ``(w, transposed, taps, ic, oc, columns, width)``. Items are blocks at a tap."""
     lanes = min(registers().vector_bytes // itemsize, width)
     while lanes > 2 and columns < lanes:
         lanes //= 2
-    function: Kernel = _turn_taps(lanes)
+    function: Kernel = _transpose_taps(lanes)
     return function
 
 
@@ -64,9 +64,9 @@ def pack_filters(w: Array, first: int, columns: int, vectors: int, lanes: int) -
     steps = w.size // oc
     blocks = -(-columns // (vectors * lanes))
     packed = empty_like_type(w, blocks * steps * vectors * lanes)
-    tasks, sizes = -(-steps // _STEPS), (steps, oc, columns)
+    items, sizes = -(-steps // _STEPS), (steps, oc, columns)
     flat = w.reshape(-1)[first:]
-    parallel_for(_pack_steps(vectors, lanes), tasks, steps * columns, flat, packed, *sizes)
+    parallel_for(_pack_steps(vectors, lanes), items, steps * columns, flat, packed, *sizes)
     return packed
 
 
@@ -122,15 +122,15 @@ def lay_out(x: Array, to: Layout) -> Array:
 
 
 @kernel_factory
-def _turn_taps(lanes: int) -> Kernel:
-    """Reads w (taps, IC/groups, OC), writes turned (groups, blocks, taps, OC, width)."""
+def _transpose_taps(lanes: int) -> Kernel:
+    """Reads w (taps, IC/groups, OC), writes transposed (groups, blocks, taps, OC, width)."""
 
     @kernel
-    def turn_taps(
+    def transpose_taps(
         start: int,
         stop: int,
         w: Array,
-        turned: Array,
+        transposed: Array,
         taps: int,
         ic: int,
         oc: int,
@@ -138,19 +138,19 @@ def _turn_taps(lanes: int) -> Kernel:
         width: int,
     ) -> None:
         blocks = (ic + width - 1) // width
-        for task in range(start, stop):
-            tap, block = task % taps, task // taps % blocks
-            group = task // taps // blocks
+        for item in range(start, stop):
+            tap, block = item % taps, item // taps % blocks
+            group = item // taps // blocks
             first = block * width
             count = min(width, ic - first)
             source = (tap * ic + first) * oc + group * columns
-            target = task * columns * width
+            target = item * columns * width
             if count < width:
-                zero_run(turned, target, columns * width)
+                zero_run(transposed, target, columns * width)
             if count < lanes or columns < lanes:
                 for row in range(count):
                     for column in range(columns):
-                        turned[target + column * width + row] = w[source + row * oc + column]
+                        transposed[target + column * width + row] = w[source + row * oc + column]
                 continue
             # The last squares reach back over those before, where the sides leave a tail.
             for i in range(0, count, lanes):
@@ -158,9 +158,11 @@ def _turn_taps(lanes: int) -> Kernel:
                 for j in range(0, columns, lanes):
                     column = min(j, columns - lanes)
                     at = target + column * width + row
-                    transpose_square(lanes, turned, at, width, w, source + row * oc + column, oc)
+                    transpose_square(
+                        lanes, transposed, at, width, w, source + row * oc + column, oc
+                    )
 
-    return turn_taps
+    return transpose_taps
 
 
 @kernel_factory
@@ -173,8 +175,8 @@ def _pack_steps(vectors: int, lanes: int) -> Kernel:
         start: int, stop: int, w: Array, packed: Array, steps: int, oc: int, columns: int
     ) -> None:
         blocks = (columns + width - 1) // width
-        for task in range(start, stop):
-            first, last = task * _STEPS, min(steps, (task + 1) * _STEPS)
+        for item in range(start, stop):
+            first, last = item * _STEPS, min(steps, (item + 1) * _STEPS)
             for block in range(blocks):
                 count = min(width, columns - block * width)
                 source, target = block * width, block * steps * width
@@ -194,7 +196,7 @@ def _pack_steps(vectors: int, lanes: int) -> Kernel:
 def lay_out_rows(
     start: int, stop: int, x: Array, data: Array, h: int, w: int, c: int, numbers: Array
 ) -> None:
-    """Images x (n, h, w, c) into data (n, height, width, pitch) of a layout; a task is a row."""
+    """Images x (n, h, w, c) into data (n, height, width, pitch) of a layout; an item is a row."""
     to: Layout = numbers[0]
     length = to.width * to.pitch
     # Pixels that follow on each other are copied as one run, of any number of channels.

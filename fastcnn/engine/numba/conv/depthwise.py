@@ -8,7 +8,7 @@ beyond it zeros are read elsewhere. With nine products for each number, a copy o
 zeros would take as long as the sums.
 
 In a row, the taps of a dense filter lie as far apart as the outputs if the stride is 1. Then a
-pixel is loaded once for all of them. A task goes down a few rows of ``y``, tile by tile, so that
+pixel is loaded once for all of them. An item goes down a few rows of ``y``, tile by tile, so that
 the rows of the image that the next row reads again are in the first-level cache.
 
 Filters of more taps than a stretch has terms (:mod:`fastcnn.core.long_sums`) have a kernel of their
@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.long_sums import STRETCH
-from fastcnn.engine.numba.contraction.contraction import TASKS, Plan
+from fastcnn.engine.numba.contraction.contraction import ITEMS, Plan
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory, registers
@@ -36,15 +36,15 @@ from fastcnn.engine.numba.tiles.totals import totals_add, totals_begin, totals_e
 _ROWS_OF_TAPS = (3, 5)
 """Taps of a row that are one step, if they lie as far apart as the outputs."""
 _ROWS = 4
-"""Rows of ``y`` in a task, at most, where a row of the image serves every tap; see "Rows of the
-image serve all taps" in docs/measurements.md. With a stride, a task has one row."""
+"""Rows of ``y`` in an item, at most, where a row of the image serves every tap; see "Rows of the
+image serve all taps" in docs/measurements.md. With a stride, an item has one row."""
 
 
 class Side(NamedTuple):
-    """One side: ``outputs`` of them, ``taps`` taps, ``size`` pixels of the image.
+    """One side: ``size`` pixels of x, ``outputs`` of y, ``taps`` of w.
 
-    Tap t of output a reads pixel ``a * step + first + t * tap``; the outputs lie ``out`` apart in
-    ``y``, and the taps ``filters`` apart in ``w``, all in pixels.
+    Tap t of output a reads pixel ``a * step + first + t * tap``. Outputs lie ``y_step`` apart in y,
+    and taps ``w_step`` apart in w, both in pixels.
     """
 
     outputs: int
@@ -53,8 +53,8 @@ class Side(NamedTuple):
     step: int
     first: int
     tap: int
-    out: int
-    filters: int
+    y_step: int
+    w_step: int
 
     def forwards(self) -> tuple[Side, int]:
         """The same with ``tap`` not negative, and which tap is now the first."""
@@ -62,11 +62,11 @@ class Side(NamedTuple):
             return self, 0
         last = self.taps - 1
         first, tap = self.first + last * self.tap, -self.tap
-        return self._replace(first=first, tap=tap, filters=-self.filters), last
+        return self._replace(first=first, tap=tap, w_step=-self.w_step), last
 
 
-class _Side(NamedTuple):
-    """A :class:`Side` as the kernel reads it: ``out`` and ``filters`` count numbers, not pixels.
+class _Axis(NamedTuple):
+    """A :class:`Side` as the kernel reads it: ``y_step`` and ``w_step`` count numbers, not pixels.
 
     ``pixels`` are those of the image, because ``size`` is an attribute of NumPy's records.
     """
@@ -77,12 +77,12 @@ class _Side(NamedTuple):
     step: int
     first: int
     tap: int
-    out: int
-    filters: int
+    y_step: int
+    w_step: int
 
 
-class _Tasks(NamedTuple):
-    """A task: ``rows`` rows of ``y``, the last of an image fewer, by ``channels`` channels."""
+class _Items(NamedTuple):
+    """An item: ``rows`` rows of ``y``, the last of an image fewer, by ``channels`` channels."""
 
     rows: int
     channels: int
@@ -93,16 +93,16 @@ class _Depthwise(NamedTuple):
 
     Attributes:
         vertical, horizontal: the sides.
-        tasks: how the work is cut.
+        items: how the work is cut.
         channels: of x and y.
         x_row: from one row of an image to the next.
         y_image, y_start: from one image of ``y`` to the next, and the first output.
         w_start: the tap of ``w`` that both sides begin with.
     """
 
-    vertical: _Side
-    horizontal: _Side
-    tasks: _Tasks
+    vertical: _Axis
+    horizontal: _Axis
+    items: _Items
     channels: int
     x_row: int
     y_image: int
@@ -117,7 +117,7 @@ class _Arrays(NamedTuple):
     w: Array
     b: Array
     y: Array
-    totals: Array
+    totals: int
 
 
 class _Offsets(NamedTuple):
@@ -136,7 +136,7 @@ def depthwise_plan(
     w_start: int,
     itemsize: int,
 ) -> Plan:
-    """Cut the sums into tasks: some rows of ``y``, and some channels where the rows are few.
+    """Cut the sums into items: some rows of ``y``, and some channels where the rows are few.
 
     Args:
         shape: images and channels.
@@ -148,18 +148,18 @@ def depthwise_plan(
     """
     images, c = shape
     lanes = registers().vector_bytes // itemsize
-    horizontal, turned = horizontal.forwards()
-    w_start -= turned * horizontal.filters
+    horizontal, first_tap = horizontal.forwards()
+    w_start -= first_tap * horizontal.w_step
     vectors = -(-c // lanes)
-    row_tasks = -(-vertical.outputs // (_ROWS if vertical.step == 1 else 1))
-    rows = -(-vertical.outputs // row_tasks)  # equal shares, so that threads get equal work
-    blocks = min(vectors, -(-TASKS // max(1, images * row_tasks)))
+    row_items = -(-vertical.outputs // (_ROWS if vertical.step == 1 else 1))
+    rows = -(-vertical.outputs // row_items)  # equal shares, so that threads get equal work
+    blocks = min(vectors, -(-ITEMS // max(1, images * row_items)))
     channels = -(-vectors // blocks) * lanes
     v, h = vertical, horizontal
     sums = _Depthwise(
-        _Side(*v)._replace(out=v.out * c, filters=v.filters * c),
-        _Side(*h)._replace(out=h.out * c, filters=h.filters * c),
-        _Tasks(rows, channels),
+        _Axis(*v)._replace(y_step=v.y_step * c, w_step=v.w_step * c),
+        _Axis(*h)._replace(y_step=h.y_step * c, w_step=h.w_step * c),
+        _Items(rows, channels),
         channels=c,
         x_row=h.size * c,
         y_image=y[0] * c,
@@ -168,18 +168,18 @@ def depthwise_plan(
     )
     row_of_taps = h.taps if h.taps in _ROWS_OF_TAPS and h.tap == h.step == 1 else 0
     function = _depthwise(registers().tile_rows, lanes, row_of_taps, v.taps * h.taps > STRETCH)
-    tasks = images * -(-v.outputs // rows) * -(-c // channels)
+    items = images * -(-v.outputs // rows) * -(-c // channels)
     work = images * v.outputs * h.outputs * v.taps * h.taps * c // 2
-    return Plan(function, tasks, work, record(sums))
+    return Plan(function, items, work, record(sums))
 
 
 @device
-def _side_of(r: _Side) -> _Side:
+def _axis_of(r: _Axis) -> _Axis:
     """The numbers of a side's record, read once.
 
     A loop that stores numbers would read them again each time, because they might have changed.
     """
-    return _Side(r.outputs, r.taps, r.pixels, r.step, r.first, r.tap, r.out, r.filters)
+    return _Axis(r.outputs, r.taps, r.pixels, r.step, r.first, r.tap, r.y_step, r.w_step)
 
 
 @device
@@ -202,31 +202,31 @@ def _depthwise(rows: int, lanes: int, at_once: int, long_sums: bool) -> Kernel:
     room = rows * lanes if long_sums else 1
 
     def step_of(height: int) -> DeviceFunction:
-        """A row of taps on a tile: ``pixel`` is the pixel of the first tap of its first output."""
+        """A row of taps: x row from ``row``, first tap and output at ``pixel``, w from ``j``."""
 
         @device
         def row_of_taps(
             tile: Array, x: Array, w: Array, row: int, pixel: int, j: int, columns: int,
-            totals: Array, s: _Depthwise, h: _Side,
+            totals: int, s: _Depthwise, h: _Axis,
         ) -> Array:  # fmt: skip
             i = row + pixel * s.channels
             low, high = -pixel, h.pixels - pixel
             result: Array = row_products(
-                at_once, tile, x, i, s.channels, w, j, h.filters, columns, low, high
+                at_once, tile, x, i, s.channels, w, j, h.w_step, columns, low, high
             )
             return result
 
         @device
         def tap_by_tap(
             tile: Array, x: Array, w: Array, row: int, pixel: int, j: int, columns: int,
-            totals: Array, s: _Depthwise, h: _Side,
+            totals: int, s: _Depthwise, h: _Axis,
         ) -> Array:  # fmt: skip
             for u in range(h.taps):
                 first = pixel + u * h.tap
                 low = _outputs_before(first, h.step, 0, height)
                 high = _outputs_before(first, h.step, h.pixels, height)
                 line = rows_line(height, row + first * s.channels, h.step * s.channels)
-                tile = products(tile, x, line, 0, w, j + u * h.filters, columns, low, high)
+                tile = products(tile, x, line, 0, w, j + u * h.w_step, columns, low, high)
                 if long_sums and (u + 1) % STRETCH == 0:
                     tile = totals_add(tile, totals, 0)
             return tile
@@ -239,7 +239,7 @@ def _depthwise(rows: int, lanes: int, at_once: int, long_sums: bool) -> Kernel:
         @device
         def one_tile(
             first: int, row: int, arrays: _Arrays, at: _Offsets, relu: bool, s: _Depthwise,
-            v: _Side, h: _Side,
+            v: _Axis, h: _Axis,
         ) -> None:  # fmt: skip
             """Write outputs ``first`` to ``first + height`` of a row of y, for one vector."""
             x, w, totals = arrays.x, arrays.w, arrays.totals
@@ -252,7 +252,7 @@ def _depthwise(rows: int, lanes: int, at_once: int, long_sums: bool) -> Kernel:
             for t in range(v.taps):
                 ih = row * v.step + v.first + t * v.tap
                 if 0 <= ih < v.pixels:
-                    j = s.w_start + t * v.filters + at.channel
+                    j = s.w_start + t * v.w_step + at.channel
                     tile = step(tile, x, w, at.x + ih * s.x_row, pixel, j, columns, totals, s, h)
                 if long_sums and (t + 1) % stretch == 0:
                     tile = totals_add(tile, totals, 0)
@@ -260,7 +260,9 @@ def _depthwise(rows: int, lanes: int, at_once: int, long_sums: bool) -> Kernel:
                 tile = totals_end(tile, totals, 0)
             if relu:
                 tile = tile_relu(tile)
-            tile_store_rows(tile, arrays.y, at.y + first * h.out, h.out, columns, h.outputs - first)
+            tile_store_rows(
+                tile, arrays.y, at.y + first * h.y_step, h.y_step, columns, h.outputs - first
+            )
 
         return one_tile
 
@@ -270,22 +272,22 @@ def _depthwise(rows: int, lanes: int, at_once: int, long_sums: bool) -> Kernel:
     def depthwise(
         start: int, stop: int, x: Array, w: Array, b: Array, y: Array, relu: bool, numbers: Array
     ) -> None:
-        """Write tasks ``start`` to ``stop`` of y (N, OH, OW, C).
+        """Write items ``start`` to ``stop`` of y (N, OH, OW, C).
 
         Reads x (N, H, W, C), w (KH, KW, 1, C) and b (C,). All arrays are flat.
         """
         r = numbers[0]
-        v, h, tasks = _side_of(r.vertical), _side_of(r.horizontal), r.tasks
-        s = _Depthwise(v, h, tasks, r.channels, r.x_row, r.y_image, r.y_start, r.w_start)
-        task_rows, task_channels = tasks.rows, tasks.channels
+        v, h, items = _axis_of(r.vertical), _axis_of(r.horizontal), r.items
+        s = _Depthwise(v, h, items, r.channels, r.x_row, r.y_image, r.y_start, r.w_start)
+        item_rows, item_channels = items.rows, items.channels
         arrays = _Arrays(x, w, b, y, totals_room(room))
-        blocks = (s.channels + task_channels - 1) // task_channels
-        row_tasks = (v.outputs + task_rows - 1) // task_rows
-        for task in range(start, stop):
-            n, block = task // blocks // row_tasks, task % blocks
-            first_row = task // blocks % row_tasks * task_rows
-            last_row = min(v.outputs, first_row + task_rows)
-            last = min(s.channels, (block + 1) * task_channels)
+        blocks = (s.channels + item_channels - 1) // item_channels
+        row_items = (v.outputs + item_rows - 1) // item_rows
+        for item in range(start, stop):
+            n, block = item // blocks // row_items, item % blocks
+            first_row = item // blocks % row_items * item_rows
+            last_row = min(v.outputs, first_row + item_rows)
+            last = min(s.channels, (block + 1) * item_channels)
             pixel = 0
             while pixel < h.outputs:
                 # The last tile ends with the row. The outputs that it shares with the tile before
@@ -293,16 +295,16 @@ def _depthwise(rows: int, lanes: int, at_once: int, long_sums: bool) -> Kernel:
                 whole = h.outputs >= rows and h.outputs - pixel > half
                 height = rows if whole else half
                 first = max(0, min(pixel, h.outputs - height))
-                for channel in range(block * task_channels, last, lanes):
+                for channel in range(block * item_channels, last, lanes):
                     x_start = n * v.pixels * s.x_row + channel
-                    y_start = s.y_start + n * s.y_image + first_row * v.out + channel
+                    y_start = s.y_start + n * s.y_image + first_row * v.y_step + channel
                     for row in range(first_row, last_row):
                         at = _Offsets(x_start, y_start, channel)
                         if whole:
                             whole_tile(first, row, arrays, at, relu, s, v, h)
                         else:
                             half_tile(first, row, arrays, at, relu, s, v, h)
-                        y_start += v.out
+                        y_start += v.y_step
                 pixel += height
 
     return depthwise

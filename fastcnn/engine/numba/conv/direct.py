@@ -47,7 +47,7 @@ from fastcnn.engine.numba.contraction.packing import (
     lay_out,
     layout,
     pack_filters,
-    turn_filters,
+    transpose_filters,
 )
 from fastcnn.engine.numba.conv import loops as convolution_loops
 from fastcnn.engine.numba.conv.depthwise import Side, depthwise_plan
@@ -87,15 +87,15 @@ def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
     if dx.size == 0:
         return dx
     gradient = input_gradient_plan(g, dy.itemsize)
-    turned = readable(w).reshape(-1)
-    if gradient.turned_width:
-        turned = turn_filters(readable(w), g.groups, gradient.turned_width)
+    transposed = readable(w).reshape(-1)
+    if gradient.transposed_width:
+        transposed = transpose_filters(readable(w), g.groups, gradient.transposed_width)
     images, zeros = lay_out(readable(dy), gradient.to), bias_or_zeros(None, g.ic, dy)
     for first_h, first_w in gradient.untouched:
         dx[:, first_h :: g.stride_h, first_w :: g.stride_w] = 0
     for phase in gradient.phases:
-        contract(phase, images, turned, zeros, dx.reshape(-1))
-    if gradient.padded and not all_finite(turned if w.size < dx.size else dx.reshape(-1)):
+        contract(phase, images, transposed, zeros, dx.reshape(-1))
+    if gradient.padded and not all_finite(transposed if w.size < dx.size else dx.reshape(-1)):
         return convolution_loops.conv2d_input_gradient(dy, w, g)
     return dx
 
@@ -242,7 +242,7 @@ def forward_plan(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan]:
 
 
 def pooled_plan(g: ConvGeometry, itemsize: int, argmax: bool = False) -> tuple[Layout, Plan] | None:
-    """The same for the convolution with 2×2 max-pooling at once; None if it is not at once.
+    """The same with 2×2 max-pooling in the kernel; None where no such kernel serves.
 
     The result is that of both operations, but for the sign of a zero. The kernel has an operand
     more, for the ``argmax`` indices.
@@ -286,13 +286,21 @@ def _forward(g: ConvGeometry, itemsize: int, pooled: bool = False) -> tuple[Layo
 
 
 class InputGradient(NamedTuple):
-    """The plan of the input's gradient."""
+    """The plan of the input's gradient.
+
+    Attributes:
+        to: how the output's gradient must lie.
+        padded: whether zeros stand around it.
+        transposed_width: of blocks of transposed filters; 0 where filters are read as they are.
+        decisions: one for each phase that meets a tap.
+        untouched: first pixels of the other phases.
+    """
 
     to: Layout
     padded: bool
-    turned_width: int  # of the turned filters' blocks; 0 where the filters are read as they are
-    decisions: tuple[Decision[Plan], ...]  # one for each phase that meets a tap
-    untouched: tuple[tuple[int, int], ...]  # first pixels of the other phases
+    transposed_width: int
+    decisions: tuple[Decision[Plan], ...]
+    untouched: tuple[tuple[int, int], ...]
 
     @property
     def phases(self) -> tuple[Plan, ...]:

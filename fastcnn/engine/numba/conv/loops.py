@@ -1,6 +1,6 @@
 """Convolution as plain compiled loops: every parameter, no assumption.
 
-These serve every problem that no special kernel serves. Each task writes its own rows of the result
+These serve every problem that no special kernel serves. Each item writes its own rows of the result
 and sums in float64: in the order kh, kw, ic (forward), kh, kw, oc (gradient of the input), or image
 by image (gradient of the filters). Taps in the padding are skipped, not multiplied by zero.
 """
@@ -38,8 +38,8 @@ def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
     """``dx``, by rows of the input."""
     totals = arrays.allocate(g.input_shape, np.float64)
     # (KH, KW, OC, IC/groups): the innermost loop runs over input channels.
-    turned = copied(w.swapaxes(2, 3))
-    rows = readable(dy), turned, totals, record(g)
+    transposed = copied(w.swapaxes(2, 3))
+    rows = readable(dy), transposed, totals, record(g)
     parallel_for(_input_gradient_rows, g.n * g.h, g.flops, *rows)
     return rounded(totals, dy)
 
@@ -111,11 +111,11 @@ def _forward_rows(
 
 @kernel
 def _input_gradient_rows(
-    start: int, stop: int, dy: Array, turned: Array, dx: Array, geometry: Array
+    start: int, stop: int, dy: Array, transposed: Array, dx: Array, geometry: Array
 ) -> None:
     """Write rows (n, h) ``start`` to ``stop`` of dx (N, H, W, IC), in float64.
 
-    Reads dy (N, OH, OW, OC) and turned (KH, KW, OC, IC/groups).
+    Reads dy (N, OH, OW, OC) and transposed (KH, KW, OC, IC/groups).
     """
     g = geometry[0]
     group_ic, group_oc = g.ic // g.groups, g.oc // g.groups
@@ -136,7 +136,7 @@ def _input_gradient_rows(
                         base = oc // group_oc * group_ic
                         value = dy[n, oh, ow, oc]
                         for ic in range(group_ic):
-                            dx[n, ih, iw, base + ic] += value * turned[kh, kw, oc, ic]
+                            dx[n, ih, iw, base + ic] += value * transposed[kh, kw, oc, ic]
 
 
 @kernel

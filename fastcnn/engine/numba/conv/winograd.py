@@ -25,7 +25,7 @@ import numpy as np
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import ConvGeometry, pool_geometry
-from fastcnn.engine.numba.contraction.packing import turn_filters
+from fastcnn.engine.numba.contraction.packing import transpose_filters
 from fastcnn.engine.numba.conv import direct
 from fastcnn.engine.numba.conv.winograd_partition import Epilogue
 from fastcnn.engine.numba.conv.winograd_plan import (
@@ -81,8 +81,8 @@ def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
     if dx.size == 0:
         return dx
     plan = input_gradient_plan(g, dy.itemsize)
-    turned = turn_filters(readable(w), 1, plan.width)
-    for n in _run(plan, dy, turned, None, dx):
+    transposed = transpose_filters(readable(w), 1, plan.width)
+    for n in _run(plan, dy, transposed, None, dx):
         dx[n : n + 1] = direct.conv2d_input_gradient(dy[n : n + 1], w, g._replace(n=1))
     return dx
 
@@ -136,16 +136,16 @@ def _run(
         suspects,
     )
 
-    def run(launch: Array, first: int, last: int, tasks: int, operations: int) -> None:
-        shares = min(spare.threads, tasks)
-        numbers = first, last, tasks, shares, plan.numbers, launch
+    def run(launch: Array, first: int, last: int, items: int, operations: int) -> None:
+        shares = min(spare.threads, items)
+        numbers = first, last, items, shares, plan.numbers, launch
         parallel_for(plan.kernel, shares, operations, *operands, *numbers)
 
     blocks = c.columns.blocks
     if not plan.by_columns:
         run(_ALL_FILTERS, 0, 0, blocks, work.filters)
-        tasks = -(-plan.squares // c.blocks.squares)
-        run(_BY_SQUARES, 0, plan.squares, tasks, plan.squares * blocks * work.product)
+        items = -(-plan.squares // c.blocks.squares)
+        run(_BY_SQUARES, 0, plan.squares, items, plan.squares * blocks * work.product)
     else:
         for first in range(0, plan.squares, plan.at_once):
             last = min(plan.squares, first + plan.at_once)

@@ -10,17 +10,17 @@ product of its own, summed over all squares of all images:
 Only then is D transformed back, once for each filter. F(3×3, 4×4) takes 36 products for a square
 instead of 144. V is what the forward pass makes of x.
 
-There are two orders, by the size of D:
+There are two orders, and ``_not_in_slabs`` chooses one:
 
-- *in slabs*, where D fits into the second-level cache: a task is a slab of squares, which are
+- *in slabs*, where D fits into the second-level cache: an item is a slab of squares, which are
   transformed some at a time and multiplied while V and Z are in the cache. Each slab has a D of
   its own, and gives a gradient; these are added up in order. No slab has more squares than a
   stretch of a long sum has terms (:mod:`fastcnn.core.long_sums`).
-- *in passes*, where D is larger: V and Z of many squares fill a bounded scratch; then a task is a
+- *in passes*, where D is larger: V and Z of many squares fill a bounded scratch; then an item is a
   block of input channels by a block of output channels, and sums over these squares. D waits
   between the passes of a stretch; each stretch gives a gradient, which is added to totals.
 
-What a task is and in which order it sums follows from the problem alone.
+What an item is and in which order it sums follows from the problem alone.
 """
 
 from __future__ import annotations
@@ -98,9 +98,9 @@ class GradientPlan(NamedTuple):
         if self.refusal is None:
             yield "kernel: in slabs, because the sums of all channels stay in the cache"
         else:
-            yield "kernel: in passes, because each task sums few channels over many squares"
-        tasks = self.slabs or self.partition.sums.pieces
-        yield f"  compiled as {choice_of(self.kernel)}; {tasks} task{'s' if tasks != 1 else ''}"
+            yield "kernel: in passes, because slabs do not pay"
+        items = self.slabs or self.partition.sums.pieces
+        yield f"  compiled as {choice_of(self.kernel)}; {items} item{'s' if items != 1 else ''}"
         if self.refusal is not None:
             yield f"  not in slabs: {self.refusal}"
 
@@ -135,8 +135,8 @@ def _scratch(plan: GradientPlan, x: Array, blocks: int, pieces: int, threads: in
     """V and Z of so many blocks, D of so many pieces, and room for squares on the border."""
     c = plan.partition
     # The last tile of input channels reads on beyond them.
-    v = blocks * c.blocks.numbers + registers().tile_rows
-    sizes = v, blocks * c.dy.numbers, pieces * c.sums.numbers, threads * c.border
+    v = blocks * c.blocks.length + registers().tile_rows
+    sizes = v, blocks * c.dy.length, pieces * c.sums.numbers, threads * c.border
     return [empty_like_type(x, size) for size in sizes]
 
 
@@ -163,9 +163,9 @@ def _sum_in_passes(plan: GradientPlan, x: Array, dy: Array, dw: Array) -> None:
     v, z, d, border = _scratch(plan, x, blocks, pieces, threads)
     operands = x, dy, v, z, d, flat_dw, border
 
-    def run(launch: Array, squares: Range, tasks: int, work: int) -> None:
-        shares = min(threads, tasks)
-        numbers = tasks, shares, record(squares), plan.numbers, launch
+    def run(launch: Array, squares: Range, items: int, work: int) -> None:
+        shares = min(threads, items)
+        numbers = items, shares, record(squares), plan.numbers, launch
         operations = (squares.last - squares.first) * work
         parallel_for(plan.kernel, shares, operations, *operands, *numbers)
 
@@ -220,7 +220,7 @@ def gradient_plan(g: ConvGeometry, itemsize: int) -> GradientPlan:
         total=total,
     )
     pass_bytes = min(max(LEAST_PASS, sum_bytes), MOST_PASS)
-    in_pass = max(1, pass_bytes // ((blocks.numbers + dy_blocks.numbers) * itemsize)) * in_block
+    in_pass = max(1, pass_bytes // ((blocks.length + dy_blocks.length) * itemsize)) * in_block
     at_once = min(in_pass, max(1, STRETCH // in_block) * in_block, total)
     return GradientPlan(
         _winograd_gradient(cut.side, g.kh, host.tile_rows, host.tile_vectors, lanes),

@@ -30,7 +30,7 @@ class GradientLaunch(NamedTuple):
 
     Attributes:
         squares: transform squares of x and dy.
-        products: multiply them. With both stages a task is a slab of squares, with all pieces.
+        products: multiply them. With both stages an item is a slab of squares, with all pieces.
             Else it is a block of squares, or a piece.
         own_sums: each piece has its place in D; else a share has one, for all its pieces in turn.
     """
@@ -109,8 +109,8 @@ def _winograd_gradient(m: int, r: int, rows: int, vectors: int, lanes: int) -> K
             channels = rows_line(height, at_v, 1)
             block, pitch, z_pitch = c.blocks.squares, c.blocks.pitch, c.dy.pitch
             for first in range(0, squares, block):
-                i = first // block * c.blocks.numbers
-                j = at_z + first // block * c.dy.numbers
+                i = first // block * c.blocks.length
+                j = at_z + first // block * c.dy.length
                 for _ in range(min(block, squares - first)):
                     tile = rank1(tile, v, channels, i, z, j)
                     i += pitch
@@ -160,12 +160,12 @@ def _winograd_gradient(m: int, r: int, rows: int, vectors: int, lanes: int) -> K
     @kernel
     def winograd_gradient(
         start: int, stop: int, x: Array, dy: Array, v: Array, z: Array, d: Array, dw: Array,
-        border: Array, tasks: int, shares: int, squares: Array, partition: Array, flags: Array,
+        border: Array, items: int, shares: int, squares: Array, partition: Array, flags: Array,
     ) -> None:  # fmt: skip
         """The stages of a :class:`GradientLaunch`.
 
-        The ``tasks`` are divided among ``shares``. A share is what one thread does: consecutive
-        tasks, with a part of scratch of its own. The kernel runs shares ``start`` to ``stop``.
+        The ``items`` are divided among ``shares``. A share is what one thread does: consecutive
+        items, with a part of scratch of its own. The kernel runs shares ``start`` to ``stop``.
         ``squares`` is the record of a :class:`Range`. The kernel reads x (N, H, W, IC) and dy (N,
         OH, OW, OC). It writes dw (KH, KW, IC, OC), or one dw for each slab. All arrays are flat.
         """
@@ -173,22 +173,22 @@ def _winograd_gradient(m: int, r: int, rows: int, vectors: int, lanes: int) -> K
         slabs = stages.squares and stages.products
         for share in range(start, stop):
             border_start = share * c.border
-            for task in range(tasks * share // shares, tasks * (share + 1) // shares):
+            for item in range(items * share // shares, items * (share + 1) // shares):
                 # A slab, some blocks at a time; a block to transform; or a piece of D.
                 first, last, v_block = limits.first, limits.last, 0
                 piece_from, piece_to, d_first, dw_start = 0, c.sums.pieces, 0, 0
                 if slabs:
-                    first, last = c.total * task // tasks, c.total * (task + 1) // tasks
+                    first, last = c.total * item // items, c.total * (item + 1) // items
                     v_block, d_first = share, share * c.sums.pieces * c.sums.numbers
-                    dw_start = task * taps * c.images.ic * c.images.oc
+                    dw_start = item * taps * c.images.ic * c.images.oc
                 elif stages.squares:
-                    first, v_block = limits.first + task * c.blocks.squares, task
+                    first, v_block = limits.first + item * c.blocks.squares, item
                     last = min(limits.last, first + c.blocks.squares)
                 else:
-                    piece_from, piece_to = task, task + 1
+                    piece_from, piece_to = item, item + 1
                 begin, end = (first, last) if slabs else (limits.begin, limits.end)
                 step = c.blocks.squares if stages.squares else last - first
-                v_start, z_start = v_block * c.blocks.numbers, v_block * c.dy.numbers
+                v_start, z_start = v_block * c.blocks.length, v_block * c.dy.length
                 for square in range(first, last, step):
                     stop_square = min(last, square + step)
                     if stages.squares:

@@ -39,13 +39,13 @@ INPUTS, FILTERS, OUTPUTS = 0, 1, 2
 
 
 class Launch(NamedTuple):
-    """Which stages a launch does; stages that it does not do were done by an earlier launch.
+    """Which parts of the work a launch does; other launches do the rest.
 
     Attributes:
-        by_columns: a task is a block of output channels with all squares, not a block of squares
+        by_columns: an item is a block of output channels with all squares, not a block of squares
             with all output channels.
-        squares: transform the task's squares.
-        filters: transform the task's filters.
+        squares: transform the item's squares.
+        filters: transform the item's filters.
         products: multiply, and transform back.
     """
 
@@ -211,9 +211,9 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
         first: int, last: int, block: int, scratch: Scratch, m_start: int, border_start: int,
         results: Results, partition: Partition,
     ) -> None:  # fmt: skip
-        """Write the outputs of squares ``first`` to ``last`` and of a block of columns.
+        """Write y (N, OH, OW, OC) of squares ``first`` to ``last`` × a block of columns, from m.
 
-        Bias, pooling and ReLU are done in registers. An output that is not finite makes its image
+        Bias, pooling and ReLU are done in registers. A sum that is not finite makes its image
         suspect.
         """
         images, squares, epilogue = partition.images, partition.squares, partition.epilogue
@@ -266,12 +266,12 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
     def winograd(
         start: int, stop: int, x: Array, w: Array, b: Array, y: Array, indices: Array, v: Array,
         u: Array, products: Array, border: Array, suspects: Array, first: int, last: int,
-        tasks: int, shares: int, partition: Array, flags: Array,
+        items: int, shares: int, partition: Array, flags: Array,
     ) -> None:  # fmt: skip
         """The stages of a :class:`Launch` for squares ``first`` to ``last``.
 
-        The ``tasks`` are divided among ``shares``. A share is what one thread does: consecutive
-        tasks, with a part of scratch of its own. The kernel runs shares ``start`` to ``stop``.
+        The ``items`` are divided among ``shares``. A share is what one thread does: consecutive
+        items, with a part of scratch of its own. The kernel runs shares ``start`` to ``stop``.
         It reads x (N, H, W, IC), w as its :class:`Filters` say, and b (OC,). It writes y and
         indices (N, OH, OW, OC), or (N, OH // 2, OW // 2, OC) with pooling, and suspects (N,). All
         arrays are flat.
@@ -282,18 +282,18 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
         blocks = (last - first + size - 1) // size
         for share in range(start, stop):
             border_start = share * c.border
-            for task in range(tasks * share // shares, tasks * (share + 1) // shares):
-                block_from, block_to, column_from, column_to = task, task + 1, 0, c.columns.blocks
+            for item in range(items * share // shares, items * (share + 1) // shares):
+                block_from, block_to, column_from, column_to = item, item + 1, 0, c.columns.blocks
                 if stages.by_columns:
-                    block_from, block_to, column_from, column_to = 0, blocks, task, task + 1
+                    block_from, block_to, column_from, column_to = 0, blocks, item, item + 1
                 m_first = share * (block_to - block_from)
                 v_first = 0  # the place of block 0 in v
                 if stages.squares:
                     if stages.products:  # in the share's own place
-                        v_first = share - task
-                    begin = first + task * size
+                        v_first = share - item
+                    begin = first + item * size
                     transform_squares(
-                        begin, min(last, begin + size), x, v, (v_first + task) * c.blocks.numbers,
+                        begin, min(last, begin + size), x, v, (v_first + item) * c.blocks.numbers,
                         border, border_start, c,
                     )  # fmt: skip
                 for column in range(column_from, column_to):

@@ -37,12 +37,12 @@ class Blocks(NamedTuple):
     Attributes:
         squares: squares of a block.
         pitch: numbers from one square to the next.
-        numbers: numbers of a block.
+        length: numbers of a block.
     """
 
     squares: int
     pitch: int
-    numbers: int
+    length: int
 
 
 class Columns(NamedTuple):

@@ -3,9 +3,9 @@
 There are two orders, because the transformed squares and filters are several times as large as the
 arrays that they are made of, and must not leave the cache:
 
-- *by squares*: U is made once. A task is a block of squares, which is transformed, multiplied with
+- *by squares*: U is made once. An item is a block of squares, which is transformed, multiplied with
   all of U and transformed back, while V and M stay in the second-level cache.
-- *by columns*: V is made for all squares, or for some hundred of them. A task is a block of output
+- *by columns*: V is made for all squares, or for some hundred of them. An item is a block of output
   channels, which transforms its own filters, some input channels at a time, and uses them for all
   squares at once.
 
@@ -83,7 +83,7 @@ class WinogradPlan(NamedTuple):
         kernel: the compiled function.
         partition: how the layer is cut; ``numbers`` is its record.
         images: images of the batch; ``squares`` those of all images.
-        at_once: squares that V holds.
+        at_once: squares of a launch.
         width: output channels of a block.
         refusal: why the order is not by squares, or None where it is.
         work: numbers of operations.
@@ -109,12 +109,12 @@ class WinogradPlan(NamedTuple):
     def lines(self) -> Iterator[str]:
         """What :func:`fastcnn.explain` prints."""
         if self.refusal is None:
-            tasks = -(-self.squares // self.partition.blocks.squares)
+            items = -(-self.squares // self.partition.blocks.squares)
             yield "kernel: by squares, because many squares use each transformed filter"
         else:
-            tasks = self.partition.columns.blocks
+            items = self.partition.columns.blocks
             yield "kernel: by columns, because few squares use each transformed filter"
-        yield f"  compiled as {choice_of(self.kernel)}; {tasks} task{'s' if tasks != 1 else ''}"
+        yield f"  compiled as {choice_of(self.kernel)}; {items} item{'s' if items != 1 else ''}"
         if self.refusal is not None:
             yield f"  not by squares: {self.refusal}"
 
@@ -149,7 +149,7 @@ def forward_plan(g: ConvGeometry, itemsize: int, epilogue: Epilogue | None = Non
 
 @cached_choice
 def input_gradient_plan(g: ConvGeometry, itemsize: int) -> WinogradPlan:
-    """The plan of the input's gradient, over filters as ``turn_filters`` lays them out."""
+    """The plan of the input's gradient, over filters as ``transpose_filters`` lays them out."""
     width = _width(itemsize)
     taps, tap = g.kh * g.kw, g.oc * width
     filters = Filters(
@@ -220,7 +220,7 @@ def scratch_of(plan: WinogradPlan, dtype: np.dtype) -> Spare:
     else:
         v_blocks, u_blocks, m_blocks = threads, c.columns.blocks, threads
     sizes = (
-        v_blocks * c.blocks.numbers,
+        v_blocks * c.blocks.length,
         u_blocks * c.columns.point * c.squares.points,
         m_blocks * c.columns.products,
         threads * c.border,

@@ -1,9 +1,9 @@
 """The gradients of the fully connected layer, by blocks of its inputs in one compiled call.
 
-A block's rows of the weights are turned, and multiplied with the output's gradient while they are
-in the second-level cache. Its rows of the weights' gradient follow, from a contiguous copy of its
-inputs, because the same input of all samples falls into one set of the cache where the number of
-inputs is a multiple of 1024. So large weights are passed over once.
+A block's rows of the weights are transposed, and multiplied with the output's gradient while they
+are in the second-level cache. Its rows of the weights' gradient follow, from a contiguous copy of
+its inputs, because the same input of all samples falls into one set of the cache where the number
+of inputs is a multiple of 1024. So large weights are passed over once.
 
 Small layers gain with few samples, because one call takes the place of four. All other layers take
 their products in calls of their own, which threads share.
@@ -22,7 +22,7 @@ from fastcnn.engine.numba.contraction import packing
 from fastcnn.engine.numba.contraction.chooser import tile_for
 from fastcnn.engine.numba.contraction.column_sums import column_sums
 from fastcnn.engine.numba.contraction.contraction import Plan, contract
-from fastcnn.engine.numba.contraction.packing import Layout, turn_filters
+from fastcnn.engine.numba.contraction.packing import Layout, transpose_filters
 from fastcnn.engine.numba.dense.chooser import dense_input_plan, dense_weight_plan
 from fastcnn.engine.numba.runtime import arrays, program
 from fastcnn.engine.numba.runtime.arrays import bias_or_zeros, empty_like_type, readable, record
@@ -57,8 +57,8 @@ def dense_backward(dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
     if n:
         zeros = bias_or_zeros(None, max(inputs, outputs), x)
         to_input, width = dense_input_plan(n, inputs, outputs, x.itemsize)
-        turned = turn_filters(w.reshape(1, 1, inputs, outputs), 1, width) if width else w
-        contract(to_input, dy.reshape(-1), turned.reshape(-1), zeros, dx.reshape(-1))
+        transposed = transpose_filters(w.reshape(1, 1, inputs, outputs), 1, width) if width else w
+        contract(to_input, dy.reshape(-1), transposed.reshape(-1), zeros, dx.reshape(-1))
         to_weights = dense_weight_plan(n, inputs, outputs, x.itemsize)
         contract(to_weights, x.reshape(-1), dy.reshape(-1), zeros, dw.reshape(-1))
     else:
@@ -114,8 +114,8 @@ def _by_blocks(
     size, width = _block(n, inputs, outputs, itemsize)
     blocks = -(-inputs // size)
     copy_bytes = _whole_lines(n * size * itemsize)
-    turned_bytes = _whole_lines(-(-size // width) * width * outputs * itemsize)
-    x, dw, dx, w, copied, turned = (
+    transposed_bytes = _whole_lines(-(-size // width) * width * outputs * itemsize)
+    x, dw, dx, w, copied, transposed = (
         Operand(base, at)
         for base, at in (
             (program.INPUT, 0), (program.OUTPUT, 0), (program.DX, 0), (program.TARGETS, 0),
@@ -141,15 +141,15 @@ def _by_blocks(
         """The steps of a block of so many inputs."""
         result, rows = [], w
         if needs_dx:
-            plan, turns = dense_input_plan(n, count, outputs, itemsize, of=inputs)
-            if turns:
-                rows = turned
-                turn = program.step(
-                    packing.turn_kernel(width, outputs, itemsize),
+            plan, transposes = dense_input_plan(n, count, outputs, itemsize, of=inputs)
+            if transposes:
+                rows = transposed
+                transposition = program.step(
+                    packing.transpose_kernel(width, outputs, itemsize),
                     (like, like, 0, 0, 0, 0, 0), -(-count // width),
-                    w, turned, *map(number, (1, count, outputs, outputs, width)),
+                    w, transposed, *map(number, (1, count, outputs, outputs, width)),
                 )  # fmt: skip
-                result.append(turn)
+                result.append(transposition)
             result.append(contraction(plan, dy, rows, dx))
         if needs_dw:
             # The copy is laid out as images of one row of pixels for each sample.
@@ -169,7 +169,7 @@ def _by_blocks(
         slices=blocks,
         items=min(blocks, _GROUPS),
         shared=0,
-        workspace=copy_bytes + turned_bytes,
+        workspace=copy_bytes + transposed_bytes,
         per_sample={
             program.INPUT: itemsize,
             program.OUTPUT: outputs * itemsize,
@@ -183,7 +183,7 @@ def _by_blocks(
 
 
 def _block(n: int, inputs: int, outputs: int, itemsize: int) -> tuple[int, int]:
-    """The inputs of a block, which fill tiles of both products, and the width of turned weights."""
+    """The inputs of a block, which fill tiles of both products, and the width of its transpose."""
     to_input, to_weights = tile_for(n, inputs, itemsize), tile_for(inputs, outputs, itemsize)
     least = lcm(to_input.columns, to_weights.rows)
     size = min(inputs, least * max(1, _BLOCK // (least * outputs * itemsize)))

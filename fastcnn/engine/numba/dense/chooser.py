@@ -51,7 +51,7 @@ def _forward(p: Dense) -> Contraction:
 
 
 def _to_inputs(p: Dense) -> Contraction:
-    """``dy @ w.T``: rows are samples, steps outputs, on weights that are turned in blocks."""
+    """``dy @ w.T``: rows are samples, steps outputs, on weights that are transposed in blocks."""
     width = tile_for(p.n, p.all_inputs, p.itemsize).columns
     c = product(p.n, p.inputs, p.outputs, (p.outputs, 1), width)
     return c._replace(
@@ -105,7 +105,7 @@ FORWARD: tuple[Entry[Dense, Plan], ...] = (
 )
 FEW_SAMPLES = Entry[Dense, Plan](
     "few samples",
-    "to turn all weights in memory would take longer than the products",
+    "to transpose all weights in memory would take longer than the products",
     lambda p: plan_few_samples(p.n, p.inputs, p.outputs, p.itemsize, p.all_inputs),
 )
 INPUT_GRADIENT: tuple[Entry[Dense, Plan], ...] = (FEW_SAMPLES, *_contractions(_to_inputs))
@@ -153,14 +153,14 @@ def dense_plan(n: int, inputs: int, outputs: int, itemsize: int) -> Plan:
 def dense_input_plan(
     n: int, inputs: int, outputs: int, itemsize: int, of: int = 0
 ) -> tuple[Plan, int]:
-    """The plan of ``dy @ w.T``, and the width of the turned weights' blocks.
+    """The plan of ``dy @ w.T``, and the width of the transposed weights' blocks.
 
     The width is 0 where the weights are taken as they are. With ``of``, the inputs are some of so
     many.
     """
     decision = input_gradient_decision(n, inputs, outputs, itemsize, of)
-    turned = decision.name != FEW_SAMPLES.name
-    return decision.plan, tile_for(n, of or inputs, itemsize).columns if turned else 0
+    transposed = decision.name != FEW_SAMPLES.name
+    return decision.plan, tile_for(n, of or inputs, itemsize).columns if transposed else 0
 
 
 def dense_weight_plan(n: int, inputs: int, outputs: int, itemsize: int) -> Plan:

@@ -1,8 +1,8 @@
 """The gradient of a dense layer's input for few samples: ``dx = dy @ w.T``.
 
-Weights are turned in registers, one square after the other, and used at once. To turn them all in
-memory, as is right for many samples, takes three times as long as the products with one sample do
-(docs/measurements.md, "Weights are turned in registers").
+Weights are transposed in registers, one square after the other, and used at once. To transpose them
+all in memory, as is right for many samples, takes three times as long as the products with one
+sample do (docs/measurements.md, "Weights are transposed in registers").
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import NamedTuple
 from fastcnn.core.arguments import Array
 from fastcnn.core.long_sums import STRETCH
 from fastcnn.engine.numba.contraction.contraction import (
-    TASK_WORK,
-    TASKS,
+    ITEM_WORK,
+    ITEMS,
     Plan,
 )
 from fastcnn.engine.numba.runtime.arrays import record
@@ -32,7 +32,7 @@ FEW = 4
 class Product(NamedTuple):
     """``samples`` by ``outputs`` by ``inputs``, which are some of the ``all_inputs`` of a sample.
 
-    A task has ``grain`` vectors of inputs.
+    An item has ``grain`` vectors of inputs.
     """
 
     samples: int
@@ -47,7 +47,7 @@ def plan_few_samples(
 ) -> Plan | str:
     """The plan, whose kernel takes the weights as they are, or why it does not serve.
 
-    Operands are those of a contraction.
+    Arrays are those of a contraction.
     """
     if samples > FEW:
         return f"there are more than {FEW} samples"
@@ -57,15 +57,15 @@ def plan_few_samples(
     if lanes > min(inputs, outputs):
         return "a side of the weights is below a square's"
     vectors, work = -(-inputs // lanes), samples * inputs * outputs // 2
-    tasks = min(vectors, TASKS, 1 + work // TASK_WORK)
-    grain = -(-vectors // tasks)
+    items = min(vectors, ITEMS, 1 + work // ITEM_WORK)
+    grain = -(-vectors // items)
     numbers = record(Product(samples, inputs, outputs, all_inputs, grain))
-    function = _turning(1 if samples == 1 else FEW, lanes)
+    function = _few_samples(1 if samples == 1 else FEW, lanes)
     return Plan(function, -(-vectors // grain), work, numbers)
 
 
 @kernel_factory
-def _turning(rows: int, lanes: int) -> Kernel:
+def _few_samples(rows: int, lanes: int) -> Kernel:
     """The kernel: reads dy (samples, outputs) and w (inputs, outputs), writes dx.
 
     A sample of dx is ``all_inputs`` long. ``b`` is not looked at, nor is ``relu``.
@@ -73,7 +73,7 @@ def _turning(rows: int, lanes: int) -> Kernel:
     room = rows * lanes
 
     @ordered_kernel
-    def turning(
+    def few_samples(
         start: int, stop: int, dy: Array, w: Array, b: Array, dx: Array, relu: bool, numbers: Array
     ) -> None:
         c = numbers[0]
@@ -90,11 +90,11 @@ def _turning(rows: int, lanes: int) -> Kernel:
             first, tile = min(vector * lanes, inputs - lanes), nothing
             if outputs > STRETCH:
                 totals_begin(tile, totals, 0)
-            for stretch in range(0, whole, STRETCH):
-                for column in range(stretch, min(whole, stretch + STRETCH), lanes):
+            for begin in range(0, whole, STRETCH):
+                for column in range(begin, min(whole, begin + STRETCH), lanes):
                     j = first * outputs + column
                     tile = rank1_square(tile, dy, in_dy, column, w, j, outputs, 0)
-                if outputs > STRETCH and stretch + STRETCH <= whole:
+                if outputs > STRETCH and begin + STRETCH <= whole:
                     tile = totals_add(tile, totals, 0)
             if known < lanes:
                 j = first * outputs + last
@@ -103,4 +103,4 @@ def _turning(rows: int, lanes: int) -> Kernel:
                 tile = totals_end(tile, totals, 0)
             tile_store_rows(tile, dx, first, all_inputs, lanes, samples)
 
-    return turning
+    return few_samples

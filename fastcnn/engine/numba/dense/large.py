@@ -44,7 +44,7 @@ _PIECE, _ROW = L2_BYTES // 16, 1024
 """Bytes of weights that are multiplied at a time, and of a row of them."""
 ROWS, _SCRATCH = 128, 4 * 1024 * 1024
 """Samples that are multiplied with a piece, about, and bytes of sums in scratch."""
-_TASKS, _SPLITS, _LEAST = 16, 8, 128
+_ITEMS, _SPLITS, _LEAST = 16, 8, 128
 """Splits by groups of columns at most, splits at most, and inputs of a split at least."""
 _LONG_ROW = 16
 """Vectors of the tile for a single sample, if columns fill it: steps read long pieces of rows."""
@@ -55,7 +55,7 @@ class Product(NamedTuple):
 
     Blocks of ``width`` columns, the last of which overlaps the one before, have places of their own
     in the scratch, whose rows are ``pitch`` apart. The sums of a split begin at ``room`` times its
-    number. Tasks are ``blocks`` of columns by a split of the inputs by ``rows`` samples.
+    number. Items are ``blocks`` of columns by a split of the inputs by ``rows`` samples.
     """
 
     samples: int
@@ -85,13 +85,13 @@ def dense(x: Array, w: Array, b: Array | None, activation: str | None) -> Array:
     bias, weights = bias_or_zeros(b, outputs, x), readable(w).reshape(-1)
     first, relu = 0, activation == "relu"
     while first < samples:
-        (function, tasks, work, numbers), addition, product = _plans(
+        (function, items, work, numbers), addition, product = _plans(
             samples - first, inputs, outputs, x.itemsize
         )
         count = product.samples
         some = slice(first, first + count)
         sums = empty_like_type(x, product.splits * product.room)
-        parallel_for(function, tasks, work, readable(x[some]).reshape(-1), weights, sums, numbers)
+        parallel_for(function, items, work, readable(x[some]).reshape(-1), weights, sums, numbers)
         work, rows = count * outputs * product.splits, y[some].reshape(-1)
         parallel_for(addition, count, work, sums, bias, rows, relu, numbers)
         first += count
@@ -121,7 +121,7 @@ def _plans(samples: int, inputs: int, outputs: int, itemsize: int) -> _Plans:
         tile = Tile(1, _LONG_ROW if fits else host.tile_vectors, lanes)
     blocks = -(-outputs // tile.columns)
     groups = -(-outputs * itemsize // _ROW)
-    splits = max(1, min(_SPLITS, _TASKS // groups, inputs // _LEAST), -(-inputs // STRETCH))
+    splits = max(1, min(_SPLITS, _ITEMS // groups, inputs // _LEAST), -(-inputs // STRETCH))
     pitch, rows = blocks * tile.columns, max(1, ROWS // tile.rows) * tile.rows
     at_once = max(1, _SCRATCH // (splits * pitch * rows * itemsize)) * rows
     samples = min(samples, at_once)
@@ -136,9 +136,9 @@ def _plans(samples: int, inputs: int, outputs: int, itemsize: int) -> _Plans:
         pitch=pitch,
         room=(samples + tile.rows) * pitch,
     )  # fmt: skip
-    tasks = product.groups * splits * -(-samples // product.rows)
+    items = product.groups * splits * -(-samples // product.rows)
     work = samples * inputs * outputs // 2
-    products = Plan(_products(*tile), tasks, work, record(product))
+    products = Plan(_products(*tile), items, work, record(product))
     return _Plans(products, _add_splits(host.tile_vectors, lanes), product)
 
 
@@ -182,8 +182,8 @@ def _products(rows: int, vectors: int, lanes: int) -> Kernel:
     def products(start: int, stop: int, x: Array, w: Array, sums: Array, numbers: Array) -> None:
         c: Product = numbers[0]
         blocks = (c.outputs + width - 1) // width
-        for task in range(start, stop):
-            split, in_split = task % c.splits, task // c.splits
+        for item in range(start, stop):
+            split, in_split = item % c.splits, item // c.splits
             first_block, first_row = in_split % c.groups * c.blocks, in_split // c.groups * c.rows
             last_block, last_row = min(blocks, first_block + c.blocks), first_row + c.rows
             last_row, at = min(last_row, c.samples), split * c.room

@@ -20,8 +20,8 @@ from typing import NamedTuple
 from fastcnn.core.arguments import Array
 from fastcnn.core.long_sums import STRETCH
 from fastcnn.engine.numba.contraction.contraction import (
-    TASK_WORK,
-    TASKS,
+    ITEM_WORK,
+    ITEMS,
     Plan,
 )
 from fastcnn.engine.numba.runtime.arrays import record
@@ -49,7 +49,7 @@ _ACCUMULATORS = 2
 
 
 class Packed(NamedTuple):
-    """``samples`` by ``inputs``; a task has ``grain`` samples."""
+    """``samples`` by ``inputs``; an item has ``grain`` samples."""
 
     samples: int
     inputs: int
@@ -70,8 +70,8 @@ def plan_packed(samples: int, inputs: int, outputs: int, itemsize: int) -> Plan 
     vectors *= -(-_ACCUMULATORS // vectors)
     rows = min(4, (host.number - 2) // vectors)  # as many as have their sums in registers
     work = samples * inputs * outputs // 2
-    tasks = min(TASKS, 1 + work // TASK_WORK)
-    grain = -(-samples // tasks // rows) * rows
+    items = min(ITEMS, 1 + work // ITEM_WORK)
+    grain = -(-samples // items // rows) * rows
     numbers = record(Packed(samples, inputs, grain))
     return Plan(_packed(outputs, rows, vectors, lanes), -(-samples // grain), work, numbers)
 
@@ -133,8 +133,8 @@ def _packed(columns: int, rows: int, vectors: int, lanes: int) -> Kernel:
     ) -> None:
         samples, inputs, grain = numbers[0].samples, numbers[0].inputs, numbers[0].grain
         totals = totals_room(room)
-        for task in range(start, stop):
-            first, last = task * grain, min(samples, (task + 1) * grain)
+        for item in range(start, stop):
+            first, last = item * grain, min(samples, (item + 1) * grain)
             whole = first + (last - first) // rows * rows
             for sample in range(first, whole, rows):
                 several(sample, x, w, b, y, relu, totals, inputs)

@@ -73,10 +73,10 @@ def sigmoid_backward(dy: Array, x: Array) -> Array:
     return _bell_gradient(dy, x, -1, 1)
 
 
-def _bell_gradient(dy: Array, x: Array, stretch: int, factor: int) -> Array:
+def _bell_gradient(dy: Array, x: Array, scale: int, factor: int) -> Array:
     """``dy`` times a derivative that is a bell around 0: see the kernel :func:`_bell`."""
     dx = empty_like_type(x, *x.shape)
-    numbers = x.dtype.type(stretch), x.dtype.type(factor)
+    numbers = x.dtype.type(scale), x.dtype.type(factor)
     parallel_for(_bell, x.size, _EXP * x.size, readable(dy), readable(x), *numbers, dx)
     return dx
 
@@ -162,12 +162,12 @@ def _sigmoid(start: int, stop: int, x: Array, y: Array) -> None:
 
 @kernel
 def _bell(
-    start: int, stop: int, dy: Array, x: Array, stretch: Number, factor: Number, dx: Array
+    start: int, stop: int, dy: Array, x: Array, scale: Number, factor: Number, dx: Array
 ) -> None:
-    """``dx = dy · factor · e / (1 + e)²`` with ``e = exp(stretch · |x|)``, on flat arrays."""
+    """``dx = dy · factor · e / (1 + e)²`` with ``e = exp(scale · |x|)``, on flat arrays."""
     one = x.dtype.type(1)
     for i in range(start, stop):
-        e = np.exp(stretch * abs(x[i]))
+        e = np.exp(scale * abs(x[i]))
         dx[i] = dy[i] * (factor * e / ((one + e) * (one + e)))
 
 

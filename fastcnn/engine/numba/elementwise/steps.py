@@ -48,12 +48,12 @@ def zero(start: int, stop: int, x: Array, y: Array) -> None:
 
 
 @kernel
-def mask(start: int, stop: int, x: Array, y: Array) -> None:
-    """Set ``y`` to 0 where ``x <= 0`` or x is NaN; ``y`` is input and output, to save memory."""
-    x, y = x[start:stop], y[start:stop]
-    for i in range(y.size):
-        value = y[i]
-        y[i] = value if x[i] > 0 else 0
+def mask(start: int, stop: int, y: Array, dy: Array) -> None:
+    """Set ``dy`` to 0 where ``y <= 0`` or y is NaN; ``dy`` is input and output, to save memory."""
+    y, dy = y[start:stop], dy[start:stop]
+    for i in range(dy.size):
+        value = dy[i]
+        dy[i] = value if y[i] > 0 else 0
 
 
 @device

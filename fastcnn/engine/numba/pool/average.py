@@ -1,6 +1,6 @@
 """Mean of each window, and its gradient.
 
-Forward, a task is a row of the output. Backward, it is a block of rows of the input: the task
+Forward, an item is a row of the output. Backward, it is a block of rows of the input: the item
 visits all windows that reach into the block, and writes the block alone. Padding is passed over.
 """
 
@@ -37,7 +37,7 @@ def _average_rows(vectors: int, lanes: int, long_sums: bool) -> Kernel:
 
     @device
     def long_sum_of(
-        x: Array, at: int, strides: Strides, columns: int, rows: int, pixels: int, totals: Array
+        x: Array, at: int, strides: Strides, columns: int, rows: int, pixels: int, totals: int
     ) -> Array:
         """:func:`sum_of` in stretches: some rows of the window, or a part of one row."""
         some_rows, some_pixels = max(1, STRETCH // pixels), min(STRETCH, pixels)
@@ -58,8 +58,8 @@ def _average_rows(vectors: int, lanes: int, long_sums: bool) -> Kernel:
         """Write rows ``start`` to ``stop`` of y (N, OH, OW, C), flat, from x (N, H, W, C), flat."""
         g, totals = geometry_of(geometry[0]), totals_room(room)
         strides = strides_of(g)
-        for task in range(start, stop):
-            n, oh = task // g.oh, task % g.oh
+        for item in range(start, stop):
+            n, oh = item // g.oh, item % g.oh
             top, bottom = clipped(oh, g.stride_h, g.pad_top, g.kh, g.h)
             for ow in range(g.ow):
                 left, right = clipped(ow, g.stride_w, g.pad_left, g.kw, g.w)
@@ -72,7 +72,7 @@ def _average_rows(vectors: int, lanes: int, long_sums: bool) -> Kernel:
                     else:
                         total = sum_of(x, at, strides, columns, rows, pixels)
                     mean = tile_quotient(total, rows * pixels)
-                    tile_store(mean, y, rows_line(1, (task * g.ow + ow) * g.c + c, 0), 0, columns)
+                    tile_store(mean, y, rows_line(1, (item * g.ow + ow) * g.c + c, 0), 0, columns)
 
     return average_rows
 
@@ -85,8 +85,8 @@ def _average_gradient(vectors: int, lanes: int) -> Kernel:
     def average_gradient(start: int, stop: int, dy: Array, dx: Array, geometry: Array) -> None:
         """Write blocks ``start`` to ``stop`` of dx (N, H, W, C), flat, from dy (N, OH, OW, C)."""
         g = geometry_of(geometry[0])
-        for task in range(start, stop):
-            block = block_of(task, g)
+        for item in range(start, stop):
+            block = block_of(item, g)
             n, first, last = block.image, block.first, block.last
             zero_run(dx, (n * g.h + first) * g.w * g.c, (last - first) * g.w * g.c)
             for oh in range(block.first_window, block.last_window):

@@ -65,7 +65,7 @@ class PoolProblem(NamedTuple):
 
 
 class PoolPlan(NamedTuple):
-    """A kernel, and how many tasks it has."""
+    """A kernel, and how many items it has."""
 
     function: Kernel
     items: int
@@ -76,12 +76,12 @@ def _entry(
     reason: str,
     refuses: Callable[[PoolProblem], str | None],
     make: Callable[[PoolProblem], Kernel],
-    tasks: Callable[[PoolGeometry], int],
+    items: Callable[[PoolGeometry], int],
 ) -> Entry[PoolProblem, PoolPlan]:
     """An entry that serves what it does not refuse."""
 
     def plan(p: PoolProblem) -> PoolPlan | str:
-        return refuses(p) or PoolPlan(make(p), tasks(p.g))
+        return refuses(p) or PoolPlan(make(p), items(p.g))
 
     return Entry(name, reason, plan)
 
@@ -112,11 +112,11 @@ def _not_streamed(problem: PoolProblem) -> str | None:
     return None
 
 
-def _is_average(problem: PoolProblem) -> str | None:
-    return "it compares numbers and adds none" if problem.kind == "average" else None
+def _no_extreme(problem: PoolProblem) -> str | None:
+    return None if problem.kind in ("max", "min") else "it compares numbers and adds none"
 
 
-def _has_short_sums(problem: PoolProblem) -> str | None:
+def _not_long(problem: PoolProblem) -> str | None:
     pixels = problem.g.kh * problem.g.kw
     return None if pixels > STRETCH else f"a window of {pixels} pixels is no long sum"
 
@@ -149,14 +149,14 @@ FORWARD = (
     _entry(
         "any window",
         "its loops serve a window of any size",
-        _is_average,
+        _no_extreme,
         lambda p: _extreme_rows(p.kind == "max", *p.tile, 0, 0),
         _output_rows,
     ),
     _entry(
         "long average",
         "sums of many pixels need totals in float64",
-        _has_short_sums,
+        _not_long,
         lambda p: _average_rows(*p.tile, True),
         _output_rows,
     ),
@@ -186,7 +186,7 @@ GRADIENT = (
     _entry(
         "any window",
         "its loops serve a window of any size",
-        _is_average,
+        _no_extreme,
         lambda p: _extreme_gradient_rows(p.kind == "max", *p.tile, 0, 0),
         _input_blocks,
     ),
@@ -213,12 +213,12 @@ def gradient_decision(problem: PoolProblem) -> Decision[PoolPlan]:
 
 
 def forward_kernel(kind: str, g: PoolGeometry, itemsize: int) -> PoolPlan:
-    """The kernel of a pooling, ``(x, y, record(g))``, and its tasks."""
+    """The kernel of a pooling, ``(x, y, record(g))``, and its items."""
     return forward_decision(PoolProblem(kind, g, itemsize)).plan
 
 
 def gradient_kernel(kind: str, g: PoolGeometry, itemsize: int) -> PoolPlan:
-    """The kernel of a gradient in a program, and its tasks.
+    """The kernel of a gradient in a program, and its items.
 
     It is ``(dy, x, dx, record(g))``, without ``x`` for "average".
     """
@@ -226,7 +226,7 @@ def gradient_kernel(kind: str, g: PoolGeometry, itemsize: int) -> PoolPlan:
 
 
 def argmax_gradient_kernel(g: PoolGeometry, itemsize: int) -> tuple[Kernel, int]:
-    """The gradient of 2×2 max-pooling from its argmax indices, and its tasks.
+    """The gradient of 2×2 max-pooling from its argmax indices, and its items.
 
     It is ``(dy, indices, dx, record(g))``.
     """
@@ -235,7 +235,7 @@ def argmax_gradient_kernel(g: PoolGeometry, itemsize: int) -> tuple[Kernel, int]
 
 def explanation(op: str, g: PoolGeometry, itemsize: int) -> Iterator[str]:
     """Which kernel serves an operation, and why; what :func:`fastcnn.explain` prints."""
-    kind = "average" if op.startswith("avg") else op[:3]
+    kind = {"max": "max", "min": "min", "avg": "average"}[op[:3]]
     if not op.endswith("_backward"):
         yield from forward_decision(PoolProblem(kind, g, itemsize)).lines()
     else:

@@ -1,6 +1,6 @@
 """Maximum and minimum of each window, on register tiles of one row of channels.
 
-The channels of a window stay in registers over its pixels. A task is a row of the output. Padding
+The channels of a window stay in registers over its pixels. An item is a row of the output. Padding
 is passed over.
 """
 
@@ -80,8 +80,8 @@ def _extreme_rows(largest: bool, vectors: int, lanes: int, kh: int, kw: int) -> 
         g = geometry_of(geometry[0])
         strides = strides_of(g)
         first_whole, last_whole = whole_windows(g.ow, g.stride_w, g.pad_left, g.kw, g.w)
-        for task in range(start, stop):
-            n, oh = task // g.oh, task % g.oh
+        for item in range(start, stop):
+            n, oh = item // g.oh, item % g.oh
             top, bottom = clipped(oh, g.stride_h, g.pad_top, g.kh, g.h)
             inside = kh > 0 and bottom - top == kh and first_whole < last_whole
             for c in range(0, g.c, width):
@@ -90,7 +90,7 @@ def _extreme_rows(largest: bool, vectors: int, lanes: int, kh: int, kw: int) -> 
                 while ow < g.ow:
                     left, right = clipped(ow, g.stride_w, g.pad_left, g.kw, g.w)
                     at = ((n * g.h + top) * g.w + left) * g.c + c
-                    to = (task * g.ow + ow) * g.c + c
+                    to = (item * g.ow + ow) * g.c + c
                     if inside and first_whole <= ow < last_whole:
                         end = pool_whole_windows(x, y, at, to, ow, last_whole, strides, columns)
                         at += (end - ow) * strides.window

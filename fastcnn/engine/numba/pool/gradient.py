@@ -1,6 +1,6 @@
 """Gradients of max- and min-pooling.
 
-Windows may share pixels, so a task of :func:`extreme_gradient_rows` is a block of rows of the
+Windows may share pixels, so an item of :func:`extreme_gradient_rows` is a block of rows of the
 input. It visits, in row-major order, all windows that reach into the block, and writes the block
 alone. The first window that visits a pixel writes it, and later windows add to it: that is faster
 than to write zeros first. Windows on the border of two blocks are visited twice.
@@ -46,12 +46,12 @@ class _Pixels(NamedTuple):
     """Pixels of a window that receive a gradient: rows ``first`` to ``last``, all columns.
 
     Attributes:
-        columns: pixels in a row of the window.
-        first, last: rows of the window that lie in the task's block.
+        across: pixels in a row of the window.
+        first, last: rows of the window that lie in the item's block.
         visited_rows, visited_columns: the first rows and columns, which earlier windows wrote.
     """
 
-    columns: int
+    across: int
     first: int
     last: int
     visited_rows: int
@@ -103,9 +103,9 @@ def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int, kh: int, kw:
         """Write the gradient ``dy[at_dy]`` to the pixel with the argmax index, zeros to others."""
         share = tile_from_row(1, vectors, lanes, dy, at_dy, columns)
         for i in range(pixels.first, pixels.last):
-            for j in range(pixels.columns):
+            for j in range(pixels.across):
                 pixel = at + i * strides.row + j * strides.pixel
-                new = tile_where(share, index, i * pixels.columns + j)
+                new = tile_where(share, index, i * pixels.across + j)
                 if i < pixels.visited_rows or j < pixels.visited_columns:
                     old = tile_from_row(1, vectors, lanes, dx, pixel, columns)
                     new = tile_sum(old, new)
@@ -156,8 +156,8 @@ def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int, kh: int, kw:
             unrolled &= overlap == 0 and g.stride_h >= kh
         covered = cover_all(g.oh, g.stride_h, g.pad_top, g.kh, g.h)
         covered &= cover_all(g.ow, g.stride_w, g.pad_left, g.kw, g.w)
-        for task in range(start, stop):
-            block = block_of(task, g)
+        for item in range(start, stop):
+            block = block_of(item, g)
             first, last = block.first, block.last
             if not covered:
                 at = (block.image * g.h + first) * strides.row
@@ -165,31 +165,31 @@ def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int, kh: int, kw:
             for oh in range(block.first_window, block.last_window):
                 top, bottom = clipped(oh, g.stride_h, g.pad_top, g.kh, g.h)
                 inside = unrolled and bottom - top == kh and first <= top and bottom <= last
-                rows = visited(oh, g.stride_h, g.pad_top, g.kh, block.first_window, top)
+                over = visited(oh, g.stride_h, g.pad_top, g.kh, block.first_window, top)
                 for c in range(0, g.c, width):
                     columns = min(width, g.c - c)
                     ow = 0
                     while ow < g.ow:
                         left, right = clipped(ow, g.stride_w, g.pad_left, g.kw, g.w)
-                        pixels = visited(ow, g.stride_w, g.pad_left, g.kw, 0, left)
+                        beside = visited(ow, g.stride_w, g.pad_left, g.kw, 0, left)
                         at = ((block.image * g.h + top) * g.w + left) * g.c + c
                         at_dy = ((block.image * g.oh + oh) * g.ow + ow) * g.c + c
                         if inside and first_whole <= ow < last_whole:
                             windows = visit_whole_windows(
                                 dy, at_dy, x, dx, at, last_whole - ow, strides, columns,
-                                rows, overlap,
+                                over, overlap,
                             )  # fmt: skip
                             at += windows * strides.window
                             at_dy += windows * g.c
                             ow += windows
                             if ow == last_whole:
                                 continue
-                            left, right, pixels = 0, kw, overlap
+                            left, right, beside = 0, kw, overlap
                         index = index_of_best(x, at, strides, columns, bottom - top, right - left)
                         low, high = max(first - top, 0), min(bottom, last) - top
                         hand_out(
                             dy, at_dy, dx, at, index, strides, columns,
-                            _Pixels(right - left, low, high, rows, pixels),
+                            _Pixels(right - left, low, high, over, beside),
                         )  # fmt: skip
                         ow += 1
 
@@ -206,17 +206,17 @@ def _argmax_gradient(vectors: int, lanes: int) -> Kernel:
     ) -> None:
         """Write dx (N, H, W, C), flat, of 2×2 pooling from its argmax indices (N, OH, OW, C), flat.
 
-        A task is a row of windows of dy (N, OH, OW, C), flat. Pixels beyond the last window of a
-        row belong to the row's task, and pixels below the last row of windows to that row's.
+        An item is a row of windows of dy (N, OH, OW, C), flat. Pixels beyond the last window of a
+        row belong to the row's item, and pixels below the last row of windows to that row's.
         """
         g = geometry_of(geometry[0])
         row = g.w * g.c
-        for task in range(start, stop):
-            n, oh = task // g.oh, task % g.oh
+        for item in range(start, stop):
+            n, oh = item // g.oh, item % g.oh
             first = (n * g.h + 2 * oh) * row
             for c in range(0, g.c, width):
                 columns = min(width, g.c - c)
-                at, to = task * g.ow * g.c + c, first + c
+                at, to = item * g.ow * g.c + c, first + c
                 for _ in range(g.ow):
                     share = tile_from_row(1, vectors, lanes, dy, at, columns)
                     index = tile_from_row(1, vectors, lanes, indices, at, columns)

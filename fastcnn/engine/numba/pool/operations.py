@@ -52,24 +52,24 @@ def avg_pool2d_backward(dy: Array, g: PoolGeometry) -> Array:
     if sums_are_long(g) and dy.itemsize < 8:
         return rounded(avg_pool2d_backward(converted(dy, np.float64), g), dy)
     dx = empty_like_type(dy, *g.input_shape)
-    kernel, tasks = gradient_kernel("average", g, dy.itemsize)
-    parallel_for(kernel, tasks, _work(g), readable(dy).reshape(-1), dx.reshape(-1), record(g))
+    kernel, items = gradient_kernel("average", g, dy.itemsize)
+    parallel_for(kernel, items, _work(g), readable(dy).reshape(-1), dx.reshape(-1), record(g))
     return dx
 
 
 def argmax_gradient(dy: Array, indices: Array, g: PoolGeometry) -> Array:
     """``dx`` of 2×2 max-pooling: each window's gradient at its argmax index."""
     dx = empty_like_type(dy, *g.input_shape)
-    kernel, tasks = argmax_gradient_kernel(g, dy.itemsize)
+    kernel, items = argmax_gradient_kernel(g, dy.itemsize)
     operands = readable(dy).reshape(-1), indices.reshape(-1), dx.reshape(-1), record(g)
-    parallel_for(kernel, tasks, _work(g), *operands)
+    parallel_for(kernel, items, _work(g), *operands)
     return dx
 
 
 def _forward(kind: str, x: Array, g: PoolGeometry) -> Array:
     y = empty_like_type(x, *g.output_shape)
-    kernel, tasks = forward_kernel(kind, g, x.itemsize)
-    parallel_for(kernel, tasks, _work(g), readable(x).reshape(-1), y.reshape(-1), record(g))
+    kernel, items = forward_kernel(kind, g, x.itemsize)
+    parallel_for(kernel, items, _work(g), readable(x).reshape(-1), y.reshape(-1), record(g))
     return y
 
 
@@ -80,12 +80,12 @@ def _extreme_gradient(kind: str, dy: Array, x: Array, g: PoolGeometry) -> Array:
     dx = empty_like_type(dy, *g.input_shape)
     aligned = dx.ctypes.data % registers().vector_bytes == 0
     decision = gradient_decision(PoolProblem(kind, g, dy.itemsize, streamable=aligned))
-    kernel, tasks = decision.plan
+    kernel, items = decision.plan
     operands = readable(dy).reshape(-1), readable(x).reshape(-1), dx.reshape(-1)
     scratch: tuple[object, ...] = ()
     if decision.name == STREAMED:
-        scratch = empty_like_type(dy, tasks * g.w * g.c), streamed_blocks(g)
-    parallel_for(kernel, tasks, 2 * _work(g), *operands, *scratch, record(g))
+        scratch = empty_like_type(dy, items * g.w * g.c), streamed_blocks(g)
+    parallel_for(kernel, items, 2 * _work(g), *operands, *scratch, record(g))
     return dx
 
 

@@ -30,7 +30,7 @@ from fastcnn.engine.numba.tiles.pooling import tile_argmax, tile_best, tile_wher
 from fastcnn.engine.numba.tiles.rows import rows_line
 
 STREAMED_ROWS = 32
-"""Rows of the input in one task, at most."""
+"""Rows of the input in one item, at most."""
 _AHEAD = 16
 """Pixels of x that are fetched ahead, where windows have three rows."""
 
@@ -45,7 +45,7 @@ class _Clip(NamedTuple):
 
 
 class _Owned(NamedTuple):
-    """Which of a window's three rows belong to the task's block."""
+    """Which of a window's three rows belong to the item's block."""
 
     top: bool
     middle: bool
@@ -84,7 +84,7 @@ def _streamed_gradient(vectors: int, lanes: int, k: int) -> Kernel:
 
     @device
     def index_of_largest(x: Array, at: int, strides: Strides, clip: _Clip) -> Array:
-        """The argmax index of each channel among the pixels of a clipped window."""
+        """``i * k + j - first`` of each channel's first maximum (i, j) in the clipped window."""
         first = clip.i0 * k + clip.j0
         index: Array = tile_from_row(1, vectors, lanes, x, 0, 0)
         best = load(x, at + clip.i0 * strides.row + clip.j0 * strides.pixel)
@@ -105,8 +105,8 @@ def _streamed_gradient(vectors: int, lanes: int, k: int) -> Kernel:
     ) -> _Carried:  # fmt: skip
         """Hand out the gradient of one window; returns what the next window of the row shares.
 
-        The pixels of the window's first two columns are complete and written. ``pending`` receives
-        those of its last row, because the next row of windows adds to them.
+        Writes dx in the first two columns of the top two rows, where the item owns them, and the
+        third row of these columns to ``pending``, because the next row of windows adds to it.
         """
         index = index_of_largest(x, at.x, strides, clip)
         first = clip.i0 * k + clip.j0
@@ -149,15 +149,15 @@ def _streamed_gradient(vectors: int, lanes: int, k: int) -> Kernel:
     ) -> None:  # fmt: skip
         """Write dx (N, H, W, C), flat, from dy (N, OH, OW, C) and x (N, H, W, C), flat.
 
-        A task is one of the ``blocks`` of rows of an image. ``pending`` holds W × C numbers for
-        each task; a thread uses those of its first task.
+        An item is one of the ``blocks`` of rows of an image. ``pending`` holds W × C numbers for
+        each item; a thread uses those of its first item.
         """
         g = geometry_of(geometry[0])
         strides = strides_of(g)
         row, pixel = strides.row, strides.pixel
         first_pending = start * row
-        for task in range(start, stop):
-            n, block = task // blocks, task % blocks
+        for item in range(start, stop):
+            n, block = item // blocks, item % blocks
             first, last = g.h * block // blocks, g.h * (block + 1) // blocks
             first_window = max(0, (first + g.pad_top - k) // 2 + 1)
             last_window = min(g.oh, (last - 1 + g.pad_top) // 2 + 1)

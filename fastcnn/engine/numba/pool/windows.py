@@ -12,7 +12,7 @@ from fastcnn.core.geometry import PoolGeometry
 from fastcnn.engine.numba.runtime.inlining import device
 
 BLOCK_ROWS = 16
-"""Rows of the input in one task of a gradient."""
+"""Rows of the input in one item of a gradient."""
 
 
 class Strides(NamedTuple):
@@ -71,10 +71,10 @@ def whole_windows(count: int, stride: int, pad: int, k: int, size: int) -> tuple
 
 
 @device
-def block_of(task: int, g: PoolGeometry) -> Block:
-    """The block of rows that is a gradient's task."""
+def block_of(item: int, g: PoolGeometry) -> Block:
+    """The block of rows that is a gradient's item."""
     blocks = (g.h + BLOCK_ROWS - 1) // BLOCK_ROWS
-    image, first = task // blocks, task % blocks * BLOCK_ROWS
+    image, first = item // blocks, item % blocks * BLOCK_ROWS
     last = min(first + BLOCK_ROWS, g.h)
     first_window = max(0, (first + g.pad_top - g.kh) // g.stride_h + 1)
     last_window = min(g.oh, (last - 1 + g.pad_top) // g.stride_h + 1)
@@ -83,7 +83,7 @@ def block_of(task: int, g: PoolGeometry) -> Block:
 
 @device
 def visited(window: int, stride: int, pad: int, k: int, first: int, clipped_first: int) -> int:
-    """How many pixels of a window, clipped along one side, belong to windows since ``first`` too.
+    """How many rows (or columns) of a clipped window were written for windows from ``first`` on.
 
     Args:
         window, stride, pad, k: the window, and those of the geometry.

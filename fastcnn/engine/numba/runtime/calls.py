@@ -185,7 +185,7 @@ def _task_entry(
 
 
 def _step_entry(builder: Builder, task_entry: Value, layout: _Frame) -> Value:
-    """The function that runs a kernel with operands as arguments; null if one cannot be."""
+    """The C function that runs a kernel on operands; null if an argument cannot be one."""
     if not all(map(_is_operand, layout.types)):
         return ir.Constant(_ENTRY.as_pointer(), None)
     entry, body = _new_entry(builder, "step")

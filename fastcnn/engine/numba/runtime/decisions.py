@@ -13,8 +13,8 @@ from fastcnn.engine.numba.runtime.instruction_sets import choice_of
 from fastcnn.engine.numba.runtime.types import Kernel
 
 
-class Launch(Protocol):
-    """What every plan says: the kernel that runs, and how many tasks the threads share."""
+class AnyPlan(Protocol):
+    """What every plan has: the kernel, and how many items the threads share."""
 
     @property
     def function(self) -> Kernel: ...
@@ -24,7 +24,7 @@ class Launch(Protocol):
 
 
 P = TypeVar("P")
-L = TypeVar("L", bound=Launch)
+L = TypeVar("L", bound=AnyPlan)
 
 
 class Entry(NamedTuple, Generic[P, L]):
@@ -45,9 +45,9 @@ class Decision(NamedTuple, Generic[L]):
 
     def lines(self, result: str = "") -> Iterator[str]:
         """What :func:`fastcnn.explain` prints, of one of several results by name."""
-        tasks = f"{self.plan.items} task{'s' if self.plan.items != 1 else ''}"
+        items = f"{self.plan.items} item{'s' if self.plan.items != 1 else ''}"
         yield f"kernel{' of ' if result else ''}{result}: {self.name}, because {self.reason}"
-        yield f"  compiled as {choice_of(self.plan.function)}; {tasks}"
+        yield f"  compiled as {choice_of(self.plan.function)}; {items}"
         for name, why in self.passed_over:
             yield f"  not {name}: {why}"
 

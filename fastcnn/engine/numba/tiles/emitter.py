@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from fastcnn.engine.numba.runtime.instruction_sets import host_registers
-from fastcnn.engine.numba.runtime.types import Builder, Context, Value, Values
+from fastcnn.engine.numba.runtime.types import ArrayType, Builder, Context, Value, Values
 from fastcnn.engine.numba.tiles.types import WORD, TileType, item_size, vector_type
 
 
@@ -31,9 +31,9 @@ class Emitter:
         self.vector = vector_type(tile)
         self.size = item_size(tile.dtype)
 
-    def data(self, array_type: Value, array: Value) -> Value:
+    def data(self, kind: ArrayType, array: Value) -> Value:
         """The pointer to the first element of a Numba array."""
-        return self.context.make_array(array_type)(self.context, self.builder, array).data
+        return self.context.make_array(kind)(self.context, self.builder, array).data
 
     def add(self, a: Value, b: Value) -> Value:
         return self.builder.add(a, b)

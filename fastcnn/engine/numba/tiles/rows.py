@@ -83,12 +83,12 @@ def rows_walk(
     words = ir.VectorType(WORD, kind.rows)
 
     def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        a, b, c, last, eb, ec, sa, sb, sc = arguments[1:]
+        a, b, c, left, eb, ec, sa, sb, sc = arguments[1:]
         base = builder.add(builder.mul(a, sa), builder.add(builder.mul(b, sb), builder.mul(c, sc)))
         number = {
             name: builder.sitofp(value, double)
             for name, value in (
-                ("b", b), ("c", c), ("last", builder.sub(last, WORD(1))), ("eb", eb), ("ec", ec),
+                ("b", b), ("c", c), ("last", builder.sub(left, WORD(1))), ("eb", eb), ("ec", ec),
                 ("sc", sc), ("base", base),
                 # The offset that a step to the next b, or to the next a, adds to its c steps.
                 ("b step", builder.sub(sb, builder.mul(ec, sc))),

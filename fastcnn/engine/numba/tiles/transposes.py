@@ -1,7 +1,7 @@
 """Intrinsics that transpose squares of numbers in registers.
 
-Kernels that turn filters write the squares to memory; the dense layer's gradient for few samples
-multiplies by them.
+Kernels that transpose filters write the squares to memory; the dense layer's gradient for few
+samples multiplies by them.
 """
 
 from __future__ import annotations

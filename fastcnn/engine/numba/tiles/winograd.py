@@ -102,23 +102,23 @@ class _Square(NamedTuple):
 
 
 def _sandwich(emit: Emitter, matrix: Matrix, square: _Square) -> Iterator[Values]:
-    """The rows of ``M X Mᵀ``, one after the other.
+    """The rows of ``M X Mᵀ`` (p, p), for M (p, n) and X (n, n).
 
-    X is ``square``; its columns are read from memory one after the other.
+    X is ``square``, which is read column by column.
     """
     data, start, row_step, column_step, mask = square
-    side, half = range(len(matrix[0])), []
-    for _ in side:
+    n, mx = len(matrix[0]), []
+    for _ in range(n):
         offset, column = start, []
-        for _ in side:
+        for _ in range(n):
             if mask is None:
                 column.append(emit.load(data, offset))
             else:
                 column.append(emit.masked_load(data, offset, mask))
             offset = emit.add(offset, row_step)
-        half.append(_map_line(emit, matrix, column))
+        mx.append(_map_line(emit, matrix, column))
         start = emit.add(start, column_step)
-    for row in zip(*half, strict=True):
+    for row in zip(*mx, strict=True):
         yield _map_line(emit, matrix, list(row))
 
 
