@@ -417,7 +417,9 @@ def test_the_programs_of_a_batch_know_nothing_of_those_of_others() -> None:
         made = segment._programs
         return [made.of_batch(n, "step", False).forward.scratch for n in batches][-1]
 
-    assert bytes_for(2, 40) == bytes_for(40)  # whose filters are turned into blocks of other widths
+    assert bytes_for(2, 40) == bytes_for(
+        40
+    )  # whose filters are transposed into blocks of other widths
     assert bytes_for(40, 2) == bytes_for(2)
 
 
@@ -833,15 +835,15 @@ def test_programs_of_many_batch_sizes_are_forgotten(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.usefixtures("no_way_out")
-@pytest.mark.parametrize("fault", ["slabs", "over batch", "turned", "bias"])
+@pytest.mark.parametrize("fault", ["slabs", "over batch", "transposed", "bias"])
 def test_planted_faults_are_seen(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     if fault == "slabs":
         whole = steps.Slabs
         monkeypatch.setattr(steps, "Slabs", lambda count, *rest: whole(count - 1, *rest))
     elif fault == "over batch":
         monkeypatch.setattr(slices, "_whole", lambda *_: Operand(SHARED, 0))
-    elif fault == "turned":
-        monkeypatch.setattr(programs, "_turns", lambda *_: [])
+    elif fault == "transposed":
+        monkeypatch.setattr(programs, "_transposes", lambda *_: [])
     else:
         monkeypatch.setattr(lowering.Lowering, "bias_gradient", lambda *_: None)
     with pytest.raises(AssertionError):

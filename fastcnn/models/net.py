@@ -347,9 +347,9 @@ class Net:
         rng: np.random.Generator,
         weights: Array | None,
     ) -> tuple[float, float]:
-        """The same, layer by layer, with the engine that was asked for."""
+        """As ``_gradients``, layer by layer, with the engine asked for."""
         trunk, saved = self._trunk(loss), []
-        trained = (i for i, layer in enumerate(trunk) if self._weights.trained(layer))
+        trained = (i for i, layer in enumerate(trunk) if self._weights.gradients_of(layer))
         first = next(trained, len(trunk))  # gradients go back no further
         y = batch(images, self.dtype)
         for i, layer in enumerate(trunk):
@@ -366,7 +366,7 @@ class Net:
         for i in range(len(trunk) - 1, first - 1, -1):
             assert dy is not None
             dy, gradients = trunk[i].backward(dy, saved.pop(), self.engine, needs_dx=i > first)
-            destinations = self._weights.trained(trunk[i])
+            destinations = self._weights.gradients_of(trunk[i])
             for name, gradient in gradients.items():
                 if name in destinations:
                     destinations[name][...] = gradient

@@ -682,7 +682,7 @@ class Sequential(Net):
     def save(self, path: FilePath) -> None:
         """Write the model to a safetensors file, which :func:`load_model` reads.
 
-        An existing file is replaced at once, after the new one is whole on the disk. It keeps its
+        An old file is replaced atomically, once the new one is whole on the disk. It keeps its
         permissions, and a link to it stays a link. What is no file, such as a device, is refused.
 
         Raises ``ValueError`` before the model is built, ``ModelFileError`` where the file could not

@@ -77,8 +77,8 @@ class Weights:
             gradient[...] = 0
         self._trained, self.spans, self.frozen = trained, tuple(spans), bool(frozen)
 
-    def trained(self, layer: Layer) -> dict[str, Array]:
-        """The gradients by name of what training moves of one of the layers."""
+    def gradients_of(self, layer: Layer) -> dict[str, Array]:
+        """The gradients of a layer's parameters that train, by name."""
         return self._trained[id(layer)]
 
     def move(self, optimizer: Optimizer) -> None:

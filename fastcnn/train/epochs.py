@@ -38,7 +38,7 @@ class Epochs:
         weights: how much the loss of each sample counts, or None.
         step: takes a step on a batch; the sum of its losses, and how many samples are right.
         validate: the figures of a validation, after each epoch; or None.
-        counts: whether the loss has an accuracy.
+        has_accuracy: whether the loss has an accuracy.
         augment: applied to the images of each batch, or None.
     """
 
@@ -49,7 +49,7 @@ class Epochs:
     weights: Array | None
     step: Callable[[Array, Array, Array | None], tuple[float, float]]
     validate: Callable[[], dict[str, float]] | None
-    counts: bool
+    has_accuracy: bool
     augment: Augmentation | None
 
     def run(self, epochs: int, verbose: bool) -> History:
@@ -170,7 +170,7 @@ class Epochs:
 
     def _means(self, samples: int) -> dict[str, float]:
         logs = {"loss": self.at.loss_sum / samples}
-        if self.counts:
+        if self.has_accuracy:
             logs["accuracy"] = self.at.correct / samples
         return logs
 
@@ -199,7 +199,7 @@ def _tell_the_end(callback: Callback, model: Trainee, logs: dict[str, float]) ->
 
 
 def _may_change_weights(callback: Callback) -> bool:
-    """Whether the model may have other weights after its ``on_train_end``."""
+    """Whether its ``on_train_end`` may give the model other weights."""
     return isinstance(callback, EarlyStopping) or not is_own(type(callback))
 
 

@@ -51,7 +51,7 @@ class SavedCallback:
     """A callback of a training that was saved or copied: its class's name and its state.
 
     Attributes:
-        was_called: whether the hook that was being called then had reached it.
+        was_called: whether the hook under way at the save had reached it.
     """
 
     name: str
@@ -99,7 +99,7 @@ class Progress:
         waiting: for indices of ``callbacks`` the saved state that the callback must get back.
         weights: the weights of the last step, where a callback may have put others into the model
             at the end of the training.
-        weights_of_model: a checksum of these others; None while callbacks are told of the end.
+        weights_of_model: a checksum of the model's own; None while ``on_train_end`` is called.
     """
 
     optimizer: Optimizer
@@ -166,7 +166,7 @@ class Progress:
         self.weights_of_model = checksum_of_weights(others)
 
     def weights_to_save(self, of_model: list[Array]) -> list[Array] | None:
-        """The weights of the last step, if the model has those that took their place."""
+        """The last step's weights, if the model still has those put in their place."""
         if self.weights is None:
             return None
         if self.weights_of_model is None:
@@ -209,7 +209,7 @@ def checksum_of_samples(samples: Samples) -> int:
     return checksum
 
 
-FORMAT = 2
+TRAINING_FORMAT = 2
 """The format of a training in a file. Format 1, with arrays as text, can be read too."""
 
 
@@ -230,7 +230,7 @@ def as_dict(
         callbacks.append({"class": one.name, "state": state, "was_called": one.was_called})
         arrays |= more
     data = {
-        "format": FORMAT,
+        "format": TRAINING_FORMAT,
         "epoch": progress.epoch,
         "batch": progress.batch,
         "begun": progress.begun,
@@ -265,8 +265,10 @@ def progress_from(data: dict[str, Any]) -> tuple[Progress, list[str]]:
     Arrays of history and callbacks are not there yet; see :func:`shapes_of` and
     :func:`take_arrays`.
     """
-    if data.get("format", 1) not in (1, FORMAT):
-        raise ValueError(f"its training is of format {data['format']!r}, not of 1 or {FORMAT}")
+    if data.get("format", 1) not in (1, TRAINING_FORMAT):
+        raise ValueError(
+            f"its training is of format {data['format']!r}, not of 1 or {TRAINING_FORMAT}"
+        )
     optimizer = optimizer_from_dict(data["optimizer"])
     steps = count("steps", data["optimizer"]["steps"], least=0)
     # In files of earlier versions a schedule counted from an optimizer's first step.

@@ -25,7 +25,7 @@ _NO_GRADIENT = np.zeros(0, np.uint8)
 
 
 class _Forward(NamedTuple):
-    """What the way back takes of a forward pass: input, output, workspace and programs."""
+    """What the way back takes of a forward pass: input, output, scratch and programs."""
 
     x: Array
     y: Array

@@ -41,7 +41,7 @@ from fastcnn.nn.optimizers import Optimizer
 from fastcnn.ops import softmax
 from fastcnn.train.sample_weights import scale_to_mean, weighted
 
-# Parameters that a step of its own moves, at most.
+# Parameters that one step moves, at most.
 _MOVED = 200_000
 
 Unit = CompiledSegment | LoneLayer
@@ -69,7 +69,7 @@ def _units(layers: Sequence[Layer], weights: Weights) -> list[Unit]:
     A lone convolution has its ReLU and max-pooling with it, a lone dense layer the Flatten before.
     """
     dtype, units, i = weights.parameters.dtype, list[Unit](), 0
-    first = next((i for i, layer in enumerate(layers) if weights.trained(layer)), len(layers))
+    first = next((i for i, layer in enumerate(layers) if weights.gradients_of(layer)), len(layers))
     while i < len(layers):
         end = i
         while end < len(layers) and stands_alone(layers[end], dtype) is None:
@@ -116,7 +116,7 @@ class Executor:
         return isinstance(self._units[0], CompiledSegment)
 
     def forward(self, x: Array) -> Array | None:
-        """Raw outputs for inputs (N, …); None where single operations must decide.
+        """Raw outputs for inputs (N, …); None where layers must run one by one.
 
         That is where padding by zeros meets parameters that are not finite.
         """
@@ -188,7 +188,7 @@ class Executor:
                 return 0
             purpose = ["train", self._dtype.char, repr(loss), type(optimizer).__name__]
             if self._weights.frozen:
-                purpose += [",".join(self._weights.trained(layer)) for layer in self._layers]
+                purpose += [",".join(self._weights.gradients_of(layer)) for layer in self._layers]
             targets_kind = targets.dtype.char, targets.ndim
             try:
                 return prepare(self._layers, run, like, *purpose, *targets_kind, progress=progress)
@@ -288,7 +288,7 @@ class Executor:
         Each loss counts by its sample's weight, if there are ``sample_weights`` (N,) of the
         parameters' dtype.
 
-        None where single operations must decide: the loss is not finite, or padding by zeros met
+        None where layers must run one by one: the loss is not finite, or padding by zeros met
         a number that is not. Then nothing has changed but the gradient.
         """
         if not (self._uses_randomness or self._state):
@@ -353,4 +353,4 @@ class Executor:
 
 
 class _Undecided(Exception):
-    """Single operations must decide."""
+    """Layers must run one by one."""

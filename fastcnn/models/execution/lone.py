@@ -54,7 +54,7 @@ class LoneLayer:
         self, layers: Sequence[Layer], layer: Layer, weights: Weights, needs_dx: bool, reason: str
     ) -> None:
         self._layers, self._layer, self._needs_dx, self._reason = layers, layer, needs_dx, reason
-        self._parameters, self._gradients = weights.of(layer), weights.trained(layer)
+        self._parameters, self._gradients = weights.of(layer), weights.gradients_of(layer)
         self._dtype = weights.parameters.dtype
         self.trained = bool(self._gradients)
 
@@ -114,25 +114,25 @@ class LoneConvolution(LoneLayer):
         if chosen.pools_in_registers and rng is None:
             return winograd.conv2d_pooled(*operands), None
         if chosen.pools_in_registers:
-            y, unpooled = winograd.conv2d_pooled_with_indices(*operands)
+            y, pool_operand = winograd.conv2d_pooled_with_indices(*operands)
         else:
-            unpooled = chosen.forward(*operands)
-            y = max_pool2d(unpooled, chosen.pooling) if chosen.pooling else unpooled
-        return y, None if rng is None else (x, y, unpooled)
+            pool_operand = chosen.forward(*operands)
+            y = max_pool2d(pool_operand, chosen.pooling) if chosen.pooling else pool_operand
+        return y, None if rng is None else (x, y, pool_operand)
 
     def backward(self, dy: Array, saved: Saved) -> Array | None:
-        x, y, unpooled = saved
+        x, y, pool_operand = saved
         chosen = self._operations(len(x))
         g = chosen.geometry
         if self._activation:
-            # Before it is unpooled, while it is small: a window's largest is above 0, or no number
+            # ReLU before unpooling, while dy is small: a window's largest is above 0, or no number
             # of the window is.
             dy = _through_relu(dy, y)
         if "b" in self._gradients:  # unpooling would not change the sum
             self._gradients["b"][...] = chosen.to_bias(dy, chosen.geometry_of_dy)
         if chosen.pooling:
             unpool = argmax_gradient if chosen.pools_in_registers else max_pool2d_backward
-            dy = unpool(dy, unpooled, chosen.pooling)
+            dy = unpool(dy, pool_operand, chosen.pooling)
         dx = chosen.to_input(dy, self._parameters["w"], g) if self._needs_dx else None
         if self.trained:
             self._gradients["w"][...] = chosen.to_filters(dy, x, g)

@@ -47,8 +47,8 @@ from fastcnn.nn.layers import (
     ReLU,
 )
 
-# Operations for one sample. A layer of more has enough for all threads in any batch; one of fewer
-# gains less from a better algorithm than it would lose by standing alone.
+# Operations for a sample. More than the first keep all threads busy in any batch. With fewer than
+# the second, a better algorithm gains less than standing alone costs.
 _HEAVY, _LIGHT = 4_000_000, 1_000_000
 # Weights that are better passed over once for the batch than once for each slice.
 _LARGE = 3 * L2_BYTES // 8
@@ -57,14 +57,14 @@ L = TypeVar("L", bound=Layer)
 
 
 class Lowering(Generic[L]):
-    """A built layer of a segment.
+    """How a layer becomes steps.
 
     Attributes:
         lone: what runs such a layer where it stands alone.
         layer: the layer.
         i: its index in the segment.
         parameters: its parameters by name.
-        gradients: the gradients by name of what training moves of it.
+        gradients: those of its parameters that train, by name.
         count: numbers of its output, for one sample.
         has_steps: whether it does anything to numbers.
         rectifies: whether it ends in a ReLU, or is one.
@@ -75,7 +75,7 @@ class Lowering(Generic[L]):
 
     def __init__(self, layer: L, i: int, weights: Weights) -> None:
         self.layer, self.i = layer, i
-        self.parameters, self.gradients = weights.of(layer), weights.trained(layer)
+        self.parameters, self.gradients = weights.of(layer), weights.gradients_of(layer)
         self.count = prod(output_of(layer))
         self.rectifies = is_relu(layer)
 
@@ -284,7 +284,7 @@ LOWERINGS: dict[type[Layer], type[Lowering[Any]]] = {
     AvgPool2D: AveragePoolLowering,
     GlobalAvgPool2D: AveragePoolLowering,
 }
-"""What becomes of each class of layers. Classes of users are not here, even if they derive from one
+"""The lowering of each class of layers. Classes of users are not here, even if they derive from one
 of these, because they may do something else."""
 
 

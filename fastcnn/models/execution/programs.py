@@ -46,7 +46,7 @@ _SPARE = 4 << 20
 _COPIED = 16 * 1024
 # Batch sizes that are remembered.
 _PROGRAMS = 64
-# Numbers that a step of its own transposes or sums, at most.
+# Numbers that one step transposes or sums, at most.
 _AT_ONCE = 4096
 _NO_WEIGHTS = np.zeros(0)
 
@@ -76,7 +76,7 @@ class BatchPrograms:
     """Programs for one batch size, and memory for their runs.
 
     Attributes:
-        forward: the way there; with a loss, back too.
+        forward: the forward pass; with a loss, both.
         backward: what follows on ``forward``, in the same scratch.
         output_shape, dtype: of the outputs of the batch.
         transposes: steps that transpose filters, which run before the way back.

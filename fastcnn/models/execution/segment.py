@@ -40,7 +40,7 @@ class Segment:
             from the first to the last number that training moves.
         zeros: as many as any layer has channels or features.
         padded: the filters that meet images between zeros, flat.
-        over_batch: dense layers whose gradients are summed over all slices at once.
+        over_batch: indices of dense layers with gradients summed after all slices.
     """
 
     layers: Sequence[Layer]
@@ -74,11 +74,11 @@ class Segment:
         """Operations for a sample, forward."""
         return sum(layer.flops(input_of(layer)) for layer in self.layers)
 
-    def maker(self, i: int) -> int | None:
+    def producer(self, i: int) -> int | None:
         """The last layer before layer ``i`` that does anything to numbers."""
         return next((j for j in range(i - 1, -1, -1) if self.lowerings[j].has_steps), None)
 
-    def user(self, i: int) -> int | None:
+    def consumer(self, i: int) -> int | None:
         """The first layer from layer ``i`` on that does anything to numbers."""
         rest = range(i, len(self.layers))
         return next((j for j in rest if self.lowerings[j].has_steps), None)

@@ -31,7 +31,7 @@ Aim = Literal["predict", "softmax", "train", "step", "soft step"]
 softmax cross-entropy and backward at once, "step" of class numbers, "soft step" of rows of
 probabilities."""
 
-# Steps that a step after the slices is cut into, at most.
+# Parts that a step after the slices is cut into, at most.
 _CUTS = 16
 
 
@@ -166,9 +166,9 @@ class Slice(StepList):
 
     def _input_room(self, i: int, count: int) -> Operand:
         """A place for the input of layer ``i``; an array of the batch where it is needed later."""
-        user = self._segment.user(i)
-        if user in self._summed_later:
-            return self.batch_array("x", user, self.n * count)
+        consumer = self._segment.consumer(i)
+        if consumer in self._summed_later:
+            return self.batch_array("x", consumer, self.n * count)
         return self.room(self.n * count)
 
     def _softmax(self, x: Operand) -> None:
@@ -214,7 +214,7 @@ class Slice(StepList):
             dx = self._gradient_room(stage.start)
             if stage.start == segment.first and segment.needs_dx:
                 dx = Operand(program.DX, 0)
-            dy = self._back(stage, dy, dx, has_bias=not unpools)
+            dy = self._back(stage, dy, dx, sum_bias=not unpools)
 
     def _unpooled(self, stage: _Stage, indices: Operand, dy: Operand) -> Operand:
         """Steps to the gradient before a stage's pooling and ReLU, and to the bias's gradient.
@@ -231,10 +231,10 @@ class Slice(StepList):
         pool.unpool(self, dy, indices, dx)
         return dx
 
-    def _back(self, stage: _Stage, dy: Operand, to: Operand | None, *, has_bias: bool) -> Operand:
-        """Steps of a stage's first layer; where the gradient of its input lies, at ``to`` if given.
+    def _back(self, stage: _Stage, dy: Operand, to: Operand | None, *, sum_bias: bool) -> Operand:
+        """Steps back through a stage's first layer; returns where ``dx`` lies: ``to``, if given.
 
-        ``has_bias`` says whether the bias's gradient is still to be summed.
+        ``sum_bias`` says whether the bias's gradient is still to be summed.
         """
         segment, i, x, y = self._segment, stage.start, stage.x, stage.y
         layer = segment.lowerings[i]
@@ -260,7 +260,7 @@ class Slice(StepList):
         if i in self._summed_later:
             self.over_batch[i] = x, dy
         else:
-            if has_bias:
+            if sum_bias:
                 layer.bias_gradient(self, dy, layer.count)
             layer.weight_gradient(self, x, dy)
         dx = to or self._other(dy)
@@ -270,11 +270,11 @@ class Slice(StepList):
 
     def _gradient_room(self, i: int) -> Operand | None:
         """Where the gradient of layer ``i``'s input must lie, if it matters."""
-        maker = self._segment.maker(i)
-        if maker is None or maker not in self._summed_later:
+        producer = self._segment.producer(i)
+        if producer is None or producer not in self._summed_later:
             return None
-        layer = self._segment.lowerings[maker]
-        return None if layer.rectifies else self.batch_array("dy", maker, self.n * layer.count)
+        layer = self._segment.lowerings[producer]
+        return None if layer.rectifies else self.batch_array("dy", producer, self.n * layer.count)
 
     def _other(self, dy: Operand) -> Operand:
         """One of the two places for gradients, not that of ``dy``."""

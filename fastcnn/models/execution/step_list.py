@@ -25,7 +25,7 @@ def whole_lines(size: int) -> int:
 
 
 class Shared:
-    """Where that lies which the slices of one batch have in common.
+    """Places of what the slices of one batch have in common.
 
     Attributes:
         transposed: for a layer's index and the width of blocks, the first byte of its filters.
@@ -62,12 +62,12 @@ class StepList:
     """Steps for ``n`` samples of a batch, and places in their workspace.
 
     Attributes:
-        n, dtype, itemsize: of the samples.
+        n, dtype, itemsize: of activations.
         like: a number of the dtype, which stands for arrays where types alone matter.
         steps: the list that grows.
         keeps_copies: whether copied images stay as they are, so that a copy serves twice.
         zeros: the operand of steps that need a bias and have none.
-        slab: where the gradient of all parameters that train goes; at first where it belongs.
+        slab: where the gradient of all parameters that train goes; at first to ``gradient``.
         size: bytes of the workspace.
         shared: what slices of one batch have in common.
         constants: arrays that steps name by their addresses.
@@ -93,7 +93,7 @@ class StepList:
     def step(
         self, kernel: Kernel, samples: tuple[object, ...], stop: int, *operands: Operand
     ) -> None:
-        """A call of ``kernel`` over ``range(stop)``; ``samples`` are arguments of its types."""
+        """A call of ``kernel`` over ``range(stop)``; ``samples`` only show its types."""
         if stop:
             self.steps.append(program.step(kernel, samples, stop, *operands))
 

@@ -34,7 +34,7 @@ _WHOLE_FILTERS = ((3, 3), (5, 5))
 _TAPS = (3, 5)
 """Taps of a row that is one step, where registers are few."""
 _ONE_LINE, _TWO_LINES = (8, 6), {3: (6, 4), 5: (4,)}
-"""Lengths of lines in tiles of rows of taps: of one line, and by the taps of two that are pooled.
+"""Lengths of lines where a step is a row of taps: of one line; by taps, of two that are pooled.
 With the longest, the last tiles of a line may be two pixels shorter, so that they fill the line."""
 PACKED_BLOCKS = 8
 """Blocks of columns whose filters are packed at once (docs/measurements.md, "Packed filters")."""
@@ -117,7 +117,7 @@ def packing_pays(rows: int, w_bytes: int, tile: Tile) -> bool:
 
 
 def _taps_at_once(c: Contraction) -> int:
-    """Steps that make a row of taps on one channel, where such a row is one step; or 0."""
+    """Taps of a row on one channel, where a kernel takes them in one step; else 0."""
     few = registers().tile_rows < 8 and c.step_count <= STRETCH
     in_a_row = c.steps.run in _TAPS and c.steps.b == c.rows.x_c == c.steps.x_run == 1
     return c.steps.run if few and in_a_row else 0

@@ -61,7 +61,7 @@ CACHE_BYTES = L2_BYTES // 2
 
 
 class Rows(NamedTuple):
-    """Rows of a group count over (a, b, c), in row-major order; steps of offsets for each."""
+    """Rows of a group count over (a, b, c), in row-major order, with strides in x and y."""
 
     a: int
     b: int
@@ -77,7 +77,7 @@ class Rows(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """Steps of a sum count over (a, b) and a run of equal strides, all at least once.
+    """Steps of a sum count over (a, b) and a run of equal strides; no extent is 0.
 
     A run of more steps than :data:`~fastcnn.core.long_sums.STRETCH` is cut into pieces: all steps
     a and b are taken with the first piece, then with the second. A stretch of the sum has
@@ -360,7 +360,7 @@ def _contraction(
             high_b = r.b - 1 if next_image else row_b + (row_c + height - 1) // r.c
             if c.schedule.far and c.schedule.y_line:
                 expect_store(tile, y, rows_line(height, first * r.y_c, r.y_c), starts.y)
-            # Read once: in the loops each would be read from memory again.
+            # Read fields once: loops would read them from memory again.
             steps_b, run = c.steps.b, c.steps.run
             x_a, x_b, x_run = c.steps.x_a, c.steps.x_b, c.steps.x_run
             w_a, w_b, w_run = c.steps.w_a, c.steps.w_b, c.steps.w_run

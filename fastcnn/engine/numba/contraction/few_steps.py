@@ -1,8 +1,8 @@
-"""The kernel of matrix products of few steps, where to write the result is all the work.
+"""The kernel of matrix products of few steps, where writing the result is all the work.
 
 The gradient of a dense layer's weights by a few samples is one. Row after row is computed, with the
-first step's weights in registers. In tiles of rows, most of the time would be for where the tiles
-begin and for the tail of their columns (docs/measurements.md, "A kernel for few steps").
+first step's weights in registers. In tiles of rows, most of the time would go to starting tiles
+and to the tail of their columns (docs/measurements.md, "A kernel for few steps").
 """
 
 from __future__ import annotations

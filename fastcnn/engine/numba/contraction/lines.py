@@ -154,7 +154,7 @@ def _items_of_lines(
         tile: Array, i: int, j: int, ih: int, columns: int, arrays: Arrays, totals: int,
         c: Contraction,
     ) -> Array:  # fmt: skip
-        # Read once: in the loops each would be read from memory again.
+        # Read fields once: loops would read them from memory again.
         x, w, x_b, x_c, real = arrays.x, arrays.w, c.rows.x_b, c.rows.x_c, c.image_rows
         run, steps_b = c.steps.run, c.steps.b
         step_x_a, step_x_b, step_x = c.steps.x_a, c.steps.x_b, c.steps.x_run
@@ -243,7 +243,7 @@ def _items_of_lines(
                 result = (
                     tile_pooled(length, tile) if has_nan else tile_pooled_of_numbers(length, tile)
                 )
-            if relu:  # of the largest: which zero it is, if its sign is minus, may differ
+            if relu:  # after pooling: the sign of a zero may differ from ReLU before it
                 result = tile_relu(result)
             tile_store_rows(result, arrays.y, starts.y, c.rows.y_c, columns, results)
             if pooled and c.schedule.argmax:

@@ -95,7 +95,7 @@ def layout(
 ) -> Layout:
     """Images of ``shape`` with zeros (top, bottom, left, right) around them.
 
-    With a ``stride``, only every such pixel. Neighbouring pixels a multiple of 2 KiB apart would
+    With ``stride``, pixels that far apart. Neighbouring pixels a multiple of 2 KiB apart would
     fall into the same few sets of the first-level cache, and the rows of a tile would push each
     other out. Then a cache line stays free between them (docs/measurements.md, "A free cache line
     between pixels").

@@ -71,7 +71,7 @@ def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvG
         _contract_packed(images, readable(w), bias, flat_y, relu, g)
     else:
         contract(decision.plan, images, flat_w, bias, flat_y, relu)
-    # A filter's infinity or NaN shows in every number that it meets a zero of the padding for.
+    # Infinity or NaN in a filter makes NaN of every number for which it meets the padding.
     if has_padding(g) and not all_finite(flat_w if w.size < y.size else flat_y):
         return convolution_loops.conv2d(x, w, b, activation, g)
     return y
@@ -216,9 +216,9 @@ def forward_decision(
     pooled: bool = False,
     argmax: bool = False,
 ) -> tuple[Layout, Decision[Plan]]:
-    """How the images must lie, and what serves; with ``pooled``, 2×2 max-pooling follows.
+    """Layout and kernel of the convolution; with ``pooled``, 2×2 max-pooling follows.
 
-    Where pooling is not in the same kernel, what serves is a plan of the convolution alone.
+    Where no kernel pools too, the plan is that of the convolution alone.
     """
     if _division(g).elementwise:
         vertical = Side(g.oh, g.kh, g.h, g.stride_h, -g.pad_top, g.dilation_h, g.ow, g.kw)
@@ -389,7 +389,7 @@ def _input_gradient_of_phase(
         x_start=(v.out + to.top) * row + (h.out + to.left) * pixel,
         y_start=(v.first * g.w + h.first) * g.ic,
     )
-    # Turned filters, [group][block][kh][kw][oc][tile columns].
+    # Transposed: [group][block][kh][kw][oc][tile columns].
     run, columns, width = g.group_oc, g.group_ic, tile.columns
     block = g.kh * g.kw * run * width
     return Contraction(
@@ -408,7 +408,7 @@ def _input_gradient_of_phase(
 
 
 class FilterGradient(NamedTuple):
-    """What serves the filters' gradient."""
+    """Plans of the filters' gradient."""
 
     to: Layout
     slabs: int

@@ -1,6 +1,6 @@
 """The gradient of the filters by Winograd's minimal filtering.
 
-It is a filter too, with the gradient of the output in the part of the filter: for a square of m × m
+It is a filter too, with the gradient of the output in the role of the filter: for a square of m × m
 numbers of dy and the (m + r − 1)² inputs that they meet, F(r, m) gives what they add to the r × r
 taps. Squares of dy and x are transformed, and each of the n² numbers of a transformed square is a
 product of its own, summed over all squares of all images:
@@ -59,7 +59,7 @@ from fastcnn.engine.numba.runtime.types import Kernel
 
 LEAST_PASS, MOST_PASS = 4 * 1024 * 1024, 32 * 1024 * 1024
 """Bytes of V and Z in a pass, which the third-level cache holds beside other things; more where D
-is larger, because each pass reads and writes D once. One block is taken if it is more."""
+is larger, because each pass reads and writes D once. A larger block is one whole pass."""
 MOST_SLABS, LEAST_SLABS = 8, 4
 """Slabs at most, unless sums are long, and at least."""
 SLAB_SQUARES = 128

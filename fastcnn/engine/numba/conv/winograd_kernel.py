@@ -293,7 +293,7 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
                         v_first = share - item
                     begin = first + item * size
                     transform_squares(
-                        begin, min(last, begin + size), x, v, (v_first + item) * c.blocks.numbers,
+                        begin, min(last, begin + size), x, v, (v_first + item) * c.blocks.length,
                         border, border_start, c,
                     )  # fmt: skip
                 for column in range(column_from, column_to):
@@ -307,7 +307,7 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
                             continue
                         for block in range(block_from, block_to):
                             squares = min(size, last - first - block * size)
-                            v_start = (v_first + block) * c.blocks.numbers
+                            v_start = (v_first + block) * c.blocks.length
                             m_start = (m_first + block - block_from) * c.columns.products
                             multiply_block(
                                 squares, scratch, v_start, u_start, m_start, k, last_k, c

@@ -152,7 +152,7 @@ def _by_blocks(
                 result.append(transposition)
             result.append(contraction(plan, dy, rows, dx))
         if needs_dw:
-            # The copy is laid out as images of one row of pixels for each sample.
+            # The copy is laid out as one image: a row of pixels for each sample.
             rows_of_x = record(Layout(n, count, 1, 0, 0, 1, 1, copied=True))
             copy = program.step(
                 packing.lay_out_rows, (like, like, 0, 0, 0, rows_of_x), n,

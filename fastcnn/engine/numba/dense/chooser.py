@@ -71,7 +71,7 @@ def _contractions(c: Callable[[Dense], Contraction]) -> tuple[Entry[Dense, Plan]
     def adapted(entry: Entry[Problem, Plan]) -> Entry[Dense, Plan]:
         def plan(p: Dense) -> Plan | str:
             of_layer = c(p)
-            # Turned weights lie in blocks as wide as the tile for all inputs.
+            # Transposed: in blocks as wide as the tile for all inputs.
             columns = p.all_inputs if of_layer.columns.w_block else of_layer.columns.total
             tile = tile_for(of_layer.row_count, columns, p.itemsize)
             return entry.plan(Problem(of_layer, tile, p.itemsize))

@@ -1,7 +1,7 @@
 """The fully connected layer as a contraction: rows are samples, steps inputs.
 
-The register tile is that of convolutions, for every batch size, so each output is summed in the
-order of the inputs, whatever the batch. BLAS changes the order with the batch size, and with it the
+In which order an output is summed follows from the numbers of inputs and outputs alone, so that
+it is the same in any batch. BLAS changes the order with the batch size, and with it the
 last bits.
 """
 

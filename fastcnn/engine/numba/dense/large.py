@@ -55,7 +55,7 @@ class Product(NamedTuple):
 
     Blocks of ``width`` columns, the last of which overlaps the one before, have places of their own
     in the scratch, whose rows are ``pitch`` apart. The sums of a split begin at ``room`` times its
-    number. Items are ``blocks`` of columns by a split of the inputs by ``rows`` samples.
+    number. An item is ``blocks`` of columns × a split of the inputs × ``rows`` samples.
     """
 
     samples: int

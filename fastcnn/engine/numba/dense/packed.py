@@ -42,7 +42,7 @@ from fastcnn.engine.numba.tiles.totals import totals_add, totals_begin, totals_e
 INPUTS = 256
 """Inputs of a layer for this kernel, at least: to add up the accumulators takes time too."""
 _COLUMNS, _VECTORS = 24, 5
-"""Outputs, if they do not fit into a register tile's columns, and vectors that rows fill without a
+"""Outputs (or a register tile's columns, if these are more), and vectors that rows fill without a
 gap, both at most. With more vectors, too few samples share the weights that a step reads."""
 _ACCUMULATORS = 2
 """Vectors of accumulators of a sample, at least, because a sum waits for the one before."""
@@ -98,7 +98,7 @@ def _packed(columns: int, rows: int, vectors: int, lanes: int) -> Kernel:
             totals: int,
             inputs: int,
         ) -> None:
-            # The bias is where the first of each group of inputs has its sums.
+            # The bias starts the sums of the first input of each group.
             tile = tile_from_row(height, vectors, lanes, b, 0, columns)
             in_x, i, j, left = rows_line(height, 0, inputs), sample * inputs, 0, inputs % at_once
             if inputs > STRETCH:

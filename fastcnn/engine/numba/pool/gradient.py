@@ -165,31 +165,31 @@ def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int, kh: int, kw:
             for oh in range(block.first_window, block.last_window):
                 top, bottom = clipped(oh, g.stride_h, g.pad_top, g.kh, g.h)
                 inside = unrolled and bottom - top == kh and first <= top and bottom <= last
-                over = visited(oh, g.stride_h, g.pad_top, g.kh, block.first_window, top)
+                rows_done = visited(oh, g.stride_h, g.pad_top, g.kh, block.first_window, top)
                 for c in range(0, g.c, width):
                     columns = min(width, g.c - c)
                     ow = 0
                     while ow < g.ow:
                         left, right = clipped(ow, g.stride_w, g.pad_left, g.kw, g.w)
-                        beside = visited(ow, g.stride_w, g.pad_left, g.kw, 0, left)
+                        columns_done = visited(ow, g.stride_w, g.pad_left, g.kw, 0, left)
                         at = ((block.image * g.h + top) * g.w + left) * g.c + c
                         at_dy = ((block.image * g.oh + oh) * g.ow + ow) * g.c + c
                         if inside and first_whole <= ow < last_whole:
                             windows = visit_whole_windows(
                                 dy, at_dy, x, dx, at, last_whole - ow, strides, columns,
-                                over, overlap,
+                                rows_done, overlap,
                             )  # fmt: skip
                             at += windows * strides.window
                             at_dy += windows * g.c
                             ow += windows
                             if ow == last_whole:
                                 continue
-                            left, right, beside = 0, kw, overlap
+                            left, right, columns_done = 0, kw, overlap
                         index = index_of_best(x, at, strides, columns, bottom - top, right - left)
                         low, high = max(first - top, 0), min(bottom, last) - top
                         hand_out(
                             dy, at_dy, dx, at, index, strides, columns,
-                            _Pixels(right - left, low, high, over, beside),
+                            _Pixels(right - left, low, high, rows_done, columns_done),
                         )  # fmt: skip
                         ow += 1
 
