@@ -66,8 +66,7 @@ def main() -> int:
         if not Check("the wheel", ROOT, [build]).passes():
             return 1
         (wheel,) = folder.glob("*.whl")
-        newest = max(others, key=VERSIONS.index, default=None)  # compiles the most, in a minute
-        checks = [installed(wheel, one, path, one == newest) for one, path in others.items()]
+        checks = [installed(wheel, one, path) for one, path in others.items()]
         checks.append(Check("compiled kernels", ROOT, [(sys.executable, ".ci/check_cache.py")]))
         lint, form = (BIN / "ruff", "check", "."), (BIN / "ruff", "format", "--check", ".")
         checks.append(Check("style and types", ROOT, [lint, form, (BIN / "mypy",)]))
@@ -87,9 +86,9 @@ def python(version: str) -> Path | None:
     return None
 
 
-def installed(wheel: Path, version: str, path: Path, compares: bool) -> Check:
-    """The wheel in a fresh environment of this Python, outside the clone: the article, a short
-    training, and a comparison if wanted."""
+def installed(wheel: Path, version: str, path: Path) -> Check:
+    """The wheel in a fresh environment of this Python, outside the clone: the article, a comparison
+    of the engines, and a short training."""
     folder = wheel.parent / version
     folder.mkdir()
     fastcnn = folder / "env" / "bin" / "fastcnn"
@@ -97,7 +96,7 @@ def installed(wheel: Path, version: str, path: Path, compares: bool) -> Check:
         (path, "-m", "venv", "env"),
         (folder / "env" / "bin" / "pip", "install", "-q", "--no-compile", wheel),
         (fastcnn, "demo"),
-        *([(fastcnn, "compare", "--quick")] if compares else []),
+        (fastcnn, "compare", "--quick"),
         (fastcnn, "train", "--net", "article", "--epochs", "1"),
     ]
     return Check(f"Python {version}", folder, commands)

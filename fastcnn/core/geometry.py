@@ -34,7 +34,8 @@ class ConvGeometry(NamedTuple):
     """All the integers of one convolution, NHWC by HWIO; made by :func:`conv_geometry`.
 
     ``n, h, w, ic`` are the input's sides, ``kh, kw`` the filter's, ``oh, ow, oc`` the output's.
-    The filters have the shape ``(kh, kw, ic // groups, oc)``.
+    The filters have the shape ``(kh, kw, ic // groups, oc)``. The record is flat, with more fields
+    than others, because choosers unpack it, compare it and keep it as a key.
     """
 
     n: int
