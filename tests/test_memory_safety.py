@@ -178,7 +178,7 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
         "programs.",
         "programs._programs_of",
         "programs._sums_of_slabs",
-        "programs._turns",
+        "programs._transposes",
         "step_list.StepList",
         "slices.Slice",
         "backward._by_blocks",
