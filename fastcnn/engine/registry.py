@@ -147,9 +147,9 @@ def _registry() -> dict[str, list[Implementation]]:
             chooser=f"fastcnn.engine.numba.conv.{file}",
         )
         registry[op].insert(0, winograd)
-    for op in ("dense", "dense_backward"):
+    for op, file in (("dense", "chooser"), ("dense_backward", "backward")):
         compiled = registry[op][0]
-        registry[op][0] = compiled._replace(chooser="fastcnn.engine.numba.dense.chooser")
+        registry[op][0] = compiled._replace(chooser=f"fastcnn.engine.numba.dense.{file}")
     return registry
 
 

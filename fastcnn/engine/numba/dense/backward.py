@@ -11,6 +11,7 @@ their products in calls of their own, which threads share.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import lcm
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from fastcnn.engine.numba.contraction.chooser import tile_for
 from fastcnn.engine.numba.contraction.column_sums import column_sums
 from fastcnn.engine.numba.contraction.contraction import Plan, contract
 from fastcnn.engine.numba.contraction.packing import Layout, transpose_filters
+from fastcnn.engine.numba.dense import chooser
 from fastcnn.engine.numba.dense.chooser import dense_input_plan, dense_weight_plan
 from fastcnn.engine.numba.runtime import arrays, program
 from fastcnn.engine.numba.runtime.arrays import bias_or_zeros, empty_like_type, readable, record
@@ -72,6 +74,20 @@ def is_one_call(n: int, inputs: int, outputs: int, itemsize: int) -> bool:
     weights = inputs * outputs * itemsize
     least, most = _LARGE
     return (n in _SAMPLES and weights <= _SMALL) or least <= weights <= most
+
+
+def explanation(op: str, sizes: tuple[int, ...], itemsize: int) -> Iterator[str]:
+    """How both gradients are computed, and why; what :func:`fastcnn.explain` prints."""
+    n, inputs, outputs = sizes
+    if n == 0 or not is_one_call(n, inputs, outputs, itemsize):
+        yield from chooser.explanation(op, sizes, itemsize)
+        return
+    size, _ = _block(n, inputs, outputs, itemsize)
+    blocks = -(-inputs // size)
+    yield f"kernels: of {blocks} block{'s' if blocks > 1 else ''} of inputs, in one compiled call"
+    of_block = n, size, outputs, itemsize
+    yield from chooser.input_gradient_decision(*of_block, all_inputs=inputs).lines("dx of a block")
+    yield from chooser.weight_gradient_decision(*of_block).lines("dw of a block")
 
 
 def dense_gradients(
