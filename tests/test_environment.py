@@ -21,6 +21,8 @@ from processes import SOURCE, environment, python
 from fastcnn.engine.numba.runtime import code_key, kernel_cache
 
 PACKAGE = SOURCE / "fastcnn"
+# Other processes write into __pycache__ meanwhile, and remove files there.
+LEFT_OUT = shutil.ignore_patterns("mnist", "__pycache__")
 CALL = """
 import os
 import py_compile
@@ -33,8 +35,7 @@ print(y.sum(), sum(activations.relu_kernel.stats.cache_hits.values()))
 
 def without_sources(folder: Path) -> None:
     """A copy of the package with nothing but compiled files."""
-    ignored = shutil.ignore_patterns("__pycache__", "mnist")
-    shutil.copytree(PACKAGE, folder / "fastcnn", ignore=ignored)
+    shutil.copytree(PACKAGE, folder / "fastcnn", ignore=LEFT_OUT)
     assert compileall.compile_dir(folder, quiet=1, legacy=True)
     for path in list(folder.rglob("*.py")):
         path.unlink()
@@ -93,7 +94,7 @@ def test_without_source_files_other_code_has_another_stamp(
     stamps = []
     for i, replaced in enumerate([("", ""), edit, ("", "")]):
         folder = tmp_path / str(i)
-        shutil.copytree(PACKAGE, folder / "fastcnn", ignore=shutil.ignore_patterns("mnist"))
+        shutil.copytree(PACKAGE, folder / "fastcnn", ignore=LEFT_OUT)
         edited = folder / "fastcnn" / file
         edited.write_text(edited.read_text("utf-8").replace(*replaced), "utf-8")
         assert compileall.compile_dir(folder, quiet=1, legacy=True, force=True)
@@ -108,7 +109,7 @@ def test_a_compiled_file_that_python_does_not_compare_with_its_source_decides(
     tmp_path: Path,
 ) -> None:
     """As a distribution may ship: an edit of the source does not change what runs."""
-    shutil.copytree(PACKAGE, tmp_path / "fastcnn", ignore=shutil.ignore_patterns("mnist"))
+    shutil.copytree(PACKAGE, tmp_path / "fastcnn", ignore=LEFT_OUT)
     unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
     assert compileall.compile_dir(tmp_path, quiet=1, force=True, invalidation_mode=unchecked)
     before = stamp_of(tmp_path)
