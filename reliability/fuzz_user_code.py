@@ -35,7 +35,7 @@ from fuzz_calls import Dice, RandomDice
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from misbehaving import CHANGES, RIGHT, Descent, Distance, Rates, Scale
+from misbehaving import CHANGES, DIVERGED, RIGHT, Descent, Distance, Rates, Scale
 
 import fastcnn
 from fastcnn.callbacks import (
@@ -324,7 +324,9 @@ class Case:
              "state", "forward", "backward", "pool_size", "slope", "place", "trainable", "name",
              "layers"],
         )  # fmt: skip
-        value = dice.choice([-0.5, 0.25])
+        # The samples are multiples of 0.25, and sums of exactly 0 would be at ReLU's kink, where
+        # rounding decides about a gradient.
+        value = dice.choice([-0.5172, 0.2718])
         of_model = dice.choice(["layers", "dtype", "input_shape", "output_shape", "loss", "rng",
                                 "trained_on", "optimizer"])  # fmt: skip
         options: list[tuple[str, Act]] = [
@@ -474,7 +476,9 @@ def agreement(case: Case, runs: list[Run]) -> Iterator[str]:
             continue
         single = any(isinstance(one, Moody) and one.when == "single" for one in case.layers)
         nested = any(isinstance(one, Residual) for one in case.layers)
-        if not single and not nested:
+        # A loss that makes one prediction of a batch infinite makes all infinite, one by one.
+        of_batch = getattr(case.loss, "place", "") == "predictions" and case.loss.change in DIVERGED
+        if not single and not nested and not of_batch:
             ones = outcome(run, lambda one: one.model.predict(one.x, 1))[1]
             if run.engine != "im2col" and ones.tobytes() != predicted.tobytes():
                 yield f"predictions afterwards on {run.engine}: one by one they have other bits"
