@@ -376,8 +376,8 @@ class Run:
         return self.train_on_batch(self.optimizer)
 
     def fill(self, place: int, value: float) -> None:
-        # Weights and biases get other numbers: the samples are multiples of 0.25, and sums of exactly
-        # 0 would be at ReLU's kink, where rounding decides about a gradient.
+        # Weights and biases differ, because the samples are multiples of 0.25: a sum of exactly 0
+        # would be at ReLU's kink, where rounding decides about a gradient.
         for i, array in enumerate(self.model.layers[place].parameters.values()):
             array[...] = value + i / 7
 
