@@ -54,6 +54,7 @@ def start(package: Path, seed: int = 0, **more: Any) -> subprocess.Popen[str]:
     """A process that computes with the package in this folder."""
     environment = dict(os.environ, PYTHONPATH=str(package), PYTHONDONTWRITEBYTECODE="1")
     environment["FASTCNN_COMPILE_NOTICE"] = "0"  # nothing else may be printed
+    environment.pop("NUMBA_CACHE_DIR", None)  # the copy keeps its kernels beside itself
     environment |= more.pop("environment", {})
     return subprocess.Popen(
         [sys.executable, "-c", WORK, str(seed)],
@@ -114,6 +115,8 @@ def damaged(count: int) -> str:
     with package() as place:
         computes(place, "compiling")
         whole = {path: path.read_bytes() for path in entries(place)}
+        if not whole:
+            sys.exit("damage: no file was written")
         for number in range(count):
             for path, contents in whole.items():
                 spoilt = bytearray(contents)

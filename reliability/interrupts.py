@@ -113,6 +113,8 @@ def main(
     seed: Annotated[int, typer.Option(help="Another seed, other moments.")] = 0,
 ) -> None:
     """Interrupt commands."""
+    # What a shell starts in the background has Ctrl-C ignored, and so would have all commands.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     chance, failed = Random(seed), 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
