@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING, Any
 from fastcnn.core.settings import get_math, get_num_threads, set_math, set_num_threads, use_math
 from fastcnn.engine.registry import engines, use_engine
 from fastcnn.ops import (
+    add,
+    add_backward,
     avg_pool2d,
     avg_pool2d_backward,
     batch_norm,
     batch_norm_backward,
     batch_norm_inference,
+    concatenate,
+    concatenate_backward,
     conv2d,
     conv2d_backward,
     conv2d_bias_gradient,
@@ -35,14 +39,20 @@ from fastcnn.ops import (
     log_softmax_backward,
     max_pool2d,
     max_pool2d_backward,
+    maximum,
+    maximum_backward,
     min_pool2d,
     min_pool2d_backward,
+    multiply,
+    multiply_backward,
     relu,
     relu_backward,
     sigmoid,
     sigmoid_backward,
     softmax,
     softmax_backward,
+    subtract,
+    subtract_backward,
     tanh,
     tanh_backward,
     zero_pad2d,
@@ -59,8 +69,10 @@ if TYPE_CHECKING:
     from fastcnn.data.scaling import InputWarning
     from fastcnn.estimator.classifier import CNNClassifier
     from fastcnn.models import nets
+    from fastcnn.models.model import Model
     from fastcnn.models.sequential import Sequential, load_model
     from fastcnn.nn import layers, losses, optimizers, schedules
+    from fastcnn.nn.layers import Input
     from fastcnn.proof import compare
     from fastcnn.train import callbacks
     from fastcnn.train.callbacks import Callback, StopTraining
@@ -71,9 +83,11 @@ _LATER = {
     "Augment": ("fastcnn.data.augmentation", "Augment"),
     "CNNClassifier": ("fastcnn.estimator.classifier", "CNNClassifier"),
     "Callback": ("fastcnn.train.callbacks", "Callback"),
+    "Input": ("fastcnn.nn.layers", "Input"),
     "InputWarning": ("fastcnn.data.scaling", "InputWarning"),
     "History": ("fastcnn.train.progress", "History"),
     "Preparation": ("fastcnn.data.preparation", "Preparation"),
+    "Model": ("fastcnn.models.model", "Model"),
     "ModelFileError": ("fastcnn.train.checkpoint", "ModelFileError"),
     "Sequential": ("fastcnn.models.sequential", "Sequential"),
     "StopTraining": ("fastcnn.train.callbacks", "StopTraining"),
@@ -95,12 +109,16 @@ __all__ = [
     "CNNClassifier",
     "Callback",
     "History",
+    "Input",
     "InputWarning",
+    "Model",
     "ModelFileError",
     "Preparation",
     "Sequential",
     "StopTraining",
     "__version__",
+    "add",
+    "add_backward",
     "article",
     "avg_pool2d",
     "avg_pool2d_backward",
@@ -109,6 +127,8 @@ __all__ = [
     "batch_norm_inference",
     "callbacks",
     "compare",
+    "concatenate",
+    "concatenate_backward",
     "conv2d",
     "conv2d_backward",
     "conv2d_bias_gradient",
@@ -135,8 +155,12 @@ __all__ = [
     "losses",
     "max_pool2d",
     "max_pool2d_backward",
+    "maximum",
+    "maximum_backward",
     "min_pool2d",
     "min_pool2d_backward",
+    "multiply",
+    "multiply_backward",
     "nchw_to_nhwc",
     "nets",
     "nhwc_to_nchw",
@@ -151,6 +175,8 @@ __all__ = [
     "sigmoid_backward",
     "softmax",
     "softmax_backward",
+    "subtract",
+    "subtract_backward",
     "tanh",
     "tanh_backward",
     "use_engine",

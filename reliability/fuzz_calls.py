@@ -29,6 +29,7 @@ import typer
 import fastcnn
 from fastcnn import ops
 from fastcnn.core.arguments import Array
+from fastcnn.core.broadcasting import merged_shape
 from fastcnn.core.geometry import conv_geometry, pool_geometry
 from fastcnn.engine import registry
 from fastcnn.engine.numba.runtime import threads
@@ -250,6 +251,33 @@ def _shapes(dice: Dice, op: str) -> tuple[dict[str, Any], dict[str, Any], Any]:
         }[op]
         every = {"x": x, "dy": x, **channels}
         return {name: every[name] for name in used}, {"epsilon": dice.choice([1e-3, 1e-5])}, None
+    if op.removesuffix("_backward") in MERGES:
+        a = tuple(side(dice, 7) for _ in range(dice.integer(2, 5)))
+        b = tuple(1 if axis and dice.integer(0, 2) == 0 else n for axis, n in enumerate(a))
+        if dice.integer(0, 30) == 0:
+            b = tuple(side(dice, 7) for _ in a)
+        if dice.integer(0, 2) == 0:
+            a = tuple(1 if axis and dice.integer(0, 2) == 0 else n for axis, n in enumerate(a))
+        try:
+            dy = merged_shape(a, b)
+        except ValueError:
+            dy = a
+        if op in ("add_backward", "subtract_backward"):
+            return {"dy": dy}, {"a_shape": a, "b_shape": b}, None
+        return {**({"dy": dy} if op.endswith("_backward") else {}), "a": a, "b": b}, {}, None
+    if op.startswith("concatenate"):
+        shape = [side(dice, 5) for _ in range(dice.integer(1, 4))]
+        axis = dice.integer(-len(shape), len(shape) - (dice.integer(0, 20) > 0))
+        sizes = tuple(side(dice, 9) for _ in range(dice.integer(1, 6)))
+        names, place = "abcdef", min(axis, len(shape) - 1)
+        if op == "concatenate_backward":
+            shape[place] = sum(sizes) + (dice.integer(0, 20) == 0)
+            return {"dy": tuple(shape)}, {"sizes": sizes, "axis": axis}, None
+        shapes = {}
+        for name, size in zip(names, sizes, strict=False):
+            shape[place] = size
+            shapes[name] = tuple(shape)
+        return shapes, {"axis": axis}, None
     if op.startswith("cross_entropy"):
         n, c = dice.integer(0, 4), side(dice, 9)
         reduction = dice.choice(["mean", "sum", "none"])
@@ -272,6 +300,7 @@ def _shapes(dice: Dice, op: str) -> tuple[dict[str, Any], dict[str, Any], Any]:
     return dict.fromkeys(named, x), parameters, None
 
 
+MERGES = ("add", "subtract", "multiply", "maximum")
 FEW_ROUNDINGS = ("softmax", "tanh", "sigmoid", "batch_norm", "cross_entropy")
 
 
@@ -310,7 +339,8 @@ Outcome = tuple[Array, ...] | Exception
 def outcome(call: Call, arrays: dict[str, Any], engine: str) -> Outcome:
     """The results, or the error that is raised."""
     try:
-        found = getattr(ops, call.op)(**arrays, **call.parameters, engine=engine)
+        named = {"arrays": [*arrays.values()]} if call.op == "concatenate" else arrays
+        found = getattr(ops, call.op)(**named, **call.parameters, engine=engine)
     except Exception as error:
         return error
     return tuple(map(np.asarray, found if isinstance(found, tuple) else (found,)))
@@ -394,7 +424,8 @@ def _allowed(call: Call, reference: tuple[Array, ...]) -> tuple[Array, ...]:
         )
     if call.mode != "extreme":
         return found
-    terms = max(sum_lengths(problem), default=1) if call.geometry or "dense" in call.op else 1
+    summed = call.geometry or "dense" in call.op or call.op.removesuffix("_backward") in MERGES
+    terms = max(sum_lengths(problem), default=1) if summed else 1
     below = 4 * (terms + 4) * float(info.smallest_subnormal)
     unit = float(info.eps)
     # A bound is at least a roundoff of the sum of the absolute values: that tells of overflow.

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib import import_module
-from itertools import islice, product
+from itertools import chain, islice, product
 from pathlib import Path
 from pkgutil import walk_packages
 from typing import Annotated, Any, Literal
@@ -105,7 +105,8 @@ def matrix(dtypes: Sequence[str] = DTYPES, share: int = 1) -> Iterator[Case]:
     """The cases, or one of ``share`` for each operation: the project's own, then remainders."""
     ours = dict.fromkeys(case.problem for case in cases() if case.problem.op != ARTICLE_NET)
     by_op: dict[str, list[Problem]] = {}
-    for problem in (*ours, *_layers(), *_winograds(), *_poolings(), *_dense(), *_elements()):
+    others = _layers(), _winograds(), _poolings(), _dense(), _elements(), _merges()
+    for problem in chain(ours, *others):
         by_op.setdefault(problem.op, []).append(problem)
     for problems in by_op.values():
         for problem in islice(problems, 0, None, share):
@@ -230,6 +231,34 @@ def _elements() -> Iterator[Problem]:
         for op in ("cross_entropy", "cross_entropy_backward"):
             label = f"{classes}{kind}"
             yield Problem(op, label, scores, {"reduction": "none"}, modes=("float",))
+
+
+def _merges() -> Iterator[Problem]:
+    """Merged arrays, with each number of channels in each kind of row."""
+    for k, c in enumerate(CHANNELS):
+        n, h, w = 1 + k % 2, 1 + k % 3, 2 + k % 5
+        both = (n, h, w, c)
+        for label, a, b in (
+            ("equal", both, both),
+            ("channels", both, (n, 1, 1, c)),
+            ("pixels", (n, h, w, 1), both),
+            ("columns", (n, 1, w, 1), both),
+            ("outer", (n, h, w, 1), (n, 1, 1, c)),
+        ):
+            op = ("add", "subtract", "multiply", "maximum")[k % 4]
+            shapes = {"a": a, "b": b}
+            yield Problem(op, f"{label}-{c}", shapes)
+            dy = {"dy": both}
+            if op in ("multiply", "maximum"):
+                yield Problem(f"{op}_backward", f"{label}-{c}", dy | shapes)
+            else:
+                parameters = {"a_shape": a, "b_shape": b}
+                yield Problem(f"{op}_backward", f"{label}-{c}", dy, parameters)
+        sizes = c, CHANNELS[(5 * k + 3) % len(CHANNELS)], 1 + k % 3
+        shapes = {name: (n, h, w, size) for name, size in zip("abc", sizes, strict=True)}
+        yield Problem("concatenate", f"{c}", shapes)
+        joined = {"dy": (n, h, w, sum(sizes))}
+        yield Problem("concatenate_backward", f"{c}", joined, {"sizes": sizes})
 
 
 def run_here(chosen: Iterable[Case], dtypes: Sequence[str]) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from valid_calls import RIGHT
+from valid_calls import RIGHT, normal
 
 import fastcnn
 from fastcnn import ops
@@ -23,7 +23,8 @@ def zeros(*shape: int) -> Any:
 
 
 CHANNELS = ("gamma", "beta", "mean", "variance")
-FLOATS = ("dy", "x", "w", "b", "logits", *CHANNELS)
+FLOATS = ("dy", "x", "w", "a", "b", "logits", *CHANNELS)
+ANY_DY = ("conv2d_bias_gradient", "zero_pad2d_backward", "concatenate_backward")
 ELEMENTWISE = ("relu", "leaky_relu", "tanh", "sigmoid")
 
 # Argument: its wrong values, each with the error and what the message must hold.
@@ -71,7 +72,7 @@ def same_for_all(function: str) -> Iterator[tuple[str, Any, type[Exception], str
             yield name, [[1.0, 2.0], [3.0]], ValueError, "ragged"
             if name != "b":
                 yield name, None, TypeError, "object"
-            any_shape = function.startswith(ELEMENTWISE) or (
+            any_shape = function.startswith((*ELEMENTWISE, "concatenate")) or (
                 name == "x" and ("softmax" in function or function.startswith("batch_norm"))
             )
             if not any_shape:
@@ -79,7 +80,7 @@ def same_for_all(function: str) -> Iterator[tuple[str, Any, type[Exception], str
                 yield name, value[0], ValueError, str(value[0].shape)
             if name in CHANNELS:
                 yield name, value[1:], ValueError, "one number per channel, (3,), got (2,)"
-            if name == "dy" and function not in ("conv2d_bias_gradient", "zero_pad2d_backward"):
+            if name == "dy" and function not in ANY_DY:
                 yield name, value[:, 1:], ValueError, str(value[:, 1:].shape)
             if name == "b":
                 yield name, value[1:], ValueError, str(value[1:].shape)
@@ -144,6 +145,28 @@ WINDOWS: list[tuple[str, Any, type[Exception], str]] = [
     ("size", None, TypeError, "got None"),
 ]
 
+MERGED: list[tuple[str, Any, type[Exception], str]] = [
+    ("b", zeros(3, 1, 7, 1), ValueError, "got (2, 5, 7, 3) and (3, 1, 7, 1)"),
+    ("b", zeros(2, 4, 7, 1), ValueError, "got (2, 5, 7, 3) and (2, 4, 7, 1)"),
+    ("b", zeros(2), ValueError, "the same number of axes, at least 2"),
+    ("b", None, TypeError, "got None"),
+]
+SHAPES: list[tuple[str, Any, type[Exception], str]] = [
+    (f"{name}_shape", value, error, text)
+    for name in ("a", "b")
+    for value, error, text in (
+        ((1, 1, 7, 1), ValueError, "(1, 1, 7, 1)"),
+        ((2, 6, 7, 1), ValueError, "(2, 6, 7, 1)"),
+        ((2, 7, 3), ValueError, "(2, 7, 3)"),
+        ((2, 1, 7.0, 1), TypeError, "got (2, 1, 7.0, 1)"),
+        ((2, 1, True, 1), TypeError, "got (2, 1, True, 1)"),
+        ((2, -1, 7, 1), ValueError, "negative, got (2, -1, 7, 1)"),
+        (7, TypeError, "got 7"),
+        ("2571", TypeError, "got '2571'"),
+        (None, TypeError, "got None"),
+    )
+]
+
 OWN: dict[str, list[tuple[str, Any, type[Exception], str]]] = {
     "conv2d": [
         *CONV_ONLY,
@@ -205,6 +228,33 @@ OWN: dict[str, list[tuple[str, Any, type[Exception], str]]] = {
         ]
         for kind in ("", "_inference")
     },
+    **dict.fromkeys(("add", "subtract", "multiply", "maximum"), MERGED),
+    **dict.fromkeys(("multiply_backward", "maximum_backward"), MERGED),
+    **dict.fromkeys(("add_backward", "subtract_backward"), SHAPES),
+    "concatenate": [
+        ("arrays", [], ValueError, "at least one array, got none"),
+        ("arrays", normal(2, 5, 3), TypeError, "a list or a tuple of arrays"),
+        ("arrays", None, TypeError, "got None"),
+        ("arrays", "ab", TypeError, "got 'ab'"),
+        ("arrays", [normal(2, 5, 3), None], TypeError, "arrays[1] must hold real numbers"),
+        ("arrays", [normal(2, 5, 3), normal(2, 4, 3)], ValueError, "[(2, 5, 3), (2, 4, 3)]"),
+        ("arrays", [normal(2, 5, 3), normal(2, 5)], ValueError, "[(2, 5, 3), (2, 5)]"),
+        ("arrays", [np.float32(1)], ValueError, "at least one axis, got the shape ()"),
+        ("arrays", [normal(2), normal(2).astype(np.complex64)], TypeError, "arrays[1]"),
+        ("axis", 3, ValueError, "at least -3 and below 3, got 3"),
+        ("axis", -4, ValueError, "at least -3 and below 3, got -4"),
+        ("axis", 1.0, TypeError, "integers, got 1.0"),
+        ("axis", None, TypeError, "integers, got None"),
+    ],
+    "concatenate_backward": [
+        ("sizes", (3, 2), ValueError, "along axis 2, 4, got (3, 2)"),
+        ("sizes", (), ValueError, "got ()"),
+        ("sizes", (5, -1), ValueError, "negative, got (5, -1)"),
+        ("sizes", 4, TypeError, "got 4"),
+        ("sizes", (3, 1.0), TypeError, "got (3, 1.0)"),
+        ("axis", 3, ValueError, "at least -3 and below 3, got 3"),
+        ("axis", True, TypeError, "integers, got True"),
+    ],
     "cross_entropy": LABELS,
     "cross_entropy_backward": LABELS,
     **{f"{kind}_pool2d": [*WINDOWS, *X_OF_IMAGES] for kind in ("max", "min", "avg")},
@@ -264,7 +314,8 @@ def test_a_mistake_is_named_before_anything_runs(
     with pytest.raises(error, match=re.escape(text)) as raised:
         getattr(fastcnn, function)(**call)
     # A shape that two arrays contradict each other in may be told as either's.
-    names = {name, "dy"} if name in ("x", "w", "x_shape") and "dy" in call else {name}
+    told_of_dy = ("x", "w", "x_shape", "a", "b", "a_shape", "b_shape")
+    names = {name, "dy"} if name in told_of_dy and "dy" in call else {name}
     assert any(re.search(rf"\b{one}\b", str(raised.value)) for one in names)
     assert runs == []
 
@@ -323,6 +374,13 @@ EMPTY: dict[str, list[tuple[int, ...]]] = {
     "log_softmax_backward": [(0, 3)],
     "cross_entropy": [()],
     "cross_entropy_backward": [(0, 3)],
+    **{op: [(0, 5, 7, 3)] for op in ("add", "subtract", "multiply", "maximum")},
+    **{
+        f"{op}_backward": [(0, 5, 7, 3), (0, 1, 7, 1)]
+        for op in ("add", "subtract", "multiply", "maximum")
+    },
+    "concatenate": [(0, 5, 4)],
+    "concatenate_backward": [(0, 5, 3), (0, 5, 1)],
 }
 
 
@@ -334,13 +392,15 @@ def test_empty_batches_give_empty_results(function: str, dtype: type, engine: st
     for name, value in call.items():
         if name == "kept":
             call[name] = value[:0]
-        elif name in ("dy", "x", "logits"):
+        elif name in ("dy", "x", "logits", "a") or (name == "b" and "a" in call):
             call[name] = value[:0].astype(dtype)
+        elif name == "arrays":
+            call[name] = [array[:0].astype(dtype) for array in value]
         elif name in ("w", "b", *CHANNELS):
             call[name] = value.astype(dtype)
         elif name == "labels":
             call[name] = []
-        elif name == "x_shape":
+        elif name in ("x_shape", "a_shape", "b_shape"):
             call[name] = (0, *value[1:])
     results = getattr(fastcnn, function)(**call)
     results = results if isinstance(results, tuple) else (results,)

@@ -111,13 +111,12 @@ def test_a_step_of_the_compiled_net_changes_nothing_by_a_label_that_is_no_class(
 ) -> None:
     x, y = stripes(5)
     model = Sequential(net(), (9, 8), seed=0)
-    executor = model._executor(model.layers)
+    executor = model._executor(model._trunk(CrossEntropy()))
     assert executor is not None
     y[3] = value
     before = model.get_weights()
-    found = executor.step(
-        model._executor_input(x[..., None], executor), y, CrossEntropy(), model.rng, SGD()
-    )
+    samples = model._executor_inputs(x[..., None], executor, training=True)
+    found = executor.step(samples, y, CrossEntropy(), model.rng, SGD())
     assert found is None, "single operations must decide, and refuse the label"
     for a, b in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(a, b)

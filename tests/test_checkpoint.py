@@ -274,7 +274,7 @@ def test_another_architecture_is_told_before_anything_is_read(
 def test_other_versions_and_nonsense_are_told(saved: Path) -> None:
     header, rest = read(saved)
     for change, text in [
-        ({"version": "2"}, "format version '2', and this version of fastcnn reads 1"),
+        ({"version": "3"}, "format version '3', and this version of fastcnn reads 1 and 2"),
         ({"format": "pt"}, "it holds no model of fastcnn"),
         ({"model": "{"}, "its architecture: "),
         ({"model": "[" * 100_000}, "its architecture: "),

@@ -20,7 +20,6 @@ from fastcnn.engine import im2col
 from fastcnn.engine.numba.elementwise import steps
 from fastcnn.engine.numba.runtime import program
 from fastcnn.engine.registry import replaced
-from fastcnn.losses import MeanSquaredError
 from fastcnn.models.execution import compiled, executor, lowering
 from fastcnn.proof import models
 from fastcnn.proof.check import check, reference_of
@@ -341,9 +340,9 @@ def test_exact_nets_are_exact_in_any_order_of_summation(case: models.ModelCase) 
     reference = models.model_reference_of(case, seed=0)
     model = models._model(case._replace(dtype="float64"), "im2col")
     model.set_weights([abs(a) for a in reference.parameters])
-    images = abs(reference.images)
-    far = model._forward_batch(images) + 4  # all gradients of one sign
-    _, outputs = models._results(model, (images, far, None), MeanSquaredError())
+    images = [abs(array) for array in reference.data[0]]
+    far = [y + 4 for y in models.forward(model, images)]  # all gradients of one sign
+    _, outputs = models.results_of(model, (images, far, None), model._goal("mse"))
     for name, y, most in zip(reference.names, reference.outputs, outputs, strict=True):
         assert y.any(), name
         unit = abs(y[y != 0]).min()

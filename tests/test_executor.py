@@ -154,6 +154,8 @@ NETS: dict[str, Callable[[], Net]] = {
     ),
 }
 LARGE = "heavy"
+ROUNDED = {"groups", "alone"}
+"""Nets with a batch normalisation, which predictions round otherwise than the operation does."""
 BATCHES = (1, 2, 3, 7, 8, 9, 31, 33)
 
 
@@ -183,9 +185,10 @@ def no_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("forward", "gradients", "step"):
         whole = getattr(Executor, name)
 
-        def served(*arguments: Any, whole: Any = whole) -> Any:
-            found = whole(*arguments)
-            assert found is not None
+        def served(executor: Any, *arguments: Any, whole: Any = whole, name: str = name) -> Any:
+            found = whole(executor, *arguments)
+            only_moves = executor._only_segment is None and executor._prediction is None
+            assert found is not None or (name == "forward" and only_moves)
             return found
 
         monkeypatch.setattr(Executor, name, served)
@@ -226,8 +229,9 @@ def gradients(
     targets = goal.targets(y, len(x), model._outputs(goal), model.dtype)
     total, correct, found = model._gradients(x, targets, goal, np.random.default_rng(5))
     named = [(f"{i}.{k}", a.copy()) for i, one in enumerate(found) for k, a in one.items()]
-    assert len(named) == sum(len(layer.parameters) for layer in trunk)
-    state = [(f"{i}.{k}", a.copy()) for i, one in enumerate(trunk) for k, a in one.state.items()]
+    assert len(named) == sum(len(layer.parameters) for layer in trunk.layers)
+    layers = enumerate(trunk.layers)
+    state = [(f"{i}.{k}", a.copy()) for i, one in layers for k, a in one.state.items()]
     return total, correct, [*named, *state]
 
 
@@ -248,12 +252,14 @@ def agree(found: list[tuple[str, Array]], expected: list[tuple[str, Array]], sha
 def test_predictions_are_those_of_single_operations_to_the_bit(name: str, kind: str) -> None:
     dtype = "float64" if kind == "float64" else "float32"
     model, plain = model_of(name, dtype), model_of(name, dtype, "numba")
+    share = 0 if name not in ROUNDED else 1e-14 if dtype == "float64" else 2e-6
     for count in (0, 1, 9) if name == LARGE else (0, *BATCHES):
         x, _ = data_of(name, count, kind)
         found = model._forward_batch(x)
-        np.testing.assert_array_equal(found, plain._forward_batch(x))
         assert found.dtype == dtype
-        np.testing.assert_array_equal(model.predict(x), plain.predict(x))
+        for one, other in ((found, plain._forward_batch(x)), (model.predict(x), plain.predict(x))):
+            allowed = share * abs(other).max(initial=0)
+            np.testing.assert_allclose(one, other, rtol=0, atol=allowed)
 
 
 @pytest.mark.usefixtures("no_way_out")
@@ -278,7 +284,7 @@ def test_convolution_and_pooling_are_one_step_where_they_can_be(pool: Layer, rel
     x = np.random.default_rng(2).standard_normal((3, 9, 29, 2)).astype(np.float32)
     plain = Sequential(copy.deepcopy(layers), (9, 29, 2), seed=1, engine="numba")
     np.testing.assert_array_equal(model._forward_batch(x), plain._forward_batch(x))
-    (unit,) = served_by_the_executor(model)._units
+    ((unit, *_),) = served_by_the_executor(model)._units
     assert isinstance(unit, CompiledSegment)
     made = unit._programs.of_batch(3, "predict", False)
     apart = 3 + (relu == "a layer")
@@ -323,10 +329,11 @@ def test_lone_convolutions_pool_at_once_where_they_can(
     x = np.random.default_rng(2).standard_normal((3, 20, 27, 2)).astype(np.float32)
     expected = plain._forward_batch(x)
     rounding = 0 if at_once else 1e-5
-    found = served_by_the_executor(model).forward(x), model.predict(x)
-    np.testing.assert_allclose(found[0], expected, rtol=rounding, atol=rounding)
-    np.testing.assert_allclose(found[1], plain.predict(x), rtol=rounding, atol=rounding)
-    assert calls == [("conv2d_pooled", "relu")] * (4 if at_once else 0)
+    (found,) = served_by_the_executor(model).forward([x]) or [None]
+    np.testing.assert_allclose(found, expected, rtol=rounding, atol=rounding)
+    np.testing.assert_allclose(model.predict(x), plain.predict(x), rtol=rounding, atol=rounding)
+    prediction = model.explain().split("training:")[0]
+    assert prediction.count("2×2 max-pooling") == (2 if at_once else 0)
     calls.clear()
     y = np.array([0, 2, 1])
     trained, reference = gradients(model, x, y), gradients(plain, x, y)
@@ -339,11 +346,11 @@ def test_only_filters_at_a_padding_must_be_finite() -> None:
     model = Sequential([Conv2D(2, 3, padding="same"), Flatten(), Dense(3)], (4, 5, 1), seed=0)
     x, found = np.ones((2, 4, 5, 1), np.float32), served_by_the_executor(model)
     model.layers[2].parameters["w"][3, 1] = np.inf
-    y = found.forward(x)
+    y = found.forward([x])
     assert y is not None
-    np.testing.assert_array_equal(np.isinf(y), [[False, True, False]] * 2)
+    np.testing.assert_array_equal(np.isinf(y[0]), [[False, True, False]] * 2)
     model.layers[0].parameters["w"][1, 1, 0, 1] = np.inf
-    assert found.forward(x) is None
+    assert found.forward([x]) is None
 
 
 @pytest.mark.usefixtures("no_way_out")
@@ -412,7 +419,7 @@ def test_the_programs_of_a_batch_know_nothing_of_those_of_others() -> None:
 
     def bytes_for(*batches: int) -> int:
         model = Sequential([Dense(120), Dense(84), Dense(3)], (5,), seed=0)
-        segment = Executor(model.layers, model._weights)._units[0]
+        segment = served_by_the_executor(model)._units[0].unit
         assert isinstance(segment, CompiledSegment)
         made = segment._programs
         return [made.of_batch(n, "step", False).forward.scratch for n in batches][-1]
@@ -577,7 +584,8 @@ def test_data_that_are_not_finite_give_what_single_operations_give() -> None:
         model, plain = model_of(name), model_of(name, engine="numba")
         x, _ = data_of(name, 9)
         x[0, 0, 0, 0], x[2, 2, 3, 0], x[3, 1, 2, 0] = np.nan, np.inf, -np.inf
-        np.testing.assert_array_equal(model._forward_batch(x), plain._forward_batch(x))
+        share = 2e-6 if name in ROUNDED else 0
+        np.testing.assert_allclose(model._forward_batch(x), plain._forward_batch(x), share, share)
 
 
 @pytest.mark.usefixtures("no_way_out")
@@ -778,21 +786,23 @@ def test_an_engine_by_name_and_replaced_operations_turn_programs_off(
 
 
 def test_models_say_how_they_run() -> None:
-    assert model_of("never together").explain().splitlines() == [
+    def of_training(name: str) -> list[str]:
+        return model_of(name).explain().partition("training:\n")[2].splitlines()
+
+    assert of_training("never together") == [
         "alone: Flatten(), nothing to compile",
         "alone: Tanh(), an operation of its own over the whole batch",
         "alone: Flatten(), nothing to compile",
     ]  # the sigmoid is the loss's
-    heavy = model_of(LARGE).explain().splitlines()
-    assert heavy == [
+    assert of_training(LARGE) == [
         "alone: Conv2D(40, (5, 4), strides=(1, 2), padding='same'), its work is worth all threads",
         "compiled together: ReLU(), Flatten()",
         "alone: Dense(160), its weights are passed over once for the batch",
         "compiled together: ReLU(), Dense(3)",
     ]
-    assert model_of("groups").explain().splitlines()[1].startswith("alone: BatchNorm()")
+    assert of_training("groups")[1].startswith("alone: BatchNorm()")
     asked = "numba.winograd is better for it, or was asked for"
-    assert model_of("alone and pooled").explain().splitlines() == [
+    assert of_training("alone and pooled") == [
         f"alone: Conv2D(40, 3, padding='same', activation='relu'), MaxPool2D(), {asked}",
         "alone: Conv2D(200, 3, padding='same', use_bias=False), ReLU(), MaxPool2D(), "
         "its work is worth all threads",
@@ -826,7 +836,7 @@ def test_programs_of_many_batch_sizes_are_forgotten(monkeypatch: pytest.MonkeyPa
     model = model_of("vectors")
     for count in range(1, 14):
         model.predict(data_of("vectors", count)[0])
-    (segment,) = served_by_the_executor(model)._units
+    ((segment, *_),) = served_by_the_executor(model)._units
     assert isinstance(segment, CompiledSegment)
     assert len(segment._programs._kept) == 3
 

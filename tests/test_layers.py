@@ -15,8 +15,11 @@ import fastcnn
 from fastcnn.core.arguments import Array
 from fastcnn.layers import (
     INITIALIZERS,
+    Add,
+    Average,
     AvgPool2D,
     BatchNorm,
+    Concatenate,
     Conv2D,
     Dense,
     DepthwiseConv2D,
@@ -26,20 +29,23 @@ from fastcnn.layers import (
     GlobalMaxPool2D,
     Layer,
     LeakyReLU,
+    Maximum,
     MaxPool2D,
     MinPool2D,
+    Multiply,
     ReLU,
     Residual,
     Sigmoid,
     Softmax,
+    Subtract,
     Tanh,
     ZeroPadding2D,
 )
-from fastcnn.nn.layers import infer_stack, layer_from_dict, to_dict
+from fastcnn.nn.layers import infer_stack, input_of_call, layer_from_dict, to_dict
 from fastcnn.nn.layers.stack import MOST_LAYERS, checked_layers
 
-# A maker of each layer, an input's shape, and the output's.
-Case = tuple[Callable[[], Layer], tuple[int, ...], tuple[int, ...]]
+# A maker of each layer, an input's shape or those of several, and the output's.
+Case = tuple[Callable[[], Layer], tuple[Any, ...], tuple[int, ...]]
 LAYERS: dict[str, Case] = {
     "Conv2D": (lambda: Conv2D(3, (2, 3)), (5, 4, 2), (4, 2, 3)),
     "Conv2D-every-parameter": (
@@ -84,17 +90,33 @@ LAYERS: dict[str, Case] = {
         (5, 4, 2),
         (3, 2, 3),
     ),
+    "Add": (lambda: Add(), ((3, 2, 4), (3, 2, 4), (3, 2, 4)), (3, 2, 4)),
+    "Add-broadcast": (lambda: Add(), ((1, 2, 1), (3, 1, 4)), (3, 2, 4)),
+    "Subtract": (lambda: Subtract(), ((3, 2, 4), (1, 2, 1), (3, 1, 4)), (3, 2, 4)),
+    "Multiply": (lambda: Multiply(), ((3, 2, 4), (1, 1, 4), (3, 2, 1)), (3, 2, 4)),
+    "Average": (lambda: Average(), ((3, 2, 4), (3, 2, 4), (3, 1, 4)), (3, 2, 4)),
+    "Maximum": (lambda: Maximum(), ((5,), (1,), (5,)), (5,)),
+    "Concatenate": (lambda: Concatenate(), ((3, 2, 4), (3, 2, 1), (3, 2, 2)), (3, 2, 7)),
+    "Concatenate-rows": (lambda: Concatenate(1), ((3, 2, 4), (1, 2, 4)), (4, 2, 4)),
+    "Concatenate-vectors": (lambda: Concatenate(-1), ((5,), (3,)), (8,)),
 }
 
 
-def built(name: str) -> tuple[Layer, Array]:
+def built(name: str) -> tuple[Layer, Any]:
     make, shape, _ = LAYERS[name]
     rng = np.random.default_rng(3)
     layer = make()
     layer.build(shape, rng, np.float64)
     for array in layer.parameters.values():
         array += rng.standard_normal(array.shape) / 10  # no bias is 0
+    if layer.takes_several:
+        return layer, tuple(rng.standard_normal((2, *one)) for one in shape)
     return layer, rng.standard_normal((2, *shape))
+
+
+def parts(layer: Layer, x: Any) -> list[Array]:
+    """The arrays of one input or of several."""
+    return [*x] if layer.takes_several else [x]
 
 
 def test_every_layer_is_here() -> None:
@@ -112,7 +134,8 @@ def test_shapes(name: str) -> None:
     y, _ = layer.forward(x, False, None, None)
     assert y.shape == (2, *output)
     assert y.dtype == np.float64
-    empty, _ = layer.forward(x[:0], False, None, None)
+    nothing: Any = input_of_call(layer, [part[:0] for part in parts(layer, x)])
+    empty, _ = layer.forward(nothing, False, None, None)
     assert empty.shape == (0, *output)
     specs = layer.parameter_specs(shape)
     assert {k: v.shape for k, v in specs.items()} == {
@@ -140,7 +163,8 @@ def test_gradients_are_slopes(name: str, engine: str | None) -> None:
     dx, gradients = layer.backward(dy, saved, engine)
     np.testing.assert_array_equal(dy, kept)
     assert dx is not None
-    same(dx, slope(value, x))
+    for gradient, part in zip(parts(layer, dx), parts(layer, x), strict=True):
+        same(gradient, slope(value, part))
     assert gradients.keys() == layer.parameters.keys()
     for key, array in layer.parameters.items():
         same(gradients[key], slope(value, array))
@@ -155,7 +179,8 @@ def test_config_goes_through_json_and_back(name: str) -> None:
     text = json.dumps(to_dict(layer))
     again = layer_from_dict(json.loads(text))
     assert json.dumps(to_dict(again)) == text
-    assert again.infer(x.shape[1:]) == layer.output_shape
+    shapes: Any = input_of_call(again, [part.shape[1:] for part in parts(layer, x)])
+    assert again.infer(shapes) == layer.output_shape
     assert repr(again) == repr(layer)
 
 

@@ -186,6 +186,7 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
         "executor.Executor",
         "calls.",
         "calls.step_address",
+        "broadcasting.table_of",
     }
     # Of what other layers gave, where kernels would not take it; of what kernels gave, for users.
     copies = {"lone.LoneLayer", "compiled.CompiledSegment"}

@@ -401,7 +401,7 @@ def calls(n: int, dtype: type) -> dict[str, tuple]:
     g = conv_geometry((n, 4, 5, 2), (3, 2, 2, 3), padding="same", stride=2)
     p = pool_geometry((n, 4, 5, 2), 3, stride=2, padding=1)
     x, w, dy = array(*g.input_shape), array(*g.filter_shape), array(*g.output_shape)
-    flat = array(4 * n)
+    flat, gate = array(4 * n), array(n, 4, 1, 1)
     pooled, rows, labels = array(*p.output_shape), array(n, 4), rng.integers(0, 4, n)
     return {
         "conv2d": (x, w, array(3), "relu", g),
@@ -434,6 +434,11 @@ def calls(n: int, dtype: type) -> dict[str, tuple]:
         "log_softmax_backward": (array(n, 4), rows),
         "cross_entropy": (rows, labels),
         "cross_entropy_backward": (rows, labels),
+        **dict.fromkeys(("add", "subtract", "multiply", "maximum"), (x, gate)),
+        **dict.fromkeys(("add_backward", "subtract_backward"), (x, x.shape, gate.shape)),
+        **dict.fromkeys(("multiply_backward", "maximum_backward"), (array(*x.shape), x, gate)),
+        "concatenate": ((x, gate + x[:, :, :, :1]), 3),
+        "concatenate_backward": (x, (1, 4), 2),
     }
 
 
@@ -477,7 +482,14 @@ def test_a_sample_gives_the_same_bits_alone_and_in_a_batch(op) -> None:
             if hasattr(a, "_replace")
             else a[n : n + 1]
             if isinstance(a, np.ndarray) and len(a) == 5
+            else (1, *a[1:])
+            if isinstance(a, tuple) and type(a[0]) is int and a[0] == 5
+            else tuple(each[n : n + 1] for each in a)
+            if isinstance(a, tuple) and isinstance(a[0], np.ndarray)
             else a
             for a in batch
         ]
-        assert_array_equal(getattr(naive, op)(*alone), whole[n : n + 1])
+        results = getattr(naive, op)(*alone)
+        pairs = zip(results, whole, strict=True) if type(whole) is tuple else [(results, whole)]
+        for one, several in pairs:
+            assert_array_equal(one, several[n : n + 1])

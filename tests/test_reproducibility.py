@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,8 @@ from fastcnn.proof.data import make_arrays
 from fastcnn.proof.problems import Case, cases
 
 FLOATS = [case for case in cases() if case.mode in ("float", "shifted", "digits")]
-BY_SAMPLE = {"x", "dy", "logits", "labels", "kept"}
-"""Arrays whose first axis is the batch."""
+BY_SAMPLE = {"x", "dy", "logits", "labels", "kept", "a"}
+"""Arrays whose first axis is the batch; so it is of all arrays beside a."""
 
 ONE_RESULT_PER_SAMPLE = (
     "conv2d",
@@ -48,6 +49,16 @@ ONE_RESULT_PER_SAMPLE = (
     "softmax_backward",
     "log_softmax",
     "log_softmax_backward",
+    "add",
+    "add_backward",
+    "subtract",
+    "subtract_backward",
+    "multiply",
+    "multiply_backward",
+    "maximum",
+    "maximum_backward",
+    "concatenate",
+    "concatenate_backward",
 )
 
 
@@ -164,31 +175,34 @@ def test_number_of_threads_changes_no_bit_of_large_problems(op: str, dtype: str)
 
 def one_sample(case: Case, arrays: dict[str, Array], k: int, copies: int) -> tuple[Array, ...]:
     """The problem on sample ``k`` alone, as a batch of so many copies of it."""
+    by_sample = BY_SAMPLE | ({*arrays} if "a" in arrays else set())
     chosen = {
-        name: np.repeat(array[k : k + 1], copies, axis=0) if name in BY_SAMPLE else array
+        name: np.repeat(array[k : k + 1], copies, axis=0) if name in by_sample else array
         for name, array in arrays.items()
     }
     parameters = dict(case.problem.parameters)
-    if "x_shape" in parameters:
-        parameters["x_shape"] = (copies, *parameters["x_shape"][1:])
-    result: Array = getattr(fastcnn, case.problem.op)(**chosen, **parameters, engine="numba")
-    return (result,)
+    for name in parameters.keys() & {"x_shape", "a_shape", "b_shape"}:
+        parameters[name] = (copies, *parameters[name][1:])
+    return call(replace(case.problem, parameters=parameters), chosen, "numba")
 
 
 @pytest.mark.parametrize("op", ONE_RESULT_PER_SAMPLE)
 def test_batch_size_and_place_in_the_batch_change_no_bit(op: str) -> None:
     seen = 0
     for case in FLOATS:
-        batch = case.problem.arrays.get("x", case.problem.arrays.get("dy", (0,)))
+        shapes = case.problem.arrays
+        batch = shapes.get("x", shapes.get("a", shapes.get("dy", (0,))))
         if case.problem.op != op or len(batch) < 2 or batch[0] < 2:
             continue
+        if case.problem.parameters.get("axis") == 0:  # it joins samples
+            continue
         arrays = make_arrays(case, 0)
-        (together,) = call(case.problem, arrays, "numba")
+        whole = call(case.problem, arrays, "numba")
         for k in range(min(batch[0], 5)):
-            (alone,) = one_sample(case, arrays, k, 1)
-            (three,) = one_sample(case, arrays, k, 3)
-            assert alone[0].tobytes() == together[k].tobytes(), case.name
-            assert three[2].tobytes() == together[k].tobytes(), case.name
+            results = one_sample(case, arrays, k, 1), one_sample(case, arrays, k, 3)
+            for together, alone, three in zip(whole, *results, strict=True):
+                assert alone[0].tobytes() == together[k].tobytes(), case.name
+                assert three[2].tobytes() == together[k].tobytes(), case.name
         seen += 1
     assert seen > 3
 

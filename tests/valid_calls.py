@@ -70,4 +70,26 @@ RIGHT: dict[str, Call] = {
     "cross_entropy_backward": {
         "logits": normal(2, 3), "labels": [0, 2], "reduction": "mean", "engine": None
     },
+    **{
+        op: {"a": normal(2, 5, 7, 3), "b": normal(2, 1, 7, 1), "engine": None}
+        for op in ("add", "subtract", "multiply", "maximum")
+    },
+    **{
+        f"{op}_backward": {
+            "dy": normal(2, 5, 7, 3), "a_shape": (2, 5, 7, 3), "b_shape": (2, 1, 7, 1),
+            "engine": None,
+        }
+        for op in ("add", "subtract")
+    },
+    **{
+        f"{op}_backward": {
+            "dy": normal(2, 5, 7, 3), "a": normal(2, 5, 7, 3), "b": normal(2, 1, 7, 1),
+            "engine": None,
+        }
+        for op in ("multiply", "maximum")
+    },
+    "concatenate": {"arrays": [normal(2, 5, 3), normal(2, 5, 1)], "axis": -1, "engine": None},
+    "concatenate_backward": {
+        "dy": normal(2, 5, 4), "sizes": (3, 1), "axis": -1, "engine": None
+    },
 }  # fmt: skip

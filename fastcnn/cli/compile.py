@@ -66,13 +66,15 @@ def _compile(path: Path | None, name: str, predict_only: bool) -> dict[str, Any]
     from time import perf_counter
 
     from fastcnn.cli.compiling import compile_kernels
+    from fastcnn.models.model import Model
     from fastcnn.models.sequential import load_model
     from fastcnn.recipes import training
 
-    start = perf_counter()
+    start, optimizer = perf_counter(), None
     if path is None:
-        model, optimizer = training.model_for(name), training.optimizer_for(name)
+        model: Model = training.model_for(name)
+        optimizer = training.optimizer_for(name)
     else:
-        model, optimizer = load_model(path), None
+        model = load_model(path)
     count = compile_kernels(model, training=not predict_only, optimizer=optimizer)
     return {"model": name, "compiled": count, "seconds": round(perf_counter() - start, 2)}

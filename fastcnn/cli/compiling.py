@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fastcnn.models.sequential import Sequential
+    from fastcnn.models.model import Model
     from fastcnn.nn.optimizers import Optimizer
 
 
 def compile_kernels(
-    model: Sequential, *, training: bool, optimizer: str | Optimizer | None = None
+    model: Model, *, training: bool, optimizer: str | Optimizer | None = None
 ) -> int:
     """Compile the model's missing kernels, with a bar on the standard error; return their number.
 

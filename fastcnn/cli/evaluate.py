@@ -44,12 +44,13 @@ def _evaluation(path: Path, data: Path | None) -> dict[str, Any]:
 
     from fastcnn.cli.compiling import compile_kernels
     from fastcnn.data.datasets import default_folder, form_of, load_dataset
+    from fastcnn.models.model import only_input
     from fastcnn.models.sequential import load_model
 
     model = load_model(path)
     compile_kernels(model, training=False)
     folder = default_folder() if data is None else data
-    shape = model.input_shape or ()
+    shape = only_input(model)
     # Pictures are scaled like the pictures of the training.
     size = shape[:2] if len(shape) == 3 and form_of(folder) == "pictures" else None
     images, labels = load_dataset(folder, size).test

@@ -56,12 +56,14 @@ def predict(
 
 def _prediction(net: Any, path: Path) -> dict[str, Any]:
     from fastcnn.data.pictures import drawing, prepare
+    from fastcnn.models.model import only_input
 
     if net.trained_on == "floats":
         raise ValueError(
             "MODEL must have been trained on bytes (uint8 images), whose scaling it knows; this "
             "one was trained on floats"
         )
+    only_input(net)
     if len(net.input_shape) != 3 or len(net.output_shape) != 1:
         raise ValueError(
             f"MODEL must take images and give classes, this one takes {net.input_shape} and gives "

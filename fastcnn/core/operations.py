@@ -50,6 +50,8 @@ class Composite:
 
 
 _X, _DY_X = ("x",), ("dy", "x")
+_A_B, _DY_A_B, _DY_SHAPES = ("a", "b"), ("dy", "a", "b"), ("dy", "a_shape", "b_shape")
+_DA_DB = ("da", "db")
 
 DECLARED: tuple[Operation | Composite, ...] = (
     Operation("conv2d", ("x", "w", "b", "activation", "g"), ("y",), by_algorithm=True),
@@ -94,6 +96,16 @@ DECLARED: tuple[Operation | Composite, ...] = (
     Operation("log_softmax_backward", _DY_X, ("dx",)),
     Operation("cross_entropy", ("logits", "labels"), ("losses",)),
     Operation("cross_entropy_backward", ("logits", "labels"), ("dlogits",)),
+    Operation("add", _A_B, ("y",)),
+    Operation("add_backward", _DY_SHAPES, _DA_DB),
+    Operation("subtract", _A_B, ("y",)),
+    Operation("subtract_backward", _DY_SHAPES, _DA_DB),
+    Operation("multiply", _A_B, ("y",)),
+    Operation("multiply_backward", _DY_A_B, _DA_DB),
+    Operation("maximum", _A_B, ("y",)),
+    Operation("maximum_backward", _DY_A_B, _DA_DB),
+    Operation("concatenate", ("arrays", "axis"), ("y",)),
+    Operation("concatenate_backward", ("dy", "sizes", "axis"), ("gradients",)),
 )
 """All public functions of the mathematics, in the order in which messages list them."""
 

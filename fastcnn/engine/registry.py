@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from fastcnn.core.broadcasting import merged_shape
 from fastcnn.core.capacity import affordable
 from fastcnn.core.float_errors import unreported
 from fastcnn.core.geometry import ConvGeometry, PoolGeometry
@@ -367,6 +368,8 @@ def _result_shape(problem: Problem) -> tuple[int, ...]:
     if op.startswith("zero_pad2d"):
         n, h, w, c, top, bottom, left, right = g
         return (n, h, w, c) if backward else (n, h + top + bottom, w + left + right, c)
+    if op.removesuffix("_backward") in ("add", "subtract", "multiply", "maximum"):
+        return merged_shape(g[: len(g) // 2], g[len(g) // 2 :])
     return g
 
 

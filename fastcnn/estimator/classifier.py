@@ -28,10 +28,9 @@ from fastcnn.estimator.class_labels import balanced, checked_labels, feature_nam
 from fastcnn.estimator.metadata_routing import RequestsSampleWeight
 from fastcnn.estimator.stratified import hold_out
 from fastcnn.models.inputs import finite, layout_doubt
-from fastcnn.models.net import image_shape
 from fastcnn.models.nets import NETS
 from fastcnn.models.sequential import Sequential
-from fastcnn.nn.layers import Dense, Flatten, Layer, Shape, checked_layers
+from fastcnn.nn.layers import Dense, Flatten, Layer, Shape, checked_layers, image_shape
 from fastcnn.nn.optimizers import Optimizer, optimizer_from_dict, optimizer_named, optimizer_to_dict
 from fastcnn.train.callbacks import Callback
 from fastcnn.train.epochs import Augmentation

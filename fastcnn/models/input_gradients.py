@@ -18,7 +18,9 @@ from numpy.typing import ArrayLike
 from fastcnn.core.arguments import Array
 from fastcnn.core.class_registry import is_own
 from fastcnn.core.float_errors import unreported
-from fastcnn.nn.layers import Layer, Shape, all_layers
+from fastcnn.models.graph import Graph
+from fastcnn.models.layer_by_layer import add_gradient, gradients_of_inputs
+from fastcnn.nn.layers import Layer, Shape, all_layers, input_of_call
 
 
 def upstream(output: ArrayLike, count: int, shape: Shape, dtype: np.dtype[np.floating]) -> Array:
@@ -65,35 +67,48 @@ def upstream(output: ArrayLike, count: int, shape: Shape, dtype: np.dtype[np.flo
 
 
 @unreported
-def through(layers: Sequence[Layer], x: Array, dy: Array, engine: str | None) -> Array:
-    """The gradient at samples ``x`` (N, …), from that at the layers' outputs, ``dy``.
+def through(
+    graph: Graph, inputs: Sequence[Array], dys: Sequence[Array], engine: str | None
+) -> list[Array]:
+    """The gradient at each input (N, …), from those at the outputs.
 
-    Both as the layers take them. Raises ``TypeError`` for a layer of a user's own that does not
+    All as the layers take them. Raises ``TypeError`` for a layer of a user's own that does not
     save in prediction what its ``backward`` needs.
     """
     # A layer of a user's own may move its state in backward, as in training.
-    others = [one for one in all_layers(layers) if not is_own(type(one))]
+    others = [one for one in all_layers(graph.layers) if not is_own(type(one))]
     before = [(array, array.copy()) for one in others for array in one.state.values()]
-    saved = []
+    values, saved = list(inputs), list[Any]()
+    reached = dict[int, Array]()
     try:
-        for layer in layers:
-            x, saved_of_layer = layer.forward(x, False, None, engine)
-            saved.append(saved_of_layer)
-        for i in reversed(range(len(layers))):
-            dy = _back(i, layers[i], dy, saved[i], engine)
+        for node in graph.nodes:
+            x = input_of_call(node.layer, [values[value] for value in node.inputs])
+            y, saved_of_node = node.layer.forward(x, False, None, engine)
+            values.append(y)
+            saved.append(saved_of_node)
+        for value, dy in zip(graph.outputs, dys, strict=True):
+            add_gradient(reached, value, dy)  # two outputs may be one value
+        for i in reversed(range(len(graph.nodes))):
+            node = graph.nodes[i]
+            dx = _back(i, node.layer, reached.pop(node.output), saved[i], engine)
+            for value, part in zip(node.inputs, gradients_of_inputs(node.layer, dx), strict=True):
+                assert part is not None
+                add_gradient(reached, value, part)
     finally:
         for array, old in before:
             array[...] = old
-    return dy
+    return [reached[value] for value in range(graph.inputs)]
 
 
-def _back(i: int, layer: Layer, dy: Array, saved: Any, engine: str | None) -> Array:
+def _back(i: int, layer: Layer, dy: Array, saved: Any, engine: str | None) -> Any:
     if is_own(type(layer)):
         return layer.input_gradient(dy, saved, engine)
     try:
         dx = layer.input_gradient(dy, saved, engine)
         if dx is None:
             raise TypeError("it returns None as the gradient of its input")
+        if layer.takes_several:
+            return tuple(np.ascontiguousarray(part, dy.dtype) for part in dx)
         return np.ascontiguousarray(dx, dy.dtype)
     except (TypeError, AttributeError) as error:
         raise TypeError(

@@ -6,6 +6,8 @@ taken as they are. (N, H, W) is one channel.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -13,6 +15,9 @@ from fastcnn.core.arguments import Array
 from fastcnn.core.float_errors import unreported
 from fastcnn.data.on_demand import Samples
 from fastcnn.nn.layers import Shape
+
+Inputs = ArrayLike | Sequence[ArrayLike] | Mapping[str, ArrayLike]
+"""Samples or targets: an array, or for several inputs or outputs a list, or a dict by name."""
 
 _USUAL = frozenset(map(np.dtype, (np.uint8, np.float32, np.float64)))
 _SMALLEST_PICTURE = 8  # side

@@ -7,16 +7,17 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fastcnn.core.arguments import Array
-from fastcnn.core.class_registry import module_of
 from fastcnn.core.files import FilePath
 from fastcnn.core.quoting import quoted
+from fastcnn.data.known_inputs import knowledge_from
 from fastcnn.data.preparation import preparation_from
-from fastcnn.data.scaling import SCALING, known_from
-from fastcnn.models.net import Net, image_shape
-from fastcnn.nn.layers import Shape, infer_stack, layers_from_list, to_dict
-from fastcnn.nn.losses import loss_from_dict
+from fastcnn.data.scaling import SCALING
+from fastcnn.models.graph import Graph, chain, graph_from
+from fastcnn.models.net import Net
+from fastcnn.nn.layers import Shape, checked_layers, image_shape, layers_from_list, to_dict
 from fastcnn.train import checkpoint
 from fastcnn.train.checkpoint import ModelFile, ModelFileError
+from fastcnn.train.output_losses import goal_from_dict, goal_to_dict
 from fastcnn.train.progress import (
     UNREADABLE,
     as_dict,
@@ -31,7 +32,7 @@ M = TypeVar("M", bound=Net)
 
 def save(model: Net, path: FilePath) -> None:
     """Write a built model to a file."""
-    model._known_shape()
+    model._known_shapes()
     checkpoint.write(path, description(model), dict(model._arrays()), _check)
 
 
@@ -58,12 +59,17 @@ def save_checkpoint(model: Net, path: FilePath) -> None:
 
 def description(model: Net) -> dict[str, Any]:
     """The model as JSON holds it, without its arrays."""
-    loss = model._loss()
+    whole = model._graph
+    in_a_row = whole.is_chain and whole.names == (None,)  # else the file keeps the input's name
+    graph = {} if in_a_row else {"graph": whole.as_dict()}
+    names = [layer._own_name for layer in model.layers]
     return {
         "layers": [to_dict(layer) for layer in model.layers],
+        **graph,
+        **({"names": names} if any(names) else {}),
         "input_shape": model.input_shape,
         "dtype": model.dtype.name,
-        "loss": {"name": loss.name, **module_of(type(loss)), "config": loss.config()},
+        "loss": goal_to_dict(model._loss()),
         "bytes": SCALING,
         "trained_on": model._known.kind,
         "samples": model._known.as_dict(),
@@ -87,10 +93,10 @@ def _check(file: ModelFile) -> None:
 
 def model_from(file: ModelFile, kind: type[M]) -> M:
     """The model of a file, of class ``kind``, and its training where the file holds one."""
-    model, shape, slots = _contents(file, kind)
+    model, shapes, slots = _contents(file, kind)
     arrays, progress = file.arrays(), model.progress
     model._known.is_known("layout")  # to whoever made the model
-    model._build_once(shape)
+    model._build_once(shapes)
     for name, array in model._arrays():
         array[...] = arrays[name]
     if progress is not None:
@@ -110,29 +116,33 @@ def model_from(file: ModelFile, kind: type[M]) -> M:
     return model
 
 
-def _contents(file: ModelFile, kind: type[M]) -> tuple[M, Shape, list[str]]:
+def _contents(file: ModelFile, kind: type[M]) -> tuple[M, tuple[Shape, ...], list[str]]:
     """What a file says of its model, before any array is read.
 
-    The model, not built, with its training where the file holds one; the shape of its input; the
+    The model, not built, with its training where the file holds one; the shapes of its inputs; the
     names of its optimizer's arrays.
     """
     description, slots = file.model, list[str]()
     try:
-        model = kind(layers_from_list(description["layers"]), dtype=description["dtype"])
-        shape = image_shape(description["input_shape"])
-        model.loss = loss_from_dict(description["loss"])
+        graph = _graph(description)
+        model = kind.of_graph(graph, description["dtype"])
+        shapes = _shapes(description["input_shape"], graph.inputs)
+        names = model._output_names() if len(graph.outputs) > 1 else None
+        model.loss = goal_from_dict(description["loss"], names)
         if description["bytes"] != SCALING:
             raise ValueError(
                 f"its bytes are scaled as {quoted(description['bytes'])}, not as {SCALING!r}"
             )
-        model._known = known_from(description["trained_on"], description.get("samples"))
+        model._known = knowledge_from(
+            description["trained_on"], description.get("samples"), graph.inputs
+        )
         model._preparation = preparation_from(description.get("preparation"))
-        shapes = infer_stack(model.layers, shape)
+        taken = model._graph.input_shapes(model._graph.infer(shapes))
         parameters, expected = {}, {}
         for i, layer in enumerate(model.layers):
-            for name, spec in layer.parameter_specs(shapes[i]).items():
+            for name, spec in layer.parameter_specs(taken[i]).items():
                 parameters[f"layers.{i}.{name}"] = spec.shape, model.dtype.name
-            for name, spec in layer.state_specs(shapes[i]).items():
+            for name, spec in layer.state_specs(taken[i]).items():
                 expected[f"layers.{i}.{name}"] = spec.shape, model.dtype.name
         expected |= parameters
         training = description.get("training")
@@ -149,4 +159,25 @@ def _contents(file: ModelFile, kind: type[M]) -> tuple[M, Shape, list[str]]:
     except UNREADABLE as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise file.error(f"its architecture: {reason}") from None
-    return model, shape, slots
+    return model, shapes, slots
+
+
+def _graph(description: dict[str, Any]) -> Graph:
+    """The graph of a file's layers, which are in a row if the file says nothing else."""
+    layers = checked_layers("layers", layers_from_list(description["layers"]))
+    names = description.get("names", [None] * len(layers))
+    if not isinstance(names, list) or len(names) != len(layers):
+        raise ValueError(f"names must be {len(layers)}, one for each layer, got {quoted(names)}")
+    for layer, name in zip(layers, names, strict=True):
+        layer.name = name
+    if "graph" not in description:
+        return chain(layers)
+    return graph_from(description["graph"], layers)
+
+
+def _shapes(described: Any, inputs: int) -> tuple[Shape, ...]:
+    """The shapes of the inputs."""
+    shapes = described if inputs > 1 else [described]
+    if not isinstance(shapes, list) or len(shapes) != inputs:
+        raise ValueError(f"input_shape must have a shape for each of {inputs} inputs")
+    return tuple(image_shape(shape) for shape in shapes)

@@ -1,8 +1,8 @@
-"""``Net``: the layers of a model with their arrays, and how one batch runs through them.
+"""``Net``: the graph of a model's layers with their arrays, and how one batch runs through it.
 
-Training, files and predictions of a :class:`fastcnn.Sequential` stand on it, and it knows none of
-them. Layers run through ``_forward_batch``, ``_gradients`` and ``_step`` alone: as compiled
-programs where these serve, else layer by layer.
+Training, files and predictions of a :class:`fastcnn.Model` stand on it, and it knows none of them.
+Layers run through ``_forward_batch``, ``_gradients`` and ``_step`` alone: as compiled programs
+where these serve, else layer by layer (:mod:`fastcnn.models.layer_by_layer`).
 
 **Building** happens once, however many threads make the first call: the others wait for it.
 """
@@ -10,9 +10,9 @@ programs where these serve, else layer by layer.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
-from math import inf, isfinite
+from math import inf
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -23,15 +23,19 @@ from fastcnn.core.arguments import Array
 from fastcnn.core.attributes import suggestion
 from fastcnn.core.capacity import affordable
 from fastcnn.core.class_registry import is_own
-from fastcnn.core.float_errors import Divergence, unreported
+from fastcnn.core.float_errors import unreported
 from fastcnn.core.quoting import quoted
-from fastcnn.core.scalars import count, generator, truth
+from fastcnn.core.scalars import generator, truth
 from fastcnn.core.settings import get_math
 from fastcnn.core.user_code import unchanged_by_errors
+from fastcnn.data.known_inputs import KnownInputs, knowledge
 from fastcnn.data.preparation import Preparation
 from fastcnn.data.scaling import KnownSamples
+from fastcnn.data.several import Data, Several, in_order, of_equal_length, parts_of
 from fastcnn.engine.registry import checked_engine, imported, whole_nets_refused
-from fastcnn.models.inputs import batch, layout_doubt
+from fastcnn.models import layer_by_layer
+from fastcnn.models.graph import Graph, chain, names_of
+from fastcnn.models.inputs import Inputs, batch, layout_doubt, samples
 from fastcnn.models.weights import Weights
 from fastcnn.nn.layers import (
     INSTEAD,
@@ -40,21 +44,15 @@ from fastcnn.nn.layers import (
     Layer,
     Ownership,
     Shape,
+    Tensor,
     all_layers,
-    checked_layers,
-    infer_stack,
+    input_of_call,
     settle,
 )
-from fastcnn.nn.losses import (
-    BinaryCrossEntropy,
-    CrossEntropy,
-    Loss,
-    MeanSquaredError,
-    loss_named,
-)
+from fastcnn.nn.losses import BinaryCrossEntropy, CrossEntropy, Loss, MeanSquaredError
 from fastcnn.nn.optimizers import SGD, Optimizer
+from fastcnn.train.output_losses import Goal, Losses, OutputLosses, goal_named, implied_by
 from fastcnn.train.progress import Progress
-from fastcnn.train.sample_weights import scale_to_mean, weighted
 
 if TYPE_CHECKING:
     from fastcnn.models.execution import Executor
@@ -73,18 +71,20 @@ if hasattr(os, "register_at_fork"):
 
 
 class Net:
-    """Layers in a row, with the arrays that they share; :class:`fastcnn.Sequential` says more."""
+    """A graph of layers, with the arrays that they share; :class:`fastcnn.Model` says more."""
 
     def __init__(
         self,
-        layers: Iterable[Layer],
+        graph: Graph,
         *,
         seed: int | None = None,
         dtype: Literal["float32", "float64"] = "float32",
         engine: str | None = None,
     ) -> None:
         self._ownership = Ownership()
-        self.layers: Sequence[Layer] = FixedList(_copied(checked_layers("layers", layers)))
+        copies = _copied(graph.layers)
+        self._graph = graph.with_layers(copies)
+        self.layers: Sequence[Layer] = FixedList(copies)
         name = dtype if isinstance(dtype, str) else getattr(dtype, "name", None)
         if not isinstance(name, str) or name not in ("float32", "float64"):
             raise ValueError(f'dtype must be "float32" or "float64", got {quoted(dtype)}')
@@ -92,24 +92,34 @@ class Net:
         self.engine = engine
         self.rng = generator("seed", seed)
         self._seeded = seed is not None
-        self.input_shape: Shape | None = None
-        self.output_shape: Shape | None = None
-        self.loss: Loss | None = None
+        self.input_shape: Shape | tuple[Shape, ...] | None = None
+        self.output_shape: Shape | tuple[Shape, ...] | None = None
+        self.loss: Goal | None = None
         # Default losses; the model's own objects, because ``loss`` may become one of them.
         self._usual, self._of_sigmoid = CrossEntropy(), BinaryCrossEntropy()
         self._raw, self._ends_in_vector = MeanSquaredError(), True
-        self._known = KnownSamples()
+        self._known: KnownSamples | KnownInputs = knowledge(self._graph.inputs)
         self._preparation: Preparation | None = None
         self.stop_training = False
         self.progress: Progress | None = None
         self._own_sgd = SGD(0.005)
         # What is derived from the layers, in their version ``_derived_for``.
-        self._executors: dict[tuple[int, str], Executor | None] = {}
+        self._executors: dict[tuple[Graph, str], Executor | None] = {}
+        self._trunks: dict[tuple[str | None, ...], Graph] = {}
+        self._raw_shapes: dict[Graph, Any] = {}
+        self._figures: dict[str, float] = {}  # sums of the last batch, of each of several outputs
         self._least_batch: float = 1
         self._derived_for = -1
         # During a build, the attributes of layers and the state of the generator from before.
         self._unfinished: tuple[list[tuple[Layer, dict[str, Any]]], Any] | None = None
         self._fits = 0  # the id of the process in which a fit runs
+
+    @classmethod
+    def of_graph(cls, graph: Graph, dtype: Literal["float32", "float64"]) -> Self:
+        """A model of this class that is not built, of a graph as it is in a file."""
+        model = cls.__new__(cls)
+        Net.__init__(model, graph, dtype=dtype)
+        return model
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Only this method knows which attributes may not be set, and which values others take.
@@ -138,40 +148,44 @@ class Net:
         """Whether shapes are known and parameters drawn."""
         return self.input_shape is not None
 
-    def _build_anew(self, shape: Shape) -> None:
+    def _build_anew(self, shapes: tuple[Shape, ...]) -> None:
         """Build the model; a model that is built already is a ``ValueError``."""
         with _building:
             if self.built:
                 raise ValueError(
                     f"the model is built already, for inputs of shape {self.input_shape}"
                 )
-            self._build(shape)
+            self._build(shapes)
 
-    def _build_with(self, shape: Shape, rng: np.random.Generator | None) -> None:
+    def _build_with(self, shapes: tuple[Shape, ...], rng: np.random.Generator | None) -> None:
         """Build the model and go on with ``rng``, if there is one.
 
         A model with a seed of its own draws its parameters from that seed.
         """
         with _building:
             if self._seeded:
-                self._build_once(shape)
+                self._build_once(shapes)
             if rng is not None:
                 self.rng = rng
-            self._build_once(shape)
+            self._build_once(shapes)
 
-    def _build_once(self, shape: Shape) -> None:
-        """Build the model, unless another thread has built it for samples of this shape."""
+    def _build_once(self, shapes: tuple[Shape, ...]) -> None:
+        """Build the model, unless another thread has built it for samples of these shapes."""
         with _building:
             if not self.built:
-                self._build(shape)
-        if shape != self.input_shape:
+                self._build(shapes)
+        if shapes != self._known_shapes():
+            shape = shapes if len(shapes) > 1 else shapes[0]
             raise ValueError(f"x must hold samples of shape {self.input_shape}, got {shape}")
 
-    def _build(self, shape: Shape) -> None:
+    def _build(self, input_shapes: tuple[Shape, ...]) -> None:
         settle(self.layers)
-        self._doubt_layout("input_shape", shape)
-        shapes = infer_stack(self.layers, shape)  # nothing is drawn where a layer does not fit
-        for layer, one in zip(self.layers, shapes, strict=False):
+        names = names_of(self.layers)
+        for shape in input_shapes:
+            self._doubt_layout("input_shape", shape)
+        values = self._graph.infer(input_shapes)  # nothing is drawn where a layer does not fit
+        shapes = self._graph.input_shapes(values)
+        for layer, one in zip(self.layers, shapes, strict=True):
             for name, spec in (layer.parameter_specs(one) | layer.state_specs(one)).items():
                 affordable(f"{name} of {quoted(layer)}", spec.shape, self.dtype, copies=3)
         if self._unfinished is not None:  # by a thread that a fork has lost
@@ -179,11 +193,11 @@ class Net:
         before = [(one, vars(one).copy()) for one in all_layers(self.layers)]
         self._unfinished = before, self.rng.bit_generator.state
         try:
-            for i, (layer, one) in enumerate(zip(self.layers, shapes, strict=False)):
-                values = arrays_of(layer)
+            for i, (layer, one) in enumerate(zip(self.layers, shapes, strict=True)):
+                arrays_before = arrays_of(layer)
                 layer.build(one, self.rng, self.dtype)
                 arrays = dict(arrays_of(layer))
-                for name, array in values:
+                for name, array in arrays_before:
                     needed = arrays[name].shape if name in arrays else "no such array"
                     if array.shape != needed:
                         raise ValueError(
@@ -203,11 +217,32 @@ class Net:
                 return  # by a signal handler, after which the layers refuse to be built again
             raise
         self._weights, self._executors, self._unfinished = weights, {}, None
-        self._ends_in_vector = len(shapes[-1]) == 1
+        self._name_layers(names, values)
+        outputs = tuple(values[value] for value in self._graph.outputs)
+        self._ends_in_vector = all(len(shape) == 1 for shape in outputs)
         # Not through the dict, see fastcnn/core/attributes.py. The input's shape is last, because
         # it tells other threads that all of the model is built.
-        object.__setattr__(self, "output_shape", shapes[-1])
-        object.__setattr__(self, "input_shape", shape)
+        object.__setattr__(self, "output_shape", outputs if len(outputs) > 1 else outputs[0])
+        several = len(input_shapes) > 1
+        object.__setattr__(self, "input_shape", input_shapes if several else input_shapes[0])
+
+    def _name_layers(self, names: Sequence[str], shapes: Sequence[Shape]) -> None:
+        """Give the layers their names, and the tensors of this model's graph."""
+        graph = self._graph
+        tensors = [Tensor(shapes[i], name=name) for i, name in enumerate(graph.names)]
+        outputs: dict[int, list[Tensor]] = {}
+        calls: dict[int, dict[Any, Shape]] = {}
+        for node in graph.nodes:
+            taken = tuple(tensors[value] for value in node.inputs)
+            tensors.append(Tensor(shapes[node.output], node.layer, taken))
+            outputs.setdefault(id(node.layer), []).append(tensors[-1])
+            given = input_of_call(node.layer, [tensor.shape for tensor in taken])
+            calls.setdefault(id(node.layer), {})[given] = shapes[node.output]
+        for layer, name in zip(self.layers, names, strict=True):
+            of_layer = tuple(calls[id(layer)].items())
+            vars(layer).update(_name=name, _outputs=tuple(outputs[id(layer)]), _calls=of_layer)
+        ends = tuple(tensors[value] for value in graph.outputs)
+        self._tensors = tuple(tensors[: graph.inputs]), ends
 
     def _undo(self, before: list[tuple[Layer, dict[str, Any]]], state: Any) -> None:
         """Restore layers and generator after a build that did not end."""
@@ -225,11 +260,16 @@ class Net:
         return deepcopy(self)  # a layer's arrays are parts of one model's
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = "_weights", "_executors", "_unfinished", "_ownership", "_derived_for", "_fits"
+        left_out = (
+            "_weights", "_executors", "_unfinished", "_ownership", "_derived_for", "_fits",
+            "_trunks", "_raw_shapes", "_tensors", "_figures",
+        )  # fmt: skip
         with _building:  # layers that another thread builds are not copied half
             state = {name: value for name, value in vars(self).items() if name not in left_out}
             if not self.built:
-                state |= {"layers": FixedList(_copied(self.layers)), "rng": deepcopy(self.rng)}
+                copies = _copied(self.layers)
+                state |= {"layers": FixedList(copies), "rng": deepcopy(self.rng)}
+                state["_graph"] = self._graph.with_layers(copies)
             return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -238,20 +278,26 @@ class Net:
             state = dict(state)
             state["_known"] = KnownSamples(state.pop("trained_on"))
             state["_preparation"] = None
+        if "_graph" not in state:  # pickled by a version without graphs
+            state = state | {"_graph": chain(state["layers"])}
         for name, value in (state | {"layers": FixedList(state["layers"])}).items():
             object.__setattr__(self, name, value)
         self._executors, self._unfinished, self._fits = {}, None, 0
+        self._trunks, self._raw_shapes, self._figures = {}, {}, {}
         self._ownership, self._derived_for = Ownership(), -1
         if self.built:
             self._weights = Weights(self.layers, self.dtype)
             self._ownership.take([*all_layers(self.layers)])
+            self._name_layers(names_of(self.layers), self._graph.infer(self._known_shapes()))
         if self.progress is not None:
             self.progress.optimizer.belong(self._ownership, self.progress)
 
-    def _known_shape(self) -> Shape:
+    def _known_shapes(self) -> tuple[Shape, ...]:
+        """The shape of each input of a built model."""
         if self.input_shape is None:
             raise ValueError("input_shape must be known: give it to Sequential, or fit the model")
-        return self.input_shape
+        shapes: Any = self.input_shape if self._graph.inputs > 1 else (self.input_shape,)
+        return tuple(shapes)
 
     # --- weights ----------------------------------------------------------------------------------
 
@@ -268,7 +314,7 @@ class Net:
 
         Raises ``ValueError`` before the model is built.
         """
-        self._known_shape()
+        self._known_shapes()
         return [array.copy() for _, array in self._arrays()]
 
     @unreported
@@ -277,7 +323,7 @@ class Net:
 
         Raises ``ValueError`` for another number of arrays or another shape, before any is written.
         """
-        self._known_shape()
+        self._known_shapes()
         arrays = self._arrays()
         if len(weights) != len(arrays):
             raise ValueError(f"weights must be {len(arrays)} arrays, got {len(weights)}")
@@ -293,31 +339,29 @@ class Net:
 
     # --- running layers ---------------------------------------------------------------------------
 
-    def _forward_batch(self, images: Array, loss: Loss | None = None) -> Array:
-        """Raw outputs of the layers for samples (N, …), bytes or floats.
+    def _forward_batch(self, images: Data, loss: Goal | None = None) -> Any:
+        """Raw outputs of the layers for samples (N, …), bytes or floats; a list of several.
 
         Without the last layer, where it is the activation that the loss (by default the model's)
         implies.
         """
         trunk = self._trunk(loss or self._predicting())
-        executor = self._executor(trunk)
+        executor, results = self._executor(trunk), None
         if executor is not None:
-            outputs = executor.forward(self._executor_input(images, executor))
-            if outputs is not None:
-                return outputs
-        return self._layer_by_layer(trunk, batch(images, self.dtype))
+            results = executor.forward(self._executor_inputs(images, executor, training=False))
+        if results is None:
+            results = layer_by_layer.forward(trunk, self._batch(images), self.engine)
+        return results if len(results) > 1 else results[0]
 
-    @unreported
-    def _layer_by_layer(self, trunk: Sequence[Layer], x: Array) -> Array:
-        for layer in trunk:
-            x, _ = layer.forward(x, False, None, self.engine)
-        return x
+    def _batch(self, images: Data) -> list[Array]:
+        """Samples as the layers take them, one array for each input."""
+        return [batch(np.asarray(part), self.dtype) for part in parts_of(images)]
 
     def _gradients(
         self,
-        images: Array,
-        targets: Array,
-        loss: Loss,
+        images: Data,
+        targets: Data,
+        loss: Goal,
         rng: np.random.Generator,
         weights: Array | None = None,
     ) -> tuple[float, float, list[dict[str, Array]]]:
@@ -328,55 +372,35 @@ class Net:
         one dict for each layer. Nothing of the model changes but running statistics, and those
         only where the loss is finite; else ``FloatingPointError`` is raised.
         """
-        trunk = self._trunk(loss)
-        executor = self._executor(trunk)
+        executor = self._executor(self._trunk(loss))
         if executor is not None:
-            result = executor.gradients(
-                self._executor_input(images, executor), targets, loss, rng, weights
-            )
+            samples = self._executor_inputs(images, executor, training=True)
+            result = executor.gradients(samples, targets, loss, rng, weights)
             if result is not None:
-                return *result, self._weights.gradients
+                total, correct, self._figures = result
+                return total, correct, self._weights.gradients
         return *self._one_by_one(images, targets, loss, rng, weights), self._weights.gradients
 
-    @unreported
     def _one_by_one(
         self,
-        images: Array,
-        targets: Array,
-        loss: Loss,
+        images: Data,
+        targets: Data,
+        loss: Goal,
         rng: np.random.Generator,
         weights: Array | None,
     ) -> tuple[float, float]:
         """As ``_gradients``, layer by layer, with the engine asked for."""
-        trunk, saved = self._trunk(loss), []
-        trained = (i for i, layer in enumerate(trunk) if self._weights.gradients_of(layer))
-        first = next(trained, len(trunk))  # gradients go back no further
-        y = batch(images, self.dtype)
-        for i, layer in enumerate(trunk):
-            y, saved_of_layer = layer.forward(y, True, rng, self.engine)
-            saved.append(saved_of_layer if i >= first else None)
-        losses = weighted(loss.values(y, targets, self.engine), weights)
-        total = float(losses.sum(dtype=np.float64))
-        if not isfinite(total):
-            raise Divergence(f"the loss of a batch is {total}")
-        dy: Array | None = loss.gradient(y, targets, self.engine)
-        assert dy is not None
-        scale_to_mean(dy, weights)
-        correct = loss.correct(y, targets)
-        for i in range(len(trunk) - 1, first - 1, -1):
-            assert dy is not None
-            dy, gradients = trunk[i].backward(dy, saved.pop(), self.engine, needs_dx=i > first)
-            destinations = self._weights.gradients_of(trunk[i])
-            for name, gradient in gradients.items():
-                if name in destinations:
-                    destinations[name][...] = gradient
+        total, correct, self._figures = layer_by_layer.gradients(
+            self._trunk(loss), self._weights, self._batch(images), targets, loss, rng,
+            self.engine, weights,
+        )  # fmt: skip
         return total, correct
 
     def _step(
         self,
-        images: Array,
-        targets: Array,
-        loss: Loss,
+        images: Data,
+        targets: Data,
+        loss: Goal,
         optimizer: Optimizer,
         weights: Array | None = None,
     ) -> tuple[float, float]:
@@ -385,29 +409,32 @@ class Net:
         if len(images) < self._least_batch:
             raise ValueError(too_few("x must hold", self._least_batch, len(images)))
         if executor is not None:
-            samples = self._executor_input(images, executor)
+            samples = self._executor_inputs(images, executor, training=True)
             result = executor.step(samples, targets, loss, self.rng, optimizer, weights)
             if result is not None:
-                return result
+                total, correct, self._figures = result
+                return total, correct
         with unchanged_by_errors(array for layer in self.layers for array in layer.state.values()):
-            result = self._one_by_one(images, targets, loss, self.rng, weights)
+            sums = self._one_by_one(images, targets, loss, self.rng, weights)
             self._weights.move(optimizer)
-        return result
+        return sums
 
-    def _executor(self, trunk: Sequence[Layer]) -> Executor | None:
+    def _executor(self, trunk: Graph) -> Executor | None:
         """The executor of these layers; None where they run layer by layer."""
         if self._derived_for != self._ownership.version:
             self._derive()
         if whole_nets_refused(self.engine) is not None:
             return None
-        key = len(trunk), get_math()
+        key = trunk, get_math()
         try:
             return self._executors[key]
         except KeyError:
             imported("fastcnn.models.execution")
             from fastcnn.models.execution import Executor, compiles
 
-            new = Executor(trunk, self._weights) if compiles() else None
+            new = None
+            if compiles():
+                new = Executor(trunk, self._weights, self._known_shapes())
             return self._executors.setdefault(key, new)  # all threads use one
 
     def _derive(self) -> None:
@@ -415,39 +442,93 @@ class Net:
         version = self._ownership.version
         self._weights.update()
         self._executors = {}
-        shapes = infer_stack(self.layers, self._known_shape())
-        self._least_batch = least_batch(self.layers, shapes)
+        values = self._graph.infer(self._known_shapes())
+        self._least_batch = self._graph.least_batch(values)
         if self._weights.frozen and not self._weights.spans:
             self._least_batch = inf
         self._derived_for = version
 
-    def _executor_input(self, images: Array, executor: Executor) -> Array:
+    def _executor_inputs(self, images: Data, executor: Executor, *, training: bool) -> list[Array]:
         """Samples as the executor reads them: bytes where it can, else the model's dtype."""
-        if images.dtype is not self.dtype and images.dtype == np.uint8 and executor.takes_bytes():
-            return np.ascontiguousarray(images)
-        return batch(images, self.dtype)
+        result = list[Array]()
+        for part in parts_of(images):
+            array = part if isinstance(part, np.ndarray) else np.asarray(part)
+            is_bytes = array.dtype is not self.dtype and array.dtype == np.uint8
+            if is_bytes and executor.takes_bytes(training):
+                result.append(np.ascontiguousarray(array))
+            else:
+                result.append(batch(array, self.dtype))
+        return result
 
-    def _trunk(self, loss: Loss) -> Sequence[Layer]:
-        if loss.implies == type(self.layers[-1]).__name__ and len(self.layers) > 1:
-            return self.layers[:-1]
-        return self.layers
+    def _trunk(self, loss: Goal) -> Graph:
+        """The graph without the last layers that the loss implies."""
+        implied = implied_by(loss, len(self._graph.outputs))
+        try:
+            return self._trunks[implied]
+        except KeyError:
+            return self._trunks.setdefault(implied, self._graph.without_last(implied))
 
-    def _loss(self) -> Loss:
+    def _loss(self) -> Goal:
         if self.loss is not None:
             return self.loss
-        return self._of_sigmoid if type(self.layers[-1]).__name__ == "Sigmoid" else self._usual
+        graph = self._graph
+        usual: list[Loss] = []
+        for value in graph.outputs:
+            last = type(graph.nodes[value - graph.inputs].layer).__name__
+            usual.append(self._of_sigmoid if last == "Sigmoid" else self._usual)
+        return usual[0] if len(usual) == 1 else OutputLosses(self._output_names(), usual)
 
-    def _predicting(self) -> Loss:
+    def _output_names(self) -> list[str]:
+        """The names of the outputs, which are those of the last layers."""
+        names, graph = names_of(self.layers), self._graph
+        index = {id(layer): i for i, layer in enumerate(self.layers)}
+        last = [graph.nodes[value - graph.inputs].layer for value in graph.outputs]
+        return [names[index[id(layer)]] for layer in last]
+
+    def _input_names(self) -> list[str]:
+        """The names of the inputs: their own, or "input_0" and so on."""
+        return [name or f"input_{i}" for i, name in enumerate(self._graph.names)]
+
+    def _goal(
+        self, loss: Losses, weights: Sequence[float] | Mapping[str, float] | None = None
+    ) -> Goal:
+        """The loss or losses of an argument."""
+        several = len(self._graph.outputs) > 1
+        return goal_named(loss, self._output_names() if several else None, weights)
+
+    def _samples(self, name: str, x: Inputs) -> Any:
+        """Samples of the input, or of each of several, as views with checked shapes."""
+        if self._graph.inputs == 1:
+            return samples(name, x, self.input_shape)  # type: ignore[arg-type]
+        names, shapes = self._input_names(), self._known_shapes()
+        parts = in_order(name, x, names, "input")
+        checked = [
+            samples(f"{name}[{label!r}]", part, shape)  # type: ignore[arg-type]
+            for label, part, shape in zip(names, parts, shapes, strict=True)
+        ]
+        return of_equal_length(name, Several(tuple(checked)), names)
+
+    def _predicting(self) -> Goal:
         """The loss whose ``predictions`` are those of the model."""
         loss = self._loss()
+        if isinstance(loss, OutputLosses):
+            return loss.without_softmax_of_maps(self._output_shapes())
         if self._ends_in_vector or not isinstance(loss, CrossEntropy):
             return loss
         return self._raw  # no softmax over pixels
 
-    def _outputs(self, loss: Loss) -> Shape:
-        output = self._trunk(loss)[-1].output_shape
-        assert output is not None
-        return output
+    def _output_shapes(self) -> tuple[Shape, ...]:
+        """The shape of each output of a built model."""
+        shapes: Any = self.output_shape if len(self._graph.outputs) > 1 else (self.output_shape,)
+        return tuple(shapes)
+
+    def _outputs(self, loss: Goal) -> Any:
+        """The shape of the raw outputs, or of each of several."""
+        trunk = self._trunk(loss)
+        try:
+            return self._raw_shapes[trunk]
+        except KeyError:
+            return self._raw_shapes.setdefault(trunk, outputs_of(trunk, self._known_shapes()))
 
     def _doubt_layout(self, name: str, shape: Shape, count: int | None = None) -> None:
         """Warn, once, of samples that are probably laid out in another way."""
@@ -456,13 +537,16 @@ class Net:
             self._known.warn_once("layout", doubt)
 
 
-def _checked_loss(model: Net, value: object) -> Loss | None:
+def _checked_loss(model: Net, value: object) -> Goal | None:
     if getattr(model, "_fits", 0) == os.getpid():
         raise AttributeError(
             "loss of a model cannot be set while a fit runs, because its targets were checked for "
             "the loss that it began with; stop it, and give the next fit another loss"
         )
-    return None if value is None else loss_named(value)
+    if value is None:
+        return None
+    several = len(model._graph.outputs) > 1
+    return goal_named(value, model._output_names() if several else None)
 
 
 def _checked_rng(model: Net, value: object) -> np.random.Generator:
@@ -512,11 +596,6 @@ _INSTEAD = {
 """Public attributes that cannot be set, and what to do instead."""
 
 
-def least_batch(layers: Sequence[Layer], shapes: Sequence[Shape]) -> int:
-    """The fewest samples that a training batch may have."""
-    return max(layer.least_batch(one) for layer, one in zip(layers, shapes, strict=False))
-
-
 def too_few(what: str, least: float, samples: int) -> str:
     """The error for a training batch that is too small."""
     if least == inf:
@@ -545,15 +624,8 @@ def arrays_of(layer: Layer) -> list[tuple[str, Array]]:
     return [*layer.parameters.items(), *layer.state.items()]
 
 
-def image_shape(sides: Sequence[int]) -> Shape:
-    """The shape of a sample: (H, W) is one channel.
-
-    >>> image_shape((28, 28))
-    (28, 28, 1)
-    """
-    if not isinstance(sides, tuple | list) or not 1 <= len(sides) <= 3:
-        raise ValueError(
-            f"input_shape must be (H, W, C), (H, W) or (features,), got {quoted(sides)}"
-        )
-    shape = tuple(count("input_shape", side) for side in sides)
-    return (*shape, 1) if len(shape) == 2 else shape
+def outputs_of(graph: Graph, shapes: Sequence[Shape]) -> Any:
+    """The shape of a graph's output, or of each of several, from the shapes of its inputs."""
+    values = graph.infer(shapes)
+    outputs = tuple(values[value] for value in graph.outputs)
+    return outputs if len(outputs) > 1 else outputs[0]

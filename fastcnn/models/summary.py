@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fastcnn.nn.layers import Layer, Shape, infer_stack
+from fastcnn.models.graph import Graph
+from fastcnn.nn.layers import Layer, Shape, input_of_call
 
-HEADINGS = ("layer", "output shape", "parameters", "MFLOP")
+_NUMBERS = ("parameters", "MFLOP")
 
 
 class Row(NamedTuple):
@@ -19,39 +21,70 @@ class Row(NamedTuple):
     parameters: int
     mflop: float
     frozen: int = 0
+    name: str | None = None
+    inputs: str = ""
 
-    def cells(self) -> tuple[str, str, str, str]:
-        """The row as it is shown."""
+    def cells(self) -> tuple[str, ...]:
+        """The row as it is shown; with a name and inputs in the table of a graph."""
         work = f"{self.mflop:.3f}" if self.mflop else ""
         count = f"{self.parameters:,}" if self.parameters else ""
         if self.frozen == self.parameters > 0:
             count = f"frozen {count}"
         elif self.frozen:
             count = f"frozen {self.frozen:,} of {count}"
-        return self.layer, self.output, count, work
+        if self.name is None:
+            return self.layer, self.output, count, work
+        return self.name, self.layer, self.inputs, self.output, count, work
 
 
-def rows(layers: Sequence[Layer], input_shape: Shape) -> list[Row]:
-    """One row for each layer, with how much of it is frozen, and the sum of all.
+def rows(graph: Graph, input_shapes: Sequence[Shape], inputs: Sequence[str]) -> list[Row]:
+    """One row for each call of a layer, with how much of it is frozen, and the sum of all.
+
+    If the layers are not in a row, each row has the name of its layer and the names of its inputs.
+    Parameters of a shared layer count once, in the row of its first call.
 
     >>> from fastcnn import Sequential
     >>> from fastcnn.nn.layers import Dense
     >>> model = Sequential([Dense(4), Dense(2)], (3,))
     >>> model.layers[0].trainable = False
-    >>> print(text(rows(model.layers, (3,))))
+    >>> model.summary()
     layer     output shape          parameters  MFLOP
     Dense(4)  (4,)                   frozen 16  0.000
     Dense(2)  (2,)                          10  0.000
     total                      frozen 16 of 26  0.000
     """
-    shapes = infer_stack(layers, input_shape)
-    table = [
-        Row(repr(layer), str(output), layer.size, layer.flops(shape) / 1e6, _frozen(layer))
-        for layer, shape, output in zip(layers, shapes, shapes[1:], strict=False)
-    ]
-    parameters = sum(row.parameters for row in table)
-    frozen = sum(row.frozen for row in table)
-    return [*table, Row("total", "", parameters, sum(row.mflop for row in table), frozen)]
+    shapes, names = graph.infer(input_shapes), value_names(graph, inputs)
+    table, called = list[Row](), set[int]()
+    for node in graph.nodes:
+        layer, taken = node.layer, input_of_call(node.layer, [shapes[i] for i in node.inputs])
+        row = Row(
+            repr(layer), str(shapes[node.output]), layer.size, layer.flops(taken) / 1e6,
+            _frozen(layer),
+        )  # fmt: skip
+        if id(layer) in called:
+            row = row._replace(parameters=0, frozen=0)
+        if not graph.is_chain:
+            taken_names = ", ".join(names[value] for value in node.inputs)
+            row = row._replace(name=names[node.output], inputs=taken_names)
+        called.add(id(layer))
+        table.append(row)
+    parameters, frozen = (sum(getattr(row, k) for row in table) for k in ("parameters", "frozen"))
+    mflop = sum(row.mflop for row in table)
+    total = Row("total", "", parameters, mflop, frozen)
+    if not graph.is_chain:
+        total = Row("", "", parameters, mflop, frozen, "total")
+    return [*table, total]
+
+
+def value_names(graph: Graph, inputs: Sequence[str]) -> list[str]:
+    """A name for each value: those of inputs and layers, with the call of a shared layer."""
+    names, calls = list(inputs), Counter[int]()
+    shared = Counter(id(node.layer) for node in graph.nodes)
+    for node in graph.nodes:
+        calls[id(node.layer)] += 1
+        call = f", call {calls[id(node.layer)]}" if shared[id(node.layer)] > 1 else ""
+        names.append(node.layer.name + call)
+    return names
 
 
 def _frozen(layer: Layer) -> int:
@@ -59,27 +92,30 @@ def _frozen(layer: Layer) -> int:
     return sum(array.size for name, array in layer.parameters.items() if name not in trained)
 
 
-def text(table: Sequence[Row]) -> str:
-    """The table in plain characters.
+def headings(table: Sequence[Row]) -> tuple[str, ...]:
+    """The headings of the columns."""
+    graph = () if table[0].name is None else ("name",)
+    return (*graph, "layer", *(("input",) if graph else ()), "output shape", *_NUMBERS)
 
-    >>> from fastcnn.nn.layers import Flatten
-    >>> print(text(rows([Flatten()], (2, 3, 1))))
-    layer      output shape  parameters  MFLOP
-    Flatten()  (6,)
-    total
-    """
-    cells = [HEADINGS, *(row.cells() for row in table)]
-    widths = [max(len(line[i]) for line in cells) for i in range(4)]
+
+def text(table: Sequence[Row]) -> str:
+    """The table in plain characters."""
+    cells = [headings(table), *(row.cells() for row in table)]
+    columns = len(cells[0])
+    widths = [max(len(line[i]) for line in cells) for i in range(columns)]
     lines = []
-    for a, b, c, d in cells:
-        line = f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}"
-        lines.append(line.rstrip())
+    for line in cells:
+        parts = [
+            cell.rjust(width) if i >= columns - len(_NUMBERS) else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        lines.append("  ".join(parts).rstrip())
     return "\n".join(lines)
 
 
 def as_html(table: Sequence[Row]) -> str:
     """The table for a notebook."""
-    head = "".join(f"<th>{heading}</th>" for heading in HEADINGS)
+    head = "".join(f"<th>{heading}</th>" for heading in headings(table))
     lines = [f"<tr>{head}</tr>"]
     for row in table:
         cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row.cells())
@@ -98,8 +134,8 @@ def show(table: Sequence[Row]) -> None:
         print(text(table))
         return
     drawn = Table()
-    for i, heading in enumerate(HEADINGS):
-        drawn.add_column(heading, justify="left" if i < 2 else "right")
+    for heading in headings(table):
+        drawn.add_column(heading, justify="right" if heading in _NUMBERS else "left")
     for i, row in enumerate(table):
         drawn.add_row(*map(Text, row.cells()), end_section=i == len(table) - 2)
     console.print(drawn)

@@ -15,17 +15,19 @@ from fastcnn.core.arguments import Array
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import below_one, count, generator, truth
 from fastcnn.data.augmentation import Augment
-from fastcnn.data.on_demand import Samples, SamplesOnDemand
+from fastcnn.data.on_demand import SamplesOnDemand
 from fastcnn.data.preparation import preparation_of
-from fastcnn.models.inputs import finite, samples
+from fastcnn.data.several import Data, Several, in_order, parts_of, shape_of
+from fastcnn.models.graph import Graph
+from fastcnn.models.inputs import Inputs, finite, samples
 from fastcnn.models.model_files import model_from
-from fastcnn.models.net import Net, image_shape, least_batch, too_few
-from fastcnn.nn.layers import Layer, Shape, infer_stack, to_dict
-from fastcnn.nn.losses import Loss, loss_named
+from fastcnn.models.net import Net, outputs_of, too_few
+from fastcnn.nn.layers import Shape, image_shape, to_dict
 from fastcnn.nn.optimizers import Optimizer, optimizer_named
 from fastcnn.train.callbacks import Callback
 from fastcnn.train.checkpoint import ModelFile
 from fastcnn.train.epochs import Augmentation, centred
+from fastcnn.train.output_losses import Goal, Losses, OutputLosses
 from fastcnn.train.progress import Progress, checksum_of_samples
 from fastcnn.train.sample_weights import checked, weights_of
 
@@ -38,15 +40,11 @@ _DATA = {
 }
 
 
-Pair = tuple[ArrayLike, ArrayLike]
-Triple = tuple[ArrayLike, ArrayLike, ArrayLike | None]
-
-
-class Data(NamedTuple):
+class TrainingData(NamedTuple):
     """Samples, their targets, and how much the loss of each counts; checked."""
 
-    images: Samples
-    targets: Array
+    images: Data
+    targets: Data
     weights: Array | None
 
 
@@ -56,20 +54,20 @@ class Fit(NamedTuple):
     Attributes:
         data, validation: what is trained on, and what is evaluated after each epoch.
         epochs, augment, verbose: as the arguments.
-        shape: the shape of a sample, as the layers take it.
+        shapes: the shape of a sample of each input, as the layers take it.
         loss, optimizer: from the arguments, or the default ones.
         rng: a generator of the seed, or None.
         callbacks: the callbacks as a list.
         settings: must be the same when the training is resumed.
     """
 
-    data: Data
-    validation: Data | None
+    data: TrainingData
+    validation: TrainingData | None
     epochs: int
     augment: Augmentation | None
     verbose: bool
-    shape: Shape
-    loss: Loss
+    shapes: tuple[Shape, ...]
+    loss: Goal
     optimizer: Optimizer
     rng: np.random.Generator | None
     callbacks: list[Callback]
@@ -78,13 +76,13 @@ class Fit(NamedTuple):
 
 def checked_fit(
     model: Net,
-    x: ArrayLike,
-    y: ArrayLike,
+    x: Inputs,
+    y: Inputs,
     epochs: int,
     batch_size: int,
     optimizer: Optimizer | str | None,
-    loss: Loss | str | None,
-    validation_data: Pair | Triple | None,
+    loss: Losses | None,
+    validation_data: tuple[Any, ...] | None,
     validation_split: float,
     callbacks: Iterable[Callback],
     shuffle: bool,
@@ -93,6 +91,7 @@ def checked_fit(
     augment: Augmentation | None,
     class_weight: Mapping[int, float] | None,
     sample_weight: ArrayLike | None,
+    loss_weights: Sequence[float] | Mapping[str, float] | None,
 ) -> Fit:
     """Check the arguments of ``fit``, before the model changes.
 
@@ -106,7 +105,9 @@ def checked_fit(
         raise ValueError(f"verbose must be 0 or 1, got {quoted(verbose)}")
     descent = optimizer_named("sgd" if optimizer is None else optimizer)
     descent.check_free()
-    goal = model._loss() if loss is None else loss_named(loss)
+    goal = model._loss() if loss is None else model._goal(loss, loss_weights)
+    if loss is None and loss_weights is not None:
+        goal = model._goal(goal, loss_weights)
     listeners = _checked_callbacks(callbacks)
     if augment is not None and not callable(augment):
         raise TypeError(
@@ -116,75 +117,134 @@ def checked_fit(
     split = below_one("validation_split", validation_split)
     if split and validation_data is not None:
         raise ValueError("validation_split must be 0 where validation_data is given")
-    images = x if isinstance(x, SamplesOnDemand) else samples("x", x, None)
+    images = _samples(model, "x", x)
     if not len(images):
-        raise ValueError(f"x must hold at least one sample, got {np.shape(x)}")
-    if len(images) != (size := len(np.asarray(y)) if np.ndim(y) else -1):
-        raise ValueError(f"y must have one label per sample, {len(images)}, got {size}")
+        raise ValueError(f"x must hold at least one sample, got {shape_of(images)}")
+    several = isinstance(goal, OutputLosses)
+    labels: Sequence[object] = [y]
+    if isinstance(goal, OutputLosses):
+        labels = in_order("y", y, goal.names, "output")
+    for one in labels:
+        if len(images) != (size := len(np.asarray(one)) if np.ndim(one) else -1):  # type: ignore[arg-type]
+            raise ValueError(f"y must have one label per sample, {len(images)}, got {size}")
+    if class_weight is not None and several:
+        raise ValueError(
+            "class_weight must be None for a model with several outputs; use sample_weight"
+        )
     weights_of_samples = checked(sample_weight, len(images))
     held_out = validation_data
     if split:
-        (images, y, weights_of_samples), held_out = _split(images, y, weights_of_samples, split)
-    crop = centred(augment)
-    first = images[:1] if crop is None else crop(images[:1])
-    shape = image_shape(first.shape[1:])
-    if model.built and shape != model.input_shape:
+        parts = _split(images, labels, weights_of_samples, split)
+        (images, labels, weights_of_samples), others = parts
+        held_out = others[0], others[1] if several else others[1][0], others[2]
+    if augment is not None and isinstance(images, Several):
         raise ValueError(
-            f"x must hold samples of shape {model.input_shape}, got {shape}"
+            "augment must be None for a model with several inputs, because an augmentation takes "
+            "the images of one; augment them before fit"
+        )
+    crop = centred(augment)
+    shapes = _shapes_of(images, crop)
+    if model.built and shapes != model._known_shapes():
+        got = shapes if len(shapes) > 1 else shapes[0]
+        raise ValueError(
+            f"x must hold samples of shape {model.input_shape}, got {got}"
             + (" after augmentation" if crop else "")
         )
-    finite("x", images)
-    model._known.check("x", images)
+    all_finite("x", images)
+    known: Any = model._known
+    known.check("x", images)
     if not model.built:
-        model._doubt_layout("x", shape, len(images))
-    shapes = infer_stack(model.layers, shape)
-    _check_batches(model.layers, shapes, len(images), batch_size)
-    outputs = shapes[len(model._trunk(goal))]
-    targets = goal.targets(_own_labels(y), len(images), outputs, model.dtype)
+        model._doubt_layout("x", shapes[0], len(images))
+    values = model._graph.infer(shapes)
+    _check_batches(model._graph, values, len(images), batch_size)
+    outputs = outputs_of(model._trunk(goal), shapes)
+    own = [*map(_own_labels, labels)] if several else _own_labels(labels[0])
+    targets = checked_targets(goal, own, len(images), outputs, model.dtype)
     weights = weights_of(weights_of_samples, class_weight, goal, targets, outputs, model.dtype)
     validation = None
     if held_out is not None:
         trained_on = images if split == 0 else None  # a part of x is scaled as x is
-        validation = checked_validation(model, held_out, shape, goal, outputs, crop, trained_on)
+        validation = checked_validation(model, held_out, shapes, goal, outputs, crop, trained_on)
 
     settings = {
         "batch_size": batch_size,
         "shuffle": shuffle,
         "samples": len(images),
-        "images": checksum_of_samples(images),
-        "targets": crc32(targets.tobytes()),
+        "images": _checksum([checksum_of_samples(part) for part in parts_of(images)]),
+        "targets": _checksum([crc32(np.asarray(p).tobytes()) for p in parts_of(targets)]),
         "weights": None if weights is None else crc32(weights.tobytes()),
     }
     return Fit(
-        Data(images, targets, weights), validation, epochs, augment, bool(verbose), shape, goal,
-        descent, fresh, listeners, settings,
+        TrainingData(images, targets, weights), validation, epochs, augment, bool(verbose), shapes,
+        goal, descent, fresh, listeners, settings,
     )  # fmt: skip
 
 
+def _samples(model: Net, name: str, x: Inputs | SamplesOnDemand) -> Data:
+    """Samples of the input, or of each of several."""
+    if isinstance(x, SamplesOnDemand):
+        return x
+    if model._graph.inputs == 1:
+        return samples(name, x, None)  # type: ignore[arg-type]
+    result: Data = model._samples(name, x)
+    return result
+
+
+def _shapes_of(images: Data, crop: Callable[[Array], Array] | None) -> tuple[Shape, ...]:
+    """The shape of a sample of each input, after augmentation."""
+    firsts = [part[:1] if crop is None else crop(part[:1]) for part in parts_of(images)]
+    return tuple(image_shape(first.shape[1:]) for first in firsts)
+
+
+def all_finite(name: str, images: Data) -> None:
+    """Raise the ``ValueError`` for NaN or infinity in the samples of an input."""
+    parts = parts_of(images)
+    for i, part in enumerate(parts):
+        finite(name if len(parts) == 1 else f"{name}[{i}]", part)
+
+
+def checked_targets(
+    goal: Goal, y: object, count: int, outputs: Any, dtype: np.dtype[np.floating]
+) -> Any:
+    """The targets of the loss, or of each of several, checked."""
+    return goal.targets(y, count, outputs, dtype)  # type: ignore[arg-type]
+
+
+def _checksum(parts: list[int]) -> int:
+    """A checksum of checksums; that of a single part is the part's own."""
+    return parts[0] if len(parts) == 1 else crc32(repr(parts).encode())
+
+
 def _split(
-    images: Samples, y: ArrayLike, weights: Array | None, share: float
-) -> tuple[tuple[Samples, Array, Array | None], Triple]:
+    images: Data, y: Sequence[object], weights: Array | None, share: float
+) -> tuple[
+    tuple[Data, Sequence[object], Array | None], tuple[Data, Sequence[object], Array | None]
+]:
     """The samples that are trained on, and the share at their end that is held out."""
     first = len(images) - int(len(images) * share)
     if first == len(images):
         raise ValueError(
             f"validation_split={share} of {len(images)} samples leaves none to validate on"
         )
-    labels, rest = np.asarray(y), None
+    labels, rest = [np.asarray(one) for one in y], None
     if weights is not None:
         weights, rest = weights[:first], weights[first:]
-    return (images[:first], labels[:first], weights), (images[first:], labels[first:], rest)
+    trained = images[:first], [one[:first] for one in labels], weights
+    return trained, (images[first:], [one[first:] for one in labels], rest)
 
 
 def begin(model: Net, fit: Fit) -> None:
     """Make the model ready for a new training."""
     images = fit.data.images
-    model._build_with(fit.shape, fit.rng)
+    model._build_with(fit.shapes, fit.rng)
     model.loss = fit.loss
+    known: Any = model._known
     if keeps_scale(fit.augment):
-        model._known.check_training("x", images, model._normalises())
-        model._known.learn(images)
-    if model._preparation is None and images.dtype == np.uint8 and images.shape[-1] in (1, 3):
+        known.check_training("x", images, model._normalises())
+        known.learn(images)
+    if isinstance(images, Several):
+        pass  # a picture is no input of it
+    elif model._preparation is None and images.dtype == np.uint8 and images.shape[-1] in (1, 3):
         model._preparation = preparation_of(images) if images.ndim == 4 else None
     model.progress = Progress(fit.optimizer, fit.settings, callbacks=fit.callbacks)
 
@@ -196,11 +256,14 @@ def resume(
     other = model_from(file, Net)
     if other.progress is None:
         raise file.error("it holds a model, but no training to resume")
-    mine = [to_dict(layer) for layer in model.layers], fit.shape, model.dtype
-    theirs = [to_dict(layer) for layer in other.layers], other.input_shape, other.dtype
+    mine, theirs = (
+        ([to_dict(layer) for layer in one.layers], one._graph.as_dict(), shapes, one.dtype)
+        for one, shapes in ((model, fit.shapes), (other, other._known_shapes()))
+    )
     if mine != theirs:
         raise ValueError(f"resume must be a training of this model's layers, got {file.path}")
-    other._known.check("x", fit.data.images)  # first, because it says how other data are other
+    known: Any = other._known
+    known.check("x", fit.data.images)  # first, because it says how other data are other
     progress = other.progress
     for name, value in fit.settings.items():
         if name == "images" and name not in progress.settings:
@@ -222,7 +285,7 @@ def resume(
             f"optimizer must be that of the training, {quoted(progress.optimizer)}, got "
             f"{quoted(fit.optimizer)}"
         )
-    model._build_once(fit.shape)
+    model._build_once(fit.shapes)
     model.set_weights(other.get_weights() if progress.weights is None else progress.weights)
     model.rng, model.loss, model._known = other.rng, other.loss, other._known
     progress.optimizer.belong(model._ownership, progress)
@@ -234,13 +297,13 @@ def resume(
 
 def checked_validation(
     model: Net,
-    data: Pair | Triple,
-    shape: Shape,
-    loss: Loss,
-    outputs: Shape,
+    data: tuple[Any, ...],
+    shapes: tuple[Shape, ...],
+    loss: Goal,
+    outputs: Any,
     crop: Callable[[Array], Array] | None,
-    trained: Samples | None,
-) -> Data:
+    trained: Data | None,
+) -> TrainingData:
     """Check the data that are evaluated after each epoch."""
     if not isinstance(data, tuple | list) or len(data) not in (2, 3):
         raise TypeError(
@@ -249,38 +312,45 @@ def checked_validation(
             + (f" of {len(data)}" if isinstance(data, tuple | list) else "")
         )
     x = data[0]
-    images = x if isinstance(x, SamplesOnDemand) else samples("validation_data", x, None)
+    images = x if isinstance(x, Several) else _samples(model, "validation_data", x)
     if not len(images):
         raise ValueError("validation_data must hold at least one sample")
-    if images.shape[1:] != shape and crop is not None:
+    if not isinstance(images, Several) and images.shape[1:] != shapes[0] and crop is not None:
         images = images.then(crop) if isinstance(images, SamplesOnDemand) else crop(images)
-    if images.shape[1:] != shape:
-        raise ValueError(
-            f"validation_data must hold samples of shape {shape}, got {images.shape[1:]}"
-        )
-    finite("validation_data", images)
+    for part, shape in zip(parts_of(images), shapes, strict=True):
+        if part.shape[1:] != shape:
+            raise ValueError(
+                f"validation_data must hold samples of shape {shape}, got {part.shape[1:]}"
+            )
+    all_finite("validation_data", images)
     if trained is not None:
-        known = deepcopy(model._known)
+        known: Any = deepcopy(model._known)
         known.learn(trained)
         known.check("validation_data", images)
     try:
-        targets = loss.targets(_own_labels(data[1]), len(images), outputs, model.dtype)
+        labels: Any = data[1]
+        if isinstance(loss, OutputLosses):
+            labels = [*map(_own_labels, in_order("y", labels, loss.names, "output"))]
+        else:
+            labels = _own_labels(labels)
+        targets = checked_targets(loss, labels, len(images), outputs, model.dtype)
         sample_weight = data[2] if len(data) == 3 else None
         weights = weights_of(sample_weight, None, loss, targets, outputs, model.dtype)
-        return Data(images, targets, weights)
+        return TrainingData(images, targets, weights)
     except (TypeError, ValueError) as error:
         raise type(error)(f"validation_data: {error}") from None
 
 
-def _check_batches(
-    layers: Sequence[Layer], shapes: Sequence[Shape], samples: int, batch_size: int
-) -> None:
-    """Raise the ``ValueError`` where a batch of an epoch is too small, or no layer trains."""
-    pairs = [*zip(layers, shapes, strict=False)]
+def _check_batches(graph: Graph, values: Sequence[Shape], samples: int, batch_size: int) -> None:
+    """Raise the ``ValueError`` where a batch of an epoch is too small, or no layer trains.
+
+    ``values`` are the shapes of all values of the graph.
+    """
+    pairs = zip(graph.layers, graph.input_shapes(values), strict=True)
     has_parameters = [one for one, shape in pairs if one.parameter_specs(shape)]
     if has_parameters and not any(one.trainable for one in has_parameters):
         raise ValueError(too_few("x must hold", inf, samples))
-    least, smallest = least_batch(layers, shapes), samples % batch_size or batch_size
+    least, smallest = graph.least_batch(values), samples % batch_size or batch_size
     if min(smallest, samples) < least:
         what = f"batch_size must give each batch of {samples} samples"
         raise ValueError(
@@ -294,7 +364,7 @@ def keeps_scale(augment: Augmentation | None) -> bool:
     return augment is None or isinstance(augment, Augment)
 
 
-def _own_labels(y: ArrayLike) -> ArrayLike:
+def _own_labels(y: Any) -> Any:
     """Class numbers as a copy, because a training must use the numbers that it has checked.
 
     Other targets become a new array later, or are no addresses.

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from fastcnn.core.arguments import Array
+from fastcnn.core.class_registry import is_own
 from fastcnn.core.hardware import CACHE_LINE
-from fastcnn.nn.layers import Layer
+from fastcnn.nn.layers import Arrays, Layer, Watch, all_layers, own_arrays
 from fastcnn.nn.optimizers import Optimizer
 
 
@@ -28,6 +29,7 @@ class Weights:
         spans: the parts of the flat arrays that training moves, in order; a single part, which is
             all of them, where no layer is frozen. The gradient of the rest is 0.
         frozen: whether training leaves some of the parameters as they are.
+        watch: knows whether values may have changed.
     """
 
     def __init__(self, layers: Sequence[Layer], dtype: np.dtype[np.floating]) -> None:
@@ -37,6 +39,7 @@ class Weights:
         )
         self.parameters, self.gradient = _aligned(size, dtype), _aligned(size, dtype)
         self.gradients: list[dict[str, Array]] = []
+        self.watch = Watch()
         self._layers = list(layers)  # kept alive, because the keys of _views are their ids
         self._views: dict[int, dict[str, Array]] = {}
         first = 0
@@ -49,9 +52,15 @@ class Weights:
                 views[name][...] = array
                 gradients[name] = self.gradient[part].reshape(array.shape)
                 first += -(-array.size // step) * step
-            self._views[id(layer)] = {name: view[...] for name, view in views.items()}
+            own_views = {name: view[...] for name, view in views.items()}
+            self._views[id(layer)] = own_views
+            _enter_inner(self._views, layer, own_views)
             layer.adopt(views)
             self.gradients.append(gradients)
+        for layer in all_layers(layers):
+            for arrays in (vars(layer).get("parameters"), vars(layer).get("state")):
+                if isinstance(arrays, Arrays):
+                    arrays.watch = self.watch
         self.spans: tuple[slice, ...] = ()
         self.frozen = False
         self._trained: dict[int, dict[str, Array]] = {}
@@ -63,7 +72,9 @@ class Weights:
         trained, spans, frozen = {}, list[slice](), list[Array]()
         for layer, gradients in zip(self._layers, self.gradients, strict=True):
             names = layer.trained_names()
-            trained[id(layer)] = {name: gradients[name] for name in gradients if name in names}
+            trained_of_layer = {name: gradients[name] for name in gradients if name in names}
+            trained[id(layer)] = trained_of_layer
+            _enter_inner(trained, layer, trained_of_layer)
             for name, gradient in gradients.items():
                 if name not in names:
                     frozen.append(gradient)
@@ -79,18 +90,27 @@ class Weights:
 
     def gradients_of(self, layer: Layer) -> dict[str, Array]:
         """The gradients of a layer's parameters that train, by name."""
-        return self._trained[id(layer)]
+        return self._trained.get(id(layer), {})
 
     def move(self, optimizer: Optimizer) -> None:
         """Take an optimizer's step with the gradient, on all that training moves."""
-        if self.frozen:
-            optimizer.step_within(self.parameters, self.gradient, self.spans)
-        else:
-            optimizer.step(self.parameters, self.gradient)
+        if not is_own(type(optimizer)):
+            self.watch.always = True  # it may keep the array, and write to it at any time
+        try:
+            if self.frozen:
+                optimizer.step_within(self.parameters, self.gradient, self.spans)
+            else:
+                optimizer.step(self.parameters, self.gradient)
+        finally:
+            self.watch.changed()
+
+    def state_of(self, layer: Layer) -> dict[str, Array]:
+        """The running statistics of a layer by name, as compiled programs take them."""
+        return own_arrays(layer.state)
 
     def of(self, layer: Layer) -> dict[str, Array]:
         """The parameters of one of the layers by name, as views of ``parameters``."""
-        return self._views[id(layer)]
+        return self._views.get(id(layer), {})
 
     def split(self, flat: Array) -> list[dict[str, Array]]:
         """Views by layer and name of an array of the parameters' layout, such as a momentum."""
@@ -104,6 +124,17 @@ class Weights:
             }
             for gradients in self.gradients
         ]
+
+
+def _enter_inner(
+    entries: dict[int, dict[str, Array]], layer: Layer, arrays: dict[str, Array]
+) -> None:
+    """Enter the arrays of the layers inside of a layer, by their own names."""
+    for path, inner in layer.inner_layers():
+        prefix = f"{path}."
+        own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+        entries[id(inner)] = own
+        _enter_inner(entries, inner, own)
 
 
 def _aligned(size: int, dtype: np.dtype[np.floating]) -> Array:

@@ -33,6 +33,16 @@ from fastcnn.ops.explain import Explanations as Explanations
 from fastcnn.ops.explain import explain as explain
 from fastcnn.ops.losses import cross_entropy as cross_entropy
 from fastcnn.ops.losses import cross_entropy_backward as cross_entropy_backward
+from fastcnn.ops.merging import add as add
+from fastcnn.ops.merging import add_backward as add_backward
+from fastcnn.ops.merging import concatenate as concatenate
+from fastcnn.ops.merging import concatenate_backward as concatenate_backward
+from fastcnn.ops.merging import maximum as maximum
+from fastcnn.ops.merging import maximum_backward as maximum_backward
+from fastcnn.ops.merging import multiply as multiply
+from fastcnn.ops.merging import multiply_backward as multiply_backward
+from fastcnn.ops.merging import subtract as subtract
+from fastcnn.ops.merging import subtract_backward as subtract_backward
 from fastcnn.ops.normalization import batch_norm as batch_norm
 from fastcnn.ops.normalization import batch_norm_backward as batch_norm_backward
 from fastcnn.ops.normalization import batch_norm_inference as batch_norm_inference

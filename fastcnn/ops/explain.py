@@ -14,7 +14,7 @@ from fastcnn.ops.declaration import FUNCTIONS
 EXPLAINABLE = PUBLIC
 
 # Arguments that are arrays of real numbers, for which explain takes a shape.
-_ARRAYS = frozenset({"x", "w", "b", "dy", "logits", "gamma", "beta", "mean", "variance"})
+_ARRAYS = frozenset({"x", "w", "a", "b", "dy", "logits", "gamma", "beta", "mean", "variance"})
 
 
 def explain(op: str, *args: Any, **kwargs: Any) -> Explanations:

@@ -40,6 +40,7 @@ related functions follow by the product and sum rules, as their docstrings say.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -101,7 +102,19 @@ def sum_lengths(problem: Problem) -> tuple[int, ...]:
     if problem.op == "dense_backward":
         n, o = problem.arrays["dy"]
         return o, n, n
+    if problem.op in _MERGING_GRADIENTS:
+        of = problem.parameters or {f"{name}_shape": problem.arrays[name] for name in ("a", "b")}
+        terms = prod(problem.arrays["dy"])
+        return tuple(max(1, terms // max(1, prod(of[f"{name}_shape"]))) for name in ("a", "b"))
     return (1,)
+
+
+_MERGING_GRADIENTS = (
+    "add_backward",
+    "subtract_backward",
+    "multiply_backward",
+    "maximum_backward",
+)
 
 
 def bounds(
@@ -175,8 +188,8 @@ def _winograd(
 def _selected(
     problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
 ) -> list[Array]:
-    """Functions that return one of their inputs, unchanged."""
-    return [np.zeros(reference[0].shape)]
+    """Functions that return numbers of their inputs, unchanged."""
+    return [np.zeros(y.shape) for y in reference]
 
 
 def _routed(
@@ -208,6 +221,31 @@ def _products(
     rounding. A constant that is a quotient adds 2u."""
     (y,) = reference
     return [5 * unit_roundoff(y.dtype) * np.abs(y.astype(np.float64))]
+
+
+def _merged(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    """One sum, difference or product. The engine rounds once; the reference rounds to float64 and
+    to the dtype."""
+    (y,) = reference
+    return [3 * unit_roundoff(y.dtype) * np.abs(y.astype(np.float64))]
+
+
+def _merging_gradients(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    """Sums of gradients, or of their products with the other operand. A sum of one gradient is this
+    gradient. The maximum is chosen from the operands as they are."""
+    names = ("dy",) if problem.op == "maximum_backward" else ()
+    magnitudes = getattr(ops, problem.op)(
+        **_absolute(arrays, *names), **problem.parameters, engine="naive"
+    )
+    selects, u = problem.op != "multiply_backward", unit_roundoff(reference[0].dtype)
+    return [
+        np.zeros(y.shape) if n == 1 and selects else linear_bound(n, np.abs(magnitude), y, u)
+        for n, magnitude, y in zip(sum_lengths(problem), magnitudes, reference, strict=True)
+    ]
 
 
 def _exponential(
@@ -459,4 +497,11 @@ _DERIVED: dict[str, _Derivation] = {
     "log_softmax_backward": _log_softmax_backward,
     "cross_entropy": _cross_entropy,
     "cross_entropy_backward": _cross_entropy_backward,
+    "add": _merged,
+    "subtract": _merged,
+    "multiply": _merged,
+    "maximum": _selected,
+    "concatenate": _selected,
+    "concatenate_backward": _selected,
+    **dict.fromkeys(_MERGING_GRADIENTS, _merging_gradients),
 }

@@ -34,6 +34,10 @@ _OUTPUTS = {
     "dense_backward": ("dx", "dw", "db"),
     "batch_norm": ("y", "mean", "variance"),
     "batch_norm_backward": ("dx", "dgamma", "dbeta"),
+    **dict.fromkeys(
+        ("add_backward", "subtract_backward", "multiply_backward", "maximum_backward"),
+        ("da", "db"),
+    ),
     ARTICLE_NET: ("scores", "losses", "dfilters", "dweights", "dbias"),
 }
 
@@ -123,8 +127,11 @@ def call(problem: Problem, arrays: dict[str, Array], engine: str | None) -> tupl
     if problem.op in WINOGRAD and engine != REFERENCE:
         parameters["algorithm"] = "winograd"
     function = article_net if problem.op == ARTICLE_NET else getattr(ops, problem.function)
+    arguments: dict[str, Any] = dict(arrays)
+    if problem.op == "concatenate":
+        arguments = {"arrays": [arrays[name] for name in problem.arrays]}
     with use_math("strict"):  # problems of other algorithms name them
-        results = function(**arrays, **parameters, engine=engine)
+        results = function(**arguments, **parameters, engine=engine)
     if not isinstance(results, tuple):
         results = (results,)
     return tuple(map(np.asarray, results))
@@ -158,7 +165,8 @@ def check(reference: Reference, engine: str) -> Result:
         outputs, seconds = _timed(lambda: call(case.problem, reference.arrays, engine), repeats=3)
         return outputs
 
-    names = _OUTPUTS.get(case.problem.op, ("result",))
+    count = len(reference.outputs)
+    names = _OUTPUTS.get(case.problem.op, [f"result {k}" for k in range(count)])
     worst = judge(run, names, reference.outputs, reference.bounds, reference.arrays)
     return Result(
         case,

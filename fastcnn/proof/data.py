@@ -75,7 +75,7 @@ def _draw(rng: np.random.Generator, case: Case, name: str, shape: Shape) -> Arra
     if case.mode == "shifted":
         return _shifted(rng, shape) if name in ("x", "logits") else rng.standard_normal(shape)
     integers = _small_integers(rng, shape, case)
-    if case.mode == "special" and name == "x":
+    if case.mode == "special" and name in ("x", "a", "b"):
         _sprinkle(rng, integers)
     elif case.mode not in ("exact", "special"):
         raise ValueError(f"{case.name}: mode must be one of {', '.join(MODES)}")

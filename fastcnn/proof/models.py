@@ -26,21 +26,29 @@ some roundings, up and down. In float64 rounding does not change choices.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
+from math import prod
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 from zlib import crc32
 
 import numpy as np
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import pool_geometry
+from fastcnn.data.several import Several
+from fastcnn.models.graph import Graph
+from fastcnn.models.model import Model
 from fastcnn.models.nets import article, lenet5, resnet8, small
 from fastcnn.models.sequential import Sequential
 from fastcnn.nn.layers import (
+    Add,
+    Average,
     AvgPool2D,
     BatchNorm,
+    Concatenate,
     Conv2D,
     Dense,
     DepthwiseConv2D,
@@ -48,21 +56,29 @@ from fastcnn.nn.layers import (
     Flatten,
     GlobalAvgPool2D,
     GlobalMaxPool2D,
+    Input,
     Layer,
     LeakyReLU,
+    Maximum,
     MaxPool2D,
+    Merge,
     MinPool2D,
+    Multiply,
     ReLU,
     Residual,
+    Shape,
     Sigmoid,
     Softmax,
+    Subtract,
     Tanh,
+    Tensor,
     ZeroPadding2D,
 )
-from fastcnn.nn.losses import CrossEntropy, Loss, MeanSquaredError
+from fastcnn.nn.losses import CrossEntropy, MeanSquaredError
 from fastcnn.proof.bounds import gamma, unit_roundoff
 from fastcnn.proof.check import REFERENCE, Result, judge
 from fastcnn.proof.problems import DTYPES
+from fastcnn.train.output_losses import Goal
 
 EXECUTOR = "executor"
 """Name for the compiled programs that models use by default, beside the engines' names."""
@@ -74,14 +90,25 @@ _FUNCTION = 21  # roundings that count for an exponential and the function aroun
 _MOVE = 8  # roundings by which parameters are changed
 
 
-Data = tuple[Array, Array, Array | None]
-"""Samples, their targets, and the weights of their losses."""
+Data = tuple[list[Array], list[Array], Array | None]
+"""The samples of each input, the targets of each output, and the weights of the losses."""
+
+
+Tensors = tuple[list[Tensor], list[Tensor]]
+"""The inputs and the outputs of a graph."""
 
 
 class Net(NamedTuple):
-    """Layers for a number of classes, the shape and number of samples, and the modes of data."""
+    """A net for a number of classes, as layers in a row or as a graph.
 
-    layers: Callable[[int], list[Layer]]
+    Attributes:
+        form: the layers, or the inputs and the outputs of a graph.
+        shape: of a sample; each input of a graph has it.
+        samples: in the batch.
+        modes: of data.
+    """
+
+    form: Callable[[int], list[Layer] | Tensors]
     shape: tuple[int, int, int]
     samples: int
     modes: tuple[str, ...]
@@ -101,14 +128,15 @@ class ModelCase(NamedTuple):
 
 
 def all_layers(classes: int) -> list[Layer]:
-    """Every kind of layer.
+    """Every kind of layer, but for those of several inputs, which are in :func:`merging`.
 
     >>> def kinds(layers):
     ...     for layer in layers:
     ...         yield type(layer).__name__
     ...         yield from kinds([*getattr(layer, "layers", ()), *getattr(layer, "shortcut", ())])
     >>> of_others = {name for name in Layer.known if "fastcnn." not in str(Layer.known[name])}
-    >>> Layer.known.keys() - of_others - {*kinds(all_layers(10))}
+    >>> merging_layers = Model(*merging(10)).layers
+    >>> Layer.known.keys() - of_others - {*kinds([*all_layers(10), *merging_layers])}
     set()
     """
     return [
@@ -152,6 +180,41 @@ def exact_layers(classes: int) -> list[Layer]:
     ]
 
 
+def inception(classes: int) -> Tensors:
+    """Branches side by side, a gate of their channels, a sum, and two heads."""
+    images = Input((9, 11, 3))
+    x = Conv2D(8, 3, padding="same", activation="relu")(images)
+    narrow = Conv2D(6, 1, activation="relu")(x)
+    middle = Conv2D(8, 3, padding="same")(Conv2D(4, 1, activation="relu")(x))
+    broad = ReLU()(Conv2D(5, 5, padding="same")(Conv2D(3, 1)(x)))
+    pooled = Conv2D(4, 1)(MaxPool2D(3, strides=1, padding="same")(x))
+    x = Concatenate()([narrow, middle, broad, pooled])
+    gate = Conv2D(6, 1, activation="relu")(AvgPool2D((9, 11))(x))  # squeeze and excitation
+    x = Multiply()([x, Sigmoid()(Conv2D(23, 1)(gate))])
+    x = ReLU()(BatchNorm()(x))
+    early = Dense(classes)(GlobalAvgPool2D()(x))
+    x = ReLU()(Add()([BatchNorm()(Conv2D(23, 3, padding="same", use_bias=False)(x)), x]))
+    return [images], [Dense(classes)(Flatten()(MaxPool2D()(x))), early]
+
+
+def merging(classes: int) -> Tensors:
+    """Two inputs, shared layers, and every kind of layer that merges several values.
+
+    On small integers it is exact.
+    """
+    left, right = Input((7, 6, 3)), Input((7, 6, 3))
+    shared = Conv2D(5, (2, 3), padding="same", activation="relu")
+    a, b = shared(left), shared(right)
+    x = Concatenate()([Subtract()([a, b]), Maximum()([a, b])])
+    x = Conv2D(4, 1)(x)
+    block = Residual([Conv2D(4, 3, padding="same")], activation="relu")
+    x = Add()([block(x), Average()([x, Conv2D(4, (3, 1), padding="same", use_bias=False)(right)])])
+    rows = MaxPool2D((7, 6))(Conv2D(4, 1)(a))
+    early = Dense(classes)(Flatten()(rows))
+    x = MaxPool2D((2, 3))(Multiply()([x, rows]))
+    return [left, right], [Dense(classes)(Flatten()(x)), early]
+
+
 NETS = {
     "article": Net(article, (28, 28, 1), 16, ("exact", "float", "weighted")),
     "lenet5": Net(lenet5, (28, 28, 1), 4, ("exact", "float")),
@@ -159,6 +222,8 @@ NETS = {
     "resnet8": Net(resnet8, (32, 32, 3), 2, ("float",)),
     "all_layers": Net(all_layers, (13, 9, 3), 9, ("float", "weighted")),
     "exact_layers": Net(exact_layers, (13, 9, 3), 16, ("exact",)),
+    "inception": Net(inception, (9, 11, 3), 4, ("float", "weighted")),
+    "merging": Net(merging, (7, 6, 3), 4, ("exact", "float")),
 }
 
 
@@ -183,9 +248,7 @@ class ModelReference(NamedTuple):
     case: ModelCase
     seed: int
     parameters: list[Array]
-    images: Array
-    targets: Array
-    weights: Array | None
+    data: Data
     names: tuple[str, ...]
     outputs: tuple[Array, ...]
     bounds: tuple[Array, ...]
@@ -195,32 +258,27 @@ class ModelReference(NamedTuple):
 def model_reference_of(case: ModelCase, seed: int) -> ModelReference:
     """Draw the data of a case, run the specification on it, and compute the bounds."""
     net = NETS[case.op]
-    model, loss = _model(case, REFERENCE), _loss(case)
+    model = _model(case, REFERENCE)
+    loss = _loss(case, model)
+    data: Data
     for attempt in range(20):
         rng = np.random.default_rng([seed, crc32(case.name.encode()), attempt])
         parameters, images = _draw(case, net, model, rng)
-        weights = None
         if case.mode == "exact":
             model.set_weights(parameters)
-            off = rng.integers(-1, 2, (net.samples, _CLASSES)) * 4
-            targets = np.asarray(model._forward_batch(images) + off, case.dtype)
+            data = images, _near(forward(model, images), rng), None
             break
-        targets = rng.integers(0, _CLASSES, net.samples)
-        if case.mode == "weighted":
-            targets = rng.dirichlet(np.ones(_CLASSES), net.samples).astype(case.dtype)
-            weights = rng.uniform(0, 2, net.samples).astype(case.dtype)
-        data = images, targets, weights
+        data = images, *_targets(case, net, len(model.outputs), rng)
         if case.dtype == "float64" or _clear(case, parameters, data, rng):
             break
     model = _model(case, REFERENCE)
     model.set_weights(parameters)
     start = perf_counter()
-    names, outputs = _results(model, (images, targets, weights), loss)
+    names, outputs = results_of(model, data, loss)
     seconds = perf_counter() - start
     return ModelReference(
-        case, seed, parameters, images, targets, weights, names, outputs,
-        _bounds(case, model, names, outputs), seconds,
-    )  # fmt: skip
+        case, seed, parameters, data, names, outputs, _bounds(case, model, names, outputs), seconds
+    )
 
 
 def check_model(reference: ModelReference, engine: str) -> Result:
@@ -230,7 +288,6 @@ def check_model(reference: ModelReference, engine: str) -> Result:
     True
     """
     case, seconds = reference.case, 0.0
-    data = reference.images, reference.targets, reference.weights
 
     def run() -> tuple[Array, ...]:
         nonlocal seconds
@@ -239,12 +296,14 @@ def check_model(reference: ModelReference, engine: str) -> Result:
         for _ in range(3):  # the first run may compile
             model.set_weights(reference.parameters)
             start = perf_counter()
-            results = _results(model, data, _loss(case))[1]
+            results = results_of(model, reference.data, _loss(case, model))[1]
             times.append(perf_counter() - start)
         seconds = min(times)
         return results
 
-    inputs = {"images": reference.images, "targets": reference.targets}
+    images, targets, _ = reference.data
+    inputs = {f"images {i}": array for i, array in enumerate(images)}
+    inputs |= {f"targets {i}": array for i, array in enumerate(targets)}
     judged = judge(run, reference.names, reference.outputs, reference.bounds, inputs)
     return Result(
         case, engine, reference.seed, judged.absolute, judged.relative, judged.bound, judged.share,
@@ -252,38 +311,55 @@ def check_model(reference: ModelReference, engine: str) -> Result:
     )  # fmt: skip
 
 
-def _loss(case: ModelCase) -> Loss:
-    return MeanSquaredError() if case.mode == "exact" else CrossEntropy()
+def _loss(case: ModelCase, model: Model) -> Goal:
+    return model._goal(MeanSquaredError() if case.mode == "exact" else CrossEntropy())
 
 
-def _model(case: ModelCase, engine: str, seed: int = 0) -> Sequential:
+def _model(case: ModelCase, engine: str, seed: int = 0) -> Model:
     net = NETS[case.op]
-    return Sequential(
-        net.layers(_CLASSES),
-        net.shape,
-        seed=seed,
-        dtype="float64" if case.dtype == "float64" else "float32",
-        engine=None if engine == EXECUTOR else engine,
-    )
+    form = net.form(_CLASSES)
+    dtype: Literal["float32", "float64"] = "float64" if case.dtype == "float64" else "float32"
+    engine_of_model = None if engine == EXECUTOR else engine
+    if isinstance(form, list):
+        return Sequential(form, net.shape, seed=seed, dtype=dtype, engine=engine_of_model)
+    return Model(*form, seed=seed, dtype=dtype, engine=engine_of_model)
 
 
 def _draw(
-    case: ModelCase, net: Net, model: Sequential, rng: np.random.Generator
-) -> tuple[list[Array], Array]:
-    """Random parameters and images."""
-    shape = net.samples, *net.shape
+    case: ModelCase, net: Net, model: Model, rng: np.random.Generator
+) -> tuple[list[Array], list[Array]]:
+    """Random parameters, and images for each input."""
+    inputs, shape = len(model.inputs), (net.samples, *net.shape)
     if case.mode == "exact":
-        images = rng.integers(-3, 4, shape).astype(case.dtype)
+        images = [rng.integers(-3, 4, shape).astype(case.dtype) for _ in range(inputs)]
         parameters = [_few_integers(a.shape, rng).astype(a.dtype) for a in model.get_weights()]
     else:
-        images = rng.integers(0, 256, shape).astype(np.uint8)
+        images = [rng.integers(0, 256, shape).astype(np.uint8) for _ in range(inputs)]
         model = _model(case, REFERENCE, int(rng.integers(2**32)))
         parameters = [  # biases, scales and statistics that are not all 0 or 1
             a + np.asarray((a.ndim == 1) * rng.uniform(0.01, 0.2, a.shape), a.dtype)
             for a in model.get_weights()
         ]
-    images.setflags(write=False)
+    for array in images:
+        array.setflags(write=False)
     return parameters, images
+
+
+def _targets(
+    case: ModelCase, net: Net, outputs: int, rng: np.random.Generator
+) -> tuple[list[Array], Array | None]:
+    """Random targets for each output, and the weights of the samples' losses."""
+    targets = [rng.integers(0, _CLASSES, net.samples) for _ in range(outputs)]
+    if case.mode != "weighted":
+        return targets, None
+    ones = np.ones(_CLASSES)
+    targets = [rng.dirichlet(ones, net.samples).astype(case.dtype) for _ in range(outputs)]
+    return targets, rng.uniform(0, 2, net.samples).astype(case.dtype)
+
+
+def _near(outputs: list[Array], rng: np.random.Generator) -> list[Array]:
+    """Targets whose distances from these outputs are small integers."""
+    return [np.asarray(y + rng.integers(-1, 2, y.shape) * 4, y.dtype) for y in outputs]
 
 
 def _few_integers(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
@@ -297,50 +373,77 @@ def _few_integers(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     return columns.T.reshape(shape)
 
 
-def _results(
-    model: Sequential, data: Data, loss: Loss
-) -> tuple[tuple[str, ...], tuple[Array, ...]]:
+def forward(model: Model, images: list[Array], loss: Goal | None = None) -> list[Array]:
+    """The raw outputs of a model, one array for each output."""
+    outputs = model._forward_batch(_one_or_several(images), loss)
+    return outputs if isinstance(outputs, list) else [outputs]
+
+
+def _one_or_several(arrays: list[Array]) -> Any:
+    """Samples or targets in the form in which models take them."""
+    return arrays[0] if len(arrays) == 1 else Several(tuple(arrays))
+
+
+def results_of(model: Model, data: Data, loss: Goal) -> tuple[tuple[str, ...], tuple[Array, ...]]:
     """Names and values of outputs, loss, gradients, and running statistics after the step."""
     (images, targets, weights), trunk = data, model._trunk(loss)
-    rng = np.random.default_rng(0)
+    rng, x, y = np.random.default_rng(0), _one_or_several(images), _one_or_several(targets)
     if model.engine is None:
         executor = model._executor(trunk)
         if executor is None:
             raise RuntimeError(f"the model runs {model.explain()}")
-        samples = model._executor_input(images, executor)
+        # In training an input may have to be floats.
+        samples, taught = (model._executor_inputs(x, executor, training=t) for t in (False, True))
         outputs = executor.forward(samples)
-        result = executor.gradients(samples, targets, loss, rng, weights)
+        result = executor.gradients(taught, y, loss, rng, weights)
         if outputs is None or result is None:
             raise RuntimeError("the executor hands the batch back to single operations")
         total, gradients = result[0], model._weights.gradients
     else:
-        outputs = model._forward_batch(images, loss)
-        total, _, gradients = model._gradients(images, targets, loss, rng, weights)
-    results = {"outputs": outputs, "loss": np.array(total / len(images), model.dtype)}
-    classes = np.arange(len(images)) % outputs.shape[1]
-    gradient_at_images = model.input_gradient(images, classes)
-    for i, (layer, by_name) in enumerate(zip(trunk, gradients, strict=False)):
+        outputs = forward(model, images, loss)
+        total, _, gradients = model._gradients(x, y, loss, rng, weights)
+    results = dict(zip(output_names(len(outputs)), outputs, strict=True))
+    results["loss"] = np.array(total / len(images[0]), model.dtype)
+    classes: list[Any] = [np.arange(len(one)) % one.shape[1] for one in outputs]
+    at_images = model.input_gradient(
+        images if len(images) > 1 else images[0], classes if len(classes) > 1 else classes[0]
+    )
+    for i, (layer, by_name) in enumerate(zip(trunk.layers, gradients, strict=False)):
         results |= {f"gradient of layers.{i}.{k}": a.copy() for k, a in by_name.items()}
         results |= {f"layers.{i}.{k}": a.copy() for k, a in layer.state.items()}
-    results["gradient of images"] = gradient_at_images
+    at_images = at_images if isinstance(at_images, list) else [at_images]
+    results |= dict(zip(image_names(len(images)), at_images, strict=True))
     return tuple(results), tuple(results.values())
+
+
+def output_names(count: int) -> list[str]:
+    """The names of so many outputs in reports."""
+    return ["outputs"] if count == 1 else [f"outputs {i}" for i in range(count)]
+
+
+def image_names(count: int) -> list[str]:
+    """The names of the gradients of so many inputs in reports."""
+    name = "gradient of images"
+    return [name] if count == 1 else [f"{name} {i}" for i in range(count)]
 
 
 def _clear(case: ModelCase, parameters: list[Array], data: Data, rng: np.random.Generator) -> bool:
     """Whether roundings cannot change a choice that a gradient depends on."""
-    model, loss = _model(case._replace(dtype="float64"), "im2col"), _loss(case)
+    model = _model(case._replace(dtype="float64"), "im2col")
+    loss = _loss(case, model)
     model.set_weights(parameters)
     images, targets, weights = data
     if weights is not None:
-        data = images, targets.astype(np.float64), weights.astype(np.float64)
-    names, outputs = _results(model, data, loss)
+        data = images, [one.astype(np.float64) for one in targets], weights.astype(np.float64)
+    names, outputs = results_of(model, data, loss)
     allowed = _bounds(case, model, names, outputs)
     for _ in range(2):
         moves = [rng.normal(0, _MOVE * unit_roundoff("float32"), a.shape) for a in parameters]
         for sign in (-1, 1):
             moved = [a * (1 + sign * d) for a, d in zip(parameters, moves, strict=True)]
             model.set_weights(moved)
-            for a, b, bound in zip(_results(model, data, loss)[1], outputs, allowed, strict=True):
+            others = results_of(model, data, loss)[1]
+            for a, b, bound in zip(others, outputs, allowed, strict=True):
                 if not (abs(a - b) <= bound / 2).all():
                     return False
     return True
@@ -349,38 +452,72 @@ def _clear(case: ModelCase, parameters: list[Array], data: Data, rng: np.random.
 # --- bounds ---------------------------------------------------------------------------------------
 
 
-def roundings(model: Sequential, samples: int) -> dict[str, int]:
+def roundings(model: Model, samples: int) -> dict[str, int]:
     """The number of roundings in a row of each result, by the names of the results.
+
+    In a graph it is that of the path with the most.
 
     >>> roundings(Sequential([Flatten(), Dense(10)], (2, 3, 1)), samples=4)["outputs"]
     7
     """
-    counts = [_of_layer(layer, samples) for layer in model.layers]
-    outputs = sum(forward for forward, _, _ in counts)
-    (classes,) = model.output_shape or (0,)
-    by_name = {"outputs": outputs, "loss": outputs + _FUNCTION + classes + samples}
-    behind = by_name["loss"]
-    for i in reversed(range(len(counts))):
-        layer, (_, back, summed) = model.layers[i], counts[i]
-        for name in layer.parameters:
-            by_name[f"gradient of layers.{i}.{name}"] = behind + summed
-        for name in layer.state:
-            by_name[f"layers.{i}.{name}"] = behind
-        behind += back
-    by_name["gradient of images"] = outputs + sum(back for _, back, _ in counts)
+    graph = model._graph
+    shapes = graph.infer(model._known_shapes())
+    index = {id(layer): i for i, layer in enumerate(model.layers)}
+    counts, values = list[tuple[int, int, int]](), [0] * graph.inputs
+    for node in graph.nodes:
+        taken = [shapes[value] for value in node.inputs]
+        counts.append(_of_layer(node.layer, taken, shapes[node.output], samples))
+        values.append(max(values[value] for value in node.inputs) + counts[-1][0])
+    of_outputs = [values[value] for value in graph.outputs]
+    by_name = dict(zip(output_names(len(of_outputs)), of_outputs, strict=True))
+    classes = sum(prod(shapes[value]) for value in graph.outputs)
+    by_name["loss"] = max(of_outputs) + _FUNCTION + classes + samples
+    behind_loss = _behind(graph, counts, by_name["loss"])
+    for node, (_, _, summed) in zip(graph.nodes, counts, strict=True):
+        i = index[id(node.layer)]
+        for name in node.layer.parameters:  # those of a shared layer are added
+            key = f"gradient of layers.{i}.{name}"
+            count = behind_loss[node.output] + summed
+            by_name[key] = max(by_name[key] + 1, count) if key in by_name else count
+        for name in node.layer.state:
+            by_name[f"layers.{i}.{name}"] = by_name["loss"]
+    of_images = _behind(graph, counts, max(of_outputs))
+    for value, name in enumerate(image_names(graph.inputs)):
+        by_name[name] = of_images[value]
     return by_name
 
 
-def _of_layer(layer: Layer, samples: int) -> tuple[int, int, int]:
+def _behind(graph: Graph, counts: list[tuple[int, int, int]], at_outputs: int) -> list[int]:
+    """The roundings of the gradient at each value, where those at the outputs have so many."""
+    behind = [0] * (graph.inputs + len(graph.nodes))
+    arrivals = Counter(graph.outputs)
+    for value in graph.outputs:
+        behind[value] = at_outputs
+    for node, (_, back, _) in reversed([*zip(graph.nodes, counts, strict=True)]):
+        for value in node.inputs:  # each further gradient that arrives is one addition
+            count = behind[node.output] + back + (arrivals[value] > 0)
+            behind[value] = max(behind[value] + (arrivals[value] > 0), count)
+            arrivals[value] += 1
+    return behind
+
+
+def _of_layer(
+    layer: Layer, inputs: list[Shape], output: Shape, samples: int
+) -> tuple[int, int, int]:
     """Roundings in a row of the output, and of the gradients of input and parameters."""
-    shape, output = layer.input_shape, layer.output_shape
-    assert shape is not None
-    assert output is not None
+    shape = inputs[0]
     if isinstance(layer, Residual):
-        paths = [[_of_layer(one, samples) for one in p] for p in (layer.layers, layer.shortcut)]
+        paths = [_of_row(p, shape, samples) for p in (layer.layers, layer.shortcut)]
         forward, back = (max(sum(one[k] for one in p) for p in paths) + 1 for k in (0, 1))
         summed = max((one[2] for p in paths for one in p), default=0)
         return forward, back, summed + forward + back  # a bound for the layers inside
+    if isinstance(layer, Merge):
+        if isinstance(layer, Concatenate):
+            return 0, 0, 0
+        # A gradient is summed over the axes along which its input is repeated.
+        repeated = max(prod(output) // prod(one) for one in inputs)
+        others = len(inputs) - 1
+        return others + isinstance(layer, Average), 2 * others + repeated, 0
     if isinstance(layer, Conv2D | DepthwiseConv2D):
         g = layer.geometry(shape, samples)
         taps = g.kh * g.kw
@@ -406,8 +543,17 @@ def _of_layer(layer: Layer, samples: int) -> tuple[int, int, int]:
     return 0, 0, 0  # the layer moves numbers, or leaves some out
 
 
+def _of_row(layers: Sequence[Layer], shape: Shape, samples: int) -> list[tuple[int, int, int]]:
+    """:func:`_of_layer` of layers in a row."""
+    result = []
+    for layer in layers:
+        result.append(_of_layer(layer, [shape], layer.infer(shape), samples))
+        shape = layer.infer(shape)
+    return result
+
+
 def _bounds(
-    case: ModelCase, model: Sequential, names: Sequence[str], outputs: Sequence[Array]
+    case: ModelCase, model: Model, names: Sequence[str], outputs: Sequence[Array]
 ) -> tuple[Array, ...]:
     if case.mode == "exact":
         return tuple(np.zeros(y.shape) for y in outputs)

@@ -18,6 +18,7 @@ from functools import cache
 from math import prod
 from typing import Any, NamedTuple, TypeAlias
 
+from fastcnn.core.broadcasting import merged_shape
 from fastcnn.core.geometry import (
     ConvGeometry,
     Padding,
@@ -47,7 +48,8 @@ class Problem:
     """One call of one public function, without the numbers in its arrays.
 
     ``op`` is the function's name, or a name of :data:`WINOGRAD` for this algorithm. ``arrays`` has
-    the shape of each array argument, and ``parameters`` the keyword arguments. ``modes`` and
+    the shape of each array argument, or of each array in the list that ``concatenate`` takes, and
+    ``parameters`` has the keyword arguments. ``modes`` and
     ``dtypes`` name the data. ``quick`` says whether a quick run includes the problem.
     """
 
@@ -267,6 +269,36 @@ _MARGINS: tuple[tuple[str, Shape, Any], ...] = (
     ("batch-0", (0, 3, 2, 2), 1),
 )
 
+_MERGES: tuple[tuple[str, Shape, Shape], ...] = (
+    ("equal", (2, 5, 7, 3), (2, 5, 7, 3)),
+    ("channels", (2, 5, 7, 17), (2, 1, 1, 17)),
+    ("pixels", (3, 4, 5, 33), (3, 4, 5, 1)),
+    ("channels-first", (2, 1, 1, 6), (2, 7, 3, 6)),
+    ("pixels-by-channels", (2, 3, 7, 1), (2, 1, 1, 10)),
+    ("columns", (2, 5, 7, 6), (2, 1, 7, 1)),
+    ("rows-and-columns", (2, 5, 1, 3), (2, 1, 4, 3)),
+    ("numbers", (3, 4, 2, 5), (3, 1, 1, 1)),
+    ("vectors", (4, 31), (4, 31)),
+    ("many-channels", (2, 9, 2100), (2, 1, 2100)),
+    ("many-pixels", (2, 40, 41, 33), (2, 1, 1, 33)),
+    ("six-axes", (2, 3, 1, 2, 4, 1), (2, 1, 5, 2, 1, 3)),
+    ("one-number", (1, 1), (1, 1)),
+    ("batch-0", (0, 3, 4, 2), (0, 1, 1, 2)),
+)
+
+_JOINED: tuple[tuple[str, tuple[Shape, ...], int], ...] = (
+    ("channels", ((2, 3, 5, 17), (2, 3, 5, 6)), -1),
+    ("four", ((2, 3, 4, 1), (2, 3, 4, 8), (2, 3, 4, 33), (2, 3, 4, 3)), -1),
+    ("five", ((3, 2, 1), (3, 2, 4), (3, 2, 2), (3, 2, 7), (3, 2, 5)), 2),
+    ("alone", ((3, 4, 2),), -1),
+    ("rows", ((2, 3, 5, 4), (2, 1, 5, 4), (2, 2, 5, 4)), 1),
+    ("columns", ((2, 3, 5, 4), (2, 3, 1, 4)), -2),
+    ("long-rows", ((2, 3, 91, 100), (2, 5, 91, 100)), 1),
+    ("one-is-empty", ((2, 3), (2, 0), (2, 4)), 1),
+    ("samples", ((2, 3), (1, 3)), 0),
+    ("batch-0", ((0, 2, 3), (0, 2, 1)), -1),
+)
+
 _ELEMENTS: tuple[Shape, ...] = ((2, 5, 7, 3), (3, 17), (33,), (1,), (), (0, 4))
 
 
@@ -411,6 +443,32 @@ def _normalization_problems(shape: Shape) -> Iterator[Problem]:
         yield Problem("batch_norm_backward", label, back, parameters, modes=modes, quick=quick)
 
 
+def _merging_problems(label: str, a: Shape, b: Shape) -> Iterator[Problem]:
+    quick, modes = label in ("equal", "channels", "pixels"), ("exact", "float")
+    both, dy = {"a": a, "b": b}, {"dy": merged_shape(a, b)}
+    shapes = {"a_shape": a, "b_shape": b}
+    for op in ("add", "subtract"):
+        yield Problem(op, label, both, modes=modes, quick=quick)
+        yield Problem(f"{op}_backward", label, dy, shapes, modes=modes, quick=quick)
+    yield Problem("multiply", label, both, modes=modes, quick=quick)
+    yield Problem("multiply_backward", label, dy | both, modes=modes, quick=quick)
+    selecting = (*modes, "special")
+    yield Problem("maximum", label, both, modes=selecting, quick=quick)
+    yield Problem("maximum_backward", label, dy | both, modes=selecting, quick=quick)
+
+
+def _joining_problems(label: str, shapes: tuple[Shape, ...], axis: int) -> Iterator[Problem]:
+    quick, modes = label in ("channels", "rows"), ("exact", "float", "special")
+    sizes = tuple(shape[axis] for shape in shapes)
+    joined = list(shapes[0])
+    joined[axis] = sum(sizes)
+    arrays = dict(zip("abcde", shapes, strict=False))
+    yield Problem("concatenate", label, arrays, {"axis": axis}, modes=modes, quick=quick)
+    parameters = {"sizes": sizes, "axis": axis}
+    dy = {"dy": tuple(joined)}
+    yield Problem("concatenate_backward", label, dy, parameters, modes=modes[:2], quick=quick)
+
+
 def _long_problems() -> Iterator[Problem]:
     """Sums so long that adding in float32, term by term, would lose most of a term."""
 
@@ -432,6 +490,13 @@ def _long_problems() -> Iterator[Problem]:
         parameters = {"epsilon": 0.01} if op == "batch_norm" else {}
         return Problem(op, label, arrays, parameters, modes=(mode,), dtypes=("float32",))
 
+    def of_operands(op: str, a: Shape, b: Shape) -> Problem:
+        label = f"long-{'x'.join(map(str, a))}-and-{'x'.join(map(str, b))}"
+        arrays, parameters = {"dy": a, "a": a, "b": b}, {}
+        if op == "add_backward":
+            arrays, parameters = {"dy": a}, {"a_shape": a, "b_shape": b}
+        return Problem(op, label, arrays, parameters, modes=("long",), dtypes=("float32",))
+
     yield of_layer("conv2d_bias_gradient", (1, 3000, 2001, 1), (1, 1, 1, 1), "dy", quick=True)
     yield of_layer("conv2d_bias_gradient", (2, 301, 207, 5), (1, 1, 5, 17), "dy")
     op, *both = "conv2d_filter_gradient", "dy", "x"
@@ -451,6 +516,9 @@ def _long_problems() -> Iterator[Problem]:
     yield of_rows("dense_backward", dy=(3, 100_003), x=(3, 20), w=(20, 100_003))
     yield of_rows("batch_norm", x=(1_000_003, 2), gamma=(2,), beta=(2,))
     yield of_rows("softmax", mode="float", x=(2, 1_000_003))
+    for b in ((1, 1, 1, 3), (1, 160, 1, 1)):
+        yield of_operands("add_backward", (1, 160, 9001, 3), b)
+        yield of_operands("multiply_backward", (1, 160, 9001, 3), b)
     yield of_rows("log_softmax", mode="float", x=(1, 1_000_003))
     window: dict[str, Any] = {"size": (261, 307)}
     x, modes, dtypes = (1, 261, 307, 3), ("long",), ("float32",)
@@ -498,6 +566,10 @@ def problems() -> tuple[Problem, ...]:
         result += _padding_problems(label, images, padding)
     for batch in _CHANNEL_ROWS:
         result += _normalization_problems(batch)
+    for label, a, b in _MERGES:
+        result += _merging_problems(label, a, b)
+    for label, shapes, axis in _JOINED:
+        result += _joining_problems(label, shapes, axis)
     for rows in _ROWS:
         result += _row_problems(rows)
     result += _long_problems()

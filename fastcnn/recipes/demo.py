@@ -23,6 +23,7 @@ from fastcnn.core.terminal import display
 from fastcnn.data.datasets import load_mnist
 from fastcnn.data.pictures import drawing
 from fastcnn.engine.registry import engines
+from fastcnn.models.model import Model
 from fastcnn.models.nets import article
 from fastcnn.models.sequential import Sequential
 from fastcnn.nn.optimizers import SGD
@@ -242,10 +243,10 @@ class _Lines(Callback):
         self._console, self._bar, self._epochs = console, bar, epochs
         self._images, self._labels = images, labels
 
-    def on_train_begin(self, model: Sequential, logs: dict[str, Any]) -> None:
+    def on_train_begin(self, model: Model, logs: dict[str, Any]) -> None:
         self._samples: int = logs["samples"]
 
-    def on_epoch_begin(self, model: Sequential, epoch: int) -> None:
+    def on_epoch_begin(self, model: Model, epoch: int) -> None:
         self._begin = perf_counter()
         self._task = self._bar.add_task(
             f"epoch {epoch + 1}/{self._epochs}",
@@ -255,14 +256,14 @@ class _Lines(Callback):
             rate=0.0,
         )
 
-    def on_batch_end(self, model: Sequential, batch: int, logs: dict[str, float]) -> None:
+    def on_batch_end(self, model: Model, batch: int, logs: dict[str, float]) -> None:
         done = logs["samples"]
         rate = done / (perf_counter() - self._begin)
         self._bar.update(
             self._task, completed=done, loss=logs["loss"], accuracy=logs["accuracy"], rate=rate
         )
 
-    def on_epoch_end(self, model: Sequential, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, model: Model, epoch: int, logs: dict[str, float]) -> None:
         rate = self._samples / max(perf_counter() - self._begin, 1e-9)
         self._bar.remove_task(self._task)
         digits = model.predict_classes(self._images)

@@ -27,6 +27,7 @@ from fastcnn.core.scalars import count, number, truth
 from fastcnn.data.augmentation import Augment
 from fastcnn.data.datasets import default_folder, load_dataset
 from fastcnn.data.preparation import Preparation, preparation_of
+from fastcnn.models.model import Model
 from fastcnn.models.nets import NETS
 from fastcnn.models.sequential import Sequential
 from fastcnn.nn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
@@ -334,22 +335,22 @@ class _Watch(Callback):
         finally:
             signal.signal(signal.SIGINT, before)
 
-    def on_batch_end(self, model: Sequential, batch: int, logs: dict[str, float]) -> None:
+    def on_batch_end(self, model: Model, batch: int, logs: dict[str, float]) -> None:
         self.begun = True
         if self.interrupted:
             raise StopTraining
 
-    def on_epoch_end(self, model: Sequential, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, model: Model, epoch: int, logs: dict[str, float]) -> None:
         if self.interrupted:
             raise StopTraining
         if perf_counter() - self._last > CHECKPOINT_SECONDS:
             self._write(model)
 
-    def on_train_end(self, model: Sequential, logs: dict[str, float]) -> None:
+    def on_train_end(self, model: Model, logs: dict[str, float]) -> None:
         if self.interrupted and not self.at_once:
             self._write(model)
 
-    def _write(self, model: Sequential) -> None:
+    def _write(self, model: Model) -> None:
         if self.path is not None:
             model.save_checkpoint(self.path)
             self.checkpoint = self.path

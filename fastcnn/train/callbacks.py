@@ -1,6 +1,6 @@
 """Callbacks between batches and epochs: stop early, keep the best, log, show progress.
 
-A callback is an object with hooks. :meth:`fastcnn.models.sequential.Sequential.fit` calls each hook
+A callback is an object with hooks. :meth:`fastcnn.Model.fit` calls each hook
 of each callback in the order of its list. Subclass :class:`Callback` for your own.
 """
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-    from fastcnn.models.sequential import Sequential
+    from fastcnn.models.model import Model
 
 
 class StopTraining(Exception):
@@ -55,20 +55,20 @@ class Callback:
         ...             raise StopTraining
     """
 
-    def on_train_begin(self, model: Sequential, logs: dict[str, Any]) -> None:
+    def on_train_begin(self, model: Model, logs: dict[str, Any]) -> None:
         """Before the first batch; ``logs`` has ``epochs``, ``batches`` (to an epoch), ``samples``
         and ``epoch``, from which a resumed training goes on."""
 
-    def on_epoch_begin(self, model: Sequential, epoch: int) -> None:
+    def on_epoch_begin(self, model: Model, epoch: int) -> None:
         """Before an epoch, counted from 0."""
 
-    def on_batch_end(self, model: Sequential, batch: int, logs: dict[str, float]) -> None:
+    def on_batch_end(self, model: Model, batch: int, logs: dict[str, float]) -> None:
         """After each batch, counted from 0; ``logs`` also has ``samples`` seen in this epoch."""
 
-    def on_epoch_end(self, model: Sequential, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, model: Model, epoch: int, logs: dict[str, float]) -> None:
         """After an epoch and its validation."""
 
-    def on_train_end(self, model: Sequential, logs: dict[str, float]) -> None:
+    def on_train_end(self, model: Model, logs: dict[str, float]) -> None:
         """After the last epoch, or when the training was stopped; with the last epoch's logs."""
 
     def state(self) -> dict[str, Any]:
@@ -195,11 +195,11 @@ class EarlyStopping(Callback):
         """The best value so far."""
         return self._best.value
 
-    def on_train_begin(self, model: Sequential, logs: dict[str, Any]) -> None:
+    def on_train_begin(self, model: Model, logs: dict[str, Any]) -> None:
         if logs["epoch"] == 0 or self._ended:
             self._start()
 
-    def on_epoch_end(self, model: Sequential, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, model: Model, epoch: int, logs: dict[str, float]) -> None:
         if self._best.improved(logs):
             self._waited = 0
             self.best_epoch = epoch
@@ -211,7 +211,7 @@ class EarlyStopping(Callback):
             self.stopped_epoch = epoch
             raise StopTraining
 
-    def on_train_end(self, model: Sequential, logs: dict[str, float]) -> None:
+    def on_train_end(self, model: Model, logs: dict[str, float]) -> None:
         self._ended = True
         if self._weights is not None:
             model.set_weights(self._weights)
@@ -283,17 +283,17 @@ class ModelCheckpoint(Callback):
         """The best value so far."""
         return self._best.value
 
-    def on_train_begin(self, model: Sequential, logs: dict[str, Any]) -> None:
+    def on_train_begin(self, model: Model, logs: dict[str, Any]) -> None:
         if logs["epoch"] == 0 or self._ended:
             self._best = _Best(self.monitor, self.mode)
         self._ended = False
 
-    def on_epoch_end(self, model: Sequential, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, model: Model, epoch: int, logs: dict[str, float]) -> None:
         path = _filled_in(self.path, epoch, logs)
         if not self.best_only or self._best.improved(logs):
             model.save(path)
 
-    def on_train_end(self, model: Sequential, logs: dict[str, float]) -> None:
+    def on_train_end(self, model: Model, logs: dict[str, float]) -> None:
         self._ended = True
 
     def state(self) -> dict[str, Any]:
@@ -329,13 +329,13 @@ class CSVLog(Callback):
         self.append = truth("append", append)
         self._columns: list[str] | None = None
 
-    def on_train_begin(self, model: Sequential, logs: dict[str, Any]) -> None:
+    def on_train_begin(self, model: Model, logs: dict[str, Any]) -> None:
         self._columns = None
         self._resumed = logs["epoch"] > 0
         if (self.append or self._resumed) and self.path.exists():
             regular(self.path)  # before an epoch is trained
 
-    def on_epoch_end(self, model: Sequential, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, model: Model, epoch: int, logs: dict[str, float]) -> None:
         if self._columns is None:
             self._columns = ["epoch", *logs]
             rows = self._rows() if self.append or self._resumed else []
@@ -401,20 +401,20 @@ class LearningRateSchedule(Callback):
         self._total = 0
         self._step = 0
 
-    def on_train_begin(self, model: Sequential, logs: dict[str, Any]) -> None:
+    def on_train_begin(self, model: Model, logs: dict[str, Any]) -> None:
         self._batches = logs["batches"]
         self._step = logs["epoch"] * self._batches
         self._total = logs["epochs"] * (self._batches if self.by == "step" else 1)
 
-    def on_epoch_begin(self, model: Sequential, epoch: int) -> None:
+    def on_epoch_begin(self, model: Model, epoch: int) -> None:
         self._step = epoch * self._batches
         self._set(model, epoch if self.by == "epoch" else self._step)
 
-    def on_batch_end(self, model: Sequential, batch: int, logs: dict[str, float]) -> None:
+    def on_batch_end(self, model: Model, batch: int, logs: dict[str, float]) -> None:
         if self.by == "step" and batch + 1 < self._batches:
             self._set(model, self._step + batch + 1)
 
-    def _set(self, model: Sequential, at: int) -> None:
+    def _set(self, model: Model, at: int) -> None:
         if isinstance(self.schedule, Schedule):
             rate_of_schedule = rate_at(self.schedule, at, self._total)
         else:
@@ -446,7 +446,7 @@ class ProgressBar(Callback):
         # A console belongs to its process, so a pickled bar prints on the standard output.
         return {**vars(self), "console": None, "_console": None, "_bar": None, "_task": None}
 
-    def on_train_begin(self, model: Sequential, logs: dict[str, Any]) -> None:
+    def on_train_begin(self, model: Model, logs: dict[str, Any]) -> None:
         from rich.console import Console
 
         self._console = self.console or Console(highlight=False)
@@ -456,7 +456,7 @@ class ProgressBar(Callback):
             self._bar.start()
         self._begin_epoch(logs["epoch"])
 
-    def on_epoch_begin(self, model: Sequential, epoch: int) -> None:
+    def on_epoch_begin(self, model: Model, epoch: int) -> None:
         self._begin_epoch(epoch)
 
     def _begin_epoch(self, epoch: int) -> None:
@@ -470,7 +470,7 @@ class ProgressBar(Callback):
                 f"epoch {epoch + 1}/{self._epochs}", total=self._samples, figures=""
             )
 
-    def on_batch_end(self, model: Sequential, batch: int, logs: dict[str, float]) -> None:
+    def on_batch_end(self, model: Model, batch: int, logs: dict[str, float]) -> None:
         self._last = perf_counter()
         self._samples_done, self._batches = int(logs["samples"]), self._batches + 1
         # A resumed epoch begins with a later batch than 0.
@@ -482,7 +482,7 @@ class ProgressBar(Callback):
         figures = f"{_figures(logs)}  {self._speed:,.0f} images/s"
         self._bar.update(self._task, completed=self._samples_done, figures=figures)
 
-    def on_epoch_end(self, model: Sequential, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, model: Model, epoch: int, logs: dict[str, float]) -> None:
         if self._bar is not None and self._task is not None:
             self._bar.remove_task(self._task)
             self._task = None
@@ -493,7 +493,7 @@ class ProgressBar(Callback):
             soft_wrap=True,
         )
 
-    def on_train_end(self, model: Sequential, logs: dict[str, float]) -> None:
+    def on_train_end(self, model: Model, logs: dict[str, float]) -> None:
         if self._bar is not None:
             self._bar.stop()
         self._bar = self._task = self._console = None

@@ -26,7 +26,10 @@ from fastcnn.core.reading import open_regular
 from fastcnn.nn.layers import Shape
 
 FORMAT = "fastcnn model"
-VERSION = 1
+VERSION = 2
+_READABLE = (1, VERSION)
+"""Version 1 has no graph and no names of layers. Files that need neither are still written as 1, so
+that earlier versions of fastcnn read them."""
 
 _LARGEST_HEADER = 16 << 20  # bytes
 _LONGEST_REASON = 1000  # characters
@@ -70,7 +73,7 @@ def write(
     text = json.dumps(model, default=_plain)
     metadata = {
         "format": FORMAT,
-        "version": str(VERSION),
+        "version": str(VERSION if model.keys() & {"graph", "names"} else 1),
         "model": text,
         "sha256": _digest(text, arrays, arrays.__getitem__),
     }
@@ -198,11 +201,11 @@ def read(path: FilePath) -> ModelFile:
         raise _refusal(name, str(error)) from None
     if metadata.get("format") != FORMAT:
         raise _refusal(name, "it holds no model of fastcnn")
-    if metadata.get("version") != str(VERSION):
+    if metadata.get("version") not in [str(version) for version in _READABLE]:
         raise _refusal(
             name,
             f"it is of format version {quoted(metadata.get('version'))}, and this version of "
-            f"fastcnn reads {VERSION}",
+            f"fastcnn reads {' and '.join(map(str, _READABLE))}",
         )
     text = metadata.get("model", "")
     try:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from fastcnn.core.class_registry import is_own
 from fastcnn.core.float_errors import Divergence
 from fastcnn.core.quoting import quoted
 from fastcnn.core.user_code import read_only, real_numbers, refuse
-from fastcnn.data.on_demand import Samples
+from fastcnn.data.several import Data
 from fastcnn.nn.layers import Shape
 from fastcnn.train.callbacks import Callback, EarlyStopping, StopTraining, call_hook
 from fastcnn.train.progress import Event, History, Progress
@@ -44,10 +45,10 @@ class Epochs:
 
     model: Trainee
     at: Progress
-    images: Samples
-    targets: Array
+    images: Data
+    targets: Data
     weights: Array | None
-    step: Callable[[Array, Array, Array | None], tuple[float, float]]
+    step: Callable[[Data, Data, Array | None], tuple[float, float]]
     validate: Callable[[], dict[str, float]] | None
     has_accuracy: bool
     augment: Augmentation | None
@@ -74,6 +75,7 @@ class Epochs:
                 at.history.append(logs)
                 epoch = at.epoch
                 at.epoch, at.batch, at.loss_sum, at.correct = epoch + 1, 0, 0.0, 0.0
+                at.sums = {}
                 at.begun = False
                 if verbose:
                     print(_line(epoch, epochs, logs), flush=True)
@@ -135,11 +137,12 @@ class Epochs:
                 logs = self._means(done) | {"samples": done}
                 self._tell("on_batch_end", at.batch - 1, logs)
 
-    def _batch(self, images: Array, targets: Array, weights: Array | None) -> None:
+    def _batch(self, images: Data, targets: Data, weights: Array | None) -> None:
         at = self.at
         at.in_batch = True
         try:
             if self.augment is not None:
+                assert isinstance(images, np.ndarray)
                 images = augmented(self.augment, images, self.model.rng, self.model.input_shape)
             loss_sum, correct = self.step(images, targets, weights)
         except Divergence as error:
@@ -170,6 +173,7 @@ class Epochs:
 
     def _means(self, samples: int) -> dict[str, float]:
         logs = {"loss": self.at.loss_sum / samples}
+        logs |= {name: value / samples for name, value in self.at.sums.items()}
         if self.has_accuracy:
             logs["accuracy"] = self.at.correct / samples
         return logs
@@ -207,7 +211,7 @@ def augmented(
     augment: Augmentation,
     images: Array,
     rng: np.random.Generator,
-    input_shape: Shape | None,
+    input_shape: Shape | tuple[Shape, ...] | None,
 ) -> Array:
     """A batch after augmentation, as the layers take it.
 
@@ -217,7 +221,8 @@ def augmented(
     built_in = is_own(type(augment))
     if not built_in and images.base is not None:
         images = images.copy()  # a function may write to what it gets, but not to the caller's data
-    return _images("augment", augment(images, rng), images, input_shape, trusted=built_in)
+    shape: Any = input_shape  # of one input, because fit refuses augmentations of several
+    return _images("augment", augment(images, rng), images, shape, trusted=built_in)
 
 
 def centred(augment: Augmentation | None) -> Callable[[Array], Array] | None:

@@ -88,6 +88,7 @@ class Progress:
         settings: the arguments and checksums that a resumed training must share.
         epoch, batch: how many epochs, and batches of this epoch, are done.
         loss_sum, correct: of this epoch's batches, the losses and the samples that are right.
+        sums: of this epoch's batches, the figures of each of several outputs by name.
         rate: the learning rate of the last step.
         begun: whether the epoch has begun. Then the epoch's order was drawn from a generator in the
             state ``order``.
@@ -119,6 +120,7 @@ class Progress:
     waiting: dict[int, SavedCallback] = field(default_factory=dict)
     weights: list[Array] | None = None
     weights_of_model: str | None = None
+    sums: dict[str, float] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
         # Callbacks may hold what lives in this process alone, such as files, locks and consoles.
@@ -128,7 +130,14 @@ class Progress:
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Pickles of earlier versions hold less, and the callbacks themselves.
         begun = state["batch"] > 0
-        self.__dict__ |= {"begun": begun, "waiting": {}, "saved": [], **state, "callbacks": []}
+        self.__dict__ |= {
+            "begun": begun,
+            "waiting": {},
+            "saved": [],
+            "sums": {},
+            **state,
+            "callbacks": [],
+        }
 
     def take_callbacks(self, callbacks: list[Callback]) -> None:
         """Use these callbacks from now on; each gets back the state of the saved one of its class.
@@ -236,6 +245,7 @@ def as_dict(
         "begun": progress.begun,
         "loss_sum": progress.loss_sum,
         "correct": progress.correct,
+        **({"sums": progress.sums} if progress.sums else {}),
         "rate": progress.rate,
         "order": progress.order,
         "generator": generator.bit_generator.state,
@@ -297,6 +307,7 @@ def progress_from(data: dict[str, Any]) -> tuple[Progress, list[str]]:
         begun=begun,
         event=_event_from(data.get("event")),
         saved=callbacks,
+        sums={text("a figure", k): float(v) for k, v in dict(data.get("sums", {})).items()},
     )
     return progress, slots
 

@@ -7,6 +7,7 @@ divided by the number of samples, not by the sum of the weights. So is its gradi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,8 +15,10 @@ from numpy.typing import ArrayLike
 from fastcnn.core.arguments import Array
 from fastcnn.core.float_errors import unreported
 from fastcnn.core.scalars import number
+from fastcnn.data.several import Data
 from fastcnn.nn.layers import Shape
 from fastcnn.nn.losses import Loss
+from fastcnn.train.output_losses import Goal, OutputLosses
 
 
 def checked(value: ArrayLike | None, count: int, name: str = "sample_weight") -> Array | None:
@@ -78,9 +81,9 @@ def by_class(class_weight: Mapping[int, float], loss: Loss, targets: Array, outp
 def weights_of(
     sample_weight: ArrayLike | None,
     class_weight: Mapping[int, float] | None,
-    loss: Loss,
-    targets: Array,
-    output: Shape,
+    loss: Goal,
+    targets: Data,
+    output: Any,
     dtype: np.dtype[np.floating],
 ) -> Array | None:
     """The product of both for each sample, (N,) of ``dtype``; None where neither is there.
@@ -90,6 +93,9 @@ def weights_of(
     """
     weights = checked(sample_weight, len(targets))
     if class_weight is not None:
+        if isinstance(loss, OutputLosses):
+            raise ValueError("class_weight needs a model with one output; use sample_weight")
+        assert isinstance(targets, np.ndarray)
         of_classes = by_class(class_weight, loss, targets, output)
         weights = of_classes if weights is None else weights * of_classes
     if weights is None:

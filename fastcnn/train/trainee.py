@@ -16,12 +16,13 @@ class Trainee(Protocol):
     Attributes:
         stop_training: whether the training ends after its batch; the loop and callbacks set it.
         rng: what is random is drawn from this generator.
-        input_shape: of one sample, which augmented images must have.
+        input_shape: of one sample, which augmented images must have; a tuple of shapes where there
+            are several inputs.
     """
 
     stop_training: bool
     rng: np.random.Generator
-    input_shape: Shape | None
+    input_shape: Shape | tuple[Shape, ...] | None
 
     def get_weights(self) -> list[Array]:
         """Copies of all arrays."""

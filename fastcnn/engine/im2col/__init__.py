@@ -29,6 +29,18 @@ from fastcnn.engine.im2col.convolution import (
 )
 from fastcnn.engine.im2col.dense import dense, dense_backward
 from fastcnn.engine.im2col.loss import cross_entropy, cross_entropy_backward
+from fastcnn.engine.im2col.merging import (
+    add,
+    add_backward,
+    concatenate,
+    concatenate_backward,
+    maximum,
+    maximum_backward,
+    multiply,
+    multiply_backward,
+    subtract,
+    subtract_backward,
+)
 from fastcnn.engine.im2col.normalization import (
     batch_norm,
     batch_norm_backward,

@@ -34,6 +34,18 @@ from fastcnn.engine.naive.convolution import (
 )
 from fastcnn.engine.naive.dense import dense, dense_backward
 from fastcnn.engine.naive.loss import cross_entropy, cross_entropy_backward
+from fastcnn.engine.naive.merging import (
+    add,
+    add_backward,
+    concatenate,
+    concatenate_backward,
+    maximum,
+    maximum_backward,
+    multiply,
+    multiply_backward,
+    subtract,
+    subtract_backward,
+)
 from fastcnn.engine.naive.normalization import batch_norm, batch_norm_backward, batch_norm_inference
 from fastcnn.engine.naive.padding import zero_pad2d, zero_pad2d_backward
 from fastcnn.engine.naive.pooling import (

@@ -31,7 +31,18 @@ from fastcnn.engine.numba.elementwise.activations import (
     tanh,
     tanh_backward,
 )
+from fastcnn.engine.numba.elementwise.concatenation import concatenate, concatenate_backward
 from fastcnn.engine.numba.elementwise.loss import cross_entropy, cross_entropy_backward
+from fastcnn.engine.numba.elementwise.merging import (
+    add,
+    add_backward,
+    maximum,
+    maximum_backward,
+    multiply,
+    multiply_backward,
+    subtract,
+    subtract_backward,
+)
 from fastcnn.engine.numba.elementwise.normalization import (
     batch_norm,
     batch_norm_backward,

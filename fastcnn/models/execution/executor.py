@@ -1,31 +1,37 @@
 """``Executor``: a net's forward pass and its gradients, in as few compiled calls as can be.
 
-Layers that follow on each other and that have steps make a **segment**: one call takes each slice
-of the batch through all of them. The others stand **alone**, and see the whole batch: layers that
-couple it (BatchNorm in training), and those whose work or weights are so large that one operation
-over the batch, shared out over the threads, is the better way.
+**Prediction** of a net whose layers are one segment runs slices of the batch; that of any other
+graph runs a program whose steps take turns (:mod:`.prediction`).
+
+**Training**: layers that follow on each other and that have steps make a **segment**: one call
+takes each slice of the batch through all of them. The others stand **alone**, and see the whole
+batch: layers that merge several values or are shared, layers that couple the batch (BatchNorm in
+training), and those whose work or weights are so large that one operation over the batch, shared
+out over the threads, is the better way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from math import isfinite
 from operator import is_
+from typing import Any
 
 import numpy as np
 
 from fastcnn.core.arguments import Array
-from fastcnn.core.float_errors import unreported
+from fastcnn.core.float_errors import Divergence, unreported
 from fastcnn.core.user_code import unchanged_by_errors
+from fastcnn.data.several import Data, parts_of
 from fastcnn.engine.numba.runtime import program
 from fastcnn.engine.numba.runtime.compile_ahead import Progress
 from fastcnn.engine.numba.runtime.finite import all_finite
 from fastcnn.engine.numba.runtime.program import NO_STEPS, constant
 from fastcnn.engine.numba.runtime.types import Kernel
 from fastcnn.models.execution.compiled import CompiledSegment
-from fastcnn.models.execution.lone import LoneLayer
-from fastcnn.models.execution.lowering import lone_kind, stands_alone
+from fastcnn.models.execution.expansion import expanded
+from fastcnn.models.execution.lone import Saved
+from fastcnn.models.execution.prediction import Prediction
 from fastcnn.models.execution.preparation import (
     PURPOSES,
     Purpose,
@@ -33,24 +39,23 @@ from fastcnn.models.execution.preparation import (
     is_built_in,
     prepare,
 )
-from fastcnn.models.execution.stages import input_of, stage_end
+from fastcnn.models.execution.training_units import units_of
+from fastcnn.models.graph import Graph
+from fastcnn.models.layer_by_layer import NO_FIGURES, Figures, add_gradient, loss_of
 from fastcnn.models.weights import Weights
-from fastcnn.nn.layers import Dense, Dropout, Flatten, Layer, Residual
-from fastcnn.nn.losses import CrossEntropy, Loss
+from fastcnn.nn.layers import Dropout, Layer, Residual, Shape, all_layers, own_arrays
+from fastcnn.nn.losses import CrossEntropy
 from fastcnn.nn.optimizers import Optimizer
-from fastcnn.ops import softmax
-from fastcnn.train.sample_weights import scale_to_mean, weighted
+from fastcnn.train.output_losses import Goal, OutputLosses
 
 # Parameters that one step moves, at most.
 _MOVED = 200_000
 
-Unit = CompiledSegment | LoneLayer
-"""What an executor runs one after the other."""
 
-
-def _training_on(targets: Array) -> Purpose:
+def _training_on(targets: Data) -> Purpose:
     """The purpose under which a training on such targets counts as prepared."""
-    return "train" if targets.ndim == 1 else "train on rows"
+    rows = any(part.ndim > 1 for part in parts_of(targets))
+    return "train on rows" if rows else "train"
 
 
 def _uses_randomness(layers: Sequence[Layer]) -> bool:
@@ -63,120 +68,123 @@ def _uses_randomness(layers: Sequence[Layer]) -> bool:
     )
 
 
-def _units(layers: Sequence[Layer], weights: Weights) -> list[Unit]:
-    """The layers as segments and lone layers.
-
-    A lone convolution has its ReLU and max-pooling with it, a lone dense layer the Flatten before.
-    """
-    dtype, units, i = weights.parameters.dtype, list[Unit](), 0
-    first = next((i for i, layer in enumerate(layers) if weights.gradients_of(layer)), len(layers))
-    while i < len(layers):
-        end = i
-        while end < len(layers) and stands_alone(layers[end], dtype) is None:
-            end += 1
-        row = layers[i:end]
-        if any(not isinstance(layer, Flatten) for layer in row):
-            units.append(CompiledSegment(row, weights, needs_dx=i > first))
-            i = end
-            continue
-        flattens_before = len(row) == 1 and end < len(layers) and type(layers[end]) is Dense
-        at = end if flattens_before else i
-        last = stage_end(layers, at)
-        reason = stands_alone(layers[at], dtype) or "nothing to compile"
-        kind, needs_dx = lone_kind(layers[at]), at > first
-        units.append(kind(layers[i:last], layers[at], weights, needs_dx, reason))
-        i = last
-    return units
-
-
 class Executor:
-    """Runs built layers; their parameters and gradients are parts of ``weights``."""
+    """Runs a graph of built layers; their parameters and gradients are parts of ``weights``."""
 
-    def __init__(self, layers: Sequence[Layer], weights: Weights) -> None:
+    def __init__(self, graph: Graph, weights: Weights, input_shapes: Sequence[Shape]) -> None:
+        layers, whole = graph.layers, expanded(graph)
         self._weights, self._dtype, self._layers = weights, weights.parameters.dtype, layers
-        self._units = _units(layers, weights)
-        trained = [i for i, unit in enumerate(self._units) if unit.trained]
-        self._first = trained[0] if trained else len(self._units)
-        self._padded = any(unit.padded for unit in self._units)
+        self._inputs, self._outputs = graph.inputs, graph.outputs
+        self._least_batch = graph.least_batch(graph.infer(input_shapes))
+        # What tells the net from another one of the same layers.
+        self._form = () if graph.is_chain else (repr(graph.as_dict()), tuple(input_shapes))
+        self._units = units_of(whole, weights, input_shapes)
+        self._values = whole.outputs
+        self._padded = any(one.unit.padded for one in self._units)
         self._uses_randomness = _uses_randomness(layers)
-        self._state = [array for layer in layers for array in layer.state.values()]
-        only = self._units[0] if len(self._units) == 1 else None
+        self._state = [
+            array
+            for layer in all_layers(layers)
+            if not layer.inner_layers()
+            for array in own_arrays(layer.state).values()
+        ]
+        only = self._units[0].unit if len(self._units) == 1 else None
         self._only_segment = only if isinstance(only, CompiledSegment) else None
+        self._prediction: Prediction | None = None
+        if self._only_segment is None:
+            prediction = Prediction(graph, weights, input_shapes)
+            self._prediction = None if prediction.only_moves else prediction
         self._prepared: set[Purpose] = set() if compiles_ahead() else {*PURPOSES}
         # Of the last optimizer its loop, state and numbers, and the steps made of them.
         self._last_moves: tuple[Kernel | None, list[Array], Array, Array]
         self._last_moves = None, [], NO_STEPS, NO_STEPS
 
     def explain(self) -> str:
-        """A line for each segment, and for each layer that stands alone with the reason."""
-        return "\n".join(unit.explain() for unit in self._units)
+        """How predictions run, and below it how a training does, where the two differ."""
+        units = "\n".join(one.unit.explain() for one in self._units)
+        if self._prediction is None:
+            return units
+        return f"prediction:\n{self._prediction.explain()}\ntraining:\n{units}"
 
-    def takes_bytes(self) -> bool:
-        """Whether inputs may be bytes, which are then scaled slice by slice."""
-        return isinstance(self._units[0], CompiledSegment)
+    def takes_bytes(self, training: bool) -> bool:
+        """Whether inputs may be bytes, which are then scaled where they are read."""
+        if self._only_segment is not None:
+            return True
+        if not training:
+            return self._prediction is not None
+        first = [one.unit for one in self._units if min(one.inputs) < self._inputs]
+        return all(isinstance(unit, CompiledSegment) for unit in first)
 
-    def forward(self, x: Array) -> Array | None:
-        """Raw outputs for inputs (N, …); None where layers must run one by one.
+    def forward(self, inputs: Sequence[Array]) -> list[Array] | None:
+        """Raw outputs for each input's samples (N, …); None where layers must run one by one.
 
-        That is where padding by zeros meets parameters that are not finite.
+        That is where padding by zeros meets parameters that are not finite, and where a net only
+        moves numbers.
         """
         if "predict" not in self._prepared:
-            self.prepare_prediction(x)
-        return self._through(self._units, x)
+            self.prepare_prediction(inputs)
+        if self._only_segment is not None:  # compiled code reports no float errors
+            output = self._only_segment.forward(inputs[0], None)
+            return None if output is None else [output[0]]
+        return None if self._prediction is None else self._predicted(inputs)
 
     def probabilities(self, x: Array) -> Array | None:
-        """The softmax of :meth:`forward`, in the same call where a segment is last."""
+        """The softmax of :meth:`forward` of a net with one input and output, in the same call."""
         if "predict" not in self._prepared:
-            self.prepare_prediction(x)
-        last = self._units[-1]
-        if not isinstance(last, CompiledSegment):
-            y = self.forward(x)
-            return None if y is None else softmax(y)
-        before = x if last is self._only_segment else self._through(self._units[:-1], x)
-        if before is None:
-            return None
-        output = last.forward(before, None, "softmax")
-        return None if output is None else output[0]
+            self.prepare_prediction([x])
+        if self._only_segment is not None:
+            output = self._only_segment.forward(x, None, "softmax")
+            return None if output is None else output[0]
+        results = None if self._prediction is None else self._predicted([x], softmax=True)
+        return None if results is None else results[0]
 
-    def prepare_prediction(self, like: Array, progress: Progress | None = None) -> int:
+    @unreported
+    def _predicted(self, inputs: Sequence[Array], softmax: bool = False) -> list[Array] | None:
+        assert self._prediction is not None
+        return self._prediction.run(inputs, softmax)
+
+    def prepare_prediction(self, like: Sequence[Array], progress: Progress | None = None) -> int:
         """Compile what predictions of any batch size need; the number of these kernels.
 
-        ``like`` are samples of the shape and dtype that :meth:`forward` takes.
+        ``like`` are samples of each input, of the shape and dtype that :meth:`forward` takes.
         """
 
-        ends_in_vector = len(self._layers[-1].output_shape or ()) == 1
+        last = self._layers[-1].output_shape or ()
+        ends_in_classes = len(self._outputs) == 1 and len(last) == 1 and len(like) == 1
 
-        def run(x: Array) -> None:
-            self.forward(x)
-            if ends_in_vector:  # there are no classes among pixels
-                self.probabilities(x)
+        def run(inputs: Sequence[Array]) -> None:
+            self.forward(inputs)
+            if ends_in_classes:  # there are no classes among pixels
+                self.probabilities(inputs[0])
 
         with self._preparing("predict"):
             if not all(map(is_built_in, self._layers)):
                 return 0
-            return prepare(self._layers, run, like, "predict", self._dtype.char, progress=progress)
+            purpose = "predict", self._dtype.char, *self._form
+            return prepare(self._layers, run, like, *purpose, progress=progress)
 
     def prepare_training(
         self,
-        like: Array,
-        targets: Array,
-        loss: Loss,
+        like: Sequence[Array],
+        targets: Data,
+        loss: Goal,
         optimizer: Optimizer,
         progress: Progress | None = None,
     ) -> int:
         """Compile what training steps of any batch size need; the number of these kernels."""
         state = [array.copy() for array in self._state]
-        least = max(layer.least_batch(input_of(layer)) for layer in self._layers)
 
-        def run(x: Array) -> None:
-            if len(x) < least:
+        def run(inputs: Sequence[Array]) -> None:
+            count = len(inputs[0])
+            if count < self._least_batch:
                 return
             # Those of the first sample, because zeros are no targets of every loss.
-            repeated = np.repeat(targets[:1], len(x), axis=0)
-            self.gradients(x, repeated, loss, np.random.default_rng(0))
-            y = self._through(self._units, x)  # validation
-            if y is not None:
-                loss.values(y, repeated)
+            repeated: Any = targets[np.zeros(count, np.int64)]
+            self.gradients(inputs, repeated, loss, np.random.default_rng(0))
+            outputs = self.forward(inputs)  # validation
+            if outputs is not None:
+                several: Any = outputs if isinstance(loss, OutputLosses) else outputs[0]
+                loss.values(several, repeated)
             # Another optimizer of its kind, so that this one and its schedule take no part. The
             # kernel depends on neither its settings nor the length of its state.
             ahead = type(optimizer)().ahead(self._weights.parameters[:1])
@@ -184,12 +192,14 @@ class Executor:
                 self._steps_of(ahead[0], [], ahead[2])
 
         with self._preparing(_training_on(targets)):
-            if not all(map(is_built_in, (*self._layers, loss, optimizer))):
+            losses = loss.losses if isinstance(loss, OutputLosses) else (loss,)
+            if not all(map(is_built_in, (*self._layers, *losses, optimizer))):
                 return 0
-            purpose = ["train", self._dtype.char, repr(loss), type(optimizer).__name__]
+            purpose: list[object] = ["train", self._dtype.char, repr(loss)]
+            purpose += [type(optimizer).__name__, *self._form]
             if self._weights.frozen:
                 purpose += [",".join(self._weights.gradients_of(layer)) for layer in self._layers]
-            targets_kind = targets.dtype.char, targets.ndim
+            targets_kind = [(part.dtype.char, part.ndim) for part in parts_of(targets)]
             try:
                 return prepare(self._layers, run, like, *purpose, *targets_kind, progress=progress)
             finally:
@@ -209,49 +219,40 @@ class Executor:
             self._prepared.discard(purpose)
             raise
 
-    def _through(self, units: list[Unit], x: Array) -> Array | None:
-        if self._only_segment is not None:  # compiled code reports no float errors
-            output = self._only_segment.forward(x, None)
-            return None if output is None else output[0]
-        return self._through_all(units, x)
-
-    @unreported
-    def _through_all(self, units: list[Unit], x: Array) -> Array | None:
-        for unit in units:
-            output = unit.forward(x, None)
-            if output is None:
-                return None
-            x = output[0]
-        return x
-
     def step(
         self,
-        x: Array,
-        targets: Array,
-        loss: Loss,
+        inputs: Sequence[Array],
+        targets: Data,
+        loss: Goal,
         rng: np.random.Generator,
         optimizer: Optimizer,
         sample_weights: Array | None = None,
-    ) -> tuple[float, float] | None:
+    ) -> Figures | None:
         """:meth:`gradients` and then the optimizer's step; in one call where one segment is all."""
         if _training_on(targets) not in self._prepared:
-            self.prepare_training(x, targets, loss, optimizer)
+            self.prepare_training(inputs, targets, loss, optimizer)
         segment, weights, ahead = self._only_segment, self._weights, None
         if segment is not None and type(loss) is CrossEntropy:
             ahead = optimizer.ahead(weights.parameters)
         if segment is None or ahead is None:
             with unchanged_by_errors(self._state):
-                result = self.gradients(x, targets, loss, rng, sample_weights)
+                result = self.gradients(inputs, targets, loss, rng, sample_weights)
                 if result is not None:
                     weights.move(optimizer)
             return result
         assert isinstance(loss, CrossEntropy)
+        assert isinstance(targets, np.ndarray)
         moves = self._moves(*ahead)
-        output = segment.step(x, targets, loss, sample_weights, moves, checks=self._padded)
+        try:
+            output = segment.step(
+                inputs[0], targets, loss, sample_weights, moves, checks=self._padded
+            )
+        finally:
+            weights.watch.changed()
         if output is None:
             return None
         optimizer.count_step()
-        return output[:2]
+        return output[0], output[1], NO_FIGURES
 
     def _moves(self, loop: Kernel, state: list[Array], numbers: Array) -> Array:
         """An optimizer's step, as steps of programs."""
@@ -277,13 +278,13 @@ class Executor:
     @unreported
     def gradients(
         self,
-        x: Array,
-        targets: Array,
-        loss: Loss,
+        inputs: Sequence[Array],
+        targets: Data,
+        loss: Goal,
         rng: np.random.Generator,
         sample_weights: Array | None = None,
-    ) -> tuple[float, float] | None:
-        """Sum of the losses and samples that are right; the mean's gradient goes to the weights.
+    ) -> Figures | None:
+        """The figures of a batch; the gradient of the mean loss goes to the weights.
 
         Each loss counts by its sample's weight, if there are ``sample_weights`` (N,) of the
         parameters' dtype.
@@ -292,11 +293,11 @@ class Executor:
         a number that is not. Then nothing has changed but the gradient.
         """
         if not (self._uses_randomness or self._state):
-            return self._gradients(x, targets, loss, rng, sample_weights)
+            return self._gradients(inputs, targets, loss, rng, sample_weights)
         before = self._uses_randomness and rng.bit_generator.state
         try:
             with unchanged_by_errors(self._state):
-                result = self._gradients(x, targets, loss, rng, sample_weights)
+                result = self._gradients(inputs, targets, loss, rng, sample_weights)
                 if result is None:
                     raise _Undecided
         except _Undecided:
@@ -307,49 +308,60 @@ class Executor:
 
     def _gradients(
         self,
-        x: Array,
-        targets: Array,
-        loss: Loss,
+        inputs: Sequence[Array],
+        targets: Data,
+        loss: Goal,
         rng: np.random.Generator,
         sample_weights: Array | None,
-    ) -> tuple[float, float] | None:
-        units = list(self._units)
+    ) -> Figures | None:
+        units, values = list(self._units), dict(enumerate(inputs))
+        saved, reached = dict[int, Saved](), dict[int, Array]()
         last = units[-1]
-        fused = isinstance(last, CompiledSegment) and type(loss) is CrossEntropy
+        fused = type(loss) is CrossEntropy and isinstance(last.unit, CompiledSegment)
         if fused:
             units.pop()
-        saved = []
-        for i, unit in enumerate(units):
-            goes_back = i >= self._first
-            output = unit.forward(x, rng if goes_back or not unit.is_deterministic else None)
+        for one in units:
+            taken = [values[value] for value in one.inputs]
+            x: Any = tuple(taken) if one.takes_several else taken[0]
+            goes_back = one.trained or not one.unit.is_deterministic
+            output = one.unit.forward(x, rng if goes_back else None)
             if output is None:
                 return None
-            x = output[0]
-            saved.append(output[1] if goes_back else None)
-        dy: Array | None
-        correct: float
+            values[one.output] = output[0]
+            if one.trained:
+                saved[one.output] = output[1]
         if fused:
-            assert isinstance(last, CompiledSegment)
+            assert isinstance(last.unit, CompiledSegment)
             assert isinstance(loss, CrossEntropy)
-            result = last.step(x, targets, loss, sample_weights)
+            assert isinstance(targets, np.ndarray)
+            result = last.unit.step(values[last.inputs[0]], targets, loss, sample_weights)
             if result is None:
                 return None
-            total, correct, dy = result
+            figures: Figures = result[0], result[1], NO_FIGURES
+            reached[last.inputs[0]] = result[2]
         else:
-            losses = weighted(loss.values(x, targets), sample_weights)
-            total = float(losses.sum(dtype=np.float64))
-            if not isfinite(total):
+            outputs = [values[value] for value in self._values]
+            try:
+                figures, dys = loss_of(loss, outputs, targets, None, sample_weights)
+            except Divergence:
                 return None
-            correct = loss.correct(x, targets)
-            dy = loss.gradient(x, targets)
-            scale_to_mean(dy, sample_weights)
-        for unit in reversed(units[self._first :]):
-            assert dy is not None
-            dy = unit.backward(dy, saved.pop())
+            for value, dy in zip(self._values, dys, strict=True):
+                add_gradient(reached, value, dy)
+        del values
+        trained = {one.output for one in units if one.trained}
+        for one in reversed(units):
+            if not one.trained:
+                continue
+            dx = one.unit.backward(reached.pop(one.output), saved.pop(one.output))
+            if dx is None:
+                continue
+            for value, part in zip(one.inputs, dx if one.takes_several else (dx,), strict=True):
+                if value in trained:  # of other values there is no gradient
+                    add_gradient(reached, value, part)
         # Padding makes NaN of what is infinite: the plain loops tell where it is not.
         if self._padded and not all_finite(self._weights.gradient):
             return None
-        return total, correct
+        return figures
 
 
 class _Undecided(Exception):

@@ -150,7 +150,7 @@ class ConvolutionLowering(Lowering[Convolution]):
         to.step(
             plan.function, (like, like, like, like, like, True, plan.numbers), plan.items,
             images, constant(self.parameters["w"]), self._bias(to), y, indices or y,
-            number(relu), to.constant(plan.numbers),
+            number(relu), to.constant(plan.numbers), work=plan.work,
         )  # fmt: skip
 
     def weight_gradient(self, to: StepList, x: Operand, dy: Operand) -> None:
@@ -233,7 +233,8 @@ class PoolLowering(Lowering[Pool]):
         g = pooling_of(self.layer, to.n)
         kernel, items = pool_chooser.forward_kernel(self.kind, g, to.itemsize)
         numbers = record(g)
-        to.step(kernel, (to.like, to.like, numbers), items, x, y, to.constant(numbers))
+        work = prod(g.output_shape) * g.kh * g.kw
+        to.step(kernel, (to.like, to.like, numbers), items, x, y, to.constant(numbers), work=work)
 
     def unpool(self, to: StepList, dy: Operand, indices: Operand, dx: Operand) -> None:
         """Steps to the gradient before a 2×2 max-pooling, from its argmax indices."""

@@ -65,8 +65,8 @@ def is_built_in(part: object) -> bool:
 
 def prepare(
     layers: Sequence[Layer],
-    run: Callable[[Array], object],
-    like: Array,
+    run: Callable[[Sequence[Array]], object],
+    like: Sequence[Array],
     *purpose: object,
     progress: Progress | None = None,
 ) -> int:
@@ -75,11 +75,11 @@ def prepare(
     Args:
         layers: the net's layers.
         run: takes samples through the net; it is called in rehearsals alone.
-        like: samples of the shape and dtype that it takes.
+        like: samples of each input, of the shape and dtype that it takes.
         purpose: what else its kernels depend on.
         progress: is called with the number of kernels that are compiled, and of all.
     """
-    key = net_key(layers, like.dtype.char, *purpose)
+    key = net_key(layers, *(one.dtype.char for one in like), *purpose)
     if key in _ready:
         return 0
     count = 0
@@ -92,15 +92,17 @@ def prepare(
 
 
 def rehearsed(
-    layers: Sequence[Layer], run: Callable[[Array], object], like: Array
+    layers: Sequence[Layer], run: Callable[[Sequence[Array]], object], like: Sequence[Array]
 ) -> list[Request]:
     """The kernels that ``run`` needs for so many samples as there are, then for other batches.
 
     Batches for which there is no memory are left out.
     """
-    sample = max(prod(one.output_shape or ()) for one in layers) * 8 + prod(like.shape[1:]) * 8
+    sample = max(prod(one.output_shape or ()) for one in layers) * 8
+    sample += sum(prod(one.shape[1:]) for one in like) * 8
     most = {n: _MOST_OF_FEW if n <= _FEW else _MOST for n in COUNTS}
-    counts = [len(like), *(n for n in COUNTS if n * sample <= most[n] and n != len(like))]
+    first = len(like[0])
+    counts = [first, *(n for n in COUNTS if n * sample <= most[n] and n != first)]
     result: list[Request] = []
 
     def rehearse() -> None:
@@ -108,7 +110,7 @@ def rehearsed(
             with suppress(MemoryError):
                 for count in counts:
                     go_on()
-                    run(np.zeros((count, *like.shape[1:]), like.dtype))
+                    run([np.zeros((count, *one.shape[1:]), one.dtype) for one in like])
             request_driver()
             result.extend(requests.values())
 

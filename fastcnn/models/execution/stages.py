@@ -19,6 +19,7 @@ from fastcnn.nn.layers import (
     MaxPool2D,
     MinPool2D,
     ReLU,
+    Shape,
 )
 
 Pool = MaxPool2D | MinPool2D | AvgPool2D | GlobalMaxPool2D | GlobalAvgPool2D
@@ -42,9 +43,12 @@ def is_relu(layer: Layer) -> bool:
     return isinstance(layer, ReLU) or getattr(layer, "activation", None) == "relu"
 
 
-def pooling_of(layer: Pool, n: int) -> PoolGeometry:
-    """The geometry of a pooling of ``n`` images."""
-    shape = n, *input_of(layer)
+def pooling_of(layer: Pool, n: int, image: Shape | None = None) -> PoolGeometry:
+    """The geometry of a pooling of ``n`` images.
+
+    ``image`` is the shape of one, which a shared layer does not know; by default the layer's own.
+    """
+    shape = n, *(input_of(layer) if image is None else image)
     if isinstance(layer, GlobalMaxPool2D | GlobalAvgPool2D):
         return pool_geometry(shape, shape[1:3])
     return pool_geometry(shape, layer.pool_size, stride=layer.strides, padding=layer.padding)

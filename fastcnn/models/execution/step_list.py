@@ -91,9 +91,17 @@ class StepList:
     # --- steps ------------------------------------------------------------------------------------
 
     def step(
-        self, kernel: Kernel, samples: tuple[object, ...], stop: int, *operands: Operand
+        self,
+        kernel: Kernel,
+        samples: tuple[object, ...],
+        stop: int,
+        *operands: Operand,
+        work: int = 0,
     ) -> None:
-        """A call of ``kernel`` over ``range(stop)``; ``samples`` only show its types."""
+        """A call of ``kernel`` over ``range(stop)``; ``samples`` only show its types.
+
+        ``work`` are its operations, where threads may share it; 0 stands for ``stop``.
+        """
         if stop:
             self.steps.append(program.step(kernel, samples, stop, *operands))
 
@@ -104,7 +112,7 @@ class StepList:
         like = self.like
         self.step(
             plan.function, (like, like, like, like, True, plan.numbers), plan.items,
-            x, w, b, y, number(relu), self.constant(plan.numbers),
+            x, w, b, y, number(relu), self.constant(plan.numbers), work=plan.work,
         )  # fmt: skip
 
     def mask(self, count: int, dy: Operand, y: Operand, to: Operand | None) -> Operand:
@@ -137,6 +145,7 @@ class StepList:
         self.step(
             packing.lay_out_rows, (self.like, self.like, 0, 0, 0, numbers), n * layout.height,
             x, place, number(h), number(w), number(c), self.constant(numbers),
+            work=2 * n * layout.height * layout.width * layout.pitch,
         )  # fmt: skip
         return place
 

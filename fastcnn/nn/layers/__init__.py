@@ -1,11 +1,22 @@
 """Layers: they hold parameters and shapes, and call the operations that compute."""
 
 from fastcnn.nn.layers.activations import LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
-from fastcnn.nn.layers.base import Arrays, Layer, all_layers, settle
+from fastcnn.nn.layers.arrays import Arrays, Watch, own_arrays
+from fastcnn.nn.layers.base import Layer, all_layers, settle, snake_case
 from fastcnn.nn.layers.convolution import Conv2D, DepthwiseConv2D
 from fastcnn.nn.layers.dense import Dense, Flatten
 from fastcnn.nn.layers.description import layer_from_dict, layers_from_list, to_dict
 from fastcnn.nn.layers.initializers import INITIALIZERS, Shape, Spec
+from fastcnn.nn.layers.merging import (
+    Add,
+    Average,
+    Concatenate,
+    Maximum,
+    Merge,
+    Multiply,
+    Shapes,
+    Subtract,
+)
 from fastcnn.nn.layers.ownership import INSTEAD, FixedList, Ownership
 from fastcnn.nn.layers.padding import ZeroPadding2D
 from fastcnn.nn.layers.pooling import (
@@ -18,13 +29,17 @@ from fastcnn.nn.layers.pooling import (
 from fastcnn.nn.layers.regularization import BatchNorm, Dropout
 from fastcnn.nn.layers.residual import Residual
 from fastcnn.nn.layers.stack import checked_layers, infer_stack
+from fastcnn.nn.layers.tensors import Input, Tensor, image_shape, input_of_call
 
 __all__ = [
     "INITIALIZERS",
     "INSTEAD",
+    "Add",
     "Arrays",
+    "Average",
     "AvgPool2D",
     "BatchNorm",
+    "Concatenate",
     "Conv2D",
     "Dense",
     "DepthwiseConv2D",
@@ -33,24 +48,36 @@ __all__ = [
     "Flatten",
     "GlobalAvgPool2D",
     "GlobalMaxPool2D",
+    "Input",
     "Layer",
     "LeakyReLU",
     "MaxPool2D",
+    "Maximum",
+    "Merge",
     "MinPool2D",
+    "Multiply",
     "Ownership",
     "ReLU",
     "Residual",
     "Shape",
+    "Shapes",
     "Sigmoid",
     "Softmax",
     "Spec",
+    "Subtract",
     "Tanh",
+    "Tensor",
+    "Watch",
     "ZeroPadding2D",
     "all_layers",
     "checked_layers",
+    "image_shape",
     "infer_stack",
+    "input_of_call",
     "layer_from_dict",
     "layers_from_list",
+    "own_arrays",
     "settle",
+    "snake_case",
     "to_dict",
 ]

@@ -8,13 +8,13 @@ with shapes only, so that a file can be checked before anything is allocated.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.attributes import check_known, constructor_arguments, inherited_arguments
@@ -22,84 +22,13 @@ from fastcnn.core.class_registry import Registry, is_own
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import truth
 from fastcnn.core.user_code import check_methods
+from fastcnn.nn.layers.arrays import Arrays
 from fastcnn.nn.layers.contract import CONTRACT
 from fastcnn.nn.layers.initializers import Shape, Spec, draw
 from fastcnn.nn.layers.ownership import INSTEAD, Ownership
+from fastcnn.nn.layers.tensors import Tensor, tensors_of
 
 Gradients = dict[str, Array]
-
-
-class Arrays(dict[str, Array]):
-    """The arrays of a layer that belongs to a model: an assignment writes into them.
-
-    A model keeps all its parameters in one array, and its compiled programs hold their addresses.
-    Therefore ``layer.parameters["w"] = array`` copies the values of ``array``. It does not replace
-    the layer's array.
-
-    Raises:
-        ValueError: a new array has another shape, or a name that the layer does not have.
-        TypeError: an array is added or removed.
-
-    Example:
-        >>> arrays = Arrays(w=np.zeros(3))
-        >>> before = arrays["w"]
-        >>> arrays["w"] = [1, 2, 3]
-        >>> before
-        array([1., 2., 3.])
-    """
-
-    def __init__(self, *arrays: Any, **more: Array) -> None:
-        super().__init__(*arrays, **more)
-        self._views = {name: array[...] for name, array in super().items()}
-
-    def __getitem__(self, name: str) -> Array:
-        array, view = super().__getitem__(name), self._views[name]
-        if array.shape != view.shape or array.dtype != view.dtype:
-            # The user has set the shape or the dtype of the array in place.
-            array = view[...]
-            super().__setitem__(name, array)
-        return array
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """The array of this name, or ``default``."""
-        return self[name] if name in self else default  # noqa: SIM401  (that is this)
-
-    def values(self) -> Any:
-        """The arrays."""
-        return [self[name] for name in self]
-
-    def items(self) -> Any:
-        """Names and arrays."""
-        return [(name, self[name]) for name in self]
-
-    def __setitem__(self, name: str, value: ArrayLike) -> None:
-        self.update({name: value})
-
-    def update(self, *others: Any, **more: Any) -> None:
-        """Write values into several arrays, after a check of all of them."""
-        new = {name: np.asarray(value) for name, value in dict(*others, **more).items()}
-        for name, values in new.items():
-            if name not in self:
-                raise ValueError(f"the layer has the arrays {', '.join(self)}, got {quoted(name)}")
-            if values.shape != self[name].shape or values.dtype.kind not in "fiub":
-                raise ValueError(
-                    f"{name} must hold numbers of shape {self[name].shape}, got {values.dtype} of "
-                    f"shape {values.shape}"
-                )
-        for name, values in new.items():
-            self[name][...] = values
-
-    def __ior__(self, other: Any) -> Arrays:  # type: ignore[override,misc]
-        self.update(other)
-        return self
-
-    def _fixed(self, *_: Any, **__: Any) -> Any:
-        raise TypeError("the arrays of a layer in a model cannot be taken away or added")
-
-    __delitem__ = clear = pop = popitem = setdefault = _fixed
-
-    def __reduce__(self) -> Any:
-        return dict, (dict(self.items()),)  # a copied layer belongs to no model yet
 
 
 class _NoArrays(dict[str, Array]):
@@ -145,8 +74,15 @@ class Layer:
 
     known: ClassVar[Registry[Layer]] = Registry("layer")
     """Every layer class by name. A model file may hold these layers."""
+    takes_several: ClassVar[bool] = False
+    """Whether the layer has several inputs, see :class:`fastcnn.nn.layers.Merge`."""
     _owner: Ownership | None = None
     _trainable = True
+    _name: str | None = None
+    _own_name: str | None = None
+    _outputs: tuple[Tensor, ...] = ()
+    # Of a shared layer the shapes of input and output of each call.
+    _calls: tuple[tuple[Shape, Shape], ...] = ()
 
     def __init__(self) -> None:
         self.parameters: dict[str, Array] = _NoArrays()
@@ -154,10 +90,78 @@ class Layer:
         self.input_shape: Shape | None = None
         self.output_shape: Shape | None = None
 
-    def __init_subclass__(cls) -> None:
-        if not cls.__name__.startswith("_"):
+    def __init_subclass__(cls, abstract: bool = False) -> None:
+        if not (abstract or cls.__name__.startswith("_")):
             Layer.known.add(cls.__name__, cls)
         check_methods(cls, CONTRACT)
+
+    def __call__(self, inputs: Tensor | Sequence[Tensor]) -> Tensor:
+        """The result of the layer on a tensor, or on a list of tensors, as part of a graph.
+
+        Nothing is computed: :class:`fastcnn.Model` makes a net of inputs and outputs. A layer that
+        is called several times is shared, and all calls use the same parameters.
+
+        Raises:
+            TypeError: ``inputs`` are no tensors, or several for a layer that takes one.
+            ValueError: the layer does not fit the shape of the tensor; the message says what does.
+
+        Example:
+            >>> from fastcnn.nn.layers import Dense, Input
+            >>> Dense(10)(Input((784,)))
+            <Tensor of shape (10,) from Dense(10)>
+        """
+        tensors = tensors_of(self, inputs)
+        shapes = tuple(tensor.shape for tensor in tensors)
+        given = shapes if self.takes_several else shapes[0]
+        try:
+            output = self.infer(given)  # type: ignore[arg-type]  # as a merging layer takes it
+        except ValueError as error:
+            raise ValueError(f"{quoted(self)} got an input of shape {given}: {error}") from None
+        result = Tensor(output, self, tensors)
+        if self._owner is None:  # else ``output`` stays that in the layer's model
+            vars(self)["_outputs"] = (*self._outputs, result)
+        return result
+
+    @property
+    def name(self) -> str:
+        """The name, by which ``model.get_layer`` finds the layer.
+
+        It may be set before the layer belongs to a model. A model gives each other layer a name
+        that its class and its place tell: "conv2d", "conv2d_1".
+        """
+        return self._own_name or self._name or snake_case(type(self).__name__)
+
+    @name.setter
+    def name(self, value: str | None) -> None:
+        if value is not None and (not isinstance(value, str) or not value):
+            raise TypeError(f"name must be text or None, got {quoted(value)}")
+        if self._owner is not None:
+            raise AttributeError(
+                "name cannot change, because the layer belongs to a model; " + INSTEAD
+            )
+        vars(self)["_own_name"] = value
+
+    @property
+    def output(self) -> Tensor:
+        """The tensor that the layer's call returned, from which another model can begin.
+
+        For a layer that belongs to a model it is the tensor of that model, also after the layer
+        was called on other tensors. Raises ``ValueError`` if the layer was not called, or several
+        times.
+
+        >>> from fastcnn import Input, Model
+        >>> from fastcnn.nn.layers import Dense
+        >>> inputs = Input((4,))
+        >>> model = Model(inputs, Dense(2)(Dense(3)(inputs)))
+        >>> Model(model.inputs, model.layers[0].output).output_shape
+        (3,)
+        """
+        if len(self._outputs) != 1:
+            raise ValueError(
+                f"output of {quoted(self)} must be that of one call, but the layer was called "
+                f"{len(self._outputs)} times; keep the tensors that the calls return"
+            )
+        return self._outputs[0]
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("parameters", "state") and isinstance(old := getattr(self, name, None), Arrays):
@@ -198,8 +202,8 @@ class Layer:
     def __getstate__(self) -> Any:
         state = super().__getstate__()
         if isinstance(state, tuple):  # the class has __slots__
-            return ({k: v for k, v in (state[0] or {}).items() if k != "_owner"}, *state[1:])
-        return {k: v for k, v in (state or {}).items() if k != "_owner"}  # type: ignore[attr-defined]
+            return (_for_copies(state[0] or {}), *state[1:])
+        return _for_copies(state or {})
 
     @property
     def trainable(self) -> bool:
@@ -230,16 +234,21 @@ class Layer:
         ()
         """
         frozen = {
-            id(array)
+            _address(array)
             for layer in all_layers([self])
             if not layer.trainable
             for array in layer.parameters.values()
         }
-        return tuple(name for name, array in self.parameters.items() if id(array) not in frozen)
+        names = self.parameters.items()
+        return tuple(name for name, array in names if _address(array) not in frozen)
 
     def least_batch(self, input_shape: Shape) -> int:
         """The fewest samples that a training batch of such inputs may have. Default 1."""
         return 1
+
+    def inner_layers(self) -> tuple[tuple[str, Layer], ...]:
+        """The layers that this layer is made of, with the path that begins their arrays' names."""
+        return ()
 
     def infer(self, input_shape: Shape) -> Shape:
         """The output's shape; ``ValueError`` if this input does not fit."""
@@ -341,8 +350,30 @@ class Layer:
         return f"{type(self).__name__}({', '.join(arguments)})"
 
 
+def _address(array: Array) -> int:
+    """Where an array begins; parameters never share memory."""
+    return int(array.__array_interface__["data"][0])
+
+
+def _for_copies(attributes: Any) -> dict[str, Any]:
+    """A layer's attributes without those that tell of its model and its calls."""
+    return {name: value for name, value in attributes.items() if name not in _OF_ONE}
+
+
+def snake_case(name: str) -> str:
+    """The name of a class in small letters.
+
+    >>> snake_case("GlobalAvgPool2D")
+    'global_avg_pool2d'
+    """
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+_OF_ONE = frozenset(("_owner", "_name", "_outputs", "_calls"))
 _METHODS = frozenset(name for name, value in vars(Layer).items() if inspect.isfunction(value))
-_ATTRIBUTES = ("parameters", "state", "input_shape", "output_shape", "trainable", "__class__")
+_ATTRIBUTES = (
+    "parameters", "state", "input_shape", "output_shape", "trainable", "name", "__class__"
+)  # fmt: skip
 
 
 def all_layers(layers: Iterable[Layer]) -> Iterator[Layer]:

@@ -8,8 +8,18 @@ import numpy as np
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.quoting import quoted
-from fastcnn.core.user_code import Contract, Source, finite, numbers, read_only, refuse, sizes
+from fastcnn.core.user_code import (
+    Contract,
+    Source,
+    finite,
+    numbers,
+    read_only,
+    real_numbers,
+    refuse,
+    sizes,
+)
 from fastcnn.nn.layers.initializers import INITIALIZERS, Shape, Spec
+from fastcnn.nn.layers.tensors import input_of_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,13 +112,24 @@ def _build(
 def _forward(
     layer: Layer, call: Callable[..., Any], x: Array, *arguments: Any, **more: Any
 ) -> tuple[Array, Any]:
-    source, x = Source(layer, "forward"), read_only(x)
-    result = call(x, *arguments, **more)
+    source = Source(layer, "forward")
+    parts = tuple(map(read_only, x if layer.takes_several else (x,)))
+    result = call(input_of_call(layer, parts), *arguments, **more)
     if not isinstance(result, tuple) or len(result) != 2:
         refuse(source, "a pair, the output and what backward needs", result, TypeError)
     y, saved = result
-    shape = np.shape(y)[1:] if layer.output_shape is None else layer.output_shape
-    return numbers(source, "an output", y, (len(x), *shape), _float(x)), saved
+    given = input_of_call(layer, [part.shape[1:] for part in parts])
+    shape = dict(_calls(layer)).get(given, layer.output_shape)
+    if shape is None:  # the layer is not built
+        shape = np.shape(y)[1:]
+    return numbers(source, "an output", y, (len(parts[0]), *shape), _float(parts[0])), saved
+
+
+def _calls(layer: Layer) -> tuple[tuple[Any, Shape], ...]:
+    """The shapes of input and output of each call of a built layer."""
+    if layer._calls or layer.input_shape is None or layer.output_shape is None:
+        return layer._calls
+    return ((layer.input_shape, layer.output_shape),)
 
 
 def _backward(
@@ -138,11 +159,30 @@ def _backward(
         finite(source, what, new[name], dy)
     if not needs_dx:
         return None, new
-    shape = np.shape(dx)[1:] if layer.input_shape is None else layer.input_shape
-    what = "a gradient of the input"
-    dx = numbers(source, what, dx, (len(dy), *shape), _float(dy))
-    finite(source, what, dx, dy)
-    return dx, new
+    return _input_gradients(layer, source, dx, dy), new
+
+
+def _input_gradients(layer: Layer, source: Source, dx: Any, dy: Array) -> Any:
+    """The gradient of each input, checked, from those that ``backward`` has returned."""
+    several, what = layer.takes_several, "a gradient of the input"
+    if several and not isinstance(dx, list | tuple):
+        refuse(source, "a tuple of gradients, one for each input", dx, TypeError)
+    parts = list(dx) if several else [dx]
+    # A shared layer may have several calls with such an output.
+    inputs = [one for one, output in _calls(layer) if output == dy.shape[1:]]
+    if not inputs:
+        inputs = [layer.input_shape] if layer.input_shape is not None else []
+    shapes = [[*one] if several else [one] for one in inputs]
+    needed = shapes[0] if shapes else []
+    if len(shapes) != 1:  # shared by several such calls, or not built
+        own = [real_numbers(source, what, part).shape[1:] for part in parts]
+        needed = own if own in shapes or not shapes else needed
+    if len(parts) != len(needed):
+        refuse(source, f"{len(needed)} gradients, one for each input", dx)
+    for i, shape in enumerate(needed):
+        parts[i] = numbers(source, what, parts[i], (len(dy), *shape), _float(dy))
+        finite(source, what, parts[i], dy)
+    return input_of_call(layer, parts)
 
 
 def _flops(layer: Layer, call: Callable[..., Any], input_shape: Shape) -> int:

@@ -9,7 +9,8 @@ import numpy as np
 
 from fastcnn import ops
 from fastcnn.core.arguments import Array
-from fastcnn.nn.layers.base import Arrays, Gradients, Layer, all_layers
+from fastcnn.nn.layers.arrays import JoinedArrays
+from fastcnn.nn.layers.base import Gradients, Layer, all_layers
 from fastcnn.nn.layers.convolution import fused_activation
 from fastcnn.nn.layers.description import layer_from_dict, to_dict
 from fastcnn.nn.layers.initializers import Shape, Spec
@@ -60,14 +61,18 @@ class Residual(Layer):
             for i, layer in enumerate(layers):
                 yield f"{name}.{i}", layer
 
+    def inner_layers(self) -> tuple[tuple[str, Layer], ...]:
+        return tuple(self._paths())
+
     @property
     def parameters(self) -> dict[str, Array]:  # type: ignore[override]  # a view of the parts'
         parts = {f"{p}.{k}": v for p, layer in self._paths() for k, v in layer.parameters.items()}
-        return Arrays(parts)
+        return JoinedArrays(parts)
 
     @property
     def state(self) -> dict[str, Array]:  # type: ignore[override]
-        return Arrays({f"{p}.{k}": v for p, layer in self._paths() for k, v in layer.state.items()})
+        parts = {f"{p}.{k}": v for p, layer in self._paths() for k, v in layer.state.items()}
+        return JoinedArrays(parts)
 
     @property
     def trainable(self) -> bool:

@@ -21,6 +21,7 @@ from fastcnn.engine.numba.contraction.contraction import (
     Tile,
     plan_contraction,
 )
+from fastcnn.engine.numba.contraction.epilogue import Epilogue
 from fastcnn.engine.numba.contraction.lines import Lines, plan_lines
 from fastcnn.engine.numba.runtime.decisions import Entry
 from fastcnn.engine.numba.runtime.instruction_sets import registers
@@ -53,6 +54,7 @@ class Problem(NamedTuple):
             :func:`~.lines.plan_lines`.
         argmax: whether pooling must write argmax indices.
         packable: whether the caller can pack the weights, in blocks of columns.
+        fused: the epilogue of a fused kernel, or None.
     """
 
     c: Contraction
@@ -62,6 +64,7 @@ class Problem(NamedTuple):
     pooled: Contraction | None = None
     argmax: bool = False
     packable: bool = False
+    fused: Epilogue | None = None
 
 
 def tile_for(rows: int, columns: int, itemsize: int) -> Tile:
@@ -138,7 +141,7 @@ def _full(tile: Tile, itemsize: int) -> bool:
 
 def _pooled_lines(p: Problem) -> Plan | str:
     c, most = p.pooled, registers().tile_rows
-    if c is None:
+    if c is None or p.fused is not None:
         return "no 2×2 max-pooling follows"
     if p.itemsize != 4:
         return "it is made for float32"
@@ -173,7 +176,7 @@ def _packed_filters(p: Problem) -> Plan | str:
             return "the weights fit into the cache"
         return "a tile has rows enough to hide misses, or the rows are too few to pay for a copy"
     columns = min(c.columns.total, PACKED_BLOCKS * p.tile.columns)
-    return plan_contraction(packed(c, p.tile.columns, columns), p.tile, p.itemsize)
+    return plan_contraction(packed(c, p.tile.columns, columns), p.tile, p.itemsize, fused=p.fused)
 
 
 def _whole_filter(p: Problem) -> Plan | str:
@@ -183,7 +186,7 @@ def _whole_filter(p: Problem) -> Plan | str:
         return "the rows are not the taps of a 3×3 or 5×5 filter on one channel"
     if tile.rows <= FEW_ROWS or tile.vectors > 1 or c.row_count > 2 * registers().tile_rows:
         return "the registers do not hold the whole filter"
-    return plan_lines(c, lines, tile, p.itemsize)
+    return plan_lines(c, lines, tile, p.itemsize, fused=p.fused)
 
 
 def _rows_of_taps(p: Problem) -> Plan | str:
@@ -199,7 +202,7 @@ def _rows_of_taps(p: Problem) -> Plan | str:
     if not fit:
         return f"lines of {c.rows.c} are shorter than its tiles"
     lines = min(fit, key=lambda each: (each.covered(c.rows.c), -each.length))
-    return plan_lines(c, lines, tile._replace(vectors=1), p.itemsize)
+    return plan_lines(c, lines, tile._replace(vectors=1), p.itemsize, fused=p.fused)
 
 
 def _lines(p: Problem) -> Plan | str:
@@ -220,7 +223,7 @@ def _lines(p: Problem) -> Plan | str:
                 best, chosen = cycles, lines
     if chosen is None:
         return f"the sums are long, or no tile covers lines of {c.rows.c} without much overlap"
-    return plan_lines(c, chosen, tile, p.itemsize)
+    return plan_lines(c, chosen, tile, p.itemsize, fused=p.fused)
 
 
 def _of_rows(least: int, most: int, why: str) -> Callable[[Problem], Plan | str]:
@@ -229,7 +232,7 @@ def _of_rows(least: int, most: int, why: str) -> Callable[[Problem], Plan | str]
     def plan(p: Problem) -> Plan | str:
         if not least <= p.tile.rows <= most:
             return why
-        return plan_contraction(p.c, p.tile, p.itemsize, elementwise=p.elementwise)
+        return plan_contraction(p.c, p.tile, p.itemsize, elementwise=p.elementwise, fused=p.fused)
 
     return plan
 

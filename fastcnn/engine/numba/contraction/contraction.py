@@ -33,6 +33,7 @@ from typing import NamedTuple
 from fastcnn.core.arguments import Array
 from fastcnn.core.hardware import L2_BYTES
 from fastcnn.core.long_sums import STRETCH
+from fastcnn.engine.numba.contraction.epilogue import Epilogue, fused_epilogue
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.inlining import ordered_device
 from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory
@@ -160,6 +161,7 @@ class Contraction(NamedTuple):
     groups: Groups = Groups()
     image_rows: ImageRows = ImageRows()
     schedule: Schedule = Schedule()
+    epilogue: Epilogue = Epilogue()
 
     @property
     def row_count(self) -> int:
@@ -213,12 +215,13 @@ class Plan(NamedTuple):
 
 
 class Arrays(NamedTuple):
-    """The flat arrays of a kernel."""
+    """The flat arrays of a kernel; a fused kernel alone reads ``residual``."""
 
     x: Array
     w: Array
     b: Array
     y: Array
+    residual: Array
 
 
 class Offsets(NamedTuple):
@@ -265,9 +268,14 @@ def with_schedule(c: Contraction, tile: Tile, itemsize: int, schedule: Schedule)
 
 
 def plan_contraction(
-    c: Contraction, tile: Tile, itemsize: int, *, elementwise: bool = False
+    c: Contraction,
+    tile: Tile,
+    itemsize: int,
+    *,
+    elementwise: bool = False,
+    fused: Epilogue | None = None,
 ) -> Plan:
-    """The plan of the general kernel."""
+    """The plan of the general kernel; with ``fused``, of the kernel that has this epilogue."""
     c = in_stretches(c)
     tiles = -(-c.row_count // tile.rows)
     blocks = -(-c.columns.total // tile.columns)
@@ -275,9 +283,10 @@ def plan_contraction(
     grain = -(-tiles // items)  # equal items, so that threads get equal work
     far = c.size * itemsize > 2 * CACHE_BYTES
     c = with_schedule(c, tile, itemsize, Schedule(grain, y_line=c.y_in_line, far=far))
+    c = c._replace(epilogue=fused or Epilogue())
     # One vector of w is masked at no cost to speak of, and one kernel less to compile.
     masked = tile.vectors == 1 or c.columns.total % tile.columns != 0
-    function = _contraction(*tile, masked, elementwise, c.steps.stretch > 0)
+    function = _contraction(*tile, masked, elementwise, c.steps.stretch > 0, fused is not None)
     return Plan(function, c.groups.total * blocks * -(-tiles // grain), c.work, record(c))
 
 
@@ -288,20 +297,29 @@ def contract(plan: Plan, x: Array, w: Array, b: Array, y: Array, relu: bool = Fa
 
 @kernel_factory
 def _contraction(
-    rows: int, vectors: int, lanes: int, masked: bool, elementwise: bool, long_sums: bool
+    rows: int,
+    vectors: int,
+    lanes: int,
+    masked: bool,
+    elementwise: bool,
+    long_sums: bool,
+    fused: bool = False,
 ) -> Kernel:
     """The general kernel: the rows of a tile lie anywhere.
 
     Reads x and w at the offsets of the record, b (groups, columns), writes y; all are flat. With
     ``masked``, the last block of columns is narrower than a tile. With ``long_sums``, sums have
     several stretches. These are kernels of their own, because full tiles leave no register for what
-    stretches need (docs/measurements.md, "Long sums have kernels of their own").
+    stretches need (docs/measurements.md, "Long sums have kernels of their own"). With ``fused``,
+    the kernel has an :class:`~.epilogue.Epilogue`, and an operand more, which lies as y does.
     """
     half = min(rows, rows // 2 + 1)
     width = vectors * lanes
     room = rows * width if long_sums else 1
 
     def of_height(height: int) -> DeviceFunction:
+        finish = fused_epilogue(height, vectors, lanes)
+
         @ordered_device
         def step(tile: Array, arrays: Arrays, in_x: Array, i: int, j: int, columns: int) -> Array:
             if elementwise:
@@ -380,7 +398,13 @@ def _contraction(
                         tile = step(tile, arrays, in_x, i, j, columns)
                         i += x_run
                         j += w_run
-            if relu:
+            if fused:
+                in_y = rows_walk(height, row_a, row_b, row_c, left, r.b, r.c, r.y_a, r.y_b, r.y_c)
+                tile = finish(
+                    tile, b, starts.b, c.groups.total * c.columns.total, arrays.residual, in_y,
+                    starts.y, columns, relu, c.epilogue,
+                )  # fmt: skip
+            elif relu:
                 tile = tile_relu(tile)
             if c.schedule.y_line:
                 tile_store_rows(tile, y, starts.y + first * r.y_c, r.y_c, columns, left)
@@ -393,12 +417,9 @@ def _contraction(
     whole_tile = of_height(rows)
     half_tile = whole_tile if half == rows else of_height(half)
 
-    @ordered_kernel
-    def contraction(
-        start: int, stop: int, x: Array, w: Array, b: Array, y: Array, relu: bool, numbers: Array
-    ) -> None:
-        c: Contraction = numbers[0]
-        arrays, totals = Arrays(x, w, b, y), totals_room(room)
+    @ordered_device
+    def run_items(start: int, stop: int, arrays: Arrays, relu: bool, c: Contraction) -> None:
+        totals = totals_room(room)
         rows_b, rows_c, count = c.rows.b, c.rows.c, c.columns.total
         total = c.rows.a * rows_b * rows_c
         grain = c.schedule.grain * rows
@@ -440,5 +461,22 @@ def _contraction(
                     if row_b == rows_b:
                         row_b = 0
                         row_a += 1
+
+    if fused:
+
+        @ordered_kernel
+        def contraction_fused(
+            start: int, stop: int, x: Array, w: Array, b: Array, y: Array, residual: Array,
+            relu: bool, numbers: Array,
+        ) -> None:  # fmt: skip
+            run_items(start, stop, Arrays(x, w, b, y, residual), relu, numbers[0])
+
+        return contraction_fused
+
+    @ordered_kernel
+    def contraction(
+        start: int, stop: int, x: Array, w: Array, b: Array, y: Array, relu: bool, numbers: Array
+    ) -> None:
+        run_items(start, stop, Arrays(x, w, b, y, y), relu, numbers[0])
 
     return contraction

@@ -48,7 +48,7 @@ def _few_steps(vectors: int, lanes: int) -> Kernel:
         first: int, last: int, block: int, columns: int, written: int, arrays: Arrays,
         c: Contraction,
     ) -> None:  # fmt: skip
-        x, w, b, y = arrays
+        x, w, b, y, _ = arrays
         run, step_x, step_w = c.steps.run, c.steps.x_run, c.steps.w_run
         x_c, y_c, j = c.rows.x_c, c.rows.y_c, c.columns.w_start + block
         line = rows_line(1, 0, 0)
@@ -71,7 +71,7 @@ def _few_steps(vectors: int, lanes: int) -> Kernel:
         start: int, stop: int, x: Array, w: Array, b: Array, y: Array, relu: bool, numbers: Array
     ) -> None:
         c: Contraction = numbers[0]
-        arrays, grain, count = Arrays(x, w, b, y), c.schedule.grain, c.columns.total
+        arrays, grain, count = Arrays(x, w, b, y, y), c.schedule.grain, c.columns.total
         rows = c.rows.a * c.rows.b * c.rows.c
         for item in range(start, stop):
             first, last = item * grain, min(rows, (item + 1) * grain)

@@ -29,6 +29,7 @@ from fastcnn.engine.numba.contraction.contraction import (
     in_stretches,
     with_schedule,
 )
+from fastcnn.engine.numba.contraction.epilogue import Epilogue, fused_epilogue
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory
@@ -44,6 +45,7 @@ from fastcnn.engine.numba.tiles.pooling import (
     tile_pooled_of_numbers,
 )
 from fastcnn.engine.numba.tiles.products import rank1_lines, rank1_taps
+from fastcnn.engine.numba.tiles.rows import rows_line
 from fastcnn.engine.numba.tiles.totals import totals_add, totals_begin, totals_end, totals_room
 
 
@@ -88,6 +90,7 @@ def plan_lines(
     *,
     pooled: bool = False,
     argmax: bool = False,
+    fused: Epilogue | None = None,
 ) -> Plan:
     """The plan for a tile of these lines, of which the vectors and lanes of ``tile`` count alone.
 
@@ -103,8 +106,12 @@ def plan_lines(
         r = c.rows
         c = c._replace(rows=r._replace(a=1, b=r.a, x_b=r.x_a, y_b=r.y_a))
     c = with_schedule(c, tile, itemsize, Schedule(grain, argmax=argmax))
+    c = c._replace(epilogue=fused or Epilogue())
     sides = lines, tile.vectors, tile.lanes
-    function = _lines_pooled(*sides) if pooled else _lines(*sides, c.steps.stretch > 0)
+    if fused is not None:
+        function = _lines_fused(*sides, c.steps.stretch > 0)
+    else:
+        function = _lines_pooled(*sides) if pooled else _lines(*sides, c.steps.stretch > 0)
     return Plan(function, c.groups.total * blocks * -(-tiles // grain), c.work, record(c))
 
 
@@ -120,9 +127,26 @@ def _lines(lines: Lines, vectors: int, lanes: int, long_sums: bool) -> Kernel:
     def contraction_in_lines(
         start: int, stop: int, x: Array, w: Array, b: Array, y: Array, relu: bool, numbers: Array
     ) -> None:
-        run_items(start, stop, Arrays(x, w, b, y), y, relu, numbers[0])
+        run_items(start, stop, Arrays(x, w, b, y, y), y, relu, numbers[0])
 
     return contraction_in_lines
+
+
+@kernel_factory
+def _lines_fused(lines: Lines, vectors: int, lanes: int, long_sums: bool) -> Kernel:
+    """The same with an :class:`~.epilogue.Epilogue`; ``residual`` lies as y does."""
+    run_items = _items_of_lines(
+        lines, vectors, lanes, pooled=False, long_sums=long_sums, fused=True
+    )
+
+    @kernel
+    def contraction_in_lines_fused(
+        start: int, stop: int, x: Array, w: Array, b: Array, y: Array, residual: Array, relu: bool,
+        numbers: Array,
+    ) -> None:  # fmt: skip
+        run_items(start, stop, Arrays(x, w, b, y, residual), y, relu, numbers[0])
+
+    return contraction_in_lines_fused
 
 
 @kernel_factory
@@ -135,13 +159,13 @@ def _lines_pooled(lines: Lines, vectors: int, lanes: int) -> Kernel:
         start: int, stop: int, x: Array, w: Array, b: Array, y: Array, argmax: Array, relu: bool,
         numbers: Array,
     ) -> None:  # fmt: skip
-        run_items(start, stop, Arrays(x, w, b, y), argmax, relu, numbers[0])
+        run_items(start, stop, Arrays(x, w, b, y, y), argmax, relu, numbers[0])
 
     return contraction_pooled
 
 
 def _items_of_lines(
-    sides: Lines, vectors: int, lanes: int, pooled: bool, long_sums: bool
+    sides: Lines, vectors: int, lanes: int, pooled: bool, long_sums: bool, fused: bool = False
 ) -> DeviceFunction:
     """``y = b + Σ x · w`` on flat arrays, for the items ``start`` to ``stop``; perhaps pooled."""
     lines, length, taps, mixed = sides
@@ -229,6 +253,7 @@ def _items_of_lines(
     def of_length(length: int) -> DeviceFunction:
         height = lines * length
         results = height // (side * side)
+        finish = fused_epilogue(height, vectors, lanes)
 
         @device
         def one_tile(
@@ -243,7 +268,13 @@ def _items_of_lines(
                 result = (
                     tile_pooled(length, tile) if has_nan else tile_pooled_of_numbers(length, tile)
                 )
-            if relu:  # after pooling: the sign of a zero may differ from ReLU before it
+            if fused:
+                in_y = rows_line(height, 0, c.rows.y_c)
+                result = finish(
+                    tile, arrays.b, starts.b, c.groups.total * c.columns.total, arrays.residual,
+                    in_y, starts.y, columns, relu, c.epilogue,
+                )  # fmt: skip
+            elif relu:  # after pooling: the sign of a zero may differ from ReLU before it
                 result = tile_relu(result)
             tile_store_rows(result, arrays.y, starts.y, c.rows.y_c, columns, results)
             if pooled and c.schedule.argmax:

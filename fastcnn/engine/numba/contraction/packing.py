@@ -64,10 +64,15 @@ def pack_filters(w: Array, first: int, columns: int, vectors: int, lanes: int) -
     steps = w.size // oc
     blocks = -(-columns // (vectors * lanes))
     packed = empty_like_type(w, blocks * steps * vectors * lanes)
-    items, sizes = -(-steps // _STEPS), (steps, oc, columns)
+    kernel, items = packing_kernel(steps, vectors, lanes)
     flat = w.reshape(-1)[first:]
-    parallel_for(_pack_steps(vectors, lanes), items, steps * columns, flat, packed, *sizes)
+    parallel_for(kernel, items, steps * columns, flat, packed, steps, oc, columns)
     return packed
+
+
+def packing_kernel(steps: int, vectors: int, lanes: int) -> tuple[Kernel, int]:
+    """The kernel of :func:`pack_filters`, ``(w, packed, steps, oc, columns)``, and its items."""
+    return _pack_steps(vectors, lanes), -(-steps // _STEPS)
 
 
 class Layout(NamedTuple):

@@ -22,6 +22,7 @@ from typing import NamedTuple
 from fastcnn.core.arguments import Array
 from fastcnn.core.long_sums import STRETCH
 from fastcnn.engine.numba.contraction.contraction import ITEMS, Plan
+from fastcnn.engine.numba.contraction.epilogue import Epilogue, fused_epilogue
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory, registers
@@ -108,6 +109,7 @@ class _Depthwise(NamedTuple):
     y_image: int
     y_start: int
     w_start: int
+    epilogue: Epilogue = Epilogue()
 
 
 class _Arrays(NamedTuple):
@@ -117,6 +119,7 @@ class _Arrays(NamedTuple):
     w: Array
     b: Array
     y: Array
+    residual: Array
     totals: int
 
 
@@ -135,6 +138,7 @@ def depthwise_plan(
     y: tuple[int, int],
     w_start: int,
     itemsize: int,
+    fused: Epilogue | None = None,
 ) -> Plan:
     """Cut the sums into items: some rows of ``y``, and some channels where the rows are few.
 
@@ -145,6 +149,7 @@ def depthwise_plan(
         y: pixels of an image of ``y``, and the pixel of its first output.
         w_start: the tap of ``w`` that both sides begin with.
         itemsize: of the dtype.
+        fused: the epilogue of a fused kernel, or None.
     """
     images, c = shape
     lanes = registers().vector_bytes // itemsize
@@ -165,9 +170,11 @@ def depthwise_plan(
         y_image=y[0] * c,
         y_start=y[1] * c,
         w_start=w_start * c,
+        epilogue=fused or Epilogue(),
     )
     row_of_taps = h.taps if h.taps in _ROWS_OF_TAPS and h.tap == h.step == 1 else 0
-    function = _depthwise(registers().tile_rows, lanes, row_of_taps, v.taps * h.taps > STRETCH)
+    long_sums = v.taps * h.taps > STRETCH
+    function = _depthwise(registers().tile_rows, lanes, row_of_taps, long_sums, fused is not None)
     items = images * -(-v.outputs // rows) * -(-c // channels)
     work = images * v.outputs * h.outputs * v.taps * h.taps * c // 2
     return Plan(function, items, work, record(sums))
@@ -193,10 +200,12 @@ def _outputs_before(pixel: int, step: int, limit: int, count: int) -> int:
 
 
 @kernel_factory
-def _depthwise(rows: int, lanes: int, at_once: int, long_sums: bool) -> Kernel:
+def _depthwise(rows: int, lanes: int, at_once: int, long_sums: bool, fused: bool = False) -> Kernel:
     """The kernel on tiles of ``rows`` pixels × one vector.
 
-    ``at_once``: taps of a row that are one step, or 0. ``long_sums``: with totals.
+    ``at_once``: taps of a row that are one step, or 0. ``long_sums``: with totals. ``fused``: with
+    an :class:`~fastcnn.engine.numba.contraction.epilogue.Epilogue`, and an operand more, which lies
+    as y does.
     """
     half = max(rows // 2, 1)
     room = rows * lanes if long_sums else 1
@@ -234,7 +243,7 @@ def _depthwise(rows: int, lanes: int, at_once: int, long_sums: bool) -> Kernel:
         return row_of_taps if at_once else tap_by_tap
 
     def tile_of(height: int) -> DeviceFunction:
-        step = step_of(height)
+        step, finish = step_of(height), fused_epilogue(height, 1, lanes)
 
         @device
         def one_tile(
@@ -258,7 +267,13 @@ def _depthwise(rows: int, lanes: int, at_once: int, long_sums: bool) -> Kernel:
                     tile = totals_add(tile, totals, 0)
             if long_sums:
                 tile = totals_end(tile, totals, 0)
-            if relu:
+            if fused:
+                in_y = rows_line(height, first * h.y_step, h.y_step)
+                tile = finish(
+                    tile, arrays.b, at.channel, s.channels, arrays.residual, in_y, at.y, columns,
+                    relu, s.epilogue,
+                )  # fmt: skip
+            elif relu:
                 tile = tile_relu(tile)
             tile_store_rows(
                 tile, arrays.y, at.y + first * h.y_step, h.y_step, columns, h.outputs - first
@@ -268,19 +283,21 @@ def _depthwise(rows: int, lanes: int, at_once: int, long_sums: bool) -> Kernel:
 
     whole_tile, half_tile = tile_of(rows), tile_of(half)
 
-    @kernel
-    def depthwise(
-        start: int, stop: int, x: Array, w: Array, b: Array, y: Array, relu: bool, numbers: Array
-    ) -> None:
+    @device
+    def run_items(
+        start: int, stop: int, x: Array, w: Array, b: Array, y: Array, residual: Array,
+        relu: bool, r: _Depthwise,
+    ) -> None:  # fmt: skip
         """Write items ``start`` to ``stop`` of y (N, OH, OW, C).
 
         Reads x (N, H, W, C), w (KH, KW, 1, C) and b (C,). All arrays are flat.
         """
-        r = numbers[0]
         v, h, items = _axis_of(r.vertical), _axis_of(r.horizontal), r.items
-        s = _Depthwise(v, h, items, r.channels, r.x_row, r.y_image, r.y_start, r.w_start)
+        s = _Depthwise(
+            v, h, items, r.channels, r.x_row, r.y_image, r.y_start, r.w_start, r.epilogue
+        )
         item_rows, item_channels = items.rows, items.channels
-        arrays = _Arrays(x, w, b, y, totals_room(room))
+        arrays = _Arrays(x, w, b, y, residual, totals_room(room))
         blocks = (s.channels + item_channels - 1) // item_channels
         row_items = (v.outputs + item_rows - 1) // item_rows
         for item in range(start, stop):
@@ -306,5 +323,22 @@ def _depthwise(rows: int, lanes: int, at_once: int, long_sums: bool) -> Kernel:
                             half_tile(first, row, arrays, at, relu, s, v, h)
                         y_start += v.y_step
                 pixel += height
+
+    if fused:
+
+        @kernel
+        def depthwise_fused(
+            start: int, stop: int, x: Array, w: Array, b: Array, y: Array, residual: Array,
+            relu: bool, numbers: Array,
+        ) -> None:  # fmt: skip
+            run_items(start, stop, x, w, b, y, residual, relu, numbers[0])
+
+        return depthwise_fused
+
+    @kernel
+    def depthwise(
+        start: int, stop: int, x: Array, w: Array, b: Array, y: Array, relu: bool, numbers: Array
+    ) -> None:
+        run_items(start, stop, x, w, b, y, y, relu, numbers[0])
 
     return depthwise

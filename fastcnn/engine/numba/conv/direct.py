@@ -42,6 +42,7 @@ from fastcnn.engine.numba.contraction.contraction import (
     contract,
     plan_contraction,
 )
+from fastcnn.engine.numba.contraction.epilogue import Epilogue
 from fastcnn.engine.numba.contraction.packing import (
     Layout,
     lay_out,
@@ -215,21 +216,61 @@ def forward_decision(
     packable: bool = False,
     pooled: bool = False,
     argmax: bool = False,
+    fused: Epilogue | None = None,
+    pitch: int = 0,
 ) -> tuple[Layout, Decision[Plan]]:
     """Layout and kernel of the convolution; with ``pooled``, 2×2 max-pooling follows.
 
-    Where no kernel pools too, the plan is that of the convolution alone.
+    Where no kernel pools too, the plan is that of the convolution alone. With ``fused``, the kernel
+    has this epilogue. With ``pitch``, neighbouring pixels of the result lie so many numbers apart,
+    which no depthwise convolution can do.
     """
     if _division(g).elementwise:
         vertical = Side(g.oh, g.kh, g.h, g.stride_h, -g.pad_top, g.dilation_h, g.ow, g.kw)
         horizontal = Side(g.ow, g.kw, g.w, g.stride_w, -g.pad_left, g.dilation_w, 1, 1)
         image = g.oh * g.ow, 0
-        plan = depthwise_plan((g.n, g.oc), vertical, horizontal, image, 0, itemsize)
+        plan = depthwise_plan((g.n, g.oc), vertical, horizontal, image, 0, itemsize, fused)
         return _as_it_is(g.input_shape), Decision("depthwise", _DEPTHWISE, plan)
-    (to, c), tile = _forward(g, itemsize), _forward_tile(g, itemsize)
-    to_windows = _forward(g, itemsize, pooled=True)[1] if pooled else None
-    problem = Problem(c, tile, itemsize, pooled=to_windows, argmax=argmax, packable=packable)
+    (to, c), tile = _forward(g, itemsize, pitch=pitch), _forward_tile(g, itemsize)
+    to_windows = _forward(g, itemsize, pooled=True, pitch=pitch)[1] if pooled else None
+    problem = Problem(
+        c, tile, itemsize, pooled=to_windows, argmax=argmax, packable=packable, fused=fused
+    )
     return to, decide(CONVOLUTIONS, problem)
+
+
+class PackedPlan(NamedTuple):
+    """A convolution on filters that a caller has packed, in blocks of columns.
+
+    Attributes:
+        to: how the images must lie.
+        decision: the kernel.
+        tile: its columns are those of a block.
+        steps, blocks: rows of a block, and how many blocks there are.
+    """
+
+    to: Layout
+    decision: Decision[Plan]
+    tile: Tile
+    steps: int
+    blocks: int
+
+
+@cached_choice
+def packed_decision(
+    g: ConvGeometry, itemsize: int, fused: Epilogue | None = None, pitch: int = 0
+) -> PackedPlan | None:
+    """The plan on packed filters, which :func:`pack_filters` makes; None for several groups.
+
+    A tile then reads its block of filters from one end to the other. As they lie, each step's
+    columns are as far from the next as the filters have output channels.
+    """
+    if g.groups != 1:
+        return None
+    (to, c), tile = _forward(g, itemsize, pitch=pitch), _forward_tile(g, itemsize)
+    problem = Problem(packed(c, tile.columns, g.oc), tile, itemsize, fused=fused)
+    decision = decide(CONTRACTIONS, problem)
+    return PackedPlan(to, decision, tile, c.step_count, -(-g.oc // tile.columns))
 
 
 _DEPTHWISE = "each channel has filters of its own, and images are read where they lie"
@@ -241,18 +282,22 @@ def forward_plan(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan]:
     return to, decision.plan
 
 
-def pooled_plan(g: ConvGeometry, itemsize: int, argmax: bool = False) -> tuple[Layout, Plan] | None:
+def pooled_plan(
+    g: ConvGeometry, itemsize: int, argmax: bool = False, pitch: int = 0
+) -> tuple[Layout, Plan] | None:
     """The same with 2×2 max-pooling in the kernel; None where no such kernel serves.
 
     The result is that of both operations, but for the sign of a zero. The kernel has an operand
     more, for the ``argmax`` indices.
     """
-    to, decision = forward_decision(g, itemsize, False, True, argmax)
+    to, decision = forward_decision(g, itemsize, False, True, argmax, None, pitch)
     return (to, decision.plan) if decision.name == POOLED_LINES.name else None
 
 
-def _forward(g: ConvGeometry, itemsize: int, pooled: bool = False) -> tuple[Layout, Contraction]:
-    division, oh, ow = _division(g), g.oh, g.ow
+def _forward(
+    g: ConvGeometry, itemsize: int, pooled: bool = False, pitch: int = 0
+) -> tuple[Layout, Contraction]:
+    division, oh, ow, pitch = _division(g), g.oh, g.ow, pitch or g.oc
     to, g = _images(g, itemsize)
     channels, pixel = division.channels, to.pitch
     row = to.width * pixel
@@ -267,7 +312,7 @@ def _forward(g: ConvGeometry, itemsize: int, pooled: bool = False) -> tuple[Layo
     rows = _rows(
         extents,
         (to.height * row, g.stride_h * row, g.stride_w * pixel),
-        (oh * ow * g.oc, ow * g.oc, g.oc),
+        (oh * ow * pitch, ow * pitch, pitch),
     )
     c = Contraction(
         rows,

@@ -29,10 +29,6 @@ from fastcnn.engine.numba.contraction.packing import transpose_filters
 from fastcnn.engine.numba.conv import direct
 from fastcnn.engine.numba.conv.winograd_partition import Epilogue
 from fastcnn.engine.numba.conv.winograd_plan import (
-    _ALL_FILTERS,
-    _BY_COLUMNS,
-    _BY_SQUARES,
-    ALL_SQUARES,
     WinogradPlan,
     forward_plan,
     input_gradient_plan,
@@ -123,36 +119,20 @@ def _run(
     plan: WinogradPlan, x: Array, w: Array, b: Array | None, y: Array, indices: Array | None = None
 ) -> list[int]:
     """Compute ``y``; returns the images in which an output is not finite."""
-    spare, c, work = scratch_of(plan, x.dtype), plan.partition, plan.work
+    spare, flat_y = scratch_of(plan, x.dtype), y.reshape(-1)
     suspects = spare.suspects
-    flat_y = y.reshape(-1)
     operands = (
         readable(x).reshape(-1),
         w,
-        bias_or_zeros(b, c.images.oc, x),
+        bias_or_zeros(b, plan.partition.images.oc, x),
         flat_y,
         flat_y if indices is None else indices.reshape(-1),
-        *spare.scratch,
+        spare.scratch,
+        spare.u,
         suspects,
     )
-
-    def run(launch: Array, first: int, last: int, items: int, operations: int) -> None:
-        shares = min(spare.threads, items)
-        numbers = first, last, items, shares, plan.numbers, launch
-        parallel_for(plan.kernel, shares, operations, *operands, *numbers)
-
-    blocks = c.columns.blocks
-    if not plan.by_columns:
-        run(_ALL_FILTERS, 0, 0, blocks, work.filters)
-        items = -(-plan.squares // c.blocks.squares)
-        run(_BY_SQUARES, 0, plan.squares, items, plan.squares * blocks * work.product)
-    else:
-        for first in range(0, plan.squares, plan.at_once):
-            last = min(plan.squares, first + plan.at_once)
-            count = last - first
-            run(ALL_SQUARES, first, last, -(-count // c.blocks.squares), count * work.square)
-            operations = count * blocks * work.product + work.filters
-            run(_BY_COLUMNS, first, last, blocks, operations)
+    for stage in spare.stages:
+        parallel_for(plan.kernel, stage.shares, stage.work, *operands, plan.numbers, stage.launch)
     images: list[int] = []
     if b"\1" in suspects.tobytes():  # faster than any() on the few images of a small layer
         images = np.flatnonzero(suspects).tolist()

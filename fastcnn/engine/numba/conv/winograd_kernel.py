@@ -13,22 +13,31 @@ Shapes of scratch, all flat, with n² points e:
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple
 
 from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.conv.winograd_partition import (
     GradientPartition,
     Partition,
     Results,
-    Scratch,
 )
 from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory
 from fastcnn.engine.numba.runtime.jit import kernel
 from fastcnn.engine.numba.runtime.runs import copy_run, zero_run
 from fastcnn.engine.numba.runtime.types import DeviceFunction, Kernel
-from fastcnn.engine.numba.tiles.arithmetic import tile_doubt, tile_relu, tile_sum
-from fastcnn.engine.numba.tiles.loads_and_stores import tile_from_row, tile_from_rows, tile_store
+from fastcnn.engine.numba.tiles.arithmetic import (
+    tile_capped,
+    tile_doubt,
+    tile_multiply_add,
+    tile_relu,
+    tile_sum,
+)
+from fastcnn.engine.numba.tiles.loads_and_stores import (
+    tile_from_columns,
+    tile_from_row,
+    tile_from_rows,
+    tile_store,
+)
 from fastcnn.engine.numba.tiles.pooling import tile_pooled_argmax_of_numbers, tile_pooled_of_numbers
 from fastcnn.engine.numba.tiles.products import rank1
 from fastcnn.engine.numba.tiles.rows import rows_line, rows_walk
@@ -36,23 +45,6 @@ from fastcnn.engine.numba.tiles.winograd import store_transform, tile_transform
 
 INPUTS, FILTERS, OUTPUTS = 0, 1, 2
 """The matrices of a :class:`fastcnn.core.minimal_filtering.Filtering`."""
-
-
-class Launch(NamedTuple):
-    """Which parts of the work a launch does; other launches do the rest.
-
-    Attributes:
-        by_columns: an item is a block of output channels with all squares, not a block of squares
-            with all output channels.
-        squares: transform the item's squares.
-        filters: transform the item's filters.
-        products: multiply, and transform back.
-    """
-
-    by_columns: bool
-    squares: bool
-    filters: bool
-    products: bool
 
 
 @cache
@@ -150,11 +142,11 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
 
     @device
     def multiply_block(
-        squares: int, scratch: Scratch, v_start: int, u_start: int, m_start: int, first: int,
-        last: int, partition: Partition,
+        squares: int, scratch: Array, u: Array, v_start: int, u_start: int, m_start: int,
+        first: int, last: int, partition: Partition,
     ) -> None:  # fmt: skip
         """Multiply a block of squares with filters, over input channels ``first`` to ``last``."""
-        blocks, point, u, v = partition.blocks, partition.columns.point, scratch.u, scratch.v
+        blocks, point = partition.blocks, partition.columns.point
         pitch, more, steps = blocks.pitch, first > 0, last - first
         for e in range(points):
             i, j = v_start + e * blocks.squares * pitch + first, u_start + e * point
@@ -162,13 +154,13 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
             while left > 0:
                 if left <= quarter:
                     height = quarter
-                    multiply_quarter(v, i, pitch, u, j, steps, scratch.m, k, more)
+                    multiply_quarter(scratch, i, pitch, u, j, steps, scratch, k, more)
                 elif left <= half + quarter or rows < left <= 2 * half:
                     height = half
-                    multiply_half(v, i, pitch, u, j, steps, scratch.m, k, more)
+                    multiply_half(scratch, i, pitch, u, j, steps, scratch, k, more)
                 else:
                     height = rows
-                    multiply_rows(v, i, pitch, u, j, steps, scratch.m, k, more)
+                    multiply_rows(scratch, i, pitch, u, j, steps, scratch, k, more)
                 left -= height
                 i += height * pitch
                 k += height * points * width
@@ -207,19 +199,38 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
     store_square, store_pooled = store_of(m), store_of(m // 2)
 
     @device
+    def load_square(
+        x: Array, at: int, rows: int, pixels: int, line: int, pixel: int, columns: int,
+        border: Array, border_start: int,
+    ) -> Array:  # fmt: skip
+        """A square of m² numbers of ``x``, of which ``rows`` × ``pixels`` are in the image."""
+        if m <= rows and m <= pixels:
+            in_square = rows_walk(outputs, 0, 0, 0, outputs, m, m, 0, line, pixel)
+            whole: Array = tile_from_columns(outputs, 1, lanes, x, in_square, at, columns)
+            return whole
+        zero_run(border, border_start, outputs * lanes)
+        for p in range(min(m, rows)):
+            for q in range(min(m, pixels)):
+                to = border_start + (p * m + q) * lanes
+                copy_run(border, to, x, at + p * line + q * pixel, columns)
+        in_border = rows_line(outputs, border_start, lanes)
+        square: Array = tile_from_columns(outputs, 1, lanes, border, in_border, 0, lanes)
+        return square
+
+    @device
     def transform_back(
-        first: int, last: int, block: int, scratch: Scratch, m_start: int, border_start: int,
+        first: int, last: int, block: int, scratch: Array, m_start: int, border_start: int,
         results: Results, partition: Partition,
     ) -> None:  # fmt: skip
-        """Write y (N, OH, OW, OC) of squares ``first`` to ``last`` × a block of columns, from m.
+        """Write y (N, OH, OW, OC) of squares ``first`` to ``last`` × a block of columns.
 
-        Bias, pooling and ReLU are done in registers. A sum that is not finite makes its image
-        suspect.
+        Reads the products from ``scratch[m_start]`` on. The epilogue is done in registers. A sum
+        that is not finite makes its image suspect.
         """
         images, squares, epilogue = partition.images, partition.squares, partition.epilogue
         side = 2 if epilogue.pooled else 1
-        oh, ow, oc = images.oh // side, images.ow // side, images.oc
-        b, y, border = results.b, results.y, scratch.border
+        oh, ow, oc, pitch = images.oh // side, images.ow // side, images.oc, images.pitch
+        b, y, border = results.b, results.y, scratch
         none = tile_from_row(1, 1, lanes, b, 0, 0)
         doubt, image = none, first // squares.columns // squares.rows
         for square in range(first, last):
@@ -228,73 +239,93 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
             if square // squares.columns // squares.rows != image:
                 note_doubt(doubt, border, border_start, results.suspects, image)
                 doubt, image = none, square // squares.columns // squares.rows
-            at = ((image * oh + row) * ow + column) * oc
+            at = ((image * oh + row) * ow + column) * pitch
             for j in range(0, min(width, oc - block * width), lanes):
                 channel = block * width + j
                 columns = min(lanes, oc - channel)
                 i = m_start + (square - first) * points * width + j
-                tile = tile_transform(OUTPUTS, m, r, lanes, scratch.m, i, n * width, width)
+                tile = tile_transform(OUTPUTS, m, r, lanes, scratch, i, n * width, width)
                 doubt = tile_doubt(doubt, tile)
                 # The bias comes before pooling, because numbers that differ may become equal.
                 tile = tile_sum(tile, tile_from_row(outputs, 1, lanes, b, channel, columns))
+                if epilogue.affine:
+                    scale = tile_from_row(outputs, 1, lanes, b, oc + channel, columns)
+                    shift = tile_from_row(outputs, 1, lanes, b, 2 * oc + channel, columns)
+                    tile = tile_multiply_add(tile, scale, shift)
                 if epilogue.pooled:
                     # Pooling may ignore NaN: images that mix NaN with numbers are suspect and are
                     # computed again, and a bias that is NaN makes every pixel NaN.
                     pooled = tile_pooled_of_numbers(m, tile)
                     if epilogue.relu:
                         pooled = tile_relu(pooled)
+                    if epilogue.capped:
+                        pooled = tile_capped(pooled, b, 3 * oc)
                     store_pooled(
-                        pooled, y, at + channel, oh - row, ow - column, ow * oc, oc, columns,
+                        pooled, y, at + channel, oh - row, ow - column, ow * pitch, pitch, columns,
                         border, border_start,
                     )  # fmt: skip
                     if epilogue.indices:
                         store_pooled(
-                            tile_pooled_argmax_of_numbers(m, tile), results.indices, at + channel,
-                            oh - row, ow - column, ow * oc, oc, columns, border, border_start,
+                            tile_pooled_argmax_of_numbers(m, tile), results.extra, at + channel,
+                            oh - row, ow - column, ow * pitch, pitch, columns, border, border_start,
                         )  # fmt: skip
                 else:
+                    if epilogue.residual:
+                        other = load_square(
+                            results.extra, at + channel, oh - row, ow - column, ow * pitch, pitch,
+                            columns, border, border_start,
+                        )  # fmt: skip
+                        tile = tile_sum(tile, other)
                     if epilogue.relu:
                         tile = tile_relu(tile)
+                    if epilogue.capped:
+                        tile = tile_capped(tile, b, 3 * oc)
                     store_square(
-                        tile, y, at + channel, oh - row, ow - column, ow * oc, oc, columns,
+                        tile, y, at + channel, oh - row, ow - column, ow * pitch, pitch, columns,
                         border, border_start,
                     )  # fmt: skip
         note_doubt(doubt, border, border_start, results.suspects, image)
 
-    # More than ten parameters, because Numba receives each array of scratch as one of its own.
     @kernel
     def winograd(
-        start: int, stop: int, x: Array, w: Array, b: Array, y: Array, indices: Array, v: Array,
-        u: Array, products: Array, border: Array, suspects: Array, first: int, last: int,
-        items: int, shares: int, partition: Array, flags: Array,
+        start: int, stop: int, x: Array, w: Array, b: Array, y: Array, extra: Array,
+        scratch: Array, u: Array, suspects: Array, partition: Array, stage: Array,
     ) -> None:  # fmt: skip
-        """The stages of a :class:`Launch` for squares ``first`` to ``last``.
+        """The stages of a :class:`Launch`, for its shares ``start`` to ``stop``.
 
-        The ``items`` are divided among ``shares``. A share is what one thread does: consecutive
-        items, with a part of scratch of its own. The kernel runs shares ``start`` to ``stop``.
-        It reads x (N, H, W, IC), w as its :class:`Filters` say, and b (OC,). It writes y and
-        indices (N, OH, OW, OC), or (N, OH // 2, OW // 2, OC) with pooling, and suspects (N,). All
-        arrays are flat.
+        It reads x (N, H, W, IC), w as its :class:`Filters` say, and b (OC,), or as the epilogue
+        says. It writes y and argmax indices to ``extra`` (N, OH, OW, OC), or (N, OH // 2, OW // 2,
+        OC) with pooling, and suspects (N,). With a residual it reads ``extra`` (N, OH, OW, OC).
+        Transformed filters are in ``u``, all else between the stages in ``scratch``. All arrays are
+        flat.
         """
-        c, stages = partition[0], flags[0]
-        scratch, results = Scratch(v, u, products, border), Results(b, y, indices, suspects)
+        c, stages = partition[0], stage[0]
+        results = Results(b, y, extra, suspects)
+        first, last, items, shares = stages.first, stages.last, stages.items, stages.shares
         size, chunk = c.blocks.squares, c.columns.chunk
         blocks = (last - first + size - 1) // size
         for share in range(start, stop):
-            border_start = share * c.border
+            border_start = stages.border_at + share * c.border
             for item in range(items * share // shares, items * (share + 1) // shares):
                 block_from, block_to, column_from, column_to = item, item + 1, 0, c.columns.blocks
                 if stages.by_columns:
                     block_from, block_to, column_from, column_to = 0, blocks, item, item + 1
                 m_first = share * (block_to - block_from)
                 v_first = 0  # the place of block 0 in v
-                if stages.squares:
-                    if stages.products:  # in the share's own place
-                        v_first = share - item
+                if stages.squares and stages.products:
+                    v_first = share - item  # in the share's own place
                     begin = first + item * size
                     transform_squares(
-                        begin, min(last, begin + size), x, v, (v_first + item) * c.blocks.length,
-                        border, border_start, c,
+                        begin, min(last, begin + size), x, scratch, share * c.blocks.length,
+                        scratch, border_start, c,
+                    )  # fmt: skip
+                elif stages.squares:
+                    in_block = size // stages.at_once
+                    block, square = item // in_block, item % in_block * stages.at_once
+                    begin = first + block * size + square
+                    transform_squares(
+                        begin, min(last, begin + stages.at_once), x, scratch,
+                        block * c.blocks.length + square * c.blocks.pitch, scratch, border_start, c,
                     )  # fmt: skip
                 for column in range(column_from, column_to):
                     own_filters = stages.filters and stages.products
@@ -308,14 +339,18 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
                         for block in range(block_from, block_to):
                             squares = min(size, last - first - block * size)
                             v_start = (v_first + block) * c.blocks.length
-                            m_start = (m_first + block - block_from) * c.columns.products
+                            m_start = stages.products_at + (
+                                (m_first + block - block_from) * c.columns.products
+                            )
                             multiply_block(
-                                squares, scratch, v_start, u_start, m_start, k, last_k, c
+                                squares, scratch, u, v_start, u_start, m_start, k, last_k, c
                             )
                     if stages.products:
                         for block in range(block_from, block_to):
                             begin = first + block * size
-                            m_start = (m_first + block - block_from) * c.columns.products
+                            m_start = stages.products_at + (
+                                (m_first + block - block_from) * c.columns.products
+                            )
                             transform_back(
                                 begin, min(last, begin + size), column, scratch, m_start,
                                 border_start, results, c,

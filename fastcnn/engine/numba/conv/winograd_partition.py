@@ -18,6 +18,8 @@ from fastcnn.engine.policy import Squares
 class Images(NamedTuple):
     """Sizes of x (N, H, W, IC) and of y (N, OH, OW, OC), and the padding before the image.
 
+    Neighbouring pixels of y lie ``pitch`` numbers apart.
+
     Output (oh, ow) reads the inputs from (oh − top, ow − left) on. Pixels outside count as 0.
     """
 
@@ -29,6 +31,7 @@ class Images(NamedTuple):
     oc: int
     top: int
     left: int
+    pitch: int
 
 
 class Blocks(NamedTuple):
@@ -86,11 +89,17 @@ class Epilogue(NamedTuple):
         relu: whether ReLU follows.
         pooled: whether the largest of each 2×2 outputs is stored in place of them.
         indices: whether their argmax indices are stored too.
+        affine, residual, capped: as in the
+            :class:`~fastcnn.engine.numba.contraction.epilogue.Epilogue`; with ``affine`` or
+            ``capped``, the bias's array holds what is said there. A pooled layer has no residual.
     """
 
     relu: bool = False
     pooled: bool = False
     indices: bool = False
+    affine: bool = False
+    residual: bool = False
+    capped: bool = False
 
 
 class Partition(NamedTuple):
@@ -142,27 +151,52 @@ class GradientPartition(NamedTuple):
     total: int
 
 
-class Scratch(NamedTuple):
-    """Arrays of a call: transformed squares, filters and products, and squares on the border."""
+class Launch(NamedTuple):
+    """Which part of the work a launch does; other launches do the rest.
 
-    v: Array
-    u: Array
-    m: Array
-    border: Array
+    Attributes:
+        by_columns: an item is a block of output channels with all squares, not a block of squares
+            with all output channels.
+        squares: transform the item's squares.
+        filters: transform the item's filters.
+        products: multiply, and transform back.
+        first, last: the squares, of all images.
+        at_once: squares of an item, where an item is nothing but squares to transform.
+        items: how many items there are.
+        shares: what one thread does is a share: consecutive items, with a part of scratch of its
+            own.
+        products_at, border_at: where in scratch the products and the squares on the border begin;
+            the transformed squares begin at 0.
+    """
+
+    by_columns: bool
+    squares: bool
+    filters: bool
+    products: bool
+    first: int = 0
+    last: int = 0
+    at_once: int = 0
+    items: int = 0
+    shares: int = 1
+    products_at: int = 0
+    border_at: int = 0
 
 
 class Results(NamedTuple):
-    """Arrays of the epilogue: bias, outputs, argmax indices, and the images in doubt."""
+    """Arrays of the epilogue: bias, outputs, ``extra``, and the images in doubt.
+
+    ``extra`` gets the argmax indices, or holds the residual.
+    """
 
     b: Array
     y: Array
-    indices: Array
+    extra: Array
     suspects: Array
 
 
-def images_of(g: ConvGeometry) -> Images:
-    """The sizes of a geometry."""
-    return Images(g.h, g.w, g.ic, g.oh, g.ow, g.oc, g.pad_top, g.pad_left)
+def images_of(g: ConvGeometry, pitch: int = 0) -> Images:
+    """The sizes of a geometry; ``pitch`` is 0 where the pixels of y follow on each other."""
+    return Images(g.h, g.w, g.ic, g.oh, g.ow, g.oc, g.pad_top, g.pad_left, pitch or g.oc)
 
 
 def blocks_of(channels: int, points: int, squares: int, lanes: int) -> Blocks:

@@ -26,13 +26,13 @@ from fastcnn.core.geometry import ConvGeometry
 from fastcnn.core.hardware import L3_BYTES
 from fastcnn.core.settings import get_num_threads
 from fastcnn.engine import policy
-from fastcnn.engine.numba.conv.winograd_kernel import Launch, _winograd
+from fastcnn.engine.numba.conv.winograd_kernel import _winograd
 from fastcnn.engine.numba.conv.winograd_partition import (
     Columns,
     Epilogue,
     Filters,
+    Launch,
     Partition,
-    Scratch,
     block_squares,
     blocks_of,
     images_of,
@@ -49,10 +49,11 @@ BLOCKS_AT_ONCE = 4
 SPARE_BYTES = 4 << 20
 """Scratch of at most so many bytes is kept for the next call."""
 
-ALL_SQUARES = record(Launch(by_columns=False, squares=True, filters=False, products=False))
-_ALL_FILTERS = record(Launch(by_columns=True, squares=False, filters=True, products=False))
-_BY_SQUARES = record(Launch(by_columns=False, squares=True, filters=False, products=True))
-_BY_COLUMNS = record(Launch(by_columns=True, squares=False, filters=True, products=True))
+_ALL_SQUARES = Launch(by_columns=False, squares=True, filters=False, products=False)
+_ALL_FILTERS = Launch(by_columns=True, squares=False, filters=True, products=False)
+_BY_SQUARES = Launch(by_columns=False, squares=True, filters=False, products=True)
+_BY_COLUMNS = Launch(by_columns=True, squares=False, filters=True, products=True)
+_PREPARED = Launch(by_columns=True, squares=False, filters=False, products=True)
 
 
 class Work(NamedTuple):
@@ -64,15 +65,31 @@ class Work(NamedTuple):
     filters: int
 
 
-class Spare(NamedTuple):
-    """Scratch of a call on so many threads, and the images in doubt, all False between calls.
+class Stage(NamedTuple):
+    """A launch of the kernel: its record, how many shares it has, and its operations."""
 
-    With ``stays`` it is kept for another call.
+    launch: Array
+    shares: int
+    work: int
+
+
+class Spare(NamedTuple):
+    """Memory of a call on so many threads, with its stages.
+
+    Attributes:
+        threads: how many threads.
+        stays: whether it is kept for another call.
+        stages: the launches, one after the other.
+        scratch: squares, products and borders.
+        u: transformed filters.
+        suspects: images in doubt, all False between calls.
     """
 
     threads: int
     stays: bool
-    scratch: Scratch
+    stages: list[Stage]
+    scratch: Array
+    u: Array
     suspects: Array
 
 
@@ -87,6 +104,7 @@ class WinogradPlan(NamedTuple):
         width: output channels of a block.
         refusal: why the order is not by squares, or None where it is.
         work: numbers of operations.
+        prepared: whether the filters were transformed before, all of them.
         spare: scratch of earlier calls, which nobody uses.
     """
 
@@ -99,6 +117,7 @@ class WinogradPlan(NamedTuple):
     width: int
     refusal: str | None
     work: Work
+    prepared: bool
     spare: list[Spare]
 
     @property
@@ -133,8 +152,18 @@ def not_by_squares(squares: int, points: int, g: ConvGeometry, itemsize: int) ->
 
 
 @cached_choice
-def forward_plan(g: ConvGeometry, itemsize: int, epilogue: Epilogue | None = None) -> WinogradPlan:
-    """The plan of the forward pass, made once for each geometry and epilogue."""
+def forward_plan(
+    g: ConvGeometry,
+    itemsize: int,
+    epilogue: Epilogue | None = None,
+    prepared: bool = False,
+    pitch: int = 0,
+) -> WinogradPlan:
+    """The plan of the forward pass, made once for each geometry and epilogue.
+
+    With ``prepared``, a caller transforms the filters once for many calls. With ``pitch``,
+    neighbouring pixels of the result lie so many numbers apart.
+    """
     tap = g.ic * g.oc
     filters = Filters(
         start=0,
@@ -144,7 +173,7 @@ def forward_plan(g: ConvGeometry, itemsize: int, epilogue: Epilogue | None = Non
         row=g.oc,
         columns=g.oc,
     )
-    return _plan(g, itemsize, filters, epilogue or Epilogue())
+    return _plan(g, itemsize, filters, epilogue or Epilogue(), prepared, pitch)
 
 
 @cached_choice
@@ -160,7 +189,7 @@ def input_gradient_plan(g: ConvGeometry, itemsize: int) -> WinogradPlan:
         row=width,
         columns=-(-g.ic // width) * width,
     )
-    return _plan(g.turned, itemsize, filters, Epilogue())
+    return _plan(g.turned, itemsize, filters, Epilogue(), prepared=False)
 
 
 def _width(itemsize: int) -> int:
@@ -168,7 +197,14 @@ def _width(itemsize: int) -> int:
     return registers().tile_vectors * registers().vector_bytes // itemsize
 
 
-def _plan(g: ConvGeometry, itemsize: int, filters: Filters, epilogue: Epilogue) -> WinogradPlan:
+def _plan(
+    g: ConvGeometry,
+    itemsize: int,
+    filters: Filters,
+    epilogue: Epilogue,
+    prepared: bool,
+    pitch: int = 0,
+) -> WinogradPlan:
     host, width = registers(), _width(itemsize)
     lanes = width // host.tile_vectors
     cut = policy.squares(g)
@@ -176,9 +212,9 @@ def _plan(g: ConvGeometry, itemsize: int, filters: Filters, epilogue: Epilogue) 
     refusal = not_by_squares(total, points, g, itemsize)
     chunk, in_block = g.ic, block_squares(total)
     if refusal is not None:
-        chunk, in_block = min(g.ic, CHUNK), 2 * host.tile_rows
+        chunk, in_block = g.ic if prepared else min(g.ic, CHUNK), 2 * host.tile_rows
     partition = Partition(
-        images_of(g),
+        images_of(g, pitch),
         cut,
         blocks_of(g.ic, points, in_block, lanes),
         # A vector between points, for the same reason as a block's pitch is odd.
@@ -197,8 +233,83 @@ def _plan(g: ConvGeometry, itemsize: int, filters: Filters, epilogue: Epilogue) 
         width,
         refusal,
         Work(8 * points * g.ic, points * g.ic * width // 2, 8 * points * g.ic * g.oc),
+        prepared,
         spare=[],
     )
+
+
+class Sizes(NamedTuple):
+    """Numbers of scratch that a plan needs on some threads: up to where each part begins."""
+
+    products_at: int
+    border_at: int
+    scratch: int
+    filters: int
+
+
+def sizes_of(plan: WinogradPlan, threads: int) -> Sizes:
+    """How much scratch a plan needs."""
+    c = plan.partition
+    blocks = -(-min(plan.squares, plan.at_once) // c.blocks.squares)
+    if plan.by_columns:  # each thread has filters of its own, and products of all blocks
+        v_blocks, u_blocks, m_blocks = blocks, threads, threads * blocks
+    else:
+        v_blocks, u_blocks, m_blocks = threads, c.columns.blocks, threads
+    if plan.prepared:
+        u_blocks = c.columns.blocks
+    products_at = v_blocks * c.blocks.length
+    border_at = products_at + m_blocks * c.columns.products
+    filters = u_blocks * c.columns.point * c.squares.points
+    return Sizes(products_at, border_at, border_at + threads * c.border, filters)
+
+
+def filters_stage(plan: WinogradPlan, threads: int) -> Stage:
+    """The launch that transforms all filters."""
+    blocks = plan.partition.columns.blocks
+    return _stage(plan, threads, _ALL_FILTERS, 0, 0, blocks, plan.work.filters)
+
+
+def stages_of(plan: WinogradPlan, threads: int) -> list[Stage]:
+    """The launches, but for that of filters which were prepared."""
+    c, work = plan.partition, plan.work
+    blocks, result = c.columns.blocks, list[Stage]()
+    if not plan.by_columns:
+        if not plan.prepared:
+            result.append(filters_stage(plan, threads))
+        items = -(-plan.squares // c.blocks.squares)
+        operations = plan.squares * blocks * work.product
+        result.append(_stage(plan, threads, _BY_SQUARES, 0, plan.squares, items, operations))
+        return result
+    for first in range(0, plan.squares, plan.at_once):
+        last = min(plan.squares, first + plan.at_once)
+        count = last - first
+        at_once = _squares_at_once(c.blocks.squares)
+        whole, rest = divmod(count, c.blocks.squares)
+        items = whole * (c.blocks.squares // at_once) - (-rest // at_once)
+        launch = _ALL_SQUARES._replace(at_once=at_once)
+        result.append(_stage(plan, threads, launch, first, last, items, count * work.square))
+        operations = count * blocks * work.product
+        launch = _PREPARED
+        if not plan.prepared:
+            launch, operations = _BY_COLUMNS, operations + work.filters
+        result.append(_stage(plan, threads, launch, first, last, blocks, operations))
+    return result
+
+
+def _squares_at_once(block: int) -> int:
+    """Squares of an item that transforms squares alone: a few, which divide a block."""
+    return next(count for count in (4, 3, 2, 1) if block % count == 0)
+
+
+def _stage(
+    plan: WinogradPlan, threads: int, launch: Launch, first: int, last: int, items: int, work: int
+) -> Stage:
+    sizes, shares = sizes_of(plan, threads), min(threads, items)
+    whole = launch._replace(
+        first=first, last=last, items=items, shares=shares, products_at=sizes.products_at,
+        border_at=sizes.border_at,
+    )  # fmt: skip
+    return Stage(record(whole), shares, work)
 
 
 def scratch_of(plan: WinogradPlan, dtype: np.dtype) -> Spare:
@@ -213,20 +324,9 @@ def scratch_of(plan: WinogradPlan, dtype: np.dtype) -> Spare:
             return spare
     except IndexError:
         pass
-    c = plan.partition
-    blocks = -(-min(plan.squares, plan.at_once) // c.blocks.squares)
-    if plan.by_columns:  # each thread has filters of its own, and products of all blocks
-        v_blocks, u_blocks, m_blocks = blocks, threads, threads * blocks
-    else:
-        v_blocks, u_blocks, m_blocks = threads, c.columns.blocks, threads
-    sizes = (
-        v_blocks * c.blocks.length,
-        u_blocks * c.columns.point * c.squares.points,
-        m_blocks * c.columns.products,
-        threads * c.border,
-    )
-    scratch = Scratch(*(arrays.allocate((size,), dtype) for size in sizes))
+    sizes = sizes_of(plan, threads)
+    scratch, u = (arrays.allocate((size,), dtype) for size in (sizes.scratch, sizes.filters))
     suspects = arrays.allocate((plan.images,), np.bool_)
     suspects[...] = False
-    stays = sum(sizes) * np.dtype(dtype).itemsize <= SPARE_BYTES
-    return Spare(threads, stays, scratch, suspects)
+    stays = (sizes.scratch + sizes.filters) * np.dtype(dtype).itemsize <= SPARE_BYTES
+    return Spare(threads, stays, stages_of(plan, threads), scratch, u, suspects)

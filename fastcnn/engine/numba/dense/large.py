@@ -85,7 +85,7 @@ def dense(x: Array, w: Array, b: Array | None, activation: str | None) -> Array:
     bias, weights = bias_or_zeros(b, outputs, x), readable(w).reshape(-1)
     first, relu = 0, activation == "relu"
     while first < samples:
-        (function, items, work, numbers), addition, product = _plans(
+        (function, items, work, numbers), addition, product = plans_of(
             samples - first, inputs, outputs, x.itemsize
         )
         count = product.samples
@@ -98,19 +98,32 @@ def dense(x: Array, w: Array, b: Array | None, activation: str | None) -> Array:
     return y
 
 
-class _Plans(NamedTuple):
+class LargePlans(NamedTuple):
+    """Plans for the first samples of a batch: the products, and the kernel that adds their splits.
+
+    Attributes:
+        products: the plan of the products.
+        addition: the kernel that adds up the splits, over a range of samples.
+        product: how the products are cut up; ``samples`` says of how many samples they are.
+    """
+
     products: Plan
     addition: Kernel
     product: Product
 
+    @property
+    def sums(self) -> int:
+        """Numbers of scratch for the sums of the splits."""
+        return self.product.splits * self.product.room
+
 
 def large_plan(samples: int, inputs: int, outputs: int, itemsize: int) -> Plan:
     """The plan of the products of a large layer."""
-    return _plans(samples, inputs, outputs, itemsize).products
+    return plans_of(samples, inputs, outputs, itemsize).products
 
 
 @cached_choice
-def _plans(samples: int, inputs: int, outputs: int, itemsize: int) -> _Plans:
+def plans_of(samples: int, inputs: int, outputs: int, itemsize: int) -> LargePlans:
     """The plans for so many samples, or for the first of them where they are too many at once."""
     host = registers()
     lanes = host.vector_bytes // itemsize
@@ -139,7 +152,7 @@ def _plans(samples: int, inputs: int, outputs: int, itemsize: int) -> _Plans:
     items = product.groups * splits * -(-samples // product.rows)
     work = samples * inputs * outputs // 2
     products = Plan(_products(*tile), items, work, record(product))
-    return _Plans(products, _add_splits(host.tile_vectors, lanes), product)
+    return LargePlans(products, _add_splits(host.tile_vectors, lanes), product)
 
 
 @kernel_factory

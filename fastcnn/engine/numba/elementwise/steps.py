@@ -172,3 +172,102 @@ def sum_slabs(
             term = slabs[at : at + length]
             for i in range(total.size):
                 total[i] += term[i]
+
+
+class Norm(NamedTuple):
+    """Channels of a batch normalisation, whether it stands alone, and whether there is a bias."""
+
+    channels: int
+    alone: int
+    biased: int
+
+
+@ordered_kernel
+def channel_numbers(
+    start: int,
+    stop: int,
+    gamma: Array,
+    beta: Array,
+    mean: Array,
+    variance: Array,
+    bias: Array,
+    out: Array,
+    floats: Array,
+    numbers: Array,
+) -> None:
+    """The operand ``b`` of a fused kernel, for channels ``start`` to ``stop``.
+
+    Reads gamma, beta, mean, variance and bias (C,), ``floats`` (2,) in float64 (the epsilon, and
+    the largest number of a clipped ReLU), and one record of :class:`Norm`. Writes the bias, a scale
+    and a shift for each channel, and the largest number, to ``out`` (3 · C + 1,). For a
+    normalisation that stands alone it writes the mean instead of the bias, and beta as the shift.
+    """
+    c, alone, biased = numbers[0].channels, numbers[0].alone, numbers[0].biased
+    for i in range(start, stop):
+        scale = np.float64(gamma[i]) / np.sqrt(np.float64(variance[i]) + floats[0])
+        out[c + i] = scale
+        if alone:
+            out[i] = mean[i]
+            out[2 * c + i] = beta[i]
+        else:
+            out[i] = bias[i] if biased else out.dtype.type(0)
+            out[2 * c + i] = np.float64(beta[i]) - np.float64(mean[i]) * scale
+        if i == 0:
+            out[3 * c] = floats[1]
+
+
+class Finish(NamedTuple):
+    """Numbers and channels of images, and whether a ReLU follows, and one that is clipped."""
+
+    numbers: int
+    channels: int
+    relu: int
+    capped: int
+
+
+@ordered_kernel
+def scale_channels(start: int, stop: int, x: Array, b: Array, y: Array, numbers: Array) -> None:
+    """``y = (x − mean) · scale + beta`` for rows of C channels, then perhaps a ReLU.
+
+    The mean is subtracted first, because numbers far from 0 would lose their digits in a product.
+    Reads x (rows, C), b (3 · C + 1,) as :func:`channel_numbers` makes it, and a record of
+    :class:`Finish`; writes y (rows, C).
+    """
+    c, relu, capped = numbers[0].channels, numbers[0].relu, numbers[0].capped
+    mean, scale, shift, top = b[:c], b[c : 2 * c], b[2 * c : 3 * c], b[3 * c]
+    zero = y.dtype.type(0)
+    for row in range(start, stop):
+        source, result = x[row * c : (row + 1) * c], y[row * c : (row + 1) * c]
+        for i in range(c):
+            value = (source[i] - mean[i]) * scale[i] + shift[i]
+            if relu:
+                value = zero if value < zero else value
+            if capped:
+                value = top if value > top else value
+            result[i] = value
+
+
+@kernel
+def add_finished(start: int, stop: int, a: Array, b: Array, y: Array, relu: bool) -> None:
+    """``y = a + b`` on flat arrays, then perhaps a ReLU."""
+    a, b, y = a[start:stop], b[start:stop], y[start:stop]
+    zero = y.dtype.type(0)
+    for i in range(y.size):
+        value = a[i] + b[i]
+        y[i] = zero if relu and value < zero else value
+
+
+class Part(NamedTuple):
+    """Columns of a matrix, the columns of the matrix it is copied into, and the first of them."""
+
+    columns: int
+    pitch: int
+    first: int
+
+
+@kernel
+def copy_columns(start: int, stop: int, x: Array, y: Array, numbers: Array) -> None:
+    """Rows of x (rows, columns) into some columns of y (rows, pitch)."""
+    columns, pitch, first = numbers[0].columns, numbers[0].pitch, numbers[0].first
+    for row in range(start, stop):
+        copy_run(y, row * pitch + first, x, row * columns, columns)

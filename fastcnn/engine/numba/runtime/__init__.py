@@ -26,4 +26,5 @@ Its files:
     runs.py              runs of neighbouring numbers, copied and zeroed
     calls.py             calls of compiled kernels by their address
     program.py           lists of such calls, which run for each slice of a batch
+    turns.py             lists of such calls, each of which all threads share
 """

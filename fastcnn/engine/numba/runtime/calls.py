@@ -228,7 +228,7 @@ def _on_stack(builder: Builder, words: Values) -> Value:
     return builder.bitcast(memory, _POINTER)
 
 
-OPERANDS = 7
+OPERANDS = 10
 """Operands of a step in a list of steps; a kernel reads as many as it has arguments."""
 # Words of a step in such a list: the entry's address, start, stop, then the operands' bases, then
 # their offsets.
@@ -249,23 +249,71 @@ def call_step(
     """
 
     def generate(context: Context, builder: Builder, _: Signature, values: Values) -> Value:
-        table = context.make_array(steps)(context, builder, values[0]).data
-        bases_data = context.make_array(bases)(context, builder, values[2]).data
-        row = builder.gep(table, [builder.mul(values[1], _WORD(STEP_WORDS))])
-        row_of_bases = builder.gep(bases_data, [values[3]])
-
-        def word(column: int) -> Value:
-            return builder.load(builder.gep(row, [_WORD(column)]))
-
-        operands = []
-        for k in range(OPERANDS):
-            base = builder.load(builder.gep(row_of_bases, [word(_BASES + k)]))
-            operands.append(builder.add(base, word(_OFFSETS + k)))
-        entry = builder.inttoptr(word(0), _ENTRY.as_pointer())
-        builder.call(entry, [_on_stack(builder, operands), word(1), word(2)])
+        table, of_bases = _data(context, builder, steps, values[0]), values[2]
+        data = _data(context, builder, bases, of_bases)
+        entry, frame, start, stop = _listed(builder, table, data, values[1], values[3])
+        builder.call(entry, [frame, start, stop])
         return context.get_dummy_value()
 
     return types.none(steps, types.int64, bases, types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def share_listed_step(
+    typing_context: TypingContext,
+    board: ArrayType,
+    tasks: IntType,
+    steps: ArrayType,
+    i: IntType,
+    bases: ArrayType,
+) -> Lowering:
+    """Run step ``i`` of a list of steps, cut into at most ``tasks`` if there is a board.
+
+    Reads what :func:`call_step` reads.
+    """
+
+    def generate(context: Context, builder: Builder, _: Signature, values: Values) -> Value:
+        table, of_bases = _data(context, builder, steps, values[2]), values[4]
+        data = _data(context, builder, bases, of_bases)
+        entry, frame, start, stop = _listed(builder, table, data, values[3], _WORD(0))
+        count = builder.sub(stop, start)
+        fewer = builder.icmp_signed("<", count, values[1])
+        tasks = builder.select(fewer, count, values[1])
+        array = context.make_array(board)(context, builder, values[0])
+        alone = builder.or_(
+            builder.icmp_signed("==", array.nitems, _WORD(0)),
+            builder.icmp_signed("<=", tasks, _WORD(1)),
+        )
+        with builder.if_else(alone) as (here, elsewhere):
+            with here:
+                builder.call(entry, [frame, start, stop])
+            with elsewhere:
+                _share(builder, array.data, [tasks, start, stop], entry, frame)
+        return context.get_dummy_value()
+
+    return types.none(board, types.int64, steps, types.int64, bases), generate
+
+
+def _data(context: Context, builder: Builder, kind: ArrayType, value: Value) -> Value:
+    return context.make_array(kind)(context, builder, value).data
+
+
+def _listed(
+    builder: Builder, table: Value, bases: Value, i: Value, first: Value
+) -> tuple[Value, Value, Value, Value]:
+    """Entry, frame, start and stop of step ``i`` of a table, with the bases from ``first`` on."""
+    row = builder.gep(table, [builder.mul(i, _WORD(STEP_WORDS))])
+    row_of_bases = builder.gep(bases, [first])
+
+    def word(column: int) -> Value:
+        return builder.load(builder.gep(row, [_WORD(column)]))
+
+    operands = []
+    for k in range(OPERANDS):
+        base = builder.load(builder.gep(row_of_bases, [word(_BASES + k)]))
+        operands.append(builder.add(base, word(_OFFSETS + k)))
+    entry = builder.inttoptr(word(0), _ENTRY.as_pointer())
+    return entry, _on_stack(builder, operands), word(1), word(2)
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -48,8 +48,9 @@ NUMBER, ENTRY, FRAME, START, STOP, TASKS, THREADS = range(7)
 """Words of the job: its number, two addresses, its range, and how many tasks and threads it has."""
 LEFT, DONE = LINE_WORDS, LINE_WORDS - 1
 """Words of a slot: how many tasks of which job are left, and how many the thread has done."""
-BUSY, WANTED = SHARE + 1, SHARE + 2
-"""Words of the whole board: whether a caller has it; how many threads the next job is for."""
+BUSY, WANTED, AWAKE = SHARE + 1, SHARE + 2, SHARE + 3
+"""Words of the whole board: whether a caller has it; how many threads the next job is for; how many
+programs run whose steps are jobs, between which no worker sleeps."""
 COUNT = 16
 """Bits of a count; the other bits of its word are the job's number."""
 _COUNT_MASK = (1 << COUNT) - 1
@@ -121,14 +122,40 @@ def _count(board: Words, index: int, number: int) -> None:
         done = load_acquire(board, index)
 
 
+@device
+def begin_program(board: Words) -> None:
+    """Keep the workers awake until :func:`end_program`."""
+    _add(board, AWAKE, 1)
+
+
+@device
+def end_program(board: Words) -> None:
+    """Let the workers sleep when they find no job."""
+    _add(board, AWAKE, -1)
+
+
+@device
+def _add(board: Words, index: int, number: int) -> None:
+    """Add a number to ``board[index]``, in one step."""
+    old = load_acquire(board, index)
+    while not swap(board, index, old, old + number):
+        old = load_acquire(board, index)
+
+
 def serve(board: Words, slot: int, looks: int) -> None:
-    """Do tasks on the worker whose slot begins at word ``slot``, until ``looks`` find no job."""
+    """Do tasks on the worker whose slot begins at word ``slot``, until ``looks`` find no job.
+
+    While a program runs, looks do not count, but other programs of the machine may have the core.
+    """
     left, last = looks, 0
     while left:
         number = load_acquire(board, slot + LEFT) >> COUNT
         if number == last:
             pause()
             left -= 1
+            if left == 0 and load_acquire(board, AWAKE) > 0:
+                yield_core()
+                left = _GLANCES
         else:
             _do_tasks(board, slot, number)
             left, last = looks, number

@@ -30,7 +30,7 @@ import sys
 import threading
 from _thread import start_new_thread
 from contextlib import suppress
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from time import monotonic
 
 import numpy as np
@@ -39,13 +39,14 @@ from numba.core import config
 from fastcnn.core.settings import MOST, get_num_threads
 from fastcnn.engine.numba.runtime import jit, jobs, rehearsal
 from fastcnn.engine.numba.runtime.calls import NO_BOARD, SHARE, step_address
-from fastcnn.engine.numba.runtime.jobs import BUSY, COUNT, LEFT, SLOT, WANTED
+from fastcnn.engine.numba.runtime.jobs import AWAKE, BUSY, COUNT, LEFT, SLOT, WANTED
 from fastcnn.engine.numba.runtime.types import Address, Kernel
 
 SMALL = 200_000
 """Operations that are worth a thread: less work is done before a worker could help."""
 _TASKS = 4  # for each thread, at most
 _LOOKS = 5_000  # of a worker before it sleeps
+_NAP = 1e-4  # seconds before a worker's last look
 _PATIENCE = 0.05  # seconds until a thread is started again for a slot that no worker has entered
 
 _serve, _share = jit.compiled(jobs.serve), jit.kernel(jobs.share)
@@ -97,9 +98,20 @@ class _Worker:
             # The flag is set before the last look at the slot. If a caller reads the flag too early
             # and writes tasks too late for this look, it does them alone.
             self.asleep = True
-            if not self._board[self._slot + LEFT] % (1 << COUNT):
-                self._bell.get()
+            if not self._has_work():
+                # A caller may have read the flag before it was set, and begin a program only now.
+                with suppress(Empty):
+                    self._bell.get(timeout=_NAP)
+                    self.asleep = False
+                    continue
+                if not self._has_work():
+                    self._bell.get()
             self.asleep = False
+
+    def _has_work(self) -> bool:
+        """Whether there are tasks, or a program runs that may have some."""
+        tasks = self._board[self._slot + LEFT] % (1 << COUNT)
+        return bool(tasks or self._board[AWAKE] > 0)
 
 
 class _Pool:

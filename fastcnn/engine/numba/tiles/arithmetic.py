@@ -80,6 +80,47 @@ def tile_sum_scaled(
     return tile(tile, other, x, types.int64), generate
 
 
+def _plain_multiply_add(a: Array, b: Array, c: Array) -> Array:
+    return a * b + c
+
+
+@or_in_python(_plain_multiply_add)
+def tile_multiply_add(
+    typing_context: TypingContext, a: TileType, b: TileType, c: TileType
+) -> Lowering:
+    """``a * b + c`` of three tiles of rows × vectors. Reads no memory."""
+
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
+        emit = Emitter(context, builder, a)
+        triples = zip(*map(emit.unpack, arguments), strict=True)
+        return emit.pack([emit.fma(x, y, z) for x, y, z in triples])
+
+    return a(a, b, c), generate
+
+
+def _plain_capped(tile: Array, x: Array, i: int) -> Array:
+    return np.where(tile > x[i], x[i], tile)
+
+
+@or_in_python(_plain_capped)
+def tile_capped(
+    typing_context: TypingContext, tile: TileType, x: ArrayType, i: IntType
+) -> Lowering:
+    """``min(tile, x[i])``; NaN stays NaN. Tile: rows × vectors. Reads one number of ``x``."""
+
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
+        emit = Emitter(context, builder, tile)
+        top = emit.broadcast(emit.data(x, arguments[1]), arguments[2])
+        return emit.pack(
+            [
+                builder.select(builder.fcmp_ordered(">", vector, top), top, vector)
+                for vector in emit.unpack(arguments[0])
+            ]
+        )
+
+    return tile(tile, x, types.int64), generate
+
+
 def _plain_quotient(tile: Array, divisor: int) -> Array:
     result: Array = tile / tile.dtype.type(divisor)
     return result

@@ -282,3 +282,47 @@ def tile_from_rows(
         return emit.pack(loaded)
 
     return tile(rows, vectors, lanes, array, offsets, types.int64), generate
+
+
+def _plain_columns(
+    rows: int, vectors: int, lanes: int, array: Array, offsets: Array, start: int, columns: int
+) -> Array:
+    tile = np.zeros((rows, vectors * lanes), array.dtype)
+    for m in range(rows):
+        first = offsets[m] + start
+        tile[m, :columns] = array[first : first + columns]
+    return tile
+
+
+@or_in_python(_plain_columns)
+def tile_from_columns(
+    typing_context: TypingContext,
+    rows: LiteralType,
+    vectors: LiteralType,
+    lanes: LiteralType,
+    array: ArrayType,
+    offsets: RowsType,
+    start: IntType,
+    columns: IntType,
+) -> Lowering:
+    """A tile of rows × vectors from the first ``columns`` numbers of rows; the others are 0.
+
+    Reads ``columns`` numbers from ``array[offsets[m] + start]`` on for each row m.
+    """
+    tile = tile_type(rows, vectors, lanes, array)
+
+    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
+        emit = Emitter(context, builder, tile)
+        _, _, _, array_value, offsets, start, columns = arguments
+        data = emit.data(array, array_value)
+        starts = [emit.add(offset, start) for offset in emit.row_offsets(offsets)]
+        full = builder.icmp_signed("==", columns, WORD(tile.vectors * tile.lanes))
+
+        def loaded(whole: bool) -> Value:
+            limit = None if whole else columns
+            return emit.pack([v for at in starts for v in emit.row(data, at, limit)])
+
+        return emit.either(full, loaded)
+
+    integer = types.int64
+    return tile(rows, vectors, lanes, array, offsets, integer, integer), generate

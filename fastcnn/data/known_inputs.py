@@ -1,0 +1,83 @@
+"""What a model with several inputs knows of the samples of its training: a record for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastcnn.data.scaling import Kind, KnownSamples, known_from
+from fastcnn.data.several import Several
+
+
+class KnownInputs:
+    """A :class:`KnownSamples` for each input, with the same methods.
+
+    Attributes:
+        of_each: one for each input.
+    """
+
+    def __init__(self, of_each: list[KnownSamples]) -> None:
+        self.of_each = of_each
+
+    @property
+    def kind(self) -> tuple[Kind | None, ...]:
+        """For each input "uint8", "floats", or None before a training."""
+        return tuple(one.kind for one in self.of_each)
+
+    def glance(self, name: str, data: Several, *_: object, **more: bool) -> None:
+        """:meth:`KnownSamples.glance` of each input."""
+        for i, (one, part) in enumerate(zip(self.of_each, data.parts, strict=True)):
+            one.glance(f"{name}[{i}]", part, **more)
+
+    def check(self, name: str, data: Several) -> None:
+        """:meth:`KnownSamples.check` of each input."""
+        for i, (one, part) in enumerate(zip(self.of_each, data.parts, strict=True)):
+            one.check(f"{name}[{i}]", part)
+
+    def check_training(self, name: str, data: Several, normalised: bool = False) -> None:
+        """:meth:`KnownSamples.check_training` of each input."""
+        for i, (one, part) in enumerate(zip(self.of_each, data.parts, strict=True)):
+            one.check_training(f"{name}[{i}]", part, normalised)
+
+    def learn(self, data: Several) -> None:
+        """:meth:`KnownSamples.learn` of each input."""
+        for one, part in zip(self.of_each, data.parts, strict=True):
+            one.learn(part)
+
+    def is_routine(self, data: Several) -> bool:
+        """False, because steps of several inputs are examined each time."""
+        return False
+
+    def learn_batch(self, data: Several, normalises: Callable[[], bool]) -> None:
+        """:meth:`KnownSamples.learn_batch` of each input."""
+        for one, part in zip(self.of_each, data.parts, strict=True):
+            one.learn_batch(part, normalises)
+
+    def warn_once(self, rule: str, message: str) -> None:
+        """Warn, unless this rule has warned before."""
+        self.of_each[0].warn_once(rule, message)
+
+    def is_known(self, rule: str) -> None:
+        """Never warn by this rule."""
+        self.of_each[0].is_known(rule)
+
+    def as_dict(self) -> list[dict[str, Any] | None]:
+        """The records as JSON values."""
+        return [one.as_dict() for one in self.of_each]
+
+
+def knowledge(inputs: int) -> KnownSamples | KnownInputs:
+    """The knowledge of a new model with so many inputs."""
+    if inputs == 1:
+        return KnownSamples()
+    return KnownInputs([KnownSamples() for _ in range(inputs)])
+
+
+def knowledge_from(kind: Any, record: Any, inputs: int) -> KnownSamples | KnownInputs:
+    """The knowledge from a model file; ``ValueError`` for impossible values."""
+    if inputs == 1:
+        return known_from(kind, record)
+    kinds, records = ([None] * inputs if one is None else one for one in (kind, record))
+    if not all(isinstance(one, list | tuple) and len(one) == inputs for one in (kinds, records)):
+        raise ValueError(f"the samples of {inputs} inputs must be known for each, got {kind!r}")
+    return KnownInputs([known_from(*pair) for pair in zip(kinds, records, strict=True)])

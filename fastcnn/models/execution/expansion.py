@@ -1,0 +1,44 @@
+"""A graph without layers that are made of others: what a ``Residual`` writes shortly, in full."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastcnn.models.graph import Graph, Node
+from fastcnn.nn.layers import Add, Layer, ReLU, Residual
+
+
+def expanded(graph: Graph) -> Graph:
+    """The same graph with the paths, the sum and the ReLU of each ``Residual`` as nodes."""
+    nodes: list[Node] = []
+    values = {value: value for value in range(graph.inputs)}
+
+    def add(layer: Layer, *inputs: int) -> int:
+        output = graph.inputs + len(nodes)
+        nodes.append(Node(layer, inputs, output))
+        return output
+
+    def add_row(layers: Sequence[Layer], value: int) -> int:
+        for layer in layers:
+            value = add_layer(layer, value)
+        return value
+
+    def add_layer(layer: Layer, *inputs: int) -> int:
+        if type(layer) is not Residual:
+            return add(layer, *inputs)
+        (value,) = inputs
+        main, other = add_row(layer.layers, value), add_row(layer.shortcut, value)
+        total = add(_built(Add(), (layer.output_shape,) * 2, layer), main, other)
+        if not layer.activation:
+            return total
+        return add(_built(ReLU(), layer.output_shape, layer), total)
+
+    for node in graph.nodes:
+        values[node.output] = add_layer(node.layer, *(values[value] for value in node.inputs))
+    return Graph(graph.names, nodes, [values[value] for value in graph.outputs])
+
+
+def _built(layer: Layer, input_shape: object, residual: Residual) -> Layer:
+    """A layer without parameters that takes part in a ``Residual``, with its shapes."""
+    vars(layer).update(input_shape=input_shape, output_shape=residual.output_shape)
+    return layer

@@ -1,0 +1,174 @@
+"""Which layers of a graph are computed together in prediction.
+
+A convolution takes the batch normalisation, the addition, the ReLU and the 2×2 max-pooling that
+follow on it into its epilogue, where nothing else takes the values between. Layers that do nothing
+in prediction disappear. What is fused is decided by the graph alone; :mod:`.prediction_steps` says
+which kernels there are for it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from fastcnn.models.execution.stages import pooling_of, pools_squares
+from fastcnn.models.graph import Graph, Node
+from fastcnn.nn.layers import (
+    Add,
+    BatchNorm,
+    Conv2D,
+    DepthwiseConv2D,
+    Dropout,
+    Flatten,
+    Layer,
+    MaxPool2D,
+    ReLU,
+    Shape,
+)
+
+CONVOLUTIONS = (Conv2D, DepthwiseConv2D)
+SAME_NUMBERS = (Flatten, Dropout)
+"""Layers whose output has the numbers of their input, in prediction."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fused:
+    """Layers that are computed together.
+
+    Attributes:
+        layer: the first, which says what is computed.
+        inputs: the values that it takes.
+        output: the value that the last layer makes.
+        shapes: of a sample of each input.
+        shape: of a sample of the output.
+        norm: a batch normalisation on the sums of the layer.
+        residual: a value that is added.
+        relu: whether a ReLU follows.
+        top: the largest number of this ReLU, or None.
+        pool: a 2×2 max-pooling at the end.
+        members: all layers, for messages.
+    """
+
+    layer: Layer
+    inputs: tuple[int, ...]
+    output: int
+    shapes: tuple[Shape, ...]
+    shape: Shape
+    norm: BatchNorm | None = None
+    residual: int | None = None
+    relu: bool = False
+    top: float | None = None
+    pool: MaxPool2D | None = None
+    members: tuple[Layer, ...] = ()
+
+    @property
+    def epilogue(self) -> str:
+        """What is done in registers before the result is stored, in words."""
+        parts = []
+        if self.norm is not None and len(self.members) > 1:
+            parts.append("scale and shift")
+        if self.residual is not None:
+            parts.append("addition")
+        if self.relu:
+            parts.append("ReLU" if self.top is None else f"ReLU up to {self.top:g}")
+        if self.pool is not None:
+            parts.append("2×2 max-pooling")
+        return ", ".join(parts)
+
+    @property
+    def taken(self) -> tuple[int, ...]:
+        """All values that it takes."""
+        return self.inputs if self.residual is None else (*self.inputs, self.residual)
+
+
+Serves = Callable[[Fused], bool]
+"""Whether there are steps for fused layers. What has none runs by the ``forward`` of one layer."""
+Pools = Callable[[Fused, MaxPool2D], bool]
+"""Whether there is a kernel that pools too."""
+
+
+def fused(
+    graph: Graph, shapes: Sequence[Shape], serves: Serves, pools: Pools
+) -> tuple[list[Fused], list[int]]:
+    """The nodes of a graph, fused where they can be, and its outputs.
+
+    ``shapes`` are those of all values. Values of layers that do nothing are those of their inputs.
+    """
+    same = {value: value for value in range(graph.inputs)}
+    for node in graph.nodes:
+        alias = type(node.layer) in SAME_NUMBERS
+        same[node.output] = same[node.inputs[0]] if alias else node.output
+    uses = Counter(same[v] for n in graph.nodes if same[n.output] == n.output for v in n.inputs)
+    outputs = [same[value] for value in graph.outputs]
+    uses.update(outputs)
+    user = {
+        same[value]: node
+        for node in graph.nodes
+        if same[node.output] == node.output
+        for value in node.inputs
+    }
+    result, done = list[Fused](), set[int]()
+    for node in graph.nodes:
+        if same[node.output] != node.output or node.output in done:
+            continue
+        one = _first(node, same, shapes)
+        while serves(one) and uses[one.output] == 1 and one.output not in outputs:
+            longer = _with(one, user[one.output], node, same, shapes, pools)
+            if longer is None or not serves(longer):
+                break
+            one = longer
+            done.add(one.output)
+        result.append(one)
+    return result, outputs
+
+
+def _first(node: Node, same: dict[int, int], shapes: Sequence[Shape]) -> Fused:
+    layer = node.layer
+    relu = type(layer) is ReLU or getattr(layer, "activation", None) == "relu"
+    return Fused(
+        layer,
+        tuple(same[value] for value in node.inputs),
+        node.output,
+        tuple(shapes[value] for value in node.inputs),
+        shapes[node.output],
+        norm=layer if type(layer) is BatchNorm else None,
+        relu=relu,
+        top=getattr(layer, "max_value", None) if type(layer) is ReLU else None,
+        members=(layer,),
+    )
+
+
+def _with(
+    one: Fused,
+    node: Node,
+    first: Node,
+    same: dict[int, int],
+    shapes: Sequence[Shape],
+    pools: Pools,
+) -> Fused | None:
+    """The fused layers with the node after them; None where it stays apart."""
+    layer, convolves = node.layer, type(one.layer) in CONVOLUTIONS
+    if any(shapes[value] != one.shape for value in node.inputs if same[value] == one.output):
+        return None  # a Flatten between the two has made other channels of the numbers
+    longer = replace(
+        one, output=node.output, shape=shapes[node.output], members=(*one.members, layer)
+    )
+    if type(layer) is ReLU and not one.relu and one.pool is None:
+        if convolves or type(one.layer) in (BatchNorm, Add):
+            return replace(longer, relu=True, top=getattr(layer, "max_value", None))
+        return None
+    if not convolves or one.pool is not None:
+        return None
+    if type(layer) is BatchNorm and not (one.relu or one.norm or one.residual is not None):
+        return replace(longer, norm=layer)
+    if type(layer) is Add and not one.relu and one.residual is None:
+        others = [same[value] for value in node.inputs if same[value] != one.output]
+        alike = all(shapes[value] == shapes[node.output] for value in node.inputs)
+        # The other value must be there before the convolution begins.
+        if alike and len(node.inputs) == 2 and len(others) == 1 and others[0] < first.output:
+            return replace(longer, residual=others[0])
+    if type(layer) is MaxPool2D and one.residual is None:
+        squares = pools_squares(pooling_of(layer, 1, one.shape))
+        return replace(longer, pool=layer) if squares and pools(one, layer) else None
+    return None

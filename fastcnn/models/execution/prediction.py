@@ -1,0 +1,353 @@
+"""``Prediction``: a graph lowered once to programs that predict, with as little between as can be.
+
+Layers are fused (:mod:`.fusion`), and those that follow on each other and have steps
+(:mod:`.prediction_steps`) become a section: one compiled call runs all of it, step by step, each
+step on all threads. Values between the steps share the memory of one arena. A layer without steps
+runs by its own ``forward`` between two sections.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+
+from fastcnn import ops
+from fastcnn.core.arguments import Array
+from fastcnn.core.settings import get_num_threads
+from fastcnn.core.user_code import Source, numbers
+from fastcnn.engine.numba.elementwise import steps
+from fastcnn.engine.numba.runtime import arrays, rehearsal
+from fastcnn.engine.numba.runtime.arrays import record
+from fastcnn.engine.numba.runtime.program import Operand, address
+from fastcnn.engine.numba.runtime.turns import ARENA, EDGES, PREPARED, Turns, take_turns
+from fastcnn.models.execution.expansion import expanded
+from fastcnn.models.execution.fusion import Fused, fused
+from fastcnn.models.execution.prediction_steps import (
+    STEPS,
+    PredictionList,
+    can_pool,
+    can_spread,
+    reason,
+    serves,
+)
+from fastcnn.models.execution.prepared import Prepared
+from fastcnn.models.graph import Graph
+from fastcnn.models.inputs import batch
+from fastcnn.models.weights import Weights
+from fastcnn.nn.layers import Concatenate, MaxPool2D, Shape, input_of_call
+
+# Batch sizes that are remembered.
+_PROGRAMS = 64
+# Bytes of an arena, about, if one sample does not need more: larger batches run in parts.
+_ARENA = 32 << 20
+
+
+class Section(NamedTuple):
+    """Fused layers that run as one program, or a single layer that runs by its ``forward``.
+
+    Attributes:
+        layers: the fused layers.
+        compiled: whether they have steps.
+        inputs: values that come from outside.
+        outputs: values that something outside takes.
+    """
+
+    layers: tuple[Fused, ...]
+    compiled: bool
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Program:
+    """A section's program for so many samples: its steps, arena, and where suspects are noted."""
+
+    turns: Turns
+    constants: list[Array]
+    arena: int
+    suspects: int | None
+
+
+class Prediction:
+    """The programs of a graph; its layers' parameters are parts of ``weights``.
+
+    Attributes:
+        sections: what runs, one after the other.
+        only_moves: whether an output has the numbers of an input, so that nothing is computed.
+    """
+
+    def __init__(self, graph: Graph, weights: Weights, input_shapes: Sequence[Shape]) -> None:
+        self._weights, self._dtype = weights, weights.parameters.dtype
+        whole = expanded(graph)
+        shapes = whole.infer(input_shapes)
+
+        def has_steps(one: Fused) -> bool:
+            return serves(one, self._dtype)
+
+        def pools(one: Fused, _: MaxPool2D) -> bool:
+            return can_pool(one, self._dtype)
+
+        layers, self._outputs = fused(whole, shapes, has_steps, pools)
+        self._output_shapes = [shapes[value] for value in whole.outputs]
+        self._shapes = {value: shapes[value] for value in range(whole.inputs)}
+        self._shapes |= {one.output: one.shape for one in layers}
+        self._inputs = whole.inputs
+        self.only_moves = min(self._outputs) < whole.inputs
+        self.sections = _sections(layers, self._outputs, self._dtype)
+        widest = max(shape[-1] for shape in shapes)
+        self._zeros = arrays.allocate((widest,), self._dtype)
+        self._zeros[...] = 0
+        self._prepared = Prepared(self._zeros, weights.watch.version)
+        self._programs: dict[tuple[int, int, tuple[bool, ...], bool, int], _Program] = {}
+        self._per_sample = self._bytes_of_sample()
+
+    def explain(self) -> str:
+        """The program of one sample: each fused layer, its kernels, what they do, and bytes."""
+        return "\n".join(line for one in self.sections for line in self._explained(one))
+
+    def _explained(self, section: Section) -> Iterator[str]:
+        if not section.compiled:
+            (one,) = section.layers
+            yield f"by its own forward: {one.layer!r}, an operation of its own"
+            return
+        to = PredictionList(1, self._zeros, self._weights, self._prepared)
+        lines: list[str] = []
+        places = {value: Operand(EDGES, 0) for value in section.inputs}
+        for one, first in self._write(section, to, places):
+            lines.append("  " + " + ".join(map(repr, one.members)))
+            if why := reason(one, self._dtype):
+                lines.append(f"    {why}")
+            lines += [f"    {kernel}" for kernel in to.kernels(first)]
+            in_place = " where the concatenation needs it" if one.output in to.in_place else ""
+            lines.append(f"    {self._effects(one)}{in_place}")
+        turns, arena = to.finished()
+        yield (
+            f"one program of {len(turns.works)} steps, which the threads share one by one; arena "
+            f"{_bytes(arena)} for a sample, and {_bytes(self._prepared.size)} made of the weights "
+            f"once"
+        )
+        yield from lines
+
+    def _effects(self, one: Fused) -> str:
+        """What a fused layer does in registers, and the bytes that it reads and writes."""
+        itemsize = self._dtype.itemsize
+        arrays_of_layer = self._weights.of(one.layer).values()
+        parts = [f"in registers: {one.epilogue}"] if one.epilogue and len(one.members) > 1 else []
+        weights = sum(array.nbytes for array in arrays_of_layer)
+        if weights:
+            parts.append(f"weights {_bytes(weights)}")
+        read = sum(map(prod, one.shapes)) + (prod(one.shape) if one.residual is not None else 0)
+        parts.append(f"reads {_bytes(read * itemsize)}")
+        parts.append(f"writes {_bytes(prod(one.shape) * itemsize)}")
+        return "; ".join(parts)
+
+    def run(self, inputs: Sequence[Array], softmax: bool = False) -> list[Array] | None:
+        """The outputs for samples (N, …) of each input, bytes or of the dtype.
+
+        With ``softmax``, that of a single output. None where layers must run one by one, because a
+        number is not finite.
+        """
+        count = len(inputs[0])
+        if not count:
+            return [arrays.allocate((0, *shape), self._dtype) for shape in self._output_shapes]
+        at_once = min(count, max(1, _ARENA // self._per_sample))
+        at_once = -(-count // -(-count // at_once))  # equal parts
+        values: dict[int, Array] = dict(enumerate(inputs))
+        in_program = softmax and self.sections[-1].compiled
+        for number, section in enumerate(self.sections):
+            last = number == len(self.sections) - 1
+            if not section.compiled:
+                self._run_forward(section, values)
+            elif not self._run_program(number, section, values, at_once, in_program and last):
+                return None
+        results, seen = list[Array](), set[int]()
+        for value, shape in zip(self._outputs, self._output_shapes, strict=True):
+            result = values[value].reshape(count, *shape)
+            results.append(result.copy() if value in seen else result)
+            seen.add(value)
+        if softmax and not in_program:
+            results = [ops.softmax(result) for result in results]
+        return results
+
+    def _run_forward(self, section: Section, values: dict[int, Array]) -> None:
+        (one,) = section.layers
+        taken = [
+            batch(values[value], self._dtype).reshape(-1, *shape)
+            for value, shape in zip(one.inputs, one.shapes, strict=True)
+        ]
+        x = input_of_call(one.layer, taken)
+        y, _ = one.layer.forward(x, False, None, None)
+        shape = (len(taken[0]), *one.shape)
+        if type(y) is not np.ndarray or y.dtype is not self._dtype or y.shape != shape:
+            y = numbers(Source(one.layer, "forward"), "an array", y, shape, self._dtype)
+        values[one.output] = np.ascontiguousarray(y)
+
+    def _run_program(
+        self,
+        number: int,
+        section: Section,
+        values: dict[int, Array],
+        at_once: int,
+        softmax: bool,
+    ) -> bool:
+        """Run a section on all samples, ``at_once`` at a time; whether all went well."""
+        ends = [values[value] for value in section.inputs]
+        count = len(ends[0])
+        for value in section.outputs:
+            values[value] = arrays.allocate((count, *self._shapes[value]), self._dtype)
+            ends.append(values[value])
+        are_bytes = tuple(array.itemsize == 1 for array in ends[: len(section.inputs)])
+        bases = arrays.allocate((EDGES + len(ends),), np.int64)
+        bases[0], parts = 0, range(0, count, at_once)
+        programs = {
+            n: self._program(number, section, n, are_bytes, softmax)
+            for n in {min(at_once, count - first) for first in parts}
+        }
+        version = self._prepared.newest()  # after all programs have asked for their entries
+        if not version.finite:
+            return False
+        for first in parts:
+            n = min(at_once, count - first)
+            program = programs[n]
+            arena = arrays.allocate((program.arena,), np.uint8)
+            bases[ARENA], bases[PREPARED] = address(arena), address(version.memory)
+            for i, array in enumerate(ends):
+                bases[EDGES + i] = address(array) + first * (array.nbytes // count)
+            take_turns(program.turns, bases)
+            at = program.suspects
+            if at is not None and b"\1" in arena[at : at + n].tobytes():
+                return False
+        return True
+
+    def _program(
+        self, number: int, section: Section, n: int, are_bytes: tuple[bool, ...], softmax: bool
+    ) -> _Program:
+        key = number, n, are_bytes, softmax, get_num_threads()
+        if rehearsal.active and rehearsal.rehearsing():
+            return self._made(section, n, are_bytes, softmax)
+        program = self._programs.get(key)
+        if program is None:
+            if len(self._programs) >= _PROGRAMS * len(self.sections):
+                self._programs.clear()
+            program = self._programs[key] = self._made(section, n, are_bytes, softmax)
+        return program
+
+    def _made(
+        self, section: Section, n: int, are_bytes: tuple[bool, ...], softmax: bool
+    ) -> _Program:
+        to = PredictionList(n, self._zeros, self._weights, self._prepared)
+        places: dict[int, Operand] = {}
+        for i, (value, is_bytes) in enumerate(zip(section.inputs, are_bytes, strict=True)):
+            places[value] = Operand(EDGES + i, 0)
+            if is_bytes:
+                count = n * prod(self._shapes[value])
+                pixels, places[value] = places[value], to.room(count)
+                kinds = np.zeros(1, np.uint8), to.like
+                to.step(steps.scale_bytes, kinds, count, pixels, places[value])
+        scores: Operand | None = None
+        for i, value in enumerate(section.outputs):
+            places[value] = Operand(EDGES + len(section.inputs) + i, 0)
+        if softmax:
+            last = section.layers[-1]
+            scores = places[last.output] = to.room(n * prod(last.shape))
+        for _ in self._write(section, to, places):
+            pass
+        if scores is not None:
+            classes = prod(section.layers[-1].shape)  # an image's numbers before a Flatten
+            rows = record(steps.Rows(n, classes, n))
+            samples = to.like, to.like, rows
+            end = Operand(EDGES + len(section.inputs), 0)
+            to.step(steps.softmax_rows, samples, n, scores, end, to.constant(rows))
+        suspects = None
+        if to.suspects is not None:
+            to.keep(to.suspects)
+        program, size = to.finished()
+        if to.suspects is not None:
+            suspects = to.place_of(to.suspects)
+        return _Program(program, to.constants, size, suspects)
+
+    def _write(
+        self, section: Section, to: PredictionList, places: dict[int, Operand]
+    ) -> Iterator[tuple[Fused, int]]:
+        """Add the steps of a section; each fused layer, and the number of its first step.
+
+        ``places`` has those of inputs and outputs, and gets all others.
+        """
+        parts = _parts(section)
+        for one in section.layers:
+            first, place, to.pitch = to.length, places.get(one.output), 0
+            if one.output in parts:
+                whole, column = parts[one.output]
+                if whole.output not in places:
+                    places[whole.output] = to.room(to.n * prod(whole.shape))
+                base, at = places[whole.output]
+                place, to.pitch = Operand(base, at + column * to.itemsize), whole.shape[-1]
+                to.in_place.add(one.output)
+            if place is None:
+                place = to.room(to.n * prod(one.shape))
+            places[one.output] = place
+            STEPS[type(one.layer)](one, [places[value] for value in one.taken], place, to)
+            yield one, first
+
+    def _bytes_of_sample(self) -> int:
+        """Bytes of the arena for one sample, about: the largest sum of an input and an output."""
+        sizes = [
+            sum(prod(shape) for shape in one.shapes) + prod(one.shape)
+            for section in self.sections
+            for one in section.layers
+        ]
+        return max(sizes, default=1) * self._dtype.itemsize
+
+
+def _sections(
+    layers: list[Fused], outputs: Sequence[int], dtype: np.dtype[np.floating]
+) -> list[Section]:
+    """The layers as sections."""
+    runs: list[tuple[bool, list[Fused]]] = []
+    for one in layers:
+        compiled = serves(one, dtype)
+        if compiled and runs and runs[-1][0]:
+            runs[-1][1].append(one)
+        else:
+            runs.append((compiled, [one]))
+    result = []
+    for i, (compiled, run) in enumerate(runs):
+        made = {one.output for one in run}
+        later = {value for _, after in runs[i + 1 :] for one in after for value in one.taken}
+        inputs = dict.fromkeys(value for one in run for value in one.taken if value not in made)
+        ends = [one.output for one in run if one.output in later or one.output in outputs]
+        result.append(Section(tuple(run), compiled, tuple(inputs), tuple(ends)))
+    return result
+
+
+def _parts(section: Section) -> dict[int, tuple[Fused, int]]:
+    """Values that can be written where a concatenation needs them: it, and the first channel."""
+    makers = {one.output: one for one in section.layers}
+    uses = Counter([value for one in section.layers for value in one.taken])
+    result = {}
+    for whole in section.layers:
+        if not isinstance(whole.layer, Concatenate):
+            continue
+        first = 0
+        for value, shape in zip(whole.inputs, whole.shapes, strict=True):
+            free = uses[value] == 1 and value not in section.outputs
+            maker = makers.get(value)
+            # A Flatten between the two would need the numbers of pixels side by side.
+            if free and maker is not None and maker.shape == shape and can_spread(maker):
+                result[value] = whole, first
+            first += shape[-1]
+    return result
+
+
+def _bytes(count: int) -> str:
+    """A number of bytes for readers.
+
+    >>> _bytes(3 << 20), _bytes(1500)
+    ('3.0 MiB', '1.5 KiB')
+    """
+    return f"{count / 2**20:.1f} MiB" if count >= 1 << 20 else f"{count / 2**10:.1f} KiB"

@@ -1,0 +1,378 @@
+"""The steps of fused layers in prediction: a table from a layer's class to the function that adds
+them.
+
+What is not in the table runs by its own ``forward``, between two programs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf, prod
+from typing import cast
+
+import numpy as np
+
+from fastcnn.core.arguments import Array
+from fastcnn.core.geometry import ConvGeometry, pool_geometry
+from fastcnn.core.settings import get_num_threads
+from fastcnn.engine.numba.contraction.epilogue import Epilogue
+from fastcnn.engine.numba.contraction.packing import packing_kernel
+from fastcnn.engine.numba.conv import direct, winograd_partition, winograd_plan
+from fastcnn.engine.numba.dense import large
+from fastcnn.engine.numba.dense.chooser import LARGE_WEIGHTS, forward_decision
+from fastcnn.engine.numba.elementwise import activations, steps
+from fastcnn.engine.numba.pool import chooser as pool_chooser
+from fastcnn.engine.numba.runtime.arrays import record
+from fastcnn.engine.numba.runtime.program import Operand, number
+from fastcnn.engine.registry import implementation
+from fastcnn.models.execution.fusion import Fused
+from fastcnn.models.execution.prepared import Prepared
+from fastcnn.models.execution.stages import Convolution, Pool
+from fastcnn.models.execution.turn_list import TurnList
+from fastcnn.models.weights import Weights
+from fastcnn.nn.layers import (
+    Add,
+    AvgPool2D,
+    BatchNorm,
+    Concatenate,
+    Conv2D,
+    Dense,
+    DepthwiseConv2D,
+    GlobalAvgPool2D,
+    GlobalMaxPool2D,
+    Layer,
+    MaxPool2D,
+    MinPool2D,
+    ReLU,
+)
+
+_WINOGRAD, _DIRECT = "numba.winograd", "numba.direct"
+# Bytes of a layer's transformed filters, at most: beyond, to read them takes longer than to
+# transform the filters anew.
+_MOST_TRANSFORMED = 4 << 20
+# Bytes of a layer's filters, at least, that are packed: fewer stay in the first-level cache.
+_LEAST_PACKED = 32 << 10
+
+
+class PredictionList(TurnList):
+    """Steps for ``n`` samples, with what layers need to write them.
+
+    Attributes:
+        weights: the model's parameters.
+        prepared: what follows from these alone.
+        suspects: a byte for each sample, which a step sets where a result is not finite.
+        pitch: how far neighbouring pixels of the next result lie apart; 0 for its channels.
+        in_place: values that lie where a concatenation needs them.
+    """
+
+    def __init__(self, n: int, zeros: Array, weights: Weights, prepared: Prepared) -> None:
+        super().__init__(n, zeros)
+        self.weights, self.prepared = weights, prepared
+        self.suspects: Operand | None = None
+        self.pitch = 0
+        self.in_place: set[int] = set()
+
+    def suspects_room(self) -> Operand:
+        """The room of the suspects; the first call adds the step that sets them to 0."""
+        if self.suspects is None:
+            self.suspects = self.bytes_room(self.n)
+            count = -(-self.n // self.itemsize)
+            self.step(steps.zero, (self.like, self.like), count, self.suspects, self.suspects)
+        return self.suspects
+
+
+Steps = Callable[[Fused, list[Operand], Operand, PredictionList], None]
+"""Adds the steps from places of the inputs, and of the residual, to the place of the output."""
+
+
+def algorithm_of(f: Fused, n: int, dtype: np.dtype[np.floating]) -> str:
+    """The implementation that serves a convolution."""
+    layer = cast(Convolution, f.layer)
+    g = layer.geometry(f.shapes[0], n)
+    return implementation("conv2d", g, dtype, layer.algorithm).name
+
+
+def can_pool(f: Fused, dtype: np.dtype[np.floating]) -> bool:
+    """Whether the kernel of a convolution can pool 2×2 pixels too."""
+    name, g = algorithm_of(f, 1, dtype), cast(Convolution, f.layer).geometry(f.shapes[0], 1)
+    if name == _WINOGRAD:
+        return True
+    plain = f.norm is None and f.top is None
+    return name == _DIRECT and plain and direct.pooled_plan(g, dtype.itemsize) is not None
+
+
+def serves(f: Fused, dtype: np.dtype[np.floating]) -> bool:
+    """Whether there are steps for these layers."""
+    if type(f.layer) not in STEPS:
+        return False
+    if type(f.layer) in (Conv2D, DepthwiseConv2D):
+        return algorithm_of(f, 1, dtype) in (_WINOGRAD, _DIRECT)
+    if isinstance(f.layer, ReLU):
+        return f.top is None
+    if isinstance(f.layer, Add):
+        same = len(f.inputs) == 2 and f.shapes[0] == f.shapes[1]
+        return same and f.top is None
+    if isinstance(f.layer, Concatenate):
+        return f.layer.axis in (-1, len(f.shape))
+    return True
+
+
+def can_spread(f: Fused) -> bool:
+    """Whether the pixels of the result can lie apart, as a concatenation needs them."""
+    return type(f.layer) is Conv2D and f.residual is None and f.layer.groups != f.shapes[0][-1]
+
+
+def reason(f: Fused, dtype: np.dtype[np.floating]) -> str:
+    """The algorithm of one sample's convolution, and why; "" for other layers."""
+    if type(f.layer) not in (Conv2D, DepthwiseConv2D):
+        return ""
+    g = cast(Convolution, f.layer).geometry(f.shapes[0], 1)
+    if algorithm_of(f, 1, dtype) == _WINOGRAD:
+        line = next(winograd_plan.forward_plan(g, dtype.itemsize).lines())
+        return f"Winograd's filtering {line.removeprefix('kernel: ')}"
+    if f.pool is not None:
+        return "direct, pooled lines, because the sums are pooled in registers"
+    decision = direct.forward_decision(g, dtype.itemsize)[1]
+    return f"direct, {decision.name}, because {decision.reason}"
+
+
+def convolution(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+    """A convolution with its epilogue."""
+    layer = cast(Convolution, f.layer)
+    g = layer.geometry(f.shapes[0], to.n)
+    if implementation("conv2d", g, to.dtype, layer.algorithm).name == _WINOGRAD:
+        _winograd(f, g, places, y, to)
+    else:
+        _direct(f, g, places, y, to)
+
+
+def _direct(
+    f: Fused, g: ConvGeometry, places: list[Operand], y: Operand, to: PredictionList
+) -> None:
+    w = to.weights.of(f.layer)["w"]
+    if direct.has_padding(g):
+        to.prepared.must_be_finite(w)
+    b, like = _bias(f, to), to.like
+    if f.pool is not None:
+        chosen = direct.pooled_plan(g, to.itemsize, pitch=to.pitch)
+        assert chosen is not None
+        layout, plan = chosen
+        images = to.lay_out(places[0], layout, g.input_shape)
+        to.step(
+            plan.function, (like, like, like, like, like, True, plan.numbers), plan.items,
+            images, to.constant(w), b, y, y, number(f.relu), to.constant(plan.numbers),
+            work=plan.work,
+        )  # fmt: skip
+        return
+    epilogue = Epilogue(f.norm is not None, f.residual is not None, f.top is not None)
+    fused = epilogue if any(epilogue) else None
+    packed = direct.packed_decision(g, to.itemsize, fused, to.pitch)
+    if packed is not None and w.nbytes >= _LEAST_PACKED:
+        layout, plan, filters = packed.to, packed.decision.plan, _packed(f, packed, to)
+    else:
+        layout, decision = direct.forward_decision(g, to.itemsize, fused=fused, pitch=to.pitch)
+        plan, filters = decision.plan, to.constant(w)
+    images = to.lay_out(places[0], layout, g.input_shape)
+    if fused is None:
+        to.contract(plan, images, filters, b, y, f.relu)
+        return
+    residual = places[-1] if f.residual is not None else y
+    to.step(
+        plan.function, (like, like, like, like, like, True, plan.numbers), plan.items,
+        images, filters, b, y, residual, number(f.relu), to.constant(plan.numbers),
+        work=plan.work,
+    )  # fmt: skip
+
+
+def _packed(f: Fused, plan: direct.PackedPlan, to: PredictionList) -> Operand:
+    """The place of a layer's packed filters, in blocks as wide as the plan's tile."""
+    w, tile = to.weights.of(f.layer)["w"], plan.tile
+    kernel, items = packing_kernel(plan.steps, tile.vectors, tile.lanes)
+
+    def write(steps_of: TurnList, place: Operand) -> None:
+        like = steps_of.like
+        sizes = map(number, (plan.steps, w.shape[-1], w.shape[-1]))
+        operands = steps_of.constant(w), place, *sizes
+        steps_of.step(kernel, (like, like, 0, 0, 0), items, *operands, work=w.size)
+
+    key = "packed", id(f.layer), tile.columns
+    return to.prepared.entry(key, plan.blocks * plan.steps * tile.columns, write)
+
+
+def _winograd(
+    f: Fused, g: ConvGeometry, places: list[Operand], y: Operand, to: PredictionList
+) -> None:
+    epilogue = winograd_partition.Epilogue(
+        f.relu, f.pool is not None, False, f.norm is not None, f.residual is not None,
+        f.top is not None,
+    )  # fmt: skip
+    threads, w = get_num_threads(), to.weights.of(f.layer)["w"]
+    plan = winograd_plan.forward_plan(g, to.itemsize, epilogue, True, to.pitch)
+    sizes = winograd_plan.sizes_of(plan, threads)
+    if sizes.filters * to.itemsize > _MOST_TRANSFORMED:
+        plan = winograd_plan.forward_plan(g, to.itemsize, epilogue, False, to.pitch)
+        sizes = winograd_plan.sizes_of(plan, threads)
+        u = to.room(sizes.filters)
+    else:
+        u = _transformed(f, plan, to)
+    scratch, suspects, b = to.room(sizes.scratch), to.suspects_room(), _bias(f, to)
+    extra = places[-1] if f.residual is not None else y
+    operands = places[0], to.constant(w), b, y, extra, scratch, u, suspects
+    for stage in winograd_plan.stages_of(plan, threads):
+        _launch(plan, stage, operands, to)
+
+
+def _launch(
+    plan: winograd_plan.WinogradPlan,
+    stage: winograd_plan.Stage,
+    operands: tuple[Operand, ...],
+    to: TurnList,
+) -> None:
+    like, flags = to.like, np.zeros(1, np.bool_)
+    samples = like, like, like, like, like, like, like, flags, plan.numbers, stage.launch
+    last = to.constant(plan.numbers), to.constant(stage.launch)
+    to.step(plan.kernel, samples, stage.shares, *operands, *last, work=stage.work)
+
+
+def _transformed(f: Fused, plan: winograd_plan.WinogradPlan, to: PredictionList) -> Operand:
+    """The place of a layer's transformed filters, which are the same for any batch."""
+    w, sizes = to.weights.of(f.layer)["w"], winograd_plan.sizes_of(plan, 1)
+
+    def write(steps_of: TurnList, place: Operand) -> None:
+        stage, filters = winograd_plan.filters_stage(plan, 1), steps_of.constant(w)
+        # The launch reads filters and writes them transformed; it does not use the other operands.
+        unused = filters
+        operands = unused, filters, unused, unused, unused, unused, place, unused
+        _launch(plan, stage._replace(shares=1), operands, steps_of)
+
+    # Images of other sizes, which a shared layer has, may be cut into other squares.
+    key = "filters", id(f.layer), plan.partition.squares.side
+    return to.prepared.entry(key, sizes.filters, write)
+
+
+def _bias(f: Fused, to: PredictionList) -> Operand:
+    """The operand ``b``: the bias, zeros, or what the epilogue needs."""
+    bias = to.weights.of(f.layer).get("b")
+    if f.norm is None and f.top is None:
+        return to.zeros if bias is None else to.constant(bias)
+    channels, norm = f.shape[-1], f.norm
+    ones, zeros = np.ones(channels, to.dtype), np.zeros(channels, to.dtype)
+    gamma, beta, mean, variance, epsilon = ones, zeros, zeros, ones, 0.0
+    if norm is not None:
+        parameters, state = to.weights.of(norm), to.weights.state_of(norm)
+        gamma, beta = parameters["gamma"], parameters["beta"]
+        mean, variance, epsilon = state["mean"], state["variance"], norm.epsilon
+    floats = np.array([epsilon, inf if f.top is None else f.top])
+    alone = type(f.layer) is BatchNorm
+    numbers = record(steps.Norm(channels, int(alone), int(bias is not None)))
+    sources = gamma, beta, mean, variance, zeros if bias is None else bias
+
+    def write(steps_of: TurnList, place: Operand) -> None:
+        like = steps_of.like
+        samples = like, like, like, like, like, like, floats, numbers
+        operands = [*map(steps_of.constant, sources), place]
+        operands += [steps_of.constant(floats), steps_of.constant(numbers)]
+        steps_of.step(steps.channel_numbers, samples, channels, *operands)
+
+    key = "channels", id(f.layer), id(norm), f.top
+    # Where a scale or a shift is not finite, only the specification's formula gives its result.
+    return to.prepared.entry(key, 3 * channels + 1, write, skipped=channels, finite=2 * channels)
+
+
+def dense(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+    """A dense layer."""
+    w = to.weights.of(f.layer)["w"]
+    inputs, outputs = w.shape
+    decision = forward_decision(to.n, inputs, outputs, to.itemsize, alone=True)
+    if decision.name != LARGE_WEIGHTS.name:
+        to.contract(decision.plan, places[0], to.constant(w), _bias(f, to), y, f.relu)
+        return
+    first, like = 0, to.like
+    while first < to.n:
+        plans = large.plans_of(to.n - first, inputs, outputs, to.itemsize)
+        (function, items, work, numbers), addition, product = plans
+        sums, count = to.room(plans.sums), product.samples
+        x = Operand(places[0].base, places[0].at + first * inputs * to.itemsize)
+        rows = Operand(y.base, y.at + first * outputs * to.itemsize)
+        last = to.constant(numbers)
+        samples = like, like, like, numbers
+        to.step(function, samples, items, x, to.constant(w), sums, last, work=work)
+        to.step(
+            addition, (like, like, like, True, numbers), count,
+            sums, _bias(f, to), rows, number(f.relu), last,
+            work=count * outputs * product.splits,
+        )  # fmt: skip
+        first += count
+
+
+def batch_norm(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+    """A batch normalisation that stands alone, and a ReLU."""
+    channels, size = f.shape[-1], prod(f.shape)
+    finish = steps.Finish(size, channels, int(f.relu), int(f.top is not None))
+    numbers, like = record(finish), to.like
+    to.step(
+        steps.scale_channels, (like, like, like, numbers), to.n * size // channels,
+        places[0], _bias(f, to), y, to.constant(numbers), work=2 * to.n * size,
+    )  # fmt: skip
+
+
+def relu(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+    """A ReLU that stands alone."""
+    to.step(activations.relu_kernel, (to.like, to.like), to.n * prod(f.shape), places[0], y)
+
+
+def add(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+    """The sum of two images of one shape, and a ReLU."""
+    like = to.like
+    samples = like, like, like, True
+    count = to.n * prod(f.shape)
+    to.step(steps.add_finished, samples, count, places[0], places[1], y, number(f.relu))
+
+
+def concatenate(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+    """The inputs side by side, along the channels."""
+    first, pitch, like = 0, f.shape[-1], to.like
+    rows = to.n * prod(f.shape) // pitch
+    for value, place, shape in zip(f.inputs, places, f.shapes, strict=True):
+        if value not in to.in_place:
+            numbers = record(steps.Part(shape[-1], pitch, first))
+            to.step(
+                steps.copy_columns, (like, like, numbers), rows, place, y, to.constant(numbers),
+                work=rows * shape[-1],
+            )  # fmt: skip
+        first += shape[-1]
+
+
+def pool(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+    """A pooling, over windows or over the image."""
+    layer, shape = cast(Pool, f.layer), (to.n, *f.shapes[0])
+    if isinstance(layer, GlobalMaxPool2D | GlobalAvgPool2D):
+        g = pool_geometry(shape, shape[1:3])
+    else:
+        g = pool_geometry(shape, layer.pool_size, stride=layer.strides, padding=layer.padding)
+    kernel, items = pool_chooser.forward_kernel(_KINDS[type(layer)], g, to.itemsize)
+    numbers, work = record(g), prod(g.output_shape) * g.kh * g.kw
+    samples = to.like, to.like, numbers
+    to.step(kernel, samples, items, places[0], y, to.constant(numbers), work=work)
+
+
+_KINDS: dict[type[Layer], str] = {
+    MaxPool2D: "max",
+    GlobalMaxPool2D: "max",
+    MinPool2D: "min",
+    AvgPool2D: "average",
+    GlobalAvgPool2D: "average",
+}
+
+STEPS: dict[type[Layer], Steps] = {
+    Conv2D: convolution,
+    DepthwiseConv2D: convolution,
+    Dense: dense,
+    BatchNorm: batch_norm,
+    ReLU: relu,
+    Add: add,
+    Concatenate: concatenate,
+    **dict.fromkeys(_KINDS, pool),
+}
+"""The steps of each class of layers. Classes of users are not here, even if they derive from one of
+these, because they may do something else."""

@@ -1,0 +1,183 @@
+"""A graph as units that train: segments, lone layers, and calls of merging or shared layers.
+
+Layers in a row, whose values between nothing else takes, become segments and lone layers. A layer
+that merges several values, and a layer that several nodes call, is a unit of its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastcnn.core.arguments import Array
+from fastcnn.core.user_code import Source, numbers
+from fastcnn.models.execution.compiled import CompiledSegment
+from fastcnn.models.execution.lone import LoneLayer, Saved
+from fastcnn.models.execution.lowering import lone_kind, stands_alone
+from fastcnn.models.execution.preparation import is_built_in
+from fastcnn.models.execution.stages import stage_end
+from fastcnn.models.graph import Graph, Node
+from fastcnn.models.layer_by_layer import trained_values
+from fastcnn.models.weights import Weights
+from fastcnn.nn.layers import Dense, Flatten, Layer, Shape, input_of_call
+
+
+class LoneNode:
+    """A call of a layer that merges several values, or that other nodes call too.
+
+    Attributes are those of :class:`.lone.LoneLayer`.
+    """
+
+    padded = False
+
+    def __init__(
+        self, node: Node, shapes: Sequence[Shape], weights: Weights, needs_dx: bool, adds: bool
+    ) -> None:
+        self._layer, self._needs_dx, self._adds = node.layer, needs_dx, adds
+        self.takes_several = node.layer.takes_several
+        self._inputs = [shapes[value] for value in node.inputs]
+        self._output = shapes[node.output]
+        self._gradients = weights.gradients_of(node.layer)
+        self._dtype = weights.parameters.dtype
+        self.trained = bool(self._gradients)
+        self.is_deterministic = is_built_in(node.layer) and node.layer.takes_several
+
+    def explain(self) -> str:
+        """The line of ``Model.explain``."""
+        why = "it merges several values" if self._layer.takes_several else "it is shared"
+        return f"alone: {self._layer!r}, {why}"
+
+    def forward(self, x: Any, rng: np.random.Generator | None) -> tuple[Array, Saved] | None:
+        """The output (N, …), and what :meth:`backward` takes of it; with ``rng`` in training."""
+        y, saved = self._layer.forward(x, rng is not None, rng, None)
+        count = len(x[0]) if self._layer.takes_several else len(x)
+        return self._checked("forward", y, (count, *self._output)), saved
+
+    def backward(self, dy: Array, saved: Saved) -> Any:
+        """The gradient of each input, if it is needed; those of parameters go to the weights."""
+        dx, by_name = self._layer.backward(dy, saved, None, needs_dx=self._needs_dx)
+        for name, gradient in by_name.items():
+            if name in self._gradients:
+                if self._adds:
+                    self._gradients[name] += gradient
+                else:
+                    self._gradients[name][...] = gradient
+        if not self._needs_dx:
+            return None
+        parts: Any = dx if self._layer.takes_several else (dx,)
+        checked = [
+            self._checked("backward", part, (len(dy), *shape))
+            for part, shape in zip(parts, self._inputs, strict=True)
+        ]
+        return input_of_call(self._layer, checked)
+
+    def _checked(self, method: str, array: Any, shape: tuple[int, ...]) -> Array:
+        if type(array) is np.ndarray and array.dtype is self._dtype and array.shape == shape:
+            return np.ascontiguousarray(array)
+        return numbers(Source(self._layer, method), "an array", array, shape, self._dtype)
+
+
+Unit = CompiledSegment | LoneLayer | LoneNode
+"""What an executor runs one after the other."""
+
+
+class Placed(NamedTuple):
+    """A unit between values of the graph.
+
+    Attributes:
+        unit: the unit.
+        inputs: the values that it takes.
+        output: the value that it makes.
+        trained: whether the gradient goes back through it.
+    """
+
+    unit: Unit
+    inputs: tuple[int, ...]
+    output: int
+    trained: bool
+
+    @property
+    def takes_several(self) -> bool:
+        """Whether it takes a tuple of arrays."""
+        return isinstance(self.unit, LoneNode) and self.unit.takes_several
+
+
+def units_of(graph: Graph, weights: Weights, input_shapes: Sequence[Shape]) -> list[Placed]:
+    """The units of an expanded graph, in an order in which they can run."""
+    shapes = graph.infer(input_shapes)
+    trained = trained_values(graph, [bool(weights.gradients_of(n.layer)) for n in graph.nodes])
+    uses = Counter([value for node in graph.nodes for value in node.inputs])
+    uses.update(graph.outputs)
+    calls = Counter(id(node.layer) for node in graph.nodes)
+    last_call = {id(node.layer): node for node in graph.nodes}
+    user = {value: node for node in graph.nodes for value in node.inputs}
+    result, done = list[Placed](), set[int]()
+    for node in graph.nodes:
+        if node.output in done:
+            continue
+        if _is_single(node, calls):
+            needs_dx = not trained.isdisjoint(node.inputs)
+            adds = last_call[id(node.layer)] is not node
+            unit = LoneNode(node, shapes, weights, needs_dx, adds)
+            result.append(Placed(unit, node.inputs, node.output, node.output in trained))
+            continue
+        row = [node]
+        while uses[row[-1].output] == 1 and row[-1].output not in graph.outputs:
+            after = user[row[-1].output]
+            if _is_single(after, calls):
+                break
+            row.append(after)
+        done.update(one.output for one in row)
+        (value,) = node.inputs
+        result += _placed(row, weights, value in trained, trained)
+    return result
+
+
+def _is_single(node: Node, calls: Counter[int]) -> bool:
+    """Whether a node is a unit of its own."""
+    return node.layer.takes_several or calls[id(node.layer)] > 1
+
+
+def _placed(
+    row: Sequence[Node], weights: Weights, needs_dx: bool, trained: set[int]
+) -> list[Placed]:
+    """The units of nodes in a row; ``needs_dx`` says whether the gradient goes before them."""
+    result = []
+    for unit, first, last in _units([node.layer for node in row], weights, needs_dx):
+        output = row[last - 1].output
+        result.append(Placed(unit, row[first].inputs, output, output in trained))
+    return result
+
+
+def _units(
+    layers: Sequence[Layer], weights: Weights, goes_before: bool
+) -> list[tuple[CompiledSegment | LoneLayer, int, int]]:
+    """The layers as segments and lone layers, each with its first layer and the one after its last.
+
+    A lone convolution has its ReLU and max-pooling with it, a lone dense layer the Flatten before.
+    """
+    dtype, i = weights.parameters.dtype, 0
+    units: list[tuple[CompiledSegment | LoneLayer, int, int]] = []
+    first = next((i for i, layer in enumerate(layers) if weights.gradients_of(layer)), len(layers))
+    first = -1 if goes_before else first
+    while i < len(layers):
+        end = i
+        while end < len(layers) and stands_alone(layers[end], dtype) is None:
+            end += 1
+        row = layers[i:end]
+        if any(not isinstance(layer, Flatten) for layer in row):
+            units.append((CompiledSegment(row, weights, needs_dx=i > first), i, end))
+            i = end
+            continue
+        flattens_before = len(row) == 1 and end < len(layers) and type(layers[end]) is Dense
+        at = end if flattens_before else i
+        last = stage_end(layers, at)
+        reason = stands_alone(layers[at], dtype) or "nothing to compile"
+        kind, needs_dx = lone_kind(layers[at]), at > first
+        unit = kind(layers[i:last], layers[at], weights, needs_dx, reason)
+        units.append((unit, i, last))
+        i = last
+    return units

@@ -1,0 +1,362 @@
+"""``Graph``: the layers of a model, and the values between them.
+
+Values are numbered: first the inputs, then the result of each node. A node is a call of a layer on
+values. The nodes are in an order in which they can run, so a node takes values of smaller numbers.
+A layer that several nodes call is shared: it has one set of parameters.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from fastcnn.core.quoting import quoted
+from fastcnn.core.scalars import count
+from fastcnn.nn.layers import (
+    Layer,
+    Shape,
+    Tensor,
+    checked_layers,
+    input_of_call,
+    snake_case,
+)
+
+
+class Node(NamedTuple):
+    """A call of a layer.
+
+    Attributes:
+        layer: the layer.
+        inputs: the values that it takes; one, but for layers that merge several.
+        output: the value that it makes.
+    """
+
+    layer: Layer
+    inputs: tuple[int, ...]
+    output: int
+
+
+class Graph:
+    """Nodes between inputs and outputs.
+
+    Attributes:
+        names: the names of the inputs, None for an input without one.
+        nodes: the nodes, in an order in which they can run.
+        outputs: the values that the model returns.
+    """
+
+    def __init__(
+        self, names: Sequence[str | None], nodes: Iterable[Node], outputs: Sequence[int]
+    ) -> None:
+        self.names, self.nodes, self.outputs = tuple(names), tuple(nodes), tuple(outputs)
+
+    @property
+    def inputs(self) -> int:
+        """The number of inputs."""
+        return len(self.names)
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """Each layer once, in the order of its first node."""
+        return tuple({id(node.layer): node.layer for node in self.nodes}.values())
+
+    @cached_property
+    def is_chain(self) -> bool:
+        """Whether each node takes the value before it alone, and the last one is the output."""
+        return (
+            self.inputs == 1
+            and self.outputs == (len(self.nodes),)
+            and len(self.layers) == len(self.nodes)
+            and all(node.inputs == (i,) for i, node in enumerate(self.nodes))
+            and not any(node.layer.takes_several for node in self.nodes)
+        )
+
+    @cached_property
+    def last_uses(self) -> tuple[tuple[int, ...], ...]:
+        """For each node the values that nothing takes after it."""
+        later, result = set(self.outputs), list[tuple[int, ...]]()
+        for node in reversed(self.nodes):
+            last = {value for value in (*node.inputs, node.output) if value not in later}
+            later |= last
+            result.append(tuple(sorted(last)))
+        return tuple(reversed(result))
+
+    def single(self, layer: Layer) -> Node:
+        """The first node of a layer."""
+        return next(node for node in self.nodes if node.layer is layer)
+
+    def infer(self, shapes: Sequence[Shape]) -> list[Shape]:
+        """The shapes of all values, from those of the inputs.
+
+        Raises a ``ValueError`` that names the layer that does not fit, its input and its needs.
+
+        >>> from fastcnn.nn.layers import Conv2D, Dense, Flatten
+        >>> chain([Conv2D(8, 3), Flatten()]).infer([(28, 28, 1)])
+        [(28, 28, 1), (26, 26, 8), (5408,)]
+        """
+        result = list(shapes)
+        for i, node in enumerate(self.nodes):
+            given = input_of_call(node.layer, [result[value] for value in node.inputs])
+            try:
+                result.append(node.layer.infer(given))
+            except ValueError as error:
+                raise ValueError(
+                    f"layer {i}, {quoted(node.layer)}, got an input of shape {given}: {error}"
+                ) from None
+        return result
+
+    def input_shapes(self, shapes: Sequence[Shape]) -> list[Shape]:
+        """For each layer the shape of its input, from the shapes of all values.
+
+        Raises ``ValueError`` for a shared layer whose calls need different parameters.
+        """
+        result: dict[int, Shape] = {}
+        for node in self.nodes:
+            layer, given = node.layer, input_of_call(node.layer, [shapes[v] for v in node.inputs])
+            first = result.setdefault(id(layer), given)
+            if first == given:
+                continue
+            if (layer.parameter_specs(first), layer.state_specs(first)) != (
+                layer.parameter_specs(given), layer.state_specs(given),
+            ):  # fmt: skip
+                raise ValueError(
+                    f"{quoted(layer)} is shared, so all its inputs must need the same parameters, "
+                    f"got inputs of shapes {first} and {given}; give each a layer of its own"
+                )
+        return [result[id(layer)] for layer in self.layers]
+
+    def least_batch(self, shapes: Sequence[Shape]) -> int:
+        """The fewest samples that a training batch may have, from the shapes of all values."""
+        return max(
+            node.layer.least_batch(input_of_call(node.layer, [shapes[v] for v in node.inputs]))
+            for node in self.nodes
+        )
+
+    def with_layers(self, layers: Sequence[Layer]) -> Graph:
+        """The same graph of other layers, in the order of :attr:`layers`."""
+        other = dict(zip(map(id, self.layers), layers, strict=True))
+        nodes = (node._replace(layer=other[id(node.layer)]) for node in self.nodes)
+        return Graph(self.names, nodes, self.outputs)
+
+    def to_outputs(self, values: Sequence[int]) -> Graph:
+        """The nodes that lead to these values, which become the outputs."""
+        needed, nodes = set(values), list[Node]()
+        for node in reversed(self.nodes):
+            if node.output in needed:
+                needed.update(node.inputs)
+                nodes.append(node)
+        new = {value: value for value in range(self.inputs)}
+        result = list[Node]()
+        for node in reversed(nodes):
+            new[node.output] = self.inputs + len(result)
+            inputs = tuple(new[value] for value in node.inputs)
+            result.append(Node(node.layer, inputs, new[node.output]))
+        return Graph(self.names, result, [new[value] for value in values])
+
+    def without_last(self, classes: Sequence[str | None]) -> Graph:
+        """The graph whose outputs come before a last layer of a class, where there is one.
+
+        ``classes`` has a name for each output, or None for an output that stays. A layer that is
+        the whole net stays, and so does one whose result something else takes.
+        """
+        uses = Counter([value for node in self.nodes for value in node.inputs])
+        uses.update(self.outputs)
+        values = list(self.outputs)
+        for i, (value, name) in enumerate(zip(self.outputs, classes, strict=True)):
+            if name is None or value < self.inputs or uses[value] > 1:
+                continue
+            node = self.nodes[value - self.inputs]
+            (before, *others) = node.inputs
+            if type(node.layer).__name__ == name and not others and before >= self.inputs:
+                values[i] = before
+        return self if values == list(self.outputs) else self.to_outputs(values)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The graph without its layers, as JSON values, for :func:`graph_from`."""
+        index = {id(layer): i for i, layer in enumerate(self.layers)}
+        return {
+            "inputs": list(self.names),
+            "nodes": [[index[id(node.layer)], *node.inputs] for node in self.nodes],
+            "outputs": list(self.outputs),
+        }
+
+
+def chain(layers: Sequence[Layer]) -> Graph:
+    """The graph of layers in a row."""
+    nodes = (Node(layer, (i,), i + 1) for i, layer in enumerate(layers))
+    return Graph((None,), nodes, (len(layers),))
+
+
+def between(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Graph:
+    """The graph from input tensors to output tensors; layers are those that were called.
+
+    Raises ``ValueError`` for outputs that need another input, and for inputs that no output needs.
+    """
+    values = {id(tensor): i for i, tensor in enumerate(inputs)}
+    tensors, waiting = dict[int, Tensor](), list(outputs)
+    while waiting:
+        tensor = waiting.pop()
+        if id(tensor) in values or id(tensor) in tensors:
+            continue
+        if tensor.layer is None:
+            raise ValueError(_unconnected(tensor, inputs, outputs))
+        tensors[id(tensor)] = tensor
+        waiting += tensor.inputs
+    nodes = list[Node]()
+    for tensor in sorted(tensors.values(), key=lambda one: one.number):
+        assert tensor.layer is not None
+        taken = tuple(values[id(one)] for one in tensor.inputs)
+        values[id(tensor)] = len(inputs) + len(nodes)
+        nodes.append(Node(tensor.layer, taken, values[id(tensor)]))
+    used = {value for node in nodes for value in node.inputs}
+    for i, tensor in enumerate(inputs):
+        if i not in used:
+            raise ValueError(
+                f"inputs must all lead to an output, but no layer on the way to the outputs takes "
+                f"input {i}, {tensor!r}; leave it out, or call a layer on it"
+            )
+    return Graph(
+        [tensor.name for tensor in inputs], nodes, [values[id(tensor)] for tensor in outputs]
+    )
+
+
+def _unconnected(missing: Tensor, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> str:
+    """The message for an input tensor that outputs need and that is not among the inputs."""
+    user = next(tensor for tensor in _ancestors(outputs) if missing in tensor.inputs)
+    layer = user.layer
+    assert layer is not None
+    of_other = "" if layer._owner is None else ", a layer of another model"
+    return (
+        f"outputs must come from the inputs alone, but {quoted(layer)}{of_other} was called on "
+        f"{missing!r}, which is not among them; add it to the inputs, or take outputs that come "
+        f"from {', '.join(map(repr, inputs))}"
+    )
+
+
+def _ancestors(tensors: Sequence[Tensor]) -> Iterable[Tensor]:
+    """The tensors and all that they come from."""
+    seen, waiting = set[int](), list(tensors)
+    while waiting:
+        tensor = waiting.pop()
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            waiting += tensor.inputs
+            yield tensor
+
+
+def checked_tensors(name: str, tensors: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Inputs or outputs of a model as a tuple; ``TypeError`` or ``ValueError`` for others."""
+    several = (tensors,) if isinstance(tensors, Tensor) else tensors
+    if not isinstance(several, list | tuple) or not all(isinstance(t, Tensor) for t in several):
+        raise TypeError(
+            f"{name} must be a tensor or a list of tensors, such as fastcnn.Input((28, 28, 1)), "
+            f"got {quoted(tensors)}"
+        )
+    if not several:
+        raise ValueError(f"{name} must be at least one tensor")
+    if len({id(tensor) for tensor in several}) < len(several):
+        raise ValueError(f"{name} must be different tensors, got {quoted(several)}")
+    return tuple(several)
+
+
+def graph_of(inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> Graph:
+    """The checked graph of a functional model.
+
+    Raises ``ValueError`` for an input that is the result of a layer, for one that no output needs,
+    and for outputs that come from elsewhere.
+    """
+    _check_different([tensor.name for tensor in inputs])
+    for tensor in outputs:
+        if tensor.layer is None:
+            raise ValueError(f"outputs must be results of layers, got {tensor!r}")
+    graph = between(inputs, outputs)
+    checked_layers("layers", graph.layers)
+    return graph
+
+
+def _check_different(names: Sequence[str | None]) -> None:
+    """Raise ``ValueError`` for two inputs of one name."""
+    twice = [name for name, times in Counter(filter(None, names)).items() if times > 1]
+    if twice:
+        raise ValueError(f"inputs must have different names, got {quoted(twice[0])} twice")
+
+
+def names_of(layers: Sequence[Layer]) -> list[str]:
+    """A name for each layer: its own, or one of its class and a number.
+
+    Raises ``ValueError`` for two layers of one name.
+
+    >>> from fastcnn.nn.layers import Dense, Flatten
+    >>> names_of([Flatten(), Dense(3), Dense(2)])
+    ['flatten', 'dense', 'dense_1']
+    """
+    own = [layer._own_name for layer in layers]
+    twice = [name for name, times in Counter(filter(None, own)).items() if times > 1]
+    if twice:
+        raise ValueError(f"layers must have different names, got two of the name {twice[0]!r}")
+    taken, counts, result = set(own), Counter[str](), list[str]()
+    for layer, name in zip(layers, own, strict=True):
+        while name is None:
+            stem = snake_case(type(layer).__name__)
+            candidate = f"{stem}_{counts[stem]}" if counts[stem] else stem
+            counts[stem] += 1
+            name = None if candidate in taken else candidate
+        result.append(name)
+    return result
+
+
+def graph_from(described: Any, layers: Sequence[Layer]) -> Graph:
+    """The graph of a result of :meth:`Graph.as_dict`, with these layers.
+
+    Raises ``ValueError`` for a cycle, and for numbers that name no layer or value.
+    """
+    if not isinstance(described, dict) or described.keys() != {"inputs", "nodes", "outputs"}:
+        raise ValueError(f"graph must have inputs, nodes and outputs, got {quoted(described)}")
+    names = _checked_list("inputs", described["inputs"])
+    for name in names:
+        if name is not None and (not isinstance(name, str) or not name):
+            raise ValueError(f"a name of an input must be text, got {quoted(name)}")
+    _check_different(names)
+    nodes = list[Node]()
+    for i, numbers in enumerate(_checked_list("nodes", described["nodes"])):
+        if not isinstance(numbers, list) or len(numbers) < 2:
+            raise ValueError(f"node {i} must be a layer and its inputs, got {quoted(numbers)}")
+        index, *taken = (count(f"node {i}", number, least=0) for number in numbers)
+        if index >= len(layers):
+            raise ValueError(f"node {i} must call one of {len(layers)} layers, got {index}")
+        layer, output = layers[index], len(names) + i
+        for value in taken:
+            if value >= output:
+                exists = value < len(names) + len(described["nodes"])
+                raise ValueError(
+                    f"node {i}, {quoted(layer)}, must take values that are computed before it, got "
+                    f"value {value}, "
+                    + ("so the graph has a cycle" if exists else "which does not exist")
+                )
+        if len(taken) > 1 and not layer.takes_several:
+            raise ValueError(f"node {i}, {quoted(layer)}, must take one value, got {len(taken)}")
+        nodes.append(Node(layer, tuple(taken), output))
+    outputs = [
+        count("outputs", value, least=len(names))
+        for value in _checked_list("outputs", described["outputs"])
+    ]
+    if max(outputs) >= len(names) + len(nodes) or len({*outputs}) < len(outputs):
+        raise ValueError(f"outputs must be different results of nodes, got {quoted(outputs)}")
+    graph = Graph(names, nodes, outputs)
+    whole = graph.to_outputs(outputs)
+    if len(whole.nodes) < len(nodes) or len(graph.layers) < len(layers):
+        raise ValueError("each node must lead to an output, and each layer must have a node")
+    unused = {*range(len(names))}.difference(*(node.inputs for node in nodes))
+    if unused:
+        raise ValueError(f"inputs must all lead to an output, but no node takes {min(unused)}")
+    if any(layer is not other for layer, other in zip(graph.layers, layers, strict=True)):
+        raise ValueError("layers must be in the order of their first nodes")
+    return graph
+
+
+def _checked_list(name: str, value: Any) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{name} of the graph must be a list, got {quoted(value)}")
+    return value

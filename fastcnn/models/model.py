@@ -1,0 +1,914 @@
+"""``Model``: a graph of layers that trains, evaluates and predicts.
+
+Layers run in :class:`fastcnn.models.net.Net`; checks, epochs, validation, callbacks and checkpoints
+stand around it.
+
+**Bytes.** uint8 images are scaled to ``x / 255 − 0.5``, as in the article; floats are taken as they
+are. A model remembers the kind and the range of the numbers that it was trained on. Other samples
+are refused, or cause one :class:`fastcnn.InputWarning`; ``fastcnn/data/scaling.py`` says which.
+
+**The last activation.** The softmax belongs to the cross-entropy (the sigmoid to the binary one):
+a net that ends in ``Dense(10)`` trains on scores and predicts probabilities. If it ends in that
+activation, training runs on what comes before it, and ``predict`` applies it once.
+
+**Files.** ``save`` and :func:`load_model` keep a model, ``save_checkpoint`` and ``fit(resume=…)`` a
+training, which goes on to bitwise the same weights as without the interruption.
+
+**Layers.** A model copies the layers that it is given, so no two models share one. A copy of a
+built layer has its parameters. A layer that a model owns refuses some changes, see
+:mod:`fastcnn.nn.layers.ownership`.
+
+**Building** happens once, however many threads make the first call: the others wait for it.
+
+**Chance.** Everything random (parameters, order, dropout, augmentation) is drawn from one
+generator, ``model.rng``. The same seed gives bitwise the same weights, for any number of threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from html import escape
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastcnn.core.arguments import Array
+from fastcnn.core.files import FilePath
+from fastcnn.core.float_errors import Divergence, unreported
+from fastcnn.core.quoting import quoted
+from fastcnn.core.scalars import count, truth
+from fastcnn.data.known_inputs import knowledge_from
+from fastcnn.data.preparation import Preparation
+from fastcnn.data.scaling import FEW_STEPS_TRAINED, Kind
+from fastcnn.data.several import Data, Several, concatenated, in_order, shape_of
+from fastcnn.engine.registry import whole_nets_refused
+from fastcnn.models import model_files, picture, summary, training
+from fastcnn.models.graph import Graph, Node, checked_tensors, graph_of, names_of
+from fastcnn.models.input_gradients import through, upstream
+from fastcnn.models.inputs import Inputs, batch, finite
+from fastcnn.models.net import Net, outputs_of
+from fastcnn.nn.layers import Layer, Shape, Sigmoid, Softmax, Tensor, image_shape
+from fastcnn.nn.losses import BinaryCrossEntropy, CrossEntropy, Loss
+from fastcnn.nn.optimizers import Optimizer, optimizer_named
+from fastcnn.train import checkpoint
+from fastcnn.train.callbacks import Callback
+from fastcnn.train.epochs import Augmentation, Epochs
+from fastcnn.train.output_losses import Goal, Losses, OutputLosses
+from fastcnn.train.progress import History
+from fastcnn.train.sample_weights import weighted, weights_of
+
+if TYPE_CHECKING:
+    from fastcnn.models.execution import Executor
+
+
+class Model(Net):
+    """A graph of layers, from inputs to outputs.
+
+    Layers are called on tensors, which begin with :func:`fastcnn.Input`; a model is made of input
+    and output tensors, as in Keras's functional API. :class:`fastcnn.Sequential` is its simplest
+    form::
+
+        inputs = fastcnn.Input((32, 32, 3))
+        x = Conv2D(16, 3, padding="same", activation="relu")(inputs)
+        y = Conv2D(16, 3, padding="same")(x)
+        x = ReLU()(Add()([x, y]))
+        model = fastcnn.Model(inputs, Dense(10)(GlobalAvgPool2D()(x)))
+
+    A layer that is called several times is shared: all its calls use the same parameters. A model
+    with several inputs takes a list of arrays, or a dict by the names of its inputs; one with
+    several outputs predicts a list, and takes a list of targets and losses, or dicts by the names
+    of its last layers.
+
+    The model copies the layers that it is given; its own are ``model.layers``, and their tensors
+    are ``model.inputs``, ``model.outputs`` and ``layer.output``. A layer that is not built gets new
+    parameters. A layer of another model keeps the values of its parameters and running statistics,
+    converted to ``dtype``. Either model then trains without the other::
+
+        features = base.get_layer("conv2d_3").output
+        other = fastcnn.Model(base.inputs, Dense(5)(Flatten()(features)))  # transfer
+
+    A layer whose ``trainable`` is False keeps its parameters in training, see
+    :class:`fastcnn.nn.layers.Layer`::
+
+        for layer in other.layers[:-1]:
+            layer.trainable = False
+
+    Attributes:
+        layers, dtype, input_shape, output_shape: fixed; to set one is an ``AttributeError`` that
+            says what to do instead. Shapes of several inputs or outputs are a tuple of shapes.
+        inputs, outputs: tuples of the tensors of this model's layers.
+        engine: may be set, and counts from the next call on.
+        rng: may be set to another ``numpy.random.Generator``.
+        loss: of the last training; until there was one, None stands for the cross-entropy, the
+            binary one behind a last ``Sigmoid``. May be set to a loss, its name or None, but not
+            while a ``fit`` runs; it decides what ``predict`` and ``evaluate`` return.
+        trained_on: "uint8", "floats" or None: what samples the model was trained on. May be set.
+        preparation: how a picture becomes an input, as :class:`fastcnn.Preparation`, or None. May
+            be set.
+        progress: where the current or last training stands; None before the first one. May be set
+            to None, which forgets it.
+        stop_training: to set it True ends a running ``fit`` after its batch.
+        trainable: whether any layer trains. To set it sets all layers.
+
+    Args:
+        inputs: a tensor of :func:`fastcnn.Input`, or a list of them. An inner tensor may be an
+            input too: the model then begins there.
+        outputs: a tensor, or a list of tensors, that come from the inputs alone.
+        seed: of ``model.rng``, from which the parameters are drawn; None for a random one.
+        dtype: "float32" or "float64", of parameters and activations.
+        engine: runs the layers one by one on this engine; None for the fastest way.
+
+    Raises:
+        TypeError, ValueError: no tensors; outputs that need another input, inputs that lead to no
+            output, two layers of one name.
+        MemoryError: parameters that do not fit into the machine's memory.
+
+    Example:
+        >>> from fastcnn.nn.layers import Add, Dense, Input
+        >>> left, right = Input((3,), name="left"), Input((5,), name="right")
+        >>> outputs = Dense(2)(Add()([Dense(4)(left), Dense(4)(right)]))
+        >>> model = Model([left, right], outputs, seed=0)
+        >>> model.predict([np.zeros((7, 3)), np.zeros((7, 5))]).shape
+        (7, 2)
+        >>> model.summary()
+        name     layer     input           output shape  parameters  MFLOP
+        dense    Dense(4)  left            (4,)                  16  0.000
+        dense_1  Dense(4)  right           (4,)                  24  0.000
+        add      Add()     dense, dense_1  (4,)
+        dense_2  Dense(2)  add             (2,)                  10  0.000
+        total                                                    50  0.000
+    """
+
+    def __init__(
+        self,
+        inputs: Tensor | Sequence[Tensor],
+        outputs: Tensor | Sequence[Tensor],
+        *,
+        seed: int | None = None,
+        dtype: Literal["float32", "float64"] = "float32",
+        engine: str | None = None,
+    ) -> None:
+        starts, ends = checked_tensors("inputs", inputs), checked_tensors("outputs", outputs)
+        graph = graph_of(starts, ends)
+        super().__init__(graph, seed=seed, dtype=dtype, engine=engine)
+        self._build_anew(tuple(tensor.shape for tensor in starts))
+
+    # --- the graph --------------------------------------------------------------------------------
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The inputs as tensors, from which other layers and models can begin."""
+        self._known_shapes()
+        return self._tensors[0]
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """The outputs as tensors, on which other layers can be called."""
+        self._known_shapes()
+        return self._tensors[1]
+
+    def get_layer(self, name: str) -> Layer:
+        """The layer of this name; :meth:`summary` shows names where a graph needs them.
+
+        Raises ``ValueError`` for a name that no layer has.
+
+        >>> from fastcnn.nn.layers import Dense, Input
+        >>> inputs = Input((3,))
+        >>> Model(inputs, Dense(2)(Dense(4)(inputs))).get_layer("dense_1")
+        Dense(2)
+        """
+        for layer, one in zip(self.layers, self._layer_names(), strict=True):
+            if one == name:
+                return layer
+        raise ValueError(
+            f"name must be that of a layer, {', '.join(self._layer_names())}, got {quoted(name)}"
+        )
+
+    def __call__(self, inputs: Tensor | Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
+        """The model's layers on other tensors, as part of another graph; nothing is computed.
+
+        A model that is made of the result has copies of the layers, with their parameters.
+
+        Raises ``TypeError`` and ``ValueError`` for inputs of another number or shape.
+
+        >>> from fastcnn.nn.layers import Dense, Input
+        >>> inputs = Input((3,))
+        >>> inner = Model(inputs, Dense(4)(inputs))
+        >>> outer = Model(inner.inputs, Dense(2)(inner(inner.inputs[0])))
+        >>> outer.layers
+        [Dense(4), Dense(2)]
+        """
+        shapes = self._known_shapes()
+        tensors = list(checked_tensors("inputs", inputs))
+        if [tensor.shape for tensor in tensors] != list(shapes):
+            raise ValueError(
+                f"inputs must be tensors of the shapes {', '.join(map(str, shapes))}, got "
+                f"{quoted(tensors)}"
+            )
+        for node in self._graph.nodes:
+            taken = [tensors[value] for value in node.inputs]
+            tensors.append(node.layer(taken if node.layer.takes_several else taken[0]))
+        results = tuple(tensors[value] for value in self._graph.outputs)
+        return results if len(results) > 1 else results[0]
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training moves any layer's parameters."""
+        return any(layer.trainable for layer in self.layers)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        chosen = truth("trainable", value)
+        for layer in self.layers:
+            layer.trainable = chosen
+
+    # --- building ---------------------------------------------------------------------------------
+
+    @property
+    def trained_on(self) -> Kind | tuple[Kind | None, ...] | None:
+        """ "uint8" for bytes, "floats" for other numbers, or None before a training.
+
+        A tuple of these for several inputs.
+        """
+        return self._known.kind
+
+    @trained_on.setter
+    def trained_on(self, kind: Kind | tuple[Kind | None, ...] | None) -> None:
+        self._known = knowledge_from(kind, None, self._graph.inputs)
+
+    @property
+    def preparation(self) -> Preparation | None:
+        """How a picture becomes an input of this model, for ``fastcnn.data.pictures.prepare``.
+
+        The first ``fit`` on images of bytes finds it in them; set it where that is wrong. None
+        where nothing is known, as in a model that was trained on floats.
+
+        Raises ``TypeError`` where it is set to anything else.
+
+        >>> from fastcnn import Sequential
+        >>> from fastcnn.nn.layers import Dense, Flatten
+        >>> model = Sequential([Flatten(), Dense(2)], (28, 28, 1))
+        >>> model.preparation = Preparation(background="dark")
+        """
+        return self._preparation
+
+    @preparation.setter
+    def preparation(self, value: Preparation | None) -> None:
+        if value is not None and not isinstance(value, Preparation):
+            raise TypeError(f"preparation must be a fastcnn.Preparation or None, got {value!r}")
+        self._preparation = value
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer of the current or last training; setting its rate takes effect at once.
+
+        Raises ``ValueError`` before the first ``fit``.
+        """
+        if self.progress is None:
+            raise ValueError("the model has no optimizer before its first fit")
+        return self.progress.optimizer
+
+    def summary(self) -> None:
+        """Print a table: layer, output shape, parameters, and MFLOP for one sample.
+
+        For a graph it also shows each layer's inputs, by the names of layers. With Rich in a
+        terminal, plain elsewhere. Raises ``ValueError`` before the model is built.
+        """
+        summary.show(summary.rows(self._graph, self._known_shapes(), self._input_names()))
+
+    def draw(self) -> str:
+        """The graph as text: a line for each layer, with lines that lead to its inputs.
+
+        Raises ``ValueError`` before the model is built.
+
+        >>> from fastcnn.nn.layers import Add, Dense, Input
+        >>> inputs = x = Input((4,))
+        >>> x = Add()([Dense(4)(x), x])
+        >>> print(Model(inputs, Dense(2)(x)).draw())
+        ○    input_0  (4,)
+        ├─╮
+        ● │  dense  Dense(4)  (4,)
+        ├─╯
+        ●    add  Add()  (4,)
+        ●    dense_1  Dense(2)  (2,)
+        """
+        return picture.drawing(self._graph, self._known_shapes(), self._input_names())
+
+    def explain(self) -> str:
+        """How the layers run: which of them compiled together, which alone, and why.
+
+        Raises ``ValueError`` before the model is built.
+
+        >>> from fastcnn import Sequential
+        >>> from fastcnn.nn.layers import Conv2D, Dense, Flatten, MaxPool2D
+        >>> model = Sequential([Conv2D(8, 3), MaxPool2D(), Flatten(), Dense(10)], (28, 28, 1))
+        >>> print(model.explain())
+        compiled together: Conv2D(8, 3), MaxPool2D(), Flatten(), Dense(10)
+        """
+        self._known_shapes()
+        trunk = self._trunk(self._predicting())
+        refused = whole_nets_refused(self.engine)
+        if refused is not None:
+            return f"layer by layer: {refused}"
+        executor = self._executor(trunk)
+        return executor.explain() if executor else "layer by layer: Numba's compiler is off"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(\n{self.draw()}\n)" if self.built else object.__repr__(self)
+
+    def _repr_html_(self) -> str:
+        if not self.built:
+            return f"<pre>{escape(repr(self))}</pre>"
+        return summary.as_html(summary.rows(self._graph, self._known_shapes(), self._input_names()))
+
+    def compile_kernels(
+        self,
+        *,
+        training: bool = True,
+        optimizer: str | Optimizer | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """Compile all kernels that this model may need, for batches of any size, and keep them.
+
+        The first prediction and the first training step do so by themselves. This method is for a
+        wait at another time, or in another process, because compiled kernels are kept in the
+        cache that ``fastcnn info`` shows. A model with layers of your own, or with an engine by
+        name, compiles each kernel when it needs it.
+
+        Args:
+            training: whether training is prepared too, not prediction alone.
+            optimizer: a name or an optimizer; by default that of the last training, else "sgd".
+            progress: is called with the number of kernels that are done, and of all. Without it a
+                line on the standard error tells of compiling that takes longer than a second.
+
+        Returns:
+            How many kernels were compiled; 0 if the cache had them.
+
+        Raises:
+            ValueError: the model is not built, or an unknown optimizer.
+
+        Example:
+            >>> from fastcnn import Sequential
+            >>> from fastcnn.nn.layers import Dense
+            >>> model = Sequential([Dense(2)], (3,))
+            >>> _ = model.compile_kernels(training=False)
+            >>> model.compile_kernels(training=False)
+            0
+        """
+        shapes, loss = self._known_shapes(), self._loss()
+        if optimizer is None:
+            optimizer = "sgd" if self.progress is None else self.progress.optimizer
+        steps = optimizer_named(optimizer)
+        predicting = self._executor(self._trunk(self._predicting()))
+        if predicting is None:
+            return 0
+        total = 0
+        kinds = [self.dtype] if self.trained_on == "floats" else [self.dtype, np.dtype(np.uint8)]
+
+        def samples_of(kind: np.dtype[Any], executor: Executor, training: bool) -> list[Array]:
+            parts = tuple(np.zeros((1, *shape), kind) for shape in shapes)
+            return self._executor_inputs(Several(parts), executor, training=training)
+
+        for kind in kinds:
+            total += predicting.prepare_prediction(samples_of(kind, predicting, False), progress)
+        labels = isinstance(loss, CrossEntropy)
+        if training and isinstance(loss, Loss) and (self._ends_in_vector or not labels):
+            learning = self._executor(self._trunk(loss))
+            assert learning is not None
+            outputs = () if labels else self._outputs(loss)
+            targets = np.zeros((1, *outputs), np.int64 if labels else self.dtype)
+            for kind in kinds:
+                like = samples_of(kind, learning, True)
+                total += learning.prepare_training(like, targets, loss, steps, progress)
+        return total
+
+    # --- training ---------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        x: Inputs,
+        y: Inputs,
+        epochs: int = 1,
+        batch_size: int = 32,
+        optimizer: Optimizer | str | None = None,
+        loss: Losses | None = None,
+        validation_data: tuple[Inputs, Inputs]
+        | tuple[Inputs, Inputs, ArrayLike | None]
+        | None = None,
+        validation_split: float = 0.0,
+        callbacks: Iterable[Callback] = (),
+        shuffle: bool = True,
+        seed: int | None = None,
+        verbose: int = 1,
+        augment: Augmentation | None = None,
+        resume: FilePath | None = None,
+        class_weight: Mapping[int, float] | None = None,
+        sample_weight: ArrayLike | None = None,
+        loss_weights: Sequence[float] | Mapping[str, float] | None = None,
+    ) -> History:
+        """Train the model.
+
+        Args:
+            x: samples, (N, H, W), (N, H, W, C) or (N, features); uint8 or floats. For several
+                inputs a list of such arrays, or a dict by the names of the inputs.
+            y: labels (N,) or (N, 1), one-hot rows, or rows of probabilities (N, classes) that are
+                at least 0 and add up to 1; for other losses, targets. Labels are copied: if a
+                callback changes ``y``, the training goes on with what it was given. Changes of x,
+                and of other targets, count from the next batch. For several outputs a list of
+                such arrays, or a dict by the names of the outputs' layers.
+            epochs: how many times all samples are seen.
+            batch_size: samples to a step; an epoch's last batch may be smaller.
+            optimizer: "sgd" (the default), "adam", "adamw", "rmsprop", or an optimizer. One that
+                has taken steps for this model goes on with its state, one that has taken steps
+                for another model begins anew, see :class:`fastcnn.nn.optimizers.Optimizer`. A
+                schedule counts from the beginning of each training.
+            loss: "cross_entropy" (the default), "mse", "binary_cross_entropy", or a loss. For
+                several outputs one for all of them, or a list or dict with one for each.
+            validation_data: ``(x, y)`` or ``(x, y, sample_weight)`` that is evaluated after each
+                epoch.
+            validation_split: the share of x, y and ``sample_weight``, taken from their end, that
+                is held out for validation instead.
+            callbacks: called between batches and epochs, see :class:`fastcnn.Callback`.
+            shuffle: whether each epoch takes the samples in another order.
+            seed: starts ``model.rng`` anew; None goes on with it. A model that is built here
+                draws its parameters from this seed, unless it was given one of its own.
+            verbose: 1 prints a line for each epoch, 0 nothing.
+            augment: applied to the images of each batch, as ``augment(images, rng)``, such as
+                :class:`fastcnn.Augment`.
+            resume: a file of :meth:`save_checkpoint`, whose training goes on until ``epochs`` are
+                done, counted from its very beginning. Weights, optimizer with state and rate,
+                generator and history come from there (``seed`` has no say); the data and all
+                other arguments must be those that the training began with.
+            class_weight: how much the samples of each class count, ``{class: weight}``, such as
+                ``{0: 1, 1: 99}``; 1 for a class that is not named. The class of a row of
+                probabilities is the most probable one. For cross-entropy, and for binary
+                cross-entropy with one output and targets 0 and 1. Validation does not use it.
+            sample_weight: how much each sample counts, (N,), finite and at least 0; copied. With
+                ``class_weight`` the weight w of a sample is the product of both. As in Keras, the
+                loss of a batch of B samples is ``Σ w · loss / B``: it is divided by the number of
+                samples, not by ``Σ w``. Weights whose mean is 1 leave the size of steps as it is.
+            loss_weights: for several outputs, how much the loss of each counts in their sum, as a
+                list or dict; 1 by default.
+
+        Returns:
+            The history: losses and accuracies of all epochs. ``loss`` and ``accuracy`` are means
+            over the epoch's batches, each as the model was when it saw them. Losses are those
+            over the epoch's batches, each as the model was when it saw them. Losses are those
+            that the weights give; accuracies count each sample once. For several outputs there
+            are also ``{name}_loss`` and ``{name}_accuracy`` of each.
+
+        Raises:
+            TypeError, ValueError: a wrong argument, or data with NaN, wrong labels or wrong
+                shapes; found before any work.
+            ModelFileError: a file to resume that is damaged or no checkpoint.
+            FloatingPointError: the loss became infinite or NaN. The model keeps the weights that
+                it had before that step.
+
+        Example:
+            >>> from fastcnn import Sequential
+            >>> from fastcnn.nn.layers import Dense
+            >>> rng = np.random.default_rng(0)
+            >>> x = rng.standard_normal((64, 2))
+            >>> y = (x[:, 0] > x[:, 1]).astype(int)
+            >>> model = Sequential([Dense(2)], seed=0)
+            >>> history = model.fit(x, y, epochs=30, optimizer="adam", seed=0, verbose=0)
+            >>> history.epochs, history.history["loss"][-1] < history.history["loss"][0]
+            (30, True)
+        """
+        if self._fits == os.getpid():
+            raise ValueError("fit cannot begin while another fit of the model runs")
+        fit = training.checked_fit(
+            self, x, y, epochs, batch_size, optimizer, loss, validation_data, validation_split,
+            callbacks, shuffle, seed, verbose, augment, class_weight, sample_weight, loss_weights,
+        )  # fmt: skip
+        if resume is None:
+            training.begin(self, fit)
+        else:
+            training.resume(
+                self,
+                checkpoint.read(resume),
+                fit,
+                compares_loss=loss is not None,
+                compares_optimizer=optimizer is not None,
+            )
+        return self._train(fit, resumed=resume is not None)
+
+    def _train(self, fit: training.Fit, resumed: bool) -> History:
+        """Epochs from where ``self.progress`` stands."""
+        at = self.progress
+        assert at is not None
+        loss, optimizer = self._loss(), at.optimizer
+
+        def step(images: Data, targets: Data, weights: Array | None) -> tuple[float, float]:
+            result = self._step(images, targets, loss, optimizer, weights)
+            for name, value in self._figures.items():
+                sums = at.sums
+                sums[name] = sums.get(name, 0.0) + value
+            return result
+
+        def learning_step(
+            images: Data, targets: Data, weights: Array | None
+        ) -> tuple[float, float]:
+            # The layers are trained on the results of a user's augmentation, not on x.
+            self._known.learn_batch(images, self._normalises)  # type: ignore[arg-type]
+            return step(images, targets, weights)
+
+        validate = None if fit.validation is None else partial(self._evaluate, *fit.validation, 256)
+        takes = step if training.keeps_scale(fit.augment) else learning_step
+        loop = Epochs(self, at, *fit.data, takes, validate, loss.counts, fit.augment)
+        with optimizer.running():
+            if not resumed:
+                optimizer.begin(self._ownership, at)
+            self._fits = os.getpid()
+            try:
+                return loop.run(fit.epochs, fit.verbose)
+            finally:
+                self._fits = 0
+
+    def train_on_batch(
+        self,
+        x: Inputs,
+        y: Inputs,
+        optimizer: Optimizer | None = None,
+        loss: Losses | None = None,
+        class_weight: Mapping[int, float] | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> tuple[float, float]:
+        """One step on one batch; its mean loss and accuracy, before the step.
+
+        Args:
+            x, y: as for :meth:`fit`.
+            optimizer: an optimizer, whose state goes on from call to call; None stands for
+                ``SGD(0.005)``. It must have taken no steps for another model.
+            loss, class_weight, sample_weight: as for :meth:`fit`.
+
+        Returns:
+            Loss and accuracy; the accuracy is NaN for a loss that has none.
+
+        Raises:
+            TypeError, ValueError, FloatingPointError: as for :meth:`fit`, before any weight
+                changes.
+
+        Example:
+            >>> from fastcnn import Sequential
+            >>> from fastcnn.nn.layers import Dense
+            >>> model = Sequential([Dense(2, kernel_initializer="zeros")], (3,))
+            >>> loss, accuracy = model.train_on_batch(np.ones((4, 3)), [0, 0, 0, 1])
+            >>> round(loss, 4), accuracy
+            (0.6931, 0.75)
+        """
+        descent = self._own_sgd if optimizer is None else optimizer
+        if not isinstance(descent, Optimizer):
+            raise TypeError(
+                f"optimizer must be an optimizer such as SGD(0.005), got {quoted(optimizer)}"
+            )
+        serves = descent.serves(self._ownership)
+        if not serves:
+            optimizer_named(descent)  # none whose methods were replaced
+        goal = self._loss() if loss is None else self._goal(loss)
+        built_for = self.input_shape  # read once, because another thread may build the model
+        images = self._samples("x", x)
+        if not len(images):
+            raise ValueError(f"x must hold at least one sample, got {shape_of(images)}")
+        known: Any = self._known
+        routine = known.is_routine(images)
+        if not routine:
+            known.glance("x", images, FEW_STEPS_TRAINED, closer=True)
+        if built_for is None:
+            assert isinstance(images, np.ndarray)
+            finite("x", images)
+            shape = image_shape(images.shape[1:])
+            self._doubt_layout("x", shape, len(images))
+            outputs = outputs_of(self._trunk(goal), (shape,))
+            targets = training.checked_targets(goal, y, len(images), outputs, self.dtype)
+            weights_of(sample_weight, class_weight, goal, targets, outputs, self.dtype)
+            self._build_once((shape,))
+        outputs = self._outputs(goal)
+        targets = training.checked_targets(goal, y, len(images), outputs, self.dtype)
+        weights = None
+        if sample_weight is not None or class_weight is not None:
+            weights = weights_of(sample_weight, class_weight, goal, targets, outputs, self.dtype)
+        if not serves:
+            descent.serve(self._ownership)
+        try:
+            loss_sum, correct = self._step(images, targets, goal, descent, weights)
+        except Divergence:
+            training.all_finite("x", images)  # NaN in the data shows in the loss, and is named here
+            raise
+        if goal is not self.loss:
+            self.loss = goal
+        if not routine:
+            known.learn_batch(images, self._normalises)
+        return loss_sum / len(images), correct / len(images)
+
+    # --- evaluation and prediction ----------------------------------------------------------------
+
+    def evaluate(
+        self,
+        x: Inputs,
+        y: Inputs,
+        batch_size: int = 256,
+        sample_weight: ArrayLike | None = None,
+    ) -> dict[str, float]:
+        """Mean loss over all samples, and accuracy where the loss has one.
+
+        Args:
+            x, y: as for :meth:`fit`.
+            batch_size: samples that run together; it does not change the result.
+            sample_weight: how much each sample's loss counts, (N,), as for :meth:`fit`: the loss
+                is ``Σ w · loss / N``. The accuracy counts each sample once.
+
+        Returns:
+            ``{"loss": …, "accuracy": …}``; for several outputs the loss, and ``{name}_loss`` and
+            ``{name}_accuracy`` of each.
+
+        Raises:
+            TypeError, ValueError: a wrong argument; NaN, wrong labels or wrong shapes; a model
+                that is not built.
+
+        Example:
+            >>> from fastcnn import Sequential
+            >>> from fastcnn.nn.layers import Dense
+            >>> model = Sequential([Dense(2, kernel_initializer="zeros")], (3,))
+            >>> model.evaluate(np.ones((4, 3)), [0, 0, 0, 1])["accuracy"]
+            0.75
+        """
+        self._known_shapes()
+        size = count("batch_size", batch_size)
+        loss = self._loss()
+        images, targets = self._checked("x", x, y, loss)
+        weights = weights_of(sample_weight, None, loss, targets, self._outputs(loss), self.dtype)
+        return self._evaluate(images, targets, weights, size)
+
+    @unreported
+    def _evaluate(
+        self, images: Data, targets: Data, weights: Array | None, size: int
+    ) -> dict[str, float]:
+        loss: Any = self._loss()
+        total, correct, sums = 0.0, 0.0, dict[str, float]()
+        for first in range(0, len(images), size):
+            some = slice(first, first + size)
+            y = self._forward_batch(images[some], loss)
+            weights_of_some = None if weights is None else weights[some]
+            losses = weighted(loss.values(y, targets[some], self.engine), weights_of_some)
+            total += float(losses.sum(dtype=np.float64))
+            if isinstance(loss, OutputLosses):
+                figures = loss.figures(y, targets[some], weights_of_some, self.engine)  # type: ignore[arg-type]
+                for name, value in figures.items():
+                    sums[name] = sums.get(name, 0.0) + value
+            else:
+                correct += loss.correct(y, targets[some])
+        metrics = {"loss": total / len(images)}
+        metrics |= {name: value / len(images) for name, value in sums.items()}
+        return metrics | {"accuracy": correct / len(images)} if loss.counts else metrics
+
+    def predict(self, x: Inputs, batch_size: int = 256) -> Any:
+        """Predictions: probabilities (N, classes); with the mean squared error, raw outputs.
+
+        A net that does not end in a vector, such as one of feature maps, predicts the raw outputs
+        of its last layer, unless it was trained with a loss that takes them. A net with several
+        outputs predicts a list, with an array for each.
+
+        Args:
+            x: samples as for :meth:`fit`; NaN is not looked for. An empty batch gives an empty
+                result.
+            batch_size: samples that run together; it does not change the result.
+
+        Raises:
+            TypeError, ValueError: a wrong argument or shape; bytes, where the model was trained
+                on floats.
+        """
+        size = count("batch_size", batch_size)
+        built_for = self.input_shape  # read once, because another thread may build the model
+        images = self._samples("x", x)
+        known: Any = self._known
+        known.glance("x", images)
+        if built_for is None:
+            assert isinstance(images, np.ndarray)
+            self._doubt_layout("x", image_shape(images.shape[1:]), len(images))
+            self._build_once((image_shape(images.shape[1:]),))
+        return self.predict_checked(images, size)
+
+    def predict_checked(self, images: Data, size: int = 256) -> Any:
+        """:meth:`predict` for samples (N, …) that are checked; the model is built."""
+        loss = self._loss() if self._ends_in_vector else self._predicting()
+        if len(images) <= size:
+            return self._predicted(images, loss)
+        parts = [self._predicted(images[i : i + size], loss) for i in range(0, len(images), size)]
+        if isinstance(loss, OutputLosses):
+            return concatenated(parts)
+        predicted: Array = np.concatenate(parts)
+        return predicted
+
+    def _predicted(self, images: Data, loss: Goal) -> Any:
+        executor = self._executor(self._trunk(loss)) if type(loss) is CrossEntropy else None
+        if executor is not None:
+            inputs = self._executor_inputs(images, executor, training=False)
+            if len(inputs) == 1:
+                probabilities = executor.probabilities(inputs[0])
+                if probabilities is not None:
+                    return probabilities
+        goal: Any = loss
+        predicted = goal.predictions(self._forward_batch(images, loss), self.engine)
+        # Layers that only rearrange return views of their input.
+        if isinstance(images, Several):
+            parts = predicted if isinstance(predicted, list) else [predicted]
+            own = [_own(array, images) for array in parts]
+            return own if isinstance(predicted, list) else own[0]
+        if isinstance(predicted, list):
+            return [_own(array, Several((images,))) for array in predicted]
+        return predicted.copy() if np.may_share_memory(predicted, images) else predicted
+
+    def predict_classes(self, x: Inputs, batch_size: int = 256) -> Array:
+        """The most probable class of each sample, (N,) int64; arguments as for :meth:`predict`.
+
+        With one output, whether it is above one half: 0 or 1.
+        """
+        predicted = self.predict(x, batch_size)
+        if isinstance(predicted, list):
+            raise ValueError("predict_classes needs a net with one output; use predict")
+        if predicted.ndim != 2:
+            raise ValueError(
+                f"predict_classes needs a net that ends in (classes,), got {self.output_shape}"
+            )
+        if predicted.shape[1] == 1:
+            return np.asarray(predicted[:, 0] > 0.5, np.int64)
+        return np.asarray(predicted.argmax(axis=1))
+
+    def input_gradient(
+        self,
+        x: Inputs,
+        output: Inputs,
+        *,
+        of: Literal["scores", "predictions"] = "scores",
+        batch_size: int = 256,
+    ) -> Any:
+        """The gradient of an output at the samples, in prediction: what a prediction depends on.
+
+        BatchNorm uses its running statistics and Dropout does nothing. The model is left as it is.
+        Its absolute values show which pixels matter (a saliency map). For the gradient at the
+        output of an inner layer k, as Grad-CAM needs it, cut the net there::
+
+            maps = Sequential(model.layers[:k], model.input_shape)
+            rest = Sequential(model.layers[k:], maps.output_shape)
+            rest.input_gradient(maps.predict(x), output)
+
+        Args:
+            x: samples as for :meth:`predict`.
+            output: the number of an output (a class), an integer for all samples or one for each,
+                (N,); or the gradient at the outputs, (N, …) in their shape. For several outputs a
+                list or dict of these, with None for an output that does not count.
+            of: "scores" are the raw outputs, before a last softmax or sigmoid, whether that is a
+                layer or part of the loss; "predictions" are what :meth:`predict` returns.
+            batch_size: samples that run together; it does not change the result.
+
+        Returns:
+            The gradient in the shape of x, of the model's dtype; a list for several inputs. For
+            bytes it is the gradient at the scaled values, ``x / 255 − 0.5``.
+
+        Raises:
+            TypeError, ValueError: a wrong argument or shape; a model that is not built; a layer of
+                your own that saves nothing for its way back in prediction.
+
+        Example:
+            >>> from fastcnn import Sequential
+            >>> from fastcnn.nn.layers import Dense
+            >>> model = Sequential([Dense(2)], (3,))
+            >>> model.layers[0].parameters["w"] = [[1, 2], [3, 4], [5, 6]]
+            >>> model.input_gradient(np.zeros((1, 3)), 1)
+            array([[2., 4., 6.]], dtype=float32)
+
+        Source: K. Simonyan et al., "Deep Inside Convolutional Networks", arXiv:1312.6034.
+        """
+        size = count("batch_size", batch_size)
+        self._known_shapes()
+        images = self._samples("x", x)
+        known: Any = self._known
+        known.glance("x", images)
+        graph = self._graph_to(of)
+        dys = self._upstream(output, len(images), outputs_of(graph, self._known_shapes()))
+        parts = images.parts if isinstance(images, Several) else (images,)
+        results = [np.empty(part.shape, self.dtype) for part in parts]
+        for first in range(0, len(images), size):
+            some = slice(first, first + size)
+            batches = [batch(part[some], self.dtype) for part in parts]
+            of_some = through(graph, batches, [dy[some] for dy in dys], self.engine)
+            for result, gradient in zip(results, of_some, strict=True):
+                result[some] = gradient
+        if isinstance(images, Several):
+            return results
+        return results[0].reshape(np.shape(x))  # type: ignore[arg-type]
+
+    def _upstream(self, output: Inputs, samples: int, shapes: Any) -> list[Array]:
+        """The gradient at each output that the argument ``output`` stands for."""
+        if len(self._graph.outputs) == 1:
+            return [upstream(output, samples, shapes, self.dtype)]  # type: ignore[arg-type]
+        values = in_order("output", output, self._output_names(), "output")
+        return [
+            np.zeros((samples, *shape), self.dtype)
+            if value is None
+            else upstream(value, samples, shape, self.dtype)  # type: ignore[arg-type]
+            for value, shape in zip(values, shapes, strict=True)
+        ]
+
+    def _graph_to(self, of: str) -> Graph:
+        """The graph that leads to the scores or the predictions."""
+        if of == "scores":
+            graph = self._graph
+            kinds = [type(graph.nodes[value - graph.inputs].layer) for value in graph.outputs]
+            ends = [kind.__name__ if kind in (Softmax, Sigmoid) else None for kind in kinds]
+            return graph.without_last(ends)
+        if of != "predictions":
+            raise ValueError(f'of must be "scores" or "predictions", got {of!r}')
+        goal = self._predicting()
+        losses = goal.losses if isinstance(goal, OutputLosses) else (goal,)
+        trunk = self._trunk(goal)
+        nodes, outputs = list(trunk.nodes), list(trunk.outputs)
+        shapes = trunk.infer(self._known_shapes())
+        for i, (loss, value) in enumerate(zip(losses, trunk.outputs, strict=True)):
+            last = _last_layer(loss)
+            if last is not None:
+                last.input_shape = last.output_shape = shapes[value]
+                outputs[i] = trunk.inputs + len(nodes)
+                nodes.append(Node(last, (value,), outputs[i]))
+        return Graph(trunk.names, nodes, outputs)
+
+    # --- files ------------------------------------------------------------------------------------
+
+    def save(self, path: FilePath) -> None:
+        """Write the model to a safetensors file, which :func:`load_model` reads.
+
+        An old file is replaced atomically, once the new one is whole on the disk. It keeps its
+        permissions, and a link to it stays a link. What is no file, such as a device, is refused.
+
+        Raises ``ValueError`` before the model is built, ``ModelFileError`` where the file could not
+        be loaded again, ``OSError`` that names ``path`` where it cannot be written; an earlier file
+        then stays as it was.
+        """
+        model_files.save(self, path)
+
+    def save_checkpoint(self, path: FilePath) -> None:
+        """Write model and training, for ``fit(resume=path)``; after a batch, an epoch or a ``fit``.
+
+        Weights, optimizer with its state, epoch and batch, generator, history, and the state of
+        callbacks. :func:`load_model` reads the file too, as a model. Any callback may save: those
+        that come after it in the list are called for the same batch or epoch when the training is
+        resumed. Where :class:`fastcnn.EarlyStopping` has put the best weights into the model, the
+        file also has those that the training goes on from.
+
+        Raises ``ValueError`` before the first ``fit``, in the middle of a batch, and for a state of
+        a callback or an optimizer that cannot be saved; else as :meth:`save`.
+        """
+        model_files.save_checkpoint(self, path)
+
+    def _checked(self, name: str, x: Inputs, y: Inputs, loss: Goal) -> tuple[Data, Data]:
+        images = self._samples(name, x)
+        if not len(images):
+            raise ValueError(f"{name} must hold at least one sample, got {shape_of(images)}")
+        training.all_finite(name, images)
+        self._known.check(name, images)
+        outputs = self._outputs(loss)
+        return images, training.checked_targets(loss, y, len(images), outputs, self.dtype)
+
+    def _layer_names(self) -> list[str]:
+        return [layer.name for layer in self.layers] if self.built else names_of(self.layers)
+
+
+def only_input(model: Net) -> Shape:
+    """The shape of a built model's input, for programs that give a model pictures.
+
+    Raises ``ValueError`` for several inputs or outputs.
+    """
+    shapes = model._known_shapes()
+    if len(shapes) > 1 or len(model._graph.outputs) > 1:
+        raise ValueError(
+            f"the model must have one input and one output, got {len(shapes)} inputs and "
+            f"{len(model._graph.outputs)} outputs; use its predict and evaluate in Python"
+        )
+    return shapes[0]
+
+
+def _own(array: Array, inputs: Several) -> Array:
+    """The array, or a copy if it may lie in the memory of the inputs."""
+    shared = any(np.may_share_memory(array, np.asarray(part)) for part in inputs.parts)
+    return array.copy() if shared else array
+
+
+def _last_layer(loss: Loss) -> Layer | None:
+    """The layer that computes a loss's predictions from raw outputs; None where they are the same.
+
+    Raises ``ValueError`` for a loss of a user's own, because its gradient is not known.
+    """
+    kinds = {CrossEntropy.predictions: Softmax, BinaryCrossEntropy.predictions: Sigmoid}
+    how = type(loss).predictions
+    if how is Loss.predictions:
+        return None
+    if how not in kinds:
+        raise ValueError(
+            f'of must be "scores" with a loss of your own, got "predictions" and {loss!r}, whose '
+            f"predictions have no known gradient"
+        )
+    return kinds[how]()

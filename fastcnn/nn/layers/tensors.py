@@ -1,0 +1,149 @@
+"""Tensors: the values between layers, before there are any numbers.
+
+A layer called on a tensor returns a tensor, so an expression of calls describes a graph, as in
+Keras's functional API. Nothing is computed and no parameter is drawn until a model is made of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count as counter
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from fastcnn.core.quoting import quoted
+from fastcnn.core.scalars import count
+from fastcnn.nn.layers.initializers import Shape
+
+if TYPE_CHECKING:
+    from fastcnn.nn.layers.base import Layer
+
+_numbers = counter()
+
+
+class Tensor:
+    """A value of a graph: an input, or the result of a layer's call. It cannot change.
+
+    Attributes:
+        shape: of one sample, without the batch.
+        layer: the layer that was called, or None for an input.
+        inputs: the tensors that the layer was called on.
+        name: the name of an input, or None.
+        number: counts all tensors of the process, so a layer's inputs have smaller numbers.
+    """
+
+    __slots__ = ("__weakref__", "inputs", "layer", "name", "number", "shape")
+
+    shape: Shape
+    layer: Layer | None
+    inputs: tuple[Tensor, ...]
+    name: str | None
+    number: int
+
+    def __init__(
+        self,
+        shape: Shape,
+        layer: Layer | None = None,
+        inputs: tuple[Tensor, ...] = (),
+        name: str | None = None,
+    ) -> None:
+        for attribute, value in (
+            ("shape", shape), ("layer", layer), ("inputs", inputs), ("name", name),
+            ("number", next(_numbers)),
+        ):  # fmt: skip
+            object.__setattr__(self, attribute, value)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"{name} of a tensor cannot be set, because layers were called on it")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{name} of a tensor cannot be taken away")
+
+    def __copy__(self) -> Tensor:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Tensor:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a tensor cannot be pickled, because it has no numbers; pickle the model")
+
+    def __array__(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError(
+            "a tensor has no numbers; make a Model of tensors, and call its predict on arrays"
+        )
+
+    def __iter__(self) -> NoReturn:
+        raise TypeError("a tensor has no numbers to iterate over; call layers on it")
+
+    def __repr__(self) -> str:
+        if self.layer is None:
+            name = "" if self.name is None else f", name={self.name!r}"
+            return f"Input({self.shape}{name})"
+        return f"<Tensor of shape {self.shape} from {quoted(self.layer)}>"
+
+
+def Input(shape: Sequence[int], name: str | None = None) -> Tensor:
+    """An input of a model, which layers are called on.
+
+    Args:
+        shape: of one sample: (H, W, C), (H, W) for one channel, or (features,).
+        name: names the input in messages, and in a dict of samples.
+
+    Returns:
+        The tensor.
+
+    Raises:
+        TypeError, ValueError: a wrong shape or name.
+
+    Example:
+        >>> from fastcnn.nn.layers import Conv2D
+        >>> Conv2D(8, 3)(Input((28, 28)))
+        <Tensor of shape (26, 26, 8) from Conv2D(8, 3)>
+    """
+    if name is not None and (not isinstance(name, str) or not name):
+        raise TypeError(f"name must be text or None, got {quoted(name)}")
+    return Tensor(image_shape(shape, "shape"), name=name)
+
+
+def image_shape(sides: Sequence[int], name: str = "input_shape") -> Shape:
+    """The shape of a sample: (H, W) is one channel.
+
+    >>> image_shape((28, 28))
+    (28, 28, 1)
+    """
+    if not isinstance(sides, tuple | list) or not 1 <= len(sides) <= 3:
+        raise ValueError(f"{name} must be (H, W, C), (H, W) or (features,), got {quoted(sides)}")
+    shape = tuple(count(name, side) for side in sides)
+    return (*shape, 1) if len(shape) == 2 else shape
+
+
+def tensors_of(layer: Layer, values: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The tensors that a layer is called on, as a tuple; ``TypeError`` for anything else."""
+    several = layer.takes_several
+    if isinstance(values, Tensor):
+        if several:
+            raise TypeError(
+                f"{quoted(layer)} must be called on a list of tensors, such as [a, b], got one"
+            )
+        return (values,)
+    if isinstance(values, list | tuple) and all(isinstance(one, Tensor) for one in values):
+        if several and values:
+            return tuple(values)
+        if not several:
+            raise TypeError(
+                f"{quoted(layer)} must be called on one tensor, got {len(values)}; a layer that "
+                f"merges several, such as Concatenate(), comes before it"
+            )
+    needed = "a list of tensors" if several else "a tensor"
+    raise TypeError(
+        f"{quoted(layer)} must be called on {needed}, such as fastcnn.Input((28, 28, 1)), got "
+        f"{quoted(values)}; to compute numbers, make a Model and call its predict"
+    )
+
+
+T = TypeVar("T")
+
+
+def input_of_call(layer: Layer, values: Sequence[T]) -> Any:
+    """What a layer's methods take for these shapes or arrays: a tuple of them, or the only one."""
+    return tuple(values) if layer.takes_several else values[0]
