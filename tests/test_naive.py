@@ -389,6 +389,18 @@ def test_the_three_products_of_a_convolution_are_adjoint(case) -> None:
 # --- the engine contract -------------------------------------------------------------------------
 
 
+BY_FORMULA: dict[str, tuple] = {
+    "clipped_relu": (0.6,),
+    "elu": (0.7,),
+    "hard_sigmoid": (0.2, 0.4),
+    "hard_swish": (),
+    "swish": (),
+    "gelu": (False,),
+    "softplus": (),
+}
+"""Activations by formulas, and their parameters."""
+
+
 def calls(n: int, dtype: type) -> dict[str, tuple]:
     """Arguments for every operation of the engine, with a batch of n."""
     rng = np.random.default_rng(19)
@@ -434,6 +446,10 @@ def calls(n: int, dtype: type) -> dict[str, tuple]:
         "log_softmax_backward": (array(n, 4), rows),
         "cross_entropy": (rows, labels),
         "cross_entropy_backward": (rows, labels),
+        **{op: (flat, *more) for op, more in BY_FORMULA.items()},
+        **{f"{op}_backward": (array(4 * n), flat, *more) for op, more in BY_FORMULA.items()},
+        "prelu": (rows, array(4)),
+        "prelu_backward": (array(n, 4), rows, array(4)),
     }
 
 
@@ -464,6 +480,8 @@ OF_EACH_SAMPLE = sorted(
     - {"batch_norm", "batch_norm_backward"}  # as do these
     - {"relu", "relu_backward", "leaky_relu", "leaky_relu_backward", "dropout"}  # no samples here
     - {"tanh", "tanh_backward", "sigmoid", "sigmoid_backward"}
+    - {f"{op}{kind}" for op in BY_FORMULA for kind in ("", "_backward")}
+    - {"prelu_backward"}  # the slopes' gradient is a sum over the batch
 )
 
 

@@ -34,6 +34,7 @@ _OUTPUTS = {
     "dense_backward": ("dx", "dw", "db"),
     "batch_norm": ("y", "mean", "variance"),
     "batch_norm_backward": ("dx", "dgamma", "dbeta"),
+    "prelu_backward": ("dx", "dslope"),
     ARTICLE_NET: ("scores", "losses", "dfilters", "dweights", "dbias"),
 }
 
