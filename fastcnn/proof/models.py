@@ -39,6 +39,8 @@ from fastcnn.core.geometry import pool_geometry
 from fastcnn.models.nets import article, lenet5, resnet8, small
 from fastcnn.models.sequential import Sequential
 from fastcnn.nn.layers import (
+    ELU,
+    GELU,
     AvgPool2D,
     BatchNorm,
     Conv2D,
@@ -48,14 +50,19 @@ from fastcnn.nn.layers import (
     Flatten,
     GlobalAvgPool2D,
     GlobalMaxPool2D,
+    HardSigmoid,
+    HardSwish,
     Layer,
     LeakyReLU,
     MaxPool2D,
     MinPool2D,
+    PReLU,
     ReLU,
     Residual,
     Sigmoid,
     Softmax,
+    Softplus,
+    Swish,
     Tanh,
     ZeroPadding2D,
 )
@@ -101,14 +108,14 @@ class ModelCase(NamedTuple):
 
 
 def all_layers(classes: int) -> list[Layer]:
-    """Every kind of layer.
+    """Every kind of layer but those of :func:`all_activations`.
 
     >>> def kinds(layers):
     ...     for layer in layers:
     ...         yield type(layer).__name__
     ...         yield from kinds([*getattr(layer, "layers", ()), *getattr(layer, "shortcut", ())])
     >>> of_others = {name for name in Layer.known if "fastcnn." not in str(Layer.known[name])}
-    >>> Layer.known.keys() - of_others - {*kinds(all_layers(10))}
+    >>> Layer.known.keys() - of_others - {*kinds(all_layers(10) + all_activations(10))}
     set()
     """
     return [
@@ -131,6 +138,32 @@ def all_layers(classes: int) -> list[Layer]:
         Flatten(),
         Dense(12, activation="relu"),
         Softmax(),
+        Dense(classes),
+    ]
+
+
+def all_activations(classes: int) -> list[Layer]:
+    """The activations by formulas, each on numbers that reach its bends."""
+    return [
+        Conv2D(7, (3, 2), strides=(2, 1)),
+        ReLU(max_value=0.2),
+        Conv2D(6, (2, 3), padding="same"),
+        PReLU(),
+        ELU(0.7),
+        BatchNorm(),
+        HardSigmoid(0.4, 0.6),
+        Conv2D(9, (1, 2), use_bias=False),
+        BatchNorm(),
+        HardSwish(),
+        Swish(),
+        DepthwiseConv2D((2, 3), use_bias=False),
+        BatchNorm(),
+        GELU(),
+        GELU(approximate=True),
+        Softplus(),
+        Flatten(),
+        Dense(12),
+        PReLU(),
         Dense(classes),
     ]
 
@@ -159,6 +192,7 @@ NETS = {
     "resnet8": Net(resnet8, (32, 32, 3), 2, ("float",)),
     "all_layers": Net(all_layers, (13, 9, 3), 9, ("float", "weighted")),
     "exact_layers": Net(exact_layers, (13, 9, 3), 16, ("exact",)),
+    "all_activations": Net(all_activations, (11, 9, 2), 5, ("float", "weighted")),
 }
 
 
@@ -389,8 +423,12 @@ def _of_layer(layer: Layer, samples: int) -> tuple[int, int, int]:
         return shape[0] + 1, output[0], samples
     if isinstance(layer, BatchNorm):  # it computes in float64, and rounds at the end of each pass
         return 4, 4, 4
-    if isinstance(layer, Tanh | Sigmoid):
+    if isinstance(layer, Tanh | Sigmoid | ELU | Swish | GELU | Softplus):
         return _FUNCTION, _FUNCTION, 0
+    if isinstance(layer, HardSigmoid | HardSwish):
+        return 4, 4, 0
+    if isinstance(layer, PReLU):  # the sum for a slope is taken in float64
+        return 1, 1, 2
     if isinstance(layer, Softmax):
         return _FUNCTION + shape[-1], 2 * (_FUNCTION + shape[-1]), 0
     if isinstance(layer, LeakyReLU | Dropout):

@@ -1,6 +1,20 @@
 """Layers: they hold parameters and shapes, and call the operations that compute."""
 
-from fastcnn.nn.layers.activations import LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from fastcnn.nn.layers.activations import (
+    ELU,
+    GELU,
+    HardSigmoid,
+    HardSwish,
+    LeakyReLU,
+    PReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Swish,
+    Tanh,
+)
 from fastcnn.nn.layers.base import Arrays, Layer, all_layers, settle
 from fastcnn.nn.layers.convolution import Conv2D, DepthwiseConv2D
 from fastcnn.nn.layers.dense import Dense, Flatten
@@ -20,6 +34,8 @@ from fastcnn.nn.layers.residual import Residual
 from fastcnn.nn.layers.stack import checked_layers, infer_stack
 
 __all__ = [
+    "ELU",
+    "GELU",
     "INITIALIZERS",
     "INSTEAD",
     "Arrays",
@@ -33,17 +49,23 @@ __all__ = [
     "Flatten",
     "GlobalAvgPool2D",
     "GlobalMaxPool2D",
+    "HardSigmoid",
+    "HardSwish",
     "Layer",
     "LeakyReLU",
     "MaxPool2D",
     "MinPool2D",
     "Ownership",
+    "PReLU",
     "ReLU",
     "Residual",
     "Shape",
+    "SiLU",
     "Sigmoid",
     "Softmax",
+    "Softplus",
     "Spec",
+    "Swish",
     "Tanh",
     "ZeroPadding2D",
     "all_layers",

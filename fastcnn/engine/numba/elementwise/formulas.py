@@ -102,11 +102,11 @@ def _hard_swish_gradient(dy: Float, x: Float, p: Float, q: Float) -> Float:
 
 @ordered_device
 def _tanh(x: Float, p: Float, q: Float) -> Float:
-    """(1 − e) / (1 + e) with e = exp(−2|x|), and the sign of x."""
+    """(1 − e) / (1 + e) with e = exp(−2|x|), and the sign of x; 0 has none."""
     number = type(x)
     less_one = exponential_less_one(number(-2) * abs(x))
     y = less_one / (number(2) + less_one)
-    return y if x < 0 else -y
+    return -y if x > 0 else y
 
 
 @ordered_device
