@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastcnn.core.arguments import Array
+from fastcnn.engine.numba.elementwise.exponentials import exponential
 from fastcnn.engine.numba.elementwise.formulas import FORMULAS
 from fastcnn.engine.numba.runtime.arrays import empty_like_type, readable, record
 from fastcnn.engine.numba.runtime.inlining import device
@@ -275,7 +276,7 @@ def softmax_row(x: Array, y: Array) -> None:
         largest = max(largest, x[c])
     total = np.float64(0)
     for c in range(x.size):
-        y[c] = np.exp(x[c] - largest)
+        y[c] = exponential(x[c] - largest)
     for c in range(x.size):
         total += y[c]
     for c in range(x.size):
@@ -290,7 +291,7 @@ def log_sum_exp(x: Array) -> tuple[Number, Number]:
         largest = max(largest, x[c])
     total = np.float64(0)
     for c in range(x.size):
-        total += np.exp(x[c] - largest)
+        total += exponential(x[c] - largest)
     return largest, np.log(total)
 
 
