@@ -17,6 +17,7 @@ from fastcnn.core import normal_tail
 from fastcnn.core.arguments import Array
 from fastcnn.engine import naive
 from fastcnn.engine import numba as kernels
+from fastcnn.engine.im2col import windows
 from fastcnn.engine.numba.elementwise import activations, prelu
 from fastcnn.engine.numba.elementwise.activations import Parameters
 from fastcnn.engine.numba.elementwise.formulas import FORMULAS
@@ -319,9 +320,12 @@ def test_prelu_takes_any_memory_layout(engine: str) -> None:
 
 @pytest.mark.parametrize("engine", ["numba", "im2col"])
 @pytest.mark.parametrize(("rows", "channels"), [(1, 700), (5461, 3), (5462, 3), (70_001, 1)])
-def test_gradients_of_slopes_are_sums_over_all_rows(rows: int, channels: int, engine: str) -> None:
+def test_gradients_of_slopes_are_sums_over_all_rows(
+    rows: int, channels: int, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Less than a chunk, whole chunks, one number more, and several chunks of one channel."""
-    rng = np.random.default_rng(5)
+    monkeypatch.setattr(windows, "WORKSPACE_BYTES", 9000)  # so that "im2col" takes several steps
+    rng = np.random.default_rng(6)
     x, dy = rng.integers(-3, 4, (2, rows, channels)).astype(np.float32)
     slope = rng.integers(-3, 4, channels).astype(np.float32)
     expected = naive.prelu_backward(dy, x, slope)

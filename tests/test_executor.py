@@ -116,7 +116,7 @@ NETS: dict[str, Callable[[], Net]] = {
     # A maximum is not that of a ReLU that is done with the convolution or dense layer before it.
     "with maxima": lambda: (
         [
-            Conv2D(6, (3, 2), padding="same"),
+            Conv2D(40, (3, 3), padding="same"),  # stands alone, with what is done with it
             ReLU(max_value=0.4),
             MaxPool2D(),
             DepthwiseConv2D(3, padding="same"),
@@ -128,7 +128,7 @@ NETS: dict[str, Callable[[], Net]] = {
             ReLU(max_value=0.2),
             Dense(4),
         ],
-        (10, 13, 3),
+        (15, 12, 50),
     ),
     "never together": lambda: ([Flatten(), Tanh(), Flatten(), Sigmoid()], (4, 3, 2)),
     "nothing to train": lambda: ([MaxPool2D((2, 3)), Flatten()], (5, 6, 2)),
