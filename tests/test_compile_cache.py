@@ -199,6 +199,8 @@ KEYS = """
 import json, random, sys
 from importlib import import_module
 from choices import INSTRUCTION_SETS, ROWS
+from fastcnn.engine.numba.elementwise import activations
+from fastcnn.engine.numba.elementwise.formulas import FORMULAS
 from fastcnn.engine.numba.runtime.code_key import code_key
 from fastcnn.engine.numba.runtime.instruction_sets import choosing_for
 from numba.core.registry import cpu_target
@@ -217,6 +219,8 @@ for module, name, sides in (  # those that no row of the table chooses
         for vectors in (1, 2):
             literals = vectors, lanes, *[2] * (sides - 2)
             makers.append(("avx2", lambda size, f=factory, l=literals: f(*l), 4))
+for factory in (activations.activation_kernel, activations.gradient_kernel):
+    makers += [("avx2", lambda size, f=factory, n=name: f(n), 4) for name in FORMULAS]
 random.Random(sys.argv[1]).shuffle(makers)
 target, keys = cpu_target.target_context.codegen(), {}
 for isa, make, size in makers:

@@ -6,8 +6,8 @@ number's result does not depend on its position in the loop. No activation needs
 a number above 0, so nothing overflows.
 
 **The exponential.** With k the integer next to x / ln 2, and r = x − k · ln 2, exp(x) is
-2ᵏ · exp(r), where r lies between −0.35 and 0.35. There the Taylor series of exp(r) − 1 is short. To
-keep the digits of r, ln 2 is the sum of 355/512, whose product with k is exact, and a small rest
+2ᵏ · exp(r), where r lies between −0.35 and 0.35. There a short Taylor series is enough. To keep the
+digits of r, ln 2 is the sum of 355/512, whose product with k is exact, and a small rest
 (W. J. Cody, W. Waite, "Software Manual for the Elementary Functions", 1980).
 
 Errors, in units in the last place: the exponential 1.1, the exponential less one 1.1, the
@@ -56,7 +56,7 @@ def at_most(x: Float, high: Float) -> Float:
 
 
 @ordered_device
-def _halvings(x: Float) -> tuple[Float, Float]:
+def _reduced(x: Float) -> tuple[Float, Float]:
     """k, as :func:`power_of_two` takes it, and r, where x = k · ln 2 + r."""
     number = type(x)
     shift = by_type(x, SHIFT_32, SHIFT_64)
@@ -69,7 +69,7 @@ def _halvings(x: Float) -> tuple[Float, Float]:
 @ordered_device
 def exponential(x: Float) -> Float:
     """exp(x) for x ≤ 0, also where the result is subnormal; 1 at 0, 0 at −∞, NaN at NaN."""
-    shifted, r = _halvings(at_least(x, by_type(x, -105.0, -746.0)))  # the least result is 0
+    shifted, r = _reduced(at_least(x, by_type(x, -105.0, -746.0)))  # the least result is 0
     # Two factors, because 2ᵏ may be too small for a normal number.
     y: Float = polynomial(r, _EXP_32, _EXP_64) * power_of_two(shifted, 64) * type(x)(2.0**-64)
     return y
@@ -79,7 +79,7 @@ def exponential(x: Float) -> Float:
 def exponential_less_one(x: Float) -> Float:
     """exp(x) − 1 for x ≤ 0, with all digits near 0; −1 at −∞, NaN at NaN."""
     number = type(x)
-    shifted, r = _halvings(at_least(x, number(-80)))  # the least result is −1
+    shifted, r = _reduced(at_least(x, number(-80)))  # the least result is −1
     power = power_of_two(shifted, 0)
     less_one = multiply_add(r * r, polynomial(r, _LESS_ONE_32, _LESS_ONE_64), r)
     y: Float = multiply_add(power, less_one, power - number(1))

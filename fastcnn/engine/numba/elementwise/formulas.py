@@ -162,7 +162,7 @@ def _elu_gradient(dy: Float, x: Float, p: Float, q: Float) -> Float:
 
 @ordered_device
 def _times_sigmoid(x: Float, w: Float) -> Float:
-    """x · sigmoid(w), where w has the sign of x."""
+    """x · sigmoid(w), where w has the sign of x: x / (1 + e) or x · e / (1 + e), e = exp(−|w|)."""
     number = type(x)
     e = exponential(-abs(w))
     above = x * e if x < 0 else x
@@ -171,7 +171,10 @@ def _times_sigmoid(x: Float, w: Float) -> Float:
 
 @ordered_device
 def _times_sigmoid_slope(x: Float, w: Float, dw: Float) -> Float:
-    """The slope of x · sigmoid(w) in x: s + x · dw · s · (1 − s) with s = sigmoid(w)."""
+    """The slope of x · sigmoid(w), where ``dw`` is that of w: s + x · dw · s · (1 − s).
+
+    With e = exp(−|w|), s is 1 / (1 + e) or e / (1 + e), and s · (1 − s) is e / (1 + e)².
+    """
     number = type(x)
     e = exponential(-abs(w))
     below = number(1) + e

@@ -24,7 +24,14 @@ _CHUNK = 16 * 1024  # numbers of a chunk, about
 
 
 class Rows(NamedTuple):
-    """``length`` numbers in rows of ``period``, of which a chunk has ``grain``; the channels."""
+    """How an array is seen.
+
+    Attributes:
+        length: all its numbers.
+        period: numbers of a row, a multiple of the channels.
+        grain: rows of a chunk.
+        channels: how many slopes there are.
+    """
 
     length: int
     period: int
@@ -128,9 +135,9 @@ def prelu_gradient_kernel(
 
 @ordered_kernel
 def slope_sums_kernel(start: int, stop: int, sums: Array, dslope: Array, numbers: Array) -> None:
-    """``dslope`` for some channels: the sums of all chunks, whose first row takes the total.
+    """``dslope = Σ sums`` for some channels; ``sums`` is (chunks · period / channels, channels).
 
-    ``sums`` is (rows, channels) in float64, where each slope of a row of :class:`Rows` counts.
+    Its first row takes the totals, in float64. ``numbers`` is a record of :class:`Rows`.
     """
     length, period, channels = numbers[0].length, numbers[0].period, numbers[0].channels
     stride = period * numbers[0].grain

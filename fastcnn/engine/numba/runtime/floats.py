@@ -81,8 +81,7 @@ def _plain_power(shifted: Float, more: int) -> Float:
 
 @or_in_python(_plain_power)
 def power_of_two(typing_context: TypingContext, shifted: FloatType, more: IntType) -> Lowering:
-    """2 to the power ``k + more`` for the integer k in ``shifted``, the sum of k and the
-    shift of its type.
+    """2 to the power ``k + more``, where ``shifted`` is the integer k plus the shift of its type.
 
     The result must be a normal number; for other exponents, or NaN, it is some number.
     """
