@@ -289,6 +289,17 @@ def _shapes(dice: Dice, op: str) -> tuple[dict[str, Any], dict[str, Any], Any]:
         parameters["padding"] = margin(dice)
     if op.startswith("leaky"):
         parameters["slope"] = dice.choice([0.01, 0.25, 0, 1])
+    if op.startswith("clipped_relu"):
+        parameters["top"] = dice.choice([0.7, 2, 6, 0])
+    if op.startswith("elu"):
+        parameters["alpha"] = dice.choice([0.3, 1, 0])
+    if op.startswith("hard_sigmoid"):
+        parameters["slope"], parameters["offset"] = dice.choice([0.2, 1 / 6]), dice.choice([0.5, 0])
+    if op.startswith("gelu"):
+        parameters["approximate"] = dice.choice([False, True])
+    if op.startswith("prelu"):
+        arrays = {"x": x, "slope": x[-1:]}
+        return ({"dy": x} if op == "prelu_backward" else {}) | arrays, {}, None
     if op == "conv2d_bias_gradient":
         g = conv_geometry(x, (1, 1, x[3], x[3])) if min(x[1:]) else None
         return {"dy": x}, parameters, g
@@ -301,14 +312,28 @@ def _shapes(dice: Dice, op: str) -> tuple[dict[str, Any], dict[str, Any], Any]:
 
 
 MERGES = ("add", "subtract", "multiply", "maximum")
-FEW_ROUNDINGS = ("softmax", "tanh", "sigmoid", "batch_norm", "cross_entropy")
+FEW_ROUNDINGS = (
+    "softmax",
+    "tanh",
+    "sigmoid",
+    "batch_norm",
+    "cross_entropy",
+    "swish",
+    "gelu",
+    "plus",
+)
+
+
+def rounds_a_few_times(op: str) -> bool:
+    """Whether the function rounds a few times, which engines do in different ways."""
+    return op.startswith("elu") or any(name in op for name in FEW_ROUNDINGS)
 
 
 def drawn(dice: Dice, among: Sequence[str] = ops.EXPLAINABLE) -> Call:
     """A call."""
     op = dice.choice(among)
     shapes, parameters, g = _shapes(dice, op)
-    modes = ["float", "special"] if any(name in op for name in FEW_ROUNDINGS) else [
+    modes = ["float", "special"] if rounds_a_few_times(op) else [
         "exact", "exact", "float", "special", "extreme"
     ]  # fmt: skip
     call = Call(op, dice.choice(modes), {}, {}, parameters, g)
@@ -403,9 +428,10 @@ def _bytes(array: Any) -> bytes:
 def _allowed(call: Call, reference: tuple[Array, ...]) -> tuple[Array, ...]:
     """How far each number may be from the specification's; NaN where they must be equal, infinity
     where a sum may overflow in one order and not in another."""
-    if call.mode in ("exact", "special") and not any(
-        name in call.op for name in (*FEW_ROUNDINGS, "avg", "dropout", "leaky")
-    ):
+    inexact = rounds_a_few_times(call.op) or any(
+        name in call.op for name in ("avg", "dropout", "leaky", "prelu")
+    )
+    if call.mode in ("exact", "special") and not inexact:
         return tuple(np.full(y.shape, np.nan) for y in reference)
     shapes = {name: array.shape for name, array in call.plain.items()}
     problem = Problem(call.op, "drawn", shapes, call.parameters, call.geometry)
@@ -414,7 +440,7 @@ def _allowed(call: Call, reference: tuple[Array, ...]) -> tuple[Array, ...]:
     if call.mode == "special":
         # Sums over what is not finite have no bound; an exponential of -inf is 0 and leaves the
         # row's other numbers with a few roundings.
-        calm = any(name in call.op for name in FEW_ROUNDINGS)
+        calm = rounds_a_few_times(call.op)
         least = [
             256 * float(info.eps) * np.maximum(1, abs(y)) if calm else np.nan for y in reference
         ]
@@ -424,8 +450,9 @@ def _allowed(call: Call, reference: tuple[Array, ...]) -> tuple[Array, ...]:
         )
     if call.mode != "extreme":
         return found
-    summed = call.geometry or "dense" in call.op or call.op.removesuffix("_backward") in MERGES
-    terms = max(sum_lengths(problem), default=1) if summed else 1
+    sums = call.geometry or any(name in call.op for name in ("dense", "prelu"))
+    sums = sums or call.op.removesuffix("_backward") in MERGES
+    terms = max(sum_lengths(problem), default=1) if sums else 1
     below = 4 * (terms + 4) * float(info.smallest_subnormal)
     unit = float(info.eps)
     # A bound is at least a roundoff of the sum of the absolute values: that tells of overflow.

@@ -26,6 +26,8 @@ import fastcnn
 from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime import threads
 from fastcnn.layers import (
+    ELU,
+    GELU,
     AvgPool2D,
     BatchNorm,
     Conv2D,
@@ -35,14 +37,19 @@ from fastcnn.layers import (
     Flatten,
     GlobalAvgPool2D,
     GlobalMaxPool2D,
+    HardSigmoid,
+    HardSwish,
     Layer,
     LeakyReLU,
     MaxPool2D,
     MinPool2D,
+    PReLU,
     ReLU,
     Residual,
     Sigmoid,
     Softmax,
+    Softplus,
+    Swish,
     Tanh,
     ZeroPadding2D,
 )
@@ -134,7 +141,8 @@ class Case:
             return ReLU()
         return dice.choice(
             [BatchNorm(), AvgPool2D(small(), padding="same"), Tanh(), Sigmoid(), Softmax(),
-             GlobalAvgPool2D(), Dropout(0.5)]
+             GlobalAvgPool2D(), Dropout(0.5), ReLU(2.0), PReLU(), ELU(), HardSigmoid(), HardSwish(),
+             Swish(), GELU(), GELU(approximate=True), Softplus()]
         )  # fmt: skip
 
     def model(self, engine: str | None) -> Sequential:

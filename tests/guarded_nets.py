@@ -22,6 +22,8 @@ from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime import arrays as seam
 from fastcnn.engine.numba.runtime.program import ITEM, Operand
 from fastcnn.layers import (
+    ELU,
+    GELU,
     AvgPool2D,
     BatchNorm,
     Conv2D,
@@ -30,10 +32,15 @@ from fastcnn.layers import (
     Flatten,
     GlobalAvgPool2D,
     GlobalMaxPool2D,
+    HardSigmoid,
+    HardSwish,
     Layer,
     MaxPool2D,
     MinPool2D,
+    PReLU,
     ReLU,
+    Softplus,
+    Swish,
     Tanh,
 )
 from fastcnn.losses import BinaryCrossEntropy, CrossEntropy, Loss
@@ -94,6 +101,10 @@ def nets(share: int = 1) -> Iterator[tuple[tuple[int, ...], list[Layer]]]:
         filters = Conv2D(c, (2, 3), 1 + k % 2, padding=paddings[k % 4], activation="relu")
         wide = (5 + k % 4, (2 + k % 3) * (27 + k) // 2, 1 + k % 3)
         yield wide, [filters, ReLU(), MaxPool2D(), Flatten(), Dense(2 + k % 17)]
+        if k % 3 == 1:  # activations by formulas, each with an odd number of numbers
+            smooth = [ELU(), Swish(), GELU(), Softplus(), GELU(approximate=True)]
+            mixed = [Conv2D(c, (2, 1)), PReLU(), HardSwish(), HardSigmoid(), *smooth, ReLU(0.5)]
+            yield (3, 3 + k % 2, 1 + k % 2), [*mixed, Flatten(), Dense(third), PReLU(), Dense(3)]
         if k % 3 == 0:  # weights that are passed over once for the batch
             large = 100_000 // (99 * c) + k
             yield (9, 11, c), [BatchNorm(), Flatten(), Dense(large, activation="relu"), Dense(3)]

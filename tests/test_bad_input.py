@@ -25,7 +25,10 @@ def zeros(*shape: int) -> Any:
 CHANNELS = ("gamma", "beta", "mean", "variance")
 FLOATS = ("dy", "x", "w", "a", "b", "logits", *CHANNELS)
 ANY_DY = ("conv2d_bias_gradient", "zero_pad2d_backward", "concatenate_backward")
-ELEMENTWISE = ("relu", "leaky_relu", "tanh", "sigmoid")
+ELEMENTWISE = (
+    *("relu", "leaky_relu", "tanh", "sigmoid", "clipped_relu", "elu", "hard_sigmoid", "hard_swish"),
+    *("swish", "gelu", "softplus"),
+)
 
 # Argument: its wrong values, each with the error and what the message must hold.
 Wrong = tuple[Any, type[Exception], str]
@@ -73,7 +76,8 @@ def same_for_all(function: str) -> Iterator[tuple[str, Any, type[Exception], str
             if name != "b":
                 yield name, None, TypeError, "object"
             any_shape = function.startswith((*ELEMENTWISE, "concatenate")) or (
-                name == "x" and ("softmax" in function or function.startswith("batch_norm"))
+                name == "x"
+                and ("softmax" in function or function.startswith(("batch_norm", "prelu")))
             )
             if not any_shape:
                 yield name, value[None], ValueError, str(value[None].shape)
@@ -87,7 +91,9 @@ def same_for_all(function: str) -> Iterator[tuple[str, Any, type[Exception], str
         elif name == "engine":
             for wrong in ENGINES:
                 yield name, *wrong
-        elif name in ("slope", "rate", "epsilon"):
+        elif name in ("rate", "epsilon", "top", "alpha", "offset") or (
+            name == "slope" and not function.startswith("prelu")
+        ):
             yield name, "0.1", TypeError, "must be a number, got '0.1'"
             yield name, None, TypeError, "must be a number, got None"
             yield name, True, TypeError, "must be a number, got True"
@@ -165,6 +171,23 @@ SHAPES: list[tuple[str, Any, type[Exception], str]] = [
         ("2571", TypeError, "got '2571'"),
         (None, TypeError, "got None"),
     )
+]
+TOPS: list[tuple[str, Any, type[Exception], str]] = [
+    ("top", 0, ValueError, "must be above 0, got 0"),
+    ("top", -6.0, ValueError, "must be above 0, got -6.0"),
+]
+FORMS: list[tuple[str, Any, type[Exception], str]] = [
+    ("approximate", "tanh", TypeError, "must be True or False, got 'tanh'"),
+    ("approximate", None, TypeError, "must be True or False, got None"),
+    ("approximate", 1, TypeError, "must be True or False, got 1"),
+]
+SLOPES: list[tuple[str, Any, type[Exception], str]] = [
+    ("slope", zeros(2), ValueError, "one number per channel, (3,), got (2,)"),
+    ("slope", zeros(1, 3), ValueError, "one number per channel, (3,), got (1, 3)"),
+    ("slope", 0.25, ValueError, "one number per channel, (3,), got ()"),
+    ("slope", None, TypeError, "object"),
+    ("slope", [[1.0, 2.0], [3.0]], ValueError, "ragged"),
+    ("slope", np.zeros(3, np.complex64), TypeError, "complex64"),
 ]
 
 OWN: dict[str, list[tuple[str, Any, type[Exception], str]]] = {
@@ -259,6 +282,14 @@ OWN: dict[str, list[tuple[str, Any, type[Exception], str]]] = {
     "cross_entropy_backward": LABELS,
     **{f"{kind}_pool2d": [*WINDOWS, *X_OF_IMAGES] for kind in ("max", "min", "avg")},
     **{f"{kind}_pool2d_backward": [*WINDOWS, *X_OF_IMAGES] for kind in ("max", "min", "avg")},
+    **{f"clipped_relu{kind}": TOPS for kind in ("", "_backward")},
+    **{f"gelu{kind}": FORMS for kind in ("", "_backward")},
+    "prelu": [
+        *SLOPES,
+        ("x", zeros(3), ValueError, "(3,)"),
+        ("x", zeros(2, 0), ValueError, "(2, 0)"),
+    ],
+    "prelu_backward": SLOPES,
 }
 
 MISTAKES = [
@@ -355,11 +386,7 @@ EMPTY: dict[str, list[tuple[int, ...]]] = {
     "dense": [(0, 3)],
     "dense_backward": [(0, 5), (5, 3), (3,)],
     "conv2d_bias_gradient": [(6,)],
-    **{
-        f"{op}{kind}": [(0, 3)]
-        for op in ("leaky_relu", "tanh", "sigmoid")
-        for kind in ("", "_backward")
-    },
+    **{f"{op}{kind}": [(0, 3)] for op in ELEMENTWISE if op != "relu" for kind in ("", "_backward")},
     "dropout": [(0, 3)],
     "zero_pad2d": [(0, 8, 10, 3)],
     "zero_pad2d_backward": [(0, 2, 4, 3)],
@@ -381,6 +408,8 @@ EMPTY: dict[str, list[tuple[int, ...]]] = {
     },
     "concatenate": [(0, 5, 4)],
     "concatenate_backward": [(0, 5, 3), (0, 5, 1)],
+    "prelu": [(0, 5, 7, 3)],
+    "prelu_backward": [(0, 5, 7, 3), (3,)],
 }
 
 
@@ -396,7 +425,7 @@ def test_empty_batches_give_empty_results(function: str, dtype: type, engine: st
             call[name] = value[:0].astype(dtype)
         elif name == "arrays":
             call[name] = [array[:0].astype(dtype) for array in value]
-        elif name in ("w", "b", *CHANNELS):
+        elif name in ("w", "b", *CHANNELS) or (name == "slope" and function.startswith("prelu")):
             call[name] = value.astype(dtype)
         elif name == "labels":
             call[name] = []

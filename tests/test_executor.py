@@ -113,6 +113,23 @@ NETS: dict[str, Callable[[], Net]] = {
         ],
         (8, 6, 3),
     ),
+    # A maximum is not that of a ReLU that is done with the convolution or dense layer before it.
+    "with maxima": lambda: (
+        [
+            Conv2D(40, (3, 3), padding="same"),  # stands alone, with what is done with it
+            ReLU(max_value=0.4),
+            MaxPool2D(),
+            DepthwiseConv2D(3, padding="same"),
+            ReLU(),
+            ReLU(max_value=0.3),
+            MaxPool2D(),
+            Flatten(),
+            Dense(9),
+            ReLU(max_value=0.2),
+            Dense(4),
+        ],
+        (15, 12, 50),
+    ),
     "never together": lambda: ([Flatten(), Tanh(), Flatten(), Sigmoid()], (4, 3, 2)),
     "nothing to train": lambda: ([MaxPool2D((2, 3)), Flatten()], (5, 6, 2)),
     "flatten only": lambda: ([Flatten()], (3, 2, 1)),

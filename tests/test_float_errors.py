@@ -51,6 +51,20 @@ CALLS = {
     "avg_pool2d": lambda e: fastcnn.avg_pool2d(IMAGES, 2, engine=e),
     "leaky_relu": lambda e: fastcnn.leaky_relu(WIDE, 1e-20, engine=e),
     "batch_norm": lambda e: fastcnn.batch_norm(WIDE, np.ones(4, np.float32), WIDE[0], engine=e)[0],
+    "clipped_relu": lambda e: fastcnn.clipped_relu(WIDE, 1e300, engine=e),
+    "elu": lambda e: fastcnn.elu(WIDE, 1e-30, engine=e),
+    "elu_backward": lambda e: fastcnn.elu_backward(WIDE, WIDE, 1e-30, engine=e),
+    "hard_sigmoid": lambda e: fastcnn.hard_sigmoid(WIDE, 1e10, 1e-45, engine=e),
+    "hard_swish": lambda e: fastcnn.hard_swish(WIDE, engine=e),
+    "hard_swish_backward": lambda e: fastcnn.hard_swish_backward(WIDE, WIDE, engine=e),
+    "swish": lambda e: fastcnn.swish(WIDE, engine=e),
+    "swish_backward": lambda e: fastcnn.swish_backward(WIDE, WIDE, engine=e),
+    "gelu": lambda e: fastcnn.gelu(WIDE, engine=e),
+    "gelu_backward": lambda e: fastcnn.gelu_backward(WIDE, WIDE, engine=e),
+    "gelu in the tanh form": lambda e: fastcnn.gelu_backward(WIDE, WIDE, True, engine=e),
+    "softplus": lambda e: fastcnn.softplus(WIDE, engine=e),
+    "prelu": lambda e: fastcnn.prelu(WIDE, WIDE[2], engine=e),
+    "prelu_backward": lambda e: fastcnn.prelu_backward(WIDE, WIDE, WIDE[0], engine=e)[1],
 }
 
 

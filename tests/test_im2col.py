@@ -154,6 +154,21 @@ def test_activations_and_loss_hold_to_their_workspace(shape: tuple[int, int]) ->
         lambda: fastcnn.softmax_backward(dy, x, engine="im2col"),
         lambda: fastcnn.log_softmax(x, engine="im2col"),
         lambda: fastcnn.log_softmax_backward(dy, x, engine="im2col"),
+        lambda: fastcnn.clipped_relu_backward(dy, x, 0.7, engine="im2col"),
+        lambda: fastcnn.elu(x, engine="im2col"),
+        lambda: fastcnn.elu_backward(dy, x, engine="im2col"),
+        lambda: fastcnn.hard_sigmoid_backward(dy, x, engine="im2col"),
+        lambda: fastcnn.hard_swish(x, engine="im2col"),
+        lambda: fastcnn.hard_swish_backward(dy, x, engine="im2col"),
+        lambda: fastcnn.swish(x, engine="im2col"),
+        lambda: fastcnn.swish_backward(dy, x, engine="im2col"),
+        lambda: fastcnn.gelu(x, engine="im2col"),
+        lambda: fastcnn.gelu_backward(dy, x, engine="im2col"),
+        lambda: fastcnn.gelu_backward(dy, x, True, engine="im2col"),
+        lambda: fastcnn.softplus(x, engine="im2col"),
+        lambda: fastcnn.softplus_backward(dy, x, engine="im2col"),
+        lambda: fastcnn.prelu(x, x[0], engine="im2col"),
+        lambda: fastcnn.prelu_backward(dy, x, x[0], engine="im2col"),
     ]
     for call in calls:
         assert extra_bytes(call) < WORKSPACE_BYTES + FEW_KIB

@@ -24,14 +24,17 @@ ELSEWHERE = [isa for isa in INSTRUCTION_SETS if isa not in (HOST, *NARROWER, "ba
 # In float32, as most kernels differ in the number of lanes alone.
 ALL = "(not float64 or remainders or squares) and not im2col and not gradients_over_pixels"
 """Which of the marked tests run for the next narrower instruction set."""
-SOME = "not float64 and (pooling or 3x3 or wide-16)"
+SOME = "not float64 and (pooling or 3x3 or wide-16 or activations)"
 """And for others, or with the choices for one that the processor does not have."""
 
 
 def run_apart(tests: str, *options: str, **environment: str) -> str:
     """Run the marked tests among these in a process, all of which must pass: what it says."""
     command = ["-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
-    files = [str(HERE / f"test_{name}.py") for name in ("kernels", "large_dense", "long_sums")]
+    files = [
+        str(HERE / f"test_{name}.py")
+        for name in ("kernels", "large_dense", "long_sums", "activations")
+    ]
     command += ["-m", "each_instruction_set", "-k", tests, *options, *files]
     text = python(*command, **environment).stdout
     closing = re.search(r"^(\d+) passed, \d+ deselected in", text, re.MULTILINE)

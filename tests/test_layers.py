@@ -14,6 +14,8 @@ from slopes import same, slope
 import fastcnn
 from fastcnn.core.arguments import Array
 from fastcnn.layers import (
+    ELU,
+    GELU,
     INITIALIZERS,
     Add,
     Average,
@@ -27,17 +29,23 @@ from fastcnn.layers import (
     Flatten,
     GlobalAvgPool2D,
     GlobalMaxPool2D,
+    HardSigmoid,
+    HardSwish,
     Layer,
     LeakyReLU,
     Maximum,
     MaxPool2D,
     MinPool2D,
     Multiply,
+    PReLU,
     ReLU,
     Residual,
     Sigmoid,
+    SiLU,
     Softmax,
+    Softplus,
     Subtract,
+    Swish,
     Tanh,
     ZeroPadding2D,
 )
@@ -75,6 +83,16 @@ LAYERS: dict[str, Case] = {
     "ZeroPadding2D": (lambda: ZeroPadding2D(((1, 0), (2, 3))), (3, 2, 4), (4, 7, 4)),
     "ZeroPadding2D-all-sides": (lambda: ZeroPadding2D(2), (3, 2, 1), (7, 6, 1)),
     "ReLU": (lambda: ReLU(), (3, 2, 4), (3, 2, 4)),
+    "ReLU-maximum": (lambda: ReLU(0.8), (3, 2, 4), (3, 2, 4)),
+    "PReLU": (lambda: PReLU(), (3, 2, 4), (3, 2, 4)),
+    "PReLU-vectors": (lambda: PReLU(), (5,), (5,)),
+    "ELU": (lambda: ELU(0.7), (3, 2, 4), (3, 2, 4)),
+    "HardSigmoid": (lambda: HardSigmoid(0.4, 0.3), (3, 2, 4), (3, 2, 4)),
+    "HardSwish": (lambda: HardSwish(), (7,), (7,)),
+    "Swish": (lambda: Swish(), (3, 2, 4), (3, 2, 4)),
+    "GELU": (lambda: GELU(), (3, 2, 4), (3, 2, 4)),
+    "GELU-tanh": (lambda: GELU(approximate=True), (3, 2, 4), (3, 2, 4)),
+    "Softplus": (lambda: Softplus(), (3, 2, 4), (3, 2, 4)),
     "Softmax": (lambda: Softmax(), (6,), (6,)),
     "Residual": (
         lambda: Residual([Conv2D(2, (3, 2), padding="same", activation="relu"), ReLU()]),
@@ -211,6 +229,13 @@ def test_mistaken_layers() -> None:
         (lambda: BatchNorm(epsilon=-1), ValueError, "epsilon must be .* got -1"),
         (lambda: LeakyReLU(-0.1), ValueError, "slope must be .* got -0.1"),
         (lambda: LeakyReLU(1.5), ValueError, "slope must be at least 0 and at most 1"),
+        (lambda: ReLU(0), ValueError, "max_value must be above 0, or None, got 0"),
+        (lambda: ReLU(-6), ValueError, "max_value must be a finite number .* got -6"),
+        (lambda: ReLU("6"), TypeError, "max_value must be a number, got '6'"),
+        (lambda: ELU(-1), ValueError, "alpha must be a finite number of at least 0, got -1"),
+        (lambda: HardSigmoid(slope=-1), ValueError, "slope must be .* got -1"),
+        (lambda: HardSigmoid(offset=np.nan), ValueError, "offset must be finite, got nan"),
+        (lambda: GELU("tanh"), TypeError, "approximate must be True or False, got 'tanh'"),
         (lambda: ZeroPadding2D("same"), ValueError, "padding must be an int, .* got 'same'"),
         (lambda: ZeroPadding2D(-1), ValueError, "padding must not be negative"),
         (lambda: Residual([]), ValueError, "layers must hold at least one layer"),
@@ -263,10 +288,12 @@ def test_initializers_have_their_spread(name: str) -> None:
         "he_normal": 2 / fan_in,
         "lecun_normal": 1 / fan_in,
         "article": 1 / fan_in**2,
+        "quarters": 0.0,
     }[name]
     assert w.dtype == np.float32
     assert w.var() == pytest.approx(variance, rel=0.05)
-    assert w.mean() == pytest.approx(1.0 if name == "ones" else 0.0, abs=0.05 * variance**0.5)
+    mean = {"ones": 1.0, "quarters": 0.25}.get(name, 0.0)
+    assert w.mean() == pytest.approx(mean, abs=0.05 * variance**0.5)
     if name.endswith("uniform"):
         assert np.abs(w).max() <= (3 * variance) ** 0.5
 
@@ -341,6 +368,16 @@ def test_defaults_are_those_of_the_documentation() -> None:
         "groups": 1, "activation": None, "use_bias": True,
         "kernel_initializer": "glorot_uniform", "algorithm": "auto",
     }  # fmt: skip
+
+
+def test_a_silu_is_a_swish() -> None:
+    assert SiLU is Swish
+    assert repr(SiLU()) == "Swish()"
+
+
+def test_a_relu_without_a_maximum_shows_none() -> None:
+    assert (repr(ReLU()), repr(ReLU(6))) == ("ReLU()", "ReLU(max_value=6.0)")
+    assert repr(ReLU.from_config({})) == "ReLU()"  # from a file that was written without it
 
 
 def test_groups_count_their_own_channels_as_fans() -> None:

@@ -389,6 +389,18 @@ def test_the_three_products_of_a_convolution_are_adjoint(case) -> None:
 # --- the engine contract -------------------------------------------------------------------------
 
 
+BY_FORMULA: dict[str, tuple] = {
+    "clipped_relu": (0.6,),
+    "elu": (0.7,),
+    "hard_sigmoid": (0.2, 0.4),
+    "hard_swish": (),
+    "swish": (),
+    "gelu": (False,),
+    "softplus": (),
+}
+"""Activations by formulas, and their parameters."""
+
+
 def calls(n: int, dtype: type) -> dict[str, tuple]:
     """Arguments for every operation of the engine, with a batch of n."""
     rng = np.random.default_rng(19)
@@ -439,6 +451,10 @@ def calls(n: int, dtype: type) -> dict[str, tuple]:
         **dict.fromkeys(("multiply_backward", "maximum_backward"), (array(*x.shape), x, gate)),
         "concatenate": ((x, gate + x[:, :, :, :1]), 3),
         "concatenate_backward": (x, (1, 4), 2),
+        **{op: (flat, *more) for op, more in BY_FORMULA.items()},
+        **{f"{op}_backward": (array(4 * n), flat, *more) for op, more in BY_FORMULA.items()},
+        "prelu": (rows, array(4)),
+        "prelu_backward": (array(n, 4), rows, array(4)),
     }
 
 
@@ -469,6 +485,8 @@ OF_EACH_SAMPLE = sorted(
     - {"batch_norm", "batch_norm_backward"}  # as do these
     - {"relu", "relu_backward", "leaky_relu", "leaky_relu_backward", "dropout"}  # no samples here
     - {"tanh", "tanh_backward", "sigmoid", "sigmoid_backward"}
+    - {f"{op}{kind}" for op in BY_FORMULA for kind in ("", "_backward")}
+    - {"prelu_backward"}  # the slopes' gradient is a sum over the batch
 )
 
 

@@ -59,6 +59,21 @@ ONE_RESULT_PER_SAMPLE = (
     "maximum_backward",
     "concatenate",
     "concatenate_backward",
+    "clipped_relu",
+    "clipped_relu_backward",
+    "elu",
+    "elu_backward",
+    "hard_sigmoid",
+    "hard_sigmoid_backward",
+    "hard_swish",
+    "hard_swish_backward",
+    "swish",
+    "swish_backward",
+    "gelu",
+    "gelu_backward",
+    "softplus",
+    "softplus_backward",
+    "prelu",
 )
 
 

@@ -45,6 +45,8 @@ def test_kernels_run_without_the_compiler() -> None:
         "dense", "dense_backward", "relu", "relu_backward",
         "leaky_relu", "leaky_relu_backward", "dropout", "zero_pad2d", "zero_pad2d_backward",
         *pools, *(f"{pool}_backward" for pool in pools),
+        "clipped_relu", "clipped_relu_backward", "hard_sigmoid", "hard_sigmoid_backward",
+        "prelu", "prelu_backward",
     }  # fmt: skip
 
 

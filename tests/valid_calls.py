@@ -92,4 +92,26 @@ RIGHT: dict[str, Call] = {
     "concatenate_backward": {
         "dy": normal(2, 5, 4), "sizes": (3, 1), "axis": -1, "engine": None
     },
+    "clipped_relu": {"x": normal(2, 3), "top": 0.5, "engine": None},
+    "clipped_relu_backward": {"dy": normal(2, 3), "x": normal(2, 3), "top": 0.5, "engine": None},
+    "elu": {"x": normal(2, 3), "alpha": 0.7, "engine": None},
+    "elu_backward": {"dy": normal(2, 3), "x": normal(2, 3), "alpha": 0.7, "engine": None},
+    "hard_sigmoid": {"x": normal(2, 3), "slope": 0.2, "offset": 0.4, "engine": None},
+    "hard_sigmoid_backward": {
+        "dy": normal(2, 3), "x": normal(2, 3), "slope": 0.2, "offset": 0.4, "engine": None
+    },
+    "hard_swish": {"x": normal(2, 3), "engine": None},
+    "hard_swish_backward": {"dy": normal(2, 3), "x": normal(2, 3), "engine": None},
+    "swish": {"x": normal(2, 3), "engine": None},
+    "swish_backward": {"dy": normal(2, 3), "x": normal(2, 3), "engine": None},
+    "gelu": {"x": normal(2, 3), "approximate": False, "engine": None},
+    "gelu_backward": {
+        "dy": normal(2, 3), "x": normal(2, 3), "approximate": True, "engine": None
+    },
+    "softplus": {"x": normal(2, 3), "engine": None},
+    "softplus_backward": {"dy": normal(2, 3), "x": normal(2, 3), "engine": None},
+    "prelu": {"x": normal(2, 5, 7, 3), "slope": normal(3), "engine": None},
+    "prelu_backward": {
+        "dy": normal(2, 5, 7, 3), "x": normal(2, 5, 7, 3), "slope": normal(3), "engine": None
+    },
 }  # fmt: skip

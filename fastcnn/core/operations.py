@@ -106,6 +106,22 @@ DECLARED: tuple[Operation | Composite, ...] = (
     Operation("maximum_backward", _DY_A_B, _DA_DB),
     Operation("concatenate", ("arrays", "axis"), ("y",)),
     Operation("concatenate_backward", ("dy", "sizes", "axis"), ("gradients",)),
+    Operation("clipped_relu", ("x", "top"), ("y",)),
+    Operation("clipped_relu_backward", ("dy", "x", "top"), ("dx",)),
+    Operation("elu", ("x", "alpha"), ("y",)),
+    Operation("elu_backward", ("dy", "x", "alpha"), ("dx",)),
+    Operation("hard_sigmoid", ("x", "slope", "offset"), ("y",)),
+    Operation("hard_sigmoid_backward", ("dy", "x", "slope", "offset"), ("dx",)),
+    Operation("hard_swish", _X, ("y",)),
+    Operation("hard_swish_backward", _DY_X, ("dx",)),
+    Operation("swish", _X, ("y",)),
+    Operation("swish_backward", _DY_X, ("dx",)),
+    Operation("gelu", ("x", "approximate"), ("y",)),
+    Operation("gelu_backward", ("dy", "x", "approximate"), ("dx",)),
+    Operation("softplus", _X, ("y",)),
+    Operation("softplus_backward", _DY_X, ("dx",)),
+    Operation("prelu", ("x", "slope"), ("y",)),
+    Operation("prelu_backward", ("dy", "x", "slope"), ("dx", "dslope")),
 )
 """All public functions of the mathematics, in the order in which messages list them."""
 

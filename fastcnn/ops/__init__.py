@@ -5,16 +5,32 @@ that serves the call, or the name of an engine. Dtypes and layouts follow the tw
 :mod:`fastcnn.core.arguments`. Results are new arrays. Empty batches give empty results.
 """
 
+from fastcnn.ops.activations import clipped_relu as clipped_relu
+from fastcnn.ops.activations import clipped_relu_backward as clipped_relu_backward
+from fastcnn.ops.activations import elu as elu
+from fastcnn.ops.activations import elu_backward as elu_backward
+from fastcnn.ops.activations import gelu as gelu
+from fastcnn.ops.activations import gelu_backward as gelu_backward
+from fastcnn.ops.activations import hard_sigmoid as hard_sigmoid
+from fastcnn.ops.activations import hard_sigmoid_backward as hard_sigmoid_backward
+from fastcnn.ops.activations import hard_swish as hard_swish
+from fastcnn.ops.activations import hard_swish_backward as hard_swish_backward
 from fastcnn.ops.activations import leaky_relu as leaky_relu
 from fastcnn.ops.activations import leaky_relu_backward as leaky_relu_backward
 from fastcnn.ops.activations import log_softmax as log_softmax
 from fastcnn.ops.activations import log_softmax_backward as log_softmax_backward
+from fastcnn.ops.activations import prelu as prelu
+from fastcnn.ops.activations import prelu_backward as prelu_backward
 from fastcnn.ops.activations import relu as relu
 from fastcnn.ops.activations import relu_backward as relu_backward
 from fastcnn.ops.activations import sigmoid as sigmoid
 from fastcnn.ops.activations import sigmoid_backward as sigmoid_backward
 from fastcnn.ops.activations import softmax as softmax
 from fastcnn.ops.activations import softmax_backward as softmax_backward
+from fastcnn.ops.activations import softplus as softplus
+from fastcnn.ops.activations import softplus_backward as softplus_backward
+from fastcnn.ops.activations import swish as swish
+from fastcnn.ops.activations import swish_backward as swish_backward
 from fastcnn.ops.activations import tanh as tanh
 from fastcnn.ops.activations import tanh_backward as tanh_backward
 from fastcnn.ops.checks import Activation as Activation

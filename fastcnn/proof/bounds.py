@@ -40,7 +40,7 @@ related functions follow by the product and sum rules, as their docstrings say.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
+from math import erfc, pi, prod, sqrt
 from typing import Any
 
 import numpy as np
@@ -106,6 +106,8 @@ def sum_lengths(problem: Problem) -> tuple[int, ...]:
         of = problem.parameters or {f"{name}_shape": problem.arrays[name] for name in ("a", "b")}
         terms = prod(problem.arrays["dy"])
         return tuple(max(1, terms // max(1, prod(of[f"{name}_shape"]))) for name in ("a", "b"))
+    if problem.op == "prelu_backward":
+        return 1, prod(problem.arrays["x"][:-1])
     return (1,)
 
 
@@ -277,6 +279,129 @@ def _bell(problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ..
     """dy·e / (1 + e)², e = exp(−|x|) or exp(−2|x|): e errs by E, which makes the square err by at
     most 2·E/2. The sum (twice), the square, the quotient and the product round."""
     return _exponential(2 * _EXP + 5, arrays, reference)
+
+
+def _wide_arrays(arrays: dict[str, Array]) -> tuple[Array, Array]:
+    """x, and |dy| or 1, in float64."""
+    dy = arrays.get("dy", np.ones(arrays["x"].shape))
+    return arrays["x"].astype(np.float64), np.abs(dy.astype(np.float64))
+
+
+def _within(size: Array, scale: Array | int, y: Array) -> list[Array]:
+    """``size`` roundings of the engine and of the reference, and the reference's last one.
+
+    ``size`` is the sum of the sizes of all terms, each times its number of roundings. ``scale``
+    multiplies the errors of numbers below the smallest normal one, which are absolute.
+    """
+    u, tiny = unit_roundoff(y.dtype), float(np.finfo(y.dtype).tiny)
+    return [1.01 * size * (u + _V) + u * np.abs(y.astype(np.float64)) + 8 * tiny * scale]
+
+
+def _elu(problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]) -> list[Array]:
+    """alpha·(exp(x) − 1), or dy·alpha·exp(x): the function errs by E, alpha and the products
+    round."""
+    return _exponential(_EXP + 3, arrays, reference)
+
+
+def _softplus(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    """max(x, 0) + log(1 + e), e = exp(−|x|): e errs by E, which changes the logarithm by at most E
+    of its value. The logarithm errs by E, and the sum rounds."""
+    return _exponential(2 * _EXP + 1, arrays, reference)
+
+
+def _softplus_backward(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    """dy times a sigmoid, which errs by 2·E + 2; the product rounds."""
+    return _exponential(2 * _EXP + 3, arrays, reference)
+
+
+def _hard_sigmoid(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    """slope·x + offset: both constants, the product and the sum round. A limit never moves two
+    numbers further apart."""
+    slope, offset = (abs(problem.parameters[name]) for name in ("slope", "offset"))
+    x, _ = _wide_arrays(arrays)
+    return _within(3 * (slope * np.abs(x) + offset), 1, reference[0])
+
+
+def _hard_swish(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    """x·(x/6 + 1/2) or dy·(x/3 + 1/2), with x at most 3 from 0 in the factor: the constant, the
+    product and the sum of the factor round, and the product with the factor."""
+    x, dy = _wide_arrays(arrays)
+    near = np.minimum(np.abs(x), 3)
+    if "dy" in arrays:
+        return _within(4 * dy * (near / 3 + 0.5), 1, reference[0])
+    return _within(4 * np.where(x < 0, near, np.abs(x)) * (near / 6 + 0.5), near, reference[0])
+
+
+def _times_sigmoid(
+    x: Array, w: Array, dw: Array | None, of_w: Array | int, dy: Array, y: Array
+) -> list[Array]:
+    """x·s with s = sigmoid(w), or its gradient dy·(s + x·w′·s·(1 − s)) if w′ is ``dw``.
+
+    e = exp(−|w|) errs by E, and by the error ``of_w`` of w, which is absolute and in units of u.
+    The relative error of e changes s by 1 − s of it, and s·(1 − s) by at most all of it. Sums,
+    products and the quotient round up to 10 times.
+    """
+    e = np.exp(-np.abs(w))
+    s, rest = (np.where(w < 0, *pair) / (1 + e) for pair in ((e, 1), (1, e)))
+    of_e = _EXP + of_w
+    if dw is None:
+        return _within(np.abs(x) * s * (rest * of_e + 4), 1 + np.abs(x), y)
+    slope = np.abs(x) * dw * s * rest
+    size = dy * (s * (rest * of_e + 4) + slope * (of_e + 10))
+    return _within(size, 1 + dy * (1 + np.abs(x) * dw), y)
+
+
+def _swish(problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]) -> list[Array]:
+    x, dy = _wide_arrays(arrays)
+    dw = np.ones(x.shape) if "dy" in arrays else None
+    return _times_sigmoid(x, x, dw, 0, dy, reference[0])
+
+
+def _gelu(problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]) -> list[Array]:
+    """x·Φ(x), or dy·(Φ(x) + x·φ(x)).
+
+    The tail Q = Φ(−|x|) is exp(−x²/2), which errs by E, times a polynomial, which errs by 2·E. x²
+    rounds, and changes the exponential by x²/2 of its value. The specification takes Q from
+    erfc(|x|/√2); the quotient errs by 2u, which changes Q by at most 2·(x² + 1). Where x is above
+    0, 1 − Q rounds. Products and the sum round.
+
+    In the tanh form w = x·(c + d·x²), whose constants, products and sum round 5 times.
+    """
+    x, dy = _wide_arrays(arrays)
+    y, square = reference[0], x * x
+    if problem.parameters["approximate"]:
+        c, d = sqrt(8 / pi), sqrt(8 / pi) * 0.044715
+        w, dw = x * (c + d * square), c + 3 * d * square
+        return _times_sigmoid(x, w, dw if "dy" in arrays else None, 5 * np.abs(w), dy, y)
+    tail = np.array([erfc(abs(number) / sqrt(2)) / 2 for number in x.flat]).reshape(x.shape)
+    phi = np.exp(-square / 2) / sqrt(2 * pi)
+    share = tail * (3 * _EXP + 2 + 3 * square) + 2 * np.where(x < 0, tail, 1 - tail)
+    if "dy" in arrays:
+        slope = np.abs(x) * phi * (_EXP + 4 + square)
+        return _within(dy * (share + slope), 1 + dy * (1 + np.abs(x)), y)
+    return _within(np.abs(x) * share, 1 + np.abs(x), y)
+
+
+def _prelu_backward(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    """dx is dy or a product. dslope is a sum of R products in float64, in any order; engine and
+    reference round the result."""
+    (x, dy), (dx, dslope) = _wide_arrays(arrays), reference
+    over = tuple(range(x.ndim - 1))
+    size = np.where(x > 0, 0, dy * np.abs(x)).sum(axis=over)
+    _, count = sum_lengths(problem)
+    u = unit_roundoff(dslope.dtype)
+    bound = 2 * gamma(count + 1, _V) * size + 2 * u * np.abs(dslope.astype(np.float64))
+    return [*_products(problem, arrays, (dx,)), bound]
 
 
 def _batch_statistics(x: Array, dtype: DTypeLike) -> tuple[Array, Array, list[Array]]:
@@ -504,4 +629,20 @@ _DERIVED: dict[str, _Derivation] = {
     "concatenate": _selected,
     "concatenate_backward": _selected,
     **dict.fromkeys(_MERGING_GRADIENTS, _merging_gradients),
+    "clipped_relu": _selected,
+    "clipped_relu_backward": _selected,
+    "elu": _elu,
+    "elu_backward": _elu,
+    "hard_sigmoid": _hard_sigmoid,
+    "hard_sigmoid_backward": _products,
+    "hard_swish": _hard_swish,
+    "hard_swish_backward": _hard_swish,
+    "swish": _swish,
+    "swish_backward": _swish,
+    "gelu": _gelu,
+    "gelu_backward": _gelu,
+    "softplus": _softplus,
+    "softplus_backward": _softplus_backward,
+    "prelu": _products,
+    "prelu_backward": _prelu_backward,
 }

@@ -38,6 +38,7 @@ _OUTPUTS = {
         ("add_backward", "subtract_backward", "multiply_backward", "maximum_backward"),
         ("da", "db"),
     ),
+    "prelu_backward": ("dx", "dslope"),
     ARTICLE_NET: ("scores", "losses", "dfilters", "dweights", "dbias"),
 }
 

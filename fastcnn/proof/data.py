@@ -6,6 +6,7 @@
   often, which tests the rule for the first maximum.
 - ``float``: normal numbers, on which engines may differ by the roundings of their order of
   summation.
+- ``wide``: numbers up to 30 times as far from 0, where exponentials vanish.
 - ``special``: small integers among NaN and infinities, for operations that only select.
 - ``shifted``: rows around +800 and −800, each with one class far below the others. An exponential
   overflows unless the row's maximum is subtracted first.
@@ -31,7 +32,7 @@ from fastcnn.proof.article_net import clear_maxima
 from fastcnn.proof.bounds import sum_lengths
 from fastcnn.proof.problems import Case, Problem, Shape
 
-MODES = ("exact", "float", "special", "shifted", "long", "digits")
+MODES = ("exact", "float", "wide", "special", "shifted", "long", "digits")
 
 _LARGEST = 4  # of the small integers, so few that maxima tie
 
@@ -68,8 +69,9 @@ def _draw(rng: np.random.Generator, case: Case, name: str, shape: Shape) -> Arra
         return rng.random(shape) < 0.6
     if name == "variance":
         return rng.random(shape) + 0.1
-    if case.mode == "float":
-        return np.asarray(rng.standard_normal(shape))
+    if case.mode in ("float", "wide"):
+        far = rng.uniform(1, 30, shape) if case.mode == "wide" and name == "x" else 1
+        return np.asarray(rng.standard_normal(shape) * far)
     if case.mode == "long":
         return _lost_in_long_sums(rng, case, name, shape)
     if case.mode == "shifted":

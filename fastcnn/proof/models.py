@@ -44,6 +44,8 @@ from fastcnn.models.model import Model
 from fastcnn.models.nets import article, lenet5, resnet8, small
 from fastcnn.models.sequential import Sequential
 from fastcnn.nn.layers import (
+    ELU,
+    GELU,
     Add,
     Average,
     AvgPool2D,
@@ -56,6 +58,8 @@ from fastcnn.nn.layers import (
     Flatten,
     GlobalAvgPool2D,
     GlobalMaxPool2D,
+    HardSigmoid,
+    HardSwish,
     Input,
     Layer,
     LeakyReLU,
@@ -64,12 +68,15 @@ from fastcnn.nn.layers import (
     Merge,
     MinPool2D,
     Multiply,
+    PReLU,
     ReLU,
     Residual,
     Shape,
     Sigmoid,
     Softmax,
+    Softplus,
     Subtract,
+    Swish,
     Tanh,
     Tensor,
     ZeroPadding2D,
@@ -128,7 +135,7 @@ class ModelCase(NamedTuple):
 
 
 def all_layers(classes: int) -> list[Layer]:
-    """Every kind of layer, but for those of several inputs, which are in :func:`merging`.
+    """Every kind of layer but those of :func:`all_activations`, and of :func:`merging`.
 
     >>> def kinds(layers):
     ...     for layer in layers:
@@ -136,7 +143,8 @@ def all_layers(classes: int) -> list[Layer]:
     ...         yield from kinds([*getattr(layer, "layers", ()), *getattr(layer, "shortcut", ())])
     >>> of_others = {name for name in Layer.known if "fastcnn." not in str(Layer.known[name])}
     >>> merging_layers = Model(*merging(10)).layers
-    >>> Layer.known.keys() - of_others - {*kinds([*all_layers(10), *merging_layers])}
+    >>> here = [*all_layers(10), *all_activations(10), *merging_layers]
+    >>> Layer.known.keys() - of_others - {*kinds(here)}
     set()
     """
     return [
@@ -159,6 +167,32 @@ def all_layers(classes: int) -> list[Layer]:
         Flatten(),
         Dense(12, activation="relu"),
         Softmax(),
+        Dense(classes),
+    ]
+
+
+def all_activations(classes: int) -> list[Layer]:
+    """The activations by formulas, each on numbers that reach its bends."""
+    return [
+        Conv2D(7, (3, 2), strides=(2, 1)),
+        ReLU(max_value=0.2),
+        Conv2D(6, (2, 3), padding="same"),
+        PReLU(),
+        ELU(0.7),
+        BatchNorm(),
+        HardSigmoid(0.4, 0.6),
+        Conv2D(9, (1, 2), use_bias=False),
+        BatchNorm(),
+        HardSwish(),
+        Swish(),
+        DepthwiseConv2D((2, 3), use_bias=False),
+        BatchNorm(),
+        GELU(),
+        GELU(approximate=True),
+        Softplus(),
+        Flatten(),
+        Dense(12),
+        PReLU(),
         Dense(classes),
     ]
 
@@ -224,6 +258,7 @@ NETS = {
     "exact_layers": Net(exact_layers, (13, 9, 3), 16, ("exact",)),
     "inception": Net(inception, (9, 11, 3), 4, ("float", "weighted")),
     "merging": Net(merging, (7, 6, 3), 4, ("exact", "float")),
+    "all_activations": Net(all_activations, (11, 9, 2), 5, ("float", "weighted")),
 }
 
 
@@ -526,8 +561,12 @@ def _of_layer(
         return shape[0] + 1, output[0], samples
     if isinstance(layer, BatchNorm):  # it computes in float64, and rounds at the end of each pass
         return 4, 4, 4
-    if isinstance(layer, Tanh | Sigmoid):
+    if isinstance(layer, Tanh | Sigmoid | ELU | Swish | GELU | Softplus):
         return _FUNCTION, _FUNCTION, 0
+    if isinstance(layer, HardSigmoid | HardSwish):
+        return 4, 4, 0
+    if isinstance(layer, PReLU):  # the sum for a slope is taken in float64
+        return 1, 1, 2
     if isinstance(layer, Softmax):
         return _FUNCTION + shape[-1], 2 * (_FUNCTION + shape[-1]), 0
     if isinstance(layer, LeakyReLU | Dropout):

@@ -262,6 +262,8 @@ _CHANNEL_ROWS: tuple[Shape, ...] = (
     (0, 3),
 )
 
+_PRELU_ROWS: tuple[Shape, ...] = (*_CHANNEL_ROWS, (2, 5, 300), (9001, 2))
+
 _MARGINS: tuple[tuple[str, Shape, Any], ...] = (
     ("four-sides", (2, 5, 7, 3), ((1, 2), (0, 3))),
     ("pair", (1, 3, 4, 17), (2, 1)),
@@ -405,12 +407,48 @@ def _element_problems(shape: Shape) -> Iterator[Problem]:
     uneven, name = {"slope": 0.3}, f"{label}-uneven"
     yield Problem("leaky_relu", name, {"x": shape}, uneven, modes=("float",))
     yield Problem("leaky_relu_backward", name, both, uneven, modes=("float",))
+    smooth = _smooth_modes(shape)
     for op in ("tanh", "sigmoid"):
-        yield Problem(op, label, {"x": shape}, modes=("float",), quick=quick)
-        yield Problem(f"{op}_backward", label, both, modes=("float",), quick=quick)
+        yield Problem(op, label, {"x": shape}, modes=smooth, quick=quick)
+        yield Problem(f"{op}_backward", label, both, modes=smooth, quick=quick)
     masked = {"x": shape, "kept": shape}
     yield Problem("dropout", label, masked, {"rate": 0.5}, modes=modes, quick=quick)
     yield Problem("dropout", f"{label}-uneven", masked, {"rate": 0.3}, modes=("float",))
+
+
+def _smooth_modes(shape: Shape) -> tuple[str, ...]:
+    """The modes of smooth activations. Far from 0 one number alone may be no signal."""
+    return ("float",) if prod(shape) == 1 else ("float", "wide")
+
+
+def _activation_problems(shape: Shape) -> Iterator[Problem]:
+    """Activations by formulas: those of straight lines, then the smooth ones."""
+    label = "x".join(map(str, shape)) or "scalar"
+    exact, quick = ("exact", "float", "special"), len(shape) > 2
+    x, both = {"x": shape}, {"dy": shape, "x": shape}
+
+    def pair(op: str, name: str, modes: tuple[str, ...], **parameters: Any) -> Iterator[Problem]:
+        yield Problem(op, name, x, parameters, modes=modes, quick=quick)
+        yield Problem(f"{op}_backward", name, both, parameters, modes=modes, quick=quick)
+
+    yield from pair("clipped_relu", label, exact, top=2.0)
+    yield from pair("clipped_relu", f"{label}-uneven", ("float",), top=0.7)
+    yield from pair("hard_sigmoid", label, exact, slope=0.25, offset=0.5)  # powers of two: exact
+    yield from pair("hard_sigmoid", f"{label}-uneven", ("float",), slope=1 / 6, offset=0.4)
+    smooth = _smooth_modes(shape)
+    yield from pair("hard_swish", label, smooth)
+    yield from pair("elu", label, smooth, alpha=0.3)
+    yield from pair("softplus", label, smooth)
+    yield from pair("swish", label, smooth)
+    yield from pair("gelu", label, smooth, approximate=False)
+    yield from pair("gelu", f"{label}-tanh", smooth, approximate=True)
+
+
+def _prelu_problems(shape: Shape) -> Iterator[Problem]:
+    label, quick, modes = "x".join(map(str, shape)), len(shape) > 2, ("exact", "float", "special")
+    arrays = {"x": shape, "slope": shape[-1:]}
+    yield Problem("prelu", label, arrays, modes=modes, quick=quick)
+    yield Problem("prelu_backward", label, {"dy": shape} | arrays, modes=modes, quick=quick)
 
 
 def _padding_problems(label: str, shape: Shape, padding: Padding) -> Iterator[Problem]:
@@ -572,6 +610,10 @@ def problems() -> tuple[Problem, ...]:
         result += _joining_problems(label, shapes, axis)
     for rows in _ROWS:
         result += _row_problems(rows)
+    for shape in _ELEMENTS:
+        result += _activation_problems(shape)
+    for batch in _PRELU_ROWS:
+        result += _prelu_problems(batch)
     result += _long_problems()
     result += _article_problems()
     order = list(dict.fromkeys(problem.op for problem in result))

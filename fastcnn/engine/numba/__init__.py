@@ -17,7 +17,17 @@ from fastcnn.engine.numba.conv.loops import (
 from fastcnn.engine.numba.dense.backward import dense_backward
 from fastcnn.engine.numba.dense.forward import dense
 from fastcnn.engine.numba.elementwise.activations import (
+    clipped_relu,
+    clipped_relu_backward,
     dropout,
+    elu,
+    elu_backward,
+    gelu,
+    gelu_backward,
+    hard_sigmoid,
+    hard_sigmoid_backward,
+    hard_swish,
+    hard_swish_backward,
     leaky_relu,
     leaky_relu_backward,
     log_softmax,
@@ -28,6 +38,10 @@ from fastcnn.engine.numba.elementwise.activations import (
     sigmoid_backward,
     softmax,
     softmax_backward,
+    softplus,
+    softplus_backward,
+    swish,
+    swish_backward,
     tanh,
     tanh_backward,
 )
@@ -49,6 +63,7 @@ from fastcnn.engine.numba.elementwise.normalization import (
     batch_norm_inference,
 )
 from fastcnn.engine.numba.elementwise.padding import zero_pad2d, zero_pad2d_backward
+from fastcnn.engine.numba.elementwise.prelu import prelu, prelu_backward
 from fastcnn.engine.numba.pool.operations import (
     avg_pool2d,
     avg_pool2d_backward,

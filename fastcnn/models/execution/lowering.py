@@ -202,7 +202,16 @@ class DenseLowering(Lowering[Dense]):
 
 
 class ReLULowering(Lowering[ReLU]):
-    """A ReLU; a slice masks the gradient, because it does so for ReLUs that end other layers."""
+    """A ReLU without a maximum.
+
+    A slice masks the gradient, because it does so for ReLUs that end other layers.
+    """
+
+    @classmethod
+    def stands_alone(cls, layer: ReLU, dtype: np.dtype[np.floating]) -> str | None:
+        if layer.max_value is not None:
+            return "its maximum is an operation of its own"
+        return super().stands_alone(layer, dtype)
 
     def forward(self, to: StepList, x: Operand, y: Operand) -> None:
         to.step(activations.relu_kernel, (to.like, to.like), to.n * self.count, x, y)

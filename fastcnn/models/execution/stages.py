@@ -39,8 +39,10 @@ def output_of(layer: Layer) -> tuple[int, ...]:
 
 
 def is_relu(layer: Layer) -> bool:
-    """Whether a layer ends in a ReLU, or is one."""
-    return isinstance(layer, ReLU) or getattr(layer, "activation", None) == "relu"
+    """Whether a layer ends in a ReLU without a maximum, or is one."""
+    if isinstance(layer, ReLU):
+        return layer.max_value is None
+    return getattr(layer, "activation", None) == "relu"
 
 
 def pooling_of(layer: Pool, n: int, image: Shape | None = None) -> PoolGeometry:
@@ -68,6 +70,6 @@ def stage_end(layers: Sequence[Layer], i: int) -> int:
     end = i + 1
     if type(layers[i]) not in (Conv2D, DepthwiseConv2D):
         return end
-    while end < len(layers) and type(layers[end]) is ReLU:
+    while end < len(layers) and type(layers[end]) is ReLU and is_relu(layers[end]):
         end += 1
     return end + 1 if end < len(layers) and type(layers[end]) is MaxPool2D else i + 1

@@ -1,6 +1,20 @@
 """Layers: they hold parameters and shapes, and call the operations that compute."""
 
-from fastcnn.nn.layers.activations import LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
+from fastcnn.nn.layers.activations import (
+    ELU,
+    GELU,
+    HardSigmoid,
+    HardSwish,
+    LeakyReLU,
+    PReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Swish,
+    Tanh,
+)
 from fastcnn.nn.layers.arrays import Arrays, Watch, own_arrays
 from fastcnn.nn.layers.base import Layer, all_layers, settle, snake_case
 from fastcnn.nn.layers.convolution import Conv2D, DepthwiseConv2D
@@ -32,6 +46,8 @@ from fastcnn.nn.layers.stack import checked_layers, infer_stack
 from fastcnn.nn.layers.tensors import Input, Tensor, image_shape, input_of_call
 
 __all__ = [
+    "ELU",
+    "GELU",
     "INITIALIZERS",
     "INSTEAD",
     "Add",
@@ -48,6 +64,8 @@ __all__ = [
     "Flatten",
     "GlobalAvgPool2D",
     "GlobalMaxPool2D",
+    "HardSigmoid",
+    "HardSwish",
     "Input",
     "Layer",
     "LeakyReLU",
@@ -57,14 +75,18 @@ __all__ = [
     "MinPool2D",
     "Multiply",
     "Ownership",
+    "PReLU",
     "ReLU",
     "Residual",
     "Shape",
     "Shapes",
+    "SiLU",
     "Sigmoid",
     "Softmax",
+    "Softplus",
     "Spec",
     "Subtract",
+    "Swish",
     "Tanh",
     "Tensor",
     "Watch",

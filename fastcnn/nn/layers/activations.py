@@ -9,19 +9,25 @@ import numpy as np
 
 from fastcnn import ops
 from fastcnn.core.arguments import Array
-from fastcnn.core.scalars import share
+from fastcnn.core.scalars import above_zero, number, share, truth
 from fastcnn.nn.layers.base import Gradients, Layer
-from fastcnn.nn.layers.initializers import Shape
+from fastcnn.nn.layers.initializers import Shape, Spec
+from fastcnn.ops.checks import finite_number
+
+Operation = Callable[..., Array]
 
 
 class _Activation(Layer):
     """An activation: one operation, and the operation of its gradient."""
 
-    _forward: ClassVar[Callable[..., Array]]
-    _backward: ClassVar[Callable[..., Array]]
+    _forward: ClassVar[Operation]
+    _backward: ClassVar[Operation]
 
     def infer(self, input_shape: Shape) -> Shape:
         return input_shape
+
+    def _operations(self) -> tuple[Operation, Operation]:
+        return type(self)._forward, type(self)._backward
 
     def _parameters(self) -> dict[str, Any]:
         return {}
@@ -29,20 +35,44 @@ class _Activation(Layer):
     def forward(
         self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
     ) -> tuple[Array, Any]:
-        return type(self)._forward(x, **self._parameters(), engine=engine), x
+        forward, _ = self._operations()
+        return forward(x, **self._parameters(), engine=engine), x
 
     def backward(
         self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
     ) -> tuple[Array | None, Gradients]:
         if not needs_dx:
             return None, {}
-        return type(self)._backward(dy, saved, **self._parameters(), engine=engine), {}
+        _, backward = self._operations()
+        return backward(dy, saved, **self._parameters(), engine=engine), {}
 
 
 class ReLU(_Activation):
-    """``max(x, 0)``. As ``activation="relu"`` of the layer before it, it costs no extra pass."""
+    """``max(x, 0)``, or ``min(max(x, 0), max_value)``.
 
-    _forward, _backward = staticmethod(ops.relu), staticmethod(ops.relu_backward)
+    Without a maximum it costs no extra pass as ``activation="relu"`` of the layer before it.
+
+    Args:
+        max_value: the largest output, above 0, such as 6 in MobileNets. None means no limit.
+
+    Example:
+        >>> ReLU(6).infer((26, 26, 8))
+        (26, 26, 8)
+        >>> ReLU(6), ReLU()
+        (ReLU(max_value=6.0), ReLU())
+    """
+
+    def __init__(self, max_value: float | None = None) -> None:
+        super().__init__()
+        self.max_value = above_zero("max_value", max_value)
+
+    def _operations(self) -> tuple[Operation, Operation]:
+        if self.max_value is None:
+            return ops.relu, ops.relu_backward
+        return ops.clipped_relu, ops.clipped_relu_backward
+
+    def _parameters(self) -> dict[str, Any]:
+        return {} if self.max_value is None else {"top": self.max_value}
 
 
 class LeakyReLU(_Activation):
@@ -80,3 +110,136 @@ class Softmax(_Activation):
     it, because the loss contains a softmax."""
 
     _forward, _backward = staticmethod(ops.softmax), staticmethod(ops.softmax_backward)
+
+
+class ELU(_Activation):
+    """x where it is above 0, else ``alpha * (exp(x) - 1)``.
+
+    Args:
+        alpha: the output approaches ``-alpha`` where x is far below 0; at least 0.
+
+    Example:
+        >>> ELU(0.5).infer((26, 26, 8))
+        (26, 26, 8)
+    """
+
+    _forward, _backward = staticmethod(ops.elu), staticmethod(ops.elu_backward)
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        super().__init__()
+        self.alpha = number("alpha", alpha)
+
+    def _parameters(self) -> dict[str, Any]:
+        return {"alpha": self.alpha}
+
+
+class HardSigmoid(_Activation):
+    """``slope * x + offset``, but at least 0 and at most 1: three lines in place of a sigmoid.
+
+    Args:
+        slope: the factor of x, at least 0.
+        offset: the output where x is 0.
+
+    Example:
+        >>> HardSigmoid(0.2).infer((128,))
+        (128,)
+    """
+
+    _forward, _backward = staticmethod(ops.hard_sigmoid), staticmethod(ops.hard_sigmoid_backward)
+
+    def __init__(self, slope: float = 1 / 6, offset: float = 0.5) -> None:
+        super().__init__()
+        self.slope, self.offset = number("slope", slope), finite_number("offset", offset)
+
+    def _parameters(self) -> dict[str, Any]:
+        return {"slope": self.slope, "offset": self.offset}
+
+
+class HardSwish(_Activation):
+    """``x * hard_sigmoid(x)``, as in MobileNetV3.
+
+    Example:
+        >>> HardSwish().infer((26, 26, 8))
+        (26, 26, 8)
+    """
+
+    _forward, _backward = staticmethod(ops.hard_swish), staticmethod(ops.hard_swish_backward)
+
+
+class Swish(_Activation):
+    """``x * sigmoid(x)``. ``SiLU`` is another name of this class.
+
+    Example:
+        >>> SiLU()
+        Swish()
+    """
+
+    _forward, _backward = staticmethod(ops.swish), staticmethod(ops.swish_backward)
+
+
+SiLU = Swish
+
+
+class GELU(_Activation):
+    """``x * Φ(x)``, where Φ(x) is the probability that a standard normal number is at most x.
+
+    Args:
+        approximate: True computes ``x * (1 + tanh(√(2/π) * (x + 0.044715 * x³))) / 2`` instead.
+
+    Example:
+        >>> GELU(approximate=True).infer((26, 26, 8))
+        (26, 26, 8)
+    """
+
+    _forward, _backward = staticmethod(ops.gelu), staticmethod(ops.gelu_backward)
+
+    def __init__(self, approximate: bool = False) -> None:
+        super().__init__()
+        self.approximate = truth("approximate", approximate)
+
+    def _parameters(self) -> dict[str, Any]:
+        return {"approximate": self.approximate}
+
+
+class Softplus(_Activation):
+    """``log(1 + exp(x))``, a smooth ReLU.
+
+    Example:
+        >>> Softplus().infer((26, 26, 8))
+        (26, 26, 8)
+    """
+
+    _forward, _backward = staticmethod(ops.softplus), staticmethod(ops.softplus_backward)
+
+
+class PReLU(Layer):
+    """x where it is above 0, else ``slope * x``, with a slope that the net learns.
+
+    Images have a slope for each channel, vectors one for each feature. All begin at 0.25.
+
+    Example:
+        >>> layer = PReLU()
+        >>> layer.build((26, 26, 3), np.random.default_rng(0))
+        (26, 26, 3)
+        >>> layer.parameters["slope"]
+        array([0.25, 0.25, 0.25], dtype=float32)
+
+    Parameter: ``slope`` (C,).
+    """
+
+    def infer(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def parameter_specs(self, input_shape: Shape) -> dict[str, Spec]:
+        return {"slope": Spec(input_shape[-1:], "quarters")}
+
+    def forward(
+        self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
+    ) -> tuple[Array, Any]:
+        return ops.prelu(x, self.parameters["slope"], engine=engine), x
+
+    def backward(
+        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
+    ) -> tuple[Array | None, Gradients]:
+        dx, dslope = ops.prelu_backward(dy, saved, self.parameters["slope"], engine=engine)
+        return dx, {"slope": dslope}

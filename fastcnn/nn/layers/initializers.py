@@ -43,6 +43,7 @@ def _uniform(spec: Spec, limit: float, rng: np.random.Generator) -> Array:
 _INITIALIZERS: dict[str, Callable[[Spec, np.random.Generator], Array]] = {
     "zeros": lambda spec, rng: np.zeros(spec.shape),
     "ones": lambda spec, rng: np.ones(spec.shape),
+    "quarters": lambda spec, rng: np.full(spec.shape, 0.25),  # of PReLU's slopes, He et al.
     "glorot_uniform": lambda s, rng: _uniform(s, sqrt(6 / (s.fan_in + s.fan_out)), rng),
     "glorot_normal": lambda s, rng: _normal(s, sqrt(2 / (s.fan_in + s.fan_out)), rng),
     "he_uniform": lambda s, rng: _uniform(s, sqrt(6 / s.fan_in), rng),

@@ -9,14 +9,19 @@ first"). They load values before a condition for the same reason.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from fastcnn.core.arguments import Array
-from fastcnn.engine.numba.runtime.arrays import empty_like_type, readable
+from fastcnn.engine.numba.elementwise.exponentials import exponential
+from fastcnn.engine.numba.elementwise.formulas import FORMULAS
+from fastcnn.engine.numba.runtime.arrays import empty_like_type, readable, record
 from fastcnn.engine.numba.runtime.inlining import device
-from fastcnn.engine.numba.runtime.jit import kernel, ordered_kernel
+from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory
+from fastcnn.engine.numba.runtime.jit import kernel, ordered_kernel, wide_kernel
 from fastcnn.engine.numba.runtime.threads import parallel_for
-from fastcnn.engine.numba.runtime.types import Number
+from fastcnn.engine.numba.runtime.types import Kernel, Number
 
 _EXP = 20  # operations that an exponential counts for, when work is split over threads
 
@@ -37,47 +42,117 @@ def relu_backward(dy: Array, x: Array) -> Array:
 
 def leaky_relu(x: Array, slope: float) -> Array:
     """``x`` where it is above 0, else ``slope * x``, on a flat array."""
-    y = empty_like_type(x, *x.shape)
-    parallel_for(_leaky, x.size, x.size, readable(x), readable(x), x.dtype.type(slope), y)
-    return y
+    return _applied("leaky_relu", x, slope)
 
 
 def leaky_relu_backward(dy: Array, x: Array, slope: float) -> Array:
     """``dy`` where ``x > 0``, else ``slope * dy``, on flat arrays."""
-    dx = empty_like_type(x, *x.shape)
-    parallel_for(_leaky, x.size, x.size, readable(dy), readable(x), x.dtype.type(slope), dx)
-    return dx
+    return _gradient("leaky_relu", dy, x, slope)
+
+
+def clipped_relu(x: Array, top: float) -> Array:
+    """``min(max(x, 0), top)`` of a flat array."""
+    return _applied("clipped_relu", x, top)
+
+
+def clipped_relu_backward(dy: Array, x: Array, top: float) -> Array:
+    """``dy`` where x lies between 0 and ``top``, else 0, on flat arrays."""
+    return _gradient("clipped_relu", dy, x, top)
 
 
 def tanh(x: Array) -> Array:
     """Hyperbolic tangent of a flat array."""
-    y = empty_like_type(x, *x.shape)
-    parallel_for(_tanh, x.size, _EXP * x.size, readable(x), y)
-    return y
+    return _applied("tanh", x)
 
 
 def tanh_backward(dy: Array, x: Array) -> Array:
     """``dy / cosh²(x)`` on flat arrays."""
-    return _bell_gradient(dy, x, -2, 4)
+    return _gradient("tanh", dy, x)
 
 
 def sigmoid(x: Array) -> Array:
     """``1 / (1 + exp(-x))`` of a flat array."""
-    y = empty_like_type(x, *x.shape)
-    parallel_for(_sigmoid, x.size, _EXP * x.size, readable(x), y)
-    return y
+    return _applied("sigmoid", x)
 
 
 def sigmoid_backward(dy: Array, x: Array) -> Array:
     """Gradient of :func:`sigmoid` with respect to its input ``x``, on flat arrays."""
-    return _bell_gradient(dy, x, -1, 1)
+    return _gradient("sigmoid", dy, x)
 
 
-def _bell_gradient(dy: Array, x: Array, scale: int, factor: int) -> Array:
-    """``dy`` times a derivative that is a bell around 0: see the kernel :func:`_bell`."""
-    dx = empty_like_type(x, *x.shape)
-    numbers = x.dtype.type(scale), x.dtype.type(factor)
-    parallel_for(_bell, x.size, _EXP * x.size, readable(dy), readable(x), *numbers, dx)
+def hard_sigmoid(x: Array, slope: float, offset: float) -> Array:
+    """``slope * x + offset`` between 0 and 1, of a flat array."""
+    return _applied("hard_sigmoid", x, slope, offset)
+
+
+def hard_sigmoid_backward(dy: Array, x: Array, slope: float, offset: float) -> Array:
+    """``slope * dy`` where ``slope * x + offset`` lies between 0 and 1, else 0, on flat arrays."""
+    return _gradient("hard_sigmoid", dy, x, slope, offset)
+
+
+def hard_swish(x: Array) -> Array:
+    """``x * hard_sigmoid(x)`` of a flat array."""
+    return _applied("hard_swish", x)
+
+
+def hard_swish_backward(dy: Array, x: Array) -> Array:
+    """Gradient of :func:`hard_swish` with respect to its input ``x``, on flat arrays."""
+    return _gradient("hard_swish", dy, x)
+
+
+def swish(x: Array) -> Array:
+    """``x * sigmoid(x)`` of a flat array."""
+    return _applied("swish", x)
+
+
+def swish_backward(dy: Array, x: Array) -> Array:
+    """Gradient of :func:`swish` with respect to its input ``x``, on flat arrays."""
+    return _gradient("swish", dy, x)
+
+
+def gelu(x: Array, approximate: bool) -> Array:
+    """``x * Φ(x)`` of a flat array, exact or in the tanh form."""
+    return _applied("gelu_tanh" if approximate else "gelu", x)
+
+
+def gelu_backward(dy: Array, x: Array, approximate: bool) -> Array:
+    """Gradient of :func:`gelu` with respect to its input ``x``, on flat arrays."""
+    return _gradient("gelu_tanh" if approximate else "gelu", dy, x)
+
+
+def elu(x: Array, alpha: float) -> Array:
+    """``x`` where it is above 0, else ``alpha * (exp(x) - 1)``, on a flat array."""
+    return _applied("elu", x, alpha)
+
+
+def elu_backward(dy: Array, x: Array, alpha: float) -> Array:
+    """``dy`` where ``x > 0``, else ``dy * alpha * exp(x)``, on flat arrays."""
+    return _gradient("elu", dy, x, alpha)
+
+
+def softplus(x: Array) -> Array:
+    """``log(1 + exp(x))`` of a flat array."""
+    return _applied("softplus", x)
+
+
+def softplus_backward(dy: Array, x: Array) -> Array:
+    """``dy * sigmoid(x)`` on flat arrays."""
+    return _gradient("softplus", dy, x)
+
+
+def _applied(name: str, x: Array, p: float = 0.0, q: float = 0.0) -> Array:
+    """The activation of a flat array by a formula with the parameters ``p`` and ``q``."""
+    y, work = empty_like_type(x, *x.shape), FORMULAS[name].work * x.size
+    numbers = record(Parameters(p, q))
+    parallel_for(activation_kernel(name), x.size, work, readable(x), y, numbers)
+    return y
+
+
+def _gradient(name: str, dy: Array, x: Array, p: float = 0.0, q: float = 0.0) -> Array:
+    """The gradient of :func:`_applied` with respect to ``x``."""
+    dx, work = empty_like_type(x, *x.shape), FORMULAS[name].work * x.size
+    arrays = readable(dy), readable(x), dx
+    parallel_for(gradient_kernel(name), x.size, work, *arrays, record(Parameters(p, q)))
     return dx
 
 
@@ -135,40 +210,49 @@ def relu_gradient_kernel(start: int, stop: int, dy: Array, x: Array, dx: Array) 
         dx[i] = value if x[i] > 0 else 0
 
 
-@kernel
-def _leaky(start: int, stop: int, values: Array, x: Array, slope: Number, out: Array) -> None:
-    """``out = values`` where ``x > 0``, else ``slope * values``, on flat arrays."""
-    values, x, out = values[start:stop], x[start:stop], out[start:stop]
-    for i in range(out.size):
-        value = values[i]
-        out[i] = value if x[i] > 0 else slope * value
+class Parameters(NamedTuple):
+    """The parameters of a formula, 0 where it has none."""
+
+    p: float
+    q: float
 
 
-@kernel
-def _tanh(start: int, stop: int, x: Array, y: Array) -> None:
-    """``y = tanh(x)`` on flat arrays."""
-    for i in range(start, stop):
-        y[i] = np.tanh(x[i])
+@kernel_factory
+def activation_kernel(name: str) -> Kernel:
+    """The kernel ``y = value(x)`` on flat arrays for the formula of this name.
+
+    ``numbers`` is a record of :class:`Parameters`.
+    """
+    value = FORMULAS[name].value
+
+    @wide_kernel
+    def activation(start: int, stop: int, x: Array, y: Array, numbers: Array) -> None:
+        p, q = x.dtype.type(numbers[0].p), x.dtype.type(numbers[0].q)
+        x, y = x[start:stop], y[start:stop]
+        for i in range(y.size):
+            y[i] = value(x[i], p, q)
+
+    return activation
 
 
-@kernel
-def _sigmoid(start: int, stop: int, x: Array, y: Array) -> None:
-    """``y = 1 / (1 + exp(-x))`` on flat arrays; no exponential overflows."""
-    one = x.dtype.type(1)
-    for i in range(start, stop):
-        e = np.exp(-abs(x[i]))
-        y[i] = (e if x[i] < 0 else one) / (one + e)
+@kernel_factory
+def gradient_kernel(name: str) -> Kernel:
+    """The kernel ``dx = gradient(dy, x)`` on flat arrays for the formula of this name.
 
+    ``numbers`` is a record of :class:`Parameters`.
+    """
+    gradient = FORMULAS[name].gradient
 
-@kernel
-def _bell(
-    start: int, stop: int, dy: Array, x: Array, scale: Number, factor: Number, dx: Array
-) -> None:
-    """``dx = dy · factor · e / (1 + e)²`` with ``e = exp(scale · |x|)``, on flat arrays."""
-    one = x.dtype.type(1)
-    for i in range(start, stop):
-        e = np.exp(scale * abs(x[i]))
-        dx[i] = dy[i] * (factor * e / ((one + e) * (one + e)))
+    @wide_kernel
+    def activation_gradient(
+        start: int, stop: int, dy: Array, x: Array, dx: Array, numbers: Array
+    ) -> None:
+        p, q = x.dtype.type(numbers[0].p), x.dtype.type(numbers[0].q)
+        dy, x, dx = dy[start:stop], x[start:stop], dx[start:stop]
+        for i in range(dx.size):
+            dx[i] = gradient(dy[i], x[i], p, q)
+
+    return activation_gradient
 
 
 @kernel
@@ -192,7 +276,7 @@ def softmax_row(x: Array, y: Array) -> None:
         largest = max(largest, x[c])
     total = np.float64(0)
     for c in range(x.size):
-        y[c] = np.exp(x[c] - largest)
+        y[c] = exponential(x[c] - largest)
     for c in range(x.size):
         total += y[c]
     for c in range(x.size):
@@ -207,7 +291,7 @@ def log_sum_exp(x: Array) -> tuple[Number, Number]:
         largest = max(largest, x[c])
     total = np.float64(0)
     for c in range(x.size):
-        total += np.exp(x[c] - largest)
+        total += exponential(x[c] - largest)
     return largest, np.log(total)
 
 

@@ -23,6 +23,7 @@ Its files:
     intrinsics.py        functions written as LLVM, each with a NumPy form for when JIT is off
     atomics.py           words of memory that threads change in one step
     finite.py            whether all numbers of an array are finite
+    floats.py            arithmetic on single numbers, from which loops over vectors are made
     runs.py              runs of neighbouring numbers, copied and zeroed
     calls.py             calls of compiled kernels by their address
     program.py           lists of such calls, which run for each slice of a batch

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 import numpy.ma  # Numba imports it at a first call, which a signal handler must not interrupt
@@ -70,28 +70,42 @@ def _dtype_of(fields: tuple[tuple[str, np.dtype[Any]], ...]) -> np.dtype[Any]:
     return np.dtype(list(fields))
 
 
-_WORD = np.dtype(np.int64)
+@cache
+def _floats_in(kind: type) -> frozenset[str]:
+    """The names of the fields of a named tuple's class that are declared as floats."""
+    return frozenset(name for name, hint in get_type_hints(kind).items() if hint is float)
 
 
-def _integers(numbers: Any) -> tuple[tuple[Any, ...], np.dtype[Any]]:
-    """A named tuple's integers, and the dtype of its record; a tuple in it is a record too."""
-    values, fields = [], []
-    for name, number in zip(numbers._fields, numbers, strict=True):
-        value, dtype = _integers(number) if isinstance(number, tuple) else (int(number), _WORD)
+_WORD, _FLOAT = np.dtype(np.int64), np.dtype(np.float64)
+
+
+def _numbers(fields: Any) -> tuple[tuple[Any, ...], np.dtype[Any]]:
+    """A named tuple's numbers, and the dtype of its record; a tuple in it is a record too."""
+    kind: Any = type(fields)
+    values, dtypes, floats = [], [], _floats_in(kind)
+    for name, number in zip(fields._fields, fields, strict=True):
+        value: Any
+        if isinstance(number, tuple):
+            value, dtype = _numbers(number)
+        elif name in floats:
+            value, dtype = float(number), _FLOAT
+        else:
+            value, dtype = int(number), _WORD
         values.append(value)
-        fields.append((name, dtype))
-    return tuple(values), _dtype_of(tuple(fields))
+        dtypes.append((name, dtype))
+    return tuple(values), _dtype_of(tuple(dtypes))
 
 
 @lru_cache(maxsize=4096, typed=True)
 def record(numbers: NamedTuple) -> Array:
-    """A named tuple of integers as an array of one record, with the fields' names.
+    """A named tuple of numbers as an array of one record, with the fields' names.
 
-    A field may be a named tuple of integers too: compiled code reads ``numbers[0].rows.a``.
-    Compiled code takes a record faster than a named tuple (docs/measurements.md, "A geometry is an
-    array of one record"), and fastest if all records of one type share one dtype object.
+    A field is a float64 if the class declares it as ``float``, else an int64. It may be a named
+    tuple of numbers too: compiled code reads ``numbers[0].rows.a``. Compiled code takes a record
+    faster than a named tuple (docs/measurements.md, "A geometry is an array of one record"), and
+    fastest if all records of one type share one dtype object.
     """
-    values, dtype = _integers(numbers)
+    values, dtype = _numbers(numbers)
     try:
         array: Array = np.array([values], dtype)
     except OverflowError:

@@ -30,6 +30,7 @@ from fastcnn.engine.numba.runtime.types import (
     IntType,
     Kernel,
     KernelType,
+    LiteralType,
     Lowering,
     Signature,
     TupleType,
@@ -84,7 +85,13 @@ def _described(argument: object) -> str:
 
 
 def _plain_launch(
-    board: Words, tasks: int, start: int, stop: int, kernel: Kernel, arguments: tuple[Any, ...]
+    board: Words,
+    tasks: int,
+    start: int,
+    stop: int,
+    kernel: Kernel,
+    arguments: tuple[Any, ...],
+    wide: bool,
 ) -> None:
     kernel(start, stop, *arguments)
 
@@ -98,11 +105,13 @@ def launch(
     stop: IntType,
     kernel: KernelType,
     arguments: TupleType,
+    wide: LiteralType,
 ) -> Lowering:
     """Run the kernel over ``range(start, stop)``, cut into ``tasks`` if there is a board.
 
     The frame lies on the stack of this call, which returns when all tasks are done. If ``tasks`` is
-    -1, nothing runs, and ``board[0]`` becomes the address of the kernel's step entry, or 0.
+    -1, nothing runs, and ``board[0]`` becomes the address of the kernel's step entry, or 0. If
+    ``wide`` is true, the kernel's loops take the widest vectors of the processor.
     """
     range_and_arguments = types.int64, types.int64, *arguments.types
     of_kernel = kernel.get_call_type(typing_context, range_and_arguments, {}).args
@@ -111,6 +120,10 @@ def launch(
         layout = _Frame(context, arguments.types)
         compiled = kernel.dispatcher.overloads[tuple(of_kernel)]
         task_entry = _task_entry(context, builder, compiled, layout)
+        if wide.literal_value:
+            # By default LLVM takes half of the width of AVX-512 on many processors. The method
+            # ``add`` of llvmlite's own class knows no attribute that has a value.
+            set.add(task_entry.attributes, '"prefer-vector-width"="512"')
         step_entry = _step_entry(builder, task_entry, layout)
         frame = layout.filled(builder, cgutils.unpack_tuple(builder, values[5]))
         array = context.make_array(board)(context, builder, values[0])
@@ -133,7 +146,7 @@ def launch(
                         _share(builder, array.data, values[1:4], task_entry, frame)
         return context.get_dummy_value()
 
-    return types.none(board, tasks, start, stop, kernel, arguments), generate
+    return types.none(board, tasks, start, stop, kernel, arguments, wide), generate
 
 
 class _Frame:
@@ -171,7 +184,7 @@ def _new_entry(builder: Builder, suffix: str) -> tuple[ir.Function, Builder]:
 
 def _task_entry(
     context: Context, builder: Builder, compiled: CompileResult, layout: _Frame
-) -> Value:
+) -> ir.Function:
     """The function that runs a compiled kernel with the arguments of a frame."""
     entry, body = _new_entry(builder, "task")
     values = layout.values(body, entry.args[0])

@@ -8,7 +8,7 @@ call, which can be more than ten, because a record of arguments would not stay i
 
 With ``NUMBA_DISABLE_JIT=1`` a plain function on NumPy runs instead, so that kernels run in a
 debugger; its multiply-adds round twice. Intrinsics stand in :mod:`fastcnn.engine.numba.tiles`, for
-register tiles, and in ``atomics``, ``runs`` and ``calls`` of this room.
+register tiles, and in ``atomics``, ``floats``, ``runs`` and ``calls`` of this room.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The decorators of kernels, which run when a kernel's module is imported.
 
 ``kernel`` is for functions that the thread driver runs, ``ordered_kernel`` for those in which the
-order of additions matters, ``compiled`` for the others that Python calls. They compile a function
+order of additions matters, ``wide_kernel`` for those that also compute much for each number,
+``compiled`` for the others that Python calls. They compile a function
 at its first call with each combination of types, or read it from the disk
 (:mod:`fastcnn.engine.numba.runtime.kernel_cache`). The flags are in
 :mod:`fastcnn.engine.numba.runtime.inlining`, with ``device``, the decorator of functions that
@@ -56,6 +57,16 @@ def ordered_kernel(function: Callable[..., None]) -> Kernel:
     return _launched(function, ORDERED)
 
 
+def wide_kernel(function: Callable[..., None]) -> Kernel:
+    """As :func:`ordered_kernel`, with loops over the widest vectors of the processor.
+
+    On many processors with AVX-512, LLVM takes vectors of half the width by default. This decorator
+    is for loops that compute so much for each number that arithmetic takes longer than memory
+    (docs/measurements.md, "Loops of much arithmetic take the widest vectors").
+    """
+    return _launched(function, ORDERED, wide=True)
+
+
 def compiled(function: Callable[..., Any]) -> Kernel:
     """Compile a function of any form at its first call with each combination of types."""
     return _cached(function, FLAGS)
@@ -74,17 +85,18 @@ def fused(function: Callable[..., Any]) -> Kernel:
 _LAUNCH = """
 def with_launch(kernel):
     def run(_board, _tasks, {parameters}):
-        launch(_board, _tasks, start, stop, kernel, ({arguments},))
+        launch(_board, _tasks, start, stop, kernel, ({arguments},), {wide})
     return run
 """
 
 
-def _launched(function: Callable[..., None], flags: Flags) -> Kernel:
+def _launched(function: Callable[..., None], flags: Flags, wide: bool = False) -> Kernel:
     """A kernel that runs ``function`` over its range, or shares the range out over threads."""
     parameters = list(signature(function).parameters)
     if parameters[:2] != ["start", "stop"]:
         raise TypeError(f"a kernel's first parameters must be start and stop, got {function!r}")
-    source = _LAUNCH.format(parameters=", ".join(parameters), arguments=", ".join(parameters[2:]))
+    arguments = ", ".join(parameters[2:])
+    source = _LAUNCH.format(parameters=", ".join(parameters), arguments=arguments, wide=wide)
     scope: dict[str, Any] = {"__name__": __name__, "launch": launch}
     # The code has a name of its own, because tracebacks and Numba would show lines of a file.
     exec(compile(source, f"<launch of {function.__qualname__}>", "exec"), scope)

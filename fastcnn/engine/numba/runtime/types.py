@@ -25,6 +25,8 @@ Words: TypeAlias = NDArray[np.int64]
 """Words of 64 bits: a board, the steps of a program, a table of numbers or addresses."""
 Number: TypeAlias = "np.number[Any]"
 """A number of the dtype of a kernel's arrays."""
+Float: TypeAlias = np.float64
+"""A float of the dtype of a kernel's arrays, float32 or float64; the type checker knows one."""
 
 # --- kernels --------------------------------------------------------------------------------------
 
@@ -77,6 +79,7 @@ Lowering: TypeAlias = tuple[Signature, Callable[[Context, Builder, Signature, Va
 
 ArrayType: TypeAlias = types.Array
 IntType: TypeAlias = types.Integer
+FloatType: TypeAlias = types.Float
 LiteralType: TypeAlias = "Literal[Any]"
 """The type of an argument whose value is known when the kernel is compiled."""
 TupleType: TypeAlias = BaseTuple

@@ -1,0 +1,144 @@
+"""PReLU, whose negative numbers are scaled by a slope for each channel, and its gradients.
+
+Arrays are flat, and seen as rows of ``period`` numbers; the last row may be shorter. The slopes
+have the length of a row. If there are few channels they are repeated, because loops over short rows
+are slow. The gradient of the slopes is a sum over all rows, in float64: first in chunks of some
+rows, then over the chunks and the repeated slopes in order. An item is a chunk, so results do not
+depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastcnn.core.arguments import Array
+from fastcnn.engine.numba.runtime import arrays
+from fastcnn.engine.numba.runtime.arrays import empty_like_type, readable, record
+from fastcnn.engine.numba.runtime.jit import ordered_kernel
+from fastcnn.engine.numba.runtime.threads import parallel_for
+
+_PERIOD = 256  # numbers of a row, at least
+_CHUNK = 16 * 1024  # numbers of a chunk, about
+
+
+class Rows(NamedTuple):
+    """``length`` numbers in rows of ``period``, of which a chunk has ``grain``; the channels."""
+
+    length: int
+    period: int
+    grain: int
+    channels: int
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks there are, at least one."""
+        return max(1, -(-self.length // (self.period * self.grain)))
+
+
+def prelu(x: Array, slope: Array) -> Array:
+    """``x`` where it is above 0, else ``slope * x``, for x (rows, channels)."""
+    y, rows = empty_like_type(x, *x.shape), _rows(x)
+    operands = readable(x).reshape(-1), _row_of(slope, rows), y.reshape(-1)
+    parallel_for(prelu_kernel, rows.chunks, x.size, *operands, record(rows))
+    return y
+
+
+def prelu_backward(dy: Array, x: Array, slope: Array) -> tuple[Array, Array]:
+    """``dx`` (rows, channels) and ``dslope`` (channels,)."""
+    dx, dslope, rows = empty_like_type(x, *x.shape), empty_like_type(x, x.shape[1]), _rows(x)
+    sums = arrays.allocate((rows.chunks * rows.period,), np.float64)
+    given = readable(dy).reshape(-1), readable(x).reshape(-1), _row_of(slope, rows)
+    numbers = record(rows)
+    parallel_for(
+        prelu_gradient_kernel, rows.chunks, 2 * x.size, *given, dx.reshape(-1), sums, numbers
+    )
+    parallel_for(slope_sums_kernel, rows.channels, sums.size, sums, dslope, numbers)
+    return dx, dslope
+
+
+def _rows(x: Array) -> Rows:
+    """The rows of an array (rows, channels)."""
+    channels = x.shape[1]
+    period = channels * -(-_PERIOD // channels)
+    return Rows(x.size, period, max(1, _CHUNK // period), channels)
+
+
+def _row_of(slope: Array, rows: Rows) -> Array:
+    """The slopes, repeated to fill a row."""
+    if rows.period == rows.channels:
+        return readable(slope)
+    repeated = empty_like_type(slope, rows.period)
+    repeated.reshape(-1, rows.channels)[...] = slope
+    return repeated
+
+
+@ordered_kernel
+def prelu_kernel(start: int, stop: int, x: Array, slope: Array, y: Array, numbers: Array) -> None:
+    """``y = x`` where ``x > 0``, else ``slope * x``, for some chunks; slope is (period,).
+
+    ``numbers`` is a record of :class:`Rows`.
+    """
+    length, period = numbers[0].length, numbers[0].period
+    stride = period * numbers[0].grain
+    slopes = slope[0:period]
+    for first in range(start * stride, min(length, stop * stride), period):
+        last = min(length, first + period)
+        row, out = x[first:last], y[first:last]
+        for i in range(out.size):
+            value = row[i]
+            below = slopes[i] * value
+            out[i] = value if value > 0 else below
+
+
+@ordered_kernel
+def prelu_gradient_kernel(
+    start: int,
+    stop: int,
+    dy: Array,
+    x: Array,
+    slope: Array,
+    dx: Array,
+    sums: Array,
+    numbers: Array,
+) -> None:
+    """``dx = dy`` where ``x > 0``, else ``slope * dy``, for some chunks, and their ``Σ dy · x``.
+
+    ``slope`` is (period,), ``sums`` (chunks, period) in float64: sums of dy · x over the rows of a
+    chunk, without numbers x above 0. ``numbers`` is a record of :class:`Rows`.
+    """
+    length, period, grain = numbers[0].length, numbers[0].period, numbers[0].grain
+    slopes = slope[0:period]
+    for chunk in range(start, stop):
+        totals = sums[chunk * period : (chunk + 1) * period]
+        for i in range(totals.size):
+            totals[i] = 0
+        begin = chunk * grain * period
+        for first in range(begin, min(length, begin + grain * period), period):
+            last = min(length, first + period)
+            gradients, row, out = dy[first:last], x[first:last], dx[first:last]
+            for i in range(out.size):
+                gradient, value = gradients[i], row[i]
+                below = slopes[i] * gradient
+                product = np.float64(gradient) * np.float64(value)
+                out[i] = gradient if value > 0 else below
+                totals[i] += 0.0 if value > 0 else product
+
+
+@ordered_kernel
+def slope_sums_kernel(start: int, stop: int, sums: Array, dslope: Array, numbers: Array) -> None:
+    """``dslope`` for some channels: the sums of all chunks, whose first row takes the total.
+
+    ``sums`` is (rows, channels) in float64, where each slope of a row of :class:`Rows` counts.
+    """
+    length, period, channels = numbers[0].length, numbers[0].period, numbers[0].channels
+    stride = period * numbers[0].grain
+    chunks = max(1, (length + stride - 1) // stride)
+    totals, out = sums[start:stop], dslope[start:stop]
+    for row in range(1, chunks * period // channels):
+        terms = sums[row * channels + start : row * channels + stop]
+        for i in range(totals.size):
+            totals[i] += terms[i]
+    for i in range(out.size):
+        out[i] = totals[i]
