@@ -190,7 +190,8 @@ def test_no_engine_knows_another(engine: str) -> None:
 
 def test_what_engines_share_is_geometry_argument_types_memory_and_the_length_of_sums() -> None:
     allowed = {
-        f"fastcnn.core.{name}" for name in ("geometry", "arguments", "capacity", "long_sums")
+        f"fastcnn.core.{name}"
+        for name in ("geometry", "resizing", "arguments", "capacity", "long_sums")
     }
     for engine in ("naive", "im2col"):
         for path in (ROOT / "engine" / engine).glob("*.py"):

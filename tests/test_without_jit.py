@@ -45,6 +45,9 @@ def test_kernels_run_without_the_compiler() -> None:
         "dense", "dense_backward", "relu", "relu_backward",
         "leaky_relu", "leaky_relu_backward", "dropout", "zero_pad2d", "zero_pad2d_backward",
         *pools, *(f"{pool}_backward" for pool in pools),
+        "conv2d_transpose", "conv2d_transpose_backward", "winograd_transpose", "crop2d",
+        "crop2d_backward", "permute", "permute_backward", "depth_to_space", "space_to_depth",
+        "resize2d", "resize2d_backward",
     }  # fmt: skip
 
 

@@ -41,7 +41,7 @@ class Operation:
 
 
 class Composite:
-    """A public function that calls several operations, in this order, and computes nothing else."""
+    """A public function that calls other operations, in this order, and computes nothing else."""
 
     __slots__ = ("name", "parts")
 
@@ -94,6 +94,18 @@ DECLARED: tuple[Operation | Composite, ...] = (
     Operation("log_softmax_backward", _DY_X, ("dx",)),
     Operation("cross_entropy", ("logits", "labels"), ("losses",)),
     Operation("cross_entropy_backward", ("logits", "labels"), ("dlogits",)),
+    Operation("conv2d_transpose", ("x", "w", "b", "activation", "g"), ("y",), by_algorithm=True),
+    Composite(
+        "conv2d_transpose_backward", ("conv2d", "conv2d_filter_gradient", "conv2d_bias_gradient")
+    ),
+    Composite("crop2d", ("zero_pad2d_backward",)),
+    Composite("crop2d_backward", ("zero_pad2d",)),
+    Operation("permute", ("x", "order"), ("y",)),
+    Composite("permute_backward", ("permute",)),
+    Composite("depth_to_space", ("permute",)),
+    Composite("space_to_depth", ("permute",)),
+    Operation("resize2d", ("x", "g"), ("y",)),
+    Operation("resize2d_backward", ("dy", "g"), ("dx",)),
 )
 """All public functions of the mathematics, in the order in which messages list them."""
 

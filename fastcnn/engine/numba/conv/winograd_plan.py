@@ -148,7 +148,9 @@ def forward_plan(g: ConvGeometry, itemsize: int, epilogue: Epilogue | None = Non
 
 
 @cached_choice
-def input_gradient_plan(g: ConvGeometry, itemsize: int) -> WinogradPlan:
+def input_gradient_plan(
+    g: ConvGeometry, itemsize: int, epilogue: Epilogue | None = None
+) -> WinogradPlan:
     """The plan of the input's gradient, over filters as ``transpose_filters`` lays them out."""
     width = _width(itemsize)
     taps, tap = g.kh * g.kw, g.oc * width
@@ -160,7 +162,7 @@ def input_gradient_plan(g: ConvGeometry, itemsize: int) -> WinogradPlan:
         row=width,
         columns=-(-g.ic // width) * width,
     )
-    return _plan(g.turned, itemsize, filters, Epilogue())
+    return _plan(g.turned, itemsize, filters, epilogue or Epilogue())
 
 
 def _width(itemsize: int) -> int:
