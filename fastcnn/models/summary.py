@@ -46,12 +46,17 @@ def rows(layers: Sequence[Layer], input_shape: Shape) -> list[Row]:
     """
     shapes = infer_stack(layers, input_shape)
     table = [
-        Row(repr(layer), str(output), layer.size, layer.flops(shape) / 1e6, _frozen(layer))
+        Row(repr(layer), str(output), _count(layer), layer.flops(shape) / 1e6, _frozen(layer))
         for layer, shape, output in zip(layers, shapes, shapes[1:], strict=False)
     ]
     parameters = sum(row.parameters for row in table)
     frozen = sum(row.frozen for row in table)
     return [*table, Row("total", "", parameters, sum(row.mflop for row in table), frozen)]
+
+
+def _count(layer: Layer) -> int:
+    """How many parameters a layer has; its attribute ``size`` may be an argument of its own."""
+    return sum(array.size for array in layer.parameters.values())
 
 
 def _frozen(layer: Layer) -> int:

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from math import prod
 from time import perf_counter
 from typing import NamedTuple
 from zlib import crc32
@@ -42,7 +43,10 @@ from fastcnn.nn.layers import (
     AvgPool2D,
     BatchNorm,
     Conv2D,
+    Conv2DTranspose,
+    Cropping2D,
     Dense,
+    DepthToSpace,
     DepthwiseConv2D,
     Dropout,
     Flatten,
@@ -52,11 +56,16 @@ from fastcnn.nn.layers import (
     LeakyReLU,
     MaxPool2D,
     MinPool2D,
+    Permute,
     ReLU,
+    Reshape,
     Residual,
+    Resize,
+    SeparableConv2D,
     Sigmoid,
     Softmax,
     Tanh,
+    UpSampling2D,
     ZeroPadding2D,
 )
 from fastcnn.nn.losses import CrossEntropy, Loss, MeanSquaredError
@@ -101,14 +110,14 @@ class ModelCase(NamedTuple):
 
 
 def all_layers(classes: int) -> list[Layer]:
-    """Every kind of layer.
+    """Every kind of layer, but those of :func:`shaping_layers`.
 
     >>> def kinds(layers):
     ...     for layer in layers:
     ...         yield type(layer).__name__
     ...         yield from kinds([*getattr(layer, "layers", ()), *getattr(layer, "shortcut", ())])
     >>> of_others = {name for name in Layer.known if "fastcnn." not in str(Layer.known[name])}
-    >>> Layer.known.keys() - of_others - {*kinds(all_layers(10))}
+    >>> Layer.known.keys() - of_others - {*kinds([*all_layers(10), *shaping_layers(10)])}
     set()
     """
     return [
@@ -152,6 +161,41 @@ def exact_layers(classes: int) -> list[Layer]:
     ]
 
 
+def shaping_layers(classes: int) -> list[Layer]:
+    """Layers that resize images or move their numbers, on images of 7 × 5 pixels."""
+    return [
+        Cropping2D(((1, 0), (0, 1))),
+        SeparableConv2D(12, (3, 2), padding="same", depth_multiplier=2, activation="relu"),
+        DepthToSpace(2),
+        UpSampling2D((1, 2), "bilinear"),
+        Conv2DTranspose(6, (3, 2), (2, 1), "same", activation="relu"),
+        Resize(9, 7, coordinates="align_corners"),
+        Permute((2, 3, 1)),
+        Conv2DTranspose(4, 2, strides=(1, 3), padding=1, output_padding=(0, 2), use_bias=False),
+        UpSampling2D(2),
+        Reshape((-1, 8, 4)),
+        MaxPool2D(2),
+        Flatten(),
+        Dense(classes),
+    ]
+
+
+def exact_shaping_layers(classes: int) -> list[Layer]:
+    """The same kinds, where they are exact on small integers."""
+    return [
+        Cropping2D(((1, 0), (0, 1))),
+        SeparableConv2D(8, (3, 2), padding="same", activation="relu"),
+        DepthToSpace(2, "CRD"),
+        Resize(6, 4, "nearest"),
+        Conv2DTranspose(3, (3, 2), (2, 1), "same"),
+        Permute((2, 3, 1)),
+        UpSampling2D(2),
+        Reshape((-1, 6)),
+        Flatten(),
+        Dense(classes),
+    ]
+
+
 NETS = {
     "article": Net(article, (28, 28, 1), 16, ("exact", "float", "weighted")),
     "lenet5": Net(lenet5, (28, 28, 1), 4, ("exact", "float")),
@@ -159,6 +203,8 @@ NETS = {
     "resnet8": Net(resnet8, (32, 32, 3), 2, ("float",)),
     "all_layers": Net(all_layers, (13, 9, 3), 9, ("float", "weighted")),
     "exact_layers": Net(exact_layers, (13, 9, 3), 16, ("exact",)),
+    "shaping_layers": Net(shaping_layers, (7, 5, 3), 6, ("float", "weighted")),
+    "exact_shaping_layers": Net(exact_shaping_layers, (7, 5, 3), 8, ("exact",)),
 }
 
 
@@ -385,6 +431,19 @@ def _of_layer(layer: Layer, samples: int) -> tuple[int, int, int]:
         g = layer.geometry(shape, samples)
         taps = g.kh * g.kw
         return taps * g.group_ic + 1, taps * g.group_oc, g.n * g.oh * g.ow
+    if isinstance(layer, Conv2DTranspose):
+        g = layer.geometry(shape, samples)
+        taps = g.kh * g.kw
+        return taps * g.group_oc + 1, taps * g.group_ic, g.n * g.h * g.w
+    if isinstance(layer, SeparableConv2D):
+        taps, pixels = prod(layer.parameters["depthwise_w"].shape[:2]), prod(output[:2])
+        between, filters = layer.parameters["pointwise_w"].shape[2:]
+        back = filters + taps * layer.depth_multiplier
+        return taps + between + 1, back, filters + samples * pixels
+    if isinstance(layer, UpSampling2D | Resize):
+        resized = layer.geometry(shape)
+        sides = resized.outputs_of_rows, resized.outputs_of_columns
+        return 9, prod(int(side.counts.max()) for side in sides) + 5, 0
     if isinstance(layer, Dense):
         return shape[0] + 1, output[0], samples
     if isinstance(layer, BatchNorm):  # it computes in float64, and rounds at the end of each pass

@@ -7,7 +7,7 @@ from fastcnn.nn.layers.dense import Dense, Flatten
 from fastcnn.nn.layers.description import layer_from_dict, layers_from_list, to_dict
 from fastcnn.nn.layers.initializers import INITIALIZERS, Shape, Spec
 from fastcnn.nn.layers.ownership import INSTEAD, FixedList, Ownership
-from fastcnn.nn.layers.padding import ZeroPadding2D
+from fastcnn.nn.layers.padding import Cropping2D, ZeroPadding2D
 from fastcnn.nn.layers.pooling import (
     AvgPool2D,
     GlobalAvgPool2D,
@@ -15,9 +15,13 @@ from fastcnn.nn.layers.pooling import (
     MaxPool2D,
     MinPool2D,
 )
+from fastcnn.nn.layers.rearranging import DepthToSpace, Permute, Reshape
 from fastcnn.nn.layers.regularization import BatchNorm, Dropout
 from fastcnn.nn.layers.residual import Residual
+from fastcnn.nn.layers.resizing import Resize, UpSampling2D
+from fastcnn.nn.layers.separable import SeparableConv2D
 from fastcnn.nn.layers.stack import checked_layers, infer_stack
+from fastcnn.nn.layers.transposed import Conv2DTranspose
 
 __all__ = [
     "INITIALIZERS",
@@ -26,7 +30,10 @@ __all__ = [
     "AvgPool2D",
     "BatchNorm",
     "Conv2D",
+    "Conv2DTranspose",
+    "Cropping2D",
     "Dense",
+    "DepthToSpace",
     "DepthwiseConv2D",
     "Dropout",
     "FixedList",
@@ -38,13 +45,18 @@ __all__ = [
     "MaxPool2D",
     "MinPool2D",
     "Ownership",
+    "Permute",
     "ReLU",
+    "Reshape",
     "Residual",
+    "Resize",
+    "SeparableConv2D",
     "Shape",
     "Sigmoid",
     "Softmax",
     "Spec",
     "Tanh",
+    "UpSampling2D",
     "ZeroPadding2D",
     "all_layers",
     "checked_layers",
