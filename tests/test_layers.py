@@ -43,6 +43,7 @@ from fastcnn.layers import (
     UpSampling2D,
     ZeroPadding2D,
 )
+from fastcnn.models.summary import rows
 from fastcnn.nn.layers import infer_stack, layer_from_dict, to_dict
 from fastcnn.nn.layers.stack import MOST_LAYERS, checked_layers
 
@@ -361,6 +362,18 @@ def test_work_of_layers_that_multiply() -> None:
     # Each side has two pixels of one source, and all others have two.
     assert UpSampling2D(2, "bilinear").flops((3, 4, 5)) == 2 * (2 + 2 * 4) * (2 + 2 * 6) * 5
     assert Resize(6, 8).flops((3, 4, 5)) == UpSampling2D(2, "bilinear").flops((3, 4, 5))
+
+
+def test_upsampling_is_that_of_keras() -> None:
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 5)).astype(np.float32)
+    y, _ = UpSampling2D((2, 3)).forward(x, False, None, None)
+    np.testing.assert_array_equal(y, x.repeat(2, axis=1).repeat(3, axis=2))
+    y, _ = UpSampling2D((2, 3), "bilinear").forward(x, False, None, None)
+    np.testing.assert_array_equal(y, fastcnn.resize2d(x, (6, 12), "bilinear", "half_pixel"))
+    # Its argument has the name of other layers' number of parameters, which the summary shows.
+    layer = UpSampling2D(7)
+    layer.build((3, 4, 5), np.random.default_rng(0))
+    assert [row.parameters for row in rows([layer], (3, 4, 5))] == [0, 0]
 
 
 def test_separable_convolution_is_a_depthwise_and_a_pointwise_one() -> None:

@@ -6,6 +6,7 @@ On other shapes engines are held against the specification in ``test_agreement.p
 from __future__ import annotations
 
 from itertools import permutations, product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from fastcnn.core.arguments import Array
 from fastcnn.core.resizing import resize_geometry
 from fastcnn.engine.numba.elementwise import padding, rearranging, resizing
 from fastcnn.engine.numba.runtime.arrays import record
-from fastcnn.engine.numba.runtime.calls import step_address
+from fastcnn.engine.numba.runtime.calls import NO_BOARD, step_address
 from fastcnn.engine.numba.runtime.instruction_sets import choosing_for
+from fastcnn.engine.numba.runtime.types import Kernel
 
 ENGINES = fastcnn.engines()
 ORDERS = ("DCR", "CRD")
@@ -167,3 +169,40 @@ def test_kernels_can_be_steps_of_programs(dtype: type) -> None:
     rows = record(padding.padded_rows((2, 3, 4, 5), (1, 0, 2, 1)))
     for kernel in (padding.pad_rows, padding.crop_rows):
         assert step_address(kernel, like, like, rows)
+
+
+def by_items(function: Kernel, items: int, *operands: Array) -> None:
+    """Run the items of a kernel one by one, the last first."""
+    for item in reversed(range(items)):
+        function(NO_BOARD, 1, item, item + 1, *operands)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_items_of_kernels_do_not_need_each_other(dtype: str) -> None:
+    """Threads take them in any order."""
+    itemsize = np.dtype(dtype).itemsize
+    for shape, order in (
+        ((2, 150, 70), (2, 1)), ((1, 3000, 3), (2, 1)), ((3, 9, 40, 12), (3, 1, 2)),
+        ((2, 90, 7, 20), (2, 1, 3)), ((1, 40, 30, 3, 2), (1, 4, 2, 3)),
+    ):  # fmt: skip
+        x = numbered(*shape, dtype=dtype)
+        plan = rearranging.permutation(shape, order, itemsize)
+        assert plan.items > 1
+        assert plan.numbers is not None
+        y = np.full(x.size, np.nan, dtype)
+        by_items(plan.function, plan.items, x.reshape(-1), y, plan.axes, plan.numbers)
+        np.testing.assert_array_equal(y, x.transpose(0, *order).reshape(-1))
+    for method, backward in product(("nearest", "bilinear"), (False, True)):
+        g = resize_geometry((2, 7, 5, 3), (33, 11), method, "half_pixel", "floor")
+        x = numbered(*(g.output_shape if backward else g.input_shape), dtype=dtype)
+        sums = resizing.resampling(g, backward, itemsize)
+        assert sums.items > 2
+        y = np.full(g.input_shape if backward else g.output_shape, np.nan, dtype)
+        flat = x.reshape(-1), y.reshape(-1)
+        by_items(sums.function, sums.items, *flat, sums.table, sums.weights, sums.numbers)
+        names: tuple[Any, ...] = method, "half_pixel", "floor"
+        if backward:
+            expected = fastcnn.resize2d_backward(x, g.input_shape, *names, engine="im2col")
+        else:
+            expected = fastcnn.resize2d(x, (33, 11), *names, engine="im2col")
+        np.testing.assert_allclose(y, expected, rtol=1e-5)

@@ -54,9 +54,10 @@ def resize2d(
     TensorFlow, ``image.resize``, "nearest"        "nearest", "half_pixel", "round_prefer_ceil"
     =============================================  =============================================
 
-    Coordinates are exact fractions of integers. Pixels beyond the border are those on the border,
-    and a pixel of weight 0 takes no part, even if it is NaN or infinite. An image that becomes
-    smaller is not smoothed first.
+    Coordinates are exact fractions of integers. (PyTorch rounds those of "nearest" to float32, and
+    takes the pixel before in a few sizes, such as 82 of 2.) Pixels beyond the border are those on
+    the border, and a pixel of weight 0 takes no part, even if it is NaN or infinite. An image that
+    becomes smaller is not smoothed first.
 
     Args:
         x: images, (N, H, W, C).

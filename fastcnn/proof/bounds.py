@@ -28,8 +28,10 @@ one more γ covers.
 product two more: γ(r(n + 1), u). Gradients of poolings are sums over the windows that hold a pixel.
 
 **Resized images.** A number is a sum over n pixels, each times the weights of its row and of its
-column. The two weights are rounded, and the sums over columns and rows multiply and add: a pixel
-goes through at most n + 5 roundings, and γ(r(n + 5), u) covers them. "nearest" selects.
+column. The two weights are rounded, and the sums over R rows and C columns, which follow on each
+other, multiply and add: a pixel goes through at most R + C + 4 roundings, and so through at most
+n + 5. If R + C is more than a stretch, engines compute in float64. γ(r(n + 5), u) covers both.
+"nearest" selects.
 
 **Softmax.** Let d = x − max(x). The difference is rounded, so d is off by |d|·u, and exp(d) by a
 factor of 1 + |d|·u. exp errs by at most E = 8u (4 units in the last place). The sum of n numbers

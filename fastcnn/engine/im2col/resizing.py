@@ -34,8 +34,8 @@ def _weighted_sums(
     n, height, width, channels = shape
     if y.size == 0:
         return y
-    terms = int(rows.counts.max(initial=0) * columns.counts.max(initial=0))
-    dtype = totals_dtype(x.dtype, terms)
+    # Sums over rows and sums over columns follow on each other, and each term is rounded in both.
+    dtype = totals_dtype(x.dtype, int(rows.counts.max() + columns.counts.max()))
     # A step holds sums over rows, the next rows that they need, and sums over columns.
     row_bytes = (3 * x.shape[2] + 2 * width) * channels * dtype.itemsize
     for images, part in slices(n, height, row_bytes):

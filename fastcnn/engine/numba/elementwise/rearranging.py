@@ -12,7 +12,8 @@ the last one of x and the last one of y decide:
   follow on each other, as the colours of a picture do, a loop over the other side takes all of them
   at once.
 
-The other axes count planes or runs. The kernels walk through them in the order of y.
+The other axes count planes or runs. The kernels walk through them in the order of y, but along a
+long axis last, because other axes take divisions.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ from fastcnn.engine.numba.tiles.transposes import transpose_square
 _BLOCK, _NUMBERS = 64, 4096
 """An item has blocks of planes of at least so many rows and columns, and about so many numbers, so
 that its part of x and y stays in the first-level cache."""
+_REPEATED = 8
+"""Elements from which on an axis that counts runs or planes is worth the innermost loop."""
 _NARROW = (2, 3, 4)
 """Sides of planes whose numbers a loop over the other side takes all at once."""
 _LONG = 16
@@ -62,7 +65,7 @@ class Walk(NamedTuple):
     Attributes:
         axes: outer axes, for each of which the words of ``axes`` have three numbers: its extent,
             and its steps in x and y.
-        repeats, x_step, y_step: the innermost of the axes that count runs or planes.
+        repeats, x_step, y_step: the axis that the innermost loop over runs or planes goes along.
         grain: repeats of an item.
         rows, columns: sides of a plane. A run has one row.
         x_row: from one row of a plane to the next, in x.
@@ -129,7 +132,9 @@ def permutation(shape: tuple[int, ...], order: tuple[int, ...], itemsize: int) -
         row_blocks, column_blocks = _blocks(rows, columns), _blocks(columns, rows)
     repeats, x_step, y_step = 1, 0, 0
     if others:
-        inner = others.pop()
+        long = [k for k in others if axes[k].extent >= _REPEATED]
+        inner = (long or others)[-1]
+        others.remove(inner)
         repeats, x_step, y_step = *axes[inner], y_steps[inner]
     grain = max(1, min(repeats, _NUMBERS // (rows * columns)))
     walk = Walk(

@@ -12,6 +12,7 @@ same row are copied from each other.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -87,13 +88,15 @@ def resize2d_backward(dy: Array, g: ResizeGeometry) -> Array:
     return dx
 
 
+@lru_cache(maxsize=1024)
 def sums_are_long(g: ResizeGeometry) -> bool:
     """Whether a pixel takes part in so many outputs that its gradient is a long sum.
 
-    Such a gradient is computed in float64 throughout, because few images are enlarged so much.
+    A gradient is rounded as often as a pixel has rows and columns of outputs. One that is long is
+    computed in float64 throughout, because few images are enlarged so much.
     """
     rows, columns = g.outputs_of_rows.counts, g.outputs_of_columns.counts
-    return int(rows.max() * columns.max()) > STRETCH
+    return int(rows.max() + columns.max()) > STRETCH
 
 
 def _run(x: Array, g: ResizeGeometry, backward: bool, y: Array) -> None:
