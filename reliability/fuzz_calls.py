@@ -30,7 +30,9 @@ import fastcnn
 from fastcnn import ops
 from fastcnn.core.arguments import Array
 from fastcnn.core.broadcasting import merged_shape
-from fastcnn.core.geometry import conv_geometry, pool_geometry
+from fastcnn.core.geometry import conv_geometry, pool_geometry, transposed_geometry
+from fastcnn.core.operations import DECLARED, Composite
+from fastcnn.core.resizing import COORDINATES, ROUNDINGS, resize_geometry
 from fastcnn.engine import registry
 from fastcnn.engine.numba.runtime import threads
 from fastcnn.engine.registry import REGISTRY, choose
@@ -202,8 +204,73 @@ def _convolution(dice: Dice) -> tuple[dict[str, Any], dict[str, Any], Any]:
     return {"x": x, "w": w, "b": (w[3],)}, parameters, conv_geometry
 
 
+def _transposed(dice: Dice, op: str) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    shapes, parameters, _ = _convolution(dice)
+    w = shapes["w"]
+    x = (*shapes["x"][:3], w[3])
+    parameters["output_padding"] = dice.choice(
+        [None, None, None, None, 0, 0, (1, 0), (0, 1), (2, 1), -1]
+    )
+    try:
+        g = transposed_geometry(x, w, **parameters)
+    except (ValueError, TypeError):
+        g = None
+    if op.endswith("_backward"):
+        return {"dy": g.input_shape if g else x, "x": x, "w": w}, parameters, g
+    shapes = {"x": x, "w": w, "b": (g.ic if g else 1,)}
+    if dice.integer(0, 2) == 0:
+        del shapes["b"]
+    return shapes, parameters | {"activation": dice.choice([None, None, "relu"])}, g
+
+
+def _resized(dice: Dice, op: str) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    x = (dice.integer(0, 3), side(dice, 8), side(dice, 9), side(dice, 9))
+    size = max(side(dice, 9), 1), max(side(dice, 8), 1)
+    names = {
+        "method": dice.choice(["nearest", "bilinear"]),
+        "coordinates": dice.choice(COORDINATES),
+        "rounding": dice.choice(ROUNDINGS),
+    }
+    g = resize_geometry(x, size, *names.values()) if min(x[1:]) else None
+    if op.endswith("_backward"):
+        return {"dy": (x[0], *size, x[3])}, {"x_shape": x} | names, g
+    chosen = size if dice.integer(0, 3) else step(dice)
+    return {"x": x}, {"size": chosen} | names, g if chosen == size else None
+
+
+def _rearranged(dice: Dice, op: str) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    if op.startswith("permute"):
+        shape = tuple(side(dice, 6) for _ in range(dice.integer(1, 5)))
+        order, rest = [], list(range(1, len(shape)))
+        while rest:
+            order.append(rest.pop(dice.integer(0, len(rest) - 1)))
+        if dice.integer(0, 40) == 0:
+            order = dice.choice([[], [0], [1, 1], [1.0], None, [*order, len(shape)]])
+        return {"dy" if op.endswith("_backward") else "x": shape}, {"order": order}, None
+    block = dice.integer(1, 3)
+    n, h, w, c = dice.integer(0, 2), *(side(dice, 5) for _ in range(3))
+    parameters = {"block": block, "order": dice.choice([*["DCR", "CRD"] * 4, "RCD"])}
+    if op == "depth_to_space":
+        c *= block**2
+    else:
+        h, w = h * block, w * block
+    return {"x": (n, h, w, c + (dice.integer(0, 20) == 0))}, parameters, None
+
+
+OTHER_SHAPES: dict[str, Callable[[Dice, str], tuple[dict[str, Any], dict[str, Any], Any]]] = {
+    **dict.fromkeys(("conv2d_transpose", "conv2d_transpose_backward"), _transposed),
+    **dict.fromkeys(("resize2d", "resize2d_backward"), _resized),
+    **dict.fromkeys(
+        ("permute", "permute_backward", "depth_to_space", "space_to_depth"), _rearranged
+    ),
+}
+"""What draws the shapes of functions whose kinds no other functions have."""
+
+
 def _shapes(dice: Dice, op: str) -> tuple[dict[str, Any], dict[str, Any], Any]:
     """Shapes of the arrays, parameters, and the geometry where it can be had."""
+    if op in OTHER_SHAPES:
+        return OTHER_SHAPES[op](dice, op)
     if op.startswith("conv2d") and op != "conv2d_bias_gradient":
         shapes, parameters, make = _convolution(dice)
         try:
@@ -282,11 +349,13 @@ def _shapes(dice: Dice, op: str) -> tuple[dict[str, Any], dict[str, Any], Any]:
         n, c = dice.integer(0, 4), side(dice, 9)
         reduction = dice.choice(["mean", "sum", "none"])
         return {"logits": (n, c), "labels": (n,)}, {"reduction": reduction}, None
-    images = op in ("zero_pad2d", "zero_pad2d_backward", "conv2d_bias_gradient")
+    images = op == "conv2d_bias_gradient" or op.startswith(("zero_pad2d", "crop2d"))
     x = tuple(side(dice, 6) for _ in range(4 if images else dice.integer(0, 4)))
     parameters = {}
     if op.startswith("zero_pad2d"):
         parameters["padding"] = margin(dice)
+    if op.startswith("crop2d"):
+        parameters["cropping"] = margin(dice)
     if op.startswith("leaky"):
         parameters["slope"] = dice.choice([0.01, 0.25, 0, 1])
     if op.startswith("clipped_relu"):
@@ -305,8 +374,8 @@ def _shapes(dice: Dice, op: str) -> tuple[dict[str, Any], dict[str, Any], Any]:
         return {"dy": x}, parameters, g
     if op == "dropout":
         return {"x": x, "kept": x}, {"rate": dice.choice([0, 0.25, 0.9])}, None
-    named = ["dy"] if op == "zero_pad2d_backward" else ["x"]
-    if op.endswith("_backward") and "pad" not in op:
+    named = ["dy"] if op in ("zero_pad2d_backward", "crop2d_backward") else ["x"]
+    if op.endswith("_backward") and "pad" not in op and "crop" not in op:
         named = ["dy", "x"]
     return dict.fromkeys(named, x), parameters, None
 
@@ -373,11 +442,9 @@ def outcome(call: Call, arrays: dict[str, Any], engine: str) -> Outcome:
 
 def algorithms(op: str, engine: str) -> int:
     """How many implementations the engine has of a function's operations, at most."""
-    return max(
-        sum(i.engine == engine for i in listed)
-        for name, listed in REGISTRY.items()
-        if name == op or (op == "conv2d_backward" and name.startswith("conv2d_"))
-    )
+    (declared,) = (one for one in DECLARED if one.name == op)
+    names = declared.parts if isinstance(declared, Composite) else (op,)
+    return max(sum(i.engine == engine for i in REGISTRY[name]) for name in names)
 
 
 def _insisting(place: int) -> Callable[..., Any]:
@@ -429,7 +496,7 @@ def _allowed(call: Call, reference: tuple[Array, ...]) -> tuple[Array, ...]:
     """How far each number may be from the specification's; NaN where they must be equal, infinity
     where a sum may overflow in one order and not in another."""
     inexact = rounds_a_few_times(call.op) or any(
-        name in call.op for name in ("avg", "dropout", "leaky", "prelu")
+        name in call.op for name in ("avg", "dropout", "leaky", "prelu", "resize")
     )
     if call.mode in ("exact", "special") and not inexact:
         return tuple(np.full(y.shape, np.nan) for y in reference)

@@ -31,7 +31,10 @@ from fastcnn.layers import (
     AvgPool2D,
     BatchNorm,
     Conv2D,
+    Conv2DTranspose,
+    Cropping2D,
     Dense,
+    DepthToSpace,
     DepthwiseConv2D,
     Dropout,
     Flatten,
@@ -43,14 +46,18 @@ from fastcnn.layers import (
     LeakyReLU,
     MaxPool2D,
     MinPool2D,
+    Permute,
     PReLU,
     ReLU,
     Residual,
+    Resize,
+    SeparableConv2D,
     Sigmoid,
     Softmax,
     Softplus,
     Swish,
     Tanh,
+    UpSampling2D,
     ZeroPadding2D,
 )
 from fastcnn.losses import MeanSquaredError
@@ -111,7 +118,7 @@ class Case:
 
         activation: Any = dice.choice([None, "relu"])
         padding: Any = dice.choice(["valid", "same", 1, ((0, 1), (2, 0))])
-        kind = dice.integer(0, 15)
+        kind = dice.integer(0, 18)
         if len(here) == 1 or kind == 0:
             if len(here) == 1 and kind > 7:
                 return dice.choice([ReLU(), Dropout(0.5)])
@@ -137,6 +144,14 @@ class Case:
             return Residual(same, activation=activation)
         if kind == 10:
             return dice.choice([ReLU(), LeakyReLU(0.5), Flatten(), GlobalMaxPool2D()])
+        if kind > 15:
+            nearest, smooth = UpSampling2D(small()), Resize(dice.integer(1, 9), dice.integer(1, 9))
+            return dice.choice(
+                [Conv2DTranspose(dice.integer(1, 7), small(), small(), activation=activation),
+                 SeparableConv2D(dice.integer(1, 7), small(), padding=padding),
+                 nearest if self.exact else smooth, Cropping2D(((0, 1), (1, 0))),
+                 DepthToSpace(dice.integer(1, 2), dice.choice(["DCR", "CRD"])), Permute((3, 1, 2))]
+            )  # fmt: skip
         if self.exact:  # what follows rounds
             return ReLU()
         return dice.choice(

@@ -33,7 +33,8 @@ from processes import environment, instruction_sets
 import fastcnn
 from fastcnn.bench.multiply_add import CHAIN, multiply_add
 from fastcnn.core.arguments import Array
-from fastcnn.core.geometry import conv_geometry, pool_geometry
+from fastcnn.core.geometry import conv_geometry, pool_geometry, transposed_geometry
+from fastcnn.core.resizing import resize_geometry
 from fastcnn.data.augmentation import blend_numpy, cut_out_numpy
 from fastcnn.engine import numba as kernels
 from fastcnn.engine.numba.contraction import chooser
@@ -105,8 +106,8 @@ def matrix(dtypes: Sequence[str] = DTYPES, share: int = 1) -> Iterator[Case]:
     """The cases, or one of ``share`` for each operation: the project's own, then remainders."""
     ours = dict.fromkeys(case.problem for case in cases() if case.problem.op != ARTICLE_NET)
     by_op: dict[str, list[Problem]] = {}
-    others = _layers(), _winograds(), _poolings(), _dense(), _elements(), _merges()
-    for problem in chain(ours, *others):
+    others = (_layers, _winograds, _poolings, _dense, _elements, _merges, _transposed_layers)
+    for problem in chain(ours, *(some() for some in (*others, _rearrangements))):
         by_op.setdefault(problem.op, []).append(problem)
     for problems in by_op.values():
         for problem in islice(problems, 0, None, share):
@@ -161,6 +162,53 @@ def _winograds() -> Iterator[Problem]:
                 modes=("float",),
                 dtypes=("float32",),
             )
+        other_way = _transposed(f"{ic}-on-{width}", forward.geometry.output_shape, w, padding=1)
+        yield replace(other_way, op="winograd_transpose", modes=("float",), dtypes=("float32",))
+
+
+def _transposed(label: str, x: tuple[int, ...], w: tuple[int, ...], **parameters: Any) -> Problem:
+    """A transposed convolution; on small images without padding, which would leave no pixel."""
+    if min(x[1:3]) < 3:
+        parameters["padding"] = 0
+    g = transposed_geometry(x, w, **parameters)
+    relu = {"activation": "relu"} if x[2] % 2 else {}
+    arrays = {"x": x, "w": w, "b": (g.ic,)}
+    return Problem("conv2d_transpose", label, arrays, parameters | relu, g)
+
+
+def _transposed_layers() -> Iterator[Problem]:
+    """Transposed convolutions with each number of channels on rows of each width."""
+    for k, (oc, width) in enumerate(product(CHANNELS, WIDTHS[::4])):
+        ic, kernel, stride = CHANNELS[5 * k % len(CHANNELS)], KERNELS[k % 5], STRIDES[k % 6]
+        parameters = {"stride": stride, "dilation": DILATIONS[k // 3 % 5], "padding": k % 2}
+        x, label = (1 + k % 3, 1 + k // 4 % 4, width), f"{ic}-to-{oc}-on-{width}"
+        yield _transposed(label, (*x, ic), (*kernel, oc, ic), **parameters)
+        if oc > 1 and k % 2:
+            depthwise = parameters | {"groups": oc}
+            yield _transposed(f"depthwise-{label}", (*x, oc), (*kernel, 1, oc), **depthwise)
+
+
+def _rearrangements() -> Iterator[Problem]:
+    """Axes in another order, with planes and runs of each size, and images in another size."""
+    for k, (c, width) in enumerate(product(CHANNELS, WIDTHS[::3])):
+        x, label = (1 + k % 3, 1 + k % 4, width, c), f"{c}-on-{width}-{k % 4}"
+        order = ((3, 1, 2), (2, 3, 1), (2, 1, 3), (3, 2, 1), (1, 3, 2))[k % 5]
+        yield Problem("permute", label, {"x": x}, {"order": order})
+        block = {"block": 2 + k % 2, "order": ("DCR", "CRD")[k // 2 % 2]}
+        deep = (*x[:3], c * (2 + k % 2) ** 2)
+        yield Problem("depth_to_space", label, {"x": deep}, block)
+        size = 1 + k * 3 % 7, (2 * width, 1 + width // 2, width + 3)[k % 3]
+        method = ("bilinear", "nearest")[k // 3 % 2]
+        coordinates = ("half_pixel", "align_corners", "asymmetric")[k // 2 % 3]
+        how = {"method": method, "coordinates": coordinates, "rounding": "round_prefer_floor"}
+        g = resize_geometry(x, size, *how.values())
+        label, dy = f"{label}-to-{size[0]}x{size[1]}", {"dy": g.output_shape}
+        yield Problem("resize2d", label, {"x": x}, {"size": size} | how, g, ("float",))
+        backward = {"x_shape": x} | how
+        yield Problem("resize2d_backward", label, dy, backward, g, ("float",))
+    for k, (rows, columns) in enumerate(product((63, 64, 65, 127, 130, 1400), (2, 3, 5, 66, 129))):
+        x, order = ((1, rows, columns), (1, columns, rows))[k % 2], {"order": (2, 1)}
+        yield Problem("permute", f"plane-{rows}x{columns}", {"x": x}, order)
 
 
 def _layer(
@@ -267,7 +315,7 @@ def run_here(chosen: Iterable[Case], dtypes: Sequence[str]) -> int:
     After them, what is no case, for these dtypes.
     """
     fastcnn.set_num_threads(1)
-    loops = ("conv2d", "conv2d_input_gradient", "conv2d_filter_gradient")
+    loops = ("conv2d", "conv2d_input_gradient", "conv2d_filter_gradient", "conv2d_transpose")
     count = 0
     for case in chosen:
         values = make_arrays(case, 0)
@@ -282,7 +330,7 @@ def run_here(chosen: Iterable[Case], dtypes: Sequence[str]) -> int:
             inputs = {name: guarded_copy(array, border) for name, array in values.items()}
             print(f"{case.name} with its {border} number at the border", flush=True)
             _compare(case, call(case.problem, inputs, "numba"), expected, allowed)
-            if case.problem.op in ("conv2d", "conv2d_backward"):
+            if case.problem.op in ("conv2d", "conv2d_backward", "conv2d_transpose"):
                 # The registry has the loops behind the tiles.
                 with ExitStack() as stack:
                     for op in loops:

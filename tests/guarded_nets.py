@@ -27,7 +27,10 @@ from fastcnn.layers import (
     AvgPool2D,
     BatchNorm,
     Conv2D,
+    Conv2DTranspose,
+    Cropping2D,
     Dense,
+    DepthToSpace,
     DepthwiseConv2D,
     Flatten,
     GlobalAvgPool2D,
@@ -37,11 +40,16 @@ from fastcnn.layers import (
     Layer,
     MaxPool2D,
     MinPool2D,
+    Permute,
     PReLU,
     ReLU,
+    Reshape,
+    Resize,
+    SeparableConv2D,
     Softplus,
     Swish,
     Tanh,
+    UpSampling2D,
 )
 from fastcnn.losses import BinaryCrossEntropy, CrossEntropy, Loss
 from fastcnn.models import weights
@@ -105,6 +113,20 @@ def nets(share: int = 1) -> Iterator[tuple[tuple[int, ...], list[Layer]]]:
             smooth = [ELU(), Swish(), GELU(), Softplus(), GELU(approximate=True)]
             mixed = [Conv2D(c, (2, 1)), PReLU(), HardSwish(), HardSigmoid(), *smooth, ReLU(0.5)]
             yield (3, 3 + k % 2, 1 + k % 2), [*mixed, Flatten(), Dense(third), PReLU(), Dense(3)]
+        if k % 3 == 2:  # layers that resize images or move their numbers
+            shaping = [
+                SeparableConv2D(4 * (1 + k % 2), (2, 3), 1, "same", 1, 1 + k % 2, "relu"),
+                DepthToSpace(2, ("DCR", "CRD")[k % 2]),
+                Cropping2D(((0, 1), (1, 0))),
+                Conv2DTranspose(other, (2, 3), (1 + k % 2, 2), ("same", "valid")[k % 2]),
+                ReLU(),
+                (UpSampling2D((1, 2)), Resize(7, 5))[k % 2],
+                Permute((3, 1, 2)),
+                Reshape((other, -1)),
+                Flatten(),
+                Dense(2 + k % 4),
+            ]
+            yield (2 + k % 2, 3, c), shaping
         if k % 3 == 0:  # weights that are passed over once for the batch
             large = 100_000 // (99 * c) + k
             yield (9, 11, c), [BatchNorm(), Flatten(), Dense(large, activation="relu"), Dense(3)]

@@ -24,7 +24,10 @@ def zeros(*shape: int) -> Any:
 
 CHANNELS = ("gamma", "beta", "mean", "variance")
 FLOATS = ("dy", "x", "w", "a", "b", "logits", *CHANNELS)
-ANY_DY = ("conv2d_bias_gradient", "zero_pad2d_backward", "concatenate_backward")
+OF_ANY_HEIGHT = (  # their dy, because nothing else tells the sides of the result
+    "conv2d_bias_gradient", "zero_pad2d_backward", "crop2d_backward", "permute_backward",
+    "resize2d_backward", "concatenate_backward",
+)  # fmt: skip
 ELEMENTWISE = (
     *("relu", "leaky_relu", "tanh", "sigmoid", "clipped_relu", "elu", "hard_sigmoid", "hard_swish"),
     *("swish", "gelu", "softplus"),
@@ -84,7 +87,7 @@ def same_for_all(function: str) -> Iterator[tuple[str, Any, type[Exception], str
                 yield name, value[0], ValueError, str(value[0].shape)
             if name in CHANNELS:
                 yield name, value[1:], ValueError, "one number per channel, (3,), got (2,)"
-            if name == "dy" and function not in ANY_DY:
+            if name == "dy" and function not in OF_ANY_HEIGHT:
                 yield name, value[:, 1:], ValueError, str(value[:, 1:].shape)
             if name == "b":
                 yield name, value[1:], ValueError, str(value[1:].shape)
@@ -189,6 +192,71 @@ SLOPES: list[tuple[str, Any, type[Exception], str]] = [
     ("slope", [[1.0, 2.0], [3.0]], ValueError, "ragged"),
     ("slope", np.zeros(3, np.complex64), TypeError, "complex64"),
 ]
+TRANSPOSED: list[tuple[str, Any, type[Exception], str]] = [
+    ("groups", 0, ValueError, "at least 1, got 0"),
+    ("groups", -2, ValueError, "at least 1, got -2"),
+    ("groups", 4, ValueError, "divide the channels of input and output, got 4 for 6 input and 8"),
+    ("groups", 2.0, TypeError, "integers, got 2.0"),
+    ("groups", True, TypeError, "integers, got True"),
+    ("groups", None, TypeError, "integers, got None"),
+    ("w", zeros(3, 2, 2, 5), ValueError, "IC = 6 input channels, got 5"),
+    ("w", zeros(3, 2, 0, 6), ValueError, "(3, 2, 0, 6)"),
+    ("w", zeros(0, 2, 2, 6), ValueError, "(0, 2, 2, 6)"),
+    ("x", zeros(2, 0, 5, 6), ValueError, "at least one pixel and one channel, got (2, 0, 5, 6)"),
+    ("x", zeros(2, 3, 5, 0), ValueError, "at least one pixel and one channel, got (2, 3, 5, 0)"),
+    ("padding", 3, ValueError, "at least one pixel of the result, got 3, which leaves -1"),
+    ("padding", ((0, 0), (4, 2)), ValueError, "at least one pixel of the result, got ((0, 0)"),
+    ("output_padding", 1, ValueError, "below the stride, (1, 1), got 1"),
+    ("output_padding", (0, 1), ValueError, "below the stride, (1, 1), got (0, 1)"),
+    ("output_padding", -1, ValueError, "at least 0, got -1"),
+    ("output_padding", 0.5, TypeError, "integers, got 0.5"),
+    ("output_padding", "same", TypeError, "integers, got 'same'"),
+]
+CROPPINGS: list[tuple[str, Any, type[Exception], str]] = [
+    ("cropping", "same", ValueError, "got 'same'"),
+    ("cropping", -1, ValueError, "negative, got -1"),
+    ("cropping", (1, 1, 1, 1), ValueError, "got (1, 1, 1, 1)"),
+    ("cropping", ((0, 0, 0), 1), ValueError, "got ((0, 0, 0), 1)"),
+    ("cropping", 0.5, TypeError, "integers, got 0.5"),
+    ("cropping", False, TypeError, "integers, got False"),
+    ("cropping", None, TypeError, "integers, got None"),
+]
+ORDERS: list[tuple[str, Any, type[Exception], str]] = [
+    ("order", (1, 2), ValueError, "2 more axes, as many as order"),
+    ("order", (0, 1, 2), ValueError, "once, counted from 1, got (0, 1, 2)"),
+    ("order", (1, 2, 2), ValueError, "once, counted from 1, got (1, 2, 2)"),
+    ("order", (1, 2, 4), ValueError, "once, counted from 1, got (1, 2, 4)"),
+    ("order", (), ValueError, "once, counted from 1, got ()"),
+    ("order", (1, 3, 2.0), TypeError, "integers, got (1, 3, 2.0)"),
+    ("order", (True, 3, 2), TypeError, "integers, got (True, 3, 2)"),
+    ("order", "312", TypeError, "a list of axes, got '312'"),
+    ("order", 3, TypeError, "a list of axes, got 3"),
+    ("order", None, TypeError, "a list of axes, got None"),
+]
+BLOCKS: list[tuple[str, Any, type[Exception], str]] = [
+    ("block", 0, ValueError, "at least 1, got 0"),
+    ("block", -2, ValueError, "at least 1, got -2"),
+    ("block", 2.0, TypeError, "integers, got 2.0"),
+    ("block", True, TypeError, "integers, got True"),
+    ("block", (2, 2), TypeError, "integers, got (2, 2)"),
+    ("block", None, TypeError, "integers, got None"),
+    ("order", "dcr", ValueError, 'one of "DCR", "CRD", got \'dcr\''),
+    ("order", None, ValueError, "got None"),
+    ("order", 1, ValueError, "got 1"),
+]
+RESIZINGS: list[tuple[str, Any, type[Exception], str]] = [
+    ("method", "linear", ValueError, 'one of "nearest", "bilinear", got \'linear\''),
+    ("method", None, ValueError, "got None"),
+    (
+        "coordinates",
+        "half",
+        ValueError,
+        '"half_pixel", "align_corners", "asymmetric", got \'half\'',
+    ),
+    ("coordinates", True, ValueError, "got True"),
+    ("rounding", "round", ValueError, '"floor", "ceil", got \'round\''),
+    ("rounding", ["floor"], ValueError, "got ['floor']"),
+]
 
 OWN: dict[str, list[tuple[str, Any, type[Exception], str]]] = {
     "conv2d": [
@@ -290,6 +358,51 @@ OWN: dict[str, list[tuple[str, Any, type[Exception], str]]] = {
         ("x", zeros(2, 0), ValueError, "(2, 0)"),
     ],
     "prelu_backward": SLOPES,
+    "conv2d_transpose": [
+        *TRANSPOSED,
+        ("b", zeros(4, 1), ValueError, "(4, 1)"),
+        ("b", zeros(6), ValueError, "one bias per output channel, (4,), got (6,)"),
+        ("activation", "tanh", ValueError, "got 'tanh'"),
+    ],
+    "conv2d_transpose_backward": TRANSPOSED,
+    "crop2d": [
+        *CROPPINGS,
+        ("cropping", ((3, 2), 0), ValueError, "leave at least one pixel of x, (2, 5, 7, 3), got"),
+        ("cropping", (0, 4), ValueError, "leave at least one pixel of x, (2, 5, 7, 3), got (0, 4)"),
+    ],
+    "crop2d_backward": CROPPINGS,
+    "permute": ORDERS,
+    "permute_backward": ORDERS,
+    "depth_to_space": [
+        *BLOCKS,
+        ("x", zeros(2, 5, 7, 6), ValueError, "a multiple of block² = 4 channels, got (2, 5, 7, 6)"),
+    ],
+    "space_to_depth": [
+        *BLOCKS,
+        ("x", zeros(2, 5, 8, 3), ValueError, "sides that block = 2 divides, got (2, 5, 8, 3)"),
+        ("x", zeros(2, 6, 7, 3), ValueError, "sides that block = 2 divides, got (2, 6, 7, 3)"),
+    ],
+    "resize2d": [
+        *RESIZINGS,
+        ("size", None, TypeError, "got None"),
+        ("x", zeros(2, 0, 7, 3), ValueError, "at least one pixel and one channel, got (2, 0, 7, 3"),
+        ("x", zeros(2, 5, 7, 0), ValueError, "at least one pixel and one channel, got (2, 5, 7, 0"),
+    ],
+    "resize2d_backward": [
+        *RESIZINGS,
+        (
+            "dy",
+            zeros(2, 0, 8, 3),
+            ValueError,
+            "at least one pixel and one channel, got (2, 0, 8, 3",
+        ),
+        ("dy", zeros(2, 9, 8, 4), ValueError, "the output's shape, (2, 9, 8, 3), got (2, 9, 8, 4)"),
+        ("dy", zeros(1, 9, 8, 3), ValueError, "the output's shape, (2, 9, 8, 3), got (1, 9, 8, 3)"),
+        ("x_shape", (2, 5, 7), ValueError, "(2, 5, 7)"),
+        ("x_shape", (2, 5, 7.0, 3), TypeError, "(2, 5, 7.0, 3)"),
+        ("x_shape", (2, 0, 7, 3), ValueError, "(2, 0, 7, 3)"),
+        ("x_shape", None, TypeError, "got None"),
+    ],
 }
 
 MISTAKES = [
@@ -410,6 +523,16 @@ EMPTY: dict[str, list[tuple[int, ...]]] = {
     "concatenate_backward": [(0, 5, 3), (0, 5, 1)],
     "prelu": [(0, 5, 7, 3)],
     "prelu_backward": [(0, 5, 7, 3), (3,)],
+    "conv2d_transpose": [(0, 5, 6, 4)],
+    "conv2d_transpose_backward": [(0, 3, 5, 6), (3, 2, 2, 6), (4,)],
+    "crop2d": [(0, 2, 4, 3)],
+    "crop2d_backward": [(0, 8, 10, 3)],
+    "permute": [(0, 3, 5, 7)],
+    "permute_backward": [(0, 5, 7, 3)],
+    "depth_to_space": [(0, 10, 14, 3)],
+    "space_to_depth": [(0, 3, 4, 12)],
+    "resize2d": [(0, 9, 8, 3)],
+    "resize2d_backward": [(0, 5, 7, 3)],
 }
 
 

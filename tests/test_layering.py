@@ -192,7 +192,7 @@ def test_what_engines_share_is_geometry_argument_types_memory_and_the_length_of_
     """The fast engines also share a polynomial, which the specification does not know."""
     of_all = {
         f"fastcnn.core.{name}"
-        for name in ("geometry", "broadcasting", "arguments", "capacity", "long_sums")
+        for name in ("geometry", "broadcasting", "resizing", "arguments", "capacity", "long_sums")
     }
     for engine, polynomials in (("naive", set[str]()), ("im2col", {"fastcnn.core.normal_tail"})):
         allowed = of_all | polynomials

@@ -23,7 +23,10 @@ from fastcnn.layers import (
     BatchNorm,
     Concatenate,
     Conv2D,
+    Conv2DTranspose,
+    Cropping2D,
     Dense,
+    DepthToSpace,
     DepthwiseConv2D,
     Dropout,
     Flatten,
@@ -37,9 +40,13 @@ from fastcnn.layers import (
     MaxPool2D,
     MinPool2D,
     Multiply,
+    Permute,
     PReLU,
     ReLU,
+    Reshape,
     Residual,
+    Resize,
+    SeparableConv2D,
     Sigmoid,
     SiLU,
     Softmax,
@@ -47,8 +54,10 @@ from fastcnn.layers import (
     Subtract,
     Swish,
     Tanh,
+    UpSampling2D,
     ZeroPadding2D,
 )
+from fastcnn.models.summary import rows
 from fastcnn.nn.layers import infer_stack, input_of_call, layer_from_dict, to_dict
 from fastcnn.nn.layers.stack import MOST_LAYERS, checked_layers
 
@@ -117,6 +126,52 @@ LAYERS: dict[str, Case] = {
     "Concatenate": (lambda: Concatenate(), ((3, 2, 4), (3, 2, 1), (3, 2, 2)), (3, 2, 7)),
     "Concatenate-rows": (lambda: Concatenate(1), ((3, 2, 4), (1, 2, 4)), (4, 2, 4)),
     "Concatenate-vectors": (lambda: Concatenate(-1), ((5,), (3,)), (8,)),
+    "Conv2DTranspose": (lambda: Conv2DTranspose(3, (2, 3), 2), (3, 4, 2), (6, 9, 3)),
+    "Conv2DTranspose-same": (
+        lambda: Conv2DTranspose(4, (3, 2), (2, 1), "same", activation="relu"),
+        (3, 4, 2),
+        (6, 4, 4),
+    ),
+    "Conv2DTranspose-every-parameter": (
+        lambda: Conv2DTranspose(
+            4,
+            (3, 2),
+            (2, 3),
+            ((1, 0), (0, 2)),
+            (1, 2),
+            (1, 2),
+            2,
+            "relu",
+            False,
+            "he_normal",
+        ),
+        (3, 2, 6),
+        (7, 6, 4),
+    ),
+    "SeparableConv2D": (lambda: SeparableConv2D(4, (3, 2)), (5, 4, 3), (3, 3, 4)),
+    "SeparableConv2D-every-parameter": (
+        lambda: SeparableConv2D(
+            5, (2, 3), (1, 2), "same", (2, 1), 2, "relu", False, "he_normal", "lecun_normal"
+        ),
+        (4, 5, 3),
+        (4, 3, 5),
+    ),
+    "UpSampling2D": (lambda: UpSampling2D(), (3, 2, 4), (6, 4, 4)),
+    "UpSampling2D-bilinear": (lambda: UpSampling2D((2, 3), "bilinear"), (3, 2, 4), (6, 6, 4)),
+    "Resize": (lambda: Resize(5, 3), (3, 4, 2), (5, 3, 2)),
+    "Resize-nearest": (
+        lambda: Resize(2, 7, "nearest", "align_corners", "ceil"),
+        (3, 4, 2),
+        (2, 7, 2),
+    ),
+    "Cropping2D": (lambda: Cropping2D(((1, 0), (0, 2))), (3, 5, 4), (2, 3, 4)),
+    "Cropping2D-all-sides": (lambda: Cropping2D(1), (3, 5, 1), (1, 3, 1)),
+    "DepthToSpace": (lambda: DepthToSpace(2), (3, 2, 8), (6, 4, 2)),
+    "DepthToSpace-pixel-shuffle": (lambda: DepthToSpace(2, "CRD"), (3, 2, 8), (6, 4, 2)),
+    "Permute": (lambda: Permute((3, 1, 2)), (3, 2, 4), (4, 3, 2)),
+    "Permute-vectors": (lambda: Permute([1]), (5,), (5,)),
+    "Reshape": (lambda: Reshape((4, 6)), (3, 2, 4), (4, 6)),
+    "Reshape-one-side-free": (lambda: Reshape([2, -1, 3]), (3, 2, 4), (2, 4, 3)),
 }
 
 
@@ -159,7 +214,8 @@ def test_shapes(name: str) -> None:
     assert {k: v.shape for k, v in specs.items()} == {
         k: v.shape for k, v in layer.parameters.items()
     }
-    assert layer.size == sum(v.size for v in layer.parameters.values())
+    numbers = sum(v.size for v in layer.parameters.values())
+    assert layer.size == (LAYERS[name][0]().size if name.startswith("UpSampling") else numbers)
 
 
 @pytest.mark.parametrize("engine", ["naive", None])
@@ -239,6 +295,33 @@ def test_mistaken_layers() -> None:
         (lambda: ZeroPadding2D("same"), ValueError, "padding must be an int, .* got 'same'"),
         (lambda: ZeroPadding2D(-1), ValueError, "padding must not be negative"),
         (lambda: Residual([]), ValueError, "layers must hold at least one layer"),
+        (lambda: Conv2DTranspose(0, 3), ValueError, "filters must be at least 1, got 0"),
+        (lambda: Conv2DTranspose(8, 3, 0), ValueError, "strides must be at least 1"),
+        (lambda: Conv2DTranspose(8, 3, output_padding=-1), ValueError, "output_padding must be at"),
+        (lambda: Conv2DTranspose(8, 3, activation="tanh"), ValueError, "activation .* got 'tanh'"),
+        (lambda: SeparableConv2D(8, 3, depth_multiplier=0), ValueError, "depth_multiplier must be"),
+        (lambda: SeparableConv2D(8, 3, padding="full"), ValueError, "padding must be .* 'full'"),
+        (
+            lambda: SeparableConv2D(8, 3, pointwise_initializer="he"),
+            ValueError,
+            "pointwise_initializer must be one of .* got 'he'",
+        ),
+        (lambda: UpSampling2D(0), ValueError, "size must be at least 1, got 0"),
+        (lambda: UpSampling2D(2, "cubic"), ValueError, "interpolation must be one of .* 'cubic'"),
+        (lambda: Resize(0, 3), ValueError, "height must be at least 1, got 0"),
+        (lambda: Resize(3, 2.5), TypeError, "width must be made of integers, got 2.5"),
+        (lambda: Resize(3, 3, coordinates="centre"), ValueError, "coordinates must be .* 'centre'"),
+        (lambda: Resize(3, 3, rounding="even"), ValueError, "rounding must be one of .* 'even'"),
+        (lambda: Cropping2D("same"), ValueError, "cropping must be an int, .* got 'same'"),
+        (lambda: Cropping2D(-1), ValueError, "cropping must not be negative"),
+        (lambda: DepthToSpace(0), ValueError, "block_size must be at least 1, got 0"),
+        (lambda: DepthToSpace(2, "RCD"), ValueError, "order must be one of .*CRD.* got 'RCD'"),
+        (lambda: Permute((0, 1)), ValueError, r"dims must hold each axis .* got \(0, 1\)"),
+        (lambda: Permute("12"), TypeError, "dims must be a list of axes, got '12'"),
+        (lambda: Reshape((2, -1, -1)), ValueError, r"target_shape must .* got \(2, -1, -1\)"),
+        (lambda: Reshape(()), ValueError, r"target_shape must hold sides .* got \(\)"),
+        (lambda: Reshape((2, 0)), ValueError, r"target_shape must hold sides .* got \(2, 0\)"),
+        (lambda: Reshape(6), TypeError, "target_shape must be a list of sides, got 6"),
         (lambda: Residual([Flatten]), TypeError, "layers must be layers such as Dense"),
         (lambda: Residual(3), TypeError, "layers must be a list of layers, got 3"),
     ]:
@@ -264,6 +347,15 @@ def test_mistaken_layers() -> None:
             r"layer 0, Residual.*its layers give \(26, 27, 4\), its shortcut \(28, 29, 1\)",
         ),
         ([Residual([Conv2D(4, 3), Dense(2)])], "layer 0, Residual.*Residual's layer 1, Dense"),
+        ([Conv2DTranspose(4, 3, groups=2)], "layer 0, .*groups must divide .* got 2 for 1 input"),
+        ([Conv2DTranspose(4, 3, output_padding=1)], r"layer 0, .*output_padding must be below"),
+        ([Conv2DTranspose(4, 2, 1, 15)], "layer 0, .*padding must leave .* got 15"),
+        ([Flatten(), UpSampling2D()], r"layer 1, UpSampling2D\(\), .*needs images"),
+        ([Cropping2D((14, 0))], r"layer 0, .*cropping must leave .* \(28, 29, 1\)"),
+        ([DepthToSpace(2)], r"layer 0, .*a multiple of block_size² = 4 channels, got \(28, 29, 1"),
+        ([Permute((2, 1))], r"layer 0, .*needs samples of 2 axes, got \(28, 29, 1\)"),
+        ([Reshape((9, -1))], r"layer 0, .*as many numbers as the input, 812, got \(9, -1\)"),
+        ([Reshape((28, 28))], "layer 0, .*as many numbers as the input, 812"),
     ],
 )
 def test_wrong_stack_says_which_layer_what_it_got_and_what_it_needs(
@@ -310,6 +402,65 @@ def test_work_of_a_residual_is_that_of_its_parts() -> None:
     first, inner = Conv2D(3, 3, 2, "same"), Conv2D(3, 1)
     expected = first.flops((5, 4, 2)) + inner.flops((3, 2, 3)) + Conv2D(3, 1).flops((3, 2, 2))
     assert layer.flops((5, 4, 2)) == expected > 0
+
+
+def test_work_of_layers_that_multiply() -> None:
+    assert Conv2DTranspose(5, 2, 2).flops((3, 4, 6)) == 2 * 3 * 4 * 4 * 6 * 5
+    assert Conv2DTranspose(6, 2, 2, groups=3).flops((3, 4, 6)) == 2 * 3 * 4 * 4 * 6 * 2
+    depthwise, pointwise = DepthwiseConv2D(3, depth_multiplier=2), Conv2D(7, 1)
+    expected = depthwise.flops((5, 6, 4)) + pointwise.flops((3, 4, 8))
+    assert SeparableConv2D(7, 3, depth_multiplier=2).flops((5, 6, 4)) == expected
+    assert UpSampling2D().flops((3, 4, 5)) == 0
+    # Each side has two pixels of one source, and all others have two.
+    assert UpSampling2D(2, "bilinear").flops((3, 4, 5)) == 2 * (2 + 2 * 4) * (2 + 2 * 6) * 5
+    assert Resize(6, 8).flops((3, 4, 5)) == UpSampling2D(2, "bilinear").flops((3, 4, 5))
+
+
+def test_upsampling_is_that_of_keras() -> None:
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 5)).astype(np.float32)
+    y, _ = UpSampling2D((2, 3)).forward(x, False, None, None)
+    np.testing.assert_array_equal(y, x.repeat(2, axis=1).repeat(3, axis=2))
+    y, _ = UpSampling2D((2, 3), "bilinear").forward(x, False, None, None)
+    np.testing.assert_array_equal(y, fastcnn.resize2d(x, (6, 12), "bilinear", "half_pixel"))
+    # Its argument has the name of other layers' number of parameters, which the summary shows.
+    layer = UpSampling2D(7)
+    layer.build((3, 4, 5), np.random.default_rng(0))
+    assert [row.parameters for row in rows([layer], (3, 4, 5))] == [0, 0]
+
+
+def test_separable_convolution_is_a_depthwise_and_a_pointwise_one() -> None:
+    layer = SeparableConv2D(4, (3, 2), 2, "same", depth_multiplier=2, activation="relu")
+    layer.build((6, 5, 3), np.random.default_rng(1))
+    x = np.random.default_rng(0).standard_normal((3, 6, 5, 3)).astype(np.float32)
+    parts = DepthwiseConv2D((3, 2), 2, "same", depth_multiplier=2), Conv2D(4, 1, activation="relu")
+    shape: tuple[int, ...] = (6, 5, 3)
+    for part, name in zip(parts, ("depthwise_w", "pointwise_w"), strict=True):
+        shape = part.build(shape, np.random.default_rng(2))
+        part.parameters["w"] = layer.parameters[name]
+    between, _ = parts[0].forward(x, False, None, None)
+    expected, _ = parts[1].forward(between, False, None, None)
+    np.testing.assert_array_equal(layer.forward(x, False, None, None)[0], expected)
+    fans = {name: (s.fan_in, s.fan_out) for name, s in layer.parameter_specs((6, 5, 3)).items()}
+    assert fans == {"depthwise_w": (6, 12), "pointwise_w": (6, 4), "b": (1, 1)}
+
+
+def test_a_transposed_convolution_takes_another_back() -> None:
+    shape = (7, 9, 3)
+    for padding in ("valid", "same", ((1, 0), (2, 1))):
+        forward = Conv2D(4, (3, 2), (2, 3), padding)  # type: ignore[arg-type]
+        g = forward.geometry(shape)
+        rest = [
+            size + before + after - ((out - 1) * step + k)
+            for size, before, after, out, step, k in (
+                (7, g.pad_top, g.pad_bottom, g.oh, 2, 3), (9, g.pad_left, g.pad_right, g.ow, 3, 2)
+            )
+        ]  # fmt: skip
+        sides = (g.pad_top, g.pad_bottom), (g.pad_left, g.pad_right)
+        back = Conv2DTranspose(3, (3, 2), (2, 3), sides, tuple(rest))
+        assert back.infer(forward.infer(shape)) == shape
+        assert back.geometry(forward.infer(shape)) == g
+    spec = Conv2DTranspose(12, (5, 3), groups=4).parameter_specs((9, 9, 8))["w"]
+    assert (spec.fan_in, spec.fan_out) == (15 * 2, 15 * 3)
 
 
 def test_activation_in_a_layer_is_the_activation_after_it() -> None:

@@ -16,6 +16,7 @@ import pytest
 from processes import instruction_sets, python
 
 import fastcnn
+from fastcnn.core.geometry import ConvGeometry, PoolGeometry
 from fastcnn.engine.numba.runtime.instruction_sets import INSTRUCTION_SETS
 
 HOST, *NARROWER = instruction_sets()
@@ -49,8 +50,8 @@ def test_no_kernel_touches_memory_beyond_its_arrays(
 
 def test_matrix_holds_what_kernels_get_wrong() -> None:
     layers = [case.problem.geometry for case in guarded.matrix(["float32"])]
-    convolutions = [g for g in layers if hasattr(g, "groups")]
-    poolings = [g for g in layers if hasattr(g, "c")]
+    convolutions = [g for g in layers if isinstance(g, ConvGeometry)]
+    poolings = [g for g in layers if isinstance(g, PoolGeometry)]
     assert {g.ic for g in convolutions} >= set(guarded.CHANNELS) <= {g.oc for g in convolutions}
     assert {g.ic for g in convolutions if g.depthwise} >= set(guarded.CHANNELS) - {1}
     assert {g.w for g in convolutions} >= set(guarded.WIDTHS) <= {g.w for g in poolings}

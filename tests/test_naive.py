@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import fastcnn
 from fastcnn.core.geometry import conv_geometry, pool_geometry
+from fastcnn.core.resizing import resize_geometry
 from fastcnn.engine import naive
 from fastcnn.engine.naive.regions import iterate_regions, iterate_windows
 from fastcnn.engine.registry import OPERATIONS
@@ -412,6 +413,7 @@ def calls(n: int, dtype: type) -> dict[str, tuple]:
 
     g = conv_geometry((n, 4, 5, 2), (3, 2, 2, 3), padding="same", stride=2)
     p = pool_geometry((n, 4, 5, 2), 3, stride=2, padding=1)
+    r = resize_geometry((n, 4, 5, 2), (7, 3), "bilinear", "half_pixel", "floor")
     x, w, dy = array(*g.input_shape), array(*g.filter_shape), array(*g.output_shape)
     flat, gate = array(4 * n), array(n, 4, 1, 1)
     pooled, rows, labels = array(*p.output_shape), array(n, 4), rng.integers(0, 4, n)
@@ -455,6 +457,10 @@ def calls(n: int, dtype: type) -> dict[str, tuple]:
         **{f"{op}_backward": (array(4 * n), flat, *more) for op, more in BY_FORMULA.items()},
         "prelu": (rows, array(4)),
         "prelu_backward": (array(n, 4), rows, array(4)),
+        "conv2d_transpose": (dy, w, array(2), "relu", g),
+        "permute": (x, (3, 1, 2)),
+        "resize2d": (x, r),
+        "resize2d_backward": (array(*r.output_shape), r),
     }
 
 

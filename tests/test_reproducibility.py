@@ -74,6 +74,15 @@ ONE_RESULT_PER_SAMPLE = (
     "softplus",
     "softplus_backward",
     "prelu",
+    "conv2d_transpose",
+    "crop2d",
+    "crop2d_backward",
+    "permute",
+    "permute_backward",
+    "depth_to_space",
+    "space_to_depth",
+    "resize2d",
+    "resize2d_backward",
 )
 
 
@@ -147,7 +156,8 @@ def _forget_scratch() -> None:
     for plan in (winograd_plan.forward_plan, winograd_plan.input_gradient_plan):
         plan.cache_clear()
     for choice in instruction_sets._choices:
-        if choice.__name__ == "_by_blocks":  # a dense layer's gradients
+        # A dense layer's gradients; tables of sources and of axes.
+        if choice.__name__ in ("_by_blocks", "resampling", "permutation"):
             choice.cache_clear()
 
 

@@ -151,5 +151,5 @@ def test_engine_and_parameters_go_by_name_alone(op: str) -> None:
         if p.kind is inspect.Parameter.KEYWORD_ONLY
     }
     assert "engine" in by_name
-    assert by_name <= {"stride", "padding", "dilation", "groups", "activation", "reduction",
-                       "algorithm", "math", "engine"}  # fmt: skip
+    assert by_name <= {"stride", "padding", "output_padding", "dilation", "groups", "activation",
+                       "reduction", "algorithm", "math", "engine"}  # fmt: skip

@@ -47,6 +47,9 @@ def test_kernels_run_without_the_compiler() -> None:
         *pools, *(f"{pool}_backward" for pool in pools),
         "clipped_relu", "clipped_relu_backward", "hard_sigmoid", "hard_sigmoid_backward",
         "prelu", "prelu_backward",
+        "conv2d_transpose", "conv2d_transpose_backward", "winograd_transpose", "crop2d",
+        "crop2d_backward", "permute", "permute_backward", "depth_to_space", "space_to_depth",
+        "resize2d", "resize2d_backward",
     }  # fmt: skip
 
 

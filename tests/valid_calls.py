@@ -16,6 +16,9 @@ def normal(*shape: int) -> Any:
 
 CONV: Call = {"stride": 1, "padding": "valid", "dilation": 1, "groups": 2, "engine": None}
 POOL: Call = {"size": (2, 3), "stride": None, "padding": "valid", "engine": None}
+RESIZE: Call = {
+    "method": "bilinear", "coordinates": "half_pixel", "rounding": "floor", "engine": None
+}  # fmt: skip
 CHANNELS: Call = {"gamma": normal(3), "beta": normal(3)}
 STATISTICS: Call = {"mean": normal(3), "variance": normal(3) ** 2}
 
@@ -114,4 +117,20 @@ RIGHT: dict[str, Call] = {
     "prelu_backward": {
         "dy": normal(2, 5, 7, 3), "x": normal(2, 5, 7, 3), "slope": normal(3), "engine": None
     },
+    "conv2d_transpose": {
+        "x": normal(2, 3, 5, 6), "w": normal(3, 2, 2, 6), "b": normal(4), "output_padding": None,
+        **CONV,
+    },
+    "conv2d_transpose_backward": {
+        "dy": normal(2, 5, 6, 4), "x": normal(2, 3, 5, 6), "w": normal(3, 2, 2, 6),
+        "output_padding": None, **CONV,
+    },
+    "crop2d": {"x": normal(2, 5, 7, 3), "cropping": ((1, 2), (0, 3)), "engine": None},
+    "crop2d_backward": {"dy": normal(2, 5, 7, 3), "cropping": ((1, 2), (0, 3)), "engine": None},
+    "permute": {"x": normal(2, 5, 7, 3), "order": (3, 1, 2), "engine": None},
+    "permute_backward": {"dy": normal(2, 3, 5, 7), "order": (3, 1, 2), "engine": None},
+    "depth_to_space": {"x": normal(2, 5, 7, 12), "block": 2, "order": "CRD", "engine": None},
+    "space_to_depth": {"x": normal(2, 6, 8, 3), "block": 2, "order": "CRD", "engine": None},
+    "resize2d": {"x": normal(2, 5, 7, 3), "size": (9, 8), **RESIZE},
+    "resize2d_backward": {"dy": normal(2, 9, 8, 3), "x_shape": (2, 5, 7, 3), **RESIZE},
 }  # fmt: skip

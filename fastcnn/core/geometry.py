@@ -218,21 +218,34 @@ def pads(
         ]
         (top, left) = (total // 2 for total in totals)
         return top, totals[0] - top, left, totals[1] - left
-    sides = padding if isinstance(padding, Sequence) else (padding, padding)
-    if len(sides) != 2:
-        raise ValueError(f"padding must be {expected}, got {quoted(padding)}")
+    return four_sides("padding", padding, expected)
+
+
+def four_sides(name: str, value: object, expected: str) -> tuple[int, int, int, int]:
+    """``value`` as pixels at the (top, bottom, left, right).
+
+    An int stands for all four sides, a pair means (vertical, horizontal), and a pair of pairs means
+    each side. Raises ``TypeError`` or ``ValueError`` that names the argument; ``expected`` says
+    which forms it may have.
+
+    >>> four_sides("cropping", (1, (2, 3)), "an int or a pair")
+    (1, 1, 2, 3)
+    """
+    sides = value if isinstance(value, Sequence) else (value, value)
+    if isinstance(value, str) or len(sides) != 2:
+        raise ValueError(f"{name} must be {expected}, got {quoted(value)}")
     ends: list[int] = []
     for side in sides:
         if isinstance(side, Sequence) and not isinstance(side, str):
             if len(side) != 2:
-                raise ValueError(f"padding must be {expected}, got {quoted(padding)}")
-            ends += [integer("padding", end, padding) for end in side]
+                raise ValueError(f"{name} must be {expected}, got {quoted(value)}")
+            ends += [integer(name, end, value) for end in side]
         else:
-            ends += [integer("padding", side, padding)] * 2
+            ends += [integer(name, side, value)] * 2
     if min(ends) < 0:
-        raise ValueError(f"padding must not be negative, got {quoted(padding)}")
+        raise ValueError(f"{name} must not be negative, got {quoted(value)}")
     if max(ends) > MOST:
-        raise ValueError(f"padding must be at most {MOST}, got {quoted(padding)}")
+        raise ValueError(f"{name} must be at most {MOST}, got {quoted(value)}")
     return ends[0], ends[1], ends[2], ends[3]
 
 
@@ -297,6 +310,101 @@ def _conv_geometry(
     return ConvGeometry(n, h, w, ic, kh, kw, oh, ow, oc, *strides, *margins, *dilations, count)
 
 
+def transposed_geometry(
+    x_shape: tuple[int, ...],
+    w_shape: tuple[int, ...],
+    *,
+    stride: object = 1,
+    padding: object = "valid",
+    output_padding: object = None,
+    dilation: object = 1,
+    groups: object = 1,
+) -> ConvGeometry:
+    """The geometry of ``conv2d_transpose`` on these shapes and parameters, checked.
+
+    It is the geometry of the convolution that goes the other way: its ``input_shape`` is the shape
+    of the result, its ``output_shape`` is ``x_shape``, and its ``filter_shape`` is ``w_shape``. The
+    sides of the result follow from the padding, as :func:`fastcnn.conv2d_transpose` says.
+
+    Raises ``ValueError`` or ``TypeError`` that names the argument, its value and valid values.
+
+    >>> g = transposed_geometry((1, 14, 13, 8), (2, 2, 3, 8), stride=2)
+    >>> g.output_shape, g.input_shape
+    ((1, 14, 13, 8), (1, 28, 26, 3))
+    """
+    parameters = stride, padding, output_padding, dilation, groups
+    plain = _all_plain(parameters)
+    make = _cached_transposed_geometry if plain else _transposed_geometry
+    return make(x_shape, w_shape, *parameters)
+
+
+def _transposed_geometry(
+    x_shape: tuple[int, ...],
+    w_shape: tuple[int, ...],
+    stride: object,
+    padding: object,
+    output_padding: object,
+    dilation: object,
+    groups: object,
+) -> ConvGeometry:
+    if len(x_shape) != 4:
+        raise ValueError(f"x must have the shape (N, H, W, IC), got {x_shape}")
+    if len(w_shape) != 4:
+        raise ValueError(f"w must have the shape (KH, KW, OC/groups, IC), got {w_shape}")
+    strides, dilations = pair("stride", stride), pair("dilation", dilation)
+    count = integer("groups", groups, groups)
+    n, *sides, ic = x_shape
+    kh, kw, group_oc, filters_ic = w_shape
+    if min(x_shape[1:]) < 1:
+        raise ValueError(f"x must have at least one pixel and one channel, got {x_shape}")
+    if count < 1:
+        raise ValueError(f"groups must be at least 1, got {count}")
+    if ic % count:
+        raise ValueError(
+            f"groups must divide the channels of input and output, got {count} for {ic} input "
+            f"and {group_oc * count} output channels"
+        )
+    if min(w_shape) < 1:
+        raise ValueError(f"w must have at least one element on each side, got {w_shape}")
+    if filters_ic != ic:
+        raise ValueError(
+            f"w must have IC = {ic} input channels, got {filters_ic} (x {x_shape}, w {w_shape})"
+        )
+    reaches = (kh - 1) * dilations[0] + 1, (kw - 1) * dilations[1] + 1
+    by_name = isinstance(padding, str)
+    top, bottom, left, right = pads(padding, (1, 1), (1, 1), (1, 1))
+    more = None
+    if output_padding is not None:
+        more = pair("output_padding", output_padding, least=0)
+        if more[0] >= strides[0] or more[1] >= strides[1]:
+            raise ValueError(
+                f"output_padding must be below the stride, {strides}, got {quoted(output_padding)}"
+            )
+    result = []
+    for k, (size, step, reach) in enumerate(zip(sides, strides, reaches, strict=True)):
+        if padding == "same":
+            whole = size * step if more is None else (size - 1) * step + reach % 2 + more[k]
+        elif by_name and more is None:
+            whole = (size - 1) * step + max(reach, step)
+        else:
+            cut = (top + bottom, left + right)[k]
+            whole = (size - 1) * step + reach - cut + (more[k] if more else 0)
+        if whole < 1:
+            raise ValueError(
+                f"padding must leave at least one pixel of the result, got {quoted(padding)}, "
+                f"which leaves {whole}"
+            )
+        result.append(whole)
+    g = _conv_geometry((n, *result, group_oc * count), w_shape, stride, padding, dilation, groups)
+    if g.output_shape != x_shape:
+        raise ValueError(
+            f'output_padding must be None, or such that a convolution with padding "same" takes '
+            f"the result, {result[0]} × {result[1]} pixels, back to {sides[0]} × {sides[1]}, got "
+            f"{quoted(output_padding)}"
+        )
+    return g
+
+
 def pool_geometry(
     x_shape: tuple[int, ...], size: object, *, stride: object = None, padding: object = "valid"
 ) -> PoolGeometry:
@@ -337,6 +445,7 @@ def _pool_geometry(
 # parameters use the cache: a tuple could hold True, which equals 1 but is no number of pixels.
 _PLAIN = frozenset({int, str, type(None)})
 _cached_conv_geometry = lru_cache(maxsize=4096, typed=True)(_conv_geometry)
+_cached_transposed_geometry = lru_cache(maxsize=4096, typed=True)(_transposed_geometry)
 _cached_pool_geometry = lru_cache(maxsize=4096, typed=True)(_pool_geometry)
 
 

@@ -41,7 +41,7 @@ class Operation:
 
 
 class Composite:
-    """A public function that calls several operations, in this order, and computes nothing else."""
+    """A public function that calls other operations, in this order, and computes nothing else."""
 
     __slots__ = ("name", "parts")
 
@@ -122,6 +122,18 @@ DECLARED: tuple[Operation | Composite, ...] = (
     Operation("softplus_backward", _DY_X, ("dx",)),
     Operation("prelu", ("x", "slope"), ("y",)),
     Operation("prelu_backward", ("dy", "x", "slope"), ("dx", "dslope")),
+    Operation("conv2d_transpose", ("x", "w", "b", "activation", "g"), ("y",), by_algorithm=True),
+    Composite(
+        "conv2d_transpose_backward", ("conv2d", "conv2d_filter_gradient", "conv2d_bias_gradient")
+    ),
+    Composite("crop2d", ("zero_pad2d_backward",)),
+    Composite("crop2d_backward", ("zero_pad2d",)),
+    Operation("permute", ("x", "order"), ("y",)),
+    Composite("permute_backward", ("permute",)),
+    Composite("depth_to_space", ("permute",)),
+    Composite("space_to_depth", ("permute",)),
+    Operation("resize2d", ("x", "g"), ("y",)),
+    Operation("resize2d_backward", ("dy", "g"), ("dx",)),
 )
 """All public functions of the mathematics, in the order in which messages list them."""
 

@@ -1,4 +1,4 @@
-"""Checks of numbers, for constructors and functions; every error names the argument."""
+"""Checks of numbers and names, for constructors and functions; errors name the argument."""
 
 from __future__ import annotations
 
@@ -92,6 +92,18 @@ def share(name: str, value: object) -> float:
     if result > 1:
         raise ValueError(f"{name} must be at least 0 and at most 1, got {quoted(value)}")
     return result
+
+
+def one_of(name: str, value: object, names: tuple[str, ...]) -> str:
+    """``value`` if it is one of the names; otherwise a ``ValueError``.
+
+    >>> one_of("order", "DCR", ("DCR", "CRD"))
+    'DCR'
+    """
+    if not isinstance(value, str) or value not in names:
+        known = ", ".join(f'"{each}"' for each in names)
+        raise ValueError(f"{name} must be one of {known}, got {quoted(value)}")
+    return value
 
 
 def generator(name: str, seed: object) -> np.random.Generator:

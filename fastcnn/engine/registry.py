@@ -27,11 +27,12 @@ from fastcnn.core.float_errors import unreported
 from fastcnn.core.geometry import ConvGeometry, PoolGeometry
 from fastcnn.core.operations import OPERATIONS
 from fastcnn.core.quoting import quoted
+from fastcnn.core.resizing import ResizeGeometry
 from fastcnn.core.settings import checked_math, get_math
 from fastcnn.core.undisturbed import undisturbed_import
 from fastcnn.engine import policy
 
-Geometry: TypeAlias = ConvGeometry | PoolGeometry | tuple[int, ...]
+Geometry: TypeAlias = ConvGeometry | PoolGeometry | ResizeGeometry | tuple[int, ...]
 
 
 class Problem(NamedTuple):
@@ -114,7 +115,7 @@ def _not_for_winograd(problem: Problem) -> str | None:
     if problem.op == "conv2d_filter_gradient":
         share = policy.winograd_gradient_costs(g)
     else:
-        share = policy.winograd_costs(g.turned if problem.op == "conv2d_input_gradient" else g)
+        share = policy.winograd_costs(g if problem.op == "conv2d" else g.turned)
     return None if share < 1 else f"it would take about {share:.2f} times as long as direct"
 
 
@@ -238,8 +239,11 @@ class Explanation(NamedTuple):
         lines += [f"  not {name}: {why}" for name, why in self.passed_over]
         lines += [f"  {line}" for line in self.chosen.kernels(self.problem)]
         geometry = self.problem.geometry
-        if isinstance(geometry, ConvGeometry | PoolGeometry):
-            shapes = f"{geometry.input_shape} -> {geometry.output_shape}"
+        if isinstance(geometry, ConvGeometry | PoolGeometry | ResizeGeometry):
+            sides = [geometry.input_shape, geometry.output_shape]
+            if self.problem.op == "conv2d_transpose":
+                sides.reverse()
+            shapes = f"{sides[0]} -> {sides[1]}"
         else:
             shapes = str(geometry)
         lines.append(f"  problem: {shapes}, {self.problem.dtype.name}")
@@ -358,9 +362,14 @@ def _result_shape(problem: Problem) -> tuple[int, ...]:
     """Shape of the result, or of the largest of several results."""
     op, g, backward = problem.op, problem.geometry, problem.op.endswith("_backward")
     if isinstance(g, ConvGeometry):
-        shapes = {"conv2d_input_gradient": g.input_shape, "conv2d_filter_gradient": g.filter_shape}
-        return g.output_shape if op == "conv2d" else shapes.get(op, (g.oc,))
-    if isinstance(g, PoolGeometry):
+        shapes = {
+            "conv2d": g.output_shape,
+            "conv2d_input_gradient": g.input_shape,
+            "conv2d_transpose": g.input_shape,
+            "conv2d_filter_gradient": g.filter_shape,
+        }
+        return shapes.get(op, (g.oc,))
+    if isinstance(g, PoolGeometry | ResizeGeometry):
         return g.input_shape if backward else g.output_shape
     if op in ("dense", "dense_backward"):
         n, inputs, outputs = g

@@ -58,7 +58,7 @@ def rows(graph: Graph, input_shapes: Sequence[Shape], inputs: Sequence[str]) -> 
     for node in graph.nodes:
         layer, taken = node.layer, input_of_call(node.layer, [shapes[i] for i in node.inputs])
         row = Row(
-            repr(layer), str(shapes[node.output]), layer.size, layer.flops(taken) / 1e6,
+            repr(layer), str(shapes[node.output]), _count(layer), layer.flops(taken) / 1e6,
             _frozen(layer),
         )  # fmt: skip
         if id(layer) in called:
@@ -85,6 +85,11 @@ def value_names(graph: Graph, inputs: Sequence[str]) -> list[str]:
         call = f", call {calls[id(node.layer)]}" if shared[id(node.layer)] > 1 else ""
         names.append(node.layer.name + call)
     return names
+
+
+def _count(layer: Layer) -> int:
+    """How many parameters a layer has; its attribute ``size`` may be an argument of its own."""
+    return sum(array.size for array in layer.parameters.values())
 
 
 def _frozen(layer: Layer) -> int:

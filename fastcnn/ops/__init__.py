@@ -62,6 +62,8 @@ from fastcnn.ops.merging import subtract_backward as subtract_backward
 from fastcnn.ops.normalization import batch_norm as batch_norm
 from fastcnn.ops.normalization import batch_norm_backward as batch_norm_backward
 from fastcnn.ops.normalization import batch_norm_inference as batch_norm_inference
+from fastcnn.ops.padding import crop2d as crop2d
+from fastcnn.ops.padding import crop2d_backward as crop2d_backward
 from fastcnn.ops.padding import zero_pad2d as zero_pad2d
 from fastcnn.ops.padding import zero_pad2d_backward as zero_pad2d_backward
 from fastcnn.ops.pooling import avg_pool2d as avg_pool2d
@@ -70,4 +72,16 @@ from fastcnn.ops.pooling import max_pool2d as max_pool2d
 from fastcnn.ops.pooling import max_pool2d_backward as max_pool2d_backward
 from fastcnn.ops.pooling import min_pool2d as min_pool2d
 from fastcnn.ops.pooling import min_pool2d_backward as min_pool2d_backward
+from fastcnn.ops.rearranging import DepthOrder as DepthOrder
+from fastcnn.ops.rearranging import depth_to_space as depth_to_space
+from fastcnn.ops.rearranging import permute as permute
+from fastcnn.ops.rearranging import permute_backward as permute_backward
+from fastcnn.ops.rearranging import space_to_depth as space_to_depth
 from fastcnn.ops.regularization import dropout as dropout
+from fastcnn.ops.resizing import Coordinates as Coordinates
+from fastcnn.ops.resizing import Method as Method
+from fastcnn.ops.resizing import Rounding as Rounding
+from fastcnn.ops.resizing import resize2d as resize2d
+from fastcnn.ops.resizing import resize2d_backward as resize2d_backward
+from fastcnn.ops.transposed import conv2d_transpose as conv2d_transpose
+from fastcnn.ops.transposed import conv2d_transpose_backward as conv2d_transpose_backward

@@ -6,9 +6,15 @@ from numpy.typing import ArrayLike
 
 from fastcnn.core.arguments import Array, floats, shaped
 from fastcnn.core.geometry import Padding, Pair, conv_geometry, integer, pair
-from fastcnn.core.quoting import quoted
 from fastcnn.engine import registry
-from fastcnn.ops.checks import Activation, Algorithm, Math, check_activation
+from fastcnn.ops.checks import (
+    Activation,
+    Algorithm,
+    Math,
+    check_activation,
+    geometry_of_pixels,
+    image_shape,
+)
 from fastcnn.ops.declaration import operation
 
 _CONVOLUTION = """
@@ -160,7 +166,7 @@ def conv2d_input_gradient(
     """
     dy, w = floats(dy=dy, w=w)
     g = conv_geometry(
-        _image_shape("x_shape", x_shape),
+        image_shape("x_shape", x_shape),
         w.shape,
         stride=stride,
         padding=padding,
@@ -241,16 +247,6 @@ def conv2d_bias_gradient(dy: ArrayLike, *, engine: str | None = None) -> Array:
     (dy,) = floats(dy=dy)
     if dy.ndim != 4 or dy.shape[3] < 1:
         raise ValueError(f"dy must have the shape (N, OH, OW, OC), OC at least 1, got {dy.shape}")
-    channels = dy.shape[3]
-    # Only the output's shape matters, so the geometry of a filter of one pixel will do.
-    g = conv_geometry(dy.shape, (1, 1, channels, channels))
+    g = geometry_of_pixels(dy.shape)
     db: Array = registry.choose("conv2d_bias_gradient", g, dy.dtype, engine)(dy, g)
     return db
-
-
-def _image_shape(name: str, value: object) -> tuple[int, ...]:
-    if not isinstance(value, tuple | list) or not all(type(side) is int for side in value):
-        raise TypeError(f"{name} must be a tuple of ints, got {quoted(value)}")
-    if len(value) != 4 or min(value) < 0:
-        raise ValueError(f"{name} must be (N, H, W, IC), none negative, got {quoted(value)}")
-    return tuple(value)

@@ -1,11 +1,11 @@
-"""Zeros around images, and the gradient."""
+"""Zeros around images, images without their borders, and the gradients."""
 
 from __future__ import annotations
 
 from numpy.typing import ArrayLike
 
 from fastcnn.core.arguments import Array, floats
-from fastcnn.core.geometry import Padding, pads
+from fastcnn.core.geometry import Padding, four_sides
 from fastcnn.core.quoting import quoted
 from fastcnn.engine import registry
 from fastcnn.ops.declaration import operation
@@ -64,12 +64,64 @@ def zero_pad2d_backward(dy: ArrayLike, padding: Padding, *, engine: str | None =
     return dx
 
 
-def _margins(name: str, images: Array, padding: object) -> tuple[int, int, int, int]:
+@operation()
+def crop2d(x: ArrayLike, cropping: Padding, *, engine: str | None = None) -> Array:
+    """Images without pixels at their borders.
+
+    Args:
+        x: images, (N, H, W, C).
+        cropping: pixels that are taken away, an int, (vertical, horizontal) or
+            ((top, bottom), (left, right)). At least one pixel must be left.
+
+    Returns:
+        y, (N, H − top − bottom, W − left − right, C), of the dtype of x.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> x = np.arange(12.0).reshape(1, 3, 4, 1)
+        >>> fastcnn.crop2d(x, ((1, 0), (0, 2)))[0, :, :, 0]
+        array([[4., 5.],
+               [8., 9.]])
+    """
+    (x,) = floats(x=x)
+    margins = top, bottom, left, right = _margins("x", x, cropping, "cropping")
+    if x.shape[1] <= top + bottom or x.shape[2] <= left + right:
+        raise ValueError(
+            f"cropping must leave at least one pixel of x, {x.shape}, got {quoted(cropping)}"
+        )
+    y: Array = registry.choose("zero_pad2d_backward", (*x.shape, *margins), x.dtype, engine)(
+        x, margins
+    )
+    return y
+
+
+@operation()
+def crop2d_backward(dy: ArrayLike, cropping: Padding, *, engine: str | None = None) -> Array:
+    """Gradient of :func:`crop2d`: dy with zeros around it.
+
+    Args:
+        dy: gradient of the output, (N, H − top − bottom, W − left − right, C).
+        cropping: the pixels that :func:`crop2d` took away, in the same forms.
+
+    Returns:
+        dx, (N, H, W, C), of the dtype of dy.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.crop2d_backward(np.ones((1, 1, 2, 1)), ((1, 0), (0, 1)))[0, :, :, 0]
+        array([[0., 0., 0.],
+               [1., 1., 0.]])
+    """
+    (dy,) = floats(dy=dy)
+    margins = _margins("dy", dy, cropping, "cropping")
+    dx: Array = registry.choose("zero_pad2d", (*dy.shape, *margins), dy.dtype, engine)(dy, margins)
+    return dx
+
+
+def _margins(
+    name: str, images: Array, value: object, argument: str = "padding"
+) -> tuple[int, int, int, int]:
     if images.ndim != 4:
         raise ValueError(f"{name} must have the shape (N, H, W, C), got {images.shape}")
-    if isinstance(padding, str):
-        raise ValueError(
-            f"padding must be an int, (vertical, horizontal) or ((top, bottom), (left, right)), "
-            f"got {quoted(padding)}"
-        )
-    return pads(padding, (1, 1), (1, 1), (1, 1))
+    expected = "an int, (vertical, horizontal) or ((top, bottom), (left, right))"
+    return four_sides(argument, value, expected)

@@ -27,6 +27,12 @@ one more γ covers.
 **Means.** n numbers are added and divided. The sum takes n − 1 roundings, and a reciprocal and its
 product two more: γ(r(n + 1), u). Gradients of poolings are sums over the windows that hold a pixel.
 
+**Resized images.** A number is a sum over n pixels, each times the weights of its row and of its
+column. The two weights are rounded, and the sums over R rows and C columns, which follow on each
+other, multiply and add: a pixel goes through at most R + C + 4 roundings, and so through at most
+n + 5. If R + C is more than a stretch, engines compute in float64. γ(r(n + 5), u) covers both.
+"nearest" selects.
+
 **Softmax.** Let d = x − max(x). The difference is rounded, so d is off by |d|·u, and exp(d) by a
 factor of 1 + |d|·u. exp errs by at most E = 8u (4 units in the last place). The sum of n numbers
 adds (n − 1)·u, and averages the errors of its terms by their weights p. The quotient adds u:
@@ -50,6 +56,7 @@ from fastcnn import ops
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import ConvGeometry, PoolGeometry
 from fastcnn.core.long_sums import STRETCH, roundings
+from fastcnn.core.resizing import ResizeGeometry
 from fastcnn.engine.policy import squares
 from fastcnn.proof.problems import Problem
 from fastcnn.proof.winograd_bound import gradient_magnitude, magnitude
@@ -92,7 +99,14 @@ def sum_lengths(problem: Problem) -> tuple[int, ...]:
             "conv2d_filter_gradient": (over_pixels,),
             "conv2d_bias_gradient": (over_pixels,),
             "conv2d_backward": (to_input, over_pixels, over_pixels),
+            "conv2d_transpose": (to_input + ("b" in problem.arrays),),
+            "conv2d_transpose_backward": (forward, over_pixels, g.n * g.h * g.w),
         }[problem.function]
+    if isinstance(g, ResizeGeometry):
+        sides = g.rows, g.columns
+        if problem.op.endswith("_backward"):
+            sides = g.outputs_of_rows, g.outputs_of_columns
+        return (prod(int(side.counts.max()) for side in sides),)
     if isinstance(g, PoolGeometry):
         if problem.op.endswith("_backward"):  # the number of windows that hold one pixel
             return (-(-g.kh // g.stride_h) * -(-g.kw // g.stride_w),)
@@ -177,9 +191,9 @@ def _winograd(
         cut = squares(g)
         steps = of_winograd(roundings(g.n * cut.number), g.kh, cut.side)
     else:
-        x, w = arrays.get("x"), arrays["w"]
-        if x is None:
-            x, w, g = arrays["dy"], w[::-1, ::-1].swapaxes(2, 3), g.turned
+        x, w = arrays["dy" if "dy" in arrays else "x"], arrays["w"]
+        if problem.function != "conv2d":
+            w, g = w[::-1, ::-1].swapaxes(2, 3), g.turned
         size = magnitude(x, w, g) + np.abs(arrays.get("b", np.zeros(1)).astype(np.float64))
         steps = of_winograd(g.ic, squares(g).side, g.kh)
     u = unit_roundoff(y.dtype)
@@ -214,6 +228,19 @@ def _means(problem: Problem, arrays: dict[str, Array], reference: tuple[Array, .
         **_absolute(arrays), **problem.parameters, engine="naive"
     )
     return [linear_bound(n + 1, magnitude, reference[0], unit_roundoff(reference[0].dtype))]
+
+
+def _resized(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    """Resized images and their gradient, whose weights are above 0."""
+    (y,), (terms,) = reference, sum_lengths(problem)
+    if problem.op == "resize2d" and problem.parameters["method"] == "nearest":
+        return [np.zeros(y.shape)]
+    magnitude = getattr(ops, problem.function)(
+        **_absolute(arrays), **problem.parameters, engine="naive"
+    )
+    return [linear_bound(terms + 5, magnitude, y, unit_roundoff(y.dtype))]
 
 
 def _products(
@@ -645,4 +672,15 @@ _DERIVED: dict[str, _Derivation] = {
     "softplus_backward": _softplus_backward,
     "prelu": _products,
     "prelu_backward": _prelu_backward,
+    "conv2d_transpose": _sums,
+    "winograd_transpose": _winograd,
+    "conv2d_transpose_backward": _sums,
+    "crop2d": _selected,
+    "crop2d_backward": _selected,
+    "permute": _selected,
+    "permute_backward": _selected,
+    "depth_to_space": _selected,
+    "space_to_depth": _selected,
+    "resize2d": _resized,
+    "resize2d_backward": _resized,
 }

@@ -31,6 +31,7 @@ EXACT_MODES = ("exact", "special")
 
 _OUTPUTS = {
     "conv2d_backward": ("dx", "dw", "db"),
+    "conv2d_transpose_backward": ("dx", "dw", "db"),
     "dense_backward": ("dx", "dw", "db"),
     "batch_norm": ("y", "mean", "variance"),
     "batch_norm_backward": ("dx", "dgamma", "dbeta"),

@@ -52,7 +52,10 @@ from fastcnn.nn.layers import (
     BatchNorm,
     Concatenate,
     Conv2D,
+    Conv2DTranspose,
+    Cropping2D,
     Dense,
+    DepthToSpace,
     DepthwiseConv2D,
     Dropout,
     Flatten,
@@ -68,9 +71,13 @@ from fastcnn.nn.layers import (
     Merge,
     MinPool2D,
     Multiply,
+    Permute,
     PReLU,
     ReLU,
+    Reshape,
     Residual,
+    Resize,
+    SeparableConv2D,
     Shape,
     Sigmoid,
     Softmax,
@@ -79,6 +86,7 @@ from fastcnn.nn.layers import (
     Swish,
     Tanh,
     Tensor,
+    UpSampling2D,
     ZeroPadding2D,
 )
 from fastcnn.nn.losses import CrossEntropy, MeanSquaredError
@@ -135,7 +143,8 @@ class ModelCase(NamedTuple):
 
 
 def all_layers(classes: int) -> list[Layer]:
-    """Every kind of layer but those of :func:`all_activations`, and of :func:`merging`.
+    """Every kind of layer but those of :func:`all_activations`, :func:`shaping_layers` and
+    :func:`merging`.
 
     >>> def kinds(layers):
     ...     for layer in layers:
@@ -143,8 +152,8 @@ def all_layers(classes: int) -> list[Layer]:
     ...         yield from kinds([*getattr(layer, "layers", ()), *getattr(layer, "shortcut", ())])
     >>> of_others = {name for name in Layer.known if "fastcnn." not in str(Layer.known[name])}
     >>> merging_layers = Model(*merging(10)).layers
-    >>> here = [*all_layers(10), *all_activations(10), *merging_layers]
-    >>> Layer.known.keys() - of_others - {*kinds(here)}
+    >>> others = [*all_activations(10), *shaping_layers(10), *merging_layers]
+    >>> Layer.known.keys() - of_others - {*kinds([*all_layers(10), *others])}
     set()
     """
     return [
@@ -249,6 +258,41 @@ def merging(classes: int) -> Tensors:
     return [left, right], [Dense(classes)(Flatten()(x)), early]
 
 
+def shaping_layers(classes: int) -> list[Layer]:
+    """Layers that resize images or move their numbers, on images of 7 × 5 pixels."""
+    return [
+        Cropping2D(((1, 0), (0, 1))),
+        SeparableConv2D(12, (3, 2), padding="same", depth_multiplier=2, activation="relu"),
+        DepthToSpace(2),
+        UpSampling2D((1, 2), "bilinear"),
+        Conv2DTranspose(6, (3, 2), (2, 1), "same", activation="relu"),
+        Resize(9, 7, coordinates="align_corners"),
+        Permute((2, 3, 1)),
+        Conv2DTranspose(4, 2, strides=(1, 3), padding=1, output_padding=(0, 2), use_bias=False),
+        UpSampling2D(2),
+        Reshape((-1, 8, 4)),
+        MaxPool2D(2),
+        Flatten(),
+        Dense(classes),
+    ]
+
+
+def exact_shaping_layers(classes: int) -> list[Layer]:
+    """The same kinds, where they are exact on small integers."""
+    return [
+        Cropping2D(((1, 0), (0, 1))),
+        SeparableConv2D(8, (3, 2), padding="same", activation="relu"),
+        DepthToSpace(2, "CRD"),
+        Resize(6, 4, "nearest"),
+        Conv2DTranspose(3, (3, 2), (2, 1), "same"),
+        Permute((2, 3, 1)),
+        UpSampling2D(2),
+        Reshape((-1, 6)),
+        Flatten(),
+        Dense(classes),
+    ]
+
+
 NETS = {
     "article": Net(article, (28, 28, 1), 16, ("exact", "float", "weighted")),
     "lenet5": Net(lenet5, (28, 28, 1), 4, ("exact", "float")),
@@ -259,6 +303,8 @@ NETS = {
     "inception": Net(inception, (9, 11, 3), 4, ("float", "weighted")),
     "merging": Net(merging, (7, 6, 3), 4, ("exact", "float")),
     "all_activations": Net(all_activations, (11, 9, 2), 5, ("float", "weighted")),
+    "shaping_layers": Net(shaping_layers, (7, 5, 3), 6, ("float", "weighted")),
+    "exact_shaping_layers": Net(exact_shaping_layers, (7, 5, 3), 8, ("exact",)),
 }
 
 
@@ -557,6 +603,19 @@ def _of_layer(
         g = layer.geometry(shape, samples)
         taps = g.kh * g.kw
         return taps * g.group_ic + 1, taps * g.group_oc, g.n * g.oh * g.ow
+    if isinstance(layer, Conv2DTranspose):
+        g = layer.geometry(shape, samples)
+        taps = g.kh * g.kw
+        return taps * g.group_oc + 1, taps * g.group_ic, g.n * g.h * g.w
+    if isinstance(layer, SeparableConv2D):
+        taps, pixels = prod(layer.parameters["depthwise_w"].shape[:2]), prod(output[:2])
+        between, filters = layer.parameters["pointwise_w"].shape[2:]
+        back = filters + taps * layer.depth_multiplier
+        return taps + between + 1, back, filters + samples * pixels
+    if isinstance(layer, UpSampling2D | Resize):
+        resized = layer.geometry(shape)
+        sides = resized.outputs_of_rows, resized.outputs_of_columns
+        return 9, prod(int(side.counts.max()) for side in sides) + 5, 0
     if isinstance(layer, Dense):
         return shape[0] + 1, output[0], samples
     if isinstance(layer, BatchNorm):  # it computes in float64, and rounds at the end of each pass

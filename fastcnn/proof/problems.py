@@ -24,9 +24,11 @@ from fastcnn.core.geometry import (
     Padding,
     PoolGeometry,
     conv_geometry,
-    pads,
+    four_sides,
     pool_geometry,
+    transposed_geometry,
 )
+from fastcnn.core.resizing import ResizeGeometry, resize_geometry
 from fastcnn.engine.policy import squares
 
 Shape: TypeAlias = tuple[int, ...]
@@ -39,6 +41,7 @@ WINOGRAD = {
     "winograd": "conv2d",
     "winograd_dx": "conv2d_input_gradient",
     "winograd_dw": "conv2d_filter_gradient",
+    "winograd_transpose": "conv2d_transpose",
 }
 """Names of problems with ``algorithm="winograd"``, and the functions that they call."""
 
@@ -57,7 +60,7 @@ class Problem:
     label: str
     arrays: Mapping[str, Shape]
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    geometry: ConvGeometry | PoolGeometry | None = None
+    geometry: ConvGeometry | PoolGeometry | ResizeGeometry | None = None
     modes: tuple[str, ...] = ("exact", "float")
     quick: bool = False
     dtypes: tuple[str, ...] = DTYPES
@@ -109,6 +112,17 @@ class _Pool(NamedTuple):
     label: str
     x: Shape
     parameters: dict[str, Any]
+    quick: bool = False
+
+
+class _Resize(NamedTuple):
+    label: str
+    x: Shape
+    size: tuple[int, int]
+    method: str
+    coordinates: str
+    rounding: str = "floor"
+    exact: bool = True
     quick: bool = False
 
 
@@ -236,6 +250,98 @@ def _poolings() -> Iterator[_Pool]:
     yield _Pool("batch-0", (0, 6, 5, 3), {"size": (2, 3)}, quick=True)
 
 
+def _transposed() -> Iterator[_Conv]:
+    """The layers of transposed convolution, forward and backward."""
+    yield _Conv("unet-2x2", (2, 5, 7, 17), (2, 2, 8, 17), {"stride": 2}, quick=True)
+    same: dict[str, Any] = {"padding": "same"}
+    yield _Conv("same-3x3", (1, 6, 5, 8), (3, 3, 3, 8), {"stride": 2} | same, relu=True, quick=True)
+    yield _Conv("same-4x3", (2, 4, 3, 6), (4, 3, 10, 6), {"stride": (2, 3)} | same)
+    more = {"stride": 2, "output_padding": 1}
+    yield _Conv("same-output-padding", (1, 4, 5, 3), (3, 3, 5, 3), more | same)
+    uneven = {"stride": (3, 2), "padding": (1, 0), "output_padding": (2, 1)}
+    yield _Conv("output-padding", (2, 4, 5, 6), (3, 2, 4, 6), uneven, quick=True)
+    # Some pixels of the result meet no tap, and are the bias alone.
+    apart = {"stride": (3, 4)}
+    yield _Conv("stride-beyond-kernel", (2, 3, 4, 5), (1, 2, 6, 5), apart, quick=True)
+    yield _Conv("stride-beyond-kernel-relu", (1, 3, 4, 5), (2, 1, 17, 5), {"stride": 3}, relu=True)
+    sides = {"stride": (2, 1), "padding": ((1, 2), (0, 1))}
+    yield _Conv("padding-four-sides", (2, 5, 4, 3), (4, 3, 10, 3), sides, bias=False)
+    dilated = {"dilation": (2, 3), "stride": (1, 2), "padding": (1, 2)}
+    yield _Conv("dilation-and-stride", (1, 4, 5, 6), (3, 2, 7, 6), dilated, quick=True)
+    yield _Conv("groups-2", (2, 4, 5, 6), (3, 2, 5, 6), {"groups": 2, "stride": (2, 1)})
+    depthwise = {"groups": 17, "stride": 2, "padding": 1, "output_padding": 1}
+    yield _Conv("depthwise", (2, 5, 4, 17), (3, 3, 1, 17), depthwise, relu=True, quick=True)
+    yield _Conv("depthwise-apart", (1, 3, 4, 6), (1, 2, 1, 6), {"groups": 6, "stride": (2, 3)})
+    yield _Conv("two-to-one", (2, 3, 4, 8), (3, 2, 1, 8), {"groups": 4, "padding": (1, 0)})
+    yield _Conv("pointwise", (2, 3, 7, 31), (1, 1, 33, 31))
+    yield _Conv("channels-33-to-16", (1, 5, 6, 33), (3, 3, 16, 33), {"padding": 1}, relu=True)
+    yield _Conv("one-pixel", (1, 1, 1, 3), (3, 2, 6, 3))
+    yield _Conv("batch-0", (0, 3, 4, 3), (2, 2, 5, 3), {"stride": 2}, quick=True)
+
+
+def _resizes() -> Iterator[_Resize]:
+    """Images in another size. Where the weights are few halves in a row, sums are exact."""
+    twice: tuple[Shape, tuple[int, int]] = (2, 5, 7, 3), (10, 14)
+    roundings = ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")
+    for coordinates in ("half_pixel", "align_corners", "asymmetric"):
+        for rounding in roundings:
+            label, named = f"{coordinates}-{rounding}", (coordinates, rounding)
+            yield _Resize(f"nearest-{label}-up", (2, 5, 4, 3), (8, 9), "nearest", *named)
+            yield _Resize(f"nearest-{label}-down", (1, 9, 8, 2), (5, 3), "nearest", *named)
+        up, down = (f"bilinear-{coordinates}-{word}" for word in ("up", "down"))
+        linear = "bilinear", coordinates, "floor", False
+        yield _Resize(up, (2, 5, 7, 3), (8, 9), *linear)
+        yield _Resize(down, (1, 9, 8, 33), (5, 3), *linear)
+    half, plain = ("bilinear", "half_pixel"), ("nearest", "asymmetric")
+    yield _Resize("nearest-times-2", *twice, *plain, quick=True)
+    yield _Resize("nearest-times-3x9", (1, 4, 3, 70), (12, 27), *plain)
+    yield _Resize("bilinear-times-2", *twice, *half, quick=True)
+    yield _Resize("bilinear-times-2-wide", (2, 4, 5, 70), (8, 10), *half)
+    yield _Resize("bilinear-times-4", (1, 3, 4, 17), (12, 16), *half)
+    yield _Resize("bilinear-to-half", (2, 8, 6, 16), (4, 3), *half, quick=True)
+    yield _Resize("bilinear-corners", (2, 5, 7, 3), (9, 13), "bilinear", "align_corners")
+    yield _Resize("bilinear-asymmetric", (1, 4, 3, 5), (8, 6), "bilinear", "asymmetric")
+    yield _Resize("bilinear-to-one", (2, 4, 6, 3), (1, 1), *half)
+    yield _Resize("bilinear-from-one-row", (1, 1, 2, 17), (5, 8), *half)
+    yield _Resize("bilinear-one-side", (2, 3, 5, 1), (3, 10), *half)
+    yield _Resize("same-size", (2, 3, 4, 6), (3, 4), *half)
+    yield _Resize("batch-0", (0, 3, 4, 6), (6, 8), *half, quick=True)
+
+
+_PERMUTATIONS: tuple[tuple[Shape, tuple[int, ...]], ...] = (
+    ((2, 5, 7, 3), (3, 1, 2)),  # colours
+    ((2, 3, 5, 7), (2, 3, 1)),
+    ((2, 9, 8, 33), (3, 1, 2)),  # channels
+    ((2, 33, 5, 9), (2, 3, 1)),
+    ((2, 130, 70), (2, 1)),  # more than one block
+    ((1, 67, 137), (2, 1)),
+    ((2, 20, 2), (2, 1)),  # planes with short sides
+    ((2, 2, 21), (2, 1)),
+    ((1, 19, 4), (2, 1)),
+    ((2, 4, 18), (2, 1)),
+    ((2, 5, 6), (2, 1)),
+    ((1, 8, 9), (2, 1)),
+    ((2, 2, 3), (2, 1)),
+    ((2, 3, 4, 5), (2, 1, 3)),  # runs
+    ((1, 7, 3, 40), (2, 1, 3)),
+    ((2, 4, 3, 70), (2, 1, 3)),
+    ((2, 3, 4, 2, 5), (4, 2, 1, 3)),
+    ((2, 3, 2, 2, 4, 3), (1, 4, 2, 5, 3)),
+    ((3, 4, 5), (1, 2)),  # nothing moves
+    ((2, 17), (1,)),
+    ((2, 1, 6, 1), (3, 2, 1)),
+    ((0, 3, 4, 2), (3, 1, 2)),
+)
+
+_BLOCKS: tuple[tuple[Shape, int], ...] = (
+    ((2, 3, 4, 12), 2),
+    ((1, 2, 3, 27), 3),
+    ((1, 3, 2, 80), 4),
+    ((2, 5, 3, 4), 2),
+    ((2, 3, 2, 5), 1),
+    ((0, 3, 2, 8), 2),
+)
+
 _DENSE = (
     (1, 1352, 10),
     (32, 130, 10),
@@ -335,15 +441,33 @@ def _conv_problems(c: _Conv) -> Iterator[Problem]:
     )
 
 
+def _transposed_problems(c: _Conv) -> Iterator[Problem]:
+    g = transposed_geometry(c.x, c.w, **c.parameters)
+    bias: dict[str, Shape] = {"b": (g.ic,)} if c.bias else {}
+    activation = {"activation": "relu"} if c.relu else {}
+    forward, both = {"x": c.x, "w": c.w} | bias, {"dy": g.input_shape, "x": c.x, "w": c.w}
+    parameters = c.parameters | activation
+    yield Problem("conv2d_transpose", c.label, forward, parameters, g, quick=c.quick)
+    yield Problem("conv2d_transpose_backward", c.label, both, c.parameters, g, quick=c.quick)
+
+
+def _other_way(c: _Conv) -> _Conv:
+    """The transposed convolution that goes the other way, for a layer of stride 1."""
+    g = conv_geometry(c.x, c.w, **c.parameters)
+    padding = (g.pad_top, g.pad_bottom), (g.pad_left, g.pad_right)
+    return c._replace(x=g.output_shape, parameters={"padding": padding})
+
+
 def _winograd_problems(c: _Conv) -> Iterator[Problem]:
     """Problems of a layer. Small squares of 3×3 filters are exact on integers, because their
     matrices divide by at most 4."""
-    by_function = {problem.op: problem for problem in _conv_problems(c)}
+    both_ways = (*_conv_problems(c), *_transposed_problems(_other_way(c)))
+    by_function = {problem.op: problem for problem in both_ways}
     for op, function in WINOGRAD.items():
         if problem := by_function.get(function):
             g = problem.geometry
             assert isinstance(g, ConvGeometry)
-            cut = squares(g.turned if op == "winograd_dx" else g)
+            cut = squares(g.turned if op in ("winograd_dx", "winograd_transpose") else g)
             exact = cut.side == 2 and g.kh == 3 and g.n > 0
             modes = ("exact", "float") if exact else ("float",)
             yield replace(problem, op=op, modes=modes, dtypes=("float32",))
@@ -453,14 +577,48 @@ def _prelu_problems(shape: Shape) -> Iterator[Problem]:
 
 def _padding_problems(label: str, shape: Shape, padding: Padding) -> Iterator[Problem]:
     modes, quick = ("exact", "float", "special"), label == "four-sides"
-    parameters = {"padding": padding}
-    top, bottom, left, right = pads(padding, (1, 1), (1, 1), (1, 1))
+    top, bottom, left, right = four_sides("padding", padding, "margins")
     n, h, w, c = shape
     padded = n, top + h + bottom, left + w + right, c
-    yield Problem("zero_pad2d", label, {"x": shape}, parameters, modes=modes, quick=quick)
-    yield Problem(
-        "zero_pad2d_backward", label, {"dy": padded}, parameters, modes=modes[:2], quick=quick
-    )
+    for op, back, name, small, large in (
+        ("zero_pad2d", "zero_pad2d_backward", "padding", "x", "dy"),
+        ("crop2d_backward", "crop2d", "cropping", "dy", "x"),
+    ):
+        parameters = {name: padding}
+        for function, argument, sides in ((op, small, shape), (back, large, padded)):
+            some = modes if argument == "x" else modes[:2]
+            arrays = {argument: sides}
+            yield Problem(function, label, arrays, parameters, modes=some, quick=quick)
+
+
+def _permutation_problems(shape: Shape, order: tuple[int, ...]) -> Iterator[Problem]:
+    modes, quick = ("exact", "float", "special"), len(shape) > 3
+    label = f"{'x'.join(map(str, shape))}-by-{'-'.join(map(str, order))}"
+    result = (shape[0], *[shape[axis] for axis in order])
+    named = {"order": order}
+    yield Problem("permute", label, {"x": shape}, named, modes=modes, quick=quick)
+    yield Problem("permute_backward", label, {"dy": result}, named, modes=modes[:2], quick=quick)
+
+
+def _block_problems(shape: Shape, block: int) -> Iterator[Problem]:
+    modes, quick = ("exact", "float", "special"), shape[0] == 2
+    n, h, w, c = shape
+    space = n, h * block, w * block, c // block**2
+    for order in ("DCR", "CRD"):
+        label, parameters = f"{order}-{block}-{'x'.join(map(str, shape))}", {"block": block}
+        for op, sides in (("depth_to_space", shape), ("space_to_depth", space)):
+            named = parameters | {"order": order}
+            yield Problem(op, label, {"x": sides}, named, modes=modes, quick=quick)
+
+
+def _resize_problems(r: _Resize) -> Iterator[Problem]:
+    g = resize_geometry(r.x, r.size, r.method, r.coordinates, r.rounding)
+    modes: tuple[str, ...] = ("exact", "float", "special") if r.exact else ("float",)
+    how = {"method": r.method, "coordinates": r.coordinates, "rounding": r.rounding}
+    arrays, forward = {"x": r.x}, {"size": r.size} | how
+    yield Problem("resize2d", r.label, arrays, forward, g, modes, r.quick)
+    arrays, backward = {"dy": g.output_shape}, {"x_shape": r.x} | how
+    yield Problem("resize2d_backward", r.label, arrays, backward, g, modes[:2], r.quick)
 
 
 def _normalization_problems(shape: Shape) -> Iterator[Problem]:
@@ -562,6 +720,10 @@ def _long_problems() -> Iterator[Problem]:
     x, modes, dtypes = (1, 261, 307, 3), ("long",), ("float32",)
     g = pool_geometry(x, window["size"])
     yield Problem("avg_pool2d", "long-window", {"x": x}, window, g, modes, False, dtypes)
+    how = {"method": "bilinear", "coordinates": "half_pixel", "rounding": "floor"}
+    resized = resize_geometry((1, 1, 2, 3), (1, 66_000), *how.values())
+    dy, parameters = {"dy": resized.output_shape}, {"x_shape": (1, 1, 2, 3)} | how
+    yield Problem("resize2d_backward", "long-row", dy, parameters, resized, modes, False, dtypes)
 
 
 def _article_problems() -> Iterator[Problem]:
@@ -602,6 +764,14 @@ def problems() -> tuple[Problem, ...]:
         result += _element_problems(shape)
     for label, images, padding in _MARGINS:
         result += _padding_problems(label, images, padding)
+    for layer in _transposed():
+        result += _transposed_problems(layer)
+    for samples, axes in _PERMUTATIONS:
+        result += _permutation_problems(samples, axes)
+    for images, block in _BLOCKS:
+        result += _block_problems(images, block)
+    for resize in _resizes():
+        result += _resize_problems(resize)
     for batch in _CHANNEL_ROWS:
         result += _normalization_problems(batch)
     for label, a, b in _MERGES:

@@ -192,7 +192,7 @@ _aten = torch.ops.aten
 
 def _geometry(problem: Problem) -> dict[str, Any]:
     g = problem.geometry
-    assert g is not None
+    assert isinstance(g, ConvGeometry | PoolGeometry)
     if (g.pad_top, g.pad_left) != (g.pad_bottom, g.pad_right):
         raise NotImplementedError("padding of unequal sides is not among its parameters")
     return {"stride": [g.stride_h, g.stride_w], "padding": [g.pad_top, g.pad_left]}

@@ -42,6 +42,7 @@ from fastcnn.engine.im2col.convolution import (
     conv2d_bias_gradient,
     conv2d_filter_gradient,
     conv2d_input_gradient,
+    conv2d_transpose,
 )
 from fastcnn.engine.im2col.dense import dense, dense_backward
 from fastcnn.engine.im2col.loss import cross_entropy, cross_entropy_backward
@@ -71,4 +72,6 @@ from fastcnn.engine.im2col.pooling import (
     min_pool2d,
     min_pool2d_backward,
 )
+from fastcnn.engine.im2col.rearranging import permute
+from fastcnn.engine.im2col.resizing import resize2d, resize2d_backward
 from fastcnn.engine.im2col.windows import WORKSPACE_BYTES

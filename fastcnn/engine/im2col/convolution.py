@@ -53,6 +53,23 @@ def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvG
 
 def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
     """``dx``, (N, H, W, IC)."""
+    return _input_gradient(dy, w, g).astype(dy.dtype, copy=False)
+
+
+def conv2d_transpose(
+    x: Array, w: Array, b: Array | None, activation: str | None, g: ConvGeometry
+) -> Array:
+    """``y``, (N, H, W, IC)."""
+    y = _input_gradient(x, w, g)
+    if b is not None:
+        y += b
+    if activation == "relu":
+        np.maximum(y, 0, out=y)
+    return y.astype(x.dtype, copy=False)
+
+
+def _input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
+    """The gradient of the input, in float64 if its sums are long."""
     dtype = totals_dtype(dy.dtype, g.kh * g.kw * g.group_oc)
     dx = np.zeros(g.input_shape, dtype)
     grouped_dx = dx.reshape(g.n, g.h, g.w, g.groups, g.group_ic)
@@ -72,7 +89,7 @@ def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
                 to_taps = to_taps.reshape(shape).transpose(0, 2, 3, 1, 4)[outputs]
             grouped_dx[images][pixels] += to_taps
             del to_taps  # before the next is made
-    return dx.astype(dy.dtype, copy=False)
+    return dx
 
 
 def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:

@@ -47,6 +47,7 @@ from fastcnn.engine.naive.convolution import (
     conv2d_bias_gradient,
     conv2d_filter_gradient,
     conv2d_input_gradient,
+    conv2d_transpose,
 )
 from fastcnn.engine.naive.dense import dense, dense_backward
 from fastcnn.engine.naive.loss import cross_entropy, cross_entropy_backward
@@ -72,3 +73,5 @@ from fastcnn.engine.naive.pooling import (
     min_pool2d,
     min_pool2d_backward,
 )
+from fastcnn.engine.naive.rearranging import permute
+from fastcnn.engine.naive.resizing import resize2d, resize2d_backward

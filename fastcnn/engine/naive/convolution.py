@@ -43,14 +43,35 @@ def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvG
 
 def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
     """Gradient dx (N, H, W, IC) of the images, for the output's gradient dy (N, OH, OW, OC)."""
-    filters, gradients = w.astype(np.float64), dy.astype(np.float64)
-    dx = np.zeros(g.input_shape)
+    return conv2d_transpose(dy, w, None, None, g)
+
+
+def conv2d_transpose(
+    x: Array, w: Array, b: Array | None, activation: str | None, g: ConvGeometry
+) -> Array:
+    """The regions that pixels x (N, OH, OW, OC) make of filters w: y (N, H, W, IC), bias b (IC,).
+
+    ``g`` is the convolution that goes the other way, so y has its input's shape. Each pixel adds
+    its number times the filter to its region of y.
+
+    >>> from fastcnn.core.geometry import transposed_geometry
+    >>> x, w = np.array([1.0, 10.0]).reshape(1, 1, 2, 1), np.ones((2, 3, 1, 1))
+    >>> conv2d_transpose(x, w, None, None, transposed_geometry(x.shape, w.shape))[0, :, :, 0]
+    array([[ 1., 11., 11., 10.],
+           [ 1., 11., 11., 10.]])
+    """
+    filters, pixels = w.astype(np.float64), x.astype(np.float64)
+    y = np.zeros(g.input_shape)
     for n in range(g.n):
-        for dx_region, taps, i, j in iterate_regions(dx[n], g):
+        for y_region, taps, i, j in iterate_regions(y[n], g):
             for inputs, outputs in iterate_groups(g):
-                products = filters[taps][..., outputs] * gradients[n, i, j, outputs]
-                dx_region[:, :, inputs] += np.sum(products, axis=-1)
-    return dx.astype(dy.dtype)
+                products = filters[taps][..., outputs] * pixels[n, i, j, outputs]
+                y_region[:, :, inputs] += np.sum(products, axis=-1)
+    if b is not None:
+        y += b
+    if activation == "relu":
+        y = relu(y)
+    return y.astype(x.dtype)
 
 
 def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:

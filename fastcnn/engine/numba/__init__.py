@@ -13,6 +13,7 @@ from fastcnn.engine.numba.conv.loops import (
     conv2d_bias_gradient,
     conv2d_filter_gradient,
     conv2d_input_gradient,
+    conv2d_transpose,
 )
 from fastcnn.engine.numba.dense.backward import dense_backward
 from fastcnn.engine.numba.dense.forward import dense
@@ -64,6 +65,8 @@ from fastcnn.engine.numba.elementwise.normalization import (
 )
 from fastcnn.engine.numba.elementwise.padding import zero_pad2d, zero_pad2d_backward
 from fastcnn.engine.numba.elementwise.prelu import prelu, prelu_backward
+from fastcnn.engine.numba.elementwise.rearranging import permute
+from fastcnn.engine.numba.elementwise.resizing import resize2d, resize2d_backward
 from fastcnn.engine.numba.pool.operations import (
     avg_pool2d,
     avg_pool2d_backward,

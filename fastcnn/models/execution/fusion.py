@@ -24,11 +24,12 @@ from fastcnn.nn.layers import (
     Layer,
     MaxPool2D,
     ReLU,
+    Reshape,
     Shape,
 )
 
 CONVOLUTIONS = (Conv2D, DepthwiseConv2D)
-SAME_NUMBERS = (Flatten, Dropout)
+SAME_NUMBERS = (Flatten, Dropout, Reshape)
 """Layers whose output has the numbers of their input, in prediction."""
 
 

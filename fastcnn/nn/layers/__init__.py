@@ -32,7 +32,7 @@ from fastcnn.nn.layers.merging import (
     Subtract,
 )
 from fastcnn.nn.layers.ownership import INSTEAD, FixedList, Ownership
-from fastcnn.nn.layers.padding import ZeroPadding2D
+from fastcnn.nn.layers.padding import Cropping2D, ZeroPadding2D
 from fastcnn.nn.layers.pooling import (
     AvgPool2D,
     GlobalAvgPool2D,
@@ -40,10 +40,14 @@ from fastcnn.nn.layers.pooling import (
     MaxPool2D,
     MinPool2D,
 )
+from fastcnn.nn.layers.rearranging import DepthToSpace, Permute, Reshape
 from fastcnn.nn.layers.regularization import BatchNorm, Dropout
 from fastcnn.nn.layers.residual import Residual
+from fastcnn.nn.layers.resizing import Resize, UpSampling2D
+from fastcnn.nn.layers.separable import SeparableConv2D
 from fastcnn.nn.layers.stack import checked_layers, infer_stack
 from fastcnn.nn.layers.tensors import Input, Tensor, image_shape, input_of_call
+from fastcnn.nn.layers.transposed import Conv2DTranspose
 
 __all__ = [
     "ELU",
@@ -57,7 +61,10 @@ __all__ = [
     "BatchNorm",
     "Concatenate",
     "Conv2D",
+    "Conv2DTranspose",
+    "Cropping2D",
     "Dense",
+    "DepthToSpace",
     "DepthwiseConv2D",
     "Dropout",
     "FixedList",
@@ -76,8 +83,12 @@ __all__ = [
     "Multiply",
     "Ownership",
     "PReLU",
+    "Permute",
     "ReLU",
+    "Reshape",
     "Residual",
+    "Resize",
+    "SeparableConv2D",
     "Shape",
     "Shapes",
     "SiLU",
@@ -89,6 +100,7 @@ __all__ = [
     "Swish",
     "Tanh",
     "Tensor",
+    "UpSampling2D",
     "Watch",
     "ZeroPadding2D",
     "all_layers",

@@ -16,6 +16,8 @@ from itertools import product
 from math import gcd
 from typing import NamedTuple
 
+import numpy as np
+
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import ConvGeometry
 from fastcnn.engine.numba.contraction import chooser
@@ -84,21 +86,29 @@ def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
     With a stride, an input pixel meets only the taps of its phase, ``kh·D ≡ ih + P`` modulo S:
     each phase is a contraction of its own over a part of the filters.
     """
-    dx = empty_like_type(dy, *g.input_shape)
-    if dx.size == 0:
-        return dx
-    gradient = input_gradient_plan(g, dy.itemsize)
+    return conv2d_transpose(dy, w, None, None, g)
+
+
+def conv2d_transpose(
+    x: Array, w: Array, b: Array | None, activation: str | None, g: ConvGeometry
+) -> Array:
+    """``y``: the input's gradient, whose sums begin at the bias and end in the activation."""
+    y = empty_like_type(x, *g.input_shape)
+    if y.size == 0:
+        return y
+    gradient, relu = input_gradient_plan(g, x.itemsize), activation == "relu"
     transposed = readable(w).reshape(-1)
     if gradient.transposed_width:
         transposed = transpose_filters(readable(w), g.groups, gradient.transposed_width)
-    images, zeros = lay_out(readable(dy), gradient.to), bias_or_zeros(None, g.ic, dy)
+    images, bias = lay_out(readable(x), gradient.to), bias_or_zeros(b, g.ic, x)
+    alone = np.maximum(bias, 0) if relu else bias
     for first_h, first_w in gradient.untouched:
-        dx[:, first_h :: g.stride_h, first_w :: g.stride_w] = 0
+        y[:, first_h :: g.stride_h, first_w :: g.stride_w] = alone
     for phase in gradient.phases:
-        contract(phase, images, transposed, zeros, dx.reshape(-1))
-    if gradient.padded and not all_finite(transposed if w.size < dx.size else dx.reshape(-1)):
-        return convolution_loops.conv2d_input_gradient(dy, w, g)
-    return dx
+        contract(phase, images, transposed, bias, y.reshape(-1), relu)
+    if gradient.padded and not all_finite(transposed if w.size < y.size else y.reshape(-1)):
+        return convolution_loops.conv2d_transpose(x, w, b, activation, g)
+    return y
 
 
 def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
@@ -540,7 +550,7 @@ def explanation(op: str, g: ConvGeometry, itemsize: int) -> Iterator[str]:
         yield from forward_decision(g, itemsize, packable=True)[1].lines()
     elif op == "conv2d_filter_gradient":
         yield from filter_gradient(g, itemsize).decision.lines()
-    elif op == "conv2d_input_gradient":
+    else:
         decisions = input_gradient_plan(g, itemsize).decisions
         for name in dict.fromkeys(decision.name for decision in decisions):
             yield from next(each for each in decisions if each.name == name).lines()

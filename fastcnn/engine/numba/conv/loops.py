@@ -36,12 +36,20 @@ def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvG
 
 def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
     """``dx``, by rows of the input."""
+    return conv2d_transpose(dy, w, None, None, g)
+
+
+def conv2d_transpose(
+    x: Array, w: Array, b: Array | None, activation: str | None, g: ConvGeometry
+) -> Array:
+    """``y``, by its rows: the input's gradient, with bias and activation."""
     totals = arrays.allocate(g.input_shape, np.float64)
     # (KH, KW, OC, IC/groups): the innermost loop runs over input channels.
     transposed = copied(w.swapaxes(2, 3))
-    rows = readable(dy), transposed, totals, record(g)
+    bias, relu = bias_or_zeros(b, g.ic, x), activation == "relu"
+    rows = readable(x), transposed, bias, totals, relu, record(g)
     parallel_for(_input_gradient_rows, g.n * g.h, g.flops, *rows)
-    return rounded(totals, dy)
+    return rounded(totals, x)
 
 
 def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
@@ -111,17 +119,26 @@ def _forward_rows(
 
 @kernel
 def _input_gradient_rows(
-    start: int, stop: int, dy: Array, transposed: Array, dx: Array, geometry: Array
+    start: int,
+    stop: int,
+    dy: Array,
+    transposed: Array,
+    b: Array,
+    dx: Array,
+    relu: bool,
+    geometry: Array,
 ) -> None:
     """Write rows (n, h) ``start`` to ``stop`` of dx (N, H, W, IC), in float64.
 
-    Reads dy (N, OH, OW, OC) and transposed (KH, KW, OC, IC/groups).
+    Reads dy (N, OH, OW, OC), transposed (KH, KW, OC, IC/groups) and b (IC,).
     """
     g = geometry[0]
     group_ic, group_oc = g.ic // g.groups, g.oc // g.groups
     for row in range(start, stop):
         n, ih = row // g.h, row % g.h
-        dx[n, ih] = 0
+        for iw in range(g.w):
+            for ic in range(g.ic):
+                dx[n, ih, iw, ic] = b[ic]
         for kh in range(g.kh):
             padded = ih + g.pad_top - kh * g.dilation_h
             oh = padded // g.stride_h
@@ -137,6 +154,11 @@ def _input_gradient_rows(
                         value = dy[n, oh, ow, oc]
                         for ic in range(group_ic):
                             dx[n, ih, iw, base + ic] += value * transposed[kh, kw, oc, ic]
+        if relu:
+            for iw in range(g.w):
+                for ic in range(g.ic):
+                    if dx[n, ih, iw, ic] < 0:
+                        dx[n, ih, iw, ic] = 0
 
 
 @kernel

@@ -73,14 +73,22 @@ def conv2d_pooled_with_indices(
 
 def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
     """``dx``: the convolution of ``dy`` with the filters turned by 180°."""
-    dx = empty_like_type(dy, *g.input_shape)
-    if dx.size == 0:
-        return dx
-    plan = input_gradient_plan(g, dy.itemsize)
+    return conv2d_transpose(dy, w, None, None, g)
+
+
+def conv2d_transpose(
+    x: Array, w: Array, b: Array | None, activation: str | None, g: ConvGeometry
+) -> Array:
+    """``y``: the input's gradient, with bias and activation."""
+    y = empty_like_type(x, *g.input_shape)
+    if y.size == 0:
+        return y
+    epilogue = Epilogue(relu=True) if activation == "relu" else None
+    plan = input_gradient_plan(g, x.itemsize, epilogue)
     transposed = transpose_filters(readable(w), 1, plan.width)
-    for n in _run(plan, dy, transposed, None, dx):
-        dx[n : n + 1] = direct.conv2d_input_gradient(dy[n : n + 1], w, g._replace(n=1))
-    return dx
+    for n in _run(plan, x, transposed, b, y):
+        y[n : n + 1] = direct.conv2d_transpose(x[n : n + 1], w, b, activation, g._replace(n=1))
+    return y
 
 
 def explanation(op: str, g: ConvGeometry, itemsize: int) -> Iterator[str]:

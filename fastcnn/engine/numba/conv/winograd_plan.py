@@ -177,7 +177,9 @@ def forward_plan(
 
 
 @cached_choice
-def input_gradient_plan(g: ConvGeometry, itemsize: int) -> WinogradPlan:
+def input_gradient_plan(
+    g: ConvGeometry, itemsize: int, epilogue: Epilogue | None = None
+) -> WinogradPlan:
     """The plan of the input's gradient, over filters as ``transpose_filters`` lays them out."""
     width = _width(itemsize)
     taps, tap = g.kh * g.kw, g.oc * width
@@ -189,7 +191,7 @@ def input_gradient_plan(g: ConvGeometry, itemsize: int) -> WinogradPlan:
         row=width,
         columns=-(-g.ic // width) * width,
     )
-    return _plan(g.turned, itemsize, filters, Epilogue(), prepared=False)
+    return _plan(g.turned, itemsize, filters, epilogue or Epilogue(), prepared=False)
 
 
 def _width(itemsize: int) -> int:

@@ -1,50 +1,85 @@
-"""Zeros around images, and their gradient, as compiled loops over rows of pixels."""
+"""Zeros around images, and their gradient, as copies of rows."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from fastcnn.core.arguments import Array
-from fastcnn.engine.numba.runtime.arrays import empty_like_type, readable
+from fastcnn.engine.numba.runtime.arrays import empty_like_type, readable, record
 from fastcnn.engine.numba.runtime.jit import kernel
+from fastcnn.engine.numba.runtime.runs import copy_run, zero_run
 from fastcnn.engine.numba.runtime.threads import parallel_for
 
+Margins = tuple[int, int, int, int]
 
-def zero_pad2d(x: Array, margins: tuple[int, int, int, int]) -> Array:
+
+class PaddedRows(NamedTuple):
+    """Images without and with margins, in rows.
+
+    Attributes:
+        rows, length: rows of an image without margins, and numbers of a row.
+        padded_rows, padded_length: the same with margins.
+        top: rows of the margin at the top.
+        left: numbers of the margin at the left.
+    """
+
+    rows: int
+    length: int
+    padded_rows: int
+    padded_length: int
+    top: int
+    left: int
+
+
+def zero_pad2d(x: Array, margins: Margins) -> Array:
     """The images with zeros at the top, bottom, left and right."""
+    rows = padded_rows(x.shape, margins)
     top, bottom, left, right = margins
     n, h, w, c = x.shape
     y = empty_like_type(x, n, top + h + bottom, left + w + right, c)
-    parallel_for(_padded_rows, n * y.shape[1], y.size, readable(x), top, left, y)
+    flat = readable(x).reshape(-1), y.reshape(-1)
+    parallel_for(pad_rows, n * y.shape[1], y.size, *flat, record(rows))
     return y
 
 
-def zero_pad2d_backward(dy: Array, margins: tuple[int, int, int, int]) -> Array:
+def zero_pad2d_backward(dy: Array, margins: Margins) -> Array:
     """``dx``: dy without its margins."""
     top, bottom, left, right = margins
     n, h, w, c = dy.shape
     dx = empty_like_type(dy, n, h - top - bottom, w - left - right, c)
-    parallel_for(_cropped_rows, n * dx.shape[1], dx.size, readable(dy), top, left, dx)
+    rows = padded_rows(dx.shape, margins)
+    flat = readable(dy).reshape(-1), dx.reshape(-1)
+    parallel_for(crop_rows, n * dx.shape[1], dx.size, *flat, record(rows))
     return dx
 
 
-@kernel
-def _padded_rows(start: int, stop: int, x: Array, top: int, left: int, y: Array) -> None:
-    """Some of the N·OH rows of ``y`` (N, OH, OW, C) from ``x`` (N, H, W, C)."""
-    _, h, w, channels = x.shape
-    for row in range(start, stop):
-        n, oh = row // y.shape[1], row % y.shape[1]
-        ih = oh - top
-        for ow in range(y.shape[2]):
-            iw = ow - left
-            inside = 0 <= ih < h and 0 <= iw < w
-            for c in range(channels):
-                y[n, oh, ow, c] = x[n, ih, iw, c] if inside else 0
+def padded_rows(shape: tuple[int, ...], margins: Margins) -> PaddedRows:
+    """The rows of images whose shape without margins is ``shape``."""
+    top, bottom, left, right = margins
+    _, h, w, c = shape
+    return PaddedRows(h, w * c, top + h + bottom, (left + w + right) * c, top, left * c)
 
 
 @kernel
-def _cropped_rows(start: int, stop: int, dy: Array, top: int, left: int, dx: Array) -> None:
-    """Some of the N·H rows of ``dx`` (N, H, W, C) from ``dy`` (N, OH, OW, C)."""
+def pad_rows(start: int, stop: int, x: Array, y: Array, numbers: Array) -> None:
+    """Rows ``start`` to ``stop`` of y, images with margins, from x, images without; flat."""
+    s: PaddedRows = numbers[0]
     for row in range(start, stop):
-        n, ih = row // dx.shape[1], row % dx.shape[1]
-        for iw in range(dx.shape[2]):
-            for c in range(dx.shape[3]):
-                dx[n, ih, iw, c] = dy[n, ih + top, iw + left, c]
+        n, ih, at = row // s.padded_rows, row % s.padded_rows - s.top, row * s.padded_length
+        if ih < 0 or ih >= s.rows:
+            zero_run(y, at, s.padded_length)
+        else:
+            zero_run(y, at, s.left)
+            copy_run(y, at + s.left, x, (n * s.rows + ih) * s.length, s.length)
+            right = at + s.left + s.length
+            zero_run(y, right, at + s.padded_length - right)
+
+
+@kernel
+def crop_rows(start: int, stop: int, dy: Array, dx: Array, numbers: Array) -> None:
+    """Rows ``start`` to ``stop`` of dx, images without margins, from dy, images with them; flat."""
+    s: PaddedRows = numbers[0]
+    for row in range(start, stop):
+        n, ih = row // s.rows, row % s.rows
+        source = (n * s.padded_rows + s.top + ih) * s.padded_length + s.left
+        copy_run(dx, row * s.length, dy, source, s.length)

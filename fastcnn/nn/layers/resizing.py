@@ -1,0 +1,130 @@
+"""Layers that resize images: UpSampling2D by a factor, Resize to a size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastcnn import ops
+from fastcnn.core.arguments import Array
+from fastcnn.core.geometry import Pair, pair
+from fastcnn.core.resizing import (
+    COORDINATES,
+    METHODS,
+    ROUNDINGS,
+    ResizeGeometry,
+    resize_geometry,
+)
+from fastcnn.core.scalars import count, one_of
+from fastcnn.nn.layers.base import Gradients, Layer, as_pair, image
+from fastcnn.nn.layers.initializers import Shape
+
+
+class _Resizing(Layer):
+    """The common base of both layers, which differ in the output's size."""
+
+    def _way(self) -> tuple[Any, Any, Any]:
+        """Method, coordinates and rounding of :func:`fastcnn.resize2d`."""
+        raise NotImplementedError
+
+    def _size(self, h: int, w: int) -> tuple[int, int]:
+        """The output's height and width for an image of h × w pixels."""
+        raise NotImplementedError
+
+    def geometry(self, input_shape: Shape) -> ResizeGeometry:
+        """The geometry for one image."""
+        h, w, c = image(type(self).__name__, input_shape)
+        return resize_geometry((1, h, w, c), self._size(h, w), *self._way())
+
+    def infer(self, input_shape: Shape) -> Shape:
+        return self.geometry(input_shape).output_shape[1:]
+
+    def forward(
+        self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
+    ) -> tuple[Array, Any]:
+        size = self._size(*x.shape[1:3])
+        return ops.resize2d(x, size, *self._way(), engine=engine), x.shape
+
+    def backward(
+        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
+    ) -> tuple[Array | None, Gradients]:
+        if not needs_dx:
+            return None, {}
+        return ops.resize2d_backward(dy, saved, *self._way(), engine=engine), {}
+
+    def flops(self, input_shape: Shape) -> int:
+        return self.geometry(input_shape).flops
+
+
+class UpSampling2D(_Resizing):
+    """Images enlarged by whole factors, (H, W, C) to (H · vertical, W · horizontal, C).
+
+    Args:
+        size: the factors, an int or (vertical, horizontal). It takes the place of the attribute
+            ``size`` of other layers, the number of their parameters, of which this one has none.
+        interpolation: "nearest" repeats each pixel, "bilinear" weights the four pixels around.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type or value, named in the message.
+
+    Example:
+        >>> UpSampling2D((2, 3)).infer((5, 7, 3))
+        (10, 21, 3)
+    """
+
+    size: Any = 2
+
+    def __init__(self, size: Pair = 2, interpolation: ops.Method = "nearest") -> None:
+        super().__init__()
+        self.size = as_pair(pair("size", size))
+        self.interpolation = one_of("interpolation", interpolation, METHODS)
+
+    def _way(self) -> tuple[Any, Any, Any]:
+        coordinates = "asymmetric" if self.interpolation == "nearest" else "half_pixel"
+        return self.interpolation, coordinates, "floor"
+
+    def _size(self, h: int, w: int) -> tuple[int, int]:
+        vertical, horizontal = pair("size", self.size)
+        return h * vertical, w * horizontal
+
+
+class Resize(_Resizing):
+    """Images in another size, (H, W, C) to (height, width, C).
+
+    Args:
+        height, width: sides of the output.
+        interpolation: "nearest" or "bilinear".
+        coordinates: "half_pixel", "align_corners" or "asymmetric": where the pixels of the output
+            lie among those of the input, as for :func:`fastcnn.resize2d`.
+        rounding: "round_prefer_floor", "round_prefer_ceil", "floor" or "ceil": to which pixel of
+            the input "nearest" goes.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type or value, named in the message.
+
+    Example:
+        >>> Resize(8, 9).infer((5, 7, 3))
+        (8, 9, 3)
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        interpolation: ops.Method = "bilinear",
+        coordinates: ops.Coordinates = "half_pixel",
+        rounding: ops.Rounding = "round_prefer_floor",
+    ) -> None:
+        super().__init__()
+        self.height = count("height", height)
+        self.width = count("width", width)
+        self.interpolation = one_of("interpolation", interpolation, METHODS)
+        self.coordinates = one_of("coordinates", coordinates, COORDINATES)
+        self.rounding = one_of("rounding", rounding, ROUNDINGS)
+
+    def _way(self) -> tuple[Any, Any, Any]:
+        return self.interpolation, self.coordinates, self.rounding
+
+    def _size(self, h: int, w: int) -> tuple[int, int]:
+        return self.height, self.width

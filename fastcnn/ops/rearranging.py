@@ -1,0 +1,134 @@
+"""The numbers of a sample at other places: axes in another order, depth as space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from numpy.typing import ArrayLike
+
+from fastcnn.core.arguments import Array, floats
+from fastcnn.core.rearranging import axes_order, depth_to_space_shape, space_to_depth_shape
+from fastcnn.engine import registry
+from fastcnn.ops.declaration import operation
+
+DepthOrder: TypeAlias = Literal["DCR", "CRD"]
+
+_BLOCKS = """
+x: images, (N, H, W, C).
+block: height and width of the blocks of pixels, an int of at least 1.
+order: which of C·block² channels goes to channel c of the pixel (i, j) of a block: "DCR" is
+    channel ``(i·block + j)·C + c``, as in TensorFlow and in ONNX by default, "CRD" is channel
+    ``(c·block + i)·block + j``, as in PyTorch's pixel shuffle. Default "DCR".
+"""
+
+
+@operation()
+def permute(x: ArrayLike, order: Sequence[int], *, engine: str | None = None) -> Array:
+    """The axes of each sample in another order.
+
+    Args:
+        x: samples, (N, …).
+        order: for each axis of a sample of y the axis of a sample of x, counted from 1, as in
+            Keras. The batch stays in front.
+
+    Returns:
+        y, of the dtype of x.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.permute(np.zeros((2, 5, 7, 3)), (3, 1, 2)).shape
+        (2, 3, 5, 7)
+    """
+    (x,) = floats(x=x)
+    return _permuted("x", x, axes_order("order", order), engine)
+
+
+@operation()
+def permute_backward(dy: ArrayLike, order: Sequence[int], *, engine: str | None = None) -> Array:
+    """Gradient of :func:`permute`: the axes of dy in the order that they had before.
+
+    Args:
+        dy: gradient of the output, (N, …).
+        order: the order of :func:`permute`.
+
+    Returns:
+        dx, of the dtype of dy.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.permute_backward(np.zeros((2, 3, 5, 7)), (3, 1, 2)).shape
+        (2, 5, 7, 3)
+    """
+    (dy,) = floats(dy=dy)
+    checked = axes_order("order", order)
+    inverse = tuple(checked.index(axis) + 1 for axis in range(1, len(checked) + 1))
+    return _permuted("dy", dy, inverse, engine)
+
+
+@operation(_BLOCKS)
+def depth_to_space(
+    x: ArrayLike, block: int, order: DepthOrder = "DCR", *, engine: str | None = None
+) -> Array:
+    """Channels as pixels: block² channels of a pixel become a block of pixels.
+
+    ``y[n, h·block + i, w·block + j, c]`` is a channel of ``x[n, h, w]``; ``order`` says which. The
+    gradient is :func:`space_to_depth` of dy.
+
+    Returns:
+        y, (N, H·block, W·block, C/block²), of the dtype of x.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> x = np.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 1, 1, 4)
+        >>> fastcnn.depth_to_space(x, 2)[0, :, :, 0]
+        array([[1., 2.],
+               [3., 4.]])
+
+    Source: W. Shi et al., "Real-Time Single Image and Video Super-Resolution Using an Efficient
+    Sub-Pixel Convolutional Neural Network", arXiv:1609.05158; ONNX, operator DepthToSpace.
+    """
+    (x,) = floats(x=x)
+    shape = depth_to_space_shape(x.shape, block, order)
+    side, channels = int(block), shape[3]
+    if order == "DCR":  # (H, W, i, j, C) becomes (H, i, W, j, C)
+        inside, axes = (side, side, channels), (1, 3, 2, 4, 5)
+    else:  # (H, W, C, i, j) becomes (H, i, W, j, C)
+        inside, axes = (channels, side, side), (1, 4, 2, 5, 3)
+    return _permuted("x", x.reshape(*x.shape[:3], *inside), axes, engine).reshape(shape)
+
+
+@operation(_BLOCKS)
+def space_to_depth(
+    x: ArrayLike, block: int, order: DepthOrder = "DCR", *, engine: str | None = None
+) -> Array:
+    """Pixels as channels: a block of pixels becomes one pixel with block² times the channels.
+
+    It takes :func:`depth_to_space` back. The gradient is :func:`depth_to_space` of dy.
+
+    Returns:
+        y, (N, H/block, W/block, C·block²), of the dtype of x.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> x = np.array([[1.0, 2.0], [3.0, 4.0]]).reshape(1, 2, 2, 1)
+        >>> fastcnn.space_to_depth(x, 2)[0, 0, 0]
+        array([1., 2., 3., 4.])
+    """
+    (x,) = floats(x=x)
+    shape = n, h, w, _ = space_to_depth_shape(x.shape, block, order)
+    side = int(block)
+    # (H, i, W, j, C) becomes (H, W, i, j, C) or (H, W, C, i, j).
+    axes = (1, 3, 2, 4, 5) if order == "DCR" else (1, 3, 5, 2, 4)
+    blocks = x.reshape(n, h, side, w, side, x.shape[3])
+    return _permuted("x", blocks, axes, engine).reshape(shape)
+
+
+def _permuted(name: str, x: Array, order: tuple[int, ...], engine: str | None) -> Array:
+    if x.ndim != len(order) + 1:
+        raise ValueError(
+            f"{name} must have the batch and {len(order)} more axes, as many as order, "
+            f"got {x.shape}"
+        )
+    y: Array = registry.choose("permute", x.shape, x.dtype, engine)(x, order)
+    return y
