@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf, prod
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
 from fastcnn.core.arguments import Array
+from fastcnn.core.broadcasting import merged_shape
 from fastcnn.core.geometry import ConvGeometry, pool_geometry
 from fastcnn.core.settings import get_num_threads
 from fastcnn.engine.numba.contraction.epilogue import Epilogue
-from fastcnn.engine.numba.contraction.packing import packing_kernel
+from fastcnn.engine.numba.contraction.packing import packing_kernel, transpose_kernel
 from fastcnn.engine.numba.conv import direct, winograd_partition, winograd_plan
 from fastcnn.engine.numba.dense import large
 from fastcnn.engine.numba.dense.chooser import LARGE_WEIGHTS, forward_decision
-from fastcnn.engine.numba.elementwise import activations, steps
+from fastcnn.engine.numba.elementwise import activations, formulas, merging, steps
 from fastcnn.engine.numba.pool import chooser as pool_chooser
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.program import Operand, number
@@ -31,19 +32,32 @@ from fastcnn.models.execution.stages import Convolution, Pool
 from fastcnn.models.execution.turn_list import TurnList
 from fastcnn.models.weights import Weights
 from fastcnn.nn.layers import (
+    ELU,
+    GELU,
     Add,
     AvgPool2D,
     BatchNorm,
     Concatenate,
     Conv2D,
+    Conv2DTranspose,
     Dense,
     DepthwiseConv2D,
     GlobalAvgPool2D,
     GlobalMaxPool2D,
+    HardSigmoid,
+    HardSwish,
     Layer,
+    LeakyReLU,
+    Maximum,
     MaxPool2D,
     MinPool2D,
+    Multiply,
     ReLU,
+    Sigmoid,
+    Softplus,
+    Subtract,
+    Swish,
+    Tanh,
 )
 
 _WINOGRAD, _DIRECT = "numba.winograd", "numba.direct"
@@ -102,18 +116,22 @@ def can_pool(f: Fused, dtype: np.dtype[np.floating]) -> bool:
 
 
 def serves(f: Fused, dtype: np.dtype[np.floating]) -> bool:
-    """Whether there are steps for these layers."""
-    if type(f.layer) not in STEPS:
+    """Whether there are steps for these layers, all of them."""
+    layer = f.layer
+    if type(layer) not in STEPS:
         return False
-    if type(f.layer) in (Conv2D, DepthwiseConv2D):
-        return algorithm_of(f, 1, dtype) in (_WINOGRAD, _DIRECT)
-    if isinstance(f.layer, ReLU):
-        return f.top is None
-    if isinstance(f.layer, Add):
-        same = len(f.inputs) == 2 and f.shapes[0] == f.shapes[1]
-        return same and f.top is None
-    if isinstance(f.layer, Concatenate):
-        return f.layer.axis in (-1, len(f.shape))
+    if isinstance(layer, Conv2D | DepthwiseConv2D):
+        if algorithm_of(f, 1, dtype) not in (_WINOGRAD, _DIRECT):
+            return False
+        return f.pool is None or can_pool(f, dtype)
+    if isinstance(layer, Conv2DTranspose):
+        g = layer.geometry(f.shapes[0], 1)
+        name = implementation("conv2d_transpose", g, dtype, layer.algorithm).name
+        return name == _DIRECT and not direct.input_gradient_plan(g, dtype.itemsize).untouched
+    if isinstance(layer, Concatenate):
+        return layer.axis in (-1, len(f.shape))
+    if f.relu and type(layer) in MERGES:
+        return len(f.inputs) == 2 and f.shapes[0] == f.shapes[1] and f.top is None
     return True
 
 
@@ -316,17 +334,85 @@ def batch_norm(f: Fused, places: list[Operand], y: Operand, to: PredictionList) 
     )  # fmt: skip
 
 
-def relu(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
-    """A ReLU that stands alone."""
-    to.step(activations.relu_kernel, (to.like, to.like), to.n * prod(f.shape), places[0], y)
+def activation(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+    """An activation that stands alone."""
+    count, like = to.n * prod(f.shape), to.like
+    if isinstance(f.layer, ReLU) and f.top is None:
+        to.step(activations.relu_kernel, (like, like), count, places[0], y)
+        return
+    name, parameters = FORMULAS[type(f.layer)](f.layer)
+    numbers = record(activations.Parameters(*parameters))
+    kernel, work = activations.activation_kernel(name), formulas.FORMULAS[name].work * count
+    to.step(kernel, (like, like, numbers), count, places[0], y, to.constant(numbers), work=work)
 
 
-def add(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
-    """The sum of two images of one shape, and a ReLU."""
-    like = to.like
-    samples = like, like, like, True
-    count = to.n * prod(f.shape)
-    to.step(steps.add_finished, samples, count, places[0], places[1], y, number(f.relu))
+Named = Callable[[Any], tuple[str, tuple[float, float]]]
+"""The formula of a layer, by its name, and the parameters."""
+
+FORMULAS: dict[type[Layer], Named] = {
+    ReLU: lambda layer: ("clipped_relu", (layer.max_value, 0.0)),
+    LeakyReLU: lambda layer: ("leaky_relu", (layer.slope, 0.0)),
+    Tanh: lambda _: ("tanh", (0.0, 0.0)),
+    Sigmoid: lambda _: ("sigmoid", (0.0, 0.0)),
+    ELU: lambda layer: ("elu", (layer.alpha, 0.0)),
+    HardSigmoid: lambda layer: ("hard_sigmoid", (layer.slope, layer.offset)),
+    HardSwish: lambda _: ("hard_swish", (0.0, 0.0)),
+    Swish: lambda _: ("swish", (0.0, 0.0)),
+    GELU: lambda layer: ("gelu_tanh" if layer.approximate else "gelu", (0.0, 0.0)),
+    Softplus: lambda _: ("softplus", (0.0, 0.0)),
+}
+
+
+def merge(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+    """The inputs merged number by number, from left to right, and a ReLU after a single sum."""
+    op, like, left, shape = MERGES[type(f.layer)], to.like, places[0], f.shapes[0]
+    if f.relu:
+        samples, count = (like, like, like, True), to.n * prod(f.shape)
+        to.step(steps.add_finished, samples, count, left, places[1], y, number(True))
+        return
+    for i, right in enumerate(places[1:], 1):
+        result = merged_shape((to.n, *shape), (to.n, *f.shapes[i]))
+        place = y if i == len(f.inputs) - 1 else to.room(prod(result))
+        plan = merging.merge_plan(op, (to.n, *shape), (to.n, *f.shapes[i]))
+        tables = map(to.constant, plan.tables)
+        to.step(
+            plan.kernel, (like, like, like, *plan.tables), plan.items, left, right, place, *tables,
+            work=prod(result),
+        )  # fmt: skip
+        left, shape = place, result[1:]
+
+
+MERGES: dict[type[Layer], merging.Op] = {
+    Add: "add",
+    Subtract: "subtract",
+    Multiply: "multiply",
+    Maximum: "maximum",
+}
+
+
+def transposed(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+    """A transposed convolution: a contraction for each phase of the stride, on turned filters."""
+    layer = cast(Conv2DTranspose, f.layer)
+    g, w = layer.geometry(f.shapes[0], to.n), to.weights.of(layer)["w"]
+    plan = direct.input_gradient_plan(g, to.itemsize)
+    if plan.padded:
+        to.prepared.must_be_finite(w)
+    filters, width = to.constant(w), plan.transposed_width
+    if width:
+        blocks = g.groups * -(-g.group_ic // width)
+        kernel = transpose_kernel(width, g.group_oc, to.itemsize)
+
+        def write(steps_of: TurnList, place: Operand) -> None:
+            sizes = map(number, (g.kh * g.kw, *w.shape[-2:], g.group_oc, width))
+            samples = steps_of.like, steps_of.like, 0, 0, 0, 0, 0
+            items = blocks * g.kh * g.kw
+            steps_of.step(kernel, samples, items, steps_of.constant(w), place, *sizes, work=w.size)
+
+        count = blocks * g.kh * g.kw * g.group_oc * width
+        filters = to.prepared.entry(("transposed", id(layer), width), count, write)
+    images = to.lay_out(places[0], plan.to, g.output_shape)
+    for phase in plan.phases:
+        to.contract(phase, images, filters, _bias(f, to), y, f.relu)
 
 
 def concatenate(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
@@ -368,10 +454,11 @@ STEPS: dict[type[Layer], Steps] = {
     Conv2D: convolution,
     DepthwiseConv2D: convolution,
     Dense: dense,
+    Conv2DTranspose: transposed,
     BatchNorm: batch_norm,
-    ReLU: relu,
-    Add: add,
     Concatenate: concatenate,
+    **dict.fromkeys(MERGES, merge),
+    **dict.fromkeys(FORMULAS, activation),
     **dict.fromkeys(_KINDS, pool),
 }
 """The steps of each class of layers. Classes of users are not here, even if they derive from one of

@@ -526,15 +526,29 @@ def sum_of_totals(start: int, stop: int, totals: Array, sums: Array, numbers: Ar
 # --- operations ----------------------------------------------------------------------------------
 
 
+class MergePlan(NamedTuple):
+    """How two arrays are merged: the kernel, its items, and the arrays that it takes after y."""
+
+    kernel: Kernel
+    items: int
+    tables: tuple[Array, ...]
+
+
+def merge_plan(op: Op, a_shape: Shape, b_shape: Shape) -> MergePlan:
+    """The plan for arrays of these shapes, which broadcast and are not empty."""
+    if a_shape == b_shape:
+        return MergePlan(_merged_numbers(op), prod(a_shape), ())
+    plan = _row_plan(a_shape, b_shape)
+    kernel = _merged_rows(op, plan.a_goes_on, plan.b_goes_on)
+    return MergePlan(kernel, plan.rows, (plan.table, plan.numbers))
+
+
 def _merge(op: Op, a: Array, b: Array) -> Array:
     y = empty_like_type(a, *merged_shape(a.shape, b.shape))
-    flat = readable(a).reshape(-1), readable(b).reshape(-1), y.reshape(-1)
-    if a.shape == b.shape:
-        parallel_for(_merged_numbers(op), y.size, y.size, *flat)
-    elif y.size:
-        plan = _row_plan(a.shape, b.shape)
-        function = _merged_rows(op, plan.a_goes_on, plan.b_goes_on)
-        parallel_for(function, plan.rows, y.size, *flat, plan.table, plan.numbers)
+    if y.size:
+        plan = merge_plan(op, a.shape, b.shape)
+        flat = readable(a).reshape(-1), readable(b).reshape(-1), y.reshape(-1)
+        parallel_for(plan.kernel, plan.items, y.size, *flat, *plan.tables)
     return y
 
 
