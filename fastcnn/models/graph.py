@@ -52,6 +52,10 @@ class Graph:
     ) -> None:
         self.names, self.nodes, self.outputs = tuple(names), tuple(nodes), tuple(outputs)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Without what is cached, because another thread may cache it while this one copies.
+        return {"names": self.names, "nodes": self.nodes, "outputs": self.outputs}
+
     @property
     def inputs(self) -> int:
         """The number of inputs."""

@@ -88,7 +88,8 @@ class Executor:
             if not layer.inner_layers()
             for array in own_arrays(layer.state).values()
         ]
-        only = self._units[0].unit if len(self._units) == 1 else None
+        single = len(self._units) == len(graph.outputs) == 1  # two outputs may be one value
+        only = self._units[0].unit if single else None
         self._only_segment = only if isinstance(only, CompiledSegment) else None
         self._prediction: Prediction | None = None
         if self._only_segment is None:
