@@ -28,6 +28,7 @@ from fastcnn.engine.numba.runtime import threads
 from fastcnn.layers import (
     ELU,
     GELU,
+    LRN,
     AvgPool2D,
     BatchNorm,
     Conv2D,
@@ -40,9 +41,11 @@ from fastcnn.layers import (
     Flatten,
     GlobalAvgPool2D,
     GlobalMaxPool2D,
+    GroupNorm,
     HardSigmoid,
     HardSwish,
     Layer,
+    LayerNorm,
     LeakyReLU,
     MaxPool2D,
     MinPool2D,
@@ -157,7 +160,9 @@ class Case:
         return dice.choice(
             [BatchNorm(), AvgPool2D(small(), padding="same"), Tanh(), Sigmoid(), Softmax(),
              GlobalAvgPool2D(), Dropout(0.5), ReLU(2.0), PReLU(), ELU(), HardSigmoid(), HardSwish(),
-             Swish(), GELU(), GELU(approximate=True), Softplus()]
+             Swish(), GELU(), GELU(approximate=True), Softplus(), LRN(3, 0.5),
+             LayerNorm(epsilon=0.1), LayerNorm((-3, -2, -1), 0.1), GroupNorm(1, 0.1),
+             GroupNorm(here[2], 0.1)]
         )  # fmt: skip
 
     def model(self, engine: str | None) -> Sequential:

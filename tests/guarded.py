@@ -107,7 +107,7 @@ def matrix(dtypes: Sequence[str] = DTYPES, share: int = 1) -> Iterator[Case]:
     ours = dict.fromkeys(case.problem for case in cases() if case.problem.op != ARTICLE_NET)
     by_op: dict[str, list[Problem]] = {}
     others = (_layers, _winograds, _poolings, _dense, _elements, _merges, _transposed_layers)
-    for problem in chain(ours, *(some() for some in (*others, _rearrangements))):
+    for problem in chain(ours, *(some() for some in (*others, _rearrangements, _norms))):
         by_op.setdefault(problem.op, []).append(problem)
     for problems in by_op.values():
         for problem in islice(problems, 0, None, share):
@@ -307,6 +307,21 @@ def _merges() -> Iterator[Problem]:
         yield Problem("concatenate", f"{c}", shapes)
         joined = {"dy": (n, h, w, sum(sizes))}
         yield Problem("concatenate_backward", f"{c}", joined, {"sizes": sizes})
+
+
+def _norms() -> Iterator[Problem]:
+    """Normalisation of rows, groups and windows, with each number of channels."""
+    for k, c in enumerate(CHANNELS):
+        x, label = (1 + k % 3, 1 + k % 5, 3 + k % 4, c), f"{c}"
+        groups = next(g for g in (3, 2, 5, 11, 7, 1) if c % g == 0)
+        both, scale = {"dy": x, "x": x}, {"gamma": (c,)}
+        epsilon, modes = {"epsilon": 0.01}, ("float",)
+        for op, given in (("layer_norm", epsilon), ("group_norm", {"groups": groups} | epsilon)):
+            yield Problem(op, label, {"x": x, "gamma": (c,), "beta": (c,)}, given, modes=modes)
+            yield Problem(f"{op}_backward", label, both | scale, given, modes=modes)
+        window = {"size": 1 + k % 7, "alpha": 0.5, "beta": (0.75, 0.6)[k // 2 % 2]}
+        yield Problem("local_response_norm", label, {"x": x}, window, modes=modes)
+        yield Problem("local_response_norm_backward", label, both, window, modes=modes)
 
 
 def run_here(chosen: Iterable[Case], dtypes: Sequence[str]) -> int:

@@ -24,6 +24,7 @@ from fastcnn.engine.numba.runtime.program import ITEM, Operand
 from fastcnn.layers import (
     ELU,
     GELU,
+    LRN,
     AvgPool2D,
     BatchNorm,
     Conv2D,
@@ -35,9 +36,11 @@ from fastcnn.layers import (
     Flatten,
     GlobalAvgPool2D,
     GlobalMaxPool2D,
+    GroupNorm,
     HardSigmoid,
     HardSwish,
     Layer,
+    LayerNorm,
     MaxPool2D,
     MinPool2D,
     Permute,
@@ -106,6 +109,8 @@ def nets(share: int = 1) -> Iterator[tuple[tuple[int, ...], list[Layer]]]:
         ]
         yield (*images, groups * c), grouped
         yield (2, 1 + k % 3, c), [BatchNorm(), Flatten(), Dense(third), ReLU(), Dense(other)]
+        norms = [GroupNorm(c), LRN(1 + k % 4, 0.5), LayerNorm((-2, -1)), Flatten(), Dense(other)]
+        yield (3, 2 + k % 3, c), norms
         filters = Conv2D(c, (2, 3), 1 + k % 2, padding=paddings[k % 4], activation="relu")
         wide = (5 + k % 4, (2 + k % 3) * (27 + k) // 2, 1 + k % 3)
         yield wide, [filters, ReLU(), MaxPool2D(), Flatten(), Dense(2 + k % 17)]

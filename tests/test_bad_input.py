@@ -72,7 +72,7 @@ DTYPES: list[Wrong] = [
 def same_for_all(function: str) -> Iterator[tuple[str, Any, type[Exception], str]]:
     """The mistakes that can be made with every function that has such an argument."""
     for name, value in RIGHT[function].items():
-        if name in FLOATS:
+        if name in FLOATS and isinstance(value, np.ndarray):
             for dtype, error, text in DTYPES:
                 yield name, value.astype(dtype), error, text
             yield name, [[1.0, 2.0], [3.0]], ValueError, "ragged"
@@ -80,12 +80,12 @@ def same_for_all(function: str) -> Iterator[tuple[str, Any, type[Exception], str
                 yield name, None, TypeError, "object"
             any_shape = function.startswith((*ELEMENTWISE, "concatenate")) or (
                 name == "x"
-                and ("softmax" in function or function.startswith(("batch_norm", "prelu")))
+                and ("softmax" in function or "norm" in function or function.startswith("prelu"))
             )
             if not any_shape:
                 yield name, value[None], ValueError, str(value[None].shape)
                 yield name, value[0], ValueError, str(value[0].shape)
-            if name in CHANNELS:
+            if name in CHANNELS and not function.startswith("layer_norm"):
                 yield name, value[1:], ValueError, "one number per channel, (3,), got (2,)"
             if name == "dy" and function not in OF_ANY_HEIGHT:
                 yield name, value[:, 1:], ValueError, str(value[:, 1:].shape)
@@ -94,7 +94,7 @@ def same_for_all(function: str) -> Iterator[tuple[str, Any, type[Exception], str
         elif name == "engine":
             for wrong in ENGINES:
                 yield name, *wrong
-        elif name in ("rate", "epsilon", "top", "alpha", "offset") or (
+        elif name in ("rate", "epsilon", "top", "alpha", "beta", "bias", "offset") or (
             name == "slope" and not function.startswith("prelu")
         ):
             yield name, "0.1", TypeError, "must be a number, got '0.1'"
@@ -105,7 +105,7 @@ def same_for_all(function: str) -> Iterator[tuple[str, Any, type[Exception], str
         elif name == "padding":
             for wrong in PADDINGS:
                 yield name, *wrong
-        elif name in ("stride", "dilation", "size", "kernel_size"):
+        elif name in ("stride", "dilation", "size", "kernel_size") and "norm" not in function:
             for wrong in STEPS:
                 yield name, *wrong
 
@@ -346,6 +346,39 @@ OWN: dict[str, list[tuple[str, Any, type[Exception], str]]] = {
         ("axis", 3, ValueError, "at least -3 and below 3, got 3"),
         ("axis", True, TypeError, "integers, got True"),
     ],
+    **{
+        f"layer_norm{kind}": [
+            ("x", zeros(3), ValueError, "gamma must have the shape of the last axes of x"),
+            ("x", zeros(2, 5), ValueError, "got (3,) for x (2, 5)"),
+            ("gamma", zeros(2), ValueError, "got (2,) for x (2, 5, 7, 3)"),
+            ("gamma", zeros(2, 5, 7, 3), ValueError, "got (2, 5, 7, 3) for x (2, 5, 7, 3)"),
+            ("epsilon", -1e-3, ValueError, "at least 0, got -0.001"),
+        ]
+        for kind in ("", "_backward")
+    },
+    **{
+        f"group_norm{kind}": [
+            ("x", zeros(3), ValueError, "(3,)"),
+            ("groups", 2, ValueError, "divide the channels of x, got 2 for 3"),
+            ("groups", 0, ValueError, "at least 1, got 0"),
+            ("groups", 1.0, TypeError, "integers, got 1.0"),
+            ("groups", None, TypeError, "got None"),
+            ("epsilon", -1e-3, ValueError, "at least 0, got -0.001"),
+        ]
+        for kind in ("", "_backward")
+    },
+    **{
+        f"local_response_norm{kind}": [
+            ("x", np.float32(1), ValueError, "()"),
+            ("x", zeros(2, 0), ValueError, "(2, 0)"),
+            ("size", 0, ValueError, "at least 1, got 0"),
+            ("size", 2.0, TypeError, "integers, got 2.0"),
+            ("size", (1, 2), TypeError, "got (1, 2)"),
+            ("alpha", -1, ValueError, "at least 0, got -1"),
+            ("bias", -0.5, ValueError, "at least 0, got -0.5"),
+        ]
+        for kind in ("", "_backward")
+    },
     "cross_entropy": LABELS,
     "cross_entropy_backward": LABELS,
     **{f"{kind}_pool2d": [*WINDOWS, *X_OF_IMAGES] for kind in ("max", "min", "avg")},
@@ -519,6 +552,9 @@ EMPTY: dict[str, list[tuple[int, ...]]] = {
         f"{op}_backward": [(0, 5, 7, 3), (0, 1, 7, 1)]
         for op in ("add", "subtract", "multiply", "maximum")
     },
+    **{f"{op}_norm": [(0, 5, 7, 3)] for op in ("layer", "group", "local_response")},
+    **{f"{op}_norm_backward": [(0, 5, 7, 3), (3,), (3,)] for op in ("layer", "group")},
+    "local_response_norm_backward": [(0, 5, 7, 3)],
     "concatenate": [(0, 5, 4)],
     "concatenate_backward": [(0, 5, 3), (0, 5, 1)],
     "prelu": [(0, 5, 7, 3)],
@@ -548,7 +584,7 @@ def test_empty_batches_give_empty_results(function: str, dtype: type, engine: st
             call[name] = value[:0].astype(dtype)
         elif name == "arrays":
             call[name] = [array[:0].astype(dtype) for array in value]
-        elif name in ("w", "b", *CHANNELS) or (name == "slope" and function.startswith("prelu")):
+        elif name in ("w", "b", *CHANNELS, "slope") and isinstance(value, np.ndarray):
             call[name] = value.astype(dtype)
         elif name == "labels":
             call[name] = []

@@ -43,6 +43,7 @@ CALLS: dict[str, Callable[[str], Any]] = {
     "zero_pad2d-2^65": lambda e: fastcnn.zero_pad2d(ONE, 2**31 - 1, engine=e),
     "relu-broadcast": lambda e: fastcnn.relu(HUGE, engine=e),
     "softmax-broadcast": lambda e: fastcnn.softmax(HUGE, engine=e),
+    "multiply": lambda e: fastcnn.multiply(ROW[:, :, None], ROW[:, None], engine=e),
 }
 
 

@@ -17,6 +17,7 @@ from fastcnn.layers import (
     ELU,
     GELU,
     INITIALIZERS,
+    LRN,
     Add,
     Average,
     AvgPool2D,
@@ -32,9 +33,11 @@ from fastcnn.layers import (
     Flatten,
     GlobalAvgPool2D,
     GlobalMaxPool2D,
+    GroupNorm,
     HardSigmoid,
     HardSwish,
     Layer,
+    LayerNorm,
     LeakyReLU,
     Maximum,
     MaxPool2D,
@@ -91,6 +94,16 @@ LAYERS: dict[str, Case] = {
     "BatchNorm-vectors": (lambda: BatchNorm(), (4,), (4,)),
     "ZeroPadding2D": (lambda: ZeroPadding2D(((1, 0), (2, 3))), (3, 2, 4), (4, 7, 4)),
     "ZeroPadding2D-all-sides": (lambda: ZeroPadding2D(2), (3, 2, 1), (7, 6, 1)),
+    "LayerNorm": (lambda: LayerNorm(), (3, 2, 4), (3, 2, 4)),
+    "LayerNorm-images": (lambda: LayerNorm((-3, -2, -1), 0.1), (3, 2, 4), (3, 2, 4)),
+    "LayerNorm-rows": (lambda: LayerNorm([-1, -2], scale=False), (3, 2, 4), (3, 2, 4)),
+    "LayerNorm-vectors": (lambda: LayerNorm(center=False), (5,), (5,)),
+    "LayerNorm-alone": (lambda: LayerNorm(center=False, scale=False), (3, 4), (3, 4)),
+    "GroupNorm": (lambda: GroupNorm(2), (3, 2, 4), (3, 2, 4)),
+    "GroupNorm-vectors": (lambda: GroupNorm(3, 0.1, center=False), (6,), (6,)),
+    "GroupNorm-instances": (lambda: GroupNorm(4, scale=False), (3, 5, 4), (3, 5, 4)),
+    "LRN": (lambda: LRN(3, 0.5, 0.75, 2.0), (3, 2, 4), (3, 2, 4)),
+    "LRN-even": (lambda: LRN(4, 0.9, 0.6), (5,), (5,)),
     "ReLU": (lambda: ReLU(), (3, 2, 4), (3, 2, 4)),
     "ReLU-maximum": (lambda: ReLU(0.8), (3, 2, 4), (3, 2, 4)),
     "PReLU": (lambda: PReLU(), (3, 2, 4), (3, 2, 4)),
@@ -292,6 +305,23 @@ def test_mistaken_layers() -> None:
         (lambda: HardSigmoid(slope=-1), ValueError, "slope must be .* got -1"),
         (lambda: HardSigmoid(offset=np.nan), ValueError, "offset must be finite, got nan"),
         (lambda: GELU("tanh"), TypeError, "approximate must be True or False, got 'tanh'"),
+        (
+            lambda: LayerNorm(-2),
+            ValueError,
+            r"axis must be -1, or a tuple .*\(-3, -2, -1\), got -2",
+        ),
+        (lambda: LayerNorm(1), ValueError, "axis must be -1, .* got 1"),
+        (lambda: LayerNorm((-3, -1)), ValueError, r"axis must be -1, .* got \(-3, -1\)"),
+        (lambda: LayerNorm(()), ValueError, r"axis must be -1, .* got \(\)"),
+        (lambda: LayerNorm((-1.0,)), TypeError, r"axis must be made of integers, got \(-1.0,\)"),
+        (lambda: LayerNorm("-1"), TypeError, "axis must be made of integers, got '-1'"),
+        (lambda: LayerNorm(epsilon=-1), ValueError, "epsilon must be .* got -1"),
+        (lambda: LayerNorm(center=0), TypeError, "center must be True or False, got 0"),
+        (lambda: GroupNorm(0), ValueError, "groups must be at least 1, got 0"),
+        (lambda: GroupNorm(2, scale="yes"), TypeError, "scale must be True or False"),
+        (lambda: LRN(0), ValueError, "window must be at least 1, got 0"),
+        (lambda: LRN(alpha=-1), ValueError, "alpha must be .* got -1"),
+        (lambda: LRN(bias="2"), TypeError, "bias must be a number, got '2'"),
         (lambda: ZeroPadding2D("same"), ValueError, "padding must be an int, .* got 'same'"),
         (lambda: ZeroPadding2D(-1), ValueError, "padding must not be negative"),
         (lambda: Residual([]), ValueError, "layers must hold at least one layer"),
@@ -342,6 +372,8 @@ def test_mistaken_layers() -> None:
         ([MaxPool2D(9), MaxPool2D(5)], r"layer 1, MaxPool2D\(pool_size=5\), .*\(3, 3, 1\).*spans"),
         ([Conv2D(4, 3), Conv2D(4, 3, groups=3)], "layer 1, .*groups must divide .* got 3 for 4"),
         ([Flatten(), GlobalAvgPool2D()], "layer 1, GlobalAvgPool2D.*needs images"),
+        ([Conv2D(4, 3), GroupNorm(3)], "layer 1, GroupNorm.*divide the channels, got 3 for 4"),
+        ([Flatten(), LayerNorm((-2, -1))], "layer 1, LayerNorm.*at least 2 axes, got"),
         (
             [Residual([Conv2D(4, 3)])],
             r"layer 0, Residual.*its layers give \(26, 27, 4\), its shortcut \(28, 29, 1\)",
@@ -514,6 +546,10 @@ def test_very_many_layers_are_checked_in_no_time() -> None:
 
 def test_defaults_are_those_of_the_documentation() -> None:
     assert BatchNorm().config() == {"momentum": 0.9, "epsilon": 1e-3}
+    norm = {"epsilon": 1e-3, "center": True, "scale": True}
+    assert LayerNorm().config() == {"axis": -1, **norm}
+    assert GroupNorm().config() == {"groups": 32, **norm}
+    assert LRN().config() == {"window": 5, "alpha": 1e-4, "beta": 0.75, "bias": 1.0}
     assert Conv2D(1, 1).config() == {
         "filters": 1, "kernel_size": 1, "strides": 1, "padding": "valid", "dilation": 1,
         "groups": 1, "activation": None, "use_bias": True,

@@ -451,6 +451,12 @@ def calls(n: int, dtype: type) -> dict[str, tuple]:
         **dict.fromkeys(("add", "subtract", "multiply", "maximum"), (x, gate)),
         **dict.fromkeys(("add_backward", "subtract_backward"), (x, x.shape, gate.shape)),
         **dict.fromkeys(("multiply_backward", "maximum_backward"), (array(*x.shape), x, gate)),
+        "layer_norm": (rows, array(4), array(4), 0.01),
+        "layer_norm_backward": (array(n, 4), rows, array(4), 0.01),
+        "group_norm": (x.reshape(n, 10, 4), 2, array(4), array(4), 0.01),
+        "group_norm_backward": (array(n, 10, 4), x.reshape(n, 10, 4), 2, array(4), 0.01),
+        "local_response_norm": (rows, 3, 0.5, 0.75, 1.0),
+        "local_response_norm_backward": (array(n, 4), rows, 3, 0.5, 0.75, 1.0),
         "concatenate": ((x, gate + x[:, :, :, :1]), 3),
         "concatenate_backward": (x, (1, 4), 2),
         **{op: (flat, *more) for op, more in BY_FORMULA.items()},
@@ -489,6 +495,7 @@ OF_EACH_SAMPLE = sorted(
     set(OPERATIONS)
     - {"conv2d_filter_gradient", "conv2d_bias_gradient", "dense_backward"}  # these sum over it
     - {"batch_norm", "batch_norm_backward"}  # as do these
+    - {"layer_norm_backward", "group_norm_backward"}
     - {"relu", "relu_backward", "leaky_relu", "leaky_relu_backward", "dropout"}  # no samples here
     - {"tanh", "tanh_backward", "sigmoid", "sigmoid_backward"}
     - {f"{op}{kind}" for op in BY_FORMULA for kind in ("", "_backward")}

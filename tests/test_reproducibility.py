@@ -83,6 +83,10 @@ ONE_RESULT_PER_SAMPLE = (
     "space_to_depth",
     "resize2d",
     "resize2d_backward",
+    "layer_norm",
+    "group_norm",
+    "local_response_norm",
+    "local_response_norm_backward",
 )
 
 

@@ -39,6 +39,7 @@ print(*sorted(seen))
 def test_kernels_run_without_the_compiler() -> None:
     operations = python("-c", AGREES, NUMBA_DISABLE_JIT="1").stdout.split()
     pools = {f"{kind}_pool2d" for kind in ("avg", "max", "min")}
+    merges = {"add", "subtract", "multiply", "maximum", "concatenate"}
     assert set(operations) == {
         "conv2d", "conv2d_backward", "conv2d_input_gradient", "conv2d_filter_gradient",
         "conv2d_bias_gradient", "winograd", "winograd_dx", "winograd_dw",
@@ -50,6 +51,7 @@ def test_kernels_run_without_the_compiler() -> None:
         "conv2d_transpose", "conv2d_transpose_backward", "winograd_transpose", "crop2d",
         "crop2d_backward", "permute", "permute_backward", "depth_to_space", "space_to_depth",
         "resize2d", "resize2d_backward",
+        *merges, *(f"{merge}_backward" for merge in merges),
     }  # fmt: skip
 
 

@@ -91,6 +91,25 @@ RIGHT: dict[str, Call] = {
         }
         for op in ("multiply", "maximum")
     },
+    "layer_norm": {"x": normal(2, 5, 7, 3), **CHANNELS, "epsilon": 1e-3, "engine": None},
+    "layer_norm_backward": {
+        "dy": normal(2, 5, 7, 3), "x": normal(2, 5, 7, 3), "gamma": normal(3), "epsilon": 1e-3,
+        "engine": None,
+    },
+    "group_norm": {
+        "x": normal(2, 5, 7, 3), "groups": 1, **CHANNELS, "epsilon": 1e-3, "engine": None
+    },
+    "group_norm_backward": {
+        "dy": normal(2, 5, 7, 3), "x": normal(2, 5, 7, 3), "groups": 1, "gamma": normal(3),
+        "epsilon": 1e-3, "engine": None,
+    },
+    "local_response_norm": {
+        "x": normal(2, 5, 7, 3), "size": 5, "alpha": 1e-4, "beta": 0.75, "bias": 1.0, "engine": None
+    },
+    "local_response_norm_backward": {
+        "dy": normal(2, 5, 7, 3), "x": normal(2, 5, 7, 3), "size": 5, "alpha": 1e-4, "beta": 0.75,
+        "bias": 1.0, "engine": None,
+    },
     "concatenate": {"arrays": [normal(2, 5, 3), normal(2, 5, 1)], "axis": -1, "engine": None},
     "concatenate_backward": {
         "dy": normal(2, 5, 4), "sizes": (3, 1), "axis": -1, "engine": None

@@ -134,6 +134,18 @@ DECLARED: tuple[Operation | Composite, ...] = (
     Composite("space_to_depth", ("permute",)),
     Operation("resize2d", ("x", "g"), ("y",)),
     Operation("resize2d_backward", ("dy", "g"), ("dx",)),
+    Operation("layer_norm", ("x", "gamma", "beta", "epsilon"), ("y",)),
+    Operation("layer_norm_backward", ("dy", "x", "gamma", "epsilon"), ("dx", "dgamma", "dbeta")),
+    Operation("group_norm", ("x", "groups", "gamma", "beta", "epsilon"), ("y",)),
+    Operation(
+        "group_norm_backward",
+        ("dy", "x", "groups", "gamma", "epsilon"),
+        ("dx", "dgamma", "dbeta"),
+    ),
+    Operation("local_response_norm", ("x", "size", "alpha", "beta", "bias"), ("y",)),
+    Operation(
+        "local_response_norm_backward", ("dy", "x", "size", "alpha", "beta", "bias"), ("dx",)
+    ),
 )
 """All public functions of the mathematics, in the order in which messages list them."""
 

@@ -62,6 +62,12 @@ from fastcnn.ops.merging import subtract_backward as subtract_backward
 from fastcnn.ops.normalization import batch_norm as batch_norm
 from fastcnn.ops.normalization import batch_norm_backward as batch_norm_backward
 from fastcnn.ops.normalization import batch_norm_inference as batch_norm_inference
+from fastcnn.ops.normalization import group_norm as group_norm
+from fastcnn.ops.normalization import group_norm_backward as group_norm_backward
+from fastcnn.ops.normalization import layer_norm as layer_norm
+from fastcnn.ops.normalization import layer_norm_backward as layer_norm_backward
+from fastcnn.ops.normalization import local_response_norm as local_response_norm
+from fastcnn.ops.normalization import local_response_norm_backward as local_response_norm_backward
 from fastcnn.ops.padding import crop2d as crop2d
 from fastcnn.ops.padding import crop2d_backward as crop2d_backward
 from fastcnn.ops.padding import zero_pad2d as zero_pad2d

@@ -1,4 +1,4 @@
-"""Batch normalisation in training and in inference, and its gradients."""
+"""Normalisation over the batch, over a row, over groups of channels, and by the channels around."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from fastcnn.core.arguments import Array, floats, shaped
 from fastcnn.core.quoting import quoted
+from fastcnn.core.scalars import count
 from fastcnn.engine import registry
 from fastcnn.ops.checks import finite_number
 from fastcnn.ops.declaration import operation
@@ -131,6 +132,276 @@ def batch_norm_backward(
     function = registry.choose("batch_norm_backward", rows.shape, x.dtype, engine)
     dx, dgamma, dbeta = function(dy.reshape(rows.shape), rows, gamma, mean, variance, small)
     return dx.reshape(x.shape), dgamma, dbeta
+
+
+_ROWS = """
+x: rows of any shape: gamma has the shape of the last axes of x, and each index of the axes
+    before these is a row.
+gamma: scale of each number of a row, such as (C,) for x (N, H, W, C), or (H, W, C).
+beta: offset of each number of a row, in the shape of gamma.
+epsilon: is added to the variance, so that the quotient is finite; at least 0. Default 0.001.
+"""
+
+
+@operation(_ROWS)
+def layer_norm(
+    x: ArrayLike,
+    gamma: ArrayLike,
+    beta: ArrayLike,
+    epsilon: float = 1e-3,
+    *,
+    engine: str | None = None,
+) -> Array:
+    """Layer normalisation: ``gamma * (x - mean) / √(variance + epsilon) + beta``.
+
+    Each row has its own mean and variance, so a sample does not depend on its batch. The variance
+    is the mean of the squared distances from the mean.
+
+    Returns:
+        y in the shape of x, of the common dtype of the arrays.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.layer_norm(np.array([[1.0, 3.0]]), np.ones(2), np.zeros(2), 0.0)
+        array([[-1.,  1.]])
+
+    Source: J. Ba, J. Kiros, G. Hinton, "Layer Normalization", arXiv:1607.06450.
+    """
+    x, gamma, beta = floats(x=x, gamma=gamma, beta=beta)
+    rows = _rows(x, gamma)
+    shaped("beta", beta, gamma.shape, "the shape of gamma")
+    small = _epsilon(epsilon)
+    function = registry.choose("layer_norm", rows.shape, x.dtype, engine)
+    y: Array = function(rows, gamma.reshape(-1), beta.reshape(-1), small)
+    return y.reshape(x.shape)
+
+
+@operation(_ROWS)
+def layer_norm_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    gamma: ArrayLike,
+    epsilon: float = 1e-3,
+    *,
+    engine: str | None = None,
+) -> tuple[Array, Array, Array]:
+    """All gradients of :func:`layer_norm`.
+
+    Args:
+        dy: gradient of the output, the shape of x.
+
+    Returns:
+        dx in the shape of x, dgamma and dbeta in the shape of gamma, of the common dtype of the
+        arrays.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> dy, x = np.array([[2.0, 4.0]]), np.array([[1.0, 3.0]])
+        >>> fastcnn.layer_norm_backward(dy, x, np.ones(2), 0.0)
+        (array([[0., 0.]]), array([-2.,  4.]), array([2., 4.]))
+    """
+    dy, x, gamma = floats(dy=dy, x=x, gamma=gamma)
+    rows = _rows(x, gamma)
+    shaped("dy", dy, x.shape, "the shape of x")
+    small = _epsilon(epsilon)
+    function = registry.choose("layer_norm_backward", rows.shape, x.dtype, engine)
+    dx, dgamma, dbeta = function(dy.reshape(rows.shape), rows, gamma.reshape(-1), small)
+    return dx.reshape(x.shape), dgamma.reshape(gamma.shape), dbeta.reshape(gamma.shape)
+
+
+_GROUPS = """
+x: images (N, H, W, C), samples (N, C), or any other shape with the batch first and the channels
+    last.
+groups: groups of neighbouring channels; a number that divides C. 1 is one group of all
+    channels, and C groups are one for each channel, which is instance normalisation.
+"""
+
+
+@operation(_GROUPS + _CHANNELS)
+def group_norm(
+    x: ArrayLike,
+    groups: int,
+    gamma: ArrayLike,
+    beta: ArrayLike,
+    epsilon: float = 1e-3,
+    *,
+    engine: str | None = None,
+) -> Array:
+    """Group normalisation: ``gamma * (x - mean) / √(variance + epsilon) + beta``.
+
+    Each group of channels of each sample has its own mean and variance, over its channels and all
+    pixels, so a sample does not depend on its batch. The variance is the mean of the squared
+    distances from the mean.
+
+    Returns:
+        y in the shape of x, of the common dtype of the arrays.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> x = np.array([[[1.0, 10.0], [3.0, 30.0]]])
+        >>> fastcnn.group_norm(x, 2, np.ones(2), np.zeros(2), 0.0)
+        array([[[-1., -1.],
+                [ 1.,  1.]]])
+
+    Source: Y. Wu, K. He, "Group Normalization", arXiv:1803.08494.
+    """
+    x, gamma, beta = floats(x=x, gamma=gamma, beta=beta)
+    rows, parts = _channel_rows(x, gamma=gamma, beta=beta), _groups(groups, x)
+    images = rows.reshape(len(x), prod(x.shape[1:-1]), x.shape[-1])
+    small = _epsilon(epsilon)
+    function = registry.choose("group_norm", images.shape, x.dtype, engine)
+    y: Array = function(images, parts, gamma, beta, small)
+    return y.reshape(x.shape)
+
+
+@operation(_GROUPS + _CHANNELS)
+def group_norm_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    groups: int,
+    gamma: ArrayLike,
+    epsilon: float = 1e-3,
+    *,
+    engine: str | None = None,
+) -> tuple[Array, Array, Array]:
+    """All gradients of :func:`group_norm`.
+
+    Args:
+        dy: gradient of the output, the shape of x.
+
+    Returns:
+        dx in the shape of x, dgamma (C,) and dbeta (C,), of the common dtype of the arrays.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> dy, x = np.array([[[2.0], [4.0]]]), np.array([[[1.0], [3.0]]])
+        >>> fastcnn.group_norm_backward(dy, x, 1, np.ones(1), 0.0)
+        (array([[[0.],
+                [0.]]]), array([2.]), array([6.]))
+    """
+    dy, x, gamma = floats(dy=dy, x=x, gamma=gamma)
+    shaped("dy", dy, x.shape, "the shape of x")
+    rows, parts = _channel_rows(x, gamma=gamma), _groups(groups, x)
+    images = rows.reshape(len(x), prod(x.shape[1:-1]), x.shape[-1])
+    small = _epsilon(epsilon)
+    function = registry.choose("group_norm_backward", images.shape, x.dtype, engine)
+    dx, dgamma, dbeta = function(dy.reshape(images.shape), images, parts, gamma, small)
+    return dx.reshape(x.shape), dgamma, dbeta
+
+
+_RESPONSE = """
+x: images (N, H, W, C), or any other shape with the channels last.
+size: channels of a window, at least 1. A window of an even size has one channel more after
+    its own than before it. Default 5.
+alpha: the weight of the mean of the squares, at least 0. Default 0.0001.
+beta: the exponent. Default 0.75.
+bias: is added to the weighted mean, at least 0. With 0, a number is NaN where all numbers of
+    its window are 0. Default 1.
+"""
+
+
+@operation(_RESPONSE)
+def local_response_norm(
+    x: ArrayLike,
+    size: int = 5,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    bias: float = 1.0,
+    *,
+    engine: str | None = None,
+) -> Array:
+    """Local response normalisation: ``x / (bias + alpha / size * Σ x²) ** beta``.
+
+    The sum goes over a window of channels around each number's own, at the same pixel. Channels
+    beyond the first and the last count as 0, and the divisor stays ``size``.
+
+    Returns:
+        y, the shape and dtype of x.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> fastcnn.local_response_norm(np.array([[1.0, 2.0, 2.0]]), 3, 3.0, 1.0, 1.0)
+        array([[0.16666667, 0.2       , 0.22222222]])
+
+    Source: A. Krizhevsky, I. Sutskever, G. Hinton, "ImageNet Classification with Deep Convolutional
+    Neural Networks", 2012, section 3.3, where the sum is not divided by ``size``.
+    """
+    (x,) = floats(x=x)
+    rows, parameters = _pixel_rows(x), _response(size, alpha, beta, bias)
+    function = registry.choose("local_response_norm", rows.shape, x.dtype, engine)
+    y: Array = function(rows, *parameters)
+    return y.reshape(x.shape)
+
+
+@operation(_RESPONSE)
+def local_response_norm_backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    size: int = 5,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    bias: float = 1.0,
+    *,
+    engine: str | None = None,
+) -> Array:
+    """Gradient of :func:`local_response_norm`.
+
+    Args:
+        dy: gradient of the output, the shape of x.
+
+    Returns:
+        dx in the shape of x, of the common dtype of the arrays.
+
+    Example:
+        >>> import numpy as np, fastcnn
+        >>> dy, x = np.array([[9.0, 0.0]]), np.array([[1.0, 2.0]])
+        >>> fastcnn.local_response_norm_backward(dy, x, 1, 2.0, 1.0, 1.0)
+        array([[-1.,  0.]])
+    """
+    dy, x = floats(dy=dy, x=x)
+    shaped("dy", dy, x.shape, "the shape of x")
+    rows, parameters = _pixel_rows(x), _response(size, alpha, beta, bias)
+    function = registry.choose("local_response_norm_backward", rows.shape, x.dtype, engine)
+    dx: Array = function(dy.reshape(rows.shape), rows, *parameters)
+    return dx.reshape(x.shape)
+
+
+def _rows(x: Array, gamma: Array) -> Array:
+    """x (…, features) as rows of as many numbers as gamma has."""
+    axes = gamma.ndim
+    if not 0 < axes < x.ndim or gamma.shape != x.shape[x.ndim - axes :] or not gamma.size:
+        raise ValueError(
+            f"gamma must have the shape of the last axes of x, which has at least one axis more, "
+            f"and hold at least one number, got {gamma.shape} for x {x.shape}"
+        )
+    return x.reshape(prod(x.shape[: x.ndim - axes]), gamma.size)
+
+
+def _groups(value: object, x: Array) -> int:
+    groups = count("groups", value)
+    if x.shape[-1] % groups:
+        raise ValueError(
+            f"groups must divide the channels of x, got {quoted(value)} for {x.shape[-1]}"
+        )
+    return groups
+
+
+def _pixel_rows(x: Array) -> Array:
+    if x.ndim < 1 or x.shape[-1] < 1:
+        raise ValueError(f"x must have the shape (…, C), C at least 1, got {x.shape}")
+    return x.reshape(prod(x.shape[:-1]), x.shape[-1])
+
+
+def _response(
+    size: object, alpha: object, beta: object, bias: object
+) -> tuple[int, float, float, float]:
+    """The parameters of a local response normalisation, checked."""
+    window, weight = count("size", size), finite_number("alpha", alpha)
+    base = finite_number("bias", bias)
+    for name, number, value in (("alpha", weight, alpha), ("bias", base, bias)):
+        if number < 0:
+            raise ValueError(f"{name} must be at least 0, got {quoted(value)}")
+    return window, weight, finite_number("beta", beta), base
 
 
 def _several(x: Array, rows: Array) -> Array:

@@ -502,6 +502,161 @@ def _batch_norm_backward(
     ]
 
 
+class _Blocks:
+    """Blocks of numbers, normalised each by its own mean and variance, and what they may err by.
+
+    ``x`` has such axes that ``axes`` are those of a block. A mean is summed in float64 and kept as
+    two numbers of the dtype, so the distance d of a number from it errs by 2u·|d|, and by the error
+    of the mean: ``slip`` := γ(n + 2, 2⁻⁵³)·mean|x| + u²·|mean|, for engine and specification
+    together. The sum of the n squares errs by a share of itself, σ(n) of :func:`_sum_error`, and
+    each square by 4u, so the variance errs by
+
+        Δ = variance·(σ(n) + 8u) + 2·slip·mean|d| + slip²,
+
+    and 1 / √(variance + epsilon) by the share ``share`` / 2 and by 2u, where ``share`` :=
+    Δ / (variance + epsilon).
+    """
+
+    def __init__(self, x: Array, axes: tuple[int, ...], epsilon: float, u: float) -> None:
+        self.count, self.u, self.axes = max(1, prod(x.shape[axis] for axis in axes)), u, axes
+        self.sum_error = _sum_error(self.count, u)
+        centre = self.mean(x)
+        self.distance = np.abs(x - centre)
+        self.variance = self.mean(np.square(self.distance)) + epsilon
+        self.slip = 2 * gamma(self.count + 2, _V) * self.mean(np.abs(x)) + u * u * np.abs(centre)
+        variance = self.variance * (self.sum_error + 8 * (u + _V))
+        variance += 2 * self.slip * self.mean(self.distance) + np.square(self.slip)
+        self.share = variance / self.variance
+        self.inverse = 1 / np.sqrt(self.variance)
+
+    def mean(self, numbers: Array) -> Array:
+        """The mean of each block."""
+        mean: Array = numbers.sum(axis=self.axes, keepdims=True) / self.count
+        return mean
+
+    def result(self, scale: Array, shift: Array, y: Array) -> Array:
+        """y = scale·d·inverse + shift. Three roundings, and the errors of d and of the inverse."""
+        size = np.abs(scale) * self.inverse
+        relative = self.share / 2 + 10 * (self.u + _V)
+        error = size * (self.distance * relative + self.slip) * (1 + relative)
+        rounding = 2 * self.u * (size * self.distance + np.abs(shift))
+        bound: Array = error + rounding + self.u * np.abs(y)
+        return bound
+
+    def gradients(
+        self, dy: Array, scale: Array, over: tuple[int, ...], reference: tuple[Array, ...]
+    ) -> list[Array]:
+        """dx = inverse·(g − mean g − d·mean(g·d) / variance) with g = scale·dy; the gradients of
+        scale and shift are Σ dy·d·inverse and Σ dy over the axes ``over``.
+
+        Each sum errs by σ of its length, each of its terms by the errors of d and of the inverse,
+        and by some roundings. A sum over a part of a block may take distances from the mean of this
+        part, which lies within the largest distance from the mean of the block.
+        """
+        u, (dx, dgamma, dbeta) = self.u, reference
+        few, size = 16 * (u + _V), np.abs(scale) * dy
+        reach = self.distance
+        if dy.size:
+            reach = reach + self.distance.max(axis=self.axes, keepdims=True)
+        product = self.mean(size * reach) / self.variance
+        whole = self.inverse * (size + self.mean(size) + self.distance * product)
+        relative = self.sum_error + few + 2 * self.share
+        slip = self.distance * self.mean(size) / self.variance + product
+        of_x = whole * relative * (1 + relative) + self.inverse * self.slip * slip
+        length = max(1, prod(dy.shape[axis] for axis in over))
+        each = _sum_error(length, u) + few + self.share
+        terms = dy * self.inverse * (reach * each * (1 + each) + self.slip)
+        return [
+            of_x + u * np.abs(dx),
+            terms.sum(axis=over) + u * np.abs(dgamma),
+            linear_bound(length, dy.sum(axis=over), dbeta, u),
+        ]
+
+
+def _row_norm(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    """Layer normalisation and its gradients: a block is a row (R, F)."""
+    return _of_blocks(problem, arrays, reference, (-1, arrays["gamma"].size), (1,), (0,))
+
+
+def _group_norm(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    """Group normalisation and its gradients: a block is a group of an image (N, P, G, C / G)."""
+    shape, groups = arrays["x"].shape, problem.parameters["groups"]
+    blocks = shape[0], prod(shape[1:-1]), groups, shape[-1] // groups
+    return _of_blocks(problem, arrays, reference, blocks, (1, 3), (0, 1))
+
+
+def _of_blocks(
+    problem: Problem,
+    arrays: dict[str, Array],
+    reference: tuple[Array, ...],
+    shape: tuple[int, ...],
+    axes: tuple[int, ...],
+    over: tuple[int, ...],
+) -> list[Array]:
+    """Bounds of :class:`_Blocks` for x in this shape; gamma varies over all axes but ``over``."""
+    u = unit_roundoff(reference[0].dtype)
+    if not arrays["x"].size:
+        return [np.zeros(y.shape) for y in reference]
+    x = arrays["x"].astype(np.float64).reshape(shape)
+    inner = tuple(side for axis, side in enumerate(x.shape) if axis not in over)
+    scale = arrays["gamma"].astype(np.float64).reshape(inner)
+    blocks = _Blocks(x, axes, problem.parameters["epsilon"], u)
+    if "dy" not in arrays:
+        shift = arrays["beta"].astype(np.float64).reshape(inner)
+        (y,) = reference
+        return [blocks.result(scale, shift, y.reshape(x.shape)).reshape(y.shape)]
+    dy = np.abs(arrays["dy"].astype(np.float64)).reshape(x.shape)
+    shapes = x.shape, inner, inner
+    flat = tuple(y.reshape(side) for y, side in zip(reference, shapes, strict=True))
+    bounds = blocks.gradients(dy, scale, over, flat)
+    return [bound.reshape(y.shape) for bound, y in zip(bounds, reference, strict=True)]
+
+
+_RESPONSE = {"size": 5, "alpha": 1e-4, "beta": 0.75, "bias": 1.0}
+
+
+def _response_norm(
+    problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
+) -> list[Array]:
+    """y = x·base^−beta, base = bias + alpha/size·Σ x². All terms of a base are positive, so it errs
+    by the share r := σ(n + 6), and its power by |beta|·r and by E, as an exponential does.
+
+    dx = dy·base^−beta − 2·alpha/size·beta·x·Σ t, t = dy·x·base^(−beta−1), with one more σ(n)."""
+    (y,) = reference
+    u, tiny = unit_roundoff(y.dtype), float(np.finfo(y.dtype).tiny)
+    of = _RESPONSE | dict(problem.parameters)
+    size, scale, beta = of["size"], of["alpha"] / of["size"], of["beta"]
+    x = np.abs(arrays["x"].astype(np.float64)).reshape(-1, y.shape[-1])
+    before, n = (size - 1) // 2, min(size, y.shape[-1])
+    base = of["bias"] + scale * _window_sums(np.square(x), before, size - 1 - before)
+    of_base = _sum_error(n + 6, u)
+    power, both = base**-beta, u + _V
+    relative = abs(beta) * of_base + (_EXP + 4) * both
+    if "dy" not in arrays:
+        return [(x * power).reshape(y.shape) * (relative * (1 + relative) + u) + 4 * tiny]
+    dy = np.abs(arrays["dy"].astype(np.float64)).reshape(x.shape)
+    direct = dy * power
+    terms = _window_sums(direct * x / base, size - 1 - before, before)
+    indirect = 2 * scale * abs(beta) * x * terms
+    more = relative + of_base + _sum_error(n, u) + 8 * both
+    bound = direct * relative * (1 + relative) + indirect * more * (1 + more)
+    return [(bound + 2 * u * (direct + indirect)).reshape(y.shape) + 4 * tiny * (1 + size)]
+
+
+def _window_sums(rows: Array, before: int, after: int) -> Array:
+    """The sum over so many channels before and after each channel of (R, C)."""
+    channels = rows.shape[1]
+    sums = np.concatenate([np.zeros((len(rows), 1)), np.cumsum(rows, axis=1)], axis=1)
+    first = np.maximum(np.arange(channels) - before, 0)
+    last = np.minimum(np.arange(channels) + after + 1, channels)
+    windows: Array = sums[:, last] - sums[:, first]
+    return windows
+
+
 class Rows:
     """Softmax of the rows of ``x`` in float64, and the relative errors it may have."""
 
@@ -683,4 +838,10 @@ _DERIVED: dict[str, _Derivation] = {
     "space_to_depth": _selected,
     "resize2d": _resized,
     "resize2d_backward": _resized,
+    "layer_norm": _row_norm,
+    "layer_norm_backward": _row_norm,
+    "group_norm": _group_norm,
+    "group_norm_backward": _group_norm,
+    "local_response_norm": _response_norm,
+    "local_response_norm_backward": _response_norm,
 }

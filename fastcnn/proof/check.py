@@ -34,7 +34,10 @@ _OUTPUTS = {
     "conv2d_transpose_backward": ("dx", "dw", "db"),
     "dense_backward": ("dx", "dw", "db"),
     "batch_norm": ("y", "mean", "variance"),
-    "batch_norm_backward": ("dx", "dgamma", "dbeta"),
+    **dict.fromkeys(
+        ("batch_norm_backward", "layer_norm_backward", "group_norm_backward"),
+        ("dx", "dgamma", "dbeta"),
+    ),
     **dict.fromkeys(
         ("add_backward", "subtract_backward", "multiply_backward", "maximum_backward"),
         ("da", "db"),

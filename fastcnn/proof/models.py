@@ -46,6 +46,7 @@ from fastcnn.models.sequential import Sequential
 from fastcnn.nn.layers import (
     ELU,
     GELU,
+    LRN,
     Add,
     Average,
     AvgPool2D,
@@ -61,10 +62,12 @@ from fastcnn.nn.layers import (
     Flatten,
     GlobalAvgPool2D,
     GlobalMaxPool2D,
+    GroupNorm,
     HardSigmoid,
     HardSwish,
     Input,
     Layer,
+    LayerNorm,
     LeakyReLU,
     Maximum,
     MaxPool2D,
@@ -165,6 +168,8 @@ def all_layers(classes: int) -> list[Layer]:
         MaxPool2D((2, 3), strides=1),
         Conv2D(10, (2, 1), dilation=(2, 1), groups=2),
         Tanh(),
+        GroupNorm(5),
+        LRN(3, alpha=0.5),
         Dropout(0.3),
         Residual(
             [Conv2D(9, 3, padding="same"), ReLU(), MinPool2D(2, strides=1, padding="same")],
@@ -175,6 +180,7 @@ def all_layers(classes: int) -> list[Layer]:
         Sigmoid(),
         Flatten(),
         Dense(12, activation="relu"),
+        LayerNorm(),
         Softmax(),
         Dense(classes),
     ]
@@ -620,6 +626,13 @@ def _of_layer(
         return shape[0] + 1, output[0], samples
     if isinstance(layer, BatchNorm):  # it computes in float64, and rounds at the end of each pass
         return 4, 4, 4
+    if isinstance(layer, LayerNorm | GroupNorm):
+        row = layer.parameters["gamma"].size
+        block = row if isinstance(layer, LayerNorm) else prod(shape) // layer.groups
+        forward = block + 8  # the sum of the squares, and a few numbers more
+        return forward, 2 * forward, forward + samples * prod(shape) // row
+    if isinstance(layer, LRN):
+        return layer.window + _FUNCTION, 2 * (layer.window + _FUNCTION), 0
     if isinstance(layer, Tanh | Sigmoid | ELU | Swish | GELU | Softplus):
         return _FUNCTION, _FUNCTION, 0
     if isinstance(layer, HardSigmoid | HardSwish):

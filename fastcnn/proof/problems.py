@@ -407,6 +407,42 @@ _JOINED: tuple[tuple[str, tuple[Shape, ...], int], ...] = (
     ("batch-0", ((0, 2, 3), (0, 2, 1)), -1),
 )
 
+_FEATURES: tuple[tuple[Shape, Shape], ...] = (
+    ((3, 17), (17,)),
+    ((2, 5, 7, 3), (3,)),
+    ((2, 4, 5, 6), (4, 5, 6)),
+    ((2, 3, 4, 33), (4, 33)),
+    ((700, 64), (64,)),
+    ((6, 1), (1,)),
+    ((1, 40), (40,)),
+    ((3, 4200), (4200,)),
+    ((0, 3), (3,)),
+)
+
+_GROUPS: tuple[tuple[Shape, int], ...] = (
+    ((2, 5, 7, 6), 3),
+    ((3, 4, 5, 8), 1),
+    ((2, 3, 4, 5), 5),
+    ((2, 31, 9, 64), 8),
+    ((4, 12), 4),
+    ((1, 1, 1, 4), 2),
+    ((2, 5, 3, 17), 1),
+    ((3, 2, 3, 34), 17),
+    ((0, 3, 2, 4), 2),
+)
+
+_RESPONSES: tuple[tuple[Shape, dict[str, Any]], ...] = (
+    ((2, 5, 7, 17), {}),
+    ((3, 4, 33), {"size": 5, "alpha": 0.7, "bias": 2.0}),
+    ((2, 3, 6), {"size": 4, "alpha": 2.0}),
+    ((7, 8), {"size": 1, "alpha": 0.5}),
+    ((5, 3), {"size": 9, "alpha": 3.0, "bias": 0.5}),
+    ((4, 31), {"size": 6, "alpha": 1.5, "beta": 0.5}),
+    ((3, 16), {"size": 3, "alpha": 1.0, "beta": 1.2}),
+    ((2, 4200), {"size": 4100, "alpha": 2.0}),
+    ((0, 4), {"size": 3}),
+)
+
 _ELEMENTS: tuple[Shape, ...] = ((2, 5, 7, 3), (3, 17), (33,), (1,), (), (0, 4))
 
 
@@ -665,6 +701,32 @@ def _joining_problems(label: str, shapes: tuple[Shape, ...], axis: int) -> Itera
     yield Problem("concatenate_backward", label, dy, parameters, modes=modes[:2], quick=quick)
 
 
+def _row_norm_problems(x: Shape, features: Shape) -> Iterator[Problem]:
+    label, quick = f"{'x'.join(map(str, x))}-by-{'x'.join(map(str, features))}", len(x) > 3
+    parameters, modes = {"epsilon": 0.01}, ("float",)
+    arrays = {"x": x, "gamma": features, "beta": features}
+    yield Problem("layer_norm", label, arrays, parameters, modes=modes, quick=quick)
+    arrays = {"dy": x, "x": x, "gamma": features}
+    yield Problem("layer_norm_backward", label, arrays, parameters, modes=modes, quick=quick)
+
+
+def _group_norm_problems(x: Shape, groups: int) -> Iterator[Problem]:
+    label, quick = f"{'x'.join(map(str, x))}-in-{groups}", x[0] == 2 and groups > 1
+    parameters, modes, channels = {"groups": groups, "epsilon": 0.01}, ("float",), x[-1:]
+    arrays = {"x": x, "gamma": channels, "beta": channels}
+    yield Problem("group_norm", label, arrays, parameters, modes=modes, quick=quick)
+    arrays = {"dy": x, "x": x, "gamma": channels}
+    yield Problem("group_norm_backward", label, arrays, parameters, modes=modes, quick=quick)
+
+
+def _response_problems(x: Shape, parameters: dict[str, Any]) -> Iterator[Problem]:
+    label, quick, modes = "x".join(map(str, x)), len(x) > 2, ("float",)
+    op = "local_response_norm"
+    yield Problem(op, label, {"x": x}, parameters, modes=modes, quick=quick)
+    arrays = {"dy": x, "x": x}
+    yield Problem(f"{op}_backward", label, arrays, parameters, modes=modes, quick=quick)
+
+
 def _long_problems() -> Iterator[Problem]:
     """Sums so long that adding in float32, term by term, would lose most of a term."""
 
@@ -683,7 +745,9 @@ def _long_problems() -> Iterator[Problem]:
 
     def of_rows(op: str, mode: str = "long", **arrays: Shape) -> Problem:
         label = f"long-{'x'.join(map(str, next(iter(arrays.values()))))}"
-        parameters = {"epsilon": 0.01} if op == "batch_norm" else {}
+        parameters: dict[str, Any] = {"epsilon": 0.01} if "norm" in op else {}
+        if op == "group_norm":
+            parameters["groups"] = 2
         return Problem(op, label, arrays, parameters, modes=(mode,), dtypes=("float32",))
 
     def of_operands(op: str, a: Shape, b: Shape) -> Problem:
@@ -711,6 +775,8 @@ def _long_problems() -> Iterator[Problem]:
     yield of_rows("dense_backward", dy=(65_537, 3), x=(65_537, 2), w=(2, 3))
     yield of_rows("dense_backward", dy=(3, 100_003), x=(3, 20), w=(20, 100_003))
     yield of_rows("batch_norm", x=(1_000_003, 2), gamma=(2,), beta=(2,))
+    yield of_rows("layer_norm", x=(2, 1_000_003), gamma=(1_000_003,), beta=(1_000_003,))
+    yield of_rows("group_norm", x=(1, 500_009, 4), gamma=(4,), beta=(4,))
     yield of_rows("softmax", mode="float", x=(2, 1_000_003))
     for b in ((1, 1, 1, 3), (1, 160, 1, 1)):
         yield of_operands("add_backward", (1, 160, 9001, 3), b)
@@ -778,6 +844,12 @@ def problems() -> tuple[Problem, ...]:
         result += _merging_problems(label, a, b)
     for label, shapes, axis in _JOINED:
         result += _joining_problems(label, shapes, axis)
+    for x, features in _FEATURES:
+        result += _row_norm_problems(x, features)
+    for x, groups in _GROUPS:
+        result += _group_norm_problems(x, groups)
+    for x, parameters in _RESPONSES:
+        result += _response_problems(x, parameters)
     for rows in _ROWS:
         result += _row_problems(rows)
     for shape in _ELEMENTS:

@@ -62,6 +62,12 @@ from fastcnn.engine.im2col.normalization import (
     batch_norm,
     batch_norm_backward,
     batch_norm_inference,
+    group_norm,
+    group_norm_backward,
+    layer_norm,
+    layer_norm_backward,
+    local_response_norm,
+    local_response_norm_backward,
 )
 from fastcnn.engine.im2col.padding import zero_pad2d, zero_pad2d_backward
 from fastcnn.engine.im2col.pooling import (

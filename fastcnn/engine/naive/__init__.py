@@ -63,7 +63,17 @@ from fastcnn.engine.naive.merging import (
     subtract,
     subtract_backward,
 )
-from fastcnn.engine.naive.normalization import batch_norm, batch_norm_backward, batch_norm_inference
+from fastcnn.engine.naive.normalization import (
+    batch_norm,
+    batch_norm_backward,
+    batch_norm_inference,
+    group_norm,
+    group_norm_backward,
+    layer_norm,
+    layer_norm_backward,
+    local_response_norm,
+    local_response_norm_backward,
+)
 from fastcnn.engine.naive.padding import zero_pad2d, zero_pad2d_backward
 from fastcnn.engine.naive.pooling import (
     avg_pool2d,

@@ -47,6 +47,8 @@ from fastcnn.engine.numba.elementwise.activations import (
     tanh_backward,
 )
 from fastcnn.engine.numba.elementwise.concatenation import concatenate, concatenate_backward
+from fastcnn.engine.numba.elementwise.group_norm import group_norm, group_norm_backward
+from fastcnn.engine.numba.elementwise.layer_norm import layer_norm, layer_norm_backward
 from fastcnn.engine.numba.elementwise.loss import cross_entropy, cross_entropy_backward
 from fastcnn.engine.numba.elementwise.merging import (
     add,
@@ -67,6 +69,10 @@ from fastcnn.engine.numba.elementwise.padding import zero_pad2d, zero_pad2d_back
 from fastcnn.engine.numba.elementwise.prelu import prelu, prelu_backward
 from fastcnn.engine.numba.elementwise.rearranging import permute
 from fastcnn.engine.numba.elementwise.resizing import resize2d, resize2d_backward
+from fastcnn.engine.numba.elementwise.response_norm import (
+    local_response_norm,
+    local_response_norm_backward,
+)
 from fastcnn.engine.numba.pool.operations import (
     avg_pool2d,
     avg_pool2d_backward,

@@ -31,6 +31,7 @@ from fastcnn.nn.layers.merging import (
     Shapes,
     Subtract,
 )
+from fastcnn.nn.layers.normalization import LRN, GroupNorm, LayerNorm
 from fastcnn.nn.layers.ownership import INSTEAD, FixedList, Ownership
 from fastcnn.nn.layers.padding import Cropping2D, ZeroPadding2D
 from fastcnn.nn.layers.pooling import (
@@ -54,6 +55,7 @@ __all__ = [
     "GELU",
     "INITIALIZERS",
     "INSTEAD",
+    "LRN",
     "Add",
     "Arrays",
     "Average",
@@ -71,10 +73,12 @@ __all__ = [
     "Flatten",
     "GlobalAvgPool2D",
     "GlobalMaxPool2D",
+    "GroupNorm",
     "HardSigmoid",
     "HardSwish",
     "Input",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
     "MaxPool2D",
     "Maximum",

@@ -1,1 +1,2 @@
-"""Kernels on single numbers, rows or channels: activations, losses, normalisation, optimizers."""
+"""Kernels on single numbers, rows or channels: activations, losses, normalisation, merged arrays,
+padding, optimizers."""

@@ -63,8 +63,8 @@ def joined_axes(a: Shape, b: Shape) -> tuple[Axis, ...]:
 
 
 def table_of(axes: Sequence[Axis]) -> Words:
-    """The axes as words, for :func:`offsets_of`; a word more, because no array may be empty."""
-    return np.array([*(word for axis in axes for word in axis), 0], np.int64)
+    """The axes as words, for :func:`offsets_of`."""
+    return np.array([word for axis in axes for word in axis], np.int64)
 
 
 class Offsets(NamedTuple):

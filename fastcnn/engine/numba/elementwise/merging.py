@@ -27,6 +27,7 @@ from fastcnn.engine.numba.elementwise.broadcasting import (
     offsets_of,
     table_of,
 )
+from fastcnn.engine.numba.elementwise.totals import Totals, add_chunks
 from fastcnn.engine.numba.runtime import arrays
 from fastcnn.engine.numba.runtime.arrays import empty_like_type, readable, record
 from fastcnn.engine.numba.runtime.inlining import device
@@ -498,31 +499,6 @@ def _row_totals(op: Op, side: Side, a_goes_on: bool, b_goes_on: bool) -> Kernel:
     return row_totals
 
 
-class Totals(NamedTuple):
-    """Totals (indices, chunks, inner) in float64, of which the chunks are added in order.
-
-    ``first`` is the index of the first total, and ``pitch`` leads from one chunk to the next.
-    """
-
-    chunks: int
-    inner: int
-    first: int
-    pitch: int
-
-
-@kernel
-def sum_of_totals(start: int, stop: int, totals: Array, sums: Array, numbers: Array) -> None:
-    """``sums[index, c] = Σ totals[index, chunk, c]`` for some indices; rounds to sums' dtype."""
-    chunks, inner, pitch = numbers[0].chunks, numbers[0].inner, numbers[0].pitch
-    for index in range(start, stop):
-        at = numbers[0].first + index * chunks * pitch
-        for c in range(inner):
-            total = np.float64(0)
-            for chunk in range(chunks):
-                total += totals[at + chunk * pitch + c]
-            sums[index * inner + c] = total
-
-
 # --- operations ----------------------------------------------------------------------------------
 
 
@@ -590,5 +566,4 @@ def _sum_terms(
     totals = arrays.allocate((plan.items * sizes.chunks * sizes.inner,), np.float64)
     items = plan.items * sizes.chunks * sizes.blocks
     parallel_for(function, items, work, *operands, totals, plan.table, plan.numbers)
-    numbers = record(Totals(sizes.chunks, sizes.inner, 0, sizes.inner))
-    parallel_for(sum_of_totals, plan.items, totals.size, totals, flat, numbers)
+    add_chunks(totals, flat, plan.items, Totals(sizes.chunks, sizes.inner, 0, sizes.inner))
