@@ -25,9 +25,11 @@ from fastcnn.proof.problems import Problem
 collect_ignore = [
     "article_layers.py",
     "article_speedups.py",
+    "graph_training_versus_torch.py",
     "peak.py",
     "planted_slowdowns.py",
     "policy.py",
+    "standard_nets.py",
     "story.py",
     "training_versus_torch.py",
     "versus_torch.py",
@@ -45,7 +47,9 @@ PEERS = {
     "PyTorch": "torch",
     "PyTorch compiled NCHW": "torch",
     "PyTorch compiled NHWC": "torch",
+    "PyTorch frozen": "torch",
     "ONNX Runtime": "onnxruntime",
+    "OpenVINO": "openvino",
     "JAX": "jax",
     "SciPy": "scipy",
 }

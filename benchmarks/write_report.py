@@ -20,10 +20,11 @@ from fastcnn.bench.report import ALONE, OURS, Entry, Figure
 from fastcnn.bench.text import amount, duration, notes, threads_of, times
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-FAMILIES = ("PyTorch", "ONNX Runtime", "JAX", "SciPy")
+FAMILIES = ("PyTorch", "ONNX Runtime", "OpenVINO", "JAX", "SciPy")
 GROUPS = {
     "net_predict": "Nets, inference",
     "net_train": "Nets, training step",
+    "net_standard": "Standard nets, inference",
     "conv2d": "Convolution",
     "conv2d_input_gradient": "Gradient of the images",
     "conv2d_filter_gradient": "Gradient of the filters",
@@ -85,7 +86,13 @@ def text_of(report: Report, machine: str, images: dict[str, str]) -> str:
 
 
 def _versions(report: Report) -> str:
-    names = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime", "jax": "JAX", "scipy": "SciPy"}
+    names = {
+        "torch": "PyTorch",
+        "onnxruntime": "ONNX Runtime",
+        "openvino": "OpenVINO",
+        "jax": "JAX",
+        "scipy": "SciPy",
+    }
     packages = report.machine["packages"]
     found = [f"{told} {packages[name]}" for name, told in names.items() if packages.get(name)]
     return ", ".join([*found, f"NumPy {packages['numpy']}, Numba {packages['numba']}"])

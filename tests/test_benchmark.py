@@ -342,6 +342,15 @@ def test_who_runs_alone_is_kept_until_it_settles(monkeypatch: pytest.MonkeyPatch
     assert found[1].turns == 6  # the least one, met twice again
 
 
+def test_rounds_do_not_count_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(measure, "time", clock)
+    # Two calls of 45 ms fill the warm-up, as one of 0.2 s does; the turn takes one more.
+    quick, slow = clock.takes(0.045, 0.045, 0.03, 0.05, 0.04, 0.02), clock.takes(0.2, 0.1)
+    seconds = measure.in_rounds([quick, slow], rounds=2)
+    assert [[round(one, 3) for one in mine] for mine in seconds] == [[0.03, 0.02], [0.1, 0.1]]
+
+
 # --- two runs compared ----------------------------------------------------------------------------
 
 

@@ -17,10 +17,10 @@ WIDTH = 400
 _OURS = ("fastcnn", "fastcnn")
 STYLE = """
 svg{--ink:#1c2430;--soft:#5b6675;--line:#d5dbe3;--paper:#fff;--fastcnn:#1d5fd1;--im2col:#0d9488;
---naive:#8a94a3;--PyTorch:#d9580b;--ONNX:#7c3aed;--JAX:#c2277b;--SciPy:#4d7c0f}
+--naive:#8a94a3;--PyTorch:#d9580b;--ONNX:#7c3aed;--OpenVINO:#a16207;--JAX:#c2277b;--SciPy:#4d7c0f}
 @media(prefers-color-scheme:dark){svg{--ink:#e6eaf0;--soft:#9aa5b4;--line:#343d4a;--paper:#12161c;
---fastcnn:#6ea3ff;--im2col:#2dd4bf;--naive:#94a0b0;--PyTorch:#ff9248;--ONNX:#b197fc;--JAX:#f472b6;
---SciPy:#a3d053}}
+--fastcnn:#6ea3ff;--im2col:#2dd4bf;--naive:#94a0b0;--PyTorch:#ff9248;--ONNX:#b197fc;
+--OpenVINO:#fde047;--JAX:#f472b6;--SciPy:#a3d053}}
 """
 CHART_STYLE = """
 svg{font:11px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;background:var(--paper)}
@@ -28,7 +28,7 @@ svg text{fill:var(--ink)}svg .soft{fill:var(--soft)}svg .grid{stroke:var(--line)
 svg .roof{stroke:var(--ink);fill:none;stroke-width:1.5}
 """ + "".join(
     f"svg .{name}{{fill:var(--{name});stroke:var(--{name})}}"
-    for name in ("fastcnn", "im2col", "naive", "PyTorch", "ONNX", "JAX", "SciPy")
+    for name in ("fastcnn", "im2col", "naive", "PyTorch", "ONNX", "OpenVINO", "JAX", "SciPy")
 )
 
 

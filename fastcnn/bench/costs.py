@@ -41,7 +41,7 @@ print(json.dumps({{"import": loaded - start, "first": done - start, "memory": me
 """
 
 
-class _Library(NamedTuple):
+class Library(NamedTuple):
     """A library, its package, and the code that loads and calls it."""
 
     family: str
@@ -50,7 +50,7 @@ class _Library(NamedTuple):
     call: str
 
 
-OURS = _Library(
+OURS = Library(
     "fastcnn",
     "fastcnn",
     "import numpy as np, fastcnn",
@@ -60,7 +60,7 @@ fastcnn.conv2d(x, w)
 """,
 )
 _OTHERS = (
-    _Library(
+    Library(
         "PyTorch",
         "torch",
         "import torch",
@@ -69,7 +69,7 @@ with torch.inference_mode():
     torch.nn.functional.conv2d(torch.ones(1, 1, 28, 28), torch.ones(8, 1, 3, 3))
 """,
     ),
-    _Library(
+    Library(
         "JAX",
         "jax",
         "import jax, jax.numpy as jnp",
@@ -102,7 +102,7 @@ def costs() -> tuple[Cost, ...]:
     return tuple(sorted(result, key=lambda cost: cost.name))
 
 
-def _costs(library: _Library, runs: list[dict[str, float]]) -> list[Cost]:
+def _costs(library: Library, runs: list[dict[str, float]]) -> list[Cost]:
     least = {key: min(run[key] for run in runs) for key in ("import", "first")}
     costs = [
         Cost("import", library.family, least["import"], "s"),
@@ -114,7 +114,7 @@ def _costs(library: _Library, runs: list[dict[str, float]]) -> list[Cost]:
     return costs
 
 
-def process(library: _Library, cache: str | None = None, call: bool = True) -> dict[str, float]:
+def process(library: Library, cache: str | None = None, call: bool = True) -> dict[str, float]:
     """Run a library in a new process: seconds of its import and to its first result, and MB.
 
     Args:

@@ -47,7 +47,7 @@ h2,h3{break-after:avoid}table,svg,.tile{break-inside:avoid}details>*{display:blo
 """
     + "".join(
         f".meter.{name}{{background:var(--{name})}}"
-        for name in ("fastcnn", "im2col", "naive", "PyTorch", "ONNX", "JAX", "SciPy")
+        for name in ("fastcnn", "im2col", "naive", "PyTorch", "ONNX", "OpenVINO", "JAX", "SciPy")
     )
 )
 
@@ -190,7 +190,12 @@ def _limit(report: Report) -> str:
 
 
 def _group(name: str) -> str:
-    return {"net_predict": "nets, inference", "net_train": "nets, training step"}.get(name, name)
+    names = {
+        "net_predict": "nets, inference",
+        "net_train": "nets, training step",
+        "net_standard": "standard nets, inference",
+    }
+    return names.get(name, name)
 
 
 def _steps(report: Report) -> str:

@@ -24,6 +24,9 @@ from typing import Any, NamedTuple
 WARM_UP = 40e-3
 TURN = 10e-3
 SAMPLE = 5e-4
+# A turn of whole nets. Some threads of other libraries look for work for more than 40 ms.
+ROUND_WARM_UP = 80e-3
+ROUND_TURN = 20e-3
 SETTLED = 0.01  # largest spread of a runner that has settled, see Timing
 # Turns before a runner can have settled. If another virtual machine uses the other half of a core,
 # calls are slower for seconds, and a few turns may agree by chance. docs/measurements.md has the
@@ -114,6 +117,31 @@ def interleaved(
             if (spent[i] < 3 * part if i in alone else spent[i] < part and left > 0)
         ]
     return [_timing(mine) for mine in turns]
+
+
+def in_rounds(
+    runs: Sequence[Callable[[], Any]],
+    rounds: int,
+    warm_up: float = ROUND_WARM_UP,
+    turn: float = ROUND_TURN,
+) -> list[list[float]]:
+    """Seconds of one call of each run, one number for each round.
+
+    In a round each run has one turn: calls for ``warm_up`` seconds do not count, then the mean of
+    calls for ``turn`` seconds counts; at least one call of each kind. This is for whole nets: their
+    calls are long, so the ratio of two runs in a round says more than their least times.
+
+    >>> calls = [lambda: None, lambda: sum(range(10000))]
+    >>> fast, slow = in_rounds(calls, 3, warm_up=0.001, turn=0.001)
+    >>> len(fast), median(a / b for a, b in zip(fast, slow)) < 1
+    (3, True)
+    """
+    seconds: list[list[float]] = [[] for _ in runs]
+    for _ in range(rounds):
+        for mine, run in zip(seconds, runs, strict=True):
+            _sample(run, warm_up)
+            mine.append(_sample(run, turn).clock)
+    return seconds
 
 
 def _turn(run: Callable[[], Any], pace: Pace, before: list[_Sample]) -> _Sample:

@@ -1,4 +1,7 @@
-"""Whole nets as contests: inference and training steps, through ``Sequential`` as users run it.
+"""Whole nets as contests: inference and training steps, as users run them.
+
+Small nets on MNIST are here, through ``Sequential``; :mod:`fastcnn.bench.standard` has the standard
+nets.
 
 Results are verified before they are timed: the probabilities of inference, and the losses of a few
 training steps, which agree with the reference only if every gradient is right. The reference is the
@@ -14,9 +17,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fastcnn.bench import standard
 from fastcnn.bench.contest import Contest, Runner, Skipped, on_one_thread
 from fastcnn.bench.pages import at_page
 from fastcnn.bench.problems import NetProblem
+from fastcnn.bench.standard import StandardTask
 from fastcnn.core.arguments import Array
 from fastcnn.data.datasets import load_mnist
 from fastcnn.models.nets import NETS
@@ -104,9 +109,11 @@ def _part(layer: Layer) -> Part:
     raise NotImplementedError(f"{type(layer).__name__} is not among the layers that peers build")
 
 
-def task(name: str, mode: str, batch: int) -> NetTask:
+def task(name: str, mode: str, batch: int) -> NetTask | StandardTask:
     """A net of :data:`fastcnn.nets.NETS` on MNIST's first digits, with a mode of "predict" or
-    "train"."""
+    "train"; or a standard net, whose mode is "predict"."""
+    if name in standard.TITLES:
+        return standard.task(name, batch)
     (images, labels), _ = load_mnist()
     x = (images[:batch, :, :, np.newaxis] / np.float32(255) - np.float32(0.5)).astype(np.float32)
     return NetTask(name, mode, at_page(x), at_page(labels[:batch].astype(np.int64)))
@@ -115,15 +122,19 @@ def task(name: str, mode: str, batch: int) -> NetTask:
 def title(of: NetTask | NetProblem) -> str:
     """The title of a net's contest, such as "LeNet-5, inference, batch 32"."""
     name = of.net if isinstance(of, NetProblem) else of.name
+    if name in standard.TITLES:
+        return standard.title(name, of.batch)
     mode = "inference" if of.mode == "predict" else "training step"
     return f"{TITLES[name]}, {mode}, batch {of.batch}"
 
 
-def contest(of: NetTask, naive_seconds: float) -> Contest:
+def contest(of: NetTask | StandardTask, naive_seconds: float) -> Contest:
     """The contest of fastcnn: by default, on one thread, and layer by layer on each engine.
 
     ``naive_seconds`` is the longest time of a call of the naive engine, as for operations.
     """
+    if isinstance(of, StandardTask):
+        return standard.contest(of)
     model = of.model()
     forward = sum(layer.flops(layer.input_shape or ()) for layer in model.layers)
     first = model.layers[0].flops(INPUT_SHAPE)

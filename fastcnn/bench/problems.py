@@ -19,6 +19,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from fastcnn.core.geometry import Padding, Pair, conv_geometry, pool_geometry
+from fastcnn.models.standard_nets import STANDARD_NETS
 from fastcnn.proof.problems import Problem
 
 FORWARD, TO_INPUT, TO_FILTERS = "conv2d", "conv2d_input_gradient", "conv2d_filter_gradient"
@@ -106,12 +107,17 @@ _DENSES = (
 
 
 class NetProblem(NamedTuple):
-    """A net of :data:`fastcnn.nets.NETS` at a batch size; ``mode`` is "predict" or "train"."""
+    """A net of :data:`fastcnn.nets.NETS` or ``STANDARD_NETS`` at a batch size.
+
+    ``mode`` is "predict" or "train", for standard nets "predict". ``by_name`` says whether a quick
+    run includes the problem if the net is named.
+    """
 
     net: str
     mode: str
     batch: int
     quick: bool = False
+    by_name: bool = False
 
 
 _NETS = tuple(
@@ -119,6 +125,10 @@ _NETS = tuple(
     for net in ("article", "lenet5", "wide")
     for mode, batches in (("predict", (1, 8, 32, 128)), ("train", (1, 32)))
     for batch in batches
+) + tuple(
+    NetProblem(net, "predict", batch, by_name=batch == 1)
+    for net in STANDARD_NETS
+    for batch in (1, 8)
 )
 
 
@@ -205,7 +215,7 @@ def operations() -> tuple[str, ...]:
 def nets() -> tuple[str, ...]:
     """Names of the nets in the table.
 
-    >>> nets()
+    >>> nets()[:3]
     ('article', 'lenet5', 'wide')
     """
     return tuple(dict.fromkeys(problem.net for problem in _NETS))
@@ -218,7 +228,8 @@ def select(
 
     Args:
         quick: whether to take the quick part of the table, or all of it.
-        ops, net: names of operations and nets. With either, only the named ones run.
+        ops, net: names of operations and nets. With either, only the named ones run. A quick run
+            includes standard nets only if they are named, because they are large.
 
     Raises:
         ValueError: a name is unknown.
@@ -235,5 +246,10 @@ def select(
         tuple(
             p for p in layer_problems() if p.quick >= quick and (everything or p.op in (ops or ()))
         ),
-        tuple(p for p in _NETS if p.quick >= quick and (everything or p.net in (net or ()))),
+        tuple(
+            p
+            for p in _NETS
+            if (not quick or p.quick or (p.by_name and net))
+            and (everything or p.net in (net or ()))
+        ),
     )

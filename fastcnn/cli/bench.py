@@ -32,7 +32,8 @@ def bench(
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="torch, onnxruntime, jax, scipy, with commas between, or none. Default: all.",
+            help="torch, onnxruntime, openvino, jax, scipy, with commas between, or none. "
+            "Default: all.",
         ),
     ] = None,
     threads: Threads = None,

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from fastcnn.bench.contest import Contest, Runner, Skipped
 from fastcnn.bench.nets import NetTask
 from fastcnn.bench.operations import make_arrays
+from fastcnn.bench.standard import StandardTask
 from fastcnn.proof.problems import Problem
 
 
@@ -31,6 +32,7 @@ PEERS = {
     "onnxruntime": Peer(
         "ONNX Runtime", "fastcnn.bench.peers.onnx_runtime", ("onnxruntime", "onnx")
     ),
+    "openvino": Peer("OpenVINO", "fastcnn.bench.peers.openvino_runtime", ("openvino", "onnx")),
     "jax": Peer("JAX", "fastcnn.bench.peers.xla", ("jax",)),
     "scipy": Peer("SciPy", "fastcnn.bench.peers.scipy_signal", ("scipy",)),
 }
@@ -69,7 +71,11 @@ def join_operation(contest: Contest, problem: Problem, names: Sequence[str], thr
 
 
 def join_net(
-    contest: Contest, task: NetTask, names: Sequence[str], threads: int, compiled: bool = True
+    contest: Contest,
+    task: NetTask | StandardTask,
+    names: Sequence[str],
+    threads: int,
+    compiled: bool = True,
 ) -> None:
     """Enter the peers into a net's contest, as runners or as skipped with a reason.
 

@@ -1,7 +1,8 @@
-"""PyTorch, eager and compiled, in both of its layouts; it calls NHWC channels-last."""
+"""PyTorch, eager, compiled and frozen, in both of its layouts; it calls NHWC channels-last."""
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from torch.nn import functional
 
 from fastcnn.bench.contest import CannotRun, Runner, Skipped
 from fastcnn.bench.nets import RATE, NetTask, Part, losses_of, parts
+from fastcnn.bench.standard import StandardTask
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import ConvGeometry, PoolGeometry
 from fastcnn.proof.problems import Problem
@@ -26,8 +28,11 @@ def set_threads(n: int) -> None:
     torch.set_num_threads(n)
 
 
-def net_runners(task: NetTask, compiled: bool) -> Iterator[Runner | Skipped]:
+def net_runners(task: NetTask | StandardTask, compiled: bool) -> Iterator[Runner | Skipped]:
     """The net in each layout, eager and, with ``compiled``, compiled."""
+    if isinstance(task, StandardTask):
+        yield from _standard_runners(task)
+        return
     for layout in FORMATS:
         yield _net_runner(task, layout, compiled=False)
     if not compiled:
@@ -138,6 +143,38 @@ def _net_runner(task: NetTask, layout: str, compiled: bool) -> Runner:
         return float(loss.detach())
 
     return Runner(name, FAMILY, step, lambda: (losses_of(step),))
+
+
+def _standard_runners(task: StandardTask) -> Iterator[Runner | Skipped]:
+    """A standard net in each layout, and frozen, which arranges its filters beforehand."""
+    from fastcnn.bench.peers import torch_nets
+
+    module, images = torch_nets.module(task), task.images()
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # as in torch_nets.frozen
+        frozen = torch.jit.optimize_for_inference(torch_nets.frozen(module, task))
+    yield _inference(f"{FAMILY} frozen", frozen, nchw(images))
+    for layout, memory_format in FORMATS.items():
+        yield _inference(
+            f"{FAMILY} {layout}", copy.deepcopy(module).to(memory_format=memory_format),
+            nchw(images, layout),
+        )  # fmt: skip
+    yield Skipped(f"{FAMILY} compiled", "its compiler takes 20 s for such a net; frozen is faster")
+
+
+def _inference(name: str, module: Callable[..., torch.Tensor], x: torch.Tensor) -> Runner:
+    """A runner of a net without a softmax of its own; results are turned into fastcnn's layout."""
+
+    def predict() -> Array:
+        with torch.inference_mode():
+            y: Array = module(x).numpy()
+            return y
+
+    def result() -> tuple[Array, ...]:
+        y = predict()
+        return (y.transpose(0, 2, 3, 1) if y.ndim == 4 else y,)
+
+    return Runner(name, FAMILY, predict, result)
 
 
 def _compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:

@@ -10,6 +10,7 @@ from scipy import ndimage, signal
 
 from fastcnn.bench.contest import Runner, Skipped
 from fastcnn.bench.nets import NetTask
+from fastcnn.bench.standard import StandardTask
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import ConvGeometry, PoolGeometry
 from fastcnn.proof.problems import Problem
@@ -22,7 +23,7 @@ def set_threads(n: int) -> None:
     """Do nothing, because these functions of SciPy run on the calling thread."""
 
 
-def net_runners(task: NetTask, compiled: bool) -> Iterator[Runner | Skipped]:
+def net_runners(task: NetTask | StandardTask, compiled: bool) -> Iterator[Runner | Skipped]:
     """Yield nothing, because SciPy has no layers."""
     yield Skipped(FAMILY, "it has no layers")
 

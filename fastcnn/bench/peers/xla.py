@@ -13,6 +13,7 @@ from jax import lax
 
 from fastcnn.bench.contest import Runner, Skipped
 from fastcnn.bench.nets import RATE, NetTask, Part, losses_of, parts
+from fastcnn.bench.standard import StandardTask
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import ConvGeometry, PoolGeometry
 from fastcnn.proof.problems import Problem
@@ -39,8 +40,11 @@ def set_threads(n: int) -> None:
     _started_with = n
 
 
-def net_runners(task: NetTask, compiled: bool) -> Iterator[Runner | Skipped]:
+def net_runners(task: NetTask | StandardTask, compiled: bool) -> Iterator[Runner | Skipped]:
     """The net under ``jax.jit``."""
+    if isinstance(task, StandardTask):
+        yield Skipped(FAMILY, "it is taught nets in a row alone here")
+        return
     layers = parts(task.model())
     weights = [
         tuple(jnp.asarray(array) for array in (part.w, part.b) if array is not None)
