@@ -28,6 +28,7 @@ from fastcnn.estimator.class_labels import balanced, checked_labels, feature_nam
 from fastcnn.estimator.metadata_routing import RequestsSampleWeight
 from fastcnn.estimator.stratified import hold_out
 from fastcnn.models.inputs import finite, layout_doubt
+from fastcnn.models.model import Model
 from fastcnn.models.nets import NETS
 from fastcnn.models.sequential import Sequential
 from fastcnn.nn.layers import Dense, Flatten, Layer, Shape, checked_layers, image_shape
@@ -353,7 +354,10 @@ class CNNClassifier(RequestsSampleWeight):
             if net not in NETS:
                 raise ValueError(f"net must be one of auto, {', '.join(NETS)}, got {quoted(net)}")
             return NETS[net](classes)
-        layers = net(classes) if callable(net) else net
+        is_function = callable(net) and not isinstance(net, Layer | Model)  # called on tensors
+        layers: Any = net
+        if is_function:
+            layers = layers(classes)
         return checked_layers("net", layers)  # the model copies them
 
     def _fresh_optimizer(self) -> Optimizer:

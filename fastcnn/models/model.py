@@ -491,7 +491,7 @@ class Model(Net):
                 self,
                 checkpoint.read(resume),
                 fit,
-                compares_loss=loss is not None,
+                compares_loss=loss is not None or loss_weights is not None,
                 compares_optimizer=optimizer is not None,
             )
         return self._train(fit, resumed=resume is not None)

@@ -12,7 +12,7 @@ from fastcnn.core.quoting import quoted
 from fastcnn.data.known_inputs import knowledge_from
 from fastcnn.data.preparation import preparation_from
 from fastcnn.data.scaling import SCALING
-from fastcnn.models.graph import Graph, chain, graph_from
+from fastcnn.models.graph import Graph, chain, graph_from, names_of
 from fastcnn.models.net import Net
 from fastcnn.nn.layers import Shape, checked_layers, image_shape, layers_from_list, to_dict
 from fastcnn.train import checkpoint
@@ -170,6 +170,7 @@ def _graph(description: dict[str, Any]) -> Graph:
         raise ValueError(f"names must be {len(layers)}, one for each layer, got {quoted(names)}")
     for layer, name in zip(layers, names, strict=True):
         layer.name = name
+    names_of(layers)  # raises the error for two of one name
     if "graph" not in description:
         return chain(layers)
     return graph_from(description["graph"], layers)

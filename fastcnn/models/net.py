@@ -559,6 +559,19 @@ def _checked_rng(model: Net, value: object) -> np.random.Generator:
 
 
 def _checked_kind(model: Net, value: object) -> object:
+    inputs = model._graph.inputs
+    if inputs > 1:
+        if value is not None and (not isinstance(value, tuple | list) or len(value) != inputs):
+            raise ValueError(
+                f"trained_on must be None, or have a kind for each of {inputs} inputs, got "
+                f"{quoted(value)}"
+            )
+        kinds: Sequence[object] = (None,) * inputs if value is None else value
+        return tuple(map(_checked_kind_of_one, kinds))
+    return _checked_kind_of_one(value)
+
+
+def _checked_kind_of_one(value: object) -> object:
     if value not in (None, "uint8", "floats"):
         raise ValueError(f'trained_on must be "uint8", "floats" or None, got {quoted(value)}')
     return value
