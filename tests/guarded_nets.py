@@ -17,7 +17,7 @@ from unittest.mock import patch
 import numpy as np
 from guarded import CHANNELS, Border, forbid, guarded, guarded_copy
 
-from fastcnn import Sequential
+from fastcnn import Input, Model, Sequential
 from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime import arrays as seam
 from fastcnn.engine.numba.runtime.program import ITEM, Operand
@@ -25,8 +25,10 @@ from fastcnn.layers import (
     ELU,
     GELU,
     LRN,
+    Add,
     AvgPool2D,
     BatchNorm,
+    Concatenate,
     Conv2D,
     Conv2DTranspose,
     Cropping2D,
@@ -43,6 +45,7 @@ from fastcnn.layers import (
     LayerNorm,
     MaxPool2D,
     MinPool2D,
+    Multiply,
     Permute,
     PReLU,
     ReLU,
@@ -62,6 +65,33 @@ PAGE = mmap.PAGESIZE
 BATCHES = (1, 3, 16, 9)
 """One slice; slices of one sample, and of two; a last slice that is smaller."""
 _BETWEEN = 1e30  # between parameters, and between their gradients
+
+
+class Branches(list[Layer]):
+    """Layers of which the first three see the input, each alone; the others what is made of these.
+
+    The first two are added, and the sum passes a ReLU. The third is laid beside the sum, and all is
+    multiplied by its mean, as in squeeze-and-excitation.
+    """
+
+    def model(self, shape: tuple[int, ...], dtype: str, engine: str | None) -> Model:
+        """The model, new."""
+        x = Input(shape)
+        first, second, third, *rest = self
+        total = ReLU()(Add()([first(x), second(x)]))
+        y = Concatenate()([total, third(x), total])
+        y = Multiply()([y, Reshape((1, 1, -1))(GlobalAvgPool2D()(y))])
+        for layer in rest:
+            y = layer(y)
+        return Model(x, y, seed=0, dtype=dtype, engine=engine)  # type: ignore[arg-type]
+
+
+def _model(
+    shape: tuple[int, ...], layers: list[Layer], dtype: str, engine: str | None = None
+) -> Model:
+    if isinstance(layers, Branches):
+        return layers.model(shape, dtype, engine)
+    return Sequential(layers, shape, seed=0, dtype=dtype, engine=engine)  # type: ignore[arg-type]
 
 
 def nets(share: int = 1) -> Iterator[tuple[tuple[int, ...], list[Layer]]]:
@@ -114,6 +144,8 @@ def nets(share: int = 1) -> Iterator[tuple[tuple[int, ...], list[Layer]]]:
         filters = Conv2D(c, (2, 3), 1 + k % 2, padding=paddings[k % 4], activation="relu")
         wide = (5 + k % 4, (2 + k % 3) * (27 + k) // 2, 1 + k % 3)
         yield wide, [filters, ReLU(), MaxPool2D(), Flatten(), Dense(2 + k % 17)]
+        thirds = [MaxPool2D(2, 1, "same"), AvgPool2D(3, 1, "same"), Conv2D(other, 1)]
+        yield (3, 2 + k % 3, c), Branches([*thirds, Conv2D(third, (1, 2)), Flatten(), Dense(2)])
         if k % 3 == 1:  # activations by formulas, each with an odd number of numbers
             smooth = [ELU(), Swish(), GELU(), Softplus(), GELU(approximate=True)]
             mixed = [Conv2D(c, (2, 1)), PReLU(), HardSwish(), HardSigmoid(), *smooth, ReLU(0.5)]
@@ -132,6 +164,8 @@ def nets(share: int = 1) -> Iterator[tuple[tuple[int, ...], list[Layer]]]:
                 Dense(2 + k % 4),
             ]
             yield (2 + k % 2, 3, c), shaping
+        if k % 3 == 0:  # rows longer than a stretch of a sum
+            yield (23, 61, 3), [LayerNorm((-3, -2, -1)), GlobalAvgPool2D(), Dense(c)]
         if k % 3 == 0:  # weights that are passed over once for the batch
             large = 100_000 // (99 * c) + k
             yield (9, 11, c), [BatchNorm(), Flatten(), Dense(large, activation="relu"), Dense(3)]
@@ -156,7 +190,7 @@ def _run(shape: tuple[int, ...], layers: list[Layer], dtype: str, batch: int) ->
     labels = rng.integers(0, 2, batch)
     if not as_bytes:
         x /= 128
-    reference = Sequential(layers, shape, seed=0, dtype=dtype, engine="im2col")  # type: ignore[arg-type]
+    reference = _model(shape, layers, dtype, "im2col")
     values = [w + rng.uniform(0, 0.1, w.shape) for w in reference.get_weights()]
     reference.set_weights(values)
     rows = rng.dirichlet(np.ones(reference.output_shape or ()), batch).astype(dtype)
@@ -193,18 +227,18 @@ def _guarded(
         patch.object(step_list, "CACHE_LINE", PAGE),
         patch.object(slices, "CACHE_LINE", PAGE),
     ):
-        model = Sequential(layers, shape, seed=0, dtype=dtype)  # type: ignore[arg-type]
+        model = _model(shape, layers, dtype)
         model.set_weights(values)
         images, *others = (guarded_copy(array, border) for array in data)
-        executor = Executor(model.layers, model._weights)
+        executor = Executor(model._graph, model._weights, model._known_shapes())
         found = []
-        for y in (executor.forward(images), executor.probabilities(images)):
+        for y in (*(executor.forward([images]) or [None]), executor.probabilities(images)):
             assert y is not None, "single operations must decide"
             found.append(y)
         for loss, targets, of_samples in _trainings(*others):
-            went = executor.gradients(images, targets, loss, rng, of_samples)
+            went = executor.gradients([images], targets, loss, rng, of_samples)
             assert went is not None, "single operations must decide"
-            found += _of_training((*went, model._weights.gradients))
+            found += _of_training((*went[:2], model._weights.gradients))
     for flat, parts in (
         (model._weights.parameters, [a for one in model.layers for a in one.parameters.values()]),
         (model._weights.gradient, [a for d in model._weights.gradients for a in d.values()]),

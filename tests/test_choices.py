@@ -371,12 +371,17 @@ SOURCES = sorted(
 # What these cache is the same for all instruction sets.
 OTHER_CACHES = {
     "arrays._dtype_of",
+    "arrays._floats_in",
     "arrays.record",
     "instruction_sets.host_registers",
     "kernel_cache.cache_folders",
     "code_key.source_stamp",
     "code_key._module_stamp",
     "winograd_kernel.square_transform",
+    "broadcasting.joined_axes",
+    "merging._row_plan",
+    "merging._sum_plan",
+    "resizing.sums_are_long",
 }
 
 

@@ -16,10 +16,12 @@ from processes import SOURCE, python
 from fastcnn.engine.numba.runtime import code_key, compile_turn, inlining, jit, kernel_cache
 from fastcnn.engine.numba.runtime.compile_turn import CompileTurn
 
-SPECIALISATIONS = 165
+SPECIALISATIONS = 400
 """Upper bound of what the whole matrix of problems compiles, both dtypes together.
 
-Some twenty of them are for sums in stretches and for targets that are probabilities.
+Some two hundred are for activations by formulas, merged arrays, and images that are resized or
+rearranged, which have two or more kernels for each dtype. Some twenty are for sums in stretches and
+for targets that are probabilities.
 """
 
 COUNTS = """

@@ -83,7 +83,7 @@ def test_after_the_first_calls_no_batch_size_compiles(name: str) -> None:
 @pytest.mark.parametrize("name", ["article", "resnet8"])
 def test_a_rehearsal_changes_nothing_and_no_program_of_it_is_kept(name: str) -> None:
     model, other = model_of(name), model_of(name)
-    x = np.random.default_rng(0).integers(0, 256, (9, *model._known_shape())).astype(np.uint8)
+    x = np.random.default_rng(0).integers(0, 256, (9, *model.inputs[0].shape)).astype(np.uint8)
     y = np.arange(9) % 10
     before = [array.copy() for array in model.get_weights()]
     model.compile_kernels()
@@ -318,8 +318,8 @@ def requests_of(name: str) -> list[Request]:
     model = model_of(name)
     executor = model._executor(model._trunk(model._predicting()))
     assert executor is not None
-    like = np.zeros((1, *model._known_shape()), np.uint8)
-    return preparation.rehearsed(executor._layers, executor.probabilities, like)
+    like = [np.zeros((1, *model.inputs[0].shape), np.uint8)]
+    return preparation.rehearsed(executor._layers, lambda x: executor.probabilities(x[0]), like)
 
 
 def test_each_kernel_of_a_net_has_a_recipe_that_makes_it() -> None:

@@ -217,6 +217,34 @@ for module, name, sides in (  # those that no row of the table chooses
         for vectors in (1, 2):
             literals = vectors, lanes, *[2] * (sides - 2)
             makers.append(("avx2", lambda size, f=factory, l=literals: f(*l), 4))
+for module, name, choices in (  # and those with other sides
+    ("activations", "activation_kernel", [("gelu",), ("swish",)]),
+    ("activations", "gradient_kernel", [("gelu",), ("swish",)]),
+    ("concatenation", "_copied_runs", [(True,), (False,)]),
+    ("group_norm", "_group_moments", [(True,), (False,)]),
+    ("merging", "_merged_numbers", [("add",), ("maximum",)]),
+    ("merging", "_gradient_numbers", [("add",), ("multiply",)]),
+    ("merging", "_merged_rows", [("add", True, False), ("multiply", True, True)]),
+    ("merging", "_gradient_rows", [("multiply", "a", True, False), ("add", "b", True, True)]),
+    ("merging", "_row_sums", [("add", "a"), ("multiply", "b")]),
+    ("merging", "_row_totals", [("add", "a", True, True), ("multiply", "b", True, False)]),
+    ("rearranging", "_runs", [(1, 4), (2, 8)]), ("rearranging", "_squares", [(4,), (8,)]),
+    ("rearranging", "_apart", [(2,), (3,)]), ("rearranging", "_together", [(2,), (3,)]),
+    ("resizing", "_resample", [(1, 4, 2), (2, 8, 2)]), ("resizing", "_nearest", [(1, 4), (2, 8)]),
+    ("response_norm", "_response_rows", [(True,), (False,)]),
+    ("response_norm", "_response_gradient_rows", [(True,), (False,)]),
+):
+    factory = getattr(import_module(f"fastcnn.engine.numba.elementwise.{module}"), name)
+    for literals in choices:
+        makers.append(("avx2", lambda size, f=factory, l=literals: f(*l), 4))
+for module, name, literals in (
+    ("conv.depthwise", "_depthwise", (6, 8, 3, False, True)),
+    ("contraction.contraction", "_contraction", (6, 2, 8, False, False, False, True)),
+):
+    factory = getattr(import_module(f"fastcnn.engine.numba.{module}"), name)
+    makers.append(("avx2", lambda size, f=factory, l=literals: f(*l), 4))
+from fastcnn.engine.numba.contraction.lines import Lines, _lines_fused
+makers.append(("avx2", lambda size: _lines_fused(Lines(1, 6), 2, 8, False), 4))
 random.Random(sys.argv[1]).shuffle(makers)
 target, keys = cpu_target.target_context.codegen(), {}
 for isa, make, size in makers:

@@ -155,8 +155,21 @@ def test_damage_that_raises_another_error_is_found(tmp_path: Path) -> None:
 
 def test_models_run_as_the_specification_runs_them() -> None:
     for number in range(4):
-        case = fuzz_models.Case(fuzz_calls.RandomDice(7, number))
-        assert fuzz_models.run(case) == [], f"--seed 7 --first {number}: {case}"
+        for kind in (fuzz_models.Case, fuzz_models.GraphCase):
+            case = kind(fuzz_calls.RandomDice(7, number))
+            assert fuzz_models.run(case) == [], f"--seed 7 --first {number}: {case}"
+
+
+def test_graphs_of_every_form_are_drawn() -> None:
+    cases = [fuzz_models.GraphCase(fuzz_calls.RandomDice(0, number)) for number in range(200)]
+    models = [case.model("naive") for case in cases]
+    kinds = {type(node.layer).__name__ for model in models for node in model._graph.nodes}
+    merging = {"Add", "Subtract", "Multiply", "Average", "Maximum", "Concatenate"}
+    assert kinds >= merging | {"Residual", "BatchNorm", "Conv2D", "DepthwiseConv2D", "Dense"}
+    assert any(len(model._graph.nodes) > len(model.layers) for model in models), "shared layers"
+    assert any(len(model.inputs) > 1 and len(model.outputs) > 1 for model in models)
+    assert {case.exact for case in cases} == {True, False}
+    assert {case.dtype for case in cases} == {"float32", "float64"}
 
 
 def test_a_model_that_runs_wrongly_is_found() -> None:

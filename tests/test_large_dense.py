@@ -37,7 +37,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
         "CACHE_BYTES": 0, "_PIECE": 1024, "_ROW": 512, "ROWS": 30, "_SCRATCH": 40_000, "_LEAST": 9,
     }.items():  # fmt: skip
         monkeypatch.setattr(large_dense, name, value)
-    large_dense._plans.cache_clear()
+    large_dense.plans_of.cache_clear()
 
 
 SAMPLES = [1, 2, 3, 4, 5, 6, 7, 8, 13, 14, 15, 16, 17, 29, 30, 31, 45, 61, 100]
@@ -83,7 +83,7 @@ def test_parts_are_added_in_order() -> None:
     rng = np.random.default_rng(8)
     w, b = rng.standard_normal((inputs, outputs)), rng.standard_normal(outputs)
     x = rng.standard_normal((3, inputs))
-    parts = large_dense._plans(3, inputs, outputs, x.itemsize).product.splits
+    parts = large_dense.plans_of(3, inputs, outputs, x.itemsize).product.splits
     assert parts > 1
     total, nothing = b, np.zeros_like(b)
     for k in range(parts):

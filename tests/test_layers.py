@@ -60,6 +60,7 @@ from fastcnn.layers import (
     UpSampling2D,
     ZeroPadding2D,
 )
+from fastcnn.models.graph import chain
 from fastcnn.models.summary import rows
 from fastcnn.nn.layers import infer_stack, input_of_call, layer_from_dict, to_dict
 from fastcnn.nn.layers.stack import MOST_LAYERS, checked_layers
@@ -457,7 +458,8 @@ def test_upsampling_is_that_of_keras() -> None:
     # Its argument has the name of other layers' number of parameters, which the summary shows.
     layer = UpSampling2D(7)
     layer.build((3, 4, 5), np.random.default_rng(0))
-    assert [row.parameters for row in rows([layer], (3, 4, 5))] == [0, 0]
+    table = rows(chain([layer]), [(3, 4, 5)], ["images"])
+    assert [row.parameters for row in table] == [0, 0]
 
 
 def test_separable_convolution_is_a_depthwise_and_a_pointwise_one() -> None:

@@ -116,7 +116,7 @@ def outcome(of, name, short):
     if not child:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         whole = getattr(of, name)
-        setattr(of, name, lambda *given: short(whole, *given))
+        setattr(of, name, lambda *given, **more: short(whole, *given, **more))
         run_nets(("float32",), 18)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -125,8 +125,8 @@ def shifted(whole, slice_, *given):
     place = whole(slice_, *given)
     return place._replace(at=place.at + 4)
 
-def longer(whole, slice_, form, function, samples, stop, *operands):
-    whole(slice_, form, function, samples, stop + 1, *operands)
+def longer(whole, slice_, kernel, samples, stop, *operands, **more):
+    whole(slice_, kernel, samples, stop + 1, *operands, **more)
 
 sys.stdout.flush()
 print("outcomes", outcome(slices.Slice, "_go_forward", lambda whole, *given: whole(*given)),
@@ -157,6 +157,7 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
                 if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in makers:
                     found.add(f"{path.stem}.{getattr(function, 'name', '')}")
     stands_in_for_compiled_code = {
+        "loads_and_stores._plain_columns",
         "loads_and_stores._plain_row",
         "pooling._plain_squares",
         "products._plain_rank1_masked",
@@ -188,9 +189,16 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
         "calls.",
         "calls.step_address",
         "broadcasting.table_of",
+        "turns.turns",
+        "prepared.Prepared",
+        "prepared._placed",
+        "prediction_steps._launch",
     }
+    # A scale of ones and a shift of zeros, where a layer has none; kernels only read them.
+    tables |= {"prediction_steps._bias"}
     # Of what other layers gave, where kernels would not take it; of what kernels gave, for users.
     copies = {"lone.LoneLayer", "compiled.CompiledSegment"}
+    copies |= {"prediction.Prediction", "training_units.LoneNode"}
     copies |= {"preparation.rehearsed"}  # samples of a rehearsal, in which no kernel runs
     # Whether a queue is empty, and a copy of a list.
     no_arrays = {"threads._Worker", "memory.kept_bytes"}

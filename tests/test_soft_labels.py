@@ -239,9 +239,9 @@ def test_a_compiled_step_on_one_hot_rows_of_floats_takes_the_bits_of_labels(
     after = []
     for targets in (labels, np.eye(5, dtype=dtype)[labels]):
         model = Sequential(NETS["one run"](), (9, 8, 1), seed=0, dtype=dtype)
-        executor = model._executor(model.layers)
+        executor = model._executor(model._trunk(CrossEntropy()))
         assert executor is not None
-        result = executor.gradients(x, targets, CrossEntropy(), model.rng)
+        result = executor.gradients([x], targets, CrossEntropy(), model.rng)
         after.append((result, model._weights.gradient.tobytes()))
     assert after[0] == after[1]
 
@@ -284,12 +284,12 @@ def test_nan_among_rows_that_changed_after_the_check_is_no_step() -> None:
     """Rows are read where they are; the compiled step refuses a loss that is not finite."""
     x, p = np.random.default_rng(0).standard_normal((4, 9, 8, 1)), rows_of(4, 5)
     model = Sequential(NETS["one run"](), (9, 8, 1), seed=0, dtype="float64")
-    executor = model._executor(model.layers)
+    executor = model._executor(model._trunk(CrossEntropy()))
     assert executor is not None
     before = model.get_weights()
     p[1, 2] = np.nan
     with np.errstate(all="ignore"):
-        assert executor.step(x, p, CrossEntropy(), model.rng, SGD()) is None
+        assert executor.step([x], p, CrossEntropy(), model.rng, SGD()) is None
     for a, b in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(a, b)
 

@@ -1,8 +1,9 @@
-"""Convolution and its gradients, region by region.
+"""Convolution, its gradients, and transposed convolution, region by region.
 
 One output is the sum over its region of pixel times filter tap. So the gradient of a pixel is the
 sum of tap times output gradient, over all regions that hold the pixel. The gradient of a tap is the
-sum of pixel times output gradient, over all regions.
+sum of pixel times output gradient, over all regions. The gradient of the pixels, taken as an
+operation of its own, is the transposed convolution.
 
 Source: V. Zhou, "CNNs, Part 1" and "Part 2"; V. Dumoulin, F. Visin, "A guide to convolution
 arithmetic for deep learning", arXiv:1603.07285.
@@ -42,17 +43,21 @@ def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvG
 
 
 def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
-    """Gradient dx (N, H, W, IC) of the images, for the output's gradient dy (N, OH, OW, OC)."""
+    """Gradient dx (N, H, W, IC) of the images, for the output's gradient dy (N, OH, OW, OC).
+
+    Each gradient goes back to the region that its output was made of, through the same taps. This
+    is the transposed convolution of dy.
+    """
     return conv2d_transpose(dy, w, None, None, g)
 
 
 def conv2d_transpose(
     x: Array, w: Array, b: Array | None, activation: str | None, g: ConvGeometry
 ) -> Array:
-    """The regions that pixels x (N, OH, OW, OC) make of filters w: y (N, H, W, IC), bias b (IC,).
+    """Images x (N, OH, OW, OC) by filters w (KH, KW, IC/groups, OC), bias b (IC,): (N, H, W, IC).
 
-    ``g`` is the convolution that goes the other way, so y has its input's shape. Each pixel adds
-    its number times the filter to its region of y.
+    ``g`` is the convolution that goes the other way, so its outputs are the pixels of x, and its
+    input is y. Each pixel of x adds its number times the filter to its region of y.
 
     >>> from fastcnn.core.geometry import transposed_geometry
     >>> x, w = np.array([1.0, 10.0]).reshape(1, 1, 2, 1), np.ones((2, 3, 1, 1))

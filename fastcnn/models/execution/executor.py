@@ -124,6 +124,10 @@ class Executor:
         """
         if "predict" not in self._prepared:
             self.prepare_prediction(inputs)
+        return self._forward(inputs)
+
+    def _forward(self, inputs: Sequence[Array]) -> list[Array] | None:
+        """:meth:`forward` without its preparation."""
         if self._only_segment is not None:  # compiled code reports no float errors
             output = self._only_segment.forward(inputs[0], None)
             return None if output is None else [output[0]]
@@ -182,7 +186,7 @@ class Executor:
             # Those of the first sample, because zeros are no targets of every loss.
             repeated: Any = targets[np.zeros(count, np.int64)]
             self.gradients(inputs, repeated, loss, np.random.default_rng(0))
-            outputs = self.forward(inputs)  # validation
+            outputs = self._forward(inputs)  # validation, without a rehearsal inside of this one
             if outputs is not None:
                 several: Any = outputs if isinstance(loss, OutputLosses) else outputs[0]
                 loss.values(several, repeated)

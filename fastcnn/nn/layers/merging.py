@@ -27,7 +27,7 @@ class Merge(Layer, abstract=True):
 
     Example:
         >>> from fastcnn import Input, Model
-        >>> class Difference(Merge):
+        >>> class _Difference(Merge):
         ...     def infer(self, input_shape):
         ...         return input_shape[0]
         ...
@@ -37,7 +37,7 @@ class Merge(Layer, abstract=True):
         ...     def backward(self, dy, saved, engine, needs_dx=True):
         ...         return (dy, -dy), {}
         >>> a, b = Input((3,)), Input((3,))
-        >>> model = Model([a, b], Difference()([a, b]))
+        >>> model = Model([a, b], _Difference()([a, b]))
         >>> model.loss = "mse"
         >>> model.predict([np.full((1, 3), 5.0), np.ones((1, 3))])
         array([[4., 4., 4.]], dtype=float32)

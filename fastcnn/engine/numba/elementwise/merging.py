@@ -213,13 +213,13 @@ class MergedRows(NamedTuple):
     """The rows of a result.
 
     Attributes:
-        inner: numbers of a row.
+        width: numbers of a row.
         middle: rows along the axis before, on which the operands go on by ``a_step`` and ``b_step``
             from row to row.
         axes: axes before these two, which are in the table.
     """
 
-    inner: int
+    width: int
     middle: int
     a_step: int
     b_step: int
@@ -254,8 +254,8 @@ def _merged_rows(op: Op, a_goes_on: bool, b_goes_on: bool) -> Kernel:
         start: int, stop: int, a: Array, b: Array, y: Array, table: Words, numbers: Array
     ) -> None:
         """Rows ``start`` to ``stop`` of y, flat. ``numbers`` is one record of MergedRows."""
-        inner, middle, axes = numbers[0].inner, numbers[0].middle, numbers[0].axes
-        wide_a, wide_b = inner if a_goes_on else 1, inner if b_goes_on else 1
+        width, middle, axes = numbers[0].width, numbers[0].middle, numbers[0].axes
+        wide_a, wide_b = width if a_goes_on else 1, width if b_goes_on else 1
         row = start
         while row < stop:
             outer = row // middle
@@ -266,8 +266,8 @@ def _merged_rows(op: Op, a_goes_on: bool, b_goes_on: bool) -> Kernel:
                 at_a = offsets.a + i * numbers[0].a_step
                 at_b = offsets.b + i * numbers[0].b_step
                 of_a, of_b = a[at_a : at_a + wide_a], b[at_b : at_b + wide_b]
-                at = (outer * middle + i) * inner
-                out, first_a, first_b = y[at : at + inner], of_a[0], of_b[0]
+                at = (outer * middle + i) * width
+                out, first_a, first_b = y[at : at + width], of_a[0], of_b[0]
                 for c in range(out.size):
                     value_a = of_a[c] if a_goes_on else first_a
                     value_b = of_b[c] if b_goes_on else first_b
@@ -293,8 +293,8 @@ def _gradient_rows(op: Op, side: Side, a_goes_on: bool, b_goes_on: bool) -> Kern
         numbers: Array,
     ) -> None:
         """Rows ``start`` to ``stop`` of the gradient of an operand that has the result's shape."""
-        inner, middle, axes = numbers[0].inner, numbers[0].middle, numbers[0].axes
-        wide_a, wide_b = inner if a_goes_on else 1, inner if b_goes_on else 1
+        width, middle, axes = numbers[0].width, numbers[0].middle, numbers[0].axes
+        wide_a, wide_b = width if a_goes_on else 1, width if b_goes_on else 1
         row = start
         while row < stop:
             outer = row // middle
@@ -305,8 +305,8 @@ def _gradient_rows(op: Op, side: Side, a_goes_on: bool, b_goes_on: bool) -> Kern
                 at_a = offsets.a + i * numbers[0].a_step
                 at_b = offsets.b + i * numbers[0].b_step
                 of_a, of_b = a[at_a : at_a + wide_a], b[at_b : at_b + wide_b]
-                at = (outer * middle + i) * inner
-                of_dy, out = dy[at : at + inner], gradient[at : at + inner]
+                at = (outer * middle + i) * width
+                of_dy, out = dy[at : at + width], gradient[at : at + width]
                 first_a, first_b = of_a[0], of_b[0]
                 for c in range(out.size):
                     value_a = of_a[c] if a_goes_on else first_a
@@ -327,7 +327,7 @@ class _Sums(NamedTuple):
         kept: axes of the table through which the items count.
         axes: all axes of the table; those after ``kept`` are summed.
         summed: rows that are summed, the product of the lengths of these axes.
-        inner: numbers of a row.
+        width: numbers of a row.
         grain: rows of a chunk.
         chunks: chunks of the rows.
         blocks: blocks of the columns of a row.
@@ -336,7 +336,7 @@ class _Sums(NamedTuple):
     kept: int
     axes: int
     summed: int
-    inner: int
+    width: int
     grain: int
     chunks: int
     blocks: int
@@ -399,13 +399,13 @@ def _row_sums(op: Op, side: Side) -> Kernel:
         numbers: Array,
     ) -> None:
         """Numbers ``start`` to ``stop`` of the gradient. ``numbers`` is one record of _Sums."""
-        kept, axes, inner = numbers[0].kept, numbers[0].axes, numbers[0].inner
+        kept, axes, width = numbers[0].kept, numbers[0].axes, numbers[0].width
         for item in range(start, stop):
             own, total = offsets_of(table, 0, kept, item), np.float64(0)
             for row in range(numbers[0].summed):
                 more = offsets_of(table, kept, axes, row)
-                for c in range(0, inner, STRETCH):
-                    length = min(STRETCH, inner - c)
+                for c in range(0, width, STRETCH):
+                    length = min(STRETCH, width - c)
                     y = own.y + more.y + c
                     at_a = own.a + more.a + (c if a_goes_on else 0)
                     at_b = own.b + more.b + (c if b_goes_on else 0)
@@ -458,15 +458,15 @@ def _row_totals(op: Op, side: Side, a_goes_on: bool, b_goes_on: bool) -> Kernel:
     ) -> None:
         """Items ``start`` to ``stop``: each a chunk of the rows of a kept index, in a block.
 
-        Writes totals (kept, chunks, inner), flat, in float64. ``numbers`` is one record of _Sums.
+        Writes totals (kept, chunks, width), flat, in float64. ``numbers`` is one record of _Sums.
         """
-        kept, axes, inner = numbers[0].kept, numbers[0].axes, numbers[0].inner
+        kept, axes, width = numbers[0].kept, numbers[0].axes, numbers[0].width
         grain, chunks, blocks = numbers[0].grain, numbers[0].chunks, numbers[0].blocks
         for item in range(start, stop):
             block, index = item % blocks, item // blocks
             chunk, own = index % chunks, offsets_of(table, 0, kept, index // chunks)
-            c, length = block * _BLOCK, min(_BLOCK, inner - block * _BLOCK)
-            at = index * inner + c
+            c, length = block * _BLOCK, min(_BLOCK, width - block * _BLOCK)
+            at = index * width + c
             out = totals[at : at + length]
             for i in range(length):
                 out[i] = 0
@@ -563,7 +563,7 @@ def _sum_terms(
         parallel_for(function, plan.items, work, *operands, flat, plan.table, plan.numbers)
         return
     function = _row_totals(op, side, plan.a_goes_on, plan.b_goes_on)
-    totals = arrays.allocate((plan.items * sizes.chunks * sizes.inner,), np.float64)
+    totals = arrays.allocate((plan.items * sizes.chunks * sizes.width,), np.float64)
     items = plan.items * sizes.chunks * sizes.blocks
     parallel_for(function, items, work, *operands, totals, plan.table, plan.numbers)
-    add_chunks(totals, flat, plan.items, Totals(sizes.chunks, sizes.inner, 0, sizes.inner))
+    add_chunks(totals, flat, plan.items, Totals(sizes.chunks, sizes.width, 0, sizes.width))

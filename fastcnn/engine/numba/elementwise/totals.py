@@ -18,34 +18,34 @@ _ITEM = 64  # numbers of an item
 
 
 class Totals(NamedTuple):
-    """Totals (rows, chunks, pitch) in float64, of which ``inner`` numbers of a chunk count.
+    """Totals (rows, chunks, pitch) in float64, of which ``width`` numbers of a chunk count.
 
     The first of them is number ``first`` of the chunk.
     """
 
     chunks: int
-    inner: int
+    width: int
     first: int
     pitch: int
 
 
 def add_chunks(totals: Array, sums: Array, rows: int, numbers: Totals) -> None:
     """``sums[row, i] = Σ totals[row, chunk, first + i]`` over the chunks, all arrays flat."""
-    items = rows * -(-numbers.inner // _ITEM)
-    work = rows * numbers.chunks * numbers.inner
+    items = rows * -(-numbers.width // _ITEM)
+    work = rows * numbers.chunks * numbers.width
     parallel_for(added_chunks, items, work, totals, sums, record(numbers))
 
 
 @kernel
 def added_chunks(start: int, stop: int, totals: Array, sums: Array, numbers: Array) -> None:
     """Items ``start`` to ``stop`` of the sums, rounded to their dtype; ``numbers`` is of Totals."""
-    chunks, inner, pitch = numbers[0].chunks, numbers[0].inner, numbers[0].pitch
-    items = (inner + _ITEM - 1) // _ITEM
+    chunks, width, pitch = numbers[0].chunks, numbers[0].width, numbers[0].pitch
+    items = (width + _ITEM - 1) // _ITEM
     for item in range(start, stop):
         row = item // items
         begin = (item - row * items) * _ITEM
-        for i in range(begin, min(begin + _ITEM, inner)):
+        for i in range(begin, min(begin + _ITEM, width)):
             at, total = row * chunks * pitch + numbers[0].first + i, np.float64(0)
             for chunk in range(chunks):
                 total += totals[at + chunk * pitch]
-            sums[row * inner + i] = total
+            sums[row * width + i] = total
