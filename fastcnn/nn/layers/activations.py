@@ -236,10 +236,10 @@ class PReLU(Layer):
     def forward(
         self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
     ) -> tuple[Array, Any]:
-        return ops.prelu(x, self.parameters["slope"], engine=engine), x
+        return ops.prelu(x, self._own_parameters["slope"], engine=engine), x
 
     def backward(
         self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
     ) -> tuple[Array | None, Gradients]:
-        dx, dslope = ops.prelu_backward(dy, saved, self.parameters["slope"], engine=engine)
+        dx, dslope = ops.prelu_backward(dy, saved, self._own_parameters["slope"], engine=engine)
         return dx, {"slope": dslope}

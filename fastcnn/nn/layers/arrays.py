@@ -74,6 +74,20 @@ class Watch:
         return held
 
 
+class _Memory:
+    """The memory of an array, of which NumPy makes other arrays.
+
+    A view in NumPy keeps the last array of its chain of bases alive. The chain of an array that is
+    made of this ends with that array, because this is no array. Therefore each view of it keeps the
+    array alive, and the watch sees that somebody still has it.
+    """
+
+    __slots__ = ("__array_interface__", "_array")
+
+    def __init__(self, array: Array) -> None:
+        self._array, self.__array_interface__ = array, array.__array_interface__
+
+
 class Arrays(dict[str, Array]):
     """The arrays of a layer that belongs to a model: an assignment writes into them.
 
@@ -112,8 +126,7 @@ class Arrays(dict[str, Array]):
         array = None if handed is None else handed()
         # Another shape or dtype: the user has set it in place.
         if array is None or array.shape != own.shape or array.dtype != own.dtype:
-            # Its base is no array, so that each view of it keeps this object alive.
-            array = np.ndarray(own.shape, own.dtype, memoryview(own))  # type: ignore[arg-type]
+            array = np.asarray(_Memory(own))
             self._handed[name] = ref(array)
             self.watch.hand_out(array)
         else:

@@ -22,7 +22,7 @@ from fastcnn.core.class_registry import Registry, is_own
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import truth
 from fastcnn.core.user_code import check_methods
-from fastcnn.nn.layers.arrays import Arrays
+from fastcnn.nn.layers.arrays import Arrays, own_arrays
 from fastcnn.nn.layers.contract import CONTRACT
 from fastcnn.nn.layers.initializers import Shape, Spec, draw
 from fastcnn.nn.layers.ownership import INSTEAD, Ownership
@@ -291,6 +291,16 @@ class Layer:
             raise ValueError(f"parameters of {self!r} must keep their shapes")
         state = Arrays(self.state)
         vars(self).update(parameters=Arrays(parameters), state=state)
+
+    @property
+    def _own_parameters(self) -> dict[str, Array]:
+        """The parameters for methods that only read them, so that nothing need be made anew."""
+        return own_arrays(self.parameters)
+
+    @property
+    def _own_state(self) -> dict[str, Array]:
+        """The state for methods that only read it."""
+        return own_arrays(self.state)
 
     def forward(
         self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None

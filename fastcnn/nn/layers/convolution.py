@@ -90,7 +90,7 @@ class _Convolution(Layer):
     def forward(
         self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
     ) -> tuple[Array, Any]:
-        w, b = self.parameters["w"], self.parameters.get("b")
+        w, b = self._own_parameters["w"], self._own_parameters.get("b")
         y = ops.conv2d(x, w, b, **self._call(x), activation=self.activation, engine=engine)
         return y, (x, y if self.activation else None)
 
@@ -100,7 +100,7 @@ class _Convolution(Layer):
         x, y = saved
         if self.activation:
             dy = ops.relu_backward(dy, y, engine=engine)  # y > 0 exactly where ReLU's input was
-        w, call = self.parameters["w"], self._call(x)
+        w, call = self._own_parameters["w"], self._call(x)
         dx = self._before(dy, x, engine) if needs_dx else None
         if not self.trainable:
             return dx, {}
@@ -118,7 +118,7 @@ class _Convolution(Layer):
 
     def _before(self, dy: Array, x: Array, engine: str | None) -> Array:
         """The gradient of the input, from the gradient ``dy`` before the activation."""
-        w = self.parameters["w"]
+        w = self._own_parameters["w"]
         return ops.conv2d_input_gradient(dy, w, x.shape, **self._call(x), engine=engine)
 
     def _call(self, x: Array) -> dict[str, Any]:

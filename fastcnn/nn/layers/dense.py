@@ -62,7 +62,7 @@ class Dense(Layer):
     def forward(
         self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
     ) -> tuple[Array, Any]:
-        w, b = self.parameters["w"], self.parameters.get("b")
+        w, b = self._own_parameters["w"], self._own_parameters.get("b")
         y = ops.dense(x, w, b, activation=self.activation, engine=engine)
         return y, (x, y if self.activation else None)
 
@@ -72,7 +72,7 @@ class Dense(Layer):
         x, y = saved
         if self.activation:
             dy = ops.relu_backward(dy, y, engine=engine)  # y > 0 exactly where ReLU's input was
-        dx, dw, db = ops.dense_backward(dy, x, self.parameters["w"], engine=engine)
+        dx, dw, db = ops.dense_backward(dy, x, self._own_parameters["w"], engine=engine)
         if not self.trainable:
             return dx, {}
         return dx, {"w": dw, "b": db} if self.use_bias else {"w": dw}

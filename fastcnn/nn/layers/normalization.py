@@ -38,10 +38,18 @@ class _ScaledNorm(Layer):
         return specs | {"beta": Spec(row, "zeros")} if self.center else specs
 
     def _gamma(self, x: Array) -> Array:
-        return self.parameters["gamma"] if self.scale else np.ones(self._row(x.shape[1:]), x.dtype)
+        return (
+            self._own_parameters["gamma"]
+            if self.scale
+            else np.ones(self._row(x.shape[1:]), x.dtype)
+        )
 
     def _beta(self, x: Array) -> Array:
-        return self.parameters["beta"] if self.center else np.zeros(self._row(x.shape[1:]), x.dtype)
+        return (
+            self._own_parameters["beta"]
+            if self.center
+            else np.zeros(self._row(x.shape[1:]), x.dtype)
+        )
 
     def _trained(self, dgamma: Array, dbeta: Array) -> Gradients:
         """The gradients of the parameters that there are; none if the layer is frozen."""

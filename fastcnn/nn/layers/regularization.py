@@ -89,11 +89,11 @@ class BatchNorm(Layer):
     def forward(
         self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
     ) -> tuple[Array, Any]:
-        gamma, beta = self.parameters["gamma"], self.parameters["beta"]
+        gamma, beta = self._own_parameters["gamma"], self._own_parameters["beta"]
         if training and self.trainable:
             y, mean, variance = ops.batch_norm(x, gamma, beta, self.epsilon, engine=engine)
             return y, (x, mean, variance)
-        running = self.state["mean"], self.state["variance"]
+        running = self._own_state["mean"], self._own_state["variance"]
         y = ops.batch_norm_inference(x, gamma, beta, *running, self.epsilon, engine=engine)
         return y, (x, None, None)
 
@@ -105,7 +105,7 @@ class BatchNorm(Layer):
             dx = self.input_gradient(dy, saved, engine) if needs_dx else None
             return dx, self._gradients_by_running(dy, x, engine) if self.trainable else {}
         dx, dgamma, dbeta = ops.batch_norm_backward(
-            dy, x, self.parameters["gamma"], mean, variance, self.epsilon, engine=engine
+            dy, x, self._own_parameters["gamma"], mean, variance, self.epsilon, engine=engine
         )
         for name, batch in (("mean", mean), ("variance", variance)):
             running = self.state[name]
@@ -115,7 +115,7 @@ class BatchNorm(Layer):
 
     def input_gradient(self, dy: Array, saved: Any, engine: str | None) -> Array:
         # The running statistics are constants, so the gradient of each channel is only scaled.
-        gamma, variance = self.parameters["gamma"], self.state["variance"]
+        gamma, variance = self._own_parameters["gamma"], self._own_state["variance"]
         zeros = np.zeros_like(gamma)
         return ops.batch_norm_inference(
             dy, gamma, zeros, zeros, variance, self.epsilon, engine=engine
@@ -123,7 +123,10 @@ class BatchNorm(Layer):
 
     @unreported
     def _gradients_by_running(self, dy: Array, x: Array, engine: str | None) -> Gradients:
-        gamma, running = self.parameters["gamma"], (self.state["mean"], self.state["variance"])
+        gamma, running = (
+            self._own_parameters["gamma"],
+            (self._own_state["mean"], self._own_state["variance"]),
+        )
         ones, zeros = np.ones_like(gamma), np.zeros_like(gamma)
         normal = ops.batch_norm_inference(x, ones, zeros, *running, self.epsilon, engine=engine)
         rows = 1, 1, -1, len(gamma)

@@ -108,8 +108,8 @@ class SeparableConv2D(Layer):
     def forward(
         self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
     ) -> tuple[Array, Any]:
-        w, b = self.parameters["pointwise_w"], self.parameters.get("b")
-        z = ops.conv2d(x, self.parameters["depthwise_w"], **self._depthwise(x), engine=engine)
+        w, b = self._own_parameters["pointwise_w"], self._own_parameters.get("b")
+        z = ops.conv2d(x, self._own_parameters["depthwise_w"], **self._depthwise(x), engine=engine)
         y = ops.conv2d(z, w, b, activation=self.activation, engine=engine)
         return y, (x, z, y if self.activation else None)
 
@@ -121,8 +121,10 @@ class SeparableConv2D(Layer):
             dy = ops.relu_backward(dy, y, engine=engine)  # y > 0 exactly where ReLU's input was
         if not (needs_dx or self.trainable):
             return None, {}
-        w, depthwise = self.parameters["depthwise_w"], self._depthwise(x)
-        dz = ops.conv2d_input_gradient(dy, self.parameters["pointwise_w"], z.shape, engine=engine)
+        w, depthwise = self._own_parameters["depthwise_w"], self._depthwise(x)
+        dz = ops.conv2d_input_gradient(
+            dy, self._own_parameters["pointwise_w"], z.shape, engine=engine
+        )
         dx = None
         if needs_dx:
             dx = ops.conv2d_input_gradient(dz, w, x.shape, **depthwise, engine=engine)
@@ -141,8 +143,10 @@ class SeparableConv2D(Layer):
         x, z, y = saved
         if self.activation:
             dy = ops.relu_backward(dy, y, engine=engine)
-        dz = ops.conv2d_input_gradient(dy, self.parameters["pointwise_w"], z.shape, engine=engine)
-        w = self.parameters["depthwise_w"]
+        dz = ops.conv2d_input_gradient(
+            dy, self._own_parameters["pointwise_w"], z.shape, engine=engine
+        )
+        w = self._own_parameters["depthwise_w"]
         return ops.conv2d_input_gradient(dz, w, x.shape, **self._depthwise(x), engine=engine)
 
     def _depthwise(self, x: Array) -> dict[str, Any]:

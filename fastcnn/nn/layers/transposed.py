@@ -111,8 +111,8 @@ class Conv2DTranspose(_Convolution):
     ) -> tuple[Array, Any]:
         y = ops.conv2d_transpose(
             x,
-            self.parameters["w"],
-            self.parameters.get("b"),
+            self._own_parameters["w"],
+            self._own_parameters.get("b"),
             stride=self.strides,
             padding=self.padding,
             output_padding=self.output_padding,
@@ -133,7 +133,7 @@ class Conv2DTranspose(_Convolution):
         dx = self._before(dy, x, engine) if needs_dx else None
         if not self.trainable:
             return dx, {}
-        size = self.parameters["w"].shape[:2]
+        size = self._own_parameters["w"].shape[:2]
         # The images and the output's gradient of the other way.
         gradients = {"w": ops.conv2d_filter_gradient(x, dy, size, **self._call(x), engine=engine)}
         if self.use_bias:
@@ -141,7 +141,7 @@ class Conv2DTranspose(_Convolution):
         return dx, gradients
 
     def _before(self, dy: Array, x: Array, engine: str | None) -> Array:
-        return ops.conv2d(dy, self.parameters["w"], **self._call(x), engine=engine)
+        return ops.conv2d(dy, self._own_parameters["w"], **self._call(x), engine=engine)
 
     def _call(self, x: Array) -> dict[str, Any]:
         """The arguments of the convolution that goes the other way."""
