@@ -165,7 +165,7 @@ def nets(share: int = 1) -> Iterator[tuple[tuple[int, ...], list[Layer]]]:
             ]
             yield (2 + k % 2, 3, c), shaping
         if k % 3 == 0:  # rows longer than a stretch of a sum
-            yield (23, 61, 3), [LayerNorm((-3, -2, -1)), GlobalAvgPool2D(), Dense(c)]
+            yield (23, 61, 3), [LayerNorm((-3, -2, -1)), GlobalAvgPool2D(), Dense(1 + c)]
         if k % 3 == 0:  # weights that are passed over once for the batch
             large = 100_000 // (99 * c) + k
             yield (9, 11, c), [BatchNorm(), Flatten(), Dense(large, activation="relu"), Dense(3)]
