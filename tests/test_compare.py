@@ -269,7 +269,7 @@ def test_same_seed_same_numbers() -> None:
 
 def test_models_agree_and_the_table_says_so(tmp_path: Path) -> None:
     file = tmp_path / "report.json"
-    outcome = CliRunner().invoke(app, ["compare", "--model", "--quick", "--json", str(file)])
+    outcome = CliRunner().invoke(app, ["compare", "--model", "--json", str(file)])
     assert outcome.exit_code == 0, outcome.output
     for net in models.NETS:
         assert re.search(rf"^{net} +executor .*agrees", outcome.output, re.MULTILINE)
