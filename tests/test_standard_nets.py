@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -87,18 +88,18 @@ def test_a_channel_that_is_off_by_a_tenth_shows_in_the_result() -> None:
     (runner,) = (one for one in contest.runners if one.name == "im2col")
     wrong = model.predict(task.images())
     with pytest.raises(WrongResult, match="im2col on ResNet-50"):
-        contest.verify(standard.replace(runner, result=lambda: (wrong,)))
+        contest.verify(replace(runner, result=lambda: (wrong,)))
 
 
 def test_weights_are_the_same_for_each_batch_size_and_dtype() -> None:
     one, two = small("resnet18"), small("resnet18")
     for a, b in zip(
         one.model("im2col").get_weights(),
-        standard.replace(two, batch=5).model("im2col", "float64").get_weights(),
+        replace(two, batch=5).model("im2col", "float64").get_weights(),
         strict=True,
     ):
         np.testing.assert_array_equal(a, b)
-    images = standard.replace(two, batch=5).images()
+    images = replace(two, batch=5).images()
     np.testing.assert_array_equal(images[:2], one.images())
 
 
