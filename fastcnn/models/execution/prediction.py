@@ -27,9 +27,9 @@ from fastcnn.engine.numba.runtime.program import Operand, address
 from fastcnn.engine.numba.runtime.turns import ARENA, EDGES, PREPARED, Turns, take_turns
 from fastcnn.models.execution.expansion import expanded
 from fastcnn.models.execution.fusion import Fused, fused
+from fastcnn.models.execution.prediction_list import PredictionList
 from fastcnn.models.execution.prediction_steps import (
     STEPS,
-    PredictionList,
     can_pool,
     can_spread,
     reason,

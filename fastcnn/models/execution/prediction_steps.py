@@ -6,58 +6,36 @@ What is not in the table runs by its own ``forward``, between two programs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import inf, prod
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
-from fastcnn.core.arguments import Array
-from fastcnn.core.broadcasting import merged_shape
-from fastcnn.core.geometry import ConvGeometry, pool_geometry
+from fastcnn.core.geometry import ConvGeometry
 from fastcnn.core.settings import get_num_threads
 from fastcnn.engine.numba.contraction.epilogue import Epilogue
 from fastcnn.engine.numba.contraction.packing import packing_kernel, transpose_kernel
 from fastcnn.engine.numba.conv import direct, winograd_partition, winograd_plan
 from fastcnn.engine.numba.dense import large
 from fastcnn.engine.numba.dense.chooser import LARGE_WEIGHTS, forward_decision
-from fastcnn.engine.numba.elementwise import activations, formulas, merging, steps
-from fastcnn.engine.numba.pool import chooser as pool_chooser
+from fastcnn.engine.numba.elementwise import steps
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.program import Operand, number
 from fastcnn.engine.registry import implementation
+from fastcnn.models.execution.elementwise_steps import FORMULAS, MERGES, activation, merge
 from fastcnn.models.execution.fusion import Fused
-from fastcnn.models.execution.prepared import Prepared
-from fastcnn.models.execution.stages import Convolution, Pool
+from fastcnn.models.execution.moving_steps import POOLINGS, concatenate, pool
+from fastcnn.models.execution.prediction_list import PredictionList, Steps
+from fastcnn.models.execution.stages import Convolution
 from fastcnn.models.execution.turn_list import TurnList
-from fastcnn.models.weights import Weights
 from fastcnn.nn.layers import (
-    ELU,
-    GELU,
-    Add,
-    AvgPool2D,
     BatchNorm,
     Concatenate,
     Conv2D,
     Conv2DTranspose,
     Dense,
     DepthwiseConv2D,
-    GlobalAvgPool2D,
-    GlobalMaxPool2D,
-    HardSigmoid,
-    HardSwish,
     Layer,
-    LeakyReLU,
-    Maximum,
-    MaxPool2D,
-    MinPool2D,
-    Multiply,
-    ReLU,
-    Sigmoid,
-    Softplus,
-    Subtract,
-    Swish,
-    Tanh,
 )
 
 _WINOGRAD, _DIRECT = "numba.winograd", "numba.direct"
@@ -66,37 +44,6 @@ _WINOGRAD, _DIRECT = "numba.winograd", "numba.direct"
 _MOST_TRANSFORMED = 4 << 20
 # Bytes of a layer's filters, at least, that are packed: fewer stay in the first-level cache.
 _LEAST_PACKED = 32 << 10
-
-
-class PredictionList(TurnList):
-    """Steps for ``n`` samples, with what layers need to write them.
-
-    Attributes:
-        weights: the model's parameters.
-        prepared: what follows from these alone.
-        suspects: a byte for each sample, which a step sets where a result is not finite.
-        pitch: how far neighbouring pixels of the next result lie apart; 0 for its channels.
-        in_place: values that lie where a concatenation needs them.
-    """
-
-    def __init__(self, n: int, zeros: Array, weights: Weights, prepared: Prepared) -> None:
-        super().__init__(n, zeros)
-        self.weights, self.prepared = weights, prepared
-        self.suspects: Operand | None = None
-        self.pitch = 0
-        self.in_place: set[int] = set()
-
-    def suspects_room(self) -> Operand:
-        """The room of the suspects; the first call adds the step that sets them to 0."""
-        if self.suspects is None:
-            self.suspects = self.bytes_room(self.n)
-            count = -(-self.n // self.itemsize)
-            self.step(steps.zero, (self.like, self.like), count, self.suspects, self.suspects)
-        return self.suspects
-
-
-Steps = Callable[[Fused, list[Operand], Operand, PredictionList], None]
-"""Adds the steps from places of the inputs, and of the residual, to the place of the output."""
 
 
 def algorithm_of(f: Fused, n: int, dtype: np.dtype[np.floating]) -> str:
@@ -334,62 +281,6 @@ def batch_norm(f: Fused, places: list[Operand], y: Operand, to: PredictionList) 
     )  # fmt: skip
 
 
-def activation(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
-    """An activation that stands alone."""
-    count, like = to.n * prod(f.shape), to.like
-    if isinstance(f.layer, ReLU) and f.top is None:
-        to.step(activations.relu_kernel, (like, like), count, places[0], y)
-        return
-    name, parameters = FORMULAS[type(f.layer)](f.layer)
-    numbers = record(activations.Parameters(*parameters))
-    kernel, work = activations.activation_kernel(name), formulas.FORMULAS[name].work * count
-    to.step(kernel, (like, like, numbers), count, places[0], y, to.constant(numbers), work=work)
-
-
-Named = Callable[[Any], tuple[str, tuple[float, float]]]
-"""The formula of a layer, by its name, and the parameters."""
-
-FORMULAS: dict[type[Layer], Named] = {
-    ReLU: lambda layer: ("clipped_relu", (layer.max_value, 0.0)),
-    LeakyReLU: lambda layer: ("leaky_relu", (layer.slope, 0.0)),
-    Tanh: lambda _: ("tanh", (0.0, 0.0)),
-    Sigmoid: lambda _: ("sigmoid", (0.0, 0.0)),
-    ELU: lambda layer: ("elu", (layer.alpha, 0.0)),
-    HardSigmoid: lambda layer: ("hard_sigmoid", (layer.slope, layer.offset)),
-    HardSwish: lambda _: ("hard_swish", (0.0, 0.0)),
-    Swish: lambda _: ("swish", (0.0, 0.0)),
-    GELU: lambda layer: ("gelu_tanh" if layer.approximate else "gelu", (0.0, 0.0)),
-    Softplus: lambda _: ("softplus", (0.0, 0.0)),
-}
-
-
-def merge(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
-    """The inputs merged number by number, from left to right, and a ReLU after a single sum."""
-    op, like, left, shape = MERGES[type(f.layer)], to.like, places[0], f.shapes[0]
-    if f.relu:
-        samples, count = (like, like, like, True), to.n * prod(f.shape)
-        to.step(steps.add_finished, samples, count, left, places[1], y, number(True))
-        return
-    for i, right in enumerate(places[1:], 1):
-        result = merged_shape((to.n, *shape), (to.n, *f.shapes[i]))
-        place = y if i == len(f.inputs) - 1 else to.room(prod(result))
-        plan = merging.merge_plan(op, (to.n, *shape), (to.n, *f.shapes[i]))
-        tables = map(to.constant, plan.tables)
-        to.step(
-            plan.kernel, (like, like, like, *plan.tables), plan.items, left, right, place, *tables,
-            work=prod(result),
-        )  # fmt: skip
-        left, shape = place, result[1:]
-
-
-MERGES: dict[type[Layer], merging.Op] = {
-    Add: "add",
-    Subtract: "subtract",
-    Multiply: "multiply",
-    Maximum: "maximum",
-}
-
-
 def transposed(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
     """A transposed convolution: a contraction for each phase of the stride, on turned filters."""
     layer = cast(Conv2DTranspose, f.layer)
@@ -415,41 +306,6 @@ def transposed(f: Fused, places: list[Operand], y: Operand, to: PredictionList) 
         to.contract(phase, images, filters, _bias(f, to), y, f.relu)
 
 
-def concatenate(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
-    """The inputs side by side, along the channels."""
-    first, pitch, like = 0, f.shape[-1], to.like
-    rows = to.n * prod(f.shape) // pitch
-    for value, place, shape in zip(f.inputs, places, f.shapes, strict=True):
-        if value not in to.in_place:
-            numbers = record(steps.Part(shape[-1], pitch, first))
-            to.step(
-                steps.copy_columns, (like, like, numbers), rows, place, y, to.constant(numbers),
-                work=rows * shape[-1],
-            )  # fmt: skip
-        first += shape[-1]
-
-
-def pool(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
-    """A pooling, over windows or over the image."""
-    layer, shape = cast(Pool, f.layer), (to.n, *f.shapes[0])
-    if isinstance(layer, GlobalMaxPool2D | GlobalAvgPool2D):
-        g = pool_geometry(shape, shape[1:3])
-    else:
-        g = pool_geometry(shape, layer.pool_size, stride=layer.strides, padding=layer.padding)
-    kernel, items = pool_chooser.forward_kernel(_KINDS[type(layer)], g, to.itemsize)
-    numbers, work = record(g), prod(g.output_shape) * g.kh * g.kw
-    samples = to.like, to.like, numbers
-    to.step(kernel, samples, items, places[0], y, to.constant(numbers), work=work)
-
-
-_KINDS: dict[type[Layer], str] = {
-    MaxPool2D: "max",
-    GlobalMaxPool2D: "max",
-    MinPool2D: "min",
-    AvgPool2D: "average",
-    GlobalAvgPool2D: "average",
-}
-
 STEPS: dict[type[Layer], Steps] = {
     Conv2D: convolution,
     DepthwiseConv2D: convolution,
@@ -459,7 +315,7 @@ STEPS: dict[type[Layer], Steps] = {
     Concatenate: concatenate,
     **dict.fromkeys(MERGES, merge),
     **dict.fromkeys(FORMULAS, activation),
-    **dict.fromkeys(_KINDS, pool),
+    **dict.fromkeys(POOLINGS, pool),
 }
 """The steps of each class of layers. Classes of users are not here, even if they derive from one of
 these, because they may do something else."""

@@ -1,0 +1,44 @@
+"""``PredictionList``: the steps of a section, with what layers need to write them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastcnn.core.arguments import Array
+from fastcnn.engine.numba.elementwise import steps
+from fastcnn.engine.numba.runtime.program import Operand
+from fastcnn.models.execution.fusion import Fused
+from fastcnn.models.execution.prepared import Prepared
+from fastcnn.models.execution.turn_list import TurnList
+from fastcnn.models.weights import Weights
+
+
+class PredictionList(TurnList):
+    """Steps for ``n`` samples, with what layers need to write them.
+
+    Attributes:
+        weights: the model's parameters.
+        prepared: what follows from these alone.
+        suspects: a byte for each sample, which a step sets where a result is not finite.
+        pitch: how far neighbouring pixels of the next result lie apart; 0 for its channels.
+        in_place: values that lie where a concatenation needs them.
+    """
+
+    def __init__(self, n: int, zeros: Array, weights: Weights, prepared: Prepared) -> None:
+        super().__init__(n, zeros)
+        self.weights, self.prepared = weights, prepared
+        self.suspects: Operand | None = None
+        self.pitch = 0
+        self.in_place: set[int] = set()
+
+    def suspects_room(self) -> Operand:
+        """The room of the suspects; the first call adds the step that sets them to 0."""
+        if self.suspects is None:
+            self.suspects = self.bytes_room(self.n)
+            count = -(-self.n // self.itemsize)
+            self.step(steps.zero, (self.like, self.like), count, self.suspects, self.suspects)
+        return self.suspects
+
+
+Steps = Callable[[Fused, list[Operand], Operand, PredictionList], None]
+"""Adds the steps from places of the inputs, and of the residual, to the place of the output."""
