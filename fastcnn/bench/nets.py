@@ -23,6 +23,7 @@ from fastcnn.bench.pages import at_page
 from fastcnn.bench.problems import NetProblem
 from fastcnn.bench.standard import StandardTask
 from fastcnn.core.arguments import Array
+from fastcnn.core.geometry import pair
 from fastcnn.data.datasets import load_mnist
 from fastcnn.models.nets import NETS
 from fastcnn.models.sequential import Sequential
@@ -100,7 +101,7 @@ def _part(layer: Layer) -> Part:
             shape=shape,
         )
     if isinstance(layer, MaxPool2D) and layer.strides is None and layer.padding == "valid":
-        return Part("pool", size=(layer.pool_size,) * 2, shape=shape)
+        return Part("pool", size=pair("pool_size", layer.pool_size), shape=shape)
     if isinstance(layer, Flatten):
         return Part("flatten", shape=shape)
     if isinstance(layer, Dense):

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, TypeAlias, get_args
 
 from fastcnn.core.geometry import integer
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import count, one_of
 
-DEPTH_ORDERS = ("DCR", "CRD")
+DepthOrder: TypeAlias = Literal["DCR", "CRD"]
+DEPTH_ORDERS: tuple[DepthOrder, ...] = get_args(DepthOrder)
 
 
 def axes_order(name: str, value: object) -> tuple[int, ...]:

@@ -26,7 +26,7 @@ Sources: ONNX, operator Resize (names and meanings of coordinates and roundings)
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +34,12 @@ from numpy.typing import NDArray
 from fastcnn.core.geometry import pair
 from fastcnn.core.scalars import one_of
 
-METHODS = ("nearest", "bilinear")
-COORDINATES = ("half_pixel", "align_corners", "asymmetric")
-ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+Method: TypeAlias = Literal["nearest", "bilinear"]
+Coordinates: TypeAlias = Literal["half_pixel", "align_corners", "asymmetric"]
+Rounding: TypeAlias = Literal["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
+METHODS: tuple[Method, ...] = get_args(Method)
+COORDINATES: tuple[Coordinates, ...] = get_args(Coordinates)
+ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 
 Indices: TypeAlias = NDArray[np.int64]
 

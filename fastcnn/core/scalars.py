@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from math import inf, isfinite
+from typing import TypeVar
 
 import numpy as np
 
 from fastcnn.core.geometry import integer
 from fastcnn.core.quoting import quoted
+
+Name = TypeVar("Name", bound=str)
 
 _FAR = 1 << 64
 
@@ -94,16 +97,16 @@ def share(name: str, value: object) -> float:
     return result
 
 
-def one_of(name: str, value: object, names: tuple[str, ...]) -> str:
+def one_of(name: str, value: object, names: tuple[Name, ...]) -> Name:
     """``value`` if it is one of the names; otherwise a ``ValueError``.
 
     >>> one_of("order", "DCR", ("DCR", "CRD"))
     'DCR'
     """
-    if not isinstance(value, str) or value not in names:
-        known = ", ".join(f'"{each}"' for each in names)
-        raise ValueError(f"{name} must be one of {known}, got {quoted(value)}")
-    return value
+    if isinstance(value, str) and value in names:
+        return names[names.index(value)]
+    choices = ", ".join(f'"{each}"' for each in names)
+    raise ValueError(f"{name} must be one of {choices}, got {quoted(value)}")
 
 
 def generator(name: str, seed: object) -> np.random.Generator:

@@ -5,6 +5,10 @@ that serves the call, or the name of an engine. Dtypes and layouts follow the tw
 :mod:`fastcnn.core.arguments`. Results are new arrays. Empty batches give empty results.
 """
 
+from fastcnn.core.rearranging import DepthOrder as DepthOrder
+from fastcnn.core.resizing import Coordinates as Coordinates
+from fastcnn.core.resizing import Method as Method
+from fastcnn.core.resizing import Rounding as Rounding
 from fastcnn.ops.activations import clipped_relu as clipped_relu
 from fastcnn.ops.activations import clipped_relu_backward as clipped_relu_backward
 from fastcnn.ops.activations import elu as elu
@@ -78,15 +82,11 @@ from fastcnn.ops.pooling import max_pool2d as max_pool2d
 from fastcnn.ops.pooling import max_pool2d_backward as max_pool2d_backward
 from fastcnn.ops.pooling import min_pool2d as min_pool2d
 from fastcnn.ops.pooling import min_pool2d_backward as min_pool2d_backward
-from fastcnn.ops.rearranging import DepthOrder as DepthOrder
 from fastcnn.ops.rearranging import depth_to_space as depth_to_space
 from fastcnn.ops.rearranging import permute as permute
 from fastcnn.ops.rearranging import permute_backward as permute_backward
 from fastcnn.ops.rearranging import space_to_depth as space_to_depth
 from fastcnn.ops.regularization import dropout as dropout
-from fastcnn.ops.resizing import Coordinates as Coordinates
-from fastcnn.ops.resizing import Method as Method
-from fastcnn.ops.resizing import Rounding as Rounding
 from fastcnn.ops.resizing import resize2d as resize2d
 from fastcnn.ops.resizing import resize2d_backward as resize2d_backward
 from fastcnn.ops.transposed import conv2d_transpose as conv2d_transpose

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
 
 from numpy.typing import ArrayLike
 
 from fastcnn.core.arguments import Array, floats
-from fastcnn.core.rearranging import axes_order, depth_to_space_shape, space_to_depth_shape
+from fastcnn.core.rearranging import (
+    DepthOrder,
+    axes_order,
+    depth_to_space_shape,
+    space_to_depth_shape,
+)
 from fastcnn.engine import registry
 from fastcnn.ops.declaration import operation
-
-DepthOrder: TypeAlias = Literal["DCR", "CRD"]
 
 _BLOCKS = """
 x: images, (N, H, W, C).

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 from numpy.typing import ArrayLike
 
 from fastcnn.core.arguments import Array, floats, shaped
 from fastcnn.core.geometry import Pair
-from fastcnn.core.resizing import resize_geometry
+from fastcnn.core.resizing import Coordinates, Method, Rounding, resize_geometry
 from fastcnn.engine import registry
 from fastcnn.ops.checks import image_shape
 from fastcnn.ops.declaration import operation
-
-Method: TypeAlias = Literal["nearest", "bilinear"]
-Coordinates: TypeAlias = Literal["half_pixel", "align_corners", "asymmetric"]
-Rounding: TypeAlias = Literal["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
 
 _RESIZING = """
 method: "nearest" takes one pixel, "bilinear" weights up to four pixels by their distance.

@@ -2,49 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar
-
 import numpy as np
 
 from fastcnn import ops
 from fastcnn.core.arguments import Array
 from fastcnn.core.scalars import above_zero, number, share, truth
-from fastcnn.nn.layers.base import Gradients, Layer
+from fastcnn.nn.layers.base import Gradients, Layer, Saved
 from fastcnn.nn.layers.initializers import Shape, Spec
+from fastcnn.nn.layers.operation import OperationLayer
 from fastcnn.ops.checks import finite_number
 
-Operation = Callable[..., Array]
 
-
-class _Activation(Layer):
-    """An activation: one operation, and the operation of its gradient."""
-
-    _forward: ClassVar[Operation]
-    _backward: ClassVar[Operation]
+class _Activation(OperationLayer):
+    """An activation, whose output has the input's shape."""
 
     def infer(self, input_shape: Shape) -> Shape:
         return input_shape
-
-    def _operations(self) -> tuple[Operation, Operation]:
-        return type(self)._forward, type(self)._backward
-
-    def _parameters(self) -> dict[str, Any]:
-        return {}
-
-    def forward(
-        self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
-    ) -> tuple[Array, Any]:
-        forward, _ = self._operations()
-        return forward(x, **self._parameters(), engine=engine), x
-
-    def backward(
-        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
-    ) -> tuple[Array | None, Gradients]:
-        if not needs_dx:
-            return None, {}
-        _, backward = self._operations()
-        return backward(dy, saved, **self._parameters(), engine=engine), {}
 
 
 class ReLU(_Activation):
@@ -66,13 +39,15 @@ class ReLU(_Activation):
         super().__init__()
         self.max_value = above_zero("max_value", max_value)
 
-    def _operations(self) -> tuple[Operation, Operation]:
+    def _operation(self, x: Array, engine: str | None) -> Array:
         if self.max_value is None:
-            return ops.relu, ops.relu_backward
-        return ops.clipped_relu, ops.clipped_relu_backward
+            return ops.relu(x, engine=engine)
+        return ops.clipped_relu(x, self.max_value, engine=engine)
 
-    def _parameters(self) -> dict[str, Any]:
-        return {} if self.max_value is None else {"top": self.max_value}
+    def _gradient(self, dy: Array, saved: Saved, engine: str | None) -> Array:
+        if self.max_value is None:
+            return ops.relu_backward(dy, saved, engine=engine)
+        return ops.clipped_relu_backward(dy, saved, self.max_value, engine=engine)
 
 
 class LeakyReLU(_Activation):
@@ -82,34 +57,34 @@ class LeakyReLU(_Activation):
         slope: from 0 to 1.
     """
 
-    _forward, _backward = staticmethod(ops.leaky_relu), staticmethod(ops.leaky_relu_backward)
+    _operations = ops.leaky_relu, ops.leaky_relu_backward
 
     def __init__(self, slope: float = 0.01) -> None:
         super().__init__()
         self.slope = share("slope", slope)
 
-    def _parameters(self) -> dict[str, Any]:
-        return {"slope": self.slope}
+    def _arguments(self) -> tuple[object, ...]:
+        return (self.slope,)
 
 
 class Tanh(_Activation):
     """Hyperbolic tangent."""
 
-    _forward, _backward = staticmethod(ops.tanh), staticmethod(ops.tanh_backward)
+    _operations = ops.tanh, ops.tanh_backward
 
 
 class Sigmoid(_Activation):
     """``1 / (1 + exp(-x))``. If it is a net's last layer, training with binary cross-entropy omits
     it, because the loss contains a sigmoid."""
 
-    _forward, _backward = staticmethod(ops.sigmoid), staticmethod(ops.sigmoid_backward)
+    _operations = ops.sigmoid, ops.sigmoid_backward
 
 
 class Softmax(_Activation):
     """Softmax over the last axis. If it is a net's last layer, training with cross-entropy omits
     it, because the loss contains a softmax."""
 
-    _forward, _backward = staticmethod(ops.softmax), staticmethod(ops.softmax_backward)
+    _operations = ops.softmax, ops.softmax_backward
 
 
 class ELU(_Activation):
@@ -123,14 +98,14 @@ class ELU(_Activation):
         (26, 26, 8)
     """
 
-    _forward, _backward = staticmethod(ops.elu), staticmethod(ops.elu_backward)
+    _operations = ops.elu, ops.elu_backward
 
     def __init__(self, alpha: float = 1.0) -> None:
         super().__init__()
         self.alpha = number("alpha", alpha)
 
-    def _parameters(self) -> dict[str, Any]:
-        return {"alpha": self.alpha}
+    def _arguments(self) -> tuple[object, ...]:
+        return (self.alpha,)
 
 
 class HardSigmoid(_Activation):
@@ -145,14 +120,14 @@ class HardSigmoid(_Activation):
         (128,)
     """
 
-    _forward, _backward = staticmethod(ops.hard_sigmoid), staticmethod(ops.hard_sigmoid_backward)
+    _operations = ops.hard_sigmoid, ops.hard_sigmoid_backward
 
     def __init__(self, slope: float = 1 / 6, offset: float = 0.5) -> None:
         super().__init__()
         self.slope, self.offset = number("slope", slope), finite_number("offset", offset)
 
-    def _parameters(self) -> dict[str, Any]:
-        return {"slope": self.slope, "offset": self.offset}
+    def _arguments(self) -> tuple[object, ...]:
+        return self.slope, self.offset
 
 
 class HardSwish(_Activation):
@@ -163,7 +138,7 @@ class HardSwish(_Activation):
         (26, 26, 8)
     """
 
-    _forward, _backward = staticmethod(ops.hard_swish), staticmethod(ops.hard_swish_backward)
+    _operations = ops.hard_swish, ops.hard_swish_backward
 
 
 class Swish(_Activation):
@@ -174,7 +149,7 @@ class Swish(_Activation):
         Swish()
     """
 
-    _forward, _backward = staticmethod(ops.swish), staticmethod(ops.swish_backward)
+    _operations = ops.swish, ops.swish_backward
 
 
 SiLU = Swish
@@ -191,14 +166,14 @@ class GELU(_Activation):
         (26, 26, 8)
     """
 
-    _forward, _backward = staticmethod(ops.gelu), staticmethod(ops.gelu_backward)
+    _operations = ops.gelu, ops.gelu_backward
 
     def __init__(self, approximate: bool = False) -> None:
         super().__init__()
         self.approximate = truth("approximate", approximate)
 
-    def _parameters(self) -> dict[str, Any]:
-        return {"approximate": self.approximate}
+    def _arguments(self) -> tuple[object, ...]:
+        return (self.approximate,)
 
 
 class Softplus(_Activation):
@@ -209,7 +184,7 @@ class Softplus(_Activation):
         (26, 26, 8)
     """
 
-    _forward, _backward = staticmethod(ops.softplus), staticmethod(ops.softplus_backward)
+    _operations = ops.softplus, ops.softplus_backward
 
 
 class PReLU(Layer):
@@ -235,11 +210,11 @@ class PReLU(Layer):
 
     def forward(
         self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Array, Saved]:
         return ops.prelu(x, self._own_parameters["slope"], engine=engine), x
 
     def backward(
-        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
+        self, dy: Array, saved: Saved, engine: str | None, needs_dx: bool = True
     ) -> tuple[Array | None, Gradients]:
         dx, dslope = ops.prelu_backward(dy, saved, self._own_parameters["slope"], engine=engine)
         return dx, {"slope": dslope}

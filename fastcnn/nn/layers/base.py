@@ -12,13 +12,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from math import prod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias, cast
 
 import numpy as np
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.attributes import check_known, constructor_arguments, inherited_arguments
 from fastcnn.core.class_registry import Registry, is_own
+from fastcnn.core.geometry import Padding, Pair
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import truth
 from fastcnn.core.user_code import check_methods
@@ -29,6 +30,8 @@ from fastcnn.nn.layers.ownership import INSTEAD, Ownership
 from fastcnn.nn.layers.tensors import Tensor, tensors_of
 
 Gradients = dict[str, Array]
+Saved: TypeAlias = Any
+"""The values that ``forward`` returns for ``backward``; each layer has its own."""
 
 
 class _NoArrays(dict[str, Array]):
@@ -304,7 +307,7 @@ class Layer:
 
     def forward(
         self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Array, Saved]:
         """The output for a batch, and the values that ``backward`` needs.
 
         Only layers that use randomness draw from ``rng``, and only in training.
@@ -312,7 +315,7 @@ class Layer:
         raise NotImplementedError
 
     def backward(
-        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
+        self, dy: Array, saved: Saved, engine: str | None, needs_dx: bool = True
     ) -> tuple[Array | None, Gradients]:
         """Gradients of input and parameters, from the values that ``forward`` saved.
 
@@ -322,7 +325,7 @@ class Layer:
         """
         raise NotImplementedError
 
-    def input_gradient(self, dy: Array, saved: Any, engine: str | None) -> Array:
+    def input_gradient(self, dy: Array, saved: Saved, engine: str | None) -> Array:
         """The gradient of the input alone, after ``forward`` with ``training=False``."""
         dx, _ = self.backward(dy, saved, engine)
         return dx  # type: ignore[return-value]  # not None, because needs_dx is true
@@ -456,9 +459,17 @@ def image(layer: str, input_shape: Shape) -> tuple[int, int, int]:
     return h, w, c
 
 
-def as_pair(value: tuple[int, int]) -> Any:
+def as_pair(value: tuple[int, int]) -> Pair:
     """The pair as a layer's repr shows it: an int if both sides are equal."""
     return value[0] if value[0] == value[1] else value
+
+
+def as_tuples(padding: Padding) -> Padding:
+    """The padding with tuples in place of lists, as files hold them."""
+    if isinstance(padding, str | int):
+        return padding
+    sides = tuple(tuple(side) if isinstance(side, list | tuple) else side for side in padding)
+    return cast(Padding, sides)
 
 
 def features(layer: str, input_shape: Shape) -> int:

@@ -24,7 +24,7 @@ from fastcnn.nn.layers.tensors import input_of_call
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fastcnn.nn.layers.base import Gradients, Layer
+    from fastcnn.nn.layers.base import Gradients, Layer, Saved
 
 
 def _infer(layer: Layer, call: Callable[..., Any], input_shape: Shape) -> Shape:
@@ -111,7 +111,7 @@ def _build(
 
 def _forward(
     layer: Layer, call: Callable[..., Any], x: Array, *arguments: Any, **more: Any
-) -> tuple[Array, Any]:
+) -> tuple[Array, Saved]:
     source = Source(layer, "forward")
     parts = tuple(map(read_only, x if layer.takes_several else (x,)))
     result = call(input_of_call(layer, parts), *arguments, **more)
@@ -136,7 +136,7 @@ def _backward(
     layer: Layer,
     call: Callable[..., Any],
     dy: Array,
-    saved: Any,
+    saved: Saved,
     engine: str | None = None,
     needs_dx: bool = True,
 ) -> tuple[Array | None, Gradients]:

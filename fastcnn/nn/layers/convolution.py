@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -13,45 +13,67 @@ from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import count, truth
 from fastcnn.engine.policy import winograd_cannot
 from fastcnn.engine.registry import checked_algorithm
-from fastcnn.nn.layers.base import Gradients, Layer, as_pair, image
+from fastcnn.nn.layers.base import Gradients, Layer, Saved, as_pair, as_tuples, image
 from fastcnn.nn.layers.initializers import Shape, Spec, initializer
 
 
-class _Convolution(Layer):
-    """The common base of both convolutions, which differ in groups and number of filters."""
+class ConvolutionArguments(TypedDict):
+    """Arguments that :func:`fastcnn.conv2d` and its gradients share."""
 
-    kernel_size: Any
-    strides: Any
-    padding: Any
-    dilation: Any
+    stride: Pair
+    padding: Padding
+    dilation: Pair
+    groups: int
+    algorithm: ops.Algorithm
+
+
+class FilterLayer(Layer, abstract=True):
+    """The common base of layers that move filters over images."""
+
+    kernel_size: Pair
+    strides: Pair
+    padding: Padding
+    dilation: Pair
     activation: ops.Activation
     use_bias: bool
-    kernel_initializer: str
-    algorithm: ops.Algorithm = "auto"
 
     def _take(
         self,
         kernel_size: object,
         strides: object,
-        padding: Any,
+        padding: Padding,
         dilation: object,
         activation: object,
         use_bias: object,
-        kernel_initializer: object,
     ) -> None:
+        """Check arguments of the constructor, and set the attributes of the same names."""
         sides = pair("kernel_size", kernel_size)
         self.kernel_size = as_pair(sides)
         self.strides = as_pair(pair("strides", strides))
         pads(padding, sides, sides, (1, 1))  # raises the error for a wrong padding
-        self.padding = padding if isinstance(padding, str | int) else _tuples(padding)
+        self.padding = as_tuples(padding)
         self.dilation = as_pair(pair("dilation", dilation))
         self.activation = fused_activation(activation)
         self.use_bias = truth("use_bias", use_bias)
-        self.kernel_initializer = initializer("kernel_initializer", kernel_initializer)
+
+
+class _Convolution(FilterLayer):
+    """The common base of convolutions, which differ in groups and number of filters."""
+
+    kernel_initializer: str
+    algorithm: ops.Algorithm = "auto"
 
     def _channels(self, ic: int) -> tuple[int, int]:
         """Groups and output channels, for ``ic`` input channels."""
         raise NotImplementedError
+
+    def _geometry(self, x: tuple[int, int, int, int], groups: int, oc: int) -> ConvGeometry:
+        """The geometry of images in the shape ``x``."""
+        filters = (*pair("kernel_size", self.kernel_size), x[3] // groups, oc)
+        stride, padding, dilation = self.strides, self.padding, self.dilation
+        return conv_geometry(
+            x, filters, stride=stride, padding=padding, dilation=dilation, groups=groups
+        )
 
     def geometry(self, input_shape: Shape, n: int = 1) -> ConvGeometry:
         """The geometry for a batch of ``n``."""
@@ -62,14 +84,7 @@ class _Convolution(Layer):
                 f"groups must divide the channels of input and output, got {groups} for {ic} "
                 f"input and {oc} output channels"
             )
-        g = conv_geometry(
-            (n, h, w, ic),
-            (*pair("kernel_size", self.kernel_size), ic // groups, oc),
-            stride=self.strides,
-            padding=self.padding,
-            dilation=self.dilation,
-            groups=groups,
-        )
+        g = self._geometry((n, h, w, ic), groups, oc)
         cannot = winograd_cannot(g) if self.algorithm == "winograd" else None
         if cannot:
             raise ValueError(f'algorithm must not be "winograd" for this layer: {cannot}')
@@ -78,50 +93,55 @@ class _Convolution(Layer):
     def infer(self, input_shape: Shape) -> Shape:
         return self.geometry(input_shape).output_shape[1:]
 
+    def _fans(self, g: ConvGeometry) -> tuple[int, int]:
+        """How many inputs an output sums, and how many outputs an input reaches."""
+        return g.kh * g.kw * g.group_ic, g.kh * g.kw * g.group_oc
+
     def parameter_specs(self, input_shape: Shape) -> dict[str, Spec]:
         g = self.geometry(input_shape)
-        taps = g.kh * g.kw
-        fans = taps * g.group_ic, taps * g.group_oc
-        specs = {"w": Spec(g.filter_shape, self.kernel_initializer, *fans)}
+        specs = {"w": Spec(g.filter_shape, self.kernel_initializer, *self._fans(g))}
         if self.use_bias:
-            specs["b"] = Spec((g.oc,), "zeros")
+            specs["b"] = Spec(self.infer(input_shape)[-1:], "zeros")
         return specs
+
+    def _output(self, x: Array, w: Array, b: Array | None, engine: str | None) -> Array:
+        """The output for a batch."""
+        return ops.conv2d(x, w, b, **self._call(x), activation=self.activation, engine=engine)
 
     def forward(
         self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
-    ) -> tuple[Array, Any]:
-        w, b = self._own_parameters["w"], self._own_parameters.get("b")
-        y = ops.conv2d(x, w, b, **self._call(x), activation=self.activation, engine=engine)
+    ) -> tuple[Array, Saved]:
+        y = self._output(x, self._own_parameters["w"], self._own_parameters.get("b"), engine)
         return y, (x, y if self.activation else None)
 
     def backward(
-        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
+        self, dy: Array, saved: Saved, engine: str | None, needs_dx: bool = True
     ) -> tuple[Array | None, Gradients]:
         x, y = saved
-        if self.activation:
-            dy = ops.relu_backward(dy, y, engine=engine)  # y > 0 exactly where ReLU's input was
-        w, call = self._own_parameters["w"], self._call(x)
-        dx = self._before(dy, x, engine) if needs_dx else None
+        dy = before_activation(self.activation, dy, y, engine)
+        dx = self._input_gradient(dy, x, engine) if needs_dx else None
         if not self.trainable:
             return dx, {}
-        size = w.shape[0], w.shape[1]
-        gradients = {"w": ops.conv2d_filter_gradient(dy, x, size, **call, engine=engine)}
+        gradients = {"w": self._filter_gradient(dy, x, engine)}
         if self.use_bias:
             gradients["b"] = ops.conv2d_bias_gradient(dy, engine=engine)
         return dx, gradients
 
-    def input_gradient(self, dy: Array, saved: Any, engine: str | None) -> Array:
+    def input_gradient(self, dy: Array, saved: Saved, engine: str | None) -> Array:
         x, y = saved
-        if self.activation:
-            dy = ops.relu_backward(dy, y, engine=engine)
-        return self._before(dy, x, engine)
+        return self._input_gradient(before_activation(self.activation, dy, y, engine), x, engine)
 
-    def _before(self, dy: Array, x: Array, engine: str | None) -> Array:
+    def _input_gradient(self, dy: Array, x: Array, engine: str | None) -> Array:
         """The gradient of the input, from the gradient ``dy`` before the activation."""
         w = self._own_parameters["w"]
         return ops.conv2d_input_gradient(dy, w, x.shape, **self._call(x), engine=engine)
 
-    def _call(self, x: Array) -> dict[str, Any]:
+    def _filter_gradient(self, dy: Array, x: Array, engine: str | None) -> Array:
+        size = pair("kernel_size", self.kernel_size)
+        return ops.conv2d_filter_gradient(dy, x, size, **self._call(x), engine=engine)
+
+    def _call(self, x: Array) -> ConvolutionArguments:
+        """Arguments of the operations for images ``x``."""
         return {
             "stride": self.strides,
             "padding": self.padding,
@@ -178,9 +198,8 @@ class Conv2D(_Convolution):
         self.filters = count("filters", filters)
         self.groups = count("groups", groups)
         self.algorithm = checked_algorithm(algorithm)
-        self._take(
-            kernel_size, strides, padding, dilation, activation, use_bias, kernel_initializer
-        )
+        self.kernel_initializer = initializer("kernel_initializer", kernel_initializer)
+        self._take(kernel_size, strides, padding, dilation, activation, use_bias)
 
     def _channels(self, ic: int) -> tuple[int, int]:
         return self.groups, self.filters
@@ -214,9 +233,8 @@ class DepthwiseConv2D(_Convolution):
     ) -> None:
         super().__init__()
         self.depth_multiplier = count("depth_multiplier", depth_multiplier)
-        self._take(
-            kernel_size, strides, padding, dilation, activation, use_bias, kernel_initializer
-        )
+        self.kernel_initializer = initializer("kernel_initializer", kernel_initializer)
+        self._take(kernel_size, strides, padding, dilation, activation, use_bias)
 
     def _channels(self, ic: int) -> tuple[int, int]:
         return ic, ic * self.depth_multiplier
@@ -234,5 +252,9 @@ def fused_activation(value: object) -> ops.Activation:
     return "relu"
 
 
-def _tuples(padding: Any) -> Any:
-    return tuple(tuple(side) if isinstance(side, list | tuple) else side for side in padding)
+def before_activation(activation: ops.Activation, dy: Array, y: Array, engine: str | None) -> Array:
+    """The gradient before a fused activation, from the gradient ``dy`` of its output ``y``.
+
+    The output of a ReLU is above 0 exactly where its input is, so the input need not be saved.
+    """
+    return ops.relu_backward(dy, y, engine=engine) if activation else dy

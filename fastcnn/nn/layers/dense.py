@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 import numpy as np
 
 from fastcnn import ops
 from fastcnn.core.arguments import Array
 from fastcnn.core.scalars import count, truth
-from fastcnn.nn.layers.base import Gradients, Layer, features
-from fastcnn.nn.layers.convolution import fused_activation
+from fastcnn.nn.layers.base import Gradients, Layer, Saved, features
+from fastcnn.nn.layers.convolution import before_activation, fused_activation
 from fastcnn.nn.layers.initializers import Shape, Spec, initializer
 
 
@@ -61,17 +60,16 @@ class Dense(Layer):
 
     def forward(
         self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Array, Saved]:
         w, b = self._own_parameters["w"], self._own_parameters.get("b")
         y = ops.dense(x, w, b, activation=self.activation, engine=engine)
         return y, (x, y if self.activation else None)
 
     def backward(
-        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
+        self, dy: Array, saved: Saved, engine: str | None, needs_dx: bool = True
     ) -> tuple[Array | None, Gradients]:
         x, y = saved
-        if self.activation:
-            dy = ops.relu_backward(dy, y, engine=engine)  # y > 0 exactly where ReLU's input was
+        dy = before_activation(self.activation, dy, y, engine)
         dx, dw, db = ops.dense_backward(dy, x, self._own_parameters["w"], engine=engine)
         if not self.trainable:
             return dx, {}
@@ -94,10 +92,10 @@ class Flatten(Layer):
 
     def forward(
         self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Array, Saved]:
         return x.reshape(len(x), prod(x.shape[1:])), x.shape
 
     def backward(
-        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
+        self, dy: Array, saved: Saved, engine: str | None, needs_dx: bool = True
     ) -> tuple[Array | None, Gradients]:
         return dy.reshape(saved), {}

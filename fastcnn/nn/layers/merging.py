@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -11,11 +11,13 @@ from fastcnn import ops
 from fastcnn.core.arguments import Array
 from fastcnn.core.broadcasting import merged_shape
 from fastcnn.core.geometry import integer
-from fastcnn.nn.layers.base import Gradients, Layer
+from fastcnn.nn.layers.base import Gradients, Layer, Saved
 from fastcnn.nn.layers.initializers import Shape, Spec
 
 Shapes = tuple[Shape, ...]
 """The shapes of a sample of several inputs."""
+Inputs = tuple[Array, ...]
+"""Arrays of several inputs, or their gradients."""
 
 
 class Merge(Layer, abstract=True):
@@ -57,17 +59,13 @@ class Merge(Layer, abstract=True):
         return {}
 
     def forward(  # type: ignore[override]
-        self,
-        x: tuple[Array, ...],
-        training: bool,
-        rng: np.random.Generator | None,
-        engine: str | None,
-    ) -> tuple[Array, Any]:
+        self, x: Inputs, training: bool, rng: np.random.Generator | None, engine: str | None
+    ) -> tuple[Array, Saved]:
         raise NotImplementedError
 
     def backward(  # type: ignore[override]
-        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
-    ) -> tuple[tuple[Array, ...] | None, Gradients]:
+        self, dy: Array, saved: Saved, engine: str | None, needs_dx: bool = True
+    ) -> tuple[Inputs | None, Gradients]:
         raise NotImplementedError
 
 
@@ -77,39 +75,31 @@ class _Elementwise(Merge):
     Shapes broadcast as in :func:`fastcnn.add`: an axis of a sample is equal in all inputs, or 1.
     """
 
-    _forward: ClassVar[Callable[..., Array]]
+    _operation: ClassVar[Callable[..., Array]]
+    _gradients: ClassVar[Callable[..., tuple[Array, Array]]]
 
     def infer(self, input_shape: Shapes) -> Shape:  # type: ignore[override]
         return _merged(type(self).__name__, input_shape)
 
     def forward(  # type: ignore[override]
-        self,
-        x: tuple[Array, ...],
-        training: bool,
-        rng: np.random.Generator | None,
-        engine: str | None,
-    ) -> tuple[Array, Any]:
+        self, x: Inputs, training: bool, rng: np.random.Generator | None, engine: str | None
+    ) -> tuple[Array, Saved]:
         results = [x[0]]
         for other in x[1:]:
-            results.append(type(self)._forward(results[-1], other, engine=engine))
+            results.append(type(self)._operation(results[-1], other, engine=engine))
         return results[-1], (x, results[:-1])
 
     def backward(  # type: ignore[override]
-        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
-    ) -> tuple[tuple[Array, ...] | None, Gradients]:
+        self, dy: Array, saved: Saved, engine: str | None, needs_dx: bool = True
+    ) -> tuple[Inputs | None, Gradients]:
         if not needs_dx:
             return None, {}
         x, lefts = saved
         gradients: list[Array] = []
         for left, right in zip(reversed(lefts), reversed(x[1:]), strict=True):
-            dy, of_right = self._gradients(dy, left, right, engine)
-            gradients.append(of_right)
+            dy, right_gradient = type(self)._gradients(dy, left, right, engine=engine)
+            gradients.append(right_gradient)
         return (dy, *reversed(gradients)), {}
-
-    def _gradients(
-        self, dy: Array, left: Array, right: Array, engine: str | None
-    ) -> tuple[Array, Array]:
-        raise NotImplementedError
 
 
 class Add(_Elementwise):
@@ -120,11 +110,10 @@ class Add(_Elementwise):
         (26, 26, 8)
     """
 
-    _forward = staticmethod(ops.add)
+    _operation = staticmethod(ops.add)
 
-    def _gradients(
-        self, dy: Array, left: Array, right: Array, engine: str | None
-    ) -> tuple[Array, Array]:
+    @staticmethod
+    def _gradients(dy: Array, left: Array, right: Array, engine: str | None) -> tuple[Array, Array]:
         if left.shape == right.shape:
             return dy, dy
         return ops.add_backward(dy, left.shape, right.shape, engine=engine)
@@ -138,11 +127,10 @@ class Subtract(_Elementwise):
         (10,)
     """
 
-    _forward = staticmethod(ops.subtract)
+    _operation = staticmethod(ops.subtract)
 
-    def _gradients(
-        self, dy: Array, left: Array, right: Array, engine: str | None
-    ) -> tuple[Array, Array]:
+    @staticmethod
+    def _gradients(dy: Array, left: Array, right: Array, engine: str | None) -> tuple[Array, Array]:
         return ops.subtract_backward(dy, left.shape, right.shape, engine=engine)
 
 
@@ -156,12 +144,7 @@ class Multiply(_Elementwise):
     Source: J. Hu et al., "Squeeze-and-Excitation Networks", arXiv:1709.01507.
     """
 
-    _forward = staticmethod(ops.multiply)
-
-    def _gradients(
-        self, dy: Array, left: Array, right: Array, engine: str | None
-    ) -> tuple[Array, Array]:
-        return ops.multiply_backward(dy, left, right, engine=engine)
+    _operation, _gradients = staticmethod(ops.multiply), staticmethod(ops.multiply_backward)
 
 
 class Maximum(_Elementwise):
@@ -172,12 +155,7 @@ class Maximum(_Elementwise):
         (10,)
     """
 
-    _forward = staticmethod(ops.maximum)
-
-    def _gradients(
-        self, dy: Array, left: Array, right: Array, engine: str | None
-    ) -> tuple[Array, Array]:
-        return ops.maximum_backward(dy, left, right, engine=engine)
+    _operation, _gradients = staticmethod(ops.maximum), staticmethod(ops.maximum_backward)
 
 
 class Average(Add):
@@ -189,18 +167,14 @@ class Average(Add):
     """
 
     def forward(  # type: ignore[override]
-        self,
-        x: tuple[Array, ...],
-        training: bool,
-        rng: np.random.Generator | None,
-        engine: str | None,
-    ) -> tuple[Array, Any]:
+        self, x: Inputs, training: bool, rng: np.random.Generator | None, engine: str | None
+    ) -> tuple[Array, Saved]:
         total, saved = super().forward(x, training, rng, engine)
         return total * total.dtype.type(1 / len(x)), saved
 
     def backward(  # type: ignore[override]
-        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
-    ) -> tuple[tuple[Array, ...] | None, Gradients]:
+        self, dy: Array, saved: Saved, engine: str | None, needs_dx: bool = True
+    ) -> tuple[Inputs | None, Gradients]:
         if not needs_dx:
             return None, {}
         share = dy.dtype.type(1 / len(saved[0]))
@@ -243,18 +217,14 @@ class Concatenate(Merge):
         return (*input_shape[0][:axis], side, *input_shape[0][axis + 1 :])
 
     def forward(  # type: ignore[override]
-        self,
-        x: tuple[Array, ...],
-        training: bool,
-        rng: np.random.Generator | None,
-        engine: str | None,
-    ) -> tuple[Array, Any]:
+        self, x: Inputs, training: bool, rng: np.random.Generator | None, engine: str | None
+    ) -> tuple[Array, Saved]:
         sides = tuple(one.shape[self.axis] for one in x)
         return ops.concatenate(x, self.axis, engine=engine), sides
 
     def backward(  # type: ignore[override]
-        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
-    ) -> tuple[tuple[Array, ...] | None, Gradients]:
+        self, dy: Array, saved: Saved, engine: str | None, needs_dx: bool = True
+    ) -> tuple[Inputs | None, Gradients]:
         if not needs_dx:
             return None, {}
         return ops.concatenate_backward(dy, saved, self.axis, engine=engine), {}

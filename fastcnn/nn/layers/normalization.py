@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -12,8 +11,9 @@ from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import integer
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import count, number, truth
-from fastcnn.nn.layers.base import Gradients, Layer
+from fastcnn.nn.layers.base import Gradients, Layer, Saved
 from fastcnn.nn.layers.initializers import Shape, Spec
+from fastcnn.nn.layers.operation import OperationLayer
 
 
 class _ScaledNorm(Layer):
@@ -37,19 +37,11 @@ class _ScaledNorm(Layer):
         specs = {"gamma": Spec(row, "ones")} if self.scale else {}
         return specs | {"beta": Spec(row, "zeros")} if self.center else specs
 
-    def _gamma(self, x: Array) -> Array:
-        return (
-            self._own_parameters["gamma"]
-            if self.scale
-            else np.ones(self._row(x.shape[1:]), x.dtype)
-        )
-
-    def _beta(self, x: Array) -> Array:
-        return (
-            self._own_parameters["beta"]
-            if self.center
-            else np.zeros(self._row(x.shape[1:]), x.dtype)
-        )
+    def _gamma_and_beta(self, x: Array) -> tuple[Array, Array]:
+        parameters, row = self._own_parameters, self._row(x.shape[1:])
+        gamma = parameters["gamma"] if self.scale else np.ones(row, x.dtype)
+        beta = parameters["beta"] if self.center else np.zeros(row, x.dtype)
+        return gamma, beta
 
     def _trained(self, dgamma: Array, dbeta: Array) -> Gradients:
         """The gradients of the parameters that there are; none if the layer is frozen."""
@@ -106,15 +98,14 @@ class LayerNorm(_ScaledNorm):
 
     def forward(
         self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
-    ) -> tuple[Array, Any]:
-        gamma, beta = self._gamma(x), self._beta(x)
-        return ops.layer_norm(x, gamma, beta, self.epsilon, engine=engine), x
+    ) -> tuple[Array, Saved]:
+        return ops.layer_norm(x, *self._gamma_and_beta(x), self.epsilon, engine=engine), x
 
     def backward(
-        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
+        self, dy: Array, saved: Saved, engine: str | None, needs_dx: bool = True
     ) -> tuple[Array | None, Gradients]:
-        gamma, epsilon = self._gamma(saved), self.epsilon
-        dx, dgamma, dbeta = ops.layer_norm_backward(dy, saved, gamma, epsilon, engine=engine)
+        gamma, _ = self._gamma_and_beta(saved)
+        dx, dgamma, dbeta = ops.layer_norm_backward(dy, saved, gamma, self.epsilon, engine=engine)
         return dx, self._trained(dgamma, dbeta)
 
 
@@ -159,20 +150,21 @@ class GroupNorm(_ScaledNorm):
 
     def forward(
         self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
-    ) -> tuple[Array, Any]:
-        gamma, beta = self._gamma(x), self._beta(x)
+    ) -> tuple[Array, Saved]:
+        gamma, beta = self._gamma_and_beta(x)
         return ops.group_norm(x, self.groups, gamma, beta, self.epsilon, engine=engine), x
 
     def backward(
-        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
+        self, dy: Array, saved: Saved, engine: str | None, needs_dx: bool = True
     ) -> tuple[Array | None, Gradients]:
+        gamma, _ = self._gamma_and_beta(saved)
         dx, dgamma, dbeta = ops.group_norm_backward(
-            dy, saved, self.groups, self._gamma(saved), self.epsilon, engine=engine
+            dy, saved, self.groups, gamma, self.epsilon, engine=engine
         )
         return dx, self._trained(dgamma, dbeta)
 
 
-class LRN(Layer):
+class LRN(OperationLayer):
     """Local response normalisation: ``x / (bias + alpha / window * Σ x²) ** beta``.
 
     The sum goes over a window of channels around each number's own, at the same pixel.
@@ -195,6 +187,8 @@ class LRN(Layer):
     Neural Networks", 2012, section 3.3.
     """
 
+    _operations = ops.local_response_norm, ops.local_response_norm_backward
+
     def __init__(
         self, window: int = 5, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0
     ) -> None:
@@ -206,19 +200,8 @@ class LRN(Layer):
     def infer(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def forward(
-        self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
-    ) -> tuple[Array, Any]:
-        given = self.window, self.alpha, self.beta, self.bias
-        return ops.local_response_norm(x, *given, engine=engine), x
-
-    def backward(
-        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
-    ) -> tuple[Array | None, Gradients]:
-        if not needs_dx:
-            return None, {}
-        given = self.window, self.alpha, self.beta, self.bias
-        return ops.local_response_norm_backward(dy, saved, *given, engine=engine), {}
+    def _arguments(self) -> tuple[object, ...]:
+        return self.window, self.alpha, self.beta, self.bias
 
 
 def _last_axes(value: object) -> int | tuple[int, ...]:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
 from fastcnn import ops
-from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import Padding, four_sides, pads
 from fastcnn.core.quoting import quoted
-from fastcnn.nn.layers.base import Gradients, Layer, image
+from fastcnn.nn.layers.base import image
 from fastcnn.nn.layers.initializers import Shape
+from fastcnn.nn.layers.operation import OperationLayer
 
 
-class ZeroPadding2D(Layer):
+class ZeroPadding2D(OperationLayer):
     """Zeros around images, (H, W, C) to (top + H + bottom, left + W + right, C).
 
     Args:
@@ -25,6 +21,9 @@ class ZeroPadding2D(Layer):
         (29, 33, 1)
     """
 
+    _operations = ops.zero_pad2d, ops.zero_pad2d_backward
+    _gradient_takes_input = False
+
     def __init__(self, padding: Padding = 1) -> None:
         super().__init__()
         if isinstance(padding, str):
@@ -33,27 +32,19 @@ class ZeroPadding2D(Layer):
                 f"right)), got {quoted(padding)}"
             )
         top, bottom, left, right = pads(padding, (1, 1), (1, 1), (1, 1))
-        self.padding: Any = ((top, bottom), (left, right))
-        if isinstance(padding, int):
-            self.padding = padding
+        sides = (top, bottom), (left, right)
+        self.padding = padding if isinstance(padding, int) else sides
 
     def infer(self, input_shape: Shape) -> Shape:
         h, w, c = image("ZeroPadding2D", input_shape)
         top, bottom, left, right = pads(self.padding, (1, 1), (1, 1), (1, 1))
         return top + h + bottom, left + w + right, c
 
-    def forward(
-        self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
-    ) -> tuple[Array, Any]:
-        return ops.zero_pad2d(x, self.padding, engine=engine), None
-
-    def backward(
-        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
-    ) -> tuple[Array | None, Gradients]:
-        return ops.zero_pad2d_backward(dy, self.padding, engine=engine), {}
+    def _arguments(self) -> tuple[object, ...]:
+        return (self.padding,)
 
 
-class Cropping2D(Layer):
+class Cropping2D(OperationLayer):
     """Images without pixels at their borders, (H, W, C) to (H − top − bottom, W − left − right, C).
 
     Args:
@@ -68,12 +59,14 @@ class Cropping2D(Layer):
         (27, 23, 1)
     """
 
+    _operations = ops.crop2d, ops.crop2d_backward
+    _gradient_takes_input = False
+
     def __init__(self, cropping: Padding = 0) -> None:
         super().__init__()
         top, bottom, left, right = _cropped(cropping)
-        self.cropping: Any = ((top, bottom), (left, right))
-        if isinstance(cropping, int):
-            self.cropping = cropping
+        sides = (top, bottom), (left, right)
+        self.cropping = cropping if isinstance(cropping, int) else sides
 
     def infer(self, input_shape: Shape) -> Shape:
         h, w, c = image("Cropping2D", input_shape)
@@ -84,17 +77,8 @@ class Cropping2D(Layer):
             )
         return h - top - bottom, w - left - right, c
 
-    def forward(
-        self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
-    ) -> tuple[Array, Any]:
-        return ops.crop2d(x, self.cropping, engine=engine), None
-
-    def backward(
-        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
-    ) -> tuple[Array | None, Gradients]:
-        if not needs_dx:
-            return None, {}
-        return ops.crop2d_backward(dy, self.cropping, engine=engine), {}
+    def _arguments(self) -> tuple[object, ...]:
+        return (self.cropping,)
 
 
 def _cropped(cropping: object) -> tuple[int, int, int, int]:

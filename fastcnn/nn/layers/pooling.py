@@ -2,56 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar
-
-import numpy as np
-
 from fastcnn import ops
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import Padding, Pair, pads, pair, pool_geometry
-from fastcnn.nn.layers.base import Gradients, Layer, as_pair, image
+from fastcnn.nn.layers.base import Saved, as_pair, as_tuples, image
 from fastcnn.nn.layers.initializers import Shape
+from fastcnn.nn.layers.operation import OperationLayer
 
 
-class _Pooling(Layer):
+class _Pooling(OperationLayer):
     """One kind of pooling over windows."""
-
-    _forward: ClassVar[Callable[..., Array]]
-    _backward: ClassVar[Callable[..., Array]]
 
     def __init__(
         self, pool_size: Pair = 2, strides: Pair | None = None, padding: Padding = "valid"
     ) -> None:
         super().__init__()
         window = pair("pool_size", pool_size)
-        self.pool_size: Any = as_pair(window)
-        self.strides: Any = None if strides is None else as_pair(pair("strides", strides))
+        self.pool_size = as_pair(window)
+        self.strides = None if strides is None else as_pair(pair("strides", strides))
         pads(padding, window, window, (1, 1))  # raises the error for a wrong padding
-        self.padding: Any = padding
-        if not isinstance(padding, str | int):
-            self.padding = tuple(tuple(p) if isinstance(p, list | tuple) else p for p in padding)
+        self.padding = as_tuples(padding)
 
     def infer(self, input_shape: Shape) -> Shape:
         sides = image(type(self).__name__, input_shape)
         g = pool_geometry((1, *sides), self.pool_size, stride=self.strides, padding=self.padding)
         return g.output_shape[1:]
 
-    def forward(
-        self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
-    ) -> tuple[Array, Any]:
-        y = type(self)._forward(x, self.pool_size, self.strides, self.padding, engine=engine)
-        return y, x
-
-    def backward(
-        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
-    ) -> tuple[Array | None, Gradients]:
-        if not needs_dx:
-            return None, {}
-        dx = type(self)._backward(
-            dy, saved, self.pool_size, self.strides, self.padding, engine=engine
-        )
-        return dx, {}
+    def _arguments(self) -> tuple[object, ...]:
+        return self.pool_size, self.strides, self.padding
 
 
 class MaxPool2D(_Pooling):
@@ -67,43 +45,34 @@ class MaxPool2D(_Pooling):
         (13, 13, 8)
     """
 
-    _forward, _backward = staticmethod(ops.max_pool2d), staticmethod(ops.max_pool2d_backward)
+    _operations = ops.max_pool2d, ops.max_pool2d_backward
 
 
 class MinPool2D(_Pooling):
     """Smallest value of each window. Arguments and shapes are those of :class:`MaxPool2D`."""
 
-    _forward, _backward = staticmethod(ops.min_pool2d), staticmethod(ops.min_pool2d_backward)
+    _operations = ops.min_pool2d, ops.min_pool2d_backward
 
 
 class AvgPool2D(_Pooling):
     """Mean of each window's pixels in the image. Arguments and shapes as :class:`MaxPool2D`."""
 
-    _forward, _backward = staticmethod(ops.avg_pool2d), staticmethod(ops.avg_pool2d_backward)
+    _operations = ops.avg_pool2d, ops.avg_pool2d_backward
 
 
-class _GlobalPooling(Layer):
+class _GlobalPooling(OperationLayer):
     """One kind of pooling over the whole image."""
-
-    _forward: ClassVar[Callable[..., Array]]
-    _backward: ClassVar[Callable[..., Array]]
 
     def infer(self, input_shape: Shape) -> Shape:
         return (image(type(self).__name__, input_shape)[2],)
 
-    def forward(
-        self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
-    ) -> tuple[Array, Any]:
-        y = type(self)._forward(x, x.shape[1:3], engine=engine)
-        return y.reshape(len(x), -1) if len(x) else y.reshape(0, x.shape[3]), x
+    def _operation(self, x: Array, engine: str | None) -> Array:
+        n, h, w, c = x.shape
+        return self._operations[0](x, (h, w), engine=engine).reshape(n, c)
 
-    def backward(
-        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
-    ) -> tuple[Array | None, Gradients]:
-        if not needs_dx:
-            return None, {}
+    def _gradient(self, dy: Array, saved: Saved, engine: str | None) -> Array:
         n, h, w, c = saved.shape
-        return type(self)._backward(dy.reshape(n, 1, 1, c), saved, (h, w), engine=engine), {}
+        return self._operations[1](dy.reshape(n, 1, 1, c), saved, (h, w), engine=engine)
 
 
 class GlobalAvgPool2D(_GlobalPooling):
@@ -114,10 +83,10 @@ class GlobalAvgPool2D(_GlobalPooling):
         (64,)
     """
 
-    _forward, _backward = staticmethod(ops.avg_pool2d), staticmethod(ops.avg_pool2d_backward)
+    _operations = ops.avg_pool2d, ops.avg_pool2d_backward
 
 
 class GlobalMaxPool2D(_GlobalPooling):
     """Largest value of each channel over the whole image, (H, W, C) to (C,)."""
 
-    _forward, _backward = staticmethod(ops.max_pool2d), staticmethod(ops.max_pool2d_backward)
+    _operations = ops.max_pool2d, ops.max_pool2d_backward

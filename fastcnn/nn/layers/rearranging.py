@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -14,8 +13,9 @@ from fastcnn.core.geometry import integer
 from fastcnn.core.quoting import quoted
 from fastcnn.core.rearranging import DEPTH_ORDERS, axes_order, depth_to_space_shape
 from fastcnn.core.scalars import count, one_of
-from fastcnn.nn.layers.base import Gradients, Layer, image
+from fastcnn.nn.layers.base import Gradients, Layer, Saved, image
 from fastcnn.nn.layers.initializers import Shape
+from fastcnn.nn.layers.operation import OperationLayer
 
 
 class Reshape(Layer):
@@ -57,16 +57,16 @@ class Reshape(Layer):
 
     def forward(
         self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Array, Saved]:
         return x.reshape(len(x), *self.infer(x.shape[1:])), x.shape
 
     def backward(
-        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
+        self, dy: Array, saved: Saved, engine: str | None, needs_dx: bool = True
     ) -> tuple[Array | None, Gradients]:
         return dy.reshape(saved), {}
 
 
-class Permute(Layer):
+class Permute(OperationLayer):
     """The axes of each sample in another order.
 
     Args:
@@ -80,6 +80,9 @@ class Permute(Layer):
         (3, 5, 7)
     """
 
+    _operations = ops.permute, ops.permute_backward
+    _gradient_takes_input = False
+
     def __init__(self, dims: Sequence[int]) -> None:
         super().__init__()
         self.dims = axes_order("dims", dims)
@@ -92,20 +95,11 @@ class Permute(Layer):
             )
         return tuple(input_shape[axis - 1] for axis in self.dims)
 
-    def forward(
-        self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
-    ) -> tuple[Array, Any]:
-        return ops.permute(x, self.dims, engine=engine), None
-
-    def backward(
-        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
-    ) -> tuple[Array | None, Gradients]:
-        if not needs_dx:
-            return None, {}
-        return ops.permute_backward(dy, self.dims, engine=engine), {}
+    def _arguments(self) -> tuple[object, ...]:
+        return (self.dims,)
 
 
-class DepthToSpace(Layer):
+class DepthToSpace(OperationLayer):
     """Channels as pixels, (H, W, C · block_size²) to (H · block_size, W · block_size, C).
 
     Args:
@@ -121,10 +115,13 @@ class DepthToSpace(Layer):
         (10, 14, 3)
     """
 
+    _operations = ops.depth_to_space, ops.space_to_depth
+    _gradient_takes_input = False
+
     def __init__(self, block_size: int, order: ops.DepthOrder = "DCR") -> None:
         super().__init__()
         self.block_size = count("block_size", block_size)
-        self.order: Any = one_of("order", order, DEPTH_ORDERS)
+        self.order = one_of("order", order, DEPTH_ORDERS)
 
     def infer(self, input_shape: Shape) -> Shape:
         sides = image("DepthToSpace", input_shape)
@@ -136,14 +133,5 @@ class DepthToSpace(Layer):
             )
         return depth_to_space_shape((1, *sides), block, self.order)[1:]
 
-    def forward(
-        self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
-    ) -> tuple[Array, Any]:
-        return ops.depth_to_space(x, self.block_size, self.order, engine=engine), None
-
-    def backward(
-        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
-    ) -> tuple[Array | None, Gradients]:
-        if not needs_dx:
-            return None, {}
-        return ops.space_to_depth(dy, self.block_size, self.order, engine=engine), {}
+    def _arguments(self) -> tuple[object, ...]:
+        return self.block_size, self.order

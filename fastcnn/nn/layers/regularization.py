@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from fastcnn import ops
 from fastcnn.core.arguments import Array
 from fastcnn.core.float_errors import unreported
 from fastcnn.core.scalars import below_one, number
-from fastcnn.nn.layers.base import Gradients, Layer
+from fastcnn.nn.layers.base import Gradients, Layer, Saved
 from fastcnn.nn.layers.initializers import Shape, Spec
 
 
@@ -33,7 +32,7 @@ class Dropout(Layer):
 
     def forward(
         self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Array, Saved]:
         if not training or not self.rate:
             return x, None
         assert rng is not None
@@ -41,7 +40,7 @@ class Dropout(Layer):
         return ops.dropout(x, mask, self.rate, engine=engine), mask
 
     def backward(
-        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
+        self, dy: Array, saved: Saved, engine: str | None, needs_dx: bool = True
     ) -> tuple[Array | None, Gradients]:
         if saved is None:
             return dy, {}
@@ -88,7 +87,7 @@ class BatchNorm(Layer):
 
     def forward(
         self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Array, Saved]:
         gamma, beta = self._own_parameters["gamma"], self._own_parameters["beta"]
         if training and self.trainable:
             y, mean, variance = ops.batch_norm(x, gamma, beta, self.epsilon, engine=engine)
@@ -98,7 +97,7 @@ class BatchNorm(Layer):
         return y, (x, None, None)
 
     def backward(
-        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
+        self, dy: Array, saved: Saved, engine: str | None, needs_dx: bool = True
     ) -> tuple[Array | None, Gradients]:
         x, mean, variance = saved
         if mean is None:
@@ -113,7 +112,7 @@ class BatchNorm(Layer):
             running += (1 - self.momentum) * batch
         return dx, {"gamma": dgamma, "beta": dbeta}
 
-    def input_gradient(self, dy: Array, saved: Any, engine: str | None) -> Array:
+    def input_gradient(self, dy: Array, saved: Saved, engine: str | None) -> Array:
         # The running statistics are constants, so the gradient of each channel is only scaled.
         gamma, variance = self._own_parameters["gamma"], self._own_state["variance"]
         zeros = np.zeros_like(gamma)
@@ -123,10 +122,8 @@ class BatchNorm(Layer):
 
     @unreported
     def _gradients_by_running(self, dy: Array, x: Array, engine: str | None) -> Gradients:
-        gamma, running = (
-            self._own_parameters["gamma"],
-            (self._own_state["mean"], self._own_state["variance"]),
-        )
+        gamma = self._own_parameters["gamma"]
+        running = self._own_state["mean"], self._own_state["variance"]
         ones, zeros = np.ones_like(gamma), np.zeros_like(gamma)
         normal = ops.batch_norm_inference(x, ones, zeros, *running, self.epsilon, engine=engine)
         rows = 1, 1, -1, len(gamma)

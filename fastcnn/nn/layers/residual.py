@@ -10,8 +10,8 @@ import numpy as np
 from fastcnn import ops
 from fastcnn.core.arguments import Array
 from fastcnn.nn.layers.arrays import JoinedArrays
-from fastcnn.nn.layers.base import Gradients, Layer, all_layers
-from fastcnn.nn.layers.convolution import fused_activation
+from fastcnn.nn.layers.base import Gradients, Layer, Saved, all_layers
+from fastcnn.nn.layers.convolution import before_activation, fused_activation
 from fastcnn.nn.layers.description import layer_from_dict, to_dict
 from fastcnn.nn.layers.initializers import Shape, Spec
 from fastcnn.nn.layers.stack import checked_layers, infer_stack
@@ -134,9 +134,9 @@ class Residual(Layer):
 
     def forward(
         self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Array, Saved]:
         main, other = x, x
-        saved: list[Any] = []
+        saved: list[Saved] = []
         for layer in self.layers:
             main, saved_arrays = layer.forward(main, training, rng, engine)
             saved.append(saved_arrays)
@@ -149,11 +149,10 @@ class Residual(Layer):
         return y, (saved, y)
 
     def backward(
-        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
+        self, dy: Array, saved: Saved, engine: str | None, needs_dx: bool = True
     ) -> tuple[Array | None, Gradients]:
         parts, y = saved
-        if self.activation:
-            dy = ops.relu_backward(dy, y, engine=engine)
+        dy = before_activation(self.activation, dy, y, engine)
         gradients: Gradients = {}
         ends: list[Array | None] = []
         first = 0
@@ -172,10 +171,9 @@ class Residual(Layer):
             return None, gradients
         return ends[0] + ends[1], gradients
 
-    def input_gradient(self, dy: Array, saved: Any, engine: str | None) -> Array:
+    def input_gradient(self, dy: Array, saved: Saved, engine: str | None) -> Array:
         parts, y = saved
-        if self.activation:
-            dy = ops.relu_backward(dy, y, engine=engine)
+        dy = before_activation(self.activation, dy, y, engine)
         main, other = dy, dy
         for layer, part in zip(self.layers[::-1], parts[: len(self.layers)][::-1], strict=True):
             main = layer.input_gradient(main, part, engine)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from fastcnn import ops
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import Pair, pair
@@ -17,14 +15,15 @@ from fastcnn.core.resizing import (
     resize_geometry,
 )
 from fastcnn.core.scalars import count, one_of
-from fastcnn.nn.layers.base import Gradients, Layer, as_pair, image
+from fastcnn.nn.layers.base import Saved, as_pair, image
 from fastcnn.nn.layers.initializers import Shape
+from fastcnn.nn.layers.operation import OperationLayer
 
 
-class _Resizing(Layer):
+class _Resizing(OperationLayer):
     """The common base of both layers, which differ in the output's size."""
 
-    def _way(self) -> tuple[Any, Any, Any]:
+    def _way(self) -> tuple[ops.Method, ops.Coordinates, ops.Rounding]:
         """Method, coordinates and rounding of :func:`fastcnn.resize2d`."""
         raise NotImplementedError
 
@@ -40,18 +39,14 @@ class _Resizing(Layer):
     def infer(self, input_shape: Shape) -> Shape:
         return self.geometry(input_shape).output_shape[1:]
 
-    def forward(
-        self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
-    ) -> tuple[Array, Any]:
-        size = self._size(*x.shape[1:3])
-        return ops.resize2d(x, size, *self._way(), engine=engine), x.shape
+    def _operation(self, x: Array, engine: str | None) -> Array:
+        return ops.resize2d(x, self._size(*x.shape[1:3]), *self._way(), engine=engine)
 
-    def backward(
-        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
-    ) -> tuple[Array | None, Gradients]:
-        if not needs_dx:
-            return None, {}
-        return ops.resize2d_backward(dy, saved, *self._way(), engine=engine), {}
+    def _saved(self, x: Array) -> Saved:
+        return x.shape
+
+    def _gradient(self, dy: Array, saved: Saved, engine: str | None) -> Array:
+        return ops.resize2d_backward(dy, saved, *self._way(), engine=engine)
 
     def flops(self, input_shape: Shape) -> int:
         return self.geometry(input_shape).flops
@@ -80,9 +75,10 @@ class UpSampling2D(_Resizing):
         self.size = as_pair(pair("size", size))
         self.interpolation = one_of("interpolation", interpolation, METHODS)
 
-    def _way(self) -> tuple[Any, Any, Any]:
-        coordinates = "asymmetric" if self.interpolation == "nearest" else "half_pixel"
-        return self.interpolation, coordinates, "floor"
+    def _way(self) -> tuple[ops.Method, ops.Coordinates, ops.Rounding]:
+        if self.interpolation == "nearest":
+            return self.interpolation, "asymmetric", "floor"
+        return self.interpolation, "half_pixel", "floor"
 
     def _size(self, h: int, w: int) -> tuple[int, int]:
         vertical, horizontal = pair("size", self.size)
@@ -123,7 +119,7 @@ class Resize(_Resizing):
         self.coordinates = one_of("coordinates", coordinates, COORDINATES)
         self.rounding = one_of("rounding", rounding, ROUNDINGS)
 
-    def _way(self) -> tuple[Any, Any, Any]:
+    def _way(self) -> tuple[ops.Method, ops.Coordinates, ops.Rounding]:
         return self.interpolation, self.coordinates, self.rounding
 
     def _size(self, h: int, w: int) -> tuple[int, int]:

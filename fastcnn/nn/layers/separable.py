@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from fastcnn import ops
 from fastcnn.core.arguments import Array
-from fastcnn.core.geometry import ConvGeometry, Padding, Pair, conv_geometry, pads, pair
-from fastcnn.core.scalars import count, truth
-from fastcnn.nn.layers.base import Gradients, Layer, as_pair, image
-from fastcnn.nn.layers.convolution import _tuples, fused_activation
+from fastcnn.core.geometry import ConvGeometry, Padding, Pair, conv_geometry, pair
+from fastcnn.core.scalars import count
+from fastcnn.nn.layers.base import Gradients, Saved, image
+from fastcnn.nn.layers.convolution import ConvolutionArguments, FilterLayer, before_activation
 from fastcnn.nn.layers.initializers import Shape, Spec, initializer
 
 
-class SeparableConv2D(Layer):
+class SeparableConv2D(FilterLayer):
     """Separable convolution of images, (H, W, C) to (OH, OW, filters).
 
     Each channel is convolved on its own, with ``depth_multiplier`` filters, and filters of one
@@ -63,14 +61,7 @@ class SeparableConv2D(Layer):
         super().__init__()
         self.filters = count("filters", filters)
         self.depth_multiplier = count("depth_multiplier", depth_multiplier)
-        sides = pair("kernel_size", kernel_size)
-        self.kernel_size: Any = as_pair(sides)
-        self.strides: Any = as_pair(pair("strides", strides))
-        pads(padding, sides, sides, (1, 1))  # raises the error for a wrong padding
-        self.padding: Any = padding if isinstance(padding, str | int) else _tuples(padding)
-        self.dilation: Any = as_pair(pair("dilation", dilation))
-        self.activation = fused_activation(activation)
-        self.use_bias = truth("use_bias", use_bias)
+        self._take(kernel_size, strides, padding, dilation, activation, use_bias)
         self.depthwise_initializer = initializer("depthwise_initializer", depthwise_initializer)
         self.pointwise_initializer = initializer("pointwise_initializer", pointwise_initializer)
 
@@ -107,30 +98,24 @@ class SeparableConv2D(Layer):
 
     def forward(
         self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Array, Saved]:
         w, b = self._own_parameters["pointwise_w"], self._own_parameters.get("b")
         z = ops.conv2d(x, self._own_parameters["depthwise_w"], **self._depthwise(x), engine=engine)
         y = ops.conv2d(z, w, b, activation=self.activation, engine=engine)
         return y, (x, z, y if self.activation else None)
 
     def backward(
-        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
+        self, dy: Array, saved: Saved, engine: str | None, needs_dx: bool = True
     ) -> tuple[Array | None, Gradients]:
         x, z, y = saved
-        if self.activation:
-            dy = ops.relu_backward(dy, y, engine=engine)  # y > 0 exactly where ReLU's input was
+        dy = before_activation(self.activation, dy, y, engine)
         if not (needs_dx or self.trainable):
             return None, {}
-        w, depthwise = self._own_parameters["depthwise_w"], self._depthwise(x)
-        dz = ops.conv2d_input_gradient(
-            dy, self._own_parameters["pointwise_w"], z.shape, engine=engine
-        )
-        dx = None
-        if needs_dx:
-            dx = ops.conv2d_input_gradient(dz, w, x.shape, **depthwise, engine=engine)
+        dz = self._pointwise_gradient(dy, z, engine)
+        dx = self._depthwise_gradient(dz, x, engine) if needs_dx else None
         if not self.trainable:
             return dx, {}
-        size = w.shape[0], w.shape[1]
+        size, depthwise = pair("kernel_size", self.kernel_size), self._depthwise(x)
         gradients = {
             "depthwise_w": ops.conv2d_filter_gradient(dz, x, size, **depthwise, engine=engine),
             "pointwise_w": ops.conv2d_filter_gradient(dy, z, 1, engine=engine),
@@ -139,23 +124,29 @@ class SeparableConv2D(Layer):
             gradients["b"] = ops.conv2d_bias_gradient(dy, engine=engine)
         return dx, gradients
 
-    def input_gradient(self, dy: Array, saved: Any, engine: str | None) -> Array:
+    def input_gradient(self, dy: Array, saved: Saved, engine: str | None) -> Array:
         x, z, y = saved
-        if self.activation:
-            dy = ops.relu_backward(dy, y, engine=engine)
-        dz = ops.conv2d_input_gradient(
-            dy, self._own_parameters["pointwise_w"], z.shape, engine=engine
-        )
+        dy = before_activation(self.activation, dy, y, engine)
+        return self._depthwise_gradient(self._pointwise_gradient(dy, z, engine), x, engine)
+
+    def _pointwise_gradient(self, dy: Array, z: Array, engine: str | None) -> Array:
+        """The gradient of ``z``, the output of the depthwise convolution."""
+        w = self._own_parameters["pointwise_w"]
+        return ops.conv2d_input_gradient(dy, w, z.shape, engine=engine)
+
+    def _depthwise_gradient(self, dz: Array, x: Array, engine: str | None) -> Array:
+        """The gradient of the input."""
         w = self._own_parameters["depthwise_w"]
         return ops.conv2d_input_gradient(dz, w, x.shape, **self._depthwise(x), engine=engine)
 
-    def _depthwise(self, x: Array) -> dict[str, Any]:
-        """The arguments of the depthwise convolution."""
+    def _depthwise(self, x: Array) -> ConvolutionArguments:
+        """Arguments of the depthwise convolution."""
         return {
             "stride": self.strides,
             "padding": self.padding,
             "dilation": self.dilation,
             "groups": x.shape[3],
+            "algorithm": "auto",
         }
 
     def flops(self, input_shape: Shape) -> int:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
 from fastcnn import ops
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import ConvGeometry, Padding, Pair, pair, transposed_geometry
 from fastcnn.core.scalars import count
-from fastcnn.engine.policy import winograd_cannot
 from fastcnn.engine.registry import checked_algorithm
-from fastcnn.nn.layers.base import Gradients, as_pair, image
-from fastcnn.nn.layers.convolution import _Convolution
-from fastcnn.nn.layers.initializers import Shape, Spec
+from fastcnn.nn.layers.base import as_pair
+from fastcnn.nn.layers.convolution import ConvolutionArguments, _Convolution
+from fastcnn.nn.layers.initializers import Shape, initializer
 
 
 class Conv2DTranspose(_Convolution):
@@ -65,54 +60,39 @@ class Conv2DTranspose(_Convolution):
         self.filters = count("filters", filters)
         self.groups = count("groups", groups)
         self.algorithm = checked_algorithm(algorithm)
-        self.output_padding: Any = None
+        self.output_padding: Pair | None = None
         if output_padding is not None:
             self.output_padding = as_pair(pair("output_padding", output_padding, least=0))
-        self._take(
-            kernel_size, strides, padding, dilation, activation, use_bias, kernel_initializer
-        )
+        self.kernel_initializer = initializer("kernel_initializer", kernel_initializer)
+        self._take(kernel_size, strides, padding, dilation, activation, use_bias)
 
-    def geometry(self, input_shape: Shape, n: int = 1) -> ConvGeometry:
-        """The geometry of the convolution that goes the other way, for a batch of ``n``."""
-        h, w, ic = image("Conv2DTranspose", input_shape)
-        if ic % self.groups or self.filters % self.groups:
-            raise ValueError(
-                f"groups must divide the channels of input and output, got {self.groups} for {ic} "
-                f"input and {self.filters} output channels"
-            )
-        g = transposed_geometry(
-            (n, h, w, ic),
-            (*pair("kernel_size", self.kernel_size), self.filters // self.groups, ic),
+    def _channels(self, ic: int) -> tuple[int, int]:
+        return self.groups, self.filters
+
+    def _geometry(self, x: tuple[int, int, int, int], groups: int, oc: int) -> ConvGeometry:
+        """The geometry of the convolution that goes the other way."""
+        return transposed_geometry(
+            x,
+            (*pair("kernel_size", self.kernel_size), oc // groups, x[3]),
             stride=self.strides,
             padding=self.padding,
             output_padding=self.output_padding,
             dilation=self.dilation,
-            groups=self.groups,
+            groups=groups,
         )
-        cannot = winograd_cannot(g) if self.algorithm == "winograd" else None
-        if cannot:
-            raise ValueError(f'algorithm must not be "winograd" for this layer: {cannot}')
-        return g
 
     def infer(self, input_shape: Shape) -> Shape:
         return self.geometry(input_shape).input_shape[1:]
 
-    def parameter_specs(self, input_shape: Shape) -> dict[str, Spec]:
-        g = self.geometry(input_shape)
-        taps = g.kh * g.kw
-        fans = taps * g.group_oc, taps * g.group_ic  # of the layer, not of the other way
-        specs = {"w": Spec(g.filter_shape, self.kernel_initializer, *fans)}
-        if self.use_bias:
-            specs["b"] = Spec((g.ic,), "zeros")
-        return specs
+    def _fans(self, g: ConvGeometry) -> tuple[int, int]:
+        fan_out, fan_in = super()._fans(g)  # those of the convolution that goes the other way
+        return fan_in, fan_out
 
-    def forward(
-        self, x: Array, training: bool, rng: np.random.Generator | None, engine: str | None
-    ) -> tuple[Array, Any]:
-        y = ops.conv2d_transpose(
+    def _output(self, x: Array, w: Array, b: Array | None, engine: str | None) -> Array:
+        return ops.conv2d_transpose(
             x,
-            self._own_parameters["w"],
-            self._own_parameters.get("b"),
+            w,
+            b,
             stride=self.strides,
             padding=self.padding,
             output_padding=self.output_padding,
@@ -122,34 +102,17 @@ class Conv2DTranspose(_Convolution):
             algorithm=self.algorithm,
             engine=engine,
         )
-        return y, (x, y if self.activation else None)
 
-    def backward(
-        self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True
-    ) -> tuple[Array | None, Gradients]:
-        x, y = saved
-        if self.activation:
-            dy = ops.relu_backward(dy, y, engine=engine)  # y > 0 exactly where ReLU's input was
-        dx = self._before(dy, x, engine) if needs_dx else None
-        if not self.trainable:
-            return dx, {}
-        size = self._own_parameters["w"].shape[:2]
-        # The images and the output's gradient of the other way.
-        gradients = {"w": ops.conv2d_filter_gradient(x, dy, size, **self._call(x), engine=engine)}
-        if self.use_bias:
-            gradients["b"] = ops.conv2d_bias_gradient(dy, engine=engine)
-        return dx, gradients
-
-    def _before(self, dy: Array, x: Array, engine: str | None) -> Array:
+    def _input_gradient(self, dy: Array, x: Array, engine: str | None) -> Array:
         return ops.conv2d(dy, self._own_parameters["w"], **self._call(x), engine=engine)
 
-    def _call(self, x: Array) -> dict[str, Any]:
-        """The arguments of the convolution that goes the other way."""
+    def _filter_gradient(self, dy: Array, x: Array, engine: str | None) -> Array:
+        # dy are the images of the convolution that goes the other way, and x its output's gradient.
+        size = pair("kernel_size", self.kernel_size)
+        return ops.conv2d_filter_gradient(x, dy, size, **self._call(x), engine=engine)
+
+    def _call(self, x: Array) -> ConvolutionArguments:
+        """Arguments of the convolution that goes the other way."""
         g = self.geometry(x.shape[1:])
-        return {
-            "stride": self.strides,
-            "padding": ((g.pad_top, g.pad_bottom), (g.pad_left, g.pad_right)),
-            "dilation": self.dilation,
-            "groups": self.groups,
-            "algorithm": self.algorithm,
-        }
+        padding = (g.pad_top, g.pad_bottom), (g.pad_left, g.pad_right)
+        return {**super()._call(x), "padding": padding}
