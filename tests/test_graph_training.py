@@ -14,7 +14,18 @@ import fastcnn
 from fastcnn import Input, Model
 from fastcnn.core.arguments import Array
 from fastcnn.data.several import Several
-from fastcnn.layers import Add, BatchNorm, Conv2D, Dense, Flatten, GlobalAvgPool2D, Sigmoid, Softmax
+from fastcnn.layers import (
+    Add,
+    BatchNorm,
+    Conv2D,
+    Dense,
+    Flatten,
+    GlobalAvgPool2D,
+    MaxPool2D,
+    ReLU,
+    Sigmoid,
+    Softmax,
+)
 from fastcnn.losses import CrossEntropy, MeanSquaredError
 from fastcnn.models.execution import Executor
 from fastcnn.optimizers import SGD
@@ -101,6 +112,27 @@ def test_loss_and_gradients_are_those_of_the_specification(
         assert total == pytest.approx(wanted, rel=10 * SHARE[dtype])
         agree(found, expected, 20 * SHARE[dtype])
         assert all(array.any() for array in expected.values())
+
+
+@pytest.mark.usefixtures("compiled_alone")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_gradient_that_several_values_share_passes_a_relu_for_one_of_them(
+    dtype: Literal["float32", "float64"],
+) -> None:
+    """Both operands of a sum have its gradient. A segment must not mask it where it lies."""
+    images = Input((4, 7, 2))
+    x = Conv2D(5, 1)(images)
+    x = Add()([Conv2D(5, 1, activation="relu")(x), x])
+    x = Add()([x, ReLU()(x)])
+    wide = Conv2D(5, (1, 3), padding="same", activation="relu")
+    x = Add()([MaxPool2D()(wide(x)), MaxPool2D()(x)])
+    narrow = Conv2D(5, 1, activation="relu")
+    x = Flatten()(Add()([MaxPool2D((1, 2), 1, "same")(narrow(x)), x]))
+    x = Add()([Dense(30, activation="relu")(x), x])
+    model = Model(images, Dense(3)(x), seed=0, dtype=dtype)
+    data = samples(model, 5, dtype), targets(model, 5)
+    expected = gradients(on_engine(model, "naive"), *data)[1]
+    agree(gradients(model, *data)[1], expected, 20 * SHARE[dtype])
 
 
 @pytest.mark.parametrize("name", GRAPHS)

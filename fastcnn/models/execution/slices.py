@@ -224,7 +224,7 @@ class Slice(StepList):
         """
         convolution, pool = stage.layers[0], cast(MaxPoolLowering, stage.layers[-1])
         if any(one.rectifies for one in stage.layers):
-            dy = self.mask(self.n * pool.count, dy, stage.y, None)
+            dy = self.mask(self.n * pool.count, dy, stage.y, self._own(dy))
         self._masked.add(stage.start)
         convolution.bias_gradient(self, dy, pool.count)
         dx = self._other(dy)
@@ -248,7 +248,7 @@ class Slice(StepList):
             place = to if isinstance(layer, ReLULowering) else None
             if i in self._summed_later:
                 place = self.batch_array("dy", i, count)
-            dy = self.mask(count, dy, y, place)
+            dy = self.mask(count, dy, y, place or self._own(dy))
         if isinstance(layer, ReLULowering):
             return dy
         if isinstance(layer, MaxPoolLowering) and i > segment.first:
@@ -256,7 +256,7 @@ class Slice(StepList):
             if before.rectifies and not isinstance(before, ReLULowering):
                 # The pooled gradient has fewer numbers to mask; see _unpooled.
                 self._masked.add(before.i)
-                dy = self.mask(count, dy, y, None)
+                dy = self.mask(count, dy, y, self._own(dy))
         if i in self._summed_later:
             self.over_batch[i] = x, dy
         else:
@@ -267,6 +267,13 @@ class Slice(StepList):
         if i > segment.first or segment.needs_dx:
             layer.input_gradient(self, x, dy, dx)
         return dx
+
+    def _own(self, dy: Operand) -> Operand | None:
+        """Where a mask writes a gradient; None, which is in place, for one of the slice's own.
+
+        The gradient of the segment's output may be that of other values too.
+        """
+        return self._other(dy) if dy.base == program.DY else None
 
     def _gradient_room(self, i: int) -> Operand | None:
         """Where the gradient of layer ``i``'s input must lie, if it matters."""
