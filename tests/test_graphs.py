@@ -1050,7 +1050,9 @@ def test_dropout_and_residuals_draw_as_layer_by_layer() -> None:
     for engine in (None, "im2col"):
         inputs = Input((6,))
         x = Add()([Dropout(0.3)(Dense(6)(inputs)), Residual([Dropout(0.2), Dense(6)])(inputs)])
-        model = Model(inputs, Dense(2)(Dropout(0.1)(x)), seed=0, dtype="float64", engine=engine)
+        first = Dense(6)(x)  # another branch draws before the layer behind it does
+        x = Add()([Dropout(0.4)(x), Dropout(0.1)(first)])
+        model = Model(inputs, Dense(2)(x), seed=0, dtype="float64", engine=engine)
         data = np.random.default_rng(1).standard_normal((5, 6))
         model.train_on_batch(data, [0, 1, 1, 0, 1])
         states.append((model.rng.bit_generator.state, model.get_weights()))

@@ -39,11 +39,11 @@ from fastcnn.models.execution.preparation import (
     is_built_in,
     prepare,
 )
-from fastcnn.models.execution.training_units import units_of
+from fastcnn.models.execution.training_units import units_of, uses_randomness
 from fastcnn.models.graph import Graph
 from fastcnn.models.layer_by_layer import NO_FIGURES, Figures, add_gradient, loss_of
 from fastcnn.models.weights import Weights
-from fastcnn.nn.layers import Dropout, Layer, Residual, Shape, all_layers, own_arrays
+from fastcnn.nn.layers import Shape, all_layers, own_arrays
 from fastcnn.nn.losses import CrossEntropy
 from fastcnn.nn.optimizers import Optimizer
 from fastcnn.train.output_losses import Goal, OutputLosses
@@ -56,16 +56,6 @@ def _training_on(targets: Data) -> Purpose:
     """The purpose under which a training on such targets counts as prepared."""
     rows = any(part.ndim > 1 for part in parts_of(targets))
     return "train on rows" if rows else "train"
-
-
-def _uses_randomness(layers: Sequence[Layer]) -> bool:
-    """Whether layers may draw random numbers, as those of the user's own may."""
-    return any(
-        isinstance(layer, Dropout)
-        or not is_built_in(layer)
-        or (isinstance(layer, Residual) and _uses_randomness([*layer.layers, *layer.shortcut]))
-        for layer in layers
-    )
 
 
 class Executor:
@@ -81,7 +71,7 @@ class Executor:
         self._units = units_of(whole, weights, input_shapes)
         self._values = whole.outputs
         self._padded = any(one.unit.padded for one in self._units)
-        self._uses_randomness = _uses_randomness(layers)
+        self._uses_randomness = any(uses_randomness(node.layer) for node in whole.nodes)
         self._state = [
             array
             for layer in all_layers(layers)

@@ -22,7 +22,7 @@ from fastcnn.models.execution.stages import stage_end
 from fastcnn.models.graph import Graph, Node
 from fastcnn.models.layer_by_layer import trained_values
 from fastcnn.models.weights import Weights
-from fastcnn.nn.layers import Dense, Flatten, Layer, Shape, input_of_call
+from fastcnn.nn.layers import Dense, Dropout, Flatten, Layer, Shape, input_of_call
 
 
 class LoneNode:
@@ -129,11 +129,20 @@ def units_of(graph: Graph, weights: Weights, input_shapes: Sequence[Shape]) -> l
             after = user[row[-1].output]
             if _is_single(after, calls):
                 break
+            # Layers draw random numbers in the order of the graph.
+            follows = after.output == node.output + len(row)
+            if uses_randomness(after.layer) and not follows:
+                break
             row.append(after)
         done.update(one.output for one in row)
         (value,) = node.inputs
         result += _placed(row, weights, value in trained, trained)
     return result
+
+
+def uses_randomness(layer: Layer) -> bool:
+    """Whether a layer may draw random numbers, as one of a user's own may."""
+    return isinstance(layer, Dropout) or not is_built_in(layer)
 
 
 def _is_single(node: Node, calls: Counter[int]) -> bool:
