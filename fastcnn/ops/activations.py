@@ -13,13 +13,32 @@ from fastcnn.engine import registry
 from fastcnn.ops.checks import finite_number
 from fastcnn.ops.declaration import operation
 
+_NUMBERS = """
+x: numbers, any shape.
+top: the largest result, a finite number above 0. It is rounded to the dtype of x.
+alpha: the result approaches ``-alpha`` where x is far below 0; a finite number. Default 1.
+approximate: True computes ``x * (1 + tanh(√(2/π) * (x + 0.044715 * x³))) / 2`` instead,
+    which differs by up to 0.0005. Default False.
+"""
+_LEAKY = """
+slope: the factor of numbers that are not above 0, a finite number. Default 0.01.
+"""
+_LINE = """
+slope: the factor of x, a finite number. Default 1/6.
+offset: the result where x is 0, a finite number. Default 0.5.
+"""
+_SCORES = """
+x: scores, any shape of at least one axis. The classes are the last axis, (..., C).
+"""
+_CHANNELS = """
+x: images (N, H, W, C), samples (N, C), or any other shape with the channels last.
+slope: factor of the numbers of each channel that are not above 0, (C,).
+"""
 
-@operation()
+
+@operation(_NUMBERS)
 def relu(x: ArrayLike, *, engine: str | None = None) -> Array:
     """``max(x, 0)``, element by element. NaN stays NaN.
-
-    Args:
-        x: numbers, any shape.
 
     Returns:
         y, the shape and dtype of x.
@@ -29,20 +48,14 @@ def relu(x: ArrayLike, *, engine: str | None = None) -> Array:
         >>> fastcnn.relu(np.array([-1.0, 0.0, 2.0]))
         array([0., 0., 2.])
     """
-    (x,) = floats(x=x)
-    y: Array = registry.choose("relu", x.shape, x.dtype, engine)(x.reshape(-1))
-    return y.reshape(x.shape)
+    return _applied("relu", x, engine)
 
 
-@operation()
+@operation(_NUMBERS)
 def relu_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = None) -> Array:
     """Gradient of :func:`relu`: dy where x is above 0, and 0 elsewhere.
 
     It is 0 also where x is 0 or NaN.
-
-    Args:
-        dy: gradient of the output, the shape of x.
-        x: numbers, any shape.
 
     Returns:
         dx, the shape of x, of the common dtype of the arrays.
@@ -52,21 +65,12 @@ def relu_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = None) -> 
         >>> fastcnn.relu_backward(np.array([5.0, 5.0, 5.0]), np.array([-1.0, 0.0, 2.0]))
         array([0., 0., 5.])
     """
-    dy, x = floats(dy=dy, x=x)
-    shaped("dy", dy, x.shape, "the shape of x")
-    dx: Array = registry.choose("relu_backward", x.shape, x.dtype, engine)(
-        dy.reshape(-1), x.reshape(-1)
-    )
-    return dx.reshape(x.shape)
+    return _gradient("relu_backward", dy, x, engine)
 
 
-@operation()
+@operation(_LEAKY + _NUMBERS)
 def leaky_relu(x: ArrayLike, slope: float = 0.01, *, engine: str | None = None) -> Array:
     """x where it is above 0, and ``slope * x`` elsewhere. NaN stays NaN.
-
-    Args:
-        x: numbers, any shape.
-        slope: the factor of numbers that are not above 0, a finite number. Default 0.01.
 
     Returns:
         y, the shape and dtype of x.
@@ -76,22 +80,14 @@ def leaky_relu(x: ArrayLike, slope: float = 0.01, *, engine: str | None = None) 
         >>> fastcnn.leaky_relu(np.array([-2.0, 0.0, 2.0]), 0.5)
         array([-1.,  0.,  2.])
     """
-    (x,) = floats(x=x)
-    value = finite_number("slope", slope)
-    y: Array = registry.choose("leaky_relu", x.shape, x.dtype, engine)(x.reshape(-1), value)
-    return y.reshape(x.shape)
+    return _applied("leaky_relu", x, engine, finite_number("slope", slope))
 
 
-@operation()
+@operation(_LEAKY + _NUMBERS)
 def leaky_relu_backward(
     dy: ArrayLike, x: ArrayLike, slope: float = 0.01, *, engine: str | None = None
 ) -> Array:
     """Gradient of :func:`leaky_relu`: dy where x is above 0, and ``slope * dy`` elsewhere.
-
-    Args:
-        dy: gradient of the output, the shape of x.
-        x: numbers, any shape.
-        slope: the factor of numbers that are not above 0, a finite number. Default 0.01.
 
     Returns:
         dx, the shape of x, of the common dtype of the arrays.
@@ -101,20 +97,12 @@ def leaky_relu_backward(
         >>> fastcnn.leaky_relu_backward(np.array([5.0, 5.0]), np.array([-1.0, 2.0]), 0.5)
         array([2.5, 5. ])
     """
-    dy, x = floats(dy=dy, x=x)
-    shaped("dy", dy, x.shape, "the shape of x")
-    value = finite_number("slope", slope)
-    function = registry.choose("leaky_relu_backward", x.shape, x.dtype, engine)
-    dx: Array = function(dy.reshape(-1), x.reshape(-1), value)
-    return dx.reshape(x.shape)
+    return _gradient("leaky_relu_backward", dy, x, engine, finite_number("slope", slope))
 
 
-@operation()
+@operation(_NUMBERS)
 def tanh(x: ArrayLike, *, engine: str | None = None) -> Array:
     """Hyperbolic tangent, element by element.
-
-    Args:
-        x: numbers, any shape.
 
     Returns:
         y, the shape and dtype of x.
@@ -124,18 +112,12 @@ def tanh(x: ArrayLike, *, engine: str | None = None) -> Array:
         >>> fastcnn.tanh(np.array([-1000.0, 0.0]))
         array([-1.,  0.])
     """
-    (x,) = floats(x=x)
-    y: Array = registry.choose("tanh", x.shape, x.dtype, engine)(x.reshape(-1))
-    return y.reshape(x.shape)
+    return _applied("tanh", x, engine)
 
 
-@operation()
+@operation(_NUMBERS)
 def tanh_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = None) -> Array:
     """Gradient of :func:`tanh`: ``dy / cosh(x)²``.
-
-    Args:
-        dy: gradient of the output, the shape of x.
-        x: numbers, any shape.
 
     Returns:
         dx, the shape of x, of the common dtype of the arrays.
@@ -145,20 +127,12 @@ def tanh_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = None) -> 
         >>> fastcnn.tanh_backward(np.array([5.0, 5.0]), np.array([0.0, 1000.0]))
         array([5., 0.])
     """
-    dy, x = floats(dy=dy, x=x)
-    shaped("dy", dy, x.shape, "the shape of x")
-    dx: Array = registry.choose("tanh_backward", x.shape, x.dtype, engine)(
-        dy.reshape(-1), x.reshape(-1)
-    )
-    return dx.reshape(x.shape)
+    return _gradient("tanh_backward", dy, x, engine)
 
 
-@operation()
+@operation(_NUMBERS)
 def sigmoid(x: ArrayLike, *, engine: str | None = None) -> Array:
     """``1 / (1 + exp(-x))``, element by element.
-
-    Args:
-        x: numbers, any shape.
 
     Returns:
         y, the shape and dtype of x.
@@ -168,18 +142,12 @@ def sigmoid(x: ArrayLike, *, engine: str | None = None) -> Array:
         >>> fastcnn.sigmoid(np.array([-1000.0, 0.0, 1000.0]))
         array([0. , 0.5, 1. ])
     """
-    (x,) = floats(x=x)
-    y: Array = registry.choose("sigmoid", x.shape, x.dtype, engine)(x.reshape(-1))
-    return y.reshape(x.shape)
+    return _applied("sigmoid", x, engine)
 
 
-@operation()
+@operation(_NUMBERS)
 def sigmoid_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = None) -> Array:
     """Gradient of :func:`sigmoid`: ``dy * s * (1 - s)`` with ``s = sigmoid(x)``.
-
-    Args:
-        dy: gradient of the output, the shape of x.
-        x: numbers, any shape.
 
     Returns:
         dx, the shape of x, of the common dtype of the arrays.
@@ -189,22 +157,14 @@ def sigmoid_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = None) 
         >>> fastcnn.sigmoid_backward(np.array([4.0, 4.0]), np.array([0.0, 1000.0]))
         array([1., 0.])
     """
-    dy, x = floats(dy=dy, x=x)
-    shaped("dy", dy, x.shape, "the shape of x")
-    dx: Array = registry.choose("sigmoid_backward", x.shape, x.dtype, engine)(
-        dy.reshape(-1), x.reshape(-1)
-    )
-    return dx.reshape(x.shape)
+    return _gradient("sigmoid_backward", dy, x, engine)
 
 
-@operation()
+@operation(_SCORES)
 def softmax(x: ArrayLike, *, engine: str | None = None) -> Array:
     """``exp(x) / Σ exp(x)`` over the last axis.
 
     The maximum is subtracted from x first, so that nothing overflows.
-
-    Args:
-        x: scores, any shape of at least one axis. The classes are the last axis, (..., C).
 
     Returns:
         y, the shape and dtype of x. Each row sums to 1.
@@ -214,18 +174,12 @@ def softmax(x: ArrayLike, *, engine: str | None = None) -> Array:
         >>> fastcnn.softmax(np.array([[1000.0, 1000.0]]))
         array([[0.5, 0.5]])
     """
-    x, rows = _rows(x)
-    y: Array = registry.choose("softmax", rows.shape, x.dtype, engine)(rows)
-    return y.reshape(x.shape)
+    return _applied_to_rows("softmax", x, engine)
 
 
-@operation()
+@operation(_SCORES)
 def softmax_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = None) -> Array:
     """Gradient of :func:`softmax`.
-
-    Args:
-        dy: gradient of the output, the shape of x.
-        x: scores, any shape of at least one axis. The classes are the last axis, (..., C).
 
     Returns:
         dx, the shape of x, of the common dtype of the arrays.
@@ -235,23 +189,14 @@ def softmax_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = None) 
         >>> fastcnn.softmax_backward(np.array([1.0, 0.0]), np.array([0.0, 0.0]))
         array([ 0.25, -0.25])
     """
-    dy, x = floats(dy=dy, x=x)
-    shaped("dy", dy, x.shape, "the shape of x")
-    x, rows = _rows(x)
-    dx: Array = registry.choose("softmax_backward", rows.shape, x.dtype, engine)(
-        dy.reshape(rows.shape), rows
-    )
-    return dx.reshape(x.shape)
+    return _gradient_of_rows("softmax_backward", dy, x, engine)
 
 
-@operation()
+@operation(_SCORES)
 def log_softmax(x: ArrayLike, *, engine: str | None = None) -> Array:
     """Logarithm of :func:`softmax`.
 
     It is computed without the probabilities, because these may be too small for the dtype.
-
-    Args:
-        x: scores, any shape of at least one axis. The classes are the last axis, (..., C).
 
     Returns:
         y, the shape and dtype of x.
@@ -261,18 +206,12 @@ def log_softmax(x: ArrayLike, *, engine: str | None = None) -> Array:
         >>> fastcnn.log_softmax(np.array([0.0, -2000.0]))
         array([    0., -2000.])
     """
-    x, rows = _rows(x)
-    y: Array = registry.choose("log_softmax", rows.shape, x.dtype, engine)(rows)
-    return y.reshape(x.shape)
+    return _applied_to_rows("log_softmax", x, engine)
 
 
-@operation()
+@operation(_SCORES)
 def log_softmax_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = None) -> Array:
     """Gradient of :func:`log_softmax`.
-
-    Args:
-        dy: gradient of the output, the shape of x.
-        x: scores, any shape of at least one axis. The classes are the last axis, (..., C).
 
     Returns:
         dx, the shape of x, of the common dtype of the arrays.
@@ -282,24 +221,14 @@ def log_softmax_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = No
         >>> fastcnn.log_softmax_backward(np.array([1.0, 0.0]), np.array([0.0, 0.0]))
         array([ 0.5, -0.5])
     """
-    dy, x = floats(dy=dy, x=x)
-    shaped("dy", dy, x.shape, "the shape of x")
-    x, rows = _rows(x)
-    dx: Array = registry.choose("log_softmax_backward", rows.shape, x.dtype, engine)(
-        dy.reshape(rows.shape), rows
-    )
-    return dx.reshape(x.shape)
+    return _gradient_of_rows("log_softmax_backward", dy, x, engine)
 
 
-@operation()
+@operation(_NUMBERS)
 def clipped_relu(x: ArrayLike, top: float, *, engine: str | None = None) -> Array:
     """``min(max(x, 0), top)``, element by element. NaN stays NaN.
 
     With ``top`` 6 it is known as ReLU6.
-
-    Args:
-        x: numbers, any shape.
-        top: the largest result, a finite number above 0. It is rounded to the dtype of x.
 
     Returns:
         y, the shape and dtype of x.
@@ -315,18 +244,13 @@ def clipped_relu(x: ArrayLike, top: float, *, engine: str | None = None) -> Arra
     return _applied("clipped_relu", x, engine, maximum)
 
 
-@operation()
+@operation(_NUMBERS)
 def clipped_relu_backward(
     dy: ArrayLike, x: ArrayLike, top: float, *, engine: str | None = None
 ) -> Array:
     """Gradient of :func:`clipped_relu`: dy where x lies between 0 and ``top``, and 0 elsewhere.
 
     It is 0 also where x is 0, ``top`` or NaN.
-
-    Args:
-        dy: gradient of the output, the shape of x.
-        x: numbers, any shape.
-        top: the largest result, a finite number above 0. It is rounded to the dtype of x.
 
     Returns:
         dx, the shape of x, of the common dtype of the arrays.
@@ -340,13 +264,9 @@ def clipped_relu_backward(
     return _gradient("clipped_relu_backward", dy, x, engine, maximum)
 
 
-@operation()
+@operation(_NUMBERS)
 def elu(x: ArrayLike, alpha: float = 1.0, *, engine: str | None = None) -> Array:
     """x where it is above 0, and ``alpha * (exp(x) - 1)`` elsewhere. NaN stays NaN.
-
-    Args:
-        x: numbers, any shape.
-        alpha: the result approaches ``-alpha`` where x is far below 0; a finite number. Default 1.
 
     Returns:
         y, the shape and dtype of x.
@@ -362,18 +282,13 @@ def elu(x: ArrayLike, alpha: float = 1.0, *, engine: str | None = None) -> Array
     return _applied("elu", x, engine, finite_number("alpha", alpha))
 
 
-@operation()
+@operation(_NUMBERS)
 def elu_backward(
     dy: ArrayLike, x: ArrayLike, alpha: float = 1.0, *, engine: str | None = None
 ) -> Array:
     """Gradient of :func:`elu`: dy where x is above 0, and ``dy * alpha * exp(x)`` elsewhere.
 
     Where x is 0 it is ``alpha * dy``, and NaN where x is NaN.
-
-    Args:
-        dy: gradient of the output, the shape of x.
-        x: numbers, any shape.
-        alpha: the result approaches ``-alpha`` where x is far below 0; a finite number. Default 1.
 
     Returns:
         dx, the shape of x, of the common dtype of the arrays.
@@ -386,18 +301,13 @@ def elu_backward(
     return _gradient("elu_backward", dy, x, engine, finite_number("alpha", alpha))
 
 
-@operation()
+@operation(_LINE + _NUMBERS)
 def hard_sigmoid(
     x: ArrayLike, slope: float = 1 / 6, offset: float = 0.5, *, engine: str | None = None
 ) -> Array:
     """``slope * x + offset``, but at least 0 and at most 1. NaN stays NaN.
 
     Three straight lines take the place of :func:`sigmoid`.
-
-    Args:
-        x: numbers, any shape.
-        slope: the factor of x, a finite number. Default 1/6.
-        offset: the result where x is 0, a finite number. Default 0.5.
 
     Returns:
         y, the shape and dtype of x.
@@ -413,7 +323,7 @@ def hard_sigmoid(
     return _applied("hard_sigmoid", x, engine, *_line(slope, offset))
 
 
-@operation()
+@operation(_LINE + _NUMBERS)
 def hard_sigmoid_backward(
     dy: ArrayLike,
     x: ArrayLike,
@@ -426,12 +336,6 @@ def hard_sigmoid_backward(
 
     It is 0 also where ``slope * x + offset`` is 0, 1 or NaN.
 
-    Args:
-        dy: gradient of the output, the shape of x.
-        x: numbers, any shape.
-        slope: the factor of x, a finite number. Default 1/6.
-        offset: the result where x is 0, a finite number. Default 0.5.
-
     Returns:
         dx, the shape of x, of the common dtype of the arrays.
 
@@ -443,14 +347,11 @@ def hard_sigmoid_backward(
     return _gradient("hard_sigmoid_backward", dy, x, engine, *_line(slope, offset))
 
 
-@operation()
+@operation(_NUMBERS)
 def hard_swish(x: ArrayLike, *, engine: str | None = None) -> Array:
     """``x * hard_sigmoid(x)``: 0 up to -3, x from 3 on. NaN stays NaN.
 
     At -∞ the result is 0, the limit.
-
-    Args:
-        x: numbers, any shape.
 
     Returns:
         y, the shape and dtype of x.
@@ -465,15 +366,11 @@ def hard_swish(x: ArrayLike, *, engine: str | None = None) -> Array:
     return _applied("hard_swish", x, engine)
 
 
-@operation()
+@operation(_NUMBERS)
 def hard_swish_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = None) -> Array:
     """Gradient of :func:`hard_swish`: ``dy * (x / 3 + 1/2)`` where x lies between -3 and 3.
 
     It is 0 where x is at most -3, dy where x is at least 3, and NaN where x is NaN.
-
-    Args:
-        dy: gradient of the output, the shape of x.
-        x: numbers, any shape.
 
     Returns:
         dx, the shape of x, of the common dtype of the arrays.
@@ -486,14 +383,11 @@ def hard_swish_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = Non
     return _gradient("hard_swish_backward", dy, x, engine)
 
 
-@operation()
+@operation(_NUMBERS)
 def swish(x: ArrayLike, *, engine: str | None = None) -> Array:
     """``x * sigmoid(x)``, element by element; it is also called SiLU. NaN stays NaN.
 
     At -∞ the result is 0, the limit.
-
-    Args:
-        x: numbers, any shape.
 
     Returns:
         y, the shape and dtype of x.
@@ -509,13 +403,9 @@ def swish(x: ArrayLike, *, engine: str | None = None) -> Array:
     return _applied("swish", x, engine)
 
 
-@operation()
+@operation(_NUMBERS)
 def swish_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = None) -> Array:
     """Gradient of :func:`swish`: ``dy * (s + x * s * (1 - s))`` with ``s = sigmoid(x)``.
-
-    Args:
-        dy: gradient of the output, the shape of x.
-        x: numbers, any shape.
 
     Returns:
         dx, the shape of x, of the common dtype of the arrays.
@@ -528,17 +418,12 @@ def swish_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = None) ->
     return _gradient("swish_backward", dy, x, engine)
 
 
-@operation()
+@operation(_NUMBERS)
 def gelu(x: ArrayLike, approximate: bool = False, *, engine: str | None = None) -> Array:
     """``x * Φ(x)``, where Φ(x) is the probability that a standard normal number is at most x.
 
     NaN stays NaN, and at -∞ the result is 0, the limit. Where x is negative, the result keeps its
     digits, so that it is more exact than ``x * (1 + erf(x / √2)) / 2``.
-
-    Args:
-        x: numbers, any shape.
-        approximate: True computes ``x * (1 + tanh(√(2/π) * (x + 0.044715 * x³))) / 2`` instead,
-            which differs by up to 0.0005. Default False.
 
     Returns:
         y, the shape and dtype of x.
@@ -553,17 +438,11 @@ def gelu(x: ArrayLike, approximate: bool = False, *, engine: str | None = None) 
     return _applied("gelu", x, engine, truth("approximate", approximate))
 
 
-@operation()
+@operation(_NUMBERS)
 def gelu_backward(
     dy: ArrayLike, x: ArrayLike, approximate: bool = False, *, engine: str | None = None
 ) -> Array:
     """Gradient of :func:`gelu`: ``dy * (Φ(x) + x * φ(x))``, where φ is the slope of Φ.
-
-    Args:
-        dy: gradient of the output, the shape of x.
-        x: numbers, any shape.
-        approximate: True computes ``x * (1 + tanh(√(2/π) * (x + 0.044715 * x³))) / 2`` instead,
-            which differs by up to 0.0005. Default False.
 
     Returns:
         dx, the shape of x, of the common dtype of the arrays.
@@ -576,12 +455,9 @@ def gelu_backward(
     return _gradient("gelu_backward", dy, x, engine, truth("approximate", approximate))
 
 
-@operation()
+@operation(_NUMBERS)
 def softplus(x: ArrayLike, *, engine: str | None = None) -> Array:
     """``log(1 + exp(x))``, element by element, without overflow. NaN stays NaN.
-
-    Args:
-        x: numbers, any shape.
 
     Returns:
         y, the shape and dtype of x.
@@ -597,13 +473,9 @@ def softplus(x: ArrayLike, *, engine: str | None = None) -> Array:
     return _applied("softplus", x, engine)
 
 
-@operation()
+@operation(_NUMBERS)
 def softplus_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = None) -> Array:
     """Gradient of :func:`softplus`: ``dy * sigmoid(x)``.
-
-    Args:
-        dy: gradient of the output, the shape of x.
-        x: numbers, any shape.
 
     Returns:
         dx, the shape of x, of the common dtype of the arrays.
@@ -616,15 +488,11 @@ def softplus_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = None)
     return _gradient("softplus_backward", dy, x, engine)
 
 
-@operation()
+@operation(_CHANNELS)
 def prelu(x: ArrayLike, slope: ArrayLike, *, engine: str | None = None) -> Array:
     """x where it is above 0, and ``slope * x`` elsewhere, with a slope for each channel.
 
     NaN stays NaN. A net learns the slopes.
-
-    Args:
-        x: images (N, H, W, C), samples (N, C), or any other shape with the channels last.
-        slope: factor of the numbers of each channel that are not above 0, (C,).
 
     Returns:
         y in the shape of x, of the common dtype of the arrays.
@@ -643,7 +511,7 @@ def prelu(x: ArrayLike, slope: ArrayLike, *, engine: str | None = None) -> Array
     return y.reshape(x.shape)
 
 
-@operation()
+@operation(_CHANNELS)
 def prelu_backward(
     dy: ArrayLike, x: ArrayLike, slope: ArrayLike, *, engine: str | None = None
 ) -> tuple[Array, Array]:
@@ -652,11 +520,6 @@ def prelu_backward(
     The gradient of x is dy where x is above 0, and ``slope * dy`` elsewhere, also where x is 0 or
     NaN. The gradient of a slope is the sum of ``dy * x`` over the numbers of its channel that are
     not above 0.
-
-    Args:
-        dy: gradient of the output, the shape of x.
-        x: images (N, H, W, C), samples (N, C), or any other shape with the channels last.
-        slope: factor of the numbers of each channel that are not above 0, (C,).
 
     Returns:
         dx in the shape of x and dslope (C,), of the common dtype of the arrays.
@@ -713,8 +576,25 @@ def _channel_rows(x: Array, slope: Array) -> Array:
     return rows
 
 
-def _rows(x: ArrayLike) -> tuple[Array, Array]:
-    (array,) = floats(x=x)
-    if array.ndim < 1 or array.shape[-1] < 1:
-        raise ValueError(f"x must have at least one class on its last axis, got {array.shape}")
-    return array, array.reshape(-1, array.shape[-1])
+def _applied_to_rows(op: str, x: ArrayLike, engine: str | None) -> Array:
+    """An operation that takes each row by itself."""
+    (x,) = floats(x=x)
+    rows = _rows(x)
+    y: Array = registry.choose(op, rows.shape, x.dtype, engine)(rows)
+    return y.reshape(x.shape)
+
+
+def _gradient_of_rows(op: str, dy: ArrayLike, x: ArrayLike, engine: str | None) -> Array:
+    """The gradient of an operation that takes each row by itself."""
+    dy, x = floats(dy=dy, x=x)
+    shaped("dy", dy, x.shape, "the shape of x")
+    rows = _rows(x)
+    dx: Array = registry.choose(op, rows.shape, x.dtype, engine)(dy.reshape(rows.shape), rows)
+    return dx.reshape(x.shape)
+
+
+def _rows(x: Array) -> Array:
+    if x.ndim < 1 or x.shape[-1] < 1:
+        raise ValueError(f"x must have at least one class on its last axis, got {x.shape}")
+    rows: Array = x.reshape(-1, x.shape[-1])
+    return rows

@@ -18,6 +18,9 @@ from fastcnn.ops.checks import (
 from fastcnn.ops.declaration import operation
 
 _CONVOLUTION = """
+x: images, (N, H, W, IC).
+w: filters, (KH, KW, IC/groups, OC).
+dy: gradient of the output, (N, OH, OW, OC).
 stride: pixels between outputs, an int or (vertical, horizontal). Default 1.
 padding: pixels of zeros around the images: "valid" (none), "same" (the output is ⌈H/stride⌉
     pixels high and ⌈W/stride⌉ wide, and an odd pixel goes to the end), an int,
@@ -52,8 +55,6 @@ def conv2d(
     The sum goes over kh, kw and the input channels of oc's group. Outside the image x is 0.
 
     Args:
-        x: images, (N, H, W, IC).
-        w: filters, (KH, KW, IC/groups, OC).
         b: bias, (OC,), or None for no bias. Default None.
 
     Returns:
@@ -101,11 +102,6 @@ def conv2d_backward(
 ) -> tuple[Array, Array, Array]:
     """All gradients of :func:`conv2d` without activation.
 
-    Args:
-        dy: gradient of the output, (N, OH, OW, OC).
-        x: images, (N, H, W, IC).
-        w: filters, (KH, KW, IC/groups, OC).
-
     Returns:
         dx (N, H, W, IC), dw (KH, KW, IC/groups, OC) and db (OC,), of the common dtype of the
         arrays.
@@ -148,8 +144,6 @@ def conv2d_input_gradient(
     """Gradient of :func:`conv2d` with respect to x, which is also the transposed convolution.
 
     Args:
-        dy: gradient of the output, (N, OH, OW, OC).
-        w: filters, (KH, KW, IC/groups, OC).
         x_shape: the shape of x, a tuple of ints (N, H, W, IC).
 
     Returns:
@@ -197,8 +191,6 @@ def conv2d_filter_gradient(
     """Gradient of :func:`conv2d` with respect to w.
 
     Args:
-        dy: gradient of the output, (N, OH, OW, OC).
-        x: images, (N, H, W, IC).
         kernel_size: (KH, KW), or an int for both.
 
     Returns:
@@ -229,12 +221,9 @@ def conv2d_filter_gradient(
     return dw
 
 
-@operation()
+@operation(_CONVOLUTION)
 def conv2d_bias_gradient(dy: ArrayLike, *, engine: str | None = None) -> Array:
     """Gradient of :func:`conv2d` with respect to b: the sum of dy over images and pixels.
-
-    Args:
-        dy: gradient of the output, (N, OH, OW, OC).
 
     Returns:
         db, (OC,), of the dtype of dy.

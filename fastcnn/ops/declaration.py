@@ -21,6 +21,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {}
 """The public functions by name; :func:`operation` enters them."""
 
 PARAMETERS = """
+dy: gradient of the output, the shape of x.
 activation: "relu" replaces negative results by 0 before they are stored; None keeps all.
     Default None.
 algorithm: "direct", "winograd" (float32, filters of 3×3 or 5×5, stride 1, no dilation, one

@@ -110,7 +110,6 @@ def batch_norm_backward(
     """All gradients of :func:`batch_norm`.
 
     Args:
-        dy: gradient of the output, the shape of x.
         x: images (N, H, W, C), samples (N, C), or any other shape with the channels last. One value
             for each channel is a ``ValueError``, because one value has no variance.
         mean, variance: the results of :func:`batch_norm` for each channel, (C,).
@@ -186,9 +185,6 @@ def layer_norm_backward(
     engine: str | None = None,
 ) -> tuple[Array, Array, Array]:
     """All gradients of :func:`layer_norm`.
-
-    Args:
-        dy: gradient of the output, the shape of x.
 
     Returns:
         dx in the shape of x, dgamma and dbeta in the shape of gamma, of the common dtype of the
@@ -266,9 +262,6 @@ def group_norm_backward(
 ) -> tuple[Array, Array, Array]:
     """All gradients of :func:`group_norm`.
 
-    Args:
-        dy: gradient of the output, the shape of x.
-
     Returns:
         dx in the shape of x, dgamma (C,) and dbeta (C,), of the common dtype of the arrays.
 
@@ -345,9 +338,6 @@ def local_response_norm_backward(
     engine: str | None = None,
 ) -> Array:
     """Gradient of :func:`local_response_norm`.
-
-    Args:
-        dy: gradient of the output, the shape of x.
 
     Returns:
         dx in the shape of x, of the common dtype of the arrays.

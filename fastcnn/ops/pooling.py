@@ -10,6 +10,8 @@ from fastcnn.engine import registry
 from fastcnn.ops.declaration import operation
 
 _WINDOWS = """
+x: images, (N, H, W, C).
+dy: gradient of the output, (N, OH, OW, C).
 size: height and width of the windows, an int or (vertical, horizontal).
 stride: pixels between windows, an int or (vertical, horizontal), or None for ``size``.
     Default None.
@@ -31,9 +33,6 @@ def max_pool2d(
     """Largest value of each window.
 
     NaN wins over every number. Padding never wins.
-
-    Args:
-        x: images, (N, H, W, C).
 
     Returns:
         y, (N, OH, OW, C), of the dtype of x.
@@ -62,9 +61,6 @@ def min_pool2d(
 
     NaN wins over every number. Padding never wins.
 
-    Args:
-        x: images, (N, H, W, C).
-
     Returns:
         y, (N, OH, OW, C), of the dtype of x.
 
@@ -91,9 +87,6 @@ def avg_pool2d(
     """Mean of each window.
 
     Padding does not count: a window with one pixel in the image has the value of that pixel.
-
-    Args:
-        x: images, (N, H, W, C).
 
     Returns:
         y, (N, OH, OW, C), of the dtype of x.
@@ -123,10 +116,6 @@ def max_pool2d_backward(
 
     The gradient of a window goes only to its maximum, and to the first of equal maxima in row-major
     order. NaN counts as the maximum, and the first of several NaNs wins.
-
-    Args:
-        dy: gradient of the output, (N, OH, OW, C).
-        x: images, (N, H, W, C).
 
     Returns:
         dx, (N, H, W, C), of the common dtype of the arrays.
@@ -158,10 +147,6 @@ def min_pool2d_backward(
     The gradient of a window goes only to its minimum, and to the first of equal minima in row-major
     order. NaN counts as the minimum, and the first of several NaNs wins.
 
-    Args:
-        dy: gradient of the output, (N, OH, OW, C).
-        x: images, (N, H, W, C).
-
     Returns:
         dx, (N, H, W, C), of the common dtype of the arrays.
 
@@ -191,10 +176,6 @@ def avg_pool2d_backward(
 
     The pixels of a window that lie in the image share its gradient equally. Only the shape and the
     dtype of ``x`` matter.
-
-    Args:
-        dy: gradient of the output, (N, OH, OW, C).
-        x: images, (N, H, W, C).
 
     Returns:
         dx, (N, H, W, C), of the common dtype of the arrays.

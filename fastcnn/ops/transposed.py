@@ -11,6 +11,8 @@ from fastcnn.ops.checks import Activation, Algorithm, Math, check_activation, ge
 from fastcnn.ops.declaration import operation
 
 _TRANSPOSED = """
+x: images, (N, H, W, IC).
+dy: gradient of the output, (N, OH, OW, OC).
 stride: pixels of the result from one pixel of x to the next, an int or (vertical, horizontal).
     Default 1.
 padding: which pixels of the result are left out: "valid", "same", an int,
@@ -64,7 +66,6 @@ def conv2d_transpose(
     bottom or right.
 
     Args:
-        x: images, (N, H, W, IC).
         w: filters, (KH, KW, OC/groups, IC), as of Keras and of the :func:`conv2d` that takes y back
             to x.
         b: bias, (OC,), or None for no bias. Default None.
@@ -126,8 +127,6 @@ def conv2d_transpose_backward(
     filters, in which x has the part of the output's gradient.
 
     Args:
-        dy: gradient of the output, (N, OH, OW, OC).
-        x: images, (N, H, W, IC).
         w: filters, (KH, KW, OC/groups, IC).
 
     Returns:
