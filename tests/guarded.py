@@ -42,7 +42,6 @@ from fastcnn.engine.numba.contraction.column_sums import add_to_totals, round_to
 from fastcnn.engine.numba.conv import direct, winograd, winograd_plan
 from fastcnn.engine.numba.elementwise import activations
 from fastcnn.engine.numba.elementwise import augmentation as kernels_of_augmentation
-from fastcnn.engine.numba.pool import chooser as pooling
 from fastcnn.engine.numba.runtime import arrays as seam
 from fastcnn.engine.numba.runtime import jobs, kernel_cache, threads
 from fastcnn.engine.numba.runtime.calls import SHARE
@@ -362,9 +361,6 @@ def run_here(chosen: Iterable[Case], dtypes: Sequence[str]) -> int:
                 _compare(case, [y], [_pooled(expected[0])], [_pooled(allowed[0])])
                 y, _ = winograd.conv2d_pooled_with_indices(x, w, b[0] if b else None, relu, g)
                 _compare(case, [y], [_pooled(expected[0])], [_pooled(allowed[0])])
-            if case.problem.op == "max_pool2d_backward":
-                with _written_past_the_cache():
-                    _compare(case, call(case.problem, inputs, "numba"), expected, allowed)
         count += 1
     _share_as_threads_do()
     _move_images(dtypes)
@@ -392,19 +388,6 @@ def _filters_packed() -> Iterator[None]:
     finally:
         chooser.packing_pays, chooser.PACKED_BLOCKS = rule, blocks
         direct.forward_decision.cache_clear()
-
-
-@contextmanager
-def _written_past_the_cache() -> Iterator[None]:
-    """Let all gradients be written as only large ones are otherwise."""
-    least = pooling.BEYOND_CACHE
-    pooling.BEYOND_CACHE = 0
-    pooling.gradient_decision.cache_clear()
-    try:
-        yield
-    finally:
-        pooling.BEYOND_CACHE = least
-        pooling.gradient_decision.cache_clear()
 
 
 def _use_memory(border: Border) -> None:

@@ -297,14 +297,6 @@ def test_explain_says_which_kernel_pools_and_why_not_those_before_it(
     assert len([line for line in lines[first:] if line.startswith("    not ")]) == refusals
 
 
-def test_explain_says_why_a_gradient_is_not_streamed() -> None:
-    dy, x = (8, 56, 56, 64), (8, 112, 112, 64)
-    assert "kernel: streamed, " in str(fastcnn.explain("max_pool2d_backward", dy, x, 2))
-    dy, x = (1, 56, 56, 64), (1, 112, 112, 64)
-    explained = str(fastcnn.explain("max_pool2d_backward", dy, x, 2))
-    assert "not streamed: the gradient has less than 16 MiB, which caches hold" in explained
-
-
 @pytest.mark.parametrize(
     ("channels", "order", "not_in_slabs"),
     [

@@ -210,7 +210,6 @@ for module, name, sides in (  # those that no row of the table chooses
     ("contraction.packing", "_pack_steps", 2), ("dense.large", "_add_splits", 2),
     ("contraction.column_sums", "_split_sums", 2),
     ("pool.gradient", "_argmax_gradient", 2), ("pool.average", "_average_gradient", 2),
-    ("pool.streamed_gradient", "_streamed_gradient", 3),
 ):
     factory = getattr(import_module(f"fastcnn.engine.numba.{module}"), name)
     for lanes in (4, 8, 16):

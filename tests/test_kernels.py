@@ -750,42 +750,6 @@ def test_tile_fits_the_problem_and_the_registers(isa: str, dtype: str) -> None:
             assert tile.rows * tile.vectors < registers().number, problem
 
 
-@pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize(
-    ("rows", "columns", "padding"),
-    [(70, 30, 0), (70, 31, 1), (33, 17, (1, 0)), (64, 6, ((0, 1), (1, 1))), (5, 4, "same")],
-)
-def test_large_pooling_gradients_are_written_past_the_cache(
-    size: int, rows: int, columns: int, padding: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    x = integers(1, 2, rows, columns, 64)
-    x[0, 1, 2], x[1, rows // 2, :2] = np.nan, np.nan
-    g = pool_geometry(x.shape, size, stride=2, padding=padding)
-    dy = integers(2, *g.output_shape)
-    usual = kernels.max_pool2d_backward(dy, x, g)
-    # Aligned as results of that size are.
-    monkeypatch.setattr(arrays, "allocate", aligned)
-    monkeypatch.setattr(pooling, "BEYOND_CACHE", 0)
-    pooling.gradient_decision.cache_clear()
-    covered = (g.oh - 1) * 2 - g.pad_top + size >= rows
-    covered &= (g.ow - 1) * 2 - g.pad_left + size >= columns
-    problem = pooling.PoolProblem("max", g, x.itemsize, streamable=True)
-    for is_aligned in (True, False):
-        choice = pooling.gradient_decision(problem._replace(streamable=is_aligned))
-        assert (choice.name == "streamed") == (covered and is_aligned)
-    streamed = kernels.max_pool2d_backward(dy, x, g)
-    pooling.gradient_decision.cache_clear()
-    np.testing.assert_array_equal(usual, naive.max_pool2d_backward(dy, x, g))
-    np.testing.assert_array_equal(streamed, usual)
-
-
-def aligned(shape: tuple[int, ...], dtype: Any) -> Any:
-    """New memory that begins at a vector's border."""
-    count = int(np.prod(shape))
-    memory = np.empty(count + 16, dtype)
-    return memory[-memory.ctypes.data % 64 // memory.itemsize :][:count].reshape(shape)
-
-
 def asked(monkeypatch: pytest.MonkeyPatch, name: str | None, features: str | None) -> str:
     """What host_registers() says under NUMBA_CPU_NAME and NUMBA_CPU_FEATURES."""
     monkeypatch.setattr(config, "CPU_NAME", name)

@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from fastcnn.core.geometry import PoolGeometry
-from fastcnn.core.hardware import L3_BYTES
 from fastcnn.core.long_sums import STRETCH
 from fastcnn.engine.numba.pool.average import _average_gradient, _average_rows
 from fastcnn.engine.numba.pool.forward import _extreme_rows
 from fastcnn.engine.numba.pool.gradient import _argmax_gradient, _extreme_gradient_rows
-from fastcnn.engine.numba.pool.streamed_gradient import STREAMED_ROWS, _streamed_gradient
 from fastcnn.engine.numba.pool.windows import BLOCK_ROWS
 from fastcnn.engine.numba.runtime.decisions import Decision, Entry, decide
 from fastcnn.engine.numba.runtime.instruction_sets import cached_choice, registers
@@ -24,10 +22,6 @@ from fastcnn.engine.numba.runtime.types import Kernel
 
 UNROLLED = ((2, 2), (3, 3))
 """Windows whose loops are unrolled, because most nets pool by them; each is a kernel to compile."""
-STREAMED = "streamed"
-"""The entry whose kernel takes scratch."""
-BEYOND_CACHE = L3_BYTES
-"""Bytes of a gradient that the caches do not hold until it is read."""
 
 
 class PoolProblem(NamedTuple):
@@ -37,14 +31,11 @@ class PoolProblem(NamedTuple):
         kind: "max", "min" or "average".
         g: the geometry.
         itemsize: bytes of a number.
-        streamable: whether a gradient may be written past the cache. Its array begins at a multiple
-            of a vector's bytes, and no step of a program reads it next.
     """
 
     kind: str
     g: PoolGeometry
     itemsize: int
-    streamable: bool = False
 
     @property
     def lanes(self) -> int:
@@ -95,23 +86,6 @@ def _not_unrolled(problem: PoolProblem) -> str | None:
     return None
 
 
-def _not_streamed(problem: PoolProblem) -> str | None:
-    g, (vectors, lanes) = problem.g, problem.tile
-    if refusal := _not_unrolled(problem):
-        return refusal
-    if (g.stride_h, g.stride_w) != (2, 2):
-        return f"it is made for stride 2, not {(g.stride_h, g.stride_w)}"
-    if g.n * g.h * g.w * g.c * problem.itemsize < BEYOND_CACHE:
-        return f"the gradient has less than {BEYOND_CACHE >> 20} MiB, which caches hold"
-    if g.c % (vectors * lanes):
-        return f"{g.c} channels are not a multiple of {vectors * lanes}, so tiles would need masks"
-    if g.oh * 2 - 2 - g.pad_top + g.kh < g.h or g.ow * 2 - 2 - g.pad_left + g.kw < g.w:
-        return "some pixels lie in no window, and no window would write them"
-    if not problem.streamable:
-        return "the gradient is not aligned, or is read at once"
-    return None
-
-
 def _no_extreme(problem: PoolProblem) -> str | None:
     return None if problem.kind in ("max", "min") else "it compares numbers and adds none"
 
@@ -131,11 +105,6 @@ def _output_rows(g: PoolGeometry) -> int:
 
 def _input_blocks(g: PoolGeometry) -> int:
     return g.n * -(-g.h // BLOCK_ROWS)
-
-
-def streamed_blocks(g: PoolGeometry) -> int:
-    """Blocks of rows into which a streamed gradient cuts an image."""
-    return -(-g.h // STREAMED_ROWS)
 
 
 FORWARD = (
@@ -169,13 +138,6 @@ FORWARD = (
     ),
 )
 GRADIENT = (
-    _entry(
-        STREAMED,
-        "a gradient larger than the caches is best written past them",
-        _not_streamed,
-        lambda p: _streamed_gradient(*p.tile, p.g.kh),
-        lambda g: g.n * streamed_blocks(g),
-    ),
     _entry(
         "unrolled window",
         "windows of 2×2 and 3×3 pixels are usual, and unrolled loops are faster",
@@ -218,7 +180,7 @@ def forward_kernel(kind: str, g: PoolGeometry, itemsize: int) -> PoolPlan:
 
 
 def gradient_kernel(kind: str, g: PoolGeometry, itemsize: int) -> PoolPlan:
-    """The kernel of a gradient in a program, and its items.
+    """The kernel of a gradient, and its items.
 
     It is ``(dy, x, dx, record(g))``, without ``x`` for "average".
     """
@@ -240,7 +202,7 @@ def explanation(op: str, g: PoolGeometry, itemsize: int) -> Iterator[str]:
         yield from forward_decision(PoolProblem(kind, g, itemsize)).lines()
     else:
         size = 8 if sums_are_long(g) else itemsize
-        yield from gradient_decision(PoolProblem(kind, g, size, streamable=True)).lines()
+        yield from gradient_decision(PoolProblem(kind, g, size)).lines()
 
 
 def sums_are_long(g: PoolGeometry) -> bool:

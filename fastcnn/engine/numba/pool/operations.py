@@ -8,17 +8,12 @@ from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import PoolGeometry
 from fastcnn.engine.numba.contraction.column_sums import rounded
 from fastcnn.engine.numba.pool.chooser import (
-    STREAMED,
-    PoolProblem,
     argmax_gradient_kernel,
     forward_kernel,
-    gradient_decision,
     gradient_kernel,
-    streamed_blocks,
     sums_are_long,
 )
 from fastcnn.engine.numba.runtime.arrays import converted, empty_like_type, readable, record
-from fastcnn.engine.numba.runtime.instruction_sets import registers
 from fastcnn.engine.numba.runtime.threads import parallel_for
 
 
@@ -78,14 +73,9 @@ def _extreme_gradient(kind: str, dy: Array, x: Array, g: PoolGeometry) -> Array:
         wide = converted(dy, np.float64), converted(x, np.float64)
         return rounded(_extreme_gradient(kind, *wide, g), dy)
     dx = empty_like_type(dy, *g.input_shape)
-    aligned = dx.ctypes.data % registers().vector_bytes == 0
-    decision = gradient_decision(PoolProblem(kind, g, dy.itemsize, streamable=aligned))
-    kernel, items = decision.plan
+    kernel, items = gradient_kernel(kind, g, dy.itemsize)
     operands = readable(dy).reshape(-1), readable(x).reshape(-1), dx.reshape(-1)
-    scratch: tuple[object, ...] = ()
-    if decision.name == STREAMED:
-        scratch = empty_like_type(dy, items * g.w * g.c), streamed_blocks(g)
-    parallel_for(kernel, items, 2 * _work(g), *operands, *scratch, record(g))
+    parallel_for(kernel, items, 2 * _work(g), *operands, record(g))
     return dx
 
 

@@ -150,48 +150,6 @@ def tile_store(
     return types.void(tile, array, offsets, types.int64, types.int64), generate
 
 
-def _plain_stream(tile: Array, array: Array, start: int) -> None:
-    array[start : start + tile.shape[1]] = tile[0]
-
-
-@or_in_python(_plain_stream)
-def tile_stream(
-    typing_context: TypingContext, tile: TileType, array: ArrayType, start: IntType
-) -> Lowering:
-    """Write a tile of one row to ``array[start]``, past the cache.
-
-    Tile: 1 × vectors; the address must be a multiple of a vector's bytes. For large results,
-    because an ordinary store reads the cache line first. :func:`stores_done` must follow.
-    """
-
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, tile)
-        data = emit.data(array, arguments[1])
-        hint = builder.module.add_metadata([ir.IntType(32)(1)])
-        for v, vector in enumerate(emit.unpack(arguments[0])):
-            pointer = emit.vector_pointer(data, emit.offset(arguments[2], v))
-            store = builder.store(vector, pointer, align=tile.lanes * emit.size)
-            store.set_metadata("nontemporal", hint)
-        return context.get_dummy_value()
-
-    return types.void(tile, array, types.int64), generate
-
-
-def _plain_done() -> None:
-    pass
-
-
-@or_in_python(_plain_done)
-def stores_done(typing_context: TypingContext) -> Lowering:
-    """A fence: other threads see the numbers of :func:`tile_stream` before all later writes."""
-
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        builder.fence("seq_cst")
-        return context.get_dummy_value()
-
-    return types.void(), generate
-
-
 def _plain_store_rows(
     tile: Array, array: Array, start: int, step: int, columns: int, count: int
 ) -> None:
