@@ -217,20 +217,22 @@ for module, name, sides in (  # those that no row of the table chooses
             literals = vectors, lanes, *[2] * (sides - 2)
             makers.append(("avx2", lambda size, f=factory, l=literals: f(*l), 4))
 for module, name, choices in (  # and those with other sides
-    ("activations", "activation_kernel", [("gelu",), ("swish",)]),
+    ("activations", "activation_kernel", [("gelu", False), ("swish", True)]),
     ("activations", "gradient_kernel", [("gelu",), ("swish",)]),
     ("concatenation", "_copied_runs", [(True,), (False,)]),
     ("group_norm", "_group_moments", [(True,), (False,)]),
-    ("merging", "_merged_numbers", [("add",), ("maximum",)]),
+    ("merging", "_merged_numbers", [("add", None), ("maximum", "a")]),
     ("merging", "_gradient_numbers", [("add",), ("multiply",)]),
-    ("merging", "_merged_rows", [("add", True, False), ("multiply", True, True)]),
+    ("merging", "_merged_rows", [("add", True, False, None), ("multiply", True, True, "b")]),
+    ("prelu", "prelu_kernel", [(False,), (True,)]),
+    ("steps", "scale_channels", [(False,), (True,)]),
     ("merging", "_gradient_rows", [("multiply", "a", True, False), ("add", "b", True, True)]),
     ("merging", "_row_sums", [("add", "a"), ("multiply", "b")]),
     ("merging", "_row_totals", [("add", "a", True, True), ("multiply", "b", True, False)]),
     ("rearranging", "_runs", [(1, 4), (2, 8)]), ("rearranging", "_squares", [(4,), (8,)]),
     ("rearranging", "_apart", [(2,), (3,)]), ("rearranging", "_together", [(2,), (3,)]),
     ("resizing", "_resample", [(1, 4, 2), (2, 8, 2)]), ("resizing", "_nearest", [(1, 4), (2, 8)]),
-    ("response_norm", "_response_rows", [(True,), (False,)]),
+    ("response_norm", "response_rows", [(True,), (False,)]),
     ("response_norm", "_response_gradient_rows", [(True,), (False,)]),
 ):
     factory = getattr(import_module(f"fastcnn.engine.numba.elementwise.{module}"), name)

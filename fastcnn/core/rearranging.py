@@ -49,6 +49,33 @@ def depth_to_space_shape(
     return n, h * side, w * side, c // side**2
 
 
+def depth_to_space_axes(
+    shape: tuple[int, ...], block: int, order: str
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Images of this shape with their channels as three axes, and the order that makes blocks.
+
+    >>> depth_to_space_axes((2, 5, 7, 12), 2, "DCR")
+    ((2, 5, 7, 2, 2, 3), (1, 3, 2, 4, 5))
+    """
+    channels = shape[3] // block**2
+    if order == "DCR":  # (H, W, i, j, C) becomes (H, i, W, j, C)
+        return (*shape[:3], block, block, channels), (1, 3, 2, 4, 5)
+    # (H, W, C, i, j) becomes (H, i, W, j, C)
+    return (*shape[:3], channels, block, block), (1, 4, 2, 5, 3)
+
+
+def stays_in_place(shape: tuple[int, ...], order: tuple[int, ...]) -> bool:
+    """Whether axes in another order leave all numbers where they are.
+
+    ``shape`` is that of a sample, and ``order`` counts its axes from 1.
+
+    >>> stays_in_place((1, 1, 8), (3, 1, 2)), stays_in_place((2, 1, 8), (3, 1, 2))
+    (True, False)
+    """
+    long = [axis for axis in order if shape[axis - 1] > 1]
+    return long == sorted(long)
+
+
 def space_to_depth_shape(
     shape: tuple[int, ...], block: object, order: object
 ) -> tuple[int, int, int, int]:

@@ -16,7 +16,16 @@ import numpy as np
 from fastcnn.core.arguments import Array
 from fastcnn.core.class_registry import is_own
 from fastcnn.core.hardware import CACHE_LINE
-from fastcnn.nn.layers import Arrays, Layer, Watch, all_layers, own_arrays
+from fastcnn.nn.layers import (
+    Arrays,
+    Conv2D,
+    DepthwiseConv2D,
+    Layer,
+    SeparableConv2D,
+    Watch,
+    all_layers,
+    own_arrays,
+)
 from fastcnn.nn.optimizers import Optimizer
 
 
@@ -57,7 +66,10 @@ class Weights:
             _enter_inner(self._views, layer, own_views)
             layer.adopt(views)
             self.gradients.append(gradients)
+        self._convolutions: dict[int, tuple[DepthwiseConv2D, Conv2D]] = {}
         for layer in all_layers(layers):
+            if type(layer) is SeparableConv2D:
+                self._enter_convolutions(layer)
             for arrays in (vars(layer).get("parameters"), vars(layer).get("state")):
                 if isinstance(arrays, Arrays):
                     arrays.watch = self.watch
@@ -111,6 +123,19 @@ class Weights:
     def of(self, layer: Layer) -> dict[str, Array]:
         """The parameters of one of the layers by name, as views of ``parameters``."""
         return self._views.get(id(layer), {})
+
+    def convolutions_of(self, layer: SeparableConv2D) -> tuple[DepthwiseConv2D, Conv2D]:
+        """The two convolutions of one of the layers; :meth:`of` knows their parameters."""
+        return self._convolutions[id(layer)]
+
+    def _enter_convolutions(self, layer: SeparableConv2D) -> None:
+        """Enter the two convolutions of a layer, whose parameters are the layer's own."""
+        both = depthwise, pointwise = layer.convolutions()
+        own = self._views[id(layer)]
+        self._convolutions[id(layer)] = both
+        self._views[id(depthwise)] = {"w": own["depthwise_w"]}
+        bias = {"b": own["b"]} if "b" in own else {}
+        self._views[id(pointwise)] = {"w": own["pointwise_w"], **bias}
 
     def split(self, flat: Array) -> list[dict[str, Array]]:
         """Views by layer and name of an array of the parameters' layout, such as a momentum."""

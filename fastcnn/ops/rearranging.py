@@ -10,6 +10,7 @@ from fastcnn.core.arguments import Array, floats
 from fastcnn.core.rearranging import (
     DepthOrder,
     axes_order,
+    depth_to_space_axes,
     depth_to_space_shape,
     space_to_depth_shape,
 )
@@ -92,12 +93,8 @@ def depth_to_space(
     """
     (x,) = floats(x=x)
     shape = depth_to_space_shape(x.shape, block, order)
-    side, channels = int(block), shape[3]
-    if order == "DCR":  # (H, W, i, j, C) becomes (H, i, W, j, C)
-        inside, axes = (side, side, channels), (1, 3, 2, 4, 5)
-    else:  # (H, W, C, i, j) becomes (H, i, W, j, C)
-        inside, axes = (channels, side, side), (1, 4, 2, 5, 3)
-    return _permuted("x", x.reshape(*x.shape[:3], *inside), axes, engine).reshape(shape)
+    whole, axes = depth_to_space_axes(x.shape, int(block), order)
+    return _permuted("x", x.reshape(whole), axes, engine).reshape(shape)
 
 
 @operation(_BLOCKS)

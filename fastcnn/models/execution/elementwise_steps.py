@@ -7,15 +7,17 @@ from math import prod
 from typing import Any
 
 from fastcnn.core.broadcasting import merged_shape
-from fastcnn.engine.numba.elementwise import activations, formulas, merging, steps
+from fastcnn.engine.numba.elementwise import activations, formulas, merging, prelu, steps
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.program import Operand, number
 from fastcnn.models.execution.fusion import Fused
 from fastcnn.models.execution.prediction_list import PredictionList
+from fastcnn.models.execution.turn_list import TurnList
 from fastcnn.nn.layers import (
     ELU,
     GELU,
     Add,
+    Average,
     HardSigmoid,
     HardSwish,
     Layer,
@@ -33,14 +35,19 @@ from fastcnn.nn.layers import (
 
 def activation(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
     """An activation that stands alone."""
-    count, like = to.n * prod(f.shape), to.like
+    count, like, in_place = to.n * prod(f.shape), to.like, places[0] == y
     if isinstance(f.layer, ReLU) and f.top is None:
-        to.step(activations.relu_kernel, (like, like), count, places[0], y)
+        if in_place:
+            to.step(activations.relu_in_place, (like,), count, y)
+        else:
+            to.step(activations.relu_kernel, (like, like), count, places[0], y)
         return
     name, parameters = FORMULAS[type(f.layer)](f.layer)
-    numbers = record(activations.Parameters(*parameters))
-    kernel, work = activations.activation_kernel(name), formulas.FORMULAS[name].work * count
-    to.step(kernel, (like, like, numbers), count, places[0], y, to.constant(numbers), work=work)
+    numbers, work = record(activations.Parameters(*parameters)), formulas.FORMULAS[name].work
+    to.step(
+        activations.activation_kernel(name, in_place), (like, like, numbers), count,
+        places[0], y, to.constant(numbers), work=work * count,
+    )  # fmt: skip
 
 
 Named = Callable[[Any], tuple[str, tuple[float, float]]]
@@ -60,27 +67,75 @@ FORMULAS: dict[type[Layer], Named] = {
 }
 
 
+def prelu_of(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+    """A PReLU, whose slopes are repeated to fill a row of its kernel."""
+    slope, like, layer = to.weights.of(f.layer)["slope"], to.like, f.layer
+    channels = slope.size
+    rows = prelu.rows_of((to.n * prod(f.shape) // channels, channels))
+    slopes, numbers = to.constant(slope), record(rows)
+    if rows.period > channels:
+
+        def write(steps_of: TurnList, place: Operand) -> None:
+            source, length = steps_of.constant(slope), channels
+            steps_of.step(steps.copy, (like, like), length, source, place)
+            while length < rows.period:  # twice as much each time
+                more = min(length, rows.period - length)
+                behind = Operand(place.base, place.at + length * steps_of.itemsize)
+                steps_of.step(steps.copy, (like, like), more, place, behind)
+                length += more
+
+        slopes = to.prepared.entry(("slopes", id(layer)), rows.period, write)
+    to.step(
+        prelu.prelu_kernel(places[0] == y), (like, like, like, numbers), rows.chunks,
+        places[0], slopes, y, to.constant(numbers), work=rows.length,
+    )  # fmt: skip
+
+
+def softmax(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+    """A softmax over the last axis."""
+    count, classes, like = to.n * prod(f.shape), f.shape[-1], to.like
+    numbers = record(activations.Rows(count // classes, classes, count // classes))
+    to.step(
+        activations.softmax_rows, (like, like, numbers), count // classes,
+        places[0], y, to.constant(numbers), work=activations.EXP * count,
+    )  # fmt: skip
+
+
 def merge(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
-    """The inputs merged number by number, from left to right, and a ReLU after a single sum."""
-    op, like, left, shape = MERGES[type(f.layer)], to.like, places[0], f.shapes[0]
+    """The inputs merged number by number, from left to right, and a ReLU after a single sum.
+
+    A mean is the sum times a constant. Results of the shape of ``y`` are all written there.
+    """
+    op, like, left, shape = MERGES[type(f.layer)], to.like, places[0], (to.n, *f.shapes[0])
+    whole = to.n, *f.shape
     if f.relu:
-        samples, count = (like, like, like, True), to.n * prod(f.shape)
+        samples, count = (like, like, like, True), prod(whole)
         to.step(steps.add_finished, samples, count, left, places[1], y, number(True))
         return
-    for i, right in enumerate(places[1:], 1):
-        result = merged_shape((to.n, *shape), (to.n, *f.shapes[i]))
-        place = y if i == len(f.inputs) - 1 else to.room(prod(result))
-        plan = merging.merge_plan(op, (to.n, *shape), (to.n, *f.shapes[i]))
+
+    def merged(op: merging.Op, right: Operand, other: tuple[int, ...]) -> None:
+        nonlocal left, shape
+        result = merged_shape(shape, other)
+        place = y if result == whole else to.room(prod(result))
+        over: merging.Side | None = "a" if left == place else "b" if right == place else None
+        plan = merging.merge_plan(op, shape, other, over)
         tables = map(to.constant, plan.tables)
         to.step(
             plan.kernel, (like, like, like, *plan.tables), plan.items, left, right, place, *tables,
             work=prod(result),
         )  # fmt: skip
-        left, shape = place, result[1:]
+        left, shape = place, result
+
+    for right, other in zip(places[1:], f.shapes[1:], strict=True):
+        merged(op, right, (to.n, *other))
+    if type(f.layer) is Average:
+        share = to.filled(to.n, 1 / len(f.inputs))
+        merged("multiply", share, (to.n, *[1] * len(f.shape)))
 
 
 MERGES: dict[type[Layer], merging.Op] = {
     Add: "add",
+    Average: "add",
     Subtract: "subtract",
     Multiply: "multiply",
     Maximum: "maximum",

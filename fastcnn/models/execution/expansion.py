@@ -1,15 +1,29 @@
-"""A graph without layers that are made of others: what a ``Residual`` writes shortly, in full."""
+"""A graph without layers that are made of others: what they write shortly, in full."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fastcnn.models.graph import Graph, Node
-from fastcnn.nn.layers import Add, Layer, ReLU, Residual
+from fastcnn.nn.layers import (
+    Add,
+    Conv2D,
+    DepthwiseConv2D,
+    Layer,
+    ReLU,
+    Residual,
+    SeparableConv2D,
+)
+
+Convolutions = Callable[[SeparableConv2D], tuple[DepthwiseConv2D, Conv2D]]
+"""The two convolutions of a separable convolution."""
 
 
-def expanded(graph: Graph) -> Graph:
-    """The same graph with the paths, the sum and the ReLU of each ``Residual`` as nodes."""
+def expanded(graph: Graph, convolutions_of: Convolutions | None = None) -> Graph:
+    """The same graph with the paths, the sum and the ReLU of each ``Residual`` as nodes.
+
+    With ``convolutions_of``, each ``SeparableConv2D`` becomes two nodes as well.
+    """
     nodes: list[Node] = []
     values = {value: value for value in range(graph.inputs)}
 
@@ -24,6 +38,8 @@ def expanded(graph: Graph) -> Graph:
         return value
 
     def add_layer(layer: Layer, *inputs: int) -> int:
+        if type(layer) is SeparableConv2D and convolutions_of is not None:
+            return add_row(convolutions_of(layer), *inputs)
         if type(layer) is not Residual:
             return add(layer, *inputs)
         (value,) = inputs

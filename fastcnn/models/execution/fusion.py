@@ -12,25 +12,34 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from fastcnn.core.rearranging import stays_in_place
 from fastcnn.models.execution.stages import pooling_of, pools_squares
 from fastcnn.models.graph import Graph, Node
 from fastcnn.nn.layers import (
     Add,
     BatchNorm,
     Conv2D,
+    Conv2DTranspose,
+    Cropping2D,
+    Dense,
+    DepthToSpace,
     DepthwiseConv2D,
     Dropout,
     Flatten,
     Layer,
     MaxPool2D,
+    Permute,
     ReLU,
     Reshape,
     Shape,
+    ZeroPadding2D,
 )
 
 CONVOLUTIONS = (Conv2D, DepthwiseConv2D)
 SAME_NUMBERS = (Flatten, Dropout, Reshape)
 """Layers whose output has the numbers of their input, in prediction."""
+_UNLESS_RESHAPED = (ZeroPadding2D, Cropping2D, DepthToSpace)
+"""Layers that do nothing where the output has the shape of the input."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +107,7 @@ def fused(
     """
     same = {value: value for value in range(graph.inputs)}
     for node in graph.nodes:
-        alias = type(node.layer) in SAME_NUMBERS
+        alias = has_same_numbers(node.layer, shapes[node.inputs[0]], shapes[node.output])
         same[node.output] = same[node.inputs[0]] if alias else node.output
     uses = Counter(same[v] for n in graph.nodes if same[n.output] == n.output for v in n.inputs)
     outputs = [same[value] for value in graph.outputs]
@@ -122,6 +131,20 @@ def fused(
             done.add(one.output)
         result.append(one)
     return result, outputs
+
+
+def has_same_numbers(layer: Layer, taken: Shape, shape: Shape) -> bool:
+    """Whether the output of a layer has the numbers of its input, in their order, in prediction.
+
+    ``taken`` is the shape of a sample of the input, ``shape`` that of the output.
+
+    >>> from fastcnn.nn.layers import Permute
+    >>> has_same_numbers(Permute((3, 1, 2)), (1, 1, 8), (8, 1, 1))
+    True
+    """
+    if type(layer) is Permute:
+        return stays_in_place(taken, layer.dims)
+    return type(layer) in SAME_NUMBERS or (type(layer) in _UNLESS_RESHAPED and taken == shape)
 
 
 def _first(node: Node, same: dict[int, int], shapes: Sequence[Shape]) -> Fused:
@@ -157,7 +180,9 @@ def _with(
     )
     if type(layer) is ReLU and not one.relu and one.pool is None:
         if convolves or type(one.layer) in (BatchNorm, Add):
-            return replace(longer, relu=True, top=getattr(layer, "max_value", None))
+            return replace(longer, relu=True, top=layer.max_value)
+        if type(one.layer) in (Dense, Conv2DTranspose) and layer.max_value is None:
+            return replace(longer, relu=True)
         return None
     if not convolves or one.pool is not None:
         return None

@@ -6,35 +6,127 @@ from math import prod
 from typing import cast
 
 from fastcnn.core.geometry import pool_geometry
-from fastcnn.engine.numba.elementwise import steps
+from fastcnn.core.rearranging import depth_to_space_axes
+from fastcnn.engine.numba.elementwise import padding
+from fastcnn.engine.numba.elementwise.concatenation import TOGETHER, copied_runs
+from fastcnn.engine.numba.elementwise.rearranging import permutation
+from fastcnn.engine.numba.elementwise.resizing import resampling
 from fastcnn.engine.numba.pool import chooser as pool_chooser
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.program import Operand
+from fastcnn.engine.numba.runtime.types import Kernel
 from fastcnn.models.execution.fusion import Fused
 from fastcnn.models.execution.prediction_list import PredictionList
 from fastcnn.models.execution.stages import Pool
 from fastcnn.nn.layers import (
     AvgPool2D,
+    Concatenate,
+    Cropping2D,
+    DepthToSpace,
     GlobalAvgPool2D,
     GlobalMaxPool2D,
     Layer,
     MaxPool2D,
     MinPool2D,
+    Permute,
+    Resize,
+    Shape,
+    UpSampling2D,
+    ZeroPadding2D,
 )
 
 
 def concatenate(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
-    """The inputs side by side, along the channels."""
-    first, pitch, like = 0, f.shape[-1], to.like
-    rows = to.n * prod(f.shape) // pitch
+    """The inputs side by side along an axis; parts that lie where they belong are not copied."""
+    axis = axis_of(f)
+    inner, like = prod(f.shape[axis + 1 :]), to.like
+    rows, pitch, first = to.n * prod(f.shape[:axis]), f.shape[axis] * inner, 0
+    waiting: list[tuple[Operand, int]] = []
+
+    def copy() -> None:
+        nonlocal first
+        runs = [run for _, run in waiting]
+        plan = copied_runs(True, runs, rows, first, pitch)
+        sources = [place for place, _ in waiting]
+        sources += sources[:1] * (TOGETHER - len(sources))
+        to.step(
+            plan.function, (like, like, like, like, like, plan.numbers), plan.items,
+            *sources, y, to.constant(plan.numbers), work=plan.work,
+        )  # fmt: skip
+        first += sum(runs)
+        waiting.clear()
+
     for value, place, shape in zip(f.inputs, places, f.shapes, strict=True):
-        if value not in to.in_place:
-            numbers = record(steps.Part(shape[-1], pitch, first))
-            to.step(
-                steps.copy_columns, (like, like, numbers), rows, place, y, to.constant(numbers),
-                work=rows * shape[-1],
-            )  # fmt: skip
-        first += shape[-1]
+        lies_there = value in to.in_place
+        if waiting and (lies_there or len(waiting) == TOGETHER):
+            copy()
+        if lies_there:
+            first += shape[axis] * inner
+        else:
+            waiting.append((place, shape[axis] * inner))
+    if waiting:
+        copy()
+
+
+def axis_of(f: Fused) -> int:
+    """The axis of a sample along which a concatenation goes, counted from 0."""
+    axis = cast(Concatenate, f.layer).axis
+    return axis - 1 if axis > 0 else axis + len(f.shape)
+
+
+def pad(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+    """Zeros around images."""
+    _rows(padding.pad_rows, f.shapes[0], f.shape, f, places[0], y, to)
+
+
+def crop(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+    """Images without their borders."""
+    _rows(padding.crop_rows, f.shape, f.shape, f, places[0], y, to)
+
+
+def _rows(
+    kernel: Kernel, inner: Shape, result: Shape, f: Fused, x: Operand, y: Operand,
+    to: PredictionList,
+) -> None:  # fmt: skip
+    """A step over the rows of the results; ``inner`` is the shape of images without margins."""
+    margins = cast(ZeroPadding2D | Cropping2D, f.layer).margins()
+    numbers = record(padding.padded_rows((to.n, *inner), margins))
+    samples = to.like, to.like, numbers
+    work = to.n * prod(result)
+    to.step(kernel, samples, to.n * result[0], x, y, to.constant(numbers), work=work)
+
+
+def resize(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+    """Images in another size, whose pixels may lie apart."""
+    g = cast(UpSampling2D | Resize, f.layer).geometry(f.shapes[0], to.n)
+    plan = resampling(g, False, to.itemsize, to.pitch)
+    arrays = plan.table, plan.weights, plan.numbers
+    to.step(
+        plan.function, (to.like, to.like, *arrays), plan.items,
+        places[0], y, *map(to.constant, arrays), work=plan.work,
+    )  # fmt: skip
+
+
+def permute(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+    """Axes in another order."""
+    _permute((to.n, *f.shapes[0]), cast(Permute, f.layer).dims, places[0], y, to)
+
+
+def depth_to_space(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+    """Channels as blocks of pixels."""
+    layer = cast(DepthToSpace, f.layer)
+    shape = to.n, *f.shapes[0]
+    _permute(*depth_to_space_axes(shape, layer.block_size, layer.order), places[0], y, to)
+
+
+def _permute(
+    shape: tuple[int, ...], order: tuple[int, ...], x: Operand, y: Operand, to: PredictionList
+) -> None:
+    plan = permutation(shape, order, to.itemsize)
+    arrays = () if plan.numbers is None else (plan.axes, plan.numbers)
+    samples = to.like, to.like, *arrays
+    operands = x, y, *map(to.constant, arrays)
+    to.step(plan.function, samples, plan.items, *operands, work=prod(shape))
 
 
 def pool(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:

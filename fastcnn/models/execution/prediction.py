@@ -20,18 +20,20 @@ from fastcnn import ops
 from fastcnn.core.arguments import Array
 from fastcnn.core.settings import get_num_threads
 from fastcnn.core.user_code import Source, numbers
-from fastcnn.engine.numba.elementwise import steps
+from fastcnn.engine.numba.elementwise import activations, steps
 from fastcnn.engine.numba.runtime import arrays, rehearsal
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.program import Operand, address
 from fastcnn.engine.numba.runtime.turns import ARENA, EDGES, PREPARED, Turns, take_turns
 from fastcnn.models.execution.expansion import expanded
 from fastcnn.models.execution.fusion import Fused, fused
+from fastcnn.models.execution.moving_steps import axis_of
 from fastcnn.models.execution.prediction_list import PredictionList
 from fastcnn.models.execution.prediction_steps import (
     STEPS,
     can_pool,
     can_spread,
+    overwritten,
     reason,
     serves,
 )
@@ -83,7 +85,7 @@ class Prediction:
 
     def __init__(self, graph: Graph, weights: Weights, input_shapes: Sequence[Shape]) -> None:
         self._weights, self._dtype = weights, weights.parameters.dtype
-        whole = expanded(graph)
+        whole = expanded(graph, weights.convolutions_of)
         shapes = whole.infer(input_shapes)
 
         def has_steps(one: Fused) -> bool:
@@ -123,8 +125,12 @@ class Prediction:
             if why := reason(one, self._dtype):
                 lines.append(f"    {why}")
             lines += [f"    {kernel}" for kernel in to.kernels(first)]
-            in_place = " where the concatenation needs it" if one.output in to.in_place else ""
-            lines.append(f"    {self._effects(one)}{in_place}")
+            place = ""
+            if one.output in to.in_place:
+                place = " where the concatenation needs it"
+            elif any(places[value] == places[one.output] for value in one.inputs):
+                place = " over its input"
+            lines.append(f"    {self._effects(one)}{place}")
         turns, arena = to.finished()
         yield (
             f"one program of {len(turns.works)} steps, which the threads share one by one; arena "
@@ -259,10 +265,10 @@ class Prediction:
             pass
         if scores is not None:
             classes = prod(section.layers[-1].shape)  # an image's numbers before a Flatten
-            rows = record(steps.Rows(n, classes, n))
+            rows = record(activations.Rows(n, classes, n))
             samples = to.like, to.like, rows
             end = Operand(EDGES + len(section.inputs), 0)
-            to.step(steps.softmax_rows, samples, n, scores, end, to.constant(rows))
+            to.step(activations.softmax_rows, samples, n, scores, end, to.constant(rows))
         suspects = None
         if to.suspects is not None:
             to.keep(to.suspects)
@@ -278,18 +284,23 @@ class Prediction:
 
         ``places`` has those of inputs and outputs, and gets all others.
         """
-        parts = _parts(section)
+        parts, homes = _parts(section), _homes(section)
+
+        def place_for(one: Fused) -> Operand:
+            home = homes.get(one.output, one.output)
+            if home not in places:
+                places[home] = to.room(to.n * prod(one.shape))
+            return places[home]
+
         for one in section.layers:
-            first, place, to.pitch = to.length, places.get(one.output), 0
+            first, to.pitch = to.length, 0
             if one.output in parts:
                 whole, column = parts[one.output]
-                if whole.output not in places:
-                    places[whole.output] = to.room(to.n * prod(whole.shape))
-                base, at = places[whole.output]
+                base, at = place_for(whole)
                 place, to.pitch = Operand(base, at + column * to.itemsize), whole.shape[-1]
                 to.in_place.add(one.output)
-            if place is None:
-                place = to.room(to.n * prod(one.shape))
+            else:
+                place = place_for(one)
             places[one.output] = place
             STEPS[type(one.layer)](one, [places[value] for value in one.taken], place, to)
             yield one, first
@@ -325,13 +336,30 @@ def _sections(
     return result
 
 
+def _homes(section: Section) -> dict[int, int]:
+    """Values that lie where a later value is written over them: the last value at each place.
+
+    A layer writes over an input that the section makes and nothing else takes.
+    """
+    made = {one.output for one in section.layers}
+    uses = Counter([value for one in section.layers for value in one.taken])
+    homes: dict[int, int] = {}
+    for one in reversed(section.layers):
+        for index in overwritten(one):
+            value = one.inputs[index]
+            if value in made and uses[value] == 1 and value not in section.outputs:
+                homes[value] = homes.get(one.output, one.output)
+                break
+    return homes
+
+
 def _parts(section: Section) -> dict[int, tuple[Fused, int]]:
     """Values that can be written where a concatenation needs them: it, and the first channel."""
     makers = {one.output: one for one in section.layers}
     uses = Counter([value for one in section.layers for value in one.taken])
     result = {}
     for whole in section.layers:
-        if not isinstance(whole.layer, Concatenate):
+        if type(whole.layer) is not Concatenate or axis_of(whole) < len(whole.shape) - 1:
             continue
         first = 0
         for value, shape in zip(whole.inputs, whole.shapes, strict=True):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.elementwise import steps
+from fastcnn.engine.numba.runtime import arrays
 from fastcnn.engine.numba.runtime.program import Operand
 from fastcnn.models.execution.fusion import Fused
 from fastcnn.models.execution.prepared import Prepared
@@ -30,6 +31,12 @@ class PredictionList(TurnList):
         self.suspects: Operand | None = None
         self.pitch = 0
         self.in_place: set[int] = set()
+
+    def filled(self, count: int, value: float) -> Operand:
+        """The operand of an array of so many equal numbers."""
+        array = arrays.allocate((count,), self.dtype)
+        array[...] = value
+        return self.constant(array)
 
     def suspects_room(self) -> Operand:
         """The room of the suspects; the first call adds the step that sets them to 0."""

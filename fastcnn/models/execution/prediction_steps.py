@@ -22,20 +22,48 @@ from fastcnn.engine.numba.elementwise import steps
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.program import Operand, number
 from fastcnn.engine.registry import implementation
-from fastcnn.models.execution.elementwise_steps import FORMULAS, MERGES, activation, merge
+from fastcnn.models.execution.elementwise_steps import (
+    FORMULAS,
+    MERGES,
+    activation,
+    merge,
+    prelu_of,
+    softmax,
+)
 from fastcnn.models.execution.fusion import Fused
-from fastcnn.models.execution.moving_steps import POOLINGS, concatenate, pool
+from fastcnn.models.execution.moving_steps import (
+    POOLINGS,
+    concatenate,
+    crop,
+    depth_to_space,
+    pad,
+    permute,
+    pool,
+    resize,
+)
+from fastcnn.models.execution.norm_steps import group_norm, layer_norm, response_norm
 from fastcnn.models.execution.prediction_list import PredictionList, Steps
 from fastcnn.models.execution.stages import Convolution
 from fastcnn.models.execution.turn_list import TurnList
 from fastcnn.nn.layers import (
+    LRN,
     BatchNorm,
     Concatenate,
     Conv2D,
     Conv2DTranspose,
+    Cropping2D,
     Dense,
+    DepthToSpace,
     DepthwiseConv2D,
+    GroupNorm,
     Layer,
+    LayerNorm,
+    Permute,
+    PReLU,
+    Resize,
+    Softmax,
+    UpSampling2D,
+    ZeroPadding2D,
 )
 
 _WINOGRAD, _DIRECT = "numba.winograd", "numba.direct"
@@ -75,8 +103,6 @@ def serves(f: Fused, dtype: np.dtype[np.floating]) -> bool:
         g = layer.geometry(f.shapes[0], 1)
         name = implementation("conv2d_transpose", g, dtype, layer.algorithm).name
         return name == _DIRECT and not direct.input_gradient_plan(g, dtype.itemsize).untouched
-    if isinstance(layer, Concatenate):
-        return layer.axis in (-1, len(f.shape))
     if f.relu and type(layer) in MERGES:
         return len(f.inputs) == 2 and f.shapes[0] == f.shapes[1] and f.top is None
     return True
@@ -84,7 +110,18 @@ def serves(f: Fused, dtype: np.dtype[np.floating]) -> bool:
 
 def can_spread(f: Fused) -> bool:
     """Whether the pixels of the result can lie apart, as a concatenation needs them."""
+    if type(f.layer) in (UpSampling2D, Resize):
+        return True
     return type(f.layer) is Conv2D and f.residual is None and f.layer.groups != f.shapes[0][-1]
+
+
+def overwritten(f: Fused) -> tuple[int, ...]:
+    """The inputs in whose place the result may be written, by their index."""
+    if type(f.layer) in FORMULAS or type(f.layer) in (PReLU, BatchNorm):
+        return (0,)
+    if type(f.layer) in MERGES and not f.relu:
+        return tuple(i for i in (0, 1) if f.shapes[i] == f.shape)
+    return ()
 
 
 def reason(f: Fused, dtype: np.dtype[np.floating]) -> str:
@@ -276,7 +313,8 @@ def batch_norm(f: Fused, places: list[Operand], y: Operand, to: PredictionList) 
     finish = steps.Finish(size, channels, int(f.relu), int(f.top is not None))
     numbers, like = record(finish), to.like
     to.step(
-        steps.scale_channels, (like, like, like, numbers), to.n * size // channels,
+        steps.scale_channels(places[0] == y), (like, like, like, numbers),
+        to.n * size // channels,
         places[0], _bias(f, to), y, to.constant(numbers), work=2 * to.n * size,
     )  # fmt: skip
 
@@ -316,6 +354,17 @@ STEPS: dict[type[Layer], Steps] = {
     **dict.fromkeys(MERGES, merge),
     **dict.fromkeys(FORMULAS, activation),
     **dict.fromkeys(POOLINGS, pool),
+    PReLU: prelu_of,
+    Softmax: softmax,
+    LayerNorm: layer_norm,
+    GroupNorm: group_norm,
+    LRN: response_norm,
+    ZeroPadding2D: pad,
+    Cropping2D: crop,
+    UpSampling2D: resize,
+    Resize: resize,
+    Permute: permute,
+    DepthToSpace: depth_to_space,
 }
 """The steps of each class of layers. Classes of users are not here, even if they derive from one of
 these, because they may do something else."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.hardware import CACHE_LINE
-from fastcnn.engine.numba.elementwise import steps
+from fastcnn.engine.numba.elementwise import activations, steps
 from fastcnn.engine.numba.runtime import program
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.program import Operand
@@ -174,12 +174,12 @@ class Slice(StepList):
     def _softmax(self, x: Operand) -> None:
         numbers, like = self._rows(), self.like
         last, y = self.constant(numbers), Operand(program.OUTPUT, 0)
-        self.step(steps.softmax_rows, (like, like, numbers), self.n, x, y, last)
+        self.step(activations.softmax_rows, (like, like, numbers), self.n, x, y, last)
 
     def _rows(self) -> Array:
         """The record of the outputs as rows of classes."""
         (classes,) = self._segment.output_shape
-        return record(steps.Rows(self.n, classes, self._batch.size))
+        return record(activations.Rows(self.n, classes, self._batch.size))
 
     # --- loss -------------------------------------------------------------------------------------
 

@@ -24,21 +24,21 @@ class _ScaledNorm(Layer):
         self.epsilon = number("epsilon", epsilon)
         self.center, self.scale = truth("center", center), truth("scale", scale)
 
-    def _row(self, input_shape: Shape) -> Shape:
-        """The shape of gamma and beta."""
+    def row(self, input_shape: Shape) -> Shape:
+        """The shape of gamma and beta, for inputs of this shape."""
         raise NotImplementedError
 
     def infer(self, input_shape: Shape) -> Shape:
-        self._row(input_shape)
+        self.row(input_shape)
         return input_shape
 
     def parameter_specs(self, input_shape: Shape) -> dict[str, Spec]:
-        row = self._row(input_shape)
+        row = self.row(input_shape)
         specs = {"gamma": Spec(row, "ones")} if self.scale else {}
         return specs | {"beta": Spec(row, "zeros")} if self.center else specs
 
     def _gamma_and_beta(self, x: Array) -> tuple[Array, Array]:
-        parameters, row = self._own_parameters, self._row(x.shape[1:])
+        parameters, row = self._own_parameters, self.row(x.shape[1:])
         gamma = parameters["gamma"] if self.scale else np.ones(row, x.dtype)
         beta = parameters["beta"] if self.center else np.zeros(row, x.dtype)
         return gamma, beta
@@ -87,7 +87,7 @@ class LayerNorm(_ScaledNorm):
         super().__init__(epsilon, center, scale)
         self.axis: int | tuple[int, ...] = _last_axes(axis)
 
-    def _row(self, input_shape: Shape) -> Shape:
+    def row(self, input_shape: Shape) -> Shape:
         axes = 1 if isinstance(self.axis, int) else len(self.axis)
         if len(input_shape) < axes:
             raise ValueError(
@@ -140,7 +140,7 @@ class GroupNorm(_ScaledNorm):
         super().__init__(epsilon, center, scale)
         self.groups = count("groups", groups)
 
-    def _row(self, input_shape: Shape) -> Shape:
+    def row(self, input_shape: Shape) -> Shape:
         if input_shape[-1] % self.groups:
             raise ValueError(
                 f"GroupNorm's groups must divide the channels, got {self.groups} for "

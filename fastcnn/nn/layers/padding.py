@@ -35,9 +35,13 @@ class ZeroPadding2D(OperationLayer):
         sides = (top, bottom), (left, right)
         self.padding = padding if isinstance(padding, int) else sides
 
+    def margins(self) -> tuple[int, int, int, int]:
+        """Pixels at the top, bottom, left and right."""
+        return pads(self.padding, (1, 1), (1, 1), (1, 1))
+
     def infer(self, input_shape: Shape) -> Shape:
         h, w, c = image("ZeroPadding2D", input_shape)
-        top, bottom, left, right = pads(self.padding, (1, 1), (1, 1), (1, 1))
+        top, bottom, left, right = self.margins()
         return top + h + bottom, left + w + right, c
 
     def _arguments(self) -> tuple[object, ...]:
@@ -68,9 +72,13 @@ class Cropping2D(OperationLayer):
         sides = (top, bottom), (left, right)
         self.cropping = cropping if isinstance(cropping, int) else sides
 
+    def margins(self) -> tuple[int, int, int, int]:
+        """Pixels that are taken away at the top, bottom, left and right."""
+        return _cropped(self.cropping)
+
     def infer(self, input_shape: Shape) -> Shape:
         h, w, c = image("Cropping2D", input_shape)
-        top, bottom, left, right = _cropped(self.cropping)
+        top, bottom, left, right = self.margins()
         if h <= top + bottom or w <= left + right:
             raise ValueError(
                 f"cropping must leave at least one pixel, got {self.cropping} for {input_shape}"

@@ -31,10 +31,10 @@ class _Resizing(OperationLayer):
         """The output's height and width for an image of h × w pixels."""
         raise NotImplementedError
 
-    def geometry(self, input_shape: Shape) -> ResizeGeometry:
-        """The geometry for one image."""
+    def geometry(self, input_shape: Shape, n: int = 1) -> ResizeGeometry:
+        """The geometry for ``n`` images of this shape."""
         h, w, c = image(type(self).__name__, input_shape)
-        return resize_geometry((1, h, w, c), self._size(h, w), *self._way())
+        return resize_geometry((n, h, w, c), self._size(h, w), *self._way())
 
     def infer(self, input_shape: Shape) -> Shape:
         return self.geometry(input_shape).output_shape[1:]

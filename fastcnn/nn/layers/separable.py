@@ -9,7 +9,13 @@ from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import ConvGeometry, Padding, Pair, conv_geometry, pair
 from fastcnn.core.scalars import count
 from fastcnn.nn.layers.base import Gradients, Saved, image
-from fastcnn.nn.layers.convolution import ConvolutionArguments, FilterLayer, before_activation
+from fastcnn.nn.layers.convolution import (
+    Conv2D,
+    ConvolutionArguments,
+    DepthwiseConv2D,
+    FilterLayer,
+    before_activation,
+)
 from fastcnn.nn.layers.initializers import Shape, Spec, initializer
 
 
@@ -78,6 +84,19 @@ class SeparableConv2D(FilterLayer):
             groups=c,
         )
         return depthwise, conv_geometry(depthwise.output_shape, (1, 1, depth, self.filters))
+
+    def convolutions(self) -> tuple[DepthwiseConv2D, Conv2D]:
+        """Layers that do the same one after the other; they are not built.
+
+        >>> SeparableConv2D(16, 3, activation="relu").convolutions()
+        (DepthwiseConv2D(3, use_bias=False), Conv2D(16, 1, activation='relu'))
+        """
+        depthwise = DepthwiseConv2D(
+            self.kernel_size, self.strides, self.padding, self.dilation, self.depth_multiplier,
+            use_bias=False,
+        )  # fmt: skip
+        pointwise = Conv2D(self.filters, 1, activation=self.activation, use_bias=self.use_bias)
+        return depthwise, pointwise
 
     def infer(self, input_shape: Shape) -> Shape:
         return self._geometries(input_shape)[1].output_shape[1:]

@@ -23,7 +23,7 @@ from fastcnn.engine.numba.runtime.jit import kernel, ordered_kernel, wide_kernel
 from fastcnn.engine.numba.runtime.threads import parallel_for
 from fastcnn.engine.numba.runtime.types import Kernel, Number
 
-_EXP = 20  # operations that an exponential counts for, when work is split over threads
+EXP = 20  # operations that an exponential counts for, when work is split over threads
 
 
 def relu(x: Array) -> Array:
@@ -144,7 +144,7 @@ def _applied(name: str, x: Array, p: float = 0.0, q: float = 0.0) -> Array:
     """The activation of a flat array by a formula with the parameters ``p`` and ``q``."""
     y, work = empty_like_type(x, *x.shape), FORMULAS[name].work * x.size
     numbers = record(Parameters(p, q))
-    parallel_for(activation_kernel(name), x.size, work, readable(x), y, numbers)
+    parallel_for(activation_kernel(name, False), x.size, work, readable(x), y, numbers)
     return y
 
 
@@ -166,29 +166,30 @@ def dropout(x: Array, kept: Array, rate: float) -> Array:
 
 def softmax(x: Array) -> Array:
     """Softmax of each row."""
-    y = empty_like_type(x, *x.shape)
-    parallel_for(_softmax, len(x), _EXP * x.size, readable(x), y)
+    y, rows = empty_like_type(x, *x.shape), record(Rows(len(x), x.shape[1], len(x)))
+    flat = readable(x).reshape(-1), y.reshape(-1)
+    parallel_for(softmax_rows, len(x), EXP * x.size, *flat, rows)
     return y
 
 
 def softmax_backward(dy: Array, x: Array) -> Array:
     """Gradient of :func:`softmax` with respect to its input ``x``."""
     dx = empty_like_type(x, *x.shape)
-    parallel_for(_softmax_gradient, len(x), _EXP * x.size, readable(dy), readable(x), dx)
+    parallel_for(_softmax_gradient, len(x), EXP * x.size, readable(dy), readable(x), dx)
     return dx
 
 
 def log_softmax(x: Array) -> Array:
     """Logarithm of the softmax of each row."""
     y = empty_like_type(x, *x.shape)
-    parallel_for(_log_softmax, len(x), _EXP * x.size, readable(x), y)
+    parallel_for(_log_softmax, len(x), EXP * x.size, readable(x), y)
     return y
 
 
 def log_softmax_backward(dy: Array, x: Array) -> Array:
     """Gradient of :func:`log_softmax` with respect to its input ``x``."""
     dx = empty_like_type(x, *x.shape)
-    parallel_for(_log_softmax_gradient, len(x), _EXP * x.size, readable(dy), readable(x), dx)
+    parallel_for(_log_softmax_gradient, len(x), EXP * x.size, readable(dy), readable(x), dx)
     return dx
 
 
@@ -198,6 +199,15 @@ def relu_kernel(start: int, stop: int, x: Array, y: Array) -> None:
     x, y = x[start:stop], y[start:stop]
     for i in range(y.size):
         value = x[i]
+        y[i] = 0 if value < 0 else value
+
+
+@kernel
+def relu_in_place(start: int, stop: int, y: Array) -> None:
+    """``y = max(y, 0)`` on a flat array."""
+    y = y[start:stop]
+    for i in range(y.size):
+        value = y[i]
         y[i] = 0 if value < 0 else value
 
 
@@ -218,17 +228,19 @@ class Parameters(NamedTuple):
 
 
 @kernel_factory
-def activation_kernel(name: str) -> Kernel:
+def activation_kernel(name: str, in_place: bool) -> Kernel:
     """The kernel ``y = value(x)`` on flat arrays for the formula of this name.
 
-    ``numbers`` is a record of :class:`Parameters`.
+    ``numbers`` is a record of :class:`Parameters`. With ``in_place`` x and y are one array, and the
+    kernel reads y alone: of two arrays at one place the compiler makes a loop without vectors.
     """
     value = FORMULAS[name].value
 
     @wide_kernel
     def activation(start: int, stop: int, x: Array, y: Array, numbers: Array) -> None:
         p, q = x.dtype.type(numbers[0].p), x.dtype.type(numbers[0].q)
-        x, y = x[start:stop], y[start:stop]
+        y = y[start:stop]
+        x = y if in_place else x[start:stop]
         for i in range(y.size):
             y[i] = value(x[i], p, q)
 
@@ -295,11 +307,21 @@ def log_sum_exp(x: Array) -> tuple[Number, Number]:
     return largest, np.log(total)
 
 
+class Rows(NamedTuple):
+    """The sizes of a matrix, and the number of samples of the whole batch."""
+
+    rows: int
+    columns: int
+    batch: int
+
+
 @kernel
-def _softmax(start: int, stop: int, x: Array, y: Array) -> None:
-    """Softmax of some rows of ``x`` (R, C) into ``y`` (R, C)."""
+def softmax_rows(start: int, stop: int, x: Array, y: Array, numbers: Array) -> None:
+    """Softmax of some rows of ``x`` (R, C) into ``y`` (R, C), flat; ``numbers`` is of Rows."""
+    columns = numbers[0].columns
     for row in range(start, stop):
-        softmax_row(x[row], y[row])
+        first = row * columns
+        softmax_row(x[first : first + columns], y[first : first + columns])
 
 
 @kernel

@@ -20,7 +20,7 @@ from fastcnn.engine.numba.runtime.runs import copy_run
 from fastcnn.engine.numba.runtime.threads import parallel_for
 from fastcnn.engine.numba.runtime.types import Kernel
 
-_TOGETHER = 4  # arrays of one kernel
+TOGETHER = 4  # arrays of one kernel
 _PIECE = 16 * 1024  # numbers of a piece at most
 
 
@@ -63,17 +63,41 @@ class Runs(NamedTuple):
 def _copy(joins: bool, parts: Sequence[Array], joined: Array, axis: int) -> None:
     """Copy the arrays into the joined array, or parts of it into the arrays."""
     rows, pitch, first = prod(joined.shape[:axis]), prod(joined.shape[axis:]), 0
-    for at in range(0, len(parts), _TOGETHER):
-        some = parts[at : at + _TOGETHER]
-        runs, absent = [prod(array.shape[axis:]) for array in some], _TOGETHER - len(some)
-        width = sum(runs)
-        pieces = max(1, -(-width // _PIECE))
-        a, b, c, d = *runs, *[0] * absent
-        numbers = record(Runs(a, b, c, d, first, pitch, pieces))
-        flat = [array.reshape(-1) for array in (*some, *[some[0]] * absent, joined)]
-        if rows * width:
-            parallel_for(_copied_runs(joins), rows * pieces, rows * width, *flat, numbers)
-        first += width
+    for at in range(0, len(parts), TOGETHER):
+        some = parts[at : at + TOGETHER]
+        runs = [prod(array.shape[axis:]) for array in some]
+        plan = copied_runs(joins, runs, rows, first, pitch)
+        absent = [some[0]] * (TOGETHER - len(some))
+        flat = [array.reshape(-1) for array in (*some, *absent, joined)]
+        if plan.work:
+            parallel_for(plan.function, plan.items, plan.work, *flat, plan.numbers)
+        first += sum(runs)
+
+
+class RunsPlan(NamedTuple):
+    """A kernel ``(a, b, c, d, joined, numbers)``, its items and work, and the record of Runs."""
+
+    function: Kernel
+    items: int
+    work: int
+    numbers: Array
+
+
+def copied_runs(joins: bool, runs: Sequence[int], rows: int, first: int, pitch: int) -> RunsPlan:
+    """The plan that copies runs of up to four arrays into a joined array, or out of it.
+
+    Args:
+        joins: whether the runs go into the joined array.
+        runs: numbers of each array in a row of the joined array, side by side.
+        rows: rows of the joined array.
+        first: the index of the first of these numbers in the joined array.
+        pitch: from one row of the joined array to the next.
+    """
+    width = sum(runs)
+    pieces = max(1, -(-width // _PIECE))
+    a, b, c, d = *runs, *[0] * (TOGETHER - len(runs))
+    numbers = record(Runs(a, b, c, d, first, pitch, pieces))
+    return RunsPlan(_copied_runs(joins), rows * pieces, rows * width, numbers)
 
 
 @kernel_factory

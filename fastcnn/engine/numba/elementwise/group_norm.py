@@ -84,17 +84,40 @@ class GroupNorm(NamedTuple):
     epsilon: float
 
 
+class MomentsPlan(NamedTuple):
+    """A kernel ``(dy, x, moments, scratch, record(sizes))`` and its items.
+
+    ``moments`` counts numbers in float64, ``scratch`` numbers of the dtype of x.
+    """
+
+    function: Kernel
+    items: int
+    work: int
+    sizes: GroupNorm
+    moments: int
+    scratch: int
+
+
+def moments_plan(
+    shape: tuple[int, ...], groups: int, epsilon: float, gradients: bool
+) -> MomentsPlan:
+    """The plan for the moments of images (N, P, C); dy is not read without ``gradients``."""
+    n, pixels, channels = shape
+    grain = max(1, min(STRETCH, pixels, _CHUNK // channels))
+    chunks, kinds = -(-pixels // grain), 4 if gradients else 2
+    sizes, items = GroupNorm(pixels, channels, groups, grain, chunks, epsilon), n * chunks
+    return MomentsPlan(
+        _group_moments(gradients), items, 2 * kinds * n * pixels * channels, sizes,
+        items * kinds * channels, items * (kinds + 1) * channels,
+    )  # fmt: skip
+
+
 def _moments(flat: tuple[Array, ...], x: Array, groups: int, epsilon: float) -> tuple[Array, Array]:
     """The record of GroupNorm, and the moments of x (N, P, C), or of dy and x."""
-    n, pixels, channels = x.shape
-    grain = max(1, min(STRETCH, pixels, _CHUNK // channels))
-    chunks, gradients = -(-pixels // grain), len(flat) == 2
-    numbers = record(GroupNorm(pixels, channels, groups, grain, chunks, epsilon))
-    kinds, items = 4 if gradients else 2, n * chunks
-    moments = arrays.allocate((items * kinds * channels,), np.float64)
-    scratch = empty_like_type(x, items * (kinds + 1) * channels)
-    operands = flat[0], flat[-1], moments, scratch, numbers
-    parallel_for(_group_moments(gradients), items, 2 * kinds * x.size, *operands)
+    plan = moments_plan(x.shape, groups, epsilon, len(flat) == 2)
+    moments, numbers = arrays.allocate((plan.moments,), np.float64), record(plan.sizes)
+    operands = flat[0], flat[-1], moments, empty_like_type(x, plan.scratch), numbers
+    parallel_for(plan.function, plan.items, plan.work, *operands)
     return numbers, moments
 
 

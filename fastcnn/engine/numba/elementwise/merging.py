@@ -174,13 +174,16 @@ _TERMS: dict[Op, dict[Side, DeviceFunction]] = {
 
 
 @kernel_factory
-def _merged_numbers(op: Op) -> Kernel:
+def _merged_numbers(op: Op, over: Side | None) -> Kernel:
+    """With ``over``, that operand is y, and is read as y alone."""
     merged = _MERGED[op]
 
     @kernel
     def merged_numbers(start: int, stop: int, a: Array, b: Array, y: Array) -> None:
         """Merge flat arrays number by number."""
-        a, b, y = a[start:stop], b[start:stop], y[start:stop]
+        y = y[start:stop]
+        a = y if over == "a" else a[start:stop]
+        b = y if over == "b" else b[start:stop]
         for i in range(y.size):
             y[i] = merged(a[i], b[i])
 
@@ -246,7 +249,8 @@ def _row_plan(a_shape: Shape, b_shape: Shape) -> _RowPlan:
 
 
 @kernel_factory
-def _merged_rows(op: Op, a_goes_on: bool, b_goes_on: bool) -> Kernel:
+def _merged_rows(op: Op, a_goes_on: bool, b_goes_on: bool, over: Side | None) -> Kernel:
+    """With ``over``, that operand is y, and is read as y alone."""
     merged = _MERGED[op]
 
     @kernel
@@ -265,9 +269,11 @@ def _merged_rows(op: Op, a_goes_on: bool, b_goes_on: bool) -> Kernel:
             for i in range(first, last):
                 at_a = offsets.a + i * numbers[0].a_step
                 at_b = offsets.b + i * numbers[0].b_step
-                of_a, of_b = a[at_a : at_a + wide_a], b[at_b : at_b + wide_b]
                 at = (outer * middle + i) * width
-                out, first_a, first_b = y[at : at + width], of_a[0], of_b[0]
+                out = y[at : at + width]
+                of_a = out if over == "a" else a[at_a : at_a + wide_a]
+                of_b = out if over == "b" else b[at_b : at_b + wide_b]
+                first_a, first_b = of_a[0], of_b[0]
                 for c in range(out.size):
                     value_a = of_a[c] if a_goes_on else first_a
                     value_b = of_b[c] if b_goes_on else first_b
@@ -510,12 +516,15 @@ class MergePlan(NamedTuple):
     tables: tuple[Array, ...]
 
 
-def merge_plan(op: Op, a_shape: Shape, b_shape: Shape) -> MergePlan:
-    """The plan for arrays of these shapes, which broadcast and are not empty."""
+def merge_plan(op: Op, a_shape: Shape, b_shape: Shape, over: Side | None = None) -> MergePlan:
+    """The plan for arrays of these shapes, which broadcast and are not empty.
+
+    ``over`` names the operand in whose place the result is written; it has the result's shape.
+    """
     if a_shape == b_shape:
-        return MergePlan(_merged_numbers(op), prod(a_shape), ())
+        return MergePlan(_merged_numbers(op, over), prod(a_shape), ())
     plan = _row_plan(a_shape, b_shape)
-    kernel = _merged_rows(op, plan.a_goes_on, plan.b_goes_on)
+    kernel = _merged_rows(op, plan.a_goes_on, plan.b_goes_on, over)
     return MergePlan(kernel, plan.rows, (plan.table, plan.numbers))
 
 

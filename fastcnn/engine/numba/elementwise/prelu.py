@@ -16,8 +16,10 @@ import numpy as np
 from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime import arrays
 from fastcnn.engine.numba.runtime.arrays import empty_like_type, readable, record
+from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory
 from fastcnn.engine.numba.runtime.jit import ordered_kernel
 from fastcnn.engine.numba.runtime.threads import parallel_for
+from fastcnn.engine.numba.runtime.types import Kernel
 
 _PERIOD = 256  # numbers of a row, at least
 _CHUNK = 16 * 1024  # numbers of a chunk, about
@@ -39,15 +41,16 @@ class Rows(NamedTuple):
 
 def prelu(x: Array, slope: Array) -> Array:
     """``x`` where it is above 0, else ``slope * x``, for x (rows, channels)."""
-    y, rows = empty_like_type(x, *x.shape), _rows(x)
+    y, rows = empty_like_type(x, *x.shape), rows_of(x.shape)
     operands = readable(x).reshape(-1), _row_of(slope, rows), y.reshape(-1)
-    parallel_for(prelu_kernel, rows.chunks, x.size, *operands, record(rows))
+    parallel_for(prelu_kernel(False), rows.chunks, x.size, *operands, record(rows))
     return y
 
 
 def prelu_backward(dy: Array, x: Array, slope: Array) -> tuple[Array, Array]:
     """``dx`` (rows, channels) and ``dslope`` (channels,)."""
-    dx, dslope, rows = empty_like_type(x, *x.shape), empty_like_type(x, x.shape[1]), _rows(x)
+    dx, dslope = empty_like_type(x, *x.shape), empty_like_type(x, x.shape[1])
+    rows = rows_of(x.shape)
     sums = arrays.allocate((rows.chunks * rows.period,), np.float64)
     given = readable(dy).reshape(-1), readable(x).reshape(-1), _row_of(slope, rows)
     numbers = record(rows)
@@ -58,11 +61,11 @@ def prelu_backward(dy: Array, x: Array, slope: Array) -> tuple[Array, Array]:
     return dx, dslope
 
 
-def _rows(x: Array) -> Rows:
-    """The rows of an array (rows, channels)."""
-    channels = x.shape[1]
+def rows_of(shape: tuple[int, ...]) -> Rows:
+    """The rows of an array of this shape (count, channels)."""
+    count, channels = shape
     period = channels * -(-_PERIOD // channels)
-    return Rows(x.size, period, max(1, _CHUNK // period), channels)
+    return Rows(count * channels, period, max(1, _CHUNK // period), channels)
 
 
 def _row_of(slope: Array, rows: Rows) -> Array:
@@ -74,22 +77,29 @@ def _row_of(slope: Array, rows: Rows) -> Array:
     return repeated
 
 
-@ordered_kernel
-def prelu_kernel(start: int, stop: int, x: Array, slope: Array, y: Array, numbers: Array) -> None:
-    """``y = x`` where ``x > 0``, else ``slope * x``, for some chunks; slope is (period,).
+@kernel_factory
+def prelu_kernel(in_place: bool) -> Kernel:
+    """The kernel of PReLU; with ``in_place`` y is x, and x is not read."""
 
-    ``numbers`` is a record of :class:`Rows`.
-    """
-    length, period = numbers[0].length, numbers[0].period
-    stride = period * numbers[0].grain
-    slopes = slope[0:period]
-    for first in range(start * stride, min(length, stop * stride), period):
-        last = min(length, first + period)
-        row, out = x[first:last], y[first:last]
-        for i in range(out.size):
-            value = row[i]
-            below = slopes[i] * value
-            out[i] = value if value > 0 else below
+    @ordered_kernel
+    def prelu_rows(start: int, stop: int, x: Array, slope: Array, y: Array, numbers: Array) -> None:
+        """``y = x`` where ``x > 0``, else ``slope * x``, for some chunks; slope is (period,).
+
+        ``numbers`` is a record of :class:`Rows`.
+        """
+        length, period = numbers[0].length, numbers[0].period
+        stride = period * numbers[0].grain
+        slopes = slope[0:period]
+        for first in range(start * stride, min(length, stop * stride), period):
+            last = min(length, first + period)
+            out = y[first:last]
+            row = out if in_place else x[first:last]
+            for i in range(out.size):
+                value = row[i]
+                below = slopes[i] * value
+                out[i] = value if value > 0 else below
+
+    return prelu_rows
 
 
 @ordered_kernel

@@ -42,13 +42,17 @@ _ROWS = 8
 
 
 class Sizes(NamedTuple):
-    """Sides of the array x that a kernel reads, (N, h, w, c), and of its result (N, oh, ow, c)."""
+    """Sides of the array x that a kernel reads, (N, h, w, c), and of its result (N, oh, ow, c).
+
+    ``pitch`` is from one pixel of the result to the next: c, or more where its pixels lie apart.
+    """
 
     h: int
     w: int
     c: int
     oh: int
     ow: int
+    pitch: int
 
 
 class Resampling(NamedTuple):
@@ -108,15 +112,19 @@ def _run(x: Array, g: ResizeGeometry, backward: bool, y: Array) -> None:
 
 
 @cached_choice
-def resampling(g: ResizeGeometry, backward: bool, itemsize: int) -> Resampling:
-    """The plan of a resizing, or of its gradient, which has at least one number."""
+def resampling(g: ResizeGeometry, backward: bool, itemsize: int, pitch: int = 0) -> Resampling:
+    """The plan of a resizing, or of its gradient, which has at least one number.
+
+    ``pitch`` is from one pixel of the result to the next, by default as many numbers as it has.
+    """
     lanes = registers().vector_bytes // itemsize
     vectors = 4 if g.c > 2 * lanes else 1
     if backward:
-        sizes = Sizes(g.oh, g.ow, g.c, g.h, g.w)
+        sizes = Sizes(g.oh, g.ow, g.c, g.h, g.w, pitch or g.c)
         rows, columns = g.outputs_of_rows, g.outputs_of_columns
     else:
-        sizes, rows, columns = Sizes(g.h, g.w, g.c, g.oh, g.ow), g.rows, g.columns
+        sizes = Sizes(g.h, g.w, g.c, g.oh, g.ow, pitch or g.c)
+        rows, columns = g.rows, g.columns
     starts_of_columns = columns.starts + rows.weights.size
     table = _joined(np.int64, rows.first, rows.starts, columns.first, starts_of_columns)
     dtype = np.float32 if itemsize == 4 else np.float64
@@ -151,7 +159,7 @@ def _sizes_of(r: Sizes) -> Sizes:
 
     A loop that stores numbers would read them again each time, because they might have changed.
     """
-    return Sizes(r.h, r.w, r.c, r.oh, r.ow)
+    return Sizes(r.h, r.w, r.c, r.oh, r.ow, r.pitch)
 
 
 @kernel_factory
@@ -203,7 +211,7 @@ def _resample(vectors: int, lanes: int, taps: int) -> Kernel:
         for item in range(start, stop):
             n, oh = item // s.oh, item % s.oh
             i, i_end = table[s.oh + oh], table[s.oh + oh + 1]
-            row_at, to = (n * s.h + table[oh]) * x_row, item * s.ow * c
+            row_at, to = (n * s.h + table[oh]) * x_row, item * s.ow * s.pitch
             j_end = table[column_starts]
             for ow in range(s.ow):
                 j, j_end = j_end, table[column_starts + ow + 1]
@@ -218,7 +226,7 @@ def _resample(vectors: int, lanes: int, taps: int) -> Kernel:
                         columns = min(width, c - k)
                         total = sum_of(x, at + k, x_row, c, columns, weights, i, i_end, j, j_end)
                         tile_store(total, y, rows_line(1, to + k, 0), 0, columns)
-                to += c
+                to += s.pitch
 
     return resample
 
@@ -237,14 +245,14 @@ def _nearest(vectors: int, lanes: int) -> Kernel:
         The arrays are flat, and ``weights`` is not read.
         """
         s = _sizes_of(numbers[0])
-        c, line = s.c, s.ow * s.c
+        c, line = s.c, s.ow * s.pitch
         column_first = 2 * s.oh + 1
         blocks = (s.oh + _ROWS - 1) // _ROWS
         for item in range(start, stop):
             n, first = item // blocks, item % blocks * _ROWS
             to = (n * s.oh + first) * line
             for oh in range(first, min(s.oh, first + _ROWS)):
-                if oh > first and table[oh] == table[oh - 1]:
+                if oh > first and table[oh] == table[oh - 1] and s.pitch == c:
                     copy_run(y, to, y, to - line, line)
                     to += line
                     continue
@@ -255,6 +263,6 @@ def _nearest(vectors: int, lanes: int) -> Kernel:
                         columns = min(width, c - k)
                         value = tile_from_row(1, vectors, lanes, x, at + k, columns)
                         tile_store(value, y, rows_line(1, to + k, 0), 0, columns)
-                    to += c
+                    to += s.pitch
 
     return nearest

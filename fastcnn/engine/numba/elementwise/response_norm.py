@@ -26,9 +26,9 @@ _POWER = 20  # operations that a power counts for, when work is split over threa
 
 def local_response_norm(x: Array, size: int, alpha: float, beta: float, bias: float) -> Array:
     """``y = x / (bias + alpha / size · Σ x²) ** beta`` on rows (R, C)."""
-    y, numbers, items = empty_like_type(x, *x.shape), *_numbers(x, size, alpha, beta, bias)
-    operands = readable(x).reshape(-1), y.reshape(-1), _scratch(x, size, items), numbers
-    parallel_for(_response_rows(beta == 0.75), items, (_POWER + size) * x.size, *operands)
+    y, plan = empty_like_type(x, *x.shape), response(x.shape, size, alpha, beta, bias, x.itemsize)
+    operands = readable(x).reshape(-1), y.reshape(-1), plan.scratch(1), record(plan.sizes)
+    parallel_for(response_rows(beta == 0.75), plan.items, plan.work, *operands)
     return y
 
 
@@ -36,10 +36,10 @@ def local_response_norm_backward(
     dy: Array, x: Array, size: int, alpha: float, beta: float, bias: float
 ) -> Array:
     """``dx`` on rows (R, C)."""
-    dx, numbers, items = empty_like_type(x, *x.shape), *_numbers(x, size, alpha, beta, bias)
+    dx, plan = empty_like_type(x, *x.shape), response(x.shape, size, alpha, beta, bias, x.itemsize)
     operands = readable(dy).reshape(-1), readable(x).reshape(-1), dx.reshape(-1)
-    more, work = (_scratch(x, size, 2 * items), numbers), (_POWER + 2 * size) * x.size
-    parallel_for(_response_gradient_rows(beta == 0.75), items, work, *operands, *more)
+    more, work = (plan.scratch(2), record(plan.sizes)), (_POWER + 2 * size) * x.size
+    parallel_for(_response_gradient_rows(beta == 0.75), plan.items, work, *operands, *more)
     return dx
 
 
@@ -60,23 +60,33 @@ class Response(NamedTuple):
     bias: float
 
 
-def _numbers(x: Array, size: int, alpha: float, beta: float, bias: float) -> tuple[Array, int]:
-    """The record, and how many items there are."""
-    rows, channels = x.shape
+class ResponsePlan(NamedTuple):
+    """The sizes of a normalisation, its items and work, and the dtype of the sums."""
+
+    sizes: Response
+    items: int
+    work: int
+    dtype: np.dtype[np.floating]
+
+    def scratch(self, rows: int) -> Array:
+        """Memory for so many rows of sums in each item."""
+        return arrays.allocate((rows * self.items * self.sizes.channels,), self.dtype)
+
+
+def response(
+    shape: tuple[int, ...], size: int, alpha: float, beta: float, bias: float, itemsize: int
+) -> ResponsePlan:
+    """The plan for rows (R, C). Long sums are taken in float64."""
+    rows, channels = shape
     grain, before = max(1, _GRAIN // channels), (size - 1) // 2
     most = channels - 1  # more neighbours no channel has
     sizes = Response(
         rows, channels, grain, min(before, most), min(size - 1 - before, most), alpha / size, beta,
         bias,
     )  # fmt: skip
-    return record(sizes), -(-rows // grain)
-
-
-def _scratch(x: Array, size: int, rows: int) -> Array:
-    """Rows of sums, in float64 where the sums are long."""
-    channels = x.shape[1]
-    dtype = x.dtype if min(size, channels) <= STRETCH else np.dtype(np.float64)
-    return arrays.allocate((rows * channels,), dtype)
+    narrow = itemsize == 4 and min(size, channels) <= STRETCH
+    dtype: np.dtype[np.floating] = np.dtype(np.float32 if narrow else np.float64)
+    return ResponsePlan(sizes, -(-rows // grain), (_POWER + size) * rows * channels, dtype)
 
 
 @device
@@ -125,7 +135,7 @@ def _bases(x: Array, sums: Array, before: int, after: int, scale: float, bias: f
 
 
 @kernel_factory
-def _response_rows(three_quarters: bool) -> Kernel:
+def response_rows(three_quarters: bool) -> Kernel:
     power = _power_for(three_quarters)
 
     @device
@@ -135,7 +145,7 @@ def _response_rows(three_quarters: bool) -> Kernel:
             y[c] = x[c] * power(number(bases[c]), number(beta))
 
     @kernel
-    def response_rows(
+    def normalised_rows(
         start: int, stop: int, x: Array, y: Array, scratch: Array, numbers: Array
     ) -> None:
         """Items ``start`` to ``stop`` of y (R, C), flat; ``numbers`` is one record of Response."""
@@ -148,7 +158,7 @@ def _response_rows(three_quarters: bool) -> Kernel:
                 _bases(some, bases, before, after, numbers[0].scale, numbers[0].bias)
                 write(some, bases, numbers[0].beta, y[row * c : (row + 1) * c])
 
-    return response_rows
+    return normalised_rows
 
 
 @kernel_factory

@@ -14,16 +14,10 @@ from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.elementwise.activations import log_sum_exp, softmax_row
 from fastcnn.engine.numba.elementwise.loss import soft_loss
 from fastcnn.engine.numba.runtime.inlining import device
+from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory
 from fastcnn.engine.numba.runtime.jit import kernel, ordered_kernel
 from fastcnn.engine.numba.runtime.runs import copy_run, zero_run
-
-
-class Rows(NamedTuple):
-    """The sizes of a matrix, and the number of samples of the whole batch."""
-
-    rows: int
-    columns: int
-    batch: int
+from fastcnn.engine.numba.runtime.types import Kernel
 
 
 @ordered_kernel
@@ -79,9 +73,9 @@ def loss_rows(
 ) -> None:
     """Softmax cross-entropy of some samples, and the gradient of the mean of the weighted losses.
 
-    Reads logits (N, C), labels (N,), weights (N,) and one record of :class:`Rows`. Writes the
-    gradient (N, C), and ``totals`` (2,): the sum of the weighted losses, and how many samples are
-    right. If a label is no class, the sum is NaN, and the label is not used as an index.
+    Reads logits (N, C), labels (N,), weights (N,) and one record of ``Rows`` (:mod:`.activations`).
+    Writes the gradient (N, C), and ``totals`` (2,): the sum of the weighted losses, and how many
+    samples are right. If a label is no class, the sum is NaN, and the label is no index.
     """
     classes, batch = numbers[0].columns, numbers[0].batch
     share = logits.dtype.type(1 / batch)
@@ -132,15 +126,6 @@ def soft_loss_rows(
         scale = share * weights[n]
         for c in range(classes):
             out[c] = (out[c] - target[c]) * scale
-
-
-@kernel
-def softmax_rows(start: int, stop: int, x: Array, y: Array, numbers: Array) -> None:
-    """Softmax of some rows of ``x`` (N, C) into ``y`` (N, C); ``numbers`` is of :class:`Rows`."""
-    columns = numbers[0].columns
-    for n in range(start, stop):
-        first = n * columns
-        softmax_row(x[first : first + columns], y[first : first + columns])
 
 
 class Slabs(NamedTuple):
@@ -225,26 +210,35 @@ class Finish(NamedTuple):
     capped: int
 
 
-@ordered_kernel
-def scale_channels(start: int, stop: int, x: Array, b: Array, y: Array, numbers: Array) -> None:
-    """``y = (x − mean) · scale + beta`` for rows of C channels, then perhaps a ReLU.
+@kernel_factory
+def scale_channels(in_place: bool) -> Kernel:
+    """The kernel of a batch normalisation; with ``in_place`` y is x, and x is not read."""
 
-    The mean is subtracted first, because numbers far from 0 would lose their digits in a product.
-    Reads x (rows, C), b (3 · C + 1,) as :func:`channel_numbers` makes it, and a record of
-    :class:`Finish`; writes y (rows, C).
-    """
-    c, relu, capped = numbers[0].channels, numbers[0].relu, numbers[0].capped
-    mean, scale, shift, top = b[:c], b[c : 2 * c], b[2 * c : 3 * c], b[3 * c]
-    zero = y.dtype.type(0)
-    for row in range(start, stop):
-        source, result = x[row * c : (row + 1) * c], y[row * c : (row + 1) * c]
-        for i in range(c):
-            value = (source[i] - mean[i]) * scale[i] + shift[i]
-            if relu:
-                value = zero if value < zero else value
-            if capped:
-                value = top if value > top else value
-            result[i] = value
+    @ordered_kernel
+    def scaled_channels(
+        start: int, stop: int, x: Array, b: Array, y: Array, numbers: Array
+    ) -> None:
+        """``y = (x − mean) · scale + beta`` for rows of C channels, then perhaps a ReLU.
+
+        The mean is subtracted first, because numbers far from 0 would lose their digits in a
+        product. Reads x (rows, C), b (3 · C + 1,) as :func:`channel_numbers` makes it, and a
+        record of :class:`Finish`; writes y (rows, C).
+        """
+        c, relu, capped = numbers[0].channels, numbers[0].relu, numbers[0].capped
+        mean, scale, shift, top = b[:c], b[c : 2 * c], b[2 * c : 3 * c], b[3 * c]
+        zero = y.dtype.type(0)
+        for row in range(start, stop):
+            result = y[row * c : (row + 1) * c]
+            source = result if in_place else x[row * c : (row + 1) * c]
+            for i in range(c):
+                value = (source[i] - mean[i]) * scale[i] + shift[i]
+                if relu:
+                    value = zero if value < zero else value
+                if capped:
+                    value = top if value > top else value
+                result[i] = value
+
+    return scaled_channels
 
 
 @kernel
@@ -255,19 +249,3 @@ def add_finished(start: int, stop: int, a: Array, b: Array, y: Array, relu: bool
     for i in range(y.size):
         value = a[i] + b[i]
         y[i] = zero if relu and value < zero else value
-
-
-class Part(NamedTuple):
-    """Columns of a matrix, the columns of the matrix it is copied into, and the first of them."""
-
-    columns: int
-    pitch: int
-    first: int
-
-
-@kernel
-def copy_columns(start: int, stop: int, x: Array, y: Array, numbers: Array) -> None:
-    """Rows of x (rows, columns) into some columns of y (rows, pitch)."""
-    columns, pitch, first = numbers[0].columns, numbers[0].pitch, numbers[0].first
-    for row in range(start, stop):
-        copy_run(y, row * pitch + first, x, row * columns, columns)
