@@ -20,6 +20,7 @@ from guarded import CHANNELS, Border, forbid, guarded, guarded_copy
 from fastcnn import Input, Model, Sequential
 from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime import arrays as seam
+from fastcnn.engine.numba.runtime import turns
 from fastcnn.engine.numba.runtime.program import ITEM, Operand
 from fastcnn.layers import (
     ELU,
@@ -59,7 +60,14 @@ from fastcnn.layers import (
 )
 from fastcnn.losses import BinaryCrossEntropy, CrossEntropy, Loss
 from fastcnn.models import weights
-from fastcnn.models.execution import Executor, programs, slices, step_list
+from fastcnn.models.execution import (
+    Executor,
+    prediction,
+    programs,
+    slices,
+    step_list,
+    turn_list,
+)
 
 PAGE = mmap.PAGESIZE
 BATCHES = (1, 3, 16, 9)
@@ -145,7 +153,10 @@ def nets(share: int = 1) -> Iterator[tuple[tuple[int, ...], list[Layer]]]:
         wide = (5 + k % 4, (2 + k % 3) * (27 + k) // 2, 1 + k % 3)
         yield wide, [filters, ReLU(), MaxPool2D(), Flatten(), Dense(2 + k % 17)]
         thirds = [MaxPool2D(2, 1, "same"), AvgPool2D(3, 1, "same"), Conv2D(other, 1)]
-        yield (3, 2 + k % 3, c), Branches([*thirds, Conv2D(third, (1, 2)), Flatten(), Dense(2)])
+        yield (
+            (3, 2 + k % 3, c),
+            Branches([*thirds, ReLU(), Conv2D(third, (1, 2)), Flatten(), Dense(2)]),
+        )
         if k % 3 == 1:  # activations by formulas, each with an odd number of numbers
             smooth = [ELU(), Swish(), GELU(), Softplus(), GELU(approximate=True)]
             mixed = [Conv2D(c, (2, 1)), PReLU(), HardSwish(), HardSigmoid(), *smooth, ReLU(0.5)]
@@ -224,6 +235,10 @@ def _guarded(
         patch.object(step_list.Shared, "origins", fences.origins),
         patch.object(programs, "Slice", fences.slice_),
         patch.object(programs, "BatchPrograms", fences.programs),
+        patch.object(turn_list, "whole_lines", lambda size: size),
+        patch.object(turn_list, "placed", fences.placed),
+        patch.object(turn_list.TurnList, "finished", fences.finished),
+        patch.object(prediction, "take_turns", fences.take_turns),
         patch.object(step_list, "CACHE_LINE", PAGE),
         patch.object(slices, "CACHE_LINE", PAGE),
     ):
@@ -268,11 +283,36 @@ def _filled(size: int, dtype: Any, border: Border) -> Array:
 
 
 class _Fences:
-    """Pages between the places of scratch; those of slices are forbidden where all agree."""
+    """Pages between the places of scratch; those of slices are forbidden where all agree.
+
+    The places of a prediction's arena share no memory, so that a page lies between any two.
+    """
 
     def __init__(self, border: Border) -> None:
         self._border, self._latest = border, list[slices.Slice]()
-        fences = self
+        self._turns: dict[int, tuple[turns.Turns, list[int]]] = {}
+        fences, finished, take_turns = self, turn_list.TurnList.finished, turns.take_turns
+
+        def placed(rooms: list[Any]) -> tuple[list[int], int]:
+            places, at, fences.__dict__["between"] = [], 0, []
+            for room in rooms:
+                pages = max(1, math.ceil(room.size / PAGE)) * PAGE
+                places.append(at + (0 if fences._border == "first" else pages - room.size))
+                at += pages + PAGE
+                fences.__dict__["between"].append(at - PAGE)
+            return places, at
+
+        def with_fences(to: turn_list.TurnList) -> tuple[turns.Turns, int]:
+            program, size = finished(to)
+            self._turns[id(program.steps)] = program, self.__dict__["between"]
+            return program, size
+
+        def take_with_fences(program: turns.Turns, bases: Array) -> None:
+            for at in self._turns[id(program.steps)][1]:
+                forbid(int(bases[turns.ARENA]) + at)
+            take_turns(program, bases)
+
+        self.placed, self.finished, self.take_turns = placed, with_fences, take_with_fences
 
         def origins(shared: step_list.Shared, count: int) -> tuple[dict[int, int], int]:
             found, at, shared.__dict__["fences"] = {}, shared.__dict__["_transposed_size"], []
