@@ -27,6 +27,7 @@ from fastcnn.layers import (
     GELU,
     LRN,
     Add,
+    Average,
     AvgPool2D,
     BatchNorm,
     Concatenate,
@@ -53,10 +54,12 @@ from fastcnn.layers import (
     Reshape,
     Resize,
     SeparableConv2D,
+    Softmax,
     Softplus,
     Swish,
     Tanh,
     UpSampling2D,
+    ZeroPadding2D,
 )
 from fastcnn.losses import BinaryCrossEntropy, CrossEntropy, Loss
 from fastcnn.models import weights
@@ -79,7 +82,7 @@ class Branches(list[Layer]):
     """Layers of which the first three see the input, each alone; the others what is made of these.
 
     The first two are added, and the sum passes a ReLU. The third is laid beside the sum, and all is
-    multiplied by its mean, as in squeeze-and-excitation.
+    multiplied by its mean, as in squeeze-and-excitation, and averaged with it.
     """
 
     def model(self, shape: tuple[int, ...], dtype: str, engine: str | None) -> Model:
@@ -88,7 +91,8 @@ class Branches(list[Layer]):
         first, second, third, *rest = self
         total = ReLU()(Add()([first(x), second(x)]))
         y = Concatenate()([total, third(x), total])
-        y = Multiply()([y, Reshape((1, 1, -1))(GlobalAvgPool2D()(y))])
+        gate = Reshape((1, 1, -1))(GlobalAvgPool2D()(y))
+        y = Average()([Multiply()([y, gate]), gate])
         for layer in rest:
             y = layer(y)
         return Model(x, y, seed=0, dtype=dtype, engine=engine)  # type: ignore[arg-type]
@@ -153,19 +157,21 @@ def nets(share: int = 1) -> Iterator[tuple[tuple[int, ...], list[Layer]]]:
         wide = (5 + k % 4, (2 + k % 3) * (27 + k) // 2, 1 + k % 3)
         yield wide, [filters, ReLU(), MaxPool2D(), Flatten(), Dense(2 + k % 17)]
         thirds = [MaxPool2D(2, 1, "same"), AvgPool2D(3, 1, "same"), Conv2D(other, 1)]
-        yield (
-            (3, 2 + k % 3, c),
-            Branches([*thirds, ReLU(), Conv2D(third, (1, 2)), Flatten(), Dense(2)]),
-        )
+        thirds += [ReLU(), Conv2D(third, (1, 2)), Flatten(), Dense(2)]
+        yield (3, 2 + k % 3, c), Branches(thirds)
         if k % 3 == 1:  # activations by formulas, each with an odd number of numbers
             smooth = [ELU(), Swish(), GELU(), Softplus(), GELU(approximate=True)]
             mixed = [Conv2D(c, (2, 1)), PReLU(), HardSwish(), HardSigmoid(), *smooth, ReLU(0.5)]
-            yield (3, 3 + k % 2, 1 + k % 2), [*mixed, Flatten(), Dense(third), PReLU(), Dense(3)]
+            yield (
+                (3, 3 + k % 2, 1 + k % 2),
+                [*mixed, Flatten(), Dense(third), PReLU(), Softmax(), Dense(3)],
+            )
         if k % 3 == 2:  # layers that resize images or move their numbers
             shaping = [
                 SeparableConv2D(4 * (1 + k % 2), (2, 3), 1, "same", 1, 1 + k % 2, "relu"),
                 DepthToSpace(2, ("DCR", "CRD")[k % 2]),
                 Cropping2D(((0, 1), (1, 0))),
+                ZeroPadding2D(((1, 0), (0, 2))),
                 Conv2DTranspose(other, (2, 3), (1 + k % 2, 2), ("same", "valid")[k % 2]),
                 ReLU(),
                 (UpSampling2D((1, 2)), Resize(7, 5))[k % 2],
