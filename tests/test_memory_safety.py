@@ -194,6 +194,8 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
         "prepared.Prepared",
         "prepared._placed",
         "prediction_steps._launch",
+        "norm_steps.group_norm",
+        "norm_steps.response_norm",
     }
     # A scale of ones and a shift of zeros, where a layer has none; kernels only read them.
     tables |= {"prediction_steps._bias"}
