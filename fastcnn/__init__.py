@@ -100,6 +100,8 @@ if TYPE_CHECKING:
     from fastcnn.data.preparation import Preparation
     from fastcnn.data.scaling import InputWarning
     from fastcnn.estimator.classifier import CNNClassifier
+    from fastcnn.exchange.weight_files import read_weights
+    from fastcnn.exchange.weights import WeightsReport, WeightsWarning, load_weights
     from fastcnn.models import nets
     from fastcnn.models.model import Model
     from fastcnn.models.sequential import Sequential, load_model
@@ -129,11 +131,15 @@ _LATER = {
     "layers": ("fastcnn.layers", None),
     "load_model": ("fastcnn.models.sequential", "load_model"),
     "load_mnist": ("fastcnn.data.datasets", "load_mnist"),
+    "load_weights": ("fastcnn.exchange.weights", "load_weights"),
     "load_pictures": ("fastcnn.data.picture_folders", "load_pictures"),
     "losses": ("fastcnn.losses", None),
     "nets": ("fastcnn.nets", None),
     "optimizers": ("fastcnn.optimizers", None),
+    "read_weights": ("fastcnn.exchange.weight_files", "read_weights"),
     "schedules": ("fastcnn.schedules", None),
+    "WeightsReport": ("fastcnn.exchange.weights", "WeightsReport"),
+    "WeightsWarning": ("fastcnn.exchange.weights", "WeightsWarning"),
 }
 
 __all__ = [
@@ -148,6 +154,8 @@ __all__ = [
     "Preparation",
     "Sequential",
     "StopTraining",
+    "WeightsReport",
+    "WeightsWarning",
     "__version__",
     "add",
     "add_backward",
@@ -201,6 +209,7 @@ __all__ = [
     "load_mnist",
     "load_model",
     "load_pictures",
+    "load_weights",
     "local_response_norm",
     "local_response_norm_backward",
     "log_softmax",
@@ -223,6 +232,7 @@ __all__ = [
     "permute_backward",
     "prelu",
     "prelu_backward",
+    "read_weights",
     "relu",
     "relu_backward",
     "resize2d",

@@ -31,7 +31,7 @@ HOUSE: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
     ("recipes",),
-    ("bench", "estimator", *PUBLIC),
+    ("bench", "estimator", "exchange", *PUBLIC),
     ("proof",),
     ("models",),
     ("train",),

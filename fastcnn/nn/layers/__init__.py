@@ -16,7 +16,7 @@ from fastcnn.nn.layers.activations import (
     Tanh,
 )
 from fastcnn.nn.layers.arrays import Arrays, Watch, own_arrays
-from fastcnn.nn.layers.base import Layer, all_layers, settle, snake_case
+from fastcnn.nn.layers.base import Layer, all_layers, change_argument, settle, snake_case
 from fastcnn.nn.layers.convolution import Conv2D, DepthwiseConv2D
 from fastcnn.nn.layers.dense import Dense, Flatten
 from fastcnn.nn.layers.description import layer_from_dict, layers_from_list, to_dict
@@ -108,6 +108,7 @@ __all__ = [
     "Watch",
     "ZeroPadding2D",
     "all_layers",
+    "change_argument",
     "checked_layers",
     "image_shape",
     "infer_stack",

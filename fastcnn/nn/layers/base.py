@@ -447,6 +447,25 @@ def settle(layers: Iterable[Layer]) -> None:
             vars(layer).update({name: vars(again)[name] for name in names})
 
 
+def change_argument(layer: Layer, name: str, value: Any) -> None:
+    """Change an argument of a layer's constructor, also in a built model, which then runs anew.
+
+    It is for arguments that no shape depends on, such as the epsilon of a normalisation. The error
+    for a wrong value is that of the constructor.
+
+    >>> from fastcnn.nn.layers import BatchNorm
+    >>> layer = BatchNorm()
+    >>> change_argument(layer, "epsilon", 1e-5)
+    >>> layer
+    BatchNorm(epsilon=1e-05)
+    """
+    kind = type(layer)
+    arguments = {one: getattr(layer, one) for one in constructor_arguments(kind)}
+    vars(layer)[name] = vars(kind(**arguments | {name: value}))[name]
+    if layer._owner is not None:
+        layer._owner.changed()
+
+
 def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, tuple | list) else value
 
