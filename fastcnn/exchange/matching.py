@@ -4,15 +4,19 @@ Pairs that the caller names are fixed. All other modules are put in order and pa
 in order. Where the file keeps the order of its net and all shapes fit, that order is taken. Else
 the order follows from names and shapes: names are paths, and modules of one path stay together;
 siblings whose names differ in their last number alone, such as ``conv1`` and ``conv2``, keep the
-order of the numbers. If exactly one order fits all shapes, it is taken. Otherwise the caller must
-name pairs, because a guess could exchange two layers of equal shapes.
+order of the numbers. Among the orders that fit all shapes, those count that change least often from
+one path to another. If there is exactly one, it is taken. Otherwise the caller must name pairs,
+because a guess could exchange two layers of equal shapes.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from heapq import heappop, heappush
+from itertools import count as counter
+from typing import Any, NamedTuple, TypeAlias
 
 from fastcnn.core.quoting import quoted, shortened
 from fastcnn.exchange.layouts import COUNTERS, Slot
@@ -167,34 +171,80 @@ def _tree(modules: Modules) -> _Group:
     return root
 
 
-_Frames: TypeAlias = "tuple[_Group, frozenset[str], _Frames] | None"
+class _State(NamedTuple):
+    """A beginning of an order.
+
+    Attributes:
+        frames: the groups that are not done: a group, the entries of it that are left, and the
+            frames around it.
+        order: the modules so far.
+        left: how many modules of each path are left.
+        changes: how often a module has another path than the module before it.
+    """
+
+    frames: tuple[_Group, frozenset[str], Any] | None
+    order: tuple[str, ...]
+    left: tuple[int, ...]
+    changes: int
 
 
 def _together(modules: Modules, slots: Sequence[Slot]) -> _Matches:
-    """Orders in which the modules of each path stay together."""
+    """Orders in which the modules of each path stay together, with the fewest changes of paths.
+
+    It is a search by A*: what a beginning costs is its changes, and at least one more for each path
+    that is left and is not that of the last module.
+    """
     root = _tree(modules)
-    waiting: list[tuple[_Frames, list[str]]] = [((root, frozenset(root.entries), None), [])]
-    orders, steps = list[list[str]](), 0
+    paths = [module.rpartition(".")[0] for module in modules]
+    index = {path: i for i, path in enumerate(dict.fromkeys(paths))}
+    counts = Counter(paths)
+    ranks = counter()  # of equal costs the longest beginning is first, then the first one
+    start = _State((root, frozenset(root.entries), None), (), tuple(counts[p] for p in index), 0)
+    waiting = [(0, 0, next(ranks), start)]
+    orders, least, steps = list[list[str]](), len(slots) * 2, 0
     while waiting and len(orders) < 2:
         steps += 1
+        cost, _, _, state = heappop(waiting)
+        if cost > least:
+            break
         if steps > _MOST_STEPS:
             return _Matches(orders, False)
-        frames, order = waiting.pop()
+        frames = state.frames
         while frames is not None and not frames[1]:
             frames = frames[2]
         if frames is None:
-            orders.append(order)
+            orders.append([*state.order])
+            least = cost
             continue
         group, remaining, outer = frames
-        for name in reversed(group.entries):
+        for name in group.entries:
             if name not in remaining or group.before[name] & remaining:
                 continue
             entry, rest = group.entries[name], (group, remaining - {name}, outer)
             if isinstance(entry, _Group):
-                waiting.append(((entry, frozenset(entry.entries), rest), order))
-            elif slots[len(order)].misfit(entry, modules[entry]) is None:
-                waiting.append((rest, [*order, entry]))
+                inner = (entry, frozenset(entry.entries), rest)
+                heappush(
+                    waiting,
+                    (cost, -len(state.order), next(ranks), state._replace(frames=inner)),
+                )
+            elif slots[len(state.order)].misfit(entry, modules[entry]) is None:
+                after = _with(state, entry, index)._replace(frames=rest)
+                at = index[entry.rpartition(".")[0]]
+                others = sum(1 for i, number in enumerate(after.left) if number and i != at)
+                heappush(
+                    waiting,
+                    (after.changes + others, -len(after.order), next(ranks), after),
+                )
     return _Matches(orders, True)
+
+
+def _with(state: _State, module: str, index: Mapping[str, int]) -> _State:
+    """The beginning with one more module."""
+    path = module.rpartition(".")[0]
+    at = index[path]
+    changed = not state.order or state.order[-1].rpartition(".")[0] != path
+    left = (*state.left[:at], state.left[at] - 1, *state.left[at + 1 :])
+    return _State(state.frames, (*state.order, module), left, state.changes + changed)
 
 
 def _in_turns(modules: Modules, slots: Sequence[Slot]) -> _Matches:

@@ -164,7 +164,7 @@ class _Storages:
                 f"{storage.size} numbers of its storage"
             )
         if not size:
-            return np.zeros(sides, array.dtype)
+            return array[:0].reshape(sides)
         itemsize = array.itemsize
         result: Array = np.lib.stride_tricks.as_strided(
             array[offset:], sides, [step * itemsize for step in steps], writeable=False

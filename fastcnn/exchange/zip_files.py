@@ -22,34 +22,37 @@ class Records(Mapping[str, bytes]):
 
     def __init__(self, name: str, file: zipfile.ZipFile) -> None:
         self._name, self._file = name, file
-        self._sizes = {info.filename: info.file_size for info in file.infolist()}
+        self._infos = {info.filename: info for info in file.infolist()}
 
     def size(self, key: str) -> int:
         """The length of a record in bytes."""
-        return self._sizes[key]
+        return self._infos[key].file_size
 
     def __getitem__(self, key: str) -> bytes:
-        if key not in self._sizes:
-            raise KeyError(key)
+        info = self._infos[key]
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+            raise refusal(
+                self._name, f"its record {quoted(key)} is compressed, which PyTorch never does"
+            )
         try:
-            return self._file.read(key)
+            return self._file.read(info)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError) as error:
             raise refusal(self._name, f"its record {quoted(key)}: {error}") from None
         except RuntimeError as error:  # of encrypted records
             raise refusal(self._name, f"its record {quoted(key)}: {error}") from None
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._sizes)
+        return iter(self._infos)
 
     def __len__(self) -> int:
-        return len(self._sizes)
+        return len(self._infos)
 
 
 def records_of(name: str, file: BinaryIO) -> Records:
     """The records of an open zip file.
 
-    Raises ``ModelFileError`` for a damaged file, for compressed records, for two of one name, and
-    for records that overlap or exceed the file.
+    Raises ``ModelFileError`` for a damaged file, for two records of one name, and for records that
+    overlap or exceed the file.
     """
     try:
         archive = zipfile.ZipFile(file)
@@ -64,13 +67,9 @@ def records_of(name: str, file: BinaryIO) -> Records:
         raise refusal(name, "it has two records of one name")
     size, end, last = os.fstat(file.fileno()).st_size, 0, ""
     for info in infos:
-        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-            raise refusal(
-                name, f"its record {quoted(info.filename)} is compressed, which PyTorch never does"
-            )
         if info.header_offset < end:
             raise refusal(name, f"its records {quoted(last)} and {quoted(info.filename)} overlap")
-        end, last = info.header_offset + info.file_size, info.filename
+        end, last = info.header_offset + info.compress_size, info.filename
         if end > size:
             raise refusal(
                 name, f"its record {quoted(info.filename)} exceeds the file; it may be truncated"
