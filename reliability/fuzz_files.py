@@ -3,11 +3,12 @@
     python reliability/fuzz_files.py                      some minutes
     python reliability/fuzz_files.py --kind model --rounds 20000
 
-Models, checkpoints, data sets (IDX, plain and gzip, and .npz), PNG and JPEG pictures: truncated at
-every length; with flipped bits, bytes and whole stretches replaced; with numbers in headers made
-huge. Models and checkpoints also with any part of what they say replaced by nonsense, signed with
-the right checksum, as whoever means harm would. A file is read, or it is refused with the error of
-its kind: ModelFileError, DatasetError, PictureError.
+Models, checkpoints, weights of PyTorch (safetensors, and a zip file with a pickle, whole and in an
+archive with right checksums), data sets (IDX, plain and gzip, and .npz), PNG and JPEG pictures:
+truncated at every length; with flipped bits, bytes and whole stretches replaced; with numbers in
+headers made huge. Models and checkpoints also with any part of what they say replaced by nonsense,
+signed with the right checksum, as whoever means harm would. A file is read, or it is refused with
+the error of its kind: ModelFileError, DatasetError, PictureError.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import struct
 import sys
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -119,6 +121,7 @@ def files(folder: Path) -> dict[str, tuple[Kind, Path]]:
         for part in ("images-idx3", "labels-idx1"):
             path = place / f"train-{part}-ubyte{ending}"
             found[f"{name}-{part[:6]}"] = Kind(_read_data, DatasetError, name), path
+    found |= _weights(folder)
     path = folder / "arrays.npz"
     names = "x_train", "y_train", "x_test", "y_test"
     arrays = dict(zip(names, (images, labels, images, labels), strict=True))
@@ -143,6 +146,48 @@ def files(folder: Path) -> dict[str, tuple[Kind, Path]]:
     Image.fromarray(pixels).save(path)
     found["pictures"] = Kind(_read_pictures, (PictureError, DatasetError), "png"), path
     return found
+
+
+_PICKLE = (
+    b"\x80\x02ccollections\nOrderedDict\nq\x00)R(X\x09\x00\x00\x00fc.weightctorch._utils\n"
+    b"_rebuild_tensor_v2\nq\x01((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000"
+    b"X\x03\x00\x00\x00cpuK\x0ctQK\x02(K\x02K\x05t(K\x05K\x01t\x89h\x00)RtRX\x07\x00\x00\x00fc.bias"
+    b"h\x01((X\x07\x00\x00\x00storagectorch\nHalfStorage\nX\x01\x00\x00\x001X\x03\x00\x00\x00cpuM\x03\x00tQ"
+    b"J\x00\x00\x00\x00K\x03\x85K\x01\x85\x89h\x00)RtRu}X\x09\x00\x00\x00_metadata]sb."
+)
+"""The pickle of a state dictionary with two tensors, as PyTorch writes it."""
+
+
+def _archive(path: Path, described: bytes) -> None:
+    """What PyTorch writes of a state dictionary, with this pickle."""
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("net/data.pkl", described)
+        file.writestr("net/byteorder", b"little")
+        file.writestr("net/data/0", np.arange(12, dtype=np.float32).tobytes())
+        file.writestr("net/data/1", np.arange(3, dtype=np.float16).tobytes())
+
+
+def _read_pickle(path: Path) -> None:
+    """Read the weights of a pickle in a whole archive, whose checksums are right."""
+    archive = path.with_suffix(".pt")
+    _archive(archive, path.read_bytes())
+    fastcnn.read_weights(archive)
+
+
+def _weights(folder: Path) -> dict[str, tuple[Kind, Path]]:
+    """Files of weights, and the pickle of one."""
+    errors = (ModelFileError,)  # in a tuple, because they are no models
+    archive, described = folder / "state.pt", folder / "described"
+    _archive(archive, _PICKLE)
+    described.write_bytes(_PICKLE)
+    arrays = {"fc.weight": np.ones((2, 5), np.float32), "fc.bias": np.zeros(2, np.float16)}
+    path = folder / "weights.safetensors"
+    path.write_bytes(save(arrays))
+    return {
+        "weights": (Kind(fastcnn.read_weights, errors, "weights"), path),
+        "torch": (Kind(fastcnn.read_weights, errors, "torch"), archive),
+        "pickle": (Kind(_read_pickle, errors, "pickle"), described),
+    }
 
 
 def spoilt(whole: bytes, rng: np.random.Generator) -> bytes:
