@@ -103,6 +103,8 @@ def weights_of(path: FilePath) -> WeightsFile:
 
 def _refuse_others(name: str, start: bytes) -> None:
     """Raise the error for files of weights that are not read."""
+    if start[8:9] == b"{":
+        return  # the header of a safetensors file, after its length
     if start[:1] == b"\x80":
         raise refusal(
             name,
@@ -111,7 +113,7 @@ def _refuse_others(name: str, start: bytes) -> None:
         )
     if start.startswith(b"\x93NUMPY"):
         raise refusal(name, "it is one array of NumPy; save a state dictionary as safetensors")
-    if start[:1] == b"\x08" and start[8:9] != b"{":
+    if start[:1] == b"\x08":
         raise refusal(name, "it is probably an ONNX model, which is no file of weights")
 
 
