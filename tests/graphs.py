@@ -92,8 +92,7 @@ def two_of_each() -> Tensors:
     images, numbers = Input((5, 6, 2), name="images"), Input((3,), name="numbers")
     x = GlobalAvgPool2D()(Conv2D(6, (2, 3), activation="relu")(images))
     both = Concatenate()([x, Tanh()(Dense(4)(numbers))])
-    classes, size = Dense(4), Dense(2)
-    classes.name, size.name = "classes", "size"
+    classes, size = Dense(4, name="classes"), Dense(2, name="size")
     return [images, numbers], [classes(both), size(Subtract()([Dense(6)(both), x]))]
 
 

@@ -169,7 +169,8 @@ def _graph(description: dict[str, Any]) -> Graph:
     if not isinstance(names, list) or len(names) != len(layers):
         raise ValueError(f"names must be {len(layers)}, one for each layer, got {quoted(names)}")
     for layer, name in zip(layers, names, strict=True):
-        layer.name = name
+        if name is not None:
+            layer.name = name
     names_of(layers)  # raises the error for two of one name
     if "graph" not in description:
         return chain(layers)

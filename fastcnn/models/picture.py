@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from fastcnn.models.graph import Graph
 from fastcnn.models.summary import value_names
-from fastcnn.nn.layers import Shape
+from fastcnn.nn.layers import Shape, repr_without_name
 
 
 class _Line(NamedTuple):
@@ -100,7 +100,11 @@ def drawing(graph: Graph, input_shapes: Sequence[Shape], inputs: Sequence[str]) 
         lanes.draw("○", (), users.get(value, []), line)
     for node, taken in zip(graph.nodes, edges, strict=True):
         output = "  → output" if len(graph.outputs) > 1 and node.output in graph.outputs else ""
-        line = _Line("", names[node.output], f"{node.layer!r}  {shapes[node.output]}{output}")
+        line = _Line(
+            "",
+            names[node.output],
+            f"{repr_without_name(node.layer)}  {shapes[node.output]}{output}",
+        )
         lanes.draw("●", taken, users.get(node.output, []), line)
     width = max(len(line.drawing) for line in lanes.lines)
     of_name = max(len(line.name) for line in lanes.lines)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fastcnn.models.graph import Graph
-from fastcnn.nn.layers import Layer, Shape, input_of_call
+from fastcnn.nn.layers import Layer, Shape, input_of_call, repr_without_name
 
 _NUMBERS = ("parameters", "MFLOP")
 
@@ -65,7 +65,9 @@ def rows(graph: Graph, input_shapes: Sequence[Shape], inputs: Sequence[str]) -> 
             row = row._replace(parameters=0, frozen=0)
         if not graph.is_chain:
             taken_names = ", ".join(names[value] for value in node.inputs)
-            row = row._replace(name=names[node.output], inputs=taken_names)
+            row = row._replace(
+                layer=repr_without_name(layer), name=names[node.output], inputs=taken_names
+            )
         called.add(id(layer))
         table.append(row)
     parameters, frozen = (sum(getattr(row, k) for row in table) for k in ("parameters", "frozen"))

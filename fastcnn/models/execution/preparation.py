@@ -26,7 +26,7 @@ from fastcnn.engine.numba.runtime.compile_ahead import Progress, compile_all, is
 from fastcnn.engine.numba.runtime.instruction_sets import registers
 from fastcnn.engine.numba.runtime.rehearsal import Request, rehearsal
 from fastcnn.engine.numba.runtime.threads import request_driver
-from fastcnn.nn.layers import Layer, Residual
+from fastcnn.nn.layers import Layer, Residual, repr_without_name
 
 # Batch sizes between which the choice of kernels was seen to change, and some beyond them.
 COUNTS = (*range(1, 11), 12, 16, 17, 24, 28, 32, 48, 64, 100, 128, 200, 256, 320, 512)
@@ -53,7 +53,7 @@ def compiles_ahead() -> bool:
 def net_key(layers: Sequence[Layer], *purpose: object) -> tuple[object, ...]:
     """The key of a net: what its kernels depend on, beside the batch size and the processor."""
     settings = get_math(), get_num_threads() > 1, registers().isa
-    return (*map(repr, layers), layers[0].input_shape, *settings, *purpose)
+    return (*map(repr_without_name, layers), layers[0].input_shape, *settings, *purpose)
 
 
 def is_built_in(part: object) -> bool:

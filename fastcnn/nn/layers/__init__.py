@@ -16,7 +16,14 @@ from fastcnn.nn.layers.activations import (
     Tanh,
 )
 from fastcnn.nn.layers.arrays import Arrays, Watch, own_arrays
-from fastcnn.nn.layers.base import Layer, all_layers, change_argument, settle, snake_case
+from fastcnn.nn.layers.base import (
+    Layer,
+    all_layers,
+    change_argument,
+    repr_without_name,
+    settle,
+    snake_case,
+)
 from fastcnn.nn.layers.convolution import Conv2D, DepthwiseConv2D
 from fastcnn.nn.layers.dense import Dense, Flatten
 from fastcnn.nn.layers.description import layer_from_dict, layers_from_list, to_dict
@@ -116,6 +123,7 @@ __all__ = [
     "layer_from_dict",
     "layers_from_list",
     "own_arrays",
+    "repr_without_name",
     "settle",
     "snake_case",
     "to_dict",

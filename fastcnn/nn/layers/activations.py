@@ -27,6 +27,7 @@ class ReLU(_Activation):
 
     Args:
         max_value: the largest output, above 0, such as 6 in MobileNets. None means no limit.
+        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Example:
         >>> ReLU(6).infer((26, 26, 8))
@@ -35,8 +36,8 @@ class ReLU(_Activation):
         (ReLU(max_value=6.0), ReLU())
     """
 
-    def __init__(self, max_value: float | None = None) -> None:
-        super().__init__()
+    def __init__(self, max_value: float | None = None, *, name: str | None = None) -> None:
+        super().__init__(name=name)
         self.max_value = above_zero("max_value", max_value)
 
     def _operation(self, x: Array, engine: str | None) -> Array:
@@ -55,12 +56,13 @@ class LeakyReLU(_Activation):
 
     Args:
         slope: from 0 to 1.
+        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
     """
 
     _operations = ops.leaky_relu, ops.leaky_relu_backward
 
-    def __init__(self, slope: float = 0.01) -> None:
-        super().__init__()
+    def __init__(self, slope: float = 0.01, *, name: str | None = None) -> None:
+        super().__init__(name=name)
         self.slope = share("slope", slope)
 
     def _arguments(self) -> tuple[object, ...]:
@@ -92,6 +94,7 @@ class ELU(_Activation):
 
     Args:
         alpha: the output approaches ``-alpha`` where x is far below 0; at least 0.
+        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Example:
         >>> ELU(0.5).infer((26, 26, 8))
@@ -100,8 +103,8 @@ class ELU(_Activation):
 
     _operations = ops.elu, ops.elu_backward
 
-    def __init__(self, alpha: float = 1.0) -> None:
-        super().__init__()
+    def __init__(self, alpha: float = 1.0, *, name: str | None = None) -> None:
+        super().__init__(name=name)
         self.alpha = number("alpha", alpha)
 
     def _arguments(self) -> tuple[object, ...]:
@@ -114,6 +117,7 @@ class HardSigmoid(_Activation):
     Args:
         slope: the factor of x, at least 0.
         offset: the output where x is 0.
+        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Example:
         >>> HardSigmoid(0.2).infer((128,))
@@ -122,8 +126,10 @@ class HardSigmoid(_Activation):
 
     _operations = ops.hard_sigmoid, ops.hard_sigmoid_backward
 
-    def __init__(self, slope: float = 1 / 6, offset: float = 0.5) -> None:
-        super().__init__()
+    def __init__(
+        self, slope: float = 1 / 6, offset: float = 0.5, *, name: str | None = None
+    ) -> None:
+        super().__init__(name=name)
         self.slope, self.offset = number("slope", slope), finite_number("offset", offset)
 
     def _arguments(self) -> tuple[object, ...]:
@@ -160,6 +166,7 @@ class GELU(_Activation):
 
     Args:
         approximate: True computes ``x * (1 + tanh(√(2/π) * (x + 0.044715 * x³))) / 2`` instead.
+        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Example:
         >>> GELU(approximate=True).infer((26, 26, 8))
@@ -168,8 +175,8 @@ class GELU(_Activation):
 
     _operations = ops.gelu, ops.gelu_backward
 
-    def __init__(self, approximate: bool = False) -> None:
-        super().__init__()
+    def __init__(self, approximate: bool = False, *, name: str | None = None) -> None:
+        super().__init__(name=name)
         self.approximate = truth("approximate", approximate)
 
     def _arguments(self) -> tuple[object, ...]:

@@ -87,7 +87,9 @@ class Layer:
     # Of a shared layer the shapes of input and output of each call.
     _calls: tuple[tuple[Shape, Shape], ...] = ()
 
-    def __init__(self) -> None:
+    def __init__(self, *, name: str | None = None) -> None:
+        if name is not None:
+            self.name = name
         self.parameters: dict[str, Array] = _NoArrays()
         self.state: dict[str, Array] = _NoArrays()
         self.input_shape: Shape | None = None
@@ -129,8 +131,13 @@ class Layer:
     def name(self) -> str:
         """The name, by which ``model.get_layer`` finds the layer.
 
-        It may be set before the layer belongs to a model. A model gives each other layer a name
-        that its class and its place tell: "conv2d", "conv2d_1".
+        The constructors of fastcnn's layers take it as ``name=``, and it may be set before the
+        layer belongs to a model. A model gives each other layer a name that its class and its place
+        tell: "conv2d", "conv2d_1". It refuses two layers that were given one name.
+
+        >>> from fastcnn.nn.layers import Conv2D
+        >>> Conv2D(8, 3, name="stem"), Conv2D(8, 3).name
+        (Conv2D(8, 3, name='stem'), 'conv2d')
         """
         return self._own_name or self._name or snake_case(type(self).__name__)
 
@@ -188,7 +195,7 @@ class Layer:
         kind = type(self)
         arguments = inherited_arguments(kind)
         derived_from = name in ("input_shape", "output_shape", "__class__") or (
-            name in arguments and name != "trainable"
+            name in arguments and name not in ("trainable", "name")
         )
         if self._owner is not None and derived_from:
             raise AttributeError(
@@ -331,9 +338,26 @@ class Layer:
         return dx  # type: ignore[return-value]  # not None, because needs_dx is true
 
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments as JSON values, for :meth:`from_config`."""
-        names = inspect.signature(type(self).__init__).parameters
-        return {name: _plain(getattr(self, name)) for name in names if name != "self"}
+        """The constructor's arguments as JSON values, for :meth:`from_config`.
+
+        It holds the name if the layer was given one.
+
+        >>> from fastcnn.nn.layers import ReLU
+        >>> ReLU(6, name="first").config(), ReLU().config()
+        ({'max_value': 6.0, 'name': 'first'}, {'max_value': None})
+        """
+        return {name: _plain(value) for name, (_, value) in self._constructor_values().items()}
+
+    def _constructor_values(self) -> dict[str, tuple[inspect.Parameter, object]]:
+        """The constructor's parameters and their values; the name only if the layer was given one.
+
+        An attribute of a model's layer is the name that the model gave, which tells nothing.
+        """
+        parameters = dict(inspect.signature(type(self).__init__).parameters)
+        del parameters["self"]
+        if self._own_name is None:
+            parameters.pop("name", None)
+        return {name: (one, getattr(self, name)) for name, one in parameters.items()}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Layer:
@@ -350,17 +374,31 @@ class Layer:
         return sum(array.size for array in self.parameters.values())
 
     def __repr__(self) -> str:
-        signature = inspect.signature(type(self).__init__)
+        return self._described()
+
+    def _described(self, without: tuple[str, ...] = ()) -> str:
+        """The class with the arguments that differ from their defaults, except some of them."""
         arguments = []
-        for name, parameter in signature.parameters.items():
-            if name == "self":
+        for name, (parameter, value) in self._constructor_values().items():
+            if name in without:
                 continue
-            value = getattr(self, name)
             if parameter.default is inspect.Parameter.empty:
                 arguments.append(repr(value))
             elif value != parameter.default:
                 arguments.append(f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(arguments)})"
+
+
+def repr_without_name(layer: Layer) -> str:
+    """The repr of a layer, without its name unless a class has a repr of its own.
+
+    >>> from fastcnn.nn.layers import Dense
+    >>> repr_without_name(Dense(3, name="scores"))
+    'Dense(3)'
+    """
+    if type(layer).__repr__ is not Layer.__repr__:
+        return repr(layer)
+    return layer._described(without=("name",))
 
 
 def _address(array: Array) -> int:
@@ -442,7 +480,7 @@ def settle(layers: Iterable[Layer]) -> None:
     for layer in all_layers(layers):
         kind = type(layer)
         if is_own(kind):
-            names = constructor_arguments(kind)
+            names = [name for name in constructor_arguments(kind) if name != "name"]
             again = kind(**{name: getattr(layer, name) for name in names})
             vars(layer).update({name: vars(again)[name] for name in names})
 

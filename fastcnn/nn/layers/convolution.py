@@ -170,6 +170,7 @@ class Conv2D(_Convolution):
             :data:`fastcnn.nn.layers.INITIALIZERS`.
         algorithm: "auto", "direct", "winograd" or "im2col", as for :func:`fastcnn.conv2d`, for the
             layer and its gradients.
+        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or value, named in the message.
@@ -193,8 +194,10 @@ class Conv2D(_Convolution):
         use_bias: bool = True,
         kernel_initializer: str = "glorot_uniform",
         algorithm: ops.Algorithm = "auto",
+        *,
+        name: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(name=name)
         self.filters = count("filters", filters)
         self.groups = count("groups", groups)
         self.algorithm = checked_algorithm(algorithm)
@@ -212,6 +215,7 @@ class DepthwiseConv2D(_Convolution):
         depth_multiplier: filters for each channel. The outputs of a channel are adjacent.
         kernel_size, strides, padding, dilation, activation, use_bias, kernel_initializer: as for
             :class:`Conv2D`.
+        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Example:
         >>> DepthwiseConv2D(3, padding="same", depth_multiplier=2).infer((28, 28, 4))
@@ -230,8 +234,10 @@ class DepthwiseConv2D(_Convolution):
         activation: ops.Activation = None,
         use_bias: bool = True,
         kernel_initializer: str = "glorot_uniform",
+        *,
+        name: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(name=name)
         self.depth_multiplier = count("depth_multiplier", depth_multiplier)
         self.kernel_initializer = initializer("kernel_initializer", kernel_initializer)
         self._take(kernel_size, strides, padding, dilation, activation, use_bias)

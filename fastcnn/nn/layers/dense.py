@@ -23,6 +23,7 @@ class Dense(Layer):
         use_bias: whether a bias is added.
         kernel_initializer: the weights' initialiser, a name of
             :data:`fastcnn.nn.layers.INITIALIZERS`.
+        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or value, named in the message.
@@ -40,8 +41,10 @@ class Dense(Layer):
         activation: ops.Activation = None,
         use_bias: bool = True,
         kernel_initializer: str = "glorot_uniform",
+        *,
+        name: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(name=name)
         self.units = count("units", units)
         self.activation = fused_activation(activation)
         self.use_bias = truth("use_bias", use_bias)

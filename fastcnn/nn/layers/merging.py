@@ -186,14 +186,15 @@ class Concatenate(Merge):
 
     Args:
         axis: along which, with the batch as axis 0; by default the last one, of the channels.
+        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Example:
         >>> Concatenate().infer(((26, 26, 8), (26, 26, 4)))
         (26, 26, 12)
     """
 
-    def __init__(self, axis: int = -1) -> None:
-        super().__init__()
+    def __init__(self, axis: int = -1, *, name: str | None = None) -> None:
+        super().__init__(name=name)
         self.axis = integer("axis", axis, axis)
         if self.axis == 0:
             raise ValueError("axis must not be 0, which is that of the samples")

@@ -19,8 +19,10 @@ from fastcnn.nn.layers.operation import OperationLayer
 class _ScaledNorm(Layer):
     """A normalisation whose result is scaled and moved by trained numbers."""
 
-    def __init__(self, epsilon: float, center: bool, scale: bool) -> None:
-        super().__init__()
+    def __init__(
+        self, epsilon: float, center: bool, scale: bool, *, name: str | None = None
+    ) -> None:
+        super().__init__(name=name)
         self.epsilon = number("epsilon", epsilon)
         self.center, self.scale = truth("center", center), truth("scale", scale)
 
@@ -62,6 +64,7 @@ class LayerNorm(_ScaledNorm):
         epsilon: is added to the variance.
         center: whether ``beta`` is added; it begins with zeros.
         scale: whether the result is multiplied by ``gamma``, which begins with ones.
+        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or value, named in the message.
@@ -83,8 +86,10 @@ class LayerNorm(_ScaledNorm):
         epsilon: float = 1e-3,
         center: bool = True,
         scale: bool = True,
+        *,
+        name: str | None = None,
     ) -> None:
-        super().__init__(epsilon, center, scale)
+        super().__init__(epsilon, center, scale, name=name)
         self.axis: int | tuple[int, ...] = _last_axes(axis)
 
     def row(self, input_shape: Shape) -> Shape:
@@ -121,6 +126,7 @@ class GroupNorm(_ScaledNorm):
         epsilon: is added to the variance.
         center: whether ``beta`` is added; it begins with zeros.
         scale: whether the result is multiplied by ``gamma``, which begins with ones.
+        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or value, named in the message.
@@ -135,9 +141,15 @@ class GroupNorm(_ScaledNorm):
     """
 
     def __init__(
-        self, groups: int = 32, epsilon: float = 1e-3, center: bool = True, scale: bool = True
+        self,
+        groups: int = 32,
+        epsilon: float = 1e-3,
+        center: bool = True,
+        scale: bool = True,
+        *,
+        name: str | None = None,
     ) -> None:
-        super().__init__(epsilon, center, scale)
+        super().__init__(epsilon, center, scale, name=name)
         self.groups = count("groups", groups)
 
     def row(self, input_shape: Shape) -> Shape:
@@ -175,6 +187,7 @@ class LRN(OperationLayer):
         alpha: the weight of the mean of the squares.
         beta: the exponent.
         bias: is added to the weighted mean.
+        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or value, named in the message.
@@ -190,9 +203,15 @@ class LRN(OperationLayer):
     _operations = ops.local_response_norm, ops.local_response_norm_backward
 
     def __init__(
-        self, window: int = 5, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0
+        self,
+        window: int = 5,
+        alpha: float = 1e-4,
+        beta: float = 0.75,
+        bias: float = 1.0,
+        *,
+        name: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(name=name)
         self.window = count("window", window)
         self.alpha, self.beta = number("alpha", alpha), number("beta", beta)
         self.bias = number("bias", bias)

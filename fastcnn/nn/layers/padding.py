@@ -15,6 +15,7 @@ class ZeroPadding2D(OperationLayer):
 
     Args:
         padding: an int, (vertical, horizontal) or ((top, bottom), (left, right)).
+        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Example:
         >>> ZeroPadding2D(((0, 1), (2, 3))).infer((28, 28, 1))
@@ -24,8 +25,8 @@ class ZeroPadding2D(OperationLayer):
     _operations = ops.zero_pad2d, ops.zero_pad2d_backward
     _gradient_takes_input = False
 
-    def __init__(self, padding: Padding = 1) -> None:
-        super().__init__()
+    def __init__(self, padding: Padding = 1, *, name: str | None = None) -> None:
+        super().__init__(name=name)
         if isinstance(padding, str):
             raise ValueError(
                 f"padding must be an int, (vertical, horizontal) or ((top, bottom), (left, "
@@ -54,6 +55,7 @@ class Cropping2D(OperationLayer):
     Args:
         cropping: an int, (vertical, horizontal) or ((top, bottom), (left, right)). At least one
             pixel must be left.
+        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or value, named in the message.
@@ -66,8 +68,8 @@ class Cropping2D(OperationLayer):
     _operations = ops.crop2d, ops.crop2d_backward
     _gradient_takes_input = False
 
-    def __init__(self, cropping: Padding = 0) -> None:
-        super().__init__()
+    def __init__(self, cropping: Padding = 0, *, name: str | None = None) -> None:
+        super().__init__(name=name)
         top, bottom, left, right = _cropped(cropping)
         sides = (top, bottom), (left, right)
         self.cropping = cropping if isinstance(cropping, int) else sides

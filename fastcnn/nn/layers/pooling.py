@@ -14,9 +14,14 @@ class _Pooling(OperationLayer):
     """One kind of pooling over windows."""
 
     def __init__(
-        self, pool_size: Pair = 2, strides: Pair | None = None, padding: Padding = "valid"
+        self,
+        pool_size: Pair = 2,
+        strides: Pair | None = None,
+        padding: Padding = "valid",
+        *,
+        name: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(name=name)
         window = pair("pool_size", pool_size)
         self.pool_size = as_pair(window)
         self.strides = None if strides is None else as_pair(pair("strides", strides))
@@ -39,6 +44,7 @@ class MaxPool2D(_Pooling):
         pool_size: the window, an int or (vertical, horizontal).
         strides: pixels between windows; None means ``pool_size``.
         padding: as for Conv2D, but smaller than the window.
+        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Example:
         >>> MaxPool2D().infer((26, 26, 8))

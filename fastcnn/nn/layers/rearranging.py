@@ -24,6 +24,7 @@ class Reshape(Layer):
     Args:
         target_shape: the new shape without the batch. One side may be −1, and then follows from the
             others.
+        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or value, named in the message.
@@ -33,8 +34,8 @@ class Reshape(Layer):
         (4, 9)
     """
 
-    def __init__(self, target_shape: Sequence[int]) -> None:
-        super().__init__()
+    def __init__(self, target_shape: Sequence[int], *, name: str | None = None) -> None:
+        super().__init__(name=name)
         name = "target_shape"
         if isinstance(target_shape, str) or not isinstance(target_shape, Sequence):
             raise TypeError(f"{name} must be a list of sides, got {quoted(target_shape)}")
@@ -71,6 +72,7 @@ class Permute(OperationLayer):
 
     Args:
         dims: for each axis of the output the axis of the input, counted from 1.
+        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or value, named in the message.
@@ -83,8 +85,8 @@ class Permute(OperationLayer):
     _operations = ops.permute, ops.permute_backward
     _gradient_takes_input = False
 
-    def __init__(self, dims: Sequence[int]) -> None:
-        super().__init__()
+    def __init__(self, dims: Sequence[int], *, name: str | None = None) -> None:
+        super().__init__(name=name)
         self.dims = axes_order("dims", dims)
 
     def infer(self, input_shape: Shape) -> Shape:
@@ -106,6 +108,7 @@ class DepthToSpace(OperationLayer):
         block_size: height and width of the blocks of pixels that pixels become.
         order: "DCR", as in TensorFlow, or "CRD", as in PyTorch's pixel shuffle; see
             :func:`fastcnn.depth_to_space`.
+        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or value, named in the message.
@@ -118,8 +121,10 @@ class DepthToSpace(OperationLayer):
     _operations = ops.depth_to_space, ops.space_to_depth
     _gradient_takes_input = False
 
-    def __init__(self, block_size: int, order: ops.DepthOrder = "DCR") -> None:
-        super().__init__()
+    def __init__(
+        self, block_size: int, order: ops.DepthOrder = "DCR", *, name: str | None = None
+    ) -> None:
+        super().__init__(name=name)
         self.block_size = count("block_size", block_size)
         self.order = one_of("order", order, DEPTH_ORDERS)
 

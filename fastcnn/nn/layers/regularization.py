@@ -21,10 +21,11 @@ class Dropout(Layer):
 
     Args:
         rate: at least 0 and below 1.
+        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
     """
 
-    def __init__(self, rate: float) -> None:
-        super().__init__()
+    def __init__(self, rate: float, *, name: str | None = None) -> None:
+        super().__init__(name=name)
         self.rate = below_one("rate", rate)
 
     def infer(self, input_shape: Shape) -> Shape:
@@ -57,6 +58,7 @@ class BatchNorm(Layer):
     Args:
         momentum: the share of the running statistics that each batch keeps, at least 0 and below 1.
         epsilon: is added to the variance.
+        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Example:
         >>> BatchNorm().infer((26, 26, 8))
@@ -66,8 +68,10 @@ class BatchNorm(Layer):
     ``backward`` updates.
     """
 
-    def __init__(self, momentum: float = 0.9, epsilon: float = 1e-3) -> None:
-        super().__init__()
+    def __init__(
+        self, momentum: float = 0.9, epsilon: float = 1e-3, *, name: str | None = None
+    ) -> None:
+        super().__init__(name=name)
         self.momentum = below_one("momentum", momentum)
         self.epsilon = number("epsilon", epsilon)
 

@@ -25,6 +25,7 @@ class Residual(Layer):
         shortcut: layers of the other path, needed if the main path changes the shape. None or an
             empty list adds the input itself.
         activation: "relu" or None, applied to the sum.
+        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type or value, or (at build) the paths end
@@ -45,6 +46,8 @@ class Residual(Layer):
         layers: Sequence[Layer],
         shortcut: Sequence[Layer] | None = None,
         activation: ops.Activation = None,
+        *,
+        name: str | None = None,
     ) -> None:
         self.layers: Sequence[Layer] = tuple(checked_layers("layers", layers))
         self.shortcut: Sequence[Layer] = tuple(
@@ -55,6 +58,7 @@ class Residual(Layer):
             raise ValueError("shortcut must have layers of its own, got one of the main path")
         self.activation = fused_activation(activation)
         self.input_shape = self.output_shape = None
+        self.name = name
 
     def _paths(self) -> Iterator[tuple[str, Layer]]:
         for name, layers in (("layers", self.layers), ("shortcut", self.shortcut)):
@@ -183,10 +187,12 @@ class Residual(Layer):
         return result
 
     def config(self) -> dict[str, Any]:
+        named = {} if self._own_name is None else {"name": self._own_name}
         return {
             "layers": [to_dict(layer) for layer in self.layers],
             "shortcut": [to_dict(layer) for layer in self.shortcut],
             "activation": self.activation,
+            **named,
         }
 
     @classmethod

@@ -59,6 +59,7 @@ class UpSampling2D(_Resizing):
         size: the factors, an int or (vertical, horizontal). It takes the place of the attribute
             ``size`` of other layers, the number of their parameters, of which this one has none.
         interpolation: "nearest" repeats each pixel, "bilinear" weights the four pixels around.
+        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or value, named in the message.
@@ -70,8 +71,10 @@ class UpSampling2D(_Resizing):
 
     size: Any = 2
 
-    def __init__(self, size: Pair = 2, interpolation: ops.Method = "nearest") -> None:
-        super().__init__()
+    def __init__(
+        self, size: Pair = 2, interpolation: ops.Method = "nearest", *, name: str | None = None
+    ) -> None:
+        super().__init__(name=name)
         self.size = as_pair(pair("size", size))
         self.interpolation = one_of("interpolation", interpolation, METHODS)
 
@@ -95,6 +98,7 @@ class Resize(_Resizing):
             lie among those of the input, as for :func:`fastcnn.resize2d`.
         rounding: "round_prefer_floor", "round_prefer_ceil", "floor" or "ceil": to which pixel of
             the input "nearest" goes.
+        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or value, named in the message.
@@ -111,8 +115,10 @@ class Resize(_Resizing):
         interpolation: ops.Method = "bilinear",
         coordinates: ops.Coordinates = "half_pixel",
         rounding: ops.Rounding = "round_prefer_floor",
+        *,
+        name: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(name=name)
         self.height = count("height", height)
         self.width = count("width", width)
         self.interpolation = one_of("interpolation", interpolation, METHODS)

@@ -36,6 +36,7 @@ class SeparableConv2D(FilterLayer):
         use_bias: whether a bias is added, after the pointwise convolution.
         depthwise_initializer, pointwise_initializer: the filters' initialisers, names of
             :data:`fastcnn.nn.layers.INITIALIZERS`.
+        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or value, named in the message.
@@ -63,8 +64,10 @@ class SeparableConv2D(FilterLayer):
         use_bias: bool = True,
         depthwise_initializer: str = "glorot_uniform",
         pointwise_initializer: str = "glorot_uniform",
+        *,
+        name: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(name=name)
         self.filters = count("filters", filters)
         self.depth_multiplier = count("depth_multiplier", depth_multiplier)
         self._take(kernel_size, strides, padding, dilation, activation, use_bias)

@@ -31,6 +31,7 @@ class Conv2DTranspose(_Convolution):
             :data:`fastcnn.nn.layers.INITIALIZERS`.
         algorithm: "auto", "direct", "winograd" or "im2col", as for
             :func:`fastcnn.conv2d_transpose`, for the layer and its gradients.
+        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or value, named in the message.
@@ -55,8 +56,10 @@ class Conv2DTranspose(_Convolution):
         use_bias: bool = True,
         kernel_initializer: str = "glorot_uniform",
         algorithm: ops.Algorithm = "auto",
+        *,
+        name: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(name=name)
         self.filters = count("filters", filters)
         self.groups = count("groups", groups)
         self.algorithm = checked_algorithm(algorithm)
