@@ -12,83 +12,71 @@ import platform
 
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic
 
-from fastcnn.engine.numba.runtime.types import (
-    ArrayType,
-    Builder,
-    Context,
-    IntType,
-    Lowering,
-    Signature,
-    TypingContext,
-    Value,
-    Values,
-)
+from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
+from fastcnn.engine.numba.runtime.types import ArrayType, IntType, Value
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def load_acquire(typing_context: TypingContext, array: ArrayType, index: IntType) -> Lowering:
+@intrinsic()
+def load_acquire(array: ArrayType, index: IntType) -> Lowering:
     """Read ``array[index]`` from memory, before all later reads and writes."""
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        data = context.make_array(array)(context, builder, arguments[0]).data
-        return builder.load_atomic(builder.gep(data, [arguments[1]]), "acquire", 8)
+    def generate(code: Code) -> Value:
+        data = code.data(array, code.arguments[0])
+        return code.builder.load_atomic(code.builder.gep(data, [code.arguments[1]]), "acquire", 8)
 
     return types.int64(array, index), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def store_release(
-    typing_context: TypingContext, array: ArrayType, index: IntType, value: IntType
-) -> Lowering:
+@intrinsic()
+def store_release(array: ArrayType, index: IntType, value: IntType) -> Lowering:
     """Write ``array[index] = value``; other threads see it after all earlier writes."""
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        data = context.make_array(array)(context, builder, arguments[0]).data
-        builder.store_atomic(arguments[2], builder.gep(data, [arguments[1]]), "release", 8)
-        return context.get_dummy_value()
+    def generate(code: Code) -> Value:
+        array_value, i, number = code.arguments
+        word = code.builder.gep(code.data(array, array_value), [i])
+        code.builder.store_atomic(number, word, "release", 8)
+        return code.nothing()
 
     return types.void(array, types.intp, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def swap(
-    typing_context: TypingContext, array: ArrayType, index: IntType, old: IntType, new: IntType
-) -> Lowering:
+@intrinsic()
+def swap(array: ArrayType, index: IntType, old: IntType, new: IntType) -> Lowering:
     """Compare and swap: set ``array[index]`` to ``new`` if it is ``old``; return whether it was."""
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        data = context.make_array(array)(context, builder, arguments[0]).data
-        word = builder.gep(data, [arguments[1]])
-        exchange = builder.cmpxchg(word, *arguments[2:], "acq_rel", "acquire")
-        return builder.extract_value(exchange, 1)
+    def generate(code: Code) -> Value:
+        array_value, i, *old_and_new = code.arguments
+        word = code.builder.gep(code.data(array, array_value), [i])
+        exchange = code.builder.cmpxchg(word, *old_and_new, "acq_rel", "acquire")
+        return code.builder.extract_value(exchange, 1)
 
     return types.boolean(array, types.intp, types.int64, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def yield_core(typing_context: TypingContext) -> Lowering:
+@intrinsic()
+def yield_core() -> Lowering:
     """Let another thread or program use this core, if the system has a call for it."""
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
+    def generate(code: Code) -> Value:
         if hasattr(os, "sched_yield"):
             kind = ir.FunctionType(ir.IntType(32), [])
-            builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
-        return context.get_dummy_value()
+            module = code.builder.module
+            code.builder.call(cgutils.get_or_insert_function(module, kind, "sched_yield"), [])
+        return code.nothing()
 
     return types.void(), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def pause(typing_context: TypingContext) -> Lowering:
+@intrinsic()
+def pause() -> Lowering:
     """Tell the processor that this loop waits."""
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
+    def generate(code: Code) -> Value:
         if platform.machine().lower() in ("x86_64", "amd64"):
             kind = ir.FunctionType(ir.VoidType(), [])
             name = "llvm.x86.sse2.pause"
-            builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
-        return context.get_dummy_value()
+            code.builder.call(cgutils.get_or_insert_function(code.builder.module, kind, name), [])
+        return code.nothing()
 
     return types.void(), generate

@@ -18,10 +18,9 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.compiler import CompileResult
 from numba.core.types.containers import UniTuple
-from numba.extending import intrinsic
 
 from fastcnn.engine.numba.runtime import rehearsal
-from fastcnn.engine.numba.runtime.intrinsics import or_in_python
+from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
 from fastcnn.engine.numba.runtime.types import (
     Address,
     ArrayType,
@@ -31,11 +30,8 @@ from fastcnn.engine.numba.runtime.types import (
     Kernel,
     KernelType,
     LiteralType,
-    Lowering,
-    Signature,
     TupleType,
     Types,
-    TypingContext,
     Value,
     Values,
     Words,
@@ -96,9 +92,8 @@ def _plain_launch(
     kernel(start, stop, *arguments)
 
 
-@or_in_python(_plain_launch)
+@intrinsic(_plain_launch)
 def launch(
-    typing_context: TypingContext,
     board: ArrayType,
     tasks: IntType,
     start: IntType,
@@ -114,9 +109,11 @@ def launch(
     ``wide`` is true, the kernel's loops take the widest vectors of the processor.
     """
     range_and_arguments = types.int64, types.int64, *arguments.types
+    typing_context = kernel.dispatcher.typingctx
     of_kernel = kernel.get_call_type(typing_context, range_and_arguments, {}).args
 
-    def generate(context: Context, builder: Builder, _: Signature, values: Values) -> Value:
+    def generate(code: Code) -> Value:
+        context, builder, values = code
         layout = _Frame(context, arguments.types)
         compiled = kernel.dispatcher.overloads[tuple(of_kernel)]
         task_entry = _task_entry(context, builder, compiled, layout)
@@ -144,7 +141,7 @@ def launch(
                         builder.store(builder.ptrtoint(step_entry, _WORD), array.data)
                     with share:
                         _share(builder, array.data, values[1:4], task_entry, frame)
-        return context.get_dummy_value()
+        return code.nothing()
 
     return types.none(board, tasks, start, stop, kernel, arguments, wide), generate
 
@@ -249,10 +246,8 @@ _BASES, _OFFSETS = 3, 3 + OPERANDS
 STEP_WORDS = _OFFSETS + OPERANDS
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def call_step(
-    typing_context: TypingContext, steps: ArrayType, i: IntType, bases: ArrayType, first: IntType
-) -> Lowering:
+@intrinsic()
+def call_step(steps: ArrayType, i: IntType, bases: ArrayType, first: IntType) -> Lowering:
     """Run step ``i`` of a list of steps on this thread.
 
     Reads :data:`STEP_WORDS` words of ``steps`` for the step, and the words of ``bases`` from
@@ -261,19 +256,19 @@ def call_step(
     arguments how far it may read and write.
     """
 
-    def generate(context: Context, builder: Builder, _: Signature, values: Values) -> Value:
-        table, of_bases = _data(context, builder, steps, values[0]), values[2]
-        data = _data(context, builder, bases, of_bases)
+    def generate(code: Code) -> Value:
+        _, builder, values = code
+        table, of_bases = code.data(steps, values[0]), values[2]
+        data = code.data(bases, of_bases)
         entry, frame, start, stop = _listed(builder, table, data, values[1], values[3])
         builder.call(entry, [frame, start, stop])
-        return context.get_dummy_value()
+        return code.nothing()
 
     return types.none(steps, types.int64, bases, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic()
 def share_listed_step(
-    typing_context: TypingContext,
     board: ArrayType,
     tasks: IntType,
     steps: ArrayType,
@@ -285,9 +280,10 @@ def share_listed_step(
     Reads what :func:`call_step` reads.
     """
 
-    def generate(context: Context, builder: Builder, _: Signature, values: Values) -> Value:
-        table, of_bases = _data(context, builder, steps, values[2]), values[4]
-        data = _data(context, builder, bases, of_bases)
+    def generate(code: Code) -> Value:
+        context, builder, values = code
+        table, of_bases = code.data(steps, values[2]), values[4]
+        data = code.data(bases, of_bases)
         entry, frame, start, stop = _listed(builder, table, data, values[3], _WORD(0))
         count = builder.sub(stop, start)
         fewer = builder.icmp_signed("<", count, values[1])
@@ -302,13 +298,9 @@ def share_listed_step(
                 builder.call(entry, [frame, start, stop])
             with elsewhere:
                 _share(builder, array.data, [tasks, start, stop], entry, frame)
-        return context.get_dummy_value()
+        return code.nothing()
 
     return types.none(board, types.int64, steps, types.int64, bases), generate
-
-
-def _data(context: Context, builder: Builder, kind: ArrayType, value: Value) -> Value:
-    return context.make_array(kind)(context, builder, value).data
 
 
 def _listed(
@@ -329,9 +321,8 @@ def _listed(
     return entry, _on_stack(builder, operands), word(1), word(2)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic()
 def share_step(
-    typing_context: TypingContext,
     board: ArrayType,
     tasks: IntType,
     start: IntType,
@@ -344,7 +335,8 @@ def share_step(
     ``step`` is the address of its step entry, ``operands`` are its arguments as integers.
     """
 
-    def generate(context: Context, builder: Builder, _: Signature, values: Values) -> Value:
+    def generate(code: Code) -> Value:
+        context, builder, values = code
         entry = builder.inttoptr(values[4], _ENTRY.as_pointer())
         words = _on_stack(builder, cgutils.unpack_tuple(builder, values[5]))
         array = context.make_array(board)(context, builder, values[0])
@@ -357,33 +349,33 @@ def share_step(
                 builder.call(entry, [words, *values[2:4]])
             with elsewhere:
                 _share(builder, array.data, values[1:4], entry, words)
-        return context.get_dummy_value()
+        return code.nothing()
 
     words = UniTuple(types.int64, len(operands))
     return types.none(board, *[types.int64] * 4, words), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def address_in(typing_context: TypingContext, array: ArrayType, index: IntType) -> Lowering:
+@intrinsic()
+def address_in(array: ArrayType, index: IntType) -> Lowering:
     """The address of an element of a one-dimensional array."""
 
-    def generate(context: Context, builder: Builder, _: Signature, values: Values) -> Value:
-        data = context.make_array(array)(context, builder, values[0]).data
+    def generate(code: Code) -> Value:
+        _, builder, values = code
+        data = code.data(array, values[0])
         return builder.ptrtoint(builder.gep(data, [values[1]]), _WORD)
 
     return types.int64(array, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def run_entry(
-    typing_context: TypingContext, entry: IntType, frame: IntType, start: IntType, stop: IntType
-) -> Lowering:
+@intrinsic()
+def run_entry(entry: IntType, frame: IntType, start: IntType, stop: IntType) -> Lowering:
     """Run the entry at an address over ``range(start, stop)``, with the frame at an address."""
 
-    def generate(context: Context, builder: Builder, _: Signature, values: Values) -> Value:
+    def generate(code: Code) -> Value:
+        _, builder, values = code
         function = builder.inttoptr(values[0], _ENTRY.as_pointer())
         builder.call(function, [builder.inttoptr(values[1], _POINTER), *values[2:]])
-        return context.get_dummy_value()
+        return code.nothing()
 
     return types.void(types.int64, types.int64, types.int64, types.int64), generate
 

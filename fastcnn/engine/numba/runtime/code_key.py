@@ -15,6 +15,7 @@ The module runs when kernels are made, compiled, and looked up in the cache.
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import sys
@@ -231,7 +232,7 @@ def _constant(function: Callable[..., Any], value: Any) -> Any:
     if hasattr(value, "py_func"):  # a compiled function
         return (*constants(value.py_func), *sorted(value.targetoptions.get("fastmath", ())))
     if hasattr(value, "_defn"):  # an intrinsic
-        return constants(value._defn)
+        return constants(inspect.unwrap(value._defn))
     text = repr(value)
     if " at 0x" in text:
         raise TypeError(

@@ -12,20 +12,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from fastcnn.engine.numba.runtime.instruction_sets import host_registers
-from fastcnn.engine.numba.runtime.intrinsics import or_in_python
-from fastcnn.engine.numba.runtime.types import (
-    Builder,
-    Context,
-    Float,
-    FloatType,
-    IntType,
-    Lowering,
-    Signature,
-    TupleType,
-    TypingContext,
-    Value,
-    Values,
-)
+from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
+from fastcnn.engine.numba.runtime.types import Builder, Float, FloatType, IntType, TupleType, Value
 
 SHIFT_32, SHIFT_64 = 1.5 * 2.0**23, 1.5 * 2.0**52
 """Numbers so large that a sum with them is an integer, for float32 and for float64."""
@@ -45,14 +33,12 @@ def _plain_multiply_add(a: Float, b: Float, c: Float) -> Float:
     return a * b + c
 
 
-@or_in_python(_plain_multiply_add)
-def multiply_add(
-    typing_context: TypingContext, a: FloatType, b: FloatType, c: FloatType
-) -> Lowering:
+@intrinsic(_plain_multiply_add)
+def multiply_add(a: FloatType, b: FloatType, c: FloatType) -> Lowering:
     """``a · b + c`` of three numbers of one type, rounded once if the processor can do so."""
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        return _fma(builder, *arguments)
+    def generate(code: Code) -> Value:
+        return _fma(code.builder, *code.arguments)
 
     return a(a, a, a), generate
 
@@ -61,14 +47,12 @@ def _plain_by_type(x: Float, float32: float, float64: float) -> Float:
     return type(x)(float32 if isinstance(x, np.float32) else float64)
 
 
-@or_in_python(_plain_by_type)
-def by_type(
-    typing_context: TypingContext, x: FloatType, float32: FloatType, float64: FloatType
-) -> Lowering:
+@intrinsic(_plain_by_type)
+def by_type(x: FloatType, float32: FloatType, float64: FloatType) -> Lowering:
     """The constant for numbers of the type of ``x``, in that type."""
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        return arguments[1 if x == types.float32 else 2]
+    def generate(code: Code) -> Value:
+        return code.arguments[1 if x == types.float32 else 2]
 
     return x(x, x, x), generate
 
@@ -79,21 +63,22 @@ def _plain_power(shifted: Float, more: int) -> Float:
     return power
 
 
-@or_in_python(_plain_power)
-def power_of_two(typing_context: TypingContext, shifted: FloatType, more: IntType) -> Lowering:
+@intrinsic(_plain_power)
+def power_of_two(shifted: FloatType, more: IntType) -> Lowering:
     """2 to the power ``k + more`` for the integer k in ``shifted``, the sum of k and the
     shift of its type.
 
     The result must be a normal number; for other exponents, or NaN, it is some number.
     """
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
+    def generate(code: Code) -> Value:
+        builder = code.builder
         # The last bits of ``shifted`` are k. With the bias added they move to where a number's
         # exponent is stored, and the bits before them fall off.
-        number, word = arguments[0].type, ir.IntType(shifted.bitwidth)
+        number, word = code.arguments[0].type, ir.IntType(shifted.bitwidth)
         bias, mantissa = (127, 23) if shifted == types.float32 else (1023, 52)
-        exponent = builder.add(arguments[1], ir.IntType(64)(bias))
-        bits = builder.add(builder.bitcast(arguments[0], word), builder.trunc(exponent, word))
+        exponent = builder.add(code.arguments[1], ir.IntType(64)(bias))
+        bits = builder.add(builder.bitcast(code.arguments[0], word), builder.trunc(exponent, word))
         return builder.bitcast(builder.shl(bits, word(mantissa)), number)
 
     return shifted(shifted, types.int64), generate
@@ -106,22 +91,21 @@ def _plain_polynomial(x: Float, float32: tuple[float, ...], float64: tuple[float
     return total
 
 
-@or_in_python(_plain_polynomial)
-def polynomial(
-    typing_context: TypingContext, x: FloatType, float32: TupleType, float64: TupleType
-) -> Lowering:
+@intrinsic(_plain_polynomial)
+def polynomial(x: FloatType, float32: TupleType, float64: TupleType) -> Lowering:
     """A polynomial at ``x``, by Horner's rule.
 
     There are coefficients for numbers of each type, from the constant term on.
     """
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        coefficients = cgutils.unpack_tuple(builder, arguments[1 if x == types.float32 else 2])
+    def generate(code: Code) -> Value:
+        builder = code.builder
+        coefficients = cgutils.unpack_tuple(builder, code.arguments[1 if x == types.float32 else 2])
         if x == types.float32:
             coefficients = [builder.fptrunc(one, ir.FloatType()) for one in coefficients]
         *rest, total = coefficients
         for coefficient in reversed(rest):
-            total = _fma(builder, total, arguments[0], coefficient)
+            total = _fma(builder, total, code.arguments[0], coefficient)
         return total
 
     return x(x, float32, float64), generate

@@ -10,18 +10,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from fastcnn.core.arguments import Array
-from fastcnn.engine.numba.runtime.intrinsics import or_in_python
-from fastcnn.engine.numba.runtime.types import (
-    ArrayType,
-    Builder,
-    Context,
-    IntType,
-    Lowering,
-    Signature,
-    TypingContext,
-    Value,
-    Values,
-)
+from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
+from fastcnn.engine.numba.runtime.types import ArrayType, Context, IntType, Value
 
 _WORD = ir.IntType(64)
 
@@ -36,9 +26,8 @@ def _plain_copy(target: Array, i: int, source: Array, j: int, count: int) -> Non
     target[i : i + count] = source[j : j + count]
 
 
-@or_in_python(_plain_copy)
+@intrinsic(_plain_copy)
 def copy_run(
-    typing_context: TypingContext,
     target: ArrayType,
     i: IntType,
     source: ArrayType,
@@ -47,17 +36,17 @@ def copy_run(
 ) -> Lowering:
     """``target[i : i + count] = source[j : j + count]``, by memcpy."""
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
+    def generate(code: Code) -> Value:
         pointers = [
-            builder.gep(context.make_array(kind)(context, builder, array).data, [offset])
+            code.builder.gep(code.data(kind, array), [offset])
             for kind, array, offset in (
-                (target, arguments[0], arguments[1]),
-                (source, arguments[2], arguments[3]),
+                (target, code.arguments[0], code.arguments[1]),
+                (source, code.arguments[2], code.arguments[3]),
             )
         ]
-        size = _itemsize(context, target)
-        cgutils.raw_memcpy(builder, *pointers, arguments[4], size, align=size)
-        return context.get_dummy_value()
+        size = _itemsize(code.context, target)
+        cgutils.raw_memcpy(code.builder, *pointers, code.arguments[4], size, align=size)
+        return code.nothing()
 
     return types.void(target, types.int64, source, types.int64, types.int64), generate
 
@@ -66,16 +55,15 @@ def _plain_zero(target: Array, i: int, count: int) -> None:
     target[i : i + count] = 0
 
 
-@or_in_python(_plain_zero)
-def zero_run(
-    typing_context: TypingContext, target: ArrayType, i: IntType, count: IntType
-) -> Lowering:
+@intrinsic(_plain_zero)
+def zero_run(target: ArrayType, i: IntType, count: IntType) -> Lowering:
     """``target[i : i + count] = 0``, by memset."""
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        data = context.make_array(target)(context, builder, arguments[0]).data
-        size = builder.mul(arguments[2], _WORD(_itemsize(context, target)))
-        cgutils.memset(builder, builder.gep(data, [arguments[1]]), size, 0)
-        return context.get_dummy_value()
+    def generate(code: Code) -> Value:
+        builder = code.builder
+        data = code.data(target, code.arguments[0])
+        size = builder.mul(code.arguments[2], _WORD(_itemsize(code.context, target)))
+        cgutils.memset(builder, builder.gep(data, [code.arguments[1]]), size, 0)
+        return code.nothing()
 
     return types.void(target, types.int64, types.int64), generate

@@ -63,8 +63,6 @@ DeviceFunction: TypeAlias = Callable[..., Any]
 
 # --- intrinsics -----------------------------------------------------------------------------------
 
-TypingContext: TypeAlias = Any
-"""What Numba's type inference knows: the first parameter of each intrinsic, as Numba requires."""
 Context: TypeAlias = base.BaseContext
 """What Numba's code generator knows about the target and about the layout of types."""
 Builder: TypeAlias = ir.IRBuilder
@@ -74,8 +72,6 @@ Value: TypeAlias = ir.Value
 Values: TypeAlias = list[ir.Value]
 Signature: TypeAlias = templates.Signature
 """Numba's types of a call's result and arguments."""
-Lowering: TypeAlias = tuple[Signature, Callable[[Context, Builder, Signature, Values], Value]]
-"""What an intrinsic returns: its signature, and the function that generates its code."""
 
 ArrayType: TypeAlias = types.Array
 IntType: TypeAlias = types.Integer

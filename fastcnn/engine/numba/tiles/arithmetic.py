@@ -7,18 +7,8 @@ from llvmlite import ir
 from numba.core import types
 
 from fastcnn.core.arguments import Array
-from fastcnn.engine.numba.runtime.intrinsics import or_in_python
-from fastcnn.engine.numba.runtime.types import (
-    ArrayType,
-    Builder,
-    Context,
-    IntType,
-    Lowering,
-    Signature,
-    TypingContext,
-    Value,
-    Values,
-)
+from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
+from fastcnn.engine.numba.runtime.types import ArrayType, IntType, Value
 from fastcnn.engine.numba.tiles.emitter import Emitter
 from fastcnn.engine.numba.tiles.types import TileType
 
@@ -27,17 +17,17 @@ def _plain_relu(tile: Array) -> Array:
     return np.where(tile < 0, tile.dtype.type(0), tile)
 
 
-@or_in_python(_plain_relu)
-def tile_relu(typing_context: TypingContext, tile: TileType) -> Lowering:
+@intrinsic(_plain_relu)
+def tile_relu(tile: TileType) -> Lowering:
     """``max(tile, 0)``; NaN stays NaN. Tile: rows × vectors. Reads no memory."""
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, tile)
+    def generate(code: Code) -> Value:
+        emit = Emitter(code, tile)
         zero = ir.Constant(emit.vector, None)
         return emit.pack(
             [
-                builder.select(builder.fcmp_ordered("<", vector, zero), zero, vector)
-                for vector in emit.unpack(arguments[0])
+                code.builder.select(code.builder.fcmp_ordered("<", vector, zero), zero, vector)
+                for vector in emit.unpack(code.arguments[0])
             ]
         )
 
@@ -48,14 +38,14 @@ def _plain_sum(a: Array, b: Array) -> Array:
     return a + b
 
 
-@or_in_python(_plain_sum)
-def tile_sum(typing_context: TypingContext, a: TileType, b: TileType) -> Lowering:
+@intrinsic(_plain_sum)
+def tile_sum(a: TileType, b: TileType) -> Lowering:
     """The sum of two tiles of rows × vectors. Reads no memory."""
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, a)
-        pairs = zip(emit.unpack(arguments[0]), emit.unpack(arguments[1]), strict=True)
-        return emit.pack([builder.fadd(x, y) for x, y in pairs])
+    def generate(code: Code) -> Value:
+        emit = Emitter(code, a)
+        pairs = zip(emit.unpack(code.arguments[0]), emit.unpack(code.arguments[1]), strict=True)
+        return emit.pack([code.builder.fadd(x, y) for x, y in pairs])
 
     return a(a, b), generate
 
@@ -65,16 +55,14 @@ def _plain_scaled(tile: Array, other: Array, x: Array, i: int) -> Array:
     return result
 
 
-@or_in_python(_plain_scaled)
-def tile_sum_scaled(
-    typing_context: TypingContext, tile: TileType, other: TileType, x: ArrayType, i: IntType
-) -> Lowering:
+@intrinsic(_plain_scaled)
+def tile_sum_scaled(tile: TileType, other: TileType, x: ArrayType, i: IntType) -> Lowering:
     """``tile + x[i] * other``, of two tiles of rows × vectors. Reads one number of ``x``."""
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, tile)
-        value = emit.broadcast(emit.data(x, arguments[2]), arguments[3])
-        pairs = zip(emit.unpack(arguments[0]), emit.unpack(arguments[1]), strict=True)
+    def generate(code: Code) -> Value:
+        emit = Emitter(code, tile)
+        value = emit.broadcast(emit.data(x, code.arguments[2]), code.arguments[3])
+        pairs = zip(emit.unpack(code.arguments[0]), emit.unpack(code.arguments[1]), strict=True)
         return emit.pack([emit.fma(value, vector, old) for old, vector in pairs])
 
     return tile(tile, other, x, types.int64), generate
@@ -84,15 +72,13 @@ def _plain_multiply_add(a: Array, b: Array, c: Array) -> Array:
     return a * b + c
 
 
-@or_in_python(_plain_multiply_add)
-def tile_multiply_add(
-    typing_context: TypingContext, a: TileType, b: TileType, c: TileType
-) -> Lowering:
+@intrinsic(_plain_multiply_add)
+def tile_multiply_add(a: TileType, b: TileType, c: TileType) -> Lowering:
     """``a * b + c`` of three tiles of rows × vectors. Reads no memory."""
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, a)
-        triples = zip(*map(emit.unpack, arguments), strict=True)
+    def generate(code: Code) -> Value:
+        emit = Emitter(code, a)
+        triples = zip(*map(emit.unpack, code.arguments), strict=True)
         return emit.pack([emit.fma(x, y, z) for x, y, z in triples])
 
     return a(a, b, c), generate
@@ -102,19 +88,17 @@ def _plain_capped(tile: Array, x: Array, i: int) -> Array:
     return np.where(tile > x[i], x[i], tile)
 
 
-@or_in_python(_plain_capped)
-def tile_capped(
-    typing_context: TypingContext, tile: TileType, x: ArrayType, i: IntType
-) -> Lowering:
+@intrinsic(_plain_capped)
+def tile_capped(tile: TileType, x: ArrayType, i: IntType) -> Lowering:
     """``min(tile, x[i])``; NaN stays NaN. Tile: rows × vectors. Reads one number of ``x``."""
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, tile)
-        top = emit.broadcast(emit.data(x, arguments[1]), arguments[2])
+    def generate(code: Code) -> Value:
+        emit = Emitter(code, tile)
+        top = emit.broadcast(emit.data(x, code.arguments[1]), code.arguments[2])
         return emit.pack(
             [
-                builder.select(builder.fcmp_ordered(">", vector, top), top, vector)
-                for vector in emit.unpack(arguments[0])
+                code.builder.select(code.builder.fcmp_ordered(">", vector, top), top, vector)
+                for vector in emit.unpack(code.arguments[0])
             ]
         )
 
@@ -126,14 +110,14 @@ def _plain_quotient(tile: Array, divisor: int) -> Array:
     return result
 
 
-@or_in_python(_plain_quotient)
-def tile_quotient(typing_context: TypingContext, tile: TileType, divisor: IntType) -> Lowering:
+@intrinsic(_plain_quotient)
+def tile_quotient(tile: TileType, divisor: IntType) -> Lowering:
     """The tile of rows × vectors divided by an integer. Reads no memory."""
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, tile)
-        number = emit.splat(builder.sitofp(arguments[1], emit.vector.element))
-        return emit.pack([builder.fdiv(x, number) for x in emit.unpack(arguments[0])])
+    def generate(code: Code) -> Value:
+        emit = Emitter(code, tile)
+        number = emit.splat(code.builder.sitofp(code.arguments[1], emit.vector.element))
+        return emit.pack([code.builder.fdiv(x, number) for x in emit.unpack(code.arguments[0])])
 
     return tile(tile, types.int64), generate
 
@@ -144,21 +128,21 @@ def _plain_doubt(doubt: Array, tile: Array) -> Array:
     return result
 
 
-@or_in_python(_plain_doubt)
-def tile_doubt(typing_context: TypingContext, doubt: TileType, tile: TileType) -> Lowering:
+@intrinsic(_plain_doubt)
+def tile_doubt(doubt: TileType, tile: TileType) -> Lowering:
     """``doubt`` plus 0 times the sum of the tile's vectors, which is 0 while all sums are finite.
 
     Tile: rows × vectors; ``doubt`` and the result: one vector of as many lanes. Reads no memory.
     """
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, tile)
-        vectors = emit.unpack(arguments[1])
+    def generate(code: Code) -> Value:
+        emit = Emitter(code, tile)
+        vectors = emit.unpack(code.arguments[1])
         while len(vectors) > 1:
             rest = vectors[len(vectors) // 2 * 2 :]
             pairs = zip(vectors[0::2], vectors[1::2], strict=False)
-            vectors = [builder.fadd(a, b) for a, b in pairs] + rest
-        zero, old = ir.Constant(emit.vector, None), builder.extract_value(arguments[0], 0)
-        return Emitter(context, builder, doubt).pack([emit.fma(vectors[0], zero, old)])
+            vectors = [code.builder.fadd(a, b) for a, b in pairs] + rest
+        zero, old = ir.Constant(emit.vector, None), code.builder.extract_value(code.arguments[0], 0)
+        return Emitter(code, doubt).pack([emit.fma(vectors[0], zero, old)])
 
     return doubt(doubt, tile), generate

@@ -9,19 +9,8 @@ from __future__ import annotations
 from numba.core import types
 
 from fastcnn.core.arguments import Array
-from fastcnn.engine.numba.runtime.intrinsics import or_in_python
-from fastcnn.engine.numba.runtime.types import (
-    ArrayType,
-    Builder,
-    Context,
-    IntType,
-    LiteralType,
-    Lowering,
-    Signature,
-    TypingContext,
-    Value,
-    Values,
-)
+from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
+from fastcnn.engine.numba.runtime.types import ArrayType, IntType, LiteralType, Value
 from fastcnn.engine.numba.tiles.emitter import Emitter
 from fastcnn.engine.numba.tiles.types import RowsType, TileType
 
@@ -44,9 +33,8 @@ def _plain_products(
     return tile
 
 
-@or_in_python(_plain_products)
+@intrinsic(_plain_products)
 def products(
-    typing_context: TypingContext,
     tile: TileType,
     x: ArrayType,
     offsets: RowsType,
@@ -66,10 +54,10 @@ def products(
     of ``w``.
     """
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, tile)
-        struct, x_value, rows, i, w_value, j, columns, low, high = arguments
-        x_data = builder.gep(emit.data(x, x_value), [i])
+    def generate(code: Code) -> Value:
+        emit = Emitter(code, tile)
+        struct, x_value, rows, i, w_value, j, columns, low, high = code.arguments
+        x_data = code.builder.gep(emit.data(x, x_value), [i])
         w_data = emit.data(w, w_value)
 
         def sums_of(every: bool) -> Value:
@@ -114,9 +102,8 @@ def _plain_row_products(
     return tile
 
 
-@or_in_python(_plain_row_products)
+@intrinsic(_plain_row_products)
 def row_products(
-    typing_context: TypingContext,
     taps: LiteralType,
     tile: TileType,
     x: ArrayType,
@@ -140,9 +127,9 @@ def row_products(
     """
     count = taps.literal_value
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, tile)
-        _, struct, x_value, i, pixel, w_value, j, tap, columns, low, high = arguments
+    def generate(code: Code) -> Value:
+        emit = Emitter(code, tile)
+        _, struct, x_value, i, pixel, w_value, j, tap, columns, low, high = code.arguments
         x_data, w_data = emit.data(x, x_value), emit.data(w, w_value)
         pixels = tile.rows + count - 1
 

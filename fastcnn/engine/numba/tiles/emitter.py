@@ -12,7 +12,8 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from fastcnn.engine.numba.runtime.instruction_sets import host_registers
-from fastcnn.engine.numba.runtime.types import ArrayType, Builder, Context, Value, Values
+from fastcnn.engine.numba.runtime.intrinsics import Code
+from fastcnn.engine.numba.runtime.types import ArrayType, Value, Values
 from fastcnn.engine.numba.tiles.types import WORD, TileType, item_size, vector_type
 
 
@@ -26,14 +27,14 @@ class Emitter:
         size: bytes of an element.
     """
 
-    def __init__(self, context: Context, builder: Builder, tile: TileType) -> None:
-        self.context, self.builder, self.tile = context, builder, tile
+    def __init__(self, code: Code, tile: TileType) -> None:
+        self.code, self.builder, self.tile = code, code.builder, tile
         self.vector = vector_type(tile)
         self.size = item_size(tile.dtype)
 
     def data(self, kind: ArrayType, array: Value) -> Value:
         """The pointer to the first element of a Numba array."""
-        return self.context.make_array(kind)(self.context, self.builder, array).data
+        return self.code.data(kind, array)
 
     def add(self, a: Value, b: Value) -> Value:
         return self.builder.add(a, b)

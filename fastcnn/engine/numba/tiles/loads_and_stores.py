@@ -12,19 +12,8 @@ from numba.core import cgutils, types
 from fastcnn.core.arguments import Array
 from fastcnn.core.hardware import CACHE_LINE
 from fastcnn.engine.numba.runtime.instruction_sets import host_registers
-from fastcnn.engine.numba.runtime.intrinsics import or_in_python
-from fastcnn.engine.numba.runtime.types import (
-    ArrayType,
-    Builder,
-    Context,
-    IntType,
-    LiteralType,
-    Lowering,
-    Signature,
-    TypingContext,
-    Value,
-    Values,
-)
+from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
+from fastcnn.engine.numba.runtime.types import ArrayType, IntType, LiteralType, Value
 from fastcnn.engine.numba.tiles.emitter import Emitter
 from fastcnn.engine.numba.tiles.types import WORD, RowsType, TileType, tile_type
 
@@ -37,9 +26,8 @@ def _plain_row(
     return tile
 
 
-@or_in_python(_plain_row)
+@intrinsic(_plain_row)
 def tile_from_row(
-    typing_context: TypingContext,
     rows: LiteralType,
     vectors: LiteralType,
     lanes: LiteralType,
@@ -53,10 +41,10 @@ def tile_from_row(
     """
     tile = tile_type(rows, vectors, lanes, array)
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, tile)
-        data = emit.data(array, arguments[3])
-        return emit.pack(emit.row(data, arguments[4], arguments[5]) * tile.rows)
+    def generate(code: Code) -> Value:
+        emit = Emitter(code, tile)
+        data = emit.data(array, code.arguments[3])
+        return emit.pack(emit.row(data, code.arguments[4], code.arguments[5]) * tile.rows)
 
     return tile(rows, vectors, lanes, array, types.int64, types.int64), generate
 
@@ -65,14 +53,8 @@ def _plain_expect(tile: Array, array: Array, offsets: Array, start: int) -> None
     pass
 
 
-@or_in_python(_plain_expect)
-def expect_store(
-    typing_context: TypingContext,
-    tile: TileType,
-    array: ArrayType,
-    offsets: RowsType,
-    start: IntType,
-) -> Lowering:
+@intrinsic(_plain_expect)
+def expect_store(tile: TileType, array: ArrayType, offsets: RowsType, start: IntType) -> Lowering:
     """Fetch the cache lines that :func:`tile_store` will write to.
 
     Tile: rows × vectors. A hint to the processor, which never faults.
@@ -80,14 +62,8 @@ def expect_store(
     return _expect(tile, array, offsets, writing=True)
 
 
-@or_in_python(_plain_expect)
-def expect_load(
-    typing_context: TypingContext,
-    tile: TileType,
-    array: ArrayType,
-    offsets: RowsType,
-    start: IntType,
-) -> Lowering:
+@intrinsic(_plain_expect)
+def expect_load(tile: TileType, array: ArrayType, offsets: RowsType, start: IntType) -> Lowering:
     """Fetch the cache lines that begin where the rows of a tile will be read.
 
     Tile: rows × vectors. A hint to the processor, which never faults.
@@ -96,9 +72,9 @@ def expect_load(
 
 
 def _expect(tile: TileType, array: ArrayType, offsets: RowsType, writing: bool) -> Lowering:
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, tile)
-        _, array_value, rows, start = arguments
+    def generate(code: Code) -> Value:
+        emit, builder = Emitter(code, tile), code.builder
+        _, array_value, rows, start = code.arguments
         data, i32 = emit.data(array, array_value), ir.IntType(32)
         for offset in emit.row_offsets(rows):
             for column in range(0, tile.vectors * tile.lanes, CACHE_LINE // emit.size):
@@ -106,7 +82,7 @@ def _expect(tile: TileType, array: ArrayType, offsets: RowsType, writing: bool) 
                 kind = ir.FunctionType(ir.VoidType(), [pointer.type, i32, i32, i32])
                 function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
                 builder.call(function, [pointer, i32(int(writing)), i32(3), i32(1)])
-        return context.get_dummy_value()
+        return code.nothing()
 
     return types.void(tile, array, offsets, types.int64), generate
 
@@ -117,9 +93,8 @@ def _plain_store(tile: Array, array: Array, offsets: Array, start: int, columns:
         array[first : first + columns] = tile[m, :columns]
 
 
-@or_in_python(_plain_store)
+@intrinsic(_plain_store)
 def tile_store(
-    typing_context: TypingContext,
     tile: TileType,
     array: ArrayType,
     offsets: RowsType,
@@ -131,13 +106,13 @@ def tile_store(
     Tile: rows × vectors.
     """
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, tile)
-        struct, array_value, rows, start, columns = arguments
+    def generate(code: Code) -> Value:
+        emit = Emitter(code, tile)
+        struct, array_value, rows, start, columns = code.arguments
         data, vectors = emit.data(array, array_value), emit.unpack(struct)
         offsets = [emit.add(offset, start) for offset in emit.row_offsets(rows)]
-        full = builder.icmp_signed("==", columns, WORD(tile.vectors * tile.lanes))
-        with builder.if_else(full) as (whole, partial):
+        full = code.builder.icmp_signed("==", columns, WORD(tile.vectors * tile.lanes))
+        with code.builder.if_else(full) as (whole, partial):
             with whole:
                 for m, offset in enumerate(offsets):
                     for v in range(tile.vectors):
@@ -145,7 +120,7 @@ def tile_store(
                         emit.store(value, data, emit.offset(offset, v))
             with partial:
                 emit.store_columns(emit.rows_of(vectors), data, offsets, columns)
-        return context.get_dummy_value()
+        return code.nothing()
 
     return types.void(tile, array, offsets, types.int64, types.int64), generate
 
@@ -157,9 +132,8 @@ def _plain_store_rows(
         array[start + m * step : start + m * step + columns] = tile[m, :columns]
 
 
-@or_in_python(_plain_store_rows)
+@intrinsic(_plain_store_rows)
 def tile_store_rows(
-    typing_context: TypingContext,
     tile: TileType,
     array: ArrayType,
     start: IntType,
@@ -172,9 +146,9 @@ def tile_store_rows(
     Tile: rows × vectors.
     """
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, tile)
-        struct, array_value, start, step, columns, count = arguments
+    def generate(code: Code) -> Value:
+        emit, builder = Emitter(code, tile), code.builder
+        struct, array_value, start, step, columns, count = code.arguments
         data, vectors = emit.data(array, array_value), emit.unpack(struct)
 
         rows, offsets, offset = emit.rows_of(vectors), [], start
@@ -202,7 +176,7 @@ def tile_store_rows(
                         rows[m] = [builder.select(inside, *pair) for pair in pairs]
                     with builder.if_then(builder.icmp_signed(">", count, WORD(0))):
                         emit.store_columns(rows, data, offsets, columns)
-        return context.get_dummy_value()
+        return code.nothing()
 
     integer = types.int64
     return types.void(tile, array, integer, integer, integer, integer), generate
@@ -215,9 +189,8 @@ def _plain_rows(
     return array[indices]
 
 
-@or_in_python(_plain_rows)
+@intrinsic(_plain_rows)
 def tile_from_rows(
-    typing_context: TypingContext,
     rows: LiteralType,
     vectors: LiteralType,
     lanes: LiteralType,
@@ -231,9 +204,9 @@ def tile_from_rows(
     """
     tile = tile_type(rows, vectors, lanes, array)
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, tile)
-        _, _, _, array_value, offsets, start = arguments
+    def generate(code: Code) -> Value:
+        emit = Emitter(code, tile)
+        _, _, _, array_value, offsets, start = code.arguments
         data, loaded = emit.data(array, array_value), []
         for offset in emit.row_offsets(offsets):
             loaded += emit.row(data, emit.add(offset, start), None)
@@ -252,9 +225,8 @@ def _plain_columns(
     return tile
 
 
-@or_in_python(_plain_columns)
+@intrinsic(_plain_columns)
 def tile_from_columns(
-    typing_context: TypingContext,
     rows: LiteralType,
     vectors: LiteralType,
     lanes: LiteralType,
@@ -269,12 +241,12 @@ def tile_from_columns(
     """
     tile = tile_type(rows, vectors, lanes, array)
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, tile)
-        _, _, _, array_value, offsets, start, columns = arguments
+    def generate(code: Code) -> Value:
+        emit = Emitter(code, tile)
+        _, _, _, array_value, offsets, start, columns = code.arguments
         data = emit.data(array, array_value)
         starts = [emit.add(offset, start) for offset in emit.row_offsets(offsets)]
-        full = builder.icmp_signed("==", columns, WORD(tile.vectors * tile.lanes))
+        full = code.builder.icmp_signed("==", columns, WORD(tile.vectors * tile.lanes))
 
         def loaded(whole: bool) -> Value:
             limit = None if whole else columns

@@ -10,19 +10,8 @@ from llvmlite import ir
 from numba.core import types
 
 from fastcnn.core.arguments import Array
-from fastcnn.engine.numba.runtime.intrinsics import or_in_python
-from fastcnn.engine.numba.runtime.types import (
-    ArrayType,
-    Builder,
-    Context,
-    IntType,
-    LiteralType,
-    Lowering,
-    Signature,
-    TypingContext,
-    Value,
-    Values,
-)
+from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
+from fastcnn.engine.numba.runtime.types import ArrayType, IntType, LiteralType, Value
 from fastcnn.engine.numba.tiles.emitter import Emitter
 from fastcnn.engine.numba.tiles.types import WORD, RowsType, TileType
 
@@ -34,9 +23,8 @@ def _plain_rank1_packed(
     return _plain_rank1_packed_masked(columns, tile, x, offsets, i, w, j, left)
 
 
-@or_in_python(_plain_rank1_packed)
+@intrinsic(_plain_rank1_packed)
 def rank1_packed(
-    typing_context: TypingContext,
     columns: LiteralType,
     tile: TileType,
     x: ArrayType,
@@ -55,8 +43,8 @@ def rank1_packed(
     lanes // columns`` numbers of ``x`` for each row, and ``vectors`` whole vectors of ``w``.
     """
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        return _rank1_packed(context, builder, columns, tile, x, w, arguments, None)
+    def generate(code: Code) -> Value:
+        return _rank1_packed(code, columns, tile, x, w, None)
 
     return tile(columns, tile, x, offsets, types.int64, w, types.int64), generate
 
@@ -71,9 +59,8 @@ def _plain_rank1_packed_masked(
     return tile
 
 
-@or_in_python(_plain_rank1_packed_masked)
+@intrinsic(_plain_rank1_packed_masked)
 def rank1_packed_masked(
-    typing_context: TypingContext,
     columns: LiteralType,
     tile: TileType,
     x: ArrayType,
@@ -89,23 +76,22 @@ def rank1_packed_masked(
     ``w``.
     """
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        return _rank1_packed(context, builder, columns, tile, x, w, arguments, arguments[7])
+    def generate(code: Code) -> Value:
+        return _rank1_packed(code, columns, tile, x, w, code.arguments[7])
 
     return tile(columns, tile, x, offsets, types.int64, w, types.int64, types.int64), generate
 
 
 def _rank1_packed(
-    context: Context,
-    builder: Builder,
+    code: Code,
     columns: LiteralType,
     tile: TileType,
     x: ArrayType,
     w: ArrayType,
-    arguments: Values,
     left: Value | None,
 ) -> Value:
-    emit, wide = Emitter(context, builder, tile), columns.literal_value
+    emit, wide = Emitter(code, tile), columns.literal_value
+    _, builder, arguments = code
     lanes = range(tile.lanes)
     steps = tile.vectors * tile.lanes // wide
     x_data = builder.gep(emit.data(x, arguments[2]), [arguments[4]])
@@ -147,10 +133,8 @@ def _plain_unpacked(columns: int, lanes: int, tile: Array) -> Array:
     return sums
 
 
-@or_in_python(_plain_unpacked)
-def tile_unpacked(
-    typing_context: TypingContext, columns: LiteralType, lanes: LiteralType, tile: TileType
-) -> Lowering:
+@intrinsic(_plain_unpacked)
+def tile_unpacked(columns: LiteralType, lanes: LiteralType, tile: TileType) -> Lowering:
     """The sums of :func:`rank1_packed`, added up by columns.
 
     Tile: rows × vectors; the result has rows × ⌈columns / lanes⌉ vectors, and zeros after the
@@ -159,15 +143,15 @@ def tile_unpacked(
     wide, across = columns.literal_value, -(-columns.literal_value // tile.lanes)
     unpacked = TileType(tile.rows, across, tile.lanes, tile.dtype)
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit, i32 = Emitter(context, builder, tile), ir.IntType(32)
+    def generate(code: Code) -> Value:
+        emit, i32 = Emitter(code, tile), ir.IntType(32)
 
         def shuffled(a: Value, b: Value, lanes: list[int]) -> Value:
             pattern = ir.Constant(ir.VectorType(i32, len(lanes)), [i32(lane) for lane in lanes])
-            return builder.shuffle_vector(a, b, pattern)
+            return code.builder.shuffle_vector(a, b, pattern)
 
         sums, no_vector = [], ir.Constant(emit.vector, None)
-        for row in emit.rows_of(emit.unpack(arguments[2])):
+        for row in emit.rows_of(emit.unpack(code.arguments[2])):
             row = [*row, no_vector]
             for first in range(0, wide, tile.lanes):
                 count = min(tile.lanes, wide - first)
@@ -177,9 +161,9 @@ def tile_unpacked(
                     terms.append(shuffled(row[v], row[v + 1], [lane + k for k in range(count)]))
                 total = terms[0]
                 for term in terms[1:]:
-                    total = builder.fadd(total, term)
+                    total = code.builder.fadd(total, term)
                 zeros = ir.Constant(total.type, None)
                 sums.append(shuffled(total, zeros, [min(k, count) for k in range(tile.lanes)]))
-        return Emitter(context, builder, unpacked).pack(sums)
+        return Emitter(code, unpacked).pack(sums)
 
     return unpacked(columns, lanes, tile), generate

@@ -16,18 +16,8 @@ from llvmlite import ir
 from numba.core import types
 
 from fastcnn.core.arguments import Array
-from fastcnn.engine.numba.runtime.intrinsics import or_in_python
-from fastcnn.engine.numba.runtime.types import (
-    Builder,
-    Context,
-    IntType,
-    LiteralType,
-    Lowering,
-    Signature,
-    TypingContext,
-    Value,
-    Values,
-)
+from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
+from fastcnn.engine.numba.runtime.types import IntType, LiteralType, Value
 from fastcnn.engine.numba.tiles.emitter import Emitter
 from fastcnn.engine.numba.tiles.types import TileType
 
@@ -48,12 +38,12 @@ def _greater(emit: Emitter, largest: bool, value: Value, best: Value) -> Value:
 
 
 def _best_by(better: Better, largest: LiteralType, tile: TileType, best: TileType) -> Lowering:
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, tile)
-        pairs = zip(emit.unpack(arguments[1]), emit.unpack(arguments[2]), strict=True)
+    def generate(code: Code) -> Value:
+        emit = Emitter(code, tile)
+        pairs = zip(emit.unpack(code.arguments[1]), emit.unpack(code.arguments[2]), strict=True)
         return emit.pack(
             [
-                builder.select(better(emit, largest.literal_value, value, old), value, old)
+                code.builder.select(better(emit, largest.literal_value, value, old), value, old)
                 for value, old in pairs
             ]
         )
@@ -64,13 +54,13 @@ def _best_by(better: Better, largest: LiteralType, tile: TileType, best: TileTyp
 def _argmax_by(
     better: Better, largest: LiteralType, tile: TileType, best: TileType, argmax: TileType
 ) -> Lowering:
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, tile)
-        number = emit.splat(builder.sitofp(arguments[4], emit.vector.element))
-        rows = zip(*[emit.unpack(arguments[i]) for i in (1, 2, 3)], strict=True)
+    def generate(code: Code) -> Value:
+        emit = Emitter(code, tile)
+        number = emit.splat(code.builder.sitofp(code.arguments[4], emit.vector.element))
+        rows = zip(*[emit.unpack(code.arguments[i]) for i in (1, 2, 3)], strict=True)
         return emit.pack(
             [
-                builder.select(better(emit, largest.literal_value, value, old), number, index)
+                code.builder.select(better(emit, largest.literal_value, value, old), number, index)
                 for value, old, index in rows
             ]
         )
@@ -87,10 +77,8 @@ def _plain_best(largest: bool, tile: Array, best: Array) -> Array:
     return np.where(_plain_wins(largest, tile, best), tile, best)
 
 
-@or_in_python(_plain_best)
-def tile_best(
-    typing_context: TypingContext, largest: LiteralType, tile: TileType, best: TileType
-) -> Lowering:
+@intrinsic(_plain_best)
+def tile_best(largest: LiteralType, tile: TileType, best: TileType) -> Lowering:
     """The larger number of each pair, or the smaller one if not ``largest``.
 
     Of equal numbers ``best`` stays, and NaN wins. Tiles: rows × vectors. Reads no memory.
@@ -98,10 +86,8 @@ def tile_best(
     return _best_by(_better, largest, tile, best)
 
 
-@or_in_python(_plain_best)
-def tile_best_of_numbers(
-    typing_context: TypingContext, largest: LiteralType, tile: TileType, best: TileType
-) -> Lowering:
+@intrinsic(_plain_best)
+def tile_best_of_numbers(largest: LiteralType, tile: TileType, best: TileType) -> Lowering:
     """:func:`tile_best` for tiles without NaN: one instruction instead of three."""
     return _best_by(_greater, largest, tile, best)
 
@@ -120,8 +106,8 @@ def _plain_pooled(length: int, tile: Array) -> Array:
     return _plain_squares(length, tile)[0]
 
 
-@or_in_python(_plain_pooled)
-def tile_pooled(typing_context: TypingContext, length: LiteralType, tile: TileType) -> Lowering:
+@intrinsic(_plain_pooled)
+def tile_pooled(length: LiteralType, tile: TileType) -> Lowering:
     """The largest number of each 2×2 rows, by :func:`tile_best`.
 
     The tile's rows are pixels in lines of ``length``; two lines are pooled together. Tile: rows ×
@@ -130,10 +116,8 @@ def tile_pooled(typing_context: TypingContext, length: LiteralType, tile: TileTy
     return _pooled(_better, length, tile, argmax=False)
 
 
-@or_in_python(_plain_pooled)
-def tile_pooled_of_numbers(
-    typing_context: TypingContext, length: LiteralType, tile: TileType
-) -> Lowering:
+@intrinsic(_plain_pooled)
+def tile_pooled_of_numbers(length: LiteralType, tile: TileType) -> Lowering:
     """:func:`tile_pooled` for a tile without NaN."""
     return _pooled(_greater, length, tile, argmax=False)
 
@@ -142,10 +126,8 @@ def _plain_pooled_argmax(length: int, tile: Array) -> Array:
     return _plain_squares(length, tile)[1]
 
 
-@or_in_python(_plain_pooled_argmax)
-def tile_pooled_argmax(
-    typing_context: TypingContext, length: LiteralType, tile: TileType
-) -> Lowering:
+@intrinsic(_plain_pooled_argmax)
+def tile_pooled_argmax(length: LiteralType, tile: TileType) -> Lowering:
     """The argmax indices of :func:`tile_pooled`: 0 to 3 in row-major order, as numbers.
 
     Tile: rows × vectors; the result has rows / 4 × vectors. Reads no memory.
@@ -153,10 +135,8 @@ def tile_pooled_argmax(
     return _pooled(_better, length, tile, argmax=True)
 
 
-@or_in_python(_plain_pooled_argmax)
-def tile_pooled_argmax_of_numbers(
-    typing_context: TypingContext, length: LiteralType, tile: TileType
-) -> Lowering:
+@intrinsic(_plain_pooled_argmax)
+def tile_pooled_argmax_of_numbers(length: LiteralType, tile: TileType) -> Lowering:
     """:func:`tile_pooled_argmax` for a tile without NaN."""
     return _pooled(_greater, length, tile, argmax=True)
 
@@ -165,9 +145,9 @@ def _pooled(better: Better, length: LiteralType, tile: TileType, *, argmax: bool
     pooled = TileType(tile.rows // 4, tile.vectors, tile.lanes, tile.dtype)
     line = length.literal_value
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, tile)
-        vectors, results = emit.unpack(arguments[1]), []
+    def generate(code: Code) -> Value:
+        emit = Emitter(code, tile)
+        vectors, results = emit.unpack(code.arguments[1]), []
         numbers = [emit.constant(Fraction(k)) for k in range(4)]
         for row in range(0, tile.rows, 2):
             if row // line % 2:
@@ -177,10 +157,10 @@ def _pooled(better: Better, length: LiteralType, tile: TileType, *, argmax: bool
                 best, index = vectors[four[0]], numbers[0]
                 for at, number in zip(four[1:], numbers[1:], strict=True):
                     takes = better(emit, True, vectors[at], best)
-                    best = builder.select(takes, vectors[at], best)
-                    index = builder.select(takes, number, index)
+                    best = code.builder.select(takes, vectors[at], best)
+                    index = code.builder.select(takes, number, index)
                 results.append(index if argmax else best)
-        return Emitter(context, builder, pooled).pack(results)
+        return Emitter(code, pooled).pack(results)
 
     return pooled(length, tile), generate
 
@@ -189,9 +169,8 @@ def _plain_argmax(largest: bool, tile: Array, best: Array, argmax: Array, index:
     return np.where(_plain_wins(largest, tile, best), tile.dtype.type(index), argmax)
 
 
-@or_in_python(_plain_argmax)
+@intrinsic(_plain_argmax)
 def tile_argmax(
-    typing_context: TypingContext,
     largest: LiteralType,
     tile: TileType,
     best: TileType,
@@ -205,9 +184,8 @@ def tile_argmax(
     return _argmax_by(_better, largest, tile, best, argmax)
 
 
-@or_in_python(_plain_argmax)
+@intrinsic(_plain_argmax)
 def tile_argmax_of_numbers(
-    typing_context: TypingContext,
     largest: LiteralType,
     tile: TileType,
     best: TileType,
@@ -222,13 +200,13 @@ def _plain_has_nan(tile: Array) -> bool:
     return bool(np.isnan(tile).any())
 
 
-@or_in_python(_plain_has_nan)
-def tile_has_nan(typing_context: TypingContext, tile: TileType) -> Lowering:
+@intrinsic(_plain_has_nan)
+def tile_has_nan(tile: TileType) -> Lowering:
     """Whether any number of a tile of rows × vectors is NaN. Reads no memory."""
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, tile)
-        vectors = emit.unpack(arguments[0])
+    def generate(code: Code) -> Value:
+        emit, builder = Emitter(code, tile), code.builder
+        vectors = emit.unpack(code.arguments[0])
         nan_lanes = ir.Constant(ir.VectorType(ir.IntType(1), tile.lanes), None)
         for a, b in zip(vectors[0::2], [*vectors[1::2], vectors[-1]], strict=False):
             nan_lanes = builder.or_(nan_lanes, builder.fcmp_unordered("uno", a, b))
@@ -242,20 +220,18 @@ def _plain_where(tile: Array, argmax: Array, index: int) -> Array:
     return np.where(argmax == index, tile, tile.dtype.type(0))
 
 
-@or_in_python(_plain_where)
-def tile_where(
-    typing_context: TypingContext, tile: TileType, argmax: TileType, index: IntType
-) -> Lowering:
+@intrinsic(_plain_where)
+def tile_where(tile: TileType, argmax: TileType, index: IntType) -> Lowering:
     """``tile`` where ``argmax`` is ``index``, else 0.
 
     Tiles: rows × vectors. Reads no memory.
     """
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, tile)
-        number = emit.splat(builder.sitofp(arguments[2], emit.vector.element))
+    def generate(code: Code) -> Value:
+        emit, builder = Emitter(code, tile), code.builder
+        number = emit.splat(builder.sitofp(code.arguments[2], emit.vector.element))
         zero = ir.Constant(emit.vector, None)
-        pairs = zip(emit.unpack(arguments[0]), emit.unpack(arguments[1]), strict=True)
+        pairs = zip(emit.unpack(code.arguments[0]), emit.unpack(code.arguments[1]), strict=True)
         return emit.pack(
             [
                 builder.select(builder.fcmp_ordered("==", where, number), value, zero)

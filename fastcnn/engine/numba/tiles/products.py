@@ -16,19 +16,8 @@ from llvmlite import ir
 from numba.core import types
 
 from fastcnn.core.arguments import Array
-from fastcnn.engine.numba.runtime.intrinsics import or_in_python
-from fastcnn.engine.numba.runtime.types import (
-    ArrayType,
-    Builder,
-    Context,
-    IntType,
-    LiteralType,
-    Lowering,
-    Signature,
-    TypingContext,
-    Value,
-    Values,
-)
+from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
+from fastcnn.engine.numba.runtime.types import ArrayType, IntType, LiteralType, Value
 from fastcnn.engine.numba.tiles.emitter import Emitter
 from fastcnn.engine.numba.tiles.types import WORD, RowsType, TileType
 
@@ -38,9 +27,8 @@ def _plain_rank1(tile: Array, x: Array, offsets: Array, i: int, w: Array, j: int
     return result
 
 
-@or_in_python(_plain_rank1)
+@intrinsic(_plain_rank1)
 def rank1(
-    typing_context: TypingContext,
     tile: TileType,
     x: ArrayType,
     offsets: RowsType,
@@ -54,8 +42,8 @@ def rank1(
     ``w``.
     """
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        return _rank1(context, builder, tile, x, w, arguments, None)
+    def generate(code: Code) -> Value:
+        return _rank1(code, tile, x, w, None)
 
     return tile(tile, x, offsets, types.int64, w, types.int64), generate
 
@@ -69,9 +57,8 @@ def _plain_rank1_masked(
     return result
 
 
-@or_in_python(_plain_rank1_masked)
+@intrinsic(_plain_rank1_masked)
 def rank1_masked(
-    typing_context: TypingContext,
     tile: TileType,
     x: ArrayType,
     offsets: RowsType,
@@ -85,22 +72,14 @@ def rank1_masked(
     Tile: rows × vectors. Reads one number of ``x`` for each row, and ``w[j : j + columns]``.
     """
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        return _rank1(context, builder, tile, x, w, arguments, arguments[6])
+    def generate(code: Code) -> Value:
+        return _rank1(code, tile, x, w, code.arguments[6])
 
     return tile(tile, x, offsets, types.int64, w, types.int64, types.int64), generate
 
 
-def _rank1(
-    context: Context,
-    builder: Builder,
-    tile: TileType,
-    x: ArrayType,
-    w: ArrayType,
-    arguments: Values,
-    columns: Value | None,
-) -> Value:
-    emit = Emitter(context, builder, tile)
+def _rank1(code: Code, tile: TileType, x: ArrayType, w: ArrayType, columns: Value | None) -> Value:
+    emit, (_, builder, arguments) = Emitter(code, tile), code
     # One pointer runs for all rows, so that the offsets of the rows do not change in the loop.
     x_data = builder.gep(emit.data(x, arguments[1]), [arguments[3]])
     if tile.vectors == 1:
@@ -125,9 +104,8 @@ def _plain_rank1_lines(
     return _plain_rank1_masked(tile, x, offsets.reshape(-1), i, w, j, columns)
 
 
-@or_in_python(_plain_rank1_lines)
+@intrinsic(_plain_rank1_lines)
 def rank1_lines(
-    typing_context: TypingContext,
     lines: LiteralType,
     tile: TileType,
     x: ArrayType,
@@ -152,9 +130,9 @@ def rank1_lines(
     count = lines.literal_value
     odd, reach = (3, 5, 7), 9
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, tile)
-        _, struct, x_value, i, line, step, w_value, j, columns = arguments
+    def generate(code: Code) -> Value:
+        emit, builder = Emitter(code, tile), code.builder
+        _, struct, x_value, i, line, step, w_value, j, columns = code.arguments
         byte = ir.PointerType(ir.IntType(8))
         number = ir.PointerType(emit.vector.element)
         first = builder.bitcast(builder.gep(emit.data(x, x_value), [i]), byte)
@@ -197,9 +175,8 @@ def _plain_rank1_taps(
     return tile
 
 
-@or_in_python(_plain_rank1_taps)
+@intrinsic(_plain_rank1_taps)
 def rank1_taps(
-    typing_context: TypingContext,
     taps: LiteralType,
     lines: LiteralType,
     tile: TileType,
@@ -221,9 +198,9 @@ def rank1_taps(
     """
     count, ahead = lines.literal_value, taps.literal_value
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, tile)
-        _, _, struct, x_value, i, line, w_value, j, tap, columns = arguments
+    def generate(code: Code) -> Value:
+        emit = Emitter(code, tile)
+        _, _, struct, x_value, i, line, w_value, j, tap, columns = code.arguments
         x_data, w_data = emit.data(x, x_value), emit.data(w, w_value)
         length, size = tile.rows // count, tile.vectors
         rows, pointers = [], []
@@ -231,7 +208,7 @@ def rank1_taps(
             rows.append(emit.row(w_data, j, columns))
             j = emit.add(j, tap)
         for _ in range(count):
-            pointers.append(emit.opaque(builder.gep(x_data, [i])))
+            pointers.append(emit.opaque(code.builder.gep(x_data, [i])))
             i = emit.add(i, line)
         sums = emit.unpack(struct)
         for p in range(length + ahead - 1):

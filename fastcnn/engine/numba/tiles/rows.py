@@ -10,18 +10,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from fastcnn.core.arguments import Array
-from fastcnn.engine.numba.runtime.intrinsics import or_in_python
-from fastcnn.engine.numba.runtime.types import (
-    Builder,
-    Context,
-    IntType,
-    LiteralType,
-    Lowering,
-    Signature,
-    TypingContext,
-    Value,
-    Values,
-)
+from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
+from fastcnn.engine.numba.runtime.types import IntType, LiteralType, Value
 from fastcnn.engine.numba.tiles.types import WORD, RowsType
 
 
@@ -29,19 +19,17 @@ def _plain_line(rows: int, start: int, step: int) -> Array:
     return start + step * np.arange(rows)
 
 
-@or_in_python(_plain_line)
-def rows_line(
-    typing_context: TypingContext, rows: LiteralType, start: IntType, step: IntType
-) -> Lowering:
+@intrinsic(_plain_line)
+def rows_line(rows: LiteralType, start: IntType, step: IntType) -> Lowering:
     """The offsets ``start + m * step`` of the rows m = 0, 1, … of a tile. Reads no memory."""
     kind = RowsType(rows.literal_value)
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        _, offset, step = arguments
+    def generate(code: Code) -> Value:
+        _, offset, step = code.arguments
         struct = ir.Constant(ir.LiteralStructType([WORD] * kind.rows), ir.Undefined)
         for m in range(kind.rows):
-            struct = builder.insert_value(struct, offset, m)
-            offset = builder.add(offset, step)
+            struct = code.builder.insert_value(struct, offset, m)
+            offset = code.builder.add(offset, step)
         return struct
 
     return kind(rows, types.int64, types.int64), generate
@@ -55,9 +43,8 @@ def _plain_walk(
     return result
 
 
-@or_in_python(_plain_walk)
+@intrinsic(_plain_walk)
 def rows_walk(
-    typing_context: TypingContext,
     rows: LiteralType,
     a: IntType,
     b: IntType,
@@ -82,8 +69,9 @@ def rows_walk(
     vector = ir.VectorType(double, kind.rows)
     words = ir.VectorType(WORD, kind.rows)
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        a, b, c, left, eb, ec, sa, sb, sc = arguments[1:]
+    def generate(code: Code) -> Value:
+        builder = code.builder
+        a, b, c, left, eb, ec, sa, sb, sc = code.arguments[1:]
         base = builder.add(builder.mul(a, sa), builder.add(builder.mul(b, sb), builder.mul(c, sc)))
         number = {
             name: builder.sitofp(value, double)

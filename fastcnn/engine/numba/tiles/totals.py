@@ -12,19 +12,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from fastcnn.core.arguments import Array
-from fastcnn.engine.numba.runtime.intrinsics import or_in_python
-from fastcnn.engine.numba.runtime.types import (
-    ArrayType,
-    Builder,
-    Context,
-    IntType,
-    LiteralType,
-    Lowering,
-    Signature,
-    TypingContext,
-    Value,
-    Values,
-)
+from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
+from fastcnn.engine.numba.runtime.types import ArrayType, IntType, LiteralType, Value, Values
 from fastcnn.engine.numba.tiles.emitter import Emitter
 from fastcnn.engine.numba.tiles.types import WORD, TileType
 
@@ -33,8 +22,8 @@ def _plain_room(count: int) -> Array:
     return np.zeros(count)
 
 
-@or_in_python(_plain_room)
-def totals_room(typing_context: TypingContext, count: LiteralType) -> Lowering:
+@intrinsic(_plain_room)
+def totals_room(count: LiteralType) -> Lowering:
     """The address of ``count`` float64 numbers on the stack, for the totals of long sums.
 
     Totals stay in memory, because a tile's sums leave no registers free. The address is opaque to
@@ -43,7 +32,8 @@ def totals_room(typing_context: TypingContext, count: LiteralType) -> Lowering:
     """
     kind = ir.ArrayType(ir.DoubleType(), count.literal_value)
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
+    def generate(code: Code) -> Value:
+        builder = code.builder
         address = builder.ptrtoint(cgutils.alloca_once(builder, kind), WORD)
         opaque = ir.FunctionType(WORD, [WORD])
         return builder.asm(opaque, "", "=r,0", [address], False)
@@ -55,13 +45,13 @@ def _plain_totals_in(array: Array, at: int) -> Array:
     return array.reshape(-1)[at:]
 
 
-@or_in_python(_plain_totals_in)
-def totals_in(typing_context: TypingContext, array: ArrayType, at: IntType) -> Lowering:
+@intrinsic(_plain_totals_in)
+def totals_in(array: ArrayType, at: IntType) -> Lowering:
     """The address of ``array[at]``, for float64 totals that outlive a call."""
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        data = context.make_array(array)(context, builder, arguments[0]).data
-        return builder.ptrtoint(builder.gep(data, [arguments[1]]), WORD)
+    def generate(code: Code) -> Value:
+        data = code.data(array, code.arguments[0])
+        return code.builder.ptrtoint(code.builder.gep(data, [code.arguments[1]]), WORD)
 
     return types.int64(array, types.int64), generate
 
@@ -90,21 +80,19 @@ def _plain_no_totals(tile: Array, room: Array, at: int) -> None:
     room[at : at + tile.size] = 0
 
 
-@or_in_python(_plain_no_totals)
-def totals_begin(
-    typing_context: TypingContext, tile: TileType, room: IntType, at: IntType
-) -> Lowering:
+@intrinsic(_plain_no_totals)
+def totals_begin(tile: TileType, room: IntType, at: IntType) -> Lowering:
     """Set the totals of a tile to 0.
 
     Tile: rows × vectors. Writes ``rows * vectors * lanes`` float64 numbers, from number ``at`` of
     the room.
     """
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, tile)
-        for pointer in _pointers(emit, *arguments[1:]):
-            builder.store(ir.Constant(pointer.type.pointee, None), pointer, align=8)
-        return context.get_dummy_value()
+    def generate(code: Code) -> Value:
+        emit = Emitter(code, tile)
+        for pointer in _pointers(emit, *code.arguments[1:]):
+            code.builder.store(ir.Constant(pointer.type.pointee, None), pointer, align=8)
+        return code.nothing()
 
     return types.void(tile, room, types.int64), generate
 
@@ -114,10 +102,8 @@ def _plain_added(tile: Array, room: Array, at: int) -> Array:
     return np.zeros_like(tile)
 
 
-@or_in_python(_plain_added)
-def totals_add(
-    typing_context: TypingContext, tile: TileType, room: IntType, at: IntType
-) -> Lowering:
+@intrinsic(_plain_added)
+def totals_add(tile: TileType, room: IntType, at: IntType) -> Lowering:
     """Add a tile to its totals; return a tile of zeros, with which the next stretch begins.
 
     Tile: rows × vectors. Reads and writes ``rows * vectors * lanes`` float64 numbers, from number
@@ -126,15 +112,15 @@ def totals_add(
     """
     count = tile.rows * tile.vectors
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, tile)
+    def generate(code: Code) -> Value:
+        emit, builder = Emitter(code, tile), code.builder
         memory = cgutils.alloca_once(builder, ir.ArrayType(emit.vector, count))
         address = emit.opaque(builder.ptrtoint(memory, WORD))
         scratch = builder.inttoptr(address, ir.PointerType(emit.vector.element))
-        for m, vector in enumerate(emit.unpack(arguments[0])):
+        for m, vector in enumerate(emit.unpack(code.arguments[0])):
             emit.store(vector, scratch, WORD(m * tile.lanes))
         wide = ir.VectorType(ir.DoubleType(), tile.lanes)
-        start = emit.add(arguments[1], builder.mul(arguments[2], WORD(8)))
+        start = emit.add(code.arguments[1], builder.mul(code.arguments[2], WORD(8)))
         with cgutils.for_range(builder, WORD(count)) as loop:
             at = builder.mul(loop.index, WORD(tile.lanes))
             vector = emit.load(scratch, at)
@@ -152,21 +138,19 @@ def _plain_total(tile: Array, room: Array, at: int) -> Array:
     return total.astype(tile.dtype).reshape(tile.shape)
 
 
-@or_in_python(_plain_total)
-def totals_end(
-    typing_context: TypingContext, tile: TileType, room: IntType, at: IntType
-) -> Lowering:
+@intrinsic(_plain_total)
+def totals_end(tile: TileType, room: IntType, at: IntType) -> Lowering:
     """The totals plus the tile, which is the sum of the last stretch, as a tile.
 
     Tile: rows × vectors. Reads ``rows * vectors * lanes`` float64 numbers, from number ``at`` of
     the room.
     """
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, tile)
-        sums = _with_totals(emit, arguments[0], _pointers(emit, *arguments[1:]))
+    def generate(code: Code) -> Value:
+        emit = Emitter(code, tile)
+        sums = _with_totals(emit, code.arguments[0], _pointers(emit, *code.arguments[1:]))
         if emit.size == 4:
-            sums = [builder.fptrunc(total, emit.vector) for total in sums]
+            sums = [code.builder.fptrunc(total, emit.vector) for total in sums]
         return emit.pack(sums)
 
     return tile(tile, room, types.int64), generate

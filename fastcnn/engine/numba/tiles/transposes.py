@@ -10,19 +10,8 @@ from llvmlite import ir
 from numba.core import types
 
 from fastcnn.core.arguments import Array
-from fastcnn.engine.numba.runtime.intrinsics import or_in_python
-from fastcnn.engine.numba.runtime.types import (
-    ArrayType,
-    Builder,
-    Context,
-    IntType,
-    LiteralType,
-    Lowering,
-    Signature,
-    TypingContext,
-    Value,
-    Values,
-)
+from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
+from fastcnn.engine.numba.runtime.types import ArrayType, IntType, LiteralType, Value, Values
 from fastcnn.engine.numba.tiles.emitter import Emitter
 from fastcnn.engine.numba.tiles.types import WORD, RowsType, TileType
 
@@ -36,9 +25,8 @@ def _plain_transpose(
         ]
 
 
-@or_in_python(_plain_transpose)
+@intrinsic(_plain_transpose)
 def transpose_square(
-    typing_context: TypingContext,
     lanes: LiteralType,
     target: ArrayType,
     i: IntType,
@@ -56,14 +44,14 @@ def transpose_square(
     """
     side = lanes.literal_value
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, TileType(side, 1, side, source.dtype))
-        _, to, i, to_step, from_, j, from_step = arguments
+    def generate(code: Code) -> Value:
+        emit = Emitter(code, TileType(side, 1, side, source.dtype))
+        _, to, i, to_step, from_, j, from_step = code.arguments
         data = emit.data(target, to)
         for vector in transposed_square(emit, side, emit.data(source, from_), j, from_step):
             emit.store(vector, data, i)
             i = emit.add(i, to_step)
-        return context.get_dummy_value()
+        return code.nothing()
 
     integer = types.int64
     signature = types.void(lanes, target, integer, integer, source, integer, integer)
@@ -81,9 +69,8 @@ def _plain_rank1_square(
     return tile
 
 
-@or_in_python(_plain_rank1_square)
+@intrinsic(_plain_rank1_square)
 def rank1_square(
-    typing_context: TypingContext,
     tile: TileType,
     x: ArrayType,
     offsets: RowsType,
@@ -99,9 +86,9 @@ def rank1_square(
     rows of ``w``, ``step`` apart, which is transposed in registers.
     """
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, tile)
-        struct, x_value, rows, i, w_value, j, step, first = arguments
+    def generate(code: Code) -> Value:
+        emit, builder = Emitter(code, tile), code.builder
+        struct, x_value, rows, i, w_value, j, step, first = code.arguments
         columns = transposed_square(emit, tile.lanes, emit.data(w, w_value), j, step)
         numbers = emit.data(x, x_value)
         starts = [emit.add(offset, i) for offset in emit.row_offsets(rows)]

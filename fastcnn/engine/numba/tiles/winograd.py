@@ -15,19 +15,8 @@ from numba.core import types
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.minimal_filtering import Matrix, filtering
-from fastcnn.engine.numba.runtime.intrinsics import or_in_python
-from fastcnn.engine.numba.runtime.types import (
-    ArrayType,
-    Builder,
-    Context,
-    IntType,
-    LiteralType,
-    Lowering,
-    Signature,
-    TypingContext,
-    Value,
-    Values,
-)
+from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
+from fastcnn.engine.numba.runtime.types import ArrayType, IntType, LiteralType, Value, Values
 from fastcnn.engine.numba.tiles.emitter import Emitter
 from fastcnn.engine.numba.tiles.types import TileType
 
@@ -140,9 +129,8 @@ def _plain_transform(
     return _plain_square(filtering(m, r)[which], lanes, array, start, row, column, lanes)
 
 
-@or_in_python(_plain_transform)
+@intrinsic(_plain_transform)
 def tile_transform(
-    typing_context: TypingContext,
     which: LiteralType,
     m: LiteralType,
     r: LiteralType,
@@ -162,11 +150,10 @@ def tile_transform(
     matrix = filtering(m.literal_value, r.literal_value)[which.literal_value]
     tile = TileType(len(matrix) ** 2, 1, lanes.literal_value, array.dtype)
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, tile)
-        square = _Square(
-            emit.data(array, arguments[4]), arguments[5], arguments[6], arguments[7], None
-        )
+    def generate(code: Code) -> Value:
+        emit = Emitter(code, tile)
+        *_, array_value, start, row, column = code.arguments
+        square = _Square(emit.data(array, array_value), start, row, column, None)
         return emit.pack([vector for row in _sandwich(emit, matrix, square) for vector in row])
 
     integer = types.int64
@@ -183,9 +170,8 @@ def _plain_store_transform(
         at += step
 
 
-@or_in_python(_plain_store_transform)
+@intrinsic(_plain_store_transform)
 def store_transform(
-    typing_context: TypingContext,
     which: LiteralType,
     m: LiteralType,
     r: LiteralType,
@@ -208,16 +194,16 @@ def store_transform(
     matrix = filtering(m.literal_value, r.literal_value)[which.literal_value]
     tile = TileType(1, 1, lanes.literal_value, array.dtype)
 
-    def generate(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
-        emit = Emitter(context, builder, tile)
-        _, _, _, _, source, start, row, column, columns, target_value, at, step = arguments
+    def generate(code: Code) -> Value:
+        emit = Emitter(code, tile)
+        _, _, _, _, source, start, row, column, columns, target_value, at, step = code.arguments
         square = _Square(emit.data(array, source), start, row, column, emit.mask(columns, 0))
         data = emit.data(target, target_value)
         for vectors in _sandwich(emit, matrix, square):
             for vector in vectors:
                 emit.store(vector, data, at)
                 at = emit.add(at, step)
-        return context.get_dummy_value()
+        return code.nothing()
 
     integer = types.int64
     signature = types.void(
