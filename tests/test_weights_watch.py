@@ -285,6 +285,37 @@ def test_an_optimizers_step_that_fails_in_the_middle() -> None:
     same_bits(model.predict(x), before)
 
 
+class Looking(Layer):
+    """A layer of a user's own, whose ``backward`` predicts with the model and then fails."""
+
+    def infer(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def forward(self, x: Array, training: bool, rng: Any, engine: str | None) -> Any:
+        return x.copy(), None
+
+    def backward(self, dy: Array, saved: Any, engine: str | None, needs_dx: bool = True) -> Any:
+        vars(self)["look"]()
+        raise RuntimeError("no gradient")
+
+
+Layer.known.pop("Looking")  # other tests take every layer that is known
+
+
+def test_statistics_that_an_error_restores_count_from_the_next_prediction() -> None:
+    """The prediction in the middle of the step has read others."""
+    images, (x, y) = Input(SHAPE), data()
+    scaled = BatchNorm()(Looking()(Conv2D(4, 1)(images)))
+    model = Model(images, Dense(3)(Flatten()(Conv2D(2, 1)(scaled))), seed=0)
+    predictions = [model.predict(x)]
+    vars(model.layers[1])["look"] = lambda: predictions.append(model.predict(x))
+    with pytest.raises(RuntimeError, match="no gradient"):
+        model.train_on_batch(x, y, SGD(0.1))
+    first, middle = predictions
+    assert not np.array_equal(first, middle)
+    same_bits(model.predict(x), first)
+
+
 def test_copies_have_arrays_and_watches_of_their_own() -> None:
     model, (x, _) = net(), data()
     held, before = model.layers[0].parameters["w"], model.predict(x)

@@ -200,6 +200,20 @@ class Executor:
             finally:
                 for array, before in zip(self._state, state, strict=True):
                     array[...] = before
+                self._weights.watch.changed()
+
+    @contextmanager
+    def _state_unchanged_by_errors(self) -> Iterator[None]:
+        """Within this context an error restores the running statistics.
+
+        The watch is told, because a prediction in the meantime has read other numbers.
+        """
+        try:
+            with unchanged_by_errors(self._state):
+                yield
+        except BaseException:
+            self._weights.watch.changed()
+            raise
 
     @contextmanager
     def _preparing(self, purpose: Purpose) -> Iterator[None]:
@@ -230,7 +244,7 @@ class Executor:
         if segment is not None and type(loss) is CrossEntropy:
             ahead = optimizer.ahead(weights.parameters)
         if segment is None or ahead is None:
-            with unchanged_by_errors(self._state):
+            with self._state_unchanged_by_errors():
                 result = self.gradients(inputs, targets, loss, rng, sample_weights)
                 if result is not None:
                     weights.move(optimizer)
@@ -291,7 +305,7 @@ class Executor:
             return self._gradients(inputs, targets, loss, rng, sample_weights)
         before = self._uses_randomness and rng.bit_generator.state
         try:
-            with unchanged_by_errors(self._state):
+            with self._state_unchanged_by_errors():
                 result = self._gradients(inputs, targets, loss, rng, sample_weights)
                 if result is None:
                     raise _Undecided

@@ -43,12 +43,12 @@ class Version(NamedTuple):
     """The entries for one version of the weights.
 
     Attributes:
-        key: of the version of the weights, and of the entries that were asked for.
+        key: the version of the weights, and how many entries and filters were asked for.
         memory: the entries.
         finite: whether all filters and entries are finite that must be.
     """
 
-    key: tuple[int, int]
+    key: tuple[int, int, int]
     memory: Array
     finite: bool
 
@@ -91,7 +91,8 @@ class Prepared:
     def newest(self) -> Version:
         """The entries for the weights as they are now."""
         filters, entries = list(self._filters.values()), self._entries.copy()
-        key = self._version(), len(entries) + len(filters)
+        # The version comes before the values, which may change while they are read.
+        key = self._version(), len(entries), len(filters)
         if rehearsal.active and rehearsal.rehearsing():
             return self._made(key, entries, filters)
         newest = self._newest
@@ -99,7 +100,9 @@ class Prepared:
             newest = self._newest = self._made(key, entries, filters)
         return newest
 
-    def _made(self, key: tuple[int, int], entries: list[_Entry], filters: list[Array]) -> Version:
+    def _made(
+        self, key: tuple[int, int, int], entries: list[_Entry], filters: list[Array]
+    ) -> Version:
         # New memory, because another thread may run a program on the version before.
         memory = arrays.allocate((sum(entry.size for entry in entries),), np.uint8)
         to, keys = TurnList(1, self._zeros), set[Hashable]()
