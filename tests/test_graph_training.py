@@ -17,6 +17,7 @@ from fastcnn.data.several import Several
 from fastcnn.layers import (
     Add,
     BatchNorm,
+    Concatenate,
     Conv2D,
     Dense,
     Flatten,
@@ -25,6 +26,7 @@ from fastcnn.layers import (
     ReLU,
     Sigmoid,
     Softmax,
+    Tanh,
 )
 from fastcnn.losses import CrossEntropy, MeanSquaredError
 from fastcnn.models.execution import Executor
@@ -174,6 +176,20 @@ def test_gradients_are_central_differences() -> None:
     sizes = np.tile([2.0, 0.0], (3, 1))
     for gradient, array in zip(model.input_gradient(x, [classes, sizes]), x, strict=True):
         same(gradient, slope(scores, array))
+
+
+@pytest.mark.parametrize("engine", ["im2col", None])
+def test_gradients_that_meet_are_added_and_those_of_others_stay(engine: str | None) -> None:
+    """A sum gives both operands one array, to which another layer's gradient comes for one."""
+    inputs = Input((3,))
+    a, b = Dense(4)(inputs), Dense(4)(inputs)
+    x = Concatenate()([Tanh()(a), Add()([a, b])])
+    model = Model(inputs, Dense(2)(x), seed=0, dtype="float64", engine=engine)
+    x, y = samples(model, 3, "float64"), targets(model, 3)
+    _, found = gradients(model, x, y)
+    for i, layer in enumerate(model.layers):
+        for key, array in layer.parameters.items():
+            same(found[f"{i}.{key}"], slope(lambda: model.evaluate(x, y)["loss"], array))
 
 
 def test_an_output_that_counts_for_nothing_has_no_gradient() -> None:

@@ -35,6 +35,7 @@ from fastcnn.layers import (
     ReLU,
     Residual,
     Shape,
+    Softmax,
     Spec,
     Subtract,
 )
@@ -348,6 +349,36 @@ def test_a_model_may_begin_and_end_in_the_middle() -> None:
 # --- what a model says ----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("engine", ["naive", "im2col", None])
+def test_outputs_are_arrays_of_their_own(engine: str | None) -> None:
+    """Layers that only move numbers return views, here of another output and of the input."""
+    inputs = Input((4, 6))
+    x = ReLU()(inputs)
+    model = Model(inputs, [x, Flatten()(x), Dropout(0.5)(inputs)], engine=engine)
+    model.loss = "mse"  # type: ignore[assignment]
+    data = np.random.default_rng(0).standard_normal((2, 4, 6)).astype(np.float32)
+    one, other, moved = model.predict(data)
+    assert not np.shares_memory(one, other)
+    assert not np.shares_memory(moved, data)
+    same_bits(one.reshape(2, -1), other)
+
+
+@pytest.mark.parametrize("engine", ["im2col", None])
+def test_a_net_without_its_last_layer_takes_values_in_the_same_order(engine: str | None) -> None:
+    """Training and prediction leave out a softmax that the loss implies."""
+    inputs = Input((4,))
+    first = Dense(3)(inputs)
+    second = ReLU()(first)
+    model = Model(inputs, Softmax()(Subtract()([second, first])), seed=0, engine=engine)
+    x = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
+    scores = np.maximum(x @ model.layers[0].parameters["w"], 0)
+    scores -= x @ model.layers[0].parameters["w"]
+    powers = np.exp(scores)
+    np.testing.assert_allclose(
+        model.predict(x), powers / powers.sum(axis=1, keepdims=True), rtol=1e-5
+    )
+
+
 def test_a_model_knows_its_shapes_tensors_and_layers() -> None:
     model = graph("two_of_each")
     assert model.built
@@ -612,7 +643,7 @@ WRONG_DATA: list[tuple[Callable[[Model], object], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("call", "error", "text"), WRONG_DATA)
-def test_wrong_samples_targets_and_losses_are_told_before_anything_changes(
+def test_wrong_datatargets_and_losses_are_told_before_anything_changes(
     call: Callable[[Model], object], error: type[Exception], text: str
 ) -> None:
     model = graph("two_of_each")

@@ -403,6 +403,7 @@ def test_weights_go_out_and_in() -> None:
         (lambda w: w[:-1], "weights must be 6 arrays, got 5"),
         (lambda w: [*w[:-1], w[-1][:2]], r"shape \(3,\) for layers.4.b, got float32 of shape \(2,"),
         (lambda w: [*w[:-1], np.array(["a", "b", "c"])], r"layers.4.b, got <U1"),
+        (lambda w: [*w[:-2], w[-2].T, w[-1]], "for layers.4.w, got float32 of shape"),
     ],
 )
 def test_wrong_weights_change_nothing(change: Any, text: str) -> None:

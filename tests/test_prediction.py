@@ -21,6 +21,7 @@ from fastcnn.layers import (
     BatchNorm,
     Concatenate,
     Conv2D,
+    Cropping2D,
     Dense,
     DepthwiseConv2D,
     Dropout,
@@ -209,6 +210,17 @@ def test_parts_of_a_concatenation_are_written_where_it_needs_them() -> None:
     assert explained.count("where the concatenation needs it") >= 3
     check(model)
     check(model_of(lambda x: Concatenate()([Dense(3)(x), x, Dense(4)(x)]), (5,)))
+
+
+def test_a_part_of_a_concatenation_that_something_else_takes_lies_apart() -> None:
+    def form(x: Tensor) -> list[Tensor]:
+        a, b = conv()(x), conv()(x)
+        outside = Cropping2D(((1, 0), (0, 1)))(b)  # a section of its own
+        return [Concatenate()([a, b, conv()(x)]), a, outside]
+
+    model = model_of(form, (4, 5, 3))
+    assert model.explain().count("where the concatenation needs it") == 1
+    check(model)
 
 
 # --- what must not be fused -----------------------------------------------------------------------
@@ -558,6 +570,9 @@ def test_images_that_are_not_finite_give_what_the_specification_gives(kind: str)
         x[i, i % 5, 1, i] = value
     compared(model, x)
     same_bits(model.predict(x[4:]), [a[4:] for a in clean])
+    for first in (0, 1, 2, 3):  # a single one, which is each of the batch's
+        compared(model, np.concatenate([x[4:], x[first : first + 1]]))
+        compared(model, np.concatenate([x[first : first + 1], x[4:]]))
 
 
 def test_a_normalisation_of_numbers_far_from_0_keeps_their_digits() -> None:
@@ -644,6 +659,19 @@ def test_threads_that_make_programs_at_once_do_not_mix_up_what_is_made_of_weight
         for one in threads:
             one.join()
         assert not wrong
+
+
+def test_a_strict_prediction_after_a_fast_one_has_programs_of_its_own() -> None:
+    model = model_of(lambda x: Tanh()(Conv2D(32, 3, padding="same")(Tanh()(x))), (28, 28, 16))
+    x = draw(model, 1)
+    fast = model.predict(x)
+    with fastcnn.use_math("strict"):
+        strict = on_engine(model, None).predict(x)
+        same_bits(model.predict(x), strict)
+        assert "Winograd" not in model.explain()
+    same_bits(model.predict(x), fast)
+    assert "Winograd" in model.explain()
+    assert not np.array_equal(fast, strict)
 
 
 def test_fused_layers_say_what_they_do() -> None:

@@ -302,18 +302,23 @@ class Looking(Layer):
 Layer.known.pop("Looking")  # other tests take every layer that is known
 
 
-def test_statistics_that_an_error_restores_count_from_the_next_prediction() -> None:
+@pytest.mark.parametrize("engine", [None, "im2col"])
+def test_statistics_that_an_error_restores_count_from_the_next_prediction(
+    engine: str | None,
+) -> None:
     """The prediction in the middle of the step has read others."""
     images, (x, y) = Input(SHAPE), data()
     scaled = BatchNorm()(Looking()(Conv2D(4, 1)(images)))
     model = Model(images, Dense(3)(Flatten()(Conv2D(2, 1)(scaled))), seed=0)
-    predictions = [model.predict(x)]
+    model.engine = engine
+    predictions, before = [model.predict(x)], [a.tobytes() for a in model.get_weights()]
     vars(model.layers[1])["look"] = lambda: predictions.append(model.predict(x))
     with pytest.raises(RuntimeError, match="no gradient"):
         model.train_on_batch(x, y, SGD(0.1))
     first, middle = predictions
     assert not np.array_equal(first, middle)
     same_bits(model.predict(x), first)
+    assert [a.tobytes() for a in model.get_weights()] == before
 
 
 def test_copies_have_arrays_and_watches_of_their_own() -> None:

@@ -43,7 +43,7 @@ from fastcnn.core.scalars import count, truth
 from fastcnn.data.known_inputs import knowledge_from
 from fastcnn.data.preparation import Preparation
 from fastcnn.data.scaling import FEW_STEPS_TRAINED, Kind
-from fastcnn.data.several import Data, Several, concatenated, in_order, shape_of
+from fastcnn.data.several import Data, Several, concatenated, in_order, parts_of, shape_of
 from fastcnn.engine.registry import whole_nets_refused
 from fastcnn.models import model_files, picture, summary, training
 from fastcnn.models.graph import Graph, Node, checked_tensors, graph_of, names_of
@@ -713,14 +713,12 @@ class Model(Net):
                     return probabilities
         goal: Any = loss
         predicted = goal.predictions(self._forward_batch(images, loss), self.engine)
-        # Layers that only rearrange return views of their input.
-        if isinstance(images, Several):
-            parts = predicted if isinstance(predicted, list) else [predicted]
-            own = [_own(array, images) for array in parts]
-            return own if isinstance(predicted, list) else own[0]
-        if isinstance(predicted, list):
-            return [_own(array, Several((images,))) for array in predicted]
-        return predicted.copy() if np.may_share_memory(predicted, images) else predicted
+        # Layers that only rearrange return views of their input, which may be another output too.
+        others, results = [np.asarray(part) for part in parts_of(images)], list[Array]()
+        for array in predicted if isinstance(predicted, list) else [predicted]:
+            shared = any(np.may_share_memory(array, other) for other in (*others, *results))
+            results.append(array.copy() if shared else array)
+        return results if isinstance(predicted, list) else results[0]
 
     def predict_classes(self, x: Inputs, batch_size: int = 256) -> Array:
         """The most probable class of each sample, (N,) int64; arguments as for :meth:`predict`.
@@ -889,12 +887,6 @@ def only_input(model: Net) -> Shape:
             f"{len(model._graph.outputs)} outputs; use its predict and evaluate in Python"
         )
     return shapes[0]
-
-
-def _own(array: Array, inputs: Several) -> Array:
-    """The array, or a copy if it may lie in the memory of the inputs."""
-    shared = any(np.may_share_memory(array, np.asarray(part)) for part in inputs.parts)
-    return array.copy() if shared else array
 
 
 def _last_layer(loss: Loss) -> Layer | None:
