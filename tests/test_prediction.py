@@ -368,6 +368,23 @@ def test_a_shared_convolution_has_filters_for_each_size_of_its_images() -> None:
         near(model.predict(x), on_engine(model, "naive").predict(x), 1e-5)
 
 
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_a_shared_convolution_has_scales_and_maxima_for_each_of_its_calls(kind: str) -> None:
+    def form(x: Tensor) -> list[Tensor]:
+        shared = CONVOLUTIONS[kind]()
+        last: list[Layer] = [BatchNorm(), BatchNorm(), ReLU(0.5), ReLU(0.1)]
+        return [layer(shared(x)) for layer in last]
+
+    model = model_of(form, (5, 6, 3))
+    check(model)
+    assert len({array.tobytes() for array in model.predict(draw(model, 2))}) == 4
+
+
+def test_packed_filters_are_as_wide_as_the_tiles_of_each_batch() -> None:
+    model = model_of(with_tanh(lambda x: Conv2D(96, 1)(x)), (1, 1, 96))
+    check(model)
+
+
 @pytest.mark.parametrize("padding", ["same", "valid"])
 def test_a_shared_pooling_is_fused_by_the_image_of_each_call(padding: Any) -> None:
     """An image of even sides is pooled in registers, one of odd sides has a padding."""
