@@ -1,9 +1,10 @@
 """Whole nets on arrays laid against inaccessible memory, held against the specification.
 
 ``guarded.py`` runs this after the single kernels. Inputs, outputs, parameters and gradients lie
-against inaccessible pages, and so does each place in the scratch of a slice, where slices are
-equal. Between one parameter and the next there is no room for a page: there lie numbers that show
-in the results, and are looked for afterwards.
+against inaccessible pages. So does each place in the scratch of a slice, where slices are equal,
+each place in the arena of a prediction, and each entry that is made of the weights. Between one
+parameter and the next there is no room for a page: there lie numbers that show in the results, and
+are looked for afterwards.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ from fastcnn.models import weights
 from fastcnn.models.execution import (
     Executor,
     prediction,
+    prepared,
     programs,
     slices,
     step_list,
@@ -233,9 +235,12 @@ def _guarded(
     data: tuple[Array, ...],
     border: Border,
 ) -> list[Array]:
-    fences, rng = _Fences(border), np.random.default_rng(0)
+    fences, rng, entries = _Fences(border), np.random.default_rng(0), _Entries(border)
     with (
-        patch.object(seam, "allocate", lambda shape, dtype: guarded(shape, dtype, border)),
+        patch.object(seam, "allocate", entries.allocate),
+        patch.object(prepared, "whole_lines", lambda size: size),
+        patch.object(prepared, "_placed", entries.placed),
+        patch.object(prepared.Prepared, "_made", entries.made),
         patch.object(weights, "_aligned", lambda size, dtype: _filled(size, dtype, border)),
         patch.object(step_list.StepList, "room", fences.room),
         patch.object(step_list.Shared, "origins", fences.origins),
@@ -286,6 +291,47 @@ def _filled(size: int, dtype: Any, border: Border) -> Array:
     array = guarded((size,), dtype, border)
     array[...] = _BETWEEN
     return array
+
+
+class _Entries:
+    """Forbidden pages between the entries that are made of the weights."""
+
+    def __init__(self, border: Border) -> None:
+        self._border: Border = border
+        self._next: list[prepared._Entry] | None = None  # entries that get memory next
+        made = prepared.Prepared._made
+
+        def made_between_pages(
+            of: prepared.Prepared, key: Any, entries: list[prepared._Entry], filters: Any
+        ) -> prepared.Version:
+            self._next = entries
+            return made(of, key, entries, filters)
+
+        self.made = made_between_pages
+
+    def allocate(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Memory between forbidden pages; that of entries has some between them too."""
+        if self._next is None or np.dtype(dtype) != np.uint8:
+            return guarded(shape, dtype, self._border)
+        ends = [end for *_, end in self._apart(self._next)]
+        self._next = None
+        array = guarded((max(ends, default=0),), dtype, self._border)
+        for end in ends:
+            forbid(array.ctypes.data + end - PAGE)
+        return array
+
+    def placed(self, entries: list[prepared._Entry]) -> Iterator[tuple[prepared._Entry, Operand]]:
+        """The entries with their places, each in pages of its own."""
+        for entry, at, _ in self._apart(entries.copy()):
+            yield entry, Operand(turns.PREPARED, at)
+
+    def _apart(self, entries: list[prepared._Entry]) -> Iterator[tuple[prepared._Entry, int, int]]:
+        """Each entry, where it lies, and where the page behind its own ends."""
+        at = 0
+        for entry in entries:
+            room = max(1, math.ceil(entry.size / PAGE)) * PAGE
+            yield entry, at if self._border == "first" else at + room - entry.size, at + room + PAGE
+            at += room + PAGE
 
 
 class _Fences:

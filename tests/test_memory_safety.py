@@ -108,7 +108,7 @@ def test_an_access_beyond_an_array_ends_the_process(tmp_path: Path) -> None:
 FAULTY_NET = """
 import os, sys
 import guarded
-from fastcnn.models.execution import slices, step_list, turn_list
+from fastcnn.models.execution import prepared, slices, step_list, turn_list
 from guarded_nets import run_nets
 
 def outcome(of, name, short):
@@ -128,10 +128,13 @@ def shifted(whole, slice_, *given):
 def longer(whole, slice_, kernel, samples, stop, *operands, **more):
     whole(slice_, kernel, samples, stop + 1, *operands, **more)
 
+def fewer(whole, entries, key, count, *given, **more):
+    return whole(entries, key, count - 1, *given, **more)
+
 sys.stdout.flush()
 print("outcomes", outcome(slices.Slice, "_go_forward", lambda whole, *given: whole(*given)),
       outcome(step_list.StepList, "gradient", shifted), outcome(step_list.StepList, "step", longer),
-      outcome(turn_list.TurnList, "step", longer))
+      outcome(turn_list.TurnList, "step", longer), outcome(prepared.Prepared, "entry", fewer))
 """
 
 

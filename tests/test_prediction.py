@@ -16,18 +16,23 @@ from fastcnn import Input, Model, Sequential
 from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime import arrays, memory, program, rehearsal
 from fastcnn.layers import (
+    ELU,
+    GELU,
     Add,
     AvgPool2D,
     BatchNorm,
     Concatenate,
     Conv2D,
+    Conv2DTranspose,
     Cropping2D,
     Dense,
     DepthwiseConv2D,
     Dropout,
     Flatten,
     GlobalAvgPool2D,
+    HardSigmoid,
     Layer,
+    LeakyReLU,
     Maximum,
     MaxPool2D,
     Multiply,
@@ -221,6 +226,25 @@ def test_a_part_of_a_concatenation_that_something_else_takes_lies_apart() -> Non
     model = model_of(form, (4, 5, 3))
     assert model.explain().count("where the concatenation needs it") == 1
     check(model)
+
+
+def test_a_sum_that_a_convolution_takes_lies_apart_from_the_concatenation_behind_it() -> None:
+    def form(x: Tensor) -> Tensor:
+        sums = [ReLU()(Add()([c(x), Conv2D(6, 1)(x)])) for c in (conv(), winograd())]
+        return Concatenate()([*sums, Conv2D(5, 1)(x)])
+
+    check(model_of(with_tanh(form), (4, 7, 6)))
+
+
+@pytest.mark.parametrize("axis", [1, 2, -2, 3])
+def test_a_concatenation_along_any_axis(axis: int) -> None:
+    parts = [conv(), winograd(), Tanh()]
+    check(model_of(lambda x: Tanh()(Concatenate(axis)([p(x) for p in parts])), (3, 4, 6)))
+
+
+def test_activations_take_their_parameters() -> None:
+    layers = [ELU(0.3), LeakyReLU(0.2), HardSigmoid(0.3, 0.1), ReLU(0.7), GELU(), GELU(True)]
+    check(model_of(lambda x: [layer(x) for layer in layers], (3, 5)))
 
 
 # --- what must not be fused -----------------------------------------------------------------------
@@ -574,6 +598,18 @@ def test_filters_and_biases_that_are_not_finite_give_what_the_specification_give
         x = draw(model, 3)
         model.predict(x)
         model.layers[1].parameters[name][place] = value
+        compared(model, x)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_transposed_filters_that_are_not_finite_give_what_the_specification_gives() -> None:
+    for value, strides in ((np.inf, 2), (np.nan, 1)):
+        enlarged = Conv2DTranspose(4, 3, strides=strides)
+        model = model_of(with_tanh(enlarged), (4, 5, 3))
+        x = draw(model, 2)
+        model.predict(x)
+        assert "Conv2DTranspose" in model.explain()
+        model.layers[1].parameters["w"][0, 2, 1, 1] = value
         compared(model, x)
 
 
