@@ -72,7 +72,7 @@ class FeatureOrders:
         """The order of the vector that a layer takes, which is the first one's if it is shared."""
         nodes = [node for node in self._graph.nodes if node.layer is layer]
         orders = [self._orders.get(node.inputs[0]) for node in nodes]
-        if not all(_equal(one, orders[0]) for one in orders):
+        if not all(same_order(one, orders[0]) for one in orders):
             self.doubts.append(
                 f"{quoted(layer)} is shared by vectors whose features are in different orders"
             )
@@ -110,7 +110,7 @@ class FeatureOrders:
         if len(before) == 3 and len(after) == 1 and isinstance(layer, Flatten | Reshape):
             return None if self._is_permuted(inputs[0]) else channels_first(before)
         if isinstance(layer, Reshape) and len(before) == 1 and len(after) == 3:
-            if not _equal(taken[0], channels_first(after)):
+            if not same_order(taken[0], channels_first(after)):
                 self._doubt_reshape(layer, before)
             return None
         if isinstance(layer, Dense):
@@ -121,7 +121,7 @@ class FeatureOrders:
             return None
         if isinstance(layer, Concatenate):
             sizes = [self._shapes[value][0] for value in inputs]
-            return _joined(taken, sizes)
+            return joined_orders(taken, sizes)
         if isinstance(layer, (Flatten, Reshape, *_IN_PLACE)):
             return taken[0]
         if isinstance(layer, Merge):
@@ -130,7 +130,7 @@ class FeatureOrders:
                 for order, value in zip(taken, inputs, strict=True)
                 if self._shapes[value] == after
             ]
-            if not all(_equal(one, full[0]) for one in full):
+            if not all(same_order(one, full[0]) for one in full):
                 self.doubts.append(
                     f"{quoted(layer)} merges vectors whose features are in different orders"
                 )
@@ -164,13 +164,14 @@ def channels_first(shape: Shape) -> Order:
     return order.transpose(1, 2, 0).reshape(-1)
 
 
-def _equal(a: Order, b: Order) -> bool:
+def same_order(a: Order, b: Order) -> bool:
+    """Whether two orders are equal."""
     if a is None or b is None:
         return a is b
     return np.array_equal(a, b)
 
 
-def _joined(orders: list[Order], sizes: list[int]) -> Order:
+def joined_orders(orders: list[Order], sizes: list[int]) -> Order:
     """The order of vectors side by side."""
     if all(order is None for order in orders):
         return None

@@ -30,6 +30,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from html import escape
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -861,6 +862,34 @@ class Model(Net):
         a callback or an optimizer that cannot be saved; else as :meth:`save`.
         """
         model_files.save_checkpoint(self, path)
+
+    def save_onnx(
+        self,
+        path: FilePath,
+        layout: Literal["channels_last", "channels_first"] = "channels_last",
+        of: Literal["predictions", "scores"] = "predictions",
+    ) -> None:
+        """Write the model to an ONNX file, which other runtimes read; needs ``fastcnn[onnx]``.
+
+        Inputs and outputs have the names that they have here, and the batch is free. A model that
+        was trained on bytes takes bytes, which the graph scales as :meth:`predict` does; other
+        models take floats. Dropout is left out. The file is checked before it takes its place.
+
+        Args:
+            path: the file, which is written whole or not at all.
+            layout: "channels_last": images are (N, H, W, C), as here. "channels_first": they are
+                (N, C, H, W), as in PyTorch, and nothing is transposed.
+            of: "predictions" are what :meth:`predict` returns; "scores" are the raw outputs, before
+                a last softmax or sigmoid, whether that is a layer or part of the loss.
+
+        Raises:
+            ValueError: the model is not built, is of float64, is too large for a file, or has a
+                layer of your own without a method ``to_onnx``; the message names it.
+            ImportError: without onnx.
+            OSError: the file cannot be written; an earlier file stays as it was.
+        """
+        # By name, because the room of other libraries' files stands above this one.
+        import_module("fastcnn.exchange.onnx_export").save_onnx(self, path, layout, of)
 
     def _checked(self, name: str, x: Inputs, y: Inputs, loss: Goal) -> tuple[Data, Data]:
         images = self._samples(name, x)
