@@ -197,6 +197,15 @@ CASES: list[tuple[Sequence[Layer], tuple[int, ...]]] = [
 ]
 
 
+def _is_wrong_in_the_reference(layers: Sequence[Layer]) -> bool:
+    """Whether onnx's evaluator, in version 1.23, fails: groups of ConvTranspose, channels of LRN."""
+    return any(
+        (isinstance(layer, Conv2DTranspose) and layer.groups > 1)
+        or (isinstance(layer, LRN) and layer.window % 2 == 1)
+        for layer in layers
+    )
+
+
 def label(case: Any) -> str:
     return repr(case[0]) if isinstance(case, tuple) else str(case)
 
@@ -205,6 +214,8 @@ def label(case: Any) -> str:
 @pytest.mark.parametrize("case", CASES, ids=label)
 def test_layers(tmp_path: Path, case: Any, layout: str) -> None:
     layers, shape = case
+    if onnxruntime is None and _is_wrong_in_the_reference(layers):
+        pytest.skip("the reference evaluator of onnx is wrong for this layer")
     copies = [layer.from_config(layer.config()) for layer in layers]
     compare(randomised(Sequential(copies, shape)), tmp_path / "net.onnx", layout)
 
