@@ -123,13 +123,13 @@ def described(value: object) -> str:
 
 
 def refuse(
-    source: object, needed: str, value: object, error: type[Exception] = ValueError
+    source: object, requirement: str, value: object, error: type[Exception] = ValueError
 ) -> NoReturn:
     """Raise the error for a result that cannot be used."""
-    raise error(f"{source} must return {needed}, got {described(value)}")
+    raise error(f"{source} must return {requirement}, got {described(value)}")
 
 
-def real_numbers(source: object, needed: str, value: object) -> Array:
+def real_numbers(source: object, requirement: str, value: object) -> Array:
     """A result as an array of real numbers, of any shape; a view, not a copy.
 
     Raises ``TypeError`` for other dtypes, ``ValueError`` for ragged lists.
@@ -137,9 +137,9 @@ def real_numbers(source: object, needed: str, value: object) -> Array:
     try:
         array: Array = np.asarray(value)[...]  # a view, because the user may reshape the original
     except ValueError:
-        refuse(source, needed, value)
+        refuse(source, requirement, value)
     if array.dtype.kind not in "fiub":
-        refuse(source, needed, value, TypeError)
+        refuse(source, requirement, value, TypeError)
     return array
 
 
@@ -157,10 +157,10 @@ def numbers(
     Traceback (most recent call last):
     ValueError: f must return an output of shape (2, 1), got float64 of shape (3,)
     """
-    needed = f"{what} of shape {shape}"
-    array = real_numbers(source, needed, value)
+    requirement = f"{what} of shape {shape}"
+    array = real_numbers(source, requirement, value)
     if array.shape != shape:
-        refuse(source, needed, value)
+        refuse(source, requirement, value)
     with np.errstate(all="ignore"):  # a number too large for the dtype becomes infinite
         return np.array(array, dtype, order="C")
 
@@ -177,29 +177,29 @@ def count_to(source: object, most: int, value: object, *, nan: bool) -> float:
     >>> count_to("f", 3, np.array(2), nan=False)
     2.0
     """
-    needed = f"a number from 0 to {most}"
-    array = real_numbers(source, needed, value)
+    requirement = f"a number from 0 to {most}"
+    array = real_numbers(source, requirement, value)
     if array.shape != ():
-        refuse(source, needed, value)
+        refuse(source, requirement, value)
     number = float(array)
     if not 0 <= number <= most and not (nan and number != number):
-        refuse(source, needed, value)
+        refuse(source, requirement, value)
     return number
 
 
-def sizes(source: object, needed: str, value: object) -> tuple[int, ...]:
+def sizes(source: object, requirement: str, value: object) -> tuple[int, ...]:
     """A result as a shape: integers of at least 1.
 
     >>> sizes("f", "a shape", [np.int64(3), 4])
     (3, 4)
     """
     if not isinstance(value, tuple | list):
-        refuse(source, needed, value, TypeError)
+        refuse(source, requirement, value, TypeError)
     for side in value:
         if not isinstance(side, int | np.integer) or isinstance(side, bool):
-            refuse(source, needed, value, TypeError)
+            refuse(source, requirement, value, TypeError)
         if side < 1:
-            refuse(source, needed, value)
+            refuse(source, requirement, value)
     return tuple(map(int, value))
 
 

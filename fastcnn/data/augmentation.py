@@ -118,10 +118,10 @@ class Augment:
         flips = draws[:, 4] < 0.5 if self.flip else np.zeros(n, np.bool)
         if self.rotate or self.scale:
             maps = self._maps(draws, places, flips, (height, width))
-            moved = _blend(batch, size, maps, self.fill)
+            result = _blend(batch, size, maps, self.fill)
         else:
-            moved = _cut_out(batch, size, places, flips, self.fill)
-        return moved.reshape((n, *size, *np.shape(images)[3:]))
+            result = _cut_out(batch, size, places, flips, self.fill)
+        return result.reshape((n, *size, *np.shape(images)[3:]))
 
     def centred(self, images: Array) -> Array:
         """The middle of each image, of the size ``crop``, for validation and prediction.
@@ -136,8 +136,8 @@ class Augment:
         size = _window(self.crop, height, width)
         place = [(height - size[0]) // 2, (width - size[1]) // 2]
         places = np.tile(np.array(place, np.int64), (n, 1))
-        moved = _cut_out(batch, size, places, np.zeros(n, np.bool), self.fill)
-        return moved.reshape((n, *size, *np.shape(images)[3:]))
+        result = _cut_out(batch, size, places, np.zeros(n, np.bool), self.fill)
+        return result.reshape((n, *size, *np.shape(images)[3:]))
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments as JSON values.
@@ -182,8 +182,8 @@ class Augment:
         room = [side - length for side, length in zip(image, size, strict=True)]
         first = np.array([min(free, 0) - s for free, s in zip(room, shift, strict=True)])
         last = np.array([max(free, 0) + s for free, s in zip(room, shift, strict=True)])
-        drawn = first + np.floor(draws[:, :2] * (last - first + 1))
-        places: NDArray[np.int64] = drawn.astype(np.int64)
+        corners = first + np.floor(draws[:, :2] * (last - first + 1))
+        places: NDArray[np.int64] = corners.astype(np.int64)
         return places
 
     def _maps(

@@ -62,15 +62,15 @@ class Preparation:
                 raise TypeError(f"box must be a number or None, got {self.box!r}")
             if not (isfinite(self.box) and 0 < self.box <= 1):
                 raise ValueError(f"box must be above 0 and at most 1, got {self.box!r}")
-        for name, known in (
+        for name, choices in (
             ("centre", ("mass", "middle")),
             ("background", ("dark", "light", None)),
             ("edges", ("pad", "crop")),
             ("transposed", (False, True)),
         ):
             value = getattr(self, name)
-            if not isinstance(value, str | bool | None) or value not in known:
-                raise ValueError(f"{name} must be one of {known}, got {value!r}")
+            if not isinstance(value, str | bool | None) or value not in choices:
+                raise ValueError(f"{name} must be one of {choices}, got {value!r}")
 
     def as_dict(self) -> dict[str, Any]:
         """The constructor's arguments as JSON values."""
@@ -83,16 +83,16 @@ PHOTOGRAPHS = Preparation(edges="crop")
 """The preparation of photographs: their middle, with unchanged brightness."""
 
 
-def preparation_from(described: object) -> Preparation | None:
+def preparation_from(record: object) -> Preparation | None:
     """The preparation from a result of :meth:`Preparation.as_dict`, or None for None.
 
     Raises ``ValueError`` or ``TypeError`` for anything else.
     """
-    if described is None:
+    if record is None:
         return None
-    if not isinstance(described, dict):
-        raise ValueError(f"preparation must be a dict, got {described!r}")
-    return Preparation(**described)
+    if not isinstance(record, dict):
+        raise ValueError(f"preparation must be a dict, got {record!r}")
+    return Preparation(**record)
 
 
 def preparation_of(images: Samples) -> Preparation | None:

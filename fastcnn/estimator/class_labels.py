@@ -42,11 +42,11 @@ def checked_labels(y: Any, samples: int) -> Array:
         # NumPy turns numbers, None and NaN into strings if the list also holds strings.
         _of_one_type(_objects(y))
     if labels.ndim == 2 and labels.shape[1] == 1:
-        known = sys.modules.get("sklearn.exceptions")
+        module = sys.modules.get("sklearn.exceptions")
         warnings.warn(
             "A column-vector y was passed when a 1d array was expected. Please change the shape of "
             "y to (n_samples,), for example using ravel().",
-            UserWarning if known is None else known.DataConversionWarning,
+            UserWarning if module is None else module.DataConversionWarning,
             stacklevel=3,
         )
         labels = labels.reshape(-1)

@@ -222,8 +222,8 @@ class CNNClassifier(RequestsSampleWeight):
         train, rest = rows, None
         if split:
             train, rest = _split(targets, classes, rows, split, seed)
-        known = KnownSamples(scales_bytes=False)
-        known.learn(samples)
+        knowledge = KnownSamples(scales_bytes=False)
+        knowledge.learn(samples)
         scaling = None if samples.dtype == np.uint8 else mean_and_deviation(samples, shape, train)
         prepared = _net_samples(samples, shape, scaling, train)
         of_train = slice(None) if train is None else train
@@ -248,7 +248,7 @@ class CNNClassifier(RequestsSampleWeight):
         self.image_shape_: Shape = shape
         self.mean_: Any = None if scaling is None else scaling[0]
         self.scale_: Any = None if scaling is None else scaling[1]
-        self.samples_: KnownSamples = known
+        self.samples_: KnownSamples = knowledge
         self.model_: Sequential = model
         self.history_: History = history
         if names is not None:

@@ -102,12 +102,12 @@ class Graph:
         """
         result = list(shapes)
         for i, node in enumerate(self.nodes):
-            given = input_of_call(node.layer, [result[value] for value in node.inputs])
+            input_shape = input_of_call(node.layer, [result[value] for value in node.inputs])
             try:
-                result.append(node.layer.infer(given))
+                result.append(node.layer.infer(input_shape))
             except ValueError as error:
                 raise ValueError(
-                    f"layer {i}, {quoted(node.layer)}, got an input of shape {given}: {error}"
+                    f"layer {i}, {quoted(node.layer)}, got an input of shape {input_shape}: {error}"
                 ) from None
         return result
 
@@ -118,16 +118,17 @@ class Graph:
         """
         result: dict[int, Shape] = {}
         for node in self.nodes:
-            layer, given = node.layer, input_of_call(node.layer, [shapes[v] for v in node.inputs])
-            first = result.setdefault(id(layer), given)
-            if first == given:
+            layer = node.layer
+            input_shape = input_of_call(layer, [shapes[value] for value in node.inputs])
+            first = result.setdefault(id(layer), input_shape)
+            if first == input_shape:
                 continue
             if (layer.parameter_specs(first), layer.state_specs(first)) != (
-                layer.parameter_specs(given), layer.state_specs(given),
+                layer.parameter_specs(input_shape), layer.state_specs(input_shape),
             ):  # fmt: skip
                 raise ValueError(
                     f"{quoted(layer)} is shared, so all its inputs must need the same parameters, "
-                    f"got inputs of shapes {first} and {given}; give each a layer of its own"
+                    f"got inputs of shapes {first} and {input_shape}; give each a layer of its own"
                 )
         return [result[id(layer)] for layer in self.layers]
 
@@ -146,10 +147,10 @@ class Graph:
 
     def to_outputs(self, values: Sequence[int]) -> Graph:
         """The nodes that lead to these values, which become the outputs."""
-        needed, nodes = set(values), list[Node]()
+        sources, nodes = set(values), list[Node]()
         for node in reversed(self.nodes):
-            if node.output in needed:
-                needed.update(node.inputs)
+            if node.output in sources:
+                sources.update(node.inputs)
                 nodes.append(node)
         new = {value: value for value in range(self.inputs)}
         result = list[Node]()
@@ -241,11 +242,11 @@ def _unconnected(missing: Tensor, inputs: Sequence[Tensor], outputs: Sequence[Te
 
 def _ancestors(tensors: Sequence[Tensor]) -> Iterable[Tensor]:
     """The tensors and all that they come from."""
-    seen, waiting = set[int](), list(tensors)
+    ids, waiting = set[int](), list(tensors)
     while waiting:
         tensor = waiting.pop()
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
+        if id(tensor) not in ids:
+            ids.add(id(tensor))
             waiting += tensor.inputs
             yield tensor
 
@@ -311,40 +312,40 @@ def names_of(layers: Sequence[Layer]) -> list[str]:
     return result
 
 
-def graph_from(described: Any, layers: Sequence[Layer]) -> Graph:
+def graph_from(record: Any, layers: Sequence[Layer]) -> Graph:
     """The graph of a result of :meth:`Graph.as_dict`, with these layers.
 
     Raises ``ValueError`` for a cycle, and for numbers that name no layer or value.
     """
-    if not isinstance(described, dict) or described.keys() != {"inputs", "nodes", "outputs"}:
-        raise ValueError(f"graph must have inputs, nodes and outputs, got {quoted(described)}")
-    names = _checked_list("inputs", described["inputs"])
+    if not isinstance(record, dict) or record.keys() != {"inputs", "nodes", "outputs"}:
+        raise ValueError(f"graph must have inputs, nodes and outputs, got {quoted(record)}")
+    names = _checked_list("inputs", record["inputs"])
     for name in names:
         if name is not None and (not isinstance(name, str) or not name):
             raise ValueError(f"a name of an input must be text, got {quoted(name)}")
     _check_different(names)
     nodes = list[Node]()
-    for i, numbers in enumerate(_checked_list("nodes", described["nodes"])):
+    for i, numbers in enumerate(_checked_list("nodes", record["nodes"])):
         if not isinstance(numbers, list) or len(numbers) < 2:
             raise ValueError(f"node {i} must be a layer and its inputs, got {quoted(numbers)}")
-        index, *taken = (count(f"node {i}", number, least=0) for number in numbers)
+        index, *inputs = (count(f"node {i}", number, least=0) for number in numbers)
         if index >= len(layers):
             raise ValueError(f"node {i} must call one of {len(layers)} layers, got {index}")
         layer, output = layers[index], len(names) + i
-        for value in taken:
+        for value in inputs:
             if value >= output:
-                exists = value < len(names) + len(described["nodes"])
+                exists = value < len(names) + len(record["nodes"])
                 raise ValueError(
                     f"node {i}, {quoted(layer)}, must take values that are computed before it, got "
                     f"value {value}, "
                     + ("so the graph has a cycle" if exists else "which does not exist")
                 )
-        if len(taken) > 1 and not layer.takes_several:
-            raise ValueError(f"node {i}, {quoted(layer)}, must take one value, got {len(taken)}")
-        nodes.append(Node(layer, tuple(taken), output))
+        if len(inputs) > 1 and not layer.takes_several:
+            raise ValueError(f"node {i}, {quoted(layer)}, must take one value, got {len(inputs)}")
+        nodes.append(Node(layer, tuple(inputs), output))
     outputs = [
         count("outputs", value, least=len(names))
-        for value in _checked_list("outputs", described["outputs"])
+        for value in _checked_list("outputs", record["outputs"])
     ]
     if max(outputs) >= len(names) + len(nodes) or len({*outputs}) < len(outputs):
         raise ValueError(f"outputs must be different results of nodes, got {quoted(outputs)}")

@@ -79,14 +79,14 @@ def gradients(
     reached = dict[int, Array]()
     for value, dy in zip(graph.outputs, dys, strict=True):
         add_gradient(reached, value, dy)
-    written = set[int]()
+    layer_ids = set[int]()
     for node in reversed(graph.nodes):
         if node.output not in trained:
             continue
         needs_dx = not trained.isdisjoint(node.inputs)
         dy = reached.pop(node.output)
         dx, by_name = node.layer.backward(dy, saved.pop(node.output), engine, needs_dx=needs_dx)
-        _write(weights, node.layer, by_name, written)
+        _write(weights, node.layer, by_name, layer_ids)
         if needs_dx:
             for value, part in zip(node.inputs, gradients_of_inputs(node.layer, dx), strict=True):
                 if value in trained:
@@ -135,14 +135,14 @@ def add_gradient(reached: dict[int, Array], value: int, gradient: Array) -> None
 
 
 def _write(
-    weights: Weights, layer: Layer, gradients_by_name: dict[str, Array], written: set[int]
+    weights: Weights, layer: Layer, gradients_by_name: dict[str, Array], layer_ids: set[int]
 ) -> None:
     """Write the gradients of a layer's parameters, or add them where another call wrote."""
     destinations = weights.gradients_of(layer)
     for name, gradient in gradients_by_name.items():
         if name in destinations:
-            if id(layer) in written:
+            if id(layer) in layer_ids:
                 destinations[name] += gradient
             else:
                 destinations[name][...] = gradient
-    written.add(id(layer))
+    layer_ids.add(id(layer))

@@ -210,8 +210,8 @@ class Model(Net):
                 f"{quoted(tensors)}"
             )
         for node in self._graph.nodes:
-            taken = [tensors[value] for value in node.inputs]
-            tensors.append(node.layer(taken if node.layer.takes_several else taken[0]))
+            inputs = [tensors[value] for value in node.inputs]
+            tensors.append(node.layer(inputs if node.layer.takes_several else inputs[0]))
         results = tuple(tensors[value] for value in self._graph.outputs)
         return results if len(results) > 1 else results[0]
 
@@ -222,9 +222,9 @@ class Model(Net):
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        chosen = truth("trainable", value)
+        flag = truth("trainable", value)
         for layer in self.layers:
-            layer.trainable = chosen
+            layer.trainable = flag
 
     # --- building ---------------------------------------------------------------------------------
 
@@ -234,11 +234,11 @@ class Model(Net):
 
         A tuple of these for several inputs.
         """
-        return self._known.kind
+        return self._knowledge.kind
 
     @trained_on.setter
     def trained_on(self, kind: Kind | tuple[Kind | None, ...] | None) -> None:
-        self._known = knowledge_from(kind, None, self._graph.inputs)
+        self._knowledge = knowledge_from(kind, None, self._graph.inputs)
 
     @property
     def preparation(self) -> Preparation | None:
@@ -514,7 +514,7 @@ class Model(Net):
             images: Data, targets: Data, weights: Array | None
         ) -> tuple[float, float]:
             # The layers are trained on the results of a user's augmentation, not on x.
-            self._known.learn_batch(images, self._normalises)  # type: ignore[arg-type]
+            self._knowledge.learn_batch(images, self._normalises)  # type: ignore[arg-type]
             return step(images, targets, weights)
 
         validate = None if fit.validation is None else partial(self._evaluate, *fit.validation, 256)
@@ -574,10 +574,10 @@ class Model(Net):
         images = self._samples("x", x)
         if not len(images):
             raise ValueError(f"x must hold at least one sample, got {shape_of(images)}")
-        known: Any = self._known
-        routine = known.is_routine(images)
+        knowledge: Any = self._knowledge
+        routine = knowledge.is_routine(images)
         if not routine:
-            known.glance("x", images, FEW_STEPS_TRAINED, closer=True)
+            knowledge.glance("x", images, FEW_STEPS_TRAINED, closer=True)
         if built_for is None:
             assert isinstance(images, np.ndarray)
             finite("x", images)
@@ -602,7 +602,7 @@ class Model(Net):
         if goal is not self.loss:
             self.loss = goal
         if not routine:
-            known.learn_batch(images, self._normalises)
+            knowledge.learn_batch(images, self._normalises)
         return loss_sum / len(images), correct / len(images)
 
     # --- evaluation and prediction ----------------------------------------------------------------
@@ -685,8 +685,8 @@ class Model(Net):
         size = count("batch_size", batch_size)
         built_for = self.input_shape  # read once, because another thread may build the model
         images = self._samples("x", x)
-        known: Any = self._known
-        known.glance("x", images)
+        knowledge: Any = self._knowledge
+        knowledge.glance("x", images)
         if built_for is None:
             assert isinstance(images, np.ndarray)
             self._doubt_layout("x", image_shape(images.shape[1:]), len(images))
@@ -785,8 +785,8 @@ class Model(Net):
         size = count("batch_size", batch_size)
         self._known_shapes()
         images = self._samples("x", x)
-        known: Any = self._known
-        known.glance("x", images)
+        knowledge: Any = self._knowledge
+        knowledge.glance("x", images)
         graph = self._graph_to(of)
         dys = self._upstream(output, len(images), outputs_of(graph, self._known_shapes()))
         parts = images.parts if isinstance(images, Several) else (images,)
@@ -896,7 +896,7 @@ class Model(Net):
         if not len(images):
             raise ValueError(f"{name} must hold at least one sample, got {shape_of(images)}")
         training.all_finite(name, images)
-        self._known.check(name, images)
+        self._knowledge.check(name, images)
         outputs = self._outputs(loss)
         return images, training.checked_targets(loss, y, len(images), outputs, self.dtype)
 

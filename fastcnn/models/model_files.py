@@ -71,8 +71,8 @@ def description(model: Net) -> dict[str, Any]:
         "dtype": model.dtype.name,
         "loss": goal_to_dict(model._loss()),
         "bytes": SCALING,
-        "trained_on": model._known.kind,
-        "samples": model._known.as_dict(),
+        "trained_on": model._knowledge.kind,
+        "samples": model._knowledge.as_dict(),
         "preparation": None if model._preparation is None else model._preparation.as_dict(),
     }
 
@@ -95,7 +95,7 @@ def model_from(file: ModelFile, kind: type[M]) -> M:
     """The model of a file, of class ``kind``, and its training where the file holds one."""
     model, shapes, slots = _contents(file, kind)
     arrays, progress = file.arrays(), model.progress
-    model._known.is_known("layout")  # to whoever made the model
+    model._knowledge.is_known("layout")  # to whoever made the model
     model._build_once(shapes)
     for name, array in model._arrays():
         array[...] = arrays[name]
@@ -133,16 +133,16 @@ def _contents(file: ModelFile, kind: type[M]) -> tuple[M, tuple[Shape, ...], lis
             raise ValueError(
                 f"its bytes are scaled as {quoted(description['bytes'])}, not as {SCALING!r}"
             )
-        model._known = knowledge_from(
+        model._knowledge = knowledge_from(
             description["trained_on"], description.get("samples"), graph.inputs
         )
         model._preparation = preparation_from(description.get("preparation"))
-        taken = model._graph.input_shapes(model._graph.infer(shapes))
+        input_shapes = model._graph.input_shapes(model._graph.infer(shapes))
         parameters, expected = {}, {}
         for i, layer in enumerate(model.layers):
-            for name, spec in layer.parameter_specs(taken[i]).items():
+            for name, spec in layer.parameter_specs(input_shapes[i]).items():
                 parameters[f"layers.{i}.{name}"] = spec.shape, model.dtype.name
-            for name, spec in layer.state_specs(taken[i]).items():
+            for name, spec in layer.state_specs(input_shapes[i]).items():
                 expected[f"layers.{i}.{name}"] = spec.shape, model.dtype.name
         expected |= parameters
         training = description.get("training")
@@ -177,9 +177,9 @@ def _graph(description: dict[str, Any]) -> Graph:
     return graph_from(description["graph"], layers)
 
 
-def _shapes(described: Any, inputs: int) -> tuple[Shape, ...]:
+def _shapes(record: Any, inputs: int) -> tuple[Shape, ...]:
     """The shapes of the inputs."""
-    shapes = described if inputs > 1 else [described]
+    shapes = record if inputs > 1 else [record]
     if not isinstance(shapes, list) or len(shapes) != inputs:
         raise ValueError(f"input_shape must have a shape for each of {inputs} inputs")
     return tuple(image_shape(shape) for shape in shapes)

@@ -98,7 +98,7 @@ class Net:
         # Default losses; the model's own objects, because ``loss`` may become one of them.
         self._usual, self._of_sigmoid = CrossEntropy(), BinaryCrossEntropy()
         self._raw, self._ends_in_vector = MeanSquaredError(), True
-        self._known: KnownSamples | KnownInputs = knowledge(self._graph.inputs)
+        self._knowledge: KnownSamples | KnownInputs = knowledge(self._graph.inputs)
         self._preparation: Preparation | None = None
         self.stop_training = False
         self.progress: Progress | None = None
@@ -534,7 +534,7 @@ class Net:
         """Warn, once, of samples that are probably laid out in another way."""
         doubt = layout_doubt(name, shape, count)
         if doubt is not None:
-            self._known.warn_once("layout", doubt)
+            self._knowledge.warn_once("layout", doubt)
 
 
 def _checked_loss(model: Net, value: object) -> Goal | None:

@@ -33,9 +33,9 @@ class _Lanes:
         self._ends: list[int | None] = []  # of each lane the value that it leads to, or None
         self.lines: list[_Line] = []
 
-    def draw(self, mark: str, taken: Sequence[int], users: Sequence[int], text: _Line) -> None:
+    def draw(self, mark: str, inputs: Sequence[int], users: Sequence[int], text: _Line) -> None:
         """Draw a call: the lanes of edges ``taken`` end there, and those to ``users`` begin."""
-        lanes = sorted(i for i, end in enumerate(self._ends) if end in taken)
+        lanes = sorted(i for i, end in enumerate(self._ends) if end in inputs)
         if not lanes:
             lanes = [self._free(0)]
         first, *others = lanes
@@ -98,14 +98,14 @@ def drawing(graph: Graph, input_shapes: Sequence[Shape], inputs: Sequence[str]) 
     for value, name in enumerate(inputs):
         line = _Line("", name, str(shapes[value]))
         lanes.draw("○", (), users.get(value, []), line)
-    for node, taken in zip(graph.nodes, edges, strict=True):
+    for node, numbers in zip(graph.nodes, edges, strict=True):
         output = "  → output" if len(graph.outputs) > 1 and node.output in graph.outputs else ""
         line = _Line(
             "",
             names[node.output],
             f"{repr_without_name(node.layer)}  {shapes[node.output]}{output}",
         )
-        lanes.draw("●", taken, users.get(node.output, []), line)
+        lanes.draw("●", numbers, users.get(node.output, []), line)
     width = max(len(line.drawing) for line in lanes.lines)
     of_name = max(len(line.name) for line in lanes.lines)
     return "\n".join(

@@ -56,9 +56,9 @@ def rows(graph: Graph, input_shapes: Sequence[Shape], inputs: Sequence[str]) -> 
     shapes, names = graph.infer(input_shapes), value_names(graph, inputs)
     table, called = list[Row](), set[int]()
     for node in graph.nodes:
-        layer, taken = node.layer, input_of_call(node.layer, [shapes[i] for i in node.inputs])
+        layer, input_shape = node.layer, input_of_call(node.layer, [shapes[i] for i in node.inputs])
         row = Row(
-            repr(layer), str(shapes[node.output]), _count(layer), layer.flops(taken) / 1e6,
+            repr(layer), str(shapes[node.output]), _count(layer), layer.flops(input_shape) / 1e6,
             _frozen(layer),
         )  # fmt: skip
         if id(layer) in called:
@@ -140,9 +140,9 @@ def show(table: Sequence[Row]) -> None:
     if not console.is_terminal:
         print(text(table))
         return
-    drawn = Table()
+    picture = Table()
     for heading in headings(table):
-        drawn.add_column(heading, justify="right" if heading in _NUMBERS else "left")
+        picture.add_column(heading, justify="right" if heading in _NUMBERS else "left")
     for i, row in enumerate(table):
-        drawn.add_row(*map(Text, row.cells()), end_section=i == len(table) - 2)
-    console.print(drawn)
+        picture.add_row(*map(Text, row.cells()), end_section=i == len(table) - 2)
+    console.print(picture)

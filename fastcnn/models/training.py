@@ -151,8 +151,8 @@ def checked_fit(
             + (" after augmentation" if crop else "")
         )
     all_finite("x", images)
-    known: Any = model._known
-    known.check("x", images)
+    knowledge: Any = model._knowledge
+    knowledge.check("x", images)
     if not model.built:
         model._doubt_layout("x", shapes[0], len(images))
     values = model._graph.infer(shapes)
@@ -238,10 +238,10 @@ def begin(model: Net, fit: Fit) -> None:
     images = fit.data.images
     model._build_with(fit.shapes, fit.rng)
     model.loss = fit.loss
-    known: Any = model._known
+    knowledge: Any = model._knowledge
     if keeps_scale(fit.augment):
-        known.check_training("x", images, model._normalises())
-        known.learn(images)
+        knowledge.check_training("x", images, model._normalises())
+        knowledge.learn(images)
     if isinstance(images, Several):
         pass  # a picture is no input of it
     elif model._preparation is None and images.dtype == np.uint8 and images.shape[-1] in (1, 3):
@@ -262,8 +262,8 @@ def resume(
     )
     if mine != theirs:
         raise ValueError(f"resume must be a training of this model's layers, got {file.path}")
-    known: Any = other._known
-    known.check("x", fit.data.images)  # first, because it says how other data are other
+    knowledge: Any = other._knowledge
+    knowledge.check("x", fit.data.images)  # first, because it says how other data are other
     progress = other.progress
     for name, value in fit.settings.items():
         if name == "images" and name not in progress.settings:
@@ -287,7 +287,7 @@ def resume(
         )
     model._build_once(fit.shapes)
     model.set_weights(other.get_weights() if progress.weights is None else progress.weights)
-    model.rng, model.loss, model._known = other.rng, other.loss, other._known
+    model.rng, model.loss, model._knowledge = other.rng, other.loss, other._knowledge
     progress.optimizer.belong(model._ownership, progress)
     model._preparation = model._preparation or other._preparation
     progress.weights = None
@@ -324,9 +324,9 @@ def checked_validation(
             )
     all_finite("validation_data", images)
     if trained is not None:
-        known: Any = deepcopy(model._known)
-        known.learn(trained)
-        known.check("validation_data", images)
+        knowledge: Any = deepcopy(model._knowledge)
+        knowledge.learn(trained)
+        knowledge.check("validation_data", images)
     try:
         labels: Any = data[1]
         if isinstance(loss, OutputLosses):

@@ -53,10 +53,10 @@ from fastcnn.nn.layers import Shape
 def _checked_targets(
     loss: Loss, call: Callable[..., Any], y: ArrayLike, count: int, output: Shape, dtype: DTypeLike
 ) -> Array:
-    source, needed = Source(loss, "targets"), f"an array of {count} targets"
-    array = real_numbers(source, needed, result := call(y, count, output, dtype))
+    source, requirement = Source(loss, "targets"), f"an array of {count} targets"
+    array = real_numbers(source, requirement, result := call(y, count, output, dtype))
     if array.ndim < 1 or len(array) != count:
-        refuse(source, needed, result)
+        refuse(source, requirement, result)
     return np.asarray(array, dtype) if array.dtype.kind == "f" else array
 
 
@@ -92,11 +92,11 @@ def _checked_correct(
 def _checked_predictions(
     loss: Loss, call: Callable[..., Any], outputs: Array, *engine: Any, **more: Any
 ) -> Array:
-    source, needed = Source(loss, "predictions"), f"an array of {len(outputs)} predictions"
+    source, requirement = Source(loss, "predictions"), f"an array of {len(outputs)} predictions"
     result = call(read_only(outputs), *engine, **more)
-    array = real_numbers(source, needed, result)
+    array = real_numbers(source, requirement, result)
     if array.ndim < 1 or len(array) != len(outputs):
-        refuse(source, needed, result)
+        refuse(source, requirement, result)
     dtype = outputs.dtype if array.dtype.kind == "f" else array.dtype.newbyteorder("=")
     return np.array(array, dtype, order="C")
 
@@ -358,12 +358,12 @@ def loss_named(value: object) -> Loss:
     return Loss.known[value]()
 
 
-def loss_from_dict(described: Any) -> Loss:
+def loss_from_dict(record: Any) -> Loss:
     """The loss for a ``{"name": …, "config": …}``; ``ValueError`` for an unknown name."""
-    if not isinstance(described, dict) or "name" not in described:
-        raise ValueError(f"loss must be one of {', '.join(Loss.known)}, got {quoted(described)}")
-    kind = Loss.known.find(described["name"], described.get("module"))
-    return kind(**described["config"])
+    if not isinstance(record, dict) or "name" not in record:
+        raise ValueError(f"loss must be one of {', '.join(Loss.known)}, got {quoted(record)}")
+    kind = Loss.known.find(record["name"], record.get("module"))
+    return kind(**record["config"])
 
 
 def _classes(y: ArrayLike, count: int, classes: int) -> Array:

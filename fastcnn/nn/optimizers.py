@@ -747,8 +747,8 @@ class RMSprop(Optimizer):
 
 def _drop_unneeded(optimizer: Optimizer) -> None:
     """Forget arrays that the optimizer no longer moves, because they would be out of date."""
-    needed = optimizer.slots_needed()
-    for name in [name for name in optimizer.state if name not in needed]:
+    names = optimizer.slots_needed()
+    for name in [name for name in optimizer.state if name not in names]:
         del optimizer.state[name]
 
 
@@ -801,14 +801,14 @@ def optimizer_to_dict(optimizer: Optimizer) -> dict[str, Any]:
     return {"class": kind.__name__, **module_of(kind), "config": optimizer.config()}
 
 
-def optimizer_from_dict(described: Any) -> Optimizer:
+def optimizer_from_dict(record: Any) -> Optimizer:
     """The optimizer from the result of :func:`optimizer_to_dict`, without state."""
-    if not isinstance(described, dict) or "class" not in described:
+    if not isinstance(record, dict) or "class" not in record:
         raise ValueError(
-            f"optimizer must be one of {', '.join(Optimizer.known)}, got {quoted(described)}"
+            f"optimizer must be one of {', '.join(Optimizer.known)}, got {quoted(record)}"
         )
-    kind = Optimizer.known.find(described["class"], described.get("module"))
-    config = dict(described["config"])
+    kind = Optimizer.known.find(record["class"], record.get("module"))
+    config = dict(record["config"])
     if isinstance(config.get("learning_rate"), dict):
         config["learning_rate"] = schedule_from_dict(config["learning_rate"])
     return kind(**config)

@@ -205,14 +205,14 @@ class OneCycle(Schedule):
         return _half_cosine(self.rate, self.rate / self.end, (share - self.rise) / (1 - self.rise))
 
 
-def schedule_from_dict(described: Any) -> Schedule:
+def schedule_from_dict(record: Any) -> Schedule:
     """The schedule for a ``{"class": …, "config": …}``; ``ValueError`` for an unknown class."""
-    if not isinstance(described, dict) or "class" not in described:
+    if not isinstance(record, dict) or "class" not in record:
         raise ValueError(
-            f"schedule must be one of {', '.join(Schedule.known)}, got {quoted(described)}"
+            f"schedule must be one of {', '.join(Schedule.known)}, got {quoted(record)}"
         )
-    kind = Schedule.known.find(described["class"], described.get("module"))
-    return kind(**described["config"])
+    kind = Schedule.known.find(record["class"], record.get("module"))
+    return kind(**record["config"])
 
 
 def _half_cosine(first: float, last: float, share: float) -> float:

@@ -127,14 +127,14 @@ class Epochs:
             if model.stop_training:
                 return
             batch = slice(start, start + size)
-            chosen = batch if order is None else order[batch]
-            weights = None if self.weights is None else self.weights[chosen]
+            indices = batch if order is None else order[batch]
+            weights = None if self.weights is None else self.weights[indices]
             if at.callbacks or start + size >= total:  # callbacks read it, and the history does
                 at.rate = at.optimizer.rate
-            self._batch(self.images[chosen], self.targets[chosen], weights)
+            self._batch(self.images[indices], self.targets[indices], weights)
             if at.callbacks:
-                done = min(start + size, total)
-                logs = self._means(done) | {"samples": done}
+                samples = min(start + size, total)
+                logs = self._means(samples) | {"samples": samples}
                 self._tell("on_batch_end", at.batch - 1, logs)
 
     def _batch(self, images: Data, targets: Data, weights: Array | None) -> None:
@@ -239,20 +239,20 @@ def _images(
     source: str, result: object, images: Array, shape: Shape | None, trusted: bool = False
 ) -> Array:
     """The result of an augmentation, as images of the dtype that it got."""
-    needed = f"{len(images)} images"
+    requirement = f"{len(images)} images"
     if shape is not None:
-        needed = f"images of shape {(len(images), *shape)}"
-    array = real_numbers(source, needed, result)
+        requirement = f"images of shape {(len(images), *shape)}"
+    array = real_numbers(source, requirement, result)
     if array.ndim < 2 or len(array) != len(images):
-        refuse(source, needed, result)
+        refuse(source, requirement, result)
     if shape is not None and array.shape[1:] != shape:
-        refuse(source, needed, result)
+        refuse(source, requirement, result)
     if trusted:
         return array
     if images.dtype == np.uint8:
         if array.dtype.kind not in "iu" or array.min(initial=0) < 0 or array.max(initial=0) > 255:
-            needed = "images of the dtype that it gets, uint8, or integers from 0 to 255"
-            refuse(source, needed, result, TypeError)
+            requirement = "images of the dtype that it gets, uint8, or integers from 0 to 255"
+            refuse(source, requirement, result, TypeError)
         return array.astype(np.uint8, copy=False)
     if array.dtype == np.uint8:
         refuse(source, f"images of the dtype that it gets, {images.dtype}", result, TypeError)

@@ -130,7 +130,7 @@ class OutputLosses:
     def as_dict(self) -> dict[str, Any]:
         """The losses as JSON values, for :func:`goal_from_dict`."""
         return {
-            "losses": [described(loss) for loss in self.losses],
+            "losses": [loss_to_dict(loss) for loss in self.losses],
             "weights": list(self.weights),
         }
 
@@ -169,9 +169,10 @@ def goal_named(value: object, outputs: Sequence[str] | None, weights: object = N
         values = [value] * len(outputs) if single else in_order("loss", value, outputs, "output")
         losses, numbers = [loss_named(one) for one in values], [1.0] * len(outputs)
     if weights is not None:
-        given = in_order("loss_weights", weights, outputs, "output")
+        factors = in_order("loss_weights", weights, outputs, "output")
         numbers = [
-            number(f"loss_weights[{name!r}]", one) for name, one in zip(outputs, given, strict=True)
+            number(f"loss_weights[{name!r}]", one)
+            for name, one in zip(outputs, factors, strict=True)
         ]
     return OutputLosses(outputs, losses, numbers)
 
@@ -183,14 +184,14 @@ def implied_by(goal: Goal, outputs: int) -> tuple[str | None, ...]:
     return (goal.implies,) * outputs
 
 
-def described(loss: Loss) -> dict[str, Any]:
+def loss_to_dict(loss: Loss) -> dict[str, Any]:
     """A loss as JSON values: its name and config, and the module of a user's class."""
     return {"name": loss.name, **module_of(type(loss)), "config": loss.config()}
 
 
 def goal_to_dict(goal: Goal) -> dict[str, Any]:
     """A loss, or several, as JSON values."""
-    return goal.as_dict() if isinstance(goal, OutputLosses) else described(goal)
+    return goal.as_dict() if isinstance(goal, OutputLosses) else loss_to_dict(goal)
 
 
 def goal_from_dict(value: Any, outputs: Sequence[str] | None) -> Goal:

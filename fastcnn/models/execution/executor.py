@@ -330,8 +330,8 @@ class Executor:
         if fused:
             units.pop()
         for one in units:
-            taken = [values[value] for value in one.inputs]
-            x: Any = tuple(taken) if one.takes_several else taken[0]
+            inputs = [values[value] for value in one.inputs]
+            x: Any = tuple(inputs) if one.takes_several else inputs[0]
             goes_back = one.trained or not one.unit.is_deterministic
             output = one.unit.forward(x, rng if goes_back else None)
             if output is None:

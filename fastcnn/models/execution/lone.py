@@ -109,33 +109,33 @@ class LoneConvolution(LoneLayer):
         return operations
 
     def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Saved] | None:
-        parameters, chosen = self._parameters, self._operations(len(x))
-        operands = x, parameters["w"], parameters.get("b"), self._activation, chosen.geometry
-        if chosen.pools_in_registers and rng is None:
+        parameters, operations = self._parameters, self._operations(len(x))
+        operands = x, parameters["w"], parameters.get("b"), self._activation, operations.geometry
+        if operations.pools_in_registers and rng is None:
             return winograd.conv2d_pooled(*operands), None
-        if chosen.pools_in_registers:
+        if operations.pools_in_registers:
             y, pool_operand = winograd.conv2d_pooled_with_indices(*operands)
         else:
-            pool_operand = chosen.forward(*operands)
-            y = max_pool2d(pool_operand, chosen.pooling) if chosen.pooling else pool_operand
+            pool_operand = operations.forward(*operands)
+            y = max_pool2d(pool_operand, operations.pooling) if operations.pooling else pool_operand
         return y, None if rng is None else (x, y, pool_operand)
 
     def backward(self, dy: Array, saved: Saved) -> Array | None:
         x, y, pool_operand = saved
-        chosen = self._operations(len(x))
-        g = chosen.geometry
+        operations = self._operations(len(x))
+        g = operations.geometry
         if self._activation:
             # ReLU before unpooling, while dy is small: a window's largest is above 0, or no number
             # of the window is.
             dy = _through_relu(dy, y)
         if "b" in self._gradients:  # unpooling would not change the sum
-            self._gradients["b"][...] = chosen.to_bias(dy, chosen.geometry_of_dy)
-        if chosen.pooling:
-            unpool = argmax_gradient if chosen.pools_in_registers else max_pool2d_backward
-            dy = unpool(dy, pool_operand, chosen.pooling)
-        dx = chosen.to_input(dy, self._parameters["w"], g) if self._needs_dx else None
+            self._gradients["b"][...] = operations.to_bias(dy, operations.geometry_of_dy)
+        if operations.pooling:
+            unpool = argmax_gradient if operations.pools_in_registers else max_pool2d_backward
+            dy = unpool(dy, pool_operand, operations.pooling)
+        dx = operations.to_input(dy, self._parameters["w"], g) if self._needs_dx else None
         if self.trained:
-            self._gradients["w"][...] = chosen.to_filters(dy, x, g)
+            self._gradients["w"][...] = operations.to_filters(dy, x, g)
         return dx
 
 

@@ -56,18 +56,18 @@ class Programs:
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
-        self._kept: dict[tuple[int, Aim, bool], BatchPrograms] = {}
+        self._programs: dict[tuple[int, Aim, bool], BatchPrograms] = {}
 
     def of_batch(self, count: int, aim: Aim, bytes_in: bool) -> BatchPrograms:
         """The programs for a batch of so many samples, which are bytes or of the dtype."""
         key = count, aim, bytes_in
         if rehearsal.active and rehearsal.rehearsing():
             return _programs_of(self._segment, Batch(*key))
-        result = self._kept.get(key)  # another thread may forget it now
+        result = self._programs.get(key)  # another thread may forget it now
         if result is None:
-            if len(self._kept) >= _PROGRAMS:
-                self._kept.clear()
-            result = self._kept[key] = _programs_of(self._segment, Batch(*key))
+            if len(self._programs) >= _PROGRAMS:
+                self._programs.clear()
+            result = self._programs[key] = _programs_of(self._segment, Batch(*key))
         return result
 
 

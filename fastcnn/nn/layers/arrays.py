@@ -56,22 +56,22 @@ class Watch:
         """A number that differs from earlier ones if any value may have changed since."""
         touched = self._touched
         if touched != self._settled or self.always:
-            held = self._is_held()
+            is_held = self._is_held()
             # The number comes after the look at the arrays: who had one has written to it before.
             self._version = next(self._numbers)
-            if not held:
+            if not is_held:
                 self._settled = touched
         return self._version
 
     def _is_held(self) -> bool:
         """Whether somebody has one of the arrays; those that nobody has are forgotten."""
-        held = False
+        is_held = False
         for number, array in list(self._handed.items()):
             if array() is not None:
-                held = True
+                is_held = True
             else:
                 self._handed.pop(number, None)
-        return held
+        return is_held
 
 
 class _Memory:

@@ -117,11 +117,11 @@ class Layer:
         """
         tensors = tensors_of(self, inputs)
         shapes = tuple(tensor.shape for tensor in tensors)
-        given = shapes if self.takes_several else shapes[0]
+        shape = shapes if self.takes_several else shapes[0]
         try:
-            output = self.infer(given)  # type: ignore[arg-type]  # as a merging layer takes it
+            output = self.infer(shape)  # type: ignore[arg-type]  # as a merging layer takes it
         except ValueError as error:
-            raise ValueError(f"{quoted(self)} got an input of shape {given}: {error}") from None
+            raise ValueError(f"{quoted(self)} got an input of shape {shape}: {error}") from None
         result = Tensor(output, self, tensors)
         if self._owner is None:  # else ``output`` stays that in the layer's model
             vars(self)["_outputs"] = (*self._outputs, result)
@@ -225,9 +225,9 @@ class Layer:
         self._set_trainable(value)
 
     def _set_trainable(self, value: bool) -> None:
-        chosen = truth("trainable", value)
+        flag = truth("trainable", value)
         for layer in all_layers([self]):
-            vars(layer)["_trainable"] = chosen
+            vars(layer)["_trainable"] = flag
         if self._owner is not None:
             self._owner.changed()
 

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 def _infer(layer: Layer, call: Callable[..., Any], input_shape: Shape) -> Shape:
     source = Source(layer, "infer")
-    needed = "the output's shape, (H, W, C) or (features,), of integers of at least 1"
-    shape = sizes(source, needed, call(input_shape))
+    requirement = "the output's shape, (H, W, C) or (features,), of integers of at least 1"
+    shape = sizes(source, requirement, call(input_shape))
     if not shape:
-        refuse(source, needed, shape)
+        refuse(source, requirement, shape)
     return shape
 
 
@@ -67,8 +67,8 @@ def _spec(source: Source, name: str, spec: Any) -> Spec:
     if not isinstance(spec, Spec):
         refuse(source, f"a Spec for {name!r}", spec, TypeError)
     if not isinstance(spec.initializer, str) or spec.initializer not in INITIALIZERS:
-        needed = f"a Spec for {name!r} whose initializer is one of {', '.join(INITIALIZERS)}"
-        refuse(source, needed, spec)
+        requirement = f"a Spec for {name!r} whose initializer is one of {', '.join(INITIALIZERS)}"
+        refuse(source, requirement, spec)
     shape = sizes(source, f"a Spec for {name!r} whose shape has sides of at least 1", spec.shape)
     fans = sizes(
         source, f"a Spec for {name!r} whose fans are at least 1", (spec.fan_in, spec.fan_out)
@@ -118,8 +118,8 @@ def _forward(
     if not isinstance(result, tuple) or len(result) != 2:
         refuse(source, "a pair, the output and what backward needs", result, TypeError)
     y, saved = result
-    given = input_of_call(layer, [part.shape[1:] for part in parts])
-    shape = dict(_calls(layer)).get(given, layer.output_shape)
+    input_shape = input_of_call(layer, [part.shape[1:] for part in parts])
+    shape = dict(_calls(layer)).get(input_shape, layer.output_shape)
     if shape is None:  # the layer is not built
         shape = np.shape(y)[1:]
     return numbers(source, "an output", y, (len(parts[0]), *shape), _float(parts[0])), saved
@@ -143,8 +143,8 @@ def _backward(
     source, dy = Source(layer, "backward"), read_only(dy)
     result = call(dy, saved, engine, needs_dx=needs_dx)
     if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], dict):
-        needed = "a pair, the input's gradient and a dict of the parameters' gradients"
-        refuse(source, needed, result, TypeError)
+        requirement = "a pair, the input's gradient and a dict of the parameters' gradients"
+        refuse(source, requirement, result, TypeError)
     dx, gradients = result
     if gradients.keys() != layer.parameters.keys():
         raise ValueError(
@@ -173,13 +173,13 @@ def _input_gradients(layer: Layer, source: Source, dx: Any, dy: Array) -> Any:
     if not inputs:
         inputs = [layer.input_shape] if layer.input_shape is not None else []
     shapes = [[*one] if several else [one] for one in inputs]
-    needed = shapes[0] if shapes else []
+    input_shapes = shapes[0] if shapes else []
     if len(shapes) != 1:  # shared by several such calls, or not built
         own = [real_numbers(source, what, part).shape[1:] for part in parts]
-        needed = own if own in shapes or not shapes else needed
-    if len(parts) != len(needed):
-        refuse(source, f"{len(needed)} gradients, one for each input", dx)
-    for i, shape in enumerate(needed):
+        input_shapes = own if own in shapes or not shapes else input_shapes
+    if len(parts) != len(input_shapes):
+        refuse(source, f"{len(input_shapes)} gradients, one for each input", dx)
+    for i, shape in enumerate(input_shapes):
         parts[i] = numbers(source, what, parts[i], (len(dy), *shape), _float(dy))
         finite(source, what, parts[i], dy)
     return input_of_call(layer, parts)

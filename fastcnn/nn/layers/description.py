@@ -22,11 +22,11 @@ def to_dict(layer: Layer) -> dict[str, Any]:
     {'class': 'Flatten', 'config': {}}
     """
     kind = type(layer)
-    described = {"class": kind.__name__, **module_of(kind), "config": layer.config()}
-    return described if layer.trainable else {**described, "trainable": False}
+    record = {"class": kind.__name__, **module_of(kind), "config": layer.config()}
+    return record if layer.trainable else {**record, "trainable": False}
 
 
-def layers_from_list(described: Any) -> list[Layer]:
+def layers_from_list(record: Any) -> list[Layer]:
     """Layers that are not built yet, from a list of results of :func:`to_dict`.
 
     Raises ``ValueError`` for too many layers, or layers nested too deeply, before it makes any.
@@ -35,16 +35,16 @@ def layers_from_list(described: Any) -> list[Layer]:
     >>> layers_from_list([{"class": "Flatten", "config": {}}])
     [Flatten()]
     """
-    if not isinstance(described, list):
-        raise ValueError(f"layers must be a list, got {quoted(described)}")
-    _check_number(described)
-    return [layer_from_dict(one) for one in described]
+    if not isinstance(record, list):
+        raise ValueError(f"layers must be a list, got {quoted(record)}")
+    _check_number(record)
+    return [layer_from_dict(one) for one in record]
 
 
-def _check_number(described: list[Any]) -> None:
+def _check_number(record: list[Any]) -> None:
     """Count the layers in the list and inside of each other, and raise an error for too many."""
     count = 0
-    below: list[tuple[Any, int]] = [(described, 0)]
+    below: list[tuple[Any, int]] = [(record, 0)]
     while below:
         node, depth = below.pop()
         if isinstance(node, dict):
@@ -57,7 +57,7 @@ def _check_number(described: list[Any]) -> None:
         below += [(value, depth) for value in values if isinstance(value, dict | list)]
 
 
-def layer_from_dict(described: Any) -> Layer:
+def layer_from_dict(record: Any) -> Layer:
     """A layer that is not built yet, from the result of :func:`to_dict`.
 
     Raises ``ValueError`` or ``TypeError`` for an unknown class, or for arguments that the class
@@ -66,15 +66,13 @@ def layer_from_dict(described: Any) -> Layer:
     >>> layer_from_dict({"class": "Flatten", "config": {}})
     Flatten()
     """
-    if not isinstance(described, dict) or described.keys() - _OPTIONAL != {"class", "config"}:
-        raise ValueError(
-            f"a layer must be an object with class and config, got {quoted(described)}"
-        )
-    kind = Layer.known.find(described["class"], described.get("module"))
-    config = described["config"]
+    if not isinstance(record, dict) or record.keys() - _OPTIONAL != {"class", "config"}:
+        raise ValueError(f"a layer must be an object with class and config, got {quoted(record)}")
+    kind = Layer.known.find(record["class"], record.get("module"))
+    config = record["config"]
     if not isinstance(config, dict):
         raise ValueError(f"the config of {kind.__name__} must be an object, got {quoted(config)}")
     layer = kind.from_config(config)
-    if "trainable" in described:
-        layer.trainable = described["trainable"]
+    if "trainable" in record:
+        layer.trainable = record["trainable"]
     return layer

@@ -134,9 +134,9 @@ def tensors_of(layer: Layer, values: Tensor | Sequence[Tensor]) -> tuple[Tensor,
                 f"{quoted(layer)} must be called on one tensor, got {len(values)}; a layer that "
                 f"merges several, such as Concatenate(), comes before it"
             )
-    needed = "a list of tensors" if several else "a tensor"
+    requirement = "a list of tensors" if several else "a tensor"
     raise TypeError(
-        f"{quoted(layer)} must be called on {needed}, such as fastcnn.Input((28, 28, 1)), got "
+        f"{quoted(layer)} must be called on {requirement}, such as fastcnn.Input((28, 28, 1)), got "
         f"{quoted(values)}; to compute numbers, make a Model and call its predict"
     )
 

@@ -81,7 +81,7 @@ def _few_samples(rows: int, lanes: int) -> Kernel:
         all_inputs = c.all_inputs
         nothing, totals = tile_from_row(rows, 1, lanes, b, 0, 0), totals_room(room)
         whole = outputs // lanes * lanes
-        last, known = outputs - lanes, lanes - (outputs - whole)
+        last, overlap = outputs - lanes, lanes - (outputs - whole)
         in_dy = rows_line(rows, 0, outputs)
         if samples < rows:  # rows beyond the last sample repeat it
             in_dy = rows_walk(rows, 0, 0, 0, samples, 1, samples, 0, 0, outputs)
@@ -96,9 +96,9 @@ def _few_samples(rows: int, lanes: int) -> Kernel:
                     tile = rank1_square(tile, dy, in_dy, column, w, j, outputs, 0)
                 if outputs > STRETCH and begin + STRETCH <= whole:
                     tile = totals_add(tile, totals, 0)
-            if known < lanes:
+            if overlap < lanes:
                 j = first * outputs + last
-                tile = rank1_square(tile, dy, in_dy, last, w, j, outputs, known)
+                tile = rank1_square(tile, dy, in_dy, last, w, j, outputs, overlap)
             if outputs > STRETCH:
                 tile = totals_end(tile, totals, 0)
             tile_store_rows(tile, dx, first, all_inputs, lanes, samples)

@@ -129,7 +129,7 @@ _MERGED: dict[Op, DeviceFunction] = {
 
 
 @device
-def _kept(dy: Number, a: Number, b: Number) -> Number:
+def _gradient_itself(dy: Number, a: Number, b: Number) -> Number:
     return dy
 
 
@@ -162,8 +162,8 @@ def _where_b_wins(dy: Number, a: Number, b: Number) -> Number:
 
 
 _TERMS: dict[Op, dict[Side, DeviceFunction]] = {
-    "add": {"a": _kept, "b": _kept},
-    "subtract": {"a": _kept, "b": _negative},
+    "add": {"a": _gradient_itself, "b": _gradient_itself},
+    "subtract": {"a": _gradient_itself, "b": _negative},
     "multiply": {"a": _times_b, "b": _times_a},
     "maximum": {"a": _where_a_wins, "b": _where_b_wins},
 }
@@ -330,8 +330,8 @@ class _Sums(NamedTuple):
     """The sums of an operand's gradient.
 
     Attributes:
-        kept: axes of the table through which the items count.
-        axes: all axes of the table; those after ``kept`` are summed.
+        item_axes: axes of the table through which the items count.
+        axes: all axes of the table; those after ``item_axes`` are summed.
         summed: rows that are summed, the product of the lengths of these axes.
         width: numbers of a row.
         grain: rows of a chunk.
@@ -339,7 +339,7 @@ class _Sums(NamedTuple):
         blocks: blocks of the columns of a row.
     """
 
-    kept: int
+    item_axes: int
     axes: int
     summed: int
     width: int
@@ -349,7 +349,7 @@ class _Sums(NamedTuple):
 
 
 class _SumPlan(NamedTuple):
-    """The record and the table of the sums, how many axes' indices are kept, and along the row."""
+    """Items of the sums, their record and table, and which operands go on along a row."""
 
     items: int
     sizes: _Sums
@@ -363,17 +363,19 @@ class _SumPlan(NamedTuple):
 @lru_cache(maxsize=1024)
 def _sum_plan(a_shape: Shape, b_shape: Shape, side: Side) -> _SumPlan:
     *others, row = joined_axes(a_shape, b_shape)
-    kept = [axis for axis in others if getattr(axis, side)]
+    item_axes = [axis for axis in others if getattr(axis, side)]
     over = [axis for axis in others if not getattr(axis, side)]
-    items, summed = (prod(axis.length for axis in axes) for axes in (kept, over))
+    items, summed = (prod(axis.length for axis in axes) for axes in (item_axes, over))
     along_row = not getattr(row, side)
     blocks = 1 if along_row else -(-row.length // _BLOCK)
     chunks = 1
     if not along_row:
         chunks = min(summed, summed * row.length // _CHUNK, max(1, _CHUNKS // blocks))
     grain = -(-summed // max(1, chunks))
-    sizes = _Sums(len(kept), len(others), summed, row.length, grain, -(-summed // grain), blocks)
-    table = table_of([*kept, *over])
+    sizes = _Sums(
+        len(item_axes), len(others), summed, row.length, grain, -(-summed // grain), blocks
+    )
+    table = table_of([*item_axes, *over])
     return _SumPlan(items, sizes, record(sizes), table, along_row, row.a > 0, row.b > 0)
 
 
@@ -405,11 +407,11 @@ def _row_sums(op: Op, side: Side) -> Kernel:
         numbers: Array,
     ) -> None:
         """Numbers ``start`` to ``stop`` of the gradient. ``numbers`` is one record of _Sums."""
-        kept, axes, width = numbers[0].kept, numbers[0].axes, numbers[0].width
+        item_axes, axes, width = numbers[0].item_axes, numbers[0].axes, numbers[0].width
         for item in range(start, stop):
-            own, total = offsets_of(table, 0, kept, item), np.float64(0)
+            own, total = offsets_of(table, 0, item_axes, item), np.float64(0)
             for row in range(numbers[0].summed):
-                more = offsets_of(table, kept, axes, row)
+                more = offsets_of(table, item_axes, axes, row)
                 for c in range(0, width, STRETCH):
                     length = min(STRETCH, width - c)
                     y = own.y + more.y + c
@@ -462,15 +464,15 @@ def _row_totals(op: Op, side: Side, a_goes_on: bool, b_goes_on: bool) -> Kernel:
         table: Words,
         numbers: Array,
     ) -> None:
-        """Items ``start`` to ``stop``: each a chunk of the rows of a kept index, in a block.
+        """Items ``start`` to ``stop``: each a chunk of the rows of a number, in a block.
 
-        Writes totals (kept, chunks, width), flat, in float64. ``numbers`` is one record of _Sums.
+        Writes totals (items, chunks, width), flat, in float64. ``numbers`` is one record of _Sums.
         """
-        kept, axes, width = numbers[0].kept, numbers[0].axes, numbers[0].width
+        item_axes, axes, width = numbers[0].item_axes, numbers[0].axes, numbers[0].width
         grain, chunks, blocks = numbers[0].grain, numbers[0].chunks, numbers[0].blocks
         for item in range(start, stop):
             block, index = item % blocks, item // blocks
-            chunk, own = index % chunks, offsets_of(table, 0, kept, index // chunks)
+            chunk, own = index % chunks, offsets_of(table, 0, item_axes, index // chunks)
             c, length = block * _BLOCK, min(_BLOCK, width - block * _BLOCK)
             at = index * width + c
             out = totals[at : at + length]
@@ -482,8 +484,8 @@ def _row_totals(op: Op, side: Side, a_goes_on: bool, b_goes_on: bool) -> Kernel:
             y = own.y + c
             last = min(numbers[0].summed, (chunk + 1) * grain)
             for row in range(chunk * grain, last - 1, 2):
-                more = offsets_of(table, kept, axes, row)
-                then = offsets_of(table, kept, axes, row + 1)
+                more = offsets_of(table, item_axes, axes, row)
+                then = offsets_of(table, item_axes, axes, row + 1)
                 add_terms(
                     out,
                     dy[y + more.y : y + more.y + length],
@@ -494,7 +496,7 @@ def _row_totals(op: Op, side: Side, a_goes_on: bool, b_goes_on: bool) -> Kernel:
                     b[at_b + then.b : at_b + then.b + wide_b],
                 )
             if (last - chunk * grain) % 2:
-                more = offsets_of(table, kept, axes, last - 1)
+                more = offsets_of(table, item_axes, axes, last - 1)
                 add_last_term(
                     out,
                     dy[y + more.y : y + more.y + length],

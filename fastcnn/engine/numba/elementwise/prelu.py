@@ -52,10 +52,10 @@ def prelu_backward(dy: Array, x: Array, slope: Array) -> tuple[Array, Array]:
     dx, dslope = empty_like_type(x, *x.shape), empty_like_type(x, x.shape[1])
     rows = rows_of(x.shape)
     sums = arrays.allocate((rows.chunks * rows.period,), np.float64)
-    given = readable(dy).reshape(-1), readable(x).reshape(-1), _row_of(slope, rows)
+    operands = readable(dy).reshape(-1), readable(x).reshape(-1), _row_of(slope, rows)
     numbers = record(rows)
     parallel_for(
-        prelu_gradient_kernel, rows.chunks, 2 * x.size, *given, dx.reshape(-1), sums, numbers
+        prelu_gradient_kernel, rows.chunks, 2 * x.size, *operands, dx.reshape(-1), sums, numbers
     )
     parallel_for(slope_sums_kernel, rows.channels, sums.size, sums, dslope, numbers)
     return dx, dslope
