@@ -282,3 +282,70 @@ def test_gates_are_repeated_over_the_pixels(
     ]
     one = check(model_of(inputs, outputs), monkeypatch)
     assert one.explain().count("over its input") >= 3
+
+
+# --- concatenations -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("axis", [1, 2, 3, -2])
+def test_concatenations_go_along_any_axis(axis: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two inputs, and of more than a kernel copies at once."""
+    inputs = Input((3, 4, 5))
+    a, b = Tanh()(inputs), Conv2D(5, 2, padding="same")(inputs)
+    outputs = [Concatenate(axis)([a, b]), Tanh()(Concatenate(axis)([b, a, a, b, a, b]))]
+    check(model_of(inputs, outputs), monkeypatch)
+
+
+PARTS: dict[str, Make] = {
+    "a convolution": lambda: Conv2D(7, 3, padding="same", activation="relu"),
+    "a transposed convolution": lambda: Conv2DTranspose(6, (3, 2), 1, "same", activation="relu"),
+    "one of groups": lambda: Conv2DTranspose(4, 3, 1, "same", groups=2),
+    "enlarged images": lambda: UpSampling2D(1, "bilinear"),
+    "the nearest pixels": lambda: Resize(5, 6, "nearest", "asymmetric"),
+    "a maximum": lambda: MaxPool2D(3, 1, "same"),
+    "a maximum of 2×2": lambda: MaxPool2D(2, 1, "same"),
+    "a minimum": lambda: MinPool2D((1, 3), 1, "same"),
+    "a mean": lambda: AvgPool2D(3, 1, "same"),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_of_a_concatenation_are_written_where_it_needs_them(
+    name: str, dtype: Float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where poolings before it take the part, and where the result is overwritten."""
+    inputs = Input(IMAGES)
+    x = Tanh()(inputs)
+    part, taken = PARTS[name]()(x), PARTS[name]()(x)
+    pooled = [MaxPool2D(2)(taken), AvgPool2D((2, 3))(taken), GlobalMaxPool2D()(taken)]
+    joined = LeakyReLU()(Concatenate()([x, part, Swish()(x), taken]))
+    model = model_of(inputs, [joined, *pooled], dtype)
+    one = check(model, monkeypatch)
+    assert one.explain().count("where the concatenation needs it") == 2, one.explain()
+
+
+def test_parts_that_others_take_too_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a pooling after the concatenation, whose result may be overwritten; and by any other."""
+    inputs = Input(IMAGES)
+    x = Conv2D(4, 3, padding="same")(inputs)
+
+    def part() -> Tensor:
+        return Conv2D(4, 3, padding="same")(x)
+
+    late, elsewhere, twice, shown = part(), part(), part(), part()
+    joined = LeakyReLU()(Concatenate()([late, elsewhere, twice, twice, shown]))
+    outputs = [joined, MaxPool2D(2)(late), Tanh()(elsewhere), shown]
+    one = check(model_of(inputs, outputs), monkeypatch)
+    assert "where the concatenation needs it" not in one.explain()
+
+
+def test_a_u_net_copies_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = Input((8, 12, 2))
+    top = Conv2D(6, (2, 3), padding="same", activation="relu")(inputs)
+    low = Conv2D(8, (2, 3), padding="same", activation="relu")(MaxPool2D()(top))
+    lowest = Conv2D(9, (2, 3), padding="same")(MaxPool2D()(low))
+    low = Concatenate()([low, Conv2DTranspose(8, 2, 2)(ReLU()(lowest))])
+    top = Concatenate()([UpSampling2D()(low), top])
+    one = check(model_of(inputs, [Conv2D(2, 1)(top)]), monkeypatch)
+    assert "copied_runs" not in one.explain()

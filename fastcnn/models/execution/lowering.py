@@ -19,6 +19,7 @@ from fastcnn.engine.numba.conv import direct
 from fastcnn.engine.numba.dense.chooser import dense_input_plan, dense_plan, dense_weight_plan
 from fastcnn.engine.numba.elementwise import activations, steps
 from fastcnn.engine.numba.pool import chooser as pool_chooser
+from fastcnn.engine.numba.pool.windows import pooling_of_pixels
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.program import Operand, constant, number
 from fastcnn.engine.registry import implementation
@@ -241,7 +242,7 @@ class PoolLowering(Lowering[Pool]):
     def forward(self, to: StepList, x: Operand, y: Operand) -> None:
         g = pooling_of(self.layer, to.n)
         kernel, items = pool_chooser.forward_kernel(self.kind, g, to.itemsize)
-        numbers = record(g)
+        numbers = record(pooling_of_pixels(g))
         work = prod(g.output_shape) * g.kh * g.kw
         to.step(kernel, (to.like, to.like, numbers), items, x, y, to.constant(numbers), work=work)
 

@@ -12,6 +12,7 @@ from fastcnn.engine.numba.elementwise.concatenation import TOGETHER, copied_runs
 from fastcnn.engine.numba.elementwise.rearranging import permutation
 from fastcnn.engine.numba.elementwise.resizing import resampling
 from fastcnn.engine.numba.pool import chooser as pool_chooser
+from fastcnn.engine.numba.pool.windows import pooling_of_pixels
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.program import Operand
 from fastcnn.engine.numba.runtime.types import Kernel
@@ -57,7 +58,7 @@ def concatenate(f: Fused, places: list[Operand], y: Operand, to: PredictionList)
         waiting.clear()
 
     for value, place, shape in zip(f.inputs, places, f.shapes, strict=True):
-        lies_there = value in to.in_place
+        lies_there = value in to.pitches
         if waiting and (lies_there or len(waiting) == TOGETHER):
             copy()
         if lies_there:
@@ -130,14 +131,15 @@ def _permute(
 
 
 def pool(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
-    """A pooling, over windows or over the image."""
+    """A pooling, over windows or over the image; pixels of both may lie apart."""
     layer, shape = cast(Pool, f.layer), (to.n, *f.shapes[0])
     if isinstance(layer, GlobalMaxPool2D | GlobalAvgPool2D):
         g = pool_geometry(shape, shape[1:3])
     else:
         g = pool_geometry(shape, layer.pool_size, stride=layer.strides, padding=layer.padding)
     kernel, items = pool_chooser.forward_kernel(POOLINGS[type(layer)], g, to.itemsize)
-    numbers, work = record(g), prod(g.output_shape) * g.kh * g.kw
+    numbers = record(pooling_of_pixels(g, to.pitches.get(f.inputs[0], 0), to.pitch))
+    work = prod(g.output_shape) * g.kh * g.kw
     samples = to.like, to.like, numbers
     to.step(kernel, samples, items, places[0], y, to.constant(numbers), work=work)
 

@@ -27,7 +27,7 @@ from fastcnn.engine.numba.runtime.program import Operand, address
 from fastcnn.engine.numba.runtime.turns import ARENA, EDGES, PREPARED, Turns, take_turns
 from fastcnn.models.execution.expansion import expanded
 from fastcnn.models.execution.fusion import Fused, fused
-from fastcnn.models.execution.moving_steps import axis_of
+from fastcnn.models.execution.moving_steps import POOLINGS, axis_of
 from fastcnn.models.execution.prediction_list import PredictionList
 from fastcnn.models.execution.prediction_steps import (
     STEPS,
@@ -126,7 +126,7 @@ class Prediction:
                 lines.append(f"    {why}")
             lines += [f"    {kernel}" for kernel in to.kernels(first)]
             place = ""
-            if one.output in to.in_place:
+            if one.output in to.pitches:
                 place = " where the concatenation needs it"
             elif any(places[value] == places[one.output] for value in one.inputs):
                 place = " over its input"
@@ -298,7 +298,7 @@ class Prediction:
                 whole, column = parts[one.output]
                 base, at = place_for(whole)
                 place, to.pitch = Operand(base, at + column * to.itemsize), whole.shape[-1]
-                to.in_place.add(one.output)
+                to.pitches[one.output] = to.pitch
             else:
                 place = place_for(one)
             places[one.output] = place
@@ -358,12 +358,15 @@ def _parts(section: Section) -> dict[int, tuple[Fused, int]]:
     makers = {one.output: one for one in section.layers}
     uses = Counter([value for one in section.layers for value in one.taken])
     result = {}
-    for whole in section.layers:
+    for index, whole in enumerate(section.layers):
         if type(whole.layer) is not Concatenate or axis_of(whole) < len(whole.shape) - 1:
             continue
-        first = 0
+        first, others = 0, section.layers[:index]
         for value, shape in zip(whole.inputs, whole.shapes, strict=True):
-            free = uses[value] == 1 and value not in section.outputs
+            # Poolings before it can read pixels that lie apart. Later layers may find the value
+            # overwritten, because the result may be.
+            readers = sum(value in one.taken for one in others if type(one.layer) in POOLINGS)
+            free = uses[value] == 1 + readers and value not in section.outputs
             maker = makers.get(value)
             # A Flatten between the two would need the numbers of pixels side by side.
             if free and maker is not None and maker.shape == shape and can_spread(maker):

@@ -22,7 +22,7 @@ class PredictionList(TurnList):
         prepared: what follows from these alone.
         suspects: a byte for each sample, which a step sets where a result is not finite.
         pitch: how far neighbouring pixels of the next result lie apart; 0 for its channels.
-        in_place: values that lie where a concatenation needs them.
+        pitches: the same of values that lie where a concatenation needs them.
     """
 
     def __init__(self, n: int, zeros: Array, weights: Weights, prepared: Prepared) -> None:
@@ -30,7 +30,7 @@ class PredictionList(TurnList):
         self.weights, self.prepared = weights, prepared
         self.suspects: Operand | None = None
         self.pitch = 0
-        self.in_place: set[int] = set()
+        self.pitches: dict[int, int] = {}
 
     def filled(self, count: int, value: float) -> Operand:
         """The operand of an array of so many equal numbers."""

@@ -110,9 +110,10 @@ def serves(f: Fused, dtype: np.dtype[np.floating]) -> bool:
 
 def can_spread(f: Fused) -> bool:
     """Whether the pixels of the result can lie apart, as a concatenation needs them."""
-    if type(f.layer) in (UpSampling2D, Resize):
+    if type(f.layer) in (UpSampling2D, Resize, *POOLINGS):
         return True
-    return type(f.layer) is Conv2D and f.residual is None and f.layer.groups != f.shapes[0][-1]
+    spreads = type(f.layer) in (Conv2D, Conv2DTranspose) and f.residual is None
+    return spreads and cast(Conv2D, f.layer).groups != f.shapes[0][-1]
 
 
 def overwritten(f: Fused) -> tuple[int, ...]:
@@ -323,7 +324,7 @@ def transposed(f: Fused, places: list[Operand], y: Operand, to: PredictionList) 
     """A transposed convolution: a contraction for each phase of the stride, on turned filters."""
     layer = cast(Conv2DTranspose, f.layer)
     g, w = layer.geometry(f.shapes[0], to.n), to.weights.of(layer)["w"]
-    plan = direct.input_gradient_plan(g, to.itemsize)
+    plan = direct.input_gradient_plan(g, to.itemsize, to.pitch)
     if plan.padded:
         to.prepared.must_be_finite(w)
     filters, width = to.constant(w), plan.transposed_width

@@ -399,8 +399,12 @@ def _margins(phases: list[_Phase], out: int) -> tuple[int, int]:
 
 
 @cached_choice
-def input_gradient_plan(g: ConvGeometry, itemsize: int) -> InputGradient:
-    """A contraction for each phase of the stride that meets a tap."""
+def input_gradient_plan(g: ConvGeometry, itemsize: int, pitch: int = 0) -> InputGradient:
+    """A contraction for each phase of the stride that meets a tap.
+
+    With ``pitch``, neighbouring pixels of the result lie so many numbers apart, not g.ic. There is
+    no such plan for a convolution of each channel on its own.
+    """
     vertical = [
         _Phase(r, g.h, g.kh, g.stride_h, g.pad_top, g.dilation_h)
         for r in range(min(g.stride_h, g.h))
@@ -427,22 +431,22 @@ def input_gradient_plan(g: ConvGeometry, itemsize: int) -> InputGradient:
                 plan = depthwise_plan((g.n, g.ic), *sides, image, tap, itemsize)
                 decisions.append(Decision("depthwise", _DEPTHWISE, plan))
             else:
-                c = _input_gradient_of_phase(g, to, tile, v, h)
+                c = _input_gradient_of_phase(g, to, tile, v, h, pitch or g.ic)
                 decisions.append(decide(CONTRACTIONS, Problem(c, tile, itemsize)))
     width = 0 if elementwise else tile.columns
     return InputGradient(to, max(margins) > 0, width, tuple(decisions), tuple(untouched))
 
 
 def _input_gradient_of_phase(
-    g: ConvGeometry, to: Layout, tile: Tile, v: _Phase, h: _Phase
+    g: ConvGeometry, to: Layout, tile: Tile, v: _Phase, h: _Phase, pitch: int
 ) -> Contraction:
     pixel, row = to.pitch, to.width * to.pitch
     rows = _rows(
         (g.n, v.count, h.count),
         (to.height * row, row, pixel),
-        (g.h * g.w * g.ic, g.stride_h * g.w * g.ic, g.stride_w * g.ic),
+        (g.h * g.w * pitch, g.stride_h * g.w * pitch, g.stride_w * pitch),
         x_start=(v.out + to.top) * row + (h.out + to.left) * pixel,
-        y_start=(v.first * g.w + h.first) * g.ic,
+        y_start=(v.first * g.w + h.first) * pitch,
     )
     # Transposed: [group][block][kh][kw][oc][tile columns].
     run, columns, width = g.group_oc, g.group_ic, tile.columns

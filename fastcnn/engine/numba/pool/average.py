@@ -54,10 +54,14 @@ def _average_rows(vectors: int, lanes: int, long_sums: bool) -> Kernel:
     room = width if long_sums else 1
 
     @kernel
-    def average_rows(start: int, stop: int, x: Array, y: Array, geometry: Array) -> None:
-        """Write rows ``start`` to ``stop`` of y (N, OH, OW, C), flat, from x (N, H, W, C), flat."""
-        g, totals = geometry_of(geometry[0]), totals_room(room)
-        strides = strides_of(g)
+    def average_rows(start: int, stop: int, x: Array, y: Array, numbers: Array) -> None:
+        """Write rows ``start`` to ``stop`` of y (N, OH, OW, C), flat, from x (N, H, W, C), flat.
+
+        ``numbers`` is one record of Pooling.
+        """
+        g, totals = geometry_of(numbers[0].windows), totals_room(room)
+        x_pitch, y_pitch = numbers[0].x_pitch, numbers[0].y_pitch
+        strides = strides_of(g, x_pitch)
         for item in range(start, stop):
             n, oh = item // g.oh, item % g.oh
             top, bottom = clipped(oh, g.stride_h, g.pad_top, g.kh, g.h)
@@ -66,13 +70,14 @@ def _average_rows(vectors: int, lanes: int, long_sums: bool) -> Kernel:
                 rows, pixels = bottom - top, right - left
                 for c in range(0, g.c, width):
                     columns = min(width, g.c - c)
-                    at = ((n * g.h + top) * g.w + left) * g.c + c
+                    at = ((n * g.h + top) * g.w + left) * x_pitch + c
                     if long_sums:
                         total = long_sum_of(x, at, strides, columns, rows, pixels, totals)
                     else:
                         total = sum_of(x, at, strides, columns, rows, pixels)
                     mean = tile_quotient(total, rows * pixels)
-                    tile_store(mean, y, rows_line(1, (item * g.ow + ow) * g.c + c, 0), 0, columns)
+                    to = (item * g.ow + ow) * y_pitch + c
+                    tile_store(mean, y, rows_line(1, to, 0), 0, columns)
 
     return average_rows
 

@@ -175,7 +175,7 @@ def gradient_decision(problem: PoolProblem) -> Decision[PoolPlan]:
 
 
 def forward_kernel(kind: str, g: PoolGeometry, itemsize: int) -> PoolPlan:
-    """The kernel of a pooling, ``(x, y, record(g))``, and its items."""
+    """The kernel of a pooling, ``(x, y, record(pooling_of_pixels(g)))``, and its items."""
     return forward_decision(PoolProblem(kind, g, itemsize)).plan
 
 

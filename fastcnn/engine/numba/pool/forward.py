@@ -55,8 +55,9 @@ def _extreme_rows(largest: bool, vectors: int, lanes: int, kh: int, kw: int) -> 
 
     @device
     def pool_whole_windows(
-        x: Array, y: Array, at: int, to: int, first: int, last: int, strides: Strides, columns: int
-    ) -> int:
+        x: Array, y: Array, at: int, to: int, first: int, last: int, strides: Strides,
+        y_pitch: int, columns: int,
+    ) -> int:  # fmt: skip
         """Pool windows ``first`` to ``last``, which lie in the image whole.
 
         Returns the window where it ends: ``last``, or a 2×2 window with NaN, which is not pooled.
@@ -71,14 +72,18 @@ def _extreme_rows(largest: bool, vectors: int, lanes: int, kh: int, kw: int) -> 
                 best = best_of(x, at, strides, columns, kh, kw)
             tile_store(best, y, rows_line(1, to, 0), 0, columns)
             at += strides.window
-            to += strides.pixel
+            to += y_pitch
         return last
 
     @kernel
-    def extreme_rows(start: int, stop: int, x: Array, y: Array, geometry: Array) -> None:
-        """Write rows ``start`` to ``stop`` of y (N, OH, OW, C), flat, from x (N, H, W, C), flat."""
-        g = geometry_of(geometry[0])
-        strides = strides_of(g)
+    def extreme_rows(start: int, stop: int, x: Array, y: Array, numbers: Array) -> None:
+        """Write rows ``start`` to ``stop`` of y (N, OH, OW, C), flat, from x (N, H, W, C), flat.
+
+        ``numbers`` is one record of Pooling.
+        """
+        g = geometry_of(numbers[0].windows)
+        x_pitch, y_pitch = numbers[0].x_pitch, numbers[0].y_pitch
+        strides = strides_of(g, x_pitch)
         first_whole, last_whole = whole_windows(g.ow, g.stride_w, g.pad_left, g.kw, g.w)
         for item in range(start, stop):
             n, oh = item // g.oh, item % g.oh
@@ -89,12 +94,14 @@ def _extreme_rows(largest: bool, vectors: int, lanes: int, kh: int, kw: int) -> 
                 ow = 0
                 while ow < g.ow:
                     left, right = clipped(ow, g.stride_w, g.pad_left, g.kw, g.w)
-                    at = ((n * g.h + top) * g.w + left) * g.c + c
-                    to = (item * g.ow + ow) * g.c + c
+                    at = ((n * g.h + top) * g.w + left) * x_pitch + c
+                    to = (item * g.ow + ow) * y_pitch + c
                     if inside and first_whole <= ow < last_whole:
-                        end = pool_whole_windows(x, y, at, to, ow, last_whole, strides, columns)
+                        end = pool_whole_windows(
+                            x, y, at, to, ow, last_whole, strides, y_pitch, columns
+                        )
                         at += (end - ow) * strides.window
-                        to += (end - ow) * g.c
+                        to += (end - ow) * y_pitch
                         ow = end
                         if ow == last_whole:
                             continue

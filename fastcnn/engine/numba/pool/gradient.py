@@ -145,7 +145,7 @@ def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int, kh: int, kw:
         Reads x (N, H, W, C) and dy (N, OH, OW, C), flat.
         """
         g = geometry_of(geometry[0])
-        strides = strides_of(g)
+        strides = strides_of(g, g.c)
         first_whole, last_whole = whole_windows(g.ow, g.stride_w, g.pad_left, g.kw, g.w)
         # Pixels that a window shares with the one before it; the first of a row shares none.
         overlap = max(g.kw - g.stride_w, 0)

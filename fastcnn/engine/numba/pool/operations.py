@@ -13,6 +13,7 @@ from fastcnn.engine.numba.pool.chooser import (
     gradient_kernel,
     sums_are_long,
 )
+from fastcnn.engine.numba.pool.windows import pooling_of_pixels
 from fastcnn.engine.numba.runtime.arrays import converted, empty_like_type, readable, record
 from fastcnn.engine.numba.runtime.threads import parallel_for
 
@@ -64,7 +65,8 @@ def argmax_gradient(dy: Array, indices: Array, g: PoolGeometry) -> Array:
 def _forward(kind: str, x: Array, g: PoolGeometry) -> Array:
     y = empty_like_type(x, *g.output_shape)
     kernel, items = forward_kernel(kind, g, x.itemsize)
-    parallel_for(kernel, items, _work(g), readable(x).reshape(-1), y.reshape(-1), record(g))
+    numbers = record(pooling_of_pixels(g))
+    parallel_for(kernel, items, _work(g), readable(x).reshape(-1), y.reshape(-1), numbers)
     return y
 
 

@@ -28,6 +28,22 @@ class Strides(NamedTuple):
     window: int
 
 
+class Pooling(NamedTuple):
+    """What a forward kernel takes: the windows, and how far neighbouring pixels lie apart.
+
+    ``x_pitch`` counts numbers of the input, ``y_pitch`` numbers of the output.
+    """
+
+    windows: PoolGeometry
+    x_pitch: int
+    y_pitch: int
+
+
+def pooling_of_pixels(g: PoolGeometry, x_pitch: int = 0, y_pitch: int = 0) -> Pooling:
+    """A pooling whose pixels lie so far apart; by default side by side."""
+    return Pooling(g, x_pitch or g.c, y_pitch or g.c)
+
+
 class Block(NamedTuple):
     """Rows of an image, ``first`` to before ``last``, and the windows that reach into them."""
 
@@ -51,9 +67,9 @@ def geometry_of(r: PoolGeometry) -> PoolGeometry:
 
 
 @device
-def strides_of(g: PoolGeometry) -> Strides:
-    """The strides of the input."""
-    return Strides(g.w * g.c, g.c, g.stride_w * g.c)
+def strides_of(g: PoolGeometry, pitch: int) -> Strides:
+    """The strides of the input, whose pixels lie ``pitch`` numbers apart."""
+    return Strides(g.w * pitch, pitch, g.stride_w * pitch)
 
 
 @device
