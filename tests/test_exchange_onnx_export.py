@@ -198,7 +198,7 @@ CASES: list[tuple[Sequence[Layer], tuple[int, ...]]] = [
 
 
 def _is_wrong_in_the_reference(layers: Sequence[Layer]) -> bool:
-    """Whether onnx's evaluator, in version 1.23, fails: groups of ConvTranspose, channels of LRN."""
+    """Whether the evaluator of onnx 1.23 fails: groups of ConvTranspose, channels of LRN."""
     return any(
         (isinstance(layer, Conv2DTranspose) and layer.groups > 1)
         or (isinstance(layer, LRN) and layer.window % 2 == 1)
