@@ -14,6 +14,7 @@ from fastcnn.data.scaling import SCALING
 from fastcnn.exchange.onnx_graph import IR_VERSION, OPSET, TO_FIRST, OnnxGraph, Value
 from fastcnn.exchange.onnx_layers import write_layer
 from fastcnn.models.graph import Graph
+from fastcnn.models.input_gradients import graph_to
 from fastcnn.models.model import Model
 from fastcnn.models.summary import value_names
 from fastcnn.nn.layers import Shape
@@ -64,7 +65,7 @@ def onnx_model(
             f"the model must have the dtype float32, because runtimes have few operators of "
             f'{model.dtype}; a model of its layers with dtype="float32" is a copy that fits'
         )
-    graph = model._graph_to(of)
+    graph = graph_to(model, of)
     written = _Export(model, graph, shapes, layout)
     if written.graph.size > _LARGEST:
         raise ValueError(

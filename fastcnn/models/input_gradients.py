@@ -18,9 +18,55 @@ from numpy.typing import ArrayLike
 from fastcnn.core.arguments import Array
 from fastcnn.core.class_registry import is_own
 from fastcnn.core.float_errors import unreported
-from fastcnn.models.graph import Graph
+from fastcnn.models.graph import Graph, Node
 from fastcnn.models.layer_by_layer import add_gradient, gradients_of_inputs
-from fastcnn.nn.layers import Layer, Shape, all_layers, input_of_call
+from fastcnn.models.net import Net
+from fastcnn.nn.layers import Layer, Shape, Sigmoid, Softmax, all_layers, input_of_call
+from fastcnn.nn.losses import BinaryCrossEntropy, CrossEntropy, Loss
+from fastcnn.train.output_losses import OutputLosses
+
+
+def graph_to(model: Net, of: str) -> Graph:
+    """The graph of a built model that leads to the scores or the predictions.
+
+    Raises ``ValueError`` for another ``of``, and for predictions of a user's own loss.
+    """
+    if of == "scores":
+        graph = model._graph
+        kinds = [type(graph.nodes[value - graph.inputs].layer) for value in graph.outputs]
+        ends = [kind.__name__ if kind in (Softmax, Sigmoid) else None for kind in kinds]
+        return graph.without_last(ends)
+    if of != "predictions":
+        raise ValueError(f'of must be "scores" or "predictions", got {of!r}')
+    goal = model._predicting()
+    losses = goal.losses if isinstance(goal, OutputLosses) else (goal,)
+    trunk = model._trunk(goal)
+    nodes, outputs = list(trunk.nodes), list(trunk.outputs)
+    shapes = trunk.infer(model._known_shapes())
+    for i, (loss, value) in enumerate(zip(losses, trunk.outputs, strict=True)):
+        last = _last_layer(loss)
+        if last is not None:
+            last.input_shape = last.output_shape = shapes[value]
+            outputs[i] = trunk.inputs + len(nodes)
+            nodes.append(Node(last, (value,), outputs[i]))
+    return Graph(trunk.names, nodes, outputs)
+
+
+def _last_layer(loss: Loss) -> Layer | None:
+    """The layer that computes a loss's predictions from raw outputs; None where they are the same.
+
+    Raises ``ValueError`` for a loss of a user's own, because its gradient is not known.
+    """
+    kinds = {CrossEntropy.predictions: Softmax, BinaryCrossEntropy.predictions: Sigmoid}
+    how = type(loss).predictions
+    if how is Loss.predictions:
+        return None
+    if how not in kinds:
+        raise ValueError(
+            f'of must be "scores" with a loss of your own, got "predictions" and {loss!r}, whose '
+            f"predictions have no known gradient"
+        )
+    return kinds[how]()
 
 
 def upstream(output: ArrayLike, count: int, shape: Shape, dtype: np.dtype[np.floating]) -> Array:

@@ -47,12 +47,12 @@ from fastcnn.data.scaling import FEW_STEPS_TRAINED, Kind
 from fastcnn.data.several import Data, Several, concatenated, in_order, parts_of, shape_of
 from fastcnn.engine.registry import whole_nets_refused
 from fastcnn.models import model_files, picture, summary, training
-from fastcnn.models.graph import Graph, Node, checked_tensors, graph_of, names_of
-from fastcnn.models.input_gradients import through, upstream
+from fastcnn.models.graph import checked_tensors, graph_of, names_of
+from fastcnn.models.input_gradients import graph_to, through, upstream
 from fastcnn.models.inputs import Inputs, batch, finite
 from fastcnn.models.net import Net, outputs_of
-from fastcnn.nn.layers import Layer, Shape, Sigmoid, Softmax, Tensor, image_shape
-from fastcnn.nn.losses import BinaryCrossEntropy, CrossEntropy, Loss
+from fastcnn.nn.layers import Layer, Shape, Tensor, image_shape
+from fastcnn.nn.losses import CrossEntropy, Loss
 from fastcnn.nn.optimizers import Optimizer, optimizer_named
 from fastcnn.train import checkpoint
 from fastcnn.train.callbacks import Callback
@@ -457,7 +457,6 @@ class Model(Net):
         Returns:
             The history: losses and accuracies of all epochs. ``loss`` and ``accuracy`` are means
             over the epoch's batches, each as the model was when it saw them. Losses are those
-            over the epoch's batches, each as the model was when it saw them. Losses are those
             that the weights give; accuracies count each sample once. For several outputs there
             are also ``{name}_loss`` and ``{name}_accuracy`` of each.
 
@@ -787,7 +786,7 @@ class Model(Net):
         images = self._samples("x", x)
         knowledge: Any = self._knowledge
         knowledge.glance("x", images)
-        graph = self._graph_to(of)
+        graph = graph_to(self, of)
         dys = self._upstream(output, len(images), outputs_of(graph, self._known_shapes()))
         parts = images.parts if isinstance(images, Several) else (images,)
         results = [np.empty(part.shape, self.dtype) for part in parts]
@@ -812,28 +811,6 @@ class Model(Net):
             else upstream(value, samples, shape, self.dtype)  # type: ignore[arg-type]
             for value, shape in zip(values, shapes, strict=True)
         ]
-
-    def _graph_to(self, of: str) -> Graph:
-        """The graph that leads to the scores or the predictions."""
-        if of == "scores":
-            graph = self._graph
-            kinds = [type(graph.nodes[value - graph.inputs].layer) for value in graph.outputs]
-            ends = [kind.__name__ if kind in (Softmax, Sigmoid) else None for kind in kinds]
-            return graph.without_last(ends)
-        if of != "predictions":
-            raise ValueError(f'of must be "scores" or "predictions", got {of!r}')
-        goal = self._predicting()
-        losses = goal.losses if isinstance(goal, OutputLosses) else (goal,)
-        trunk = self._trunk(goal)
-        nodes, outputs = list(trunk.nodes), list(trunk.outputs)
-        shapes = trunk.infer(self._known_shapes())
-        for i, (loss, value) in enumerate(zip(losses, trunk.outputs, strict=True)):
-            last = _last_layer(loss)
-            if last is not None:
-                last.input_shape = last.output_shape = shapes[value]
-                outputs[i] = trunk.inputs + len(nodes)
-                nodes.append(Node(last, (value,), outputs[i]))
-        return Graph(trunk.names, nodes, outputs)
 
     # --- files ------------------------------------------------------------------------------------
 
@@ -916,20 +893,3 @@ def only_input(model: Net) -> Shape:
             f"{len(model._graph.outputs)} outputs; use its predict and evaluate in Python"
         )
     return shapes[0]
-
-
-def _last_layer(loss: Loss) -> Layer | None:
-    """The layer that computes a loss's predictions from raw outputs; None where they are the same.
-
-    Raises ``ValueError`` for a loss of a user's own, because its gradient is not known.
-    """
-    kinds = {CrossEntropy.predictions: Softmax, BinaryCrossEntropy.predictions: Sigmoid}
-    how = type(loss).predictions
-    if how is Loss.predictions:
-        return None
-    if how not in kinds:
-        raise ValueError(
-            f'of must be "scores" with a loss of your own, got "predictions" and {loss!r}, whose '
-            f"predictions have no known gradient"
-        )
-    return kinds[how]()

@@ -9,10 +9,10 @@ more.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from types import FunctionType
 from typing import Any, TypeVar, cast
 
+from fastcnn.core.docstrings import completed, entries
 from fastcnn.core.operations import PUBLIC
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -57,55 +57,9 @@ def operation(sentences: str = "") -> Callable[[Function], Function]:
         if plain.__doc__ is not None:  # python -OO leaves docstrings out
             code = plain.__code__
             names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-            plain.__doc__ = completed(plain.__doc__, names, sentences)
+            shared = entries(PARAMETERS) | entries(sentences)
+            plain.__doc__ = completed(plain.__doc__, names, shared, RAISES)
         FUNCTIONS[plain.__name__] = function
         return function
 
     return declared
-
-
-def completed(doc: str, names: tuple[str, ...], sentences: str = "") -> str:
-    """The docstring, with descriptions of all arguments in their order, and with the errors.
-
-    >>> print(completed("Double.\\n\\nArgs:\\n    x: a number.\\n\\nReturns:\\n    y.", ("x", "z"),
-    ...     "z: unused."))
-    Double.
-    <BLANKLINE>
-    Args:
-        x: a number.
-        z: unused.
-    <BLANKLINE>
-    Returns:
-        y.
-    <BLANKLINE>
-    Raises:
-        TypeError, ValueError: an argument has the wrong type, shape or value. The message names the
-            argument and its value.
-        ImportError: the engine that ``engine`` names cannot run here.
-        MemoryError: the result is larger than the memory of the machine.
-    <BLANKLINE>
-    """
-    if "\n    Returns:" in doc:  # Python 3.13 and newer remove the indentation themselves
-        doc = doc.replace("\n    ", "\n")
-    sections = doc.rstrip().split("\n\n")
-    place = next(i for i, one in enumerate(sections) if one.startswith("Returns:\n"))
-    entries = _entries(PARAMETERS) | _entries(sentences)
-    summary = sections[:place]
-    if summary[-1].startswith("Args:\n"):
-        own = summary.pop().removeprefix("Args:")
-        entries |= _entries(own.replace("\n    ", "\n"))
-    described = dict.fromkeys(entries[name] for name in names)  # one entry may describe several
-    arguments = "\n".join(["Args:", *described]).replace("\n", "\n    ")
-    returns, *rest = sections[place:]
-    return "\n\n".join([*summary, arguments, returns, RAISES.strip(), *rest]) + "\n"
-
-
-@cache
-def _entries(block: str) -> dict[str, str]:
-    """The descriptions in a block such as :data:`PARAMETERS`, by the name of the argument."""
-    entries: dict[str, str] = {}
-    for entry in block.replace("\n ", "\r").strip().split("\n"):
-        text = entry.replace("\r", "\n ")
-        for name in entry.partition(":")[0].split(", "):
-            entries[name] = text
-    return entries

@@ -1,130 +1,71 @@
 """Layers: they hold parameters and shapes, and call the operations that compute."""
 
-from fastcnn.nn.layers.activations import (
-    ELU,
-    GELU,
-    HardSigmoid,
-    HardSwish,
-    LeakyReLU,
-    PReLU,
-    ReLU,
-    Sigmoid,
-    SiLU,
-    Softmax,
-    Softplus,
-    Swish,
-    Tanh,
-)
-from fastcnn.nn.layers.arrays import Arrays, Watch, own_arrays
-from fastcnn.nn.layers.base import (
-    Layer,
-    all_layers,
-    change_argument,
-    repr_without_name,
-    settle,
-    snake_case,
-)
-from fastcnn.nn.layers.convolution import Conv2D, DepthwiseConv2D
-from fastcnn.nn.layers.dense import Dense, Flatten
-from fastcnn.nn.layers.description import layer_from_dict, layers_from_list, to_dict
-from fastcnn.nn.layers.initializers import INITIALIZERS, Shape, Spec
-from fastcnn.nn.layers.merging import (
-    Add,
-    Average,
-    Concatenate,
-    Maximum,
-    Merge,
-    Multiply,
-    Shapes,
-    Subtract,
-)
-from fastcnn.nn.layers.normalization import LRN, GroupNorm, LayerNorm
-from fastcnn.nn.layers.ownership import INSTEAD, FixedList, Ownership
-from fastcnn.nn.layers.padding import Cropping2D, ZeroPadding2D
-from fastcnn.nn.layers.pooling import (
-    AvgPool2D,
-    GlobalAvgPool2D,
-    GlobalMaxPool2D,
-    MaxPool2D,
-    MinPool2D,
-)
-from fastcnn.nn.layers.rearranging import DepthToSpace, Permute, Reshape
-from fastcnn.nn.layers.regularization import BatchNorm, Dropout
-from fastcnn.nn.layers.residual import Residual
-from fastcnn.nn.layers.resizing import Resize, UpSampling2D
-from fastcnn.nn.layers.separable import SeparableConv2D
-from fastcnn.nn.layers.stack import checked_layers, infer_stack
-from fastcnn.nn.layers.tensors import Input, Tensor, image_shape, input_of_call
-from fastcnn.nn.layers.transposed import Conv2DTranspose
-
-__all__ = [
-    "ELU",
-    "GELU",
-    "INITIALIZERS",
-    "INSTEAD",
-    "LRN",
-    "Add",
-    "Arrays",
-    "Average",
-    "AvgPool2D",
-    "BatchNorm",
-    "Concatenate",
-    "Conv2D",
-    "Conv2DTranspose",
-    "Cropping2D",
-    "Dense",
-    "DepthToSpace",
-    "DepthwiseConv2D",
-    "Dropout",
-    "FixedList",
-    "Flatten",
-    "GlobalAvgPool2D",
-    "GlobalMaxPool2D",
-    "GroupNorm",
-    "HardSigmoid",
-    "HardSwish",
-    "Input",
-    "Layer",
-    "LayerNorm",
-    "LeakyReLU",
-    "MaxPool2D",
-    "Maximum",
-    "Merge",
-    "MinPool2D",
-    "Multiply",
-    "Ownership",
-    "PReLU",
-    "Permute",
-    "ReLU",
-    "Reshape",
-    "Residual",
-    "Resize",
-    "SeparableConv2D",
-    "Shape",
-    "Shapes",
-    "SiLU",
-    "Sigmoid",
-    "Softmax",
-    "Softplus",
-    "Spec",
-    "Subtract",
-    "Swish",
-    "Tanh",
-    "Tensor",
-    "UpSampling2D",
-    "Watch",
-    "ZeroPadding2D",
-    "all_layers",
-    "change_argument",
-    "checked_layers",
-    "image_shape",
-    "infer_stack",
-    "input_of_call",
-    "layer_from_dict",
-    "layers_from_list",
-    "own_arrays",
-    "repr_without_name",
-    "settle",
-    "snake_case",
-    "to_dict",
-]
+from fastcnn.nn.layers.activations import ELU as ELU
+from fastcnn.nn.layers.activations import GELU as GELU
+from fastcnn.nn.layers.activations import HardSigmoid as HardSigmoid
+from fastcnn.nn.layers.activations import HardSwish as HardSwish
+from fastcnn.nn.layers.activations import LeakyReLU as LeakyReLU
+from fastcnn.nn.layers.activations import PReLU as PReLU
+from fastcnn.nn.layers.activations import ReLU as ReLU
+from fastcnn.nn.layers.activations import Sigmoid as Sigmoid
+from fastcnn.nn.layers.activations import SiLU as SiLU
+from fastcnn.nn.layers.activations import Softmax as Softmax
+from fastcnn.nn.layers.activations import Softplus as Softplus
+from fastcnn.nn.layers.activations import Swish as Swish
+from fastcnn.nn.layers.activations import Tanh as Tanh
+from fastcnn.nn.layers.arrays import Arrays as Arrays
+from fastcnn.nn.layers.arrays import Watch as Watch
+from fastcnn.nn.layers.arrays import own_arrays as own_arrays
+from fastcnn.nn.layers.base import Layer as Layer
+from fastcnn.nn.layers.base import all_layers as all_layers
+from fastcnn.nn.layers.base import change_argument as change_argument
+from fastcnn.nn.layers.base import repr_without_name as repr_without_name
+from fastcnn.nn.layers.base import settle as settle
+from fastcnn.nn.layers.base import snake_case as snake_case
+from fastcnn.nn.layers.convolution import Conv2D as Conv2D
+from fastcnn.nn.layers.convolution import DepthwiseConv2D as DepthwiseConv2D
+from fastcnn.nn.layers.dense import Dense as Dense
+from fastcnn.nn.layers.dense import Flatten as Flatten
+from fastcnn.nn.layers.description import layer_from_dict as layer_from_dict
+from fastcnn.nn.layers.description import layers_from_list as layers_from_list
+from fastcnn.nn.layers.description import to_dict as to_dict
+from fastcnn.nn.layers.initializers import INITIALIZERS as INITIALIZERS
+from fastcnn.nn.layers.initializers import Shape as Shape
+from fastcnn.nn.layers.initializers import Spec as Spec
+from fastcnn.nn.layers.merging import Add as Add
+from fastcnn.nn.layers.merging import Average as Average
+from fastcnn.nn.layers.merging import Concatenate as Concatenate
+from fastcnn.nn.layers.merging import Maximum as Maximum
+from fastcnn.nn.layers.merging import Merge as Merge
+from fastcnn.nn.layers.merging import Multiply as Multiply
+from fastcnn.nn.layers.merging import Shapes as Shapes
+from fastcnn.nn.layers.merging import Subtract as Subtract
+from fastcnn.nn.layers.normalization import LRN as LRN
+from fastcnn.nn.layers.normalization import GroupNorm as GroupNorm
+from fastcnn.nn.layers.normalization import LayerNorm as LayerNorm
+from fastcnn.nn.layers.ownership import INSTEAD as INSTEAD
+from fastcnn.nn.layers.ownership import FixedList as FixedList
+from fastcnn.nn.layers.ownership import Ownership as Ownership
+from fastcnn.nn.layers.padding import Cropping2D as Cropping2D
+from fastcnn.nn.layers.padding import ZeroPadding2D as ZeroPadding2D
+from fastcnn.nn.layers.pooling import AvgPool2D as AvgPool2D
+from fastcnn.nn.layers.pooling import GlobalAvgPool2D as GlobalAvgPool2D
+from fastcnn.nn.layers.pooling import GlobalMaxPool2D as GlobalMaxPool2D
+from fastcnn.nn.layers.pooling import MaxPool2D as MaxPool2D
+from fastcnn.nn.layers.pooling import MinPool2D as MinPool2D
+from fastcnn.nn.layers.rearranging import DepthToSpace as DepthToSpace
+from fastcnn.nn.layers.rearranging import Permute as Permute
+from fastcnn.nn.layers.rearranging import Reshape as Reshape
+from fastcnn.nn.layers.regularization import BatchNorm as BatchNorm
+from fastcnn.nn.layers.regularization import Dropout as Dropout
+from fastcnn.nn.layers.residual import Residual as Residual
+from fastcnn.nn.layers.resizing import Resize as Resize
+from fastcnn.nn.layers.resizing import UpSampling2D as UpSampling2D
+from fastcnn.nn.layers.separable import SeparableConv2D as SeparableConv2D
+from fastcnn.nn.layers.stack import checked_layers as checked_layers
+from fastcnn.nn.layers.stack import infer_stack as infer_stack
+from fastcnn.nn.layers.tensors import Input as Input
+from fastcnn.nn.layers.tensors import Tensor as Tensor
+from fastcnn.nn.layers.tensors import image_shape as image_shape
+from fastcnn.nn.layers.tensors import input_of_call as input_of_call
+from fastcnn.nn.layers.transposed import Conv2DTranspose as Conv2DTranspose

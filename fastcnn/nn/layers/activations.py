@@ -27,7 +27,6 @@ class ReLU(_Activation):
 
     Args:
         max_value: the largest output, above 0, such as 6 in MobileNets. None means no limit.
-        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Example:
         >>> ReLU(6).infer((26, 26, 8))
@@ -56,7 +55,6 @@ class LeakyReLU(_Activation):
 
     Args:
         slope: from 0 to 1.
-        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
     """
 
     _operations = ops.leaky_relu, ops.leaky_relu_backward
@@ -94,7 +92,6 @@ class ELU(_Activation):
 
     Args:
         alpha: the output approaches ``-alpha`` where x is far below 0; at least 0.
-        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Example:
         >>> ELU(0.5).infer((26, 26, 8))
@@ -117,7 +114,6 @@ class HardSigmoid(_Activation):
     Args:
         slope: the factor of x, at least 0.
         offset: the output where x is 0.
-        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Example:
         >>> HardSigmoid(0.2).infer((128,))
@@ -166,7 +162,6 @@ class GELU(_Activation):
 
     Args:
         approximate: True computes ``x * (1 + tanh(√(2/π) * (x + 0.044715 * x³))) / 2`` instead.
-        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Example:
         >>> GELU(approximate=True).infer((26, 26, 8))

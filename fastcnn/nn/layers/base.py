@@ -19,6 +19,7 @@ import numpy as np
 from fastcnn.core.arguments import Array
 from fastcnn.core.attributes import check_known, constructor_arguments, inherited_arguments
 from fastcnn.core.class_registry import Registry, is_own
+from fastcnn.core.docstrings import completed, entries
 from fastcnn.core.geometry import Padding, Pair
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import truth
@@ -32,6 +33,25 @@ from fastcnn.nn.layers.tensors import Tensor, tensors_of
 Gradients = dict[str, Array]
 Saved: TypeAlias = Any
 """The values that ``forward`` returns for ``backward``; each layer has its own."""
+
+
+_ARGUMENTS = """
+filters: output channels.
+dilation: pixels between filter taps, an int or a pair.
+groups: the number of independent convolutions that share the channels.
+activation: "relu" or None; for another activation put its layer after this one.
+use_bias: whether a bias is added.
+kernel_initializer: the weights' initialiser, a name of :data:`fastcnn.nn.layers.INITIALIZERS`.
+epsilon: is added to the variance.
+center: whether ``beta`` is added; it begins with zeros.
+scale: whether the result is multiplied by ``gamma``, which begins with ones.
+name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
+"""
+"""Descriptions of the constructor's arguments that several layers share."""
+_RAISES = """
+Raises:
+    TypeError, ValueError: an argument of the wrong type or value, named in the message.
+"""
 
 
 class _NoArrays(dict[str, Array]):
@@ -98,6 +118,9 @@ class Layer:
     def __init_subclass__(cls, abstract: bool = False) -> None:
         if not (abstract or cls.__name__.startswith("_")):
             Layer.known.add(cls.__name__, cls)
+            if is_own(cls) and cls.__doc__ is not None:  # python -OO leaves docstrings out
+                names = constructor_arguments(cls)
+                cls.__doc__ = completed(cls.__doc__, names, entries(_ARGUMENTS), _RAISES)
         check_methods(cls, CONTRACT)
 
     def __call__(self, inputs: Tensor | Sequence[Tensor]) -> Tensor:

@@ -158,22 +158,11 @@ class Conv2D(_Convolution):
     """Convolution of images, (H, W, IC) to (OH, OW, filters).
 
     Args:
-        filters: output channels.
         kernel_size: sides of the filters, an int or (vertical, horizontal).
         strides: pixels between outputs, an int or a pair.
         padding: "valid", "same", an int, a pair, or ((top, bottom), (left, right)).
-        dilation: pixels between filter taps, an int or a pair.
-        groups: the number of independent convolutions that share the channels.
-        activation: "relu" or None; for another activation put its layer after this one.
-        use_bias: whether a bias is added.
-        kernel_initializer: the filters' initialiser, a name of
-            :data:`fastcnn.nn.layers.INITIALIZERS`.
         algorithm: "auto", "direct", "winograd" or "im2col", as for :func:`fastcnn.conv2d`, for the
             layer and its gradients.
-        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
-
-    Raises:
-        TypeError, ValueError: an argument of the wrong type or value, named in the message.
 
     Example:
         >>> Conv2D(8, 3).infer((28, 28, 1))
@@ -215,7 +204,6 @@ class DepthwiseConv2D(_Convolution):
         depth_multiplier: filters for each channel. The outputs of a channel are adjacent.
         kernel_size, strides, padding, dilation, activation, use_bias, kernel_initializer: as for
             :class:`Conv2D`.
-        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Example:
         >>> DepthwiseConv2D(3, padding="same", depth_multiplier=2).infer((28, 28, 4))

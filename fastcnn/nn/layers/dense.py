@@ -19,14 +19,6 @@ class Dense(Layer):
 
     Args:
         units: number of outputs.
-        activation: "relu" or None; for another activation put its layer after this one.
-        use_bias: whether a bias is added.
-        kernel_initializer: the weights' initialiser, a name of
-            :data:`fastcnn.nn.layers.INITIALIZERS`.
-        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
-
-    Raises:
-        TypeError, ValueError: an argument of the wrong type or value, named in the message.
 
     Example:
         >>> Dense(10).infer((1352,))

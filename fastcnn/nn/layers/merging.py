@@ -186,7 +186,6 @@ class Concatenate(Merge):
 
     Args:
         axis: along which, with the batch as axis 0; by default the last one, of the channels.
-        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Example:
         >>> Concatenate().infer(((26, 26, 8), (26, 26, 4)))

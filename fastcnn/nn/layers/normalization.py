@@ -61,13 +61,6 @@ class LayerNorm(_ScaledNorm):
     Args:
         axis: -1, which normalises the channels of each pixel, or a tuple of the last axes, such as
             (-3, -2, -1) for a whole image.
-        epsilon: is added to the variance.
-        center: whether ``beta`` is added; it begins with zeros.
-        scale: whether the result is multiplied by ``gamma``, which begins with ones.
-        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
-
-    Raises:
-        TypeError, ValueError: an argument of the wrong type or value, named in the message.
 
     Example:
         >>> layer = LayerNorm(axis=(-2, -1))
@@ -123,13 +116,6 @@ class GroupNorm(_ScaledNorm):
     Args:
         groups: a number that divides the channels. 1 is one group of all channels, and as many
             groups as channels are instance normalisation.
-        epsilon: is added to the variance.
-        center: whether ``beta`` is added; it begins with zeros.
-        scale: whether the result is multiplied by ``gamma``, which begins with ones.
-        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
-
-    Raises:
-        TypeError, ValueError: an argument of the wrong type or value, named in the message.
 
     Example:
         >>> GroupNorm(4).infer((26, 26, 8))
@@ -187,10 +173,6 @@ class LRN(OperationLayer):
         alpha: the weight of the mean of the squares.
         beta: the exponent.
         bias: is added to the weighted mean.
-        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
-
-    Raises:
-        TypeError, ValueError: an argument of the wrong type or value, named in the message.
 
     Example:
         >>> LRN(5).infer((27, 27, 96))

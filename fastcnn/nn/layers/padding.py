@@ -15,7 +15,6 @@ class ZeroPadding2D(OperationLayer):
 
     Args:
         padding: an int, (vertical, horizontal) or ((top, bottom), (left, right)).
-        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Example:
         >>> ZeroPadding2D(((0, 1), (2, 3))).infer((28, 28, 1))
@@ -55,10 +54,6 @@ class Cropping2D(OperationLayer):
     Args:
         cropping: an int, (vertical, horizontal) or ((top, bottom), (left, right)). At least one
             pixel must be left.
-        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
-
-    Raises:
-        TypeError, ValueError: an argument of the wrong type or value, named in the message.
 
     Example:
         >>> Cropping2D(((0, 1), (2, 3))).infer((28, 28, 1))

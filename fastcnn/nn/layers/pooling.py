@@ -44,7 +44,6 @@ class MaxPool2D(_Pooling):
         pool_size: the window, an int or (vertical, horizontal).
         strides: pixels between windows; None means ``pool_size``.
         padding: as for Conv2D, but smaller than the window.
-        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Example:
         >>> MaxPool2D().infer((26, 26, 8))

@@ -24,10 +24,6 @@ class Reshape(Layer):
     Args:
         target_shape: the new shape without the batch. One side may be −1, and then follows from the
             others.
-        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
-
-    Raises:
-        TypeError, ValueError: an argument of the wrong type or value, named in the message.
 
     Example:
         >>> Reshape((4, -1)).infer((2, 6, 3))
@@ -72,10 +68,6 @@ class Permute(OperationLayer):
 
     Args:
         dims: for each axis of the output the axis of the input, counted from 1.
-        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
-
-    Raises:
-        TypeError, ValueError: an argument of the wrong type or value, named in the message.
 
     Example:
         >>> Permute((3, 1, 2)).infer((5, 7, 3))
@@ -108,10 +100,6 @@ class DepthToSpace(OperationLayer):
         block_size: height and width of the blocks of pixels that pixels become.
         order: "DCR", as in TensorFlow, or "CRD", as in PyTorch's pixel shuffle; see
             :func:`fastcnn.depth_to_space`.
-        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
-
-    Raises:
-        TypeError, ValueError: an argument of the wrong type or value, named in the message.
 
     Example:
         >>> DepthToSpace(2).infer((5, 7, 12))

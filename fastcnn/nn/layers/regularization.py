@@ -21,7 +21,6 @@ class Dropout(Layer):
 
     Args:
         rate: at least 0 and below 1.
-        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
     """
 
     def __init__(self, rate: float, *, name: str | None = None) -> None:
@@ -57,8 +56,6 @@ class BatchNorm(Layer):
 
     Args:
         momentum: the share of the running statistics that each batch keeps, at least 0 and below 1.
-        epsilon: is added to the variance.
-        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Example:
         >>> BatchNorm().infer((26, 26, 8))

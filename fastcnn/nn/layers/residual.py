@@ -25,7 +25,6 @@ class Residual(Layer):
         shortcut: layers of the other path, needed if the main path changes the shape. None or an
             empty list adds the input itself.
         activation: "relu" or None, applied to the sum.
-        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type or value, or (at build) the paths end

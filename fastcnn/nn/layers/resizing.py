@@ -59,10 +59,6 @@ class UpSampling2D(_Resizing):
         size: the factors, an int or (vertical, horizontal). It takes the place of the attribute
             ``size`` of other layers, the number of their parameters, of which this one has none.
         interpolation: "nearest" repeats each pixel, "bilinear" weights the four pixels around.
-        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
-
-    Raises:
-        TypeError, ValueError: an argument of the wrong type or value, named in the message.
 
     Example:
         >>> UpSampling2D((2, 3)).infer((5, 7, 3))
@@ -98,10 +94,6 @@ class Resize(_Resizing):
             lie among those of the input, as for :func:`fastcnn.resize2d`.
         rounding: "round_prefer_floor", "round_prefer_ceil", "floor" or "ceil": to which pixel of
             the input "nearest" goes.
-        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
-
-    Raises:
-        TypeError, ValueError: an argument of the wrong type or value, named in the message.
 
     Example:
         >>> Resize(8, 9).infer((5, 7, 3))

@@ -26,20 +26,13 @@ class SeparableConv2D(FilterLayer):
     pixel then mix the channels. The activation comes after both.
 
     Args:
-        filters: output channels.
         kernel_size: sides of the depthwise filters, an int or (vertical, horizontal).
         strides: pixels between outputs, an int or a pair.
         padding: "valid", "same", an int, a pair, or ((top, bottom), (left, right)).
-        dilation: pixels between filter taps, an int or a pair.
         depth_multiplier: depthwise filters for each channel.
-        activation: "relu" or None; for another activation put its layer after this one.
         use_bias: whether a bias is added, after the pointwise convolution.
         depthwise_initializer, pointwise_initializer: the filters' initialisers, names of
             :data:`fastcnn.nn.layers.INITIALIZERS`.
-        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
-
-    Raises:
-        TypeError, ValueError: an argument of the wrong type or value, named in the message.
 
     Example:
         >>> SeparableConv2D(16, 3, padding="same").infer((28, 28, 4))

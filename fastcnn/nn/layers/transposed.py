@@ -16,25 +16,14 @@ class Conv2DTranspose(_Convolution):
     """Transposed convolution of images, (H, W, IC) to (OH, OW, filters).
 
     Args:
-        filters: output channels.
         kernel_size: sides of the filters, an int or (vertical, horizontal).
         strides: pixels of the output from one pixel of the input to the next, an int or a pair.
         padding: "valid", "same", an int, a pair, or ((top, bottom), (left, right)): which pixels of
             the output are left out. :func:`fastcnn.conv2d_transpose` says which sides they give.
         output_padding: pixels that are added at the bottom and at the right, an int or a pair, or
             None for as many as the padding asks for.
-        dilation: pixels between filter taps, an int or a pair.
-        groups: the number of independent convolutions that share the channels.
-        activation: "relu" or None; for another activation put its layer after this one.
-        use_bias: whether a bias is added.
-        kernel_initializer: the filters' initialiser, a name of
-            :data:`fastcnn.nn.layers.INITIALIZERS`.
         algorithm: "auto", "direct", "winograd" or "im2col", as for
             :func:`fastcnn.conv2d_transpose`, for the layer and its gradients.
-        name: the name in a model, by which ``model.get_layer`` finds the layer. Default None.
-
-    Raises:
-        TypeError, ValueError: an argument of the wrong type or value, named in the message.
 
     Example:
         >>> Conv2DTranspose(8, 2, strides=2).infer((14, 13, 16))
