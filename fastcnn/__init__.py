@@ -100,6 +100,8 @@ if TYPE_CHECKING:
     from fastcnn.data.preparation import Preparation
     from fastcnn.data.scaling import InputWarning
     from fastcnn.estimator.classifier import CNNClassifier
+    from fastcnn.exchange.onnx_functions.nodes import OnnxFileError
+    from fastcnn.exchange.onnx_import import load_onnx
     from fastcnn.exchange.weight_files import read_weights
     from fastcnn.exchange.weights import WeightsReport, WeightsWarning, load_weights
     from fastcnn.models import nets
@@ -122,6 +124,7 @@ _LATER = {
     "History": ("fastcnn.train.progress", "History"),
     "Preparation": ("fastcnn.data.preparation", "Preparation"),
     "Model": ("fastcnn.models.model", "Model"),
+    "OnnxFileError": ("fastcnn.exchange.onnx_functions.nodes", "OnnxFileError"),
     "ModelFileError": ("fastcnn.train.checkpoint", "ModelFileError"),
     "Sequential": ("fastcnn.models.sequential", "Sequential"),
     "StopTraining": ("fastcnn.train.callbacks", "StopTraining"),
@@ -131,6 +134,7 @@ _LATER = {
     "layers": ("fastcnn.layers", None),
     "load_model": ("fastcnn.models.sequential", "load_model"),
     "load_mnist": ("fastcnn.data.datasets", "load_mnist"),
+    "load_onnx": ("fastcnn.exchange.onnx_import", "load_onnx"),
     "load_weights": ("fastcnn.exchange.weights", "load_weights"),
     "load_pictures": ("fastcnn.data.picture_folders", "load_pictures"),
     "losses": ("fastcnn.losses", None),
@@ -151,6 +155,7 @@ __all__ = [
     "InputWarning",
     "Model",
     "ModelFileError",
+    "OnnxFileError",
     "Preparation",
     "Sequential",
     "StopTraining",
@@ -208,6 +213,7 @@ __all__ = [
     "leaky_relu_backward",
     "load_mnist",
     "load_model",
+    "load_onnx",
     "load_pictures",
     "load_weights",
     "local_response_norm",

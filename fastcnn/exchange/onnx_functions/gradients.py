@@ -1,0 +1,284 @@
+"""Gradients of ONNX's operators, so that imported nets can be trained further.
+
+A function takes the node, the gradient of the output, the output and the inputs, and returns a
+gradient for each input, or None for one that has no gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import pi, prod, sqrt
+
+import numpy as np
+
+from fastcnn.exchange.onnx_functions.elementwise import erf
+from fastcnn.exchange.onnx_functions.nodes import FUNCTIONS, Array, OnnxNode, as_axis
+from fastcnn.exchange.onnx_functions.reductions import reduced_axes, softmax_axis
+
+Inputs = tuple[Array | None, ...]
+Gradients = Sequence[Array | None]
+Gradient = Callable[[OnnxNode, Array, Array, Inputs], Gradients]
+
+GRADIENTS: dict[str, Gradient] = {}
+"""The gradient of each operator that has one."""
+
+
+def _gradient_of(*operators: str) -> Callable[[Gradient], Gradient]:
+    def enter(function: Gradient) -> Gradient:
+        GRADIENTS.update(dict.fromkeys(operators, function))
+        return function
+
+    return enter
+
+
+def summed_to(shape: tuple[int, ...], gradient: Array) -> Array:
+    """A gradient summed over the axes along which the input was repeated."""
+    extra = gradient.ndim - len(shape)
+    axes = (*range(extra), *(i + extra for i, side in enumerate(shape) if side == 1))
+    return np.asarray(gradient.sum(axes, keepdims=True)).reshape(shape)
+
+
+def _normal_density(x: Array) -> Array:
+    return np.asarray(np.exp(-x * x / 2) / sqrt(2 * pi))
+
+
+def _gelu_slope(node: OnnxNode, x: Array, y: Array) -> Array:
+    if node.text("approximate", "none") == "none":
+        return np.asarray(0.5 * (1 + erf(x / sqrt(2))) + x * _normal_density(x))
+    inner = sqrt(2 / pi) * (x + 0.044715 * x**3)
+    t = np.tanh(inner)
+    return np.asarray(0.5 * (1 + t) + 0.5 * x * (1 - t * t) * sqrt(2 / pi) * (1 + 0.134145 * x * x))
+
+
+def _logistic(x: Array) -> Array:
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * x)))
+
+
+def _swish_slope(node: OnnxNode, x: Array, y: Array) -> Array:
+    alpha = node.number("alpha", 1.0)
+    s = _logistic(alpha * x)
+    return np.asarray(s + alpha * x * s * (1 - s))
+
+
+def _mish_slope(node: OnnxNode, x: Array, y: Array) -> Array:
+    t = np.tanh(np.logaddexp(0, x))
+    return np.asarray(t + x * (1 - t * t) * _logistic(x))
+
+
+def _hard_sigmoid_slope(node: OnnxNode, x: Array, y: Array) -> Array:
+    return np.asarray(node.number("alpha", 0.2) * ((y > 0) & (y < 1)))
+
+
+_SLOPES: dict[str, Callable[[OnnxNode, Array, Array], Array]] = {
+    "Exp": lambda node, x, y: y,
+    "Log": lambda node, x, y: 1 / x,
+    "Sqrt": lambda node, x, y: 0.5 / y,
+    "Relu": lambda node, x, y: x > 0,
+    "Sigmoid": lambda node, x, y: y * (1 - y),
+    "Tanh": lambda node, x, y: 1 - y * y,
+    "Erf": lambda node, x, y: 2 / sqrt(pi) * np.exp(-x * x),
+    "Abs": lambda node, x, y: np.sign(x),
+    "Neg": lambda node, x, y: -np.ones_like(x),
+    "Reciprocal": lambda node, x, y: -y * y,
+    "Softplus": lambda node, x, y: _logistic(x),
+    "Sin": lambda node, x, y: np.cos(x),
+    "Cos": lambda node, x, y: -np.sin(x),
+    "Identity": lambda node, x, y: np.ones_like(x),
+    "Cast": lambda node, x, y: np.ones_like(x),
+    "Dropout": lambda node, x, y: np.ones_like(x),
+    "LeakyRelu": lambda node, x, y: np.where(x < 0, node.number("alpha", 0.01), 1.0),
+    "Elu": lambda node, x, y: np.where(x < 0, y + node.number("alpha", 1.0), 1.0),
+    "HardSwish": lambda node, x, y: np.where(np.abs(x) < 3, x / 3 + 0.5, x >= 3),
+    "HardSigmoid": _hard_sigmoid_slope,
+    "Gelu": _gelu_slope,
+    "Swish": _swish_slope,
+    "Mish": _mish_slope,
+    **dict.fromkeys(("Floor", "Ceil", "Round", "Sign"), lambda node, x, y: np.zeros_like(x)),
+}
+
+
+@_gradient_of(*_SLOPES)
+def _of_formula(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients:
+    x = inputs[0]
+    assert x is not None
+    return [dy * _SLOPES[node.operator](node, x, y), *[None] * (len(inputs) - 1)]
+
+
+@_gradient_of("Clip")
+def _of_clip(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients:
+    x = inputs[0]
+    assert x is not None
+    return [dy * (x == y), *[None] * (len(inputs) - 1)]
+
+
+@_gradient_of("PRelu")
+def _of_prelu(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients:
+    x, slope = inputs
+    assert x is not None
+    assert slope is not None
+    return [dy * np.where(x < 0, slope, 1), summed_to(slope.shape, dy * np.minimum(x, 0))]
+
+
+@_gradient_of("Add", "Sub", "Mul", "Div", "Pow")
+def _of_arithmetic(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients:
+    a, b = inputs
+    assert a is not None
+    assert b is not None
+    if node.operator == "Add":
+        da, db = dy, dy
+    elif node.operator == "Sub":
+        da, db = dy, -dy
+    elif node.operator == "Mul":
+        da, db = dy * b, dy * a
+    elif node.operator == "Div":
+        da, db = dy / b, -dy * y / b
+    else:
+        da = dy * b * np.power(a, b - 1)
+        db = dy * y * np.log(np.where(a > 0, a, 1))
+    return [summed_to(a.shape, da), summed_to(b.shape, db)]
+
+
+@_gradient_of("Sum", "Mean", "Min", "Max")
+def _of_several(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients:
+    arrays = [one for one in inputs if one is not None]
+    if node.operator in ("Sum", "Mean"):
+        share = dy if node.operator == "Sum" else dy / len(arrays)
+        return [summed_to(one.shape, share) for one in arrays]
+    free, result = np.ones(y.shape, np.bool_), []
+    for one in arrays:  # the gradient goes to the first of equal numbers
+        chosen = free & (one == y)
+        result.append(summed_to(one.shape, dy * chosen))
+        free &= ~chosen
+    return result
+
+
+@_gradient_of("Where")
+def _of_where(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients:
+    condition, a, b = inputs
+    assert condition is not None
+    assert a is not None
+    assert b is not None
+    return [
+        None,
+        summed_to(a.shape, np.where(condition, dy, 0)),
+        summed_to(b.shape, np.where(condition, 0, dy)),
+    ]
+
+
+@_gradient_of(
+    "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Split", "Slice", "Pad", "Gather",
+    "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Concat",
+)  # fmt: skip
+def _of_moving(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients:
+    """What moves numbers is run on the numbers' positions; −1 is a number of no input."""
+    data = len(inputs) if node.operator == "Concat" else 1
+    first, places = 0, list[Array | None]()
+    for one in inputs[:data]:
+        assert one is not None
+        places.append(np.arange(first, first + one.size).reshape(one.shape))
+        first += one.size
+    others = list(inputs[data:])
+    if node.operator == "Pad":
+        node = OnnxNode(
+            "Pad", node.name, node.inputs, node.outputs,
+            {**node.attributes, "value": -1.0}, node.opset,
+        )  # fmt: skip
+        if node.opset >= 11:
+            others = [others[0], np.asarray(-1), *others[2:]]
+    moved = FUNCTIONS[node.operator](node, *places, *others)
+    sources = moved[_index_of(node, y)] if isinstance(moved, tuple) else moved
+    inside = sources >= 0
+    sums = np.bincount(sources[inside], dy[inside].astype(np.float64), first)
+    result, first = list[Array | None](), 0
+    for one in inputs[:data]:
+        assert one is not None
+        result.append(sums[first : first + one.size].reshape(one.shape))
+        first += one.size
+    return [*result, *[None] * (len(inputs) - data)]
+
+
+def _index_of(node: OnnxNode, y: Array) -> int:
+    return node.integer("result", 0)
+
+
+@_gradient_of("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL2")
+def _of_reduction(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients:
+    x, axes = inputs[0], inputs[1] if len(inputs) > 1 else None
+    assert x is not None
+    over = reduced_axes(node, x.ndim, axes)
+    kept = tuple(1 if i in over else side for i, side in enumerate(x.shape))
+    wide, largest = dy.reshape(kept), y.reshape(kept)
+    if node.operator == "ReduceSum":
+        dx = np.broadcast_to(wide, x.shape)
+    elif node.operator == "ReduceMean":
+        dx = np.broadcast_to(wide / prod(x.shape[i] for i in over), x.shape)
+    elif node.operator == "ReduceL2":
+        dx = wide * x / np.where(largest == 0, 1, largest)
+    else:
+        chosen = x == largest  # equal numbers share the gradient
+        dx = wide * chosen / np.maximum(1, chosen.sum(over, keepdims=True))
+    return [dx, *[None] * (len(inputs) - 1)]
+
+
+@_gradient_of("Softmax", "LogSoftmax")
+def _of_softmax(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients:
+    axis, flat = softmax_axis(node, y.ndim)
+    axes = tuple(range(axis, y.ndim)) if flat else (axis,)
+    if node.operator == "LogSoftmax":
+        return [dy - np.exp(y) * dy.sum(axes, keepdims=True)]
+    return [y * (dy - (dy * y).sum(axes, keepdims=True))]
+
+
+@_gradient_of("MatMul")
+def _of_matmul(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients:
+    a, b = inputs
+    assert a is not None
+    assert b is not None
+    left, right = (a[None] if a.ndim == 1 else a), (b[:, None] if b.ndim == 1 else b)
+    whole = dy
+    if b.ndim == 1:
+        whole = whole[..., None]
+    if a.ndim == 1:
+        whole = np.expand_dims(whole, -2)
+    da = np.matmul(whole, np.swapaxes(right, -1, -2))
+    db = np.matmul(np.swapaxes(left, -1, -2), whole)
+    return [
+        summed_to(left.shape, da).reshape(a.shape),
+        summed_to(right.shape, db).reshape(b.shape),
+    ]
+
+
+@_gradient_of("Gemm")
+def _of_gemm(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients:
+    a, b = inputs[:2]
+    assert a is not None
+    assert b is not None
+    left = a.T if node.integer("transA", 0) else a
+    right = b.T if node.integer("transB", 0) else b
+    alpha = node.number("alpha", 1.0)
+    da, db = alpha * dy @ right.T, alpha * left.T @ dy
+    result: list[Array | None] = [
+        da.T if node.integer("transA", 0) else da,
+        db.T if node.integer("transB", 0) else db,
+    ]
+    if len(inputs) > 2:
+        c = inputs[2]
+        result.append(None if c is None else summed_to(c.shape, node.number("beta", 1.0) * dy))
+    return result
+
+
+@_gradient_of("LayerNormalization")
+def _of_layer_normalization(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients:
+    x, scale = inputs[:2]
+    assert x is not None
+    assert scale is not None
+    axes = tuple(range(as_axis(node, node.integer("axis", -1), x.ndim), x.ndim))
+    mean = x.mean(axes, keepdims=True)
+    inverse = 1 / np.sqrt(x.var(axes, keepdims=True) + node.number("epsilon", 1e-5))
+    normal, d = (x - mean) * inverse, dy * scale
+    inner = d - d.mean(axes, keepdims=True) - normal * (d * normal).mean(axes, keepdims=True)
+    result: list[Array | None] = [inner * inverse, summed_to(scale.shape, dy * normal)]
+    if len(inputs) > 2:
+        bias = inputs[2]
+        result.append(None if bias is None else summed_to(bias.shape, dy))
+    return result

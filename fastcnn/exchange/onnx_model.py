@@ -1,0 +1,440 @@
+"""``OnnxModel``: the model of an ONNX file, which plans a program for each shape that comes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from json import dumps
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastcnn.core.arguments import Array as Floats
+from fastcnn.core.files import FilePath
+from fastcnn.core.quoting import quoted
+from fastcnn.core.scalars import count
+from fastcnn.core.settings import get_math
+from fastcnn.engine.registry import imported, whole_nets_refused
+from fastcnn.exchange import onnx_images, onnx_numbers, onnx_products, onnx_shapes
+from fastcnn.exchange.onnx_functions import Array, OnnxFileError
+from fastcnn.exchange.onnx_layer import OnnxOperation
+from fastcnn.exchange.onnx_reading import Declared, OnnxGraph
+from fastcnn.exchange.onnx_tracing import LayerStore, NeedsInputs, NotBatched, Trace, Value
+from fastcnn.models import layer_by_layer
+from fastcnn.models.graph import Graph
+from fastcnn.models.model import Model
+from fastcnn.models.net import Net
+from fastcnn.nn.layers import Layer, Reshape, Shape, Tensor
+from fastcnn.nn.layers.description import to_dict
+
+EMITTER_MODULES = (onnx_images, onnx_numbers, onnx_products, onnx_shapes)
+"""Modules whose functions make layers of nodes; they enter themselves when they are imported."""
+
+MOST_TRACES = 64
+MOST_PROGRAMS = 16
+PROBES = (64, 224, 32, 128, 256, 96, 160, 320, 48, 512, 8, 16, 1)
+"""Numbers that stand for a free size until samples come."""
+
+Inputs = ArrayLike | Mapping[str, ArrayLike] | Sequence[ArrayLike]
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What a file becomes for inputs of known shapes.
+
+    Attributes:
+        graph: the layers.
+        outputs: the values of the file's outputs.
+        used: the numbers of the inputs that the graph takes.
+        batched: whether the first axis of all inputs is the batch.
+    """
+
+    graph: Graph
+    outputs: tuple[Value, ...]
+    used: tuple[int, ...]
+    batched: bool
+
+
+class OnnxModel(Model):
+    """The model of an ONNX file; :func:`fastcnn.load_onnx` makes it.
+
+    It is a :class:`fastcnn.Model` for the sizes that the file declares, and trains as such. Where
+    the file leaves sizes free, ``predict`` takes any that fit, and plans a program for each shape
+    when it first comes; all programs use the same weights.
+    """
+
+    def __init__(self, source: OnnxGraph, *, channels_last: bool, dtype: Any) -> None:
+        store = LayerStore(dtype=np.dtype(dtype))
+        self._source, self._channels_last, self._store = source, channels_last, store
+        self._whole, self._needed = False, frozenset[str]()
+        graph = self._first_graph()
+        Net.__init__(self, graph, dtype=np.dtype(dtype).name)
+        self._usual = self._of_sigmoid = self._raw  # type: ignore[assignment]
+        shapes = tuple(tensor.shape for tensor in self._starts)
+        del self._starts
+        self._known.is_known("layout")
+        self._build_anew(shapes)
+        own = dict(zip(map(id, graph.layers), self.layers, strict=True))
+        store.layers = {
+            key: own[id(layer)] for key, layer in store.layers.items() if id(layer) in own
+        }
+        self._traces: OrderedDict[tuple[Shape, ...], Traced] = OrderedDict()
+        self._programs: OrderedDict[str, Any] = OrderedDict()
+
+    def _first_graph(self) -> Graph:
+        """The layers that the model is built of."""
+        self._starts = [Tensor((1,))]
+        while not self._needed:
+            try:
+                graph = self._probe().graph
+            except NeedsInputs as error:
+                if not error.names:
+                    raise OnnxFileError("a shape depends on numbers that nothing gives") from None
+                self._needed, self._whole = frozenset(error.names), True
+                self._starts = [Tensor((1,))]
+                break
+            return graph if graph.nodes else _nothing()
+        return _nothing()
+
+    # --- traces -----------------------------------------------------------------------------------
+
+    def _probe(self) -> Traced:
+        """The trace that the model is built of: of the sizes declared, and some for free ones."""
+        errors: list[OnnxFileError] = []
+        for probe in PROBES:
+            shapes = [self._probe_shape(one, probe) for one in self._source.inputs]
+            layers = dict(self._store.layers)
+            try:
+                return self._traced_for(tuple(shapes), None, first=True)
+            except OnnxFileError as error:
+                errors.append(error)
+                self._store.layers = layers
+            if all(_is_fixed(one) for one in self._source.inputs):
+                break
+        raise errors[0]
+
+    def _probe_shape(self, declared: Declared, probe: int) -> Shape:
+        if declared.shape is None:
+            raise OnnxFileError(
+                f"input {quoted(declared.name)} has no declared number of axes, which fastcnn needs"
+            )
+        free = [side for side in declared.shape[1:] if not isinstance(side, int)]
+        result = []
+        for i, side in enumerate(declared.shape):
+            if isinstance(side, int):
+                result.append(side)
+            elif i == 0:
+                result.append(2)
+            else:
+                channels = i == 1 and len(declared.shape) == 4 and len(free) == 3
+                result.append(3 if channels else probe)
+        return tuple(result)
+
+    def _traced_for(
+        self, shapes: tuple[Shape, ...], arrays: dict[str, Array] | None = None, first: bool = False
+    ) -> Traced:
+        """The layers for inputs of these shapes, of which some are known by name."""
+        lead = {shape[0] for shape in shapes if shape}
+        can_batch = not self._whole and len(lead) == 1 and all(shapes) and 0 not in lead
+        if can_batch:
+            try:
+                return self._trace(shapes, arrays or {}, batched=True)
+            except NotBatched:
+                if first:
+                    self._whole = max(lead) > 1
+        try:
+            return self._trace(shapes, arrays or {}, batched=False)
+        except NotBatched:
+            raise OnnxFileError(
+                "the file needs a shape without numbers, which no layer has"
+            ) from None
+
+    def _trace(
+        self, shapes: tuple[Shape, ...], arrays: dict[str, Array], *, batched: bool
+    ) -> Traced:
+        last = self._channels_last and batched
+        trace = Trace(
+            self._source, shapes, self._store, batched=batched, channels_last=last,
+            known_inputs=arrays,
+        )  # fmt: skip
+        graph, outputs, used = trace.finished(last)
+        self._starts = [trace.tensors[i] for i in used] or [Tensor((1,))]
+        return Traced(graph, tuple(outputs), tuple(used), batched)
+
+    def _traced_with(self, arrays: list[Array]) -> Traced:
+        """The layers for a file whose shapes depend on the numbers of some inputs."""
+        named = {one.name: array for one, array in zip(self._source.inputs, arrays, strict=True)}
+        while True:
+            known = {name: named[name] for name in self._needed}
+            try:
+                return self._traced_for(self._file_shapes(arrays), known)
+            except NeedsInputs as error:
+                if error.names <= self._needed:
+                    raise OnnxFileError("a shape depends on numbers that nothing gives") from None
+                self._needed |= error.names
+
+    def _traced(self, shapes: tuple[Shape, ...]) -> Traced:
+        """The layers for inputs of these shapes, from the memory of the last ones."""
+        try:
+            self._traces.move_to_end(shapes)
+            return self._traces[shapes]
+        except KeyError:
+            pass
+        known = len(self._store.layers)
+        traced = self._traced_for(shapes)
+        del self._starts
+        if len(self._store.layers) > known:
+            names = list(self._store.layers)[known:]
+            for name in names:
+                del self._store.layers[name]
+            raise ValueError(
+                f"inputs of shapes {', '.join(map(str, shapes))} need other weights than the file "
+                f"has, for {', '.join(map(quoted, names[:3]))}"
+            )
+        while len(self._traces) >= MOST_TRACES:
+            self._traces.popitem(last=False)
+        self._traces[shapes] = traced
+        return traced
+
+    # --- predictions ------------------------------------------------------------------------------
+
+    def predict(self, x: Inputs, batch_size: int = 256) -> Any:
+        """The outputs of the file: an array, or a list in the file's order for several.
+
+        Args:
+            x: an array; for several inputs a dict by their names, or a list in the file's order.
+                Layout and types are those that the file declares; with
+                ``layout="channels_last"`` images are NHWC.
+            batch_size: samples that run together, where nothing in the file mixes samples.
+
+        Raises:
+            TypeError, ValueError: a wrong argument, or an input of another shape or type.
+        """
+        size, arrays = count("batch_size", batch_size), self._arrays_of(x)
+        if self.loss is not None and len(arrays) == 1 and self._fits_main(arrays):
+            return super().predict(arrays[0], size)
+        lead = {len(array) if array.ndim else 0 for array in arrays}
+        n = max(lead, default=0)
+        if n > size and len(lead) == 1 and not self._whole and self._splits(arrays, size):
+            parts = [
+                self._outputs_for([array[i : i + size] for array in arrays])
+                for i in range(0, n, size)
+            ]
+            results = [np.concatenate(several) for several in zip(*parts, strict=True)]
+        else:
+            results = self._outputs_for(arrays)
+        return results[0] if len(results) == 1 else results
+
+    def _splits(self, arrays: list[Array], size: int) -> bool:
+        """Whether parts of the batch give parts of the outputs."""
+        traced = self._traced(self._file_shapes([array[:size] for array in arrays]))
+        alike = all(value.batch == 0 for value in traced.outputs)
+        free = all(
+            one.shape is not None and not isinstance(one.shape[0], int)
+            for one in self._source.inputs
+        )
+        return traced.batched and alike and free
+
+    def _fits_main(self, arrays: list[Array]) -> bool:
+        return arrays[0].ndim > 0 and arrays[0].shape[1:] == self.input_shape
+
+    def _arrays_of(self, x: Inputs) -> list[Array]:
+        """The inputs in the file's order, checked against what it declares."""
+        declared = self._source.inputs
+        names = [one.name for one in declared]
+        if isinstance(x, Mapping):
+            unknown = [name for name in x if name not in names]
+            missing = [name for name in names if name not in x]
+            if unknown or missing:
+                raise ValueError(
+                    f"x must have an array for each of {quoted(names)}, got {quoted(list(x))}"
+                )
+            several: list[Any] = [x[name] for name in names]
+        elif len(declared) == 1:
+            several = [x]
+        elif isinstance(x, list | tuple) and len(x) == len(declared):
+            several = list(x)
+        else:
+            raise ValueError(f"x must be a dict with an array for each of {quoted(names)}")
+        return [
+            self._checked_array(one, array) for one, array in zip(declared, several, strict=True)
+        ]
+
+    def _checked_array(self, declared: Declared, x: Any) -> Array:
+        array: Array = np.asarray(x)
+        name = f"x[{declared.name!r}]"
+        fits = array.dtype == declared.dtype or (
+            array.dtype.kind == "f"
+            and (declared.dtype.kind == "f" or declared.dtype.name == "bfloat16")
+        )
+        if not fits:
+            raise TypeError(
+                f"{name} must be numbers of type {declared.dtype}, as the file declares, got "
+                f"{array.dtype}; convert them with astype"
+            )
+        sides = declared.shape or ()
+        if self._channels_last and not self._whole and len(sides) == 4:
+            sides = sides[0], sides[2], sides[3], sides[1]
+        wrong = len(sides) != array.ndim or any(
+            isinstance(side, int) and side != actual
+            for side, actual in zip(sides, array.shape, strict=False)
+        )
+        if wrong:
+            raise ValueError(f"{name} must have the shape {_shown(sides)}, got {array.shape}")
+        return array
+
+    def _file_shapes(self, arrays: list[Array]) -> tuple[Shape, ...]:
+        """The shapes of the inputs in the layout of the file."""
+        last = self._channels_last and not self._whole
+        return tuple(
+            (a.shape[0], a.shape[3], a.shape[1], a.shape[2]) if last and a.ndim == 4 else a.shape
+            for a in arrays
+        )
+
+    def _outputs_for(self, arrays: list[Array]) -> list[Array]:
+        """The outputs of the file for its inputs."""
+        if self._source.inputs and self._channels_last and self._whole:
+            arrays = [a.transpose(0, 3, 1, 2) if a.ndim == 4 else a for a in arrays]
+        if not self._whole and arrays and all(a.ndim and not len(a) for a in arrays):
+            return self._of_no_samples(arrays)
+        if self._needed:
+            traced = self._traced_with(arrays)
+        else:
+            traced = self._traced(self._file_shapes(arrays))
+        inputs = []
+        for i in traced.used:
+            array = arrays[i] if traced.batched else arrays[i][None]
+            array = array[:, None] if array.ndim == 1 else array
+            inputs.append(np.ascontiguousarray(array, self.dtype))
+        computed = iter(self._run(traced, inputs)) if traced.graph.nodes else iter(())
+        return [
+            self._output(value, None if value.constant is not None else next(computed), traced)
+            for value in traced.outputs
+        ]
+
+    def _of_no_samples(self, arrays: list[Array]) -> list[Array]:
+        """The outputs for an empty batch, whose shapes are those of a sample."""
+        one = [np.zeros((1, *a.shape[1:]), a.dtype) for a in arrays]
+        outputs = self._traced(self._file_shapes(one)).outputs
+        results = []
+        for value, result in zip(outputs, self._outputs_for(one), strict=True):
+            at = value.batch if value.batch is not None else 0
+            results.append(result.take([], at) if result.ndim else result)
+        return results
+
+    def _run(self, traced: Traced, inputs: list[Floats]) -> list[Floats]:
+        """The outputs of the graph, by a compiled program where one serves."""
+        graph = traced.graph
+        if not traced.batched or whole_nets_refused(self.engine) is not None:
+            return layer_by_layer.forward(graph, inputs, self.engine)
+        executor = self._program_of(graph, tuple(array.shape[1:] for array in inputs))
+        results = None if executor is None else executor.forward(inputs)
+        return layer_by_layer.forward(graph, inputs, self.engine) if results is None else results
+
+    def _program_of(self, graph: Graph, shapes: tuple[Shape, ...]) -> Any:
+        """The executor of a graph; equal graphs on equal shapes have one."""
+        if self._derived_for != self._ownership.version:
+            self._derive()
+            self._programs.clear()
+        key = self._signature(graph, shapes)
+        if key in self._programs:
+            self._programs.move_to_end(key)
+            return self._programs[key]
+        imported("fastcnn.models.execution")
+        from fastcnn.models.execution import Executor, compiles
+
+        executor = Executor(graph, self._weights, shapes) if compiles() else None
+        while len(self._programs) >= MOST_PROGRAMS:
+            self._programs.popitem(last=False)
+        return self._programs.setdefault(key, executor)
+
+    def _signature(self, graph: Graph, shapes: tuple[Shape, ...]) -> str:
+        owned = {id(layer): i for i, layer in enumerate(self.layers)}
+        layers = [
+            owned[id(layer)] if id(layer) in owned else _description(layer)
+            for layer in graph.layers
+        ]
+        return dumps([get_math(), layers, graph.as_dict(), shapes])
+
+    def _output(self, value: Value, computed: Floats | None, traced: Traced) -> Array:
+        """An output as the file declares it."""
+        if computed is None:
+            assert value.constant is not None
+            return value.constant.copy()
+        result: Array = computed
+        if not value.axes:  # a sample without axes is stored with one of one number
+            result = computed[:, 0]
+        if value.batch is None:
+            result = result[0]
+        elif value.batch:
+            result = np.moveaxis(result, 0, value.batch)
+        if value.dtype == np.bool_:
+            truths: Array = result != 0
+            return truths
+        kind = value.dtype
+        return (
+            np.array(result, kind, order="C")
+            if result.dtype != kind or not result.flags.owndata
+            else result
+        )
+
+    # --- the rest ---------------------------------------------------------------------------------
+
+    def save(self, path: FilePath) -> None:
+        """Write the model for the sizes that it was built for, as :meth:`fastcnn.Model.save`.
+
+        Raises ``ValueError`` for a file whose inputs or outputs are no samples of floats.
+        """
+        main = self._main()
+        plain = main.batched and main.used == tuple(range(len(self._source.inputs)))
+        if not plain or any(
+            value.constant is not None or value.batch != 0 or value.dtype != self.dtype
+            for value in main.outputs
+        ):
+            raise ValueError(
+                "the model cannot be saved, because a model file holds nets whose inputs and "
+                "outputs are samples of floats; keep the ONNX file"
+            )
+        super().save(path)
+
+    def _main(self) -> Traced:
+        return self._probe()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        state.pop("_traces", None)
+        state.pop("_programs", None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        object.__setattr__(self, "_traces", OrderedDict())
+        object.__setattr__(self, "_programs", OrderedDict())
+
+
+def _description(layer: Layer) -> Any:
+    described: Any = to_dict(layer)
+    if isinstance(layer, OnnxOperation) and layer.state:
+        described = [described, {k: hash(v.tobytes()) for k, v in layer.state.items()}]
+    return described
+
+
+def _nothing() -> Graph:
+    """The graph of a file whose outputs need no inputs."""
+    from fastcnn.models.graph import chain
+
+    return chain([Reshape((1,))])
+
+
+def _is_fixed(declared: Declared) -> bool:
+    return declared.shape is not None and all(isinstance(side, int) for side in declared.shape)
+
+
+def _shown(sides: Sequence[Any]) -> str:
+    return (
+        "("
+        + ", ".join(str(side) if isinstance(side, int) else str(side or "?") for side in sides)
+        + ")"
+    )

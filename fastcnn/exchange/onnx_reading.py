@@ -1,0 +1,437 @@
+"""Reading of ONNX files into graphs of our own types, with every check that needs no computation.
+
+Files may be hostile. The wire format is walked once before it is parsed, so that a small file
+cannot become millions of objects. Sizes of tensors are compared with the bytes that are there.
+External data lie in the file's folder, and no link leads out of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from math import prod
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fastcnn.core.files import FilePath
+from fastcnn.core.quoting import quoted
+from fastcnn.core.reading import open_regular
+from fastcnn.exchange.onnx_functions import FUNCTIONS, Array, OnnxFileError, OnnxNode
+from fastcnn.exchange.onnx_functions.elementwise import dtype_named
+from fastcnn.exchange.onnx_functions.nodes import Attribute
+
+FIRST_OPSET = 7
+MOST_NODES = 200_000
+MOST_FIELDS = 3_000_000  # of the wire format, outside of tensors' numbers
+MOST_BYTES = (1 << 31) - 1  # of a file, as protobuf allows
+MOST_AXES = 32
+_DEEPEST = 60
+
+Side = int | str | None
+"""A side of a declared shape: a number, the name of a free size, or unknown."""
+
+
+@dataclass(frozen=True)
+class Declared:
+    """An input or output as the file declares it.
+
+    Attributes:
+        name: its name.
+        dtype: of its numbers.
+        shape: its sides; None if the file does not say how many axes there are.
+    """
+
+    name: str
+    dtype: np.dtype[np.generic]
+    shape: tuple[Side, ...] | None
+
+
+@dataclass
+class OnnxGraph:
+    """The graph of a file, whose nodes are in an order in which they can run.
+
+    Attributes:
+        inputs, outputs: as declared.
+        constants: the arrays of the file by name.
+        nodes: the calls of operators.
+        opset: the version of the operators.
+        producer: the program that wrote the file, for messages.
+    """
+
+    inputs: list[Declared]
+    outputs: list[Declared]
+    constants: dict[str, Array]
+    nodes: list[OnnxNode]
+    opset: int
+    producer: str = ""
+    folded: dict[str, Array] = field(default_factory=dict)
+
+
+def onnx_package() -> ModuleType:
+    """The package ``onnx``; a ``ModuleNotFoundError`` that says how to install it."""
+    try:
+        import onnx
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            'ONNX files need the package onnx: pip install "fastcnn[onnx]"', name="onnx"
+        ) from None
+    module: ModuleType = onnx
+    return module
+
+
+def read_onnx(path: FilePath) -> OnnxGraph:
+    """The graph of a file.
+
+    Raises:
+        OnnxFileError: the file is no ONNX file, is damaged, or needs what fastcnn does not do.
+        OSError: the file cannot be opened.
+        ModuleNotFoundError: the package ``onnx`` is not installed.
+    """
+    onnx = onnx_package()
+    name = os.fsdecode(path)
+    with open_regular(name) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MOST_BYTES:
+            raise OnnxFileError(f"{quoted(name)} has {size:,} bytes, more than {MOST_BYTES:,}")
+        data = file.read(MOST_BYTES + 1)
+    try:
+        return _graph(onnx, data, os.path.dirname(os.path.realpath(name)))
+    except OnnxFileError as error:
+        raise OnnxFileError(f"{quoted(name)}: {error}") from None
+
+
+def _graph(onnx: ModuleType, data: bytes, folder: str) -> OnnxGraph:
+    _walk(data)
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except Exception as error:  # protobuf's versions raise errors of different classes
+        raise OnnxFileError(f"it is no ONNX file: {quoted(str(error))}") from None
+    graph = model.graph
+    if not graph.node and not graph.output:
+        raise OnnxFileError("it is no ONNX file, or its graph is empty")
+    opset = _opset(onnx, model)
+    if len(graph.node) > MOST_NODES:
+        raise OnnxFileError(f"it has {len(graph.node):,} nodes, more than {MOST_NODES:,}")
+    if len(graph.sparse_initializer):
+        raise OnnxFileError("it has sparse tensors, which fastcnn does not read; make them dense")
+    _check_operators(graph, opset)
+    constants: dict[str, Array] = {}
+    for tensor in graph.initializer:
+        if not tensor.name or tensor.name in constants:
+            raise OnnxFileError(f"tensor {quoted(tensor.name)} has no name of its own")
+        constants[tensor.name] = tensor_array(tensor, folder)
+    inputs = [_declared(one, "input") for one in graph.input if one.name not in constants]
+    outputs = [_declared(one, "output") for one in graph.output]
+    nodes = [node for one in graph.node for node in _node(one, opset, constants, folder)]
+    nodes = _in_order([one.name for one in inputs], constants, nodes)
+    available = {*constants, *(one.name for one in inputs)}
+    available.update(name for node in nodes for name in node.outputs)
+    for one in outputs:
+        if one.name not in available:
+            raise OnnxFileError(f"output {quoted(one.name)} is made by no node")
+    for kind, several in (("input", inputs), ("output", outputs)):
+        if len({one.name for one in several}) < len(several):
+            raise OnnxFileError(f"two {kind}s have one name")
+    if not outputs:
+        raise OnnxFileError("it has no outputs")
+    return OnnxGraph(inputs, outputs, constants, nodes, opset, model.producer_name[:200])
+
+
+# --- the wire format ----------------------------------------------------------------------------
+
+# For each message its fields that are messages again; leaves are counted, not entered.
+_MESSAGES: dict[str, dict[int, str]] = {
+    "Model": {7: "Graph", 8: "Leaf", 14: "Leaf", 20: "Leaf", 25: "Function"},
+    "Graph": {1: "Node", 5: "Tensor", 11: "Info", 12: "Info", 13: "Info", 14: "Leaf", 15: "Sparse"},
+    "Node": {5: "Attribute", 9: "Leaf", 10: "Leaf"},
+    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 14: "Info", 22: "Sparse"},
+    "Function": {7: "Node", 9: "Leaf", 11: "Attribute", 12: "Info", 14: "Leaf"},
+    "Sparse": {1: "Tensor", 2: "Tensor"},
+    "Tensor": {13: "Leaf", 16: "Leaf"},
+    "Info": {2: "Type", 4: "Leaf"},
+    "Type": {1: "TensorType", 4: "Leaf", 5: "Leaf", 8: "Leaf", 9: "Leaf"},
+    "TensorType": {2: "Shape"},
+    "Shape": {1: "Leaf"},
+    "Leaf": {},
+}
+
+
+def _walk(data: bytes) -> None:
+    """Raise an error for a file with too many fields, or messages too deep in each other."""
+    count = 0
+    waiting = [(0, len(data), "Model", 0)]
+    while waiting:
+        at, end, kind, depth = waiting.pop()
+        inner = _MESSAGES[kind]
+        if depth > _DEEPEST:
+            raise OnnxFileError("its messages lie too deep in each other")
+        while at < end:
+            count += 1
+            if count > MOST_FIELDS:
+                raise OnnxFileError(f"it has more than {MOST_FIELDS:,} fields")
+            tag, at = _varint(data, at, end)
+            wire = tag & 7
+            if wire == 0:
+                _, at = _varint(data, at, end)
+            elif wire == 1:
+                at += 8
+            elif wire == 5:
+                at += 4
+            elif wire == 2:
+                length, at = _varint(data, at, end)
+                if length > end - at:
+                    raise OnnxFileError("it is no ONNX file, or it ends too early")
+                if tag >> 3 in inner:
+                    waiting.append((at, at + length, inner[tag >> 3], depth + 1))
+                at += length
+            else:
+                raise OnnxFileError("it is no ONNX file, or it is damaged")
+        if at > end:
+            raise OnnxFileError("it is no ONNX file, or it ends too early")
+
+
+def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < end and shift < 70:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at += 1
+        if byte < 128:
+            return value, at
+        shift += 7
+    raise OnnxFileError("it is no ONNX file, or it ends too early")
+
+
+# --- tensors ------------------------------------------------------------------------------------
+
+_FIELDS = {
+    1: "float_data", 11: "double_data", 7: "int64_data", 12: "uint64_data", 13: "uint64_data",
+    **dict.fromkeys((2, 3, 4, 5, 6, 9, 10, 16), "int32_data"),
+}  # fmt: skip
+
+
+def tensor_array(tensor: Any, folder: str) -> Array:
+    """A tensor of the file as an array."""
+    label = f"tensor {quoted(tensor.name)}"
+    shape = tuple(int(side) for side in tensor.dims)
+    if len(shape) > MOST_AXES or any(side < 0 for side in shape):
+        raise OnnxFileError(f"{label} has the shape {shape[:40]}, which no array can have")
+    kind = dtype_named(tensor.data_type)
+    if kind is None:
+        raise OnnxFileError(
+            f"{label} has the element type {tensor.data_type}, which fastcnn does not read"
+        )
+    if tensor.HasField("segment"):
+        raise OnnxFileError(f"{label} is a segment of another tensor, which fastcnn does not read")
+    numbers, size = prod(shape), prod(shape) * kind.itemsize
+    if tensor.data_location == 1:
+        raw: bytes = _external(tensor, folder, size, label)
+    elif tensor.HasField("raw_data"):
+        raw = tensor.raw_data
+        if len(raw) != size:
+            raise OnnxFileError(f"{label} of shape {shape} needs {size} bytes, got {len(raw)}")
+    else:
+        values = getattr(tensor, _FIELDS[tensor.data_type])
+        if len(values) != numbers:
+            raise OnnxFileError(
+                f"{label} of shape {shape} needs {numbers} numbers, got {len(values)}"
+            )
+        if tensor.data_type in (10, 16):  # 16 bits of a float in an integer
+            bits = np.fromiter(values, np.int64, numbers)
+            return bits.astype(np.uint16).view(kind).reshape(shape)
+        return np.array(values, np.int64 if kind.kind in "ib" else None).astype(kind).reshape(shape)
+    little = kind.newbyteorder("<") if kind.kind in "iufb" else kind
+    array = np.frombuffer(raw, np.uint8 if kind == np.bool_ else little, numbers)
+    result = (array != 0) if kind == np.bool_ else array.astype(kind, copy=False)
+    return result.reshape(shape)
+
+
+def _external(tensor: Any, folder: str, size: int, label: str) -> bytes:
+    """The bytes of a tensor that lie in another file of the folder."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    if not location or "\0" in location or os.path.isabs(location) or "\\" in location:
+        raise OnnxFileError(f"{label} lies in {quoted(location)}, which is no file of the folder")
+    path = os.path.realpath(os.path.join(folder, location))
+    if os.path.commonpath([path, os.path.realpath(folder)]) != os.path.realpath(folder):
+        raise OnnxFileError(f"{label} lies in {quoted(location)}, outside of the file's folder")
+    try:
+        offset = int(entries.get("offset", "0")[:20] or 0)
+        length = int(entries.get("length", str(size))[:20] or size)
+    except ValueError:
+        raise OnnxFileError(f"{label}: offset and length of its data must be integers") from None
+    if offset < 0 or length != size:
+        raise OnnxFileError(f"{label} needs {size} bytes of {quoted(location)}, got {length}")
+    try:
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size < offset + size:
+                raise OnnxFileError(f"{label}: {quoted(location)} ends before its data")
+            file.seek(offset)
+            data = file.read(size)
+    except OSError as error:
+        raise OnnxFileError(f"{label}: {quoted(location)} cannot be read: {error}") from None
+    if len(data) != size:
+        raise OnnxFileError(f"{label}: {quoted(location)} ends before its data")
+    return data
+
+
+# --- nodes --------------------------------------------------------------------------------------
+
+
+def _opset(onnx: ModuleType, model: Any) -> int:
+    versions = {one.domain: one.version for one in model.opset_import}
+    opset = versions.get("", versions.get("ai.onnx"))
+    newest = onnx.defs.onnx_opset_version()
+    if opset is None:
+        raise OnnxFileError("it does not say which version of the operators it uses")
+    if not FIRST_OPSET <= opset <= newest:
+        raise OnnxFileError(
+            f"it uses version {opset} of the operators, and fastcnn reads {FIRST_OPSET} to {newest}"
+            f"; convert it with onnx.version_converter"
+        )
+    return int(opset)
+
+
+OPERATORS = {*FUNCTIONS, "Constant"}
+"""Every operator that can be read."""
+
+
+def _check_operators(graph: Any, opset: int) -> None:
+    missing: dict[str, list[str]] = {}
+    for one in graph.node:
+        known = one.domain in ("", "ai.onnx") and one.op_type in OPERATORS
+        if not known:
+            name = f"{one.domain}.{one.op_type}" if one.domain else one.op_type
+            label = one.name or (one.output[0] if one.output else "")
+            missing.setdefault(quoted(name), []).append(quoted(label))
+    if not missing:
+        return
+    listing = [
+        f"{name} (node {', '.join(labels[:3])}{' and more' if len(labels) > 3 else ''})"
+        for name, labels in list(missing.items())[:50]
+    ]
+    raise OnnxFileError(f"fastcnn lacks these operators: {'; '.join(listing)}")
+
+
+def _node(one: Any, opset: int, constants: dict[str, Array], folder: str) -> Iterator[OnnxNode]:
+    """A node as our own type; a constant goes to ``constants`` instead."""
+    label = f"node {quoted(one.name or (one.output[0] if one.output else ''))} ({one.op_type})"
+    attributes: dict[str, Attribute] = {}
+    tensors: dict[str, Array] = {}
+    for attribute in one.attribute:
+        kind = attribute.type
+        if attribute.name in attributes or attribute.name in tensors:
+            raise OnnxFileError(f"{label} has two attributes {quoted(attribute.name)}")
+        if kind == 4:
+            tensors[attribute.name] = tensor_array(attribute.t, folder)
+        elif kind in _READERS and not attribute.ref_attr_name:
+            attributes[attribute.name] = _READERS[kind](attribute)
+        else:
+            raise OnnxFileError(f"{label}: {quoted(attribute.name)} is of a kind it cannot have")
+    inputs, outputs = list(one.input), list(one.output)
+    if not outputs or (one.op_type != "Split" and not any(outputs)):
+        raise OnnxFileError(f"{label} has no outputs")
+    if one.op_type == "Constant":
+        if outputs[0] in constants:
+            raise OnnxFileError(f"{label} makes {quoted(outputs[0])}, which is there already")
+        constants[outputs[0]] = _constant(label, attributes, tensors)
+        return
+    if one.op_type == "ConstantOfShape" and "value" in tensors:
+        name = f"{outputs[0]}:value"
+        while name in constants:
+            name += "'"
+        constants[name] = tensors.pop("value")
+        inputs.append(name)
+    if tensors:
+        raise OnnxFileError(f"{label}: {quoted(min(tensors))} is of a kind it cannot have")
+    yield OnnxNode(one.op_type, one.name, tuple(inputs), tuple(outputs), attributes, opset)
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
+_READERS: dict[int, Any] = {
+    1: lambda a: float(a.f),
+    2: lambda a: int(a.i),
+    3: lambda a: _text(a.s),
+    6: lambda a: [float(one) for one in a.floats],
+    7: lambda a: [int(one) for one in a.ints],
+    8: lambda a: [_text(one) for one in a.strings],
+}
+
+
+def _constant(label: str, attributes: dict[str, Attribute], tensors: dict[str, Array]) -> Array:
+    if "value" in tensors and len(tensors) == 1 and not attributes:
+        return tensors["value"]
+    kinds = {
+        "value_float": np.float32, "value_floats": np.float32,
+        "value_int": np.int64, "value_ints": np.int64,
+    }  # fmt: skip
+    if len(attributes) == 1 and not tensors:
+        ((name, value),) = attributes.items()
+        if name in kinds:
+            return np.asarray(value, kinds[name])
+    raise OnnxFileError(f"{label} holds no tensor of numbers")
+
+
+def _declared(info: Any, what: str) -> Declared:
+    if info.type.WhichOneof("value") != "tensor_type":
+        raise OnnxFileError(f"{what} {quoted(info.name)} is no tensor, which is all fastcnn takes")
+    declared = info.type.tensor_type
+    kind = dtype_named(declared.elem_type)
+    if kind is None:
+        raise OnnxFileError(
+            f"{what} {quoted(info.name)} has the element type {declared.elem_type}, which fastcnn "
+            f"does not take"
+        )
+    if not declared.HasField("shape"):
+        return Declared(info.name, kind, None)
+    sides: list[Side] = []
+    for dim in declared.shape.dim:
+        if dim.HasField("dim_value"):
+            sides.append(int(dim.dim_value) if dim.dim_value >= 0 else None)
+        else:
+            sides.append(dim.dim_param or None)
+    if len(sides) > MOST_AXES:
+        raise OnnxFileError(f"{what} {quoted(info.name)} has {len(sides)} axes")
+    return Declared(info.name, kind, tuple(sides))
+
+
+def _in_order(
+    inputs: Iterable[str], constants: dict[str, Array], nodes: list[OnnxNode]
+) -> list[OnnxNode]:
+    """The nodes, each behind those that it takes values of."""
+    maker: dict[str, int] = {}
+    start = {*inputs, *constants}
+    for i, node in enumerate(nodes):
+        for name in filter(None, node.outputs):
+            if name in maker or name in start:
+                raise OnnxFileError(f"{node} makes {quoted(name)}, which is there already")
+            maker[name] = i
+    users: dict[int, list[int]] = {}
+    missing = [0] * len(nodes)
+    for i, node in enumerate(nodes):
+        for name in set(filter(None, node.inputs)):
+            if name in maker:
+                users.setdefault(maker[name], []).append(i)
+                missing[i] += 1
+            elif name not in start:
+                raise OnnxFileError(f"{node} takes {quoted(name)}, which nothing makes")
+    ready = [i for i in reversed(range(len(nodes))) if not missing[i]]
+    result: list[OnnxNode] = []
+    while ready:
+        i = ready.pop()
+        result.append(nodes[i])
+        for user in reversed(users.get(i, [])):
+            missing[user] -= 1
+            if not missing[user]:
+                ready.append(user)
+    if len(result) < len(nodes):
+        stuck = next(node for node, count in zip(nodes, missing, strict=True) if count)
+        raise OnnxFileError(f"{stuck} is part of a cycle")
+    return result

@@ -1,0 +1,355 @@
+"""Models of ONNX files: ONNX's own cases for each operator, and nets made for their patterns."""
+
+from __future__ import annotations
+
+import warnings
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastcnn
+from fastcnn.exchange.onnx_functions import OnnxFileError
+
+onnx = pytest.importorskip("onnx", reason="files are read through the package onnx")
+
+OPERATORS = (
+    "Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool",
+    "BatchNormalization", "LayerNormalization", "Relu", "LeakyRelu", "PRelu", "Elu", "Clip",
+    "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Erf", "Gelu", "Softmax", "LogSoftmax", "Add",
+    "Sub", "Mul", "Div", "Pow", "Sqrt", "Exp", "Log", "Sum", "Min", "Max", "Gemm", "MatMul",
+    "Concat", "Split", "Slice", "Pad", "Resize", "Upsample", "DepthToSpace", "Reshape", "Flatten",
+    "Transpose", "Squeeze", "Unsqueeze", "ReduceMean", "ReduceSum", "ReduceMax", "LRN", "Constant",
+    "ConstantOfShape", "Identity", "Dropout", "Shape", "Gather", "Cast", "Range", "Expand", "Where",
+    "Equal",
+)  # fmt: skip
+
+SKIPPED = {
+    "training_dropout_default": "training",
+    "training_dropout_default_mask": "training",
+    "training_dropout": "training",
+    "training_dropout_mask": "training",
+    "equal_string": "text",
+    "equal_string_broadcast": "text",
+    "identity_sequence": "sequences of tensors",
+    "identity_opt": "optional tensors",
+}
+"""Cases of what is no prediction, or no tensor of numbers: they are refused, with a reason."""
+NARROW = ("FLOAT8", "FLOAT4", "INT4", "INT2")
+"""Element types of less than 16 bits, which NumPy lacks; casts from and to them are refused."""
+
+
+@lru_cache
+def node_cases() -> dict[str, list[Any]]:
+    """ONNX's cases by operator, those of one node or of several."""
+    from onnx.backend.test.case.node import collect_testcases
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # ONNX's cases overflow on purpose
+        cases = collect_testcases(None)
+    result: dict[str, list[Any]] = {name: [] for name in (*OPERATORS, "several")}
+    for case in cases:
+        kinds = {node.op_type for node in case.model.graph.node}
+        if kinds <= set(OPERATORS):
+            result[min(kinds) if len(kinds) == 1 else "several"].append(case)
+    return result
+
+
+def is_refused(name: str) -> bool:
+    return name in SKIPPED or any(kind in name for kind in NARROW)
+
+
+@pytest.mark.parametrize("operator", [*OPERATORS, "several"])
+def test_onnx_own_cases(operator: str, tmp_path: Path) -> None:
+    cases = node_cases()[operator]
+    assert cases
+    for case in cases:
+        path = tmp_path / f"{case.name}.onnx"
+        path.write_bytes(case.model.SerializeToString())
+        if is_refused(case.name.removeprefix("test_")):
+            with pytest.raises(OnnxFileError):
+                model = fastcnn.load_onnx(path)
+                model.predict(case_inputs(case, case.data_sets[0][0]))
+            continue
+        model = fastcnn.load_onnx(path)
+        model.engine = "im2col"
+        for inputs, outputs in case.data_sets:
+            results = model.predict(case_inputs(case, inputs))
+            results = results if isinstance(results, list) else [results]
+            for expected, result in zip(map(as_array, outputs), results, strict=True):
+                assert result.dtype == expected.dtype, case.name
+                assert result.shape == expected.shape, case.name
+                np.testing.assert_allclose(
+                    result.astype(np.float64), expected.astype(np.float64),
+                    rtol=case.rtol, atol=1e-6, err_msg=case.name,
+                )  # fmt: skip
+
+
+def case_inputs(case: Any, arrays: list[Any]) -> dict[str, Any]:
+    names = [one.name for one in case.model.graph.input]
+    return dict(zip(names, map(as_array, arrays), strict=True))
+
+
+def as_array(value: Any) -> np.ndarray[Any, Any]:
+    """An array of a case, some of which hold tensors of ONNX."""
+    if isinstance(value, onnx.TensorProto):
+        return onnx.numpy_helper.to_array(value)
+    return np.asarray(value)
+
+
+def write(
+    path: Path,
+    nodes: list[Any],
+    inputs: dict[str, Any],
+    outputs: list[str],
+    constants: dict[str, Any],
+    opset: int = 17,
+) -> Path:
+    """A file of these nodes, with float inputs and outputs."""
+    helper = onnx.helper
+    graph = helper.make_graph(
+        nodes, "net",
+        [helper.make_tensor_value_info(name, 1, shape) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info(name, 1, None) for name in outputs],
+        [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def node(operator: str, inputs: str, outputs: str, **attributes: Any) -> Any:
+    return onnx.helper.make_node(operator, inputs.split(), outputs.split(), **attributes)
+
+
+def reference(path: Path, **inputs: Any) -> list[Any]:
+    from onnx.reference import ReferenceEvaluator
+
+    return ReferenceEvaluator(str(path)).run(None, inputs)
+
+
+def normal(*shape: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@pytest.fixture
+def convnet(tmp_path: Path) -> Path:
+    """Convolution, batch norm, a gate, a Flatten before a Gemm; height and width are known."""
+    return write(
+        tmp_path / "convnet.onnx",
+        [
+            node("Conv", "x w b", "c", pads=[0, 1, 1, 0], strides=[2, 1]),
+            node("BatchNormalization", "c scale shift mean variance", "n"),
+            node("Relu", "n", "r"),
+            node("GlobalAveragePool", "r", "g"),
+            node("Sigmoid", "g", "gate"),
+            node("Mul", "r gate", "m"),
+            node("MaxPool", "m", "p", kernel_shape=[2, 3], strides=[1, 2]),
+            node("Flatten", "p", "f"),
+            node("Gemm", "f v u", "y", transB=1),
+        ],
+        {"x": ["N", 2, 7, 9]},
+        ["y"],
+        {
+            "w": normal(4, 2, 3, 2), "b": normal(4), "scale": normal(4), "shift": normal(4),
+            "mean": normal(4), "variance": np.abs(normal(4)) + 1, "v": normal(5, 32),
+            "u": normal(5),
+        },
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("engine", [None, "im2col", "naive"])
+def test_convnet_in_every_engine(convnet: Path, engine: str | None) -> None:
+    model = fastcnn.load_onnx(convnet)
+    model.engine = engine
+    for n in (1, 3):
+        x = normal(n, 2, 7, 9, seed=n)
+        np.testing.assert_allclose(model.predict(x), reference(convnet, x=x)[0], rtol=1e-4, atol=1e-4)
+    assert not any("Onnx" in type(layer).__name__ for layer in model.layers)
+    assert [type(layer).__name__ for layer in model.layers].count("Permute") == 1  # at the border
+
+
+def test_channels_last_permutes_nothing(convnet: Path) -> None:
+    model, x = fastcnn.load_onnx(convnet, layout="channels_last"), normal(3, 2, 7, 9)
+    images = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    images.flags.writeable = False
+    np.testing.assert_allclose(
+        model.predict(images), reference(convnet, x=x)[0], rtol=1e-4, atol=1e-4
+    )
+    assert "Permute" not in [type(layer).__name__ for layer in model.layers]
+
+
+def test_an_empty_batch_and_a_large_one(convnet: Path) -> None:
+    model = fastcnn.load_onnx(convnet)
+    x = normal(7, 2, 7, 9)
+    assert model.predict(x[:0]).shape == (0, 5)
+    np.testing.assert_array_equal(model.predict(x, batch_size=3), model.predict(x))
+
+
+def test_free_sizes_share_the_weights(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "free.onnx",
+        [
+            node("Conv", "x w", "c", auto_pad="SAME_LOWER"),
+            node("Shape", "c", "s"),
+            node("Slice", "s two four", "hw"),
+            node("Mul", "hw twice", "size"),
+            node("Slice", "s zero two", "nc"),
+            node("Concat", "nc size", "sizes", axis=0),
+            node("Resize", "c   sizes", "y", mode="nearest"),
+        ],
+        {"x": ["N", 2, "H", "W"]},
+        ["y"],
+        {
+            "w": normal(3, 2, 2, 2), "two": np.array([2]), "four": np.array([4]),
+            "zero": np.array([0]), "twice": np.array([2, 2]),
+        },
+    )  # fmt: skip
+    proto = onnx.load(path)
+    proto.graph.node[-1].input[:] = ["c", "", "", "sizes"]
+    onnx.save(proto, path)
+    model = fastcnn.load_onnx(path)
+    for shape in ((1, 2, 5, 8), (2, 2, 9, 4), (1, 2, 5, 8)):
+        x = normal(*shape)
+        np.testing.assert_allclose(model.predict(x), reference(path, x=x)[0], rtol=1e-4, atol=1e-5)
+    model.set_weights([2 * array for array in model.get_weights()])
+    x = normal(2, 2, 9, 4)
+    np.testing.assert_allclose(model.predict(x), 2 * reference(path, x=x)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_attention_with_the_batch_in_the_middle(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "attention.onnx",
+        [
+            node("MatMul", "x w", "p"),
+            node("Add", "p b", "a"),
+            node("Reshape", "a heads", "h"),
+            node("Transpose", "h", "t", perm=[2, 0, 3, 1, 4]),
+            node("Split", "t", "q k v", axis=0),
+            node("Squeeze", "q first", "q1"),
+            node("Squeeze", "k first", "k1"),
+            node("Squeeze", "v first", "v1"),
+            node("Transpose", "k1", "kt", perm=[0, 1, 3, 2]),
+            node("MatMul", "q1 kt", "s"),
+            node("Softmax", "s", "m", axis=-1),
+            node("MatMul", "m v1", "o"),
+            node("Transpose", "o", "z", perm=[0, 2, 1, 3]),
+            node("Reshape", "z flat", "f"),
+            node("LayerNormalization", "f scale", "y"),
+        ],
+        {"x": ["N", 5, 6]},
+        ["y"],
+        {
+            "w": normal(6, 18), "b": normal(18), "heads": np.array([0, 5, 3, 2, 3]),
+            "first": np.array([0]), "flat": np.array([0, 5, 6]), "scale": normal(6),
+        },
+    )  # fmt: skip
+    model = fastcnn.load_onnx(path)
+    for n in (1, 4):
+        x = normal(n, 5, 6, seed=n)
+        np.testing.assert_allclose(model.predict(x), reference(path, x=x)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_several_inputs_and_outputs_by_name(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "several.onnx",
+        [node("Add", "a b", "s"), node("Mul", "a s", "p"), node("Relu", "a", "r")],
+        {"a": ["N", 3], "b": ["N", 3]},
+        ["p", "s", "r"],
+        {},
+    )
+    model, a, b = fastcnn.load_onnx(path), normal(4, 3), normal(4, 3, seed=1)
+    results = model.predict({"b": b, "a": a})
+    for result, expected in zip(results, reference(path, a=a, b=b), strict=True):
+        np.testing.assert_allclose(result, expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="'a', 'b'"):
+        model.predict({"a": a})
+    with pytest.raises(TypeError, match="float32"):
+        model.predict({"a": a.astype(np.uint8), "b": b})
+    with pytest.raises(ValueError, match="shape"):
+        model.predict({"a": a[:, :2], "b": b})
+
+
+def test_what_mixes_samples_runs_as_a_whole(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "mixed.onnx",
+        [node("ReduceMean", "x", "m", axes=[0]), node("Sub", "x m", "y")],
+        {"x": ["N", 3]},
+        ["y"],
+        {},
+    )
+    model, x = fastcnn.load_onnx(path), normal(5, 3)
+    np.testing.assert_allclose(model.predict(x, batch_size=2), x - x.mean(0), rtol=1e-5, atol=1e-6)
+
+
+def test_saved_and_loaded(convnet: Path, tmp_path: Path) -> None:
+    model, x = fastcnn.load_onnx(convnet), normal(3, 2, 7, 9)
+    model.save(tmp_path / "model.safetensors")
+    again = fastcnn.load_model(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(again.predict(x), model.predict(x))
+
+
+def test_trains(convnet: Path) -> None:
+    model, x = fastcnn.load_onnx(convnet), normal(12, 2, 7, 9)
+    labels = np.arange(12) % 5
+    losses = model.fit(x, labels, epochs=8, learning_rate=0.05, verbose=False).loss
+    assert losses[-1] < losses[0]
+
+
+def test_missing_operators_are_named_together(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "missing.onnx",
+        [node("Det", "x", "d"), node("Relu", "d", "r"), node("NonZero", "r", "y", name="last")],
+        {"x": ["N", 3, 3]},
+        ["y"],
+        {},
+    )
+    with pytest.raises(OnnxFileError, match=r"'Det' \(node 'd'\); 'NonZero' \(node 'last'\)"):
+        fastcnn.load_onnx(path)
+
+
+def test_damaged_files(convnet: Path, tmp_path: Path) -> None:
+    data, rng = convnet.read_bytes(), np.random.default_rng(0)
+    path = tmp_path / "damaged.onnx"
+    for i in range(60):
+        damaged = bytearray(data if i % 2 else data[: int(rng.integers(len(data)))])
+        for at in rng.integers(0, max(1, len(damaged)), 3):
+            if damaged:
+                damaged[at] = int(rng.integers(256))
+        path.write_bytes(bytes(damaged))
+        try:
+            fastcnn.load_onnx(path)
+        except OnnxFileError as error:
+            assert "damaged.onnx" in str(error)  # noqa: PT017 - many damages do no harm
+
+
+@pytest.mark.parametrize("location", ["../secret.bin", "/etc/hostname", "link.bin"])
+def test_external_data_stay_in_the_folder(tmp_path: Path, location: str) -> None:
+    (tmp_path / "secret.bin").write_bytes(bytes(24))
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
+    path = write(
+        folder / "net.onnx", [node("Add", "x c", "y")], {"x": ["N", 6]}, ["y"], {"c": normal(6)}
+    )
+    proto = onnx.load(path)
+    tensor = proto.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = 1
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", location
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(OnnxFileError, match="folder"):
+        fastcnn.load_onnx(path)
+
+
+def test_cycles_and_wrong_shapes(tmp_path: Path) -> None:
+    cycle = [node("Add", "x b", "a"), node("Relu", "a", "b")]
+    with pytest.raises(OnnxFileError, match="cycle"):
+        fastcnn.load_onnx(write(tmp_path / "cycle.onnx", cycle, {"x": ["N", 3]}, ["b"], {}))
+    wrong = [node("MatMul", "x w", "y")]
+    path = write(tmp_path / "wrong.onnx", wrong, {"x": ["N", 3]}, ["y"], {"w": normal(4, 2)})
+    with pytest.raises(OnnxFileError, match="no product"):
+        fastcnn.load_onnx(path)
