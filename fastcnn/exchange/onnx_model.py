@@ -19,7 +19,7 @@ from fastcnn.core.settings import get_math
 from fastcnn.engine.registry import imported, whole_nets_refused
 from fastcnn.exchange import onnx_images, onnx_numbers, onnx_products, onnx_shapes
 from fastcnn.exchange.onnx_functions import Array, OnnxFileError
-from fastcnn.exchange.onnx_layer import OnnxOperation
+from fastcnn.exchange.onnx_operation import OnnxOperation
 from fastcnn.exchange.onnx_reading import Declared, OnnxGraph
 from fastcnn.exchange.onnx_tracing import LayerStore, NeedsInputs, NotBatched, Trace, Value
 from fastcnn.models import layer_by_layer

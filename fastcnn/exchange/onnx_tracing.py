@@ -26,7 +26,7 @@ import numpy as np
 
 from fastcnn.exchange.onnx_functions import FUNCTIONS, Array, OnnxFileError, OnnxNode
 from fastcnn.exchange.onnx_functions.moving import MOST_BYTES
-from fastcnn.exchange.onnx_layer import MOST_NUMBERS, OnnxOperation, Source
+from fastcnn.exchange.onnx_operation import MOST_NUMBERS, OnnxOperation, Source
 from fastcnn.exchange.onnx_reading import OnnxGraph
 from fastcnn.models.graph import Graph, between
 from fastcnn.nn.layers import Flatten, Layer, Permute, Reshape, Shape, Tensor
