@@ -74,7 +74,7 @@ class OnnxModel(Model):
         self._usual = self._of_sigmoid = self._raw  # type: ignore[assignment]
         shapes = tuple(tensor.shape for tensor in self._starts)
         del self._starts
-        self._known.is_known("layout")
+        self._knowledge.is_known("layout")
         self._build_anew(shapes)
         own = dict(zip(map(id, graph.layers), self.layers, strict=True))
         store.layers = {
