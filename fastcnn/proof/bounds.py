@@ -451,15 +451,18 @@ def _batch_statistics(x: Array, dtype: DTypeLike) -> tuple[Array, Array, list[Ar
 def _normalised(
     count: int, arrays: dict[str, Array], mean: Array, variance: Array, epsilon: float, u: float
 ) -> Array:
-    """y = gamma·(x − mean)·r + beta, r = 1 / √(variance + epsilon), evaluated in float64.
+    """y = gamma·(x − mean)·r + beta, r = 1 / √(variance + epsilon).
 
-    The error is that of sums of ``count`` rows in mean and variance, and about ten roundings,
-    relative to the sum of the absolute terms. Engine and reference round y."""
+    The error is that of sums of ``count`` rows in mean and variance, and about ten roundings in
+    float64, relative to the sum of the absolute terms. An engine may keep the mean as two numbers
+    of the dtype, which errs by u² of it, and round the distance, the scale, the product and the sum
+    to the dtype. Engine and reference round y."""
     x, scale, shift = (arrays[name].astype(np.float64) for name in ("x", "gamma", "beta"))
     r = 1 / np.sqrt(variance + epsilon)
     size = np.abs(scale) * r * (np.abs(x) + np.abs(mean)) + np.abs(shift)
-    y = scale * r * (x - mean) + shift
-    bound: Array = 2 * gamma(count + 16, _V) * size + 2 * u * np.abs(y)
+    product = scale * r * (x - mean)
+    bound: Array = (2 * gamma(count + 16, _V) + u * u) * size
+    bound += 8 * u * (np.abs(product) + np.abs(shift)) + 2 * u * np.abs(product + shift)
     return bound
 
 
@@ -485,7 +488,9 @@ def _batch_norm_backward(
     problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]
 ) -> list[Array]:
     """Sums of R products and about ten roundings in float64, relative to the sums of absolute
-    values. Engine and reference round the results."""
+    values. An engine may add up to four products in the dtype before it adds to a sum in float64,
+    and compute dx in the dtype; each is at most 16 roundings. Engine and reference round the
+    results."""
     x, scale, mean, variance, dy = (
         arrays[name].astype(np.float64) for name in ("x", "gamma", "mean", "variance", "dy")
     )
@@ -495,7 +500,8 @@ def _batch_norm_backward(
     normal, size = np.abs(x - mean) * r, np.abs(dy)
     dbeta, dgamma = size.sum(axis=over), (size * normal).sum(axis=over)
     dx = np.abs(scale) * r * (size + (dbeta + normal * dgamma) / count)
-    u, slip = unit_roundoff(reference[0].dtype), 2 * gamma(count + 16, _V)
+    u = unit_roundoff(reference[0].dtype)
+    slip = 2 * gamma(count + 16, _V) + gamma(16, u)
     return [
         slip * magnitude + 2 * u * np.abs(y.astype(np.float64))
         for magnitude, y in zip((dx, dgamma, dbeta), reference, strict=True)

@@ -14,6 +14,7 @@ from fastcnn.engine.numba.conv import winograd
 from fastcnn.engine.numba.dense.backward import dense_gradients
 from fastcnn.engine.numba.dense.forward import dense
 from fastcnn.engine.numba.elementwise.activations import relu_backward
+from fastcnn.engine.numba.elementwise.normalization import normalise, normalise_backward
 from fastcnn.engine.numba.pool.operations import argmax_gradient, max_pool2d, max_pool2d_backward
 from fastcnn.engine.numba.runtime import arrays
 from fastcnn.engine.registry import choose
@@ -27,7 +28,7 @@ from fastcnn.models.execution.stages import (
     pools_squares,
 )
 from fastcnn.models.weights import Weights
-from fastcnn.nn.layers import Dense, Layer
+from fastcnn.nn.layers import BatchNorm, Dense, Layer
 
 # Batch sizes whose choices are remembered.
 _BATCHES = 64
@@ -196,3 +197,29 @@ class LoneDense(LoneLayer):
         dw, db = self._gradients.get("w"), self._gradients.get("b")
         dense_gradients(dy, flat, self._parameters["w"], dx, dw, db)
         return None if dx is None else dx.reshape(x.shape)
+
+
+class LoneNormalisation(LoneLayer):
+    """A batch normalisation that trains, and its ReLU, which takes no passes of its own."""
+
+    def __init__(
+        self, layers: Sequence[Layer], layer: Layer, weights: Weights, needs_dx: bool, reason: str
+    ) -> None:
+        super().__init__(layers, layer, weights, needs_dx, reason)
+        self._relu = len(layers) > 1
+
+    def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Saved] | None:
+        gamma, beta = self._parameters["gamma"], self._parameters["beta"]
+        rows, epsilon = x.reshape(-1, len(gamma)), cast(BatchNorm, self._layer).epsilon
+        result = normalise(rows, gamma, beta, epsilon, relu=self._relu)
+        return result.y.reshape(x.shape), (rows, result)
+
+    def backward(self, dy: Array, saved: Saved) -> Array | None:
+        rows, result = saved
+        layer, gradients = cast(BatchNorm, self._layer), self._gradients
+        of_channels = gradients["gamma"], gradients["beta"]
+        dx = normalise_backward(
+            dy.reshape(rows.shape), rows, result, layer.epsilon, *of_channels, relu=self._relu
+        )
+        layer.follow(result.mean, result.variance)
+        return dx.reshape(dy.shape) if self._needs_dx else None

@@ -23,12 +23,18 @@ from fastcnn.engine.numba.pool.windows import pooling_of_pixels
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.program import Operand, constant, number
 from fastcnn.engine.registry import implementation
-from fastcnn.models.execution.lone import LoneConvolution, LoneDense, LoneLayer
+from fastcnn.models.execution.lone import (
+    LoneConvolution,
+    LoneDense,
+    LoneLayer,
+    LoneNormalisation,
+)
 from fastcnn.models.execution.stages import (
     Convolution,
     Pool,
     input_of,
     is_relu,
+    normalises_batch,
     output_of,
     pooling_of,
 )
@@ -309,5 +315,7 @@ def stands_alone(layer: Layer, dtype: np.dtype[np.floating]) -> str | None:
 
 def lone_kind(layer: Layer) -> type[LoneLayer]:
     """What runs a layer that stands alone."""
+    if normalises_batch(layer):
+        return LoneNormalisation
     lowering = LOWERINGS.get(type(layer))
     return LoneLayer if lowering is None else lowering.lone

@@ -1,7 +1,7 @@
 """What the compiled path knows of single layers: shapes, ReLUs, poolings.
 
-Also which layers follow on a convolution in one **stage**: its ReLU and its max-pooling, which are
-done with it.
+Also which layers follow on another in one **stage**, and are done with it: the ReLU and the
+max-pooling of a convolution, and the ReLU of a batch normalisation.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from fastcnn.core.geometry import PoolGeometry, pool_geometry
 from fastcnn.nn.layers import (
     AvgPool2D,
+    BatchNorm,
     Conv2D,
     DepthwiseConv2D,
     GlobalAvgPool2D,
@@ -61,13 +62,23 @@ def pools_squares(g: PoolGeometry) -> bool:
     return (g.kh, g.kw, g.stride_h, g.stride_w) == (2, 2, 2, 2) and not any(g[-4:])
 
 
-def stage_end(layers: Sequence[Layer], i: int) -> int:
-    """The end of the layers that can be done with convolution ``i``: its ReLU and max-pooling.
+def normalises_batch(layer: Layer) -> bool:
+    """Whether training normalises by the batch's own mean and variance."""
+    return type(layer) is BatchNorm and layer.trainable
 
-    ``i + 1`` for another layer, and where no max-pooling follows. Classes of users do not count,
-    even if they derive from one of these, because they may do something else.
+
+def stage_end(layers: Sequence[Layer], i: int) -> int:
+    """The end of the layers that can be done with layer ``i``.
+
+    These are the ReLU and max-pooling of a convolution, and the ReLU of a batch normalisation that
+    trains. ``i + 1`` for another layer, and where no max-pooling follows on a convolution. Classes
+    of users do not count, even if they derive from one of these, because they may do something
+    else.
     """
     end = i + 1
+    if normalises_batch(layers[i]):
+        follows = end < len(layers) and type(layers[end]) is ReLU and is_relu(layers[end])
+        return end + 1 if follows else end
     if type(layers[i]) not in (Conv2D, DepthwiseConv2D):
         return end
     while end < len(layers) and type(layers[end]) is ReLU and is_relu(layers[end]):

@@ -107,11 +107,15 @@ class BatchNorm(Layer):
         dx, dgamma, dbeta = ops.batch_norm_backward(
             dy, x, self._own_parameters["gamma"], mean, variance, self.epsilon, engine=engine
         )
+        self.follow(mean, variance)
+        return dx, {"gamma": dgamma, "beta": dbeta}
+
+    def follow(self, mean: Array, variance: Array) -> None:
+        """Move the running statistics towards those of a batch (C,)."""
         for name, batch in (("mean", mean), ("variance", variance)):
             running = self.state[name]
             running *= self.momentum
             running += (1 - self.momentum) * batch
-        return dx, {"gamma": dgamma, "beta": dbeta}
 
     def input_gradient(self, dy: Array, saved: Saved, engine: str | None) -> Array:
         # The running statistics are constants, so the gradient of each channel is only scaled.

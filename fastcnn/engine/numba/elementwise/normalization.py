@@ -1,33 +1,90 @@
 """Batch normalisation as compiled loops on rows (R, C): all pixels of all samples by channels.
 
-Sums over the rows are taken in float64, first in chunks of a fixed number of rows, then over the
-chunks in order. An item is a chunk, so results do not depend on the number of threads.
+The loops go over **wide rows**: rows side by side, so that a wide row has at least
+:data:`_WIDTH` numbers, and few channels fill vectors too. Numbers of the channels, such as the
+means, are repeated along a wide row. The last wide row may be shorter.
+
+Sums over the rows are taken in chunks of a fixed number of wide rows, for each number of a wide
+row, and then over chunks and numbers in order. An item is a chunk, so results do not depend on the
+number of threads. The mean and the squared distances of a chunk are computed while the chunk lies
+in the cache, so x is read from memory once. They are joined by the formulas of Chan et al.
+
+Means are kept as two numbers of the arrays' dtype. Distances from a mean are then as exact as in a
+wider dtype, so results are computed in the arrays' own dtype.
+
+A ReLU behind the normalisation is done with it, forward and backward. The way back computes the
+normalised number anew, to the same bits, because this takes less time than to read it.
+
+Source: T. Chan, G. Golub, R. LeVeque, "Updating formulae and a pairwise algorithm for computing
+sample variances", 1982.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.float_errors import unreported
 from fastcnn.engine.numba.runtime import arrays
-from fastcnn.engine.numba.runtime.arrays import converted, empty_like_type, readable
-from fastcnn.engine.numba.runtime.jit import kernel, ordered_kernel
+from fastcnn.engine.numba.runtime.arrays import empty_like_type, readable, record
+from fastcnn.engine.numba.runtime.inlining import ordered_device
+from fastcnn.engine.numba.runtime.jit import wide_kernel
 from fastcnn.engine.numba.runtime.threads import parallel_for
-from fastcnn.engine.numba.runtime.types import Kernel
+from fastcnn.engine.numba.runtime.types import Number
 
-_CHUNK = 256  # rows; enough that the sum over chunks takes little time
+_WIDTH = 256  # numbers of a wide row at least, unless there are fewer
+_CHUNK = 16 * 1024  # numbers of a chunk: they stay in the second-level cache
+_LEAST = 16  # wide rows of a chunk at least, so that the totals of chunks are few
+_BLOCK = 64  # channels of an item of the kernels that go over channels
+
+# Rows of the array of operands: the mean as the sum of two numbers, gamma / deviation, beta, and
+# for the way back what is subtracted from each gradient and from the share of each distance.
+_MEAN, _REST, _SCALE, _SHIFT, _OFFSET, _SLOPE, _OPERANDS = range(7)
 
 
-@unreported
+class WideRows(NamedTuple):
+    """Rows of C channels as wide rows.
+
+    Attributes:
+        channels: numbers of a row.
+        width: numbers of a wide row, a multiple of the channels.
+        size: numbers of all rows.
+        grain: wide rows of a chunk.
+        chunks: chunks of all rows.
+        relu: whether a ReLU follows.
+        epsilon: what is added to the variance.
+    """
+
+    channels: int
+    width: int
+    size: int
+    grain: int
+    chunks: int
+    relu: bool
+    epsilon: float
+
+
+class Normalised(NamedTuple):
+    """A result of :func:`normalise`.
+
+    Attributes:
+        y: the result (R, C).
+        mean, variance: of the rows (C,).
+        operands: what :func:`normalise_backward` takes of the forward pass.
+    """
+
+    y: Array
+    mean: Array
+    variance: Array
+    operands: Array
+
+
 def batch_norm(x: Array, gamma: Array, beta: Array, epsilon: float) -> tuple[Array, Array, Array]:
     """y (R, C), and the mean and variance (C,) of the rows."""
-    count = max(len(x), 1)
-    rows = readable(x)
-    mean = _wide(_over_chunks(_sums, x, rows) / count)
-    variance = _wide(_over_chunks(_squares, x, rows, mean) / count)
-    y = _normalised(x, gamma, beta, mean, variance, epsilon)
-    return y, converted(mean, x.dtype), converted(variance, x.dtype)
+    result = normalise(x, gamma, beta, epsilon, relu=False)
+    return result.y, result.mean, result.variance
 
 
 @unreported
@@ -35,7 +92,12 @@ def batch_norm_inference(
     x: Array, gamma: Array, beta: Array, mean: Array, variance: Array, epsilon: float
 ) -> Array:
     """y (R, C) for this mean and variance (C,)."""
-    return _normalised(x, gamma, beta, _wide(mean), _wide(variance), epsilon)
+    sizes = _wide_rows(x, epsilon, relu=False)
+    y = empty_like_type(x, *x.shape)
+    operands = _known_operands(gamma, beta, mean, variance, sizes)
+    flat = readable(x).reshape(-1), operands, y.reshape(-1)
+    parallel_for(normalised_rows, sizes.chunks, 4 * x.size, *flat, record(sizes))
+    return y
 
 
 @unreported
@@ -43,107 +105,390 @@ def batch_norm_backward(
     dy: Array, x: Array, gamma: Array, mean: Array, variance: Array, epsilon: float
 ) -> tuple[Array, Array, Array]:
     """``dx`` (R, C), ``dgamma`` and ``dbeta`` (C,)."""
-    count = max(len(x), 1)
-    centre = _wide(mean)
-    inverse = 1 / np.sqrt(_wide(variance) + epsilon)
-    gradients, rows = readable(dy), readable(x)
-    dbeta = _over_chunks(_sums, x, gradients)
-    products = _over_chunks(_products, x, gradients, rows, centre)
-    dgamma = products * inverse if len(x) else products  # 0 without rows, for all statistics
-    dx = empty_like_type(dy, *dy.shape)
-    parallel_for(
-        _gradient_rows,
-        len(x),
-        8 * x.size,
-        gradients,
-        rows,
-        centre,
-        _wide(dbeta / count),
-        _wide(dgamma * inverse / count),
-        _wide(gamma * inverse),
-        dx,
-    )
-    return dx, converted(dgamma, dy.dtype), converted(dbeta, dy.dtype)
+    sizes = _wide_rows(x, epsilon, relu=False)
+    operands = _known_operands(gamma, np.zeros_like(gamma), mean, variance, sizes)
+    dgamma, dbeta = empty_like_type(dy, len(gamma)), empty_like_type(dy, len(gamma))
+    dx = _gradients(dy, x, variance, operands, sizes, dgamma, dbeta)
+    return dx, dgamma, dbeta
 
 
-def _wide(channels: Array) -> Array:
-    """Numbers of channels (C,) in float64."""
-    return converted(channels, np.float64)
+def normalise(x: Array, gamma: Array, beta: Array, epsilon: float, *, relu: bool) -> Normalised:
+    """Normalise rows (R, C) by their own mean and variance; then perhaps a ReLU."""
+    sizes, channels = _wide_rows(x, epsilon, relu), len(gamma)
+    y, mean = empty_like_type(x, *x.shape), empty_like_type(x, channels)
+    variance, operands = empty_like_type(x, channels), empty_like_type(x, _OPERANDS * sizes.width)
+    totals = arrays.allocate((2 * (sizes.chunks * sizes.width + channels),), np.float64)
+    numbers, flat = record(sizes), readable(x).reshape(-1)
+    parallel_for(chunk_moments, sizes.chunks, 4 * x.size, flat, totals, numbers)
+    of_channels = readable(gamma), readable(beta), mean, variance, operands
+    items = -(-channels // _BLOCK)
+    parallel_for(channel_moments, items, 4 * totals.size, totals, *of_channels, numbers)
+    parallel_for(normalised_rows, sizes.chunks, 4 * x.size, flat, operands, y.reshape(-1), numbers)
+    return Normalised(y, mean, variance, operands)
 
 
-def _over_chunks(kernel: Kernel, x: Array, *arguments: Array) -> Array:
-    """The sum (C,) in float64 of the sums that a kernel computes for each chunk of rows."""
-    sums = arrays.allocate((-(-len(x) // _CHUNK), x.shape[1]), np.float64)
-    parallel_for(kernel, len(sums), 4 * x.size, *arguments, sums)
-    total: Array = sums.sum(axis=0)
-    return total
-
-
-def _normalised(
-    x: Array, gamma: Array, beta: Array, mean: Array, variance: Array, epsilon: float
-) -> Array:
-    """y (R, C) for a mean and variance (C,) in float64."""
-    y = empty_like_type(x, *x.shape)
-    scale, shift = _wide(gamma / np.sqrt(variance + epsilon)), _wide(beta)
-    parallel_for(_affine_rows, len(x), 4 * x.size, readable(x), mean, scale, shift, y)
-    return y
-
-
-@kernel
-def _sums(start: int, stop: int, x: Array, sums: Array) -> None:
-    """``Σ x`` over the rows of some chunks; x is (R, C), sums (chunks, C) in float64."""
-    for chunk in range(start, stop):
-        sums[chunk, :] = 0
-        for row in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, x.shape[0])):
-            for c in range(x.shape[1]):
-                sums[chunk, c] += x[row, c]
-
-
-@kernel
-def _squares(start: int, stop: int, x: Array, mean: Array, sums: Array) -> None:
-    """``Σ (x − mean)²`` over the rows of some chunks; sums is (chunks, C) in float64."""
-    for chunk in range(start, stop):
-        sums[chunk, :] = 0
-        for row in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, x.shape[0])):
-            for c in range(x.shape[1]):
-                distance = x[row, c] - mean[c]
-                sums[chunk, c] += distance * distance
-
-
-@kernel
-def _products(start: int, stop: int, dy: Array, x: Array, mean: Array, sums: Array) -> None:
-    """``Σ dy · (x − mean)`` over the rows of some chunks; sums is (chunks, C) in float64."""
-    for chunk in range(start, stop):
-        sums[chunk, :] = 0
-        for row in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, x.shape[0])):
-            for c in range(x.shape[1]):
-                sums[chunk, c] += dy[row, c] * (x[row, c] - mean[c])
-
-
-@ordered_kernel
-def _affine_rows(
-    start: int, stop: int, x: Array, mean: Array, scale: Array, shift: Array, y: Array
-) -> None:
-    """``y = (x − mean) · scale + shift`` for some rows of (R, C); the others are (C,)."""
-    for row in range(start, stop):
-        for c in range(x.shape[1]):
-            y[row, c] = (x[row, c] - mean[c]) * scale[c] + shift[c]
-
-
-@ordered_kernel
-def _gradient_rows(
-    start: int,
-    stop: int,
+def normalise_backward(
     dy: Array,
     x: Array,
+    forward: Normalised,
+    epsilon: float,
+    dgamma: Array,
+    dbeta: Array,
+    *,
+    relu: bool,
+) -> Array:
+    """``dx`` (R, C) of :func:`normalise`; writes ``dgamma`` and ``dbeta`` (C,)."""
+    sizes = _wide_rows(x, epsilon, relu)
+    return _gradients(dy, x, forward.variance, forward.operands, sizes, dgamma, dbeta)
+
+
+def _wide_rows(x: Array, epsilon: float, relu: bool) -> WideRows:
+    channels = x.shape[1]
+    together = max(1, min(len(x), -(-_WIDTH // max(1, channels))))
+    width = together * channels
+    grain = max(_LEAST, _CHUNK // max(1, width))
+    chunks = -(-x.size // max(1, grain * width))
+    return WideRows(channels, width, x.size, grain, chunks, relu, epsilon)
+
+
+def _known_operands(
+    gamma: Array, beta: Array, mean: Array, variance: Array, sizes: WideRows
+) -> Array:
+    """The array of operands for a mean and variance (C,) of the arrays' dtype."""
+    rows = np.zeros((_OPERANDS, len(gamma)))
+    rows[_MEAN], rows[_SHIFT] = mean, beta
+    rows[_SCALE] = gamma / np.sqrt(variance.astype(np.float64) + sizes.epsilon)
+    together = sizes.width // max(1, sizes.channels)
+    operands = empty_like_type(gamma, _OPERANDS * sizes.width)
+    operands.reshape(_OPERANDS, together, len(gamma))[...] = rows[:, None]
+    return operands
+
+
+def _gradients(
+    dy: Array,
+    x: Array,
+    variance: Array,
+    operands: Array,
+    sizes: WideRows,
+    dgamma: Array,
+    dbeta: Array,
+) -> Array:
+    """``dx`` (R, C); writes ``dgamma`` and ``dbeta`` (C,), and two rows of the operands."""
+    dx = empty_like_type(dy, *dy.shape)
+    totals = arrays.allocate((2 * (sizes.chunks * sizes.width + sizes.channels),), np.float64)
+    numbers, flat = record(sizes), (readable(dy).reshape(-1), readable(x).reshape(-1))
+    parallel_for(chunk_gradients, sizes.chunks, 6 * x.size, *flat, operands, totals, numbers)
+    of_channels = readable(variance), operands, dgamma, dbeta
+    items = -(-sizes.channels // _BLOCK)
+    parallel_for(channel_gradients, items, 2 * totals.size, totals, *of_channels, numbers)
+    parallel_for(gradient_rows, sizes.chunks, 8 * x.size, *flat, operands, dx.reshape(-1), numbers)
+    return dx
+
+
+# --- forward --------------------------------------------------------------------------------------
+
+
+@ordered_device
+def _add_four(totals: Array, a: Array, b: Array, c: Array, d: Array) -> None:
+    """Add four rows to totals in float64."""
+    wide = np.float64
+    for i in range(totals.size):
+        totals[i] += (wide(a[i]) + wide(b[i])) + (wide(c[i]) + wide(d[i]))
+
+
+@ordered_device
+def _add_one(totals: Array, a: Array) -> None:
+    """Add a row, which may be shorter, to totals in float64."""
+    for i in range(a.size):
+        totals[i] += np.float64(a[i])
+
+
+@ordered_device
+def _add_two_squares(totals: Array, mean: Array, a: Array, b: Array) -> None:
+    """Add the squared distances of two rows from the mean."""
+    for i in range(totals.size):
+        of_a, of_b = np.float64(a[i]) - mean[i], np.float64(b[i]) - mean[i]
+        totals[i] += of_a * of_a + of_b * of_b
+
+
+@ordered_device
+def _add_squares(totals: Array, mean: Array, a: Array) -> None:
+    """Add the squared distances of a row, which may be shorter, from the mean."""
+    for i in range(a.size):
+        distance = np.float64(a[i]) - mean[i]
+        totals[i] += distance * distance
+
+
+@ordered_device
+def _divide(totals: Array, count: int) -> None:
+    """Make means of sums of ``count`` numbers; 0 without numbers."""
+    share = 1 / np.float64(max(count, 1))
+    for i in range(totals.size):
+        totals[i] *= share
+
+
+@wide_kernel
+def chunk_moments(start: int, stop: int, x: Array, totals: Array, numbers: Array) -> None:
+    """The mean of each number of a wide row, and the squared distances from it, for some chunks.
+
+    Reads x, flat. Writes totals (chunks, 2, width), flat, in float64: the means, and the sums of
+    the squared distances. ``numbers`` is one record of :class:`WideRows`.
+    """
+    width, size, grain = numbers[0].width, numbers[0].size, numbers[0].grain
+    for chunk in range(start, stop):
+        first = chunk * grain * width
+        end = min(size, first + grain * width)
+        mean = totals[2 * chunk * width : (2 * chunk + 1) * width]
+        squares = totals[(2 * chunk + 1) * width : (2 * chunk + 2) * width]
+        for i in range(width):
+            mean[i] = 0
+            squares[i] = 0
+        rows = (end - first) // width
+        rest = end - first - rows * width
+        at = first
+        for _ in range(rows // 4):
+            second, third, fourth = at + width, at + 2 * width, at + 3 * width
+            _add_four(
+                mean, x[at:second], x[second:third], x[third:fourth], x[fourth : fourth + width]
+            )
+            at = fourth + width
+        while at < end:
+            _add_one(mean, x[at : min(at + width, end)])
+            at += width
+        _divide(mean[:rest], rows + 1)
+        _divide(mean[rest:], rows)
+        at = first
+        for _ in range(rows // 2):
+            second = at + width
+            _add_two_squares(squares, mean, x[at:second], x[second : second + width])
+            at = second + width
+        while at < end:
+            _add_squares(squares, mean, x[at : min(at + width, end)])
+            at += width
+
+
+@ordered_device
+def _rows_of(numbers: int, width: int, grain: int) -> np.float64:
+    """Rows of a chunk at one place of its wide rows, of which it has at most ``grain``."""
+    return np.float64(max(0, min(grain, (numbers + width - 1) // width)))
+
+
+@ordered_device
+def _add_shares(totals: Array, means: Array, count: np.float64) -> None:
+    """Add what ``count`` numbers of these means sum up to."""
+    for c in range(totals.size):
+        totals[c] += count * means[c]
+
+
+@wide_kernel
+def channel_moments(
+    start: int,
+    stop: int,
+    totals: Array,
+    gamma: Array,
+    beta: Array,
     mean: Array,
-    offset: Array,
-    slope: Array,
-    scale: Array,
-    dx: Array,
+    variance: Array,
+    operands: Array,
+    numbers: Array,
 ) -> None:
-    """``dx = (dy − offset − (x − mean) · slope) · scale`` for some rows of (R, C)."""
-    for row in range(start, stop):
-        for c in range(x.shape[1]):
-            moved = offset[c] + (x[row, c] - mean[c]) * slope[c]
-            dx[row, c] = (dy[row, c] - moved) * scale[c]
+    """Mean and variance (C,) of some blocks of channels, and the operands of the kernels on rows.
+
+    Reads totals (chunks, 2, width) as :func:`chunk_moments` writes them, and gamma and beta (C,).
+    Writes mean and variance (C,), and four rows of the operands (6, width); uses two rows of C
+    numbers behind the totals. ``numbers`` is one record of :class:`WideRows`.
+    """
+    channels, width, size = numbers[0].channels, numbers[0].width, numbers[0].size
+    grain, chunks, epsilon = numbers[0].grain, numbers[0].chunks, numbers[0].epsilon
+    together = width // max(1, channels)
+    share = 1 / np.float64(max(1, size // max(1, channels)))
+    for item in range(start, stop):
+        begin = item * _BLOCK
+        end = min(begin + _BLOCK, channels)
+        centre = totals[2 * chunks * width + begin : 2 * chunks * width + end]
+        squares = totals[2 * chunks * width + channels + begin :][: end - begin]
+        for c in range(centre.size):
+            centre[c] = 0
+            squares[c] = 0
+        for chunk in range(chunks):
+            for j in range(together):
+                count = _rows_of(size - chunk * grain * width - j * channels, width, grain)
+                at = 2 * chunk * width + j * channels + begin
+                _add_shares(centre, totals[at : at + end - begin], count)
+        for c in range(centre.size):
+            centre[c] *= share
+        for chunk in range(chunks):
+            for j in range(together):
+                count = _rows_of(size - chunk * grain * width - j * channels, width, grain)
+                at = 2 * chunk * width + j * channels + begin
+                own, more = totals[at:], totals[at + width :]
+                for c in range(centre.size):
+                    distance = own[c] - centre[c]
+                    squares[c] += more[c] + count * (distance * distance)
+        for c in range(begin, end):
+            spread = squares[c - begin] * share
+            mean[c], variance[c] = centre[c - begin], spread
+            rounded = mean[c]
+            scale = np.float64(gamma[c]) / np.sqrt(spread + epsilon)
+            for j in range(together):
+                at = j * channels + c
+                operands[_MEAN * width + at] = rounded
+                operands[_REST * width + at] = centre[c - begin] - np.float64(rounded)
+                operands[_SCALE * width + at] = scale
+                operands[_SHIFT * width + at] = beta[c]
+
+
+@ordered_device
+def _distance(x: Number, mean: Number, rest: Number) -> Number:
+    """``x`` less a mean that is the sum of two numbers."""
+    distance: Number = (x - mean) - rest
+    return distance
+
+
+@wide_kernel
+def normalised_rows(
+    start: int, stop: int, x: Array, operands: Array, y: Array, numbers: Array
+) -> None:
+    """``y = (x − mean) · scale + shift`` for some chunks of rows, then perhaps a ReLU.
+
+    Reads x, flat, and operands (6, width), flat; writes y, flat. ``numbers`` is one record of
+    :class:`WideRows`.
+    """
+    width, size, grain = numbers[0].width, numbers[0].size, numbers[0].grain
+    relu = numbers[0].relu != 0
+    mean, rest = operands[_MEAN * width : _REST * width], operands[_REST * width : _SCALE * width]
+    scale = operands[_SCALE * width : _SHIFT * width]
+    shift, zero = operands[_SHIFT * width : _OFFSET * width], y.dtype.type(0)
+    for at in range(start * grain * width, min(size, stop * grain * width), width):
+        source, result = x[at : min(at + width, size)], y[at : min(at + width, size)]
+        for i in range(result.size):
+            value = _distance(source[i], mean[i], rest[i]) * scale[i] + shift[i]
+            result[i] = zero if relu and value < zero else value
+
+
+# --- backward -------------------------------------------------------------------------------------
+
+
+@ordered_device
+def _passed(
+    dy: Number, distance: Number, scale: Number, shift: Number, relu: bool, zero: Number
+) -> Number:
+    """The gradient that passes a ReLU, if there is one: where the normalised number is above 0."""
+    return dy if distance * scale + shift > zero or not relu else zero
+
+
+@wide_kernel
+def chunk_gradients(
+    start: int, stop: int, dy: Array, x: Array, operands: Array, totals: Array, numbers: Array
+) -> None:
+    """The sums of g and of g · (x − mean) for each number of a wide row, for some chunks.
+
+    g is dy where a ReLU lets it pass. Reads dy and x, flat, and operands (6, width), flat. Writes
+    totals (chunks, 2, width), flat, in float64. Two neighbouring wide rows are added in the arrays'
+    own dtype. ``numbers`` is one record of :class:`WideRows`.
+    """
+    width, size, grain = numbers[0].width, numbers[0].size, numbers[0].grain
+    relu, zero = numbers[0].relu != 0, dy.dtype.type(0)
+    mean, rest = operands[_MEAN * width : _REST * width], operands[_REST * width : _SCALE * width]
+    scale = operands[_SCALE * width : _SHIFT * width]
+    shift = operands[_SHIFT * width : _OFFSET * width]
+    for chunk in range(start, stop):
+        sums = totals[2 * chunk * width : (2 * chunk + 1) * width]
+        products = totals[(2 * chunk + 1) * width : (2 * chunk + 2) * width]
+        for i in range(width):
+            sums[i] = 0
+            products[i] = 0
+        at = chunk * grain * width
+        end = min(size, at + grain * width)
+        while at + 2 * width <= end:
+            of_y, more_y = dy[at : at + width], dy[at + width : at + 2 * width]
+            of_x, more_x = x[at : at + width], x[at + width : at + 2 * width]
+            for i in range(width):
+                one = _distance(of_x[i], mean[i], rest[i])
+                two = _distance(more_x[i], mean[i], rest[i])
+                a = _passed(of_y[i], one, scale[i], shift[i], relu, zero)
+                b = _passed(more_y[i], two, scale[i], shift[i], relu, zero)
+                sums[i] += a + b
+                products[i] += a * one + b * two
+            at += 2 * width
+        while at < end:
+            of_y, of_x = dy[at : min(at + width, end)], x[at : min(at + width, end)]
+            for i in range(of_y.size):
+                one = _distance(of_x[i], mean[i], rest[i])
+                a = _passed(of_y[i], one, scale[i], shift[i], relu, zero)
+                sums[i] += a
+                products[i] += a * one
+            at += width
+
+
+@wide_kernel
+def channel_gradients(
+    start: int,
+    stop: int,
+    totals: Array,
+    variance: Array,
+    operands: Array,
+    dgamma: Array,
+    dbeta: Array,
+    numbers: Array,
+) -> None:
+    """The gradients of gamma and beta (C,) for some blocks of channels, and operands of dx.
+
+    Reads totals (chunks, 2, width) as :func:`chunk_gradients` writes them, and variance (C,).
+    Writes dgamma and dbeta (C,), and two rows of the operands (6, width); uses two rows of C
+    numbers behind the totals. ``numbers`` is one record of :class:`WideRows`.
+    """
+    channels, width, size = numbers[0].channels, numbers[0].width, numbers[0].size
+    chunks, epsilon = numbers[0].chunks, numbers[0].epsilon
+    together = width // max(1, channels)
+    share = 1 / np.float64(max(1, size // max(1, channels)))
+    for item in range(start, stop):
+        begin = item * _BLOCK
+        end = min(begin + _BLOCK, channels)
+        sums = totals[2 * chunks * width + begin : 2 * chunks * width + end]
+        products = totals[2 * chunks * width + channels + begin :][: end - begin]
+        for c in range(sums.size):
+            sums[c] = 0
+            products[c] = 0
+        for chunk in range(chunks):
+            for j in range(together):
+                at = 2 * chunk * width + j * channels + begin
+                own, more = totals[at:], totals[at + width :]
+                for c in range(sums.size):
+                    sums[c] += own[c]
+                    products[c] += more[c]
+        for c in range(begin, end):
+            total, product = sums[c - begin], products[c - begin]
+            # Without rows the gradients are 0 for all statistics, also where the inverse is not
+            # finite.
+            inverse = 1 / np.sqrt(np.float64(variance[c]) + epsilon) if size else np.float64(0)
+            dgamma[c], dbeta[c] = product * inverse, total
+            slope = product * inverse * inverse * share
+            for j in range(together):
+                operands[_OFFSET * width + j * channels + c] = total * share
+                operands[_SLOPE * width + j * channels + c] = slope
+
+
+@wide_kernel
+def gradient_rows(
+    start: int, stop: int, dy: Array, x: Array, operands: Array, dx: Array, numbers: Array
+) -> None:
+    """``dx = (g − offset − (x − mean) · slope) · scale`` for some chunks of rows.
+
+    g is dy where a ReLU lets it pass. Reads dy and x, flat, and operands (6, width), flat; writes
+    dx, flat. ``numbers`` is one record of :class:`WideRows`.
+    """
+    width, size, grain = numbers[0].width, numbers[0].size, numbers[0].grain
+    relu, zero = numbers[0].relu != 0, dy.dtype.type(0)
+    mean, rest = operands[_MEAN * width : _REST * width], operands[_REST * width : _SCALE * width]
+    scale = operands[_SCALE * width : _SHIFT * width]
+    shift = operands[_SHIFT * width : _OFFSET * width]
+    offset = operands[_OFFSET * width : _SLOPE * width]
+    slope = operands[_SLOPE * width : _OPERANDS * width]
+    for at in range(start * grain * width, min(size, stop * grain * width), width):
+        of_y, of_x = dy[at : min(at + width, size)], x[at : min(at + width, size)]
+        result = dx[at : min(at + width, size)]
+        for i in range(result.size):
+            distance = _distance(of_x[i], mean[i], rest[i])
+            g = _passed(of_y[i], distance, scale[i], shift[i], relu, zero)
+            result[i] = (g - (offset[i] + distance * slope[i])) * scale[i]
