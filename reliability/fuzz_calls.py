@@ -20,6 +20,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from time import perf_counter
 from typing import Annotated, Any, Protocol, TypeVar
 
@@ -363,8 +364,10 @@ def _shapes(dice: Dice, op: str) -> tuple[dict[str, Any], dict[str, Any], Any]:
         return shapes, {"axis": axis}, None
     if op.startswith("cross_entropy"):
         n, c = dice.integer(0, 4), side(dice, 9)
+        n_and_pixels = (n, *(side(dice, 4) for _ in range(dice.integer(0, 2))))
         reduction = dice.choice(["mean", "sum", "none"])
-        return {"logits": (n, c), "labels": (n,)}, {"reduction": reduction}, None
+        arrays = {"logits": (*n_and_pixels, c), "labels": n_and_pixels}
+        return arrays, {"reduction": reduction}, None
     images = op == "conv2d_bias_gradient" or op.startswith(("zero_pad2d", "crop2d"))
     x = tuple(side(dice, 6) for _ in range(4 if images else dice.integer(0, 4)))
     parameters = {}
@@ -424,7 +427,7 @@ def drawn(dice: Dice, among: Sequence[str] = ops.EXPLAINABLE) -> Call:
     call = Call(op, dice.choice(modes), {}, {}, parameters, g)
     for name, shape in shapes.items():
         if name == "labels":
-            given = np.arange(shape[0]) * 7 % max(shapes["logits"][1], 1)
+            given = np.arange(prod(shape)).reshape(shape) * 7 % max(shapes["logits"][-1], 1)
         elif name == "kept":
             given = numbers(dice, shape, "exact", "bool")
         else:

@@ -12,6 +12,7 @@ to a caller's array.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -80,16 +81,22 @@ def class_labels(value: ArrayLike, count: int, classes: int) -> NDArray[np.int64
 
 
 def class_targets(value: ArrayLike, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    """``labels`` for logits of this shape (N, C): class numbers, or rows of probabilities.
+    """``labels`` for logits of this shape (…, C): class numbers (…), or probabilities (…, C).
 
+    The result is for logits as rows: class numbers (R,), or probabilities (R, C).
     :func:`class_labels` checks class numbers, :func:`probabilities` checks rows.
     """
-    count, classes = shape
-    if not are_labels(value, count):
-        rows = _array("labels", value)
-        if rows.ndim == 2 and rows.shape == shape:
-            return probabilities("labels", rows, dtype)
-    return class_labels(value, count, classes)
+    *sides, classes = shape
+    count = prod(sides)
+    if len(sides) == 1 and are_labels(value, count):
+        return class_labels(value, count, classes)
+    labels = _array("labels", value)
+    if labels.shape == shape:
+        return probabilities("labels", labels.reshape(count, classes), dtype)
+    if len(sides) > 1:
+        shaped("labels", labels, tuple(sides), "one class number per pixel")
+        labels = labels.reshape(-1)
+    return class_labels(labels, count, classes)
 
 
 @unreported

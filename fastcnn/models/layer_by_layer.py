@@ -20,7 +20,7 @@ from fastcnn.models.graph import Graph
 from fastcnn.models.weights import Weights
 from fastcnn.nn.layers import Layer, input_of_call
 from fastcnn.train.output_losses import Goal, OutputLosses
-from fastcnn.train.sample_weights import scale_to_mean, weighted
+from fastcnn.train.sample_weights import scale_to_mean, weighted_losses
 
 Figures = tuple[float, float, dict[str, float]]
 """The sum of a batch's losses, how many samples are right, and the sums of several outputs."""
@@ -109,7 +109,8 @@ def loss_of(
     several = isinstance(loss, OutputLosses)
     y: Any = outputs if several else outputs[0]
     goal: Any = loss
-    total = float(weighted(goal.values(y, targets, engine), sample_weights).sum(dtype=np.float64))
+    losses = weighted_losses(loss, y, targets, sample_weights, engine)
+    total = float(losses.sum(dtype=np.float64))
     if not isfinite(total):
         raise Divergence(f"the loss of a batch is {total}")
     dys = goal.gradient(y, targets, engine)

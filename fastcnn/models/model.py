@@ -59,7 +59,7 @@ from fastcnn.train.callbacks import Callback
 from fastcnn.train.epochs import Augmentation, Epochs
 from fastcnn.train.output_losses import Goal, Losses, OutputLosses
 from fastcnn.train.progress import History
-from fastcnn.train.sample_weights import weighted, weights_of
+from fastcnn.train.sample_weights import weighted_losses, weights_of
 
 if TYPE_CHECKING:
     from fastcnn.models.execution import Executor
@@ -376,10 +376,11 @@ class Model(Net):
         for kind in kinds:
             total += predicting.prepare_prediction(samples_of(kind, predicting, False), progress)
         labels = isinstance(loss, CrossEntropy)
-        if training and isinstance(loss, Loss) and (self._ends_in_vector or not labels):
+        learns_maps = self.loss is not None or not labels
+        if training and isinstance(loss, Loss) and (self._ends_in_vector or learns_maps):
             learning = self._executor(self._trunk(loss))
             assert learning is not None
-            outputs = () if labels else self._outputs(loss)
+            outputs = self._outputs(loss)[:-1] if labels else self._outputs(loss)
             targets = np.zeros((1, *outputs), np.int64 if labels else self.dtype)
             for kind in kinds:
                 like = samples_of(kind, learning, True)
@@ -416,7 +417,8 @@ class Model(Net):
             x: samples, (N, H, W), (N, H, W, C) or (N, features); uint8 or floats. For several
                 inputs a list of such arrays, or a dict by the names of the inputs.
             y: labels (N,) or (N, 1), one-hot rows, or rows of probabilities (N, classes) that are
-                at least 0 and add up to 1; for other losses, targets. Labels are copied: if a
+                at least 0 and add up to 1; of a net that ends in maps, one for each pixel: (N, H,
+                W) or (N, H, W, classes). For other losses, targets. Labels are copied: if a
                 callback changes ``y``, the training goes on with what it was given. Changes of x,
                 and of other targets, count from the next batch. For several outputs a list of
                 such arrays, or a dict by the names of the outputs' layers.
@@ -447,7 +449,8 @@ class Model(Net):
                 ``{0: 1, 1: 99}``; 1 for a class that is not named. The class of a row of
                 probabilities is the most probable one. For cross-entropy, and for binary
                 cross-entropy with one output and targets 0 and 1. Validation does not use it.
-            sample_weight: how much each sample counts, (N,), finite and at least 0; copied. With
+            sample_weight: how much each sample counts, (N,), finite and at least 0; copied. Where
+                the cross-entropy has a class for each pixel, also one for each pixel. With
                 ``class_weight`` the weight w of a sample is the product of both. As in Keras, the
                 loss of a batch of B samples is ``Σ w · loss / B``: it is divided by the number of
                 samples, not by ``Σ w``. Weights whose mean is 1 leave the size of steps as it is.
@@ -653,7 +656,7 @@ class Model(Net):
             some = slice(first, first + size)
             y = self._forward_batch(images[some], loss)
             weights_of_some = None if weights is None else weights[some]
-            losses = weighted(loss.values(y, targets[some], self.engine), weights_of_some)
+            losses = weighted_losses(loss, y, targets[some], weights_of_some, self.engine)
             total += float(losses.sum(dtype=np.float64))
             if isinstance(loss, OutputLosses):
                 figures = loss.figures(y, targets[some], weights_of_some, self.engine)  # type: ignore[arg-type]
@@ -668,9 +671,9 @@ class Model(Net):
     def predict(self, x: Inputs, batch_size: int = 256) -> Any:
         """Predictions: probabilities (N, classes); with the mean squared error, raw outputs.
 
-        A net that does not end in a vector, such as one of feature maps, predicts the raw outputs
-        of its last layer, unless it was trained with a loss that takes them. A net with several
-        outputs predicts a list, with an array for each.
+        A net that ends in maps predicts the raw outputs of its last layer, unless it was trained;
+        with the cross-entropy it then predicts probabilities for each pixel, (N, H, W, classes). A
+        net with several outputs predicts a list, with an array for each.
 
         Args:
             x: samples as for :meth:`fit`; NaN is not looked for. An empty batch gives an empty
@@ -704,7 +707,8 @@ class Model(Net):
         return predicted
 
     def _predicted(self, images: Data, loss: Goal) -> Any:
-        executor = self._executor(self._trunk(loss)) if type(loss) is CrossEntropy else None
+        has_rows = type(loss) is CrossEntropy and self._ends_in_vector
+        executor = self._executor(self._trunk(loss)) if has_rows else None
         if executor is not None:
             inputs = self._executor_inputs(images, executor, training=False)
             if len(inputs) == 1:
@@ -721,20 +725,16 @@ class Model(Net):
         return results if isinstance(predicted, list) else results[0]
 
     def predict_classes(self, x: Inputs, batch_size: int = 256) -> Array:
-        """The most probable class of each sample, (N,) int64; arguments as for :meth:`predict`.
+        """The most probable class of each sample, (N,) int64, or of each pixel, (N, H, W).
 
-        With one output, whether it is above one half: 0 or 1.
+        Arguments as for :meth:`predict`. With one output, whether it is above one half: 0 or 1.
         """
         predicted = self.predict(x, batch_size)
         if isinstance(predicted, list):
             raise ValueError("predict_classes needs a net with one output; use predict")
-        if predicted.ndim != 2:
-            raise ValueError(
-                f"predict_classes needs a net that ends in (classes,), got {self.output_shape}"
-            )
-        if predicted.shape[1] == 1:
-            return np.asarray(predicted[:, 0] > 0.5, np.int64)
-        return np.asarray(predicted.argmax(axis=1))
+        if predicted.shape[-1] == 1:
+            return np.asarray(predicted[..., 0] > 0.5, np.int64)
+        return np.asarray(predicted.argmax(axis=-1))
 
     def input_gradient(
         self,

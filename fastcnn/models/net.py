@@ -511,11 +511,13 @@ class Net:
     def _predicting(self) -> Goal:
         """The loss whose ``predictions`` are those of the model."""
         loss = self._loss()
+        if self.loss is not None:
+            return loss
         if isinstance(loss, OutputLosses):
             return loss.without_softmax_of_maps(self._output_shapes())
         if self._ends_in_vector or not isinstance(loss, CrossEntropy):
             return loss
-        return self._raw  # no softmax over pixels
+        return self._raw  # maps of a net that has learned no classes are no scores of classes
 
     def _output_shapes(self) -> tuple[Shape, ...]:
         """The shape of each output of a built model."""

@@ -131,7 +131,7 @@ def checked_fit(
         raise ValueError(
             "class_weight must be None for a model with several outputs; use sample_weight"
         )
-    weights_of_samples = checked(sample_weight, len(images))
+    weights_of_samples = checked(sample_weight, len(images), pixels=None)
     held_out = validation_data
     if split:
         parts = _split(images, labels, weights_of_samples, split)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from math import prod
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -188,6 +189,10 @@ class Loss(Known):
 class CrossEntropy(Loss):
     """Softmax cross-entropy on class numbers (N,) or (N, 1), or rows of probabilities (N, C).
 
+    For a net that ends in maps (H, W, C), each pixel has a class: class numbers (N, H, W) or
+    (N, H, W, 1), or probabilities (N, H, W, C). The loss of a sample is the mean over its pixels,
+    and its accuracy the share of its pixels that are right.
+
     With q the softmax of a sample's outputs, its loss is −log q at its class. For a row of
     probabilities p the loss is −Σ p log q. Such rows come from mixup, distillation or several
     annotators; one-hot rows are a special case. A sample is right if its largest output and its
@@ -202,6 +207,9 @@ class CrossEntropy(Loss):
         >>> labels = loss.targets([[0, 1], [1, 0]], 2, (2,), np.float32)
         >>> labels, loss.values(np.zeros((2, 2)), labels).round(4)
         (array([1, 0]), array([0.6931, 0.6931]))
+        >>> maps, classes = np.zeros((1, 2, 3, 2)), [[[0, 1, 1], [1, 0, 0]]]
+        >>> loss.correct(maps, loss.targets(classes, 1, (2, 3, 2), np.float32))
+        0.5
     """
 
     name = "cross_entropy"
@@ -213,11 +221,8 @@ class CrossEntropy(Loss):
         self.label_smoothing = label_smoothing
 
     def targets(self, y: ArrayLike, count: int, output: Shape, dtype: DTypeLike) -> Array:
-        if len(output) != 1:
-            raise ValueError(
-                f"cross-entropy needs a net that ends in (classes,), got {output}; put a "
-                f"Flatten() or GlobalAvgPool2D() and a Dense(classes) at the end"
-            )
+        if len(output) > 1:
+            return _classes_of_pixels(y, count, output, dtype)
         (classes,) = output
         try:
             if are_labels(y, count):
@@ -231,18 +236,27 @@ class CrossEntropy(Loss):
 
     @unreported
     def values(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
-        smooth = self.smoothed(targets, outputs.shape[1], outputs.dtype)
+        losses = self.losses(outputs, targets, engine)
+        return losses if losses.ndim == 1 else mean_of_each(losses)
+
+    @unreported
+    def losses(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        """The loss of each sample, (N,), or of each pixel, (N, H, W)."""
+        smooth = self.smoothed(targets, outputs.shape[-1], outputs.dtype)
         losses: Array = ops.cross_entropy(outputs, smooth, reduction="none", engine=engine)
         return losses
 
     @unreported
     def gradient(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
-        smooth = self.smoothed(targets, outputs.shape[1], outputs.dtype)
-        return ops.cross_entropy_backward(outputs, smooth, reduction="none", engine=engine)
+        smooth = self.smoothed(targets, outputs.shape[-1], outputs.dtype)
+        gradient = ops.cross_entropy_backward(outputs, smooth, reduction="none", engine=engine)
+        if gradient.ndim > 2:
+            gradient *= gradient.dtype.type(1 / prod(gradient.shape[1:-1]))
+        return gradient
 
     @unreported
     def smoothed(self, targets: Array, classes: int, dtype: DTypeLike) -> Array:
-        """``targets``, or with ``label_smoothing`` smoothed rows of probabilities (N, classes).
+        """``targets``, or with ``label_smoothing`` smoothed probabilities (N, …, classes).
 
         >>> CrossEntropy(0.5).smoothed(np.array([1]), 2, np.float32)
         array([[0.25, 0.75]], dtype=float32)
@@ -250,21 +264,22 @@ class CrossEntropy(Loss):
         share = self.label_smoothing
         if not share:
             return targets
-        if targets.ndim == 2:
+        if targets.dtype.kind == "f":
             rows = np.asarray((1 - share) * targets, dtype)
             rows += share / classes
             return rows
-        labels = class_labels(targets, len(targets), classes)
+        labels = class_labels(targets.reshape(-1), targets.size, classes)
         rows = np.full((len(labels), classes), share / classes, dtype)
         rows[np.arange(len(labels)), labels] += 1 - share
-        return rows
+        return rows.reshape(*targets.shape, classes)
 
     def correct(self, outputs: Array, targets: Array) -> float:
         classes, _ = self.classes(targets, outputs.shape[1:])
-        return int((outputs.argmax(axis=1) == classes).sum())
+        right = np.count_nonzero(outputs.argmax(axis=-1) == classes)
+        return int(right) if outputs.ndim == 2 else float(right / prod(outputs.shape[1:-1]))
 
     def classes(self, targets: Array, output: Shape) -> tuple[NDArray[np.int64], int]:
-        return (targets if targets.ndim == 1 else targets.argmax(axis=1)), output[0]
+        return (targets if targets.dtype.kind != "f" else targets.argmax(axis=-1)), output[-1]
 
     def predictions(self, outputs: Array, engine: str | None = None) -> Array:
         return ops.softmax(outputs, engine=engine)
@@ -284,7 +299,7 @@ class MeanSquaredError(Loss):
 
     @unreported
     def values(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
-        return _mean_of_each(np.square(outputs - targets))
+        return mean_of_each(np.square(outputs - targets))
 
     @unreported
     def gradient(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
@@ -317,7 +332,7 @@ class BinaryCrossEntropy(Loss):
     def values(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
         # −t·log σ(z) − (1 − t)·log σ(−z), without an exponential above 1.
         losses = np.maximum(outputs, 0) - outputs * targets + np.log1p(np.exp(-np.abs(outputs)))
-        return _mean_of_each(losses)
+        return mean_of_each(losses)
 
     @unreported
     def gradient(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
@@ -380,6 +395,38 @@ def _classes(y: ArrayLike, count: int, classes: int) -> Array:
     return array
 
 
+def _classes_of_pixels(y: ArrayLike, count: int, output: Shape, dtype: DTypeLike) -> Array:
+    """Class numbers (N, H, W) in their own dtype, or probabilities (N, H, W, C); a new array.
+
+    Class numbers keep their dtype, because images of bytes are an eighth as large as int64.
+    """
+    try:
+        array = np.asarray(y)
+    except ValueError as error:
+        raise ValueError(f"y must be an array, got a ragged sequence: {error}") from None
+    shape, classes = (count, *output), output[-1]
+    if array.shape == shape and classes > 1:
+        rows = _unless_one_hot(array.reshape(-1, classes), classes)
+        if rows.ndim == 1:
+            return rows.reshape(shape[:-1])
+        return np.array(probabilities("y", rows, dtype)).reshape(shape)
+    if array.shape == (*shape[:-1], 1):
+        array = array[..., 0]
+    if array.shape != shape[:-1]:
+        raise ValueError(
+            f"y must hold a class for each pixel, {shape[:-1]}, or probabilities {shape}, because "
+            f"the net ends in maps {output}, got {array.shape}; for one class of an image, put a "
+            f"Flatten() or GlobalAvgPool2D() and a Dense(classes) at the end of the net"
+        )
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"y must be integers, got dtype {array.dtype}")
+    labels = np.array(array, array.dtype.newbyteorder("="), order="C")
+    wrong = (labels < 0) | (labels >= classes)
+    if wrong.any():
+        raise ValueError(f"y must be at least 0 and below {classes}, got {labels[wrong][0]}")
+    return labels
+
+
 def _unless_one_hot(rows: Array, classes: int) -> Array:
     """The classes (N,) of one-hot rows; other rows (N, C) of floats are returned as they are."""
     if rows.shape[1] != classes:
@@ -413,7 +460,7 @@ def _numbers(y: ArrayLike, count: int, output: Shape, dtype: DTypeLike) -> Array
     return np.ascontiguousarray(targets, dtype)[...]
 
 
-def _mean_of_each(values: Array) -> Array:
+def mean_of_each(values: Array) -> Array:
     """The mean over all but the first axis, summed in float64."""
     means = values.mean(axis=tuple(range(1, values.ndim)), dtype=np.float64)
     return np.asarray(means, values.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ from fastcnn.ops.checks import Reduction
 from fastcnn.ops.declaration import operation
 
 _SAMPLES = """
-logits: scores before the softmax, (N, C).
-labels: the integer class of each sample, (N,), in ``range(C)``; or a row of probabilities for
-    each sample, (N, C), none negative and with the sum 1.
+logits: scores before the softmax, (N, C), or of each pixel, (N, H, W, C); any number of axes may
+    stand between N and C.
+labels: the integer class of each sample, (N,), or of each pixel, (N, H, W), in ``range(C)``; or
+    probabilities in the shape of the logits, none negative and with the sum 1 over the classes.
 """
 
 
@@ -29,15 +31,17 @@ def cross_entropy(
     reduction: Reduction = "mean",
     engine: str | None = None,
 ) -> Any:
-    """Softmax cross-entropy of each sample, ``-log_softmax(logits)[label]``.
+    """Softmax cross-entropy of each sample or pixel, ``-log_softmax(logits)[label]``.
 
     With a row of probabilities p as the label, the loss is ``-Σ p · log_softmax(logits)``.
 
     Args:
-        reduction: "mean" or "sum" of the losses over the batch, or "none". Default "mean".
+        reduction: "mean" or "sum" of the losses over the batch and all pixels, or "none". Default
+            "mean".
 
     Returns:
-        A scalar of the dtype of logits (0 for an empty batch), or with "none" the losses, (N,).
+        A scalar of the dtype of logits (0 for an empty batch), or with "none" the losses, (N,) or
+        (N, H, W).
 
     Example:
         >>> import numpy as np, fastcnn
@@ -45,12 +49,15 @@ def cross_entropy(
         2.3026
         >>> round(float(fastcnn.cross_entropy([[0.0, 1.0]], [[0.5, 0.5]])), 4)
         0.8133
+        >>> maps, classes = np.zeros((1, 2, 3, 4)), [[[0, 1, 2], [3, 0, 1]]]
+        >>> round(float(fastcnn.cross_entropy(maps, classes)), 4)
+        1.3863
+        >>> fastcnn.cross_entropy(maps, classes, reduction="none").shape
+        (1, 2, 3)
     """
-    logits, numbers, scale = _loss_arguments(logits, labels, reduction)
-    losses: Array = registry.choose("cross_entropy", logits.shape, logits.dtype, engine)(
-        logits, numbers
-    )
-    return losses if reduction == "none" else _total(losses, scale)
+    logits, rows, targets, scale = _loss_arguments(logits, labels, reduction)
+    losses: Array = registry.choose("cross_entropy", rows.shape, rows.dtype, engine)(rows, targets)
+    return losses.reshape(logits.shape[:-1]) if reduction == "none" else _total(losses, scale)
 
 
 @operation(_SAMPLES)
@@ -67,20 +74,21 @@ def cross_entropy_backward(
 
     Args:
         reduction: "mean", "sum" or "none", as for :func:`cross_entropy`. "none" gives the gradient
-            of each sample's own loss, which is also the result of "sum". Default "mean".
+            of each sample's or pixel's own loss, which is also the result of "sum". Default "mean".
 
     Returns:
-        dlogits, (N, C), of the dtype of logits.
+        dlogits, of the shape and dtype of logits.
 
     Example:
         >>> import numpy as np, fastcnn
         >>> fastcnn.cross_entropy_backward(np.zeros((1, 4)), [2])
         array([[ 0.25,  0.25, -0.75,  0.25]])
     """
-    logits, numbers, scale = _loss_arguments(logits, labels, reduction)
-    gradient: Array = registry.choose("cross_entropy_backward", logits.shape, logits.dtype, engine)(
-        logits, numbers
-    )
+    logits, rows, targets, scale = _loss_arguments(logits, labels, reduction)
+    backward = registry.choose("cross_entropy_backward", rows.shape, rows.dtype, engine)
+    gradient: Array = backward(rows, targets).reshape(logits.shape)
+    if scale == 1:
+        return gradient
     scaled: Array = gradient * logits.dtype.type(scale)
     return scaled
 
@@ -92,11 +100,16 @@ def _total(losses: Array, scale: float) -> Any:
 
 def _loss_arguments(
     logits: ArrayLike, labels: ArrayLike, reduction: object
-) -> tuple[Array, Array, float]:
+) -> tuple[Array, Array, Array, float]:
+    """The logits, the logits and the labels as rows, and the factor of each row's loss."""
     (scores,) = floats(logits=logits)
-    if scores.ndim != 2 or scores.shape[1] < 1:
-        raise ValueError(f"logits must have the shape (N, C), C at least 1, got {scores.shape}")
+    if scores.ndim < 2 or scores.shape[-1] < 1:
+        raise ValueError(
+            f"logits must have the shape (N, C), or (N, …, C) for a class of each pixel, C at "
+            f"least 1, got {scores.shape}"
+        )
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f'reduction must be "mean", "sum" or "none", got {quoted(reduction)}')
     targets = class_targets(labels, scores.shape, scores.dtype)
-    return scores, targets, 1 / max(len(scores), 1) if reduction == "mean" else 1.0
+    rows = scores.reshape(prod(scores.shape[:-1]), scores.shape[-1])
+    return scores, rows, targets, 1 / max(len(rows), 1) if reduction == "mean" else 1.0

@@ -1,7 +1,9 @@
 """How much each sample counts: the checks of ``sample_weight`` and ``class_weight``, and their use.
 
 With the weights w the loss of a batch of N samples is ``Σ w · loss / N``, as in Keras: it is
-divided by the number of samples, not by the sum of the weights. So is its gradient.
+divided by the number of samples, not by the sum of the weights. So is its gradient. Where the
+cross-entropy has a class for each pixel, pixels may have weights, and the loss of a sample is the
+mean of ``w · loss`` over its pixels.
 """
 
 from __future__ import annotations
@@ -17,17 +19,26 @@ from fastcnn.core.float_errors import unreported
 from fastcnn.core.scalars import number
 from fastcnn.data.several import Data
 from fastcnn.nn.layers import Shape
-from fastcnn.nn.losses import Loss
+from fastcnn.nn.losses import CrossEntropy, Loss, mean_of_each
 from fastcnn.train.output_losses import Goal, OutputLosses
 
 
-def checked(value: ArrayLike | None, count: int, name: str = "sample_weight") -> Array | None:
+def checked(
+    value: ArrayLike | None,
+    count: int,
+    name: str = "sample_weight",
+    pixels: Shape | None = (),
+) -> Array | None:
     """A weight for each of ``count`` samples, float64, or None where there are none.
 
     A new array, because the caller may change the old one after the check.
 
+    Args:
+        pixels: the axes of a sample's pixels, each of which may have a weight; () if none may, and
+            None if the axes are not known yet.
+
     Raises ``TypeError`` for anything but real numbers; ``ValueError`` for another shape than
-    (count,), for negative numbers, NaN and infinity.
+    (count,) or (count, *pixels), for negative numbers, NaN and infinity.
 
     >>> checked([1, 0, 2], 3)
     array([1., 0., 2.])
@@ -40,22 +51,26 @@ def checked(value: ArrayLike | None, count: int, name: str = "sample_weight") ->
         raise ValueError(f"{name} must be an array, got a ragged sequence: {error}") from None
     if values.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {values.dtype}")
-    if values.shape != (count,):
+    own = pixels if pixels is not None or not values.ndim else values.shape[1:]
+    if values.shape != (count,) and values.shape != (count, *(own or ())):
+        of_pixels = f", or {(count, *own)}, one for each pixel" if own and pixels else ""
         raise ValueError(
-            f"{name} must have the shape ({count},), one weight for each sample, got {values.shape}"
+            f"{name} must have the shape ({count},), one weight for each sample{of_pixels}, got "
+            f"{values.shape}"
         )
     weights = np.array(values, np.float64)
     wrong = ~(np.isfinite(weights) & (weights >= 0))
     if wrong.any():
+        sample = wrong.reshape(count, -1).any(axis=1).argmax()
         raise ValueError(
             f"{name} must hold finite numbers of at least 0, got {weights[wrong][0]:g} for sample "
-            f"{wrong.argmax()}"
+            f"{sample}"
         )
     return weights
 
 
 def by_class(class_weight: Mapping[int, float], loss: Loss, targets: Array, output: Shape) -> Array:
-    """The weight of each sample's class, float64; 1 for a class that is not named.
+    """The weight of each sample's or pixel's class, float64; 1 for a class that is not named.
 
     Raises ``TypeError`` for anything but a mapping of numbers, ``ValueError`` for a key that is no
     class, a weight that is negative or not finite, and a loss whose targets are no classes.
@@ -88,16 +103,26 @@ def weights_of(
 ) -> Array | None:
     """The product of both for each sample, (N,) of ``dtype``; None where neither is there.
 
+    Where the cross-entropy has classes of pixels, the result may be one for each pixel, (N, H, W).
+
     Raises ``TypeError`` and ``ValueError`` as :func:`checked` and :func:`by_class`, and
     ``ValueError`` where ``dtype`` cannot hold a weight.
     """
-    weights = checked(sample_weight, len(targets))
+    by_pixels = type(loss) is CrossEntropy and len(output) > 1
+    pixels: Shape = output[:-1] if by_pixels else ()
+    weights = checked(sample_weight, len(targets), pixels=pixels)
     if class_weight is not None:
         if isinstance(loss, OutputLosses):
             raise ValueError("class_weight needs a model with one output; use sample_weight")
         assert isinstance(targets, np.ndarray)
         of_classes = by_class(class_weight, loss, targets, output)
-        weights = of_classes if weights is None else weights * of_classes
+        if of_classes.ndim > 1 and not by_pixels:
+            raise ValueError(
+                f"class_weight needs CrossEntropy itself where each pixel has a class, got {loss!r}"
+            )
+        if weights is not None:
+            of_classes *= _beside(weights, of_classes.ndim)
+        weights = of_classes
     if weights is None:
         return None
     result = weights.astype(dtype)
@@ -107,8 +132,20 @@ def weights_of(
     return result
 
 
-def weighted(losses: Array, weights: Array | None) -> Array:
-    """The loss of each sample times its weight."""
+def _beside(weights: Array, axes: int) -> Array:
+    """Weights (N,) or (N, H, W) with axes of length 1 at the end, so that they have ``axes``."""
+    return weights.reshape(weights.shape + (1,) * (axes - weights.ndim))
+
+
+@unreported
+def weighted_losses(
+    loss: Goal, outputs: Any, targets: Any, weights: Array | None, engine: str | None
+) -> Array:
+    """The loss of each sample, (N,), times its weight, or with the weights of its pixels."""
+    if weights is not None and weights.ndim > 1:
+        assert isinstance(loss, CrossEntropy)
+        return mean_of_each(loss.losses(outputs, targets, engine) * weights)
+    losses = loss.values(outputs, targets, engine)
     return losses if weights is None else losses * weights
 
 
@@ -118,4 +155,4 @@ def scale_to_mean(gradient: Array, weights: Array | None) -> None:
     if weights is None:
         gradient *= share
     else:
-        gradient *= (share * weights).reshape(-1, *(1,) * (gradient.ndim - 1))
+        gradient *= _beside(share * weights, gradient.ndim)

@@ -46,6 +46,11 @@ class CompiledSegment:
         self.padded = bool(self._filters)
         self.trained = bool(self._segment.parameters.size)
 
+    @property
+    def makes_rows(self) -> bool:
+        """Whether the output of a sample is a row, on which :meth:`step` computes a loss."""
+        return len(self._output) == 1
+
     def explain(self) -> str:
         """The line of ``Sequential.explain``."""
         return f"compiled together: {', '.join(map(repr, self._segment.layers))}"

@@ -241,7 +241,7 @@ class Executor:
         if _training_on(targets) not in self._prepared:
             self.prepare_training(inputs, targets, loss, optimizer)
         segment, weights, ahead = self._only_segment, self._weights, None
-        if segment is not None and type(loss) is CrossEntropy:
+        if segment is not None and type(loss) is CrossEntropy and segment.makes_rows:
             ahead = optimizer.ahead(weights.parameters)
         if segment is None or ahead is None:
             with self._state_unchanged_by_errors():
@@ -326,7 +326,11 @@ class Executor:
         units, values = list(self._units), dict(enumerate(inputs))
         saved, reached = dict[int, Saved](), dict[int, Array]()
         last = units[-1]
-        fused = type(loss) is CrossEntropy and isinstance(last.unit, CompiledSegment)
+        fused = (
+            type(loss) is CrossEntropy
+            and isinstance(last.unit, CompiledSegment)
+            and last.unit.makes_rows
+        )
         if fused:
             units.pop()
         for one in units:
