@@ -175,7 +175,12 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
     }
     guarded_on_its_own = {"threads._Pool"}
     # Where the memory comes from when nothing stands in its place, and records that are only read.
-    guarded_on_its_own |= {"memory._Block", "memory.empty", "memory._untouched_zeros"}
+    guarded_on_its_own |= {
+        "memory.",
+        "memory.empty",
+        "memory._new_block",
+        "memory._untouched_zeros",
+    }
     guarded_on_its_own |= {"arrays.record"}
     guarded_on_its_own |= {"weights._aligned"}  # guarded_nets puts guarded memory in its place
     # Lists of steps and of pieces, which are only read, and arrays that only stand for their type.
@@ -206,8 +211,8 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
     copies = {"lone.LoneLayer", "compiled.CompiledSegment"}
     copies |= {"prediction.Prediction", "training_units.LoneNode"}
     copies |= {"preparation.rehearsed"}  # samples of a rehearsal, in which no kernel runs
-    # Whether a queue is empty, and a copy of a list.
-    no_arrays = {"threads._Worker", "memory.kept_bytes"}
+    # Whether a queue is empty, and copies of a list.
+    no_arrays = {"threads._Worker", "memory.kept_bytes", "memory._give_up"}
     parameters = {"weights._aligned"}  # a model's own arrays, which outlive every call
     known = (
         parameters | stands_in_for_compiled_code | guarded_on_its_own | tables | copies | no_arrays

@@ -530,6 +530,7 @@ class Model(Net):
                 return loop.run(fit.epochs, fit.verbose)
             finally:
                 self._fits = 0
+                self._give_up_memory()
 
     def train_on_batch(
         self,

@@ -437,6 +437,12 @@ class Net:
                 new = Executor(trunk, self._weights, self._known_shapes())
             return self._executors.setdefault(key, new)  # all threads use one
 
+    def _give_up_memory(self) -> None:
+        """Give up memory that a training needed and that nothing needs now."""
+        for executor in list(self._executors.values()):
+            if executor is not None:
+                executor.give_up_memory()
+
     def _derive(self) -> None:
         """Derive anew what depends on the layers, after they have changed."""
         version = self._ownership.version

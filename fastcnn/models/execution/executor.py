@@ -12,6 +12,7 @@ out over the threads, is the better way.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from operator import is_
@@ -23,7 +24,8 @@ from fastcnn.core.arguments import Array
 from fastcnn.core.float_errors import Divergence, unreported
 from fastcnn.core.user_code import unchanged_by_errors
 from fastcnn.data.several import Data, parts_of
-from fastcnn.engine.numba.runtime import program
+from fastcnn.engine.numba.elementwise.merging import sum_of
+from fastcnn.engine.numba.runtime import memory, program
 from fastcnn.engine.numba.runtime.compile_ahead import Progress
 from fastcnn.engine.numba.runtime.finite import all_finite
 from fastcnn.engine.numba.runtime.program import NO_STEPS, constant
@@ -41,7 +43,7 @@ from fastcnn.models.execution.preparation import (
 )
 from fastcnn.models.execution.training_units import units_of, uses_randomness
 from fastcnn.models.graph import Graph
-from fastcnn.models.layer_by_layer import NO_FIGURES, Figures, add_gradient, loss_of
+from fastcnn.models.layer_by_layer import NO_FIGURES, Figures, loss_of
 from fastcnn.models.weights import Weights
 from fastcnn.nn.layers import Shape, all_layers, own_arrays
 from fastcnn.nn.losses import CrossEntropy
@@ -263,6 +265,11 @@ class Executor:
         optimizer.count_step()
         return output[0], output[1], NO_FIGURES
 
+    @staticmethod
+    def give_up_memory() -> None:
+        """Give up the blocks of memory that a large training step kept for the next one."""
+        memory.give_up_surplus()
+
     def _moves(self, loop: Kernel, state: list[Array], numbers: Array) -> Array:
         """An optimizer's step, as steps of programs."""
         last_loop, last_state, last_numbers, moves = self._last_moves
@@ -324,7 +331,9 @@ class Executor:
         sample_weights: Array | None,
     ) -> Figures | None:
         units, values = list(self._units), dict(enumerate(inputs))
-        saved, reached = dict[int, Saved](), dict[int, Array]()
+        saved = dict[int, Saved]()
+        # Of each value the gradients that have reached it, in their order.
+        reached = defaultdict[int, list[Array]](list)
         last = units[-1]
         fused = (
             type(loss) is CrossEntropy
@@ -351,7 +360,7 @@ class Executor:
             if result is None:
                 return None
             figures: Figures = result[0], result[1], NO_FIGURES
-            reached[last.inputs[0]] = result[2]
+            reached[last.inputs[0]].append(result[2])
         else:
             outputs = [values[value] for value in self._values]
             try:
@@ -359,18 +368,18 @@ class Executor:
             except Divergence:
                 return None
             for value, dy in zip(self._values, dys, strict=True):
-                add_gradient(reached, value, dy)
+                reached[value].append(dy)
         del values
         trained = {one.output for one in units if one.trained}
         for one in reversed(units):
             if not one.trained:
                 continue
-            dx = one.unit.backward(reached.pop(one.output), saved.pop(one.output))
+            dx = one.unit.backward(sum_of(reached.pop(one.output)), saved.pop(one.output))
             if dx is None:
                 continue
             for value, part in zip(one.inputs, dx if one.takes_several else (dx,), strict=True):
                 if value in trained:  # of other values there is no gradient
-                    add_gradient(reached, value, part)
+                    reached[value].append(part)
         # Padding makes NaN of what is infinite: the plain loops tell where it is not.
         if self._padded and not all_finite(self._weights.gradient):
             return None

@@ -12,6 +12,7 @@ sizes follow from the sizes of a sample.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
 from typing import Literal, NamedTuple, TypeAlias
@@ -32,7 +33,7 @@ from fastcnn.engine.numba.runtime import arrays
 from fastcnn.engine.numba.runtime.arrays import empty_like_type, readable, record
 from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory
-from fastcnn.engine.numba.runtime.jit import kernel
+from fastcnn.engine.numba.runtime.jit import kernel, ordered_kernel
 from fastcnn.engine.numba.runtime.threads import parallel_for
 from fastcnn.engine.numba.runtime.types import DeviceFunction, Kernel, Number, Words
 
@@ -41,6 +42,7 @@ Side: TypeAlias = Literal["a", "b"]
 
 _CHUNK = 16 * 1024  # numbers of a chunk at least; enough that the sum over chunks takes little time
 _CHUNKS = 64  # chunks at most
+_TOGETHER = 4  # arrays that one pass adds
 _BLOCK = 1024  # columns of a block; their totals stay in the first-level cache
 
 
@@ -85,6 +87,43 @@ def maximum_backward(dy: Array, a: Array, b: Array) -> tuple[Array, Array]:
     At a tie the maximum is a.
     """
     return _gradients("maximum", dy, a, b, a.shape, b.shape)
+
+
+def sum_of(terms: Sequence[Array]) -> Array:
+    """The sum of arrays of one shape and dtype, added in their order; a single array as it is.
+
+    One pass adds up to four arrays, because memory takes longer than the additions.
+
+    >>> sum_of([np.ones((2, 3)), np.ones((2, 3)), np.ones((2, 3))])
+    array([[3., 3., 3.],
+           [3., 3., 3.]])
+    """
+    total, *rest = terms
+    while rest:
+        some, rest = rest[: _TOGETHER - 1], rest[_TOGETHER - 1 :]
+        flat = [readable(array).reshape(-1) for array in (total, *some)]
+        flat += [flat[0]] * (_TOGETHER - len(flat))
+        total = empty_like_type(total, *total.shape)
+        more = len(some)
+        parallel_for(summed_numbers, total.size, more * total.size, *flat, more, total.reshape(-1))
+    return total
+
+
+@ordered_kernel
+def summed_numbers(
+    start: int, stop: int, a: Array, b: Array, c: Array, d: Array, more: int, y: Array
+) -> None:
+    """``y = a + b + c + d`` on flat arrays, in this order; of a and ``more`` arrays behind it."""
+    a, b, c, d, y = a[start:stop], b[start:stop], c[start:stop], d[start:stop], y[start:stop]
+    if more == 1:
+        for i in range(y.size):
+            y[i] = a[i] + b[i]
+    elif more == 2:
+        for i in range(y.size):
+            y[i] = (a[i] + b[i]) + c[i]
+    else:
+        for i in range(y.size):
+            y[i] = ((a[i] + b[i]) + c[i]) + d[i]
 
 
 # --- what is computed of the numbers that meet ---------------------------------------------------

@@ -28,7 +28,7 @@ import numpy as np
 from fastcnn.core.arguments import Array
 from fastcnn.core.float_errors import unreported
 from fastcnn.engine.numba.runtime import arrays
-from fastcnn.engine.numba.runtime.arrays import empty_like_type, readable, record
+from fastcnn.engine.numba.runtime.arrays import converted, empty_like_type, readable, record
 from fastcnn.engine.numba.runtime.inlining import ordered_device
 from fastcnn.engine.numba.runtime.jit import wide_kernel
 from fastcnn.engine.numba.runtime.threads import parallel_for
@@ -106,7 +106,7 @@ def batch_norm_backward(
 ) -> tuple[Array, Array, Array]:
     """``dx`` (R, C), ``dgamma`` and ``dbeta`` (C,)."""
     sizes = _wide_rows(x, epsilon, relu=False)
-    operands = _known_operands(gamma, np.zeros_like(gamma), mean, variance, sizes)
+    operands = _known_operands(gamma, None, mean, variance, sizes)
     dgamma, dbeta = empty_like_type(dy, len(gamma)), empty_like_type(dy, len(gamma))
     dx = _gradients(dy, x, variance, operands, sizes, dgamma, dbeta)
     return dx, dgamma, dbeta
@@ -152,15 +152,14 @@ def _wide_rows(x: Array, epsilon: float, relu: bool) -> WideRows:
 
 
 def _known_operands(
-    gamma: Array, beta: Array, mean: Array, variance: Array, sizes: WideRows
+    gamma: Array, beta: Array | None, mean: Array, variance: Array, sizes: WideRows
 ) -> Array:
     """The array of operands for a mean and variance (C,) of the arrays' dtype."""
-    rows = np.zeros((_OPERANDS, len(gamma)))
-    rows[_MEAN], rows[_SHIFT] = mean, beta
-    rows[_SCALE] = gamma / np.sqrt(variance.astype(np.float64) + sizes.epsilon)
-    together = sizes.width // max(1, sizes.channels)
+    channels = len(gamma)
     operands = empty_like_type(gamma, _OPERANDS * sizes.width)
-    operands.reshape(_OPERANDS, together, len(gamma))[...] = rows[:, None]
+    rows = operands.reshape(_OPERANDS, sizes.width // max(1, channels), channels)
+    rows[_MEAN], rows[_REST], rows[_SHIFT] = mean, 0, 0 if beta is None else beta
+    rows[_SCALE] = gamma / np.sqrt(converted(variance, np.float64) + sizes.epsilon)
     return operands
 
 
