@@ -301,7 +301,7 @@ def test_explain_says_which_kernel_pools_and_why_not_those_before_it(
     ("channels", "order", "not_in_slabs"),
     [
         (8, "by squares", "9 squares make fewer than 4 slabs"),
-        (64, "by columns", "the sums of 576 KiB would leave the second-level cache"),
+        (112, "by columns", "the sums of 1764 KiB are large"),
     ],
 )
 def test_explain_says_in_which_order_winograd_computes(

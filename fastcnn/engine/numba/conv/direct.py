@@ -61,6 +61,10 @@ from fastcnn.engine.numba.runtime.instruction_sets import cached_choice
 
 Triple = tuple[int, int, int]
 
+# Bytes of images and their gradients that are summed at once for the filters' gradient, because
+# each tile of the gradient reads all of them: they stay in the second-level cache.
+_SLAB_BYTES = 512 * 1024
+
 
 def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvGeometry) -> Array:
     """``y``; rows are output pixels, steps taps and input channels."""
@@ -114,8 +118,8 @@ def conv2d_transpose(
 def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
     """``dw``; rows are taps and input channels, steps output pixels.
 
-    Where ``dw`` has too few tiles to share out, the images are summed in slabs, each into a
-    ``dw`` of its own, and these then in order.
+    The images are summed in slabs, which stay in the cache, each into a ``dw`` of its own, and
+    these then in order.
     """
     dw = empty_like_type(dy, *g.filter_shape)
     if g.n == 0:
@@ -489,7 +493,7 @@ def filter_gradient(g: ConvGeometry, itemsize: int) -> FilterGradient:
     to, division, tile = _images(g, itemsize)[0], _division(g), _filter_tile(g, itemsize)
     rows = g.kh * g.kw * division.channels
     tiles = -(-rows // tile.rows) * -(-division.columns // tile.columns)
-    images = -(-g.n // (1 if division.groups > 1 or tiles >= 8 else min(g.n, 8)))
+    images = _images_of_slab(g, tiles, itemsize) if division.groups == 1 else g.n
     whole, tail = divmod(g.n, images)
     return FilterGradient(
         to,
@@ -500,6 +504,19 @@ def filter_gradient(g: ConvGeometry, itemsize: int) -> FilterGradient:
         tail_x=whole * images * to.height * to.width * to.pitch,
         tail_dy=whole * images * g.oh * g.ow * g.oc,
     )
+
+
+def _images_of_slab(g: ConvGeometry, tiles: int, itemsize: int) -> int:
+    """Images of a slab, at most as many as stay in the cache while all tiles read them.
+
+    Where there are too few tiles to share out, an eighth of the images at most. Where the gradients
+    of so many slabs would be half as large as the images, there is one slab.
+    """
+    few_tiles = -(-g.n // min(g.n, 8)) if tiles < 8 else g.n
+    image = (g.h * g.w * g.ic + g.oh * g.ow * g.oc) * itemsize
+    images = max(1, _SLAB_BYTES // image)
+    slabs, filters = -(-g.n // images), g.kh * g.kw * g.group_ic * g.oc * itemsize
+    return min(few_tiles, images if 2 * slabs * filters <= g.n * image else g.n)
 
 
 @cached_choice

@@ -12,7 +12,7 @@ instead of 144. V is what the forward pass makes of x.
 
 There are two orders, and ``_not_in_slabs`` chooses one:
 
-- *in slabs*, where D fits into the second-level cache: an item is a slab of squares, which are
+- *in slabs*, where D is not too large: an item is a slab of squares, which are
   transformed some at a time and multiplied while V and Z are in the cache. Each slab has a D of
   its own, and gives a gradient; these are added up in order. No slab has more squares than a
   stretch of a long sum has terms (:mod:`fastcnn.core.long_sums`).
@@ -36,7 +36,6 @@ from fastcnn.core.long_sums import STRETCH
 from fastcnn.core.settings import get_num_threads
 from fastcnn.engine import policy
 from fastcnn.engine.numba.contraction.column_sums import add_to_totals, column_sums, round_totals
-from fastcnn.engine.numba.contraction.contraction import CACHE_BYTES
 from fastcnn.engine.numba.conv import direct
 from fastcnn.engine.numba.conv.winograd_gradient_kernel import (
     GradientLaunch,
@@ -62,8 +61,11 @@ LEAST_PASS, MOST_PASS = 4 * 1024 * 1024, 32 * 1024 * 1024
 is larger, because each pass reads and writes D once. A larger block is one whole pass."""
 MOST_SLABS, LEAST_SLABS = 8, 4
 """Slabs at most, unless sums are long, and at least."""
-SLAB_SQUARES = 128
+SLAB_SQUARES = 64
 """Squares of a slab that are worth transforming its D back."""
+SLAB_SUMS = 1536 * 1024
+"""Bytes of D in slabs at most. A block of squares reads and writes D once, so D need not stay in
+the second-level cache; in passes each piece of D reads parts of V and Z from beyond it."""
 
 _SLABS = record(GradientLaunch(squares=True, products=True, own_sums=True))
 _SQUARES = record(GradientLaunch(squares=True, products=False, own_sums=False))
@@ -96,7 +98,7 @@ class GradientPlan(NamedTuple):
     def lines(self) -> Iterator[str]:
         """What :func:`fastcnn.explain` prints."""
         if self.refusal is None:
-            yield "kernel: in slabs, because the sums of all channels stay in the cache"
+            yield "kernel: in slabs, because the sums of all channels are small"
         else:
             yield "kernel: in passes, because slabs do not pay"
         items = self.slabs or self.partition.sums.pieces
@@ -185,8 +187,8 @@ def _sum_in_passes(plan: GradientPlan, x: Array, dy: Array, dw: Array) -> None:
 
 def _not_in_slabs(sum_bytes: int, total: int) -> str | None:
     """Why a gradient is not summed in slabs, or None where it is."""
-    if sum_bytes > CACHE_BYTES:
-        return f"the sums of {sum_bytes >> 10} KiB would leave the second-level cache"
+    if sum_bytes > SLAB_SUMS:
+        return f"the sums of {sum_bytes >> 10} KiB are large"
     if total < LEAST_SLABS * SLAB_SQUARES:
         return f"{total} squares make fewer than {LEAST_SLABS} slabs"
     return None
