@@ -257,11 +257,15 @@ def test_fit_learns_label_images(engine: str | None, tmp_path: Path) -> None:
     np.testing.assert_allclose(other.predict(x), p, rtol=1e-5, atol=1e-7)
 
 
-def test_maps_of_a_net_that_learned_no_classes_stay_as_they_are() -> None:
+def test_maps_of_a_net_that_learned_no_classes_stay_as_they_are(tmp_path: Path) -> None:
     x, y = images()
     model = u_net("float32", None)
     raw = model.predict(x)
     assert abs(raw.sum(axis=-1) - 1).max() > 0.1
+    with pytest.raises(ValueError, match="or has learned a class for each pixel"):
+        model.predict_classes(x)
+    model.save(tmp_path / "net.safetensors")
+    assert (fastcnn.load_model(tmp_path / "net.safetensors").predict(x) == raw).all()
     model.loss = "cross_entropy"
     np.testing.assert_allclose(model.predict(x), fastcnn.softmax(raw), rtol=1e-5, atol=1e-7)
     model.fit(x, np.stack([y] * CLASSES, axis=-1), loss="mse", verbose=0)

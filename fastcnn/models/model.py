@@ -733,6 +733,11 @@ class Model(Net):
         predicted = self.predict(x, batch_size)
         if isinstance(predicted, list):
             raise ValueError("predict_classes needs a net with one output; use predict")
+        if predicted.ndim > 2 and self.loss is None:
+            raise ValueError(
+                "predict_classes needs a net that ends in (classes,), or has learned a class for "
+                f"each pixel, got {self.output_shape}"
+            )
         if predicted.shape[-1] == 1:
             return np.asarray(predicted[..., 0] > 0.5, np.int64)
         return np.asarray(predicted.argmax(axis=-1))

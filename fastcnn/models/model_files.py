@@ -70,6 +70,7 @@ def description(model: Net) -> dict[str, Any]:
         "input_shape": model.input_shape,
         "dtype": model.dtype.name,
         "loss": goal_to_dict(model._loss()),
+        "has_loss": model.loss is not None,
         "bytes": SCALING,
         "trained_on": model._knowledge.kind,
         "samples": model._knowledge.as_dict(),
@@ -128,7 +129,12 @@ def _contents(file: ModelFile, kind: type[M]) -> tuple[M, tuple[Shape, ...], lis
         model = kind.of_graph(graph, description["dtype"])
         shapes = _shapes(description["input_shape"], graph.inputs)
         names = model._output_names() if len(graph.outputs) > 1 else None
-        model.loss = goal_from_dict(description["loss"], names)
+        loss = goal_from_dict(description["loss"], names)
+        # Files of earlier versions do not say whether the loss is the usual one. With this loss
+        # their nets could not learn classes of pixels.
+        values = graph.infer(shapes)
+        in_vectors = all(len(values[value]) == 1 for value in graph.outputs)
+        model.loss = loss if description.get("has_loss", in_vectors) else None
         if description["bytes"] != SCALING:
             raise ValueError(
                 f"its bytes are scaled as {quoted(description['bytes'])}, not as {SCALING!r}"
