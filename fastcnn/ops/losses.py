@@ -16,8 +16,8 @@ from fastcnn.ops.checks import Reduction
 from fastcnn.ops.declaration import operation
 
 _SAMPLES = """
-logits: scores before the softmax, (N, C), or of each pixel, (N, H, W, C); any number of axes may
-    stand between N and C.
+logits: scores before the softmax, (N, C), or of each pixel, (N, H, W, C). Any number of axes
+    may be between N and C.
 labels: the integer class of each sample, (N,), or of each pixel, (N, H, W), in ``range(C)``; or
     probabilities in the shape of the logits, none negative and with the sum 1 over the classes.
 """
