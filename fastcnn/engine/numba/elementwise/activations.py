@@ -9,6 +9,8 @@ first"). They load values before a condition for the same reason.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from inspect import Parameter, Signature
 from typing import NamedTuple
 
 import numpy as np
@@ -40,106 +42,6 @@ def relu_backward(dy: Array, x: Array) -> Array:
     return dx
 
 
-def leaky_relu(x: Array, slope: float) -> Array:
-    """``x`` where it is above 0, else ``slope * x``, on a flat array."""
-    return _applied("leaky_relu", x, slope)
-
-
-def leaky_relu_backward(dy: Array, x: Array, slope: float) -> Array:
-    """``dy`` where ``x > 0``, else ``slope * dy``, on flat arrays."""
-    return _gradient("leaky_relu", dy, x, slope)
-
-
-def clipped_relu(x: Array, top: float) -> Array:
-    """``min(max(x, 0), top)`` of a flat array."""
-    return _applied("clipped_relu", x, top)
-
-
-def clipped_relu_backward(dy: Array, x: Array, top: float) -> Array:
-    """``dy`` where x lies between 0 and ``top``, else 0, on flat arrays."""
-    return _gradient("clipped_relu", dy, x, top)
-
-
-def tanh(x: Array) -> Array:
-    """Hyperbolic tangent of a flat array."""
-    return _applied("tanh", x)
-
-
-def tanh_backward(dy: Array, x: Array) -> Array:
-    """``dy / cosh²(x)`` on flat arrays."""
-    return _gradient("tanh", dy, x)
-
-
-def sigmoid(x: Array) -> Array:
-    """``1 / (1 + exp(-x))`` of a flat array."""
-    return _applied("sigmoid", x)
-
-
-def sigmoid_backward(dy: Array, x: Array) -> Array:
-    """Gradient of :func:`sigmoid` with respect to its input ``x``, on flat arrays."""
-    return _gradient("sigmoid", dy, x)
-
-
-def hard_sigmoid(x: Array, slope: float, offset: float) -> Array:
-    """``slope * x + offset`` between 0 and 1, of a flat array."""
-    return _applied("hard_sigmoid", x, slope, offset)
-
-
-def hard_sigmoid_backward(dy: Array, x: Array, slope: float, offset: float) -> Array:
-    """``slope * dy`` where ``slope * x + offset`` lies between 0 and 1, else 0, on flat arrays."""
-    return _gradient("hard_sigmoid", dy, x, slope, offset)
-
-
-def hard_swish(x: Array) -> Array:
-    """``x * hard_sigmoid(x)`` of a flat array."""
-    return _applied("hard_swish", x)
-
-
-def hard_swish_backward(dy: Array, x: Array) -> Array:
-    """Gradient of :func:`hard_swish` with respect to its input ``x``, on flat arrays."""
-    return _gradient("hard_swish", dy, x)
-
-
-def swish(x: Array) -> Array:
-    """``x * sigmoid(x)`` of a flat array."""
-    return _applied("swish", x)
-
-
-def swish_backward(dy: Array, x: Array) -> Array:
-    """Gradient of :func:`swish` with respect to its input ``x``, on flat arrays."""
-    return _gradient("swish", dy, x)
-
-
-def gelu(x: Array, approximate: bool) -> Array:
-    """``x * Φ(x)`` of a flat array, exact or in the tanh form."""
-    return _applied("gelu_tanh" if approximate else "gelu", x)
-
-
-def gelu_backward(dy: Array, x: Array, approximate: bool) -> Array:
-    """Gradient of :func:`gelu` with respect to its input ``x``, on flat arrays."""
-    return _gradient("gelu_tanh" if approximate else "gelu", dy, x)
-
-
-def elu(x: Array, alpha: float) -> Array:
-    """``x`` where it is above 0, else ``alpha * (exp(x) - 1)``, on a flat array."""
-    return _applied("elu", x, alpha)
-
-
-def elu_backward(dy: Array, x: Array, alpha: float) -> Array:
-    """``dy`` where ``x > 0``, else ``dy * alpha * exp(x)``, on flat arrays."""
-    return _gradient("elu", dy, x, alpha)
-
-
-def softplus(x: Array) -> Array:
-    """``log(1 + exp(x))`` of a flat array."""
-    return _applied("softplus", x)
-
-
-def softplus_backward(dy: Array, x: Array) -> Array:
-    """``dy * sigmoid(x)`` on flat arrays."""
-    return _gradient("softplus", dy, x)
-
-
 def _applied(name: str, x: Array, p: float = 0.0, q: float = 0.0) -> Array:
     """The activation of a flat array by a formula with the parameters ``p`` and ``q``."""
     y, work = empty_like_type(x, *x.shape), FORMULAS[name].work * x.size
@@ -154,6 +56,43 @@ def _gradient(name: str, dy: Array, x: Array, p: float = 0.0, q: float = 0.0) ->
     arrays = readable(dy), readable(x), dx
     parallel_for(gradient_kernel(name), x.size, work, *arrays, record(Parameters(p, q)))
     return dx
+
+
+def _operations(name: str, *parameters: str) -> tuple[Callable[..., Array], Callable[..., Array]]:
+    """The operation ``name(x, *parameters)`` of a formula, and its gradient, on flat arrays."""
+
+    def activation(x: Array, *values: float) -> Array:
+        return _applied(name, x, *values)
+
+    def backward(dy: Array, x: Array, *values: float) -> Array:
+        return _gradient(name, dy, x, *values)
+
+    for function, arguments in ((activation, ("x",)), (backward, ("dy", "x"))):
+        names = *arguments, *parameters
+        signature = Signature([Parameter(one, Parameter.POSITIONAL_OR_KEYWORD) for one in names])
+        vars(function)["__signature__"] = signature  # as all functions of an engine have names
+    return activation, backward
+
+
+leaky_relu, leaky_relu_backward = _operations("leaky_relu", "slope")
+clipped_relu, clipped_relu_backward = _operations("clipped_relu", "top")
+elu, elu_backward = _operations("elu", "alpha")
+hard_sigmoid, hard_sigmoid_backward = _operations("hard_sigmoid", "slope", "offset")
+hard_swish, hard_swish_backward = _operations("hard_swish")
+tanh, tanh_backward = _operations("tanh")
+sigmoid, sigmoid_backward = _operations("sigmoid")
+softplus, softplus_backward = _operations("softplus")
+swish, swish_backward = _operations("swish")
+
+
+def gelu(x: Array, approximate: bool) -> Array:
+    """``x * Φ(x)`` of a flat array, exact or in the tanh form."""
+    return _applied("gelu_tanh" if approximate else "gelu", x)
+
+
+def gelu_backward(dy: Array, x: Array, approximate: bool) -> Array:
+    """Gradient of :func:`gelu` with respect to its input ``x``, on flat arrays."""
+    return _gradient("gelu_tanh" if approximate else "gelu", dy, x)
 
 
 def dropout(x: Array, kept: Array, rate: float) -> Array:
