@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+import fastcnn
+
 DOCS = Path(__file__).parent.parent / "docs"
-PAGES = {"onnx-export": ("onnx",)}
+PAGES: dict[str, tuple[str, ...]] = {"onnx-export": ("onnx",), "from-pytorch": ()}
 """The pages, with the packages that all of their blocks need."""
 BLOCK = re.compile(r"^(?:<!-- needs (\w+) -->\n)?```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -23,6 +25,7 @@ def test_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     text = (DOCS / f"{page}.md").read_text("utf-8")
     blocks = BLOCK.findall(text)
     assert len(blocks) == text.count("```python") > 0
+    threads = fastcnn.get_num_threads()
     names: dict[str, Any] = {"__name__": page}
     skipped = set[str]()
     for package, code in blocks:
@@ -30,5 +33,6 @@ def test_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             skipped.add(package)
             continue
         exec(compile(code, f"docs/{page}.md", "exec"), names)
+    fastcnn.set_num_threads(threads)
     if skipped:
         pytest.skip(f"some blocks need {', '.join(sorted(skipped))}, which is not installed")

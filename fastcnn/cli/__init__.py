@@ -17,10 +17,12 @@ import typer
 from fastcnn.cli.bench import bench
 from fastcnn.cli.compare import compare
 from fastcnn.cli.compile import compile_
+from fastcnn.cli.convert import convert
 from fastcnn.cli.demo import demo
 from fastcnn.cli.evaluate import evaluate
 from fastcnn.cli.info import info
 from fastcnn.cli.predict import predict
+from fastcnn.cli.show import show
 from fastcnn.cli.train import train
 from fastcnn.version import __version__
 
@@ -50,7 +52,9 @@ def _fastcnn(
     pass
 
 
-for command in (demo, train, evaluate, predict, compare, bench, compile_, info):
+for command in (
+    demo, train, evaluate, predict, show, convert, compare, bench, compile_, info
+):  # fmt: skip
     app.command(command.__name__.rstrip("_"))(command)
 
 

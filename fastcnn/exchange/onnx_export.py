@@ -11,7 +11,7 @@ import numpy as np
 from fastcnn.core.files import FilePath, check_writable, write_whole
 from fastcnn.core.quoting import quoted
 from fastcnn.data.scaling import SCALING
-from fastcnn.exchange.onnx_graph import IR_VERSION, OPSET, TO_FIRST, OnnxGraph, Value
+from fastcnn.exchange.onnx_graph import IR_VERSION, OPSET, TO_FIRST, OnnxGraph, Value, onnx_package
 from fastcnn.exchange.onnx_layers import write_layer
 from fastcnn.models.graph import Graph
 from fastcnn.models.input_gradients import graph_to
@@ -36,8 +36,24 @@ def save_onnx(
 ) -> None:
     """Write a model to an ONNX file; :meth:`fastcnn.Model.save_onnx` describes the arguments."""
     check_writable(path)
-    data = onnx_model(model, layout, of).SerializeToString()
-    write_whole(path, data)
+    write(path, onnx_model(model, layout, of))
+
+
+def write(path: FilePath, proto: Any) -> None:
+    """Write a result of :func:`onnx_model`, or replace a file by it, at once."""
+    write_whole(path, proto.SerializeToString())
+
+
+def borders(proto: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Name, dtype and shape of each input and of each output, as JSON values."""
+    dtype_of = onnx_package("save_onnx").helper.tensor_dtype_to_np_dtype
+
+    def described(value: Any) -> dict[str, Any]:
+        kind = value.type.tensor_type
+        sides = [side.dim_param or side.dim_value for side in kind.shape.dim]
+        return {"name": value.name, "dtype": str(dtype_of(kind.elem_type)), "shape": sides}
+
+    return [*map(described, proto.graph.input)], [*map(described, proto.graph.output)]
 
 
 def onnx_model(

@@ -200,7 +200,10 @@ def read(path: FilePath) -> ModelFile:
     except (SafetensorError, ValueError, TypeError) as error:
         raise _refusal(name, str(error)) from None
     if metadata.get("format") != FORMAT:
-        raise _refusal(name, "it holds no model of fastcnn")
+        raise _refusal(
+            name,
+            "it holds no model of fastcnn; fastcnn.load_weights reads weights of other libraries",
+        )
     if metadata.get("version") not in [str(version) for version in _READABLE]:
         raise _refusal(
             name,

@@ -1,0 +1,100 @@
+"""``fastcnn show``: a model file as text: its layers, its work, and how it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fastcnn.cli.evaluate import Model
+from fastcnn.cli.options import AsJson
+from fastcnn.cli.outcomes import plain_errors
+
+
+def show(
+    model: Model,
+    training: Annotated[
+        bool, typer.Option("--training", help="Also how the layers train, one unit a line.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show a saved model: its layers, shapes, parameters and MFLOP, and how it predicts.
+
+    The plan of a prediction names the layers that are done together, the kernel of each, and the
+    memory that it reads and writes for one sample. Nothing is computed.
+    """
+    with plain_errors():
+        facts = _facts(model, training)
+        if as_json:
+            from json import dumps
+
+            typer.echo(dumps(facts, indent=2))
+        else:
+            _print(facts)
+
+
+def _facts(path: Path, training: bool) -> dict[str, Any]:
+    from fastcnn.models import summary
+    from fastcnn.models.sequential import load_model
+
+    net: Any = load_model(path)
+    shapes = net._known_shapes()
+    rows = summary.rows(net._graph, shapes, net._input_names())
+    names = summary.value_names(net._graph, net._input_names())
+    plan, _, steps = net.explain().partition("\ntraining:\n")
+    return {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "dtype": net.dtype.name,
+        "inputs": dict(zip(net._input_names(), map(list, shapes), strict=True)),
+        "outputs": dict(zip(net._output_names(), map(list, net._output_shapes()), strict=True)),
+        "trained_on": net.trained_on,
+        "preparation": None if net.preparation is None else net.preparation.as_dict(),
+        "parameters": rows[-1].parameters,
+        "mflop": rows[-1].mflop,
+        "layers": [
+            {
+                "name": names[node.output],
+                "layer": row.layer,
+                "inputs": [names[value] for value in node.inputs],
+                "output_shape": list(node.layer.infer(_taken(net, node, shapes))),
+                "parameters": row.parameters,
+                "frozen": row.frozen,
+                "mflop": row.mflop,
+            }
+            for node, row in zip(net._graph.nodes, rows, strict=False)
+        ],
+        "drawing": None if net._graph.is_chain else net.draw(),
+        "table": summary.text(rows),
+        "prediction": plan.removeprefix("prediction:\n").splitlines(),
+        **({"training": steps.splitlines()} if training and steps else {}),
+    }
+
+
+def _taken(net: Any, node: Any, shapes: Any) -> Any:
+    """The shape, or the shapes, that a node takes."""
+    from fastcnn.nn.layers import input_of_call
+
+    values = net._graph.infer(shapes)
+    return input_of_call(node.layer, [values[value] for value in node.inputs])
+
+
+def _print(facts: dict[str, Any]) -> None:
+    typer.echo(f"{facts['file']}: {facts['bytes']:,} bytes, {facts['dtype']}")
+    for kind in ("inputs", "outputs"):
+        for name, shape in facts[kind].items():
+            typer.echo(f"  {kind[:-1]:<6} {name}  {tuple(shape)}")
+    known = facts["trained_on"]
+    typer.echo(f"  trained on {known or 'nothing that it knows of'}")
+    if facts["preparation"] is not None:
+        pairs = (f"{name} {value}" for name, value in facts["preparation"].items())
+        typer.echo(f"  pictures: {', '.join(pairs)}")
+    for text in (facts["drawing"], facts["table"]):
+        if text is not None:
+            typer.echo(f"\n{text}")
+    for title in ("prediction", "training"):
+        if title in facts:
+            typer.echo(f"\n{title}:")
+            for line in facts[title]:
+                typer.echo(line)

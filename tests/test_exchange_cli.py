@@ -1,0 +1,116 @@
+"""fastcnn show and fastcnn convert as their user meets them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import state_files
+from typer.testing import CliRunner
+
+import fastcnn
+from fastcnn import Input, Model, Preparation, Sequential
+from fastcnn.cli import app
+from fastcnn.layers import Add, BatchNorm, Conv2D, Dense, Flatten, ReLU
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A file of a small net of images."""
+    model = Sequential([Conv2D(4, 3, activation="relu"), Flatten(), Dense(3)], (6, 7, 2), seed=0)
+    model.trained_on, model.preparation = "uint8", Preparation(background="dark")
+    model.save(tmp_path / "net.safetensors")
+    return tmp_path / "net.safetensors"
+
+
+def test_show_a_chain(saved: Path) -> None:
+    done = run("show", saved)
+    assert done.exit_code == 0, done.output
+    for line in (
+        "input  input_0  (6, 7, 2)", "output dense  (3,)", "trained on uint8", "background dark",
+        "Conv2D(4, 3, activation='relu')  (4, 5, 4)", "total", "prediction:",
+    ):  # fmt: skip
+        assert line in done.output
+    assert "training:" not in done.output
+
+
+def test_show_a_graph_as_text_and_json(tmp_path: Path) -> None:
+    inputs = Input((8, 8, 4), name="pixels")
+    x = Add()([ReLU()(BatchNorm()(Conv2D(4, 3, padding=1)(inputs))), inputs])
+    model = Model(inputs, Dense(2)(Flatten()(x)))
+    model.save(tmp_path / "net.safetensors")
+    done = run("show", tmp_path / "net.safetensors", "--training")
+    assert done.exit_code == 0, done.output
+    assert model.draw() in done.output
+    assert "Conv2D(4, 3, padding=1) + BatchNorm() + ReLU()" in done.output
+    facts = json.loads(run("show", tmp_path / "net.safetensors", "--json").output)
+    assert facts["inputs"] == {"pixels": [8, 8, 4]}
+    assert facts["outputs"] == {"dense": [2]}
+    sizes = (array.size for layer in model.layers for array in layer.parameters.values())
+    assert facts["parameters"] == sum(sizes)
+    (add,) = (one for one in facts["layers"] if one["name"] == "add")
+    assert add["inputs"] == [model.layers[2].name, "pixels"]
+    assert add["output_shape"] == [8, 8, 4]
+    assert sum(one["parameters"] for one in facts["layers"]) == facts["parameters"]
+    assert facts["mflop"] == pytest.approx(sum(one["mflop"] for one in facts["layers"]))
+
+
+def test_show_what_is_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    state_files.write_safetensors(path, {"fc.weight": np.zeros((2, 3), np.float32)})
+    done = run("show", path)
+    assert done.exit_code == 2
+    assert "fastcnn.load_weights" in done.stderr
+    assert run("show", tmp_path / "none").exit_code == 2
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
+def test_convert(saved: Path, layout: str) -> None:
+    onnx = pytest.importorskip("onnx", reason="the package onnx is not installed")
+    target = saved.parent / "net.onnx"
+    done = run("convert", saved, target, "--layout", layout, "--of", "scores", "--json")
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.output)
+    sides = [6, 7, 2] if layout == "channels_last" else [2, 6, 7]
+    assert facts["inputs"] == [{"name": "input_0", "dtype": "uint8", "shape": ["batch", *sides]}]
+    assert facts["outputs"] == [{"name": "dense", "dtype": "float32", "shape": ["batch", 3]}]
+    proto = onnx.load(target)
+    assert facts["nodes"] == len(proto.graph.node)
+    assert proto.graph.node[-1].op_type == "Gemm"
+    text = run("convert", saved, target).output
+    assert "input  input_0  uint8  ('batch', 6, 7, 2)" in text
+    assert onnx.load(target).graph.node[-1].op_type == "Softmax"
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [
+        ("net.pt", "net.onnx", "fastcnn.load_weights(model, "),
+        ("net.weights.h5", "net.onnx", "fastcnn.load_weights(model, "),
+        ("net.onnx", "other.safetensors", "IN must be a model of fastcnn"),
+        ("net.pkl", "net.onnx", "IN must end in .safetensors"),
+        ("net.safetensors", "net.tflite", "OUT must end in .onnx"),
+        ("net.safetensors", "nowhere/net.onnx", "OUT must name a file"),
+        ("none.safetensors", "net.onnx", "No such file"),
+    ],
+)
+def test_what_is_not_converted(saved: Path, source: str, target: str, message: str) -> None:
+    done = run("convert", saved.parent / source, saved.parent / target)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (saved.parent / target).exists()
+
+
+def test_both_commands_are_listed() -> None:
+    text = run("--help").output
+    assert "convert" in text
+    assert "show" in text
+    assert fastcnn.__version__ in run("--version").output
