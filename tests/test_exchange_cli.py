@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import state_files
+from digits import write_digits
+from PIL import Image
 from typer.testing import CliRunner
 
 import fastcnn
@@ -94,7 +96,7 @@ def test_convert(saved: Path, layout: str) -> None:
     [
         ("net.pt", "net.onnx", "fastcnn.load_weights(model, "),
         ("net.weights.h5", "net.onnx", "fastcnn.load_weights(model, "),
-        ("net.onnx", "other.safetensors", "IN must be a model of fastcnn"),
+        ("net.onnx", "other.tflite", "OUT must end in .safetensors"),
         ("net.pkl", "net.onnx", "IN must end in .safetensors"),
         ("net.safetensors", "net.tflite", "OUT must end in .onnx"),
         ("net.safetensors", "nowhere/net.onnx", "OUT must name a file"),
@@ -107,6 +109,65 @@ def test_what_is_not_converted(saved: Path, source: str, target: str, message: s
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (saved.parent / target).exists()
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> tuple[Path, str]:
+    """A file of a net that is trained a little on few digits, and their folder."""
+    data = write_digits(tmp_path)
+    (x, y), _ = fastcnn.load_mnist(data)
+    model = Sequential(fastcnn.nets.article(), seed=0, engine="im2col")
+    model.fit(x[:600], y[:600], optimizer="adam", seed=0, verbose=0)
+    model.save(tmp_path / "net.safetensors")
+    return tmp_path / "net.safetensors", data
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
+def test_onnx_files_in_place_of_models(digits: tuple[Path, str], layout: str) -> None:
+    """evaluate, predict and show of the file that convert writes, as of the model itself."""
+    pytest.importorskip("onnx", reason="the package onnx is not installed")
+    saved, data = digits
+    target, picture = saved.parent / "net.onnx", saved.parent / "digit.png"
+    assert run("convert", saved, target, "--layout", layout).exit_code == 0
+    expected = json.loads(run("evaluate", saved, "--data", data, "--json").output)
+    result = json.loads(run("evaluate", target, "--data", data, "--json").output)
+    assert result["accuracy"] == expected["accuracy"] > 0.4
+    assert result["classes"] == expected["classes"]
+    assert "test accuracy" in run("evaluate", target, "--data", data).output
+    (_, _), (x, _) = fastcnn.load_mnist(data)
+    Image.fromarray(x[0]).save(picture)
+    (expected,) = json.loads(run("predict", saved, picture, "--json").output)
+    (result,) = json.loads(run("predict", target, picture, "--json").output)
+    assert result["class"] == expected["class"]
+    assert result["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-5)
+    assert result["steps"][:-1] == expected["steps"]
+    facts = json.loads(run("show", target, "--json").output)
+    assert facts["inputs"] == {"input_0": [28, 28, 1]}
+    assert facts["preparation"]["background"] == "dark"
+
+
+def test_onnx_files_become_models_that_take_floats(digits: tuple[Path, str]) -> None:
+    pytest.importorskip("onnx", reason="the package onnx is not installed")
+    saved, data = digits
+    model = fastcnn.load_model(saved)
+    model.trained_on, model.engine = "floats", "im2col"
+    model.save_onnx(saved.parent / "net.onnx", "channels_first")
+    for command in ("evaluate", "predict"):
+        more = ("--data", data) if command == "evaluate" else (saved.parent / "x.png",)
+        (_, _), (x, _) = fastcnn.load_mnist(data)
+        Image.fromarray(x[0]).save(saved.parent / "x.png")
+        done = run(command, saved.parent / "net.onnx", *more)
+        assert done.exit_code == 2
+        assert "this one takes floats" in done.stderr
+    done = run("convert", saved.parent / "net.onnx", saved.parent / "back.safetensors")
+    assert done.exit_code == 0, done.output
+    assert "5 layers" in done.output
+    back = fastcnn.load_model(saved.parent / "back.safetensors")
+    back.engine = "im2col"
+    images = np.random.default_rng(0).random((3, 28, 28, 1), np.float32)
+    assert np.abs(back.predict(images) - model.predict(images)).max() < 1e-6
+    with pytest.raises(ValueError, match="uint8"):
+        back.predict(np.zeros((1, 28, 28, 1), np.uint8))
 
 
 def test_both_commands_are_listed() -> None:

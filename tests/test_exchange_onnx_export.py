@@ -283,6 +283,43 @@ def test_nets_by_name(tmp_path: Path, name: str) -> None:
         assert "Gather" not in operators
 
 
+@pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("case", CASES, ids=label)
+def test_layers_come_back(tmp_path: Path, case: Any, layout: str) -> None:
+    """``load_onnx`` reads the file as a model that computes the same."""
+    layers, shape = case
+    copies = [layer.from_config(layer.config()) for layer in layers]
+    model = randomised(Sequential(copies, shape))
+    model.loss = "mse"
+    model.save_onnx(tmp_path / "net.onnx", layout)  # type: ignore[arg-type]
+    other = fastcnn.load_onnx(
+        tmp_path / "net.onnx", "file" if layout == "channels_last" else "channels_last"
+    )
+    other.engine = "im2col"
+    x = RNG.standard_normal((2, *shape)).astype(np.float32)
+    expected, result = model.predict(x), other.predict(x)
+    assert result.shape == expected.shape
+    assert np.abs(result - expected).max() <= 1e-5 * max(1e-6, np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", fastcnn.nets.NETS)
+def test_nets_come_back_as_the_same_layers(tmp_path: Path, name: str) -> None:
+    model = Sequential(NETS[name](5), (32, 32, 1), seed=0, engine="im2col")
+    for layout, back in (("channels_last", "file"), ("channels_first", "channels_last")):
+        model.save_onnx(tmp_path / "net.onnx", layout)  # type: ignore[arg-type]
+        other = fastcnn.load_onnx(tmp_path / "net.onnx", back)  # type: ignore[arg-type]
+        other.engine = "im2col"
+        # Fused activations are layers of their own there, and a global pooling keeps its axes.
+        others = ("ReLU", "Residual", "Add", "Softmax", "Flatten", "Reshape")
+        mine, theirs = (
+            sorted(kind for kind in (type(one).__name__ for one in several) if kind not in others)
+            for several in (all_layers(model.layers), other.layers)
+        )
+        assert mine == theirs
+        x = RNG.random((2, 32, 32, 1), np.float32)
+        assert np.abs(other.predict(x) - model.predict(x)).max() < 1e-6
+
+
 def test_names_are_those_of_the_model(tmp_path: Path) -> None:
     conv = Conv2D(4, 3, activation="relu")
     conv.name = "stem"

@@ -1,4 +1,4 @@
-"""``fastcnn convert``: a model of fastcnn as an ONNX file."""
+"""``fastcnn convert``: a model of fastcnn as an ONNX file, and the other way."""
 
 from __future__ import annotations
 
@@ -28,18 +28,24 @@ class Of(StrEnum):
 
 def convert(
     source: Annotated[
-        Path, typer.Argument(metavar="IN", help="A .safetensors file that fastcnn saved.")
+        Path, typer.Argument(metavar="IN", help="A .safetensors file of fastcnn, or an .onnx file.")
     ],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="The .onnx file to write.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The .onnx or .safetensors file to write.")
+    ],
     layout: Annotated[
-        Layout, typer.Option(help="Images as (N, H, W, C), or as (N, C, H, W).")
+        Layout, typer.Option(help="Images of the .onnx file: (N, H, W, C) or (N, C, H, W).")
     ] = Layout.channels_last,
     of: Annotated[
-        Of, typer.Option(help="What predict returns, or scores before a last softmax or sigmoid.")
+        Of,
+        typer.Option(
+            help="Outputs of the .onnx file: what predict returns, or scores before a last softmax "
+            "or sigmoid."
+        ),
     ] = Of.predictions,
     as_json: AsJson = False,
 ) -> None:
-    """Convert a saved model to an ONNX file, which other runtimes read.
+    """Convert a saved model to an ONNX file, which other runtimes read, or an ONNX file to a model.
 
     The output shows the inputs and outputs of the new file. A file that has the name already is
     replaced, once the new one is whole.
@@ -47,13 +53,17 @@ def convert(
     with plain_errors():
         check_output("OUT", target)
         _check_kinds(source, target)
-        facts = _convert(source, target, layout, of)
+        if target.suffix.lower() == ".onnx":
+            facts = _to_onnx(source, target, layout, of)
+        else:
+            facts = _from_onnx(source, target)
         if as_json:
             from json import dumps
 
             typer.echo(dumps(facts, indent=2))
             return
-        typer.echo(f"{facts['file']}: {facts['nodes']} nodes, {facts['bytes']:,} bytes")
+        number = f"{facts['nodes']} nodes" if "nodes" in facts else f"{facts['layers']} layers"
+        typer.echo(f"{facts['file']}: {number}, {facts['bytes']:,} bytes")
         for kind in ("inputs", "outputs"):
             for one in facts[kind]:
                 typer.echo(f"  {kind[:-1]:<6} {one['name']}  {one['dtype']}  {tuple(one['shape'])}")
@@ -62,25 +72,23 @@ def convert(
 def _check_kinds(source: Path, target: Path) -> None:
     """Raise ``ValueError`` with advice for files that are not converted."""
     kinds = source.suffix.lower(), target.suffix.lower()
-    if kinds == (".safetensors", ".onnx"):
+    if kinds in ((".safetensors", ".onnx"), (".onnx", ".safetensors")):
         return
     if kinds[0] in (".pt", ".pth", ".bin", ".h5", ".keras", ".ckpt"):
         raise ValueError(
-            f"IN must be a model of fastcnn, got {str(source)!r}, which holds weights; write the "
-            f"net in layers of fastcnn, and call fastcnn.load_weights(model, {str(source)!r})"
+            f"IN must be a model of fastcnn or ONNX, got {str(source)!r}, which holds weights; "
+            f"write the net in layers of fastcnn, and call fastcnn.load_weights(model, "
+            f"{str(source)!r})"
         )
-    if kinds[0] == ".onnx":
+    if kinds[0] not in (".safetensors", ".onnx"):
         raise ValueError(
-            f"IN must be a model of fastcnn, got {str(source)!r}; ONNX files are not converted"
+            f"IN must end in .safetensors, as model.save writes, or in .onnx, got {str(source)!r}"
         )
-    if kinds[0] != ".safetensors":
-        raise ValueError(
-            f"IN must end in .safetensors, got {str(source)!r}; model.save writes such files"
-        )
-    raise ValueError(f"OUT must end in .onnx, got {str(target)!r}")
+    other = ".onnx" if kinds[0] == ".safetensors" else ".safetensors"
+    raise ValueError(f"OUT must end in {other} for such an IN, got {str(target)!r}")
 
 
-def _convert(source: Path, target: Path, layout: Layout, of: Of) -> dict[str, Any]:
+def _to_onnx(source: Path, target: Path, layout: Layout, of: Of) -> dict[str, Any]:
     from fastcnn.exchange.onnx_export import borders, onnx_model, write
     from fastcnn.models.sequential import load_model
 
@@ -94,4 +102,29 @@ def _convert(source: Path, target: Path, layout: Layout, of: Of) -> dict[str, An
         "nodes": len(proto.graph.node),
         "inputs": inputs,
         "outputs": outputs,
+    }
+
+
+def _from_onnx(source: Path, target: Path) -> dict[str, Any]:
+    from fastcnn.cli.models import open_model
+
+    model: Any = open_model(source)
+    # The file does not say that its net takes bytes as fastcnn scales them.
+    inputs = len(model._input_names())
+    model.trained_on = "floats" if inputs == 1 else ("floats",) * inputs
+    model.save(target)
+
+    def described(names: list[str], shapes: Any) -> list[dict[str, Any]]:
+        return [
+            {"name": name, "dtype": model.dtype.name, "shape": ["batch", *shape]}
+            for name, shape in zip(names, shapes, strict=True)
+        ]
+
+    return {
+        "model": str(source),
+        "file": str(target),
+        "bytes": target.stat().st_size,
+        "layers": len(model.layers),
+        "inputs": described(model._input_names(), model._known_shapes()),
+        "outputs": described(model._output_names(), model._output_shapes()),
     }

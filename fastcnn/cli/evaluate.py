@@ -28,8 +28,9 @@ def evaluate(model: Model, data: Data = None, as_json: AsJson = False) -> None:
 
             typer.echo(dumps(result, indent=2))
             return
+        loss = f", loss {result['loss']:.4f}" if "loss" in result else ""
         typer.echo(
-            f"test accuracy {result['accuracy']:.2%}, loss {result['loss']:.4f}: "
+            f"test accuracy {result['accuracy']:.2%}{loss}: "
             f"{result['correct']:,} of {result['images']:,} images are right"
         )
         for one in result["classes"]:
@@ -43,19 +44,24 @@ def _evaluation(path: Path, data: Path | None) -> dict[str, Any]:
     import numpy as np
 
     from fastcnn.cli.compiling import compile_kernels
+    from fastcnn.cli.models import is_onnx, open_model
     from fastcnn.data.datasets import default_folder, form_of, load_dataset
     from fastcnn.models.model import only_input
-    from fastcnn.models.sequential import load_model
 
-    model = load_model(path)
+    model = open_model(path)
     compile_kernels(model, training=False)
     folder = default_folder() if data is None else data
     shape = only_input(model)
     # Pictures are scaled like the pictures of the training.
     size = shape[:2] if len(shape) == 3 and form_of(folder) == "pictures" else None
     images, labels = load_dataset(folder, size).test
-    result = model.evaluate(images, labels)
-    guesses = model.predict_classes(images)
+    if is_onnx(path):
+        # Without a loss, because the file does not say whether its outputs are probabilities.
+        guesses = _guesses(model, images)
+        result = {"accuracy": float((guesses == labels).mean())}
+    else:
+        guesses = model.predict_classes(images)
+        result = model.evaluate(images, labels)
     classes = []
     for label in np.unique(labels):
         guessed = guesses[labels == label]
@@ -75,3 +81,15 @@ def _evaluation(path: Path, data: Path | None) -> dict[str, Any]:
         **result,
         "classes": classes,
     }
+
+
+def _guesses(model: Any, images: Any) -> Any:
+    """The classes that the model of an ONNX file predicts for bytes."""
+    pixels = images[..., None] if images.ndim == 3 else images
+    try:
+        return model.predict_classes(pixels)
+    except TypeError:
+        raise ValueError(
+            "MODEL must take bytes (uint8 images), whose scaling it knows; this one takes floats, "
+            "and the file does not say how they are scaled"
+        ) from None

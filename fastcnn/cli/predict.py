@@ -31,9 +31,9 @@ def predict(
     """
     with plain_errors():
         from fastcnn.cli.compiling import compile_kernels
-        from fastcnn.models.sequential import load_model
+        from fastcnn.cli.models import open_model
 
-        net = load_model(model)
+        net = open_model(model)
         compile_kernels(net, training=False)
         predictions, failed = [], False
         for path in images:
@@ -70,7 +70,13 @@ def _prediction(net: Any, path: Path) -> dict[str, Any]:
             f"{net.output_shape}"
         )
     prepared = prepare(path, net.input_shape, net.preparation)
-    (probabilities,) = net.predict(prepared.pixels[None])
+    try:
+        (probabilities,) = net.predict(prepared.pixels[None])
+    except TypeError:  # of an ONNX file
+        raise ValueError(
+            "MODEL must take bytes (uint8 images), whose scaling it knows; this one takes floats, "
+            "and the file does not say how they are scaled"
+        ) from None
     steps = [*prepared.steps]
     if net.preparation is None:
         how = "one of MNIST's digits" if net.input_shape[2] == 1 else "a photograph"

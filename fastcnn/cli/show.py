@@ -35,10 +35,10 @@ def show(
 
 
 def _facts(path: Path, training: bool) -> dict[str, Any]:
+    from fastcnn.cli.models import open_model
     from fastcnn.models import summary
-    from fastcnn.models.sequential import load_model
 
-    net: Any = load_model(path)
+    net: Any = open_model(path)
     shapes = net._known_shapes()
     rows = summary.rows(net._graph, shapes, net._input_names())
     names = summary.value_names(net._graph, net._input_names())
