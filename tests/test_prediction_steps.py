@@ -284,6 +284,20 @@ def test_gates_are_repeated_over_the_pixels(
     assert one.explain().count("over its input") >= 3
 
 
+def test_outputs_and_inputs_are_not_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sum with an input that nothing else takes lies over its other side."""
+    inputs, other = Input((3, 4, 5)), Input((3, 4, 5))
+    shown = Swish()(inputs)
+    model = model_of(inputs, [shown, Tanh()(shown)])
+    assert "over its input" not in check(model, monkeypatch).explain()
+    both = Model([inputs, other], Add()([inputs, ELU()(other)]))
+    x = [draw(model, 3), -draw(model, 3)]
+    before, one = [array.copy() for array in x], predicting(both)
+    assert one.explain().count("over its input") == 1
+    same_bits(one.run(x), layer_by_layer.forward(both._graph, x, "numba"))
+    same_bits(x, before)
+
+
 # --- concatenations -------------------------------------------------------------------------------
 
 
@@ -293,7 +307,9 @@ def test_concatenations_go_along_any_axis(axis: int, monkeypatch: pytest.MonkeyP
     inputs = Input((3, 4, 5))
     a, b = Tanh()(inputs), Conv2D(5, 2, padding="same")(inputs)
     outputs = [Concatenate(axis)([a, b]), Tanh()(Concatenate(axis)([b, a, a, b, a, b]))]
-    check(model_of(inputs, outputs), monkeypatch)
+    parts = [Conv2D(5, 2, padding="same")(a), MaxPool2D(2, 1, "same")(b)]
+    one = check(model_of(inputs, [*outputs, Concatenate(axis)(parts)]), monkeypatch)
+    assert one.explain().count("where the concatenation needs it") == 2 * (axis == 3)
 
 
 PARTS: dict[str, Make] = {
