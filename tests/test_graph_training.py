@@ -192,6 +192,19 @@ def test_gradients_that_meet_are_added_and_those_of_others_stay(engine: str | No
             same(found[f"{i}.{key}"], slope(lambda: model.evaluate(x, y)["loss"], array))
 
 
+@pytest.mark.parametrize("engine", ["im2col", None])
+def test_two_outputs_of_one_value_train_it_together(engine: str | None) -> None:
+    inputs = Input((4,))
+    scores = Dense(3)(inputs)
+    model = Model(inputs, [Softmax()(scores), Sigmoid()(scores)], seed=0, dtype="float64")
+    model.engine = engine
+    x = np.random.default_rng(0).standard_normal((3, 4))
+    y = [np.array([2, 0, 1]), np.eye(3)[[1, 1, 0]]]
+    _, found = gradients(model, x, y)
+    for key, array in model.layers[0].parameters.items():
+        same(found[f"0.{key}"], slope(lambda: model.evaluate(x, y)["loss"], array))
+
+
 def test_an_output_that_counts_for_nothing_has_no_gradient() -> None:
     model = graph("two_of_each", "float64")
     x = samples(model, 3, "float64")

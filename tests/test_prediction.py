@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from threading import Thread
@@ -376,6 +377,33 @@ def test_classes_derived_from_a_convolution_run_as_they_are_written() -> None:
     model = model_of(lambda x: ReLU()(BatchNorm()(Rectified(6, 3)(x))), (5, 7, 3))
     assert fused_in(model) == ["Rectified", "BatchNorm+ReLU"]
     check(model)
+
+
+class Doubled(Residual):
+    """A block of a user's own, whose result is twice as large."""
+
+    def forward(self, x: Array, training: bool, rng: Any, engine: str | None) -> Any:
+        y, saved = super().forward(x, training, rng, engine)
+        return 2 * y, saved
+
+
+Layer.known.pop("Doubled")
+
+
+def test_classes_derived_from_a_block_run_as_they_are_written() -> None:
+    model = model_of(lambda x: Tanh()(Doubled([conv()])(x)), (4, 5, 6))
+    assert fused_in(model) == ["Doubled", "Tanh"]
+    check(model)
+
+
+def test_workers_sleep_after_a_prediction() -> None:
+    model = model_of(lambda x: Tanh()(Conv2D(32, 3)(Tanh()(x))), (28, 28, 16))
+    fastcnn.set_num_threads(2)
+    model.predict(draw(model, 8))
+    time.sleep(0.02)
+    before = time.process_time()
+    time.sleep(0.2)
+    assert time.process_time() - before < 0.1
 
 
 # --- shared layers --------------------------------------------------------------------------------

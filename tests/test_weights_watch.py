@@ -20,6 +20,7 @@ from fastcnn import Callback, Input, Model, load_model
 from fastcnn.callbacks import EarlyStopping
 from fastcnn.core.arguments import Array
 from fastcnn.layers import Add, BatchNorm, Conv2D, Dense, Flatten, Layer, MaxPool2D, Residual, Tanh
+from fastcnn.models.execution.prepared import Prepared
 from fastcnn.nn.layers import Arrays, Watch
 from fastcnn.optimizers import SGD, Adam, Optimizer
 
@@ -321,6 +322,27 @@ def test_statistics_that_an_error_restores_count_from_the_next_prediction(
     assert [a.tobytes() for a in model.get_weights()] == before
 
 
+def test_weights_that_change_while_filters_are_made_count_from_the_next_prediction(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By another thread, or by a signal handler: what was made of the old ones must not stay."""
+    model, other, (x, _) = net(), net(seed=1), data()
+    model.predict(x)
+    model.layers[0].parameters["w"] *= 2
+    whole, changes = Prepared._made, [other.get_weights()]
+
+    def made(prepared: Prepared, *arguments: Any) -> Any:
+        version = whole(prepared, *arguments)
+        if changes:
+            model.set_weights(changes.pop())
+        return version
+
+    monkeypatch.setattr(Prepared, "_made", made)
+    model.predict(x)
+    assert not changes
+    same_bits(model.predict(x), other.predict(x))
+
+
 def test_copies_have_arrays_and_watches_of_their_own() -> None:
     model, (x, _) = net(), data()
     held, before = model.layers[0].parameters["w"], model.predict(x)
@@ -362,6 +384,56 @@ def test_a_version_stays_as_long_as_nobody_can_have_written() -> None:
     assert watch.version() != last
     watch.always = True
     assert watch.version() != watch.version()
+
+
+class Interrupted(Watch):
+    """A watch in whose look at the arrays something else comes in between, once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before: list[Callable[[], object]] = []
+        self.after: list[Callable[[], object]] = []
+
+    def _is_held(self) -> bool:
+        while self.before:
+            self.before.pop()()
+        held = super()._is_held()
+        while self.after:
+            self.after.pop()()
+        return held
+
+
+def test_what_happens_during_a_look_at_the_arrays_counts_afterwards() -> None:
+    watch, versions = Interrupted(), list[int]()
+    held = [arrays_of(watch)["a"]]
+
+    def another_thread() -> None:
+        versions.append(watch.version())
+        held.clear()  # who had the array has written to it
+
+    watch.before.append(another_thread)
+    version = watch.version()
+    assert version not in versions
+    assert watch.version() == version
+
+    arrays = arrays_of(watch)
+    assert not arrays["a"].any()  # nobody has the array afterwards
+    watch.after.append(lambda: held.append(arrays["a"]))
+    version = watch.version()
+    assert len({version, watch.version(), watch.version()}) == 3, "somebody has the array"
+
+
+def test_an_assignment_is_noted_after_the_values_are_written() -> None:
+    seen = list[Any]()
+
+    class Noting(Watch):
+        def changed(self) -> None:
+            seen.append(arrays.own()["b"].tolist())
+
+    arrays = arrays_of(Noting())
+    arrays["b"] = [1, 2, 3, 4]
+    arrays.update(b=np.zeros(4))
+    assert seen == [[1, 2, 3, 4], [0, 0, 0, 0]]
 
 
 def test_arrays_hand_out_one_object_as_long_as_somebody_has_it() -> None:
