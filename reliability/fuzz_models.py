@@ -8,8 +8,9 @@ with any parameters that fit, and a graph of them, with branches, merges, shared
 inputs and outputs. However the model is run (layer by layer, or compiled as a whole), its
 predictions, its losses, its gradients and its weights after two steps must be those of the
 specification: to the last bit where all numbers are small integers, else within rounding.
-Predictions must also have the same bits for other sizes of the batch, one thread and several
-threads at once.
+Predictions must also have the same bits for other sizes of the batch, for batches that run in
+parts, for one to three threads, and from several threads at once. Predictions between the steps of
+a training must be those of a new model with the same weights.
 
 Where ReLU or a maximum chooses between numbers that differ only by rounding, either choice is
 right. A difference of gradients, losses or weights counts only if the specification itself has none
@@ -24,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from time import perf_counter
 from typing import Annotated, Any
+from unittest.mock import patch
 
 import numpy as np
 import typer
@@ -66,6 +68,7 @@ from fastcnn.layers import (
     Permute,
     PReLU,
     ReLU,
+    Reshape,
     Residual,
     Resize,
     SeparableConv2D,
@@ -79,6 +82,7 @@ from fastcnn.layers import (
     ZeroPadding2D,
 )
 from fastcnn.losses import MeanSquaredError
+from fastcnn.models.execution import prediction
 from fastcnn.models.sequential import Sequential
 from fastcnn.nn.layers import Tensor, infer_stack, layer_from_dict, to_dict
 from fastcnn.optimizers import SGD
@@ -174,7 +178,8 @@ class Case:
                 [Conv2DTranspose(dice.integer(1, 7), small(), small(), activation=activation),
                  SeparableConv2D(dice.integer(1, 7), small(), padding=padding),
                  nearest if self.exact else smooth, Cropping2D(((0, 1), (1, 0))),
-                 DepthToSpace(dice.integer(1, 2), dice.choice(["DCR", "CRD"])), Permute((3, 1, 2))]
+                 DepthToSpace(dice.integer(1, 2), dice.choice(["DCR", "CRD"])), Permute((3, 1, 2)),
+                 Reshape((here[1], -1, here[0]))]
             )  # fmt: skip
         if self.exact:  # what follows rounds
             return ReLU()
@@ -341,10 +346,29 @@ def complaints(case: Case) -> Iterator[str]:
             many = list(pool.map(lambda _, m=model: _bits(m.predict(x)), range(3)))
         if many != [_bits(found)] * 3:
             yield f"{engine}: several threads give other bits"
+        yield from _same_bits(engine, model, x, _bits(found))
         yield from _compared(f"{engine}: the gradients", _gradients(model, case), slopes, case)
-        told = [_step(model, case) for _ in range(2)]
+        told = []
+        for _ in range(2):
+            told.append(_step(model, case))
+            fresh = case.model(engine)
+            fresh.set_weights(model.get_weights())
+            if _bits(model.predict(x)) != _bits(fresh.predict(x)):
+                yield f"{engine}: a prediction after a step has other bits than a new model's"
         yield from _compared(f"{engine}: the losses", [np.array(told)], [np.array(losses)], case)
         yield from _compared(f"{engine}: the weights", model.get_weights(), after, case)
+
+
+def _same_bits(engine: str | None, model: Model, x: Any, bits: list[bytes]) -> Iterator[str]:
+    """What is wrong with predictions on other numbers of threads, and in parts of a batch."""
+    for count in (1, 3):
+        fastcnn.set_num_threads(count)
+        if _bits(model.predict(x)) != bits:
+            yield f"{engine}: {count} threads give other bits"
+    fastcnn.set_num_threads(2)
+    with patch.object(prediction, "_ARENA", 1):  # each sample is a part
+        if _bits(model.predict(x)) != bits:
+            yield f"{engine}: a batch in parts gives other bits"
 
 
 def _gradients(model: Model, case: Case) -> list[Array]:
