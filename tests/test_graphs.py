@@ -40,6 +40,7 @@ from fastcnn.layers import (
     Subtract,
 )
 from fastcnn.models import weights
+from fastcnn.models.graph import MOST_VALUES, graph_from
 from fastcnn.nn.layers import Tensor, base, to_dict
 from fastcnn.optimizers import SGD
 from fastcnn.train import checkpoint
@@ -977,6 +978,17 @@ def test_files_of_impossible_graphs_are_refused_before_anything_is_allocated(
     request.getfixturevalue("nothing_drawn")
     with pytest.raises(ModelFileError, match=f"its architecture: .*{text}|{text}"):
         load_model(saved)
+
+
+def test_graphs_of_very_many_calls_are_refused() -> None:
+    calls = MOST_VALUES // 3
+    described = {"inputs": [None], "nodes": [[0, i, i] for i in range(calls)], "outputs": [calls]}
+    assert len(graph_from(described, [Add()]).nodes) == calls
+    wide: dict[str, Any] = {"inputs": [None], "nodes": [[0] * (MOST_VALUES + 1)], "outputs": [1]}
+    longer = {**described, "nodes": [*described["nodes"], [0, 0]], "outputs": [calls + 1]}  # type: ignore[misc]
+    for many in (wide, longer):
+        with pytest.raises(ValueError, match="at most 300,000 calls"):
+            graph_from(many, [Add()])
 
 
 def test_losses_of_several_outputs_in_a_file_are_checked(tmp_path: Path) -> None:

@@ -218,3 +218,9 @@ def test_long_rows_are_cut_into_pieces_without_a_gap(engine: str) -> None:
         fastcnn.concatenate_backward(y, (40_001, 1, 20_000, 7), engine=engine), arrays, strict=True
     ):
         np.testing.assert_array_equal(gradient, array)
+
+
+@pytest.mark.parametrize("engine", fastcnn.engines())
+def test_arrays_of_one_axis_have_no_samples_to_merge(engine: str) -> None:
+    with pytest.raises(ValueError, match="at least 2"):
+        fastcnn.add(np.ones(3), np.ones(3), engine=engine)

@@ -23,6 +23,9 @@ from fastcnn.nn.layers import (
     snake_case,
 )
 
+MOST_VALUES = 300_000
+"""Largest number of calls in a graph, and of the values that they take, together."""
+
 
 class Node(NamedTuple):
     """A call of a layer.
@@ -278,6 +281,7 @@ def graph_of(inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> Graph:
             raise ValueError(f"outputs must be results of layers, got {tensor!r}")
     graph = between(inputs, outputs)
     checked_layers("layers", graph.layers)
+    _check_number(sum(1 + len(node.inputs) for node in graph.nodes))
     return graph
 
 
@@ -324,10 +328,12 @@ def graph_from(record: Any, layers: Sequence[Layer]) -> Graph:
         if name is not None and (not isinstance(name, str) or not name):
             raise ValueError(f"a name of an input must be text, got {quoted(name)}")
     _check_different(names)
-    nodes = list[Node]()
+    nodes, total = list[Node](), 0
     for i, numbers in enumerate(_checked_list("nodes", record["nodes"])):
         if not isinstance(numbers, list) or len(numbers) < 2:
             raise ValueError(f"node {i} must be a layer and its inputs, got {quoted(numbers)}")
+        total += len(numbers)
+        _check_number(total)
         index, *inputs = (count(f"node {i}", number, least=0) for number in numbers)
         if index >= len(layers):
             raise ValueError(f"node {i} must call one of {len(layers)} layers, got {index}")
@@ -359,6 +365,14 @@ def graph_from(record: Any, layers: Sequence[Layer]) -> Graph:
     if any(layer is not other for layer, other in zip(graph.layers, layers, strict=True)):
         raise ValueError("layers must be in the order of their first nodes")
     return graph
+
+
+def _check_number(values: int) -> None:
+    """Raise ``ValueError`` for a graph that would take minutes to read."""
+    if values > MOST_VALUES:
+        raise ValueError(
+            f"a graph must have at most {MOST_VALUES:,} calls and values that they take, got more"
+        )
 
 
 def _checked_list(name: str, value: Any) -> list[Any]:
