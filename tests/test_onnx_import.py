@@ -256,6 +256,108 @@ def test_attention_with_the_batch_in_the_middle(tmp_path: Path) -> None:
         np.testing.assert_allclose(model.predict(x), reference(path, x=x)[0], rtol=1e-4, atol=1e-5)
 
 
+ONE = {"one": np.float32(1), "two": np.float32(2), "three": np.float32(3), "six": np.float32(6)}
+ONE |= {"zero": np.float32(0), "half": np.float32(0.5), "root": np.float32(np.sqrt(2))}
+MEAN = {"axes": [-1]}
+PATTERNS: dict[str, tuple[list[Any], list[str]]] = {
+    "hard swish": (
+        [
+            node("Add", "x three", "a"), node("Clip", "a zero six", "c"), node("Mul", "x c", "m"),
+            node("Div", "m six", "y"),
+        ],
+        ["HardSwish"],
+    ),
+    "hard sigmoid": (
+        [node("Add", "three x", "a"), node("Clip", "a zero six", "c"), node("Div", "c six", "y")],
+        ["HardSigmoid"],
+    ),
+    "swish": ([node("Sigmoid", "x", "s"), node("Mul", "s x", "y")], ["Swish"]),
+    "gelu": (
+        [
+            node("Div", "x root", "d"), node("Erf", "d", "e"), node("Add", "e one", "p"),
+            node("Mul", "x p", "m"), node("Mul", "m half", "y"),
+        ],
+        ["GELU"],
+    ),
+    "gelu, halved first": (
+        [
+            node("Div", "x root", "d"), node("Erf", "d", "e"), node("Add", "one e", "p"),
+            node("Mul", "half x", "h"), node("Mul", "h p", "y"),
+        ],
+        ["GELU"],
+    ),
+    "layer norm": (
+        [
+            node("ReduceMean", "x", "m", **MEAN), node("Sub", "x m", "d"),
+            node("Pow", "d two", "q"),
+            node("ReduceMean", "q", "v", **MEAN), node("Add", "v half", "e"),
+            node("Sqrt", "e", "r"),
+            node("Div", "d r", "n"), node("Mul", "n gamma", "g"), node("Add", "g beta", "y"),
+        ],
+        ["LayerNorm"],
+    ),
+    "bias": (
+        [node("MatMul", "x w", "m"), node("Add", "beta m", "y")], ["Reshape", "Conv2D", "Reshape"]
+    ),
+    "relu 6": ([node("Clip", "x zero six", "y")], ["ReLU"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_patterns_become_layers(name: str, tmp_path: Path) -> None:
+    nodes, layers = PATTERNS[name]
+    constants = ONE | {"gamma": normal(6), "beta": normal(6), "w": normal(6, 6)}
+    path = write(tmp_path / "pattern.onnx", nodes, {"x": ["N", 5, 6]}, ["y"], constants)
+    model, x = fastcnn.load_onnx(path), 4 * normal(3, 5, 6)
+    model.engine = "im2col"
+    assert [type(layer).__name__ for layer in model.layers] == layers
+    np.testing.assert_allclose(model.predict(x), reference(path, x=x)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("operator", ["HardSwish", "Sigmoid"])
+def test_a_value_that_something_else_takes_stays(operator: str, tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "taken.onnx",
+        [node("Sigmoid", "x", "s"), node("Mul", "s x", "p"), node("Add", "p s", "y")],
+        {"x": ["N", 5]},
+        ["y", "s"] if operator == "Sigmoid" else ["y"],
+        {},
+    )
+    model, x = fastcnn.load_onnx(path), normal(3, 5)
+    results = model.predict(x)
+    results = results if isinstance(results, list) else [results]
+    for result, expected in zip(results, reference(path, x=x), strict=True):
+        np.testing.assert_allclose(result, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("operator", ["Conv", "ConvTranspose"])
+def test_numbers_behind_a_convolution_and_zeros_before_it(operator: str, tmp_path: Path) -> None:
+    shape = (4, 2, 2, 3) if operator == "Conv" else (2, 4, 2, 3)
+    path = write(
+        tmp_path / "scaled.onnx",
+        [
+            node("Pad", "x pads", "p"),
+            node(operator, "p w", "c"),
+            node("Mul", "c scale", "m"),
+            node("Sub", "three m", "s"),
+            node("Add", "s shift", "a"),
+            node("Div", "a scale", "y"),
+        ],
+        {"x": ["N", 2, 5, 6]},
+        ["y"],
+        ONE | {
+            "w": normal(*shape), "pads": np.array([0, 0, 1, 2, 0, 0, 0, 1]),
+            "scale": normal(4, 1, 1), "shift": normal(1, 4, 1, 1),
+        },
+    )  # fmt: skip
+    model, x = fastcnn.load_onnx(path), normal(3, 2, 5, 6)
+    model.engine = "im2col"
+    np.testing.assert_allclose(model.predict(x), reference(path, x=x)[0], rtol=1e-3, atol=1e-4)
+    kinds = [type(layer).__name__ for layer in model.layers]
+    assert "DepthwiseConv2D" not in kinds
+    assert ("ZeroPadding2D" in kinds) == (operator == "ConvTranspose")
+
+
 def test_several_inputs_and_outputs_by_name(tmp_path: Path) -> None:
     path = write(
         tmp_path / "several.onnx",

@@ -309,8 +309,12 @@ def layer_normalization(trace: Trace, node: OnnxNode, inputs: Values) -> list[Va
     bias = known(inputs[2]) if len(inputs) > 2 else None
     axis = as_axis(node, node.integer("axis", -1), x.rank)
     over = tuple(range(axis, x.rank))
-    if x.batch is not None and x.batch in over:
+    if x.batch is not None and (
+        x.batch == axis or (x.batch in over and x.batch != axis and not node.integer("only", 0))
+    ):
         raise NotBatched
+    if node.integer("only", 0) and axis < x.rank - 1:
+        return None if x.batch is None else trace.operation(node, inputs, batch=x.batch)
     more = any(name and trace.uses[name] for name in node.outputs[1:])
     lacks_bias = len(inputs) > 2 and inputs[2] is not None and bias is None
     if scale is None or lacks_bias or more or not x.is_float or 0 in x.shape:

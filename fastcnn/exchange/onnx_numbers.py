@@ -236,6 +236,34 @@ def _affine(
         offset = numbers
     else:
         scale, offset = (scale, -numbers) if first else (-scale, numbers)
+    return _scaled(trace, node, x, scale, offset)
+
+
+@emits("ScaleShift")
+def scale_shift(trace: Trace, node: OnnxNode, inputs: Values) -> list[Value]:
+    """A number multiplied, and one added."""
+    x, factor, shift = needs(inputs[0]), known(inputs[1]), known(inputs[2])
+    x = trace.plain(x)
+    result = None
+    if x.is_float and factor is not None and shift is not None and x.tensor is not None:
+        row = x.tensor.shape[-1:]
+        if 0 not in x.shape:
+            result = _scaled(
+                trace,
+                node,
+                x,
+                np.full(row, factor.reshape(-1)[0]),
+                np.full(row, shift.reshape(-1)[0]),
+            )
+    if result is None:
+        result = trace.operation(node, [x, *inputs[1:]], batch=x.batch, free_layout=True)[0]
+    return [result]
+
+
+def _scaled(trace: Trace, node: OnnxNode, x: Value, scale: Array, offset: Array) -> Value | None:
+    """A value times a number for each channel, plus one."""
+    assert x.tensor is not None
+    channels = x.tensor.shape[-1]
     if not (np.isfinite(scale).all() and np.isfinite(offset).all()):
         return None
     use_bias = bool(offset.any())

@@ -296,7 +296,7 @@ def _opset(onnx: ModuleType, model: Any) -> int:
     return int(opset)
 
 
-OPERATORS = {*FUNCTIONS, "Constant"}
+OPERATORS = {*FUNCTIONS, "Constant"} - {"MatMulBias", "ScaleShift"}
 """Every operator that can be read."""
 
 

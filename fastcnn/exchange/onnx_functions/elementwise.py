@@ -176,6 +176,12 @@ def arithmetic(node: OnnxNode, a: Array, b: Array) -> Array:
     return np.asarray(quotient + ((rest != 0) & ((a < 0) != (b < 0)))).astype(a.dtype)
 
 
+@function_of("ScaleShift")
+def scale_shift(node: OnnxNode, x: Array, scale: Array, shift: Array) -> Array:
+    """A product and a sum: two nodes of a file, which are joined."""
+    return np.asarray(x * scale + shift)
+
+
 @function_of("Mod")
 def remainder(node: OnnxNode, a: Array, b: Array) -> Array:
     """The remainder, with the divisor's sign, or the dividend's where ``fmod`` is 1."""

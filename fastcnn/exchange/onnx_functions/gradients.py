@@ -248,6 +248,22 @@ def _of_matmul(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients
     ]
 
 
+@_gradient_of("MatMulBias")
+def _of_matmul_bias(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients:
+    bias = inputs[2]
+    assert bias is not None
+    return [*_of_matmul(node, dy, y, inputs[:2]), summed_to(bias.shape, dy)]
+
+
+@_gradient_of("ScaleShift")
+def _of_scale_shift(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients:
+    x, scale, shift = inputs
+    assert x is not None
+    assert scale is not None
+    assert shift is not None
+    return [dy * scale, summed_to(scale.shape, dy * x), summed_to(shift.shape, dy)]
+
+
 @_gradient_of("Gemm")
 def _of_gemm(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients:
     a, b = inputs[:2]
@@ -272,7 +288,8 @@ def _of_layer_normalization(node: OnnxNode, dy: Array, y: Array, inputs: Inputs)
     x, scale = inputs[:2]
     assert x is not None
     assert scale is not None
-    axes = tuple(range(as_axis(node, node.integer("axis", -1), x.ndim), x.ndim))
+    axis = as_axis(node, node.integer("axis", -1), x.ndim)
+    axes = (axis,) if node.integer("only", 0) else tuple(range(axis, x.ndim))
     mean = x.mean(axes, keepdims=True)
     inverse = 1 / np.sqrt(x.var(axes, keepdims=True) + node.number("epsilon", 1e-5))
     normal, d = (x - mean) * inverse, dy * scale

@@ -133,6 +133,12 @@ def matmul(node: OnnxNode, a: Array, b: Array) -> Array:
     return result.astype(a.dtype)
 
 
+@function_of("MatMulBias")
+def matmul_bias(node: OnnxNode, a: Array, b: Array, c: Array) -> Array:
+    """A product of matrices and a bias: two nodes of a file, which are joined."""
+    return matmul(node, a, b) + c
+
+
 @function_of("BatchNormalization")
 def batch_normalization(
     node: OnnxNode, x: Array, scale: Array, bias: Array, mean: Array, variance: Array
@@ -162,7 +168,9 @@ def layer_normalization(
     node: OnnxNode, x: Array, scale: Array, bias: Array | None = None
 ) -> tuple[Array, ...]:
     """The axes from one on with mean 0 and deviation 1, then scaled and moved."""
-    axes = tuple(range(as_axis(node, node.integer("axis", -1), x.ndim), x.ndim))
+    axis = as_axis(node, node.integer("axis", -1), x.ndim)
+    # "only" is not ONNX's: a pattern of one axis, which is not always the last, has it.
+    axes = (axis,) if node.integer("only", 0) else tuple(range(axis, x.ndim))
     y = wide(x)
     mean = y.mean(axes, keepdims=True)
     inverse = 1 / np.sqrt(y.var(axes, keepdims=True) + y.dtype.type(node.number("epsilon", 1e-5)))
