@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from json import dumps
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -397,7 +397,12 @@ class OnnxModel(Model):
                 "the model cannot be saved, because a model file holds nets whose inputs and "
                 "outputs are samples of floats; keep the ONNX file"
             )
-        super().save(path)
+        dtype: Literal["float32", "float64"] = "float64" if self.dtype == np.float64 else "float32"
+        plain_model = Model(self.inputs, self.outputs, dtype=dtype)
+        plain_model.trained_on, plain_model.preparation = self.trained_on, self.preparation
+        # A file without a loss stands for the usual one, whose predictions are probabilities.
+        plain_model.loss = self._loss()
+        plain_model.save(path)
 
     def _main(self) -> Traced:
         return self._probe()
