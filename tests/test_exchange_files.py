@@ -178,6 +178,14 @@ HOSTILE = {
     "a dictionary in itself": b"}q\x00" + value("model") + b"h\x00s",
     "a name in place of a tensor": dictionary({"x": b"ctorch\nFloatStorage\n"}),
     "nothing but a number": value(7),
+    "an instruction that does nothing to the rest": b"I5\n0" + dictionary({}),
+    "a name that nothing calls": b"cos\nsystem\n0" + dictionary({}),
+}
+
+
+REASONS = {
+    "an instruction that does nothing to the rest": "the instruction INT",
+    "a name that nothing calls": "'os.system'",
 }
 
 
@@ -185,8 +193,10 @@ HOSTILE = {
 def test_no_code_of_a_file_runs(tmp_path: Path, what: str) -> None:
     path = tmp_path / "net.pt"
     write_archive(path, HOSTILE[what], {"0": FLOATS.tobytes()})
-    refused(path)
+    reason = refused(path)
     assert RAN == []
+    if what in REASONS:
+        assert REASONS[what] in reason
 
 
 def test_the_hostile_pickle_would_run() -> None:
