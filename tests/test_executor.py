@@ -855,7 +855,7 @@ def test_programs_of_many_batch_sizes_are_forgotten(monkeypatch: pytest.MonkeyPa
         model.predict(data_of("vectors", count)[0])
     ((segment, *_),) = served_by_the_executor(model)._units
     assert isinstance(segment, CompiledSegment)
-    assert len(segment._programs._kept) == 3
+    assert len(segment._programs._programs) == 3
 
 
 # --- these tests can fail -------------------------------------------------------------------------

@@ -7,12 +7,15 @@ puts the arrays back. :func:`shapes` lists the arrays that a file must have, bef
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.quoting import quoted
+
+JsonObject: TypeAlias = dict[str, Any]
+"""An object of JSON: values by name."""
 
 DTYPES = (
     "float16", "float32", "float64", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16",
@@ -43,7 +46,7 @@ def split(what: str, value: object, prefix: str) -> tuple[Any, dict[str, Array]]
     """
     arrays: dict[str, Array] = {}
 
-    def beside(array: Array, **more: Any) -> dict[str, Any]:
+    def beside(array: Array, **more: Any) -> JsonObject:
         array = np.array(array, array.dtype.newbyteorder("="), order="C")
         name = f"{prefix}.{len(arrays)}"
         arrays[name] = array

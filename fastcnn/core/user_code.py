@@ -30,6 +30,8 @@ from fastcnn.core.quoting import quoted
 
 Check: TypeAlias = Callable[..., Any]
 """Takes the object, the user's method as a function, and its arguments; returns the result."""
+Call: TypeAlias = Callable[..., Any]
+"""A method of a user's object, as its check calls it."""
 Contract: TypeAlias = Mapping[str, Check]
 """The checks of a base class's methods by their names."""
 

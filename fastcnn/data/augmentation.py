@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.float_errors import unreported
+from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
 from fastcnn.engine.registry import engines, imported
 
@@ -139,7 +140,7 @@ class Augment:
         result = _cut_out(batch, size, places, np.zeros(n, np.bool), self.fill)
         return result.reshape((n, *size, *np.shape(images)[3:]))
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> JsonObject:
         """The constructor's arguments as JSON values.
 
         >>> Augment(**Augment(shift=2, crop=(3, 4)).config()).config()["crop"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from fastcnn.core.json_arrays import JsonObject
 from fastcnn.data.scaling import Kind, KnownSamples, known_from
 from fastcnn.data.several import Several
 
@@ -61,7 +62,7 @@ class KnownInputs:
         """Never warn by this rule."""
         self.of_each[0].is_known(rule)
 
-    def as_dict(self) -> list[dict[str, Any] | None]:
+    def as_dict(self) -> list[JsonObject | None]:
         """The records as JSON values."""
         return [one.as_dict() for one in self.of_each]
 

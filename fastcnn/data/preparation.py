@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from math import isfinite
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcnn.core.json_arrays import JsonObject
 from fastcnn.data.on_demand import Samples
 
 _SAMPLE = 512  # images that are examined
@@ -72,7 +73,7 @@ class Preparation:
             if not isinstance(value, str | bool | None) or value not in choices:
                 raise ValueError(f"{name} must be one of {choices}, got {value!r}")
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """The constructor's arguments as JSON values."""
         return asdict(self)
 

@@ -35,6 +35,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fastcnn.core.arguments import Array
+from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
 from fastcnn.data.on_demand import Samples
 
@@ -284,7 +285,7 @@ class KnownSamples:
         """Never warn by this rule."""
         self._warned.add(rule)
 
-    def as_dict(self) -> dict[str, Any] | None:
+    def as_dict(self) -> JsonObject | None:
         """The record as a JSON object, or None."""
         return None if self.record is None else asdict(self.record)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import count
 from fastcnn.nn.layers import (
@@ -181,7 +182,7 @@ class Graph:
                 values[i] = before
         return self if values == list(self.outputs) else self.to_outputs(values)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """The graph without its layers, as JSON values, for :func:`graph_from`."""
         index = {id(layer): i for i, layer in enumerate(self.layers)}
         return {

@@ -21,7 +21,7 @@ from fastcnn.core.float_errors import unreported
 from fastcnn.models.graph import Graph, Node
 from fastcnn.models.layer_by_layer import add_gradient, gradients_of_inputs
 from fastcnn.models.net import Net
-from fastcnn.nn.layers import Layer, Shape, Sigmoid, Softmax, all_layers, input_of_call
+from fastcnn.nn.layers import Layer, Saved, Shape, Sigmoid, Softmax, all_layers, input_of_call
 from fastcnn.nn.losses import BinaryCrossEntropy, CrossEntropy, Loss
 from fastcnn.train.output_losses import OutputLosses
 
@@ -124,7 +124,7 @@ def through(
     # A layer of a user's own may move its state in backward, as in training.
     others = [one for one in all_layers(graph.layers) if not is_own(type(one))]
     before = [(array, array.copy()) for one in others for array in one.state.values()]
-    values, saved = list(inputs), list[Any]()
+    values, saved = list(inputs), list[Saved]()
     reached = dict[int, Array]()
     try:
         for node in graph.nodes:
@@ -146,7 +146,7 @@ def through(
     return [reached[value] for value in range(graph.inputs)]
 
 
-def _back(i: int, layer: Layer, dy: Array, saved: Any, engine: str | None) -> Any:
+def _back(i: int, layer: Layer, dy: Array, saved: Saved, engine: str | None) -> Any:
     if is_own(type(layer)):
         return layer.input_gradient(dy, saved, engine)
     try:

@@ -18,7 +18,7 @@ from fastcnn.core.float_errors import Divergence, unreported
 from fastcnn.data.several import Data, Several
 from fastcnn.models.graph import Graph
 from fastcnn.models.weights import Weights
-from fastcnn.nn.layers import Layer, input_of_call
+from fastcnn.nn.layers import Layer, Saved, input_of_call
 from fastcnn.train.output_losses import Goal, OutputLosses
 from fastcnn.train.sample_weights import scale_to_mean, weighted_losses
 
@@ -65,7 +65,7 @@ def gradients(
     else ``FloatingPointError`` is raised.
     """
     trained = trained_values(graph, [bool(weights.gradients_of(n.layer)) for n in graph.nodes])
-    values, saved = dict(enumerate(inputs)), dict[int, Any]()
+    values, saved = dict(enumerate(inputs)), dict[int, Saved]()
     for node, last in zip(graph.nodes, graph.last_uses, strict=True):
         x = input_of_call(node.layer, [values[value] for value in node.inputs])
         y, saved_of_node = node.layer.forward(x, True, rng, engine)

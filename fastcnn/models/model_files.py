@@ -8,6 +8,7 @@ import numpy as np
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.files import FilePath
+from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
 from fastcnn.data.known_inputs import knowledge_from
 from fastcnn.data.preparation import preparation_from
@@ -57,7 +58,7 @@ def save_checkpoint(model: Net, path: FilePath) -> None:
     checkpoint.write(path, description(model) | {"training": training}, arrays, _check)
 
 
-def description(model: Net) -> dict[str, Any]:
+def description(model: Net) -> JsonObject:
     """The model as JSON holds it, without its arrays."""
     whole = model._graph
     in_a_row = whole.is_chain and whole.names == (None,)  # else the file keeps the input's name
@@ -168,7 +169,7 @@ def _contents(file: ModelFile, kind: type[M]) -> tuple[M, tuple[Shape, ...], lis
     return model, shapes, slots
 
 
-def _graph(description: dict[str, Any]) -> Graph:
+def _graph(description: JsonObject) -> Graph:
     """The graph of a file's layers, which are in a row if the file says nothing else."""
     layers = checked_layers("layers", layers_from_list(description["layers"]))
     names = description.get("names", [None] * len(layers))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastcnn.core.arguments import Array
+from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import below_one, count, generator, truth
 from fastcnn.data.augmentation import Augment
@@ -71,7 +72,7 @@ class Fit(NamedTuple):
     optimizer: Optimizer
     rng: np.random.Generator | None
     callbacks: list[Callback]
-    settings: dict[str, Any]
+    settings: JsonObject
 
 
 def checked_fit(
@@ -373,7 +374,7 @@ def _own_labels(y: Any) -> Any:
     return np.array(y) if is_labels else y
 
 
-def _but_rate(optimizer: Optimizer) -> tuple[str, dict[str, Any]]:
+def _but_rate(optimizer: Optimizer) -> tuple[str, JsonObject]:
     config = optimizer.config()
     config.pop("learning_rate")
     return type(optimizer).__name__, config

@@ -12,7 +12,6 @@ probabilities).
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from math import prod
 from typing import Any, ClassVar, cast
 
@@ -32,9 +31,11 @@ from fastcnn.core.arguments import (
 from fastcnn.core.attributes import Checked, Known
 from fastcnn.core.class_registry import Registry
 from fastcnn.core.float_errors import unreported
+from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import below_one
 from fastcnn.core.user_code import (
+    Call,
     Contract,
     Source,
     check_methods,
@@ -52,7 +53,7 @@ from fastcnn.nn.layers import Shape
 
 
 def _checked_targets(
-    loss: Loss, call: Callable[..., Any], y: ArrayLike, count: int, output: Shape, dtype: DTypeLike
+    loss: Loss, call: Call, y: ArrayLike, count: int, output: Shape, dtype: DTypeLike
 ) -> Array:
     source, requirement = Source(loss, "targets"), f"an array of {count} targets"
     array = real_numbers(source, requirement, result := call(y, count, output, dtype))
@@ -62,7 +63,7 @@ def _checked_targets(
 
 
 def _checked_values(
-    loss: Loss, call: Callable[..., Any], outputs: Array, targets: Array, *engine: Any, **more: Any
+    loss: Loss, call: Call, outputs: Array, targets: Array, *engine: Any, **more: Any
 ) -> Array:
     outputs = read_only(outputs)
     values = call(outputs, read_only(targets), *engine, **more)
@@ -73,7 +74,7 @@ def _checked_values(
 
 
 def _checked_gradient(
-    loss: Loss, call: Callable[..., Any], outputs: Array, targets: Array, *engine: Any, **more: Any
+    loss: Loss, call: Call, outputs: Array, targets: Array, *engine: Any, **more: Any
 ) -> Array:
     outputs = read_only(outputs)
     gradient = call(outputs, read_only(targets), *engine, **more)
@@ -83,15 +84,13 @@ def _checked_gradient(
     return array
 
 
-def _checked_correct(
-    loss: Loss, call: Callable[..., Any], outputs: Array, targets: Array, *more: Any
-) -> float:
+def _checked_correct(loss: Loss, call: Call, outputs: Array, targets: Array, *more: Any) -> float:
     right = call(read_only(outputs), read_only(targets), *more)
     return count_to(Source(loss, "correct"), len(outputs), right, nan=not loss.counts)
 
 
 def _checked_predictions(
-    loss: Loss, call: Callable[..., Any], outputs: Array, *engine: Any, **more: Any
+    loss: Loss, call: Call, outputs: Array, *engine: Any, **more: Any
 ) -> Array:
     source, requirement = Source(loss, "predictions"), f"an array of {len(outputs)} predictions"
     result = call(read_only(outputs), *engine, **more)
@@ -176,7 +175,7 @@ class Loss(Known):
             f"sample_weight"
         )
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> JsonObject:
         """The constructor's arguments."""
         names = inspect.signature(type(self).__init__).parameters
         return {k: getattr(self, k) for k in names if k not in ("self", "args", "kwargs")}

@@ -28,9 +28,18 @@ from fastcnn.core.arguments import Array
 from fastcnn.core.attributes import Checked, Known
 from fastcnn.core.class_registry import Registry, module_of
 from fastcnn.core.float_errors import unreported
+from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import above_zero, below_one, count, number, truth
-from fastcnn.core.user_code import Contract, Source, check_methods, finite, refuse, refuse_methods
+from fastcnn.core.user_code import (
+    Call,
+    Contract,
+    Source,
+    check_methods,
+    finite,
+    refuse,
+    refuse_methods,
+)
 from fastcnn.engine.registry import engines, imported, whole_nets_refused
 from fastcnn.nn.schedules import Schedule, rate_at, schedule_from_dict
 
@@ -74,7 +83,7 @@ def _nobody() -> None:
 
 def _checked_step(
     optimizer: Optimizer,
-    call: Callable[..., Any],
+    call: Call,
     parameters: Array,
     gradient: Array,
     *spans: Sequence[slice],
@@ -92,7 +101,7 @@ def _checked_step(
     optimizer.step_count = steps + 1
 
 
-def _not_ahead(optimizer: Optimizer, call: Callable[..., Any], parameters: Array) -> None:
+def _not_ahead(optimizer: Optimizer, call: Call, parameters: Array) -> None:
     """None, because only fastcnn's own optimizers have compiled loops."""
 
 
@@ -513,7 +522,7 @@ class Optimizer(Known):
         """Take the step on one block."""
         raise NotImplementedError
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> JsonObject:
         """The constructor's arguments as JSON values."""
         names = inspect.signature(type(self).__init__).parameters
         arguments = {name: getattr(self, name) for name in names if name != "self"}
@@ -791,7 +800,7 @@ def optimizer_named(value: object) -> Optimizer:
     return _BY_NAME[value]()
 
 
-def optimizer_to_dict(optimizer: Optimizer) -> dict[str, Any]:
+def optimizer_to_dict(optimizer: Optimizer) -> JsonObject:
     """An optimizer as a JSON object, without its state.
 
     >>> optimizer_to_dict(SGD(0.5))["class"]

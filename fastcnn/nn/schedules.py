@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 from fastcnn.core.attributes import Checked, Known
 from fastcnn.core.class_registry import Registry
+from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import count, number
 from fastcnn.core.user_code import Contract, check_methods
@@ -98,7 +99,7 @@ class Schedule(Known):
     def __call__(self, step: int) -> float:
         raise NotImplementedError
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> JsonObject:
         """The constructor's arguments."""
         names = inspect.signature(type(self).__init__).parameters
         return {name: getattr(self, name) for name in names if name != "self"}

@@ -16,11 +16,12 @@ from math import isnan
 from pathlib import Path
 from string import Formatter
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 
 from fastcnn.core.arguments import Array
+from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
 from fastcnn.core.reading import open_regular, regular
 from fastcnn.core.scalars import count, number, truth
@@ -39,6 +40,10 @@ class StopTraining(Exception):
     """Raised in a callback: the training ends after this batch or epoch, and ``fit`` returns."""
 
 
+Logs: TypeAlias = dict[str, Any]
+"""Figures of a batch, an epoch or a training by name."""
+
+
 class Callback:
     """Base class: override the hooks that should do something.
 
@@ -55,7 +60,7 @@ class Callback:
         ...             raise StopTraining
     """
 
-    def on_train_begin(self, model: Model, logs: dict[str, Any]) -> None:
+    def on_train_begin(self, model: Model, logs: Logs) -> None:
         """Before the first batch; ``logs`` has ``epochs``, ``batches`` (to an epoch), ``samples``
         and ``epoch``, from which a resumed training goes on."""
 
@@ -71,7 +76,7 @@ class Callback:
     def on_train_end(self, model: Model, logs: dict[str, float]) -> None:
         """After the last epoch, or when the training was stopped; with the last epoch's logs."""
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JsonObject:
         """What a resumed training must give back: numbers, text, None, lists, dicts and arrays.
 
         Checkpoints, copies and pickles of the model hold this state instead of the callback.
@@ -79,7 +84,7 @@ class Callback:
         """
         return {}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: JsonObject) -> None:
         """Take back a result of ``state()``, after :meth:`on_train_begin`.
 
         ``StopTraining`` ends the training before its next batch.
@@ -195,7 +200,7 @@ class EarlyStopping(Callback):
         """The best value so far."""
         return self._best.value
 
-    def on_train_begin(self, model: Model, logs: dict[str, Any]) -> None:
+    def on_train_begin(self, model: Model, logs: Logs) -> None:
         if logs["epoch"] == 0 or self._ended:
             self._start()
 
@@ -216,7 +221,7 @@ class EarlyStopping(Callback):
         if self._weights is not None:
             model.set_weights(self._weights)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JsonObject:
         return {
             "monitor": self.monitor,
             "best": self.best,
@@ -225,7 +230,7 @@ class EarlyStopping(Callback):
             "weights": self._weights,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: JsonObject) -> None:
         if state.get("monitor", self.monitor) != self.monitor:
             return  # of another figure
         self._best.value = state["best"]
@@ -283,7 +288,7 @@ class ModelCheckpoint(Callback):
         """The best value so far."""
         return self._best.value
 
-    def on_train_begin(self, model: Model, logs: dict[str, Any]) -> None:
+    def on_train_begin(self, model: Model, logs: Logs) -> None:
         if logs["epoch"] == 0 or self._ended:
             self._best = _Best(self.monitor, self.mode)
         self._ended = False
@@ -296,10 +301,10 @@ class ModelCheckpoint(Callback):
     def on_train_end(self, model: Model, logs: dict[str, float]) -> None:
         self._ended = True
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JsonObject:
         return {"monitor": self.monitor, "best": self.best}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: JsonObject) -> None:
         if state.get("monitor", self.monitor) == self.monitor:
             self._best.value = state["best"]
 
@@ -329,7 +334,7 @@ class CSVLog(Callback):
         self.append = truth("append", append)
         self._columns: list[str] | None = None
 
-    def on_train_begin(self, model: Model, logs: dict[str, Any]) -> None:
+    def on_train_begin(self, model: Model, logs: Logs) -> None:
         self._columns = None
         self._resumed = logs["epoch"] > 0
         if (self.append or self._resumed) and self.path.exists():
@@ -401,7 +406,7 @@ class LearningRateSchedule(Callback):
         self._total = 0
         self._step = 0
 
-    def on_train_begin(self, model: Model, logs: dict[str, Any]) -> None:
+    def on_train_begin(self, model: Model, logs: Logs) -> None:
         self._batches = logs["batches"]
         self._step = logs["epoch"] * self._batches
         self._total = logs["epochs"] * (self._batches if self.by == "step" else 1)
@@ -446,7 +451,7 @@ class ProgressBar(Callback):
         # A console belongs to its process, so a pickled bar prints on the standard output.
         return {**vars(self), "console": None, "_console": None, "_bar": None, "_task": None}
 
-    def on_train_begin(self, model: Model, logs: dict[str, Any]) -> None:
+    def on_train_begin(self, model: Model, logs: Logs) -> None:
         from rich.console import Console
 
         self._console = self.console or Console(highlight=False)

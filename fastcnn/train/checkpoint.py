@@ -21,6 +21,7 @@ import numpy as np
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.files import FilePath, check_writable, write_whole
+from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted, shortened
 from fastcnn.core.reading import open_regular
 from fastcnn.nn.layers import Shape
@@ -46,7 +47,7 @@ class ModelFileError(ValueError):
 
 def write(
     path: FilePath,
-    model: dict[str, Any],
+    model: JsonObject,
     arrays: dict[str, Array],
     check: Callable[[ModelFile], object] | None = None,
 ) -> None:
@@ -126,7 +127,7 @@ class ModelFile:
     """
 
     path: str
-    model: dict[str, Any]
+    model: JsonObject
     shapes: dict[str, tuple[Shape, str]]
     _text: str
     _sha256: str

@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.class_registry import module_of
+from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import number
 from fastcnn.data.several import Several, in_order
@@ -127,7 +128,7 @@ class OutputLosses:
         ]
         return OutputLosses(self.names, losses, self.weights)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """The losses as JSON values, for :func:`goal_from_dict`."""
         return {
             "losses": [loss_to_dict(loss) for loss in self.losses],
@@ -184,12 +185,12 @@ def implied_by(goal: Goal, outputs: int) -> tuple[str | None, ...]:
     return (goal.implies,) * outputs
 
 
-def loss_to_dict(loss: Loss) -> dict[str, Any]:
+def loss_to_dict(loss: Loss) -> JsonObject:
     """A loss as JSON values: its name and config, and the module of a user's class."""
     return {"name": loss.name, **module_of(type(loss)), "config": loss.config()}
 
 
-def goal_to_dict(goal: Goal) -> dict[str, Any]:
+def goal_to_dict(goal: Goal) -> JsonObject:
     """A loss, or several, as JSON values."""
     return goal.as_dict() if isinstance(goal, OutputLosses) else loss_to_dict(goal)
 

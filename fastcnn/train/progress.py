@@ -11,7 +11,7 @@ from zlib import crc32
 import numpy as np
 
 from fastcnn.core.arguments import Array
-from fastcnn.core.json_arrays import join, shapes, split
+from fastcnn.core.json_arrays import JsonObject, join, shapes, split
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import count, truth
 from fastcnn.data.on_demand import Samples
@@ -55,7 +55,7 @@ class SavedCallback:
     """
 
     name: str
-    state: dict[str, Any]
+    state: JsonObject
     was_called: bool = True
 
 
@@ -104,7 +104,7 @@ class Progress:
     """
 
     optimizer: Optimizer
-    settings: dict[str, Any]
+    settings: JsonObject
     epoch: int = 0
     batch: int = 0
     loss_sum: float = 0.0
@@ -224,7 +224,7 @@ TRAINING_FORMAT = 2
 
 def as_dict(
     progress: Progress, generator: np.random.Generator
-) -> tuple[dict[str, Any], dict[str, Array]]:
+) -> tuple[JsonObject, dict[str, Array]]:
     """A training and its generator as JSON, for :func:`progress_from`, and its arrays.
 
     Raises ``TypeError`` or ``ValueError`` for a callback's state that cannot be saved.
@@ -269,7 +269,7 @@ UNREADABLE = (
 """Errors of code that meets other data than it expects."""
 
 
-def progress_from(data: dict[str, Any]) -> tuple[Progress, list[str]]:
+def progress_from(data: JsonObject) -> tuple[Progress, list[str]]:
     """Where a saved training stands, and the names of its optimizer's arrays.
 
     Arrays of history and callbacks are not there yet; see :func:`shapes_of` and
@@ -312,7 +312,7 @@ def progress_from(data: dict[str, Any]) -> tuple[Progress, list[str]]:
     return progress, slots
 
 
-def _callback_from(data: dict[str, Any]) -> SavedCallback:
+def _callback_from(data: JsonObject) -> SavedCallback:
     was_called = truth("was_called", data.get("was_called", True))
     return SavedCallback(text("class", data["class"]), dict(data["state"]), was_called)
 
@@ -320,7 +320,7 @@ def _callback_from(data: dict[str, Any]) -> SavedCallback:
 _HOOKS = ("on_epoch_begin", "on_batch_end", "on_epoch_end")
 
 
-def _event_from(data: dict[str, Any] | None) -> Event | None:
+def _event_from(data: JsonObject | None) -> Event | None:
     if data is None:
         return None
     hook, logs = data["hook"], data["logs"]
@@ -331,7 +331,7 @@ def _event_from(data: dict[str, Any] | None) -> Event | None:
     return Event(hook, count("number", data["number"], least=0), logs, [])
 
 
-def shapes_of(data: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
+def shapes_of(data: JsonObject) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and dtype of each array of history and callbacks, by name."""
     result = shapes(data["history"], "history")
     for i, one in enumerate(data["callbacks"]):
@@ -366,7 +366,7 @@ _LAST_POSITIONS = {"pos": 624, "buffer_pos": 4}
 """The largest position of a generator in its buffer of numbers, by the name in its state."""
 
 
-def generator_from(state: dict[str, Any]) -> np.random.Generator:
+def generator_from(state: JsonObject) -> np.random.Generator:
     """A generator in this state."""
     kinds = {kind.__name__: kind for kind in (np.random.PCG64, np.random.PCG64DXSM,
              np.random.MT19937, np.random.Philox, np.random.SFC64)}  # fmt: skip

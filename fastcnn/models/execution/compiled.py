@@ -13,12 +13,11 @@ from fastcnn.core.user_code import numbers
 from fastcnn.engine.numba.runtime import arrays
 from fastcnn.engine.numba.runtime.finite import all_finite
 from fastcnn.engine.numba.runtime.program import NO_STEPS, address, run, run_apart, train
-from fastcnn.models.execution.lone import Saved
 from fastcnn.models.execution.programs import BatchPrograms, Programs, Scratch
 from fastcnn.models.execution.segment import segment_of
 from fastcnn.models.execution.slices import Aim
 from fastcnn.models.weights import Weights
-from fastcnn.nn.layers import Layer
+from fastcnn.nn.layers import Layer, Saved
 from fastcnn.nn.losses import CrossEntropy
 
 _NO_GRADIENT = np.zeros(0, np.uint8)

@@ -32,7 +32,6 @@ from fastcnn.engine.numba.runtime.program import NO_STEPS, constant
 from fastcnn.engine.numba.runtime.types import Kernel
 from fastcnn.models.execution.compiled import CompiledSegment
 from fastcnn.models.execution.expansion import expanded
-from fastcnn.models.execution.lone import Saved
 from fastcnn.models.execution.prediction import Prediction
 from fastcnn.models.execution.preparation import (
     PURPOSES,
@@ -45,7 +44,7 @@ from fastcnn.models.execution.training_units import units_of, uses_randomness
 from fastcnn.models.graph import Graph
 from fastcnn.models.layer_by_layer import NO_FIGURES, Figures, loss_of
 from fastcnn.models.weights import Weights
-from fastcnn.nn.layers import Shape, all_layers, own_arrays
+from fastcnn.nn.layers import Saved, Shape, all_layers, own_arrays
 from fastcnn.nn.losses import CrossEntropy
 from fastcnn.nn.optimizers import Optimizer
 from fastcnn.train.output_losses import Goal, OutputLosses

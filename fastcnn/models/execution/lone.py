@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -28,13 +28,10 @@ from fastcnn.models.execution.stages import (
     pools_squares,
 )
 from fastcnn.models.weights import Weights
-from fastcnn.nn.layers import BatchNorm, Dense, Layer
+from fastcnn.nn.layers import BatchNorm, Dense, Layer, Saved
 
 # Batch sizes whose choices are remembered.
 _BATCHES = 64
-
-Saved = Any
-"""What a forward pass keeps for its way back; each kind of layer has a form of its own."""
 
 
 class LoneLayer:

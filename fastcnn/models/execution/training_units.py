@@ -15,14 +15,14 @@ import numpy as np
 from fastcnn.core.arguments import Array
 from fastcnn.core.user_code import Source, numbers
 from fastcnn.models.execution.compiled import CompiledSegment
-from fastcnn.models.execution.lone import LoneLayer, Saved
+from fastcnn.models.execution.lone import LoneLayer
 from fastcnn.models.execution.lowering import lone_kind, stands_alone
 from fastcnn.models.execution.preparation import is_built_in
 from fastcnn.models.execution.stages import stage_end
 from fastcnn.models.graph import Graph, Node
 from fastcnn.models.layer_by_layer import trained_values
 from fastcnn.models.weights import Weights
-from fastcnn.nn.layers import Dense, Dropout, Flatten, Layer, Shape, input_of_call
+from fastcnn.nn.layers import Dense, Dropout, Flatten, Layer, Saved, Shape, input_of_call
 
 
 class LoneNode:

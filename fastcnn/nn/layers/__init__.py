@@ -17,6 +17,7 @@ from fastcnn.nn.layers.arrays import Arrays as Arrays
 from fastcnn.nn.layers.arrays import Watch as Watch
 from fastcnn.nn.layers.arrays import own_arrays as own_arrays
 from fastcnn.nn.layers.base import Layer as Layer
+from fastcnn.nn.layers.base import Saved as Saved
 from fastcnn.nn.layers.base import all_layers as all_layers
 from fastcnn.nn.layers.base import change_argument as change_argument
 from fastcnn.nn.layers.base import repr_without_name as repr_without_name

@@ -21,6 +21,7 @@ from fastcnn.core.attributes import check_known, constructor_arguments, inherite
 from fastcnn.core.class_registry import Registry, is_own
 from fastcnn.core.docstrings import completed, entries
 from fastcnn.core.geometry import Padding, Pair
+from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import truth
 from fastcnn.core.user_code import check_methods
@@ -360,7 +361,7 @@ class Layer:
         dx, _ = self.backward(dy, saved, engine)
         return dx  # type: ignore[return-value]  # not None, because needs_dx is true
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> JsonObject:
         """The constructor's arguments as JSON values, for :meth:`from_config`.
 
         It holds the name if the layer was given one.
@@ -383,7 +384,7 @@ class Layer:
         return {name: (one, getattr(self, name)) for name, one in parameters.items()}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Layer:
+    def from_config(cls, config: JsonObject) -> Layer:
         """A layer that is not built yet, from the result of :meth:`config`."""
         return cls(**config)
 

@@ -9,6 +9,7 @@ import numpy as np
 from fastcnn.core.arguments import Array
 from fastcnn.core.quoting import quoted
 from fastcnn.core.user_code import (
+    Call,
     Contract,
     Source,
     finite,
@@ -22,12 +23,10 @@ from fastcnn.nn.layers.initializers import INITIALIZERS, Shape, Spec
 from fastcnn.nn.layers.tensors import input_of_call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fastcnn.nn.layers.base import Gradients, Layer, Saved
 
 
-def _infer(layer: Layer, call: Callable[..., Any], input_shape: Shape) -> Shape:
+def _infer(layer: Layer, call: Call, input_shape: Shape) -> Shape:
     source = Source(layer, "infer")
     requirement = "the output's shape, (H, W, C) or (features,), of integers of at least 1"
     shape = sizes(source, requirement, call(input_shape))
@@ -36,11 +35,11 @@ def _infer(layer: Layer, call: Callable[..., Any], input_shape: Shape) -> Shape:
     return shape
 
 
-def _parameter_specs(layer: Layer, call: Callable[..., Any], input_shape: Shape) -> dict[str, Spec]:
+def _parameter_specs(layer: Layer, call: Call, input_shape: Shape) -> dict[str, Spec]:
     return _specs(Source(layer, "parameter_specs"), call(input_shape))
 
 
-def _state_specs(layer: Layer, call: Callable[..., Any], input_shape: Shape) -> dict[str, Spec]:
+def _state_specs(layer: Layer, call: Call, input_shape: Shape) -> dict[str, Spec]:
     specs = _specs(Source(layer, "state_specs"), call(input_shape))
     twice = specs.keys() & layer.parameter_specs(input_shape).keys()
     if twice:
@@ -78,7 +77,7 @@ def _spec(source: Source, name: str, spec: Any) -> Spec:
 
 def _build(
     layer: Layer,
-    call: Callable[..., Any],
+    call: Call,
     input_shape: Shape,
     rng: np.random.Generator,
     dtype: Any = np.float32,
@@ -110,7 +109,7 @@ def _build(
 
 
 def _forward(
-    layer: Layer, call: Callable[..., Any], x: Array, *arguments: Any, **more: Any
+    layer: Layer, call: Call, x: Array, *arguments: Any, **more: Any
 ) -> tuple[Array, Saved]:
     source = Source(layer, "forward")
     parts = tuple(map(read_only, x if layer.takes_several else (x,)))
@@ -134,7 +133,7 @@ def _calls(layer: Layer) -> tuple[tuple[Any, Shape], ...]:
 
 def _backward(
     layer: Layer,
-    call: Callable[..., Any],
+    call: Call,
     dy: Array,
     saved: Saved,
     engine: str | None = None,
@@ -185,7 +184,7 @@ def _input_gradients(layer: Layer, source: Source, dx: Any, dy: Array) -> Any:
     return input_of_call(layer, parts)
 
 
-def _flops(layer: Layer, call: Callable[..., Any], input_shape: Shape) -> int:
+def _flops(layer: Layer, call: Call, input_shape: Shape) -> int:
     value = call(input_shape)
     if not isinstance(value, int | np.integer) or value < 0:
         refuse(Source(layer, "flops"), "an integer of at least 0", value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastcnn.core.class_registry import module_of
+from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
 from fastcnn.nn.layers.base import Layer
 from fastcnn.nn.layers.stack import check_number
@@ -12,7 +13,7 @@ from fastcnn.nn.layers.stack import check_number
 _OPTIONAL = {"module", "trainable"}
 
 
-def to_dict(layer: Layer) -> dict[str, Any]:
+def to_dict(layer: Layer) -> JsonObject:
     """A layer as a JSON object: its class and its config.
 
     For a user's class it also holds the module. It holds ``trainable`` if that is False.

@@ -9,6 +9,7 @@ import numpy as np
 
 from fastcnn import ops
 from fastcnn.core.arguments import Array
+from fastcnn.core.json_arrays import JsonObject
 from fastcnn.nn.layers.arrays import JoinedArrays
 from fastcnn.nn.layers.base import Gradients, Layer, Saved, all_layers
 from fastcnn.nn.layers.convolution import before_activation, fused_activation
@@ -185,7 +186,7 @@ class Residual(Layer):
         result: Array = main + other
         return result
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> JsonObject:
         named = {} if self._own_name is None else {"name": self._own_name}
         return {
             "layers": [to_dict(layer) for layer in self.layers],
@@ -195,7 +196,7 @@ class Residual(Layer):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Layer:
+    def from_config(cls, config: JsonObject) -> Layer:
         paths = {
             name: [layer_from_dict(part) for part in config.get(name, [])]
             for name in ("layers", "shortcut")
