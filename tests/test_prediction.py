@@ -243,6 +243,50 @@ def test_a_concatenation_along_any_axis(axis: int) -> None:
     check(model_of(lambda x: Tanh()(Concatenate(axis)([p(x) for p in parts])), (3, 4, 6)))
 
 
+MAKERS: dict[str, Callable[[int], Layer]] = {
+    "direct": lambda channels: Conv2D(channels, 1),
+    "3×3": lambda channels: Conv2D(channels, 3, padding="same"),
+    "depthwise": lambda channels: DepthwiseConv2D(3, padding="same"),
+    "grouped": lambda channels: Conv2D(channels, 3, padding="same", groups=2),
+}
+
+
+FREE_LINE = "with a free cache line after each pixel"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", MAKERS)
+def test_pixels_that_would_share_cache_sets_lie_apart_without_a_copy(
+    kind: str, dtype: Float
+) -> None:
+    channels = 2048 // np.dtype(dtype).itemsize
+
+    def form(x: Tensor) -> Tensor:
+        for layer in (MAKERS[kind](channels), BatchNorm(), ReLU(), Conv2D(5, 1)):
+            x = layer(x)
+        return x
+
+    model = model_of(form, (3, 5, 18 if kind == "direct" else channels), dtype)
+    explained = model.explain()
+    assert explained.count(FREE_LINE) == 1
+    padded = kind == "grouped" or (kind == "3×3" and "direct" in explained.split(FREE_LINE)[0])
+    assert explained.count("lay_out_rows") == padded  # the images of the maker itself
+    check(model, draw(model, 4))
+
+
+@pytest.mark.parametrize("other", ["an output", "a pooling", "a Flatten"])
+def test_pixels_stay_side_by_side_for_what_else_takes_them(other: str) -> None:
+    def form(x: Tensor) -> list[Tensor]:
+        y = DepthwiseConv2D(3, padding="same")(x)
+        if other == "a Flatten":
+            return [Dense(3)(Flatten()(y))]
+        return [Conv2D(5, 1)(y), y if other == "an output" else AvgPool2D((1, 2))(y)]
+
+    model = model_of(form, (3, 5, 512))
+    assert FREE_LINE not in model.explain()
+    check(model, draw(model, 4))
+
+
 def test_activations_take_their_parameters() -> None:
     layers = [ELU(0.3), LeakyReLU(0.2), HardSigmoid(0.3, 0.1), ReLU(0.7), GELU(), GELU(True)]
     check(model_of(lambda x: [layer(x) for layer in layers], (3, 5)))

@@ -34,6 +34,7 @@ from fastcnn.models.execution.prediction_steps import (
     can_pool,
     can_spread,
     overwritten,
+    pitch_of_input,
     reason,
     serves,
 )
@@ -128,6 +129,8 @@ class Prediction:
             place = ""
             if one.output in to.pitches:
                 place = " where the concatenation needs it"
+            elif one.output in to.spread:
+                place = " with a free cache line after each pixel"
             elif any(places[value] == places[one.output] for value in one.inputs):
                 place = " over its input"
             lines.append(f"    {self._effects(one)}{place}")
@@ -285,11 +288,13 @@ class Prediction:
         ``places`` has those of inputs and outputs, and gets all others.
         """
         parts, homes = _parts(section), _homes(section)
+        pitches = _pitches(section, to.n, self._dtype)
 
         def place_for(one: Fused) -> Operand:
             home = homes.get(one.output, one.output)
             if home not in places:
-                places[home] = to.room(to.n * prod(one.shape))
+                pitch = pitches.get(one.output, one.shape[-1])
+                places[home] = to.room(to.n * prod(one.shape[:-1]) * pitch)
             return places[home]
 
         for one in section.layers:
@@ -301,6 +306,9 @@ class Prediction:
                 to.pitches[one.output] = to.pitch
             else:
                 place = place_for(one)
+                if one.output in pitches:
+                    to.pitch = pitches[one.output]
+                    to.spread.add(one.output)
             places[one.output] = place
             STEPS[type(one.layer)](one, [places[value] for value in one.taken], place, to)
             yield one, first
@@ -373,6 +381,30 @@ def _parts(section: Section) -> dict[int, tuple[Fused, int]]:
                 result[value] = whole, first
             first += shape[-1]
     return result
+
+
+def _pitches(section: Section, n: int, dtype: np.dtype[np.floating]) -> dict[int, int]:
+    """Values whose pixels lie as far apart as the one convolution that takes them needs."""
+    spreadable = _spreadable(section)
+    return {
+        one.inputs[0]: pitch
+        for one in section.layers
+        if spreadable.get(one.inputs[0]) == one.shapes[0]
+        and (pitch := pitch_of_input(one, n, dtype))
+    }
+
+
+def _spreadable(section: Section) -> dict[int, Shape]:
+    """The shapes of values whose pixels can lie apart, because a single layer takes them.
+
+    A layer that takes them in another shape, behind a Flatten, needs the pixels side by side.
+    """
+    uses = Counter([value for one in section.layers for value in one.taken])
+    return {
+        one.output: one.shape
+        for one in section.layers
+        if can_spread(one) and uses[one.output] == 1 and one.output not in section.outputs
+    }
 
 
 def _bytes(count: int) -> str:

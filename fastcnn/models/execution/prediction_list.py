@@ -23,6 +23,7 @@ class PredictionList(TurnList):
         suspects: a byte for each sample, which a step sets where a result is not finite.
         pitch: how far neighbouring pixels of the next result lie apart; 0 for its channels.
         pitches: the same of values that lie where a concatenation needs them.
+        spread: values whose pixels lie apart, as the convolution that takes them needs them.
     """
 
     def __init__(self, n: int, zeros: Array, weights: Weights, prepared: Prepared) -> None:
@@ -31,6 +32,7 @@ class PredictionList(TurnList):
         self.suspects: Operand | None = None
         self.pitch = 0
         self.pitches: dict[int, int] = {}
+        self.spread: set[int] = set()
 
     def filled(self, count: int, value: float) -> Operand:
         """The operand of an array of so many equal numbers."""

@@ -109,11 +109,20 @@ def serves(f: Fused, dtype: np.dtype[np.floating]) -> bool:
 
 
 def can_spread(f: Fused) -> bool:
-    """Whether the pixels of the result can lie apart, as a concatenation needs them."""
+    """Whether the pixels of the result can lie apart, as the layer that takes it needs them."""
     if type(f.layer) in (UpSampling2D, Resize, *POOLINGS):
         return True
-    spreads = type(f.layer) in (Conv2D, Conv2DTranspose) and f.residual is None
-    return spreads and cast(Conv2D, f.layer).groups != f.shapes[0][-1]
+    if type(f.layer) is Conv2DTranspose and f.layer.groups == f.shapes[0][-1]:
+        return False
+    convolves = type(f.layer) in (Conv2D, DepthwiseConv2D, Conv2DTranspose)
+    return convolves and f.residual is None
+
+
+def pitch_of_input(f: Fused, n: int, dtype: np.dtype[np.floating]) -> int:
+    """How far apart pixels of the input should lie, because they would be copied else; or 0."""
+    if type(f.layer) is not Conv2D or algorithm_of(f, n, dtype) != _DIRECT:
+        return 0
+    return direct.input_pitch(f.layer.geometry(f.shapes[0], n), dtype.itemsize)
 
 
 def overwritten(f: Fused) -> tuple[int, ...]:
@@ -160,7 +169,9 @@ def _direct(
         chosen = direct.pooled_plan(g, to.itemsize, pitch=to.pitch)
         assert chosen is not None
         layout, plan = chosen
-        images = to.lay_out(places[0], layout, g.input_shape)
+        images = places[0]
+        if f.inputs[0] not in to.spread:
+            images = to.lay_out(images, layout, g.input_shape)
         to.step(
             plan.function, (like, like, like, like, like, True, plan.numbers), plan.items,
             images, to.constant(w), b, y, y, number(f.relu), to.constant(plan.numbers),
@@ -175,7 +186,9 @@ def _direct(
     else:
         layout, decision = direct.forward_decision(g, to.itemsize, fused=fused, pitch=to.pitch)
         plan, filters = decision.plan, to.constant(w)
-    images = to.lay_out(places[0], layout, g.input_shape)
+    images = places[0]
+    if f.inputs[0] not in to.spread:
+        images = to.lay_out(images, layout, g.input_shape)
     if fused is None:
         to.contract(plan, images, filters, b, y, f.relu)
         return

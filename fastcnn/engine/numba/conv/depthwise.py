@@ -139,6 +139,7 @@ def depthwise_plan(
     w_start: int,
     itemsize: int,
     fused: Epilogue | None = None,
+    pitch: int = 0,
 ) -> Plan:
     """Cut the sums into items: some rows of ``y``, and some channels where the rows are few.
 
@@ -150,8 +151,10 @@ def depthwise_plan(
         w_start: the tap of ``w`` that both sides begin with.
         itemsize: of the dtype.
         fused: the epilogue of a fused kernel, or None.
+        pitch: how far neighbouring pixels of ``y`` lie apart; 0 for the channels.
     """
     images, c = shape
+    pitch = pitch or c
     lanes = registers().vector_bytes // itemsize
     horizontal, first_tap = horizontal.forwards()
     w_start -= first_tap * horizontal.w_step
@@ -162,13 +165,13 @@ def depthwise_plan(
     channels = -(-vectors // blocks) * lanes
     v, h = vertical, horizontal
     sums = _Depthwise(
-        _Axis(*v)._replace(y_step=v.y_step * c, w_step=v.w_step * c),
-        _Axis(*h)._replace(y_step=h.y_step * c, w_step=h.w_step * c),
+        _Axis(*v)._replace(y_step=v.y_step * pitch, w_step=v.w_step * c),
+        _Axis(*h)._replace(y_step=h.y_step * pitch, w_step=h.w_step * c),
         _Items(rows, channels),
         channels=c,
         x_row=h.size * c,
-        y_image=y[0] * c,
-        y_start=y[1] * c,
+        y_image=y[0] * pitch,
+        y_start=y[1] * pitch,
         w_start=w_start * c,
         epilogue=fused or Epilogue(),
     )

@@ -236,14 +236,13 @@ def forward_decision(
     """Layout and kernel of the convolution; with ``pooled``, 2×2 max-pooling follows.
 
     Where no kernel pools too, the plan is that of the convolution alone. With ``fused``, the kernel
-    has this epilogue. With ``pitch``, neighbouring pixels of the result lie so many numbers apart,
-    which no depthwise convolution can do.
+    has this epilogue. With ``pitch``, neighbouring pixels of the result lie so many numbers apart.
     """
     if _division(g).elementwise:
         vertical = Side(g.oh, g.kh, g.h, g.stride_h, -g.pad_top, g.dilation_h, g.ow, g.kw)
         horizontal = Side(g.ow, g.kw, g.w, g.stride_w, -g.pad_left, g.dilation_w, 1, 1)
         image = g.oh * g.ow, 0
-        plan = depthwise_plan((g.n, g.oc), vertical, horizontal, image, 0, itemsize, fused)
+        plan = depthwise_plan((g.n, g.oc), vertical, horizontal, image, 0, itemsize, fused, pitch)
         return _as_it_is(g.input_shape), Decision("depthwise", _DEPTHWISE, plan)
     (to, c), tile = _forward(g, itemsize, pitch=pitch), _forward_tile(g, itemsize)
     to_windows = _forward(g, itemsize, pooled=True, pitch=pitch)[1] if pooled else None
@@ -288,6 +287,17 @@ def packed_decision(
 
 
 _DEPTHWISE = "each channel has filters of its own, and images are read where they lie"
+
+
+def input_pitch(g: ConvGeometry, itemsize: int) -> int:
+    """How far neighbouring pixels of the images must lie apart so that nothing is copied.
+
+    0 where the images are read as they are, or are copied for another reason as well.
+    """
+    to = _images(g, itemsize)[0]
+    if _division(g).elementwise or has_padding(g) or (to.stride_h, to.stride_w) != (1, 1):
+        return 0
+    return to.pitch if to.copied else 0
 
 
 def forward_plan(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan]:
