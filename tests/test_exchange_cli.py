@@ -159,6 +159,11 @@ def test_onnx_files_become_models_that_take_floats(digits: tuple[Path, str]) -> 
         done = run(command, saved.parent / "net.onnx", *more)
         assert done.exit_code == 2
         assert "this one takes floats" in done.stderr
+    of_bytes = fastcnn.load_model(saved)
+    of_bytes.save_onnx(saved.parent / "bytes.onnx")
+    done = run("convert", saved.parent / "bytes.onnx", saved.parent / "back.safetensors")
+    assert done.exit_code == 2
+    assert "samples of floats" in done.stderr
     done = run("convert", saved.parent / "net.onnx", saved.parent / "back.safetensors")
     assert done.exit_code == 0, done.output
     assert "5 layers" in done.output

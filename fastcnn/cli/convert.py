@@ -109,9 +109,6 @@ def _from_onnx(source: Path, target: Path) -> dict[str, Any]:
     from fastcnn.cli.models import open_model
 
     model: Any = open_model(source)
-    # The file does not say that its net takes bytes as fastcnn scales them.
-    inputs = len(model._input_names())
-    model.trained_on = "floats" if inputs == 1 else ("floats",) * inputs
     model.save(target)
 
     def described(names: list[str], shapes: Any) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from fastcnn.core.files import FilePath
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import count
 from fastcnn.core.settings import get_math
+from fastcnn.data.scaling import Kind
 from fastcnn.engine.registry import imported, whole_nets_refused
 from fastcnn.exchange import onnx_images, onnx_numbers, onnx_products, onnx_shapes
 from fastcnn.exchange.onnx_functions import Array, OnnxFileError
@@ -389,6 +390,7 @@ class OnnxModel(Model):
         """
         main = self._main()
         plain = main.batched and main.used == tuple(range(len(self._source.inputs)))
+        plain &= all(one.dtype.kind == "f" for one in self._source.inputs)
         if not plain or any(
             value.constant is not None or value.batch != 0 or value.dtype != self.dtype
             for value in main.outputs
@@ -400,6 +402,10 @@ class OnnxModel(Model):
         dtype: Literal["float32", "float64"] = "float64" if self.dtype == np.float64 else "float32"
         plain_model = Model(self.inputs, self.outputs, dtype=dtype)
         plain_model.trained_on, plain_model.preparation = self.trained_on, self.preparation
+        if self.trained_on is None:  # else the saved model would take bytes, and scale them
+            inputs = len(self._source.inputs)
+            floats: Kind = "floats"
+            plain_model.trained_on = floats if inputs == 1 else (floats,) * inputs
         # A file without a loss stands for the usual one, whose predictions are probabilities.
         plain_model.loss = self._loss()
         plain_model.save(path)
