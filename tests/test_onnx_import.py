@@ -461,3 +461,9 @@ def test_cycles_and_wrong_shapes(tmp_path: Path) -> None:
     path = write(tmp_path / "wrong.onnx", wrong, {"x": ["N", 3]}, ["y"], {"w": normal(4, 2)})
     with pytest.raises(OnnxFileError, match="no product"):
         fastcnn.load_onnx(path)
+
+
+def test_a_little_of_the_fuzz(tmp_path: Path) -> None:
+    import fuzz_onnx
+
+    assert list(fuzz_onnx.failures(80, 0, tmp_path)) == []

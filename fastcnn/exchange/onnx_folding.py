@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from math import isclose, sqrt
 
 import numpy as np
@@ -30,7 +31,9 @@ def folded(graph: OnnxGraph) -> OnnxGraph:
     for pattern in PATTERNS:
         for node in list(work.nodes.values()):
             if node.outputs[0] in work.nodes:
-                pattern(work, node)
+                # A node that lacks an input fits no pattern, and the trace reports it.
+                with suppress(IndexError, OnnxFileError):
+                    pattern(work, node)
     return work.finished()
 
 
@@ -68,7 +71,14 @@ class _Work:
             try:
                 with np.errstate(all="ignore"):
                     results = FUNCTIONS[node.operator](node, *arrays)
-            except (OnnxFileError, ValueError, TypeError, IndexError, MemoryError):
+            except (
+                ArithmeticError,
+                AttributeError,
+                LookupError,
+                MemoryError,
+                TypeError,
+                ValueError,
+            ):
                 continue  # the trace reports it, with the node
             several = results if isinstance(results, tuple) else (results,)
             if len(several) < len(node.outputs) or sum(one.nbytes for one in several) > MOST_FOLDED:

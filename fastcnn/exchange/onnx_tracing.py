@@ -140,7 +140,12 @@ class Trace:
                 continue
             self._begin(declared.name, declared.dtype, shape, channels_last)
         for node in graph.nodes:
-            self._node(node)
+            try:
+                self._node(node)
+            except (NotBatched, NeedsInputs, OnnxFileError):
+                raise
+            except _UNFIT as error:  # inputs that a node lacks, or of another kind
+                raise node.error(f"does not fit its inputs: {error}") from None
 
     def _begin(
         self, name: str, dtype: np.dtype[np.generic], shape: Shape, channels_last: bool
@@ -419,6 +424,12 @@ class Trace:
         if value.batch is None:
             return self.operation(node, [value])[0]
         return self.operation(node, [value], batch=value.batch, free_layout=True)[0]
+
+
+_UNFIT = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, TypeError,
+    ValueError,
+)  # fmt: skip
 
 
 def _needed(tensors: Any) -> set[int]:
