@@ -265,7 +265,7 @@ def test_validation_data_is_compared_with_the_samples_of_the_training() -> None:
         x, validation = SCALES[before](X), (SCALES[after](X_TEST), Y_TEST)
         text = text.replace("x ", "validation_data ")
         if before == "long":
-            model._known.is_known("unscaled")
+            model._knowledge.is_known("unscaled")
         expect(kind, text, lambda: model.fit(x, Y, verbose=0, validation_data=validation))  # noqa: B023
 
 
@@ -282,8 +282,8 @@ def test_a_first_batch_may_be_dark() -> None:
             model.predict(x)  # noqa: B023
 
         assert warned(steps) == []
-        assert model._known.record is not None
-        assert model._known.record.high == x.max()
+        assert model._knowledge.record is not None
+        assert model._knowledge.record.high == x.max()
 
 
 def test_an_augmentation_of_ones_own_may_scale() -> None:
@@ -332,8 +332,8 @@ def test_what_is_known_goes_with_the_model(
 ) -> None:
     for name in ("bytes", "unit", "long"):
         model = carried(trained(name), tmp_path)
-        assert model._known == MODELS[name]._known
-        assert model._known.record is not None
+        assert model._knowledge == MODELS[name]._knowledge
+        assert model._knowledge.record is not None
         for before, after, kind, text in CONTRADICTIONS:
             if before == name:
                 x = SCALES[after](X_TEST)
@@ -365,14 +365,17 @@ def test_files_and_pickles_of_earlier_versions_still_load(
     monkeypatch.setattr(model_files, "description", lambda _: described)
     model.save(tmp_path / "earlier.safetensors")
     again = fastcnn.load_model(tmp_path / "earlier.safetensors")
-    assert (again.trained_on, again._known.record, again.preparation) == ("uint8", None, None)
+    assert (again.trained_on, again._knowledge.record, again.preparation) == ("uint8", None, None)
     with pytest.raises(ValueError, match="must hold bytes"):
         again.predict(X_TEST.astype(int))
     state = deepcopy(MODELS["unit"].__getstate__())
-    del state["_known"], state["_preparation"]
+    renamed = Sequential.__new__(Sequential)
+    renamed.__setstate__({**state, "_known": state.pop("_knowledge")})
+    assert renamed._knowledge == MODELS["unit"]._knowledge
+    del state["_preparation"]
     older = Sequential.__new__(Sequential)
     older.__setstate__({**state, "trained_on": "floats"})
-    assert (older.trained_on, older._known.record, older.preparation) == ("floats", None, None)
+    assert (older.trained_on, older._knowledge.record, older.preparation) == ("floats", None, None)
     assert warned(lambda: older.predict(X_TEST.astype(float))) == []  # nothing is known of floats
 
 

@@ -276,8 +276,11 @@ class Net:
         # The arrays of a copied or pickled model's layers are no longer parts of one array.
         if "trained_on" in state:  # pickled by an earlier version
             state = dict(state)
-            state["_known"] = KnownSamples(state.pop("trained_on"))
+            state["_knowledge"] = KnownSamples(state.pop("trained_on"))
             state["_preparation"] = None
+        if "_known" in state:  # the attribute's name in earlier versions
+            state = dict(state)
+            state["_knowledge"] = state.pop("_known")
         if "_graph" not in state:  # pickled by a version without graphs
             state = state | {"_graph": chain(state["layers"])}
         for name, value in (state | {"layers": FixedList(state["layers"])}).items():
