@@ -739,18 +739,18 @@ def _cross_entropy(
     and rounds once. With rows of probabilities the loss is a sum of products over classes."""
     rows, labels = Rows(arrays["logits"]), arrays["labels"]
     y, bound = rows.log_softmax()
-    if labels.ndim == 1:
-        at = np.arange(len(y)), labels
-        losses, each = -y[at], bound[at]
+    if labels.ndim < y.ndim:
+        at = labels[..., None].astype(np.int64)
+        losses, each = (np.take_along_axis(one, at, -1)[..., 0] for one in (-y, bound))
     else:
-        losses = -(labels * y).sum(axis=1, dtype=np.float64)
-        each = (labels * bound).sum(axis=1, dtype=np.float64)
+        losses = -(labels * y).sum(axis=-1, dtype=np.float64)
+        each = (labels * bound).sum(axis=-1, dtype=np.float64)
         each += gamma(rows.n + 1, rows.u) * (losses + each)
     reduction = problem.parameters["reduction"]
     if reduction == "none":
         return [each]
-    scale = 1 / max(len(y), 1) if reduction == "mean" else 1.0
-    rounding = 2 * (rows.u + gamma(len(y) + 1, _V)) * losses.sum()
+    scale = 1 / max(losses.size, 1) if reduction == "mean" else 1.0
+    rounding = 2 * (rows.u + gamma(losses.size + 1, _V)) * losses.sum()
     return [np.asarray((each.sum() + rounding) * scale)]
 
 
@@ -761,12 +761,13 @@ def _cross_entropy_backward(
     difference and the scaling round."""
     rows, labels = Rows(arrays["logits"]), arrays["labels"]
     gradient = rows.p.copy()
-    if labels.ndim == 1:
-        gradient[np.arange(len(gradient)), labels] -= 1
+    if labels.ndim < gradient.ndim:
+        at = labels[..., None].astype(np.int64)
+        np.put_along_axis(gradient, at, np.take_along_axis(gradient, at, -1) - 1, -1)
     else:
         gradient -= labels
     mean = problem.parameters["reduction"] == "mean"
-    scale = 1 / max(len(gradient), 1) if mean else 1.0
+    scale = 1 / max(gradient[..., 0].size, 1) if mean else 1.0
     rounding = (2 * rows.both + 3 * rows.u) * np.abs(gradient)
     return [(rows.p * rows.rho * (1 + rows.rho) + rounding + rows.least) * scale]
 
