@@ -370,7 +370,7 @@ def test_files_and_pickles_of_earlier_versions_still_load(
         again.predict(X_TEST.astype(int))
     state = deepcopy(MODELS["unit"].__getstate__())
     renamed = Sequential.__new__(Sequential)
-    renamed.__setstate__({**state, "_known": state.pop("_knowledge")})
+    renamed.__setstate__(deepcopy({**state, "_known": state.pop("_knowledge")}))
     assert renamed._knowledge == MODELS["unit"]._knowledge
     del state["_preparation"]
     older = Sequential.__new__(Sequential)
