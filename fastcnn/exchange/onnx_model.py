@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from json import dumps
 from typing import Any, Literal
@@ -83,6 +84,7 @@ class OnnxModel(Model):
         }
         self._traces: OrderedDict[tuple[Shape, ...], Traced] = OrderedDict()
         self._programs: OrderedDict[str, Any] = OrderedDict()
+        self._signatures: dict[tuple[int, str, tuple[Shape, ...]], tuple[Graph, str]] = {}
 
     def _first_graph(self) -> Graph:
         """The layers that the model is built of."""
@@ -339,8 +341,9 @@ class OnnxModel(Model):
         if self._derived_for != self._ownership.version:
             self._derive()
             self._programs.clear()
+            self._signatures.clear()
         key = self._signature(graph, shapes)
-        if key in self._programs:
+        with suppress(KeyError):  # it may be missing, or another thread forgets it
             self._programs.move_to_end(key)
             return self._programs[key]
         imported("fastcnn.models.execution")
@@ -352,12 +355,21 @@ class OnnxModel(Model):
         return self._programs.setdefault(key, executor)
 
     def _signature(self, graph: Graph, shapes: tuple[Shape, ...]) -> str:
+        """A text that is equal for equal programs; a graph's own text is made once."""
+        math = get_math()
+        own = self._signatures.get((id(graph), math, shapes))
+        if own is not None and own[0] is graph:  # not another graph at its address
+            return own[1]
         owned = {id(layer): i for i, layer in enumerate(self.layers)}
         layers = [
             owned[id(layer)] if id(layer) in owned else _description(layer)
             for layer in graph.layers
         ]
-        return dumps([get_math(), layers, graph.as_dict(), shapes])
+        text = dumps([math, layers, graph.as_dict(), shapes])
+        if len(self._signatures) >= MOST_TRACES:
+            self._signatures.clear()
+        self._signatures[id(graph), math, shapes] = graph, text
+        return text
 
     def _output(self, value: Value, computed: Floats | None, traced: Traced) -> Array:
         """An output as the file declares it."""
@@ -417,12 +429,14 @@ class OnnxModel(Model):
         state = super().__getstate__()
         state.pop("_traces", None)
         state.pop("_programs", None)
+        state.pop("_signatures", None)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         object.__setattr__(self, "_traces", OrderedDict())
         object.__setattr__(self, "_programs", OrderedDict())
+        object.__setattr__(self, "_signatures", {})
 
 
 def _description(layer: Layer) -> Any:
