@@ -358,6 +358,62 @@ def test_numbers_behind_a_convolution_and_zeros_before_it(operator: str, tmp_pat
     assert ("ZeroPadding2D" in kinds) == (operator == "ConvTranspose")
 
 
+def softmax_from(x: Any, axis: int) -> Any:
+    """Softmax over the axes from one on together, as before version 13."""
+    rows = np.exp(x.reshape(int(np.prod(x.shape[:axis])), -1).astype(np.float64))
+    return (rows / rows.sum(1, keepdims=True)).reshape(x.shape)
+
+
+EARLIER: dict[str, tuple[int, list[Any], Any]] = {
+    "slice": (
+        9, [node("Slice", "x", "y", starts=[1, -3], ends=[9, -1], axes=[1, 3])],
+        lambda x: x[:, 1:, :, -3:-1],
+    ),
+    "pad": (
+        10, [node("Pad", "x", "y", pads=[0, 0, 1, 2, 0, 0, 3, 0], value=2.5)],
+        lambda x: np.pad(x, ((0, 0), (0, 0), (1, 3), (2, 0)), constant_values=2.5),
+    ),
+    "clip": (
+        10, [node("Clip", "x", "y", min=-0.5, max=0.75)], lambda x: np.clip(x, -0.5, 0.75)
+    ),
+    "squeeze": (
+        12, [node("Unsqueeze", "x", "u", axes=[1, 3]), node("Squeeze", "u", "y", axes=[1])],
+        lambda x: x[:, :, None],
+    ),
+    "sum": (
+        12, [node("ReduceSum", "x", "y", axes=[1, 3], keepdims=0)], lambda x: x.sum((1, 3))
+    ),
+    "mean": (
+        17, [node("ReduceMean", "x", "y", axes=[2])], lambda x: x.mean(2, keepdims=True)
+    ),
+    "split": (
+        12, [node("Split", "x", "a b", axis=3, split=[2, 4]), node("Concat", "b a", "y", axis=3)],
+        lambda x: np.concatenate([x[..., 2:], x[..., :2]], 3),
+    ),
+    "upsample": (
+        8, [node("Upsample", "x", "y", scales=[1.0, 1.0, 2.0, 3.0])],
+        lambda x: x.repeat(2, 2).repeat(3, 3),
+    ),
+    "softmax": (12, [node("Softmax", "x", "y", axis=2)], lambda x: softmax_from(x, 2)),
+    "log softmax": (12, [node("LogSoftmax", "x", "y")], lambda x: np.log(softmax_from(x, 1))),
+    "dropout": (11, [node("Dropout", "x", "y", ratio=0.3)], lambda x: x),
+}  # fmt: skip
+"""Nodes in a form that ended: the last version that has it, the nodes, and what they compute."""
+
+
+@pytest.mark.parametrize("opset", ["first", "last"])
+@pytest.mark.parametrize("name", EARLIER)
+def test_forms_of_earlier_versions(name: str, opset: str, tmp_path: Path) -> None:
+    last, nodes, formula = EARLIER[name]
+    version = 7 if opset == "first" else last
+    path = write(tmp_path / "net.onnx", nodes, {"x": ["N", 3, 5, 6]}, ["y"], {}, version)
+    model, x = fastcnn.load_onnx(path), normal(2, 3, 5, 6)
+    model.engine = "im2col"
+    result, expected = model.predict(x), formula(x)
+    assert result.shape == expected.shape
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_several_inputs_and_outputs_by_name(tmp_path: Path) -> None:
     path = write(
         tmp_path / "several.onnx",
