@@ -174,7 +174,7 @@ def _keras(name: str, layer: Layer, orders: FeatureOrders | None) -> list[Slot]:
                 continue
             shape = arrays[target].shape
             shapes: tuple[Shape, ...] = (shape,)
-            convert = partial(np.reshape, shape=shape)
+            convert = partial(_in_shape, shape=shape)
             if target == "depthwise_w" or (target == "w" and kind is DepthwiseConv2D):
                 kh, kw, _, channels = shape
                 ic = (layer.input_shape or (1,))[-1]
@@ -220,6 +220,10 @@ def _matrix(array: Array, before: Order, after: Order) -> Array:
     if after is not None:
         array = array[after]
     return array.T if before is None else array.T[before]
+
+
+def _in_shape(array: Array, shape: Shape) -> Array:
+    return array.reshape(shape)
 
 
 def _vector(array: Array, order: Order) -> Array:
