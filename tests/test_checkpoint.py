@@ -198,8 +198,19 @@ def test_other_files_are_told(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="it holds no model of fastcnn"):
         load_model(path)
     path.write_bytes(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(ModelFileError, match=r"fastcnn\.load_weights.* of PyTorch and Keras"):
+        load_model(path)
+    path.write_bytes(bytes(7))
     with pytest.raises(ModelFileError, match="truncated, or no safetensors file"):
         load_model(path)
+    (tmp_path / "net.onnx").write_bytes(b"\x08\x08pytorch")
+    with pytest.raises(ModelFileError, match=r"it is an ONNX file, which fastcnn\.load_onnx reads"):
+        load_model(tmp_path / "net.onnx")
+    model = Sequential([Dense(2)], (3,))
+    for save in (model.save, model.save_checkpoint):
+        with pytest.raises(ValueError, match=r"path must not end in \.onnx, .*save_onnx writes"):
+            save(tmp_path / "new.onnx")
+    assert not (tmp_path / "new.onnx").exists()
     with pytest.raises(FileNotFoundError):
         load_model(tmp_path / "absent")
 

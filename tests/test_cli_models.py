@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 import fastcnn
 from fastcnn.callbacks import Callback, StopTraining
 from fastcnn.cli import app
+from fastcnn.data.preparation import Preparation
 from fastcnn.layers import Dense
 from fastcnn.recipes import training
 
@@ -273,6 +274,8 @@ def test_bad_arguments_are_one_line(data: str, model: str, tmp_path: Path) -> No
     for name, images in (("train", 11), ("t10k", 3)):
         idx(few / f"{name}-images-idx3-ubyte.gz", np.zeros((images, 28, 28)))
         idx(few / f"{name}-labels-idx1-ubyte.gz", np.zeros(images))
+    other = tmp_path / "seven.png"
+    other.write_bytes(b"\x89PNG\r\n\x1a\n")
     cases = [
         (
             ["train", "--net", "vgg"],
@@ -291,6 +294,8 @@ def test_bad_arguments_are_one_line(data: str, model: str, tmp_path: Path) -> No
         (["predict", __file__, "a.png"], f"{__file__} cannot be loaded: "),
         (["predict", model, str(tmp_path / "a.png")], f"{tmp_path / 'a.png'}: No such file"),
         (["predict", model, model], f"{model} is no PNG or JPEG file"),
+        (["train", "--save", "a.onnx"], "--save must be a .safetensors file, which `fastcnn conv"),
+        (["show", str(other)], f"{other} cannot be loaded: it is a picture, no model"),
     ]
     for arguments, message in cases:
         done = run(*arguments)
@@ -380,6 +385,36 @@ def test_predict_refuses_models_that_take_no_pictures(model: str, tmp_path: Path
     done = run("predict", str(path), str(picture))
     assert done.exit_code == 2
     assert "this one was trained on floats" in done.output
+
+
+def test_predict_shows_scores_as_probabilities(model: str, tmp_path: Path) -> None:
+    path, picture = tmp_path / "model.safetensors", tmp_path / "digit.png"
+    image = fastcnn.load_mnist()[1][0][0]
+    Image.fromarray(image).save(picture)
+    net = fastcnn.load_model(model)
+    expected = net.predict(image[None])[0]
+    net.loss = "mse"
+    net.save(path)
+    assert net.predict(image[None]).min() < 0
+    (result,) = json.loads(run("predict", str(path), str(picture), "--json").output)
+    np.testing.assert_allclose(result["probabilities"], expected, rtol=1e-5, atol=1e-7)
+    assert "the model gives scores; the probabilities are their softmax" in result["steps"]
+
+
+def test_show_says_how_pictures_are_prepared(model: str, tmp_path: Path) -> None:
+    path, net = tmp_path / "model.safetensors", fastcnn.load_model(model)
+    for preparation, line in (
+        (Preparation(background="light"), "the whole picture, the rest filled, light background"),
+        (Preparation(edges="crop"), "the whole picture, the edges cut off"),
+        (
+            Preparation(box=5 / 7, background="dark", transposed=True),
+            "drawings are cropped, scaled to 71% of the side, centred by their centre of mass, "
+            "dark background, rows and columns exchanged",
+        ),
+    ):
+        net.preparation = preparation
+        net.save(path)
+        assert f"\n  pictures: {line}\n" in run("show", str(path)).output
 
 
 def test_info() -> None:

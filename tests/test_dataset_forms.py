@@ -86,13 +86,13 @@ def test_files_in_folders_inside(tmp_path: Path) -> None:
     assert_loaded(tmp_path)
     deep = tmp_path / "a" / "b" / "c" / "d" / "e"
     kaggle(deep)
-    with pytest.raises(FileNotFoundError, match=r"holds no data set that is known.*: b/$"):
+    with pytest.raises(FileNotFoundError, match=r"holds folders without PNG or JPEG .*: b/$"):
         load_mnist(tmp_path / "a")
 
 
 def test_a_loop_of_links_ends(tmp_path: Path) -> None:
     (tmp_path / "here").symlink_to(tmp_path, target_is_directory=True)
-    with pytest.raises(FileNotFoundError, match="no data set that is known"):
+    with pytest.raises(FileNotFoundError, match="and no other data set: here/"):
         load_mnist(tmp_path)
 
 
@@ -116,8 +116,13 @@ def test_what_a_folder_holds_instead_is_told_in_short(tmp_path: Path) -> None:
         "file03.txt, file04.txt, file05.txt and 25 more"
     )
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"\(see load_mnist\): nothing"):
+    with pytest.raises(FileNotFoundError, match="empty is empty, and holds no data set"):
         load_mnist(tmp_path / "empty")
+    (tmp_path / "classes" / "cat").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"folders without PNG or JPEG pictures.*: cat/"):
+        load_mnist(tmp_path / "classes")
+    with pytest.raises(NotADirectoryError, match=r"a folder or an \.npz file, got the file"):
+        load_mnist(tmp_path / "file00.txt")
     for name in ("data_batch_1", "batches.meta"):
         (tmp_path / "empty" / name).write_bytes(pickle.dumps({}))
     with pytest.raises(FileNotFoundError, match="pickle files, which run code when they are read"):

@@ -36,7 +36,7 @@ def test_show_a_chain(saved: Path) -> None:
     done = run("show", saved)
     assert done.exit_code == 0, done.output
     for line in (
-        "input  input_0  (6, 7, 2)", "output dense  (3,)", "trained on uint8", "background dark",
+        "input  input_0  (6, 7, 2)", "output dense  (3,)", "trained on uint8", "dark background",
         "Conv2D(4, 3, activation='relu')  (4, 5, 4)", "total", "prediction:",
     ):  # fmt: skip
         assert line in done.output

@@ -142,8 +142,16 @@ def test_a_tensor_has_no_numbers_and_cannot_change() -> None:
 WRONG_CALLS: list[tuple[Thunk, type[Exception], str]] = [
     (lambda: Input(3), ValueError, r"shape must be \(H, W, C\), \(H, W\) or \(features,\), got 3"),  # type: ignore[arg-type]
     (lambda: Input((3, 0)), ValueError, "shape must be at least 1"),
-    (lambda: Input((3,), name=""), TypeError, "name must be text or None, got ''"),
-    (lambda: Input((3,), name=5), TypeError, "name must be text or None, got 5"),  # type: ignore[arg-type]
+    (
+        lambda: Input((3,), name=""),
+        TypeError,
+        "name must be text, not empty, or None, got ''",
+    ),
+    (
+        lambda: Input((3,), name=5),
+        TypeError,
+        "name must be text, not empty, or None, got 5",
+    ),  # type: ignore[arg-type]
     (
         lambda: Dense(2)(np.zeros((4, 3))),
         TypeError,
@@ -159,6 +167,23 @@ WRONG_CALLS: list[tuple[Thunk, type[Exception], str]] = [
         lambda: Add()(Input((3,))),
         TypeError,
         r"Add\(\) must be called on a list of tensors, such as \[a, b\], got one",
+    ),
+    (
+        lambda: Multiply()([Input((4, 6, 3)), Input((3,))]),
+        ValueError,
+        r"got \(4, 6, 3\) and \(3,\); Reshape\(\(1, 1, 3\)\) before it makes a vector fit",
+    ),
+    (
+        lambda: Multiply()([Input((5,)), Input((4, 6, 3))]),
+        ValueError,
+        r"got \(5,\) and \(4, 6, 3\)$",
+    ),
+    (lambda: Input((3,)) + Input((3,)), TypeError, r"layers do arithmetic, such as Add\(\)"),  # type: ignore[operator]
+    (lambda: 2 * Input((3,)), TypeError, r"layers do arithmetic, such as Add\(\)"),  # type: ignore[operator]
+    (
+        lambda: Sequential([graph("two_of_each"), Dense(2)]),  # type: ignore[list-item]
+        TypeError,
+        r"got Model\( ○ .*at place 0; \[\*model\.layers\] lists a model's layers",
     ),
     (lambda: Add()([]), TypeError, r"Add\(\) must be called on a list of tensors, .*got \[\]"),
     (lambda: Add()([Input((3,))]), ValueError, "Add needs at least two inputs"),
@@ -419,7 +444,7 @@ def test_layers_have_names_by_which_they_are_found() -> None:
         model.get_layer("conv")
     with pytest.raises(AttributeError, match="name cannot change, because the layer belongs to"):
         model.layers[0].name = "first"
-    with pytest.raises(TypeError, match="name must be text or None, got 7"):
+    with pytest.raises(TypeError, match="name must be text, not empty, or None, got 7"):
         named.name = 7  # type: ignore[assignment]
     # In another model a given name stays, and others are counted anew.
     rest = Model(model.get_layer("dense_1").output, model.outputs)
@@ -573,9 +598,9 @@ WRONG_DATA: list[tuple[Callable[[Model], object], type[Exception], str]] = [
     (
         _fit(x={"images": _IMAGES}),
         ValueError,
-        "x must have an array for each input, images, numbers, got images",
+        "x must have an item for each input, images, numbers, got images",
     ),
-    (_fit(x={}), ValueError, "x must have an array for each input, images, numbers, got none"),
+    (_fit(x={}), ValueError, "x must have an item for each input, images, numbers, got none"),
     (
         _fit(x={"images": _IMAGES, "number": _NUMBERS}),
         ValueError,
@@ -586,7 +611,7 @@ WRONG_DATA: list[tuple[Callable[[Model], object], type[Exception], str]] = [
     (
         _fit(x=[_IMAGES, _NUMBERS[:3]]),
         ValueError,
-        "x must have as many samples for each, got 4 for images and 3 for 'numbers'",
+        "x must have as many samples for each, got 4 for 'images' and 3 for 'numbers'",
     ),
     (_fit(x=[_IMAGES, _NUMBERS * np.nan]), ValueError, r"x\[1\] must hold finite numbers"),
     (_fit(x=[_IMAGES[:0], _NUMBERS[:0]]), ValueError, "x must hold at least one sample"),
@@ -619,7 +644,7 @@ WRONG_DATA: list[tuple[Callable[[Model], object], type[Exception], str]] = [
     (_fit(validation_data=(_IMAGES, _Y)), TypeError, "validation_data must be a list of 2"),
     (_fit(validation_data=(_X, [_Y[0], _Y[0]])), ValueError, "validation_data: y for output 'si"),
     (lambda model: model.predict(_IMAGES), TypeError, "x must be a list of 2"),
-    (lambda model: model.predict({"images": _IMAGES}), ValueError, "x must have an array for"),
+    (lambda model: model.predict({"images": _IMAGES}), ValueError, "x must have an item for"),
     (lambda model: model.evaluate(_X, _Y[:1]), ValueError, "y must have one item for each output"),
     (lambda model: model.train_on_batch(_X, _Y[:1]), ValueError, "y must have one item for each"),
     (
@@ -636,7 +661,7 @@ WRONG_DATA: list[tuple[Callable[[Model], object], type[Exception], str]] = [
     (
         lambda model: model.input_gradient(_X, {"classes": 1}),
         ValueError,
-        "output must have an array for each output, classes, size, got classes",
+        "output must have an item for each output, classes, size, got classes",
     ),
     (lambda model: model.input_gradient(_X, [1, 2]), ValueError, "output must be from 0 to 1"),
     (lambda model: setattr(model, "loss", ["mse"]), ValueError, "loss must have one item for eac"),
@@ -952,7 +977,7 @@ WRONG_FILES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "too few names": (lambda model: model.update(names=["one"]), "names must be 4, one for each"),
     "a name of a layer that is no text": (
         lambda model: model.update(names=[3, None, None, None]),
-        "name must be text or None, got 3",
+        "name must be text, not empty, or None, got 3",
     ),
     "samples of one input": (
         lambda model: model.update(trained_on=["uint8"]),

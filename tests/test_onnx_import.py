@@ -472,6 +472,48 @@ def test_saved_and_loaded(convnet: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.predict(x), model.predict(x))
 
 
+def test_shapes_that_do_not_fit_say_what_would(convnet: Path, tmp_path: Path) -> None:
+    x, bias = normal(3, 2, 7, 9), {"b": normal(9)}
+    images = x.transpose(0, 2, 3, 1)
+    fixed = write(
+        tmp_path / "fixed.onnx", [node("Add", "x b", "y")], {"x": [2, 2, 7, 9]}, ["y"], bias
+    )
+    for path, layout, samples, remedy in (
+        (convnet, "file", images, "; its channels seem to come last: fastcnn.nhwc_to_nchw"),
+        (convnet, "file", x[0], r"; a single sample is x\[numpy.newaxis\]"),
+        (convnet, "file", x[..., :4], r"got \(3, 2, 7, 4\)$"),
+        (convnet, "channels_last", x, "; its channels seem to come first: fastcnn.nchw_to_nhwc"),
+        (fixed, "file", x, "; the file fixes its first axis, the batch, at 2: give it 2 at a time"),
+    ):
+        with pytest.raises(ValueError, match=r"must have the shape \(.*" + remedy):
+            fastcnn.load_onnx(path, layout=layout).predict(samples)  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("error::fastcnn.InputWarning")
+def test_saved_in_the_layout_that_the_model_takes(convnet: Path, tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "image.onnx", [node("Relu", "x", "y")], {"x": ["N", 3, 16, 16]}, ["y"], {}
+    )
+    fastcnn.load_onnx(path).save(tmp_path / "image.safetensors")  # without a doubt of its layout
+    model, x = fastcnn.load_onnx(convnet), normal(3, 2, 7, 9)
+    model.save_onnx(tmp_path / "kept.onnx")
+    again = fastcnn.load_onnx(tmp_path / "kept.onnx")
+    np.testing.assert_allclose(again.predict(x), model.predict(x), rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="needs a model that takes images \\(N, H, W, C\\)"):
+        model.save_onnx(tmp_path / "turned.onnx", layout="channels_first")
+    assert not (tmp_path / "turned.onnx").exists()
+    last = fastcnn.load_onnx(convnet, layout="channels_last")
+    last.save_onnx(tmp_path / "turned.onnx", layout="channels_first")
+    again = fastcnn.load_onnx(tmp_path / "turned.onnx")
+    np.testing.assert_allclose(again.predict(x), model.predict(x), rtol=1e-5, atol=1e-5)
+
+
+def test_class_numbers_need_a_loss_of_classes(convnet: Path) -> None:
+    model, x = fastcnn.load_onnx(convnet), normal(4, 2, 7, 9)
+    with pytest.raises(ValueError, match=r"got \(4,\); class numbers need 'cross_entropy' as the"):
+        model.fit(x, [0, 1, 2, 3])
+
+
 def test_trains(convnet: Path) -> None:
     model, x = fastcnn.load_onnx(convnet), normal(12, 2, 7, 9)
     labels = np.arange(12) % 5

@@ -55,7 +55,9 @@ def bench(
         ),
     ] = None,
 ) -> None:
-    """Time the engines on layers and whole nets, together with the other libraries installed here.
+    """Time the engines on layers and nets, beside other libraries.
+
+    The libraries are those of --peers that are installed here.
 
     Every result is verified before it is timed, and a wrong one is refused. The exit code is 1 if
     it belongs to one of fastcnn's engines. --compare shows which entries became slower beyond

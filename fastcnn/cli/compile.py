@@ -24,11 +24,12 @@ def compile_(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compile the kernels that a model needs, for batches of any size, and keep them.
+    """Compile the kernels that a model needs, and keep them.
 
-    Without a model or a name, the kernels of all named nets are compiled. Kernels are compiled
-    once for a processor. Afterwards the first prediction of a process takes less than half a
-    second. To put kernels into a container image, set NUMBA_CACHE_DIR to a folder of the image.
+    The kernels serve batches of any size. Without a model or a name, the kernels of all named
+    nets are compiled. Kernels are compiled once for a processor. Afterwards the first prediction
+    of a process takes less than half a second. To put kernels into a container image, set
+    NUMBA_CACHE_DIR to a folder of the image.
     """
     with plain_errors():
         from fastcnn.engine.machine import facts

@@ -45,10 +45,10 @@ def convert(
     ] = Of.predictions,
     as_json: AsJson = False,
 ) -> None:
-    """Convert a saved model to an ONNX file, which other runtimes read, or an ONNX file to a model.
+    """Convert a saved model to an ONNX file, or the other way.
 
-    The output shows the inputs and outputs of the new file. A file that has the name already is
-    replaced, once the new one is whole.
+    Other runtimes read ONNX files. The output shows the inputs and outputs of the new file. A file
+    that has the name already is replaced, once the new one is whole.
     """
     with plain_errors():
         check_output("OUT", target)
@@ -85,7 +85,7 @@ def _check_kinds(source: Path, target: Path) -> None:
             f"IN must end in .safetensors, as model.save writes, or in .onnx, got {str(source)!r}"
         )
     other = ".onnx" if kinds[0] == ".safetensors" else ".safetensors"
-    raise ValueError(f"OUT must end in {other} for such an IN, got {str(target)!r}")
+    raise ValueError(f"OUT must end in {other}, because IN ends in {kinds[0]}, got {str(target)!r}")
 
 
 def _to_onnx(source: Path, target: Path, layout: Layout, of: Of) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fastcnn.cli.models import takes_floats
 from fastcnn.cli.options import AsJson, Data
 from fastcnn.cli.outcomes import plain_errors
 
@@ -89,7 +90,4 @@ def _guesses(model: Any, images: Any) -> Any:
     try:
         return model.predict_classes(pixels)
     except TypeError:
-        raise ValueError(
-            "MODEL must take bytes (uint8 images), whose scaling it knows; this one takes floats, "
-            "and the file does not say how they are scaled"
-        ) from None
+        raise takes_floats() from None

@@ -11,7 +11,7 @@ from fastcnn.cli.outcomes import plain_errors
 
 
 def info(as_json: AsJson = False) -> None:
-    """Show facts about this machine: processor, threads, cache, versions."""
+    """Show facts about this machine: processor, threads, versions."""
     with plain_errors():
         from fastcnn.engine.machine import facts
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fastcnn.cli.evaluate import Model
+from fastcnn.cli.models import takes_floats
 from fastcnn.cli.options import AsJson
 from fastcnn.cli.outcomes import BAD_ARGUMENT, plain_errors, report
 
@@ -56,12 +57,14 @@ def predict(
 
 def _prediction(net: Any, path: Path) -> dict[str, Any]:
     from fastcnn.data.pictures import drawing, prepare
+    from fastcnn.data.scaling import SCALING
     from fastcnn.models.model import only_input
 
     if net.trained_on == "floats":
         raise ValueError(
             "MODEL must have been trained on bytes (uint8 images), whose scaling it knows; this "
-            "one was trained on floats"
+            f"one was trained on floats. If these were {SCALING}, set model.trained_on = 'uint8' "
+            "in Python, and save the model"
         )
     only_input(net)
     if len(net.input_shape) != 3 or len(net.output_shape) != 1:
@@ -73,11 +76,13 @@ def _prediction(net: Any, path: Path) -> dict[str, Any]:
     try:
         (probabilities,) = net.predict(prepared.pixels[None])
     except TypeError:  # of an ONNX file
-        raise ValueError(
-            "MODEL must take bytes (uint8 images), whose scaling it knows; this one takes floats, "
-            "and the file does not say how they are scaled"
-        ) from None
+        raise takes_floats() from None
     steps = [*prepared.steps]
+    if probabilities.min() < 0 or probabilities.max() > 1:
+        from fastcnn.ops import softmax
+
+        probabilities = softmax(probabilities[None])[0]
+        steps.append("the model gives scores; the probabilities are their softmax")
     if net.preparation is None:
         how = "one of MNIST's digits" if net.input_shape[2] == 1 else "a photograph"
         steps.append(f"in doubt: the model does not say how to prepare a picture; taken as {how}")

@@ -19,10 +19,11 @@ def show(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show a saved model: its layers, shapes, parameters and MFLOP, and how it predicts.
+    """Show a saved model: its layers, its work and its plan.
 
-    The plan of a prediction names the layers that are done together, the kernel of each, and the
-    memory that it reads and writes for one sample. Nothing is computed.
+    A table lists shapes, parameters and MFLOP. The plan of a prediction names the layers that are
+    done together, the kernel of each, and the memory that it reads and writes for one sample.
+    Nothing is computed.
     """
     with plain_errors():
         facts = _facts(model, training)
@@ -88,8 +89,7 @@ def _print(facts: dict[str, Any]) -> None:
     known = facts["trained_on"]
     typer.echo(f"  trained on {known or 'nothing that it knows of'}")
     if facts["preparation"] is not None:
-        pairs = (f"{name} {value}" for name, value in facts["preparation"].items())
-        typer.echo(f"  pictures: {', '.join(pairs)}")
+        typer.echo(f"  pictures: {_pictures(facts['preparation'])}")
     for text in (facts["drawing"], facts["table"]):
         if text is not None:
             typer.echo(f"\n{text}")
@@ -98,3 +98,18 @@ def _print(facts: dict[str, Any]) -> None:
             typer.echo(f"\n{title}:")
             for line in facts[title]:
                 typer.echo(line)
+
+
+def _pictures(preparation: dict[str, Any]) -> str:
+    """How pictures become the net's inputs, from the fields of a ``Preparation``."""
+    edges = "the rest filled" if preparation["edges"] == "pad" else "the edges cut off"
+    parts = [f"the whole picture, {edges}"]
+    if preparation["box"] is not None:
+        centre = "centre of mass" if preparation["centre"] == "mass" else "middle"
+        size = f"scaled to {preparation['box']:.0%} of the side"
+        parts = ["drawings are cropped", size, f"centred by their {centre}"]
+    if preparation["background"] is not None:
+        parts.append(f"{preparation['background']} background")
+    if preparation["transposed"]:
+        parts.append("rows and columns exchanged")
+    return ", ".join(parts)

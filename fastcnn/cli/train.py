@@ -73,6 +73,11 @@ def train(
         from fastcnn.core.settings import set_num_threads
         from fastcnn.recipes import training
 
+        if save is not None and save.suffix.lower() == ".onnx":
+            raise ValueError(
+                f"--save must be a .safetensors file, which `fastcnn convert` makes an ONNX file "
+                f"of, got {str(save)!r}"
+            )
         if threads is not None:
             set_num_threads(threads)
         fixed: dict[str, Any] = {

@@ -32,6 +32,8 @@ class _Short(reprlib.Repr):
             text = repr(value)
         except Exception:  # no address, because it would differ from run to run
             return f"an object of {type(value).__name__}"
+        if "\n" in text:
+            text = " ".join(text.split())
         return shortened(text, self.maxother)
 
     def repr_bytes(self, value: bytes, level: int) -> str:

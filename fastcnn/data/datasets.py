@@ -150,6 +150,10 @@ def _form(folder: Path) -> tuple[str, list[Path]]:
     files = _idx_files(folder)
     if files is not None:
         return "emnist" if files[0].name.startswith("emnist") else "mnist", files
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(
+            f"a data set must be a folder or an .npz file, got the file {folder}"
+        )
     if not folder.is_dir():
         raise FileNotFoundError(f"no such folder of a data set: {folder}")
     archives = sorted(folder.glob("*.npz"))
@@ -164,6 +168,10 @@ def _form(folder: Path) -> tuple[str, list[Path]]:
     shown = ", ".join(names[:_LISTED]) or "nothing"
     rest = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
     reason = "no data set that is known (see load_mnist)"
+    if not names:
+        raise FileNotFoundError(f"the folder {folder} is empty, and holds no data set")
+    if all(name.endswith("/") for name in names):
+        reason = "folders without PNG or JPEG pictures of their own, and no other data set"
     if len(archives) > 1:
         reason = "several .npz files; give the path of one"
     elif {"data_batch_1", "batches.meta"} & {name.rstrip("/") for name in names}:

@@ -298,7 +298,10 @@ class KnownSamples:
 
     def _check_dtype(self, name: str, array: Samples) -> None:
         if self.kind == "floats" and array.dtype == np.uint8:
-            raise ValueError(f"{name} must hold floats, scaled as in the training, got uint8")
+            raise ValueError(
+                f"{name} must hold floats, scaled as in the training, got uint8; if that scale was "
+                f"{SCALING}, set model.trained_on = 'uint8', and the model scales bytes so"
+            )
         if self.kind == "uint8" and array.dtype != np.uint8 and array.dtype.kind != "f":
             raise ValueError(
                 f"{name} must hold bytes (uint8), as in the training, or "

@@ -73,7 +73,7 @@ def in_order(name: str, value: object, names: Sequence[str], what: str) -> list[
     if isinstance(value, Mapping):
         if value.keys() != {*names}:
             raise ValueError(
-                f"{name} must have an array for each {what}, {listed}, got "
+                f"{name} must have an item for each {what}, {listed}, got "
                 f"{', '.join(map(str, value)) or 'none'}"
             )
         return [value[one] for one in names]
@@ -94,8 +94,8 @@ def of_equal_length(name: str, data: Several, names: Sequence[str]) -> Several:
     for label, part in zip(names, data.parts, strict=True):
         if len(part) != len(data):
             raise ValueError(
-                f"{name} must have as many samples for each, got {len(data)} for {names[0]} and "
-                f"{len(part)} for {quoted(label)}"
+                f"{name} must have as many samples for each, got {len(data)} for "
+                f"{quoted(names[0])} and {len(part)} for {quoted(label)}"
             )
     return data
 

@@ -58,9 +58,9 @@ def doubts_of(
         ]
         if others:
             name, layer = others[0]
-            more = f", and {len(others) - 1} more," if len(others) > 1 else ""
+            adds = f" and {len(others) - 1} more add" if len(others) > 1 else " adds"
             result.append(
-                f"{name}{more} adds the epsilon {layer.epsilon:g} to the variance, but "
+                f"{name}{adds} the epsilon {layer.epsilon:g} to the variance, but "
                 f"{_NAMES[library]}'s default is {usual:g}, and the file does not say; give "
                 f"load_weights epsilon={usual:g}, or epsilon={layer.epsilon:g} if the net has it"
             )

@@ -25,7 +25,7 @@ from fastcnn.exchange.onnx_operation import OnnxOperation
 from fastcnn.exchange.onnx_reading import Declared, OnnxGraph
 from fastcnn.exchange.onnx_tracing import LayerStore, NeedsInputs, NotBatched, Trace, Value
 from fastcnn.models import layer_by_layer
-from fastcnn.models.graph import Graph
+from fastcnn.models.graph import Graph, graph_of
 from fastcnn.models.model import Model
 from fastcnn.models.net import Net
 from fastcnn.nn.layers import Layer, Reshape, Shape, Tensor
@@ -280,13 +280,34 @@ class OnnxModel(Model):
         sides = declared.shape or ()
         if self._channels_last and not self._whole and len(sides) == 4:
             sides = sides[0], sides[2], sides[3], sides[1]
-        wrong = len(sides) != array.ndim or any(
-            isinstance(side, int) and side != actual
-            for side, actual in zip(sides, array.shape, strict=False)
-        )
-        if wrong:
-            raise ValueError(f"{name} must have the shape {_shown(sides)}, got {array.shape}")
+        if not _fit(sides, array.shape):
+            raise ValueError(
+                f"{name} must have the shape {_shown(sides)}, got {array.shape}"
+                + self._remedy(sides, array.shape)
+            )
         return array
+
+    def _remedy(self, sides: Sequence[Any], actual: Shape) -> str:
+        """How an array of another shape could fit, where its shape suggests it."""
+        if len(sides) == len(actual) + 1:
+            return "; a single sample is x[numpy.newaxis]"
+        if len(sides) != len(actual):
+            return ""
+        last = self._channels_last and not self._whole
+        n, *rest = actual
+        if len(sides) == 4 and not last and _fit(sides, (n, rest[2], *rest[:2])):
+            return (
+                "; its channels seem to come last: fastcnn.nhwc_to_nchw(x) moves them, and "
+                "load_onnx(path, layout='channels_last') makes a model that takes such images"
+            )
+        if len(sides) == 4 and last and _fit(sides, (n, *rest[1:], rest[0])):
+            return "; its channels seem to come first: fastcnn.nchw_to_nhwc(x) moves them"
+        if sides and isinstance(sides[0], int) and _fit(sides[1:], actual[1:]):
+            return (
+                f"; the file fixes its first axis, the batch, at {sides[0]}: give it {sides[0]} at "
+                f"a time, or write the file again with a batch that is free"
+            )
+        return ""
 
     def _file_shapes(self, arrays: list[Array]) -> tuple[Shape, ...]:
         """The shapes of the inputs in the layout of the file."""
@@ -412,7 +433,10 @@ class OnnxModel(Model):
                 "outputs are samples of floats; keep the ONNX file"
             )
         dtype: Literal["float32", "float64"] = "float64" if self.dtype == np.float64 else "float32"
-        plain_model = Model(self.inputs, self.outputs, dtype=dtype)
+        plain_model = Model.__new__(Model)
+        Net.__init__(plain_model, graph_of(self.inputs, self.outputs), dtype=dtype)
+        plain_model._knowledge.is_known("layout")  # because the file declares it
+        plain_model._build_anew(tuple(tensor.shape for tensor in self.inputs))
         plain_model.trained_on, plain_model.preparation = self.trained_on, self.preparation
         if self.trained_on is None:  # else the saved model would take bytes, and scale them
             inputs = len(self._source.inputs)
@@ -421,6 +445,30 @@ class OnnxModel(Model):
         # A file without a loss stands for the usual one, whose predictions are probabilities.
         plain_model.loss = self._loss()
         plain_model.save(path)
+
+    def save_onnx(
+        self,
+        path: FilePath,
+        layout: Literal["channels_last", "channels_first"] = "channels_last",
+        of: Literal["predictions", "scores"] = "predictions",
+    ) -> None:
+        """Write the model to an ONNX file, as :meth:`fastcnn.Model.save_onnx`.
+
+        The default ``layout`` keeps the layout that the model takes, which is that of its own file
+        unless ``load_onnx`` had ``layout="channels_last"``.
+
+        Raises ``ValueError`` for ``layout="channels_first"`` where the model takes images in the
+        layout of its file, because these are no images (N, H, W, C) that could be turned.
+        """
+        if layout == "channels_first" and not self._channels_last:
+            images = [one for one in self._source.inputs if len(one.shape or ()) == 4]
+            if images:
+                raise ValueError(
+                    "layout='channels_first' needs a model that takes images (N, H, W, C), but "
+                    "this one takes them as its own file declares; leave layout out, which keeps "
+                    "them so, or load the file by load_onnx(path, layout='channels_last')"
+                )
+        super().save_onnx(path, layout, of)
 
     def _main(self) -> Traced:
         return self._probe()
@@ -455,6 +503,14 @@ def _nothing() -> Graph:
 
 def _is_fixed(declared: Declared) -> bool:
     return declared.shape is not None and all(isinstance(side, int) for side in declared.shape)
+
+
+def _fit(sides: Sequence[Any], actual: Shape) -> bool:
+    """Whether an array of the shape ``actual`` has all sides that are declared as numbers."""
+    return len(sides) == len(actual) and all(
+        not isinstance(side, int) or side == length
+        for side, length in zip(sides, actual, strict=True)
+    )
 
 
 def _shown(sides: Sequence[Any]) -> str:

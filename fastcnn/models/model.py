@@ -826,9 +826,8 @@ class Model(Net):
         An old file is replaced atomically, once the new one is whole on the disk. It keeps its
         permissions, and a link to it stays a link. What is no file, such as a device, is refused.
 
-        Raises ``ValueError`` before the model is built, ``ModelFileError`` where the file could not
-        be loaded again, ``OSError`` that names ``path`` where it cannot be written; an earlier file
-        then stays as it was.
+        Raises ``ValueError`` before the model is built or for a name in .onnx, ``ModelFileError``
+        for a file that could not be loaded again, ``OSError`` for ``path``; an earlier file stays.
         """
         model_files.save(self, path)
 

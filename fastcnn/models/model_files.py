@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, TypeVar
 
 import numpy as np
@@ -33,12 +34,24 @@ M = TypeVar("M", bound=Net)
 
 def save(model: Net, path: FilePath) -> None:
     """Write a built model to a file."""
+    _check_suffix(path)
     model._known_shapes()
     checkpoint.write(path, description(model), dict(model._arrays()), _check)
 
 
+def _check_suffix(path: FilePath) -> None:
+    """Raise ``ValueError`` for a name of another kind of file, which nothing could load again."""
+    suffix = os.path.splitext(os.fspath(path))[1]
+    if str(suffix).lower() == ".onnx":
+        raise ValueError(
+            f"path must not end in .onnx, because save writes a safetensors file, got "
+            f"{quoted(os.fspath(path))}; save_onnx writes an ONNX file"
+        )
+
+
 def save_checkpoint(model: Net, path: FilePath) -> None:
     """Write a model and its training to a file."""
+    _check_suffix(path)
     if model.progress is None:
         raise ValueError("save_checkpoint needs a training, and the model has had no fit")
     at, of_model = model.progress, model._arrays()

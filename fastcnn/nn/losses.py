@@ -422,7 +422,10 @@ def _classes_of_pixels(y: ArrayLike, count: int, output: Shape, dtype: DTypeLike
     labels = np.array(array, array.dtype.newbyteorder("="), order="C")
     wrong = (labels < 0) | (labels >= classes)
     if wrong.any():
-        raise ValueError(f"y must be at least 0 and below {classes}, got {labels[wrong][0]}")
+        raise ValueError(
+            f"y must be at least 0 and below {classes}, the number of channels that the net ends "
+            f"in, got {labels[wrong][0]}"
+        )
     return labels
 
 
@@ -453,7 +456,10 @@ def _numbers(y: ArrayLike, count: int, output: Shape, dtype: DTypeLike) -> Array
     if targets.ndim == 1 and output == (1,):
         targets = targets[:, np.newaxis]
     if targets.shape != (count, *output):
-        raise ValueError(f"y must have the shape {(count, *output)}, got {targets.shape}")
+        remedy = ""
+        if targets.shape == (count,) and len(output) == 1:
+            remedy = "; class numbers need 'cross_entropy' as the loss of fit, or as model.loss"
+        raise ValueError(f"y must have the shape {(count, *output)}, got {targets.shape}{remedy}")
     if not np.isfinite(targets).all():
         raise ValueError("y must hold finite numbers, got NaN or infinity")
     return np.ascontiguousarray(targets, dtype)[...]

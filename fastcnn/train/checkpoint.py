@@ -225,13 +225,30 @@ def _check_length(name: str) -> None:
     """Compare the length of the header, as the file states it, with the length of the file."""
     with open_regular(name) as file:
         size = os.fstat(file.fileno()).st_size
-        header = int.from_bytes(file.read(8), "little")
+        start = file.read(8)
+        header = int.from_bytes(start, "little")
     if size < 8 or header > min(size - 8, _LARGEST_HEADER):
         raise _refusal(
             name,
-            f"it is truncated, or no safetensors file ({size} bytes, of which the header would be "
-            f"{header})",
+            _other_kind(name, start)
+            or f"it is truncated, or no safetensors file ({size} bytes, of which the header would "
+            f"be {header})",
         )
+
+
+def _other_kind(name: str, start: bytes) -> str | None:
+    """What a file that is no safetensors file seems to be, by its first bytes or name, or None."""
+    suffix = os.path.splitext(name)[1].lower()
+    if suffix == ".onnx":
+        return "it is an ONNX file, which fastcnn.load_onnx reads"
+    if start.startswith((b"PK\x03\x04", b"\x89HDF")) or suffix in (".pt", ".pth", ".h5", ".keras"):
+        return (
+            "it is no safetensors file of fastcnn; fastcnn.load_weights(model, path) reads weights "
+            "of PyTorch and Keras into a model"
+        )
+    if start.startswith((b"\x89PNG", b"\xff\xd8\xff")):
+        return "it is a picture, no model"
+    return None
 
 
 def _refusal(name: str, reason: str) -> ModelFileError:

@@ -410,7 +410,9 @@ def _spreadable(section: Section) -> dict[int, Shape]:
 def _bytes(count: int) -> str:
     """A number of bytes for readers.
 
-    >>> _bytes(3 << 20), _bytes(1500)
-    ('3.0 MiB', '1.5 KiB')
+    >>> _bytes(3 << 20), _bytes(1500), _bytes(40)
+    ('3.0 MiB', '1.5 KiB', '40 bytes')
     """
+    if count < 100:
+        return f"{count} bytes"
     return f"{count / 2**20:.1f} MiB" if count >= 1 << 20 else f"{count / 2**10:.1f} KiB"

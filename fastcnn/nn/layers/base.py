@@ -168,7 +168,7 @@ class Layer:
     @name.setter
     def name(self, value: str | None) -> None:
         if value is not None and (not isinstance(value, str) or not value):
-            raise TypeError(f"name must be text or None, got {quoted(value)}")
+            raise TypeError(f"name must be text, not empty, or None, got {quoted(value)}")
         if self._owner is not None:
             raise AttributeError(
                 "name cannot change, because the layer belongs to a model; " + INSTEAD

@@ -240,9 +240,17 @@ def _merged(name: str, shapes: Shapes) -> Shape:
         except ValueError:
             raise ValueError(
                 f"{name} needs inputs whose axes are equal, or 1 in one of them, got "
-                f"{_listed(shapes)}"
+                f"{_listed(shapes)}{_remedy(result, shape)}"
             ) from None
     return result
+
+
+def _remedy(a: Shape, b: Shape) -> str:
+    """What makes a vector of channels fit to an image with as many; "" for other shapes."""
+    image, vector = (a, b) if len(a) > len(b) else (b, a)
+    if len(image) == 3 and vector == (image[2],):
+        return f"; Reshape((1, 1, {image[2]})) before it makes a vector fit to images"
+    return ""
 
 
 def _several(name: str, shapes: Shapes) -> None:

@@ -27,8 +27,9 @@ def checked_layers(name: str, layers: Iterable[Layer], empty: bool = False) -> l
     identities: set[int] = set()
     for i, layer in enumerate(stack):
         if not isinstance(layer, Layer):
+            remedy = "; [*model.layers] lists a model's layers" if hasattr(layer, "layers") else ""
             raise TypeError(
-                f"{name} must be layers such as Dense(10), got {quoted(layer)} at place {i}"
+                f"{name} must be layers such as Dense(10), got {quoted(layer)} at place {i}{remedy}"
             )
         for one, depth in layers_with_depth([layer]):
             if id(one) in identities:

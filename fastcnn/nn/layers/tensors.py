@@ -72,6 +72,14 @@ class Tensor:
             "a tensor has no numbers; make a Model of tensors, and call its predict on arrays"
         )
 
+    def _refuse_arithmetic(self, _: object) -> NoReturn:
+        raise TypeError(
+            "a tensor has no numbers; layers do arithmetic, such as Add()([a, b]), "
+            "Subtract()([a, b]) or Multiply()([a, b])"
+        )
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse_arithmetic
+
     def __iter__(self) -> NoReturn:
         raise TypeError("a tensor has no numbers to iterate over; call layers on it")
 
@@ -101,7 +109,7 @@ def Input(shape: Sequence[int], name: str | None = None) -> Tensor:
         <Tensor of shape (26, 26, 8) from Conv2D(8, 3)>
     """
     if name is not None and (not isinstance(name, str) or not name):
-        raise TypeError(f"name must be text or None, got {quoted(name)}")
+        raise TypeError(f"name must be text, not empty, or None, got {quoted(name)}")
     return Tensor(image_shape(shape, "shape"), name=name)
 
 

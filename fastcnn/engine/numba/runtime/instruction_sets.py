@@ -144,7 +144,8 @@ class Choice(NamedTuple):
                 others.append(str(value))
             elif value:
                 others.append(name if value is True else f"{name}={value}")
-        return f"{self.name} {'×'.join(sides)}" + (f": {', '.join(others)}" if others else "")
+        name = f"{self.name} {'×'.join(sides)}" if sides else self.name
+        return name + (f": {', '.join(others)}" if others else "")
 
 
 _SIDES = ("rows", "vectors", "lanes")
