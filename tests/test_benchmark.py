@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import fastcnn
 from fastcnn import ops
 from fastcnn.bench import charts, measure, nets, operations, peers, suite
 from fastcnn.bench import peak as hardware
@@ -33,6 +34,7 @@ from fastcnn.core.geometry import conv_geometry, pool_geometry
 from fastcnn.core.settings import get_num_threads, set_num_threads
 from fastcnn.engine import numba as kernels
 from fastcnn.engine.registry import replaced
+from fastcnn.nn.layers import Concatenate, Conv2D, Dense, Flatten, Input
 from fastcnn.proof.problems import Problem
 
 # --- the table ------------------------------------------------------------------------------------
@@ -289,6 +291,79 @@ def test_a_peer_that_cannot_run_is_left_out_with_its_reason() -> None:
     assert contest.runners == []
 
 
+# --- models of files ------------------------------------------------------------------------------
+
+
+def timed_model(path: Path, monkeypatch: pytest.MonkeyPatch, *options: str, expect: int = 0) -> Any:
+    """The entry of a file's model that the command writes, and the command's output."""
+    monkeypatch.setattr(suite, "QUICK", suite.QUICK._replace(contest=0.01))
+    target = path.with_suffix(".json")
+    arguments = ["bench", "--model", str(path), "--json", str(target), *options]
+    outcome = CliRunner().invoke(app, arguments)
+    assert outcome.exit_code == expect, outcome.output
+    (entry,) = Report.read(target).entries
+    return entry, outcome.output
+
+
+def an_image_net(path: Path) -> Path:
+    """A net of two inputs, one trained on bytes, whose outputs are images and scores."""
+    first, second = Input((7, 6, 2)), Input((7, 6, 2))
+    image = Conv2D(3, 3, padding="same")(Concatenate()([first, second]))
+    net = fastcnn.Model([first, second], [image, Dense(4)(Flatten()(image))], seed=0)
+    net.trained_on = ("uint8", "floats")
+    net.loss = ("mse", "mse")
+    net.save(path)
+    return path
+
+
+@pytest.mark.usefixtures("_no_peak")
+@pytest.mark.parametrize("kind", ["onnx", "safetensors"])
+def test_a_model_of_a_file(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnx", reason="files are read through the package onnx")
+    saved = an_image_net(tmp_path / "net.safetensors")
+    path = tmp_path / f"net.{kind}"
+    if kind == "onnx":
+        fastcnn.load_model(saved).save_onnx(path, layout="channels_first")
+    entry, output = timed_model(path, monkeypatch, "--batch", "3", "--threads", "1")
+    assert (entry.name, entry.problem) == (
+        f"net.{kind}, inference, batch 3",
+        f"net.{kind}, inference",
+    )
+    assert (entry.group, entry.batch) == ("net_of_file", 3)
+    taps = (3 * 7 - 2) * (3 * 6 - 2)  # without those on padding
+    scaling = 2 * 7 * 6 * 2 if kind == "onnx" else 0  # of bytes, by nodes of the file
+    assert entry.flops == 3 * 2 * (taps * 4 * 3 + 7 * 6 * 3 * 4 + scaling)
+    installed = {peers.PEERS[name].family for name in peers.READERS if peers.missing(name) is None}
+    names = {figure.name for figure in entry.figures}
+    assert names == {"fastcnn", "fastcnn, 1 thread", "im2col"} | installed
+    assert not [absent for absent in entry.absent if absent.wrong]
+    assert entry.name in output
+
+
+@pytest.mark.usefixtures("_no_peak")
+def test_a_model_whose_results_are_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = an_image_net(tmp_path / "net.safetensors")
+
+    def wrong(x: Any, w: Any, b: Any, activation: Any, g: Any) -> Any:
+        y = kernels.conv2d(x, w, b, activation, g)
+        y[-1, -1, -1, -1] += 0.01 * abs(y).max()
+        return y
+
+    with replaced("conv2d", "numba", wrong):
+        entry, output = timed_model(path, monkeypatch, "--peers", "torch", expect=1)
+    assert {one.name for one in entry.absent if one.wrong} == {"fastcnn", "fastcnn, 1 thread"}
+    assert "PyTorch left out: it reads no ONNX files" in output
+
+
+@pytest.mark.usefixtures("_no_peak")
+def test_a_model_without_an_onnx_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "net.safetensors"
+    fastcnn.Sequential([Dense(3)], (5,), dtype="float64").save(path)
+    entry, output = timed_model(path, monkeypatch)
+    assert {one.family for one in entry.figures} == {"fastcnn"}
+    assert "ONNX Runtime left out: " in output
+
+
 # --- time -----------------------------------------------------------------------------------------
 
 
@@ -430,6 +505,10 @@ def test_compare_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (["--compare", "broken.json", "broken.json"], "broken.json: no report of fastcnn bench"),
         (["--op", "conv3d"], "op must be one of conv2d, "),
         (["--peers", "torch,caffe"], "peer must be one of torch, "),
+        (["--batch", "2"], "--batch needs --model"),
+        (["--model", "a.onnx", "--op", "dense"], "--model takes no --op and no --net"),
+        (["--model", "a.safetensors"], "a.safetensors: No such file"),
+        (["--compare", "a", "b", "--model", "a"], "--compare takes two saved runs and no other"),
         (["--html", "no/such.html"], "--html must name a file in an existing folder"),
     ],
 )

@@ -79,7 +79,7 @@ class Contest:
         flops: multiply-adds that the computation needs, times 2; padding does not count.
         bytes: bytes that the computation must read and write, each array once.
         reference: the right result, one array or more, in float64.
-        tolerance: the largest absolute error of a result.
+        tolerance: the largest absolute error of a result; or one for each array of it.
         runners, skipped: the runners, and others that do not take part.
     """
 
@@ -88,7 +88,7 @@ class Contest:
     flops: int
     bytes: int
     reference: tuple[Array, ...]
-    tolerance: float
+    tolerance: float | tuple[float, ...]
     runners: list[Runner] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
 
@@ -98,14 +98,17 @@ class Contest:
         results = runner.result()
         if len(results) != len(expected):
             raise WrongResult(f"{runner.name} on {self.name}: {len(results)} results")
-        for y, reference in zip(results, expected, strict=True):
+        tolerances = self.tolerance
+        if not isinstance(tolerances, tuple):
+            tolerances = (tolerances,) * len(expected)
+        for y, reference, tolerance in zip(results, expected, tolerances, strict=True):
             if y.shape != reference.shape:
                 raise WrongResult(
                     f"{runner.name} on {self.name}: shape {y.shape}, expected {reference.shape}"
                 )
             error = np.abs(np.asarray(y, np.float64) - reference)
-            if not (error <= self.tolerance).all():  # false for NaN too
+            if not (error <= tolerance).all():  # false for NaN too
                 raise WrongResult(
                     f"{runner.name} on {self.name}: off by {error.max():.1e}, allowed "
-                    f"{self.tolerance:.0e}"
+                    f"{tolerance:.0e}"
                 )

@@ -194,6 +194,7 @@ def _group(name: str) -> str:
         "net_predict": "nets, inference",
         "net_train": "nets, training step",
         "net_standard": "standard nets, inference",
+        "net_of_file": "models of files, inference",
     }
     return names.get(name, name)
 

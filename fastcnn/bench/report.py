@@ -65,7 +65,8 @@ class Entry:
 
     Attributes:
         name: the contest's name, such as "conv2d/article 3×3, batch 1".
-        group: the operation, "net_predict", "net_train" or "net_standard".
+        group: the operation, "net_predict", "net_train", "net_standard" or
+            "net_of_file".
         problem: the name without the batch, which is equal for all batch sizes of a problem.
         batch: number of samples.
         flops: multiply-adds times 2.

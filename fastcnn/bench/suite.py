@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from fastcnn.bench import measure, nets, operations, peers
+from fastcnn.bench import measure, nets, operations, own_models, peers
 from fastcnn.bench import peak as hardware
 from fastcnn.bench.contest import CannotRun, Contest, Runner, WrongResult
+from fastcnn.bench.own_models import ModelTask
 from fastcnn.bench.problems import NetProblem, select
 from fastcnn.bench.report import Absent, Cost, Entry, Figure, Report
 from fastcnn.core.settings import get_num_threads, set_num_threads
@@ -50,7 +51,7 @@ def bench(
     quick: bool = True,
     ops: Sequence[str] | None = None,
     net: Sequence[str] | None = None,
-    problems: Sequence[Problem | NetProblem] | None = None,
+    problems: Sequence[Problem | NetProblem | ModelTask] | None = None,
     peer: Sequence[str] | None = None,
     threads: int | None = None,
     seconds: float | None = None,
@@ -62,7 +63,7 @@ def bench(
     Args:
         quick: whether to run the quick part of the table in at most a minute, or all of it.
         ops, net: names of operations and nets. With either, only the named ones run.
-        problems: run these problems instead of the table's.
+        problems: run these problems instead of the table's; a ``ModelTask`` is a file's model.
         peer: names of :data:`fastcnn.bench.peers.PEERS`; None for all.
         threads: number of threads for all runners; None for fastcnn's setting.
         seconds: time for each contest; None for the default of ``quick``.
@@ -106,7 +107,7 @@ def bench(
 
 
 def _run(
-    problems: Sequence[Problem | NetProblem],
+    problems: Sequence[Problem | NetProblem | ModelTask],
     names: tuple[str, ...],
     threads: int,
     effort: Effort,
@@ -122,7 +123,7 @@ def _run(
     entries: list[Entry] = []
     left_out = []
     for done, problem in enumerate(problems):
-        name = problem.name if isinstance(problem, Problem) else nets.title(problem)
+        name = _title(problem)
         left = effort.seconds - (time.perf_counter() - start)
         if left <= 0:
             left_out.append(name)
@@ -154,8 +155,14 @@ def _run(
     )
 
 
+def _title(problem: Problem | NetProblem | ModelTask) -> str:
+    if isinstance(problem, ModelTask):
+        return problem.title
+    return problem.name if isinstance(problem, Problem) else nets.title(problem)
+
+
 def _entry(
-    problem: Problem | NetProblem,
+    problem: Problem | NetProblem | ModelTask,
     names: tuple[str, ...],
     threads: int,
     effort: Effort,
@@ -165,6 +172,10 @@ def _entry(
         contest = operations.contest(problem, effort.naive)
         peers.join_operation(contest, problem, names, threads)
         label, batch = problem.name, next(iter(problem.arrays.values()))[0]
+    elif isinstance(problem, ModelTask):
+        contest = own_models.contest(problem)
+        peers.join_model(contest, problem, names, threads)
+        label, batch = problem.title, problem.batch
     else:
         task = nets.task(problem.net, problem.mode, problem.batch)
         contest = nets.contest(task, effort.naive)

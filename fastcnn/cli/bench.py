@@ -28,6 +28,16 @@ def bench(
     net: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Only this net; may be repeated.")
     ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Only the model of this file, .onnx or saved by fastcnn, on random inputs.",
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Samples in a call of the --model. Default: 1.")
+    ] = None,
     peers: Annotated[
         str | None,
         typer.Option(
@@ -62,17 +72,24 @@ def bench(
     Every result is verified before it is timed, and a wrong one is refused. The exit code is 1 if
     it belongs to one of fastcnn's engines. --compare shows which entries became slower beyond
     noise; its exit code is 1 if any did. It compares fastcnn on one thread, so it does not show
-    the gain or loss of several threads.
+    the gain or loss of several threads. --model times a model of your own, beside ONNX Runtime and
+    OpenVINO, which read ONNX files.
     """
     with plain_errors():
         if compare is not None:
-            if op or net or peers or full or json or html or save or threads:
+            if any((op, net, model, batch, peers, full, json, html, save, threads)):
                 raise ValueError("--compare takes two saved runs and no other option")
             slower = _compare(*compare)
         else:
             check_output("--json", json)
             check_output("--html", html)
-            report = _run(full, op, net, peers, threads)
+            if model is not None and (op or net):
+                raise ValueError("--model takes no --op and no --net")
+            if model is None and batch is not None:
+                raise ValueError("--batch needs --model, because the table has batches of its own")
+            report = _run(
+                full, op, net, None if model is None else (model, batch or 1), peers, threads
+            )
             _keep(report, json, html, save)
     if compare is not None:
         if slower:
@@ -85,6 +102,7 @@ def _run(
     full: bool,
     op: list[str] | None,
     net: list[str] | None,
+    model: tuple[Path, int] | None,
     peers: str | None,
     threads: int | None,
 ) -> Report:
@@ -93,10 +111,15 @@ def _run(
 
     from fastcnn.bench import bench as run
     from fastcnn.bench.costs import costs
+    from fastcnn.bench.peers import READERS
     from fastcnn.bench.text import show
+    from fastcnn.cli.models import model_task
     from fastcnn.core.terminal import display
 
     names = None if peers is None else [p for p in peers.split(",") if p not in ("", "none")]
+    if model is not None and names is None:
+        names = list(READERS)
+    tasks = None if model is None else [model_task(*model)]
     terminal = Console(stderr=True)
     columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False)
     bar = Progress(*columns, console=terminal, transient=True)
@@ -110,9 +133,10 @@ def _run(
             quick=not full,
             ops=op,
             net=net,
+            problems=tasks,
             peer=names,
             threads=threads,
-            costs=costs if full and not op and not net else None,
+            costs=costs if full and not op and not net and not model else None,
             progress=progress,
         )
     show(Console(), report)

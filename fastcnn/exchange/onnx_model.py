@@ -108,6 +108,7 @@ class OnnxModel(Model):
         errors: list[OnnxFileError] = []
         for probe in PROBES:
             shapes = [self._probe_shape(one, probe) for one in self._source.inputs]
+            self._first_shapes = tuple(shapes)
             layers = dict(self._store.layers)
             try:
                 return self._traced_for(tuple(shapes), None, first=True)
@@ -413,6 +414,37 @@ class OnnxModel(Model):
             if result.dtype != kind or not result.flags.owndata
             else result
         )
+
+    def random_inputs(self, batch: int, rng: np.random.Generator) -> dict[str, Array]:
+        """Random inputs of the sizes that the model was built for, in the layout of ``predict``.
+
+        Floats have the mean 0 and the variance 1, bytes are from 0 to 255, other integers 0 or 1.
+
+        Args:
+            batch: the first side of each input.
+            rng: the source of the numbers.
+
+        Raises:
+            ValueError: the file fixes another first side.
+        """
+        result = {}
+        for declared, sizes in zip(self._source.inputs, self._first_shapes, strict=True):
+            first = (declared.shape or (None,))[0]
+            if isinstance(first, int) and first != batch:
+                raise ValueError(
+                    f"batch must be {first}, because the file fixes it for input "
+                    f"{quoted(declared.name)}, got {batch}"
+                )
+            shape = (batch, *sizes[1:]) if sizes else ()
+            if self._channels_last and not self._whole and len(shape) == 4:
+                shape = shape[0], shape[2], shape[3], shape[1]
+            kind = declared.dtype
+            if kind.kind in "iub":
+                numbers = rng.integers(0, 256 if kind == np.uint8 else 2, shape)
+                result[declared.name] = np.asarray(numbers).astype(kind)
+            else:
+                result[declared.name] = np.asarray(rng.standard_normal(shape)).astype(kind)
+        return result
 
     # --- the rest ---------------------------------------------------------------------------------
 

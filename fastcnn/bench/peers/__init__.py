@@ -2,7 +2,7 @@
 
 A peer is a module with ``FAMILY``, ``set_threads(n)``, ``operation_runners(problem, arrays)`` and
 ``net_runners(task, compiled)``. The last two yield runners, and for other cases a ``Skipped`` with
-the reason.
+the reason. Those of :data:`READERS` read ONNX files, and also have ``model_runners(task)``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from fastcnn.bench.contest import Contest, Runner, Skipped
 from fastcnn.bench.nets import NetTask
 from fastcnn.bench.operations import make_arrays
+from fastcnn.bench.own_models import ModelTask
 from fastcnn.bench.standard import StandardTask
 from fastcnn.proof.problems import Problem
 
@@ -36,6 +37,10 @@ PEERS = {
     "jax": Peer("JAX", "fastcnn.bench.peers.xla", ("jax",)),
     "scipy": Peer("SciPy", "fastcnn.bench.peers.scipy_signal", ("scipy",)),
 }
+
+
+READERS = ("onnxruntime", "openvino")
+"""The peers that read ONNX files."""
 
 
 def missing(name: str) -> str | None:
@@ -82,6 +87,19 @@ def join_net(
     ``compiled`` says whether PyTorch's compiler runs too, which takes some seconds for each net.
     """
     _join(contest, names, threads, lambda peer: peer.net_runners(task, compiled))
+
+
+def join_model(contest: Contest, task: ModelTask, names: Sequence[str], threads: int) -> None:
+    """Enter the peers into the contest of a file's model, as runners or as skipped."""
+    readers = []
+    for name in names:
+        if name not in READERS:
+            contest.skipped.append(Skipped(PEERS[name].family, "it reads no ONNX files"))
+        elif isinstance(task.onnx, Skipped):
+            contest.skipped.append(Skipped(PEERS[name].family, task.onnx.reason))
+        else:
+            readers.append(name)
+    _join(contest, readers, threads, lambda peer: peer.model_runners(task))
 
 
 def _join(

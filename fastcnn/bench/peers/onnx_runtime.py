@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 import onnxruntime
 
-from fastcnn.bench.contest import Runner, Skipped
+from fastcnn.bench.contest import CannotRun, Runner, Skipped
 from fastcnn.bench.nets import NetTask
+from fastcnn.bench.own_models import ModelTask
 from fastcnn.bench.peers import onnx_graphs
 from fastcnn.bench.standard import StandardTask
 from fastcnn.core.arguments import Array
+from fastcnn.core.quoting import shortened
 from fastcnn.proof.problems import Problem
 
 FAMILY = "ONNX Runtime"
@@ -33,11 +35,27 @@ def operation_runners(problem: Problem, arrays: dict[str, Array]) -> Iterator[Ru
     yield _runner(*onnx_graphs.operation(problem, arrays))
 
 
+def model_runners(task: ModelTask) -> Iterator[Runner | Skipped]:
+    """The inference of a file's model."""
+    assert not isinstance(task.onnx, Skipped)
+    try:
+        opened = session(task.onnx)
+    except Exception as error:  # its errors have no class of their own
+        raise CannotRun(f"it cannot read the file: {shortened(str(error))}") from None
+
+    def run() -> list[Array]:
+        outputs: list[Array] = opened.run(None, task.inputs)
+        return outputs
+
+    yield Runner(FAMILY, FAMILY, run, lambda: task.results(run()))
+
+
 def session(model: bytes | str) -> onnxruntime.InferenceSession:
     """A session for a model, or for its file, on the set number of threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _threads
     options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors alone
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 

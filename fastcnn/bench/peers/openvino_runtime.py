@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 import openvino
 
-from fastcnn.bench.contest import Runner, Skipped
+from fastcnn.bench.contest import CannotRun, Runner, Skipped
 from fastcnn.bench.nets import NetTask
+from fastcnn.bench.own_models import ModelTask
 from fastcnn.bench.peers import onnx_graphs
 from fastcnn.bench.standard import StandardTask
 from fastcnn.core.arguments import Array
+from fastcnn.core.quoting import shortened
 from fastcnn.proof.problems import Problem
 
 FAMILY = "OpenVINO"
@@ -40,6 +42,24 @@ def net_runners(task: NetTask | StandardTask, compiled: bool) -> Iterator[Runner
 def operation_runners(problem: Problem, arrays: dict[str, Array]) -> Iterator[Runner | Skipped]:
     """One operation, forward; filters and weights are constants of the graph."""
     yield _runner(*onnx_graphs.operation(problem, arrays))
+
+
+def model_runners(task: ModelTask) -> Iterator[Runner | Skipped]:
+    """The inference of a file's model, which is compiled for the shapes of the inputs."""
+    core = openvino.Core()
+    assert not isinstance(task.onnx, Skipped)
+    try:
+        model = core.read_model(task.onnx)
+        model.reshape({name: list(array.shape) for name, array in task.inputs.items()})
+        request = core.compile_model(model, "CPU", options()).create_infer_request()
+    except Exception as error:  # its errors have no class of their own
+        raise CannotRun(f"it cannot read the file: {shortened(str(error))}") from None
+
+    def run() -> list[Array]:
+        outputs = request.infer(task.inputs, share_inputs=True, share_outputs=True)
+        return [outputs[i] for i in range(len(outputs))]
+
+    yield Runner(FAMILY, FAMILY, run, lambda: task.results(run()))
 
 
 def _runner(model: bytes, x: Array) -> Runner:
