@@ -141,6 +141,7 @@ def test_a_tensor_has_no_numbers_and_cannot_change() -> None:
 
 WRONG_CALLS: list[tuple[Thunk, type[Exception], str]] = [
     (lambda: Input(3), ValueError, r"shape must be \(H, W, C\), \(H, W\) or \(features,\), got 3"),  # type: ignore[arg-type]
+    (lambda: Input((None, 8, 8, 3)), ValueError, "; the batch is no part of it"),  # type: ignore[arg-type]
     (lambda: Input((3, 0)), ValueError, "shape must be at least 1"),
     (
         lambda: Input((3,), name=""),
@@ -282,7 +283,7 @@ WRONG_MODELS: dict[str, tuple[Thunk, type[Exception], str]] = {
     "a layer of another model": (
         _of_other_model(),
         ValueError,
-        r"Dense\(4\), a layer of another model was called on Input\(\(3,\)\), which is not among",
+        r"Dense\(4\), a layer of another model, was called on Input\(\(3,\)\), which is not among",
     ),
     "an input that leads nowhere": (
         lambda: Model([_a, _b, _OTHER], _both),

@@ -508,6 +508,20 @@ def test_saved_in_the_layout_that_the_model_takes(convnet: Path, tmp_path: Path)
     np.testing.assert_allclose(again.predict(x), model.predict(x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("pads", "padding"), [([1, 1, 1, 1], 1), ([0, 1, 0, 1], ((0, 0), (1, 1))), ([0] * 4, "valid")]
+)
+def test_padding_is_as_short_as_a_user_writes_it(tmp_path: Path, pads: Any, padding: Any) -> None:
+    path, x = tmp_path / "padded.onnx", normal(2, 3, 5, 6)
+    conv = node("Conv", "x w", "y", pads=pads)
+    write(path, [conv], {"x": ["N", 3, 5, 6]}, ["y"], {"w": normal(4, 3, 3, 3)})
+    model = fastcnn.load_onnx(path, layout="channels_last")
+    assert model.layers[0].padding == padding  # type: ignore[attr-defined]
+    assert "initializer" not in model.draw()
+    result = model.predict(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(result, reference(path, x=x)[0], rtol=1e-4, atol=1e-4)
+
+
 def test_class_numbers_need_a_loss_of_classes(convnet: Path) -> None:
     model, x = fastcnn.load_onnx(convnet), normal(4, 2, 7, 9)
     with pytest.raises(ValueError, match=r"got \(4,\); class numbers need 'cross_entropy' as the"):

@@ -73,7 +73,9 @@ def _pair(sides: tuple[int, ...]) -> tuple[int, int]:
 def _padding(g: windows.Windows) -> Any:
     """The padding of a layer."""
     pads = ((g.before[0], g.after[0]), (g.before[1], g.after[1]))
-    return pads if any(map(any, pads)) else "valid"
+    if not any(map(any, pads)):
+        return "valid"
+    return pads[0][0] if len({*pads[0], *pads[1]}) == 1 else pads
 
 
 @emits("Conv")

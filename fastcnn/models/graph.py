@@ -236,7 +236,7 @@ def _unconnected(missing: Tensor, inputs: Sequence[Tensor], outputs: Sequence[Te
     user = next(tensor for tensor in _ancestors(outputs) if missing in tensor.inputs)
     layer = user.layer
     assert layer is not None
-    of_other = "" if layer._owner is None else ", a layer of another model"
+    of_other = "" if layer._owner is None else ", a layer of another model,"
     return (
         f"outputs must come from the inputs alone, but {quoted(layer)}{of_other} was called on "
         f"{missing!r}, which is not among them; add it to the inputs, or take outputs that come "

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from fastcnn.models.graph import Graph
 from fastcnn.models.summary import value_names
-from fastcnn.nn.layers import Shape, repr_without_name
+from fastcnn.nn.layers import Shape, repr_of_structure
 
 
 class _Line(NamedTuple):
@@ -103,7 +103,7 @@ def drawing(graph: Graph, input_shapes: Sequence[Shape], inputs: Sequence[str]) 
         line = _Line(
             "",
             names[node.output],
-            f"{repr_without_name(node.layer)}  {shapes[node.output]}{output}",
+            f"{repr_of_structure(node.layer)}  {shapes[node.output]}{output}",
         )
         lanes.draw("●", numbers, users.get(node.output, []), line)
     width = max(len(line.drawing) for line in lanes.lines)

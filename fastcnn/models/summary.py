@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fastcnn.models.graph import Graph
-from fastcnn.nn.layers import Layer, Shape, input_of_call, repr_without_name
+from fastcnn.nn.layers import Layer, Shape, input_of_call, repr_of_structure
 
 _NUMBERS = ("parameters", "MFLOP")
 
@@ -58,15 +58,15 @@ def rows(graph: Graph, input_shapes: Sequence[Shape], inputs: Sequence[str]) -> 
     for node in graph.nodes:
         layer, input_shape = node.layer, input_of_call(node.layer, [shapes[i] for i in node.inputs])
         row = Row(
-            repr(layer), str(shapes[node.output]), _count(layer), layer.flops(input_shape) / 1e6,
-            _frozen(layer),
+            repr_of_structure(layer, named=True), str(shapes[node.output]), _count(layer),
+            layer.flops(input_shape) / 1e6, _frozen(layer),
         )  # fmt: skip
         if id(layer) in called:
             row = row._replace(parameters=0, frozen=0)
         if not graph.is_chain:
             taken_names = ", ".join(names[value] for value in node.inputs)
             row = row._replace(
-                layer=repr_without_name(layer), name=names[node.output], inputs=taken_names
+                layer=repr_of_structure(layer), name=names[node.output], inputs=taken_names
             )
         called.add(id(layer))
         table.append(row)

@@ -20,6 +20,7 @@ from fastcnn.nn.layers.base import Layer as Layer
 from fastcnn.nn.layers.base import Saved as Saved
 from fastcnn.nn.layers.base import all_layers as all_layers
 from fastcnn.nn.layers.base import change_argument as change_argument
+from fastcnn.nn.layers.base import repr_of_structure as repr_of_structure
 from fastcnn.nn.layers.base import repr_without_name as repr_without_name
 from fastcnn.nn.layers.base import settle as settle
 from fastcnn.nn.layers.base import snake_case as snake_case

@@ -425,6 +425,22 @@ def repr_without_name(layer: Layer) -> str:
     return layer._described(without=("name",))
 
 
+def repr_of_structure(layer: Layer, named: bool = False) -> str:
+    """The repr of a layer without the initialiser of its weights, for tables.
+
+    Args:
+        layer: a layer.
+        named: whether the name is in it, if the layer was given one.
+
+    >>> from fastcnn.nn.layers import Dense
+    >>> repr_of_structure(Dense(3, name="scores", kernel_initializer="zeros"))
+    'Dense(3)'
+    """
+    if type(layer).__repr__ is not Layer.__repr__:
+        return repr(layer)
+    return layer._described(without=("kernel_initializer", *(() if named else ("name",))))
+
+
 def _address(array: Array) -> int:
     """Where an array begins; parameters never share memory."""
     return int(array.__array_interface__["data"][0])
@@ -438,10 +454,10 @@ def _for_copies(attributes: Any) -> dict[str, Any]:
 def snake_case(name: str) -> str:
     """The name of a class in small letters.
 
-    >>> snake_case("GlobalAvgPool2D")
-    'global_avg_pool2d'
+    >>> snake_case("GlobalAvgPool2D"), snake_case("Conv2DTranspose")
+    ('global_avg_pool2d', 'conv2d_transpose')
     """
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=\dD)(?=[A-Z])", "_", name).lower()
 
 
 _OF_ONE = frozenset(("_owner", "_name", "_outputs", "_calls"))

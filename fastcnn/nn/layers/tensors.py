@@ -120,7 +120,11 @@ def image_shape(sides: Sequence[int], name: str = "input_shape") -> Shape:
     (28, 28, 1)
     """
     if not isinstance(sides, tuple | list) or not 1 <= len(sides) <= 3:
-        raise ValueError(f"{name} must be (H, W, C), (H, W) or (features,), got {quoted(sides)}")
+        batch = isinstance(sides, tuple | list) and len(sides) == 4
+        remedy = "; the batch is no part of it" if batch else ""
+        raise ValueError(
+            f"{name} must be (H, W, C), (H, W) or (features,), got {quoted(sides)}{remedy}"
+        )
     shape = tuple(count(name, side) for side in sides)
     return (*shape, 1) if len(shape) == 2 else shape
 
