@@ -559,5 +559,5 @@ def test_no_program_outside_of_rehearsals_has_steps_without_address() -> None:
     executor = model._executor(model._trunk(model._predicting()))
     assert executor is not None
     assert executor._only_segment is not None
-    for made in executor._only_segment._programs._kept.values():
-        assert made.forward.steps.reshape(-1, program.STEP_WORDS)[:, 0].all()
+    for programs in executor._only_segment._programs._programs.values():
+        assert programs.forward.steps.reshape(-1, program.STEP_WORDS)[:, 0].all()

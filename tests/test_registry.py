@@ -63,6 +63,7 @@ def test_a_class_that_takes_a_name_of_fastcnns_own_is_refused_where_it_is_define
     tmp_path: Path,
 ) -> None:
     model = Sequential([Dropout(0.5), Dense(2)], (4,), seed=0)
+    model.loss = CrossEntropy()
     before = model.predict(X)
     model.save(tmp_path / "m.safetensors")
     with pytest.raises(TypeError, match=r"layer name 'Dropout' belongs to .*Dropout; give the"):
