@@ -394,11 +394,25 @@ def test_predict_shows_scores_as_probabilities(model: str, tmp_path: Path) -> No
     net = fastcnn.load_model(model)
     expected = net.predict(image[None])[0]
     net.loss = "mse"
+    for shift in (-64, 128):  # scores that are all below 0, and then all above 1
+        net.layers[-1].parameters["b"] += shift
+        net.save(path)
+        scores = net.predict(image[None])
+        assert scores.min() > 1 if shift > 0 else scores.max() < 0
+        (result,) = json.loads(run("predict", str(path), str(picture), "--json").output)
+        np.testing.assert_allclose(result["probabilities"], expected, rtol=1e-4, atol=1e-6)
+        assert "the model gives scores; the probabilities are their softmax" in result["steps"]
+
+
+def test_evaluate_of_scores_counts_right_images(data: str, model: str, tmp_path: Path) -> None:
+    path, net = tmp_path / "model.safetensors", fastcnn.load_model(model)
+    net.loss = "mse"
     net.save(path)
-    assert net.predict(image[None]).min() < 0
-    (result,) = json.loads(run("predict", str(path), str(picture), "--json").output)
-    np.testing.assert_allclose(result["probabilities"], expected, rtol=1e-5, atol=1e-7)
-    assert "the model gives scores; the probabilities are their softmax" in result["steps"]
+    expected = json.loads(run("evaluate", model, "--data", data, "--json").output)
+    result = json.loads(run("evaluate", str(path), "--data", data, "--json").output)
+    assert "loss" not in result
+    assert result["classes"] == expected["classes"]
+    assert result["accuracy"] == expected["correct"] / 300
 
 
 def test_show_says_how_pictures_are_prepared(model: str, tmp_path: Path) -> None:

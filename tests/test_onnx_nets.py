@@ -18,6 +18,7 @@ MISSING = [name for name in ("onnx", "torch", "onnxscript", "onnxruntime") if no
 if MISSING:
     pytest.skip(f"{', '.join(MISSING)}: not installed", allow_module_level=True)
 
+import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
@@ -148,7 +149,11 @@ def as_trained(layers: list[nn.Module]) -> nn.Module:
 def exported(net: nn.Module, path: Path, opset: int | None) -> Path:
     """The net in a file with a free batch, by the exporter that traces; None for the newer one."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    options: dict[str, Any] = {"dynamic_axes": {"x": {0: "batch"}}, "opset_version": opset}
+    options: dict[str, Any] = {
+        "dynamic_axes": {"x": {0: "batch"}},
+        "opset_version": opset,
+        "training": torch.onnx.TrainingMode.PRESERVE,  # batch norms stay nodes of their own
+    }
     if opset is None:
         options = {"dynamic_shapes": ({0: torch.export.Dim("batch")},), "verbose": False}
     with warnings.catch_warnings():
@@ -158,9 +163,12 @@ def exported(net: nn.Module, path: Path, opset: int | None) -> Path:
     return path
 
 
-def check(path: Path) -> None:
-    """Hold fastcnn's results for the file against ONNX Runtime's, on two batches."""
+def check(path: Path, norms: int) -> None:
+    """Hold fastcnn's results for a file of so many batch norms against ONNX Runtime's."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    proto = onnx.load(path)
+    kinds = [node.op_type for node in proto.graph.node]
+    assert kinds.count("BatchNormalization") >= norms
     model = fastcnn.load_onnx(path)
     assert not [one for one in model.layers if "Onnx" in type(one).__name__]
     for n in (3, 1):
@@ -180,10 +188,11 @@ def check(path: Path) -> None:
 def test_nets_that_pytorch_exports(name: str, tmp_path: Path) -> None:
     layers, opset = NETS[name]
     net = as_trained(layers())
-    check(exported(net, tmp_path / "net.onnx", opset))
+    norms = sum(isinstance(part, nn.BatchNorm2d) for part in net.modules())
+    check(exported(net, tmp_path / "net.onnx", opset), norms)
 
 
 def test_a_net_of_the_newer_exporter(tmp_path: Path) -> None:
     """One net alone, because this exporter takes seconds for each."""
     net = as_trained(mobilenet())
-    check(exported(net, tmp_path / "net.onnx", None))
+    check(exported(net, tmp_path / "net.onnx", None), norms=0)  # it folds them
