@@ -45,7 +45,8 @@ def test_every_layer_takes_a_name(kind: type[Layer]) -> None:
         assert (again.name, repr(again)) == (one.name, repr(one))
     assert "name" not in plain.config()
     for wrong in (7, ""):
-        with pytest.raises(TypeError, match=f"name must be text or None, got {wrong!r}"):
+        message = f"name must be text, not empty, or None, got {wrong!r}"
+        with pytest.raises(TypeError, match=message):
             kind(**values, name=wrong)
 
 

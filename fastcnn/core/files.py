@@ -61,7 +61,7 @@ def write_whole(
     (['greeting'], b'hello')
     """
     try:
-        place, earlier = _place(_checked(path))
+        place, earlier = _place(checked_path(path))
         _write(place, earlier, data, check, durable)
     except OSError as error:
         raise _about(path, error) from None
@@ -79,7 +79,7 @@ def check_writable(path: FilePath) -> None:
     FileNotFoundError: [Errno 2] No such file or directory: 'no/such/folder/model.safetensors'
     """
     try:
-        place, _ = _place(_checked(path))
+        place, _ = _place(checked_path(path))
         folder = os.path.dirname(place) or os.curdir
         if not stat.S_ISDIR(os.stat(folder).st_mode):
             raise _error(errno.ENOTDIR)
@@ -89,7 +89,15 @@ def check_writable(path: FilePath) -> None:
         raise _about(path, error) from None
 
 
-def _checked(path: FilePath) -> str:
+def checked_path(path: FilePath) -> str:
+    """The text of a path.
+
+    Raises:
+        TypeError, ValueError: ``path`` is no path, or a name that no file can have.
+
+    >>> checked_path(b"folder/model.safetensors")
+    'folder/model.safetensors'
+    """
     if not isinstance(path, str | bytes | os.PathLike):
         raise TypeError(f"path must be a path, got {type(path).__name__}")
     text = os.fsdecode(path)

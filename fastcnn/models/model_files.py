@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, TypeVar
 
 import numpy as np
 
 from fastcnn.core.arguments import Array
-from fastcnn.core.files import FilePath
+from fastcnn.core.files import FilePath, checked_path
 from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
 from fastcnn.data.known_inputs import knowledge_from
@@ -41,11 +40,11 @@ def save(model: Net, path: FilePath) -> None:
 
 def _check_suffix(path: FilePath) -> None:
     """Raise ``ValueError`` for a name of another kind of file, which nothing could load again."""
-    suffix = os.path.splitext(os.fspath(path))[1]
-    if str(suffix).lower() == ".onnx":
+    text = checked_path(path)
+    if text.lower().endswith(".onnx"):
         raise ValueError(
             f"path must not end in .onnx, because save writes a safetensors file, got "
-            f"{quoted(os.fspath(path))}; save_onnx writes an ONNX file"
+            f"{quoted(text)}; save_onnx writes an ONNX file"
         )
 
 

@@ -2,7 +2,7 @@
 
 A peer is a module with ``FAMILY``, ``set_threads(n)``, ``operation_runners(problem, arrays)`` and
 ``net_runners(task, compiled)``. The last two yield runners, and for other cases a ``Skipped`` with
-the reason. Those of :data:`READERS` read ONNX files, and also have ``model_runners(task)``.
+the reason. Those of :data:`READERS` read ONNX files, and also have ``model_runners(task, file)``.
 """
 
 from __future__ import annotations
@@ -91,15 +91,15 @@ def join_net(
 
 def join_model(contest: Contest, task: ModelTask, names: Sequence[str], threads: int) -> None:
     """Enter the peers into the contest of a file's model, as runners or as skipped."""
-    readers = []
+    file = task.onnx
+    readers = [name for name in names if name in READERS]
     for name in names:
         if name not in READERS:
             contest.skipped.append(Skipped(PEERS[name].family, "it reads no ONNX files"))
-        elif isinstance(task.onnx, Skipped):
-            contest.skipped.append(Skipped(PEERS[name].family, task.onnx.reason))
-        else:
-            readers.append(name)
-    _join(contest, readers, threads, lambda peer: peer.model_runners(task))
+        elif isinstance(file, Skipped):
+            contest.skipped.append(Skipped(PEERS[name].family, file.reason))
+    if not isinstance(file, Skipped):
+        _join(contest, readers, threads, lambda peer: peer.model_runners(task, file))
 
 
 def _join(

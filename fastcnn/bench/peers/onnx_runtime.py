@@ -35,11 +35,10 @@ def operation_runners(problem: Problem, arrays: dict[str, Array]) -> Iterator[Ru
     yield _runner(*onnx_graphs.operation(problem, arrays))
 
 
-def model_runners(task: ModelTask) -> Iterator[Runner | Skipped]:
+def model_runners(task: ModelTask, file: bytes | str) -> Iterator[Runner | Skipped]:
     """The inference of a file's model."""
-    assert not isinstance(task.onnx, Skipped)
     try:
-        opened = session(task.onnx)
+        opened = session(file)
     except Exception as error:  # its errors have no class of their own
         raise CannotRun(f"it cannot read the file: {shortened(str(error))}") from None
 
