@@ -97,6 +97,7 @@ if TYPE_CHECKING:
     from fastcnn.data.augmentation import Augment
     from fastcnn.data.datasets import load_mnist
     from fastcnn.data.picture_folders import load_pictures
+    from fastcnn.data.pixel_scaling import Scaling
     from fastcnn.data.preparation import Preparation
     from fastcnn.data.scaling import InputWarning
     from fastcnn.estimator.classifier import CNNClassifier
@@ -126,6 +127,7 @@ _LATER = {
     "Model": ("fastcnn.models.model", "Model"),
     "OnnxFileError": ("fastcnn.exchange.onnx_functions.nodes", "OnnxFileError"),
     "ModelFileError": ("fastcnn.train.checkpoint", "ModelFileError"),
+    "Scaling": ("fastcnn.data.pixel_scaling", "Scaling"),
     "Sequential": ("fastcnn.models.sequential", "Sequential"),
     "StopTraining": ("fastcnn.train.callbacks", "StopTraining"),
     "article": ("fastcnn.article", None),
@@ -157,6 +159,7 @@ __all__ = [
     "ModelFileError",
     "OnnxFileError",
     "Preparation",
+    "Scaling",
     "Sequential",
     "StopTraining",
     "WeightsReport",

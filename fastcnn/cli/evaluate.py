@@ -34,10 +34,14 @@ def evaluate(model: Model, data: Data = None, as_json: AsJson = False) -> None:
             f"test accuracy {result['accuracy']:.2%}{loss}: "
             f"{result['correct']:,} of {result['images']:,} images are right"
         )
+        width = max((len(one["name"]) for one in result["classes"]), default=0)
+        names = {one["class"]: one["name"] for one in result["classes"]}
         for one in result["classes"]:
             mistaken = one["most_mistaken_for"]
-            line = f"  {one['class']}: {one['correct']:>5,} of {one['images']:>5,}"
-            also = "" if mistaken is None else f"   most mistaken for {mistaken}"
+            line = f"  {one['name']:<{width}}: {one['correct']:>5,} of {one['images']:>5,}"
+            also = (
+                "" if mistaken is None else f"   most mistaken for {names.get(mistaken, mistaken)}"
+            )
             typer.echo(line + also)
 
 
@@ -73,6 +77,7 @@ def _evaluation(path: Path, data: Path | None) -> dict[str, Any]:
         classes.append(
             {
                 "class": int(label),
+                "name": model.class_name(int(label)),
                 "images": len(guessed),
                 "correct": len(guessed) - len(wrong),
                 "most_mistaken_for": int(np.bincount(wrong).argmax()) if len(wrong) else None,

@@ -40,11 +40,11 @@ def open_model(path: Path) -> Model:
 
 def takes_floats() -> ValueError:
     """The error for pictures and the model of an ONNX file that takes floats."""
-    from fastcnn.data.scaling import SCALING
+    from fastcnn.data.pixel_scaling import CENTRED
 
     return ValueError(
         "MODEL must take bytes (uint8 images), whose scaling it knows; this one takes floats, and "
-        f"the file does not say how they are scaled. If it is by {SCALING}, load the file by "
+        f"the file does not say how they are scaled. If it is by {CENTRED}, load the file by "
         "load_onnx(path, layout='channels_last') in Python, set model.trained_on = 'uint8', and "
         "save the model"
     )

@@ -11,7 +11,9 @@ from fastcnn.cli.evaluate import Model
 from fastcnn.cli.models import takes_floats
 from fastcnn.cli.options import AsJson
 from fastcnn.cli.outcomes import BAD_ARGUMENT, plain_errors, report
+from fastcnn.core.quoting import shortened
 
+_NAME = 20  # characters of a class's name in the table
 _BAR = 30  # characters of a probability of 1
 
 
@@ -57,14 +59,13 @@ def predict(
 
 def _prediction(net: Any, path: Path) -> dict[str, Any]:
     from fastcnn.data.pictures import drawing, prepare
-    from fastcnn.data.scaling import SCALING
     from fastcnn.models.model import only_input
 
     if net.trained_on == "floats":
         raise ValueError(
             "MODEL must have been trained on bytes (uint8 images), whose scaling it knows; this "
-            f"one was trained on floats. If these were {SCALING}, set model.trained_on = 'uint8' "
-            "in Python, and save the model"
+            f"one was trained on floats. If these were {net.scaling}, set model.trained_on = "
+            "'uint8' in Python, and save the model"
         )
     only_input(net)
     if len(net.input_shape) != 3 or len(net.output_shape) != 1:
@@ -88,9 +89,13 @@ def _prediction(net: Any, path: Path) -> dict[str, Any]:
         steps.append(f"in doubt: the model does not say how to prepare a picture; taken as {how}")
     if net.trained_on is None:
         steps.append("in doubt: the model does not say whether it was trained on bytes")
+    best = int(probabilities.argmax())
+    names = {} if net.classes is None else {"names": list(net.classes)}
     return {
         "file": str(path),
-        "class": int(probabilities.argmax()),
+        "class": best,
+        "name": net.class_name(best),
+        **names,
         "probabilities": [float(p) for p in probabilities],
         "steps": steps,
         "drawing": drawing(prepared.pixels.mean(axis=2)),
@@ -99,12 +104,16 @@ def _prediction(net: Any, path: Path) -> dict[str, Any]:
 
 def _show(one: dict[str, Any]) -> None:
     probabilities = one["probabilities"]
-    typer.echo(f"{one['file']}: {one['class']} ({probabilities[one['class']]:.2%})")
+    typer.echo(f"{one['file']}: {one['name']} ({probabilities[one['class']]:.2%})")
     for step in one["steps"]:
         typer.echo(f"  {step}")
+    labels = [
+        shortened(name, _NAME) for name in one.get("names", map(str, range(len(probabilities))))
+    ]
+    space = max(3, *map(len, labels))
     bars = [
-        f"{label:>3} {probability:>8.2%} {'█' * round(_BAR * probability)}".rstrip()
-        for label, probability in enumerate(probabilities)
+        f"{label:>{space}} {probability:>8.2%} {'█' * round(_BAR * probability)}".rstrip()
+        for label, probability in zip(labels, probabilities, strict=True)
     ]
     rows = max(len(one["drawing"]), len(bars))
     top = (rows - len(bars)) // 2

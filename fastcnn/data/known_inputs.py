@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastcnn.core.json_arrays import JsonObject
+from fastcnn.data.pixel_scaling import CENTRED, Scaling
 from fastcnn.data.scaling import Kind, KnownSamples, known_from
 from fastcnn.data.several import Several
 
@@ -24,6 +25,16 @@ class KnownInputs:
     def kind(self) -> tuple[Kind | None, ...]:
         """For each input "uint8", "floats", or None before a training."""
         return tuple(one.kind for one in self.of_each)
+
+    @property
+    def scaling(self) -> Scaling:
+        """Of bytes, which is the same for all inputs."""
+        return self.of_each[0].scaling
+
+    @scaling.setter
+    def scaling(self, value: Scaling) -> None:
+        for one in self.of_each:
+            one.scaling = value
 
     def glance(self, name: str, data: Several, *_: object, **more: bool) -> None:
         """:meth:`KnownSamples.glance` of each input."""
@@ -74,11 +85,15 @@ def knowledge(inputs: int) -> KnownSamples | KnownInputs:
     return KnownInputs([KnownSamples() for _ in range(inputs)])
 
 
-def knowledge_from(kind: Any, record: Any, inputs: int) -> KnownSamples | KnownInputs:
+def knowledge_from(
+    kind: Any, record: Any, inputs: int, scaling: Scaling = CENTRED
+) -> KnownSamples | KnownInputs:
     """The knowledge from a model file; ``ValueError`` for impossible values."""
     if inputs == 1:
-        return known_from(kind, record)
+        return known_from(kind, record, scaling)
     kinds, records = ([None] * inputs if one is None else one for one in (kind, record))
     if not all(isinstance(one, list | tuple) and len(one) == inputs for one in (kinds, records)):
         raise ValueError(f"the samples of {inputs} inputs must be known for each, got {kind!r}")
-    return KnownInputs([known_from(*pair) for pair in zip(kinds, records, strict=True)])
+    return KnownInputs(
+        [known_from(one, of_one, scaling) for one, of_one in zip(kinds, records, strict=True)]
+    )

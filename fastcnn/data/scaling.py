@@ -38,11 +38,9 @@ from fastcnn.core.arguments import Array
 from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
 from fastcnn.data.on_demand import Samples
+from fastcnn.data.pixel_scaling import CENTRED, Scaling
 
 Kind = Literal["uint8", "floats"]
-
-SCALING = "x / 255 - 0.5"
-"""The scaling of bytes, as model files name it."""
 
 _RECORD_NUMBERS = 1 << 19  # numbers of a training in its record, from evenly spaced samples
 _CHECK_NUMBERS = 1 << 20  # numbers of an evaluation that are compared with the record
@@ -122,18 +120,18 @@ class SampleRecord:
 
 
 def record_of(
-    array: Samples, numbers: int = _RECORD_NUMBERS, scales_bytes: bool = True
+    array: Samples, numbers: int = _RECORD_NUMBERS, middle: float = 127.5
 ) -> SampleRecord | None:
     """The record of samples (N, …), from about ``numbers`` numbers of evenly spaced samples.
 
-    With ``scales_bytes`` a byte below 128 counts as negative. The result is None if there is no
-    number, or a number is not finite.
+    Numbers below 0 count as negative, and bytes below ``middle``, which scaling makes negative. The
+    result is None if there is no number, or a number is not finite.
 
     >>> record_of(np.array([[0, 255], [0, 255]], np.float32) / 255 - 0.5)
     SampleRecord(low=-0.5, high=0.5, rms=0.5, whole=False, negative=0.5, samples=2)
     """
     low, high, signs, squares, whole, count, size = inf, -inf, 0, 0.0, True, 0, 0
-    middle = 128 if array.dtype == np.uint8 and scales_bytes else 0
+    zero = middle if array.dtype == np.uint8 else 0
     for part in _parts(array, _distance(array, numbers)):
         if not part.size:
             return None
@@ -142,7 +140,7 @@ def record_of(
             return None
         low, high = min(low, least), max(high, most)
         count, size = count + len(part), size + part.size
-        signs += int(np.count_nonzero(part < middle))
+        signs += int(np.count_nonzero(part < zero))
         for chunk in _chunks(part):
             squares += float(np.vdot(chunk, chunk))
             if whole and part.dtype.kind == "f":
@@ -162,11 +160,13 @@ class KnownSamples:
         record: statistics of the samples. None if unknown, as in files of earlier versions.
         scales_bytes: whether bytes are scaled and other numbers are not, as in ``Sequential``.
             If False, bytes are numbers like all others.
+        scaling: of bytes.
     """
 
     kind: Kind | None = None
     record: SampleRecord | None = None
     scales_bytes: bool = True
+    scaling: Scaling = CENTRED
     # The character of the last dtype that passed the check.
     _last_dtype: str = field(default="", repr=False, compare=False)
     _calls: int = field(default=0, repr=False, compare=False)
@@ -224,8 +224,8 @@ class KnownSamples:
             if len(array) >= _FEW_SAMPLES and 0 < record.high <= _UNSCALED:
                 text = (
                     f"{name} holds bytes of at most {record.high:g}. Bytes are taken as pixels "
-                    f"from 0 to 255, and scaled by {SCALING}, which makes them nearly alike. Give "
-                    f"floats, such as {name} / {record.high:g}"
+                    f"from 0 to 255, and scaled by {self.scaling}, which makes them nearly alike. "
+                    f"Give floats, such as {name} / {record.high:g}"
                 )
         elif record.whole and record.low >= 0 and 128 <= record.high <= 255:
             text = (
@@ -248,7 +248,7 @@ class KnownSamples:
             self.kind = kind
         if self.kind != kind and self.scales_bytes:
             return
-        record = record_of(array, scales_bytes=self.scales_bytes)
+        record = record_of(array, middle=self._middle())
         if record is not None:
             self.record = record if self.record is None else self.record.with_more(record)
 
@@ -291,22 +291,26 @@ class KnownSamples:
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy may repeat the warnings.
-        return {name: getattr(self, name) for name in ("kind", "record", "scales_bytes")}
+        return {name: getattr(self, name) for name in ("kind", "record", "scales_bytes", "scaling")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
+
+    def _middle(self) -> float:
+        """Bytes below this are negative after scaling."""
+        return 255 * float(np.mean(self.scaling.mean)) if self.scales_bytes else 0
 
     def _check_dtype(self, name: str, array: Samples) -> None:
         if self.kind == "floats" and array.dtype == np.uint8:
             raise ValueError(
                 f"{name} must hold floats, scaled as in the training, got uint8; if that scale was "
-                f"{SCALING}, set model.trained_on = 'uint8', and the model scales bytes so"
+                f"{self.scaling}, set model.trained_on = 'uint8', and the model scales bytes so"
             )
         if self.kind == "uint8" and array.dtype != np.uint8 and array.dtype.kind != "f":
             raise ValueError(
                 f"{name} must hold bytes (uint8), as in the training, or "
-                f"floats that are scaled as bytes are, by {SCALING}, got {array.dtype}. Pixels "
-                f"from 0 to 255 become bytes by {name}.astype(numpy.uint8)"
+                f"floats that are scaled as bytes are, by {self.scaling}, got {array.dtype}. "
+                f"Pixels from 0 to 255 become bytes by {name}.astype(numpy.uint8)"
             )
 
     def _check_numbers(self, name: str, array: Samples, numbers: int, least: int) -> None:
@@ -316,7 +320,9 @@ class KnownSamples:
                 self._check_bytes(name, array, numbers)
                 return
             share = 0.0 if trained is None else trained.negative
-            trained, of_bytes = SampleRecord(-0.5, 0.5, 0.5, False, share, _MANY_TRAINED), True
+            low, high = self.scaling.low, self.scaling.high
+            rms = max(abs(low), abs(high))
+            trained, of_bytes = SampleRecord(low, high, rms, False, share, _MANY_TRAINED), True
         if trained is None or trained.low == trained.high or trained.samples < least:
             return
         if not of_bytes and not _may_be_pixels(array):
@@ -328,12 +334,12 @@ class KnownSamples:
         inside = trained.low <= low and high <= trained.high
         if inside and not trained.whole and not (low >= 0 and trained.negative >= _MOSTLY_SIGNED):
             return  # the usual case
-        record = record_of(some, numbers, scales_bytes=False)
+        record = record_of(some, numbers, middle=0)
         if record is None:
             return
         if of_bytes:
-            trained_on = f"bytes, which it scales by {SCALING}"
-            remedy = f"Give the bytes, or floats scaled by {SCALING}"
+            trained_on = f"bytes, which it scales by {self.scaling}"
+            remedy = f"Give the bytes, or floats scaled by {self.scaling}"
         else:
             trained_on = f"numbers from {trained.low:g} to {trained.high:g}"
             remedy = "Scale them as in the training"
@@ -365,15 +371,15 @@ class KnownSamples:
             warn(message)
 
 
-def known_from(kind: object, record: object) -> KnownSamples:
+def known_from(kind: object, record: object, scaling: Scaling = CENTRED) -> KnownSamples:
     """The knowledge of the samples from a model file; ``ValueError`` for impossible values."""
     if kind not in (None, "uint8", "floats"):
         raise ValueError(f"its bytes or floats are of an unknown kind, {kind!r}")
     if record is None:
-        return KnownSamples(kind)
+        return KnownSamples(kind, scaling=scaling)
     if not isinstance(record, dict):
         raise ValueError(f"its record of samples must be a dict, got {quoted(record)}")
-    return KnownSamples(kind, SampleRecord(**record))
+    return KnownSamples(kind, SampleRecord(**record), scaling=scaling)
 
 
 def _contradicts(some: Array, record: SampleRecord, trained: SampleRecord) -> bool:

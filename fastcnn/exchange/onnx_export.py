@@ -12,7 +12,6 @@ import numpy as np
 from fastcnn.core.files import FilePath, check_writable, write_whole
 from fastcnn.core.quoting import quoted
 from fastcnn.core.reading import open_regular
-from fastcnn.data.scaling import SCALING
 from fastcnn.exchange.onnx_graph import IR_VERSION, OPSET, TO_FIRST, OnnxGraph, Value, onnx_package
 from fastcnn.exchange.onnx_layers import write_layer
 from fastcnn.models.graph import Graph
@@ -136,10 +135,11 @@ class _Export:
         last = len(shape) == 3 and self._layout == "channels_last"
         if self._kinds[i] == "uint8":
             name = graph.add("Cast", name, "float", to=graph.onnx.TensorProto.FLOAT)
-            share = graph.constant(np.float32(1 / 255), "share")
-            name = graph.add("Mul", (name, share), "share")
-            half = graph.constant(np.float32(0.5), "half")
-            name = graph.add("Sub", (name, half), "scaled")
+            factor, subtrahend = self._model.scaling.factors(np.float32)
+            if len(shape) == 3 and not last and factor.size + subtrahend.size > 2:
+                factor, subtrahend = (one.reshape(-1, 1, 1) for one in (factor, subtrahend))
+            name = graph.add("Mul", (name, graph.constant(factor, "share")), "share")
+            name = graph.add("Sub", (name, graph.constant(subtrahend, "half")), "scaled")
         return Value(name, shape, channels_last=last)
 
     def _output(self, value: int, name: str) -> tuple[str, Shape]:
@@ -227,10 +227,10 @@ def _metadata(model: Model, layout: Layout, kinds: Sequence[str]) -> dict[str, s
     """What the file says about the model beside its graph."""
     result: dict[str, str] = {"layout": layout}
     if "uint8" in kinds:
-        result["bytes"] = SCALING
+        result["bytes"] = str(model.scaling)
+        result["scaling"] = json.dumps(model.scaling.as_dict())
     if model.preparation is not None:
         result["preparation"] = json.dumps(model.preparation.as_dict())
-    classes = getattr(model, "classes", None)
-    if classes:
-        result["classes"] = json.dumps([str(one) for one in classes])
+    if model.classes is not None:
+        result["classes"] = json.dumps(list(model.classes))
     return result

@@ -1,7 +1,7 @@
 """What a model takes as samples: images or vectors, bytes or floats.
 
-Bytes (uint8) are pixels, and are scaled to ``x / 255 − 0.5``, batch by batch. Other numbers are
-taken as they are. (N, H, W) is one channel.
+Bytes (uint8) are pixels, and are scaled batch by batch, by default to ``x / 255 − 0.5``. Other
+numbers are taken as they are. (N, H, W) is one channel.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from fastcnn.core.arguments import Array
 from fastcnn.core.float_errors import unreported
 from fastcnn.data.on_demand import Samples
+from fastcnn.data.pixel_scaling import CENTRED, Scaling
 from fastcnn.nn.layers import Shape
 
 Inputs = ArrayLike | Sequence[ArrayLike] | Mapping[str, ArrayLike]
@@ -131,7 +132,7 @@ def finite(name: str, array: Samples) -> None:
             raise ValueError(f"{name} must hold finite numbers, got NaN or infinity in {sample=}")
 
 
-def batch(array: Array, dtype: np.dtype[np.floating]) -> Array:
+def batch(array: Array, dtype: np.dtype[np.floating], scaling: Scaling = CENTRED) -> Array:
     """Some samples as the layers take them: bytes scaled, all of ``dtype`` and C-contiguous.
 
     >>> batch(np.array([[0, 255]], np.uint8), np.dtype("float32"))
@@ -139,13 +140,11 @@ def batch(array: Array, dtype: np.dtype[np.floating]) -> Array:
     """
     if array.dtype is dtype and array.flags.c_contiguous:
         return array
+    if array.dtype == np.uint8:
+        return scaling.of(array, dtype)
     return _converted(array, dtype)
 
 
 @unreported
 def _converted(array: Array, dtype: np.dtype[np.floating]) -> Array:
-    if array.dtype == np.uint8:
-        scaled: Array = np.multiply(array, dtype.type(1 / 255), dtype=dtype, order="C")
-        scaled -= dtype.type(0.5)
-        return scaled
     return np.ascontiguousarray(array, dtype)

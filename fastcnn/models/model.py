@@ -3,9 +3,10 @@
 Layers run in :class:`fastcnn.models.net.Net`; checks, epochs, validation, callbacks and checkpoints
 stand around it.
 
-**Bytes.** uint8 images are scaled to ``x / 255 − 0.5``, as in the article; floats are taken as they
-are. A model remembers the kind and the range of the numbers that it was trained on. Other samples
-are refused, or cause one :class:`fastcnn.InputWarning`; ``fastcnn/data/scaling.py`` says which.
+**Bytes.** uint8 images are scaled by ``model.scaling``, by default to ``x / 255 − 0.5`` as in the
+article; floats are taken as they are. A model remembers the kind and the range of the numbers that
+it was trained on. Other samples are refused, or cause one :class:`fastcnn.InputWarning`;
+``fastcnn/data/scaling.py`` says which.
 
 **The last activation.** The softmax belongs to the cross-entropy (the sigmoid to the binary one):
 a net that ends in ``Dense(10)`` trains on scores and predicts probabilities. If it ends in that
@@ -41,16 +42,15 @@ from fastcnn.core.files import FilePath
 from fastcnn.core.float_errors import Divergence, unreported
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import count, truth
-from fastcnn.data.known_inputs import knowledge_from
-from fastcnn.data.preparation import Preparation
-from fastcnn.data.scaling import FEW_STEPS_TRAINED, Kind
+from fastcnn.data.scaling import FEW_STEPS_TRAINED
 from fastcnn.data.several import Data, Several, concatenated, in_order, parts_of, shape_of
 from fastcnn.engine.registry import whole_nets_refused
 from fastcnn.models import model_files, picture, summary, training
+from fastcnn.models.described import DescribedNet
 from fastcnn.models.graph import checked_tensors, graph_of, names_of
 from fastcnn.models.input_gradients import graph_to, through, upstream
 from fastcnn.models.inputs import Inputs, batch, finite
-from fastcnn.models.net import Net, outputs_of
+from fastcnn.models.net import outputs_of
 from fastcnn.nn.layers import Layer, Shape, Tensor, image_shape
 from fastcnn.nn.losses import CrossEntropy, Loss
 from fastcnn.nn.optimizers import Optimizer, optimizer_named
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from fastcnn.models.execution import Executor
 
 
-class Model(Net):
+class Model(DescribedNet):
     """A graph of layers, from inputs to outputs.
 
     Layers are called on tensors, which begin with :func:`fastcnn.Input`; a model is made of input
@@ -106,6 +106,8 @@ class Model(Net):
         loss: of the last training; until there was one, None stands for the cross-entropy, the
             binary one behind a last ``Sigmoid``. May be set to a loss, its name or None, but not
             while a ``fit`` runs; it decides what ``predict`` and ``evaluate`` return.
+        scaling: how bytes are scaled, a :class:`fastcnn.Scaling`. May be set.
+        classes: the names of the classes, or None. May be set.
         trained_on: "uint8", "floats" or None: what samples the model was trained on. May be set.
         preparation: how a picture becomes an input, as :class:`fastcnn.Preparation`, or None. May
             be set.
@@ -227,40 +229,6 @@ class Model(Net):
             layer.trainable = flag
 
     # --- building ---------------------------------------------------------------------------------
-
-    @property
-    def trained_on(self) -> Kind | tuple[Kind | None, ...] | None:
-        """ "uint8" for bytes, "floats" for other numbers, or None before a training.
-
-        A tuple of these for several inputs.
-        """
-        return self._knowledge.kind
-
-    @trained_on.setter
-    def trained_on(self, kind: Kind | tuple[Kind | None, ...] | None) -> None:
-        self._knowledge = knowledge_from(kind, None, self._graph.inputs)
-
-    @property
-    def preparation(self) -> Preparation | None:
-        """How a picture becomes an input of this model, for ``fastcnn.data.pictures.prepare``.
-
-        The first ``fit`` on images of bytes finds it in them; set it where that is wrong. None
-        where nothing is known, as in a model that was trained on floats.
-
-        Raises ``TypeError`` where it is set to anything else.
-
-        >>> from fastcnn import Sequential
-        >>> from fastcnn.nn.layers import Dense, Flatten
-        >>> model = Sequential([Flatten(), Dense(2)], (28, 28, 1))
-        >>> model.preparation = Preparation(background="dark")
-        """
-        return self._preparation
-
-    @preparation.setter
-    def preparation(self, value: Preparation | None) -> None:
-        if value is not None and not isinstance(value, Preparation):
-            raise TypeError(f"preparation must be a fastcnn.Preparation or None, got {value!r}")
-        self._preparation = value
 
     @property
     def optimizer(self) -> Optimizer:
@@ -771,7 +739,7 @@ class Model(Net):
 
         Returns:
             The gradient in the shape of x, of the model's dtype; a list for several inputs. For
-            bytes it is the gradient at the scaled values, ``x / 255 − 0.5``.
+            bytes it is the gradient at the scaled values.
 
         Raises:
             TypeError, ValueError: a wrong argument or shape; a model that is not built; a layer of
@@ -798,7 +766,7 @@ class Model(Net):
         results = [np.empty(part.shape, self.dtype) for part in parts]
         for first in range(0, len(images), size):
             some = slice(first, first + size)
-            batches = [batch(part[some], self.dtype) for part in parts]
+            batches = [batch(part[some], self.dtype, self.scaling) for part in parts]
             of_some = through(graph, batches, [dy[some] for dy in dys], self.engine)
             for result, gradient in zip(results, of_some, strict=True):
                 result[some] = gradient
@@ -886,7 +854,7 @@ class Model(Net):
         return [layer.name for layer in self.layers] if self.built else names_of(self.layers)
 
 
-def only_input(model: Net) -> Shape:
+def only_input(model: Model) -> Shape:
     """The shape of a built model's input, for programs that give a model pictures.
 
     Raises ``ValueError`` for several inputs or outputs.

@@ -10,9 +10,10 @@ from fastcnn.core.arguments import Array
 from fastcnn.core.files import FilePath, checked_path
 from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
+from fastcnn.data.class_names import checked_names
 from fastcnn.data.known_inputs import knowledge_from
+from fastcnn.data.pixel_scaling import CENTRED, check_channels, scaling_from
 from fastcnn.data.preparation import preparation_from
-from fastcnn.data.scaling import SCALING
 from fastcnn.models.graph import Graph, chain, graph_from, names_of
 from fastcnn.models.net import Net
 from fastcnn.nn.layers import Shape, checked_layers, image_shape, layers_from_list, to_dict
@@ -76,6 +77,8 @@ def description(model: Net) -> JsonObject:
     in_a_row = whole.is_chain and whole.names == (None,)  # else the file keeps the input's name
     graph = {} if in_a_row else {"graph": whole.as_dict()}
     names = [layer._own_name for layer in model.layers]
+    scaling = model._knowledge.scaling
+    classes = {} if model._classes is None else {"classes": list(model._classes)}
     return {
         "layers": [to_dict(layer) for layer in model.layers],
         **graph,
@@ -84,10 +87,11 @@ def description(model: Net) -> JsonObject:
         "dtype": model.dtype.name,
         "loss": goal_to_dict(model._loss()),
         "has_loss": model.loss is not None,
-        "bytes": SCALING,
+        "bytes": str(CENTRED) if scaling == CENTRED else scaling.as_dict(),
         "trained_on": model._knowledge.kind,
         "samples": model._knowledge.as_dict(),
         "preparation": None if model._preparation is None else model._preparation.as_dict(),
+        **classes,
     }
 
 
@@ -148,13 +152,14 @@ def _contents(file: ModelFile, kind: type[M]) -> tuple[M, tuple[Shape, ...], lis
         values = graph.infer(shapes)
         in_vectors = all(len(values[value]) == 1 for value in graph.outputs)
         model.loss = loss if description.get("has_loss", in_vectors) else None
-        if description["bytes"] != SCALING:
-            raise ValueError(
-                f"its bytes are scaled as {quoted(description['bytes'])}, not as {SCALING!r}"
-            )
+        scaling = scaling_from(description["bytes"])
+        for shape in shapes:
+            check_channels(scaling, shape)
         model._knowledge = knowledge_from(
-            description["trained_on"], description.get("samples"), graph.inputs
+            description["trained_on"], description.get("samples"), graph.inputs, scaling
         )
+        outputs = [values[value] for value in graph.outputs]
+        model._classes = checked_names(description.get("classes"), outputs)
         model._preparation = preparation_from(description.get("preparation"))
         input_shapes = model._graph.input_shapes(model._graph.infer(shapes))
         parameters, expected = {}, {}

@@ -28,7 +28,9 @@ from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import generator, truth
 from fastcnn.core.settings import get_math
 from fastcnn.core.user_code import unchanged_by_errors
+from fastcnn.data.class_names import check_number
 from fastcnn.data.known_inputs import KnownInputs, knowledge
+from fastcnn.data.pixel_scaling import CENTRED, check_channels
 from fastcnn.data.preparation import Preparation
 from fastcnn.data.scaling import KnownSamples
 from fastcnn.data.several import Data, Several, in_order, of_equal_length, parts_of
@@ -100,6 +102,7 @@ class Net:
         self._raw, self._ends_in_vector = MeanSquaredError(), True
         self._knowledge: KnownSamples | KnownInputs = knowledge(self._graph.inputs)
         self._preparation: Preparation | None = None
+        self._classes: tuple[str, ...] | None = None
         self.stop_training = False
         self.progress: Progress | None = None
         self._own_sgd = SGD(0.005)
@@ -183,8 +186,10 @@ class Net:
         names = names_of(self.layers)
         for shape in input_shapes:
             self._doubt_layout("input_shape", shape)
+            check_channels(self._knowledge.scaling, shape)
         values = self._graph.infer(input_shapes)  # nothing is drawn where a layer does not fit
         shapes = self._graph.input_shapes(values)
+        check_number(self._classes, [values[value] for value in self._graph.outputs])
         for layer, one in zip(self.layers, shapes, strict=True):
             for name, spec in (layer.parameter_specs(one) | layer.state_specs(one)).items():
                 affordable(f"{name} of {quoted(layer)}", spec.shape, self.dtype, copies=3)
@@ -278,6 +283,8 @@ class Net:
             state = dict(state)
             state["_knowledge"] = KnownSamples(state.pop("trained_on"))
             state["_preparation"] = None
+        if "_classes" not in state:  # pickled by a version without names of classes
+            state = state | {"_classes": None}
         if "_known" in state:  # the attribute's name in earlier versions
             state = dict(state)
             state["_knowledge"] = state.pop("_known")
@@ -358,7 +365,8 @@ class Net:
 
     def _batch(self, images: Data) -> list[Array]:
         """Samples as the layers take them, one array for each input."""
-        return [batch(np.asarray(part), self.dtype) for part in parts_of(images)]
+        scaling = self._knowledge.scaling
+        return [batch(np.asarray(part), self.dtype, scaling) for part in parts_of(images)]
 
     def _gradients(
         self,
@@ -459,14 +467,14 @@ class Net:
 
     def _executor_inputs(self, images: Data, executor: Executor, *, training: bool) -> list[Array]:
         """Samples as the executor reads them: bytes where it can, else the model's dtype."""
-        result = list[Array]()
+        result, scaling = list[Array](), self._knowledge.scaling
         for part in parts_of(images):
             array = part if isinstance(part, np.ndarray) else np.asarray(part)
             is_bytes = array.dtype is not self.dtype and array.dtype == np.uint8
-            if is_bytes and executor.takes_bytes(training):
+            if is_bytes and scaling == CENTRED and executor.takes_bytes(training):
                 result.append(np.ascontiguousarray(array))
             else:
-                result.append(batch(array, self.dtype))
+                result.append(batch(array, self.dtype, scaling))
         return result
 
     def _trunk(self, loss: Goal) -> Graph:

@@ -266,6 +266,16 @@ def resume(
     knowledge: Any = other._knowledge
     knowledge.check("x", fit.data.images)  # first, because it says how other data are other
     progress = other.progress
+    if model._knowledge.scaling != other._knowledge.scaling:
+        raise ValueError(
+            f"scaling of the model must be that of the training, {other._knowledge.scaling!r}, got "
+            f"{model._knowledge.scaling!r}"
+        )
+    if model._classes is not None and model._classes != other._classes:
+        raise ValueError(
+            f"classes of the model must be those of the training, {quoted(other._classes)}, got "
+            f"{quoted(model._classes)}"
+        )
     for name, value in fit.settings.items():
         if name == "images" and name not in progress.settings:
             continue  # a file of an earlier version
@@ -291,6 +301,7 @@ def resume(
     model.rng, model.loss, model._knowledge = other.rng, other.loss, other._knowledge
     progress.optimizer.belong(model._ownership, progress)
     model._preparation = model._preparation or other._preparation
+    model._classes = other._classes
     progress.weights = None
     progress.take_callbacks(fit.callbacks)
     model.progress = progress

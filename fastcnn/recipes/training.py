@@ -175,6 +175,7 @@ def train(
     layers = NETS[settings.net](int(max(y.max(), y_test.max())) + 1)
     model = Sequential(layers, x.shape[1:], seed=settings.seed)
     model.preparation = _preparation(x, dataset.form)
+    model.classes = dataset.names or None
     parameters = sum(a.size for layer in model.layers for a in layer.parameters.values())
     console.print(
         f"{settings.net}: {parameters:,} parameters, {len(x) - held_count:,} images to train on, "
