@@ -15,6 +15,8 @@ from fastcnn.exchange.onnx_functions import OnnxFileError
 
 onnx = pytest.importorskip("onnx", reason="files are read through the package onnx")
 
+from onnx_files import node, normal, reference, write  # noqa: E402
+
 OPERATORS = (
     "Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool",
     "BatchNormalization", "LayerNormalization", "Relu", "LeakyRelu", "PRelu", "Elu", "Clip",
@@ -100,41 +102,6 @@ def as_array(value: Any) -> np.ndarray[Any, Any]:
     if isinstance(value, onnx.TensorProto):
         return onnx.numpy_helper.to_array(value)
     return np.asarray(value)
-
-
-def write(
-    path: Path,
-    nodes: list[Any],
-    inputs: dict[str, Any],
-    outputs: list[str],
-    constants: dict[str, Any],
-    opset: int = 17,
-) -> Path:
-    """A file of these nodes, with float inputs and outputs."""
-    helper = onnx.helper
-    graph = helper.make_graph(
-        nodes, "net",
-        [helper.make_tensor_value_info(name, 1, shape) for name, shape in inputs.items()],
-        [helper.make_tensor_value_info(name, 1, None) for name in outputs],
-        [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
-    )  # fmt: skip
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
-    path.write_bytes(model.SerializeToString())
-    return path
-
-
-def node(operator: str, inputs: str, outputs: str, **attributes: Any) -> Any:
-    return onnx.helper.make_node(operator, inputs.split(), outputs.split(), **attributes)
-
-
-def reference(path: Path, **inputs: Any) -> list[Any]:
-    from onnx.reference import ReferenceEvaluator
-
-    return ReferenceEvaluator(str(path)).run(None, inputs)
-
-
-def normal(*shape: int, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from fastcnn.exchange import onnx_images, onnx_numbers, onnx_products, onnx_shap
 from fastcnn.exchange.onnx_functions import Array, OnnxFileError
 from fastcnn.exchange.onnx_operation import OnnxOperation
 from fastcnn.exchange.onnx_reading import Declared, OnnxGraph
-from fastcnn.exchange.onnx_tracing import LayerStore, NeedsInputs, NotBatched, Trace, Value
+from fastcnn.exchange.onnx_store import LayerStore, NeedsWeights
+from fastcnn.exchange.onnx_tracing import NeedsInputs, NotBatched, Trace, Value
 from fastcnn.models import layer_by_layer
 from fastcnn.models.graph import Graph, graph_of
 from fastcnn.models.model import Model
@@ -68,20 +69,20 @@ class OnnxModel(Model):
     """
 
     def __init__(self, source: OnnxGraph, *, channels_last: bool, dtype: Any) -> None:
-        store = LayerStore(dtype=np.dtype(dtype))
+        store = LayerStore(np.dtype(dtype))
         self._source, self._channels_last, self._store = source, channels_last, store
         self._whole, self._needed = False, frozenset[str]()
         graph = self._first_graph()
-        Net.__init__(self, graph, dtype=np.dtype(dtype).name)
+        Net.__init__(self, graph, dtype=np.dtype(dtype).name, owns_layers=True)
         self._usual = self._of_sigmoid = self._raw  # type: ignore[assignment]
         shapes = tuple(tensor.shape for tensor in self._starts)
         del self._starts
         self._knowledge.is_known("layout")
         self._build_anew(shapes)
-        own = dict(zip(map(id, graph.layers), self.layers, strict=True))
-        store.layers = {
-            key: own[id(layer)] for key, layer in store.layers.items() if id(layer) in own
-        }
+        own = set(map(id, self.layers))
+        store.forget([key for key, layer in store.layers.items() if id(layer) not in own])
+        if not self._needed:
+            store.settle(source)
         self._traces: OrderedDict[tuple[Shape, ...], Traced] = OrderedDict()
         self._programs: OrderedDict[str, Any] = OrderedDict()
         self._signatures: dict[tuple[int, str, tuple[Shape, ...]], tuple[Graph, str]] = {}
@@ -109,12 +110,12 @@ class OnnxModel(Model):
         for probe in PROBES:
             shapes = [self._probe_shape(one, probe) for one in self._source.inputs]
             self._first_shapes = tuple(shapes)
-            layers = dict(self._store.layers)
+            known = len(self._store.layers)
             try:
                 return self._traced_for(tuple(shapes), None, first=True)
             except OnnxFileError as error:
                 errors.append(error)
-                self._store.layers = layers
+                self._store.forget(list(self._store.layers)[known:])
             if all(_is_fixed(one) for one in self._source.inputs):
                 break
         raise errors[0]
@@ -173,7 +174,9 @@ class OnnxModel(Model):
         while True:
             known = {name: named[name] for name in self._needed}
             try:
-                return self._traced_for(self._file_shapes(arrays), known)
+                traced = self._traced_for(self._file_shapes(arrays), known)
+                self._store.build()
+                return traced
             except NeedsInputs as error:
                 if error.names <= self._needed:
                     raise OnnxFileError("a shape depends on numbers that nothing gives") from None
@@ -186,17 +189,15 @@ class OnnxModel(Model):
             return self._traces[shapes]
         except KeyError:
             pass
-        known = len(self._store.layers)
-        traced = self._traced_for(shapes)
-        del self._starts
-        if len(self._store.layers) > known:
-            names = list(self._store.layers)[known:]
-            for name in names:
-                del self._store.layers[name]
+        try:
+            traced = self._traced_for(shapes)
+        except NeedsWeights:
             raise ValueError(
-                f"inputs of shapes {', '.join(map(str, shapes))} need other weights than the file "
-                f"has, for {', '.join(map(quoted, names[:3]))}"
-            )
+                f"inputs of shapes {', '.join(map(str, shapes))} need the weights of the file in "
+                f"another form than those that the model was built for, of shapes "
+                f"{', '.join(map(str, self._first_shapes))}"
+            ) from None
+        del self._starts
         while len(self._traces) >= MOST_TRACES:
             self._traces.popitem(last=False)
         self._traces[shapes] = traced
@@ -507,6 +508,8 @@ class OnnxModel(Model):
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
+        store, source = self._store.without_stand_ins(self._source)
+        state |= {"_store": store, "_source": source}
         state.pop("_traces", None)
         state.pop("_programs", None)
         state.pop("_signatures", None)

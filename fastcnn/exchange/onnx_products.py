@@ -30,13 +30,15 @@ def gemm(trace: Trace, node: OnnxNode, inputs: Values) -> list[Value] | None:
     turned = bool(node.integer("transA", 0))
     if a.batch != (1 if turned else 0):
         return None
-    w = (b.T if node.integer("transB", 0) else b) * node.number("alpha", 1.0)
+    alpha, beta = node.number("alpha", 1.0), node.number("beta", 1.0)
+    w = b.T if node.integer("transB", 0) else b
+    w = w if alpha == 1 else w * alpha
     if w.shape[0] != a.shape[0 if turned else 1] or 0 in w.shape:
         raise node.error(f"matrices of shapes {a.shape} and {b.shape} have no product")
     bias: Array | None = None
     if c is not None:
         assert c.constant is not None
-        bias = c.constant * node.number("beta", 1.0)
+        bias = c.constant if beta == 1 else c.constant * beta
         if bias.ndim == 2 and bias.shape[0] > 1:
             if not np.array_equal(np.broadcast_to(bias[:1], bias.shape), bias):
                 raise NotBatched
@@ -51,18 +53,18 @@ def gemm(trace: Trace, node: OnnxNode, inputs: Values) -> list[Value] | None:
 
 def _dense(trace: Trace, node: OnnxNode, x: Value, w: Array, b: Array | None) -> Value:
     """A vector of features times a matrix."""
-    key = node.outputs[0]
+    key, units = node.outputs[0], w.shape[1]
     if x.merged is not None:
         dims, order = x.merged
-        w = w.reshape(*dims, -1).transpose(*order, len(dims)).reshape(w.shape)
+        w = w.reshape(*dims, units).transpose(*order, len(dims))
         key += f":{dims}:{order}"
     assert x.tensor is not None
     assert x.batch is not None
     layer = trace.store.layer(
-        key, lambda: Dense(w.shape[1], use_bias=b is not None, kernel_initializer="zeros"),
+        key, lambda: Dense(units, use_bias=b is not None, kernel_initializer="zeros"),
         x.tensor.shape, w=w, b=b,
     )  # fmt: skip
-    shape = (x.shape[x.batch], w.shape[1])
+    shape = (x.shape[x.batch], units)
     return Value(shape, x.dtype, None, trace.call(layer, x.tensor), (1,), 0)
 
 

@@ -1,16 +1,14 @@
 """Reading of ONNX files into graphs of our own types, with every check that needs no computation.
 
-Files may be hostile. The wire format is walked once before it is parsed, so that a small file
-cannot become millions of objects. Sizes of tensors are compared with the bytes that are there.
-External data lie in the file's folder, and no link leads out of it.
+Files may be hostile. :mod:`fastcnn.exchange.onnx_wire` limits what a file can become, and
+:mod:`fastcnn.exchange.onnx_tensors` checks the sizes of its tensors.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from math import prod
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -22,13 +20,12 @@ from fastcnn.core.reading import open_regular
 from fastcnn.exchange.onnx_functions import FUNCTIONS, Array, OnnxFileError, OnnxNode
 from fastcnn.exchange.onnx_functions.elementwise import dtype_named
 from fastcnn.exchange.onnx_functions.nodes import Attribute
+from fastcnn.exchange.onnx_tensors import MOST_AXES, tensor_array
+from fastcnn.exchange.onnx_wire import split_off_tensors, walk
 
 FIRST_OPSET = 7
 MOST_NODES = 200_000
-MOST_FIELDS = 3_000_000  # of the wire format, outside of tensors' numbers
 MOST_BYTES = (1 << 31) - 1  # of a file, as protobuf allows
-MOST_AXES = 32
-_DEEPEST = 60
 
 Side = int | str | None
 """A side of a declared shape: a number, the name of a free size, or unknown."""
@@ -67,7 +64,6 @@ class OnnxGraph:
     nodes: list[OnnxNode]
     opset: int
     producer: str = ""
-    folded: dict[str, Array] = field(default_factory=dict)
 
 
 def onnx_package() -> ModuleType:
@@ -104,10 +100,12 @@ def read_onnx(path: FilePath) -> OnnxGraph:
 
 
 def _graph(onnx: ModuleType, data: bytes, folder: str) -> OnnxGraph:
-    _walk(data)
+    walk(data)
     model = onnx.ModelProto()
     try:
-        model.ParseFromString(data)
+        rest, tensors = split_off_tensors(data)
+        model.ParseFromString(rest)
+        initializers = [(onnx.TensorProto.FromString(one.message), one) for one in tensors]
     except Exception as error:  # protobuf's versions raise errors of different classes
         raise OnnxFileError(f"it is no ONNX file: {quoted(str(error))}") from None
     graph = model.graph
@@ -120,10 +118,10 @@ def _graph(onnx: ModuleType, data: bytes, folder: str) -> OnnxGraph:
         raise OnnxFileError("it has sparse tensors, which fastcnn does not read; make them dense")
     _check_operators(graph, opset)
     constants: dict[str, Array] = {}
-    for tensor in graph.initializer:
+    for tensor, own in initializers:
         if not tensor.name or tensor.name in constants:
             raise OnnxFileError(f"tensor {quoted(tensor.name)} has no name of its own")
-        constants[tensor.name] = tensor_array(tensor, folder)
+        constants[tensor.name] = tensor_array(tensor, folder, own)
     inputs = [_declared(one, "input") for one in graph.input if one.name not in constants]
     outputs = [_declared(one, "output") for one in graph.output]
     nodes = [node for one in graph.node for node in _node(one, opset, constants, folder)]
@@ -139,144 +137,6 @@ def _graph(onnx: ModuleType, data: bytes, folder: str) -> OnnxGraph:
     if not outputs:
         raise OnnxFileError("it has no outputs")
     return OnnxGraph(inputs, outputs, constants, nodes, opset, model.producer_name[:200])
-
-
-# --- the wire format ----------------------------------------------------------------------------
-
-# For each message its fields that are messages again; leaves are counted, not entered.
-_MESSAGES: dict[str, dict[int, str]] = {
-    "Model": {7: "Graph", 8: "Leaf", 14: "Leaf", 20: "Leaf", 25: "Function"},
-    "Graph": {1: "Node", 5: "Tensor", 11: "Info", 12: "Info", 13: "Info", 14: "Leaf", 15: "Sparse"},
-    "Node": {5: "Attribute", 9: "Leaf", 10: "Leaf"},
-    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 14: "Info", 22: "Sparse"},
-    "Function": {7: "Node", 9: "Leaf", 11: "Attribute", 12: "Info", 14: "Leaf"},
-    "Sparse": {1: "Tensor", 2: "Tensor"},
-    "Tensor": {13: "Leaf", 16: "Leaf"},
-    "Info": {2: "Type", 4: "Leaf"},
-    "Type": {1: "TensorType", 4: "Leaf", 5: "Leaf", 8: "Leaf", 9: "Leaf"},
-    "TensorType": {2: "Shape"},
-    "Shape": {1: "Leaf"},
-    "Leaf": {},
-}
-
-
-def _walk(data: bytes) -> None:
-    """Raise an error for a file with too many fields, or messages too deep in each other."""
-    count = 0
-    waiting = [(0, len(data), "Model", 0)]
-    while waiting:
-        at, end, kind, depth = waiting.pop()
-        inner = _MESSAGES[kind]
-        if depth > _DEEPEST:
-            raise OnnxFileError("its messages lie too deep in each other")
-        while at < end:
-            count += 1
-            if count > MOST_FIELDS:
-                raise OnnxFileError(f"it has more than {MOST_FIELDS:,} fields")
-            tag, at = _varint(data, at, end)
-            wire = tag & 7
-            if wire == 0:
-                _, at = _varint(data, at, end)
-            elif wire == 1:
-                at += 8
-            elif wire == 5:
-                at += 4
-            elif wire == 2:
-                length, at = _varint(data, at, end)
-                if length > end - at:
-                    raise OnnxFileError("it is no ONNX file, or it ends too early")
-                if tag >> 3 in inner:
-                    waiting.append((at, at + length, inner[tag >> 3], depth + 1))
-                at += length
-            else:
-                raise OnnxFileError("it is no ONNX file, or it is damaged")
-        if at > end:
-            raise OnnxFileError("it is no ONNX file, or it ends too early")
-
-
-def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < end and shift < 70:
-        byte = data[at]
-        value |= (byte & 127) << shift
-        at += 1
-        if byte < 128:
-            return value, at
-        shift += 7
-    raise OnnxFileError("it is no ONNX file, or it ends too early")
-
-
-# --- tensors ------------------------------------------------------------------------------------
-
-_FIELDS = {
-    1: "float_data", 11: "double_data", 7: "int64_data", 12: "uint64_data", 13: "uint64_data",
-    **dict.fromkeys((2, 3, 4, 5, 6, 9, 10, 16), "int32_data"),
-}  # fmt: skip
-
-
-def tensor_array(tensor: Any, folder: str) -> Array:
-    """A tensor of the file as an array."""
-    label = f"tensor {quoted(tensor.name)}"
-    shape = tuple(int(side) for side in tensor.dims)
-    if len(shape) > MOST_AXES or any(side < 0 for side in shape):
-        raise OnnxFileError(f"{label} has the shape {shape[:40]}, which no array can have")
-    kind = dtype_named(tensor.data_type)
-    if kind is None:
-        raise OnnxFileError(
-            f"{label} has the element type {tensor.data_type}, which fastcnn does not read"
-        )
-    if tensor.HasField("segment"):
-        raise OnnxFileError(f"{label} is a segment of another tensor, which fastcnn does not read")
-    numbers, size = prod(shape), prod(shape) * kind.itemsize
-    if tensor.data_location == 1:
-        raw: bytes = _external(tensor, folder, size, label)
-    elif tensor.HasField("raw_data"):
-        raw = tensor.raw_data
-        if len(raw) != size:
-            raise OnnxFileError(f"{label} of shape {shape} needs {size} bytes, got {len(raw)}")
-    else:
-        values = getattr(tensor, _FIELDS[tensor.data_type])
-        if len(values) != numbers:
-            raise OnnxFileError(
-                f"{label} of shape {shape} needs {numbers} numbers, got {len(values)}"
-            )
-        if tensor.data_type in (10, 16):  # 16 bits of a float in an integer
-            bits = np.fromiter(values, np.int64, numbers)
-            return bits.astype(np.uint16).view(kind).reshape(shape)
-        return np.array(values, np.int64 if kind.kind in "ib" else None).astype(kind).reshape(shape)
-    little = kind.newbyteorder("<") if kind.kind in "iufb" else kind
-    array = np.frombuffer(raw, np.uint8 if kind == np.bool_ else little, numbers)
-    result = (array != 0) if kind == np.bool_ else array.astype(kind, copy=False)
-    return result.reshape(shape)
-
-
-def _external(tensor: Any, folder: str, size: int, label: str) -> bytes:
-    """The bytes of a tensor that lie in another file of the folder."""
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "")
-    if not location or "\0" in location or os.path.isabs(location) or "\\" in location:
-        raise OnnxFileError(f"{label} lies in {quoted(location)}, which is no file of the folder")
-    path = os.path.realpath(os.path.join(folder, location))
-    if os.path.commonpath([path, os.path.realpath(folder)]) != os.path.realpath(folder):
-        raise OnnxFileError(f"{label} lies in {quoted(location)}, outside of the file's folder")
-    try:
-        offset = int(entries.get("offset", "0")[:20] or 0)
-        length = int(entries.get("length", str(size))[:20] or size)
-    except ValueError:
-        raise OnnxFileError(f"{label}: offset and length of its data must be integers") from None
-    if offset < 0 or length != size:
-        raise OnnxFileError(f"{label} needs {size} bytes of {quoted(location)}, got {length}")
-    try:
-        with open_regular(path) as file:
-            if os.fstat(file.fileno()).st_size < offset + size:
-                raise OnnxFileError(f"{label}: {quoted(location)} ends before its data")
-            file.seek(offset)
-            data = file.read(size)
-    except OSError as error:
-        raise OnnxFileError(f"{label}: {quoted(location)} cannot be read: {error}") from None
-    if len(data) != size:
-        raise OnnxFileError(f"{label}: {quoted(location)} ends before its data")
-    return data
 
 
 # --- nodes --------------------------------------------------------------------------------------

@@ -165,6 +165,9 @@ def concat(trace: Trace, node: OnnxNode, inputs: Values) -> list[Value] | None:
     values = [needs(one) for one in inputs]
     first = next(one for one in values if one.constant is None)
     axis = as_axis(node, node.integer("axis", 1), first.rank)
+    values = [one for one in values if one.constant is None or one.constant.size] or values
+    if len(values) == 1:
+        return values
     if any(one.constant is not None or one.rank != first.rank for one in values):
         return None
     if axis == first.batch or any(one.batch != first.batch for one in values):
@@ -174,8 +177,6 @@ def concat(trace: Trace, node: OnnxNode, inputs: Values) -> list[Value] | None:
     tensors = [one.tensor for one in parts if one.tensor is not None]
     shape = list(first.shape)
     shape[axis] = sum(one.shape[axis] for one in parts)
-    if len(parts) == 1:
-        return parts
     if 0 in shape or any(0 in one.shape for one in parts):
         return None
     for one in parts:

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -28,10 +28,9 @@ from fastcnn.exchange.onnx_functions import FUNCTIONS, Array, OnnxFileError, Onn
 from fastcnn.exchange.onnx_functions.moving import MOST_BYTES
 from fastcnn.exchange.onnx_operation import MOST_NUMBERS, OnnxOperation, Source
 from fastcnn.exchange.onnx_reading import OnnxGraph
+from fastcnn.exchange.onnx_store import LayerStore, NeedsWeights
 from fastcnn.models.graph import Graph, between
 from fastcnn.nn.layers import Flatten, Layer, Permute, Reshape, Shape, Tensor
-
-L = TypeVar("L", bound=Layer)
 
 
 class NeedsInputs(Exception):
@@ -89,28 +88,6 @@ def constant(array: Array) -> Value:
     return Value(array.shape, array.dtype, array)
 
 
-@dataclass
-class LayerStore:
-    """Layers with parameters by the value that they make, which all traces of a file share."""
-
-    layers: dict[str, Layer] = field(default_factory=dict)
-    dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype(np.float32))
-    constants: dict[int, Array] = field(default_factory=dict)
-
-    def layer(self, key: str, make: Callable[[], L], shape: Any, **arrays: Array | None) -> L:
-        """The layer of a key; at first ``make()``, built for ``shape``, with these arrays."""
-        layer = self.layers.get(key)
-        if layer is None:
-            layer = make()
-            layer.build(shape, np.random.default_rng(0), self.dtype)
-            for name, array in arrays.items():
-                if array is not None:
-                    group = layer.parameters if name in layer.parameters else layer.state
-                    group[name][...] = array.reshape(group[name].shape)
-            self.layers[key] = layer
-        return layer  # type: ignore[return-value]  # a key always names one class
-
-
 class Trace:
     """One way through the nodes of a graph, for inputs of known shapes."""
 
@@ -126,6 +103,7 @@ class Trace:
     ) -> None:
         self.graph, self.store, self.batched = graph, store, batched
         self.single = not batched or all(shape[0] == 1 for shape in shapes)
+        self.has_images = batched or all((one.shape or (0,))[:1] == (1,) for one in graph.inputs)
         self.uses = Counter(name for node in graph.nodes for name in node.inputs)
         self.uses.update(one.name for one in graph.outputs)
         self.values: dict[str, Value] = {"": constant(np.zeros(0, np.float32))}
@@ -142,7 +120,7 @@ class Trace:
         for node in graph.nodes:
             try:
                 self._node(node)
-            except (NotBatched, NeedsInputs, OnnxFileError):
+            except (NotBatched, NeedsInputs, NeedsWeights, OnnxFileError):
                 raise
             except _UNFIT as error:  # inputs that a node lacks, or of another kind
                 raise node.error(f"does not fit its inputs: {error}") from None
@@ -260,7 +238,7 @@ class Trace:
         """A value (N, C, H, W) as images (H, W, C); None if the batch is not its first axis."""
         if value.rank != 4:
             return None
-        if value.batch is None and value.shape[0] == 1 and self.single:
+        if value.batch is None and value.shape[0] == 1 and self.single and self.has_images:
             value = self.canonical(value)
             assert value.tensor is not None
             tensor = self.shaped(value.tensor, value.shape[1:])
@@ -302,6 +280,7 @@ class Trace:
                 sources.append(Source())
                 dummies.append(None)
             elif value.constant is not None:
+                self.store.check(value.constant)
                 sources.append(_constant_source(value.constant, self.store.dtype))
                 dummies.append(value.constant)
                 if sources[-1].kind == "array":

@@ -82,9 +82,10 @@ class Net:
         seed: int | None = None,
         dtype: Literal["float32", "float64"] = "float32",
         engine: str | None = None,
+        owns_layers: bool = False,
     ) -> None:
         self._ownership = Ownership()
-        copies = _copied(graph.layers)
+        copies = list(graph.layers) if owns_layers else _copied(graph.layers)
         self._graph = graph.with_layers(copies)
         self.layers: Sequence[Layer] = FixedList(copies)
         name = dtype if isinstance(dtype, str) else getattr(dtype, "name", None)
@@ -200,6 +201,9 @@ class Net:
         try:
             for i, (layer, one) in enumerate(zip(self.layers, shapes, strict=True)):
                 arrays_before = arrays_of(layer)
+                if _is_built_for(layer, one, self.dtype):
+                    layer.state = {k: np.array(v, order="C") for k, v in layer.state.items()}
+                    continue
                 layer.build(one, self.rng, self.dtype)
                 arrays = dict(arrays_of(layer))
                 for name, array in arrays_before:
@@ -649,6 +653,18 @@ def _copied(layers: Iterable[Layer]) -> list[Layer]:
                 f"layers must be such as can be copied, got {quoted(layer)}: {error}"
             ) from error
     return copies
+
+
+def _is_built_for(layer: Layer, input_shape: Any, dtype: np.dtype[Any]) -> bool:
+    """Whether a layer of fastcnn's own has all arrays for an input, so that nothing is drawn."""
+    if layer.input_shape != input_shape or type(layer).build is not Layer.build:
+        return False
+    specs = layer.parameter_specs(input_shape) | layer.state_specs(input_shape)
+    arrays = dict(arrays_of(layer))
+    return arrays.keys() == specs.keys() and all(
+        arrays[name].shape == spec.shape and arrays[name].dtype == dtype
+        for name, spec in specs.items()
+    )
 
 
 def arrays_of(layer: Layer) -> list[tuple[str, Array]]:
