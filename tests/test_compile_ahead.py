@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
@@ -19,10 +20,11 @@ from processes import environment, python
 
 import fastcnn
 from fastcnn import Sequential
+from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime import compile_ahead, kernel_cache, memory, program, rehearsal
 from fastcnn.engine.numba.runtime.compile_notice import Notice
 from fastcnn.engine.numba.runtime.rehearsal import Request
-from fastcnn.layers import Conv2D, Dense, Flatten, Layer, ReLU
+from fastcnn.layers import BatchNorm, Conv2D, Dense, Flatten, Layer, ReLU
 from fastcnn.losses import CrossEntropy
 from fastcnn.models import nets
 from fastcnn.models.execution import preparation
@@ -49,6 +51,7 @@ import sys
 import numpy as np
 from fastcnn.models import nets
 from fastcnn import Sequential
+from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime.kernel_cache import KernelCache
 
 name, *shape = sys.argv[1].split(",")
@@ -95,6 +98,34 @@ def test_a_rehearsal_changes_nothing_and_no_program_of_it_is_kept(name: str) -> 
     for array, same in zip(model.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(array, same)
     np.testing.assert_array_equal(model.predict(x), other.predict(x))
+
+
+@pytest.mark.usefixtures("nothing_is_known")
+def test_a_rehearsal_prepares_no_weights() -> None:
+    x = np.zeros((1, 3, 4, 64), np.float32)
+    layers = [Conv2D(64, 3, strides=2, padding="same"), BatchNorm(), Flatten(), Dense(3)]
+    model = Sequential(layers, x.shape[1:], seed=0)
+    executor = model._executor(model._graph)
+    assert executor is not None
+    executor.prepare_prediction([x])
+    prediction = executor._prediction
+    assert prediction is not None
+    assert prediction._prepared.size == 0
+    model.predict(x)
+    assert prediction._prepared.size > 0
+
+
+def test_a_batch_without_memory_keeps_no_other_from_its_rehearsal() -> None:
+    counts = []
+
+    def run(samples: Sequence[Array]) -> None:
+        counts.append(len(samples[0]))
+        if len(samples[0]) in (3, 7):
+            raise MemoryError
+
+    model = model_of("article")
+    preparation.rehearsed(model.layers, run, [np.zeros((3, 28, 28, 1), np.float32)])
+    assert counts == [3, *(n for n in preparation.COUNTS if n != 3)]
 
 
 @pytest.mark.usefixtures("nothing_is_known")
@@ -289,6 +320,7 @@ MEMORY = """
 from pathlib import Path
 from fastcnn.models import nets
 from fastcnn import Sequential
+from fastcnn.core.arguments import Array
 from fastcnn.models.execution import preparation
 
 preparation.is_recorded = lambda net: False
@@ -334,6 +366,7 @@ import os, sys
 import numpy as np
 from fastcnn.models import nets
 from fastcnn import Sequential
+from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime import compile_ahead
 
 started = []
@@ -380,6 +413,7 @@ import sys
 import numpy as np
 from fastcnn.models import nets
 from fastcnn import Sequential
+from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime import compile_ahead
 
 real = compile_ahead._start_helper

@@ -106,6 +106,17 @@ _CLASSES = 8  # a power of two, so that the mean of squares over outputs is exac
 _TAPS = 3  # taps of a filter that are not 0, in exact nets
 _FUNCTION = 21  # roundings that count for an exponential and the function around it
 _MOVE = 8  # roundings by which parameters are changed
+# Layers that move numbers, or leave some out.
+_MOVES = (
+    Cropping2D,
+    DepthToSpace,
+    Flatten,
+    GlobalMaxPool2D,
+    Permute,
+    ReLU,
+    Reshape,
+    ZeroPadding2D,
+)
 
 
 Data = tuple[list[Array], list[Array], Array | None]
@@ -653,7 +664,9 @@ def _of_layer(
         )
         window = g_pool.kh * g_pool.kw + 1
         return window if isinstance(layer, AvgPool2D) else 0, window, 0
-    return 0, 0, 0  # the layer moves numbers, or leaves some out
+    if isinstance(layer, _MOVES):
+        return 0, 0, 0
+    raise NotImplementedError(f"the roundings of {layer!r} are not known")
 
 
 def _of_row(layers: Sequence[Layer], shape: Shape, samples: int) -> list[tuple[int, int, int]]:

@@ -118,9 +118,11 @@ class Prediction:
             (one,) = section.layers
             yield f"by its own forward: {one.layer!r}, an operation of its own"
             return
-        to = PredictionList(1, self._zeros, self._weights, self._prepared)
+        prepared = Prepared(self._zeros, self._weights.watch.version)
+        to = PredictionList(1, self._zeros, self._weights, prepared)
         lines: list[str] = []
-        places = {value: Operand(EDGES, 0) for value in section.inputs}
+        edges = dict.fromkeys((*section.inputs, *section.outputs))
+        places = {value: Operand(EDGES + i, 0) for i, value in enumerate(edges)}
         for one, first in self._write(section, to, places):
             lines.append("  " + " + ".join(map(repr, one.members)))
             if why := reason(one, self._dtype):
@@ -137,7 +139,7 @@ class Prediction:
         turns, arena = to.finished()
         yield (
             f"one program of {len(turns.works)} steps, which the threads share one by one; arena "
-            f"{_bytes(arena)} for a sample, and {_bytes(self._prepared.size)} made of the weights "
+            f"{_bytes(arena)} for a sample, and {_bytes(prepared.size)} made of the weights "
             f"once"
         )
         yield from lines
@@ -213,11 +215,14 @@ class Prediction:
         are_bytes = tuple(array.itemsize == 1 for array in ends[: len(section.inputs)])
         bases = arrays.allocate((EDGES + len(ends),), np.int64)
         bases[0], parts = 0, range(0, count, at_once)
+        prepared = self._prepared
+        if rehearsal.active and rehearsal.rehearsing():  # its entries would stay for ever
+            prepared = Prepared(self._zeros, self._weights.watch.version)
         programs = {
-            n: self._program(number, section, n, are_bytes, softmax)
+            n: self._program(number, section, n, are_bytes, softmax, prepared)
             for n in {min(at_once, count - first) for first in parts}
         }
-        version = self._prepared.newest()  # after all programs have asked for their entries
+        version = prepared.newest()  # after all programs have asked for their entries
         if not version.finite:
             return False
         for first in parts:
@@ -234,22 +239,35 @@ class Prediction:
         return True
 
     def _program(
-        self, number: int, section: Section, n: int, are_bytes: tuple[bool, ...], softmax: bool
+        self,
+        number: int,
+        section: Section,
+        n: int,
+        are_bytes: tuple[bool, ...],
+        softmax: bool,
+        prepared: Prepared,
     ) -> _Program:
         key = number, n, are_bytes, softmax, get_num_threads()
-        if rehearsal.active and rehearsal.rehearsing():
-            return self._made(section, n, are_bytes, softmax)
+        if prepared is not self._prepared:
+            return self._made(section, n, are_bytes, softmax, prepared)
         program = self._programs.get(key)
         if program is None:
             if len(self._programs) >= _PROGRAMS * len(self.sections):
                 self._programs.clear()
-            program = self._programs[key] = self._made(section, n, are_bytes, softmax)
+            program = self._programs[key] = self._made(
+                section, n, are_bytes, softmax, prepared
+            )
         return program
 
     def _made(
-        self, section: Section, n: int, are_bytes: tuple[bool, ...], softmax: bool
+        self,
+        section: Section,
+        n: int,
+        are_bytes: tuple[bool, ...],
+        softmax: bool,
+        prepared: Prepared,
     ) -> _Program:
-        to = PredictionList(n, self._zeros, self._weights, self._prepared)
+        to = PredictionList(n, self._zeros, self._weights, prepared)
         places: dict[int, Operand] = {}
         for i, (value, is_bytes) in enumerate(zip(section.inputs, are_bytes, strict=True)):
             places[value] = Operand(EDGES + i, 0)

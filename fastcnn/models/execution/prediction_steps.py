@@ -259,7 +259,7 @@ def _transformed(f: Fused, plan: winograd_plan.WinogradPlan, to: PredictionList)
         # The launch reads filters and writes them transformed; it does not use the other operands.
         unused = filters
         operands = unused, filters, unused, unused, unused, unused, place, unused
-        _launch(plan, stage._replace(shares=1), operands, steps_of)
+        _launch(plan, stage, operands, steps_of)
 
     # Images of other sizes, which a shared layer has, may be cut into other squares.
     key = "filters", id(f.layer), plan.partition.squares.side

@@ -30,10 +30,10 @@ from fastcnn.nn.layers import Layer, Residual, repr_without_name
 
 # Batch sizes between which the choice of kernels was seen to change, and some beyond them.
 COUNTS = (*range(1, 11), 12, 16, 17, 24, 28, 32, 48, 64, 100, 128, 200, 256, 320, 512)
-# Bytes of one layer's activations, at most, in a batch that is rehearsed; more for the first few
-# batch sizes, because they decide most choices and large images would allow none of them. Zeros
-# take memory only where NumPy writes to them, so a rehearsal takes less than 100 MB.
-_FEW, _MOST_OF_FEW, _MOST = 10, 1 << 27, 1 << 25
+# Zeros take memory only where NumPy writes to them, so a rehearsal takes less than 100 MB.
+_FEW = 10  # batches of at most so many samples are small; they decide most choices
+_MOST_OF_FEW = 1 << 27  # bytes of one layer's activations, at most, in a small batch
+_MOST = 1 << 25  # the same in a larger batch
 
 Purpose = Literal["predict", "train", "train on rows"]
 """Training on rows is that on targets of two or more axes, such as rows of probabilities."""
@@ -94,7 +94,7 @@ def prepare(
 def rehearsed(
     layers: Sequence[Layer], run: Callable[[Sequence[Array]], object], like: Sequence[Array]
 ) -> list[Request]:
-    """The kernels that ``run`` needs for so many samples as there are, then for other batches.
+    """The kernels that ``run`` needs for ``len(like[0])`` samples, then for batches of other sizes.
 
     Batches for which there is no memory are left out.
     """
@@ -107,9 +107,9 @@ def rehearsed(
 
     def rehearse() -> None:
         with rehearsal() as requests, np.errstate(all="ignore"):
-            with suppress(MemoryError):
-                for count in counts:
-                    go_on()
+            for count in counts:
+                go_on()
+                with suppress(MemoryError):
                     run([np.zeros((count, *one.shape[1:]), one.dtype) for one in like])
             request_driver()
             result.extend(requests.values())

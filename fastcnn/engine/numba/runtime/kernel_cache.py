@@ -49,7 +49,6 @@ from fastcnn.engine.numba.runtime.code_key import (
     code_key,
     constants,
     source_stamp,
-    version_stamp,
 )
 from fastcnn.engine.numba.runtime.compile_turn import is_taken, turn
 from fastcnn.engine.numba.runtime.types import Context, Types
@@ -190,7 +189,7 @@ class KernelCache(NumbaCache):  # type: ignore[misc]
         name = repr((constants(self._function), sig, sorted(self._fastmath), target.magic_tuple()))
         file_name = f"{self._name}-{sha256(name.encode()).hexdigest()[:32]}.nbc"
         key = code_key(self._function, sig, self._fastmath, target)
-        return file_name, sha256(f"{version_stamp()}\0{key}".encode()).digest()
+        return file_name, sha256(key.encode()).digest()
 
 
 def _packed(result: CompileResult) -> bytes:
@@ -264,12 +263,15 @@ def _write(path: Path, stamp: bytes, packed: bytes) -> None:
     name = None
     try:
         name = str(path.with_name(f"{path.stem}.{token_hex(8)}.tmp"))
-        # Other users may read the file, as far as the umask allows, and run its code.
+        # As for any new file, the umask decides which other users may read it and load its code.
         handle = os.open(name, _NEW, 0o666)
         with os.fdopen(handle, "wb") as file:
             file.write(stamp + sha256(packed).digest() + packed)
         os.replace(name, path)
+        name = None
     except OSError:  # the disk is full, or the folder gone
+        pass
+    finally:
         if name is not None:
             with suppress(OSError):
                 os.unlink(name)
