@@ -61,7 +61,9 @@ def test_a_file_that_is_not_written_at_once_is_found(
                 file.flush()
 
     monkeypatch.setattr(fastcnn.train.checkpoint, "write_whole", write_in_place)
-    assert kill_saving.kills(tmp_path / "model.safetensors", times=15) != []
+    path = tmp_path / "model.safetensors"
+    # A child that starts slowly may be killed before it writes, so there are several rounds.
+    assert any(kill_saving.kills(path, times=15, seed=seed) for seed in range(8))
 
 
 @pytest.mark.skipif(not LINUX, reason="no /proc on this system")
