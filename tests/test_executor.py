@@ -829,13 +829,13 @@ def test_models_say_how_they_run() -> None:
 
 @pytest.mark.usefixtures("no_way_out")
 def test_a_large_dense_layer_takes_the_images_before_it_as_they_are() -> None:
-    layers = [Conv2D(4, (5, 4), padding="same"), Tanh(), Flatten(), Dense(160), Dense(3)]
+    layers = [Conv2D(4, (5, 4), padding="same"), Tanh(), Flatten(), Flatten(), Dense(160), Dense(3)]
     model, plain = (
         Sequential(copy.deepcopy(layers), (11, 15, 50), seed=0, engine=engine)
         for engine in (None, "numba")
     )
     assert model.explain().splitlines()[-2:] == [
-        "alone: Flatten(), Dense(160), its weights are passed over once for the batch",
+        "alone: Flatten(), Flatten(), Dense(160), its weights are passed over once for the batch",
         "compiled together: Dense(3)",
     ]
     rng = np.random.default_rng(2)

@@ -39,6 +39,15 @@ def test_a_copy_trains_like_its_model_and_leaves_it_alone(
     np.testing.assert_array_equal(copied(model).predict(x), model.predict(x))
 
 
+def test_a_copy_of_a_model_without_shapes_draws_what_the_model_draws_later() -> None:
+    model = Sequential([Dense(3)], seed=0)
+    state, x = model.__getstate__(), np.ones((2, 4), np.float32)
+    expected = model.predict(x)  # it draws the weights, before the state is copied
+    other = Sequential.__new__(Sequential)
+    other.__setstate__(copy.deepcopy(state))
+    np.testing.assert_array_equal(other.predict(x), expected)
+
+
 def test_a_model_without_shapes_can_be_copied() -> None:
     other = copy.deepcopy(Sequential([Dense(3)], seed=0))
     assert other.predict(np.ones((2, 4), np.float32)).shape == (2, 3)

@@ -13,6 +13,8 @@ from graphs import near, same_bits
 import fastcnn
 from fastcnn import Input, Model, layers
 from fastcnn.core.arguments import Array
+from fastcnn.engine.numba.dense import chooser as dense_chooser
+from fastcnn.engine.numba.dense import large
 from fastcnn.engine.numba.runtime import arrays, memory, program, rehearsal
 from fastcnn.layers import (
     ELU,
@@ -62,7 +64,7 @@ from fastcnn.layers import (
     ZeroPadding2D,
 )
 from fastcnn.models import layer_by_layer
-from fastcnn.models.execution import prediction
+from fastcnn.models.execution import prediction, turn_list
 from fastcnn.models.execution.prediction import Prediction
 from fastcnn.models.execution.prediction_steps import STEPS
 from fastcnn.nn.layers import Tensor
@@ -282,6 +284,49 @@ def test_gates_are_repeated_over_the_pixels(
     ]
     one = check(model_of(inputs, outputs), monkeypatch)
     assert one.explain().count("over its input") >= 3
+
+
+def test_steps_write_into_their_rooms_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the rooms of an arena lie gaps, which stay as they were."""
+    gap, gaps, arenas = 1 << 14, list[int](), list[Array]()
+    allocate = arrays.allocate
+
+    def apart(rooms: list[Any]) -> tuple[list[int], int]:
+        places = [sum(room.size + gap for room in rooms[:i]) for i in range(len(rooms))]
+        gaps.extend(place + room.size for place, room in zip(places, rooms, strict=True))
+        return places, sum(room.size + gap for room in rooms)
+
+    def recorded(shape: tuple[int, ...], dtype: Any) -> Array:
+        array = allocate(shape, dtype)
+        if array.dtype == np.uint8:
+            arenas.append(array)
+        return array
+
+    monkeypatch.setattr(turn_list, "placed", apart)
+    monkeypatch.setattr(arrays, "allocate", recorded)
+    inputs = Input((4, 5, 18))
+    gate = Reshape((1, 1, 18))(Sigmoid()(GlobalAvgPool2D()(inputs)))
+    rows = Sigmoid()(AvgPool2D((1, 5))(inputs))
+    model = model_of(inputs, [Multiply()([gate, rows, Tanh()(inputs)])])
+    x = draw(model, 3)
+    same_bits(predicting(model).run([x]), layer_by_layer.forward(model._graph, [x], "numba"))
+    (arena,) = (array for array in arenas if array.size == gaps[-1] + gap)
+    assert len(gaps) >= 4
+    assert all((arena[first : first + gap] == 255).all() for first in gaps)
+
+
+def test_a_large_dense_layer_runs_in_parts_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"CACHE_BYTES": 0, "ROWS": 8, "_SCRATCH": 1}.items():
+        monkeypatch.setattr(large, name, value)
+    inputs = Input((11,))
+    model = model_of(inputs, [Dense(130, activation="relu")(inputs)])
+    for choices in (large.plans_of, dense_chooser.forward_decision):
+        choices.cache_clear()
+    x = draw(model, 2 * large.plans_of(40, 11, 130, 4).product.samples + 1)
+    one = predicting(model)
+    same_bits(one.run([x]), layer_by_layer.forward(model._graph, [x], "numba"))
+    (program,) = one._programs.values()
+    assert program.turns.works.size == 6, "three parts, each of products and their sums"
 
 
 def test_outputs_and_inputs_are_not_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -386,6 +386,25 @@ def test_a_version_stays_as_long_as_nobody_can_have_written() -> None:
     assert watch.version() != watch.version()
 
 
+def test_an_array_of_an_interrupt_is_watched_too() -> None:
+    """Somebody else asks for the array while it is handed out, and holds what comes."""
+    held: list[Array] = []
+
+    class Late(Watch):
+        def hand_out(self, array: Array) -> None:
+            if not held:
+                held.append(array)  # no request of its own begins in this one
+                held.append(arrays["a"])
+                versions = [self.version() for _ in range(3)]
+                assert len(set(versions)) == 3, "as long as somebody has the array"
+            super().hand_out(array)
+
+    arrays = arrays_of(Late())
+    held.append(arrays["a"])
+    assert arrays.watch.version() != arrays.watch.version()
+    assert len(held) == 3
+
+
 class Interrupted(Watch):
     """A watch in whose look at the arrays something else comes in between, once."""
 

@@ -166,7 +166,8 @@ def _units(
 ) -> list[tuple[CompiledSegment | LoneLayer, int, int]]:
     """The layers as segments and lone layers, each with its first layer and the one after its last.
 
-    A lone convolution has its ReLU and max-pooling with it, a lone dense layer the Flatten before.
+    A lone convolution has its ReLU and max-pooling with it, a lone dense layer each
+    Flatten before it.
     """
     dtype, i = weights.parameters.dtype, 0
     units: list[tuple[CompiledSegment | LoneLayer, int, int]] = []
@@ -181,8 +182,7 @@ def _units(
             units.append((CompiledSegment(row, weights, needs_dx=i > first), i, end))
             i = end
             continue
-        flattens_before = len(row) == 1 and end < len(layers) and type(layers[end]) is Dense
-        at = end if flattens_before else i
+        at = end if end < len(layers) and type(layers[end]) is Dense else i
         last = stage_end(layers, at)
         reason = stands_alone(layers[at], dtype) or "nothing to compile"
         kind, needs_dx = lone_kind(layers[at]), at > first

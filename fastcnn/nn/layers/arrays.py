@@ -48,10 +48,6 @@ class Watch:
         self._handed[number] = ref(array)
         self._touched = number
 
-    def touch(self) -> None:
-        """Note that somebody got an array that was handed out before."""
-        self._touched = next(self._numbers)
-
     def version(self) -> int:
         """A number that differs from earlier ones if any value may have changed since."""
         touched = self._touched
@@ -127,10 +123,9 @@ class Arrays(dict[str, Array]):
         # Another shape or dtype: the user has set it in place.
         if array is None or array.shape != own.shape or array.dtype != own.dtype:
             array = np.asarray(_Memory(own))
-            self._handed[name] = ref(array)
+            # The watch comes first: whoever interrupts these steps may get the same array.
             self.watch.hand_out(array)
-        else:
-            self.watch.touch()
+            self._handed[name] = ref(array)
         return array
 
     def __iter__(self) -> Any:
