@@ -113,7 +113,7 @@ def _conv2d(trace: Trace, node: OnnxNode, x: Value, w: Array, b: Array | None) -
         padding = "valid"
     options: dict[str, Any] = {
         "strides": g.strides, "padding": padding, "dilation": g.dilations,
-        "use_bias": b is not None, "kernel_initializer": "zeros",
+        "use_bias": b is not None,
     }  # fmt: skip
     depthwise = groups > 1 and groups == x.shape[1]
 
@@ -162,8 +162,8 @@ def _transposed(trace: Trace, node: OnnxNode, x: Value, w: Array, b: Array | Non
         return Conv2DTranspose(
             oc, _pair(g.kernel), strides=_pair(g.strides),
             padding=((g.before[0], g.after[0]), (g.before[1], g.after[1])),
-            output_padding=(g.extra[0], g.extra[1]), dilation=_pair(g.dilations), groups=groups,
-            use_bias=b is not None, kernel_initializer="zeros",
+            output_padding=_pair(g.extra) if any(g.extra) else None,
+            dilation=_pair(g.dilations), groups=groups, use_bias=b is not None,
         )  # fmt: skip
 
     try:
@@ -223,7 +223,8 @@ def _pooled(trace: Trace, node: OnnxNode, g: windows.Windows, tensor: Tensor) ->
     pads = ((before[0], after[0]), (before[1], after[1]))
     padding: Any = pads if any(map(any, pads)) else "valid"
     kind = AvgPool2D if averages else MaxPool2D
-    layer = kind(_pair(g.kernel), strides=_pair(g.strides), padding=padding)
+    strides = None if g.strides == g.kernel else _pair(g.strides)
+    layer = kind(_pair(g.kernel), strides=strides, padding=padding)
     if layer.infer(tensor.shape)[:2] != g.out:
         return None
     return trace.call(layer, tensor)

@@ -270,7 +270,7 @@ def _scaled(trace: Trace, node: OnnxNode, x: Value, scale: Array, offset: Array)
     image = (1, 1, channels) if len(x.tensor.shape) == 1 else as_image(x.tensor.shape)
     layer = trace.store.layer(
         node.outputs[0],
-        lambda: DepthwiseConv2D(1, use_bias=use_bias, kernel_initializer="zeros"),
+        lambda: DepthwiseConv2D(1, use_bias=use_bias),
         image,
         w=scale,
         **({"b": offset} if use_bias else {}),

@@ -61,7 +61,7 @@ def _dense(trace: Trace, node: OnnxNode, x: Value, w: Array, b: Array | None) ->
     assert x.tensor is not None
     assert x.batch is not None
     layer = trace.store.layer(
-        key, lambda: Dense(units, use_bias=b is not None, kernel_initializer="zeros"),
+        key, lambda: Dense(units, use_bias=b is not None),
         x.tensor.shape, w=w, b=b,
     )  # fmt: skip
     shape = (x.shape[x.batch], units)
@@ -124,7 +124,7 @@ def _times(trace: Trace, node: OnnxNode, x: Value, w: Array, b: Array | None) ->
     image = as_image(value.tensor.shape) if len(value.tensor.shape) > 1 else (1, 1, w.shape[0])
     layer = trace.store.layer(
         node.outputs[0],
-        lambda: Conv2D(w.shape[1], 1, use_bias=b is not None, kernel_initializer="zeros"),
+        lambda: Conv2D(w.shape[1], 1, use_bias=b is not None),
         image, w=w, b=b,
     )  # fmt: skip
     pixels = trace.call(layer, trace.shaped(value.tensor, image))

@@ -215,11 +215,16 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "replace")
 
 
+def _number(single: float) -> float:
+    """The shortest number that a float32 stands for, such as 0.001."""
+    return float(str(np.float32(single)))
+
+
 _READERS: dict[int, Any] = {
-    1: lambda a: float(a.f),
+    1: lambda a: _number(a.f),
     2: lambda a: int(a.i),
     3: lambda a: _text(a.s),
-    6: lambda a: [float(one) for one in a.floats],
+    6: lambda a: [_number(one) for one in a.floats],
     7: lambda a: [int(one) for one in a.ints],
     8: lambda a: [_text(one) for one in a.strings],
 }

@@ -185,7 +185,8 @@ def concat(trace: Trace, node: OnnxNode, inputs: Values) -> list[Value] | None:
             or one.shape[axis + 1 :] != first.shape[axis + 1 :]
         ):
             raise node.error(f"inputs of shapes {[v.shape for v in values]} do not fit each other")
-    tensor = trace.call(Concatenate(first.place(axis) + 1), *tensors)
+    place = first.place(axis) + 1
+    tensor = trace.call(Concatenate(-1 if place == len(first.axes) else place), *tensors)
     return [Value(tuple(shape), first.dtype, None, tensor, first.axes, first.batch)]
 
 

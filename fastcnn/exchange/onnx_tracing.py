@@ -195,6 +195,8 @@ class Trace:
     def shaped(self, tensor: Tensor, shape: Shape) -> Tensor:
         """The same numbers in another shape; () is stored as (1,)."""
         shape = shape or (1,)
+        while isinstance(tensor.layer, Flatten | Reshape):  # which move no number
+            (tensor,) = tensor.inputs
         if tensor.shape == shape:
             return tensor
         layer: Layer = Flatten() if len(shape) == 1 else Reshape(shape)
