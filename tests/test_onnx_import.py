@@ -25,7 +25,7 @@ OPERATORS = (
     "Concat", "Split", "Slice", "Pad", "Resize", "Upsample", "DepthToSpace", "Reshape", "Flatten",
     "Transpose", "Squeeze", "Unsqueeze", "ReduceMean", "ReduceSum", "ReduceMax", "LRN", "Constant",
     "ConstantOfShape", "Identity", "Dropout", "Shape", "Gather", "Cast", "Range", "Expand", "Where",
-    "Equal",
+    "Equal", "RNN", "GRU", "LSTM", "QuantizeLinear", "DequantizeLinear",
 )  # fmt: skip
 
 SKIPPED = {
@@ -39,7 +39,10 @@ SKIPPED = {
     "identity_opt": "optional tensors",
 }
 """Cases of what is no prediction, or no tensor of numbers: they are refused, with a reason."""
-NARROW = ("FLOAT8", "FLOAT4", "INT4", "INT2")
+NARROW = (
+    "FLOAT8", "FLOAT4", "INT4", "INT2", "e4m3fn", "e5m2", "float4e2m1", "linear_int4",
+    "linear_uint4", "linear_int2", "linear_uint2",
+)  # fmt: skip
 """Element types of less than 16 bits, which NumPy lacks; casts from and to them are refused."""
 
 
@@ -221,6 +224,36 @@ def test_attention_with_the_batch_in_the_middle(tmp_path: Path) -> None:
     for n in (1, 4):
         x = normal(n, 5, 6, seed=n)
         np.testing.assert_allclose(model.predict(x), reference(path, x=x)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("operator", ["RNN", "GRU", "LSTM"])
+def test_recurrent_operators_with_the_batch_in_the_middle(operator: str, tmp_path: Path) -> None:
+    """The states have the batch that the exporter reads from the shape of the input."""
+    gates = {"RNN": 1, "GRU": 3, "LSTM": 4}[operator]
+    nodes = [
+        node("Transpose", "x", "t", perm=[1, 0, 2]), node("Shape", "x", "s"),
+        node("Slice", "s zero one", "n"), node("Concat", "d n u", "sizes", axis=0),
+        node("Expand", "h sizes", "states"),
+        node(operator, "t w r b", "o last", direction="bidirectional", hidden_size=4),
+        node("Transpose", "o", "p", perm=[2, 0, 1, 3]), node("Reshape", "p flat", "f"),
+        node("Transpose", "last", "q", perm=[1, 0, 2]), node("Reshape", "q flat", "g"),
+        node("Concat", "f g", "y", axis=1),
+    ]  # fmt: skip
+    nodes[5].input[:] = ["t", "w", "r", "b", "", "states"]
+    path = write(
+        tmp_path / "recurrent.onnx", nodes, {"x": ["N", 5, 6]}, ["y"],
+        {
+            "w": normal(2, gates * 4, 6), "r": normal(2, gates * 4, 4), "b": normal(2, gates * 8),
+            "h": normal(2, 1, 4), "zero": np.array([0]), "one": np.array([1]),
+            "d": np.array([2]), "u": np.array([4]), "flat": np.array([0, -1]),
+        },
+    )  # fmt: skip
+    model = fastcnn.load_onnx(path)
+    model.engine = "im2col"
+    for n in (1, 3):
+        x = normal(n, 5, 6, seed=n)
+        np.testing.assert_allclose(model.predict(x), reference(path, x=x)[0], rtol=1e-4, atol=1e-5)
+    assert model.input_shape == (5, 6)  # of a sample, because nothing mixes samples
 
 
 ONE = {"one": np.float32(1), "two": np.float32(2), "three": np.float32(3), "six": np.float32(6)}

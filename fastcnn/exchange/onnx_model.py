@@ -143,6 +143,7 @@ class OnnxModel(Model):
         """The layers for inputs of these shapes, of which some are known by name."""
         lead = {shape[0] for shape in shapes if shape}
         can_batch = not self._whole and len(lead) == 1 and all(shapes) and 0 not in lead
+        self._whole |= first and not can_batch
         if can_batch:
             try:
                 return self._trace(shapes, arrays or {}, batched=True)

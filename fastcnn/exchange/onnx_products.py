@@ -12,7 +12,7 @@ from fastcnn.exchange.onnx_functions import Array, OnnxNode
 from fastcnn.exchange.onnx_functions.reductions import softmax_axis
 from fastcnn.exchange.onnx_numbers import as_image
 from fastcnn.exchange.onnx_shapes import in_shape
-from fastcnn.exchange.onnx_tracing import NotBatched, Trace, Value, emits, known, needs
+from fastcnn.exchange.onnx_tracing import NotBatched, Trace, Value, constant, emits, known, needs
 from fastcnn.nn.layers import Conv2D, Dense, Softmax
 
 Values = Sequence[Value | None]
@@ -177,3 +177,58 @@ def arg_extreme(trace: Trace, node: OnnxNode, inputs: Values) -> list[Value] | N
         raise NotBatched
     gone = not node.integer("keepdims", 1) and axis < x.batch
     return trace.operation(node, [x], batch=x.batch - gone)
+
+
+@emits("RNN", "GRU", "LSTM")
+def recurrent(trace: Trace, node: OnnxNode, inputs: Values) -> list[Value] | None:
+    """A recurrent operator, one for each output, because the batch has another axis in each."""
+    x = trace.plain(needs(inputs[0]))
+    if x.batch is None:
+        return None
+    first = node.integer("layout", 0)
+    if x.batch != (0 if first else 1):
+        raise NotBatched
+    values = [x, *inputs[1:]]
+    for i, one in enumerate(values[1:], 1):
+        if i < 4 and one is not None and one.constant is None:
+            raise NotBatched
+        if i == 4 and one is not None:
+            raise NotBatched  # lengths of the samples
+        if i in (5, 6) and one is not None and one.constant is not None:
+            values[i] = constant(_of_one_sample(one.constant, 0 if first else 1))
+        elif i in (5, 6) and one is not None and one.batch != x.batch:
+            raise NotBatched
+    places = (0, 0, 0) if first else (2, 1, 1)
+    results = []
+    for i, name in enumerate(node.outputs):
+        only = replace_outputs(node, i)
+        taken = name and trace.uses[name]
+        output = trace.operation(only, values, batch=places[i])[i] if taken else None
+        results.append(constant(np.zeros(0)) if output is None else output)
+    return results
+
+
+def replace_outputs(node: OnnxNode, i: int) -> OnnxNode:
+    """The node with only one of its outputs."""
+    outputs = tuple(name if k == i else "" for k, name in enumerate(node.outputs))
+    return OnnxNode(node.operator, node.name, node.inputs, outputs, node.attributes, node.opset)
+
+
+def _of_one_sample(states: Array, axis: int) -> Array:
+    """States that are equal for all samples, as those of one sample."""
+    own = states.take([0], axis) if states.ndim > axis and states.shape[axis] else states
+    if not np.array_equal(np.broadcast_to(own, states.shape), states):
+        raise NotBatched
+    return own
+
+
+@emits("QuantizeLinear", "DequantizeLinear")
+def quantisation(trace: Trace, node: OnnxNode, inputs: Values) -> list[Value] | None:
+    """A quantisation with constant scales, of numbers in the order in which they lie."""
+    x = trace.plain(needs(inputs[0]))
+    if any(one is not None and one.constant is None for one in inputs[1:]):
+        return None
+    scale = needs(inputs[1])
+    if scale.constant is not None and scale.constant.size == 1:
+        return [trace.operation(node, [x, *inputs[1:]], batch=x.batch, free_layout=True)[0]]
+    return None if x.batch is None else trace.operation(node, [x, *inputs[1:]], batch=x.batch)

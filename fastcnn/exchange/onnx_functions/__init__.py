@@ -4,7 +4,15 @@ They fold constants and the arithmetic on shapes, and compute what no layer of f
 function takes its node and an array for each input of the node.
 """
 
-from fastcnn.exchange.onnx_functions import elementwise, moving, reductions, resizing, windows
+from fastcnn.exchange.onnx_functions import (
+    elementwise,
+    moving,
+    quantised,
+    recurrent,
+    reductions,
+    resizing,
+    windows,
+)
 from fastcnn.exchange.onnx_functions.nodes import FUNCTIONS, Array, OnnxFileError, OnnxNode
 
 __all__ = [
@@ -14,6 +22,8 @@ __all__ = [
     "OnnxNode",
     "elementwise",
     "moving",
+    "quantised",
+    "recurrent",
     "reductions",
     "resizing",
     "windows",
