@@ -96,6 +96,7 @@ from fastcnn.version import __version__
 if TYPE_CHECKING:
     from fastcnn.data.augmentation import Augment
     from fastcnn.data.datasets import load_mnist
+    from fastcnn.data.image_sets import ImageSet, load_images
     from fastcnn.data.picture_folders import load_pictures
     from fastcnn.data.pixel_scaling import Scaling
     from fastcnn.data.preparation import Preparation
@@ -120,6 +121,7 @@ _LATER = {
     "Augment": ("fastcnn.data.augmentation", "Augment"),
     "CNNClassifier": ("fastcnn.estimator.classifier", "CNNClassifier"),
     "Callback": ("fastcnn.train.callbacks", "Callback"),
+    "ImageSet": ("fastcnn.data.image_sets", "ImageSet"),
     "Input": ("fastcnn.nn.layers", "Input"),
     "InputWarning": ("fastcnn.data.scaling", "InputWarning"),
     "History": ("fastcnn.train.progress", "History"),
@@ -135,6 +137,7 @@ _LATER = {
     "compare": ("fastcnn.proof", "compare"),
     "layers": ("fastcnn.layers", None),
     "load_model": ("fastcnn.models.sequential", "load_model"),
+    "load_images": ("fastcnn.data.image_sets", "load_images"),
     "load_mnist": ("fastcnn.data.datasets", "load_mnist"),
     "load_onnx": ("fastcnn.exchange.onnx_import", "load_onnx"),
     "load_weights": ("fastcnn.exchange.weights", "load_weights"),
@@ -153,6 +156,7 @@ __all__ = [
     "CNNClassifier",
     "Callback",
     "History",
+    "ImageSet",
     "Input",
     "InputWarning",
     "Model",
@@ -214,6 +218,7 @@ __all__ = [
     "layers",
     "leaky_relu",
     "leaky_relu_backward",
+    "load_images",
     "load_mnist",
     "load_model",
     "load_onnx",

@@ -293,7 +293,7 @@ def test_bad_arguments_are_one_line(data: str, model: str, tmp_path: Path) -> No
         (["evaluate", __file__], f"{__file__} cannot be loaded: "),
         (["predict", __file__, "a.png"], f"{__file__} cannot be loaded: "),
         (["predict", model, str(tmp_path / "a.png")], f"{tmp_path / 'a.png'}: No such file"),
-        (["predict", model, model], f"{model} is no PNG or JPEG file"),
+        (["predict", model, model], f"{model} is no PNG, JPEG, GIF, BMP or WebP file"),
         (["train", "--save", "a.onnx"], "--save must be a .safetensors file, which `fastcnn conv"),
         (["show", str(other)], f"{other} cannot be loaded: it is a picture, no model"),
     ]
@@ -367,7 +367,7 @@ def test_predict_reads_the_others_where_one_is_damaged(model: str, tmp_path: Pat
     bad.write_bytes(b"hello")
     done = CliRunner().invoke(app, ["predict", model, str(bad), str(good), "--json"])
     assert done.exit_code == 2
-    assert done.stderr == f"fastcnn: {bad} is no PNG or JPEG file\n"
+    assert done.stderr == f"fastcnn: {bad} is no PNG, JPEG, GIF, BMP or WebP file\n"
     assert len(json.loads(done.stdout)) == 1
 
 

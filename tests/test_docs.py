@@ -36,6 +36,15 @@ def test_examples_of_the_readme() -> None:
         assert not failed, "".join(report)
 
 
+@pytest.mark.parametrize("page", ["own-images"])
+def test_examples_of_the_page(page: str) -> None:
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    path = str(ROOT / "docs" / f"{page}.md")
+    result = doctest.testfile(path, module_relative=False, optionflags=flags)
+    assert result.attempted
+    assert not result.failed
+
+
 def test_readme_has_one_line_to_see_it_run_and_one_to_test_it() -> None:
     lines = [line for block in blocks(README, "bash") for line in block.splitlines()]
     install = "python3 -m venv .venv && .venv/bin/pip install -q "

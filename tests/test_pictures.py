@@ -172,9 +172,9 @@ def test_hostile_files_are_refused_with_their_name(tmp_path: Path, digits: Any) 
         "text.png": (text, "is damaged: "),
         "truncated.png": (whole[: len(whole) // 2], "is damaged: "),
         "header.png": (whole[:20], "is (damaged|no PNG)"),
-        "empty.png": (b"", "is no PNG or JPEG file"),
-        "text.txt": (b"hello", "is no PNG or JPEG file"),
-        "gif.png": (b"GIF89a" + bytes(100), "is no PNG or JPEG file"),
+        "empty.png": (b"", "is no PNG, JPEG, GIF, BMP or WebP file"),
+        "text.txt": (b"hello", "is no PNG, JPEG, GIF, BMP or WebP file"),
+        "gif.png": (b"GIF89a" + bytes(100), "is no PNG, JPEG, GIF, BMP or WebP file"),
         "broken.png": (whole[:60] + bytes(40) + whole[100:], "is damaged: "),
     }
     for name, (contents, message) in cases.items():

@@ -16,14 +16,24 @@ Model = Annotated[
 ]
 
 
-def evaluate(model: Model, data: Data = None, as_json: AsJson = False) -> None:
-    """Test a saved model on a data set's test images.
+def evaluate(
+    model: Model,
+    data: Data = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="All pictures of a folder, which has one for each class."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Test a saved model on a data set's test images, or on your own pictures.
 
     The output shows the loss, the accuracy, and for each class the number of recognised images
     and the most frequent wrong prediction.
     """
     with plain_errors():
-        result = _evaluation(model, data)
+        result = _evaluation(model, data, images)
         if as_json:
             from json import dumps
 
@@ -45,7 +55,7 @@ def evaluate(model: Model, data: Data = None, as_json: AsJson = False) -> None:
             typer.echo(line + also)
 
 
-def _evaluation(path: Path, data: Path | None) -> dict[str, Any]:
+def _evaluation(path: Path, data: Path | None, pictures: Path | None) -> dict[str, Any]:
     import numpy as np
 
     from fastcnn.cli.compiling import compile_kernels
@@ -55,11 +65,16 @@ def _evaluation(path: Path, data: Path | None) -> dict[str, Any]:
 
     model = open_model(path)
     compile_kernels(model, training=False)
-    folder = default_folder() if data is None else data
     shape = only_input(model)
-    # Pictures are scaled like the pictures of the training.
-    size = shape[:2] if len(shape) == 3 and form_of(folder) == "pictures" else None
-    images, labels = load_dataset(folder, size).test
+    if pictures is not None:
+        if data is not None:
+            raise ValueError("--images and --data cannot be given together")
+        images, labels = _pictures(model, pictures, shape)
+    else:
+        folder = default_folder() if data is None else data
+        # Pictures are scaled like the pictures of the training.
+        size = shape[:2] if len(shape) == 3 and form_of(folder) == "pictures" else None
+        images, labels = load_dataset(folder, size, model.classes).test
     if is_onnx(path):
         # Without a loss, because the file does not say whether its outputs are probabilities.
         guesses = _guesses(model, images)
@@ -90,6 +105,16 @@ def _evaluation(path: Path, data: Path | None) -> dict[str, Any]:
         **result,
         "classes": classes,
     }
+
+
+def _pictures(model: Any, folder: Path, shape: tuple[int, ...]) -> Any:
+    """All pictures of a folder, as the model takes them, and their labels."""
+    from fastcnn.data.image_sets import load_images
+
+    if len(shape) != 3 or shape[2] not in (1, 3):
+        raise ValueError(f"MODEL must take pictures of one or three channels, it takes {shape}")
+    color: Any = "gray" if shape[2] == 1 else "rgb"
+    return load_images(folder, (shape[0], shape[1]), color, classes=model.classes)
 
 
 def _guesses(model: Any, images: Any) -> Any:

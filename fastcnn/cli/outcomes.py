@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,10 +18,14 @@ INTERRUPTED = 130
 def plain_errors() -> Iterator[None]:
     """Within this context, expected errors become one line and an exit code, not a traceback.
 
+    Warnings become lines on the standard error.
+
     ``fastcnn.__main__`` prints the message for Ctrl-C.
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = _show
+            yield
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:  # the reader, such as `| head`, has ended; Typer ends quietly
@@ -31,6 +36,10 @@ def plain_errors() -> Iterator[None]:
     except (ValueError, TypeError, ImportError, OSError) as error:
         report(error)
         raise typer.Exit(BAD_ARGUMENT) from None
+
+
+def _show(message: Warning | str, category: type[Warning], *_: object) -> None:
+    typer.echo(f"fastcnn: {message}", err=True)
 
 
 def report(error: Exception) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +21,8 @@ _BAR = 30  # characters of a probability of 1
 def predict(
     model: Model,
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="PNG or JPEG files of any size.")
+        list[Path],
+        typer.Argument(metavar="IMAGE...", help="Pictures of any size, or a folder of them."),
     ],
     as_json: AsJson = False,
 ) -> None:
@@ -30,7 +32,7 @@ def predict(
     centred, clothes that fill the picture are not. Light on dark and dark on light are the same
     to a model that knows its background. The output shows each step of the preparation, and
     the probability of each class. Pictures that cannot be read are reported, and the others are
-    still read. The exit code is then 2.
+    still read. The exit code is then 2. Of a single folder each picture has one line.
     """
     with plain_errors():
         from fastcnn.cli.compiling import compile_kernels
@@ -39,7 +41,7 @@ def predict(
         net = open_model(model)
         compile_kernels(net, training=False)
         predictions, failed = [], False
-        for path in images:
+        for path in _files(images):
             try:
                 predictions.append(_prediction(net, path))
             except (ValueError, OSError) as error:
@@ -47,7 +49,7 @@ def predict(
                 report(error)
                 continue
             if not as_json:
-                _show(predictions[-1])
+                _show(predictions[-1], briefly=len(images) == 1 and images[0].is_dir())
         if as_json:
             from json import dumps
 
@@ -55,6 +57,24 @@ def predict(
             typer.echo(dumps(entries, indent=2))
     if failed:
         raise typer.Exit(BAD_ARGUMENT)
+
+
+def _files(paths: list[Path]) -> Iterator[Path]:
+    """The files among the paths, and all pictures in the folders among them and in those inside."""
+    from fastcnn.data.pictures import ENDINGS
+
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        files = [
+            one
+            for one in sorted(path.rglob("*"))
+            if one.suffix.lower() in ENDINGS and one.is_file() and one.name[0] != "."
+        ]
+        if not files:
+            raise ValueError(f"the folder {path} holds no pictures ({', '.join(ENDINGS)})")
+        yield from files
 
 
 def _prediction(net: Any, path: Path) -> dict[str, Any]:
@@ -102,9 +122,12 @@ def _prediction(net: Any, path: Path) -> dict[str, Any]:
     }
 
 
-def _show(one: dict[str, Any]) -> None:
+def _show(one: dict[str, Any], briefly: bool) -> None:
+    """Print a prediction: ``briefly`` in one line, else with its steps and the picture."""
     probabilities = one["probabilities"]
     typer.echo(f"{one['file']}: {one['name']} ({probabilities[one['class']]:.2%})")
+    if briefly:
+        return
     for step in one["steps"]:
         typer.echo(f"  {step}")
     labels = [

@@ -26,6 +26,17 @@ def train(
         ),
     ] = None,
     data: Data = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Your own pictures, of any sizes and formats: a folder for each class.",
+        ),
+    ] = None,
+    color: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="rgb or gray, for --images. [default: rgb]"),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Default: the net's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Default: the net's.")] = None,
     optimizer: Annotated[
@@ -49,7 +60,9 @@ def train(
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option(min=1, help="The side that pictures by class are scaled to."),
+        typer.Option(
+            min=1, help="The side that pictures are scaled to. [default for --images: 64]"
+        ),
     ] = None,
     threads: Threads = None,
     save: Annotated[
@@ -61,7 +74,7 @@ def train(
         typer.Option(metavar="FILE", help="Continue from a checkpoint, with its settings."),
     ] = None,
 ) -> None:
-    """Train a net on digits, test it, and save it.
+    """Train a net on digits or on your own pictures, test it, and save it.
 
     A part of the training images is held out for validation. The test images are used once, at
     the end. Ctrl-C ends the training with a checkpoint. --resume continues from it, to the same
@@ -89,8 +102,14 @@ def train(
             "size": size,
         }
         folder = None if data is None else str(data.absolute())
+        if images is not None:
+            if data is not None:
+                raise ValueError("--images and --data cannot be given together")
+            folder, fixed["color"] = str(images.absolute()), color or "rgb"
+        elif color is not None:
+            raise ValueError("--color needs --images")
         if resume is None:
-            name = training.DEFAULT_NET if net is None else net
+            name = training.DEFAULT_NET if net is None else net.lower()
             settings = training.settings_for(name, **fixed, epochs=epochs, data=folder)
         else:
             settings = _settings_of(resume, {"net": net, **fixed}, epochs, folder)
@@ -117,7 +136,7 @@ def _settings_of(
 
     from fastcnn.recipes.training import settings_of
 
-    names = {"learning_rate": "lr", "batch_size": "batch-size"}
+    names = {"learning_rate": "lr", "batch_size": "batch-size", "color": "images"}
     for name, value in fixed.items():
         if value is not None:
             raise ValueError(

@@ -124,17 +124,21 @@ class Dataset(NamedTuple):
     names: tuple[str, ...] = ()
 
 
-def load_dataset(folder: str | os.PathLike[str], size: tuple[int, ...] | None = None) -> Dataset:
+def load_dataset(
+    folder: str | os.PathLike[str],
+    size: tuple[int, ...] | None = None,
+    classes: tuple[str, ...] | None = None,
+) -> Dataset:
     """The data set in a folder of one of the forms of :func:`load_mnist`.
 
-    Pictures by class are scaled to ``size`` (H, W); other forms do not take it. Errors are those of
-    :func:`load_mnist`.
+    Pictures by class are scaled to ``size`` (H, W), and numbered as ``classes`` are; other forms do
+    not take these. Errors are those of :func:`load_mnist`.
     """
     form, paths = _form(Path(folder))
     if size is not None and form != "pictures":
         raise ValueError(f"size is for pictures by class, but {folder} holds arrays of their own")
     if form == "pictures":
-        train, test, names = load_sets(paths[0], size)
+        train, test, names = load_sets(paths[0], size, classes)
         return Dataset(train, test, form, names)
     if form == "npz":
         return Dataset(*load_npz(paths[0]), form)
@@ -171,7 +175,7 @@ def _form(folder: Path) -> tuple[str, list[Path]]:
     if not names:
         raise FileNotFoundError(f"the folder {folder} is empty, and holds no data set")
     if all(name.endswith("/") for name in names):
-        reason = "folders without PNG or JPEG pictures of their own, and no other data set"
+        reason = "folders without pictures of their own, and no other data set"
     if len(archives) > 1:
         reason = "several .npz files; give the path of one"
     elif {"data_batch_1", "batches.meta"} & {name.rstrip("/") for name in names}:

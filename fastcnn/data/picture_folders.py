@@ -13,9 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from fastcnn.data.array_files import MAX_BYTES, DatasetError, Images, Labels
-from fastcnn.data.pictures import picture, size_and_channels
+from fastcnn.data.pictures import ENDINGS, picture, size_and_channels
 
-ENDINGS = (".png", ".jpg", ".jpeg")
 TRAIN_FOLDERS = ("train", "training")
 TEST_FOLDERS = ("test", "testing", "val", "valid", "validation")
 TEST_SHARE = 6
@@ -36,7 +35,9 @@ def load_pictures(
     names: tuple[str, ...] | None = None,
     channels: int | None = None,
 ) -> Pictures:
-    """PNG and JPEG files in one folder for each class.
+    """Picture files in one folder for each class, all of one size.
+
+    :func:`fastcnn.load_images` takes pictures of any sizes.
 
     Args:
         folder: its folders are the classes, numbered from 0 in the order of their names. Other
@@ -73,7 +74,7 @@ def load_pictures(
         raise DatasetError(f"{root} has the class {unknown[0]!r}, which the training set lacks")
     files = [(path, names.index(one.name)) for one in classes for path in pictures_in(one)]
     if not files:
-        raise DatasetError(f"{root} has no folders with PNG or JPEG files")
+        raise DatasetError(f"{root} has no folders with pictures")
     shape = _shape(files, size, channels)
     total = len(files) * prod(shape)
     if total > MAX_BYTES:
@@ -97,11 +98,17 @@ def _shape(
         elif own != first_size and size is None:
             raise DatasetError(
                 f"{path} has {own[1]}×{own[0]} pixels, but {first} {first_size[1]}×"
-                f"{first_size[0]}; size=(height, width) scales all pictures alike"
+                f"{first_size[0]}; size=(height, width) scales all pictures alike, and so does "
+                f"`fastcnn train --images {folder_of(first)}`"
             )
     assert first_size is not None
     height, width = first_size if size is None else size
     return (height, width) if (channels or colours) == 1 else (height, width, 3)
+
+
+def folder_of(picture_path: Path) -> Path:
+    """The folder of the classes that a picture lies in."""
+    return picture_path.parent.parent
 
 
 def class_folders(folder: Path) -> list[Path]:
@@ -134,7 +141,7 @@ def sets_of(folder: Path) -> tuple[Path, Path | None] | None:
 
 
 def load_sets(
-    folder: Path, size: tuple[int, ...] | None = None
+    folder: Path, size: tuple[int, ...] | None = None, classes: tuple[str, ...] | None = None
 ) -> tuple[tuple[Images, Labels], tuple[Images, Labels], tuple[str, ...]]:
     """Training and test set of a folder of :func:`sets_of`, and the classes' names.
 
@@ -143,7 +150,7 @@ def load_sets(
     sets = sets_of(folder)
     assert sets is not None
     train, test = sets
-    images, labels, names = load_pictures(train, size)
+    images, labels, names = load_pictures(train, size, classes)
     if test is not None:
         shape = images.shape[1:]
         channels = 1 if images.ndim == 3 else 3

@@ -1,11 +1,11 @@
-"""Picture files as inputs of a net: PNG and JPEG of any size, with dark or light lines.
+"""Picture files as inputs of a net: PNG, JPEG, GIF, BMP and WebP of any size.
 
 The steps follow the net's :class:`fastcnn.Preparation`, which says how the pictures of its training
 were made. Each step is reported in words, and so is each doubt. ``fastcnn/data/drawings.py``
 removes a shadow, a frame and specks from the page.
 
 Files may be hostile. Their size is checked before they are read, and their number of pixels before
-they are decompressed. Only PNG and JPEG decoders read them.
+they are decompressed. Only the decoders of these five formats read them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ MAX_BYTES = 64 << 20
 MAX_PIXELS = 50_000_000
 """Largest picture that is decompressed; a telephone's camera makes 12 to 48 million."""
 
-FORMATS = ("PNG", "JPEG")
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")
+ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp")
 _LARGE = 1024  # a picture is halved, for speed, until its sides are at most this
 _ORIENTATION = 0x0112  # in EXIF
 _GREY_ROWS = 16  # so many plain grey rows at the lower end of a JPEG may be missing data
@@ -78,7 +79,7 @@ def prepare(
     """A picture file as a net's input of this shape (H, W, C).
 
     Args:
-        path: a PNG or JPEG file.
+        path: a PNG, JPEG, GIF (its first frame), BMP or WebP file.
         shape: (H, W, C) of the net's input, with one channel or three.
         preparation: the preparation of the training's pictures, which is ``model.preparation``.
             With None and three channels, the middle is cut out in the net's proportions and scaled,
@@ -88,7 +89,7 @@ def prepare(
             into 20/28 of the side, centred by mass.
 
     Raises:
-        PictureError: the file is no PNG or JPEG, is damaged, is larger than 64 MiB or 50 million
+        PictureError: the file is of another format, is damaged, is larger than 64 MiB or 50 million
             pixels, or shows one colour only.
         OSError: the file cannot be read, or is no regular file.
         ValueError: the shape has neither one nor three channels.
@@ -150,7 +151,7 @@ def picture(path: str | os.PathLike[str], size: tuple[int, ...] | None, channels
     """A picture file as an array, (H, W) grey or (H, W, 3); errors as for :func:`prepare`.
 
     Args:
-        path: a PNG or JPEG file. Transparent pixels become white.
+        path: a file of one of these formats. Transparent pixels become white.
         size: (H, W); the middle is cut out in these proportions and scaled. None keeps the size.
         channels: 1 or 3.
     """
@@ -213,7 +214,7 @@ def _readable(path: Path) -> Iterator[Image]:
                 )
             if image.format == "JPEG":
                 image = Image.open(BytesIO(whole_jpeg(contents, width, height)), formats=FORMATS)
-            else:
+            elif image.format == "PNG":
                 check_png(contents)
             yield image
     except PictureError:
@@ -221,7 +222,7 @@ def _readable(path: Path) -> Iterator[Image]:
     except Image.DecompressionBombError:  # Pillow refuses the largest pictures itself
         raise PictureError(f"{path} has more than {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
-        raise PictureError(f"{path} is no {' or '.join(FORMATS)} file") from None
+        raise PictureError(f"{path} is no PNG, JPEG, GIF, BMP or WebP file") from None
     except Exception as error:  # decoders raise many kinds of errors for damaged files
         raise PictureError(f"{path} is damaged: {error}") from None
 

@@ -11,7 +11,7 @@ was made.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from typing import Literal
 
@@ -22,6 +22,7 @@ from fastcnn.core.json_arrays import JsonObject
 from fastcnn.data.on_demand import Samples
 
 _SAMPLE = 512  # images that are examined
+_READ = 64  # images that are examined, where they may have to be read from files
 _MOST = 0.85  # share of the images that must have a property in common
 _LARGEST_BOX = 0.9  # of the side; a larger drawing fills the picture
 _DARK, _LIGHT = 64, 191
@@ -150,6 +151,16 @@ def preparation_of(images: Samples) -> Preparation | None:
     if share < _MOST:
         return Preparation(background=background)
     return Preparation(box=box / shorter, centre=centre, background=background)
+
+
+def preparation_of_pictures(images: Samples) -> Preparation | None:
+    """:func:`preparation_of` for images of pictures, of which the middle was cut out and scaled."""
+    if len(images) > _READ:
+        images = images[:: -(-len(images) // _READ)]
+    probable = preparation_of(images)
+    if probable is None or probable.box is not None:
+        return probable
+    return replace(probable, edges="crop")
 
 
 def _ends(marks: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

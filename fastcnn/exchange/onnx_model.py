@@ -17,6 +17,7 @@ from fastcnn.core.files import FilePath
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import count
 from fastcnn.core.settings import get_math
+from fastcnn.data.image_sets import ImageSet
 from fastcnn.data.scaling import Kind
 from fastcnn.engine.registry import imported, whole_nets_refused
 from fastcnn.exchange import onnx_images, onnx_numbers, onnx_products, onnx_shapes
@@ -27,10 +28,12 @@ from fastcnn.exchange.onnx_store import LayerStore, NeedsWeights
 from fastcnn.exchange.onnx_tracing import NeedsInputs, NotBatched, Trace, Value
 from fastcnn.models import layer_by_layer
 from fastcnn.models.graph import Graph, graph_of
+from fastcnn.models.inputs import Source
 from fastcnn.models.model import Model
 from fastcnn.models.net import Net
 from fastcnn.nn.layers import Layer, Reshape, Shape, Tensor
 from fastcnn.nn.layers.description import to_dict
+from fastcnn.train.streams import is_stream
 
 EMITTER_MODULES = (onnx_images, onnx_numbers, onnx_products, onnx_shapes)
 """Modules whose functions make layers of nodes; they enter themselves when they are imported."""
@@ -206,7 +209,7 @@ class OnnxModel(Model):
 
     # --- predictions ------------------------------------------------------------------------------
 
-    def predict(self, x: Inputs, batch_size: int = 256) -> Any:
+    def predict(self, x: Source, batch_size: int = 256) -> Any:
         """The outputs of the file: an array, or a list in the file's order for several.
 
         Args:
@@ -218,7 +221,12 @@ class OnnxModel(Model):
         Raises:
             TypeError, ValueError: a wrong argument, or an input of another shape or type.
         """
-        size, arrays = count("batch_size", batch_size), self._arrays_of(x)
+        size = count("batch_size", batch_size)
+        if isinstance(x, ImageSet):
+            x = np.asarray(x.images)
+        elif is_stream(x):
+            return self._predicted_of(x, size)
+        arrays = self._arrays_of(x)  # type: ignore[arg-type]
         if self.loss is not None and len(arrays) == 1 and self._fits_main(arrays):
             return super().predict(arrays[0], size)
         lead = {len(array) if array.ndim else 0 for array in arrays}

@@ -13,12 +13,17 @@ from numpy.typing import ArrayLike
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.float_errors import unreported
+from fastcnn.data.image_sets import ImageSet
 from fastcnn.data.on_demand import Samples
 from fastcnn.data.pixel_scaling import CENTRED, Scaling
 from fastcnn.nn.layers import Shape
+from fastcnn.train.streams import Batches
 
 Inputs = ArrayLike | Sequence[ArrayLike] | Mapping[str, ArrayLike]
 """Samples or targets: an array, or for several inputs or outputs a list, or a dict by name."""
+
+Source = Inputs | ImageSet | Batches
+"""Samples, or what gives samples together with their targets."""
 
 _USUAL = frozenset(map(np.dtype, (np.uint8, np.float32, np.float64)))
 _SMALLEST_PICTURE = 8  # side
@@ -54,7 +59,7 @@ def samples(name: str, x: ArrayLike, input_shape: Shape | None) -> Array:
             required = f"(N, {', '.join(map(str, input_shape))})"
         raise ValueError(
             f"{name} must have the shape {required}, got {np.shape(x)}"
-            + _remedy(name, np.shape(x), input_shape)
+            + remedy(name, np.shape(x), input_shape)
         )
     return array
 
@@ -102,7 +107,7 @@ def layout_doubt(name: str, shape: Shape, count: int | None = None) -> str | Non
     return None
 
 
-def _remedy(name: str, shape: Shape, required: Shape | None) -> str:
+def remedy(name: str, shape: Shape, required: Shape | None) -> str:
     """How samples of another shape could fit, where their shape suggests it."""
     if required is None or len(required) != 3:
         single = required is not None and shape == required

@@ -42,6 +42,8 @@ from fastcnn.core.files import FilePath
 from fastcnn.core.float_errors import Divergence, unreported
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import count, truth
+from fastcnn.data.image_sets import ImageSet
+from fastcnn.data.read_ahead import in_parts
 from fastcnn.data.scaling import FEW_STEPS_TRAINED
 from fastcnn.data.several import Data, Several, concatenated, in_order, parts_of, shape_of
 from fastcnn.engine.registry import whole_nets_refused
@@ -49,7 +51,7 @@ from fastcnn.models import model_files, picture, summary, training
 from fastcnn.models.described import DescribedNet
 from fastcnn.models.graph import checked_tensors, graph_of, names_of
 from fastcnn.models.input_gradients import graph_to, through, upstream
-from fastcnn.models.inputs import Inputs, batch, finite
+from fastcnn.models.inputs import Inputs, Source, batch, finite
 from fastcnn.models.net import outputs_of
 from fastcnn.nn.layers import Layer, Shape, Tensor, image_shape
 from fastcnn.nn.losses import CrossEntropy, Loss
@@ -60,6 +62,7 @@ from fastcnn.train.epochs import Augmentation, Epochs
 from fastcnn.train.output_losses import Goal, Losses, OutputLosses
 from fastcnn.train.progress import History
 from fastcnn.train.sample_weights import weighted_losses, weights_of
+from fastcnn.train.streams import Stream, batches_in_order, inputs_of, is_stream
 
 if TYPE_CHECKING:
     from fastcnn.models.execution import Executor
@@ -359,14 +362,15 @@ class Model(DescribedNet):
 
     def fit(
         self,
-        x: Inputs,
-        y: Inputs,
+        x: Source,
+        y: Inputs | None = None,
         epochs: int = 1,
         batch_size: int = 32,
         optimizer: Optimizer | str | None = None,
         loss: Losses | None = None,
         validation_data: tuple[Inputs, Inputs]
         | tuple[Inputs, Inputs, ArrayLike | None]
+        | Source
         | None = None,
         validation_split: float = 0.0,
         callbacks: Iterable[Callback] = (),
@@ -378,12 +382,17 @@ class Model(DescribedNet):
         class_weight: Mapping[int, float] | None = None,
         sample_weight: ArrayLike | None = None,
         loss_weights: Sequence[float] | Mapping[str, float] | None = None,
+        steps_per_epoch: int | None = None,
     ) -> History:
         """Train the model.
 
         Args:
             x: samples, (N, H, W), (N, H, W, C) or (N, features); uint8 or floats. For several
-                inputs a list of such arrays, or a dict by the names of the inputs.
+                inputs a list of such arrays, or a dict by the names of the inputs. Or a source that
+                has targets too: images of :func:`fastcnn.load_images`; an object with ``__len__``
+                and ``__getitem__``, whose items are batches ``(x, y)`` or ``(x, y,
+                sample_weight)``, or single samples ``(x, y)``; or an iterable of batches. Batches
+                are checked when their turn comes.
             y: labels (N,) or (N, 1), one-hot rows, or rows of probabilities (N, classes) that are
                 at least 0 and add up to 1; of a net that ends in maps, one for each pixel: (N, H,
                 W) or (N, H, W, classes). For other losses, targets. Labels are copied: if a
@@ -398,8 +407,8 @@ class Model(DescribedNet):
                 schedule counts from the beginning of each training.
             loss: "cross_entropy" (the default), "mse", "binary_cross_entropy", or a loss. For
                 several outputs one for all of them, or a list or dict with one for each.
-            validation_data: ``(x, y)`` or ``(x, y, sample_weight)`` that is evaluated after each
-                epoch.
+            validation_data: ``(x, y)`` or ``(x, y, sample_weight)``, or a source as for x, that is
+                evaluated after each epoch.
             validation_split: the share of x, y and ``sample_weight``, taken from their end, that
                 is held out for validation instead.
             callbacks: called between batches and epochs, see :class:`fastcnn.Callback`.
@@ -424,6 +433,8 @@ class Model(DescribedNet):
                 samples, not by ``Σ w``. Weights whose mean is 1 leave the size of steps as it is.
             loss_weights: for several outputs, how much the loss of each counts in their sum, as a
                 list or dict; 1 by default.
+            steps_per_epoch: batches to an epoch; by default all. An iterator needs it: each epoch
+                takes the batches that come next.
 
         Returns:
             The history: losses and accuracies of all epochs. ``loss`` and ``accuracy`` are means
@@ -454,6 +465,7 @@ class Model(DescribedNet):
         fit = training.checked_fit(
             self, x, y, epochs, batch_size, optimizer, loss, validation_data, validation_split,
             callbacks, shuffle, seed, verbose, augment, class_weight, sample_weight, loss_weights,
+            steps_per_epoch,
         )  # fmt: skip
         if resume is None:
             training.begin(self, fit)
@@ -489,7 +501,7 @@ class Model(DescribedNet):
 
         validate = None if fit.validation is None else partial(self._evaluate, *fit.validation, 256)
         takes = step if training.keeps_scale(fit.augment) else learning_step
-        loop = Epochs(self, at, *fit.data, takes, validate, loss.counts, fit.augment)
+        loop = Epochs(self, at, *fit.data, takes, validate, loss.counts, fit.augment, fit.steps)
         with optimizer.running():
             if not resumed:
                 optimizer.begin(self._ownership, at)
@@ -580,8 +592,8 @@ class Model(DescribedNet):
 
     def evaluate(
         self,
-        x: Inputs,
-        y: Inputs,
+        x: Source,
+        y: Inputs | None = None,
         batch_size: int = 256,
         sample_weight: ArrayLike | None = None,
     ) -> dict[str, float]:
@@ -611,33 +623,37 @@ class Model(DescribedNet):
         self._known_shapes()
         size = count("batch_size", batch_size)
         loss = self._loss()
+        if training.is_source(x):
+            if y is not None or sample_weight is not None:
+                raise ValueError("y and sample_weight must be None where x gives batches")
+            of_batches, _ = training.stream_of(self, "x", x, size, None, loss, repeats=False)
+            return self._evaluate(of_batches, None, None, size)
+        x, y, _ = training.parts_of_set(x, y)
         images, targets = self._checked("x", x, y, loss)
         weights = weights_of(sample_weight, None, loss, targets, self._outputs(loss), self.dtype)
         return self._evaluate(images, targets, weights, size)
 
     @unreported
     def _evaluate(
-        self, images: Data, targets: Data, weights: Array | None, size: int
+        self, images: Data | Stream, targets: Any, weights: Array | None, size: int
     ) -> dict[str, float]:
         loss: Any = self._loss()
-        total, correct, sums = 0.0, 0.0, dict[str, float]()
-        for first in range(0, len(images), size):
-            some = slice(first, first + size)
-            y = self._forward_batch(images[some], loss)
-            weights_of_some = None if weights is None else weights[some]
-            losses = weighted_losses(loss, y, targets[some], weights_of_some, self.engine)
-            total += float(losses.sum(dtype=np.float64))
+        total, correct, samples, sums = 0.0, 0.0, 0, dict[str, float]()
+        for x, of_batch, weights_of_batch in batches_in_order(images, targets, weights, size):
+            y = self._forward_batch(x, loss)
+            losses = weighted_losses(loss, y, of_batch, weights_of_batch, self.engine)
+            total, samples = total + float(losses.sum(dtype=np.float64)), samples + len(x)
             if isinstance(loss, OutputLosses):
-                figures = loss.figures(y, targets[some], weights_of_some, self.engine)  # type: ignore[arg-type]
+                figures = loss.figures(y, of_batch, weights_of_batch, self.engine)
                 for name, value in figures.items():
                     sums[name] = sums.get(name, 0.0) + value
             else:
-                correct += loss.correct(y, targets[some])
-        metrics = {"loss": total / len(images)}
-        metrics |= {name: value / len(images) for name, value in sums.items()}
-        return metrics | {"accuracy": correct / len(images)} if loss.counts else metrics
+                correct += loss.correct(y, of_batch)
+        metrics = {"loss": total / samples}
+        metrics |= {name: value / samples for name, value in sums.items()}
+        return metrics | {"accuracy": correct / samples} if loss.counts else metrics
 
-    def predict(self, x: Inputs, batch_size: int = 256) -> Any:
+    def predict(self, x: Source, batch_size: int = 256) -> Any:
         """Predictions: probabilities (N, classes); with the mean squared error, raw outputs.
 
         A net that ends in maps predicts the raw outputs of its last layer, unless it was trained;
@@ -646,7 +662,7 @@ class Model(DescribedNet):
 
         Args:
             x: samples as for :meth:`fit`; NaN is not looked for. An empty batch gives an empty
-                result.
+                result. A sequence or an iterable may give batches of samples without targets.
             batch_size: samples that run together; it does not change the result.
 
         Raises:
@@ -655,7 +671,13 @@ class Model(DescribedNet):
         """
         size = count("batch_size", batch_size)
         built_for = self.input_shape  # read once, because another thread may build the model
-        images = self._samples("x", x)
+        samples: Any = x
+        if not isinstance(x, np.ndarray):
+            if isinstance(x, ImageSet):
+                samples = x.images
+            elif is_stream(x):
+                return self._predicted_of(x, size)
+        images = self._samples("x", samples)
         knowledge: Any = self._knowledge
         knowledge.glance("x", images)
         if built_for is None:
@@ -664,12 +686,20 @@ class Model(DescribedNet):
             self._build_once((image_shape(images.shape[1:]),))
         return self.predict_checked(images, size)
 
+    def _predicted_of(self, x: Any, size: int) -> Any:
+        """Predictions of all batches of a stream."""
+        shape: Any = self.input_shape if self._graph.inputs == 1 else None
+        parts = [self.predict(part, size) for part in inputs_of(x, size, shape)]
+        if not parts:
+            raise ValueError("x must give at least one batch, got none")
+        return concatenated(parts) if isinstance(parts[0], list) else np.concatenate(parts)
+
     def predict_checked(self, images: Data, size: int = 256) -> Any:
         """:meth:`predict` for samples (N, …) that are checked; the model is built."""
         loss = self._loss() if self._ends_in_vector else self._predicting()
         if len(images) <= size:
             return self._predicted(images, loss)
-        parts = [self._predicted(images[i : i + size], loss) for i in range(0, len(images), size)]
+        parts = [self._predicted(some, loss) for _, some in in_parts(images, size)]
         if isinstance(loss, OutputLosses):
             return concatenated(parts)
         predicted: Array = np.concatenate(parts)
@@ -693,7 +723,7 @@ class Model(DescribedNet):
             results.append(array.copy() if shared else array)
         return results if isinstance(predicted, list) else results[0]
 
-    def predict_classes(self, x: Inputs, batch_size: int = 256) -> Array:
+    def predict_classes(self, x: Source, batch_size: int = 256) -> Array:
         """The most probable class of each sample, (N,) int64, or of each pixel, (N, H, W).
 
         Arguments as for :meth:`predict`. With one output, whether it is above one half: 0 or 1.
@@ -841,7 +871,7 @@ class Model(DescribedNet):
         # By name, because the room of other libraries' files stands above this one.
         import_module("fastcnn.exchange.onnx_export").save_onnx(self, path, layout, of)
 
-    def _checked(self, name: str, x: Inputs, y: Inputs, loss: Goal) -> tuple[Data, Data]:
+    def _checked(self, name: str, x: Any, y: Any, loss: Goal) -> tuple[Data, Data]:
         images = self._samples(name, x)
         if not len(images):
             raise ValueError(f"{name} must hold at least one sample, got {shape_of(images)}")

@@ -30,6 +30,7 @@ from fastcnn.core.settings import get_math
 from fastcnn.core.user_code import unchanged_by_errors
 from fastcnn.data.class_names import check_number
 from fastcnn.data.known_inputs import KnownInputs, knowledge
+from fastcnn.data.on_demand import SamplesOnDemand
 from fastcnn.data.pixel_scaling import CENTRED, check_channels
 from fastcnn.data.preparation import Preparation
 from fastcnn.data.scaling import KnownSamples
@@ -517,8 +518,14 @@ class Net:
         several = len(self._graph.outputs) > 1
         return goal_named(loss, self._output_names() if several else None, weights)
 
-    def _samples(self, name: str, x: Inputs) -> Any:
+    def _samples(self, name: str, x: Inputs | SamplesOnDemand) -> Any:
         """Samples of the input, or of each of several, as views with checked shapes."""
+        if isinstance(x, SamplesOnDemand):
+            if self._graph.inputs > 1 or x.shape[1:] != self.input_shape:
+                raise ValueError(
+                    f"{name} must hold samples of shape {self.input_shape}, got {x.shape[1:]}"
+                )
+            return x
         if self._graph.inputs == 1:
             return samples(name, x, self.input_shape)  # type: ignore[arg-type]
         names, shapes = self._input_names(), self._known_shapes()

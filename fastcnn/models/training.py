@@ -16,11 +16,13 @@ from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import below_one, count, generator, truth
 from fastcnn.data.augmentation import Augment
+from fastcnn.data.class_names import check_number
+from fastcnn.data.image_sets import ImageSet
 from fastcnn.data.on_demand import SamplesOnDemand
-from fastcnn.data.preparation import preparation_of
+from fastcnn.data.preparation import preparation_of, preparation_of_pictures
 from fastcnn.data.several import Data, Several, in_order, parts_of, shape_of
 from fastcnn.models.graph import Graph
-from fastcnn.models.inputs import Inputs, finite, samples
+from fastcnn.models.inputs import Inputs, Source, finite, remedy, samples
 from fastcnn.models.model_files import model_from
 from fastcnn.models.net import Net, outputs_of, too_few
 from fastcnn.nn.layers import Shape, image_shape, to_dict
@@ -31,6 +33,7 @@ from fastcnn.train.epochs import Augmentation, centred
 from fastcnn.train.output_losses import Goal, Losses, OutputLosses
 from fastcnn.train.progress import Progress, checksum_of_samples
 from fastcnn.train.sample_weights import checked, weights_of
+from fastcnn.train.streams import Batch, Stream, is_stream
 
 # Arguments of ``fit`` for settings that a resumed training must share.
 _DATA = {
@@ -44,8 +47,8 @@ _DATA = {
 class TrainingData(NamedTuple):
     """Samples, their targets, and how much the loss of each counts; checked."""
 
-    images: Data
-    targets: Data
+    images: Data | Stream
+    targets: Any
     weights: Array | None
 
 
@@ -73,17 +76,19 @@ class Fit(NamedTuple):
     rng: np.random.Generator | None
     callbacks: list[Callback]
     settings: JsonObject
+    steps: int | None = None
+    classes: tuple[str, ...] | None = None
 
 
 def checked_fit(
     model: Net,
-    x: Inputs,
-    y: Inputs,
+    x: Source,
+    y: Inputs | None,
     epochs: int,
     batch_size: int,
     optimizer: Optimizer | str | None,
     loss: Losses | None,
-    validation_data: tuple[Any, ...] | None,
+    validation_data: Any,
     validation_split: float,
     callbacks: Iterable[Callback],
     shuffle: bool,
@@ -93,6 +98,7 @@ def checked_fit(
     class_weight: Mapping[int, float] | None,
     sample_weight: ArrayLike | None,
     loss_weights: Sequence[float] | Mapping[str, float] | None,
+    steps_per_epoch: int | None,
 ) -> Fit:
     """Check the arguments of ``fit``, before the model changes.
 
@@ -118,7 +124,33 @@ def checked_fit(
     split = below_one("validation_split", validation_split)
     if split and validation_data is not None:
         raise ValueError("validation_split must be 0 where validation_data is given")
-    images = _samples(model, "x", x)
+    steps = None if steps_per_epoch is None else count("steps_per_epoch", steps_per_epoch)
+    if is_source(x):
+        if split or sample_weight is not None or class_weight is not None:
+            raise ValueError(
+                "validation_split, sample_weight and class_weight must not be given with batches; "
+                "give validation_data, and batches of (x, y, sample_weight)"
+            )
+        source = x, y, batch_size, steps, shuffle
+        return _checked_stream(
+            model,
+            source,
+            epochs,
+            validation_data,
+            goal,
+            descent,
+            fresh,
+            listeners,
+            augment,
+            verbose,
+        )
+    if isinstance(x, ImageSet) and split:
+        if sample_weight is not None:
+            raise ValueError("validation_split must be 0 for images with sample_weight")
+        # Images are sorted by class, so their end would be one class.
+        (x, validation_data), split = x.split(split), 0.0
+    arrays, y, classes = parts_of_set(x, y)
+    images = _samples(model, "x", arrays)
     if not len(images):
         raise ValueError(f"x must hold at least one sample, got {shape_of(images)}")
     several = isinstance(goal, OutputLosses)
@@ -149,7 +181,7 @@ def checked_fit(
         got = shapes if len(shapes) > 1 else shapes[0]
         raise ValueError(
             f"x must hold samples of shape {model.input_shape}, got {got}"
-            + (" after augmentation" if crop else "")
+            + (" after augmentation" if crop else _remedy_for(model, images))
         )
     all_finite("x", images)
     knowledge: Any = model._knowledge
@@ -167,9 +199,13 @@ def checked_fit(
         trained_on = images if split == 0 else None  # a part of x is scaled as x is
         validation = checked_validation(model, held_out, shapes, goal, outputs, crop, trained_on)
 
+    batches = -(-len(images) // batch_size)
+    if steps is not None and steps > batches:
+        raise ValueError(f"steps_per_epoch must be at most the {batches} batches of x, got {steps}")
     settings = {
         "batch_size": batch_size,
         "shuffle": shuffle,
+        **({} if steps is None else {"steps": steps}),
         "samples": len(images),
         "images": _checksum([checksum_of_samples(part) for part in parts_of(images)]),
         "targets": _checksum([crc32(np.asarray(p).tobytes()) for p in parts_of(targets)]),
@@ -177,7 +213,113 @@ def checked_fit(
     }
     return Fit(
         TrainingData(images, targets, weights), validation, epochs, augment, bool(verbose), shapes,
-        goal, descent, fresh, listeners, settings,
+        goal, descent, fresh, listeners, settings, steps, classes,
+    )  # fmt: skip
+
+
+def is_source(x: object) -> bool:
+    """Whether ``x`` gives batches or samples one by one, with their targets."""
+    return is_stream(x) and not isinstance(x, ImageSet)
+
+
+def parts_of_set(x: Any, y: Any) -> tuple[Any, Any, tuple[str, ...] | None]:
+    """Images, labels and names of the classes; the names are None where x is no image set."""
+    if isinstance(x, ImageSet):
+        if y is not None:
+            raise ValueError("y must be None where x is an image set, which has its labels")
+        return x.images, x.labels, x.classes
+    if y is None:
+        raise ValueError("y must be the targets of x; only image sets and batches have their own")
+    return x, y, None
+
+
+def stream_of(
+    model: Net,
+    name: str,
+    x: Any,
+    batch_size: int,
+    steps: int | None,
+    goal: Goal,
+    repeats: bool,
+    crop: Callable[[Array], Array] | None = None,
+) -> tuple[Stream, tuple[Shape, ...]]:
+    """A source as checked batches, and the shape of a sample of each input; cropped by ``crop``."""
+    shape = model._known_shapes()[0] if model.built and model._graph.inputs == 1 else None
+    stream = Stream(name, x, batch_size, steps, shape, repeats=repeats)
+    first = stream.batch(stream.first, 0)
+    shapes = _shapes_of(_samples(model, name, first[0]), None)
+
+    def check(item: tuple[Any, ...], number: int) -> Batch:
+        try:
+            several = model._graph.inputs > 1
+            images = model._samples(name, item[0]) if several else samples(name, item[0], shapes[0])
+            if not len(images):
+                raise ValueError(f"{name} must hold at least one sample")
+            all_finite(name, images)
+            images = images if crop is None else crop(images)
+            knowledge: Any = model._knowledge
+            knowledge.glance(name, images)
+            outputs = model._outputs(goal)
+            targets = checked_targets(goal, item[1], len(images), outputs, model.dtype)
+            of_batch = item[2] if len(item) > 2 else None
+            weights = weights_of(of_batch, None, goal, targets, outputs, model.dtype)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"batch {number + 1} of {name}: {error}") from None
+        return Batch(images, targets, weights)
+
+    stream.check = check
+    return stream, _shapes_of(_samples(model, name, first[0]), crop)
+
+
+def _checked_stream(
+    model: Net,
+    source: tuple[Any, Any, int, int | None, bool],
+    epochs: int,
+    validation_data: Any,
+    goal: Goal,
+    optimizer: Optimizer,
+    fresh: np.random.Generator | None,
+    callbacks: list[Callback],
+    augment: Augmentation | None,
+    verbose: int,
+) -> Fit:
+    """:func:`checked_fit` for batches; each batch is checked when its turn comes, the first now."""
+    x, y, batch_size, steps, shuffle = source
+    if y is not None:
+        raise ValueError("y must be None where x gives batches, which have their targets")
+    stream, _ = stream_of(model, "x", x, batch_size, steps, goal, repeats=True)
+    crop = centred(augment)
+    item = stream.batch(stream.first, 0)
+    first = _samples(model, "x", item[0])
+    if augment is not None and isinstance(first, Several):
+        raise ValueError("augment must be None for a model with several inputs")
+    shapes = _shapes_of(first, crop)
+    if model.built and shapes != model._known_shapes():
+        raise ValueError(
+            f"x must hold samples of shape {model.input_shape}, got {shapes[0]}"
+            + (" after augmentation" if crop else _remedy_for(model, first))
+        )
+    if not model.built:
+        model._doubt_layout("x", shapes[0], len(first))
+    values = model._graph.infer(shapes)
+    _check_batches(model._graph, values, len(first), len(first))
+    outputs = outputs_of(model._trunk(goal), shapes)
+    targets = checked_targets(goal, item[1], len(first), outputs, model.dtype)
+    validation = None
+    if validation_data is not None:
+        validation = checked_validation(model, validation_data, shapes, goal, outputs, crop, None)
+    settings = {
+        "batch_size": batch_size,
+        "shuffle": shuffle,
+        **({} if steps is None else {"steps": steps}),
+        "samples": stream.length,
+        "images": _checksum([checksum_of_samples(part) for part in parts_of(first)]),
+        "targets": _checksum([crc32(np.asarray(p).tobytes()) for p in parts_of(targets)]),
+        "weights": None,
+    }
+    return Fit(
+        TrainingData(stream, None, None), validation, epochs, augment, bool(verbose), shapes, goal,
+        optimizer, fresh, callbacks, settings, steps,
     )  # fmt: skip
 
 
@@ -189,6 +331,13 @@ def _samples(model: Net, name: str, x: Inputs | SamplesOnDemand) -> Data:
         return samples(name, x, None)  # type: ignore[arg-type]
     result: Data = model._samples(name, x)
     return result
+
+
+def _remedy_for(model: Net, images: Data) -> str:
+    """How samples of another shape could fit, where their shape suggests it."""
+    if isinstance(images, Several):
+        return ""
+    return remedy("x", tuple(images.shape), model._known_shapes()[0])
 
 
 def _shapes_of(images: Data, crop: Callable[[Array], Array] | None) -> tuple[Shape, ...]:
@@ -236,9 +385,19 @@ def _split(
 
 def begin(model: Net, fit: Fit) -> None:
     """Make the model ready for a new training."""
-    images = fit.data.images
+    images: Any = fit.data.images
+    if isinstance(images, Stream):
+        images = _samples(model, "x", images.batch(images.first, 0)[0])
+    classes = model._classes
+    if fit.classes is not None and classes not in (None, fit.classes):
+        raise ValueError(
+            f"x must have the classes of the model, {quoted(classes)}, got {quoted(fit.classes)}"
+        )
+    if fit.classes is not None:
+        check_number(fit.classes, [model._graph.infer(fit.shapes)[i] for i in model._graph.outputs])
     model._build_with(fit.shapes, fit.rng)
     model.loss = fit.loss
+    model._classes = fit.classes or classes
     knowledge: Any = model._knowledge
     if keeps_scale(fit.augment):
         knowledge.check_training("x", images, model._normalises())
@@ -246,7 +405,8 @@ def begin(model: Net, fit: Fit) -> None:
     if isinstance(images, Several):
         pass  # a picture is no input of it
     elif model._preparation is None and images.dtype == np.uint8 and images.shape[-1] in (1, 3):
-        model._preparation = preparation_of(images) if images.ndim == 4 else None
+        of_images = preparation_of if fit.classes is None else preparation_of_pictures
+        model._preparation = of_images(images) if images.ndim == 4 else None
     model.progress = Progress(fit.optimizer, fit.settings, callbacks=fit.callbacks)
 
 
@@ -264,7 +424,14 @@ def resume(
     if mine != theirs:
         raise ValueError(f"resume must be a training of this model's layers, got {file.path}")
     knowledge: Any = other._knowledge
-    knowledge.check("x", fit.data.images)  # first, because it says how other data are other
+    if isinstance(fit.data.images, Stream):
+        if not fit.data.images.can_resume:
+            raise ValueError(
+                "x must be a sequence, or an iterable whose epochs are all of its batches, to "
+                "resume a training, because other iterables cannot go on where it stopped"
+            )
+    else:
+        knowledge.check("x", fit.data.images)  # first, because it says how other data are other
     progress = other.progress
     if model._knowledge.scaling != other._knowledge.scaling:
         raise ValueError(
@@ -309,7 +476,7 @@ def resume(
 
 def checked_validation(
     model: Net,
-    data: tuple[Any, ...],
+    data: Any,
     shapes: tuple[Shape, ...],
     loss: Goal,
     outputs: Any,
@@ -317,6 +484,19 @@ def checked_validation(
     trained: Data | None,
 ) -> TrainingData:
     """Check the data that are evaluated after each epoch."""
+    if isinstance(data, ImageSet):
+        data = data.images, data.labels
+    elif is_source(data):
+        stream, of_stream = stream_of(
+            model, "validation_data", data, 256, None, loss, repeats=False, crop=crop
+        )
+        if stream.once:
+            raise ValueError("validation_data must give its batches anew, got an iterator")
+        if of_stream != shapes:
+            raise ValueError(
+                f"validation_data must hold samples of shape {shapes[0]}, got {of_stream[0]}"
+            )
+        return TrainingData(stream, None, None)
     if not isinstance(data, tuple | list) or len(data) not in (2, 3):
         raise TypeError(
             f"validation_data must be a pair (x, y) or (x, y, sample_weight), got "

@@ -25,7 +25,9 @@ from fastcnn.core.files import check_writable
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import count, number, truth
 from fastcnn.data.augmentation import Augment
-from fastcnn.data.datasets import default_folder, load_dataset
+from fastcnn.data.datasets import Dataset, default_folder, load_dataset
+from fastcnn.data.image_sets import CHANNELS, Color, load_images
+from fastcnn.data.picture_folders import TEST_SHARE, sets_of
 from fastcnn.data.preparation import Preparation, preparation_of
 from fastcnn.models.model import Model
 from fastcnn.models.nets import NETS
@@ -40,6 +42,8 @@ from fastcnn.train.progress import History
 if TYPE_CHECKING:
     from rich.console import Console
 
+IMAGE_SIZE = 64
+"""The side that a user's pictures are scaled to, unless the settings name another one."""
 HELD_OUT = 12
 """One in so many training images is held out for validation: 5,000 of MNIST's."""
 CHECKPOINT_SECONDS = 30.0
@@ -56,7 +60,9 @@ class Settings:
     """The settings of a training. ``learning_rate`` is the highest rate of a one-cycle schedule.
 
     ``data`` is a data set's folder, or None for the bundled MNIST. ``size`` is the side that its
-    pictures are scaled to, or None if all have one size.
+    pictures are scaled to, or None if all have one size. ``color`` is None for a data set, and
+    "rgb" or "gray" for pictures of any sizes in a folder for each class, which are scaled to
+    ``size``.
     """
 
     net: str
@@ -68,6 +74,7 @@ class Settings:
     seed: int = 0
     data: str | None = None
     size: int | None = None
+    color: Color | None = None
 
     def __post_init__(self) -> None:
         for name, known in (("net", NETS), ("optimizer", RATES)):
@@ -82,6 +89,8 @@ class Settings:
         truth("augment", self.augment)
         if self.size is not None:
             count("size", self.size)
+        if self.color not in (None, *CHANNELS):
+            raise ValueError(f'color must be "rgb" or "gray", got {quoted(self.color)}')
 
 
 # The defaults of each net. They were chosen on the held-out images, without the test images.
@@ -161,9 +170,7 @@ def train(
 
     console = Console(highlight=False) if console is None else console
     place = None if save is None else _writable(Path(save))
-    folder = default_folder() if settings.data is None else settings.data
-    size = None if settings.size is None else (settings.size, settings.size)
-    dataset = load_dataset(folder, size)
+    dataset = _dataset(settings)
     (x, y), (x_test, y_test) = dataset.train, dataset.test
     if dataset.form == "pictures":
         # Pictures are sorted by class, and the last images are held out.
@@ -209,6 +216,25 @@ def train(
         watch.clear()
     test = model.evaluate(x_test, y_test)
     return Trained(model, history, test, seconds, place, None)
+
+
+def _dataset(settings: Settings) -> Dataset:
+    """The data of a training."""
+    folder = default_folder() if settings.data is None else settings.data
+    size = None if settings.size is None else (settings.size, settings.size)
+    if settings.color is None:
+        return load_dataset(folder, size)
+    side = (IMAGE_SIZE, IMAGE_SIZE) if size is None else size
+    place = Path(folder)
+    sets = sets_of(place)
+    if sets is not None and sets[1] is not None:
+        train = load_images(sets[0], side, settings.color)
+        test = load_images(sets[1], side, settings.color, classes=train.classes)
+    else:
+        whole = load_images(place if sets is None else sets[0], side, settings.color)
+        train, test = whole.split(1 / TEST_SHARE)
+    first, second = ((np.asarray(one.images), one.labels) for one in (train, test))
+    return Dataset(first, second, "pictures", train.classes)
 
 
 def _preparation(images: NDArray[np.uint8], form: str) -> Preparation | None:

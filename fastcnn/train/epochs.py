@@ -5,8 +5,8 @@ It knows no layer, because a step on a batch and the validation are functions of
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -18,10 +18,13 @@ from fastcnn.core.class_registry import is_own
 from fastcnn.core.float_errors import Divergence
 from fastcnn.core.quoting import quoted
 from fastcnn.core.user_code import read_only, real_numbers, refuse
+from fastcnn.data.image_sets import LazyImages
+from fastcnn.data.read_ahead import parts_ahead
 from fastcnn.data.several import Data
 from fastcnn.nn.layers import Shape
 from fastcnn.train.callbacks import Callback, EarlyStopping, StopTraining, call_hook
 from fastcnn.train.progress import Event, History, Progress
+from fastcnn.train.streams import Batch, Stream, length_of
 from fastcnn.train.trainee import Trainee
 
 Augmentation = Callable[[Array, np.random.Generator], Array]
@@ -35,28 +38,30 @@ class Epochs:
     Attributes:
         model: the model; callbacks get it, and its generator draws what is random.
         at: where the training stands; each batch moves it on.
-        images, targets: the samples.
+        images, targets: the samples; a stream has its targets and weights itself.
         weights: how much the loss of each sample counts, or None.
         step: takes a step on a batch; the sum of its losses, and how many samples are right.
         validate: the figures of a validation, after each epoch; or None.
         has_accuracy: whether the loss has an accuracy.
         augment: applied to the images of each batch, or None.
+        steps: batches to an epoch, or None for all.
     """
 
     model: Trainee
     at: Progress
-    images: Data
-    targets: Data
+    images: Data | Stream
+    targets: Any
     weights: Array | None
     step: Callable[[Data, Data, Array | None], tuple[float, float]]
     validate: Callable[[], dict[str, float]] | None
     has_accuracy: bool
     augment: Augmentation | None
+    steps: int | None = None
 
     def run(self, epochs: int, verbose: bool) -> History:
         """Train until so many epochs are done, counted from the beginning of the training."""
-        model, at, total = self.model, self.at, len(self.images)
-        batches = -(-total // at.settings["batch_size"])
+        model, at = self.model, self.at
+        batches = self._batches
         at.optimizer.expect(epochs * batches)
         model.stop_training = False
         logs = {name: values[-1] for name, values in at.history.history.items()}
@@ -68,14 +73,14 @@ class Epochs:
                 self._epoch()
                 if at.batch < batches:
                     break  # stopped on the way
-                logs = self._means(total)
+                logs = self._means(self._seen)
                 if self.validate is not None:
                     logs |= {f"val_{name}": value for name, value in self.validate().items()}
                 logs |= {"learning_rate": at.rate, "seconds": perf_counter() - started}
                 at.history.append(logs)
                 epoch = at.epoch
                 at.epoch, at.batch, at.loss_sum, at.correct = epoch + 1, 0, 0.0, 0.0
-                at.sums = {}
+                at.sums, at.seen = {}, 0
                 at.begun = False
                 if verbose:
                     print(_line(epoch, epochs, logs), flush=True)
@@ -90,7 +95,7 @@ class Epochs:
         ``active`` gets the callbacks whose hook was called.
         """
         model, at = self.model, self.at
-        logs = {"epochs": epochs, "batches": batches, "samples": len(self.images)}
+        logs = {"epochs": epochs, "batches": batches, "samples": self._total}
         for i, callback in enumerate(at.callbacks):
             active.append(callback)
             try:
@@ -116,60 +121,134 @@ class Epochs:
         if self.at.weights is not None:
             self.at.remember_weights(self.at.weights, self.model.get_weights())
 
+    @property
+    def _batches(self) -> int:
+        """Batches to an epoch."""
+        if isinstance(self.images, Stream):
+            assert self.images.batches is not None
+            return self.images.batches
+        return -(-self._total // self.at.settings["batch_size"])
+
+    @property
+    def _total(self) -> int:
+        """Samples of an epoch; of a stream as many as batches of the first one's size hold."""
+        if isinstance(self.images, Stream):
+            batches = self._batches
+            first = self.images.batch(self.images.first, 0)
+            size = self.images.size if self.images.kind == "samples" else length_of(first[0])
+            return int(batches * size)
+        total, size = len(self.images), self.at.settings["batch_size"]
+        return int(total if self.steps is None else min(total, self.steps * size))
+
+    @property
+    def _seen(self) -> int:
+        """Samples of the epoch so far."""
+        if isinstance(self.images, Stream):
+            return self.at.seen
+        return int(min(self.at.batch * self.at.settings["batch_size"], self._total))
+
     def _epoch(self) -> None:
-        model, at, total = self.model, self.at, len(self.images)
-        size = at.settings["batch_size"]
-        order = self._order(total)
+        model, at = self.model, self.at
+        order, seed = self._order()
         if not at.begun:
             at.begun = True
             self._tell("on_epoch_begin", at.epoch)
-        for start in range(at.batch * size, total, size):
-            if model.stop_training:
-                return
-            batch = slice(start, start + size)
-            indices = batch if order is None else order[batch]
-            weights = None if self.weights is None else self.weights[indices]
-            if at.callbacks or start + size >= total:  # callbacks read it, and the history does
-                at.rate = at.optimizer.rate
-            self._batch(self.images[indices], self.targets[indices], weights)
-            if at.callbacks:
-                samples = min(start + size, total)
-                logs = self._means(samples) | {"samples": samples}
-                self._tell("on_batch_end", at.batch - 1, logs)
+        batches = self._batches
+        if model.stop_training or at.batch >= batches:
+            return
+        with closing(self._batches_from(order, seed)) as source:
+            for images, targets, weights in source:
+                # Callbacks read the rate, and so does the history.
+                if at.callbacks or at.batch + 1 >= batches:
+                    at.rate = at.optimizer.rate
+                self._batch(images, targets, weights)
+                if at.callbacks:
+                    samples = self._seen
+                    logs = self._means(samples) | {"samples": samples}
+                    self._tell("on_batch_end", at.batch - 1, logs)
+                if model.stop_training:
+                    return
+
+    def _batches_from(self, order: Array | None, seed: int) -> Generator[Batch, None, None]:
+        """The batches of an epoch that are not done yet."""
+        images, first = self.images, self.at.batch
+        if isinstance(images, Stream):
+            yield from images.epoch(order, first)
+            return
+        size, total = self.at.settings["batch_size"], self._total
+        parts: list[Any] = []
+        for start in range(first * size, total, size):
+            batch = slice(start, min(start + size, total))
+            parts.append(batch if order is None else order[batch])
+        ahead: Iterator[Any] | None = None
+        if isinstance(images, LazyImages):
+
+            def convert(some: Array, number: int) -> Array:
+                if self.augment is None:
+                    return some
+                rng = np.random.default_rng((seed, first + number))
+                return augmented(self.augment, some, rng, self.model.input_shape)
+
+            ahead = parts_ahead(images, parts, convert)
+        try:
+            for part in parts:
+                weights = None if self.weights is None else self.weights[part]
+                targets = self.targets[part]
+                some = images[part] if ahead is None else next(ahead)
+                yield Batch(some, targets, weights)
+        finally:
+            if isinstance(ahead, Generator):
+                ahead.close()
 
     def _batch(self, images: Data, targets: Data, weights: Array | None) -> None:
         at = self.at
         at.in_batch = True
         try:
-            if self.augment is not None:
+            if self.augment is not None and not isinstance(self.images, LazyImages):
                 assert isinstance(images, np.ndarray)
                 images = augmented(self.augment, images, self.model.rng, self.model.input_shape)
             loss_sum, correct = self.step(images, targets, weights)
         except Divergence as error:
             raise FloatingPointError(
-                f"{error}, in batch {at.batch} of epoch {at.epoch}; the model keeps the weights "
-                f"from before it. A lower learning rate, or clip_norm, may help"
+                f"{error}, in batch {at.batch + 1} of epoch {at.epoch + 1}; the model keeps the "
+                f"weights from before it. A lower learning rate may help, or clip_norm of the "
+                f"optimizer"
             ) from None
         finally:
             at.in_batch = False
         at.loss_sum += loss_sum
         at.correct += correct
         at.batch += 1
+        if isinstance(self.images, Stream):
+            at.seen += len(images)
 
-    def _order(self, total: int) -> Array | None:
-        """The epoch's order; in an epoch that is resumed, the order that it began with."""
+    def _order(self) -> tuple[Array | None, int]:
+        """The epoch's order, and a seed; in an epoch that is resumed, those it began with.
+
+        The seed is for augmentations of images that are read ahead, which have a generator for each
+        batch. So their results do not depend on the number of threads.
+        """
         at, rng = self.at, self.model.rng
-        if not at.settings["shuffle"]:
-            return None
-        if not at.begun:
-            at.order = rng.bit_generator.state
-            return rng.permutation(total)
+        stream = self.images if isinstance(self.images, Stream) else None
+        images: Any = self.images
+        total = len(images) if stream is None else stream.length or 0
+        shuffles = at.settings["shuffle"] and (stream is None or stream.kind != "iterable")
+        needs_seed = self.augment is not None and isinstance(self.images, LazyImages)
+        if not (shuffles or needs_seed):
+            if not at.begun and at.settings["shuffle"]:
+                at.order = rng.bit_generator.state
+            return None, 0
         now = rng.bit_generator.state
-        assert at.order is not None
-        rng.bit_generator.state = at.order
-        order = rng.permutation(total)
-        rng.bit_generator.state = now
-        return order
+        if at.begun:
+            assert at.order is not None
+            rng.bit_generator.state = at.order
+        else:
+            at.order = now
+        order = rng.permutation(total) if shuffles else None
+        seed = int(rng.integers(1 << 62)) if needs_seed else 0
+        if at.begun:
+            rng.bit_generator.state = now
+        return order, seed
 
     def _means(self, samples: int) -> dict[str, float]:
         logs = {"loss": self.at.loss_sum / samples}

@@ -89,6 +89,7 @@ class Progress:
         epoch, batch: how many epochs, and batches of this epoch, are done.
         loss_sum, correct: of this epoch's batches, the losses and the samples that are right.
         sums: of this epoch's batches, the figures of each of several outputs by name.
+        seen: of this epoch's batches, the number of samples, for a stream.
         rate: the learning rate of the last step.
         begun: whether the epoch has begun. Then the epoch's order was drawn from a generator in the
             state ``order``.
@@ -121,6 +122,7 @@ class Progress:
     weights: list[Array] | None = None
     weights_of_model: str | None = None
     sums: dict[str, float] = field(default_factory=dict)
+    seen: int = 0
 
     def __getstate__(self) -> dict[str, Any]:
         # Callbacks may hold what lives in this process alone, such as files, locks and consoles.
@@ -135,6 +137,7 @@ class Progress:
             "waiting": {},
             "saved": [],
             "sums": {},
+            "seen": 0,
             **state,
             "callbacks": [],
         }
@@ -246,6 +249,7 @@ def as_dict(
         "loss_sum": progress.loss_sum,
         "correct": progress.correct,
         **({"sums": progress.sums} if progress.sums else {}),
+        **({"seen": progress.seen} if progress.seen else {}),
         "rate": progress.rate,
         "order": progress.order,
         "generator": generator.bit_generator.state,
@@ -307,6 +311,7 @@ def progress_from(data: JsonObject) -> tuple[Progress, list[str]]:
         begun=begun,
         event=_event_from(data.get("event")),
         saved=callbacks,
+        seen=count("seen", data.get("seen", 0), least=0),
         sums={text("a figure", k): float(v) for k, v in dict(data.get("sums", {})).items()},
     )
     return progress, slots

@@ -1,0 +1,370 @@
+"""Images of one's own: a folder for each class, as arrays or read while a training runs.
+
+Pictures may have any sizes and forms. Each becomes an image of one size and colour, in the same way
+as ``fastcnn predict`` prepares a picture, so a net sees in prediction what it saw in training.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcnn.core.arguments import Array
+from fastcnn.core.capacity import affordable
+from fastcnn.core.quoting import quoted
+from fastcnn.core.scalars import count, generator, truth
+from fastcnn.core.settings import can_start_threads
+from fastcnn.core.terminal import display
+from fastcnn.data.array_files import DatasetError
+from fastcnn.data.on_demand import Samples, SamplesOnDemand
+from fastcnn.data.picture_folders import class_folders, pictures_in
+from fastcnn.data.pictures import ENDINGS, PictureError, picture
+from fastcnn.data.scaling import warn
+
+Color = Literal["rgb", "gray"]
+
+CHANNELS = {"rgb": 3, "gray": 1}
+_LISTED = 10  # broken files in a message
+_TASK = 16  # files that a thread reads before it reports
+
+
+class LazyImages(SamplesOnDemand):
+    """Images that are read from their files when they are needed, by several threads.
+
+    Args:
+        files: paths of the files.
+        size: (H, W) of the images.
+        channels: 1 or 3.
+        workers: number of threads that read.
+        converts: functions of images (n, H, W, C) that are applied to what is read.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[str],
+        size: tuple[int, int],
+        channels: int,
+        workers: int,
+        converts: tuple[Callable[[Array], Array], ...] = (),
+    ) -> None:
+        self.files: NDArray[np.object_] = np.empty(len(files), object)
+        self.files[:] = files
+        self.workers = workers
+        self._size, self._channels, self._converts = size, channels, converts
+        one = np.zeros((1, *size, channels), np.uint8)
+        for convert in converts:
+            one = convert(one)
+        self.shape, self.dtype = (len(self.files), *one.shape[1:]), one.dtype
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, part: slice | Array) -> Array:
+        return self.read(part, self.workers)
+
+    def read(self, part: slice | Array, workers: int = 1) -> Array:
+        """Images of this part, read by so many threads; ``PictureError`` for a broken file."""
+        files = self.files[part]
+        images = np.empty((len(files), *self._size, self._channels), np.uint8)
+
+        def read(i: int) -> None:
+            images[i] = _read(files[i], self._size, self._channels)
+
+        for _ in _in_threads(read, range(len(files)), workers):
+            pass
+        for convert in self._converts:
+            images = convert(images)
+        return images
+
+    def then(self, convert: Callable[[Array], Array]) -> LazyImages:
+        """The same images, converted once more."""
+        steps = (*self._converts, convert)
+        return LazyImages(self.files, self._size, self._channels, self.workers, steps)  # type: ignore[arg-type]
+
+    def subset(self, part: slice | Array) -> LazyImages:
+        """Some of the images, not read yet."""
+        of_part = self.files[part]
+        return LazyImages(of_part, self._size, self._channels, self.workers, self._converts)  # type: ignore[arg-type]
+
+
+class ImageSet:
+    """Images with the numbers and names of their classes, for ``fit``, ``evaluate``, ``predict``.
+
+    ``images, labels = image_set`` gives the two arrays alone.
+
+    Attributes:
+        images: (N, H, W, C) bytes, or :class:`LazyImages` that read them when they are needed.
+        labels: (N,) int64.
+        classes: the names of the classes, in the order of their numbers.
+        files: the path of each image.
+        broken: what was wrong with each file that could not be read.
+    """
+
+    def __init__(
+        self,
+        images: Samples,
+        labels: NDArray[np.int64],
+        classes: tuple[str, ...],
+        files: tuple[str, ...],
+        broken: tuple[str, ...] = (),
+    ) -> None:
+        self.images, self.labels, self.classes = images, labels, classes
+        self.files, self.broken = files, broken
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.images, self.labels))
+
+    def __repr__(self) -> str:
+        sort = "read when needed" if isinstance(self.images, LazyImages) else "in memory"
+        return (
+            f"ImageSet({len(self):,} images of {self.images.shape[1:]}, {sort}, "
+            f"{len(self.classes)} classes: {quoted(list(self.classes))})"
+        )
+
+    def subset(self, rows: Array) -> ImageSet:
+        """The images of these rows, an array of indices or of booleans."""
+        rows = np.arange(len(self))[rows]
+        images = self.images
+        images = images.subset(rows) if isinstance(images, LazyImages) else images[rows]
+        files = tuple(self.files[row] for row in rows)
+        return ImageSet(images, self.labels[rows], self.classes, files)
+
+    def split(self, share: float, seed: int | None = 0) -> tuple[ImageSet, ImageSet]:
+        """Two sets: one to train on, and one with this share of each class, drawn at random.
+
+        Raises ``ValueError`` where ``share`` is not between 0 and 1, or a set would be empty.
+
+        >>> labels = np.repeat([0, 1], [12, 8])
+        >>> images = ImageSet(np.zeros((20, 2, 3, 1), np.uint8), labels, ("a", "b"), ("",) * 20)
+        >>> [len(part) for part in images.split(0.25)]
+        [15, 5]
+        """
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+            raise ValueError(f"share must be above 0 and below 1, got {quoted(share)}")
+        rng, held_out = generator("seed", seed), np.zeros(len(self), bool)
+        for label in range(len(self.classes)):
+            rows = rng.permutation(np.flatnonzero(self.labels == label))
+            held_out[rows[: round(len(rows) * share)]] = True
+        if held_out.all() or not held_out.any():
+            raise ValueError(f"share={share} of {len(self)} images leaves a set without any")
+        return self.subset(~held_out), self.subset(held_out)
+
+
+def load_images(
+    folder: str | os.PathLike[str],
+    size: int | tuple[int, int],
+    color: Color = "rgb",
+    *,
+    classes: Sequence[str] | None = None,
+    lazy: bool = False,
+    broken: Literal["report", "raise"] = "report",
+    check: bool = True,
+    workers: int | None = None,
+    progress: bool = True,
+) -> ImageSet:
+    """Images of a folder with one folder inside for each class.
+
+    PNG, JPEG, GIF (the first frame), BMP and WebP files of any size are mixed freely. Of each the
+    middle is cut out in the proportions of ``size`` and scaled. Pictures are turned upright as
+    their camera noted (EXIF). Transparent pixels become white. Palettes and CMYK become RGB.
+    16 bits become 8: the values of a grey picture are divided alike, by the smallest of 8, 10, 12,
+    14 and 16 bits that holds them.
+
+    Args:
+        folder: its folders are the classes, numbered from 0 in the order of their names. Other
+            files, and names that begin with a dot, are ignored.
+        size: (H, W) of the images, or the side of square ones.
+        color: "rgb" for three channels, "gray" for one.
+        classes: the names of the classes in the order of their numbers, such as those of a training
+            set or of ``model.classes``; a folder of another name is an error. None means the
+            folders' names.
+        lazy: whether files are read when a training or a prediction needs them, by threads that
+            work ahead of it. Then a set that is larger than the memory trains. Augmentations run in
+            these threads too. The results are the same for any number of threads.
+        broken: "report" leaves out files that cannot be read, and tells all of them in one
+            :class:`fastcnn.InputWarning` at the end; "raise" ends with a ``PictureError`` for the
+            first one.
+        check: with ``lazy``, whether each file is read once before, so that broken files are known.
+            Without it a broken file ends the training that meets it.
+        workers: number of threads that read; None means one for each core, at most 8.
+        progress: whether a terminal shows a bar.
+
+    Returns:
+        The images with their labels, as an :class:`ImageSet`: ``model.fit(images)`` trains on them,
+        and then knows the names of the classes.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        DatasetError: there are no pictures, or a class is not among ``classes``.
+        PictureError: a file is broken, with ``broken="raise"``, or all files are.
+        MemoryError: the images do not fit into the machine's memory, which ``lazy=True`` avoids.
+        TypeError, ValueError: an argument of another type or value.
+        ImportError: Pillow is not installed.
+
+    Example:
+        >>> import tempfile, PIL.Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name, shade, ending in (("dark", 0, "png"), ("light", 255, "bmp")):
+        ...         os.mkdir(f"{folder}/{name}")
+        ...         PIL.Image.new("L", (50, 40), shade).save(f"{folder}/{name}/1.{ending}")
+        ...     images = load_images(folder, size=(8, 6), color="gray")
+        >>> images.images.shape, images.labels, images.classes
+        ((2, 8, 6, 1), array([0, 1]), ('dark', 'light'))
+    """
+    height, width = checked_size(size)
+    if color not in CHANNELS:
+        raise ValueError(f'color must be "rgb" or "gray", got {quoted(color)}')
+    if broken not in ("report", "raise"):
+        raise ValueError(f'broken must be "report" or "raise", got {quoted(broken)}')
+    threads = min(os.cpu_count() or 1, 8) if workers is None else count("workers", workers)
+    lazy, check, progress = truth("lazy", lazy), truth("check", check), truth("progress", progress)
+    names, files, labels = _files_of(Path(folder), classes)
+    channels = CHANNELS[color]
+    shape = (len(files), height, width, channels)
+    images: Samples
+    if lazy:
+        images = LazyImages(files, (height, width), channels, threads)
+    else:
+        try:
+            affordable("images", shape, np.uint8)
+        except MemoryError as error:
+            raise MemoryError(f"{error}; lazy=True reads them while a training runs") from None
+        images = np.empty(shape, np.uint8)
+    errors: list[tuple[int, str]] = []
+    if check or not lazy:
+        target = None if lazy else images
+        errors = _read_all(files, (height, width), channels, target, threads, broken, progress)
+    result = ImageSet(images, labels, names, tuple(files))
+    if errors:
+        good = np.ones(len(files), bool)
+        good[[i for i, _ in errors]] = False
+        if not good.any():
+            raise PictureError(f"none of the {len(files):,} pictures can be read: {errors[0][1]}")
+        result = result.subset(good)
+        result.broken = tuple(text for _, text in errors)
+        _report(result.broken, len(files))
+    return result
+
+
+def checked_size(size: Any) -> tuple[int, int]:
+    """The argument ``size`` as (H, W); ``TypeError`` or ``ValueError`` for anything else.
+
+    >>> checked_size(32), checked_size((3, 5))
+    ((32, 32), (3, 5))
+    """
+    if isinstance(size, tuple | list):
+        if len(size) != 2:
+            raise ValueError(f"size must be a side or (height, width), got {quoted(size)}")
+        return count("size", size[0]), count("size", size[1])
+    side = count("size", size)
+    return side, side
+
+
+def _files_of(
+    folder: Path, classes: Sequence[str] | None
+) -> tuple[tuple[str, ...], list[str], NDArray[np.int64]]:
+    """The names of the classes, the paths of the pictures, and the class of each."""
+    folders = class_folders(folder)
+    names = tuple(one.name for one in folders) if classes is None else tuple(map(str, classes))
+    if unknown := [one.name for one in folders if one.name not in names]:
+        raise DatasetError(
+            f"{folder} has the class {unknown[0]!r}, which is not among classes, {quoted(names)}"
+        )
+    files, labels = list[str](), list[int]()
+    for one in folders:
+        paths = pictures_in(one)
+        files += map(str, paths)
+        labels += [names.index(one.name)] * len(paths)
+    if not files:
+        raise DatasetError(
+            f"{folder} has no folder with pictures in it, {', '.join(ENDINGS)}; pictures belong "
+            f"into a folder for each class, {folder}/CLASS/picture.png"
+        )
+    return names, files, np.array(labels, np.int64)
+
+
+def _read(file: str, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
+    try:
+        return picture(file, size, channels).reshape(*size, channels)
+    except OSError as error:
+        raise PictureError(f"{file} cannot be read: {error.strerror or error}") from None
+
+
+def _read_all(
+    files: list[str],
+    size: tuple[int, int],
+    channels: int,
+    images: Any,
+    workers: int,
+    broken: str,
+    progress: bool,
+) -> list[tuple[int, str]]:
+    """Read all files, into ``images`` if there are any; the errors by the number of their file."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    errors = list[tuple[int, str]]()
+
+    def read(i: int) -> None:
+        try:
+            pixels = _read(files[i], size, channels)
+        except PictureError as error:
+            if broken == "raise":
+                raise
+            errors.append((i, str(error)))
+            return
+        if images is not None:
+            images[i] = pixels
+
+    columns = TextColumn("reading images"), BarColumn(bar_width=24), MofNCompleteColumn()
+    bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not progress)
+    numbers: Iterable[int] = _in_threads(read, range(len(files)), workers)
+    if not progress:
+        for _ in numbers:
+            pass
+        return sorted(errors)
+    with display(bar):
+        task = bar.add_task("", total=len(files))
+        for _ in numbers:
+            bar.advance(task)
+    return sorted(errors)
+
+
+def _in_threads(call: Callable[[int], None], numbers: range, workers: int) -> Iterator[int]:
+    """Call a function with each number, in threads; the numbers in order, when they are done."""
+    if workers == 1 or len(numbers) == 1 or not can_start_threads():
+        for number in numbers:
+            call(number)
+            yield number
+        return
+
+    def some(first: int) -> None:
+        for number in numbers[first : first + each]:
+            call(number)
+
+    each = max(1, min(_TASK, len(numbers) // workers))
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="fastcnn-images")
+    try:
+        firsts = range(0, len(numbers), each)
+        for first, _ in zip(firsts, pool.map(some, firsts), strict=True):
+            yield from numbers[first : first + each]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _report(broken: tuple[str, ...], total: int) -> None:
+    rest = f"\n… and {len(broken) - _LISTED:,} more" if len(broken) > _LISTED else ""
+    warn(
+        f"{len(broken):,} of {total:,} pictures cannot be read and are left out:\n"
+        + "\n".join(broken[:_LISTED])
+        + rest
+    )
