@@ -38,7 +38,7 @@ def plain_errors() -> Iterator[None]:
         raise typer.Exit(BAD_ARGUMENT) from None
 
 
-def _show(message: Warning | str, category: type[Warning], *_: object) -> None:
+def _show(message: Warning | str, *_: object, **__: object) -> None:
     typer.echo(f"fastcnn: {message}", err=True)
 
 

@@ -127,7 +127,7 @@ class Epochs:
         if isinstance(self.images, Stream):
             assert self.images.batches is not None
             return self.images.batches
-        return -(-self._total // self.at.settings["batch_size"])
+        return int(-(-self._total // self.at.settings["batch_size"]))
 
     @property
     def _total(self) -> int:

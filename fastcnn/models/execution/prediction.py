@@ -254,9 +254,7 @@ class Prediction:
         if program is None:
             if len(self._programs) >= _PROGRAMS * len(self.sections):
                 self._programs.clear()
-            program = self._programs[key] = self._made(
-                section, n, are_bytes, softmax, prepared
-            )
+            program = self._programs[key] = self._made(section, n, are_bytes, softmax, prepared)
         return program
 
     def _made(
