@@ -20,6 +20,7 @@ from fastcnn.layers import (
     Concatenate,
     Conv2D,
     Dense,
+    Dropout,
     Flatten,
     GlobalAvgPool2D,
     MaxPool2D,
@@ -30,6 +31,7 @@ from fastcnn.layers import (
 )
 from fastcnn.losses import CrossEntropy, MeanSquaredError
 from fastcnn.models.execution import Executor
+from fastcnn.models.execution.prepared import Prepared
 from fastcnn.optimizers import SGD
 
 SHARE = {"float32": 2e-5, "float64": 1e-12}
@@ -401,6 +403,70 @@ def test_frozen_layers_keep_their_bits_and_others_learn_as_before(name: str) -> 
         for array, old in zip(layer.parameters.values(), before[id(layer)], strict=True):
             assert not np.array_equal(array, old)
     near(model.get_weights(), plain.get_weights(), 1e-4)
+
+
+def trunk_and_head() -> Model:
+    """A net of which only dense layers train.
+
+    Before them are two branches, a normalisation, dropout, and a layer with a call before the
+    dropout and one behind it.
+    """
+    images, vectors = Input((6, 5, 2)), Input((3,))
+    shared = Conv2D(4, 1)
+    x = BatchNorm()(Conv2D(4, 3, padding="same", use_bias=False)(images))
+    x = ReLU()(Add()([shared(x), Conv2D(4, (1, 3), padding="same")(images)]))
+    pooled = GlobalAvgPool2D()(x)
+    y = MaxPool2D()(shared(Dropout(0.3)(x)))
+    y = Concatenate()([Flatten()(y), pooled, vectors])
+    model = Model([images, vectors], Dense(3)(Tanh()(Dense(7)(y))), seed=0)
+    for layer in model.layers:
+        layer.trainable = not layer.parameters or isinstance(layer, Dense)
+    return model
+
+
+@pytest.mark.usefixtures("compiled_alone")
+def test_what_comes_before_all_that_trains_runs_as_a_prediction_does() -> None:
+    model = trunk_and_head()
+    rng = np.random.default_rng(4)
+    for layer in model.layers:
+        if isinstance(layer, BatchNorm):
+            layer.state["mean"][...] = rng.standard_normal(4)
+            layer.state["variance"][...] = rng.uniform(0.5, 2, 4)
+    plain = on_engine(model, "naive")
+    x, y = samples(model, 5), targets(model, 5)
+    for _ in range(2):  # the second time with other filters in the frozen part
+        agree(gradients(model, x, y)[1], gradients(plain, x, y)[1], 4e-4)
+        other = np.flip(model.layers[0].parameters["w"], 3).copy()
+        for one in (model, plain):
+            one.layers[0].parameters["w"] = other
+    frozen = model.explain().split("training:\n")[1].split("then:\n")[0]
+    assert all(name in frozen for name in ("BatchNorm", "Conv2D(4, (1, 3)"))
+    # A layer that both sides call is no part of it, nor what comes after the layer.
+    assert not any(name in frozen for name in ("Conv2D(4, 1", "Add", "Dropout", "Dense"))
+
+
+def test_steps_prepare_frozen_filters_once_and_anew_when_they_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = trunk_and_head()
+    x, y = samples(model, 4), targets(model, 4)
+    made, whole = list[int](), Prepared._made
+
+    def counted(self: Prepared, *arguments: Any) -> Any:
+        made.append(1)
+        return whole(self, *arguments)
+
+    model.train_on_batch(x, y)
+    monkeypatch.setattr(Prepared, "_made", counted)
+    for _ in range(3):
+        model.train_on_batch(x, y)
+    assert not made
+    model.layers[0].parameters["w"] = model.layers[0].parameters["w"] * 2
+    model.train_on_batch(x, y)
+    assert made == [1]
+    before = model.predict(x)
+    model.train_on_batch(x, y)
+    assert not np.array_equal(model.predict(x), before)  # predictions see what moved
 
 
 def test_a_net_in_which_nothing_trains_is_refused() -> None:

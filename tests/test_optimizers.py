@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import fastcnn
+from fastcnn.core.arguments import Array
 from fastcnn.nn.optimizers import optimizer_from_dict, optimizer_named
 from fastcnn.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from fastcnn.schedules import Constant, Cosine, OneCycle, Schedule, Step, schedule_from_dict
@@ -171,6 +172,38 @@ def test_a_step_allocates_nothing(name: str) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 10_000
+
+
+@pytest.mark.parametrize("checked", [False, True])
+def test_a_step_within_spans_touches_nothing_else(
+    checked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither an optimizer of fastcnn's own nor a class without a ``step`` moves frozen numbers.
+
+    A step on all parameters with a copy of the frozen ones would take several times as long.
+    """
+    moved = list[int]()
+    whole = Optimizer._step
+
+    def counted(self: Optimizer, p: Array, g: Array, spans: Any) -> None:
+        moved.extend(span.stop - span.start for span in spans)
+        whole(self, p, g, spans)
+
+    class Mine(SGD):
+        """One with a method of its own, so that a class's checks are put around it."""
+
+        def config(self) -> Any:
+            return super().config()
+
+    monkeypatch.setattr(Optimizer, "_step", counted)
+    parameters = np.arange(12, dtype=np.float32)
+    gradient = np.zeros(12, np.float32)
+    gradient[3:7] = 2
+    (Mine if checked else SGD)(0.5).step_within(parameters, gradient, [slice(3, 7)])
+    assert moved == [4]
+    expected = np.arange(12, dtype=np.float32)
+    expected[3:7] -= 1
+    np.testing.assert_array_equal(parameters, expected)
 
 
 def test_an_optimizer_serves_one_size_of_parameters() -> None:

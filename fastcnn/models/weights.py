@@ -114,7 +114,7 @@ class Weights:
             else:
                 optimizer.step(self.parameters, self.gradient)
         finally:
-            self.watch.changed()
+            self.watch.moved()
 
     def state_of(self, layer: Layer) -> dict[str, Array]:
         """The running statistics of a layer by name, as compiled programs take them."""

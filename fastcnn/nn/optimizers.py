@@ -364,8 +364,8 @@ class Optimizer(Known):
         >>> p
         array([1. , 0.5])
         """
-        step = type(self).step
-        if getattr(step, "__wrapped__", step) is Optimizer.step:
+        step, own = type(self).step, Optimizer.step
+        if own in (step, getattr(step, "__wrapped__", None)):  # perhaps under a class's checks
             self._step(parameters, gradient, spans)
             return
         # A user's step moves all parameters, so the frozen ones get their numbers back.

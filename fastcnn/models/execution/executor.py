@@ -7,7 +7,8 @@ graph runs a program whose steps take turns (:mod:`.prediction`).
 takes each slice of the batch through all of them. The others stand **alone**, and see the whole
 batch: layers that merge several values or are shared, layers that couple the batch (BatchNorm in
 training), and those whose work or weights are so large that one operation over the batch, shared
-out over the threads, is the better way.
+out over the threads, is the better way. What comes before all that trains runs as a prediction
+does (:mod:`.frozen`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from fastcnn.engine.numba.runtime.program import NO_STEPS, constant
 from fastcnn.engine.numba.runtime.types import Kernel
 from fastcnn.models.execution.compiled import CompiledSegment
 from fastcnn.models.execution.expansion import expanded
+from fastcnn.models.execution.frozen import division_of
 from fastcnn.models.execution.prediction import Prediction
 from fastcnn.models.execution.preparation import (
     PURPOSES,
@@ -70,8 +72,6 @@ class Executor:
         # What tells the net from another one of the same layers.
         self._form = () if graph.is_chain else (repr(graph.as_dict()), tuple(input_shapes))
         self._units = units_of(whole, weights, input_shapes)
-        self._values = whole.outputs
-        self._padded = any(one.unit.padded for one in self._units)
         self._uses_randomness = any(uses_randomness(node.layer) for node in whole.nodes)
         self._state = [
             array
@@ -86,16 +86,37 @@ class Executor:
         if self._only_segment is None:
             prediction = Prediction(graph, weights, input_shapes)
             self._prediction = None if prediction.only_moves else prediction
+        # What training computes as a prediction does, and the inputs that it passes to the units.
+        self._frozen: Prediction | None = None
+        self._passed: tuple[int, ...] = tuple(range(self._inputs))
+        if self._only_segment is None and weights.frozen:
+            whole = self._divide(whole, input_shapes)
+        self._values, self._unit_inputs = whole.outputs, whole.inputs
+        self._padded = any(one.unit.padded for one in self._units)
         self._prepared: set[Purpose] = set() if compiles_ahead() else {*PURPOSES}
         # Of the last optimizer its loop, state and numbers, and the steps made of them.
         self._last_moves: tuple[Kernel | None, list[Array], Array, Array]
         self._last_moves = None, [], NO_STEPS, NO_STEPS
+
+    def _divide(self, whole: Graph, input_shapes: Sequence[Shape]) -> Graph:
+        """Let a prediction do what comes before all that trains; the graph of the units."""
+        division = division_of(whole, self._weights, input_shapes)
+        if division is None:
+            return whole
+        frozen = Prediction(division.frozen, self._weights, input_shapes, is_frozen=True)
+        if frozen.only_moves:
+            return whole
+        self._frozen, self._passed = frozen, division.passed
+        self._units = units_of(division.rest, self._weights, division.input_shapes)
+        return division.rest
 
     def explain(self) -> str:
         """How predictions run, and below it how a training does, where the two differ."""
         units = "\n".join(one.unit.explain() for one in self._units)
         if self._prediction is None:
             return units
+        if self._frozen is not None:
+            units = f"frozen, as in prediction:\n{self._frozen.explain()}\nthen:\n{units}"
         return f"prediction:\n{self._prediction.explain()}\ntraining:\n{units}"
 
     def takes_bytes(self, training: bool) -> bool:
@@ -104,7 +125,8 @@ class Executor:
             return True
         if not training:
             return self._prediction is not None
-        first = [one.unit for one in self._units if min(one.inputs) < self._inputs]
+        passed = {*range(self._unit_inputs - len(self._passed), self._unit_inputs)}
+        first = [one.unit for one in self._units if not passed.isdisjoint(one.inputs)]
         return all(isinstance(unit, CompiledSegment) for unit in first)
 
     def forward(self, inputs: Sequence[Array]) -> list[Array] | None:
@@ -329,7 +351,13 @@ class Executor:
         rng: np.random.Generator,
         sample_weights: Array | None,
     ) -> Figures | None:
-        units, values = list(self._units), dict(enumerate(inputs))
+        units = list(self._units)
+        if self._frozen is not None:
+            results = self._frozen.run(inputs)
+            if results is None:
+                return None
+            inputs = [*results, *(inputs[i] for i in self._passed)]
+        values = dict(enumerate(inputs))
         saved = dict[int, Saved]()
         # Of each value the gradients that have reached it, in their order.
         reached = defaultdict[int, list[Array]](list)

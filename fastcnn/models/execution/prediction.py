@@ -79,12 +79,21 @@ class _Program:
 class Prediction:
     """The programs of a graph; its layers' parameters are parts of ``weights``.
 
+    With ``is_frozen``, training moves none of these parameters.
+
     Attributes:
         sections: what runs, one after the other.
         only_moves: whether an output has the numbers of an input, so that nothing is computed.
     """
 
-    def __init__(self, graph: Graph, weights: Weights, input_shapes: Sequence[Shape]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        weights: Weights,
+        input_shapes: Sequence[Shape],
+        *,
+        is_frozen: bool = False,
+    ) -> None:
         self._weights, self._dtype = weights, weights.parameters.dtype
         whole = expanded(graph, weights.convolutions_of)
         shapes = whole.infer(input_shapes)
@@ -105,7 +114,8 @@ class Prediction:
         widest = max(shape[-1] for shape in shapes)
         self._zeros = arrays.allocate((widest,), self._dtype)
         self._zeros[...] = 0
-        self._prepared = Prepared(self._zeros, weights.watch.version)
+        version = weights.watch.frozen_version if is_frozen else weights.watch.version
+        self._prepared = Prepared(self._zeros, version)
         self._programs: dict[tuple[int, int, tuple[bool, ...], bool, int], _Program] = {}
         self._per_sample = self._bytes_of_sample()
 

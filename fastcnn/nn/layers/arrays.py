@@ -34,13 +34,17 @@ class Watch:
     def __init__(self) -> None:
         self.always = False
         self._numbers = counter(1)
-        self._version = 0
+        self._version = self._moved = 0
         self._touched = self._settled = 0  # equal if nobody has an array
         self._handed: dict[int, ref[Array]] = {}
 
     def changed(self) -> None:
         """Note that values have changed; it must be called after the change."""
         self._version = next(self._numbers)
+
+    def moved(self) -> None:
+        """Note that parameters that train have changed, after the change."""
+        self._moved = next(self._numbers)
 
     def hand_out(self, array: Array) -> None:
         """Note that somebody has the array from now on."""
@@ -50,6 +54,11 @@ class Watch:
 
     def version(self) -> int:
         """A number that differs from earlier ones if any value may have changed since."""
+        # Numbers are drawn in order, so the larger one is that of the last change.
+        return max(self.frozen_version(), self._moved)
+
+    def frozen_version(self) -> int:
+        """The same for values that training does not move."""
         touched = self._touched
         if touched != self._settled or self.always:
             is_held = self._is_held()

@@ -1,0 +1,85 @@
+"""A graph in two: what training computes as a prediction does, and the rest.
+
+Before the first layers whose parameters train, nothing needs a gradient. If these layers also draw
+no random numbers and take no statistics of the batch, a training step computes them by the programs
+that predict: batch normalisations are folded into convolutions, and values share one arena.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fastcnn.models.execution.preparation import is_built_in
+from fastcnn.models.execution.stages import normalises_batch
+from fastcnn.models.graph import Graph, Node
+from fastcnn.models.weights import Weights
+from fastcnn.nn.layers import Dropout, Layer, Shape
+
+
+class Division(NamedTuple):
+    """A graph in two.
+
+    Attributes:
+        frozen: the nodes that training computes as a prediction does.
+        rest: the other nodes. Their inputs are the outputs of ``frozen``, and then ``passed``.
+        passed: the inputs of the whole graph that the rest takes.
+        input_shapes: the shapes of a sample of each input of the rest.
+    """
+
+    frozen: Graph
+    rest: Graph
+    passed: tuple[int, ...]
+    input_shapes: tuple[Shape, ...]
+
+
+def division_of(graph: Graph, weights: Weights, input_shapes: Sequence[Shape]) -> Division | None:
+    """The division of an expanded graph; None where no parameters are frozen before the rest."""
+    values = _frozen_values(graph, weights)
+    nodes = [node for node in graph.nodes if node.output not in values]
+    if not any(weights.of(node.layer) for node in graph.nodes if node.output in values):
+        return None
+    taken = dict.fromkeys(value for node in nodes for value in node.inputs)
+    ends = [value for value in dict.fromkeys((*taken, *graph.outputs)) if value in values]
+    results = [value for value in ends if value >= graph.inputs]
+    passed = tuple(value for value in ends if value < graph.inputs)
+    places = {value: i for i, value in enumerate((*results, *passed))}
+    count, rest = len(places), list[Node]()
+    for node in nodes:
+        places[node.output] = count + len(rest)
+        inputs = tuple(places[value] for value in node.inputs)
+        rest.append(Node(node.layer, inputs, places[node.output]))
+    shapes = graph.infer(input_shapes)
+    return Division(
+        graph.to_outputs(results),
+        Graph([None] * count, rest, [places[value] for value in graph.outputs]),
+        passed,
+        tuple(shapes[value] for value in (*results, *passed)),
+    )
+
+
+def _frozen_values(graph: Graph, weights: Weights) -> set[int]:
+    """The values that training computes as a prediction does, and the inputs.
+
+    Calls of one shared layer are all among them or none, because a layer knows the shape of a
+    single call.
+    """
+    divided = set[int]()  # shared layers, by id
+    while True:
+        values = {*range(graph.inputs)}
+        for node in graph.nodes:
+            stays = id(node.layer) not in divided and _predicts(node.layer, weights)
+            if stays and values.issuperset(node.inputs):
+                values.add(node.output)
+        inside = {id(node.layer) for node in graph.nodes if node.output in values}
+        outside = {id(node.layer) for node in graph.nodes if node.output not in values}
+        if inside.isdisjoint(outside):
+            return values
+        divided |= inside & outside
+
+
+def _predicts(layer: Layer, weights: Weights) -> bool:
+    """Whether training takes a layer's values as a prediction does, and moves none of it."""
+    if weights.gradients_of(layer) or not is_built_in(layer):
+        return False
+    return not (isinstance(layer, Dropout) or normalises_batch(layer))
