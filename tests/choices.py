@@ -309,6 +309,20 @@ ROWS = {
         sse2=("winograd_gradient 6×2×4: m=4, r=3", "winograd_gradient 6×2×2: m=4, r=3"),
         neon=("winograd_gradient 14×2×4: m=4, r=3", "winograd_gradient 14×2×2: m=4, r=3"),
     ),
+    "ResNet-8: 3×3 on 32×32×16 by Winograd": Row(
+        conv_winograd((8, 32, 32, 16), (3, 3, 16, 16), padding="same"),
+        avx512=("winograd 14×1×16: m=4, r=3", "winograd 14×2×8: m=4, r=3"),
+        avx2=("winograd 6×2×8: m=4, r=3", "winograd 6×2×4: m=4, r=3"),
+        sse2=("winograd 6×2×4: m=4, r=3", "winograd 6×2×2: m=4, r=3"),
+        neon=("winograd 14×2×4: m=4, r=3", "winograd 14×2×2: m=4, r=3"),
+    ),
+    "ResNet-8: its gradient of 16 filters": Row(
+        conv_winograd_dw((8, 32, 32, 16), (3, 3, 16, 16), padding="same"),
+        avx512=("winograd_gradient 14×1×16: m=4, r=3", "winograd_gradient 14×2×8: m=4, r=3"),
+        avx2=("winograd_gradient 6×2×8: m=4, r=3", "winograd_gradient 6×2×4: m=4, r=3"),
+        sse2=("winograd_gradient 6×2×4: m=4, r=3", "winograd_gradient 6×2×2: m=4, r=3"),
+        neon=("winograd_gradient 14×2×4: m=4, r=3", "winograd_gradient 14×2×2: m=4, r=3"),
+    ),
     "VGG: 3×3 to 64 on 224×224×3": Row(
         conv((1, 224, 224, 3), (3, 3, 3, 64), padding="same"),
         avx512=("lines 2×16: 1 line of 14", "lines 2×8: 1 line of 14"),

@@ -48,6 +48,7 @@ from fastcnn.engine.numba.conv.winograd_partition import (
     block_squares,
     blocks_of,
     images_of,
+    vectors_of,
 )
 from fastcnn.engine.numba.runtime import arrays
 from fastcnn.engine.numba.runtime.arrays import empty_like_type, readable, record
@@ -199,7 +200,8 @@ def gradient_plan(g: ConvGeometry, itemsize: int) -> GradientPlan:
     """The plan, made once for each geometry."""
     host, cut = registers(), policy.squares(g)
     lanes = host.vector_bytes // itemsize
-    width, points, total = host.tile_vectors * lanes, cut.points, g.n * cut.number
+    vectors = vectors_of(g.oc, itemsize)
+    width, points, total = vectors * lanes, cut.points, g.n * cut.number
     column_blocks, rows = -(-g.oc // width), 2 * host.tile_rows
     row_blocks = -(-g.ic // rows)
     sum_bytes = points * g.ic * g.oc * itemsize
@@ -225,7 +227,7 @@ def gradient_plan(g: ConvGeometry, itemsize: int) -> GradientPlan:
     in_pass = max(1, pass_bytes // ((blocks.length + dy_blocks.length) * itemsize)) * in_block
     at_once = min(in_pass, max(1, STRETCH // in_block) * in_block, total)
     return GradientPlan(
-        _winograd_gradient(cut.side, g.kh, host.tile_rows, host.tile_vectors, lanes),
+        _winograd_gradient(cut.side, g.kh, host.tile_rows, vectors, lanes),
         partition,
         record(partition),
         slabs,

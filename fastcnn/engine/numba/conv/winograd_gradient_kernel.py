@@ -133,13 +133,17 @@ def _winograd_gradient(m: int, r: int, rows: int, vectors: int, lanes: int) -> K
             i = v_start + e * c.blocks.squares * c.blocks.pitch + first
             j = z_start + e * c.dy.squares * c.dy.pitch + piece // c.sums.row_blocks * width
             k = d_start + e * c.sums.point
-            for row in range(first, last, rows):
-                if last - row > half:
-                    add_to_rows(squares, v, i, z, j, d, k, more, c)
-                else:
+            left = last - first
+            while left > 0:
+                if left <= half or rows < left <= 2 * half:
+                    height = half
                     add_to_half(squares, v, i, z, j, d, k, more, c)
-                i += rows
-                k += rows * width
+                else:
+                    height = rows
+                    add_to_rows(squares, v, i, z, j, d, k, more, c)
+                left -= height
+                i += height
+                k += height * width
 
     @device
     def transform_back(

@@ -214,3 +214,9 @@ def block_squares(total: int) -> int:
     rows = registers().tile_rows
     sizes = (2 * rows, rows, rows // 2 + 1)
     return next((size for size in sizes if total >= 8 * size), sizes[-1])
+
+
+def vectors_of(columns: int, itemsize: int) -> int:
+    """Vectors of a register tile: those of the processor, or one where it holds all columns."""
+    host = registers()
+    return 1 if columns * itemsize <= host.vector_bytes else host.tile_vectors

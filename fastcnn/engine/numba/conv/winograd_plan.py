@@ -36,6 +36,7 @@ from fastcnn.engine.numba.conv.winograd_partition import (
     block_squares,
     blocks_of,
     images_of,
+    vectors_of,
 )
 from fastcnn.engine.numba.runtime import arrays
 from fastcnn.engine.numba.runtime.arrays import record
@@ -167,7 +168,7 @@ def forward_plan(
     tap = g.ic * g.oc
     filters = Filters(
         start=0,
-        block=_width(itemsize),
+        block=_width(g.oc, itemsize),
         tap_row=g.kw * tap,
         tap=tap,
         row=g.oc,
@@ -181,7 +182,7 @@ def input_gradient_plan(
     g: ConvGeometry, itemsize: int, epilogue: Epilogue | None = None
 ) -> WinogradPlan:
     """The plan of the input's gradient, over filters as ``transpose_filters`` lays them out."""
-    width = _width(itemsize)
+    width = _width(g.ic, itemsize)
     taps, tap = g.kh * g.kw, g.oc * width
     filters = Filters(
         start=(taps - 1) * tap,
@@ -194,9 +195,9 @@ def input_gradient_plan(
     return _plan(g.turned, itemsize, filters, epilogue or Epilogue(), prepared=False)
 
 
-def _width(itemsize: int) -> int:
-    """Columns of a register tile."""
-    return registers().tile_vectors * registers().vector_bytes // itemsize
+def _width(columns: int, itemsize: int) -> int:
+    """Columns of a register tile for a layer of so many."""
+    return vectors_of(columns, itemsize) * registers().vector_bytes // itemsize
 
 
 def _plan(
@@ -207,8 +208,8 @@ def _plan(
     prepared: bool,
     pitch: int = 0,
 ) -> WinogradPlan:
-    host, width = registers(), _width(itemsize)
-    lanes = width // host.tile_vectors
+    host, width, vectors = registers(), _width(g.oc, itemsize), vectors_of(g.oc, itemsize)
+    lanes = width // vectors
     cut = policy.squares(g)
     total, points = g.n * cut.number, cut.points
     refusal = not_by_squares(total, points, g, itemsize)
@@ -226,7 +227,7 @@ def _plan(
         border=max(points * g.ic, cut.side**2 * lanes),
     )
     return WinogradPlan(
-        _winograd(cut.side, g.kh, host.tile_rows, host.tile_vectors, lanes),
+        _winograd(cut.side, g.kh, host.tile_rows, vectors, lanes),
         partition,
         record(partition),
         g.n,
