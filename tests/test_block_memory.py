@@ -16,8 +16,8 @@ SIZES = (100_000, 200_000, 1 << 18, 300_001, 1 << 20, (1 << 20) + 1, 3 << 20, 4 
 
 @pytest.fixture(autouse=True)
 def own_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A list of blocks of the test's own, and few bytes that are kept."""
-    monkeypatch.setattr(memory, "_blocks", [])
+    """Lists of blocks of the test's own, and few bytes that are kept."""
+    monkeypatch.setattr(memory, "_blocks", {})
     monkeypatch.setattr(memory, "_most_in_use", [0])
     monkeypatch.setattr(memory, "KEPT", 8 << 20)
 

@@ -12,6 +12,8 @@ Where the operating system has them, blocks lie in **huge pages** of 2 MiB, beca
 finds an address in a small page by walking tables, which takes as long as reading some cache lines
 (docs/measurements.md, "Blocks lie in huge pages"). Several smaller blocks share a huge page.
 
+Blocks are found by the class of their size, because a training step has hundreds of them in use.
+
 A block is free when only the list here refers to it. The reference count of its memory tells this,
 because each NumPy view holds a reference to the array that owns the memory. The count of an unused
 block is measured at import, because it differs between interpreters.
@@ -26,9 +28,10 @@ from __future__ import annotations
 
 import mmap
 import os
-import sys
 from contextlib import suppress
+from itertools import chain, count
 from math import prod
+from sys import getrefcount
 from typing import Any
 
 import numpy as np
@@ -45,6 +48,7 @@ _SMALL = 64 * 1024  # smaller arrays come from the system's allocator, which kee
 _PAGE = 4096
 _HUGE = 2 * 1024 * 1024  # bytes of a huge page
 _SHARED = _HUGE // 8  # bytes of a block from which it lies in a huge page, perhaps with others
+_LAST = -1, -2, -3, -4  # blocks of a list that are asked first
 _UNTOUCHED = 1 << 18  # bytes from which an array of a rehearsal has pages of its own
 
 
@@ -55,20 +59,20 @@ class _Block:
         memory: the bytes.
         first: the index of the first byte that begins a cache line.
         size: bytes from there on.
+        last_use: a number that is larger for blocks that were used later.
     """
 
     def __init__(self, memory: Array, size: int) -> None:
-        self.memory, self.size = memory, size
+        self.memory, self.size, self.last_use = memory, size, 0
         self.first = -memory.ctypes.data % CACHE_LINE
 
-    def references(self) -> int:
-        return sys.getrefcount(self.memory)
 
-
-_UNUSED = _Block(np.empty(CACHE_LINE, np.uint8), 0).references()
+_first = _Block(np.empty(CACHE_LINE, np.uint8), 0)
+_UNUSED = getrefcount(_first.memory)
 """References to the memory of an unused block: the block's own, and that of the count itself."""
 
-_blocks: list[_Block] = []  # in the order of their last use
+_blocks: dict[int, list[_Block]] = {}  # by class of size, each list in the order of last use
+_uses = count(1)
 _most_in_use = [0]  # bytes of blocks that were in use at once, when a block was made
 
 
@@ -88,8 +92,29 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         return np.empty(shape, dtype)
     block = _take_block(size) or _new_block(size)
     array: Array = np.ndarray(shape, dtype, block.memory, block.first)
-    _blocks.append(block)
+    block.last_use = next(_uses)
+    _list_for(block.size).append(block)
     return array
+
+
+def _class_of(size: int) -> int:
+    """The class of a size; the sizes of a class differ by less than a quarter.
+
+    >>> [_class_of(size) - _class_of(1 << 20) for size in ((1 << 20) + 1, 5 << 18, 1 << 21)]
+    [0, 1, 4]
+    """
+    bits = size.bit_length()
+    return 4 * bits + (size >> bits - 3)
+
+
+def _list_for(size: int) -> list[_Block]:
+    """The list of the blocks of this size's class."""
+    return _blocks.setdefault(_class_of(size), [])
+
+
+def _all_blocks() -> list[_Block]:
+    """All blocks, as a list that other threads do not change."""
+    return [block for some in list(_blocks.values()) for block in some.copy()]
 
 
 def _untouched_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -119,23 +144,38 @@ def kept_bytes() -> int:
     >>> 0 <= kept_bytes() <= KEPT
     True
     """
-    return sum(block.size for block in _blocks.copy())
+    return sum(block.size for block in _all_blocks())
 
 
 def _take_block(size: int) -> _Block | None:
-    """Take a free block of about this size out of the list; None if there is none."""
-    for i in range(len(_blocks) - 1, -1, -1):
+    """Take a free block of about this size out of its list; None if there is none."""
+    least = _class_of(size)
+    for number in range(least, least + 3):  # sizes up to a quarter more lie in three classes
+        block = _taken(_blocks.get(number, []), size)
+        if block is not None:
+            return block
+    return None
+
+
+def _taken(blocks: list[_Block], size: int) -> _Block | None:
+    """Take a free block of about this size out of a list; None if there is none.
+
+    The blocks that were used last are asked first, because they may lie in the cache. Then come
+    those that were unused for longest, because most of the others are in use.
+    """
+    most = size + size // 4
+    for i in chain(_LAST, range(len(blocks) - len(_LAST))):
         try:
-            block = _blocks[i]
-            if block.size < size or block.size > size + size // 4 or block.references() != _UNUSED:
+            block = blocks[i]
+            if not size <= block.size <= most or getrefcount(block.memory) != _UNUSED:
                 continue
-            block = _blocks.pop(i)
-        except IndexError:  # another thread has made the list shorter
+            block = blocks.pop(i)
+        except IndexError:  # the list is shorter, perhaps because of another thread
             continue
         # Another thread may have changed the list meanwhile, so the block is checked once more.
-        if size <= block.size <= size + size // 4 and block.references() == _UNUSED:
+        if size <= block.size <= most and getrefcount(block.memory) == _UNUSED:
             return block
-        _blocks.append(block)
+        blocks.append(block)
     return None
 
 
@@ -147,20 +187,20 @@ def give_up_surplus() -> None:
 
 def _give_up(size: int) -> None:
     """Give up blocks before a new one of ``size`` bytes comes into use."""
-    # The copy of the list refers to the blocks, not to their memory.
+    # The list refers to the blocks, not to their memory.
     unused, in_use = list[_Block](), size
-    for block in _blocks.copy():
-        if block.references() == _UNUSED:
+    for block in _all_blocks():
+        if getrefcount(block.memory) == _UNUSED:
             unused.append(block)
         else:
             in_use += block.size
     _most_in_use[0] = max(_most_in_use[0], in_use)
     surplus = sum(block.size for block in unused) - max(KEPT, _most_in_use[0])
-    for block in unused:
+    for block in sorted(unused, key=lambda block: block.last_use):
         if surplus <= 0:
             break
         with suppress(ValueError):  # another thread has taken it
-            _blocks.remove(block)
+            _list_for(block.size).remove(block)
         surplus -= block.size
 
 
@@ -171,7 +211,8 @@ def _new_block(size: int) -> _Block:
     if size >= _SHARED and hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # no room, which NumPy reports below, or no huge pages
             first, *others = _huge_blocks(size)
-            _blocks[:0] = others
+            if others:
+                _list_for(others[0].size)[:0] = others
             return first
     return _Block(np.empty(size + CACHE_LINE, np.uint8), size)
 
@@ -181,14 +222,14 @@ def _huge_blocks(size: int) -> list[_Block]:
 
     A block that nearly fills its last huge page gets all of it.
     """
-    count = max(1, _HUGE // size)
-    length = -(-count * size // _HUGE) * _HUGE
-    if count == 1 and length - size > size // 8:
+    number = max(1, _HUGE // size)
+    length = -(-number * size // _HUGE) * _HUGE
+    if number == 1 and length - size > size // 8:
         length = size
     pages = _pages(length + _HUGE)
     pages.madvise(mmap.MADV_HUGEPAGE)
     begin = -np.frombuffer(pages, np.uint8, 1).ctypes.data % _HUGE
-    size = size if count > 1 else length
+    size = size if number > 1 else length
     return [
-        _Block(np.frombuffer(pages, np.uint8, size, begin + i * size), size) for i in range(count)
+        _Block(np.frombuffer(pages, np.uint8, size, begin + i * size), size) for i in range(number)
     ]
