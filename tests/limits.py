@@ -96,18 +96,22 @@ def left() -> float | None:
     return max((1 - _MARGIN) * (_end - monotonic()), 1.0)
 
 
-def run(command: Sequence[Any], check: bool = False, **options: Any) -> Any:
+def run(
+    command: Sequence[Any], check: bool = False, input: str | None = None, **options: Any
+) -> Any:
     """:func:`subprocess.run` with the output as text, in the time that the test has left.
 
     Past it, all processes of the command print the traceback of every thread and end, and the test
     fails with what they have printed.
     """
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
+    if input is not None:
+        options["stdin"] = subprocess.PIPE
     options["env"] = {**(options.get("env") or os.environ), "PYTHONFAULTHANDLER": "1"}
     process = subprocess.Popen(command, start_new_session=True, **options)
     seconds = left()
     try:
-        out, errors = process.communicate(timeout=seconds)
+        out, errors = process.communicate(input, timeout=seconds)
     except subprocess.TimeoutExpired:
         _signal(process, "SIGABRT")  # faulthandler's: tracebacks, and an end
         with suppress(subprocess.TimeoutExpired):
@@ -125,6 +129,17 @@ def run(command: Sequence[Any], check: bool = False, **options: Any) -> Any:
     if check:
         assert done.returncode == 0, f"{str(out)[-2000:]}\n{str(errors)[-4000:]}"
     return done
+
+
+def start(command: Sequence[Any], **options: Any) -> subprocess.Popen[Any]:
+    """A process that runs beside the test, which ends it with :func:`end`."""
+    return subprocess.Popen(command, start_new_session=True, **options)
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """End a process of :func:`start`, and all that it has started."""
+    _signal(process, "SIGKILL")
+    process.wait()
 
 
 def _signal(process: subprocess.Popen[Any], name: str) -> None:

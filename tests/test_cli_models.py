@@ -377,7 +377,7 @@ def test_predict_refuses_models_that_take_no_pictures(model: str, tmp_path: Path
     fastcnn.Sequential([Dense(3)], (4,)).save(path)
     done = run("predict", str(path), str(picture))
     assert done.exit_code == 2
-    assert "MODEL must take images and give classes, this one takes (4,)" in done.output
+    assert "the model must take images and give classes, this one takes (4,)" in done.output
 
     floats = fastcnn.load_model(model)
     floats.trained_on = "floats"

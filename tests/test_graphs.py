@@ -705,7 +705,7 @@ def test_each_input_remembers_what_it_was_trained_on() -> None:
 
 
 def test_an_estimator_and_programs_for_pictures_take_nets_with_one_input_and_output() -> None:
-    from fastcnn.models.model import only_input
+    from fastcnn.models.described import only_input
 
     assert only_input(graph("inception")) == (7, 9, 3)
     with pytest.raises(ValueError, match="must have one input and one output, got 2 inputs and 2"):

@@ -20,6 +20,7 @@ from fastcnn.cli.compile import compile_
 from fastcnn.cli.convert import convert
 from fastcnn.cli.demo import demo
 from fastcnn.cli.evaluate import evaluate
+from fastcnn.cli.export import export
 from fastcnn.cli.info import info
 from fastcnn.cli.predict import predict
 from fastcnn.cli.show import show
@@ -53,7 +54,7 @@ def _fastcnn(
 
 
 for command in (
-    demo, train, evaluate, predict, show, convert, compare, bench, compile_, info
+    demo, train, evaluate, predict, show, convert, export, compare, bench, compile_, info
 ):  # fmt: skip
     app.command(command.__name__.rstrip("_"))(command)
 

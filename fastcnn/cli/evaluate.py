@@ -61,7 +61,7 @@ def _evaluation(path: Path, data: Path | None, pictures: Path | None) -> dict[st
     from fastcnn.cli.compiling import compile_kernels
     from fastcnn.cli.models import is_onnx, open_model
     from fastcnn.data.datasets import default_folder, form_of, load_dataset
-    from fastcnn.models.model import only_input
+    from fastcnn.models.described import only_input
 
     model = open_model(path)
     compile_kernels(model, training=False)

@@ -79,21 +79,9 @@ def _files(paths: list[Path]) -> Iterator[Path]:
 
 def _prediction(net: Any, path: Path) -> dict[str, Any]:
     from fastcnn.data.pictures import drawing, prepare
-    from fastcnn.models.model import only_input
+    from fastcnn.models.described import picture_shape
 
-    if net.trained_on == "floats":
-        raise ValueError(
-            "MODEL must have been trained on bytes (uint8 images), whose scaling it knows; this "
-            f"one was trained on floats. If these were {net.scaling}, set model.trained_on = "
-            "'uint8' in Python, and save the model"
-        )
-    only_input(net)
-    if len(net.input_shape) != 3 or len(net.output_shape) != 1:
-        raise ValueError(
-            f"MODEL must take images and give classes, this one takes {net.input_shape} and gives "
-            f"{net.output_shape}"
-        )
-    prepared = prepare(path, net.input_shape, net.preparation)
+    prepared = prepare(path, picture_shape(net), net.preparation)
     try:
         (probabilities,) = net.predict(prepared.pixels[None])
     except TypeError:  # of an ONNX file

@@ -12,10 +12,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from PIL.Image import Image, Resampling
+
+Box: TypeAlias = tuple[float, float, float, float]
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
@@ -126,16 +131,29 @@ def _paper(grey: Floats, bright: bool) -> Floats:
     """The page without the drawing, by a closing (bright paper) or an opening (dark paper)."""
     from PIL import Image
 
-    small = _resized(grey, _PAPER_SIDE)
+    small = _reduced(grey, _PAPER_SIDE)
     signed = small if bright else -small
     window = max(3, round(_WINDOW * min(signed.shape)))
     closed = -_dilated(-_dilated(signed, window), window)
+    height, width = grey.shape
     closing = Image.fromarray((closed if bright else -closed).astype(np.float32))
-    bilinear = Image.Resampling.BILINEAR
-    return np.asarray(closing.resize(grey.shape[::-1], bilinear), np.float64)
+    return np.asarray(resized(closing, height, width, Image.Resampling.BILINEAR), np.float64)
 
 
-def _resized(grey: Floats, side: int) -> Floats:
+def resized(
+    image: Image, height: int, width: int, filter: Resampling, box: Box | None = None
+) -> Image:
+    """A picture, or the part ``box`` (left, top, right, bottom) of it, in another size.
+
+    Rows are scaled before columns. Versions of Pillow choose different orders by themselves, and
+    the order changes some numbers, because each pass rounds them.
+    """
+    left, top, right, bottom = (0, 0, *image.size) if box is None else box
+    rows = image.resize((width, image.height), filter, (left, 0, right, image.height))
+    return rows.resize((width, height), filter, (0, top, width, bottom))
+
+
+def _reduced(grey: Floats, side: int) -> Floats:
     """The picture, reduced to ``side`` by means over boxes if it is larger."""
     from PIL import Image
 
@@ -335,8 +353,8 @@ def scale(light: Floats, box: int) -> Floats:
     if tuple(size) == light.shape:
         return light
     image = Image.fromarray(light.astype(np.float32))
-    resized = image.resize((size[1], size[0]), Image.Resampling.BICUBIC)
-    result = np.clip(np.asarray(resized, np.float64), 0, 255)
+    scaled = resized(image, size[0], size[1], Image.Resampling.BICUBIC)
+    result = np.clip(np.asarray(scaled, np.float64), 0, 255)
     result *= 255 / max(float(result.max()), 1.0)
     return result
 
@@ -350,7 +368,9 @@ def place(drawing: Floats, height: int, width: int, by_mass: bool) -> NDArray[np
         centre = (drawing.shape[axis]) / 2
         if by_mass:
             centre = float(drawing.sum(axis=1 - axis) @ np.arange(drawing.shape[axis]) / mass)
-        places.append(min(max(round(side / 2 - centre), 0), side - drawing.shape[axis]))
+        # Not the order in which the mass is added decides where the middle lies between pixels.
+        first = round(round(side / 2 - centre, 9))
+        places.append(min(max(first, 0), side - drawing.shape[axis]))
     top, left = places
     result[top : top + drawing.shape[0], left : left + drawing.shape[1]] = np.rint(drawing)
     return result

@@ -30,6 +30,7 @@ from fastcnn.data.drawings import (
     find_drawing,
     light_on_dark,
     place,
+    resized,
     scale,
     surroundings,
     without_frame,
@@ -292,9 +293,25 @@ def _on(image: Image, paper: int) -> Image:
 
 
 def _fitted(image: Image, height: int, width: int) -> Image:
-    from PIL import Image, ImageOps
+    """The middle of the picture, cut out in these proportions and scaled."""
+    from PIL import Image as images
 
-    return ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+    ratio, other = image.width / image.height, width / height
+    middle_width = other * image.height if ratio > other else image.width
+    middle_height = image.width / other if ratio < other else image.height
+    left, top = (image.width - middle_width) * 0.5, (image.height - middle_height) * 0.5
+    box = left, top, left + middle_width, top + middle_height
+    return resized(image, height, width, images.Resampling.BICUBIC, box)
+
+
+def _shrunk(image: Image, height: int, width: int) -> Image:
+    """The picture in another size; one that is much larger is reduced by whole factors before."""
+    from PIL import Image as images
+
+    across, down = int(image.width / width / 3) or 1, int(image.height / height / 3) or 1
+    box = 0, 0, image.width / across, image.height / down
+    reduced = image if across == down == 1 else image.reduce((across, down))
+    return resized(reduced, height, width, images.Resampling.BICUBIC, box)
 
 
 def _whole(
@@ -334,7 +351,7 @@ def _padded(image: Image, height: int, width: int, steps: list[str]) -> Image:
 
     factor = min(height / image.height, width / image.width)
     size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
-    scaled = image.resize(size, images.Resampling.BICUBIC, reducing_gap=3.0)
+    scaled = _shrunk(image, size[1], size[0])
     steps.append(f"scaled to {size[0]}×{size[1]}")
     if size == (width, height):
         return scaled

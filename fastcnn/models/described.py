@@ -17,6 +17,7 @@ from fastcnn.data.pixel_scaling import CENTRED, Scaling, check_channels
 from fastcnn.data.preparation import Preparation
 from fastcnn.data.scaling import Kind
 from fastcnn.models.net import Net
+from fastcnn.nn.layers import Shape
 
 
 class DescribedNet(Net):
@@ -116,3 +117,39 @@ class DescribedNet(Net):
         """The name of a class, or its number as text where it has none."""
         names: Any = self._classes
         return names[number] if names is not None and 0 <= number < len(names) else str(number)
+
+
+def only_input(model: Net) -> Shape:
+    """The shape of a built model's input, for programs that give a model pictures.
+
+    Raises ``ValueError`` for several inputs or outputs.
+    """
+    shapes = model._known_shapes()
+    if len(shapes) > 1 or len(model._graph.outputs) > 1:
+        raise ValueError(
+            f"the model must have one input and one output, got {len(shapes)} inputs and "
+            f"{len(model._graph.outputs)} outputs; use its predict and evaluate in Python"
+        )
+    return shapes[0]
+
+
+def picture_shape(model: DescribedNet) -> tuple[int, int, int]:
+    """The shape (H, W, C) of the pictures of which a built model predicts classes.
+
+    Raises ``ValueError`` for a model that takes something else, whose scaling is not known, or that
+    gives no classes.
+    """
+    shape, outputs = only_input(model), model._output_shapes()[0]
+    if model.trained_on == "floats":
+        raise ValueError(
+            "the model must have been trained on bytes (uint8 images), whose scaling it knows; "
+            f"this one was trained on floats. If these were {model.scaling}, set model.trained_on "
+            "= 'uint8' in Python, and save the model"
+        )
+    if len(shape) != 3 or len(outputs) != 1:
+        raise ValueError(
+            f"the model must take images and give classes, this one takes {shape} and gives "
+            f"{outputs}"
+        )
+    height, width, channels = shape
+    return height, width, channels

@@ -53,7 +53,7 @@ from fastcnn.models.graph import checked_tensors, graph_of, names_of
 from fastcnn.models.input_gradients import graph_to, through, upstream
 from fastcnn.models.inputs import Inputs, Source, batch, finite
 from fastcnn.models.net import outputs_of
-from fastcnn.nn.layers import Layer, Shape, Tensor, image_shape
+from fastcnn.nn.layers import Layer, Tensor, image_shape
 from fastcnn.nn.losses import CrossEntropy, Loss
 from fastcnn.nn.optimizers import Optimizer, optimizer_named
 from fastcnn.train import checkpoint
@@ -871,6 +871,21 @@ class Model(DescribedNet):
         # By name, because the room of other libraries' files stands above this one.
         import_module("fastcnn.exchange.onnx_export").save_onnx(self, path, layout, of)
 
+    def save_html(
+        self,
+        path: FilePath,
+        samples: ArrayLike | None = None,
+        class_names: Sequence[str] | None = None,
+        weights: Literal["float32", "float16"] = "float32",
+        title: str | None = None,
+    ) -> None:
+        """Write a page to draw on, on which this model runs, as :func:`fastcnn.exchange.save_html`.
+
+        Arguments and errors are described there.
+        """
+        module = import_module("fastcnn.exchange.html_export")
+        module.save_html(self, path, samples, class_names, weights, title)
+
     def _checked(self, name: str, x: Any, y: Any, loss: Goal) -> tuple[Data, Data]:
         images = self._samples(name, x)
         if not len(images):
@@ -882,17 +897,3 @@ class Model(DescribedNet):
 
     def _layer_names(self) -> list[str]:
         return [layer.name for layer in self.layers] if self.built else names_of(self.layers)
-
-
-def only_input(model: Model) -> Shape:
-    """The shape of a built model's input, for programs that give a model pictures.
-
-    Raises ``ValueError`` for several inputs or outputs.
-    """
-    shapes = model._known_shapes()
-    if len(shapes) > 1 or len(model._graph.outputs) > 1:
-        raise ValueError(
-            f"the model must have one input and one output, got {len(shapes)} inputs and "
-            f"{len(model._graph.outputs)} outputs; use its predict and evaluate in Python"
-        )
-    return shapes[0]
