@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,23 +18,16 @@ def is_onnx(path: Path) -> bool:
 def open_model(path: Path) -> Model:
     """The model of a fastcnn file, or of an ONNX file; images are NHWC.
 
-    An ONNX file that fastcnn wrote also tells how pictures are prepared.
+    An ONNX file also tells the names of classes, and one that fastcnn wrote how pictures are
+    prepared.
     """
     from fastcnn.models.sequential import load_model
 
     if not is_onnx(path):
         return load_model(path)
-    from fastcnn.data.preparation import preparation_from
-    from fastcnn.exchange.onnx_export import metadata_of
     from fastcnn.exchange.onnx_import import load_onnx
 
-    model = load_onnx(path)  # the file is checked here, before anything else reads it
-    metadata = metadata_of(path)
-    if metadata.get("layout") != "channels_last":
-        model = load_onnx(path, "channels_last")
-    if "preparation" in metadata:
-        model.preparation = preparation_from(loads(metadata["preparation"]))
-    return model
+    return load_onnx(path, "channels_last")
 
 
 def takes_floats() -> ValueError:

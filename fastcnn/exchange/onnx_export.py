@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -11,7 +10,6 @@ import numpy as np
 
 from fastcnn.core.files import FilePath, check_writable, write_whole
 from fastcnn.core.quoting import quoted
-from fastcnn.core.reading import open_regular
 from fastcnn.exchange.onnx_graph import IR_VERSION, OPSET, TO_FIRST, OnnxGraph, Value, onnx_package
 from fastcnn.exchange.onnx_layers import write_layer
 from fastcnn.models.graph import Graph
@@ -93,16 +91,6 @@ def onnx_model(
     onnx = written.graph.onnx
     onnx.checker.check_model(proto, full_check=True)
     return proto
-
-
-def metadata_of(path: FilePath) -> dict[str, str]:
-    """What a file that fastcnn wrote says beside its graph; empty for files of others."""
-    with open_regular(os.fsdecode(path)) as file:
-        data = file.read()
-    proto = onnx_package("load_onnx").load_model_from_string(data)
-    if proto.producer_name != "fastcnn":
-        return {}
-    return {one.key: one.value for one in proto.metadata_props}
 
 
 class _Export:

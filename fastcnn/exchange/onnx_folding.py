@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from math import isclose, sqrt
 
 import numpy as np
@@ -160,10 +161,7 @@ class _Work:
                 needed.update(node.inputs)
                 nodes.append(node)
         constants = {name: array for name, array in self.constants.items() if name in needed}
-        graph = self.graph
-        return OnnxGraph(
-            graph.inputs, graph.outputs, constants, nodes[::-1], graph.opset, graph.producer
-        )
+        return replace(self.graph, constants=constants, nodes=nodes[::-1])
 
 
 def _named(node: OnnxNode, key: str) -> OnnxNode:

@@ -22,6 +22,7 @@ from fastcnn.data.scaling import Kind
 from fastcnn.engine.registry import imported, whole_nets_refused
 from fastcnn.exchange import onnx_images, onnx_numbers, onnx_products, onnx_shapes
 from fastcnn.exchange.onnx_functions import Array, OnnxFileError
+from fastcnn.exchange.onnx_metadata import has_images_last
 from fastcnn.exchange.onnx_operation import OnnxOperation
 from fastcnn.exchange.onnx_reading import Declared, OnnxGraph
 from fastcnn.exchange.onnx_store import LayerStore, NeedsWeights
@@ -283,7 +284,8 @@ class OnnxModel(Model):
             array.dtype.kind == "f"
             and (declared.dtype.kind == "f" or declared.dtype.name == "bfloat16")
         )
-        if not fits:
+        scales = self._scales_bytes and array.dtype == np.uint8
+        if not (fits or scales):
             raise TypeError(
                 f"{name} must be numbers of type {declared.dtype}, as the file declares, got "
                 f"{array.dtype}; convert them with astype"
@@ -296,7 +298,12 @@ class OnnxModel(Model):
                 f"{name} must have the shape {_shown(sides)}, got {array.shape}"
                 + self._remedy(sides, array.shape)
             )
-        return array
+        return self.scaling.of(array, self.dtype) if scales else array
+
+    @property
+    def _scales_bytes(self) -> bool:
+        """Whether bytes for the only input become floats by the model's own scaling."""
+        return self.trained_on == "uint8" and self._source.inputs[0].dtype.kind == "f"
 
     def _remedy(self, sides: Sequence[Any], actual: Shape) -> str:
         """How an array of another shape could fit, where its shape suggests it."""
@@ -479,7 +486,8 @@ class OnnxModel(Model):
         Net.__init__(plain_model, graph_of(self.inputs, self.outputs), dtype=dtype)
         plain_model._knowledge.is_known("layout")  # because the file declares it
         plain_model._build_anew(tuple(tensor.shape for tensor in self.inputs))
-        plain_model.trained_on, plain_model.preparation = self.trained_on, self.preparation
+        plain_model.scaling, plain_model.trained_on = self.scaling, self.trained_on
+        plain_model.preparation, plain_model.classes = self.preparation, self.classes
         if self.trained_on is None:  # else the saved model would take bytes, and scale them
             inputs = len(self._source.inputs)
             floats: Kind = "floats"
@@ -502,7 +510,8 @@ class OnnxModel(Model):
         Raises ``ValueError`` for ``layout="channels_first"`` where the model takes images in the
         layout of its file, because these are no images (N, H, W, C) that could be turned.
         """
-        if layout == "channels_first" and not self._channels_last:
+        turns = self._channels_last or has_images_last(self._source)
+        if layout == "channels_first" and not turns:
             images = [one for one in self._source.inputs if len(one.shape or ()) == 4]
             if images:
                 raise ValueError(

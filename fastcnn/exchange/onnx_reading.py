@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -55,7 +55,8 @@ class OnnxGraph:
         constants: the arrays of the file by name.
         nodes: the calls of operators.
         opset: the version of the operators.
-        producer: the program that wrote the file, for messages.
+        producer: the program that wrote the file.
+        metadata: what the file says beside its graph, by key.
     """
 
     inputs: list[Declared]
@@ -64,6 +65,7 @@ class OnnxGraph:
     nodes: list[OnnxNode]
     opset: int
     producer: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 def onnx_package() -> ModuleType:
@@ -136,7 +138,9 @@ def _graph(onnx: ModuleType, data: bytes, folder: str) -> OnnxGraph:
             raise OnnxFileError(f"two {kind}s have one name")
     if not outputs:
         raise OnnxFileError("it has no outputs")
-    return OnnxGraph(inputs, outputs, constants, nodes, opset, model.producer_name[:200])
+    metadata = {one.key: one.value for one in model.metadata_props}
+    producer = model.producer_name[:200]
+    return OnnxGraph(inputs, outputs, constants, nodes, opset, producer, metadata)
 
 
 # --- nodes --------------------------------------------------------------------------------------
