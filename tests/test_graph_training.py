@@ -24,6 +24,7 @@ from fastcnn.layers import (
     Flatten,
     GlobalAvgPool2D,
     MaxPool2D,
+    Multiply,
     ReLU,
     Sigmoid,
     Softmax,
@@ -137,6 +138,52 @@ def test_a_gradient_that_several_values_share_passes_a_relu_for_one_of_them(
     data = samples(model, 5, dtype), targets(model, 5)
     expected = gradients(on_engine(model, "naive"), *data)[1]
     agree(gradients(model, *data)[1], expected, 20 * SHARE[dtype])
+
+
+def sums_behind_normalisations(kind: str) -> Model:
+    """Sums of a normalisation and another value, which one pass can do, or must not."""
+    images = Input((4, 7, 2))
+    x, norm = Conv2D(5, 1)(images), BatchNorm()
+    y = norm(Conv2D(5, 3, padding="same")(x))
+    if kind == "shared":
+        y = Add()([norm(x), y])
+    if kind == "both":
+        x = BatchNorm()(Conv2D(5, 1)(x))
+    order = [y, x] if kind == "second" else [x, y]
+    total = Add()([y, y]) if kind == "twice" else Add()(order)
+    if kind != "no ReLU":
+        total = ReLU(max_value=2.0 if kind == "capped" else None)(total)
+    if kind == "used":
+        total = Multiply()([total, y])
+    result = [Dense(3)(Flatten()(total))]
+    if kind == "two users":
+        result.append(Dense(2)(Flatten()(total)))
+    return Model(images, result, seed=0)
+
+
+@pytest.mark.usefixtures("compiled_alone")
+@pytest.mark.parametrize(
+    ("kind", "together"),
+    [
+        ("first", "BatchNorm(), Add(), ReLU()"),
+        ("second", "BatchNorm(), Add(), ReLU()"),
+        ("both", "BatchNorm(), Add(), ReLU()"),
+        ("two users", "BatchNorm(), Add(), ReLU()"),
+        ("no ReLU", "BatchNorm(), Add(),"),
+        ("capped", "BatchNorm(), Add(),"),
+        ("shared", None),
+        ("twice", None),
+        ("used", None),
+    ],
+)
+def test_a_normalisation_a_sum_and_a_relu_are_one_unit(kind: str, together: str | None) -> None:
+    model = sums_behind_normalisations(kind)
+    training = model.explain().split("training:\n")[1]
+    assert training.count("BatchNorm(), Add()") == (together is not None)
+    assert together is None or together in training
+    plain = on_engine(model, "naive")
+    x, y = samples(model, 5), targets(model, 5)
+    agree(gradients(model, x, y)[1], gradients(plain, x, y)[1], 4e-4)
 
 
 @pytest.mark.parametrize("name", GRAPHS)

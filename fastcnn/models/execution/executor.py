@@ -405,7 +405,7 @@ class Executor:
             if dx is None:
                 continue
             for value, part in zip(one.inputs, dx if one.takes_several else (dx,), strict=True):
-                if value in trained:  # of other values there is no gradient
+                if value in trained and part is not None:  # of other values there is no gradient
                     reached[value].append(part)
         # Padding makes NaN of what is infinite: the plain loops tell where it is not.
         if self._padded and not all_finite(self._weights.gradient):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -43,10 +43,12 @@ class LoneLayer:
         is_deterministic: whether ``forward`` is the same in training and prediction, which nobody
             knows of a layer of a user's own.
         trained: whether training moves its parameters.
+        takes_several: whether it takes a tuple of arrays.
     """
 
     padded = False
     is_deterministic = False
+    takes_several = False
 
     def __init__(
         self, layers: Sequence[Layer], layer: Layer, weights: Weights, needs_dx: bool, reason: str
@@ -220,3 +222,41 @@ class LoneNormalisation(LoneLayer):
         )
         layer.follow(result.mean, result.variance)
         return dx.reshape(dy.shape) if self._needs_dx else None
+
+
+class NormalisedSum(LoneNormalisation):
+    """A batch normalisation that trains, the sum with another value behind it, and perhaps a ReLU.
+
+    It takes two values: the normalisation's input, and the other one. Forward, one pass does all
+    of it after the statistics; docs/measurements.md, "Normalise, add and rectify in one pass".
+
+    ``needs`` says which of the two values need a gradient.
+    """
+
+    takes_several = True
+
+    def __init__(
+        self, layers: Sequence[Layer], weights: Weights, needs: tuple[bool, bool], reason: str
+    ) -> None:
+        super().__init__(layers[:1], layers[0], weights, needs[0], reason)
+        self._layers, self._relu, self._needs = layers, len(layers) > 2, needs
+
+    def forward(self, x: Any, rng: np.random.Generator | None) -> tuple[Array, Saved] | None:
+        own, other = x
+        gamma, beta = self._parameters["gamma"], self._parameters["beta"]
+        rows, epsilon = own.reshape(-1, len(gamma)), cast(BatchNorm, self._layer).epsilon
+        residual = other.reshape(rows.shape)
+        result = normalise(rows, gamma, beta, epsilon, relu=self._relu, residual=residual)
+        return result.y.reshape(own.shape), (rows, result)
+
+    def backward(self, dy: Array, saved: Saved) -> Any:
+        rows, result = saved
+        layer, gradients = cast(BatchNorm, self._layer), self._gradients
+        if self._relu:
+            dy = _through_relu(dy, result.y)
+        of_channels = gradients["gamma"], gradients["beta"]
+        dx = normalise_backward(
+            dy.reshape(rows.shape), rows, result, layer.epsilon, *of_channels, relu=False
+        )
+        layer.follow(result.mean, result.variance)
+        return dx.reshape(dy.shape) if self._needs[0] else None, dy if self._needs[1] else None

@@ -15,14 +15,24 @@ import numpy as np
 from fastcnn.core.arguments import Array
 from fastcnn.core.user_code import Source, numbers
 from fastcnn.models.execution.compiled import CompiledSegment
-from fastcnn.models.execution.lone import LoneLayer
+from fastcnn.models.execution.lone import LoneLayer, NormalisedSum
 from fastcnn.models.execution.lowering import lone_kind, stands_alone
 from fastcnn.models.execution.preparation import is_built_in
-from fastcnn.models.execution.stages import stage_end
+from fastcnn.models.execution.stages import is_relu, normalises_batch, stage_end
 from fastcnn.models.graph import Graph, Node
 from fastcnn.models.layer_by_layer import trained_values
 from fastcnn.models.weights import Weights
-from fastcnn.nn.layers import Dense, Dropout, Flatten, Layer, Saved, Shape, input_of_call
+from fastcnn.nn.layers import (
+    Add,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    ReLU,
+    Saved,
+    Shape,
+    input_of_call,
+)
 
 
 class LoneNode:
@@ -102,7 +112,7 @@ class Placed(NamedTuple):
     @property
     def takes_several(self) -> bool:
         """Whether it takes a tuple of arrays."""
-        return isinstance(self.unit, LoneNode) and self.unit.takes_several
+        return not isinstance(self.unit, CompiledSegment) and self.unit.takes_several
 
 
 def units_of(graph: Graph, weights: Weights, input_shapes: Sequence[Shape]) -> list[Placed]:
@@ -114,9 +124,14 @@ def units_of(graph: Graph, weights: Weights, input_shapes: Sequence[Shape]) -> l
     calls = Counter(id(node.layer) for node in graph.nodes)
     last_call = {id(node.layer): node for node in graph.nodes}
     user = {value: node for node in graph.nodes for value in node.inputs}
+    sums = _normalised_sums(graph, uses, calls, shapes)
+    absorbed = {one.output for parts in sums.values() for one in parts}
     result, done = list[Placed](), set[int]()
     for node in graph.nodes:
-        if node.output in done:
+        if node.output in sums:
+            result.append(_placed_sum(node, sums[node.output], weights, trained))
+            continue
+        if node.output in done or node.output in absorbed:
             continue
         if _is_single(node, calls):
             needs_dx = not trained.isdisjoint(node.inputs)
@@ -127,7 +142,7 @@ def units_of(graph: Graph, weights: Weights, input_shapes: Sequence[Shape]) -> l
         row = [node]
         while uses[row[-1].output] == 1 and row[-1].output not in graph.outputs:
             after = user[row[-1].output]
-            if _is_single(after, calls):
+            if _is_single(after, calls) or after.output in absorbed:
                 break
             # Layers draw random numbers in the order of the graph.
             follows = after.output == node.output + len(row)
@@ -138,6 +153,52 @@ def units_of(graph: Graph, weights: Weights, input_shapes: Sequence[Shape]) -> l
         (value,) = node.inputs
         result += _placed(row, weights, value in trained, trained)
     return result
+
+
+def _normalised_sums(
+    graph: Graph, uses: Counter[int], calls: Counter[int], shapes: Sequence[Shape]
+) -> dict[int, tuple[Node, ...]]:
+    """The sums that are done with a batch normalisation that trains, by the output of the Add.
+
+    With each are the normalisation before it, and the ReLU behind it, if there is one.
+    """
+    makers = {node.output: node for node in graph.nodes}
+    user = {value: node for node in graph.nodes for value in node.inputs}
+
+    def is_free(value: int) -> bool:
+        return uses[value] == 1 and value not in graph.outputs
+
+    result: dict[int, tuple[Node, ...]] = {}
+    for node in graph.nodes:
+        alike = {shapes[value] for value in (*node.inputs, node.output)}
+        if type(node.layer) is not Add or len(node.inputs) != 2 or len(alike) > 1:
+            continue
+        parts = [
+            maker
+            for value in node.inputs
+            if is_free(value) and (maker := makers.get(value)) is not None
+            if normalises_batch(maker.layer) and is_free(maker.inputs[0])
+        ]
+        if not parts or any(calls[id(one.layer)] > 1 for one in (node, *parts)):
+            continue
+        after = user[node.output] if is_free(node.output) else None
+        last = max(parts, key=lambda one: one.output)
+        if after is not None and type(after.layer) is ReLU and is_relu(after.layer):
+            result[node.output] = (last, after) if calls[id(after.layer)] == 1 else (last,)
+        else:
+            result[node.output] = (last,)
+    return result
+
+
+def _placed_sum(node: Node, parts: Sequence[Node], weights: Weights, trained: set[int]) -> Placed:
+    """The unit of an Add with a batch normalisation before it, and perhaps a ReLU behind it."""
+    norm, (first, second) = parts[0], node.inputs
+    other = first if second == norm.output else second
+    inputs = norm.inputs[0], other
+    needs = inputs[0] in trained, other in trained
+    layers = norm.layer, node.layer, *(one.layer for one in parts[1:])
+    unit = NormalisedSum(layers, weights, needs, "the batch is normalised as a whole")
+    return Placed(unit, inputs, parts[-1].output if len(parts) > 1 else node.output, True)
 
 
 def uses_randomness(layer: Layer) -> bool:

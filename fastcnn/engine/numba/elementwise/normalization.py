@@ -54,6 +54,7 @@ class WideRows(NamedTuple):
         grain: wide rows of a chunk.
         chunks: chunks of all rows.
         relu: whether a ReLU follows.
+        adds: whether another array is added before it.
         epsilon: what is added to the variance.
     """
 
@@ -63,6 +64,7 @@ class WideRows(NamedTuple):
     grain: int
     chunks: int
     relu: bool
+    adds: bool
     epsilon: float
 
 
@@ -93,10 +95,10 @@ def batch_norm_inference(
 ) -> Array:
     """y (R, C) for this mean and variance (C,)."""
     sizes = _wide_rows(x, epsilon, relu=False)
-    y = empty_like_type(x, *x.shape)
+    y, flat = empty_like_type(x, *x.shape), readable(x).reshape(-1)
     operands = _known_operands(gamma, beta, mean, variance, sizes)
-    flat = readable(x).reshape(-1), operands, y.reshape(-1)
-    parallel_for(normalised_rows, sizes.chunks, 4 * x.size, *flat, record(sizes))
+    of_rows = flat, operands, flat, y.reshape(-1), record(sizes)
+    parallel_for(normalised_rows, sizes.chunks, 4 * x.size, *of_rows)
     return y
 
 
@@ -112,9 +114,20 @@ def batch_norm_backward(
     return dx, dgamma, dbeta
 
 
-def normalise(x: Array, gamma: Array, beta: Array, epsilon: float, *, relu: bool) -> Normalised:
-    """Normalise rows (R, C) by their own mean and variance; then perhaps a ReLU."""
-    sizes, channels = _wide_rows(x, epsilon, relu), len(gamma)
+def normalise(
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    epsilon: float,
+    *,
+    relu: bool,
+    residual: Array | None = None,
+) -> Normalised:
+    """Normalise rows (R, C) by their own mean and variance; then perhaps a sum, and a ReLU.
+
+    The sum is that with ``residual`` (R, C).
+    """
+    sizes, channels = _wide_rows(x, epsilon, relu, residual is not None), len(gamma)
     y, mean = empty_like_type(x, *x.shape), empty_like_type(x, channels)
     variance, operands = empty_like_type(x, channels), empty_like_type(x, _OPERANDS * sizes.width)
     totals = arrays.allocate((2 * (sizes.chunks * sizes.width + channels),), np.float64)
@@ -123,7 +136,9 @@ def normalise(x: Array, gamma: Array, beta: Array, epsilon: float, *, relu: bool
     of_channels = readable(gamma), readable(beta), mean, variance, operands
     items = -(-channels // _BLOCK)
     parallel_for(channel_moments, items, 4 * totals.size, totals, *of_channels, numbers)
-    parallel_for(normalised_rows, sizes.chunks, 4 * x.size, flat, operands, y.reshape(-1), numbers)
+    other = flat if residual is None else readable(residual).reshape(-1)
+    of_rows = flat, operands, other, y.reshape(-1), numbers
+    parallel_for(normalised_rows, sizes.chunks, 4 * x.size, *of_rows)
     return Normalised(y, mean, variance, operands)
 
 
@@ -137,18 +152,18 @@ def normalise_backward(
     *,
     relu: bool,
 ) -> Array:
-    """``dx`` (R, C) of :func:`normalise`; writes ``dgamma`` and ``dbeta`` (C,)."""
+    """``dx`` (R, C) of :func:`normalise` without a sum; writes ``dgamma`` and ``dbeta`` (C,)."""
     sizes = _wide_rows(x, epsilon, relu)
     return _gradients(dy, x, forward.variance, forward.operands, sizes, dgamma, dbeta)
 
 
-def _wide_rows(x: Array, epsilon: float, relu: bool) -> WideRows:
+def _wide_rows(x: Array, epsilon: float, relu: bool, adds: bool = False) -> WideRows:
     channels = x.shape[1]
     together = max(1, min(len(x), -(-_WIDTH // max(1, channels))))
     width = together * channels
     grain = max(_LEAST, _CHUNK // max(1, width))
     chunks = -(-x.size // max(1, grain * width))
-    return WideRows(channels, width, x.size, grain, chunks, relu, epsilon)
+    return WideRows(channels, width, x.size, grain, chunks, relu, adds, epsilon)
 
 
 def _known_operands(
@@ -346,22 +361,24 @@ def _distance(x: Number, mean: Number, rest: Number) -> Number:
 
 @wide_kernel
 def normalised_rows(
-    start: int, stop: int, x: Array, operands: Array, y: Array, numbers: Array
+    start: int, stop: int, x: Array, operands: Array, other: Array, y: Array, numbers: Array
 ) -> None:
-    """``y = (x − mean) · scale + shift`` for some chunks of rows, then perhaps a ReLU.
+    """``y = (x − mean) · scale + shift + other`` for some chunks of rows, then perhaps a ReLU.
 
-    Reads x, flat, and operands (6, width), flat; writes y, flat. ``numbers`` is one record of
-    :class:`WideRows`.
+    Reads x, flat, and operands (6, width), flat. Reads ``other``, flat, which counts where
+    ``numbers``, one record of :class:`WideRows`, say so. Writes y, flat.
     """
     width, size, grain = numbers[0].width, numbers[0].size, numbers[0].grain
-    relu = numbers[0].relu != 0
+    relu, adds = numbers[0].relu != 0, numbers[0].adds != 0
     mean, rest = operands[_MEAN * width : _REST * width], operands[_REST * width : _SCALE * width]
     scale = operands[_SCALE * width : _SHIFT * width]
     shift, zero = operands[_SHIFT * width : _OFFSET * width], y.dtype.type(0)
     for at in range(start * grain * width, min(size, stop * grain * width), width):
-        source, result = x[at : min(at + width, size)], y[at : min(at + width, size)]
+        source, more = x[at : min(at + width, size)], other[at : min(at + width, size)]
+        result = y[at : min(at + width, size)]
         for i in range(result.size):
-            value = _distance(source[i], mean[i], rest[i]) * scale[i] + shift[i]
+            value, summand = _distance(source[i], mean[i], rest[i]) * scale[i] + shift[i], more[i]
+            value = value + summand if adds else value
             result[i] = zero if relu and value < zero else value
 
 
