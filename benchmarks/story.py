@@ -1,6 +1,6 @@
 """The steps of docs/from-naive-to-peak.md: measured, checked, and drawn on a roofline.
 
-    pip install "fastcnn[plots]"
+    pip install "fastcnn[plots]" threadpoolctl
     python benchmarks/story.py             measure, write docs/from-naive-to-peak.json, draw
     python benchmarks/story.py --draw      draw what was measured before
 

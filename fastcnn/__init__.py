@@ -94,6 +94,7 @@ from fastcnn.ops.layout import hwio_to_oihw, nchw_to_nhwc, nhwc_to_nchw, oihw_to
 from fastcnn.version import __version__
 
 if TYPE_CHECKING:
+    from fastcnn import plots
     from fastcnn.data.augmentation import Augment
     from fastcnn.data.datasets import load_mnist
     from fastcnn.data.image_sets import ImageSet, load_images
@@ -145,6 +146,7 @@ _LATER = {
     "losses": ("fastcnn.losses", None),
     "nets": ("fastcnn.nets", None),
     "optimizers": ("fastcnn.optimizers", None),
+    "plots": ("fastcnn.plots", None),
     "read_weights": ("fastcnn.exchange.weight_files", "read_weights"),
     "schedules": ("fastcnn.schedules", None),
     "WeightsReport": ("fastcnn.exchange.weights", "WeightsReport"),
@@ -244,6 +246,7 @@ __all__ = [
     "optimizers",
     "permute",
     "permute_backward",
+    "plots",
     "prelu",
     "prelu_backward",
     "read_weights",

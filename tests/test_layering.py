@@ -31,7 +31,7 @@ HOUSE: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
     ("recipes",),
-    ("bench", "estimator", "exchange", *PUBLIC),
+    ("bench", "estimator", "exchange", "plots", *PUBLIC),
     ("proof",),
     ("models",),
     ("train",),
@@ -227,6 +227,8 @@ def test_libraries_stay_in_their_places(path: Path) -> None:
         assert "llvmlite" not in first
     if here != "fastcnn.data.datasets":
         assert "mnist" not in first
+    if part(here) != "plots":
+        assert "matplotlib" not in first
     if here != "fastcnn.engine" and FLOOR[part(here)] <= FLOOR["fastcnn"]:
         assert first & {"typer", "rich", "matplotlib", "urllib", "mnist"} == set()
 

@@ -45,13 +45,12 @@ from fastcnn.core.scalars import count, truth
 from fastcnn.data.image_sets import ImageSet
 from fastcnn.data.read_ahead import in_parts
 from fastcnn.data.scaling import FEW_STEPS_TRAINED
-from fastcnn.data.several import Data, Several, concatenated, in_order, parts_of, shape_of
+from fastcnn.data.several import Data, Several, concatenated, parts_of, shape_of
 from fastcnn.engine.registry import whole_nets_refused
 from fastcnn.models import model_files, picture, summary, training
-from fastcnn.models.described import DescribedNet
 from fastcnn.models.graph import checked_tensors, graph_of, names_of
-from fastcnn.models.input_gradients import graph_to, through, upstream
-from fastcnn.models.inputs import Inputs, Source, batch, finite
+from fastcnn.models.inputs import Inputs, Source, finite
+from fastcnn.models.inspection import Inspection
 from fastcnn.models.net import outputs_of
 from fastcnn.nn.layers import Layer, Tensor, image_shape
 from fastcnn.nn.losses import CrossEntropy, Loss
@@ -68,7 +67,7 @@ if TYPE_CHECKING:
     from fastcnn.models.execution import Executor
 
 
-class Model(DescribedNet):
+class Model(Inspection):
     """A graph of layers, from inputs to outputs.
 
     Layers are called on tensors, which begin with :func:`fastcnn.Input`; a model is made of input
@@ -739,82 +738,6 @@ class Model(DescribedNet):
         if predicted.shape[-1] == 1:
             return np.asarray(predicted[..., 0] > 0.5, np.int64)
         return np.asarray(predicted.argmax(axis=-1))
-
-    def input_gradient(
-        self,
-        x: Inputs,
-        output: Inputs,
-        *,
-        of: Literal["scores", "predictions"] = "scores",
-        batch_size: int = 256,
-    ) -> Any:
-        """The gradient of an output at the samples, in prediction: what a prediction depends on.
-
-        BatchNorm uses its running statistics and Dropout does nothing. The model is left as it is.
-        Its absolute values show which pixels matter (a saliency map). For the gradient at the
-        output of an inner layer k, as Grad-CAM needs it, cut the net there::
-
-            maps = Sequential(model.layers[:k], model.input_shape)
-            rest = Sequential(model.layers[k:], maps.output_shape)
-            rest.input_gradient(maps.predict(x), output)
-
-        Args:
-            x: samples as for :meth:`predict`.
-            output: the number of an output (a class), an integer for all samples or one for each,
-                (N,); or the gradient at the outputs, (N, …) in their shape. For several outputs a
-                list or dict of these, with None for an output that does not count.
-            of: "scores" are the raw outputs, before a last softmax or sigmoid, whether that is a
-                layer or part of the loss; "predictions" are what :meth:`predict` returns.
-            batch_size: samples that run together; it does not change the result.
-
-        Returns:
-            The gradient in the shape of x, of the model's dtype; a list for several inputs. For
-            bytes it is the gradient at the scaled values.
-
-        Raises:
-            TypeError, ValueError: a wrong argument or shape; a model that is not built; a layer of
-                your own that saves nothing for its way back in prediction.
-
-        Example:
-            >>> from fastcnn import Sequential
-            >>> from fastcnn.nn.layers import Dense
-            >>> model = Sequential([Dense(2)], (3,))
-            >>> model.layers[0].parameters["w"] = [[1, 2], [3, 4], [5, 6]]
-            >>> model.input_gradient(np.zeros((1, 3)), 1)
-            array([[2., 4., 6.]], dtype=float32)
-
-        Source: K. Simonyan et al., "Deep Inside Convolutional Networks", arXiv:1312.6034.
-        """
-        size = count("batch_size", batch_size)
-        self._known_shapes()
-        images = self._samples("x", x)
-        knowledge: Any = self._knowledge
-        knowledge.glance("x", images)
-        graph = graph_to(self, of)
-        dys = self._upstream(output, len(images), outputs_of(graph, self._known_shapes()))
-        parts = images.parts if isinstance(images, Several) else (images,)
-        results = [np.empty(part.shape, self.dtype) for part in parts]
-        for first in range(0, len(images), size):
-            some = slice(first, first + size)
-            batches = [batch(part[some], self.dtype, self.scaling) for part in parts]
-            of_some = through(graph, batches, [dy[some] for dy in dys], self.engine)
-            for result, gradient in zip(results, of_some, strict=True):
-                result[some] = gradient
-        if isinstance(images, Several):
-            return results
-        return results[0].reshape(np.shape(x))  # type: ignore[arg-type]
-
-    def _upstream(self, output: Inputs, samples: int, shapes: Any) -> list[Array]:
-        """The gradient at each output that the argument ``output`` stands for."""
-        if len(self._graph.outputs) == 1:
-            return [upstream(output, samples, shapes, self.dtype)]  # type: ignore[arg-type]
-        values = in_order("output", output, self._output_names(), "output")
-        return [
-            np.zeros((samples, *shape), self.dtype)
-            if value is None
-            else upstream(value, samples, shape, self.dtype)  # type: ignore[arg-type]
-            for value, shape in zip(values, shapes, strict=True)
-        ]
 
     # --- files ------------------------------------------------------------------------------------
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
@@ -17,6 +18,9 @@ from fastcnn.core.scalars import count, truth
 from fastcnn.data.on_demand import Samples
 from fastcnn.nn.optimizers import Optimizer, optimizer_from_dict, optimizer_to_dict
 from fastcnn.train.callbacks import Callback
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure, SubFigure
 
 
 class History:
@@ -40,6 +44,22 @@ class History:
         """Add an epoch."""
         for name, value in logs.items():
             self.history.setdefault(name, []).append(value)
+
+    def plot(
+        self, figure: Figure | SubFigure | None = None, *, width: float = 8.0
+    ) -> Figure | SubFigure:
+        """Draw the learning curves; :func:`fastcnn.plots.history` says how.
+
+        Needs Matplotlib (``pip install "fastcnn[plots]"``), else it raises ``ImportError``.
+
+        >>> [ax.get_xlabel() for ax in History({"loss": [0.9, 0.4]}).plot().axes]
+        ['epoch']
+        """
+        # By name, because the room of pictures stands above this one.
+        drawn: Figure | SubFigure = import_module("fastcnn.plots").history(
+            self, figure, width=width
+        )
+        return drawn
 
     def __repr__(self) -> str:
         last = ", ".join(f"{name} {values[-1]:.4g}" for name, values in self.history.items())
