@@ -28,6 +28,7 @@ from fastcnn.layers import (
 from fastcnn.losses import CrossEntropy, MeanSquaredError
 from fastcnn.models import nets
 from fastcnn.models.inputs import finite
+from fastcnn.models.other_libraries import INSTEAD
 from fastcnn.models.sequential import Sequential
 from fastcnn.optimizers import SGD, Adam
 from fastcnn.schedules import Cosine
@@ -578,7 +579,7 @@ def test_a_loss_that_runs_away_leaves_the_weights_before_it() -> None:
     model = Sequential(net(), (9, 8), seed=0)
     with (
         np.errstate(all="ignore"),
-        pytest.raises(FloatingPointError, match=r"batch . of epoch 0; .* lower learning rate"),
+        pytest.raises(FloatingPointError, match=r"batch . of epoch 1; .* lower learning rate"),
     ):
         model.fit(x * np.float32(1e18), y, batch_size=4, optimizer=SGD(1e18), verbose=0)
     assert all(np.isfinite(w).all() for w in model.get_weights())
@@ -674,3 +675,14 @@ def test_a_loss_belongs_to_one_model() -> None:
         model.train_on_batch(np.ones((2, 3)), [0, 1])
     assert first.loss is not None
     assert first.loss is not second.loss
+
+
+@pytest.mark.parametrize("name", [*INSTEAD, "fitt"])
+def test_attributes_of_other_libraries_models_say_what_there_is_instead(name: str) -> None:
+    model = Sequential([Dense(2)], (3,), seed=0)
+    assert not hasattr(model, name)
+    with pytest.raises(AttributeError) as caught:
+        getattr(model, name)
+    assert str(caught.value).startswith(f"'Sequential' object has no attribute {name!r}")
+    assert str(caught.value).endswith(INSTEAD.get(name, repr(name)))
+    assert (caught.value.name, caught.value.obj) == (name, model)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from math import inf
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -39,6 +39,7 @@ from fastcnn.engine.registry import checked_engine, imported, whole_nets_refused
 from fastcnn.models import layer_by_layer
 from fastcnn.models.graph import Graph, chain, names_of
 from fastcnn.models.inputs import Inputs, batch, layout_doubt, samples
+from fastcnn.models.other_libraries import no_attribute
 from fastcnn.models.weights import Weights
 from fastcnn.nn.layers import (
     INSTEAD,
@@ -125,6 +126,11 @@ class Net:
         model = cls.__new__(cls)
         Net.__init__(model, graph, dtype=dtype)
         return model
+
+    if not TYPE_CHECKING:  # a type checker would take any attribute for one that there is
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise no_attribute(self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Only this method knows which attributes may not be set, and which values others take.
