@@ -226,6 +226,7 @@ for module, name, choices in (  # and those with other sides
     ("merging", "_merged_rows", [("add", True, False, None), ("multiply", True, True, "b")]),
     ("prelu", "prelu_kernel", [(False,), (True,)]),
     ("steps", "scale_channels", [(False,), (True,)]),
+    ("steps", "scale_and_shift", [(False,), (True,)]),
     ("merging", "_gradient_rows", [("multiply", "a", True, False), ("add", "b", True, True)]),
     ("merging", "_row_sums", [("add", "a"), ("multiply", "b")]),
     ("merging", "_row_totals", [("add", "a", True, True), ("multiply", "b", True, False)]),

@@ -272,6 +272,13 @@ PATTERNS: dict[str, tuple[list[Any], list[str]]] = {
         ["HardSigmoid"],
     ),
     "swish": ([node("Sigmoid", "x", "s"), node("Mul", "s x", "y")], ["Swish"]),
+    "swish of x times one": (
+        [
+            node("Mul", "x one", "p"), node("Div", "p one", "q"), node("Sigmoid", "q", "s"),
+            node("Mul", "p s", "y"),
+        ],
+        ["Swish"],
+    ),
     "gelu": (
         [
             node("Div", "x root", "d"), node("Erf", "d", "e"), node("Add", "e one", "p"),
@@ -312,6 +319,45 @@ def test_patterns_become_layers(name: str, tmp_path: Path) -> None:
     model.engine = "im2col"
     assert [type(layer).__name__ for layer in model.layers] == layers
     np.testing.assert_allclose(model.predict(x), reference(path, x=x)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_factor_of_one_stays_where_it_adds_an_axis_or_is_an_output(tmp_path: Path) -> None:
+    nodes = [node("ReduceSum", "x", "s", keepdims=0), node("Mul", "s ones", "y")]
+    nodes += [node("Mul", "x ones", "z"), node("Tanh", "z", "t")]
+    outputs = ["y", "z", "t"]
+    path = write(tmp_path / "one.onnx", nodes, {"x": [2, 3]}, outputs, {"ones": np.ones(1, "f")})
+    x = normal(2, 3)
+    for result, expected in zip(
+        fastcnn.load_onnx(path).predict(x), reference(path, x=x), strict=True
+    ):
+        assert result.shape == expected.shape
+        np.testing.assert_allclose(result, expected, rtol=1e-5)
+
+
+CUTS: dict[str, tuple[list[int], list[int], list[int]]] = {
+    "first": ([1], [3], [1]),
+    "middle": ([1], [-1], [2]),
+    "last": ([-3], [9], [3]),
+    "two": ([2, 1], [3, 4], [1, 3]),
+    "three": ([1, -3, 0], [9, 4, 5], [1, 2, 3]),
+}
+"""Starts, ends and axes of slices."""
+
+
+@pytest.mark.parametrize("name", CUTS)
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 3, 2, 1)])
+def test_slices_crop(name: str, order: tuple[int, ...], tmp_path: Path) -> None:
+    starts, ends, axes = map(np.array, CUTS[name])
+    nodes = [node("Tanh", "x", "t"), node("Transpose", "t", "p", perm=order)]
+    nodes += [node("Slice", "p starts ends axes", "s"), node("Exp", "s", "y")]
+    constants = {"starts": starts, "ends": ends, "axes": axes}
+    path = write(tmp_path / "cut.onnx", nodes, {"x": ["N", 4, 6, 5]}, ["y"], constants)
+    model, x = fastcnn.load_onnx(path), normal(3, 4, 6, 5)
+    assert "Cropping2D" in {type(layer).__name__ for layer in model.layers}
+    assert "OnnxOperation('Slice')" not in map(repr, model.layers)
+    for engine in (None, "im2col"):
+        model.engine = engine
+        np.testing.assert_allclose(model.predict(x), reference(path, x=x)[0], rtol=1e-4)
 
 
 @pytest.mark.parametrize("operator", ["HardSwish", "Sigmoid"])

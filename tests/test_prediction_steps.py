@@ -286,6 +286,30 @@ def test_gates_are_repeated_over_the_pixels(
     assert one.explain().count("over its input") >= 3
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_filters_of_one_pixel_scale_channels(dtype: Float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of their input and apart from it, with and without a bias and a ReLU."""
+    inputs = Input((3, 4, 21))
+    shared = Tanh()(inputs)
+    scaled = [
+        DepthwiseConv2D(1)(inputs),
+        DepthwiseConv2D(1, use_bias=False)(Swish()(inputs)),
+        ReLU()(DepthwiseConv2D(1)(shared)),
+        DepthwiseConv2D(1, activation="relu")(Reshape((4, 3, 21))(Tanh()(inputs))),
+        Concatenate()([DepthwiseConv2D(1)(ELU()(inputs)), shared]),
+        MaxPool2D(2)(DepthwiseConv2D(1)(Tanh()(inputs))),
+    ]
+    others = [
+        ReLU(6.0)(DepthwiseConv2D(1)(Tanh()(inputs))),
+        DepthwiseConv2D(1, depth_multiplier=2)(shared),
+        DepthwiseConv2D(1, strides=2)(shared),
+        DepthwiseConv2D(1, padding=1)(shared),
+    ]
+    one = check(model_of(inputs, [*scaled, *others], dtype), monkeypatch)
+    assert one.explain().count("a factor and a bias for each channel") == len(scaled)
+    assert one.explain().count("over its input") == 4
+
+
 def test_steps_write_into_their_rooms_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the rooms of an arena lie gaps, which stay as they were."""
     gap, gaps, arenas = 1 << 14, list[int](), list[Array]()

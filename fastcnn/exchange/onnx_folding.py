@@ -23,6 +23,8 @@ MOST_FOLDED = 1 << 26
 """Bytes of a result that is folded before shapes are known."""
 _CONVOLUTIONS = {"Conv": 0, "ConvTranspose": 1}
 """The axis of the filters that has the output channels; of a ConvTranspose those of a group."""
+_OF_IMAGES = {"Conv", "ConvTranspose", "BatchNormalization", "GlobalAveragePool"}
+"""Operators whose results have axes, whatever their inputs are."""
 
 
 def folded(graph: OnnxGraph) -> OnnxGraph:
@@ -30,11 +32,11 @@ def folded(graph: OnnxGraph) -> OnnxGraph:
     work = _Work(graph)
     work.fold_constants()
     for pattern in PATTERNS:
-        for node in list(work.nodes.values()):
-            if node.outputs[0] in work.nodes:
+        for key in list(work.nodes):
+            if key in work.nodes:
                 # A node that lacks an input fits no pattern, and the trace reports it.
                 with suppress(IndexError, OnnxFileError):
-                    pattern(work, node)
+                    pattern(work, work.nodes[key])
     return work.finished()
 
 
@@ -144,6 +146,18 @@ class _Work:
         }
         self._enter(new)
 
+    def pass_over(self, node: OnnxNode, x: str) -> None:
+        """Take a node away whose only output is its input ``x``, and no output of the graph."""
+        (output,) = node.outputs
+        for key in set(self.users[output]):
+            user = self.nodes[key]
+            inputs = tuple(x if name == output else name for name in user.inputs)
+            self.users[x] += [key] * user.inputs.count(output)
+            self.nodes[key] = new = replace(user, inputs=inputs)
+            self.makers.update((name, new) for name in new.outputs if name)
+        self.users[output] = []
+        self._remove(output)
+
     def constant(self, label: str, array: Array) -> str:
         """The name of a new constant."""
         name = label
@@ -171,6 +185,27 @@ def _named(node: OnnxNode, key: str) -> OnnxNode:
 
 def _near(a: float | None, b: float) -> bool:
     return a is not None and isclose(a, b, rel_tol=2e-4)
+
+
+def _times_one(work: _Work, node: OnnxNode) -> None:
+    """``x * 1`` and ``x / 1``, which exporters write for a factor of an activation."""
+    scaled = work.with_number(node, node.operator) if node.operator in ("Mul", "Div") else None
+    if scaled is None or scaled[1] != 1 or node.outputs[0] in work.ends:
+        return
+    factor = next(work.constants[name] for name in node.inputs if name != scaled[0])
+    if factor.ndim == 0 or _has_axes(work, scaled[0]):  # otherwise it may add an axis
+        work.pass_over(node, scaled[0])
+
+
+def _has_axes(work: _Work, name: str) -> bool:
+    """Whether a value is known not to be a single number without axes."""
+    node = work.makers.get(name)
+    if node is None:
+        return any(one.name == name and bool(one.shape) for one in work.graph.inputs)
+    if node.operator in _OF_IMAGES:
+        return True
+    constants = [work.constants[one] for one in node.inputs if one in work.constants]
+    return node.operator in ("Add", "Sub", "Mul", "Div") and any(one.ndim for one in constants)
 
 
 def _clipped_to_six(work: _Work, node: OnnxNode | None) -> bool:
@@ -481,7 +516,7 @@ def _padded(work: _Work, node: OnnxNode) -> None:
 
 
 PATTERNS: tuple[Callable[[_Work, OnnxNode], None], ...] = (
-    _hard_sigmoid, _gates, _gelu, _layer_norm, _matmul_bias, _scaled_filters, _scale_and_shift,
-    _padded,
+    _times_one, _hard_sigmoid, _gates, _gelu, _layer_norm, _matmul_bias, _scaled_filters,
+    _scale_and_shift, _padded,
 )  # fmt: skip
 """What is joined, one pattern after the other over all nodes."""

@@ -213,6 +213,8 @@ def cut(trace: Trace, node: OnnxNode, x: Value, cuts: dict[int, slice]) -> Value
         assert x.tensor is not None
         tensor = trace.call(Cropping2D((sides[0], sides[1])), x.tensor)
         return replace(x, shape=tuple(shape), tensor=tensor)
+    if 0 not in shape and all((part.step or 1) == 1 for part in needed.values()):
+        return replace(_cropped(trace, x, needed), shape=tuple(shape))
     offset = 0 if x.batch is None else 1
     places = [x.place(axis) + offset for axis in needed]
     lists = [
@@ -224,6 +226,25 @@ def cut(trace: Trace, node: OnnxNode, x: Value, cuts: dict[int, slice]) -> Value
     ]  # fmt: skip
     cutting = OnnxNode("Slice", node.name, ("x", "s", "e", "a", "t"), ("y",), {}, 13)
     return _in_place(trace, cutting, [x, *(constant(np.asarray(one, np.int64)) for one in lists)])
+
+
+def _cropped(trace: Trace, x: Value, cuts: dict[int, slice]) -> Value:
+    """A part of a value along some axes, one after the other, as borders of images cut off."""
+    assert x.tensor is not None
+    tensor = x.tensor
+    for axis, part in cuts.items():
+        start, stop, _ = part.indices(x.shape[axis])
+        at = x.place(axis)
+        before, side, behind = tensor.shape[:at], tensor.shape[at], tensor.shape[at + 1 :]
+        borders, after = (start, side - stop), prod(behind)
+        if prod(before) == 1:
+            image = trace.shaped(tensor, (side, after, 1))
+            image = trace.call(Cropping2D((borders, (0, 0))), image)
+        else:
+            image = trace.shaped(tensor, (prod(before), side, after))
+            image = trace.call(Cropping2D(((0, 0), borders)), image)
+        tensor = trace.shaped(image, (*before, stop - start, *behind))
+    return replace(x, tensor=tensor)
 
 
 def _in_place(trace: Trace, node: OnnxNode, inputs: Values) -> Value:

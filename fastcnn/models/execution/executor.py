@@ -156,7 +156,6 @@ class Executor:
         results = None if self._prediction is None else self._predicted([x], softmax=True)
         return None if results is None else results[0]
 
-    @unreported
     def _predicted(self, inputs: Sequence[Array], softmax: bool = False) -> list[Array] | None:
         assert self._prediction is not None
         return self._prediction.run(inputs, softmax)

@@ -18,6 +18,7 @@ import numpy as np
 
 from fastcnn import ops
 from fastcnn.core.arguments import Array
+from fastcnn.core.float_errors import unreported
 from fastcnn.core.settings import get_num_threads
 from fastcnn.core.user_code import Source, numbers
 from fastcnn.engine.numba.elementwise import activations, steps
@@ -195,6 +196,7 @@ class Prediction:
             results = [ops.softmax(result) for result in results]
         return results
 
+    @unreported
     def _run_forward(self, section: Section, values: dict[int, Array]) -> None:
         (one,) = section.layers
         taken = [

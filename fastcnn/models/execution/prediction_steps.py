@@ -72,6 +72,8 @@ _WINOGRAD, _DIRECT = "numba.winograd", "numba.direct"
 _MOST_TRANSFORMED = 4 << 20
 # Bytes of a layer's filters, at least, that are packed: fewer stay in the first-level cache.
 _LEAST_PACKED = 32 << 10
+# Channels, at least, that a kernel scales by loops over rows of them.
+_LEAST_SCALED = 16
 
 
 def algorithm_of(f: Fused, n: int, dtype: np.dtype[np.floating]) -> str:
@@ -114,6 +116,8 @@ def can_spread(f: Fused) -> bool:
         return True
     if type(f.layer) is Conv2DTranspose and f.layer.groups == f.shapes[0][-1]:
         return False
+    if scales_channels(f):
+        return False
     convolves = type(f.layer) in (Conv2D, DepthwiseConv2D, Conv2DTranspose)
     return convolves and f.residual is None
 
@@ -125,9 +129,18 @@ def pitch_of_input(f: Fused, n: int, dtype: np.dtype[np.floating]) -> int:
     return direct.input_pitch(f.layer.geometry(f.shapes[0], n), dtype.itemsize)
 
 
+def scales_channels(f: Fused) -> bool:
+    """Whether it is a depthwise convolution by one pixel: a factor and a bias for each channel."""
+    if type(f.layer) is not DepthwiseConv2D or f.shapes[0][-1] < _LEAST_SCALED:
+        return False
+    g = f.layer.geometry(f.shapes[0], 1)
+    alone = f.norm is None and f.residual is None and f.top is None and f.pool is None
+    return alone and g.kh == g.kw == 1 and f.shapes[0] == f.shape and not direct.has_padding(g)
+
+
 def overwritten(f: Fused) -> tuple[int, ...]:
     """The inputs in whose place the result may be written, by their index."""
-    if type(f.layer) in FORMULAS or type(f.layer) in (PReLU, BatchNorm):
+    if type(f.layer) in FORMULAS or type(f.layer) in (PReLU, BatchNorm) or scales_channels(f):
         return (0,)
     if type(f.layer) in MERGES and not f.relu:
         return tuple(i for i in (0, 1) if f.shapes[i] == f.shape)
@@ -138,6 +151,8 @@ def reason(f: Fused, dtype: np.dtype[np.floating]) -> str:
     """The algorithm of one sample's convolution, and why; "" for other layers."""
     if type(f.layer) not in (Conv2D, DepthwiseConv2D):
         return ""
+    if scales_channels(f):
+        return "a factor and a bias for each channel, because a filter has one pixel"
     g = cast(Convolution, f.layer).geometry(f.shapes[0], 1)
     if algorithm_of(f, 1, dtype) == _WINOGRAD:
         line = next(winograd_plan.forward_plan(g, dtype.itemsize).lines())
@@ -150,6 +165,15 @@ def reason(f: Fused, dtype: np.dtype[np.floating]) -> str:
 
 def convolution(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
     """A convolution with its epilogue."""
+    if scales_channels(f):
+        w, channels, rows = to.weights.of(f.layer)["w"], f.shape[-1], to.n * prod(f.shape[:-1])
+        like = to.like
+        to.step(
+            steps.scale_and_shift(places[0] == y), (like, like, like, like, 0, True), rows,
+            places[0], to.constant(w), _bias(f, to), y, number(channels), number(f.relu),
+            work=rows * channels,
+        )  # fmt: skip
+        return
     layer = cast(Convolution, f.layer)
     g = layer.geometry(f.shapes[0], to.n)
     if implementation("conv2d", g, to.dtype, layer.algorithm).name == _WINOGRAD:

@@ -13,6 +13,7 @@ import numpy as np
 from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.elementwise.activations import log_sum_exp, softmax_row
 from fastcnn.engine.numba.elementwise.loss import soft_loss
+from fastcnn.engine.numba.runtime.floats import multiply_add
 from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory
 from fastcnn.engine.numba.runtime.jit import kernel, ordered_kernel
@@ -239,6 +240,29 @@ def scale_channels(in_place: bool) -> Kernel:
                 result[i] = value
 
     return scaled_channels
+
+
+@kernel_factory
+def scale_and_shift(in_place: bool) -> Kernel:
+    """The kernel of filters of one pixel; with ``in_place`` y is x, and x is not read."""
+
+    @ordered_kernel
+    def scaled_and_shifted(
+        start: int, stop: int, x: Array, w: Array, b: Array, y: Array, channels: int, relu: bool
+    ) -> None:
+        """``y = x · w + b`` for rows of C channels, rounded as a depthwise convolution rounds it.
+
+        Reads x (rows, C), w (C,) and b (C,); writes y (rows, C).
+        """
+        w, b, zero = w[:channels], b[:channels], y.dtype.type(0)
+        for row in range(start, stop):
+            result = y[row * channels : (row + 1) * channels]
+            source = result if in_place else x[row * channels : (row + 1) * channels]
+            for i in range(channels):
+                value = multiply_add(source[i], w[i], b[i])
+                result[i] = zero if relu and value < zero else value
+
+    return scaled_and_shifted
 
 
 @kernel
