@@ -95,6 +95,7 @@ from fastcnn.version import __version__
 
 if TYPE_CHECKING:
     from fastcnn import plots
+    from fastcnn.data import augmentation
     from fastcnn.data.augmentation import Augment
     from fastcnn.data.datasets import load_mnist
     from fastcnn.data.image_sets import ImageSet, load_images
@@ -110,7 +111,7 @@ if TYPE_CHECKING:
     from fastcnn.models import nets
     from fastcnn.models.model import Model
     from fastcnn.models.sequential import Sequential, load_model
-    from fastcnn.nn import layers, losses, optimizers, schedules
+    from fastcnn.nn import layers, losses, metrics, optimizers, schedules
     from fastcnn.nn.layers import Input
     from fastcnn.proof import compare
     from fastcnn.train import callbacks
@@ -134,6 +135,7 @@ _LATER = {
     "Sequential": ("fastcnn.models.sequential", "Sequential"),
     "StopTraining": ("fastcnn.train.callbacks", "StopTraining"),
     "article": ("fastcnn.article", None),
+    "augmentation": ("fastcnn.augmentation", None),
     "callbacks": ("fastcnn.callbacks", None),
     "compare": ("fastcnn.proof", "compare"),
     "layers": ("fastcnn.layers", None),
@@ -144,6 +146,7 @@ _LATER = {
     "load_weights": ("fastcnn.exchange.weights", "load_weights"),
     "load_pictures": ("fastcnn.data.picture_folders", "load_pictures"),
     "losses": ("fastcnn.losses", None),
+    "metrics": ("fastcnn.metrics", None),
     "nets": ("fastcnn.nets", None),
     "optimizers": ("fastcnn.optimizers", None),
     "plots": ("fastcnn.plots", None),
@@ -174,6 +177,7 @@ __all__ = [
     "add",
     "add_backward",
     "article",
+    "augmentation",
     "avg_pool2d",
     "avg_pool2d_backward",
     "batch_norm",
@@ -235,6 +239,7 @@ __all__ = [
     "max_pool2d_backward",
     "maximum",
     "maximum_backward",
+    "metrics",
     "min_pool2d",
     "min_pool2d_backward",
     "multiply",

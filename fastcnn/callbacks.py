@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fastcnn.train.averaging import ReduceLROnPlateau, WeightAverage
 from fastcnn.train.callbacks import (
     Callback,
     CSVLog,
@@ -19,5 +20,7 @@ __all__ = [
     "LearningRateSchedule",
     "ModelCheckpoint",
     "ProgressBar",
+    "ReduceLROnPlateau",
     "StopTraining",
+    "WeightAverage",
 ]

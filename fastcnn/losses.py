@@ -5,13 +5,23 @@ from __future__ import annotations
 from fastcnn.nn.losses import (
     BinaryCrossEntropy,
     CrossEntropy,
+    Focal,
+    Hinge,
+    Huber,
+    KLDivergence,
     Loss,
+    MeanAbsoluteError,
     MeanSquaredError,
 )
 
 __all__ = [
     "BinaryCrossEntropy",
     "CrossEntropy",
+    "Focal",
+    "Hinge",
+    "Huber",
+    "KLDivergence",
     "Loss",
+    "MeanAbsoluteError",
     "MeanSquaredError",
 ]

@@ -8,6 +8,7 @@ from fastcnn.nn.schedules import (
     OneCycle,
     Schedule,
     Step,
+    Warmup,
     rate_at,
     schedule_from_dict,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "OneCycle",
     "Schedule",
     "Step",
+    "Warmup",
     "rate_at",
     "schedule_from_dict",
 ]

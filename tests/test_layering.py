@@ -21,7 +21,8 @@ ROOT = Path(fastcnn.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 
 PUBLIC = (
-    "callbacks", "datasets", "layers", "losses", "nets", "optimizers", "pictures", "schedules",
+    "augmentation", "callbacks", "datasets", "layers", "losses", "metrics", "nets", "optimizers",
+    "pictures", "schedules",
 )  # fmt: skip
 """Modules that only name what users import; nothing of fastcnn imports from them."""
 

@@ -32,7 +32,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from html import escape
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -43,17 +43,19 @@ from fastcnn.core.float_errors import Divergence, unreported
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import count, truth
 from fastcnn.data.image_sets import ImageSet
+from fastcnn.data.pixel_augmentation import keeps_scale
 from fastcnn.data.read_ahead import in_parts
 from fastcnn.data.scaling import FEW_STEPS_TRAINED
-from fastcnn.data.several import Data, Several, concatenated, parts_of, shape_of
+from fastcnn.data.several import Data, concatenated, parts_of, shape_of
 from fastcnn.engine.registry import whole_nets_refused
-from fastcnn.models import model_files, picture, summary, training
+from fastcnn.models import kernels_ahead, model_files, picture, summary, training
+from fastcnn.models.figures import Collected, Metrics, accumulated_step
 from fastcnn.models.graph import checked_tensors, graph_of, names_of
 from fastcnn.models.inputs import Inputs, Source, finite
 from fastcnn.models.inspection import Inspection
 from fastcnn.models.net import outputs_of
 from fastcnn.nn.layers import Layer, Tensor, image_shape
-from fastcnn.nn.losses import CrossEntropy, Loss
+from fastcnn.nn.losses import CrossEntropy
 from fastcnn.nn.optimizers import Optimizer, optimizer_named
 from fastcnn.train import checkpoint
 from fastcnn.train.callbacks import Callback
@@ -62,9 +64,6 @@ from fastcnn.train.output_losses import Goal, Losses, OutputLosses
 from fastcnn.train.progress import History
 from fastcnn.train.sample_weights import weighted_losses, weights_of
 from fastcnn.train.streams import Stream, batches_in_order, inputs_of, is_stream
-
-if TYPE_CHECKING:
-    from fastcnn.models.execution import Executor
 
 
 class Model(Inspection):
@@ -329,33 +328,7 @@ class Model(Inspection):
             >>> model.compile_kernels(training=False)
             0
         """
-        shapes, loss = self._known_shapes(), self._loss()
-        if optimizer is None:
-            optimizer = "sgd" if self.progress is None else self.progress.optimizer
-        steps = optimizer_named(optimizer)
-        predicting = self._executor(self._trunk(self._predicting()))
-        if predicting is None:
-            return 0
-        total = 0
-        kinds = [self.dtype] if self.trained_on == "floats" else [self.dtype, np.dtype(np.uint8)]
-
-        def samples_of(kind: np.dtype[Any], executor: Executor, training: bool) -> list[Array]:
-            parts = tuple(np.zeros((1, *shape), kind) for shape in shapes)
-            return self._executor_inputs(Several(parts), executor, training=training)
-
-        for kind in kinds:
-            total += predicting.prepare_prediction(samples_of(kind, predicting, False), progress)
-        labels = isinstance(loss, CrossEntropy)
-        learns_maps = self.loss is not None or not labels
-        if training and isinstance(loss, Loss) and (self._ends_in_vector or learns_maps):
-            learning = self._executor(self._trunk(loss))
-            assert learning is not None
-            outputs = self._outputs(loss)[:-1] if labels else self._outputs(loss)
-            targets = np.zeros((1, *outputs), np.int64 if labels else self.dtype)
-            for kind in kinds:
-                like = samples_of(kind, learning, True)
-                total += learning.prepare_training(like, targets, loss, steps, progress)
-        return total
+        return kernels_ahead.compile_kernels(self, training, optimizer, progress)
 
     # --- training ---------------------------------------------------------------------------------
 
@@ -382,6 +355,8 @@ class Model(Inspection):
         sample_weight: ArrayLike | None = None,
         loss_weights: Sequence[float] | Mapping[str, float] | None = None,
         steps_per_epoch: int | None = None,
+        metrics: Metrics = None,
+        accumulate: int = 1,
     ) -> History:
         """Train the model.
 
@@ -434,6 +409,11 @@ class Model(Inspection):
                 list or dict; 1 by default.
             steps_per_epoch: batches to an epoch; by default all. An iterator needs it: each epoch
                 takes the batches that come next.
+            metrics: what is computed on the validation data beside the loss, as ``val_…``: a list
+                of names, such as ["f1", "top_5_accuracy"], of metrics of ``fastcnn.metrics``, and
+                of functions of targets and predictions. For several outputs a dict of lists.
+            accumulate: each batch is computed in so many parts, whose gradients are added before
+                the optimizer's one step, so that larger batches fit into the memory.
 
         Returns:
             The history: losses and accuracies of all epochs. ``loss`` and ``accuracy`` are means
@@ -464,7 +444,7 @@ class Model(Inspection):
         fit = training.checked_fit(
             self, x, y, epochs, batch_size, optimizer, loss, validation_data, validation_split,
             callbacks, shuffle, seed, verbose, augment, class_weight, sample_weight, loss_weights,
-            steps_per_epoch,
+            steps_per_epoch, metrics, accumulate,
         )  # fmt: skip
         if resume is None:
             training.begin(self, fit)
@@ -485,7 +465,12 @@ class Model(Inspection):
         loss, optimizer = self._loss(), at.optimizer
 
         def step(images: Data, targets: Data, weights: Array | None) -> tuple[float, float]:
-            result = self._step(images, targets, loss, optimizer, weights)
+            if fit.accumulate == 1:
+                result = self._step(images, targets, loss, optimizer, weights)
+            else:
+                result = accumulated_step(
+                    self, images, targets, loss, optimizer, weights, fit.accumulate
+                )
             for name, value in self._figures.items():
                 sums = at.sums
                 sums[name] = sums.get(name, 0.0) + value
@@ -498,8 +483,10 @@ class Model(Inspection):
             self._knowledge.learn_batch(images, self._normalises)  # type: ignore[arg-type]
             return step(images, targets, weights)
 
-        validate = None if fit.validation is None else partial(self._evaluate, *fit.validation, 256)
-        takes = step if training.keeps_scale(fit.augment) else learning_step
+        validate = None
+        if fit.validation is not None:
+            validate = partial(self._evaluate, *fit.validation, 256, fit.metrics)
+        takes = step if keeps_scale(fit.augment) else learning_step
         loop = Epochs(self, at, *fit.data, takes, validate, loss.counts, fit.augment, fit.steps)
         with optimizer.running():
             if not resumed:
@@ -595,6 +582,7 @@ class Model(Inspection):
         y: Inputs | None = None,
         batch_size: int = 256,
         sample_weight: ArrayLike | None = None,
+        metrics: Metrics = None,
     ) -> dict[str, float]:
         """Mean loss over all samples, and accuracy where the loss has one.
 
@@ -602,7 +590,8 @@ class Model(Inspection):
             x, y: as for :meth:`fit`.
             batch_size: samples that run together; it does not change the result.
             sample_weight: how much each sample's loss counts, (N,), as for :meth:`fit`: the loss
-                is ``Σ w · loss / N``. The accuracy counts each sample once.
+                is ``Σ w · loss / N``. Accuracy and metrics count each sample once.
+            metrics: as for :meth:`fit`.
 
         Returns:
             ``{"loss": …, "accuracy": …}``; for several outputs the loss, and ``{name}_loss`` and
@@ -621,26 +610,33 @@ class Model(Inspection):
         """
         self._known_shapes()
         size = count("batch_size", batch_size)
-        loss = self._loss()
+        loss, figures = self._loss(), training.named_metrics(self, metrics)
         if training.is_source(x):
             if y is not None or sample_weight is not None:
                 raise ValueError("y and sample_weight must be None where x gives batches")
             of_batches, _ = training.stream_of(self, "x", x, size, None, loss, repeats=False)
-            return self._evaluate(of_batches, None, None, size)
+            return self._evaluate(of_batches, None, None, size, figures)
         x, y, _ = training.parts_of_set(x, y)
         images, targets = self._checked("x", x, y, loss)
         weights = weights_of(sample_weight, None, loss, targets, self._outputs(loss), self.dtype)
-        return self._evaluate(images, targets, weights, size)
+        return self._evaluate(images, targets, weights, size, figures)
 
     @unreported
     def _evaluate(
-        self, images: Data | Stream, targets: Any, weights: Array | None, size: int
+        self,
+        images: Data | Stream,
+        targets: Any,
+        weights: Array | None,
+        size: int,
+        metrics: Sequence[training.NamedMetric] = (),
     ) -> dict[str, float]:
         loss: Any = self._loss()
+        all_outputs = Collected(loss, metrics, self.engine)
         total, correct, samples, sums = 0.0, 0.0, 0, dict[str, float]()
         for x, of_batch, weights_of_batch in batches_in_order(images, targets, weights, size):
             y = self._forward_batch(x, loss)
             losses = weighted_losses(loss, y, of_batch, weights_of_batch, self.engine)
+            all_outputs.add(y, of_batch)
             total, samples = total + float(losses.sum(dtype=np.float64)), samples + len(x)
             if isinstance(loss, OutputLosses):
                 figures = loss.figures(y, of_batch, weights_of_batch, self.engine)
@@ -648,9 +644,11 @@ class Model(Inspection):
                     sums[name] = sums.get(name, 0.0) + value
             else:
                 correct += loss.correct(y, of_batch)
-        metrics = {"loss": total / samples}
-        metrics |= {name: value / samples for name, value in sums.items()}
-        return metrics | {"accuracy": correct / samples} if loss.counts else metrics
+        result = {"loss": total / samples}
+        result |= {name: value / samples for name, value in sums.items()}
+        if loss.counts:
+            result["accuracy"] = correct / samples
+        return result | all_outputs.values()
 
     def predict(self, x: Source, batch_size: int = 256) -> Any:
         """Predictions: probabilities (N, classes); with the mean squared error, raw outputs.

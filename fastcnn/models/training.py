@@ -15,10 +15,10 @@ from fastcnn.core.arguments import Array
 from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import below_one, count, generator, truth
-from fastcnn.data.augmentation import Augment
 from fastcnn.data.class_names import check_number
 from fastcnn.data.image_sets import ImageSet
 from fastcnn.data.on_demand import SamplesOnDemand
+from fastcnn.data.pixel_augmentation import keeps_scale, mixes
 from fastcnn.data.preparation import preparation_of, preparation_of_pictures
 from fastcnn.data.several import Data, Several, in_order, parts_of, shape_of
 from fastcnn.models.graph import Graph
@@ -26,6 +26,7 @@ from fastcnn.models.inputs import Inputs, Source, finite, remedy, samples
 from fastcnn.models.model_files import model_from
 from fastcnn.models.net import Net, outputs_of, too_few
 from fastcnn.nn.layers import Shape, image_shape, to_dict
+from fastcnn.nn.metrics import Metric, metric_named
 from fastcnn.nn.optimizers import Optimizer, optimizer_named
 from fastcnn.train.callbacks import Callback
 from fastcnn.train.checkpoint import ModelFile
@@ -78,6 +79,8 @@ class Fit(NamedTuple):
     settings: JsonObject
     steps: int | None = None
     classes: tuple[str, ...] | None = None
+    metrics: tuple[NamedMetric, ...] = ()
+    accumulate: int = 1
 
 
 def checked_fit(
@@ -99,6 +102,8 @@ def checked_fit(
     sample_weight: ArrayLike | None,
     loss_weights: Sequence[float] | Mapping[str, float] | None,
     steps_per_epoch: int | None,
+    metrics: object,
+    accumulate: int,
 ) -> Fit:
     """Check the arguments of ``fit``, before the model changes.
 
@@ -116,6 +121,12 @@ def checked_fit(
     if loss is None and loss_weights is not None:
         goal = model._goal(goal, loss_weights)
     listeners = _checked_callbacks(callbacks)
+    figures, parts_of_batch = named_metrics(model, metrics), count("accumulate", accumulate)
+    if figures and validation_data is None and not validation_split:
+        raise ValueError(
+            "metrics must be None without validation_data or validation_split, because they are "
+            "computed on the validation data"
+        )
     if augment is not None and not callable(augment):
         raise TypeError(
             f"augment must be called with images and a generator, got {quoted(augment)}"
@@ -132,7 +143,7 @@ def checked_fit(
                 "give validation_data, and batches of (x, y, sample_weight)"
             )
         source = x, y, batch_size, steps, shuffle
-        return _checked_stream(
+        of_stream = _checked_stream(
             model,
             source,
             epochs,
@@ -144,6 +155,7 @@ def checked_fit(
             augment,
             verbose,
         )
+        return of_stream._replace(metrics=figures, accumulate=parts_of_batch)
     if isinstance(x, ImageSet) and split:
         if sample_weight is not None:
             raise ValueError("validation_split must be 0 for images with sample_weight")
@@ -193,6 +205,8 @@ def checked_fit(
     outputs = outputs_of(model._trunk(goal), shapes)
     own = [*map(_own_labels, labels)] if several else _own_labels(labels[0])
     targets = checked_targets(goal, own, len(images), outputs, model.dtype)
+    if mixes(augment):
+        targets = rows_to_mix(goal, targets, outputs, model.dtype)
     weights = weights_of(weights_of_samples, class_weight, goal, targets, outputs, model.dtype)
     validation = None
     if held_out is not None:
@@ -213,8 +227,85 @@ def checked_fit(
     }
     return Fit(
         TrainingData(images, targets, weights), validation, epochs, augment, bool(verbose), shapes,
-        goal, descent, fresh, listeners, settings, steps, classes,
+        goal, descent, fresh, listeners, settings, steps, classes, figures, parts_of_batch,
     )  # fmt: skip
+
+
+def rows_to_mix(goal: Goal, targets: Any, outputs: Any, dtype: np.dtype[np.floating]) -> Array:
+    """Targets that can be mixed: numbers as they are, and rows of probabilities of class numbers.
+
+    Raises ``ValueError`` where the loss takes nothing of the kind.
+    """
+    if isinstance(goal, OutputLosses) or len(outputs) > 1:
+        raise ValueError("augment must not mix targets of several outputs or of pixels")
+    if targets.dtype.kind == "f":
+        return np.asarray(targets)
+    rows: Array = np.eye(outputs[0], dtype=dtype)[targets]
+    try:
+        halves = (rows + np.roll(rows, 1, axis=1)) / 2
+        goal.targets(halves, len(rows), outputs, dtype)
+    except ValueError:
+        raise ValueError(
+            f"augment must not mix targets for {goal!r}, which takes no rows of probabilities"
+        ) from None
+    return rows
+
+
+def _to_mix(check: Any, model: Net, goal: Goal) -> Any:
+    """The check of a stream's batches, whose targets become such as can be mixed."""
+
+    def checked_batch(item: tuple[Any, ...], number: int) -> Batch:
+        batch: Batch = check(item, number)
+        rows = rows_to_mix(goal, batch.targets, model._outputs(goal), model.dtype)
+        return batch._replace(targets=rows)
+
+    return checked_batch
+
+
+class NamedMetric(NamedTuple):
+    """A metric, the number of the output that it is of, and its name in the results."""
+
+    name: str
+    output: int
+    metric: Metric
+
+
+def named_metrics(model: Net, metrics: object) -> tuple[NamedMetric, ...]:
+    """The metrics of the argument ``metrics``.
+
+    Raises ``TypeError`` or ``ValueError`` for anything but a list of metrics; for several outputs
+    a dict of such lists.
+    """
+    if metrics is None:
+        return ()
+    several = len(model._graph.outputs) > 1
+    result = list[NamedMetric]()
+    if several:
+        names = model._output_names()
+        if not isinstance(metrics, Mapping) or not {*metrics} <= {*names}:
+            raise ValueError(
+                f"metrics must be a dict by the names of the outputs, {', '.join(names)}, got "
+                f"{quoted(metrics)}"
+            )
+        for name, of_output in metrics.items():
+            for one in _metric_list(of_output):
+                result.append(NamedMetric(f"{name}_{one.name}", names.index(name), one))
+    else:
+        result = [NamedMetric(one.name, 0, one) for one in _metric_list(metrics)]
+    taken = {"loss", "accuracy", "learning_rate", "seconds"}
+    for figure in result:
+        if figure.name in taken:
+            raise ValueError(
+                f"metrics must have names of their own, got {quoted(figure.name)} twice"
+            )
+        taken.add(figure.name)
+    return tuple(result)
+
+
+def _metric_list(value: object) -> list[Metric]:
+    if isinstance(value, str | Metric) or not isinstance(value, Iterable):
+        value = [value]
+    return [metric_named(one) for one in value]
 
 
 def is_source(x: object) -> bool:
@@ -305,6 +396,9 @@ def _checked_stream(
     _check_batches(model._graph, values, len(first), len(first))
     outputs = outputs_of(model._trunk(goal), shapes)
     targets = checked_targets(goal, item[1], len(first), outputs, model.dtype)
+    if mixes(augment):
+        stream.check = _to_mix(stream.check, model, goal)
+        rows_to_mix(goal, targets, outputs, model.dtype)
     validation = None
     if validation_data is not None:
         validation = checked_validation(model, validation_data, shapes, goal, outputs, crop, None)
@@ -549,11 +643,6 @@ def _check_batches(graph: Graph, values: Sequence[Shape], samples: int, batch_si
             too_few(what, least, min(smallest, samples))
             + f" from batch_size={batch_size}; take another one, or leave samples out"
         )
-
-
-def keeps_scale(augment: Augmentation | None) -> bool:
-    """Whether augmented samples are scaled as before: a user's function may scale them."""
-    return augment is None or isinstance(augment, Augment)
 
 
 def _own_labels(y: Any) -> Any:

@@ -33,7 +33,7 @@ from fastcnn.core.class_registry import Registry
 from fastcnn.core.float_errors import unreported
 from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
-from fastcnn.core.scalars import below_one
+from fastcnn.core.scalars import below_one, number
 from fastcnn.core.user_code import (
     Call,
     Contract,
@@ -48,6 +48,14 @@ from fastcnn.core.user_code import (
     refuse_method,
 )
 from fastcnn.nn.layers import Shape
+
+
+def _positive(name: str, value: object) -> float:
+    result = number(name, value)
+    if not result:
+        raise ValueError(f"{name} must be above 0, got {quoted(value)}")
+    return result
+
 
 # --- checks of the methods of users' losses -------------------------------------------------------
 
@@ -143,23 +151,39 @@ class Loss(Known):
     def targets(self, y: ArrayLike, count: int, output: Shape, dtype: DTypeLike) -> Array:
         """``y`` of ``count`` samples, checked, in the form that the other methods take.
 
-        The result may be ``y`` itself or a view of it.
+        The result may be ``y`` itself or a view of it. Unless a subclass says otherwise, targets
+        are numbers in the outputs' shape, or (N,) for outputs (N, 1).
 
         Raises a ``ValueError`` or ``TypeError`` that says what is wrong with ``y``.
         """
-        raise NotImplementedError
+        return _numbers(y, count, output, dtype)
 
     def values(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
         """The loss of each sample, (N,)."""
-        raise NotImplementedError
+        raise self._undefined(
+            "values(self, outputs, targets, engine=None)", "the loss of each sample"
+        )
 
     def gradient(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
         """Gradient of each sample's own loss with respect to the outputs, in their shape."""
-        raise NotImplementedError
+        raise self._undefined(
+            "gradient(self, outputs, targets, engine=None)",
+            "the gradient of each sample's own loss, in the shape of the outputs",
+        )
 
     def correct(self, outputs: Array, targets: Array) -> float:
-        """The number of samples that are right."""
-        raise NotImplementedError
+        """The number of samples that are right; NaN for a loss without an accuracy."""
+        if not self.counts:
+            return float("nan")
+        raise self._undefined(
+            "correct(self, outputs, targets)",
+            "the number of samples that are right; or set counts = False, and there is no accuracy",
+        )
+
+    def _undefined(self, method: str, result: str) -> NotImplementedError:
+        return NotImplementedError(
+            f"{type(self).__name__} must define {method}, which returns {result}"
+        )
 
     def predictions(self, outputs: Array, engine: str | None = None) -> Array:
         """The predictions that ``predict`` returns, from raw outputs."""
@@ -293,9 +317,6 @@ class MeanSquaredError(Loss):
     name = "mse"
     counts = False
 
-    def targets(self, y: ArrayLike, count: int, output: Shape, dtype: DTypeLike) -> Array:
-        return _numbers(y, count, output, dtype)
-
     @unreported
     def values(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
         return mean_of_each(np.square(outputs - targets))
@@ -305,9 +326,6 @@ class MeanSquaredError(Loss):
         gradient: Array = outputs - targets
         gradient *= 2 / max(gradient[:1].size, 1)
         return gradient
-
-    def correct(self, outputs: Array, targets: Array) -> float:
-        return float("nan")
 
 
 class BinaryCrossEntropy(Loss):
@@ -356,6 +374,208 @@ class BinaryCrossEntropy(Loss):
         return ops.sigmoid(outputs, engine=engine)
 
 
+class MeanAbsoluteError(Loss):
+    """Mean of the absolute differences between outputs and targets of the same shape.
+
+    Outliers count less than in the mean squared error. The gradient of a difference of 0 is 0. With
+    one output (1,), targets may be (N,). There is no accuracy.
+
+    >>> loss = MeanAbsoluteError()
+    >>> loss.values(np.array([[1.0, 5.0]]), np.array([[2.0, 2.0]]))
+    array([2.])
+    """
+
+    name = "mae"
+    counts = False
+
+    @unreported
+    def values(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        return mean_of_each(np.abs(outputs - targets))
+
+    @unreported
+    def gradient(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        gradient: Array = np.sign(outputs - targets)
+        gradient *= 1 / max(gradient[:1].size, 1)
+        return gradient
+
+
+class Huber(Loss):
+    """The squared error of small differences d, the absolute error of large ones.
+
+    It is the mean over the outputs of ``d² / 2`` where ``|d|`` is at most ``delta``, and of
+    ``delta · (|d| − delta / 2)`` elsewhere. With one output (1,), targets may be (N,). There is no
+    accuracy.
+
+    Args:
+        delta: a number above 0.
+
+    Source: P. J. Huber, "Robust Estimation of a Location Parameter", 1964.
+
+    >>> Huber(delta=1.0).values(np.array([[0.5], [3.0]]), np.zeros((2, 1)))
+    array([0.125, 2.5  ])
+    """
+
+    name = "huber"
+    counts = False
+
+    delta = Checked(_positive)
+
+    def __init__(self, delta: float = 1.0) -> None:
+        self.delta = delta
+
+    @unreported
+    def values(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        distance = np.abs(outputs - targets)
+        delta = distance.dtype.type(self.delta)
+        near = np.minimum(distance, delta)
+        return mean_of_each(near * (distance - near / 2))
+
+    @unreported
+    def gradient(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        gradient: Array = np.clip(outputs - targets, -self.delta, self.delta)
+        gradient *= 1 / max(gradient[:1].size, 1)
+        return gradient
+
+
+class Focal(CrossEntropy):
+    """The cross-entropy, in which samples that are already right count little.
+
+    With q the softmax of a sample's outputs and p its row of probabilities (one-hot for a class
+    number) the loss is ``−Σ p (1 − q)^gamma log q``. Targets, accuracy and maps are as for
+    :class:`CrossEntropy`. Weights of classes are the ``class_weight`` of ``fit``.
+
+    Args:
+        gamma: a number of at least 0; 0 gives the cross-entropy.
+
+    Source: T.-Y. Lin et al., "Focal Loss for Dense Object Detection", arXiv:1708.02002.
+
+    >>> Focal(0.0).values(np.zeros((1, 2)), np.array([1])).round(4)
+    array([0.6931])
+    >>> Focal(2.0).values(np.zeros((1, 2)), np.array([1])).round(4)
+    array([0.1733])
+    """
+
+    name = "focal"
+
+    gamma = Checked(number)
+
+    def __init__(self, gamma: float = 2.0) -> None:
+        super().__init__()
+        self.gamma = gamma
+
+    @unreported
+    def losses(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        logs = ops.log_softmax(outputs, engine=engine)
+        rows = _rows(targets, outputs)
+        terms: Array = rows * np.power(-np.expm1(logs), self.gamma) * logs
+        return np.asarray(-terms.sum(axis=-1), outputs.dtype)
+
+    @unreported
+    def gradient(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        logs = ops.log_softmax(outputs, engine=engine)
+        q, rest, gamma = np.exp(logs), -np.expm1(logs), self.gamma
+        slope = np.power(rest, gamma)
+        if gamma:
+            # Where the rest is 0, the logarithm is 0 too, and so is their product.
+            powers = np.power(rest, gamma - 1, where=rest > 0, out=np.zeros_like(rest))
+            slope -= gamma * powers * q * logs
+        of_logs = -_rows(targets, outputs) * slope
+        gradient: Array = of_logs - q * of_logs.sum(axis=-1, keepdims=True)
+        gradient *= 1 / prod(gradient.shape[1:-1])
+        return np.asarray(gradient, outputs.dtype)
+
+
+class KLDivergence(CrossEntropy):
+    """The Kullback-Leibler divergence of the softmax from rows of probabilities.
+
+    With q the softmax of a sample's outputs and p its row the loss is ``Σ p (log p − log q)``: the
+    cross-entropy without the entropy of p, so that its smallest value is 0. Its gradient is that of
+    the cross-entropy. Targets, accuracy and maps are as for :class:`CrossEntropy`.
+
+    Source: S. Kullback, R. A. Leibler, "On Information and Sufficiency", 1951.
+
+    >>> KLDivergence().values(np.zeros((1, 2)), np.array([[0.5, 0.5]]))
+    array([0.])
+    """
+
+    name = "kl_divergence"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    @unreported
+    def losses(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        losses = super().losses(outputs, targets, engine)
+        if targets.dtype.kind != "f":
+            return losses
+        rows = targets.astype(np.float64)
+        logs = np.log(rows, where=rows > 0, out=np.zeros_like(rows))
+        return np.asarray(losses + (rows * logs).sum(axis=-1), outputs.dtype)
+
+
+class Hinge(Loss):
+    """The margin between the score of the right class and those of the others, as in SVMs.
+
+    With z the outputs and y the class of a sample the loss is
+    ``Σ max(0, margin − z[y] + z[j]) / C`` over the classes j ≠ y. ``predict`` returns the scores.
+    Targets are class numbers (N,), or one-hot rows; a net for two classes has two outputs.
+
+    Args:
+        margin: a number above 0.
+
+    Source: J. Weston, C. Watkins, "Support Vector Machines for Multi-Class Pattern Recognition",
+    1999.
+
+    >>> Hinge().values(np.array([[2.0, 1.5, 0.0, 0.0]]), np.array([0]))
+    array([0.125])
+    """
+
+    name = "hinge"
+
+    margin = Checked(_positive)
+
+    def __init__(self, margin: float = 1.0) -> None:
+        self.margin = margin
+
+    def targets(self, y: ArrayLike, count: int, output: Shape, dtype: DTypeLike) -> Array:
+        if len(output) != 1 or output[0] < 2:
+            raise ValueError(
+                f"hinge needs a net that ends in a score for each of at least two classes, got "
+                f"outputs of shape {output}"
+            )
+        labels = CrossEntropy().targets(y, count, output, dtype)
+        if labels.dtype.kind == "f":
+            raise ValueError("y must be class numbers or one-hot rows for hinge, got probabilities")
+        return labels
+
+    @unreported
+    def values(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        excess = np.maximum(self._excess(outputs, targets), 0)
+        return mean_of_each(excess)
+
+    @unreported
+    def gradient(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        gradient = np.asarray(self._excess(outputs, targets) > 0, outputs.dtype)
+        rows = np.arange(len(targets))
+        gradient[rows, targets] = -gradient.sum(axis=1)
+        gradient *= gradient.dtype.type(1 / outputs.shape[1])
+        return gradient
+
+    def _excess(self, outputs: Array, targets: Array) -> Array:
+        """What each score has above the right one less the margin; 0 for the right one."""
+        rows = np.arange(len(targets))
+        excess: Array = outputs - outputs[rows, targets][:, np.newaxis]
+        excess += excess.dtype.type(self.margin)
+        excess[rows, targets] = 0
+        return excess
+
+    def correct(self, outputs: Array, targets: Array) -> float:
+        return int(np.count_nonzero(outputs.argmax(axis=1) == targets))
+
+    def classes(self, targets: Array, output: Shape) -> tuple[NDArray[np.int64], int]:
+        return targets, output[-1]
+
+
 def loss_named(value: object) -> Loss:
     """``value`` if it is a loss, or a new loss with this name, such as "cross_entropy" or "mse".
 
@@ -378,6 +598,15 @@ def loss_from_dict(record: Any) -> Loss:
         raise ValueError(f"loss must be one of {', '.join(Loss.known)}, got {quoted(record)}")
     kind = Loss.known.find(record["name"], record.get("module"))
     return kind(**record["config"])
+
+
+def _rows(targets: Array, outputs: Array) -> Array:
+    """Rows of probabilities (N, …, C) of the outputs' dtype; of class numbers one-hot rows."""
+    if targets.dtype.kind == "f":
+        return np.asarray(targets, outputs.dtype)
+    rows = np.zeros(outputs.shape, outputs.dtype)
+    np.put_along_axis(rows, targets[..., np.newaxis].astype(np.int64), 1, axis=-1)
+    return rows
 
 
 def _classes(y: ArrayLike, count: int, classes: int) -> Array:

@@ -16,7 +16,7 @@ from math import cos, pi
 from typing import Any, ClassVar
 
 from fastcnn.core.attributes import Checked, Known
-from fastcnn.core.class_registry import Registry
+from fastcnn.core.class_registry import Registry, module_of
 from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import count, number
@@ -69,6 +69,12 @@ def _divisor(name: str, value: object) -> float:
     return divisor
 
 
+def _then(name: str, value: Any) -> Any:
+    if isinstance(value, Schedule):
+        return value
+    return schedule_from_dict(value) if isinstance(value, dict) else Constant(number(name, value))
+
+
 class Schedule(Known):
     """Base class: ``schedule(step)`` is the rate of that step, a finite number of at least 0.
 
@@ -97,7 +103,10 @@ class Schedule(Known):
         check_methods(cls, _CONTRACT)
 
     def __call__(self, step: int) -> float:
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} must define __call__(self, step), which returns the rate of a "
+            f"step"
+        )
 
     def config(self) -> JsonObject:
         """The constructor's arguments."""
@@ -204,6 +213,41 @@ class OneCycle(Schedule):
         if share < self.rise:
             return _half_cosine(self.rate / self.start, self.rate, share / self.rise)
         return _half_cosine(self.rate, self.rate / self.end, (share - self.rise) / (1 - self.rise))
+
+
+class Warmup(Schedule):
+    """A rise from nearly 0 to the first rate of another schedule, in ``warmup`` equal parts.
+
+    The other schedule begins after the last of these steps, and has the rest of the steps. ``then``
+    may be a number for a rate that stays.
+
+    >>> schedule = Warmup(Step(0.1, every=10), warmup=3)
+    >>> [round(schedule(step), 4) for step in (0, 1, 2, 3, 12, 13)]
+    [0.025, 0.05, 0.075, 0.1, 0.1, 0.01]
+    """
+
+    then, warmup = Checked(_then), Checked(_warmup)
+
+    def __init__(self, then: float | Schedule | JsonObject, warmup: int) -> None:
+        self.then, self.warmup = then, warmup
+
+    def __call__(self, step: int) -> float:
+        rest = None if self.total is None else max(self.total - self.warmup, 1)
+        if step < self.warmup:
+            return rate_at(self.then, 0, rest) * (step + 1) / (self.warmup + 1)
+        return rate_at(self.then, step - self.warmup, rest)
+
+    def config(self) -> JsonObject:
+        return {"then": schedule_to_dict(self.then), "warmup": self.warmup}
+
+    def __repr__(self) -> str:
+        return f"Warmup({self.then!r}, warmup={self.warmup})"
+
+
+def schedule_to_dict(schedule: Schedule) -> JsonObject:
+    """A schedule as JSON values, for :func:`schedule_from_dict`."""
+    kind = type(schedule)
+    return {"class": kind.__name__, **module_of(kind), "config": schedule.config()}
 
 
 def schedule_from_dict(record: Any) -> Schedule:

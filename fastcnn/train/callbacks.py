@@ -113,7 +113,12 @@ def call_hook(callback: Callback, hook: str, model: Trainee, *arguments: object)
     getattr(callback, hook)(model, *arguments)
 
 
-class _Best:
+_GREATER = ("accuracy", "precision", "recall", "f1", "auc")
+_SMALLER = ("loss", "mae", "mse", "learning_rate", "seconds")
+"""Ends of the names of figures of which greater values are better, or smaller ones."""
+
+
+class Best:
     """The best value of a figure so far."""
 
     def __init__(self, monitor: str, mode: str | None, min_delta: float = 0.0) -> None:
@@ -123,8 +128,15 @@ class _Best:
             )
         if mode not in (None, "min", "max"):
             raise ValueError(f"mode must be 'min', 'max' or None, got {quoted(mode)}")
+        if mode is None and monitor.endswith(_GREATER):
+            mode = "max"
+        elif mode is None and monitor.endswith(_SMALLER):
+            mode = "min"
         if mode is None:
-            mode = "max" if monitor.endswith("accuracy") else "min"
+            raise ValueError(
+                f"mode must say which values of {quoted(monitor)} are better, 'min' or 'max', got "
+                f"None"
+            )
         self.monitor = monitor
         self.sign = 1 if mode == "max" else -1
         self.min_delta = min_delta
@@ -151,13 +163,15 @@ class EarlyStopping(Callback):
     """End the training when a figure no longer gets better.
 
     Args:
-        monitor: the figure's name: "loss", "accuracy", "val_loss" or "val_accuracy".
+        monitor: the figure's name: "loss", "accuracy", "val_loss", "val_accuracy", or a metric of
+            ``fit`` such as "val_f1".
         patience: so many epochs in a row without a better value end the training.
         min_delta: a value must be better by more than this to count.
         restore_best: whether the model gets the best epoch's weights back when the training ends,
             however it ends.
-        mode: "min" or "max", which values are better; None means greater ones for an accuracy and
-            smaller ones for all else.
+        mode: "min" or "max", which values are better; None means greater ones for accuracy,
+            precision, recall, F1 and AUC, and smaller ones for losses and errors; a metric of your
+            own needs it.
 
     After the training ``best`` is the best value, ``best_epoch`` its epoch (from 0), and
     ``stopped_epoch`` the epoch that ended it, or None.
@@ -189,7 +203,7 @@ class EarlyStopping(Callback):
 
     def _start(self) -> None:
         self._ended = False
-        self._best = _Best(self.monitor, self.mode, self.min_delta)
+        self._best = Best(self.monitor, self.mode, self.min_delta)
         self._weights: list[Array] | None = None
         self._waited = 0
         self.best_epoch: int | None = None
@@ -281,7 +295,7 @@ class ModelCheckpoint(Callback):
         self.best_only = truth("best_only", best_only)
         self.mode = mode
         self._ended = False
-        self._best = _Best(monitor, mode)
+        self._best = Best(monitor, mode)
 
     @property
     def best(self) -> float | None:
@@ -290,7 +304,7 @@ class ModelCheckpoint(Callback):
 
     def on_train_begin(self, model: Model, logs: Logs) -> None:
         if logs["epoch"] == 0 or self._ended:
-            self._best = _Best(self.monitor, self.mode)
+            self._best = Best(self.monitor, self.mode)
         self._ended = False
 
     def on_epoch_end(self, model: Model, epoch: int, logs: dict[str, float]) -> None:

@@ -19,9 +19,11 @@ from fastcnn.core.float_errors import Divergence
 from fastcnn.core.quoting import quoted
 from fastcnn.core.user_code import read_only, real_numbers, refuse
 from fastcnn.data.image_sets import LazyImages
+from fastcnn.data.pixel_augmentation import mixes
 from fastcnn.data.read_ahead import parts_ahead
 from fastcnn.data.several import Data
 from fastcnn.nn.layers import Shape
+from fastcnn.train.averaging import WeightAverage
 from fastcnn.train.callbacks import Callback, EarlyStopping, StopTraining, call_hook
 from fastcnn.train.progress import Event, History, Progress
 from fastcnn.train.streams import Batch, Stream, length_of
@@ -207,6 +209,9 @@ class Epochs:
             if self.augment is not None and not isinstance(self.images, LazyImages):
                 assert isinstance(images, np.ndarray)
                 images = augmented(self.augment, images, self.model.rng, self.model.input_shape)
+            if self.augment is not None and mixes(self.augment):
+                mix = self.augment.mix  # type: ignore[attr-defined]
+                images, targets = mixed(mix, images, targets, self.model.rng)
             loss_sum, correct = self.step(images, targets, weights)
         except Divergence as error:
             raise FloatingPointError(
@@ -283,7 +288,7 @@ def _tell_the_end(callback: Callback, model: Trainee, logs: dict[str, float]) ->
 
 def _may_change_weights(callback: Callback) -> bool:
     """Whether its ``on_train_end`` may give the model other weights."""
-    return isinstance(callback, EarlyStopping) or not is_own(type(callback))
+    return isinstance(callback, EarlyStopping | WeightAverage) or not is_own(type(callback))
 
 
 def augmented(
@@ -302,6 +307,30 @@ def augmented(
         images = images.copy()  # a function may write to what it gets, but not to the caller's data
     shape: Any = input_shape  # of one input, because fit refuses augmentations of several
     return _images("augment", augment(images, rng), images, shape, trusted=built_in)
+
+
+def mixed(
+    mix: Callable[[Array, Array, np.random.Generator], Any],
+    images: Any,
+    targets: Any,
+    rng: np.random.Generator,
+) -> tuple[Array, Array]:
+    """A batch whose images and targets an augmentation has mixed.
+
+    Raises ``TypeError`` or ``ValueError`` where the method returns anything else than images and
+    targets of the same shapes and dtypes.
+    """
+    result = mix(read_only(images), read_only(targets), rng)
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        refuse("augment.mix", "images and targets", result, TypeError)
+    for array, before in zip(result, (images, targets), strict=True):
+        same = isinstance(array, np.ndarray) and array.shape == before.shape
+        if not same or array.dtype != before.dtype:
+            requirement = f"an array of {before.dtype} of shape {before.shape}"
+            refuse("augment.mix", requirement, array)
+        if not np.isfinite(array).all():
+            raise ValueError("augment.mix must return finite numbers, got NaN or infinity")
+    return result[0], result[1]
 
 
 def centred(augment: Augmentation | None) -> Callable[[Array], Array] | None:

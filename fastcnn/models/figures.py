@@ -1,0 +1,92 @@
+"""Metrics of an evaluation, and steps whose gradients are added from parts of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastcnn.core.arguments import Array
+from fastcnn.core.user_code import unchanged_by_errors
+from fastcnn.data.several import Data, parts_of
+from fastcnn.models.net import Net
+from fastcnn.models.training import NamedMetric
+from fastcnn.nn.metrics import Metric, value_of
+from fastcnn.nn.optimizers import Optimizer
+from fastcnn.train.output_losses import Goal
+
+MetricList = Sequence[str | Metric | Callable[[Array, Array], float]]
+Metrics = MetricList | Mapping[str, MetricList] | None
+"""The argument ``metrics`` of ``fit`` and ``evaluate``."""
+
+
+class Collected:
+    """Predictions and targets of all batches of an evaluation, for its metrics.
+
+    Args:
+        loss: makes predictions of outputs.
+        metrics: what is computed; without any, nothing is kept.
+        engine: runs what the loss computes.
+    """
+
+    def __init__(self, loss: Any, metrics: Sequence[NamedMetric], engine: str | None) -> None:
+        self._loss, self._metrics, self._engine = loss, metrics, engine
+        self._parts: dict[int, tuple[list[Array], list[Array]]] = {
+            one.output: ([], []) for one in metrics
+        }
+
+    def add(self, outputs: Any, targets: Any) -> None:
+        """Keep what a batch gave."""
+        if not self._metrics:
+            return
+        predicted = self._loss.predictions(outputs, self._engine)
+        of_outputs = predicted if isinstance(predicted, list) else [predicted]
+        of_targets = [np.asarray(part) for part in parts_of(targets)]
+        for output, (some, others) in self._parts.items():
+            some.append(of_targets[output])
+            others.append(of_outputs[output])
+
+    def values(self) -> dict[str, float]:
+        """The figures by name."""
+        whole = {
+            output: (np.concatenate(some), np.concatenate(others))
+            for output, (some, others) in self._parts.items()
+        }
+        return {one.name: value_of(one.metric, *whole[one.output]) for one in self._metrics}
+
+
+def accumulated_step(
+    model: Net,
+    images: Data,
+    targets: Data,
+    loss: Goal,
+    optimizer: Optimizer,
+    weights: Array | None,
+    parts: int,
+) -> tuple[float, float]:
+    """A step on a batch that is computed in parts: the sum of its losses, and what is right.
+
+    The gradient is that of the mean loss of the whole batch. Batch normalisation normalises each
+    part on its own. After an error nothing of the model has changed.
+    """
+    whole = model._weights.gradient
+    state = [array for layer in model.layers for array in layer.state.values()]
+    size = -(-len(images) // parts)
+    total, correct, figures = 0.0, 0.0, dict[str, float]()
+    gradient = np.zeros_like(whole)
+    with unchanged_by_errors(state):
+        for first in range(0, len(images), size):
+            some = slice(first, first + size)
+            of_part = None if weights is None else weights[some]
+            part, of_targets = images[some], targets[some]
+            loss_sum, right, _ = model._gradients(part, of_targets, loss, model.rng, of_part)
+            share = len(part) / len(images)
+            gradient += whole * whole.dtype.type(share)
+            total, correct = total + loss_sum, correct + right
+            for name, value in model._figures.items():
+                figures[name] = figures.get(name, 0.0) + value
+        whole[...] = gradient
+        model._weights.move(optimizer)
+    model._figures = figures
+    return total, correct

@@ -1,0 +1,55 @@
+"""The compilation of all kernels that a model may need, before its first prediction and step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastcnn.core.arguments import Array
+from fastcnn.data.several import Several
+from fastcnn.models.net import Net
+from fastcnn.nn.losses import CrossEntropy, Loss
+from fastcnn.nn.optimizers import Optimizer, optimizer_named
+
+if TYPE_CHECKING:
+    from fastcnn.models.execution import Executor
+
+
+def compile_kernels(
+    model: Net,
+    training: bool,
+    optimizer: str | Optimizer | None,
+    progress: Callable[[int, int], None] | None,
+) -> int:
+    """The number of kernels that were compiled; :meth:`fastcnn.Model.compile_kernels` says more."""
+    shapes, loss = model._known_shapes(), model._loss()
+    if optimizer is None:
+        optimizer = "sgd" if model.progress is None else model.progress.optimizer
+    steps = optimizer_named(optimizer)
+    predicting = model._executor(model._trunk(model._predicting()))
+    if predicting is None:
+        return 0
+    total = 0
+    kinds = (
+        [model.dtype] if model._knowledge.kind == "floats" else [model.dtype, np.dtype(np.uint8)]
+    )
+
+    def samples_of(kind: np.dtype[Any], executor: Executor, training: bool) -> list[Array]:
+        parts = tuple(np.zeros((1, *shape), kind) for shape in shapes)
+        return model._executor_inputs(Several(parts), executor, training=training)
+
+    for kind in kinds:
+        total += predicting.prepare_prediction(samples_of(kind, predicting, False), progress)
+    labels = isinstance(loss, CrossEntropy)
+    learns_maps = model.loss is not None or not labels
+    if training and isinstance(loss, Loss) and (model._ends_in_vector or learns_maps):
+        learning = model._executor(model._trunk(loss))
+        assert learning is not None
+        outputs = model._outputs(loss)[:-1] if labels else model._outputs(loss)
+        targets = np.zeros((1, *outputs), np.int64 if labels else model.dtype)
+        for kind in kinds:
+            like = samples_of(kind, learning, True)
+            total += learning.prepare_training(like, targets, loss, steps, progress)
+    return total
