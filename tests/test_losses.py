@@ -133,9 +133,9 @@ def test_wrong_targets_are_named(loss: Loss, y: Any, error: type[Exception], tex
 
 def test_mistakes_are_named() -> None:
     for make, text in [
-        (lambda: loss_named("hinge"), "loss must be one of cross_entropy, mse, .* got 'hinge'"),
+        (lambda: loss_named("margin"), "loss must be one of cross_entropy, mse, .* got 'margin'"),
         (lambda: CrossEntropy(1.0), "label_smoothing must be .* below 1, got 1.0"),
-        (lambda: loss_from_dict({"name": "hinge"}), "loss must be one of"),
+        (lambda: loss_from_dict({"name": "margin"}), "loss must be one of"),
         (
             lambda: CrossEntropy().targets([0], 1, (3, 3, 2), np.float32),
             r"a class for each pixel, \(1, 3, 3\), .* ends in maps \(3, 3, 2\)",
