@@ -453,7 +453,7 @@ def test_frozen_layers_keep_their_bits_and_others_learn_as_before(name: str) -> 
 
 
 def trunk_and_head() -> Model:
-    """A net of which only dense layers train.
+    """A net of which only the dense layers and a normalisation between them train.
 
     Before them are two branches, a normalisation, dropout, and a layer with a call before the
     dropout and one behind it.
@@ -464,10 +464,11 @@ def trunk_and_head() -> Model:
     x = ReLU()(Add()([shared(x), Conv2D(4, (1, 3), padding="same")(images)]))
     pooled = GlobalAvgPool2D()(x)
     y = MaxPool2D()(shared(Dropout(0.3)(x)))
-    y = Concatenate()([Flatten()(y), pooled, vectors])
-    model = Model([images, vectors], Dense(3)(Tanh()(Dense(7)(y))), seed=0)
+    y = Concatenate()([Flatten()(y), pooled, Dense(2)(vectors)])
+    y = BatchNorm(name="head")(Dense(7, use_bias=False)(y))
+    model = Model([images, vectors], Dense(3)(Tanh()(y)), seed=0)
     for layer in model.layers:
-        layer.trainable = not layer.parameters or isinstance(layer, Dense)
+        layer.trainable = isinstance(layer, Dense) or layer.name == "head"
     return model
 
 
@@ -475,10 +476,9 @@ def trunk_and_head() -> Model:
 def test_what_comes_before_all_that_trains_runs_as_a_prediction_does() -> None:
     model = trunk_and_head()
     rng = np.random.default_rng(4)
-    for layer in model.layers:
-        if isinstance(layer, BatchNorm):
-            layer.state["mean"][...] = rng.standard_normal(4)
-            layer.state["variance"][...] = rng.uniform(0.5, 2, 4)
+    norm = next(layer for layer in model.layers if isinstance(layer, BatchNorm))
+    norm.state["mean"][...] = rng.standard_normal(4)
+    norm.state["variance"][...] = rng.uniform(0.5, 2, 4)
     plain = on_engine(model, "naive")
     x, y = samples(model, 5), targets(model, 5)
     for _ in range(2):  # the second time with other filters in the frozen part

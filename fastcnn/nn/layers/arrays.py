@@ -213,3 +213,9 @@ class JoinedArrays(Arrays):
 def own_arrays(arrays: dict[str, Array]) -> dict[str, Array]:
     """The arrays of a layer by name, as compiled programs take them."""
     return arrays.own() if isinstance(arrays, Arrays) else arrays
+
+
+def note_moved(arrays: dict[str, Array]) -> None:
+    """Note that training has changed the :func:`own_arrays` of a layer, after the change."""
+    if isinstance(arrays, Arrays):
+        arrays.watch.moved()

@@ -10,6 +10,7 @@ from fastcnn import ops
 from fastcnn.core.arguments import Array
 from fastcnn.core.float_errors import unreported
 from fastcnn.core.scalars import below_one, number
+from fastcnn.nn.layers.arrays import note_moved
 from fastcnn.nn.layers.base import Gradients, Layer, Saved
 from fastcnn.nn.layers.initializers import Shape, Spec
 
@@ -112,10 +113,12 @@ class BatchNorm(Layer):
 
     def follow(self, mean: Array, variance: Array) -> None:
         """Move the running statistics towards those of a batch (C,)."""
+        own = self._own_state
         for name, batch in (("mean", mean), ("variance", variance)):
-            running = self.state[name]
+            running = own[name]
             running *= self.momentum
             running += (1 - self.momentum) * batch
+        note_moved(self.state)
 
     def input_gradient(self, dy: Array, saved: Saved, engine: str | None) -> Array:
         # The running statistics are constants, so the gradient of each channel is only scaled.
