@@ -322,7 +322,8 @@ def test_patterns_become_layers(name: str, tmp_path: Path) -> None:
 
 
 def test_a_factor_of_one_stays_where_it_adds_an_axis_or_is_an_output(tmp_path: Path) -> None:
-    nodes = [node("ReduceSum", "x", "s", keepdims=0), node("Mul", "s ones", "y")]
+    nodes = [node("ReduceSum", "x", "s", keepdims=0), node("Mul", "s ones", "m")]
+    nodes += [node("Exp", "m", "y")]
     nodes += [node("Mul", "x ones", "z"), node("Tanh", "z", "t")]
     outputs = ["y", "z", "t"]
     path = write(tmp_path / "one.onnx", nodes, {"x": [2, 3]}, outputs, {"ones": np.ones(1, "f")})
