@@ -239,16 +239,16 @@ def _guarded(
     with (
         patch.object(seam, "allocate", entries.allocate),
         patch.object(prepared, "whole_lines", lambda size: size),
-        patch.object(prepared, "_placed", entries.placed),
-        patch.object(prepared.Prepared, "_made", entries.made),
+        patch.object(prepared, "_entries_with_places", entries.with_places),
+        patch.object(prepared.Prepared, "_make_version", entries.make_version),
         patch.object(weights, "_aligned", lambda size, dtype: _filled(size, dtype, border)),
         patch.object(step_list.StepList, "room", fences.room),
         patch.object(step_list.Shared, "origins", fences.origins),
         patch.object(programs, "Slice", fences.slice_),
         patch.object(programs, "BatchPrograms", fences.programs),
         patch.object(turn_list, "whole_lines", lambda size: size),
-        patch.object(turn_list, "placed", fences.placed),
-        patch.object(turn_list.TurnList, "finished", fences.finished),
+        patch.object(turn_list, "place_rooms", fences.place_rooms),
+        patch.object(turn_list.TurnList, "finish", fences.finish),
         patch.object(prediction, "take_turns", fences.take_turns),
         patch.object(step_list, "CACHE_LINE", PAGE),
         patch.object(slices, "CACHE_LINE", PAGE),
@@ -299,15 +299,15 @@ class _Entries:
     def __init__(self, border: Border) -> None:
         self._border: Border = border
         self._next: list[prepared._Entry] | None = None  # entries that get memory next
-        made = prepared.Prepared._made
+        make_version = prepared.Prepared._make_version
 
-        def made_between_pages(
+        def make_between_pages(
             of: prepared.Prepared, key: Any, entries: list[prepared._Entry], filters: Any
         ) -> prepared.Version:
             self._next = entries
-            return made(of, key, entries, filters)
+            return make_version(of, key, entries, filters)
 
-        self.made = made_between_pages
+        self.make_version = make_between_pages
 
     def allocate(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """Memory between forbidden pages; that of entries has some between them too."""
@@ -320,7 +320,9 @@ class _Entries:
             forbid(array.ctypes.data + end - PAGE)
         return array
 
-    def placed(self, entries: list[prepared._Entry]) -> Iterator[tuple[prepared._Entry, Operand]]:
+    def with_places(
+        self, entries: list[prepared._Entry]
+    ) -> Iterator[tuple[prepared._Entry, Operand]]:
         """The entries with their places, each in pages of its own."""
         for entry, at, _ in self._apart(entries.copy()):
             yield entry, Operand(turns.PREPARED, at)
@@ -343,9 +345,9 @@ class _Fences:
     def __init__(self, border: Border) -> None:
         self._border, self._latest = border, list[slices.Slice]()
         self._turns: dict[int, tuple[turns.Turns, list[int]]] = {}
-        fences, finished, take_turns = self, turn_list.TurnList.finished, turns.take_turns
+        fences, finish, take_turns = self, turn_list.TurnList.finish, turns.take_turns
 
-        def placed(rooms: list[Any]) -> tuple[list[int], int]:
+        def place_rooms(rooms: list[Any]) -> tuple[list[int], int]:
             places, at, fences.__dict__["between"] = [], 0, []
             for room in rooms:
                 pages = max(1, math.ceil(room.size / PAGE)) * PAGE
@@ -354,8 +356,8 @@ class _Fences:
                 fences.__dict__["between"].append(at - PAGE)
             return places, at
 
-        def with_fences(to: turn_list.TurnList) -> tuple[turns.Turns, int]:
-            program, size = finished(to)
+        def finish_with_fences(to: turn_list.TurnList) -> tuple[turns.Turns, int]:
+            program, size = finish(to)
             self._turns[id(program.steps)] = program, self.__dict__["between"]
             return program, size
 
@@ -364,7 +366,8 @@ class _Fences:
                 forbid(int(bases[turns.ARENA]) + at)
             take_turns(program, bases)
 
-        self.placed, self.finished, self.take_turns = placed, with_fences, take_with_fences
+        self.place_rooms, self.finish = place_rooms, finish_with_fences
+        self.take_turns = take_with_fences
 
         def origins(shared: step_list.Shared, count: int) -> tuple[dict[int, int], int]:
             found, at, shared.__dict__["fences"] = {}, shared.__dict__["_transposed_size"], []

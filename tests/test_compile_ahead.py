@@ -124,7 +124,7 @@ def test_a_batch_without_memory_keeps_no_other_from_its_rehearsal() -> None:
             raise MemoryError
 
     model = model_of("article")
-    preparation.rehearsed(model.layers, run, [np.zeros((3, 28, 28, 1), np.float32)])
+    preparation.rehearse(model.layers, run, [np.zeros((3, 28, 28, 1), np.float32)])
     assert counts == [3, *(n for n in preparation.COUNTS if n != 3)]
 
 
@@ -238,13 +238,13 @@ def test_a_net_that_ends_in_feature_maps_is_prepared() -> None:
 
 @pytest.mark.usefixtures("nothing_is_known")
 def test_each_form_of_a_loss_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, purposes = preparation.rehearsed, list[int]()
+    real, purposes = preparation.rehearse, list[int]()
 
-    def rehearsed(*arguments: Any) -> list[Request]:
+    def rehearse(*arguments: Any) -> list[Request]:
         purposes.append(len(requests := real(*arguments)))
         return requests
 
-    monkeypatch.setattr(preparation, "rehearsed", rehearsed)
+    monkeypatch.setattr(preparation, "rehearse", rehearse)
     x, y = np.zeros((2, 28, 28, 1), np.uint8), np.array([0, 2])
     for loss in (CrossEntropy(), CrossEntropy(0.1), CrossEntropy()):
         model_of("article").train_on_batch(x, y, loss=loss)
@@ -351,7 +351,7 @@ def requests_of(name: str) -> list[Request]:
     executor = model._executor(model._trunk(model._predicting()))
     assert executor is not None
     like = [np.zeros((1, *model.inputs[0].shape), np.uint8)]
-    return preparation.rehearsed(executor._layers, lambda x: executor.probabilities(x[0]), like)
+    return preparation.rehearse(executor._layers, lambda x: executor.probabilities(x[0]), like)
 
 
 def test_each_kernel_of_a_net_has_a_recipe_that_makes_it() -> None:

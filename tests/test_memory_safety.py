@@ -200,7 +200,7 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
         "broadcasting.table_of",
         "turns.turns",
         "prepared.Prepared",
-        "prepared._placed",
+        "prepared._entries_with_places",
         "prediction_steps._launch",
         "norm_steps.group_norm",
         "norm_steps.response_norm",
@@ -210,7 +210,7 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
     # Of what other layers gave, where kernels would not take it; of what kernels gave, for users.
     copies = {"lone.LoneLayer", "compiled.CompiledSegment"}
     copies |= {"prediction.Prediction", "training_units.LoneNode"}
-    copies |= {"preparation.rehearsed"}  # samples of a rehearsal, in which no kernel runs
+    copies |= {"preparation.rehearse"}  # samples of a rehearsal, in which no kernel runs
     # Whether a queue is empty, and copies of a list.
     no_arrays = {"threads._Worker", "memory.kept_bytes", "memory._give_up"}
     parameters = {"weights._aligned"}  # a model's own arrays, which outlive every call

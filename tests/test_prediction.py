@@ -720,14 +720,14 @@ def test_a_normalisation_of_numbers_far_from_0_keeps_their_digits() -> None:
 
 def count_of_versions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Filled with a number for each time that something is made of the weights."""
-    made, whole = list[int](), Prepared._made
+    calls, make_version = list[int](), Prepared._make_version
 
-    def spied(prepared: Prepared, *arguments: Any) -> Any:
-        made.append(len(made))
-        return whole(prepared, *arguments)
+    def spy(prepared: Prepared, *arguments: Any) -> Any:
+        calls.append(len(calls))
+        return make_version(prepared, *arguments)
 
-    monkeypatch.setattr(Prepared, "_made", spied)
-    return made
+    monkeypatch.setattr(Prepared, "_make_version", spy)
+    return calls
 
 
 def test_filters_are_transformed_once_for_all_calls(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -326,7 +326,7 @@ def test_steps_write_into_their_rooms_alone(monkeypatch: pytest.MonkeyPatch) -> 
             arenas.append(array)
         return array
 
-    monkeypatch.setattr(turn_list, "placed", apart)
+    monkeypatch.setattr(turn_list, "place_rooms", apart)
     monkeypatch.setattr(arrays, "allocate", recorded)
     inputs = Input((4, 5, 18))
     gate = Reshape((1, 1, 18))(Sigmoid()(GlobalAvgPool2D()(inputs)))

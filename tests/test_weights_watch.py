@@ -329,15 +329,15 @@ def test_weights_that_change_while_filters_are_made_count_from_the_next_predicti
     model, other, (x, _) = net(), net(seed=1), data()
     model.predict(x)
     model.layers[0].parameters["w"] *= 2
-    whole, changes = Prepared._made, [other.get_weights()]
+    make_version, changes = Prepared._make_version, [other.get_weights()]
 
-    def made(prepared: Prepared, *arguments: Any) -> Any:
-        version = whole(prepared, *arguments)
+    def make_and_change(prepared: Prepared, *arguments: Any) -> Any:
+        version = make_version(prepared, *arguments)
         if changes:
             model.set_weights(changes.pop())
         return version
 
-    monkeypatch.setattr(Prepared, "_made", made)
+    monkeypatch.setattr(Prepared, "_make_version", make_and_change)
     model.predict(x)
     assert not changes
     same_bits(model.predict(x), other.predict(x))

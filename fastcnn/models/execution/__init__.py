@@ -1,4 +1,7 @@
-"""The compiled fast path of models: a whole net over slices of a batch, in one call."""
+"""Models as compiled programs.
+
+Nets of small layers run over slices of a batch; in other nets the threads share each step.
+"""
 
 from fastcnn.engine.numba.runtime.program import compiles
 from fastcnn.models.execution.executor import Executor

@@ -24,7 +24,7 @@ _NO_GRADIENT = np.zeros(0, np.uint8)
 
 
 class _Forward(NamedTuple):
-    """What the way back takes of a forward pass: input, output, scratch and programs."""
+    """Input, output, scratch and programs of a forward pass, for the way back."""
 
     x: Array
     y: Array
@@ -33,7 +33,7 @@ class _Forward(NamedTuple):
 
 
 class CompiledSegment:
-    """Layers that one call takes a slice through; attributes as those of ``LoneLayer``."""
+    """Layers through which one call takes each slice; it has the attributes of ``LoneLayer``."""
 
     is_deterministic = True
 
@@ -41,9 +41,8 @@ class CompiledSegment:
         self._segment = segment_of(layers, weights, needs_dx)
         self._programs = Programs(self._segment)
         self._dtype, self._output = self._segment.dtype, self._segment.output_shape
-        self._needs_dx, self._filters = needs_dx, self._segment.padded
+        self._needs_dx, self._filters = needs_dx, self._segment.padded_filters
         self.padded = bool(self._filters)
-        self.trained = bool(self._segment.parameters.size)
 
     @property
     def makes_rows(self) -> bool:
@@ -57,9 +56,9 @@ class CompiledSegment:
     def forward(
         self, x: Array, rng: np.random.Generator | None, aim: Aim = "predict"
     ) -> tuple[Array, Saved] | None:
-        """The output (N, …), and what :meth:`backward` takes of it; with ``rng`` in training.
+        """The output (N, …), and what :meth:`backward` needs; ``rng`` is None in prediction.
 
-        None where padding by zeros meets filters that are not finite.
+        The result is None where padding by zeros meets filters that are not finite.
         """
         if self.padded and not all(map(all_finite, self._filters)):
             return None
@@ -80,7 +79,7 @@ class CompiledSegment:
         return y, _Forward(x, y, scratch, programs)
 
     def backward(self, dy: Array, saved: Saved) -> Array | None:
-        """The gradient of the input, if it is needed; those of parameters go to the weights."""
+        """The gradient of the input, if it is needed; parameters' gradients go to the weights."""
         forward: _Forward = saved
         x, y, scratch, programs = forward
         if dy.shape != y.shape or dy.dtype is not self._dtype or not dy.flags.c_contiguous:
@@ -107,10 +106,19 @@ class CompiledSegment:
         *,
         checks: bool = False,
     ) -> tuple[float, int, Array] | None:
-        """Forward, softmax cross-entropy, backward: loss, samples that are right, ``dx``.
+        """Forward, softmax cross-entropy, backward, and an optimizer's step.
 
-        Targets are class numbers or rows of probabilities. Then the ``moves`` of an optimizer,
-        which are left out if the loss is not finite or, with ``checks``, the gradient.
+        Args:
+            x: samples (N, …), of the dtype or bytes.
+            targets: class numbers (N,), or rows of probabilities (N, C).
+            loss: the loss.
+            sample_weights: a weight for each sample, or None.
+            moves: the optimizer's steps. They do not run if the loss is not finite.
+            checks: whether they do not run either if the gradient is not finite.
+
+        Returns:
+            The sum of the losses, the number of right samples, and ``dx``; None if the loss or a
+            gradient that was checked is not finite.
         """
         if self.padded and not all(map(all_finite, self._filters)):
             return None

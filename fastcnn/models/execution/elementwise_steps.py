@@ -1,4 +1,4 @@
-"""Steps of layers that compute number by number: activations, and what merges several values."""
+"""Steps of layers that compute number by number: activations and merging layers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def activation(f: Fused, places: list[Operand], y: Operand, to: PredictionList) 
 
 
 Named = Callable[[Any], tuple[str, tuple[float, float]]]
-"""The formula of a layer, by its name, and the parameters."""
+"""Returns the name of a layer's formula, and its parameters."""
 
 FORMULAS: dict[type[Layer], Named] = {
     ReLU: lambda layer: ("clipped_relu", (layer.max_value, 0.0)),
@@ -79,10 +79,10 @@ def prelu_of(f: Fused, places: list[Operand], y: Operand, to: PredictionList) ->
             source, length = steps_of.constant(slope), channels
             steps_of.step(steps.copy, (like, like), length, source, place)
             while length < rows.period:  # twice as much each time
-                more = min(length, rows.period - length)
+                count = min(length, rows.period - length)
                 behind = Operand(place.base, place.at + length * steps_of.itemsize)
-                steps_of.step(steps.copy, (like, like), more, place, behind)
-                length += more
+                steps_of.step(steps.copy, (like, like), count, place, behind)
+                length += count
 
         slopes = to.prepared.entry(("slopes", id(layer)), rows.period, write)
     to.step(
@@ -104,21 +104,21 @@ def softmax(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> 
 def merge(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
     """The inputs merged number by number, from left to right, and a ReLU after a single sum.
 
-    A mean is the sum times a constant. Results of the shape of ``y`` are all written there.
+    A mean is the sum times a constant. Each result of the shape of ``y`` is written to ``y``.
     """
     op, like, left, shape = MERGES[type(f.layer)], to.like, places[0], (to.n, *f.shapes[0])
-    whole = to.n, *f.shape
+    shape_of_y = to.n, *f.shape
     if f.relu:
-        samples, count = (like, like, like, True), prod(whole)
+        samples, count = (like, like, like, True), prod(shape_of_y)
         to.step(steps.add_finished, samples, count, left, places[1], y, number(True))
         return
 
-    def merged(op: merging.Op, right: Operand, other: tuple[int, ...]) -> None:
+    def merge_with(op: merging.Op, right: Operand, right_shape: tuple[int, ...]) -> None:
         nonlocal left, shape
-        result = merged_shape(shape, other)
-        place = y if result == whole else to.room(prod(result))
+        result = merged_shape(shape, right_shape)
+        place = y if result == shape_of_y else to.room(prod(result))
         over: merging.Side | None = "a" if left == place else "b" if right == place else None
-        plan = merging.merge_plan(op, shape, other, over)
+        plan = merging.merge_plan(op, shape, right_shape, over)
         tables = map(to.constant, plan.tables)
         to.step(
             plan.kernel, (like, like, like, *plan.tables), plan.items, left, right, place, *tables,
@@ -126,11 +126,11 @@ def merge(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> No
         )  # fmt: skip
         left, shape = place, result
 
-    for right, other in zip(places[1:], f.shapes[1:], strict=True):
-        merged(op, right, (to.n, *other))
+    for right, right_shape in zip(places[1:], f.shapes[1:], strict=True):
+        merge_with(op, right, (to.n, *right_shape))
     if type(f.layer) is Average:
-        share = to.filled(to.n, 1 / len(f.inputs))
-        merged("multiply", share, (to.n, *[1] * len(f.shape)))
+        factors = to.filled(to.n, 1 / len(f.inputs))
+        merge_with("multiply", factors, (to.n, *[1] * len(f.shape)))
 
 
 MERGES: dict[type[Layer], merging.Op] = {

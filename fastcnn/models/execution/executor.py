@@ -1,14 +1,14 @@
-"""``Executor``: a net's forward pass and its gradients, in as few compiled calls as can be.
+"""``Executor``: a net's forward pass and its gradients, in few compiled calls.
 
-**Prediction** of a net whose layers are one segment runs slices of the batch; that of any other
-graph runs a program whose steps take turns (:mod:`.prediction`).
+**Prediction** of a net whose layers are one segment runs slices of the batch. Prediction of any
+other graph runs a program in which the threads share each step (:mod:`.prediction`).
 
-**Training**: layers that follow on each other and that have steps make a **segment**: one call
-takes each slice of the batch through all of them. The others stand **alone**, and see the whole
-batch: layers that merge several values or are shared, layers that couple the batch (BatchNorm in
-training), and those whose work or weights are so large that one operation over the batch, shared
-out over the threads, is the better way. What comes before all that trains runs as a prediction
-does (:mod:`.frozen`).
+**Training**: layers that follow on each other and have steps make a **segment**: one call takes
+each slice of the batch through all of them. Other layers stand **alone**, and see the whole batch:
+layers that merge several values or are shared, layers that couple the batch (BatchNorm in
+training), and layers of so much work or so many weights that one operation over the batch, shared
+by the threads, is faster. Layers before everything that trains run as a prediction does
+(:mod:`.frozen`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from fastcnn.engine.numba.runtime.finite import all_finite
 from fastcnn.engine.numba.runtime.program import NO_STEPS, constant
 from fastcnn.engine.numba.runtime.types import Kernel
 from fastcnn.models.execution.compiled import CompiledSegment
-from fastcnn.models.execution.expansion import expanded
+from fastcnn.models.execution.expansion import expand
 from fastcnn.models.execution.frozen import division_of
 from fastcnn.models.execution.prediction import Prediction
 from fastcnn.models.execution.preparation import (
@@ -51,8 +51,8 @@ from fastcnn.nn.losses import CrossEntropy
 from fastcnn.nn.optimizers import Optimizer
 from fastcnn.train.output_losses import Goal, OutputLosses
 
-# Parameters that one step moves, at most.
-_MOVED = 200_000
+# Most parameters of one step of an optimizer.
+_MOST_MOVED = 200_000
 
 
 def _training_on(targets: Data) -> Purpose:
@@ -65,11 +65,11 @@ class Executor:
     """Runs a graph of built layers; their parameters and gradients are parts of ``weights``."""
 
     def __init__(self, graph: Graph, weights: Weights, input_shapes: Sequence[Shape]) -> None:
-        layers, whole = graph.layers, expanded(graph)
+        layers, whole = graph.layers, expand(graph)
         self._weights, self._dtype, self._layers = weights, weights.parameters.dtype, layers
         self._inputs, self._outputs = graph.inputs, graph.outputs
         self._least_batch = graph.least_batch(graph.infer(input_shapes))
-        # What tells the net from another one of the same layers.
+        # The part of a net's key that differs between two nets of the same layers.
         self._form = () if graph.is_chain else (repr(graph.as_dict()), tuple(input_shapes))
         self._units = units_of(whole, weights, input_shapes)
         self._uses_randomness = any(uses_randomness(node.layer) for node in whole.nodes)
@@ -86,15 +86,16 @@ class Executor:
         if self._only_segment is None:
             prediction = Prediction(graph, weights, input_shapes)
             self._prediction = None if prediction.only_moves else prediction
-        # What training computes as a prediction does, and the inputs that it passes to the units.
+        # The prediction that runs layers before everything that trains, and the indices of the
+        # inputs that go straight to the units.
         self._frozen: Prediction | None = None
         self._passed: tuple[int, ...] = tuple(range(self._inputs))
         if self._only_segment is None and weights.frozen:
             whole = self._divide(whole, input_shapes)
-        self._values, self._unit_inputs = whole.outputs, whole.inputs
+        self._expanded_outputs, self._unit_inputs = whole.outputs, whole.inputs
         self._padded = any(one.unit.padded for one in self._units)
-        self._prepared: set[Purpose] = set() if compiles_ahead() else {*PURPOSES}
-        # Of the last optimizer its loop, state and numbers, and the steps made of them.
+        self._prepared_purposes: set[Purpose] = set() if compiles_ahead() else {*PURPOSES}
+        # The last optimizer's loop, state and numbers, and the steps that follow from them.
         self._last_moves: tuple[Kernel | None, list[Array], Array, Array]
         self._last_moves = None, [], NO_STEPS, NO_STEPS
 
@@ -111,7 +112,7 @@ class Executor:
         return division.rest
 
     def explain(self) -> str:
-        """How predictions run, and below it how a training does, where the two differ."""
+        """How predictions run, and how training runs where it differs."""
         units = "\n".join(one.unit.explain() for one in self._units)
         if self._prediction is None:
             return units
@@ -132,10 +133,10 @@ class Executor:
     def forward(self, inputs: Sequence[Array]) -> list[Array] | None:
         """Raw outputs for each input's samples (N, …); None where layers must run one by one.
 
-        That is where padding by zeros meets parameters that are not finite, and where a net only
-        moves numbers.
+        Layers run one by one where padding by zeros meets parameters that are not finite, and in a
+        net that only moves numbers.
         """
-        if "predict" not in self._prepared:
+        if "predict" not in self._prepared_purposes:
             self.prepare_prediction(inputs)
         return self._forward(inputs)
 
@@ -148,7 +149,7 @@ class Executor:
 
     def probabilities(self, x: Array) -> Array | None:
         """The softmax of :meth:`forward` of a net with one input and output, in the same call."""
-        if "predict" not in self._prepared:
+        if "predict" not in self._prepared_purposes:
             self.prepare_prediction([x])
         if self._only_segment is not None:
             output = self._only_segment.forward(x, None, "softmax")
@@ -195,15 +196,15 @@ class Executor:
             count = len(inputs[0])
             if count < self._least_batch:
                 return
-            # Those of the first sample, because zeros are no targets of every loss.
+            # Targets of the first sample, because not every loss takes zeros as targets.
             repeated: Any = targets[np.zeros(count, np.int64)]
             self.gradients(inputs, repeated, loss, np.random.default_rng(0))
             outputs = self._forward(inputs)  # validation, without a rehearsal inside of this one
             if outputs is not None:
                 several: Any = outputs if isinstance(loss, OutputLosses) else outputs[0]
                 loss.values(several, repeated)
-            # Another optimizer of its kind, so that this one and its schedule take no part. The
-            # kernel depends on neither its settings nor the length of its state.
+            # A new optimizer of the same class, so that the caller's optimizer and its schedule
+            # stay as they are. The kernel depends on neither settings nor the length of the state.
             ahead = type(optimizer)().ahead(self._weights.parameters[:1])
             if ahead is not None:
                 self._steps_of(ahead[0], [], ahead[2])
@@ -228,7 +229,7 @@ class Executor:
     def _state_unchanged_by_errors(self) -> Iterator[None]:
         """Within this context an error restores the running statistics.
 
-        The watch is told, because a prediction in the meantime has read other numbers.
+        The watch then counts a change, because a prediction in the meantime has read other numbers.
         """
         try:
             with unchanged_by_errors(self._state):
@@ -241,13 +242,13 @@ class Executor:
     def _preparing(self, purpose: Purpose) -> Iterator[None]:
         """Within this context and after it the purpose counts as prepared, if there is no error.
 
-        So the preparation does not begin another, and one that was interrupted begins again.
+        So a preparation does not begin another one, and an interrupted preparation begins again.
         """
-        self._prepared.add(purpose)
+        self._prepared_purposes.add(purpose)
         try:
             yield
         except BaseException:
-            self._prepared.discard(purpose)
+            self._prepared_purposes.discard(purpose)
             raise
 
     def step(
@@ -260,7 +261,7 @@ class Executor:
         sample_weights: Array | None = None,
     ) -> Figures | None:
         """:meth:`gradients` and then the optimizer's step; in one call where one segment is all."""
-        if _training_on(targets) not in self._prepared:
+        if _training_on(targets) not in self._prepared_purposes:
             self.prepare_training(inputs, targets, loss, optimizer)
         segment, weights, ahead = self._only_segment, self._weights, None
         if segment is not None and type(loss) is CrossEntropy and segment.makes_rows:
@@ -308,7 +309,7 @@ class Executor:
             first, second = [*(array[span] for array in state), g, g][:2]
             operands = p, g, first, second, numbers
             step = program.step(loop, operands, p.size, *map(constant, operands))
-            result += program.split_step(step, 1 + p.size // _MOVED)
+            result += program.split_step(step, 1 + p.size // _MOST_MOVED)
         return result
 
     @unreported
@@ -325,8 +326,9 @@ class Executor:
         Each loss counts by its sample's weight, if there are ``sample_weights`` (N,) of the
         parameters' dtype.
 
-        None where layers must run one by one: the loss is not finite, or padding by zeros met
-        a number that is not. Then nothing has changed but the gradient.
+        The result is None where layers must run one by one, because the loss is not finite, or
+        because padding by zeros met a number that is not finite. Then only the gradient has
+        changed.
         """
         if not (self._uses_randomness or self._state):
             return self._gradients(inputs, targets, loss, rng, sample_weights)
@@ -358,27 +360,27 @@ class Executor:
             inputs = [*results, *(inputs[i] for i in self._passed)]
         values = dict(enumerate(inputs))
         saved = dict[int, Saved]()
-        # Of each value the gradients that have reached it, in their order.
-        reached = defaultdict[int, list[Array]](list)
+        # For each value the gradients that its readers have returned so far, in their order.
+        gradients_of_value = defaultdict[int, list[Array]](list)
         last = units[-1]
-        fused = (
+        ends_in_loss = (
             type(loss) is CrossEntropy
             and isinstance(last.unit, CompiledSegment)
             and last.unit.makes_rows
         )
-        if fused:
+        if ends_in_loss:
             units.pop()
         for one in units:
             inputs = [values[value] for value in one.inputs]
             x: Any = tuple(inputs) if one.takes_several else inputs[0]
-            goes_back = one.trained or not one.unit.is_deterministic
-            output = one.unit.forward(x, rng if goes_back else None)
+            in_training = one.goes_back or not one.unit.is_deterministic
+            output = one.unit.forward(x, rng if in_training else None)
             if output is None:
                 return None
             values[one.output] = output[0]
-            if one.trained:
+            if one.goes_back:
                 saved[one.output] = output[1]
-        if fused:
+        if ends_in_loss:
             assert isinstance(last.unit, CompiledSegment)
             assert isinstance(loss, CrossEntropy)
             assert isinstance(targets, np.ndarray)
@@ -386,27 +388,28 @@ class Executor:
             if result is None:
                 return None
             figures: Figures = result[0], result[1], NO_FIGURES
-            reached[last.inputs[0]].append(result[2])
+            gradients_of_value[last.inputs[0]].append(result[2])
         else:
-            outputs = [values[value] for value in self._values]
+            outputs = [values[value] for value in self._expanded_outputs]
             try:
                 figures, dys = loss_of(loss, outputs, targets, None, sample_weights)
             except Divergence:
                 return None
-            for value, dy in zip(self._values, dys, strict=True):
-                reached[value].append(dy)
+            for value, dy in zip(self._expanded_outputs, dys, strict=True):
+                gradients_of_value[value].append(dy)
         del values
-        trained = {one.output for one in units if one.trained}
+        need_gradient = {one.output for one in units if one.goes_back}
         for one in reversed(units):
-            if not one.trained:
+            if not one.goes_back:
                 continue
-            dx = one.unit.backward(sum_of(reached.pop(one.output)), saved.pop(one.output))
+            dy = sum_of(gradients_of_value.pop(one.output))
+            dx = one.unit.backward(dy, saved.pop(one.output))
             if dx is None:
                 continue
             for value, part in zip(one.inputs, dx if one.takes_several else (dx,), strict=True):
-                if value in trained and part is not None:  # of other values there is no gradient
-                    reached[value].append(part)
-        # Padding makes NaN of what is infinite: the plain loops tell where it is not.
+                if value in need_gradient and part is not None:
+                    gradients_of_value[value].append(part)
+        # Padding times infinity is NaN here. The layers one by one skip padding, as they should.
         if self._padded and not all_finite(self._weights.gradient):
             return None
         return figures

@@ -1,4 +1,4 @@
-"""A graph without layers that are made of others: what they write shortly, in full."""
+"""A graph in which layers that are made of other layers are replaced by these."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Convolutions = Callable[[SeparableConv2D], tuple[DepthwiseConv2D, Conv2D]]
 """The two convolutions of a separable convolution."""
 
 
-def expanded(graph: Graph, convolutions_of: Convolutions | None = None) -> Graph:
+def expand(graph: Graph, convolutions_of: Convolutions | None = None) -> Graph:
     """The same graph with the paths, the sum and the ReLU of each ``Residual`` as nodes.
 
     With ``convolutions_of``, each ``SeparableConv2D`` becomes two nodes as well.

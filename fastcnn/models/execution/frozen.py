@@ -39,8 +39,8 @@ def division_of(graph: Graph, weights: Weights, input_shapes: Sequence[Shape]) -
     nodes = [node for node in graph.nodes if node.output not in values]
     if not any(weights.of(node.layer) for node in graph.nodes if node.output in values):
         return None
-    taken = dict.fromkeys(value for node in nodes for value in node.inputs)
-    ends = [value for value in dict.fromkeys((*taken, *graph.outputs)) if value in values]
+    inputs_of_rest = dict.fromkeys(value for node in nodes for value in node.inputs)
+    ends = [value for value in dict.fromkeys((*inputs_of_rest, *graph.outputs)) if value in values]
     results = [value for value in ends if value >= graph.inputs]
     passed = tuple(value for value in ends if value < graph.inputs)
     places = {value: i for i, value in enumerate((*results, *passed))}

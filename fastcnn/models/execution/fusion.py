@@ -2,8 +2,8 @@
 
 A convolution takes the batch normalisation, the addition, the ReLU and the 2×2 max-pooling that
 follow on it into its epilogue, where nothing else takes the values between. Layers that do nothing
-in prediction disappear. What is fused is decided by the graph alone; :mod:`.prediction_steps` says
-which kernels there are for it.
+in prediction disappear. The graph alone decides which layers are fused; :mod:`.prediction_steps`
+says which kernels there are for them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from fastcnn.core.rearranging import stays_in_place
-from fastcnn.models.execution.stages import pooling_of, pools_squares
+from fastcnn.models.execution.stages import pooling_of, pools_2x2
 from fastcnn.models.graph import Graph, Node
 from fastcnn.nn.layers import (
     Add,
@@ -47,11 +47,11 @@ class Fused:
     """Layers that are computed together.
 
     Attributes:
-        layer: the first, which says what is computed.
+        layer: the first layer, whose class selects the steps.
         inputs: the values that it takes.
         output: the value that the last layer makes.
-        shapes: of a sample of each input.
-        shape: of a sample of the output.
+        shapes: the shape of a sample of each input.
+        shape: the shape of a sample of the output.
         norm: a batch normalisation on the sums of the layer.
         residual: a value that is added.
         relu: whether a ReLU follows.
@@ -87,23 +87,23 @@ class Fused:
         return ", ".join(parts)
 
     @property
-    def taken(self) -> tuple[int, ...]:
-        """All values that it takes."""
+    def all_inputs(self) -> tuple[int, ...]:
+        """The inputs, and the value that is added."""
         return self.inputs if self.residual is None else (*self.inputs, self.residual)
 
 
 Serves = Callable[[Fused], bool]
-"""Whether there are steps for fused layers. What has none runs by the ``forward`` of one layer."""
+"""Whether there are steps for fused layers. A layer without steps runs by its ``forward``."""
 Pools = Callable[[Fused, MaxPool2D], bool]
-"""Whether there is a kernel that pools too."""
+"""Whether there is a kernel that also pools."""
 
 
-def fused(
+def fuse(
     graph: Graph, shapes: Sequence[Shape], serves: Serves, pools: Pools
 ) -> tuple[list[Fused], list[int]]:
     """The nodes of a graph, fused where they can be, and its outputs.
 
-    ``shapes`` are those of all values. Values of layers that do nothing are those of their inputs.
+    ``shapes`` are the shapes of all values. The value of a layer that does nothing is its input.
     """
     same = {value: value for value in range(graph.inputs)}
     for node in graph.nodes:
@@ -133,18 +133,20 @@ def fused(
     return result, outputs
 
 
-def has_same_numbers(layer: Layer, taken: Shape, shape: Shape) -> bool:
+def has_same_numbers(layer: Layer, input_shape: Shape, output_shape: Shape) -> bool:
     """Whether the output of a layer has the numbers of its input, in their order, in prediction.
 
-    ``taken`` is the shape of a sample of the input, ``shape`` that of the output.
+    Both shapes are those of one sample.
 
     >>> from fastcnn.nn.layers import Permute
     >>> has_same_numbers(Permute((3, 1, 2)), (1, 1, 8), (8, 1, 1))
     True
     """
     if type(layer) is Permute:
-        return stays_in_place(taken, layer.dims)
-    return type(layer) in SAME_NUMBERS or (type(layer) in _UNLESS_RESHAPED and taken == shape)
+        return stays_in_place(input_shape, layer.dims)
+    if type(layer) in _UNLESS_RESHAPED:
+        return input_shape == output_shape
+    return type(layer) in SAME_NUMBERS
 
 
 def _first(node: Node, same: dict[int, int], shapes: Sequence[Shape]) -> Fused:
@@ -174,7 +176,7 @@ def _with(
     """The fused layers with the node after them; None where it stays apart."""
     layer, convolves = node.layer, type(one.layer) in CONVOLUTIONS
     if any(shapes[value] != one.shape for value in node.inputs if same[value] == one.output):
-        return None  # a Flatten between the two has made other channels of the numbers
+        return None  # a Flatten between the two changes which numbers are channels
     longer = replace(
         one, output=node.output, shape=shapes[node.output], members=(*one.members, layer)
     )
@@ -195,6 +197,6 @@ def _with(
         if alike and len(node.inputs) == 2 and len(others) == 1 and others[0] < first.output:
             return replace(longer, residual=others[0])
     if type(layer) is MaxPool2D and one.residual is None:
-        squares = pools_squares(pooling_of(layer, 1, one.shape))
-        return replace(longer, pool=layer) if squares and pools(one, layer) else None
+        fits = pools_2x2(pooling_of(layer, 1, one.shape))
+        return replace(longer, pool=layer) if fits and pools(one, layer) else None
     return None

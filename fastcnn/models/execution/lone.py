@@ -25,7 +25,7 @@ from fastcnn.models.execution.stages import (
     is_relu,
     output_of,
     pooling_of,
-    pools_squares,
+    pools_2x2,
 )
 from fastcnn.models.weights import Weights
 from fastcnn.nn.layers import BatchNorm, Dense, Layer, Saved
@@ -38,11 +38,10 @@ class LoneLayer:
     """A layer on the whole batch, run by its own methods, and the layers done with it.
 
     Attributes:
-        padded: whether zeros around images may meet filters that are not finite; never here,
-            because operations look for it themselves.
-        is_deterministic: whether ``forward`` is the same in training and prediction, which nobody
-            knows of a layer of a user's own.
-        trained: whether training moves its parameters.
+        padded: whether the executor must look for filters that are not finite and meet padding.
+            It is False, because the layer's operations look for them.
+        is_deterministic: whether ``forward`` is the same in training and prediction. It is False
+            for classes of users, because their code is unknown.
         takes_several: whether it takes a tuple of arrays.
     """
 
@@ -56,19 +55,18 @@ class LoneLayer:
         self._layers, self._layer, self._needs_dx, self._reason = layers, layer, needs_dx, reason
         self._parameters, self._gradients = weights.of(layer), weights.gradients_of(layer)
         self._dtype = weights.parameters.dtype
-        self.trained = bool(self._gradients)
 
     def explain(self) -> str:
         """The line of ``Sequential.explain``."""
         return f"alone: {', '.join(map(repr, self._layers))}, {self._reason}"
 
     def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Saved] | None:
-        """The output (N, …), and what :meth:`backward` takes of it; with ``rng`` in training."""
+        """The output (N, …), and what :meth:`backward` needs; ``rng`` is None in prediction."""
         y, saved = self._layer.forward(x, rng is not None, rng, None)
         return self._checked("forward", y, (len(x), *output_of(self._layer))), saved
 
     def backward(self, dy: Array, saved: Saved) -> Array | None:
-        """The gradient of the input, if it is needed; those of parameters go to the weights."""
+        """The gradient of the input, if it is needed; parameters' gradients go to the weights."""
         dx, gradients = self._layer.backward(dy, saved, None, needs_dx=self._needs_dx)
         for name, gradient in gradients.items():
             if name in self._gradients:
@@ -87,8 +85,8 @@ class LoneLayer:
 class LoneConvolution(LoneLayer):
     """A convolution by its operations without their checks, and ReLU and max-pooling with it.
 
-    Where Winograd's filtering pools, what it pools never lies in memory, and gradients go back by
-    its argmax indices; docs/measurements.md, "Winograd pools in registers".
+    Where Winograd's filtering pools, the values before the pooling are never stored, and gradients
+    go back by argmax indices; docs/measurements.md, "Winograd pools in registers".
     """
 
     is_deterministic = True
@@ -105,7 +103,7 @@ class LoneConvolution(LoneLayer):
         if operations is None:
             if len(self._choices) >= _BATCHES:
                 self._choices.clear()
-            operations = self._choices[n] = _chosen(self._layers, n, self._dtype)
+            operations = self._choices[n] = _operations_for(self._layers, n, self._dtype)
         return operations
 
     def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Saved] | None:
@@ -114,27 +112,27 @@ class LoneConvolution(LoneLayer):
         if operations.pools_in_registers and rng is None:
             return winograd.conv2d_pooled(*operands), None
         if operations.pools_in_registers:
-            y, pool_operand = winograd.conv2d_pooled_with_indices(*operands)
-        else:
-            pool_operand = operations.forward(*operands)
-            y = max_pool2d(pool_operand, operations.pooling) if operations.pooling else pool_operand
-        return y, None if rng is None else (x, y, pool_operand)
+            y, indices = winograd.conv2d_pooled_with_indices(*operands)
+            return y, None if rng is None else (x, y, indices)
+        sums = operations.forward(*operands)
+        y = max_pool2d(sums, operations.pooling) if operations.pooling else sums
+        return y, None if rng is None else (x, y, sums)
 
     def backward(self, dy: Array, saved: Saved) -> Array | None:
-        x, y, pool_operand = saved
+        x, y, indices_or_sums = saved
         operations = self._operations(len(x))
         g = operations.geometry
         if self._activation:
-            # ReLU before unpooling, while dy is small: a window's largest is above 0, or no number
-            # of the window is.
+            # ReLU before unpooling, because dy is smaller there. The result is the same: a number
+            # that is the largest of its window passes the ReLU where the pooled number does.
             dy = _through_relu(dy, y)
         if "b" in self._gradients:  # unpooling would not change the sum
             self._gradients["b"][...] = operations.to_bias(dy, operations.geometry_of_dy)
         if operations.pooling:
             unpool = argmax_gradient if operations.pools_in_registers else max_pool2d_backward
-            dy = unpool(dy, pool_operand, operations.pooling)
+            dy = unpool(dy, indices_or_sums, operations.pooling)
         dx = operations.to_input(dy, self._parameters["w"], g) if self._needs_dx else None
-        if self.trained:
+        if self._gradients:
             self._gradients["w"][...] = operations.to_filters(dy, x, g)
         return dx
 
@@ -155,7 +153,7 @@ class _Operations(NamedTuple):
     to_bias: Callable[..., Array]
 
 
-def _chosen(layers: Sequence[Layer], n: int, dtype: np.dtype[np.floating]) -> _Operations:
+def _operations_for(layers: Sequence[Layer], n: int, dtype: np.dtype[np.floating]) -> _Operations:
     layer = cast(Convolution, layers[0])
     g = layer.geometry(input_of(layer), n)
     forward, to_input, to_filters = (
@@ -163,7 +161,7 @@ def _chosen(layers: Sequence[Layer], n: int, dtype: np.dtype[np.floating]) -> _O
         for op in ("conv2d", "conv2d_input_gradient", "conv2d_filter_gradient")
     )
     pooling = pooling_of(cast(Pool, layers[-1]), n) if len(layers) > 1 else None
-    in_registers = forward is winograd.conv2d and pooling is not None and pools_squares(pooling)
+    in_registers = forward is winograd.conv2d and pooling is not None and pools_2x2(pooling)
     to_bias = choose("conv2d_bias_gradient", g, dtype, None)
     of_dy = g._replace(oh=pooling.oh, ow=pooling.ow) if pooling else g
     return _Operations(g, of_dy, pooling, in_registers, forward, to_input, to_filters, to_bias)
@@ -174,9 +172,10 @@ def _through_relu(dy: Array, y: Array) -> Array:
 
 
 class LoneDense(LoneLayer):
-    """A dense layer, and a Flatten before it; its gradients are written where they belong.
+    """A dense layer, and a Flatten before it.
 
-    The weights' gradient is often most of all bytes, so a copy would cost more than the rest.
+    Gradients are written straight into the arrays of ``weights``, because the gradient of a dense
+    layer's weights is often most of all bytes, and a copy of it would cost more than the rest.
     """
 
     is_deterministic = True
@@ -199,7 +198,7 @@ class LoneDense(LoneLayer):
 
 
 class LoneNormalisation(LoneLayer):
-    """A batch normalisation that trains, and its ReLU, which takes no passes of its own."""
+    """A batch normalisation that trains, and its ReLU, done in the same passes."""
 
     def __init__(
         self, layers: Sequence[Layer], layer: Layer, weights: Weights, needs_dx: bool, reason: str

@@ -1,7 +1,7 @@
 """How layers become steps: the table :data:`LOWERINGS`, from a layer's class to its lowering.
 
-A :class:`Lowering` says of one layer which steps it has forward and backward, what they need in
-memory, and whether the layer stands alone instead, and how. What is not in the table stands alone.
+A :class:`Lowering` writes the steps of one layer, forward and backward, and says whether the layer
+stands alone instead. A class that is not in the table stands alone.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ from fastcnn.nn.layers import (
     ReLU,
 )
 
-# Operations for a sample. More than the first keep all threads busy in any batch. With fewer than
-# the second, a better algorithm gains less than standing alone costs.
+# A layer of more operations for a sample than _HEAVY keeps all threads busy in any batch. With
+# fewer than _LIGHT, a better algorithm gains less than standing alone costs.
 _HEAVY, _LIGHT = 4_000_000, 1_000_000
-# Weights that are better passed over once for the batch than once for each slice.
-_LARGE = 3 * L2_BYTES // 8
+# Larger weights, in bytes, are read once for the batch, not once for each slice.
+_LARGE_WEIGHTS = 3 * L2_BYTES // 8
 
 L = TypeVar("L", bound=Layer)
 
@@ -67,11 +67,11 @@ class Lowering(Generic[L]):
     """How a layer becomes steps.
 
     Attributes:
-        lone: what runs such a layer where it stands alone.
+        lone: the class that runs such a layer where it stands alone.
         layer: the layer.
         i: its index in the segment.
         parameters: its parameters by name.
-        gradients: those of its parameters that train, by name.
+        gradients: the gradients of the parameters that train, by name.
         count: numbers of its output, for one sample.
         has_steps: whether it does anything to numbers.
         rectifies: whether it ends in a ReLU, or is one.
@@ -91,7 +91,7 @@ class Lowering(Generic[L]):
         """The reason why a built layer stands alone; None for one that has steps."""
         if layer.flops(input_of(layer)) > _HEAVY:
             return "its work is worth all threads"
-        if any(array.nbytes > _LARGE for array in layer.parameters.values()):
+        if any(array.nbytes > _LARGE_WEIGHTS for array in layer.parameters.values()):
             return "its weights are passed over once for the batch"
         return None
 
@@ -125,9 +125,9 @@ class ConvolutionLowering(Lowering[Convolution]):
     def stands_alone(cls, layer: Convolution, dtype: np.dtype[np.floating]) -> str | None:
         if layer.flops(input_of(layer)) > _LIGHT:
             g = layer.geometry(input_of(layer))
-            chosen = implementation("conv2d", g, dtype, layer.algorithm)
-            if chosen.name != "numba.direct":
-                return f"{chosen.name} is better for it, or was asked for"
+            algorithm = implementation("conv2d", g, dtype, layer.algorithm).name
+            if algorithm != "numba.direct":
+                return f"{algorithm} is better for it, or was asked for"
         if layer.algorithm not in ("auto", "direct"):
             return "its algorithm was asked for"
         return super().stands_alone(layer, dtype)
@@ -143,16 +143,16 @@ class ConvolutionLowering(Lowering[Convolution]):
         to.contract(plan, images, w, self._bias(to), y, self.rectifies)
 
     def pooled_plan(self, n: int, itemsize: int, indices: bool) -> tuple[Layout, Plan] | None:
-        """The plan that pools ``n`` images too, 2×2; None where none does."""
+        """The plan of the convolution of ``n`` images and 2×2 pooling; None if there is none."""
         return direct.pooled_plan(self.geometry(n), itemsize, indices)
 
     def forward_pooled(
         self, to: StepList, x: Operand, y: Operand, indices: Operand | None, relu: bool
     ) -> None:
-        """Steps of the layer with 2×2 max-pooling, and to argmax indices if these have a place."""
-        chosen = self.pooled_plan(to.n, to.itemsize, indices is not None)
-        assert chosen is not None
-        layout, plan = chosen
+        """Steps of the layer with 2×2 max-pooling; argmax indices go to ``indices`` if not None."""
+        plan_and_layout = self.pooled_plan(to.n, to.itemsize, indices is not None)
+        assert plan_and_layout is not None
+        layout, plan = plan_and_layout
         images, like = to.lay_out(x, layout, self.geometry(to.n).input_shape), to.like
         to.step(
             plan.function, (like, like, like, like, like, True, plan.numbers), plan.items,

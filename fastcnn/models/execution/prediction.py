@@ -1,9 +1,13 @@
-"""``Prediction``: a graph lowered once to programs that predict, with as little between as can be.
+"""``Prediction``: a graph that is lowered once to programs that predict.
 
-Layers are fused (:mod:`.fusion`), and those that follow on each other and have steps
-(:mod:`.prediction_steps`) become a section: one compiled call runs all of it, step by step, each
-step on all threads. Values between the steps share the memory of one arena. A layer without steps
-runs by its own ``forward`` between two sections.
+Layers are fused (:mod:`.fusion`). Fused layers that follow on each other and have steps
+(:mod:`.prediction_steps`) become a section: one compiled call runs all of it, step by step, and the
+threads share each step. Values between the steps share the memory of one arena. A layer without
+steps runs by its own ``forward`` between two sections.
+
+Some steps mark samples with results that are not finite, because only the operations themselves
+treat infinity and NaN as the specification does. If one sample is marked, :meth:`Prediction.run`
+returns None, and the layers run one by one for the whole batch.
 """
 
 from __future__ import annotations
@@ -25,16 +29,16 @@ from fastcnn.engine.numba.elementwise import activations, steps
 from fastcnn.engine.numba.runtime import arrays, rehearsal
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.program import Operand, address
-from fastcnn.engine.numba.runtime.turns import ARENA, EDGES, PREPARED, Turns, take_turns
-from fastcnn.models.execution.expansion import expanded
-from fastcnn.models.execution.fusion import Fused, fused
+from fastcnn.engine.numba.runtime.turns import ARENA, EDGES, NUMBERS, PREPARED, Turns, take_turns
+from fastcnn.models.execution.expansion import expand
+from fastcnn.models.execution.fusion import Fused, fuse
 from fastcnn.models.execution.moving_steps import POOLINGS, axis_of
 from fastcnn.models.execution.prediction_list import PredictionList
 from fastcnn.models.execution.prediction_steps import (
     STEPS,
     can_pool,
     can_spread,
-    overwritten,
+    overwritable_inputs,
     pitch_of_input,
     reason,
     serves,
@@ -45,9 +49,10 @@ from fastcnn.models.inputs import batch
 from fastcnn.models.weights import Weights
 from fastcnn.nn.layers import Concatenate, MaxPool2D, Shape, input_of_call
 
-# Batch sizes that are remembered.
+# Programs of a section that are kept; another one removes all of them.
 _PROGRAMS = 64
-# Bytes of an arena, about, if one sample does not need more: larger batches run in parts.
+# An arena has about so many bytes at most, if one sample does not need more. Larger batches run in
+# parts.
 _ARENA = 32 << 20
 
 
@@ -69,7 +74,15 @@ class Section(NamedTuple):
 
 @dataclass(frozen=True)
 class _Program:
-    """A section's program for so many samples: its steps, arena, and where suspects are noted."""
+    """A section's program for one number of samples.
+
+    Attributes:
+        turns: its steps.
+        constants: arrays that steps name by their addresses.
+        arena: bytes of its arena.
+        suspects: the place in the arena of one byte for each sample, which is 1 where a result is
+            not finite; None if no step looks for such results.
+    """
 
     turns: Turns
     constants: list[Array]
@@ -96,7 +109,7 @@ class Prediction:
         is_frozen: bool = False,
     ) -> None:
         self._weights, self._dtype = weights, weights.parameters.dtype
-        whole = expanded(graph, weights.convolutions_of)
+        whole = expand(graph, weights.convolutions_of)
         shapes = whole.infer(input_shapes)
 
         def has_steps(one: Fused) -> bool:
@@ -105,7 +118,7 @@ class Prediction:
         def pools(one: Fused, _: MaxPool2D) -> bool:
             return can_pool(one, self._dtype)
 
-        layers, self._outputs = fused(whole, shapes, has_steps, pools)
+        layers, self._outputs = fuse(whole, shapes, has_steps, pools)
         self._output_shapes = [shapes[value] for value in whole.outputs]
         self._shapes = {value: shapes[value] for value in range(whole.inputs)}
         self._shapes |= {one.output: one.shape for one in layers}
@@ -122,9 +135,9 @@ class Prediction:
 
     def explain(self) -> str:
         """The program of one sample: each fused layer, its kernels, what they do, and bytes."""
-        return "\n".join(line for one in self.sections for line in self._explained(one))
+        return "\n".join(line for one in self.sections for line in self._explain_section(one))
 
-    def _explained(self, section: Section) -> Iterator[str]:
+    def _explain_section(self, section: Section) -> Iterator[str]:
         if not section.compiled:
             (one,) = section.layers
             yield f"by its own forward: {one.layer!r}, an operation of its own"
@@ -147,11 +160,10 @@ class Prediction:
             elif any(places[value] == places[one.output] for value in one.inputs):
                 place = " over its input"
             lines.append(f"    {self._effects(one)}{place}")
-        turns, arena = to.finished()
+        turns, arena = to.finish()
         yield (
             f"one program of {len(turns.works)} steps, which the threads share one by one; arena "
-            f"{_bytes(arena)} for a sample, and {_bytes(prepared.size)} made of the weights "
-            f"once"
+            f"{_bytes(arena)} for a sample, and {_bytes(prepared.size)} made of the weights once"
         )
         yield from lines
 
@@ -171,8 +183,8 @@ class Prediction:
     def run(self, inputs: Sequence[Array], softmax: bool = False) -> list[Array] | None:
         """The outputs for samples (N, …) of each input, bytes or of the dtype.
 
-        With ``softmax``, that of a single output. None where layers must run one by one, because a
-        number is not finite.
+        With ``softmax``, the softmax of the single output. None where layers must run one by one,
+        because a number of some sample is not finite.
         """
         count = len(inputs[0])
         if not count:
@@ -187,11 +199,10 @@ class Prediction:
                 self._run_forward(section, values)
             elif not self._run_program(number, section, values, at_once, in_program and last):
                 return None
-        results, seen = list[Array](), set[int]()
-        for value, shape in zip(self._outputs, self._output_shapes, strict=True):
+        results = list[Array]()
+        for i, (value, shape) in enumerate(zip(self._outputs, self._output_shapes, strict=True)):
             result = values[value].reshape(count, *shape)
-            results.append(result.copy() if value in seen else result)
-            seen.add(value)
+            results.append(result.copy() if value in self._outputs[:i] else result)
         if softmax and not in_program:
             results = [ops.softmax(result) for result in results]
         return results
@@ -199,13 +210,13 @@ class Prediction:
     @unreported
     def _run_forward(self, section: Section, values: dict[int, Array]) -> None:
         (one,) = section.layers
-        taken = [
+        inputs = [
             batch(values[value], self._dtype).reshape(-1, *shape)
             for value, shape in zip(one.inputs, one.shapes, strict=True)
         ]
-        x = input_of_call(one.layer, taken)
+        x = input_of_call(one.layer, inputs)
         y, _ = one.layer.forward(x, False, None, None)
-        shape = (len(taken[0]), *one.shape)
+        shape = (len(inputs[0]), *one.shape)
         if type(y) is not np.ndarray or y.dtype is not self._dtype or y.shape != shape:
             y = numbers(Source(one.layer, "forward"), "an array", y, shape, self._dtype)
         values[one.output] = np.ascontiguousarray(y)
@@ -218,15 +229,15 @@ class Prediction:
         at_once: int,
         softmax: bool,
     ) -> bool:
-        """Run a section on all samples, ``at_once`` at a time; whether all went well."""
-        ends = [values[value] for value in section.inputs]
-        count = len(ends[0])
+        """Run a section on all samples, ``at_once`` at a time; False if a result is suspect."""
+        edges = [values[value] for value in section.inputs]
+        count = len(edges[0])
         for value in section.outputs:
             values[value] = arrays.allocate((count, *self._shapes[value]), self._dtype)
-            ends.append(values[value])
-        are_bytes = tuple(array.itemsize == 1 for array in ends[: len(section.inputs)])
-        bases = arrays.allocate((EDGES + len(ends),), np.int64)
-        bases[0], parts = 0, range(0, count, at_once)
+            edges.append(values[value])
+        are_bytes = tuple(array.itemsize == 1 for array in edges[: len(section.inputs)])
+        bases = arrays.allocate((EDGES + len(edges),), np.int64)
+        bases[NUMBERS], parts = 0, range(0, count, at_once)
         prepared = self._prepared
         if rehearsal.active and rehearsal.rehearsing():  # its entries would stay for ever
             prepared = Prepared(self._zeros, self._weights.watch.version)
@@ -242,7 +253,7 @@ class Prediction:
             program = programs[n]
             arena = arrays.allocate((program.arena,), np.uint8)
             bases[ARENA], bases[PREPARED] = address(arena), address(version.memory)
-            for i, array in enumerate(ends):
+            for i, array in enumerate(edges):
                 bases[EDGES + i] = address(array) + first * (array.nbytes // count)
             take_turns(program.turns, bases)
             at = program.suspects
@@ -261,15 +272,16 @@ class Prediction:
     ) -> _Program:
         key = number, n, are_bytes, softmax, get_num_threads()
         if prepared is not self._prepared:
-            return self._made(section, n, are_bytes, softmax, prepared)
+            return self._make_program(section, n, are_bytes, softmax, prepared)
         program = self._programs.get(key)
         if program is None:
             if len(self._programs) >= _PROGRAMS * len(self.sections):
                 self._programs.clear()
-            program = self._programs[key] = self._made(section, n, are_bytes, softmax, prepared)
+            program = self._make_program(section, n, are_bytes, softmax, prepared)
+            self._programs[key] = program
         return program
 
-    def _made(
+    def _make_program(
         self,
         section: Section,
         n: int,
@@ -292,8 +304,7 @@ class Prediction:
         if softmax:
             last = section.layers[-1]
             scores = places[last.output] = to.room(n * prod(last.shape))
-        for _ in self._write(section, to, places):
-            pass
+        list(self._write(section, to, places))  # runs the generator to its end
         if scores is not None:
             classes = prod(section.layers[-1].shape)  # an image's numbers before a Flatten
             rows = record(activations.Rows(n, classes, n))
@@ -303,7 +314,7 @@ class Prediction:
         suspects = None
         if to.suspects is not None:
             to.keep(to.suspects)
-        program, size = to.finished()
+        program, size = to.finish()
         if to.suspects is not None:
             suspects = to.place_of(to.suspects)
         return _Program(program, to.constants, size, suspects)
@@ -311,34 +322,34 @@ class Prediction:
     def _write(
         self, section: Section, to: PredictionList, places: dict[int, Operand]
     ) -> Iterator[tuple[Fused, int]]:
-        """Add the steps of a section; each fused layer, and the number of its first step.
+        """Add the steps of a section; yields each fused layer and the number of its first step.
 
-        ``places`` has those of inputs and outputs, and gets all others.
+        ``places`` has the places of inputs and outputs, and gets the places of all other values.
         """
-        parts, homes = _parts(section), _homes(section)
-        pitches = _pitches(section, to.n, self._dtype)
+        concatenated, homes = _concatenated(section), _homes(section)
+        spread_pitches = _input_pitches(section, to.n, self._dtype)
 
         def place_for(one: Fused) -> Operand:
             home = homes.get(one.output, one.output)
             if home not in places:
-                pitch = pitches.get(one.output, one.shape[-1])
+                pitch = spread_pitches.get(one.output, one.shape[-1])
                 places[home] = to.room(to.n * prod(one.shape[:-1]) * pitch)
             return places[home]
 
         for one in section.layers:
             first, to.pitch = to.length, 0
-            if one.output in parts:
-                whole, column = parts[one.output]
+            if one.output in concatenated:
+                whole, column = concatenated[one.output]
                 base, at = place_for(whole)
                 place, to.pitch = Operand(base, at + column * to.itemsize), whole.shape[-1]
                 to.pitches[one.output] = to.pitch
             else:
                 place = place_for(one)
-                if one.output in pitches:
-                    to.pitch = pitches[one.output]
+                if one.output in spread_pitches:
+                    to.pitch = spread_pitches[one.output]
                     to.spread.add(one.output)
             places[one.output] = place
-            STEPS[type(one.layer)](one, [places[value] for value in one.taken], place, to)
+            STEPS[type(one.layer)](one, [places[value] for value in one.all_inputs], place, to)
             yield one, first
 
     def _bytes_of_sample(self) -> int:
@@ -364,44 +375,48 @@ def _sections(
             runs.append((compiled, [one]))
     result = []
     for i, (compiled, run) in enumerate(runs):
-        made = {one.output for one in run}
-        later = {value for _, after in runs[i + 1 :] for one in after for value in one.taken}
-        inputs = dict.fromkeys(value for one in run for value in one.taken if value not in made)
+        inner = {one.output for one in run}
+        later = {value for _, after in runs[i + 1 :] for one in after for value in one.all_inputs}
+        values = [value for one in run for value in one.all_inputs]
+        inputs = dict.fromkeys(value for value in values if value not in inner)
         ends = [one.output for one in run if one.output in later or one.output in outputs]
         result.append(Section(tuple(run), compiled, tuple(inputs), tuple(ends)))
     return result
 
 
 def _homes(section: Section) -> dict[int, int]:
-    """Values that lie where a later value is written over them: the last value at each place.
+    """For each value that a later value overwrites, the last value at its place.
 
     A layer writes over an input that the section makes and nothing else takes.
     """
-    made = {one.output for one in section.layers}
-    uses = Counter([value for one in section.layers for value in one.taken])
+    inner = {one.output for one in section.layers}
+    uses = Counter([value for one in section.layers for value in one.all_inputs])
     homes: dict[int, int] = {}
     for one in reversed(section.layers):
-        for index in overwritten(one):
+        for index in overwritable_inputs(one):
             value = one.inputs[index]
-            if value in made and uses[value] == 1 and value not in section.outputs:
+            if value in inner and uses[value] == 1 and value not in section.outputs:
                 homes[value] = homes.get(one.output, one.output)
                 break
     return homes
 
 
-def _parts(section: Section) -> dict[int, tuple[Fused, int]]:
-    """Values that can be written where a concatenation needs them: it, and the first channel."""
+def _concatenated(section: Section) -> dict[int, tuple[Fused, int]]:
+    """Values that can be written straight into the result of a concatenation of channels.
+
+    For each such value the concatenation, and the value's first channel in its result.
+    """
     makers = {one.output: one for one in section.layers}
-    uses = Counter([value for one in section.layers for value in one.taken])
+    uses = Counter([value for one in section.layers for value in one.all_inputs])
     result = {}
     for index, whole in enumerate(section.layers):
         if type(whole.layer) is not Concatenate or axis_of(whole) < len(whole.shape) - 1:
             continue
         first, others = 0, section.layers[:index]
         for value, shape in zip(whole.inputs, whole.shapes, strict=True):
-            # Poolings before it can read pixels that lie apart. Later layers may find the value
-            # overwritten, because the result may be.
-            readers = sum(value in one.taken for one in others if type(one.layer) in POOLINGS)
+            # Poolings before the concatenation may read the value too, because they can read pixels
+            # that lie apart. Layers after it may not, because its result may be overwritten.
+            readers = sum(value in one.all_inputs for one in others if type(one.layer) in POOLINGS)
             free = uses[value] == 1 + readers and value not in section.outputs
             maker = makers.get(value)
             # A Flatten between the two would need the numbers of pixels side by side.
@@ -411,8 +426,8 @@ def _parts(section: Section) -> dict[int, tuple[Fused, int]]:
     return result
 
 
-def _pitches(section: Section, n: int, dtype: np.dtype[np.floating]) -> dict[int, int]:
-    """Values whose pixels lie as far apart as the one convolution that takes them needs."""
+def _input_pitches(section: Section, n: int, dtype: np.dtype[np.floating]) -> dict[int, int]:
+    """For values that a single convolution takes, how far apart it needs their pixels."""
     spreadable = _spreadable(section)
     return {
         one.inputs[0]: pitch
@@ -427,7 +442,7 @@ def _spreadable(section: Section) -> dict[int, Shape]:
 
     A layer that takes them in another shape, behind a Flatten, needs the pixels side by side.
     """
-    uses = Counter([value for one in section.layers for value in one.taken])
+    uses = Counter([value for one in section.layers for value in one.all_inputs])
     return {
         one.output: one.shape
         for one in section.layers

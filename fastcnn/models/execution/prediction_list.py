@@ -19,11 +19,11 @@ class PredictionList(TurnList):
 
     Attributes:
         weights: the model's parameters.
-        prepared: what follows from these alone.
+        prepared: the arrays that follow from these alone.
         suspects: a byte for each sample, which a step sets where a result is not finite.
-        pitch: how far neighbouring pixels of the next result lie apart; 0 for its channels.
-        pitches: the same of values that lie where a concatenation needs them.
-        spread: values whose pixels lie apart, as the convolution that takes them needs them.
+        pitch: numbers from a pixel of the next result to the next; 0 for its channels.
+        pitches: the same for each value that lies in the result of a concatenation.
+        spread: values whose pixels lie apart, because the convolution that takes them needs it.
     """
 
     def __init__(self, n: int, zeros: Array, weights: Weights, prepared: Prepared) -> None:

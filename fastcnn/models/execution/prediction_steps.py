@@ -1,25 +1,27 @@
 """The steps of fused layers in prediction: a table from a layer's class to the function that adds
 them.
 
-What is not in the table runs by its own ``forward``, between two programs.
+A layer that is not in the table runs by its own ``forward``, between two programs.
 """
 
 from __future__ import annotations
 
 from math import inf, prod
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 
 from fastcnn.core.geometry import ConvGeometry
 from fastcnn.core.settings import get_num_threads
+from fastcnn.engine.numba.contraction.contraction import Plan
 from fastcnn.engine.numba.contraction.epilogue import Epilogue
-from fastcnn.engine.numba.contraction.packing import packing_kernel, transpose_kernel
+from fastcnn.engine.numba.contraction.packing import Layout, packing_kernel, transpose_kernel
 from fastcnn.engine.numba.conv import direct, winograd_partition, winograd_plan
 from fastcnn.engine.numba.dense import large
 from fastcnn.engine.numba.dense.chooser import LARGE_WEIGHTS, forward_decision
 from fastcnn.engine.numba.elementwise import steps
 from fastcnn.engine.numba.runtime.arrays import record
+from fastcnn.engine.numba.runtime.decisions import Decision
 from fastcnn.engine.numba.runtime.program import Operand, number
 from fastcnn.engine.registry import implementation
 from fastcnn.models.execution.elementwise_steps import (
@@ -67,12 +69,12 @@ from fastcnn.nn.layers import (
 )
 
 _WINOGRAD, _DIRECT = "numba.winograd", "numba.direct"
-# Bytes of a layer's transformed filters, at most: beyond, to read them takes longer than to
-# transform the filters anew.
+# A layer's transformed filters are kept up to this many bytes. Larger ones take longer to read than
+# to transform anew.
 _MOST_TRANSFORMED = 4 << 20
-# Bytes of a layer's filters, at least, that are packed: fewer stay in the first-level cache.
+# A layer's filters are packed from this many bytes on. Smaller ones stay in the first-level cache.
 _LEAST_PACKED = 32 << 10
-# Channels, at least, that a kernel scales by loops over rows of them.
+# Rows of at least so many channels are scaled by loops over the row.
 _LEAST_SCALED = 16
 
 
@@ -84,7 +86,7 @@ def algorithm_of(f: Fused, n: int, dtype: np.dtype[np.floating]) -> str:
 
 
 def can_pool(f: Fused, dtype: np.dtype[np.floating]) -> bool:
-    """Whether the kernel of a convolution can pool 2×2 pixels too."""
+    """Whether the kernel of a convolution can also pool 2×2 pixels."""
     name, g = algorithm_of(f, 1, dtype), cast(Convolution, f.layer).geometry(f.shapes[0], 1)
     if name == _WINOGRAD:
         return True
@@ -93,7 +95,7 @@ def can_pool(f: Fused, dtype: np.dtype[np.floating]) -> bool:
 
 
 def serves(f: Fused, dtype: np.dtype[np.floating]) -> bool:
-    """Whether there are steps for these layers, all of them."""
+    """Whether there are steps for all of these layers."""
     layer = f.layer
     if type(layer) not in STEPS:
         return False
@@ -123,7 +125,7 @@ def can_spread(f: Fused) -> bool:
 
 
 def pitch_of_input(f: Fused, n: int, dtype: np.dtype[np.floating]) -> int:
-    """How far apart pixels of the input should lie, because they would be copied else; or 0."""
+    """How far apart pixels of the input must lie so that they are not copied; 0 if it is no use."""
     if type(f.layer) is not Conv2D or algorithm_of(f, n, dtype) != _DIRECT:
         return 0
     return direct.input_pitch(f.layer.geometry(f.shapes[0], n), dtype.itemsize)
@@ -138,8 +140,8 @@ def scales_channels(f: Fused) -> bool:
     return alone and g.kh == g.kw == 1 and f.shapes[0] == f.shape and not direct.has_padding(g)
 
 
-def overwritten(f: Fused) -> tuple[int, ...]:
-    """The inputs in whose place the result may be written, by their index."""
+def overwritable_inputs(f: Fused) -> tuple[int, ...]:
+    """The indices of inputs over which the result may be written."""
     if type(f.layer) in FORMULAS or type(f.layer) in (PReLU, BatchNorm) or scales_channels(f):
         return (0,)
     if type(f.layer) in MERGES and not f.relu:
@@ -159,8 +161,9 @@ def reason(f: Fused, dtype: np.dtype[np.floating]) -> str:
         return f"Winograd's filtering {line.removeprefix('kernel: ')}"
     if f.pool is not None:
         return "direct, pooled lines, because the sums are pooled in registers"
-    decision = direct.forward_decision(g, dtype.itemsize)[1]
-    return f"direct, {decision.name}, because {decision.reason}"
+    choice = _direct_choice(f, g, dtype.itemsize, 0)
+    filters = ", on packed filters" if choice.packed is not None else ""
+    return f"direct, {choice.decision.name}{filters}, because {choice.decision.reason}"
 
 
 def convolution(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
@@ -182,6 +185,29 @@ def convolution(f: Fused, places: list[Operand], y: Operand, to: PredictionList)
         _direct(f, g, places, y, to)
 
 
+class _DirectChoice(NamedTuple):
+    """How a direct convolution runs: layout of the images, kernel, and packed filters if any."""
+
+    epilogue: Epilogue | None
+    layout: Layout
+    decision: Decision[Plan]
+    packed: direct.PackedPlan | None
+
+
+def _direct_choice(f: Fused, g: ConvGeometry, itemsize: int, pitch: int) -> _DirectChoice:
+    """The choice for a direct convolution without pooling.
+
+    ``pitch`` is the distance of neighbouring pixels of the result, 0 for its channels.
+    """
+    parts = Epilogue(f.norm is not None, f.residual is not None, f.top is not None)
+    epilogue = parts if any(parts) else None
+    packed = direct.packed_decision(g, itemsize, epilogue, pitch)
+    if packed is not None and prod(g.filter_shape) * itemsize >= _LEAST_PACKED:
+        return _DirectChoice(epilogue, packed.to, packed.decision, packed)
+    layout, decision = direct.forward_decision(g, itemsize, fused=epilogue, pitch=pitch)
+    return _DirectChoice(epilogue, layout, decision, None)
+
+
 def _direct(
     f: Fused, g: ConvGeometry, places: list[Operand], y: Operand, to: PredictionList
 ) -> None:
@@ -190,9 +216,9 @@ def _direct(
         to.prepared.must_be_finite(w)
     b, like = _bias(f, to), to.like
     if f.pool is not None:
-        chosen = direct.pooled_plan(g, to.itemsize, pitch=to.pitch)
-        assert chosen is not None
-        layout, plan = chosen
+        plan_and_layout = direct.pooled_plan(g, to.itemsize, pitch=to.pitch)
+        assert plan_and_layout is not None
+        layout, plan = plan_and_layout
         images = places[0]
         if f.inputs[0] not in to.spread:
             images = to.lay_out(images, layout, g.input_shape)
@@ -202,18 +228,13 @@ def _direct(
             work=plan.work,
         )  # fmt: skip
         return
-    epilogue = Epilogue(f.norm is not None, f.residual is not None, f.top is not None)
-    fused = epilogue if any(epilogue) else None
-    packed = direct.packed_decision(g, to.itemsize, fused, to.pitch)
-    if packed is not None and w.nbytes >= _LEAST_PACKED:
-        layout, plan, filters = packed.to, packed.decision.plan, _packed(f, packed, to)
-    else:
-        layout, decision = direct.forward_decision(g, to.itemsize, fused=fused, pitch=to.pitch)
-        plan, filters = decision.plan, to.constant(w)
+    choice = _direct_choice(f, g, to.itemsize, to.pitch)
+    plan, packed = choice.decision.plan, choice.packed
+    filters = to.constant(w) if packed is None else _packed_filters(f, packed, to)
     images = places[0]
     if f.inputs[0] not in to.spread:
-        images = to.lay_out(images, layout, g.input_shape)
-    if fused is None:
+        images = to.lay_out(images, choice.layout, g.input_shape)
+    if choice.epilogue is None:
         to.contract(plan, images, filters, b, y, f.relu)
         return
     residual = places[-1] if f.residual is not None else y
@@ -224,7 +245,7 @@ def _direct(
     )  # fmt: skip
 
 
-def _packed(f: Fused, plan: direct.PackedPlan, to: PredictionList) -> Operand:
+def _packed_filters(f: Fused, plan: direct.PackedPlan, to: PredictionList) -> Operand:
     """The place of a layer's packed filters, in blocks as wide as the plan's tile."""
     w, tile = to.weights.of(f.layer)["w"], plan.tile
     kernel, items = packing_kernel(plan.steps, tile.vectors, tile.lanes)
@@ -254,7 +275,7 @@ def _winograd(
         sizes = winograd_plan.sizes_of(plan, threads)
         u = to.room(sizes.filters)
     else:
-        u = _transformed(f, plan, to)
+        u = _transformed_filters(f, plan, to)
     scratch, suspects, b = to.room(sizes.scratch), to.suspects_room(), _bias(f, to)
     extra = places[-1] if f.residual is not None else y
     operands = places[0], to.constant(w), b, y, extra, scratch, u, suspects
@@ -274,7 +295,7 @@ def _launch(
     to.step(plan.kernel, samples, stage.shares, *operands, *last, work=stage.work)
 
 
-def _transformed(f: Fused, plan: winograd_plan.WinogradPlan, to: PredictionList) -> Operand:
+def _transformed_filters(f: Fused, plan: winograd_plan.WinogradPlan, to: PredictionList) -> Operand:
     """The place of a layer's transformed filters, which are the same for any batch."""
     w, sizes = to.weights.of(f.layer)["w"], winograd_plan.sizes_of(plan, 1)
 

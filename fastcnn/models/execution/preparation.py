@@ -1,7 +1,7 @@
 """The first call of a net compiles all kernels that it may need, for batches of any size.
 
 Which kernels serve a layer depends on the number of samples. So the first prediction, and the first
-training step, are rehearsed with many batch sizes (:mod:`fastcnn.engine.numba.runtime.rehearsal`),
+training step, are rehearse with many batch sizes (:mod:`fastcnn.engine.numba.runtime.rehearsal`),
 and what is missing is compiled (:mod:`fastcnn.engine.numba.runtime.compile_ahead`). Nets with
 layers, losses or optimizers of the user's own are left alone, because a rehearsal would call them.
 With the environment variable ``FASTCNN_COMPILE_AHEAD=0`` each call compiles only the kernels that
@@ -31,9 +31,9 @@ from fastcnn.nn.layers import Layer, Residual, repr_without_name
 # Batch sizes between which the choice of kernels was seen to change, and some beyond them.
 COUNTS = (*range(1, 11), 12, 16, 17, 24, 28, 32, 48, 64, 100, 128, 200, 256, 320, 512)
 # Zeros take memory only where NumPy writes to them, so a rehearsal takes less than 100 MB.
-_FEW = 10  # batches of at most so many samples are small; they decide most choices
-_MOST_OF_FEW = 1 << 27  # bytes of one layer's activations, at most, in a small batch
-_MOST = 1 << 25  # the same in a larger batch
+_SMALL_BATCH = 10  # batches of at most so many samples decide most choices
+_MOST_OF_SMALL = 1 << 27  # most bytes of one layer's activations in a small batch
+_MOST_OF_LARGE = 1 << 25  # the same in a larger batch
 
 Purpose = Literal["predict", "train", "train on rows"]
 """Training on rows is that on targets of two or more axes, such as rows of probabilities."""
@@ -51,7 +51,7 @@ def compiles_ahead() -> bool:
 
 
 def net_key(layers: Sequence[Layer], *purpose: object) -> tuple[object, ...]:
-    """The key of a net: what its kernels depend on, beside the batch size and the processor."""
+    """The key of a net: all that its kernels depend on, beside batch size and processor."""
     settings = get_math(), get_num_threads() > 1, registers().isa
     return (*map(repr_without_name, layers), layers[0].input_shape, *settings, *purpose)
 
@@ -74,24 +74,25 @@ def prepare(
 
     Args:
         layers: the net's layers.
-        run: takes samples through the net; it is called in rehearsals alone.
+        run: takes samples through the net; only rehearsals call it.
         like: samples of each input, of the shape and dtype that it takes.
-        purpose: what else its kernels depend on.
-        progress: is called with the number of kernels that are compiled, and of all.
+        purpose: other values on which the kernels depend.
+        progress: is called with the number of kernels that are compiled, and with the number of
+            all kernels.
     """
     key = net_key(layers, *(one.dtype.char for one in like), *purpose)
     if key in _ready:
         return 0
     count = 0
     if not is_recorded(repr(key)):
-        requests = rehearsed(layers, run, like)
+        requests = rehearse(layers, run, like)
         count = compile_all(requests, progress)
         record(repr(key), requests)
     _ready.add(key)
     return count
 
 
-def rehearsed(
+def rehearse(
     layers: Sequence[Layer], run: Callable[[Sequence[Array]], object], like: Sequence[Array]
 ) -> list[Request]:
     """The kernels that ``run`` needs for ``len(like[0])`` samples, then for batches of other sizes.
@@ -100,12 +101,12 @@ def rehearsed(
     """
     sample = max(prod(one.output_shape or ()) for one in layers) * 8
     sample += sum(prod(one.shape[1:]) for one in like) * 8
-    most = {n: _MOST_OF_FEW if n <= _FEW else _MOST for n in COUNTS}
+    most = {n: _MOST_OF_SMALL if n <= _SMALL_BATCH else _MOST_OF_LARGE for n in COUNTS}
     first = len(like[0])
     counts = [first, *(n for n in COUNTS if n * sample <= most[n] and n != first)]
     result: list[Request] = []
 
-    def rehearse() -> None:
+    def rehearse_all() -> None:
         with rehearsal() as requests, np.errstate(all="ignore"):
             for count in counts:
                 go_on()
@@ -117,5 +118,5 @@ def rehearsed(
     # In a thread of its own from whichever thread, because signal handlers and finalizers run in
     # the caller's at any moment, and may predict. Without a thread nothing is compiled ahead.
     with suppress(NoThreadError):
-        in_own_thread(rehearse)
+        in_own_thread(rehearse_all)
     return result

@@ -1,7 +1,7 @@
 """The programs of a segment, for each size of a batch and each aim.
 
 :class:`Programs` puts the steps of :mod:`fastcnn.models.execution.slices` together for a batch, and
-keeps what it made.
+keeps the programs.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from fastcnn.models.execution.segment import Segment
 from fastcnn.models.execution.slices import Aim, Batch, OverBatch, Slice
 from fastcnn.models.execution.step_list import Shared
 
-# Going forward, a slice's activations take no more than this, if those of one sample do not.
+# Going forward, a slice's activations take at most so many bytes, if one sample needs no more.
 _WORKSPACE = L2_BYTES // 4
 # Slices of a batch in training, at most, because each has gradients of its own.
 _TRAINING_SLICES = 8
 # Samples that fill the rows of a register tile; docs/measurements.md, "Eight samples fill a slice".
 _FILLING = 8
-# Operations that are worth a slice of their own with however few samples.
+# So many operations are worth a slice of their own, however few their samples are.
 _WORTH = 32_000_000
-# Slices going forward that can run at once, at most.
+# At most so many slices run at once going forward.
 _ITEMS = 16
-# Bytes of scratch that are kept from call to call.
+# Scratch of at most so many bytes is kept from call to call.
 _SPARE = 4 << 20
-# Bytes of an output that is copied rather than new.
+# An output of at most so many bytes is copied from memory that is used again.
 _COPIED = 16 * 1024
-# Batch sizes that are remembered.
+# Programs that are kept; another one removes all of them.
 _PROGRAMS = 64
-# Numbers that one step transposes or sums, at most.
+# One step transposes or sums at most so many numbers.
 _AT_ONCE = 4096
 _NO_WEIGHTS = np.zeros(0)
 
 
 class Programs:
-    """What makes and keeps the programs of a segment."""
+    """The programs of a segment, which are made when they are first needed."""
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
@@ -76,14 +76,14 @@ class BatchPrograms:
     """Programs for one batch size, and memory for their runs.
 
     Attributes:
-        forward: the forward pass; with a loss, both.
-        backward: what follows on ``forward``, in the same scratch.
-        output_shape, dtype: of the outputs of the batch.
-        transposes: steps that transpose filters, which run before the way back.
+        forward: the forward pass; for an aim with a loss, forward and backward pass.
+        backward: the backward pass, in the same scratch; None for an aim with a loss.
+        output_shape, dtype: shape and dtype of the outputs of the batch.
+        transposes: steps that transpose filters, which run before the backward pass.
         after: steps that add up the gradients of several slices.
-        training: with an aim that has a loss, all of it as one call takes it.
+        training: for an aim with a loss, all steps as :func:`.program.train` takes them.
         constants: arrays that steps name by their addresses.
-        ones, ones_address: weights of samples that have none, and where they lie.
+        ones, ones_address: weights for samples that have none, and their address.
     """
 
     forward: Program
@@ -106,7 +106,7 @@ class BatchPrograms:
             return Scratch(self.forward, self.output_shape, self.dtype)
 
     def give_back(self, scratch: Scratch) -> None:
-        """Keep the memory for the next run; large ones go back to where all memory comes from."""
+        """Keep the memory for the next run, unless it is large."""
         if scratch.memory.nbytes <= _SPARE:
             self._spare.append(scratch)
 
@@ -162,7 +162,7 @@ def _programs_of(segment: Segment, batch: Batch) -> BatchPrograms:
             work=work // 4,
         )
 
-    before = [] if slices > 1 else transposes  # one slice alone transposes filters on its way
+    before = [] if slices > 1 else transposes  # a single slice transposes the filters itself
     if batch.has_loss:
         steps_of = [[*before, *one.forward, *one.loss, *one.backward] for one in (whole, rest)]
         forward, backward = program_of(steps_of[0], steps_of[1], flops), None
@@ -190,7 +190,7 @@ def _programs_of(segment: Segment, batch: Batch) -> BatchPrograms:
 
 
 def _slice_size(segment: Segment, batch: Batch, flops: int) -> int:
-    """The samples of a slice: the problem alone decides."""
+    """The samples of a slice, which follow from the problem alone."""
     count = batch.size
     slices = max(2, count // _FILLING, flops // _WORTH)
     slices = min(_TRAINING_SLICES, 1 << (slices.bit_length() - 1))  # 2, 4 and 8 threads share alike
@@ -233,7 +233,7 @@ def _sums_of_slabs(
 ) -> tuple[list[Array], list[Array]]:
     """Steps that add up the gradients of all slices, and the arrays that they name.
 
-    Without those that are summed over the whole batch.
+    Gradients that are summed over the whole batch are left out.
     """
     start, itemsize = program.address(segment.gradient), segment.dtype.itemsize
     pieces = [

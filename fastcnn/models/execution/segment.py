@@ -1,4 +1,4 @@
-"""``Segment``: layers that run as one compiled program, and what does not depend on the batch."""
+"""``Segment``: layers that run as one compiled program, and their facts for any batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fastcnn.models.execution.stages import input_of, output_of
 from fastcnn.models.weights import Weights
 from fastcnn.nn.layers import Layer
 
-# Dense layers whose gradients are summed over the whole batch, at most: each keeps two arrays.
+# Most dense layers with gradients that are summed over the whole batch: each keeps two arrays.
 _OVER_BATCH = (program.BASES - program.KEPT) // 2
 
 
@@ -33,13 +33,13 @@ class Segment:
     Attributes:
         layers: the layers.
         lowerings: for each layer how it becomes steps.
-        dtype: of parameters and activations.
+        dtype: the dtype of parameters and activations.
         needs_dx: whether the gradient of the segment's input is wanted.
         first: the first layer that trains, or 0 with ``needs_dx``: no gradient goes beyond it.
         parameters, gradient: the parts of the flat arrays of all parameters, and of all gradients,
             from the first to the last number that training moves.
-        zeros: as many as any layer has channels or features.
-        padded: the filters that meet images between zeros, flat.
+        zeros: as many zeros as any layer has channels or features.
+        padded_filters: the filters that meet images between zeros, flat.
         over_batch: indices of dense layers with gradients summed after all slices.
     """
 
@@ -51,7 +51,7 @@ class Segment:
     parameters: Array
     gradient: Array
     zeros: Array
-    padded: Sequence[Array]
+    padded_filters: Sequence[Array]
     over_batch: frozenset[int]
 
     @property
@@ -88,14 +88,14 @@ def segment_of(layers: Sequence[Layer], weights: Weights, needs_dx: bool) -> Seg
     """The segment of these layers, whose parameters are parts of ``weights``."""
     dtype = weights.parameters.dtype
     lowerings = [LOWERINGS[type(layer)](layer, i, weights) for i, layer in enumerate(layers)]
-    trained = [one.i for one in lowerings if one.gradients]
+    trainable = [one.i for one in lowerings if one.gradients]
     gradients = [array for one in lowerings for array in one.gradients.values()]
     ends = [
         (address(array) - address(weights.gradient)) // dtype.itemsize + size
         for array in gradients
         for size in (0, array.size)
     ]
-    moved = slice(min(ends, default=0), max(ends, default=0))
+    span = slice(min(ends, default=0), max(ends, default=0))
     zeros = arrays.allocate(
         (max(shape(layer)[-1] for layer in layers for shape in (input_of, output_of)),), dtype
     )
@@ -107,11 +107,11 @@ def segment_of(layers: Sequence[Layer], weights: Weights, needs_dx: bool) -> Seg
         lowerings,
         dtype,
         needs_dx,
-        first=0 if needs_dx else min(trained, default=len(layers)),
-        parameters=weights.parameters[moved],
-        gradient=weights.gradient[moved],
+        first=0 if needs_dx else min(trainable, default=len(layers)),
+        parameters=weights.parameters[span],
+        gradient=weights.gradient[span],
         zeros=zeros,
-        padded=[
+        padded_filters=[
             one.parameters["w"].reshape(-1)
             for one in convolutions
             if direct.has_padding(one.geometry(1))

@@ -22,21 +22,24 @@ from fastcnn.models.execution.lowering import (
     ReLULowering,
 )
 from fastcnn.models.execution.segment import Segment
-from fastcnn.models.execution.stages import pooling_of, pools_squares, stage_end
+from fastcnn.models.execution.stages import pooling_of, pools_2x2, stage_end
 from fastcnn.models.execution.step_list import Shared, StepList
 from fastcnn.nn.layers import Layer
 
 Aim = Literal["predict", "softmax", "train", "step", "soft step"]
-"""What is asked of a program: the outputs; their softmax; forward and backward, apart; or forward,
-softmax cross-entropy and backward at once, "step" of class numbers, "soft step" of rows of
-probabilities."""
+"""The purpose of a program.
 
-# Parts that a step after the slices is cut into, at most.
+"predict" makes the outputs and "softmax" their softmax. "train" goes forward and backward in two
+calls. "step" and "soft step" do forward, softmax cross-entropy and backward in one call: "step" for
+targets that are class numbers, "soft step" for rows of probabilities.
+"""
+
+# A step after the slices is cut into at most so many parts.
 _CUTS = 16
 
 
 class Batch(NamedTuple):
-    """A batch, as programs are made for it: samples, aim, and whether samples are bytes."""
+    """Size of a batch, purpose of its program, and whether the samples are bytes."""
 
     size: int
     aim: Aim
@@ -74,8 +77,8 @@ class Slice(StepList):
     """Steps of a segment for ``n`` samples of a batch.
 
     Attributes:
-        forward, loss, backward: the steps. The last layer's output is at OUTPUT; where a loss or a
-            softmax takes it, in the workspace.
+        forward, loss, backward: the steps. The last layer's output is at OUTPUT, or in the
+            workspace if a loss or a softmax takes it.
         totals: where the loss goes.
         slab: where the gradient of all parameters goes: with several slices into the workspace.
         over_batch: for each dense layer whose gradients are summed over the whole batch, when all
@@ -104,7 +107,8 @@ class Slice(StepList):
             if batch.has_loss:
                 self.steps = self.loss
                 dy = self._loss(stages[-1].y)
-            self.steps, self.keeps_copies = self.backward, False  # gradients give way to others
+            # Copies are not kept, because later gradients overwrite the places of earlier ones.
+            self.steps, self.keeps_copies = self.backward, False
             self._go_back(stages, dy)
 
     # --- forward ----------------------------------------------------------------------------------
@@ -146,7 +150,7 @@ class Slice(StepList):
             if end > i + 1:
                 assert isinstance(convolution, ConvolutionLowering)
                 pool = cast(MaxPoolLowering, lowerings[end - 1]).layer
-                pools = pools_squares(pooling_of(pool, self.n))
+                pools = pools_2x2(pooling_of(pool, self.n))
                 if not (pools and convolution.pooled_plan(self.n, self.itemsize, False)):
                     end = i + 1
             groups.append(lowerings[i:end])
@@ -165,7 +169,7 @@ class Slice(StepList):
         return outputs
 
     def _input_room(self, i: int, count: int) -> Operand:
-        """A place for the input of layer ``i``; an array of the batch where it is needed later."""
+        """A place for the input of layer ``i``: in an array of the batch if it is needed later."""
         consumer = self._segment.consumer(i)
         if consumer in self._summed_later:
             return self.batch_array("x", consumer, self.n * count)
@@ -184,7 +188,7 @@ class Slice(StepList):
     # --- loss -------------------------------------------------------------------------------------
 
     def _loss(self, x: Operand) -> Operand:
-        """Steps to the loss and its gradient, from the outputs; where the gradient lies."""
+        """Steps from the outputs at ``x`` to the loss and its gradient; the gradient's place."""
         count = self._segment.outputs
         dy = self._gradient_room(len(self._segment.layers)) or self.room(self.n * count)
         numbers, like, total = self._rows(), self.like, np.zeros(1)
@@ -219,8 +223,9 @@ class Slice(StepList):
     def _unpooled(self, stage: _Stage, indices: Operand, dy: Operand) -> Operand:
         """Steps to the gradient before a stage's pooling and ReLU, and to the bias's gradient.
 
-        Both ReLU and bias take the gradient before it is unpooled, while it is small: a window's
-        largest is above 0, or no number of the window is, and unpooling does not change the sum.
+        Both take the gradient before it is unpooled, because it is smaller there. Unpooling
+        changes no sum. It changes no ReLU either: the number that gets a window's gradient is the
+        largest of the window, so it is above 0 exactly where the pooled number is.
         """
         convolution, pool = stage.layers[0], cast(MaxPoolLowering, stage.layers[-1])
         if any(one.rectifies for one in stage.layers):
@@ -231,21 +236,24 @@ class Slice(StepList):
         pool.unpool(self, dy, indices, dx)
         return dx
 
-    def _back(self, stage: _Stage, dy: Operand, to: Operand | None, *, sum_bias: bool) -> Operand:
-        """Steps back through a stage's first layer; returns where ``dx`` lies: ``to``, if given.
+    def _back(
+        self, stage: _Stage, dy: Operand, target: Operand | None, *, sum_bias: bool
+    ) -> Operand:
+        """Steps back through a stage's first layer; returns where ``dx`` lies.
 
-        ``sum_bias`` says whether the bias's gradient is still to be summed.
+        ``target`` is where ``dx`` must lie, or None. ``sum_bias`` says whether the bias's gradient
+        is not summed yet.
         """
         segment, i, x, y = self._segment, stage.start, stage.x, stage.y
         layer = segment.lowerings[i]
         if isinstance(layer, FlattenLowering):
-            if to is None:
+            if target is None:
                 return dy
-            layer.input_gradient(self, x, dy, to)  # the segment begins with it
-            return to
+            layer.input_gradient(self, x, dy, target)  # the segment begins with this layer
+            return target
         count = self.n * layer.count
         if layer.rectifies and i not in self._masked:
-            place = to if isinstance(layer, ReLULowering) else None
+            place = target if isinstance(layer, ReLULowering) else None
             if i in self._summed_later:
                 place = self.batch_array("dy", i, count)
             dy = self.mask(count, dy, y, place or self._own(dy))
@@ -263,15 +271,16 @@ class Slice(StepList):
             if sum_bias:
                 layer.bias_gradient(self, dy, layer.count)
             layer.weight_gradient(self, x, dy)
-        dx = to or self._other(dy)
+        dx = target or self._other(dy)
         if i > segment.first or segment.needs_dx:
             layer.input_gradient(self, x, dy, dx)
         return dx
 
     def _own(self, dy: Operand) -> Operand | None:
-        """Where a mask writes a gradient; None, which is in place, for one of the slice's own.
+        """Where a mask writes the gradient at ``dy``; None stands for in place.
 
-        The gradient of the segment's output may be that of other values too.
+        The gradient of the segment's output is not changed in place, because other units may read
+        it as well.
         """
         return self._other(dy) if dy.base == program.DY else None
 
@@ -284,7 +293,7 @@ class Slice(StepList):
         return None if layer.rectifies else self.batch_array("dy", producer, self.n * layer.count)
 
     def _other(self, dy: Operand) -> Operand:
-        """One of the two places for gradients, not that of ``dy``."""
+        """The one of the two places for gradients that is not ``dy``."""
         return self._rooms[1] if dy == self._rooms[0] else self._rooms[0]
 
 

@@ -1,7 +1,7 @@
-"""What the compiled path knows of single layers: shapes, ReLUs, poolings.
+"""Facts about single layers: shapes, ReLUs, poolings.
 
-Also which layers follow on another in one **stage**, and are done with it: the ReLU and the
-max-pooling of a convolution, and the ReLU of a batch normalisation.
+Also which layers are done together in one **stage**: a convolution with its ReLU and max-pooling,
+and a batch normalisation with its ReLU.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def is_relu(layer: Layer) -> bool:
 def pooling_of(layer: Pool, n: int, image: Shape | None = None) -> PoolGeometry:
     """The geometry of a pooling of ``n`` images.
 
-    ``image`` is the shape of one, which a shared layer does not know; by default the layer's own.
+    ``image`` is the shape of an image, by default the layer's own input shape. A shared layer has
+    images of several shapes.
     """
     shape = n, *(input_of(layer) if image is None else image)
     if isinstance(layer, GlobalMaxPool2D | GlobalAvgPool2D):
@@ -57,7 +58,7 @@ def pooling_of(layer: Pool, n: int, image: Shape | None = None) -> PoolGeometry:
     return pool_geometry(shape, layer.pool_size, stride=layer.strides, padding=layer.padding)
 
 
-def pools_squares(g: PoolGeometry) -> bool:
+def pools_2x2(g: PoolGeometry) -> bool:
     """Whether the pooling is over 2×2 pixels, each in one window, without padding."""
     return (g.kh, g.kw, g.stride_h, g.stride_w) == (2, 2, 2, 2) and not any(g[-4:])
 

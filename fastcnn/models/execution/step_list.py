@@ -25,7 +25,7 @@ def whole_lines(size: int) -> int:
 
 
 class Shared:
-    """Places of what the slices of one batch have in common.
+    """Places of arrays that the slices of one batch share.
 
     Attributes:
         transposed: for a layer's index and the width of blocks, the first byte of its filters.
@@ -67,9 +67,9 @@ class StepList:
         steps: the list that grows.
         keeps_copies: whether copied images stay as they are, so that a copy serves twice.
         zeros: the operand of steps that need a bias and have none.
-        slab: where the gradient of all parameters that train goes; at first to ``gradient``.
+        slab: where the gradient of all parameters that train goes; ``gradient`` by default.
         size: bytes of the workspace.
-        shared: what slices of one batch have in common.
+        shared: places of arrays that the slices of one batch share.
         constants: arrays that steps name by their addresses.
     """
 
@@ -78,12 +78,8 @@ class StepList:
         self.like = np.zeros(1, self.dtype)
         self.steps: list[Array] = []
         self.keeps_copies = True
-        self.zeros, self.slab, self.size, self.shared = (
-            constant(zeros),
-            constant(gradient),
-            0,
-            shared,
-        )
+        self.zeros, self.slab = constant(zeros), constant(gradient)
+        self.size, self.shared = 0, shared
         self._gradient = gradient
         self.constants: list[Array] = []
         self._copies: dict[tuple[Operand, Layout], Operand] = {}
@@ -98,9 +94,10 @@ class StepList:
         *operands: Operand,
         work: int = 0,
     ) -> None:
-        """A call of ``kernel`` over ``range(stop)``; ``samples`` only show its types.
+        """A call of ``kernel`` over ``range(stop)``.
 
-        ``work`` are its operations, where threads may share it; 0 stands for ``stop``.
+        ``samples`` are arguments of the kernel's types, and their values do not matter. ``work`` is
+        the number of operations, where threads may share the step; 0 stands for ``stop``.
         """
         if stop:
             self.steps.append(program.step(kernel, samples, stop, *operands))
@@ -115,14 +112,14 @@ class StepList:
             x, w, b, y, number(relu), self.constant(plan.numbers), work=plan.work,
         )  # fmt: skip
 
-    def mask(self, count: int, dy: Operand, y: Operand, to: Operand | None) -> Operand:
-        """ReLU's gradient from its output, in place or at another place; where it lies."""
+    def mask(self, count: int, dy: Operand, y: Operand, target: Operand | None) -> Operand:
+        """ReLU's gradient from its output, at ``target``, or in place for None; its place."""
         like = self.like
-        if to is None:
+        if target is None:
             self.step(steps.mask, (like, like), count, y, dy)
             return dy
-        self.step(activations.relu_gradient_kernel, (like, like, like), count, dy, y, to)
-        return to
+        self.step(activations.relu_gradient_kernel, (like, like, like), count, dy, y, target)
+        return target
 
     def sum_rows(self, rows: int, columns: int, matrix: Operand, sums: Operand) -> None:
         """The sums over the rows of a matrix."""
@@ -132,7 +129,7 @@ class StepList:
         self.step(kernel, samples, items, matrix, sums, self.constant(numbers))
 
     def lay_out(self, x: Operand, layout: Layout, shape: tuple[int, ...]) -> Operand:
-        """Where the images at ``x`` lie under a layout: as they are, or copied."""
+        """Where the images at ``x`` lie in a layout: at ``x``, or in a copy."""
         if not layout.copied:
             return x
         n, h, w, c = shape
@@ -152,7 +149,7 @@ class StepList:
     # --- places -----------------------------------------------------------------------------------
 
     def constant(self, array: Array) -> Operand:
-        """The operand of an array, which from now on lives as long as the steps."""
+        """The operand of an array, which the list keeps alive."""
         self.constants.append(array)
         return constant(array)
 
@@ -163,7 +160,7 @@ class StepList:
         return Operand(program.ITEM, at)
 
     def gradient(self, array: Array) -> Operand:
-        """Where steps write the gradient of a parameter, which is a view of that of all."""
+        """Where steps write the gradient of a parameter; ``array`` is its view of ``gradient``."""
         at = address(array) - address(self._gradient)
         return Operand(self.slab.base, self.slab.at + at)
 

@@ -1,6 +1,6 @@
 """A graph as units that train: segments, lone layers, and calls of merging or shared layers.
 
-Layers in a row, whose values between nothing else takes, become segments and lone layers. A layer
+Layers in a row become segments and lone layers, if each value between them has one reader. A layer
 that merges several values, and a layer that several nodes call, is a unit of its own.
 """
 
@@ -38,7 +38,7 @@ from fastcnn.nn.layers import (
 class LoneNode:
     """A call of a layer that merges several values, or that other nodes call too.
 
-    Attributes are those of :class:`.lone.LoneLayer`.
+    It has the attributes of :class:`.lone.LoneLayer`.
     """
 
     padded = False
@@ -52,22 +52,21 @@ class LoneNode:
         self._output = shapes[node.output]
         self._gradients = weights.gradients_of(node.layer)
         self._dtype = weights.parameters.dtype
-        self.trained = bool(self._gradients)
         self.is_deterministic = is_built_in(node.layer) and node.layer.takes_several
 
     def explain(self) -> str:
         """The line of ``Model.explain``."""
-        why = "it merges several values" if self._layer.takes_several else "it is shared"
-        return f"alone: {self._layer!r}, {why}"
+        reason = "it merges several values" if self._layer.takes_several else "it is shared"
+        return f"alone: {self._layer!r}, {reason}"
 
     def forward(self, x: Any, rng: np.random.Generator | None) -> tuple[Array, Saved] | None:
-        """The output (N, …), and what :meth:`backward` takes of it; with ``rng`` in training."""
+        """The output (N, …), and what :meth:`backward` needs; ``rng`` is None in prediction."""
         y, saved = self._layer.forward(x, rng is not None, rng, None)
         count = len(x[0]) if self._layer.takes_several else len(x)
         return self._checked("forward", y, (count, *self._output)), saved
 
     def backward(self, dy: Array, saved: Saved) -> Any:
-        """The gradient of each input, if it is needed; those of parameters go to the weights."""
+        """The gradient of each input, if needed; parameters' gradients go to the weights."""
         dx, by_name = self._layer.backward(dy, saved, None, needs_dx=self._needs_dx)
         for name, gradient in by_name.items():
             if name in self._gradients:
@@ -91,23 +90,23 @@ class LoneNode:
 
 
 Unit = CompiledSegment | LoneLayer | LoneNode
-"""What an executor runs one after the other."""
+"""A part of a graph; an executor runs one unit after the other."""
 
 
-class Placed(NamedTuple):
-    """A unit between values of the graph.
+class UnitCall(NamedTuple):
+    """A unit, and the values of the graph between which it stands.
 
     Attributes:
         unit: the unit.
         inputs: the values that it takes.
         output: the value that it makes.
-        trained: whether the gradient goes back through it.
+        goes_back: whether the gradient goes back through it.
     """
 
     unit: Unit
     inputs: tuple[int, ...]
     output: int
-    trained: bool
+    goes_back: bool
 
     @property
     def takes_several(self) -> bool:
@@ -115,7 +114,7 @@ class Placed(NamedTuple):
         return not isinstance(self.unit, CompiledSegment) and self.unit.takes_several
 
 
-def units_of(graph: Graph, weights: Weights, input_shapes: Sequence[Shape]) -> list[Placed]:
+def units_of(graph: Graph, weights: Weights, input_shapes: Sequence[Shape]) -> list[UnitCall]:
     """The units of an expanded graph, in an order in which they can run."""
     shapes = graph.infer(input_shapes)
     trained = trained_values(graph, [bool(weights.gradients_of(n.layer)) for n in graph.nodes])
@@ -126,10 +125,10 @@ def units_of(graph: Graph, weights: Weights, input_shapes: Sequence[Shape]) -> l
     user = {value: node for node in graph.nodes for value in node.inputs}
     sums = _normalised_sums(graph, uses, calls, shapes)
     absorbed = {one.output for parts in sums.values() for one in parts}
-    result, done = list[Placed](), set[int]()
+    result, done = list[UnitCall](), set[int]()
     for node in graph.nodes:
         if node.output in sums:
-            result.append(_placed_sum(node, sums[node.output], weights, trained))
+            result.append(_call_of_sum(node, sums[node.output], weights, trained))
             continue
         if node.output in done or node.output in absorbed:
             continue
@@ -137,7 +136,7 @@ def units_of(graph: Graph, weights: Weights, input_shapes: Sequence[Shape]) -> l
             needs_dx = not trained.isdisjoint(node.inputs)
             adds = last_call[id(node.layer)] is not node
             unit = LoneNode(node, shapes, weights, needs_dx, adds)
-            result.append(Placed(unit, node.inputs, node.output, node.output in trained))
+            result.append(UnitCall(unit, node.inputs, node.output, node.output in trained))
             continue
         row = [node]
         while uses[row[-1].output] == 1 and row[-1].output not in graph.outputs:
@@ -151,7 +150,7 @@ def units_of(graph: Graph, weights: Weights, input_shapes: Sequence[Shape]) -> l
             row.append(after)
         done.update(one.output for one in row)
         (value,) = node.inputs
-        result += _placed(row, weights, value in trained, trained)
+        result += _calls_of_row(row, weights, value in trained, trained)
     return result
 
 
@@ -190,7 +189,9 @@ def _normalised_sums(
     return result
 
 
-def _placed_sum(node: Node, parts: Sequence[Node], weights: Weights, trained: set[int]) -> Placed:
+def _call_of_sum(
+    node: Node, parts: Sequence[Node], weights: Weights, trained: set[int]
+) -> UnitCall:
     """The unit of an Add with a batch normalisation before it, and perhaps a ReLU behind it."""
     norm, (first, second) = parts[0], node.inputs
     other = first if second == norm.output else second
@@ -198,7 +199,7 @@ def _placed_sum(node: Node, parts: Sequence[Node], weights: Weights, trained: se
     needs = inputs[0] in trained, other in trained
     layers = norm.layer, node.layer, *(one.layer for one in parts[1:])
     unit = NormalisedSum(layers, weights, needs, "the batch is normalised as a whole")
-    return Placed(unit, inputs, parts[-1].output if len(parts) > 1 else node.output, True)
+    return UnitCall(unit, inputs, parts[-1].output if len(parts) > 1 else node.output, True)
 
 
 def uses_randomness(layer: Layer) -> bool:
@@ -211,14 +212,14 @@ def _is_single(node: Node, calls: Counter[int]) -> bool:
     return node.layer.takes_several or calls[id(node.layer)] > 1
 
 
-def _placed(
+def _calls_of_row(
     row: Sequence[Node], weights: Weights, needs_dx: bool, trained: set[int]
-) -> list[Placed]:
+) -> list[UnitCall]:
     """The units of nodes in a row; ``needs_dx`` says whether the gradient goes before them."""
     result = []
     for unit, first, last in _units([node.layer for node in row], weights, needs_dx):
         output = row[last - 1].output
-        result.append(Placed(unit, row[first].inputs, output, output in trained))
+        result.append(UnitCall(unit, row[first].inputs, output, output in trained))
     return result
 
 

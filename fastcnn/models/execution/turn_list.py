@@ -1,8 +1,9 @@
-"""``TurnList``: steps that take turns, and the memory of the values between them.
+"""``TurnList``: steps that all threads share, and the memory of the values between them.
 
-Steps are written as for slices (:mod:`.step_list`). Places in memory are rooms with a number until
-all steps are known. Then each room gets a part of the arena for as long as steps use it, so values
-that are not needed at the same time share memory.
+Steps are written as for slices (:mod:`.step_list`). Until all steps are known, memory is handed out
+as rooms, which have a number instead of an address: the base of a room's operand is negative. Then
+each room gets a part of the arena for the steps that use it, so values that are not needed at the
+same time share memory.
 """
 
 from __future__ import annotations
@@ -56,36 +57,37 @@ class TurnList(StepList):
         if not stop:
             return
         for operand in operands:
-            if operand.base < 0:
-                room = self._rooms[~operand.base]
-                first = min(room.first, len(self._calls))
-                self._rooms[~operand.base] = room._replace(first=first, last=len(self._calls))
+            if _is_room(operand):
+                i = _index_of_room(operand)
+                first = min(self._rooms[i].first, len(self._calls))
+                self._rooms[i] = self._rooms[i]._replace(first=first, last=len(self._calls))
         self._calls.append(_Call(kernel, samples, stop, operands, work or stop))
 
     def room(self, count: int) -> Operand:
-        """A room for so many numbers; its base is negative until it has a place."""
+        """A room for so many numbers."""
         return self.bytes_room(count * self.itemsize)
 
     def bytes_room(self, size: int) -> Operand:
         """A room of so many bytes."""
         self._rooms.append(_Room(whole_lines(size), 1 << 60, -1))
-        return Operand(~(len(self._rooms) - 1), 0)
+        return _operand_of_room(len(self._rooms) - 1)
 
     def keep(self, place: Operand) -> None:
-        """Count the room as used until the last step that is there so far."""
-        if place.base < 0:
-            room = self._rooms[~place.base]
-            self._rooms[~place.base] = room._replace(last=max(room.last, len(self._calls) - 1))
+        """Keep the numbers of a room until after the last step of the list so far."""
+        if _is_room(place):
+            i, last = _index_of_room(place), len(self._calls) - 1
+            self._rooms[i] = self._rooms[i]._replace(last=max(self._rooms[i].last, last))
 
-    def finished(self) -> tuple[Turns, int]:
+    def finish(self) -> tuple[Turns, int]:
         """The program, and the bytes of its arena."""
-        self._places, size = placed(self._rooms)
-        places = self._places
+        self._places, size = place_rooms(self._rooms)
         steps, works = [], []
         for call in self._calls:
             operands = [
-                Operand(ARENA, places[~base] + at) if base < 0 else Operand(base, at)
-                for base, at in call.operands
+                Operand(ARENA, self.place_of(operand) + operand.at)
+                if _is_room(operand)
+                else operand
+                for operand in call.operands
             ]
             steps.append(program.step(call.kernel, call.samples, call.stop, *operands))
             works.append(call.work)
@@ -104,8 +106,20 @@ class TurnList(StepList):
         ]
 
     def place_of(self, room: Operand) -> int:
-        """The first byte of a room in the arena, after :meth:`finished`."""
-        return self._places[~room.base]
+        """The first byte of a room in the arena, after :meth:`finish`."""
+        return self._places[_index_of_room(room)]
+
+
+def _operand_of_room(index: int) -> Operand:
+    return Operand(-1 - index, 0)
+
+
+def _is_room(operand: Operand) -> bool:
+    return operand.base < 0
+
+
+def _index_of_room(operand: Operand) -> int:
+    return -1 - operand.base
 
 
 def name_of(kernel: Kernel) -> str:
@@ -116,12 +130,12 @@ def name_of(kernel: Kernel) -> str:
     return str(getattr(function, "__name__", function)).strip("_")
 
 
-def placed(rooms: list[_Room]) -> tuple[list[int], int]:
+def place_rooms(rooms: list[_Room]) -> tuple[list[int], int]:
     """Where each room lies, so that rooms in use at one time do not overlap, and the bytes of all.
 
-    The largest rooms are placed first, each as low as it fits.
+    The largest rooms are place_rooms first, each as low as it fits.
 
-    >>> placed([_Room(64, 0, 1), _Room(128, 1, 2), _Room(64, 2, 3)])
+    >>> place_rooms([_Room(64, 0, 1), _Room(128, 1, 2), _Room(64, 2, 3)])
     ([128, 0, 128], 192)
     """
     order = sorted(range(len(rooms)), key=lambda i: (-rooms[i].size, rooms[i].first))
@@ -130,16 +144,16 @@ def placed(rooms: list[_Room]) -> tuple[list[int], int]:
         room = rooms[i]
         if room.last < 0:
             continue
-        taken = sorted(
+        occupied = sorted(
             (places[j], places[j] + rooms[j].size)
             for j in done
             if rooms[j].first <= room.last and room.first <= rooms[j].last
         )
         at = 0
-        for first, last in taken:
-            if at + room.size <= first:
+        for begin, end in occupied:
+            if at + room.size <= begin:
                 break
-            at = max(at, last)
+            at = max(at, end)
         places[i] = at
         size = max(size, at + room.size)
         done.append(i)
