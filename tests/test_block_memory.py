@@ -71,16 +71,16 @@ def test_memory_that_nothing_refers_to_is_used_again() -> None:
 def test_unused_memory_is_given_up_down_to_a_limit() -> None:
     for size in range(1 << 20, 6 << 20, 700_000):
         filled(size, 1)
-        assert memory.kept_bytes() <= memory.KEPT + (6 << 20)
+        assert memory.kept_bytes() <= memory.MOST_UNUSED + (6 << 20)
     memory.give_up_surplus()
-    assert 0 < memory.kept_bytes() <= memory.KEPT
+    assert 0 < memory.kept_bytes() <= memory.MOST_UNUSED
 
 
 @pytest.mark.usefixtures("pages")
 def test_a_step_that_needs_more_finds_its_memory_again(monkeypatch: pytest.MonkeyPatch) -> None:
     def step() -> int:
         arrays = [filled(size, 1) for size in SIZES * 4]
-        assert sum(array.nbytes for array in arrays) > 2 * memory.KEPT
+        assert sum(array.nbytes for array in arrays) > 2 * memory.MOST_UNUSED
         return int(memory.kept_bytes())
 
     for _ in range(3):
@@ -88,10 +88,10 @@ def test_a_step_that_needs_more_finds_its_memory_again(monkeypatch: pytest.Monke
     made: list[object] = []
     new = memory._new_block
     monkeypatch.setattr(memory, "_new_block", lambda size: made.append(size) or new(size))
-    assert step() > memory.KEPT
+    assert step() > memory.MOST_UNUSED
     assert not made
     memory.give_up_surplus()
-    assert memory.kept_bytes() <= memory.KEPT
+    assert memory.kept_bytes() <= memory.MOST_UNUSED
 
 
 def test_small_blocks_share_a_huge_page() -> None:

@@ -184,7 +184,8 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
     guarded_on_its_own |= {"arrays.record"}
     guarded_on_its_own |= {"weights._aligned"}  # guarded_nets puts guarded memory in its place
     # Lists of steps and of pieces, which are only read, and arrays that only stand for their type.
-    tables = {f"program.{name}" for name in ("", "step", "split_step", "program", "training")}
+    makers_of_programs = "", "step", "split_step", "make_program", "make_training"
+    tables = {f"program.{name}" for name in makers_of_programs}
     tables |= {
         "programs.",
         "programs._programs_of",
@@ -198,7 +199,7 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
         "calls.",
         "calls.step_address",
         "broadcasting.table_of",
-        "turns.turns",
+        "turns.make_turns",
         "prepared.Prepared",
         "prepared._entries_with_places",
         "prediction_steps._launch",
@@ -212,7 +213,7 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
     copies |= {"prediction.Prediction", "training_units.LoneNode"}
     copies |= {"preparation.rehearse"}  # samples of a rehearsal, in which no kernel runs
     # Whether a queue is empty, and copies of a list.
-    no_arrays = {"threads._Worker", "memory.kept_bytes", "memory._give_up"}
+    no_arrays = {"threads._Worker", "memory._all_blocks"}
     parameters = {"weights._aligned"}  # a model's own arrays, which outlive every call
     known = (
         parameters | stands_in_for_compiled_code | guarded_on_its_own | tables | copies | no_arrays

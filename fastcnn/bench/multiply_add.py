@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastcnn.engine.numba.runtime.jit import fused
+from fastcnn.engine.numba.runtime.jit import fused_multiply_add
 
 CHAIN = 6
 """Multiply-adds on each number in each sweep; "Chains of six multiply-adds" in
 docs/measurements.md."""
 
 
-@fused
+@fused_multiply_add
 def multiply_add(x: Any, a: Any, b: Any, sweeps: int) -> None:
     """Compute ``x = x * a + b`` ``CHAIN`` times on each number, in each of ``sweeps`` sweeps.
 

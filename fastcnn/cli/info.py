@@ -15,13 +15,13 @@ def info(as_json: AsJson = False) -> None:
     with plain_errors():
         from fastcnn.engine.machine import facts
 
-        known = facts()
+        machine_facts = facts()
         if as_json:
             from json import dumps
 
-            typer.echo(dumps(known, indent=2))
+            typer.echo(dumps(machine_facts, indent=2))
         else:
-            for name, value in _lines(known):
+            for name, value in _lines(machine_facts):
                 typer.echo(f"{name:<13} {value}")
 
 

@@ -76,9 +76,9 @@ def _fastcnn_task(path: Path, batch: int, rng: Any) -> ModelTask:
     from fastcnn.models.sequential import load_model
 
     model = load_model(path)
-    known: Any = model.trained_on
+    trained_on: Any = model.trained_on
     shapes, names = model._known_shapes(), model._input_names()
-    kinds = known if isinstance(known, tuple) else (known,) * len(shapes)
+    kinds = trained_on if isinstance(trained_on, tuple) else (trained_on,) * len(shapes)
     samples = [
         at_page(
             rng.integers(0, 256, (batch, *shape)).astype(np.uint8)

@@ -86,8 +86,8 @@ def _print(facts: dict[str, Any]) -> None:
     for kind in ("inputs", "outputs"):
         for name, shape in facts[kind].items():
             typer.echo(f"  {kind[:-1]:<6} {name}  {tuple(shape)}")
-    known = facts["trained_on"]
-    typer.echo(f"  trained on {known or 'nothing that it knows of'}")
+    trained_on = facts["trained_on"]
+    typer.echo(f"  trained on {trained_on or 'nothing that it knows of'}")
     if facts["preparation"] is not None:
         typer.echo(f"  pictures: {_pictures(facts['preparation'])}")
     for text in (facts["drawing"], facts["table"]):

@@ -199,7 +199,10 @@ def outputs(size: int, out: int, method: str, coordinates: str, rounding: str) -
 
 
 def _consecutive(first: Indices, weights: NDArray[np.float64]) -> Sources:
-    """Sources from the weights (out, k) of k sources of each result; those of weight 0 are last."""
+    """Sources from the weights (out, k) of k sources of each result.
+
+    In each row of ``weights``, the sources of weight 0 come last, and are left out.
+    """
     used = weights != 0
     starts = np.concatenate([[0], np.cumsum(used.sum(axis=1))])
     return _fixed(first, starts, weights[used])

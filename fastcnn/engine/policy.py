@@ -14,7 +14,7 @@ from fastcnn.core.geometry import ConvGeometry
 from fastcnn.core.long_sums import STRETCH
 
 # Costs of one transform of a vector of channels, loads and stores included, measured on a Zen 4
-# processor. The cost of a filter's transform is that of filters in memory.
+# processor. A filter's transform is measured on filters that are read from memory.
 _TO_SQUARE, _BACK, _TO_FILTER, _FROM_SUMS = 220, 160, 200, 300
 # Fixed costs of a call, such as launches, beyond the costs of the direct algorithm.
 _FIXED = 30_000

@@ -143,7 +143,7 @@ def _registry() -> dict[str, list[Implementation]]:
             "numba.winograd",
             f"fastcnn.engine.numba.conv.{file}",
             op,
-            "Winograd's minimal filtering, a quarter of the products on register tiles",
+            "Winograd's minimal filtering, a quarter to a half of the products on register tiles",
             _not_for_winograd,
             "winograd",
             chooser=f"fastcnn.engine.numba.conv.{file}",

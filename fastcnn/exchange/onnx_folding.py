@@ -128,14 +128,14 @@ class _Work:
     def replace(
         self,
         last: OnnxNode,
-        gone: Sequence[OnnxNode],
+        removed: Sequence[OnnxNode],
         operator: str,
         inputs: Sequence[str],
         attributes: dict[str, Attribute],
     ) -> None:
-        """Put one node in the place of ``last``; it and ``gone``, which nothing else takes, go."""
+        """Put one node in the place of ``last`` and ``removed``; only these use their results."""
         key = last.outputs[0]
-        for node in gone:
+        for node in removed:
             if node.outputs[0] in self.nodes:
                 self._remove(node.outputs[0])
         order = list(self.nodes)

@@ -216,9 +216,9 @@ def between(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Graph:
     nodes = list[Node]()
     for tensor in sorted(tensors.values(), key=lambda one: one.number):
         assert tensor.layer is not None
-        taken = tuple(values[id(one)] for one in tensor.inputs)
+        inputs_of_node = tuple(values[id(one)] for one in tensor.inputs)
         values[id(tensor)] = len(inputs) + len(nodes)
-        nodes.append(Node(tensor.layer, taken, values[id(tensor)]))
+        nodes.append(Node(tensor.layer, inputs_of_node, values[id(tensor)]))
     used = {value for node in nodes for value in node.inputs}
     for i, tensor in enumerate(inputs):
         if i not in used:
@@ -306,13 +306,13 @@ def names_of(layers: Sequence[Layer]) -> list[str]:
     twice = [name for name, times in Counter(filter(None, own)).items() if times > 1]
     if twice:
         raise ValueError(f"layers must have different names, got two of the name {twice[0]!r}")
-    taken, counts, result = set(own), Counter[str](), list[str]()
+    used_names, counts, result = set(own), Counter[str](), list[str]()
     for layer, name in zip(layers, own, strict=True):
         while name is None:
             stem = snake_case(type(layer).__name__)
             candidate = f"{stem}_{counts[stem]}" if counts[stem] else stem
             counts[stem] += 1
-            name = None if candidate in taken else candidate
+            name = None if candidate in used_names else candidate
         result.append(name)
     return result
 

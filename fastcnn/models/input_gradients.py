@@ -125,7 +125,7 @@ def through(
     others = [one for one in all_layers(graph.layers) if not is_own(type(one))]
     before = [(array, array.copy()) for one in others for array in one.state.values()]
     values, saved = list(inputs), list[Saved]()
-    reached = dict[int, Array]()
+    gradients_of_value = dict[int, Array]()
     try:
         for node in graph.nodes:
             x = input_of_call(node.layer, [values[value] for value in node.inputs])
@@ -133,17 +133,17 @@ def through(
             values.append(y)
             saved.append(saved_of_node)
         for value, dy in zip(graph.outputs, dys, strict=True):
-            add_gradient(reached, value, dy)  # two outputs may be one value
+            add_gradient(gradients_of_value, value, dy)  # two outputs may be one value
         for i in reversed(range(len(graph.nodes))):
             node = graph.nodes[i]
-            dx = _back(i, node.layer, reached.pop(node.output), saved[i], engine)
+            dx = _back(i, node.layer, gradients_of_value.pop(node.output), saved[i], engine)
             for value, part in zip(node.inputs, gradients_of_inputs(node.layer, dx), strict=True):
                 assert part is not None
-                add_gradient(reached, value, part)
+                add_gradient(gradients_of_value, value, part)
     finally:
         for array, old in before:
             array[...] = old
-    return [reached[value] for value in range(graph.inputs)]
+    return [gradients_of_value[value] for value in range(graph.inputs)]
 
 
 def _back(i: int, layer: Layer, dy: Array, saved: Saved, engine: str | None) -> Any:

@@ -76,22 +76,22 @@ def gradients(
             del values[value]
     outputs = [values[value] for value in graph.outputs]
     figures, dys = loss_of(loss, outputs, targets, engine, sample_weights)
-    reached = dict[int, Array]()
+    gradients_of_value = dict[int, Array]()
     for value, dy in zip(graph.outputs, dys, strict=True):
-        add_gradient(reached, value, dy)
+        add_gradient(gradients_of_value, value, dy)
     layer_ids = set[int]()
     for node in reversed(graph.nodes):
         if node.output not in trained:
             continue
         needs_dx = not trained.isdisjoint(node.inputs)
-        dy = reached.pop(node.output)
+        dy = gradients_of_value.pop(node.output)
         dx, by_name = node.layer.backward(dy, saved.pop(node.output), engine, needs_dx=needs_dx)
         _write(weights, node.layer, by_name, layer_ids)
         if needs_dx:
             for value, part in zip(node.inputs, gradients_of_inputs(node.layer, dx), strict=True):
                 if value in trained:
                     assert part is not None
-                    add_gradient(reached, value, part)
+                    add_gradient(gradients_of_value, value, part)
     return figures
 
 
@@ -129,10 +129,10 @@ def gradients_of_inputs(layer: Layer, dx: Any) -> Sequence[Array | None]:
     return dx if layer.takes_several else (dx,)
 
 
-def add_gradient(reached: dict[int, Array], value: int, gradient: Array) -> None:
-    """Add a gradient to those that have reached a value; new memory, because others may read it."""
-    before = reached.get(value)
-    reached[value] = gradient if before is None else before + gradient
+def add_gradient(sums: dict[int, Array], value: int, gradient: Array) -> None:
+    """Add a gradient to the sum for a value; the sum is a new array, because others may read it."""
+    total = sums.get(value)
+    sums[value] = gradient if total is None else total + gradient
 
 
 def _write(

@@ -249,11 +249,11 @@ class Net:
         outputs: dict[int, list[Tensor]] = {}
         calls: dict[int, dict[Any, Shape]] = {}
         for node in graph.nodes:
-            taken = tuple(tensors[value] for value in node.inputs)
-            tensors.append(Tensor(shapes[node.output], node.layer, taken))
+            inputs = tuple(tensors[value] for value in node.inputs)
+            tensors.append(Tensor(shapes[node.output], node.layer, inputs))
             outputs.setdefault(id(node.layer), []).append(tensors[-1])
-            given = input_of_call(node.layer, [tensor.shape for tensor in taken])
-            calls.setdefault(id(node.layer), {})[given] = shapes[node.output]
+            input_shape = input_of_call(node.layer, [tensor.shape for tensor in inputs])
+            calls.setdefault(id(node.layer), {})[input_shape] = shapes[node.output]
         for layer, name in zip(self.layers, names, strict=True):
             of_layer = tuple(calls[id(layer)].items())
             vars(layer).update(_name=name, _outputs=tuple(outputs[id(layer)]), _calls=of_layer)

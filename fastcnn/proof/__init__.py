@@ -100,15 +100,15 @@ def _chosen_cases(
         return tuple(of_model) or (case_named(case),)
     if isinstance(ops, str):
         raise TypeError(f"ops must be a list of names, got the string {ops!r}")
-    known = tuple(NETS) if models else operations()
+    names = tuple(NETS) if models else operations()
     for op in ops or ():
-        if op not in known:
-            raise ValueError(f"op must be one of {', '.join(known)}, got {op!r}")
+        if op not in names:
+            raise ValueError(f"op must be one of {', '.join(names)}, got {op!r}")
     if models:
         return tuple(
             one
             for one in model_cases()
-            if one.op in (ops or known) and not (quick and one.dtype == "float64")
+            if one.op in (ops or names) and not (quick and one.dtype == "float64")
         )
     return cases(ops, quick)
 

@@ -303,8 +303,9 @@ def _sigmoid(
 
 
 def _bell(problem: Problem, arrays: dict[str, Array], reference: tuple[Array, ...]) -> list[Array]:
-    """dy·e / (1 + e)², e = exp(−|x|) or exp(−2|x|): e errs by E, which makes the square err by at
-    most 2·E/2. The sum (twice), the square, the quotient and the product round."""
+    """dy·e / (1 + e)², e = exp(−|x|) or exp(−2|x|): e errs by E. The sum 1 + e errs by at most E/2
+    of itself, because e ≤ 1, and its square by at most E. The sum (twice), the square, the quotient
+    and the product round."""
     return _exponential(2 * _EXP + 5, arrays, reference)
 
 

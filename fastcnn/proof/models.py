@@ -563,8 +563,8 @@ def roundings(model: Model, samples: int) -> dict[str, int]:
     index = {id(layer): i for i, layer in enumerate(model.layers)}
     counts, values = list[tuple[int, int, int]](), [0] * graph.inputs
     for node in graph.nodes:
-        taken = [shapes[value] for value in node.inputs]
-        counts.append(_of_layer(node.layer, taken, shapes[node.output], samples))
+        inputs = [shapes[value] for value in node.inputs]
+        counts.append(_of_layer(node.layer, inputs, shapes[node.output], samples))
         values.append(max(values[value] for value in node.inputs) + counts[-1][0])
     of_outputs = [values[value] for value in graph.outputs]
     by_name = dict(zip(output_names(len(of_outputs)), of_outputs, strict=True))

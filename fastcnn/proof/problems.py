@@ -661,15 +661,15 @@ def _normalization_problems(shape: Shape) -> Iterator[Problem]:
     label, quick, modes = "x".join(map(str, shape)), len(shape) > 2, ("float",)
     channels = shape[-1:]
     scale = {"gamma": channels, "beta": channels}
-    known = {"mean": channels, "variance": channels}
+    moments = {"mean": channels, "variance": channels}
     x = {"x": shape}
     parameters = {"epsilon": 0.01}
-    back = {"dy": shape, "x": shape, "gamma": channels} | known
+    back = {"dy": shape, "x": shape, "gamma": channels} | moments
     several = prod(shape[:-1]) != 1  # one value for each channel is an error: it has no variance
     if several:
         yield Problem("batch_norm", label, x | scale, parameters, modes=modes, quick=quick)
     yield Problem(
-        "batch_norm_inference", label, x | scale | known, parameters, modes=modes, quick=quick
+        "batch_norm_inference", label, x | scale | moments, parameters, modes=modes, quick=quick
     )
     if several:
         yield Problem("batch_norm_backward", label, back, parameters, modes=modes, quick=quick)

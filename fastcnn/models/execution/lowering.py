@@ -175,7 +175,7 @@ class ConvolutionLowering(Lowering[Convolution]):
         if width := plan.transposed_width:
             blocks = g.groups * -(-g.group_ic // width)
             w = to.transposed(self.i, width, blocks * g.kh * g.kw * g.group_oc * width)
-        if plan.untouched:
+        if plan.phases_without_taps:
             to.step(steps.zero, (to.like, to.like), prod(g.input_shape), dy, dx)
         for phase in plan.phases:
             to.contract(phase, images, w, to.zeros, dx)

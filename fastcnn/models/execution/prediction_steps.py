@@ -106,7 +106,8 @@ def serves(f: Fused, dtype: np.dtype[np.floating]) -> bool:
     if isinstance(layer, Conv2DTranspose):
         g = layer.geometry(f.shapes[0], 1)
         name = implementation("conv2d_transpose", g, dtype, layer.algorithm).name
-        return name == _DIRECT and not direct.input_gradient_plan(g, dtype.itemsize).untouched
+        plan = direct.input_gradient_plan(g, dtype.itemsize)
+        return name == _DIRECT and not plan.phases_without_taps
     if f.relu and type(layer) in MERGES:
         return len(f.inputs) == 2 and f.shapes[0] == f.shapes[1] and f.top is None
     return True
@@ -279,13 +280,13 @@ def _winograd(
     scratch, suspects, b = to.room(sizes.scratch), to.suspects_room(), _bias(f, to)
     extra = places[-1] if f.residual is not None else y
     operands = places[0], to.constant(w), b, y, extra, scratch, u, suspects
-    for stage in winograd_plan.stages_of(plan, threads):
+    for stage in winograd_plan.launches_of(plan, threads):
         _launch(plan, stage, operands, to)
 
 
 def _launch(
     plan: winograd_plan.WinogradPlan,
-    stage: winograd_plan.Stage,
+    stage: winograd_plan.LaunchPlan,
     operands: tuple[Operand, ...],
     to: TurnList,
 ) -> None:
@@ -300,7 +301,7 @@ def _transformed_filters(f: Fused, plan: winograd_plan.WinogradPlan, to: Predict
     w, sizes = to.weights.of(f.layer)["w"], winograd_plan.sizes_of(plan, 1)
 
     def write(steps_of: TurnList, place: Operand) -> None:
-        stage, filters = winograd_plan.filters_stage(plan, 1), steps_of.constant(w)
+        stage, filters = winograd_plan.filters_launch(plan, 1), steps_of.constant(w)
         # The launch reads filters and writes them transformed; it does not use the other operands.
         unused = filters
         operands = unused, filters, unused, unused, unused, unused, place, unused

@@ -149,7 +149,7 @@ def _programs_of(segment: Segment, batch: Batch) -> BatchPrograms:
     origins, shared_bytes = shared.origins(count)
 
     def program_of(first: list[Array], last: list[Array], work: int) -> Program:
-        return program.program(
+        return program.make_program(
             first,
             last,
             size=size,
@@ -225,7 +225,7 @@ def _training(
     ]
     before, after = (NO_STEPS if steps is None else steps for steps in (of.transposes, of.after))
     works = 4 * segment.parameters.size, 4 * count * segment.parameters.size
-    return program.training(before, forward, after, totals, works)
+    return program.make_training(before, forward, after, totals, works)
 
 
 def _sums_of_slabs(

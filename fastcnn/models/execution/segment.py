@@ -23,7 +23,7 @@ from fastcnn.models.weights import Weights
 from fastcnn.nn.layers import Layer
 
 # Most dense layers with gradients that are summed over the whole batch: each keeps two arrays.
-_OVER_BATCH = (program.BASES - program.KEPT) // 2
+_OVER_BATCH = (program.BASES - program.FIRST_BATCH_ARRAY) // 2
 
 
 @dataclass(frozen=True, eq=False)

@@ -46,7 +46,9 @@ class Shared:
 
     def base(self, name: str, i: int, by_sample: int) -> int:
         """The base of an array of the batch."""
-        base, _ = self.arrays.setdefault((name, i), (program.KEPT + len(self.arrays), by_sample))
+        base, _ = self.arrays.setdefault(
+            (name, i), (program.FIRST_BATCH_ARRAY + len(self.arrays), by_sample)
+        )
         return base
 
     def origins(self, count: int) -> tuple[dict[int, int], int]:

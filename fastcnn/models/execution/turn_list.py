@@ -14,7 +14,7 @@ from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime import program
 from fastcnn.engine.numba.runtime.instruction_sets import choice_of
 from fastcnn.engine.numba.runtime.program import Operand
-from fastcnn.engine.numba.runtime.turns import ARENA, Turns, turns
+from fastcnn.engine.numba.runtime.turns import ARENA, Turns, make_turns
 from fastcnn.engine.numba.runtime.types import Kernel
 from fastcnn.models.execution.step_list import Shared, StepList, whole_lines
 
@@ -91,7 +91,7 @@ class TurnList(StepList):
             ]
             steps.append(program.step(call.kernel, call.samples, call.stop, *operands))
             works.append(call.work)
-        return turns(steps, works), size
+        return make_turns(steps, works), size
 
     @property
     def length(self) -> int:

@@ -29,14 +29,16 @@ from fastcnn.engine.numba.runtime.instruction_sets import registers
 FEW_ROWS = 4
 """Rows of the tile for few rows."""
 _ONE_ROW, _LONG_ROW = 8, 16
-"""Vectors of a tile of one row; the latter if registers hold them and columns fill them."""
+"""Vectors of a tile of one row. A tile has _LONG_ROW vectors if the registers hold them and the
+columns fill them."""
 _WHOLE_FILTERS = ((3, 3), (5, 5))
 """Rows of taps, and taps in a row, of the filters whose gradient is one tile."""
 _TAPS = (3, 5)
 """Taps of a row that is one step, where registers are few."""
 _ONE_LINE, _TWO_LINES = (8, 6), {3: (6, 4), 5: (4,)}
-"""Lengths of lines where a step is a row of taps: of one line; by taps, of two that are pooled.
-With the longest, the last tiles of a line may be two pixels shorter, so that they fill the line."""
+"""Lengths of the lines of a tile where a step is a row of taps. _ONE_LINE holds those of tiles of
+one line. _TWO_LINES holds, by the number of taps, those of tiles of two lines that are pooled. With
+the longest tile, the last tiles of a line may be two pixels shorter, so that they fill the line."""
 PACKED_BLOCKS = 8
 """Blocks of columns whose filters are packed at once (docs/measurements.md, "Packed filters")."""
 
@@ -71,9 +73,9 @@ def tile_for(rows: int, columns: int, itemsize: int) -> Tile:
     """The tile for a problem of so many rows and columns.
 
     More columns than a vector has lanes take a full tile. Fewer columns take one vector, no wider
-    than they need, because idle lanes cost time. Two rows or fewer (a dense layer at batch 1) of
-    more than two vectors take a tile of one row and many vectors. Four rows or fewer of at most two
-    vectors take a tile of four rows.
+    than they need, because idle lanes cost time. Two rows or fewer (a dense layer of one or two
+    samples) of more than two vectors take a tile of one row and many vectors. Four rows or fewer of
+    at most two vectors take a tile of four rows.
     """
     host = registers()
     lanes = host.vector_bytes // itemsize
@@ -152,7 +154,9 @@ def _pooled_lines(p: Problem) -> Plan | str:
         lanes //= 2
     tile = Tile(2 * most, 1, lanes)
     steps = c.step_count * (1.0 if _full(tile, p.itemsize) else 0.5)
-    best, chosen = 9 + steps, None  # cycles for a row of two operations
+    # Cycles for a row: 9 + steps where convolution and pooling are two kernels; for each row that a
+    # tile computes 4 + steps, or 2 + steps with taps; twice the steps where vectors are half full.
+    best, best_lines = 9 + steps, None
     tiles = [Lines(2, most), Lines(2, most * 3 // 4 // 2 * 2)]
     if taps := _taps_at_once(c):
         tiles += _lines_of_taps(2, _TWO_LINES[taps], taps, c.rows.c)
@@ -160,10 +164,10 @@ def _pooled_lines(p: Problem) -> Plan | str:
         if lines.fits(c.rows.c):
             cycles = lines.covered(c.rows.c) * ((2 if lines.taps else 4) + steps)
             if cycles < best:
-                best, chosen = cycles, lines
-    if chosen is None:
+                best, best_lines = cycles, lines
+    if best_lines is None:
         return f"no tile covers lines of {c.rows.c} at less cost than two kernels"
-    return plan_lines(c, chosen, tile, p.itemsize, pooled=True, argmax=p.argmax)
+    return plan_lines(c, best_lines, tile, p.itemsize, pooled=True, argmax=p.argmax)
 
 
 def _packed_filters(p: Problem) -> Plan | str:
@@ -182,7 +186,8 @@ def _packed_filters(p: Problem) -> Plan | str:
 def _whole_filter(p: Problem) -> Plan | str:
     c, tile = p.c, p.tile
     lines = Lines(c.rows.a * c.rows.b, c.rows.c)
-    if p.elementwise or lines[:2] not in _WHOLE_FILTERS or not c.y_in_line:
+    sides = lines.lines, lines.length
+    if p.elementwise or sides not in _WHOLE_FILTERS or not c.y_in_line:
         return "the rows are not the taps of a 3×3 or 5×5 filter on one channel"
     if tile.rows <= FEW_ROWS or tile.vectors > 1 or c.row_count > 2 * registers().tile_rows:
         return "the registers do not hold the whole filter"
@@ -214,25 +219,29 @@ def _lines(p: Problem) -> Plan | str:
     if (_taps_at_once(c) and tile.vectors == 1) or (tile.vectors > 1 and most < 8):
         return "the rows' offsets have registers of their own"
     steps, full = c.step_count, _full(tile, p.itemsize)
-    best, chosen = 6 + steps * (1.0 if full else 0.65), None  # cycles for a row anywhere
+    # Cycles for a row: 6 and one for each step where rows lie anywhere; 3 and one for each step in
+    # lines. Steps of half a vector cost less. Below 4 % a gain is not certain, as with long sums.
+    best, best_lines = 6 + steps * (1.0 if full else 0.65), None
     for length in (most, most // 2 + 1):
         lines = Lines(1, length)
         if lines.fits(c.rows.c):
             cycles = lines.covered(c.rows.c) * (3 + steps * (1.0 if full else 0.6))
-            if cycles < 0.96 * best:  # long sums gain nothing
-                best, chosen = cycles, lines
-    if chosen is None:
+            if cycles < 0.96 * best:
+                best, best_lines = cycles, lines
+    if best_lines is None:
         return f"the sums are long, or no tile covers lines of {c.rows.c} without much overlap"
-    return plan_lines(c, chosen, tile, p.itemsize, fused=p.fused)
+    return plan_lines(c, best_lines, tile, p.itemsize, fused=p.fused)
 
 
-def _of_rows(least: int, most: int, why: str) -> Callable[[Problem], Plan | str]:
-    """The general kernel, if its tile has so many rows."""
+def _rows_anywhere(p: Problem) -> Plan:
+    return plan_contraction(p.c, p.tile, p.itemsize, elementwise=p.elementwise, fused=p.fused)
+
+
+def _of_rows(fewest: int, most: int, refusal: str) -> Callable[[Problem], Plan | str]:
+    """The general kernel if its tile has ``fewest`` to ``most`` rows, else ``refusal``."""
 
     def plan(p: Problem) -> Plan | str:
-        if not least <= p.tile.rows <= most:
-            return why
-        return plan_contraction(p.c, p.tile, p.itemsize, elementwise=p.elementwise, fused=p.fused)
+        return _rows_anywhere(p) if fewest <= p.tile.rows <= most else refusal
 
     return plan
 
@@ -259,9 +268,9 @@ CONTRACTIONS: tuple[Entry[Problem, Plan], ...] = (
         "idle rows of a full tile would cost more than its four rows",
         _of_rows(2, FEW_ROWS, "there are more than four rows, or many columns"),
     ),
-    Entry("rows anywhere", "it serves everything", _of_rows(1, 99, "")),
+    Entry("rows anywhere", "it serves everything", _rows_anywhere),
 )
-"""The entries for contractions whose weights cannot be packed."""
+"""The entries for contractions on weights as they are, or packed before the call."""
 
 POOLED_LINES = Entry(
     "pooled lines",

@@ -34,7 +34,7 @@ from fastcnn.engine.numba.tiles.totals import (
 )
 
 _SPLIT, _SPLITS = 64 * 1024, 64
-"""Numbers of a split at least, and splits at most."""
+"""Fewest numbers of a split, and most splits."""
 
 
 class Matrix(NamedTuple):
@@ -47,7 +47,7 @@ class Matrix(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """The kernel and its items; how many splits have totals, or 0; the record."""
+    """The kernel, its items, how many splits have totals of their own (or 0), and the record."""
 
     function: Kernel
     items: int

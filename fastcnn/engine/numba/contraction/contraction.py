@@ -122,7 +122,8 @@ class ImageRows(NamedTuple):
     """Rows of the images as they are laid out: those from ``first`` to before ``last`` are real.
 
     Step a of rows b reads image row ``start + b * by_row + a * by_step``. A kernel skips the step
-    if that row is padding for all of a tile.
+    if that row is padding for all of a tile. By the defaults every step reads row 0, which is real,
+    so no step is skipped.
     """
 
     first: int = 0
@@ -206,7 +207,14 @@ class Tile(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A contraction made ready: the kernel, how many items it has, its work, and its record."""
+    """A contraction that is ready to run.
+
+    Attributes:
+        function: the kernel.
+        items: how many items its range has.
+        work: its operations, as the thread driver counts them.
+        numbers: the record of the :class:`Contraction`, or of the kernel's own sizes.
+    """
 
     function: Kernel
     items: int
@@ -245,7 +253,7 @@ def product(rows: int, columns: int, steps: int, x: tuple[int, int], w_step: int
 def in_stretches(c: Contraction) -> Contraction:
     """The same with a long sum cut into stretches.
 
-    No padding is passed over then, because a stretch ends after the same steps in every tile.
+    The kernel then skips no padding, because a stretch must end after the same steps in every tile.
     """
     if c.step_count <= STRETCH:
         return c
@@ -284,7 +292,7 @@ def plan_contraction(
     far = c.size * itemsize > 2 * CACHE_BYTES
     c = with_schedule(c, tile, itemsize, Schedule(grain, y_line=c.y_in_line, far=far))
     c = c._replace(epilogue=fused or Epilogue())
-    # One vector of w is masked at no cost to speak of, and one kernel less to compile.
+    # A mask on a single vector of w costs next to nothing, and saves a kernel.
     masked = tile.vectors == 1 or c.columns.total % tile.columns != 0
     function = _contraction(*tile, masked, elementwise, c.steps.stretch > 0, fused is not None)
     return Plan(function, c.groups.total * blocks * -(-tiles // grain), c.work, record(c))
@@ -317,7 +325,7 @@ def _contraction(
     width = vectors * lanes
     room = rows * width if long_sums else 1
 
-    def of_height(height: int) -> DeviceFunction:
+    def make_tile(height: int) -> DeviceFunction:
         finish = fused_epilogue(height, vectors, lanes)
 
         @ordered_device
@@ -342,7 +350,8 @@ def _contraction(
             totals_begin(tile_from_row(height, vectors, lanes, b, 0, 0), totals, 0)
             for piece in range(0, run, STRETCH):
                 for first in range(0, runs, stretch):
-                    # Made anew for each stretch, from the bias or zeros: no register outlives one.
+                    # Each stretch begins with a new tile, of the bias or of zeros, so that no
+                    # register is in use between two stretches.
                     bias = columns if first == 0 and piece == 0 else 0
                     tile = tile_from_row(height, vectors, lanes, b, starts.b, bias)
                     stop, length = min(runs, first + stretch), min(run - piece, STRETCH)
@@ -389,7 +398,9 @@ def _contraction(
                 high = low + (high_b - low_b) * real.by_row
                 if high < real.first or low >= real.last:
                     continue
-                if c.schedule.far and a + 2 == c.steps.a:  # the last taps meet pixels not read yet
+                # The last row of taps meets pixels that no earlier row has read. They are fetched
+                # one row before, so that they arrive in time.
+                if c.schedule.far and a + 2 == c.steps.a:
                     expect_load(tile, x, in_x, starts.x + (a + 1) * x_a + (steps_b - 1) * x_b)
                 for s in range(steps_b):
                     i = starts.x + a * x_a + s * x_b
@@ -414,8 +425,8 @@ def _contraction(
 
         return one_tile
 
-    whole_tile = of_height(rows)
-    half_tile = whole_tile if half == rows else of_height(half)
+    whole_tile = make_tile(rows)
+    half_tile = whole_tile if half == rows else make_tile(half)
 
     @ordered_device
     def run_items(start: int, stop: int, arrays: Arrays, relu: bool, c: Contraction) -> None:

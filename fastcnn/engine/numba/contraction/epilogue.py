@@ -22,7 +22,7 @@ from fastcnn.engine.numba.tiles.arithmetic import (
     tile_relu,
     tile_sum,
 )
-from fastcnn.engine.numba.tiles.loads_and_stores import tile_from_columns, tile_from_row
+from fastcnn.engine.numba.tiles.loads_and_stores import tile_from_row, tile_load_masked
 
 
 class Epilogue(NamedTuple):
@@ -56,7 +56,7 @@ def fused_epilogue(height: int, vectors: int, lanes: int) -> DeviceFunction:
             shift = tile_from_row(height, vectors, lanes, b, at_b + 2 * channels, columns)
             tile = tile_multiply_add(tile, scale, shift)
         if epilogue.residual:
-            other = tile_from_columns(height, vectors, lanes, residual, in_y, y_start, columns)
+            other = tile_load_masked(height, vectors, lanes, residual, in_y, y_start, columns)
             tile = tile_sum(tile, other)
         if relu:
             tile = tile_relu(tile)

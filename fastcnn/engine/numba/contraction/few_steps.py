@@ -39,7 +39,7 @@ def _few_steps(vectors: int, lanes: int) -> Kernel:
     """The kernel: ``y = b + x @ w``.
 
     Reads x (rows, steps) at any strides, w (steps, columns) and b (columns,), writes y (rows,
-    columns); ``relu`` is not looked at.
+    columns). It never reads ``relu``.
     """
     width = vectors * lanes
 
@@ -53,10 +53,10 @@ def _few_steps(vectors: int, lanes: int) -> Kernel:
         x_c, y_c, j = c.rows.x_c, c.rows.y_c, c.columns.w_start + block
         line = rows_line(1, 0, 0)
         bias = tile_from_row(1, vectors, lanes, b, block, columns)
-        of_first = tile_from_row(1, vectors, lanes, w, j, columns)
+        first_weights = tile_from_row(1, vectors, lanes, w, j, columns)
         i, at = c.rows.x_start + first * x_c, c.rows.y_start + block + first * y_c
         for _ in range(first, last):
-            tile = tile_sum_scaled(bias, of_first, x, i)
+            tile = tile_sum_scaled(bias, first_weights, x, i)
             i_step, j_step = i, j
             for _ in range(1, run):
                 i_step += step_x
@@ -77,7 +77,8 @@ def _few_steps(vectors: int, lanes: int) -> Kernel:
             first, last = item * grain, min(rows, (item + 1) * grain)
             for block in range(0, count, width):
                 columns = min(width, count - block)
-                # Rows that are written as wide as the tile: the next rows write over the excess.
+                # Rows before ``whole`` are stored in the full width of the tile, because the rows
+                # after them overwrite the numbers beyond ``columns``.
                 whole = first
                 if columns == width:
                     whole = last

@@ -50,7 +50,7 @@ from fastcnn.engine.numba.tiles.totals import totals_add, totals_begin, totals_e
 
 
 class Lines(NamedTuple):
-    """Rows of a tile: ``lines`` of ``length`` rows each; ``taps`` steps at once, if not 0.
+    """Rows of a tile: ``lines`` of ``length`` rows each. With ``taps``, so many steps at once.
 
     The last tile of a line overlaps the tile before it. With ``mixed``, the last tiles have
     ``length - 2`` rows instead, so that all tiles together fill the line.
@@ -66,7 +66,7 @@ class Lines(NamedTuple):
         lines += f" or {self.length - 2}" if self.mixed else ""
         return f"{lines}, {self.taps} taps" if self.taps else lines
 
-    def of_line(self, rows: int) -> int:
+    def tiles_of_line(self, rows: int) -> int:
         """Tiles of a line of so many rows."""
         return -(-rows // self.length)
 
@@ -74,12 +74,12 @@ class Lines(NamedTuple):
         """Whether tiles can cover a line of so many rows."""
         if not self.mixed:
             return self.length <= rows
-        excess = self.of_line(rows) * self.length - rows
-        return excess % 2 == 0 and 0 < excess // 2 <= self.of_line(rows)
+        excess = self.tiles_of_line(rows) * self.length - rows
+        return excess % 2 == 0 and 0 < excess // 2 <= self.tiles_of_line(rows)
 
     def covered(self, rows: int) -> float:
         """Rows that tiles compute for each row of the line."""
-        return 1.0 if self.mixed else self.of_line(rows) * self.length / rows
+        return 1.0 if self.mixed else self.tiles_of_line(rows) * self.length / rows
 
 
 def plan_lines(
@@ -92,13 +92,13 @@ def plan_lines(
     argmax: bool = False,
     fused: Epilogue | None = None,
 ) -> Plan:
-    """The plan for a tile of these lines, of which the vectors and lanes of ``tile`` count alone.
+    """The plan for a tile of these lines, with the vectors and lanes of ``tile``.
 
-    With ``pooled``, ``y`` is the largest number of each 2×2 rows: of b and b + 1, and of c and
-    c + 1. It has half as many rows each way, and ``rows.y_b`` and ``rows.y_c`` are their steps.
+    With ``pooled``, ``y`` holds the largest number of each 2×2 rows: of b and b + 1, and of c and
+    c + 1. It has half as many rows each way, ``rows.y_b`` and ``rows.y_c`` apart.
     """
     c = in_stretches(c)
-    tiles = c.rows.a * c.rows.b // lines.lines * lines.of_line(c.rows.c)
+    tiles = c.rows.a * c.rows.b // lines.lines * lines.tiles_of_line(c.rows.c)
     blocks = -(-c.columns.total // tile.columns)
     all_tiles = c.groups.total * blocks * tiles
     grain = grain_of(c, all_tiles, 2 * GRAIN)
@@ -185,6 +185,8 @@ def _items_of_lines(
         step_w_a, step_w_b, step_w = c.steps.w_a, c.steps.w_b, c.steps.w_run
         first, last, by_step = real.first, real.last, real.by_step
         for _ in range(c.steps.a):
+            # A step of one line is skipped if its image row is padding. Tiles of several lines read
+            # several image rows in each step, so they skip nothing.
             if lines > 1 or first <= ih < last:
                 i_b, j_b = i, j
                 for _ in range(steps_b):
@@ -250,7 +252,7 @@ def _items_of_lines(
     if long_sums:
         summed = summed_in_stretches
 
-    def of_length(length: int) -> DeviceFunction:
+    def make_tile(length: int) -> DeviceFunction:
         height = lines * length
         results = height // (side * side)
         finish = fused_epilogue(height, vectors, lanes)
@@ -274,7 +276,7 @@ def _items_of_lines(
                     tile, arrays.b, starts.b, c.groups.total * c.columns.total, arrays.residual,
                     in_y, starts.y, columns, relu, c.epilogue,
                 )  # fmt: skip
-            elif relu:  # after pooling: the sign of a zero may differ from ReLU before it
+            elif relu:  # after pooling, so a zero may have another sign than with ReLU before it
                 result = tile_relu(result)
             tile_store_rows(result, arrays.y, starts.y, c.rows.y_c, columns, results)
             if pooled and c.schedule.argmax:
@@ -286,17 +288,18 @@ def _items_of_lines(
 
         return one_tile
 
-    one_tile = of_length(length)
-    short_tile = of_length(length - 2) if mixed else one_tile
+    one_tile = make_tile(length)
+    short_tile = make_tile(length - 2) if mixed else one_tile
 
     @device
     def run_items(
         start: int, stop: int, arrays: Arrays, argmax: Array, relu: bool, c: Contraction
     ) -> None:
         totals, r, grain, count = totals_room(room), c.rows, c.schedule.grain, c.columns.total
-        of_line = (r.c + length - 1) // length
-        whole = of_line - (of_line * length - r.c) // 2
-        tiles = r.a * r.b // lines * of_line
+        tiles_of_line = (r.c + length - 1) // length
+        # With ``mixed``: the first tile of a line that is two rows shorter.
+        first_short = tiles_of_line - (tiles_of_line * length - r.c) // 2
+        tiles = r.a * r.b // lines * tiles_of_line
         pieces = (tiles + grain - 1) // grain
         blocks = (count + width - 1) // width
         for item in range(start, stop):
@@ -307,7 +310,7 @@ def _items_of_lines(
                 tile, block = in_group % pieces * grain, in_group // pieces
             columns = min(width, count - block * width)
             last = min(tile + grain, tiles)
-            line, in_line = tile // of_line * lines, tile % of_line
+            line, in_line = tile // tiles_of_line * lines, tile % tiles_of_line
             row_a, row_b = line // r.b, line % r.b
             x_start, y_start = r.x_start + group * c.groups.x, r.y_start + group * c.groups.y
             w_start = c.columns.w_start + group * c.groups.w + block * c.columns.w_block
@@ -317,13 +320,13 @@ def _items_of_lines(
                 x_line = x_start + row_a * r.x_a + row_b * r.x_b
                 y_line = y_start + row_a * r.y_a + row_b // side * r.y_b
                 ih = c.image_rows.start + row_b * c.image_rows.by_row
-                tiles_here = min(of_line - in_line, last - tile)
+                tiles_here = min(tiles_of_line - in_line, last - tile)
                 for k in range(in_line, in_line + tiles_here):
-                    short = mixed and k >= whole
-                    # What the last tile of a line shares with the one before comes out the same.
+                    short = mixed and k >= first_short
+                    # The last tile of a line overlaps the tile before. Both write the same numbers.
                     first = min(k * length, r.c - length)
                     if short:
-                        first = r.c - (of_line - k) * (length - 2)
+                        first = r.c - (tiles_of_line - k) * (length - 2)
                     starts = Offsets(
                         x_line + first * r.x_c, w_start, b_start, y_line + first // side * r.y_c
                     )

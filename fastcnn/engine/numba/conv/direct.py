@@ -61,8 +61,8 @@ from fastcnn.engine.numba.runtime.instruction_sets import cached_choice
 
 Triple = tuple[int, int, int]
 
-# Bytes of images and their gradients that are summed at once for the filters' gradient, because
-# each tile of the gradient reads all of them: they stay in the second-level cache.
+# Bytes of images and dy in a slab of the filters' gradient. Each tile of the gradient reads the
+# whole slab, so it must stay in the second-level cache.
 _SLAB_BYTES = 512 * 1024
 
 
@@ -105,9 +105,9 @@ def conv2d_transpose(
     if gradient.transposed_width:
         transposed = transpose_filters(readable(w), g.groups, gradient.transposed_width)
     images, bias = lay_out(readable(x), gradient.to), bias_or_zeros(b, g.ic, x)
-    alone = np.maximum(bias, 0) if relu else bias
-    for first_h, first_w in gradient.untouched:
-        y[:, first_h :: g.stride_h, first_w :: g.stride_w] = alone
+    without_taps = np.maximum(bias, 0) if relu else bias
+    for first_h, first_w in gradient.phases_without_taps:
+        y[:, first_h :: g.stride_h, first_w :: g.stride_w] = without_taps
     for phase in gradient.phases:
         contract(phase, images, transposed, bias, y.reshape(-1), relu)
     if gradient.padded and not all_finite(transposed if w.size < y.size else y.reshape(-1)):
@@ -125,14 +125,14 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
     if g.n == 0:
         dw[...] = 0
         return dw
-    gradient = filter_gradient(g, dy.itemsize)
+    gradient = filter_gradient_plan(g, dy.itemsize)
     images, flat_dy = lay_out(readable(x), gradient.to), readable(dy).reshape(-1)
     zeros = bias_or_zeros(None, gradient.whole_slabs * g.oc, dy)
     if gradient.slabs == 1:
-        contract(gradient.whole, images, flat_dy, zeros, dw.reshape(-1))
+        contract(gradient.slabs_plan, images, flat_dy, zeros, dw.reshape(-1))
     else:
         slabs = empty_like_type(dy, gradient.slabs, dw.size)
-        contract(gradient.whole, images, flat_dy, zeros, slabs.reshape(-1))
+        contract(gradient.slabs_plan, images, flat_dy, zeros, slabs.reshape(-1))
         if gradient.tail is not None:
             x_tail, dy_tail = images[gradient.tail_x :], flat_dy[gradient.tail_dy :]
             contract(gradient.tail, x_tail, dy_tail, zeros, slabs[-1])
@@ -143,7 +143,7 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
 
 
 class _Division(NamedTuple):
-    """How the channels are divided: ``groups`` of ``channels`` input and ``columns`` output ones.
+    """The channels in ``groups`` of ``channels`` input channels and ``columns`` output channels.
 
     A depthwise convolution is a single group in which each column has its own input.
     """
@@ -191,9 +191,10 @@ def _rows(extents: Triple, x: Triple, y: Triple, x_start: int = 0, y_start: int 
 
 
 def _image_rows(rows: Rows, count: int, real: ImageRows) -> ImageRows:
-    """``real``, if the rows b are ``count`` rows of an image.
+    """``real`` if the rows b are the ``count`` rows of an image, else no known rows.
 
-    Else the rows and columns of an image have become one side, and nothing tells them apart.
+    Otherwise :func:`_rows` has merged rows and columns of the image into one side, so a kernel
+    cannot tell which image row a row belongs to, and skips no padding.
     """
     return real if rows.b == count else ImageRows()
 
@@ -201,7 +202,7 @@ def _image_rows(rows: Rows, count: int, real: ImageRows) -> ImageRows:
 def _contract_packed(
     images: Array, w: Array, b: Array, y: Array, relu: bool, g: ConvGeometry
 ) -> None:
-    """Some blocks of columns after the others, their filters packed just before."""
+    """Compute some blocks of columns at a time, and pack their filters just before."""
     division, tile = _division(g), _forward_tile(g, w.itemsize)
     most = chooser.PACKED_BLOCKS * tile.columns
     for group, first in product(range(division.groups), range(0, division.columns, most)):
@@ -275,8 +276,9 @@ def packed_decision(
 ) -> PackedPlan | None:
     """The plan on packed filters, which :func:`pack_filters` makes; None for several groups.
 
-    A tile then reads its block of filters from one end to the other. As they lie, each step's
-    columns are as far from the next as the filters have output channels.
+    A tile then reads its block of filters from one end to the other. In filters that are not
+    packed, the columns of one step lie as far from those of the next step as the filters have
+    output channels.
     """
     if g.groups != 1:
         return None
@@ -311,8 +313,8 @@ def pooled_plan(
 ) -> tuple[Layout, Plan] | None:
     """The same with 2×2 max-pooling in the kernel; None where no such kernel serves.
 
-    The result is that of both operations, but for the sign of a zero. The kernel has an operand
-    more, for the ``argmax`` indices.
+    The result equals that of the two operations, but a zero may have another sign. The kernel has
+    one more operand, for the ``argmax`` indices.
     """
     to, decision = forward_decision(g, itemsize, False, True, argmax, None, pitch)
     return (to, decision.plan) if decision.name == POOLED_LINES.name else None
@@ -332,7 +334,7 @@ def _forward(
     extents = g.n, g.oh, g.ow
     if pooled:
         oh, ow = oh // 2, ow // 2
-        extents = g.n, 2 * oh, 2 * ow  # a last one alone is in no window
+        extents = g.n, 2 * oh, 2 * ow  # an odd last row or column is in no window
     rows = _rows(
         extents,
         (to.height * row, g.stride_h * row, g.stride_w * pixel),
@@ -362,14 +364,14 @@ class InputGradient(NamedTuple):
         padded: whether zeros stand around it.
         transposed_width: of blocks of transposed filters; 0 where filters are read as they are.
         decisions: one for each phase that meets a tap.
-        untouched: first pixels of the other phases.
+        phases_without_taps: the first pixel, (h, w), of each phase that meets no tap.
     """
 
     to: Layout
     padded: bool
     transposed_width: int
     decisions: tuple[Decision[Plan], ...]
-    untouched: tuple[tuple[int, int], ...]
+    phases_without_taps: tuple[tuple[int, int], ...]
 
     @property
     def phases(self) -> tuple[Plan, ...]:
@@ -433,11 +435,11 @@ def input_gradient_plan(g: ConvGeometry, itemsize: int, pitch: int = 0) -> Input
     if not elementwise:
         to = layout(g.output_shape, itemsize, margins)
     decisions: list[Decision[Plan]] = []
-    untouched = []
+    without_taps = []
     for v in vertical:
         for h in horizontal:
             if not (v.taps and h.taps):
-                untouched.append((v.first, h.first))
+                without_taps.append((v.first, h.first))
             elif elementwise:
                 image = g.h * g.w, v.first * g.w + h.first
                 sides = v.side(g.oh, g.w, g.kw), h.side(g.ow, 1, 1)
@@ -448,7 +450,7 @@ def input_gradient_plan(g: ConvGeometry, itemsize: int, pitch: int = 0) -> Input
                 c = _input_gradient_of_phase(g, to, tile, v, h, pitch or g.ic)
                 decisions.append(decide(CONTRACTIONS, Problem(c, tile, itemsize)))
     width = 0 if elementwise else tile.columns
-    return InputGradient(to, max(margins) > 0, width, tuple(decisions), tuple(untouched))
+    return InputGradient(to, max(margins) > 0, width, tuple(decisions), tuple(without_taps))
 
 
 def _input_gradient_of_phase(
@@ -481,25 +483,36 @@ def _input_gradient_of_phase(
 
 
 class FilterGradient(NamedTuple):
-    """Plans of the filters' gradient."""
+    """Plans of the filters' gradient.
+
+    Attributes:
+        to: how the images must lie.
+        slabs: how many slabs there are.
+        whole_slabs: how many slabs have the same number of images. One more slab holds the images
+            that are left, if there are any.
+        decision: the kernel that sums all whole slabs.
+        tail: the plan of the last slab, or None if all slabs are whole.
+        tail_x, tail_dy: where the images of the last slab begin in x, and their gradients in dy, in
+            numbers.
+    """
 
     to: Layout
     slabs: int
-    whole_slabs: int  # of equal numbers of images; the tail of them, if any, is a slab of its own
-    decision: Decision[Plan]  # of all whole slabs
+    whole_slabs: int
+    decision: Decision[Plan]
     tail: Plan | None
     tail_x: int
     tail_dy: int
 
     @property
-    def whole(self) -> Plan:
+    def slabs_plan(self) -> Plan:
         """The plan of the whole slabs."""
         return self.decision.plan
 
 
 @cached_choice
-def filter_gradient(g: ConvGeometry, itemsize: int) -> FilterGradient:
-    """The filters' gradient in slabs of images."""
+def filter_gradient_plan(g: ConvGeometry, itemsize: int) -> FilterGradient:
+    """The plan of the filters' gradient, in slabs of images."""
     to, division, tile = _images(g, itemsize)[0], _division(g), _filter_tile(g, itemsize)
     rows = g.kh * g.kw * division.channels
     tiles = -(-rows // tile.rows) * -(-division.columns // tile.columns)
@@ -522,11 +535,11 @@ def _images_of_slab(g: ConvGeometry, tiles: int, itemsize: int) -> int:
     Where there are too few tiles to share out, an eighth of the images at most. Where the gradients
     of so many slabs would be half as large as the images, there is one slab.
     """
-    few_tiles = -(-g.n // min(g.n, 8)) if tiles < 8 else g.n
+    most = -(-g.n // min(g.n, 8)) if tiles < 8 else g.n
     image = (g.h * g.w * g.ic + g.oh * g.ow * g.oc) * itemsize
     images = max(1, _SLAB_BYTES // image)
     slabs, filters = -(-g.n // images), g.kh * g.kw * g.group_ic * g.oc * itemsize
-    return min(few_tiles, images if 2 * slabs * filters <= g.n * image else g.n)
+    return min(most, images if 2 * slabs * filters <= g.n * image else g.n)
 
 
 @cached_choice
@@ -580,7 +593,7 @@ def explanation(op: str, g: ConvGeometry, itemsize: int) -> Iterator[str]:
     elif op == "conv2d":
         yield from forward_decision(g, itemsize, packable=True)[1].lines()
     elif op == "conv2d_filter_gradient":
-        yield from filter_gradient(g, itemsize).decision.lines()
+        yield from filter_gradient_plan(g, itemsize).decision.lines()
     else:
         decisions = input_gradient_plan(g, itemsize).decisions
         for name in dict.fromkeys(decision.name for decision in decisions):

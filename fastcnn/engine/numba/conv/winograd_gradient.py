@@ -68,10 +68,10 @@ SLAB_SUMS = 1536 * 1024
 """Bytes of D in slabs at most. A block of squares reads and writes D once, so D need not stay in
 the second-level cache; in passes each piece of D reads parts of V and Z from beyond it."""
 
-_SLABS = record(GradientLaunch(squares=True, products=True, own_sums=True))
-_SQUARES = record(GradientLaunch(squares=True, products=False, own_sums=False))
-_PRODUCTS = record(GradientLaunch(squares=False, products=True, own_sums=False))
-_ADDED_PRODUCTS = record(GradientLaunch(squares=False, products=True, own_sums=True))
+_SLABS = record(GradientLaunch(transforms_squares=True, multiplies=True, own_sums=True))
+_SQUARES = record(GradientLaunch(transforms_squares=True, multiplies=False, own_sums=False))
+_PRODUCTS = record(GradientLaunch(transforms_squares=False, multiplies=True, own_sums=False))
+_ADDED_PRODUCTS = record(GradientLaunch(transforms_squares=False, multiplies=True, own_sums=True))
 
 
 class GradientPlan(NamedTuple):

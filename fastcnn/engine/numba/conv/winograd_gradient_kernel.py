@@ -19,7 +19,7 @@ from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory
 from fastcnn.engine.numba.runtime.jit import kernel
 from fastcnn.engine.numba.runtime.runs import copy_run, zero_run
 from fastcnn.engine.numba.runtime.types import DeviceFunction, Kernel
-from fastcnn.engine.numba.tiles.loads_and_stores import tile_from_row, tile_from_rows, tile_store
+from fastcnn.engine.numba.tiles.loads_and_stores import tile_from_row, tile_load, tile_store
 from fastcnn.engine.numba.tiles.products import rank1
 from fastcnn.engine.numba.tiles.rows import rows_line
 from fastcnn.engine.numba.tiles.winograd import store_transform, tile_transform
@@ -29,14 +29,15 @@ class GradientLaunch(NamedTuple):
     """Which stages a launch does.
 
     Attributes:
-        squares: transform squares of x and dy.
-        products: multiply them. With both stages an item is a slab of squares, with all pieces.
-            Else it is a block of squares, or a piece.
-        own_sums: each piece has its place in D; else a share has one, for all its pieces in turn.
+        transforms_squares: whether it transforms squares of x and dy.
+        multiplies: whether it multiplies them. With both stages an item is a slab of squares, with
+            all pieces. Otherwise it is a block of squares, or a piece.
+        own_sums: whether each piece has its own place in D. Otherwise a share has one place, which
+            its pieces use one after the other.
     """
 
-    squares: bool
-    products: bool
+    transforms_squares: bool
+    multiplies: bool
     own_sums: bool
 
 
@@ -103,7 +104,7 @@ def _winograd_gradient(m: int, r: int, rows: int, vectors: int, lanes: int) -> K
             """
             to = rows_line(height, at, width)
             if more:
-                tile = tile_from_rows(height, vectors, lanes, d, to, 0)
+                tile = tile_load(height, vectors, lanes, d, to, 0)
             else:
                 tile = tile_from_row(height, vectors, lanes, z, at_z, 0)
             channels = rows_line(height, at_v, 1)
@@ -174,7 +175,7 @@ def _winograd_gradient(m: int, r: int, rows: int, vectors: int, lanes: int) -> K
         OH, OW, OC). It writes dw (KH, KW, IC, OC), or one dw for each slab. All arrays are flat.
         """
         c, stages, limits = partition[0], flags[0], squares[0]
-        slabs = stages.squares and stages.products
+        slabs = stages.transforms_squares and stages.multiplies
         for share in range(start, stop):
             border_start = share * c.border
             for item in range(items * share // shares, items * (share + 1) // shares):
@@ -185,20 +186,20 @@ def _winograd_gradient(m: int, r: int, rows: int, vectors: int, lanes: int) -> K
                     first, last = c.total * item // items, c.total * (item + 1) // items
                     v_block, d_first = share, share * c.sums.pieces * c.sums.numbers
                     dw_start = item * taps * c.images.ic * c.images.oc
-                elif stages.squares:
+                elif stages.transforms_squares:
                     first, v_block = limits.first + item * c.blocks.squares, item
                     last = min(limits.last, first + c.blocks.squares)
                 else:
                     piece_from, piece_to = item, item + 1
                 begin, end = (first, last) if slabs else (limits.begin, limits.end)
-                step = c.blocks.squares if stages.squares else last - first
+                step = c.blocks.squares if stages.transforms_squares else last - first
                 v_start, z_start = v_block * c.blocks.length, v_block * c.dy.length
                 for square in range(first, last, step):
                     stop_square = min(last, square + step)
-                    if stages.squares:
+                    if stages.transforms_squares:
                         transform_x(square, stop_square, x, v, v_start, border, border_start, c)
                         transform_dy(square, stop_square, dy, z, z_start, border, border_start, c)
-                    if not stages.products:
+                    if not stages.multiplies:
                         continue
                     count, more = stop_square - square, square > begin
                     for piece in range(piece_from, piece_to):

@@ -5,9 +5,9 @@ same transforms and products twice, and each is compiled in seconds.
 
 Shapes of scratch, all flat, with n² points e:
 
-    v[block][e][square][pitch]             transformed squares
-    u[column block][e][ic of a chunk][width]  transformed filters
-    m[share][block][square][e][width]      products
+    v[block][e][square][pitch]                        transformed squares
+    u[column block][e][ic of a chunk * width + lanes] transformed filters, and a free vector
+    m[share][block][square][e][width]                 products
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from fastcnn.engine.numba.tiles.arithmetic import (
     tile_sum,
 )
 from fastcnn.engine.numba.tiles.loads_and_stores import (
-    tile_from_columns,
     tile_from_row,
-    tile_from_rows,
+    tile_load,
+    tile_load_masked,
     tile_store,
 )
 from fastcnn.engine.numba.tiles.pooling import tile_pooled_argmax_of_numbers, tile_pooled_of_numbers
@@ -115,19 +115,21 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
                     u, at + j, point,
                 )  # fmt: skip
 
-    def multiply_of(height: int) -> DeviceFunction:
+    def make_multiply(height: int) -> DeviceFunction:
         @device
         def multiply(
             v: Array, at_v: int, pitch: int, u: Array, at_u: int, steps: int, products: Array,
-            at: int, more: bool,
+            at: int, resumed: bool,
         ) -> None:  # fmt: skip
-            """One register tile: ``height`` squares × width columns, over ``steps`` input channels.
+            """``M[s, :] = Σ_k V[s, k] · U[k, :]`` of one register tile and one point.
 
-            With ``more`` the sums go on from those in ``products``, else they begin.
+            V is (height squares, steps) at ``v[at_v]``, its rows ``pitch`` apart. U is (steps,
+            width) at ``u[at_u]``. M is (height squares, width) at ``products[at]``, its rows
+            ``points * width`` apart. With ``resumed``, the sums go on from those in ``products``.
             """
             to = rows_line(height, at, points * width)
-            if more:
-                tile = tile_from_rows(height, vectors, lanes, products, to, 0)
+            if resumed:
+                tile = tile_load(height, vectors, lanes, products, to, 0)
             else:
                 tile = tile_from_row(height, vectors, lanes, u, at_u, 0)
             squares = rows_line(height, at_v, pitch)
@@ -138,29 +140,39 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
 
         return multiply
 
-    multiply_rows, multiply_half, multiply_quarter = map(multiply_of, (rows, half, quarter))
+    multiply_rows, multiply_half, multiply_quarter = map(make_multiply, (rows, half, quarter))
 
     @device
     def multiply_block(
         squares: int, scratch: Array, u: Array, v_start: int, u_start: int, m_start: int,
         first: int, last: int, partition: Partition,
     ) -> None:  # fmt: skip
-        """Multiply a block of squares with filters, over input channels ``first`` to ``last``."""
+        """``M[s, e, :] = Σ_k V[e, s, k] · U[e, k, :]`` over input channels ``first`` to ``last``.
+
+        Reads V (points, blocks.squares, pitch) at ``scratch[v_start]`` and U at ``u[u_start]``,
+        whose points lie ``partition.columns.point`` apart. Writes M (squares, points, width) at
+        ``scratch[m_start]``, or adds to it if ``first`` is not 0.
+
+        Squares are taken in tiles of ``rows``, and the rest in smaller ones. The last tile may go
+        past ``squares``, but never past ``blocks.squares``: it reads numbers of an earlier block,
+        and nothing reads the products that it writes there.
+        """
         blocks, point = partition.blocks, partition.columns.point
-        pitch, more, steps = blocks.pitch, first > 0, last - first
+        pitch, resumed, steps = blocks.pitch, first > 0, last - first
         for e in range(points):
             i, j = v_start + e * blocks.squares * pitch + first, u_start + e * point
             k, left = m_start + e * width, squares
             while left > 0:
                 if left <= quarter:
                     height = quarter
-                    multiply_quarter(scratch, i, pitch, u, j, steps, scratch, k, more)
+                    multiply_quarter(scratch, i, pitch, u, j, steps, scratch, k, resumed)
                 elif left <= half + quarter or rows < left <= 2 * half:
+                    # Two smaller tiles compute fewer idle squares than a tile of ``rows``.
                     height = half
-                    multiply_half(scratch, i, pitch, u, j, steps, scratch, k, more)
+                    multiply_half(scratch, i, pitch, u, j, steps, scratch, k, resumed)
                 else:
                     height = rows
-                    multiply_rows(scratch, i, pitch, u, j, steps, scratch, k, more)
+                    multiply_rows(scratch, i, pitch, u, j, steps, scratch, k, resumed)
                 left -= height
                 i += height * pitch
                 k += height * points * width
@@ -175,7 +187,7 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
             if border[border_start + k] != 0:
                 suspects[image] = 1
 
-    def store_of(side: int) -> DeviceFunction:
+    def make_store(side: int) -> DeviceFunction:
         size = side * side
 
         @device
@@ -196,7 +208,7 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
 
         return store_square
 
-    store_square, store_pooled = store_of(m), store_of(m // 2)
+    store_square, store_pooled = make_store(m), make_store(m // 2)
 
     @device
     def load_square(
@@ -206,7 +218,7 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
         """A square of m² numbers of ``x``, of which ``rows`` × ``pixels`` are in the image."""
         if m <= rows and m <= pixels:
             in_square = rows_walk(outputs, 0, 0, 0, outputs, m, m, 0, line, pixel)
-            whole: Array = tile_from_columns(outputs, 1, lanes, x, in_square, at, columns)
+            whole: Array = tile_load_masked(outputs, 1, lanes, x, in_square, at, columns)
             return whole
         zero_run(border, border_start, outputs * lanes)
         for p in range(min(m, rows)):
@@ -214,7 +226,7 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
                 to = border_start + (p * m + q) * lanes
                 copy_run(border, to, x, at + p * line + q * pixel, columns)
         in_border = rows_line(outputs, border_start, lanes)
-        square: Array = tile_from_columns(outputs, 1, lanes, border, in_border, 0, lanes)
+        square: Array = tile_load_masked(outputs, 1, lanes, border, in_border, 0, lanes)
         return square
 
     @device
@@ -312,14 +324,14 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
                     block_from, block_to, column_from, column_to = 0, blocks, item, item + 1
                 m_first = share * (block_to - block_from)
                 v_first = 0  # the place of block 0 in v
-                if stages.squares and stages.products:
+                if stages.transforms_squares and stages.multiplies:
                     v_first = share - item  # in the share's own place
                     begin = first + item * size
                     transform_squares(
                         begin, min(last, begin + size), x, scratch, share * c.blocks.length,
                         scratch, border_start, c,
                     )  # fmt: skip
-                elif stages.squares:
+                elif stages.transforms_squares:
                     in_block = size // stages.at_once
                     block, square = item // in_block, item % in_block * stages.at_once
                     begin = first + block * size + square
@@ -328,13 +340,13 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
                         block * c.blocks.length + square * c.blocks.pitch, scratch, border_start, c,
                     )  # fmt: skip
                 for column in range(column_from, column_to):
-                    own_filters = stages.filters and stages.products
+                    own_filters = stages.transforms_filters and stages.multiplies
                     u_start = (share if own_filters else column) * c.columns.point * points
                     for k in range(0, c.images.ic, chunk):
                         last_k = min(c.images.ic, k + chunk)
-                        if stages.filters:
+                        if stages.transforms_filters:
                             transform_filters(column, k, last_k, w, u, u_start, c)
-                        if not stages.products:
+                        if not stages.multiplies:
                             continue
                         for block in range(block_from, block_to):
                             squares = min(size, last - first - block * size)
@@ -345,7 +357,7 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
                             multiply_block(
                                 squares, scratch, u, v_start, u_start, m_start, k, last_k, c
                             )
-                    if stages.products:
+                    if stages.multiplies:
                         for block in range(block_from, block_to):
                             begin = first + block * size
                             m_start = stages.products_at + (

@@ -103,7 +103,7 @@ class Epilogue(NamedTuple):
 
 
 class Partition(NamedTuple):
-    """How a layer is cut; ``border`` is a share's room for a square beyond the image's border."""
+    """How a layer is cut; ``border`` counts the numbers of a share's copy of a border square."""
 
     images: Images
     squares: Squares
@@ -157,22 +157,22 @@ class Launch(NamedTuple):
     Attributes:
         by_columns: an item is a block of output channels with all squares, not a block of squares
             with all output channels.
-        squares: transform the item's squares.
-        filters: transform the item's filters.
-        products: multiply, and transform back.
+        transforms_squares: whether it transforms the item's squares.
+        transforms_filters: whether it transforms the item's filters.
+        multiplies: whether it multiplies, and transforms back.
         first, last: the squares, of all images.
-        at_once: squares of an item, where an item is nothing but squares to transform.
+        at_once: squares of an item, in a launch that only transforms squares.
         items: how many items there are.
-        shares: what one thread does is a share: consecutive items, with a part of scratch of its
-            own.
+        shares: how many shares there are. A share is the part of one thread: consecutive items,
+            with scratch of its own.
         products_at, border_at: where in scratch the products and the squares on the border begin;
             the transformed squares begin at 0.
     """
 
     by_columns: bool
-    squares: bool
-    filters: bool
-    products: bool
+    transforms_squares: bool
+    transforms_filters: bool
+    multiplies: bool
     first: int = 0
     last: int = 0
     at_once: int = 0

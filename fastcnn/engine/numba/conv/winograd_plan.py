@@ -5,12 +5,13 @@ arrays that they are made of, and must not leave the cache:
 
 - *by squares*: U is made once. An item is a block of squares, which is transformed, multiplied with
   all of U and transformed back, while V and M stay in the second-level cache.
-- *by columns*: V is made for all squares, or for some hundred of them. An item is a block of output
-  channels, which transforms its own filters, some input channels at a time, and uses them for all
-  squares at once.
+- *by columns*: V is made for :data:`BLOCKS_AT_ONCE` blocks of squares at a time. An item is a block
+  of output channels, which transforms its own filters, some input channels at a time, and uses them
+  for all squares at once.
 
 By squares, each block of squares reads all of U; by columns, each block of output channels reads
-all of V. So the order follows from the squares and the output channels. Each number of y is summed
+all of V. So the order follows from the numbers of squares and output channels, and from the bytes
+of U, which must fit into the third-level cache (:func:`not_by_squares`). Each number of y is summed
 in the order of the input channels in both orders, in any tile, on any thread.
 """
 
@@ -50,11 +51,11 @@ BLOCKS_AT_ONCE = 4
 SPARE_BYTES = 4 << 20
 """Scratch of at most so many bytes is kept for the next call."""
 
-_ALL_SQUARES = Launch(by_columns=False, squares=True, filters=False, products=False)
-_ALL_FILTERS = Launch(by_columns=True, squares=False, filters=True, products=False)
-_BY_SQUARES = Launch(by_columns=False, squares=True, filters=False, products=True)
-_BY_COLUMNS = Launch(by_columns=True, squares=False, filters=True, products=True)
-_PREPARED = Launch(by_columns=True, squares=False, filters=False, products=True)
+_ALL_SQUARES = Launch(False, transforms_squares=True, transforms_filters=False, multiplies=False)
+_ALL_FILTERS = Launch(True, transforms_squares=False, transforms_filters=True, multiplies=False)
+_BY_SQUARES = Launch(False, transforms_squares=True, transforms_filters=False, multiplies=True)
+_BY_COLUMNS = Launch(True, transforms_squares=False, transforms_filters=True, multiplies=True)
+_PRODUCTS_ONLY = Launch(True, transforms_squares=False, transforms_filters=False, multiplies=True)
 
 
 class Work(NamedTuple):
@@ -66,7 +67,7 @@ class Work(NamedTuple):
     filters: int
 
 
-class Stage(NamedTuple):
+class LaunchPlan(NamedTuple):
     """A launch of the kernel: its record, how many shares it has, and its operations."""
 
     launch: Array
@@ -88,24 +89,25 @@ class Spare(NamedTuple):
 
     threads: int
     stays: bool
-    stages: list[Stage]
+    stages: list[LaunchPlan]
     scratch: Array
     u: Array
     suspects: Array
 
 
 class WinogradPlan(NamedTuple):
-    """A layer made ready.
+    """A layer that is ready to run.
 
     Attributes:
         kernel: the compiled function.
         partition: how the layer is cut; ``numbers`` is its record.
-        images: images of the batch; ``squares`` those of all images.
+        images: images of the batch.
+        squares: squares of all images.
         at_once: squares of a launch.
         width: output channels of a block.
         refusal: why the order is not by squares, or None where it is.
         work: numbers of operations.
-        prepared: whether the filters were transformed before, all of them.
+        prepared: whether the caller has transformed all filters before.
         spare: scratch of earlier calls, which nobody uses.
     """
 
@@ -242,7 +244,14 @@ def _plan(
 
 
 class Sizes(NamedTuple):
-    """Numbers of scratch that a plan needs on some threads: up to where each part begins."""
+    """Scratch of a plan on so many threads, in numbers.
+
+    Attributes:
+        products_at: where the products begin; the transformed squares begin at 0.
+        border_at: where the copies of squares on the border begin.
+        scratch: all of it.
+        filters: numbers of the transformed filters, which have an array of their own.
+    """
 
     products_at: int
     border_at: int
@@ -266,22 +275,22 @@ def sizes_of(plan: WinogradPlan, threads: int) -> Sizes:
     return Sizes(products_at, border_at, border_at + threads * c.border, filters)
 
 
-def filters_stage(plan: WinogradPlan, threads: int) -> Stage:
+def filters_launch(plan: WinogradPlan, threads: int) -> LaunchPlan:
     """The launch that transforms all filters."""
     blocks = plan.partition.columns.blocks
-    return _stage(plan, threads, _ALL_FILTERS, 0, 0, blocks, plan.work.filters)
+    return _launch_plan(plan, threads, _ALL_FILTERS, 0, 0, blocks, plan.work.filters)
 
 
-def stages_of(plan: WinogradPlan, threads: int) -> list[Stage]:
-    """The launches, but for that of filters which were prepared."""
+def launches_of(plan: WinogradPlan, threads: int) -> list[LaunchPlan]:
+    """The launches of a plan. There is none for the filters if these are prepared."""
     c, work = plan.partition, plan.work
-    blocks, result = c.columns.blocks, list[Stage]()
+    blocks, result = c.columns.blocks, list[LaunchPlan]()
     if not plan.by_columns:
         if not plan.prepared:
-            result.append(filters_stage(plan, threads))
+            result.append(filters_launch(plan, threads))
         items = -(-plan.squares // c.blocks.squares)
         operations = plan.squares * blocks * work.product
-        result.append(_stage(plan, threads, _BY_SQUARES, 0, plan.squares, items, operations))
+        result.append(_launch_plan(plan, threads, _BY_SQUARES, 0, plan.squares, items, operations))
         return result
     for first in range(0, plan.squares, plan.at_once):
         last = min(plan.squares, first + plan.at_once)
@@ -290,12 +299,12 @@ def stages_of(plan: WinogradPlan, threads: int) -> list[Stage]:
         whole, rest = divmod(count, c.blocks.squares)
         items = whole * (c.blocks.squares // at_once) - (-rest // at_once)
         launch = _ALL_SQUARES._replace(at_once=at_once)
-        result.append(_stage(plan, threads, launch, first, last, items, count * work.square))
+        result.append(_launch_plan(plan, threads, launch, first, last, items, count * work.square))
         operations = count * blocks * work.product
-        launch = _PREPARED
+        launch = _PRODUCTS_ONLY
         if not plan.prepared:
             launch, operations = _BY_COLUMNS, operations + work.filters
-        result.append(_stage(plan, threads, launch, first, last, blocks, operations))
+        result.append(_launch_plan(plan, threads, launch, first, last, blocks, operations))
     return result
 
 
@@ -304,21 +313,22 @@ def _squares_at_once(block: int) -> int:
     return next(count for count in (4, 3, 2, 1) if block % count == 0)
 
 
-def _stage(
+def _launch_plan(
     plan: WinogradPlan, threads: int, launch: Launch, first: int, last: int, items: int, work: int
-) -> Stage:
+) -> LaunchPlan:
     sizes, shares = sizes_of(plan, threads), min(threads, items)
     whole = launch._replace(
         first=first, last=last, items=items, shares=shares, products_at=sizes.products_at,
         border_at=sizes.border_at,
     )  # fmt: skip
-    return Stage(record(whole), shares, work)
+    return LaunchPlan(record(whole), shares, work)
 
 
 def scratch_of(plan: WinogradPlan, dtype: np.dtype) -> Spare:
     """Scratch of an earlier call, or new memory.
 
-    A small layer's stays with its plan, because each core then finds its part where it left it.
+    The scratch of a small layer stays with its plan, because each core then finds its part in its
+    own cache.
     """
     threads = get_num_threads()
     try:
@@ -332,4 +342,4 @@ def scratch_of(plan: WinogradPlan, dtype: np.dtype) -> Spare:
     suspects = arrays.allocate((plan.images,), np.bool_)
     suspects[...] = False
     stays = (sizes.scratch + sizes.filters) * np.dtype(dtype).itemsize <= SPARE_BYTES
-    return Spare(threads, stays, stages_of(plan, threads), scratch, u, suspects)
+    return Spare(threads, stays, launches_of(plan, threads), scratch, u, suspects)

@@ -40,11 +40,15 @@ from fastcnn.engine.numba.runtime.program import (
 )
 from fastcnn.engine.numba.runtime.rehearsal import unless_rehearsed
 
-# Bytes of a block's weights, and groups of blocks that can run at once, at most.
-_BLOCK, _GROUPS = L2_BYTES // 8, 16
-# Bytes of weights that one call serves with some samples, because calls cost more than the work;
-# how many samples these are; and the bytes, beyond the second-level cache, that it always serves.
-_SMALL, _SAMPLES, _LARGE = L2_BYTES // 4, range(2, 33), (2 * L2_BYTES, L3_BYTES // 2)
+# Most bytes of a block's weights.
+_BLOCK = L2_BYTES // 8
+# Most groups of blocks that run at once.
+_GROUPS = 16
+# Weights of at most _SMALL bytes are served by one call if the batch has _SAMPLES samples, because
+# several calls would cost more than the work.
+_SMALL, _SAMPLES = L2_BYTES // 4, range(2, 33)
+# Weights of so many bytes, fewest and most, exceed the second-level cache: one call serves them.
+_LARGE = (2 * L2_BYTES, L3_BYTES // 2)
 
 
 def dense_backward(dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
@@ -108,8 +112,9 @@ def dense_gradients(
 class _ByBlocks(NamedTuple):
     """The program, and arrays that its steps name by their addresses.
 
-    A block stands where other programs have a slice of samples. The program reads x at INPUT and
-    the weights at TARGETS, and writes dw at OUTPUT.
+    The program runs for each block of inputs, as other programs run for each slice of samples. It
+    uses the bases of other programs for other arrays: x is at INPUT, dw at OUTPUT, dy at DY, dx at
+    DX, and the weights are at TARGETS.
     """
 
     program: Program
@@ -178,7 +183,7 @@ def _by_blocks(
             result += copy, contraction(plan, copied, dy, dw)
         return result
 
-    by_blocks = program.program(
+    by_blocks = program.make_program(
         steps(size),
         steps(inputs - (blocks - 1) * size),
         size=size,

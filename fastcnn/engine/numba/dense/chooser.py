@@ -31,10 +31,11 @@ class Dense(NamedTuple):
         n: samples.
         inputs: inputs whose gradient is computed, or all.
         outputs: columns of the weights.
-        itemsize: of the dtype.
-        all_inputs: inputs of a sample, of which ``inputs`` may be some.
-        alone: whether the layer is a call of its own. A step of a program has one kernel, and a
-            layer with large weights needs two.
+        itemsize: bytes of a number.
+        all_inputs: inputs of a sample; ``inputs`` may be a part of them.
+        alone: whether the caller runs the two kernels that a layer with large weights needs. A
+            layer of a segment is one kernel. Segments hold no weights that are large, so the entry
+            only guards them.
     """
 
     n: int
@@ -85,7 +86,7 @@ def _large_weights(p: Dense) -> Plan | str:
     if not is_large(p.inputs, p.outputs, p.itemsize):
         return "the weights fit into the cache, or the columns are few"
     if not p.alone:
-        return "the layer is a step of a program"
+        return "the layer is a step of a segment, which is one kernel"
     return large_plan(p.n, p.inputs, p.outputs, p.itemsize)
 
 
@@ -127,7 +128,7 @@ WEIGHT_GRADIENT: tuple[Entry[Dense, Plan], ...] = (
 def forward_decision(
     n: int, inputs: int, outputs: int, itemsize: int, alone: bool = False
 ) -> Decision[Plan]:
-    """What serves ``x @ w``."""
+    """The kernel of ``x @ w``."""
     return decide(FORWARD, Dense(n, inputs, outputs, itemsize, inputs, alone))
 
 
@@ -135,13 +136,13 @@ def forward_decision(
 def input_gradient_decision(
     n: int, inputs: int, outputs: int, itemsize: int, all_inputs: int = 0
 ) -> Decision[Plan]:
-    """What serves ``dy @ w.T``."""
+    """The kernel of ``dy @ w.T``."""
     return decide(INPUT_GRADIENT, Dense(n, inputs, outputs, itemsize, all_inputs or inputs))
 
 
 @cached_choice
 def weight_gradient_decision(n: int, inputs: int, outputs: int, itemsize: int) -> Decision[Plan]:
-    """What serves ``x.T @ dy``."""
+    """The kernel of ``x.T @ dy``."""
     return decide(WEIGHT_GRADIENT, Dense(n, inputs, outputs, itemsize, inputs))
 
 

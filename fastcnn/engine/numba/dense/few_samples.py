@@ -26,11 +26,11 @@ from fastcnn.engine.numba.tiles.totals import totals_add, totals_begin, totals_e
 from fastcnn.engine.numba.tiles.transposes import rank1_square
 
 FEW = 4
-"""Samples at most: as many as have their sums in registers beside a square of AVX2's."""
+"""Most samples. With AVX2 the sums of so many fit into registers beside a square of weights."""
 
 
 class Product(NamedTuple):
-    """``samples`` by ``outputs`` by ``inputs``, which are some of the ``all_inputs`` of a sample.
+    """Sizes: ``samples``, ``outputs``, and ``inputs``, a part of a sample's ``all_inputs``.
 
     An item has ``grain`` vectors of inputs.
     """
@@ -68,7 +68,7 @@ def plan_few_samples(
 def _few_samples(rows: int, lanes: int) -> Kernel:
     """The kernel: reads dy (samples, outputs) and w (inputs, outputs), writes dx.
 
-    A sample of dx is ``all_inputs`` long. ``b`` is not looked at, nor is ``relu``.
+    A sample of dx is ``all_inputs`` long. It never reads ``b`` or ``relu``.
     """
     room = rows * lanes
 

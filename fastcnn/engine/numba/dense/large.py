@@ -32,7 +32,7 @@ from fastcnn.engine.numba.runtime.types import DeviceFunction, Kernel
 from fastcnn.engine.numba.tiles.arithmetic import tile_relu
 from fastcnn.engine.numba.tiles.loads_and_stores import (
     tile_from_row,
-    tile_from_rows,
+    tile_load,
     tile_store,
     tile_store_rows,
 )
@@ -41,11 +41,11 @@ from fastcnn.engine.numba.tiles.rows import rows_line, rows_walk
 from fastcnn.engine.numba.tiles.totals import totals_add, totals_begin, totals_end, totals_room
 
 _PIECE, _ROW = L2_BYTES // 16, 1024
-"""Bytes of weights that are multiplied at a time, and of a row of them."""
+"""Bytes of weights that are multiplied at a time, and bytes of a row of these weights."""
 ROWS, _SCRATCH = 128, 4 * 1024 * 1024
-"""Samples that are multiplied with a piece, about, and bytes of sums in scratch."""
+"""About how many samples are multiplied with a piece, and most bytes of sums in scratch."""
 _ITEMS, _SPLITS, _LEAST = 16, 8, 128
-"""Splits by groups of columns at most, splits at most, and inputs of a split at least."""
+"""Most products of splits and groups of columns, most splits, and fewest inputs of a split."""
 _LONG_ROW = 16
 """Vectors of the tile for a single sample, if columns fill it: steps read long pieces of rows."""
 
@@ -159,12 +159,13 @@ def plans_of(samples: int, inputs: int, outputs: int, itemsize: int) -> LargePla
 def _products(rows: int, vectors: int, lanes: int) -> Kernel:
     """The kernel: reads x (samples, inputs) and w (inputs, outputs), writes the sums of splits.
 
-    The sums are (splits, samples, pitch), in rows of blocks of ``width`` columns.
+    The sums are (splits, samples + tile rows, pitch), in rows of blocks of ``width`` columns. A
+    tile at the end of the samples writes its idle rows behind them.
     """
     half = min(rows, rows // 2 + 1)
     width = vectors * lanes
 
-    def of_height(height: int) -> DeviceFunction:
+    def make_tile(height: int) -> DeviceFunction:
         @ordered_device
         def one_tile(
             row: int, block: int, first: int, steps: int, x: Array, w: Array, sums: Array, at: int,
@@ -177,7 +178,7 @@ def _products(rows: int, vectors: int, lanes: int) -> Kernel:
                 in_x = rows_walk(height, 0, 0, row, c.samples - row, 1, c.samples, 0, 0, inputs)
             to = rows_line(height, at + row * c.pitch + block * width, c.pitch)
             if resumed:
-                tile = tile_from_rows(height, vectors, lanes, sums, to, 0)
+                tile = tile_load(height, vectors, lanes, sums, to, 0)
             else:
                 tile = tile_from_row(height, vectors, lanes, sums, 0, 0)
             j = first * outputs + min(block * width, outputs - width)
@@ -188,8 +189,8 @@ def _products(rows: int, vectors: int, lanes: int) -> Kernel:
 
         return one_tile
 
-    whole_tile = of_height(rows)
-    half_tile = whole_tile if half == rows else of_height(half)
+    whole_tile = make_tile(rows)
+    half_tile = whole_tile if half == rows else make_tile(half)
 
     @ordered_kernel
     def products(start: int, stop: int, x: Array, w: Array, sums: Array, numbers: Array) -> None:
@@ -221,7 +222,7 @@ def _products(rows: int, vectors: int, lanes: int) -> Kernel:
 def _add_splits(vectors: int, lanes: int) -> Kernel:
     """The kernel that adds up the splits: reads sums and b (outputs,), writes y.
 
-    The sums are (splits, samples, pitch), y is (samples, outputs).
+    The sums are (splits, samples + tile rows, pitch), y is (samples, outputs).
     """
     some = vectors * lanes  # columns of a block at a time
 

@@ -3,8 +3,8 @@
 Ten columns fill no whole number of vectors, and the empty lanes cost as much as the full ones. But
 rows of weights follow each other, so vectors filled with weights as they lie hold a few rows
 without a gap: with 8 lanes, five vectors hold four rows of ten. A sample has an accumulator for
-each of these numbers. With ten columns and 8 lanes, the accumulators of an output take every fourth
-input each. At the end, or at the end of each stretch of a long sum
+each of these numbers. With ten columns and 8 lanes, each output has four accumulators, and each of
+them adds every fourth input. At the end, or at the end of each stretch of a long sum
 (:mod:`fastcnn.core.long_sums`), the accumulators of an output are added up.
 
 The compiler must know the number of columns, so each number has a kernel of its own. The sums of a
@@ -86,7 +86,7 @@ def _packed(columns: int, rows: int, vectors: int, lanes: int) -> Kernel:
     stretch = STRETCH // at_once
     room = rows * -(-columns // lanes) * lanes
 
-    def of_height(height: int) -> DeviceFunction:
+    def make_tile(height: int) -> DeviceFunction:
         @ordered_device
         def some_samples(
             sample: int,
@@ -125,7 +125,7 @@ def _packed(columns: int, rows: int, vectors: int, lanes: int) -> Kernel:
 
         return some_samples
 
-    several, one = of_height(rows), of_height(1)
+    several, one = make_tile(rows), make_tile(1)
 
     @ordered_kernel
     def packed(

@@ -62,8 +62,8 @@ class Resampling(NamedTuple):
         function: the kernel.
         items: how many items it has.
         work: the work as the thread driver counts it.
-        table: words for the rows of the result, then for its columns: the first source of each,
-            where its weights begin, and where the last one's weights end.
+        table: words for the rows of the result, then for its columns: for each row its first
+            source, then for each row the index of its first weight, then the end of the weights.
         weights: the weights of the rows, then those of the columns.
         numbers: the record of :class:`Sizes`.
     """
@@ -115,7 +115,7 @@ def _run(x: Array, g: ResizeGeometry, backward: bool, y: Array) -> None:
 def resampling(g: ResizeGeometry, backward: bool, itemsize: int, pitch: int = 0) -> Resampling:
     """The plan of a resizing, or of its gradient, which has at least one number.
 
-    ``pitch`` is from one pixel of the result to the next, by default as many numbers as it has.
+    ``pitch`` counts the numbers from one pixel of the result to the next; 0 for its channels.
     """
     lanes = registers().vector_bytes // itemsize
     vectors = 4 if g.c > 2 * lanes else 1
@@ -203,7 +203,10 @@ def _resample(vectors: int, lanes: int, taps: int) -> Kernel:
     def resample(
         start: int, stop: int, x: Array, y: Array, table: Words, weights: Array, numbers: Array
     ) -> None:
-        """Write rows ``start`` to ``stop`` of y (N, OH, OW, C), flat, from x (N, H, W, C), flat."""
+        """Write rows ``start`` to ``stop`` of y (N, oh, ow, C) from x (N, h, w, C), both flat.
+
+        The sizes are those of :class:`Sizes`. For a gradient, y is the smaller image.
+        """
         s = _sizes_of(numbers[0])
         c, x_row = s.c, s.w * s.c
         column_first = 2 * s.oh + 1

@@ -46,12 +46,12 @@ class _Pixels(NamedTuple):
     """Pixels of a window that receive a gradient: rows ``first`` to ``last``, all columns.
 
     Attributes:
-        across: pixels in a row of the window.
+        columns: pixels in a row of the window.
         first, last: rows of the window that lie in the item's block.
         visited_rows, visited_columns: the first rows and columns, which earlier windows wrote.
     """
 
-    across: int
+    columns: int
     first: int
     last: int
     visited_rows: int
@@ -62,6 +62,8 @@ class _Pixels(NamedTuple):
 def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int, kh: int, kw: int) -> Kernel:
     """The kernel; loops over a window of kh × kw pixels are unrolled, unless kh is 0."""
     width = vectors * lanes
+    # Unrolled 2×2 windows share no pixels, and a sum tells whether one of their numbers is NaN.
+    checks_nan_by_sum = kh == 2
 
     @device
     def index_of_best(
@@ -103,9 +105,9 @@ def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int, kh: int, kw:
         """Write the gradient ``dy[at_dy]`` to the pixel with the argmax index, zeros to others."""
         share = tile_from_row(1, vectors, lanes, dy, at_dy, columns)
         for i in range(pixels.first, pixels.last):
-            for j in range(pixels.across):
+            for j in range(pixels.columns):
                 pixel = at + i * strides.row + j * strides.pixel
-                new = tile_where(share, index, i * pixels.across + j)
+                new = tile_where(share, index, i * pixels.columns + j)
                 if i < pixels.visited_rows or j < pixels.visited_columns:
                     old = tile_from_row(1, vectors, lanes, dx, pixel, columns)
                     new = tile_sum(old, new)
@@ -116,13 +118,12 @@ def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int, kh: int, kw:
         dy: Array, at_dy: int, x: Array, dx: Array, at: int, windows: int, strides: Strides,
         columns: int, visited_rows: int, visited_columns: int,
     ) -> int:  # fmt: skip
-        """Visit some windows of a row, which lie in the image and in the block whole.
+        """Visit some windows of a row; each lies completely in the image and in the block.
 
-        Returns how many were visited: all, or those before a 2×2 window with NaN. The 2×2 windows
-        share no pixels.
+        Returns the number of visited windows: all, or those before a 2×2 window with NaN.
         """
         for window in range(windows):
-            if kh == 2:
+            if checks_nan_by_sum:
                 index, total = index_among_numbers(x, at, strides, columns)
                 if tile_has_nan(total):
                     return window
@@ -152,7 +153,7 @@ def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int, kh: int, kw:
         if overlap:
             first_whole = max(first_whole, 1)
         unrolled = kh > 0 and first_whole < last_whole
-        if kh == 2:
+        if checks_nan_by_sum:
             unrolled &= overlap == 0 and g.stride_h >= kh
         covered = cover_all(g.oh, g.stride_h, g.pad_top, g.kh, g.h)
         covered &= cover_all(g.ow, g.stride_w, g.pad_left, g.kw, g.w)
@@ -184,6 +185,7 @@ def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int, kh: int, kw:
                             ow += windows
                             if ow == last_whole:
                                 continue
+                            # A whole window with NaN follows; below, only its width matters.
                             left, right, columns_done = 0, kw, overlap
                         index = index_of_best(x, at, strides, columns, bottom - top, right - left)
                         low, high = max(first - top, 0), min(bottom, last) - top

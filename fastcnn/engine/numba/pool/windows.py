@@ -29,7 +29,7 @@ class Strides(NamedTuple):
 
 
 class Pooling(NamedTuple):
-    """What a forward kernel takes: the windows, and how far neighbouring pixels lie apart.
+    """The record of a forward kernel: the windows, and how far neighbouring pixels lie apart.
 
     ``x_pitch`` counts numbers of the input, ``y_pitch`` numbers of the output.
     """
@@ -99,10 +99,11 @@ def block_of(item: int, g: PoolGeometry) -> Block:
 
 @device
 def visited(window: int, stride: int, pad: int, k: int, first: int, clipped_first: int) -> int:
-    """How many rows (or columns) of a clipped window were written for windows from ``first`` on.
+    """How many rows (or columns) of a clipped window earlier windows of the loop have written.
 
     Args:
-        window, stride, pad, k: the window, and those of the geometry.
+        window: the window.
+        stride, pad, k: stride, padding and window side of the geometry.
         first: the first window of the loop over windows.
         clipped_first: the window's first pixel in the image.
     """

@@ -5,8 +5,9 @@ that run the kernel over ``range(start, stop)``. The **task entry** reads the ke
 from a frame: memory on the caller's stack, where they lie one after the other. The **step entry**
 reads them from operands, one word for each argument: the address of an array's first element, an
 integer, or a truth value. So compiled code can run kernels of which it knows the address alone.
-Threads (:mod:`fastcnn.engine.numba.runtime.jobs`) call task entries, and programs
-(:mod:`fastcnn.engine.numba.runtime.program`) call step entries.
+Programs (:mod:`fastcnn.engine.numba.runtime.program`) call step entries. Threads
+(:mod:`fastcnn.engine.numba.runtime.jobs`) call the task entry of an operation, or the step entry of
+a program's step.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ from fastcnn.engine.numba.runtime.types import (
 NO_BOARD = np.zeros(0, np.int64)
 """The board of a call that is not shared out; see :mod:`fastcnn.engine.numba.runtime.jobs`."""
 SHARE = 9
-"""The word of a board that holds the address of the step entry of ``jobs.share``."""
+"""The word of a board that holds the address of the step entry of ``jobs.share``. The words of a
+board are listed in :mod:`fastcnn.engine.numba.runtime.jobs`."""
 
 # Kernels whose addresses are known to programs; they live as long as the process.
 _ADDRESSED: dict[int, Kernel] = {}
@@ -175,7 +177,7 @@ def _new_entry(builder: Builder, suffix: str) -> tuple[ir.Function, Builder]:
     """A new entry of the function that is being built, and a builder of the entry's body."""
     entry = ir.Function(builder.module, _ENTRY, f"{builder.function.name}.{suffix}")
     entry.linkage = "internal"
-    entry.attributes.add("noinline")  # because a kernel's code is large, it is there once
+    entry.attributes.add("noinline")  # because a kernel's code is large, one copy must do
     return entry, ir.IRBuilder(entry.append_basic_block())
 
 
@@ -260,8 +262,8 @@ def call_step(steps: ArrayType, i: IntType, bases: ArrayType, first: IntType) ->
         _, builder, values = code
         table, of_bases = code.data(steps, values[0]), values[2]
         data = code.data(bases, of_bases)
-        entry, frame, start, stop = _listed(builder, table, data, values[1], values[3])
-        builder.call(entry, [frame, start, stop])
+        entry, operands, start, stop = _listed(builder, table, data, values[1], values[3])
+        builder.call(entry, [operands, start, stop])
         return code.nothing()
 
     return types.none(steps, types.int64, bases, types.int64), generate
@@ -284,7 +286,7 @@ def share_listed_step(
         context, builder, values = code
         table, of_bases = code.data(steps, values[2]), values[4]
         data = code.data(bases, of_bases)
-        entry, frame, start, stop = _listed(builder, table, data, values[3], _WORD(0))
+        entry, operands, start, stop = _listed(builder, table, data, values[3], _WORD(0))
         count = builder.sub(stop, start)
         fewer = builder.icmp_signed("<", count, values[1])
         tasks = builder.select(fewer, count, values[1])
@@ -295,9 +297,9 @@ def share_listed_step(
         )
         with builder.if_else(alone) as (here, elsewhere):
             with here:
-                builder.call(entry, [frame, start, stop])
+                builder.call(entry, [operands, start, stop])
             with elsewhere:
-                _share(builder, array.data, [tasks, start, stop], entry, frame)
+                _share(builder, array.data, [tasks, start, stop], entry, operands)
         return code.nothing()
 
     return types.none(board, types.int64, steps, types.int64, bases), generate
@@ -306,7 +308,10 @@ def share_listed_step(
 def _listed(
     builder: Builder, table: Value, bases: Value, i: Value, first: Value
 ) -> tuple[Value, Value, Value, Value]:
-    """Entry, frame, start and stop of step ``i`` of a table, with the bases from ``first`` on."""
+    """Entry, operands, start and stop of step ``i`` of a table, with the bases from ``first`` on.
+
+    The operands are words on the stack.
+    """
     row = builder.gep(table, [builder.mul(i, _WORD(STEP_WORDS))])
     row_of_bases = builder.gep(bases, [first])
 
@@ -322,7 +327,7 @@ def _listed(
 
 
 @intrinsic()
-def share_step(
+def share_entry(
     board: ArrayType,
     tasks: IntType,
     start: IntType,

@@ -72,7 +72,7 @@ def compiled(function: Callable[..., Any]) -> Kernel:
     return _cached(function, FLAGS)
 
 
-def fused(function: Callable[..., Any]) -> Kernel:
+def fused_multiply_add(function: Callable[..., Any]) -> Kernel:
     """As :func:`compiled`, with fused multiply-adds and no other algebra on numbers.
 
     It is for a probe of the hardware, whose chain of multiply-adds the compiler must not shorten.

@@ -7,16 +7,22 @@ more tasks to the rest. All of it is compiled code without the interpreter's loc
 would wait for the lock longer than small jobs last (docs/measurements.md, "Tasks are handed over by
 compiled code").
 
-A worker knows the addresses of the kernel's task entry and of its frame
-(:mod:`fastcnn.engine.numba.runtime.calls`). The frame lies on the caller's stack, and stays there
-because the caller returns after all tasks are done. :func:`share` is compiled once. Kernels call it
-by its address, which lies on the board.
+A worker reads two addresses from the board: a task entry and its frame, or the step entry of a
+program's step and its operands (:mod:`fastcnn.engine.numba.runtime.calls`). Frame and operands lie
+on the caller's stack, and stay there because the caller returns after all tasks are done.
+:func:`share` is compiled once. Kernels call it by its address, which lies on the board.
 
 **The board** is an array of int64 words. Each thread has a slot of two cache lines; the caller has
-the first slot. The first line of the caller's slot holds the job. The last word of a slot's first
-line counts the tasks that the thread has done, and the second line says how many of its tasks are
-left. Both words hold the job's number and a count, so a thread takes a task by changing one word. A
-late worker finds either tasks of the job whose number it read, or none.
+the first slot.
+
+- First line of the caller's slot: the job (``NUMBER`` to ``THREADS``).
+- Last word of each slot's first line: ``DONE``, the tasks that the thread has done.
+- First word of each slot's second line: ``LEFT``, the tasks of the thread that are left.
+- The words after it in the caller's slot belong to the whole board: ``SHARE``, the address of
+  :func:`share`; ``BUSY``; ``WANTED``; ``AWAKE``.
+
+``DONE`` and ``LEFT`` hold the job's number and a count, so a thread takes a task by changing one
+word. A late worker reads either tasks of the job whose number it read, or none.
 
 **One caller at a time** has the board. Compiled code alone sets and clears its word ``BUSY``, so no
 signal handler and no exception of Python's comes in between. A caller that finds it set does all of
@@ -54,7 +60,7 @@ programs run whose steps are jobs, between which no worker sleeps."""
 COUNT = 16
 """Bits of a count; the other bits of its word are the job's number."""
 _COUNT_MASK = (1 << COUNT) - 1
-_GLANCES = 500  # looks of a waiting caller before other programs may have its core
+_GLANCES = 500  # looks of a waiting thread before it yields its core
 
 
 def share(start: int, stop: int, board: Words, tasks: int, entry: Address, frame: Address) -> None:
@@ -143,9 +149,10 @@ def _add(board: Words, index: int, number: int) -> None:
 
 
 def serve(board: Words, slot: int, looks: int) -> None:
-    """Do tasks on the worker whose slot begins at word ``slot``, until ``looks`` find no job.
+    """Do tasks on the worker whose slot begins at word ``slot``.
 
-    While a program runs, looks do not count, but other programs of the machine may have the core.
+    The worker looks at its slot again and again. It returns after ``looks`` looks without a new
+    job. While a program runs, it does not return, but yields the core after some looks.
     """
     left, last = looks, 0
     while left:

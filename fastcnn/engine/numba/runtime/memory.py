@@ -3,10 +3,11 @@
 It runs in each call of an operation. The system's allocator gives large blocks back to the
 operating system as soon as they are free. The next call gets new pages, each of which costs a fault
 and is cleared when it is first touched (docs/measurements.md, "Blocks of memory are used again").
-So blocks are kept. When a new block is made, blocks that are not in use and were unused for longest
-are given up, until those that are not in use have at most :data:`KEPT` bytes, or as many as were in
-use at once. So a training whose activations take more memory than that finds its blocks again in
-the next step. :func:`give_up_surplus` gives up what it no longer needs.
+So blocks are kept. Before a new block is made, unused blocks are given up, those first that are
+unused for longest. The bytes of unused blocks then do not exceed :data:`MOST_UNUSED`, or the most
+bytes that were in use at once, if these are more. So a training with more activations than
+``MOST_UNUSED`` gets its blocks again in the next step, and :func:`give_up_surplus` gives up the
+blocks that it no longer needs.
 
 Where the operating system has them, blocks lie in **huge pages** of 2 MiB, because the processor
 finds an address in a small page by walking tables, which takes as long as reading some cache lines
@@ -42,8 +43,8 @@ from fastcnn.core.capacity import affordable
 from fastcnn.core.hardware import CACHE_LINE
 from fastcnn.engine.numba.runtime import rehearsal
 
-KEPT = 256 * 1024 * 1024
-"""Bytes of blocks that are kept at most while they are not in use, unless more were in use."""
+MOST_UNUSED = 256 * 1024 * 1024
+"""Most bytes of blocks that are kept while they are not in use, unless more were in use at once."""
 _SMALL = 64 * 1024  # smaller arrays come from the system's allocator, which keeps their memory
 _PAGE = 4096
 _HUGE = 2 * 1024 * 1024  # bytes of a huge page
@@ -86,9 +87,9 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     if rehearsal.active and rehearsal.rehearsing():
         return _untouched_zeros(shape, dtype)
     size = prod(shape) * dtype.itemsize
-    if size > KEPT // 4:
+    if size > MOST_UNUSED // 4:
         affordable("memory for a result or a copy", shape, dtype)
-    if size < _SMALL or size > KEPT:
+    if size < _SMALL or size > MOST_UNUSED:
         return np.empty(shape, dtype)
     block = _take_block(size) or _new_block(size)
     array: Array = np.ndarray(shape, dtype, block.memory, block.first)
@@ -141,7 +142,7 @@ def _pages(size: int) -> mmap.mmap:
 def kept_bytes() -> int:
     """Bytes of the blocks that are kept now, in use or not.
 
-    >>> 0 <= kept_bytes() <= KEPT
+    >>> 0 <= kept_bytes() <= MOST_UNUSED
     True
     """
     return sum(block.size for block in _all_blocks())
@@ -180,7 +181,7 @@ def _taken(blocks: list[_Block], size: int) -> _Block | None:
 
 
 def give_up_surplus() -> None:
-    """Give up blocks that are not in use, until these have at most :data:`KEPT` bytes."""
+    """Give up blocks that are not in use, until these have at most :data:`MOST_UNUSED` bytes."""
     _most_in_use[0] = 0
     _give_up(0)
 
@@ -195,7 +196,7 @@ def _give_up(size: int) -> None:
         else:
             in_use += block.size
     _most_in_use[0] = max(_most_in_use[0], in_use)
-    surplus = sum(block.size for block in unused) - max(KEPT, _most_in_use[0])
+    surplus = sum(block.size for block in unused) - max(MOST_UNUSED, _most_in_use[0])
     for block in sorted(unused, key=lambda block: block.last_use):
         if surplus <= 0:
             break

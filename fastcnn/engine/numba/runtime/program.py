@@ -3,8 +3,8 @@
 A **step** is a call of one kernel by its address. Its operands are numbers, or addresses: a base
 (the workspace, the batch's input …) and an offset in bytes. A **program** is a list of steps that
 runs for each slice of a batch; the bases of a slice follow from its position in the batch. Threads
-share the slices. An **item** is what one thread runs at least: a group of slices that follow on
-each other, with a workspace of its own.
+share the slices. An **item** of a program is a group of slices that follow on each other. One
+thread runs it, with a workspace of its own.
 
 The kernels are those of single operations. The code in this module knows neither layers nor dtypes
 nor shapes, so it is compiled once and serves every net. :mod:`fastcnn.models.execution` writes the
@@ -30,7 +30,7 @@ from fastcnn.engine.numba.runtime.calls import (
     STEP_WORDS,
     address_in,
     call_step,
-    share_step,
+    share_entry,
     step_address,
 )
 from fastcnn.engine.numba.runtime.finite import sum_of_zeros
@@ -39,12 +39,13 @@ from fastcnn.engine.numba.runtime.jit import compiled, kernel
 from fastcnn.engine.numba.runtime.threads import SMALL, parallel_for
 from fastcnn.engine.numba.runtime.types import Address, Kernel, Words
 
-NUMBERS, SHARED, ITEM, INPUT, OUTPUT, DY, DX, TARGETS, WEIGHTS, KEPT = range(10)
+NUMBERS, SHARED, ITEM, INPUT, OUTPUT, DY, DX, TARGETS, WEIGHTS, FIRST_BATCH_ARRAY = range(10)
 """The bases of operands.
 
 NUMBERS is 0: the offset is a number, or the address of an array that never moves. SHARED is the
 scratch that all slices read, ITEM the workspace of an item. The others are arrays of the whole
-batch, and the base is where the slice begins in them. Arrays from KEPT on lie in the scratch.
+batch, and the base is where the slice begins in them. From FIRST_BATCH_ARRAY on, the arrays lie in
+the scratch.
 """
 BASES = 17
 NO_STEPS = np.zeros(0, np.int64)
@@ -130,7 +131,7 @@ class Program(NamedTuple):
     work: int
 
 
-def program(
+def make_program(
     whole: list[Words],
     rest: list[Words],
     *,
@@ -154,7 +155,7 @@ def program(
         shared: bytes of scratch that all items share.
         workspace: bytes of scratch of each item.
         per_sample: bytes that a sample takes, by the base.
-        origins: where an array begins in the scratch, by the base, from KEPT on.
+        origins: where an array begins in the scratch, by the base, from FIRST_BATCH_ARRAY on.
         work: operations of the batch.
     """
     strides = [per_sample.get(base, 0) for base in range(BASES)]
@@ -220,7 +221,7 @@ class Training(NamedTuple):
     work: int
 
 
-def training(
+def make_training(
     before: Words, program: Program, after: Words, totals: list[int], works: tuple[int, int]
 ) -> Training:
     """A training step from a program and the steps before and after it.
@@ -311,7 +312,7 @@ def _run_slices(
             bases[own + DX] = dx + sample * numbers[_STRIDES + DX]
             bases[own + TARGETS] = targets + sample * numbers[_STRIDES + TARGETS]
             bases[own + WEIGHTS] = weights + sample * numbers[_STRIDES + WEIGHTS]
-            for base in range(KEPT, BASES):
+            for base in range(FIRST_BATCH_ARRAY, BASES):
                 begin = scratch + numbers[_STARTS + base]
                 bases[own + base] = begin + sample * numbers[_STRIDES + base]
             i, end = 0, numbers[_WHOLE]
@@ -344,7 +345,7 @@ def _share_steps(
     if count:
         most = tasks if tasks < count else count
         operands = address_in(steps, begin * STEP_WORDS), address_in(bases, 0), first
-        share_step(board, most, 0, count, run, operands)
+        share_entry(board, most, 0, count, run, operands)
 
 
 @device
@@ -374,7 +375,11 @@ def _train(
     labels: Address,
     weights: Address,
 ) -> None:
-    """The compiled code of :func:`train`; ``program`` are the numbers of the program."""
+    """The compiled code of :func:`train`; ``program`` are the numbers of the program.
+
+    ``parallel_for`` calls it as it calls a kernel, but it runs on the caller's thread alone, shares
+    out its steps itself, and ignores the range.
+    """
     run_steps, before, items = numbers[_RUN_STEPS], numbers[_BEFORE], program[_ITEMS]
     apart = items * BASES
     bases[apart + NUMBERS], bases[apart + SHARED] = 0, scratch
@@ -385,7 +390,7 @@ def _train(
     tables = address_in(steps, before * STEP_WORDS), address_in(program, 0), address_in(bases, 0)
     operands = (tables[0], tables[1], tables[2], scratch, x, 0, 0, dx, labels, weights)
     most = most if most < items else items
-    share_step(board, most, 0, items, numbers[_RUN_SLICES], operands)
+    share_entry(board, most, 0, items, numbers[_RUN_SLICES], operands)
     totals[0], totals[1] = 0, 0
     for i in range(_TOTALS, numbers.size):
         totals[0] += scratch_numbers[numbers[i]]

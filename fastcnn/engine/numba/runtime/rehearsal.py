@@ -69,9 +69,10 @@ def requested(kernel: Kernel, arguments: tuple[object, ...]) -> bool:
 
 
 def _kind(argument: object) -> object:
-    """A key of the type of a kernel's argument, which is found much faster than Numba's type.
+    """A key of the type of a kernel's argument, made in much less time than Numba's type.
 
-    It is enough because arrays are C-contiguous and writable, and fields of records are integers.
+    Dtype and axes are enough, because arrays are C-contiguous and writable. The names of a record's
+    fields are enough, because a name has one dtype in all records.
     """
     if isinstance(argument, np.ndarray):
         return argument.dtype.names or argument.dtype.char, argument.ndim

@@ -20,8 +20,8 @@ from fastcnn.engine.numba.runtime.types import Words
 
 NUMBERS, ARENA, PREPARED, EDGES = range(4)
 """The bases of operands: NUMBERS is 0, so the offset is a number or the address of an array that
-never moves. ARENA is the memory of a run, PREPARED that of what was made of the weights. From EDGES
-on there is a base for each input and output of the program."""
+never moves. ARENA is the memory of a run. PREPARED is the memory of arrays that follow from the
+weights. From EDGES on there is a base for each input and output of the program."""
 
 
 class Turns(NamedTuple):
@@ -40,7 +40,7 @@ class Turns(NamedTuple):
     work: int
 
 
-def turns(steps: list[Words], works: list[int]) -> Turns:
+def make_turns(steps: list[Words], works: list[int]) -> Turns:
     """A program of these steps, with the operations of each."""
     if not steps:
         nothing = np.zeros(0, np.int64)
@@ -59,7 +59,11 @@ def take_turns(program: Turns, bases: Words) -> None:
 def _take_turns(
     board: Words, tasks: int, start: int, stop: int, steps: Words, works: Words, bases: Words
 ) -> None:
-    """The compiled code of :func:`take_turns`; each step has at most ``tasks``."""
+    """The compiled code of :func:`take_turns`; each step has at most ``tasks``.
+
+    ``parallel_for`` calls it as it calls a kernel, but it runs on the caller's thread alone, shares
+    out its steps itself, and ignores the range.
+    """
     if board.size:
         begin_program(board)
     for i in range(works.size):

@@ -190,7 +190,7 @@ def _plain_rows(
 
 
 @intrinsic(_plain_rows)
-def tile_from_rows(
+def tile_load(
     rows: LiteralType,
     vectors: LiteralType,
     lanes: LiteralType,
@@ -226,7 +226,7 @@ def _plain_columns(
 
 
 @intrinsic(_plain_columns)
-def tile_from_columns(
+def tile_load_masked(
     rows: LiteralType,
     vectors: LiteralType,
     lanes: LiteralType,

@@ -82,7 +82,7 @@ def _plain_no_totals(tile: Array, room: Array, at: int) -> None:
 
 @intrinsic(_plain_no_totals)
 def totals_begin(tile: TileType, room: IntType, at: IntType) -> Lowering:
-    """Set the totals of a tile to 0.
+    """Set the totals of a tile to 0; the tile's sides matter, and its numbers do not.
 
     Tile: rows × vectors. Writes ``rows * vectors * lanes`` float64 numbers, from number ``at`` of
     the room.
