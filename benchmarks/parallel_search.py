@@ -75,15 +75,15 @@ class Watch(threading.Thread):
 
 def ticks() -> dict[str, int]:
     """The processor time of each thread of this process and of its descendants, in ticks."""
-    found: dict[str, int] = {}
+    result: dict[str, int] = {}
     for process in descendants(str(os.getpid())):
         for stat in Path("/proc", process, "task").glob("*/stat"):
             try:
                 fields = stat.read_text().rpartition(")")[2].split()
             except OSError:  # it has ended
                 continue
-            found[stat.parent.name] = int(fields[11]) + int(fields[12])
-    return found
+            result[stat.parent.name] = int(fields[11]) + int(fields[12])
+    return result
 
 
 def descendants(process: str) -> Iterator[str]:

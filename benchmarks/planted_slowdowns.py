@@ -77,16 +77,16 @@ def main(
     seconds: Annotated[float, typer.Option(min=0.05, help="Of timing for each problem.")] = 0.6,
 ) -> None:
     """Run the trials and print what came of each."""
-    found = passed = 0
+    result = passed = 0
     for number in range(1, times + 1):
         with tempfile.TemporaryDirectory() as folder:
             same, slow, should = trial(Path(folder), seconds)
-        found += list(slow) == should
+        result += list(slow) == should
         passed += not same
         print(f"{number}: same code slower: {same or 'nothing'}; planted: {slow or 'nothing'}")
-    print(f"planted slowdown found {found} of {times} times")
+    print(f"planted slowdown found {result} of {times} times")
     print(f"two runs of the same code passed {passed} of {times} times")
-    sys.exit(not found == passed == times)
+    sys.exit(not result == passed == times)
 
 
 if __name__ == "__main__":

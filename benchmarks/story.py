@@ -92,7 +92,7 @@ def measure() -> dict[str, Any]:
     ceiling = top.flops["float32"][1]
     work, calls = steps()
     expected = calls["naive"][0]().astype(np.float64)
-    found = []
+    results = []
     best = {name: _seconds(call) for name, (call, _) in calls.items()}
     for name, (call, _) in calls.items():
         if best[name] < 0.2:
@@ -105,14 +105,14 @@ def measure() -> dict[str, Any]:
             raise AssertionError(f"{name} is off by {error:.1e} of the largest output")
         gflops = work / best[name] / 1e9
         step = Step(name, best[name], gflops, gflops / ceiling, moved, work / moved, error)
-        found.append(asdict(step))
+        results.append(asdict(step))
     return {
         "layer": f"3×3, {CHANNELS} → {FILTERS} channels, {SIDE}×{SIDE} pixels, float32",
         "processor": f"one core of {hardware.processor_name()}, {host_registers().isa}",
         "peak_gflops": ceiling,
         "copy_gbytes": top.copy[1],
         "work": work,
-        "steps": found,
+        "steps": results,
     }
 
 

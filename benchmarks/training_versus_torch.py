@@ -42,7 +42,7 @@ PROMISES = {
 def verdicts(report: Report) -> list[tuple[str, bool]]:
     """What was promised, what came of it, and whether it was kept; of what ran."""
     entries = {entry.name: entry for entry in report.entries}
-    found = []
+    results = []
     for problem, promised in PROMISES.items():
         name = nets.title(problem)
         entry = entries.get(name)
@@ -53,11 +53,11 @@ def verdicts(report: Report) -> list[tuple[str, bool]]:
             rival = entry.figure("ONNX Runtime")
         ratio = entry.times(rival)
         if rival is None or ratio is None:
-            found.append((f"{name}: nothing to compare with", False))
+            results.append((f"{name}: nothing to compare with", False))
             continue
         told = f"{name}: {ratio:.2f} times as fast as {rival.name}, promised {promised:.1f}"
-        found.append((told, ratio >= promised))
-    return found
+        results.append((told, ratio >= promised))
+    return results
 
 
 def main(
@@ -80,14 +80,14 @@ def main(
     )
     console = Console()
     show(console, report)
-    found = verdicts(report)
-    for told, kept in found:
+    result = verdicts(report)
+    for told, kept in result:
         console.print(f"{told}: {'kept' if kept else 'missed'}", highlight=False)
     if json_file is not None:
         report.write(json_file)
     if not report.is_quiet:
         sys.exit(2)
-    sys.exit(not all(kept for _, kept in found))
+    sys.exit(not all(kept for _, kept in result))
 
 
 if __name__ == "__main__":

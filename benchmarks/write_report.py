@@ -94,8 +94,8 @@ def _versions(report: Report) -> str:
         "scipy": "SciPy",
     }
     packages = report.machine["packages"]
-    found = [f"{told} {packages[name]}" for name, told in names.items() if packages.get(name)]
-    return ", ".join([*found, f"NumPy {packages['numpy']}, Numba {packages['numba']}"])
+    results = [f"{told} {packages[name]}" for name, told in names.items() if packages.get(name)]
+    return ", ".join([*results, f"NumPy {packages['numpy']}, Numba {packages['numba']}"])
 
 
 def _short(report: Report) -> Iterator[str]:

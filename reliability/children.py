@@ -33,12 +33,12 @@ def work() -> bytes:
     x = rng.standard_normal((40, 28, 28, 1)).astype(np.float32)
     layers = [Conv2D(8, 3, activation="relu"), MaxPool2D(2), Flatten(), Dense(10)]
     model = Sequential(layers, (28, 28, 1), seed=0)
-    found = [model.predict(x)]
+    results = [model.predict(x)]
     model.train_on_batch(x, rng.integers(10, size=40))
     images = rng.standard_normal((9, 33, 31, 17)).astype(np.float32)
     w = rng.standard_normal((3, 2, 17, 33)).astype(np.float32)
-    found += [*model.get_weights(), fastcnn.conv2d(images, w)]
-    return b"".join(array.tobytes() for array in found)
+    results += [*model.get_weights(), fastcnn.conv2d(images, w)]
+    return b"".join(array.tobytes() for array in results)
 
 
 def _send(pipe: Any) -> None:

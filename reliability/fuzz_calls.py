@@ -453,10 +453,10 @@ def outcome(call: Call, arrays: dict[str, Any], engine: str) -> Outcome:
     """The results, or the error that is raised."""
     try:
         named = {"arrays": [*arrays.values()]} if call.op == "concatenate" else arrays
-        found = getattr(ops, call.op)(**named, **call.parameters, engine=engine)
+        result = getattr(ops, call.op)(**named, **call.parameters, engine=engine)
     except Exception as error:
         return error
-    return tuple(map(np.asarray, found if isinstance(found, tuple) else (found,)))
+    return tuple(map(np.asarray, result if isinstance(result, tuple) else (result,)))
 
 
 def algorithms(op: str, engine: str) -> int:
@@ -497,10 +497,10 @@ def _complaints(call: Call) -> Iterator[str]:
         for place in range(algorithms(call.op, engine)):
             registry.choose = _insisting(place) if place else choose
             try:
-                found = outcome(call, call.given, engine)
+                result = outcome(call, call.given, engine)
             finally:
                 registry.choose = choose
-            for complaint in _differences(call, found, reference, allowed):
+            for complaint in _differences(call, result, reference, allowed):
                 yield f"{engine}, algorithm {place}: {complaint}"
     for name, array in call.given.items():
         if _bytes(array) != before[name]:
@@ -522,7 +522,7 @@ def _allowed(call: Call, reference: tuple[Array, ...]) -> tuple[Array, ...]:
     shapes = {name: array.shape for name, array in call.plain.items()}
     problem = Problem(call.op, "drawn", shapes, call.parameters, call.geometry)
     dtype = reference[0].dtype
-    found, info = bounds(problem, call.plain, reference), np.finfo(dtype)
+    result, info = bounds(problem, call.plain, reference), np.finfo(dtype)
     if call.mode == "special":
         # Sums over what is not finite have no bound; an exponential of -inf is 0 and leaves the
         # row's other numbers with a few roundings.
@@ -538,10 +538,10 @@ def _allowed(call: Call, reference: tuple[Array, ...]) -> tuple[Array, ...]:
             ]
         return tuple(
             np.where(np.isfinite(bound), bound, few)
-            for bound, few in zip(found, least, strict=True)
+            for bound, few in zip(result, least, strict=True)
         )
     if call.mode != "extreme":
-        return found
+        return result
     sums = call.geometry or any(name in call.op for name in ("dense", "prelu"))
     sums = sums or call.op.removesuffix("_backward") in MERGES
     terms = max(sum_lengths(problem), default=1) if sums else 1
@@ -549,7 +549,7 @@ def _allowed(call: Call, reference: tuple[Array, ...]) -> tuple[Array, ...]:
     unit = float(info.eps)
     # A bound is at least a roundoff of the sum of the absolute values: that tells of overflow.
     return tuple(
-        np.where(bound < unit * float(info.max) / 8, bound + below, np.inf) for bound in found
+        np.where(bound < unit * float(info.max) / 8, bound + below, np.inf) for bound in result
     )
 
 
@@ -561,22 +561,22 @@ def _differences(
             yield f"gives {str(found)[:300]!r} ({type(found).__name__}), not {reference!r:.300}"
         return
     assert allowed is not None
-    for place, (y, wanted, bound) in enumerate(zip(found, reference, allowed, strict=True)):
-        if (y.shape, y.dtype) != (wanted.shape, wanted.dtype):
-            yield f"result {place} is {y.shape} {y.dtype}, not {wanted.shape} {wanted.dtype}"
+    for place, (y, expected, bound) in enumerate(zip(found, reference, allowed, strict=True)):
+        if (y.shape, y.dtype) != (expected.shape, expected.dtype):
+            yield f"result {place} is {y.shape} {y.dtype}, not {expected.shape} {expected.dtype}"
             continue
         if not y.flags.c_contiguous or not y.flags.aligned:
             yield f"result {place} is not C-contiguous"
         arrays = [a for a in call.given.values() if isinstance(a, np.ndarray)]
         if any(np.may_share_memory(y, array) for array in arrays):
             yield f"result {place} shares memory with an argument"
-        a, b = y.astype(np.float64), wanted.astype(np.float64)
+        a, b = y.astype(np.float64), expected.astype(np.float64)
         good = (a == b) | (np.isnan(a) & np.isnan(b)) | (abs(a - b) <= bound) | np.isposinf(bound)
         if not good.all():
             at = tuple(map(int, np.argwhere(~good)[0]))
             yield (
                 f"result {place} differs at {(~good).sum()} of {good.size} places, at {at}: "
-                f"{y[at]!r}, not {wanted[at]!r} within {bound[at]!r}"
+                f"{y[at]!r}, not {expected[at]!r} within {bound[at]!r}"
             )
 
 

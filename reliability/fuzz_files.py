@@ -102,12 +102,12 @@ def _idx(array: Any) -> bytes:
 def files(folder: Path) -> dict[str, tuple[Kind, Path]]:
     """A whole file of each kind."""
     rng = np.random.default_rng(0)
-    found: dict[str, tuple[Kind, Path]] = {}
+    result: dict[str, tuple[Kind, Path]] = {}
     model = trained()
     for name in ("model", "checkpoint"):
         path = folder / f"{name}.safetensors"
         (model.save if name == "model" else model.save_checkpoint)(path)
-        found[name] = Kind(read_model, ModelFileError, name), path
+        result[name] = Kind(read_model, ModelFileError, name), path
     for name, ending in (("idx", ""), ("gzip", ".gz")):
         place = folder / name
         place.mkdir()
@@ -120,32 +120,32 @@ def files(folder: Path) -> dict[str, tuple[Kind, Path]]:
                 (place / f"{part}-{kind}-ubyte{ending}").write_bytes(contents)
         for part in ("images-idx3", "labels-idx1"):
             path = place / f"train-{part}-ubyte{ending}"
-            found[f"{name}-{part[:6]}"] = Kind(_read_data, DatasetError, name), path
-    found |= _weights(folder)
+            result[f"{name}-{part[:6]}"] = Kind(_read_data, DatasetError, name), path
+    result |= _weights(folder)
     path = folder / "arrays.npz"
     names = "x_train", "y_train", "x_test", "y_test"
     arrays = dict(zip(names, (images, labels, images, labels), strict=True))
     np.savez_compressed(path, **arrays)
-    found["npz"] = Kind(fastcnn.load_mnist, DatasetError, "npz"), path
+    result["npz"] = Kind(fastcnn.load_mnist, DatasetError, "npz"), path
     try:
         from PIL import Image
     except ImportError:
-        return found
+        return result
     pixels = np.kron(rng.integers(0, 256, (5, 4, 3), dtype=np.uint8), np.ones((4, 4, 1), np.uint8))
     for name in ("png", "jpeg"):
         path, memory = folder / f"picture.{name}", BytesIO()
         Image.fromarray(pixels).save(memory, name)
         path.write_bytes(memory.getvalue())
-        found[name] = Kind(prepare, PictureError, name), path
+        result[name] = Kind(prepare, PictureError, name), path
     path, memory = folder / "progressive.jpeg", BytesIO()
     Image.fromarray(pixels).save(memory, "jpeg", progressive=True)
     path.write_bytes(memory.getvalue())
-    found["progressive"] = Kind(prepare, PictureError, "jpeg"), path
+    result["progressive"] = Kind(prepare, PictureError, "jpeg"), path
     path = folder / "pictures" / "one" / "picture.png"
     path.parent.mkdir(parents=True)
     Image.fromarray(pixels).save(path)
-    found["pictures"] = Kind(_read_pictures, (PictureError, DatasetError), "png"), path
-    return found
+    result["pictures"] = Kind(_read_pictures, (PictureError, DatasetError), "png"), path
+    return result
 
 
 _PICKLE = (

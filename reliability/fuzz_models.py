@@ -330,23 +330,23 @@ def _bits(arrays: Any) -> list[bytes]:
 def complaints(case: Case) -> Iterator[str]:
     """What is wrong with the model as it is run by default and on each engine."""
     reference, x = case.model("naive"), _given(case.x)
-    wanted = _listed(reference.predict(x))
+    expected = _listed(reference.predict(x))
     slopes = _gradients(reference, case)
     losses = [_step(reference, case) for _ in range(2)]
     after = reference.get_weights()
     for engine in (None, *fastcnn.engines()[:-1]):
         model = case.model(engine)
-        found = _listed(model.predict(x))
-        yield from _compared(f"{engine}: the predictions", found, wanted, case)
-        ones = [_listed(model.predict(_sample(x, k))) for k in range(len(found[0]))]
+        result = _listed(model.predict(x))
+        yield from _compared(f"{engine}: the predictions", result, expected, case)
+        ones = [_listed(model.predict(_sample(x, k))) for k in range(len(result[0]))]
         joined = [np.concatenate(parts) for parts in zip(*ones, strict=True)]
-        if engine != "im2col" and _bits(joined) != _bits(found):
+        if engine != "im2col" and _bits(joined) != _bits(result):
             yield f"{engine}: one sample by itself has other bits"
         with ThreadPoolExecutor(3) as pool:
             many = list(pool.map(lambda _, m=model: _bits(m.predict(x)), range(3)))
-        if many != [_bits(found)] * 3:
+        if many != [_bits(result)] * 3:
             yield f"{engine}: several threads give other bits"
-        yield from _same_bits(engine, model, x, _bits(found))
+        yield from _same_bits(engine, model, x, _bits(result))
         yield from _compared(f"{engine}: the gradients", _gradients(model, case), slopes, case)
         told = []
         for _ in range(2):
@@ -379,8 +379,8 @@ def _gradients(model: Model, case: Case) -> list[Array]:
     targets = goal.targets(y, count, model._outputs(goal), model.dtype)
     images = Several(tuple(x)) if isinstance(x, list) else x
     before = model.get_weights()
-    found = model._gradients(images, targets, goal, np.random.default_rng(3))[2]
-    gradients = [array.copy() for one in found for array in one.values()]
+    result = model._gradients(images, targets, goal, np.random.default_rng(3))[2]
+    gradients = [array.copy() for one in result for array in one.values()]
     model.set_weights(before)  # and so the running statistics
     return [*gradients, *_listed(model.input_gradient(x, y))]
 

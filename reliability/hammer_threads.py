@@ -61,9 +61,9 @@ def _training(layers: list[Layer], shape: tuple[int, ...], x: Array, y: Array) -
 
 def _calling(op: str, arrays: tuple[Array, ...], parameters: dict[str, Any]) -> Task:
     def call() -> bytes:
-        found = getattr(fastcnn, op)(*arrays, **parameters)
+        result = getattr(fastcnn, op)(*arrays, **parameters)
         return b"".join(np.asarray(a).tobytes() for a in (
-            found if isinstance(found, tuple) else (found,)
+            result if isinstance(result, tuple) else (result,)
         ))  # fmt: skip
 
     return call
@@ -72,26 +72,26 @@ def _calling(op: str, arrays: tuple[Array, ...], parameters: dict[str, Any]) -> 
 def tasks() -> list[Task]:
     """Models that predict and train, and functions, small ones and such as are worth threads."""
     rng = np.random.default_rng(0)
-    found: list[Task] = []
+    result: list[Task] = []
     for layers, shape in _nets():
         model = Sequential(layers, shape, seed=0)
         classes = model.output_shape[0]
         for count in (1, 40):
             x = rng.standard_normal((count, *shape)).astype(np.float32)
-            found.append(_predicting(model, x))
-            found.append(_training(layers, shape, x, rng.integers(classes, size=count)))
+            result.append(_predicting(model, x))
+            result.append(_training(layers, shape, x, rng.integers(classes, size=count)))
     for dtype in (np.float32, np.float64):
         for n in (1, 9):
             x = rng.standard_normal((n, 33, 31, 17)).astype(dtype)
             w = rng.standard_normal((3, 2, 17, 33)).astype(dtype)
             y = fastcnn.conv2d(x, w, padding="same")
             same = {"padding": "same"}
-            found.append(_calling("conv2d", (x, w), same))
-            found.append(_calling("conv2d", (x, w), same | {"engine": "im2col"}))
-            found.append(_calling("conv2d_backward", (y, x, w), same))
-            found.append(_calling("max_pool2d", (x, 2), {}))
-            found.append(_calling("softmax", (x,), {}))
-    return found
+            result.append(_calling("conv2d", (x, w), same))
+            result.append(_calling("conv2d", (x, w), same | {"engine": "im2col"}))
+            result.append(_calling("conv2d_backward", (y, x, w), same))
+            result.append(_calling("max_pool2d", (x, 2), {}))
+            result.append(_calling("softmax", (x,), {}))
+    return result
 
 
 class Hammer:
@@ -162,8 +162,8 @@ class Hammer:
             return
         Parallel(8, backend="threading")(delayed(self.once)(number) for number in numbers)
         calls = (delayed(_in_another_process)(number) for number in numbers)
-        for number, found in enumerate(Parallel(2, backend="loky")(calls)):
-            if found != self.expected[number]:
+        for number, result in enumerate(Parallel(2, backend="loky")(calls)):
+            if result != self.expected[number]:
                 self.wrong.append(f"joblib's process gave other bits for task {number}")
 
 
@@ -177,10 +177,10 @@ def _parallel(end: float, wrong: list[str]) -> None:
 
     @numba.njit(parallel=True)
     def total(x: Any) -> Any:
-        found = 0.0
+        result = 0.0
         for i in numba.prange(x.size):
-            found += x[i]
-        return found
+            result += x[i]
+        return result
 
     x = np.ones(100_000)
     while perf_counter() < end:
@@ -214,9 +214,9 @@ def main(
 ) -> None:
     """Hammer on fastcnn with many threads, under each of Numba's threading layers."""
     if here is None:
-        found = [layer for layer in LAYERS if _available(layer)]
-        print(f"threading layers here: {', '.join(found)}", flush=True)
-        for layer in found:
+        results = [layer for layer in LAYERS if _available(layer)]
+        print(f"threading layers here: {', '.join(results)}", flush=True)
+        for layer in results:
             command = [sys.executable, __file__, f"--here={layer}", f"--seconds={seconds}"]
             environment = dict(os.environ)
             if layer != "none":

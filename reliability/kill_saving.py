@@ -27,13 +27,13 @@ from fastcnn.models.sequential import Sequential, load_model
 
 def models() -> list[Sequential]:
     """Two models of some 400 KB, trained a little, so that they have checkpoints too."""
-    found = []
+    results = []
     for seed in (1, 2):
         model = Sequential([Dense(200), Dense(300), Dense(3)], seed=seed)
         rng = np.random.default_rng(seed)
         model.fit(rng.standard_normal((8, 100)), rng.integers(3, size=8), seed=seed, verbose=0)
-        found.append(model)
-    return found
+        results.append(model)
+    return results
 
 
 def bits(model: Sequential) -> bytes:
@@ -78,9 +78,9 @@ def kills(path: Path, times: int, seed: int = 0, longest: float = 0.05) -> list[
         if os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
             wrong.append(f"kill {number}: the child ended by itself, {status}")
         try:
-            found = bits(load_model(path))
-            seen.add(found)
-            if found not in right:
+            result = bits(load_model(path))
+            seen.add(result)
+            if result not in right:
                 wrong.append(f"kill {number}: the file holds a third model")
         except Exception as error:
             wrong.append(f"kill {number}: {error!r}")
@@ -94,7 +94,7 @@ def kills(path: Path, times: int, seed: int = 0, longest: float = 0.05) -> list[
         os.kill(reader, signal.SIGKILL)
         os.waitpid(reader, 0)
     if times >= 50 and len(seen) < 2:
-        wrong.append("only one of the models was ever found: nothing was saved in time")
+        wrong.append("only one of the models was ever result: nothing was saved in time")
     return wrong
 
 

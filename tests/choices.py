@@ -51,8 +51,8 @@ def conv_pooled(x: tuple[int, ...], w: tuple[int, ...], **parameters: Any) -> Pr
     g = conv_geometry(x, w, **parameters)
 
     def kernel(itemsize: int) -> Any:
-        found = direct.pooled_plan(g, itemsize)
-        return found and found[1].function
+        result = direct.pooled_plan(g, itemsize)
+        return result and result[1].function
 
     return kernel
 

@@ -145,8 +145,8 @@ def _winograds() -> Iterator[Problem]:
     for k, (ic, width) in enumerate(product(CHANNELS, (1, 2, 3, 4, 5, 6, 9, 17))):
         oc, side = CHANNELS[5 * k % len(CHANNELS)], 5 if k % 9 == 4 else 3
         x, w = (1 + k % 3, 1 + k // 3 % 9, width, ic), (side, side, ic, oc)
-        given = {"padding": PADDINGS[k % 3], "dilation": (1, 1)}
-        forward, backward = _layer(f"{ic}-on-{width}", x, w, given)
+        arguments = {"padding": PADDINGS[k % 3], "dilation": (1, 1)}
+        forward, backward = _layer(f"{ic}-on-{width}", x, w, arguments)
         for op, more, names in (
             ("winograd", {}, "xwb"),
             ("winograd_dx", {"x_shape": x}, ("dy", "w")),
@@ -315,9 +315,12 @@ def _norms() -> Iterator[Problem]:
         groups = next(g for g in (3, 2, 5, 11, 7, 1) if c % g == 0)
         both, scale = {"dy": x, "x": x}, {"gamma": (c,)}
         epsilon, modes = {"epsilon": 0.01}, ("float",)
-        for op, given in (("layer_norm", epsilon), ("group_norm", {"groups": groups} | epsilon)):
-            yield Problem(op, label, {"x": x, "gamma": (c,), "beta": (c,)}, given, modes=modes)
-            yield Problem(f"{op}_backward", label, both | scale, given, modes=modes)
+        for op, arguments in (
+            ("layer_norm", epsilon),
+            ("group_norm", {"groups": groups} | epsilon),
+        ):
+            yield Problem(op, label, {"x": x, "gamma": (c,), "beta": (c,)}, arguments, modes=modes)
+            yield Problem(f"{op}_backward", label, both | scale, arguments, modes=modes)
         window = {"size": 1 + k % 7, "alpha": 0.5, "beta": (0.75, 0.6)[k // 2 % 2]}
         yield Problem("local_response_norm", label, {"x": x}, window, modes=modes)
         yield Problem("local_response_norm_backward", label, both, window, modes=modes)
@@ -469,10 +472,10 @@ def _move_images(dtypes: Sequence[str]) -> None:
         for border, size in product(("first", "last"), ((6, width), (4, 11))):
             print(f"augmentation of {images.shape}, {dtype}, {border}", flush=True)
             _use_memory(border)
-            given = [guarded_copy(array, border) for array in (images, places, flips, maps)]
-            cut = kernels_of_augmentation.cut_out(given[0], size, given[1], given[2], 6)
+            operands = [guarded_copy(array, border) for array in (images, places, flips, maps)]
+            cut = kernels_of_augmentation.cut_out(operands[0], size, operands[1], operands[2], 6)
             np.testing.assert_array_equal(cut, cut_out_numpy(images, size, places, flips, 6))
-            mixed = kernels_of_augmentation.blend(given[0], size, given[3], 6)
+            mixed = kernels_of_augmentation.blend(operands[0], size, operands[3], 6)
             reference = blend_numpy(images, size, maps, 6)
             if dtype == "uint8":
                 np.testing.assert_array_equal(mixed, reference)
@@ -483,12 +486,12 @@ def _move_images(dtypes: Sequence[str]) -> None:
 
 def compiled() -> dict[str, Any]:
     """All kernels of the package by name: what Numba compiled on its own, not into another."""
-    found = {}
+    result = {}
     for module in walk_packages(kernels.__path__, "fastcnn.engine.numba."):
         for key, value in vars(import_module(module.name)).items():
             if isinstance(getattr(value, "_cache", None), kernel_cache.KernelCache):
-                found[f"{value.py_func.__module__}.{key}"] = value
-    return found
+                result[f"{value.py_func.__module__}.{key}"] = value
+    return result
 
 
 def run_apart(isa: str, dtypes: Sequence[str] = DTYPES, share: int = 1) -> str:
@@ -502,9 +505,9 @@ def run_apart(isa: str, dtypes: Sequence[str] = DTYPES, share: int = 1) -> str:
         env=environment(**instruction_sets()[isa]),
         stderr=subprocess.STDOUT,
     )
-    told = done.stdout.strip()
-    assert done.returncode == 0, f"{isa}: exit {done.returncode}\n{told[-3000:]}"
-    return told.rpartition("\n")[2]
+    report = done.stdout.strip()
+    assert done.returncode == 0, f"{isa}: exit {done.returncode}\n{report[-3000:]}"
+    return report.rpartition("\n")[2]
 
 
 def main(

@@ -221,8 +221,8 @@ def _run(shape: tuple[int, ...], layers: list[Layer], dtype: str, batch: int) ->
     largest = max(abs(b).max(initial=0) for b in expected)
     borders: tuple[Border, ...] = "first", "last"
     for border in borders:
-        found = _guarded(shape, layers, dtype, values, (x, labels, rows, weights), border)
-        for a, b in zip(found, expected, strict=True):
+        result = _guarded(shape, layers, dtype, values, (x, labels, rows, weights), border)
+        for a, b in zip(result, expected, strict=True):
             near = max(abs(b).max(), largest / 100) * (2e-4 if dtype == "float32" else 1e-11)
             np.testing.assert_allclose(a, b, rtol=0, atol=near, err_msg=border)
 
@@ -257,14 +257,14 @@ def _guarded(
         model.set_weights(values)
         images, *others = (guarded_copy(array, border) for array in data)
         executor = Executor(model._graph, model._weights, model._known_shapes())
-        found = []
+        results = []
         for y in (*(executor.forward([images]) or [None]), executor.probabilities(images)):
             assert y is not None, "single operations must decide"
-            found.append(y)
+            results.append(y)
         for loss, targets, of_samples in _trainings(*others):
-            went = executor.gradients([images], targets, loss, rng, of_samples)
-            assert went is not None, "single operations must decide"
-            found += _of_training((*went[:2], model._weights.gradients))
+            figures = executor.gradients([images], targets, loss, rng, of_samples)
+            assert figures is not None, "single operations must decide"
+            results += _of_training((*figures[:2], model._weights.gradients))
     for flat, parts in (
         (model._weights.parameters, [a for one in model.layers for a in one.parameters.values()]),
         (model._weights.gradient, [a for d in model._weights.gradients for a in d.values()]),
@@ -272,7 +272,7 @@ def _guarded(
         for part in parts:
             part[...] = _BETWEEN
         assert (flat == flat.dtype.type(_BETWEEN)).all(), "something was written between parameters"
-    return found
+    return results
 
 
 def _trainings(labels: Array, rows: Array, weights: Array) -> list[tuple[Loss, Array, Any]]:
@@ -370,14 +370,14 @@ class _Fences:
         self.take_turns = take_with_fences
 
         def origins(shared: step_list.Shared, count: int) -> tuple[dict[int, int], int]:
-            found, at, shared.__dict__["fences"] = {}, shared.__dict__["_transposed_size"], []
+            result, at, shared.__dict__["fences"] = {}, shared.__dict__["_transposed_size"], []
             for base, by_sample in shared.arrays.values():
                 size = count * by_sample
                 pages = max(1, math.ceil(size / PAGE)) * PAGE
-                found[base] = at + (0 if fences._border == "first" else pages - size)
+                result[base] = at + (0 if fences._border == "first" else pages - size)
                 at += pages + PAGE
                 shared.__dict__["fences"].append(at - PAGE)
-            return found, at
+            return result, at
 
         def room(slice_: step_list.StepList, count: int) -> Operand:
             size = count * slice_.itemsize
@@ -400,14 +400,14 @@ class _Fences:
                 self._workspace, self._shared = whole.size, whole.shared.__dict__["fences"]
 
             def scratch(self) -> programs.Scratch:
-                found = super().scratch()
+                result = super().scratch()
                 for at in self._shared:
-                    forbid(found.address + at)
+                    forbid(result.address + at)
                 for item in range(self.forward.items):
-                    first = found.address + self.forward.shared + item * self._workspace
+                    first = result.address + self.forward.shared + item * self._workspace
                     for at in self._fences:
                         forbid(first + at)
-                return found
+                return result
 
         self.room, self.origins = room, origins
         self.slice_, self.programs = Slice, BatchPrograms

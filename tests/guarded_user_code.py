@@ -44,7 +44,7 @@ def run_user_code(dtypes: tuple[str, ...], share: int = 1) -> int:
         x = rng.integers(-2, 3, (7, *SHAPE)).astype(dtype)
         y = rng.integers(-2, 3, (7, 3)).astype(dtype)
         for border in BORDERS:
-            given = guarded_copy(x, border), guarded_copy(y, border)
+            guarded_data = guarded_copy(x, border), guarded_copy(y, border)
             with (
                 patch.object(seam, "allocate", lambda s, d, b=border: guarded(s, d, b)),
                 patch.dict(CHANGES, {k: _fenced(v, border) for k, v in CHANGES.items()}),
@@ -52,7 +52,7 @@ def run_user_code(dtypes: tuple[str, ...], share: int = 1) -> int:
                 for change in islice(CHANGES, 0, None, share):
                     print(f"{change} of a user's object, {dtype}, {border}", flush=True)
                     for call in _calls(change, dtype):
-                        refused = _refused(call, given)
+                        refused = _refused(call, guarded_data)
                         assert not (refused and change in RIGHT), f"{change}: {refused}"
                         count += 1
     return count

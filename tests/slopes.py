@@ -11,7 +11,7 @@ from fastcnn.core.arguments import Array
 
 def slope(function: Callable[[], float], at: Array, step: float = 1e-5) -> Array:
     """Central differences of ``function()`` by each element of ``at``, which is moved in place."""
-    found = np.zeros(at.shape)
+    result = np.zeros(at.shape)
     for i in np.ndindex(at.shape):
         before = at[i]
         at[i] = before + step
@@ -19,8 +19,8 @@ def slope(function: Callable[[], float], at: Array, step: float = 1e-5) -> Array
         at[i] = before - step
         down = function()
         at[i] = before
-        found[i] = (up - down) / (2 * step)
-    return found
+        result[i] = (up - down) / (2 * step)
+    return result
 
 
 def same(gradient: Array, expected: Array) -> None:

@@ -71,8 +71,8 @@ def test_what_is_right_already_is_not_copied() -> None:
 def test_labels_of_every_integer_type(dtype: Any) -> None:
     logits = normal(3, 4)
     expected = fastcnn.cross_entropy(logits, [3, 0, 2], engine="naive")
-    found = fastcnn.cross_entropy(logits, np.array([3, 0, 2], dtype), engine="naive")
-    assert found == expected
+    result = fastcnn.cross_entropy(logits, np.array([3, 0, 2], dtype), engine="naive")
+    assert result == expected
 
 
 def fortran(array: Any) -> Any:
@@ -187,15 +187,15 @@ def _lists(value: object) -> bool:
 def test_layout_changes_nothing(case: str, layout: Callable[[Any], Any], engine: str) -> None:
     function, right = CALLS[case]
     call = changed(right, lambda array: np.array(array, order="C"))
-    given = changed(call, layout)
-    results = computed(function, given, engine)
+    arguments = changed(call, layout)
+    results = computed(function, arguments, engine)
     for result, expected in zip(results, computed(function, call, engine), strict=True):
         np.testing.assert_array_equal(result, expected)
         assert result.dtype == np.float32
         assert result.dtype.isnative
         assert isinstance(result, np.generic) or type(result) is np.ndarray
     before = arrays_of(call)
-    for name, array in arrays_of(given).items():
+    for name, array in arrays_of(arguments).items():
         np.testing.assert_array_equal(array, before[name], err_msg=f"{name} was written to")
 
 
@@ -205,10 +205,10 @@ def test_broadcast_arrays(function: str, engine: str) -> None:
     def broadcast(array: Any) -> Any:
         return np.broadcast_to(array.flat[0], array.shape)
 
-    given = changed(RIGHT[function], broadcast)
-    copies = changed(given, np.array)
+    arguments = changed(RIGHT[function], broadcast)
+    copies = changed(arguments, np.array)
     for result, expected in zip(
-        computed(function, given, engine), computed(function, copies, engine), strict=True
+        computed(function, arguments, engine), computed(function, copies, engine), strict=True
     ):
         np.testing.assert_array_equal(result, expected)
 
@@ -246,6 +246,6 @@ def test_one_wide_array_makes_the_result_wide(function: str, engine: str) -> Non
 def test_images_of_bytes_are_computed_in_float32(engine: str) -> None:
     x = np.arange(2 * 5 * 6 * 4, dtype=np.uint8).reshape(2, 5, 6, 4)
     w = np.ones((3, 2, 4, 1), np.float32)
-    found = fastcnn.conv2d(x, w, engine=engine)
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, fastcnn.conv2d(x.astype(F32), w, engine=engine))
+    result = fastcnn.conv2d(x, w, engine=engine)
+    assert result.dtype == np.float32
+    np.testing.assert_array_equal(result, fastcnn.conv2d(x.astype(F32), w, engine=engine))

@@ -124,16 +124,16 @@ def test_a_wrong_kernel_ends_the_command_with_1(monkeypatch: pytest.MonkeyPatch)
 def test_the_command_writes_what_it_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(suite, "QUICK", suite.QUICK._replace(contest=0.01))
-    wanted = ["--op", "conv2d_input_gradient", "--peers", "none", "--threads", "1"]
-    kept = ["--json", "run.json", "--html", "run.html", "--save", "before"]
-    outcome = CliRunner().invoke(app, ["bench", *wanted, *kept])
+    expected = ["--op", "conv2d_input_gradient", "--peers", "none", "--threads", "1"]
+    options_of_files = ["--json", "run.json", "--html", "run.html", "--save", "before"]
+    outcome = CliRunner().invoke(app, ["bench", *expected, *options_of_files])
     assert outcome.exit_code == 0, outcome.output
     assert max(map(len, outcome.output.splitlines())) <= 80
-    found = Report.read(Path("run.json"))
-    assert found == Report.read(Path(".fastcnn-bench/before.json"))
-    assert Path("run.html").read_text("utf-8") == page(found)
-    assert (found.threads, found.top, found.is_quiet) == (1, 100.0, True)
-    (entry,) = found.entries
+    result = Report.read(Path("run.json"))
+    assert result == Report.read(Path(".fastcnn-bench/before.json"))
+    assert Path("run.html").read_text("utf-8") == page(result)
+    assert (result.threads, result.top, result.is_quiet) == (1, 100.0, True)
+    (entry,) = result.entries
     assert entry.name in outcome.output
     assert entry.best.seconds == min(f.seconds for f in entry.figures) > 0
 
@@ -224,21 +224,23 @@ def small_problems() -> Iterator[Problem]:
     """Every operation that peers are taught, on sides that differ."""
     x, w = (2, 9, 7, 4), (3, 2, 4, 6)
     for stride, padding in ((1, 1), (2, 0), (1, "same")):
-        given = {"stride": stride, "padding": padding, "groups": 1}
-        g = conv_geometry(x, w, **given)
+        parameters = {"stride": stride, "padding": padding, "groups": 1}
+        g = conv_geometry(x, w, **parameters)
         dy, sides = {"dy": g.output_shape}, {"kernel_size": w[:2]}
-        yield Problem("conv2d", "c", {"x": x, "w": w, "b": (6,)}, given, g)
-        yield Problem("conv2d_input_gradient", "c", dy | {"w": w}, {"x_shape": x} | given, g)
-        yield Problem("conv2d_filter_gradient", "c", dy | {"x": x}, sides | given, g)
-    given = {"stride": 2, "padding": 1, "groups": 4}
-    g = conv_geometry(x, (3, 3, 1, 4), **given)
-    yield Problem("conv2d", "groups", {"x": x, "w": (3, 3, 1, 4), "b": (4,)}, given, g)
+        yield Problem("conv2d", "c", {"x": x, "w": w, "b": (6,)}, parameters, g)
+        yield Problem("conv2d_input_gradient", "c", dy | {"w": w}, {"x_shape": x} | parameters, g)
+        yield Problem("conv2d_filter_gradient", "c", dy | {"x": x}, sides | parameters, g)
+    parameters = {"stride": 2, "padding": 1, "groups": 4}
+    g = conv_geometry(x, (3, 3, 1, 4), **parameters)
+    yield Problem("conv2d", "groups", {"x": x, "w": (3, 3, 1, 4), "b": (4,)}, parameters, g)
     for size, stride, padding in ((2, 2, 0), (3, 2, 1)):
-        given = {"size": size, "stride": stride, "padding": padding}
+        parameters = {"size": size, "stride": stride, "padding": padding}
         g = pool_geometry(x, size, stride=stride, padding=padding)
         for kind in ("max", "avg"):
-            yield Problem(f"{kind}_pool2d", "p", {"x": x}, given, g)
-            yield Problem(f"{kind}_pool2d_backward", "p", {"dy": g.output_shape, "x": x}, given, g)
+            yield Problem(f"{kind}_pool2d", "p", {"x": x}, parameters, g)
+            yield Problem(
+                f"{kind}_pool2d_backward", "p", {"dy": g.output_shape, "x": x}, parameters, g
+            )
     yield Problem("dense", "d", {"x": (3, 5), "w": (5, 7), "b": (7,)})
     yield Problem("dense_backward", "d", {"dy": (3, 7), "x": (3, 5), "w": (5, 7)})
 
@@ -252,8 +254,10 @@ def test_installed_peers_compute_the_same() -> None:
         peers.join_operation(contest, problem, installed, threads=1)
         for runner in contest.runners:
             contest.verify(runner)
-        told = {r.family for r in contest.runners[ours:]} | {s.name for s in contest.skipped}
-        assert told == {peers.PEERS[name].family for name in installed}
+        names_of_peers = {r.family for r in contest.runners[ours:]} | {
+            s.name for s in contest.skipped
+        }
+        assert names_of_peers == {peers.PEERS[name].family for name in installed}
     for mode in ("predict", "train"):
         task = nets.task("lenet5", mode, 3)
         contest = nets.contest(task, naive_seconds=0)
@@ -396,11 +400,11 @@ def test_the_least_time_counts_and_one_slow_runner_leaves_the_others_their_turns
     monkeypatch.setattr(measure, "time", clock)
     disturbed = clock.takes(*[0.030, 0.009] * 5, 0.003)
     slow, quick = clock.takes(2.0), clock.takes(1e-5)
-    found = measure.interleaved([slow, quick, disturbed], budget=6.0)
-    assert [round(f.least, 5) for f in found] == [2.0, 1e-5, 0.003]
-    assert found[0].turns == 1
-    assert found[1].turns == measure.FEWEST  # settled at once
-    assert found[1].spread == pytest.approx(0, abs=1e-3)
+    result = measure.interleaved([slow, quick, disturbed], budget=6.0)
+    assert [round(f.least, 5) for f in result] == [2.0, 1e-5, 0.003]
+    assert result[0].turns == 1
+    assert result[1].turns == measure.FEWEST  # settled at once
+    assert result[1].spread == pytest.approx(0, abs=1e-3)
     assert clock.now < 9
 
 
@@ -408,13 +412,13 @@ def test_who_runs_alone_is_kept_until_it_settles(monkeypatch: pytest.MonkeyPatch
     clock = Clock()
     monkeypatch.setattr(measure, "time", clock)
     pace = measure.Pace(warm_up=1e-3, turn=1e-4, fewest=3, spread=0.01)
-    found = [
+    results = [
         measure.interleaved([clock.takes(0.05, 0.04, 0.035, 0.03)], 0.1, pace, alone)[0]
         for alone in ((), (0,))
     ]
-    assert [round(f.least, 3) for f in found] == [0.035, 0.03]
-    assert found[0].turns == 3  # the budget's end
-    assert found[1].turns == 6  # the least one, met twice again
+    assert [round(f.least, 3) for f in results] == [0.035, 0.03]
+    assert results[0].turns == 3  # the budget's end
+    assert results[1].turns == 6  # the least one, met twice again
 
 
 def test_rounds_do_not_count_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -464,11 +468,11 @@ def test_slower_faster_the_same() -> None:
     names = [f"conv2d/{letter}, batch 1" for letter in "abcd"]
     before = report(*(entry(name) for name in names), entry("conv2d/gone, batch 1"))
     seconds = (1.5e-3, 1.1e-3, 0.9e-3, 0.6e-3)
-    found = compare(before, report(*map(entry, names, seconds)))
+    result = compare(before, report(*map(entry, names, seconds)))
     verdicts = [Verdict.slower, Verdict.same, Verdict.same, Verdict.faster]
-    assert [change.verdict for change in found.changes] == verdicts
-    assert [change.name for change in found.slower] == names[:1]
-    assert found.missing == ("conv2d/gone, batch 1",)
+    assert [change.verdict for change in result.changes] == verdicts
+    assert [change.name for change in result.slower] == names[:1]
+    assert result.missing == ("conv2d/gone, batch 1",)
     assert compare(before, before).slower == ()
 
 
@@ -477,8 +481,8 @@ def test_a_slower_machine_is_no_slower_code_and_noise_is_no_verdict() -> None:
     throttled = report(entry(core=2e-3, probe=2e-4))
     assert compare(before, throttled).changes[0].verdict is Verdict.same
     noisy = [replace(f, core_spread=0.3) for f in entry(core=1.5e-3).figures]
-    found = compare(before, report(entry(figures=tuple(noisy)))).changes[0]
-    assert found.verdict is Verdict.unclear
+    result = compare(before, report(entry(figures=tuple(noisy)))).changes[0]
+    assert result.verdict is Verdict.unclear
     with pytest.raises(ValueError, match="no entry in common"):
         compare(before, report(entry(probe_kind="copy")))
 
@@ -537,17 +541,19 @@ def test_a_report_is_the_same_after_a_file(tmp_path: Path) -> None:
 
 
 def test_what_is_lost_is_said() -> None:
-    found = report(entry(), quiet=0.5)
-    told = "\n".join(summary(found) + notes(found))
-    assert "A peer is faster in 1 of 1 contests." in told
-    assert "conv2d/a, batch 1: PyTorch NCHW is 2.00 times as fast" in told
-    assert "Figures of several threads do not count" in told
-    assert "* ran on a part of the batch" in told
-    (lost,) = found.losses()
-    assert found.share(lost, lost.figures[0]) == pytest.approx(1.0)  # 1e8 in 0.5 ms, of 200 G/s
+    result = report(entry(), quiet=0.5)
+    text = "\n".join(summary(result) + notes(result))
+    assert "A peer is faster in 1 of 1 contests." in text
+    assert "conv2d/a, batch 1: PyTorch NCHW is 2.00 times as fast" in text
+    assert "Figures of several threads do not count" in text
+    assert "* ran on a part of the batch" in text
+    (lost,) = result.losses()
+    assert result.share(lost, lost.figures[0]) == pytest.approx(1.0)  # 1e8 in 0.5 ms, of 200 G/s
     memory = replace(lost, flops=10**5)
-    assert (found.limit(lost), found.limit(memory)) == ("compute", "memory")
-    assert found.share(memory, memory.figures[0]) == pytest.approx(0.08)  # 1e6 in 0.5 ms, of 25 G/s
+    assert (result.limit(lost), result.limit(memory)) == ("compute", "memory")
+    assert result.share(memory, memory.figures[0]) == pytest.approx(
+        0.08
+    )  # 1e6 in 0.5 ms, of 25 G/s
 
 
 class Tags(HTMLParser):
@@ -575,11 +581,11 @@ def test_the_page_is_whole_and_fetches_nothing() -> None:
         entry("conv2d/a & b, batch 8", core=4e-3, batch=8),
         entry("max_pool2d/c, batch 1", flops=0),
     ]
-    for found in (
+    for result in (
         report(*entries, costs=(Cost("import", "JAX", 1.5, "s"),)),
         report(replace(entry(), figures=entry().figures[:1]), threads=1),
     ):
-        made = page(found)
+        made = page(result)
         tags = Tags()
         tags.feed(made)
         assert tags.open == []
@@ -593,19 +599,19 @@ def test_the_page_is_whole_and_fetches_nothing() -> None:
 
 def test_charts_are_svg_of_their_own() -> None:
     entries = [entry("conv2d/a & b, batch 1"), entry("conv2d/a & b, batch 8", batch=8)]
-    found = report(*entries)
+    result = report(*entries)
     drawn = [
-        charts.roofline(found),
-        charts.limits(found, entries),
+        charts.roofline(result),
+        charts.limits(result, entries),
         charts.speedups(entries),
-        charts.batches(found, "conv2d"),
-        charts.threads(found),
+        charts.batches(result, "conv2d"),
+        charts.threads(result),
     ]
     for chart in drawn:
         root = ElementTree.fromstring(charts.standalone(chart))
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         assert root.attrib["viewBox"].startswith("0 0 400 ")
-    assert "2.00 ×" in charts.threads(found)
+    assert "2.00 ×" in charts.threads(result)
     assert charts.speedups([replace(entries[0], figures=())]) == ""
 
 
@@ -620,7 +626,7 @@ def least_core_seconds(problem: Problem, *engines: str) -> list[float]:
         start = thread_time()
         operations.run(problem, arrays, engine)
         times[engine].append(thread_time() - start)
-    return [min(found) for found in times.values()]
+    return [min(result) for result in times.values()]
 
 
 @pytest.mark.parametrize(

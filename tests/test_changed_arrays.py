@@ -116,8 +116,8 @@ def test_a_step_of_the_compiled_net_changes_nothing_by_a_label_that_is_no_class(
     y[3] = value
     before = model.get_weights()
     samples = model._executor_inputs(x[..., None], executor, training=True)
-    found = executor.step(samples, y, CrossEntropy(), model.rng, SGD())
-    assert found is None, "single operations must decide, and refuse the label"
+    result = executor.step(samples, y, CrossEntropy(), model.rng, SGD())
+    assert result is None, "single operations must decide, and refuse the label"
     for a, b in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(a, b)
     with pytest.raises(ValueError, match=r"labels must be at least 0 and below 3"):

@@ -97,9 +97,9 @@ def test_the_file_is_plain_safetensors_with_hwio_weights(saved: Path) -> None:
     header, _ = read(saved)
     assert header["__metadata__"]["format"] == "fastcnn model"
     assert header["__metadata__"]["version"] == "1"
-    told = json.loads(header["__metadata__"]["model"])
-    assert told["layers"][0]["class"] == "Conv2D"
-    assert told["bytes"] == "x / 255 - 0.5"
+    description = json.loads(header["__metadata__"]["model"])
+    assert description["layers"][0]["class"] == "Conv2D"
+    assert description["bytes"] == "x / 255 - 0.5"
 
 
 def test_the_same_model_gives_the_same_bytes(saved: Path, tmp_path: Path) -> None:
@@ -268,9 +268,9 @@ def test_another_architecture_is_told_before_anything_is_read(
 ) -> None:
     edit, text = EDITS[name]
     header, rest = read(saved)
-    told = json.loads(header["__metadata__"]["model"])
-    edit(told)
-    header["__metadata__"]["model"] = json.dumps(told)
+    description = json.loads(header["__metadata__"]["model"])
+    edit(description)
+    header["__metadata__"]["model"] = json.dumps(description)
     write(saved, header, rest)
 
     def never(*_: Any) -> None:
@@ -330,11 +330,11 @@ def test_a_header_may_have_16_mib_and_no_more(saved: Path) -> None:
 
 def test_deeply_nested_layers_are_told(saved: Path) -> None:
     header, rest = read(saved)
-    told = json.loads(header["__metadata__"]["model"])
-    inner = json.dumps(told["layers"][1])
+    description = json.loads(header["__metadata__"]["model"])
+    inner = json.dumps(description["layers"][1])
     text = '{"class": "Residual", "config": {"layers": [' * 300 + inner + "]}}" * 300
-    told["layers"] = ["HERE"]
-    header["__metadata__"]["model"] = json.dumps(told).replace('"HERE"', text)
+    description["layers"] = ["HERE"]
+    header["__metadata__"]["model"] = json.dumps(description).replace('"HERE"', text)
     write(saved, header, rest)
     with pytest.raises(ModelFileError, match="cannot be loaded"):
         load_model(saved)

@@ -181,7 +181,7 @@ def test_sums_and_operands_of_poolings_fit_the_registers(
 
 def rows_of_tiles(lines: Lines, rows: int) -> list[range]:
     """The rows of each tile of a line, as the kernels cut it."""
-    count = lines.of_line(rows)
+    count = lines.tiles_of_line(rows)
     if not lines.mixed:
         starts = (min(tile * lines.length, rows - lines.length) for tile in range(count))
         return [range(start, start + lines.length) for start in starts]

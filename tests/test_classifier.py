@@ -345,8 +345,8 @@ def test_class_weights_are_sample_weights_and_balanced_ones_make_classes_count_a
     np.testing.assert_allclose(
         both.predict_proba(x), quick().fit(x, names).predict_proba(x), atol=1e-6
     )
-    given = np.random.default_rng(0).uniform(0, 2, len(y))
-    for sample_weight in (None, given):
+    uniform_weights = np.random.default_rng(0).uniform(0, 2, len(y))
+    for sample_weight in (None, uniform_weights):
         ones = np.ones(len(y)) if sample_weight is None else sample_weight
         alike = len(y) / np.bincount(y, ones)[y] * ones
         expected = quick().fit(x, names, sample_weight=alike).predict_proba(x)
@@ -495,10 +495,10 @@ def test_no_copy_is_made_of_a_memory_mapped_file(
     # A million numbers, compared with those of the training, take most of it, whatever the file's
     # size.
     assert most < 22 << 20 < x.size * 4 / 1.7
-    given = np.asarray(x[:8])
+    samples = np.asarray(x[:8])
     if dtype != "u1":
-        given = ((given - classifier.mean_) / classifier.scale_).astype("f4")
-    assert classifier.model_.predict(given).shape == (8, 4)
+        samples = ((samples - classifier.mean_) / classifier.scale_).astype("f4")
+    assert classifier.model_.predict(samples).shape == (8, 4)
 
 
 def test_scaled_batch_by_batch_it_learns_the_same_bits(

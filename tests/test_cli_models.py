@@ -332,11 +332,11 @@ def test_evaluate(data: str, model: str) -> None:
     assert lines[0].endswith(f"{right} of 300 images are right")
     assert len(lines) == 11
 
-    found = json.loads(run("evaluate", model, "--data", data, "--json").output)
-    assert found["accuracy"] == right / 300
-    assert found["loss"] == net.evaluate(x, y)["loss"]
-    assert sum(one["correct"] for one in found["classes"]) == found["correct"] == right
-    assert sum(one["images"] for one in found["classes"]) == found["images"] == 300
+    result = json.loads(run("evaluate", model, "--data", data, "--json").output)
+    assert result["accuracy"] == right / 300
+    assert result["loss"] == net.evaluate(x, y)["loss"]
+    assert sum(one["correct"] for one in result["classes"]) == result["correct"] == right
+    assert sum(one["images"] for one in result["classes"]) == result["images"] == 300
 
 
 def test_predict(model: str, tmp_path: Path) -> None:
@@ -354,11 +354,11 @@ def test_predict(model: str, tmp_path: Path) -> None:
     bar = "█" * round(30 * float(probabilities[0].max()))
     assert f"{probabilities[0].argmax():>3} {probabilities[0].max():>8.2%} {bar}\n" in done.output
 
-    found = json.loads(run("predict", model, *paths, "--json").output)
-    assert [one["file"] for one in found] == paths
-    np.testing.assert_allclose([one["probabilities"] for one in found], probabilities, rtol=1e-6)
-    assert [one["class"] for one in found] == probabilities.argmax(axis=1).tolist()
-    assert found[0]["steps"][0] == "28×28 pixels, PNG"
+    result = json.loads(run("predict", model, *paths, "--json").output)
+    assert [one["file"] for one in result] == paths
+    np.testing.assert_allclose([one["probabilities"] for one in result], probabilities, rtol=1e-6)
+    assert [one["class"] for one in result] == probabilities.argmax(axis=1).tolist()
+    assert result[0]["steps"][0] == "28×28 pixels, PNG"
 
 
 def test_predict_reads_the_others_where_one_is_damaged(model: str, tmp_path: Path) -> None:
@@ -434,15 +434,15 @@ def test_show_says_how_pictures_are_prepared(model: str, tmp_path: Path) -> None
 def test_info() -> None:
     done = run("info")
     assert done.exit_code == 0
-    told = dict(line.split(maxsplit=1) for line in done.output.splitlines())
-    assert told["threads"].startswith(f"{fastcnn.get_num_threads()} (decided by: ")
-    assert told["numpy"] == np.__version__
-    assert told["engines"] == ", ".join(fastcnn.engines())
-    found = json.loads(run("info", "--json").output)
-    assert found["fastcnn"] == fastcnn.__version__
-    assert found["packages"]["numpy"] == np.__version__
-    assert found["isa"] in ("avx512", "avx2", "sse2", "neon", "baseline")
-    assert found["usable_cores"] >= 1
+    facts = dict(line.split(maxsplit=1) for line in done.output.splitlines())
+    assert facts["threads"].startswith(f"{fastcnn.get_num_threads()} (decided by: ")
+    assert facts["numpy"] == np.__version__
+    assert facts["engines"] == ", ".join(fastcnn.engines())
+    result = json.loads(run("info", "--json").output)
+    assert result["fastcnn"] == fastcnn.__version__
+    assert result["packages"]["numpy"] == np.__version__
+    assert result["isa"] in ("avx512", "avx2", "sse2", "neon", "baseline")
+    assert result["usable_cores"] >= 1
 
 
 def test_info_says_what_decided_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -450,8 +450,8 @@ def test_info_says_what_decided_the_number_of_threads(monkeypatch: pytest.Monkey
     command = "-m", "fastcnn", "info"
     variables = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "64"}
     assert "threads       1 (decided by: OMP_NUM_THREADS)" in python(*command, **variables).stdout
-    found = json.loads(python(*command, "--json", FASTCNN_NUM_THREADS="3", **variables).stdout)
-    assert (found["threads"], found["threads_decided_by"]) == (3, "FASTCNN_NUM_THREADS")
+    result = json.loads(python(*command, "--json", FASTCNN_NUM_THREADS="3", **variables).stdout)
+    assert (result["threads"], result["threads_decided_by"]) == (3, "FASTCNN_NUM_THREADS")
 
 
 def test_info_without_numba() -> None:

@@ -152,8 +152,8 @@ def test_cache_serves_until_a_helper_is_edited_or_it_breaks(package: Path, tmp_p
 
 def test_of_processes_that_start_together_one_compiles(package: Path) -> None:
     with ThreadPoolExecutor(3) as pool:
-        found = [*pool.map(lambda _: small(package), range(3))]
-    numbers, hits, misses = zip(*found, strict=True)
+        results = [*pool.map(lambda _: small(package), range(3))]
+    numbers, hits, misses = zip(*results, strict=True)
     assert len(set(numbers)) == 1
     assert sum(misses) == numbers[0]
     assert sum(hits) == 2 * numbers[0]

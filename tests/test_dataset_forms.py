@@ -34,8 +34,8 @@ ARRAYS = {"train-images-idx3": X, "train-labels-idx1": Y, "test-images-idx3": XT
 
 def assert_loaded(folder: Any, *expected: Any) -> None:
     (x, y), (xt, yt) = load_mnist(folder)
-    for array, wanted in zip((x, y, xt, yt), expected or (X, Y, XT, YT), strict=True):
-        np.testing.assert_array_equal(array, wanted)
+    for array, reference in zip((x, y, xt, yt), expected or (X, Y, XT, YT), strict=True):
+        np.testing.assert_array_equal(array, reference)
         assert array.flags.c_contiguous
         assert array.flags.writeable
     assert (x.dtype, y.dtype, xt.dtype, yt.dtype) == (np.uint8, np.int64, np.uint8, np.int64)

@@ -187,9 +187,9 @@ def test_python_with_other_options_trains_and_checks(
 ) -> None:
     # -I and -E leave out PYTHONPATH.
     code = f"import sys; sys.path.insert(0, {str(SOURCE)!r})\n{NETS}"
-    told = tmp_path / "sum"
-    python(*options, "-c", code, str(told))
-    assert float(told.read_text()) == pytest.approx(20, abs=1e-3)
+    path_of_sum = tmp_path / "sum"
+    python(*options, "-c", code, str(path_of_sum))
+    assert float(path_of_sum.read_text()) == pytest.approx(20, abs=1e-3)
 
 
 @pytest.mark.parametrize("streams", ["sys.stderr = None", "sys.stdout = None", "os.close(2)"])

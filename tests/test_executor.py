@@ -203,10 +203,10 @@ def no_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
         whole = getattr(Executor, name)
 
         def served(executor: Any, *arguments: Any, whole: Any = whole, name: str = name) -> Any:
-            found = whole(executor, *arguments)
+            result = whole(executor, *arguments)
             only_moves = executor._only_segment is None and executor._prediction is None
-            assert found is not None or (name == "forward" and only_moves)
-            return found
+            assert result is not None or (name == "forward" and only_moves)
+            return result
 
         monkeypatch.setattr(Executor, name, served)
 
@@ -232,9 +232,9 @@ def data_of(name: str, count: int, kind: str = "float32") -> tuple[Array, Array]
 
 
 def served_by_the_executor(model: Sequential) -> Executor:
-    found = model._executor(model._trunk(model._loss()))
-    assert found is not None
-    return found
+    result = model._executor(model._trunk(model._loss()))
+    assert result is not None
+    return result
 
 
 def gradients(
@@ -244,8 +244,8 @@ def gradients(
     goal = CrossEntropy() if loss is None else loss
     trunk = model._trunk(goal)
     targets = goal.targets(y, len(x), model._outputs(goal), model.dtype)
-    total, correct, found = model._gradients(x, targets, goal, np.random.default_rng(5))
-    named = [(f"{i}.{k}", a.copy()) for i, one in enumerate(found) for k, a in one.items()]
+    total, correct, result = model._gradients(x, targets, goal, np.random.default_rng(5))
+    named = [(f"{i}.{k}", a.copy()) for i, one in enumerate(result) for k, a in one.items()]
     assert len(named) == sum(len(layer.parameters) for layer in trunk.layers)
     layers = enumerate(trunk.layers)
     state = [(f"{i}.{k}", a.copy()) for i, one in layers for k, a in one.state.items()]
@@ -272,9 +272,9 @@ def test_predictions_are_those_of_single_operations_to_the_bit(name: str, kind: 
     share = 0 if name not in ROUNDED else 1e-14 if dtype == "float64" else 2e-6
     for count in (0, 1, 9) if name == LARGE else (0, *BATCHES):
         x, _ = data_of(name, count, kind)
-        found = model._forward_batch(x)
-        assert found.dtype == dtype
-        for one, other in ((found, plain._forward_batch(x)), (model.predict(x), plain.predict(x))):
+        result = model._forward_batch(x)
+        assert result.dtype == dtype
+        for one, other in ((result, plain._forward_batch(x)), (model.predict(x), plain.predict(x))):
             allowed = share * abs(other).max(initial=0)
             np.testing.assert_allclose(one, other, rtol=0, atol=allowed)
 
@@ -303,16 +303,16 @@ def test_convolution_and_pooling_are_one_step_where_they_can_be(pool: Layer, rel
     np.testing.assert_array_equal(model._forward_batch(x), plain._forward_batch(x))
     ((unit, *_),) = served_by_the_executor(model)._units
     assert isinstance(unit, CompiledSegment)
-    made = unit._programs.of_batch(3, "predict", False)
+    programs = unit._programs.of_batch(3, "predict", False)
     apart = 3 + (relu == "a layer")
-    assert made.forward.numbers[0] == (2 if repr(pool) == "MaxPool2D()" else apart)
+    assert programs.forward.numbers[0] == (2 if repr(pool) == "MaxPool2D()" else apart)
     for count in (1, 3, 9):
         x = np.random.default_rng(count).standard_normal((count, 9, 29, 2)).astype(np.float32)
         y = np.arange(count) % 4
-        found, expected = gradients(model, x, y), gradients(plain, x, y)
-        assert found[0] == pytest.approx(expected[0], rel=1e-6)
-        assert found[1] == expected[1]
-        agree(found[2], expected[2], 1e-5)
+        result, expected = gradients(model, x, y), gradients(plain, x, y)
+        assert result[0] == pytest.approx(expected[0], rel=1e-6)
+        assert result[1] == expected[1]
+        agree(result[2], expected[2], 1e-5)
 
 
 @pytest.mark.parametrize("algorithm", ["winograd", "im2col"])
@@ -346,8 +346,8 @@ def test_lone_convolutions_pool_at_once_where_they_can(
     x = np.random.default_rng(2).standard_normal((3, 20, 27, 2)).astype(np.float32)
     expected = plain._forward_batch(x)
     rounding = 0 if at_once else 1e-5
-    (found,) = served_by_the_executor(model).forward([x]) or [None]
-    np.testing.assert_allclose(found, expected, rtol=rounding, atol=rounding)
+    (result,) = served_by_the_executor(model).forward([x]) or [None]
+    np.testing.assert_allclose(result, expected, rtol=rounding, atol=rounding)
     np.testing.assert_allclose(model.predict(x), plain.predict(x), rtol=rounding, atol=rounding)
     prediction = model.explain().split("training:")[0]
     assert prediction.count("2×2 max-pooling") == (2 if at_once else 0)
@@ -361,13 +361,13 @@ def test_lone_convolutions_pool_at_once_where_they_can(
 
 def test_only_filters_at_a_padding_must_be_finite() -> None:
     model = Sequential([Conv2D(2, 3, padding="same"), Flatten(), Dense(3)], (4, 5, 1), seed=0)
-    x, found = np.ones((2, 4, 5, 1), np.float32), served_by_the_executor(model)
+    x, result = np.ones((2, 4, 5, 1), np.float32), served_by_the_executor(model)
     model.layers[2].parameters["w"][3, 1] = np.inf
-    y = found.forward([x])
+    y = result.forward([x])
     assert y is not None
     np.testing.assert_array_equal(np.isinf(y[0]), [[False, True, False]] * 2)
     model.layers[0].parameters["w"][1, 1, 0, 1] = np.inf
-    assert found.forward([x]) is None
+    assert result.forward([x]) is None
 
 
 @pytest.mark.usefixtures("no_way_out")
@@ -376,9 +376,9 @@ def test_a_prediction_stays_when_others_follow() -> None:
         model = Sequential([Flatten(), Dense(classes)], (2, 2, 1), seed=0)
         x = np.random.default_rng(0).standard_normal((2, 1, 2, 2, 1)).astype(np.float32)
         first = model.predict(x[0])
-        kept = first.copy()
-        assert not np.array_equal(model.predict(x[1]), kept)
-        np.testing.assert_array_equal(first, kept)
+        copy_of_first = first.copy()
+        assert not np.array_equal(model.predict(x[1]), copy_of_first)
+        np.testing.assert_array_equal(first, copy_of_first)
 
 
 @pytest.mark.usefixtures("no_way_out")
@@ -438,8 +438,8 @@ def test_the_programs_of_a_batch_know_nothing_of_those_of_others() -> None:
         model = Sequential([Dense(120), Dense(84), Dense(3)], (5,), seed=0)
         segment = served_by_the_executor(model)._units[0].unit
         assert isinstance(segment, CompiledSegment)
-        made = segment._programs
-        return [made.of_batch(n, "step", False).forward.scratch for n in batches][-1]
+        programs = segment._programs
+        return [programs.of_batch(n, "step", False).forward.scratch for n in batches][-1]
 
     assert bytes_for(2, 40) == bytes_for(
         40
@@ -462,10 +462,10 @@ def test_gradients_are_those_of_the_specification(name: str, loss: Loss) -> None
         x, y = data_of(name, count, "float64")
         if not isinstance(loss, CrossEntropy):
             y = np.random.default_rng(2).random((count, *outputs))
-        expected, found = gradients(reference, x, y, loss), gradients(model, x, y, loss)
-        assert found[0] == pytest.approx(expected[0], rel=1e-12)
-        assert found[1] == pytest.approx(expected[1], nan_ok=True)
-        agree(found[2], expected[2], 1e-11)
+        expected, result = gradients(reference, x, y, loss), gradients(model, x, y, loss)
+        assert result[0] == pytest.approx(expected[0], rel=1e-12)
+        assert result[1] == pytest.approx(expected[1], nan_ok=True)
+        agree(result[2], expected[2], 1e-11)
 
 
 @pytest.mark.usefixtures("no_way_out")
@@ -479,9 +479,9 @@ def test_gradients_of_every_batch_size_are_those_of_single_operations(
     x, y = data_of(name, count, "uint8")
     expected = gradients(model_of(name, "float64", "numba"), x, y)
     assert expected[0] < 10 * count, "no saturated softmax: every sample counts"
-    found = gradients(model_of(name, "float64"), x, y)
-    assert found[:2] == pytest.approx(expected[:2], rel=1e-12)
-    agree(found[2], expected[2], 1e-11)
+    result = gradients(model_of(name, "float64"), x, y)
+    assert result[:2] == pytest.approx(expected[:2], rel=1e-12)
+    agree(result[2], expected[2], 1e-11)
 
 
 @pytest.mark.usefixtures("no_way_out")
@@ -496,17 +496,17 @@ def test_gradients_of_small_integers_are_exact() -> None:
         Dense(4),
     ]
     rng = np.random.default_rng(0)
-    found = []
+    results = []
     for engine in ("naive", None):
         model = Sequential(copy.deepcopy(layers), (9, 7, 3), engine=engine)
         rng = np.random.default_rng(0)
         model.set_weights([rng.integers(-1, 2, w.shape) for w in model.get_weights()])
         x = rng.integers(-2, 3, (16, 9, 7, 3)).astype(np.float32)
         total, _, named = gradients(model, x, rng.integers(-3, 4, (16, 4)), MeanSquaredError())
-        found.append((total, named))
-    assert found[0][0] == found[1][0]
-    agree(found[1][1], found[0][1], 0)
-    assert all(a.any() for _, a in found[0][1])
+        results.append((total, named))
+    assert results[0][0] == results[1][0]
+    agree(results[1][1], results[0][1], 0)
+    assert all(a.any() for _, a in results[0][1])
 
 
 def pooled_layers(engine: str | None, relu: bool) -> list[Layer]:
@@ -528,7 +528,7 @@ def test_of_equal_numbers_that_are_pooled_at_once_the_first_takes_the_gradient(
     relu: bool, count: int
 ) -> None:
     """To the bit: all numbers are small integers, which squares of 2×2 outputs keep."""
-    found = []
+    results = []
     for engine in ("naive", None):
         layers = pooled_layers(engine, relu)
         model = Sequential(layers, (6, 5, 3), engine=engine)
@@ -538,25 +538,25 @@ def test_of_equal_numbers_that_are_pooled_at_once_the_first_takes_the_gradient(
         model.set_weights([rng.integers(-1, 2, w.shape) for w in model.get_weights()])
         x = rng.integers(-1, 2, (count, 6, 5, 3)).astype(np.float32)
         total, _, named = gradients(model, x, rng.integers(-3, 4, (count, 4)), MeanSquaredError())
-        found.append((total, named))
-    assert found[0][0] == found[1][0]
-    agree(found[1][1], found[0][1], 0)
-    assert all(a.any() for _, a in found[0][1])
+        results.append((total, named))
+    assert results[0][0] == results[1][0]
+    agree(results[1][1], results[0][1], 0)
+    assert all(a.any() for _, a in results[0][1])
 
 
 @pytest.mark.usefixtures("no_way_out")
 @pytest.mark.parametrize("name", ["lenet5", "depthwise", "alone", "alone and pooled", LARGE])
 def test_number_of_threads_changes_no_bit_of_trained_weights(name: str) -> None:
     x, y = data_of(name, 40, "uint8")
-    found = []
+    results = []
     for count in (1, 2, 3):
         fastcnn.set_num_threads(count)
         model = model_of(name)
         served_by_the_executor(model)
         descent = SGD(0.01, momentum=0.9)
         model.fit(x, y, 1 if name == LARGE else 2, 16, descent, seed=3, verbose=0)
-        found.append([w.tobytes() for w in model.get_weights()])
-    assert found[0] == found[1] == found[2]
+        results.append([w.tobytes() for w in model.get_weights()])
+    assert results[0] == results[1] == results[2]
 
 
 @pytest.mark.parametrize(
@@ -609,7 +609,7 @@ def test_data_that_are_not_finite_give_what_single_operations_give() -> None:
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_an_image_that_overflows_when_filtered_takes_its_gradient_where_others_do() -> None:
     """Direct sums are finite there, and ReLU makes 0 of them; of all else nothing is."""
-    found = []
+    results = []
     x, y = np.random.default_rng(0).standard_normal((5, 6, 10, 3)).astype(np.float32), np.arange(5)
     x[2, 3, 4, 1] = -3e38
     for engine in ("naive", None):
@@ -618,16 +618,16 @@ def test_an_image_that_overflows_when_filtered_takes_its_gradient_where_others_d
         conv: Any = model.layers[0]
         assert policy.squares(conv.geometry((6, 10, 3), 5)).side == 4
         np.abs(conv.parameters["w"], out=conv.parameters["w"])
-        found.append(gradients(model, x, y % 4))
-    assert found[1][0] == pytest.approx(found[0][0], rel=1e-6)
-    assert all(np.isfinite(a).all() for _, a in found[0][2])
-    agree(found[1][2], found[0][2], 1e-5)
+        results.append(gradients(model, x, y % 4))
+    assert results[1][0] == pytest.approx(results[0][0], rel=1e-6)
+    assert all(np.isfinite(a).all() for _, a in results[0][2])
+    agree(results[1][2], results[0][2], 1e-5)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_padding_never_meets_gradients_that_are_not_finite() -> None:
     """The loss is finite; the gradient at the first pixel, of which padding is a neighbour, not."""
-    found, moved = [], []
+    result, moved = [], []
     for engine in ("naive", "numba", None):
         layers = [Conv2D(1, 3, padding="same", activation="relu"), Flatten(), Dense(2)]
         model = Sequential(layers, (4, 3, 1), engine=engine)
@@ -636,14 +636,14 @@ def test_padding_never_meets_gradients_that_are_not_finite() -> None:
         dense["w"][...] = 0
         dense["w"][0] = 3e38, -3e38
         x, y = np.ones((1, 4, 3, 1)), np.array([1])
-        found.append(gradients(model, x, y))
+        result.append(gradients(model, x, y))
         model.train_on_batch(x, y)
         moved.append(model.get_weights()[0][:, :, 0, 0])
-    assert np.isfinite(found[0][0])
-    for one in found[1:]:
-        assert one[0] == pytest.approx(found[0][0], rel=1e-6)
-        agree(one[2][:1], found[0][2][:1], 0)
-    w = found[0][2][0][1][:, :, 0, 0]
+    assert np.isfinite(result[0][0])
+    for one in result[1:]:
+        assert one[0] == pytest.approx(result[0][0], rel=1e-6)
+        agree(one[2][:1], result[0][2][:1], 0)
+    w = result[0][2][0][1][:, :, 0, 0]
     assert np.isinf(w[1:, 1:]).all()
     assert not w[0].any()
     for w in moved:  # by these gradients, in one call with them or not
@@ -843,9 +843,9 @@ def test_a_large_dense_layer_takes_the_images_before_it_as_they_are() -> None:
         x, y = rng.standard_normal((count, 11, 15, 50), np.float32), rng.integers(0, 3, count)
         np.testing.assert_array_equal(model.predict(x), plain.predict(x))
         if count:
-            found, expected = gradients(model, x, y), gradients(plain, x, y)
-            assert found[:2] == pytest.approx(expected[:2], rel=1e-6)
-            agree(found[2], expected[2], 1e-5)
+            result, expected = gradients(model, x, y), gradients(plain, x, y)
+            assert result[:2] == pytest.approx(expected[:2], rel=1e-6)
+            agree(result[2], expected[2], 1e-5)
 
 
 def test_programs_of_many_batch_sizes_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,15 +91,15 @@ def test_all_is_drawn() -> None:
 )
 def test_a_broken_function_is_found(broken: Any) -> None:
     with replaced("relu", "im2col", broken):
-        found = [
+        results = [
             wrong
             for number in range(60)
             for wrong in fuzz_calls.run(
                 fuzz_calls.drawn(fuzz_calls.RandomDice(1, number), ["relu"])
             )
         ]
-    assert found
-    assert all(wrong.startswith("im2col") for wrong in found if "written to" not in wrong)
+    assert results
+    assert all(wrong.startswith("im2col") for wrong in results if "written to" not in wrong)
 
 
 @pytest.fixture(scope="module")

@@ -80,13 +80,13 @@ def test_dense_and_its_gradients_are_adjoint(engine: str) -> None:
 
 def slope(function: Callable[[Array], Array], at: Array, dy: Array, step: float = 1e-5) -> Array:
     """Central differences of ⟨function(x), dy⟩ by each element of x, in float64."""
-    found = np.zeros_like(at)
+    result = np.zeros_like(at)
     for i in np.ndindex(at.shape):
         up, down = at.copy(), at.copy()
         up[i] += step
         down[i] -= step
-        found[i] = dot(function(up) - function(down), dy) / (2 * step)
-    return found
+        result[i] = dot(function(up) - function(down), dy) / (2 * step)
+    return result
 
 
 def same(gradient: Array, expected: Array) -> None:

@@ -112,10 +112,10 @@ def test_loss_and_gradients_are_those_of_the_specification(
     x, y = samples(model, 5, dtype), targets(model, 5)
     weights = np.random.default_rng(6).uniform(0, 2, 5).astype(dtype)
     for of_samples in (None, weights):
-        total, found = gradients(model, x, y, of_samples)
-        wanted, expected = gradients(plain, x, y, of_samples)
-        assert total == pytest.approx(wanted, rel=10 * SHARE[dtype])
-        agree(found, expected, 20 * SHARE[dtype])
+        total, result = gradients(model, x, y, of_samples)
+        reference, expected = gradients(plain, x, y, of_samples)
+        assert total == pytest.approx(reference, rel=10 * SHARE[dtype])
+        agree(result, expected, 20 * SHARE[dtype])
         assert all(array.any() for array in expected.values())
 
 
@@ -196,9 +196,9 @@ def test_gradients_of_inputs_are_those_of_the_specification(name: str) -> None:
     else:
         output = {"classes": [1, 0, 2], "size": 1} if name == "two_of_each" else [1, 0, 2]
     for of in ("scores", "predictions"):
-        found = model.input_gradient(x, output, of=of)  # type: ignore[arg-type]
+        result = model.input_gradient(x, output, of=of)  # type: ignore[arg-type]
         expected = plain.input_gradient(x, output, of=of)  # type: ignore[arg-type]
-        near(found, expected, 1e-11)
+        near(result, expected, 1e-11)
         assert all(array.any() for array in listed(expected))
 
 
@@ -208,14 +208,14 @@ def test_gradients_are_central_differences() -> None:
     x, y = samples(model, 3, "float64"), targets(model, 3)
     goal = model._goal({"classes": "cross_entropy", "size": "mse"}, {"classes": 0.5, "size": 3})
     model.loss = goal
-    _, found = gradients(model, x, y)
+    _, result = gradients(model, x, y)
 
     def loss() -> float:
         return model.evaluate(x, y)["loss"]
 
     for i, layer in enumerate(model.layers):
         for key, array in layer.parameters.items():
-            same(found[f"{i}.{key}"], slope(loss, array))
+            same(result[f"{i}.{key}"], slope(loss, array))
 
     def scores() -> float:
         classes, sizes = model.predict(x)
@@ -235,10 +235,10 @@ def test_gradients_that_meet_are_added_and_those_of_others_stay(engine: str | No
     x = Concatenate()([Tanh()(a), Add()([a, b])])
     model = Model(inputs, Dense(2)(x), seed=0, dtype="float64", engine=engine)
     x, y = samples(model, 3, "float64"), targets(model, 3)
-    _, found = gradients(model, x, y)
+    _, result = gradients(model, x, y)
     for i, layer in enumerate(model.layers):
         for key, array in layer.parameters.items():
-            same(found[f"{i}.{key}"], slope(lambda: model.evaluate(x, y)["loss"], array))
+            same(result[f"{i}.{key}"], slope(lambda: model.evaluate(x, y)["loss"], array))
 
 
 @pytest.mark.parametrize("engine", ["im2col", None])
@@ -249,17 +249,17 @@ def test_two_outputs_of_one_value_train_it_together(engine: str | None) -> None:
     model.engine = engine
     x = np.random.default_rng(0).standard_normal((3, 4))
     y = [np.array([2, 0, 1]), np.eye(3)[[1, 1, 0]]]
-    _, found = gradients(model, x, y)
+    _, result = gradients(model, x, y)
     for key, array in model.layers[0].parameters.items():
-        same(found[f"0.{key}"], slope(lambda: model.evaluate(x, y)["loss"], array))
+        same(result[f"0.{key}"], slope(lambda: model.evaluate(x, y)["loss"], array))
 
 
 def test_an_output_that_counts_for_nothing_has_no_gradient() -> None:
     model = graph("two_of_each", "float64")
     x = samples(model, 3, "float64")
     first = Model(model.inputs, model.outputs[:1], dtype="float64")
-    found = model.input_gradient(x, {"classes": 1, "size": None})
-    near(found, first.input_gradient(x, 1), 1e-14)
+    result = model.input_gradient(x, {"classes": 1, "size": None})
+    near(result, first.input_gradient(x, 1), 1e-14)
 
 
 def test_outputs_of_one_value_add_their_gradients() -> None:
@@ -268,8 +268,8 @@ def test_outputs_of_one_value_add_their_gradients() -> None:
     model = Model(inputs, [Softmax()(scores), Sigmoid()(scores)], seed=0, dtype="float64")
     x = np.random.default_rng(0).standard_normal((2, 4))
     w = model.layers[0].parameters["w"]
-    found = model.input_gradient(x, [0, 2])
-    np.testing.assert_allclose(found, np.tile(w[:, 0] + w[:, 2], (2, 1)), rtol=1e-14)
+    result = model.input_gradient(x, [0, 2])
+    np.testing.assert_allclose(result, np.tile(w[:, 0] + w[:, 2], (2, 1)), rtol=1e-14)
     first, second = (Model(model.inputs, one, dtype="float64") for one in model.outputs)
     for one, other in ((model.predict(x)[0], first), (model.predict(x)[1], second)):
         np.testing.assert_allclose(one, other.predict(x), rtol=1e-14)
@@ -290,8 +290,8 @@ def test_threads_and_batches_change_no_bit_of_a_prediction(name: str) -> None:
     for size in (1, 4):
         same_bits(model.predict(x, batch_size=size), whole)
     turned = [array[::-1] for array in listed(x)]
-    found = model.predict(turned if len(turned) > 1 else turned[0])
-    same_bits([array[::-1] for array in listed(found)], whole)
+    result = model.predict(turned if len(turned) > 1 else turned[0])
+    same_bits([array[::-1] for array in listed(result)], whole)
 
 
 @pytest.mark.parametrize("name", GRAPHS)
@@ -376,14 +376,14 @@ def test_lists_and_dicts_say_the_same(kinds: str) -> None:
     model = graph("two_of_each")
     x, y = samples(model, 12), targets(model, 12)
     reference = graph("two_of_each")
-    wanted = reference.fit(x, y, 2, 4, "adam", seed=1, verbose=0, validation_split=0.25).history
+    expected = reference.fit(x, y, 2, 4, "adam", seed=1, verbose=0, validation_split=0.25).history
     inputs, outputs = given(x, "images", "numbers"), given(y, "classes", "size")
     losses = given(["cross_entropy", MeanSquaredError()], "classes", "size")
-    found = model.fit(
+    result = model.fit(
         inputs, outputs, 2, 4, "adam", losses, seed=1, verbose=0, validation_split=0.25,
         loss_weights=given([1, 1.0], "classes", "size"),
     ).history  # fmt: skip
-    assert {**found, "seconds": 0} == {**wanted, "seconds": 0}
+    assert {**result, "seconds": 0} == {**expected, "seconds": 0}
     same_bits(model.get_weights(), reference.get_weights())
     same_bits(model.predict(inputs), reference.predict(x))
     assert model.evaluate(inputs, outputs) == reference.evaluate(x, y)
@@ -427,10 +427,10 @@ def test_a_shared_layer_learns_from_all_its_calls() -> None:
     x, y = np.array([[2.0]]), np.array([[1.0]])
     for engine in (None, "naive"):
         model.engine = engine
-        total, found = gradients(model, x, y)
+        total, result = gradients(model, x, y)
         error = 3 * 2 + 9 * 2 - 1
         assert total == error**2
-        assert found["0.w"] == 2 * error * (2 + 2 * 3 * 2)
+        assert result["0.w"] == 2 * error * (2 + 2 * 3 * 2)
 
 
 @pytest.mark.parametrize("name", GRAPHS)
@@ -497,20 +497,20 @@ def test_steps_prepare_frozen_filters_once_and_anew_when_they_change(
 ) -> None:
     model = trunk_and_head()
     x, y = samples(model, 4), targets(model, 4)
-    made, whole = list[int](), Prepared._made
+    calls, make_version = list[int](), Prepared._make_version
 
-    def counted(self: Prepared, *arguments: Any) -> Any:
-        made.append(1)
-        return whole(self, *arguments)
+    def spy(self: Prepared, *arguments: Any) -> Any:
+        calls.append(1)
+        return make_version(self, *arguments)
 
     model.train_on_batch(x, y)
-    monkeypatch.setattr(Prepared, "_made", counted)
+    monkeypatch.setattr(Prepared, "_make_version", spy)
     for _ in range(3):
         model.train_on_batch(x, y)
-    assert not made
+    assert not calls
     model.layers[0].parameters["w"] = model.layers[0].parameters["w"] * 2
     model.train_on_batch(x, y)
-    assert made == [1]
+    assert calls == [1]
     before = model.predict(x)
     model.train_on_batch(x, y)
     assert not np.array_equal(model.predict(x), before)  # predictions see what moved
@@ -585,8 +585,8 @@ def test_a_net_whose_output_another_layer_takes_trains_at_both() -> None:
     plain = on_engine(model, "naive")
     x = np.random.default_rng(0).standard_normal((3, 5, 4, 2))
     y = [np.zeros((3, 60)), np.array([0, 1, 1])]
-    total, found = gradients(model, x, y)
-    wanted, expected = gradients(plain, x, y)
-    assert total == pytest.approx(wanted)
-    agree(found, expected, 1e-11)
+    total, result = gradients(model, x, y)
+    reference, expected = gradients(plain, x, y)
+    assert total == pytest.approx(reference)
+    agree(result, expected, 1e-11)
     near(model.predict(x), plain.predict(x), 1e-12)

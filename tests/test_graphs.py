@@ -542,9 +542,9 @@ def test_every_graph_can_be_drawn_so_that_each_line_leads_somewhere(name: str) -
 def test_a_model_called_on_tensors_is_part_of_another() -> None:
     inner = graph("two_of_each")
     images, numbers = Input((5, 6, 2)), Input((3,))
-    found = inner([images, numbers])
-    assert isinstance(found, tuple)
-    classes, size = found
+    result = inner([images, numbers])
+    assert isinstance(result, tuple)
+    classes, size = result
     assert (classes.shape, size.shape) == ((4,), (2,))
     outer = Model([images, numbers], [classes, size])
     x = samples(inner, 3)
@@ -738,8 +738,8 @@ def test_a_merging_layer_of_a_users_own_trains_in_every_engine(engine: str | Non
         return float(model.predict(writable)[:, 1].sum())
 
     writable = [part.copy() for part in x]
-    for found, part in zip(model.input_gradient(writable, 1), writable, strict=True):
-        same(found, slope(outputs, part))
+    for result, part in zip(model.input_gradient(writable, 1), writable, strict=True):
+        same(result, slope(outputs, part))
 
 
 @pytest.mark.parametrize("engine", [None, "im2col"])
@@ -1075,9 +1075,9 @@ def test_an_interrupted_training_ends_in_the_same_bits(
     stopped = graph(name)
     fit(stopped, [Stop(path, after)])
     resumed = graph(name, seed=9)
-    found = fit(resumed, [], resume=path)
+    result = fit(resumed, [], resume=path)
     same_bits(resumed.get_weights(), whole.get_weights())
-    assert found == expected
+    assert result == expected
     again = load_model(path)
     same_bits(again.get_weights(), stopped.get_weights())
 

@@ -153,13 +153,13 @@ def test_the_keyboard_draws_and_chooses(
         page.key("ArrowDown")
     page.key(" ")
     assert class_of(page) == "1"
-    reached = []
+    labels_of_focus = []
     for _ in range(4):
         page.key("Tab")
-        reached.append(
+        labels_of_focus.append(
             page.evaluate("document.activeElement.id || document.activeElement.ariaLabel")
         )
-    assert reached == ["clear", "file", "pen", "Sample 1"]
+    assert labels_of_focus == ["clear", "file", "pen", "Sample 1"]
     page.key(" ")
     assert class_of(page) == "0"
 

@@ -85,8 +85,8 @@ def test_padding_and_strides_take_no_memory(case: str) -> None:
         return y, dx, dw
 
     assert extra_bytes(lambda: results("im2col")) < 1 << 20
-    for found, expected in zip(results("im2col"), results("naive"), strict=True):
-        np.testing.assert_array_equal(found, expected)
+    for result, expected in zip(results("im2col"), results("naive"), strict=True):
+        np.testing.assert_array_equal(result, expected)
 
 
 def test_many_taps_take_little_memory() -> None:
@@ -121,12 +121,12 @@ def test_convolution_holds_to_its_workspace(case: str, finite: bool) -> None:
     with np.errstate(invalid="ignore"):
         dy = fastcnn.conv2d(x, w, **parameters)
         assert extra_bytes(lambda: fastcnn.conv2d(x, w, **parameters)) < WORKSPACE_BYTES + FEW_KIB
-        taken = extra_bytes(lambda: fastcnn.conv2d_input_gradient(dy, w, x.shape, **parameters))
-        assert taken < WORKSPACE_BYTES + FEW_KIB
-        taken = extra_bytes(
+        workspace = extra_bytes(lambda: fastcnn.conv2d_input_gradient(dy, w, x.shape, **parameters))
+        assert workspace < WORKSPACE_BYTES + FEW_KIB
+        workspace = extra_bytes(
             lambda: fastcnn.conv2d_filter_gradient(dy, x, w_shape[:2], **parameters)
         )
-        assert taken < WORKSPACE_BYTES + w.nbytes + FEW_KIB
+        assert workspace < WORKSPACE_BYTES + w.nbytes + FEW_KIB
 
 
 @pytest.mark.parametrize("kind", ["max", "min", "avg"])
@@ -137,10 +137,10 @@ def test_pooling_holds_to_its_workspace(kind: str, shape: tuple[int, ...]) -> No
     forward = getattr(fastcnn, f"{kind}_pool2d")
     backward = getattr(fastcnn, f"{kind}_pool2d_backward")
     dy = forward(x, *arguments, engine="im2col")
-    taken = extra_bytes(lambda: forward(x, *arguments, engine="im2col"))
-    assert taken < WORKSPACE_BYTES + FEW_KIB
-    taken = extra_bytes(lambda: backward(dy, x, *arguments, engine="im2col"))
-    assert taken < WORKSPACE_BYTES + FEW_KIB
+    workspace = extra_bytes(lambda: forward(x, *arguments, engine="im2col"))
+    assert workspace < WORKSPACE_BYTES + FEW_KIB
+    workspace = extra_bytes(lambda: backward(dy, x, *arguments, engine="im2col"))
+    assert workspace < WORKSPACE_BYTES + FEW_KIB
 
 
 @pytest.mark.parametrize("shape", [(1_500_000, 1), (800_000, 3), (300, 9_000)])

@@ -51,12 +51,12 @@ def trained(layers: list[Layer] | None = None, shape: Shape = (8, 7, 2), **more:
 def slopes(model: Sequential, x: Array, value: Any, h: float = 1e-5) -> Array:
     """Central differences of ``value(x)``, one number for each sample."""
     result = np.zeros(x.shape)
-    flat, found = x.reshape(len(x), -1), result.reshape(len(x), -1)
+    flat, actual = x.reshape(len(x), -1), result.reshape(len(x), -1)
     for j in range(flat.shape[1]):
         up, down = flat.copy(), flat.copy()
         up[:, j] += h
         down[:, j] -= h
-        found[:, j] = (value(up.reshape(x.shape)) - value(down.reshape(x.shape))) / (2 * h)
+        actual[:, j] = (value(up.reshape(x.shape)) - value(down.reshape(x.shape))) / (2 * h)
     return result
 
 
@@ -81,21 +81,21 @@ def test_it_is_the_slope_of_the_score_and_the_model_is_untouched(engine: str | N
     x = np.random.default_rng(1).standard_normal((3, 8, 7, 2))
     classes = np.array([2, 0, 1])
     before = state_of(model)
-    found = model.input_gradient(x, classes)
+    result = model.input_gradient(x, classes)
     untouched(model, before)
     model.engine = "im2col"
 
     def score(images: Array) -> Array:
         return model._forward_batch(images)[np.arange(3), classes]
 
-    close(found, slopes(model, x, score))
+    close(result, slopes(model, x, score))
     model.engine = engine
-    np.testing.assert_array_equal(model.input_gradient(x, classes, batch_size=2), found)
-    np.testing.assert_array_equal(model.input_gradient(x[1:2], 0), found[1:2])
+    np.testing.assert_array_equal(model.input_gradient(x, classes, batch_size=2), result)
+    np.testing.assert_array_equal(model.input_gradient(x[1:2], 0), result[1:2])
     dy = np.zeros((3, 3))
     dy[np.arange(3), classes] = 1
-    np.testing.assert_array_equal(model.input_gradient(x, dy), found)
-    np.testing.assert_allclose(model.input_gradient(x, -2 * dy), -2 * found, rtol=1e-9)
+    np.testing.assert_array_equal(model.input_gradient(x, dy), result)
+    np.testing.assert_allclose(model.input_gradient(x, -2 * dy), -2 * result, rtol=1e-9)
     assert model.input_gradient(x[:0], 1).shape == (0, 8, 7, 2)
 
 
@@ -104,9 +104,9 @@ def test_it_goes_through_every_kind_of_layer(engine: str | None) -> None:
     model = trained(every_kind(3), (13, 9, 3), engine=engine)
     x = np.random.default_rng(1).standard_normal((2, 13, 9, 3))
     dy = np.random.default_rng(2).standard_normal((2, 3))
-    found = model.input_gradient(x, dy)
+    result = model.input_gradient(x, dy)
     model.engine = "im2col"
-    close(found, slopes(model, x, lambda images: (model._forward_batch(images) * dy).sum(axis=1)))
+    close(result, slopes(model, x, lambda images: (model._forward_batch(images) * dy).sum(axis=1)))
 
 
 @pytest.mark.parametrize("kind", [Softmax, Sigmoid, None])
@@ -161,15 +161,15 @@ def test_a_net_cut_at_a_layer_gives_its_gradients_there() -> None:
 def test_bytes_and_images_of_one_channel() -> None:
     model = Sequential([Conv2D(3, 3), Flatten(), Dense(2)], (6, 5), seed=0)
     x = np.random.default_rng(0).integers(0, 256, (4, 6, 5)).astype(np.uint8)
-    found = model.input_gradient(x, [0, 1, 1, 0])
-    assert (found.shape, found.dtype) == (x.shape, np.float32)
+    result = model.input_gradient(x, [0, 1, 1, 0])
+    assert (result.shape, result.dtype) == (x.shape, np.float32)
     scaled = np.float32(x / 255 - 0.5)
-    np.testing.assert_allclose(model.input_gradient(scaled, [0, 1, 1, 0]), found, rtol=1e-5)
+    np.testing.assert_allclose(model.input_gradient(scaled, [0, 1, 1, 0]), result, rtol=1e-5)
     frozen = copy.deepcopy(model)
     frozen.trainable = False
-    np.testing.assert_array_equal(frozen.input_gradient(x, [0, 1, 1, 0]), found)
+    np.testing.assert_array_equal(frozen.input_gradient(x, [0, 1, 1, 0]), result)
     with fastcnn.use_engine("im2col"):
-        np.testing.assert_allclose(model.input_gradient(x, [0, 1, 1, 0]), found, rtol=1e-4)
+        np.testing.assert_allclose(model.input_gradient(x, [0, 1, 1, 0]), result, rtol=1e-4)
 
 
 class Moving(Layer):

@@ -64,9 +64,14 @@ def convolutions(op: str) -> list[Any]:
 @pytest.mark.parametrize("case", convolutions("conv2d"))
 def test_loops_forward(case: Case) -> None:
     arrays, g = make_arrays(case, 3), case.problem.geometry
-    given = (arrays["x"], arrays["w"], arrays.get("b"), case.problem.parameters.get("activation"))
-    reference = naive.conv2d(*given, g)
-    fast = kernels.conv2d(*given, g)
+    operands = (
+        arrays["x"],
+        arrays["w"],
+        arrays.get("b"),
+        case.problem.parameters.get("activation"),
+    )
+    reference = naive.conv2d(*operands, g)
+    fast = kernels.conv2d(*operands, g)
     assert fast.dtype == reference.dtype
     np.testing.assert_array_equal(fast, reference)
 
@@ -108,8 +113,13 @@ def filters_packed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("filters_packed")
 def test_packed_filters_give_the_same(case: Case) -> None:
     arrays, g = make_arrays(case, 3), case.problem.geometry
-    given = (arrays["x"], arrays["w"], arrays.get("b"), case.problem.parameters.get("activation"))
-    np.testing.assert_array_equal(direct.conv2d(*given, g), naive.conv2d(*given, g))
+    operands = (
+        arrays["x"],
+        arrays["w"],
+        arrays.get("b"),
+        case.problem.parameters.get("activation"),
+    )
+    np.testing.assert_array_equal(direct.conv2d(*operands, g), naive.conv2d(*operands, g))
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -185,13 +195,13 @@ def test_rows_in_lines(layer: str, dtype: str) -> None:
     x_shape, w_shape, parameters = LINES[layer]
     x, w = integers(1, *x_shape, dtype=dtype), integers(2, *w_shape, dtype=dtype)
     b = integers(3, w_shape[3], dtype=dtype)
-    given: dict[str, Any] = parameters | {"algorithm": "direct"}
-    y = fastcnn.conv2d(x, w, b, activation="relu", **given, engine="naive")
-    np.testing.assert_array_equal(fastcnn.conv2d(x, w, b, activation="relu", **given), y)
+    arguments: dict[str, Any] = parameters | {"algorithm": "direct"}
+    y = fastcnn.conv2d(x, w, b, activation="relu", **arguments, engine="naive")
+    np.testing.assert_array_equal(fastcnn.conv2d(x, w, b, activation="relu", **arguments), y)
     dy = integers(4, *y.shape, dtype=dtype)
     for call in (
-        lambda e: fastcnn.conv2d_filter_gradient(dy, x, w_shape[:2], **given, engine=e),
-        lambda e: fastcnn.conv2d_input_gradient(dy, w, x_shape, **given, engine=e),
+        lambda e: fastcnn.conv2d_filter_gradient(dy, x, w_shape[:2], **arguments, engine=e),
+        lambda e: fastcnn.conv2d_input_gradient(dy, w, x_shape, **arguments, engine=e),
     ):
         np.testing.assert_array_equal(call(None), call("naive"))
 
@@ -265,13 +275,13 @@ def pooled_and_places(
     x: Array, w: Array, b: Array, relu: bool, places: bool = True, **parameters: Any
 ) -> tuple[Array, Array]:
     g = conv_geometry(x.shape, w.shape, **parameters)
-    found = direct.pooled_plan(g, x.itemsize, places)
-    assert found is not None, f"no pooled plan for {registers().isa}"
-    to, plan = found
+    result = direct.pooled_plan(g, x.itemsize, places)
+    assert result is not None, f"no pooled plan for {registers().isa}"
+    to, plan = result
     y, z = np.full((2, g.n, g.oh // 2, g.ow // 2, g.oc), np.nan, x.dtype)
-    given = packing.lay_out(np.ascontiguousarray(x), to), w.reshape(-1), b
+    operands = packing.lay_out(np.ascontiguousarray(x), to), w.reshape(-1), b
     numbers = y.reshape(-1), z.reshape(-1), relu, plan.numbers
-    parallel_for(plan.function, plan.items, plan.work, *given, *numbers)
+    parallel_for(plan.function, plan.items, plan.work, *operands, *numbers)
     assert places or np.isnan(z).all()
     return y, z
 
@@ -293,8 +303,8 @@ def test_places_lead_back(shape: tuple[int, ...], value: float) -> None:
         places[:, row, column] = window.reshape(shape[0], 4, shape[3]).argmax(axis=1)
     dx = np.full(shape, np.nan, np.float32)
     function, items = pooling.argmax_gradient_kernel(g, 4)
-    given = dy.reshape(-1), places.reshape(-1), dx.reshape(-1), arrays.record(g)
-    parallel_for(function, items, 0, *given)
+    operands = dy.reshape(-1), places.reshape(-1), dx.reshape(-1), arrays.record(g)
+    parallel_for(function, items, 0, *operands)
     np.testing.assert_array_equal(dx, expected)
 
 
@@ -453,8 +463,8 @@ def test_few_rows(n: int, inputs: int, outputs: int, dtype: str) -> None:
         reference = fastcnn.dense(x, w, b, activation=activation, engine="naive")
         np.testing.assert_array_equal(y, reference)
     fast, reference = (fastcnn.dense_backward(dy, x, w, engine=e) for e in ("numba", "naive"))
-    for found, expected in zip(fast, reference, strict=True):
-        np.testing.assert_array_equal(found, expected)
+    for result, expected in zip(fast, reference, strict=True):
+        np.testing.assert_array_equal(result, expected)
 
 
 @pytest.mark.each_instruction_set
@@ -547,10 +557,10 @@ def test_squares_are_turned(lanes: int, dtype: str) -> None:
 def test_images_of_one_or_two_pixels(parameters: dict[str, Any]) -> None:
     groups = parameters.get("groups", 1)
     x, w = integers(1, 1, 4, 4, 6), integers(2, 3, 4, 6 // groups, 80)
-    b, given = integers(3, 80), parameters | {"algorithm": "direct"}
-    y = fastcnn.conv2d(x, w, b, activation="relu", **given, engine="naive")
+    b, arguments = integers(3, 80), parameters | {"algorithm": "direct"}
+    y = fastcnn.conv2d(x, w, b, activation="relu", **arguments, engine="naive")
     assert y.shape[0] * y.shape[1] * y.shape[2] <= 2
-    np.testing.assert_array_equal(fastcnn.conv2d(x, w, b, activation="relu", **given), y)
+    np.testing.assert_array_equal(fastcnn.conv2d(x, w, b, activation="relu", **arguments), y)
 
 
 # Infinity and NaN: padding is skipped, not multiplied by zero.
@@ -591,25 +601,31 @@ def test_what_is_not_finite_goes_where_the_specification_says(
 ) -> None:
     x_shape, w_shape, parameters = NOT_FINITE[layer]
     x, w, b = integers(1, *x_shape), integers(2, *w_shape), integers(3, w_shape[3])
-    given: dict[str, Any] = parameters | {"padding": padding}
-    dy = integers(4, *fastcnn.conv2d(x, w, **given).shape)
+    arguments: dict[str, Any] = parameters | {"padding": padding}
+    dy = integers(4, *fastcnn.conv2d(x, w, **arguments).shape)
     for bad in spoiled(w, value):
-        assert_same(lambda e, w=bad: fastcnn.conv2d(x, w, b, **given, engine=e))
-        assert_same(lambda e, w=bad: fastcnn.conv2d(x, w, b, activation="relu", **given, engine=e))
+        assert_same(lambda e, w=bad: fastcnn.conv2d(x, w, b, **arguments, engine=e))
         assert_same(
-            lambda e, w=bad: fastcnn.conv2d_input_gradient(dy, w, x_shape, **given, engine=e)
+            lambda e, w=bad: fastcnn.conv2d(x, w, b, activation="relu", **arguments, engine=e)
+        )
+        assert_same(
+            lambda e, w=bad: fastcnn.conv2d_input_gradient(dy, w, x_shape, **arguments, engine=e)
         )
     for bad in spoiled(x, value):
-        assert_same(lambda e, x=bad: fastcnn.conv2d(x, w, b, **given, engine=e))
+        assert_same(lambda e, x=bad: fastcnn.conv2d(x, w, b, **arguments, engine=e))
         assert_same(
-            lambda e, x=bad: fastcnn.conv2d_filter_gradient(dy, x, w_shape[:2], **given, engine=e)
+            lambda e, x=bad: fastcnn.conv2d_filter_gradient(
+                dy, x, w_shape[:2], **arguments, engine=e
+            )
         )
     for bad in spoiled(dy, value):
         assert_same(
-            lambda e, dy=bad: fastcnn.conv2d_filter_gradient(dy, x, w_shape[:2], **given, engine=e)
+            lambda e, dy=bad: fastcnn.conv2d_filter_gradient(
+                dy, x, w_shape[:2], **arguments, engine=e
+            )
         )
         assert_same(
-            lambda e, dy=bad: fastcnn.conv2d_input_gradient(dy, w, x_shape, **given, engine=e)
+            lambda e, dy=bad: fastcnn.conv2d_input_gradient(dy, w, x_shape, **arguments, engine=e)
         )
 
 

@@ -45,5 +45,5 @@ def test_kernels_run_as_steps(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in MODULES:
         monkeypatch.setattr(import_module(f"{ROOM}.{name}"), "parallel_for", as_steps)
     for case, inputs, results in zip(chosen, arrays, expected, strict=True):
-        for one, wanted in zip(call(case.problem, inputs, "numba"), results, strict=True):
-            assert one.tobytes() == wanted.tobytes(), case.name
+        for one, reference in zip(call(case.problem, inputs, "numba"), results, strict=True):
+            assert one.tobytes() == reference.tobytes(), case.name

@@ -12,8 +12,8 @@ from fastcnn.engine.numba.runtime.instruction_sets import registers
 
 
 def integers(seed: int, *shape: int, dtype: str) -> Array:
-    found: Array = np.random.default_rng(seed).integers(-4, 5, shape).astype(dtype)
-    return found
+    result: Array = np.random.default_rng(seed).integers(-4, 5, shape).astype(dtype)
+    return result
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

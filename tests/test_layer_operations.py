@@ -52,7 +52,7 @@ def test_ends_of_the_number_line(engine: str, dtype: type) -> None:
     x = np.array([-inf, -1e30, -800, -0.0, 800, 1e30, inf, nan], dtype)
     ones = np.ones_like(x)
     with np.errstate(all="raise", under="ignore"):
-        found = {
+        result = {
             "tanh": fastcnn.tanh(x, engine=engine),
             "tanh'": fastcnn.tanh_backward(ones, x, engine=engine),
             "sigmoid": fastcnn.sigmoid(x, engine=engine),
@@ -65,7 +65,7 @@ def test_ends_of_the_number_line(engine: str, dtype: type) -> None:
         "sigmoid'": [0, 0, 0, 0.25, 0, 0, 0, nan],
     }
     for name, values in expected.items():
-        np.testing.assert_allclose(found[name], np.array(values, dtype), atol=1e-30, err_msg=name)
+        np.testing.assert_allclose(result[name], np.array(values, dtype), atol=1e-30, err_msg=name)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -83,10 +83,10 @@ def test_gradients_far_out_keep_their_digits(engine: str) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_what_is_dropped_is_0_whatever_it_was(engine: str) -> None:
     x = np.array([[1.0, np.nan], [np.inf, -3.0], [2.0, 5.0]])
-    kept = np.array([[True, False], [False, True], [True, False]])
-    y = fastcnn.dropout(x, kept, 0.75, engine=engine)
+    mask = np.array([[True, False], [False, True], [True, False]])
+    y = fastcnn.dropout(x, mask, 0.75, engine=engine)
     np.testing.assert_array_equal(y, [[4, 0], [0, -12], [8, 0]])
-    strided = np.asfortranarray(kept)
+    strided = np.asfortranarray(mask)
     np.testing.assert_array_equal(fastcnn.dropout(x, strided, 0.75, engine=engine), y)
 
 
@@ -132,10 +132,10 @@ def test_slope_of_batch_normalisation(engine: str) -> None:
         return float((fastcnn.batch_norm(x, gamma, beta, 0.1, engine=engine)[0] * dy).sum())
 
     _, mean, variance = fastcnn.batch_norm(x, gamma, beta, 0.1, engine=engine)
-    found: tuple[Array, ...] = fastcnn.batch_norm_backward(
+    result: tuple[Array, ...] = fastcnn.batch_norm_backward(
         dy, x, gamma, mean, variance, 0.1, engine=engine
     )
-    for gradient, at in zip(found, (x, gamma, beta), strict=True):
+    for gradient, at in zip(result, (x, gamma, beta), strict=True):
         same(gradient, slope(value, at))
 
 

@@ -90,7 +90,7 @@ def imports(source: str, *, for_types: bool = False) -> set[str]:
     With ``for_types`` these count too. ``from a import b`` counts as "a.b", whether b is a module
     or not.
     """
-    found: set[str] = set()
+    result: set[str] = set()
     waiting: list[ast.AST] = [ast.parse(source)]
     while waiting:
         node = waiting.pop()
@@ -98,12 +98,12 @@ def imports(source: str, *, for_types: bool = False) -> set[str]:
             waiting += [*node.body, *node.orelse] if for_types else node.orelse
             continue
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            result |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            result |= {f"{node.module}.{alias.name}" for alias in node.names}
         waiting += ast.iter_child_nodes(node)
-    return found
+    return result
 
 
 def parts_imported(source: str, *, for_types: bool = False) -> set[str]:

@@ -247,9 +247,9 @@ def test_gradients_are_slopes(name: str, engine: str | None) -> None:
         return float((forward()[0] * dy).sum())
 
     _, saved = layer.forward(x, True, np.random.default_rng(5), engine)
-    kept = dy.copy()
+    copy_of_dy = dy.copy()
     dx, gradients = layer.backward(dy, saved, engine)
-    np.testing.assert_array_equal(dy, kept)
+    np.testing.assert_array_equal(dy, copy_of_dy)
     assert dx is not None
     for gradient, part in zip(parts(layer, dx), parts(layer, x), strict=True):
         same(gradient, slope(value, part))

@@ -63,13 +63,13 @@ def test_a_test_that_hangs_fails_with_a_traceback(
     command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *options, "--rootdir", str(HERE)]
     command += ["-c", str(HERE.parent / "pyproject.toml"), "-p", "conftest", str(tmp_path)]
     done = python(*command, check=False, PYTHONPATH=str(HERE), FASTCNN_TEST_SECONDS="2")
-    told = done.stdout + done.stderr
-    assert done.returncode == 1, told
-    assert ("most recent call first" in told) or ("took longer than" in told), told
+    output = done.stdout + done.stderr
+    assert done.returncode == 1, output
+    assert ("most recent call first" in output) or ("took longer than" in output), output
     place = "sleep" if "sleep" in hang else "waits_for_ever"
-    assert place in told or "test_it" in told, told
+    assert place in output or "test_it" in output, output
     if options[0] == "-n" or "process" in hang or "fork" in hang:  # the others go on
-        assert "1 failed, 1 passed" in told, told
+        assert "1 failed, 1 passed" in output, output
 
 
 def test_a_process_has_what_the_test_has_left() -> None:

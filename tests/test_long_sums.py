@@ -270,11 +270,11 @@ def test_loops_for_numbers_that_are_not_finite_sum_alike(engine: str) -> None:
 def gradients(length: int) -> list[Array]:
     x, dy = draw("float32", 2, 3, length, 3), draw("float32", 2, 3, length, 17)
     with use_math("strict"):
-        found = [fastcnn.conv2d_filter_gradient(dy, x, 1), fastcnn.conv2d_bias_gradient(dy)]
-    found += fastcnn.dense_backward(dy.reshape(-1, 17), x.reshape(-1, 3), draw("float32", 3, 17))
-    found.append(fastcnn.dense(x.reshape(2, -1), draw("float32", 9 * length, 70)))
-    found.append(fastcnn.avg_pool2d(x, (3, length)))
-    return found
+        results = [fastcnn.conv2d_filter_gradient(dy, x, 1), fastcnn.conv2d_bias_gradient(dy)]
+    results += fastcnn.dense_backward(dy.reshape(-1, 17), x.reshape(-1, 3), draw("float32", 3, 17))
+    results.append(fastcnn.dense(x.reshape(2, -1), draw("float32", 9 * length, 70)))
+    results.append(fastcnn.avg_pool2d(x, (3, length)))
+    return results
 
 
 @pytest.mark.parametrize("length", [STRETCH + 1, 50_001])
@@ -298,17 +298,17 @@ def test_bits_do_not_depend_on_the_batch(length: int) -> None:
 
     def forward(x: Array) -> list[Array]:
         rows = x.reshape(len(x), -1)
-        found = [fastcnn.dense(rows, draw("float32", 2 * length, o)) for o in (1, 10, 20, 70)]
+        results = [fastcnn.dense(rows, draw("float32", 2 * length, o)) for o in (1, 10, 20, 70)]
         for o in (3, 40):
-            found.append(fastcnn.conv2d(x, draw("float32", 1, 1, length, o)))
-            found.append(fastcnn.conv2d(x, draw("float32", 1, 2, length, o), padding=1))
+            results.append(fastcnn.conv2d(x, draw("float32", 1, 1, length, o)))
+            results.append(fastcnn.conv2d(x, draw("float32", 1, 2, length, o), padding=1))
         turned = x.reshape(len(x), length, 2, 1)
-        found.append(fastcnn.conv2d(turned, draw("float32", length, 2, 1, 5)))
-        found.append(fastcnn.avg_pool2d(turned, (length, 2)))
+        results.append(fastcnn.conv2d(turned, draw("float32", length, 2, 1, 5)))
+        results.append(fastcnn.avg_pool2d(turned, (length, 2)))
         dx, _, _ = fastcnn.dense_backward(
             rows, np.zeros((len(x), 21), np.float32), draw("float32", 21, 2 * length)
         )
-        return [*found, dx]
+        return [*results, dx]
 
     whole = forward(samples)
     for first, last in ((0, 1), (4, 6), (7, 10), (11, 16), (2, 22)):

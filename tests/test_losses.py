@@ -196,8 +196,8 @@ def test_one_output_with_a_column_of_targets() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((20, 4)), rng.integers(0, 2, 20)
     for loss in ("mse", "binary_cross_entropy"):
-        found = [
+        results = [
             fastcnn.Sequential([Dense(1)], seed=0).fit(x, t, loss=loss, verbose=0).history["loss"]
             for t in (y, y[:, None])
         ]
-        assert found[0] == found[1]
+        assert results[0] == results[1]

@@ -43,8 +43,8 @@ def test_no_kernel_touches_memory_beyond_its_arrays(
 ) -> None:
     dtypes, share = SCOPES[isa]
     cases, nets = len(list(guarded.matrix(dtypes, share))), len(dtypes) * net_count(share)
-    told = f"{isa}: {cases} cases and {nets} nets without a fault"
-    assert guarded.run_apart(isa, dtypes, share) == told
+    report = f"{isa}: {cases} cases and {nets} nets without a fault"
+    assert guarded.run_apart(isa, dtypes, share) == report
     record_property("instruction_set", isa)
 
 
@@ -153,13 +153,13 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
     """Memory from NumPy directly would not be seen."""
     makers = {"empty", "zeros", "ones", "full", "empty_like", "zeros_like", "copy", "pad", "array"}
     makers |= {"ascontiguousarray", "ones_like", "full_like", "astype", "stack", "concatenate"}
-    found = set()
+    result = set()
     package = Path(fastcnn.__file__).parent
     for path in (*package.glob("engine/numba/**/*.py"), *package.glob("models/execution/*.py")):
         for function in ast.parse(path.read_text("utf-8")).body:
             for node in ast.walk(function):
                 if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in makers:
-                    found.add(f"{path.stem}.{getattr(function, 'name', '')}")
+                    result.add(f"{path.stem}.{getattr(function, 'name', '')}")
     stands_in_for_compiled_code = {
         "loads_and_stores._plain_columns",
         "loads_and_stores._plain_row",
@@ -218,4 +218,4 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
     known = (
         parameters | stands_in_for_compiled_code | guarded_on_its_own | tables | copies | no_arrays
     )
-    assert found <= known, found - known
+    assert result <= known, result - known

@@ -112,10 +112,10 @@ def test_arrays_of_any_layout_give_the_same(op: str, engine: str) -> None:
         array.setflags(write=False)
     for one, other in [(a, b), *others]:
         np.testing.assert_array_equal(getattr(fastcnn, op)(one, other, engine=engine), y)
-        for gradient, wanted in zip(
+        for gradient, expected in zip(
             backward(op, np.asfortranarray(dy), one, other, engine), gradients, strict=True
         ):
-            np.testing.assert_array_equal(gradient, wanted)
+            np.testing.assert_array_equal(gradient, expected)
     wide = getattr(fastcnn, op)(a, b.astype(np.float64), engine=engine)
     assert (y.dtype, wide.dtype) == (np.float32, np.float64)
 

@@ -117,8 +117,8 @@ def test_learns_and_predicts_probabilities() -> None:
     }  # fmt: skip
     assert {len(values) for values in history.history.values()} == {12}
     assert history.history["val_accuracy"][-1] > 0.95 > history.history["accuracy"][0]
-    found = model.evaluate(other, labels)
-    assert found == {
+    result = model.evaluate(other, labels)
+    assert result == {
         "loss": history.history["val_loss"][-1],
         "accuracy": history.history["val_accuracy"][-1],
     }
@@ -127,10 +127,10 @@ def test_learns_and_predicts_probabilities() -> None:
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
     assert (model.predict_classes(other) == p.argmax(axis=1)).all()
     losses = -np.log(p[np.arange(60), labels])
-    assert found["loss"] == pytest.approx(losses.mean(), rel=1e-4)
+    assert result["loss"] == pytest.approx(losses.mean(), rel=1e-4)
     for size in (1, 7, 60):
         np.testing.assert_array_equal(model.predict(other, batch_size=size), p)
-        assert model.evaluate(other, labels, size)["accuracy"] == found["accuracy"]
+        assert model.evaluate(other, labels, size)["accuracy"] == result["accuracy"]
 
 
 def test_explicit_softmax_is_the_implied_one() -> None:
@@ -179,12 +179,12 @@ def test_the_figures_of_an_epoch_are_of_that_epoch_alone() -> None:
 def test_the_articles_own_setting_reaches_what_the_article_reaches() -> None:
     """1,000 images, one by one, three epochs: 78 % of 1,000 test images there."""
     (x, y), (x_test, y_test) = fastcnn.load_mnist()
-    found = []
+    results = []
     for seed in range(3):
         model = Sequential(nets.article(), (28, 28, 1), seed=seed)
         model.fit(x[:1000], y[:1000], epochs=3, batch_size=1, optimizer=SGD(0.005), verbose=0)
-        found.append(model.evaluate(x_test[:1000], y_test[:1000])["accuracy"])
-    assert 0.75 < np.mean(found) < 0.88
+        results.append(model.evaluate(x_test[:1000], y_test[:1000])["accuracy"])
+    assert 0.75 < np.mean(results) < 0.88
 
 
 def test_bytes_are_scaled_as_in_the_article_and_floats_are_not() -> None:
@@ -221,12 +221,12 @@ def test_one_channel_may_be_left_out_everywhere() -> None:
 def test_memory_layout_and_precision_of_the_data_do_not_matter() -> None:
     x, y = stripes(20)
     floats = x.astype(np.float32)
-    found = []
+    results = []
     for given in (floats, np.asfortranarray(floats), floats.astype(np.float64), floats.tolist()):
         model = Sequential(net(), (9, 8), seed=0)
         model.fit(given, y.tolist(), seed=1, verbose=0)
-        found.append(bits(model))
-    assert found.count(found[0]) == 4
+        results.append(bits(model))
+    assert results.count(results[0]) == 4
 
 
 def test_validation_split_takes_the_last_samples() -> None:
@@ -274,16 +274,16 @@ def test_default_step_is_descent_at_the_articles_rate() -> None:
 def test_same_seed_same_bits_for_any_number_of_threads() -> None:
     x, y = stripes(70)
     x = np.repeat(np.repeat(x, 4, axis=1), 4, axis=2)  # large enough for threads to share
-    found = []
+    results = []
     for count in (1, 2, 3):
         fastcnn.set_num_threads(count)
         model = Sequential(net(), seed=7)
         model.fit(x, y, epochs=2, optimizer=Adam(), seed=8, verbose=0)
-        found.append(bits(model))
-    assert found[0] == found[1] == found[2]
+        results.append(bits(model))
+    assert results[0] == results[1] == results[2]
     other = Sequential(net(), seed=7)
     other.fit(x, y, epochs=2, optimizer=Adam(), seed=9, verbose=0)
-    assert bits(other) != found[0]
+    assert bits(other) != results[0]
 
 
 NETS: dict[str, tuple[list[Layer], tuple[int, ...]]] = {
@@ -300,16 +300,16 @@ def test_loss_and_gradients_of_each_net_are_those_of_the_specification(name: str
     rng = np.random.default_rng(0)
     x, y = rng.random((2, *shape)) - 0.5, np.array([3, 7])
     model = Sequential(layers, shape, seed=1, dtype="float64")
-    found = []
+    results = []
     for engine in ("naive", "im2col", None):
         model.engine = engine
         loss, correct, gradients = model._gradients(x, y, CrossEntropy(), np.random.default_rng(2))
         arrays = [g.copy() for layer in gradients for g in layer.values()]
-        found.append((loss, correct, arrays))
-    for loss, correct, arrays in found[1:]:
-        assert loss == pytest.approx(found[0][0], rel=1e-12)
-        assert correct == found[0][1]
-        for gradient, expected in zip(arrays, found[0][2], strict=True):
+        results.append((loss, correct, arrays))
+    for loss, correct, arrays in results[1:]:
+        assert loss == pytest.approx(results[0][0], rel=1e-12)
+        assert correct == results[0][1]
+        for gradient, expected in zip(arrays, results[0][2], strict=True):
             np.testing.assert_allclose(gradient, expected, rtol=1e-9, atol=1e-13)
             assert np.abs(expected).max() > 1e-6
 

@@ -177,11 +177,11 @@ def test_regions_tile_the_image_and_match_their_taps() -> None:
 def test_windows_hold_only_pixels_of_the_image() -> None:
     g = pool_geometry((1, 4, 5, 1), (3, 2), stride=2, padding=((2, 1), (1, 0)))
     image = np.arange(20).reshape(4, 5, 1)
-    seen = {(i, j): im_region[:, :, 0].tolist() for im_region, i, j in iterate_windows(image, g)}
-    assert seen[0, 0] == [[0]]
-    assert seen[1, 1] == [[1, 2], [6, 7], [11, 12]]
-    assert seen[2, 2] == [[13, 14], [18, 19]]
-    assert list(seen) == list(np.ndindex(g.oh, g.ow))
+    regions = {(i, j): im_region[:, :, 0].tolist() for im_region, i, j in iterate_windows(image, g)}
+    assert regions[0, 0] == [[0]]
+    assert regions[1, 1] == [[1, 2], [6, 7], [11, 12]]
+    assert regions[2, 2] == [[13, 14], [18, 19]]
+    assert list(regions) == list(np.ndindex(g.oh, g.ow))
 
 
 # --- pooling, literally --------------------------------------------------------------------------
@@ -233,21 +233,21 @@ def test_pooling_and_gradients_are_the_literal_windows(case, dtype, with_nan) ->
     windows = list(literal_windows(*case))
     y_shape = (x_shape[0], windows[-1][0] + 1, windows[-1][1] + 1, x_shape[3])
     dy = (integers(rng, y_shape, dtype)) * 12
-    wanted = {name: (np.zeros(y_shape), np.zeros(x_shape)) for name in ("max", "min", "avg")}
+    expected = {name: (np.zeros(y_shape), np.zeros(x_shape)) for name in ("max", "min", "avg")}
     for n, c in itertools.product(range(x_shape[0]), range(x_shape[3])):
         for i, j, pixels in windows:
             values = [float(x[n, r, s, c]) for r, s in pixels]
             for name, better in (("max", float.__gt__), ("min", float.__lt__)):
-                y, dx = wanted[name]
+                y, dx = expected[name]
                 place = first(values, better)
                 y[n, i, j, c] = values[place]
                 dx[n, *pixels[place], c] += dy[n, i, j, c]
-            y, dx = wanted["avg"]
+            y, dx = expected["avg"]
             y[n, i, j, c] = sum(values) / len(values)
             for r, s in pixels:
                 dx[n, r, s, c] += dy[n, i, j, c] / len(pixels)
 
-    for name, (y, dx) in wanted.items():
+    for name, (y, dx) in expected.items():
         ours = getattr(fastcnn, f"{name}_pool2d")(x, size, stride, pads)
         gradient = getattr(fastcnn, f"{name}_pool2d_backward")(dy, x, size, stride, pads)
         assert ours.dtype == gradient.dtype == dtype

@@ -61,9 +61,9 @@ def test_each_fold_of_a_loop_is_what_a_new_optimizer_would_give(
     shared, models = MAKERS[name](), []
     for seed in (1, 2, 3):
         model = model_of(seed, engine)
-        found = fit(model, shared)
-        same(found, fit(model_of(seed, engine), MAKERS[name]()))
-        models.append((model, found))
+        result = fit(model, shared)
+        same(result, fit(model_of(seed, engine), MAKERS[name]()))
+        models.append((model, result))
     for model, (weights, _) in models:
         for a, b in zip(model.get_weights(), weights, strict=True):
             np.testing.assert_array_equal(a, b)
@@ -121,12 +121,12 @@ def test_files_of_earlier_versions_have_schedules_that_count_from_the_first_step
     model = model_of()
     fit(model, Adam(Cosine(0.002)))
     assert model.progress is not None
-    told, _ = as_dict(model.progress, model.rng)
-    del told["optimizer"]["began"]
-    assert progress_from(told)[0].optimizer.began == 0
-    told["optimizer"]["began"] = 7
+    description, _ = as_dict(model.progress, model.rng)
+    del description["optimizer"]["began"]
+    assert progress_from(description)[0].optimizer.began == 0
+    description["optimizer"]["began"] = 7
     with pytest.raises(ValueError, match="began must be at most 6, got 7"):
-        progress_from(told)
+        progress_from(description)
 
 
 def test_one_schedule_serves_several_optimizers_at_once() -> None:
@@ -187,9 +187,9 @@ def test_a_running_fit_has_its_optimizer_to_itself() -> None:
             started.set()
             assert go_on.wait(60)
 
-    first, found = model_of(1), []
+    first, result = model_of(1), []
     thread = Thread(
-        target=lambda: found.append(
+        target=lambda: result.append(
             first.fit(X, Y, optimizer=optimizer, callbacks=[Waits()], seed=1, verbose=0)
         )
     )
@@ -207,7 +207,7 @@ def test_a_running_fit_has_its_optimizer_to_itself() -> None:
     assert second.progress is None
     go_on.set()
     thread.join()
-    assert (len(errors), len(found)) == (3, 1)
+    assert (len(errors), len(result)) == (3, 1)
     fit(second, optimizer)  # now it is free
 
     class Fails(Callback):

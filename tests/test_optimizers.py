@@ -217,8 +217,8 @@ def test_an_optimizer_serves_one_size_of_parameters() -> None:
 @pytest.mark.parametrize("name", FORMULAS)
 def test_config_goes_through_json_and_back(name: str) -> None:
     optimizer = FORMULAS[name][0]()
-    told = {"class": type(optimizer).__name__, "config": optimizer.config()}
-    again = optimizer_from_dict(json.loads(json.dumps(told)))
+    description = {"class": type(optimizer).__name__, "config": optimizer.config()}
+    again = optimizer_from_dict(json.loads(json.dumps(description)))
     assert repr(again) == repr(optimizer)
 
 
@@ -327,8 +327,8 @@ def test_steps_left_open_are_those_of_the_training() -> None:
     "schedule", [Constant(0.1), Step(0.1, 3), Cosine(0.1, 7, 2), OneCycle(0.1, 9)], ids=repr
 )
 def test_schedules_go_through_json_and_back(schedule: Schedule) -> None:
-    told = {"class": type(schedule).__name__, "config": schedule.config()}
-    again = schedule_from_dict(json.loads(json.dumps(told)))
+    description = {"class": type(schedule).__name__, "config": schedule.config()}
+    again = schedule_from_dict(json.loads(json.dumps(description)))
     assert repr(again) == repr(schedule)
     assert [again(step) for step in range(10)] == [schedule(step) for step in range(10)]
 

@@ -334,8 +334,8 @@ def test_grey_of_16_bits_uses_the_range_that_it_has(
     expected = prepare(saved(tmp_path, page8))
     result = prepare(saved(tmp_path, page8.astype(np.uint16) * np.uint16(factor), "wide.png"))
     np.testing.assert_allclose(result.pixels, expected.pixels, atol=2)
-    told = [step for step in result.steps if "bits of 16" in step]
-    assert told == (
+    notes = [step for step in result.steps if "bits of 16" in step]
+    assert notes == (
         [] if bits == 16 else [f"its values, up to {255 * factor:,}, taken as {bits} bits of 16"]
     )
 

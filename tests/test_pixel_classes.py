@@ -71,12 +71,12 @@ def images(count: int = 5) -> tuple[Array, Array]:
 @pytest.mark.parametrize("shape", [SHAPE, (2, 1, 3, 7), (3, 4, 2), (2, 3, 1, 2, 5)])
 def test_loss_and_slope_are_those_of_the_formula(shape: tuple[int, ...], engine: str) -> None:
     z, labels = scores_and_labels(shape)
-    wanted = formula(z, labels)
+    expected = formula(z, labels)
     losses = fastcnn.cross_entropy(z, labels, reduction="none", engine=engine)
-    np.testing.assert_allclose(losses, wanted, rtol=1e-12, atol=1e-14)
-    for reduction, total in (("mean", wanted.mean()), ("sum", wanted.sum())):
-        found = fastcnn.cross_entropy(z, labels, reduction=reduction, engine=engine)  # type: ignore[call-overload]
-        assert found == pytest.approx(total, rel=1e-12)
+    np.testing.assert_allclose(losses, expected, rtol=1e-12, atol=1e-14)
+    for reduction, total in (("mean", expected.mean()), ("sum", expected.sum())):
+        result = fastcnn.cross_entropy(z, labels, reduction=reduction, engine=engine)  # type: ignore[call-overload]
+        assert result == pytest.approx(total, rel=1e-12)
     gradient = fastcnn.cross_entropy_backward(z, labels, engine=engine)
     same(gradient, slope(lambda: float(fastcnn.cross_entropy(z, labels, engine=engine)), z))
     one_hot = np.eye(shape[-1])[labels]
@@ -84,18 +84,18 @@ def test_loss_and_slope_are_those_of_the_formula(shape: tuple[int, ...], engine:
     assert (fastcnn.cross_entropy_backward(z, one_hot, engine=engine) == gradient).all()
     narrow = fastcnn.cross_entropy(z.astype(np.float32), labels, engine=engine)
     assert narrow.dtype == np.float32
-    np.testing.assert_allclose(narrow, wanted.mean(), rtol=1e-5)
+    np.testing.assert_allclose(narrow, expected.mean(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("engine", fastcnn.engines())
 def test_arrays_of_any_layout_and_empty_batches(engine: str) -> None:
     z, labels = scores_and_labels()
-    wanted = formula(z, labels)
+    expected = formula(z, labels)
     turned = np.asfortranarray(z)
     turned.flags.writeable = False
     for array in (labels.astype(np.uint8), labels.T.copy().T, labels.astype(">i4")):
-        found = fastcnn.cross_entropy(turned, array, reduction="none", engine=engine)
-        np.testing.assert_allclose(found, wanted, rtol=1e-12)
+        result = fastcnn.cross_entropy(turned, array, reduction="none", engine=engine)
+        np.testing.assert_allclose(result, expected, rtol=1e-12)
     nothing = fastcnn.cross_entropy(z[:0], labels[:0], reduction="none", engine=engine)
     assert nothing.shape == (0, *SHAPE[1:-1])
     assert fastcnn.cross_entropy_backward(z[:0], labels[:0], engine=engine).shape == (0, *SHAPE[1:])
@@ -123,8 +123,8 @@ def test_loss_of_a_sample_is_the_mean_over_its_pixels(smoothing: float) -> None:
     targets = loss.targets(labels.astype(np.uint8), 4, SHAPE[1:], np.float64)
     spread = (1 - smoothing) * np.eye(CLASSES)[labels] + smoothing / CLASSES
     log = z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
-    wanted = -(spread * log).sum(axis=-1).mean(axis=(1, 2))
-    np.testing.assert_allclose(loss.values(z, targets), wanted, rtol=1e-12)
+    expected = -(spread * log).sum(axis=-1).mean(axis=(1, 2))
+    np.testing.assert_allclose(loss.values(z, targets), expected, rtol=1e-12)
     same(loss.gradient(z, targets), slope(lambda: float(loss.values(z, targets).sum()), z))
     right = (z.argmax(axis=-1) == labels).mean(axis=(1, 2)).sum()
     assert loss.correct(z, targets) == pytest.approx(right)
@@ -183,11 +183,11 @@ def test_engines_train_alike(dtype: Float, last: bool) -> None:
     x, y = images()
     weights = {"sample_weight": np.linspace(0, 2, 5), "class_weight": {0: 2.0, 2: 0.5}}
     for some in ({}, weights):
-        wanted = gradient_of(u_net("float64", "naive", last), x, y, **some)
+        expected = gradient_of(u_net("float64", "naive", last), x, y, **some)
         for engine in (None, "im2col", "numba"):
-            found = gradient_of(u_net(dtype, engine, last), x, y, **some)
+            result = gradient_of(u_net(dtype, engine, last), x, y, **some)
             share = 1e-4 if dtype == "float32" else 1e-11
-            np.testing.assert_allclose(found, wanted, rtol=0, atol=share * abs(wanted).max())
+            np.testing.assert_allclose(result, expected, rtol=0, atol=share * abs(expected).max())
 
 
 def segment(engine: str | None) -> Sequential:
@@ -208,9 +208,9 @@ def test_gradients_are_central_differences() -> None:
         def loss(some: Array | None = some) -> float:
             return model.evaluate(x, y, sample_weight=some)["loss"]
 
-        wanted, before = slope(loss, w), w.copy()
+        expected, before = slope(loss, w), w.copy()
         model.train_on_batch(x, y, SGD(1.0), sample_weight=some)
-        same(before - w, wanted)
+        same(before - w, expected)
         model.set_weights(at_first)
 
 
@@ -228,8 +228,8 @@ def test_weights_of_pixels_samples_and_classes_are_one_rule() -> None:
     model.loss = "cross_entropy"
     p = model.predict(x)
     losses = -np.log(np.take_along_axis(p, y[..., None].astype(int), -1)[..., 0])
-    found = model.evaluate(x, y, sample_weight=pixels)["loss"]
-    assert found == pytest.approx((losses * pixels).mean(), rel=1e-10)
+    result = model.evaluate(x, y, sample_weight=pixels)["loss"]
+    assert result == pytest.approx((losses * pixels).mean(), rel=1e-10)
 
 
 @pytest.mark.parametrize("engine", [None, "im2col"])
@@ -275,10 +275,10 @@ def test_maps_of_a_net_that_learned_no_classes_stay_as_they_are(tmp_path: Path) 
 def test_mean_squared_error_on_images() -> None:
     x, _ = images()
     y = np.random.default_rng(1).standard_normal((5, 4, 6, CLASSES))
-    wanted = u_net("float64", "naive").fit(x, y, loss="mse", verbose=0).history["loss"]
+    expected = u_net("float64", "naive").fit(x, y, loss="mse", verbose=0).history["loss"]
     for engine in (None, "im2col"):
         model = u_net("float64", engine)
-        assert model.fit(x, y, loss="mse", verbose=0).history["loss"] == pytest.approx(wanted)
+        assert model.fit(x, y, loss="mse", verbose=0).history["loss"] == pytest.approx(expected)
     predicted = model.predict(x)
     assert model.evaluate(x, y)["loss"] == pytest.approx(np.square(predicted - y).mean())
     with pytest.raises(ValueError, match=r"y must have the shape \(5, 4, 6, 3\), got \(5, 4, 6\)"):
@@ -293,20 +293,20 @@ def test_two_outputs_one_of_them_with_a_class_for_each_pixel() -> None:
         return Model(inputs, outputs, seed=0, dtype="float64", engine=engine)
 
     x, y = images()
-    wanted = net("naive").fit(x, [y, [0, 1, 2, 3, 0]], 2, verbose=0).history
-    found = net(None).fit(x, [y, [0, 1, 2, 3, 0]], 2, verbose=0).history
-    names = [name for name in wanted if name.endswith(("loss", "accuracy"))]
+    expected = net("naive").fit(x, [y, [0, 1, 2, 3, 0]], 2, verbose=0).history
+    result = net(None).fit(x, [y, [0, 1, 2, 3, 0]], 2, verbose=0).history
+    names = [name for name in expected if name.endswith(("loss", "accuracy"))]
     assert len(names) == 5
     for name in names:
-        np.testing.assert_allclose(found[name], wanted[name], rtol=1e-10)
+        np.testing.assert_allclose(result[name], expected[name], rtol=1e-10)
 
 
 def test_a_net_of_one_compiled_segment_trains_on_pixels() -> None:
     x, y = images()
-    wanted, found = (
+    expected, result = (
         segment(engine).fit(x, y, 3, 2, seed=1, verbose=0) for engine in ("naive", None)
     )
-    np.testing.assert_allclose(found.history["loss"], wanted.history["loss"], rtol=1e-10)
+    np.testing.assert_allclose(result.history["loss"], expected.history["loss"], rtol=1e-10)
     assert "compiled together" in segment(None).explain()
 
 

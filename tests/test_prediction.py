@@ -491,8 +491,8 @@ def test_a_shared_pooling_is_fused_by_the_image_of_each_call(padding: Any) -> No
         model.loss = "mse"  # type: ignore[assignment]
         rng = np.random.default_rng(0)
         x = [rng.standard_normal((3, *one.shape)).astype(np.float32) for one in inputs]
-        found = model.predict(x)
-        near(found, on_engine(model, "naive").predict(x), 1e-5)
+        result = model.predict(x)
+        near(result, on_engine(model, "naive").predict(x), 1e-5)
         pooled = [name.endswith("MaxPool2D") and "+" in name for name in fused_in(model)]
         assert sum(pooled) == (1 if padding == "same" else 2)
 
@@ -608,13 +608,13 @@ def test_results_are_new_arrays_that_stay() -> None:
     model = model_of(lambda x: [Flatten()(conv()(x)), Tanh()(x)], (2, 3, 2))
     x = draw(model, 3)
     first = model.predict(x)
-    kept = [array.copy() for array in first]
+    copies = [array.copy() for array in first]
     model.predict(draw(model, 3, seed=9))
-    same_bits(first, kept)
+    same_bits(first, copies)
     for array in first:
         array[...] = 0
         assert not np.shares_memory(array, x)
-    same_bits(model.predict(x), kept)
+    same_bits(model.predict(x), copies)
     inputs = Input((2, 3, 2))
     shown = conv()(inputs)
     twice = Model(inputs, [shown, Flatten()(shown)], seed=0)
@@ -631,8 +631,10 @@ STRANGE = (np.inf, -np.inf, np.nan, 3e38)
 
 def compared(model: Model, x: Array) -> None:
     """The specification's numbers: NaN, infinities and all others where it has them."""
-    for found, expected in zip(model.predict(x), on_engine(model, "naive").predict(x), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    for result, expected in zip(
+        model.predict(x), on_engine(model, "naive").predict(x), strict=True
+    ):
+        np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-4)
 
 
 def strange_net(kind: str) -> Model:
@@ -768,13 +770,13 @@ def test_threads_that_make_programs_at_once_do_not_mix_up_what_is_made_of_weight
 
     expected = model_of(form, (6, 10, 6))
     x = draw(expected, 8)
-    wanted = expected.predict(x)
+    reference = expected.predict(x)
     for _ in range(5):
         model, wrong = model_of(form, (6, 10, 6)), list[object]()
 
         def predict(count: int, model: Model = model, wrong: list[object] = wrong) -> None:
             try:
-                same_bits(model.predict(x[:count]), [array[:count] for array in wanted])
+                same_bits(model.predict(x[:count]), [array[:count] for array in reference])
             except BaseException as error:
                 wrong.append(error)
 

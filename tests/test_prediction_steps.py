@@ -402,9 +402,13 @@ def test_parts_of_a_concatenation_are_written_where_it_needs_them(
     """Also where poolings before it take the part, and where the result is overwritten."""
     inputs = Input(IMAGES)
     x = Tanh()(inputs)
-    part, taken = PARTS[name]()(x), PARTS[name]()(x)
-    pooled = [MaxPool2D(2)(taken), AvgPool2D((2, 3))(taken), GlobalMaxPool2D()(taken)]
-    joined = LeakyReLU()(Concatenate()([x, part, Swish()(x), taken]))
+    part, other_part = PARTS[name]()(x), PARTS[name]()(x)
+    pooled = [
+        MaxPool2D(2)(other_part),
+        AvgPool2D((2, 3))(other_part),
+        GlobalMaxPool2D()(other_part),
+    ]
+    joined = LeakyReLU()(Concatenate()([x, part, Swish()(x), other_part]))
     model = model_of(inputs, [joined, *pooled], dtype)
     one = check(model, monkeypatch)
     assert one.explain().count("where the concatenation needs it") == 2, one.explain()

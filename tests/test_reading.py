@@ -97,9 +97,9 @@ READERS: dict[str, Callable[[Path], Any]] = {
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("kind", ENDLESS)
 def test_what_never_ends_is_refused_at_once(kind: str, reader: str, tmp_path: Path) -> None:
-    make, told = ENDLESS[kind]
+    make, message = ENDLESS[kind]
     path = make(tmp_path)
-    with pytest.raises(OSError, match=f"must be a regular file, but is {told}") as error:
+    with pytest.raises(OSError, match=f"must be a regular file, but is {message}") as error:
         READERS[reader](path)
     assert str(error.value.filename) == str(path)
 

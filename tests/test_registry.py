@@ -54,9 +54,9 @@ def _names() -> Iterator[None]:
 
 def defined(module: str, source: str) -> ModuleType:
     """A module of a user's, as a notebook's cell or a file would define it."""
-    made = sys.modules.setdefault(module, ModuleType(module))
-    exec(source, vars(made))
-    return made
+    module_of_name = sys.modules.setdefault(module, ModuleType(module))
+    exec(source, vars(module_of_name))
+    return module_of_name
 
 
 def test_a_class_that_takes_a_name_of_fastcnns_own_is_refused_where_it_is_defined(

@@ -39,8 +39,8 @@ def test_a_child_that_computes_something_else_is_found(monkeypatch: pytest.Monke
     monkeypatch.setattr(children, "work", lambda: b"something else")
     assert children.children("fork", 1, b"expected") == ["fork: a child gave other bits"]
     monkeypatch.setattr(children, "_send", lambda pipe: os._exit(5))
-    found = children.children("fork", 1, b"expected")
-    assert found == ["fork: a child sent nothing", "fork: a child ended with 5"]
+    result = children.children("fork", 1, b"expected")
+    assert result == ["fork: a child sent nothing", "fork: a child ended with 5"]
 
 
 @FORKS

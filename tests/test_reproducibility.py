@@ -106,11 +106,11 @@ def test_number_of_threads_changes_no_bit(op: str) -> None:
     for case in FLOATS:
         if case.problem.op == op:
             arrays = make_arrays(case, 0)
-            found = []
+            results = []
             for count in (1, 2, 3):
                 fastcnn.set_num_threads(count)
-                found.append(bits(call(case.problem, arrays, "numba")))
-            assert found[0] == found[1] == found[2], case.name
+                results.append(bits(call(case.problem, arrays, "numba")))
+            assert results[0] == results[1] == results[2], case.name
 
 
 class Shelf:
@@ -141,7 +141,7 @@ def test_where_arrays_lie_changes_no_bit(op: str, monkeypatch: pytest.MonkeyPatc
         if case.problem.op != op:
             continue
         arrays = make_arrays(case, 0)
-        found = []
+        results = []
         for gap in (0, 4096):
             for reverse in (False, True):
                 shelf = Shelf(gap)
@@ -149,10 +149,10 @@ def test_where_arrays_lie_changes_no_bit(op: str, monkeypatch: pytest.MonkeyPatc
                 near = {name: shelf.copy(arrays[name]) for name in names}
                 monkeypatch.setattr(kernel_arrays, "allocate", shelf.empty)
                 _forget_scratch()
-                found.append(bits(call(case.problem, near, "numba")))
+                results.append(bits(call(case.problem, near, "numba")))
                 monkeypatch.undo()
                 _forget_scratch()
-        assert all(one == found[0] for one in found), case.name
+        assert all(one == results[0] for one in results), case.name
 
 
 def _forget_scratch() -> None:
@@ -194,12 +194,12 @@ def large(op: str, dtype: str) -> tuple[dict[str, Array], dict[str, object]]:
 )
 def test_number_of_threads_changes_no_bit_of_large_problems(op: str, dtype: str) -> None:
     arrays, parameters = large(op, dtype)
-    found = []
+    result = []
     for count in (1, 2, 3, 7):
         fastcnn.set_num_threads(count)
         results = getattr(fastcnn, op)(**arrays, **parameters, engine="numba")
-        found.append(bits(results if isinstance(results, tuple) else (results,)))
-    assert all(one == found[0] for one in found)
+        result.append(bits(results if isinstance(results, tuple) else (results,)))
+    assert all(one == result[0] for one in result)
 
 
 def one_sample(case: Case, arrays: dict[str, Array], k: int, copies: int) -> tuple[Array, ...]:
@@ -217,7 +217,7 @@ def one_sample(case: Case, arrays: dict[str, Array], k: int, copies: int) -> tup
 
 @pytest.mark.parametrize("op", ONE_RESULT_PER_SAMPLE)
 def test_batch_size_and_place_in_the_batch_change_no_bit(op: str) -> None:
-    seen = 0
+    number = 0
     for case in FLOATS:
         shapes = case.problem.arrays
         batch = shapes.get("x", shapes.get("a", shapes.get("dy", (0,))))
@@ -232,13 +232,13 @@ def test_batch_size_and_place_in_the_batch_change_no_bit(op: str) -> None:
             for together, alone, three in zip(whole, *results, strict=True):
                 assert alone[0].tobytes() == together[k].tobytes(), case.name
                 assert three[2].tobytes() == together[k].tobytes(), case.name
-        seen += 1
-    assert seen > 3
+        number += 1
+    assert number > 3
 
 
 def test_training_gives_the_same_weights_for_any_number_of_threads() -> None:
     (images, labels), _ = fastcnn.load_mnist()
-    found = []
+    results = []
     for count in (1, 2, 3):
         fastcnn.set_num_threads(count)
         model = Sequential(article(), (28, 28, 1), seed=0, engine="numba")
@@ -246,5 +246,5 @@ def test_training_gives_the_same_weights_for_any_number_of_threads() -> None:
         for start in range(0, 160, 32):
             some = slice(start, start + 32)
             model.train_on_batch(images[some], labels[some], descent)
-        found.append(bits(tuple(model.get_weights())))
-    assert found[0] == found[1] == found[2]
+        results.append(bits(tuple(model.get_weights())))
+    assert results[0] == results[1] == results[2]

@@ -85,12 +85,12 @@ def test_sources_and_weights_by_counting(way: tuple[str, str, str]) -> None:
         assert of.starts[0] == 0
         for o in range(out):
             weights = of.weights[of.starts[o] : of.starts[o + 1]]
-            found = {int(of.first[o]) + k: float(weight) for k, weight in enumerate(weights)}
+            result = {int(of.first[o]) + k: float(weight) for k, weight in enumerate(weights)}
             exact = expected_weights(o, size, out, *way)
-            assert found.keys() == exact.keys(), (size, out, o)
+            assert result.keys() == exact.keys(), (size, out, o)
             # A weight is one quotient, or 1 less a quotient: at most two roundings.
             for pixel, weight in exact.items():
-                assert abs(found[pixel] - float(weight)) <= 2.0**-53, (size, out, o)
+                assert abs(result[pixel] - float(weight)) <= 2.0**-53, (size, out, o)
 
 
 @pytest.mark.parametrize("way", WAYS, ids="-".join)

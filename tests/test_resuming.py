@@ -180,9 +180,9 @@ def test_a_training_that_has_stopped_early_stays_stopped(tmp_path: Path) -> None
     assert (bits(again), same) == (bits(whole), figures)
     patient = [EarlyStopping("val_loss", patience=9), *others()[1:]]
     longer, more = fit(patient, resume=path)
-    straight, wanted = fit([EarlyStopping("val_loss", patience=9), *others()[1:]])
+    straight, expected = fit([EarlyStopping("val_loss", patience=9), *others()[1:]])
     assert len(more["loss"]) > len(figures["loss"])
-    assert (bits(longer), more) == (bits(straight), wanted)
+    assert (bits(longer), more) == (bits(straight), expected)
 
 
 def test_a_model_is_loaded_with_the_weights_that_it_had(tmp_path: Path) -> None:
@@ -435,9 +435,9 @@ def test_what_grows_with_time_does_not_grow_in_the_header(tmp_path: Path) -> Non
         headers[-1] = int.from_bytes((tmp_path / "training").read_bytes()[:8], "little")
     assert headers[1] < headers[0] + 1_000
     again, other = Losses(), Sequential(net())
-    wanted = copy.deepcopy(history.history)
-    found = other.fit(x, y, 1, 8, verbose=0, callbacks=[again], resume=tmp_path / "training")
-    assert json.dumps(found.history) == json.dumps(wanted)
+    expected = copy.deepcopy(history.history)
+    result = other.fit(x, y, 1, 8, verbose=0, callbacks=[again], resume=tmp_path / "training")
+    assert json.dumps(result.history) == json.dumps(expected)
     assert (again.losses, again.places) == (listener.losses, listener.places)
     assert {type(one) for one in (*again.losses, *again.places)} == {float, int}
     assert other.progress is not None
@@ -455,7 +455,7 @@ def test_states_of_any_arrays(tmp_path: Path) -> None:
     }  # fmt: skip
 
     class Keeps(Callback):
-        kept: Any = None
+        saved_files: Any = None
 
         def state(self) -> dict[str, Any]:
             return state
@@ -469,16 +469,16 @@ def test_states_of_any_arrays(tmp_path: Path) -> None:
     model.save_checkpoint(tmp_path / "training")
     other = Keeps()
     Sequential(net()).fit(x, y, 1, verbose=0, callbacks=[other], resume=tmp_path / "training")
-    kept = other.kept
+    saved_files = other.kept
     for name in ("fortran", "swapped", "half", "empty"):
-        np.testing.assert_array_equal(kept[name], state[name])
-        assert kept[name].dtype == state[name].dtype.newbyteorder("=")
-    np.testing.assert_array_equal(kept["list"][0], state["list"][0])
-    assert kept["list"][1]["deep"].shape == ()
-    assert kept["number"] == float(np.float32(0.1))
+        np.testing.assert_array_equal(saved_files[name], state[name])
+        assert saved_files[name].dtype == state[name].dtype.newbyteorder("=")
+    np.testing.assert_array_equal(saved_files["list"][0], state["list"][0])
+    assert saved_files["list"][1]["deep"].shape == ()
+    assert saved_files["number"] == float(np.float32(0.1))
     for name in ("none", "text", "large", "mixed", "truths"):
-        assert kept[name] == state[name]
-    assert [type(one) for one in kept["mixed"][:2]] == [int, float]
+        assert saved_files[name] == state[name]
+    assert [type(one) for one in saved_files["mixed"][:2]] == [int, float]
 
 
 @pytest.mark.parametrize(
@@ -775,11 +775,11 @@ def test_a_state_of_another_figure_is_not_taken(tmp_path: Path) -> None:
 
 
 def test_each_callback_is_told_of_the_end(tmp_path: Path) -> None:
-    told = []
+    lines = []
 
     class Fails(Callback):
         def on_train_end(self, model: Sequential, logs: dict[str, float]) -> None:
-            told.append("fails")
+            lines.append("fails")
             raise RuntimeError("at the end")
 
     class Never(Callback):
@@ -787,19 +787,19 @@ def test_each_callback_is_told_of_the_end(tmp_path: Path) -> None:
             raise KeyError("at the beginning")
 
         def on_train_end(self, model: Sequential, logs: dict[str, float]) -> None:
-            told.append("never")
+            lines.append("never")
 
     class Told(Callback):
         def on_train_end(self, model: Sequential, logs: dict[str, float]) -> None:
-            told.append("told")
+            lines.append("told")
 
     with pytest.raises(RuntimeError, match="at the end"):
         fit([Fails(), Told(), Fails(), Told()])
-    assert told == ["fails", "told", "fails", "told"]
-    told.clear()
+    assert lines == ["fails", "told", "fails", "told"]
+    lines.clear()
     with pytest.raises(KeyError, match="at the beginning"):
         fit([Told(), Never(), Fails()])
-    assert told == ["told", "never"]
+    assert lines == ["told", "never"]
 
 
 def test_names_of_files_are_filled_in(tmp_path: Path) -> None:
@@ -811,15 +811,15 @@ def test_names_of_files_are_filled_in(tmp_path: Path) -> None:
             load_model(one)
         return {one.name for one in folder.iterdir()}, figures
 
-    found, _ = names("net-{epoch:02d}.safetensors", best_only=False)
-    assert found == {"net-01.safetensors", "net-02.safetensors", "net-03.safetensors"}
-    found, figures = names("{epoch}-{val_loss:.3f}-{accuracy:.2f}", best_only=False)
-    assert found == {
+    result, _ = names("net-{epoch:02d}.safetensors", best_only=False)
+    assert result == {"net-01.safetensors", "net-02.safetensors", "net-03.safetensors"}
+    result, figures = names("{epoch}-{val_loss:.3f}-{accuracy:.2f}", best_only=False)
+    assert result == {
         f"{i + 1}-{figures['val_loss'][i]:.3f}-{figures['accuracy'][i]:.2f}" for i in range(3)
     }
-    found, figures = names("{epoch}", monitor="loss")
+    result, figures = names("{epoch}", monitor="loss")
     best = [i for i in range(3) if figures["loss"][i] == min(figures["loss"][: i + 1])]
-    assert found == {str(i + 1) for i in best}
+    assert result == {str(i + 1) for i in best}
     assert names("{{epoch}}")[0] == {"{epoch}"}
     assert names("plain")[0] == {"plain"}
 

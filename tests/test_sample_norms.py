@@ -220,8 +220,8 @@ def test_arrays_of_any_layout_give_the_same(engine: str) -> None:
     for array in (dy, x, gamma, beta):
         array.setflags(write=False)
     for call in calls:
-        for one, wanted in zip(call(*other), call(dy, x, gamma, beta), strict=True):
-            np.testing.assert_array_equal(one, wanted)
+        for one, expected in zip(call(*other), call(dy, x, gamma, beta), strict=True):
+            np.testing.assert_array_equal(one, expected)
             assert one.dtype == np.float32
             assert one.flags.c_contiguous
 
@@ -256,12 +256,14 @@ def test_the_window_is_that_of_onnx(size: int, engine: str) -> None:
 @pytest.mark.parametrize(("size", "beta"), [(3, 0.75), (4, 0.75), (5, 1.3), (2, 0.5), (9, -0.4)])
 def test_slope_of_response_normalisation(size: int, beta: float, engine: str) -> None:
     x, dy = normal(2, 3, 6) * 2, normal(2, 3, 6, seed=1)
-    given = size, 0.8, beta, 1.5
+    parameters_of_norm = size, 0.8, beta, 1.5
 
     def value() -> float:
-        return float((fastcnn.local_response_norm(x, *given, engine=engine) * dy).sum())
+        return float(
+            (fastcnn.local_response_norm(x, *parameters_of_norm, engine=engine) * dy).sum()
+        )
 
-    dx = fastcnn.local_response_norm_backward(dy, x, *given, engine=engine)
+    dx = fastcnn.local_response_norm_backward(dy, x, *parameters_of_norm, engine=engine)
     same(dx, slope(value, x))
 
 

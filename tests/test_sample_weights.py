@@ -184,10 +184,10 @@ def test_class_weights_of_one_output_with_the_binary_cross_entropy() -> None:
 
 
 def test_class_weights_do_not_count_in_validation_sample_weights_do() -> None:
-    kept = {"seed": 0, "verbose": 0, "epochs": 1, "validation_split": 0.5}
+    options = {"seed": 0, "verbose": 0, "epochs": 1, "validation_split": 0.5}
     x = images()
     plain, by_class, by_sample = (
-        model_of("one run").fit(x, LABELS, **kept, **more).history  # type: ignore[arg-type]
+        model_of("one run").fit(x, LABELS, **options, **more).history  # type: ignore[arg-type]
         for more in ({}, {"class_weight": dict.fromkeys(range(5), 2)}, {"sample_weight": WEIGHTS})
     )
     assert by_class["loss"][0] > 1.5 * plain["loss"][0]
@@ -197,7 +197,7 @@ def test_class_weights_do_not_count_in_validation_sample_weights_do() -> None:
     assert by_sample["val_loss"] == [expected["loss"]]
     plain, twice = (
         model_of("one run")
-        .fit(x, LABELS, **kept, class_weight=weights, optimizer=SGD(rate))
+        .fit(x, LABELS, **options, class_weight=weights, optimizer=SGD(rate))
         .history
         for weights, rate in ((None, 0.02), (dict.fromkeys(range(5), 2.0), 0.01))
     )
@@ -318,12 +318,12 @@ def test_a_weighted_training_is_resumed_with_the_same_weights_alone(
     weights: dict[str, Any], tmp_path: Path
 ) -> None:
     file, x = tmp_path / "c", images()
-    kept: dict[str, Any] = {"batch_size": 8, "verbose": 0}
+    options: dict[str, Any] = {"batch_size": 8, "verbose": 0}
     whole, first, second = (model_of("one run") for _ in range(3))
-    whole.fit(x, LABELS, epochs=3, seed=1, **kept, **weights)
-    first.fit(x, LABELS, epochs=2, seed=1, **kept, **weights)
+    whole.fit(x, LABELS, epochs=3, seed=1, **options, **weights)
+    first.fit(x, LABELS, epochs=2, seed=1, **options, **weights)
     first.save_checkpoint(file)
-    second.fit(x, LABELS, epochs=3, resume=file, **kept, **weights)
+    second.fit(x, LABELS, epochs=3, resume=file, **options, **weights)
     same_bits(second.get_weights(), whole.get_weights())
     others: list[dict[str, Any]] = [
         {},
@@ -334,7 +334,7 @@ def test_a_weighted_training_is_resumed_with_the_same_weights_alone(
     for other in others:
         before = first.get_weights()
         with pytest.raises(ValueError, match="sample_weight and class_weight must be the data tha"):
-            first.fit(x, LABELS, epochs=3, resume=file, **kept, **other)
+            first.fit(x, LABELS, epochs=3, resume=file, **options, **other)
         same_bits(first.get_weights(), before)
 
 

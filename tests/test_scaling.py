@@ -105,9 +105,9 @@ def warned(call: Callable[[], Any]) -> list[str]:
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         call()
-    told = [one for one in seen if one.category is InputWarning]
-    assert {one.filename for one in told} <= {__file__}
-    return [str(one.message) for one in told]
+    warnings_of_input = [one for one in seen if one.category is InputWarning]
+    assert {one.filename for one in warnings_of_input} <= {__file__}
+    return [str(one.message) for one in warnings_of_input]
 
 
 def expect(kind: type[Exception], text: str, call: Callable[[], Any]) -> None:
@@ -116,8 +116,8 @@ def expect(kind: type[Exception], text: str, call: Callable[[], Any]) -> None:
         with pytest.raises(kind, match=text):
             call()
     else:
-        (told,) = warned(call)
-        assert re.search(text, told), told
+        (warnings_of_input,) = warned(call)
+        assert re.search(text, warnings_of_input), warnings_of_input
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -224,20 +224,24 @@ def test_a_training_on_unscaled_pixels_is_told(scale: str, text: str) -> None:
     for data in (x, x.reshape(len(x), -1)):
         layers = [Flatten(), Dense(10)] if data.ndim == 3 else [Dense(10)]
         model = Sequential(layers, seed=0)
-        (told,) = warned(lambda: model.fit(data, Y, verbose=0, optimizer="adam"))  # noqa: B023
-        assert told.startswith(text)
+        (warnings_of_input,) = warned(lambda: model.fit(data, Y, verbose=0, optimizer="adam"))  # noqa: B023
+        assert warnings_of_input.startswith(text)
         assert warned(lambda: model.fit(data, Y, verbose=0, optimizer="adam")) == []  # noqa: B023
         step = Sequential(layers, seed=0)
-        (told,) = warned(lambda: step.train_on_batch(data[:32], Y[:32]))  # noqa: B023
-        assert told.startswith(text)
+        (warnings_of_input,) = warned(lambda: step.train_on_batch(data[:32], Y[:32]))  # noqa: B023
+        assert warnings_of_input.startswith(text)
 
 
 def test_a_training_on_bytes_of_a_small_range_is_told() -> None:
     model = Sequential(net(), (28, 28), seed=0)
-    (told,) = warned(lambda: model.fit(X // 128, Y, verbose=0))
-    assert told.startswith("x holds bytes of at most 1. Bytes are taken as pixels from 0 to 255")
-    (told,) = warned(lambda: deepcopy(MODELS["bytes"]).evaluate(X_TEST // 128, Y_TEST))
-    assert told.startswith("x holds bytes of 0 and 1 alone, but the model was trained on bytes up")
+    (warnings_of_input,) = warned(lambda: model.fit(X // 128, Y, verbose=0))
+    assert warnings_of_input.startswith(
+        "x holds bytes of at most 1. Bytes are taken as pixels from 0 to 255"
+    )
+    (warnings_of_input,) = warned(lambda: deepcopy(MODELS["bytes"]).evaluate(X_TEST // 128, Y_TEST))
+    assert warnings_of_input.startswith(
+        "x holds bytes of 0 and 1 alone, but the model was trained on bytes up"
+    )
 
 
 def test_no_false_alarm_at_a_training() -> None:
@@ -294,16 +298,16 @@ def test_an_augmentation_of_ones_own_may_scale() -> None:
     assert warned(lambda: model.predict(X_TEST / 255)) == []
     expect(ValueError, "x must be scaled as in the training", lambda: model.predict(raw))
     other = Sequential(net(), (28, 28, 1), seed=0)
-    (told,) = warned(
+    (warnings_of_input,) = warned(
         lambda: other.fit(raw, Y, verbose=0, optimizer="adam", augment=lambda x, rng: x[:, ::-1])
     )
-    assert told.startswith("x holds pixels from 0 to 255 as float32")
-    (told,) = warned(
+    assert warnings_of_input.startswith("x holds pixels from 0 to 255 as float32")
+    (warnings_of_input,) = warned(
         lambda: Sequential(net(), (28, 28, 1), seed=0).fit(
             raw, Y, verbose=0, optimizer="adam", augment=fastcnn.Augment(shift=1)
         )
     )
-    assert told.startswith("x holds pixels from 0 to 255 as float32")
+    assert warnings_of_input.startswith("x holds pixels from 0 to 255 as float32")
 
 
 def through_file(model: Sequential, folder: Path) -> Sequential:
@@ -505,8 +509,8 @@ def test_channels_that_come_first_are_told(shape: tuple[int, ...]) -> None:
         lambda: Sequential(layers).train_on_batch(x, y),
         lambda: Sequential(layers).build(shape),
     ):
-        (told,) = warned(call)
-        assert "the channels seem to come first. fastcnn.nchw_to_nhwc(x)" in told
+        (warnings_of_input,) = warned(call)
+        assert "the channels seem to come first. fastcnn.nchw_to_nhwc(x)" in warnings_of_input
     with pytest.raises(ValueError, match=r"channels seem to come first.*image_shape=\("):
         CNNClassifier(epochs=1).fit(x, y)
     meant = CNNClassifier(layers, image_shape=shape, epochs=1, random_state=0)
@@ -552,8 +556,8 @@ def test_an_error_of_a_shape_says_what_would_fit() -> None:
 
 def test_a_single_picture_instead_of_images_is_told() -> None:
     x = np.random.default_rng(0).random((32, 32, 3))
-    (told,) = warned(lambda: Sequential([Flatten(), Dense(2)]).predict(x))
-    assert "seems to be one picture (H, W, C), which is x[numpy.newaxis]" in told
+    (warnings_of_input,) = warned(lambda: Sequential([Flatten(), Dense(2)]).predict(x))
+    assert "seems to be one picture (H, W, C), which is x[numpy.newaxis]" in warnings_of_input
     with pytest.raises(ValueError, match="seems to be one picture"):
         CNNClassifier().fit(x, np.arange(32) % 2)
     assert warned(lambda: Sequential([Flatten(), Dense(2)]).predict(x[:20])) == []  # 20 windows

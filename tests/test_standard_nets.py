@@ -48,11 +48,11 @@ def test_a_net_has_the_published_number_of_parameters(
 
 def results(outputs: Any) -> Iterator[Tensor]:
     """The results of all layers that lead to ``outputs``."""
-    seen, waiting = set[int](), [outputs]
+    visited, waiting = set[int](), [outputs]
     while waiting:
         tensor = waiting.pop()
-        if id(tensor) not in seen and tensor.layer is not None:
-            seen.add(id(tensor))
+        if id(tensor) not in visited and tensor.layer is not None:
+            visited.add(id(tensor))
             waiting += tensor.inputs
             yield tensor
 

@@ -42,12 +42,12 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[threads._Pool]:
 
 def in_time(call: Callable[[], Any]) -> Any:
     """What the call gives; a deadlock fails instead of lasting."""
-    found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(call()), daemon=True)
+    result: list[Any] = []
+    thread = threading.Thread(target=lambda: result.append(call()), daemon=True)
     thread.start()
     thread.join(60)
-    assert found, "it does not end, or it raised"
-    return found[0]
+    assert result, "it does not end, or it raised"
+    return result[0]
 
 
 def relu() -> Any:
@@ -91,10 +91,10 @@ def wait_for_the_rest(start: int, stop: int, done: Any) -> None:
 
 
 def counted(rounds: int, calls: int) -> Array:
-    seen = np.zeros(29)
+    counts = np.zeros(29)
     for _ in range(calls):
-        threads.parallel_for(count_items, len(seen), 10_000, seen, rounds)
-    return seen
+        threads.parallel_for(count_items, len(counts), 10_000, counts, rounds)
+    return counts
 
 
 def all_asleep(pool: threads._Pool) -> bool:
@@ -114,23 +114,23 @@ def all_is_done(pool: threads._Pool) -> bool:
 def test_each_part_is_done_once_and_before_the_call_returns(
     rounds: int, calls: int, pool: threads._Pool
 ) -> None:
-    found = in_time(lambda: counted(rounds, calls))
-    np.testing.assert_array_equal(found, calls)
+    result = in_time(lambda: counted(rounds, calls))
+    np.testing.assert_array_equal(result, calls)
     assert both_workers_come(pool)
     assert pool.board[jobs.NUMBER] >= calls
     assert all_is_done(pool)
 
 
 def test_jobs_of_many_and_of_few_threads_follow_on_each_other(pool: threads._Pool) -> None:
-    seen = np.zeros(29)
+    counts = np.zeros(29)
 
     def change() -> None:
         for call in range(20_000):
             fastcnn.set_num_threads(2 + call * 5 % 7)
-            threads.parallel_for(count_items, len(seen), 10_000, seen, 0)
+            threads.parallel_for(count_items, len(counts), 10_000, counts, 0)
 
     in_time(change)
-    np.testing.assert_array_equal(seen, 20_000)
+    np.testing.assert_array_equal(counts, 20_000)
     assert all_is_done(pool)
 
 

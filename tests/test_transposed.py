@@ -183,8 +183,8 @@ def test_gradients_are_slopes(engine: str) -> None:
     def value() -> float:
         return float((fastcnn.conv2d_transpose(x, w, b, **parameters, engine=engine) * dy).sum())
 
-    found = fastcnn.conv2d_transpose_backward(dy, x, w, **parameters, engine=engine)
-    for gradient, at in zip(found, (x, w, b), strict=True):
+    result = fastcnn.conv2d_transpose_backward(dy, x, w, **parameters, engine=engine)
+    for gradient, at in zip(result, (x, w, b), strict=True):
         same(gradient, slope(value, at))
 
 

@@ -151,10 +151,10 @@ def test_hostile_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_floats_are_compared_with_the_scaling() -> None:
-    known = KnownSamples("uint8", scaling=COLOURS)
-    known.check("x", by_hand(X, COLOURS))  # no warning
+    samples = KnownSamples("uint8", scaling=COLOURS)
+    samples.check("x", by_hand(X, COLOURS))  # no warning
     with pytest.warns(InputWarning, match=r"scaled by \(x / 255 - \(0\.485, 0\.456, 0\.406\)\)"):
-        known.check("x", X.astype(np.float32) / 10)
+        samples.check("x", X.astype(np.float32) / 10)
 
 
 def test_onnx_files_scale_so(tmp_path: Path) -> None:

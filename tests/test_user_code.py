@@ -100,8 +100,10 @@ def test_layers(method: str, place: str, engine: str | None) -> None:
     for change in WRONG:
         wrong = model(place, Scale(method, change), engine)
         before = bits(wrong)
-        told = f"Scale(place={method!r}, change={change!r})"
-        where = f"{re.escape(told)}.{'forward' if method == 'output' else 'backward'} must return "
+        message = f"Scale(place={method!r}, change={change!r})"
+        where = (
+            f"{re.escape(message)}.{'forward' if method == 'output' else 'backward'} must return "
+        )
         if method == "output":
             with pytest.raises((TypeError, ValueError), match=where):
                 wrong.predict(x)
@@ -123,11 +125,11 @@ def test_layers(method: str, place: str, engine: str | None) -> None:
 def test_losses(method: str, engine: str | None) -> None:
     x, y = data()
     good = model("between", Scale(), engine, Distance())
-    predicted, found = good.predict(x), good.train_on_batch(x, y)
+    predicted, actual = good.predict(x), good.train_on_batch(x, y)
     for change in RIGHT if method != "correct" else ("itself", "float64", "list"):
         same = model("between", Scale(), engine, Distance(method, change))
         np.testing.assert_array_equal(same.predict(x), predicted, err_msg=change)
-        assert same.train_on_batch(x, y) == found, change
+        assert same.train_on_batch(x, y) == actual, change
         assert bits(same) == bits(good), change
     allowed = {
         "targets": {"one of each", "one more of each", "more axes"},
@@ -142,15 +144,15 @@ def test_losses(method: str, engine: str | None) -> None:
         loss = Distance(method, change)
         wrong = model("between", Scale(), engine, loss)
         before = bits(wrong)
-        told = f"{re.escape(repr(loss))}.{method} must return "
+        message = f"{re.escape(repr(loss))}.{method} must return "
         if method == "predictions":
-            with pytest.raises((TypeError, ValueError), match=told):
+            with pytest.raises((TypeError, ValueError), match=message):
                 wrong.predict(x)
             continue
-        with pytest.raises((TypeError, ValueError), match=told):
+        with pytest.raises((TypeError, ValueError), match=message):
             wrong.train_on_batch(x, y)
         if method not in ("gradient", "targets"):
-            with pytest.raises((TypeError, ValueError), match=told):
+            with pytest.raises((TypeError, ValueError), match=message):
                 wrong.evaluate(x, y)
         assert bits(wrong) == before, change
     for change in DIVERGED if method in ("values", "gradient") else ():
@@ -206,12 +208,12 @@ def test_results_do_not_depend_on_arrays_that_are_used_again(engine: str | None)
             return np.multiply(x, self.parameters["w"], out=out), x
 
     x, _ = data(7)
-    wanted = model("last", Scale(), engine).predict(x)
+    expected = model("last", Scale(), engine).predict(x)
     buffered = model("last", Buffered(), engine)
     first = buffered.predict(x, batch_size=2)
-    np.testing.assert_array_equal(first, wanted)
+    np.testing.assert_array_equal(first, expected)
     buffered.predict(x[::-1])
-    np.testing.assert_array_equal(first, wanted)
+    np.testing.assert_array_equal(first, expected)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -393,10 +395,10 @@ def test_running_statistics_stay_where_the_optimizer_fails(engine: str | None) -
     ],
 )
 def test_a_method_of_one_object_cannot_be_replaced(make: Any, method: str) -> None:
-    told = (
+    message = (
         rf"{method} (of .* cannot be replaced in one object; |is a method of \w+; )derive a class"
     )
-    with pytest.raises((TypeError, AttributeError), match=told):
+    with pytest.raises((TypeError, AttributeError), match=message):
         setattr(make(), method, lambda *_, **__: None)
 
 
@@ -497,13 +499,13 @@ def test_augmentations(kind: Any, shuffle: bool) -> None:
         one.fit(x, y, batch_size=8, augment=augment, verbose=0, shuffle=shuffle, seed=1)
         return bits(one)
 
-    wanted = trained(lambda images, rng: images)
+    expected = trained(lambda images, rng: images)
     for name, change in RIGHT.items():
         if kind is np.uint8 and name in ("float64", "long double"):
             with pytest.raises(TypeError, match="augment must return images of the dtype that it"):
                 trained(lambda images, rng, change=change: change(images))
             continue
-        assert trained(lambda images, rng, change=change: change(images)) == wanted, name
+        assert trained(lambda images, rng, change=change: change(images)) == expected, name
     for name, change in WRONG.items():
         if name == "one of each":
             continue  # one channel is all that there are

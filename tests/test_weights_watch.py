@@ -443,16 +443,16 @@ def test_what_happens_during_a_look_at_the_arrays_counts_afterwards() -> None:
 
 
 def test_an_assignment_is_noted_after_the_values_are_written() -> None:
-    seen = list[Any]()
+    values = list[Any]()
 
     class Noting(Watch):
         def changed(self) -> None:
-            seen.append(arrays.own()["b"].tolist())
+            values.append(arrays.own()["b"].tolist())
 
     arrays = arrays_of(Noting())
     arrays["b"] = [1, 2, 3, 4]
     arrays.update(b=np.zeros(4))
-    assert seen == [[1, 2, 3, 4], [0, 0, 0, 0]]
+    assert values == [[1, 2, 3, 4], [0, 0, 0, 0]]
 
 
 def test_arrays_hand_out_one_object_as_long_as_somebody_has_it() -> None:
@@ -556,11 +556,11 @@ def test_threads_that_predict_see_one_of_two_versions() -> None:
 
     def predict() -> None:
         while not ends.is_set():
-            found = model.predict(x).tobytes()
-            if found not in expected:
+            actual = model.predict(x).tobytes()
+            if actual not in expected:
                 wrong.append("a mixture")
                 return
-            seen_by_threads.append(expected.index(found))
+            seen_by_threads.append(expected.index(actual))
 
     threads = [Thread(target=predict) for _ in range(2)]
     for one in threads:

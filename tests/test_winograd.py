@@ -115,17 +115,17 @@ def test_bits_do_not_depend_on_threads_batch_or_way(
     layer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, w, b, dy, padding, g = arrays(layer)
-    given = {"padding": padding, "algorithm": "winograd"}
+    operands = {"padding": padding, "algorithm": "winograd"}
 
     def bits(k: slice) -> list[bytes]:
         shape = x[k].shape
-        y = fastcnn.conv2d(x[k], w, b, **given)
-        dx = fastcnn.conv2d_input_gradient(dy[k], w, shape, **given)
+        y = fastcnn.conv2d(x[k], w, b, **operands)
+        dx = fastcnn.conv2d_input_gradient(dy[k], w, shape, **operands)
         pooled = winograd.conv2d_pooled_with_indices(x[k], w, b, None, g._replace(n=len(x[k])))
         return [array.tobytes() for array in (y, dx, *pooled)]
 
     def of_filters() -> bytes:
-        return fastcnn.conv2d_filter_gradient(dy, x, w.shape[:2], **given).tobytes()
+        return fastcnn.conv2d_filter_gradient(dy, x, w.shape[:2], **operands).tobytes()
 
     together, alone, dw = bits(slice(None)), bits(slice(-1, None)), of_filters()
     assert all(one.endswith(other) for one, other in zip(together, alone, strict=True))
@@ -159,15 +159,15 @@ def _forget_plans() -> None:
 )
 def test_with_pooling_at_once(layer: str, activation: Any) -> None:
     x, w, b, _, _, g = arrays(layer)
-    for given in (b, None):
-        y = winograd.conv2d(x, w, given, activation, g)
-        found = winograd.conv2d_pooled(x, w, given, activation, g)
-        np.testing.assert_array_equal(found, fastcnn.max_pool2d(y, 2))
+    for operands in (b, None):
+        y = winograd.conv2d(x, w, operands, activation, g)
+        result = winograd.conv2d_pooled(x, w, operands, activation, g)
+        np.testing.assert_array_equal(result, fastcnn.max_pool2d(y, 2))
     spoiled = x.copy()
     spoiled[-1, 1, 2, 0] = np.inf
     y = winograd.conv2d(spoiled, w, b, activation, g)
-    found = winograd.conv2d_pooled(spoiled, w, b, activation, g)
-    np.testing.assert_array_equal(found, fastcnn.max_pool2d(y, 2))
+    result = winograd.conv2d_pooled(spoiled, w, b, activation, g)
+    np.testing.assert_array_equal(result, fastcnn.max_pool2d(y, 2))
     assert winograd.conv2d_pooled(x[:0], w, b, activation, g._replace(n=0)).shape[0] == 0
 
 
@@ -188,15 +188,15 @@ def test_places_of_pooling_at_once_lead_back(layer: str, activation: Any) -> Non
         if value is not None:
             images[-1, 1, 2, 0] = value
         for bias in (b, None, large, spoiled):
-            given = images, w, bias, activation, g
+            operands = images, w, bias, activation, g
             with np.errstate(invalid="ignore"):
-                whole, pooled = winograd.conv2d(*given), winograd.conv2d_pooled(*given)
-                y, places = winograd.conv2d_pooled_with_indices(*given)
-                reached = np.where(y > 0, dy, 0) if activation else dy
-                expected = fastcnn.max_pool2d_backward(reached, whole, 2, engine="naive")
+                whole, pooled = winograd.conv2d(*operands), winograd.conv2d_pooled(*operands)
+                y, places = winograd.conv2d_pooled_with_indices(*operands)
+                dy_of_sums = np.where(y > 0, dy, 0) if activation else dy
+                expected = fastcnn.max_pool2d_backward(dy_of_sums, whole, 2, engine="naive")
             assert y.tobytes() == pooled.tobytes()
-            found = argmax_gradient(reached, places, of_pool)
-            np.testing.assert_array_equal(found, expected)
+            result = argmax_gradient(dy_of_sums, places, of_pool)
+            np.testing.assert_array_equal(result, expected)
     y, places = winograd.conv2d_pooled_with_indices(x[:0], w, b, activation, g._replace(n=0))
     assert y.shape == places.shape == (0, *dy.shape[1:])
 
@@ -205,10 +205,10 @@ def test_small_squares_are_exact_on_small_integers() -> None:
     """F(2×2, 3×3) divides by 4 at most, and adds."""
     rng = np.random.default_rng(0)
     x, w = (rng.integers(-4, 5, s).astype("float32") for s in ((2, 5, 2, 33), (3, 3, 33, 40)))
-    given: dict[str, Any] = {"padding": ((1, 2), (2, 0))}
-    assert policy.squares(conv_geometry(x.shape, w.shape, **given)).side == 2
-    y = fastcnn.conv2d(x, w, algorithm="winograd", **given)
-    np.testing.assert_array_equal(y, fastcnn.conv2d(x, w, engine="naive", **given))
+    operands: dict[str, Any] = {"padding": ((1, 2), (2, 0))}
+    assert policy.squares(conv_geometry(x.shape, w.shape, **operands)).side == 2
+    y = fastcnn.conv2d(x, w, algorithm="winograd", **operands)
+    np.testing.assert_array_equal(y, fastcnn.conv2d(x, w, engine="naive", **operands))
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3e38])
@@ -219,7 +219,7 @@ def test_what_is_not_finite_goes_where_a_direct_sum_has_it(layer: str, value: fl
         spoiled = [a.copy() for a in (x, w, b, dy)]
         spoiled[k].reshape(-1)[array.size // 3] = value
         bad_x, bad_w, bad_b, bad_dy = spoiled
-        found = []
+        results = []
         with np.errstate(all="ignore"):
             for algorithm in ("winograd", "direct"):
                 call = {"padding": padding, "algorithm": algorithm}
@@ -227,9 +227,9 @@ def test_what_is_not_finite_goes_where_a_direct_sum_has_it(layer: str, value: fl
                 cut = fastcnn.conv2d(bad_x, bad_w, bad_b, activation="relu", **call)
                 dx = fastcnn.conv2d_input_gradient(bad_dy, bad_w, x.shape, **call)
                 dw = fastcnn.conv2d_filter_gradient(bad_dy, bad_x, w.shape[:2], **call)
-                found.append((y, cut, dx, dw))
-        assert value == 3e38 or not all(np.isfinite(exact).all() for exact in found[1])
-        for fast, exact in zip(*found, strict=True):
+                results.append((y, cut, dx, dw))
+        assert value == 3e38 or not all(np.isfinite(exact).all() for exact in results[1])
+        for fast, exact in zip(*results, strict=True):
             finite = np.isfinite(exact)
             np.testing.assert_array_equal(np.isfinite(fast), finite)
             np.testing.assert_array_equal(fast[~finite], exact[~finite])

@@ -37,7 +37,7 @@ def axes_order(name: str, value: object) -> tuple[int, ...]:
 def depth_to_space_shape(
     shape: tuple[int, ...], block: object, order: object
 ) -> tuple[int, int, int, int]:
-    """The shape of images of which ``block²`` channels have become a block of pixels.
+    """The shape of images after each ``block²`` channels have become a block of pixels.
 
     >>> depth_to_space_shape((2, 5, 7, 12), 2, "DCR")
     (2, 10, 14, 3)
@@ -79,7 +79,7 @@ def stays_in_place(shape: tuple[int, ...], order: tuple[int, ...]) -> bool:
 def space_to_depth_shape(
     shape: tuple[int, ...], block: object, order: object
 ) -> tuple[int, int, int, int]:
-    """The shape of images of which each block of pixels has become one pixel.
+    """The shape of images after each block of pixels has become one pixel.
 
     >>> space_to_depth_shape((2, 10, 14, 3), 2, "DCR")
     (2, 5, 7, 12)

@@ -176,7 +176,7 @@ def sources(size: int, out: int, method: str, coordinates: str, rounding: str) -
 
 @lru_cache(maxsize=256)
 def outputs(size: int, out: int, method: str, coordinates: str, rounding: str) -> Sources:
-    """The outputs of which each of ``size`` pixels is a source, with the weights it has in them.
+    """For each of ``size`` pixels the outputs that have it as a source, and its weights in them.
 
     It is the transpose of :func:`sources`: a gradient sums over these outputs. A pixel may have
     none.

@@ -154,7 +154,7 @@ def preparation_of(images: Samples) -> Preparation | None:
 
 
 def preparation_of_pictures(images: Samples) -> Preparation | None:
-    """:func:`preparation_of` for images of pictures, of which the middle was cut out and scaled."""
+    """:func:`preparation_of` for images of pictures that were cut to their middle and scaled."""
     if len(images) > _READ:
         images = images[:: -(-len(images) // _READ)]
     probable = preparation_of(images)

@@ -134,7 +134,7 @@ def only_input(model: Net) -> Shape:
 
 
 def picture_shape(model: DescribedNet) -> tuple[int, int, int]:
-    """The shape (H, W, C) of the pictures of which a built model predicts classes.
+    """The shape (H, W, C) of the pictures that a built classifier takes.
 
     Raises ``ValueError`` for a model that takes something else, whose scaling is not known, or that
     gives no classes.

@@ -308,7 +308,7 @@ class ModelCheckpoint(Callback):
         self._ended = False
 
     def on_epoch_end(self, model: Model, epoch: int, logs: dict[str, float]) -> None:
-        path = _filled_in(self.path, epoch, logs)
+        path = _path_of_epoch(self.path, epoch, logs)
         if not self.best_only or self._best.improved(logs):
             model.save(path)
 
@@ -570,10 +570,10 @@ def _check_fields(path: Path) -> None:
                 f"path must have fields of {', '.join(_FIGURES)}, and braces that are no field "
                 f"doubled, got {str(path)!r}"
             )
-    _filled_in(path, 0, dict.fromkeys(_FIGURES[1:], 0.5))
+    _path_of_epoch(path, 0, dict.fromkeys(_FIGURES[1:], 0.5))
 
 
-def _filled_in(path: Path, epoch: int, logs: dict[str, float]) -> Path:
+def _path_of_epoch(path: Path, epoch: int, logs: dict[str, float]) -> Path:
     """The path for an epoch, counted from 0."""
     figures = {**logs, "epoch": epoch + 1}
     for _, field in _parts(path):

@@ -72,7 +72,7 @@ class Stream:
     Attributes:
         kind: what its items are.
         batches: number of batches of an epoch; None for all that an iterator gives.
-        first: the first item, of which a batch is made by :meth:`batch`.
+        first: the first item; :meth:`batch` makes a batch of it.
 
     Raises:
         TypeError, ValueError: the source is empty, its items are no pairs, or its length is not
@@ -228,7 +228,7 @@ def length_of(x: Any) -> int:
 def batches_in_order(
     images: Data | Stream, targets: Any, weights: Array | None, size: int
 ) -> Iterator[Batch]:
-    """All batches of a validation: of arrays in order, or those of a stream."""
+    """All batches of a validation: batches of arrays in order, or the batches of a stream."""
     if isinstance(images, Stream):
         yield from images.epoch(None, 0)
         return

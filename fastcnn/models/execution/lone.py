@@ -76,10 +76,20 @@ class LoneLayer:
         return self._checked("backward", dx, (len(dy), *input_of(self._layer)))
 
     def _checked(self, method: str, array: Array | None, shape: tuple[int, ...]) -> Array:
-        """What a method returned, checked because a kernel takes it by its address."""
-        if type(array) is np.ndarray and array.dtype is self._dtype and array.shape == shape:
-            return np.ascontiguousarray(array)
-        return numbers(Source(self._layer, method), "an array", array, shape, self._dtype)
+        return checked_result(self._layer, method, array, shape, self._dtype)
+
+
+def checked_result(
+    layer: Layer, method: str, array: object, shape: tuple[int, ...], dtype: np.dtype[np.floating]
+) -> Array:
+    """The result of a layer's method as a C-contiguous array of this shape and dtype.
+
+    It is checked, because a kernel takes it by its address. Raises ``TypeError`` if it does not
+    hold real numbers, and ``ValueError`` for another shape.
+    """
+    if type(array) is np.ndarray and array.dtype is dtype and array.shape == shape:
+        return np.ascontiguousarray(array)
+    return numbers(Source(layer, method), "an array", array, shape, dtype)
 
 
 class LoneConvolution(LoneLayer):

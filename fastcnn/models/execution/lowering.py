@@ -106,10 +106,10 @@ class Lowering(Generic[L]):
             to.sum_rows(to.n * count // channels, channels, dy, to.gradient(self.gradients["b"]))
 
     def weight_gradient(self, to: StepList, x: Operand, dy: Operand) -> None:
-        """Steps to the gradient of the weights, from that of the output before its ReLU."""
+        """Steps to the gradient of the weights; ``dy`` is the output's gradient before its ReLU."""
 
     def input_gradient(self, to: StepList, x: Operand, dy: Operand, dx: Operand) -> None:
-        """Steps to the input's gradient at ``dx``, from that of the output before its ReLU."""
+        """Steps to the input's gradient at ``dx``; ``dy`` is the output's before its ReLU."""
         raise NotImplementedError
 
     def _bias(self, to: StepList) -> Operand:

@@ -24,7 +24,6 @@ from fastcnn import ops
 from fastcnn.core.arguments import Array
 from fastcnn.core.float_errors import unreported
 from fastcnn.core.settings import get_num_threads
-from fastcnn.core.user_code import Source, numbers
 from fastcnn.engine.numba.elementwise import activations, steps
 from fastcnn.engine.numba.runtime import arrays, rehearsal
 from fastcnn.engine.numba.runtime.arrays import record
@@ -32,6 +31,7 @@ from fastcnn.engine.numba.runtime.program import Operand, address
 from fastcnn.engine.numba.runtime.turns import ARENA, EDGES, NUMBERS, PREPARED, Turns, take_turns
 from fastcnn.models.execution.expansion import expand
 from fastcnn.models.execution.fusion import Fused, fuse
+from fastcnn.models.execution.lone import checked_result
 from fastcnn.models.execution.moving_steps import POOLINGS, axis_of
 from fastcnn.models.execution.prediction_list import PredictionList
 from fastcnn.models.execution.prediction_steps import (
@@ -217,9 +217,7 @@ class Prediction:
         x = input_of_call(one.layer, inputs)
         y, _ = one.layer.forward(x, False, None, None)
         shape = (len(inputs[0]), *one.shape)
-        if type(y) is not np.ndarray or y.dtype is not self._dtype or y.shape != shape:
-            y = numbers(Source(one.layer, "forward"), "an array", y, shape, self._dtype)
-        values[one.output] = np.ascontiguousarray(y)
+        values[one.output] = checked_result(one.layer, "forward", y, shape, self._dtype)
 
     def _run_program(
         self,

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastcnn.core.arguments import Array
-from fastcnn.core.user_code import Source, numbers
 from fastcnn.models.execution.compiled import CompiledSegment
-from fastcnn.models.execution.lone import LoneLayer, NormalisedSum
+from fastcnn.models.execution.lone import LoneLayer, NormalisedSum, checked_result
 from fastcnn.models.execution.lowering import lone_kind, stands_alone
 from fastcnn.models.execution.preparation import is_built_in
 from fastcnn.models.execution.stages import is_relu, normalises_batch, stage_end
@@ -84,9 +83,7 @@ class LoneNode:
         return input_of_call(self._layer, checked)
 
     def _checked(self, method: str, array: Any, shape: tuple[int, ...]) -> Array:
-        if type(array) is np.ndarray and array.dtype is self._dtype and array.shape == shape:
-            return np.ascontiguousarray(array)
-        return numbers(Source(self._layer, method), "an array", array, shape, self._dtype)
+        return checked_result(self._layer, method, array, shape, self._dtype)
 
 
 Unit = CompiledSegment | LoneLayer | LoneNode

@@ -38,7 +38,7 @@ class _Room(NamedTuple):
 
 
 class TurnList(StepList):
-    """Steps for ``n`` samples, each of which all threads share."""
+    """Steps for ``n`` samples; all threads share each step."""
 
     def __init__(self, n: int, zeros: Array) -> None:
         super().__init__(n, zeros, zeros[:0], Shared())

@@ -62,7 +62,8 @@ class Watch:
         touched = self._touched
         if touched != self._settled or self.always:
             is_held = self._is_held()
-            # The number comes after the look at the arrays: who had one has written to it before.
+            # The number comes after the look at the arrays, because a holder that is gone by then
+            # wrote to its array before the look.
             self._version = next(self._numbers)
             if not is_held:
                 self._settled = touched
@@ -80,7 +81,7 @@ class Watch:
 
 
 class _Memory:
-    """The memory of an array, of which NumPy makes other arrays.
+    """The memory of an array, from which NumPy makes other arrays.
 
     A view in NumPy keeps the last array of its chain of bases alive. The chain of an array that is
     made of this ends with that array, because this is no array. Therefore each view of it keeps the

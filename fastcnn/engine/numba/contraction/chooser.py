@@ -1,4 +1,4 @@
-"""Which kernel serves a contraction, with which tile: a list, whose last entry serves all.
+"""The list of kernels for contractions; its last entry serves every problem.
 
 The choice follows from the problem and from the registers of the instruction set
 (:func:`~fastcnn.engine.numba.runtime.instruction_sets.registers`) alone. Each entry returns its
@@ -99,7 +99,7 @@ def elementwise_tile(itemsize: int) -> Tile:
     return Tile(host.tile_rows, 1, host.vector_bytes // itemsize)
 
 
-def packed(c: Contraction, width: int, columns: int) -> Contraction:
+def with_packed_weights(c: Contraction, width: int, columns: int) -> Contraction:
     """``c`` for one group's first columns, on weights in blocks of ``width``."""
     steps, pitch = c.steps, c.steps.w_run
     return c._replace(
@@ -155,7 +155,7 @@ def _pooled_lines(p: Problem) -> Plan | str:
     tile = Tile(2 * most, 1, lanes)
     steps = c.step_count * (1.0 if _full(tile, p.itemsize) else 0.5)
     # Cycles for a row: 9 + steps where convolution and pooling are two kernels; for each row that a
-    # tile computes 4 + steps, or 2 + steps with taps; twice the steps where vectors are half full.
+    # tile computes 4 + steps, or 2 + steps with taps. A step on shorter vectors counts half.
     best, best_lines = 9 + steps, None
     tiles = [Lines(2, most), Lines(2, most * 3 // 4 // 2 * 2)]
     if taps := _taps_at_once(c):
@@ -180,7 +180,9 @@ def _packed_filters(p: Problem) -> Plan | str:
             return "the weights fit into the cache"
         return "a tile has rows enough to hide misses, or the rows are too few to pay for a copy"
     columns = min(c.columns.total, PACKED_BLOCKS * p.tile.columns)
-    return plan_contraction(packed(c, p.tile.columns, columns), p.tile, p.itemsize, fused=p.fused)
+    return plan_contraction(
+        with_packed_weights(c, p.tile.columns, columns), p.tile, p.itemsize, fused=p.fused
+    )
 
 
 def _whole_filter(p: Problem) -> Plan | str:
@@ -219,8 +221,8 @@ def _lines(p: Problem) -> Plan | str:
     if (_taps_at_once(c) and tile.vectors == 1) or (tile.vectors > 1 and most < 8):
         return "the rows' offsets have registers of their own"
     steps, full = c.step_count, _full(tile, p.itemsize)
-    # Cycles for a row: 6 and one for each step where rows lie anywhere; 3 and one for each step in
-    # lines. Steps of half a vector cost less. Below 4 % a gain is not certain, as with long sums.
+    # Cycles for a row: 6 and one for each step where rows lie anywhere, 3 and one for each step in
+    # lines. Steps on shorter vectors count less. Lines must gain 4 %; long sums gain nothing.
     best, best_lines = 6 + steps * (1.0 if full else 0.65), None
     for length in (most, most // 2 + 1):
         lines = Lines(1, length)

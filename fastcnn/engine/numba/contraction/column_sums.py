@@ -83,7 +83,7 @@ def _plan(rows: int, columns: int, itemsize: int) -> _Plan:
     return _Plan(_split_sums(vectors, lanes), splits * blocks, splits, numbers)
 
 
-def rounded(totals: Array, like: Array) -> Array:
+def round_to_dtype(totals: Array, like: Array) -> Array:
     """Totals in the dtype of ``like``."""
     result = empty_like_type(like, *totals.shape)
     one_split = totals.reshape(1, -1), result.reshape(-1)

@@ -28,8 +28,8 @@ from fastcnn.engine.numba.contraction.chooser import (
     POOLED_LINES,
     Problem,
     elementwise_tile,
-    packed,
     tile_for,
+    with_packed_weights,
 )
 from fastcnn.engine.numba.contraction.column_sums import column_sums
 from fastcnn.engine.numba.contraction.contraction import (
@@ -221,7 +221,7 @@ def _packed_plan(g: ConvGeometry, itemsize: int, columns: int) -> Plan:
     """The plan for so many columns of one group, on filters from :func:`pack_filters`."""
     tile = _forward_tile(g, itemsize)
     _, c = _forward(g, itemsize)
-    return plan_contraction(packed(c, tile.columns, columns), tile, itemsize)
+    return plan_contraction(with_packed_weights(c, tile.columns, columns), tile, itemsize)
 
 
 @cached_choice
@@ -283,7 +283,7 @@ def packed_decision(
     if g.groups != 1:
         return None
     (to, c), tile = _forward(g, itemsize, pitch=pitch), _forward_tile(g, itemsize)
-    problem = Problem(packed(c, tile.columns, g.oc), tile, itemsize, fused=fused)
+    problem = Problem(with_packed_weights(c, tile.columns, g.oc), tile, itemsize, fused=fused)
     decision = decide(CONTRACTIONS, problem)
     return PackedPlan(to, decision, tile, c.step_count, -(-g.oc // tile.columns))
 

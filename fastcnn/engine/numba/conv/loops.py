@@ -11,11 +11,11 @@ import numpy as np
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import ConvGeometry
-from fastcnn.engine.numba.contraction.column_sums import column_sums, rounded
+from fastcnn.engine.numba.contraction.column_sums import column_sums, round_to_dtype
 from fastcnn.engine.numba.runtime import arrays
 from fastcnn.engine.numba.runtime.arrays import (
     bias_or_zeros,
-    copied,
+    copy_of,
     empty_like_type,
     readable,
     record,
@@ -31,7 +31,7 @@ def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvG
     bias, relu = bias_or_zeros(b, g.oc, x), activation == "relu"
     rows = readable(x), readable(w), bias, totals, relu, record(g)
     parallel_for(_forward_rows, g.n * g.oh, g.flops, *rows)
-    return rounded(totals, x)
+    return round_to_dtype(totals, x)
 
 
 def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
@@ -45,11 +45,11 @@ def conv2d_transpose(
     """``y``, by its rows: the input's gradient, with bias and activation."""
     totals = arrays.allocate(g.input_shape, np.float64)
     # (KH, KW, OC, IC/groups): the innermost loop runs over input channels.
-    transposed = copied(w.swapaxes(2, 3))
+    transposed = copy_of(w.swapaxes(2, 3))
     bias, relu = bias_or_zeros(b, g.ic, x), activation == "relu"
     rows = readable(x), transposed, bias, totals, relu, record(g)
     parallel_for(_input_gradient_rows, g.n * g.h, g.flops, *rows)
-    return rounded(totals, x)
+    return round_to_dtype(totals, x)
 
 
 def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
@@ -57,7 +57,7 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
     totals = arrays.allocate(g.filter_shape, np.float64)
     rows = g.kh * g.kw * g.group_ic
     parallel_for(_filter_gradient_rows, rows, g.flops, readable(dy), readable(x), totals, record(g))
-    return rounded(totals, dy)
+    return round_to_dtype(totals, dy)
 
 
 def conv2d_bias_gradient(dy: Array, g: ConvGeometry) -> Array:

@@ -195,7 +195,7 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
             tile: Array, y: Array, at: int, rows: int, pixels: int, line: int, pixel: int,
             columns: int, border: Array, border_start: int,
         ) -> None:  # fmt: skip
-            """Store a square of ``side``² outputs, of which ``rows`` × ``pixels`` are in ``y``."""
+            """Store a square of ``side``² outputs; its first ``rows`` × ``pixels`` are in ``y``."""
             if side <= rows and side <= pixels:
                 in_square = rows_walk(size, 0, 0, 0, size, side, side, 0, line, pixel)
                 tile_store(tile, y, in_square, at, columns)
@@ -215,7 +215,7 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
         x: Array, at: int, rows: int, pixels: int, line: int, pixel: int, columns: int,
         border: Array, border_start: int,
     ) -> Array:  # fmt: skip
-        """A square of m² numbers of ``x``, of which ``rows`` × ``pixels`` are in the image."""
+        """A square of m² numbers of ``x``; its first ``rows`` × ``pixels`` are in the image."""
         if m <= rows and m <= pixels:
             in_square = rows_walk(outputs, 0, 0, 0, outputs, m, m, 0, line, pixel)
             whole: Array = tile_load_masked(outputs, 1, lanes, x, in_square, at, columns)

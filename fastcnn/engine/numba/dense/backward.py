@@ -136,7 +136,7 @@ def _by_blocks(
     blocks = -(-inputs // size)
     copy_bytes = _whole_lines(n * size * itemsize)
     transposed_bytes = _whole_lines(-(-size // width) * width * outputs * itemsize)
-    x, dw, dx, w, copied, transposed = (
+    x, dw, dx, w, copy_of_x, transposed = (
         Operand(base, at)
         for base, at in (
             (program.INPUT, 0), (program.OUTPUT, 0), (program.DX, 0), (program.TARGETS, 0),
@@ -160,27 +160,27 @@ def _by_blocks(
 
     def steps(count: int) -> list[Array]:
         """The steps of a block of so many inputs."""
-        result, rows = [], w
+        result, weights = [], w
         if needs_dx:
             plan, transposes = dense_input_plan(n, count, outputs, itemsize, of=inputs)
             if transposes:
-                rows = transposed
+                weights = transposed
                 transposition = program.step(
                     packing.transpose_kernel(width, outputs, itemsize),
                     (like, like, 0, 0, 0, 0, 0), -(-count // width),
                     w, transposed, *map(number, (1, count, outputs, outputs, width)),
                 )  # fmt: skip
                 result.append(transposition)
-            result.append(contraction(plan, dy, rows, dx))
+            result.append(contraction(plan, dy, weights, dx))
         if needs_dw:
             # The copy is laid out as one image: a row of pixels for each sample.
             rows_of_x = record(Layout(n, count, 1, 0, 0, 1, 1, copied=True))
             copy = program.step(
                 packing.lay_out_rows, (like, like, 0, 0, 0, rows_of_x), n,
-                x, copied, number(n), number(inputs), number(1), record_at(rows_of_x),
+                x, copy_of_x, number(n), number(inputs), number(1), record_at(rows_of_x),
             )  # fmt: skip
             plan = dense_weight_plan(n, count, outputs, itemsize)
-            result += copy, contraction(plan, copied, dy, dw)
+            result += copy, contraction(plan, copy_of_x, dy, dw)
         return result
 
     by_blocks = program.make_program(

@@ -53,7 +53,7 @@ _LONG_ROW = 16
 class Product(NamedTuple):
     """``samples`` by ``inputs`` by ``outputs``, and how they are cut up.
 
-    Blocks of ``width`` columns, the last of which overlaps the one before, have places of their own
+    Blocks of ``width`` columns (the last block overlaps the one before) have places of their own
     in the scratch, whose rows are ``pitch`` apart. The sums of a split begin at ``room`` times its
     number. An item is ``blocks`` of columns × a split of the inputs × ``rows`` samples.
     """

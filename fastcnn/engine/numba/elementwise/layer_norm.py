@@ -111,7 +111,7 @@ def _distance(x: Number, row: Row) -> Number:
 
 @device
 def _centred(x: Array, share: float) -> Row:
-    """The mean of a row, of which a number is ``share``, and 0 for the deviation.
+    """The mean of a row, and 0 for the deviation; ``share`` is 1 / (numbers of a row).
 
     The sum is taken in float64, because rows may lie far from 0.
     """

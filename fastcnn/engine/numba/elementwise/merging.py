@@ -104,21 +104,21 @@ def sum_of(terms: Sequence[Array]) -> Array:
         flat = [readable(array).reshape(-1) for array in (total, *some)]
         flat += [flat[0]] * (_TOGETHER - len(flat))
         total = empty_like_type(total, *total.shape)
-        more = len(some)
-        parallel_for(summed_numbers, total.size, more * total.size, *flat, more, total.reshape(-1))
+        terms, work = 1 + len(some), len(some) * total.size
+        parallel_for(summed_numbers, total.size, work, *flat, terms, total.reshape(-1))
     return total
 
 
 @ordered_kernel
 def summed_numbers(
-    start: int, stop: int, a: Array, b: Array, c: Array, d: Array, more: int, y: Array
+    start: int, stop: int, a: Array, b: Array, c: Array, d: Array, terms: int, y: Array
 ) -> None:
-    """``y = a + b + c + d`` on flat arrays, in this order; of a and ``more`` arrays behind it."""
+    """``y = a + b + c + d`` on flat arrays, in this order, or the sum of the first ``terms``."""
     a, b, c, d, y = a[start:stop], b[start:stop], c[start:stop], d[start:stop], y[start:stop]
-    if more == 1:
+    if terms == 2:
         for i in range(y.size):
             y[i] = a[i] + b[i]
-    elif more == 2:
+    elif terms == 3:
         for i in range(y.size):
             y[i] = (a[i] + b[i]) + c[i]
     else:
@@ -420,7 +420,10 @@ def _sum_plan(a_shape: Shape, b_shape: Shape, side: Side) -> _SumPlan:
 
 @kernel_factory
 def _row_sums(op: Op, side: Side) -> Kernel:
-    """The kernel for an operand that is one number along a row, on which the other goes on."""
+    """The kernel for the gradient of an operand with one number for a row of the other operand.
+
+    Reads dy, a and b, flat, and writes ``gradient``, flat.
+    """
     term, a_goes_on, b_goes_on = _TERMS[op][side], side == "b", side == "a"
 
     @device
@@ -448,14 +451,14 @@ def _row_sums(op: Op, side: Side) -> Kernel:
         """Numbers ``start`` to ``stop`` of the gradient. ``numbers`` is one record of _Sums."""
         item_axes, axes, width = numbers[0].item_axes, numbers[0].axes, numbers[0].width
         for item in range(start, stop):
-            own, total = offsets_of(table, 0, item_axes, item), np.float64(0)
+            start_of_item, total = offsets_of(table, 0, item_axes, item), np.float64(0)
             for row in range(numbers[0].summed):
-                more = offsets_of(table, item_axes, axes, row)
+                in_item = offsets_of(table, item_axes, axes, row)
                 for c in range(0, width, STRETCH):
                     length = min(STRETCH, width - c)
-                    y = own.y + more.y + c
-                    at_a = own.a + more.a + (c if a_goes_on else 0)
-                    at_b = own.b + more.b + (c if b_goes_on else 0)
+                    y = start_of_item.y + in_item.y + c
+                    at_a = start_of_item.a + in_item.a + (c if a_goes_on else 0)
+                    at_b = start_of_item.b + in_item.b + (c if b_goes_on else 0)
                     of_a = a[at_a : at_a + (length if a_goes_on else 1)]
                     of_b = b[at_b : at_b + (length if b_goes_on else 1)]
                     total += stretch(dy[y : y + length], of_a, of_b)

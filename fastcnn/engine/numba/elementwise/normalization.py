@@ -28,7 +28,7 @@ import numpy as np
 from fastcnn.core.arguments import Array
 from fastcnn.core.float_errors import unreported
 from fastcnn.engine.numba.runtime import arrays
-from fastcnn.engine.numba.runtime.arrays import converted, empty_like_type, readable, record
+from fastcnn.engine.numba.runtime.arrays import convert, empty_like_type, readable, record
 from fastcnn.engine.numba.runtime.inlining import ordered_device
 from fastcnn.engine.numba.runtime.jit import wide_kernel
 from fastcnn.engine.numba.runtime.threads import parallel_for
@@ -174,7 +174,7 @@ def _known_operands(
     operands = empty_like_type(gamma, _OPERANDS * sizes.width)
     rows = operands.reshape(_OPERANDS, sizes.width // max(1, channels), channels)
     rows[_MEAN], rows[_REST], rows[_SHIFT] = mean, 0, 0 if beta is None else beta
-    rows[_SCALE] = gamma / np.sqrt(converted(variance, np.float64) + sizes.epsilon)
+    rows[_SCALE] = gamma / np.sqrt(convert(variance, np.float64) + sizes.epsilon)
     return operands
 
 
@@ -283,7 +283,7 @@ def chunk_moments(start: int, stop: int, x: Array, totals: Array, numbers: Array
 
 @ordered_device
 def _rows_of(numbers: int, width: int, grain: int) -> np.float64:
-    """Rows of a chunk at one place of its wide rows, of which it has at most ``grain``."""
+    """Rows of a chunk at one place of its wide rows; a chunk has at most ``grain`` wide rows."""
     return np.float64(max(0, min(grain, (numbers + width - 1) // width)))
 
 

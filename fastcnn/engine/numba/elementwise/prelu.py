@@ -26,7 +26,7 @@ _CHUNK = 16 * 1024  # numbers of a chunk, about
 
 
 class Rows(NamedTuple):
-    """``length`` numbers in rows of ``period``, of which a chunk has ``grain``; the channels."""
+    """``length`` numbers in rows of ``period``; a chunk has ``grain`` rows. And the channels."""
 
     length: int
     period: int

@@ -63,8 +63,8 @@ class Walk(NamedTuple):
     """How a kernel walks through runs or planes; all steps count numbers.
 
     Attributes:
-        axes: outer axes, for each of which the words of ``axes`` have three numbers: its extent,
-            and its steps in x and y.
+        axes: how many outer axes there are. For each of them the kernel's operand ``axes`` holds
+            three words: its extent, and its steps in x and y.
         repeats, x_step, y_step: the axis that the innermost loop over runs or planes goes along.
         grain: repeats of an item.
         rows, columns: sides of a plane. A run has one row.

@@ -20,9 +20,9 @@ import numpy as np
 from fastcnn.core.arguments import Array
 from fastcnn.core.long_sums import STRETCH
 from fastcnn.core.resizing import ResizeGeometry, Sources
-from fastcnn.engine.numba.contraction.column_sums import rounded
+from fastcnn.engine.numba.contraction.column_sums import round_to_dtype
 from fastcnn.engine.numba.runtime import arrays
-from fastcnn.engine.numba.runtime.arrays import converted, empty_like_type, readable, record
+from fastcnn.engine.numba.runtime.arrays import convert, empty_like_type, readable, record
 from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.instruction_sets import (
     cached_choice,
@@ -86,7 +86,7 @@ def resize2d(x: Array, g: ResizeGeometry) -> Array:
 def resize2d_backward(dy: Array, g: ResizeGeometry) -> Array:
     """``dx``, (N, H, W, C)."""
     if dy.itemsize < 8 and sums_are_long(g):
-        return rounded(resize2d_backward(converted(dy, np.float64), g), dy)
+        return round_to_dtype(resize2d_backward(convert(dy, np.float64), g), dy)
     dx = empty_like_type(dy, *g.input_shape)
     _run(dy, g, True, dx)
     return dx

@@ -18,9 +18,9 @@ _ITEM = 64  # numbers of an item
 
 
 class Totals(NamedTuple):
-    """Totals (rows, chunks, pitch) in float64, of which ``width`` numbers of a chunk count.
+    """Totals (rows, chunks, pitch) in float64.
 
-    The first of them is number ``first`` of the chunk.
+    In each chunk, ``width`` numbers from number ``first`` on are in use.
     """
 
     chunks: int

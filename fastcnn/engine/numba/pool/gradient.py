@@ -103,11 +103,11 @@ def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int, kh: int, kw:
         pixels: _Pixels,
     ) -> None:  # fmt: skip
         """Write the gradient ``dy[at_dy]`` to the pixel with the argmax index, zeros to others."""
-        share = tile_from_row(1, vectors, lanes, dy, at_dy, columns)
+        dy_tile = tile_from_row(1, vectors, lanes, dy, at_dy, columns)
         for i in range(pixels.first, pixels.last):
             for j in range(pixels.columns):
                 pixel = at + i * strides.row + j * strides.pixel
-                new = tile_where(share, index, i * pixels.columns + j)
+                new = tile_where(dy_tile, index, i * pixels.columns + j)
                 if i < pixels.visited_rows or j < pixels.visited_columns:
                     old = tile_from_row(1, vectors, lanes, dx, pixel, columns)
                     new = tile_sum(old, new)
@@ -220,12 +220,12 @@ def _argmax_gradient(vectors: int, lanes: int) -> Kernel:
                 columns = min(width, g.c - c)
                 at, to = item * g.ow * g.c + c, first + c
                 for _ in range(g.ow):
-                    share = tile_from_row(1, vectors, lanes, dy, at, columns)
+                    dy_tile = tile_from_row(1, vectors, lanes, dy, at, columns)
                     index = tile_from_row(1, vectors, lanes, indices, at, columns)
                     for i in range(2):
                         for j in range(2):
                             pixel = rows_line(1, to + i * row + j * g.c, 0)
-                            tile_store(tile_where(share, index, 2 * i + j), dx, pixel, 0, columns)
+                            tile_store(tile_where(dy_tile, index, 2 * i + j), dx, pixel, 0, columns)
                     at += g.c
                     to += 2 * g.c
             rest = (g.w - 2 * g.ow) * g.c

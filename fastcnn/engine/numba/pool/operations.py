@@ -6,7 +6,7 @@ import numpy as np
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import PoolGeometry
-from fastcnn.engine.numba.contraction.column_sums import rounded
+from fastcnn.engine.numba.contraction.column_sums import round_to_dtype
 from fastcnn.engine.numba.pool.chooser import (
     argmax_gradient_kernel,
     forward_kernel,
@@ -14,7 +14,7 @@ from fastcnn.engine.numba.pool.chooser import (
     sums_are_long,
 )
 from fastcnn.engine.numba.pool.windows import pooling_of_pixels
-from fastcnn.engine.numba.runtime.arrays import converted, empty_like_type, readable, record
+from fastcnn.engine.numba.runtime.arrays import convert, empty_like_type, readable, record
 from fastcnn.engine.numba.runtime.threads import parallel_for
 
 
@@ -46,7 +46,7 @@ def min_pool2d_backward(dy: Array, x: Array, g: PoolGeometry) -> Array:
 def avg_pool2d_backward(dy: Array, g: PoolGeometry) -> Array:
     """``dx``: each window's gradient shared by its pixels in the image."""
     if sums_are_long(g) and dy.itemsize < 8:
-        return rounded(avg_pool2d_backward(converted(dy, np.float64), g), dy)
+        return round_to_dtype(avg_pool2d_backward(convert(dy, np.float64), g), dy)
     dx = empty_like_type(dy, *g.input_shape)
     kernel, items = gradient_kernel("average", g, dy.itemsize)
     parallel_for(kernel, items, _work(g), readable(dy).reshape(-1), dx.reshape(-1), record(g))
@@ -72,8 +72,8 @@ def _forward(kind: str, x: Array, g: PoolGeometry) -> Array:
 
 def _extreme_gradient(kind: str, dy: Array, x: Array, g: PoolGeometry) -> Array:
     if sums_are_long(g) and dy.itemsize < 8:
-        wide = converted(dy, np.float64), converted(x, np.float64)
-        return rounded(_extreme_gradient(kind, *wide, g), dy)
+        wide = convert(dy, np.float64), convert(x, np.float64)
+        return round_to_dtype(_extreme_gradient(kind, *wide, g), dy)
     dx = empty_like_type(dy, *g.input_shape)
     kernel, items = gradient_kernel(kind, g, dy.itemsize)
     operands = readable(dy).reshape(-1), readable(x).reshape(-1), dx.reshape(-1)

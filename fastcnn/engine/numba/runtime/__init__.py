@@ -17,7 +17,7 @@ Its files:
     threads.py           parallel_for, and the threads that it uses
     jobs.py              how threads take the tasks of a kernel, in compiled code
     instruction_sets.py  the vector registers for which kernels are chosen
-    decisions.py         ordered lists of kernels, of which the first that serves decides
+    decisions.py         ordered lists of kernels; the first kernel that serves is taken
     arrays.py            the arguments of kernels
     memory.py            memory for results and scratch, used again
     intrinsics.py        functions written as LLVM, each with a NumPy form for when JIT is off
@@ -27,5 +27,5 @@ Its files:
     runs.py              runs of neighbouring numbers, copied and zeroed
     calls.py             calls of compiled kernels by their address
     program.py           lists of such calls, which run for each slice of a batch
-    turns.py             lists of such calls, each of which all threads share
+    turns.py             lists of such calls; all threads share each call
 """

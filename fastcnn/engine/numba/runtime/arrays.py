@@ -50,14 +50,14 @@ def empty_like_type(array: Array, *shape: int) -> Array:
     return allocate(shape, array.dtype)
 
 
-def copied(array: Array) -> Array:
+def copy_of(array: Array) -> Array:
     """A C-contiguous copy."""
     result = empty_like_type(array, *array.shape)
     result[...] = array
     return result
 
 
-def converted(array: Array, dtype: DTypeLike) -> Array:
+def convert(array: Array, dtype: DTypeLike) -> Array:
     """A C-contiguous copy in another dtype."""
     result = allocate(array.shape, dtype)
     result[...] = array

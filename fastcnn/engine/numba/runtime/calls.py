@@ -4,7 +4,7 @@ A kernel has two entries beside the one for Python. Both are C functions ``(addr
 that run the kernel over ``range(start, stop)``. The **task entry** reads the kernel's arguments
 from a frame: memory on the caller's stack, where they lie one after the other. The **step entry**
 reads them from operands, one word for each argument: the address of an array's first element, an
-integer, or a truth value. So compiled code can run kernels of which it knows the address alone.
+integer, or a truth value. So compiled code can run a kernel if it knows nothing but its address.
 Programs (:mod:`fastcnn.engine.numba.runtime.program`) call step entries. Threads
 (:mod:`fastcnn.engine.numba.runtime.jobs`) call the task entry of an operation, or the step entry of
 a program's step.

@@ -267,10 +267,10 @@ def train(
             and no parameter moves, if it is not finite or a number of ``gradient`` is not.
         gradient: the part of the gradient that must be finite; empty if nothing checks it.
         moves: the optimizer's steps, which do not depend on each other.
-        x: where the samples lie; so do the other addresses.
-        dx: the gradient by the samples, or 0.
-        labels: class numbers or probabilities.
-        weights: a weight for each sample.
+        x: the address of the samples.
+        dx: the address for the gradient of the samples, or 0.
+        labels: the address of class numbers or probabilities.
+        weights: the address of a weight for each sample.
     """
     parallel_for(
         _train, training.items, training.work, training.steps, training.numbers,
