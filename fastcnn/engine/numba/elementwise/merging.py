@@ -104,21 +104,21 @@ def sum_of(terms: Sequence[Array]) -> Array:
         flat = [readable(array).reshape(-1) for array in (total, *some)]
         flat += [flat[0]] * (_TOGETHER - len(flat))
         total = empty_like_type(total, *total.shape)
-        terms, work = 1 + len(some), len(some) * total.size
-        parallel_for(summed_numbers, total.size, work, *flat, terms, total.reshape(-1))
+        n_terms, work = 1 + len(some), len(some) * total.size
+        parallel_for(summed_numbers, total.size, work, *flat, n_terms, total.reshape(-1))
     return total
 
 
 @ordered_kernel
 def summed_numbers(
-    start: int, stop: int, a: Array, b: Array, c: Array, d: Array, terms: int, y: Array
+    start: int, stop: int, a: Array, b: Array, c: Array, d: Array, n_terms: int, y: Array
 ) -> None:
-    """``y = a + b + c + d`` on flat arrays, in this order, or the sum of the first ``terms``."""
+    """``y = a + b + c + d`` on flat arrays, in this order, or the first ``n_terms`` of them."""
     a, b, c, d, y = a[start:stop], b[start:stop], c[start:stop], d[start:stop], y[start:stop]
-    if terms == 2:
+    if n_terms == 2:
         for i in range(y.size):
             y[i] = a[i] + b[i]
-    elif terms == 3:
+    elif n_terms == 3:
         for i in range(y.size):
             y[i] = (a[i] + b[i]) + c[i]
     else:
