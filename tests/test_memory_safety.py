@@ -208,9 +208,9 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
     }
     # A scale of ones and a shift of zeros, where a layer has none; kernels only read them.
     tables |= {"prediction_steps._bias"}
-    # Of what other layers gave, where kernels would not take it; of what kernels gave, for users.
-    copies = {"lone.LoneLayer", "compiled.CompiledSegment"}
-    copies |= {"prediction.Prediction", "training_units.LoneNode"}
+    # Copies of other layers' results, where kernels would not take these, and of results for users.
+    copies = {"lone.checked_result", "compiled.CompiledSegment"}
+    copies |= {"prediction.Prediction"}
     copies |= {"preparation.rehearse"}  # samples of a rehearsal, in which no kernel runs
     # Whether a queue is empty, and copies of a list.
     no_arrays = {"threads._Worker", "memory._all_blocks"}
