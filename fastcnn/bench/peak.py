@@ -85,7 +85,7 @@ def copy_probe(moved: int) -> Callable[[], None]:
     return lambda: np.copyto(target, source)
 
 
-def _flops(dtype: np.dtype[Any], threads: int, rounds: int) -> float:
+def _flops(dtype: np.dtype[np.generic], threads: int, rounds: int) -> float:
     from fastcnn.bench.multiply_add import CHAIN, multiply_add
 
     # The chain converges to b / (1 - a) = 1, without overflow and without denormal numbers.

@@ -186,7 +186,7 @@ def _is_plain(value: object) -> bool:
 
 
 @unreported
-def _plain(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
+def _plain(name: str, array: Array, dtype: np.dtype[np.generic]) -> Array:
     flags = array.flags
     if array.dtype is dtype and flags.c_contiguous and flags.aligned:
         return array

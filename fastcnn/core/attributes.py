@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from fastcnn.core.class_registry import is_own
 
@@ -57,7 +57,7 @@ class Known:
     others: ClassVar[tuple[str, ...]] = ()
     """Public attributes beside the constructor's arguments."""
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         checked = None
         if name[0] != "_":
             checked = getattr(type(self), name, None)

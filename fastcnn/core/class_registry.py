@@ -109,7 +109,7 @@ class Registry(dict[str, type[T]]):
     def __delitem__(self, name: str) -> None:
         self.pop(name)
 
-    def pop(self, name: str, *default: Any) -> Any:
+    def pop(self, name: str, *default: object) -> Any:
         """Remove a user's class."""
         self._check(name, None)
         cls = super().pop(name, *default)
@@ -117,7 +117,7 @@ class Registry(dict[str, type[T]]):
             del self._of_modules[key]
         return cls
 
-    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise TypeError(f"classes enter the names of {self.kind}s where they are defined")
 
     clear = popitem = setdefault = update = __ior__ = _refuse

@@ -46,7 +46,7 @@ def split(what: str, value: object, prefix: str) -> tuple[Any, dict[str, Array]]
     """
     arrays: dict[str, Array] = {}
 
-    def beside(array: Array, **more: Any) -> JsonObject:
+    def beside(array: Array, **more: object) -> JsonObject:
         array = np.array(array, array.dtype.newbyteorder("="), order="C")
         name = f"{prefix}.{len(arrays)}"
         arrays[name] = array
@@ -110,7 +110,7 @@ def shapes(text: object, prefix: str) -> dict[str, tuple[tuple[int, ...], str]]:
     return result
 
 
-def join(text: Any, arrays: dict[str, Array]) -> Any:
+def join(text: object, arrays: dict[str, Array]) -> Any:
     """The original value of :func:`split`; lists and dicts of ``text`` are changed in place.
 
     >>> join(*split("a state", {"seen": [1.5] * 100}, "callback"))["seen"][:2]

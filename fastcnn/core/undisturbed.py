@@ -22,7 +22,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from importlib import import_module
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 Result = TypeVar("Result")
 
@@ -58,7 +58,7 @@ class NoThreadError(RuntimeError):
     """No thread can be started, or this is a forked child without the thread."""
 
 
-def undisturbed(work: Callable[..., Result], *arguments: Any) -> Result:
+def undisturbed(work: Callable[..., Result], *arguments: object) -> Result:
     """The result of ``work(*arguments)``, which runs in a thread of its own.
 
     If a signal handler raises an error meanwhile, the error is raised here as soon as ``work`` ends
@@ -77,7 +77,7 @@ def undisturbed(work: Callable[..., Result], *arguments: Any) -> Result:
         return work(*arguments)
 
 
-def in_own_thread(work: Callable[..., Result], *arguments: Any) -> Result:
+def in_own_thread(work: Callable[..., Result], *arguments: object) -> Result:
     """The result of ``work(*arguments)`` in a new thread, whichever thread calls.
 
     Raises :class:`NoThreadError` if there is no thread to do the work.

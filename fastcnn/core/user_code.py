@@ -146,7 +146,7 @@ def real_numbers(source: object, requirement: str, value: object) -> Array:
 
 
 def numbers(
-    source: object, what: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any]
+    source: object, what: str, value: object, shape: tuple[int, ...], dtype: np.dtype[np.generic]
 ) -> Array:
     """A result as a new C-contiguous array of this shape and dtype.
 

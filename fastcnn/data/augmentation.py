@@ -208,7 +208,7 @@ class Augment:
         return maps
 
 
-def _pixels(name: str, value: Any, least: int) -> Any:
+def _pixels(name: str, value: object, least: int) -> Any:
     """One or two numbers of pixels as plain integers, in the form of ``value``."""
     if isinstance(value, tuple | list):
         if len(value) != 2:

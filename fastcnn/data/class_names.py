@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -12,7 +11,9 @@ from fastcnn.core.quoting import quoted
 _LONGEST = 1000  # characters
 
 
-def checked_names(value: Any, outputs: Sequence[tuple[int, ...]] | None) -> tuple[str, ...] | None:
+def checked_names(
+    value: object, outputs: Sequence[tuple[int, ...]] | None
+) -> tuple[str, ...] | None:
     """Names of classes in the order of their numbers, or None for None.
 
     Args:

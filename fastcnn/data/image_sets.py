@@ -255,7 +255,7 @@ def load_images(
     return result
 
 
-def checked_size(size: Any) -> tuple[int, int]:
+def checked_size(size: object) -> tuple[int, int]:
     """The argument ``size`` as (H, W); ``TypeError`` or ``ValueError`` for anything else.
 
     >>> checked_size(32), checked_size((3, 5))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -128,7 +127,7 @@ def check_channels(scaling: Scaling, shape: tuple[int, ...]) -> None:
         )
 
 
-def _numbers(name: str, value: Any) -> float | tuple[float, ...]:
+def _numbers(name: str, value: object) -> float | tuple[float, ...]:
     """A number, or a tuple of numbers of a sequence."""
     if isinstance(value, tuple | list | np.ndarray) and np.ndim(value) == 1:
         if not 0 < len(value) <= _MOST_CHANNELS:

@@ -40,7 +40,7 @@ class Problem(NamedTuple):
 
     op: str
     geometry: Geometry
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
     algorithm: str = "auto"
     math: str = "fast"
 
@@ -275,7 +275,7 @@ def recorded(call: Callable[[], object]) -> list[Explanation]:
 def choose(
     op: str,
     geometry: Geometry,
-    dtype: np.dtype[Any],
+    dtype: np.dtype[np.generic],
     engine: str | None,
     algorithm: str = "auto",
     math: str | None = None,
@@ -299,7 +299,7 @@ def choose(
 
 
 def implementation(
-    op: str, geometry: Geometry, dtype: np.dtype[Any], algorithm: str
+    op: str, geometry: Geometry, dtype: np.dtype[np.generic], algorithm: str
 ) -> Implementation:
     """The implementation for this problem if no engine is named, under the current ``math``."""
     return _select(Problem(op, geometry, dtype, algorithm, get_math()), None)[0].chosen

@@ -185,7 +185,7 @@ def balanced(
     return weights
 
 
-def feature_names(table: Any) -> Array | None:
+def feature_names(table: object) -> Array | None:
     """The names of a table's columns, if all are strings; None for anything else."""
     columns = getattr(table, "columns", None)
     if columns is None:
@@ -196,7 +196,7 @@ def feature_names(table: Any) -> Array | None:
     return np.array(names, object)
 
 
-def same_names(table: Any, fitted: Array | None, estimator: str) -> None:
+def same_names(table: object, fitted: Array | None, estimator: str) -> None:
     """Raise ``ValueError`` if columns have other names, or another order, than in ``fit``.
 
     Warns if only one of the two had names. The messages are those of scikit-learn.

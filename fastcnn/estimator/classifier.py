@@ -125,7 +125,7 @@ class CNNClassifier(RequestsSampleWeight):
         augment: Augmentation | None = None,
         validation_split: float = 0.0,
         callbacks: Sequence[Callback] = (),
-        random_state: Any = None,
+        random_state: object = None,
         verbose: int = 0,
         class_weight: Mapping[Any, float] | str | None = None,
     ) -> None:
@@ -148,7 +148,7 @@ class CNNClassifier(RequestsSampleWeight):
         """The constructor's arguments by name; ``deep`` has no effect."""
         return {name: getattr(self, name) for name in self._parameters()}
 
-    def set_params(self, **params: Any) -> Self:
+    def set_params(self, **params: object) -> Self:
         """Set arguments of the constructor by name; ``ValueError`` for an unknown name.
 
         >>> CNNClassifier().set_params(epochs=3)
@@ -387,7 +387,7 @@ def _seed(random_state: object) -> int | None:
     )
 
 
-def _samples(x: Any) -> Array:
+def _samples(x: object) -> Array:
     """X as an array (n, …) of numbers; the messages of errors are those of scikit-learn."""
     if hasattr(x, "tocsr"):
         raise TypeError("X must be a dense array, but sparse data was passed; use X.toarray()")

@@ -317,7 +317,7 @@ def names_of(layers: Sequence[Layer]) -> list[str]:
     return result
 
 
-def graph_from(record: Any, layers: Sequence[Layer]) -> Graph:
+def graph_from(record: object, layers: Sequence[Layer]) -> Graph:
     """The graph of a result of :meth:`Graph.as_dict`, with these layers.
 
     Raises ``ValueError`` for a cycle, and for numbers that name no layer or value.
@@ -376,7 +376,7 @@ def _check_number(values: int) -> None:
         )
 
 
-def _checked_list(name: str, value: Any) -> list[Any]:
+def _checked_list(name: str, value: object) -> list[Any]:
     if not isinstance(value, list) or not value:
         raise ValueError(f"{name} of the graph must be a list, got {quoted(value)}")
     return value

@@ -683,7 +683,7 @@ class Model(Inspection):
             self._build_once((image_shape(images.shape[1:]),))
         return self.predict_checked(images, size)
 
-    def _predicted_of(self, x: Any, size: int) -> Any:
+    def _predicted_of(self, x: object, size: int) -> Any:
         """Predictions of all batches of a stream."""
         shape: Any = self.input_shape if self._graph.inputs == 1 else None
         parts = [self.predict(part, size) for part in inputs_of(x, size, shape)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -201,7 +201,7 @@ def _graph(description: JsonObject) -> Graph:
     return graph_from(description["graph"], layers)
 
 
-def _shapes(record: Any, inputs: int) -> tuple[Shape, ...]:
+def _shapes(record: object, inputs: int) -> tuple[Shape, ...]:
     """The shapes of the inputs."""
     shapes = record if inputs > 1 else [record]
     if not isinstance(shapes, list) or len(shapes) != inputs:

@@ -132,7 +132,7 @@ class Net:
         def __getattr__(self, name: str) -> NoReturn:
             raise no_attribute(self, name)
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         # Only this method knows which attributes may not be set, and which values others take.
         if name[0] != "_":
             fixed = _INSTEAD.get(name)
@@ -668,7 +668,7 @@ def _copied(layers: Iterable[Layer]) -> list[Layer]:
     return copies
 
 
-def _is_built_for(layer: Layer, input_shape: Any, dtype: np.dtype[Any]) -> bool:
+def _is_built_for(layer: Layer, input_shape: Any, dtype: np.dtype[np.generic]) -> bool:
     """Whether a layer of fastcnn's own has all arrays for an input, so that nothing is drawn."""
     if layer.input_shape != input_shape or type(layer).build is not Layer.build:
         return False

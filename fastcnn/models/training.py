@@ -91,7 +91,7 @@ def checked_fit(
     batch_size: int,
     optimizer: Optimizer | str | None,
     loss: Losses | None,
-    validation_data: Any,
+    validation_data: object,
     validation_split: float,
     callbacks: Iterable[Callback],
     shuffle: bool,
@@ -313,7 +313,7 @@ def is_source(x: object) -> bool:
     return is_stream(x) and not isinstance(x, ImageSet)
 
 
-def parts_of_set(x: Any, y: Any) -> tuple[Any, Any, tuple[str, ...] | None]:
+def parts_of_set(x: object, y: object) -> tuple[Any, Any, tuple[str, ...] | None]:
     """Images, labels and names of the classes; the names are None where x is no image set."""
     if isinstance(x, ImageSet):
         if y is not None:
@@ -327,7 +327,7 @@ def parts_of_set(x: Any, y: Any) -> tuple[Any, Any, tuple[str, ...] | None]:
 def stream_of(
     model: Net,
     name: str,
-    x: Any,
+    x: object,
     batch_size: int,
     steps: int | None,
     goal: Goal,
@@ -366,7 +366,7 @@ def _checked_stream(
     model: Net,
     source: tuple[Any, Any, int, int | None, bool],
     epochs: int,
-    validation_data: Any,
+    validation_data: object,
     goal: Goal,
     optimizer: Optimizer,
     fresh: np.random.Generator | None,
@@ -448,7 +448,7 @@ def all_finite(name: str, images: Data) -> None:
 
 
 def checked_targets(
-    goal: Goal, y: object, count: int, outputs: Any, dtype: np.dtype[np.floating]
+    goal: Goal, y: object, count: int, outputs: object, dtype: np.dtype[np.floating]
 ) -> Any:
     """The targets of the loss, or of each of several, checked."""
     return goal.targets(y, count, outputs, dtype)  # type: ignore[arg-type]
@@ -570,10 +570,10 @@ def resume(
 
 def checked_validation(
     model: Net,
-    data: Any,
+    data: object,
     shapes: tuple[Shape, ...],
     loss: Goal,
-    outputs: Any,
+    outputs: object,
     crop: Callable[[Array], Array] | None,
     trained: Data | None,
 ) -> TrainingData:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 from math import prod
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -71,7 +71,7 @@ def _checked_targets(
 
 
 def _checked_values(
-    loss: Loss, call: Call, outputs: Array, targets: Array, *engine: Any, **more: Any
+    loss: Loss, call: Call, outputs: Array, targets: Array, *engine: object, **more: object
 ) -> Array:
     outputs = read_only(outputs)
     values = call(outputs, read_only(targets), *engine, **more)
@@ -82,7 +82,7 @@ def _checked_values(
 
 
 def _checked_gradient(
-    loss: Loss, call: Call, outputs: Array, targets: Array, *engine: Any, **more: Any
+    loss: Loss, call: Call, outputs: Array, targets: Array, *engine: object, **more: object
 ) -> Array:
     outputs = read_only(outputs)
     gradient = call(outputs, read_only(targets), *engine, **more)
@@ -92,13 +92,15 @@ def _checked_gradient(
     return array
 
 
-def _checked_correct(loss: Loss, call: Call, outputs: Array, targets: Array, *more: Any) -> float:
+def _checked_correct(
+    loss: Loss, call: Call, outputs: Array, targets: Array, *more: object
+) -> float:
     right = call(read_only(outputs), read_only(targets), *more)
     return count_to(Source(loss, "correct"), len(outputs), right, nan=not loss.counts)
 
 
 def _checked_predictions(
-    loss: Loss, call: Call, outputs: Array, *engine: Any, **more: Any
+    loss: Loss, call: Call, outputs: Array, *engine: object, **more: object
 ) -> Array:
     source, requirement = Source(loss, "predictions"), f"an array of {len(outputs)} predictions"
     result = call(read_only(outputs), *engine, **more)
@@ -144,7 +146,7 @@ class Loss(Known):
         Loss.known.add(cls.name, cls)
         check_methods(cls, _CONTRACT)
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         refuse_method(self, name, _CONTRACT)
         super().__setattr__(name, value)
 
@@ -592,7 +594,7 @@ def loss_named(value: object) -> Loss:
     return Loss.known[value]()
 
 
-def loss_from_dict(record: Any) -> Loss:
+def loss_from_dict(record: object) -> Loss:
     """The loss for a ``{"name": …, "config": …}``; ``ValueError`` for an unknown name."""
     if not isinstance(record, dict) or "name" not in record:
         raise ValueError(f"loss must be one of {', '.join(Loss.known)}, got {quoted(record)}")

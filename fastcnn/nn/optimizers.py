@@ -267,7 +267,7 @@ class Optimizer(Known):
                 f"each model, such as {type(self).__name__}(…)"
             )
 
-    def belong(self, owner: object, holder: Any) -> None:
+    def belong(self, owner: object, holder: object) -> None:
         """Belong to the model of ``owner``; ``holder.optimizer`` is this optimizer."""
         self._use.owner, self._use.holder = owner, ref(holder)
 
@@ -284,7 +284,7 @@ class Optimizer(Known):
         finally:
             self._claims.pop("fit", None)
 
-    def begin(self, owner: object, holder: Any) -> None:
+    def begin(self, owner: object, holder: object) -> None:
         """Begin a training of the model of ``owner``.
 
         The state of the model's own earlier trainings is kept. If the optimizer belongs to another
@@ -810,7 +810,7 @@ def optimizer_to_dict(optimizer: Optimizer) -> JsonObject:
     return {"class": kind.__name__, **module_of(kind), "config": optimizer.config()}
 
 
-def optimizer_from_dict(record: Any) -> Optimizer:
+def optimizer_from_dict(record: object) -> Optimizer:
     """The optimizer from the result of :func:`optimizer_to_dict`, without state."""
     if not isinstance(record, dict) or "class" not in record:
         raise ValueError(

@@ -17,7 +17,7 @@ EXPLAINABLE = PUBLIC
 _ARRAYS = frozenset({"x", "w", "a", "b", "dy", "logits", "gamma", "beta", "mean", "variance"})
 
 
-def explain(op: str, *args: Any, **kwargs: Any) -> Explanations:
+def explain(op: str, *args: object, **kwargs: object) -> Explanations:
     """The implementations that would serve this call, with reasons. Nothing is computed.
 
     Args:

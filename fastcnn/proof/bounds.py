@@ -47,7 +47,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import erfc, pi, prod, sqrt
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -667,7 +666,7 @@ def _window_sums(rows: Array, before: int, after: int) -> Array:
 class Rows:
     """Softmax of the rows of ``x`` in float64, and the relative errors it may have."""
 
-    def __init__(self, x: Array, dtype: np.dtype[Any] | None = None) -> None:
+    def __init__(self, x: Array, dtype: np.dtype[np.generic] | None = None) -> None:
         self.u = unit_roundoff(dtype or x.dtype)
         self.least = float(np.finfo(dtype or x.dtype).tiny)  # below this, errors are absolute
         x = x.astype(np.float64)

@@ -587,7 +587,7 @@ def _activation_problems(shape: Shape) -> Iterator[Problem]:
     exact, quick = ("exact", "float", "special"), len(shape) > 2
     x, both = {"x": shape}, {"dy": shape, "x": shape}
 
-    def pair(op: str, name: str, modes: tuple[str, ...], **parameters: Any) -> Iterator[Problem]:
+    def pair(op: str, name: str, modes: tuple[str, ...], **parameters: object) -> Iterator[Problem]:
         yield Problem(op, name, x, parameters, modes=modes, quick=quick)
         yield Problem(f"{op}_backward", name, both, parameters, modes=modes, quick=quick)
 
@@ -731,7 +731,7 @@ def _long_problems() -> Iterator[Problem]:
     """Sums so long that adding in float32, term by term, would lose most of a term."""
 
     def of_layer(
-        op: str, x: Shape, w: Shape, *names: str, quick: bool = False, **parameters: Any
+        op: str, x: Shape, w: Shape, *names: str, quick: bool = False, **parameters: object
     ) -> Problem:
         g = conv_geometry(x, w, **parameters)
         arrays = {"x": x, "w": w, "dy": g.output_shape}

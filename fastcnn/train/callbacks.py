@@ -592,7 +592,7 @@ def _path_of_epoch(path: Path, epoch: int, logs: dict[str, float]) -> Path:
         ) from None
 
 
-def _as_array(value: Any) -> Array:
+def _as_array(value: object) -> Array:
     """An array of a callback's state; files of earlier versions have it as text."""
     if not isinstance(value, dict):
         return np.array(value)

@@ -265,7 +265,7 @@ def _digest(text: str, names: Iterable[str], array_of: Callable[[str], Array]) -
     return digest.hexdigest()
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """NumPy's numbers and arrays as JSON holds them."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()

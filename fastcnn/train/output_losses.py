@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -195,7 +194,7 @@ def goal_to_dict(goal: Goal) -> JsonObject:
     return goal.as_dict() if isinstance(goal, OutputLosses) else loss_to_dict(goal)
 
 
-def goal_from_dict(value: Any, outputs: Sequence[str] | None) -> Goal:
+def goal_from_dict(value: object, outputs: Sequence[str] | None) -> Goal:
     """The loss, or losses, of a result of :func:`goal_to_dict`; ``ValueError`` for another."""
     if outputs is None:
         return loss_from_dict(value)

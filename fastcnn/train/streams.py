@@ -125,7 +125,7 @@ class Stream:
 
     check: Check | None
 
-    def _is_sample(self, item: Any, shape: tuple[int, ...] | None) -> bool:
+    def _is_sample(self, item: object, shape: tuple[int, ...] | None) -> bool:
         """Whether an item is a single sample."""
         x, y = _pair(self.name, item, 0)[:2]
         if shape is not None and not isinstance(x, list | tuple | Mapping):
@@ -136,7 +136,7 @@ class Stream:
                 return False
         return np.ndim(y) == 0
 
-    def batch(self, item: Any, number: int) -> tuple[Any, ...]:
+    def batch(self, item: object, number: int) -> tuple[Any, ...]:
         """The batch of an item, ``(x, y)`` or ``(x, y, sample_weight)``; not checked."""
         if self.kind == "samples":
             return self._stacked([item])
@@ -207,7 +207,7 @@ class Stream:
 _END = object()
 
 
-def _pair(name: str, item: Any, number: int) -> tuple[Any, ...]:
+def _pair(name: str, item: object, number: int) -> tuple[Any, ...]:
     if not isinstance(item, tuple | list) or len(item) not in (2, 3):
         got = f"{type(item).__name__}" + (
             f" of {len(item)}" if isinstance(item, tuple | list) else ""

@@ -82,7 +82,7 @@ class LoneNode:
         ]
         return input_of_call(self._layer, checked)
 
-    def _checked(self, method: str, array: Any, shape: tuple[int, ...]) -> Array:
+    def _checked(self, method: str, array: object, shape: tuple[int, ...]) -> Array:
         return checked_result(self._layer, method, array, shape, self._dtype)
 
 

@@ -197,7 +197,7 @@ class Layer:
             )
         return self._outputs[0]
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         if name in ("parameters", "state") and isinstance(old := getattr(self, name, None), Arrays):
             if not isinstance(value, dict) or value.keys() != old.keys():
                 raise ValueError(f"{name} must be a dict of {', '.join(old) or 'nothing'}")
@@ -525,7 +525,7 @@ def settle(layers: Iterable[Layer]) -> None:
             vars(layer).update({name: vars(again)[name] for name in names})
 
 
-def change_argument(layer: Layer, name: str, value: Any) -> None:
+def change_argument(layer: Layer, name: str, value: object) -> None:
     """Change an argument of a layer's constructor, also in a built model, which then runs anew.
 
     It is for arguments that no shape depends on, such as the epsilon of a normalisation. The error
@@ -544,7 +544,7 @@ def change_argument(layer: Layer, name: str, value: Any) -> None:
         layer._owner.changed()
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     return [_plain(v) for v in value] if isinstance(value, tuple | list) else value
 
 

@@ -50,19 +50,19 @@ def _state_specs(layer: Layer, call: Call, input_shape: Shape) -> dict[str, Spec
     return specs
 
 
-def _specs(source: Source, value: Any) -> dict[str, Spec]:
+def _specs(source: Source, value: object) -> dict[str, Spec]:
     if not isinstance(value, dict):
         refuse(source, "a dict of Spec by name", value, TypeError)
     return {_name(source, name): _spec(source, name, spec) for name, spec in value.items()}
 
 
-def _name(source: Source, name: Any) -> str:
+def _name(source: Source, name: object) -> str:
     if not isinstance(name, str) or not name:
         refuse(source, "a dict whose keys are names of arrays", name, TypeError)
     return name
 
 
-def _spec(source: Source, name: str, spec: Any) -> Spec:
+def _spec(source: Source, name: str, spec: object) -> Spec:
     if not isinstance(spec, Spec):
         refuse(source, f"a Spec for {name!r}", spec, TypeError)
     if not isinstance(spec.initializer, str) or spec.initializer not in INITIALIZERS:
@@ -109,7 +109,7 @@ def _build(
 
 
 def _forward(
-    layer: Layer, call: Call, x: Array, *arguments: Any, **more: Any
+    layer: Layer, call: Call, x: Array, *arguments: object, **more: object
 ) -> tuple[Array, Saved]:
     source = Source(layer, "forward")
     parts = tuple(map(read_only, x if layer.takes_several else (x,)))
@@ -191,7 +191,7 @@ def _flops(layer: Layer, call: Call, input_shape: Shape) -> int:
     return int(value)
 
 
-def _float(array: Array) -> np.dtype[Any]:
+def _float(array: Array) -> np.dtype[np.generic]:
     return array.dtype if array.dtype.kind == "f" else np.dtype(np.float32)
 
 

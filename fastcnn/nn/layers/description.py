@@ -27,7 +27,7 @@ def to_dict(layer: Layer) -> JsonObject:
     return record if layer.trainable else {**record, "trainable": False}
 
 
-def layers_from_list(record: Any) -> list[Layer]:
+def layers_from_list(record: object) -> list[Layer]:
     """Layers that are not built yet, from a list of results of :func:`to_dict`.
 
     Raises ``ValueError`` for too many layers, or layers nested too deeply, before it makes any.
@@ -58,7 +58,7 @@ def _check_number(record: list[Any]) -> None:
         below += [(value, depth) for value in values if isinstance(value, dict | list)]
 
 
-def layer_from_dict(record: Any) -> Layer:
+def layer_from_dict(record: object) -> Layer:
     """A layer that is not built yet, from the result of :func:`to_dict`.
 
     Raises ``ValueError`` or ``TypeError`` for an unknown class, or for arguments that the class

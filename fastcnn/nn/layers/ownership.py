@@ -57,7 +57,7 @@ class Ownership:
 class FixedList(list[Any]):
     """A list of a model, which refuses changes. Copies and slices of it are plain lists."""
 
-    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise TypeError(f"the layers of a model cannot change; {INSTEAD}")
 
     __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
@@ -70,7 +70,7 @@ class FixedList(list[Any]):
 class FixedDict(dict[Any, Any]):
     """A dict of a model, which refuses changes. Copies of it are plain dicts."""
 
-    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise TypeError(f"the layers of a model cannot change; {INSTEAD}")
 
     __setitem__ = __delitem__ = __ior__ = _refuse

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -128,7 +127,9 @@ class Residual(Layer):
             for name, spec in layer.state_specs(shape).items()
         }
 
-    def build(self, input_shape: Shape, rng: np.random.Generator, dtype: Any = np.float32) -> Shape:
+    def build(
+        self, input_shape: Shape, rng: np.random.Generator, dtype: object = np.float32
+    ) -> Shape:
         self._check_change("input_shape")
         output = self.infer(input_shape)
         for _, layer, shape in self._shapes(input_shape):

@@ -65,7 +65,7 @@ def convert(array: Array, dtype: DTypeLike) -> Array:
 
 
 @cache
-def _dtype_of(fields: tuple[tuple[str, np.dtype[Any]], ...]) -> np.dtype[Any]:
+def _dtype_of(fields: tuple[tuple[str, np.dtype[np.generic]], ...]) -> np.dtype[np.generic]:
     """The dtype of records with these fields."""
     return np.dtype(list(fields))
 
@@ -79,7 +79,7 @@ def _floats_in(kind: type) -> frozenset[str]:
 _WORD, _FLOAT = np.dtype(np.int64), np.dtype(np.float64)
 
 
-def _numbers(fields: Any) -> tuple[tuple[Any, ...], np.dtype[Any]]:
+def _numbers(fields: Any) -> tuple[tuple[Any, ...], np.dtype[np.generic]]:
     """A named tuple's numbers, and the dtype of its record; a tuple in it is a record too."""
     kind: Any = type(fields)
     values, dtypes, floats = [], [], _floats_in(kind)

@@ -160,7 +160,7 @@ def kernel_factory(function: Callable[..., Any]) -> _lru_cache_wrapper[Any]:
     """
 
     @wraps(function)
-    def make(*literals: Any) -> Any:
+    def make(*literals: object) -> Any:
         kernel = function(*literals)
         names = signature(function).parameters
         kernel.choice = Choice(

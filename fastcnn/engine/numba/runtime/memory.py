@@ -33,7 +33,6 @@ from contextlib import suppress
 from itertools import chain, count
 from math import prod
 from sys import getrefcount
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -118,7 +117,7 @@ def _all_blocks() -> list[_Block]:
     return [block for some in list(_blocks.values()) for block in some.copy()]
 
 
-def _untouched_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+def _untouched_zeros(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
     """Zeros; many of them take no memory until they are written to.
 
     ``numpy.zeros`` would clear memory that the process has used before. Raises ``MemoryError``.

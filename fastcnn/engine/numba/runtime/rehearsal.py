@@ -82,7 +82,7 @@ def _kind(argument: object) -> object:
 def unless_rehearsed(function: Callable[..., Any]) -> Callable[..., Any]:
     """Let a cached function bypass its cache in rehearsals, because its results hold addresses."""
 
-    def call(*arguments: Any) -> Any:
+    def call(*arguments: object) -> Any:
         if rehearsing():
             return function.__wrapped__(*arguments)  # type: ignore[attr-defined]
         return function(*arguments)
