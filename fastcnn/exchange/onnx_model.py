@@ -72,12 +72,21 @@ class OnnxModel(Model):
     when it first comes; all programs use the same weights.
     """
 
-    def __init__(self, source: OnnxGraph, *, channels_last: bool, dtype: Any) -> None:
+    def __init__(
+        self,
+        source: OnnxGraph,
+        *,
+        channels_last: bool,
+        dtype: type[np.float32] | type[np.float64],
+        input_shapes: Mapping[str, Shape] | None = None,
+    ) -> None:
         store = LayerStore(np.dtype(dtype))
+        self._asked_shapes = input_shapes or {}
         self._source, self._channels_last, self._store = source, channels_last, store
         self._whole, self._needed = False, frozenset[str]()
         graph = self._first_graph()
-        Net.__init__(self, graph, dtype=np.dtype(dtype).name, owns_layers=True)
+        name: Literal["float32", "float64"] = "float64" if dtype is np.float64 else "float32"
+        Net.__init__(self, graph, dtype=name, owns_layers=True)
         self._usual = self._of_sigmoid = self._raw  # type: ignore[assignment]
         shapes = tuple(tensor.shape for tensor in self._starts)
         del self._starts
@@ -120,11 +129,15 @@ class OnnxModel(Model):
             except OnnxFileError as error:
                 errors.append(error)
                 self._store.forget(list(self._store.layers)[known:])
-            if all(_is_fixed(one) for one in self._source.inputs):
+            if all(_is_fixed(one) or one.name in self._asked_shapes for one in self._source.inputs):
                 break
         raise errors[0]
 
     def _probe_shape(self, declared: Declared, probe: int) -> Shape:
+        asked = self._asked_shapes.get(declared.name)
+        if asked is not None:
+            first = (declared.shape or (None,))[0]
+            return (first if isinstance(first, int) else 2, *asked)
         if declared.shape is None:
             raise OnnxFileError(
                 f"input {quoted(declared.name)} has no declared number of axes, which fastcnn needs"
@@ -240,7 +253,29 @@ class OnnxModel(Model):
             results = [np.concatenate(several) for several in zip(*parts, strict=True)]
         else:
             results = self._outputs_for(arrays)
-        return results[0] if len(results) == 1 else results
+        return self._predictions_of(results[0]) if len(results) == 1 else results
+
+    def _predictions_of(self, output: Array) -> Array:
+        """The only output as predictions, if the model has a loss and its graph gives scores."""
+        goal: Any = self.loss
+        if goal is None or self._trunk(goal) is not self._graph:
+            return output
+        return np.asarray(goal.predictions(np.ascontiguousarray(output, self.dtype), self.engine))
+
+    def _for_other_samples(self, shape: Shape) -> str:
+        (declared, *others) = self._source.inputs
+        if (
+            others
+            or self._whole
+            or not _fit((declared.shape or ())[1:], self._in_file_order(shape))
+        ):
+            return ""
+        return f"; load_onnx(path, input_shape={shape}) makes a model that trains on these"
+
+    def _in_file_order(self, shape: Shape) -> Shape:
+        """The shape of a sample of this model as that of one of its file."""
+        last = self._channels_last and len(shape) == 3
+        return (shape[2], *shape[:2]) if last else shape
 
     def _splits(self, arrays: list[Array], size: int) -> bool:
         """Whether parts of the batch give parts of the outputs."""

@@ -553,6 +553,10 @@ class Net:
             return loss
         return self._raw  # maps of a net that has learned no classes are no scores of classes
 
+    def _for_other_samples(self, shape: Shape) -> str:
+        """How to get a model for samples of another shape, as the end of a message."""
+        return ""
+
     def _output_shapes(self) -> tuple[Shape, ...]:
         """The shape of each output of a built model."""
         shapes: Any = self.output_shape if len(self._graph.outputs) > 1 else (self.output_shape,)

@@ -431,7 +431,8 @@ def _remedy_for(model: Net, images: Data) -> str:
     """How samples of another shape could fit, where their shape suggests it."""
     if isinstance(images, Several):
         return ""
-    return remedy("x", tuple(images.shape), model._known_shapes()[0])
+    hint = remedy("x", tuple(images.shape), model._known_shapes()[0])
+    return hint or model._for_other_samples(tuple(images.shape[1:]))
 
 
 def _shapes_of(images: Data, crop: Callable[[Array], Array] | None) -> tuple[Shape, ...]:
