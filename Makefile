@@ -1,7 +1,7 @@
 # The commands of CONTRIBUTING.md. `make` alone lists them.
 python = .venv/bin/python
 
-.PHONY: help setup test quick lint types format docs bench compare clean
+.PHONY: help setup test quick lint types format docs site bench compare clean
 
 help:  ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -31,6 +31,10 @@ types: setup  ## mypy, strict
 
 docs: setup  ## the pages' and docstrings' examples
 	$(python) -m pytest -q tests/test_docs.py tests/test_examples.py fastcnn
+
+site: setup  ## build the documentation site into site/, warnings are errors
+	$(python) -m pip install -q -e ".[docs]"
+	$(python) -m sphinx -W -q docs site
 
 bench: setup  ## times on this machine, beside other libraries where they are installed
 	.venv/bin/fastcnn bench

@@ -67,6 +67,7 @@ def main() -> int:
             return 1
         (wheel,) = folder.glob("*.whl")
         checks = [installed(wheel, one, path) for one, path in others.items()]
+        checks.append(documentation(wheel))
         checks.append(Check("compiled kernels", ROOT, [(sys.executable, ".ci/check_cache.py")]))
         lint, form = (BIN / "ruff", "check", "."), (BIN / "ruff", "format", "--check", ".")
         checks.append(Check("style and types", ROOT, [lint, form, (BIN / "mypy",)]))
@@ -100,6 +101,27 @@ def installed(wheel: Path, version: str, path: Path) -> Check:
         (fastcnn, "train", "--net", "article", "--epochs", "1"),
     ]
     return Check(f"Python {version}", folder, commands)
+
+
+def documentation(wheel: Path) -> Check:
+    """The documentation site, built from the wheel's docstrings; warnings are errors."""
+    python, site = wheel.parent / "docs" / "bin" / "python", wheel.parent / "site"
+    commands = [
+        (sys.executable, "-m", "venv", wheel.parent / "docs"),
+        (python, "-m", "pip", "install", "-q", "--no-compile", f"{wheel}[docs]"),
+        (
+            python,
+            "-P",
+            "-m",
+            "sphinx",
+            "-W",
+            "--keep-going",
+            "-q",
+            ROOT / "docs",
+            site,
+        ),
+    ]
+    return Check("documentation", wheel.parent, commands)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ PAGES: dict[str, tuple[str, ...]] = {
     "onnx": ("onnx",),
     "onnx-export": ("onnx",),
     "from-pytorch": (),
-    "drawing-page": (),
 }
 """The pages, with the packages that all of their blocks need."""
 BLOCK = re.compile(r"^(?:<!-- needs (\w+) -->\n)?```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
