@@ -35,6 +35,7 @@ def predict(
     still read. The exit code is then 2. Of a single folder each picture has one line.
     """
     with plain_errors():
+        from fastcnn.cli.characters import terminal_width
         from fastcnn.cli.compiling import compile_kernels
         from fastcnn.cli.models import open_model
 
@@ -43,17 +44,20 @@ def predict(
         predictions, failed = [], False
         for path in _files(images):
             try:
-                predictions.append(_prediction(net, path))
+                predictions.append(prediction(net, path))
             except (ValueError, OSError) as error:
                 failed = True
                 report(error)
                 continue
             if not as_json:
-                _show(predictions[-1], briefly=len(images) == 1 and images[0].is_dir())
+                briefly = len(images) == 1 and images[0].is_dir()
+                lines = prediction_lines(predictions[-1], terminal_width())
+                for line in lines[:1] if briefly else [*lines, ""]:
+                    typer.echo(line)
         if as_json:
             from json import dumps
 
-            entries = [{k: v for k, v in one.items() if k != "drawing"} for one in predictions]
+            entries = [{k: v for k, v in one.items() if k != "pixels"} for one in predictions]
             typer.echo(dumps(entries, indent=2))
     if failed:
         raise typer.Exit(BAD_ARGUMENT)
@@ -77,8 +81,9 @@ def _files(paths: list[Path]) -> Iterator[Path]:
         yield from files
 
 
-def _prediction(net: Any, path: Path) -> dict[str, Any]:
-    from fastcnn.data.pictures import drawing, prepare
+def prediction(net: Any, path: Path) -> dict[str, Any]:
+    """The classes of a picture, the steps of its preparation, and its pixels (H, W, C)."""
+    from fastcnn.data.pictures import prepare
     from fastcnn.models.described import picture_shape
 
     prepared = prepare(path, picture_shape(net), net.preparation)
@@ -106,31 +111,33 @@ def _prediction(net: Any, path: Path) -> dict[str, Any]:
         **names,
         "probabilities": [float(p) for p in probabilities],
         "steps": steps,
-        "drawing": drawing(prepared.pixels.mean(axis=2)),
+        "pixels": prepared.pixels,
     }
 
 
-def _show(one: dict[str, Any], briefly: bool) -> None:
-    """Print a prediction: ``briefly`` in one line, else with its steps and the picture."""
+def prediction_lines(one: dict[str, Any], width: int) -> list[str]:
+    """A prediction for a terminal of this width: the class, the steps, the picture and bars."""
+    from fastcnn.cli.characters import shaded, wrapped
+
     probabilities = one["probabilities"]
-    typer.echo(f"{one['file']}: {one['name']} ({probabilities[one['class']]:.2%})")
-    if briefly:
-        return
+    lines = [f"{one['file']}: {one['name']} ({probabilities[one['class']]:.2%})"]
     for step in one["steps"]:
-        typer.echo(f"  {step}")
+        lines += wrapped(step, width)
     labels = [
         shortened(name, _NAME) for name in one.get("names", map(str, range(len(probabilities))))
     ]
     space = max(3, *map(len, labels))
+    # A bar needs some characters beside the picture.
+    pixels = shaded(one["pixels"].mean(axis=2), max(8, width - space - 22), 0, 255)
+    room = min(_BAR, max(4, width - len(pixels[0]) - space - 13))
     bars = [
-        f"{label:>{space}} {probability:>8.2%} {'█' * round(_BAR * probability)}".rstrip()
+        f"{label:>{space}} {probability:>8.2%} {'█' * round(room * probability)}".rstrip()
         for label, probability in zip(labels, probabilities, strict=True)
     ]
-    rows = max(len(one["drawing"]), len(bars))
+    rows = max(len(pixels), len(bars))
     top = (rows - len(bars)) // 2
-    width = max(map(len, one["drawing"]))
     for i in range(rows):
-        pixels = one["drawing"][i] if i < len(one["drawing"]) else ""
+        row = pixels[i] if i < len(pixels) else ""
         bar = bars[i - top] if top <= i < top + len(bars) else ""
-        typer.echo(f"  {pixels:<{width}} {bar}".rstrip())
-    typer.echo("")
+        lines.append(f"  {row:<{len(pixels[0])}} {bar}".rstrip())
+    return lines

@@ -14,6 +14,10 @@ from fastcnn.cli.outcomes import plain_errors
 
 def show(
     model: Model,
+    image: Annotated[
+        Path | None,
+        typer.Argument(metavar="[IMAGE]", help="A PNG or JPEG file: show how the model sees it."),
+    ] = None,
     training: Annotated[
         bool, typer.Option("--training", help="Also how the layers train, one unit a line.")
     ] = False,
@@ -24,8 +28,19 @@ def show(
     A table lists shapes, parameters and MFLOP. The plan of a prediction names the layers that are
     done together, the kernel of each, and the memory that it reads and writes for one sample.
     Nothing is computed.
+
+    With IMAGE the output shows the picture as the model gets it, the steps of its preparation, the
+    probabilities, and what each layer makes of it: of its channels those that vary most.
     """
     with plain_errors():
+        if image is not None:
+            from fastcnn.cli.models import open_model
+            from fastcnn.cli.show_picture import show_picture
+
+            if training:
+                raise ValueError("--training takes no IMAGE")
+            show_picture(open_model(model), image, as_json)
+            return
         facts = _facts(model, training)
         if as_json:
             from json import dumps

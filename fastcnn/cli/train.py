@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastcnn.cli.options import Data, Threads
+from fastcnn.cli.options import Data, Threads, check_output
 from fastcnn.cli.outcomes import INTERRUPTED, plain_errors
 
 if TYPE_CHECKING:
@@ -73,12 +73,17 @@ def train(
         Path | None,
         typer.Option(metavar="FILE", help="Continue from a checkpoint, with its settings."),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="Write a page with pictures; needs fastcnn[plots]."),
+    ] = None,
 ) -> None:
     """Train a net on digits or on your own pictures, test it, and save it.
 
     A part of the training images is held out for validation. The test images are used once, at
     the end. Ctrl-C ends the training with a checkpoint. --resume continues from it, to the same
-    weights as without the interrupt.
+    weights as without the interrupt. --report writes one page with learning curves, mistakes,
+    filters and feature maps, the net, the command that repeats the training, and the machine.
     """
     with plain_errors():
         from rich.console import Console
@@ -91,6 +96,9 @@ def train(
                 f"--save must be a .safetensors file, which `fastcnn convert` makes an ONNX file "
                 f"of, got {str(save)!r}"
             )
+        if report is not None:
+            check_output("--report", report)
+            _check_report(report)
         if threads is not None:
             set_num_threads(threads)
         fixed: dict[str, Any] = {
@@ -118,8 +126,23 @@ def train(
         console = Console(highlight=False)
         result = training.train(settings, place, resume, console, _prepare)
         _print(console, settings, result)
+        if report is not None and result.test is not None:
+            from fastcnn.core.files import write_whole
+            from fastcnn.recipes.report import page
+
+            write_whole(report, page(settings, result).encode())
+            _say(console, f"report: {report}")
     if result.test is None:
         raise typer.Exit(INTERRUPTED)
+
+
+def _check_report(path: Path) -> None:
+    """Raise an error, before the training, for a report that could not be made."""
+    from fastcnn.plots.canvas import require_matplotlib
+
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--report must be an .html file, got {str(path)!r}")
+    require_matplotlib()
 
 
 def _prepare(model: Sequential, optimizer: Optimizer) -> None:

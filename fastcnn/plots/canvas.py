@@ -35,6 +35,8 @@ SKY, AMBER, YELLOW = "#56B4E9", "#E69F00", "#F0E442"
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER)
 INK, SOFT = "#1d2433", "#6b7480"
 """Of text and lines, and of what should stand back."""
+ON_COLOUR = "#1d2432"
+"""Of text on a light colour, also where the ink of a picture is that of a dark page."""
 
 ONE_SIGN, BOTH_SIGNS = "cividis", "PuOr"
 

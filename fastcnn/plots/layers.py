@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastcnn import ops
+from fastcnn.article.examples import HORIZONTAL_SOBEL, VERTICAL_SOBEL, filter_image
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import count
 from fastcnn.models.inspection import LayerChoice
@@ -23,11 +23,6 @@ if TYPE_CHECKING:
 _MATRIX = 64  # rows and columns of a matrix of weights at most
 _CELL, _ROWS = 0.42, 12  # inches of a filter in a table, and rows of a table at most
 _BARS = 100  # numbers of a vector that are drawn as bars
-
-SOBEL_VERTICAL = ((-1, 0, 1), (-2, 0, 2), (-1, 0, 1))
-"""Responds to vertical edges: the article's first filter."""
-SOBEL_HORIZONTAL = ((1, 2, 1), (0, 0, 0), (-1, -2, -1))
-"""Responds to horizontal edges."""
 
 
 def feature_maps(
@@ -363,14 +358,11 @@ def sobel(
     target = canvas.figure_of(figure, wide, wide * 0.7 * _stretch(picture.shape) + 0.4)
     axes = canvas.grid(target, 6, 3)
     canvas.draw_pixels(axes[0], picture[..., np.newaxis], "image")
-    results = []
-    for numbers in (SOBEL_VERTICAL, SOBEL_HORIZONTAL):
-        w = np.array(numbers, np.float64)[:, :, np.newaxis, np.newaxis]
-        x = picture[np.newaxis, :, :, np.newaxis]
-        results.append(ops.conv2d(x, w, engine="naive")[0, :, :, 0])
+    filters = VERTICAL_SOBEL, HORIZONTAL_SOBEL
+    results = [filter_image(picture, numbers, engine="naive") for numbers in filters]
     scale = _symmetric(np.array(results))
     for (filter_ax, result_ax), numbers, title, result in zip(
-        (axes[1:3], axes[4:6]), (SOBEL_VERTICAL, SOBEL_HORIZONTAL),
+        (axes[1:3], axes[4:6]), filters,
         ("vertical edges", "horizontal edges"), results, strict=True,
     ):  # fmt: skip
         _draw_numbers(filter_ax, numbers, title)
@@ -382,12 +374,11 @@ def sobel(
     return target
 
 
-def _draw_numbers(ax: Axes, numbers: tuple[tuple[int, ...], ...], title: str) -> None:
+def _draw_numbers(ax: Axes, values: canvas.Floats, title: str) -> None:
     """A small filter with its numbers in it."""
-    values = np.array(numbers, np.float64)
     canvas.show(ax, values, title, cmap=canvas.BOTH_SIGNS, vmin=-3, vmax=3)
     for (row, column), value in np.ndenumerate(values):
         ax.text(
             column, row, f"{value:g}".replace("-", "−"), ha="center", va="center",
-            fontsize=canvas.TITLE, color=canvas.INK,
+            fontsize=canvas.TITLE, color=canvas.ON_COLOUR,
         )  # fmt: skip

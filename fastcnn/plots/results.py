@@ -82,7 +82,7 @@ def confusion_matrix(
                 dark = share[i, j] > 0.6 if i == j else counts[i, j] / worst > 0.7
                 ax.text(
                     j, i, f"{value:,}", ha="center", va="center", fontsize=size,
-                    color="white" if dark else canvas.INK,
+                    color="white" if dark else canvas.ON_COLOUR,
                 )  # fmt: skip
     step = -(-total // _TICKS)
     longest = max(map(len, titles))

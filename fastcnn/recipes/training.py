@@ -130,7 +130,8 @@ class Trained:
     """The result of a training, complete or interrupted.
 
     ``test`` holds loss and accuracy on the test images; None after an interrupt. ``checkpoint`` is
-    the file from which an interrupted training can continue.
+    the file from which an interrupted training can continue. ``test_data`` are the test images and
+    their classes.
     """
 
     model: Sequential
@@ -139,6 +140,7 @@ class Trained:
     seconds: float
     saved: Path | None
     checkpoint: Path | None
+    test_data: tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 def train(
@@ -210,12 +212,12 @@ def train(
         )
     seconds = perf_counter() - start
     if watch.interrupted:
-        return Trained(model, history, None, seconds, None, watch.checkpoint)
+        return Trained(model, history, None, seconds, None, watch.checkpoint, (x_test, y_test))
     if place is not None:
         model.save(place)  # before the test, so that an interrupt does not lose the training
         watch.clear()
     test = model.evaluate(x_test, y_test)
-    return Trained(model, history, test, seconds, place, None)
+    return Trained(model, history, test, seconds, place, None, (x_test, y_test))
 
 
 def _dataset(settings: Settings) -> Dataset:

@@ -25,7 +25,7 @@ from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
 from fastcnn.core.reading import open_regular, regular
 from fastcnn.core.scalars import count, number, truth
-from fastcnn.core.terminal import shows_bars
+from fastcnn.core.terminal import fitted, shows_bars
 from fastcnn.nn.schedules import Schedule, rate_at
 from fastcnn.train.trainee import Trainee
 
@@ -459,7 +459,8 @@ class ProgressBar(Callback):
         self._console: Console | None = None
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._speed = 0.0
+        self._first, self._shows_speed = True, True
+        self._since, self._speed = (0.0, 0.0), 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         # A console belongs to its process, so a pickled bar prints on the standard output.
@@ -470,6 +471,7 @@ class ProgressBar(Callback):
 
         self._console = self.console or Console(highlight=False)
         self._epochs, self._samples = logs["epochs"], logs["samples"]
+        self._first, self._shows_speed = True, self._console.width >= _WIDE
         if shows_bars(self._console):
             self._bar = _bar(self._console)
             self._bar.start()
@@ -481,12 +483,14 @@ class ProgressBar(Callback):
     def _begin_epoch(self, epoch: int) -> None:
         self._begin = self._last = self._updated = perf_counter()
         self._samples_done = self._batches = 0
-        self._speed = 0.0
+        self._since, self._speed = (self._begin, 0.0), 0.0
         if self._bar is not None:
             if self._task is not None:
                 self._bar.remove_task(self._task)
             self._task = self._bar.add_task(
-                f"epoch {epoch + 1}/{self._epochs}", total=self._samples, figures=""
+                f"epoch {epoch + 1}/{self._epochs}",
+                total=self._samples,
+                figures="first batch: kernels may compile" if self._first else "",
             )
 
     def on_batch_end(self, model: Model, batch: int, logs: dict[str, float]) -> None:
@@ -494,23 +498,28 @@ class ProgressBar(Callback):
         self._samples_done, self._batches = int(logs["samples"]), self._batches + 1
         # A resumed epoch begins with a later batch than 0.
         samples_here = self._samples_done * self._batches / (batch + 1)
-        self._speed = samples_here / max(self._last - self._begin, 1e-9)
+        if self._first:  # its time may be that of compiling, so the speed is that of the others
+            self._first, self._since = False, (self._last, samples_here)
+        start, before = self._since
+        if samples_here <= before:
+            start, before = self._begin, 0.0
+        self._speed = (samples_here - before) / max(self._last - start, 1e-9)
         if self._bar is None or self._task is None or self._last - self._updated < self._SECONDS:
             return
         self._updated = self._last
-        figures = f"{_figures(logs)}  {self._speed:,.0f} images/s"
-        self._bar.update(self._task, completed=self._samples_done, figures=figures)
+        figures = _figures({k: v for k, v in logs.items() if k in ("loss", "accuracy")})
+        if self._shows_speed:
+            figures.append(f"{self._speed:,.0f} images/s")
+        self._bar.update(self._task, completed=self._samples_done, figures="  ".join(figures))
 
     def on_epoch_end(self, model: Model, epoch: int, logs: dict[str, float]) -> None:
         if self._bar is not None and self._task is not None:
             self._bar.remove_task(self._task)
             self._task = None
         assert self._console is not None
-        self._console.print(
-            f"epoch {epoch + 1}/{self._epochs}: {_figures(logs)}  {self._speed:,.0f} images/s",
-            highlight=False,
-            soft_wrap=True,
-        )
+        parts = [*_figures(logs), f"{self._speed:,.0f} images/s"]
+        parts[0] = f"epoch {epoch + 1}/{self._epochs}: {parts[0]}"
+        self._console.print(fitted(parts, self._console), highlight=False, soft_wrap=True)
 
     def on_train_end(self, model: Model, logs: dict[str, float]) -> None:
         if self._bar is not None:
@@ -523,7 +532,7 @@ def _bar(console: Console) -> Progress:
 
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=24 if console.width >= _WIDEST else 8),
         TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(),
         console=console,
@@ -531,12 +540,16 @@ def _bar(console: Console) -> Progress:
     )
 
 
-def _figures(logs: dict[str, float]) -> str:
-    return "  ".join(
+def _figures(logs: dict[str, float]) -> list[str]:
+    return [
         f"{name} {value:.2%}" if name.endswith("accuracy") else f"{name} {value:.4f}"
         for name, value in logs.items()
         if name.endswith(("loss", "accuracy"))
-    )
+    ]
+
+
+_WIDEST, _WIDE = 92, 76
+"""Columns for a bar of full length, and for the speed beside a shorter one."""
 
 
 def _file(path: str | os.PathLike[str]) -> Path:
