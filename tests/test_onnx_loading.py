@@ -127,6 +127,15 @@ def test_shapes_that_need_the_weights_in_another_form_are_refused(tmp_path: Path
         model.predict(arrays | {"d": normal(1, 7)})
 
 
+def test_filters_that_the_operator_itself_would_take_are_refused(tmp_path: Path) -> None:
+    nodes = [node("Conv", "a w", "c"), node("Add", "c d", "y")]
+    inputs = {"a": ["N", 2, 5, 6], "d": ["M", 3, 3, 5]}
+    path = write(tmp_path / "net.onnx", nodes, inputs, ["y"], {"w": normal(3, 2, 3, 2)})
+    model = fastcnn.load_onnx(path)
+    with pytest.raises(ValueError, match="need the weights of the file in another form"):
+        model.predict({"a": normal(3, 2, 5, 6), "d": normal(1, 3, 3, 5)})
+
+
 def test_weights_where_shapes_depend_on_numbers(tmp_path: Path) -> None:
     nodes = [node("MatMul", "x w", "m"), node("Reshape", "m shape", "y")]
     path = write(tmp_path / "net.onnx", nodes, {"x": [4, 5]}, ["y"], {"w": normal(5, 6)})
