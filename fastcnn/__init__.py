@@ -104,6 +104,7 @@ if TYPE_CHECKING:
     from fastcnn.data.preparation import Preparation
     from fastcnn.data.scaling import InputWarning
     from fastcnn.estimator.classifier import CNNClassifier
+    from fastcnn.estimator.regressor import CNNRegressor
     from fastcnn.exchange.onnx_functions.nodes import OnnxFileError
     from fastcnn.exchange.onnx_import import load_onnx
     from fastcnn.exchange.weight_files import read_weights
@@ -121,6 +122,7 @@ if TYPE_CHECKING:
 
 _LATER = {
     "Augment": ("fastcnn.data.augmentation", "Augment"),
+    "CNNRegressor": ("fastcnn.estimator.regressor", "CNNRegressor"),
     "CNNClassifier": ("fastcnn.estimator.classifier", "CNNClassifier"),
     "Callback": ("fastcnn.train.callbacks", "Callback"),
     "ImageSet": ("fastcnn.data.image_sets", "ImageSet"),
@@ -159,6 +161,7 @@ _LATER = {
 __all__ = [
     "Augment",
     "CNNClassifier",
+    "CNNRegressor",
     "Callback",
     "History",
     "ImageSet",

@@ -504,7 +504,7 @@ def test_no_copy_is_made_of_a_memory_mapped_file(
 def test_scaled_batch_by_batch_it_learns_the_same_bits(
     digits: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fastcnn.estimator import classifier as module
+    from fastcnn.estimator import base as module
 
     x, y = digits
     settings = {"validation_split": 0.2, "augment": Augment(shift=1)}
@@ -522,7 +522,7 @@ def test_scaled_batch_by_batch_it_learns_the_same_bits(
 def test_mean_and_deviation_in_parts_are_those_of_numpy(
     digits: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fastcnn.estimator import classifier as module
+    from fastcnn.estimator import base as module
 
     monkeypatch.setattr(module, "_PART", 1000)
     x = digits[0] + 1e6

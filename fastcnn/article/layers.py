@@ -67,6 +67,9 @@ class Conv3x3:
         self.filters: Array = self._draw(())
         self._initial_filters = self.filters.copy()
 
+    def __repr__(self) -> str:
+        return f"Conv3x3({self.num_filters})"
+
     def iterate_regions(self, image: Array) -> Iterator[tuple[Array, int, int]]:
         """Yield ``(im_region, i, j)``: each 3×3 region of the image, and its place in the output.
 
@@ -157,6 +160,9 @@ class MaxPool2:
         self.engine = engine
         self.last_input: Array | None = None
 
+    def __repr__(self) -> str:
+        return "MaxPool2()"
+
     def iterate_regions(self, image: Array) -> Iterator[tuple[Array, int, int]]:
         """Yield ``(im_region, i, j)``: each 2×2 region, side by side, and its place.
 
@@ -243,6 +249,9 @@ class Softmax:
         self.last_input_shape: tuple[int, ...] = ()
         self.last_input: Array | None = None
         self.last_totals: Array | None = None
+
+    def __repr__(self) -> str:
+        return f"Softmax({self.weights.shape[0]}, {self.weights.shape[1]})"
 
     def forward(self, input: ArrayLike) -> Array:
         """Probabilities, (nodes,), for an input of any shape that holds input_len values.

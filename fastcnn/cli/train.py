@@ -117,14 +117,20 @@ def train(
         elif color is not None:
             raise ValueError("--color needs --images")
         if resume is None:
-            name = training.DEFAULT_NET if net is None else net.lower()
+            name = training.DEFAULT_NET if net is None else net.lower().replace("-", "")
             settings = training.settings_for(name, **fixed, epochs=epochs, data=folder)
         else:
             settings = _settings_of(resume, {"net": net, **fixed}, epochs, folder)
         usual = None if resume is None else training.save_of(resume)
         place = save or usual or Path(f"fastcnn-{settings.net}.safetensors")
         console = Console(highlight=False)
-        result = training.train(settings, place, resume, console, _prepare)
+        try:
+            result = training.train(settings, place, resume, console, _prepare)
+        except FloatingPointError as error:
+            what = str(error).partition("; the model keeps")[0]
+            raise FloatingPointError(
+                f"{what}. A lower rate may help: --lr {settings.learning_rate / 10:g}"
+            ) from None
         _print(console, settings, result)
         if report is not None and result.test is not None:
             from fastcnn.core.files import write_whole

@@ -201,7 +201,7 @@ def _readable(path: Path) -> Iterator[Image]:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
         raise ImportError(
-            'pictures need Pillow, which is not installed (pip install "fastcnn[images]")'
+            "pictures need Pillow, which is not installed (pip install pillow)"
         ) from None
     contents = _contents(path)
     try:

@@ -1,56 +1,43 @@
-"""``CNNClassifier``: a net as a scikit-learn estimator, for pipelines, searches, cross-validation.
-
-scikit-learn itself is not needed, because the estimator's protocol is a handful of methods. If
-scikit-learn has been imported, errors and tags are its own.
-
-Source: L. Buitinck et al., "API design for machine learning software", arXiv:1309.0238.
-"""
+"""``CNNClassifier``: a net that classifies, for scikit-learn's pipelines and searches."""
 
 from __future__ import annotations
 
-import inspect
-import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import isqrt, prod
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastcnn.core.arguments import Array
-from fastcnn.core.float_errors import unreported
-from fastcnn.core.quoting import quoted
-from fastcnn.core.scalars import below_one, count, number
-from fastcnn.data.on_demand import SamplesOnDemand, is_memory_mapped
+from fastcnn.core.json_arrays import JsonObject
+from fastcnn.core.scalars import below_one, count
 from fastcnn.data.scaling import KnownSamples
-from fastcnn.estimator.class_labels import balanced, checked_labels, feature_names, same_names
-from fastcnn.estimator.metadata_routing import RequestsSampleWeight
+from fastcnn.estimator import estimator_files as files
+from fastcnn.estimator.base import (
+    CNNEstimator,
+    Net,
+    NotFittedError,
+    check_finite,
+    mean_and_deviation,
+    net_input,
+    net_samples,
+    not_all_zero,
+    of_mean_one,
+    seed_of,
+)
+from fastcnn.estimator.class_labels import balanced, checked_labels, feature_names
 from fastcnn.estimator.stratified import hold_out
-from fastcnn.models.inputs import finite, layout_doubt
-from fastcnn.models.model import Model
-from fastcnn.models.nets import NETS
 from fastcnn.models.sequential import Sequential
-from fastcnn.nn.layers import Dense, Flatten, Layer, Shape, checked_layers, image_shape
-from fastcnn.nn.optimizers import Optimizer, optimizer_from_dict, optimizer_named, optimizer_to_dict
+from fastcnn.nn.optimizers import Optimizer
 from fastcnn.train.callbacks import Callback
 from fastcnn.train.epochs import Augmentation
-from fastcnn.train.progress import History
 from fastcnn.train.sample_weights import checked
 
-Net = str | Callable[[int], list[Layer]] | Sequence[Layer]
-
-_POOLED_TWICE = 10  # side of the smallest image for the net "small"
-_SMALLEST_IMAGE = 8  # side; smaller samples are vectors of features
-_PART = 1 << 18  # numbers that are processed at a time
-_COPY_BYTES = 1 << 25  # samples of at most this size are scaled once, larger ones batch by batch
+__all__ = ["CNNClassifier", "NotFittedError", "mean_and_deviation"]
 
 
-class NotFittedError(ValueError, AttributeError):
-    """A method that needs a fitted classifier was called before ``fit``."""
-
-
-class CNNClassifier(RequestsSampleWeight):
+class CNNClassifier(CNNEstimator):
     """A net that classifies, with scikit-learn's methods.
 
     **Samples.** X holds images (n, H, W) or (n, H, W, C), or rows (n, features). With
@@ -142,41 +129,6 @@ class CNNClassifier(RequestsSampleWeight):
         self.verbose = verbose
         self.class_weight = class_weight
 
-    # --- the estimator's protocol -----------------------------------------------------------------
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The constructor's arguments by name; ``deep`` has no effect."""
-        return {name: getattr(self, name) for name in self._parameters()}
-
-    def set_params(self, **params: object) -> Self:
-        """Set arguments of the constructor by name; ``ValueError`` for an unknown name.
-
-        >>> CNNClassifier().set_params(epochs=3)
-        CNNClassifier(epochs=3)
-        """
-        for name in params:
-            if name not in self._parameters():
-                raise ValueError(
-                    f"Invalid parameter {name!r} for estimator {self}. Valid parameters are: "
-                    f"{list(self._parameters())}."
-                )
-        for name, value in params.items():
-            setattr(self, name, value)
-        return self
-
-    def __repr__(self) -> str:
-        arguments = [
-            f"{name}={getattr(self, name)!r}"
-            for name, default in self._parameters().items()
-            if repr(getattr(self, name)) != repr(default)
-        ]
-        return f"{type(self).__name__}({', '.join(arguments)})"
-
-    @classmethod
-    def _parameters(cls) -> dict[str, Any]:
-        """The constructor's arguments with their defaults."""
-        return {one.name: one.default for one in inspect.signature(cls).parameters.values()}
-
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
 
@@ -202,12 +154,12 @@ class CNNClassifier(RequestsSampleWeight):
         """
         epochs, batch_size = count("epochs", self.epochs), count("batch_size", self.batch_size)
         split = below_one("validation_split", self.validation_split)
-        optimizer, seed = self._fresh_optimizer(), _seed(self.random_state)
-        samples, names = _samples(X), feature_names(X)
+        optimizer, seed = self._fresh_optimizer(), seed_of(self.random_state)
+        samples, names = net_input(X), feature_names(X)
         labels = checked_labels(y, len(samples))
         weights = checked(sample_weight, len(samples))
         shape = self._shape_for(samples)
-        _finite(samples)
+        check_finite(samples)
         classes, targets = np.unique(labels, return_inverse=True)
         targets = targets.reshape(-1)
         rows = _rows_that_count(weights, targets)
@@ -225,12 +177,12 @@ class CNNClassifier(RequestsSampleWeight):
         knowledge = KnownSamples(scales_bytes=False)
         knowledge.learn(samples)
         scaling = None if samples.dtype == np.uint8 else mean_and_deviation(samples, shape, train)
-        prepared = _net_samples(samples, shape, scaling, train)
+        prepared = net_samples(samples, shape, scaling, train)
         of_train = slice(None) if train is None else train
         validation = None
         if rest is not None:
-            others = _net_samples(samples, shape, scaling, rest)
-            validation = others, targets[rest], _of_mean_one(weights, rest)
+            others = net_samples(samples, shape, scaling, rest)
+            validation = others, targets[rest], of_mean_one(weights, rest)
         history = model.fit(
             prepared,
             targets[of_train],
@@ -241,21 +193,20 @@ class CNNClassifier(RequestsSampleWeight):
             callbacks=self.callbacks,
             verbose=self.verbose,
             augment=self.augment,
-            sample_weight=_of_mean_one(weights, of_train),
+            sample_weight=of_mean_one(weights, of_train),
         )
         self.classes_: Array = classes
-        self.n_features_in_: int = prod(shape)
-        self.image_shape_: Shape = shape
-        self.mean_: Any = None if scaling is None else scaling[0]
-        self.scale_: Any = None if scaling is None else scaling[1]
-        self.samples_: KnownSamples = knowledge
-        self.model_: Sequential = model
-        self.history_: History = history
-        if names is not None:
-            self.feature_names_in_: Array = names
-        elif hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
+        self._remember(model, history, knowledge, scaling, shape, names)
         return self
+
+    def _own_record(self) -> JsonObject:
+        return {"classes": files.as_record(self.classes_)}
+
+    def _take_record(self, record: JsonObject) -> None:
+        classes = files.array_from(record["classes"])
+        if classes is None or (len(classes),) != self.model_.output_shape:
+            raise ValueError(f"classes must be {self.model_.output_shape}, as the net's outputs")
+        self.classes_ = classes
 
     def predict(self, X: ArrayLike) -> Array:
         """The most probable label of each sample, (n,), of the dtype of ``classes_``."""
@@ -268,33 +219,7 @@ class CNNClassifier(RequestsSampleWeight):
         Raises ``NotFittedError`` before ``fit``. Raises ``ValueError`` for samples of another size
         than in ``fit``, and for NaN and infinity.
         """
-        self._check_fitted()
-        same_names(X, getattr(self, "feature_names_in_", None), type(self).__name__)
-        samples = _samples(X)
-        if prod(samples.shape[1:]) != self.n_features_in_:
-            raise ValueError(
-                f"X has {prod(samples.shape[1:])} features, but {type(self).__name__} is expecting "
-                f"{self.n_features_in_} features as input"
-            )
-        if samples.ndim > 2 and _sides(samples.shape[1:]) != _sides(self.image_shape_):
-            raise ValueError(
-                f"X must hold samples of shape {self.image_shape_}, as in fit, or rows of "
-                f"{self.n_features_in_} features, got samples of shape {samples.shape[1:]}"
-            )
-        _finite(samples)
-        if hasattr(self, "samples_"):  # not in pickles of earlier versions
-            self.samples_.check("X", samples)
-        scaling = None if self.mean_ is None else (self.mean_, self.scale_)
-        if scaling is None and samples.dtype != np.uint8:
-            # The net was trained on bytes, and gets them as floats.
-            scaling = np.float64(127.5), np.float64(255)
-        convert = _conversion(self.image_shape_, scaling)
-        step = max(1, _PART // self.n_features_in_)
-        parts = [
-            self.model_.predict_checked(convert(samples[first : first + step]))
-            for first in range(0, len(samples), step)
-        ]
-        return np.concatenate(parts)
+        return self._predicted(X)
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """The accuracy: the share of samples whose predicted label is right.
@@ -308,134 +233,15 @@ class CNNClassifier(RequestsSampleWeight):
         weights = checked(sample_weight, len(predicted))
         if weights is None:
             return float(right.mean())
-        _not_all_zero(weights)
+        not_all_zero(weights)
         return float(np.average(right, weights=weights))
-
-    # --- interpretation of arguments --------------------------------------------------------------
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "model_"):
-            sklearn = sys.modules.get("sklearn.exceptions")  # its own error, if it is imported
-            error = NotFittedError if sklearn is None else sklearn.NotFittedError
-            raise error(
-                f"This {type(self).__name__} instance is not fitted yet. Call 'fit' with "
-                "appropriate arguments before using this estimator."
-            )
-
-    def _shape_for(self, samples: Array) -> Shape:
-        """The shape of one sample for the net."""
-        sample_shape = samples.shape[1:]
-        if self.image_shape is not None:
-            shape = image_shape(tuple(self.image_shape))
-            if prod(shape) != prod(sample_shape):
-                raise ValueError(
-                    f"image_shape must hold the {prod(sample_shape)} features of X, got "
-                    f"{self.image_shape}"
-                )
-            return shape
-        doubt = layout_doubt("X", image_shape(sample_shape), len(samples))
-        if doubt is not None:
-            raise ValueError(f"{doubt}; image_shape={sample_shape} says that X is meant as it is")
-        if len(sample_shape) == 1:
-            side = isqrt(sample_shape[0])
-            if side * side == sample_shape[0] and side >= _SMALLEST_IMAGE:
-                return (side, side, 1)
-        return image_shape(sample_shape)
-
-    def _layers(self, shape: Shape, classes: int) -> list[Layer]:
-        """The layers of a new net."""
-        net = self.net
-        if isinstance(net, str):
-            if net == "auto":
-                if len(shape) == 3 and min(shape[:2]) >= _SMALLEST_IMAGE:
-                    return NETS["small" if min(shape[:2]) >= _POOLED_TWICE else "wide"](classes)
-                hidden = Dense(64, activation="relu", kernel_initializer="he_normal")
-                return [*([Flatten()] if len(shape) == 3 else []), hidden, Dense(classes)]
-            if net not in NETS:
-                raise ValueError(f"net must be one of auto, {', '.join(NETS)}, got {quoted(net)}")
-            return NETS[net](classes)
-        is_function = callable(net) and not isinstance(net, Layer | Model)  # called on tensors
-        layers: Any = net
-        if is_function:
-            layers = layers(classes)
-        return checked_layers("net", layers)  # the model copies them
-
-    def _fresh_optimizer(self) -> Optimizer:
-        optimizer = optimizer_named(self.optimizer)
-        optimizer = optimizer_from_dict(optimizer_to_dict(optimizer))
-        if self.learning_rate is not None:
-            optimizer.learning_rate = number("learning_rate", self.learning_rate)
-        return optimizer
-
-
-def _sides(shape: Shape) -> Shape:
-    """The sides of a sample above 1; they are equal for (1, 28, 28) and (28, 28, 1)."""
-    return tuple(side for side in shape if side > 1)
-
-
-def _seed(random_state: object) -> int | None:
-    if random_state is None:
-        return None
-    if isinstance(random_state, int | np.integer) and not isinstance(random_state, bool):
-        return count("random_state", random_state, least=0)
-    if isinstance(random_state, np.random.Generator):
-        return int(random_state.integers(2**31))
-    if isinstance(random_state, np.random.RandomState):
-        return int(random_state.randint(2**31 - 1))
-    raise TypeError(
-        f"random_state must be an integer, a generator or None, got {quoted(random_state)}"
-    )
-
-
-def _samples(x: object) -> Array:
-    """X as an array (n, …) of numbers; the messages of errors are those of scikit-learn."""
-    if hasattr(x, "tocsr"):
-        raise TypeError("X must be a dense array, but sparse data was passed; use X.toarray()")
-    if np.ma.is_masked(x):
-        raise ValueError("X must have no masked numbers, got a masked array with some")
-    array = np.asarray(x)
-    if array.dtype.kind == "c":
-        raise ValueError(f"Complex data not supported, X must hold real numbers, got {array.dtype}")
-    if array.dtype.kind in "OUS":  # objects or text may be numbers; otherwise float() raises
-        array = array.astype(np.float64)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"X must hold real numbers, got dtype {array.dtype}")
-    if array.ndim < 2:
-        raise ValueError(
-            "X must be a 2D array of rows, or images (n, H, W) or (n, H, W, C), got "
-            f"{array.ndim}D. Reshape your data: array.reshape(1, -1) if it is a single sample"
-        )
-    if array.ndim > 4:
-        raise ValueError(f"X must have the shape (n, H, W, C) at most, got {array.shape}")
-    if not len(array):
-        raise ValueError(
-            f"Found array with 0 sample(s) (shape={array.shape}) while a minimum of 1 is required."
-        )
-    if not prod(array.shape[1:]):
-        raise ValueError(
-            f"Found array with 0 feature(s) (shape={array.shape}) while a minimum of 1 is required."
-        )
-    return array
-
-
-def _finite(array: Array) -> None:
-    try:
-        finite("X", array)
-    except ValueError as error:
-        # scikit-learn's checks expect the words "NaN" and "inf".
-        raise ValueError(str(error).replace("infinity", "infinity (inf)")) from None
-
-
-def _not_all_zero(weights: Array) -> None:
-    if not weights.any():
-        raise ValueError("sample_weight must not be zero for all samples: no weight is above zero")
 
 
 def _rows_that_count(weights: Array | None, targets: Array) -> Array | None:
     """The indices of the samples with a weight above 0; None for all samples."""
     rows = None
     if weights is not None:
-        _not_all_zero(weights)
+        not_all_zero(weights)
         if not weights.all():
             rows = np.flatnonzero(weights)
             targets = targets[rows]
@@ -467,72 +273,3 @@ def _split(
             stacklevel=3,
         )
     return (train, rest) if rows is None else (rows[train], rows[rest])
-
-
-@unreported
-def _of_mean_one(weights: Array | None, rows: Array | slice) -> Array | None:
-    """The weights of these samples, divided by their mean."""
-    if weights is None:
-        return None
-    some = weights[rows] / weights[rows].max()
-    result: Array = some / some.mean()
-    return result
-
-
-Scaling = tuple[Array | np.float64, Array | np.float64]
-"""The mean that is subtracted from samples, and the divisor of the difference."""
-
-
-def _conversion(shape: Shape, scaling: Scaling | None) -> Callable[[Array], Array]:
-    """A function that reshapes and scales samples for the net."""
-
-    @unreported
-    def convert(part: Array) -> Array:
-        part = part.reshape(len(part), *shape)
-        if scaling is None:
-            return part
-        mean, scale = scaling
-        result = np.empty(part.shape, np.float32)
-        step = max(1, _PART // prod(shape))
-        for first in range(0, len(part), step):
-            some = slice(first, first + step)
-            # The mean is float64, so that a large mean costs no digits.
-            result[some] = (part[some] - mean) / scale
-        return result
-
-    return convert
-
-
-def _net_samples(
-    samples: Array, shape: Shape, scaling: Scaling | None, rows: Array | None
-) -> Array | SamplesOnDemand:
-    """These samples in the net's shape and scale, converted at once if small, or batch by batch."""
-    result = SamplesOnDemand(samples, _conversion(shape, scaling), rows)
-    is_large = prod(result.shape) * result.dtype.itemsize > _COPY_BYTES
-    return result if is_large or is_memory_mapped(samples) else np.asarray(result)
-
-
-@unreported
-def mean_and_deviation(samples: Array, shape: Shape, rows: Array | None) -> Scaling:
-    """Mean and deviation of images as a whole, or of each feature of vectors.
-
-    A deviation of 0 becomes 1. Both are computed in float64, from parts of ``samples``, with a few
-    megabytes of memory.
-    """
-    axis = 0 if len(shape) == 1 else None
-    count = len(samples) if rows is None else len(rows)
-    step = max(1, _PART // max(1, prod(shape)))
-
-    def parts() -> Iterator[Array]:
-        for first in range(0, count, step):
-            part = slice(first, first + step)
-            some = samples[part if rows is None else rows[part]]
-            yield some.reshape(len(some), *shape).astype(np.float64)
-
-    numbers = count * (1 if axis == 0 else prod(shape))
-    mean = sum(part.sum(axis=axis) for part in parts()) / numbers
-    variance = sum(np.square(part - mean).sum(axis=axis) for part in parts()) / numbers
-    deviation = np.sqrt(variance)
-    # A feature that is constant, except for rounding, holds no information and is not scaled up.
-    still = deviation <= 1e-12 * np.maximum(np.abs(mean), 1)
-    return mean, np.where(still, 1.0, deviation)

@@ -34,12 +34,12 @@ M = TypeVar("M", bound=Net)
 
 def save(model: Net, path: FilePath) -> None:
     """Write a built model to a file."""
-    _check_suffix(path)
+    check_suffix(path)
     model._known_shapes()
-    checkpoint.write(path, description(model), dict(model._arrays()), _check)
+    checkpoint.write(path, description(model), dict(model._arrays()), check)
 
 
-def _check_suffix(path: FilePath) -> None:
+def check_suffix(path: FilePath) -> None:
     """Raise ``ValueError`` for a name of another kind of file, which nothing could load again."""
     text = checked_path(path)
     if text.lower().endswith(".onnx"):
@@ -51,7 +51,7 @@ def _check_suffix(path: FilePath) -> None:
 
 def save_checkpoint(model: Net, path: FilePath) -> None:
     """Write a model and its training to a file."""
-    _check_suffix(path)
+    check_suffix(path)
     if model.progress is None:
         raise ValueError("save_checkpoint needs a training, and the model has had no fit")
     at, of_model = model.progress, model._arrays()
@@ -68,7 +68,7 @@ def save_checkpoint(model: Net, path: FilePath) -> None:
         at.optimizer.check_state(slot, model._weights.parameters)
         for name, part in named(model, flat):
             arrays[f"optimizer.{slot}.{name}"] = part
-    checkpoint.write(path, description(model) | {"training": training}, arrays, _check)
+    checkpoint.write(path, description(model) | {"training": training}, arrays, check)
 
 
 def description(model: Net) -> JsonObject:
@@ -104,7 +104,7 @@ def named(model: Net, flat: Array) -> list[tuple[str, Array]]:
     ]
 
 
-def _check(file: ModelFile) -> None:
+def check(file: ModelFile) -> None:
     """Raise where a file that was written could not be read again."""
     _contents(file, Net)
 

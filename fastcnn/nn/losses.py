@@ -257,7 +257,8 @@ class CrossEntropy(Loss):
                 return probabilities("y", labels, dtype)[...]
             return class_labels(labels, count, classes)
         except (TypeError, ValueError) as error:
-            raise type(error)(str(error).replace("labels", "y", 1)) from None
+            message = str(error).replace("labels", "y", 1) + _remedy(y, classes)
+            raise type(error)(message) from None
 
     @unreported
     def values(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
@@ -658,6 +659,32 @@ def _classes_of_pixels(y: ArrayLike, count: int, output: Shape, dtype: DTypeLike
             f"in, got {labels[wrong][0]}"
         )
     return labels
+
+
+def _remedy(y: ArrayLike, classes: int) -> str:
+    """How labels that are no class numbers could become such, where they suggest it."""
+    try:
+        labels = np.asarray(y)
+    except ValueError:
+        return ""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or not labels.size:
+        return ""
+    kind = labels.dtype.kind
+    if kind in "US" or (kind == "O" and all(isinstance(one, str) for one in labels)):
+        return "; names become class numbers by classes, y = numpy.unique(y, return_inverse=True)"
+    if kind == "f" and np.isfinite(labels).all():
+        if (labels == np.rint(labels)).all():
+            return "; whole numbers become class numbers by y.astype(int)"
+        return "; numbers that are no classes need another loss, such as loss='mse'"
+    if kind not in "iu" or labels.min() < 0:
+        return ""
+    if labels.min() == 1 and labels.max() == classes:
+        return "; labels that begin with 1 become class numbers by y - 1"
+    if labels.max() >= classes:
+        return f"; for these labels the net must end in {int(labels.max()) + 1} outputs"
+    return ""
 
 
 def _unless_one_hot(rows: Array, classes: int) -> Array:

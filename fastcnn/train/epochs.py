@@ -370,10 +370,10 @@ def _images(
 
 
 def _line(epoch: int, epochs: int, logs: dict[str, float]) -> str:
-    parts = [f"epoch {epoch + 1}/{epochs}"]
+    parts = [f"epoch {epoch + 1}/{epochs}:"]
     for name, value in logs.items():
         if name.endswith("accuracy"):
-            parts.append(f"{name} {100 * value:.2f} %")
-        elif name.endswith("loss"):
+            parts.append(f"{name} {value:.2%}")
+        elif name not in ("learning_rate", "seconds"):
             parts.append(f"{name} {value:.4f}")
     return "  ".join([*parts, f"{logs['seconds']:.1f} s"])

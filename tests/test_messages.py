@@ -1,0 +1,139 @@
+"""Messages that tell a newcomer what would do, and lines that fit a terminal."""
+
+from __future__ import annotations
+
+import re
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+import fastcnn
+from fastcnn import Sequential
+from fastcnn.article import Conv3x3, MaxPool2, Softmax
+from fastcnn.callbacks import ProgressBar
+from fastcnn.cli import app
+from fastcnn.layers import Conv2D, Dense, Flatten
+from fastcnn.recipes import training
+
+RNG = np.random.default_rng(0)
+X = RNG.integers(0, 256, (12, 9, 8, 1), dtype=np.uint8)
+Y = np.arange(12) % 3
+
+
+def net() -> Sequential:
+    return Sequential([Flatten(), Dense(3)], (9, 8, 1), seed=0, engine="im2col")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (Y * 1.0, r"got dtype float64; whole numbers become class numbers by y\.astype\(int\)"),
+        (Y + 0.5, "numbers that are no classes need another loss, such as loss='mse'"),
+        (["cat", "dog", "cat"] * 4, r"names become class numbers by classes, y = numpy\.unique"),
+        (np.array(["a", "b", "c"], object)[Y], "names become class numbers by"),
+        (Y + 1, "got 3; labels that begin with 1 become class numbers by y - 1"),
+        (Y * 2, "got 4; for these labels the net must end in 5 outputs"),
+        (np.eye(5)[Y], r"one-hot rows \(N, 3\), got \(12, 5\)"),
+    ],
+)
+def test_labels_that_are_no_class_numbers(labels: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        net().fit(X, labels, verbose=0)
+
+
+def test_labels_that_are_taken() -> None:
+    losses = [
+        net().fit(X, labels, seed=0, verbose=0).history["loss"]
+        for labels in (Y, Y[:, None], np.eye(3)[Y], Y.tolist(), Y.astype(np.uint8))
+    ]
+    assert all(loss == losses[0] for loss in losses)
+
+
+def test_images_with_the_channels_first_are_named() -> None:
+    colours = np.zeros((4, 3, 9, 8), np.uint8)
+    model = Sequential([Conv2D(2, 3), Flatten(), Dense(3)], (9, 8, 3), engine="im2col")
+    remedy = r"its channels seem to come first: fastcnn\.nchw_to_nhwc\(x\)"
+    for call in (model.predict, lambda x: model.fit(x, Y[:4]), lambda x: model.evaluate(x, Y[:4])):
+        with pytest.raises(ValueError, match=remedy):
+            call(colours)
+
+
+def test_epochs_and_batches_are_counted_from_one_everywhere(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    x = (X / 255).astype(np.float32)
+    net().fit(x, Y, verbose=1)
+    assert re.match(r"epoch 1/1:  loss \d\.\d{4}  accuracy \d+\.\d\d%  ", capsys.readouterr().out)
+    model = net()
+    model.fit(x, Y, verbose=0)
+    x[7] = 3e38
+    with (
+        pytest.raises(FloatingPointError, match=r"in batch 2 of epoch 1; .* clip_norm of the"),
+        pytest.warns(fastcnn.InputWarning),
+    ):
+        model.fit(x, Y, batch_size=6, shuffle=False, verbose=0)
+
+
+def test_the_command_advises_its_own_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(*_: Any) -> None:
+        raise FloatingPointError(
+            "the loss is nan, in batch 1 of epoch 1; the model keeps the weights from before it. "
+            "A lower learning rate may help, or clip_norm of the optimizer"
+        )
+
+    monkeypatch.setattr(training, "train", diverge)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["train", "--net", "LeNet-5", "--lr", "3"])
+    assert done.exit_code == 1
+    assert done.stderr.endswith("in batch 1 of epoch 1. A lower rate may help: --lr 0.3\n")
+
+
+def test_a_picture_is_no_model_and_a_folder_of_pictures_no_data_set(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for i, name in enumerate(("a", "b")):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        Image.new("RGB", (4 + i, 5)).save(tmp_path / "pictures" / name / "1.png")
+    picture = str(tmp_path / "pictures" / "a" / "1.png")
+    done = CliRunner().invoke(app, ["predict", picture, picture])
+    assert "it is a picture, no model" in done.stderr
+    done = CliRunner().invoke(app, ["train", "--data", str(tmp_path / "pictures")])
+    assert done.exit_code == 2
+    assert "and so does `fastcnn train --images" in done.stderr
+
+
+@pytest.mark.parametrize("width", [100, 80, 60])
+def test_epoch_lines_fit_the_terminal(width: int) -> None:
+    file = StringIO()
+    console = Console(file=file, width=width, force_terminal=True, color_system=None)
+    settings: dict[str, Any] = {"validation_data": (X, Y), "epochs": 2, "verbose": 0}
+    net().fit(X, Y, batch_size=4, callbacks=[ProgressBar(console)], **settings)
+    text = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", file.getvalue())
+    lines = [line for line in re.split(r"[\r\n]+", text) if line.strip()]
+    assert all(len(line.rstrip()) <= width for line in lines), lines
+    assert [line for line in lines if re.search(r"2/2.*\d+(/s| images/s)$", line)]
+
+
+def test_the_first_batch_does_not_count_in_the_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 100.0, 101.0, 102.0, 102.0, 103.0, 104.0, 105.0] + [105.0] * 20)
+    monkeypatch.setattr("fastcnn.train.callbacks.perf_counter", lambda: next(clock))
+    file, model = StringIO(), net()
+    bar = ProgressBar(Console(file=file, width=200))
+    bar.on_train_begin(model, {"epochs": 1, "samples": 30, "epoch": 0})
+    for batch in range(3):
+        logs = {"loss": 0.5, "samples": 10.0 * (batch + 1)}
+        bar.on_batch_end(model, batch, logs)
+    bar.on_epoch_end(model, 0, {"loss": 0.5})
+    assert file.getvalue().endswith("10 images/s\n")
+
+
+def test_the_articles_classes_show_themselves() -> None:
+    shown = [repr(one) for one in (Conv3x3(8), MaxPool2(), Softmax(13 * 13 * 8, 10))]
+    assert shown == ["Conv3x3(8)", "MaxPool2()", "Softmax(1352, 10)"]
