@@ -36,7 +36,7 @@ HOUSE: tuple[tuple[str, ...], ...] = (
     ("proof",),
     ("models",),
     ("train",),
-    ("nn", "data", "article"),
+    ("nn", "data", "article", "distributed"),
     ("fastcnn",),
     ("ops",),
     ("engine.machine",),

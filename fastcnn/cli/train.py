@@ -13,6 +13,7 @@ from fastcnn.cli.outcomes import INTERRUPTED, plain_errors
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from fastcnn.distributed import Group
     from fastcnn.models.sequential import Sequential
     from fastcnn.nn.optimizers import Optimizer
     from fastcnn.recipes.training import Settings, Trained
@@ -77,6 +78,19 @@ def train(
         Path | None,
         typer.Option(metavar="FILE.html", help="Write a page with pictures; needs fastcnn[plots]."),
     ] = None,
+    distributed: Annotated[
+        bool,
+        typer.Option(
+            "--distributed", help="Train with all processes of mpiexec or srun (extra mpi)."
+        ),
+    ] = False,
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Parts of each batch, which decide the bits: with --distributed [default: 8].",
+        ),
+    ] = None,
 ) -> None:
     """Train a net on digits or on your own pictures, test it, and save it.
 
@@ -84,6 +98,9 @@ def train(
     the end. Ctrl-C ends the training with a checkpoint. --resume continues from it, to the same
     weights as without the interrupt. --report writes one page with learning curves, mistakes,
     filters and feature maps, the net, the command that repeats the training, and the machine.
+
+    With --distributed, as in `mpiexec -n 4 fastcnn train --distributed`, several processes train
+    one net. Their number does not change the weights.
     """
     with plain_errors():
         from rich.console import Console
@@ -124,15 +141,18 @@ def train(
         usual = None if resume is None else training.save_of(resume)
         place = save or usual or Path(f"fastcnn-{settings.net}.safetensors")
         console = Console(highlight=False)
+group = _group(distributed, shards, resume)
         try:
-            result = training.train(settings, place, resume, console, _prepare)
+            result = training.train(settings, place, resume, console, _prepare, group)
         except FloatingPointError as error:
             what = str(error).partition("; the model keeps")[0]
             raise FloatingPointError(
                 f"{what}. A lower rate may help: --lr {settings.learning_rate / 10:g}"
             ) from None
-        _print(console, settings, result)
-        if report is not None and result.test is not None:
+        is_first = group is None or group.rank == 0
+        if is_first:
+            _print(console, settings, result)
+        if is_first and report is not None and result.test is not None:
             from fastcnn.core.files import write_whole
             from fastcnn.recipes.report import page
 
@@ -155,6 +175,19 @@ def _prepare(model: Sequential, optimizer: Optimizer) -> None:
     from fastcnn.cli.compiling import compile_kernels
 
     compile_kernels(model, training=True, optimizer=optimizer)
+
+
+def _group(distributed: bool, shards: int | None, resume: Path | None) -> Group | None:
+    """The processes that train together, or None; a training that goes on keeps its shards."""
+    from fastcnn.distributed import alone, world
+    from fastcnn.recipes.training import shards_of
+
+    if resume is not None and shards is not None:
+        raise ValueError("--shards cannot be given with --resume: the training has shards already")
+    number = shards if resume is None else shards_of(resume)
+    if distributed:
+        return world(8 if number is None else number)
+    return None if number is None else alone(number)
 
 
 def _settings_of(

@@ -101,8 +101,11 @@ def loss_of(
     targets: Data,
     engine: str | None,
     sample_weights: Array | None,
+    count: int | None = None,
 ) -> tuple[Figures, list[Array]]:
     """The figures of a batch, and the gradients of the mean loss at the outputs.
+
+    The mean is the sum divided by ``count``, by default the number of samples.
 
     Raises ``FloatingPointError`` if the loss is not finite.
     """
@@ -116,7 +119,7 @@ def loss_of(
     dys = goal.gradient(y, targets, engine)
     dys = dys if several else [dys]
     for dy in dys:
-        scale_to_mean(dy, sample_weights)
+        scale_to_mean(dy, sample_weights, count)
     of_outputs = NO_FIGURES
     if isinstance(loss, OutputLosses):
         assert isinstance(targets, Several)

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from html import escape
 from importlib import import_module
 from typing import Any, Literal
@@ -43,23 +42,23 @@ from fastcnn.core.float_errors import Divergence, unreported
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import count, truth
 from fastcnn.data.image_sets import ImageSet
-from fastcnn.data.pixel_augmentation import keeps_scale
 from fastcnn.data.read_ahead import in_parts
 from fastcnn.data.scaling import FEW_STEPS_TRAINED
 from fastcnn.data.several import Data, concatenated, parts_of, shape_of
+from fastcnn.distributed import Group
 from fastcnn.engine.registry import whole_nets_refused
-from fastcnn.models import kernels_ahead, model_files, picture, summary, training
-from fastcnn.models.figures import Collected, Metrics, accumulated_step
+from fastcnn.models import kernels_ahead, model_files, picture, summary, training, training_run
+from fastcnn.models.figures import Collected, Metrics
 from fastcnn.models.graph import checked_tensors, graph_of, names_of
 from fastcnn.models.inputs import Inputs, Source, finite
 from fastcnn.models.inspection import Inspection
 from fastcnn.models.net import outputs_of
+from fastcnn.models.training_run import Resumed
 from fastcnn.nn.layers import Layer, Tensor, image_shape
 from fastcnn.nn.losses import CrossEntropy
 from fastcnn.nn.optimizers import Optimizer, optimizer_named
-from fastcnn.train import checkpoint
 from fastcnn.train.callbacks import Callback
-from fastcnn.train.epochs import Augmentation, Epochs
+from fastcnn.train.epochs import Augmentation
 from fastcnn.train.output_losses import Goal, Losses, OutputLosses
 from fastcnn.train.progress import History
 from fastcnn.train.sample_weights import weighted_losses, weights_of
@@ -357,6 +356,7 @@ class Model(Inspection):
         steps_per_epoch: int | None = None,
         metrics: Metrics = None,
         accumulate: int = 1,
+        group: Group | None = None,
     ) -> History:
         """Train the model.
 
@@ -414,6 +414,12 @@ class Model(Inspection):
                 of functions of targets and predictions. For several outputs a dict of lists.
             accumulate: each batch is computed in so many parts, whose gradients are added before
                 the optimizer's one step, so that larger batches fit into the memory.
+            group: the processes that train the model together, such as
+                :func:`fastcnn.distributed.world`; all of them call ``fit`` with the same arguments.
+                ``batch_size`` is that of all processes together. The weights are the same, to the
+                bit, for any number of processes, and differ by rounding from those without a
+                group. Rank 0 alone prints, and calls callbacks
+                (:attr:`fastcnn.Callback.on_every_process`). ``x`` is an array or a set of images.
 
         Returns:
             The history: losses and accuracies of all epochs. ``loss`` and ``accuracy`` are means
@@ -441,62 +447,16 @@ class Model(Inspection):
         """
         if self._fits == os.getpid():
             raise ValueError("fit cannot begin while another fit of the model runs")
-        fit = training.checked_fit(
-            self, x, y, epochs, batch_size, optimizer, loss, validation_data, validation_split,
-            callbacks, shuffle, seed, verbose, augment, class_weight, sample_weight, loss_weights,
+        resumed = None
+        if resume is not None:
+            compares_loss = loss is not None or loss_weights is not None
+            resumed = Resumed(resume, compares_loss, optimizer is not None)
+        arguments = (
+            x, y, epochs, batch_size, optimizer, loss, validation_data, validation_split, callbacks,
+            shuffle, seed, verbose, augment, class_weight, sample_weight, loss_weights,
             steps_per_epoch, metrics, accumulate,
         )  # fmt: skip
-        if resume is None:
-            training.begin(self, fit)
-        else:
-            training.resume(
-                self,
-                checkpoint.read(resume),
-                fit,
-                compares_loss=loss is not None or loss_weights is not None,
-                compares_optimizer=optimizer is not None,
-            )
-        return self._train(fit, resumed=resume is not None)
-
-    def _train(self, fit: training.Fit, resumed: bool) -> History:
-        """Epochs from where ``self.progress`` stands."""
-        at = self.progress
-        assert at is not None
-        loss, optimizer = self._loss(), at.optimizer
-
-        def step(images: Data, targets: Data, weights: Array | None) -> tuple[float, float]:
-            if fit.accumulate == 1:
-                result = self._step(images, targets, loss, optimizer, weights)
-            else:
-                result = accumulated_step(
-                    self, images, targets, loss, optimizer, weights, fit.accumulate
-                )
-            for name, value in self._figures.items():
-                sums = at.sums
-                sums[name] = sums.get(name, 0.0) + value
-            return result
-
-        def learning_step(
-            images: Data, targets: Data, weights: Array | None
-        ) -> tuple[float, float]:
-            # The layers are trained on the results of a user's augmentation, not on x.
-            self._knowledge.learn_batch(images, self._normalises)  # type: ignore[arg-type]
-            return step(images, targets, weights)
-
-        validate = None
-        if fit.validation is not None:
-            validate = partial(self._evaluate, *fit.validation, 256, fit.metrics)
-        takes = step if keeps_scale(fit.augment) else learning_step
-        loop = Epochs(self, at, *fit.data, takes, validate, loss.counts, fit.augment, fit.steps)
-        with optimizer.running():
-            if not resumed:
-                optimizer.begin(self._ownership, at)
-            self._fits = os.getpid()
-            try:
-                return loop.run(fit.epochs, fit.verbose)
-            finally:
-                self._fits = 0
-                self._give_up_memory()
+        return training_run.run(self, resumed, group, arguments)
 
     def train_on_batch(
         self,

@@ -538,6 +538,12 @@ def resume(
             f"classes of the model must be those of the training, {quoted(other._classes)}, got "
             f"{quoted(model._classes)}"
         )
+    if "shards" in progress.settings and "shards" not in fit.settings:
+        raise ValueError(
+            f"group must be one of {progress.settings['shards']} shards, that the training in "
+            f"{file.path} began with, such as fastcnn.distributed.alone("
+            f"shards={progress.settings['shards']}), which needs no MPI; got None"
+        )
     for name, value in fit.settings.items():
         if name == "images" and name not in progress.settings:
             continue  # a file of an earlier version

@@ -9,7 +9,7 @@ user can set the shape of a layer's own array in place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -103,6 +103,18 @@ class Weights:
     def gradients_of(self, layer: Layer) -> dict[str, Array]:
         """The gradients of a layer's parameters that train, by name."""
         return self._trained.get(id(layer), {})
+
+    def parts(self, gradients: Iterable[Array]) -> tuple[slice, ...]:
+        """The parts of the flat gradient that hold these views of it, in order."""
+        step, start = CACHE_LINE // self.gradient.itemsize, self.gradient.ctypes.data
+        result = list[slice]()
+        firsts = {(one.ctypes.data - start) // one.itemsize: one.size for one in gradients}
+        for first, size in sorted(firsts.items()):
+            stop = first + -(-size // step) * step
+            if result and result[-1].stop == first:
+                first = result.pop().start
+            result.append(slice(first, stop))
+        return tuple(result)
 
     def move(self, optimizer: Optimizer) -> None:
         """Take an optimizer's step with the gradient, on all that training moves."""

@@ -29,6 +29,7 @@ from fastcnn.data.datasets import Dataset, default_folder, load_dataset
 from fastcnn.data.image_sets import CHANNELS, Color, load_images
 from fastcnn.data.picture_folders import TEST_SHARE, sets_of
 from fastcnn.data.preparation import Preparation, preparation_of
+from fastcnn.distributed import Group
 from fastcnn.models.model import Model
 from fastcnn.models.nets import NETS
 from fastcnn.models.sequential import Sequential
@@ -149,6 +150,7 @@ def train(
     resume: str | os.PathLike[str] | None = None,
     console: Console | None = None,
     prepare: Callable[[Sequential, Optimizer], object] | None = None,
+    group: Group | None = None,
 ) -> Trained:
     """Train a net, test it, and save it.
 
@@ -159,6 +161,8 @@ def train(
         resume: a checkpoint to continue from.
         console: a Rich console for the progress; None for the standard output.
         prepare: is called with the model and an optimizer of its kind before the training begins.
+        group: the processes that train together; rank 0 alone writes and tests, and the result of
+            the others has a NaN for each figure of the test.
 
     Returns:
         The result, as :class:`Trained`.
@@ -171,6 +175,9 @@ def train(
     from rich.console import Console
 
     console = Console(highlight=False) if console is None else console
+    is_first = group is None or group.rank == 0
+    if not is_first:
+        console, save = Console(quiet=True), None
     place = None if save is None else _writable(Path(save))
     dataset = _dataset(settings)
     (x, y), (x_test, y_test) = dataset.train, dataset.test
@@ -193,11 +200,11 @@ def train(
     if dataset.names:
         classes = ", ".join(f"{i} {name}" for i, name in enumerate(dataset.names))
         console.print(f"classes: {classes}", markup=False, soft_wrap=True)
-    if prepare is not None:
+    if prepare is not None and is_first:  # others find the kernels in its cache
         prepare(model, _optimizer(settings))
     watch = _Watch(settings, None if place is None else checkpoint_of(place), resume)
     start = perf_counter()
-    with watch.listening(console):
+    with watch.listening(console) if is_first else _deaf():
         history = model.fit(
             x[:-held_count],
             y[:-held_count],
@@ -209,14 +216,18 @@ def train(
             augment=AUGMENT if settings.augment else None,
             verbose=0,
             resume=resume,
+            group=group,
         )
+    if group is not None:
+        watch.interrupted = bool(group.from_first(np.array([float(watch.interrupted)]))[0])
     seconds = perf_counter() - start
     if watch.interrupted:
         return Trained(model, history, None, seconds, None, watch.checkpoint, (x_test, y_test))
     if place is not None:
         model.save(place)  # before the test, so that an interrupt does not lose the training
         watch.clear()
-    test = model.evaluate(x_test, y_test)
+    nothing = dict.fromkeys(("loss", "accuracy"), float("nan"))
+    test = model.evaluate(x_test, y_test) if is_first else nothing
     return Trained(model, history, test, seconds, place, None, (x_test, y_test))
 
 
@@ -237,6 +248,16 @@ def _dataset(settings: Settings) -> Dataset:
         train, test = whole.split(1 / TEST_SHARE)
     first, second = ((np.asarray(one.images), one.labels) for one in (train, test))
     return Dataset(first, second, "pictures", train.classes)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Within this context Ctrl-C does nothing here, because rank 0 tells all when to stop."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _preparation(images: NDArray[np.uint8], form: str) -> Preparation | None:
@@ -303,6 +324,21 @@ def settings_of(path: str | os.PathLike[str]) -> Settings:
         raise ModelFileError(
             f"{path} cannot be resumed: it holds no training of `fastcnn train`"
         ) from None
+
+
+def shards_of(path: str | os.PathLike[str]) -> int | None:
+    """The shards of the training in a checkpoint; None if it had no group of processes.
+
+    Raises:
+        ModelFileError: the file holds no training.
+        OSError: the file cannot be opened.
+    """
+    file = checkpoint.read(path)
+    try:
+        shards = file.model["training"]["settings"].get("shards")
+        return None if shards is None else count("shards", shards)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ModelFileError(f"{path} cannot be resumed: it holds no training") from None
 
 
 def _optimizer(settings: Settings) -> Optimizer:

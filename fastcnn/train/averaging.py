@@ -38,6 +38,8 @@ class ReduceLROnPlateau(Callback):
     0.5
     """
 
+    on_every_process = True
+
     def __init__(
         self,
         monitor: str = "val_loss",
@@ -119,6 +121,8 @@ class WeightAverage(Callback):
     >>> WeightAverage(0.99).decay
     0.99
     """
+
+    on_every_process = True
 
     def __init__(self, decay: float = 0.999) -> None:
         self.decay = below_one("decay", decay)

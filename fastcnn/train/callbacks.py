@@ -16,7 +16,7 @@ from math import isnan
 from pathlib import Path
 from string import Formatter
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 
@@ -58,6 +58,13 @@ class Callback:
         ...     def on_epoch_end(self, model, epoch, logs):
         ...         if logs["val_accuracy"] >= self.accuracy:
         ...             raise StopTraining
+    """
+
+    on_every_process: ClassVar[bool] = False
+    """Whether a training in a group of processes calls the hooks on each of them.
+
+    All see the same figures. Without it rank 0 alone calls the hooks, and all processes stop where
+    rank 0 does. A callback that changes the model or its optimizer must have it.
     """
 
     def on_train_begin(self, model: Model, logs: Logs) -> None:
@@ -185,6 +192,8 @@ class EarlyStopping(Callback):
     >>> EarlyStopping("val_accuracy", patience=5).patience
     5
     """
+
+    on_every_process = True
 
     def __init__(
         self,
@@ -406,6 +415,8 @@ class LearningRateSchedule(Callback):
     >>> LearningRateSchedule(lambda epoch: 0.1 * 0.5**epoch).by
     'epoch'
     """
+
+    on_every_process = True
 
     def __init__(self, schedule: Callable[[int], float], by: str = "epoch") -> None:
         if by not in ("epoch", "step"):

@@ -6,7 +6,7 @@ It knows no layer, because a step on a batch and the validation are functions of
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -26,6 +26,7 @@ from fastcnn.nn.layers import Shape
 from fastcnn.train.averaging import WeightAverage
 from fastcnn.train.callbacks import Callback, EarlyStopping, StopTraining, call_hook
 from fastcnn.train.progress import Event, History, Progress
+from fastcnn.train.shards import Shard, Sharding, Shards
 from fastcnn.train.streams import Batch, Stream, length_of
 from fastcnn.train.trainee import Trainee
 
@@ -47,6 +48,7 @@ class Epochs:
         has_accuracy: whether the loss has an accuracy.
         augment: applied to the images of each batch, or None.
         steps: batches to an epoch, or None for all.
+        sharding: how a training in a group runs; ``step`` is not used then.
     """
 
     model: Trainee
@@ -59,6 +61,7 @@ class Epochs:
     has_accuracy: bool
     augment: Augmentation | None
     steps: int | None = None
+    sharding: Sharding | None = None
 
     def run(self, epochs: int, verbose: bool) -> History:
         """Train until so many epochs are done, counted from the beginning of the training."""
@@ -79,17 +82,39 @@ class Epochs:
                 if self.validate is not None:
                     logs |= {f"val_{name}": value for name, value in self.validate().items()}
                 logs |= {"learning_rate": at.rate, "seconds": perf_counter() - started}
+                if self.sharding is not None:
+                    logs["seconds"] = self.sharding.of_first(logs["seconds"])
                 at.history.append(logs)
                 epoch = at.epoch
                 at.epoch, at.batch, at.loss_sum, at.correct = epoch + 1, 0, 0.0, 0.0
                 at.sums, at.seen = {}, 0
                 at.begun = False
-                if verbose:
+                if verbose and self._is_first:
                     print(_line(epoch, epochs, logs), flush=True)
                 self._tell("on_epoch_end", epoch, logs)
+                if self.sharding is not None:
+                    self.sharding.check()
         finally:
             self._end(active, logs)
         return at.history
+
+    @property
+    def _is_first(self) -> bool:
+        """Whether this process prints and writes: the only one of a training, or rank 0."""
+        return self.sharding is None or self.sharding.group.rank == 0
+
+    def _runs(self, callback: Callback) -> bool:
+        """Whether the hooks of a callback are called in this process."""
+        return self._is_first or callback.on_every_process
+
+    def _calling(self) -> AbstractContextManager[None]:
+        """Within this context other processes know that this one calls callbacks."""
+        return nullcontext() if self.sharding is None else self.sharding.group.busy("callbacks")
+
+    def _agree_to_stop(self) -> None:
+        """Stop on all processes where rank 0 stops, because its callbacks may have said so."""
+        if self.sharding is not None:
+            self.model.stop_training = bool(self.sharding.of_first(self.model.stop_training))
 
     def _begin(self, epochs: int, batches: int, active: list[Callback]) -> None:
         """Call ``on_train_begin``, and give callbacks back their state in a saved training.
@@ -99,6 +124,8 @@ class Epochs:
         model, at = self.model, self.at
         logs = {"epochs": epochs, "batches": batches, "samples": self._total}
         for i, callback in enumerate(at.callbacks):
+            if not self._runs(callback):
+                continue
             active.append(callback)
             try:
                 call_hook(callback, "on_train_begin", model, {**logs, "epoch": at.epoch})
@@ -106,6 +133,7 @@ class Epochs:
                     callback.restore(at.waiting.pop(i).state)
             except StopTraining:
                 model.stop_training = True
+        self._agree_to_stop()
         if at.event is not None:  # those that had not been called when the training was saved
             self._call_hook(at.event)
 
@@ -158,18 +186,49 @@ class Epochs:
         batches = self._batches
         if model.stop_training or at.batch >= batches:
             return
-        with closing(self._batches_from(order, seed)) as source:
-            for images, targets, weights in source:
+        source: Generator[Batch | Shards, None, None]
+        if self.sharding is None:
+            source = self._batches_from(order, seed)
+        else:
+            source = self._shards_from(order, self.sharding)
+        with closing(source):
+            for batch in source:
                 # Callbacks read the rate, and so does the history.
                 if at.callbacks or at.batch + 1 >= batches:
                     at.rate = at.optimizer.rate
-                self._batch(images, targets, weights)
+                self._batch(batch)
                 if at.callbacks:
                     samples = self._seen
                     logs = self._means(samples) | {"samples": samples}
                     self._tell("on_batch_end", at.batch - 1, logs)
                 if model.stop_training:
                     return
+
+    def _shards_from(
+        self, order: Array | None, sharding: Sharding
+    ) -> Generator[Shards, None, None]:
+        """The shards of this process, of each batch of an epoch that is not done yet."""
+        images: Any = self.images
+        size, total = self.at.settings["batch_size"], self._total
+        for start in range(self.at.batch * size, total, size):
+            count, shards = min(size, total - start), list[Shard]()
+            rows = sharding.rows(count)
+            rngs = sharding.generators(self.model.rng, [number for number, _ in rows])
+            for (number, part), rng in zip(rows, rngs, strict=True):
+                some: Any = slice(start + part.start, start + part.stop)
+                if order is not None:
+                    some = order[some]
+                x = images[some]
+                if self.augment is not None:
+                    assert rng is not None
+                    x = augmented(self.augment, x, rng, self.model.input_shape)
+                targets = self.targets[some]
+                if self.augment is not None and rng is not None and mixes(self.augment):
+                    mix = self.augment.mix  # type: ignore[attr-defined]
+                    x, targets = mixed(mix, x, targets, rng)
+                weights = None if self.weights is None else self.weights[some]
+                shards.append(Shard(number, x, targets, weights, rng))
+            yield Shards(shards, count)
 
     def _batches_from(self, order: Array | None, seed: int) -> Generator[Batch, None, None]:
         """The batches of an epoch that are not done yet."""
@@ -202,17 +261,11 @@ class Epochs:
             if isinstance(ahead, Generator):
                 ahead.close()
 
-    def _batch(self, images: Data, targets: Data, weights: Array | None) -> None:
+    def _batch(self, batch: Batch | Shards) -> None:
         at = self.at
         at.in_batch = True
         try:
-            if self.augment is not None and not isinstance(self.images, LazyImages):
-                assert isinstance(images, np.ndarray)
-                images = augmented(self.augment, images, self.model.rng, self.model.input_shape)
-            if self.augment is not None and mixes(self.augment):
-                mix = self.augment.mix  # type: ignore[attr-defined]
-                images, targets = mixed(mix, images, targets, self.model.rng)
-            loss_sum, correct = self.step(images, targets, weights)
+            loss_sum, correct = self._step(batch)
         except Divergence as error:
             raise FloatingPointError(
                 f"{error}, in batch {at.batch + 1} of epoch {at.epoch + 1}; the model keeps the "
@@ -224,8 +277,22 @@ class Epochs:
         at.loss_sum += loss_sum
         at.correct += correct
         at.batch += 1
-        if isinstance(self.images, Stream):
-            at.seen += len(images)
+        if isinstance(batch, Batch) and isinstance(self.images, Stream):
+            at.seen += len(batch.images)
+
+    def _step(self, batch: Batch | Shards) -> tuple[float, float]:
+        """A step on a batch, or on the shards of one."""
+        if isinstance(batch, Shards):
+            assert self.sharding is not None
+            return self.sharding.step(*batch)
+        images, targets, weights = batch
+        if self.augment is not None and not isinstance(self.images, LazyImages):
+            assert isinstance(images, np.ndarray)
+            images = augmented(self.augment, images, self.model.rng, self.model.input_shape)
+        if self.augment is not None and mixes(self.augment):
+            mix = self.augment.mix  # type: ignore[attr-defined]
+            images, targets = mixed(mix, images, targets, self.model.rng)
+        return self.step(images, targets, weights)
 
     def _order(self) -> tuple[Array | None, int]:
         """The epoch's order, and a seed; in an epoch that is resumed, those it began with.
@@ -239,6 +306,7 @@ class Epochs:
         total = len(images) if stream is None else stream.length or 0
         shuffles = at.settings["shuffle"] and (stream is None or stream.kind != "iterable")
         needs_seed = self.augment is not None and isinstance(self.images, LazyImages)
+        needs_seed &= self.sharding is None
         if not (shuffles or needs_seed):
             if not at.begun and at.settings["shuffle"]:
                 at.order = rng.bit_generator.state
@@ -269,16 +337,23 @@ class Epochs:
 
     def _call_hook(self, event: Event) -> None:
         self.at.event = event
+        with self._calling():
+            self._call_hooks(event)
+        self.at.event = None
+        self._agree_to_stop()
+
+    def _call_hooks(self, event: Event) -> None:
         for i, callback in enumerate(self.at.callbacks):
             if event.was_called[i]:
                 continue
             event.was_called[i] = True
+            if not self._runs(callback):
+                continue
             logs = [] if event.logs is None else [dict(event.logs)]
             try:
                 call_hook(callback, event.hook, self.model, event.number, *logs)
             except StopTraining:
                 self.model.stop_training = True
-        self.at.event = None
 
 
 def _tell_the_end(callback: Callback, model: Trainee, logs: dict[str, float]) -> None:

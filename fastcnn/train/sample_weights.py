@@ -149,9 +149,12 @@ def weighted_losses(
     return losses if weights is None else losses * weights
 
 
-def scale_to_mean(gradient: Array, weights: Array | None) -> None:
-    """Make gradients of each sample's own loss, (N, …), those of ``Σ w · loss / N``, in place."""
-    share = gradient.dtype.type(1 / len(gradient))
+def scale_to_mean(gradient: Array, weights: Array | None, count: int | None = None) -> None:
+    """Make gradients of each sample's own loss, (N, …), those of ``Σ w · loss / count``, in place.
+
+    ``count`` is by default N; for a shard of a batch it is the number of the batch's samples.
+    """
+    share = gradient.dtype.type(1 / (len(gradient) if count is None else count))
     if weights is None:
         gradient *= share
     else:

@@ -44,6 +44,10 @@ class CompiledSegment:
         self._needs_dx, self._filters = needs_dx, self._segment.padded_filters
         self.padded = bool(self._filters)
 
+    def gradients(self) -> list[Array]:
+        """The gradients that the way back writes, as views of the flat one."""
+        return [one for lowering in self._segment.lowerings for one in lowering.gradients.values()]
+
     @property
     def makes_rows(self) -> bool:
         """Whether the output of a sample is a row, on which :meth:`step` computes a loss."""
@@ -105,6 +109,7 @@ class CompiledSegment:
         moves: Array = NO_STEPS,
         *,
         checks: bool = False,
+        total: int | None = None,
     ) -> tuple[float, int, Array] | None:
         """Forward, softmax cross-entropy, backward, and an optimizer's step.
 
@@ -115,6 +120,7 @@ class CompiledSegment:
             sample_weights: a weight for each sample, or None.
             moves: the optimizer's steps. They do not run if the loss is not finite.
             checks: whether they do not run either if the gradient is not finite.
+            total: what the sum of the losses is divided by; by default the number of samples.
 
         Returns:
             The sum of the losses, the number of right samples, and ``dx``; None if the loss or a
@@ -125,7 +131,7 @@ class CompiledSegment:
         if loss.label_smoothing:
             targets = loss.smoothed(targets, self._output[0], self._dtype)
         aim: Aim = "step" if targets.ndim == 1 else "soft step"
-        programs = self._programs.of_batch(len(x), aim, x.itemsize == 1)
+        programs = self._programs.of_batch(len(x), aim, x.itemsize == 1, total)
         assert programs.training is not None
         scratch = programs.scratch()
         dx = arrays.allocate(x.shape, self._dtype) if self._needs_dx else _NO_GRADIENT
@@ -143,6 +149,6 @@ class CompiledSegment:
             address(targets),
             programs.ones_address if sample_weights is None else address(sample_weights),
         )
-        total, correct = scratch.totals.tolist()
+        loss_sum, correct = scratch.totals.tolist()
         programs.give_back(scratch)
-        return None if isnan(total) else (total, int(correct), dx)
+        return None if isnan(loss_sum) else (loss_sum, int(correct), dx)

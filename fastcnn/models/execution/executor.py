@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from operator import is_
 from typing import Any
 
@@ -32,7 +33,6 @@ from fastcnn.engine.numba.runtime.finite import all_finite
 from fastcnn.engine.numba.runtime.program import NO_STEPS, constant
 from fastcnn.engine.numba.runtime.types import Kernel
 from fastcnn.models.execution.compiled import CompiledSegment
-from fastcnn.models.execution.expansion import expand
 from fastcnn.models.execution.frozen import division_of
 from fastcnn.models.execution.prediction import Prediction
 from fastcnn.models.execution.preparation import (
@@ -42,7 +42,9 @@ from fastcnn.models.execution.preparation import (
     is_built_in,
     prepare,
 )
+from fastcnn.models.execution.shard_passes import UnitPasses
 from fastcnn.models.execution.training_units import units_of, uses_randomness
+from fastcnn.models.expansion import expand
 from fastcnn.models.graph import Graph
 from fastcnn.models.layer_by_layer import NO_FIGURES, Figures, loss_of
 from fastcnn.models.weights import Weights
@@ -312,6 +314,22 @@ class Executor:
             result += program.split_step(step, 1 + p.size // _MOST_MOVED)
         return result
 
+    @cached_property
+    def shard_passes(self) -> UnitPasses:
+        """What takes shards of a batch through the net."""
+        return UnitPasses(self._units, self._expanded_outputs, self._weights, self._unit_values)
+
+    def gradient_is_decided(self) -> bool:
+        """Whether the gradient needs no plain loops; see :meth:`gradients`."""
+        return not self._padded or all_finite(self._weights.gradient)
+
+    def _unit_values(self, inputs: Sequence[Array]) -> Sequence[Array] | None:
+        """The inputs of the units, of which a prediction computes some; None as its own result."""
+        if self._frozen is None:
+            return inputs
+        results = self._frozen.run(inputs)
+        return None if results is None else [*results, *(inputs[i] for i in self._passed)]
+
     @unreported
     def gradients(
         self,
@@ -352,13 +370,10 @@ class Executor:
         rng: np.random.Generator,
         sample_weights: Array | None,
     ) -> Figures | None:
-        units = list(self._units)
-        if self._frozen is not None:
-            results = self._frozen.run(inputs)
-            if results is None:
-                return None
-            inputs = [*results, *(inputs[i] for i in self._passed)]
-        values = dict(enumerate(inputs))
+        units, of_units = list(self._units), self._unit_values(inputs)
+        if of_units is None:
+            return None
+        values = dict(enumerate(of_units))
         saved = dict[int, Saved]()
         # For each value the gradients that its readers have returned so far, in their order.
         gradients_of_value = defaultdict[int, list[Array]](list)
@@ -410,9 +425,7 @@ class Executor:
                 if value in need_gradient and part is not None:
                     gradients_of_value[value].append(part)
         # Padding times infinity is NaN here. The layers one by one skip padding, as they should.
-        if self._padded and not all_finite(self._weights.gradient):
-            return None
-        return figures
+        return figures if self.gradient_is_decided() else None
 
 
 class _Undecided(Exception):

@@ -13,6 +13,7 @@ from fastcnn.core.user_code import Source, numbers
 from fastcnn.engine.numba.conv import winograd
 from fastcnn.engine.numba.dense.backward import dense_gradients
 from fastcnn.engine.numba.dense.forward import dense
+from fastcnn.engine.numba.elementwise import normalization
 from fastcnn.engine.numba.elementwise.activations import relu_backward
 from fastcnn.engine.numba.elementwise.normalization import normalise, normalise_backward
 from fastcnn.engine.numba.pool.operations import argmax_gradient, max_pool2d, max_pool2d_backward
@@ -55,6 +56,10 @@ class LoneLayer:
         self._layers, self._layer, self._needs_dx, self._reason = layers, layer, needs_dx, reason
         self._parameters, self._gradients = weights.of(layer), weights.gradients_of(layer)
         self._dtype = weights.parameters.dtype
+
+    def gradients(self) -> list[Array]:
+        """The gradients that :meth:`backward` writes, as views of the flat one."""
+        return list(self._gradients.values())
 
     def explain(self) -> str:
         """The line of ``Sequential.explain``."""
@@ -214,7 +219,8 @@ class LoneNormalisation(LoneLayer):
         self, layers: Sequence[Layer], layer: Layer, weights: Weights, needs_dx: bool, reason: str
     ) -> None:
         super().__init__(layers, layer, weights, needs_dx, reason)
-        self._relu = len(layers) > 1
+        self.layer = cast(BatchNorm, layer)
+        self._relu = self._inner_relu = len(layers) > 1
 
     def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Saved] | None:
         gamma, beta = self._parameters["gamma"], self._parameters["beta"]
@@ -231,6 +237,46 @@ class LoneNormalisation(LoneLayer):
         )
         layer.follow(result.mean, result.variance)
         return dx.reshape(dy.shape) if self._needs_dx else None
+
+    # --- a shard of a batch: statistics are those of all shards -----------------------------------
+
+    def moments(self, x: Any) -> Array:
+        """The moments (3, C) of a shard: its rows, their mean, their squared distances from it."""
+        return normalization.moments(x.reshape(-1, x.shape[-1]))
+
+    def forward_by(self, x: Any, moments: Array) -> tuple[Array, Saved]:
+        """The output, by the moments of all shards; and what the way back takes."""
+        gamma, beta = self._parameters["gamma"], self._parameters["beta"]
+        rows, epsilon = x.reshape(-1, len(gamma)), self.layer.epsilon
+        result = normalization.normalise_by(
+            rows, gamma, beta, moments, epsilon, relu=self._inner_relu
+        )
+        return result.y.reshape(x.shape), (rows, result, moments)
+
+    def backward_sums(self, dy: Array, saved: Saved) -> Array:
+        """The sums (2, C) of a shard that the gradient of the input needs."""
+        rows, result, _ = saved
+        epsilon = self.layer.epsilon
+        return normalization.gradient_sums(
+            dy.reshape(rows.shape), rows, result, epsilon, relu=self._inner_relu
+        )
+
+    def backward_by(self, dy: Array, saved: Saved, own: Array, sums: Array) -> tuple[Any, Array]:
+        """The gradient of the input, by the sums of all shards; and the moments.
+
+        The gradients of the parameters, which are those of the shard, go to the weights.
+        """
+        rows, result, moments = saved
+        deviation = np.sqrt(moments[2] / moments[0] + self.layer.epsilon)
+        self._gradients["gamma"][...] = own[1] / deviation
+        self._gradients["beta"][...] = own[0]
+        if not self._needs_dx:
+            return None, moments
+        dx = normalization.gradient_by(
+            dy.reshape(rows.shape), rows, result, sums, moments, self.layer.epsilon,
+            relu=self._inner_relu,
+        )  # fmt: skip
+        return dx.reshape(dy.shape), moments
 
 
 class NormalisedSum(LoneNormalisation):
@@ -249,6 +295,7 @@ class NormalisedSum(LoneNormalisation):
     ) -> None:
         super().__init__(layers[:1], layers[0], weights, needs[0], reason)
         self._layers, self._relu, self._needs = layers, len(layers) > 2, needs
+        self._inner_relu = False  # the ReLU comes after the sum
 
     def forward(self, x: Any, rng: np.random.Generator | None) -> tuple[Array, Saved] | None:
         own, other = x
@@ -269,3 +316,30 @@ class NormalisedSum(LoneNormalisation):
         )
         layer.follow(result.mean, result.variance)
         return dx.reshape(dy.shape) if self._needs[0] else None, dy if self._needs[1] else None
+
+    # --- a shard of a batch -----------------------------------------------------------------------
+
+    def moments(self, x: Any) -> Array:
+        return super().moments(x[0])
+
+    def forward_by(self, x: Any, moments: Array) -> tuple[Array, Saved]:
+        own, other = x
+        gamma, beta = self._parameters["gamma"], self._parameters["beta"]
+        rows, epsilon = own.reshape(-1, len(gamma)), self.layer.epsilon
+        result = normalization.normalise_by(
+            rows, gamma, beta, moments, epsilon,
+            relu=self._relu, residual=other.reshape(rows.shape),
+        )  # fmt: skip
+        return result.y.reshape(own.shape), (rows, result, moments)
+
+    def backward_sums(self, dy: Array, saved: Saved) -> Array:
+        return super().backward_sums(self._before_relu(dy, saved), saved)
+
+    def backward_by(self, dy: Array, saved: Saved, own: Array, sums: Array) -> tuple[Any, Array]:
+        dy = self._before_relu(dy, saved)
+        dx, moments = super().backward_by(dy, saved, own, sums)
+        return (dx, dy if self._needs[1] else None), moments
+
+    def _before_relu(self, dy: Array, saved: Saved) -> Array:
+        """The gradient of the sum."""
+        return _through_relu(dy, saved[1].y) if self._relu else dy

@@ -29,7 +29,6 @@ from fastcnn.engine.numba.runtime import arrays, rehearsal
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.program import Operand, address
 from fastcnn.engine.numba.runtime.turns import ARENA, EDGES, NUMBERS, PREPARED, Turns, take_turns
-from fastcnn.models.execution.expansion import expand
 from fastcnn.models.execution.fusion import Fused, fuse
 from fastcnn.models.execution.lone import checked_result
 from fastcnn.models.execution.moving_steps import POOLINGS, axis_of
@@ -44,6 +43,7 @@ from fastcnn.models.execution.prediction_steps import (
     serves,
 )
 from fastcnn.models.execution.prepared import Prepared
+from fastcnn.models.expansion import expand
 from fastcnn.models.graph import Graph
 from fastcnn.models.inputs import batch
 from fastcnn.models.weights import Weights

@@ -56,11 +56,16 @@ class Programs:
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
-        self._programs: dict[tuple[int, Aim, bool], BatchPrograms] = {}
+        self._programs: dict[tuple[int, Aim, bool, int], BatchPrograms] = {}
 
-    def of_batch(self, count: int, aim: Aim, bytes_in: bool) -> BatchPrograms:
-        """The programs for a batch of so many samples, which are bytes or of the dtype."""
-        key = count, aim, bytes_in
+    def of_batch(
+        self, count: int, aim: Aim, bytes_in: bool, total: int | None = None
+    ) -> BatchPrograms:
+        """The programs for a batch of so many samples, which are bytes or of the dtype.
+
+        The mean loss is that of ``total`` samples, by default of the batch's own.
+        """
+        key = count, aim, bytes_in, total or count
         if rehearsal.active and rehearsal.rehearsing():
             return _programs_of(self._segment, Batch(*key))
         result = self._programs.get(key)  # another thread may forget it now

@@ -39,11 +39,19 @@ _CUTS = 16
 
 
 class Batch(NamedTuple):
-    """Size of a batch, purpose of its program, and whether the samples are bytes."""
+    """A batch, as programs are made for it.
+
+    Attributes:
+        size: its samples.
+        aim: what is asked.
+        bytes_in: whether samples are bytes.
+        total: the samples that the mean loss is of; more than ``size`` for a shard of a batch.
+    """
 
     size: int
     aim: Aim
     bytes_in: bool
+    total: int
 
     @property
     def has_loss(self) -> bool:
@@ -183,7 +191,7 @@ class Slice(StepList):
     def _rows(self) -> Array:
         """The record of the outputs as rows of classes."""
         (classes,) = self._segment.output_shape
-        return record(activations.Rows(self.n, classes, self._batch.size))
+        return record(activations.Rows(self.n, classes, self._batch.total))
 
     # --- loss -------------------------------------------------------------------------------------
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from fastcnn.core.arguments import Array
+from fastcnn.models import shared_norms
 from fastcnn.models.execution.compiled import CompiledSegment
 from fastcnn.models.execution.lone import LoneLayer, NormalisedSum, checked_result
 from fastcnn.models.execution.lowering import lone_kind, stands_alone
@@ -23,6 +24,7 @@ from fastcnn.models.layer_by_layer import trained_values
 from fastcnn.models.weights import Weights
 from fastcnn.nn.layers import (
     Add,
+    BatchNorm,
     Dense,
     Dropout,
     Flatten,
@@ -37,7 +39,8 @@ from fastcnn.nn.layers import (
 class LoneNode:
     """A call of a layer that merges several values, or that other nodes call too.
 
-    It has the attributes of :class:`.lone.LoneLayer`.
+    Attributes are those of :class:`.lone.LoneLayer`, and ``adds``: whether other calls of the layer
+    have written its gradients before, so that this one adds to them.
     """
 
     padded = False
@@ -45,7 +48,7 @@ class LoneNode:
     def __init__(
         self, node: Node, shapes: Sequence[Shape], weights: Weights, needs_dx: bool, adds: bool
     ) -> None:
-        self._layer, self._needs_dx, self._adds = node.layer, needs_dx, adds
+        self.layer, self._needs_dx, self.adds = node.layer, needs_dx, adds
         self.takes_several = node.layer.takes_several
         self._inputs = [shapes[value] for value in node.inputs]
         self._output = shapes[node.output]
@@ -53,37 +56,70 @@ class LoneNode:
         self._dtype = weights.parameters.dtype
         self.is_deterministic = is_built_in(node.layer) and node.layer.takes_several
 
+    def gradients(self) -> list[Array]:
+        """The gradients that :meth:`backward` writes, as views of the flat one."""
+        return list(self._gradients.values())
+
     def explain(self) -> str:
         """The line of ``Model.explain``."""
-        reason = "it merges several values" if self._layer.takes_several else "it is shared"
-        return f"alone: {self._layer!r}, {reason}"
+        why = "it merges several values" if self.layer.takes_several else "it is shared"
+        return f"alone: {self.layer!r}, {why}"
 
     def forward(self, x: Any, rng: np.random.Generator | None) -> tuple[Array, Saved] | None:
-        """The output (N, …), and what :meth:`backward` needs; ``rng`` is None in prediction."""
-        y, saved = self._layer.forward(x, rng is not None, rng, None)
-        count = len(x[0]) if self._layer.takes_several else len(x)
+        """The output (N, …), and what :meth:`backward` takes of it; with ``rng`` in training."""
+        y, saved = self.layer.forward(x, rng is not None, rng, None)
+        count = len(x[0]) if self.layer.takes_several else len(x)
         return self._checked("forward", y, (count, *self._output)), saved
 
     def backward(self, dy: Array, saved: Saved) -> Any:
-        """The gradient of each input, if needed; parameters' gradients go to the weights."""
-        dx, by_name = self._layer.backward(dy, saved, None, needs_dx=self._needs_dx)
-        for name, gradient in by_name.items():
-            if name in self._gradients:
-                if self._adds:
-                    self._gradients[name] += gradient
-                else:
-                    self._gradients[name][...] = gradient
+        """The gradient of each input, if it is needed; those of parameters go to the weights."""
+        dx, by_name = self.layer.backward(dy, saved, None, needs_dx=self._needs_dx)
+        self._write(by_name)
         if not self._needs_dx:
             return None
-        parts: Any = dx if self._layer.takes_several else (dx,)
+        parts: Any = dx if self.layer.takes_several else (dx,)
         checked = [
             self._checked("backward", part, (len(dy), *shape))
             for part, shape in zip(parts, self._inputs, strict=True)
         ]
-        return input_of_call(self._layer, checked)
+        return input_of_call(self.layer, checked)
+
+    def _write(self, by_name: dict[str, Array]) -> None:
+        for name, gradient in by_name.items():
+            if name in self._gradients:
+                if self.adds:
+                    self._gradients[name] += gradient
+                else:
+                    self._gradients[name][...] = gradient
+
+    # --- a batch normalisation over shards, as in :class:`.lone.LoneNormalisation` ----------------
+
+    def moments(self, x: Array) -> Array:
+        """The moments (3, C) of a shard."""
+        return shared_norms.moments_of(cast(BatchNorm, self.layer), x, None)
+
+    def forward_by(self, x: Array, moments: Array) -> tuple[Array, Saved]:
+        """The output, by the moments of all shards."""
+        return shared_norms.forward(cast(BatchNorm, self.layer), x, moments, None), (x, moments)
+
+    def backward_sums(self, dy: Array, saved: Saved) -> Array:
+        """The sums (2, C) of a shard that the gradient of the input needs."""
+        x, moments = saved
+        layer = cast(BatchNorm, self.layer)
+        return shared_norms.backward_sums(layer, dy, x, moments, None)
+
+    def backward_by(self, dy: Array, saved: Saved, own: Array, sums: Array) -> tuple[Array, Array]:
+        """The gradient of the input, by the sums of all shards; and the moments.
+
+        The gradients of the parameters, which are those of the shard, go to the weights.
+        """
+        x, moments = saved
+        self._write({"gamma": own[0], "beta": own[1]})
+        layer = cast(BatchNorm, self.layer)
+        return shared_norms.backward(layer, dy, x, moments, sums, None), moments
 
     def _checked(self, method: str, array: object, shape: tuple[int, ...]) -> Array:
-        return checked_result(self._layer, method, array, shape, self._dtype)
+        return checked_result(self.layer, method, array, shape, self._dtype)
 
 
 Unit = CompiledSegment | LoneLayer | LoneNode

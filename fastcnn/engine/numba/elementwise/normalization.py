@@ -157,6 +157,93 @@ def normalise_backward(
     return _gradients(dy, x, forward.variance, forward.operands, sizes, dgamma, dbeta)
 
 
+# --- rows in parts, whose statistics are those of all parts ---------------------------------------
+
+
+@unreported
+def moments(x: Array) -> Array:
+    """The number of rows (R, C), their mean, and the sum of the squared distances from it, (3, C).
+
+    In float64. The moments of two parts are joined by ``fastcnn.models.shared_norms.joined``.
+    """
+    sizes, channels = _wide_rows(x, 0.0, relu=False), x.shape[1]
+    totals = arrays.allocate((2 * sizes.chunks * sizes.width,), np.float64)
+    flat = readable(x).reshape(-1)
+    parallel_for(chunk_moments, sizes.chunks, 4 * x.size, flat, totals, record(sizes))
+    together = sizes.width // channels
+    parts = totals.reshape(sizes.chunks, 2, together, channels)
+    # The numbers at each place of each chunk's wide rows, as _rows_of counts them.
+    starts = sizes.grain * sizes.width * np.arange(sizes.chunks)[:, np.newaxis]
+    left = sizes.size - starts - channels * np.arange(together)
+    counts = np.clip(-(-left // sizes.width), 0, sizes.grain)[..., np.newaxis]
+    mean = (counts * parts[:, 0]).sum(axis=(0, 1)) / len(x)
+    squares = parts[:, 1] + counts * (parts[:, 0] - mean) ** 2
+    return np.stack([np.full(channels, float(len(x))), mean, squares.sum(axis=(0, 1))])
+
+
+@unreported
+def normalise_by(
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    of_all: Array,
+    epsilon: float,
+    *,
+    relu: bool,
+    residual: Array | None = None,
+) -> Normalised:
+    """:func:`normalise` by the moments (3, C) of all parts."""
+    sizes, channels = _wide_rows(x, epsilon, relu, residual is not None), len(gamma)
+    exact_mean, exact_variance = of_all[1], of_all[2] / of_all[0]
+    y, mean = empty_like_type(x, *x.shape), exact_mean.astype(x.dtype)
+    operands = empty_like_type(x, _OPERANDS * sizes.width)
+    rows = operands.reshape(_OPERANDS, sizes.width // channels, channels)
+    rows[_MEAN], rows[_REST], rows[_SHIFT] = mean, exact_mean - mean, beta
+    rows[_SCALE] = gamma / np.sqrt(exact_variance + epsilon)
+    flat = readable(x).reshape(-1)
+    other = flat if residual is None else readable(residual).reshape(-1)
+    of_rows = flat, operands, other, y.reshape(-1), record(sizes)
+    parallel_for(normalised_rows, sizes.chunks, 4 * x.size, *of_rows)
+    return Normalised(y, mean, exact_variance.astype(x.dtype), operands)
+
+
+@unreported
+def gradient_sums(dy: Array, x: Array, forward: Normalised, epsilon: float, *, relu: bool) -> Array:
+    """The sums of g and of g · (x − mean) over the rows (R, C) of a part, (2, C), in float64."""
+    sizes = _wide_rows(x, epsilon, relu)
+    totals = arrays.allocate((2 * sizes.chunks * sizes.width,), np.float64)
+    flat = readable(dy).reshape(-1), readable(x).reshape(-1)
+    work = 6 * x.size
+    parallel_for(
+        chunk_gradients, sizes.chunks, work, *flat, forward.operands, totals, record(sizes)
+    )
+    together = sizes.width // sizes.channels
+    result: Array = totals.reshape(sizes.chunks, 2, together, sizes.channels).sum(axis=(0, 2))
+    return result
+
+
+@unreported
+def gradient_by(
+    dy: Array,
+    x: Array,
+    forward: Normalised,
+    of_all: Array,
+    moments_of_all: Array,
+    epsilon: float,
+    *,
+    relu: bool,
+) -> Array:
+    """``dx`` (R, C) of a part, from the sums (2, C) and the moments (3, C) of all parts."""
+    sizes, dx = _wide_rows(x, epsilon, relu), empty_like_type(dy, *dy.shape)
+    count, _, squares = moments_of_all
+    rows = forward.operands.reshape(_OPERANDS, -1, sizes.channels)
+    rows[_OFFSET] = of_all[0] / count
+    rows[_SLOPE] = of_all[1] / (squares / count + epsilon) / count
+    flat = readable(dy).reshape(-1), readable(x).reshape(-1), forward.operands, dx.reshape(-1)
+    parallel_for(gradient_rows, sizes.chunks, 8 * x.size, *flat, record(sizes))
+    return dx
+
+
 def _wide_rows(x: Array, epsilon: float, relu: bool, adds: bool = False) -> WideRows:
     channels = x.shape[1]
     together = max(1, min(len(x), -(-_WIDTH // max(1, channels))))

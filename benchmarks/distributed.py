@@ -1,0 +1,201 @@
+"""The exchange of gradients: what share of a step it takes here, and what more processes would do.
+
+    mpiexec -n 2 python benchmarks/distributed.py                     with what is measured here
+    mpiexec -n 2 python benchmarks/distributed.py --latency 2 --bandwidth 12.5    of a network
+
+Measured are the time of a message between two processes, without and with many numbers, and for
+each net the time of a step of this many processes, and how long the processes wait for gradients.
+
+The model. A sum over P processes takes ⌈log₂ P⌉ rounds (fastcnn/distributed/tree.py). In a round a
+process sends and receives all gradients, n bytes, and adds them: latency + n / bandwidth + n /
+adding. A step is the computation plus the exchange. Nothing is hidden, although parts of large nets
+leave during the backward pass. Weak scaling: each process has the samples that it has here. Strong
+scaling: the batch of here is divided among all, at least one sample for each, and the time for a
+sample does not change; a real one grows with fewer samples. The last column is the exchange by
+halves (recursive halving and doubling), which moves 2 n bytes in 2 log₂ P rounds; fastcnn does not
+have it, and it would give the same bits, because its halves follow the same tree.
+
+Assumptions: all processes are equally fast, all messages of a round go at once and do not disturb
+each other, and latency and bandwidth are those between two processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from math import ceil, log2
+from time import perf_counter
+from typing import NamedTuple
+
+import numpy as np
+
+import fastcnn
+from fastcnn.core.arguments import Array
+from fastcnn.distributed import Group
+from fastcnn.models.nets import NETS
+from fastcnn.models.shard_step import ShardSteps
+from fastcnn.optimizers import SGD
+from fastcnn.train.shards import Shard
+
+BATCH, WARM, SECONDS, REPEATS = 128, 0.08, 0.3, 7
+
+
+class Wire(NamedTuple):
+    """What messages take: seconds for one, and bytes in a second; and bytes that are added."""
+
+    latency: float
+    bandwidth: float
+    adding: float
+
+    def exchange(self, size: int, count: int) -> float:
+        """Seconds of a sum of so many bytes over so many processes."""
+        rounds = ceil(log2(count)) if count > 1 else 0
+        return rounds * (self.latency + size / self.bandwidth + size / self.adding)
+
+    def by_halves(self, size: int, count: int) -> float:
+        """The same by recursive halving and doubling."""
+        if count == 1:
+            return 0.0
+        moved = 2 * size * (count - 1) / count
+        return 2 * log2(count) * self.latency + moved / self.bandwidth + moved / 2 / self.adding
+
+
+def message_seconds(group: Group, size: int) -> float:
+    """Seconds until two processes have exchanged so many bytes; the least of many."""
+    out, back, other = np.zeros(size, np.uint8), np.zeros(size, np.uint8), group.rank ^ 1
+    best = 1.0
+    group.barrier()
+    if other < group.size and group.rank < 2:
+        for _ in range(300):
+            start = perf_counter()
+            group.post([(out, other)], [(back, other)], 1).wait()
+            best = min(best, perf_counter() - start)
+    group.barrier()
+    return float(group.from_first(np.array([best]))[0])
+
+
+def adding_speed() -> float:
+    """Bytes of float32 that are added in a second."""
+    a, b = np.zeros(1 << 18, np.float32), np.ones(1 << 18, np.float32)
+    best = 1.0
+    for _ in range(50):
+        start = perf_counter()
+        a += b
+        best = min(best, perf_counter() - start)
+    return a.nbytes / best
+
+
+def steps_of(net: str, group: Group) -> tuple[fastcnn.Model, ShardSteps, list[Shard]]:
+    """A net with its steps, and the shards of this process."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (BATCH, 28, 28, 1), dtype=np.uint8), rng.integers(0, 10, BATCH)
+    model = fastcnn.Sequential(NETS[net](), (28, 28, 1), seed=1)
+    optimizer = SGD(0.01, momentum=0.9)
+    optimizer.begin(model._ownership, model)
+    shards = [
+        Shard(number, x[rows], y[rows], None, None) for number, rows in group.shards_of(BATCH)
+    ]
+    return model, ShardSteps(model, group, model._loss(), optimizer), shards
+
+
+def step_seconds(group: Group, steps: ShardSteps, shards: list[Shard], total: int) -> float:
+    """Seconds of a step; the median of turns."""
+    for _ in range(3):
+        steps.step(shards, total)
+    start = perf_counter()
+    steps.step(shards, total)
+    times = int(group.from_first(np.array([SECONDS / (perf_counter() - start)]))[0]) + 1
+    warm = max(1, int(times * WARM / SECONDS))
+    seconds = []
+    for _ in range(REPEATS):
+        group.barrier()
+        for _ in range(warm):
+            steps.step(shards, total)
+        start = perf_counter()
+        for _ in range(times):
+            steps.step(shards, total)
+        seconds.append((perf_counter() - start) / times)
+    return float(np.median(seconds))
+
+
+def exchange_seconds(group: Group, gradient: Array) -> float:
+    """Seconds of the sum of gradients alone, without what is added within a process."""
+    numbers = [number for number, _ in group.shards_of(BATCH)]
+    whole = slice(0, gradient.size)
+    seconds = []
+    for _ in range(60):
+        sums = group.sum_of_gradients(BATCH, gradient)
+        for number in numbers:
+            sums.add(number, gradient, whole)
+        group.barrier()
+        start = perf_counter()
+        sums.leave(whole)
+        group.combined([np.zeros(3) for _ in numbers], BATCH)
+        sums.finish()
+        seconds.append(perf_counter() - start)
+    return float(np.median(seconds[10:]))
+
+
+def report(group: Group, wire: Wire, given: bool) -> None:
+    """Print measurements and predictions on rank 0."""
+
+    def say(line: str) -> None:
+        if group.rank == 0:
+            print(line, flush=True)
+
+    how = "given" if given else "measured"
+    say(
+        f"{group.size} processes of {fastcnn.get_num_threads()} threads, batch {BATCH}; "
+        f"{how}: latency {1e6 * wire.latency:.1f} µs, {wire.bandwidth / 1e9:.1f} GB/s; adding "
+        f"{wire.adding / 1e9:.1f} GB/s"
+    )
+    say("net      parameters  step ms  exchange ms  share  model ms")
+    rows = []
+    for net in ("small", "lenet5", "wide", "resnet8"):
+        model, steps, shards = steps_of(net, group)
+        gradient = model._weights.gradient
+        step = step_seconds(group, steps, shards, BATCH)
+        exchange = exchange_seconds(group, np.zeros_like(gradient))
+        predicted = wire.exchange(gradient.nbytes, group.size)
+        say(
+            f"{net:8} {gradient.size:10,} {1e3 * step:8.2f} {1e3 * exchange:12.3f} "
+            f"{exchange / step:6.1%} {1e3 * predicted:9.3f}"
+        )
+        rows.append((net, gradient.nbytes, step - exchange))
+    say(
+        "\nprediction      weak: share of exchange, efficiency    strong: speed-up   weak by halves"
+    )
+    for net, size, computing in rows:
+        for count in (16, 256, 4096):
+            exchange = wire.exchange(size, count)
+            weak = computing / (computing + exchange)
+            used = min(count, BATCH)
+            alone = computing * group.size
+            strong = alone / (alone / used + wire.exchange(size, used))
+            halves = computing / (computing + wire.by_halves(size, count))
+            say(
+                f"{net:8} {count:6,}{1 - weak:28.1%}{weak:12.1%}{strong:15.1f} of {used}"
+                f"{halves:15.1%}"
+            )
+
+
+def main() -> None:
+    """Measure and predict."""
+    parser = argparse.ArgumentParser(description="The exchange of gradients.")
+    parser.add_argument("--latency", type=float, help="of a network, in microseconds")
+    parser.add_argument("--bandwidth", type=float, help="of a network, in GB/s")
+    options = parser.parse_args()
+    group = fastcnn.distributed.world()
+    if group.size < 2:
+        raise SystemExit("run it by mpiexec -n 2 python benchmarks/distributed.py")
+    latency = message_seconds(group, 8)
+    large = 1 << 20
+    wire = Wire(latency, large / (message_seconds(group, large) - latency), adding_speed())
+    report(group, wire, given=False)
+    if options.latency is not None and options.bandwidth is not None:
+        report(
+            group, Wire(options.latency * 1e-6, options.bandwidth * 1e9, wire.adding), given=True
+        )
+
+
+if __name__ == "__main__":
+    main()

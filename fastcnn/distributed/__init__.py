@@ -1,0 +1,76 @@
+"""Data-parallel training: several processes train one model, to the same bits as one process.
+
+    group = fastcnn.distributed.world()
+    model.fit(x, y, group=group, seed=0)
+
+run by ``mpiexec -n 4 python train.py``. Each process takes its share of each batch, and gradients
+are summed along one fixed tree (:mod:`fastcnn.distributed.tree`). docs/distributed.md is the page
+for users.
+"""
+
+from __future__ import annotations
+
+from fastcnn.distributed.groups import Group, Statistics
+
+__all__ = ["Group", "alone", "world"]
+
+
+def alone(shards: int = 8, statistics: Statistics = "batch") -> Group:
+    """A group of this process, which needs no MPI.
+
+    A training with it gives the same weights, to the bit, as one of several processes with the same
+    ``shards`` and ``statistics``.
+
+    Args:
+        shards: parts that each batch is cut into.
+        statistics: what a batch normalisation takes its mean and variance of in training: "batch"
+            for the whole batch, "shard" for each shard.
+
+    Raises:
+        TypeError, ValueError: ``shards`` is no integer of at least 1, or ``statistics`` is another
+            word.
+
+    Example:
+        >>> alone().size, alone(shards=16).shards
+        (1, 16)
+    """
+    return Group(shards, statistics)
+
+
+def world(shards: int = 8, statistics: Statistics = "batch") -> Group:
+    """The group of all processes that ``mpiexec`` or ``srun`` has started.
+
+    It starts MPI, if mpi4py has not done so, and a thread that watches the other processes. Unless
+    ``FASTCNN_NUM_THREADS`` or ``set_num_threads`` has decided, the number of the kernels' threads
+    becomes that of the cores which MPI has bound to this process; cores that several processes may
+    use are divided among them.
+
+    Args:
+        shards: parts that each batch is cut into, at least as many as processes. The shards decide
+            how sums are rounded, so trainings with the same number give the same weights, to the
+            bit, on any number of processes. A multiple of the number of processes shares the work
+            evenly.
+        statistics: as for :func:`alone`.
+
+    Raises:
+        ImportError: mpi4py or an MPI library is not installed.
+        TypeError, ValueError: as for :func:`alone`, and ``shards`` is less than the number of
+            processes.
+    """
+    Group(shards, statistics)  # its errors come before MPI starts
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise ImportError(
+            f"fastcnn.distributed.world needs mpi4py and an MPI library: pip install "
+            f"'fastcnn[mpi]' ({error}); fastcnn.distributed.alone() needs neither"
+        ) from None
+    from fastcnn.distributed.mpi import MPIGroup
+
+    key = shards, statistics
+    if key not in _worlds:
+        _worlds[key] = MPIGroup(MPI.COMM_WORLD, shards, statistics)
+    return _worlds[key]
+
+
+_worlds: dict[tuple[int, Statistics], Group] = {}

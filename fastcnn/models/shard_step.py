@@ -1,0 +1,298 @@
+"""Training in a group of processes: a step on the shards of a batch, validation, and checks.
+
+A process takes its shards through the net, one after the other, and adds their gradients along the
+tree of its group. Where batch normalisations need the whole batch, the shards go forward and back
+together, from one normalisation to the next.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+from fastcnn.core.arguments import Array
+from fastcnn.core.class_registry import is_own
+from fastcnn.core.float_errors import Divergence, unreported
+from fastcnn.core.quoting import quoted
+from fastcnn.data.several import Data
+from fastcnn.distributed import Group
+from fastcnn.distributed.groups import GradientSum
+from fastcnn.distributed.tree import sizes_of_shards
+from fastcnn.models import shared_norms
+from fastcnn.models.expansion import expand
+from fastcnn.models.layer_by_layer import Figures
+from fastcnn.models.net import Net
+from fastcnn.models.shard_layers import LayerPasses, Passes, ShardContext, ShardPass
+from fastcnn.models.shared_norms import Exchange
+from fastcnn.nn.layers import BatchNorm, Dropout, all_layers, to_dict
+from fastcnn.nn.optimizers import Optimizer, optimizer_to_dict
+from fastcnn.train.output_losses import Goal, OutputLosses
+from fastcnn.train.shards import Shard
+
+_FAILED = 2  # index among the figures of a shard: whether its pass could not end
+
+
+class ShardSteps:
+    """Steps of a model on shards.
+
+    Args:
+        model: the model, which is built.
+        group: the processes.
+        loss, optimizer: of the training.
+    """
+
+    def __init__(self, model: Net, group: Group, loss: Goal, optimizer: Optimizer) -> None:
+        self._model, self._group, self._loss, self._optimizer = model, group, loss, optimizer
+        self._names = list[str]()
+        if isinstance(loss, OutputLosses):
+            for name, one in zip(loss.names, loss.losses, strict=True):
+                self._names += [f"{name}_loss", *([f"{name}_accuracy"] if one.counts else [])]
+        self._is_prepared = False
+        self._followed = list[tuple[BatchNorm, Array]]()
+        self._layers: LayerPasses | None = None
+        self._version = -1
+
+    @property
+    def draws(self) -> bool:
+        """Whether layers draw random numbers, as those of a user's own may."""
+        layers = [*all_layers(self._model.layers)]
+        return any(isinstance(one, Dropout) or not is_own(type(one)) for one in layers)
+
+    @unreported
+    def step(self, shards: Sequence[Shard], total: int) -> tuple[float, float]:
+        """A step on a batch of ``total`` samples; its sum of losses, and how many are right.
+
+        All processes get the same numbers, and the same ``FloatingPointError`` if the loss is not
+        finite.
+        """
+        model, group = self._model, self._group
+        trunk = model._trunk(self._loss)
+        executor = model._executor(trunk)
+        states = [None if one.rng is None else one.rng.bit_generator.state for one in shards]
+        with group.busy("a step" if self._is_prepared else "its first step"):
+            figures = None
+            if executor is not None:
+                inputs = [model._executor_inputs(s.images, executor, training=True) for s in shards]
+                if not self._is_prepared:
+                    self._prepare(executor, inputs[0], shards[0])
+                passes: Passes = executor.shard_passes
+                figures = self._run(passes, inputs, shards, total)
+                if figures is not None and not executor.gradient_is_decided():
+                    figures = None
+            self._is_prepared = True
+            if figures is None:
+                for shard, state in zip(shards, states, strict=True):
+                    if shard.rng is not None and state is not None:
+                        shard.rng.bit_generator.state = state
+                inputs = [model._batch(shard.images) for shard in shards]
+                figures = self._run(self._layer_passes(trunk), inputs, shards, total)
+            if figures is None:
+                raise Divergence("the loss of a batch is not finite")
+            for layer, moments in self._followed:
+                shared_norms.follow(layer, moments)
+            model._weights.move(self._optimizer)
+        model._figures = figures[2]
+        return figures[0], figures[1]
+
+    def _prepare(self, executor: Any, inputs: Sequence[Array], shard: Shard) -> None:
+        """Compile kernels on rank 0 first, whose cache the other processes may read then."""
+        group = self._group
+        if group.rank:
+            group.barrier()
+        executor.prepare_training(inputs, shard.targets, self._loss, self._optimizer)
+        if not group.rank:
+            group.barrier()
+
+    def _layer_passes(self, trunk: Any) -> LayerPasses:
+        if self._layers is None or self._version != self._model._derived_for:
+            self._layers = LayerPasses(trunk, self._model._weights, self._model.engine)
+            self._version = self._model._derived_for
+        return self._layers
+
+    def _run(
+        self,
+        passes: Passes,
+        inputs: Sequence[Sequence[Array]],
+        shards: Sequence[Shard],
+        total: int,
+    ) -> Figures | None:
+        """The figures of the whole batch, whose gradient goes to the weights; None if a pass fails.
+
+        Then layers must run one by one, or the loss is not finite.
+        """
+        group, weights = self._group, self._model._weights
+        over_batch = group.statistics == "batch"
+        sums = group.sum_of_gradients(total, weights.gradient)
+        takes_part = bool(group.shards_of(total))
+        followed: list[list[tuple[BatchNorm, Array]]] = [[] for _ in shards]
+        contexts = [
+            ShardContext(
+                total,
+                over_batch,
+                partial(_store, sums, shard.number if takes_part else -1, weights.gradient),
+                partial(_note, own),
+            )
+            for shard, own in zip(shards, followed, strict=True)
+        ]
+        running = [
+            passes.run(x, one.targets, self._loss, one.rng or self._model.rng, one.weights, context)
+            for x, one, context in zip(inputs, shards, contexts, strict=True)
+        ]
+        results = self._results(running, total, takes_part)
+        for context, result in zip(contexts, results, strict=True):
+            if result is None:  # the other processes wait for these parts
+                for parts in passes.parts:
+                    context.store(parts)
+        own_figures = [self._vector(result) for result in results] if takes_part else []
+        figures = group.combined(own_figures, total)
+        sums.finish()
+        if figures[_FAILED]:
+            return None
+        self._followed = self._moments(followed, total, takes_part)
+        by_name = dict(zip(self._names, figures[_FAILED + 1 :].tolist(), strict=True))
+        return float(figures[0]), float(figures[1]), by_name
+
+    def _results(
+        self, running: Sequence[ShardPass], total: int, takes_part: bool
+    ) -> list[Figures | None]:
+        """The results of passes; where they yield arrays, all of them get the sum."""
+        results: list[Figures | None] = [None] * len(running)
+        active, reply = list(enumerate(running)), None
+        while active:
+            exchanges, going = list[Exchange](), list[tuple[int, ShardPass]]()
+            for i, one in active:
+                try:
+                    exchanges.append(one.send(reply))  # type: ignore[arg-type]
+                    going.append((i, one))
+                except StopIteration as end:
+                    results[i] = end.value
+            active = going
+            if exchanges:
+                arrays = [one.array for one in exchanges] if takes_part else []
+                reply = self._group.combined(arrays, total, exchanges[0].add)
+        return results
+
+    def _vector(self, figures: Figures | None) -> Array:
+        """The figures of a shard as numbers that are summed."""
+        if figures is None:
+            return np.array([0.0, 0.0, 1.0, *(0.0 for _ in self._names)])
+        loss_sum, correct, by_name = figures
+        return np.array([loss_sum, correct, 0.0, *(by_name[name] for name in self._names)])
+
+    def _moments(
+        self, followed: Sequence[Sequence[tuple[BatchNorm, Array]]], total: int, takes_part: bool
+    ) -> list[tuple[BatchNorm, Array]]:
+        """The moments of the whole batch, towards which running statistics move."""
+        if self._group.statistics == "batch":
+            return list(followed[0])
+        result = []
+        for calls in zip(*followed, strict=True):
+            arrays = [moments for _, moments in calls] if takes_part else []
+            whole = self._group.combined(arrays, total, shared_norms.joined)
+            result.append((calls[0][0], whole))
+        return result
+
+
+def _note(to: list[tuple[BatchNorm, Array]], layer: BatchNorm, moments: Array) -> None:
+    to.append((layer, moments))
+
+
+def _store(sums: GradientSum, shard: int, gradient: Array, parts: Sequence[slice]) -> None:
+    """Add parts of the gradient of a shard to the sums; those of the last shard leave.
+
+    A process without shards has the number -1, and adds nothing.
+    """
+    for part in parts:
+        if shard >= 0:
+            sums.add(shard, gradient, part)
+        if shard == sums.last_shard:
+            sums.leave(part)
+
+
+# --- validation -----------------------------------------------------------------------------------
+
+
+def evaluate(
+    model: Any, group: Group, images: Data, targets: Data, weights: Array | None, size: int
+) -> dict[str, float]:
+    """The means of the figures of a validation, of which each process evaluates some batches.
+
+    The figures of batches are added in the order of the batches, so that they are the same for any
+    number of processes.
+    """
+    starts = range(0, len(images), size)
+    own = list[tuple[int, dict[str, float]]]()
+    with group.busy("a validation"):
+        for i in group.share_of(len(starts)):
+            some = slice(starts[i], starts[i] + size)
+            of_batch = None if weights is None else weights[some]
+            figures = model._evaluate(images[some], targets[some], of_batch, size)
+            own.append((len(targets[some]), figures))
+    sums = dict[str, float]()
+    for text in group.everyones(json.dumps(own)):
+        for count, figures in json.loads(text):
+            for name, value in figures.items():
+                sums[name] = sums.get(name, 0.0) + count * value
+    return {name: value / len(images) for name, value in sums.items()}
+
+
+# --- checks before a training, and between epochs -------------------------------------------------
+
+
+def check_group(model: Net, group: Group, samples: int, batch_size: int) -> None:
+    """Raise ``ValueError`` where the model cannot be trained on shards."""
+    graph = expand(model._graph)
+    for node in graph.nodes:
+        layer = node.layer
+        inner = [one for one in all_layers([layer]) if one is not layer]
+        hidden = [one for one in inner if one.state and one.trainable]
+        if hidden or (layer.state and type(layer) is not BatchNorm):
+            raise ValueError(
+                f"group must be None for a model with {quoted(layer)}, because the state of a "
+                f"layer of a user's own, or of a layer inside of it, would differ between the "
+                f"shards; a BatchNorm among the layers of the model is shared by all"
+            )
+    if group.statistics == "batch":
+        return
+    values = graph.infer(model._known_shapes())
+    least = graph.least_batch(values)
+    for batch in {min(batch_size, samples), samples % batch_size or batch_size}:
+        smallest = min(size for size in sizes_of_shards(batch, group.shards) if size)
+        if smallest < least:
+            raise ValueError(
+                f"shards must leave at least {least} samples to each shard with "
+                f'statistics="shard", because a BatchNorm gets one value for each channel of a '
+                f"sample, got {group.shards} shards of a batch of {batch}"
+            )
+
+
+def check_same(model: Net, group: Group, settings: dict[str, Any], **more: object) -> None:
+    """Raise ``ValueError`` on all processes where data, model or settings differ."""
+    names = {"images": "x", "targets": "y", "samples": "x"}
+    graph = model._graph
+    layers = [repr(to_dict(layer)) for layer in graph.layers]
+    facts: dict[str, object] = {"model": [graph.as_dict(), layers, model.dtype.name]}
+    for name, value in settings.items():
+        facts[names.get(name, name)] = f"{facts.get(names.get(name, name), '')} {value}"
+    facts |= {name: repr(value) for name, value in more.items()}
+    group.check_same(facts, "give all processes the same arguments and files")
+    check_weights(model, group, "give the model and fit a seed, or load one file on all processes")
+
+
+def check_weights(model: Net, group: Group, advice: str | None = None) -> None:
+    """Raise ``ValueError`` on all processes where weights, optimizers or generators differ."""
+    checksum = 0
+    for array in model.get_weights():
+        checksum = crc32(np.ascontiguousarray(array).view(np.uint8).data, checksum)
+    facts: dict[str, object] = {"the weights": checksum, "rng": model.rng.bit_generator.state}
+    if model.progress is not None:
+        facts["optimizer"] = optimizer_to_dict(model.progress.optimizer)
+    group.check_same(
+        facts,
+        advice or "a callback that changes the model must have on_every_process = True",
+    )

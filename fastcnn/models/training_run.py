@@ -1,0 +1,151 @@
+"""A training from its checks to its end, in one process or in a group of them."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import Any, NamedTuple
+
+from fastcnn.core.arguments import Array
+from fastcnn.core.files import FilePath
+from fastcnn.core.quoting import quoted
+from fastcnn.data.pixel_augmentation import keeps_scale
+from fastcnn.data.several import Data
+from fastcnn.distributed import Group
+from fastcnn.models import shard_step, training
+from fastcnn.models.figures import accumulated_step
+from fastcnn.models.shard_step import ShardSteps
+from fastcnn.train import checkpoint
+from fastcnn.train.epochs import Epochs
+from fastcnn.train.progress import History
+from fastcnn.train.shards import Shard, Sharding
+from fastcnn.train.streams import Stream
+
+
+class Resumed(NamedTuple):
+    """The training that goes on.
+
+    Attributes:
+        path: its file.
+        compares_loss, compares_optimizer: whether the caller gave them, so that they must be those
+            of the file.
+    """
+
+    path: FilePath
+    compares_loss: bool
+    compares_optimizer: bool
+
+
+def run(
+    model: Any, resumed: Resumed | None, group: Group | None, arguments: tuple[Any, ...]
+) -> History:
+    """Train a model; ``arguments`` are those of ``training.checked_fit`` after the model."""
+    if group is None:
+        fit = training.checked_fit(model, *arguments)
+        _begin(model, fit, resumed)
+        return _epochs(model, fit, resumed, None)
+    if not isinstance(group, Group):
+        raise TypeError(
+            f"group must be None or a group such as fastcnn.distributed.world(), got "
+            f"{quoted(group)}"
+        )
+    with group.watched():
+        with group.busy("checks"), group.agreed():
+            fit = training.checked_fit(model, *arguments)
+            if fit.accumulate > 1:
+                raise ValueError(
+                    f"accumulate must be 1 with a group, whose shards are such parts of a batch, "
+                    f"got {fit.accumulate}; take more shards"
+                )
+            samples = _samples_of(fit.data.images)
+            validation = 0 if fit.validation is None else _samples_of(fit.validation.images)
+            fit.settings.update(shards=group.shards, statistics=group.statistics)
+            _begin(model, fit, resumed)
+            shard_step.check_group(model, group, samples, fit.settings["batch_size"])
+        shard_step.check_same(
+            model, group, fit.settings, epochs=fit.epochs, loss=model._loss(),
+            augment=fit.augment is None, validation_data=validation,
+            callbacks=[type(one).__name__ for one in fit.callbacks],
+        )  # fmt: skip
+        with group.guarded():
+            return _epochs(model, fit, resumed, group)
+
+
+def _samples_of(images: Data | Stream) -> int:
+    """The number of samples; ``ValueError`` where they come from a source of batches."""
+    if isinstance(images, Stream):
+        raise ValueError(
+            "group must be None where batches come from a sequence or an iterable, because each "
+            "process reads its own share of the samples; give arrays, a memory-mapped file, or "
+            "fastcnn.ImageSet"
+        )
+    return len(images)
+
+
+def _begin(model: Any, fit: training.Fit, resumed: Resumed | None) -> None:
+    """Make the model ready for a new training, or for one that goes on."""
+    if resumed is None:
+        training.begin(model, fit)
+        return
+    training.resume(
+        model,
+        checkpoint.read(resumed.path),
+        fit,
+        compares_loss=resumed.compares_loss,
+        compares_optimizer=resumed.compares_optimizer,
+    )
+
+
+def _epochs(model: Any, fit: training.Fit, resumed: Resumed | None, group: Group | None) -> History:
+    """Epochs from where ``model.progress`` stands."""
+    at = model.progress
+    loss, optimizer = model._loss(), at.optimizer
+    learns = not keeps_scale(fit.augment)
+
+    def add_figures() -> None:
+        for name, value in model._figures.items():
+            at.sums[name] = at.sums.get(name, 0.0) + value
+
+    def step(images: Data, targets: Data, weights: Array | None) -> tuple[float, float]:
+        if learns:  # the layers are trained on the results of a user's augmentation, not on x
+            model._knowledge.learn_batch(images, model._normalises)
+        result: tuple[float, float]
+        if fit.accumulate == 1:
+            result = model._step(images, targets, loss, optimizer, weights)
+        else:
+            parts = fit.accumulate
+            result = accumulated_step(model, images, targets, loss, optimizer, weights, parts)
+        add_figures()
+        return result
+
+    validate = fit.validation and partial(model._evaluate, *fit.validation, 256, fit.metrics)
+    sharding = None
+    if group is not None:
+        steps = ShardSteps(model, group, loss, optimizer)
+
+        def step_on_shards(shards: list[Shard], total: int) -> tuple[float, float]:
+            if learns and shards[0].number == 0:
+                model._knowledge.learn_batch(shards[0].images, model._normalises)
+            result = steps.step(shards, total)
+            add_figures()
+            return result
+
+        draws = fit.augment is not None or steps.draws
+        check = partial(shard_step.check_weights, model, group)
+        sharding = Sharding(group, step_on_shards, draws, check)  # type: ignore[arg-type]
+        if fit.validation is not None and not fit.metrics:  # metrics need all predictions at once
+            x: Any = fit.validation.images  # no stream, because these are refused
+            more = fit.validation.targets, fit.validation.weights, 256
+            validate = partial(shard_step.evaluate, model, group, x, *more)
+    loop = Epochs(
+        model, at, *fit.data, step, validate, loss.counts, fit.augment, fit.steps, sharding
+    )
+    with optimizer.running():
+        if resumed is None:
+            optimizer.begin(model._ownership, at)
+        model._fits = os.getpid()
+        try:
+            return loop.run(fit.epochs, fit.verbose)
+        finally:
+            model._fits = 0
+            model._give_up_memory()

@@ -1,0 +1,321 @@
+"""Training on shards: the same bits for any number of processes, here threads of this one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from groups_of_threads import together
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastcnn
+from fastcnn import Augment, Callback, Input, Model, Sequential, StopTraining
+from fastcnn.core.arguments import Array
+from fastcnn.distributed import Group, alone
+from fastcnn.distributed.tree import sizes_of_shards
+from fastcnn.layers import (
+    Add,
+    BatchNorm,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    MaxPool2D,
+    ReLU,
+    Residual,
+)
+from fastcnn.models.shard_step import ShardSteps
+from fastcnn.optimizers import SGD
+from fastcnn.train.progress import checksum_of_weights
+from fastcnn.train.shards import Shard
+
+RNG = np.random.default_rng(0)
+X = RNG.integers(0, 256, (45, 9, 7, 1), dtype=np.uint8)
+Y = RNG.integers(0, 3, 45)
+
+
+def plain(engine: str | None = "im2col") -> Model:
+    layers = [Conv2D(3, 3, activation="relu"), MaxPool2D(), Flatten(), Dropout(0.4), Dense(3)]
+    return Sequential(layers, seed=1, engine=engine)
+
+
+def normalised(engine: str | None = "im2col") -> Model:
+    main = [Conv2D(2, 3, padding="same"), BatchNorm()]
+    layers = [
+        Conv2D(2, 3, use_bias=False), BatchNorm(), ReLU(), Residual(main, activation="relu"),
+        Flatten(), Dense(4), BatchNorm(), ReLU(), Dense(3),
+    ]  # fmt: skip
+    return Sequential(layers, seed=1, engine=engine)
+
+
+def shared(engine: str | None = "im2col") -> Model:
+    x = Input((9, 7, 1))
+    convolution, norm = Conv2D(2, 3, padding="same"), BatchNorm()
+    a = Conv2D(2, 3)(x)
+    b = norm(convolution(a))
+    y = Add()([b, norm(convolution(ReLU()(b)))])
+    return Model(x, Dense(3)(Flatten()(y)), seed=1, engine=engine)
+
+
+NETS = [plain, normalised, shared]
+ENGINES = [None, "im2col", "naive"]
+
+
+def fit(model: Model, group: Group | None, **more: Any) -> str:
+    arguments: dict[str, Any] = {
+        "epochs": 2, "batch_size": 13, "optimizer": SGD(0.05, momentum=0.9), "seed": 2,
+        "verbose": 0, "validation_data": (X[:20], Y[:20]), "augment": Augment(shift=1),
+    }  # fmt: skip
+    model.fit(X, Y, group=group, **arguments | more)
+    return checksum_of_weights(model.get_weights())
+
+
+# --- the tree -------------------------------------------------------------------------------------
+
+
+def by_the_tree(parts: Sequence[Array]) -> Array:
+    """The sum of the parts, half by half."""
+    if len(parts) == 1:
+        return parts[0]
+    half = 1 << ((len(parts) - 1).bit_length() - 1)
+    return by_the_tree(parts[:half]) + by_the_tree(parts[half:])
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_sums_follow_the_tree_for_any_number_of_processes(data: st.DataObject) -> None:
+    shards = data.draw(st.integers(1, 9))
+    size = data.draw(st.integers(1, min(shards, 5)))
+    samples = data.draw(st.integers(1, 12))
+    sizes = [n for n in sizes_of_shards(samples, shards) if n]
+    parts = [RNG.standard_normal(40).astype(np.float32) for _ in sizes]
+    cuts = [slice(24, 40), slice(16, 24), slice(0, 16)]
+
+    def work(group: Group) -> tuple[Array, Array]:
+        numbers = [number for number, _ in group.shards_of(samples)]
+        into = np.zeros(40, np.float32)
+        for _ in range(2):  # memory is used again
+            sums = group.sum_of_gradients(samples, into)
+            for cut in cuts:
+                for number in numbers:
+                    sums.add(number, parts[number], cut)
+                sums.leave(cut)
+            sums.finish()
+        return into, group.combined([parts[number] for number in numbers], samples)
+
+    expected = by_the_tree(parts)
+    for flat, combined in together(work, size, shards):
+        np.testing.assert_array_equal(flat, expected)
+        np.testing.assert_array_equal(combined, expected)
+
+
+def test_buckets_leave_before_the_last_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastcnn.distributed.groups.BUCKET", 64)
+    test_sums_follow_the_tree_for_any_number_of_processes()
+
+
+# --- the same bits --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_any_number_of_processes_gives_the_same_bits(net: Callable[..., Model], size: int) -> None:
+    expected = fit(net(), alone(shards=5))
+    assert together(lambda group: fit(net(), group), size, 5) == [expected] * size
+
+
+@pytest.mark.parametrize("net", [normalised, shared])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_gradient_is_that_of_the_whole_batch(
+    net: Callable[..., Model], engine: str | None
+) -> None:
+    one, other, group = net(engine), net(engine), alone(shards=4)
+    for model in (one, other):
+        model._build_once(((9, 7, 1),))
+    loss = one._loss()
+    total, correct, _ = one._gradients(X[:13], Y[:13], loss, one.rng)
+    optimizer = SGD(0.0)
+    optimizer.begin(other._ownership, other)
+    shards = [Shard(number, X[r], Y[r], None, None) for number, r in group.shards_of(13)]
+    figures = ShardSteps(other, group, loss, optimizer).step(shards, 13)
+    assert figures == pytest.approx((total, correct), rel=1e-5)
+    np.testing.assert_allclose(other._weights.gradient, one._weights.gradient, rtol=2e-4, atol=2e-6)
+    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)  # running statistics among them
+
+
+def test_statistics_of_shards_are_those_of_small_batches() -> None:
+    model = normalised()
+    history = model.fit(X[:12], Y[:12], batch_size=12, seed=2, verbose=0, group=alone(3, "shard"))
+    other = normalised()
+    other._build_once(((9, 7, 1),))
+    order = np.random.default_rng(2).permutation(12)
+    losses = [
+        other._gradients(X[order[i : i + 4]], Y[order[i : i + 4]], other._loss(), other.rng)[0]
+        for i in (0, 4, 8)
+    ]
+    assert history.history["loss"][0] == pytest.approx(sum(losses) / 12, rel=1e-5)
+    expected = fit(normalised(), alone(3, "shard"))
+    assert together(lambda g: fit(normalised(), g), 2, 3, "shard") == [expected] * 2
+
+
+def test_weights_of_samples_count_as_without_a_group() -> None:
+    weights = np.linspace(0, 2, 45)
+    results = []
+    for group in (None, alone(3)):
+        model = Sequential([Flatten(), Dense(3)], seed=1)
+        arguments: dict[str, Any] = {"sample_weight": weights, "epochs": 3, "seed": 4}
+        model.fit(X, Y, batch_size=45, verbose=0, group=group, **arguments)
+        results.append(model.get_weights()[0])
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-4, atol=1e-6)
+
+
+def test_a_training_goes_on_with_another_number_of_processes(tmp_path: Any) -> None:
+    expected = fit(normalised(), alone(6), epochs=3)
+    path = tmp_path / "half.safetensors"
+
+    class SaveAndStop(Callback):
+        def on_batch_end(self, model: Model, batch: int, logs: dict[str, float]) -> None:
+            if batch == 1 and model.progress is not None and model.progress.epoch == 1:
+                model.save_checkpoint(path)
+                raise StopTraining
+
+    callbacks = [SaveAndStop()]
+    together(lambda g: fit(normalised(), g, epochs=3, callbacks=callbacks), 2, 6)
+    goes_on = together(lambda g: fit(normalised(), g, epochs=3, resume=path), 3, 6)
+    assert goes_on == [expected] * 3
+    with pytest.raises(ValueError, match=r"group must be one of 6 shards, .* got None"):
+        fit(normalised(), None, resume=path)
+    with pytest.raises(ValueError, match=r"shards must be 6 that the training"):
+        fit(normalised(), alone(4), resume=path)
+
+
+# --- figures, callbacks, faults -------------------------------------------------------------------
+
+
+def test_rank_0_alone_calls_callbacks_and_all_stop_with_it() -> None:
+    seen = list[tuple[str, int]]()
+
+    class OnRank0(Callback):
+        def on_epoch_end(self, model: Model, epoch: int, logs: dict[str, float]) -> None:
+            seen.append(("one", epoch))
+            if epoch == 1:
+                model.stop_training = True
+
+    class OnAll(Callback):
+        on_every_process = True
+
+        def on_epoch_end(self, model: Model, epoch: int, logs: dict[str, float]) -> None:
+            seen.append((f"all {logs['val_loss']}", epoch))
+
+    def work(group: Group) -> int:
+        model = plain()
+        fit(model, group, epochs=5, callbacks=[OnRank0(), OnAll()])
+        assert model.progress is not None
+        return model.progress.epoch
+
+    assert together(work, 3) == [2, 2, 2]
+    assert seen.count(("one", 0)) == seen.count(("one", 1)) == 1
+    of_all = [what for what in seen if what[0] != "one" and what[1] == 0]
+    assert len(of_all) == 3
+    assert len(set(of_all)) == 1
+
+
+def test_a_callback_that_changes_the_model_on_rank_0_alone_is_found() -> None:
+    class Changes(Callback):
+        def on_epoch_end(self, model: Model, epoch: int, logs: dict[str, float]) -> None:
+            model.set_weights([array + 1 for array in model.get_weights()])
+
+    with pytest.raises(ValueError, match=r"the weights must be the same .* on_every_process"):
+        together(lambda group: fit(plain(), group, callbacks=[Changes()]), 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"y": Y[::-1]}, "y must be the same on all processes, but rank 1 of 2"),
+        ({"x": X[::-1]}, "x must be the same on all processes, but rank 1 of 2"),
+        ({"batch_size": 5}, "batch_size must be the same"),
+        ({"seed": 3}, "the weights must be the same|rng must be the same"),
+        ({"y": Y + 1}, r"rank 1 of 2 cannot begin: ValueError: y must|^y must"),
+        ({"model": normalised}, "model must be the same"),
+    ],
+)
+def test_processes_that_differ_are_told_so(change: dict[str, Any], message: str) -> None:
+    def work(group: Group) -> None:
+        own = {"x": X, "y": Y, "batch_size": 9, "seed": 2, "model": plain}
+        own |= change if group.rank else {}
+        model = own["model"]()
+        arguments = {name: own[name] for name in ("batch_size", "seed")}
+        model.fit(own["x"], own["y"], group=group, verbose=0, **arguments)
+
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        together(work, 2)
+
+
+def test_a_loss_that_is_not_finite_is_one_on_all_processes() -> None:
+    errors, x = list[str](), RNG.standard_normal((8, 9, 7, 1))
+
+    def work(group: Group) -> None:
+        model = normalised(None)
+        with pytest.raises(FloatingPointError) as info:
+            model.fit(x, Y[:8], 2, 8, SGD(1e30), shuffle=False, verbose=0, seed=1, group=group)
+        errors.append(str(info.value))
+
+    together(work, 2)
+    assert len(errors) == 2
+    assert errors[0] == errors[1]
+
+
+def test_layers_with_a_state_of_their_own_are_refused() -> None:
+    class Holds(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inside = BatchNorm()
+
+        def infer(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+            return input_shape
+
+        def build(self, input_shape: Any, rng: Any, dtype: Any = np.float32) -> None:
+            super().build(input_shape, rng, dtype)
+            self.inside.build(input_shape, rng, dtype)
+
+        def forward(self, x: Array, training: bool, rng: Any, engine: Any) -> Any:
+            return self.inside.forward(x, training, rng, engine)
+
+        def backward(self, dy: Array, saved: Any, engine: Any, needs_dx: bool = True) -> Any:
+            return self.inside.backward(dy, saved, engine, needs_dx)[0], {}
+
+    model = Sequential([Holds(), Flatten(), Dense(3)], seed=1)
+    with pytest.raises(ValueError, match=r"group must be None for a model with"):
+        model.fit(X, Y, verbose=0, group=alone())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: alone(0), "shards must be"),
+        (lambda: alone(2.5), "shards must be"),
+        (lambda: alone(2, "all"), 'statistics must be "batch" or "shard"'),
+        (lambda: plain().fit(X, Y, group=4), "group must be None or a group"),
+        (
+            lambda: normalised().fit(X, Y, batch_size=9, group=alone(5, "shard")),
+            "shards must leave at least 2 samples",
+        ),
+    ],
+)
+def test_wrong_arguments(make: Callable[[], object], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        make()
+
+
+def test_fastcnn_does_not_touch_mpi() -> None:
+    from processes import python
+
+    code = "import sys, fastcnn; fastcnn.distributed.alone(); print('mpi4py' in sys.modules)"
+    assert python("-c", code).stdout.strip() == "False"
+    assert fastcnn.distributed.alone().size == 1
