@@ -69,7 +69,8 @@ if group.rank == 0:
 def mpi(size: int, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The program in so many processes; a launcher that leaves faults to fastcnn."""
     assert MPIEXEC is not None
-    keeps = ["-disable-auto-cleanup"] if "hydra" in os.path.realpath(MPIEXEC) else []
+    is_hydra = "HYDRA" in run([MPIEXEC, "--version"]).stdout.upper()
+    keeps = ["-disable-auto-cleanup"] if is_hydra else []
     command = [MPIEXEC, *keeps, "-n", str(size), sys.executable, *arguments]
     result: subprocess.CompletedProcess[str] = run(command, env=environment(), cwd=SOURCE)
     return result
