@@ -3,9 +3,10 @@
     python reliability/kill_ranks.py                 20 times, with three processes
 
 A training writes a checkpoint after each epoch. At a random moment a random rank gets SIGKILL.
-Within 10 seconds the launcher must have ended, with a message that names the rank; the checkpoint
-must be whole, and the training goes on from it with another number of processes. The last one goes
-on to its end, and its weights must be those of a training that nobody disturbed.
+Within 10 seconds the launcher must have ended. The message names the rank, or it is the launcher's
+"Killed", because MPICH's launcher may end all processes before another one sees what happened. The
+checkpoint must be whole, and the training goes on from it with another number of processes. The
+last training goes on to its end, and its weights must be those of a training that nobody disturbed.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def train(
         usual = None if resume is None else training.save_of(resume)
         place = save or usual or Path(f"fastcnn-{settings.net}.safetensors")
         console = Console(highlight=False)
-group = _group(distributed, shards, resume)
+        group = _group(distributed, shards, resume)
         try:
             result = training.train(settings, place, resume, console, _prepare, group)
         except FloatingPointError as error:

@@ -33,6 +33,7 @@ LEAST = 8.0
 """Seconds that any activity may take."""
 MOST = 600.0
 """Seconds that an activity without a history may take."""
+_FORWARDED = 0.5  # seconds in which a launcher reads the last message of a process
 _TIMES_LONGER, _HISTORY = 20, 3
 _TAG = 7
 
@@ -228,6 +229,7 @@ def end(comm: Any, reason: str) -> None:
     """Print the reason, and end all processes of the communicator."""
     print(f"fastcnn: {reason}; the job ends", file=sys.stderr, flush=True)
     try:
+        sleep(_FORWARDED)  # a launcher that hears of the end may drop what it has not read
         comm.Abort(1)
     finally:
         os._exit(1)
