@@ -19,7 +19,7 @@ def own_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lists of blocks of the test's own, and few bytes that are kept."""
     monkeypatch.setattr(memory, "_blocks", {})
     monkeypatch.setattr(memory, "_most_in_use", [0])
-    monkeypatch.setattr(memory, "KEPT", 8 << 20)
+    monkeypatch.setattr(memory, "MOST_UNUSED", 8 << 20)
 
 
 @pytest.fixture(params=["huge pages", "small pages", "refused"])
