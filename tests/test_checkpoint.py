@@ -248,7 +248,7 @@ EDITS: dict[str, tuple[Edit, str]] = {
     ),
     "unfit": (lambda m: m["layers"].pop(2), "layer 2, Dense.*needs vectors"),
     "input-shape": (lambda m: m.update(input_shape=[9, -8, 1]), "input_shape must be at least 1"),
-    "loss": (lambda m: m.update(loss={"name": "hinge"}), "loss must be one of"),
+    "loss": (lambda m: m.update(loss={"name": "quartic"}), "loss must be one of"),
     "scaling": (lambda m: m.update(bytes="x / 127"), "its bytes are scaled as 'x / 127'"),
     "trained-on": (lambda m: m.update(trained_on="words"), "its bytes"),
     "number-beyond-floats": (

@@ -170,7 +170,12 @@ for names in sys.argv[1:]:  # each in a process that has compiled nothing before
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0, names
 """
-NAMES = ["1,compiled,float32", "2,compiled,float32", "1,fused_multiply_add,float32", "1,compiled,float64"]
+NAMES = [
+    "1,compiled,float32",
+    "2,compiled,float32",
+    "1,fused_multiply_add,float32",
+    "1,compiled,float64",
+]
 
 
 def variants(folder: Path, *names: str, seed: str) -> None:

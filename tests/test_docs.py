@@ -36,7 +36,7 @@ def test_examples_of_the_readme() -> None:
         assert not failed, "".join(report)
 
 
-@pytest.mark.parametrize("page", ["own-images", "training"])
+@pytest.mark.parametrize("page", ["own-images", "training", "distributed"])
 def test_examples_of_the_page(page: str) -> None:
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     path = str(ROOT / "docs" / f"{page}.md")

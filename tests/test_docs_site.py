@@ -26,6 +26,7 @@ PAGES = [
     "explanation/numerics",
 ]
 ELSEWHERE = {
+    "distributed",
     "training",
     "pictures",
     "onnx",

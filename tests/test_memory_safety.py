@@ -212,6 +212,8 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
     copies = {"lone.checked_result", "compiled.CompiledSegment"}
     copies |= {"prediction.Prediction"}
     copies |= {"preparation.rehearse"}  # samples of a rehearsal, in which no kernel runs
+    # Statistics of a batch in parts, which NumPy joins and no kernel reads.
+    copies |= {"normalization.moments", "normalization.normalise_by", "shard_passes.UnitPasses"}
     # Whether a queue is empty, and copies of a list.
     no_arrays = {"threads._Worker", "memory._all_blocks"}
     parameters = {"weights._aligned"}  # a model's own arrays, which outlive every call

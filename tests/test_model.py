@@ -378,7 +378,7 @@ def test_verbose_prints_a_line_for_each_epoch(capsys: pytest.CaptureFixture[str]
     x, y = stripes(8)
     Sequential(net()).fit(x, y, epochs=2, validation_data=(x, y))
     first, second = capsys.readouterr().out.splitlines()
-    assert re.match(r"epoch 1/2  loss \d\.\d+  accuracy [\d.]+ %  val_loss .* s$", first)
+    assert re.match(r"epoch 1/2:  loss \d\.\d+  accuracy [\d.]+%  val_loss .* s$", first)
     assert second.startswith("epoch 2/2")
     Sequential(net()).fit(x, y, verbose=0)
     assert capsys.readouterr().out == ""
@@ -467,7 +467,11 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "epochs": ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
     "batch-size": ({"batch_size": 2.0}, TypeError, "batch_size must be made of integers"),
     "optimizer": ({"optimizer": "adagrad"}, ValueError, "optimizer must be one of sgd, .*adagrad"),
-    "loss": ({"loss": "hinge"}, ValueError, "loss must be one of cross_entropy, .* got 'hinge'"),
+    "loss": (
+        {"loss": "quartic"},
+        ValueError,
+        "loss must be one of cross_entropy, .* got 'quartic'",
+    ),
     "split": ({"validation_split": 1}, ValueError, "validation_split must be .* below 1, got 1"),
     "split-none": ({"validation_split": 0.01}, ValueError, "leaves none to validate on"),
     "split-twice": (

@@ -256,7 +256,7 @@ def test_public_attributes_of_a_model_work_at_once_or_are_refused(tmp_path: Path
         with pytest.raises(AttributeError):
             delattr(model, name)
     for name, value, error in (
-        ("engine", "fast", ValueError), ("engine", 3, TypeError), ("loss", "hinge", ValueError),
+        ("engine", "fast", ValueError), ("engine", 3, TypeError), ("loss", "quartic", ValueError),
         ("rng", 42, TypeError), ("rng", None, TypeError), ("progress", 3, TypeError),
         ("trained_on", "bytes", ValueError), ("stop_training", "yes", TypeError),
         ("trainable", 1, TypeError),

@@ -210,7 +210,7 @@ def test_without_pillow_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(ImportError, match=r'pip install "fastcnn\[images\]"'):
+    with pytest.raises(ImportError, match=r"Pillow, which is not installed \(pip install pillow\)"):
         prepare(tmp_path / "no.png")
 
 

@@ -320,9 +320,10 @@ from tiny import net, stripes
 
 for name in fastcnn.__all__:
     getattr(fastcnn, name)
-# All but the compiled engine and what prints: the command line, and the benchmarks' tables.
+# All but the compiled engine and what prints: the command line, the benchmarks' tables, and
+# pictures, which Matplotlib draws.
 compiled = "fastcnn.engine.numba", "fastcnn.models.execution"
-apart = *compiled, "fastcnn.cli", "fastcnn.__", "fastcnn.bench."
+apart = *compiled, "fastcnn.plots", "fastcnn.cli", "fastcnn.__", "fastcnn.bench."
 for module in pkgutil.walk_packages(fastcnn.__path__, "fastcnn."):
     if not module.name.startswith(apart):
         import_module(module.name)
