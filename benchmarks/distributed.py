@@ -118,7 +118,7 @@ def step_seconds(group: Group, steps: ShardSteps, shards: list[Shard], total: in
 
 
 def exchange_seconds(group: Group, gradient: Array) -> float:
-    """Seconds of the sum of gradients alone, without what is added within a process."""
+    """Seconds of the sum of gradients over processes, without the sums within a process."""
     numbers = [number for number, _ in group.shards_of(BATCH)]
     whole = slice(0, gradient.size)
     seconds = []

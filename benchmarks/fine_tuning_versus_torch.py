@@ -68,7 +68,7 @@ class Net(nn.Module):  # type: ignore[misc]
 
 
 def trained_net(images: Array) -> Net:
-    """A net whose normalisations have seen images."""
+    """A net with running statistics of images in its normalisations."""
     torch.manual_seed(0)
     net = Net()
     with torch.no_grad():

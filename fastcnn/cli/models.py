@@ -92,13 +92,13 @@ def _fastcnn_task(path: Path, batch: int, rng: Any) -> ModelTask:
         graph = onnx_model(model, "channels_first").SerializeToString()
     except (ValueError, ImportError) as error:
         graph = Skipped("", f"the model has no ONNX file: {error}")
-    others = [at_page(x.transpose(0, 3, 1, 2)) if x.ndim == 4 else x for x in samples]
+    channels_first = [at_page(x.transpose(0, 3, 1, 2)) if x.ndim == 4 else x for x in samples]
     return ModelTask(
         path.name,
         batch,
         lambda: load_model(path),
         samples[0] if len(samples) == 1 else samples,
         graph,
-        dict(zip(names, others, strict=True)),
+        dict(zip(names, channels_first, strict=True)),
         channels_first=True,
     )

@@ -83,8 +83,8 @@ def _lines(layer: _Layer, width: int) -> list[str]:
     head = f"{shortened(layer.name, width - 30)}  {shape}  {low:.3g} to {high:.3g}"
     if values.ndim == 1:
         bars = strip(values, width - 2, low, high)
-        more = "" if len(bars) <= _LINES else "  (the first ones)"
-        return [head + more, *(f"  {bar}".rstrip() for bar in bars[:_LINES]), ""]
+        limit = "" if len(bars) <= _LINES else "  (the first ones)"
+        return [head + limit, *(f"  {bar}".rstrip() for bar in bars[:_LINES]), ""]
     return [*_head_of_maps(head, values, width), *_maps(values, width, low, high), ""]
 
 

@@ -184,11 +184,11 @@ class Mixup:
     def mix(self, images: Array, targets: Array, rng: np.random.Generator) -> tuple[Array, Array]:
         """New images and targets, (N, …) each, of the same dtypes; bytes are rounded."""
         share = float(rng.beta(self.alpha, self.alpha))
-        other = rng.permutation(len(images))
+        partners = rng.permutation(len(images))
         mixed = []
         for array in (images, targets):
             kind = np.result_type(array.dtype, np.float32)
-            of_array = kind.type(share) * array + kind.type(1 - share) * array[other]
+            of_array = kind.type(share) * array + kind.type(1 - share) * array[partners]
             mixed.append(_like(of_array, array))
         return mixed[0], mixed[1]
 

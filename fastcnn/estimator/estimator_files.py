@@ -36,10 +36,14 @@ def read(path: FilePath, kind: str) -> tuple[Sequential, JsonObject, ModelFile]:
     file = checkpoint.read(path)
     record = file.model.get("estimator")
     if not isinstance(record, dict) or record.get("class") != kind:
-        found = record.get("class") if isinstance(record, dict) else None
+        class_name = record.get("class") if isinstance(record, dict) else None
         raise file.error(
             f"it holds no {kind}"
-            + (f", but a {quoted(found)}" if found else "; fastcnn.load_model reads models")
+            + (
+                f", but a {quoted(class_name)}"
+                if class_name
+                else "; fastcnn.load_model reads models"
+            )
         )
     return model_files.model_from(file, Sequential), record, file
 

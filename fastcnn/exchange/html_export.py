@@ -182,8 +182,8 @@ def described(
 def scripts(description: JsonObject) -> list[str]:
     """The names of the script's parts, in the order in which they are joined."""
     is_usual = all(layer["kind"] in USUAL_KINDS for layer in description["layers"])
-    more = [] if is_usual else ["more_layers.js"]
-    return ["layers.js", *more, "net.js", "pixels.js", "preparation.js", "page.js"]
+    rare_layers = [] if is_usual else ["more_layers.js"]
+    return ["layers.js", *rare_layers, "net.js", "pixels.js", "preparation.js", "page.js"]
 
 
 def in_script(value: JsonObject) -> str:

@@ -202,8 +202,8 @@ def recurrent(trace: Trace, node: OnnxNode, inputs: Values) -> list[Value] | Non
     results = []
     for i, name in enumerate(node.outputs):
         only = replace_outputs(node, i)
-        taken = name and trace.uses[name]
-        output = trace.operation(only, values, batch=places[i])[i] if taken else None
+        is_used = name and trace.uses[name]
+        output = trace.operation(only, values, batch=places[i])[i] if is_used else None
         results.append(constant(np.zeros(0)) if output is None else output)
     return results
 

@@ -416,7 +416,7 @@ class Model(Inspection):
                 the optimizer's one step, so that larger batches fit into the memory.
             group: the processes that train the model together, such as
                 :func:`fastcnn.distributed.world`; all of them call ``fit`` with the same arguments.
-                ``batch_size`` is that of all processes together. The weights are the same, to the
+                ``batch_size`` counts the samples of all processes. The weights are the same, to the
                 bit, for any number of processes, and differ by rounding from those without a
                 group. Rank 0 alone prints, and calls callbacks
                 (:attr:`fastcnn.Callback.on_every_process`). ``x`` is an array or a set of images.

@@ -1,7 +1,7 @@
 """Pictures of what a net is, sees and gets wrong; they need Matplotlib, ``fastcnn[plots]``.
 
 Each function draws into the ``ax`` or ``figure`` that it is given, or makes a figure of ``width``
-inches, and returns what it drew into. Nothing of fastcnn imports this package by itself.
+inches, and returns the axes or the figure. Nothing of fastcnn imports this package by itself.
 
 >>> from fastcnn import Sequential, plots
 >>> from fastcnn.nn.layers import Dense

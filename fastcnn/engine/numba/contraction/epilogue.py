@@ -56,8 +56,8 @@ def fused_epilogue(height: int, vectors: int, lanes: int) -> DeviceFunction:
             shift = tile_from_row(height, vectors, lanes, b, at_b + 2 * channels, columns)
             tile = tile_multiply_add(tile, scale, shift)
         if epilogue.residual:
-            other = tile_load_masked(height, vectors, lanes, residual, in_y, y_start, columns)
-            tile = tile_sum(tile, other)
+            shortcut = tile_load_masked(height, vectors, lanes, residual, in_y, y_start, columns)
+            tile = tile_sum(tile, shortcut)
         if relu:
             tile = tile_relu(tile)
         if epilogue.capped:

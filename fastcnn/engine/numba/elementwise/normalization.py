@@ -136,8 +136,8 @@ def normalise(
     of_channels = readable(gamma), readable(beta), mean, variance, operands
     items = -(-channels // _BLOCK)
     parallel_for(channel_moments, items, 4 * totals.size, totals, *of_channels, numbers)
-    other = flat if residual is None else readable(residual).reshape(-1)
-    of_rows = flat, operands, other, y.reshape(-1), numbers
+    summand = flat if residual is None else readable(residual).reshape(-1)
+    of_rows = flat, operands, summand, y.reshape(-1), numbers
     parallel_for(normalised_rows, sizes.chunks, 4 * x.size, *of_rows)
     return Normalised(y, mean, variance, operands)
 
@@ -201,8 +201,8 @@ def normalise_by(
     rows[_MEAN], rows[_REST], rows[_SHIFT] = mean, exact_mean - mean, beta
     rows[_SCALE] = gamma / np.sqrt(exact_variance + epsilon)
     flat = readable(x).reshape(-1)
-    other = flat if residual is None else readable(residual).reshape(-1)
-    of_rows = flat, operands, other, y.reshape(-1), record(sizes)
+    summand = flat if residual is None else readable(residual).reshape(-1)
+    of_rows = flat, operands, summand, y.reshape(-1), record(sizes)
     parallel_for(normalised_rows, sizes.chunks, 4 * x.size, *of_rows)
     return Normalised(y, mean, exact_variance.astype(x.dtype), operands)
 

@@ -141,7 +141,8 @@ def _pages(size: int) -> mmap.mmap:
 def kept_bytes() -> int:
     """Bytes of the blocks that are kept now, in use or not.
 
-    >>> kept_bytes() >= 0
+    >>> array = empty((1 << 20,), np.uint8)
+    >>> kept_bytes() >= array.nbytes
     True
     """
     return sum(block.size for block in _all_blocks())
@@ -149,8 +150,8 @@ def kept_bytes() -> int:
 
 def _take_block(size: int) -> _Block | None:
     """Take a free block of about this size out of its list; None if there is none."""
-    least = _class_of(size)
-    for number in range(least, least + 3):  # sizes up to a quarter more lie in three classes
+    smallest = _class_of(size)
+    for number in range(smallest, smallest + 3):  # sizes up to a quarter more lie in three classes
         block = _taken(_blocks.get(number, []), size)
         if block is not None:
             return block
