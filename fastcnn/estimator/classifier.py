@@ -181,8 +181,8 @@ class CNNClassifier(CNNEstimator):
         of_train = slice(None) if train is None else train
         validation = None
         if rest is not None:
-            held_out = net_samples(samples, shape, scaling, rest)
-            validation = held_out, targets[rest], of_mean_one(weights, rest)
+            unseen = net_samples(samples, shape, scaling, rest)
+            validation = unseen, targets[rest], of_mean_one(weights, rest)
         history = model.fit(
             prepared,
             targets[of_train],

@@ -159,8 +159,8 @@ class CNNRegressor(CNNEstimator):
         scaling = None if samples.dtype == np.uint8 else mean_and_deviation(samples, shape, train)
         validation = None
         if rest is not None:
-            held_out = net_samples(samples, shape, scaling, rest)
-            validation = held_out, scaled[rest], of_mean_one(weights, rest)
+            unseen = net_samples(samples, shape, scaling, rest)
+            validation = unseen, scaled[rest], of_mean_one(weights, rest)
         history = model.fit(
             net_samples(samples, shape, scaling, train),
             scaled[of_train],
