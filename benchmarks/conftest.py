@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,18 +24,9 @@ from fastcnn.core.settings import get_num_threads
 from fastcnn.proof.problems import Problem
 
 collect_ignore = [
-    "article_layers.py",
-    "article_speedups.py",
-    "graph_training_versus_torch.py",
-    "peak.py",
-    "planted_slowdowns.py",
-    "policy.py",
-    "standard_nets.py",
-    "story.py",
-    "training_versus_torch.py",
-    "versus_torch.py",
-    "winograd_versus_torch.py",
-    "write_report.py",
+    path.name
+    for path in Path(__file__).parent.glob("*.py")
+    if not path.name.startswith(("test_", "conftest"))
 ]
 
 NAIVE_SECONDS = 1.0
