@@ -68,7 +68,7 @@ def test_epochs_and_batches_are_counted_from_one_everywhere(
 ) -> None:
     x = (X / 255).astype(np.float32)
     net().fit(x, Y, verbose=1)
-    assert re.match(r"epoch 1/1:  loss \d\.\d{4}  accuracy \d+\.\d\d%  ", capsys.readouterr().out)
+    assert re.match(r"epoch 1/1: loss \d\.\d{4}  accuracy \d+\.\d\d%  ", capsys.readouterr().out)
     model = net()
     model.fit(x, Y, verbose=0)
     x[7] = 3e38

@@ -378,7 +378,7 @@ def test_verbose_prints_a_line_for_each_epoch(capsys: pytest.CaptureFixture[str]
     x, y = stripes(8)
     Sequential(net()).fit(x, y, epochs=2, validation_data=(x, y))
     first, second = capsys.readouterr().out.splitlines()
-    assert re.match(r"epoch 1/2:  loss \d\.\d+  accuracy [\d.]+%  val_loss .* s$", first)
+    assert re.match(r"epoch 1/2: loss \d\.\d+  accuracy [\d.]+%  val_loss .* s$", first)
     assert second.startswith("epoch 2/2")
     Sequential(net()).fit(x, y, verbose=0)
     assert capsys.readouterr().out == ""

@@ -542,11 +542,11 @@ def test_a_notebook_shows_a_figure_once(monkeypatch: pytest.MonkeyPatch) -> None
     figure: Any = plots.history({"loss": [1.0]})
     with pytest.raises(NotImplementedError):  # IPython then takes its usual way
         figure._ipython_display_()
+    assert pyplot.fignum_exists(figure.number)  # a window of another backend stays
     monkeypatch.setattr(mpl, "get_backend", lambda: "module://matplotlib_inline.backend_inline")
-    assert figure._ipython_display_() is None  # pyplot's figures are shown when the cell ends
-    pyplot.close(figure)
     with pytest.raises(NotImplementedError):
         figure._ipython_display_()
+    assert not pyplot.get_fignums()  # so the end of the cell does not show it again
 
 
 @pytest.mark.parametrize(

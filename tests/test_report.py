@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -146,6 +148,54 @@ def test_lines_of_epochs_break_between_figures_alone() -> None:
         assert max(map(len, lines)) <= width
         assert "  ".join(line.strip() for line in lines) == "  ".join(parts)
     assert fitted(parts, Console(file=StringIO(), width=40)) == "  ".join(parts)
+
+
+def small_fit(**options: Any) -> None:
+    model = fastcnn.Sequential([fastcnn.layers.Dense(2)], (3,), engine="im2col")
+    model.fit(np.eye(3), [0, 1, 1], epochs=2, batch_size=1, seed=0, **options)
+
+
+def test_fit_breaks_its_lines_for_a_terminal_and_not_for_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small_fit()
+    lines = capsys.readouterr().out.splitlines()
+    assert [re.sub(r"\d+\.\d+", "n", line) for line in lines] == [
+        f"epoch {epoch}/2: loss n  accuracy n%  n s" for epoch in (1, 2)
+    ]
+    monkeypatch.setattr("fastcnn.train.epochs.columns_of_output", lambda: 30)
+    small_fit()
+    narrow = capsys.readouterr().out.splitlines()
+    assert max(map(len, narrow)) <= 30
+    assert [line.split()[0] for line in narrow] == ["epoch", "accuracy"] * 2
+
+
+def test_a_notebook_gets_one_output_whose_last_line_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown: list[str] = []
+
+    class Handle:
+        def update(self, data: dict[str, str], raw: bool) -> None:
+            shown.append(data["text/plain"])
+
+    def display(data: dict[str, str], raw: bool, display_id: bool) -> Handle:
+        assert not shown
+        shown.append(data["text/plain"])
+        return Handle()
+
+    module: Any = ModuleType("IPython.display")
+    module.display = display
+    monkeypatch.setitem(sys.modules, "IPython", ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    monkeypatch.setattr(ProgressBar, "_SECONDS_IN_NOTEBOOK", 0.0)
+    small_fit(verbose=0, callbacks=[ProgressBar(Console(file=StringIO(), force_jupyter=True))])
+    assert shown[0] == "epoch 1/2: first batch: kernels may compile"
+    assert re.match(r"epoch 1/2: 33%  loss .*  accuracy .*%  [\d,]+ images/s$", shown[1])
+    ends = [text.splitlines() for text in shown]
+    assert max(map(len, ends)) == 2
+    assert [line[:9] for line in ends[-1]] == ["epoch 1/2", "epoch 2/2"]
+    assert all("images/s" in line and "%  loss" not in line for line in ends[-1])
 
 
 def test_a_dumb_terminal_gets_lines_and_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:

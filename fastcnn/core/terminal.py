@@ -1,10 +1,12 @@
-"""Progress bars, which appear only on terminals."""
+"""Lines and progress bars on terminals, in files and in notebooks."""
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastcnn.core.settings import can_start_threads
 
@@ -40,16 +42,58 @@ def fitted(parts: Sequence[str], console: Console) -> str:
     >>> fitted(["epoch 1/3", "loss 0.2301"], Console(file=StringIO(), width=20))
     'epoch 1/3  loss 0.2301'
     """
-    if not console.is_terminal:
-        return "  ".join(parts)
+    return broken(parts, console.width if console.is_terminal else None)
+
+
+def broken(parts: Sequence[str], width: int | None) -> str:
+    """Parts of a line, broken between them where it is wider than ``width`` columns."""
     lines = [""]
     for part in parts:
         longer = f"{lines[-1]}  {part}" if lines[-1] else part
-        if lines[-1] and len(longer) > console.width:
+        if width is not None and lines[-1] and len(longer) > width:
             lines.append(f"  {part}")
         else:
             lines[-1] = longer
     return "\n".join(lines)
+
+
+def columns_of_output() -> int | None:
+    """Columns of the terminal that the standard output is; None where it is no terminal."""
+    try:
+        return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    except (AttributeError, ValueError):  # a replaced or a closed output
+        return None
+
+
+class NotebookLines:
+    """Lines in the output of a notebook's cell, of which the last one may be replaced."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._passing = ""
+        self._handle: Any = None
+
+    def add(self, text: str) -> None:
+        """Show a line that stays."""
+        self._lines.append(text)
+        self._passing = ""
+        self._show()
+
+    def pass_by(self, text: str) -> None:
+        """Show a last line until another one takes its place; an empty text shows none."""
+        if text != self._passing:
+            self._passing = text
+            self._show()
+
+    def _show(self) -> None:
+        from IPython.display import display
+
+        lines = [*self._lines, self._passing] if self._passing else self._lines
+        data = {"text/plain": "\n".join(lines)}
+        if self._handle is None:
+            self._handle = display(data, raw=True, display_id=True)
+        else:
+            self._handle.update(data, raw=True)
 
 
 def display(bar: Progress) -> AbstractContextManager[object]:

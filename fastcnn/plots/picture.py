@@ -7,15 +7,16 @@ from matplotlib.figure import Figure
 
 
 class Picture(Figure):
-    """A figure that shows itself once in a notebook, also as the last expression of a cell.
+    """A figure that a notebook shows once, also as the last expression of a cell.
 
-    Notebooks show each figure of pyplot at the end of its cell, and then what the last expression
-    returns: of a plain figure, the same picture once more.
+    A notebook shows what the last expression returns, and at the end of the cell each figure that
+    pyplot knows. A picture leaves pyplot when it is shown, so the end of the cell does not show it
+    again.
     """
 
     def _ipython_display_(self) -> None:
-        from matplotlib import pyplot
+        if "inline" in matplotlib.get_backend():
+            from matplotlib import pyplot
 
-        number = getattr(self, "number", None)
-        if "inline" not in matplotlib.get_backend() or not pyplot.fignum_exists(number or -1):
-            raise NotImplementedError  # IPython then shows it as any other figure
+            pyplot.close(self)
+        raise NotImplementedError  # IPython then shows it as any other figure

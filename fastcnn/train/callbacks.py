@@ -25,8 +25,9 @@ from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
 from fastcnn.core.reading import open_regular, regular
 from fastcnn.core.scalars import count, number, truth
-from fastcnn.core.terminal import fitted, shows_bars
+from fastcnn.core.terminal import NotebookLines, fitted, shows_bars
 from fastcnn.nn.schedules import Schedule, rate_at
+from fastcnn.train.epoch_lines import parts_of_epoch, texts
 from fastcnn.train.trainee import Trainee
 
 if TYPE_CHECKING:
@@ -455,27 +456,30 @@ class LearningRateSchedule(Callback):
 
 
 class ProgressBar(Callback):
-    """Loss, accuracy and images per second: a bar on a terminal, and a line for each epoch.
+    """Loss, accuracy and images per second: how far an epoch is, and a line for each epoch.
 
-    Where the output is no terminal, the lines alone. The time of validation does not count.
+    A terminal shows a bar. A notebook shows a line that changes. A file, and a terminal that cannot
+    move its cursor, get the lines of the epochs alone. The time of validation does not count.
 
     Args:
         console: the Rich console to print on; None for the standard output.
     """
 
-    _SECONDS = 0.1  # between two updates of the bar
+    _SECONDS, _SECONDS_IN_NOTEBOOK = 0.1, 0.5  # between two updates
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console
         self._console: Console | None = None
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._notebook: NotebookLines | None = None
         self._first, self._shows_speed = True, True
         self._since, self._speed = (0.0, 0.0), 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         # A console belongs to its process, so a pickled bar prints on the standard output.
-        return {**vars(self), "console": None, "_console": None, "_bar": None, "_task": None}
+        own = ("console", "_console", "_bar", "_task", "_notebook")
+        return {**vars(self), **dict.fromkeys(own)}
 
     def on_train_begin(self, model: Model, logs: Logs) -> None:
         from rich.console import Console
@@ -483,6 +487,7 @@ class ProgressBar(Callback):
         self._console = self.console or Console(highlight=False)
         self._epochs, self._samples = logs["epochs"], logs["samples"]
         self._first, self._shows_speed = True, self._console.width >= _WIDE
+        self._notebook = NotebookLines() if self._console.is_jupyter else None
         if shows_bars(self._console):
             self._bar = _bar(self._console)
             self._bar.start()
@@ -501,8 +506,11 @@ class ProgressBar(Callback):
             self._task = self._bar.add_task(
                 f"epoch {epoch + 1}/{self._epochs}",
                 total=self._samples,
-                figures="first batch: kernels may compile" if self._first else "",
+                figures=_FIRST_BATCH if self._first else "",
             )
+        self._epoch = epoch
+        if self._notebook is not None and self._first:
+            self._notebook.pass_by(f"epoch {epoch + 1}/{self._epochs}: {_FIRST_BATCH}")
 
     def on_batch_end(self, model: Model, batch: int, logs: dict[str, float]) -> None:
         self._last = perf_counter()
@@ -515,27 +523,37 @@ class ProgressBar(Callback):
         if samples_here <= before:
             start, before = self._begin, 0.0
         self._speed = (samples_here - before) / max(self._last - start, 1e-9)
-        if self._bar is None or self._task is None or self._last - self._updated < self._SECONDS:
+        pause = self._SECONDS if self._notebook is None else self._SECONDS_IN_NOTEBOOK
+        if self._last - self._updated < pause:
             return
         self._updated = self._last
-        figures = _figures({k: v for k, v in logs.items() if k in ("loss", "accuracy")})
+        figures = texts({k: v for k, v in logs.items() if k in ("loss", "accuracy")})
         if self._shows_speed:
             figures.append(f"{self._speed:,.0f} images/s")
-        self._bar.update(self._task, completed=self._samples_done, figures="  ".join(figures))
+        if self._notebook is not None:
+            share = f"{self._samples_done / max(self._samples, 1):.0%}"
+            done = f"epoch {self._epoch + 1}/{self._epochs}: {share}"
+            self._notebook.pass_by("  ".join([done, *figures]))
+        elif self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=self._samples_done, figures="  ".join(figures))
 
     def on_epoch_end(self, model: Model, epoch: int, logs: dict[str, float]) -> None:
         if self._bar is not None and self._task is not None:
             self._bar.remove_task(self._task)
             self._task = None
         assert self._console is not None
-        parts = [*_figures(logs), f"{self._speed:,.0f} images/s"]
-        parts[0] = f"epoch {epoch + 1}/{self._epochs}: {parts[0]}"
-        self._console.print(fitted(parts, self._console), highlight=False, soft_wrap=True)
+        parts = parts_of_epoch(epoch, self._epochs, logs, f"{self._speed:,.0f} images/s")
+        if self._notebook is not None:
+            self._notebook.add("  ".join(parts))
+        else:
+            self._console.print(fitted(parts, self._console), highlight=False, soft_wrap=True)
 
     def on_train_end(self, model: Model, logs: dict[str, float]) -> None:
         if self._bar is not None:
             self._bar.stop()
-        self._bar = self._task = self._console = None
+        if self._notebook is not None:
+            self._notebook.pass_by("")
+        self._bar = self._task = self._console = self._notebook = None
 
 
 def _bar(console: Console) -> Progress:
@@ -551,14 +569,7 @@ def _bar(console: Console) -> Progress:
     )
 
 
-def _figures(logs: dict[str, float]) -> list[str]:
-    return [
-        f"{name} {value:.2%}" if name.endswith("accuracy") else f"{name} {value:.4f}"
-        for name, value in logs.items()
-        if name.endswith(("loss", "accuracy"))
-    ]
-
-
+_FIRST_BATCH = "first batch: kernels may compile"
 _WIDEST, _WIDE = 92, 76
 """Columns for a bar of full length, and for the speed beside a shorter one."""
 

@@ -17,6 +17,7 @@ from fastcnn.core.arguments import Array
 from fastcnn.core.class_registry import is_own
 from fastcnn.core.float_errors import Divergence
 from fastcnn.core.quoting import quoted
+from fastcnn.core.terminal import broken, columns_of_output
 from fastcnn.core.user_code import read_only, real_numbers, refuse
 from fastcnn.data.image_sets import LazyImages
 from fastcnn.data.pixel_augmentation import mixes
@@ -25,6 +26,7 @@ from fastcnn.data.several import Data
 from fastcnn.nn.layers import Shape
 from fastcnn.train.averaging import WeightAverage
 from fastcnn.train.callbacks import Callback, EarlyStopping, StopTraining, call_hook
+from fastcnn.train.epoch_lines import parts_of_epoch
 from fastcnn.train.progress import Event, History, Progress
 from fastcnn.train.shards import Shard, Sharding, Shards
 from fastcnn.train.streams import Batch, Stream, length_of
@@ -90,7 +92,8 @@ class Epochs:
                 at.sums, at.seen = {}, 0
                 at.begun = False
                 if verbose and self._is_first:
-                    print(_line(epoch, epochs, logs), flush=True)
+                    parts = parts_of_epoch(epoch, epochs, logs, f"{logs['seconds']:.1f} s")
+                    print(broken(parts, columns_of_output()), flush=True)
                 self._tell("on_epoch_end", epoch, logs)
                 if self.sharding is not None:
                     self.sharding.check()
@@ -442,13 +445,3 @@ def _images(
     if not np.isfinite(array).all():
         raise ValueError(f"{source} must return finite numbers, got NaN or infinity")
     return array
-
-
-def _line(epoch: int, epochs: int, logs: dict[str, float]) -> str:
-    parts = [f"epoch {epoch + 1}/{epochs}:"]
-    for name, value in logs.items():
-        if name.endswith("accuracy"):
-            parts.append(f"{name} {value:.2%}")
-        elif name not in ("learning_rate", "seconds"):
-            parts.append(f"{name} {value:.4f}")
-    return "  ".join([*parts, f"{logs['seconds']:.1f} s"])
