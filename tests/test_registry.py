@@ -140,7 +140,9 @@ def test_a_file_with_an_unknown_class_names_the_module_and_imports_nothing(
     model.save(path)
     Layer.known.pop("Scaled")
     del sys.modules["mine_a"]
-    with pytest.raises(ModelFileError, match=r"layer 'Scaled' is not known here.*'mine_a'; import"):
+    with pytest.raises(
+        ModelFileError, match=r"layer 'Scaled' is not known here.*'mine_a'; import its"
+    ):
         load_model(path)
     assert "mine_a" not in sys.modules
     other = defined("mine_b", LAYER.format(factor=1))  # the class has moved

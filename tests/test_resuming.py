@@ -660,6 +660,14 @@ class Live(Callback):
 
 
 @pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Any]:
+    """A terminal whose output goes to a file."""
+    rich = pytest.importorskip("rich.console")
+    with (tmp_path / "out").open("w") as file:
+        yield rich.Console(file=file, force_terminal=True)
+
+
+@pytest.fixture
 def live(tmp_path: Path) -> Iterator[Live]:
     one = Live(tmp_path / "file")
     yield one
@@ -668,14 +676,11 @@ def live(tmp_path: Path) -> Iterator[Live]:
 
 @pytest.mark.parametrize("way", COPIES)
 def test_a_copied_model_has_the_state_of_its_callbacks(
-    way: str, live: Live, tmp_path: Path
+    way: str, live: Live, terminal: Any, tmp_path: Path
 ) -> None:
-    rich = pytest.importorskip("rich.console")
-    quiet = rich.Console(file=(tmp_path / "out").open("w"), force_terminal=True)
-
     def callbacks(live: Live) -> list[Callback]:
         early = EarlyStopping("val_loss", patience=2)
-        return [ProgressBar(quiet), live, early, LearningRateSchedule(lambda epoch: 0.1)]
+        return [ProgressBar(terminal), live, early, LearningRateSchedule(lambda epoch: 0.1)]
 
     model, figures = fit(callbacks(live))
     copied = COPIES[way](model)

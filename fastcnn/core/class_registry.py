@@ -79,8 +79,8 @@ class Registry(dict[str, type[T]]):
                 return others.pop()
             raise ValueError(
                 f"{self.kind} {name!r} is not known here: it was defined in the module "
-                f"{module[:_LONGEST]!r}; import that module, or define the class, and then read "
-                f"the file again"
+                f"{module[:_LONGEST]!r}; import its module first, or define the class, and then "
+                f"read the file again"
             )
         raise ValueError(
             f"{self.kind} {name!r} is unknown to this version of fastcnn; "

@@ -27,6 +27,7 @@ from fastcnn.nn.layers import (
     Average,
     AvgPool2D,
     BatchNorm,
+    Composite,
     Concatenate,
     Conv2D,
     Conv2DTranspose,
@@ -64,6 +65,7 @@ from fastcnn.nn.layers import (
     Tanh,
     UpSampling2D,
     ZeroPadding2D,
+    input_of_call,
     repr_of_structure,
 )
 
@@ -358,6 +360,19 @@ def _residual(graph: PageGraph, layer: Residual, inputs: Sequence[Value], shape:
     return graph.add("add", ends, shape, activation=layer.activation)
 
 
+def _composite(graph: PageGraph, layer: Composite, inputs: Sequence[Value]) -> Value:
+    outer, label = graph.name, graph.label
+    values, paths = list(inputs), {id(one): path for path, one in layer.inner_layers()}
+    for node in layer.connected(layer.input_shape):
+        of_node = [values[value] for value in node.inputs]
+        shapes = [value.shape for value in of_node]
+        shape = node.layer.infer(input_of_call(node.layer, shapes))
+        name = f"{outer}.{paths[id(node.layer)]}"
+        values.append(write_layer(graph, node.layer, name, of_node, shape))
+    graph.name, graph.label = outer, label
+    return values[-1]
+
+
 WRITERS: dict[type[Layer], Writer] = {
     Add: _merge("add"),
     Average: _average,
@@ -412,6 +427,9 @@ def write_layer(
 
     Raises ``ValueError`` for a layer that has no function in JavaScript.
     """
+    if isinstance(layer, Composite):
+        graph.name, graph.label = name, type(layer).__name__
+        return _composite(graph, layer, inputs)
     writer = WRITERS.get(type(layer))
     if writer is None:
         raise ValueError(

@@ -26,6 +26,7 @@ from fastcnn.nn.layers import (
     Average,
     AvgPool2D,
     BatchNorm,
+    Composite,
     Concatenate,
     Conv2D,
     Conv2DTranspose,
@@ -63,6 +64,7 @@ from fastcnn.nn.layers import (
     Tanh,
     UpSampling2D,
     ZeroPadding2D,
+    input_of_call,
 )
 
 Writer: TypeAlias = Callable[[OnnxGraph, Any, Sequence[Value], Shape], Value]
@@ -574,6 +576,20 @@ def _residual(graph: OnnxGraph, layer: Residual, inputs: Sequence[Value], shape:
     return _like(main, _relu(graph, y, layer.activation))
 
 
+def _composite(graph: OnnxGraph, layer: Composite, inputs: Sequence[Value]) -> Value:
+    outer, owner = graph.layer, graph.owner
+    values, paths = list(inputs), {id(one): path for path, one in layer.inner_layers()}
+    for node in layer.connected(layer.input_shape):
+        path = paths[id(node.layer)]
+        graph.layer, graph.owner = f"{outer}.{path}", f"{owner}.{path}"
+        of_node = [values[value] for value in node.inputs]
+        shapes = [value.shape for value in of_node]
+        shape = node.layer.infer(input_of_call(node.layer, shapes))
+        values.append(write_layer(graph, node.layer, of_node, shape))
+    graph.layer, graph.owner = outer, owner
+    return values[-1]
+
+
 WRITERS: dict[type[Layer], Writer] = {
     Add: _elementwise("Add"),
     Average: _average,
@@ -637,6 +653,8 @@ def write_layer(graph: OnnxGraph, layer: Layer, inputs: Sequence[Value], shape: 
                 f"{quoted(name)}"
             )
         return Value(name, shape)
+    if isinstance(layer, Composite):
+        return _composite(graph, layer, values)
     writer = WRITERS.get(type(layer))
     if writer is None:
         raise ValueError(

@@ -20,6 +20,7 @@ from fastcnn.exchange.feature_order import FeatureOrders
 from fastcnn.exchange.layouts import Slot, arrays_of, slots_of
 from fastcnn.exchange.matching import Modules, Names, matched
 from fastcnn.exchange.weight_files import Library, WeightsFile
+from fastcnn.models.expansion import expand
 from fastcnn.models.model import Model
 from fastcnn.nn.layers import Layer, Shape, change_argument
 
@@ -154,7 +155,8 @@ def load_weights(
     file = weight_files.weights_of(path)
     orders = None
     if file.library == "pytorch" and flatten == "channels_first":
-        orders = FeatureOrders(model._graph, shapes)
+        whole = expand(model._graph)  # the vectors inside of layers have an order too
+        orders = FeatureOrders(whole, whole.infer(model._known_shapes()))
     named = [(layer.name, layer) for layer in model.layers]
     slots = slots_of(named, file.library, orders)
     kept = _kept(keep, slots)

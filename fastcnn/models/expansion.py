@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from fastcnn.models.graph import Graph, Node
 from fastcnn.nn.layers import (
     Add,
+    Composite,
     Conv2D,
     DepthwiseConv2D,
     Layer,
@@ -20,9 +21,10 @@ Convolutions = Callable[[SeparableConv2D], tuple[DepthwiseConv2D, Conv2D]]
 
 
 def expand(graph: Graph, convolutions_of: Convolutions | None = None) -> Graph:
-    """The same graph with the paths, the sum and the ReLU of each ``Residual`` as nodes.
+    """The same graph with the layers inside of each ``Residual`` and ``Composite`` as nodes.
 
-    With ``convolutions_of``, each ``SeparableConv2D`` becomes two nodes as well.
+    A ``Residual`` becomes its paths, their sum and its ReLU. With ``convolutions_of``, each
+    ``SeparableConv2D`` becomes two nodes as well.
     """
     nodes: list[Node] = []
     values = {value: value for value in range(graph.inputs)}
@@ -40,6 +42,11 @@ def expand(graph: Graph, convolutions_of: Convolutions | None = None) -> Graph:
     def add_layer(layer: Layer, *inputs: int) -> int:
         if type(layer) is SeparableConv2D and convolutions_of is not None:
             return add_row(convolutions_of(layer), *inputs)
+        if isinstance(layer, Composite):
+            inside = list(inputs)
+            for node in layer.connected(layer.input_shape):
+                inside.append(add_layer(node.layer, *(inside[value] for value in node.inputs)))
+            return inside[-1]
         if type(layer) is not Residual:
             return add(layer, *inputs)
         (value,) = inputs

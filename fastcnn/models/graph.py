@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
@@ -23,23 +23,10 @@ from fastcnn.nn.layers import (
     input_of_call,
     snake_case,
 )
+from fastcnn.nn.layers import Node as Node
 
 MOST_VALUES = 300_000
 """Largest number of calls in a graph, and of the values that they take, together."""
-
-
-class Node(NamedTuple):
-    """A call of a layer.
-
-    Attributes:
-        layer: the layer.
-        inputs: the values that it takes; one, but for layers that merge several.
-        output: the value that it makes.
-    """
-
-    layer: Layer
-    inputs: tuple[int, ...]
-    output: int
 
 
 class Graph:

@@ -212,6 +212,7 @@ class Net:
                     layer.state = {k: np.array(v, order="C") for k, v in layer.state.items()}
                     continue
                 layer.build(one, self.rng, self.dtype)
+                _check_inside(layer)
                 arrays = dict(arrays_of(layer))
                 for name, array in arrays_before:
                     needed = arrays[name].shape if name in arrays else "no such array"
@@ -682,6 +683,19 @@ def _is_built_for(layer: Layer, input_shape: Any, dtype: np.dtype[np.generic]) -
         arrays[name].shape == spec.shape and arrays[name].dtype == dtype
         for name, spec in specs.items()
     )
+
+
+def _check_inside(layer: Layer) -> None:
+    """Raise ``ValueError`` for a user's layer whose layers inside would never be trained."""
+    if is_own(type(layer)) or layer.inner_layers():
+        return
+    for inner in all_layers([layer]):
+        if inner is not layer and type(inner).parameter_specs is not Layer.parameter_specs:
+            raise ValueError(
+                f"{quoted(layer)} holds {quoted(inner)}, whose parameters belong to no layer that "
+                f"the model knows; derive {type(layer).__name__} from fastcnn.layers.Composite, "
+                f"which builds and trains the layers that it holds"
+            )
 
 
 def arrays_of(layer: Layer) -> list[tuple[str, Array]]:

@@ -516,7 +516,10 @@ class Optimizer(Known):
 
     def _prepare(self, rate: float, t: int) -> None:
         """Compute the constants of step ``t``, counted from 1, which all blocks use."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} must define step(self, parameters, gradient), which moves the "
+            f"parameters in place"
+        )
 
     def _move(self, p: Array, g: Array, scratch: Array, *state: Array) -> None:
         """Take the step on one block."""

@@ -24,6 +24,7 @@ from fastcnn.nn.layers.base import repr_of_structure as repr_of_structure
 from fastcnn.nn.layers.base import repr_without_name as repr_without_name
 from fastcnn.nn.layers.base import settle as settle
 from fastcnn.nn.layers.base import snake_case as snake_case
+from fastcnn.nn.layers.composite import Composite as Composite
 from fastcnn.nn.layers.convolution import Conv2D as Conv2D
 from fastcnn.nn.layers.convolution import DepthwiseConv2D as DepthwiseConv2D
 from fastcnn.nn.layers.dense import Dense as Dense
@@ -67,6 +68,7 @@ from fastcnn.nn.layers.separable import SeparableConv2D as SeparableConv2D
 from fastcnn.nn.layers.stack import checked_layers as checked_layers
 from fastcnn.nn.layers.stack import infer_stack as infer_stack
 from fastcnn.nn.layers.tensors import Input as Input
+from fastcnn.nn.layers.tensors import Node as Node
 from fastcnn.nn.layers.tensors import Tensor as Tensor
 from fastcnn.nn.layers.tensors import image_shape as image_shape
 from fastcnn.nn.layers.tensors import input_of_call as input_of_call

@@ -286,7 +286,7 @@ class Layer:
 
     def infer(self, input_shape: Shape) -> Shape:
         """The output's shape; ``ValueError`` if this input does not fit."""
-        raise NotImplementedError
+        raise undefined(self, "infer(self, input_shape)", "the shape of the output")
 
     def parameter_specs(self, input_shape: Shape) -> dict[str, Spec]:
         """The specs of the arrays in ``parameters``."""
@@ -343,7 +343,11 @@ class Layer:
 
         Only layers that use randomness draw from ``rng``, and only in training.
         """
-        raise NotImplementedError
+        raise undefined(
+            self,
+            "forward(self, x, training, rng, engine)",
+            "the output for a batch, and what backward needs",
+        )
 
     def backward(
         self, dy: Array, saved: Saved, engine: str | None, needs_dx: bool = True
@@ -354,7 +358,11 @@ class Layer:
         nothing in the layer changes. Without ``needs_dx`` the input's gradient may be None, because
         nothing uses it. A layer that is not ``trainable`` may omit its parameters' gradients.
         """
-        raise NotImplementedError
+        raise undefined(
+            self,
+            "backward(self, dy, saved, engine, needs_dx=True)",
+            "the gradient of the input, and a dict of those of the parameters",
+        )
 
     def input_gradient(self, dy: Array, saved: Saved, engine: str | None) -> Array:
         """The gradient of the input alone, after ``forward`` with ``training=False``."""
@@ -411,6 +419,18 @@ class Layer:
             elif value != parameter.default:
                 arguments.append(f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(arguments)})"
+
+
+def undefined(layer: Layer, method: str, result: str) -> NotImplementedError:
+    """The error for a method that the class of a layer must define.
+
+    >>> undefined(Layer(), "infer(self, input_shape)", "the shape of the output")
+    NotImplementedError('Layer must define infer(self, input_shape), which returns the shape of the
+    output')
+    """
+    return NotImplementedError(
+        f"{type(layer).__name__} must define {method}, which returns {result}"
+    )
 
 
 def repr_without_name(layer: Layer) -> str:
@@ -497,7 +517,7 @@ def layers_with_depth(layers: Iterable[Layer]) -> Iterator[tuple[Layer, int]]:
 
 
 def _inside(layer: Layer) -> list[Layer]:
-    """The layers in the attributes of a layer, and in their lists, tuples and dicts."""
+    """The layers in the attributes of a layer, and in their lists, tuples and dicts, each once."""
     inside: list[Layer] = []
     for value in tuple(vars(layer).values()):
         if isinstance(value, Layer):
@@ -506,7 +526,7 @@ def _inside(layer: Layer) -> list[Layer]:
             inside += [one for one in value if isinstance(one, Layer)]
         elif isinstance(value, dict):
             inside += [one for one in value.values() if isinstance(one, Layer)]
-    return inside
+    return [*{id(one): one for one in inside}.values()] if len(inside) > 1 else inside
 
 
 _SEQUENCES = (list, tuple)

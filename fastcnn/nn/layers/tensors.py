@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import count as counter
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import count
@@ -151,6 +151,20 @@ def tensors_of(layer: Layer, values: Tensor | Sequence[Tensor]) -> tuple[Tensor,
         f"{quoted(layer)} must be called on {requirement}, such as fastcnn.Input((28, 28, 1)), got "
         f"{quoted(values)}; to compute numbers, make a Model and call its predict"
     )
+
+
+class Node(NamedTuple):
+    """A call of a layer in a graph, whose values are numbered.
+
+    Attributes:
+        layer: the layer.
+        inputs: the values that it takes; one, but for layers that merge several.
+        output: the value that it makes.
+    """
+
+    layer: Layer
+    inputs: tuple[int, ...]
+    output: int
 
 
 T = TypeVar("T")
