@@ -272,15 +272,13 @@ class Composite(Layer, abstract=True):
             if node.output not in wanted:
                 continue
             needed = not wanted.isdisjoint(node.inputs)
+            dx: Any
             dx, own = node.layer.backward(sums.pop(node.output), of_node, engine, needed)
             for key, gradient in own.items():
                 name = f"{paths[id(node.layer)]}.{key}"
                 gradients[name] = gradients[name] + gradient if name in gradients else gradient
-            for value, part in (
-                zip(node.inputs, dx if node.layer.takes_several else (dx,), strict=True)
-                if needed
-                else ()
-            ):
+            parts = (dx if node.layer.takes_several else (dx,)) if needed else ()
+            for value, part in zip(node.inputs, parts, strict=False):
                 if value in wanted:
                     sums[value] = sums[value] + part if value in sums else part
         if not needs_dx:

@@ -1,0 +1,146 @@
+"""Training on pictures that do not fit into the memory: speed beside memory, and the peak.
+
+    python benchmarks/larger_than_memory.py make FOLDER --gigabytes 10
+    python benchmarks/larger_than_memory.py epoch FOLDER
+    python benchmarks/larger_than_memory.py speed FOLDER --net resnet
+
+``make`` writes JPEG files of 1600×1200 pixels, like photographs: smooth shapes under noise, about 0.6
+MB each. As encoding takes longer than writing, there are 48 different pictures, and each file has a
+comment of its own, so that no two files are equal. Classes are folders.
+
+``epoch`` trains one epoch over all files with ``lazy=True``, and prints the largest resident memory of
+the process. ``speed`` trains on some images in turn: read while the training runs, and from memory. It
+prints images a second, the median ratio, and how long reading alone takes with the same threads.
+
+Nets: "small" has one convolution; "resnet" is ResNet-18 at the size of the images.
+"""
+
+from __future__ import annotations
+
+import io
+import resource
+import sys
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Annotated
+
+import numpy as np
+import typer
+
+import fastcnn
+from fastcnn.layers import Conv2D, Dense, GlobalAvgPool2D, MaxPool2D
+
+CLASSES, DIFFERENT = 4, 48
+WIDTH, HEIGHT = 1600, 1200
+app = typer.Typer(add_completion=False)
+Folder = Annotated[Path, typer.Argument(help="The folder of the pictures.")]
+Net = Annotated[str, typer.Option(help="small or resnet.")]
+Size = Annotated[int, typer.Option(min=8, help="The side of the images.")]
+
+
+def photograph(seed: int) -> bytes:
+    """A picture as the bytes of a JPEG file."""
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    smooth = Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    pixels = np.asarray(smooth, np.int16) + rng.normal(0, 9, (HEIGHT, WIDTH, 1)).astype(np.int16)
+    file = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=88)
+    return file.getvalue()
+
+
+def numbered(picture: bytes, number: int) -> bytes:
+    """The file with its number in a comment."""
+    text = f"{number:012d}".encode()
+    return picture[:2] + b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text + picture[2:]
+
+
+@app.command()
+def make(
+    folder: Folder,
+    gigabytes: Annotated[float, typer.Option(min=0.001, help="Size of the set.")] = 10.0,
+) -> None:
+    """Write the pictures."""
+    pictures = [photograph(seed) for seed in range(DIFFERENT)]
+    for label in range(CLASSES):
+        (folder / f"class{label}").mkdir(parents=True)
+    written = number = 0
+    while written < gigabytes * 1e9:
+        file = numbered(pictures[number % DIFFERENT], number)
+        (folder / f"class{number % CLASSES}" / f"{number:06d}.jpg").write_bytes(file)
+        written, number = written + len(file), number + 1
+    print(f"{number:,} files, {written / 1e9:.2f} GB")
+
+
+def net_of(name: str, size: int) -> fastcnn.Sequential:
+    """The net of this name for images of this side."""
+    if name == "resnet":
+        return fastcnn.nets.resnet18(CLASSES, (size, size, 3))
+    layers = [Conv2D(16, 3, activation="relu"), MaxPool2D(), GlobalAvgPool2D(), Dense(CLASSES)]
+    return fastcnn.Sequential(layers, (size, size, 3), seed=0)
+
+
+def peak() -> int:
+    """The largest resident memory of this process so far, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+@app.command()
+def epoch(
+    folder: Folder,
+    net: Net = "small",
+    size: Size = 64,
+    batch: Annotated[int, typer.Option(min=1, help="Samples to a batch.")] = 32,
+) -> None:
+    """Train one epoch, and print the largest resident memory."""
+    images = fastcnn.load_images(folder, size, lazy=True, check=False)
+    total = sum(Path(file).stat().st_size for file in images.files)
+    model = net_of(net, size)
+    begin = perf_counter()
+    model.fit(images, batch_size=batch, optimizer="adam", seed=0, verbose=0)
+    seconds = perf_counter() - begin
+    print(
+        f"{len(images):,} files of {total / 1e9:.2f} GB in {seconds:.0f} s, "
+        f"{len(images) / seconds:.0f} images/s; peak {peak() / 1e6:.0f} MB"
+    )
+
+
+@app.command()
+def speed(
+    folder: Folder,
+    net: Net = "resnet",
+    size: Size = 96,
+    images: Annotated[int, typer.Option(min=64, help="Images to a turn.")] = 256,
+    batch: Annotated[int, typer.Option(min=1, help="Samples to a batch.")] = 32,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each.")] = 3,
+) -> None:
+    """Train in turn on images from files and from memory."""
+    whole = fastcnn.load_images(folder, size, lazy=True, check=False)
+    rows = np.linspace(0, len(whole) - 1, images).astype(int)
+    lazy = whole.subset(rows)
+    begin = perf_counter()
+    pixels = lazy.images[:]
+    reading = perf_counter() - begin
+    in_memory = fastcnn.ImageSet(pixels, lazy.labels, lazy.classes, lazy.files)
+    model = net_of(net, size)
+    seconds: dict[str, list[float]] = {"files": [], "memory": []}
+    for number in range(rounds + 1):
+        for name, source in (("memory", in_memory), ("files", lazy)):
+            begin = perf_counter()
+            model.fit(source, batch_size=batch, optimizer="adam", seed=0, verbose=0)
+            if number:  # the first turn compiles
+                seconds[name].append(perf_counter() - begin)
+    ratio = median(a / b for a, b in zip(seconds["memory"], seconds["files"], strict=True))
+    best = {name: images / min(times) for name, times in seconds.items()}
+    print(
+        f"{net} at {size}×{size}: {best['files']:.0f} images/s from files, {best['memory']:.0f} from "
+        f"memory, ratio {ratio:.2f}; reading alone {images / reading:.0f} images/s"
+    )
+
+
+if __name__ == "__main__":
+    app()
