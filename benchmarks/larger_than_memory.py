@@ -4,13 +4,14 @@
     python benchmarks/larger_than_memory.py epoch FOLDER
     python benchmarks/larger_than_memory.py speed FOLDER --net resnet
 
-``make`` writes JPEG files of 1600×1200 pixels, like photographs: smooth shapes under noise, about 0.6
-MB each. As encoding takes longer than writing, there are 48 different pictures, and each file has a
-comment of its own, so that no two files are equal. Classes are folders.
+``make`` writes JPEG files of 1600×1200 pixels, like photographs: smooth shapes under noise, about
+0.6 MB each. As encoding takes longer than writing, there are 48 different pictures, and each file
+has a comment of its own, so that no two files are equal. Classes are folders.
 
-``epoch`` trains one epoch over all files with ``lazy=True``, and prints the largest resident memory of
-the process. ``speed`` trains on some images in turn: read while the training runs, and from memory. It
-prints images a second, the median ratio, and how long reading alone takes with the same threads.
+``epoch`` trains one epoch over all files with ``lazy=True``, and prints the largest resident memory
+of the process. ``speed`` trains on some images in turn: read while the training runs, and from
+memory. It prints images a second, the median ratio, and how long reading alone takes with the same
+threads.
 
 Nets: "small" has one convolution; "resnet" is ResNet-18 at the size of the images.
 """
@@ -137,8 +138,9 @@ def speed(
     ratio = median(a / b for a, b in zip(seconds["memory"], seconds["files"], strict=True))
     best = {name: images / min(times) for name, times in seconds.items()}
     print(
-        f"{net} at {size}×{size}: {best['files']:.0f} images/s from files, {best['memory']:.0f} from "
-        f"memory, ratio {ratio:.2f}; reading alone {images / reading:.0f} images/s"
+        f"{net} at {size}×{size}: {best['files']:.0f} images/s from files, "
+        f"{best['memory']:.0f} from memory, ratio {ratio:.2f}; "
+        f"reading alone {images / reading:.0f} images/s"
     )
 
 
