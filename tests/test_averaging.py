@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from fastcnn import Callback, Sequential, StopTraining
 from fastcnn.callbacks import ReduceLROnPlateau, WeightAverage
+from fastcnn.core.arguments import Array
 from fastcnn.layers import BatchNorm, Conv2D, Dense, Dropout, Flatten
 from fastcnn.nn.schedules import rate_at, schedule_to_dict
 from fastcnn.optimizers import SGD
@@ -139,3 +141,25 @@ def test_a_step_in_parts_is_whole_or_nothing() -> None:
     ):
         model.fit(x, Y, batch_size=24, accumulate=3, shuffle=False, verbose=0)
     assert all((a == b).all() for a, b in zip(before, model.get_weights(), strict=True))
+
+
+def test_each_part_of_a_batch_must_have_the_samples_that_a_normalisation_needs() -> None:
+    x = (X / 255).astype(np.float32).reshape(len(X), -1)
+
+    for batch_size, accumulate, samples in ((24, 24, 24), (8, 8, 24), (10, 4, 20), (8, 2, 19)):
+        model = Sequential([BatchNorm(), Dense(3)], x.shape[1:], seed=0)
+        before = model.get_weights()
+        with pytest.raises(ValueError, match=f"from accumulate={accumulate}; take fewer parts"):
+            model.fit(
+                x[:samples], Y[:samples], batch_size=batch_size, accumulate=accumulate, verbose=0
+            )
+        assert all((a == b).all() for a, b in zip(before, model.get_weights(), strict=True))
+    model = Sequential([BatchNorm(), Dense(3)], x.shape[1:], seed=0)
+    model.fit(x, Y, batch_size=8, accumulate=4, verbose=0)
+
+    def batches() -> Iterator[tuple[Array, Array]]:
+        yield x[:4], Y[:4]
+        yield x[:3], Y[:3]
+
+    with pytest.raises(ValueError, match="batch of 3 samples at least 2"):
+        model.fit(batches(), accumulate=2, steps_per_epoch=2, verbose=0)

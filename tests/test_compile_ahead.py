@@ -19,15 +19,15 @@ from limits import run
 from processes import environment, python
 
 import fastcnn
-from fastcnn import Sequential
+from fastcnn import Input, Model, Sequential
 from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime import compile_ahead, kernel_cache, memory, program, rehearsal
 from fastcnn.engine.numba.runtime.compile_notice import Notice
 from fastcnn.engine.numba.runtime.rehearsal import Request
-from fastcnn.layers import BatchNorm, Conv2D, Dense, Flatten, Layer, ReLU
+from fastcnn.layers import Add, BatchNorm, Conv2D, Dense, Flatten, Layer, ReLU, Sigmoid
 from fastcnn.losses import CrossEntropy
 from fastcnn.models import nets
-from fastcnn.models.execution import preparation
+from fastcnn.models.execution import Executor, preparation
 from fastcnn.optimizers import SGD
 from fastcnn.schedules import Schedule
 
@@ -252,6 +252,69 @@ def test_each_form_of_a_loss_is_prepared(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.usefixtures("nothing_is_known")
+def test_each_kind_of_step_is_prepared_also_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds, real = list[str](), Executor.prepare_training
+
+    def prepare_training(executor: Any, like: Any, targets: Any, *goal: Any, **more: Any) -> int:
+        kinds.append(f"{type(goal[0]).__name__} {type(goal[1]).__name__}")
+        return real(executor, like, targets, *goal, **more)
+
+    monkeypatch.setattr(Executor, "prepare_training", prepare_training)
+    x, y = np.zeros((4, 5), np.float32), np.array([0, 2, 1, 1])
+    model = Sequential([Dense(3)], (5,), seed=0)
+    for optimizer in ("sgd", "adam", "sgd"):
+        model.fit(x, y, optimizer=optimizer, accumulate=2, verbose=0)
+        model.fit(x, y, optimizer=optimizer, verbose=0)
+    model.fit(x, np.eye(3)[y], loss="mse", verbose=0)
+    assert kinds == ["CrossEntropy SGD", "CrossEntropy Adam", "MeanSquaredError SGD"]
+
+
+@pytest.mark.usefixtures("nothing_is_known")
+def test_a_model_with_several_outputs_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = Input((5,))
+    hidden = Dense(4)(x)
+    model = Model(x, [Dense(3)(hidden), Sigmoid()(Dense(1)(hidden))], seed=0)
+    counts = list[int]()
+    real = preparation.compile_all
+
+    def compile_all(requests: list[Request], progress: Any = None) -> int:
+        counts.append(len(requests))
+        return real(requests, progress)
+
+    monkeypatch.setattr(preparation, "compile_all", compile_all)
+    model.compile_kernels()
+    known = len(preparation._ready)
+    assert len(counts) == known == 4  # predictions and training, of floats and of bytes
+    targets = [np.array([0, 2]), np.array([[0], [1]])]
+    model.train_on_batch(np.zeros((2, 5), np.float32), targets)
+    assert len(preparation._ready) == known
+
+
+@pytest.mark.usefixtures("nothing_is_known")
+def test_running_statistics_stay_while_training_is_rehearsed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x = Input((4, 5, 2))
+    shared = BatchNorm()
+    model = Model(x, Dense(3)(Flatten()(Add()([shared(BatchNorm()(x)), shared(ReLU()(x))]))))
+    before, real, seen = model.get_weights(), Executor.gradients, list[bool]()
+
+    def gradients(executor: Any, *arguments: Any) -> Any:
+        try:
+            return real(executor, *arguments)
+        finally:
+            same = zip(model.get_weights(), before, strict=True)
+            seen.append(all((a == b).all() for a, b in same))
+
+    monkeypatch.setattr(Executor, "gradients", gradients)
+    model.compile_kernels()
+    assert len(seen) > 1
+    assert all(seen)
+    model.train_on_batch(np.ones((2, 4, 5, 2), np.float32), np.array([0, 2]))
+    assert not seen[-1]
+
+
+@pytest.mark.usefixtures("nothing_is_known")
 def test_a_preparation_that_was_interrupted_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any) -> int:
         raise KeyboardInterrupt
@@ -321,7 +384,7 @@ from pathlib import Path
 from fastcnn.models import nets
 from fastcnn import Sequential
 from fastcnn.core.arguments import Array
-from fastcnn.models.execution import preparation
+from fastcnn.models.execution import Executor, preparation
 
 preparation.is_recorded = lambda net: False
 model = Sequential(nets.resnet8(), (32, 32, 3), seed=0)

@@ -584,7 +584,7 @@ def test_a_large_batch_runs_in_parts_to_the_same_bits(monkeypatch: pytest.Monkey
     )
     x = draw(model, 11)
     whole = model.predict(x)
-    size = prediction_of(model)._per_sample
+    size = prediction_of(model)._bytes_of_sample
     for samples in (1, 2, 4):
         other = model_of(
             lambda x: [MaxPool2D()(winograd()(Tanh()(x))), Add()([conv()(x), winograd()(x)])],
@@ -592,6 +592,54 @@ def test_a_large_batch_runs_in_parts_to_the_same_bits(monkeypatch: pytest.Monkey
         )
         monkeypatch.setattr("fastcnn.models.execution.prediction._ARENA", samples * size)
         same_bits(other.predict(x), whole)
+
+
+def test_an_arena_keeps_to_its_bound_where_many_values_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def of_skips(x: Any) -> Any:
+        skips = [x := Conv2D(4, 1)(x) for _ in range(7)]
+        for skip in reversed(skips[:-1]):
+            x = Add()([x, skip])
+        return x
+
+    model = model_of(of_skips, (4, 5, 3))
+    monkeypatch.setattr("fastcnn.models.execution.prediction._ARENA", 100_000)
+    x = draw(model, 91)
+    model.predict(x)
+    programs = list(prediction_of(model)._programs.values())
+    assert 100_000 // 2 < max(program.arena for program in programs) <= 100_000
+
+
+def test_explain_says_of_a_concatenation_written_in_place_that_it_does_nothing() -> None:
+    model = model_of(lambda x: ReLU()(Concatenate()([conv()(x), MaxPool2D(3, 1, 1)(x)])), (5, 9, 3))
+    lines = model.explain().splitlines()
+    (at,) = [i for i, line in enumerate(lines) if line.startswith("  Concatenate")]
+    assert lines[at + 1] == "    nothing to do, because its inputs were written into its place"
+
+
+def test_an_executor_keeps_the_mathematics_for_which_it_was_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another thread may set another one at any moment."""
+    x = np.random.default_rng(0).standard_normal((2, 16, 16, 64)).astype(np.float32)
+
+    def make() -> fastcnn.Sequential:
+        layers = [Conv2D(64, 3, padding="same") for _ in range(2)]
+        return fastcnn.Sequential(layers, x.shape[1:], seed=0)
+
+    def outputs(model: fastcnn.Sequential) -> list[Array]:
+        y = np.ones((2, 16, 16, 64), np.float32)
+        losses = model.train_on_batch(x, y, loss="mse")
+        return [model.predict(x[:1]), model.predict(x), np.array(losses)]
+
+    with fastcnn.use_math("strict"):
+        strict = outputs(make())
+    fast = outputs(make())
+    assert not (fast[0] == strict[0]).all()
+    monkeypatch.setattr("fastcnn.models.net.get_math", lambda: "strict")
+    with fastcnn.use_math("fast"):
+        same_bits(outputs(make()), strict)
 
 
 def test_programs_of_many_batch_sizes_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,7 +135,7 @@ def check(model: Model, monkeypatch: pytest.MonkeyPatch, share: float = 0) -> Pr
         fastcnn.set_num_threads(threads)
         for count in (0, 1, 3, 5):
             same_bits(one.run([x[:count]]), [y[:count] for y in expected])
-    monkeypatch.setattr(prediction, "_ARENA", 2 * one._per_sample)
+    monkeypatch.setattr(prediction, "_ARENA", 2 * one._bytes_of_sample)
     same_bits(one.run([x]), expected)  # in parts of two samples at most
     return one
 
@@ -317,7 +317,8 @@ def test_steps_write_into_their_rooms_alone(monkeypatch: pytest.MonkeyPatch) -> 
 
     def apart(rooms: list[Any]) -> tuple[list[int], int]:
         places = [sum(room.size + gap for room in rooms[:i]) for i in range(len(rooms))]
-        gaps.extend(place + room.size for place, room in zip(places, rooms, strict=True))
+        if rooms:
+            gaps[:] = [place + room.size for place, room in zip(places, rooms, strict=True)]
         return places, sum(room.size + gap for room in rooms)
 
     def recorded(shape: tuple[int, ...], dtype: Any) -> Array:

@@ -11,7 +11,7 @@ from fastcnn.core.arguments import Array
 from fastcnn.core.user_code import unchanged_by_errors
 from fastcnn.data.several import Data, parts_of
 from fastcnn.models.net import Net
-from fastcnn.models.training import NamedMetric
+from fastcnn.models.training import NamedMetric, check_parts, size_of_parts
 from fastcnn.nn.metrics import Metric, value_of
 from fastcnn.nn.optimizers import Optimizer
 from fastcnn.train.output_losses import Goal
@@ -72,7 +72,8 @@ def accumulated_step(
     """
     whole = model._weights.gradient
     state = [array for layer in model.layers for array in layer.state.values()]
-    size = -(-len(images) // parts)
+    check_parts(model._least_batch, len(images), parts)  # a stream's batches may differ
+    size = size_of_parts(len(images), parts)
     total, correct, figures = 0.0, 0.0, dict[str, float]()
     gradient = np.zeros_like(whole)
     with unchanged_by_errors(state):
@@ -80,7 +81,9 @@ def accumulated_step(
             some = slice(first, first + size)
             of_part = None if weights is None else weights[some]
             part, of_targets = images[some], targets[some]
-            loss_sum, right, _ = model._gradients(part, of_targets, loss, model.rng, of_part)
+            loss_sum, right, _ = model._gradients(
+                part, of_targets, loss, model.rng, of_part, optimizer
+            )
             share = len(part) / len(images)
             gradient += whole * whole.dtype.type(share)
             total, correct = total + loss_sum, correct + right

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastcnn.core.arguments import Array
-from fastcnn.data.several import Several
+from fastcnn.data.several import Data, Several
 from fastcnn.models.net import Net
+from fastcnn.nn.layers import Shape
 from fastcnn.nn.losses import CrossEntropy, Loss
 from fastcnn.nn.optimizers import Optimizer, optimizer_named
+from fastcnn.train.output_losses import Goal, OutputLosses
 
 if TYPE_CHECKING:
     from fastcnn.models.execution import Executor
@@ -42,14 +44,30 @@ def compile_kernels(
 
     for kind in kinds:
         total += predicting.prepare_prediction(samples_of(kind, predicting, False), progress)
-    labels = isinstance(loss, CrossEntropy)
-    learns_maps = model.loss is not None or not labels
-    if training and isinstance(loss, Loss) and (model._ends_in_vector or learns_maps):
+    # Maps have cross-entropy for a loss only where the user chose it.
+    if training and (model._ends_in_vector or model.loss is not None or _of_numbers(loss)):
         learning = model._executor(model._trunk(loss))
         assert learning is not None
-        outputs = model._outputs(loss)[:-1] if labels else model._outputs(loss)
-        targets = np.zeros((1, *outputs), np.int64 if labels else model.dtype)
+        targets = _targets(model, loss)
         for kind in kinds:
             like = samples_of(kind, learning, True)
             total += learning.prepare_training(like, targets, loss, steps, progress)
     return total
+
+
+def _of_numbers(loss: Goal) -> bool:
+    return isinstance(loss, Loss) and not isinstance(loss, CrossEntropy)
+
+
+def _targets(model: Net, loss: Goal) -> Data:
+    """Targets of one sample as ``fit`` would take them: class numbers, or zeros."""
+
+    def zeros(loss: Loss, output: Shape) -> Array:
+        if isinstance(loss, CrossEntropy):
+            return np.zeros((1, *output[:-1]), np.int64)
+        return np.zeros((1, *output), model.dtype)
+
+    if isinstance(loss, OutputLosses):
+        outputs = zip(loss.losses, model._outputs(loss), strict=True)
+        return Several(tuple(zeros(one, output) for one, output in outputs))
+    return zeros(loss, model._outputs(loss))

@@ -26,7 +26,7 @@ from fastcnn.core.class_registry import is_own
 from fastcnn.core.float_errors import unreported
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import generator, truth
-from fastcnn.core.settings import get_math
+from fastcnn.core.settings import get_math, use_math
 from fastcnn.core.user_code import unchanged_by_errors
 from fastcnn.data.class_names import check_number
 from fastcnn.data.known_inputs import KnownInputs, knowledge
@@ -387,9 +387,11 @@ class Net:
         loss: Goal,
         rng: np.random.Generator,
         weights: Array | None = None,
+        optimizer: Optimizer | None = None,
     ) -> tuple[float, float, list[dict[str, Array]]]:
         """One batch forward and backward: sum of the losses, samples that are right, gradients.
 
+        With the ``optimizer`` that will take a step, the kernels of such steps are compiled first.
         ``weights`` (N,) of the model's dtype say how much each sample's loss counts.
         The gradients are those of the mean loss, and are views of ``self._weights.gradient``,
         one dict for each layer. Nothing of the model changes but running statistics, and those
@@ -398,6 +400,8 @@ class Net:
         executor = self._executor(self._trunk(loss))
         if executor is not None:
             samples = self._executor_inputs(images, executor, training=True)
+            if optimizer is not None:
+                executor.prepare_step(samples, targets, loss, optimizer)
             result = executor.gradients(samples, targets, loss, rng, weights)
             if result is not None:
                 total, correct, self._figures = result
@@ -448,7 +452,8 @@ class Net:
             self._derive()
         if whole_nets_refused(self.engine) is not None:
             return None
-        key = trunk, get_math()
+        math = get_math()  # once, because another thread may set it meanwhile
+        key = trunk, math
         try:
             return self._executors[key]
         except KeyError:
@@ -457,7 +462,8 @@ class Net:
 
             new = None
             if compiles():
-                new = Executor(trunk, self._weights, self._known_shapes())
+                with use_math(math):
+                    new = Executor(trunk, self._weights, self._known_shapes())
             return self._executors.setdefault(key, new)  # all threads use one
 
     def _give_up_memory(self) -> None:

@@ -154,8 +154,9 @@ def checked_fit(
             listeners,
             augment,
             verbose,
+            parts_of_batch,
         )
-        return of_stream._replace(metrics=figures, accumulate=parts_of_batch)
+        return of_stream._replace(metrics=figures)
     if isinstance(x, ImageSet) and split:
         if sample_weight is not None:
             raise ValueError("validation_split must be 0 for images with sample_weight")
@@ -201,7 +202,7 @@ def checked_fit(
     if not model.built:
         model._doubt_layout("x", shapes[0], len(images))
     values = model._graph.infer(shapes)
-    _check_batches(model._graph, values, len(images), batch_size)
+    _check_batches(model._graph, values, len(images), batch_size, parts_of_batch)
     outputs = outputs_of(model._trunk(goal), shapes)
     own = [*map(_own_labels, labels)] if several else _own_labels(labels[0])
     targets = checked_targets(goal, own, len(images), outputs, model.dtype)
@@ -373,6 +374,7 @@ def _checked_stream(
     callbacks: list[Callback],
     augment: Augmentation | None,
     verbose: int,
+    accumulate: int,
 ) -> Fit:
     """:func:`checked_fit` for batches; each batch is checked when its turn comes, the first now."""
     x, y, batch_size, steps, shuffle = source
@@ -393,7 +395,7 @@ def _checked_stream(
     if not model.built:
         model._doubt_layout("x", shapes[0], len(first))
     values = model._graph.infer(shapes)
-    _check_batches(model._graph, values, len(first), len(first))
+    _check_batches(model._graph, values, len(first), len(first), accumulate)
     outputs = outputs_of(model._trunk(goal), shapes)
     targets = checked_targets(goal, item[1], len(first), outputs, model.dtype)
     if mixes(augment):
@@ -413,7 +415,7 @@ def _checked_stream(
     }
     return Fit(
         TrainingData(stream, None, None), validation, epochs, augment, bool(verbose), shapes, goal,
-        optimizer, fresh, callbacks, settings, steps,
+        optimizer, fresh, callbacks, settings, steps, accumulate=accumulate,
     )  # fmt: skip
 
 
@@ -634,10 +636,12 @@ def checked_validation(
         raise type(error)(f"validation_data: {error}") from None
 
 
-def _check_batches(graph: Graph, values: Sequence[Shape], samples: int, batch_size: int) -> None:
+def _check_batches(
+    graph: Graph, values: Sequence[Shape], samples: int, batch_size: int, accumulate: int
+) -> None:
     """Raise the ``ValueError`` where a batch of an epoch is too small, or no layer trains.
 
-    ``values`` are the shapes of all values of the graph.
+    ``values`` are the shapes of all values of the graph. A batch runs in ``accumulate`` parts.
     """
     pairs = zip(graph.layers, graph.input_shapes(values), strict=True)
     has_parameters = [one for one, shape in pairs if one.parameter_specs(shape)]
@@ -649,6 +653,24 @@ def _check_batches(graph: Graph, values: Sequence[Shape], samples: int, batch_si
         raise ValueError(
             too_few(what, least, min(smallest, samples))
             + f" from batch_size={batch_size}; take another one, or leave samples out"
+        )
+    for size in {min(batch_size, samples), min(smallest, samples)}:
+        check_parts(least, size, accumulate)
+
+
+def size_of_parts(samples: int, parts: int) -> int:
+    """Samples of each part of a batch but the last, which may have fewer."""
+    return -(-samples // parts)
+
+
+def check_parts(least: float, samples: int, parts: int) -> None:
+    """Raise the ``ValueError`` where a part of a batch has fewer than ``least`` samples."""
+    size = size_of_parts(samples, parts)
+    smallest = samples % size or size
+    if smallest < least:
+        what = f"accumulate must give each part of a batch of {samples} samples"
+        raise ValueError(
+            too_few(what, least, smallest) + f" from accumulate={parts}; take fewer parts"
         )
 
 

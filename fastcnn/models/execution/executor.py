@@ -24,6 +24,7 @@ import numpy as np
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.float_errors import Divergence, unreported
+from fastcnn.core.settings import get_math, use_math
 from fastcnn.core.user_code import unchanged_by_errors
 from fastcnn.data.several import Data, parts_of
 from fastcnn.engine.numba.elementwise.merging import sum_of
@@ -35,20 +36,14 @@ from fastcnn.engine.numba.runtime.types import Kernel
 from fastcnn.models.execution.compiled import CompiledSegment
 from fastcnn.models.execution.frozen import division_of
 from fastcnn.models.execution.prediction import Prediction
-from fastcnn.models.execution.preparation import (
-    PURPOSES,
-    Purpose,
-    compiles_ahead,
-    is_built_in,
-    prepare,
-)
+from fastcnn.models.execution.preparation import compiles_ahead, is_built_in, prepare
 from fastcnn.models.execution.shard_passes import UnitPasses
 from fastcnn.models.execution.training_units import units_of, uses_randomness
 from fastcnn.models.expansion import expand
 from fastcnn.models.graph import Graph
 from fastcnn.models.layer_by_layer import NO_FIGURES, Figures, loss_of
 from fastcnn.models.weights import Weights
-from fastcnn.nn.layers import Saved, Shape, all_layers, own_arrays
+from fastcnn.nn.layers import Saved, Shape, all_layers, own_arrays, statistics_unchanged
 from fastcnn.nn.losses import CrossEntropy
 from fastcnn.nn.optimizers import Optimizer
 from fastcnn.train.output_losses import Goal, OutputLosses
@@ -56,18 +51,29 @@ from fastcnn.train.output_losses import Goal, OutputLosses
 # Most parameters of one step of an optimizer.
 _MOST_MOVED = 200_000
 
+Purpose = tuple[object, ...]
+"""What calls are prepared for: predictions, or training steps of one kind."""
 
-def _training_on(targets: Data) -> Purpose:
-    """The purpose under which a training on such targets counts as prepared."""
-    rows = any(part.ndim > 1 for part in parts_of(targets))
-    return "train on rows" if rows else "train"
+_PREDICTION: Purpose = ("predict",)
+
+
+def _training(targets: Data, loss: Goal, optimizer: Optimizer) -> Purpose:
+    """Training steps with such targets, losses and optimizers, which run the same kernels."""
+    losses = loss.losses if isinstance(loss, OutputLosses) else (loss,)
+    axes = [part.ndim for part in parts_of(targets)]
+    return type(optimizer), *map(type, losses), *axes
 
 
 class Executor:
-    """Runs a graph of built layers; their parameters and gradients are parts of ``weights``."""
+    """Runs a graph of built layers; their parameters and gradients are parts of ``weights``.
+
+    The setting :func:`fastcnn.get_math` that holds while an executor is made holds for all its
+    choices of kernels.
+    """
 
     def __init__(self, graph: Graph, weights: Weights, input_shapes: Sequence[Shape]) -> None:
         layers, whole = graph.layers, expand(graph)
+        self._math = get_math()
         self._weights, self._dtype, self._layers = weights, weights.parameters.dtype, layers
         self._inputs, self._outputs = graph.inputs, graph.outputs
         self._least_batch = graph.least_batch(graph.infer(input_shapes))
@@ -96,7 +102,7 @@ class Executor:
             whole = self._divide(whole, input_shapes)
         self._expanded_outputs, self._unit_inputs = whole.outputs, whole.inputs
         self._padded = any(one.unit.padded for one in self._units)
-        self._prepared_purposes: set[Purpose] = set() if compiles_ahead() else {*PURPOSES}
+        self._prepares, self._prepared_purposes = compiles_ahead(), set[Purpose]()
         # The last optimizer's loop, state and numbers, and the steps that follow from them.
         self._last_moves: tuple[Kernel | None, list[Array], Array, Array]
         self._last_moves = None, [], NO_STEPS, NO_STEPS
@@ -138,7 +144,7 @@ class Executor:
         Layers run one by one where padding by zeros meets parameters that are not finite, and in a
         net that only moves numbers.
         """
-        if "predict" not in self._prepared_purposes:
+        if self._prepares and _PREDICTION not in self._prepared_purposes:
             self.prepare_prediction(inputs)
         return self._forward(inputs)
 
@@ -151,7 +157,7 @@ class Executor:
 
     def probabilities(self, x: Array) -> Array | None:
         """The softmax of :meth:`forward` of a net with one input and output, in the same call."""
-        if "predict" not in self._prepared_purposes:
+        if self._prepares and _PREDICTION not in self._prepared_purposes:
             self.prepare_prediction([x])
         if self._only_segment is not None:
             output = self._only_segment.forward(x, None, "softmax")
@@ -177,7 +183,7 @@ class Executor:
             if ends_in_classes:  # there are no classes among pixels
                 self.probabilities(inputs[0])
 
-        with self._preparing("predict"):
+        with self._preparing(_PREDICTION), use_math(self._math):
             if not all(map(is_built_in, self._layers)):
                 return 0
             purpose = "predict", self._dtype.char, *self._form
@@ -192,7 +198,6 @@ class Executor:
         progress: Progress | None = None,
     ) -> int:
         """Compile what training steps of any batch size need; the number of these kernels."""
-        state = [array.copy() for array in self._state]
 
         def run(inputs: Sequence[Array]) -> None:
             count = len(inputs[0])
@@ -200,7 +205,8 @@ class Executor:
                 return
             # Targets of the first sample, because not every loss takes zeros as targets.
             repeated: Any = targets[np.zeros(count, np.int64)]
-            self.gradients(inputs, repeated, loss, np.random.default_rng(0))
+            with statistics_unchanged():
+                self.gradients(inputs, repeated, loss, np.random.default_rng(0))
             outputs = self._forward(inputs)  # validation, without a rehearsal inside of this one
             if outputs is not None:
                 several: Any = outputs if isinstance(loss, OutputLosses) else outputs[0]
@@ -211,7 +217,7 @@ class Executor:
             if ahead is not None:
                 self._steps_of(ahead[0], [], ahead[2])
 
-        with self._preparing(_training_on(targets)):
+        with self._preparing(_training(targets, loss, optimizer)), use_math(self._math):
             losses = loss.losses if isinstance(loss, OutputLosses) else (loss,)
             if not all(map(is_built_in, (*self._layers, *losses, optimizer))):
                 return 0
@@ -220,12 +226,14 @@ class Executor:
             if self._weights.frozen:
                 purpose += [",".join(self._weights.gradients_of(layer)) for layer in self._layers]
             targets_kind = [(part.dtype.char, part.ndim) for part in parts_of(targets)]
-            try:
-                return prepare(self._layers, run, like, *purpose, *targets_kind, progress=progress)
-            finally:
-                for array, before in zip(self._state, state, strict=True):
-                    array[...] = before
-                self._weights.watch.changed()
+            return prepare(self._layers, run, like, *purpose, *targets_kind, progress=progress)
+
+    def prepare_step(
+        self, inputs: Sequence[Array], targets: Data, loss: Goal, optimizer: Optimizer
+    ) -> None:
+        """:meth:`prepare_training`, unless such steps are prepared."""
+        if self._prepares and _training(targets, loss, optimizer) not in self._prepared_purposes:
+            self.prepare_training(inputs, targets, loss, optimizer)
 
     @contextmanager
     def _state_unchanged_by_errors(self) -> Iterator[None]:
@@ -263,8 +271,7 @@ class Executor:
         sample_weights: Array | None = None,
     ) -> Figures | None:
         """:meth:`gradients` and then the optimizer's step; in one call where one segment is all."""
-        if _training_on(targets) not in self._prepared_purposes:
-            self.prepare_training(inputs, targets, loss, optimizer)
+        self.prepare_step(inputs, targets, loss, optimizer)
         segment, weights, ahead = self._only_segment, self._weights, None
         if segment is not None and type(loss) is CrossEntropy and segment.makes_rows:
             ahead = optimizer.ahead(weights.parameters)

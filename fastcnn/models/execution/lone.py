@@ -9,6 +9,7 @@ import numpy as np
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import ConvGeometry, PoolGeometry
+from fastcnn.core.settings import get_math
 from fastcnn.core.user_code import Source, numbers
 from fastcnn.engine.numba.conv import winograd
 from fastcnn.engine.numba.dense.backward import dense_gradients
@@ -112,13 +113,16 @@ class LoneConvolution(LoneLayer):
         super().__init__(layers, layer, weights, needs_dx, reason)
         self._activation = "relu" if any(map(is_relu, layers)) else None
         self._choices: dict[int, _Operations] = {}
+        self._math = get_math()
 
     def _operations(self, n: int) -> _Operations:
         operations = self._choices.get(n)
         if operations is None:
             if len(self._choices) >= _BATCHES:
                 self._choices.clear()
-            operations = self._choices[n] = _operations_for(self._layers, n, self._dtype)
+            operations = self._choices[n] = _operations_for(
+                self._layers, n, self._dtype, self._math
+            )
         return operations
 
     def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Saved] | None:
@@ -168,11 +172,13 @@ class _Operations(NamedTuple):
     to_bias: Callable[..., Array]
 
 
-def _operations_for(layers: Sequence[Layer], n: int, dtype: np.dtype[np.floating]) -> _Operations:
+def _operations_for(
+    layers: Sequence[Layer], n: int, dtype: np.dtype[np.floating], math: str
+) -> _Operations:
     layer = cast(Convolution, layers[0])
     g = layer.geometry(input_of(layer), n)
     forward, to_input, to_filters = (
-        choose(op, g, dtype, None, layer.algorithm)
+        choose(op, g, dtype, None, layer.algorithm, math)
         for op in ("conv2d", "conv2d_input_gradient", "conv2d_filter_gradient")
     )
     pooling = pooling_of(cast(Pool, layers[-1]), n) if len(layers) > 1 else None

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ import numpy as np
 from fastcnn import ops
 from fastcnn.core.arguments import Array
 from fastcnn.core.float_errors import unreported
-from fastcnn.core.settings import get_num_threads
+from fastcnn.core.settings import get_math, get_num_threads, use_math
 from fastcnn.engine.numba.elementwise import activations, steps
 from fastcnn.engine.numba.runtime import arrays, rehearsal
 from fastcnn.engine.numba.runtime.arrays import record
@@ -122,7 +123,7 @@ class Prediction:
         self._output_shapes = [shapes[value] for value in whole.outputs]
         self._shapes = {value: shapes[value] for value in range(whole.inputs)}
         self._shapes |= {one.output: one.shape for one in layers}
-        self._inputs = whole.inputs
+        self._math = get_math()
         self.only_moves = min(self._outputs) < whole.inputs
         self.sections = _sections(layers, self._outputs, self._dtype)
         widest = max(shape[-1] for shape in shapes)
@@ -131,11 +132,11 @@ class Prediction:
         version = weights.watch.frozen_version if is_frozen else weights.watch.version
         self._prepared = Prepared(self._zeros, version)
         self._programs: dict[tuple[int, int, tuple[bool, ...], bool, int], _Program] = {}
-        self._per_sample = self._bytes_of_sample()
 
     def explain(self) -> str:
         """The program of one sample: each fused layer, its kernels, what they do, and bytes."""
-        return "\n".join(line for one in self.sections for line in self._explain_section(one))
+        with use_math(self._math):
+            return "\n".join(line for one in self.sections for line in self._explain_section(one))
 
     def _explain_section(self, section: Section) -> Iterator[str]:
         if not section.compiled:
@@ -151,6 +152,9 @@ class Prediction:
             lines.append("  " + " + ".join(map(repr, one.members)))
             if why := reason(one, self._dtype):
                 lines.append(f"    {why}")
+            if to.length == first:
+                lines.append("    nothing to do, because its inputs were written into its place")
+                continue
             lines += [f"    {kernel}" for kernel in to.kernels(first)]
             place = ""
             if one.output in to.pitches:
@@ -189,7 +193,7 @@ class Prediction:
         count = len(inputs[0])
         if not count:
             return [arrays.allocate((0, *shape), self._dtype) for shape in self._output_shapes]
-        at_once = min(count, max(1, _ARENA // self._per_sample))
+        at_once = min(count, max(1, _ARENA // self._bytes_of_sample)) if count > 1 else 1
         at_once = -(-count // -(-count // at_once))  # equal parts
         values: dict[int, Array] = dict(enumerate(inputs))
         in_program = softmax and self.sections[-1].compiled
@@ -270,12 +274,14 @@ class Prediction:
     ) -> _Program:
         key = number, n, are_bytes, softmax, get_num_threads()
         if prepared is not self._prepared:
-            return self._make_program(section, n, are_bytes, softmax, prepared)
+            with use_math(self._math):
+                return self._make_program(section, n, are_bytes, softmax, prepared)
         program = self._programs.get(key)
         if program is None:
             if len(self._programs) >= _PROGRAMS * len(self.sections):
                 self._programs.clear()
-            program = self._make_program(section, n, are_bytes, softmax, prepared)
+            with use_math(self._math):
+                program = self._make_program(section, n, are_bytes, softmax, prepared)
             self._programs[key] = program
         return program
 
@@ -350,14 +356,20 @@ class Prediction:
             STEPS[type(one.layer)](one, [places[value] for value in one.all_inputs], place, to)
             yield one, first
 
+    @cached_property
     def _bytes_of_sample(self) -> int:
-        """Bytes of the arena for one sample, about: the largest sum of an input and an output."""
-        sizes = [
-            sum(prod(shape) for shape in one.shapes) + prod(one.shape)
-            for section in self.sections
-            for one in section.layers
-        ]
-        return max(sizes, default=1) * self._dtype.itemsize
+        """Bytes of the arena for one sample, in the section that needs most; at least 1."""
+        sizes = [1]
+        for section in self.sections:
+            if section.compiled:
+                prepared = Prepared(self._zeros, self._weights.watch.version)
+                to = PredictionList(1, self._zeros, self._weights, prepared)
+                edges = dict.fromkeys((*section.inputs, *section.outputs))
+                places = {value: Operand(EDGES + i, 0) for i, value in enumerate(edges)}
+                with use_math(self._math):
+                    list(self._write(section, to, places))  # runs the generator to its end
+                sizes.append(to.arena_bytes())
+        return max(sizes)
 
 
 def _sections(

@@ -1,7 +1,7 @@
 """The first call of a net compiles all kernels that it may need, for batches of any size.
 
 Which kernels serve a layer depends on the number of samples. So the first prediction, and the first
-training step, are rehearse with many batch sizes (:mod:`fastcnn.engine.numba.runtime.rehearsal`),
+training step, are rehearsed with many batch sizes (:mod:`fastcnn.engine.numba.runtime.rehearsal`),
 and what is missing is compiled (:mod:`fastcnn.engine.numba.runtime.compile_ahead`). Nets with
 layers, losses or optimizers of the user's own are left alone, because a rehearsal would call them.
 With the environment variable ``FASTCNN_COMPILE_AHEAD=0`` each call compiles only the kernels that
@@ -14,7 +14,6 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import prod
-from typing import Literal, get_args
 
 import numpy as np
 
@@ -34,12 +33,6 @@ COUNTS = (*range(1, 11), 12, 16, 17, 24, 28, 32, 48, 64, 100, 128, 200, 256, 320
 _SMALL_BATCH = 10  # batches of at most so many samples decide most choices
 _MOST_OF_SMALL = 1 << 27  # most bytes of one layer's activations in a small batch
 _MOST_OF_LARGE = 1 << 25  # the same in a larger batch
-
-Purpose = Literal["predict", "train", "train on rows"]
-"""Training on rows is that on targets of two or more axes, such as rows of probabilities."""
-
-PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
-"""The calls that are prepared, each with its first use."""
 
 _ready: set[tuple[object, ...]] = set()
 """The keys of nets that were prepared in this process, see :func:`net_key`."""

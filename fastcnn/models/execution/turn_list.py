@@ -93,6 +93,10 @@ class TurnList(StepList):
             works.append(call.work)
         return make_turns(steps, works), size
 
+    def arena_bytes(self) -> int:
+        """The bytes of the arena."""
+        return place_rooms(self._rooms)[1]
+
     @property
     def length(self) -> int:
         """How many steps there are."""
@@ -133,7 +137,7 @@ def name_of(kernel: Kernel) -> str:
 def place_rooms(rooms: list[_Room]) -> tuple[list[int], int]:
     """Where each room lies, so that rooms in use at one time do not overlap, and the bytes of all.
 
-    The largest rooms are place_rooms first, each as low as it fits.
+    The largest rooms get their places first, each as low as it fits.
 
     >>> place_rooms([_Room(64, 0, 1), _Room(128, 1, 2), _Room(64, 2, 3)])
     ([128, 0, 128], 192)

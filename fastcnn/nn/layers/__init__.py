@@ -61,6 +61,7 @@ from fastcnn.nn.layers.rearranging import Permute as Permute
 from fastcnn.nn.layers.rearranging import Reshape as Reshape
 from fastcnn.nn.layers.regularization import BatchNorm as BatchNorm
 from fastcnn.nn.layers.regularization import Dropout as Dropout
+from fastcnn.nn.layers.regularization import statistics_unchanged as statistics_unchanged
 from fastcnn.nn.layers.residual import Residual as Residual
 from fastcnn.nn.layers.resizing import Resize as Resize
 from fastcnn.nn.layers.resizing import UpSampling2D as UpSampling2D

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from math import prod
 
 import numpy as np
@@ -13,6 +16,18 @@ from fastcnn.core.scalars import below_one, number
 from fastcnn.nn.layers.arrays import note_moved
 from fastcnn.nn.layers.base import Gradients, Layer, Saved
 from fastcnn.nn.layers.initializers import Shape, Spec
+
+_statistics_move: ContextVar[bool] = ContextVar("fastcnn_statistics_move", default=True)
+
+
+@contextmanager
+def statistics_unchanged() -> Iterator[None]:
+    """Within this context and the current thread or task, no running statistics move."""
+    token = _statistics_move.set(False)
+    try:
+        yield
+    finally:
+        _statistics_move.reset(token)
 
 
 class Dropout(Layer):
@@ -112,7 +127,12 @@ class BatchNorm(Layer):
         return dx, {"gamma": dgamma, "beta": dbeta}
 
     def follow(self, mean: Array, variance: Array) -> None:
-        """Move the running statistics towards those of a batch (C,)."""
+        """Move the running statistics towards those of a batch (C,).
+
+        They stay as they are within :func:`statistics_unchanged`.
+        """
+        if not _statistics_move.get():
+            return
         own = self._own_state
         for name, batch in (("mean", mean), ("variance", variance)):
             running = own[name]
