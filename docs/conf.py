@@ -8,7 +8,7 @@ from pathlib import Path
 import fastcnn
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE / "_extensions"), str(HERE / "tutorial")]
+sys.path.insert(0, str(HERE / "_extensions"))
 
 project = "fastcnn"
 author = "the authors of fastcnn"
@@ -18,6 +18,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "links_of_pages",
     "pictures_of_pages",
 ]
 exclude_patterns = ["_build"]

@@ -68,9 +68,9 @@ from fastcnn.train.streams import Stream, batches_in_order, inputs_of, is_stream
 class Model(Inspection):
     """A graph of layers, from inputs to outputs.
 
-    Layers are called on tensors, which begin with :func:`fastcnn.Input`; a model is made of input
-    and output tensors, as in Keras's functional API. :class:`fastcnn.Sequential` is its simplest
-    form::
+    Layers are called on tensors, which begin with :func:`fastcnn.layers.Input`; a model is made
+    of input and output tensors, as in Keras's functional API. :class:`fastcnn.Sequential` is its
+    simplest form::
 
         inputs = fastcnn.Input((32, 32, 3))
         x = Conv2D(16, 3, padding="same", activation="relu")(inputs)
@@ -117,8 +117,8 @@ class Model(Inspection):
         trainable: whether any layer trains. To set it sets all layers.
 
     Args:
-        inputs: a tensor of :func:`fastcnn.Input`, or a list of them. An inner tensor may be an
-            input too: the model then begins there.
+        inputs: a tensor of :func:`fastcnn.layers.Input`, or a list of them. An inner tensor may be
+            an input too: the model then begins there.
         outputs: a tensor, or a list of tensors, that come from the inputs alone.
         seed: of ``model.rng``, from which the parameters are drawn; None for a random one.
         dtype: "float32" or "float64", of parameters and activations.
