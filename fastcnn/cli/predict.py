@@ -4,17 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fastcnn.cli.evaluate import Model
-from fastcnn.cli.models import takes_floats
 from fastcnn.cli.options import AsJson
 from fastcnn.cli.outcomes import BAD_ARGUMENT, plain_errors, report
+from fastcnn.cli.reading import (
+    BgrOption,
+    LayoutOption,
+    NamesOption,
+    ScalingOption,
+    SizeOption,
+    reading_of,
+)
 from fastcnn.core.quoting import shortened
 
+if TYPE_CHECKING:
+    from fastcnn.cli.picture_net import PictureNet
+
 _NAME = 20  # characters of a class's name in the table
+_MOST_BARS = 32  # of more classes the _BEST most probable are shown
+_BEST = 10
 _BAR = 30  # characters of a probability of 1
 
 
@@ -24,6 +36,11 @@ def predict(
         list[Path],
         typer.Argument(metavar="IMAGE...", help="Pictures of any size, or a folder of them."),
     ],
+    scaling: ScalingOption = None,
+    size: SizeOption = None,
+    layout: LayoutOption = None,
+    bgr: BgrOption = False,
+    classes: NamesOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Predict the classes of pictures, such as digits.
@@ -33,14 +50,17 @@ def predict(
     to a model that knows its background. The output shows each step of the preparation, and
     the probability of each class. Pictures that cannot be read are reported, and the others are
     still read. The exit code is then 2. Of a single folder each picture has one line.
+
+    An ONNX file of another program needs --scaling, because it does not say how bytes become the
+    floats that its net takes.
     """
     with plain_errors():
         from fastcnn.cli.characters import terminal_width
         from fastcnn.cli.compiling import compile_kernels
-        from fastcnn.cli.models import open_model
+        from fastcnn.cli.picture_net import PictureNet
 
-        net = open_model(model)
-        compile_kernels(net, training=False)
+        net = PictureNet(model, reading_of(scaling, size, layout, bgr, classes))
+        compile_kernels(net.model, training=False)
         predictions, failed = [], False
         for path in _files(images):
             try:
@@ -81,33 +101,37 @@ def _files(paths: list[Path]) -> Iterator[Path]:
         yield from files
 
 
-def prediction(net: Any, path: Path) -> dict[str, Any]:
+def prediction(net: PictureNet, path: Path) -> dict[str, Any]:
     """The classes of a picture, the steps of its preparation, and its pixels (H, W, C)."""
-    from fastcnn.data.pictures import prepare
-    from fastcnn.models.described import picture_shape
+    import numpy as np
 
-    prepared = prepare(path, picture_shape(net), net.preparation)
-    try:
-        (probabilities,) = net.predict(prepared.pixels[None])
-    except TypeError:  # of an ONNX file
-        raise takes_floats() from None
+    from fastcnn.data.pictures import prepare
+
+    model = net.model
+    prepared = prepare(path, net.shape, model.preparation)
+    (probabilities,) = net.outputs(prepared.pixels[None])
     steps = [*prepared.steps]
+    is_lone = len(probabilities) == 1  # the probability of the second of two classes
     if probabilities.min() < 0 or probabilities.max() > 1:
         from fastcnn.ops import softmax
 
+        if is_lone:
+            probabilities = np.array([0, probabilities[0]], probabilities.dtype)
         probabilities = softmax(probabilities[None])[0]
         steps.append("the model gives scores; the probabilities are their softmax")
-    if net.preparation is None:
-        how = "one of MNIST's digits" if net.input_shape[2] == 1 else "a photograph"
+    elif is_lone:
+        probabilities = np.array([1 - probabilities[0], probabilities[0]])
+    if model.preparation is None:
+        how = "one of MNIST's digits" if net.shape[2] == 1 else "a photograph"
         steps.append(f"in doubt: the model does not say how to prepare a picture; taken as {how}")
-    if net.trained_on is None:
+    if model.trained_on is None:
         steps.append("in doubt: the model does not say whether it was trained on bytes")
     best = int(probabilities.argmax())
-    names = {} if net.classes is None else {"names": list(net.classes)}
+    names = {} if model.classes is None else {"names": list(model.classes)}
     return {
         "file": str(path),
         "class": best,
-        "name": net.class_name(best),
+        "name": model.class_name(best),
         **names,
         "probabilities": [float(p) for p in probabilities],
         "steps": steps,
@@ -123,16 +147,18 @@ def prediction_lines(one: dict[str, Any], width: int) -> list[str]:
     lines = [f"{one['file']}: {one['name']} ({probabilities[one['class']]:.2%})"]
     for step in one["steps"]:
         lines += wrapped(step, width)
-    labels = [
-        shortened(name, _NAME) for name in one.get("names", map(str, range(len(probabilities))))
-    ]
+    names = one.get("names") or [str(i) for i in range(len(probabilities))]
+    shown = list(range(len(probabilities)))
+    if len(shown) > _MOST_BARS:
+        shown = sorted(shown, key=lambda i: float(-probabilities[i]))[:_BEST]
+    labels = [shortened(names[i], _NAME) for i in shown]
     space = max(3, *map(len, labels))
     # A bar needs some characters beside the picture.
     pixels = shaded(one["pixels"].mean(axis=2), max(8, width - space - 22), 0, 255)
     room = min(_BAR, max(4, width - len(pixels[0]) - space - 13))
     bars = [
         f"{label:>{space}} {probability:>8.2%} {'█' * round(room * probability)}".rstrip()
-        for label, probability in zip(labels, probabilities, strict=True)
+        for label, probability in zip(labels, (probabilities[i] for i in shown), strict=True)
     ]
     rows = max(len(pixels), len(bars))
     top = (rows - len(bars)) // 2

@@ -10,6 +10,15 @@ import typer
 from fastcnn.cli.evaluate import Model
 from fastcnn.cli.options import AsJson
 from fastcnn.cli.outcomes import plain_errors
+from fastcnn.cli.reading import (
+    BgrOption,
+    LayoutOption,
+    NamesOption,
+    Reading,
+    ScalingOption,
+    SizeOption,
+    reading_of,
+)
 
 
 def show(
@@ -21,6 +30,11 @@ def show(
     training: Annotated[
         bool, typer.Option("--training", help="Also how the layers train, one unit a line.")
     ] = False,
+    scaling: ScalingOption = None,
+    size: SizeOption = None,
+    layout: LayoutOption = None,
+    bgr: BgrOption = False,
+    classes: NamesOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a saved model: its layers, its work and its plan.
@@ -30,18 +44,20 @@ def show(
     Nothing is computed.
 
     With IMAGE the output shows the picture as the model gets it, the steps of its preparation, the
-    probabilities, and what each layer makes of it: of its channels those that vary most.
+    probabilities, and what each layer makes of it: of its channels those that vary most. An ONNX
+    file of another program then needs --scaling.
     """
     with plain_errors():
+        reading = reading_of(scaling, size, layout, bgr, classes)
         if image is not None:
-            from fastcnn.cli.models import open_model
+            from fastcnn.cli.picture_net import PictureNet
             from fastcnn.cli.show_picture import show_picture
 
             if training:
                 raise ValueError("--training takes no IMAGE")
-            show_picture(open_model(model), image, as_json)
+            show_picture(PictureNet(model, reading), image, as_json)
             return
-        facts = _facts(model, training)
+        facts = _facts(model, reading, training)
         if as_json:
             from json import dumps
 
@@ -50,11 +66,11 @@ def show(
             _print(facts)
 
 
-def _facts(path: Path, training: bool) -> dict[str, Any]:
+def _facts(path: Path, reading: Reading, training: bool) -> dict[str, Any]:
     from fastcnn.cli.models import open_model
     from fastcnn.models import summary
 
-    net: Any = open_model(path)
+    net: Any = open_model(path, reading)
     shapes = net._known_shapes()
     rows = summary.rows(net._graph, shapes, net._input_names())
     names = summary.value_names(net._graph, net._input_names())

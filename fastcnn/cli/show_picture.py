@@ -15,6 +15,7 @@ from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import shortened
 
 if TYPE_CHECKING:
+    from fastcnn.cli.picture_net import PictureNet
     from fastcnn.models.model import Model
 
 _MAP = 18  # columns of a feature map at most
@@ -28,13 +29,13 @@ class _Layer(NamedTuple):
     values: Array
 
 
-def show_picture(model: Model, path: Path, as_json: bool) -> None:
+def show_picture(net: PictureNet, path: Path, as_json: bool) -> None:
     """Print the picture, its preparation, the probabilities, and what each layer makes of it."""
     from fastcnn.cli.compiling import compile_kernels
 
-    compile_kernels(model, training=False)
-    one = prediction(model, path)
-    layers = _layers(model, one["pixels"])
+    compile_kernels(net.model, training=False)
+    one = prediction(net, path)
+    layers = _layers(net.model, net.batch_of(one["pixels"]))
     if as_json:
         from json import dumps
 
@@ -49,7 +50,7 @@ def show_picture(model: Model, path: Path, as_json: bool) -> None:
             typer.echo(line)
 
 
-def _layers(model: Model, pixels: Array) -> list[_Layer]:
+def _layers(model: Model, images: Array) -> list[_Layer]:
     """The results of all layers, but for those that only change the shape of the one before."""
     from fastcnn.models.summary import value_names
 
@@ -57,7 +58,7 @@ def _layers(model: Model, pixels: Array) -> list[_Layer]:
     calls = [node for node in graph.nodes if type(node.layer).__name__ not in _WITHOUT_NEWS]
     names = value_names(graph, model._input_names())
     named = [names[node.output] for node in calls]
-    arrays = model.activations(pixels[np.newaxis], named) if named else []
+    arrays = model.activations(images, named) if named else []
     return [_Layer(name, array[0]) for name, array in zip(named, arrays, strict=True)]
 
 

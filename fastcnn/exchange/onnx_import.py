@@ -58,7 +58,16 @@ def load_onnx(
     """
     if layout not in ("file", "channels_last"):
         raise ValueError(f'layout must be "file" or "channels_last", got {quoted(layout)}')
-    graph = read_onnx(path)
+    return model_of(read_onnx(path), path, layout, input_shape)
+
+
+def model_of(
+    graph: OnnxGraph,
+    path: FilePath,
+    layout: Layout = "file",
+    input_shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
+) -> OnnxModel:
+    """The model of a graph that was read from a file; arguments and errors of :func:`load_onnx`."""
     last = layout == "channels_last" and not has_images_last(graph)
     graph, scaling = without_scaling(graph, images_last=last or has_images_last(graph))
     wide = [one.dtype for one in (*graph.inputs, *graph.outputs)]

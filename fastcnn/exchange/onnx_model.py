@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from json import dumps
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -222,6 +223,24 @@ class OnnxModel(Model):
         return traced
 
     # --- predictions ------------------------------------------------------------------------------
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the file says beside its graph, by key."""
+        return MappingProxyType(self._source.metadata)
+
+    @property
+    def input_dtypes(self) -> tuple[np.dtype[np.generic], ...]:
+        """The types of the inputs' numbers, as the file declares them."""
+        return tuple(one.dtype for one in self._source.inputs)
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The number of samples that each call must have, if the file fixes one."""
+        for one in self._source.inputs:
+            if one.shape and isinstance(one.shape[0], int):
+                return one.shape[0]
+        return None
 
     def predict(self, x: Source, batch_size: int = 256) -> Any:
         """The outputs of the file: an array, or a list in the file's order for several.
