@@ -377,14 +377,14 @@ def test_predict_refuses_models_that_take_no_pictures(model: str, tmp_path: Path
     fastcnn.Sequential([Dense(3)], (4,)).save(path)
     done = run("predict", str(path), str(picture))
     assert done.exit_code == 2
-    assert "the model must take images and give classes, this one takes (4,)" in done.output
+    assert "MODEL must take pictures of one or three channels, it takes (4,)" in done.output
 
     floats = fastcnn.load_model(model)
     floats.trained_on = "floats"
     floats.save(path)
     done = run("predict", str(path), str(picture))
     assert done.exit_code == 2
-    assert "this one was trained on floats" in done.output
+    assert "this one takes floats" in done.output
 
 
 def test_predict_shows_scores_as_probabilities(model: str, tmp_path: Path) -> None:
