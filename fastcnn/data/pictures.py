@@ -157,7 +157,7 @@ def picture(path: str | os.PathLike[str], size: tuple[int, ...] | None, channels
         channels: 1 or 3.
     """
     image, _ = _opened(Path(path), reduced=size is not None)
-    flat = _on(image, 255).convert("L" if channels == 1 else "RGB")
+    flat = _in_mode(_on(image, 255), "L" if channels == 1 else "RGB")
     return np.array(flat if size is None else _fitted(flat, *size), np.uint8)
 
 
@@ -234,23 +234,30 @@ def _decoded(image: Image, reduced: bool) -> tuple[Image, list[str]]:
     width, height = image.size
     steps = [f"{width:,}×{height:,} pixels, {image.format}"]
     reduced = reduced and max(width, height) > _LARGE
-    if reduced:
-        image.draft(None, (_LARGE, _LARGE))  # a JPEG can be decoded at a fraction of its size
+    if reduced:  # a JPEG can be decoded at a half, a quarter or an eighth of its size
+        factor = -(-max(width, height) // _LARGE)
+        image.draft(None, (-(-width // factor), -(-height // factor)))
     image.load()
     if image.getexif().get(_ORIENTATION, 1) != 1:
         steps.append("turned upright, as its camera noted")
     if image.format == "JPEG" and (rows := _grey_rows(image)):
         steps.append(f"in doubt: its lowest {rows:,} rows are grey, as where data are missing")
-    upright = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
+    upright: Image = image
     if upright.mode.startswith("I"):  # 16 bits; a plain conversion would clip values at 255
         upright = _of_16_bits(upright, steps)
     elif upright.has_transparency_data:
         upright = upright.convert("RGBA")
     else:
-        upright = upright.convert("L" if upright.mode in ("1", "L") else "RGB")
+        upright = _in_mode(upright, "L" if upright.mode in ("1", "L") else "RGB")
     if reduced and max(upright.size) > _LARGE:
         upright = upright.reduce(-(-max(upright.size) // _LARGE))
     return upright, steps
+
+
+def _in_mode(image: Image, mode: str) -> Image:
+    """The picture in this mode; not a copy if it has the mode, because a copy of it takes long."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _of_16_bits(image: Image, steps: list[str]) -> Image:
@@ -267,6 +274,9 @@ def _of_16_bits(image: Image, steps: list[str]) -> Image:
 
 def _grey_rows(image: Image) -> int:
     """Number of rows at the lower end that look like missing data of a JPEG."""
+    first = max(image.height - _GREY_ROWS, 0)
+    if (np.asarray(image.crop((0, first, image.width, image.height))) != 128).any():
+        return 0  # the usual case, for which a few rows are enough
     lowest = np.asarray(image)[::-1]
     rows = lowest.reshape(len(lowest), -1)
     other = np.flatnonzero((rows[:, 0] != 128) | (np.ptp(rows, axis=1) != 0))

@@ -86,7 +86,10 @@ class Model(Inspection):
     The model copies the layers that it is given; its own are ``model.layers``, and their tensors
     are ``model.inputs``, ``model.outputs`` and ``layer.output``. A layer that is not built gets new
     parameters. A layer of another model keeps the values of its parameters and running statistics,
-    converted to ``dtype``. Either model then trains without the other::
+    converted to ``dtype``. Either model then trains without the other. A model that begins with the
+    first layers of another one scales bytes and prepares pictures as that one does; if it also ends
+    with its last layers, it has its classes and its loss, and if it ends with inner ones, it
+    predicts their results as they are::
 
         features = base.get_layer("conv2d_3").output
         other = fastcnn.Model(base.inputs, Dense(5)(Flatten()(features)))  # transfer

@@ -29,7 +29,7 @@ from fastcnn.core.scalars import generator, truth
 from fastcnn.core.settings import get_math, use_math
 from fastcnn.core.user_code import unchanged_by_errors
 from fastcnn.data.class_names import check_number
-from fastcnn.data.known_inputs import KnownInputs, knowledge
+from fastcnn.data.known_inputs import KnownInputs, knowledge, knowledge_from
 from fastcnn.data.on_demand import SamplesOnDemand
 from fastcnn.data.pixel_scaling import CENTRED, check_channels
 from fastcnn.data.preparation import Preparation
@@ -38,6 +38,7 @@ from fastcnn.data.several import Data, Several, in_order, of_equal_length, parts
 from fastcnn.engine.registry import checked_engine, imported, whole_nets_refused
 from fastcnn.models import layer_by_layer
 from fastcnn.models.graph import Graph, chain, names_of
+from fastcnn.models.inheritance import TRAITS, inherited, note_ends
 from fastcnn.models.inputs import Inputs, batch, layout_doubt, samples
 from fastcnn.models.other_libraries import no_attribute
 from fastcnn.models.weights import Weights
@@ -103,9 +104,14 @@ class Net:
         # Default losses; the model's own objects, because ``loss`` may become one of them.
         self._usual, self._of_sigmoid = CrossEntropy(), BinaryCrossEntropy()
         self._raw, self._ends_in_vector = MeanSquaredError(), True
+        self._is_part = False  # of another model, so that it predicts what its last layers give
         self._knowledge: KnownSamples | KnownInputs = knowledge(self._graph.inputs)
         self._preparation: Preparation | None = None
         self._classes: tuple[str, ...] | None = None
+        if not owns_layers and (traits := inherited(graph)) is not None:
+            self._knowledge = knowledge_from(traits.kind, None, graph.inputs, traits.scaling)
+            self._preparation, self._classes = traits.preparation, traits.classes
+            self.loss, self._is_part = traits.loss, traits.is_part
         self.stop_training = False
         self.progress: Progress | None = None
         self._own_sgd = SGD(0.005)
@@ -140,11 +146,15 @@ class Net:
                 raise AttributeError(f"{name} of a model cannot be set; {fixed}")
             if name in _CHECKED:
                 value = _CHECKED[name](self, value)
+                if name in TRAITS:
+                    self._ownership.traits[name] = value
             elif fixed is None and not hasattr(type(self), name) and is_own(type(self)):
                 raise AttributeError(
                     f"{type(self).__name__} has no attribute {name!r}"
                     + suggestion(name, (*_CHECKED, *_INSTEAD, "trainable", "stop_training"))
                 )
+        elif name in TRAITS:
+            self._ownership.traits[name] = value
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
@@ -236,7 +246,7 @@ class Net:
         self._weights, self._executors, self._unfinished = weights, {}, None
         self._name_layers(names, values)
         outputs = tuple(values[value] for value in self._graph.outputs)
-        self._ends_in_vector = all(len(shape) == 1 for shape in outputs)
+        self._ends_in_vector = not self._is_part and all(len(shape) == 1 for shape in outputs)
         # Not through the dict, see fastcnn/core/attributes.py. The input's shape is last, because
         # it tells other threads that all of the model is built.
         object.__setattr__(self, "output_shape", outputs if len(outputs) > 1 else outputs[0])
@@ -246,6 +256,7 @@ class Net:
     def _name_layers(self, names: Sequence[str], shapes: Sequence[Shape]) -> None:
         """Give the layers their names, and the tensors of this model's graph."""
         graph = self._graph
+        note_ends(self._ownership, graph)
         tensors = [Tensor(shapes[i], name=name) for i, name in enumerate(graph.names)]
         outputs: dict[int, list[Tensor]] = {}
         calls: dict[int, dict[Any, Shape]] = {}
@@ -307,6 +318,9 @@ class Net:
         self._executors, self._unfinished, self._fits = {}, None, 0
         self._trunks, self._raw_shapes, self._figures = {}, {}, {}
         self._ownership, self._derived_for = Ownership(), -1
+        self._ownership.traits.update({name: state[name] for name in TRAITS})
+        if "_is_part" not in state:  # pickled by a version without it
+            object.__setattr__(self, "_is_part", False)
         if self.built:
             self._weights = Weights(self.layers, self.dtype)
             self._ownership.take([*all_layers(self.layers)])
@@ -558,7 +572,7 @@ class Net:
             return loss.without_softmax_of_maps(self._output_shapes())
         if self._ends_in_vector or not isinstance(loss, CrossEntropy):
             return loss
-        return self._raw  # maps of a net that has learned no classes are no scores of classes
+        return self._raw  # results of layers that have learned no classes are no scores of classes
 
     def _for_other_samples(self, shape: Shape) -> str:
         """How to get a model for samples of another shape, as the end of a message."""

@@ -32,12 +32,18 @@ class Ownership:
 
     Attributes:
         version: counts the changes that the model must take into account.
+        first: for each input of the model the ids of the layers that take it.
+        last: the ids of the layers that make the outputs.
+        traits: what belongs to the model beside its layers, by name, such as the scaling of bytes.
     """
 
-    __slots__ = ("version",)
+    __slots__ = ("first", "last", "traits", "version")
 
     def __init__(self) -> None:
         self.version = 0
+        self.first: tuple[frozenset[int], ...] = ()
+        self.last: tuple[int, ...] = ()
+        self.traits: dict[str, Any] = {}
 
     def changed(self) -> None:
         """Make a new version, because the model's programs and plans are out of date."""
