@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import fastcnn
-from fastcnn import Sequential
-from fastcnn.callbacks import EarlyStopping
+from fastcnn import Callback, Sequential
+from fastcnn.callbacks import EarlyStopping, StopTraining
 from fastcnn.layers import Dense, Flatten, Input
 from fastcnn.metrics import AUC, F1, AbsoluteError, Metric, Precision, Recall, TopKAccuracy
 from fastcnn.nn.metrics import metric_named, value_of
+from fastcnn.optimizers import SGD
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 4, 60)
@@ -137,8 +140,92 @@ def test_wrong_metrics(metrics: Any, message: str) -> None:
         net().evaluate(X, Y, metrics=metrics)
 
 
-def test_metrics_need_validation_and_numbers() -> None:
+@pytest.mark.parametrize("engine", [None, "im2col"])
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("source", ["arrays", "batches"])
+def test_training_batches_have_figures_too(
+    engine: str | None, accumulate: int, source: str
+) -> None:
+    model = net()
+    model.engine = engine
+    x: Any = (X, Y)
+    if source == "batches":
+        x = ([(X[:16], Y[:16]), (X[16:], Y[16:])].__iter__(), None)
+    history = model.fit(
+        *x, epochs=1, optimizer=SGD(0.0), metrics=["f1", "auc", share_of_zeros], verbose=0,
+        accumulate=accumulate, steps_per_epoch=2 if source == "batches" else None, batch_size=8,
+    ).history  # fmt: skip
+    assert [*history] == [
+        "loss", "accuracy", "f1", "auc", "share_of_zeros", "learning_rate", "seconds"
+    ]  # fmt: skip
+    result = model.evaluate(X, Y, metrics=["f1", "auc", share_of_zeros])
+    for name, value in result.items():
+        assert history[name] == pytest.approx([value], rel=1e-5), name
+
+
+def test_figures_are_of_each_epoch_and_of_the_steps_themselves() -> None:
+    seen = []
+
+    def count(targets: Any, predictions: Any) -> float:
+        seen.append(predictions)
+        return len(targets)
+
+    model, other = net(), net()
+    history = model.fit(X, Y, epochs=2, batch_size=7, metrics=[count], verbose=0, seed=1)
+    assert history.history["count"] == [30, 30]
+    plain = other.fit(X, Y, epochs=2, batch_size=7, verbose=0, seed=1)
+    assert plain.history["loss"] == history.history["loss"]
+    for a, b in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert np.abs(seen[0].mean(axis=0) - seen[1].mean(axis=0)).max() > 0
+    quiet = net().fit(X, Y, metrics=["f1"], training_metrics=False, validation_split=0.2, verbose=0)
+    assert {"val_f1"} == {name for name in quiet.history if "f1" in name}
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4])
+def test_figures_of_an_epoch_that_is_resumed_in_its_middle(batch: int, tmp_path: Path) -> None:
+    class Stops(Callback):
+        def on_batch_end(self, model: Any, number: int, logs: Any) -> None:
+            if number + 1 == batch and self.epochs == 1:
+                model.save_checkpoint(tmp_path / "at")
+                raise StopTraining
+
+        def on_epoch_end(self, model: Any, epoch: int, logs: Any) -> None:
+            self.epochs += 1
+
+        def on_train_begin(self, model: Any, logs: Any) -> None:
+            self.epochs = 0
+
+    settings: Any = {
+        "epochs": 3,
+        "batch_size": 8,
+        "metrics": ["f1", "auc"],
+        "verbose": 0,
+        "seed": 1,
+    }
+    whole = net().fit(X, Y, **settings).history
+    stopped = net()
+    stopped.fit(X, Y, callbacks=[Stops()], **settings)
+    copied = pickle.loads(pickle.dumps(stopped))
+    copied.save_checkpoint(tmp_path / "copy")
+    for name in ("at", "copy"):
+        rest = net().fit(X, Y, resume=tmp_path / name, **settings).history
+        for figure in ("loss", "f1", "auc"):
+            assert rest[figure] == whole[figure], (name, figure)
+    net().fit(X, Y, resume=tmp_path / "at", **{**settings, "metrics": None})
+    stopped = net()
+    stopped.fit(X, Y, callbacks=[Stops()], **{**settings, "metrics": None})
+    with pytest.raises(ValueError, match="metrics must be of the outputs that those of the tr"):
+        net().fit(X, Y, resume=tmp_path / "at", **settings)
+
+
+def test_metrics_need_samples_and_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="metrics must be None without validation_data"):
+        net().fit(X, Y, metrics=["f1"], training_metrics=False, verbose=0)
+    with pytest.raises(ValueError, match="metrics must be None with a group and without valid"):
+        net().fit(X, Y, metrics=["f1"], verbose=0, group=fastcnn.distributed.alone(2))
+    monkeypatch.setattr("fastcnn.core.capacity.memory", lambda: 350)  # the model needs less
+    with pytest.raises(MemoryError, match=r"predictions of an epoch.*training_metrics=False"):
         net().fit(X, Y, metrics=["f1"], verbose=0)
     with pytest.raises(TypeError, match="must return a number, got 'much'"):
         value_of(metric_named(lambda targets, predictions: "much"), Y, X)

@@ -10,6 +10,7 @@ import numpy as np
 from fastcnn.core.arguments import Array
 from fastcnn.core.user_code import unchanged_by_errors
 from fastcnn.data.several import Data, parts_of
+from fastcnn.models.layer_by_layer import Observer
 from fastcnn.models.net import Net
 from fastcnn.models.training import NamedMetric, check_parts, size_of_parts
 from fastcnn.nn.metrics import Metric, value_of
@@ -22,7 +23,7 @@ Metrics = MetricList | Mapping[str, MetricList] | None
 
 
 class Collected:
-    """Predictions and targets of all batches of an evaluation, for its metrics.
+    """Predictions and targets of the batches of an evaluation or an epoch, for its metrics.
 
     Args:
         loss: makes predictions of outputs.
@@ -36,7 +37,16 @@ class Collected:
             one.output: ([], []) for one in metrics
         }
 
-    def add(self, outputs: Any, targets: Any) -> None:
+    def __len__(self) -> int:
+        return max((len(some) for some, _ in self._parts.values()), default=0)
+
+    def truncate(self, count: int) -> None:
+        """Forget all but the first batches."""
+        for lists in self._parts.values():
+            for one in lists:
+                del one[count:]
+
+    def __call__(self, outputs: Any, targets: Any) -> None:
         """Keep what a batch gave."""
         if not self._metrics:
             return
@@ -44,8 +54,23 @@ class Collected:
         of_outputs = predicted if isinstance(predicted, list) else [predicted]
         of_targets = [np.asarray(part) for part in parts_of(targets)]
         for output, (some, others) in self._parts.items():
-            some.append(of_targets[output])
-            others.append(of_outputs[output])
+            some.append(np.array(of_targets[output]))
+            others.append(np.array(of_outputs[output]))  # the memory of outputs is used again
+
+    def arrays(self) -> dict[str, dict[str, Array]]:
+        """What was kept so far, as a checkpoint holds it, for :meth:`restore`."""
+        return {
+            str(output): {"targets": np.concatenate(some), "predictions": np.concatenate(others)}
+            for output, (some, others) in self._parts.items()
+            if some
+        }
+
+    def restore(self, arrays: Mapping[str, Mapping[str, Array]]) -> None:
+        """Go on from a result of :meth:`arrays` of the same outputs."""
+        for output, lists in self._parts.items():
+            of_output = arrays[str(output)]
+            for one, name in zip(lists, ("targets", "predictions"), strict=True):
+                one[:] = [np.asarray(of_output[name])]
 
     def values(self) -> dict[str, float]:
         """The figures by name."""
@@ -64,6 +89,7 @@ def accumulated_step(
     optimizer: Optimizer,
     weights: Array | None,
     parts: int,
+    observe: Observer | None = None,
 ) -> tuple[float, float]:
     """A step on a batch that is computed in parts: the sum of its losses, and what is right.
 
@@ -82,7 +108,7 @@ def accumulated_step(
             of_part = None if weights is None else weights[some]
             part, of_targets = images[some], targets[some]
             loss_sum, right, _ = model._gradients(
-                part, of_targets, loss, model.rng, of_part, optimizer
+                part, of_targets, loss, model.rng, of_part, optimizer, observe
             )
             share = len(part) / len(images)
             gradient += whole * whole.dtype.type(share)

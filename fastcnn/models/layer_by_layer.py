@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isfinite
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -25,6 +25,19 @@ from fastcnn.train.sample_weights import scale_to_mean, weighted_losses
 Figures = tuple[float, float, dict[str, float]]
 """The sum of a batch's losses, how many samples are right, and the sums of several outputs."""
 NO_FIGURES: dict[str, float] = {}
+
+
+class Observer(Protocol):
+    """Sees the outputs of the batches of a training."""
+
+    def __call__(self, outputs: Any, targets: Data, /) -> None:
+        """Take the raw outputs of a batch, or a list of several, and its targets."""
+
+    def __len__(self) -> int:
+        """The number of batches."""
+
+    def truncate(self, count: int) -> None:
+        """Forget all but the first batches, because the others are computed again."""
 
 
 @unreported
@@ -58,6 +71,7 @@ def gradients(
     rng: np.random.Generator,
     engine: str | None,
     sample_weights: Array | None,
+    observe: Observer | None = None,
 ) -> Figures:
     """The figures of a batch; the gradient of the mean loss goes to ``weights``.
 
@@ -75,7 +89,7 @@ def gradients(
         for value in last:
             del values[value]
     outputs = [values[value] for value in graph.outputs]
-    figures, dys = loss_of(loss, outputs, targets, engine, sample_weights)
+    figures, dys = loss_of(loss, outputs, targets, engine, sample_weights, observe=observe)
     gradients_of_value = dict[int, Array]()
     for value, dy in zip(graph.outputs, dys, strict=True):
         add_gradient(gradients_of_value, value, dy)
@@ -102,8 +116,11 @@ def loss_of(
     engine: str | None,
     sample_weights: Array | None,
     count: int | None = None,
+    observe: Observer | None = None,
 ) -> tuple[Figures, list[Array]]:
     """The figures of a batch, and the gradients of the mean loss at the outputs.
+
+    ``observe`` is called where the loss is finite.
 
     The mean is the sum divided by ``count``, by default the number of samples.
 
@@ -116,6 +133,8 @@ def loss_of(
     total = float(losses.sum(dtype=np.float64))
     if not isfinite(total):
         raise Divergence(f"the loss of a batch is {total}")
+    if observe is not None:
+        observe(y, targets)
     dys = goal.gradient(y, targets, engine)
     dys = dys if several else [dys]
     for dy in dys:

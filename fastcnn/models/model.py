@@ -360,6 +360,7 @@ class Model(Inspection):
         metrics: Metrics = None,
         accumulate: int = 1,
         group: Group | None = None,
+        training_metrics: bool = True,
     ) -> History:
         """Train the model.
 
@@ -412,9 +413,10 @@ class Model(Inspection):
                 list or dict; 1 by default.
             steps_per_epoch: batches to an epoch; by default all. An iterator needs it: each epoch
                 takes the batches that come next.
-            metrics: what is computed on the validation data beside the loss, as ``val_…``: a list
-                of names, such as ["f1", "top_5_accuracy"], of metrics of ``fastcnn.metrics``, and
-                of functions of targets and predictions. For several outputs a dict of lists.
+            metrics: what is computed beside the loss: a list of names, such as ["f1",
+                "top_5_accuracy"], of metrics of ``fastcnn.metrics``, and of functions of targets
+                and predictions. For several outputs a dict of lists. On the validation data the
+                names begin with ``val_``.
             accumulate: each batch is computed in so many parts, whose gradients are added before
                 the optimizer's one step, so that larger batches fit into the memory.
             group: the processes that train the model together, such as
@@ -423,6 +425,10 @@ class Model(Inspection):
                 bit, for any number of processes, and differ by rounding from those without a
                 group. Rank 0 alone prints, and calls callbacks
                 (:attr:`fastcnn.Callback.on_every_process`). ``x`` is an array or a set of images.
+            training_metrics: whether ``metrics`` are computed on the training batches too, from
+                the outputs of the training steps. These are kept until the end of the epoch, so
+                the figures are those of all samples together. A group computes metrics on
+                validation data alone.
 
         Returns:
             The history: losses and accuracies of all epochs. ``loss`` and ``accuracy`` are means
@@ -457,7 +463,7 @@ class Model(Inspection):
         arguments = (
             x, y, epochs, batch_size, optimizer, loss, validation_data, validation_split, callbacks,
             shuffle, seed, verbose, augment, class_weight, sample_weight, loss_weights,
-            steps_per_epoch, metrics, accumulate,
+            steps_per_epoch, metrics, accumulate, training_metrics,
         )  # fmt: skip
         return training_run.run(self, resumed, group, arguments)
 
@@ -599,7 +605,7 @@ class Model(Inspection):
         for x, of_batch, weights_of_batch in batches_in_order(images, targets, weights, size):
             y = self._forward_batch(x, loss)
             losses = weighted_losses(loss, y, of_batch, weights_of_batch, self.engine)
-            all_outputs.add(y, of_batch)
+            all_outputs(y, of_batch)
             total, samples = total + float(losses.sum(dtype=np.float64)), samples + len(x)
             if isinstance(loss, OutputLosses):
                 figures = loss.figures(y, of_batch, weights_of_batch, self.engine)

@@ -40,6 +40,7 @@ from fastcnn.models import layer_by_layer
 from fastcnn.models.graph import Graph, chain, names_of
 from fastcnn.models.inheritance import TRAITS, inherited, note_ends
 from fastcnn.models.inputs import Inputs, batch, layout_doubt, samples
+from fastcnn.models.layer_by_layer import Observer
 from fastcnn.models.other_libraries import no_attribute
 from fastcnn.models.weights import Weights
 from fastcnn.nn.layers import (
@@ -402,25 +403,30 @@ class Net:
         rng: np.random.Generator,
         weights: Array | None = None,
         optimizer: Optimizer | None = None,
+        observe: Observer | None = None,
     ) -> tuple[float, float, list[dict[str, Array]]]:
         """One batch forward and backward: sum of the losses, samples that are right, gradients.
 
         With the ``optimizer`` that will take a step, the kernels of such steps are compiled first.
-        ``weights`` (N,) of the model's dtype say how much each sample's loss counts.
+        ``weights`` (N,) of the model's dtype say how much each sample's loss counts. ``observe``
+        gets the outputs.
         The gradients are those of the mean loss, and are views of ``self._weights.gradient``,
         one dict for each layer. Nothing of the model changes but running statistics, and those
         only where the loss is finite; else ``FloatingPointError`` is raised.
         """
-        executor = self._executor(self._trunk(loss))
+        executor, before = self._executor(self._trunk(loss)), len(observe or ())
         if executor is not None:
             samples = self._executor_inputs(images, executor, training=True)
             if optimizer is not None:
                 executor.prepare_step(samples, targets, loss, optimizer)
-            result = executor.gradients(samples, targets, loss, rng, weights)
+            result = executor.gradients(samples, targets, loss, rng, weights, observe)
             if result is not None:
                 total, correct, self._figures = result
                 return total, correct, self._weights.gradients
-        return *self._one_by_one(images, targets, loss, rng, weights), self._weights.gradients
+        if observe is not None:
+            observe.truncate(before)
+        sums = self._one_by_one(images, targets, loss, rng, weights, observe)
+        return *sums, self._weights.gradients
 
     def _one_by_one(
         self,
@@ -429,11 +435,12 @@ class Net:
         loss: Goal,
         rng: np.random.Generator,
         weights: Array | None,
+        observe: Observer | None = None,
     ) -> tuple[float, float]:
         """As ``_gradients``, layer by layer, with the engine asked for."""
         total, correct, self._figures = layer_by_layer.gradients(
             self._trunk(loss), self._weights, self._batch(images), targets, loss, rng,
-            self.engine, weights,
+            self.engine, weights, observe,
         )  # fmt: skip
         return total, correct
 
@@ -444,19 +451,22 @@ class Net:
         loss: Goal,
         optimizer: Optimizer,
         weights: Array | None = None,
+        observe: Observer | None = None,
     ) -> tuple[float, float]:
         """As :meth:`_gradients`, and then the optimizer's step."""
-        executor = self._executor(self._trunk(loss))
+        executor, before = self._executor(self._trunk(loss)), len(observe or ())
         if len(images) < self._least_batch:
             raise ValueError(too_few("x must hold", self._least_batch, len(images)))
         if executor is not None:
             samples = self._executor_inputs(images, executor, training=True)
-            result = executor.step(samples, targets, loss, self.rng, optimizer, weights)
+            result = executor.step(samples, targets, loss, self.rng, optimizer, weights, observe)
             if result is not None:
                 total, correct, self._figures = result
                 return total, correct
+        if observe is not None:
+            observe.truncate(before)
         with unchanged_by_errors(array for layer in self.layers for array in layer.state.values()):
-            sums = self._one_by_one(images, targets, loss, self.rng, weights)
+            sums = self._one_by_one(images, targets, loss, self.rng, weights, observe)
             self._weights.move(optimizer)
         return sums
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastcnn.core.arguments import Array
+from fastcnn.core.capacity import affordable
 from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import below_one, count, generator, truth
@@ -81,6 +82,7 @@ class Fit(NamedTuple):
     classes: tuple[str, ...] | None = None
     metrics: tuple[NamedMetric, ...] = ()
     accumulate: int = 1
+    training_metrics: bool = True
 
 
 def checked_fit(
@@ -104,6 +106,7 @@ def checked_fit(
     steps_per_epoch: int | None,
     metrics: object,
     accumulate: int,
+    training_metrics: bool,
 ) -> Fit:
     """Check the arguments of ``fit``, before the model changes.
 
@@ -122,10 +125,11 @@ def checked_fit(
         goal = model._goal(goal, loss_weights)
     listeners = _checked_callbacks(callbacks)
     figures, parts_of_batch = named_metrics(model, metrics), count("accumulate", accumulate)
-    if figures and validation_data is None and not validation_split:
+    on_batches = truth("training_metrics", training_metrics)
+    if figures and validation_data is None and not validation_split and not on_batches:
         raise ValueError(
-            "metrics must be None without validation_data or validation_split, because they are "
-            "computed on the validation data"
+            "metrics must be None without validation_data or validation_split, and with "
+            "training_metrics=False, because they would be computed on no data"
         )
     if augment is not None and not callable(augment):
         raise TypeError(
@@ -156,7 +160,7 @@ def checked_fit(
             verbose,
             parts_of_batch,
         )
-        return of_stream._replace(metrics=figures)
+        return of_stream._replace(metrics=figures, training_metrics=on_batches)
     if isinstance(x, ImageSet) and split:
         if sample_weight is not None:
             raise ValueError("validation_split must be 0 for images with sample_weight")
@@ -214,6 +218,8 @@ def checked_fit(
         trained_on = images if split == 0 else None  # a part of x is scaled as x is
         validation = checked_validation(model, held_out, shapes, goal, outputs, crop, trained_on)
 
+    if figures and on_batches:
+        _check_memory(len(images), goal, outputs, model.dtype)
     batches = -(-len(images) // batch_size)
     if steps is not None and steps > batches:
         raise ValueError(f"steps_per_epoch must be at most the {batches} batches of x, got {steps}")
@@ -229,7 +235,19 @@ def checked_fit(
     return Fit(
         TrainingData(images, targets, weights), validation, epochs, augment, bool(verbose), shapes,
         goal, descent, fresh, listeners, settings, steps, classes, figures, parts_of_batch,
+        on_batches,
     )  # fmt: skip
+
+
+def _check_memory(samples: int, goal: Goal, outputs: Any, dtype: np.dtype[np.floating]) -> None:
+    """Raise ``MemoryError`` where an epoch's predictions, which metrics need, cannot be kept."""
+    for shape in outputs if isinstance(goal, OutputLosses) else (outputs,):
+        try:
+            affordable("predictions of an epoch for metrics", (samples, *shape), dtype)
+        except MemoryError as error:
+            raise MemoryError(
+                f"{error}; training_metrics=False computes metrics on validation data alone"
+            ) from None
 
 
 def rows_to_mix(goal: Goal, targets: Any, outputs: Any, dtype: np.dtype[np.floating]) -> Array:
@@ -557,6 +575,12 @@ def resume(
                 f"{argument} must be {what} that the training in {file.path} began with, got "
                 f"{value_here}"
             )
+    outputs = {str(one.output) for one in fit.metrics} if fit.training_metrics else set[str]()
+    if progress.batch and not outputs <= progress.outputs.keys() and "shards" not in fit.settings:
+        raise ValueError(
+            f"metrics must be of the outputs that those of the training in {file.path} are of, "
+            f"because it stopped within an epoch; training_metrics=False leaves them out"
+        )
     if compares_loss and repr(fit.loss) != repr(other.loss):
         raise ValueError(
             f"loss must be that of the training, {quoted(other.loss)}, got {quoted(fit.loss)}"

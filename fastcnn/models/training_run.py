@@ -13,7 +13,7 @@ from fastcnn.data.pixel_augmentation import keeps_scale
 from fastcnn.data.several import Data
 from fastcnn.distributed import Group
 from fastcnn.models import shard_step, training
-from fastcnn.models.figures import accumulated_step
+from fastcnn.models.figures import Collected, accumulated_step
 from fastcnn.models.shard_step import ShardSteps
 from fastcnn.train import checkpoint
 from fastcnn.train.epochs import Epochs
@@ -56,6 +56,11 @@ def run(
                 raise ValueError(
                     f"accumulate must be 1 with a group, whose shards are such parts of a batch, "
                     f"got {fit.accumulate}; take more shards"
+                )
+            if fit.metrics and fit.validation is None:
+                raise ValueError(
+                    "metrics must be None with a group and without validation_data, because a "
+                    "group computes them on the validation data alone"
                 )
             samples = _samples_of(fit.data.images)
             validation = 0 if fit.validation is None else _samples_of(fit.validation.images)
@@ -106,15 +111,29 @@ def _epochs(model: Any, fit: training.Fit, resumed: Resumed | None, group: Group
         for name, value in model._figures.items():
             at.sums[name] = at.sums.get(name, 0.0) + value
 
+    collector = None
+    if fit.metrics and fit.training_metrics and group is None:
+        collector = Collected(loss, fit.metrics, model.engine)
+        if resumed is not None and at.batch:
+            collector.restore(at.outputs)
+    at.outputs, at.collector = {}, collector
+
+    def epoch_figures() -> dict[str, float]:
+        assert collector is not None
+        result = collector.values()
+        collector.truncate(0)
+        return result
+
     def step(images: Data, targets: Data, weights: Array | None) -> tuple[float, float]:
         if learns:  # the layers are trained on the results of a user's augmentation, not on x
             model._knowledge.learn_batch(images, model._normalises)
         result: tuple[float, float]
         if fit.accumulate == 1:
-            result = model._step(images, targets, loss, optimizer, weights)
+            result = model._step(images, targets, loss, optimizer, weights, collector)
         else:
             parts = fit.accumulate
-            result = accumulated_step(model, images, targets, loss, optimizer, weights, parts)
+            more = optimizer, weights, parts, collector
+            result = accumulated_step(model, images, targets, loss, *more)
         add_figures()
         return result
 
@@ -138,8 +157,9 @@ def _epochs(model: Any, fit: training.Fit, resumed: Resumed | None, group: Group
             more = fit.validation.targets, fit.validation.weights, 256
             validate = partial(shard_step.evaluate, model, group, x, *more)
     loop = Epochs(
-        model, at, *fit.data, step, validate, loss.counts, fit.augment, fit.steps, sharding
-    )
+        model, at, *fit.data, step, validate, loss.counts, fit.augment, fit.steps, sharding,
+        None if collector is None else epoch_figures,
+    )  # fmt: skip
     with optimizer.running():
         if resumed is None:
             optimizer.begin(model._ownership, at)
@@ -148,4 +168,5 @@ def _epochs(model: Any, fit: training.Fit, resumed: Resumed | None, group: Group
             return loop.run(fit.epochs, fit.verbose)
         finally:
             model._fits = 0
+            at.outputs, at.collector = at.outputs_so_far(), None
             model._give_up_memory()

@@ -1,8 +1,7 @@
 """Metrics: figures of predictions that are no losses, such as the F1 score.
 
-``fit`` computes them on the validation data after each epoch, and ``evaluate`` on its data. A
-metric sees all targets and predictions at once, so it is exact, and training steps cost nothing
-more.
+``fit`` computes them on the batches of each epoch and on the validation data, and ``evaluate`` on
+its data. A metric sees all targets and predictions at once, so it is exact.
 
 Sources: T. Fawcett, "An introduction to ROC analysis", 2006 (AUC, from ranks); the averages over
 classes are those of scikit-learn.

@@ -51,6 +51,7 @@ class Epochs:
         augment: applied to the images of each batch, or None.
         steps: batches to an epoch, or None for all.
         sharding: how a training in a group runs; ``step`` is not used then.
+        epoch_figures: the metrics of the epoch's batches, which it then forgets; or None.
     """
 
     model: Trainee
@@ -64,6 +65,7 @@ class Epochs:
     augment: Augmentation | None
     steps: int | None = None
     sharding: Sharding | None = None
+    epoch_figures: Callable[[], dict[str, float]] | None = None
 
     def run(self, epochs: int, verbose: bool) -> History:
         """Train until so many epochs are done, counted from the beginning of the training."""
@@ -81,6 +83,8 @@ class Epochs:
                 if at.batch < batches:
                     break  # stopped on the way
                 logs = self._means(self._seen)
+                if self.epoch_figures is not None:
+                    logs |= self.epoch_figures()
                 if self.validate is not None:
                     logs |= {f"val_{name}": value for name, value in self.validate().items()}
                 logs |= {"learning_rate": at.rate, "seconds": perf_counter() - started}

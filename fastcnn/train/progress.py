@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from zlib import crc32
 
 import numpy as np
@@ -97,6 +97,13 @@ class Event:
     was_called: list[bool]
 
 
+class Collector(Protocol):
+    """Collects the targets and predictions of an epoch."""
+
+    def arrays(self) -> Mapping[str, Mapping[str, Array]]:
+        """What it has collected, by output and kind."""
+
+
 @dataclass
 class Progress:
     """Where a training stands: all that a checkpoint holds beside the weights.
@@ -110,6 +117,9 @@ class Progress:
         loss_sum, correct: of this epoch's batches, the losses and the samples that are right.
         sums: of this epoch's batches, the figures of each of several outputs by name.
         seen: of this epoch's batches, the number of samples, for a stream.
+        outputs: of this epoch's batches, the targets and predictions for the metrics, from a file
+            or a copy.
+        collector: collects them while a training runs.
         rate: the learning rate of the last step.
         begun: whether the epoch has begun. Then the epoch's order was drawn from a generator in the
             state ``order``.
@@ -143,11 +153,24 @@ class Progress:
     weights_of_model: str | None = None
     sums: dict[str, float] = field(default_factory=dict)
     seen: int = 0
+    outputs: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+    collector: Collector | None = None
+
+    def outputs_so_far(self) -> Mapping[str, Mapping[str, Array]]:
+        """Targets and predictions of this epoch, as a file or a copy holds them."""
+        return self.outputs if self.collector is None else self.collector.arrays()
 
     def __getstate__(self) -> dict[str, Any]:
         # Callbacks may hold what lives in this process alone, such as files, locks and consoles.
         # Copies get their state, as files do.
-        return {**vars(self), "callbacks": [], "waiting": {}, "saved": self.callback_states()}
+        return {
+            **vars(self),
+            "callbacks": [],
+            "waiting": {},
+            "saved": self.callback_states(),
+            "outputs": self.outputs_so_far(),
+            "collector": None,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Pickles of earlier versions hold less, and the callbacks themselves.
@@ -158,6 +181,8 @@ class Progress:
             "saved": [],
             "sums": {},
             "seen": 0,
+            "outputs": {},
+            "collector": None,
             **state,
             "callbacks": [],
         }
@@ -253,6 +278,8 @@ def as_dict(
     Raises ``TypeError`` or ``ValueError`` for a callback's state that cannot be saved.
     """
     history, arrays = split("the history", progress.history.history, "history")
+    outputs, of_outputs = split("the outputs", dict(progress.outputs_so_far()), "outputs")
+    arrays |= of_outputs
     callbacks, event = [], progress.event
     for i, one in enumerate(progress.callback_states()):
         what = f"the state of callback {i}, {one.name},"
@@ -270,6 +297,7 @@ def as_dict(
         "correct": progress.correct,
         **({"sums": progress.sums} if progress.sums else {}),
         **({"seen": progress.seen} if progress.seen else {}),
+        **({"outputs": outputs} if outputs else {}),
         "rate": progress.rate,
         "order": progress.order,
         "generator": generator.bit_generator.state,
@@ -332,6 +360,7 @@ def progress_from(data: JsonObject) -> tuple[Progress, list[str]]:
         event=_event_from(data.get("event")),
         saved=callbacks,
         seen=count("seen", data.get("seen", 0), least=0),
+        outputs=dict(data.get("outputs", {})),
         sums={text("a figure", k): float(v) for k, v in dict(data.get("sums", {})).items()},
     )
     return progress, slots
@@ -357,15 +386,16 @@ def _event_from(data: JsonObject | None) -> Event | None:
 
 
 def shapes_of(data: JsonObject) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and dtype of each array of history and callbacks, by name."""
+    """Shape and dtype of each array of history, outputs and callbacks, by name."""
     result = shapes(data["history"], "history")
+    result |= shapes(data.get("outputs", {}), "outputs")
     for i, one in enumerate(data["callbacks"]):
         result |= shapes(one["state"], f"callbacks.{i}")
     return result
 
 
 def take_arrays(progress: Progress, arrays: dict[str, Array]) -> None:
-    """Put the arrays of a file into history and callbacks."""
+    """Put the arrays of a file into history, outputs and callbacks."""
     history = progress.history.history
     if any(name.startswith("history.") for name in arrays):
         history = join(history, arrays)
@@ -376,6 +406,8 @@ def take_arrays(progress: Progress, arrays: dict[str, Array]) -> None:
             )
         values[:] = map(float, values)  # in place, because a file may hold very many lists
     progress.history = History(history)
+    if progress.outputs:
+        progress.outputs = join(dict(progress.outputs), arrays)
     for one in progress.saved:
         one.state = join(one.state, arrays)
 

@@ -41,7 +41,7 @@ from fastcnn.models.execution.shard_passes import UnitPasses
 from fastcnn.models.execution.training_units import units_of, uses_randomness
 from fastcnn.models.expansion import expand
 from fastcnn.models.graph import Graph
-from fastcnn.models.layer_by_layer import NO_FIGURES, Figures, loss_of
+from fastcnn.models.layer_by_layer import NO_FIGURES, Figures, Observer, loss_of
 from fastcnn.models.weights import Weights
 from fastcnn.nn.layers import Saved, Shape, all_layers, own_arrays, statistics_unchanged
 from fastcnn.nn.losses import CrossEntropy
@@ -269,21 +269,32 @@ class Executor:
         rng: np.random.Generator,
         optimizer: Optimizer,
         sample_weights: Array | None = None,
+        observe: Observer | None = None,
     ) -> Figures | None:
-        """:meth:`gradients` and then the optimizer's step; in one call where one segment is all."""
+        """:meth:`gradients` and then the optimizer's step; in one call where one segment is all.
+
+        ``observe`` gets the outputs, and changes nothing else.
+        """
         self.prepare_step(inputs, targets, loss, optimizer)
+        if observe is not None and "predict" not in self._prepared_purposes:
+            self.prepare_prediction(inputs)
         segment, weights, ahead = self._only_segment, self._weights, None
         if segment is not None and type(loss) is CrossEntropy and segment.makes_rows:
             ahead = optimizer.ahead(weights.parameters)
         if segment is None or ahead is None:
             with self._state_unchanged_by_errors():
-                result = self.gradients(inputs, targets, loss, rng, sample_weights)
+                result = self.gradients(inputs, targets, loss, rng, sample_weights, observe)
                 if result is not None:
                     weights.move(optimizer)
             return result
         assert isinstance(loss, CrossEntropy)
         assert isinstance(targets, np.ndarray)
         moves = self._moves(*ahead)
+        if observe is not None:  # a segment has no randomness, so it gives the outputs of the step
+            outputs = segment.forward(inputs[0], None)
+            if outputs is None:
+                return None
+            observe(outputs[0], targets)
         try:
             output = segment.step(
                 inputs[0], targets, loss, sample_weights, moves, checks=self._padded
@@ -345,6 +356,7 @@ class Executor:
         loss: Goal,
         rng: np.random.Generator,
         sample_weights: Array | None = None,
+        observe: Observer | None = None,
     ) -> Figures | None:
         """The figures of a batch; the gradient of the mean loss goes to the weights.
 
@@ -356,11 +368,11 @@ class Executor:
         changed.
         """
         if not (self._uses_randomness or self._state):
-            return self._gradients(inputs, targets, loss, rng, sample_weights)
+            return self._gradients(inputs, targets, loss, rng, sample_weights, observe)
         before = self._uses_randomness and rng.bit_generator.state
         try:
             with self._state_unchanged_by_errors():
-                result = self._gradients(inputs, targets, loss, rng, sample_weights)
+                result = self._gradients(inputs, targets, loss, rng, sample_weights, observe)
                 if result is None:
                     raise _Undecided
         except _Undecided:
@@ -376,6 +388,7 @@ class Executor:
         loss: Goal,
         rng: np.random.Generator,
         sample_weights: Array | None,
+        observe: Observer | None,
     ) -> Figures | None:
         units, of_units = list(self._units), self._unit_values(inputs)
         if of_units is None:
@@ -406,6 +419,11 @@ class Executor:
             assert isinstance(last.unit, CompiledSegment)
             assert isinstance(loss, CrossEntropy)
             assert isinstance(targets, np.ndarray)
+            if observe is not None:
+                outputs_of_last = last.unit.forward(values[last.inputs[0]], None)
+                if outputs_of_last is None:
+                    return None
+                observe(outputs_of_last[0], targets)
             result = last.unit.step(values[last.inputs[0]], targets, loss, sample_weights)
             if result is None:
                 return None
@@ -414,7 +432,9 @@ class Executor:
         else:
             outputs = [values[value] for value in self._expanded_outputs]
             try:
-                figures, dys = loss_of(loss, outputs, targets, None, sample_weights)
+                figures, dys = loss_of(
+                    loss, outputs, targets, None, sample_weights, observe=observe
+                )
             except Divergence:
                 return None
             for value, dy in zip(self._expanded_outputs, dys, strict=True):
