@@ -276,8 +276,6 @@ class Executor:
         ``observe`` gets the outputs, and changes nothing else.
         """
         self.prepare_step(inputs, targets, loss, optimizer)
-        if observe is not None and "predict" not in self._prepared_purposes:
-            self.prepare_prediction(inputs)
         segment, weights, ahead = self._only_segment, self._weights, None
         if segment is not None and type(loss) is CrossEntropy and segment.makes_rows:
             ahead = optimizer.ahead(weights.parameters)
@@ -291,7 +289,7 @@ class Executor:
         assert isinstance(targets, np.ndarray)
         moves = self._moves(*ahead)
         if observe is not None:  # a segment has no randomness, so it gives the outputs of the step
-            outputs = segment.forward(inputs[0], None)
+            outputs = self.forward(inputs)
             if outputs is None:
                 return None
             observe(outputs[0], targets)
