@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ def rng() -> np.random.Generator:
 
 
 def test_brightness_contrast_and_saturation_by_hand() -> None:
-    draws = 2 * rng().random((20, 3)) - 1
+    draws = 2 * rng().random((20, 4)) - 1
     bright = ColorJitter(brightness=0.5)(X, rng())
     for image, result, draw in zip(X, bright, draws, strict=True):
         expected = np.clip(image * (1 + 0.5 * draw[0]), 0, 255)
@@ -38,8 +39,25 @@ def test_brightness_contrast_and_saturation_by_hand() -> None:
         assert np.abs(other - expected).max() <= 0.5 + 1e-3
 
 
+def test_hues_are_turned_as_in_the_standard_library() -> None:
+    x = RNG.random((6, 3, 4, 3))
+    x[0, 0, 0], x[0, 0, 1], x[0, 1] = 0, 0.4, [0.7, 0.7, 0.2]  # black, grey, two largest
+    for hue in (0.1, 0.5):
+        draws = 2 * rng().random((6, 4)) - 1
+        result = ColorJitter(hue=hue, low=0, high=1)(x, rng())
+        for image, other, turn in zip(x, result, hue * draws[:, 3], strict=True):
+            for pixel, new in zip(image.reshape(-1, 3), other.reshape(-1, 3), strict=True):
+                h, s, v = colorsys.rgb_to_hsv(*pixel)
+                expected = colorsys.hsv_to_rgb((h + turn) % 1, s, v)
+                np.testing.assert_allclose(new, expected, atol=1e-12)
+    red = np.zeros((1, 1, 1, 3), np.uint8)
+    red[..., 0] = 200
+    assert {*np.unique(ColorJitter(hue=0.5)(red, rng()))} <= {*range(201)}
+
+
 AUGMENTATIONS = [
     ColorJitter(0.3, 0.3, 0.3),
+    ColorJitter(hue=0.5),
     Cutout((3, 2), fill=9),
     Compose([Cutout(2)]),
 ]
@@ -144,6 +162,7 @@ def test_crops_in_a_row_are_centred_for_validation() -> None:
     ("make", "message"),
     [
         (lambda: ColorJitter(1.0), "brightness must be .*below 1"),
+        (lambda: ColorJitter(hue=0.6), "hue must be at most 0.5, half of the circle"),
         (lambda: ColorJitter(0.1, low=1, high=0), "low must be below high"),
         (lambda: ColorJitter(0.1, low=1), "low and high must both be given"),
         (lambda: Cutout(0), "size must be at least 1"),

@@ -5,7 +5,7 @@ the same images as its parts one after the other.
 
 Sources: T. DeVries, G. W. Taylor, "Improved Regularization of Convolutional Neural Networks with
 Cutout", arXiv:1708.04552; H. Zhang et al., "mixup: Beyond Empirical Risk Minimization",
-arXiv:1710.09412.
+arXiv:1710.09412; A. R. Smith, "Color gamut transform pairs", 1978 (hue).
 """
 
 from __future__ import annotations
@@ -27,15 +27,18 @@ _GREY = np.array([0.299, 0.587, 0.114])
 
 
 class ColorJitter:
-    """Brightness, contrast and saturation, changed at random for each image.
+    """Brightness, contrast, saturation and hue, changed at random for each image.
 
-    Each is multiplied by a factor that is uniform from ``1 − a`` to ``1 + a``, in this order.
+    The first three are multiplied by a factor that is uniform from ``1 − a`` to ``1 + a``, in this
+    order. The hue is turned by a share of the circle of colours that is uniform from −a to a.
     Brightness is the distance of all pixels from ``low``, contrast their distance from the mean
-    brightness of the image, and saturation their distance from the pixel's own brightness. Images
-    of one channel have no saturation. Results are clipped to ``low`` and ``high``.
+    brightness of the image, and saturation their distance from the pixel's own brightness. Hue is
+    that of HSV: a third of the circle makes red pixels green. Images of one channel have neither
+    saturation nor hue. Results are clipped to ``low`` and ``high``.
 
     Args:
         brightness, contrast, saturation: the amount a, at least 0 and below 1.
+        hue: the amount a, from 0 to 0.5.
         low, high: the values of black and white: 0 and 255 for bytes. Floats need them.
 
     Raises:
@@ -44,7 +47,7 @@ class ColorJitter:
     Example:
         >>> images = np.full((2, 1, 2, 3), 100, np.uint8)
         >>> ColorJitter(brightness=0.5)(images, np.random.default_rng(0))[:, 0, 0, 0]
-        array([114,  52], dtype=uint8)
+        array([114, 131], dtype=uint8)
     """
 
     def __init__(
@@ -52,12 +55,16 @@ class ColorJitter:
         brightness: float = 0.0,
         contrast: float = 0.0,
         saturation: float = 0.0,
+        hue: float = 0.0,
         low: float | None = None,
         high: float | None = None,
     ) -> None:
         self.brightness = below_one("brightness", brightness)
         self.contrast = below_one("contrast", contrast)
         self.saturation = below_one("saturation", saturation)
+        self.hue = below_one("hue", hue)
+        if self.hue > 0.5:
+            raise ValueError(f"hue must be at most 0.5, half of the circle of colours, got {hue!r}")
         if (low is None) != (high is None):
             raise ValueError(f"low and high must both be given, got {low!r} and {high!r}")
         if low is not None and high is not None and not -inf < low < high < inf:
@@ -84,10 +91,10 @@ class ColorJitter:
                     "ColorJitter(0.2, low=0, high=1)"
                 )
             low, high = 0.0, 255.0
-        draws = 2 * rng.random((len(array), 3)) - 1
+        draws = 2 * rng.random((len(array), 4)) - 1
         x = array.astype(np.float32 if array.dtype == np.uint8 else array.dtype)
         amounts = (self.brightness, self.contrast, self.saturation)
-        factors = (1 + draws * np.array(amounts)).astype(x.dtype)
+        factors = (1 + draws[:, :3] * np.array(amounts)).astype(x.dtype)
         one = (slice(None), *(np.newaxis,) * (x.ndim - 1))
         if self.brightness:
             x = np.clip((x - low) * factors[:, 0][one] + low, low, high)
@@ -97,10 +104,32 @@ class ColorJitter:
         if self.saturation and x.ndim == 4 and x.shape[3] == 3:
             grey = _brightness(x)[..., np.newaxis]
             x = np.clip((x - grey) * factors[:, 2][one] + grey, low, high)
+        if self.hue and x.ndim == 4 and x.shape[3] == 3:
+            x = np.clip(_turned(x, (6 * self.hue * draws[:, 3]).astype(x.dtype)), low, high)
         return _like(x, array)
 
     def __repr__(self) -> str:
-        return _shown(self, ("brightness", "contrast", "saturation", "low", "high"))
+        return _shown(self, ("brightness", "contrast", "saturation", "hue", "low", "high"))
+
+
+def _turned(x: Array, sixths: Array) -> Array:
+    """Images (N, H, W, 3) whose hues are turned by so many sixths of the circle, (N,)."""
+    red, green, blue = x[..., 0], x[..., 1], x[..., 2]
+    value = x.max(axis=3)
+    chroma = value - x.min(axis=3)
+    divisor = np.where(chroma > 0, chroma, 1)
+    hue = np.where(
+        value == red,
+        (green - blue) / divisor,
+        np.where(value == green, (blue - red) / divisor + 2, (red - green) / divisor + 4),
+    )
+    hue += sixths[:, np.newaxis, np.newaxis]
+    result = np.empty_like(x)
+    for channel, offset in enumerate((5, 3, 1)):
+        k = (hue + offset) % 6
+        share = np.clip(np.minimum(k, 4 - k), 0, 1)
+        result[..., channel] = value - chroma * share
+    return result
 
 
 class Cutout:
