@@ -16,6 +16,7 @@ from fastcnn.layers import Dense, Flatten, Input
 from fastcnn.metrics import AUC, F1, AbsoluteError, Metric, Precision, Recall, TopKAccuracy
 from fastcnn.nn.metrics import metric_named, value_of
 from fastcnn.optimizers import SGD
+from fastcnn.train.callbacks import Best
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 4, 60)
@@ -121,8 +122,12 @@ def test_callbacks_know_which_values_are_better() -> None:
         X, Y, epochs=5, validation_data=(X, Y), metrics=["f1"], callbacks=[stopping], verbose=0
     )
     assert stopping.best == model.evaluate(X, Y, metrics=["f1"])["f1"]
-    with pytest.raises(ValueError, match="mode must say which values of 'val_Largest'"):
-        net().fit(X, Y, callbacks=[EarlyStopping("val_Largest")], verbose=0)
+    smaller = type("Smaller", (Metric,), {"greater_is_better": False, "name": "own_f1"})
+    for name, sign in (("val_own_f1", -1), ("kind_f1", 1), ("val_mae", -1), ("auc", 1)):
+        assert Best(name, None).sign == sign
+    Metric.known.pop(smaller.name)  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="mode must say which values of 'val_largest'"):
+        net().fit(X, Y, callbacks=[EarlyStopping("val_largest")], verbose=0)
 
 
 @pytest.mark.parametrize(

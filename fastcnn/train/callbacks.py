@@ -26,6 +26,7 @@ from fastcnn.core.quoting import quoted
 from fastcnn.core.reading import open_regular, regular
 from fastcnn.core.scalars import count, number, truth
 from fastcnn.core.terminal import NotebookLines, fitted, shows_bars
+from fastcnn.nn.metrics import Metric
 from fastcnn.nn.schedules import Schedule, rate_at
 from fastcnn.train.epoch_lines import parts_of_epoch, texts
 from fastcnn.train.trainee import Trainee
@@ -121,9 +122,19 @@ def call_hook(callback: Callback, hook: str, model: Trainee, *arguments: object)
     getattr(callback, hook)(model, *arguments)
 
 
-_GREATER = ("accuracy", "precision", "recall", "f1", "auc")
-_SMALLER = ("loss", "mae", "mse", "learning_rate", "seconds")
+_GREATER = ("accuracy",)
+_SMALLER = ("loss", "learning_rate", "seconds")
 """Ends of the names of figures of which greater values are better, or smaller ones."""
+
+
+def _better(figure: str) -> str | None:
+    """Which values of a figure are better, "max" or "min"; None for a name that tells nothing."""
+    metrics = [name for name in Metric.known if f"_{figure}".endswith(f"_{name}")]
+    if metrics:  # the longest name, because one metric's name may end with another's
+        return "max" if Metric.known[max(metrics, key=len)].greater_is_better else "min"
+    if figure.endswith(_GREATER):
+        return "max"
+    return "min" if figure.endswith(_SMALLER) else None
 
 
 class Best:
@@ -136,10 +147,7 @@ class Best:
             )
         if mode not in (None, "min", "max"):
             raise ValueError(f"mode must be 'min', 'max' or None, got {quoted(mode)}")
-        if mode is None and monitor.endswith(_GREATER):
-            mode = "max"
-        elif mode is None and monitor.endswith(_SMALLER):
-            mode = "min"
+        mode = _better(monitor) if mode is None else mode
         if mode is None:
             raise ValueError(
                 f"mode must say which values of {quoted(monitor)} are better, 'min' or 'max', got "

@@ -337,7 +337,10 @@ def progress_from(data: JsonObject) -> tuple[Progress, list[str]]:
     optimizer.resume(steps, count("began", data["optimizer"].get("began", 0), least=0))
     slots = data["optimizer"]["slots"]
     if slots and slots != sorted(optimizer.slots_needed()):
-        raise ValueError(f"optimizer must keep {optimizer.slots_needed()}, got {quoted(slots)}")
+        raise ValueError(
+            f"optimizer must keep the arrays that slots of {type(optimizer).__name__} names, "
+            f"{optimizer.slots_needed()}, got {quoted(slots)}"
+        )
     if data["order"] is not None:
         generator_from(data["order"])
     callbacks = [_callback_from(saved) for saved in data["callbacks"]]
