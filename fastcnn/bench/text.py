@@ -10,15 +10,20 @@ from rich.text import Text
 
 from fastcnn.bench.history import Comparison, Verdict
 from fastcnn.bench.report import Entry, Figure, Report
+from fastcnn.core.tables import fitted_table, lines_of
 
 BAR = 12
-NOTES = """\
-★          the fastest; bars show speeds, and its bar is full
-×          fastcnn's speed as a multiple of this runner's
-GFLOP/s    of the multiply-adds that the problem needs, without padding
-of limit   GFLOP/s as a share of the measured peak; with "m", bytes as a share
-           of a copy's bandwidth, over 100% if the arrays stay in caches
-noise      distance of the second and third least turns from the least"""
+NOTES = (
+    "★          the fastest; bars show speeds, and its bar is full",
+    "×          fastcnn's speed as a multiple of this runner's",
+    "GFLOP/s    of the multiply-adds that the problem needs, without padding",
+    'of limit   GFLOP/s as a share of the measured peak; with "m", bytes as a share of a copy\'s '
+    "bandwidth, over 100% if the arrays stay in caches",
+    "noise      distance of the second and third least turns from the least",
+)
+_HEADINGS = ("", "", "time", "×", "GFLOP/s", "of limit", "noise")
+_SPARE = (1, 6, 5)
+"""Columns of a contest that a narrow terminal leaves out: the bar, the noise, the limit."""
 
 
 def show(console: Console, report: Report) -> None:
@@ -31,7 +36,7 @@ def show(console: Console, report: Report) -> None:
         highlight=False,
     )
     for entry in report.entries:
-        console.print(contest_table(report, entry))
+        console.print(contest_table(report, entry, console.width))
         for absent in entry.absent:
             style = "bold red" if absent.wrong else "dim"
             console.print(
@@ -39,41 +44,50 @@ def show(console: Console, report: Report) -> None:
                     f"  {absent.name} {'REFUSED' if absent.wrong else 'left out'}: ", style
                 ).append(absent.reason)
             )
-    console.print(NOTES, style="dim", markup=False, highlight=False)
+    for note in NOTES:
+        for line in lines_of(note, console.width, 11):
+            console.print(line, style="dim", markup=False, highlight=False)
     if report.costs:
-        console.print(cost_table(report))
+        console.print(cost_table(report, console.width))
     for line in summary(report):
         console.print(line, markup=False, highlight=False, style="bold")
     for note in notes(report):
         console.print(note, markup=False, highlight=False, style="yellow")
 
 
-def contest_table(report: Report, entry: Entry) -> Table:
-    """One contest, the fastest first."""
+def contest_table(report: Report, entry: Entry, width: int) -> Table:
+    """One contest, the fastest first, in columns that fit a width."""
     table = Table(
         title=entry.name, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0)
     )
-    table.add_column("", no_wrap=True)
-    table.add_column("", no_wrap=True, width=BAR)
-    for heading in ("time", "×", "GFLOP/s", "of limit", "noise"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    fastest = entry.best
-    for figure in sorted(entry.figures, key=lambda f: f.seconds):
-        ratio = entry.times(figure)
-        mark = "★ " if figure is fastest else "  "
-        limit = f"{report.share(entry, figure):.0%}"
+    fastest, figures = entry.best, sorted(entry.figures, key=lambda f: f.seconds)
+    cells = [_HEADINGS, *(_cells(report, entry, figure) for figure in figures)]
+    columns, (headings, *rows) = fitted_table(cells, width - 1, [0], _SPARE, gap=1, least=24)
+    for column, heading in zip(columns, headings, strict=True):
+        is_left = column < 2
+        table.add_column(
+            heading, justify="left" if is_left else "right", no_wrap=True,
+            width=BAR if column == 1 else None,
+        )  # fmt: skip
+    for figure, row in zip(figures, rows, strict=True):
         style = "bold green" if figure is fastest else ("bold" if figure is entry.ours else "")
-        table.add_row(
-            mark + figure.name + ("*" if figure.share < 1 else ""),
-            bar(fastest, figure),
-            duration(figure.seconds),
-            "" if ratio is None or figure is entry.ours else times(ratio),
-            f"{entry.gflops(figure):.1f}" if entry.flops else "",
-            limit if report.limit(entry) == "compute" else f"m {limit}",
-            noise(figure),
-            style=style,
-        )
+        table.add_row(*map(Text, row), style=style)
     return table
+
+
+def _cells(report: Report, entry: Entry, figure: Figure) -> tuple[str, ...]:
+    """The row of a figure, in the order of the headings."""
+    ratio, limit = entry.times(figure), f"{report.share(entry, figure):.0%}"
+    mark = "★ " if figure is entry.best else "  "
+    return (
+        mark + figure.name + ("*" if figure.share < 1 else ""),
+        bar(entry.best, figure),
+        duration(figure.seconds),
+        "" if ratio is None or figure is entry.ours else times(ratio),
+        f"{entry.gflops(figure):.1f}" if entry.flops else "",
+        limit if report.limit(entry) == "compute" else f"m {limit}",
+        noise(figure),
+    )
 
 
 def noise(figure: Figure) -> str:
@@ -88,14 +102,15 @@ def bar(fastest: Figure, figure: Figure) -> str:
     return "█" * max(1, round(BAR * fastest.seconds / figure.seconds))
 
 
-def cost_table(report: Report) -> Table:
-    """The figures that are no contests."""
+def cost_table(report: Report, width: int) -> Table:
+    """The figures that are no contests, in columns that fit a width."""
     table = Table(title="Before the first result", title_justify="left", box=None)
     table.add_column("", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("", justify="right", no_wrap=True)
-    for cost in report.costs:
-        table.add_row(cost.name, cost.family, amount(cost.value, cost.unit))
+    cells = [(cost.name, cost.family, amount(cost.value, cost.unit)) for cost in report.costs]
+    for row in fitted_table(cells, width - 2, [0], gap=2).rows:
+        table.add_row(*map(Text, row))
     return table
 
 
@@ -145,27 +160,34 @@ def notes(report: Report) -> list[str]:
     return sentences
 
 
-def comparison_table(comparison: Comparison) -> Table:
-    """The changes, beginning with the largest slowdown."""
+def comparison_table(comparison: Comparison, width: int) -> Table:
+    """The changes, beginning with the largest slowdown, in columns that fit a width."""
     table = Table(box=None, padding=(0, 1, 0, 0))
-    table.add_column("on one thread, in units of the probe")
-    for heading in ("before", "after", "after ÷ before", "tolerance", ""):
-        table.add_column(heading, justify="right", no_wrap=True)
     styles: dict[Any, str] = {
         Verdict.slower: "bold red",
         Verdict.faster: "green",
         Verdict.unclear: "yellow",
     }
-    for change in sorted(comparison.changes, key=lambda c: -c.ratio):
-        table.add_row(
-            change.name,
-            f"{change.before:.3g}",
-            f"{change.after:.3g}",
-            f"{change.ratio:.2f}",
-            f"{change.tolerance:.0%}",
-            change.verdict.value,
-            style=styles.get(change.verdict, ""),
-        )
+    changes = sorted(comparison.changes, key=lambda c: -c.ratio)
+    cells = [
+        ("on one thread, in units of the probe", "before", "after", "÷", "tolerance", ""),
+        *(
+            (
+                change.name,
+                f"{change.before:.3g}",
+                f"{change.after:.3g}",
+                f"{change.ratio:.2f}",
+                f"{change.tolerance:.0%}",
+                change.verdict.value,
+            )
+            for change in changes
+        ),
+    ]
+    headings, *rows = fitted_table(cells, width - 1, [0], [4], gap=1, least=24).rows
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if i else "left", no_wrap=True)
+    for change, row in zip(changes, rows, strict=True):
+        table.add_row(*map(Text, row), style=styles.get(change.verdict, ""))
     return table
 
 

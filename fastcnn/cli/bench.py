@@ -170,7 +170,7 @@ def _compare(before: str, after: str) -> bool:
 
     comparison = compare(Report.read(place(before)), Report.read(place(after)))
     console = Console(highlight=False)
-    console.print(comparison_table(comparison))
+    console.print(comparison_table(comparison, console.width))
     for name in comparison.missing:
         console.print(f"not in both, or not timed: {name}", markup=False, style="dim")
     if comparison.mean is not None:

@@ -94,21 +94,29 @@ def _print_report(console: Console, report: Report) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from fastcnn.proof.report import COLUMNS, NOTES
+    from fastcnn.core.tables import fitted_table
+    from fastcnn.proof.report import COLUMNS, NOTES, SPARE
 
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    for i, column in enumerate(COLUMNS):
-        table.add_column(column, justify="left" if i < 2 else "right", no_wrap=True)
-    for row in report.rows:
+    spare = [COLUMNS.index(name) for name in SPARE]
+    cells = [COLUMNS, *(row.cells for row in report.rows)]
+    names, *rows = fitted_table(cells, console.width, [0], spare, gap=1, least=22).rows
+    for name in names:
+        is_text = name in ("op", "engine")
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=True)
+    for row, texts in zip(report.rows, rows, strict=True):
         colour = "green" if row.ok else "bold red"
         table.add_row(
             *(
-                Text(cell, style=colour if COLUMNS[i] == "verdict" else "")
-                for i, cell in enumerate(row.cells)
+                Text(text, style=colour if name == "verdict" else "")
+                for name, text in zip(names, texts, strict=True)
             )
         )
     console.print(table)
-    console.print(NOTES, style="dim", markup=False, highlight=False)
+    for name in names:
+        if name in NOTES:
+            note = f"{name:<8} {NOTES[name]}"
+            console.print(note, style="dim", markup=False, highlight=False)
     for line in report.reproductions:
         console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
     console.print(report.summary, style="bold green" if report.ok else "bold red", highlight=False)

@@ -58,20 +58,33 @@ def evaluate(
 
             typer.echo(dumps(result, indent=2))
             return
-        loss = f", loss {result['loss']:.4f}" if "loss" in result else ""
-        typer.echo(
-            f"test accuracy {result['accuracy']:.2%}{loss}: "
-            f"{result['correct']:,} of {result['images']:,} images are right"
-        )
-        width = max((len(one["name"]) for one in result["classes"]), default=0)
-        names = {one["class"]: one["name"] for one in result["classes"]}
-        for one in result["classes"]:
-            mistaken = one["most_mistaken_for"]
-            line = f"  {one['name']:<{width}}: {one['correct']:>5,} of {one['images']:>5,}"
-            also = (
-                "" if mistaken is None else f"   most mistaken for {names.get(mistaken, mistaken)}"
-            )
-            typer.echo(line + also)
+        for line in _lines(result):
+            typer.echo(line)
+
+
+def _lines(result: dict[str, Any]) -> list[str]:
+    """The result for the terminal, or for a file."""
+    from fastcnn.core.quoting import shortened
+    from fastcnn.core.tables import lines_of
+    from fastcnn.core.terminal import columns_of_output
+
+    columns = columns_of_output()
+    loss = f", loss {result['loss']:.4f}" if "loss" in result else ""
+    lines = lines_of(
+        f"test accuracy {result['accuracy']:.2%}{loss}: "
+        f"{result['correct']:,} of {result['images']:,} images are right", columns, 2,
+    )  # fmt: skip
+    most = 1000 if columns is None else 20
+    names = {one["class"]: shortened(one["name"], most) for one in result["classes"]}
+    width = max(map(len, names.values()), default=0)
+    for one in result["classes"]:
+        mistaken = one["most_mistaken_for"]
+        name = names[one["class"]]
+        line = f"  {name:<{width}}: {one['correct']:>5,} of {one['images']:>5,}"
+        if mistaken is not None:
+            line += f"   most mistaken for {names.get(mistaken, mistaken)}"
+        lines += lines_of(line, columns, 4)
+    return lines
 
 
 def _evaluation(

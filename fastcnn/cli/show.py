@@ -57,18 +57,21 @@ def show(
                 raise ValueError("--training takes no IMAGE")
             show_picture(PictureNet(model, reading), image, as_json)
             return
-        facts = _facts(model, reading, training)
+        from fastcnn.core.terminal import columns_of_output
+
+        facts = _facts(model, reading, training, None if as_json else columns_of_output())
         if as_json:
             from json import dumps
 
             typer.echo(dumps(facts, indent=2))
         else:
-            _print(facts)
+            _print(facts, columns_of_output())
 
 
-def _facts(path: Path, reading: Reading, training: bool) -> dict[str, Any]:
+def _facts(path: Path, reading: Reading, training: bool, width: int | None) -> dict[str, Any]:
+    """What the output shows, with drawing and table for a terminal of this width."""
     from fastcnn.cli.models import open_model
-    from fastcnn.models import summary
+    from fastcnn.models import picture, summary
 
     net: Any = open_model(path, reading)
     shapes = net._known_shapes()
@@ -97,8 +100,10 @@ def _facts(path: Path, reading: Reading, training: bool) -> dict[str, Any]:
             }
             for node, row in zip(net._graph.nodes, rows, strict=False)
         ],
-        "drawing": None if net._graph.is_chain else net.draw(),
-        "table": summary.text(rows),
+        "drawing": None
+        if net._graph.is_chain
+        else picture.drawing(net._graph, shapes, net._input_names(), width),
+        "table": summary.text(rows, width),
         "prediction": plan.removeprefix("prediction:\n").splitlines(),
         **({"training": steps.splitlines()} if training and steps else {}),
     }
@@ -112,7 +117,9 @@ def _taken(net: Any, node: Any, shapes: Any) -> Any:
     return input_of_call(node.layer, [values[value] for value in node.inputs])
 
 
-def _print(facts: dict[str, Any]) -> None:
+def _print(facts: dict[str, Any], width: int | None) -> None:
+    from fastcnn.core.tables import lines_of
+
     typer.echo(f"{facts['file']}: {facts['bytes']:,} bytes, {facts['dtype']}")
     for kind in ("inputs", "outputs"):
         for name, shape in facts[kind].items():
@@ -120,7 +127,8 @@ def _print(facts: dict[str, Any]) -> None:
     trained_on = facts["trained_on"]
     typer.echo(f"  trained on {trained_on or 'nothing that it knows of'}")
     if facts["preparation"] is not None:
-        typer.echo(f"  pictures: {_pictures(facts['preparation'])}")
+        line = f"  pictures: {_pictures(facts['preparation'])}"
+        typer.echo("\n".join(lines_of(line, width, 2)))
     for text in (facts["drawing"], facts["table"]):
         if text is not None:
             typer.echo(f"\n{text}")
@@ -128,7 +136,7 @@ def _print(facts: dict[str, Any]) -> None:
         if title in facts:
             typer.echo(f"\n{title}:")
             for line in facts[title]:
-                typer.echo(line)
+                typer.echo("\n".join(lines_of(line, width, 4)))
 
 
 def _pictures(preparation: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -58,11 +59,12 @@ def broken(parts: Sequence[str], width: int | None) -> str:
 
 
 def columns_of_output() -> int | None:
-    """Columns of the terminal that the standard output is; None where it is no terminal."""
+    """Columns of the terminal that the standard output is, or of ``COLUMNS``; else None."""
     try:
-        return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        is_terminal = sys.stdout.isatty()
     except (AttributeError, ValueError):  # a replaced or a closed output
-        return None
+        is_terminal = False
+    return shutil.get_terminal_size().columns if is_terminal or "COLUMNS" in os.environ else None
 
 
 class NotebookLines:

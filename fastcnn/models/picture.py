@@ -9,17 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from fastcnn.core.tables import cut
 from fastcnn.models.graph import Graph
 from fastcnn.models.summary import value_names
 from fastcnn.nn.layers import Shape, repr_of_structure
 
+_LEAST = 8  # characters of a shortened layer
+
 
 class _Line(NamedTuple):
-    """A line of the drawing, and its text: a name, and what follows on it."""
+    """A line of the drawing, and its text: a name, a layer, and the shape of its result."""
 
     drawing: str
     name: str = ""
-    rest: str = ""
+    layer: str = ""
+    shape: str = ""
 
 
 class _Lanes:
@@ -84,8 +88,13 @@ class _Lanes:
         self.lines.append(_Line(drawing.rstrip()))
 
 
-def drawing(graph: Graph, input_shapes: Sequence[Shape], inputs: Sequence[str]) -> str:
-    """The drawing of a graph whose layers have names; see :meth:`fastcnn.Model.draw`."""
+def drawing(
+    graph: Graph, input_shapes: Sequence[Shape], inputs: Sequence[str], columns: int | None = None
+) -> str:
+    """The drawing of a graph whose layers have names; see :meth:`fastcnn.Model.draw`.
+
+    Layers are shortened where ``columns`` characters are too few for a line.
+    """
     shapes, names, lanes = graph.infer(input_shapes), value_names(graph, inputs), _Lanes()
     users: dict[int, list[int]] = {}
     edges = list[list[int]]()
@@ -96,19 +105,24 @@ def drawing(graph: Graph, input_shapes: Sequence[Shape], inputs: Sequence[str]) 
             users.setdefault(value, []).append(number)
             edges[-1].append(number)
     for value, name in enumerate(inputs):
-        line = _Line("", name, str(shapes[value]))
+        line = _Line("", name, shape=str(shapes[value]))
         lanes.draw("○", (), users.get(value, []), line)
     for node, numbers in zip(graph.nodes, edges, strict=True):
         output = "  → output" if len(graph.outputs) > 1 and node.output in graph.outputs else ""
-        line = _Line(
-            "",
-            names[node.output],
-            f"{repr_of_structure(node.layer)}  {shapes[node.output]}{output}",
-        )
+        shape = f"{shapes[node.output]}{output}"
+        line = _Line("", names[node.output], repr_of_structure(node.layer), shape)
         lanes.draw("●", numbers, users.get(node.output, []), line)
     width = max(len(line.drawing) for line in lanes.lines)
     of_name = max(len(line.name) for line in lanes.lines)
     return "\n".join(
-        f"{line.drawing:<{width}}  {line.name:<{of_name}}  {line.rest}".rstrip()
+        _text(f"{line.drawing:<{width}}  {line.name:<{of_name}}", line, columns)
         for line in lanes.lines
     )
+
+
+def _text(start: str, line: _Line, columns: int | None) -> str:
+    """A line with its layer, which is shortened for a line of ``columns`` characters."""
+    layer = line.layer
+    if columns is not None:
+        layer = cut(layer, max(_LEAST, columns - len(start) - len(line.shape) - 4))
+    return "  ".join(part for part in (start, layer, line.shape) if part).rstrip()

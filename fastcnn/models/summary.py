@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from fastcnn.core.tables import fitted_table
 from fastcnn.models.graph import Graph
 from fastcnn.nn.layers import Layer, Shape, input_of_call, repr_of_structure
 
@@ -105,19 +106,28 @@ def headings(table: Sequence[Row]) -> tuple[str, ...]:
     return (*graph, "layer", *(("input",) if graph else ()), "output shape", *_NUMBERS)
 
 
-def text(table: Sequence[Row]) -> str:
-    """The table in plain characters."""
-    cells = [headings(table), *(row.cells() for row in table)]
-    columns = len(cells[0])
-    widths = [max(len(line[i]) for line in cells) for i in range(columns)]
+def text(table: Sequence[Row], width: int | None = None) -> str:
+    """The table in plain characters; texts are shortened where ``width`` is too small."""
+    heads, cells = fitted(table, width, gap=2)
+    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     lines = []
-    for line in cells:
+    for line in (heads, *cells):
         parts = [
-            cell.rjust(width) if i >= columns - len(_NUMBERS) else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.rjust(size) if head in _NUMBERS else cell.ljust(size)
+            for head, cell, size in zip(heads, line, widths, strict=True)
         ]
         lines.append("  ".join(parts).rstrip())
     return "\n".join(lines)
+
+
+def fitted(table: Sequence[Row], width: int | None, gap: int) -> tuple[list[str], list[list[str]]]:
+    """The headings and the cells of the table, in columns that fit a width."""
+    heads = headings(table)
+    texts = [i for i, heading in enumerate(heads) if heading in ("name", "layer", "input")]
+    spare = [i for i, heading in enumerate(heads) if heading == "input"]
+    cells = [heads, *(row.cells() for row in table)]
+    rows = fitted_table(cells, width, texts, spare, gap).rows
+    return rows[0], rows[1:]
 
 
 def as_html(table: Sequence[Row]) -> str:
@@ -131,7 +141,7 @@ def as_html(table: Sequence[Row]) -> str:
 
 
 def show(table: Sequence[Row]) -> None:
-    """Print the table: drawn with Rich in a terminal, in plain characters elsewhere."""
+    """Print the table: with lines in a terminal that has room, in plain characters elsewhere."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -140,9 +150,16 @@ def show(table: Sequence[Row]) -> None:
     if not console.is_terminal:
         print(text(table))
         return
+    room = console.width - 4  # without the lines and blanks around the table
+    heads, rows = fitted(table, room, gap=3)
+    sizes = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    if sum(sizes) + 3 * (len(sizes) - 1) > room:
+        print(text(table, console.width))
+        return
     picture = Table()
-    for heading in headings(table):
-        picture.add_column(heading, justify="right" if heading in _NUMBERS else "left")
-    for i, row in enumerate(table):
-        picture.add_row(*map(Text, row.cells()), end_section=i == len(table) - 2)
+    for heading in heads:
+        right = heading in _NUMBERS
+        picture.add_column(heading, justify="right" if right else "left", no_wrap=True)
+    for i, row in enumerate(rows):
+        picture.add_row(*map(Text, row), end_section=i == len(table) - 2)
     console.print(picture)

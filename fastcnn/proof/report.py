@@ -63,11 +63,16 @@ class Row:
 
 
 COLUMNS = ("op", "engine", "cases", "abs err", "rel err", "bound", "used", "verdict", "gain")
+SPARE = ("bound", "abs err", "cases")
+"""Columns that a narrow terminal leaves out, the least important first."""
 
-NOTES = """\
-abs err  the worst error             rel err  as a share of the largest value
-bound    what rounding may do there  used     the largest share of a bound
-gain     speed-up over the naive engine, on these small problems"""
+NOTES = {
+    "abs err": "the worst error",
+    "rel err": "the worst error as a share of the largest value",
+    "bound": "what rounding may do there",
+    "used": "the largest share of a bound",
+    "gain": "speed-up over the naive engine, on these small problems",
+}
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcnn.article import ArticleNet
+from fastcnn.core.tables import fitted_table
 from fastcnn.core.terminal import display
 from fastcnn.data.datasets import load_mnist
 from fastcnn.data.pictures import drawing
@@ -46,6 +47,7 @@ LEARNING_RATE = 0.03
 DECAY = 0.2  # each epoch's rate is this share of the last one's
 
 EPOCHS = 2
+_PICTURE = 28  # characters of a digit
 _HUNDRED = 100  # images per printed line, as in the article
 
 
@@ -202,32 +204,40 @@ def _print_agreements(
     console: Console, runs: tuple[EngineRun, ...], agreements: tuple[Agreement, ...]
 ) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
-    table.add_column("engine")
-    for column in ("images/s", "speed-up", "correct", "largest difference", "bound"):
-        table.add_column(column, justify="right")
-    table.add_column("verdict")
     first = runs[0]
     count = len(first.losses)
-    table.add_row(
-        first.engine, f"{count / first.seconds:,.0f}", "1×", str(first.correct), "", "", "reference"
-    )
+    cells = [
+        ("engine", "images/s", "speed-up", "correct", "largest difference", "bound", "verdict"),
+        (first.engine, f"{count / first.seconds:,.0f}", "1×", str(first.correct), "", "",
+         "reference"),
+    ]  # fmt: skip
     for run, agreement in zip(runs[1:], agreements, strict=True):
-        table.add_row(
-            run.engine,
-            f"{count / run.seconds:,.0f}",
-            f"{agreement.speed_up:,.0f}×",
-            str(run.correct),
-            f"{agreement.difference:.1e}",
-            f"{agreement.bound:.1e}",
-            "[green]agrees[/]" if agreement.ok else "[bold red]DISAGREES[/]",
+        cells.append(
+            (
+                run.engine,
+                f"{count / run.seconds:,.0f}",
+                f"{agreement.speed_up:,.0f}×",
+                str(run.correct),
+                f"{agreement.difference:.1e}",
+                f"{agreement.bound:.1e}",
+                "agrees" if agreement.ok else "DISAGREES",
+            )
         )
+    styles = {"agrees": "green", "DISAGREES": "bold red"}
+    headings, *rows = fitted_table(cells, console.width - 2, [], [3, 5]).rows
+    for heading in headings:
+        is_text = heading in ("engine", "verdict")
+        table.add_column(heading, justify="left" if is_text else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(text, styles.get(text, "")) for text in row))
     console.print()
     console.print(table)
     console.print(
-        "The largest difference of any image's loss from the naive engine's, and what\n"
-        "rounding in another order may do there. An untrained net guesses: about 1 digit\n"
+        "The largest difference of any image's loss from the naive engine's, and what "
+        "rounding in another order may do there. An untrained net guesses: about 1 digit "
         "in 10 is right.\n",
         style="dim",
     )
@@ -332,9 +342,13 @@ def _print_digits(console: Console, model: Sequential, images: Images, labels: L
             k = int(np.where(among, confidence, -1).argmax())
             caption = f"a {labels[k]}, read as {digits[k]} ({confidence[k]:.2%})"
             columns.append([title, caption, *drawing(images[k])])
-    for cells in zip(*columns, strict=True):
-        if any(cell.strip() for cell in cells):
-            console.print("  ".join(cell.ljust(34) for cell in cells).rstrip(), markup=False)
+    beside = console.width >= 2 * _PICTURE + 2
+    column = min(34, (console.width - 2) // 2)
+    for group in [columns] if beside else [[one] for one in columns]:
+        for cells in zip(*group, strict=True):
+            if any(cell.strip() for cell in cells):
+                line = "  ".join(cell.ljust(column) for cell in cells).rstrip()
+                console.print(line, markup=False, soft_wrap=True)
 
 
 def _print_summary(console: Console, result: DemoResult, test_images: int) -> None:
