@@ -17,7 +17,7 @@ import fastcnn
 from fastcnn.cli import app
 from fastcnn.core.arguments import Array
 from fastcnn.engine import im2col
-from fastcnn.engine.numba.elementwise import steps
+from fastcnn.engine.numba.contraction import column_sums
 from fastcnn.engine.numba.runtime import program
 from fastcnn.engine.registry import replaced
 from fastcnn.models.execution import compiled, executor, lowering
@@ -284,8 +284,8 @@ def test_models_agree_and_the_table_says_so(tmp_path: Path) -> None:
 
 
 def a_slice_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = steps.Slabs
-    monkeypatch.setattr(steps, "Slabs", lambda count, *rest: whole(count - 1, *rest))
+    whole = column_sums.Slabs
+    monkeypatch.setattr(column_sums, "Slabs", lambda count, *rest: whole(count - 1, *rest))
 
 
 def no_bias(monkeypatch: pytest.MonkeyPatch) -> None:

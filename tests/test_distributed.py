@@ -32,7 +32,7 @@ from fastcnn.layers import (
 from fastcnn.models.shard_step import ShardSteps
 from fastcnn.optimizers import SGD
 from fastcnn.train.progress import checksum_of_weights
-from fastcnn.train.shards import Shard
+from fastcnn.train.shards import Shard, Shards
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (45, 9, 7, 1), dtype=np.uint8)
@@ -141,8 +141,9 @@ def test_the_gradient_is_that_of_the_whole_batch(
     total, correct, _ = one._gradients(X[:13], Y[:13], loss, one.rng)
     optimizer = SGD(0.0)
     optimizer.begin(other._ownership, other)
-    shards = [Shard(number, X[r], Y[r], None, None) for number, r in group.shards_of(13)]
-    figures = ShardSteps(other, group, loss, optimizer).step(shards, 13)
+    shards = [Shard(number, rows, None) for number, rows in group.shards_of(13)]
+    batch = Shards(shards, X[:13], Y[:13], None, 13)
+    figures = ShardSteps(other, group, loss, optimizer).step(batch)
     assert figures == pytest.approx((total, correct), rel=1e-5)
     np.testing.assert_allclose(other._weights.gradient, one._weights.gradient, rtol=2e-4, atol=2e-6)
     for a, b in zip(one.get_weights(), other.get_weights(), strict=True):

@@ -17,8 +17,8 @@ from fastcnn import Sequential
 from fastcnn.core.arguments import Array
 from fastcnn.engine import policy
 from fastcnn.engine.numba import relu
+from fastcnn.engine.numba.contraction import column_sums
 from fastcnn.engine.numba.conv import winograd
-from fastcnn.engine.numba.elementwise import steps
 from fastcnn.engine.numba.runtime import arrays, memory, program, rehearsal
 from fastcnn.engine.numba.runtime.program import SHARED, Operand
 from fastcnn.engine.registry import replaced
@@ -865,8 +865,8 @@ def test_programs_of_many_batch_sizes_are_forgotten(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("fault", ["slabs", "over batch", "transposed", "bias"])
 def test_planted_faults_are_seen(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     if fault == "slabs":
-        whole = steps.Slabs
-        monkeypatch.setattr(steps, "Slabs", lambda count, *rest: whole(count - 1, *rest))
+        whole = column_sums.Slabs
+        monkeypatch.setattr(column_sums, "Slabs", lambda count, *rest: whole(count - 1, *rest))
     elif fault == "over batch":
         monkeypatch.setattr(slices, "_whole", lambda *_: Operand(SHARED, 0))
     elif fault == "transposed":

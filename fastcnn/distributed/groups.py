@@ -8,13 +8,14 @@ number of processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
 import numpy as np
 
 from fastcnn.core.arguments import Array
+from fastcnn.core.halving import Add, sum_by_halves
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import count
 from fastcnn.distributed.tree import (
@@ -29,9 +30,6 @@ from fastcnn.distributed.tree import (
 
 Statistics: TypeAlias = Literal["batch", "shard"]
 """What a batch normalisation takes its mean and variance of in training."""
-
-Add: TypeAlias = Callable[[Array, Array], Array]
-"""The sum of two halves, the lower one first; a new array, or one of them."""
 
 BUCKET = 1 << 20
 """Bytes of gradients that leave together, at least, while the backward pass goes on."""
@@ -130,13 +128,8 @@ class Group:
             add: what is done with two halves.
         """
         of = self.plan(min(samples, self.shards))
-        values, stack = dict[Block, Array](), list[Array]()
-        for chain, part in zip(of.chains, parts, strict=True):
-            value = part
-            for _ in chain.slots:
-                value = add(stack.pop(), value)
-            stack.append(value)
-        values.update(zip(of.slots, stack, strict=True))
+        own = [sum_by_halves(parts[run], add) for run in of.runs]
+        values = dict[Block, Array](zip(of.slots, own, strict=True))
         if of.rounds:
             like = self._like(parts, of.leaves)
             for one in of.rounds:
@@ -247,13 +240,14 @@ class Group:
 class GradientSum:
     """A sum of flat gradients over the shards of a batch, in parts that may leave early.
 
-    :meth:`add` takes a part of a shard's gradient. When the last shard of this process has added a
-    part, :meth:`leave` lets it go. :meth:`finish` waits for all parts.
+    :meth:`add` takes a part of a shard's gradient, or :meth:`put` a part of the sum over the shards
+    of a slot. When all shards of this process have added a part, :meth:`leave` lets it go.
+    :meth:`finish` waits for all parts.
     """
 
     def __init__(self, group: Group, leaves: int, like: Array) -> None:
         self._group, self._plan = group, group.plan(leaves)
-        self._local = LocalSums(self._plan, like.size, like.dtype)
+        self._sums_of_shards: LocalSums | None = None
         self._into = like
         # For each block that comes from another process its memory.
         self._received = {
@@ -269,7 +263,7 @@ class GradientSum:
 
     def begin(self, into: Array) -> None:
         """Begin a new sum, whose result goes to ``into``."""
-        self._into, self._number = into, 0
+        self._into, self._number, self._in_place = into, 0, False
         self._parts, self._bytes, self._walks = [], 0, []
 
     @property
@@ -278,14 +272,42 @@ class GradientSum:
         first, end = self._plan.owned
         return end - 1 if end > first else -1
 
+    @property
+    def runs(self) -> list[slice]:
+        """For each slot its shards, as a part of this process's own."""
+        return self._plan.runs
+
+    @property
+    def _local(self) -> LocalSums:
+        if self._sums_of_shards is None:
+            self._sums_of_shards = LocalSums(self._plan, self._into.size, self._into.dtype)
+        return self._sums_of_shards
+
     def add(self, shard: int, values: Array, part: slice) -> None:
         """Add ``values[part]`` of the gradient of a shard."""
         self._local.add(shard, values, part)
 
+    def put(self, slot: int, part: slice) -> None:
+        """Take ``into[part]`` as the sum over the shards of a slot; the slots go down to 0.
+
+        The part of slot 0 stays where it is, until :meth:`leave` lets it go.
+        """
+        self._in_place = True
+        if slot:
+            self._local.slots[slot][part] = self._into[part]
+
+    def _blocks(self) -> dict[Block, Array]:
+        """The arrays by the blocks whose sums they hold."""
+        if not self._in_place:
+            return self._local.blocks()
+        others = self._local.slots[1:] if len(self._plan.slots) > 1 else []
+        return dict(zip(self._plan.slots, [self._into, *others], strict=False))
+
     def leave(self, part: slice) -> None:
         """Let a part go; small ones wait for others beside them."""
         if not self._plan.rounds:
-            self._into[part] = self._local.blocks()[self._plan.root][part]
+            if not self._in_place:
+                self._into[part] = self._local.blocks()[self._plan.root][part]
             return
         last = self._parts[-1] if self._parts else None
         if last is not None and part.stop == last.start:  # the way back goes down
@@ -329,7 +351,7 @@ class GradientSum:
     def _walk(self, part: slice, number: int) -> Generator[Pending]:
         """The rounds of a part; after each step its messages are under way."""
         of, into = self._plan, self._into
-        values = self._local.blocks()
+        values = self._blocks()
         values.update(self._received)
         values.setdefault(of.root, into)
         for one in of.rounds:

@@ -101,6 +101,15 @@ class Plan(NamedTuple):
     rounds: tuple[Round, ...]
     root: Block
 
+    @property
+    def runs(self) -> list[slice]:
+        """For each slot its shards, as a part of the process's own."""
+        first, end = self.owned
+        return [
+            slice(one.first - first, min(one.first + (1 << one.level), end) - first)
+            for one in self.slots
+        ]
+
 
 def sizes_of_shards(samples: int, shards: int) -> list[int]:
     """The number of samples of each shard of a batch; shards without samples are at the end.

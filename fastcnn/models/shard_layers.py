@@ -1,12 +1,13 @@
-"""A shard of a batch layer by layer, on any engine; the plain form of what executors do.
+"""Shards of a batch layer by layer, on any engine; the plain form of what executors do.
 
-The pass is a generator. Where a batch normalisation needs numbers of the other shards, it yields an
-array of its own shard, and gets that of all.
+The pass of a shard is a generator. Where a batch normalisation needs numbers of the other shards,
+it yields an array of its own shard, and gets that of all. So all shards of a process go from one
+normalisation to the next together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -15,7 +16,9 @@ import numpy as np
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.float_errors import Divergence
+from fastcnn.core.halving import Add, sum_by_halves
 from fastcnn.data.several import Data
+from fastcnn.distributed import Group
 from fastcnn.models import shared_norms
 from fastcnn.models.expansion import expand
 from fastcnn.models.graph import Graph
@@ -26,33 +29,80 @@ from fastcnn.models.layer_by_layer import (
     loss_of,
     trained_values,
 )
-from fastcnn.models.shared_norms import Exchange, Follow
+from fastcnn.models.shared_norms import Exchange
 from fastcnn.models.weights import Weights
 from fastcnn.nn.layers import BatchNorm, Saved, input_of_call
 from fastcnn.train.output_losses import Goal
+from fastcnn.train.shards import Shard
 
-Store: TypeAlias = Callable[[Sequence[slice]], None]
-"""Gets parts of the flat gradient that are complete."""
-
-ShardPass: TypeAlias = Generator[Exchange, Array, Figures | None]
+_Pass: TypeAlias = Generator[Exchange, Array, Figures | None]
 """A pass of a shard; its result are the shard's figures, or None where it could not end."""
 
 
 @dataclass(frozen=True, eq=False)
-class ShardContext:
-    """What a pass needs beside its samples.
+class ShardedBatch:
+    """The shards of a process, as the layers take them.
 
     Attributes:
-        total: samples of the whole batch; the loss is the sum of the losses divided by it.
-        over_batch: whether a batch normalisation takes its statistics over the whole batch.
-        store: gets the parts of the flat gradient that are complete.
-        follow: gets batch normalisations with the moments of their statistics, on the way back.
+        inputs: the samples of all shards, an array for each input.
+        targets, weights, shards, total: as those of :class:`fastcnn.train.shards.Shards`.
+        rng: draws for shards without a generator of their own, where nothing is random.
     """
 
+    inputs: Sequence[Array]
+    targets: Data
+    weights: Array | None
+    shards: Sequence[Shard]
     total: int
-    over_batch: bool
-    store: Store
-    follow: Follow
+    rng: np.random.Generator
+
+
+class Joint:
+    """What the shards of this process share with those of others in a step.
+
+    Attributes:
+        over_batch: whether a batch normalisation takes its statistics over the whole batch.
+        takes_part: whether the shards are the process's own. The numbers of a process without
+            samples do not count.
+        sums: the sum of the gradients.
+        runs: for each slot of the sum its shards.
+        followed: batch normalisations with the moments towards which their statistics move.
+    """
+
+    def __init__(self, group: Group, total: int, gradient: Array) -> None:
+        self._group, self._total = group, total
+        self.over_batch = group.statistics == "batch"
+        self.takes_part = bool(group.shards_of(total))
+        self.sums = group.sum_of_gradients(total, gradient)
+        self.runs = self.sums.runs if self.takes_part else [slice(0, 1)]
+        self.followed = list[tuple[BatchNorm, Array]]()
+
+    def combined(self, parts: Sequence[Array], add: Add = np.add) -> Array:
+        """The sum of an array of each shard, over the shards of all processes."""
+        return self._group.combined(parts if self.takes_part else [], self._total, add)
+
+    def follow(self, layer: BatchNorm, moments: Sequence[Array]) -> None:
+        """Let running statistics move towards the moments of the batch, or of each shard."""
+        whole = moments[0]
+        if not self.over_batch:
+            whole = self.combined(moments, shared_norms.joined)
+        self.followed.append((layer, whole))
+
+    def add(self, shard: Shard, gradient: Array, parts: Sequence[slice]) -> None:
+        """Add parts of the gradient of a shard."""
+        for part in parts:
+            if self.takes_part:
+                self.sums.add(shard.number, gradient, part)
+            if not self.takes_part or shard.number == self.sums.last_shard:
+                self.sums.leave(part)
+
+    def put(self, slot: int, parts: Sequence[slice]) -> None:
+        """Take parts of the flat gradient as the sum over a slot; the slots go down to 0."""
+        for part in parts:
+            if self.takes_part:
+                self.sums.put(slot, part)
+            if slot == 0:
+                self.sums.leave(part)
 
 
 class Passes(Protocol):
@@ -60,19 +110,14 @@ class Passes(Protocol):
 
     @property
     def parts(self) -> Sequence[Sequence[slice]]:
-        """The parts of the flat gradient, in the order in which they are stored."""
+        """The parts of the flat gradient, in the order in which they leave."""
         ...
 
-    def run(
-        self,
-        inputs: Sequence[Array],
-        targets: Data,
-        loss: Goal,
-        rng: np.random.Generator,
-        weights: Array | None,
-        context: ShardContext,
-    ) -> ShardPass:
-        """The pass of a shard."""
+    def run(self, batch: ShardedBatch, loss: Goal, joint: Joint) -> Sequence[Figures] | None:
+        """The figures of each shard; None if a loss is not finite, or layers must run one by one.
+
+        Without figures, no part of the gradient has left.
+        """
         ...
 
 
@@ -97,23 +142,54 @@ class LayerPasses:
         """The parts of the flat gradient, in the order in which they are stored."""
         return [self._completed[output] for output in sorted(self._completed, reverse=True)]
 
-    def run(
+    def run(self, batch: ShardedBatch, loss: Goal, joint: Joint) -> Sequence[Figures] | None:
+        """The figures of each shard; None if the loss of one is not finite."""
+        followed: list[list[tuple[BatchNorm, Array]]] = [[] for _ in batch.shards]
+        passes = [
+            self._pass(batch, one, loss, joint, own)
+            for one, own in zip(batch.shards, followed, strict=True)
+        ]
+        results: list[Figures | None] = [None] * len(passes)
+        active, reply = list(enumerate(passes)), None
+        while active:
+            exchanges, going = list[Exchange](), list[tuple[int, _Pass]]()
+            for i, one in active:
+                try:
+                    exchanges.append(one.send(reply))  # type: ignore[arg-type]
+                    going.append((i, one))
+                except StopIteration as end:
+                    results[i] = end.value
+            active = going
+            if exchanges:
+                arrays, add = [one.array for one in exchanges], exchanges[0].add
+                within = exchanges[0].within_process
+                reply = sum_by_halves(arrays, add) if within else joint.combined(arrays, add)
+        figures = [one for one in results if one is not None]
+        if len(figures) < len(results):
+            return None
+        for calls in zip(*followed, strict=True):
+            joint.follow(calls[0][0], [moments for _, moments in calls])
+        return figures
+
+    def _pass(
         self,
-        inputs: Sequence[Array],
-        targets: Data,
+        batch: ShardedBatch,
+        shard: Shard,
         loss: Goal,
-        rng: np.random.Generator,
-        weights: Array | None,
-        context: ShardContext,
-    ) -> ShardPass:
-        """The pass of a shard; None if its loss, or that of another shard, is not finite."""
+        joint: Joint,
+        followed: list[tuple[BatchNorm, Array]],
+    ) -> _Pass:
+        """The pass of a shard."""
         graph, engine, trained = self._graph, self._engine, self._trained
-        values, saved = dict(enumerate(inputs)), dict[int, Saved]()
+        rng, rows = shard.rng or batch.rng, shard.rows
+        weights = None if batch.weights is None else batch.weights[rows]
+        values = {i: array[rows] for i, array in enumerate(batch.inputs)}
+        saved = dict[int, Saved]()
         for node, last in zip(graph.nodes, graph.last_uses, strict=True):
             x: Any = input_of_call(node.layer, [values[value] for value in node.inputs])
             if isinstance(node.layer, BatchNorm) and node.layer.trainable:
                 moments = shared_norms.moments_of(node.layer, x, engine)
-                if context.over_batch:
+                if joint.over_batch:
                     moments = yield Exchange(moments, shared_norms.joined)
                 y, kept = shared_norms.forward(node.layer, x, moments, engine), (x, moments)
             else:
@@ -127,12 +203,12 @@ class LayerPasses:
         figures: Figures | None = None
         dys = list[Array]()
         with suppress(Divergence):
-            figures, dys = loss_of(loss, outputs, targets, engine, weights, context.total)
-        if context.over_batch and self._joins:  # all shards go on, or none
-            failures = yield Exchange(np.array([float(figures is None)]))
-            if failures[0]:
-                return None
-        if figures is None:
+            figures, dys = loss_of(loss, outputs, batch.targets[rows], engine, weights, batch.total)
+        # All shards go back, or none. Other processes go back alone, unless a normalisation of the
+        # whole batch waits for them.
+        alone = not (joint.over_batch and self._joins)
+        failures = yield Exchange(np.array([float(figures is None)]), within_process=alone)
+        if figures is None or failures[0]:
             return None
         reached, sums = dict[int, Array](), dict[int, dict[str, Array]]()
         for value, dy in zip(graph.outputs, dys, strict=True):
@@ -146,14 +222,14 @@ class LayerPasses:
             if isinstance(layer, BatchNorm) and layer.trainable:
                 x, moments = kept
                 all_sums = sums_of_shard = shared_norms.backward_sums(layer, dy, x, moments, engine)
-                if context.over_batch:
+                if joint.over_batch:
                     all_sums = yield Exchange(sums_of_shard)
                 dx = shared_norms.backward(layer, dy, x, moments, all_sums, engine)
                 by_name = {
                     "gamma": sums_of_shard[0].astype(dy.dtype),
                     "beta": sums_of_shard[1].astype(dy.dtype),
                 }
-                context.follow(layer, moments)
+                followed.append((layer, moments))
             else:
                 dx, by_name = layer.backward(dy, kept, engine, needs_dx=needs_dx)
             of_layer = sums.setdefault(id(layer), {})
@@ -163,7 +239,7 @@ class LayerPasses:
             if node.output in self._completed:
                 for name, destination in self._weights.gradients_of(layer).items():
                     destination[...] = of_layer[name]
-                context.store(self._completed[node.output])
+                joint.add(shard, self._weights.gradient, self._completed[node.output])
             if needs_dx:
                 for value, part in zip(node.inputs, gradients_of_inputs(layer, dx), strict=True):
                     if value in trained and part is not None:

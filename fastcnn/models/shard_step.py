@@ -1,15 +1,13 @@
 """Training in a group of processes: a step on the shards of a batch, validation, and checks.
 
-A process takes its shards through the net, one after the other, and adds their gradients along the
-tree of its group. Where batch normalisations need the whole batch, the shards go forward and back
-together, from one normalisation to the next.
+A process takes its shards through the net together. Their gradients are added along the tree of
+the group.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 from zlib import crc32
 
@@ -21,18 +19,16 @@ from fastcnn.core.float_errors import Divergence, unreported
 from fastcnn.core.quoting import quoted
 from fastcnn.data.several import Data
 from fastcnn.distributed import Group
-from fastcnn.distributed.groups import GradientSum
 from fastcnn.distributed.tree import sizes_of_shards
 from fastcnn.models import shared_norms
 from fastcnn.models.expansion import expand
 from fastcnn.models.layer_by_layer import Figures
 from fastcnn.models.net import Net
-from fastcnn.models.shard_layers import LayerPasses, Passes, ShardContext, ShardPass
-from fastcnn.models.shared_norms import Exchange
+from fastcnn.models.shard_layers import Joint, LayerPasses, Passes, ShardedBatch
 from fastcnn.nn.layers import BatchNorm, Dropout, all_layers, to_dict
 from fastcnn.nn.optimizers import Optimizer, optimizer_to_dict
 from fastcnn.train.output_losses import Goal, OutputLosses
-from fastcnn.train.shards import Shard
+from fastcnn.train.shards import Shards
 
 _FAILED = 2  # index among the figures of a shard: whether its pass could not end
 
@@ -64,24 +60,23 @@ class ShardSteps:
         return any(isinstance(one, Dropout) or not is_own(type(one)) for one in layers)
 
     @unreported
-    def step(self, shards: Sequence[Shard], total: int) -> tuple[float, float]:
-        """A step on a batch of ``total`` samples; its sum of losses, and how many are right.
+    def step(self, batch: Shards) -> tuple[float, float]:
+        """A step on a batch; its sum of losses, and how many samples are right.
 
         All processes get the same numbers, and the same ``FloatingPointError`` if the loss is not
         finite.
         """
-        model, group = self._model, self._group
+        model, group, shards = self._model, self._group, batch.shards
         trunk = model._trunk(self._loss)
         executor = model._executor(trunk)
         states = [None if one.rng is None else one.rng.bit_generator.state for one in shards]
         with group.busy("a step" if self._is_prepared else "its first step"):
             figures = None
             if executor is not None:
-                inputs = [model._executor_inputs(s.images, executor, training=True) for s in shards]
+                inputs = model._executor_inputs(batch.images, executor, training=True)
                 if not self._is_prepared:
-                    self._prepare(executor, inputs[0], shards[0])
-                passes: Passes = executor.shard_passes
-                figures = self._run(passes, inputs, shards, total)
+                    self._prepare(executor, inputs, batch.targets)
+                figures = self._run(executor.shard_passes, inputs, batch)
                 if figures is not None and not executor.gradient_is_decided():
                     figures = None
             self._is_prepared = True
@@ -89,8 +84,7 @@ class ShardSteps:
                 for shard, state in zip(shards, states, strict=True):
                     if shard.rng is not None and state is not None:
                         shard.rng.bit_generator.state = state
-                inputs = [model._batch(shard.images) for shard in shards]
-                figures = self._run(self._layer_passes(trunk), inputs, shards, total)
+                figures = self._run(self._layer_passes(trunk), model._batch(batch.images), batch)
             if figures is None:
                 raise Divergence("the loss of a batch is not finite")
             for layer, moments in self._followed:
@@ -99,12 +93,12 @@ class ShardSteps:
         model._figures = figures[2]
         return figures[0], figures[1]
 
-    def _prepare(self, executor: Any, inputs: Sequence[Array], shard: Shard) -> None:
+    def _prepare(self, executor: Any, inputs: Sequence[Array], targets: Data) -> None:
         """Compile kernels on rank 0 first, whose cache the other processes may read then."""
         group = self._group
         if group.rank:
             group.barrier()
-        executor.prepare_training(inputs, shard.targets, self._loss, self._optimizer)
+        executor.prepare_training(inputs, targets, self._loss, self._optimizer)
         if not group.rank:
             group.barrier()
 
@@ -114,68 +108,28 @@ class ShardSteps:
             self._version = self._model._derived_for
         return self._layers
 
-    def _run(
-        self,
-        passes: Passes,
-        inputs: Sequence[Sequence[Array]],
-        shards: Sequence[Shard],
-        total: int,
-    ) -> Figures | None:
+    def _run(self, passes: Passes, inputs: Sequence[Array], batch: Shards) -> Figures | None:
         """The figures of the whole batch, whose gradient goes to the weights; None if a pass fails.
 
         Then layers must run one by one, or the loss is not finite.
         """
-        group, weights = self._group, self._model._weights
-        over_batch = group.statistics == "batch"
-        sums = group.sum_of_gradients(total, weights.gradient)
-        takes_part = bool(group.shards_of(total))
-        followed: list[list[tuple[BatchNorm, Array]]] = [[] for _ in shards]
-        contexts = [
-            ShardContext(
-                total,
-                over_batch,
-                partial(_store, sums, shard.number if takes_part else -1, weights.gradient),
-                partial(_note, own),
-            )
-            for shard, own in zip(shards, followed, strict=True)
-        ]
-        running = [
-            passes.run(x, one.targets, self._loss, one.rng or self._model.rng, one.weights, context)
-            for x, one, context in zip(inputs, shards, contexts, strict=True)
-        ]
-        results = self._results(running, total, takes_part)
-        for context, result in zip(contexts, results, strict=True):
-            if result is None:  # the other processes wait for these parts
-                for parts in passes.parts:
-                    context.store(parts)
-        own_figures = [self._vector(result) for result in results] if takes_part else []
-        figures = group.combined(own_figures, total)
-        sums.finish()
+        weights, model = self._model._weights, self._model
+        joint = Joint(self._group, batch.total, weights.gradient)
+        _, _, targets, of_samples, total = batch
+        sharded = ShardedBatch(inputs, targets, of_samples, batch.shards, total, model.rng)
+        results = passes.run(sharded, self._loss, joint)
+        if results is None:  # the other processes wait for these parts
+            for parts in passes.parts:
+                joint.put(0, parts)
+        no_results: list[Figures | None] = [None] * len(batch.shards)
+        own = [self._vector(one) for one in results or no_results]
+        figures = joint.combined(own)
+        joint.sums.finish()
         if figures[_FAILED]:
             return None
-        self._followed = self._moments(followed, total, takes_part)
+        self._followed = joint.followed
         by_name = dict(zip(self._names, figures[_FAILED + 1 :].tolist(), strict=True))
         return float(figures[0]), float(figures[1]), by_name
-
-    def _results(
-        self, running: Sequence[ShardPass], total: int, takes_part: bool
-    ) -> list[Figures | None]:
-        """The results of passes; where they yield arrays, all of them get the sum."""
-        results: list[Figures | None] = [None] * len(running)
-        active, reply = list(enumerate(running)), None
-        while active:
-            exchanges, going = list[Exchange](), list[tuple[int, ShardPass]]()
-            for i, one in active:
-                try:
-                    exchanges.append(one.send(reply))  # type: ignore[arg-type]
-                    going.append((i, one))
-                except StopIteration as end:
-                    results[i] = end.value
-            active = going
-            if exchanges:
-                arrays = [one.array for one in exchanges] if takes_part else []
-                reply = self._group.combined(arrays, total, exchanges[0].add)
-        return results
 
     def _vector(self, figures: Figures | None) -> Array:
         """The figures of a shard as numbers that are summed."""
@@ -183,35 +137,6 @@ class ShardSteps:
             return np.array([0.0, 0.0, 1.0, *(0.0 for _ in self._names)])
         loss_sum, correct, by_name = figures
         return np.array([loss_sum, correct, 0.0, *(by_name[name] for name in self._names)])
-
-    def _moments(
-        self, followed: Sequence[Sequence[tuple[BatchNorm, Array]]], total: int, takes_part: bool
-    ) -> list[tuple[BatchNorm, Array]]:
-        """The moments of the whole batch, towards which running statistics move."""
-        if self._group.statistics == "batch":
-            return list(followed[0])
-        result = []
-        for calls in zip(*followed, strict=True):
-            arrays = [moments for _, moments in calls] if takes_part else []
-            whole = self._group.combined(arrays, total, shared_norms.joined)
-            result.append((calls[0][0], whole))
-        return result
-
-
-def _note(to: list[tuple[BatchNorm, Array]], layer: BatchNorm, moments: Array) -> None:
-    to.append((layer, moments))
-
-
-def _store(sums: GradientSum, shard: int, gradient: Array, parts: Sequence[slice]) -> None:
-    """Add parts of the gradient of a shard to the sums; those of the last shard leave.
-
-    A process without shards has the number -1, and adds nothing.
-    """
-    for part in parts:
-        if shard >= 0:
-            sums.add(shard, gradient, part)
-        if shard == sums.last_shard:
-            sums.leave(part)
 
 
 # --- validation -----------------------------------------------------------------------------------

@@ -10,26 +10,29 @@ sample variances", 1982.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
 from fastcnn import ops
 from fastcnn.core.arguments import Array
 from fastcnn.core.float_errors import unreported
+from fastcnn.core.halving import Add
 from fastcnn.nn.layers import BatchNorm
 
 
 class Exchange(NamedTuple):
-    """An array of a shard, and how those of two shards become one."""
+    """An array of a shard, which is combined with those of other shards.
+
+    Attributes:
+        array: the array.
+        add: what makes one array of two.
+        within_process: whether the arrays of this process alone are combined.
+    """
 
     array: Array
-    add: Callable[[Array, Array], Array] = np.add
-
-
-Follow: TypeAlias = Callable[[BatchNorm, Array], None]
-"""Gets a layer and the moments (3, C) by which its running statistics are to move."""
+    add: Add = np.add
+    within_process: bool = False
 
 
 def joined(a: Array, b: Array) -> Array:

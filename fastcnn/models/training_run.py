@@ -18,7 +18,7 @@ from fastcnn.models.shard_step import ShardSteps
 from fastcnn.train import checkpoint
 from fastcnn.train.epochs import Epochs
 from fastcnn.train.progress import History
-from fastcnn.train.shards import Shard, Sharding
+from fastcnn.train.shards import Sharding, Shards
 from fastcnn.train.streams import Stream
 
 
@@ -142,16 +142,17 @@ def _epochs(model: Any, fit: training.Fit, resumed: Resumed | None, group: Group
     if group is not None:
         steps = ShardSteps(model, group, loss, optimizer)
 
-        def step_on_shards(shards: list[Shard], total: int) -> tuple[float, float]:
-            if learns and shards[0].number == 0:
-                model._knowledge.learn_batch(shards[0].images, model._normalises)
-            result = steps.step(shards, total)
+        def step_on_shards(batch: Shards) -> tuple[float, float]:
+            if learns and batch.shards[0].number == 0:
+                first: Any = batch.images
+                model._knowledge.learn_batch(first[batch.shards[0].rows], model._normalises)
+            result = steps.step(batch)
             add_figures()
             return result
 
         draws = fit.augment is not None or steps.draws
         check = partial(shard_step.check_weights, model, group)
-        sharding = Sharding(group, step_on_shards, draws, check)  # type: ignore[arg-type]
+        sharding = Sharding(group, step_on_shards, draws, check)
         if fit.validation is not None and not fit.metrics:  # metrics need all predictions at once
             x: Any = fit.validation.images  # no stream, because these are refused
             more = fit.validation.targets, fit.validation.weights, 256

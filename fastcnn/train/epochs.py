@@ -218,24 +218,38 @@ class Epochs:
         images: Any = self.images
         size, total = self.at.settings["batch_size"], self._total
         for start in range(self.at.batch * size, total, size):
-            count, shards = min(size, total - start), list[Shard]()
+            count = min(size, total - start)
             rows = sharding.rows(count)
             rngs = sharding.generators(self.model.rng, [number for number, _ in rows])
-            for (number, part), rng in zip(rows, rngs, strict=True):
-                some: Any = slice(start + part.start, start + part.stop)
-                if order is not None:
-                    some = order[some]
-                x = images[some]
-                if self.augment is not None:
-                    assert rng is not None
-                    x = augmented(self.augment, x, rng, self.model.input_shape)
-                targets = self.targets[some]
-                if self.augment is not None and rng is not None and mixes(self.augment):
-                    mix = self.augment.mix  # type: ignore[attr-defined]
-                    x, targets = mixed(mix, x, targets, rng)
-                weights = None if self.weights is None else self.weights[some]
-                shards.append(Shard(number, x, targets, weights, rng))
-            yield Shards(shards, count)
+            first, end = rows[0][1].start, rows[-1][1].stop
+            shards = [
+                Shard(number, slice(part.start - first, part.stop - first), rng)
+                for (number, part), rng in zip(rows, rngs, strict=True)
+            ]
+            some: Any = slice(start + first, start + end)
+            if order is not None:
+                some = order[some]
+            x, targets = images[some], self.targets[some]
+            if self.augment is not None:
+                x, targets = self._augmented_shards(self.augment, shards, x, targets)
+            weights = None if self.weights is None else self.weights[some]
+            yield Shards(shards, x, targets, weights, count)
+
+    def _augmented_shards(
+        self, augment: Augmentation, shards: list[Shard], x: Any, targets: Any
+    ) -> tuple[Array, Any]:
+        """Images and targets after augmentation, each shard by its own generator."""
+        images, labels = list[Array](), list[Any]()
+        for one in shards:
+            assert one.rng is not None
+            some, own = x[one.rows], targets[one.rows]
+            some = augmented(augment, some, one.rng, self.model.input_shape)
+            if mixes(augment):
+                mix = augment.mix  # type: ignore[attr-defined]
+                some, own = mixed(mix, some, own, one.rng)
+            images.append(some)
+            labels.append(own)
+        return np.concatenate(images), np.concatenate(labels) if mixes(augment) else targets
 
     def _batches_from(self, order: Array | None, seed: int) -> Generator[Batch, None, None]:
         """The batches of an epoch that are not done yet."""
@@ -291,7 +305,7 @@ class Epochs:
         """A step on a batch, or on the shards of one."""
         if isinstance(batch, Shards):
             assert self.sharding is not None
-            return self.sharding.step(*batch)
+            return self.sharding.step(batch)
         images, targets, weights = batch
         if self.augment is not None and not isinstance(self.images, LazyImages):
             assert isinstance(images, np.ndarray)

@@ -17,23 +17,35 @@ class Shard(NamedTuple):
 
     Attributes:
         number: among the shards of the batch.
-        images, targets: the samples.
-        weights: how much the loss of each counts, or None.
+        rows: where its samples lie in the arrays of the process's shards.
         rng: a generator of the shard's own, the same in whichever process; None where nothing is
             random.
     """
 
     number: int
-    images: Data
-    targets: Data
-    weights: Array | None
+    rows: slice
     rng: np.random.Generator | None
+
+    @property
+    def size(self) -> int:
+        """The number of its samples."""
+        return int(self.rows.stop - self.rows.start)
 
 
 class Shards(NamedTuple):
-    """The shards of a process, of a batch with so many samples."""
+    """The shards of a process.
+
+    Attributes:
+        shards: the shards; their rows follow on each other.
+        images, targets: the samples of all of them.
+        weights: how much the loss of each sample counts, or None.
+        total: samples of the whole batch, with those of other processes.
+    """
 
     shards: Sequence[Shard]
+    images: Data
+    targets: Data
+    weights: Array | None
     total: int
 
 
@@ -42,14 +54,14 @@ class Sharding(NamedTuple):
 
     Attributes:
         group: the processes.
-        step: takes a step on the shards of this process, of a batch with so many samples; the sum
-            of all losses of the batch, and how many of its samples are right.
+        step: takes a step on the shards of this process; the sum of all losses of the batch, and
+            how many of its samples are right.
         draws: whether anything is random in a step.
         check: raises ``ValueError`` on all processes where their models are no longer the same.
     """
 
     group: Group
-    step: Callable[[Sequence[Shard], int], tuple[float, float]]
+    step: Callable[[Shards], tuple[float, float]]
     draws: bool
     check: Callable[[], None]
 

@@ -12,7 +12,14 @@ from fastcnn.core.arguments import Array
 from fastcnn.core.user_code import numbers
 from fastcnn.engine.numba.runtime import arrays
 from fastcnn.engine.numba.runtime.finite import all_finite
-from fastcnn.engine.numba.runtime.program import NO_STEPS, address, run, run_apart, train
+from fastcnn.engine.numba.runtime.program import (
+    NO_STEPS,
+    address,
+    indices_of_totals,
+    run,
+    run_apart,
+    train,
+)
 from fastcnn.models.execution.programs import BatchPrograms, Programs, Scratch
 from fastcnn.models.execution.segment import segment_of
 from fastcnn.models.execution.slices import Aim
@@ -32,10 +39,26 @@ class _Forward(NamedTuple):
     programs: BatchPrograms
 
 
+class StepResult(NamedTuple):
+    """The result of a step.
+
+    Attributes:
+        loss_sum, correct: the sum of the losses, and the number of right samples.
+        dx: the gradient of the samples; without numbers, if nothing needs it.
+        of_shards: both figures of each shard, if there are shards.
+    """
+
+    loss_sum: float
+    correct: int
+    dx: Array
+    of_shards: list[tuple[float, int]]
+
+
 class CompiledSegment:
     """Layers through which one call takes each slice; it has the attributes of ``LoneLayer``."""
 
     is_deterministic = True
+    sums_shards = True
 
     def __init__(self, layers: Sequence[Layer], weights: Weights, needs_dx: bool) -> None:
         self._segment = segment_of(layers, weights, needs_dx)
@@ -58,17 +81,24 @@ class CompiledSegment:
         return f"compiled together: {', '.join(map(repr, self._segment.layers))}"
 
     def forward(
-        self, x: Array, rng: np.random.Generator | None, aim: Aim = "predict"
+        self,
+        x: Array,
+        rng: np.random.Generator | None,
+        aim: Aim = "predict",
+        shards: tuple[int, ...] = (),
     ) -> tuple[Array, Saved] | None:
         """The output (N, …), and what :meth:`backward` needs; ``rng`` is None in prediction.
 
-        The result is None where padding by zeros meets filters that are not finite.
+        With ``shards``, the samples of each shard, gradients are summed by the tree of
+        :mod:`fastcnn.distributed.tree`. The result is None where padding by zeros meets filters
+        that are not finite.
         """
         if self.padded and not all(map(all_finite, self._filters)):
             return None
         if not len(x):
             return arrays.allocate((0, *self._output), self._dtype), None
-        programs = self._programs.of_batch(len(x), aim if rng is None else "train", x.itemsize == 1)
+        aim = aim if rng is None else "train"
+        programs = self._programs.of_batch(len(x), aim, x.itemsize == 1, None, shards)
         scratch = programs.scratch()
         forward, bases = programs.forward, scratch.bases
         if rng is None and scratch.output is not None:
@@ -82,8 +112,11 @@ class CompiledSegment:
             return y, None
         return y, _Forward(x, y, scratch, programs)
 
-    def backward(self, dy: Array, saved: Saved) -> Array | None:
-        """The gradient of the input, if it is needed; parameters' gradients go to the weights."""
+    def backward(self, dy: Array, saved: Saved, shards: tuple[int, ...] = ()) -> Array | None:
+        """The gradient of the input, if it is needed; parameters' gradients go to the weights.
+
+        ``shards`` are those of :meth:`forward`, whose programs know them.
+        """
         forward: _Forward = saved
         x, y, scratch, programs = forward
         if dy.shape != y.shape or dy.dtype is not self._dtype or not dy.flags.c_contiguous:
@@ -110,7 +143,8 @@ class CompiledSegment:
         *,
         checks: bool = False,
         total: int | None = None,
-    ) -> tuple[float, int, Array] | None:
+        shards: tuple[int, ...] = (),
+    ) -> StepResult | None:
         """Forward, softmax cross-entropy, backward, and an optimizer's step.
 
         Args:
@@ -121,17 +155,17 @@ class CompiledSegment:
             moves: the optimizer's steps. They do not run if the loss is not finite.
             checks: whether they do not run either if the gradient is not finite.
             total: what the sum of the losses is divided by; by default the number of samples.
+            shards: the samples of each shard, or nothing.
 
         Returns:
-            The sum of the losses, the number of right samples, and ``dx``; None if the loss or a
-            gradient that was checked is not finite.
+            The result; None if the loss or a gradient that was checked is not finite.
         """
         if self.padded and not all(map(all_finite, self._filters)):
             return None
         if loss.label_smoothing:
             targets = loss.smoothed(targets, self._output[0], self._dtype)
         aim: Aim = "step" if targets.ndim == 1 else "soft step"
-        programs = self._programs.of_batch(len(x), aim, x.itemsize == 1, total)
+        programs = self._programs.of_batch(len(x), aim, x.itemsize == 1, total, shards)
         assert programs.training is not None
         scratch = programs.scratch()
         dx = arrays.allocate(x.shape, self._dtype) if self._needs_dx else _NO_GRADIENT
@@ -150,5 +184,10 @@ class CompiledSegment:
             programs.ones_address if sample_weights is None else address(sample_weights),
         )
         loss_sum, correct = scratch.totals.tolist()
+        of_shards = list[tuple[float, int]]()
+        if shards:
+            at = indices_of_totals(programs.training)
+            losses, right = scratch.numbers[at].tolist(), scratch.numbers[at + 1].tolist()
+            of_shards = [(loss, int(number)) for loss, number in zip(losses, right, strict=True)]
         programs.give_back(scratch)
-        return None if isnan(loss_sum) else (loss_sum, int(correct), dx)
+        return None if isnan(loss_sum) else StepResult(loss_sum, int(correct), dx, of_shards)

@@ -9,6 +9,7 @@ import numpy as np
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import ConvGeometry, PoolGeometry
+from fastcnn.core.halving import parts_of_shards, sum_by_halves
 from fastcnn.core.settings import get_math
 from fastcnn.core.user_code import Source, numbers
 from fastcnn.engine.numba.conv import winograd
@@ -45,16 +46,21 @@ class LoneLayer:
         is_deterministic: whether ``forward`` is the same in training and prediction. It is False
             for classes of users, because their code is unknown.
         takes_several: whether it takes a tuple of arrays.
+        layer: the layer.
+        sums_shards: whether :meth:`backward` takes the samples of each shard, and sums the
+            gradients of shards by the tree of :mod:`fastcnn.distributed.tree`.
     """
 
     padded = False
     is_deterministic = False
     takes_several = False
+    sums_shards = False
 
     def __init__(
         self, layers: Sequence[Layer], layer: Layer, weights: Weights, needs_dx: bool, reason: str
     ) -> None:
         self._layers, self._layer, self._needs_dx, self._reason = layers, layer, needs_dx, reason
+        self.layer: Any = layer
         self._parameters, self._gradients = weights.of(layer), weights.gradients_of(layer)
         self._dtype = weights.parameters.dtype
 
@@ -106,6 +112,7 @@ class LoneConvolution(LoneLayer):
     """
 
     is_deterministic = True
+    sums_shards = True
 
     def __init__(
         self, layers: Sequence[Layer], layer: Layer, weights: Weights, needs_dx: bool, reason: str
@@ -137,22 +144,33 @@ class LoneConvolution(LoneLayer):
         y = max_pool2d(sums, operations.pooling) if operations.pooling else sums
         return y, None if rng is None else (x, y, sums)
 
-    def backward(self, dy: Array, saved: Saved) -> Array | None:
+    def backward(self, dy: Array, saved: Saved, shards: tuple[int, ...] = ()) -> Array | None:
         x, y, indices_or_sums = saved
         operations = self._operations(len(x))
-        g = operations.geometry
+        parts = parts_of_shards(shards or (len(x),))
+        of_parts = [self._operations(part.stop - part.start) for part in parts]
         if self._activation:
             # ReLU before unpooling, because dy is smaller there. The result is the same: a number
             # that is the largest of its window passes the ReLU where the pooled number does.
             dy = _through_relu(dy, y)
         if "b" in self._gradients:  # unpooling would not change the sum
-            self._gradients["b"][...] = operations.to_bias(dy, operations.geometry_of_dy)
+            of_bias = [
+                one.to_bias(dy[part], one.geometry_of_dy)
+                for part, one in zip(parts, of_parts, strict=True)
+            ]
+            self._gradients["b"][...] = sum_by_halves(of_bias)
         if operations.pooling:
             unpool = argmax_gradient if operations.pools_in_registers else max_pool2d_backward
             dy = unpool(dy, indices_or_sums, operations.pooling)
-        dx = operations.to_input(dy, self._parameters["w"], g) if self._needs_dx else None
+        dx = None
+        if self._needs_dx:
+            dx = operations.to_input(dy, self._parameters["w"], operations.geometry)
         if self._gradients:
-            self._gradients["w"][...] = operations.to_filters(dy, x, g)
+            of_filters = [
+                one.to_filters(dy[part], x[part], one.geometry)
+                for part, one in zip(parts, of_parts, strict=True)
+            ]
+            self._gradients["w"][...] = sum_by_halves(of_filters)
         return dx
 
 
@@ -200,6 +218,7 @@ class LoneDense(LoneLayer):
     """
 
     is_deterministic = True
+    sums_shards = True
 
     def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Saved] | None:
         layer = cast(Dense, self._layer)
@@ -207,14 +226,14 @@ class LoneDense(LoneLayer):
         y = dense(flat, self._parameters["w"], self._parameters.get("b"), layer.activation)
         return y, (x, y)
 
-    def backward(self, dy: Array, saved: Saved) -> Array | None:
+    def backward(self, dy: Array, saved: Saved, shards: tuple[int, ...] = ()) -> Array | None:
         x, y = saved
         if is_relu(self._layer):
             dy = _through_relu(dy, y)
         flat = x.reshape(len(x), *input_of(self._layer))
         dx = arrays.allocate(flat.shape, x.dtype) if self._needs_dx else None
         dw, db = self._gradients.get("w"), self._gradients.get("b")
-        dense_gradients(dy, flat, self._parameters["w"], dx, dw, db)
+        dense_gradients(dy, flat, self._parameters["w"], dx, dw, db, shards)
         return None if dx is None else dx.reshape(x.shape)
 
 
@@ -225,7 +244,6 @@ class LoneNormalisation(LoneLayer):
         self, layers: Sequence[Layer], layer: Layer, weights: Weights, needs_dx: bool, reason: str
     ) -> None:
         super().__init__(layers, layer, weights, needs_dx, reason)
-        self.layer = cast(BatchNorm, layer)
         self._relu = self._inner_relu = len(layers) > 1
 
     def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Saved] | None:
@@ -259,23 +277,33 @@ class LoneNormalisation(LoneLayer):
         )
         return result.y.reshape(x.shape), (rows, result, moments)
 
-    def backward_sums(self, dy: Array, saved: Saved) -> Array:
-        """The sums (2, C) of a shard that the gradient of the input needs."""
-        rows, result, _ = saved
-        epsilon = self.layer.epsilon
-        return normalization.gradient_sums(
-            dy.reshape(rows.shape), rows, result, epsilon, relu=self._inner_relu
-        )
+    def before_activation(self, dy: Array, saved: Saved) -> Array:
+        """The gradient before a ReLU that :meth:`backward_sums` does not know."""
+        return dy
 
-    def backward_by(self, dy: Array, saved: Saved, own: Array, sums: Array) -> tuple[Any, Array]:
-        """The gradient of the input, by the sums of all shards; and the moments.
+    def backward_sums(self, dy: Array, saved: Saved, part: slice | None) -> Array:
+        """The sums (2, C) of a shard that the gradient of the input needs.
 
-        The gradients of the parameters, which are those of the shard, go to the weights.
+        ``part`` are the samples of the shard in the input that ``saved`` is of; None if it is all.
         """
-        rows, result, moments = saved
+        rows, result, _ = saved
+        own = dy.reshape(-1, rows.shape[1])
+        if part is not None:
+            pixels = len(own) // (part.stop - part.start)
+            rows = rows[part.start * pixels : part.stop * pixels]
+        epsilon = self.layer.epsilon
+        return normalization.gradient_sums(own, rows, result, epsilon, relu=self._inner_relu)
+
+    def parameter_gradients(self, own: Array, saved: Saved) -> list[Array]:
+        """The gradients of a shard from its sums, in the order of :meth:`gradients`."""
+        moments = saved[-1]
         deviation = np.sqrt(moments[2] / moments[0] + self.layer.epsilon)
-        self._gradients["gamma"][...] = own[1] / deviation
-        self._gradients["beta"][...] = own[0]
+        by_name = {"gamma": own[1] / deviation, "beta": own[0]}
+        return [by_name[name].astype(self._dtype) for name in self._gradients]
+
+    def backward_by(self, dy: Array, saved: Saved, sums: Array) -> tuple[Any, Array]:
+        """The gradient of the input, by the sums of all shards; and the moments."""
+        rows, result, moments = saved
         if not self._needs_dx:
             return None, moments
         dx = normalization.gradient_by(
@@ -338,14 +366,9 @@ class NormalisedSum(LoneNormalisation):
         )  # fmt: skip
         return result.y.reshape(own.shape), (rows, result, moments)
 
-    def backward_sums(self, dy: Array, saved: Saved) -> Array:
-        return super().backward_sums(self._before_relu(dy, saved), saved)
-
-    def backward_by(self, dy: Array, saved: Saved, own: Array, sums: Array) -> tuple[Any, Array]:
-        dy = self._before_relu(dy, saved)
-        dx, moments = super().backward_by(dy, saved, own, sums)
-        return (dx, dy if self._needs[1] else None), moments
-
-    def _before_relu(self, dy: Array, saved: Saved) -> Array:
-        """The gradient of the sum."""
+    def before_activation(self, dy: Array, saved: Saved) -> Array:
         return _through_relu(dy, saved[1].y) if self._relu else dy
+
+    def backward_by(self, dy: Array, saved: Saved, sums: Array) -> tuple[Any, Array]:
+        dx, moments = super().backward_by(dy, saved, sums)
+        return (dx, dy if self._needs[1] else None), moments

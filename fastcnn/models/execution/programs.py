@@ -13,8 +13,7 @@ import numpy as np
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.hardware import L2_BYTES
-from fastcnn.engine.numba.contraction import packing
-from fastcnn.engine.numba.elementwise import steps
+from fastcnn.engine.numba.contraction import column_sums, packing
 from fastcnn.engine.numba.runtime import arrays, program, rehearsal
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.program import (
@@ -56,23 +55,29 @@ class Programs:
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
-        self._programs: dict[tuple[int, Aim, bool, int], BatchPrograms] = {}
+        self._programs: dict[Batch, BatchPrograms] = {}
 
     def of_batch(
-        self, count: int, aim: Aim, bytes_in: bool, total: int | None = None
+        self,
+        count: int,
+        aim: Aim,
+        bytes_in: bool,
+        total: int | None = None,
+        shards: tuple[int, ...] = (),
     ) -> BatchPrograms:
         """The programs for a batch of so many samples, which are bytes or of the dtype.
 
-        The mean loss is that of ``total`` samples, by default of the batch's own.
+        The mean loss is that of ``total`` samples, by default of the batch's own. Each of the
+        ``shards``, if there are any, is a slice.
         """
-        key = count, aim, bytes_in, total or count
+        batch = Batch(count, aim, bytes_in, total or count, shards)
         if rehearsal.active and rehearsal.rehearsing():
-            return _programs_of(self._segment, Batch(*key))
-        result = self._programs.get(key)  # another thread may forget it now
+            return _programs_of(self._segment, batch)
+        result = self._programs.get(batch)  # another thread may forget it now
         if result is None:
             if len(self._programs) >= _PROGRAMS:
                 self._programs.clear()
-            result = self._programs[key] = _programs_of(self._segment, Batch(*key))
+            result = self._programs[batch] = _programs_of(self._segment, batch)
         return result
 
 
@@ -144,12 +149,11 @@ class Scratch:
 def _programs_of(segment: Segment, batch: Batch) -> BatchPrograms:
     count, shared = batch.size, Shared()
     flops = segment.flops * count * (3 if batch.trains else 1)
-    size = _slice_size(segment, batch, flops)
-    slices = -(-count // size)
-    whole, rest = (
-        Slice(segment, n, shared, batch, is_only=slices == 1)
-        for n in (size, count - (slices - 1) * size)
-    )
+    size = batch.shards[0] if batch.shards else _slice_size(segment, batch, flops)
+    slices = len(batch.shards) or -(-count // size)
+    rest_size = batch.shards[-1] if batch.shards else count - (slices - 1) * size
+    rests = batch.shards.count(rest_size) if rest_size < size and batch.shards else 1
+    whole, rest = (Slice(segment, n, shared, batch, is_only=slices == 1) for n in (size, rest_size))
     transposes = _transposes(segment, shared)
     origins, shared_bytes = shared.origins(count)
 
@@ -165,6 +169,8 @@ def _programs_of(segment: Segment, batch: Batch) -> BatchPrograms:
             per_sample=_bytes_per_sample(segment, batch) | dict(shared.arrays.values()),
             origins=origins,
             work=work // 4,
+            rests=rests,
+            rest_size=rest_size,
         )
 
     before = [] if slices > 1 else transposes  # a single slice transposes the filters itself
@@ -244,18 +250,18 @@ def _sums_of_slabs(
     pieces = [
         ((program.address(array) - start) // itemsize + first, min(_AT_ONCE, array.size - first))
         for layer in segment.lowerings
-        if layer.i not in segment.over_batch
+        if layer.i not in whole.over_batch
         for array in layer.gradients.values()
         for first in range(0, array.size, _AT_ONCE)
     ]
     if not pieces:
         return [], []
     first_slab = (forward.shared + whole.slab.at) // itemsize
-    numbers = record(steps.Slabs(slices, first_slab, whole.size // itemsize))
+    numbers = record(column_sums.Slabs(slices, first_slab, whole.size // itemsize))
     table, like = np.array(pieces, np.int64), np.zeros(1, segment.dtype)
     places = Operand(program.SHARED, 0), constant(segment.gradient), constant(table)
     samples = like, like, table.reshape(-1), numbers
-    step = program.step(steps.sum_slabs, samples, len(pieces), *places, constant(numbers))
+    step = program.step(column_sums.sum_slabs, samples, len(pieces), *places, constant(numbers))
     return program.split_step(step, len(pieces)), [table, numbers]
 
 

@@ -45,13 +45,16 @@ class Batch(NamedTuple):
         size: its samples.
         aim: what is asked.
         bytes_in: whether samples are bytes.
-        total: the samples that the mean loss is of; more than ``size`` for a shard of a batch.
+        total: the samples that the mean loss is of; more than ``size`` for shards of a batch.
+        shards: the samples of each shard, the largest first; each shard is a slice. Without
+            shards, the problem decides the slices.
     """
 
     size: int
     aim: Aim
     bytes_in: bool
     total: int
+    shards: tuple[int, ...] = ()
 
     @property
     def has_loss(self) -> bool:
@@ -105,7 +108,8 @@ class Slice(StepList):
         has_slab = batch.trains and not is_only
         if has_slab:
             self.slab = self.room(segment.gradient.size)
-        self._summed_later = segment.over_batch if has_slab else frozenset()
+        is_summed_later = has_slab and not batch.shards
+        self._summed_later = segment.over_batch if is_summed_later else frozenset()
         self.steps = self.forward
         stages = self._go_forward()
         if batch.aim == "softmax":

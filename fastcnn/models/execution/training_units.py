@@ -44,6 +44,7 @@ class LoneNode:
     """
 
     padded = False
+    sums_shards = False
 
     def __init__(
         self, node: Node, shapes: Sequence[Shape], weights: Weights, needs_dx: bool, adds: bool
@@ -102,19 +103,25 @@ class LoneNode:
         """The output, by the moments of all shards."""
         return shared_norms.forward(cast(BatchNorm, self.layer), x, moments, None), (x, moments)
 
-    def backward_sums(self, dy: Array, saved: Saved) -> Array:
-        """The sums (2, C) of a shard that the gradient of the input needs."""
+    def before_activation(self, dy: Array, saved: Saved) -> Array:
+        """The gradient itself, because no activation is done with a shared layer."""
+        return dy
+
+    def backward_sums(self, dy: Array, saved: Saved, part: slice | None) -> Array:
+        """The sums (2, C) of a shard, whose samples are ``part`` of the input, that dx needs."""
         x, moments = saved
+        x = x if part is None else x[part]
         layer = cast(BatchNorm, self.layer)
         return shared_norms.backward_sums(layer, dy, x, moments, None)
 
-    def backward_by(self, dy: Array, saved: Saved, own: Array, sums: Array) -> tuple[Array, Array]:
-        """The gradient of the input, by the sums of all shards; and the moments.
+    def parameter_gradients(self, own: Array, saved: Saved) -> list[Array]:
+        """The gradients of a shard from its sums, in the order of :meth:`gradients`."""
+        by_name = {"gamma": own[0], "beta": own[1]}
+        return [by_name[name].astype(self._dtype) for name in self._gradients]
 
-        The gradients of the parameters, which are those of the shard, go to the weights.
-        """
+    def backward_by(self, dy: Array, saved: Saved, sums: Array) -> tuple[Array, Array]:
+        """The gradient of the input, by the sums of all shards; and the moments."""
         x, moments = saved
-        self._write({"gamma": own[0], "beta": own[1]})
         layer = cast(BatchNorm, self.layer)
         return shared_norms.backward(layer, dy, x, moments, sums, None), moments
 

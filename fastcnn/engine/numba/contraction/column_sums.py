@@ -199,3 +199,47 @@ def add_to_totals(start: int, stop: int, values: Array, totals: Array, resumed: 
     for i in range(totals.size):
         value = np.float64(values[i])
         totals[i] = totals[i] + value if resumed else value
+
+
+# --- sums of whole arrays -------------------------------------------------------------------------
+
+_AT_ONCE = 512  # numbers of each slab that are added while they lie in the first-level cache
+
+
+class Slabs(NamedTuple):
+    """Arrays that are added: how many, the index of the first, and from one to the next."""
+
+    slabs: int
+    first: int
+    step: int
+
+
+@kernel
+def sum_slabs(
+    start: int, stop: int, slabs: Array, sums: Array, ranges: Array, numbers: Array
+) -> None:
+    """``sums = Σ slabs`` along a binary tree, on some ranges of each slab.
+
+    The tree is that of ``fastcnn/distributed/tree.py``: neighbours are added, then neighbouring
+    sums. Partial sums overwrite the slabs. ``ranges`` holds (start, length) for each item,
+    ``numbers`` a record of :class:`Slabs`.
+    """
+    count, first, step = numbers[0].slabs, numbers[0].first, numbers[0].step
+    for item in range(start, stop):
+        end = ranges[2 * item] + ranges[2 * item + 1]
+        for begin in range(ranges[2 * item], end, _AT_ONCE):
+            length = min(_AT_ONCE, end - begin)
+            distance = 1
+            while distance < count:
+                for slab in range(0, count - distance, 2 * distance):
+                    at = first + slab * step + begin
+                    total = slabs[at : at + length]
+                    other = at + distance * step
+                    term = slabs[other : other + length]
+                    for i in range(total.size):
+                        total[i] += term[i]
+                distance *= 2
+            total = sums[begin : begin + length]
+            term = slabs[first + begin : first + begin + length]
+            for i in range(total.size):
+                total[i] = term[i]

@@ -18,10 +18,11 @@ from typing import NamedTuple
 import numpy as np
 
 from fastcnn.core.arguments import Array
+from fastcnn.core.halving import parts_of_shards, sum_by_halves
 from fastcnn.core.hardware import CACHE_LINE, L2_BYTES, L3_BYTES
 from fastcnn.engine.numba.contraction import packing
 from fastcnn.engine.numba.contraction.chooser import tile_for
-from fastcnn.engine.numba.contraction.column_sums import column_sums
+from fastcnn.engine.numba.contraction.column_sums import Slabs, column_sums, sum_slabs
 from fastcnn.engine.numba.contraction.contraction import Plan, contract
 from fastcnn.engine.numba.contraction.packing import Layout, transpose_filters
 from fastcnn.engine.numba.dense import chooser
@@ -95,18 +96,31 @@ def explanation(op: str, sizes: tuple[int, ...], itemsize: int) -> Iterator[str]
 
 
 def dense_gradients(
-    dy: Array, x: Array, w: Array, dx: Array | None, dw: Array | None, db: Array | None
+    dy: Array,
+    x: Array,
+    w: Array,
+    dx: Array | None,
+    dw: Array | None,
+    db: Array | None,
+    shards: tuple[int, ...] = (),
 ) -> None:
     """Write the gradients of :func:`dense_backward`, by blocks, into the arrays that are there.
 
     Arrays are C-contiguous and hold at least one sample. ``dx`` or ``dw`` may be None, not both.
+    With ``shards``, the samples of each shard, the sums over samples are those of the shards, which
+    are added half by half.
     """
-    gradients, _ = _by_blocks(len(x), *w.shape, x.dtype, dx is not None, dw is not None)
+    gradients, _ = _by_blocks(len(x), *w.shape, x.dtype, dx is not None, dw is not None, shards)
     memory = arrays.allocate((gradients.scratch,), np.uint8)
     addresses = [0 if array is None else address(array) for array in (x, dw, dy, dx, w)]
     run(gradients, address(memory), new_bases(gradients), *addresses)
-    if db is not None:
+    if db is not None and len(shards) < 2:
         column_sums(dy, db)
+    elif db is not None:
+        sums = arrays.allocate((len(shards), len(db)), dy.dtype)
+        for own, part in zip(sums, parts_of_shards(shards), strict=True):
+            column_sums(dy[part], own)
+        db[...] = sum_by_halves(list(sums))
 
 
 class _ByBlocks(NamedTuple):
@@ -130,12 +144,15 @@ def _by_blocks(
     dtype: np.dtype[np.floating],
     needs_dx: bool,
     needs_dw: bool,
+    shards: tuple[int, ...],
 ) -> _ByBlocks:
     itemsize, like = dtype.itemsize, np.zeros(1, dtype)
-    size, width = _block(n, inputs, outputs, itemsize)
+    # A block of another size would change the bits of dx, so it does not depend on the shards.
+    size, width = _block(n, inputs, outputs, itemsize, _BLOCK // 2 if shards else _BLOCK)
     blocks = -(-inputs // size)
     copy_bytes = _whole_lines(n * size * itemsize)
     transposed_bytes = _whole_lines(-(-size // width) * width * outputs * itemsize)
+    slab_bytes = _whole_lines(size * outputs * itemsize) if len(shards) > 1 else 0
     x, dw, dx, w, copy_of_x, transposed = (
         Operand(base, at)
         for base, at in (
@@ -144,6 +161,7 @@ def _by_blocks(
         )
     )  # fmt: skip
     dy = Operand(program.DY, 0)  # all of it, for each block
+    slabs = Operand(program.ITEM, copy_bytes + transposed_bytes)
     zeros = arrays.allocate((max(size, outputs),), dtype)
     zeros[...] = 0
     constants = [zeros]
@@ -179,8 +197,21 @@ def _by_blocks(
                 packing.lay_out_rows, (like, like, 0, 0, 0, rows_of_x), n,
                 x, copy_of_x, number(n), number(inputs), number(1), record_at(rows_of_x),
             )  # fmt: skip
-            plan = dense_weight_plan(n, count, outputs, itemsize)
-            result += copy, contraction(plan, copy_of_x, dy, dw)
+            result.append(copy)
+            for i, part in enumerate(parts_of_shards(shards or (n,))):
+                plan = dense_weight_plan(part.stop - part.start, count, outputs, itemsize)
+                of_x = copy_of_x._replace(at=part.start * count * itemsize)
+                of_dy = dy._replace(at=part.start * outputs * itemsize)
+                slab = slabs._replace(at=slabs.at + i * slab_bytes) if slab_bytes else dw
+                result.append(contraction(plan, of_x, of_dy, slab))
+            if slab_bytes:
+                numbers = record(Slabs(len(shards), 0, slab_bytes // itemsize))
+                table = np.array([0, count * outputs], np.int64)
+                addition = program.step(
+                    sum_slabs, (like, like, table, numbers), 1,
+                    slabs, dw, record_at(table), record_at(numbers),
+                )  # fmt: skip
+                result.append(addition)
         return result
 
     by_blocks = program.make_program(
@@ -190,7 +221,7 @@ def _by_blocks(
         slices=blocks,
         items=min(blocks, _GROUPS),
         shared=0,
-        workspace=copy_bytes + transposed_bytes,
+        workspace=copy_bytes + transposed_bytes + len(shards) * slab_bytes,
         per_sample={
             program.INPUT: itemsize,
             program.OUTPUT: outputs * itemsize,
@@ -203,11 +234,11 @@ def _by_blocks(
     return _ByBlocks(by_blocks, constants)
 
 
-def _block(n: int, inputs: int, outputs: int, itemsize: int) -> tuple[int, int]:
+def _block(n: int, inputs: int, outputs: int, itemsize: int, most: int = _BLOCK) -> tuple[int, int]:
     """The inputs of a block, which fill tiles of both products, and the width of its transpose."""
     to_input, to_weights = tile_for(n, inputs, itemsize), tile_for(inputs, outputs, itemsize)
     least = lcm(to_input.columns, to_weights.rows)
-    size = min(inputs, least * max(1, _BLOCK // (least * outputs * itemsize)))
+    size = min(inputs, least * max(1, most // (least * outputs * itemsize)))
     return size, to_input.columns
 
 

@@ -209,15 +209,19 @@ def normalise_by(
 
 @unreported
 def gradient_sums(dy: Array, x: Array, forward: Normalised, epsilon: float, *, relu: bool) -> Array:
-    """The sums of g and of g · (x − mean) over the rows (R, C) of a part, (2, C), in float64."""
+    """The sums of g and of g · (x − mean) over the rows (R, C) of a part, (2, C), in float64.
+
+    ``forward`` is that of the part, or of several parts together.
+    """
     sizes = _wide_rows(x, epsilon, relu)
     totals = arrays.allocate((2 * sizes.chunks * sizes.width,), np.float64)
     flat = readable(dy).reshape(-1), readable(x).reshape(-1)
+    together, operands = sizes.width // sizes.channels, forward.operands
+    if operands.size != _OPERANDS * sizes.width:  # those of more rows, which repeat as well
+        of_row = operands.reshape(_OPERANDS, -1, sizes.channels)[:, :1]
+        operands = np.repeat(of_row, together, axis=1).reshape(-1)
     work = 6 * x.size
-    parallel_for(
-        chunk_gradients, sizes.chunks, work, *flat, forward.operands, totals, record(sizes)
-    )
-    together = sizes.width // sizes.channels
+    parallel_for(chunk_gradients, sizes.chunks, work, *flat, operands, totals, record(sizes))
     result: Array = totals.reshape(sizes.chunks, 2, together, sizes.channels).sum(axis=(0, 2))
     return result
 

@@ -129,37 +129,6 @@ def soft_loss_rows(
             out[c] = (out[c] - target[c]) * scale
 
 
-class Slabs(NamedTuple):
-    """Arrays that are added: how many, the index of the first, and from one to the next."""
-
-    slabs: int
-    first: int
-    step: int
-
-
-@kernel
-def sum_slabs(
-    start: int, stop: int, slabs: Array, sums: Array, ranges: Array, numbers: Array
-) -> None:
-    """``sums = Σ slabs`` in their order, on some ranges of each slab.
-
-    ``ranges`` holds (start, length) for each item, ``numbers`` a record of :class:`Slabs`.
-    """
-    count, first, step = numbers[0].slabs, numbers[0].first, numbers[0].step
-    for item in range(start, stop):
-        begin = ranges[2 * item]
-        length = ranges[2 * item + 1]
-        total = sums[begin : begin + length]
-        term = slabs[first + begin : first + begin + length]
-        for i in range(total.size):
-            total[i] = term[i]
-        for slab in range(1, count):
-            at = first + slab * step + begin
-            term = slabs[at : at + length]
-            for i in range(total.size):
-                total[i] += term[i]
-
-
 class Norm(NamedTuple):
     """Channels of a batch normalisation, whether it stands alone, and whether there is a bias."""
 

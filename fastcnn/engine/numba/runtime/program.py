@@ -105,9 +105,11 @@ def split_step(whole: Words, count: int) -> list[Words]:
 
 
 # Words of ``Program.numbers``: the steps of a whole slice, and all steps; samples of a slice;
-# slices; items; bytes of shared scratch and of a workspace; then for each base the bytes of a
-# sample, and for each base where it begins in the scratch.
-_WHOLE, _ALL, _SIZE, _SLICES, _ITEMS, _SHARED, _WORKSPACE, _STRIDES = range(8)
+# slices; whole slices; samples of each other slice; items; bytes of shared scratch and of a
+# workspace; then for each base the bytes of a sample, and for each base where it begins in the
+# scratch.
+_WHOLE, _ALL, _SIZE, _SLICES, _WHOLE_SLICES, _REST = range(6)
+_ITEMS, _SHARED, _WORKSPACE, _STRIDES = range(6, 10)
 _STARTS = _STRIDES + BASES
 
 
@@ -115,7 +117,7 @@ class Program(NamedTuple):
     """Steps for a batch.
 
     Attributes:
-        steps: the steps of a whole slice, then those of the last slice.
+        steps: the steps of a whole slice, then those of each slice at the end.
         numbers: the sizes that compiled code needs, in the order of ``_WHOLE`` to ``_STARTS``.
         items: how many groups of slices can run at once.
         shared: bytes of scratch that all items share.
@@ -143,12 +145,14 @@ def make_program(
     per_sample: dict[int, int],
     origins: dict[int, int],
     work: int,
+    rests: int = 1,
+    rest_size: int = 0,
 ) -> Program:
-    """A program from the steps of a whole slice and those of the last slice.
+    """A program from the steps of a whole slice and those of the slices at the end.
 
     Args:
         whole: the steps of a whole slice.
-        rest: the steps of the last slice, which may have fewer samples.
+        rest: the steps of each slice at the end, which may have fewer samples.
         size: samples of a whole slice.
         slices: how many slices the batch has.
         items: how many groups of slices can run at once.
@@ -157,12 +161,15 @@ def make_program(
         per_sample: bytes that a sample takes, by the base.
         origins: where an array begins in the scratch, by the base, from FIRST_BATCH_ARRAY on.
         work: operations of the batch.
+        rests: how many slices at the end run ``rest``.
+        rest_size: samples of each of them, if there are several.
     """
     strides = [per_sample.get(base, 0) for base in range(BASES)]
     starts = [origins.get(base, 0) for base in range(BASES)]
     steps = np.concatenate([*whole, *rest])
     counts = len(whole), len(whole) + len(rest)
-    numbers = np.array([*counts, size, slices, items, shared, workspace, *strides, *starts])
+    sizes = size, slices, slices - rests, rest_size, items, shared, workspace
+    numbers = np.array([*counts, *sizes, *strides, *starts])
     return Program(steps, numbers, items, shared, shared + items * workspace, work)
 
 
@@ -200,6 +207,11 @@ def run_apart(steps: Words, scratch: Address, work: int, x: Address = 0, dy: Add
 # the index of its loss in the scratch as float64 numbers. The number of right samples follows on
 # the loss.
 _RUN_SLICES, _RUN_STEPS, _BEFORE, _AFTER, _WORK_BEFORE, _WORK, _WORK_AFTER, _TOTALS = range(8)
+
+
+def indices_of_totals(training: Training) -> Words:
+    """For each slice the index of its loss in the scratch as float64 numbers."""
+    return training.numbers[_TOTALS:]
 
 
 class Training(NamedTuple):
@@ -299,10 +311,13 @@ def _run_slices(
     ``steps`` is (steps, STEP_WORDS), flat. Writes BASES words of ``bases`` for each item.
     """
     size, slices, items = numbers[_SIZE], numbers[_SLICES], numbers[_ITEMS]
+    whole_slices = numbers[_WHOLE_SLICES]
     for item in range(start, stop):
         own = item * BASES
         for n in range(slices * item // items, slices * (item + 1) // items):
             sample = n * size
+            if n > whole_slices:
+                sample -= (n - whole_slices) * (size - numbers[_REST])
             bases[own + NUMBERS] = 0
             bases[own + SHARED] = scratch
             bases[own + ITEM] = scratch + numbers[_SHARED] + item * numbers[_WORKSPACE]
@@ -316,7 +331,7 @@ def _run_slices(
                 begin = scratch + numbers[_STARTS + base]
                 bases[own + base] = begin + sample * numbers[_STRIDES + base]
             i, end = 0, numbers[_WHOLE]
-            if n == slices - 1:
+            if n >= whole_slices:
                 i, end = end, numbers[_ALL]
             while i < end:
                 call_step(steps, i, bases, own)
