@@ -25,6 +25,7 @@ from fastcnn.layers import (
     Flatten,
     Layer,
     MaxPool2D,
+    PReLU,
     ReLU,
     Residual,
     Spec,
@@ -60,6 +61,15 @@ def shared(engine: str | None = "im2col") -> Model:
     b = norm(convolution(a))
     y = Add()([b, norm(convolution(ReLU()(b)))])
     return Model(x, Dense(3)(Flatten()(y)), seed=1, engine=engine)
+
+
+def large(engine: str | None = None) -> Model:
+    """A segment of convolutions, and a dense layer and a PReLU that stand alone."""
+    layers = [
+        Conv2D(32, 3, padding="same"), Conv2D(48, 3, padding="same", activation="relu"),
+        MaxPool2D(), BatchNorm(), Flatten(), Dense(1100, activation="relu"), PReLU(), Dense(3),
+    ]  # fmt: skip
+    return Sequential(layers, seed=1, engine=engine)
 
 
 NETS = [plain, normalised, shared]
@@ -129,7 +139,16 @@ def test_any_number_of_processes_gives_the_same_bits(net: Callable[..., Model], 
     assert together(lambda group: fit(net(), group), size, 5) == [expected] * size
 
 
-@pytest.mark.parametrize("net", [normalised, shared])
+@pytest.mark.parametrize("net", [normalised, shared, large])
+def test_compiled_nets_give_the_same_bits_for_any_number_of_processes(
+    net: Callable[..., Model],
+) -> None:
+    expected = fit(net(None), alone(shards=5))
+    for size in (2, 3, 5):  # blocks of one to five shards; batches of 13 and of 6 samples
+        assert together(lambda group: fit(net(None), group), size, 5) == [expected] * size
+
+
+@pytest.mark.parametrize("net", [normalised, shared, large])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_gradient_is_that_of_the_whole_batch(
     net: Callable[..., Model], engine: str | None

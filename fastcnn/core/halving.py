@@ -29,12 +29,23 @@ def parts_of_shards(sizes: Sequence[int]) -> list[slice]:
     return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
 
 
-def sum_by_halves(values: Sequence[Array], add: Add = np.add) -> Array:
+def sum_by_halves(values: Sequence[Array] | Array, add: Add = np.add) -> Array:
     """The sum of the leaves of a block, half by half; arrays are not changed.
+
+    An array holds the leaves along its first axis, and ``add`` then takes many of them at once.
 
     >>> sum_by_halves([np.array([value]) for value in "abcde"], np.char.add).item()
     'abcde'
+    >>> sum_by_halves(np.array(["a", "b", "c"]), np.char.add).item()
+    'abc'
     """
+    if isinstance(values, np.ndarray):
+        while len(values) > 1:
+            even = len(values) // 2 * 2
+            sums = add(values[0:even:2], values[1:even:2])
+            values = sums if even == len(values) else np.concatenate([sums, values[even:]])
+        first: Array = values[0]
+        return first
     level = list(values)
     while len(level) > 1:
         pairs = [add(*level[i : i + 2]) for i in range(0, len(level) - 1, 2)]

@@ -118,12 +118,12 @@ class Group:
         result.begin(into)
         return result
 
-    def combined(self, parts: Sequence[Array], samples: int, add: Add = np.add) -> Array:
+    def combined(self, parts: Sequence[Array] | Array, samples: int, add: Add = np.add) -> Array:
         """The sum of an array of each shard, on all processes.
 
         Args:
             parts: an array for each shard of this process that has samples, all of one shape and
-                dtype.
+                dtype; in a list, or along the first axis of one array.
             samples: of the whole batch.
             add: what is done with two halves.
         """
@@ -144,7 +144,7 @@ class Group:
                     values[block] = values[lower] if alone else add(values[lower], values[upper])
         return values[of.root]
 
-    def _like(self, parts: Sequence[Array], leaves: int) -> Array:
+    def _like(self, parts: Sequence[Array] | Array, leaves: int) -> Array:
         """An array of the parts' shape and dtype, also on a process without a part."""
         if owner(leaves - 1, self.size, self.shards) == self.size - 1:
             return np.empty_like(parts[0])

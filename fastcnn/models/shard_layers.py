@@ -77,8 +77,11 @@ class Joint:
         self.runs = self.sums.runs if self.takes_part else [slice(0, 1)]
         self.followed = list[tuple[BatchNorm, Array]]()
 
-    def combined(self, parts: Sequence[Array], add: Add = np.add) -> Array:
-        """The sum of an array of each shard, over the shards of all processes."""
+    def combined(self, parts: Sequence[Array] | Array, add: Add = np.add) -> Array:
+        """The sum of an array of each shard, over the shards of all processes.
+
+        ``parts`` is a list of these arrays, or an array that holds them along its first axis.
+        """
         return self._group.combined(parts if self.takes_part else [], self._total, add)
 
     def follow(self, layer: BatchNorm, moments: Sequence[Array]) -> None:

@@ -122,7 +122,7 @@ class ShardSteps:
             for parts in passes.parts:
                 joint.put(0, parts)
         no_results: list[Figures | None] = [None] * len(batch.shards)
-        own = [self._vector(one) for one in results or no_results]
+        own = np.array([self._numbers(one) for one in results or no_results])
         figures = joint.combined(own)
         joint.sums.finish()
         if figures[_FAILED]:
@@ -131,12 +131,12 @@ class ShardSteps:
         by_name = dict(zip(self._names, figures[_FAILED + 1 :].tolist(), strict=True))
         return float(figures[0]), float(figures[1]), by_name
 
-    def _vector(self, figures: Figures | None) -> Array:
+    def _numbers(self, figures: Figures | None) -> list[float]:
         """The figures of a shard as numbers that are summed."""
         if figures is None:
-            return np.array([0.0, 0.0, 1.0, *(0.0 for _ in self._names)])
+            return [0.0, 0.0, 1.0, *(0.0 for _ in self._names)]
         loss_sum, correct, by_name = figures
-        return np.array([loss_sum, correct, 0.0, *(by_name[name] for name in self._names)])
+        return [loss_sum, correct, 0.0, *(by_name[name] for name in self._names)]
 
 
 # --- validation -----------------------------------------------------------------------------------

@@ -36,15 +36,20 @@ class Exchange(NamedTuple):
 
 
 def joined(a: Array, b: Array) -> Array:
-    """The moments (3, C) of two parts together: numbers, means, sums of squared distances.
+    """The moments (…, 3, C) of two parts together: numbers, means, sums of squared distances.
 
     >>> joined(np.array([[1.0], [3.0], [0.0]]), np.array([[1.0], [5.0], [0.0]]))[:, 0]
     array([2., 4., 2.])
     """
-    count = a[0] + b[0]
-    distance, share = b[1] - a[1], b[0] / count
-    squares = a[2] + b[2] + distance * distance * (a[0] * share)
-    return np.stack([count, a[1] + distance * share, squares])
+    (a_count, a_mean, a_squares), (b_count, b_mean, b_squares) = (
+        (one[..., 0, :], one[..., 1, :], one[..., 2, :]) for one in (a, b)
+    )
+    result = np.empty(a.shape)
+    result[..., 0, :] = count = a_count + b_count
+    distance, share = b_mean - a_mean, b_count / count
+    result[..., 1, :] = a_mean + distance * share
+    result[..., 2, :] = a_squares + b_squares + distance * distance * (a_count * share)
+    return result
 
 
 def normalises(layer: object) -> bool:

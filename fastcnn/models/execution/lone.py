@@ -264,9 +264,12 @@ class LoneNormalisation(LoneLayer):
 
     # --- a shard of a batch: statistics are those of all shards -----------------------------------
 
-    def moments(self, x: Any) -> Array:
-        """The moments (3, C) of a shard: its rows, their mean, their squared distances from it."""
-        return normalization.moments(x.reshape(-1, x.shape[-1]))
+    def moments(self, x: Any, shards: int) -> Array:
+        """The moments (shards, 3, C) of so many shards of equal size.
+
+        They are the number of rows, their mean, and their squared distances from it.
+        """
+        return normalization.moments(x.reshape(-1, x.shape[-1]), shards)
 
     def forward_by(self, x: Any, moments: Array) -> tuple[Array, Saved]:
         """The output, by the moments of all shards; and what the way back takes."""
@@ -281,18 +284,19 @@ class LoneNormalisation(LoneLayer):
         """The gradient before a ReLU that :meth:`backward_sums` does not know."""
         return dy
 
-    def backward_sums(self, dy: Array, saved: Saved, part: slice | None) -> Array:
-        """The sums (2, C) of a shard that the gradient of the input needs.
+    def backward_sums(self, dy: Array, saved: Saved, part: slice | None, shards: int) -> Array:
+        """The sums (shards, 2, C) of shards of equal size that the gradient of the input needs.
 
-        ``part`` are the samples of the shard in the input that ``saved`` is of; None if it is all.
+        ``part`` are their samples in the input that ``saved`` is of; None if they are all.
         """
         rows, result, _ = saved
         own = dy.reshape(-1, rows.shape[1])
         if part is not None:
             pixels = len(own) // (part.stop - part.start)
             rows = rows[part.start * pixels : part.stop * pixels]
-        epsilon = self.layer.epsilon
-        return normalization.gradient_sums(own, rows, result, epsilon, relu=self._inner_relu)
+        return normalization.gradient_sums(
+            own, rows, result, self.layer.epsilon, relu=self._inner_relu, parts=shards
+        )
 
     def parameter_gradients(self, own: Array, saved: Saved) -> list[Array]:
         """The gradients of a shard from its sums, in the order of :meth:`gradients`."""
@@ -353,8 +357,8 @@ class NormalisedSum(LoneNormalisation):
 
     # --- a shard of a batch -----------------------------------------------------------------------
 
-    def moments(self, x: Any) -> Array:
-        return super().moments(x[0])
+    def moments(self, x: Any, shards: int) -> Array:
+        return super().moments(x[0], shards)
 
     def forward_by(self, x: Any, moments: Array) -> tuple[Array, Saved]:
         own, other = x

@@ -63,6 +63,7 @@ class _Step:
         batch, joint: as for :meth:`UnitPasses.run`.
         rows: the rows of each shard.
         slots: for each slot its rows, and the samples of its shards.
+        alike: rows of shards of equal size, with the number of these shards.
         shared: for the calls of a shared layer the gradients of each shard, so far.
     """
 
@@ -70,6 +71,7 @@ class _Step:
     joint: Joint
     rows: list[slice]
     slots: list[tuple[slice, tuple[int, ...]]]
+    alike: list[tuple[slice, int]]
     shared: dict[int, list[list[Array]]] = field(default_factory=dict)
 
 
@@ -114,7 +116,11 @@ class UnitPasses:
         slots = [
             (slice(rows[run][0].start, rows[run][-1].stop), tuple(sizes[run])) for run in joint.runs
         ]
-        step = _Step(batch, joint, rows, slots)
+        large = sizes.count(sizes[0])  # the others have a sample less
+        alike = [(slice(0, rows[large - 1].stop), large)]
+        if large < len(rows):
+            alike.append((slice(rows[large].start, rows[-1].stop), len(rows) - large))
+        step = _Step(batch, joint, rows, slots, alike)
         values, saved = dict(enumerate(of_units)), dict[int, Saved]()
         reached, last = defaultdict[int, list[Array]](list), units[-1]
         fused = (
@@ -143,7 +149,7 @@ class UnitPasses:
                 reached[value].append(dy)
         if joint.over_batch and self._joins:  # all processes go back, or none
             failed = np.array([float(figures is None)])
-            if joint.combined([failed] * len(rows))[0]:
+            if joint.combined(np.repeat(failed, len(rows))[:, np.newaxis])[0]:
                 return None
         if figures is None:
             return None
@@ -256,17 +262,15 @@ class UnitPasses:
         saved_by_shard = [saved] * len(rows) if joint.over_batch else saved
         if joint.over_batch:
             dy = norm.before_activation(dy, saved)
-            dys, parts = [dy[some] for some in rows], list[slice | None](rows)
+            of_alike = [norm.backward_sums(dy[some], saved, some, n) for some, n in step.alike]
+            sums = _joined(of_alike)
         else:
             dys = [
                 norm.before_activation(dy[some], kept)
                 for some, kept in zip(rows, saved, strict=True)
             ]
-            parts = [None] * len(rows)
-        sums = [
-            norm.backward_sums(of_shard, kept, part)
-            for of_shard, kept, part in zip(dys, saved_by_shard, parts, strict=True)
-        ]
+            pairs = zip(dys, saved, strict=True)
+            sums = np.concatenate([norm.backward_sums(*pair, None, 1) for pair in pairs])
         if joint.over_batch:
             results = [norm.backward_by(dy, saved, joint.combined(sums))]
         else:
@@ -304,13 +308,13 @@ class _Normalisation(Protocol):
 
     layer: Any
 
-    def moments(self, x: _Values) -> Array: ...
+    def moments(self, x: _Values, shards: int) -> Array: ...
 
     def forward_by(self, x: _Values, moments: Array) -> tuple[Array, Saved]: ...
 
     def before_activation(self, dy: Array, saved: Saved) -> Array: ...
 
-    def backward_sums(self, dy: Array, saved: Saved, part: slice | None) -> Array: ...
+    def backward_sums(self, dy: Array, saved: Saved, part: slice | None, shards: int) -> Array: ...
 
     def backward_by(self, dy: Array, saved: Saved, sums: Array) -> tuple[_Values, Array]: ...
 
@@ -361,10 +365,10 @@ def _normalised(norm: _Normalisation, x: _Values, step: _Step) -> tuple[Array, S
 
     With statistics of the batch this is one object, and else one for each shard.
     """
-    of_shards = [_rows_of(x, rows) for rows in step.rows]
-    moments = [norm.moments(one) for one in of_shards]
+    moments = _joined([norm.moments(_rows_of(x, rows), count) for rows, count in step.alike])
     if step.joint.over_batch:
         return norm.forward_by(x, step.joint.combined(moments, shared_norms.joined))
+    of_shards = [_rows_of(x, rows) for rows in step.rows]
     results = [norm.forward_by(*pair) for pair in zip(of_shards, moments, strict=True)]
     return _joined([one[0] for one in results]), [one[1] for one in results]
 

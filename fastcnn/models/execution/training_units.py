@@ -95,9 +95,10 @@ class LoneNode:
 
     # --- a batch normalisation over shards, as in :class:`.lone.LoneNormalisation` ----------------
 
-    def moments(self, x: Array) -> Array:
-        """The moments (3, C) of a shard."""
-        return shared_norms.moments_of(cast(BatchNorm, self.layer), x, None)
+    def moments(self, x: Array, shards: int) -> Array:
+        """The moments (shards, 3, C) of shards of equal size."""
+        layer = cast(BatchNorm, self.layer)
+        return np.stack([shared_norms.moments_of(layer, one, None) for one in np.split(x, shards)])
 
     def forward_by(self, x: Array, moments: Array) -> tuple[Array, Saved]:
         """The output, by the moments of all shards."""
@@ -107,12 +108,17 @@ class LoneNode:
         """The gradient itself, because no activation is done with a shared layer."""
         return dy
 
-    def backward_sums(self, dy: Array, saved: Saved, part: slice | None) -> Array:
-        """The sums (2, C) of a shard, whose samples are ``part`` of the input, that dx needs."""
+    def backward_sums(self, dy: Array, saved: Saved, part: slice | None, shards: int) -> Array:
+        """The sums (shards, 2, C) of shards, whose samples are ``part`` of the input."""
         x, moments = saved
         x = x if part is None else x[part]
         layer = cast(BatchNorm, self.layer)
-        return shared_norms.backward_sums(layer, dy, x, moments, None)
+        return np.stack(
+            [
+                shared_norms.backward_sums(layer, own_dy, own_x, moments, None)
+                for own_dy, own_x in zip(np.split(dy, shards), np.split(x, shards), strict=True)
+            ]
+        )
 
     def parameter_gradients(self, own: Array, saved: Saved) -> list[Array]:
         """The gradients of a shard from its sums, in the order of :meth:`gradients`."""

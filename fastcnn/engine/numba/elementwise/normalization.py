@@ -50,9 +50,9 @@ class WideRows(NamedTuple):
     Attributes:
         channels: numbers of a row.
         width: numbers of a wide row, a multiple of the channels.
-        size: numbers of all rows.
+        size: numbers of all rows; of rows in parts, those of a part.
         grain: wide rows of a chunk.
-        chunks: chunks of all rows.
+        chunks: chunks of all rows; of rows in parts, those of a part.
         relu: whether a ReLU follows.
         adds: whether another array is added before it.
         epsilon: what is added to the variance.
@@ -161,24 +161,29 @@ def normalise_backward(
 
 
 @unreported
-def moments(x: Array) -> Array:
-    """The number of rows (R, C), their mean, and the sum of the squared distances from it, (3, C).
+def moments(x: Array, parts: int = 1) -> Array:
+    """The moments (parts, 3, C) of rows (R, C) in so many parts of equal length.
 
-    In float64. The moments of two parts are joined by ``fastcnn.models.shared_norms.joined``.
+    They are the number of rows, their mean, and the sum of the squared distances from it, in
+    float64. The moments of two parts are joined by ``fastcnn.models.shared_norms.joined``.
     """
-    sizes, channels = _wide_rows(x, 0.0, relu=False), x.shape[1]
-    totals = arrays.allocate((2 * sizes.chunks * sizes.width,), np.float64)
+    rows, channels = len(x) // parts, x.shape[1]
+    sizes = _wide_rows(x[:rows], 0.0, relu=False)
+    totals = arrays.allocate((2 * parts * sizes.chunks * sizes.width,), np.float64)
     flat = readable(x).reshape(-1)
-    parallel_for(chunk_moments, sizes.chunks, 4 * x.size, flat, totals, record(sizes))
+    parallel_for(chunk_moments, parts * sizes.chunks, 4 * x.size, flat, totals, record(sizes))
     together = sizes.width // channels
-    parts = totals.reshape(sizes.chunks, 2, together, channels)
+    of_chunks = totals.reshape(parts, sizes.chunks, 2, together, channels)
     # The numbers at each place of each chunk's wide rows, as _rows_of counts them.
     starts = sizes.grain * sizes.width * np.arange(sizes.chunks)[:, np.newaxis]
     left = sizes.size - starts - channels * np.arange(together)
     counts = np.clip(-(-left // sizes.width), 0, sizes.grain)[..., np.newaxis]
-    mean = (counts * parts[:, 0]).sum(axis=(0, 1)) / len(x)
-    squares = parts[:, 1] + counts * (parts[:, 0] - mean) ** 2
-    return np.stack([np.full(channels, float(len(x))), mean, squares.sum(axis=(0, 1))])
+    means, result = of_chunks[:, :, 0], np.empty((parts, 3, channels))
+    result[:, 0] = rows
+    result[:, 1] = (counts * means).sum(axis=(1, 2)) / rows
+    distances = means - result[:, 1, np.newaxis, np.newaxis]
+    result[:, 2] = (of_chunks[:, :, 1] + counts * distances**2).sum(axis=(1, 2))
+    return result
 
 
 @unreported
@@ -208,21 +213,24 @@ def normalise_by(
 
 
 @unreported
-def gradient_sums(dy: Array, x: Array, forward: Normalised, epsilon: float, *, relu: bool) -> Array:
-    """The sums of g and of g · (x − mean) over the rows (R, C) of a part, (2, C), in float64.
+def gradient_sums(
+    dy: Array, x: Array, forward: Normalised, epsilon: float, *, relu: bool, parts: int = 1
+) -> Array:
+    """The sums (parts, 2, C) of g and of g · (x − mean) over rows (R, C), in float64.
 
-    ``forward`` is that of the part, or of several parts together.
+    The rows are parts of equal length. ``forward`` is that of these rows, or of more of them.
     """
-    sizes = _wide_rows(x, epsilon, relu)
-    totals = arrays.allocate((2 * sizes.chunks * sizes.width,), np.float64)
+    sizes = _wide_rows(x[: len(x) // parts], epsilon, relu)
+    totals = arrays.allocate((2 * parts * sizes.chunks * sizes.width,), np.float64)
     flat = readable(dy).reshape(-1), readable(x).reshape(-1)
     together, operands = sizes.width // sizes.channels, forward.operands
     if operands.size != _OPERANDS * sizes.width:  # those of more rows, which repeat as well
         of_row = operands.reshape(_OPERANDS, -1, sizes.channels)[:, :1]
         operands = np.repeat(of_row, together, axis=1).reshape(-1)
-    work = 6 * x.size
-    parallel_for(chunk_gradients, sizes.chunks, work, *flat, operands, totals, record(sizes))
-    result: Array = totals.reshape(sizes.chunks, 2, together, sizes.channels).sum(axis=(0, 2))
+    work, chunks = 6 * x.size, parts * sizes.chunks
+    parallel_for(chunk_gradients, chunks, work, *flat, operands, totals, record(sizes))
+    of_chunks = totals.reshape(parts, sizes.chunks, 2, together, sizes.channels)
+    result: Array = of_chunks.sum(axis=(1, 3))
     return result
 
 
@@ -337,12 +345,15 @@ def chunk_moments(start: int, stop: int, x: Array, totals: Array, numbers: Array
     """The mean of each number of a wide row, and the squared distances from it, for some chunks.
 
     Reads x, flat. Writes totals (chunks, 2, width), flat, in float64: the means, and the sums of
-    the squared distances. ``numbers`` is one record of :class:`WideRows`.
+    the squared distances. ``numbers`` is one record of :class:`WideRows`. The chunks of a part
+    follow on those of the part before.
     """
     width, size, grain = numbers[0].width, numbers[0].size, numbers[0].grain
+    chunks = max(1, numbers[0].chunks)
     for chunk in range(start, stop):
-        first = chunk * grain * width
-        end = min(size, first + grain * width)
+        part = chunk // chunks
+        first = part * size + (chunk - part * chunks) * grain * width
+        end = min((part + 1) * size, first + grain * width)
         mean = totals[2 * chunk * width : (2 * chunk + 1) * width]
         squares = totals[(2 * chunk + 1) * width : (2 * chunk + 2) * width]
         for i in range(width):
@@ -492,9 +503,11 @@ def chunk_gradients(
 
     g is dy where a ReLU lets it pass. Reads dy and x, flat, and operands (6, width), flat. Writes
     totals (chunks, 2, width), flat, in float64. Two neighbouring wide rows are added in the arrays'
-    own dtype. ``numbers`` is one record of :class:`WideRows`.
+    own dtype. ``numbers`` is one record of :class:`WideRows`. The chunks of a part follow on those
+    of the part before.
     """
     width, size, grain = numbers[0].width, numbers[0].size, numbers[0].grain
+    chunks = max(1, numbers[0].chunks)
     relu, zero = numbers[0].relu != 0, dy.dtype.type(0)
     mean, rest = operands[_MEAN * width : _REST * width], operands[_REST * width : _SCALE * width]
     scale = operands[_SCALE * width : _SHIFT * width]
@@ -505,8 +518,9 @@ def chunk_gradients(
         for i in range(width):
             sums[i] = 0
             products[i] = 0
-        at = chunk * grain * width
-        end = min(size, at + grain * width)
+        part = chunk // chunks
+        at = part * size + (chunk - part * chunks) * grain * width
+        end = min((part + 1) * size, at + grain * width)
         while at + 2 * width <= end:
             of_y, more_y = dy[at : at + width], dy[at + width : at + 2 * width]
             of_x, more_x = x[at : at + width], x[at + width : at + 2 * width]
