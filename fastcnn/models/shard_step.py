@@ -98,7 +98,7 @@ class ShardSteps:
         group = self._group
         if group.rank:
             group.barrier()
-        executor.prepare_training(inputs, targets, self._loss, self._optimizer)
+        executor.prepare_step(inputs, targets, self._loss, self._optimizer)
         if not group.rank:
             group.barrier()
 
