@@ -4,9 +4,9 @@
     python benchmarks/larger_than_memory.py epoch FOLDER
     python benchmarks/larger_than_memory.py speed FOLDER --net resnet
 
-``make`` writes JPEG files of 1600×1200 pixels, like photographs: smooth shapes under noise, about
-0.6 MB each. As encoding takes longer than writing, there are 48 different pictures, and each file
-has a comment of its own, so that no two files are equal. Classes are folders.
+``make`` writes JPEG files, like photographs: smooth shapes under noise, about 0.6 MB each at
+1600×1200 pixels. As encoding takes longer than writing, there are 48 different pictures, and each
+file has a comment of its own, so that no two files are equal. Classes are folders.
 
 ``epoch`` trains one epoch over all files with ``lazy=True``, and prints the largest resident memory
 of the process. ``speed`` trains on some images in turn: read while the training runs, and from
@@ -33,21 +33,20 @@ import fastcnn
 from fastcnn.layers import Conv2D, Dense, GlobalAvgPool2D, MaxPool2D
 
 CLASSES, DIFFERENT = 4, 48
-WIDTH, HEIGHT = 1600, 1200
 app = typer.Typer(add_completion=False)
 Folder = Annotated[Path, typer.Argument(help="The folder of the pictures.")]
 Net = Annotated[str, typer.Option(help="small or resnet.")]
 Size = Annotated[int, typer.Option(min=8, help="The side of the images.")]
 
 
-def photograph(seed: int) -> bytes:
-    """A picture as the bytes of a JPEG file."""
+def photograph(seed: int, width: int) -> bytes:
+    """A picture of 4:3 as the bytes of a JPEG file."""
     from PIL import Image
 
-    rng = np.random.default_rng(seed)
+    rng, height = np.random.default_rng(seed), width * 3 // 4
     coarse = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
-    smooth = Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
-    pixels = np.asarray(smooth, np.int16) + rng.normal(0, 9, (HEIGHT, WIDTH, 1)).astype(np.int16)
+    smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    pixels = np.asarray(smooth, np.int16) + rng.normal(0, 9, (height, width, 1)).astype(np.int16)
     file = io.BytesIO()
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=88)
     return file.getvalue()
@@ -63,9 +62,10 @@ def numbered(picture: bytes, number: int) -> bytes:
 def make(
     folder: Folder,
     gigabytes: Annotated[float, typer.Option(min=0.001, help="Size of the set.")] = 10.0,
+    width: Annotated[int, typer.Option(min=32, help="Width of the pictures.")] = 1600,
 ) -> None:
     """Write the pictures."""
-    pictures = [photograph(seed) for seed in range(DIFFERENT)]
+    pictures = [photograph(seed, width) for seed in range(DIFFERENT)]
     for label in range(CLASSES):
         (folder / f"class{label}").mkdir(parents=True)
     written = number = 0

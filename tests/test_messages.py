@@ -18,6 +18,7 @@ from fastcnn.article import Conv3x3, MaxPool2, Softmax
 from fastcnn.callbacks import ProgressBar
 from fastcnn.cli import app
 from fastcnn.layers import Conv2D, Dense, Flatten
+from fastcnn.optimizers import SGD
 from fastcnn.recipes import training
 
 RNG = np.random.default_rng(0)
@@ -138,3 +139,40 @@ def test_the_first_batch_does_not_count_in_the_speed(monkeypatch: pytest.MonkeyP
 def test_the_articles_classes_show_themselves() -> None:
     shown = [repr(one) for one in (Conv3x3(8), MaxPool2(), Softmax(13 * 13 * 8, 10))]
     assert shown == ["Conv3x3(8)", "MaxPool2()", "Softmax(1352, 10)"]
+
+
+def test_an_image_and_a_filter_without_their_other_axes() -> None:
+    image, sobel = np.zeros((20, 30)), np.zeros((3, 3))
+    with pytest.raises(ValueError, match=r"one image of one channel is x\[None, :, :, None\]"):
+        fastcnn.conv2d(image, sobel)
+    with pytest.raises(ValueError, match=r"one filter of one channel is w\[:, :, None, None\]"):
+        fastcnn.conv2d(image[None, :, :, None], sobel)
+    with pytest.raises(ValueError, match=r"one image of one channel is x\[None, :, :, None\]"):
+        fastcnn.max_pool2d(image, 2)
+    assert fastcnn.conv2d(image[None, :, :, None], sobel[:, :, None, None]).shape == (1, 18, 28, 1)
+
+
+def test_the_help_is_plain_and_names_are_taken_in_any_form(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nets: list[str] = []
+    monkeypatch.setattr(training, "train", lambda settings, *_, **__: nets.append(settings.net))
+    for name in ("LeNet5", "lenet-5", "LENET5"):
+        CliRunner().invoke(app, ["train", "--net", name])
+    assert nets == ["lenet5"] * 3
+    shown = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "80"}).output
+    assert "Seed of all random numbers." in shown
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    done = CliRunner().invoke(app, ["trian"])
+    assert "Did you mean 'train'?" in done.output
+
+
+def test_large_targets_of_a_regression_are_no_silent_overflow() -> None:
+    x = X.astype(np.float32) / 255
+    model = Sequential([Flatten(), Dense(8), Dense(1)], x.shape[1:], seed=0, engine="im2col")
+    targets = 255.0 * np.arange(len(x))
+    with pytest.raises(FloatingPointError, match=r"A lower learning rate may help, or clip_norm"):
+        model.fit(x, targets, loss="mse", epochs=300, optimizer=SGD(0.5), verbose=0)
+    assert np.isfinite(np.concatenate([a.ravel() for a in model.get_weights()])).all()
+    regressor = fastcnn.CNNRegressor([Flatten(), Dense(1)], epochs=2, random_state=0)
+    assert np.isfinite(regressor.fit(x, targets).predict(x)).all()

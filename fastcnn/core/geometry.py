@@ -249,6 +249,11 @@ def four_sides(name: str, value: object, expected: str) -> tuple[int, int, int, 
     return ends[0], ends[1], ends[2], ends[3]
 
 
+def _to_images(shape: tuple[int, ...]) -> str:
+    """How an array without axes for samples or channels becomes images, as the end of a message."""
+    return "; one image of one channel is x[None, :, :, None]" if len(shape) == 2 else ""
+
+
 def conv_geometry(
     x_shape: tuple[int, ...],
     w_shape: tuple[int, ...],
@@ -280,9 +285,10 @@ def _conv_geometry(
     groups: object,
 ) -> ConvGeometry:
     if len(x_shape) != 4:
-        raise ValueError(f"x must have the shape (N, H, W, IC), got {x_shape}")
+        raise ValueError(f"x must have the shape (N, H, W, IC), got {x_shape}{_to_images(x_shape)}")
     if len(w_shape) != 4:
-        raise ValueError(f"w must have the shape (KH, KW, IC/groups, OC), got {w_shape}")
+        remedy = "; one filter of one channel is w[:, :, None, None]" if len(w_shape) == 2 else ""
+        raise ValueError(f"w must have the shape (KH, KW, IC/groups, OC), got {w_shape}{remedy}")
     strides, dilations = pair("stride", stride), pair("dilation", dilation)
     count = integer("groups", groups, groups)
     n, h, w, ic = x_shape
@@ -348,7 +354,7 @@ def _transposed_geometry(
     groups: object,
 ) -> ConvGeometry:
     if len(x_shape) != 4:
-        raise ValueError(f"x must have the shape (N, H, W, IC), got {x_shape}")
+        raise ValueError(f"x must have the shape (N, H, W, IC), got {x_shape}{_to_images(x_shape)}")
     if len(w_shape) != 4:
         raise ValueError(f"w must have the shape (KH, KW, OC/groups, IC), got {w_shape}")
     strides, dilations = pair("stride", stride), pair("dilation", dilation)
@@ -424,7 +430,7 @@ def _pool_geometry(
     x_shape: tuple[int, ...], size: object, stride: object, padding: object
 ) -> PoolGeometry:
     if len(x_shape) != 4:
-        raise ValueError(f"x must have the shape (N, H, W, C), got {x_shape}")
+        raise ValueError(f"x must have the shape (N, H, W, C), got {x_shape}{_to_images(x_shape)}")
     window = pair("size", size)
     strides = window if stride is None else pair("stride", stride)
     n, h, w, c = x_shape
