@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import struct
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import fastcnn
 from fastcnn import Augment, Callback, InputWarning, Sequential, StopTraining
+from fastcnn.augmentation import Mixup
 from fastcnn.data.array_files import DatasetError
 from fastcnn.data.image_sets import ImageSet, LazyImages, load_images
 from fastcnn.data.pictures import PictureError, prepare
@@ -167,8 +171,8 @@ def test_splits_have_all_classes(folder: Path) -> None:
 def test_threads_that_read_change_nothing(folder: Path) -> None:
     model = net()
     images = load_images(folder, SIZE)
-    settings: dict[str, Any] = {"epochs": 2, "batch_size": 4, "seed": 1, "verbose": 0}
-    history = model.fit(images, validation_split=0.3, **settings)
+    settings_of_fit: dict[str, Any] = {"epochs": 2, "batch_size": 4, "seed": 1, "verbose": 0}
+    history = model.fit(images, validation_split=0.3, **settings_of_fit)
     assert model.classes == ("ant", "bee", "Öhr")
     assert model.preparation == fastcnn.Preparation(edges="crop")
     assert model.trained_on == "uint8"
@@ -176,33 +180,67 @@ def test_threads_that_read_change_nothing(folder: Path) -> None:
     for workers in (1, 3):
         lazy = load_images(folder, SIZE, lazy=True, workers=workers)
         other = net()
-        of_other = other.fit(lazy, validation_split=0.3, **settings)
+        of_other = other.fit(lazy, validation_split=0.3, **settings_of_fit)
         assert same(model, other)
         assert of_other.history["val_loss"] == history.history["val_loss"]
         assert other.evaluate(lazy, batch_size=5) == model.evaluate(images, batch_size=5)
         assert (other.predict(lazy, 5) == model.predict(images, 5)).all()
         augmented.append(net())
-        augmented[-1].fit(lazy, augment=Augment(shift=1), **settings)
+        augmented[-1].fit(lazy, augment=Augment(shift=1), **settings_of_fit)
     assert same(*augmented)
     assert not same(augmented[0], model)
 
 
-def test_a_training_on_files_resumes(folder: Path, tmp_path: Path) -> None:
-    class Stop(Callback):
-        def on_batch_end(self, model: Any, batch: int, logs: Any) -> None:
-            if (model.progress.epoch, batch) == (1, 2):
-                raise StopTraining
+class StopsAt(Callback):
+    """Saves the training after a batch of an epoch, and ends it."""
 
-    images = load_images(folder, SIZE, lazy=True, workers=2)
-    settings: dict[str, Any] = {"epochs": 3, "batch_size": 4, "verbose": 0}
-    settings["augment"] = Augment(shift=1, flip=True)
-    model, stopped, resumed = net(), net(), net()
-    model.fit(images, seed=5, **settings)
-    stopped.fit(images, seed=5, callbacks=[Stop()], **settings)
-    stopped.save_checkpoint(tmp_path / "training.st")
-    resumed.fit(images, resume=tmp_path / "training.st", **settings)
-    assert same(model, resumed)
-    assert not same(model, stopped)
+    def __init__(self, epoch: int, batch: int, path: Path) -> None:
+        self.place, self.path = (epoch, batch), path
+
+    def on_batch_end(self, model: Any, batch: int, logs: Any) -> None:
+        if (model.progress.epoch, batch) == self.place:
+            model.save_checkpoint(self.path)
+            raise StopTraining
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 5)),
+    st.integers(1, 22),
+    st.integers(0, 40),
+    st.booleans(),
+    st.sampled_from([None, Augment(shift=1, flip=True), Mixup(0.3)]),
+    st.sampled_from([None, 2]),
+)
+def test_threads_and_a_stop_in_the_middle_of_an_epoch_leave_every_bit(
+    folder: Path,
+    workers: tuple[int, int, int],
+    size: int,
+    place: int,
+    shuffle: bool,
+    augment: Any,
+    steps: int | None,
+) -> None:
+    batches = min(-(-21 // size), steps or 21)
+    fit: dict[str, Any] = {
+        "epochs": 2, "batch_size": size, "verbose": 0, "augment": augment, "shuffle": shuffle,
+        "metrics": ["f1"], "steps_per_epoch": batches if steps else None,
+    }  # fmt: skip
+    whole, stopped, resumed = net(), net(), net()
+    sets = [load_images(folder, SIZE, lazy=True, workers=n, progress=False) for n in workers]
+    history = whole.fit(sets[0], seed=5, **fit).history
+    if augment is None:
+        arrays = net()
+        arrays.fit(load_images(folder, SIZE, progress=False), seed=5, **fit)
+        assert same(whole, arrays)
+    with tempfile.TemporaryDirectory() as place_of_file:
+        path = Path(place_of_file) / "training.st"
+        stop = StopsAt(*divmod(place % (2 * batches), batches), path)
+        stopped.fit(sets[1], seed=5, callbacks=[stop], **fit)
+        again = resumed.fit(sets[2], resume=path, **fit).history
+    assert same(whole, resumed)
+    for name in ("loss", "accuracy", "f1"):
+        np.testing.assert_array_equal(again[name], history[name])
 
 
 def test_classes_must_be_those_of_the_model(folder: Path) -> None:
