@@ -22,6 +22,7 @@ from fastcnn.data.image_sets import ImageSet, LazyImages, load_images
 from fastcnn.data.pictures import PictureError, prepare
 from fastcnn.data.read_ahead import parts_ahead
 from fastcnn.layers import Conv2D, Dense, Flatten
+from fastcnn.recipes.training import epochs_on_pictures, settings_for
 
 SIZE = (8, 6)
 ENDINGS = ("png", "jpg", "gif", "bmp", "webp")
@@ -275,3 +276,10 @@ def test_reading_ahead_ends_with_its_threads(folder: Path) -> None:
 def test_a_set_describes_itself() -> None:
     images = ImageSet(np.zeros((2, 3, 4, 1), np.uint8), np.zeros(2, np.int64), ("a",), ("", ""))
     assert repr(images) == "ImageSet(2 images of (3, 4, 1), in memory, 1 classes: ['a'])"
+
+
+def test_few_pictures_are_seen_more_often(folder: Path) -> None:
+    settings_of_net = settings_for("small", batch_size=2)
+    assert epochs_on_pictures(folder, settings_of_net) == 200 // 11  # 21 pictures
+    assert epochs_on_pictures(folder, settings_for("small")) == 30  # at most
+    assert epochs_on_pictures(folder, settings_for("small", batch_size=2, epochs=40)) == 40

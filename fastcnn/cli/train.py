@@ -38,7 +38,10 @@ def train(
         str | None,
         typer.Option(metavar="NAME", help="rgb or gray, for --images. [default: rgb]"),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Default: the net's.")] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Default: the net's; with --images more if they are few."),
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Default: the net's.")] = None,
     optimizer: Annotated[
         str | None,
@@ -103,6 +106,8 @@ def train(
     one net. Their number does not change the weights.
     """
     with plain_errors():
+        from dataclasses import replace
+
         from rich.console import Console
 
         from fastcnn.core.settings import set_num_threads
@@ -130,12 +135,15 @@ def train(
         if images is not None:
             if data is not None:
                 raise ValueError("--images and --data cannot be given together")
-            folder, fixed["color"] = str(images.absolute()), color or "rgb"
+            folder, fixed["color"] = str(images.resolve()), color or "rgb"
         elif color is not None:
             raise ValueError("--color needs --images")
         if resume is None:
             name = training.DEFAULT_NET if net is None else net.lower().replace("-", "")
             settings = training.settings_for(name, **fixed, epochs=epochs, data=folder)
+            if images is not None and epochs is None:
+                more = training.epochs_on_pictures(images, settings)
+                settings = replace(settings, epochs=more)
         else:
             settings = _settings_of(resume, {"net": net, **fixed}, epochs, folder)
         usual = None if resume is None else training.save_of(resume)

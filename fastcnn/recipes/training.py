@@ -28,6 +28,7 @@ from fastcnn.data.augmentation import Augment
 from fastcnn.data.datasets import Dataset, default_folder, load_dataset
 from fastcnn.data.image_sets import CHANNELS, Color, load_images
 from fastcnn.data.picture_folders import TEST_SHARE, sets_of
+from fastcnn.data.pictures import ENDINGS
 from fastcnn.data.preparation import Preparation, preparation_of
 from fastcnn.distributed import Group
 from fastcnn.models.model import Model
@@ -124,6 +125,23 @@ def settings_for(net: str = DEFAULT_NET, **changes: Any) -> Settings:
     if optimizer != recipe.optimizer and optimizer in RATES:
         overrides.setdefault("learning_rate", RATES[optimizer])
     return replace(recipe, **overrides)
+
+
+_STEPS, _MOST_EPOCHS = 200, 30
+"""A training on few pictures has so many steps, but not more than so many epochs."""
+
+
+def epochs_on_pictures(folder: str | os.PathLike[str], settings: Settings) -> int:
+    """The epochs of a training on pictures for which none are asked: more where they are few.
+
+    >>> epochs_on_pictures("no such folder", settings_for("small"))
+    3
+    """
+    root = Path(folder)
+    files = (file for form in ("*/*", "*/*/*") for file in root.glob(form))
+    pictures = sum(file.suffix.lower() in ENDINGS for file in files)
+    batches = -(-pictures // settings.batch_size)
+    return max(settings.epochs, min(_MOST_EPOCHS, _STEPS // batches if batches else 0))
 
 
 @dataclass(frozen=True, eq=False)
