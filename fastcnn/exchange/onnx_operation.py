@@ -85,6 +85,7 @@ class OnnxOperation(Merge):
         order: for each axis of the layer's output the axis of the operator's; None if they are the
             same.
         whole: whether the operator takes a sample without the axis of the batch.
+        node_name: the name of the file's node, for messages.
 
     Raises:
         ValueError: an operator that is not known, or sources that do not fit.
@@ -102,23 +103,31 @@ class OnnxOperation(Merge):
         result_shape: Sequence[int],
         order: Sequence[int] | None = None,
         whole: bool = False,
+        node_name: str = "",
     ) -> None:
         super().__init__()
         if operator not in FUNCTIONS:
             raise ValueError(f"operator must be one that is known, got {quoted(operator)}")
         self.operator, self.attributes, self.opset = operator, dict(attributes), opset
         self.outputs, self.result, self.whole = outputs, result, whole
+        self.node_name = node_name
         self.sources = [_source(one).as_dict() for one in sources]
         self.input_shapes = tuple(tuple(shape) for shape in input_shapes)
         self.result_shape, self.order = tuple(result_shape), None if order is None else tuple(order)
         self._sources = [_source(one) for one in sources]
         names = tuple("y" if i == result else "" for i in range(outputs))
         extra = {"result": result} if outputs > 1 else {}
-        self._node = OnnxNode(operator, "", (), names, {**self.attributes, **extra}, opset)
+        self._node = OnnxNode(operator, node_name, (), names, {**self.attributes, **extra}, opset)
         self._constants = [
             np.array(one.values, one.dtype).reshape(one.shape) if one.kind == "values" else None
             for one in self._sources
         ]
+
+    @property
+    def lacks_gradient(self) -> str | None:
+        if self.operator in GRADIENTS:
+            return None
+        return f"the operator {self.operator} of node {quoted(self.node_name)} has no gradient"
 
     def infer(self, input_shape: tuple[Shape, ...]) -> Shape:  # type: ignore[override]
         if tuple(input_shape) != self.input_shapes:
@@ -194,8 +203,10 @@ class OnnxOperation(Merge):
         if not needs_dx:
             return None, {}
         parts, kind = saved
-        if self.operator not in GRADIENTS:
-            raise NotImplementedError(f"{self!r} has no gradient; freeze the layers before it")
+        if self.lacks_gradient is not None:
+            raise ValueError(
+                f"{self.lacks_gradient}; set trainable = False on the layers before it"
+            )
         if not self.whole:
             gradients = self._gradients(dy, parts[0], kind)
             return tuple(one[:, None] if one.ndim == 1 else one for one in gradients), {}

@@ -324,6 +324,7 @@ class Trace:
             layer = OnnxOperation(
                 node.operator, dict(node.attributes), node.opset, max(1, len(node.outputs)), i,
                 sources, [one.shape for one in tensors], sample, order, batch is None,
+                node.name or next(filter(None, node.outputs), ""),
             )  # fmt: skip
             layer.build(
                 tuple(one.shape for one in tensors),  # type: ignore[misc]

@@ -19,6 +19,7 @@ from fastcnn.nn.layers import (
     Layer,
     Shape,
     Tensor,
+    all_layers,
     checked_layers,
     input_of_call,
     snake_case,
@@ -129,6 +130,24 @@ class Graph:
             node.layer.least_batch(input_of_call(node.layer, [shapes[v] for v in node.inputs]))
             for node in self.nodes
         )
+
+    def check_gradients(self) -> None:
+        """Raise ``ValueError`` for a layer without a gradient behind one that trains."""
+        if not any(node.layer.lacks_gradient for node in self.nodes):
+            return
+        trained: dict[int, Layer] = {}
+        for node in self.nodes:
+            earlier = [trained[value] for value in node.inputs if value in trained]
+            reason = node.layer.lacks_gradient
+            if earlier and reason is not None:
+                raise ValueError(
+                    f"fit cannot train layer {quoted(earlier[0].name)}, because its gradient would "
+                    f"pass layer {quoted(node.layer.name)}: {reason}; set trainable = False on all "
+                    f"layers before {quoted(node.layer.name)}"
+                )
+            own = [one for one in all_layers([node.layer]) if one.trainable and one.parameters]
+            if earlier or own:
+                trained[node.output] = earlier[0] if earlier else node.layer
 
     def with_layers(self, layers: Sequence[Layer]) -> Graph:
         """The same graph of other layers, in the order of :attr:`layers`."""

@@ -31,7 +31,7 @@ _PART = 1 << 20  # numbers that are checked together
 
 
 def samples(name: str, x: ArrayLike, input_shape: Shape | None) -> Array:
-    """``x`` as (N, H, W, C) or (N, features), in the dtype that it has.
+    """``x`` as (N, H, W, C), (N, features) or (N, *input_shape), in the dtype that it has.
 
     A new view, because the caller may set the shape of ``x`` in place.
 
@@ -51,9 +51,12 @@ def samples(name: str, x: ArrayLike, input_shape: Shape | None) -> Array:
         raise ValueError(f"{name} must be an array, got a ragged sequence: {error}") from None
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
-    if array.ndim == 3:
+    is_usual = input_shape is None or len(input_shape) in (1, 3)
+    if array.ndim == 3 and is_usual:
         array = array[..., np.newaxis]
-    if array.ndim not in (2, 4) or (input_shape is not None and array.shape[1:] != input_shape):
+    if (is_usual and array.ndim not in (2, 4)) or (
+        input_shape is not None and array.shape[1:] != input_shape
+    ):
         required = "(N, H, W), (N, H, W, C) or (N, features)"
         if input_shape is not None:
             required = f"(N, {', '.join(map(str, input_shape))})"

@@ -441,7 +441,7 @@ def _samples(model: Net, name: str, x: Inputs | SamplesOnDemand) -> Data:
     """Samples of the input, or of each of several."""
     if isinstance(x, SamplesOnDemand):
         return x
-    if model._graph.inputs == 1:
+    if model._graph.inputs == 1 and not (model.built and len(model._known_shapes()[0]) in (2, 4)):
         return samples(name, x, None)  # type: ignore[arg-type]
     result: Data = model._samples(name, x)
     return result
@@ -458,7 +458,11 @@ def _remedy_for(model: Net, images: Data) -> str:
 def _shapes_of(images: Data, crop: Callable[[Array], Array] | None) -> tuple[Shape, ...]:
     """The shape of a sample of each input, after augmentation."""
     firsts = [part[:1] if crop is None else crop(part[:1]) for part in parts_of(images)]
-    return tuple(image_shape(first.shape[1:]) for first in firsts)
+    # Samples of two or four axes are those of an imported net; images have three by now.
+    return tuple(
+        shape if len(shape) in (2, 4) else image_shape(shape)
+        for shape in (first.shape[1:] for first in firsts)
+    )
 
 
 def all_finite(name: str, images: Data) -> None:
@@ -671,6 +675,7 @@ def _check_batches(
     has_parameters = [one for one, shape in pairs if one.parameter_specs(shape)]
     if has_parameters and not any(one.trainable for one in has_parameters):
         raise ValueError(too_few("x must hold", inf, samples))
+    graph.check_gradients()
     least, smallest = graph.least_batch(values), samples % batch_size or batch_size
     if min(smallest, samples) < least:
         what = f"batch_size must give each batch of {samples} samples"

@@ -12,7 +12,9 @@ from math import pi, prod, sqrt
 import numpy as np
 
 from fastcnn.exchange.onnx_functions.elementwise import erf
-from fastcnn.exchange.onnx_functions.nodes import FUNCTIONS, Array, OnnxNode, as_axis
+from fastcnn.exchange.onnx_functions.nodes import FUNCTIONS, Array, OnnxNode, as_axis, summed_to
+from fastcnn.exchange.onnx_functions.quantised import along, rounded, summed_along
+from fastcnn.exchange.onnx_functions.recurrent import recurrent_gradients
 from fastcnn.exchange.onnx_functions.reductions import reduced_axes, softmax_axis
 
 Inputs = tuple[Array | None, ...]
@@ -29,13 +31,6 @@ def _gradient_of(*operators: str) -> Callable[[Gradient], Gradient]:
         return function
 
     return enter
-
-
-def summed_to(shape: tuple[int, ...], gradient: Array) -> Array:
-    """A gradient summed over the axes along which the input was repeated."""
-    extra = gradient.ndim - len(shape)
-    axes = (*range(extra), *(i + extra for i, side in enumerate(shape) if side == 1))
-    return np.asarray(gradient.sum(axes, keepdims=True)).reshape(shape)
 
 
 def _normal_density(x: Array) -> Array:
@@ -102,6 +97,68 @@ def _of_formula(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradient
     x = inputs[0]
     assert x is not None
     return [dy * _SLOPES[node.operator](node, x, y), *[None] * (len(inputs) - 1)]
+
+
+@_gradient_of(
+    "And", "ArgMax", "ArgMin", "ConstantOfShape", "Equal", "Greater", "GreaterOrEqual", "Less",
+    "LessOrEqual", "Not", "Or", "Range", "Shape", "Size", "Xor",
+)  # fmt: skip
+def _of_steps(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients:
+    """None: the outputs are truths or whole numbers, which do not change with small changes."""
+    return [None] * len(inputs)
+
+
+@_gradient_of("RNN", "GRU", "LSTM")
+def _of_recurrence(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients:
+    return recurrent_gradients(node, dy, _index_of(node, y), inputs)
+
+
+@_gradient_of("QuantizeLinear")
+def _of_quantize(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients:
+    """As if numbers were not rounded, within the limits of the integers.
+
+    Source: Y. Bengio, N. Léonard, A. Courville, "Estimating or propagating gradients through
+    stochastic neurons for conditional computation", arXiv:1308.3432, the straight-through
+    estimator.
+    """
+    x, scale, *rest = inputs
+    assert x is not None
+    assert scale is not None
+    zero = rest[0] if rest else None
+    dx = dy * (rounded(node, x, scale, zero) == y) / along(node, x, scale)
+    d_scale = summed_along(node, scale, -dx * x / along(node, x, scale))
+    return [dx, d_scale, *[None] * (len(inputs) - 2)]
+
+
+@_gradient_of("DequantizeLinear")
+def _of_dequantize(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients:
+    x, scale = inputs[:2]
+    assert x is not None
+    assert scale is not None
+    d_scale = summed_along(node, scale, dy * y / along(node, x, scale))
+    return [dy * along(node, x, scale), d_scale, *[None] * (len(inputs) - 2)]
+
+
+@_gradient_of("CastLike")
+def _of_cast_like(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients:
+    return [dy, None]
+
+
+@_gradient_of("ReduceProd")
+def _of_product(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients:
+    """Each number's gradient is the product of the others, from both ends, so that 0 may occur."""
+    x, axes = inputs[0], inputs[1] if len(inputs) > 1 else None
+    assert x is not None
+    over = reduced_axes(node, x.ndim, axes)
+    rest = tuple(i for i in range(x.ndim) if i not in over)
+    order = (*rest, *over)
+    flat = x.transpose(order).reshape(*(x.shape[i] for i in rest), -1)
+    ones = np.ones_like(flat[..., :1])
+    before = np.concatenate([ones, flat[..., :-1].cumprod(-1)], -1)
+    after = np.concatenate([ones, flat[..., :0:-1].cumprod(-1)], -1)[..., ::-1]
+    others = (before * after).reshape([x.shape[i] for i in order]).transpose(np.argsort(order))
+    sides = tuple(1 if i in over else side for i, side in enumerate(x.shape))
+    return [dy.reshape(sides) * others, *[None] * (len(inputs) - 1)]
 
 
 @_gradient_of("Clip")

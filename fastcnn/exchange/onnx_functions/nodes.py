@@ -138,3 +138,10 @@ def listed(node: OnnxNode, name: str, array: Array | None) -> list[int] | None:
             f"{name} must be a list of integers, got {array.dtype} of shape {array.shape}"
         )
     return [int(one) for one in array.reshape(-1)]
+
+
+def summed_to(shape: tuple[int, ...], gradient: Array) -> Array:
+    """A gradient summed over the axes along which the input was repeated."""
+    extra = gradient.ndim - len(shape)
+    axes = (*range(extra), *(i + extra for i, side in enumerate(shape) if side == 1))
+    return np.asarray(gradient.sum(axes, keepdims=True)).reshape(shape)

@@ -116,6 +116,11 @@ class Layer:
         self.input_shape: Shape | None = None
         self.output_shape: Shape | None = None
 
+    @property
+    def lacks_gradient(self) -> str | None:
+        """Why the layer has no gradient, as a clause for messages; None if it has one."""
+        return None
+
     def __init_subclass__(cls, abstract: bool = False) -> None:
         if not (abstract or cls.__name__.startswith("_")):
             Layer.known.add(cls.__name__, cls)
