@@ -11,11 +11,13 @@ import typer
 from fastcnn.cli.evaluate import Model
 from fastcnn.cli.options import AsJson, check_output
 from fastcnn.cli.outcomes import plain_errors
+from fastcnn.cli.reading import LayoutOption, Reading, ScalingOption, SizeOption, reading_of
 
 
 class Weights(StrEnum):
     """The numbers of the weights on the page."""
 
+    float64 = "float64"
     float32 = "float32"
     float16 = "float16"
 
@@ -41,20 +43,29 @@ def export(
         ),
     ] = None,
     weights: Annotated[
-        Weights, typer.Option(help="float16 halves the file, and changes results by about 0.1 %.")
-    ] = Weights.float32,
+        Weights | None,
+        typer.Option(
+            help="Default: the model's dtype. float16 makes the file smaller, and changes results "
+            "by about 0.1 %."
+        ),
+    ] = None,
     title: Annotated[str | None, typer.Option(metavar="TEXT", help="Of the page.")] = None,
+    scaling: ScalingOption = None,
+    size: SizeOption = None,
+    layout: LayoutOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Export a saved model as an HTML page on which one draws.
 
     The page is one file that needs no server. The model runs in it, and shows its probabilities and
     the feature maps of each layer while one draws. Pictures that are dropped on it are prepared as
-    `fastcnn predict` prepares them.
+    `fastcnn predict` prepares them. An ONNX file of another program needs --scaling, unless it
+    takes bytes.
     """
     with plain_errors():
         check_output("--html", html)
-        facts = _exported(model, html, classes, data, weights.value, title)
+        net = _opened(model, reading_of(scaling, size, layout))
+        facts = _exported(net, model, html, classes, data, weights and weights.value, title)
         if as_json:
             from json import dumps
 
@@ -68,7 +79,18 @@ def export(
         typer.echo("Open it in a browser, and draw.")
 
 
+def _opened(path: Path, reading: Reading) -> Any:
+    """The model; the page gives it red, green, blue."""
+    from fastcnn.cli.picture_net import PictureNet
+
+    net = PictureNet(path, reading)
+    if net.is_bgr:
+        raise ValueError("MODEL must take red, green, blue, because the page does, and takes BGR")
+    return net.model
+
+
 def _exported(
+    net: Any,
     source: Path,
     path: Path,
     classes: str | None,
@@ -76,11 +98,9 @@ def _exported(
     weights: Any,
     title: str | None,
 ) -> dict[str, Any]:
-    from fastcnn.cli.models import open_model
     from fastcnn.core.files import write_whole
     from fastcnn.exchange.html_export import described, page_of
 
-    net = open_model(source)
     names = None if classes is None else [name.strip() for name in classes.split(",")]
     samples = None
     if data is not None:

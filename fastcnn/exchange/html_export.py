@@ -29,7 +29,10 @@ from fastcnn.core.scalars import one_of
 from fastcnn.data.datasets import BUNDLED, load_dataset
 from fastcnn.data.preparation import MNIST
 from fastcnn.exchange.html_layers import USUAL_KINDS, PageGraph, Value, write_layer
+from fastcnn.exchange.onnx_model import OnnxModel
+from fastcnn.exchange.onnx_operation import OnnxOperation
 from fastcnn.models.described import picture_shape
+from fastcnn.models.graph import Node
 from fastcnn.models.input_gradients import graph_to
 from fastcnn.models.inputs import samples as checked_samples
 from fastcnn.models.model import Model
@@ -37,14 +40,15 @@ from fastcnn.models.summary import value_names
 from fastcnn.nn.layers import Shape
 from fastcnn.version import __version__
 
-Weights: TypeAlias = Literal["float32", "float16"]
+Weights: TypeAlias = Literal["float64", "float32", "float16"]
 Bytes: TypeAlias = NDArray[np.uint8]
 
 _PARTS = files("fastcnn.exchange") / "page"
 _LARGEST = 100 << 20  # bytes of weights, because a browser holds the page several times
 _MOST_SAMPLES = 1000
+_FLOATS_OF_ONNX = (1, 10, 11)  # float32, float16 and float64, which hold every byte
 _NOISE = 4  # random pictures, where there are no samples
-_SCALES = {"float32": 1e-4, "float16": 2e-2}
+_SCALES = {"float64": 1e-9, "float32": 1e-4, "float16": 2e-2}
 """How far from Python's outputs the page may be, as a share of the largest, before it warns."""
 
 
@@ -53,7 +57,7 @@ def save_html(
     path: FilePath,
     samples: ArrayLike | None = None,
     class_names: Sequence[str] | None = None,
-    weights: Weights = "float32",
+    weights: Weights | None = None,
     title: str | None = None,
 ) -> None:
     """Write a page on which one draws, and which shows what the model predicts and computes.
@@ -65,21 +69,21 @@ def save_html(
     from Python's.
 
     Args:
-        model: a built model of float32 that takes images (H, W, 1) or (H, W, 3) of bytes, and gives
-            classes. All layers of :mod:`fastcnn.layers` are known.
+        model: a built model that takes images (H, W, 1) or (H, W, 3) of bytes, and gives classes.
+            All layers of :mod:`fastcnn.layers` are known.
         path: the file, which is written whole or not at all.
         samples: bytes (N, H, W) or (N, H, W, C), at most 1,000, which the page offers. By default
             the first test digit of each class of the bundled MNIST for a model of such digits; for
             other models the page offers none, and compares itself on random pictures.
         class_names: a text for each output; by default the model's classes, or their numbers.
-        weights: "float32", or "float16" for a file of half the size, whose results differ by about
-            0.1 %.
+        weights: the dtype of the weights in the file; by default the model's. "float16" makes a
+            smaller file, whose results differ by about 0.1 %.
         title: of the page; by default the number of classes and layers.
 
     Raises:
         TypeError: samples that are no bytes, or class names that are no texts.
-        ValueError: the model is not built, takes or gives something else, is of float64, has more
-            than 100 MiB of weights, weights that are not finite, or a layer that the page does not
+        ValueError: the model is not built, takes or gives something else, has more than
+            100 MiB of weights, weights that are not finite, or a layer that the page does not
             compute; or another argument does not fit. The message names it. Nothing is written.
         OSError: the file cannot be written; an earlier file stays as it was.
 
@@ -131,21 +135,20 @@ def described(
     model: Model,
     samples: ArrayLike | None = None,
     class_names: Sequence[str] | None = None,
-    weights: Weights = "float32",
+    weights: Weights | None = None,
 ) -> JsonObject:
     """The net, its samples and Python's predictions for them, as JSON values."""
     kinds: tuple[Weights, ...] = get_args(Weights)
-    kind = one_of("weights", weights, kinds)
+    asked = None if weights is None else one_of("weights", weights, kinds)
     if not isinstance(model, Model):
         raise TypeError(f"model must be a model of fastcnn, got {quoted(model)}")
     shape = picture_shape(model)
     if shape[2] not in (1, 3):
         raise ValueError(f"the model must take images of one channel or three, got {shape}")
-    if model.dtype != np.float32:
-        raise ValueError(
-            f"the model must have the dtype float32, because the page computes in it, got "
-            f'{model.dtype}; a model of its layers with dtype="float32" is a copy that fits'
-        )
+    dtype = model.dtype.name
+    if asked == "float64" and dtype == "float32":
+        raise ValueError("weights must be float32 or float16 for a model of float32, got 'float64'")
+    kind: Weights = asked or ("float64" if dtype == "float64" else "float32")
     graph, output = _layers_of(model, kind)
     classes = _classes(model, class_names)
     pixels = _default_samples(model, shape) if samples is None else _samples(samples, shape)
@@ -154,15 +157,18 @@ def described(
         noise = np.random.default_rng(0).integers(0, 256, (_NOISE, *shape))
         pixels = noise.astype(np.uint8)
     try:
-        predictions = np.asarray(model.predict(pixels), np.float32)
+        predictions = np.asarray(model.predict(pixels), model.dtype)
     except TypeError:  # of the model of an ONNX file
         raise ValueError(
-            "the model must take bytes (uint8 images), whose scaling it knows, but it takes floats"
+            "the model must take bytes (uint8 images), whose scaling it knows, but its file "
+            "declares other numbers; if these are scaled bytes, set model.scaling and "
+            "model.trained_on = 'uint8'"
         ) from None
     largest = float(np.max(np.abs(predictions), initial=1.0))
     return {
         "input": list(shape),
-        "scaling": [one.ravel().tolist() for one in model.scaling.factors(np.float32)],
+        "dtype": dtype,
+        "scaling": [one.ravel().tolist() for one in _factors(model)],
         "layers": graph.layers,
         "output": output.number,
         "classes": classes,
@@ -174,9 +180,16 @@ def described(
             "count": len(pixels),
             "shown": not is_noise,
             "pixels": _packed([pixels], "uint8"),
-            "predictions": _packed([predictions], "float32"),
+            "predictions": _packed([predictions], dtype),
         },
     }
+
+
+def _factors(model: Model) -> tuple[Array, Array]:
+    """The factor of each byte, and what is subtracted; bytes of an ONNX file's own stay bytes."""
+    if isinstance(model, OnnxModel) and model.input_dtypes[0] == np.uint8:
+        return np.ones((), model.dtype), np.zeros((), model.dtype)
+    return model.scaling.factors(model.dtype)
 
 
 def scripts(description: JsonObject) -> list[str]:
@@ -201,10 +214,13 @@ def _layers_of(model: Model, kind: Weights) -> tuple[PageGraph, Value]:
     graph = graph_to(model, "predictions")
     shapes = graph.infer(model._known_shapes())
     names = value_names(graph, model._input_names())
-    result = PageGraph(np.dtype(kind))
+    result = PageGraph(np.dtype(kind), model.dtype)
     values = [Value(0, shapes[0])]
     for node in graph.nodes:
         inputs = [values[value] for value in node.inputs]
+        if _makes_floats_of_bytes(model, node):  # on the page all numbers are floats
+            values.append(inputs[0])
+            continue
         values.append(
             write_layer(result, node.layer, names[node.output], inputs, shapes[node.output])
         )
@@ -214,6 +230,20 @@ def _layers_of(model: Model, kind: Weights) -> tuple[PageGraph, Value]:
                 f"the page, and has more"
             )
     return result, values[graph.outputs[0]]
+
+
+def _makes_floats_of_bytes(model: Model, node: Node) -> bool:
+    """Whether a call only converts the bytes of an ONNX file's input to floats."""
+    layer = node.layer
+    return (
+        isinstance(model, OnnxModel)
+        and model.input_dtypes[0] == np.uint8
+        and isinstance(layer, OnnxOperation)
+        and layer.operator == "Cast"
+        and layer.attributes.get("to") in _FLOATS_OF_ONNX
+        and layer.order is None
+        and node.inputs == (0,)
+    )
 
 
 def _classes(model: Model, names: Sequence[str] | None) -> list[str]:

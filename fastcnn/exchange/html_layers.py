@@ -83,7 +83,8 @@ class PageGraph:
     Value 0 is the net's input, and value i + 1 the result of layer i.
 
     Args:
-        dtype: of the arrays on the page, float32 or float16.
+        dtype: of the arrays on the page: float64, float32 or float16.
+        results: the dtype of the net, to which each number of a result is rounded.
 
     Attributes:
         name: of the layer that is described.
@@ -93,7 +94,10 @@ class PageGraph:
         length: how many numbers they hold.
     """
 
-    def __init__(self, dtype: np.dtype[np.floating]) -> None:
+    def __init__(
+        self, dtype: np.dtype[np.floating], results: np.dtype[np.floating] | None = None
+    ) -> None:
+        self.results = dtype if results is None else results
         self.name = self.label = ""
         self.layers: list[JsonObject] = []
         self.arrays: list[NDArray[np.floating]] = []
@@ -257,7 +261,7 @@ def _activation(function: str, *arguments: str) -> Writer:
 
 
 def _relu(graph: PageGraph, layer: ReLU, inputs: Sequence[Value], shape: Shape) -> Value:
-    top = None if layer.max_value is None else float(np.float32(layer.max_value))
+    top = None if layer.max_value is None else float(graph.results.type(layer.max_value))
     return graph.add("activation", inputs, shape, function="relu", top=top)
 
 

@@ -766,7 +766,7 @@ class Model(Inspection):
         path: FilePath,
         samples: ArrayLike | None = None,
         class_names: Sequence[str] | None = None,
-        weights: Literal["float32", "float16"] = "float32",
+        weights: Literal["float64", "float32", "float16"] | None = None,
         title: str | None = None,
     ) -> None:
         """Write a page to draw on, on which this model runs, as :func:`fastcnn.exchange.save_html`.

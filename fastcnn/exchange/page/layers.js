@@ -1,16 +1,19 @@
 // The layers of a net, forward: what fastcnn's engine "naive" says in Python, in JavaScript.
 //
-// A tensor is { shape, data }. Its data is a Float32Array in row-major order, and images are
+// A tensor is { shape, data }. Its data is a typed array in row-major order, and images are
 // (H, W, C). A layer function takes a list of tensors and the layer's description, and returns a
 // tensor of the layer's shape. Sums run in float64, because JavaScript's numbers are float64, and
-// each result is rounded to float32 once.
+// each result is rounded to the net's dtype once.
+
+// The class of all tensors' data: Float32Array, or Float64Array for a net of float64.
+let Numbers = Float32Array;
 
 function product(shape) {
   return shape.reduce((count, side) => count * side, 1);
 }
 
 function zeros(shape) {
-  return { shape, data: new Float32Array(product(shape)) };
+  return { shape, data: new Numbers(product(shape)) };
 }
 
 function elementwise(x, value) {

@@ -126,7 +126,7 @@ function permute([x], layer) {
   const all = distances(layer.view);
   const sides = layer.axes.map((axis) => layer.view[axis]);
   const positions = walk(sides, layer.axes.map((axis) => all[axis]));
-  return { shape: layer.shape, data: Float32Array.from(positions, (i) => x.data[i]) };
+  return { shape: layer.shape, data: Numbers.from(positions, (i) => x.data[i]) };
 }
 
 // Zeros around an image, or an image without its borders: `top` and `left` may be negative.

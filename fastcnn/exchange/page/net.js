@@ -22,11 +22,15 @@ function numbersOf(bytes, type) {
       halfNumber(view.getUint16(2 * i, true)),
     );
   }
+  if (type === "float64") {
+    return Float64Array.from({ length: bytes.length / 8 }, (_, i) => view.getFloat64(8 * i, true));
+  }
   return Float32Array.from({ length: bytes.length / 4 }, (_, i) => view.getFloat32(4 * i, true));
 }
 
 // Each array of a layer is written as [offset, length], and becomes a part of all weights.
 async function readNet(description) {
+  Numbers = description.dtype === "float64" ? Float64Array : Float32Array;
   const weights = numbersOf(await bytesOf(description.weights), description.type);
   const layers = description.layers.map((layer) => {
     const arrays = Object.entries(layer.arrays).map(([name, [offset, length]]) => [
@@ -40,20 +44,21 @@ async function readNet(description) {
     count,
     shown,
     pixels: await bytesOf(pixels),
-    predictions: numbersOf(await bytesOf(predictions), "float32"),
+    predictions: numbersOf(await bytesOf(predictions), description.dtype),
   };
   return { ...description, layers, samples, weights: null };
 }
 
 // Bytes as the net takes them: times a factor, minus a number, of all channels or of each. Product and
-// difference are rounded to float32.
+// difference are rounded to the net's dtype.
 function scaled(bytes, shape, [factors, subtrahends]) {
+  const rounded = Numbers === Float32Array ? Math.fround : (value) => value;
   const number = (byte, i) => {
     const c = i % shape[2];
-    const product = Math.fround(byte * factors[c % factors.length]);
+    const product = rounded(byte * factors[c % factors.length]);
     return product - subtrahends[c % subtrahends.length];
   };
-  return { shape, data: Float32Array.from(bytes, number) };
+  return { shape, data: Numbers.from(bytes, number) };
 }
 
 // All values of the net: its input, and the result of each layer.

@@ -8,6 +8,8 @@ const MOST_CANVAS = 4096; // the side of a picture that every browser's canvas h
 const CHECK = 2000; // milliseconds for the comparison with Python
 const BOARD = 196; // pixels of its longer side, about, because more take longer to prepare
 const SLOW = 50; // milliseconds of one update
+const WARM = 20; // milliseconds of an update whose functions the browser has compiled
+const MOST_WARMING = 1000; // milliseconds for them at most
 
 const net = await readNet(JSON.parse(document.getElementById("net").textContent));
 const [HEIGHT, WIDTH, CHANNELS] = net.input;
@@ -346,14 +348,14 @@ function rowsOf(count) {
   return [Math.ceil(count / 64), Math.min(count, 64), 1];
 }
 
-function showLayers(values) {
+function showLayers(values, canvasFor = (canvas) => canvas) {
   if (colours === null) readColours();
   views.forEach(({ view, canvases, channels }, i) => {
     if (!view.open || !canvases.length) return;
     const data = values === null ? null : values[i + 1].data;
     let largest = 0;
     if (data) for (const value of data) if (Math.abs(value) > largest) largest = Math.abs(value);
-    canvases.forEach((canvas, c) => paintMap(canvas, data, c, channels, largest));
+    canvases.forEach((canvas, c) => paintMap(canvasFor(canvas), data, c, channels, largest));
   });
 }
 
@@ -390,10 +392,50 @@ function compareWithPython() {
   document.documentElement.dataset.check = JSON.stringify(result);
 }
 
+// --- the first strokes -------------------------------------------------------------------------
+
+// A browser compiles a function after it has run for some time, so the first updates would be slow.
+// Updates of a board that nobody sees come before them: some in a row are fast, or time is up.
+function warmUp() {
+  const [unseen, spare] = [make("canvas"), make("canvas")];
+  const unseenPen = unseen.getContext("2d", { willReadFrequently: true });
+  const sized = ({ width, height }) => Object.assign(spare, { width, height });
+  const end = performance.now() + MOST_WARMING;
+  let [count, fast] = [0, 0];
+  const round = () => {
+    const start = performance.now();
+    if (fast >= 5 || start > end || !state.isEmpty) {
+      document.documentElement.dataset.warm = count;
+      return;
+    }
+    Object.assign(unseen, { width: board.width, height: board.height }); // which clears it
+    unseenPen.fillStyle = "white";
+    unseenPen.fillRect(0, 0, unseen.width, unseen.height);
+    unseenPen.lineWidth = 0.09 * unseen.width;
+    unseenPen.beginPath();
+    unseenPen.moveTo(unseen.width * (0.3 + 0.02 * (count % 10)), unseen.height * 0.2);
+    unseenPen.lineTo(unseen.width * 0.5, unseen.height * (0.3 + 0.05 * (count % 10)));
+    unseenPen.stroke();
+    const image = unseenPen.getImageData(0, 0, unseen.width, unseen.height);
+    const { pixels } = prepare(image, net.input, net.preparation);
+    paint(spare, pixels);
+    const values = forward(net, pixels);
+    probabilitiesOf(values[net.output]);
+    showLayers(values, sized);
+    count++;
+    fast = performance.now() - start < WARM ? fast + 1 : 0;
+    setTimeout(round);
+  };
+  round();
+}
+
 element("layers").append(...views.map(({ view }) => view));
 prepareBoard();
 showSamples();
-setTimeout(compareWithPython);
+setTimeout(() => {
+  compareWithPython();
+  setTimeout(warmUp);
+});
 
 // For the console.
 globalThis.fastcnn = { net, forward, prepare, probabilitiesOf, checkSamples, update };
