@@ -519,10 +519,10 @@ def run(case: Case) -> list[str]:
 
 def remember() -> None:
     """Make the classes of ``tests/misbehaving.py`` known to files."""
-    Layer.known["Scale"] = Scale
-    Loss.known["distance"] = Distance
-    Optimizer.known["Descent"] = Descent
-    Schedule.known["Rates"] = Rates
+    Layer.registry["Scale"] = Scale
+    Loss.registry["distance"] = Distance
+    Optimizer.registry["Descent"] = Descent
+    Schedule.registry["Rates"] = Rates
 
 
 def run_here(first: int, cases: int, seed: int) -> int:

@@ -177,10 +177,10 @@ KNOWN = (Scale, Distance, Descent, Rates)
 
 def forget() -> None:
     """Take the classes from the lists of those that fastcnn knows; other tests go over these."""
-    Layer.known.pop("Scale", None)
-    Loss.known.pop("distance", None)
-    Optimizer.known.pop("Descent", None)
-    Schedule.known.pop("Rates", None)
+    Layer.registry.pop("Scale", None)
+    Loss.registry.pop("distance", None)
+    Optimizer.registry.pop("Descent", None)
+    Schedule.registry.pop("Rates", None)
 
 
 forget()

@@ -24,7 +24,7 @@ from fastcnn.engine.numba.elementwise.formulas import FORMULAS
 from fastcnn.engine.numba.runtime import program
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.layers import PReLU, ReLU
-from fastcnn.models.execution.stages import is_relu
+from fastcnn.models.execution.layer_facts import ends_in_plain_relu
 
 ENGINES = fastcnn.engines()
 DTYPES = [np.float32, np.float64]
@@ -355,8 +355,8 @@ def test_slopes_begin_at_a_quarter_and_one_belongs_to_each_channel() -> None:
 
 
 def test_only_a_relu_without_a_maximum_is_done_with_the_layer_before_it() -> None:
-    assert is_relu(ReLU())
-    assert not is_relu(ReLU(6))
+    assert ends_in_plain_relu(ReLU())
+    assert not ends_in_plain_relu(ReLU(6))
 
 
 def test_a_record_holds_floats_where_its_class_says_so() -> None:

@@ -187,7 +187,7 @@ class Mine(Layer):
         return dy, {}
 
 
-Layer.known.pop("Mine")
+Layer.registry.pop("Mine")
 
 
 class MyLoss(CrossEntropy):
@@ -219,7 +219,7 @@ class MySchedule(Schedule):
         raise NotImplementedError
 
 
-Schedule.known.pop("MySchedule")
+Schedule.registry.pop("MySchedule")
 
 
 @pytest.mark.usefixtures("nothing_is_known")

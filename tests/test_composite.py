@@ -84,11 +84,11 @@ class Joined(Composite):
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    before = {*Layer.known}
+    before = {*Layer.registry}
     yield
-    for name in {*Layer.known} - before:
-        if not is_own(Layer.known[name]):
-            Layer.known.pop(name)
+    for name in {*Layer.registry} - before:
+        if not is_own(Layer.registry[name]):
+            Layer.registry.pop(name)
 
 
 def data(count: int = 9) -> tuple[Array, Array]:
@@ -290,11 +290,11 @@ def test_methods_that_a_class_lacks_are_named() -> None:
         with pytest.raises(NotImplementedError, match=f"Lacking must define {re.escape(name)}, w"):
             Sequential(layers, SHAPE, engine="im2col").train_on_batch(x, y)
         methods[name.split("(")[0]] = method
-        Layer.known.pop("Lacking")
+        Layer.registry.pop("Lacking")
     optimizer: Any = type("Still", (fastcnn.optimizers.Optimizer,), {})
     model = Sequential([Flatten(), Dense(3)], SHAPE, seed=0, engine="im2col")
     before = model.get_weights()
     with pytest.raises(NotImplementedError, match=r"Still must define step\(self, parameters, gr"):
         model.fit(x, y, optimizer=optimizer(), verbose=0)
-    fastcnn.optimizers.Optimizer.known.pop("Still")
+    fastcnn.optimizers.Optimizer.registry.pop("Still")
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))

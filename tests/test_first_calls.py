@@ -112,7 +112,7 @@ class Told(Dense):
     call: Callable[[], object] = staticmethod(lambda: None)
 
 
-Layer.known.pop("Told")  # other tests take every layer that is known
+Layer.registry.pop("Told")  # other tests take every layer that is known
 
 
 def layers() -> list[Layer]:

@@ -139,7 +139,7 @@ class Told(Layer):
         return dy, {}
 
 
-Layer.known.pop("Told")  # other tests take every layer that is known
+Layer.registry.pop("Told")  # other tests take every layer that is known
 
 
 def test_what_a_users_layer_raises_is_not_told_as_divergence() -> None:

@@ -97,7 +97,7 @@ class Shuffled(Merge):
         return faults.get(self.fault, tuple(dx)), {"w": dw}
 
 
-Layer.known.pop("Shuffled")  # other tests take every layer that is known
+Layer.registry.pop("Shuffled")  # other tests take every layer that is known
 
 
 # --- tensors and calls ----------------------------------------------------------------------------

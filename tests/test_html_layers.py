@@ -229,7 +229,9 @@ def test_layers_compute_what_the_specification_says(
 
 
 def test_each_layer_is_tried() -> None:
-    own = {kind for kind in map(Layer.known.get, Layer.known) if is_own(kind)} - {OnnxOperation}
+    own = {kind for kind in map(Layer.registry.get, Layer.registry) if is_own(kind)} - {
+        OnnxOperation
+    }
     assert set(WRITERS) == own
     tried = {type(layer) for model in nets().values() for layer in all_layers(model.layers)}
     assert tried == own

@@ -196,8 +196,8 @@ class Mine(CrossEntropy):
         return outputs**2
 
 
-Layer.known.pop("Moving")  # other tests take every layer that is known
-Loss.known.pop("Mine")
+Layer.registry.pop("Moving")  # other tests take every layer that is known
+Loss.registry.pop("Mine")
 
 
 def test_layers_and_losses_of_a_users_own() -> None:

@@ -91,7 +91,7 @@ class Doubling(Layer):
         return 2 * dy, {}
 
 
-Layer.known.pop("Doubling")  # other tests take every layer that is known
+Layer.registry.pop("Doubling")  # other tests take every layer that is known
 
 
 def test_classes_of_users_take_a_name_from_their_base() -> None:
@@ -100,7 +100,7 @@ def test_classes_of_users_take_a_name_from_their_base() -> None:
             super().__init__()
             self.by = by
 
-    Layer.known.pop("Scaled")
+    Layer.registry.pop("Scaled")
     assert Doubling(name="mine").config() == {"name": "mine"}
     scaled = Scaled(3)
     scaled.name = "mine"

@@ -207,9 +207,9 @@ def parts(layer: Layer, x: Any) -> list[Array]:
 
 
 def test_every_layer_is_here() -> None:
-    public = {name for name in Layer.known if not name.startswith("_")}
+    public = {name for name in Layer.registry if not name.startswith("_")}
     assert {name.split("-")[0] for name in LAYERS} == {
-        name for name in public if Layer.known[name].__module__.startswith("fastcnn.nn.")
+        name for name in public if Layer.registry[name].__module__.startswith("fastcnn.nn.")
     }
 
 

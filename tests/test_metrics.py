@@ -125,7 +125,7 @@ def test_callbacks_know_which_values_are_better() -> None:
     smaller = type("Smaller", (Metric,), {"greater_is_better": False, "name": "own_f1"})
     for name, sign in (("val_own_f1", -1), ("kind_f1", 1), ("val_mae", -1), ("auc", 1)):
         assert Best(name, None).sign == sign
-    Metric.known.pop(smaller.name)  # type: ignore[attr-defined]
+    Metric.registry.pop(smaller.name)  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="mode must say which values of 'val_largest'"):
         net().fit(X, Y, callbacks=[EarlyStopping("val_largest")], verbose=0)
 

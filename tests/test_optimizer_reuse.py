@@ -338,7 +338,7 @@ class Halves(Schedule):
         return self.rate / 2**step
 
 
-Schedule.known.pop("Halves")  # other tests take every schedule that is known
+Schedule.registry.pop("Halves")  # other tests take every schedule that is known
 
 
 def test_schedules_of_a_users_own_count_from_the_beginning_too() -> None:

@@ -145,7 +145,7 @@ class Taps(Layer):
         return dy, {}
 
 
-Layer.known.pop("Taps")  # other tests take every layer that is known
+Layer.registry.pop("Taps")  # other tests take every layer that is known
 
 
 def test_a_users_layer_keeps_its_own_attributes_and_its_arguments_are_fixed() -> None:
@@ -194,7 +194,7 @@ class Loose(Dense):
         return f"Loose({self.title})"
 
 
-Layer.known.pop("Loose")
+Layer.registry.pop("Loose")
 
 
 def test_arguments_of_the_class_that_a_users_layer_derives_from_are_fixed_too() -> None:

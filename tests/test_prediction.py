@@ -414,7 +414,7 @@ class Rectified(Conv2D):
         return abs(y), saved
 
 
-Layer.known.pop("Rectified")  # other tests take every layer that is known
+Layer.registry.pop("Rectified")  # other tests take every layer that is known
 
 
 def test_classes_derived_from_a_convolution_run_as_they_are_written() -> None:
@@ -431,7 +431,7 @@ class Doubled(Residual):
         return 2 * y, saved
 
 
-Layer.known.pop("Doubled")
+Layer.registry.pop("Doubled")
 
 
 def test_classes_derived_from_a_block_run_as_they_are_written() -> None:
@@ -538,7 +538,7 @@ class Rows(Layer):
         return dy, {}
 
 
-Layer.known.pop("Rows")  # other tests take every layer that is known
+Layer.registry.pop("Rows")  # other tests take every layer that is known
 
 
 def test_probabilities_of_pixels_that_become_classes() -> None:

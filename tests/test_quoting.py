@@ -86,7 +86,7 @@ def constructors() -> Iterator[tuple[str, Callable[..., Any], dict[str, Any]]]:
         "Sequential": {"layers": [Dense(3)]}, "CNNClassifier": {}, "Augment": {},
     }  # fmt: skip
     classes: list[type] = [
-        *(c for c in Layer.known.values() if c.__module__.startswith("fastcnn.")),
+        *(c for c in Layer.registry.values() if c.__module__.startswith("fastcnn.")),
         *(c for room in (losses, optimizers, schedules, callbacks) for c in vars(room).values()
           if inspect.isclass(c) and c.__module__ == room.__name__ and c.__name__[0] != "_"
           and not issubclass(c, Exception)),

@@ -43,11 +43,11 @@ class Scaled(Layer):
 @pytest.fixture(autouse=True)
 def _names() -> Iterator[None]:
     """What a test adds to the names is taken away after it."""
-    before = {kind: set(kind.known) for kind in (Layer, Loss, Optimizer, Schedule)}
+    before = {kind: set(kind.registry) for kind in (Layer, Loss, Optimizer, Schedule)}
     yield
     for kind, names in before.items():
-        for name in set(kind.known) - names:
-            kind.known.pop(name)
+        for name in set(kind.registry) - names:
+            kind.registry.pop(name)
     for name in ("mine_a", "mine_b"):
         sys.modules.pop(name, None)
 
@@ -75,16 +75,16 @@ def test_a_class_that_takes_a_name_of_fastcnns_own_is_refused_where_it_is_define
     with pytest.raises(TypeError, match="loss name 'cross_entropy' belongs to"):
         type("Weighted", (CrossEntropy,), {"name": "cross_entropy"})
     for kind in (Layer, Loss, Optimizer, Schedule):
-        own = next(iter(kind.known))
+        own = next(iter(kind.registry))
         with pytest.raises(TypeError, match="belongs to fastcnn's own"):
-            kind.known[own] = kind  # type: ignore[type-abstract]
+            kind.registry[own] = kind  # type: ignore[type-abstract]
         with pytest.raises(TypeError, match="belongs to fastcnn's own"):
-            kind.known.pop(own)
+            kind.registry.pop(own)
         with pytest.raises(TypeError, match="belongs to fastcnn's own"):
-            del kind.known[own]
+            del kind.registry[own]
         for change in ("clear", "popitem", "update"):
             with pytest.raises(TypeError, match="enter the names"):
-                getattr(kind.known, change)()
+                getattr(kind.registry, change)()
     with pytest.raises(TypeError):
         NETS["small"] = NETS["wide"]  # type: ignore[index]
     again = load_model(tmp_path / "m.safetensors")
@@ -114,7 +114,7 @@ def test_a_class_may_be_defined_twice_and_the_later_one_counts(tmp_path: Path) -
     again = load_model(tmp_path / "m.safetensors")
     assert type(again.layers[0]) is mine.Scaled
     np.testing.assert_array_equal(again.predict(X), model.predict(X))
-    Layer.known.add("Dense", Dense)  # an editor loads fastcnn's own module again
+    Layer.registry.add("Dense", Dense)  # an editor loads fastcnn's own module again
 
 
 def test_a_file_tells_classes_of_one_name_by_their_modules(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_file_with_an_unknown_class_names_the_module_and_imports_nothing(
     path = tmp_path / "m.safetensors"
     model = Sequential([mine.Scaled(2.0), Dense(2)], (4,), seed=0)
     model.save(path)
-    Layer.known.pop("Scaled")
+    Layer.registry.pop("Scaled")
     del sys.modules["mine_a"]
     with pytest.raises(
         ModelFileError, match=r"layer 'Scaled' is not known here.*'mine_a'; import its"
@@ -168,7 +168,7 @@ class Half(Schedule):
     assert type(again.optimizer) is mine.Slow
     assert again.optimizer.rate == 0.25
     for kind, name in ((Schedule, "Half"), (Optimizer, "Slow")):
-        kind.known.pop(name)  # type: ignore[attr-defined]
+        kind.registry.pop(name)  # type: ignore[attr-defined]
         with pytest.raises(ModelFileError, match=f"'{name}' is not known here.*'mine_a'"):
             load_model(path)
 

@@ -387,7 +387,7 @@ def test_a_file_that_could_not_be_read_is_not_written(
         ):
             Sequential([Flatten(), Forgetful(3)], (9, 8)).save(path)
     finally:
-        Layer.known.pop("Forgetful")
+        Layer.registry.pop("Forgetful")
     assert path.read_bytes() == before
 
     written: list[bytes] = []

@@ -197,7 +197,7 @@ class Locked(Dense):
         return shape
 
 
-Layer.known.pop("Locked")  # other tests take every layer that is known
+Layer.registry.pop("Locked")  # other tests take every layer that is known
 
 
 def test_layers_of_other_makers_are_copied_too_or_named() -> None:

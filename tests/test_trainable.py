@@ -358,7 +358,7 @@ class Scale(Layer):
 
 
 for _name in ("Counted", "Scale"):
-    Layer.known.pop(_name)  # other tests take every layer that is known
+    Layer.registry.pop(_name)  # other tests take every layer that is known
 
 
 @pytest.mark.parametrize("engine", [None, "im2col"])

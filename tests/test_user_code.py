@@ -42,7 +42,7 @@ SHAPE = (5, 4, 2)
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
     """Classes that a test defines are not known to other tests."""
-    known = Layer.known, Loss.known, Optimizer.known, Schedule.known
+    known = Layer.registry, Loss.registry, Optimizer.registry, Schedule.registry
     before = [set(one) for one in known]
     yield
     for one, names in zip(known, before, strict=True):
@@ -455,7 +455,7 @@ def test_a_repr_that_fails_does_not_hide_the_error() -> None:
 
 
 def test_built_in_methods_are_left_as_they_are() -> None:
-    for known in (Layer.known, Loss.known, Optimizer.known, Schedule.known):
+    for known in (Layer.registry, Loss.registry, Optimizer.registry, Schedule.registry):
         for kind in list(known.values()):
             if is_own(kind):
                 methods = [getattr(one, "is_checked", None) for one in vars(kind).values()]

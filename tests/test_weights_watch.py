@@ -80,7 +80,7 @@ class Descent(Optimizer):
         self.flat = parameters
 
 
-Optimizer.known.pop("Descent")  # other tests take every optimizer that is known
+Optimizer.registry.pop("Descent")  # other tests take every optimizer that is known
 
 
 class Halve(Callback):
@@ -277,7 +277,7 @@ def test_an_optimizers_step_that_fails_in_the_middle() -> None:
             parameters[: parameters.size // 2] *= 2
             raise KeyError("in the middle")
 
-    Optimizer.known.pop("Failing")
+    Optimizer.registry.pop("Failing")
     model, (x, y) = net(), data()
     before = model.predict(x)
     with pytest.raises(KeyError, match="in the middle"):
@@ -300,7 +300,7 @@ class Looking(Layer):
         raise RuntimeError("no gradient")
 
 
-Layer.known.pop("Looking")  # other tests take every layer that is known
+Layer.registry.pop("Looking")  # other tests take every layer that is known
 
 
 @pytest.mark.parametrize("engine", [None, "im2col"])

@@ -14,14 +14,14 @@ T = TypeVar("T")
 
 
 class Checked(Generic[T]):
-    """An attribute of a class derived from :class:`Known`, which checks it each time it is set.
+    """An attribute of a :class:`FixedAttributes`, which checks it each time it is set.
 
     ``check`` takes the attribute's name and the value, and returns the value to store. If the class
     has a method ``_changed(name)``, it is called after each change. If it raises an error, the
     attribute gets its old value back.
 
     >>> from fastcnn.core.scalars import number
-    >>> class Rate(Known):
+    >>> class Rate(FixedAttributes):
     ...     value = Checked(number)
     >>> rate = Rate()
     >>> rate.value = 1
@@ -44,7 +44,7 @@ class Checked(Generic[T]):
         def __set__(self, instance: object, value: object) -> None: ...
 
 
-class Known:
+class FixedAttributes:
     """Base of fastcnn's classes whose only attributes are the arguments of their constructor.
 
     An assignment to another attribute raises an ``AttributeError`` that suggests a name. Classes
@@ -54,7 +54,7 @@ class Known:
     Once there is a dict, Python reads every attribute more slowly, and a training step reads many.
     """
 
-    others: ClassVar[tuple[str, ...]] = ()
+    attributes_beside_arguments: ClassVar[tuple[str, ...]] = ()
     """Public attributes beside the constructor's arguments."""
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -62,7 +62,7 @@ class Known:
         if name[0] != "_":
             checked = getattr(type(self), name, None)
             if not isinstance(checked, Checked):
-                check_known(type(self), name, self.others)
+                check_known(type(self), name, self.attributes_beside_arguments)
                 checked = None
         if checked is None:
             object.__setattr__(self, name, value)

@@ -103,7 +103,8 @@ def refuse_methods(thing: object, contract: Contract) -> None:
     """Raise the ``TypeError`` of :func:`refuse_method` if an object replaces one of its methods."""
     for name in contract:
         method = getattr(type(thing), name, None)
-        # The bound method is compared, because reading the object's dict would slow it (see Known).
+        # The bound method is compared, because reading the object's dict would slow the object
+        # (see FixedAttributes).
         if not isinstance(method, FunctionType):
             continue
         if getattr(getattr(thing, name), "__func__", None) is not method:

@@ -97,7 +97,7 @@ class _Export:
     """One model on its way into a file."""
 
     def __init__(self, model: Model, graph: Graph, shapes: Sequence[Shape], layout: Layout) -> None:
-        self._model, self._of, self._shapes, self._layout = model, graph, shapes, layout
+        self._model, self._shapes, self._layout = model, shapes, layout
         self.graph = OnnxGraph()
         self._input_names = model._input_names()
         self.graph.reserve(self._input_names)

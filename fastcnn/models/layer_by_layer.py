@@ -75,8 +75,7 @@ def gradients(
 ) -> Figures:
     """The figures of a batch; the gradient of the mean loss goes to ``weights``.
 
-    The gradients are those of the mean loss. Running statistics change where the loss is finite;
-    else ``FloatingPointError`` is raised.
+    Running statistics change where the loss is finite; else ``FloatingPointError`` is raised.
     """
     trained = trained_values(graph, [bool(weights.gradients_of(n.layer)) for n in graph.nodes])
     values, saved = dict(enumerate(inputs)), dict[int, Saved]()

@@ -18,7 +18,7 @@ from fastcnn import ops
 from fastcnn.core.arguments import Array
 from fastcnn.core.float_errors import unreported
 from fastcnn.core.halving import Add
-from fastcnn.nn.layers import BatchNorm
+from fastcnn.nn.layers import BatchNorm, own_arrays
 
 
 class Exchange(NamedTuple):
@@ -72,7 +72,7 @@ def moments_of(layer: BatchNorm, x: Array, engine: str | None) -> Array:
 @unreported
 def forward(layer: BatchNorm, x: Array, moments: Array, engine: str | None) -> Array:
     """``y`` in the shape of ``x``, by the moments (3, C) of the whole batch."""
-    own, (mean, variance) = layer.parameters, _statistics(moments, x)
+    own, (mean, variance) = own_arrays(layer.parameters), _statistics(moments, x)
     return ops.batch_norm_inference(
         x, own["gamma"], own["beta"], mean, variance, layer.epsilon, engine=engine
     )
@@ -105,7 +105,7 @@ def backward(
     ``σ = √(variance + ε)``, the second of which divides by σ once in the scale.
     """
     mean, variance = _statistics(moments, x)
-    gamma, count = layer.parameters["gamma"], moments[0]
+    gamma, count = own_arrays(layer.parameters)["gamma"], moments[0]
     zeros = np.zeros_like(gamma)
     inverse = 1 / np.sqrt(moments[2] / count + layer.epsilon)
     share = (sums[1] / count).astype(x.dtype)
@@ -122,7 +122,7 @@ def backward(
 
 def follow(layer: BatchNorm, moments: Array) -> None:
     """Move the running statistics of a layer towards those of a batch."""
-    dtype = layer.state["mean"].dtype
+    dtype = own_arrays(layer.state)["mean"].dtype
     layer.follow(moments[1].astype(dtype), (moments[2] / moments[0]).astype(dtype))
 
 

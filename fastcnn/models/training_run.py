@@ -103,20 +103,20 @@ def _begin(model: Any, fit: training.Fit, resumed: Resumed | None) -> None:
 
 def _epochs(model: Any, fit: training.Fit, resumed: Resumed | None, group: Group | None) -> History:
     """Epochs from where ``model.progress`` stands."""
-    at = model.progress
-    loss, optimizer = model._loss(), at.optimizer
+    progress = model.progress
+    loss, optimizer = model._loss(), progress.optimizer
     learns = not keeps_scale(fit.augment)
 
     def add_figures() -> None:
         for name, value in model._figures.items():
-            at.sums[name] = at.sums.get(name, 0.0) + value
+            progress.sums[name] = progress.sums.get(name, 0.0) + value
 
     collector = None
     if fit.metrics and fit.training_metrics and group is None:
         collector = Collected(loss, fit.metrics, model.engine)
-        if resumed is not None and at.batch:
-            collector.restore(at.outputs)
-    at.outputs, at.collector = {}, collector
+        if resumed is not None and progress.batch:
+            collector.restore(progress.outputs)
+    progress.outputs, progress.collector = {}, collector
 
     def epoch_figures() -> dict[str, float]:
         assert collector is not None
@@ -158,16 +158,16 @@ def _epochs(model: Any, fit: training.Fit, resumed: Resumed | None, group: Group
             more = fit.validation.targets, fit.validation.weights, 256
             validate = partial(shard_step.evaluate, model, group, x, *more)
     loop = Epochs(
-        model, at, *fit.data, step, validate, loss.counts, fit.augment, fit.steps, sharding,
+        model, progress, *fit.data, step, validate, loss.counts, fit.augment, fit.steps, sharding,
         None if collector is None else epoch_figures,
     )  # fmt: skip
     with optimizer.running():
         if resumed is None:
-            optimizer.begin(model._ownership, at)
+            optimizer.begin(model._ownership, progress)
         model._fits = os.getpid()
         try:
             return loop.run(fit.epochs, fit.verbose)
         finally:
             model._fits = 0
-            at.outputs, at.collector = at.outputs_so_far(), None
+            progress.outputs, progress.collector = progress.outputs_so_far(), None
             model._give_up_memory()

@@ -28,7 +28,7 @@ from fastcnn.core.arguments import (
     probabilities,
     shown_row,
 )
-from fastcnn.core.attributes import Checked, Known
+from fastcnn.core.attributes import Checked, FixedAttributes
 from fastcnn.core.class_registry import Registry
 from fastcnn.core.float_errors import unreported
 from fastcnn.core.json_arrays import JsonObject
@@ -121,7 +121,7 @@ _CONTRACT: Contract = {
 }
 
 
-class Loss(Known):
+class Loss(FixedAttributes):
     """Base class of all losses.
 
     The methods of a subclass get read-only arrays. Their results are checked: shapes, dtypes, and
@@ -135,7 +135,7 @@ class Loss(Known):
         counts: whether the loss has an accuracy, which :meth:`correct` computes.
     """
 
-    known: ClassVar[Registry[Loss]] = Registry("loss")
+    registry: ClassVar[Registry[Loss]] = Registry("loss")
     name: ClassVar[str]
     implies: ClassVar[str | None] = None
     counts: ClassVar[bool] = True
@@ -143,7 +143,7 @@ class Loss(Known):
     def __init_subclass__(cls) -> None:
         if "name" not in vars(cls):  # an inherited name belongs to another loss
             cls.name = cls.__name__
-        Loss.known.add(cls.name, cls)
+        Loss.registry.add(cls.name, cls)
         check_methods(cls, _CONTRACT)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -587,19 +587,19 @@ def loss_named(value: object) -> Loss:
     """
     if isinstance(value, Loss):
         return value
-    if not isinstance(value, str) or value not in Loss.known:
+    if not isinstance(value, str) or value not in Loss.registry:
         raise ValueError(
-            f"loss must be one of {', '.join(Loss.known)}, or a loss such as CrossEntropy(), "
+            f"loss must be one of {', '.join(Loss.registry)}, or a loss such as CrossEntropy(), "
             f"got {quoted(value)}"
         )
-    return Loss.known[value]()
+    return Loss.registry[value]()
 
 
 def loss_from_dict(record: object) -> Loss:
     """The loss for a ``{"name": …, "config": …}``; ``ValueError`` for an unknown name."""
     if not isinstance(record, dict) or "name" not in record:
-        raise ValueError(f"loss must be one of {', '.join(Loss.known)}, got {quoted(record)}")
-    kind = Loss.known.find(record["name"], record.get("module"))
+        raise ValueError(f"loss must be one of {', '.join(Loss.registry)}, got {quoted(record)}")
+    kind = Loss.registry.find(record["name"], record.get("module"))
     return kind(**record["config"])
 
 

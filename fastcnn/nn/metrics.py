@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcnn.core.arguments import Array
-from fastcnn.core.attributes import Checked, Known
+from fastcnn.core.attributes import Checked, FixedAttributes
 from fastcnn.core.class_registry import Registry
 from fastcnn.core.float_errors import unreported
 from fastcnn.core.quoting import quoted
@@ -30,7 +30,7 @@ Average = Literal["binary", "macro", "micro", "weighted"]
 _AVERAGES = ("binary", "macro", "micro", "weighted")
 
 
-class Metric(Known):
+class Metric(FixedAttributes):
     """Base class of all metrics: a subclass defines :meth:`value`.
 
     Attributes:
@@ -47,8 +47,8 @@ class Metric(Known):
     2.0
     """
 
-    known: ClassVar[Registry[Metric]] = Registry("metric")
-    others = ("name",)
+    registry: ClassVar[Registry[Metric]] = Registry("metric")
+    attributes_beside_arguments = ("name",)
     name: str
     greater_is_better: bool = True
 
@@ -57,7 +57,7 @@ class Metric(Known):
             return
         if "name" not in vars(cls):
             cls.name = cls.__name__
-        Metric.known.add(cls.name, cls)
+        Metric.registry.add(cls.name, cls)
 
     def value(self, targets: Array, predictions: Array) -> float:
         """The figure for all samples together.
@@ -308,14 +308,14 @@ def metric_named(value: object) -> Metric:
         top = re.fullmatch(r"top_([1-9]\d{0,5})_accuracy", value)
         if top is not None:
             return TopKAccuracy(int(top[1]))
-        kind = Metric.known.get(value)
+        kind = Metric.registry.get(value)
         if kind is not None:
             return kind()
     elif isinstance(value, type) and issubclass(value, Metric):
         return value()
     elif callable(value):
         return _FromFunction(value)
-    names = [name for name in Metric.known if name != "top_k_accuracy"]
+    names = [name for name in Metric.registry if name != "top_k_accuracy"]
     message = (
         f"metrics must be made of {', '.join(names)}, top_5_accuracy (or another number), metrics "
         f"such as F1(), or functions of targets and predictions, got {quoted(value)}"

@@ -25,7 +25,7 @@ from weakref import ref
 import numpy as np
 
 from fastcnn.core.arguments import Array
-from fastcnn.core.attributes import Checked, Known
+from fastcnn.core.attributes import Checked, FixedAttributes
 from fastcnn.core.class_registry import Registry, module_of
 from fastcnn.core.float_errors import unreported
 from fastcnn.core.json_arrays import JsonObject
@@ -125,7 +125,7 @@ _CONTRACT: Contract = {
 }
 
 
-class Optimizer(Known):
+class Optimizer(FixedAttributes):
     """Base class of all optimizers.
 
     After a step of a subclass the parameters must be finite. After an error they have their earlier
@@ -161,10 +161,10 @@ class Optimizer(Known):
         state: arrays by name, each of the parameters' size, such as the momentum.
     """
 
-    known: ClassVar[Registry[Optimizer]] = Registry("optimizer")
+    registry: ClassVar[Registry[Optimizer]] = Registry("optimizer")
     slots: ClassVar[tuple[str, ...]] = ()
     """Names of the arrays in ``state``."""
-    others = ("state", "step_count")
+    attributes_beside_arguments = ("state", "step_count")
     weight_decay = Checked(number)
     clip_norm, clip_value = Checked(above_zero), Checked(above_zero)
 
@@ -188,7 +188,7 @@ class Optimizer(Known):
         self._arguments: tuple[tuple[float, ...], Array] = (), np.zeros(0)
 
     def __init_subclass__(cls) -> None:
-        Optimizer.known.add(cls.__name__, cls)
+        Optimizer.registry.add(cls.__name__, cls)
         check_methods(cls, _CONTRACT, every=("step", "step_within", "ahead"))
 
     @property
@@ -817,9 +817,9 @@ def optimizer_from_dict(record: object) -> Optimizer:
     """The optimizer from the result of :func:`optimizer_to_dict`, without state."""
     if not isinstance(record, dict) or "class" not in record:
         raise ValueError(
-            f"optimizer must be one of {', '.join(Optimizer.known)}, got {quoted(record)}"
+            f"optimizer must be one of {', '.join(Optimizer.registry)}, got {quoted(record)}"
         )
-    kind = Optimizer.known.find(record["class"], record.get("module"))
+    kind = Optimizer.registry.find(record["class"], record.get("module"))
     config = dict(record["config"])
     if isinstance(config.get("learning_rate"), dict):
         config["learning_rate"] = schedule_from_dict(config["learning_rate"])

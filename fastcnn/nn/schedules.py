@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from math import cos, pi
 from typing import Any, ClassVar
 
-from fastcnn.core.attributes import Checked, Known
+from fastcnn.core.attributes import Checked, FixedAttributes
 from fastcnn.core.class_registry import Registry, module_of
 from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
@@ -75,7 +75,7 @@ def _then(name: str, value: Any) -> Any:
     return schedule_from_dict(value) if isinstance(value, dict) else Constant(number(name, value))
 
 
-class Schedule(Known):
+class Schedule(FixedAttributes):
     """Base class: ``schedule(step)`` is the rate of that step, a finite number of at least 0.
 
     A subclass keeps its constructor's arguments as attributes of the same names. They may be set,
@@ -83,8 +83,8 @@ class Schedule(Known):
     the current training; outside of a training it keeps the value that it was set to.
     """
 
-    known: ClassVar[Registry[Schedule]] = Registry("schedule")
-    others = ("total", "steps")
+    registry: ClassVar[Registry[Schedule]] = Registry("schedule")
+    attributes_beside_arguments = ("total", "steps")
     steps: int | None = None
     _total: int | None = None
 
@@ -99,7 +99,7 @@ class Schedule(Known):
         self._total = _steps("total", value)
 
     def __init_subclass__(cls) -> None:
-        Schedule.known.add(cls.__name__, cls)
+        Schedule.registry.add(cls.__name__, cls)
         check_methods(cls, _CONTRACT)
 
     def __call__(self, step: int) -> float:
@@ -254,9 +254,9 @@ def schedule_from_dict(record: Any) -> Schedule:
     """The schedule for a ``{"class": …, "config": …}``; ``ValueError`` for an unknown class."""
     if not isinstance(record, dict) or "class" not in record:
         raise ValueError(
-            f"schedule must be one of {', '.join(Schedule.known)}, got {quoted(record)}"
+            f"schedule must be one of {', '.join(Schedule.registry)}, got {quoted(record)}"
         )
-    kind = Schedule.known.find(record["class"], record.get("module"))
+    kind = Schedule.registry.find(record["class"], record.get("module"))
     return kind(**record["config"])
 
 

@@ -164,10 +164,11 @@ def all_layers(classes: int) -> list[Layer]:
     ...     for layer in layers:
     ...         yield type(layer).__name__
     ...         yield from kinds([*getattr(layer, "layers", ()), *getattr(layer, "shortcut", ())])
-    >>> of_others = {name for name in Layer.known if "fastcnn.nn." not in str(Layer.known[name])}
+    >>> modules = {name: str(kind) for name, kind in Layer.registry.items()}
+    >>> of_others = {name for name in modules if "fastcnn.nn." not in modules[name]}
     >>> merging_layers = Model(*merging(10)).layers
     >>> others = [*all_activations(10), *shaping_layers(10), *merging_layers]
-    >>> Layer.known.keys() - of_others - {*kinds([*all_layers(10), *others])}
+    >>> Layer.registry.keys() - of_others - {*kinds([*all_layers(10), *others])}
     set()
     """
     return [

@@ -129,9 +129,9 @@ _SMALLER = ("loss", "learning_rate", "seconds")
 
 def _better(figure: str) -> str | None:
     """Which values of a figure are better, "max" or "min"; None for a name that tells nothing."""
-    metrics = [name for name in Metric.known if f"_{figure}".endswith(f"_{name}")]
+    metrics = [name for name in Metric.registry if f"_{figure}".endswith(f"_{name}")]
     if metrics:  # the longest name, because one metric's name may end with another's
-        return "max" if Metric.known[max(metrics, key=len)].greater_is_better else "min"
+        return "max" if Metric.registry[max(metrics, key=len)].greater_is_better else "min"
     if figure.endswith(_GREATER):
         return "max"
     return "min" if figure.endswith(_SMALLER) else None

@@ -42,7 +42,7 @@ class Epochs:
 
     Attributes:
         model: the model; callbacks get it, and its generator draws what is random.
-        at: where the training stands; each batch moves it on.
+        progress: where the training stands; each batch moves it on.
         images, targets: the samples; a stream has its targets and weights itself.
         weights: how much the loss of each sample counts, or None.
         step: takes a step on a batch; the sum of its losses, and how many samples are right.
@@ -55,7 +55,7 @@ class Epochs:
     """
 
     model: Trainee
-    at: Progress
+    progress: Progress
     images: Data | Stream
     targets: Any
     weights: Array | None
@@ -69,32 +69,37 @@ class Epochs:
 
     def run(self, epochs: int, verbose: bool) -> History:
         """Train until so many epochs are done, counted from the beginning of the training."""
-        model, at = self.model, self.at
+        model, progress = self.model, self.progress
         batches = self._batches
-        at.optimizer.expect(epochs * batches)
+        progress.optimizer.expect(epochs * batches)
         model.stop_training = False
-        logs = {name: values[-1] for name, values in at.history.history.items()}
+        logs = {name: values[-1] for name, values in progress.history.history.items()}
         active: list[Callback] = []
         try:
             self._begin(epochs, batches, active)
-            while at.epoch < epochs and not model.stop_training:
+            while progress.epoch < epochs and not model.stop_training:
                 started = perf_counter()
                 self._epoch()
-                if at.batch < batches:
+                if progress.batch < batches:
                     break  # stopped on the way
                 logs = self._means(self._seen)
                 if self.epoch_figures is not None:
                     logs |= self.epoch_figures()
                 if self.validate is not None:
                     logs |= {f"val_{name}": value for name, value in self.validate().items()}
-                logs |= {"learning_rate": at.rate, "seconds": perf_counter() - started}
+                logs |= {"learning_rate": progress.rate, "seconds": perf_counter() - started}
                 if self.sharding is not None:
                     logs["seconds"] = self.sharding.of_first(logs["seconds"])
-                at.history.append(logs)
-                epoch = at.epoch
-                at.epoch, at.batch, at.loss_sum, at.correct = epoch + 1, 0, 0.0, 0.0
-                at.sums, at.seen = {}, 0
-                at.begun = False
+                progress.history.append(logs)
+                epoch = progress.epoch
+                progress.epoch, progress.batch, progress.loss_sum, progress.correct = (
+                    epoch + 1,
+                    0,
+                    0.0,
+                    0.0,
+                )
+                progress.sums, progress.seen = {}, 0
+                progress.begun = False
                 if verbose and self._is_first:
                     parts = parts_of_epoch(epoch, epochs, logs, f"{logs['seconds']:.1f} s")
                     print(broken(parts, columns_of_output()), flush=True)
@@ -103,7 +108,7 @@ class Epochs:
                     self.sharding.check()
         finally:
             self._end(active, logs)
-        return at.history
+        return progress.history
 
     @property
     def _is_first(self) -> bool:
@@ -128,35 +133,35 @@ class Epochs:
 
         ``active`` gets the callbacks whose hook was called.
         """
-        model, at = self.model, self.at
+        model, progress = self.model, self.progress
         logs = {"epochs": epochs, "batches": batches, "samples": self._total}
-        for i, callback in enumerate(at.callbacks):
+        for i, callback in enumerate(progress.callbacks):
             if not self._runs(callback):
                 continue
             active.append(callback)
             try:
-                call_hook(callback, "on_train_begin", model, {**logs, "epoch": at.epoch})
-                if i in at.waiting:
-                    callback.restore(at.waiting.pop(i).state)
+                call_hook(callback, "on_train_begin", model, {**logs, "epoch": progress.epoch})
+                if i in progress.waiting:
+                    callback.restore(progress.waiting.pop(i).state)
             except StopTraining:
                 model.stop_training = True
         self._agree_to_stop()
-        if at.event is not None:  # those that had not been called when the training was saved
-            self._call_hook(at.event)
+        if progress.event is not None:  # those that had not been called when the training was saved
+            self._call_hook(progress.event)
 
     def _end(self, active: list[Callback], logs: dict[str, float]) -> None:
         """Call ``on_train_end`` of each callback, whatever another one raises."""
-        model, at = self.model, self.at
+        model, progress = self.model, self.progress
         if any(map(_may_change_weights, active)):
-            at.weights, at.weights_of_model = model.get_weights(), None
+            progress.weights, progress.weights_of_model = model.get_weights(), None
         with ExitStack() as hooks:
             hooks.callback(self._remember_weights)
             for callback in reversed(active):
                 hooks.callback(_tell_the_end, callback, model, dict(logs))
 
     def _remember_weights(self) -> None:
-        if self.at.weights is not None:
-            self.at.remember_weights(self.at.weights, self.model.get_weights())
+        if self.progress.weights is not None:
+            self.progress.remember_weights(self.progress.weights, self.model.get_weights())
 
     @property
     def _batches(self) -> int:
@@ -164,7 +169,7 @@ class Epochs:
         if isinstance(self.images, Stream):
             assert self.images.batches is not None
             return self.images.batches
-        return int(-(-self._total // self.at.settings["batch_size"]))
+        return int(-(-self._total // self.progress.settings["batch_size"]))
 
     @property
     def _total(self) -> int:
@@ -174,24 +179,24 @@ class Epochs:
             first = self.images.batch(self.images.first, 0)
             size = self.images.size if self.images.kind == "samples" else length_of(first[0])
             return int(batches * size)
-        total, size = len(self.images), self.at.settings["batch_size"]
+        total, size = len(self.images), self.progress.settings["batch_size"]
         return int(total if self.steps is None else min(total, self.steps * size))
 
     @property
     def _seen(self) -> int:
         """Samples of the epoch so far."""
         if isinstance(self.images, Stream):
-            return self.at.seen
-        return int(min(self.at.batch * self.at.settings["batch_size"], self._total))
+            return self.progress.seen
+        return int(min(self.progress.batch * self.progress.settings["batch_size"], self._total))
 
     def _epoch(self) -> None:
-        model, at = self.model, self.at
+        model, progress = self.model, self.progress
         order, seed = self._order()
-        if not at.begun:
-            at.begun = True
-            self._tell("on_epoch_begin", at.epoch)
+        if not progress.begun:
+            progress.begun = True
+            self._tell("on_epoch_begin", progress.epoch)
         batches = self._batches
-        if model.stop_training or at.batch >= batches:
+        if model.stop_training or progress.batch >= batches:
             return
         source: Generator[Batch | Shards, None, None]
         if self.sharding is None:
@@ -201,13 +206,13 @@ class Epochs:
         with closing(source):
             for batch in source:
                 # Callbacks read the rate, and so does the history.
-                if at.callbacks or at.batch + 1 >= batches:
-                    at.rate = at.optimizer.rate
+                if progress.callbacks or progress.batch + 1 >= batches:
+                    progress.rate = progress.optimizer.rate
                 self._batch(batch)
-                if at.callbacks:
+                if progress.callbacks:
                     samples = self._seen
                     logs = self._means(samples) | {"samples": samples}
-                    self._tell("on_batch_end", at.batch - 1, logs)
+                    self._tell("on_batch_end", progress.batch - 1, logs)
                 if model.stop_training:
                     return
 
@@ -216,8 +221,8 @@ class Epochs:
     ) -> Generator[Shards, None, None]:
         """The shards of this process, of each batch of an epoch that is not done yet."""
         images: Any = self.images
-        size, total = self.at.settings["batch_size"], self._total
-        for start in range(self.at.batch * size, total, size):
+        size, total = self.progress.settings["batch_size"], self._total
+        for start in range(self.progress.batch * size, total, size):
             count = min(size, total - start)
             rows = sharding.rows(count)
             rngs = sharding.generators(self.model.rng, [number for number, _ in rows])
@@ -253,11 +258,11 @@ class Epochs:
 
     def _batches_from(self, order: Array | None, seed: int) -> Generator[Batch, None, None]:
         """The batches of an epoch that are not done yet."""
-        images, first = self.images, self.at.batch
+        images, first = self.images, self.progress.batch
         if isinstance(images, Stream):
             yield from images.epoch(order, first)
             return
-        size, total = self.at.settings["batch_size"], self._total
+        size, total = self.progress.settings["batch_size"], self._total
         parts: list[Any] = []
         for start in range(first * size, total, size):
             batch = slice(start, min(start + size, total))
@@ -283,23 +288,23 @@ class Epochs:
                 ahead.close()
 
     def _batch(self, batch: Batch | Shards) -> None:
-        at = self.at
-        at.in_batch = True
+        progress = self.progress
+        progress.in_batch = True
         try:
             loss_sum, correct = self._step(batch)
         except Divergence as error:
             raise FloatingPointError(
-                f"{error}, in batch {at.batch + 1} of epoch {at.epoch + 1}; the model keeps the "
-                f"weights from before it. A lower learning rate may help, or clip_norm of the "
+                f"{error}, in batch {progress.batch + 1} of epoch {progress.epoch + 1}; the model keeps "
+                f"the weights from before it. A lower learning rate may help, or clip_norm of the "
                 f"optimizer"
             ) from None
         finally:
-            at.in_batch = False
-        at.loss_sum += loss_sum
-        at.correct += correct
-        at.batch += 1
+            progress.in_batch = False
+        progress.loss_sum += loss_sum
+        progress.correct += correct
+        progress.batch += 1
         if isinstance(batch, Batch) and isinstance(self.images, Stream):
-            at.seen += len(batch.images)
+            progress.seen += len(batch.images)
 
     def _step(self, batch: Batch | Shards) -> tuple[float, float]:
         """A step on a batch, or on the shards of one."""
@@ -321,50 +326,50 @@ class Epochs:
         The seed is for augmentations of images that are read ahead, which have a generator for each
         batch. So their results do not depend on the number of threads.
         """
-        at, rng = self.at, self.model.rng
+        progress, rng = self.progress, self.model.rng
         stream = self.images if isinstance(self.images, Stream) else None
         images: Any = self.images
         total = len(images) if stream is None else stream.length or 0
-        shuffles = at.settings["shuffle"] and (stream is None or stream.kind != "iterable")
+        shuffles = progress.settings["shuffle"] and (stream is None or stream.kind != "iterable")
         needs_seed = self.augment is not None and isinstance(self.images, LazyImages)
         needs_seed &= self.sharding is None
         if not (shuffles or needs_seed):
-            if not at.begun and at.settings["shuffle"]:
-                at.order = rng.bit_generator.state
+            if not progress.begun and progress.settings["shuffle"]:
+                progress.order = rng.bit_generator.state
             return None, 0
         now = rng.bit_generator.state
-        if at.begun:
-            assert at.order is not None
-            rng.bit_generator.state = at.order
+        if progress.begun:
+            assert progress.order is not None
+            rng.bit_generator.state = progress.order
         else:
-            at.order = now
+            progress.order = now
         order = rng.permutation(total) if shuffles else None
         seed = int(rng.integers(1 << 62)) if needs_seed else 0
-        if at.begun:
+        if progress.begun:
             rng.bit_generator.state = now
         return order, seed
 
     def _means(self, samples: int) -> dict[str, float]:
-        logs = {"loss": self.at.loss_sum / samples}
-        logs |= {name: value / samples for name, value in self.at.sums.items()}
+        logs = {"loss": self.progress.loss_sum / samples}
+        logs |= {name: value / samples for name, value in self.progress.sums.items()}
         if self.has_accuracy:
-            logs["accuracy"] = self.at.correct / samples
+            logs["accuracy"] = self.progress.correct / samples
         return logs
 
     def _tell(self, hook: str, number: int, logs: dict[str, float] | None = None) -> None:
         """Call a hook of each callback; one that raises StopTraining ends the training after it."""
-        if self.at.callbacks:
-            self._call_hook(Event(hook, number, logs, [False] * len(self.at.callbacks)))
+        if self.progress.callbacks:
+            self._call_hook(Event(hook, number, logs, [False] * len(self.progress.callbacks)))
 
     def _call_hook(self, event: Event) -> None:
-        self.at.event = event
+        self.progress.event = event
         with self._calling():
             self._call_hooks(event)
-        self.at.event = None
+        self.progress.event = None
         self._agree_to_stop()
 
     def _call_hooks(self, event: Event) -> None:
-        for i, callback in enumerate(self.at.callbacks):
+        for i, callback in enumerate(self.progress.callbacks):
             if event.was_called[i]:
                 continue
             event.was_called[i] = True

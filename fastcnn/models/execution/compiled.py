@@ -44,13 +44,13 @@ class StepResult(NamedTuple):
 
     Attributes:
         loss_sum, correct: the sum of the losses, and the number of right samples.
-        dx: the gradient of the samples; without numbers, if nothing needs it.
+        dx: the gradient of the samples (N, …); None if nothing needs it.
         of_shards: both figures of each shard, if there are shards.
     """
 
     loss_sum: float
     correct: int
-    dx: Array
+    dx: Array | None
     of_shards: list[tuple[float, int]]
 
 
@@ -77,7 +77,7 @@ class CompiledSegment:
         return len(self._output) == 1
 
     def explain(self) -> str:
-        """The line of ``Sequential.explain``."""
+        """The unit's line in ``Model.explain``."""
         return f"compiled together: {', '.join(map(repr, self._segment.layers))}"
 
     def forward(
@@ -131,7 +131,7 @@ class CompiledSegment:
         if programs.after is not None:
             run_apart(programs.after, scratch.address, len(x) * work, address(x), address(dy))
         programs.give_back(scratch)
-        return dx
+        return dx if self._needs_dx else None
 
     def step(
         self,
@@ -158,7 +158,8 @@ class CompiledSegment:
             shards: the samples of each shard, or nothing.
 
         Returns:
-            The result; None if the loss or a gradient that was checked is not finite.
+            The result; its ``dx`` is None where nothing needs the gradient of the input. None alone
+            if the loss or a gradient that was checked is not finite.
         """
         if self.padded and not all(map(all_finite, self._filters)):
             return None
@@ -190,4 +191,6 @@ class CompiledSegment:
             losses, right = scratch.numbers[at].tolist(), scratch.numbers[at + 1].tolist()
             of_shards = [(loss, int(number)) for loss, number in zip(losses, right, strict=True)]
         programs.give_back(scratch)
-        return None if isnan(loss_sum) else StepResult(loss_sum, int(correct), dx, of_shards)
+        if isnan(loss_sum):
+            return None
+        return StepResult(loss_sum, int(correct), dx if self._needs_dx else None, of_shards)

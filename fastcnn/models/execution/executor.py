@@ -77,7 +77,7 @@ class Executor:
         self._weights, self._dtype, self._layers = weights, weights.parameters.dtype, layers
         self._inputs, self._outputs = graph.inputs, graph.outputs
         self._least_batch = graph.least_batch(graph.infer(input_shapes))
-        # The part of a net's key that differs between two nets of the same layers.
+        # For graphs that are no chain: how layers are connected, which their list does not tell.
         self._form = () if graph.is_chain else (repr(graph.as_dict()), tuple(input_shapes))
         self._units = units_of(whole, weights, input_shapes)
         self._uses_randomness = any(uses_randomness(node.layer) for node in whole.nodes)
@@ -404,8 +404,8 @@ class Executor:
         if ends_in_loss:
             units.pop()
         for one in units:
-            inputs = [values[value] for value in one.inputs]
-            x: Any = tuple(inputs) if one.takes_several else inputs[0]
+            arrays = [values[value] for value in one.inputs]
+            x: Any = tuple(arrays) if one.takes_several else arrays[0]
             in_training = one.goes_back or not one.unit.is_deterministic
             output = one.unit.forward(x, rng if in_training else None)
             if output is None:
@@ -426,7 +426,8 @@ class Executor:
             if result is None:
                 return None
             figures: Figures = result[0], result[1], NO_FIGURES
-            gradients_of_value[last.inputs[0]].append(result[2])
+            if result[2] is not None:
+                gradients_of_value[last.inputs[0]].append(result[2])
         else:
             outputs = [values[value] for value in self._expanded_outputs]
             try:

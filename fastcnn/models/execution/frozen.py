@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from fastcnn.models.execution.layer_facts import normalises_batch
 from fastcnn.models.execution.preparation import is_built_in
-from fastcnn.models.execution.stages import normalises_batch
 from fastcnn.models.graph import Graph, Node
 from fastcnn.models.weights import Weights
 from fastcnn.nn.layers import Dropout, Layer, Shape

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from fastcnn.core.rearranging import stays_in_place
-from fastcnn.models.execution.stages import pooling_of, pools_2x2
+from fastcnn.models.execution.layer_facts import pooling_of, pools_2x2
 from fastcnn.models.graph import Graph, Node
 from fastcnn.nn.layers import (
     Add,

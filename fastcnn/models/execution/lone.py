@@ -21,11 +21,11 @@ from fastcnn.engine.numba.elementwise.normalization import normalise, normalise_
 from fastcnn.engine.numba.pool.operations import argmax_gradient, max_pool2d, max_pool2d_backward
 from fastcnn.engine.numba.runtime import arrays
 from fastcnn.engine.registry import choose
-from fastcnn.models.execution.stages import (
+from fastcnn.models.execution.layer_facts import (
     Convolution,
     Pool,
+    ends_in_plain_relu,
     input_of,
-    is_relu,
     output_of,
     pooling_of,
     pools_2x2,
@@ -69,7 +69,7 @@ class LoneLayer:
         return list(self._gradients.values())
 
     def explain(self) -> str:
-        """The line of ``Sequential.explain``."""
+        """The unit's line in ``Model.explain``."""
         return f"alone: {', '.join(map(repr, self._layers))}, {self._reason}"
 
     def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Saved] | None:
@@ -118,7 +118,7 @@ class LoneConvolution(LoneLayer):
         self, layers: Sequence[Layer], layer: Layer, weights: Weights, needs_dx: bool, reason: str
     ) -> None:
         super().__init__(layers, layer, weights, needs_dx, reason)
-        self._activation = "relu" if any(map(is_relu, layers)) else None
+        self._activation = "relu" if any(map(ends_in_plain_relu, layers)) else None
         self._choices: dict[int, _Operations] = {}
         self._math = get_math()
 
@@ -228,7 +228,7 @@ class LoneDense(LoneLayer):
 
     def backward(self, dy: Array, saved: Saved, shards: tuple[int, ...] = ()) -> Array | None:
         x, y = saved
-        if is_relu(self._layer):
+        if ends_in_plain_relu(self._layer):
             dy = _through_relu(dy, y)
         flat = x.reshape(len(x), *input_of(self._layer))
         dx = arrays.allocate(flat.shape, x.dtype) if self._needs_dx else None

@@ -23,20 +23,20 @@ from fastcnn.engine.numba.pool.windows import pooling_of_pixels
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.program import Operand, constant, number
 from fastcnn.engine.registry import implementation
+from fastcnn.models.execution.layer_facts import (
+    Convolution,
+    Pool,
+    ends_in_plain_relu,
+    input_of,
+    normalises_batch,
+    output_of,
+    pooling_of,
+)
 from fastcnn.models.execution.lone import (
     LoneConvolution,
     LoneDense,
     LoneLayer,
     LoneNormalisation,
-)
-from fastcnn.models.execution.stages import (
-    Convolution,
-    Pool,
-    input_of,
-    is_relu,
-    normalises_batch,
-    output_of,
-    pooling_of,
 )
 from fastcnn.models.execution.step_list import StepList
 from fastcnn.models.weights import Weights
@@ -52,6 +52,7 @@ from fastcnn.nn.layers import (
     MaxPool2D,
     MinPool2D,
     ReLU,
+    own_arrays,
 )
 
 # A layer of more operations for a sample than _HEAVY keeps all threads busy in any batch. With
@@ -84,14 +85,14 @@ class Lowering(Generic[L]):
         self.layer, self.i = layer, i
         self.parameters, self.gradients = weights.of(layer), weights.gradients_of(layer)
         self.count = prod(output_of(layer))
-        self.rectifies = is_relu(layer)
+        self.rectifies = ends_in_plain_relu(layer)
 
     @classmethod
     def stands_alone(cls, layer: L, dtype: np.dtype[np.floating]) -> str | None:
         """The reason why a built layer stands alone; None for one that has steps."""
         if layer.flops(input_of(layer)) > _HEAVY:
             return "its work is worth all threads"
-        if any(array.nbytes > _LARGE_WEIGHTS for array in layer.parameters.values()):
+        if any(array.nbytes > _LARGE_WEIGHTS for array in own_arrays(layer.parameters).values()):
             return "its weights are passed over once for the batch"
         return None
 

@@ -17,8 +17,8 @@ from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.program import Operand
 from fastcnn.engine.numba.runtime.types import Kernel
 from fastcnn.models.execution.fusion import Fused
+from fastcnn.models.execution.layer_facts import Pool
 from fastcnn.models.execution.prediction_list import PredictionList
-from fastcnn.models.execution.stages import Pool
 from fastcnn.nn.layers import (
     AvgPool2D,
     Concatenate,

@@ -33,6 +33,7 @@ from fastcnn.models.execution.elementwise_steps import (
     softmax,
 )
 from fastcnn.models.execution.fusion import Fused
+from fastcnn.models.execution.layer_facts import Convolution
 from fastcnn.models.execution.moving_steps import (
     POOLINGS,
     concatenate,
@@ -45,7 +46,6 @@ from fastcnn.models.execution.moving_steps import (
 )
 from fastcnn.models.execution.norm_steps import group_norm, layer_norm, response_norm
 from fastcnn.models.execution.prediction_list import PredictionList, Steps
-from fastcnn.models.execution.stages import Convolution
 from fastcnn.models.execution.turn_list import TurnList
 from fastcnn.nn.layers import (
     LRN,

@@ -1,9 +1,10 @@
 """The first call of a net compiles all kernels that it may need, for batches of any size.
 
 Which kernels serve a layer depends on the number of samples. So the first prediction, and the first
-training step, are rehearsed with many batch sizes (:mod:`fastcnn.engine.numba.runtime.rehearsal`),
-and what is missing is compiled (:mod:`fastcnn.engine.numba.runtime.compile_ahead`). Nets with
-layers, losses or optimizers of the user's own are left alone, because a rehearsal would call them.
+training step, are rehearsed with batches of many sizes
+(:mod:`fastcnn.engine.numba.runtime.rehearsal`), and what is missing is compiled
+(:mod:`fastcnn.engine.numba.runtime.compile_ahead`). Nets with layers, losses or optimizers of the
+user's own are left alone, because a rehearsal would call them.
 With the environment variable ``FASTCNN_COMPILE_AHEAD=0`` each call compiles only the kernels that
 it needs itself, which is less work for programs that make many nets and use each of them once.
 """

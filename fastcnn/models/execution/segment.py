@@ -12,13 +12,13 @@ from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.conv import direct
 from fastcnn.engine.numba.runtime import arrays, program
 from fastcnn.engine.numba.runtime.program import address
+from fastcnn.models.execution.layer_facts import input_of, output_of
 from fastcnn.models.execution.lowering import (
     LOWERINGS,
     ConvolutionLowering,
     DenseLowering,
     Lowering,
 )
-from fastcnn.models.execution.stages import input_of, output_of
 from fastcnn.models.weights import Weights
 from fastcnn.nn.layers import Layer
 

@@ -142,7 +142,8 @@ class UnitPasses:
         figures: list[Figures] | None
         if fused:
             figures, own_dx = self._loss_in_segment(last, values[last.inputs[0]], loss, step)
-            reached[last.inputs[0]].append(own_dx)
+            if own_dx is not None:
+                reached[last.inputs[0]].append(own_dx)
         else:
             figures, dys = self._loss(values, loss, step)
             for value, dy in zip(self._outputs, dys, strict=True):
@@ -189,7 +190,7 @@ class UnitPasses:
 
     def _loss_in_segment(
         self, last: UnitCall, x: Array, loss: Goal, step: _Step
-    ) -> tuple[list[Figures] | None, Array]:
+    ) -> tuple[list[Figures] | None, Array | None]:
         """The figures of each shard, and the gradient at the input of the last segment.
 
         The gradients of the segment's parameters are put, but have not left.
@@ -199,14 +200,14 @@ class UnitPasses:
             cast(CrossEntropy, loss),
             step.batch,
         )
-        targets, figures, dxs = cast(Array, batch.targets), list[Figures](), list[Array]()
+        targets, figures, dxs = cast(Array, batch.targets), list[Figures](), list[Array | None]()
         for slot, (rows, sizes) in reversed([*enumerate(step.slots)]):
             weights = None if batch.weights is None else batch.weights[rows]
             result = segment.step(
                 x[rows], targets[rows], goal, weights, total=batch.total, shards=sizes
             )
             if result is None:
-                return None, np.empty(0)
+                return None, None
             figures[:0] = [(losses, right, NO_FIGURES) for losses, right in result.of_shards]
             dxs.insert(0, result.dx)
             if slot:

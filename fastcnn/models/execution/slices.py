@@ -14,6 +14,7 @@ from fastcnn.engine.numba.runtime import program
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.program import Operand
 from fastcnn.engine.numba.runtime.types import Kernel
+from fastcnn.models.execution.layer_facts import pooling_of, pools_2x2
 from fastcnn.models.execution.lowering import (
     ConvolutionLowering,
     FlattenLowering,
@@ -22,7 +23,7 @@ from fastcnn.models.execution.lowering import (
     ReLULowering,
 )
 from fastcnn.models.execution.segment import Segment
-from fastcnn.models.execution.stages import pooling_of, pools_2x2, stage_end
+from fastcnn.models.execution.stages import stage_end
 from fastcnn.models.execution.step_list import Shared, StepList
 from fastcnn.nn.layers import Layer
 
@@ -241,10 +242,10 @@ class Slice(StepList):
         """
         convolution, pool = stage.layers[0], cast(MaxPoolLowering, stage.layers[-1])
         if any(one.rectifies for one in stage.layers):
-            dy = self.mask(self.n * pool.count, dy, stage.y, self._own(dy))
+            dy = self.mask(self.n * pool.count, dy, stage.y, self._place_of_mask(dy))
         self._masked.add(stage.start)
         convolution.bias_gradient(self, dy, pool.count)
-        dx = self._other(dy)
+        dx = self._free_gradient_place(dy)
         pool.unpool(self, dy, indices, dx)
         return dx
 
@@ -268,7 +269,7 @@ class Slice(StepList):
             place = target if isinstance(layer, ReLULowering) else None
             if i in self._summed_later:
                 place = self.batch_array("dy", i, count)
-            dy = self.mask(count, dy, y, place or self._own(dy))
+            dy = self.mask(count, dy, y, place or self._place_of_mask(dy))
         if isinstance(layer, ReLULowering):
             return dy
         if isinstance(layer, MaxPoolLowering) and i > segment.first:
@@ -276,25 +277,25 @@ class Slice(StepList):
             if before.rectifies and not isinstance(before, ReLULowering):
                 # The pooled gradient has fewer numbers to mask; see _unpooled.
                 self._masked.add(before.i)
-                dy = self.mask(count, dy, y, self._own(dy))
+                dy = self.mask(count, dy, y, self._place_of_mask(dy))
         if i in self._summed_later:
             self.over_batch[i] = x, dy
         else:
             if sum_bias:
                 layer.bias_gradient(self, dy, layer.count)
             layer.weight_gradient(self, x, dy)
-        dx = target or self._other(dy)
+        dx = target or self._free_gradient_place(dy)
         if i > segment.first or segment.needs_dx:
             layer.input_gradient(self, x, dy, dx)
         return dx
 
-    def _own(self, dy: Operand) -> Operand | None:
+    def _place_of_mask(self, dy: Operand) -> Operand | None:
         """Where a mask writes the gradient at ``dy``; None stands for in place.
 
         The gradient of the segment's output is not changed in place, because other units may read
         it as well.
         """
-        return self._other(dy) if dy.base == program.DY else None
+        return self._free_gradient_place(dy) if dy.base == program.DY else None
 
     def _gradient_room(self, i: int) -> Operand | None:
         """Where the gradient of layer ``i``'s input must lie, if it matters."""
@@ -304,8 +305,8 @@ class Slice(StepList):
         layer = self._segment.lowerings[producer]
         return None if layer.rectifies else self.batch_array("dy", producer, self.n * layer.count)
 
-    def _other(self, dy: Operand) -> Operand:
-        """The one of the two places for gradients that is not ``dy``."""
+    def _free_gradient_place(self, dy: Operand) -> Operand:
+        """The place for gradients that does not hold ``dy``: the second if it is the first."""
         return self._rooms[1] if dy == self._rooms[0] else self._rooms[0]
 
 

@@ -37,7 +37,7 @@ class Shared:
         self.arrays: dict[tuple[str, int], tuple[int, int]] = {}
         self._transposed_size = 0
 
-    def transpose(self, i: int, width: int, size: int) -> int:
+    def transposed_offset(self, i: int, width: int, size: int) -> int:
         """The first byte of transposed filters of so many bytes."""
         if (i, width) not in self.transposed:
             self.transposed[i, width] = self._transposed_size
@@ -169,7 +169,7 @@ class StepList:
     def transposed(self, i: int, width: int, count: int) -> Operand:
         """A place for the ``count`` transposed filters of layer ``i``, in blocks of ``width``."""
         size = whole_lines(count * self.itemsize)
-        return Operand(program.SHARED, self.shared.transpose(i, width, size))
+        return Operand(program.SHARED, self.shared.transposed_offset(i, width, size))
 
     def batch_array(self, name: str, i: int, count: int) -> Operand:
         """A place in an array of the whole batch, with ``count`` numbers for these samples."""

@@ -15,10 +15,11 @@ import numpy as np
 from fastcnn.core.arguments import Array
 from fastcnn.models import shared_norms
 from fastcnn.models.execution.compiled import CompiledSegment
+from fastcnn.models.execution.layer_facts import ends_in_plain_relu, normalises_batch
 from fastcnn.models.execution.lone import LoneLayer, NormalisedSum, checked_result
 from fastcnn.models.execution.lowering import lone_kind, stands_alone
 from fastcnn.models.execution.preparation import is_built_in
-from fastcnn.models.execution.stages import is_relu, normalises_batch, stage_end
+from fastcnn.models.execution.stages import stage_end
 from fastcnn.models.graph import Graph, Node
 from fastcnn.models.layer_by_layer import trained_values
 from fastcnn.models.weights import Weights
@@ -62,7 +63,7 @@ class LoneNode:
         return list(self._gradients.values())
 
     def explain(self) -> str:
-        """The line of ``Model.explain``."""
+        """The unit's line in ``Model.explain``."""
         why = "it merges several values" if self.layer.takes_several else "it is shared"
         return f"alone: {self.layer!r}, {why}"
 
@@ -228,7 +229,7 @@ def _normalised_sums(
             continue
         after = user[node.output] if is_free(node.output) else None
         last = max(parts, key=lambda one: one.output)
-        if after is not None and type(after.layer) is ReLU and is_relu(after.layer):
+        if after is not None and type(after.layer) is ReLU and ends_in_plain_relu(after.layer):
             result[node.output] = (last, after) if calls[id(after.layer)] == 1 else (last,)
         else:
             result[node.output] = (last,)

@@ -96,7 +96,7 @@ class Layer:
             computed before the first trainable layer.
     """
 
-    known: ClassVar[Registry[Layer]] = Registry("layer")
+    registry: ClassVar[Registry[Layer]] = Registry("layer")
     """Every layer class by name. A model file may hold these layers."""
     takes_several: ClassVar[bool] = False
     """Whether the layer has several inputs, see :class:`fastcnn.nn.layers.Merge`."""
@@ -123,7 +123,7 @@ class Layer:
 
     def __init_subclass__(cls, abstract: bool = False) -> None:
         if not (abstract or cls.__name__.startswith("_")):
-            Layer.known.add(cls.__name__, cls)
+            Layer.registry.add(cls.__name__, cls)
             if is_own(cls) and cls.__doc__ is not None:  # python -OO leaves docstrings out
                 names = constructor_arguments(cls)
                 cls.__doc__ = completed(cls.__doc__, names, entries(_ARGUMENTS), _RAISES)

@@ -69,7 +69,7 @@ def layer_from_dict(record: object) -> Layer:
     """
     if not isinstance(record, dict) or record.keys() - _OPTIONAL != {"class", "config"}:
         raise ValueError(f"a layer must be an object with class and config, got {quoted(record)}")
-    kind = Layer.known.find(record["class"], record.get("module"))
+    kind = Layer.registry.find(record["class"], record.get("module"))
     config = record["config"]
     if not isinstance(config, dict):
         raise ValueError(f"the config of {kind.__name__} must be an object, got {quoted(config)}")
