@@ -10,18 +10,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event, Thread
 from time import monotonic
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pytest
 from graphs import near, on_engine, same_bits
 
-from fastcnn import Callback, Input, Model, load_model
+from fastcnn import Callback, Input, Model, Sequential, load_model
 from fastcnn.callbacks import EarlyStopping
 from fastcnn.core.arguments import Array
 from fastcnn.layers import Add, BatchNorm, Conv2D, Dense, Flatten, Layer, MaxPool2D, Residual, Tanh
+from fastcnn.losses import CrossEntropy
+from fastcnn.models import shared_norms
+from fastcnn.models.execution.compiled import CompiledSegment
+from fastcnn.models.execution.executor import Executor
 from fastcnn.models.execution.prepared import Prepared
-from fastcnn.nn.layers import Arrays, Watch
+from fastcnn.nn.layers import Arrays, Watch, all_layers
 from fastcnn.optimizers import SGD, Adam, Optimizer
 
 SHAPE = 5, 7, 3
@@ -579,3 +583,40 @@ def test_threads_that_predict_see_one_of_two_versions() -> None:
             one.join()
     assert not wrong
     assert {*seen_by_threads} == {0, 1}, "the threads never saw both"
+
+
+def test_an_executor_and_statistics_of_shards_read_arrays_without_a_hand_out() -> None:
+    model = net()
+    watch, norm = (
+        model._weights.watch,
+        next(one for one in all_layers(model.layers) if is_norm(one)),
+    )
+    watch.version()
+    before = watch.version()
+    executor = Executor(model._graph, model._weights, [SHAPE])
+    assert executor.explain()
+    x, moments = np.ones((2, 3, 6), np.float32), np.ones((3, 6))
+    y = shared_norms.forward(norm, x, moments, "im2col")
+    shared_norms.backward(norm, y, x, moments, np.ones((2, 6)), "im2col")
+    assert watch.version() == before
+    shared_norms.follow(norm, moments)
+    assert watch.version() > before
+
+
+def is_norm(layer: Layer) -> TypeGuard[BatchNorm]:
+    return isinstance(layer, BatchNorm)
+
+
+@pytest.mark.parametrize("needs_dx", [False, True])
+def test_a_segment_returns_no_gradient_that_nothing_needs(needs_dx: bool) -> None:
+    model = Sequential([Dense(3)], input_shape=(4,), seed=0)
+    segment = CompiledSegment(model.layers, model._weights, needs_dx)
+    x, rng = np.ones((5, 4), np.float32), np.random.default_rng(0)
+    result = segment.forward(x, rng)
+    assert result is not None
+    y, saved = result
+    dx = segment.backward(np.ones_like(y), saved)
+    step = segment.step(x, np.zeros(5, np.int64), CrossEntropy(), None)
+    assert step is not None
+    for gradient in (dx, step[2]):
+        assert (None if gradient is None else gradient.shape) == (x.shape if needs_dx else None)

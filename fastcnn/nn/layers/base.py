@@ -529,7 +529,7 @@ def _inside(layer: Layer) -> list[Layer]:
             inside.append(value)
         elif isinstance(value, _SEQUENCES):
             inside += [one for one in value if isinstance(one, Layer)]
-        elif isinstance(value, dict):
+        elif isinstance(value, dict) and not isinstance(value, Arrays):  # these would hand out
             inside += [one for one in value.values() if isinstance(one, Layer)]
     return [*{id(one): one for one in inside}.values()] if len(inside) > 1 else inside
 
