@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
 from math import sqrt
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from weakref import ref
 
 import numpy as np
@@ -123,6 +123,20 @@ _CONTRACT: Contract = {
     "slots_needed": _checked_slots,
     "rate": _checked_next_rate,
 }
+
+
+class CompiledStep(NamedTuple):
+    """A step of an optimizer as compiled code.
+
+    Attributes:
+        loop: the kernel, of :mod:`fastcnn.engine.numba.elementwise.descent`.
+        state: the optimizer's arrays, each as long as the parameters; at most two.
+        numbers: the kernel's numbers (rate, decay …), which change from step to step.
+    """
+
+    loop: Kernel
+    state: list[Array]
+    numbers: Array
 
 
 class Optimizer(FixedAttributes):
@@ -415,8 +429,8 @@ class Optimizer(FixedAttributes):
                 g += t
             self._move(p, g, t, *(array[some] for array in state))
 
-    def ahead(self, parameters: Array) -> tuple[Kernel, list[Array], Array] | None:
-        """The next step as compiled code: the loop, the arrays of ``state``, and its numbers.
+    def ahead(self, parameters: Array) -> CompiledStep | None:
+        """The next step as compiled code.
 
         A caller runs the loop together with other work, and then calls :meth:`count_step`. The
         result is None if the step clips gradients, or no compiled loop exists. Raises the
@@ -430,7 +444,7 @@ class Optimizer(FixedAttributes):
         arrays = self._arrays(parameters)
         rate = self._learning_rate
         self._prepare(rate if type(rate) is float else self.rate, self._use.steps + 1)
-        return compiled[1], arrays, self._all_numbers()
+        return CompiledStep(compiled[1], arrays, self._all_numbers())
 
     def count_step(self) -> None:
         """Count a step that the caller ran with the result of :meth:`ahead`."""

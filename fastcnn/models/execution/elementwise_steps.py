@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastcnn.core.broadcasting import merged_shape
 from fastcnn.engine.numba.elementwise import activations, formulas, merging, prelu, steps
@@ -33,16 +33,16 @@ from fastcnn.nn.layers import (
 )
 
 
-def activation(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+def activation(fused: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
     """An activation that stands alone."""
-    count, like, in_place = to.n * prod(f.shape), to.like, places[0] == y
-    if isinstance(f.layer, ReLU) and f.top is None:
+    count, like, in_place = to.n * prod(fused.shape), to.like, places[0] == y
+    if isinstance(fused.layer, ReLU) and fused.top is None:
         if in_place:
             to.step(activations.relu_in_place, (like,), count, y)
         else:
             to.step(activations.relu_kernel, (like, like), count, places[0], y)
         return
-    name, parameters = FORMULAS[type(f.layer)](f.layer)
+    name, *parameters = FORMULA_OF_LAYER[type(fused.layer)](fused.layer)
     numbers, work = record(activations.Parameters(*parameters)), formulas.FORMULAS[name].work
     to.step(
         activations.activation_kernel(name, in_place), (like, like, numbers), count,
@@ -50,28 +50,33 @@ def activation(f: Fused, places: list[Operand], y: Operand, to: PredictionList) 
     )  # fmt: skip
 
 
-Named = Callable[[Any], tuple[str, tuple[float, float]]]
-"""Returns the name of a layer's formula, and its parameters."""
+class LayerFormula(NamedTuple):
+    """The name of a layer's formula in ``formulas.FORMULAS``, and its parameters."""
 
-FORMULAS: dict[type[Layer], Named] = {
-    ReLU: lambda layer: ("clipped_relu", (layer.max_value, 0.0)),
-    LeakyReLU: lambda layer: ("leaky_relu", (layer.slope, 0.0)),
-    Tanh: lambda _: ("tanh", (0.0, 0.0)),
-    Sigmoid: lambda _: ("sigmoid", (0.0, 0.0)),
-    ELU: lambda layer: ("elu", (layer.alpha, 0.0)),
-    HardSigmoid: lambda layer: ("hard_sigmoid", (layer.slope, layer.offset)),
-    HardSwish: lambda _: ("hard_swish", (0.0, 0.0)),
-    Swish: lambda _: ("swish", (0.0, 0.0)),
-    GELU: lambda layer: ("gelu_tanh" if layer.approximate else "gelu", (0.0, 0.0)),
-    Softplus: lambda _: ("softplus", (0.0, 0.0)),
+    name: str
+    p: float = 0.0
+    q: float = 0.0
+
+
+FORMULA_OF_LAYER: dict[type[Layer], Callable[[Any], LayerFormula]] = {
+    ReLU: lambda layer: LayerFormula("clipped_relu", layer.max_value),
+    LeakyReLU: lambda layer: LayerFormula("leaky_relu", layer.slope),
+    Tanh: lambda _: LayerFormula("tanh"),
+    Sigmoid: lambda _: LayerFormula("sigmoid"),
+    ELU: lambda layer: LayerFormula("elu", layer.alpha),
+    HardSigmoid: lambda layer: LayerFormula("hard_sigmoid", layer.slope, layer.offset),
+    HardSwish: lambda _: LayerFormula("hard_swish"),
+    Swish: lambda _: LayerFormula("swish"),
+    GELU: lambda layer: LayerFormula("gelu_tanh" if layer.approximate else "gelu"),
+    Softplus: lambda _: LayerFormula("softplus"),
 }
 
 
-def prelu_of(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+def prelu_of(fused: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
     """A PReLU, whose slopes are repeated to fill a row of its kernel."""
-    slope, like, layer = to.weights.of(f.layer)["slope"], to.like, f.layer
+    slope, like, layer = to.weights.of(fused.layer)["slope"], to.like, fused.layer
     channels = slope.size
-    rows = prelu.rows_of((to.n * prod(f.shape) // channels, channels))
+    rows = prelu.rows_of((to.n * prod(fused.shape) // channels, channels))
     slopes, numbers = to.constant(slope), record(rows)
     if rows.period > channels:
 
@@ -91,9 +96,9 @@ def prelu_of(f: Fused, places: list[Operand], y: Operand, to: PredictionList) ->
     )  # fmt: skip
 
 
-def softmax(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+def softmax(fused: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
     """A softmax over the last axis."""
-    count, classes, like = to.n * prod(f.shape), f.shape[-1], to.like
+    count, classes, like = to.n * prod(fused.shape), fused.shape[-1], to.like
     numbers = record(activations.Rows(count // classes, classes, count // classes))
     to.step(
         activations.softmax_rows, (like, like, numbers), count // classes,
@@ -101,20 +106,25 @@ def softmax(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> 
     )  # fmt: skip
 
 
-def merge(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+def merge(fused: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
     """The inputs merged number by number, from left to right, and a ReLU after a single sum.
 
     A mean is the sum times a constant. Each result of the shape of ``y`` is written to ``y``.
     """
-    op, like, left, shape = MERGES[type(f.layer)], to.like, places[0], (to.n, *f.shapes[0])
-    shape_of_y = to.n, *f.shape
-    if f.relu:
-        samples, count = (like, like, like, True), prod(shape_of_y)
-        to.step(steps.add_finished, samples, count, left, places[1], y, number(True))
+    op, like, shape_of_y = MERGES[type(fused.layer)], to.like, (to.n, *fused.shape)
+    if fused.relu:
+        examples, count = (like, like, like, True), prod(shape_of_y)
+        to.step(steps.add_finished, examples, count, places[0], places[1], y, number(True))
         return
-
-    def merge_with(op: merging.Op, right: Operand, right_shape: tuple[int, ...]) -> None:
-        nonlocal left, shape
+    merges = [
+        (op, place, (to.n, *shape))
+        for place, shape in zip(places[1:], fused.shapes[1:], strict=True)
+    ]
+    if type(fused.layer) is Average:
+        factors = to.filled(to.n, 1 / len(fused.inputs))
+        merges.append(("multiply", factors, (to.n, *[1] * len(fused.shape))))
+    left, shape = places[0], (to.n, *fused.shapes[0])
+    for op, right, right_shape in merges:
         result = merged_shape(shape, right_shape)
         place = y if result == shape_of_y else to.room(prod(result))
         over: merging.Side | None = "a" if left == place else "b" if right == place else None
@@ -125,12 +135,6 @@ def merge(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> No
             work=prod(result),
         )  # fmt: skip
         left, shape = place, result
-
-    for right, right_shape in zip(places[1:], f.shapes[1:], strict=True):
-        merge_with(op, right, (to.n, *right_shape))
-    if type(f.layer) is Average:
-        factors = to.filled(to.n, 1 / len(f.inputs))
-        merge_with("multiply", factors, (to.n, *[1] * len(f.shape)))
 
 
 MERGES: dict[type[Layer], merging.Op] = {

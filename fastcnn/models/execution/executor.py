@@ -31,8 +31,7 @@ from fastcnn.engine.numba.elementwise.merging import sum_of
 from fastcnn.engine.numba.runtime import memory, program
 from fastcnn.engine.numba.runtime.compile_ahead import Progress
 from fastcnn.engine.numba.runtime.finite import all_finite
-from fastcnn.engine.numba.runtime.program import NO_STEPS, constant
-from fastcnn.engine.numba.runtime.types import Kernel
+from fastcnn.engine.numba.runtime.program import constant
 from fastcnn.models.execution.compiled import CompiledSegment
 from fastcnn.models.execution.frozen import division_of
 from fastcnn.models.execution.prediction import Prediction
@@ -45,7 +44,7 @@ from fastcnn.models.layer_by_layer import NO_FIGURES, Figures, Observer, loss_of
 from fastcnn.models.weights import Weights
 from fastcnn.nn.layers import Saved, Shape, all_layers, own_arrays, statistics_unchanged
 from fastcnn.nn.losses import CrossEntropy
-from fastcnn.nn.optimizers import Optimizer
+from fastcnn.nn.optimizers import CompiledStep, Optimizer
 from fastcnn.train.output_losses import Goal, OutputLosses
 
 # Most parameters of one step of an optimizer.
@@ -72,24 +71,24 @@ class Executor:
     """
 
     def __init__(self, graph: Graph, weights: Weights, input_shapes: Sequence[Shape]) -> None:
-        layers, whole = graph.layers, expand(graph)
+        layers, expanded = graph.layers, expand(graph)
         self._math = get_math()
         self._weights, self._dtype, self._layers = weights, weights.parameters.dtype, layers
         self._inputs, self._outputs = graph.inputs, graph.outputs
         self._least_batch = graph.least_batch(graph.infer(input_shapes))
         # For graphs that are no chain: how layers are connected, which their list does not tell.
         self._form = () if graph.is_chain else (repr(graph.as_dict()), tuple(input_shapes))
-        self._units = units_of(whole, weights, input_shapes)
-        self._uses_randomness = any(uses_randomness(node.layer) for node in whole.nodes)
+        self._units = units_of(expanded, weights, input_shapes)
+        self._uses_randomness = any(uses_randomness(node.layer) for node in expanded.nodes)
         self._state = [
             array
             for layer in all_layers(layers)
             if not layer.inner_layers()
             for array in own_arrays(layer.state).values()
         ]
-        single = len(self._units) == len(graph.outputs) == 1  # two outputs may be one value
-        only = self._units[0].unit if single else None
-        self._only_segment = only if isinstance(only, CompiledSegment) else None
+        is_one_unit = len(self._units) == len(graph.outputs) == 1  # two outputs may be one value
+        unit = self._units[0].unit if is_one_unit else None
+        self._only_segment = unit if isinstance(unit, CompiledSegment) else None
         self._prediction: Prediction | None = None
         if self._only_segment is None:
             prediction = Prediction(graph, weights, input_shapes)
@@ -99,29 +98,28 @@ class Executor:
         self._frozen: Prediction | None = None
         self._passed: tuple[int, ...] = tuple(range(self._inputs))
         if self._only_segment is None and weights.frozen:
-            whole = self._divide(whole, input_shapes)
-        self._expanded_outputs, self._unit_inputs = whole.outputs, whole.inputs
-        self._padded = any(one.unit.padded for one in self._units)
+            expanded = self._divide(expanded, input_shapes)
+        self._expanded_outputs, self._unit_inputs = expanded.outputs, expanded.inputs
+        self._padded = any(call.unit.padded for call in self._units)
         self._prepares, self._prepared_purposes = compiles_ahead(), set[Purpose]()
-        # The last optimizer's loop, state and numbers, and the steps that follow from them.
-        self._last_moves: tuple[Kernel | None, list[Array], Array, Array]
-        self._last_moves = None, [], NO_STEPS, NO_STEPS
+        # The last step of an optimizer, and the steps of a program that follow from it.
+        self._last_moves: tuple[CompiledStep, Array] | None = None
 
-    def _divide(self, whole: Graph, input_shapes: Sequence[Shape]) -> Graph:
+    def _divide(self, expanded: Graph, input_shapes: Sequence[Shape]) -> Graph:
         """Let a prediction do what comes before all that trains; the graph of the units."""
-        division = division_of(whole, self._weights, input_shapes)
+        division = division_of(expanded, self._weights, input_shapes)
         if division is None:
-            return whole
-        frozen = Prediction(division.frozen, self._weights, input_shapes, is_frozen=True)
+            return expanded
+        frozen = Prediction(division.frozen_graph, self._weights, input_shapes, is_frozen=True)
         if frozen.only_moves:
-            return whole
-        self._frozen, self._passed = frozen, division.passed
-        self._units = units_of(division.rest, self._weights, division.input_shapes)
-        return division.rest
+            return expanded
+        self._frozen, self._passed = frozen, division.passed_inputs
+        self._units = units_of(division.trained_graph, self._weights, division.input_shapes)
+        return division.trained_graph
 
     def explain(self) -> str:
         """How predictions run, and how training runs where it differs."""
-        units = "\n".join(one.unit.explain() for one in self._units)
+        units = "\n".join(call.unit.explain() for call in self._units)
         if self._prediction is None:
             return units
         if self._frozen is not None:
@@ -135,7 +133,7 @@ class Executor:
         if not training:
             return self._prediction is not None
         passed = {*range(self._unit_inputs - len(self._passed), self._unit_inputs)}
-        first = [one.unit for one in self._units if not passed.isdisjoint(one.inputs)]
+        first = [call.unit for call in self._units if not passed.isdisjoint(call.inputs)]
         return all(isinstance(unit, CompiledSegment) for unit in first)
 
     def forward(self, inputs: Sequence[Array]) -> list[Array] | None:
@@ -204,18 +202,18 @@ class Executor:
             if count < self._least_batch:
                 return
             # Targets of the first sample, because not every loss takes zeros as targets.
-            repeated: Any = targets[np.zeros(count, np.int64)]
+            first_target_repeated: Any = targets[np.zeros(count, np.int64)]
             with statistics_unchanged():
-                self.gradients(inputs, repeated, loss, np.random.default_rng(0))
+                self.gradients(inputs, first_target_repeated, loss, np.random.default_rng(0))
             outputs = self._forward(inputs)  # validation, without a rehearsal inside of this one
             if outputs is not None:
-                several: Any = outputs if isinstance(loss, OutputLosses) else outputs[0]
-                loss.values(several, repeated)
+                loss_outputs: Any = outputs if isinstance(loss, OutputLosses) else outputs[0]
+                loss.values(loss_outputs, first_target_repeated)
             # A new optimizer of the same class, so that the caller's optimizer and its schedule
             # stay as they are. The kernel depends on neither settings nor the length of the state.
-            ahead = type(optimizer)().ahead(self._weights.parameters[:1])
-            if ahead is not None:
-                self._steps_of(ahead[0], [], ahead[2])
+            compiled_step = type(optimizer)().ahead(self._weights.parameters[:1])
+            if compiled_step is not None:
+                self._steps_of(compiled_step._replace(state=[]))
 
         with self._preparing(_training(targets, loss, optimizer)), use_math(self._math):
             losses = loss.losses if isinstance(loss, OutputLosses) else (loss,)
@@ -276,10 +274,10 @@ class Executor:
         ``observe`` gets the outputs, and changes nothing else.
         """
         self.prepare_step(inputs, targets, loss, optimizer)
-        segment, weights, ahead = self._only_segment, self._weights, None
+        segment, weights, compiled_step = self._only_segment, self._weights, None
         if segment is not None and type(loss) is CrossEntropy and segment.makes_rows:
-            ahead = optimizer.ahead(weights.parameters)
-        if segment is None or ahead is None:
+            compiled_step = optimizer.ahead(weights.parameters)
+        if segment is None or compiled_step is None:
             with self._state_unchanged_by_errors():
                 result = self.gradients(inputs, targets, loss, rng, sample_weights, observe)
                 if result is not None:
@@ -287,7 +285,7 @@ class Executor:
             return result
         assert isinstance(loss, CrossEntropy)
         assert isinstance(targets, np.ndarray)
-        moves = self._moves(*ahead)
+        moves = self._moves(compiled_step)
         if observe is not None:  # a segment has no randomness, so it gives the outputs of the step
             outputs = self.forward(inputs)
             if outputs is None:
@@ -309,17 +307,24 @@ class Executor:
         """Give up the blocks of memory that a large training step kept for the next one."""
         memory.give_up_surplus()
 
-    def _moves(self, loop: Kernel, state: list[Array], numbers: Array) -> Array:
+    def _moves(self, step: CompiledStep) -> Array:
         """An optimizer's step, as steps of programs."""
-        last_loop, last_state, last_numbers, moves = self._last_moves
-        same = loop is last_loop and numbers is last_numbers and len(state) == len(last_state)
-        if not (same and all(map(is_, state, last_state))):
-            moves = np.concatenate(self._steps_of(loop, state, numbers))
-            self._last_moves = loop, state, numbers, moves
+        if self._last_moves is not None:
+            last, moves = self._last_moves
+            same = step.loop is last.loop and step.numbers is last.numbers
+            if (
+                same
+                and len(step.state) == len(last.state)
+                and all(map(is_, step.state, last.state))
+            ):
+                return moves
+        moves = np.concatenate(self._steps_of(step))
+        self._last_moves = step, moves
         return moves
 
-    def _steps_of(self, loop: Kernel, state: list[Array], numbers: Array) -> list[Array]:
+    def _steps_of(self, compiled_step: CompiledStep) -> list[Array]:
         """Steps of the optimizer on each span of the parameters that training moves."""
+        loop, state, numbers = compiled_step
         result = []
         for span in self._weights.spans:
             p, g = self._weights.parameters[span], self._weights.gradient[span]

@@ -21,15 +21,16 @@ class Division(NamedTuple):
     """A graph in two.
 
     Attributes:
-        frozen: the nodes that training computes as a prediction does.
-        rest: the other nodes. Their inputs are the outputs of ``frozen``, and then ``passed``.
-        passed: the inputs of the whole graph that the rest takes.
+        frozen_graph: the nodes that training computes as a prediction does.
+        trained_graph: the other nodes. Their inputs are the outputs of ``frozen_graph``, and then
+            ``passed_inputs``.
+        passed_inputs: the inputs of the whole graph that the rest takes.
         input_shapes: the shapes of a sample of each input of the rest.
     """
 
-    frozen: Graph
-    rest: Graph
-    passed: tuple[int, ...]
+    frozen_graph: Graph
+    trained_graph: Graph
+    passed_inputs: tuple[int, ...]
     input_shapes: tuple[Shape, ...]
 
 
@@ -39,22 +40,23 @@ def division_of(graph: Graph, weights: Weights, input_shapes: Sequence[Shape]) -
     nodes = [node for node in graph.nodes if node.output not in values]
     if not any(weights.of(node.layer) for node in graph.nodes if node.output in values):
         return None
-    inputs_of_rest = dict.fromkeys(value for node in nodes for value in node.inputs)
-    ends = [value for value in dict.fromkeys((*inputs_of_rest, *graph.outputs)) if value in values]
-    results = [value for value in ends if value >= graph.inputs]
-    passed = tuple(value for value in ends if value < graph.inputs)
-    places = {value: i for i, value in enumerate((*results, *passed))}
-    count, rest = len(places), list[Node]()
+    inputs_of_nodes = dict.fromkeys(value for node in nodes for value in node.inputs)
+    values_taken_later = dict.fromkeys((*inputs_of_nodes, *graph.outputs))
+    border = [value for value in values_taken_later if value in values]
+    results = [value for value in border if value >= graph.inputs]
+    passed_inputs = tuple(value for value in border if value < graph.inputs)
+    places = {value: i for i, value in enumerate((*results, *passed_inputs))}
+    count, nodes_that_train = len(places), list[Node]()
     for node in nodes:
-        places[node.output] = count + len(rest)
+        places[node.output] = count + len(nodes_that_train)
         inputs = tuple(places[value] for value in node.inputs)
-        rest.append(Node(node.layer, inputs, places[node.output]))
+        nodes_that_train.append(Node(node.layer, inputs, places[node.output]))
     shapes = graph.infer(input_shapes)
     return Division(
         graph.to_outputs(results),
-        Graph([None] * count, rest, [places[value] for value in graph.outputs]),
-        passed,
-        tuple(shapes[value] for value in (*results, *passed)),
+        Graph([None] * count, nodes_that_train, [places[value] for value in graph.outputs]),
+        passed_inputs,
+        tuple(shapes[value] for value in (*results, *passed_inputs)),
     )
 
 
@@ -64,18 +66,18 @@ def _frozen_values(graph: Graph, weights: Weights) -> set[int]:
     Calls of one shared layer are all among them or none, because a layer knows the shape of a
     single call.
     """
-    divided = set[int]()  # shared layers, by id
+    ids_on_both_sides = set[int]()  # shared layers, by id
     while True:
         values = {*range(graph.inputs)}
         for node in graph.nodes:
-            stays = id(node.layer) not in divided and _predicts(node.layer, weights)
+            stays = id(node.layer) not in ids_on_both_sides and _predicts(node.layer, weights)
             if stays and values.issuperset(node.inputs):
                 values.add(node.output)
-        inside = {id(node.layer) for node in graph.nodes if node.output in values}
-        outside = {id(node.layer) for node in graph.nodes if node.output not in values}
-        if inside.isdisjoint(outside):
+        ids_before = {id(node.layer) for node in graph.nodes if node.output in values}
+        ids_after = {id(node.layer) for node in graph.nodes if node.output not in values}
+        if ids_before.isdisjoint(ids_after):
             return values
-        divided |= inside & outside
+        ids_on_both_sides |= ids_before & ids_after
 
 
 def _predicts(layer: Layer, weights: Weights) -> bool:

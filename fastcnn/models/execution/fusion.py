@@ -105,32 +105,28 @@ def fuse(
 
     ``shapes`` are the shapes of all values. The value of a layer that does nothing is its input.
     """
-    same = {value: value for value in range(graph.inputs)}
+    alias_of = {value: value for value in range(graph.inputs)}
     for node in graph.nodes:
         alias = has_same_numbers(node.layer, shapes[node.inputs[0]], shapes[node.output])
-        same[node.output] = same[node.inputs[0]] if alias else node.output
-    uses = Counter(same[v] for n in graph.nodes if same[n.output] == n.output for v in n.inputs)
-    outputs = [same[value] for value in graph.outputs]
+        alias_of[node.output] = alias_of[node.inputs[0]] if alias else node.output
+    nodes = [node for node in graph.nodes if alias_of[node.output] == node.output]
+    uses = Counter(alias_of[value] for node in nodes for value in node.inputs)
+    outputs = [alias_of[value] for value in graph.outputs]
     uses.update(outputs)
-    user = {
-        same[value]: node
-        for node in graph.nodes
-        if same[node.output] == node.output
-        for value in node.inputs
-    }
-    result, done = list[Fused](), set[int]()
-    for node in graph.nodes:
-        if same[node.output] != node.output or node.output in done:
+    consumer_of = {alias_of[value]: node for node in nodes for value in node.inputs}
+    fused_layers, finished_outputs = list[Fused](), set[int]()
+    for node in nodes:
+        if node.output in finished_outputs:
             continue
-        one = _first(node, same, shapes)
-        while serves(one) and uses[one.output] == 1 and one.output not in outputs:
-            longer = _with(one, user[one.output], node, same, shapes, pools)
-            if longer is None or not serves(longer):
+        fused = _first(node, alias_of, shapes)
+        while serves(fused) and uses[fused.output] == 1 and fused.output not in outputs:
+            extended = _with(fused, consumer_of[fused.output], node, alias_of, shapes, pools)
+            if extended is None or not serves(extended):
                 break
-            one = longer
-            done.add(one.output)
-        result.append(one)
-    return result, outputs
+            fused = extended
+            finished_outputs.add(fused.output)
+        fused_layers.append(fused)
+    return fused_layers, outputs
 
 
 def has_same_numbers(layer: Layer, input_shape: Shape, output_shape: Shape) -> bool:
@@ -149,12 +145,12 @@ def has_same_numbers(layer: Layer, input_shape: Shape, output_shape: Shape) -> b
     return type(layer) in SAME_NUMBERS
 
 
-def _first(node: Node, same: dict[int, int], shapes: Sequence[Shape]) -> Fused:
+def _first(node: Node, alias_of: dict[int, int], shapes: Sequence[Shape]) -> Fused:
     layer = node.layer
     relu = type(layer) is ReLU or getattr(layer, "activation", None) == "relu"
     return Fused(
         layer,
-        tuple(same[value] for value in node.inputs),
+        tuple(alias_of[value] for value in node.inputs),
         node.output,
         tuple(shapes[value] for value in node.inputs),
         shapes[node.output],
@@ -166,37 +162,44 @@ def _first(node: Node, same: dict[int, int], shapes: Sequence[Shape]) -> Fused:
 
 
 def _with(
-    one: Fused,
+    fused: Fused,
     node: Node,
     first: Node,
-    same: dict[int, int],
+    alias_of: dict[int, int],
     shapes: Sequence[Shape],
     pools: Pools,
 ) -> Fused | None:
     """The fused layers with the node after them; None where it stays apart."""
-    layer, convolves = node.layer, type(one.layer) in CONVOLUTIONS
-    if any(shapes[value] != one.shape for value in node.inputs if same[value] == one.output):
+    layer, convolves = node.layer, type(fused.layer) in CONVOLUTIONS
+    if any(
+        shapes[value] != fused.shape for value in node.inputs if alias_of[value] == fused.output
+    ):
         return None  # a Flatten between the two changes which numbers are channels
-    longer = replace(
-        one, output=node.output, shape=shapes[node.output], members=(*one.members, layer)
+    extended = replace(
+        fused, output=node.output, shape=shapes[node.output], members=(*fused.members, layer)
     )
-    if type(layer) is ReLU and not one.relu and one.pool is None:
-        if convolves or type(one.layer) in (BatchNorm, Add):
-            return replace(longer, relu=True, top=layer.max_value)
-        if type(one.layer) in (Dense, Conv2DTranspose) and layer.max_value is None:
-            return replace(longer, relu=True)
+    if type(layer) is ReLU and not fused.relu and fused.pool is None:
+        if convolves or type(fused.layer) in (BatchNorm, Add):
+            return replace(extended, relu=True, top=layer.max_value)
+        if type(fused.layer) in (Dense, Conv2DTranspose) and layer.max_value is None:
+            return replace(extended, relu=True)
         return None
-    if not convolves or one.pool is not None:
+    if not convolves or fused.pool is not None:
         return None
-    if type(layer) is BatchNorm and not (one.relu or one.norm or one.residual is not None):
-        return replace(longer, norm=layer)
-    if type(layer) is Add and not one.relu and one.residual is None:
-        others = [same[value] for value in node.inputs if same[value] != one.output]
-        alike = all(shapes[value] == shapes[node.output] for value in node.inputs)
+    if type(layer) is BatchNorm and not (fused.relu or fused.norm or fused.residual is not None):
+        return replace(extended, norm=layer)
+    if type(layer) is Add and not fused.relu and fused.residual is None:
+        summands = [alias_of[value] for value in node.inputs if alias_of[value] != fused.output]
+        have_one_shape = all(shapes[value] == shapes[node.output] for value in node.inputs)
         # The other value must be there before the convolution begins.
-        if alike and len(node.inputs) == 2 and len(others) == 1 and others[0] < first.output:
-            return replace(longer, residual=others[0])
-    if type(layer) is MaxPool2D and one.residual is None:
-        fits = pools_2x2(pooling_of(layer, 1, one.shape))
-        return replace(longer, pool=layer) if fits and pools(one, layer) else None
+        if (
+            have_one_shape
+            and len(node.inputs) == 2
+            and len(summands) == 1
+            and summands[0] < first.output
+        ):
+            return replace(extended, residual=summands[0])
+    if type(layer) is MaxPool2D and fused.residual is None:
+        fits = pools_2x2(pooling_of(layer, 1, fused.shape))
+        return replace(extended, pool=layer) if fits and pools(fused, layer) else None
     return None

@@ -258,8 +258,8 @@ class PoolLowering(Lowering[Pool]):
         g = pooling_of(self.layer, to.n)
         kernel, items = pool_chooser.argmax_gradient_kernel(g, to.itemsize)
         like, numbers = to.like, record(g)
-        samples = like, like, like, numbers
-        to.step(kernel, samples, items, dy, indices, dx, to.constant(numbers))
+        examples = like, like, like, numbers
+        to.step(kernel, examples, items, dy, indices, dx, to.constant(numbers))
 
     def input_gradient(self, to: StepList, x: Operand, dy: Operand, dx: Operand) -> None:
         g = pooling_of(self.layer, to.n)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import prod
 from typing import cast
 
-from fastcnn.core.geometry import pool_geometry
 from fastcnn.core.rearranging import depth_to_space_axes
 from fastcnn.engine.numba.elementwise import padding
 from fastcnn.engine.numba.elementwise.concatenation import TOGETHER, copied_runs
@@ -17,7 +16,7 @@ from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.program import Operand
 from fastcnn.engine.numba.runtime.types import Kernel
 from fastcnn.models.execution.fusion import Fused
-from fastcnn.models.execution.layer_facts import Pool
+from fastcnn.models.execution.layer_facts import Pool, pooling_of
 from fastcnn.models.execution.prediction_list import PredictionList
 from fastcnn.nn.layers import (
     AvgPool2D,
@@ -37,11 +36,11 @@ from fastcnn.nn.layers import (
 )
 
 
-def concatenate(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+def concatenate(fused: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
     """The inputs side by side along an axis; parts that lie where they belong are not copied."""
-    axis = axis_of(f)
-    inner, like = prod(f.shape[axis + 1 :]), to.like
-    rows, pitch, first = to.n * prod(f.shape[:axis]), f.shape[axis] * inner, 0
+    axis = axis_of(fused)
+    inner, like = prod(fused.shape[axis + 1 :]), to.like
+    rows, pitch, first = to.n * prod(fused.shape[:axis]), fused.shape[axis] * inner, 0
     waiting: list[tuple[Operand, int]] = []
 
     def copy() -> None:
@@ -57,7 +56,7 @@ def concatenate(f: Fused, places: list[Operand], y: Operand, to: PredictionList)
         first += sum(runs)
         waiting.clear()
 
-    for value, place, shape in zip(f.inputs, places, f.shapes, strict=True):
+    for value, place, shape in zip(fused.inputs, places, fused.shapes, strict=True):
         lies_there = value in to.pitches
         if waiting and (lies_there or len(waiting) == TOGETHER):
             copy()
@@ -69,37 +68,37 @@ def concatenate(f: Fused, places: list[Operand], y: Operand, to: PredictionList)
         copy()
 
 
-def axis_of(f: Fused) -> int:
+def axis_of(fused: Fused) -> int:
     """The axis of a sample along which a concatenation goes, counted from 0."""
-    axis = cast(Concatenate, f.layer).axis
-    return axis - 1 if axis > 0 else axis + len(f.shape)
+    axis = cast(Concatenate, fused.layer).axis
+    return axis - 1 if axis > 0 else axis + len(fused.shape)
 
 
-def pad(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+def pad(fused: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
     """Zeros around images."""
-    _rows(padding.pad_rows, f.shapes[0], f.shape, f, places[0], y, to)
+    _rows(padding.pad_rows, fused.shapes[0], fused.shape, fused, places[0], y, to)
 
 
-def crop(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+def crop(fused: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
     """Images without their borders."""
-    _rows(padding.crop_rows, f.shape, f.shape, f, places[0], y, to)
+    _rows(padding.crop_rows, fused.shape, fused.shape, fused, places[0], y, to)
 
 
 def _rows(
-    kernel: Kernel, inner: Shape, result: Shape, f: Fused, x: Operand, y: Operand,
+    kernel: Kernel, inner: Shape, result: Shape, fused: Fused, x: Operand, y: Operand,
     to: PredictionList,
 ) -> None:  # fmt: skip
     """A step over the rows of the results; ``inner`` is the shape of images without margins."""
-    margins = cast(ZeroPadding2D | Cropping2D, f.layer).margins()
+    margins = cast(ZeroPadding2D | Cropping2D, fused.layer).margins()
     numbers = record(padding.padded_rows((to.n, *inner), margins))
-    samples = to.like, to.like, numbers
+    examples = to.like, to.like, numbers
     work = to.n * prod(result)
-    to.step(kernel, samples, to.n * result[0], x, y, to.constant(numbers), work=work)
+    to.step(kernel, examples, to.n * result[0], x, y, to.constant(numbers), work=work)
 
 
-def resize(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+def resize(fused: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
     """Images in another size, whose pixels may lie apart."""
-    g = cast(UpSampling2D | Resize, f.layer).geometry(f.shapes[0], to.n)
+    g = cast(UpSampling2D | Resize, fused.layer).geometry(fused.shapes[0], to.n)
     plan = resampling(g, False, to.itemsize, to.pitch)
     arrays = plan.table, plan.weights, plan.numbers
     to.step(
@@ -108,15 +107,15 @@ def resize(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> N
     )  # fmt: skip
 
 
-def permute(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+def permute(fused: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
     """Axes in another order."""
-    _permute((to.n, *f.shapes[0]), cast(Permute, f.layer).dims, places[0], y, to)
+    _permute((to.n, *fused.shapes[0]), cast(Permute, fused.layer).dims, places[0], y, to)
 
 
-def depth_to_space(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+def depth_to_space(fused: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
     """Channels as blocks of pixels."""
-    layer = cast(DepthToSpace, f.layer)
-    shape = to.n, *f.shapes[0]
+    layer = cast(DepthToSpace, fused.layer)
+    shape = to.n, *fused.shapes[0]
     _permute(*depth_to_space_axes(shape, layer.block_size, layer.order), places[0], y, to)
 
 
@@ -125,23 +124,20 @@ def _permute(
 ) -> None:
     plan = permutation(shape, order, to.itemsize)
     arrays = () if plan.numbers is None else (plan.axes, plan.numbers)
-    samples = to.like, to.like, *arrays
+    examples = to.like, to.like, *arrays
     operands = x, y, *map(to.constant, arrays)
-    to.step(plan.function, samples, plan.items, *operands, work=prod(shape))
+    to.step(plan.function, examples, plan.items, *operands, work=prod(shape))
 
 
-def pool(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+def pool(fused: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
     """A pooling, over windows or over the image; pixels of both may lie apart."""
-    layer, shape = cast(Pool, f.layer), (to.n, *f.shapes[0])
-    if isinstance(layer, GlobalMaxPool2D | GlobalAvgPool2D):
-        g = pool_geometry(shape, shape[1:3])
-    else:
-        g = pool_geometry(shape, layer.pool_size, stride=layer.strides, padding=layer.padding)
+    layer = cast(Pool, fused.layer)
+    g = pooling_of(layer, to.n, fused.shapes[0])
     kernel, items = pool_chooser.forward_kernel(POOLINGS[type(layer)], g, to.itemsize)
-    numbers = record(pooling_of_pixels(g, to.pitches.get(f.inputs[0], 0), to.pitch))
+    numbers = record(pooling_of_pixels(g, to.pitches.get(fused.inputs[0], 0), to.pitch))
     work = prod(g.output_shape) * g.kh * g.kw
-    samples = to.like, to.like, numbers
-    to.step(kernel, samples, items, places[0], y, to.constant(numbers), work=work)
+    examples = to.like, to.like, numbers
+    to.step(kernel, examples, items, places[0], y, to.constant(numbers), work=work)
 
 
 POOLINGS: dict[type[Layer], str] = {

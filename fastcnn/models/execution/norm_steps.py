@@ -7,8 +7,8 @@ from typing import cast
 
 import numpy as np
 
-from fastcnn.engine.numba.elementwise import group_norm as groups
-from fastcnn.engine.numba.elementwise import layer_norm as rows
+from fastcnn.engine.numba.elementwise import group_norm as group_norm_kernels
+from fastcnn.engine.numba.elementwise import layer_norm as layer_norm_kernels
 from fastcnn.engine.numba.elementwise.response_norm import response, response_rows
 from fastcnn.engine.numba.runtime.arrays import record
 from fastcnn.engine.numba.runtime.program import Operand
@@ -17,25 +17,25 @@ from fastcnn.models.execution.prediction_list import PredictionList
 from fastcnn.nn.layers import LRN, GroupNorm, LayerNorm
 
 
-def layer_norm(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+def layer_norm(fused: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
     """A layer normalisation; a row are the last axes of a sample."""
-    layer, like = cast(LayerNorm, f.layer), to.like
-    features, count = prod(layer.row(f.shape)), to.n * prod(f.shape)
-    numbers = record(rows.LayerNorm(features, layer.epsilon))
-    gamma, beta = _scale_and_shift(f, features, to)
+    layer, like = cast(LayerNorm, fused.layer), to.like
+    features, count = prod(layer.row(fused.shape)), to.n * prod(fused.shape)
+    numbers = record(layer_norm_kernels.LayerNorm(features, layer.epsilon))
+    gamma, beta = _scale_and_shift(fused, features, to)
     to.step(
-        rows.layer_norm_rows, (like, like, like, like, numbers), count // features,
+        layer_norm_kernels.layer_norm_rows, (like, like, like, like, numbers), count // features,
         places[0], gamma, beta, y, to.constant(numbers), work=6 * count,
     )  # fmt: skip
 
 
-def group_norm(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+def group_norm(fused: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
     """A group normalisation: moments of chunks, coefficients of channels, and the pixels."""
-    layer, like, channels = cast(GroupNorm, f.layer), to.like, f.shape[-1]
-    pixels = prod(f.shape) // channels
+    layer, like, channels = cast(GroupNorm, fused.layer), to.like, fused.shape[-1]
+    pixels = prod(fused.shape) // channels
     shape = to.n, pixels, channels
-    plan = groups.moments_plan(shape, layer.groups, layer.epsilon, gradients=False)
-    numbers, (gamma, beta) = record(plan.sizes), _scale_and_shift(f, channels, to)
+    plan = group_norm_kernels.moments_plan(shape, layer.groups, layer.epsilon, gradients=False)
+    numbers, (gamma, beta) = record(plan.sizes), _scale_and_shift(fused, channels, to)
     wide, last = np.zeros(1, np.float64), to.constant(numbers)
     moments, scratch = to.bytes_room(plan.moments * wide.itemsize), to.room(plan.scratch)
     to.step(
@@ -44,27 +44,27 @@ def group_norm(f: Fused, places: list[Operand], y: Operand, to: PredictionList) 
     )  # fmt: skip
     coefficients = to.room(to.n * 3 * channels)
     to.step(
-        groups.group_coefficients, (wide, like, like, numbers), to.n,
+        group_norm_kernels.group_coefficients, (wide, like, like, numbers), to.n,
         moments, gamma, coefficients, last, work=2 * plan.moments,
     )  # fmt: skip
     to.step(
-        groups.group_norm_rows, (like, like, like, like, numbers), to.n * pixels,
+        group_norm_kernels.group_norm_rows, (like, like, like, like, numbers), to.n * pixels,
         places[0], coefficients, beta, y, last, work=2 * prod(shape),
     )  # fmt: skip
 
 
-def _scale_and_shift(f: Fused, count: int, to: PredictionList) -> tuple[Operand, Operand]:
+def _scale_and_shift(fused: Fused, count: int, to: PredictionList) -> tuple[Operand, Operand]:
     """The layer's gamma and beta; ones and zeros where it has none."""
-    arrays = to.weights.of(f.layer)
+    arrays = to.weights.of(fused.layer)
     gamma = to.constant(arrays["gamma"]) if "gamma" in arrays else to.filled(count, 1)
     beta = to.constant(arrays["beta"]) if "beta" in arrays else to.filled(count, 0)
     return gamma, beta
 
 
-def response_norm(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+def response_norm(fused: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
     """A local response normalisation."""
-    layer, channels, like = cast(LRN, f.layer), f.shape[-1], to.like
-    shape = to.n * prod(f.shape) // channels, channels
+    layer, channels, like = cast(LRN, fused.layer), fused.shape[-1], to.like
+    shape = to.n * prod(fused.shape) // channels, channels
     plan = response(shape, layer.window, layer.alpha, layer.beta, layer.bias, to.itemsize)
     numbers, sums = record(plan.sizes), np.zeros(1, plan.dtype)
     scratch = to.bytes_room(plan.items * channels * sums.itemsize)

@@ -91,6 +91,16 @@ class _Program:
     suspects: int | None
 
 
+class _ProgramKey(NamedTuple):
+    """What a program depends on: the section's index, the samples of a run, and how it runs."""
+
+    section: int
+    samples: int
+    are_bytes: tuple[bool, ...]
+    softmax: bool
+    threads: int
+
+
 class Prediction:
     """The programs of a graph; its layers' parameters are parts of ``weights``.
 
@@ -110,28 +120,28 @@ class Prediction:
         is_frozen: bool = False,
     ) -> None:
         self._weights, self._dtype = weights, weights.parameters.dtype
-        whole = expand(graph, weights.convolutions_of)
-        shapes = whole.infer(input_shapes)
+        expanded = expand(graph, weights.convolutions_of)
+        shapes = expanded.infer(input_shapes)
 
-        def has_steps(one: Fused) -> bool:
-            return serves(one, self._dtype)
+        def has_steps(fused: Fused) -> bool:
+            return serves(fused, self._dtype)
 
-        def pools(one: Fused, _: MaxPool2D) -> bool:
-            return can_pool(one, self._dtype)
+        def pools(fused: Fused, _: MaxPool2D) -> bool:
+            return can_pool(fused, self._dtype)
 
-        layers, self._outputs = fuse(whole, shapes, has_steps, pools)
-        self._output_shapes = [shapes[value] for value in whole.outputs]
-        self._shapes = {value: shapes[value] for value in range(whole.inputs)}
-        self._shapes |= {one.output: one.shape for one in layers}
+        layers, self._outputs = fuse(expanded, shapes, has_steps, pools)
+        self._output_shapes = [shapes[value] for value in expanded.outputs]
+        self._shapes = {value: shapes[value] for value in range(expanded.inputs)}
+        self._shapes |= {fused.output: fused.shape for fused in layers}
         self._math = get_math()
-        self.only_moves = min(self._outputs) < whole.inputs
+        self.only_moves = min(self._outputs) < expanded.inputs
         self.sections = _sections(layers, self._outputs, self._dtype)
         widest = max(shape[-1] for shape in shapes)
         self._zeros = arrays.allocate((widest,), self._dtype)
         self._zeros[...] = 0
         version = weights.watch.frozen_version if is_frozen else weights.watch.version
         self._prepared = Prepared(self._zeros, version)
-        self._programs: dict[tuple[int, int, tuple[bool, ...], bool, int], _Program] = {}
+        self._programs: dict[_ProgramKey, _Program] = {}
 
     def explain(self) -> str:
         """The program of one sample: each fused layer, its kernels, what they do, and bytes."""
@@ -140,30 +150,30 @@ class Prediction:
 
     def _explain_section(self, section: Section) -> Iterator[str]:
         if not section.compiled:
-            (one,) = section.layers
-            yield f"by its own forward: {one.layer!r}, an operation of its own"
+            (fused,) = section.layers
+            yield f"by its own forward: {fused.layer!r}, an operation of its own"
             return
         prepared = Prepared(self._zeros, self._weights.watch.version)
         to = PredictionList(1, self._zeros, self._weights, prepared)
         lines: list[str] = []
         edges = dict.fromkeys((*section.inputs, *section.outputs))
         places = {value: Operand(EDGES + i, 0) for i, value in enumerate(edges)}
-        for one, first in self._write(section, to, places):
-            lines.append("  " + " + ".join(map(repr, one.members)))
-            if why := reason(one, self._dtype):
+        for fused, first in self._write(section, to, places):
+            lines.append("  " + " + ".join(map(repr, fused.members)))
+            if why := reason(fused, self._dtype):
                 lines.append(f"    {why}")
             if to.length == first:
                 lines.append("    nothing to do, because its inputs were written into its place")
                 continue
             lines += [f"    {kernel}" for kernel in to.kernels(first)]
             place = ""
-            if one.output in to.pitches:
+            if fused.output in to.pitches:
                 place = " where the concatenation needs it"
-            elif one.output in to.spread:
+            elif fused.output in to.spread:
                 place = " with a free cache line after each pixel"
-            elif any(places[value] == places[one.output] for value in one.inputs):
+            elif any(places[value] == places[fused.output] for value in fused.inputs):
                 place = " over its input"
-            lines.append(f"    {self._effects(one)}{place}")
+            lines.append(f"    {self._effects(fused)}{place}")
         turns, arena = to.finish()
         yield (
             f"one program of {len(turns.works)} steps, which the threads share one by one; arena "
@@ -171,17 +181,21 @@ class Prediction:
         )
         yield from lines
 
-    def _effects(self, one: Fused) -> str:
+    def _effects(self, fused: Fused) -> str:
         """What a fused layer does in registers, and the bytes that it reads and writes."""
         itemsize = self._dtype.itemsize
-        arrays_of_layer = self._weights.of(one.layer).values()
-        parts = [f"in registers: {one.epilogue}"] if one.epilogue and len(one.members) > 1 else []
+        arrays_of_layer = self._weights.of(fused.layer).values()
+        parts = (
+            [f"in registers: {fused.epilogue}"] if fused.epilogue and len(fused.members) > 1 else []
+        )
         weights = sum(array.nbytes for array in arrays_of_layer)
         if weights:
             parts.append(f"weights {_bytes(weights)}")
-        read = sum(map(prod, one.shapes)) + (prod(one.shape) if one.residual is not None else 0)
+        read = sum(map(prod, fused.shapes)) + (
+            prod(fused.shape) if fused.residual is not None else 0
+        )
         parts.append(f"reads {_bytes(read * itemsize)}")
-        parts.append(f"writes {_bytes(prod(one.shape) * itemsize)}")
+        parts.append(f"writes {_bytes(prod(fused.shape) * itemsize)}")
         return "; ".join(parts)
 
     def run(self, inputs: Sequence[Array], softmax: bool = False) -> list[Array] | None:
@@ -197,11 +211,11 @@ class Prediction:
         at_once = -(-count // -(-count // at_once))  # equal parts
         values: dict[int, Array] = dict(enumerate(inputs))
         in_program = softmax and self.sections[-1].compiled
-        for number, section in enumerate(self.sections):
-            last = number == len(self.sections) - 1
+        for index, section in enumerate(self.sections):
+            last = index == len(self.sections) - 1
             if not section.compiled:
                 self._run_forward(section, values)
-            elif not self._run_program(number, section, values, at_once, in_program and last):
+            elif not self._run_program(index, section, values, at_once, in_program and last):
                 return None
         results = list[Array]()
         for i, (value, shape) in enumerate(zip(self._outputs, self._output_shapes, strict=True)):
@@ -213,38 +227,38 @@ class Prediction:
 
     @unreported
     def _run_forward(self, section: Section, values: dict[int, Array]) -> None:
-        (one,) = section.layers
+        (fused,) = section.layers
         inputs = [
             batch(values[value], self._dtype).reshape(-1, *shape)
-            for value, shape in zip(one.inputs, one.shapes, strict=True)
+            for value, shape in zip(fused.inputs, fused.shapes, strict=True)
         ]
-        x = input_of_call(one.layer, inputs)
-        y, _ = one.layer.forward(x, False, None, None)
-        shape = (len(inputs[0]), *one.shape)
-        values[one.output] = checked_result(one.layer, "forward", y, shape, self._dtype)
+        x = input_of_call(fused.layer, inputs)
+        y, _ = fused.layer.forward(x, False, None, None)
+        shape = (len(inputs[0]), *fused.shape)
+        values[fused.output] = checked_result(fused.layer, "forward", y, shape, self._dtype)
 
     def _run_program(
         self,
-        number: int,
+        index: int,
         section: Section,
         values: dict[int, Array],
         at_once: int,
         softmax: bool,
     ) -> bool:
         """Run a section on all samples, ``at_once`` at a time; False if a result is suspect."""
-        edges = [values[value] for value in section.inputs]
-        count = len(edges[0])
+        edge_arrays = [values[value] for value in section.inputs]
+        count = len(edge_arrays[0])
         for value in section.outputs:
             values[value] = arrays.allocate((count, *self._shapes[value]), self._dtype)
-            edges.append(values[value])
-        are_bytes = tuple(array.itemsize == 1 for array in edges[: len(section.inputs)])
-        bases = arrays.allocate((EDGES + len(edges),), np.int64)
+            edge_arrays.append(values[value])
+        are_bytes = tuple(array.itemsize == 1 for array in edge_arrays[: len(section.inputs)])
+        bases = arrays.allocate((EDGES + len(edge_arrays),), np.int64)
         bases[NUMBERS], parts = 0, range(0, count, at_once)
         prepared = self._prepared
         if rehearsal.active and rehearsal.rehearsing():  # its entries would stay for ever
             prepared = Prepared(self._zeros, self._weights.watch.version)
         programs = {
-            n: self._program(number, section, n, are_bytes, softmax, prepared)
+            n: self._program(index, section, n, are_bytes, softmax, prepared)
             for n in {min(at_once, count - first) for first in parts}
         }
         version = prepared.newest()  # after all programs have asked for their entries
@@ -255,7 +269,7 @@ class Prediction:
             program = programs[n]
             arena = arrays.allocate((program.arena,), np.uint8)
             bases[ARENA], bases[PREPARED] = address(arena), address(version.memory)
-            for i, array in enumerate(edges):
+            for i, array in enumerate(edge_arrays):
                 bases[EDGES + i] = address(array) + first * (array.nbytes // count)
             take_turns(program.turns, bases)
             at = program.suspects
@@ -265,14 +279,14 @@ class Prediction:
 
     def _program(
         self,
-        number: int,
+        index: int,
         section: Section,
         n: int,
         are_bytes: tuple[bool, ...],
         softmax: bool,
         prepared: Prepared,
     ) -> _Program:
-        key = number, n, are_bytes, softmax, get_num_threads()
+        key = _ProgramKey(index, n, are_bytes, softmax, get_num_threads())
         if prepared is not self._prepared:
             with use_math(self._math):
                 return self._make_program(section, n, are_bytes, softmax, prepared)
@@ -312,9 +326,9 @@ class Prediction:
         if scores is not None:
             classes = prod(section.layers[-1].shape)  # an image's numbers before a Flatten
             rows = record(activations.Rows(n, classes, n))
-            samples = to.like, to.like, rows
+            examples = to.like, to.like, rows
             end = Operand(EDGES + len(section.inputs), 0)
-            to.step(activations.softmax_rows, samples, n, scores, end, to.constant(rows))
+            to.step(activations.softmax_rows, examples, n, scores, end, to.constant(rows))
         suspects = None
         if to.suspects is not None:
             to.keep(to.suspects)
@@ -333,28 +347,30 @@ class Prediction:
         concatenated, homes = _concatenated(section), _homes(section)
         spread_pitches = _input_pitches(section, to.n, self._dtype)
 
-        def place_for(one: Fused) -> Operand:
-            home = homes.get(one.output, one.output)
+        def place_for(fused: Fused) -> Operand:
+            home = homes.get(fused.output, fused.output)
             if home not in places:
-                pitch = spread_pitches.get(one.output, one.shape[-1])
-                places[home] = to.room(to.n * prod(one.shape[:-1]) * pitch)
+                pitch = spread_pitches.get(fused.output, fused.shape[-1])
+                places[home] = to.room(to.n * prod(fused.shape[:-1]) * pitch)
             return places[home]
 
-        for one in section.layers:
+        for fused in section.layers:
             first, to.pitch = to.length, 0
-            if one.output in concatenated:
-                whole, column = concatenated[one.output]
-                base, at = place_for(whole)
-                place, to.pitch = Operand(base, at + column * to.itemsize), whole.shape[-1]
-                to.pitches[one.output] = to.pitch
+            if fused.output in concatenated:
+                concatenation, column = concatenated[fused.output]
+                base, at = place_for(concatenation)
+                place, to.pitch = Operand(base, at + column * to.itemsize), concatenation.shape[-1]
+                to.pitches[fused.output] = to.pitch
             else:
-                place = place_for(one)
-                if one.output in spread_pitches:
-                    to.pitch = spread_pitches[one.output]
-                    to.spread.add(one.output)
-            places[one.output] = place
-            STEPS[type(one.layer)](one, [places[value] for value in one.all_inputs], place, to)
-            yield one, first
+                place = place_for(fused)
+                if fused.output in spread_pitches:
+                    to.pitch = spread_pitches[fused.output]
+                    to.spread.add(fused.output)
+            places[fused.output] = place
+            STEPS[type(fused.layer)](
+                fused, [places[value] for value in fused.all_inputs], place, to
+            )
+            yield fused, first
 
     @cached_property
     def _bytes_of_sample(self) -> int:
@@ -377,19 +393,25 @@ def _sections(
 ) -> list[Section]:
     """The layers as sections."""
     runs: list[tuple[bool, list[Fused]]] = []
-    for one in layers:
-        compiled = serves(one, dtype)
+    for fused in layers:
+        compiled = serves(fused, dtype)
         if compiled and runs and runs[-1][0]:
-            runs[-1][1].append(one)
+            runs[-1][1].append(fused)
         else:
-            runs.append((compiled, [one]))
+            runs.append((compiled, [fused]))
     result = []
     for i, (compiled, run) in enumerate(runs):
-        inner = {one.output for one in run}
-        later = {value for _, after in runs[i + 1 :] for one in after for value in one.all_inputs}
-        values = [value for one in run for value in one.all_inputs]
-        inputs = dict.fromkeys(value for value in values if value not in inner)
-        ends = [one.output for one in run if one.output in later or one.output in outputs]
+        values_inside = {fused.output for fused in run}
+        values_taken_later = {
+            value for _, after in runs[i + 1 :] for fused in after for value in fused.all_inputs
+        }
+        values = [value for fused in run for value in fused.all_inputs]
+        inputs = dict.fromkeys(value for value in values if value not in values_inside)
+        ends = [
+            fused.output
+            for fused in run
+            if fused.output in values_taken_later or fused.output in outputs
+        ]
         result.append(Section(tuple(run), compiled, tuple(inputs), tuple(ends)))
     return result
 
@@ -399,14 +421,14 @@ def _homes(section: Section) -> dict[int, int]:
 
     A layer writes over an input that the section makes and nothing else takes.
     """
-    inner = {one.output for one in section.layers}
-    uses = Counter([value for one in section.layers for value in one.all_inputs])
+    values_inside = {fused.output for fused in section.layers}
+    uses = Counter([value for fused in section.layers for value in fused.all_inputs])
     homes: dict[int, int] = {}
-    for one in reversed(section.layers):
-        for index in overwritable_inputs(one):
-            value = one.inputs[index]
-            if value in inner and uses[value] == 1 and value not in section.outputs:
-                homes[value] = homes.get(one.output, one.output)
+    for fused in reversed(section.layers):
+        for index in overwritable_inputs(fused):
+            value = fused.inputs[index]
+            if value in values_inside and uses[value] == 1 and value not in section.outputs:
+                homes[value] = homes.get(fused.output, fused.output)
                 break
     return homes
 
@@ -416,22 +438,29 @@ def _concatenated(section: Section) -> dict[int, tuple[Fused, int]]:
 
     For each such value the concatenation, and the value's first channel in its result.
     """
-    makers = {one.output: one for one in section.layers}
-    uses = Counter([value for one in section.layers for value in one.all_inputs])
+    makers = {fused.output: fused for fused in section.layers}
+    uses = Counter([value for fused in section.layers for value in fused.all_inputs])
     result = {}
-    for index, whole in enumerate(section.layers):
-        if type(whole.layer) is not Concatenate or axis_of(whole) < len(whole.shape) - 1:
+    for index, concatenation in enumerate(section.layers):
+        if (
+            type(concatenation.layer) is not Concatenate
+            or axis_of(concatenation) < len(concatenation.shape) - 1
+        ):
             continue
-        first, others = 0, section.layers[:index]
-        for value, shape in zip(whole.inputs, whole.shapes, strict=True):
+        first, layers_before = 0, section.layers[:index]
+        for value, shape in zip(concatenation.inputs, concatenation.shapes, strict=True):
             # Poolings before the concatenation may read the value too, because they can read pixels
             # that lie apart. Layers after it may not, because its result may be overwritten.
-            readers = sum(value in one.all_inputs for one in others if type(one.layer) in POOLINGS)
-            free = uses[value] == 1 + readers and value not in section.outputs
+            readers = sum(
+                value in fused.all_inputs
+                for fused in layers_before
+                if type(fused.layer) in POOLINGS
+            )
+            is_free = uses[value] == 1 + readers and value not in section.outputs
             maker = makers.get(value)
             # A Flatten between the two would need the numbers of pixels side by side.
-            if free and maker is not None and maker.shape == shape and can_spread(maker):
-                result[value] = whole, first
+            if is_free and maker is not None and maker.shape == shape and can_spread(maker):
+                result[value] = concatenation, first
             first += shape[-1]
     return result
 
@@ -440,10 +469,10 @@ def _input_pitches(section: Section, n: int, dtype: np.dtype[np.floating]) -> di
     """For values that a single convolution takes, how far apart it needs their pixels."""
     spreadable = _spreadable(section)
     return {
-        one.inputs[0]: pitch
-        for one in section.layers
-        if spreadable.get(one.inputs[0]) == one.shapes[0]
-        and (pitch := pitch_of_input(one, n, dtype))
+        fused.inputs[0]: pitch
+        for fused in section.layers
+        if spreadable.get(fused.inputs[0]) == fused.shapes[0]
+        and (pitch := pitch_of_input(fused, n, dtype))
     }
 
 
@@ -452,11 +481,11 @@ def _spreadable(section: Section) -> dict[int, Shape]:
 
     A layer that takes them in another shape, behind a Flatten, needs the pixels side by side.
     """
-    uses = Counter([value for one in section.layers for value in one.all_inputs])
+    uses = Counter([value for fused in section.layers for value in fused.all_inputs])
     return {
-        one.output: one.shape
-        for one in section.layers
-        if can_spread(one) and uses[one.output] == 1 and one.output not in section.outputs
+        fused.output: fused.shape
+        for fused in section.layers
+        if can_spread(fused) and uses[fused.output] == 1 and fused.output not in section.outputs
     }
 
 

@@ -25,7 +25,7 @@ from fastcnn.engine.numba.runtime.decisions import Decision
 from fastcnn.engine.numba.runtime.program import Operand, number
 from fastcnn.engine.registry import implementation
 from fastcnn.models.execution.elementwise_steps import (
-    FORMULAS,
+    FORMULA_OF_LAYER,
     MERGES,
     activation,
     merge,
@@ -71,119 +71,134 @@ from fastcnn.nn.layers import (
 _WINOGRAD, _DIRECT = "numba.winograd", "numba.direct"
 # A layer's transformed filters are kept up to this many bytes. Larger ones take longer to read than
 # to transform anew.
-_MOST_TRANSFORMED = 4 << 20
+_MOST_TRANSFORMED_BYTES = 4 << 20
 # A layer's filters are packed from this many bytes on. Smaller ones stay in the first-level cache.
-_LEAST_PACKED = 32 << 10
+_LEAST_PACKED_BYTES = 32 << 10
 # Rows of at least so many channels are scaled by loops over the row.
-_LEAST_SCALED = 16
+_LEAST_SCALED_CHANNELS = 16
 
 
-def algorithm_of(f: Fused, n: int, dtype: np.dtype[np.floating]) -> str:
+def algorithm_of(fused: Fused, n: int, dtype: np.dtype[np.floating]) -> str:
     """The implementation that serves a convolution."""
-    layer = cast(Convolution, f.layer)
-    g = layer.geometry(f.shapes[0], n)
+    layer = cast(Convolution, fused.layer)
+    g = layer.geometry(fused.shapes[0], n)
     return implementation("conv2d", g, dtype, layer.algorithm).name
 
 
-def can_pool(f: Fused, dtype: np.dtype[np.floating]) -> bool:
+def can_pool(fused: Fused, dtype: np.dtype[np.floating]) -> bool:
     """Whether the kernel of a convolution can also pool 2×2 pixels."""
-    name, g = algorithm_of(f, 1, dtype), cast(Convolution, f.layer).geometry(f.shapes[0], 1)
+    name, g = (
+        algorithm_of(fused, 1, dtype),
+        cast(Convolution, fused.layer).geometry(fused.shapes[0], 1),
+    )
     if name == _WINOGRAD:
         return True
-    plain = f.norm is None and f.top is None
+    plain = fused.norm is None and fused.top is None
     return name == _DIRECT and plain and direct.pooled_plan(g, dtype.itemsize) is not None
 
 
-def serves(f: Fused, dtype: np.dtype[np.floating]) -> bool:
+def serves(fused: Fused, dtype: np.dtype[np.floating]) -> bool:
     """Whether there are steps for all of these layers."""
-    layer = f.layer
+    layer = fused.layer
     if type(layer) not in STEPS:
         return False
     if isinstance(layer, Conv2D | DepthwiseConv2D):
-        if algorithm_of(f, 1, dtype) not in (_WINOGRAD, _DIRECT):
+        if algorithm_of(fused, 1, dtype) not in (_WINOGRAD, _DIRECT):
             return False
-        return f.pool is None or can_pool(f, dtype)
+        return fused.pool is None or can_pool(fused, dtype)
     if isinstance(layer, Conv2DTranspose):
-        g = layer.geometry(f.shapes[0], 1)
+        g = layer.geometry(fused.shapes[0], 1)
         name = implementation("conv2d_transpose", g, dtype, layer.algorithm).name
         plan = direct.input_gradient_plan(g, dtype.itemsize)
         return name == _DIRECT and not plan.phases_without_taps
-    if f.relu and type(layer) in MERGES:
-        return len(f.inputs) == 2 and f.shapes[0] == f.shapes[1] and f.top is None
+    if fused.relu and type(layer) in MERGES:
+        return len(fused.inputs) == 2 and fused.shapes[0] == fused.shapes[1] and fused.top is None
     return True
 
 
-def can_spread(f: Fused) -> bool:
+def can_spread(fused: Fused) -> bool:
     """Whether the pixels of the result can lie apart, as the layer that takes it needs them."""
-    if type(f.layer) in (UpSampling2D, Resize, *POOLINGS):
+    if type(fused.layer) in (UpSampling2D, Resize, *POOLINGS):
         return True
-    if type(f.layer) is Conv2DTranspose and f.layer.groups == f.shapes[0][-1]:
+    if type(fused.layer) is Conv2DTranspose and fused.layer.groups == fused.shapes[0][-1]:
         return False
-    if scales_channels(f):
+    if scales_channels(fused):
         return False
-    convolves = type(f.layer) in (Conv2D, DepthwiseConv2D, Conv2DTranspose)
-    return convolves and f.residual is None
+    convolves = type(fused.layer) in (Conv2D, DepthwiseConv2D, Conv2DTranspose)
+    return convolves and fused.residual is None
 
 
-def pitch_of_input(f: Fused, n: int, dtype: np.dtype[np.floating]) -> int:
+def pitch_of_input(fused: Fused, n: int, dtype: np.dtype[np.floating]) -> int:
     """How far apart pixels of the input must lie so that they are not copied; 0 if it is no use."""
-    if type(f.layer) is not Conv2D or algorithm_of(f, n, dtype) != _DIRECT:
+    if type(fused.layer) is not Conv2D or algorithm_of(fused, n, dtype) != _DIRECT:
         return 0
-    return direct.input_pitch(f.layer.geometry(f.shapes[0], n), dtype.itemsize)
+    return direct.input_pitch(fused.layer.geometry(fused.shapes[0], n), dtype.itemsize)
 
 
-def scales_channels(f: Fused) -> bool:
+def scales_channels(fused: Fused) -> bool:
     """Whether it is a depthwise convolution by one pixel: a factor and a bias for each channel."""
-    if type(f.layer) is not DepthwiseConv2D or f.shapes[0][-1] < _LEAST_SCALED:
+    if type(fused.layer) is not DepthwiseConv2D or fused.shapes[0][-1] < _LEAST_SCALED_CHANNELS:
         return False
-    g = f.layer.geometry(f.shapes[0], 1)
-    alone = f.norm is None and f.residual is None and f.top is None and f.pool is None
-    return alone and g.kh == g.kw == 1 and f.shapes[0] == f.shape and not direct.has_padding(g)
+    g = fused.layer.geometry(fused.shapes[0], 1)
+    alone = (
+        fused.norm is None and fused.residual is None and fused.top is None and fused.pool is None
+    )
+    return (
+        alone and g.kh == g.kw == 1 and fused.shapes[0] == fused.shape and not direct.has_padding(g)
+    )
 
 
-def overwritable_inputs(f: Fused) -> tuple[int, ...]:
+def overwritable_inputs(fused: Fused) -> tuple[int, ...]:
     """The indices of inputs over which the result may be written."""
-    if type(f.layer) in FORMULAS or type(f.layer) in (PReLU, BatchNorm) or scales_channels(f):
+    if (
+        type(fused.layer) in FORMULA_OF_LAYER
+        or type(fused.layer) in (PReLU, BatchNorm)
+        or scales_channels(fused)
+    ):
         return (0,)
-    if type(f.layer) in MERGES and not f.relu:
-        return tuple(i for i in (0, 1) if f.shapes[i] == f.shape)
+    if type(fused.layer) in MERGES and not fused.relu:
+        return tuple(i for i in (0, 1) if fused.shapes[i] == fused.shape)
     return ()
 
 
-def reason(f: Fused, dtype: np.dtype[np.floating]) -> str:
+def reason(fused: Fused, dtype: np.dtype[np.floating]) -> str:
     """The algorithm of one sample's convolution, and why; "" for other layers."""
-    if type(f.layer) not in (Conv2D, DepthwiseConv2D):
+    if type(fused.layer) not in (Conv2D, DepthwiseConv2D):
         return ""
-    if scales_channels(f):
+    if scales_channels(fused):
         return "a factor and a bias for each channel, because a filter has one pixel"
-    g = cast(Convolution, f.layer).geometry(f.shapes[0], 1)
-    if algorithm_of(f, 1, dtype) == _WINOGRAD:
+    g = cast(Convolution, fused.layer).geometry(fused.shapes[0], 1)
+    if algorithm_of(fused, 1, dtype) == _WINOGRAD:
         line = next(winograd_plan.forward_plan(g, dtype.itemsize).lines())
         return f"Winograd's filtering {line.removeprefix('kernel: ')}"
-    if f.pool is not None:
+    if fused.pool is not None:
         return "direct, pooled lines, because the sums are pooled in registers"
-    choice = _direct_choice(f, g, dtype.itemsize, 0)
+    choice = _direct_choice(fused, g, dtype.itemsize, 0)
     filters = ", on packed filters" if choice.packed is not None else ""
     return f"direct, {choice.decision.name}{filters}, because {choice.decision.reason}"
 
 
-def convolution(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+def convolution(fused: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
     """A convolution with its epilogue."""
-    if scales_channels(f):
-        w, channels, rows = to.weights.of(f.layer)["w"], f.shape[-1], to.n * prod(f.shape[:-1])
+    if scales_channels(fused):
+        w, channels, rows = (
+            to.weights.of(fused.layer)["w"],
+            fused.shape[-1],
+            to.n * prod(fused.shape[:-1]),
+        )
         like = to.like
         to.step(
             steps.scale_and_shift(places[0] == y), (like, like, like, like, 0, True), rows,
-            places[0], to.constant(w), _bias(f, to), y, number(channels), number(f.relu),
+            places[0], to.constant(w), _bias(fused, to), y, number(channels), number(fused.relu),
             work=rows * channels,
         )  # fmt: skip
         return
-    layer = cast(Convolution, f.layer)
-    g = layer.geometry(f.shapes[0], to.n)
+    layer = cast(Convolution, fused.layer)
+    g = layer.geometry(fused.shapes[0], to.n)
     if implementation("conv2d", g, to.dtype, layer.algorithm).name == _WINOGRAD:
-        _winograd(f, g, places, y, to)
+        _winograd(fused, g, places, y, to)
     else:
-        _direct(f, g, places, y, to)
+        _direct(fused, g, places, y, to)
 
 
 class _DirectChoice(NamedTuple):
@@ -195,60 +210,60 @@ class _DirectChoice(NamedTuple):
     packed: direct.PackedPlan | None
 
 
-def _direct_choice(f: Fused, g: ConvGeometry, itemsize: int, pitch: int) -> _DirectChoice:
+def _direct_choice(fused: Fused, g: ConvGeometry, itemsize: int, pitch: int) -> _DirectChoice:
     """The choice for a direct convolution without pooling.
 
     ``pitch`` is the distance of neighbouring pixels of the result, 0 for its channels.
     """
-    parts = Epilogue(f.norm is not None, f.residual is not None, f.top is not None)
+    parts = Epilogue(fused.norm is not None, fused.residual is not None, fused.top is not None)
     epilogue = parts if any(parts) else None
     packed = direct.packed_decision(g, itemsize, epilogue, pitch)
-    if packed is not None and prod(g.filter_shape) * itemsize >= _LEAST_PACKED:
+    if packed is not None and prod(g.filter_shape) * itemsize >= _LEAST_PACKED_BYTES:
         return _DirectChoice(epilogue, packed.to, packed.decision, packed)
     layout, decision = direct.forward_decision(g, itemsize, fused=epilogue, pitch=pitch)
     return _DirectChoice(epilogue, layout, decision, None)
 
 
 def _direct(
-    f: Fused, g: ConvGeometry, places: list[Operand], y: Operand, to: PredictionList
+    fused: Fused, g: ConvGeometry, places: list[Operand], y: Operand, to: PredictionList
 ) -> None:
-    w = to.weights.of(f.layer)["w"]
+    w = to.weights.of(fused.layer)["w"]
     if direct.has_padding(g):
         to.prepared.must_be_finite(w)
-    b, like = _bias(f, to), to.like
-    if f.pool is not None:
+    b, like = _bias(fused, to), to.like
+    if fused.pool is not None:
         plan_and_layout = direct.pooled_plan(g, to.itemsize, pitch=to.pitch)
         assert plan_and_layout is not None
         layout, plan = plan_and_layout
         images = places[0]
-        if f.inputs[0] not in to.spread:
+        if fused.inputs[0] not in to.spread:
             images = to.lay_out(images, layout, g.input_shape)
         to.step(
             plan.function, (like, like, like, like, like, True, plan.numbers), plan.items,
-            images, to.constant(w), b, y, y, number(f.relu), to.constant(plan.numbers),
+            images, to.constant(w), b, y, y, number(fused.relu), to.constant(plan.numbers),
             work=plan.work,
         )  # fmt: skip
         return
-    choice = _direct_choice(f, g, to.itemsize, to.pitch)
+    choice = _direct_choice(fused, g, to.itemsize, to.pitch)
     plan, packed = choice.decision.plan, choice.packed
-    filters = to.constant(w) if packed is None else _packed_filters(f, packed, to)
+    filters = to.constant(w) if packed is None else _packed_filters(fused, packed, to)
     images = places[0]
-    if f.inputs[0] not in to.spread:
+    if fused.inputs[0] not in to.spread:
         images = to.lay_out(images, choice.layout, g.input_shape)
     if choice.epilogue is None:
-        to.contract(plan, images, filters, b, y, f.relu)
+        to.contract(plan, images, filters, b, y, fused.relu)
         return
-    residual = places[-1] if f.residual is not None else y
+    residual = places[-1] if fused.residual is not None else y
     to.step(
         plan.function, (like, like, like, like, like, True, plan.numbers), plan.items,
-        images, filters, b, y, residual, number(f.relu), to.constant(plan.numbers),
+        images, filters, b, y, residual, number(fused.relu), to.constant(plan.numbers),
         work=plan.work,
     )  # fmt: skip
 
 
-def _packed_filters(f: Fused, plan: direct.PackedPlan, to: PredictionList) -> Operand:
+def _packed_filters(fused: Fused, plan: direct.PackedPlan, to: PredictionList) -> Operand:
     """The place of a layer's packed filters, in blocks as wide as the plan's tile."""
-    w, tile = to.weights.of(f.layer)["w"], plan.tile
+    w, tile = to.weights.of(fused.layer)["w"], plan.tile
     kernel, items = packing_kernel(plan.steps, tile.vectors, tile.lanes)
 
     def write(steps_of: TurnList, place: Operand) -> None:
@@ -257,97 +272,99 @@ def _packed_filters(f: Fused, plan: direct.PackedPlan, to: PredictionList) -> Op
         operands = steps_of.constant(w), place, *sizes
         steps_of.step(kernel, (like, like, 0, 0, 0), items, *operands, work=w.size)
 
-    key = "packed", id(f.layer), tile.columns
+    key = "packed", id(fused.layer), tile.columns
     return to.prepared.entry(key, plan.blocks * plan.steps * tile.columns, write)
 
 
 def _winograd(
-    f: Fused, g: ConvGeometry, places: list[Operand], y: Operand, to: PredictionList
+    fused: Fused, g: ConvGeometry, places: list[Operand], y: Operand, to: PredictionList
 ) -> None:
     epilogue = winograd_partition.Epilogue(
-        f.relu, f.pool is not None, False, f.norm is not None, f.residual is not None,
-        f.top is not None,
+        fused.relu, fused.pool is not None, False, fused.norm is not None,
+        fused.residual is not None, fused.top is not None,
     )  # fmt: skip
-    threads, w = get_num_threads(), to.weights.of(f.layer)["w"]
+    threads, w = get_num_threads(), to.weights.of(fused.layer)["w"]
     plan = winograd_plan.forward_plan(g, to.itemsize, epilogue, True, to.pitch)
     sizes = winograd_plan.sizes_of(plan, threads)
-    if sizes.filters * to.itemsize > _MOST_TRANSFORMED:
+    if sizes.filters * to.itemsize > _MOST_TRANSFORMED_BYTES:
         plan = winograd_plan.forward_plan(g, to.itemsize, epilogue, False, to.pitch)
         sizes = winograd_plan.sizes_of(plan, threads)
         u = to.room(sizes.filters)
     else:
-        u = _transformed_filters(f, plan, to)
-    scratch, suspects, b = to.room(sizes.scratch), to.suspects_room(), _bias(f, to)
-    extra = places[-1] if f.residual is not None else y
+        u = _transformed_filters(fused, plan, to)
+    scratch, suspects, b = to.room(sizes.scratch), to.suspects_room(), _bias(fused, to)
+    extra = places[-1] if fused.residual is not None else y
     operands = places[0], to.constant(w), b, y, extra, scratch, u, suspects
-    for stage in winograd_plan.launches_of(plan, threads):
-        _launch(plan, stage, operands, to)
+    for launch in winograd_plan.launches_of(plan, threads):
+        _launch(plan, launch, operands, to)
 
 
 def _launch(
     plan: winograd_plan.WinogradPlan,
-    stage: winograd_plan.LaunchPlan,
+    launch: winograd_plan.LaunchPlan,
     operands: tuple[Operand, ...],
     to: TurnList,
 ) -> None:
     like, flags = to.like, np.zeros(1, np.bool_)
-    samples = like, like, like, like, like, like, like, flags, plan.numbers, stage.launch
-    last = to.constant(plan.numbers), to.constant(stage.launch)
-    to.step(plan.kernel, samples, stage.shares, *operands, *last, work=stage.work)
+    examples = like, like, like, like, like, like, like, flags, plan.numbers, launch.launch
+    last = to.constant(plan.numbers), to.constant(launch.launch)
+    to.step(plan.kernel, examples, launch.shares, *operands, *last, work=launch.work)
 
 
-def _transformed_filters(f: Fused, plan: winograd_plan.WinogradPlan, to: PredictionList) -> Operand:
+def _transformed_filters(
+    fused: Fused, plan: winograd_plan.WinogradPlan, to: PredictionList
+) -> Operand:
     """The place of a layer's transformed filters, which are the same for any batch."""
-    w, sizes = to.weights.of(f.layer)["w"], winograd_plan.sizes_of(plan, 1)
+    w, sizes = to.weights.of(fused.layer)["w"], winograd_plan.sizes_of(plan, 1)
 
     def write(steps_of: TurnList, place: Operand) -> None:
-        stage, filters = winograd_plan.filters_launch(plan, 1), steps_of.constant(w)
+        launch, filters = winograd_plan.filters_launch(plan, 1), steps_of.constant(w)
         # The launch reads filters and writes them transformed; it does not use the other operands.
         unused = filters
         operands = unused, filters, unused, unused, unused, unused, place, unused
-        _launch(plan, stage, operands, steps_of)
+        _launch(plan, launch, operands, steps_of)
 
     # Images of other sizes, which a shared layer has, may be cut into other squares.
-    key = "filters", id(f.layer), plan.partition.squares.side
+    key = "filters", id(fused.layer), plan.partition.squares.side
     return to.prepared.entry(key, sizes.filters, write)
 
 
-def _bias(f: Fused, to: PredictionList) -> Operand:
+def _bias(fused: Fused, to: PredictionList) -> Operand:
     """The operand ``b``: the bias, zeros, or what the epilogue needs."""
-    bias = to.weights.of(f.layer).get("b")
-    if f.norm is None and f.top is None:
+    bias = to.weights.of(fused.layer).get("b")
+    if fused.norm is None and fused.top is None:
         return to.zeros if bias is None else to.constant(bias)
-    channels, norm = f.shape[-1], f.norm
+    channels, norm = fused.shape[-1], fused.norm
     ones, zeros = np.ones(channels, to.dtype), np.zeros(channels, to.dtype)
     gamma, beta, mean, variance, epsilon = ones, zeros, zeros, ones, 0.0
     if norm is not None:
         parameters, state = to.weights.of(norm), to.weights.state_of(norm)
         gamma, beta = parameters["gamma"], parameters["beta"]
         mean, variance, epsilon = state["mean"], state["variance"], norm.epsilon
-    floats = np.array([epsilon, inf if f.top is None else f.top])
-    alone = type(f.layer) is BatchNorm
+    floats = np.array([epsilon, inf if fused.top is None else fused.top])
+    alone = type(fused.layer) is BatchNorm
     numbers = record(steps.Norm(channels, int(alone), int(bias is not None)))
     sources = gamma, beta, mean, variance, zeros if bias is None else bias
 
     def write(steps_of: TurnList, place: Operand) -> None:
         like = steps_of.like
-        samples = like, like, like, like, like, like, floats, numbers
+        examples = like, like, like, like, like, like, floats, numbers
         operands = [*map(steps_of.constant, sources), place]
         operands += [steps_of.constant(floats), steps_of.constant(numbers)]
-        steps_of.step(steps.channel_numbers, samples, channels, *operands)
+        steps_of.step(steps.channel_numbers, examples, channels, *operands)
 
-    key = "channels", id(f.layer), id(norm), f.top
+    key = "channels", id(fused.layer), id(norm), fused.top
     # Where a scale or a shift is not finite, only the specification's formula gives its result.
     return to.prepared.entry(key, 3 * channels + 1, write, skipped=channels, finite=2 * channels)
 
 
-def dense(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+def dense(fused: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
     """A dense layer."""
-    w = to.weights.of(f.layer)["w"]
+    w = to.weights.of(fused.layer)["w"]
     inputs, outputs = w.shape
     decision = forward_decision(to.n, inputs, outputs, to.itemsize, alone=True)
     if decision.name != LARGE_WEIGHTS.name:
-        to.contract(decision.plan, places[0], to.constant(w), _bias(f, to), y, f.relu)
+        to.contract(decision.plan, places[0], to.constant(w), _bias(fused, to), y, fused.relu)
         return
     first, like = 0, to.like
     while first < to.n:
@@ -357,32 +374,32 @@ def dense(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> No
         x = Operand(places[0].base, places[0].at + first * inputs * to.itemsize)
         rows = Operand(y.base, y.at + first * outputs * to.itemsize)
         last = to.constant(numbers)
-        samples = like, like, like, numbers
-        to.step(function, samples, items, x, to.constant(w), sums, last, work=work)
+        examples = like, like, like, numbers
+        to.step(function, examples, items, x, to.constant(w), sums, last, work=work)
         to.step(
             addition, (like, like, like, True, numbers), count,
-            sums, _bias(f, to), rows, number(f.relu), last,
+            sums, _bias(fused, to), rows, number(fused.relu), last,
             work=count * outputs * product.splits,
         )  # fmt: skip
         first += count
 
 
-def batch_norm(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+def batch_norm(fused: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
     """A batch normalisation that stands alone, and a ReLU."""
-    channels, size = f.shape[-1], prod(f.shape)
-    finish = steps.Finish(size, channels, int(f.relu), int(f.top is not None))
+    channels, size = fused.shape[-1], prod(fused.shape)
+    finish = steps.Finish(size, channels, int(fused.relu), int(fused.top is not None))
     numbers, like = record(finish), to.like
     to.step(
         steps.scale_channels(places[0] == y), (like, like, like, numbers),
         to.n * size // channels,
-        places[0], _bias(f, to), y, to.constant(numbers), work=2 * to.n * size,
+        places[0], _bias(fused, to), y, to.constant(numbers), work=2 * to.n * size,
     )  # fmt: skip
 
 
-def transposed(f: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
+def transposed(fused: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
     """A transposed convolution: a contraction for each phase of the stride, on turned filters."""
-    layer = cast(Conv2DTranspose, f.layer)
-    g, w = layer.geometry(f.shapes[0], to.n), to.weights.of(layer)["w"]
+    layer = cast(Conv2DTranspose, fused.layer)
+    g, w = layer.geometry(fused.shapes[0], to.n), to.weights.of(layer)["w"]
     plan = direct.input_gradient_plan(g, to.itemsize, to.pitch)
     if plan.padded:
         to.prepared.must_be_finite(w)
@@ -393,15 +410,15 @@ def transposed(f: Fused, places: list[Operand], y: Operand, to: PredictionList) 
 
         def write(steps_of: TurnList, place: Operand) -> None:
             sizes = map(number, (g.kh * g.kw, *w.shape[-2:], g.group_oc, width))
-            samples = steps_of.like, steps_of.like, 0, 0, 0, 0, 0
+            examples = steps_of.like, steps_of.like, 0, 0, 0, 0, 0
             items = blocks * g.kh * g.kw
-            steps_of.step(kernel, samples, items, steps_of.constant(w), place, *sizes, work=w.size)
+            steps_of.step(kernel, examples, items, steps_of.constant(w), place, *sizes, work=w.size)
 
         count = blocks * g.kh * g.kw * g.group_oc * width
         filters = to.prepared.entry(("transposed", id(layer), width), count, write)
     images = to.lay_out(places[0], plan.to, g.output_shape)
     for phase in plan.phases:
-        to.contract(phase, images, filters, _bias(f, to), y, f.relu)
+        to.contract(phase, images, filters, _bias(fused, to), y, fused.relu)
 
 
 STEPS: dict[type[Layer], Steps] = {
@@ -412,7 +429,7 @@ STEPS: dict[type[Layer], Steps] = {
     BatchNorm: batch_norm,
     Concatenate: concatenate,
     **dict.fromkeys(MERGES, merge),
-    **dict.fromkeys(FORMULAS, activation),
+    **dict.fromkeys(FORMULA_OF_LAYER, activation),
     **dict.fromkeys(POOLINGS, pool),
     PReLU: prelu_of,
     Softmax: softmax,

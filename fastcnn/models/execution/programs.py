@@ -30,23 +30,23 @@ from fastcnn.models.execution.slices import Aim, Batch, OverBatch, Slice
 from fastcnn.models.execution.step_list import Shared
 
 # Going forward, a slice's activations take at most so many bytes, if one sample needs no more.
-_WORKSPACE = L2_BYTES // 4
+_SLICE_BYTES = L2_BYTES // 4
 # Slices of a batch in training, at most, because each has gradients of its own.
 _TRAINING_SLICES = 8
 # Samples that fill the rows of a register tile; docs/measurements.md, "Eight samples fill a slice".
-_FILLING = 8
+_TILE_SAMPLES = 8
 # So many operations are worth a slice of their own, however few their samples are.
-_WORTH = 32_000_000
+_SLICE_FLOPS = 32_000_000
 # At most so many slices run at once going forward.
-_ITEMS = 16
+_MOST_ITEMS = 16
 # Scratch of at most so many bytes is kept from call to call.
-_SPARE = 4 << 20
+_MOST_SPARE_BYTES = 4 << 20
 # An output of at most so many bytes is copied from memory that is used again.
-_COPIED = 16 * 1024
+_MOST_COPIED_BYTES = 16 * 1024
 # Programs that are kept; another one removes all of them.
 _PROGRAMS = 64
 # One step transposes or sums at most so many numbers.
-_AT_ONCE = 4096
+_NUMBERS_OF_STEP = 4096
 _NO_WEIGHTS = np.zeros(0)
 
 
@@ -117,7 +117,7 @@ class BatchPrograms:
 
     def give_back(self, scratch: Scratch) -> None:
         """Keep the memory for the next run, unless it is large."""
-        if scratch.memory.nbytes <= _SPARE:
+        if scratch.memory.nbytes <= _MOST_SPARE_BYTES:
             self._spare.append(scratch)
 
 
@@ -141,7 +141,7 @@ class Scratch:
         self.numbers = self.memory.view(np.float64)
         self.totals = arrays.allocate((2,), np.float64)
         self.output: Array | None = None
-        if prod(output_shape) * dtype.itemsize <= _COPIED:
+        if prod(output_shape) * dtype.itemsize <= _MOST_COPIED_BYTES:
             self.output = arrays.allocate(output_shape, dtype)
             self.output_address = program.address(self.output)
 
@@ -163,7 +163,7 @@ def _programs_of(segment: Segment, batch: Batch) -> BatchPrograms:
             last,
             size=size,
             slices=slices,
-            items=slices if batch.trains else min(slices, _ITEMS),
+            items=slices if batch.trains else min(slices, _MOST_ITEMS),
             shared=shared_bytes,
             workspace=whole.size,
             per_sample=_bytes_per_sample(segment, batch) | dict(shared.arrays.values()),
@@ -203,13 +203,13 @@ def _programs_of(segment: Segment, batch: Batch) -> BatchPrograms:
 def _slice_size(segment: Segment, batch: Batch, flops: int) -> int:
     """The samples of a slice, which follow from the problem alone."""
     count = batch.size
-    slices = max(2, count // _FILLING, flops // _WORTH)
+    slices = max(2, count // _TILE_SAMPLES, flops // _SLICE_FLOPS)
     slices = min(_TRAINING_SLICES, 1 << (slices.bit_length() - 1))  # 2, 4 and 8 threads share alike
     size = -(-count // slices)
     if batch.trains:
         return size
     sample = Slice(segment, 1, Shared(), batch, is_only=True).size
-    return -(-size // -(-size // max(1, _WORKSPACE // sample)))  # equal parts, and equal work
+    return -(-size // -(-size // max(1, _SLICE_BYTES // sample)))  # equal parts, and equal work
 
 
 def _bytes_per_sample(segment: Segment, batch: Batch) -> dict[int, int]:
@@ -226,15 +226,17 @@ def _bytes_per_sample(segment: Segment, batch: Batch) -> dict[int, int]:
 
 
 def _training(
-    segment: Segment, count: int, of: BatchPrograms, whole: Slice, slices: int
+    segment: Segment, count: int, programs: BatchPrograms, whole: Slice, slices: int
 ) -> Training:
     """A training step in one call."""
-    forward = of.forward
+    forward = programs.forward
     totals = [
         (forward.shared + i * whole.size + whole.totals.at) // 8  # in float64 numbers
         for i in range(slices)
     ]
-    before, after = (NO_STEPS if steps is None else steps for steps in (of.transposes, of.after))
+    before, after = (
+        NO_STEPS if steps is None else steps for steps in (programs.transposes, programs.after)
+    )
     works = 4 * segment.parameters.size, 4 * count * segment.parameters.size
     return program.make_training(before, forward, after, totals, works)
 
@@ -248,11 +250,14 @@ def _sums_of_slabs(
     """
     start, itemsize = program.address(segment.gradient), segment.dtype.itemsize
     pieces = [
-        ((program.address(array) - start) // itemsize + first, min(_AT_ONCE, array.size - first))
+        (
+            (program.address(array) - start) // itemsize + first,
+            min(_NUMBERS_OF_STEP, array.size - first),
+        )
         for layer in segment.lowerings
         if layer.i not in whole.over_batch
         for array in layer.gradients.values()
-        for first in range(0, array.size, _AT_ONCE)
+        for first in range(0, array.size, _NUMBERS_OF_STEP)
     ]
     if not pieces:
         return [], []
@@ -260,8 +265,8 @@ def _sums_of_slabs(
     numbers = record(column_sums.Slabs(slices, first_slab, whole.size // itemsize))
     table, like = np.array(pieces, np.int64), np.zeros(1, segment.dtype)
     places = Operand(program.SHARED, 0), constant(segment.gradient), constant(table)
-    samples = like, like, table.reshape(-1), numbers
-    step = program.step(column_sums.sum_slabs, samples, len(pieces), *places, constant(numbers))
+    examples = like, like, table.reshape(-1), numbers
+    step = program.step(column_sums.sum_slabs, examples, len(pieces), *places, constant(numbers))
     return program.split_step(step, len(pieces)), [table, numbers]
 
 
@@ -281,5 +286,5 @@ def _transposes(segment: Segment, shared: Shared) -> list[Array]:
             constant(w), Operand(program.SHARED, at),
             *map(number, (taps, ic, oc, oc // groups, width)),
         )  # fmt: skip
-        result += program.split_step(step, -(-w.size // _AT_ONCE))
+        result += program.split_step(step, -(-w.size // _NUMBERS_OF_STEP))
     return result

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, NamedTuple
+
 import numpy as np
 
 from fastcnn.core.arguments import Array
@@ -24,17 +26,26 @@ def whole_lines(size: int) -> int:
     return -(-size // CACHE_LINE) * CACHE_LINE
 
 
+Name = Literal["x", "dy"]
+"""The name of an array of the batch: a layer's input, or the gradient of its output."""
+
+
+class _BatchArray(NamedTuple):
+    base: int
+    bytes_of_sample: int
+
+
 class Shared:
     """Places of arrays that the slices of one batch share.
 
     Attributes:
         transposed: for a layer's index and the width of blocks, the first byte of its filters.
-        arrays: for each array of the batch its base, and the bytes of a sample.
+        arrays: the arrays of the batch: "x" and "dy" of a layer, by its index.
     """
 
     def __init__(self) -> None:
         self.transposed: dict[tuple[int, int], int] = {}
-        self.arrays: dict[tuple[str, int], tuple[int, int]] = {}
+        self.arrays: dict[tuple[Name, int], _BatchArray] = {}
         self._transposed_size = 0
 
     def transposed_offset(self, i: int, width: int, size: int) -> int:
@@ -44,19 +55,17 @@ class Shared:
             self._transposed_size += size
         return self.transposed[i, width]
 
-    def base(self, name: str, i: int, by_sample: int) -> int:
+    def base(self, name: Name, i: int, bytes_of_sample: int) -> int:
         """The base of an array of the batch."""
-        base, _ = self.arrays.setdefault(
-            (name, i), (program.FIRST_BATCH_ARRAY + len(self.arrays), by_sample)
-        )
-        return base
+        new = _BatchArray(program.FIRST_BATCH_ARRAY + len(self.arrays), bytes_of_sample)
+        return self.arrays.setdefault((name, i), new).base
 
     def origins(self, count: int) -> tuple[dict[int, int], int]:
         """Where the arrays of so many samples begin, after the filters, and the bytes of all."""
         origins, size = {}, self._transposed_size
-        for base, by_sample in self.arrays.values():
+        for base, bytes_of_sample in self.arrays.values():
             origins[base] = size
-            size += whole_lines(count * by_sample)
+            size += whole_lines(count * bytes_of_sample)
         return origins, size
 
 
@@ -91,18 +100,18 @@ class StepList:
     def step(
         self,
         kernel: Kernel,
-        samples: tuple[object, ...],
+        examples: tuple[object, ...],
         stop: int,
         *operands: Operand,
         work: int = 0,
     ) -> None:
         """A call of ``kernel`` over ``range(stop)``.
 
-        ``samples`` are arguments of the kernel's types, and their values do not matter. ``work`` is
-        the number of operations, where threads may share the step; 0 stands for ``stop``.
+        ``examples`` are arguments of the kernel's types, and their values do not matter. ``work``
+        is the number of operations, where threads may share the step; 0 stands for ``stop``.
         """
         if stop:
-            self.steps.append(program.step(kernel, samples, stop, *operands))
+            self.steps.append(program.step(kernel, examples, stop, *operands))
 
     def contract(
         self, plan: Plan, x: Operand, w: Operand, b: Operand, y: Operand, relu: bool = False
@@ -127,8 +136,8 @@ class StepList:
         """The sums over the rows of a matrix."""
         kernel, items = column_sums.column_sums_for(columns, self.itemsize)
         numbers = column_sums.matrix(rows, columns)
-        samples = self.like, self.like, numbers
-        self.step(kernel, samples, items, matrix, sums, self.constant(numbers))
+        examples = self.like, self.like, numbers
+        self.step(kernel, examples, items, matrix, sums, self.constant(numbers))
 
     def lay_out(self, x: Operand, layout: Layout, shape: tuple[int, ...]) -> Operand:
         """Where the images at ``x`` lie in a layout: at ``x``, or in a copy."""
@@ -171,7 +180,6 @@ class StepList:
         size = whole_lines(count * self.itemsize)
         return Operand(program.SHARED, self.shared.transposed_offset(i, width, size))
 
-    def batch_array(self, name: str, i: int, count: int) -> Operand:
+    def batch_array(self, name: Name, i: int, count: int) -> Operand:
         """A place in an array of the whole batch, with ``count`` numbers for these samples."""
-        by_sample = count // self.n * self.itemsize
-        return Operand(self.shared.base(name, i, by_sample), 0)
+        return Operand(self.shared.base(name, i, count // self.n * self.itemsize), 0)

@@ -23,7 +23,7 @@ class _Call(NamedTuple):
     """A step before its rooms have places."""
 
     kernel: Kernel
-    samples: tuple[object, ...]
+    examples: tuple[object, ...]
     stop: int
     operands: tuple[Operand, ...]
     work: int
@@ -49,7 +49,7 @@ class TurnList(StepList):
     def step(
         self,
         kernel: Kernel,
-        samples: tuple[object, ...],
+        examples: tuple[object, ...],
         stop: int,
         *operands: Operand,
         work: int = 0,
@@ -61,7 +61,7 @@ class TurnList(StepList):
                 i = _index_of_room(operand)
                 first = min(self._rooms[i].first, len(self._calls))
                 self._rooms[i] = self._rooms[i]._replace(first=first, last=len(self._calls))
-        self._calls.append(_Call(kernel, samples, stop, operands, work or stop))
+        self._calls.append(_Call(kernel, examples, stop, operands, work or stop))
 
     def room(self, count: int) -> Operand:
         """A room for so many numbers."""
@@ -89,7 +89,7 @@ class TurnList(StepList):
                 else operand
                 for operand in call.operands
             ]
-            steps.append(program.step(call.kernel, call.samples, call.stop, *operands))
+            steps.append(program.step(call.kernel, call.examples, call.stop, *operands))
             works.append(call.work)
         return make_turns(steps, works), size
 
