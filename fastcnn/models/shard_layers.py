@@ -134,7 +134,7 @@ class LayerPasses:
         self._trained = trained_values(self._graph, trains)
         self._joins = any(shared_norms.normalises(node.layer) for node in nodes)
         first_calls = {id(node.layer): node for node in reversed(nodes)}
-        self._completed = {
+        self._parts_of_first_calls = {
             node.output: weights.parts(weights.gradients_of(node.layer).values())
             for node in first_calls.values()
             if node.output in self._trained
@@ -143,7 +143,10 @@ class LayerPasses:
     @property
     def parts(self) -> Sequence[Sequence[slice]]:
         """The parts of the flat gradient, in the order in which they are stored."""
-        return [self._completed[output] for output in sorted(self._completed, reverse=True)]
+        return [
+            self._parts_of_first_calls[output]
+            for output in sorted(self._parts_of_first_calls, reverse=True)
+        ]
 
     def run(self, batch: ShardedBatch, loss: Goal, joint: Joint) -> Sequence[Figures] | None:
         """The figures of each shard; None if the loss of one is not finite."""
@@ -194,12 +197,13 @@ class LayerPasses:
                 moments = shared_norms.moments_of(node.layer, x, engine)
                 if joint.over_batch:
                     moments = yield Exchange(moments, shared_norms.joined)
-                y, kept = shared_norms.forward(node.layer, x, moments, engine), (x, moments)
+                y = shared_norms.forward(node.layer, x, moments, engine)
+                saved_of_node = x, moments
             else:
-                y, kept = node.layer.forward(x, True, rng, engine)
+                y, saved_of_node = node.layer.forward(x, True, rng, engine)
             values[node.output] = y
             if node.output in trained:
-                saved[node.output] = kept
+                saved[node.output] = saved_of_node
             for value in last:
                 del values[value]
         outputs = [values[value] for value in graph.outputs]
@@ -213,17 +217,17 @@ class LayerPasses:
         failures = yield Exchange(np.array([float(figures is None)]), within_process=alone)
         if figures is None or failures[0]:
             return None
-        reached, sums = dict[int, Array](), dict[int, dict[str, Array]]()
+        gradients_of_value, sums = dict[int, Array](), dict[int, dict[str, Array]]()
         for value, dy in zip(graph.outputs, dys, strict=True):
-            add_gradient(reached, value, dy)
+            add_gradient(gradients_of_value, value, dy)
         for node in reversed(graph.nodes):
             if node.output not in trained:
                 continue
             layer, needs_dx = node.layer, not trained.isdisjoint(node.inputs)
-            dy, kept = reached.pop(node.output), saved.pop(node.output)
+            dy, saved_of_node = gradients_of_value.pop(node.output), saved.pop(node.output)
             dx: Any
             if isinstance(layer, BatchNorm) and layer.trainable:
-                x, moments = kept
+                x, moments = saved_of_node
                 all_sums = sums_of_shard = shared_norms.backward_sums(layer, dy, x, moments, engine)
                 if joint.over_batch:
                     all_sums = yield Exchange(sums_of_shard)
@@ -234,17 +238,17 @@ class LayerPasses:
                 }
                 followed.append((layer, moments))
             else:
-                dx, by_name = layer.backward(dy, kept, engine, needs_dx=needs_dx)
+                dx, by_name = layer.backward(dy, saved_of_node, engine, needs_dx=needs_dx)
             of_layer = sums.setdefault(id(layer), {})
             for name, gradient in by_name.items():
-                before = of_layer.get(name)
-                of_layer[name] = gradient if before is None else before + gradient
-            if node.output in self._completed:
+                sum_so_far = of_layer.get(name)
+                of_layer[name] = gradient if sum_so_far is None else sum_so_far + gradient
+            if node.output in self._parts_of_first_calls:
                 for name, destination in self._weights.gradients_of(layer).items():
                     destination[...] = of_layer[name]
-                joint.add(shard, self._weights.gradient, self._completed[node.output])
+                joint.add(shard, self._weights.gradient, self._parts_of_first_calls[node.output])
             if needs_dx:
                 for value, part in zip(node.inputs, gradients_of_inputs(layer, dx), strict=True):
                     if value in trained and part is not None:
-                        add_gradient(reached, value, part)
+                        add_gradient(gradients_of_value, value, part)
         return figures

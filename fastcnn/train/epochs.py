@@ -294,9 +294,9 @@ class Epochs:
             loss_sum, correct = self._step(batch)
         except Divergence as error:
             raise FloatingPointError(
-                f"{error}, in batch {progress.batch + 1} of epoch {progress.epoch + 1}; the model keeps "
-                f"the weights from before it. A lower learning rate may help, or clip_norm of the "
-                f"optimizer"
+                f"{error}, in batch {progress.batch + 1} of epoch {progress.epoch + 1}; the model "
+                f"keeps the weights from before it. A lower learning rate may help, or clip_norm "
+                f"of the optimizer"
             ) from None
         finally:
             progress.in_batch = False

@@ -57,7 +57,7 @@ class StepResult(NamedTuple):
 class CompiledSegment:
     """Layers through which one call takes each slice; it has the attributes of ``LoneLayer``."""
 
-    is_deterministic = True
+    is_deterministic, takes_several = True, False
     sums_shards = True
 
     def __init__(self, layers: Sequence[Layer], weights: Weights, needs_dx: bool) -> None:

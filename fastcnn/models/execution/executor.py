@@ -410,7 +410,7 @@ class Executor:
             units.pop()
         for one in units:
             arrays = [values[value] for value in one.inputs]
-            x: Any = tuple(arrays) if one.takes_several else arrays[0]
+            x: Any = tuple(arrays) if one.unit.takes_several else arrays[0]
             in_training = one.goes_back or not one.unit.is_deterministic
             output = one.unit.forward(x, rng if in_training else None)
             if output is None:
@@ -452,7 +452,9 @@ class Executor:
             dx = one.unit.backward(dy, saved.pop(one.output))
             if dx is None:
                 continue
-            for value, part in zip(one.inputs, dx if one.takes_several else (dx,), strict=True):
+            for value, part in zip(
+                one.inputs, dx if one.unit.takes_several else (dx,), strict=True
+            ):
                 if value in need_gradient and part is not None:
                     gradients_of_value[value].append(part)
         # Padding times infinity is NaN here. The layers one by one skip padding, as they should.

@@ -31,7 +31,7 @@ from fastcnn.models.execution.layer_facts import (
     pools_2x2,
 )
 from fastcnn.models.weights import Weights
-from fastcnn.nn.layers import BatchNorm, Dense, Layer, Saved
+from fastcnn.nn.layers import Dense, Layer, Saved
 
 # Batch sizes whose choices are remembered.
 _BATCHES = 64
@@ -139,13 +139,13 @@ class LoneConvolution(LoneLayer):
             return winograd.conv2d_pooled(*operands), None
         if operations.pools_in_registers:
             y, indices = winograd.conv2d_pooled_with_indices(*operands)
-            return y, None if rng is None else (x, y, indices)
+            return y, _SavedConvolution(x, y, indices, None)
         sums = operations.forward(*operands)
         y = max_pool2d(sums, operations.pooling) if operations.pooling else sums
-        return y, None if rng is None else (x, y, sums)
+        return y, None if rng is None else _SavedConvolution(x, y, None, sums)
 
     def backward(self, dy: Array, saved: Saved, shards: tuple[int, ...] = ()) -> Array | None:
-        x, y, indices_or_sums = saved
+        x, y, indices, sums = cast(_SavedConvolution, saved)
         operations = self._operations(len(x))
         parts = parts_of_shards(shards or (len(x),))
         of_parts = [self._operations(part.stop - part.start) for part in parts]
@@ -159,9 +159,10 @@ class LoneConvolution(LoneLayer):
                 for part, one in zip(parts, of_parts, strict=True)
             ]
             self._gradients["b"][...] = sum_by_halves(of_bias)
-        if operations.pooling:
-            unpool = argmax_gradient if operations.pools_in_registers else max_pool2d_backward
-            dy = unpool(dy, indices_or_sums, operations.pooling)
+        if operations.pooling and indices is not None:
+            dy = argmax_gradient(dy, indices, operations.pooling)
+        elif operations.pooling and sums is not None:
+            dy = max_pool2d_backward(dy, sums, operations.pooling)
         dx = None
         if self._needs_dx:
             dx = operations.to_input(dy, self._parameters["w"], operations.geometry)
@@ -172,6 +173,21 @@ class LoneConvolution(LoneLayer):
             ]
             self._gradients["w"][...] = sum_by_halves(of_filters)
         return dx
+
+
+class _SavedConvolution(NamedTuple):
+    """What the way back of a convolution takes.
+
+    Attributes:
+        x, y: its input and output.
+        indices: argmax indices, if it pooled in registers.
+        sums: the convolution's result before the pooling, if it did not.
+    """
+
+    x: Array
+    y: Array
+    indices: Array | None
+    sums: Array | None
 
 
 class _Operations(NamedTuple):
@@ -244,22 +260,26 @@ class LoneNormalisation(LoneLayer):
         self, layers: Sequence[Layer], layer: Layer, weights: Weights, needs_dx: bool, reason: str
     ) -> None:
         super().__init__(layers, layer, weights, needs_dx, reason)
-        self._relu = self._inner_relu = len(layers) > 1
+        self._relu_of_norm = len(layers) > 1
 
     def forward(self, x: Array, rng: np.random.Generator | None) -> tuple[Array, Saved] | None:
         gamma, beta = self._parameters["gamma"], self._parameters["beta"]
-        rows, epsilon = x.reshape(-1, len(gamma)), cast(BatchNorm, self._layer).epsilon
-        result = normalise(rows, gamma, beta, epsilon, relu=self._relu)
+        rows, epsilon = x.reshape(-1, len(gamma)), self.layer.epsilon
+        result = normalise(rows, gamma, beta, epsilon, relu=self._relu_of_norm)
         return result.y.reshape(x.shape), (rows, result)
 
     def backward(self, dy: Array, saved: Saved) -> Array | None:
         rows, result = saved
-        layer, gradients = cast(BatchNorm, self._layer), self._gradients
-        of_channels = gradients["gamma"], gradients["beta"]
+        of_channels = self._gradients["gamma"], self._gradients["beta"]
         dx = normalise_backward(
-            dy.reshape(rows.shape), rows, result, layer.epsilon, *of_channels, relu=self._relu
+            dy.reshape(rows.shape),
+            rows,
+            result,
+            self.layer.epsilon,
+            *of_channels,
+            relu=self._relu_of_norm,
         )
-        layer.follow(result.mean, result.variance)
+        self.layer.follow(result.mean, result.variance)
         return dx.reshape(dy.shape) if self._needs_dx else None
 
     # --- a shard of a batch: statistics are those of all shards -----------------------------------
@@ -276,7 +296,7 @@ class LoneNormalisation(LoneLayer):
         gamma, beta = self._parameters["gamma"], self._parameters["beta"]
         rows, epsilon = x.reshape(-1, len(gamma)), self.layer.epsilon
         result = normalization.normalise_by(
-            rows, gamma, beta, moments, epsilon, relu=self._inner_relu
+            rows, gamma, beta, moments, epsilon, relu=self._relu_of_norm
         )
         return result.y.reshape(x.shape), (rows, result, moments)
 
@@ -285,8 +305,9 @@ class LoneNormalisation(LoneLayer):
         return dy
 
     def backward_sums(self, dy: Array, saved: Saved, part: slice | None, shards: int) -> Array:
-        """The sums (shards, 2, C) of shards of equal size that the gradient of the input needs.
+        """The sums (shards, 2, C) of shards of equal size: ``Σ g`` and ``Σ g·(x − mean)``.
 
+        ``g`` is ``dy``, or 0 where the ReLU stops the number. The gradient of the input needs them.
         ``part`` are their samples in the input that ``saved`` is of; None if they are all.
         """
         rows, result, _ = saved
@@ -295,7 +316,7 @@ class LoneNormalisation(LoneLayer):
             pixels = len(own) // (part.stop - part.start)
             rows = rows[part.start * pixels : part.stop * pixels]
         return normalization.gradient_sums(
-            own, rows, result, self.layer.epsilon, relu=self._inner_relu, parts=shards
+            own, rows, result, self.layer.epsilon, relu=self._relu_of_norm, parts=shards
         )
 
     def parameter_gradients(self, own: Array, saved: Saved) -> list[Array]:
@@ -312,7 +333,7 @@ class LoneNormalisation(LoneLayer):
             return None, moments
         dx = normalization.gradient_by(
             dy.reshape(rows.shape), rows, result, sums, moments, self.layer.epsilon,
-            relu=self._inner_relu,
+            relu=self._relu_of_norm,
         )  # fmt: skip
         return dx.reshape(dy.shape), moments
 
@@ -332,27 +353,26 @@ class NormalisedSum(LoneNormalisation):
         self, layers: Sequence[Layer], weights: Weights, needs: tuple[bool, bool], reason: str
     ) -> None:
         super().__init__(layers[:1], layers[0], weights, needs[0], reason)
-        self._layers, self._relu, self._needs = layers, len(layers) > 2, needs
-        self._inner_relu = False  # the ReLU comes after the sum
+        self._layers, self._relu_of_sum, self._needs = layers, len(layers) > 2, needs
+        self._relu_of_norm = False  # the ReLU comes after the sum
 
     def forward(self, x: Any, rng: np.random.Generator | None) -> tuple[Array, Saved] | None:
-        own, other = x
+        own, summand = x
         gamma, beta = self._parameters["gamma"], self._parameters["beta"]
-        rows, epsilon = own.reshape(-1, len(gamma)), cast(BatchNorm, self._layer).epsilon
-        residual = other.reshape(rows.shape)
-        result = normalise(rows, gamma, beta, epsilon, relu=self._relu, residual=residual)
+        rows, epsilon = own.reshape(-1, len(gamma)), self.layer.epsilon
+        residual = summand.reshape(rows.shape)
+        result = normalise(rows, gamma, beta, epsilon, relu=self._relu_of_sum, residual=residual)
         return result.y.reshape(own.shape), (rows, result)
 
     def backward(self, dy: Array, saved: Saved) -> Any:
         rows, result = saved
-        layer, gradients = cast(BatchNorm, self._layer), self._gradients
-        if self._relu:
+        if self._relu_of_sum:
             dy = _through_relu(dy, result.y)
-        of_channels = gradients["gamma"], gradients["beta"]
+        of_channels = self._gradients["gamma"], self._gradients["beta"]
         dx = normalise_backward(
-            dy.reshape(rows.shape), rows, result, layer.epsilon, *of_channels, relu=False
+            dy.reshape(rows.shape), rows, result, self.layer.epsilon, *of_channels, relu=False
         )
-        layer.follow(result.mean, result.variance)
+        self.layer.follow(result.mean, result.variance)
         return dx.reshape(dy.shape) if self._needs[0] else None, dy if self._needs[1] else None
 
     # --- a shard of a batch -----------------------------------------------------------------------
@@ -361,17 +381,17 @@ class NormalisedSum(LoneNormalisation):
         return super().moments(x[0], shards)
 
     def forward_by(self, x: Any, moments: Array) -> tuple[Array, Saved]:
-        own, other = x
+        own, summand = x
         gamma, beta = self._parameters["gamma"], self._parameters["beta"]
         rows, epsilon = own.reshape(-1, len(gamma)), self.layer.epsilon
         result = normalization.normalise_by(
             rows, gamma, beta, moments, epsilon,
-            relu=self._relu, residual=other.reshape(rows.shape),
+            relu=self._relu_of_sum, residual=summand.reshape(rows.shape),
         )  # fmt: skip
         return result.y.reshape(own.shape), (rows, result, moments)
 
     def before_activation(self, dy: Array, saved: Saved) -> Array:
-        return _through_relu(dy, saved[1].y) if self._relu else dy
+        return _through_relu(dy, saved[1].y) if self._relu_of_sum else dy
 
     def backward_by(self, dy: Array, saved: Saved, sums: Array) -> tuple[Any, Array]:
         dx, moments = super().backward_by(dy, saved, sums)

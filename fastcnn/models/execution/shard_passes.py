@@ -108,10 +108,10 @@ class UnitPasses:
 
     def run(self, batch: ShardedBatch, loss: Goal, joint: Joint) -> Sequence[Figures] | None:
         """The figures of each shard; None where layers must run one by one."""
-        units, of_units = list(self._units), self._inputs(batch.inputs)
-        if of_units is None:
+        units, first_values = list(self._units), self._inputs(batch.inputs)
+        if first_values is None:
             return None  # on all processes, because it is a matter of the weights
-        sizes = [one.size for one in batch.shards]
+        sizes = [call.size for call in batch.shards]
         rows = parts_of_shards(sizes)
         slots = [
             (slice(rows[run][0].start, rows[run][-1].stop), tuple(sizes[run])) for run in joint.runs
@@ -121,53 +121,55 @@ class UnitPasses:
         if large < len(rows):
             alike.append((slice(rows[large].start, rows[-1].stop), len(rows) - large))
         step = _Step(batch, joint, rows, slots, alike)
-        values, saved = dict(enumerate(of_units)), dict[int, Saved]()
-        reached, last = defaultdict[int, list[Array]](list), units[-1]
-        fused = (
+        values, saved = dict(enumerate(first_values)), dict[int, Saved]()
+        gradients_of_value, last = defaultdict[int, list[Array]](list), units[-1]
+        ends_in_loss = (
             type(loss) is CrossEntropy
             and isinstance(last.unit, CompiledSegment)
             and last.unit.makes_rows
         )
-        if fused:
+        if ends_in_loss:
             units.pop()
-        for one in units:
-            taken = [values[value] for value in one.inputs]
-            x: Any = tuple(taken) if one.takes_several else taken[0]
-            output = _forward(one, x, step)
+        for call in units:
+            arrays = [values[value] for value in call.inputs]
+            x: Any = tuple(arrays) if call.unit.takes_several else arrays[0]
+            output = _forward(call, x, step)
             if output is None:
                 return None  # on all processes, because it is a matter of the weights
-            values[one.output] = output[0]
-            if one.goes_back:
-                saved[one.output] = output[1]
+            values[call.output] = output[0]
+            if call.goes_back:
+                saved[call.output] = output[1]
         figures: list[Figures] | None
-        if fused:
+        if ends_in_loss:
             figures, own_dx = self._loss_in_segment(last, values[last.inputs[0]], loss, step)
             if own_dx is not None:
-                reached[last.inputs[0]].append(own_dx)
+                gradients_of_value[last.inputs[0]].append(own_dx)
         else:
             figures, dys = self._loss(values, loss, step)
             for value, dy in zip(self._outputs, dys, strict=True):
-                reached[value].append(dy)
+                gradients_of_value[value].append(dy)
         if joint.over_batch and self._joins:  # all processes go back, or none
             failed = np.array([float(figures is None)])
             if joint.combined(np.repeat(failed, len(rows))[:, np.newaxis])[0]:
                 return None
         if figures is None:
             return None
-        if fused:
+        if ends_in_loss:
             self._finish_segment(last, step)
         del values
-        trained = {one.output for one in units if one.goes_back}
-        for one in reversed(units):
-            if not one.goes_back:
+        need_gradient = {call.output for call in units if call.goes_back}
+        for call in reversed(units):
+            if not call.goes_back:
                 continue
-            dy = sum_of(reached.pop(one.output))
-            dx: Any = self._backward(one, dy, saved.pop(one.output), step)
+            dy = sum_of(gradients_of_value.pop(call.output))
+            dx: Any = self._backward(call, dy, saved.pop(call.output), step)
             if dx is None:
                 continue
-            for value, part in zip(one.inputs, dx if one.takes_several else (dx,), strict=True):
-                if value in trained and part is not None:
-                    reached[value].append(part)
+            for value, part in zip(
+                call.inputs, dx if call.unit.takes_several else (dx,), strict=True
+            ):
+                if value in need_gradient and part is not None:
+                    gradients_of_value[value].append(part)
         return figures
 
     # --- the loss ---------------------------------------------------------------------------------
@@ -267,8 +269,8 @@ class UnitPasses:
             sums = _joined(of_alike)
         else:
             dys = [
-                norm.before_activation(dy[some], kept)
-                for some, kept in zip(rows, saved, strict=True)
+                norm.before_activation(dy[some], saved_of_shard)
+                for some, saved_of_shard in zip(rows, saved, strict=True)
             ]
             pairs = zip(dys, saved, strict=True)
             sums = np.concatenate([norm.backward_sums(*pair, None, 1) for pair in pairs])
@@ -276,14 +278,14 @@ class UnitPasses:
             results = [norm.backward_by(dy, saved, joint.combined(sums))]
         else:
             results = [
-                norm.backward_by(of_shard, kept, own_sums)
-                for of_shard, kept, own_sums in zip(dys, saved, sums, strict=True)
+                norm.backward_by(of_shard, saved_of_shard, own_sums)
+                for of_shard, saved_of_shard, own_sums in zip(dys, saved, sums, strict=True)
             ]
         joint.follow(norm.layer, [moments for _, moments in results])
         if own.arrays:
             of_shards = [
-                norm.parameter_gradients(own_sums, kept)
-                for own_sums, kept in zip(sums, saved_by_shard, strict=True)
+                norm.parameter_gradients(own_sums, saved_of_shard)
+                for own_sums, saved_of_shard in zip(sums, saved_by_shard, strict=True)
             ]
             if own.adds:
                 before = step.shared.pop(own.key)

@@ -56,6 +56,7 @@ class LoneNode:
         self._output = shapes[node.output]
         self._gradients = weights.gradients_of(node.layer)
         self._dtype = weights.parameters.dtype
+        # A shared layer may be a BatchNorm or a Dropout.
         self.is_deterministic = is_built_in(node.layer) and node.layer.takes_several
 
     def gradients(self) -> list[Array]:
@@ -110,7 +111,10 @@ class LoneNode:
         return dy
 
     def backward_sums(self, dy: Array, saved: Saved, part: slice | None, shards: int) -> Array:
-        """The sums (shards, 2, C) of shards, whose samples are ``part`` of the input."""
+        """The sums (shards, 2, C) of shards: dgamma and dbeta.
+
+        ``part`` are their samples in the input.
+        """
         x, moments = saved
         x = x if part is None else x[part]
         layer = cast(BatchNorm, self.layer)
@@ -155,50 +159,56 @@ class UnitCall(NamedTuple):
     output: int
     goes_back: bool
 
-    @property
-    def takes_several(self) -> bool:
-        """Whether it takes a tuple of arrays."""
-        return not isinstance(self.unit, CompiledSegment) and self.unit.takes_several
-
 
 def units_of(graph: Graph, weights: Weights, input_shapes: Sequence[Shape]) -> list[UnitCall]:
     """The units of an expanded graph, in an order in which they can run."""
     shapes = graph.infer(input_shapes)
-    trained = trained_values(graph, [bool(weights.gradients_of(n.layer)) for n in graph.nodes])
+    trains = [bool(weights.gradients_of(node.layer)) for node in graph.nodes]
+    values_that_train = trained_values(graph, trains)
     uses = Counter([value for node in graph.nodes for value in node.inputs])
     uses.update(graph.outputs)
     calls = Counter(id(node.layer) for node in graph.nodes)
-    last_call = {id(node.layer): node for node in graph.nodes}
-    user = {value: node for node in graph.nodes for value in node.inputs}
+    last_calls = {id(node.layer): node for node in graph.nodes}
     sums = _normalised_sums(graph, uses, calls, shapes)
-    absorbed = {one.output for parts in sums.values() for one in parts}
-    result, done = list[UnitCall](), set[int]()
+    outputs_inside_sums = {one.output for parts in sums.values() for one in parts}
+    result, finished_outputs = list[UnitCall](), set[int]()
     for node in graph.nodes:
         if node.output in sums:
-            result.append(_call_of_sum(node, sums[node.output], weights, trained))
+            result.append(_call_of_sum(node, sums[node.output], weights, values_that_train))
+        elif node.output in finished_outputs or node.output in outputs_inside_sums:
             continue
-        if node.output in done or node.output in absorbed:
-            continue
-        if _is_single(node, calls):
-            needs_dx = not trained.isdisjoint(node.inputs)
-            adds = last_call[id(node.layer)] is not node
+        elif _is_single(node, calls):
+            needs_dx = not values_that_train.isdisjoint(node.inputs)
+            adds = last_calls[id(node.layer)] is not node
             unit = LoneNode(node, shapes, weights, needs_dx, adds)
-            result.append(UnitCall(unit, node.inputs, node.output, node.output in trained))
-            continue
-        row = [node]
-        while uses[row[-1].output] == 1 and row[-1].output not in graph.outputs:
-            after = user[row[-1].output]
-            if _is_single(after, calls) or after.output in absorbed:
-                break
-            # Layers draw random numbers in the order of the graph.
-            follows = after.output == node.output + len(row)
-            if uses_randomness(after.layer) and not follows:
-                break
-            row.append(after)
-        done.update(one.output for one in row)
-        (value,) = node.inputs
-        result += _calls_of_row(row, weights, value in trained, trained)
+            goes_back = node.output in values_that_train
+            result.append(UnitCall(unit, node.inputs, node.output, goes_back))
+        else:
+            chain = _chain_from(node, graph, uses, calls, outputs_inside_sums)
+            finished_outputs.update(one.output for one in chain)
+            result += _calls_of_chain(chain, weights, values_that_train)
     return result
+
+
+def _chain_from(
+    node: Node, graph: Graph, uses: Counter[int], calls: Counter[int], inside_sums: set[int]
+) -> list[Node]:
+    """The nodes in a row from this one on, without those that are done in other units.
+
+    Each value between two of them has one consumer. Layers that draw random numbers do so in the
+    order of the graph, so the row ends before such a layer if other nodes come before it.
+    """
+    consumers = {value: one for one in graph.nodes for value in one.inputs}
+    chain = [node]
+    while uses[chain[-1].output] == 1 and chain[-1].output not in graph.outputs:
+        after = consumers[chain[-1].output]
+        if _is_single(after, calls) or after.output in inside_sums:
+            break
+        follows = after.output == node.output + len(chain)
+        if uses_randomness(after.layer) and not follows:
+            break
+        chain.append(after)
+    return chain
 
 
 def _normalised_sums(
@@ -209,15 +219,15 @@ def _normalised_sums(
     With each are the normalisation before it, and the ReLU behind it, if there is one.
     """
     makers = {node.output: node for node in graph.nodes}
-    user = {value: node for node in graph.nodes for value in node.inputs}
+    consumers = {value: node for node in graph.nodes for value in node.inputs}
 
     def is_free(value: int) -> bool:
         return uses[value] == 1 and value not in graph.outputs
 
     result: dict[int, tuple[Node, ...]] = {}
     for node in graph.nodes:
-        alike = {shapes[value] for value in (*node.inputs, node.output)}
-        if type(node.layer) is not Add or len(node.inputs) != 2 or len(alike) > 1:
+        distinct_shapes = {shapes[value] for value in (*node.inputs, node.output)}
+        if type(node.layer) is not Add or len(node.inputs) != 2 or len(distinct_shapes) > 1:
             continue
         parts = [
             maker
@@ -227,7 +237,7 @@ def _normalised_sums(
         ]
         if not parts or any(calls[id(one.layer)] > 1 for one in (node, *parts)):
             continue
-        after = user[node.output] if is_free(node.output) else None
+        after = consumers[node.output] if is_free(node.output) else None
         last = max(parts, key=lambda one: one.output)
         if after is not None and type(after.layer) is ReLU and ends_in_plain_relu(after.layer):
             result[node.output] = (last, after) if calls[id(after.layer)] == 1 else (last,)
@@ -237,13 +247,13 @@ def _normalised_sums(
 
 
 def _call_of_sum(
-    node: Node, parts: Sequence[Node], weights: Weights, trained: set[int]
+    node: Node, parts: Sequence[Node], weights: Weights, values_that_train: set[int]
 ) -> UnitCall:
     """The unit of an Add with a batch normalisation before it, and perhaps a ReLU behind it."""
     norm, (first, second) = parts[0], node.inputs
-    other = first if second == norm.output else second
-    inputs = norm.inputs[0], other
-    needs = inputs[0] in trained, other in trained
+    summand = first if second == norm.output else second
+    inputs = norm.inputs[0], summand
+    needs = inputs[0] in values_that_train, summand in values_that_train
     layers = norm.layer, node.layer, *(one.layer for one in parts[1:])
     unit = NormalisedSum(layers, weights, needs, "the batch is normalised as a whole")
     return UnitCall(unit, inputs, parts[-1].output if len(parts) > 1 else node.output, True)
@@ -259,14 +269,15 @@ def _is_single(node: Node, calls: Counter[int]) -> bool:
     return node.layer.takes_several or calls[id(node.layer)] > 1
 
 
-def _calls_of_row(
-    row: Sequence[Node], weights: Weights, needs_dx: bool, trained: set[int]
+def _calls_of_chain(
+    chain: Sequence[Node], weights: Weights, values_that_train: set[int]
 ) -> list[UnitCall]:
-    """The units of nodes in a row; ``needs_dx`` says whether the gradient goes before them."""
-    result = []
-    for unit, first, last in _units([node.layer for node in row], weights, needs_dx):
-        output = row[last - 1].output
-        result.append(UnitCall(unit, row[first].inputs, output, output in trained))
+    """The units of nodes in a row."""
+    result, layers = [], [node.layer for node in chain]
+    goes_before = chain[0].inputs[0] in values_that_train
+    for unit, first, last in _units(layers, weights, goes_before):
+        output = chain[last - 1].output
+        result.append(UnitCall(unit, chain[first].inputs, output, output in values_that_train))
     return result
 
 
@@ -275,8 +286,8 @@ def _units(
 ) -> list[tuple[CompiledSegment | LoneLayer, int, int]]:
     """The layers as segments and lone layers, each with its first layer and the one after its last.
 
-    A lone convolution has its ReLU and max-pooling with it, a lone dense layer each
-    Flatten before it.
+    ``goes_before`` says whether the gradient goes on to what comes before them. A lone convolution
+    has its ReLU and max-pooling with it, a lone dense layer each Flatten before it.
     """
     dtype, i = weights.parameters.dtype, 0
     units: list[tuple[CompiledSegment | LoneLayer, int, int]] = []
