@@ -10,6 +10,7 @@ for users.
 
 from __future__ import annotations
 
+from fastcnn.core.scalars import above_zero
 from fastcnn.distributed.groups import Group, Statistics
 
 __all__ = ["Group", "alone", "world"]
@@ -37,10 +38,11 @@ def alone(shards: int = 8, statistics: Statistics = "batch") -> Group:
     return Group(shards, statistics)
 
 
-def world(shards: int = 8, statistics: Statistics = "batch") -> Group:
+def world(shards: int = 8, statistics: Statistics = "batch", patience: float = 600.0) -> Group:
     """The group of all processes that ``mpiexec`` or ``srun`` has started.
 
-    It starts MPI, if mpi4py has not done so, and a thread that watches the other processes. Unless
+    It starts MPI, if mpi4py has not done so, a thread that watches the other processes, and a small
+    program that names this process if it is killed. Unless
     ``FASTCNN_NUM_THREADS`` or ``set_num_threads`` has decided, the number of the kernels' threads
     becomes that of the cores which MPI has bound to this process; cores that several processes may
     use are divided among them.
@@ -51,13 +53,20 @@ def world(shards: int = 8, statistics: Statistics = "batch") -> Group:
             bit, on any number of processes. A multiple of the number of processes shares the work
             evenly.
         statistics: as for :func:`alone`.
+        patience: seconds for which the others wait for a process that lives but does not move on,
+            where nothing says how long it may take: before a training, in a first step that may
+            compile kernels, in a first validation or callback. At least 8 seconds; the last call
+            of ``world`` counts.
 
     Raises:
         ImportError: mpi4py or an MPI library is not installed.
-        TypeError, ValueError: as for :func:`alone`, and ``shards`` is less than the number of
-            processes.
+        TypeError, ValueError: as for :func:`alone`, ``shards`` is less than the number of
+            processes, or ``patience`` is no positive number.
     """
     Group(shards, statistics)  # its errors come before MPI starts
+    limit = above_zero("patience", patience)
+    if limit is None:
+        raise TypeError("patience must be a number of seconds above 0, got None")
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
@@ -69,7 +78,8 @@ def world(shards: int = 8, statistics: Statistics = "batch") -> Group:
 
     key = shards, statistics
     if key not in _worlds:
-        _worlds[key] = MPIGroup(MPI.COMM_WORLD, shards, statistics)
+        _worlds[key] = MPIGroup(MPI.COMM_WORLD, shards, statistics, limit)
+    _worlds[key].be_patient(limit)
     return _worlds[key]
 
 

@@ -182,6 +182,9 @@ class Group:
     def barrier(self) -> None:
         """Wait for all processes."""
 
+    def be_patient(self, patience: float) -> None:
+        """Wait for so many seconds where nothing says how long a process may take."""
+
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Within this context a process that dies, stops or hangs ends all; they leave together."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import platform
+import secrets
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,8 @@ from fastcnn.core.float_errors import Divergence
 from fastcnn.core.hardware import cores
 from fastcnn.core.settings import current_thread_limit, set_num_threads
 from fastcnn.distributed.groups import Group, Pending, Statistics
-from fastcnn.distributed.watch import Watch, end
+from fastcnn.distributed.guard import Guard
+from fastcnn.distributed.watch import PATIENCE, Watch, death_of
 
 _SPIN = 0.0005  # seconds for which a process looks for messages without giving up its core
 _NAP_AFTER, _NAP = 0.02, 0.0002
@@ -49,10 +51,16 @@ class MPIGroup(Group):
 
     Args:
         comm: an ``mpi4py.MPI.Intracomm``; the group makes copies of it for its own messages.
-        shards, statistics: as for :func:`fastcnn.distributed.world`.
+        shards, statistics, patience: as for :func:`fastcnn.distributed.world`.
     """
 
-    def __init__(self, comm: Any, shards: int = 8, statistics: Statistics = "batch") -> None:
+    def __init__(
+        self,
+        comm: Any,
+        shards: int = 8,
+        statistics: Statistics = "batch",
+        patience: float = PATIENCE,
+    ) -> None:
         super().__init__(shards, statistics)
         self.rank, self.size = comm.rank, comm.size
         if self.shards < self.size:
@@ -65,7 +73,7 @@ class MPIGroup(Group):
         if current_thread_limit().decided_by not in _CHOSEN:
             set_num_threads(threads)
         self._spin = _SPIN if local <= cores() else 0.0
-        self._watch = _watch_over(comm) if self.size > 1 else None
+        self._watch = _watch_over(comm, patience) if self.size > 1 else None
 
     # --- messages ---------------------------------------------------------------------------------
 
@@ -117,6 +125,10 @@ class MPIGroup(Group):
     def barrier(self) -> None:
         Messages(self, [self._comm.Ibarrier()]).wait()
 
+    def be_patient(self, patience: float) -> None:
+        if self._watch is not None:
+            self._watch.patience = patience
+
     # --- faults -----------------------------------------------------------------------------------
 
     @contextmanager
@@ -141,11 +153,11 @@ class MPIGroup(Group):
             raise
 
     def _end(self, error: BaseException) -> None:
-        if self.size == 1:
+        if self._watch is None:
             return
         traceback.print_exception(error)
         reason = f"rank {self.rank} of {self.size} has failed: {type(error).__name__}: {error}"
-        end(self._comm, reason)
+        self._watch.end(reason)
 
     @contextmanager
     def busy(self, activity: str) -> Iterator[None]:
@@ -197,28 +209,31 @@ def _own_cores() -> list[int]:
     return [*range(cores())]
 
 
-def _watch_over(comm: Any) -> Watch:
+def _watch_over(comm: Any, patience: float) -> Watch:
     """The watch of this process, one for all groups of a communicator."""
     key = comm.py2f()
     if key not in _watches:
-        names = np.empty((comm.size, 2), np.int64)
-        comm.Allgather(np.array([crc32(platform.node().encode()), os.getpid()]), names)
-        _watches[key] = Watch(comm.Dup(), names.tolist())
+        names = np.empty((comm.size, 3), np.int64)
+        own = crc32(platform.node().encode()), os.getpid(), secrets.randbits(62)
+        comm.Allgather(np.array(own), names)
+        message = death_of(comm.rank, comm.size, os.getpid())
+        guard = Guard(f"fastcnn: {message}; the job ends", str(names[0, 2]))
+        _watches[key] = Watch(comm.Dup(), names[:, :2].tolist(), patience, guard)
         atexit.register(_watches[key].leave)
-        _end_with_errors(comm)
+        _end_with_errors(comm, _watches[key])
     return _watches[key]
 
 
 _watches: dict[int, Watch] = {}
 
 
-def _end_with_errors(comm: Any) -> None:
+def _end_with_errors(comm: Any, watch: Watch) -> None:
     """Let an error that nobody catches end all processes, because others may wait for this one."""
     before = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         before(kind, error, trace)
         sys.stderr.flush()
-        end(comm, f"rank {comm.rank} of {comm.size} has failed: {kind.__name__}: {error}")
+        watch.end(f"rank {comm.rank} of {comm.size} has failed: {kind.__name__}: {error}")
 
     sys.excepthook = hook

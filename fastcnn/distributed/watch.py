@@ -6,8 +6,9 @@ is gone, is noticed by the next one, because its beats stay away. A process that
 moves on, while others wait for it, is noticed by rank 0.
 
 How long a process may stay with one activity follows from how long it took before: a step that
-takes milliseconds may take 8 seconds. An activity without a history, such as a first step that
-compiles kernels, or a first checkpoint, has minutes.
+takes milliseconds may take 8 seconds. An activity without a history, such as loading data, a first
+step that compiles kernels, or a first checkpoint, has the limit that ``world(patience=…)`` sets.
+A process that has died is noticed within seconds, whatever the others do.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastcnn.core.arguments import Array
+from fastcnn.distributed.guard import Guard
 
 INTERVAL = 0.5
 """Seconds between two beats."""
@@ -31,8 +33,8 @@ SILENCE = 6.0
 """Seconds without a beat after which a process counts as gone."""
 LEAST = 8.0
 """Seconds that any activity may take."""
-MOST = 600.0
-"""Seconds that an activity without a history may take."""
+PATIENCE = 600.0
+"""Seconds that an activity without a history may take, unless ``world`` says otherwise."""
 _FORWARDED = 0.5  # seconds in which a launcher reads the last message of a process
 _TIMES_LONGER, _HISTORY = 20, 3
 _TAG = 7
@@ -64,9 +66,14 @@ class Watch:
     Args:
         comm: a communicator of its own, of the class ``mpi4py.MPI.Intracomm``.
         processes: for each rank a number of its machine, and the number of its process there.
+        patience: seconds that an activity without a history may take.
+        guard: of this process.
     """
 
-    def __init__(self, comm: Any, processes: Sequence[tuple[int, int]]) -> None:
+    def __init__(
+        self, comm: Any, processes: Sequence[tuple[int, int]], patience: float, guard: Guard
+    ) -> None:
+        self.patience, self._guard = patience, guard
         self._comm, self._rank, self._size = comm, comm.rank, comm.size
         self._state, self._waits, self._activity = 0, False, 0
         self._since = monotonic()
@@ -128,7 +135,8 @@ class Watch:
 
     def _allowed(self) -> float:
         times, longest = self._history[self._activity]
-        return max(LEAST, _TIMES_LONGER * longest) if times >= _HISTORY else MOST
+        from_history = max(LEAST, _TIMES_LONGER * longest)
+        return from_history if times >= _HISTORY else max(LEAST, self.patience)
 
     # --- beats ------------------------------------------------------------------------------------
 
@@ -137,6 +145,7 @@ class Watch:
         if not self._ended:
             self._ended, self._state = True, 2
             self._send(monotonic())
+            self._guard.leave()
 
     def _run(self) -> None:
         reason: str | None = None
@@ -144,15 +153,18 @@ class Watch:
             now = monotonic()
             self._send(now)
             self._receive(now)
-            if self._state == 1:
-                # A training that ends on all processes may look wrong for a moment.
-                before, reason = reason, self._wrong(monotonic())
-                if before is not None and reason is not None and not self._ended:
-                    self._kill_silent(now)
-                    end(self._comm, reason)
-            else:
-                reason = None
+            # A training that ends on all processes may look wrong for a moment.
+            before = reason
+            reason = self._wrong(monotonic()) if self._state == 1 else self._death()
+            if before is not None and reason is not None and not self._ended:
+                self.end(reason)
             sleep(INTERVAL)
+
+    def end(self, reason: str) -> None:
+        """Print the reason, and end all processes."""
+        self._guard.let_speak()
+        self._kill_silent(monotonic())
+        end(self._comm, reason)
 
     def _kill_silent(self, now: float) -> None:
         """Kill stopped processes of this machine, because launchers may wait for them."""
@@ -178,19 +190,25 @@ class Watch:
             self._comm.Recv(numbers, status.Get_source(), _TAG)
             self._beats[status.Get_source()] = now, Beat(*numbers.tolist())
 
+    def _death(self) -> str | None:
+        """The death of the process before this one, or None."""
+        if self._neighbour is None or not _is_dead(self._neighbour[1]):
+            return None
+        rank, process = self._neighbour
+        if rank in self._beats and self._beats[rank][1].state == 2:
+            return None
+        return death_of(rank, self._size, process)
+
     def _wrong(self, now: float) -> str | None:
-        """What is wrong with a process, or None."""
-        if self._neighbour is not None and _is_dead(self._neighbour[1]):
-            rank, process = self._neighbour
-            if rank not in self._beats or self._beats[rank][1].state != 2:
-                return (
-                    f"{self._name(rank)} (process {process}) has died, by a signal or for lack of "
-                    f"memory"
-                )
+        """What is wrong with a process while this one trains, or None."""
+        death = self._death()
+        if death is not None:
+            return death
         for rank, (at, beat) in self._beats.items():
             if beat.state == 2:
                 return f"{self._name(rank)} has ended, while others train"
-            if beat.state == 1 and now - at > SILENCE:
+            stopped = now - at > SILENCE and self._is_stopped(rank)
+            if stopped or (now - at > (SILENCE if beat.state == 1 else self.patience)):
                 return (
                     f"{self._name(rank)} has given no sign of life for {now - at:.0f} s: it is "
                     f"stopped, or its machine is out of reach"
@@ -213,16 +231,31 @@ class Watch:
     def _name(self, rank: int) -> str:
         return f"rank {rank} of {self._size}"
 
+    def _is_stopped(self, rank: int) -> bool:
+        """Whether a process of this machine is stopped, as far as the system shows it."""
+        machine, process = self._processes[rank]
+        return machine == self._processes[self._rank][0] and _state_of(process) in "Tt"
+
+
+def death_of(rank: int, size: int, process: int) -> str:
+    """The words for a process that has died."""
+    return f"rank {rank} of {size} (process {process}) has died, by a signal or for lack of memory"
+
 
 def _is_dead(process: int) -> bool:
     """Whether a process of this machine has ended, as far as the system shows it."""
+    return _state_of(process) in "ZX"
+
+
+def _state_of(process: int) -> str:
+    """The letter of a process's state; "X" if it is gone, and "?" where no system shows it."""
     if not os.path.isdir("/proc/self"):
-        return False
+        return "?"
     try:
         with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[0] in "ZX"
+            return file.read().rpartition(")")[2].split()[0]
     except OSError:
-        return True
+        return "X"
 
 
 def end(comm: Any, reason: str) -> None:
