@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from groups_of_threads import together
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import fastcnn
 from fastcnn import Augment, Callback, Input, Model, Sequential, StopTraining
@@ -213,6 +215,34 @@ def test_a_training_goes_on_with_another_number_of_processes(tmp_path: Any) -> N
         fit(normalised(), None, resume=path)
     with pytest.raises(ValueError, match=r"shards must be 6 that the training"):
         fit(normalised(), alone(4), resume=path)
+
+
+def test_image_sets_and_metrics_of_a_validation_are_shared_out(tmp_path: Path) -> None:
+    pixels = RNG.integers(0, 256, (23, 9, 7), dtype=np.uint8)
+    for i, picture in enumerate(pixels):
+        place = tmp_path / "abc"[i % 3]
+        place.mkdir(exist_ok=True)
+        Image.fromarray(picture).save(place / f"{i}.png")
+    validation = np.tile(X, (12, 1, 1, 1)), np.tile(Y, 12)  # three batches
+
+    def work(group: Group) -> tuple[str, dict[str, list[float]]]:
+        images = fastcnn.load_images(tmp_path, (9, 7), lazy=True, color="gray")
+        model = plain()
+        model.fit(
+            images, None, 2, 9, "adam", seed=2, verbose=0, group=group,
+            metrics=["top_2_accuracy", fastcnn.metrics.F1("macro")], validation_data=validation,
+            class_weight={0: 1.0, 1: 2.0, 2: 0.5},
+        )  # fmt: skip
+        assert model.progress is not None
+        history = model.progress.history.history
+        return checksum_of_weights(model.get_weights()), {
+            name: values for name, values in history.items() if name != "seconds"
+        }
+
+    expected = work(alone(shards=5))
+    assert len([n for n in expected[1] if n.startswith("val_")]) == 4, expected[1]
+    for size in (2, 4):  # of four processes one has no batch
+        assert together(work, size, 5) == [expected] * size
 
 
 # --- figures, callbacks, faults -------------------------------------------------------------------

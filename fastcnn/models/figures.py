@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,24 @@ class Collected:
             of_output = arrays[str(output)]
             for one, name in zip(lists, ("targets", "predictions"), strict=True):
                 one[:] = [np.asarray(of_output[name])]
+
+    def as_bytes(self) -> bytes:
+        """What was kept so far, for :meth:`join`."""
+        file = BytesIO()
+        for of_output in self.arrays().values():
+            for array in of_output.values():
+                np.save(file, array, allow_pickle=False)
+        return file.getvalue()
+
+    def join(self, everyones: Sequence[bytes]) -> None:
+        """Hold what several processes have kept of the same outputs, in this order."""
+        files = [BytesIO(one) for one in everyones if one]
+        for lists in self._parts.values():
+            for one in lists:
+                one.clear()
+            for file in files:
+                for one in lists:
+                    one.append(np.load(file, allow_pickle=False))
 
     def values(self) -> dict[str, float]:
         """The figures by name."""

@@ -598,9 +598,11 @@ class Model(Inspection):
         weights: Array | None,
         size: int,
         metrics: Sequence[training.NamedMetric] = (),
+        collected: Collected | None = None,
     ) -> dict[str, float]:
+        """The figures of an evaluation; ``collected`` gets its outputs, if the caller has one."""
         loss: Any = self._loss()
-        all_outputs = Collected(loss, metrics, self.engine)
+        all_outputs = Collected(loss, metrics, self.engine) if collected is None else collected
         total, correct, samples, sums = 0.0, 0.0, 0, dict[str, float]()
         for x, of_batch, weights_of_batch in batches_in_order(images, targets, weights, size):
             y = self._forward_batch(x, loss)
@@ -617,7 +619,7 @@ class Model(Inspection):
         result |= {name: value / samples for name, value in sums.items()}
         if loss.counts:
             result["accuracy"] = correct / samples
-        return result | all_outputs.values()
+        return result | all_outputs.values() if collected is None else result
 
     def predict(self, x: Source, batch_size: int = 256) -> Any:
         """Predictions: probabilities (N, classes); with the mean squared error, raw outputs.

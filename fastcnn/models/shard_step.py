@@ -22,9 +22,11 @@ from fastcnn.distributed import Group
 from fastcnn.distributed.tree import sizes_of_shards
 from fastcnn.models import shared_norms
 from fastcnn.models.expansion import expand
+from fastcnn.models.figures import Collected
 from fastcnn.models.layer_by_layer import Figures
 from fastcnn.models.net import Net
 from fastcnn.models.shard_layers import Joint, LayerPasses, Passes, ShardedBatch
+from fastcnn.models.training import NamedMetric
 from fastcnn.nn.layers import BatchNorm, Dropout, all_layers, to_dict
 from fastcnn.nn.optimizers import Optimizer, optimizer_to_dict
 from fastcnn.train.output_losses import Goal, OutputLosses
@@ -143,27 +145,39 @@ class ShardSteps:
 
 
 def evaluate(
-    model: Any, group: Group, images: Data, targets: Data, weights: Array | None, size: int
+    model: Any,
+    group: Group,
+    images: Data,
+    targets: Data,
+    weights: Array | None,
+    size: int,
+    metrics: Sequence[NamedMetric],
 ) -> dict[str, float]:
-    """The means of the figures of a validation, of which each process evaluates some batches.
+    """The figures of a validation, of which each process evaluates some batches.
 
     The figures of batches are added in the order of the batches, so that they are the same for any
-    number of processes.
+    number of processes. Metrics are computed of the outputs of all processes.
     """
     starts = range(0, len(images), size)
     own = list[tuple[int, dict[str, float]]]()
+    collected = Collected(model._loss(), metrics, model.engine)
     with group.busy("a validation"):
         for i in group.share_of(len(starts)):
             some = slice(starts[i], starts[i] + size)
             of_batch = None if weights is None else weights[some]
-            figures = model._evaluate(images[some], targets[some], of_batch, size)
+            part = images[some], targets[some], of_batch, size
+            figures = model._evaluate(*part, collected=collected)
             own.append((len(targets[some]), figures))
     sums = dict[str, float]()
     for text in group.everyones(json.dumps(own)):
         for count, figures in json.loads(text):
             for name, value in figures.items():
                 sums[name] = sums.get(name, 0.0) + count * value
-    return {name: value / len(images) for name, value in sums.items()}
+    means = {name: value / len(images) for name, value in sums.items()}
+    if not metrics:
+        return means
+    collected.join(group.gathered(collected.as_bytes()))
+    return means | collected.values()
 
 
 # --- checks before a training, and between epochs -------------------------------------------------

@@ -153,9 +153,9 @@ def _epochs(model: Any, fit: training.Fit, resumed: Resumed | None, group: Group
         draws = fit.augment is not None or steps.draws
         check = partial(shard_step.check_weights, model, group)
         sharding = Sharding(group, step_on_shards, draws, check)
-        if fit.validation is not None and not fit.metrics:  # metrics need all predictions at once
+        if fit.validation is not None:
             x: Any = fit.validation.images  # no stream, because these are refused
-            more = fit.validation.targets, fit.validation.weights, 256
+            more = fit.validation.targets, fit.validation.weights, 256, fit.metrics
             validate = partial(shard_step.evaluate, model, group, x, *more)
     loop = Epochs(
         model, progress, *fit.data, step, validate, loss.counts, fit.augment, fit.steps, sharding,
