@@ -164,6 +164,11 @@ def test_splits_have_all_classes(folder: Path) -> None:
     assert isinstance(train.images, LazyImages)
     rows = [images.files.index(name) for name in test.files]
     assert (np.asarray(test.images) == images.images[np.array(rows)]).all()
+    others = [images.split(0.4, seed=seed)[1].files for seed in (0, 0, 1)]
+    assert len(others[0]) == 9  # 2.8 of each class, to the nearest
+    assert others[0] == others[1] != others[2]
+    first_of_each = [name for name in images.files if name.endswith(("0.png", "1.jpg", "2.gif"))]
+    assert sorted(others[0]) != sorted(first_of_each)
     for share in (0, 1, 0.01, True):
         with pytest.raises(ValueError, match="share"):
             images.split(share)
