@@ -36,6 +36,9 @@ from fastcnn.layers import (
     Sigmoid,
     Tensor,
 )
+from fastcnn.losses import Loss
+from fastcnn.models.execution.preparation import is_built_in
+from fastcnn.optimizers import Optimizer
 
 SHAPE = (5, 4, 2)
 ENGINES = (None, "im2col", "naive")
@@ -86,7 +89,7 @@ class Joined(Composite):
 def _as_before() -> Iterator[None]:
     before = {*Layer.registry}
     yield
-    for name in {*Layer.registry} - before:
+    for name in {*Layer.registry} - before:  # those that a test defines
         if not is_own(Layer.registry[name]):
             Layer.registry.pop(name)
 
@@ -148,6 +151,7 @@ def test_the_layers_inside_run_with_their_neighbours() -> None:
     model = Sequential([Gated(3), Flatten(), Dense(3)], SHAPE, seed=1)
     model.fit(*data(), verbose=0)
     assert "Gated" not in model.explain()
+    assert is_built_in(model.layers[0])  # so first calls compile ahead
     assert "Conv2D(3, (3, 2), padding='same') + BatchNorm()" in model.explain()
 
 
@@ -291,10 +295,67 @@ def test_methods_that_a_class_lacks_are_named() -> None:
             Sequential(layers, SHAPE, engine="im2col").train_on_batch(x, y)
         methods[name.split("(")[0]] = method
         Layer.registry.pop("Lacking")
-    optimizer: Any = type("Still", (fastcnn.optimizers.Optimizer,), {})
+    optimizer: Any = type("Still", (Optimizer,), {})
     model = Sequential([Flatten(), Dense(3)], SHAPE, seed=0, engine="im2col")
     before = model.get_weights()
     with pytest.raises(NotImplementedError, match=r"Still must define step\(self, parameters, gr"):
         model.fit(x, y, optimizer=optimizer(), verbose=0)
-    fastcnn.optimizers.Optimizer.registry.pop("Still")
+    Optimizer.registry.pop("Still")
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+
+
+class Softsign(Layer):
+    """``x / (1 + |x|)``."""
+
+    def infer(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def forward(self, x: Array, training: bool, rng: Any, engine: Any) -> Any:
+        return x / (1 + np.abs(x)), x
+
+    def backward(self, dy: Array, saved: Any, engine: Any, needs_dx: bool = True) -> Any:
+        return dy / (1 + np.abs(saved)) ** 2, {}
+
+
+class Cubes(Loss):
+    """The mean of ``|d|³``."""
+
+    counts = False
+
+    def values(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        return (np.abs(outputs - targets) ** 3).mean(axis=1)
+
+    def gradient(self, outputs: Array, targets: Array, engine: str | None = None) -> Array:
+        d = outputs - targets
+        return 3 * d * np.abs(d) / d.shape[1]
+
+
+class Plain(Optimizer):
+    """Gradient descent."""
+
+    def step(self, parameters: Array, gradient: Array) -> None:
+        parameters -= self.rate * gradient
+
+
+@pytest.mark.parametrize("engine", [None, "im2col"])
+def test_own_parts_train_in_parts_in_groups_and_with_weights(engine: str | None) -> None:
+    x, _ = data(12)
+    y = np.random.default_rng(1).standard_normal((12, 3)).astype(np.float32)
+    twice: dict[str, Any] = {"sample_weight": np.full(12, 2.0)}
+    ways: list[dict[str, Any]] = [
+        {}, {"accumulate": 3}, {"group": fastcnn.distributed.alone(3)}, twice,
+        {"accumulate": 3, **twice}, {"group": fastcnn.distributed.alone(3), **twice},
+    ]  # fmt: skip
+    results = []
+    for way in ways:
+        inner = [Conv2D(2, 1), Softsign()]
+        block = Twice(Conv2D(2, 3, padding="same"), inner)
+        model = Sequential([block, Flatten(), Dense(3)], SHAPE, seed=3, engine=engine)
+        rate = 0.02 if "sample_weight" in way else 0.04  # so that all take the same steps
+        settings: dict[str, Any] = {"epochs": 2, "batch_size": 6, "shuffle": False, "verbose": 0}
+        model.fit(x, y, loss=Cubes(), optimizer=Plain(rate), **settings, **way)
+        results.append(np.concatenate([one.ravel() for one in model.get_weights()]))
+    for result in results[1:]:
+        np.testing.assert_allclose(result, results[0], rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match=r"class_weight needs a loss of classes, .* got Cubes\(\)"):
+        model.fit(x, y, loss=Cubes(), class_weight={0: 2.0})

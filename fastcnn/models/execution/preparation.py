@@ -26,7 +26,7 @@ from fastcnn.engine.numba.runtime.compile_ahead import Progress, compile_all, is
 from fastcnn.engine.numba.runtime.instruction_sets import registers
 from fastcnn.engine.numba.runtime.rehearsal import Request, rehearsal
 from fastcnn.engine.numba.runtime.threads import request_driver
-from fastcnn.nn.layers import Layer, Residual, repr_without_name
+from fastcnn.nn.layers import Composite, Layer, Residual, repr_without_name
 
 # Batch sizes between which the choice of kernels was seen to change, and some beyond them.
 COUNTS = (*range(1, 11), 12, 16, 17, 24, 28, 32, 48, 64, 100, 128, 200, 256, 320, 512)
@@ -54,6 +54,8 @@ def is_built_in(part: object) -> bool:
     """Whether calling it in a rehearsal runs no code of a user's."""
     if isinstance(part, Residual):
         return all(map(is_built_in, (*part.layers, *part.shortcut)))
+    if isinstance(part, Composite):  # only the layers inside run
+        return all(is_built_in(layer) for _, layer in part.inner_layers())
     return is_own(type(part))
 
 
