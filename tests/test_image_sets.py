@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -197,6 +200,23 @@ def test_threads_that_read_change_nothing(folder: Path) -> None:
     assert not same(augmented[0], model)
 
 
+def test_each_epoch_and_each_seed_augment_in_their_own_way(folder: Path) -> None:
+    images = load_images(folder, SIZE, lazy=True, workers=3)
+    draws = list[float]()
+
+    def augment(images: Any, rng: np.random.Generator) -> Any:
+        draws.append(rng.random())
+        return images
+
+    for seed in (1, 1, 2):
+        net().fit(
+            images, epochs=2, batch_size=7, shuffle=False, seed=seed, augment=augment, verbose=0
+        )
+    first, again, other = (sorted(draws[i : i + 6]) for i in (0, 6, 12))
+    assert first == again != other
+    assert len({*first}) == 6
+
+
 class StopsAt(Callback):
     """Saves the training after a batch of an epoch, and ends it."""
 
@@ -259,6 +279,22 @@ def test_classes_must_be_those_of_the_model(folder: Path) -> None:
         two.fit(images, verbose=0)
     with pytest.raises(ValueError, match="y must be None"):
         net().fit(images, images.labels)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux")
+def test_threads_that_read_ahead_give_way(folder: Path) -> None:
+    images = load_images(folder, SIZE, lazy=True, workers=2).images
+    assert isinstance(images, LazyImages)
+    priorities = set[int]()
+
+    def convert(some: Any, number: int) -> Any:
+        priorities.add(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return some
+
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert len([*parts_ahead(images, [slice(0, 2), slice(2, 4)], convert)]) == 2
+    assert priorities == {max(own, 10)}
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
 
 
 def test_reading_ahead_ends_with_its_threads(folder: Path) -> None:

@@ -354,6 +354,25 @@ def claiming(contents: bytes, width: int, height: int) -> bytes:
     return contents[: at + 5] + struct.pack(">HH", height, width) + contents[at + 9 :]
 
 
+@pytest.mark.parametrize(
+    ("size", "decoded"),
+    [((1024, 700), (1024, 700)), ((1100, 1300), (550, 650)), ((2500, 90), (834, 30))],
+)
+def test_large_pictures_are_decoded_no_smaller_than_needed(
+    size: tuple[int, int], decoded: tuple[int, int], tmp_path: Path
+) -> None:
+    path, (width, height) = tmp_path / "large.jpg", size
+    rows = np.linspace(0, 255, height)[:, None] * np.ones(width)
+    path.write_bytes(jpeg(np.stack([rows, rows[::-1], rows], axis=2).astype(np.uint8)))
+    image, _ = pictures._opened(path)
+    assert image.size == decoded
+    result = pictures.picture(path, (20, 30), 3)
+    small = Image.fromarray(rows.astype(np.uint8))
+    small.save(tmp_path / "large.png")
+    expected = pictures.picture(tmp_path / "large.png", (20, 30), 1)
+    assert np.abs(result[..., 0].astype(int) - expected).max() <= 6
+
+
 JPEGS: dict[str, dict[str, Any]] = {
     "usual": {}, "coarse": {"quality": 5}, "fine": {"quality": 100, "subsampling": 0},
     "optimised": {"optimize": True}, "restarts": {"restart_marker_rows": 1},

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
+from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -235,7 +236,7 @@ def _decoded(image: Image, reduced: bool) -> tuple[Image, list[str]]:
     steps = [f"{width:,}×{height:,} pixels, {image.format}"]
     reduced = reduced and max(width, height) > _LARGE
     if reduced:  # a JPEG can be decoded at a half, a quarter or an eighth of its size
-        factor = -(-max(width, height) // _LARGE)
+        factor = gcd(-(-max(width, height) // _LARGE), 8)
         image.draft(None, (-(-width // factor), -(-height // factor)))
     image.load()
     if image.getexif().get(_ORIENTATION, 1) != 1:
