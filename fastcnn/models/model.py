@@ -53,6 +53,7 @@ from fastcnn.models.graph import checked_tensors, graph_of, names_of
 from fastcnn.models.inputs import Inputs, Source, finite
 from fastcnn.models.inspection import Inspection
 from fastcnn.models.net import outputs_of
+from fastcnn.models.training import FitArguments
 from fastcnn.models.training_run import Resumed
 from fastcnn.nn.layers import Layer, Tensor, image_shape
 from fastcnn.nn.losses import CrossEntropy
@@ -460,7 +461,7 @@ class Model(Inspection):
         if resume is not None:
             compares_loss = loss is not None or loss_weights is not None
             resumed = Resumed(resume, compares_loss, optimizer is not None)
-        arguments = (
+        arguments = FitArguments(
             x, y, epochs, batch_size, optimizer, loss, validation_data, validation_split, callbacks,
             shuffle, seed, verbose, augment, class_weight, sample_weight, loss_weights,
             steps_per_epoch, metrics, accumulate, training_metrics,

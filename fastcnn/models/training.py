@@ -65,6 +65,11 @@ class Fit(NamedTuple):
         rng: a generator of the seed, or None.
         callbacks: the callbacks as a list.
         settings: must be the same when the training is resumed.
+        steps: batches to an epoch, or None for all.
+        classes: the names of an image set's classes, or None.
+        metrics, training_metrics: what is computed on the validation data, and whether on training
+            batches too.
+        accumulate: parts of a batch.
     """
 
     data: TrainingData
@@ -85,84 +90,129 @@ class Fit(NamedTuple):
     training_metrics: bool = True
 
 
-def checked_fit(
-    model: Net,
-    x: Source,
-    y: Inputs | None,
-    epochs: int,
-    batch_size: int,
-    optimizer: Optimizer | str | None,
-    loss: Losses | None,
-    validation_data: object,
-    validation_split: float,
-    callbacks: Iterable[Callback],
-    shuffle: bool,
-    seed: int | None,
-    verbose: int,
-    augment: Augmentation | None,
-    class_weight: Mapping[int, float] | None,
-    sample_weight: ArrayLike | None,
-    loss_weights: Sequence[float] | Mapping[str, float] | None,
-    steps_per_epoch: int | None,
-    metrics: object,
-    accumulate: int,
-    training_metrics: bool,
-) -> Fit:
+class FitArguments(NamedTuple):
+    """The arguments of ``fit``, as its caller gives them."""
+
+    x: Source
+    y: Inputs | None
+    epochs: int
+    batch_size: int
+    optimizer: Optimizer | str | None
+    loss: Losses | None
+    validation_data: object
+    validation_split: float
+    callbacks: Iterable[Callback]
+    shuffle: bool
+    seed: int | None
+    verbose: int
+    augment: Augmentation | None
+    class_weight: Mapping[int, float] | None
+    sample_weight: ArrayLike | None
+    loss_weights: Sequence[float] | Mapping[str, float] | None
+    steps_per_epoch: int | None
+    metrics: object
+    accumulate: int
+    training_metrics: bool
+
+
+class _Settings(NamedTuple):
+    """The checked arguments of ``fit`` that are no data; ``split`` is ``validation_split``."""
+
+    epochs: int
+    batch_size: int
+    shuffle: bool
+    rng: np.random.Generator | None
+    verbose: bool
+    optimizer: Optimizer
+    loss: Goal
+    callbacks: list[Callback]
+    metrics: tuple[NamedMetric, ...]
+    accumulate: int
+    training_metrics: bool
+    augment: Augmentation | None
+    split: float
+    steps: int | None
+
+    def fit(
+        self,
+        data: TrainingData,
+        validation: TrainingData | None,
+        shapes: tuple[Shape, ...],
+        checksums: JsonObject,
+        classes: tuple[str, ...] | None = None,
+    ) -> Fit:
+        """The checked arguments with the data."""
+        settings = {
+            "batch_size": self.batch_size,
+            "shuffle": self.shuffle,
+            **({} if self.steps is None else {"steps": self.steps}),
+            **checksums,
+        }
+        return Fit(
+            data, validation, self.epochs, self.augment, self.verbose, shapes, self.loss,
+            self.optimizer, self.rng, self.callbacks, settings, self.steps, classes, self.metrics,
+            self.accumulate, self.training_metrics,
+        )  # fmt: skip
+
+
+def checked_fit(model: Net, arguments: FitArguments) -> Fit:
     """Check the arguments of ``fit``, before the model changes.
 
-    The function is long because the checks have an order, in which each relies on those before it.
-    Its parameters are those of ``fit``.
+    The checks have an order, in which each relies on those before it.
     """
-    epochs, batch_size = count("epochs", epochs), count("batch_size", batch_size)
-    shuffle = truth("shuffle", shuffle)
-    fresh = None if seed is None else generator("seed", seed)
-    if verbose not in (0, 1):
-        raise ValueError(f"verbose must be 0 or 1, got {quoted(verbose)}")
-    descent = optimizer_named("sgd" if optimizer is None else optimizer)
-    descent.check_free()
+    settings = _checked_settings(model, arguments)
+    if is_source(arguments.x):
+        return _checked_stream(model, arguments, settings)
+    return _checked_arrays(model, arguments, settings)
+
+
+def _checked_settings(model: Net, arguments: FitArguments) -> _Settings:
+    """Check the arguments that are no data."""
+    epochs = count("epochs", arguments.epochs)
+    batch_size = count("batch_size", arguments.batch_size)
+    shuffle = truth("shuffle", arguments.shuffle)
+    rng = None if arguments.seed is None else generator("seed", arguments.seed)
+    if arguments.verbose not in (0, 1):
+        raise ValueError(f"verbose must be 0 or 1, got {quoted(arguments.verbose)}")
+    optimizer = optimizer_named("sgd" if arguments.optimizer is None else arguments.optimizer)
+    optimizer.check_free()
+    loss, loss_weights = arguments.loss, arguments.loss_weights
     goal = model._loss() if loss is None else model._goal(loss, loss_weights)
     if loss is None and loss_weights is not None:
         goal = model._goal(goal, loss_weights)
-    listeners = _checked_callbacks(callbacks)
-    figures, parts_of_batch = named_metrics(model, metrics), count("accumulate", accumulate)
-    on_batches = truth("training_metrics", training_metrics)
-    if figures and validation_data is None and not validation_split and not on_batches:
+    callbacks = _checked_callbacks(arguments.callbacks)
+    metrics = named_metrics(model, arguments.metrics)
+    accumulate = count("accumulate", arguments.accumulate)
+    training_metrics = truth("training_metrics", arguments.training_metrics)
+    has_validation = arguments.validation_data is not None or arguments.validation_split
+    if metrics and not has_validation and not training_metrics:
         raise ValueError(
             "metrics must be None without validation_data or validation_split, and with "
             "training_metrics=False, because they would be computed on no data"
         )
+    augment = arguments.augment
     if augment is not None and not callable(augment):
         raise TypeError(
             f"augment must be called with images and a generator, got {quoted(augment)}"
         )
-
-    split = below_one("validation_split", validation_split)
-    if split and validation_data is not None:
+    split = below_one("validation_split", arguments.validation_split)
+    if split and arguments.validation_data is not None:
         raise ValueError("validation_split must be 0 where validation_data is given")
-    steps = None if steps_per_epoch is None else count("steps_per_epoch", steps_per_epoch)
-    if is_source(x):
-        if split or sample_weight is not None or class_weight is not None:
-            raise ValueError(
-                "validation_split, sample_weight and class_weight must not be given with batches; "
-                "give validation_data, and batches of (x, y, sample_weight)"
-            )
-        source = x, y, batch_size, steps, shuffle
-        of_stream = _checked_stream(
-            model,
-            source,
-            epochs,
-            validation_data,
-            goal,
-            descent,
-            fresh,
-            listeners,
-            augment,
-            verbose,
-            parts_of_batch,
-        )
-        return of_stream._replace(metrics=figures, training_metrics=on_batches)
+    steps = arguments.steps_per_epoch
+    steps = None if steps is None else count("steps_per_epoch", steps)
+    return _Settings(
+        epochs, batch_size, shuffle, rng, bool(arguments.verbose), optimizer, goal, callbacks,
+        metrics, accumulate, training_metrics, augment, split, steps,
+    )  # fmt: skip
+
+
+def _checked_arrays(model: Net, arguments: FitArguments, settings: _Settings) -> Fit:
+    """:func:`checked_fit` for samples that are all there."""
+    x, y, validation_data = arguments.x, arguments.y, arguments.validation_data
+    goal, augment, split = settings.loss, settings.augment, settings.split
+    batch_size, class_weight = settings.batch_size, arguments.class_weight
     if isinstance(x, ImageSet) and split:
-        if sample_weight is not None:
+        if arguments.sample_weight is not None:
             raise ValueError("validation_split must be 0 for images with sample_weight")
         # Images are sorted by class, so their end would be one class.
         (x, validation_data), split = x.split(split), 0.0
@@ -181,12 +231,11 @@ def checked_fit(
         raise ValueError(
             "class_weight must be None for a model with several outputs; use sample_weight"
         )
-    weights_of_samples = checked(sample_weight, len(images), pixels=None)
-    held_out = validation_data
+    weights_of_samples = checked(arguments.sample_weight, len(images), pixels=None)
     if split:
         parts = _split(images, labels, weights_of_samples, split)
         (images, labels, weights_of_samples), others = parts
-        held_out = others[0], others[1] if several else others[1][0], others[2]
+        validation_data = others[0], others[1] if several else others[1][0], others[2]
     if augment is not None and isinstance(images, Several):
         raise ValueError(
             "augment must be None for a model with several inputs, because an augmentation takes "
@@ -194,49 +243,53 @@ def checked_fit(
         )
     crop = centred(augment)
     shapes = _shapes_of(images, crop)
-    if model.built and shapes != model._known_shapes():
-        got = shapes if len(shapes) > 1 else shapes[0]
-        raise ValueError(
-            f"x must hold samples of shape {model.input_shape}, got {got}"
-            + (" after augmentation" if crop else _remedy_for(model, images))
-        )
+    _check_shapes(model, shapes, images, is_cropped=crop is not None)
     all_finite("x", images)
     knowledge: Any = model._knowledge
     knowledge.check("x", images)
     if not model.built:
         model._doubt_layout("x", shapes[0], len(images))
     values = model._graph.infer(shapes)
-    _check_batches(model._graph, values, len(images), batch_size, parts_of_batch)
+    _check_batches(model._graph, values, len(images), batch_size, settings.accumulate)
     outputs = outputs_of(model._trunk(goal), shapes)
-    own = [*map(_own_labels, labels)] if several else _own_labels(labels[0])
-    targets = checked_targets(goal, own, len(images), outputs, model.dtype)
+    label_copies = [*map(_own_labels, labels)] if several else _own_labels(labels[0])
+    targets = checked_targets(goal, label_copies, len(images), outputs, model.dtype)
     if mixes(augment):
         targets = rows_to_mix(goal, targets, outputs, model.dtype)
     weights = weights_of(weights_of_samples, class_weight, goal, targets, outputs, model.dtype)
     validation = None
-    if held_out is not None:
-        trained_on = images if split == 0 else None  # a part of x is scaled as x is
-        validation = checked_validation(model, held_out, shapes, goal, outputs, crop, trained_on)
-
-    if figures and on_batches:
+    if validation_data is not None:
+        known = images if split == 0 else None  # a part of x is scaled as x is
+        validation = checked_validation(model, validation_data, shapes, goal, outputs, crop, known)
+    if settings.metrics and settings.training_metrics:
         _check_memory(len(images), goal, outputs, model.dtype)
-    batches = -(-len(images) // batch_size)
+    batches, steps = -(-len(images) // batch_size), settings.steps
     if steps is not None and steps > batches:
         raise ValueError(f"steps_per_epoch must be at most the {batches} batches of x, got {steps}")
-    settings = {
-        "batch_size": batch_size,
-        "shuffle": shuffle,
-        **({} if steps is None else {"steps": steps}),
-        "samples": len(images),
+    data = TrainingData(images, targets, weights)
+    checksums = _checksums(len(images), data)
+    return settings.fit(data, validation, shapes, checksums, classes)
+
+
+def _check_shapes(model: Net, shapes: tuple[Shape, ...], images: Data, *, is_cropped: bool) -> None:
+    """Raise the ``ValueError`` where a built model takes samples of another shape."""
+    if model.built and shapes != model._known_shapes():
+        got = shapes if len(shapes) > 1 else shapes[0]
+        raise ValueError(
+            f"x must hold samples of shape {model.input_shape}, got {got}"
+            + (" after augmentation" if is_cropped else _remedy_for(model, images))
+        )
+
+
+def _checksums(samples: int | None, data: TrainingData) -> JsonObject:
+    """What tells the data of a training from others."""
+    images: Any = data.images
+    return {
+        "samples": samples,
         "images": _checksum([checksum_of_samples(part) for part in parts_of(images)]),
-        "targets": _checksum([crc32(np.asarray(p).tobytes()) for p in parts_of(targets)]),
-        "weights": None if weights is None else crc32(weights.tobytes()),
+        "targets": _checksum([crc32(np.asarray(p).tobytes()) for p in parts_of(data.targets)]),
+        "weights": None if data.weights is None else crc32(data.weights.tobytes()),
     }
-    return Fit(
-        TrainingData(images, targets, weights), validation, epochs, augment, bool(verbose), shapes,
-        goal, descent, fresh, listeners, settings, steps, classes, figures, parts_of_batch,
-        on_batches,
-    )  # fmt: skip
 
 
 def _check_memory(samples: int, goal: Goal, outputs: Any, dtype: np.dtype[np.floating]) -> None:
@@ -311,13 +364,13 @@ def named_metrics(model: Net, metrics: object) -> tuple[NamedMetric, ...]:
                 result.append(NamedMetric(f"{name}_{one.name}", names.index(name), one))
     else:
         result = [NamedMetric(one.name, 0, one) for one in _metric_list(metrics)]
-    taken = {"loss", "accuracy", "learning_rate", "seconds"}
+    used_names = {"loss", "accuracy", "learning_rate", "seconds"}
     for figure in result:
-        if figure.name in taken:
+        if figure.name in used_names:
             raise ValueError(
                 f"metrics must have names of their own, got {quoted(figure.name)} twice"
             )
-        taken.add(figure.name)
+        used_names.add(figure.name)
     return tuple(result)
 
 
@@ -381,60 +434,39 @@ def stream_of(
     return stream, _shapes_of(_samples(model, name, first[0]), crop)
 
 
-def _checked_stream(
-    model: Net,
-    source: tuple[Any, Any, int, int | None, bool],
-    epochs: int,
-    validation_data: object,
-    goal: Goal,
-    optimizer: Optimizer,
-    fresh: np.random.Generator | None,
-    callbacks: list[Callback],
-    augment: Augmentation | None,
-    verbose: int,
-    accumulate: int,
-) -> Fit:
+def _checked_stream(model: Net, arguments: FitArguments, settings: _Settings) -> Fit:
     """:func:`checked_fit` for batches; each batch is checked when its turn comes, the first now."""
-    x, y, batch_size, steps, shuffle = source
-    if y is not None:
+    weights = arguments.sample_weight, arguments.class_weight
+    if settings.split or any(one is not None for one in weights):
+        raise ValueError(
+            "validation_split, sample_weight and class_weight must not be given with batches; "
+            "give validation_data, and batches of (x, y, sample_weight)"
+        )
+    if arguments.y is not None:
         raise ValueError("y must be None where x gives batches, which have their targets")
-    stream, _ = stream_of(model, "x", x, batch_size, steps, goal, repeats=True)
+    goal, augment, batch_size = settings.loss, settings.augment, settings.batch_size
+    stream, _ = stream_of(model, "x", arguments.x, batch_size, settings.steps, goal, repeats=True)
     crop = centred(augment)
     item = stream.batch(stream.first, 0)
     first = _samples(model, "x", item[0])
     if augment is not None and isinstance(first, Several):
         raise ValueError("augment must be None for a model with several inputs")
     shapes = _shapes_of(first, crop)
-    if model.built and shapes != model._known_shapes():
-        raise ValueError(
-            f"x must hold samples of shape {model.input_shape}, got {shapes[0]}"
-            + (" after augmentation" if crop else _remedy_for(model, first))
-        )
+    _check_shapes(model, shapes, first, is_cropped=crop is not None)
     if not model.built:
         model._doubt_layout("x", shapes[0], len(first))
     values = model._graph.infer(shapes)
-    _check_batches(model._graph, values, len(first), len(first), accumulate)
+    _check_batches(model._graph, values, len(first), len(first), settings.accumulate)
     outputs = outputs_of(model._trunk(goal), shapes)
     targets = checked_targets(goal, item[1], len(first), outputs, model.dtype)
     if mixes(augment):
         stream.check = _to_mix(stream.check, model, goal)
         rows_to_mix(goal, targets, outputs, model.dtype)
-    validation = None
+    validation, validation_data = None, arguments.validation_data
     if validation_data is not None:
         validation = checked_validation(model, validation_data, shapes, goal, outputs, crop, None)
-    settings = {
-        "batch_size": batch_size,
-        "shuffle": shuffle,
-        **({} if steps is None else {"steps": steps}),
-        "samples": stream.length,
-        "images": _checksum([checksum_of_samples(part) for part in parts_of(first)]),
-        "targets": _checksum([crc32(np.asarray(p).tobytes()) for p in parts_of(targets)]),
-        "weights": None,
-    }
-    return Fit(
-        TrainingData(stream, None, None), validation, epochs, augment, bool(verbose), shapes, goal,
-        optimizer, fresh, callbacks, settings, steps, accumulate=accumulate,
-    )  # fmt: skip
+    checksums = _checksums(stream.length, TrainingData(first, targets, None))
+    return settings.fit(TrainingData(stream, None, None), validation, shapes, checksums)
 
 
 def _samples(model: Net, name: str, x: Inputs | SamplesOnDemand) -> Data:
@@ -495,11 +527,11 @@ def _split(
         raise ValueError(
             f"validation_split={share} of {len(images)} samples leaves none to validate on"
         )
-    labels, rest = [np.asarray(one) for one in y], None
+    labels, weights_held_out = [np.asarray(one) for one in y], None
     if weights is not None:
-        weights, rest = weights[:first], weights[first:]
-    trained = images[:first], [one[:first] for one in labels], weights
-    return trained, (images[first:], [one[first:] for one in labels], rest)
+        weights, weights_held_out = weights[:first], weights[first:]
+    training_part = images[:first], [one[:first] for one in labels], weights
+    return training_part, (images[first:], [one[first:] for one in labels], weights_held_out)
 
 
 def begin(model: Net, fit: Fit) -> None:
@@ -536,11 +568,11 @@ def resume(
     other = model_from(file, Net)
     if other.progress is None:
         raise file.error("it holds a model, but no training to resume")
-    mine, theirs = (
+    structure, file_structure = (
         ([to_dict(layer) for layer in one.layers], one._graph.as_dict(), shapes, one.dtype)
         for one, shapes in ((model, fit.shapes), (other, other._known_shapes()))
     )
-    if mine != theirs:
+    if structure != file_structure:
         raise ValueError(f"resume must be a training of this model's layers, got {file.path}")
     knowledge: Any = other._knowledge
     if isinstance(fit.data.images, Stream):

@@ -15,6 +15,7 @@ from fastcnn.distributed import Group
 from fastcnn.models import shard_step, training
 from fastcnn.models.figures import Collected, accumulated_step
 from fastcnn.models.shard_step import ShardSteps
+from fastcnn.models.training import FitArguments
 from fastcnn.train import checkpoint
 from fastcnn.train.epochs import Epochs
 from fastcnn.train.progress import History
@@ -37,11 +38,11 @@ class Resumed(NamedTuple):
 
 
 def run(
-    model: Any, resumed: Resumed | None, group: Group | None, arguments: tuple[Any, ...]
+    model: Any, resumed: Resumed | None, group: Group | None, arguments: FitArguments
 ) -> History:
-    """Train a model; ``arguments`` are those of ``training.checked_fit`` after the model."""
+    """Train a model."""
     if group is None:
-        fit = training.checked_fit(model, *arguments)
+        fit = training.checked_fit(model, arguments)
         _begin(model, fit, resumed)
         return _epochs(model, fit, resumed, None)
     if not isinstance(group, Group):
@@ -51,7 +52,7 @@ def run(
         )
     with group.watched():
         with group.busy("checks"), group.agreed():
-            fit = training.checked_fit(model, *arguments)
+            fit = training.checked_fit(model, arguments)
             if fit.accumulate > 1:
                 raise ValueError(
                     f"accumulate must be 1 with a group, whose shards are such parts of a batch, "
