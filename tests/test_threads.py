@@ -22,7 +22,7 @@ import fastcnn
 from fastcnn.core import settings
 from fastcnn.core.arguments import Array
 from fastcnn.core.quoting import quoted
-from fastcnn.engine.numba.runtime import jobs, memory, threads
+from fastcnn.engine.numba.runtime import calls, jobs, memory, threads
 from fastcnn.engine.numba.runtime.atomics import load_acquire, store_release
 from fastcnn.engine.numba.runtime.jit import compiled, kernel
 
@@ -599,3 +599,11 @@ def test_the_workers_of_joblib_share_the_processors(tmp_path: Path) -> None:
     (tmp_path / "workers.py").write_text(WORKERS)
     shown = python(str(tmp_path / "workers.py"), LOKY_MAX_CPU_COUNT="2").stdout
     assert shown == "1 1\n1 1 1\n"
+
+
+def test_words_of_a_board_lie_apart() -> None:
+    job = {jobs.NUMBER, jobs.ENTRY, jobs.FRAME, jobs.START, jobs.STOP, jobs.TASKS, jobs.THREADS}
+    board = [jobs.LEFT, calls.SHARE, jobs.BUSY, jobs.WANTED, jobs.AWAKE]
+    assert board == [*range(jobs.LINE_WORDS, jobs.LINE_WORDS + 5)]  # in the second line of a slot
+    assert len({*job, jobs.DONE, *board}) == 13
+    assert max(board) < jobs.SLOT

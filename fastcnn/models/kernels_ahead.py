@@ -29,7 +29,7 @@ def compile_kernels(
     shapes, loss = model._known_shapes(), model._loss()
     if optimizer is None:
         optimizer = "sgd" if model.progress is None else model.progress.optimizer
-    steps = optimizer_named(optimizer)
+    optimizer = optimizer_named(optimizer)
     predicting = model._executor(model._trunk(model._predicting()))
     if predicting is None:
         return 0
@@ -51,7 +51,7 @@ def compile_kernels(
         targets = _targets(model, loss)
         for kind in kinds:
             like = samples_of(kind, learning, True)
-            total += learning.prepare_training(like, targets, loss, steps, progress)
+            total += learning.prepare_training(like, targets, loss, optimizer, progress)
     return total
 
 
