@@ -576,6 +576,49 @@ def test_wrong_arguments_are_named(call: Any, error: type[Exception], message: s
     assert not pyplot.get_fignums()
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+def test_images_of_a_folder(lazy: bool, tmp_path: Path) -> None:
+    images = pytest.importorskip("PIL.Image", reason="pictures need Pillow")
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 8), np.uint8)
+    for number, picture in enumerate(pixels):
+        folder = tmp_path / "ab"[number % 2]
+        folder.mkdir(exist_ok=True)
+        images.fromarray(picture).save(folder / f"{number}.png")
+    data = fastcnn.load_images(tmp_path, (9, 8), "gray", lazy=lazy)
+    x, y = np.array([data.images[number] for number in range(6)]), data.labels
+    assert sorted(map(bytes, x)) == sorted(map(bytes, pixels))
+    np.testing.assert_array_equal(data.images[-1], x[5])
+    with pytest.raises(IndexError):
+        data.images[6]
+    model = net()
+    model.trained_on = "uint8"
+    np.testing.assert_array_equal(model.activations(data, 0), model.activations(x, 0))
+    strongest = plots.strongest_responses(model, data, 0, 1, most=3)
+    assert strongest == plots.strongest_responses(model, x, 0, 1, most=3)
+    axes = plots.responses(model, data, 0, 1, most=3).axes
+    for ax, one in zip(axes, strongest, strict=False):
+        np.testing.assert_allclose(ax.images[0].get_array(), x[one.sample, ..., 0] / 255)
+    shown = plots.mistakes(model, data, y).axes[::2]
+    assert [ax.get_title() for ax in shown] == [
+        ax.get_title() for ax in plots.mistakes(model, x, y).axes[::2]
+    ]
+    for ax in shown:
+        number = int(re.findall(r"\d+", ax.get_title())[0])
+        np.testing.assert_allclose(ax.images[0].get_array(), x[number, ..., 0] / 255)
+
+
+def test_a_net_of_free_sizes_says_how_to_fix_them() -> None:
+    model = net()
+    model._for_other_samples = lambda shape: f"; a hint for {shape}"  # as of an ONNX file
+    for call in (
+        lambda: plots.feature_maps(model, np.zeros((7, 5, 1))),
+        lambda: plots.saliency(model, np.zeros((7, 5, 1))),
+        lambda: model.activations(np.zeros((2, 7, 5, 1)), 0),
+    ):
+        with pytest.raises(ValueError, match=r"a hint for \(7, 5, 1\)"):
+            call()
+
+
 def test_without_matplotlib_the_error_says_what_to_install() -> None:
     code = """
 import sys

@@ -65,7 +65,10 @@ class LazyImages(SamplesOnDemand):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, part: slice | Array) -> Array:
+    def __getitem__(self, part: slice | int | Array) -> Array:
+        if isinstance(part, int | np.integer):
+            number = range(len(self))[part]
+            return self.read(slice(number, number + 1))[0]
         return self.read(part, self.workers)
 
     def read(self, part: slice | Array, workers: int = 1) -> Array:

@@ -29,6 +29,7 @@ from fastcnn.core.scalars import generator, truth
 from fastcnn.core.settings import get_math, use_math
 from fastcnn.core.user_code import unchanged_by_errors
 from fastcnn.data.class_names import check_number
+from fastcnn.data.image_sets import ImageSet
 from fastcnn.data.known_inputs import KnownInputs, knowledge, knowledge_from
 from fastcnn.data.on_demand import SamplesOnDemand
 from fastcnn.data.pixel_scaling import CENTRED, check_channels
@@ -555,8 +556,10 @@ class Net:
         several = len(self._graph.outputs) > 1
         return goal_named(loss, self._output_names() if several else None, weights)
 
-    def _samples(self, name: str, x: Inputs | SamplesOnDemand) -> Any:
+    def _samples(self, name: str, x: Inputs | SamplesOnDemand | ImageSet) -> Any:
         """Samples of the input, or of each of several, as views with checked shapes."""
+        if isinstance(x, ImageSet):
+            x = x.images
         if isinstance(x, SamplesOnDemand):
             if self._graph.inputs > 1 or x.shape[1:] != self.input_shape:
                 raise ValueError(
@@ -564,7 +567,13 @@ class Net:
                 )
             return x
         if self._graph.inputs == 1:
-            return samples(name, x, self.input_shape)  # type: ignore[arg-type]
+            try:
+                return samples(name, x, self.input_shape)  # type: ignore[arg-type]
+            except ValueError as error:
+                hint = self._for_other_samples(np.shape(x)[1:]) if hasattr(x, "shape") else ""
+                if not hint:
+                    raise
+                raise ValueError(f"{error}{hint}") from None
         names, shapes = self._input_names(), self._known_shapes()
         parts = in_order(name, x, names, "input")
         checked = [

@@ -221,7 +221,7 @@ def headline(figure: AnyFigure, title: str, width: float) -> None:
     """The title of a figure, in lines that fit its width."""
     from textwrap import wrap
 
-    letters = max(20, int(width * 12.5))
+    letters = max(20, int(width * 11.5))
     text = "\n".join(line for part in title.split("\n") for line in wrap(part, letters))
     figure.suptitle(text, fontsize=TITLE, color=INK)
 

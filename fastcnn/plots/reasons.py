@@ -179,7 +179,7 @@ def responses(
 
     Args:
         model: a built model of one image.
-        x: images (N, H, W, C) or (N, H, W).
+        x: images (N, H, W, C) or (N, H, W), or those of :func:`fastcnn.load_images`.
         layer: as for :meth:`fastcnn.Model.activations`; not inside of another layer.
         channel: the number of the channel, or of the feature.
         figure: where to draw; None makes a figure.
@@ -199,7 +199,7 @@ def responses(
     strongest = strongest_responses(model, x, layer, channel, most)
     if not strongest:
         raise ValueError("x must hold at least one image, got none")
-    images = model._samples("x", x)
+    images = model._samples("x", x)[np.array([one.sample for one in strongest])]
     total = len(strongest) + 1
     columns = canvas.columns_for(wide, 1.4, total)
     shape = images.shape[1:]
@@ -207,8 +207,8 @@ def responses(
     height = wide / columns * -(-total // columns) * stretch * 1.15 + 0.5
     target = canvas.figure_of(figure, wide, min(height, 60.0))
     axes = canvas.grid(target, total, columns)
-    for ax, one in zip(axes, strongest, strict=False):
-        canvas.draw_pixels(ax, images[one.sample], f"no. {one.sample}: {one.value:.3g}")
+    for ax, image, one in zip(axes, images, strongest, strict=False):
+        canvas.draw_pixels(ax, image, f"no. {one.sample}: {one.value:.3g}")
         if one.box is not None:
             _frame(ax, one.box)
     canvas.draw_pixels(axes[-1], preferred_image(model, layer, channel), "by gradient ascent")

@@ -158,7 +158,7 @@ def mistakes(
 
     Args:
         model: a built model of one image, which predicts probabilities of classes.
-        x: images as for ``model.predict``.
+        x: images as for ``model.predict``, also of :func:`fastcnn.load_images`.
         y: their true classes, integers (N,).
         figure: where to draw; None makes a figure.
         most: the largest number of pictures.
@@ -199,12 +199,12 @@ def mistakes(
     rows = -(-total // columns)
     target = canvas.figure_of(figure, wide, min(60.0, 1.6 * rows + 0.5))
     spec = target.add_gridspec(rows, 2 * columns, width_ratios=[1, 1.1] * columns)
-    images = model._samples("x", x)
+    images = model._samples("x", x)[order]
     for at, k in enumerate(order):
         row, column = divmod(at, columns)
         ax = target.add_subplot(spec[row, 2 * column])
         guess = titles[int(predicted[k].argmax())]
-        canvas.draw_pixels(ax, images[k], f"no. {k}: {titles[labels[k]]}\nread as {guess}")
+        canvas.draw_pixels(ax, images[at], f"no. {k}: {titles[labels[k]]}\nread as {guess}")
         _bars(target.add_subplot(spec[row, 2 * column + 1]), predicted[k], int(labels[k]), titles)
     canvas.headline(
         target, f"most surely wrong: {total} of {len(wrong):,} mistakes in {len(labels):,}", wide

@@ -29,7 +29,8 @@ def one_sample(model: Model, x: Any) -> Any:
     """
     shapes = model._known_shapes()
     if len(shapes) == 1:
-        return _batch_of_one("x", x, shapes[0])
+        more = model._for_other_samples(np.shape(x)[-len(shapes[0]) :])
+        return _batch_of_one("x", x, shapes[0], more)
     names = model._input_names()
     if isinstance(x, Mapping):
         if x.keys() != {*names}:
@@ -45,7 +46,7 @@ def one_sample(model: Model, x: Any) -> Any:
     ]
 
 
-def _batch_of_one(name: str, x: Any, shape: Shape) -> NDArray[Any]:
+def _batch_of_one(name: str, x: Any, shape: Shape, more: str = "") -> NDArray[Any]:
     array = np.asarray(x)
     plain = shape[:2] if len(shape) == 3 and shape[2] == 1 else shape
     for whole in (shape, plain):
@@ -53,7 +54,7 @@ def _batch_of_one(name: str, x: Any, shape: Shape) -> NDArray[Any]:
             return array.reshape(1, *shape)
         if array.shape == (1, *whole):
             return array.reshape(1, *shape)
-    raise ValueError(f"{name} must be one sample of the shape {shape}, got {array.shape}")
+    raise ValueError(f"{name} must be one sample of the shape {shape}, got {array.shape}{more}")
 
 
 def pictures_of(model: Model, sample: Any) -> list[tuple[str, NDArray[Any]]]:
