@@ -35,6 +35,7 @@ from fastcnn.layers import (
 )
 from fastcnn.plots import canvas
 from fastcnn.plots.graph_layout import layout
+from fastcnn.plots.svg import svg
 
 RNG = np.random.default_rng(0)
 
@@ -617,6 +618,32 @@ def test_a_net_of_free_sizes_says_how_to_fix_them() -> None:
     ):
         with pytest.raises(ValueError, match=r"a hint for \(7, 5, 1\)"):
             call()
+
+
+def test_curves_have_gaps_where_figures_are_not_finite() -> None:
+    (ax,) = plots.history({"loss": [1.0, np.inf, 0.5, np.nan]}).axes
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [1.0, np.nan, 0.5, np.nan])
+
+
+def test_the_frame_stands_around_the_pixels_of_the_response() -> None:
+    model = Sequential([Conv2D(1, (2, 3), kernel_initializer="ones")], (6, 9, 1), engine="im2col")
+    images = np.zeros((1, 6, 9))
+    images[0, 1:3, 5:8] = 1
+    frame = plots.responses(model, images, 0, 0).axes[0].patches[-1]
+    assert frame.get_xy() == (4.5, 0.5)
+    assert (frame.get_width(), frame.get_height()) == (3, 2)
+
+
+def test_colours_of_both_signs_reach_as_far() -> None:
+    for low, high in ((-3.0, 1.0), (-1.0, 3.0)):
+        scale = canvas.scale_of([np.array([low, high])])
+        assert (scale["vmin"], scale["vmax"]) == (-3.0, 3.0)
+
+
+def test_the_name_of_a_picture_in_a_page_is_text() -> None:
+    element = svg(lambda: plots.history({"loss": [1.0]}), 'a "b" <script>')
+    assert element.startswith('<svg role="img" aria-label="a &quot;b&quot; &lt;script&gt;"')
+    assert "<script>" not in element
 
 
 def test_without_matplotlib_the_error_says_what_to_install() -> None:
