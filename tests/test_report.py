@@ -21,6 +21,8 @@ from typer.testing import CliRunner
 import fastcnn
 from fastcnn.callbacks import ProgressBar
 from fastcnn.cli import app
+from fastcnn.cli.characters import _reduced
+from fastcnn.cli.show_picture import _shown
 from fastcnn.core.terminal import fitted, shows_bars
 from fastcnn.recipes.report import command_of
 from fastcnn.recipes.training import settings_for
@@ -138,6 +140,18 @@ def test_what_the_layers_make_of_a_picture_as_json(trained: Path) -> None:
     assert all(one["least"] <= one["mean"] <= one["greatest"] for one in facts["layers"])
     assert run("show", str(model), str(picture), "--training").exit_code == 2
     assert run("show", str(model), str(model)).exit_code == 2
+
+
+def test_channels_that_vary_most_are_printed() -> None:
+    values = np.zeros((3, 20, 6))
+    values[1, 2] = [5, 1, 4, 0, 6, 2]
+    values[..., 3] = 100  # large, and constant
+    assert _shown(values, 40) == [0, 2, 4]
+
+
+def test_a_reduced_picture_has_the_means_of_its_boxes() -> None:
+    image = np.array([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [1.0, 1.0, 0.5]])
+    np.testing.assert_allclose(_reduced(image, 2), [[0.0, 1.0], [1.0, 0.5]])
 
 
 def test_lines_of_epochs_break_between_figures_alone() -> None:

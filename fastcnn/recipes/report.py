@@ -12,6 +12,7 @@ from html import escape
 from typing import Any, NamedTuple
 
 from fastcnn import plots
+from fastcnn.core.arguments import Array
 from fastcnn.engine.machine import facts
 from fastcnn.models import summary
 from fastcnn.plots.svg import svg
@@ -132,8 +133,7 @@ def _parts(result: Trained) -> Iterator[_Part]:
     model, (images, labels) = result.model, result.test_data
     names = model.classes
     guesses = model.predict_classes(images)
-    right = guesses == labels
-    sample = images[int(right.argmax())]
+    sample = images[first_right(labels, guesses)]
     wide: dict[str, Any] = {"width": _WIDTH}
     learning, mistakes, inside, reasons = (
         "Learning", "Where it is wrong", "What it has learned", "What an answer depends on",
@@ -170,6 +170,16 @@ def _parts(result: Trained) -> Iterator[_Part]:
         lambda: plots.occlusion(model, sample, **wide),
     )
     yield _part("The net", "Layers and values.", lambda: plots.graph(model, **wide).get_figure())
+
+
+def first_right(labels: Array, guesses: Array) -> int:
+    """The number of the first image whose class is right; 0 where none is.
+
+    >>> import numpy as np
+    >>> first_right(np.array([3, 1, 2]), np.array([0, 1, 2]))
+    1
+    """
+    return int((guesses == labels).argmax())
 
 
 def _part(section: str, caption: str, draw: Any) -> _Part:
