@@ -68,7 +68,8 @@ class LazyImages(SamplesOnDemand):
     def __getitem__(self, part: slice | int | Array) -> Array:
         if isinstance(part, int | np.integer):
             number = range(len(self))[part]
-            return self.read(slice(number, number + 1))[0]
+            image: Array = self.read(slice(number, number + 1))[0]
+            return image
         return self.read(part, self.workers)
 
     def read(self, part: slice | Array, workers: int = 1) -> Array:
