@@ -2,6 +2,8 @@
 
     mpiexec -n 2 python benchmarks/distributed.py                     with what is measured here
     mpiexec -n 2 python benchmarks/distributed.py --latency 2 --bandwidth 12.5    of a network
+    mpiexec -n 2 python benchmarks/distributed.py --delay 1           messages a millisecond late
+    mpiexec -n 1 python benchmarks/distributed.py --beside            the speed beside no group
 
 Measured are the time of a message between two processes, without and with many numbers, and for
 each net the time of a step of this many processes, and how long the processes wait for gradients.
@@ -15,6 +17,17 @@ sample does not change; a real one grows with fewer samples. The last column is 
 halves (recursive halving and doubling), which moves 2 n bytes in 2 log₂ P rounds; fastcnn does not
 have it, and it would give the same bits, because its halves follow the same tree.
 
+With ``--delay`` no message counts as arrived before so many milliseconds have passed. The delay is
+injected into the exchange of this process, and no network is slower. Then the script compares the
+step with a prediction: the step without delay, and a delay for each round of messages that waits
+for the one before.
+
+Without options the script also compares steps whose gradients leave during the backward pass, in
+parts of a mebibyte, with steps whose gradients leave after it.
+
+With ``--beside`` rank 0 trains without a group on all cores while the others wait, and then all of
+them train together on as many cores, in turns.
+
 Assumptions: all processes are equally fast, all messages of a round go at once and do not disturb
 each other, and latency and bandwidth are those between two processes.
 """
@@ -22,19 +35,23 @@ each other, and latency and bandwidth are those between two processes.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import ceil, log2
-from time import perf_counter
-from typing import NamedTuple
+from time import perf_counter, sleep
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import fastcnn
 from fastcnn.core.arguments import Array
-from fastcnn.distributed import Group
+from fastcnn.core.hardware import cores
+from fastcnn.distributed import Group, groups
+from fastcnn.distributed.groups import Pending
 from fastcnn.models.nets import NETS
 from fastcnn.models.shard_step import ShardSteps
 from fastcnn.optimizers import SGD
-from fastcnn.train.shards import Shard
+from fastcnn.train.shards import Shard, Shards
 
 BATCH, WARM, SECONDS, REPEATS = 128, 0.08, 0.3, 7
 
@@ -84,35 +101,67 @@ def adding_speed() -> float:
     return a.nbytes / best
 
 
-def steps_of(net: str, group: Group) -> tuple[fastcnn.Model, ShardSteps, list[Shard]]:
+class Late(Pending):
+    """Messages that count as arrived after a moment at the earliest."""
+
+    def __init__(self, messages: Pending, seconds: float) -> None:
+        self._messages, self._end = messages, perf_counter() + seconds
+
+    def done(self) -> bool:
+        return perf_counter() >= self._end and self._messages.done()
+
+    def wait(self) -> None:
+        self._messages.wait()
+        sleep(max(0.0, self._end - perf_counter()))
+
+
+@contextmanager
+def delayed(group: Group, seconds: float) -> Iterator[None]:
+    """Within this context messages of a group are late."""
+    post = group.post
+
+    def late(*arguments: Any) -> Pending:
+        return Late(post(*arguments), seconds)
+
+    group.post = late  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        group.post = post  # type: ignore[method-assign]
+
+
+def steps_of(net: str, group: Group) -> tuple[fastcnn.Model, ShardSteps, Shards]:
     """A net with its steps, and the shards of this process."""
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (BATCH, 28, 28, 1), dtype=np.uint8), rng.integers(0, 10, BATCH)
     model = fastcnn.Sequential(NETS[net](), (28, 28, 1), seed=1)
     optimizer = SGD(0.01, momentum=0.9)
     optimizer.begin(model._ownership, model)
+    parts = group.shards_of(BATCH)
+    first, end = parts[0][1].start, parts[-1][1].stop
     shards = [
-        Shard(number, x[rows], y[rows], None, None) for number, rows in group.shards_of(BATCH)
+        Shard(number, slice(rows.start - first, rows.stop - first), None) for number, rows in parts
     ]
-    return model, ShardSteps(model, group, model._loss(), optimizer), shards
+    batch = Shards(shards, x[first:end], y[first:end], None, BATCH)
+    return model, ShardSteps(model, group, model._loss(), optimizer), batch
 
 
-def step_seconds(group: Group, steps: ShardSteps, shards: list[Shard], total: int) -> float:
+def step_seconds(group: Group, steps: ShardSteps, batch: Shards) -> float:
     """Seconds of a step; the median of turns."""
     for _ in range(3):
-        steps.step(shards, total)
+        steps.step(batch)
     start = perf_counter()
-    steps.step(shards, total)
+    steps.step(batch)
     times = int(group.from_first(np.array([SECONDS / (perf_counter() - start)]))[0]) + 1
     warm = max(1, int(times * WARM / SECONDS))
     seconds = []
     for _ in range(REPEATS):
         group.barrier()
         for _ in range(warm):
-            steps.step(shards, total)
+            steps.step(batch)
         start = perf_counter()
         for _ in range(times):
-            steps.step(shards, total)
+            steps.step(batch)
         seconds.append((perf_counter() - start) / times)
     return float(np.median(seconds))
 
@@ -135,6 +184,97 @@ def exchange_seconds(group: Group, gradient: Array) -> float:
     return float(np.median(seconds[10:]))
 
 
+def rounds_of_step(group: Group, steps: ShardSteps, batch: Shards) -> int:
+    """How many times a step waits for messages that follow on each other, at least."""
+    count, combined = 0, group.combined
+
+    def counted(*arguments: Any) -> Array:
+        nonlocal count
+        count += 1
+        return combined(*arguments)
+
+    group.combined = counted  # type: ignore[method-assign]
+    steps.step(batch)
+    group.combined = combined  # type: ignore[method-assign]
+    return count * ceil(log2(group.size))  # gradients are under way with the last of them
+
+
+def compare_hiding(group: Group, net: str) -> None:
+    """Print the time of a step whose gradients leave early, and of one where they leave late."""
+    _, steps, batch = steps_of(net, group)
+    early, late, bucket = list[float](), list[float](), groups.BUCKET
+    for _ in range(3):
+        early.append(step_seconds(group, steps, batch))
+        groups.BUCKET = 1 << 40
+        late.append(step_seconds(group, steps, batch))
+        groups.BUCKET = bucket
+    if group.rank == 0:
+        print(
+            f"{net:8} gradients leave early {1e3 * np.median(early):.2f} ms, after the backward "
+            f"pass {1e3 * np.median(late):.2f} ms: {np.median(late) / np.median(early):.3f}",
+            flush=True,
+        )
+
+
+def compare_delay(group: Group, net: str, seconds: float) -> None:
+    """Print the time of a step whose messages are late, beside the prediction."""
+    _, steps, batch = steps_of(net, group)
+    plain, rounds = step_seconds(group, steps, batch), rounds_of_step(group, steps, batch)
+    with delayed(group, seconds):
+        late = step_seconds(group, steps, batch)
+    if group.rank == 0:
+        print(
+            f"{net:8} {1e3 * seconds:g} ms late: step {1e3 * plain:.2f} ms becomes "
+            f"{1e3 * late:.2f} ms; predicted {1e3 * (plain + rounds * seconds):.2f} ms for "
+            f"{rounds} rounds",
+            flush=True,
+        )
+
+
+def compare_with_none(group: Group, net: str) -> None:
+    """Print the time of a batch of ``fit`` in this group, and that without a group on all cores."""
+    rng = np.random.default_rng(0)
+    count = 4 * BATCH
+    x, y = rng.integers(0, 256, (count, 28, 28, 1), dtype=np.uint8), rng.integers(0, 10, count)
+    own, seconds = fastcnn.get_num_threads(), dict[bool, list[float]]({False: [], True: []})
+    models = {
+        grouped: fastcnn.Sequential(NETS[net](), (28, 28, 1), seed=1) for grouped in (False, True)
+    }
+
+    def epochs(grouped: bool, times: int) -> float:
+        """Seconds of so many epochs."""
+        start = perf_counter()
+        models[grouped].fit(
+            x, y, epochs=times, batch_size=BATCH, optimizer=SGD(0.01, momentum=0.9), verbose=0,
+            seed=0, group=group if grouped else None,
+        )  # fmt: skip
+        return perf_counter() - start
+
+    times = 0
+    for _ in range(2 * REPEATS + 2):
+        for grouped in seconds:
+            group.barrier()
+            if not grouped:
+                fastcnn.set_num_threads(cores())
+            if grouped or group.rank == 0:
+                if not times:
+                    epochs(grouped, 2)
+                if times:
+                    epochs(grouped, max(1, int(times * WARM / SECONDS)))
+                    seconds[grouped].append(epochs(grouped, times) / times / (count // BATCH))
+            fastcnn.set_num_threads(own)
+        if not times:
+            mine = SECONDS / epochs(True, 1)
+            times = int(group.from_first(np.array([mine]))[0]) + 1
+    if group.rank == 0:
+        none, together = (1e3 * float(np.median(seconds[grouped])) for grouped in (False, True))
+        print(
+            f"{net:8} one process of {cores()} threads without a group {none:.2f} ms, {group.size} "
+            f"of {own} in a group {together:.2f} ms: {none / together:.2f} times the speed",
+            flush=True,
+        )
+
+
 def report(group: Group, wire: Wire, given: bool) -> None:
     """Print measurements and predictions on rank 0."""
 
@@ -151,9 +291,9 @@ def report(group: Group, wire: Wire, given: bool) -> None:
     say("net      parameters  step ms  exchange ms  share  model ms")
     rows = []
     for net in ("small", "lenet5", "wide", "resnet8"):
-        model, steps, shards = steps_of(net, group)
+        model, steps, batch = steps_of(net, group)
         gradient = model._weights.gradient
-        step = step_seconds(group, steps, shards, BATCH)
+        step = step_seconds(group, steps, batch)
         exchange = exchange_seconds(group, np.zeros_like(gradient))
         predicted = wire.exchange(gradient.nbytes, group.size)
         say(
@@ -183,10 +323,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The exchange of gradients.")
     parser.add_argument("--latency", type=float, help="of a network, in microseconds")
     parser.add_argument("--bandwidth", type=float, help="of a network, in GB/s")
+    parser.add_argument("--delay", type=float, action="append", help="in milliseconds")
+    parser.add_argument("--beside", action="store_true", help="compare with no group")
     options = parser.parse_args()
     group = fastcnn.distributed.world()
+    if options.beside:
+        for net in ("article", "small", "wide", "resnet8"):
+            compare_with_none(group, net)
+        return
     if group.size < 2:
         raise SystemExit("run it by mpiexec -n 2 python benchmarks/distributed.py")
+    if options.delay:
+        for delay in options.delay:
+            for net in ("small", "resnet8"):
+                compare_delay(group, net, 1e-3 * delay)
+        return
+    for net in ("wide", "small"):
+        compare_hiding(group, net)
     latency = message_seconds(group, 8)
     large = 1 << 20
     wire = Wire(latency, large / (message_seconds(group, large) - latency), adding_speed())

@@ -321,19 +321,20 @@ class GradientSum:
             self._parts.append(part)
         self._bytes += (part.stop - part.start) * self._into.itemsize
         if self._bytes >= BUCKET:
-            self._go()
+            self.leave_all()
         self._advance()
 
     def finish(self) -> None:
         """Wait until the sums of all parts have arrived."""
-        self._go()
+        self.leave_all()
         while self._walks:
             walk, pending = self._walks.pop(0)
             pending.wait()
             for more in walk:
                 more.wait()
 
-    def _go(self) -> None:
+    def leave_all(self) -> None:
+        """Let parts go that wait for others beside them."""
         for part in self._parts:
             walk = self._walk(part, self._number % _COMBINED_TAG)
             self._number += 1

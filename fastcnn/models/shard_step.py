@@ -123,6 +123,7 @@ class ShardSteps:
         if results is None:  # the other processes wait for these parts
             for parts in passes.parts:
                 joint.put(0, parts)
+        joint.sums.leave_all()  # gradients and figures are under way together
         no_results: list[Figures | None] = [None] * len(batch.shards)
         own = np.array([self._numbers(one) for one in results or no_results])
         figures = joint.combined(own)
