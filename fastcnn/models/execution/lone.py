@@ -12,7 +12,7 @@ from fastcnn.core.geometry import ConvGeometry, PoolGeometry
 from fastcnn.core.halving import parts_of_shards, sum_by_halves
 from fastcnn.core.settings import get_math
 from fastcnn.core.user_code import Source, numbers
-from fastcnn.engine.numba.conv import winograd
+from fastcnn.engine.numba.conv import direct, winograd, winograd_gradient
 from fastcnn.engine.numba.dense.backward import dense_gradients
 from fastcnn.engine.numba.dense.forward import dense
 from fastcnn.engine.numba.elementwise import normalization
@@ -167,11 +167,14 @@ class LoneConvolution(LoneLayer):
         if self._needs_dx:
             dx = operations.to_input(dy, self._parameters["w"], operations.geometry)
         if self._gradients:
-            of_filters = [
-                one.to_filters(dy[part], x[part], one.geometry)
-                for part, one in zip(parts, of_parts, strict=True)
-            ]
-            self._gradients["w"][...] = sum_by_halves(of_filters)
+            w = self._gradients["w"]
+            of_filters = [w]
+            if len(of_parts) > 1:
+                of_filters = [arrays.allocate(w.shape, w.dtype) for _ in of_parts]
+            for part, one, dw in zip(parts, of_parts, of_filters, strict=True):
+                one.to_filters(dy[part], x[part], one.geometry, dw)
+            if len(of_filters) > 1:
+                w[...] = sum_by_halves(of_filters)
         return dx
 
 
@@ -202,7 +205,7 @@ class _Operations(NamedTuple):
     pools_in_registers: bool
     forward: Callable[..., Array]
     to_input: Callable[..., Array]
-    to_filters: Callable[..., Array]
+    to_filters: Callable[[Array, Array, ConvGeometry, Array], None]
     to_bias: Callable[..., Array]
 
 
@@ -219,7 +222,24 @@ def _operations_for(
     in_registers = forward is winograd.conv2d and pooling is not None and pools_2x2(pooling)
     to_bias = choose("conv2d_bias_gradient", g, dtype, None)
     of_dy = g._replace(oh=pooling.oh, ow=pooling.ow) if pooling else g
-    return _Operations(g, of_dy, pooling, in_registers, forward, to_input, to_filters, to_bias)
+    return _Operations(
+        g, of_dy, pooling, in_registers, forward, to_input, _writing(to_filters), to_bias
+    )
+
+
+def _writing(
+    to_filters: Callable[..., Array],
+) -> Callable[[Array, Array, ConvGeometry, Array], None]:
+    """A gradient of filters that writes its result to its last argument."""
+    if to_filters is direct.conv2d_filter_gradient:
+        return direct.write_filter_gradient
+    if to_filters is winograd_gradient.conv2d_filter_gradient:
+        return winograd_gradient.write_filter_gradient
+
+    def write(dy: Array, x: Array, g: ConvGeometry, dw: Array) -> None:
+        dw[...] = to_filters(dy, x, g)
+
+    return write
 
 
 def _through_relu(dy: Array, y: Array) -> Array:

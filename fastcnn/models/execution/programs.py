@@ -43,6 +43,8 @@ _MOST_ITEMS = 16
 _MOST_SPARE_BYTES = 4 << 20
 # An output of at most so many bytes is copied from memory that is used again.
 _MOST_COPIED_BYTES = 16 * 1024
+# Multiply-adds that take as long as a number which is read or written.
+_NUMBER_WORK = 4
 # Programs that are kept; another one removes all of them.
 _PROGRAMS = 64
 # One step transposes or sums at most so many numbers.
@@ -149,6 +151,7 @@ class Scratch:
 def _programs_of(segment: Segment, batch: Batch) -> BatchPrograms:
     count, shared = batch.size, Shared()
     flops = segment.flops * count * (3 if batch.trains else 1)
+    ends = count * (segment.inputs + segment.outputs)
     size = batch.shards[0] if batch.shards else _slice_size(segment, batch, flops)
     slices = len(batch.shards) or -(-count // size)
     rest_size = batch.shards[-1] if batch.shards else count - (slices - 1) * size
@@ -168,7 +171,7 @@ def _programs_of(segment: Segment, batch: Batch) -> BatchPrograms:
             workspace=whole.size,
             per_sample=_bytes_per_sample(segment, batch) | dict(shared.arrays.values()),
             origins=origins,
-            work=work // 4,
+            work=max(work // 4, _NUMBER_WORK * ends),
             rests=rests,
             rest_size=rest_size,
         )

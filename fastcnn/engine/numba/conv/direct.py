@@ -116,15 +116,21 @@ def conv2d_transpose(
 
 
 def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
-    """``dw``; rows are taps and input channels, steps output pixels.
+    """``dw``, as :func:`write_filter_gradient` computes it."""
+    dw = empty_like_type(dy, *g.filter_shape)
+    write_filter_gradient(dy, x, g, dw)
+    return dw
+
+
+def write_filter_gradient(dy: Array, x: Array, g: ConvGeometry, dw: Array) -> None:
+    """Write ``dw``, C-contiguous; rows are taps and input channels, steps output pixels.
 
     The images are summed in slabs, which stay in the cache, each into a ``dw`` of its own, and
     these then in order.
     """
-    dw = empty_like_type(dy, *g.filter_shape)
     if g.n == 0:
         dw[...] = 0
-        return dw
+        return
     gradient = filter_gradient_plan(g, dy.itemsize)
     images, flat_dy = lay_out(readable(x), gradient.to), readable(dy).reshape(-1)
     zeros = bias_or_zeros(None, gradient.whole_slabs * g.oc, dy)
@@ -138,8 +144,7 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
             contract(gradient.tail, x_tail, dy_tail, zeros, slabs[-1])
         column_sums(slabs, dw.reshape(-1))
     if has_padding(g) and not all_finite(dw.reshape(-1)):
-        return convolution_loops.conv2d_filter_gradient(dy, x, g)
-    return dw
+        dw[...] = convolution_loops.conv2d_filter_gradient(dy, x, g)
 
 
 class _Division(NamedTuple):

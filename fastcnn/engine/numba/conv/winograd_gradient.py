@@ -111,9 +111,15 @@ class GradientPlan(NamedTuple):
 def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
     """``dw``, for filters of 3×3 or 5×5 with stride 1, dense, in one group."""
     dw = empty_like_type(dy, *g.filter_shape)
+    write_filter_gradient(dy, x, g, dw)
+    return dw
+
+
+def write_filter_gradient(dy: Array, x: Array, g: ConvGeometry, dw: Array) -> None:
+    """Write the gradient of such filters to ``dw``, C-contiguous."""
     if g.n == 0:
         dw[...] = 0
-        return dw
+        return
     plan = gradient_plan(g, dy.itemsize)
     flat = readable(x).reshape(-1), readable(dy).reshape(-1)
     if plan.slabs:
@@ -122,8 +128,7 @@ def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:
         _sum_in_passes(plan, *flat, dw)
     # A number that is not finite spoils all taps. A direct sum says where it belongs.
     if not all_finite(dw.reshape(-1)):
-        return direct.conv2d_filter_gradient(dy, x, g)
-    return dw
+        direct.write_filter_gradient(dy, x, g, dw)
 
 
 def explanation(op: str, g: ConvGeometry, itemsize: int) -> Iterator[str]:
