@@ -791,8 +791,9 @@ def _loop(name: str) -> tuple[Callable[..., None], Kernel] | None:
         return None
     imported("fastcnn.engine.numba.elementwise.descent")
     from fastcnn.engine.numba.elementwise import descent
+    from fastcnn.engine.numba.runtime.program import compiles
 
-    return (descent.move, getattr(descent, name)) if descent.compiles() else None
+    return (descent.move, getattr(descent, name)) if compiles() else None
 
 
 _BY_NAME: dict[str, type[Optimizer]] = {

@@ -67,7 +67,10 @@ _SLAB_BYTES = 512 * 1024
 
 
 def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvGeometry) -> Array:
-    """``y``; rows are output pixels, steps taps and input channels."""
+    """``y`` (N, OH, OW, OC) of ``x`` (N, H, W, IC), ``w`` (KH, KW, IC/groups, OC) and ``b`` (OC,).
+
+    ``b`` may be None. Rows of the contraction are output pixels, its steps taps and input channels.
+    """
     y = empty_like_type(x, *g.output_shape)
     if y.size == 0:
         return y
@@ -85,10 +88,11 @@ def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvG
 
 
 def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
-    """``dx``; rows are input pixels, steps taps and output channels.
+    """``dx`` (N, H, W, IC) of ``dy`` (N, OH, OW, OC) and ``w`` (KH, KW, IC/groups, OC).
 
-    With a stride, an input pixel meets only the taps of its phase, ``kh·D ≡ ih + P`` modulo S:
-    each phase is a contraction of its own over a part of the filters.
+    Rows of the contraction are input pixels, its steps taps and output channels. With a stride, an
+    input pixel meets only the taps of its phase, ``kh·D ≡ ih + P`` modulo S: each phase is a
+    contraction of its own over a part of the filters.
     """
     return conv2d_transpose(dy, w, None, None, g)
 

@@ -64,7 +64,7 @@ def conv2d_pooled_with_indices(
 ) -> tuple[Array, Array]:
     """:func:`conv2d_pooled`, and its argmax indices, 0 to 3.
 
-    Where ReLU made a number 0, the index is any, because no gradient goes there.
+    Where the ReLU made a number 0 the index has no meaning, because no gradient goes there.
     """
     y, indices = (empty_like_type(x, g.n, g.oh // 2, g.ow // 2, g.oc) for _ in range(2))
     _pool(x, w, b, activation, g, y, indices)

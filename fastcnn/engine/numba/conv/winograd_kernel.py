@@ -195,7 +195,10 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
             tile: Array, y: Array, at: int, rows: int, pixels: int, line: int, pixel: int,
             columns: int, border: Array, border_start: int,
         ) -> None:  # fmt: skip
-            """Store a square of ``side``² outputs; its first ``rows`` × ``pixels`` are in ``y``."""
+            """Store a square of ``side``² outputs; its first ``rows`` × ``pixels`` are in ``y``.
+
+            ``rows`` and ``pixels`` may be 0 or less; then nothing is stored.
+            """
             if side <= rows and side <= pixels:
                 in_square = rows_walk(size, 0, 0, 0, size, side, side, 0, line, pixel)
                 tile_store(tile, y, in_square, at, columns)

@@ -59,8 +59,13 @@ _PRODUCTS_ONLY = Launch(True, transforms_squares=False, transforms_filters=False
 
 
 class Work(NamedTuple):
-    """Numbers of operations: to transform a square, to multiply it with a block of columns, and to
-    transform all filters."""
+    """Numbers of operations.
+
+    Attributes:
+        square: to transform a square.
+        product: to multiply a square with a block of columns.
+        filters: to transform all filters.
+    """
 
     square: int
     product: int

@@ -123,21 +123,21 @@ def _at(
 
 
 @device
-def _mixed_bytes(a: Number, b: Number, d: Number, e: Number, y: int, x: int) -> int:
-    """The mean of the upper pixels a, b and the lower d, e, weighted by the fractions of y, x."""
+def _mixed_bytes(a: Number, b: Number, c: Number, d: Number, y: int, x: int) -> int:
+    """The mean of the upper pixels a, b and the lower c, d, weighted by the fractions of y, x."""
     down, right = (y >> 8) & 255, (x >> 8) & 255
     upper = (int(a) << 8) + (int(b) - int(a)) * right
-    lower = (int(d) << 8) + (int(e) - int(d)) * right
+    lower = (int(c) << 8) + (int(d) - int(c)) * right
     return ((upper << 8) + (lower - upper) * down + 32768) >> 16
 
 
 @device
-def _mixed_floats(a: Any, b: Any, d: Any, e: Any, y: int, x: int) -> Any:
+def _mixed_floats(a: Any, b: Any, c: Any, d: Any, y: int, x: int) -> Any:
     """As :func:`_mixed_bytes` for floats; the NaN of a pixel counts even if its weight is 0."""
     unit = type(a)(1 / (1 << FRACTION_BITS))
     down, right = type(a)(y & _FRACTION) * unit, type(a)(x & _FRACTION) * unit
     upper = a + right * (b - a)
-    lower = d + right * (e - d)
+    lower = c + right * (d - c)
     return upper + down * (lower - upper)
 
 
@@ -145,7 +145,7 @@ def _blender(mixed: Callable[..., Any]) -> Kernel:
     """The kernel of :func:`blend` that computes the mean of four pixels by ``mixed``."""
 
     @device
-    def checked(
+    def blend_at_border(
         image: Array, y: int, x: int, height: int, width: int, step: int, c: int, fill: Number
     ) -> Any:
         top, left = y >> FRACTION_BITS, x >> FRACTION_BITS
@@ -193,7 +193,7 @@ def _blender(mixed: Callable[..., Any]) -> Kernel:
                     for side in range(2):
                         for j in range(last if side else 0, columns if side else first):
                             y, x = y0 + j * down, x0 + j * right
-                            row[j * channels + c] = checked(
+                            row[j * channels + c] = blend_at_border(
                                 image, y, x, height, width, channels, c, fill
                             )
 

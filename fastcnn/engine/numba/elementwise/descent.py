@@ -11,7 +11,6 @@ import numpy as np
 
 from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime.jit import ordered_kernel
-from fastcnn.engine.numba.runtime.program import compiles as compiles
 from fastcnn.engine.numba.runtime.threads import parallel_for
 from fastcnn.engine.numba.runtime.types import Kernel
 

@@ -318,7 +318,10 @@ def group_gradient_coefficients(
     totals: Array,
     numbers: Array,
 ) -> None:
-    """Images ``start`` to ``stop`` of (N, 5, C): as above, and the offset and slope of dx.
+    """Images ``start`` to ``stop`` of the coefficients (N, 5, C) of channels.
+
+    Their rows: the mean, what rounding took from it, gamma / deviation, and the offset and slope of
+    dx.
 
     Writes totals (N, 2, C): what each image adds to dgamma and to dbeta.
     """

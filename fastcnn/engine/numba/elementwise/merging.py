@@ -113,7 +113,10 @@ def sum_of(terms: Sequence[Array]) -> Array:
 def summed_numbers(
     start: int, stop: int, a: Array, b: Array, c: Array, d: Array, n_terms: int, y: Array
 ) -> None:
-    """``y = a + b + c + d`` on flat arrays, in this order, or the first ``n_terms`` of them."""
+    """``y = a + b + c + d`` on flat arrays, in this order, or the first ``n_terms`` of them.
+
+    Terms from number ``n_terms`` on are not read.
+    """
     a, b, c, d, y = a[start:stop], b[start:stop], c[start:stop], d[start:stop], y[start:stop]
     if n_terms == 2:
         for i in range(y.size):

@@ -18,9 +18,9 @@ _ITEM = 64  # numbers of an item
 
 
 class Totals(NamedTuple):
-    """Totals (rows, chunks, pitch) in float64.
+    """Totals (rows, chunks, pitch), in float64 or in the dtype of the sums.
 
-    In each chunk, ``width`` numbers from number ``first`` on are in use.
+    They are added in float64. In each chunk, ``width`` numbers from number ``first`` on are in use.
     """
 
     chunks: int

@@ -1,9 +1,9 @@
 """Gradients of max- and min-pooling.
 
 Windows may share pixels, so an item of :func:`extreme_gradient_rows` is a block of rows of the
-input. It visits, in row-major order, all windows that reach into the block, and writes the block
-alone. The first window that visits a pixel writes it, and later windows add to it: that is faster
-than to write zeros first. Windows on the border of two blocks are visited twice.
+input. It visits all windows that reach into the block, in row-major order, and writes nothing
+outside of the block. The first window that visits a pixel writes it, and later windows add to it:
+that is faster than to write zeros first. Windows on the border of two blocks are visited twice.
 
 :func:`argmax_gradient` needs no windows of the input, because the forward pass kept the argmax
 indices.
@@ -207,6 +207,8 @@ def _argmax_gradient(vectors: int, lanes: int) -> Kernel:
         start: int, stop: int, dy: Array, indices: Array, dx: Array, geometry: Array
     ) -> None:
         """Write dx (N, H, W, C), flat, of 2×2 pooling from its argmax indices (N, OH, OW, C), flat.
+
+        ``geometry`` is one record of PoolGeometry.
 
         An item is a row of windows of dy (N, OH, OW, C), flat. Pixels beyond the last window of a
         row belong to the row's item, and pixels below the last row of windows to that row's.

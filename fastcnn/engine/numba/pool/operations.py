@@ -19,32 +19,32 @@ from fastcnn.engine.numba.runtime.threads import parallel_for
 
 
 def max_pool2d(x: Array, g: PoolGeometry) -> Array:
-    """Largest value of each window."""
+    """``y`` (N, OH, OW, C) of ``x`` (N, H, W, C): the largest value of each window."""
     return _forward("max", x, g)
 
 
 def min_pool2d(x: Array, g: PoolGeometry) -> Array:
-    """Smallest value of each window."""
+    """``y`` (N, OH, OW, C) of ``x`` (N, H, W, C): the smallest value of each window."""
     return _forward("min", x, g)
 
 
 def avg_pool2d(x: Array, g: PoolGeometry) -> Array:
-    """Mean of each window's pixels in the image."""
+    """``y`` (N, OH, OW, C) of ``x`` (N, H, W, C): the mean of each window's pixels in the image."""
     return _forward("average", x, g)
 
 
 def max_pool2d_backward(dy: Array, x: Array, g: PoolGeometry) -> Array:
-    """``dx``: each window's gradient at its first maximum."""
+    """``dx`` (N, H, W, C): each window's gradient in ``dy`` (N, OH, OW, C) at its first maximum."""
     return _extreme_gradient("max", dy, x, g)
 
 
 def min_pool2d_backward(dy: Array, x: Array, g: PoolGeometry) -> Array:
-    """``dx``: each window's gradient at its first minimum."""
+    """``dx`` (N, H, W, C): each window's gradient in ``dy`` (N, OH, OW, C) at its first minimum."""
     return _extreme_gradient("min", dy, x, g)
 
 
 def avg_pool2d_backward(dy: Array, g: PoolGeometry) -> Array:
-    """``dx``: each window's gradient shared by its pixels in the image."""
+    """``dx`` (N, H, W, C): each window's gradient, shared by its pixels in the image."""
     if sums_are_long(g) and dy.itemsize < 8:
         return round_to_dtype(avg_pool2d_backward(convert(dy, np.float64), g), dy)
     dx = empty_like_type(dy, *g.input_shape)
@@ -54,7 +54,10 @@ def avg_pool2d_backward(dy: Array, g: PoolGeometry) -> Array:
 
 
 def argmax_gradient(dy: Array, indices: Array, g: PoolGeometry) -> Array:
-    """``dx`` of 2×2 max-pooling: each window's gradient at its argmax index."""
+    """``dx`` (N, H, W, C) of 2×2 max-pooling: each window's gradient at its argmax index.
+
+    ``dy`` and ``indices`` are (N, OH, OW, C).
+    """
     dx = empty_like_type(dy, *g.input_shape)
     kernel, items = argmax_gradient_kernel(g, dy.itemsize)
     operands = readable(dy).reshape(-1), indices.reshape(-1), dx.reshape(-1), record(g)

@@ -20,6 +20,7 @@ from numba.core import cgutils, types
 from numba.core.compiler import CompileResult
 from numba.core.types.containers import UniTuple
 
+from fastcnn.core.hardware import CACHE_LINE
 from fastcnn.engine.numba.runtime import rehearsal
 from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
 from fastcnn.engine.numba.runtime.types import (
@@ -40,9 +41,10 @@ from fastcnn.engine.numba.runtime.types import (
 
 NO_BOARD = np.zeros(0, np.int64)
 """The board of a call that is not shared out; see :mod:`fastcnn.engine.numba.runtime.jobs`."""
-SHARE = 9
-"""The word of a board that holds the address of the step entry of ``jobs.share``. The words of a
-board are listed in :mod:`fastcnn.engine.numba.runtime.jobs`."""
+SHARE = CACHE_LINE // 8 + 1
+"""The word of a board that holds the address of the step entry of ``jobs.share``: the word after
+``LEFT`` of the caller's slot. The words of a board are listed in
+:mod:`fastcnn.engine.numba.runtime.jobs`."""
 
 # Kernels whose addresses are known to programs; they live as long as the process.
 _ADDRESSED: dict[int, Kernel] = {}
@@ -70,13 +72,13 @@ def step_address(kernel: Kernel, *arguments: object) -> Address:
     if not answer[0]:
         raise TypeError(
             "a step's arguments must be C-contiguous arrays of one dimension, integers or truth "
-            f"values, got {', '.join(map(_described, arguments))}"
+            f"values, got {', '.join(map(_text_of, arguments))}"
         )
     _ADDRESSED[id(kernel)] = kernel
     return int(answer[0])
 
 
-def _described(argument: object) -> str:
+def _text_of(argument: object) -> str:
     if isinstance(argument, np.ndarray):
         return f"an array of shape {argument.shape}"
     return f"{argument!r}"
@@ -107,8 +109,9 @@ def launch(
     """Run the kernel over ``range(start, stop)``, cut into ``tasks`` if there is a board.
 
     The frame lies on the stack of this call, which returns when all tasks are done. If ``tasks`` is
-    -1, nothing runs, and ``board[0]`` becomes the address of the kernel's step entry, or 0. If
-    ``wide`` is true, the kernel's loops take the widest vectors of the processor.
+    :data:`_ASK`, nothing runs, and ``board[0]`` becomes the address of the kernel's step entry, or
+    0: the kernel answers itself, because its code alone knows the address. If ``wide`` is true, the
+    kernel's loops take the widest vectors of the processor.
     """
     range_and_arguments = types.int64, types.int64, *arguments.types
     typing_context = kernel.dispatcher.typingctx
@@ -262,7 +265,7 @@ def call_step(steps: ArrayType, i: IntType, bases: ArrayType, first: IntType) ->
         _, builder, values = code
         table, of_bases = code.data(steps, values[0]), values[2]
         data = code.data(bases, of_bases)
-        entry, operands, start, stop = _listed(builder, table, data, values[1], values[3])
+        entry, operands, start, stop = _load_step(builder, table, data, values[1], values[3])
         builder.call(entry, [operands, start, stop])
         return code.nothing()
 
@@ -286,26 +289,26 @@ def share_listed_step(
         context, builder, values = code
         table, of_bases = code.data(steps, values[2]), values[4]
         data = code.data(bases, of_bases)
-        entry, operands, start, stop = _listed(builder, table, data, values[3], _WORD(0))
+        entry, operands, start, stop = _load_step(builder, table, data, values[3], _WORD(0))
         count = builder.sub(stop, start)
         fewer = builder.icmp_signed("<", count, values[1])
-        tasks = builder.select(fewer, count, values[1])
+        limited_tasks = builder.select(fewer, count, values[1])
         array = context.make_array(board)(context, builder, values[0])
         alone = builder.or_(
             builder.icmp_signed("==", array.nitems, _WORD(0)),
-            builder.icmp_signed("<=", tasks, _WORD(1)),
+            builder.icmp_signed("<=", limited_tasks, _WORD(1)),
         )
         with builder.if_else(alone) as (here, elsewhere):
             with here:
                 builder.call(entry, [operands, start, stop])
             with elsewhere:
-                _share(builder, array.data, [tasks, start, stop], entry, operands)
+                _share(builder, array.data, [limited_tasks, start, stop], entry, operands)
         return code.nothing()
 
     return types.none(board, types.int64, steps, types.int64, bases), generate
 
 
-def _listed(
+def _load_step(
     builder: Builder, table: Value, bases: Value, i: Value, first: Value
 ) -> tuple[Value, Value, Value, Value]:
     """Entry, operands, start and stop of step ``i`` of a table, with the bases from ``first`` on.

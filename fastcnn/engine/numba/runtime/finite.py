@@ -6,12 +6,11 @@ is NaN, but the specification never multiplies padding. A training step runs it 
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime import rehearsal
 from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.jit import compiled
+from fastcnn.engine.numba.runtime.types import Number
 
 
 def all_finite(values: Array) -> bool:
@@ -22,17 +21,17 @@ def all_finite(values: Array) -> bool:
 
 
 @device
-def sum_of_zeros(values: Array) -> Any:
+def sum_of_zeros(values: Array) -> Number:
     """The sum of ``values * 0``: 0 if all numbers of the flat array are finite, else NaN.
 
     The loop has no early exit, because it would not be compiled to vectors then.
     """
-    total = values.dtype.type(0)
+    total: Number = values.dtype.type(0)
     for i in range(values.size):
         total += values[i] * values.dtype.type(0)
     return total
 
 
 @compiled
-def _sum_of_zeros(values: Array) -> Any:
+def _sum_of_zeros(values: Array) -> Number:
     return sum_of_zeros(values)

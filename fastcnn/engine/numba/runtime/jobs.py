@@ -106,17 +106,17 @@ def _do_tasks(board: Words, slot: int, number: int) -> None:
     threads = load_acquire(board, THREADS)
     for i in range(threads):
         thread = (slot // SLOT + i) % threads
-        left = thread * SLOT + LEFT
-        word = load_acquire(board, left)
+        index = thread * SLOT + LEFT
+        word = load_acquire(board, index)
         while word & _COUNT_MASK and word >> COUNT == number:
-            if swap(board, left, word, word - 1):
+            if swap(board, index, word, word - 1):
                 # The words of the job do not change until this task is done.
                 start, count, tasks = board[START], board[STOP] - board[START], board[TASKS]
                 task = tasks * (thread + 1) // board[THREADS] - (word & _COUNT_MASK)
-                first, last = count * task // tasks, count * (task + 1) // tasks
-                run_entry(board[ENTRY], board[FRAME], start + first, start + last)
+                first, end = count * task // tasks, count * (task + 1) // tasks
+                run_entry(board[ENTRY], board[FRAME], start + first, start + end)
                 _count(board, slot + DONE, number)
-            word = load_acquire(board, left)
+            word = load_acquire(board, index)
 
 
 @device
@@ -154,15 +154,15 @@ def serve(board: Words, slot: int, looks: int) -> None:
     The worker looks at its slot again and again. It returns after ``looks`` looks without a new
     job. While a program runs, it does not return, but yields the core after some looks.
     """
-    left, last = looks, 0
-    while left:
+    remaining_looks, last_number = looks, 0
+    while remaining_looks:
         number = load_acquire(board, slot + LEFT) >> COUNT
-        if number == last:
+        if number == last_number:
             pause()
-            left -= 1
-            if left == 0 and load_acquire(board, AWAKE) > 0:
+            remaining_looks -= 1
+            if remaining_looks == 0 and load_acquire(board, AWAKE) > 0:
                 yield_core()
-                left = _GLANCES
+                remaining_looks = _GLANCES
         else:
             _do_tasks(board, slot, number)
-            left, last = looks, number
+            remaining_looks, last_number = looks, number

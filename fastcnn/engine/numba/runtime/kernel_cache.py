@@ -149,12 +149,12 @@ class KernelCache(NumbaCache):  # type: ignore[misc]
         folder = self._folders.write
         return folder is not None and is_taken(folder / self.file_name(signature, target_context))
 
-    def load_overload(self, sig: Types, target_context: Context) -> CompileResult | None:
+    def load_overload(self, signature: Types, target_context: Context) -> CompileResult | None:
         """The compiled code for arguments of these types; after None Numba compiles it."""
         target_context.refresh()
         if not self._enabled:
             return None
-        name, stamp = self._name_and_stamp(sig, target_context.codegen())
+        name, stamp = self._name_and_stamp(signature, target_context.codegen())
         for folder in self._folders.read:
             result = _read(folder / name, stamp, target_context)
             if result is not None:
@@ -169,10 +169,10 @@ class KernelCache(NumbaCache):  # type: ignore[misc]
         compile_notice.notice.begin()
         return None
 
-    def save_overload(self, sig: Types, data: CompileResult) -> None:
+    def save_overload(self, signature: Types, data: CompileResult) -> None:
         """Write the code that Numba compiled to a file, and end the turn."""
         if self._enabled and not data.lifted and not data.library.has_dynamic_globals:
-            name, stamp = self._name_and_stamp(sig, data.codegen)
+            name, stamp = self._name_and_stamp(signature, data.codegen)
             # If a signal handler raises an error while LLVM returns the machine code, the error is
             # lost in LLVM and there is no code to write. The kernel runs all the same.
             with suppress(RuntimeError):
@@ -181,14 +181,16 @@ class KernelCache(NumbaCache):  # type: ignore[misc]
         turn.give()
         compile_notice.notice.end()
 
-    def _name_and_stamp(self, sig: Types, target: CPUCodegen) -> tuple[str, bytes]:
+    def _name_and_stamp(self, signature: Types, target: CPUCodegen) -> tuple[str, bytes]:
         """The name of a specialisation's file, and the hash that its contents begin with.
 
         The name is the same for all versions, so that a new version overwrites an old one.
         """
-        name = repr((constants(self._function), sig, sorted(self._fastmath), target.magic_tuple()))
+        name = repr(
+            (constants(self._function), signature, sorted(self._fastmath), target.magic_tuple())
+        )
         file_name = f"{self._name}-{sha256(name.encode()).hexdigest()[:32]}.nbc"
-        key = code_key(self._function, sig, self._fastmath, target)
+        key = code_key(self._function, signature, self._fastmath, target)
         return file_name, sha256(key.encode()).digest()
 
 

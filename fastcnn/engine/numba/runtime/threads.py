@@ -130,9 +130,10 @@ class _Pool:
         self._next_start: dict[int, float] = {}
 
     def call(self, threads: int) -> bool:
-        """Wake or start workers, so that there are ``threads``, with the caller; return success.
+        """Wake or start workers until ``threads`` threads can take tasks, the caller among them.
 
-        There can be none when Python ends, because it compiles no more.
+        Returns whether there are any. There are none while Python ends, because then no kernel of
+        the driver can be compiled.
         """
         words, workers = self.words, self.workers
         if not words[SHARE]:

@@ -171,8 +171,8 @@ class Emitter:
                 merged[-1].add_incoming(other, stored)
             vectors, offsets = merged[: len(vectors)], merged[len(vectors) :]
 
-    def row(self, data: Value, start: Value, columns: Value) -> Values:
-        """The vectors of one row of the tile at ``data[start]``, all or ``columns`` numbers."""
+    def row(self, data: Value, start: Value, columns: Value | None) -> Values:
+        """The vectors of a tile's row at ``data[start]``: ``columns`` numbers, or all for None."""
         vectors = range(self.tile.vectors)
         if columns is None:
             return [self.load(data, self.offset(start, v)) for v in vectors]
