@@ -47,11 +47,11 @@ class Composite(Layer, abstract=True):
         ...     def __init__(self, filters, *, name=None):
         ...         super().__init__(name=name)
         ...         self.filters = filters
-        ...         self.narrow = Conv2D(filters, 1, activation="relu")
-        ...         self.wide = Conv2D(filters, 3, padding="same", activation="relu")
         ...
         ...     def connect(self, x):
-        ...         return Concatenate()([self.narrow(x), self.wide(x)])
+        ...         narrow = Conv2D(self.filters, 1, activation="relu")(x)
+        ...         wide = Conv2D(self.filters, 3, padding="same", activation="relu")(x)
+        ...         return Concatenate()([narrow, wide])
         >>> _Inception(8)(Input((28, 28, 3)))
         <Tensor of shape (28, 28, 16) from _Inception(8)>
 
