@@ -49,6 +49,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("lasts_long") is None)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Tests say themselves how wide a terminal is, whatever was set where they were started."""
+    os.environ.pop("COLUMNS", None)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which instruction sets ran; tests record those of processes that they start."""
     from processes import instruction_sets

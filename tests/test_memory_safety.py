@@ -214,6 +214,9 @@ def test_all_arrays_of_the_kernels_come_from_the_place_that_is_guarded() -> None
     copies |= {"preparation.rehearse"}  # samples of a rehearsal, in which no kernel runs
     # Statistics of a batch in parts, which NumPy joins and no kernel reads.
     copies |= {"normalization.moments", "normalization.normalise_by", "shard_passes.UnitPasses"}
+    copies |= {"lone.LoneNormalisation", "training_units.LoneNode"}
+    # Results of several shards are joined in memory from there.
+    copies |= {"shard_passes._joined"}
     # Whether a queue is empty, and copies of a list.
     no_arrays = {"threads._Worker", "memory._all_blocks"}
     parameters = {"weights._aligned"}  # a model's own arrays, which outlive every call

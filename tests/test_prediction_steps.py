@@ -24,6 +24,7 @@ from fastcnn.layers import (
     Average,
     AvgPool2D,
     BatchNorm,
+    Composite,
     Concatenate,
     Conv2D,
     Conv2DTranspose,
@@ -210,7 +211,7 @@ MERGING: dict[str, Callable[[], Merge]] = {
     "Subtract": Subtract,
     "Concatenate": Concatenate,
 }
-NO_LAYERS = {Layer, Merge}
+NO_LAYERS = {Layer, Merge, Composite}
 """Bases of classes, which compute nothing."""
 
 

@@ -830,12 +830,13 @@ def optimizer_to_dict(optimizer: Optimizer) -> JsonObject:
 
 def optimizer_from_dict(record: object) -> Optimizer:
     """The optimizer from the result of :func:`optimizer_to_dict`, without state."""
-    if not isinstance(record, dict) or "class" not in record:
+    settings = record.get("config") if isinstance(record, dict) else None
+    if not isinstance(record, dict) or not isinstance(settings, dict) or "class" not in record:
         raise ValueError(
             f"optimizer must be one of {', '.join(Optimizer.registry)}, got {quoted(record)}"
         )
     kind = Optimizer.registry.find(record["class"], record.get("module"))
-    config = dict(record["config"])
+    config = dict(settings)
     if isinstance(config.get("learning_rate"), dict):
         config["learning_rate"] = schedule_from_dict(config["learning_rate"])
     return kind(**config)

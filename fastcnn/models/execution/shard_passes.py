@@ -18,6 +18,7 @@ from fastcnn.core.arguments import Array
 from fastcnn.core.float_errors import Divergence
 from fastcnn.core.halving import parts_of_shards, sum_by_halves
 from fastcnn.engine.numba.elementwise.merging import sum_of
+from fastcnn.engine.numba.runtime import arrays
 from fastcnn.models import shared_norms
 from fastcnn.models.execution.compiled import CompiledSegment
 from fastcnn.models.execution.lone import LoneLayer, LoneNormalisation
@@ -386,4 +387,5 @@ def _joined(parts: Sequence[Any]) -> Any:
         return parts[0]
     if isinstance(parts[0], tuple):
         return tuple(_joined(some) for some in zip(*parts, strict=True))
-    return np.concatenate(parts)
+    shape = (sum(map(len, parts)), *parts[0].shape[1:])
+    return np.concatenate(parts, out=arrays.allocate(shape, parts[0].dtype))
