@@ -22,8 +22,8 @@ injected into the exchange of this process, and no network is slower. Then the s
 step with a prediction: the step without delay, and a delay for each round of messages that waits
 for the one before.
 
-Without options the script also compares steps whose gradients leave during the backward pass, in
-parts of a mebibyte, with steps whose gradients leave after it.
+Without options the script also compares two ways to send gradients: in parts of a mebibyte during
+the backward pass, and all of them after it.
 
 With ``--beside`` rank 0 trains without a group on all cores while the others wait, and then all of
 them train together on as many cores, in turns.
@@ -200,7 +200,7 @@ def rounds_of_step(group: Group, steps: ShardSteps, batch: Shards) -> int:
 
 
 def compare_hiding(group: Group, net: str) -> None:
-    """Print the time of a step whose gradients leave early, and of one where they leave late."""
+    """Print the time of a step that sends gradients during the backward pass, and after it."""
     _, steps, batch = steps_of(net, group)
     early, late, bucket = list[float](), list[float](), groups.BUCKET
     for _ in range(3):
@@ -217,7 +217,7 @@ def compare_hiding(group: Group, net: str) -> None:
 
 
 def compare_delay(group: Group, net: str, seconds: float) -> None:
-    """Print the time of a step whose messages are late, beside the prediction."""
+    """Print the time of a step with delayed messages, and what the model predicts for it."""
     _, steps, batch = steps_of(net, group)
     plain, rounds = step_seconds(group, steps, batch), rounds_of_step(group, steps, batch)
     with delayed(group, seconds):

@@ -29,7 +29,7 @@ _FENCE = re.compile(r"^```(python|\{picture\} \w+)\n(.*?)^```$", re.MULTILINE | 
 
 @dataclass
 class Run:
-    """A page whose blocks run up to one picture after the other.
+    """A page, whose blocks run in turn; the run stops at each picture to save it.
 
     Attributes:
         names: the global names of the blocks.

@@ -142,8 +142,8 @@ def train(
             name = training.DEFAULT_NET if net is None else net.lower().replace("-", "")
             settings = training.settings_for(name, **fixed, epochs=epochs, data=folder)
             if images is not None and epochs is None:
-                more = training.epochs_on_pictures(images, settings)
-                settings = replace(settings, epochs=more)
+                number = training.epochs_on_pictures(images, settings)
+                settings = replace(settings, epochs=number)
         else:
             settings = _settings_of(resume, {"net": net, **fixed}, epochs, folder)
         usual = None if resume is None else training.save_of(resume)

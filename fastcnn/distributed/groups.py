@@ -303,8 +303,8 @@ class GradientSum:
         """The arrays by the blocks whose sums they hold."""
         if not self._in_place:
             return self._local.blocks()
-        others = self._local.slots[1:] if len(self._plan.slots) > 1 else []
-        return dict(zip(self._plan.slots, [self._into, *others], strict=False))
+        later_sums = self._local.slots[1:] if len(self._plan.slots) > 1 else []
+        return dict(zip(self._plan.slots, [self._into, *later_sums], strict=False))
 
     def leave(self, part: slice) -> None:
         """Let a part go; small ones wait for others beside them."""

@@ -155,8 +155,8 @@ def load_weights(
     file = weight_files.weights_of(path)
     orders = None
     if file.library == "pytorch" and flatten == "channels_first":
-        whole = expand(model._graph)  # the vectors inside of layers have an order too
-        orders = FeatureOrders(whole, whole.infer(model._known_shapes()))
+        graph = expand(model._graph)  # the vectors inside of layers have an order too
+        orders = FeatureOrders(graph, graph.infer(model._known_shapes()))
     named = [(layer.name, layer) for layer in model.layers]
     slots = slots_of(named, file.library, orders)
     kept = _kept(keep, slots)

@@ -86,10 +86,10 @@ class Joint:
 
     def follow(self, layer: BatchNorm, moments: Sequence[Array]) -> None:
         """Let running statistics move towards the moments of the batch, or of each shard."""
-        whole = moments[0]
+        of_batch = moments[0]
         if not self.over_batch:
-            whole = self.combined(moments, shared_norms.joined)
-        self.followed.append((layer, whole))
+            of_batch = self.combined(moments, shared_norms.joined)
+        self.followed.append((layer, of_batch))
 
     def add(self, shard: Shard, gradient: Array, parts: Sequence[slice]) -> None:
         """Add parts of the gradient of a shard."""

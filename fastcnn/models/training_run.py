@@ -132,9 +132,9 @@ def _epochs(model: Any, fit: training.Fit, resumed: Resumed | None, group: Group
         if fit.accumulate == 1:
             result = model._step(images, targets, loss, optimizer, weights, collector)
         else:
-            parts = fit.accumulate
-            more = optimizer, weights, parts, collector
-            result = accumulated_step(model, images, targets, loss, *more)
+            result = accumulated_step(
+                model, images, targets, loss, optimizer, weights, fit.accumulate, collector
+            )
         add_figures()
         return result
 
@@ -156,8 +156,10 @@ def _epochs(model: Any, fit: training.Fit, resumed: Resumed | None, group: Group
         sharding = Sharding(group, step_on_shards, draws, check)
         if fit.validation is not None:
             x: Any = fit.validation.images  # no stream, because these are refused
-            more = fit.validation.targets, fit.validation.weights, 256, fit.metrics
-            validate = partial(shard_step.evaluate, model, group, x, *more)
+            targets, weights = fit.validation.targets, fit.validation.weights
+            validate = partial(
+                shard_step.evaluate, model, group, x, targets, weights, 256, fit.metrics
+            )
     loop = Epochs(
         model, progress, *fit.data, step, validate, loss.counts, fit.augment, fit.steps, sharding,
         None if collector is None else epoch_figures,

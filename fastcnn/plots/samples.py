@@ -29,8 +29,8 @@ def one_sample(model: Model, x: Any) -> Any:
     """
     shapes = model._known_shapes()
     if len(shapes) == 1:
-        more = model._for_other_samples(np.shape(x)[-len(shapes[0]) :])
-        return _batch_of_one("x", x, shapes[0], more)
+        remedy = model._for_other_samples(np.shape(x)[-len(shapes[0]) :])
+        return _batch_of_one("x", x, shapes[0], remedy)
     names = model._input_names()
     if isinstance(x, Mapping):
         if x.keys() != {*names}:

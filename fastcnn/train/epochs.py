@@ -92,13 +92,8 @@ class Epochs:
                     logs["seconds"] = self.sharding.of_first(logs["seconds"])
                 progress.history.append(logs)
                 epoch = progress.epoch
-                progress.epoch, progress.batch, progress.loss_sum, progress.correct = (
-                    epoch + 1,
-                    0,
-                    0.0,
-                    0.0,
-                )
-                progress.sums, progress.seen = {}, 0
+                progress.epoch, progress.batch, progress.seen = epoch + 1, 0, 0
+                progress.loss_sum, progress.correct, progress.sums = 0.0, 0.0, {}
                 progress.begun = False
                 if verbose and self._is_first:
                     parts = parts_of_epoch(epoch, epochs, logs, f"{logs['seconds']:.1f} s")

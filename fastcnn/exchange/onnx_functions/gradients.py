@@ -156,9 +156,9 @@ def _of_product(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradient
     ones = np.ones_like(flat[..., :1])
     before = np.concatenate([ones, flat[..., :-1].cumprod(-1)], -1)
     after = np.concatenate([ones, flat[..., :0:-1].cumprod(-1)], -1)[..., ::-1]
-    others = (before * after).reshape([x.shape[i] for i in order]).transpose(np.argsort(order))
+    factors = (before * after).reshape([x.shape[i] for i in order]).transpose(np.argsort(order))
     sides = tuple(1 if i in over else side for i, side in enumerate(x.shape))
-    return [dy.reshape(sides) * others, *[None] * (len(inputs) - 1)]
+    return [dy.reshape(sides) * factors, *[None] * (len(inputs) - 1)]
 
 
 @_gradient_of("Clip")

@@ -94,12 +94,10 @@ class UnitPasses:
             for array in one.unit.gradients():
                 users[array.ctypes.data] = one.output
         for one in units:
-            arrays = tuple(one.unit.gradients()) if one.goes_back else ()
-            is_complete = all(users[array.ctypes.data] == one.output for array in arrays)
-            adds = bool(arrays) and isinstance(one.unit, LoneNode) and one.unit.adds
-            self._gradients[one.output] = _Gradients(
-                arrays, weights.parts(arrays), is_complete, adds
-            )
+            own = tuple(one.unit.gradients()) if one.goes_back else ()
+            is_complete = all(users[array.ctypes.data] == one.output for array in own)
+            adds = bool(own) and isinstance(one.unit, LoneNode) and one.unit.adds
+            self._gradients[one.output] = _Gradients(own, weights.parts(own), is_complete, adds)
 
     @property
     def parts(self) -> Sequence[Sequence[slice]]:
@@ -132,8 +130,8 @@ class UnitPasses:
         if ends_in_loss:
             units.pop()
         for call in units:
-            arrays = [values[value] for value in call.inputs]
-            x: Any = tuple(arrays) if call.unit.takes_several else arrays[0]
+            operands = [values[value] for value in call.inputs]
+            x: Any = tuple(operands) if call.unit.takes_several else operands[0]
             output = _forward(call, x, step)
             if output is None:
                 return None  # on all processes, because it is a matter of the weights

@@ -169,7 +169,8 @@ def units_of(graph: Graph, weights: Weights, input_shapes: Sequence[Shape]) -> l
     uses.update(graph.outputs)
     calls = Counter(id(node.layer) for node in graph.nodes)
     last_calls = {id(node.layer): node for node in graph.nodes}
-    sums = _normalised_sums(graph, uses, calls, shapes)
+    consumers = {value: node for node in graph.nodes for value in node.inputs}
+    sums = _normalised_sums(graph, consumers, uses, calls, shapes)
     outputs_inside_sums = {one.output for parts in sums.values() for one in parts}
     result, finished_outputs = list[UnitCall](), set[int]()
     for node in graph.nodes:
@@ -184,21 +185,21 @@ def units_of(graph: Graph, weights: Weights, input_shapes: Sequence[Shape]) -> l
             goes_back = node.output in values_that_train
             result.append(UnitCall(unit, node.inputs, node.output, goes_back))
         else:
-            chain = _chain_from(node, graph, uses, calls, outputs_inside_sums)
+            chain = _chain_from(node, graph, consumers, uses, calls, outputs_inside_sums)
             finished_outputs.update(one.output for one in chain)
             result += _calls_of_chain(chain, weights, values_that_train)
     return result
 
 
 def _chain_from(
-    node: Node, graph: Graph, uses: Counter[int], calls: Counter[int], inside_sums: set[int]
-) -> list[Node]:
+    node: Node, graph: Graph, consumers: dict[int, Node], uses: Counter[int], calls: Counter[int],
+    inside_sums: set[int],
+) -> list[Node]:  # fmt: skip
     """The nodes in a row from this one on, without those that are done in other units.
 
     Each value between two of them has one consumer. Layers that draw random numbers do so in the
     order of the graph, so the row ends before such a layer if other nodes come before it.
     """
-    consumers = {value: one for one in graph.nodes for value in one.inputs}
     chain = [node]
     while uses[chain[-1].output] == 1 and chain[-1].output not in graph.outputs:
         after = consumers[chain[-1].output]
@@ -212,14 +213,17 @@ def _chain_from(
 
 
 def _normalised_sums(
-    graph: Graph, uses: Counter[int], calls: Counter[int], shapes: Sequence[Shape]
+    graph: Graph,
+    consumers: dict[int, Node],
+    uses: Counter[int],
+    calls: Counter[int],
+    shapes: Sequence[Shape],
 ) -> dict[int, tuple[Node, ...]]:
     """The sums that are done with a batch normalisation that trains, by the output of the Add.
 
     With each are the normalisation before it, and the ReLU behind it, if there is one.
     """
     makers = {node.output: node for node in graph.nodes}
-    consumers = {value: node for node in graph.nodes for value in node.inputs}
 
     def is_free(value: int) -> bool:
         return uses[value] == 1 and value not in graph.outputs

@@ -234,8 +234,8 @@ def sum_slabs(
                 for slab in range(0, count - distance, 2 * distance):
                     at = first + slab * step + begin
                     total = slabs[at : at + length]
-                    other = at + distance * step
-                    term = slabs[other : other + length]
+                    of_term = at + distance * step
+                    term = slabs[of_term : of_term + length]
                     for i in range(total.size):
                         total[i] += term[i]
                 distance *= 2
