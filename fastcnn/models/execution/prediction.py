@@ -153,11 +153,8 @@ class Prediction:
             (fused,) = section.layers
             yield f"by its own forward: {fused.layer!r}, an operation of its own"
             return
-        prepared = Prepared(self._zeros, self._weights.watch.version)
-        to = PredictionList(1, self._zeros, self._weights, prepared)
+        to, places = self._list_of_one_sample(section)
         lines: list[str] = []
-        edges = dict.fromkeys((*section.inputs, *section.outputs))
-        places = {value: Operand(EDGES + i, 0) for i, value in enumerate(edges)}
         for fused, first in self._write(section, to, places):
             lines.append("  " + " + ".join(map(repr, fused.members)))
             if why := reason(fused, self._dtype):
@@ -177,7 +174,7 @@ class Prediction:
         turns, arena = to.finish()
         yield (
             f"one program of {len(turns.works)} steps, which the threads share one by one; arena "
-            f"{_bytes(arena)} for a sample, and {_bytes(prepared.size)} made of the weights once"
+            f"{_bytes(arena)} for a sample, and {_bytes(to.prepared.size)} made of the weights once"
         )
         yield from lines
 
@@ -288,14 +285,12 @@ class Prediction:
     ) -> _Program:
         key = _ProgramKey(index, n, are_bytes, softmax, get_num_threads())
         if prepared is not self._prepared:
-            with use_math(self._math):
-                return self._make_program(section, n, are_bytes, softmax, prepared)
+            return self._make_program(section, n, are_bytes, softmax, prepared)
         program = self._programs.get(key)
         if program is None:
             if len(self._programs) >= _PROGRAMS * len(self.sections):
                 self._programs.clear()
-            with use_math(self._math):
-                program = self._make_program(section, n, are_bytes, softmax, prepared)
+            program = self._make_program(section, n, are_bytes, softmax, prepared)
             self._programs[key] = program
         return program
 
@@ -322,7 +317,8 @@ class Prediction:
         if softmax:
             last = section.layers[-1]
             scores = places[last.output] = to.room(n * prod(last.shape))
-        list(self._write(section, to, places))  # runs the generator to its end
+        with use_math(self._math):
+            list(self._write(section, to, places))  # runs the generator to its end
         if scores is not None:
             classes = prod(section.layers[-1].shape)  # an image's numbers before a Flatten
             rows = record(activations.Rows(n, classes, n))
@@ -372,16 +368,20 @@ class Prediction:
             )
             yield fused, first
 
+    def _list_of_one_sample(self, section: Section) -> tuple[PredictionList, dict[int, Operand]]:
+        """The list for a program of one sample that never runs, and the places of its ends."""
+        prepared = Prepared(self._zeros, self._weights.watch.version)
+        edges = dict.fromkeys((*section.inputs, *section.outputs))
+        places = {value: Operand(EDGES + i, 0) for i, value in enumerate(edges)}
+        return PredictionList(1, self._zeros, self._weights, prepared), places
+
     @cached_property
     def _bytes_of_sample(self) -> int:
         """Bytes of the arena for one sample, in the section that needs most; at least 1."""
         sizes = [1]
         for section in self.sections:
             if section.compiled:
-                prepared = Prepared(self._zeros, self._weights.watch.version)
-                to = PredictionList(1, self._zeros, self._weights, prepared)
-                edges = dict.fromkeys((*section.inputs, *section.outputs))
-                places = {value: Operand(EDGES + i, 0) for i, value in enumerate(edges)}
+                to, places = self._list_of_one_sample(section)
                 with use_math(self._math):
                     list(self._write(section, to, places))  # runs the generator to its end
                 sizes.append(to.arena_bytes())
