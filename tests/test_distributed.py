@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -139,6 +139,20 @@ def test_buckets_leave_before_the_last_part(monkeypatch: pytest.MonkeyPatch) -> 
 def test_any_number_of_processes_gives_the_same_bits(net: Callable[..., Model], size: int) -> None:
     expected = fit(net(), alone(shards=5))
     assert together(lambda group: fit(net(), group), size, 5) == [expected] * size
+
+
+@pytest.mark.parametrize("shards", [2, 3, 5])
+def test_convolutions_that_stand_alone_sum_their_shards(shards: int) -> None:
+    def net(engine: str | None, algorithm: Literal["winograd", "auto"]) -> Model:
+        layers = [Conv2D(4, 3, padding="same", algorithm=algorithm), ReLU(), Flatten(), Dense(3)]
+        return Sequential(layers, seed=1, engine=engine)
+
+    one, other = net(None, "winograd"), net("im2col", "auto")
+    for model in (one, other):
+        model.fit(X, Y, 2, 13, SGD(0.05), seed=2, verbose=0, group=alone(shards=shards))
+    assert "alone: Conv2D" in one.explain()
+    for mine, theirs in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=2e-6)
 
 
 @pytest.mark.parametrize("net", [normalised, shared, large])

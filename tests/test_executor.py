@@ -21,6 +21,7 @@ from fastcnn.engine.numba.contraction import column_sums
 from fastcnn.engine.numba.conv import winograd
 from fastcnn.engine.numba.runtime import arrays, memory, program, rehearsal
 from fastcnn.engine.numba.runtime.program import SHARED, Operand
+from fastcnn.engine.numba.runtime.threads import SMALL
 from fastcnn.engine.registry import replaced
 from fastcnn.layers import (
     AvgPool2D,
@@ -875,3 +876,14 @@ def test_planted_faults_are_seen(monkeypatch: pytest.MonkeyPatch, fault: str) ->
         monkeypatch.setattr(lowering.Lowering, "bias_gradient", lambda *_: None)
     with pytest.raises(AssertionError):
         test_gradients_of_every_batch_size_are_those_of_single_operations("lenet5", 9)
+
+
+def test_a_segment_that_only_moves_numbers_is_work_for_several_threads() -> None:
+    model = Sequential([MaxPool2D()], (64, 66, 16), seed=0)
+    x = np.zeros((8, 64, 66, 16), np.float32)
+    model.predict(x)
+    segment = model._executor(model._graph)._only_segment  # type: ignore[union-attr]
+    assert segment is not None
+    work = segment._programs.of_batch(8, "predict", False).forward.work
+    assert work > 2 * SMALL
+    assert segment._programs.of_batch(1, "predict", False).forward.work < work

@@ -269,6 +269,7 @@ def test_names() -> None:
         (lambda: RMSprop(rho=2), ValueError, "rho"),
         (lambda: optimizer_named("lion"), ValueError, "optimizer must be one of .* got 'lion'"),
         (lambda: optimizer_from_dict({"class": "Lion"}), ValueError, "optimizer must be one of"),
+        (lambda: optimizer_from_dict({"class": "SGD"}), ValueError, "optimizer must be one of"),
         (lambda: Step(0.1, every=0), ValueError, "every must be at least 1, got 0"),
         (lambda: Constant(-1), ValueError, "rate"),
         (lambda: Cosine(0.1, steps=0), ValueError, "steps must be at least 1"),
