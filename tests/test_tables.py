@@ -125,6 +125,12 @@ def test_compare(width: int) -> None:
     assert ("abs err " in narrow.splitlines()[0]) == (width == 80)
 
 
+def test_a_file_gets_the_whole_table_of_compare() -> None:
+    arguments = ["compare", "--quick", "--op", "local_response_norm_backward"]
+    assert "local_response_norm_backward im2col" in run(*arguments)
+    assert "local_response_norm_backward im2col" not in run(*arguments, COLUMNS="70")
+
+
 @WIDTHS
 def test_bench(width: int) -> None:
     cost = Cost("first convolution, kernels not compiled yet", "fastcnn", 1.5, "s")

@@ -9,11 +9,14 @@ import typer
 
 from fastcnn.cli.options import Seed, check_output
 from fastcnn.cli.outcomes import DISAGREE, plain_errors
+from fastcnn.core.terminal import columns_of_output
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from fastcnn.proof import Report
+
+_WIDEST = 120  # columns that hold the table as a whole
 
 
 def compare(
@@ -53,7 +56,10 @@ def compare(
             raise ValueError("--case names one case: leave out --op, --quick and --model")
         check_output("--json", json)
         report = _comparison(op, engine, quick, case, seed, model)
-        _print_report(Console(), report)
+        console = Console()
+        if columns_of_output() is None:  # a file or a pipe, in which nothing should be cut
+            console.width = max(console.width, _WIDEST)
+        _print_report(console, report)
         if json is not None:
             _write_json(json, report)
     if not report.ok:
