@@ -7,6 +7,7 @@ import struct
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,21 @@ def test_files_that_need_care(tmp_path: Path) -> None:
     assert (images[3][:4] == 200).all()
     assert (images[3][4:] == 255).all()
     assert np.abs(images[5][[0, 7]] - reference[[0, 7]]).max() < 30
+
+
+def test_reading_leaves_the_filters_of_warnings_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The filters belong to the process, and threads that change them overtake each other."""
+    filters = warnings.filters
+    pillow_open = Image.open
+
+    def checked_open(*arguments: object, **options: object) -> Image.Image:
+        assert warnings.filters is filters
+        return pillow_open(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Image, "open", checked_open)
+    assert not load_images(folder, SIZE).broken
 
 
 def test_broken_files_are_told_together(folder: Path, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ they are decompressed. Only the decoders of these five formats read them.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -206,22 +205,20 @@ def _readable(path: Path) -> Iterator[Image]:
         ) from None
     contents = _contents(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns at a limit of its own
-            image: Image.Image = Image.open(BytesIO(contents), formats=FORMATS)
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise PictureError(
-                    f"{path} has more than {MAX_PIXELS:,} pixels, {width:,}×{height:,}"
-                )
-            if image.format == "JPEG":
-                image = Image.open(BytesIO(whole_jpeg(contents, width, height)), formats=FORMATS)
-            elif image.format == "PNG":
-                check_png(contents)
-            yield image
+        image: Image.Image = Image.open(BytesIO(contents), formats=FORMATS)
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise PictureError(f"{path} has more than {MAX_PIXELS:,} pixels, {width:,}×{height:,}")
+        if image.format == "JPEG":
+            image = Image.open(BytesIO(whole_jpeg(contents, width, height)), formats=FORMATS)
+        elif image.format == "PNG":
+            check_png(contents)
+        yield image
     except PictureError:
         raise
-    except Image.DecompressionBombError:  # Pillow refuses the largest pictures itself
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        # Pillow has limits of its own, above MAX_PIXELS. Its warning is not silenced here, because
+        # the filters of warnings belong to the process, and pictures are read in threads.
         raise PictureError(f"{path} has more than {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
         raise PictureError(f"{path} is no PNG, JPEG, GIF, BMP or WebP file") from None
