@@ -503,10 +503,10 @@ ROWS = {
     ),
     "gradient of a bias of 6": Row(
         bias(6),
-        avx512=("column_sums 1×8", "column_sums 1×8"),
-        avx2=("column_sums 1×8", "column_sums 1×4"),
-        sse2=("column_sums 1×4", "column_sums 1×2"),
-        neon=("column_sums 1×4", "column_sums 1×2"),
+        avx512=("column_sums 8", "column_sums 8"),
+        avx2=("column_sums 8", "column_sums 4"),
+        sse2=("column_sums 4", "column_sums 2"),
+        neon=("column_sums 4", "column_sums 2"),
     ),
     "3×3 to 6 on 9×14×1, pooled (12 pixels)": Row(
         conv_pooled((2, 9, 14, 1), (3, 3, 1, 6)),

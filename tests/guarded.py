@@ -44,7 +44,7 @@ from fastcnn.engine.numba.elementwise import activations
 from fastcnn.engine.numba.elementwise import augmentation as kernels_of_augmentation
 from fastcnn.engine.numba.runtime import arrays as seam
 from fastcnn.engine.numba.runtime import jobs, kernel_cache, threads
-from fastcnn.engine.numba.runtime.calls import SHARE
+from fastcnn.engine.numba.runtime.calls import OFFER
 from fastcnn.engine.numba.runtime.instruction_sets import host_registers
 from fastcnn.engine.numba.runtime.jobs import SLOT
 from fastcnn.engine.registry import replaced
@@ -418,7 +418,7 @@ def _share_as_threads_do() -> None:
         board[...] = 0
         threads._serve(board, SLOT, 2)
         assert not board.any()
-        board[jobs.WANTED], board[SHARE] = 2, threads.share_address()
+        board[jobs.WANTED], board[OFFER] = 2, threads.offer_address()
         seen = guarded((5,), np.float32, border)
         seen[...] = -1
         activations.relu_kernel(board, 4, 0, 5, seen, seen)

@@ -404,7 +404,7 @@ class _Fences:
                 for at in self._shared:
                     forbid(result.address + at)
                 for item in range(self.forward.items):
-                    first = result.address + self.forward.shared + item * self._workspace
+                    first = result.address + self.forward.shared_bytes + item * self._workspace
                     for at in self._fences:
                         forbid(first + at)
                 return result

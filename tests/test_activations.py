@@ -305,7 +305,7 @@ def test_the_kernels_of_prelu_are_steps_of_a_program(channels: int) -> None:
 
 def _run(kernel: Any, stop: int, *operands: Array) -> None:
     """Run a kernel as a step, which knows its arrays by their addresses alone."""
-    one = program.step(kernel, operands, stop, *map(program.constant, operands))
+    one = program.step(kernel, operands, stop, *map(program.fixed_address, operands))
     program.run_apart(one, 0, 1)
 
 

@@ -262,7 +262,7 @@ def test_explain_names_the_kernel_its_tile_and_its_tasks_and_why_not_the_others(
     assert "  kernel: rows of taps, because registers are few" in lines[2]
     assert lines[3] == "    compiled as lines 1×8: 1 line of 8 or 6, 3 taps; 7 items"
     names = [line.split(":")[0] for line in lines[4:7]]
-    assert names == ["    not pooled lines", "    not packed filters", "    not whole filter"]
+    assert names == ["    not pooled lines", "    not packed filters", "    not all rows"]
     lines = explained("conv2d", (1, 14, 14, 512), (3, 3, 512, 512), algorithm="direct")
     assert "packed filters" in lines[2]
     lines = explained("dense_backward", (1, 10), (1, 1352), (1352, 10))

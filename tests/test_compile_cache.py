@@ -213,13 +213,13 @@ makers = [
 ]
 for module, name, sides in (  # those that no row of the table chooses
     ("contraction.packing", "_pack_steps", 2), ("dense.large", "_add_splits", 2),
-    ("contraction.column_sums", "_split_sums", 2),
+    ("contraction.column_sums", "_split_sums", 1),
     ("pool.gradient", "_argmax_gradient", 2), ("pool.average", "_average_gradient", 2),
 ):
     factory = getattr(import_module(f"fastcnn.engine.numba.{module}"), name)
     for lanes in (4, 8, 16):
         for vectors in (1, 2):
-            literals = vectors, lanes, *[2] * (sides - 2)
+            literals = (vectors, lanes)[-sides:]
             makers.append(("avx2", lambda size, f=factory, l=literals: f(*l), 4))
 for module, name, choices in (  # and those with other sides
     ("activations", "activation_kernel", [("gelu", False), ("swish", True)]),

@@ -440,7 +440,7 @@ def test_the_programs_of_a_batch_know_nothing_of_those_of_others() -> None:
         segment = served_by_the_executor(model)._units[0].unit
         assert isinstance(segment, CompiledSegment)
         programs = segment._programs
-        return [programs.of_batch(n, "step", False).forward.scratch for n in batches][-1]
+        return [programs.of_batch(n, "step", False).forward.scratch_bytes for n in batches][-1]
 
     assert bytes_for(2, 40) == bytes_for(
         40

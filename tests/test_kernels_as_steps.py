@@ -12,7 +12,7 @@ import pytest
 
 from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.runtime.calls import OPERANDS
-from fastcnn.engine.numba.runtime.program import constant, number, run_apart, split_step, step
+from fastcnn.engine.numba.runtime.program import fixed_address, number, run_apart, split_step, step
 from fastcnn.engine.numba.runtime.types import Kernel
 from fastcnn.proof.check import call
 from fastcnn.proof.data import make_arrays
@@ -29,7 +29,7 @@ OPERATIONS = (
 def as_steps(kernel: Kernel, count: int, work: int, *arguments: Array | int) -> None:
     """Run a kernel as two steps, each with a part of its range."""
     assert len(arguments) <= OPERANDS
-    operands = [constant(a) if isinstance(a, np.ndarray) else number(a) for a in arguments]
+    operands = [fixed_address(a) if isinstance(a, np.ndarray) else number(a) for a in arguments]
     for one in split_step(step(kernel, arguments, count, *operands), 2):
         run_apart(one, 0, work)
 

@@ -603,7 +603,7 @@ def test_the_workers_of_joblib_share_the_processors(tmp_path: Path) -> None:
 
 def test_words_of_a_board_lie_apart() -> None:
     job = {jobs.NUMBER, jobs.ENTRY, jobs.FRAME, jobs.START, jobs.STOP, jobs.TASKS, jobs.THREADS}
-    board = [jobs.LEFT, calls.SHARE, jobs.BUSY, jobs.WANTED, jobs.AWAKE]
+    board = [jobs.LEFT, calls.OFFER, jobs.BUSY, jobs.WANTED, jobs.AWAKE]
     assert board == [*range(jobs.LINE_WORDS, jobs.LINE_WORDS + 5)]  # in the second line of a slot
     assert len({*job, jobs.DONE, *board}) == 13
     assert max(board) < jobs.SLOT

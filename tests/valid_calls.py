@@ -48,7 +48,7 @@ RIGHT: dict[str, Call] = {
     "tanh_backward": {"dy": normal(2, 3), "x": normal(2, 3), "engine": None},
     "sigmoid": {"x": normal(2, 3), "engine": None},
     "sigmoid_backward": {"dy": normal(2, 3), "x": normal(2, 3), "engine": None},
-    "dropout": {"x": normal(2, 3), "kept": normal(2, 3) > 0, "rate": 0.3, "engine": None},
+    "dropout": {"x": normal(2, 3), "mask": normal(2, 3) > 0, "rate": 0.3, "engine": None},
     "zero_pad2d": {"x": normal(2, 5, 7, 3), "padding": ((1, 2), (0, 3)), "engine": None},
     "zero_pad2d_backward": {
         "dy": normal(2, 5, 7, 3), "padding": ((1, 2), (0, 3)), "engine": None

@@ -78,7 +78,7 @@ DECLARED: tuple[Operation | Composite, ...] = (
     Operation("tanh_backward", _DY_X, ("dx",)),
     Operation("sigmoid", _X, ("y",)),
     Operation("sigmoid_backward", _DY_X, ("dx",)),
-    Operation("dropout", ("x", "kept", "rate"), ("y",)),
+    Operation("dropout", ("x", "mask", "rate"), ("y",)),
     Operation("zero_pad2d", ("x", "margins"), ("y",)),
     Operation("zero_pad2d_backward", ("dy", "margins"), ("dx",)),
     Operation("batch_norm", ("x", "gamma", "beta", "epsilon"), ("y", "mean", "variance")),

@@ -13,14 +13,14 @@ from fastcnn.ops.declaration import operation
 
 
 @operation()
-def dropout(x: ArrayLike, kept: ArrayLike, rate: float, *, engine: str | None = None) -> Array:
-    """``x / (1 - rate)`` where ``kept`` is true, and 0 elsewhere.
+def dropout(x: ArrayLike, mask: ArrayLike, rate: float, *, engine: str | None = None) -> Array:
+    """``x / (1 - rate)`` where ``mask`` is true, and 0 elsewhere.
 
     The gradient is the same function of dy.
 
     Args:
         x: numbers, any shape.
-        kept: whether each number stays, booleans of the shape of x.
+        mask: whether each number stays, booleans of the shape of x.
         rate: the expected share of numbers that become 0, at least 0 and below 1.
 
     Returns:
@@ -38,10 +38,10 @@ def dropout(x: ArrayLike, kept: ArrayLike, rate: float, *, engine: str | None = 
     share = finite_number("rate", rate)
     if not 0 <= share < 1:
         raise ValueError(f"rate must be at least 0 and below 1, got {quoted(rate)}")
-    mask: Array = np.asarray(kept)
-    if mask.dtype != np.bool_:
-        raise TypeError(f"kept must hold booleans, got dtype {mask.dtype}")
-    shaped("kept", mask, x.shape, "the shape of x")
-    flat = np.ascontiguousarray(mask).reshape(-1)
+    stays: Array = np.asarray(mask)
+    if stays.dtype != np.bool_:
+        raise TypeError(f"mask must hold booleans, got dtype {stays.dtype}")
+    shaped("mask", stays, x.shape, "the shape of x")
+    flat = np.ascontiguousarray(stays).reshape(-1)
     y: Array = registry.choose("dropout", x.shape, x.dtype, engine)(x.reshape(-1), flat, share)
     return y.reshape(x.shape)

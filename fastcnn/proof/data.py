@@ -53,7 +53,7 @@ def make_arrays(case: Case, seed: int) -> dict[str, Array]:
             name: _draw(rng, case, name, shape) for name, shape in case.problem.arrays.items()
         }
     for name, array in arrays.items():
-        if array.dtype.kind == "f" or name not in ("labels", "kept"):
+        if array.dtype.kind == "f" or name not in ("labels", "mask"):
             arrays[name] = np.asarray(array, case.dtype)
         arrays[name].setflags(write=False)
     return arrays
@@ -65,7 +65,7 @@ def _draw(rng: np.random.Generator, case: Case, name: str, shape: Shape) -> Arra
     if name == "labels":
         classes = case.problem.arrays["logits"][1]
         return rng.integers(classes, size=shape)
-    if name == "kept":
+    if name == "mask":
         return rng.random(shape) < 0.6
     if name == "variance":
         return rng.random(shape) + 0.1

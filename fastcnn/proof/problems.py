@@ -571,7 +571,7 @@ def _element_problems(shape: Shape) -> Iterator[Problem]:
     for op in ("tanh", "sigmoid"):
         yield Problem(op, label, {"x": shape}, modes=smooth, quick=quick)
         yield Problem(f"{op}_backward", label, both, modes=smooth, quick=quick)
-    masked = {"x": shape, "kept": shape}
+    masked = {"x": shape, "mask": shape}
     yield Problem("dropout", label, masked, {"rate": 0.5}, modes=modes, quick=quick)
     yield Problem("dropout", f"{label}-uneven", masked, {"rate": 0.3}, modes=("float",))
 

@@ -271,10 +271,10 @@ def prelu_backward(dy: Array, x: Array, slope: Array) -> tuple[Array, Array]:
     return dx, dslope.astype(dy.dtype)
 
 
-def dropout(x: Array, kept: Array, rate: float) -> Array:
-    """``x / (1 − rate)`` where ``kept`` is true, else 0."""
+def dropout(x: Array, mask: Array, rate: float) -> Array:
+    """``x / (1 − rate)`` where ``mask`` is true, else 0."""
     y = np.zeros_like(x)
-    np.multiply(x, x.dtype.type(1 / (1 - rate)), out=y, where=kept)
+    np.multiply(x, x.dtype.type(1 / (1 - rate)), out=y, where=mask)
     return y
 
 

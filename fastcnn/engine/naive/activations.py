@@ -243,13 +243,13 @@ def prelu_backward(dy: Array, x: Array, slope: Array) -> tuple[Array, Array]:
     return dx.astype(dy.dtype), dslope.astype(dy.dtype)
 
 
-def dropout(x: Array, kept: Array, rate: float) -> Array:
-    """x / (1 − rate) where ``kept`` is true, else 0. The gradient is the same function of dy.
+def dropout(x: Array, mask: Array, rate: float) -> Array:
+    """x / (1 − rate) where ``mask`` is true, else 0. The gradient is the same function of dy.
 
     >>> dropout(np.array([1.0, 2.0, np.nan]), np.array([True, True, False]), 0.5)
     array([2., 4., 0.])
     """
-    return np.where(kept, x.astype(np.float64) / (1 - rate), 0).astype(x.dtype)
+    return np.where(mask, x.astype(np.float64) / (1 - rate), 0).astype(x.dtype)
 
 
 def softmax(x: Array) -> Array:

@@ -99,7 +99,7 @@ def prelu_of(fused: Fused, places: list[Operand], y: Operand, to: PredictionList
 def softmax(fused: Fused, places: list[Operand], y: Operand, to: PredictionList) -> None:
     """A softmax over the last axis."""
     count, classes, like = to.n * prod(fused.shape), fused.shape[-1], to.like
-    numbers = record(activations.Rows(count // classes, classes, count // classes))
+    numbers = record(activations.SoftmaxRows(count // classes, classes, count // classes))
     to.step(
         activations.softmax_rows, (like, like, numbers), count // classes,
         places[0], y, to.constant(numbers), work=activations.EXP * count,

@@ -31,7 +31,7 @@ from fastcnn.engine.numba.elementwise.merging import sum_of
 from fastcnn.engine.numba.runtime import memory, program
 from fastcnn.engine.numba.runtime.compile_ahead import Progress
 from fastcnn.engine.numba.runtime.finite import all_finite
-from fastcnn.engine.numba.runtime.program import constant
+from fastcnn.engine.numba.runtime.program import fixed_address
 from fastcnn.models.execution.compiled import CompiledSegment
 from fastcnn.models.execution.frozen import division_of
 from fastcnn.models.execution.prediction import Prediction
@@ -331,7 +331,7 @@ class Executor:
             # Optimizers without state pass the gradient in its place, which the kernel never reads.
             first, second = [*(array[span] for array in state), g, g][:2]
             operands = p, g, first, second, numbers
-            step = program.step(loop, operands, p.size, *map(constant, operands))
+            step = program.step(loop, operands, p.size, *map(fixed_address, operands))
             result += program.split_step(step, 1 + p.size // _MOST_MOVED)
         return result
 

@@ -21,7 +21,7 @@ from fastcnn.engine.numba.elementwise import activations, steps
 from fastcnn.engine.numba.pool import chooser as pool_chooser
 from fastcnn.engine.numba.pool.windows import pooling_of_pixels
 from fastcnn.engine.numba.runtime.arrays import record
-from fastcnn.engine.numba.runtime.program import Operand, constant, number
+from fastcnn.engine.numba.runtime.program import Operand, fixed_address, number
 from fastcnn.engine.registry import implementation
 from fastcnn.models.execution.layer_facts import (
     Convolution,
@@ -114,7 +114,7 @@ class Lowering(Generic[L]):
         raise NotImplementedError
 
     def _bias(self, to: StepList) -> Operand:
-        return constant(self.parameters["b"]) if "b" in self.parameters else to.zeros
+        return fixed_address(self.parameters["b"]) if "b" in self.parameters else to.zeros
 
 
 class ConvolutionLowering(Lowering[Convolution]):
@@ -140,7 +140,7 @@ class ConvolutionLowering(Lowering[Convolution]):
     def forward(self, to: StepList, x: Operand, y: Operand) -> None:
         g = self.geometry(to.n)
         layout, plan = direct.forward_plan(g, to.itemsize)
-        images, w = to.lay_out(x, layout, g.input_shape), constant(self.parameters["w"])
+        images, w = to.lay_out(x, layout, g.input_shape), fixed_address(self.parameters["w"])
         to.contract(plan, images, w, self._bias(to), y, self.rectifies)
 
     def pooled_plan(self, n: int, itemsize: int, indices: bool) -> tuple[Layout, Plan] | None:
@@ -157,7 +157,7 @@ class ConvolutionLowering(Lowering[Convolution]):
         images, like = to.lay_out(x, layout, self.geometry(to.n).input_shape), to.like
         to.step(
             plan.function, (like, like, like, like, like, True, plan.numbers), plan.items,
-            images, constant(self.parameters["w"]), self._bias(to), y, indices or y,
+            images, fixed_address(self.parameters["w"]), self._bias(to), y, indices or y,
             number(relu), to.constant(plan.numbers), work=plan.work,
         )  # fmt: skip
 
@@ -172,7 +172,7 @@ class ConvolutionLowering(Lowering[Convolution]):
     def input_gradient(self, to: StepList, x: Operand, dy: Operand, dx: Operand) -> None:
         g = self.geometry(to.n)
         plan = direct.input_gradient_plan(g, to.itemsize)
-        images, w = to.lay_out(dy, plan.to, g.output_shape), constant(self.parameters["w"])
+        images, w = to.lay_out(dy, plan.layout, g.output_shape), fixed_address(self.parameters["w"])
         if width := plan.transposed_width:
             blocks = g.groups * -(-g.group_ic // width)
             w = to.transposed(self.i, width, blocks * g.kh * g.kw * g.group_oc * width)
@@ -191,7 +191,7 @@ class DenseLowering(Lowering[Dense]):
         w = self.parameters["w"]
         inputs, outputs = w.shape
         plan = dense_plan(to.n, inputs, outputs, to.itemsize)
-        to.contract(plan, x, constant(w), self._bias(to), y, self.rectifies)
+        to.contract(plan, x, fixed_address(w), self._bias(to), y, self.rectifies)
 
     def weight_gradient(self, to: StepList, x: Operand, dy: Operand) -> None:
         if "w" in self.gradients:
@@ -203,7 +203,7 @@ class DenseLowering(Lowering[Dense]):
     def input_gradient(self, to: StepList, x: Operand, dy: Operand, dx: Operand) -> None:
         inputs, outputs = self.parameters["w"].shape
         plan, width = dense_input_plan(to.n, inputs, outputs, to.itemsize)
-        w = constant(self.parameters["w"])
+        w = fixed_address(self.parameters["w"])
         if width:
             w = to.transposed(self.i, width, -(-inputs // width) * outputs * width)
         to.contract(plan, dy, w, to.zeros, dx)

@@ -21,7 +21,7 @@ def layer_norm(fused: Fused, places: list[Operand], y: Operand, to: PredictionLi
     """A layer normalisation; a row are the last axes of a sample."""
     layer, like = cast(LayerNorm, fused.layer), to.like
     features, count = prod(layer.row(fused.shape)), to.n * prod(fused.shape)
-    numbers = record(layer_norm_kernels.LayerNorm(features, layer.epsilon))
+    numbers = record(layer_norm_kernels.LayerNormSizes(features, layer.epsilon))
     gamma, beta = _scale_and_shift(fused, features, to)
     to.step(
         layer_norm_kernels.layer_norm_rows, (like, like, like, like, numbers), count // features,

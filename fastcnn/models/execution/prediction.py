@@ -321,7 +321,7 @@ class Prediction:
             list(self._write(section, to, places))  # runs the generator to its end
         if scores is not None:
             classes = prod(section.layers[-1].shape)  # an image's numbers before a Flatten
-            rows = record(activations.Rows(n, classes, n))
+            rows = record(activations.SoftmaxRows(n, classes, n))
             examples = to.like, to.like, rows
             end = Operand(EDGES + len(section.inputs), 0)
             to.step(activations.softmax_rows, examples, n, scores, end, to.constant(rows))

@@ -219,7 +219,7 @@ def _direct_choice(fused: Fused, g: ConvGeometry, itemsize: int, pitch: int) -> 
     epilogue = parts if any(parts) else None
     packed = direct.packed_decision(g, itemsize, epilogue, pitch)
     if packed is not None and prod(g.filter_shape) * itemsize >= _LEAST_PACKED_BYTES:
-        return _DirectChoice(epilogue, packed.to, packed.decision, packed)
+        return _DirectChoice(epilogue, packed.layout, packed.decision, packed)
     layout, decision = direct.forward_decision(g, itemsize, fused=epilogue, pitch=pitch)
     return _DirectChoice(epilogue, layout, decision, None)
 
@@ -279,7 +279,7 @@ def _packed_filters(fused: Fused, plan: direct.PackedPlan, to: PredictionList) -
 def _winograd(
     fused: Fused, g: ConvGeometry, places: list[Operand], y: Operand, to: PredictionList
 ) -> None:
-    epilogue = winograd_partition.Epilogue(
+    epilogue = winograd_partition.SquareEpilogue(
         fused.relu, fused.pool is not None, False, fused.norm is not None,
         fused.residual is not None, fused.top is not None,
     )  # fmt: skip
@@ -416,7 +416,7 @@ def transposed(fused: Fused, places: list[Operand], y: Operand, to: PredictionLi
 
         count = blocks * g.kh * g.kw * g.group_oc * width
         filters = to.prepared.entry(("transposed", id(layer), width), count, write)
-    images = to.lay_out(places[0], plan.to, g.output_shape)
+    images = to.lay_out(places[0], plan.layout, g.output_shape)
     for phase in plan.phases:
         to.contract(phase, images, filters, _bias(fused, to), y, fused.relu)
 

@@ -21,7 +21,7 @@ from fastcnn.engine.numba.runtime.program import (
     Operand,
     Program,
     Training,
-    constant,
+    fixed_address,
     number,
 )
 from fastcnn.models.execution.lowering import ConvolutionLowering
@@ -138,7 +138,7 @@ class Scratch:
         self, forward: Program, output_shape: tuple[int, ...], dtype: np.dtype[np.floating]
     ) -> None:
         self.bases = program.new_bases(forward)
-        self.memory = arrays.allocate((forward.scratch,), np.uint8)
+        self.memory = arrays.allocate((forward.scratch_bytes,), np.uint8)
         self.address = program.address(self.memory)
         self.numbers = self.memory.view(np.float64)
         self.totals = arrays.allocate((2,), np.float64)
@@ -234,7 +234,7 @@ def _training(
     """A training step in one call."""
     forward = programs.forward
     totals = [
-        (forward.shared + i * whole.size + whole.totals.at) // 8  # in float64 numbers
+        (forward.shared_bytes + i * whole.size + whole.totals.at) // 8  # in float64 numbers
         for i in range(slices)
     ]
     before, after = (
@@ -264,12 +264,14 @@ def _sums_of_slabs(
     ]
     if not pieces:
         return [], []
-    first_slab = (forward.shared + whole.slab.at) // itemsize
+    first_slab = (forward.shared_bytes + whole.slab.at) // itemsize
     numbers = record(column_sums.Slabs(slices, first_slab, whole.size // itemsize))
     table, like = np.array(pieces, np.int64), np.zeros(1, segment.dtype)
-    places = Operand(program.SHARED, 0), constant(segment.gradient), constant(table)
+    places = Operand(program.SHARED, 0), fixed_address(segment.gradient), fixed_address(table)
     examples = like, like, table.reshape(-1), numbers
-    step = program.step(column_sums.sum_slabs, examples, len(pieces), *places, constant(numbers))
+    step = program.step(
+        column_sums.sum_slabs, examples, len(pieces), *places, fixed_address(numbers)
+    )
     return program.split_step(step, len(pieces)), [table, numbers]
 
 
@@ -286,7 +288,7 @@ def _transposes(segment: Segment, shared: Shared) -> list[Array]:
         step = program.step(
             packing.transpose_kernel(width, oc // groups, itemsize),
             (like, like, 0, 0, 0, 0, 0), groups * -(-ic // width) * taps,
-            constant(w), Operand(program.SHARED, at),
+            fixed_address(w), Operand(program.SHARED, at),
             *map(number, (taps, ic, oc, oc // groups, width)),
         )  # fmt: skip
         result += program.split_step(step, -(-w.size // _NUMBERS_OF_STEP))

@@ -196,7 +196,7 @@ class Slice(StepList):
     def _rows(self) -> Array:
         """The record of the outputs as rows of classes."""
         (classes,) = self._segment.output_shape
-        return record(activations.Rows(self.n, classes, self._batch.total))
+        return record(activations.SoftmaxRows(self.n, classes, self._batch.total))
 
     # --- loss -------------------------------------------------------------------------------------
 

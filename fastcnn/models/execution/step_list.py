@@ -17,7 +17,7 @@ from fastcnn.engine.numba.contraction.packing import Layout
 from fastcnn.engine.numba.elementwise import activations, steps
 from fastcnn.engine.numba.runtime import program
 from fastcnn.engine.numba.runtime.arrays import record
-from fastcnn.engine.numba.runtime.program import Operand, address, constant, number
+from fastcnn.engine.numba.runtime.program import Operand, address, fixed_address, number
 from fastcnn.engine.numba.runtime.types import Kernel
 
 
@@ -89,7 +89,7 @@ class StepList:
         self.like = np.zeros(1, self.dtype)
         self.steps: list[Array] = []
         self.keeps_copies = True
-        self.zeros, self.slab = constant(zeros), constant(gradient)
+        self.zeros, self.slab = fixed_address(zeros), fixed_address(gradient)
         self.size, self.shared = 0, shared
         self._gradient = gradient
         self.constants: list[Array] = []
@@ -162,7 +162,7 @@ class StepList:
     def constant(self, array: Array) -> Operand:
         """The operand of an array, which the list keeps alive."""
         self.constants.append(array)
-        return constant(array)
+        return fixed_address(array)
 
     def room(self, count: int) -> Operand:
         """A place for so many numbers, at the start of a cache line."""

@@ -185,14 +185,14 @@ def _packed_filters(p: Problem) -> Plan | str:
     )
 
 
-def _whole_filter(p: Problem) -> Plan | str:
+def _all_rows(p: Problem) -> Plan | str:
     c, tile = p.c, p.tile
     lines = Lines(c.rows.a * c.rows.b, c.rows.c)
     sides = lines.lines, lines.length
     if p.elementwise or sides not in _WHOLE_FILTERS or not c.y_in_line:
         return "the rows are not the taps of a 3×3 or 5×5 filter on one channel"
     if tile.rows <= FEW_ROWS or tile.vectors > 1 or c.row_count > 2 * registers().tile_rows:
-        return "the registers do not hold the whole filter"
+        return "the registers do not hold all rows"
     return plan_lines(c, lines, tile, p.itemsize, fused=p.fused)
 
 
@@ -250,9 +250,9 @@ def _of_rows(fewest: int, most: int, refusal: str) -> Callable[[Problem], Plan |
 
 CONTRACTIONS: tuple[Entry[Problem, Plan], ...] = (
     Entry(
-        "whole filter",
-        "the sums of all taps fit into registers, and no row needs an offset",
-        _whole_filter,
+        "all rows",
+        "all rows of the result fit into registers, and no row needs an offset",
+        _all_rows,
     ),
     Entry(
         "rows of taps",

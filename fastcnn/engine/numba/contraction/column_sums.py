@@ -78,9 +78,9 @@ def _plan(rows: int, columns: int, itemsize: int) -> _Plan:
     splits = min(_SPLITS, rows * columns // _SPLIT)
     if splits <= blocks:
         return _Plan(function, blocks, 0, matrix(rows, columns))
-    vectors, lanes = _sides(columns, itemsize)
-    numbers = matrix(rows, columns, splits, blocks * vectors * lanes)
-    return _Plan(_split_sums(vectors, lanes), splits * blocks, splits, numbers)
+    lanes = _lanes(columns, itemsize)
+    numbers = matrix(rows, columns, splits, blocks * lanes)
+    return _Plan(_split_sums(lanes), splits * blocks, splits, numbers)
 
 
 def round_to_dtype(totals: Array, like: Array) -> Array:
@@ -93,33 +93,33 @@ def round_to_dtype(totals: Array, like: Array) -> Array:
 
 def column_sums_for(columns: int, itemsize: int) -> tuple[Kernel, int]:
     """The kernel for so many columns, ``(values, sums, matrix(…))``, and its items."""
-    vectors, lanes = _sides(columns, itemsize)
-    return _column_sums(vectors, lanes), -(-columns // (vectors * lanes))
+    lanes = _lanes(columns, itemsize)
+    return _column_sums(lanes), -(-columns // lanes)
 
 
-def _sides(columns: int, itemsize: int) -> tuple[int, int]:
-    """Vectors and lanes of a block."""
+def _lanes(columns: int, itemsize: int) -> int:
+    """Lanes of a block's vector."""
     lanes = registers().vector_bytes // itemsize
     while lanes > 2 and columns <= lanes // 2:
         lanes //= 2
-    return 1, lanes
+    return lanes
 
 
-def _stretch_of(vectors: int, lanes: int) -> Callable[..., Array]:
+def _stretch_of(lanes: int) -> Callable[..., Array]:
     @device
-    def stretch(values: Array, first: int, last: int, at: int, columns: int, wide: int) -> Array:
+    def stretch(values: Array, first: int, last: int, at: int, columns: int, width: int) -> Array:
         """The sums of some rows of a block whose first number lies at ``at``."""
-        a = tile_from_row(1, vectors, lanes, values, 0, 0)
+        a = tile_from_row(1, 1, lanes, values, 0, 0)
         b, c, d = a, a, a
         at += first * columns
         for _ in range(first, last - 3, 4):
-            a = tile_sum(a, tile_from_row(1, vectors, lanes, values, at, wide))
-            b = tile_sum(b, tile_from_row(1, vectors, lanes, values, at + columns, wide))
-            c = tile_sum(c, tile_from_row(1, vectors, lanes, values, at + 2 * columns, wide))
-            d = tile_sum(d, tile_from_row(1, vectors, lanes, values, at + 3 * columns, wide))
+            a = tile_sum(a, tile_from_row(1, 1, lanes, values, at, width))
+            b = tile_sum(b, tile_from_row(1, 1, lanes, values, at + columns, width))
+            c = tile_sum(c, tile_from_row(1, 1, lanes, values, at + 2 * columns, width))
+            d = tile_sum(d, tile_from_row(1, 1, lanes, values, at + 3 * columns, width))
             at += 4 * columns
         for _ in range((last - first) % 4):
-            a = tile_sum(a, tile_from_row(1, vectors, lanes, values, at, wide))
+            a = tile_sum(a, tile_from_row(1, 1, lanes, values, at, width))
             at += columns
         sums: Array = tile_sum(tile_sum(a, b), tile_sum(c, d))
         return sums
@@ -128,55 +128,53 @@ def _stretch_of(vectors: int, lanes: int) -> Callable[..., Array]:
 
 
 @kernel_factory
-def _column_sums(vectors: int, lanes: int) -> Kernel:
+def _column_sums(lanes: int) -> Kernel:
     """The kernel for all rows; an item is a block of columns.
 
     Reads values (rows, columns), writes sums (columns,).
     """
-    width = vectors * lanes
-    stretch = _stretch_of(vectors, lanes)
+    stretch = _stretch_of(lanes)
 
     @kernel
     def column_sums(start: int, stop: int, values: Array, sums: Array, numbers: Array) -> None:
-        rows, columns, totals = numbers[0].rows, numbers[0].columns, totals_room(width)
+        rows, columns, totals = numbers[0].rows, numbers[0].columns, totals_room(lanes)
         for block in range(start, stop):
-            at = block * width
-            wide = min(width, columns - at)
+            at = block * lanes
+            width = min(lanes, columns - at)
             last = min(rows, STRETCH)
-            total = stretch(values, 0, last, at, columns, wide)
+            total = stretch(values, 0, last, at, columns, width)
             if last < rows:
                 totals_begin(total, totals, 0)
                 totals_add(total, totals, 0)
                 while last + STRETCH < rows:
-                    total = stretch(values, last, last + STRETCH, at, columns, wide)
+                    total = stretch(values, last, last + STRETCH, at, columns, width)
                     totals_add(total, totals, 0)
                     last += STRETCH
-                total = totals_end(stretch(values, last, rows, at, columns, wide), totals, 0)
-            tile_store(total, sums, rows_line(1, at, 0), 0, wide)
+                total = totals_end(stretch(values, last, rows, at, columns, width), totals, 0)
+            tile_store(total, sums, rows_line(1, at, 0), 0, width)
 
     return column_sums
 
 
 @kernel_factory
-def _split_sums(vectors: int, lanes: int) -> Kernel:
+def _split_sums(lanes: int) -> Kernel:
     """The kernel for splits of the rows; an item is a block of columns of one split.
 
     Reads values (rows, columns), writes totals (splits, pitch).
     """
-    width = vectors * lanes
-    stretch = _stretch_of(vectors, lanes)
+    stretch = _stretch_of(lanes)
 
     @kernel
     def split_sums(start: int, stop: int, values: Array, totals: Array, numbers: Array) -> None:
         rows, columns, pitch = numbers[0].rows, numbers[0].columns, numbers[0].pitch
-        grain, blocks = numbers[0].grain, pitch // width
+        grain, blocks = numbers[0].grain, pitch // lanes
         for item in range(start, stop):
-            split, at = item // blocks, item % blocks * width
-            wide, room = min(width, columns - at), totals_in(totals, split * pitch + at)
-            totals_begin(tile_from_row(1, vectors, lanes, values, 0, 0), room, 0)
+            split, at = item // blocks, item % blocks * lanes
+            width, room = min(lanes, columns - at), totals_in(totals, split * pitch + at)
+            totals_begin(tile_from_row(1, 1, lanes, values, 0, 0), room, 0)
             last = min(rows, (split + 1) * grain)
             for row in range(split * grain, last, STRETCH):
-                sums = stretch(values, row, min(last, row + STRETCH), at, columns, wide)
+                sums = stretch(values, row, min(last, row + STRETCH), at, columns, width)
                 totals_add(sums, room, 0)
 
     return split_sums

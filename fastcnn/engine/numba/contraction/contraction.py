@@ -232,7 +232,7 @@ class Arrays(NamedTuple):
     residual: Array
 
 
-class Offsets(NamedTuple):
+class TileOffsets(NamedTuple):
     """Where a block of columns begins in each operand."""
 
     x: int
@@ -330,6 +330,7 @@ def _contraction(
 
         @ordered_device
         def step(tile: Array, arrays: Arrays, in_x: Array, i: int, j: int, columns: int) -> Array:
+            """The tile plus one step, which reads ``x[in_x[row] + i]`` and w from ``w[j]`` on."""
             if elementwise:
                 tile = products(tile, arrays.x, in_x, i, arrays.w, j, columns, 0, height)
             elif masked:
@@ -340,9 +341,14 @@ def _contraction(
 
         @ordered_device
         def summed_in_stretches(
-            in_x: Array, starts: Offsets, columns: int, arrays: Arrays, totals: int,
+            in_x: Array, starts: TileOffsets, columns: int, arrays: Arrays, totals: int,
             steps: Steps,
         ) -> Array:  # fmt: skip
+            """The tile's sums in the dtype of y, added in stretches to ``totals`` in float64.
+
+            ``starts`` are indices of the arrays. ``in_x`` are offsets of the rows from
+            ``starts.x``.
+            """
             b, steps_b, stretch = arrays.b, steps.b, steps.stretch
             x_a, x_b, x_run = steps.x_a, steps.x_b, steps.x_run
             w_a, w_b, w_run = steps.w_a, steps.w_b, steps.w_run
@@ -371,9 +377,15 @@ def _contraction(
 
         @ordered_device
         def one_tile(
-            point: tuple[int, int, int, int], left: int, starts: Offsets, columns: int,
+            point: tuple[int, int, int, int], left: int, starts: TileOffsets, columns: int,
             relu: bool, arrays: Arrays, totals: int, c: Contraction,
         ) -> None:  # fmt: skip
+            """Compute and store a tile of ``height`` rows; the first ``left`` rows are in y.
+
+            ``point`` is the index of the tile's first row in its group, and the same index as
+            (a, b, c). ``starts`` are the indices of the group's first row and first step in x, and
+            of the first column of the block in w, b and y.
+            """
             x, b, y, r, real = arrays.x, arrays.b, arrays.y, c.rows, c.image_rows
             first, row_a, row_b, row_c = point
             if row_c + height <= r.c:
@@ -430,6 +442,7 @@ def _contraction(
 
     @ordered_device
     def run_items(start: int, stop: int, arrays: Arrays, relu: bool, c: Contraction) -> None:
+        """Write items ``start`` to ``stop``: each some tiles of rows by one block of columns."""
         totals = totals_room(room)
         rows_b, rows_c, count = c.rows.b, c.rows.c, c.columns.total
         total = c.rows.a * rows_b * rows_c
@@ -444,7 +457,7 @@ def _contraction(
                 first, block = in_group % pieces * grain, in_group // pieces
             column = block * width
             columns = min(width, count - column)
-            starts = Offsets(
+            starts = TileOffsets(
                 c.rows.x_start + group * c.groups.x + (column if elementwise else 0),
                 c.columns.w_start + group * c.groups.w + block * c.columns.w_block,
                 group * count + column,

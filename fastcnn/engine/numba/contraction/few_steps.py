@@ -45,7 +45,7 @@ def _few_steps(vectors: int, lanes: int) -> Kernel:
 
     @ordered_device
     def some_rows(
-        first: int, last: int, block: int, columns: int, written: int, arrays: Arrays,
+        first: int, last: int, block: int, columns: int, stored_columns: int, arrays: Arrays,
         c: Contraction,
     ) -> None:  # fmt: skip
         x, w, b, y, _ = arrays
@@ -62,7 +62,7 @@ def _few_steps(vectors: int, lanes: int) -> Kernel:
                 i_step += step_x
                 j_step += step_w
                 tile = rank1_masked(tile, x, line, i_step, w, j_step, columns)
-            tile_store_rows(tile, y, at, 0, written, 1)
+            tile_store_rows(tile, y, at, 0, stored_columns, 1)
             i += x_c
             at += y_c
 
@@ -77,14 +77,14 @@ def _few_steps(vectors: int, lanes: int) -> Kernel:
             first, last = item * grain, min(rows, (item + 1) * grain)
             for block in range(0, count, width):
                 columns = min(width, count - block)
-                # Rows before ``whole`` are stored in the full width of the tile, because the rows
-                # after them overwrite the numbers beyond ``columns``.
-                whole = first
+                # Rows before ``full_rows_end`` are stored in the full width of the tile, because
+                # the rows after them overwrite the numbers beyond ``columns``.
+                full_rows_end = first
                 if columns == width:
-                    whole = last
+                    full_rows_end = last
                 elif block == 0 and c.rows.y_c == columns:
-                    whole = max(first, last - (width - 1) // columns)
-                some_rows(first, whole, block, columns, width, arrays, c)
-                some_rows(whole, last, block, columns, columns, arrays, c)
+                    full_rows_end = max(first, last - (width - 1) // columns)
+                some_rows(first, full_rows_end, block, columns, width, arrays, c)
+                some_rows(full_rows_end, last, block, columns, columns, arrays, c)
 
     return few_steps

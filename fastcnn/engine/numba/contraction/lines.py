@@ -21,10 +21,10 @@ from fastcnn.engine.numba.contraction.contraction import (
     GRAIN,
     Arrays,
     Contraction,
-    Offsets,
     Plan,
     Schedule,
     Tile,
+    TileOffsets,
     grain_of,
     in_stretches,
     with_schedule,
@@ -178,6 +178,7 @@ def _items_of_lines(
         tile: Array, i: int, j: int, ih: int, columns: int, arrays: Arrays, totals: int,
         c: Contraction,
     ) -> Array:  # fmt: skip
+        """The tile plus all steps, from ``x[i]`` and ``w[j]`` on, which is image row ``ih``."""
         # Read fields once: loops would read them from memory again.
         x, w, x_b, x_c, real = arrays.x, arrays.w, c.rows.x_b, c.rows.x_c, c.image_rows
         run, steps_b = c.steps.run, c.steps.b
@@ -207,7 +208,10 @@ def _items_of_lines(
         tile: Array, i: int, j: int, ih: int, columns: int, arrays: Arrays, totals: int,
         c: Contraction,
     ) -> Array:  # fmt: skip
-        """The same for tiles of all taps of a filter: the only lines whose sums may be long."""
+        """The same in stretches, added to ``totals`` in float64, for tiles of all rows.
+
+        Tiles of other lines have no long sums.
+        """
         x, w, x_b, x_c = arrays.x, arrays.w, c.rows.x_b, c.rows.x_c
         run, stretch, steps_b = c.steps.run, c.steps.stretch, c.steps.b
         step_x_a, step_x_b, step_x = c.steps.x_a, c.steps.x_b, c.steps.x_run
@@ -234,6 +238,7 @@ def _items_of_lines(
         tile: Array, i: int, j: int, ih: int, columns: int, arrays: Arrays, totals: int,
         c: Contraction,
     ) -> Array:  # fmt: skip
+        """The tile plus all steps, a row of ``taps`` at a time; padding is not skipped."""
         x, w, x_b, step_w = arrays.x, arrays.w, c.rows.x_b, c.steps.w_run
         steps_a, step_x_a, step_w_a = c.steps.a, c.steps.x_a, c.steps.w_a
         if columns == width:  # without masks, which would take a register
@@ -259,9 +264,14 @@ def _items_of_lines(
 
         @device
         def one_tile(
-            starts: Offsets, ih: int, columns: int, relu: bool, arrays: Arrays, argmax: Array,
+            starts: TileOffsets, ih: int, columns: int, relu: bool, arrays: Arrays, argmax: Array,
             totals: int, c: Contraction,
         ) -> None:  # fmt: skip
+            """Compute and store a tile of ``height`` rows.
+
+            ``starts`` are indices of the arrays: where the tile's first row begins in x, b and y,
+            and its first step in w. ``ih`` is the image row of the first row and step.
+            """
             tile = tile_from_row(height, vectors, lanes, arrays.b, starts.b, columns)
             tile = summed(tile, starts.x, starts.w, ih, columns, arrays, totals, c)
             result = tile
@@ -295,6 +305,7 @@ def _items_of_lines(
     def run_items(
         start: int, stop: int, arrays: Arrays, argmax: Array, relu: bool, c: Contraction
     ) -> None:
+        """Write items ``start`` to ``stop``: each some tiles of lines by one block of columns."""
         totals, r, grain, count = totals_room(room), c.rows, c.schedule.grain, c.columns.total
         tiles_of_line = (r.c + length - 1) // length
         # With ``mixed``: the first tile of a line that is two rows shorter.
@@ -327,7 +338,7 @@ def _items_of_lines(
                     first = min(k * length, r.c - length)
                     if short:
                         first = r.c - (tiles_of_line - k) * (length - 2)
-                    starts = Offsets(
+                    starts = TileOffsets(
                         x_line + first * r.x_c, w_start, b_start, y_line + first // side * r.y_c
                     )
                     if short:

@@ -29,19 +29,10 @@ def transpose_filters(w: Array, groups: int, width: int) -> Array:
     """
     kh, kw, ic, oc = w.shape
     blocks = -(-ic // width)
-    transposed = empty_like_type(w, groups * blocks * kh * kw * (oc // groups) * width)
-    parallel_for(
-        transpose_kernel(width, oc // groups, w.itemsize),
-        groups * blocks * kh * kw,
-        w.size,
-        w.reshape(-1),
-        transposed,
-        kh * kw,
-        ic,
-        oc,
-        oc // groups,
-        width,
-    )
+    columns, items = oc // groups, groups * blocks * kh * kw
+    transposed = empty_like_type(w, items * columns * width)
+    operands = w.reshape(-1), transposed, kh * kw, ic, oc, columns, width
+    parallel_for(transpose_kernel(width, columns, w.itemsize), items, w.size, *operands)
     return transposed
 
 
@@ -92,7 +83,7 @@ class Layout(NamedTuple):
     copied: bool
 
 
-def layout(
+def layout_of(
     shape: tuple[int, ...],
     itemsize: int,
     margins: tuple[int, int, int, int],
@@ -115,14 +106,14 @@ def layout(
     return Layout(height, width, pitch, top, left, *stride, copied)
 
 
-def lay_out(x: Array, to: Layout) -> Array:
+def lay_out(x: Array, layout: Layout) -> Array:
     """The images under a layout, flat."""
     flat: Array = x.reshape(-1)
-    if not to.copied:
+    if not layout.copied:
         return flat
-    rows = len(x) * to.height
-    data = empty_like_type(x, rows * to.width * to.pitch)
-    parallel_for(lay_out_rows, rows, 2 * data.size, flat, data, *x.shape[1:], record(to))
+    rows = len(x) * layout.height
+    data = empty_like_type(x, rows * layout.width * layout.pitch)
+    parallel_for(lay_out_rows, rows, 2 * data.size, flat, data, *x.shape[1:], record(layout))
     return data
 
 
@@ -185,7 +176,7 @@ def _pack_steps(vectors: int, lanes: int) -> Kernel:
             for block in range(blocks):
                 count = min(width, columns - block * width)
                 source, target = block * width, block * steps * width
-                if count == width:
+                if count == width:  # a constant width needs no masks
                     for step in range(first, last):
                         row = tile_from_row(1, vectors, lanes, w, source + step * oc, width)
                         tile_store(row, packed, rows_line(1, target + step * width, 0), 0, width)
@@ -202,25 +193,25 @@ def lay_out_rows(
     start: int, stop: int, x: Array, data: Array, h: int, w: int, c: int, numbers: Array
 ) -> None:
     """Images x (n, h, w, c) into data (n, height, width, pitch) of a layout; an item is a row."""
-    to: Layout = numbers[0]
-    length = to.width * to.pitch
+    layout: Layout = numbers[0]
+    length = layout.width * layout.pitch
     # Pixels that follow on each other are copied as one run, of any number of channels.
-    runs = to.pitch == c and to.stride_w == 1
+    runs = layout.pitch == c and layout.stride_w == 1
     for row in range(start, stop):
-        n, out = row // to.height, row % to.height
-        ih, at = out * to.stride_h - to.top, row * length
+        n, out_row = row // layout.height, row % layout.height
+        ih, at = out_row * layout.stride_h - layout.top, row * length
         source = (n * h + ih) * w * c
         if ih < 0 or ih >= h:
             zero_run(data, at, length)
         elif runs:
-            left, inner = to.left * c, min(w * c, length - to.left * c)
+            left, inner = layout.left * c, min(w * c, length - layout.left * c)
             zero_run(data, at, left)
             copy_run(data, at + left, x, source, inner)
             zero_run(data, at + left + inner, length - left - inner)
         else:
-            for column in range(to.width):
-                iw = column * to.stride_w - to.left
+            for column in range(layout.width):
+                iw = column * layout.stride_w - layout.left
                 if iw < 0 or iw >= w:
-                    zero_run(data, at + column * to.pitch, c)
+                    zero_run(data, at + column * layout.pitch, c)
                 else:
-                    copy_run(data, at + column * to.pitch, x, source + iw * c, c)
+                    copy_run(data, at + column * layout.pitch, x, source + iw * c, c)

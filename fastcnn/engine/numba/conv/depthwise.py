@@ -123,7 +123,7 @@ class _Arrays(NamedTuple):
     totals: int
 
 
-class _Offsets(NamedTuple):
+class _TileOffsets(NamedTuple):
     """Where a tile begins: its image in x, its first output in y, and its channel."""
 
     x: int
@@ -250,7 +250,7 @@ def _depthwise(rows: int, lanes: int, at_once: int, long_sums: bool, fused: bool
 
         @device
         def one_tile(
-            first: int, row: int, arrays: _Arrays, at: _Offsets, relu: bool, s: _Depthwise,
+            first: int, row: int, arrays: _Arrays, at: _TileOffsets, relu: bool, s: _Depthwise,
             v: _Axis, h: _Axis,
         ) -> None:  # fmt: skip
             """Write outputs ``first`` to ``first + height`` of a row of y, for one vector."""
@@ -319,7 +319,7 @@ def _depthwise(rows: int, lanes: int, at_once: int, long_sums: bool, fused: bool
                     x_start = n * v.pixels * s.x_row + channel
                     y_start = s.y_start + n * s.y_image + first_row * v.y_step + channel
                     for row in range(first_row, last_row):
-                        at = _Offsets(x_start, y_start, channel)
+                        at = _TileOffsets(x_start, y_start, channel)
                         if whole:
                             whole_tile(first, row, arrays, at, relu, s, v, h)
                         else:

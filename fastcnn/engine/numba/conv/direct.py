@@ -48,7 +48,7 @@ from fastcnn.engine.numba.contraction.epilogue import Epilogue
 from fastcnn.engine.numba.contraction.packing import (
     Layout,
     lay_out,
-    layout,
+    layout_of,
     pack_filters,
     transpose_filters,
 )
@@ -74,9 +74,9 @@ def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvG
     y = empty_like_type(x, *g.output_shape)
     if y.size == 0:
         return y
-    to, decision = forward_decision(g, x.itemsize, packable=True)
-    flat_w, flat_y = readable(w).reshape(-1), y.reshape(-1)
-    images, bias, relu = lay_out(readable(x), to), bias_or_zeros(b, g.oc, x), activation == "relu"
+    layout, decision = forward_decision(g, x.itemsize, packable=True)
+    flat_w, flat_y, relu = readable(w).reshape(-1), y.reshape(-1), activation == "relu"
+    images, bias = lay_out(readable(x), layout), bias_or_zeros(b, g.oc, x)
     if decision.name == PACKED_FILTERS.name:
         _contract_packed(images, readable(w), bias, flat_y, relu, g)
     else:
@@ -108,7 +108,7 @@ def conv2d_transpose(
     transposed = readable(w).reshape(-1)
     if gradient.transposed_width:
         transposed = transpose_filters(readable(w), g.groups, gradient.transposed_width)
-    images, bias = lay_out(readable(x), gradient.to), bias_or_zeros(b, g.ic, x)
+    images, bias = lay_out(readable(x), gradient.layout), bias_or_zeros(b, g.ic, x)
     without_taps = np.maximum(bias, 0) if relu else bias
     for first_h, first_w in gradient.phases_without_taps:
         y[:, first_h :: g.stride_h, first_w :: g.stride_w] = without_taps
@@ -136,7 +136,7 @@ def write_filter_gradient(dy: Array, x: Array, g: ConvGeometry, dw: Array) -> No
         dw[...] = 0
         return
     gradient = filter_gradient_plan(g, dy.itemsize)
-    images, flat_dy = lay_out(readable(x), gradient.to), readable(dy).reshape(-1)
+    images, flat_dy = lay_out(readable(x), gradient.layout), readable(dy).reshape(-1)
     zeros = bias_or_zeros(None, gradient.whole_slabs * g.oc, dy)
     if gradient.slabs == 1:
         contract(gradient.slabs_plan, images, flat_dy, zeros, dw.reshape(-1))
@@ -186,7 +186,7 @@ def _images(g: ConvGeometry, itemsize: int) -> tuple[Layout, ConvGeometry]:
         stride = g.stride_h, g.stride_w
         g = g._replace(stride_h=1, stride_w=1)
     margins = g.pad_top, g.pad_bottom, g.pad_left, g.pad_right
-    return layout(g.input_shape, itemsize, margins, stride), g
+    return layout_of(g.input_shape, itemsize, margins, stride), g
 
 
 def _rows(extents: Triple, x: Triple, y: Triple, x_start: int = 0, y_start: int = 0) -> Rows:
@@ -254,25 +254,25 @@ def forward_decision(
         image = g.oh * g.ow, 0
         plan = depthwise_plan((g.n, g.oc), vertical, horizontal, image, 0, itemsize, fused, pitch)
         return _as_it_is(g.input_shape), Decision("depthwise", _DEPTHWISE, plan)
-    (to, c), tile = _forward(g, itemsize, pitch=pitch), _forward_tile(g, itemsize)
+    (layout, c), tile = _forward(g, itemsize, pitch=pitch), _forward_tile(g, itemsize)
     to_windows = _forward(g, itemsize, pooled=True, pitch=pitch)[1] if pooled else None
     problem = Problem(
         c, tile, itemsize, pooled=to_windows, argmax=argmax, packable=packable, fused=fused
     )
-    return to, decide(CONVOLUTIONS, problem)
+    return layout, decide(CONVOLUTIONS, problem)
 
 
 class PackedPlan(NamedTuple):
     """A convolution on filters that a caller has packed, in blocks of columns.
 
     Attributes:
-        to: how the images must lie.
+        layout: how the images must lie.
         decision: the kernel.
         tile: its columns are those of a block.
         steps, blocks: rows of a block, and how many blocks there are.
     """
 
-    to: Layout
+    layout: Layout
     decision: Decision[Plan]
     tile: Tile
     steps: int
@@ -291,10 +291,10 @@ def packed_decision(
     """
     if g.groups != 1:
         return None
-    (to, c), tile = _forward(g, itemsize, pitch=pitch), _forward_tile(g, itemsize)
+    (layout, c), tile = _forward(g, itemsize, pitch=pitch), _forward_tile(g, itemsize)
     problem = Problem(with_packed_weights(c, tile.columns, g.oc), tile, itemsize, fused=fused)
     decision = decide(CONTRACTIONS, problem)
-    return PackedPlan(to, decision, tile, c.step_count, -(-g.oc // tile.columns))
+    return PackedPlan(layout, decision, tile, c.step_count, -(-g.oc // tile.columns))
 
 
 _DEPTHWISE = "each channel has filters of its own, and images are read where they lie"
@@ -305,16 +305,16 @@ def input_pitch(g: ConvGeometry, itemsize: int) -> int:
 
     0 where the images are read as they are, or are copied for another reason as well.
     """
-    to = _images(g, itemsize)[0]
-    if _division(g).elementwise or has_padding(g) or (to.stride_h, to.stride_w) != (1, 1):
+    layout = _images(g, itemsize)[0]
+    if _division(g).elementwise or has_padding(g) or (layout.stride_h, layout.stride_w) != (1, 1):
         return 0
-    return to.pitch if to.copied else 0
+    return layout.pitch if layout.copied else 0
 
 
 def forward_plan(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan]:
     """How the images must lie, and the plan on filters as they are."""
-    to, decision = forward_decision(g, itemsize)
-    return to, decision.plan
+    layout, decision = forward_decision(g, itemsize)
+    return layout, decision.plan
 
 
 def pooled_plan(
@@ -325,17 +325,17 @@ def pooled_plan(
     The result equals that of the two operations, but a zero may have another sign. The kernel has
     one more operand, for the ``argmax`` indices.
     """
-    to, decision = forward_decision(g, itemsize, False, True, argmax, None, pitch)
-    return (to, decision.plan) if decision.name == POOLED_LINES.name else None
+    layout, decision = forward_decision(g, itemsize, False, True, argmax, None, pitch)
+    return (layout, decision.plan) if decision.name == POOLED_LINES.name else None
 
 
 def _forward(
     g: ConvGeometry, itemsize: int, pooled: bool = False, pitch: int = 0
 ) -> tuple[Layout, Contraction]:
     division, oh, ow, pitch = _division(g), g.oh, g.ow, pitch or g.oc
-    to, g = _images(g, itemsize)
-    channels, pixel = division.channels, to.pitch
-    row = to.width * pixel
+    layout, g = _images(g, itemsize)
+    channels, pixel = division.channels, layout.pitch
+    row = layout.width * pixel
     if channels == pixel and g.dilation_w == 1:  # a row of taps is one run over (kw, ic)
         taps, run = 1, g.kw * channels
     else:
@@ -346,7 +346,7 @@ def _forward(
         extents = g.n, 2 * oh, 2 * ow  # an odd last row or column is in no window
     rows = _rows(
         extents,
-        (to.height * row, g.stride_h * row, g.stride_w * pixel),
+        (layout.height * row, g.stride_h * row, g.stride_w * pixel),
         (oh * ow * pitch, ow * pitch, pitch),
     )
     c = Contraction(
@@ -359,24 +359,25 @@ def _forward(
         Columns(division.columns),
         Groups(division.groups, channels, division.columns, division.columns),
         _image_rows(
-            rows, g.oh, ImageRows(to.top, to.top + g.h, 0, g.stride_h, g.dilation_h)
+            rows, g.oh,
+            ImageRows(layout.top, layout.top + g.h, 0, g.stride_h, g.dilation_h),
         ),
     )  # fmt: skip
-    return to, c
+    return layout, c
 
 
 class InputGradient(NamedTuple):
     """The plan of the input's gradient.
 
     Attributes:
-        to: how the output's gradient must lie.
+        layout: how the output's gradient must lie.
         padded: whether zeros stand around it.
         transposed_width: of blocks of transposed filters; 0 where filters are read as they are.
         decisions: one for each phase that meets a tap.
         phases_without_taps: the first pixel, (h, w), of each phase that meets no tap.
     """
 
-    to: Layout
+    layout: Layout
     padded: bool
     transposed_width: int
     decisions: tuple[Decision[Plan], ...]
@@ -440,9 +441,9 @@ def input_gradient_plan(g: ConvGeometry, itemsize: int, pitch: int = 0) -> Input
     ]
     margins = *_margins(vertical, g.oh), *_margins(horizontal, g.ow)
     elementwise = _division(g).elementwise
-    to, tile = _as_it_is(g.output_shape), tile_for(g.n * g.h * g.w, g.group_ic, itemsize)
+    layout, tile = _as_it_is(g.output_shape), tile_for(g.n * g.h * g.w, g.group_ic, itemsize)
     if not elementwise:
-        to = layout(g.output_shape, itemsize, margins)
+        layout = layout_of(g.output_shape, itemsize, margins)
     decisions: list[Decision[Plan]] = []
     without_taps = []
     for v in vertical:
@@ -456,21 +457,21 @@ def input_gradient_plan(g: ConvGeometry, itemsize: int, pitch: int = 0) -> Input
                 plan = depthwise_plan((g.n, g.ic), *sides, image, tap, itemsize)
                 decisions.append(Decision("depthwise", _DEPTHWISE, plan))
             else:
-                c = _input_gradient_of_phase(g, to, tile, v, h, pitch or g.ic)
+                c = _input_gradient_of_phase(g, layout, tile, v, h, pitch or g.ic)
                 decisions.append(decide(CONTRACTIONS, Problem(c, tile, itemsize)))
     width = 0 if elementwise else tile.columns
-    return InputGradient(to, max(margins) > 0, width, tuple(decisions), tuple(without_taps))
+    return InputGradient(layout, max(margins) > 0, width, tuple(decisions), tuple(without_taps))
 
 
 def _input_gradient_of_phase(
-    g: ConvGeometry, to: Layout, tile: Tile, v: _Phase, h: _Phase, pitch: int
+    g: ConvGeometry, layout: Layout, tile: Tile, v: _Phase, h: _Phase, pitch: int
 ) -> Contraction:
-    pixel, row = to.pitch, to.width * to.pitch
+    pixel, row = layout.pitch, layout.width * layout.pitch
     rows = _rows(
         (g.n, v.count, h.count),
-        (to.height * row, row, pixel),
+        (layout.height * row, row, pixel),
         (g.h * g.w * pitch, g.stride_h * g.w * pitch, g.stride_w * pitch),
-        x_start=(v.out + to.top) * row + (h.out + to.left) * pixel,
+        x_start=(v.out + layout.top) * row + (h.out + layout.left) * pixel,
         y_start=(v.first * g.w + h.first) * pitch,
     )
     # Transposed: [group][block][kh][kw][oc][tile columns].
@@ -486,7 +487,8 @@ def _input_gradient_of_phase(
         Columns(columns, (v.tap * g.kw + h.tap) * run * width, block),
         Groups(g.groups, run, columns, -(-columns // width) * block),
         _image_rows(
-            rows, v.count, ImageRows(to.top, to.top + g.oh, v.out + to.top, 1, -v.out_step)
+            rows, v.count,
+            ImageRows(layout.top, layout.top + g.oh, v.out + layout.top, 1, -v.out_step),
         ),
     )  # fmt: skip
 
@@ -495,7 +497,7 @@ class FilterGradient(NamedTuple):
     """Plans of the filters' gradient.
 
     Attributes:
-        to: how the images must lie.
+        layout: how the images must lie.
         slabs: how many slabs there are.
         whole_slabs: how many slabs have the same number of images. One more slab holds the images
             that are left, if there are any.
@@ -505,7 +507,7 @@ class FilterGradient(NamedTuple):
             numbers.
     """
 
-    to: Layout
+    layout: Layout
     slabs: int
     whole_slabs: int
     decision: Decision[Plan]
@@ -522,18 +524,18 @@ class FilterGradient(NamedTuple):
 @cached_choice
 def filter_gradient_plan(g: ConvGeometry, itemsize: int) -> FilterGradient:
     """The plan of the filters' gradient, in slabs of images."""
-    to, division, tile = _images(g, itemsize)[0], _division(g), _filter_tile(g, itemsize)
+    layout, division, tile = _images(g, itemsize)[0], _division(g), _filter_tile(g, itemsize)
     rows = g.kh * g.kw * division.channels
     tiles = -(-rows // tile.rows) * -(-division.columns // tile.columns)
     images = _images_of_slab(g, tiles, itemsize) if division.groups == 1 else g.n
     whole, tail = divmod(g.n, images)
     return FilterGradient(
-        to,
+        layout,
         slabs=whole + (tail > 0),
         whole_slabs=whole,
         decision=_slabs_decision(g, itemsize, images, whole),
         tail=_slabs_decision(g, itemsize, tail, 1).plan if tail else None,
-        tail_x=whole * images * to.height * to.width * to.pitch,
+        tail_x=whole * images * layout.height * layout.width * layout.pitch,
         tail_dy=whole * images * g.oh * g.ow * g.oc,
     )
 
@@ -567,14 +569,14 @@ def _filter_tile(g: ConvGeometry, itemsize: int) -> Tile:
 def _slabs_decision(g: ConvGeometry, itemsize: int, images: int, slabs: int) -> Decision[Plan]:
     """What serves the filters' gradient by so many slabs of so many images."""
     division, tile = _division(g), _filter_tile(g, itemsize)
-    to, g = _images(g, itemsize)
-    channels, pixel = division.channels, to.pitch
-    row = to.width * pixel
+    layout, g = _images(g, itemsize)
+    channels, pixel = division.channels, layout.pitch
+    row = layout.width * pixel
     groups = Groups(division.groups, channels, division.columns, division.columns)
     if slabs > 1:  # then there is one group
         groups = Groups(
             slabs,
-            images * to.height * row,
+            images * layout.height * row,
             g.kh * g.kw * channels * g.oc,
             images * g.oh * g.ow * g.oc,
         )
@@ -586,7 +588,7 @@ def _slabs_decision(g: ConvGeometry, itemsize: int, images: int, slabs: int) -> 
         ),
         Steps(
             a=images, b=g.oh, run=g.ow,
-            x_a=to.height * row, x_b=g.stride_h * row, x_run=g.stride_w * pixel,
+            x_a=layout.height * row, x_b=g.stride_h * row, x_run=g.stride_w * pixel,
             w_a=g.oh * g.ow * g.oc, w_b=g.ow * g.oc, w_run=g.oc,
         ),
         Columns(division.columns),

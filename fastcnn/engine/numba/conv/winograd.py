@@ -27,7 +27,7 @@ from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import ConvGeometry, pool_geometry
 from fastcnn.engine.numba.contraction.packing import transpose_filters
 from fastcnn.engine.numba.conv import direct
-from fastcnn.engine.numba.conv.winograd_partition import Epilogue
+from fastcnn.engine.numba.conv.winograd_partition import SquareEpilogue
 from fastcnn.engine.numba.conv.winograd_plan import (
     WinogradPlan,
     forward_plan,
@@ -44,7 +44,7 @@ def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvG
     y = empty_like_type(x, *g.output_shape)
     if y.size == 0:
         return y
-    plan = forward_plan(g, x.itemsize, Epilogue(relu=activation == "relu"))
+    plan = forward_plan(g, x.itemsize, SquareEpilogue(relu=activation == "relu"))
     for n in _run(plan, x, readable(w).reshape(-1), b, y):
         y[n : n + 1] = direct.conv2d(x[n : n + 1], w, b, activation, g._replace(n=1))
     return y
@@ -83,7 +83,7 @@ def conv2d_transpose(
     y = empty_like_type(x, *g.input_shape)
     if y.size == 0:
         return y
-    epilogue = Epilogue(relu=True) if activation == "relu" else None
+    epilogue = SquareEpilogue(relu=True) if activation == "relu" else None
     plan = input_gradient_plan(g, x.itemsize, epilogue)
     transposed = transpose_filters(readable(w), 1, plan.width)
     for n in _run(plan, x, transposed, b, y):
@@ -106,7 +106,7 @@ def _pool(
 ) -> None:  # fmt: skip
     if y.size == 0:
         return
-    epilogue = Epilogue(activation == "relu", pooled=True, indices=indices is not None)
+    epilogue = SquareEpilogue(activation == "relu", pooled=True, indices=indices is not None)
     plan = forward_plan(g, x.itemsize, epilogue)
     for n in _run(plan, x, readable(w).reshape(-1), b, y, indices):
         whole = direct.conv2d(x[n : n + 1], w, b, activation, g._replace(n=1))
@@ -127,24 +127,26 @@ def _run(
     plan: WinogradPlan, x: Array, w: Array, b: Array | None, y: Array, indices: Array | None = None
 ) -> list[int]:
     """Compute ``y``; returns the images in which an output is not finite."""
-    spare, flat_y = scratch_of(plan, x.dtype), y.reshape(-1)
-    suspects = spare.suspects
+    scratch, flat_y = scratch_of(plan, x.dtype), y.reshape(-1)
+    suspects = scratch.suspects
     operands = (
         readable(x).reshape(-1),
         w,
         bias_or_zeros(b, plan.partition.images.oc, x),
         flat_y,
         flat_y if indices is None else indices.reshape(-1),
-        spare.scratch,
-        spare.u,
+        scratch.memory,
+        scratch.u,
         suspects,
     )
-    for stage in spare.stages:
-        parallel_for(plan.kernel, stage.shares, stage.work, *operands, plan.numbers, stage.launch)
+    for launch in scratch.launches:
+        parallel_for(
+            plan.kernel, launch.shares, launch.work, *operands, plan.numbers, launch.launch
+        )
     images: list[int] = []
     if b"\1" in suspects.tobytes():  # faster than any() on the few images of a small layer
         images = np.flatnonzero(suspects).tolist()
         suspects[...] = False
-    if spare.stays:
-        plan.spare.append(spare)
+    if scratch.is_kept:
+        plan.kept_scratch.append(scratch)
     return images

@@ -141,33 +141,38 @@ def explanation(op: str, g: ConvGeometry, itemsize: int) -> Iterator[str]:
 
 def _scratch(plan: GradientPlan, x: Array, blocks: int, pieces: int, threads: int) -> list[Array]:
     """V and Z of so many blocks, D of so many pieces, and room for squares on the border."""
-    c = plan.partition
+    partition = plan.partition
     # The last tile of input channels reads on beyond them.
-    v = blocks * c.blocks.length + registers().tile_rows
-    sizes = v, blocks * c.dy.length, pieces * c.sums.numbers, threads * c.border
+    v = blocks * partition.blocks.length + registers().tile_rows
+    sizes = (
+        v,
+        blocks * partition.dy.length,
+        pieces * partition.sums.numbers,
+        threads * partition.border,
+    )
     return [empty_like_type(x, size) for size in sizes]
 
 
 def _sum_in_slabs(plan: GradientPlan, x: Array, dy: Array, dw: Array) -> None:
-    c, threads = plan.partition, get_num_threads()
+    partition, threads = plan.partition, get_num_threads()
     shares = min(threads, plan.slabs)
-    v, z, d, border = _scratch(plan, x, shares, shares * c.sums.pieces, threads)
+    v, z, d, border = _scratch(plan, x, shares, shares * partition.sums.pieces, threads)
     slabs = empty_like_type(x, plan.slabs, dw.size)
     operands = x, dy, v, z, d, slabs.reshape(-1), border
-    work = c.total * (plan.square_work + plan.product_work)
-    squares = record(Range(0, c.total, 0, c.total))
+    work = partition.total * (plan.square_work + plan.product_work)
+    squares = record(Range(0, partition.total, 0, partition.total))
     numbers = plan.slabs, shares, squares, plan.numbers, _SLABS
     parallel_for(plan.kernel, shares, work, *operands, *numbers)
     column_sums(slabs, dw.reshape(-1))
 
 
 def _sum_in_passes(plan: GradientPlan, x: Array, dy: Array, dw: Array) -> None:
-    c, threads, flat_dw = plan.partition, get_num_threads(), dw.reshape(-1)
-    several = plan.at_once < c.total
-    products, pieces = _PRODUCTS, min(threads, c.sums.pieces)
-    if several:  # D waits from pass to pass
-        products, pieces = _ADDED_PRODUCTS, c.sums.pieces
-    blocks = -(-plan.at_once // c.blocks.squares)
+    partition, threads, flat_dw = plan.partition, get_num_threads(), dw.reshape(-1)
+    has_passes = plan.at_once < partition.total
+    products, pieces = _PRODUCTS, min(threads, partition.sums.pieces)
+    if has_passes:  # D waits from pass to pass
+        products, pieces = _ADDED_PRODUCTS, partition.sums.pieces
+    blocks = -(-plan.at_once // partition.blocks.squares)
     v, z, d, border = _scratch(plan, x, blocks, pieces, threads)
     operands = x, dy, v, z, d, flat_dw, border
 
@@ -177,14 +182,14 @@ def _sum_in_passes(plan: GradientPlan, x: Array, dy: Array, dw: Array) -> None:
         operations = (squares.last - squares.first) * work
         parallel_for(plan.kernel, shares, operations, *operands, *numbers)
 
-    totals = arrays.allocate((dw.size if plan.stretch < c.total else 0,), np.float64)
-    for begin in range(0, c.total, plan.stretch):
-        end = min(c.total, begin + plan.stretch)
+    totals = arrays.allocate((dw.size if plan.stretch < partition.total else 0,), np.float64)
+    for begin in range(0, partition.total, plan.stretch):
+        end = min(partition.total, begin + plan.stretch)
         for first in range(begin, end, plan.at_once):
             squares = Range(first, min(end, first + plan.at_once), begin, end)
-            blocks = -(-(squares.last - first) // c.blocks.squares)
+            blocks = -(-(squares.last - first) // partition.blocks.squares)
             run(_SQUARES, squares, blocks, plan.square_work)
-            run(products, squares, c.sums.pieces, plan.product_work)
+            run(products, squares, partition.sums.pieces, plan.product_work)
         if totals.size:
             parallel_for(add_to_totals, dw.size, dw.size, flat_dw, totals, begin > 0)
     if totals.size:
@@ -203,10 +208,10 @@ def _not_in_slabs(sum_bytes: int, total: int) -> str | None:
 @cached_choice
 def gradient_plan(g: ConvGeometry, itemsize: int) -> GradientPlan:
     """The plan, made once for each geometry."""
-    host, cut = registers(), policy.squares(g)
+    host, squares = registers(), policy.squares(g)
     lanes = host.vector_bytes // itemsize
     vectors = vectors_of(g.oc, itemsize)
-    width, points, total = vectors * lanes, cut.points, g.n * cut.number
+    width, points, total = vectors * lanes, squares.points, g.n * squares.number
     column_blocks, rows = -(-g.oc // width), 2 * host.tile_rows
     row_blocks = -(-g.ic // rows)
     sum_bytes = points * g.ic * g.oc * itemsize
@@ -221,18 +226,18 @@ def gradient_plan(g: ConvGeometry, itemsize: int) -> GradientPlan:
     point = rows * width + lanes
     partition = GradientPartition(
         images_of(g),
-        cut,
+        squares,
         blocks,
         dy_blocks,
         Sums(rows, row_blocks, row_blocks * column_blocks, point, points * point),
-        border=max(cut.side**2 * g.oc, points * g.ic, cut.side**2 * lanes),
+        border=max(squares.side**2 * g.oc, points * g.ic, squares.side**2 * lanes),
         total=total,
     )
     pass_bytes = min(max(LEAST_PASS, sum_bytes), MOST_PASS)
     in_pass = max(1, pass_bytes // ((blocks.length + dy_blocks.length) * itemsize)) * in_block
     at_once = min(in_pass, max(1, STRETCH // in_block) * in_block, total)
     return GradientPlan(
-        _winograd_gradient(cut.side, g.kh, host.tile_rows, vectors, lanes),
+        _winograd_gradient(squares.side, g.kh, host.tile_rows, vectors, lanes),
         partition,
         record(partition),
         slabs,

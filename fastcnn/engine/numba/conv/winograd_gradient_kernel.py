@@ -79,11 +79,11 @@ def _winograd_gradient(m: int, r: int, rows: int, vectors: int, lanes: int) -> K
             if row + m > oh or column + m > ow:
                 for a in range(m):
                     for b in range(m):
-                        to = border_start + (a * m + b) * oc
+                        target = border_start + (a * m + b) * oc
                         if row + a < oh and column + b < ow:
-                            copy_run(border, to, dy, at + (a * ow + b) * oc, oc)
+                            copy_run(border, target, dy, at + (a * ow + b) * oc, oc)
                         else:
-                            zero_run(border, to, oc)
+                            zero_run(border, target, oc)
                 source, at, row_step = border, border_start, m * oc
             start = z_start + (square - first) * c.dy.pitch
             for k in range(0, oc, lanes):
@@ -95,16 +95,16 @@ def _winograd_gradient(m: int, r: int, rows: int, vectors: int, lanes: int) -> K
     def add_of(height: int) -> DeviceFunction:
         @device
         def add_squares(
-            squares: int, v: Array, at_v: int, z: Array, at_z: int, d: Array, at: int, more: bool,
-            c: GradientPartition,
+            squares: int, v: Array, at_v: int, z: Array, at_z: int, d: Array, at: int,
+            resumed: bool, c: GradientPartition,
         ) -> None:  # fmt: skip
             """One register tile: ``height`` input channels × width columns, over some squares.
 
-            With ``more`` the sums go on from those in ``d``, else they begin.
+            With ``resumed`` the sums go on from those in ``d``, else they begin.
             """
-            to = rows_line(height, at, width)
-            if more:
-                tile = tile_load(height, vectors, lanes, d, to, 0)
+            target = rows_line(height, at, width)
+            if resumed:
+                tile = tile_load(height, vectors, lanes, d, target, 0)
             else:
                 tile = tile_from_row(height, vectors, lanes, z, at_z, 0)
             channels = rows_line(height, at_v, 1)
@@ -116,7 +116,7 @@ def _winograd_gradient(m: int, r: int, rows: int, vectors: int, lanes: int) -> K
                     tile = rank1(tile, v, channels, i, z, j)
                     i += pitch
                     j += z_pitch
-            tile_store(tile, d, to, 0, width)
+            tile_store(tile, d, target, 0, width)
 
         return add_squares
 
@@ -125,7 +125,7 @@ def _winograd_gradient(m: int, r: int, rows: int, vectors: int, lanes: int) -> K
     @device
     def add_to_piece(
         piece: int, squares: int, v: Array, v_start: int, z: Array, z_start: int, d: Array,
-        d_start: int, more: bool, c: GradientPartition,
+        d_start: int, resumed: bool, c: GradientPartition,
     ) -> None:  # fmt: skip
         """Add some squares to all points of a piece of d."""
         first = piece % c.sums.row_blocks * c.sums.rows
@@ -138,10 +138,10 @@ def _winograd_gradient(m: int, r: int, rows: int, vectors: int, lanes: int) -> K
             while left > 0:
                 if left <= half or rows < left <= 2 * half:
                     height = half
-                    add_to_half(squares, v, i, z, j, d, k, more, c)
+                    add_to_half(squares, v, i, z, j, d, k, resumed, c)
                 else:
                     height = rows
-                    add_to_rows(squares, v, i, z, j, d, k, more, c)
+                    add_to_rows(squares, v, i, z, j, d, k, resumed, c)
                 left -= height
                 i += height
                 k += height * width
@@ -153,13 +153,13 @@ def _winograd_gradient(m: int, r: int, rows: int, vectors: int, lanes: int) -> K
         """Write the taps of a piece to dw (KH, KW, IC, OC), flat."""
         ic, oc, point = c.images.ic, c.images.oc, c.sums.point
         first, column = piece % c.sums.row_blocks * c.sums.rows, piece // c.sums.row_blocks * width
-        to = rows_line(taps, dw_start, ic * oc)
+        target = rows_line(taps, dw_start, ic * oc)
         for row in range(first, min(ic, first + c.sums.rows)):
             for j in range(0, min(width, oc - column), lanes):
                 at = d_start + (row - first) * width + j
                 tile = tile_transform(OUTPUTS, r, m, lanes, d, at, n * point, point)
                 columns = min(lanes, oc - column - j)
-                tile_store(tile, dw, to, row * oc + column + j, columns)
+                tile_store(tile, dw, target, row * oc + column + j, columns)
 
     # More than ten parameters, because Numba receives each array of scratch as one of its own.
     @kernel

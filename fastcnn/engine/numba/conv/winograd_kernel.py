@@ -1,7 +1,8 @@
 """The kernel of Winograd's filtering: forward, and the gradient of the input.
 
-One kernel does all stages, and a :class:`Launch` says which of them. Two kernels would hold the
-same transforms and products twice, and each is compiled in seconds.
+One kernel serves all launches: a :class:`Launch` says which of the three stages it runs, to
+transform squares, to transform filters, and to multiply. Two kernels would hold the same transforms
+and products twice, and each is compiled in seconds.
 
 Shapes of scratch, all flat, with n² points e:
 
@@ -73,11 +74,11 @@ def square_transform(m: int, r: int, lanes: int) -> DeviceFunction:
             if row < 0 or column < 0 or row + n > h or column + n > w:
                 for a in range(n):
                     for b in range(n):
-                        to = border_start + (a * n + b) * ic
+                        target = border_start + (a * n + b) * ic
                         if 0 <= row + a < h and 0 <= column + b < w:
-                            copy_run(border, to, x, start + (a * w + b) * ic, ic)
+                            copy_run(border, target, x, start + (a * w + b) * ic, ic)
                         else:
-                            zero_run(border, to, ic)
+                            zero_run(border, target, ic)
                 source, start, row_step = border, border_start, n * ic
             at = v_start + (square - first) * blocks.pitch
             for k in range(0, ic, lanes):
@@ -127,16 +128,16 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
             width) at ``u[at_u]``. M is (height squares, width) at ``products[at]``, its rows
             ``points * width`` apart. With ``resumed``, the sums go on from those in ``products``.
             """
-            to = rows_line(height, at, points * width)
+            target = rows_line(height, at, points * width)
             if resumed:
-                tile = tile_load(height, vectors, lanes, products, to, 0)
+                tile = tile_load(height, vectors, lanes, products, target, 0)
             else:
                 tile = tile_from_row(height, vectors, lanes, u, at_u, 0)
             squares = rows_line(height, at_v, pitch)
             for s in range(steps):
                 tile = rank1(tile, v, squares, s, u, at_u)
                 at_u += width
-            tile_store(tile, products, to, 0, width)
+            tile_store(tile, products, target, 0, width)
 
         return multiply
 
@@ -226,8 +227,8 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
         zero_run(border, border_start, outputs * lanes)
         for p in range(min(m, rows)):
             for q in range(min(m, pixels)):
-                to = border_start + (p * m + q) * lanes
-                copy_run(border, to, x, at + p * line + q * pixel, columns)
+                target = border_start + (p * m + q) * lanes
+                copy_run(border, target, x, at + p * line + q * pixel, columns)
         in_border = rows_line(outputs, border_start, lanes)
         square: Array = tile_load_masked(outputs, 1, lanes, border, in_border, 0, lanes)
         return square
@@ -304,71 +305,75 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
     @kernel
     def winograd(
         start: int, stop: int, x: Array, w: Array, b: Array, y: Array, extra: Array,
-        scratch: Array, u: Array, suspects: Array, partition: Array, stage: Array,
+        scratch: Array, u: Array, suspects: Array, partitions: Array, launches: Array,
     ) -> None:  # fmt: skip
-        """The stages of a :class:`Launch`, for its shares ``start`` to ``stop``.
+        """The shares ``start`` to ``stop`` of a launch.
+
+        ``partitions`` is one record of :class:`Partition`, ``launches`` one of :class:`Launch`.
 
         It reads x (N, H, W, IC), w as its :class:`Filters` say, and b (OC,), or as the epilogue
         says. It writes y and argmax indices to ``extra`` (N, OH, OW, OC), or (N, OH // 2, OW // 2,
         OC) with pooling, and suspects (N,). With a residual it reads ``extra`` (N, OH, OW, OC).
-        Transformed filters are in ``u``, all else between the stages in ``scratch``. All arrays are
-        flat.
+        Between launches, transformed filters are in ``u``, and all else in ``scratch``. All arrays
+        are flat.
         """
-        c, stages = partition[0], stage[0]
+        partition, launch = partitions[0], launches[0]
         results = Results(b, y, extra, suspects)
-        first, last, items, shares = stages.first, stages.last, stages.items, stages.shares
-        size, chunk = c.blocks.squares, c.columns.chunk
+        first, last, items, shares = launch.first, launch.last, launch.items, launch.shares
+        size, chunk, columns = partition.blocks.squares, partition.columns.chunk, partition.columns
         blocks = (last - first + size - 1) // size
         for share in range(start, stop):
-            border_start = stages.border_at + share * c.border
+            border_start = launch.border_at + share * partition.border
             for item in range(items * share // shares, items * (share + 1) // shares):
-                block_from, block_to, column_from, column_to = item, item + 1, 0, c.columns.blocks
-                if stages.by_columns:
+                block_from, block_to = item, item + 1
+                column_from, column_to = 0, columns.blocks
+                if launch.by_columns:
                     block_from, block_to, column_from, column_to = 0, blocks, item, item + 1
                 m_first = share * (block_to - block_from)
                 v_first = 0  # the place of block 0 in v
-                if stages.transforms_squares and stages.multiplies:
+                if launch.transforms_squares and launch.multiplies:
                     v_first = share - item  # in the share's own place
                     begin = first + item * size
                     transform_squares(
-                        begin, min(last, begin + size), x, scratch, share * c.blocks.length,
-                        scratch, border_start, c,
+                        begin, min(last, begin + size), x, scratch, share * partition.blocks.length,
+                        scratch, border_start, partition,
                     )  # fmt: skip
-                elif stages.transforms_squares:
-                    in_block = size // stages.at_once
-                    block, square = item // in_block, item % in_block * stages.at_once
+                elif launch.transforms_squares:
+                    in_block = size // launch.at_once
+                    block, square = item // in_block, item % in_block * launch.at_once
                     begin = first + block * size + square
                     transform_squares(
-                        begin, min(last, begin + stages.at_once), x, scratch,
-                        block * c.blocks.length + square * c.blocks.pitch, scratch, border_start, c,
+                        begin, min(last, begin + launch.at_once), x, scratch,
+                        block * partition.blocks.length + square * partition.blocks.pitch,
+                        scratch, border_start, partition,
                     )  # fmt: skip
                 for column in range(column_from, column_to):
-                    own_filters = stages.transforms_filters and stages.multiplies
-                    u_start = (share if own_filters else column) * c.columns.point * points
-                    for k in range(0, c.images.ic, chunk):
-                        last_k = min(c.images.ic, k + chunk)
-                        if stages.transforms_filters:
-                            transform_filters(column, k, last_k, w, u, u_start, c)
-                        if not stages.multiplies:
+                    own_filters = launch.transforms_filters and launch.multiplies
+                    u_start = (share if own_filters else column) * columns.point * points
+                    for k in range(0, partition.images.ic, chunk):
+                        last_k = min(partition.images.ic, k + chunk)
+                        if launch.transforms_filters:
+                            transform_filters(column, k, last_k, w, u, u_start, partition)
+                        if not launch.multiplies:
                             continue
                         for block in range(block_from, block_to):
                             squares = min(size, last - first - block * size)
-                            v_start = (v_first + block) * c.blocks.length
-                            m_start = stages.products_at + (
-                                (m_first + block - block_from) * c.columns.products
+                            v_start = (v_first + block) * partition.blocks.length
+                            m_start = launch.products_at + (
+                                (m_first + block - block_from) * columns.products
                             )
                             multiply_block(
-                                squares, scratch, u, v_start, u_start, m_start, k, last_k, c
+                                squares, scratch, u, v_start, u_start, m_start, k, last_k, partition
                             )
-                    if stages.multiplies:
+                    if launch.multiplies:
                         for block in range(block_from, block_to):
                             begin = first + block * size
-                            m_start = stages.products_at + (
-                                (m_first + block - block_from) * c.columns.products
+                            m_start = launch.products_at + (
+                                (m_first + block - block_from) * columns.products
                             )
                             transform_back(
                                 begin, min(last, begin + size), column, scratch, m_start,
-                                border_start, results, c,
+                                border_start, results, partition,
                             )  # fmt: skip
 
     return winograd

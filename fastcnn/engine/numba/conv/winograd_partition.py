@@ -48,7 +48,7 @@ class Blocks(NamedTuple):
     length: int
 
 
-class Columns(NamedTuple):
+class ColumnBlocks(NamedTuple):
     """Blocks of output channels, each as wide as a register tile, with their filters and products.
 
     Attributes:
@@ -82,7 +82,7 @@ class Filters(NamedTuple):
     columns: int
 
 
-class Epilogue(NamedTuple):
+class SquareEpilogue(NamedTuple):
     """What is done to a square of outputs, after the bias is added and before it is stored.
 
     Attributes:
@@ -108,9 +108,9 @@ class Partition(NamedTuple):
     images: Images
     squares: Squares
     blocks: Blocks
-    columns: Columns
+    columns: ColumnBlocks
     filters: Filters
-    epilogue: Epilogue
+    epilogue: SquareEpilogue
     border: int
 
 

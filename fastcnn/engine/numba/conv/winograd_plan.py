@@ -29,11 +29,11 @@ from fastcnn.core.settings import get_num_threads
 from fastcnn.engine import policy
 from fastcnn.engine.numba.conv.winograd_kernel import _winograd
 from fastcnn.engine.numba.conv.winograd_partition import (
-    Columns,
-    Epilogue,
+    ColumnBlocks,
     Filters,
     Launch,
     Partition,
+    SquareEpilogue,
     block_squares,
     blocks_of,
     images_of,
@@ -48,7 +48,7 @@ CHUNK = 96
 """By columns: input channels whose filters are transformed at once, so that U stays in cache."""
 BLOCKS_AT_ONCE = 4
 """By columns: blocks of squares that V holds, so that V stays in the third-level cache."""
-SPARE_BYTES = 4 << 20
+MOST_KEPT_BYTES = 4 << 20
 """Scratch of at most so many bytes is kept for the next call."""
 
 _ALL_SQUARES = Launch(False, transforms_squares=True, transforms_filters=False, multiplies=False)
@@ -80,22 +80,22 @@ class LaunchPlan(NamedTuple):
     work: int
 
 
-class Spare(NamedTuple):
-    """Memory of a call on so many threads, with its stages.
+class CallScratch(NamedTuple):
+    """Memory of a call on so many threads, with its launches.
 
     Attributes:
         threads: how many threads.
-        stays: whether it is kept for another call.
-        stages: the launches, one after the other.
-        scratch: squares, products and borders.
+        is_kept: whether a later call may use it again.
+        launches: the launches, one after the other.
+        memory: squares, products and borders.
         u: transformed filters.
         suspects: images in doubt, all False between calls.
     """
 
     threads: int
-    stays: bool
-    stages: list[LaunchPlan]
-    scratch: Array
+    is_kept: bool
+    launches: list[LaunchPlan]
+    memory: Array
     u: Array
     suspects: Array
 
@@ -112,8 +112,8 @@ class WinogradPlan(NamedTuple):
         width: output channels of a block.
         refusal: why the order is not by squares, or None where it is.
         work: numbers of operations.
-        prepared: whether the caller has transformed all filters before.
-        spare: scratch of earlier calls, which nobody uses.
+        has_filters: whether the caller has transformed all filters before.
+        kept_scratch: scratch of earlier calls, which nobody uses.
     """
 
     kernel: Kernel
@@ -125,8 +125,8 @@ class WinogradPlan(NamedTuple):
     width: int
     refusal: str | None
     work: Work
-    prepared: bool
-    spare: list[Spare]
+    has_filters: bool
+    kept_scratch: list[CallScratch]
 
     @property
     def by_columns(self) -> bool:
@@ -163,13 +163,13 @@ def not_by_squares(squares: int, points: int, g: ConvGeometry, itemsize: int) ->
 def forward_plan(
     g: ConvGeometry,
     itemsize: int,
-    epilogue: Epilogue | None = None,
-    prepared: bool = False,
+    epilogue: SquareEpilogue | None = None,
+    has_filters: bool = False,
     pitch: int = 0,
 ) -> WinogradPlan:
     """The plan of the forward pass, made once for each geometry and epilogue.
 
-    With ``prepared``, a caller transforms the filters once for many calls. With ``pitch``,
+    With ``has_filters``, a caller transforms the filters once for many calls. With ``pitch``,
     neighbouring pixels of the result lie so many numbers apart.
     """
     tap = g.ic * g.oc
@@ -181,12 +181,12 @@ def forward_plan(
         row=g.oc,
         columns=g.oc,
     )
-    return _plan(g, itemsize, filters, epilogue or Epilogue(), prepared, pitch)
+    return _plan(g, itemsize, filters, epilogue or SquareEpilogue(), has_filters, pitch)
 
 
 @cached_choice
 def input_gradient_plan(
-    g: ConvGeometry, itemsize: int, epilogue: Epilogue | None = None
+    g: ConvGeometry, itemsize: int, epilogue: SquareEpilogue | None = None
 ) -> WinogradPlan:
     """The plan of the input's gradient, over filters as ``transpose_filters`` lays them out."""
     width = _width(g.ic, itemsize)
@@ -199,7 +199,7 @@ def input_gradient_plan(
         row=width,
         columns=-(-g.ic // width) * width,
     )
-    return _plan(g.turned, itemsize, filters, epilogue or Epilogue(), prepared=False)
+    return _plan(g.turned, itemsize, filters, epilogue or SquareEpilogue(), has_filters=False)
 
 
 def _width(columns: int, itemsize: int) -> int:
@@ -211,30 +211,30 @@ def _plan(
     g: ConvGeometry,
     itemsize: int,
     filters: Filters,
-    epilogue: Epilogue,
-    prepared: bool,
+    epilogue: SquareEpilogue,
+    has_filters: bool,
     pitch: int = 0,
 ) -> WinogradPlan:
     host, width, vectors = registers(), _width(g.oc, itemsize), vectors_of(g.oc, itemsize)
     lanes = width // vectors
-    cut = policy.squares(g)
-    total, points = g.n * cut.number, cut.points
+    squares = policy.squares(g)
+    total, points = g.n * squares.number, squares.points
     refusal = not_by_squares(total, points, g, itemsize)
     chunk, in_block = g.ic, block_squares(total)
     if refusal is not None:
-        chunk, in_block = g.ic if prepared else min(g.ic, CHUNK), 2 * host.tile_rows
+        chunk, in_block = g.ic if has_filters else min(g.ic, CHUNK), 2 * host.tile_rows
     partition = Partition(
         images_of(g, pitch),
-        cut,
+        squares,
         blocks_of(g.ic, points, in_block, lanes),
         # A vector between points, for the same reason as a block's pitch is odd.
-        Columns(-(-g.oc // width), chunk, chunk * width + lanes, points * in_block * width),
+        ColumnBlocks(-(-g.oc // width), chunk, chunk * width + lanes, points * in_block * width),
         filters,
         epilogue,
-        border=max(points * g.ic, cut.side**2 * lanes),
+        border=max(points * g.ic, squares.side**2 * lanes),
     )
     return WinogradPlan(
-        _winograd(cut.side, g.kh, host.tile_rows, vectors, lanes),
+        _winograd(squares.side, g.kh, host.tile_rows, vectors, lanes),
         partition,
         record(partition),
         g.n,
@@ -243,12 +243,12 @@ def _plan(
         width,
         refusal,
         Work(8 * points * g.ic, points * g.ic * width // 2, 8 * points * g.ic * g.oc),
-        prepared,
-        spare=[],
+        has_filters,
+        kept_scratch=[],
     )
 
 
-class Sizes(NamedTuple):
+class WinogradScratch(NamedTuple):
     """Scratch of a plan on so many threads, in numbers.
 
     Attributes:
@@ -264,20 +264,20 @@ class Sizes(NamedTuple):
     filters: int
 
 
-def sizes_of(plan: WinogradPlan, threads: int) -> Sizes:
+def sizes_of(plan: WinogradPlan, threads: int) -> WinogradScratch:
     """How much scratch a plan needs."""
-    c = plan.partition
-    blocks = -(-min(plan.squares, plan.at_once) // c.blocks.squares)
+    partition = plan.partition
+    blocks = -(-min(plan.squares, plan.at_once) // partition.blocks.squares)
     if plan.by_columns:  # each thread has filters of its own, and products of all blocks
         v_blocks, u_blocks, m_blocks = blocks, threads, threads * blocks
     else:
-        v_blocks, u_blocks, m_blocks = threads, c.columns.blocks, threads
-    if plan.prepared:
-        u_blocks = c.columns.blocks
-    products_at = v_blocks * c.blocks.length
-    border_at = products_at + m_blocks * c.columns.products
-    filters = u_blocks * c.columns.point * c.squares.points
-    return Sizes(products_at, border_at, border_at + threads * c.border, filters)
+        v_blocks, u_blocks, m_blocks = threads, partition.columns.blocks, threads
+    if plan.has_filters:
+        u_blocks = partition.columns.blocks
+    products_at = v_blocks * partition.blocks.length
+    border_at = products_at + m_blocks * partition.columns.products
+    filters = u_blocks * partition.columns.point * partition.squares.points
+    return WinogradScratch(products_at, border_at, border_at + threads * partition.border, filters)
 
 
 def filters_launch(plan: WinogradPlan, threads: int) -> LaunchPlan:
@@ -287,27 +287,27 @@ def filters_launch(plan: WinogradPlan, threads: int) -> LaunchPlan:
 
 
 def launches_of(plan: WinogradPlan, threads: int) -> list[LaunchPlan]:
-    """The launches of a plan. There is none for the filters if these are prepared."""
-    c, work = plan.partition, plan.work
-    blocks, result = c.columns.blocks, list[LaunchPlan]()
+    """The launches of a plan. There is none for the filters if ``has_filters`` is true."""
+    partition, work = plan.partition, plan.work
+    blocks, result = partition.columns.blocks, list[LaunchPlan]()
     if not plan.by_columns:
-        if not plan.prepared:
+        if not plan.has_filters:
             result.append(filters_launch(plan, threads))
-        items = -(-plan.squares // c.blocks.squares)
+        items = -(-plan.squares // partition.blocks.squares)
         operations = plan.squares * blocks * work.product
         result.append(_launch_plan(plan, threads, _BY_SQUARES, 0, plan.squares, items, operations))
         return result
     for first in range(0, plan.squares, plan.at_once):
         last = min(plan.squares, first + plan.at_once)
         count = last - first
-        at_once = _squares_at_once(c.blocks.squares)
-        whole, rest = divmod(count, c.blocks.squares)
-        items = whole * (c.blocks.squares // at_once) - (-rest // at_once)
+        at_once = _squares_at_once(partition.blocks.squares)
+        whole, rest = divmod(count, partition.blocks.squares)
+        items = whole * (partition.blocks.squares // at_once) - (-rest // at_once)
         launch = _ALL_SQUARES._replace(at_once=at_once)
         result.append(_launch_plan(plan, threads, launch, first, last, items, count * work.square))
         operations = count * blocks * work.product
         launch = _PRODUCTS_ONLY
-        if not plan.prepared:
+        if not plan.has_filters:
             launch, operations = _BY_COLUMNS, operations + work.filters
         result.append(_launch_plan(plan, threads, launch, first, last, blocks, operations))
     return result
@@ -329,7 +329,7 @@ def _launch_plan(
     return LaunchPlan(record(whole), shares, work)
 
 
-def scratch_of(plan: WinogradPlan, dtype: np.dtype) -> Spare:
+def scratch_of(plan: WinogradPlan, dtype: np.dtype) -> CallScratch:
     """Scratch of an earlier call, or new memory.
 
     The scratch of a small layer stays with its plan, because each core then finds its part in its
@@ -337,14 +337,14 @@ def scratch_of(plan: WinogradPlan, dtype: np.dtype) -> Spare:
     """
     threads = get_num_threads()
     try:
-        spare = plan.spare.pop()
-        if spare.threads == threads:
-            return spare
+        scratch = plan.kept_scratch.pop()
+        if scratch.threads == threads:
+            return scratch
     except IndexError:
         pass
     sizes = sizes_of(plan, threads)
-    scratch, u = (arrays.allocate((size,), dtype) for size in (sizes.scratch, sizes.filters))
+    memory, u = (arrays.allocate((size,), dtype) for size in (sizes.scratch, sizes.filters))
     suspects = arrays.allocate((plan.images,), np.bool_)
     suspects[...] = False
-    stays = (sizes.scratch + sizes.filters) * np.dtype(dtype).itemsize <= SPARE_BYTES
-    return Spare(threads, stays, launches_of(plan, threads), scratch, u, suspects)
+    is_kept = (sizes.scratch + sizes.filters) * np.dtype(dtype).itemsize <= MOST_KEPT_BYTES
+    return CallScratch(threads, is_kept, launches_of(plan, threads), memory, u, suspects)

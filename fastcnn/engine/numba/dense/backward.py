@@ -34,7 +34,7 @@ from fastcnn.engine.numba.runtime.program import (
     Operand,
     Program,
     address,
-    constant,
+    fixed_address,
     new_bases,
     number,
     run,
@@ -111,7 +111,7 @@ def dense_gradients(
     are added half by half.
     """
     gradients, _ = _by_blocks(len(x), *w.shape, x.dtype, dx is not None, dw is not None, shards)
-    memory = arrays.allocate((gradients.scratch,), np.uint8)
+    memory = arrays.allocate((gradients.scratch_bytes,), np.uint8)
     addresses = [0 if array is None else address(array) for array in (x, dw, dy, dx, w)]
     run(gradients, address(memory), new_bases(gradients), *addresses)
     if db is not None and len(shards) < 2:
@@ -168,12 +168,12 @@ def _by_blocks(
 
     def record_at(numbers: Array) -> Operand:
         constants.append(numbers)
-        return constant(numbers)
+        return fixed_address(numbers)
 
     def contraction(plan: Plan, x: Operand, w: Operand, y: Operand) -> Array:
         return program.step(
             plan.function, (like, like, like, like, True, plan.numbers), plan.items,
-            x, w, constant(zeros), y, number(0), record_at(plan.numbers),
+            x, w, fixed_address(zeros), y, number(0), record_at(plan.numbers),
         )  # fmt: skip
 
     def steps(count: int) -> list[Array]:

@@ -29,7 +29,7 @@ FEW = 4
 """Most samples. With AVX2 the sums of so many fit into registers beside a square of weights."""
 
 
-class Product(NamedTuple):
+class FewSamplesProduct(NamedTuple):
     """Sizes: ``samples``, ``outputs``, and ``inputs``, a part of a sample's ``all_inputs``.
 
     An item has ``grain`` vectors of inputs.
@@ -59,7 +59,7 @@ def plan_few_samples(
     vectors, work = -(-inputs // lanes), samples * inputs * outputs // 2
     items = min(vectors, ITEMS, 1 + work // ITEM_WORK)
     grain = -(-vectors // items)
-    numbers = record(Product(samples, inputs, outputs, all_inputs, grain))
+    numbers = record(FewSamplesProduct(samples, inputs, outputs, all_inputs, grain))
     function = _few_samples(1 if samples == 1 else FEW, lanes)
     return Plan(function, -(-vectors // grain), work, numbers)
 

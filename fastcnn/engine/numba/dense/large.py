@@ -50,12 +50,12 @@ _LONG_ROW = 16
 """Vectors of the tile for a single sample, if columns fill it: steps read long pieces of rows."""
 
 
-class Product(NamedTuple):
+class LargeProduct(NamedTuple):
     """``samples`` by ``inputs`` by ``outputs``, and how they are cut up.
 
     Blocks of ``width`` columns (the last block overlaps the one before) have places of their own
-    in the scratch, whose rows are ``pitch`` apart. The sums of a split begin at ``room`` times its
-    number. An item is ``blocks`` of columns × a split of the inputs × ``rows`` samples.
+    in the scratch, whose rows are ``pitch`` apart. The sums of a split begin at ``split_pitch``
+    times its number. An item is ``blocks`` of columns × a split of the inputs × ``rows`` samples.
     """
 
     samples: int
@@ -68,7 +68,7 @@ class Product(NamedTuple):
     rows: int
     piece: int
     pitch: int
-    room: int
+    split_pitch: int
 
 
 def is_large(inputs: int, outputs: int, itemsize: int) -> bool:
@@ -90,7 +90,7 @@ def dense(x: Array, w: Array, b: Array | None, activation: str | None) -> Array:
         )
         count = product.samples
         some = slice(first, first + count)
-        sums = empty_like_type(x, product.splits * product.room)
+        sums = empty_like_type(x, product.splits * product.split_pitch)
         parallel_for(function, items, work, readable(x[some]).reshape(-1), weights, sums, numbers)
         work, rows = count * outputs * product.splits, y[some].reshape(-1)
         parallel_for(addition, count, work, sums, bias, rows, relu, numbers)
@@ -109,12 +109,12 @@ class LargePlans(NamedTuple):
 
     products: Plan
     addition: Kernel
-    product: Product
+    product: LargeProduct
 
     @property
     def sums(self) -> int:
         """Numbers of scratch for the sums of the splits."""
-        return self.product.splits * self.product.room
+        return self.product.splits * self.product.split_pitch
 
 
 def large_plan(samples: int, inputs: int, outputs: int, itemsize: int) -> Plan:
@@ -138,7 +138,7 @@ def plans_of(samples: int, inputs: int, outputs: int, itemsize: int) -> LargePla
     pitch, rows = blocks * tile.columns, max(1, ROWS // tile.rows) * tile.rows
     at_once = max(1, _SCRATCH // (splits * pitch * rows * itemsize)) * rows
     samples = min(samples, at_once)
-    product = Product(
+    product = LargeProduct(
         samples, inputs, outputs,
         width=tile.columns,
         blocks=-(-blocks // min(groups, blocks)),
@@ -147,7 +147,7 @@ def plans_of(samples: int, inputs: int, outputs: int, itemsize: int) -> LargePla
         rows=min(rows, samples),
         piece=max(1, _PIECE // min(_ROW, outputs * itemsize)),
         pitch=pitch,
-        room=(samples + tile.rows) * pitch,
+        split_pitch=(samples + tile.rows) * pitch,
     )  # fmt: skip
     items = product.groups * splits * -(-samples // product.rows)
     work = samples * inputs * outputs // 2
@@ -169,23 +169,23 @@ def _products(rows: int, vectors: int, lanes: int) -> Kernel:
         @ordered_device
         def one_tile(
             row: int, block: int, first: int, steps: int, x: Array, w: Array, sums: Array, at: int,
-            resumed: bool, c: Product,
+            resumed: bool, c: LargeProduct,
         ) -> None:  # fmt: skip
             inputs, outputs = c.inputs, c.outputs
             if row + height <= c.samples:
                 in_x = rows_line(height, row * inputs, inputs)
             else:  # rows beyond the last sample repeat it
                 in_x = rows_walk(height, 0, 0, row, c.samples - row, 1, c.samples, 0, 0, inputs)
-            to = rows_line(height, at + row * c.pitch + block * width, c.pitch)
+            target = rows_line(height, at + row * c.pitch + block * width, c.pitch)
             if resumed:
-                tile = tile_load(height, vectors, lanes, sums, to, 0)
+                tile = tile_load(height, vectors, lanes, sums, target, 0)
             else:
                 tile = tile_from_row(height, vectors, lanes, sums, 0, 0)
             j = first * outputs + min(block * width, outputs - width)
             for i in range(first, first + steps):
                 tile = rank1(tile, x, in_x, i, w, j)
                 j += outputs
-            tile_store(tile, sums, to, 0, width)
+            tile_store(tile, sums, target, 0, width)
 
         return one_tile
 
@@ -194,13 +194,13 @@ def _products(rows: int, vectors: int, lanes: int) -> Kernel:
 
     @ordered_kernel
     def products(start: int, stop: int, x: Array, w: Array, sums: Array, numbers: Array) -> None:
-        c: Product = numbers[0]
+        c: LargeProduct = numbers[0]
         blocks = (c.outputs + width - 1) // width
         for item in range(start, stop):
             split, in_split = item % c.splits, item // c.splits
             first_block, first_row = in_split % c.groups * c.blocks, in_split // c.groups * c.rows
             last_block, last_row = min(blocks, first_block + c.blocks), first_row + c.rows
-            last_row, at = min(last_row, c.samples), split * c.room
+            last_row, at = min(last_row, c.samples), split * c.split_pitch
             first, last = c.inputs * split // c.splits, c.inputs * (split + 1) // c.splits
             for step in range(first, last, c.piece):
                 steps, resumed = min(c.piece, last - step), step > first
@@ -230,8 +230,8 @@ def _add_splits(vectors: int, lanes: int) -> Kernel:
     def add_splits(
         start: int, stop: int, sums: Array, b: Array, y: Array, relu: bool, numbers: Array
     ) -> None:
-        c: Product = numbers[0]
-        width, pitch, room, totals = c.width, c.pitch, c.room, totals_room(some)
+        c: LargeProduct = numbers[0]
+        width, pitch, split_pitch, totals = c.width, c.pitch, c.split_pitch, totals_room(some)
         for row in range(start, stop):
             for column in range(0, pitch, some):
                 block = column // width * width
@@ -242,7 +242,7 @@ def _add_splits(vectors: int, lanes: int) -> Kernel:
                 totals_add(tile, totals, 0)
                 for _ in range(c.splits):
                     totals_add(tile_from_row(1, vectors, lanes, sums, at, some), totals, 0)
-                    at += room
+                    at += split_pitch
                 tile = totals_end(tile_from_row(1, vectors, lanes, b, 0, 0), totals, 0)
                 if relu:
                     tile = tile_relu(tile)

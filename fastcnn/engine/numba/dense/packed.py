@@ -125,7 +125,7 @@ def _packed(columns: int, rows: int, vectors: int, lanes: int) -> Kernel:
 
         return some_samples
 
-    several, one = make_tile(rows), make_tile(1)
+    full_tile, single_tile = make_tile(rows), make_tile(1)
 
     @ordered_kernel
     def packed(
@@ -137,8 +137,8 @@ def _packed(columns: int, rows: int, vectors: int, lanes: int) -> Kernel:
             first, last = item * grain, min(samples, (item + 1) * grain)
             whole = first + (last - first) // rows * rows
             for sample in range(first, whole, rows):
-                several(sample, x, w, b, y, relu, totals, inputs)
+                full_tile(sample, x, w, b, y, relu, totals, inputs)
             for sample in range(whole, last):
-                one(sample, x, w, b, y, relu, totals, inputs)
+                single_tile(sample, x, w, b, y, relu, totals, inputs)
 
     return packed

@@ -96,17 +96,17 @@ def gelu_backward(dy: Array, x: Array, approximate: bool) -> Array:
     return _gradient("gelu_tanh" if approximate else "gelu", dy, x)
 
 
-def dropout(x: Array, kept: Array, rate: float) -> Array:
-    """``x / (1 - rate)`` where ``kept``, else 0, on flat arrays."""
+def dropout(x: Array, mask: Array, rate: float) -> Array:
+    """``x / (1 - rate)`` where ``mask``, else 0, on flat arrays."""
     y = empty_like_type(x, *x.shape)
     scale = x.dtype.type(1 / (1 - rate))
-    parallel_for(_masked, x.size, x.size, readable(x), readable(kept), scale, y)
+    parallel_for(_masked, x.size, x.size, readable(x), readable(mask), scale, y)
     return y
 
 
 def softmax(x: Array) -> Array:
     """Softmax of each row."""
-    y, rows = empty_like_type(x, *x.shape), record(Rows(len(x), x.shape[1], len(x)))
+    y, rows = empty_like_type(x, *x.shape), record(SoftmaxRows(len(x), x.shape[1], len(x)))
     flat = readable(x).reshape(-1), y.reshape(-1)
     parallel_for(softmax_rows, len(x), EXP * x.size, *flat, rows)
     return y
@@ -208,12 +208,12 @@ def gradient_kernel(name: str) -> Kernel:
 
 
 @kernel
-def _masked(start: int, stop: int, x: Array, kept: Array, scale: Number, y: Array) -> None:
-    """``y = x * scale`` where ``kept``, an array of booleans, else 0, on flat arrays."""
-    x, kept, y = x[start:stop], kept[start:stop], y[start:stop]
+def _masked(start: int, stop: int, x: Array, mask: Array, scale: Number, y: Array) -> None:
+    """``y = x * scale`` where ``mask``, an array of booleans, else 0, on flat arrays."""
+    x, mask, y = x[start:stop], mask[start:stop], y[start:stop]
     for i in range(y.size):
         value = x[i] * scale
-        y[i] = value if kept[i] else 0
+        y[i] = value if mask[i] else 0
 
 
 @device
@@ -247,7 +247,7 @@ def log_sum_exp(x: Array) -> tuple[Number, Number]:
     return largest, np.log(total)
 
 
-class Rows(NamedTuple):
+class SoftmaxRows(NamedTuple):
     """The sizes of a matrix, and the number of samples of the whole batch."""
 
     rows: int
@@ -257,7 +257,7 @@ class Rows(NamedTuple):
 
 @kernel
 def softmax_rows(start: int, stop: int, x: Array, y: Array, numbers: Array) -> None:
-    """Softmax of some rows of ``x`` (R, C) into ``y`` (R, C), flat; ``numbers`` is of Rows."""
+    """Softmax of some rows of x (R, C) into y (R, C), flat; ``numbers`` is of SoftmaxRows."""
     columns = numbers[0].columns
     for row in range(start, stop):
         first = row * columns

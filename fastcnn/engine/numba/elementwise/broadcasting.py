@@ -67,7 +67,7 @@ def table_of(axes: Sequence[Axis]) -> Words:
     return np.array([word for axis in axes for word in axis], np.int64)
 
 
-class Offsets(NamedTuple):
+class RowOffsets(NamedTuple):
     """Where a row begins in an array of the result's shape, and in the operands."""
 
     y: int
@@ -76,7 +76,7 @@ class Offsets(NamedTuple):
 
 
 @device
-def offsets_of(table: Words, first: int, last: int, index: int) -> Offsets:
+def offsets_of(table: Words, first: int, last: int, index: int) -> RowOffsets:
     """The offsets of ``index``, which counts through the axes ``first`` to ``last`` of a table.
 
     The first of these axes needs no division, and it is often the only one.
@@ -93,4 +93,4 @@ def offsets_of(table: Words, first: int, last: int, index: int) -> Offsets:
         y += index * table[4 * first + 1]
         a += index * table[4 * first + 2]
         b += index * table[4 * first + 3]
-    return Offsets(y, a, b)
+    return RowOffsets(y, a, b)

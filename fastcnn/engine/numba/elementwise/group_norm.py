@@ -5,10 +5,9 @@ the moments of each chunk, channel by channel: the mean of the channel's group i
 sums of distances from it. The second merges the chunks of an image in order, and gives each channel
 its coefficients. The third goes through the pixels. So numbers are read from memory twice.
 
-A mean is summed in float64, and kept as two numbers of the images' dtype. A number less the first,
-less the second, is as exact as in a wider dtype. Sums of distances over a chunk, which has at most
-a stretch of pixels (:mod:`fastcnn.core.long_sums`), are taken in the images' dtype, sums over
-chunks in float64.
+A mean is summed in float64, and kept as two numbers (:mod:`.distances`). Sums of distances over a
+chunk, which has at most a stretch of pixels (:mod:`fastcnn.core.long_sums`), are taken in the
+images' dtype, sums over chunks in float64.
 
 Source of the merge: T. Chan, G. Golub, R. LeVeque, "Updating Formulae and a Pairwise Algorithm for
 Computing Sample Variances", 1979.
@@ -22,6 +21,7 @@ import numpy as np
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.long_sums import STRETCH
+from fastcnn.engine.numba.elementwise.distances import distance_from
 from fastcnn.engine.numba.elementwise.totals import Totals, add_chunks
 from fastcnn.engine.numba.runtime import arrays
 from fastcnn.engine.numba.runtime.arrays import empty_like_type, readable, record
@@ -30,7 +30,7 @@ from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory
 from fastcnn.engine.numba.runtime.jit import kernel
 from fastcnn.engine.numba.runtime.runs import zero_run
 from fastcnn.engine.numba.runtime.threads import parallel_for
-from fastcnn.engine.numba.runtime.types import Kernel, Number
+from fastcnn.engine.numba.runtime.types import Kernel
 
 _CHUNK = 16 * 1024  # numbers of a chunk, about; they stay in the second-level cache
 _MEAN, _SQUARES, _GRADIENTS, _PRODUCTS = range(4)
@@ -73,7 +73,7 @@ def group_norm_backward(
     return dx, dgamma, dbeta
 
 
-class GroupNorm(NamedTuple):
+class GroupNormSizes(NamedTuple):
     """Sizes of an image, and what is added to the variance. A chunk has ``grain`` pixels."""
 
     pixels: int
@@ -93,7 +93,7 @@ class MomentsPlan(NamedTuple):
     function: Kernel
     items: int
     work: int
-    sizes: GroupNorm
+    sizes: GroupNormSizes
     moments: int
     scratch: int
 
@@ -105,7 +105,7 @@ def moments_plan(
     n, pixels, channels = shape
     grain = max(1, min(STRETCH, pixels, _CHUNK // channels))
     chunks, kinds = -(-pixels // grain), 4 if gradients else 2
-    sizes, items = GroupNorm(pixels, channels, groups, grain, chunks, epsilon), n * chunks
+    sizes, items = GroupNormSizes(pixels, channels, groups, grain, chunks, epsilon), n * chunks
     return MomentsPlan(
         _group_moments(gradients), items, 2 * kinds * n * pixels * channels, sizes,
         items * kinds * channels, items * (kinds + 1) * channels,
@@ -113,7 +113,7 @@ def moments_plan(
 
 
 def _moments(flat: tuple[Array, ...], x: Array, groups: int, epsilon: float) -> tuple[Array, Array]:
-    """The record of GroupNorm, and the moments of x (N, P, C), or of dy and x."""
+    """The record of GroupNormSizes, and the moments of x (N, P, C), or of dy and x."""
     plan = moments_plan(x.shape, groups, epsilon, len(flat) == 2)
     moments, numbers = arrays.allocate((plan.moments,), np.float64), record(plan.sizes)
     operands = flat[0], flat[-1], moments, empty_like_type(x, plan.scratch), numbers
@@ -122,13 +122,6 @@ def _moments(flat: tuple[Array, ...], x: Array, groups: int, epsilon: float) -> 
 
 
 # --- the moments of a chunk ----------------------------------------------------------------------
-
-
-@ordered_device
-def _distance(x: Number, high: Number, low: Number) -> Number:
-    """``x`` less the mean, which is ``high + low``."""
-    distance: Number = x - high - low
-    return distance
 
 
 @device
@@ -170,42 +163,50 @@ def _means_of_groups(sums: Array, groups: int, rows: int) -> None:
 
 
 @device
-def _split(means: Array, high: Array, low: Array) -> None:
+def _split(means: Array, mean: Array, mean_low: Array) -> None:
     """The means as sums of two numbers of a narrower dtype."""
-    number = high.dtype.type
-    for c in range(high.size):
-        high[c] = number(means[c])
-    for c in range(low.size):
-        low[c] = number(means[c] - number(means[c]))
+    number = mean.dtype.type
+    for c in range(mean.size):
+        mean[c] = number(means[c])
+    for c in range(mean_low.size):
+        mean_low[c] = number(means[c] - number(means[c]))
 
 
 @device
-def _add_squares(sums: Array, x: Array, more_x: Array, high: Array, low: Array) -> None:
+def _add_squares(sums: Array, x: Array, second_x: Array, mean: Array, mean_low: Array) -> None:
     for c in range(sums.size):
-        one, other = _distance(x[c], high[c], low[c]), _distance(more_x[c], high[c], low[c])
-        sums[c] += one * one + other * other
+        first = distance_from(x[c], mean[c], mean_low[c])
+        second = distance_from(second_x[c], mean[c], mean_low[c])
+        sums[c] += first * first + second * second
 
 
 @device
-def _add_last_squares(sums: Array, x: Array, high: Array, low: Array) -> None:
+def _add_last_squares(sums: Array, x: Array, mean: Array, mean_low: Array) -> None:
     for c in range(sums.size):
-        distance = _distance(x[c], high[c], low[c])
+        distance = distance_from(x[c], mean[c], mean_low[c])
         sums[c] += distance * distance
 
 
 @device
 def _add_products(
-    sums: Array, dy: Array, more_dy: Array, x: Array, more_x: Array, high: Array, low: Array
+    sums: Array,
+    dy: Array,
+    second_dy: Array,
+    x: Array,
+    second_x: Array,
+    mean: Array,
+    mean_low: Array,
 ) -> None:
     for c in range(sums.size):
-        one, other = _distance(x[c], high[c], low[c]), _distance(more_x[c], high[c], low[c])
-        sums[c] += dy[c] * one + more_dy[c] * other
+        first = distance_from(x[c], mean[c], mean_low[c])
+        second = distance_from(second_x[c], mean[c], mean_low[c])
+        sums[c] += dy[c] * first + second_dy[c] * second
 
 
 @device
-def _add_last_products(sums: Array, dy: Array, x: Array, high: Array, low: Array) -> None:
+def _add_last_products(sums: Array, dy: Array, x: Array, mean: Array, mean_low: Array) -> None:
     for c in range(sums.size):
-        sums[c] += dy[c] * _distance(x[c], high[c], low[c])
+        sums[c] += dy[c] * distance_from(x[c], mean[c], mean_low[c])
 
 
 @kernel_factory
@@ -219,7 +220,7 @@ def _group_moments(gradients: bool) -> Kernel:
         """Chunks ``start`` to ``stop`` of the images dy and x (N, P, C); dy is not always read.
 
         Writes moments (N, chunks, kinds, C). ``scratch`` is (N, chunks, kinds + 1, C): two parts of
-        the means, and the sums. ``numbers`` is one record of GroupNorm.
+        the means, and the sums. ``numbers`` is one record of GroupNormSizes.
         """
         c, chunks, grain = numbers[0].channels, numbers[0].chunks, numbers[0].grain
         for item in range(start, stop):
@@ -228,36 +229,40 @@ def _group_moments(gradients: bool) -> Kernel:
             rows = min(grain, numbers[0].pixels - first)
             first = (image * numbers[0].pixels + first) * c
             last = first + rows * c
-            own = item * kinds * c
-            means = moments[own : own + c]
+            begin = item * kinds * c
+            means = moments[begin : begin + c]
             for i in range(c):
                 means[i] = 0
             _add_rows(means, x[first:last])
             _means_of_groups(means, numbers[0].groups, rows)
-            own = item * (kinds + 1) * c
-            high, low = scratch[own : own + c], scratch[own + c : own + 2 * c]
-            _split(means, high, low)
-            sums = scratch[own + 2 * c : own + (kinds + 1) * c]
-            zero_run(scratch, own + 2 * c, (kinds - 1) * c)
+            begin = item * (kinds + 1) * c
+            mean, mean_low = scratch[begin : begin + c], scratch[begin + c : begin + 2 * c]
+            _split(means, mean, mean_low)
+            sums = scratch[begin + 2 * c : begin + (kinds + 1) * c]
+            zero_run(scratch, begin + 2 * c, (kinds - 1) * c)
             at = first
             while at + 2 * c <= last:
-                one, other = x[at : at + c], x[at + c : at + 2 * c]
-                _add_squares(sums[:c], one, other, high, low)
+                first_x, second_x = x[at : at + c], x[at + c : at + 2 * c]
+                _add_squares(sums[:c], first_x, second_x, mean, mean_low)
                 if gradients:
-                    of_one, of_other = dy[at : at + c], dy[at + c : at + 2 * c]
-                    _add_products(sums[2 * c : 3 * c], of_one, of_other, one, other, high, low)
+                    first_dy, second_dy = dy[at : at + c], dy[at + c : at + 2 * c]
+                    _add_products(
+                        sums[2 * c : 3 * c], first_dy, second_dy, first_x, second_x, mean, mean_low
+                    )
                 at += 2 * c
             if at < last:
-                one = x[at : at + c]
-                _add_last_squares(sums[:c], one, high, low)
+                first_x = x[at : at + c]
+                _add_last_squares(sums[:c], first_x, mean, mean_low)
                 if gradients:
-                    _add_last_products(sums[2 * c : 3 * c], dy[at : at + c], one, high, low)
+                    _add_last_products(
+                        sums[2 * c : 3 * c], dy[at : at + c], first_x, mean, mean_low
+                    )
             if gradients:
                 _add_rows(sums[c : 2 * c], dy[first:last])
-            own = (item * kinds + _SQUARES) * c
-            out = moments[own : own + (kinds - 1) * c]
-            for i in range(out.size):
-                out[i] = sums[i]
+            begin = (item * kinds + _SQUARES) * c
+            sums_of_chunk = moments[begin : begin + (kinds - 1) * c]
+            for i in range(sums_of_chunk.size):
+                sums_of_chunk[i] = sums[i]
 
     return group_moments
 
@@ -283,8 +288,8 @@ def _merged_group(moments: Array, first: int, kinds: int, numbers: Array) -> _Gr
     mean, squares = total / pixels, np.float64(0)
     for chunk in range(numbers[0].chunks):
         rows, at = min(grain, pixels - chunk * grain), chunk * kinds * channels + first
-        off = moments[at] - mean
-        squares += rows * width * (off * off)
+        distance = moments[at] - mean
+        squares += rows * width * (distance * distance)
         for c in range(width):
             squares += moments[at + channels + c]
     return _Group(mean, 1 / np.sqrt(squares / (pixels * width) + numbers[0].epsilon))
@@ -298,14 +303,14 @@ def group_coefficients(
     channels, number = numbers[0].channels, coefficients.dtype.type
     width, size = channels // numbers[0].groups, numbers[0].chunks * 2 * channels
     for n in range(start, stop):
-        own = moments[n * size : (n + 1) * size]
-        out = coefficients[n * 3 * channels : (n + 1) * 3 * channels]
+        image_moments = moments[n * size : (n + 1) * size]
+        of_image = coefficients[n * 3 * channels : (n + 1) * 3 * channels]
         for first in range(0, channels, width):
-            group = _merged_group(own, first, 2, numbers)
+            group = _merged_group(image_moments, first, 2, numbers)
             for c in range(first, first + width):
-                out[c] = number(group.mean)
-                out[channels + c] = number(group.mean - number(group.mean))
-                out[2 * channels + c] = number(group.inverse * gamma[c])
+                of_image[c] = number(group.mean)
+                of_image[channels + c] = number(group.mean - number(group.mean))
+                of_image[2 * channels + c] = number(group.inverse * gamma[c])
 
 
 @kernel
@@ -329,43 +334,43 @@ def group_gradient_coefficients(
     width = channels // numbers[0].groups
     count = np.float64(numbers[0].pixels * width)
     for n in range(start, stop):
-        own = moments[n * chunks * 4 * channels : (n + 1) * chunks * 4 * channels]
-        out = coefficients[n * 5 * channels : (n + 1) * 5 * channels]
+        image_moments = moments[n * chunks * 4 * channels : (n + 1) * chunks * 4 * channels]
+        of_image = coefficients[n * 5 * channels : (n + 1) * 5 * channels]
         of_gamma = totals[2 * n * channels : (2 * n + 1) * channels]
         of_beta = totals[(2 * n + 1) * channels : (2 * n + 2) * channels]
         for first in range(0, channels, width):
-            group, offset, slope = (
-                _merged_group(own, first, 4, numbers),
-                np.float64(0),
-                np.float64(0),
-            )
+            group = _merged_group(image_moments, first, 4, numbers)
+            offset, slope = np.float64(0), np.float64(0)
             for c in range(first, first + width):
                 gradients, products = np.float64(0), np.float64(0)
                 for chunk in range(chunks):
                     at = chunk * 4 * channels + c
-                    of_chunk = own[at + _GRADIENTS * channels]
+                    of_chunk = image_moments[at + _GRADIENTS * channels]
                     gradients += of_chunk
-                    products += own[at + _PRODUCTS * channels] + (own[at] - group.mean) * of_chunk
+                    products += (
+                        image_moments[at + _PRODUCTS * channels]
+                        + (image_moments[at] - group.mean) * of_chunk
+                    )
                 of_gamma[c], of_beta[c] = products * group.inverse, gradients
                 offset += gamma[c] * gradients
                 slope += gamma[c] * products
             offset *= group.inverse / count
             slope *= group.inverse * group.inverse * group.inverse / count
             for c in range(first, first + width):
-                out[c] = number(group.mean)
-                out[channels + c] = number(group.mean - number(group.mean))
-                out[2 * channels + c] = number(group.inverse * gamma[c])
-                out[3 * channels + c] = number(offset)
-                out[4 * channels + c] = number(slope)
+                of_image[c] = number(group.mean)
+                of_image[channels + c] = number(group.mean - number(group.mean))
+                of_image[2 * channels + c] = number(group.inverse * gamma[c])
+                of_image[3 * channels + c] = number(offset)
+                of_image[4 * channels + c] = number(slope)
 
 
 # --- the pixels ----------------------------------------------------------------------------------
 
 
 @ordered_device
-def _normalise(x: Array, high: Array, low: Array, scale: Array, beta: Array, y: Array) -> None:
+def _normalise(x: Array, mean: Array, mean_low: Array, scale: Array, beta: Array, y: Array) -> None:
     for c in range(y.size):
-        y[c] = _distance(x[c], high[c], low[c]) * scale[c] + beta[c]
+        y[c] = distance_from(x[c], mean[c], mean_low[c]) * scale[c] + beta[c]
 
 
 @kernel
@@ -378,10 +383,10 @@ def group_norm_rows(
     while row < stop:
         n = row // pixels
         of_image = coefficients[3 * n * c : 3 * (n + 1) * c]
-        high, low, scale = of_image[:c], of_image[c : 2 * c], of_image[2 * c : 3 * c]
+        mean, mean_low, scale = of_image[:c], of_image[c : 2 * c], of_image[2 * c : 3 * c]
         last = min(stop, (n + 1) * pixels)
         for at in range(row * c, last * c, c):
-            _normalise(x[at : at + c], high, low, scale, shift, y[at : at + c])
+            _normalise(x[at : at + c], mean, mean_low, scale, shift, y[at : at + c])
         row = last
 
 
@@ -389,16 +394,16 @@ def group_norm_rows(
 def _write_gradient(
     dy: Array,
     x: Array,
-    high: Array,
-    low: Array,
+    mean: Array,
+    mean_low: Array,
     scale: Array,
     offset: Array,
     slope: Array,
     dx: Array,
 ) -> None:
     for c in range(dx.size):
-        moved = offset[c] + _distance(x[c], high[c], low[c]) * slope[c]
-        dx[c] = dy[c] * scale[c] - moved
+        correction = offset[c] + distance_from(x[c], mean[c], mean_low[c]) * slope[c]
+        dx[c] = dy[c] * scale[c] - correction
 
 
 @kernel
@@ -410,10 +415,11 @@ def group_norm_gradient_rows(
     while row < stop:
         n = row // pixels
         of_image = coefficients[5 * n * c : 5 * (n + 1) * c]
-        high, low, scale = of_image[:c], of_image[c : 2 * c], of_image[2 * c : 3 * c]
+        mean, mean_low, scale = of_image[:c], of_image[c : 2 * c], of_image[2 * c : 3 * c]
         offset, slope = of_image[3 * c : 4 * c], of_image[4 * c : 5 * c]
         last = min(stop, (n + 1) * pixels)
         for at in range(row * c, last * c, c):
-            some = dx[at : at + c]
-            _write_gradient(dy[at : at + c], x[at : at + c], high, low, scale, offset, slope, some)
+            dx_row = dx[at : at + c]
+            rows = dy[at : at + c], x[at : at + c]
+            _write_gradient(*rows, mean, mean_low, scale, offset, slope, dx_row)
         row = last

@@ -1,8 +1,8 @@
 """Layer normalisation as compiled loops over rows (R, F), each with its own mean and variance.
 
-The mean of a row is summed in float64, and kept as two numbers of the row's dtype. Distances from
-it are as exact as in a wider dtype, so everything else is computed in the row's dtype, in stretches
-where rows are long (:mod:`fastcnn.core.long_sums`). The loops of a row read it several times, while
+The mean of a row is summed in float64, and kept as two numbers (:mod:`.distances`). So everything
+else is computed in the row's dtype, in stretches where rows are long
+(:mod:`fastcnn.core.long_sums`). The loops of a row read it several times, while
 it lies in the cache.
 
 The gradients of gamma and beta are sums over rows. Short rows are summed by the kernel that writes
@@ -18,6 +18,7 @@ import numpy as np
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.long_sums import STRETCH
+from fastcnn.engine.numba.elementwise.distances import distance_from
 from fastcnn.engine.numba.elementwise.totals import Totals, add_chunks
 from fastcnn.engine.numba.runtime.arrays import empty_like_type, readable, record
 from fastcnn.engine.numba.runtime.inlining import device, ordered_device
@@ -37,7 +38,7 @@ def layer_norm(x: Array, gamma: Array, beta: Array, epsilon: float) -> Array:
     y = empty_like_type(x, *x.shape)
     rows, features = x.shape
     operands = readable(x).reshape(-1), readable(gamma), readable(beta), y.reshape(-1)
-    numbers = record(LayerNorm(features, epsilon))
+    numbers = record(LayerNormSizes(features, epsilon))
     parallel_for(layer_norm_rows, rows, 6 * x.size, *operands, numbers)
     return y
 
@@ -51,7 +52,7 @@ def layer_norm_backward(
     dgamma, dbeta = empty_like_type(dy, features), empty_like_type(dy, features)
     flat = readable(dy).reshape(-1), readable(x).reshape(-1)
     operands = *flat, readable(gamma), dx.reshape(-1)
-    numbers, sizes = record(LayerNorm(features, epsilon)), _chunks_of(rows, features)
+    numbers, sizes = record(LayerNormSizes(features, epsilon)), _chunks_of(rows, features)
     totals = empty_like_type(x, 2 * sizes.chunks * features)
     if features <= _LONG:
         sums = totals, numbers, record(sizes)
@@ -66,7 +67,7 @@ def layer_norm_backward(
     return dx, dgamma, dbeta
 
 
-class LayerNorm(NamedTuple):
+class LayerNormSizes(NamedTuple):
     """Numbers of a row, and what is added to the variance."""
 
     features: int
@@ -91,34 +92,23 @@ def _chunks_of(rows: int, features: int) -> Chunks:
 
 
 class Row(NamedTuple):
-    """The mean of a row as the sum of two numbers of the row's dtype, and 1 / deviation.
-
-    A number less ``mean`` is rounded relative to the difference, and ``rest`` is what the mean lost
-    when it was rounded.
-    """
+    """The mean of a row as two numbers (:mod:`.distances`), and 1 / deviation."""
 
     mean: Number
-    rest: Number
+    mean_low: Number
     inverse: Number
 
 
-@ordered_device
-def _distance(x: Number, row: Row) -> Number:
-    """``x`` less the mean."""
-    distance: Number = x - row.mean - row.rest
-    return distance
-
-
 @device
-def _centred(x: Array, share: float) -> Row:
-    """The mean of a row, and 0 for the deviation; ``share`` is 1 / (numbers of a row).
+def _centred(x: Array, inverse_count: float) -> Row:
+    """The mean of a row, and 0 for the deviation; ``inverse_count`` is 1 / (numbers of a row).
 
     The sum is taken in float64, because rows may lie far from 0.
     """
     total, number = np.float64(0), x.dtype.type
     for i in range(x.size):
         total += x[i]
-    mean = total * share
+    mean = total * inverse_count
     return Row(number(mean), number(mean - number(mean)), number(0))
 
 
@@ -127,7 +117,7 @@ def _squares(x: Array, row: Row) -> Number:
     """The sum of the squared distances from the mean, of at most a stretch of numbers."""
     total: Number = x.dtype.type(0)
     for i in range(x.size):
-        distance = _distance(x[i], row)
+        distance = distance_from(x[i], row.mean, row.mean_low)
         total += distance * distance
     return total
 
@@ -135,23 +125,23 @@ def _squares(x: Array, row: Row) -> Number:
 @ordered_device
 def _normalise(x: Array, gamma: Array, beta: Array, row: Row, y: Array) -> None:
     for i in range(y.size):
-        y[i] = _distance(x[i], row) * row.inverse * gamma[i] + beta[i]
+        y[i] = distance_from(x[i], row.mean, row.mean_low) * row.inverse * gamma[i] + beta[i]
 
 
 @kernel
 def layer_norm_rows(
     start: int, stop: int, x: Array, gamma: Array, beta: Array, y: Array, numbers: Array
 ) -> None:
-    """Rows ``start`` to ``stop`` of y (R, F), flat. ``numbers`` is one record of LayerNorm."""
+    """Rows ``start`` to ``stop`` of y (R, F), flat. ``numbers`` is one record of LayerNormSizes."""
     features, epsilon = numbers[0].features, numbers[0].epsilon
-    scale, shift, share = gamma[:features], beta[:features], 1 / np.float64(features)
+    scale, shift, inverse_count = gamma[:features], beta[:features], 1 / np.float64(features)
     for r in range(start, stop):
         at, end = r * features, (r + 1) * features
-        row, squares = _centred(x[at:end], share), np.float64(0)
+        row, squares = _centred(x[at:end], inverse_count), np.float64(0)
         for first in range(at, end, STRETCH):
             squares += _squares(x[first : min(first + STRETCH, end)], row)
-        inverse = x.dtype.type(1 / np.sqrt(squares * share + epsilon))
-        _normalise(x[at:end], scale, shift, Row(row.mean, row.rest, inverse), y[at:end])
+        inverse = x.dtype.type(1 / np.sqrt(squares * inverse_count + epsilon))
+        _normalise(x[at:end], scale, shift, Row(row.mean, row.mean_low, inverse), y[at:end])
 
 
 @device
@@ -163,7 +153,7 @@ def _sums(dy: Array, gamma: Array, x: Array, row: Row) -> tuple[Number, Number, 
     number = x.dtype.type
     total, product, squares = number(0), number(0), number(0)
     for i in range(dy.size):
-        g, distance = dy[i] * gamma[i], _distance(x[i], row)
+        g, distance = dy[i] * gamma[i], distance_from(x[i], row.mean, row.mean_low)
         total += g
         product += g * distance
         squares += distance * distance
@@ -175,16 +165,16 @@ def _write_gradient(
     dy: Array, gamma: Array, x: Array, row: Row, offset: Number, slope: Number, dx: Array
 ) -> None:
     for i in range(dx.size):
-        moved = offset + _distance(x[i], row) * slope
-        dx[i] = (dy[i] * gamma[i] - moved) * row.inverse
+        correction = offset + distance_from(x[i], row.mean, row.mean_low) * slope
+        dx[i] = (dy[i] * gamma[i] - correction) * row.inverse
 
 
 @device
 def _gradient_of_row(
-    dy: Array, gamma: Array, x: Array, dx: Array, share: float, epsilon: float
+    dy: Array, gamma: Array, x: Array, dx: Array, inverse_count: float, epsilon: float
 ) -> Row:
     """Write the dx of a row, and return the row's statistics."""
-    number, row = x.dtype.type, _centred(x, share)
+    number, row = x.dtype.type, _centred(x, inverse_count)
     total, product, squares = np.float64(0), np.float64(0), np.float64(0)
     for first in range(0, x.size, STRETCH):
         last = min(first + STRETCH, x.size)
@@ -192,9 +182,9 @@ def _gradient_of_row(
         total += sums[0]
         product += sums[1]
         squares += sums[2]
-    variance = squares * share + epsilon
-    row = Row(row.mean, row.rest, number(1 / np.sqrt(variance)))
-    offset, slope = number(total * share), number(product * share / variance)
+    variance = squares * inverse_count + epsilon
+    row = Row(row.mean, row.mean_low, number(1 / np.sqrt(variance)))
+    offset, slope = number(total * inverse_count), number(product * inverse_count / variance)
     _write_gradient(dy, gamma, x, row, offset, slope, dx)
     return row
 
@@ -210,7 +200,7 @@ def _add_gradients(totals: Array, dy: Array) -> None:
 def _add_normals(totals: Array, dy: Array, x: Array, row: Row) -> None:
     """``totals += dy · (x − mean) / deviation``."""
     for i in range(totals.size):
-        totals[i] += dy[i] * (_distance(x[i], row) * row.inverse)
+        totals[i] += dy[i] * (distance_from(x[i], row.mean, row.mean_low) * row.inverse)
 
 
 @kernel
@@ -228,10 +218,10 @@ def layer_norm_gradients(
     """Chunks ``start`` to ``stop`` of the rows of dx (R, F), flat.
 
     Writes totals (chunks, 2, F) of the chunks' rows: those of dgamma and of dbeta. ``numbers`` is
-    one record of LayerNorm, ``sizes`` one of Chunks.
+    one record of LayerNormSizes, ``sizes`` one of Chunks.
     """
     features, epsilon, grain = numbers[0].features, numbers[0].epsilon, sizes[0].grain
-    scale, share = gamma[:features], 1 / np.float64(features)
+    scale, inverse_count = gamma[:features], 1 / np.float64(features)
     for chunk in range(start, stop):
         at = 2 * chunk * features
         of_gamma = totals[at : at + features]
@@ -239,7 +229,7 @@ def layer_norm_gradients(
         zero_run(totals, at, 2 * features)
         for r in range(chunk * grain, min(sizes[0].rows, (chunk + 1) * grain)):
             at, end = r * features, (r + 1) * features
-            row = _gradient_of_row(dy[at:end], scale, x[at:end], dx[at:end], share, epsilon)
+            row = _gradient_of_row(dy[at:end], scale, x[at:end], dx[at:end], inverse_count, epsilon)
             _add_normals(of_gamma, dy[at:end], x[at:end], row)
             _add_gradients(of_beta, dy[at:end])
 
@@ -257,10 +247,10 @@ def layer_norm_long_gradients(
 ) -> None:
     """Rows ``start`` to ``stop`` of dx (R, F), flat; writes statistics (R, 3), a Row of each."""
     features, epsilon = numbers[0].features, numbers[0].epsilon
-    scale, share = gamma[:features], 1 / np.float64(features)
+    scale, inverse_count = gamma[:features], 1 / np.float64(features)
     for r in range(start, stop):
         at, end = r * features, (r + 1) * features
-        row = _gradient_of_row(dy[at:end], scale, x[at:end], dx[at:end], share, epsilon)
+        row = _gradient_of_row(dy[at:end], scale, x[at:end], dx[at:end], inverse_count, epsilon)
         statistics[3 * r], statistics[3 * r + 1], statistics[3 * r + 2] = row
 
 

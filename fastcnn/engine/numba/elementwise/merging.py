@@ -218,7 +218,7 @@ _TERMS: dict[Op, dict[Side, DeviceFunction]] = {
 @kernel_factory
 def _merged_numbers(op: Op, over: Side | None) -> Kernel:
     """With ``over``, that operand is y, and is read as y alone."""
-    merged = _MERGED[op]
+    merge = _MERGED[op]
 
     @kernel
     def merged_numbers(start: int, stop: int, a: Array, b: Array, y: Array) -> None:
@@ -227,7 +227,7 @@ def _merged_numbers(op: Op, over: Side | None) -> Kernel:
         a = y if over == "a" else a[start:stop]
         b = y if over == "b" else b[start:stop]
         for i in range(y.size):
-            y[i] = merged(a[i], b[i])
+            y[i] = merge(a[i], b[i])
 
     return merged_numbers
 
@@ -290,77 +290,77 @@ def _row_plan(a_shape: Shape, b_shape: Shape) -> _RowPlan:
     return _RowPlan(rows, record(sizes), table_of(others), row.a > 0, row.b > 0)
 
 
+def _rows_writer(
+    value: DeviceFunction, a_goes_on: bool, b_goes_on: bool, over: Side | None = None
+) -> DeviceFunction:
+    """The device function that writes ``value(dy, a, b)`` to rows of an array of y's shape."""
+
+    @device
+    def write_rows(
+        start: int, stop: int, dy: Array, a: Array, b: Array, out: Array, table: Words,
+        rows: MergedRows,
+    ) -> None:  # fmt: skip
+        """Rows ``start`` to ``stop`` of ``out``; all arrays are flat."""
+        width, middle = rows.width, rows.middle
+        wide_a, wide_b = width if a_goes_on else 1, width if b_goes_on else 1
+        row = start
+        while row < stop:
+            outer = row // middle
+            first = row - outer * middle
+            last = min(middle, first + stop - row)
+            offsets = offsets_of(table, 0, rows.axes, outer)
+            for i in range(first, last):
+                at_a, at_b = offsets.a + i * rows.a_step, offsets.b + i * rows.b_step
+                at = (outer * middle + i) * width
+                dy_row, out_row = dy[at : at + width], out[at : at + width]
+                a_row = out_row if over == "a" else a[at_a : at_a + wide_a]
+                b_row = out_row if over == "b" else b[at_b : at_b + wide_b]
+                first_a, first_b = a_row[0], b_row[0]
+                for c in range(out_row.size):
+                    value_a = a_row[c] if a_goes_on else first_a
+                    value_b = b_row[c] if b_goes_on else first_b
+                    out_row[c] = value(dy_row[c], value_a, value_b)
+            row += last - first
+
+    return write_rows
+
+
 @kernel_factory
 def _merged_rows(op: Op, a_goes_on: bool, b_goes_on: bool, over: Side | None) -> Kernel:
     """With ``over``, that operand is y, and is read as y alone."""
-    merged = _MERGED[op]
+    merge = _MERGED[op]
+
+    @device
+    def value(_: Number, a: Number, b: Number) -> Number:
+        result: Number = merge(a, b)
+        return result
+
+    write_rows = _rows_writer(value, a_goes_on, b_goes_on, over)
 
     @kernel
     def merged_rows(
         start: int, stop: int, a: Array, b: Array, y: Array, table: Words, numbers: Array
     ) -> None:
         """Rows ``start`` to ``stop`` of y, flat. ``numbers`` is one record of MergedRows."""
-        width, middle, axes = numbers[0].width, numbers[0].middle, numbers[0].axes
-        wide_a, wide_b = width if a_goes_on else 1, width if b_goes_on else 1
-        row = start
-        while row < stop:
-            outer = row // middle
-            first = row - outer * middle
-            last = min(middle, first + stop - row)
-            offsets = offsets_of(table, 0, axes, outer)
-            for i in range(first, last):
-                at_a = offsets.a + i * numbers[0].a_step
-                at_b = offsets.b + i * numbers[0].b_step
-                at = (outer * middle + i) * width
-                out = y[at : at + width]
-                of_a = out if over == "a" else a[at_a : at_a + wide_a]
-                of_b = out if over == "b" else b[at_b : at_b + wide_b]
-                first_a, first_b = of_a[0], of_b[0]
-                for c in range(out.size):
-                    value_a = of_a[c] if a_goes_on else first_a
-                    value_b = of_b[c] if b_goes_on else first_b
-                    out[c] = merged(value_a, value_b)
-            row += last - first
+        write_rows(start, stop, y, a, b, y, table, numbers[0])
 
     return merged_rows
 
 
 @kernel_factory
 def _gradient_rows(op: Op, side: Side, a_goes_on: bool, b_goes_on: bool) -> Kernel:
-    term = _TERMS[op][side]
+    write_rows = _rows_writer(_TERMS[op][side], a_goes_on, b_goes_on)
 
     @kernel
     def gradient_rows(
-        start: int,
-        stop: int,
-        dy: Array,
-        a: Array,
-        b: Array,
-        gradient: Array,
-        table: Words,
+        start: int, stop: int, dy: Array, a: Array, b: Array, gradient: Array, table: Words,
         numbers: Array,
-    ) -> None:
-        """Rows ``start`` to ``stop`` of the gradient of an operand that has the result's shape."""
-        width, middle, axes = numbers[0].width, numbers[0].middle, numbers[0].axes
-        wide_a, wide_b = width if a_goes_on else 1, width if b_goes_on else 1
-        row = start
-        while row < stop:
-            outer = row // middle
-            first = row - outer * middle
-            last = min(middle, first + stop - row)
-            offsets = offsets_of(table, 0, axes, outer)
-            for i in range(first, last):
-                at_a = offsets.a + i * numbers[0].a_step
-                at_b = offsets.b + i * numbers[0].b_step
-                of_a, of_b = a[at_a : at_a + wide_a], b[at_b : at_b + wide_b]
-                at = (outer * middle + i) * width
-                of_dy, out = dy[at : at + width], gradient[at : at + width]
-                first_a, first_b = of_a[0], of_b[0]
-                for c in range(out.size):
-                    value_a = of_a[c] if a_goes_on else first_a
-                    value_b = of_b[c] if b_goes_on else first_b
-                    out[c] = term(of_dy[c], value_a, value_b)
-            row += last - first
+    ) -> None:  # fmt: skip
+        """Rows ``start`` to ``stop`` of the gradient of an operand that has the result's shape.
+
+        All arrays are flat. ``numbers`` is one record of MergedRows.
+        """
+        write_rows(start, stop, dy, a, b, gradient, table, numbers[0])
 
     return gradient_rows
 
@@ -383,7 +383,7 @@ class _Sums(NamedTuple):
 
     item_axes: int
     axes: int
-    summed: int
+    summed_rows: int
     width: int
     grain: int
     chunks: int
@@ -406,18 +406,24 @@ class _SumPlan(NamedTuple):
 def _sum_plan(a_shape: Shape, b_shape: Shape, side: Side) -> _SumPlan:
     *others, row = joined_axes(a_shape, b_shape)
     item_axes = [axis for axis in others if getattr(axis, side)]
-    over = [axis for axis in others if not getattr(axis, side)]
-    items, summed = (prod(axis.length for axis in axes) for axes in (item_axes, over))
+    summed_axes = [axis for axis in others if not getattr(axis, side)]
+    items, summed_rows = (prod(axis.length for axis in axes) for axes in (item_axes, summed_axes))
     along_row = not getattr(row, side)
     blocks = 1 if along_row else -(-row.length // _BLOCK)
     chunks = 1
     if not along_row:
-        chunks = min(summed, summed * row.length // _CHUNK, max(1, _CHUNKS // blocks))
-    grain = -(-summed // max(1, chunks))
+        chunks = min(summed_rows, summed_rows * row.length // _CHUNK, max(1, _CHUNKS // blocks))
+    grain = -(-summed_rows // max(1, chunks))
     sizes = _Sums(
-        len(item_axes), len(others), summed, row.length, grain, -(-summed // grain), blocks
+        len(item_axes),
+        len(others),
+        summed_rows,
+        row.length,
+        grain,
+        -(-summed_rows // grain),
+        blocks,
     )
-    table = table_of([*item_axes, *over])
+    table = table_of([*item_axes, *summed_axes])
     return _SumPlan(items, sizes, record(sizes), table, along_row, row.a > 0, row.b > 0)
 
 
@@ -455,7 +461,7 @@ def _row_sums(op: Op, side: Side) -> Kernel:
         item_axes, axes, width = numbers[0].item_axes, numbers[0].axes, numbers[0].width
         for item in range(start, stop):
             start_of_item, total = offsets_of(table, 0, item_axes, item), np.float64(0)
-            for row in range(numbers[0].summed):
+            for row in range(numbers[0].summed_rows):
                 in_item = offsets_of(table, item_axes, axes, row)
                 for c in range(0, width, STRETCH):
                     length = min(STRETCH, width - c)
@@ -477,17 +483,23 @@ def _row_totals(op: Op, side: Side, a_goes_on: bool, b_goes_on: bool) -> Kernel:
 
     @device
     def add_terms(
-        totals: Array, dy: Array, more_dy: Array, a: Array, more_a: Array, b: Array, more_b: Array
+        totals: Array,
+        dy: Array,
+        dy_second: Array,
+        a: Array,
+        a_second: Array,
+        b: Array,
+        b_second: Array,
     ) -> None:
         """Add the terms of two rows."""
-        first_a, first_b, second_a, second_b = a[0], b[0], more_a[0], more_b[0]
+        first_a, first_b, second_a, second_b = a[0], b[0], a_second[0], b_second[0]
         for c in range(totals.size):
             value_a = a[c] if a_goes_on else first_a
             value_b = b[c] if b_goes_on else first_b
-            one = dy.dtype.type(term(dy[c], value_a, value_b))
-            value_a = more_a[c] if a_goes_on else second_a
-            value_b = more_b[c] if b_goes_on else second_b
-            totals[c] += one + dy.dtype.type(term(more_dy[c], value_a, value_b))
+            first_term = dy.dtype.type(term(dy[c], value_a, value_b))
+            value_a = a_second[c] if a_goes_on else second_a
+            value_b = b_second[c] if b_goes_on else second_b
+            totals[c] += first_term + dy.dtype.type(term(dy_second[c], value_a, value_b))
 
     @device
     def add_last_term(totals: Array, dy: Array, a: Array, b: Array) -> None:
@@ -517,36 +529,36 @@ def _row_totals(op: Op, side: Side, a_goes_on: bool, b_goes_on: bool) -> Kernel:
         grain, chunks, blocks = numbers[0].grain, numbers[0].chunks, numbers[0].blocks
         for item in range(start, stop):
             block, index = item % blocks, item // blocks
-            chunk, own = index % chunks, offsets_of(table, 0, item_axes, index // chunks)
+            chunk, start_of_item = index % chunks, offsets_of(table, 0, item_axes, index // chunks)
             c, length = block * _BLOCK, min(_BLOCK, width - block * _BLOCK)
             at = index * width + c
-            out = totals[at : at + length]
+            totals_of_block = totals[at : at + length]
             for i in range(length):
-                out[i] = 0
+                totals_of_block[i] = 0
             wide_a, wide_b = length if a_goes_on else 1, length if b_goes_on else 1
-            at_a = own.a + (c if a_goes_on else 0)
-            at_b = own.b + (c if b_goes_on else 0)
-            y = own.y + c
-            last = min(numbers[0].summed, (chunk + 1) * grain)
+            at_a = start_of_item.a + (c if a_goes_on else 0)
+            at_b = start_of_item.b + (c if b_goes_on else 0)
+            y = start_of_item.y + c
+            last = min(numbers[0].summed_rows, (chunk + 1) * grain)
             for row in range(chunk * grain, last - 1, 2):
-                more = offsets_of(table, item_axes, axes, row)
-                then = offsets_of(table, item_axes, axes, row + 1)
+                first_row = offsets_of(table, item_axes, axes, row)
+                second_row = offsets_of(table, item_axes, axes, row + 1)
                 add_terms(
-                    out,
-                    dy[y + more.y : y + more.y + length],
-                    dy[y + then.y : y + then.y + length],
-                    a[at_a + more.a : at_a + more.a + wide_a],
-                    a[at_a + then.a : at_a + then.a + wide_a],
-                    b[at_b + more.b : at_b + more.b + wide_b],
-                    b[at_b + then.b : at_b + then.b + wide_b],
+                    totals_of_block,
+                    dy[y + first_row.y : y + first_row.y + length],
+                    dy[y + second_row.y : y + second_row.y + length],
+                    a[at_a + first_row.a : at_a + first_row.a + wide_a],
+                    a[at_a + second_row.a : at_a + second_row.a + wide_a],
+                    b[at_b + first_row.b : at_b + first_row.b + wide_b],
+                    b[at_b + second_row.b : at_b + second_row.b + wide_b],
                 )
             if (last - chunk * grain) % 2:
-                more = offsets_of(table, item_axes, axes, last - 1)
+                first_row = offsets_of(table, item_axes, axes, last - 1)
                 add_last_term(
-                    out,
-                    dy[y + more.y : y + more.y + length],
-                    a[at_a + more.a : at_a + more.a + wide_a],
-                    b[at_b + more.b : at_b + more.b + wide_b],
+                    totals_of_block,
+                    dy[y + first_row.y : y + first_row.y + length],
+                    a[at_a + first_row.a : at_a + first_row.a + wide_a],
+                    b[at_b + first_row.b : at_b + first_row.b + wide_b],
                 )
 
     return row_totals

@@ -9,8 +9,7 @@ row, and then over chunks and numbers in order. An item is a chunk, so results d
 number of threads. The mean and the squared distances of a chunk are computed while the chunk lies
 in the cache, so x is read from memory once. They are joined by the formulas of Chan et al.
 
-Means are kept as two numbers of the arrays' dtype. Distances from a mean are then as exact as in a
-wider dtype, so results are computed in the arrays' own dtype.
+Means are kept as two numbers (:mod:`.distances`), so results are computed in the arrays' own dtype.
 
 A ReLU behind the normalisation is done with it, forward and backward. The way back computes the
 normalised number anew, to the same bits, because this takes less time than to read it.
@@ -27,6 +26,7 @@ import numpy as np
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.float_errors import unreported
+from fastcnn.engine.numba.elementwise.distances import distance_from
 from fastcnn.engine.numba.runtime import arrays
 from fastcnn.engine.numba.runtime.arrays import convert, empty_like_type, readable, record
 from fastcnn.engine.numba.runtime.inlining import ordered_device
@@ -40,8 +40,8 @@ _LEAST = 16  # wide rows of a chunk at least, so that the totals of chunks are f
 _BLOCK = 64  # channels of an item of the kernels that go over channels
 
 # Rows of the array of operands: the mean as the sum of two numbers, gamma / deviation, beta, and
-# for the way back what is subtracted from each gradient and from the share of each distance.
-_MEAN, _REST, _SCALE, _SHIFT, _OFFSET, _SLOPE, _OPERANDS = range(7)
+# for the way back what is subtracted from each gradient: a number, and a multiple of the distance.
+_MEAN, _MEAN_LOW, _SCALE, _SHIFT, _OFFSET, _SLOPE, _OPERANDS = range(7)
 
 
 class WideRows(NamedTuple):
@@ -130,10 +130,11 @@ def normalise(
     sizes, channels = _wide_rows(x, epsilon, relu, residual is not None), len(gamma)
     y, mean = empty_like_type(x, *x.shape), empty_like_type(x, channels)
     variance, operands = empty_like_type(x, channels), empty_like_type(x, _OPERANDS * sizes.width)
-    totals = arrays.allocate((2 * (sizes.chunks * sizes.width + channels),), np.float64)
+    totals = arrays.allocate((2 * sizes.chunks * sizes.width,), np.float64)
+    channel_sums = arrays.allocate((2 * channels,), np.float64)
     numbers, flat = record(sizes), readable(x).reshape(-1)
     parallel_for(chunk_moments, sizes.chunks, 4 * x.size, flat, totals, numbers)
-    of_channels = readable(gamma), readable(beta), mean, variance, operands
+    of_channels = channel_sums, readable(gamma), readable(beta), mean, variance, operands
     items = -(-channels // _BLOCK)
     parallel_for(channel_moments, items, 4 * totals.size, totals, *of_channels, numbers)
     summand = flat if residual is None else readable(residual).reshape(-1)
@@ -203,7 +204,7 @@ def normalise_by(
     y, mean = empty_like_type(x, *x.shape), exact_mean.astype(x.dtype)
     operands = empty_like_type(x, _OPERANDS * sizes.width)
     rows = operands.reshape(_OPERANDS, sizes.width // channels, channels)
-    rows[_MEAN], rows[_REST], rows[_SHIFT] = mean, exact_mean - mean, beta
+    rows[_MEAN], rows[_MEAN_LOW], rows[_SHIFT] = mean, exact_mean - mean, beta
     rows[_SCALE] = gamma / np.sqrt(exact_variance + epsilon)
     flat = readable(x).reshape(-1)
     summand = flat if residual is None else readable(residual).reshape(-1)
@@ -272,7 +273,7 @@ def _known_operands(
     channels = len(gamma)
     operands = empty_like_type(gamma, _OPERANDS * sizes.width)
     rows = operands.reshape(_OPERANDS, sizes.width // max(1, channels), channels)
-    rows[_MEAN], rows[_REST], rows[_SHIFT] = mean, 0, 0 if beta is None else beta
+    rows[_MEAN], rows[_MEAN_LOW], rows[_SHIFT] = mean, 0, 0 if beta is None else beta
     rows[_SCALE] = gamma / np.sqrt(convert(variance, np.float64) + sizes.epsilon)
     return operands
 
@@ -288,10 +289,11 @@ def _gradients(
 ) -> Array:
     """``dx`` (R, C); writes ``dgamma`` and ``dbeta`` (C,), and two rows of the operands."""
     dx = empty_like_type(dy, *dy.shape)
-    totals = arrays.allocate((2 * (sizes.chunks * sizes.width + sizes.channels),), np.float64)
+    totals = arrays.allocate((2 * sizes.chunks * sizes.width,), np.float64)
+    channel_sums = arrays.allocate((2 * sizes.channels,), np.float64)
     numbers, flat = record(sizes), (readable(dy).reshape(-1), readable(x).reshape(-1))
     parallel_for(chunk_gradients, sizes.chunks, 6 * x.size, *flat, operands, totals, numbers)
-    of_channels = readable(variance), operands, dgamma, dbeta
+    of_channels = channel_sums, readable(variance), operands, dgamma, dbeta
     items = -(-sizes.channels // _BLOCK)
     parallel_for(channel_gradients, items, 2 * totals.size, totals, *of_channels, numbers)
     parallel_for(gradient_rows, sizes.chunks, 8 * x.size, *flat, operands, dx.reshape(-1), numbers)
@@ -335,9 +337,9 @@ def _add_squares(totals: Array, mean: Array, a: Array) -> None:
 @ordered_device
 def _divide(totals: Array, count: int) -> None:
     """Make means of sums of ``count`` numbers; 0 without numbers."""
-    share = 1 / np.float64(max(count, 1))
+    inverse = 1 / np.float64(max(count, 1))
     for i in range(totals.size):
-        totals[i] *= share
+        totals[i] *= inverse
 
 
 @wide_kernel
@@ -390,7 +392,7 @@ def _rows_of(numbers: int, width: int, grain: int) -> np.float64:
 
 
 @ordered_device
-def _add_shares(totals: Array, means: Array, count: np.float64) -> None:
+def _add_sums(totals: Array, means: Array, count: np.float64) -> None:
     """Add what ``count`` numbers of these means sum up to."""
     for c in range(totals.size):
         totals[c] += count * means[c]
@@ -401,6 +403,7 @@ def channel_moments(
     start: int,
     stop: int,
     totals: Array,
+    channel_sums: Array,
     gamma: Array,
     beta: Array,
     mean: Array,
@@ -411,18 +414,17 @@ def channel_moments(
     """Mean and variance (C,) of some blocks of channels, and the operands of the kernels on rows.
 
     Reads totals (chunks, 2, width) as :func:`chunk_moments` writes them, and gamma and beta (C,).
-    Writes mean and variance (C,), and four rows of the operands (6, width); uses two rows of C
-    numbers behind the totals. ``numbers`` is one record of :class:`WideRows`.
+    Writes mean and variance (C,), and four rows of the operands (6, width). ``channel_sums`` is
+    scratch, (2, C). ``numbers`` is one record of :class:`WideRows`.
     """
     channels, width, size = numbers[0].channels, numbers[0].width, numbers[0].size
     grain, chunks, epsilon = numbers[0].grain, numbers[0].chunks, numbers[0].epsilon
     together = width // max(1, channels)
-    share = 1 / np.float64(max(1, size // max(1, channels)))
+    inverse_count = 1 / np.float64(max(1, size // max(1, channels)))
     for item in range(start, stop):
         begin = item * _BLOCK
         end = min(begin + _BLOCK, channels)
-        centre = totals[2 * chunks * width + begin : 2 * chunks * width + end]
-        squares = totals[2 * chunks * width + channels + begin :][: end - begin]
+        centre, squares = channel_sums[begin:end], channel_sums[channels + begin : channels + end]
         for c in range(centre.size):
             centre[c] = 0
             squares[c] = 0
@@ -430,35 +432,28 @@ def channel_moments(
             for j in range(together):
                 count = _rows_of(size - chunk * grain * width - j * channels, width, grain)
                 at = 2 * chunk * width + j * channels + begin
-                _add_shares(centre, totals[at : at + end - begin], count)
+                _add_sums(centre, totals[at : at + end - begin], count)
         for c in range(centre.size):
-            centre[c] *= share
+            centre[c] *= inverse_count
         for chunk in range(chunks):
             for j in range(together):
                 count = _rows_of(size - chunk * grain * width - j * channels, width, grain)
                 at = 2 * chunk * width + j * channels + begin
-                own, more = totals[at:], totals[at + width :]
+                means_of_chunk, squares_of_chunk = totals[at:], totals[at + width :]
                 for c in range(centre.size):
-                    distance = own[c] - centre[c]
-                    squares[c] += more[c] + count * (distance * distance)
+                    distance = means_of_chunk[c] - centre[c]
+                    squares[c] += squares_of_chunk[c] + count * (distance * distance)
         for c in range(begin, end):
-            spread = squares[c - begin] * share
-            mean[c], variance[c] = centre[c - begin], spread
-            rounded = mean[c]
-            scale = np.float64(gamma[c]) / np.sqrt(spread + epsilon)
+            variance_of_channel = squares[c - begin] * inverse_count
+            mean[c], variance[c] = centre[c - begin], variance_of_channel
+            mean_high = mean[c]
+            scale = np.float64(gamma[c]) / np.sqrt(variance_of_channel + epsilon)
             for j in range(together):
                 at = j * channels + c
-                operands[_MEAN * width + at] = rounded
-                operands[_REST * width + at] = centre[c - begin] - np.float64(rounded)
+                operands[_MEAN * width + at] = mean_high
+                operands[_MEAN_LOW * width + at] = centre[c - begin] - np.float64(mean_high)
                 operands[_SCALE * width + at] = scale
                 operands[_SHIFT * width + at] = beta[c]
-
-
-@ordered_device
-def _distance(x: Number, mean: Number, rest: Number) -> Number:
-    """``x`` less a mean that is the sum of two numbers."""
-    distance: Number = (x - mean) - rest
-    return distance
 
 
 @wide_kernel
@@ -472,14 +467,17 @@ def normalised_rows(
     """
     width, size, grain = numbers[0].width, numbers[0].size, numbers[0].grain
     relu, adds = numbers[0].relu != 0, numbers[0].adds != 0
-    mean, rest = operands[_MEAN * width : _REST * width], operands[_REST * width : _SCALE * width]
-    scale = operands[_SCALE * width : _SHIFT * width]
-    shift, zero = operands[_SHIFT * width : _OFFSET * width], y.dtype.type(0)
+    mean = operands[_MEAN * width : (_MEAN + 1) * width]
+    mean_low = operands[_MEAN_LOW * width : (_MEAN_LOW + 1) * width]
+    scale = operands[_SCALE * width : (_SCALE + 1) * width]
+    shift = operands[_SHIFT * width : (_SHIFT + 1) * width]
+    zero = y.dtype.type(0)
     for at in range(start * grain * width, min(size, stop * grain * width), width):
-        source, more = x[at : min(at + width, size)], other[at : min(at + width, size)]
+        source, summands = x[at : min(at + width, size)], other[at : min(at + width, size)]
         result = y[at : min(at + width, size)]
         for i in range(result.size):
-            value, summand = _distance(source[i], mean[i], rest[i]) * scale[i] + shift[i], more[i]
+            value = distance_from(source[i], mean[i], mean_low[i]) * scale[i] + shift[i]
+            summand = summands[i]
             value = value + summand if adds else value
             result[i] = zero if relu and value < zero else value
 
@@ -509,9 +507,10 @@ def chunk_gradients(
     width, size, grain = numbers[0].width, numbers[0].size, numbers[0].grain
     chunks = max(1, numbers[0].chunks)
     relu, zero = numbers[0].relu != 0, dy.dtype.type(0)
-    mean, rest = operands[_MEAN * width : _REST * width], operands[_REST * width : _SCALE * width]
-    scale = operands[_SCALE * width : _SHIFT * width]
-    shift = operands[_SHIFT * width : _OFFSET * width]
+    mean = operands[_MEAN * width : (_MEAN + 1) * width]
+    mean_low = operands[_MEAN_LOW * width : (_MEAN_LOW + 1) * width]
+    scale = operands[_SCALE * width : (_SCALE + 1) * width]
+    shift = operands[_SHIFT * width : (_SHIFT + 1) * width]
     for chunk in range(start, stop):
         sums = totals[2 * chunk * width : (2 * chunk + 1) * width]
         products = totals[(2 * chunk + 1) * width : (2 * chunk + 2) * width]
@@ -522,23 +521,23 @@ def chunk_gradients(
         at = part * size + (chunk - part * chunks) * grain * width
         end = min((part + 1) * size, at + grain * width)
         while at + 2 * width <= end:
-            of_y, more_y = dy[at : at + width], dy[at + width : at + 2 * width]
-            of_x, more_x = x[at : at + width], x[at + width : at + 2 * width]
+            first_dy, second_dy = dy[at : at + width], dy[at + width : at + 2 * width]
+            first_x, second_x = x[at : at + width], x[at + width : at + 2 * width]
             for i in range(width):
-                one = _distance(of_x[i], mean[i], rest[i])
-                two = _distance(more_x[i], mean[i], rest[i])
-                a = _passed(of_y[i], one, scale[i], shift[i], relu, zero)
-                b = _passed(more_y[i], two, scale[i], shift[i], relu, zero)
-                sums[i] += a + b
-                products[i] += a * one + b * two
+                first_distance = distance_from(first_x[i], mean[i], mean_low[i])
+                second_distance = distance_from(second_x[i], mean[i], mean_low[i])
+                first_g = _passed(first_dy[i], first_distance, scale[i], shift[i], relu, zero)
+                second_g = _passed(second_dy[i], second_distance, scale[i], shift[i], relu, zero)
+                sums[i] += first_g + second_g
+                products[i] += first_g * first_distance + second_g * second_distance
             at += 2 * width
         while at < end:
-            of_y, of_x = dy[at : min(at + width, end)], x[at : min(at + width, end)]
-            for i in range(of_y.size):
-                one = _distance(of_x[i], mean[i], rest[i])
-                a = _passed(of_y[i], one, scale[i], shift[i], relu, zero)
-                sums[i] += a
-                products[i] += a * one
+            first_dy, first_x = dy[at : min(at + width, end)], x[at : min(at + width, end)]
+            for i in range(first_dy.size):
+                first_distance = distance_from(first_x[i], mean[i], mean_low[i])
+                first_g = _passed(first_dy[i], first_distance, scale[i], shift[i], relu, zero)
+                sums[i] += first_g
+                products[i] += first_g * first_distance
             at += width
 
 
@@ -547,6 +546,7 @@ def channel_gradients(
     start: int,
     stop: int,
     totals: Array,
+    channel_sums: Array,
     variance: Array,
     operands: Array,
     dgamma: Array,
@@ -556,37 +556,36 @@ def channel_gradients(
     """The gradients of gamma and beta (C,) for some blocks of channels, and operands of dx.
 
     Reads totals (chunks, 2, width) as :func:`chunk_gradients` writes them, and variance (C,).
-    Writes dgamma and dbeta (C,), and two rows of the operands (6, width); uses two rows of C
-    numbers behind the totals. ``numbers`` is one record of :class:`WideRows`.
+    Writes dgamma and dbeta (C,), and two rows of the operands (6, width). ``channel_sums`` is
+    scratch, (2, C). ``numbers`` is one record of :class:`WideRows`.
     """
     channels, width, size = numbers[0].channels, numbers[0].width, numbers[0].size
     chunks, epsilon = numbers[0].chunks, numbers[0].epsilon
     together = width // max(1, channels)
-    share = 1 / np.float64(max(1, size // max(1, channels)))
+    inverse_count = 1 / np.float64(max(1, size // max(1, channels)))
     for item in range(start, stop):
         begin = item * _BLOCK
         end = min(begin + _BLOCK, channels)
-        sums = totals[2 * chunks * width + begin : 2 * chunks * width + end]
-        products = totals[2 * chunks * width + channels + begin :][: end - begin]
+        sums, products = channel_sums[begin:end], channel_sums[channels + begin : channels + end]
         for c in range(sums.size):
             sums[c] = 0
             products[c] = 0
         for chunk in range(chunks):
             for j in range(together):
                 at = 2 * chunk * width + j * channels + begin
-                own, more = totals[at:], totals[at + width :]
+                sums_of_chunk, products_of_chunk = totals[at:], totals[at + width :]
                 for c in range(sums.size):
-                    sums[c] += own[c]
-                    products[c] += more[c]
+                    sums[c] += sums_of_chunk[c]
+                    products[c] += products_of_chunk[c]
         for c in range(begin, end):
             total, product = sums[c - begin], products[c - begin]
             # Without rows the gradients are 0 for all statistics, also where the inverse is not
             # finite.
             inverse = 1 / np.sqrt(np.float64(variance[c]) + epsilon) if size else np.float64(0)
             dgamma[c], dbeta[c] = product * inverse, total
-            slope = product * inverse * inverse * share
+            slope = product * inverse * inverse * inverse_count
             for j in range(together):
-                operands[_OFFSET * width + j * channels + c] = total * share
+                operands[_OFFSET * width + j * channels + c] = total * inverse_count
                 operands[_SLOPE * width + j * channels + c] = slope
 
 
@@ -601,15 +600,16 @@ def gradient_rows(
     """
     width, size, grain = numbers[0].width, numbers[0].size, numbers[0].grain
     relu, zero = numbers[0].relu != 0, dy.dtype.type(0)
-    mean, rest = operands[_MEAN * width : _REST * width], operands[_REST * width : _SCALE * width]
-    scale = operands[_SCALE * width : _SHIFT * width]
-    shift = operands[_SHIFT * width : _OFFSET * width]
-    offset = operands[_OFFSET * width : _SLOPE * width]
-    slope = operands[_SLOPE * width : _OPERANDS * width]
+    mean = operands[_MEAN * width : (_MEAN + 1) * width]
+    mean_low = operands[_MEAN_LOW * width : (_MEAN_LOW + 1) * width]
+    scale = operands[_SCALE * width : (_SCALE + 1) * width]
+    shift = operands[_SHIFT * width : (_SHIFT + 1) * width]
+    offset = operands[_OFFSET * width : (_OFFSET + 1) * width]
+    slope = operands[_SLOPE * width : (_SLOPE + 1) * width]
     for at in range(start * grain * width, min(size, stop * grain * width), width):
-        of_y, of_x = dy[at : min(at + width, size)], x[at : min(at + width, size)]
+        dy_row, x_row = dy[at : min(at + width, size)], x[at : min(at + width, size)]
         result = dx[at : min(at + width, size)]
         for i in range(result.size):
-            distance = _distance(of_x[i], mean[i], rest[i])
-            g = _passed(of_y[i], distance, scale[i], shift[i], relu, zero)
+            distance = distance_from(x_row[i], mean[i], mean_low[i])
+            g = _passed(dy_row[i], distance, scale[i], shift[i], relu, zero)
             result[i] = (g - (offset[i] + distance * slope[i])) * scale[i]

@@ -25,7 +25,7 @@ _PERIOD = 256  # numbers of a row, at least
 _CHUNK = 16 * 1024  # numbers of a chunk, about
 
 
-class Rows(NamedTuple):
+class PReLURows(NamedTuple):
     """``length`` numbers in rows of ``period``; a chunk has ``grain`` rows. And the channels."""
 
     length: int
@@ -61,14 +61,14 @@ def prelu_backward(dy: Array, x: Array, slope: Array) -> tuple[Array, Array]:
     return dx, dslope
 
 
-def rows_of(shape: tuple[int, ...]) -> Rows:
+def rows_of(shape: tuple[int, ...]) -> PReLURows:
     """The rows of an array of this shape (count, channels)."""
     count, channels = shape
     period = channels * -(-_PERIOD // channels)
-    return Rows(count * channels, period, max(1, _CHUNK // period), channels)
+    return PReLURows(count * channels, period, max(1, _CHUNK // period), channels)
 
 
-def _row_of(slope: Array, rows: Rows) -> Array:
+def _row_of(slope: Array, rows: PReLURows) -> Array:
     """The slopes, repeated to fill a row."""
     if rows.period == rows.channels:
         return readable(slope)
@@ -85,7 +85,7 @@ def prelu_kernel(in_place: bool) -> Kernel:
     def prelu_rows(start: int, stop: int, x: Array, slope: Array, y: Array, numbers: Array) -> None:
         """``y = x`` where ``x > 0``, else ``slope * x``, for some chunks; slope is (period,).
 
-        ``numbers`` is a record of :class:`Rows`.
+        ``numbers`` is a record of :class:`PReLURows`.
         """
         length, period = numbers[0].length, numbers[0].period
         stride = period * numbers[0].grain
@@ -116,7 +116,7 @@ def prelu_gradient_kernel(
     """``dx = dy`` where ``x > 0``, else ``slope * dy``, for some chunks, and their ``Σ dy · x``.
 
     ``slope`` is (period,), ``sums`` (chunks, period) in float64: sums of dy · x over the rows of a
-    chunk, without numbers x above 0. ``numbers`` is a record of :class:`Rows`.
+    chunk, without numbers x above 0. ``numbers`` is a record of :class:`PReLURows`.
     """
     length, period, grain = numbers[0].length, numbers[0].period, numbers[0].grain
     slopes = slope[0:period]
@@ -140,7 +140,7 @@ def prelu_gradient_kernel(
 def slope_sums_kernel(start: int, stop: int, sums: Array, dslope: Array, numbers: Array) -> None:
     """``dslope`` for some channels: the sums of all chunks, whose first row takes the total.
 
-    ``sums`` is (rows, channels) in float64, where each slope of a row of :class:`Rows` counts.
+    ``sums`` is (rows, channels) in float64, where each slope of a row of :class:`PReLURows` counts.
     """
     length, period, channels = numbers[0].length, numbers[0].period, numbers[0].channels
     stride = period * numbers[0].grain

@@ -41,7 +41,7 @@ _ROWS = 8
 """Rows of the result in an item of "nearest", of which some are copies of each other."""
 
 
-class Sizes(NamedTuple):
+class ResizeSides(NamedTuple):
     """Sides of the array x that a kernel reads, (N, h, w, c), and of its result (N, oh, ow, c).
 
     ``pitch`` is from one pixel of the result to the next: c, or more where its pixels lie apart.
@@ -65,7 +65,7 @@ class Resampling(NamedTuple):
         table: words for the rows of the result, then for its columns: for each row its first
             source, then for each row the index of its first weight, then the end of the weights.
         weights: the weights of the rows, then those of the columns.
-        numbers: the record of :class:`Sizes`.
+        numbers: the record of :class:`ResizeSides`.
     """
 
     function: Kernel
@@ -120,10 +120,10 @@ def resampling(g: ResizeGeometry, backward: bool, itemsize: int, pitch: int = 0)
     lanes = registers().vector_bytes // itemsize
     vectors = 4 if g.c > 2 * lanes else 1
     if backward:
-        sizes = Sizes(g.oh, g.ow, g.c, g.h, g.w, pitch or g.c)
+        sizes = ResizeSides(g.oh, g.ow, g.c, g.h, g.w, pitch or g.c)
         rows, columns = g.outputs_of_rows, g.outputs_of_columns
     else:
-        sizes = Sizes(g.h, g.w, g.c, g.oh, g.ow, pitch or g.c)
+        sizes = ResizeSides(g.h, g.w, g.c, g.oh, g.ow, pitch or g.c)
         rows, columns = g.rows, g.columns
     starts_of_columns = columns.starts + rows.weights.size
     table = _joined(np.int64, rows.first, rows.starts, columns.first, starts_of_columns)
@@ -154,12 +154,12 @@ def _joined(dtype: type, *parts: Array) -> Array:
 
 
 @device
-def _sizes_of(r: Sizes) -> Sizes:
+def _sizes_of(r: ResizeSides) -> ResizeSides:
     """The numbers of a record, read once.
 
     A loop that stores numbers would read them again each time, because they might have changed.
     """
-    return Sizes(r.h, r.w, r.c, r.oh, r.ow, r.pitch)
+    return ResizeSides(r.h, r.w, r.c, r.oh, r.ow, r.pitch)
 
 
 @kernel_factory
@@ -205,7 +205,7 @@ def _resample(vectors: int, lanes: int, taps: int) -> Kernel:
     ) -> None:
         """Write rows ``start`` to ``stop`` of y (N, oh, ow, C) from x (N, h, w, C), both flat.
 
-        The sizes are those of :class:`Sizes`. For a gradient, y is the smaller image.
+        The sizes are those of :class:`ResizeSides`. For a gradient, y is the smaller image.
         """
         s = _sizes_of(numbers[0])
         c, x_row = s.c, s.w * s.c

@@ -74,9 +74,10 @@ def loss_rows(
 ) -> None:
     """Softmax cross-entropy of some samples, and the gradient of the mean of the weighted losses.
 
-    Reads logits (N, C), labels (N,), weights (N,) and one record of ``Rows`` (:mod:`.activations`).
-    Writes the gradient (N, C), and ``totals`` (2,): the sum of the weighted losses, and how many
-    samples are right. If a label is no class, the sum is NaN, and the label is no index.
+    Reads logits (N, C), labels (N,), weights (N,) and one record of ``SoftmaxRows``
+    (:mod:`.activations`). Writes the gradient (N, C), and ``totals`` (2,): the sum of the weighted
+    losses, and how many samples are right. If a label is no class, the sum is NaN, and the label is
+    no index.
     """
     classes, batch = numbers[0].columns, numbers[0].batch
     share = logits.dtype.type(1 / batch)

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.long_sums import STRETCH
-from fastcnn.engine.numba.pool.windows import Strides, block_of, clipped, geometry_of, strides_of
+from fastcnn.engine.numba.pool.windows import (
+    Strides,
+    block_of,
+    clipped_pixels,
+    geometry_of,
+    strides_of,
+)
 from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory
 from fastcnn.engine.numba.runtime.jit import kernel
@@ -64,9 +70,9 @@ def _average_rows(vectors: int, lanes: int, long_sums: bool) -> Kernel:
         strides = strides_of(g, x_pitch)
         for item in range(start, stop):
             n, oh = item // g.oh, item % g.oh
-            top, bottom = clipped(oh, g.stride_h, g.pad_top, g.kh, g.h)
+            top, bottom = clipped_pixels(oh, g.stride_h, g.pad_top, g.kh, g.h)
             for ow in range(g.ow):
-                left, right = clipped(ow, g.stride_w, g.pad_left, g.kw, g.w)
+                left, right = clipped_pixels(ow, g.stride_w, g.pad_left, g.kw, g.w)
                 rows, pixels = bottom - top, right - left
                 for c in range(0, g.c, width):
                     columns = min(width, g.c - c)
@@ -95,9 +101,9 @@ def _average_gradient(vectors: int, lanes: int) -> Kernel:
             n, first, last = block.image, block.first, block.last
             zero_run(dx, (n * g.h + first) * g.w * g.c, (last - first) * g.w * g.c)
             for oh in range(block.first_window, block.last_window):
-                top, bottom = clipped(oh, g.stride_h, g.pad_top, g.kh, g.h)
+                top, bottom = clipped_pixels(oh, g.stride_h, g.pad_top, g.kh, g.h)
                 for ow in range(g.ow):
-                    left, right = clipped(ow, g.stride_w, g.pad_left, g.kw, g.w)
+                    left, right = clipped_pixels(ow, g.stride_w, g.pad_left, g.kw, g.w)
                     pixels = (bottom - top) * (right - left)
                     for c in range(0, g.c, width):
                         columns = min(width, g.c - c)

@@ -77,7 +77,7 @@ def _entry(
     return Entry(name, reason, plan)
 
 
-def _not_unrolled(problem: PoolProblem) -> str | None:
+def _refuses_other_windows(problem: PoolProblem) -> str | None:
     window = problem.g.kh, problem.g.kw
     if window not in UNROLLED:
         return f"its loops are unrolled for windows of 2×2 and 3×3, not {window[0]}×{window[1]}"
@@ -86,16 +86,16 @@ def _not_unrolled(problem: PoolProblem) -> str | None:
     return None
 
 
-def _no_extreme(problem: PoolProblem) -> str | None:
+def _refuses_averages(problem: PoolProblem) -> str | None:
     return None if problem.kind in ("max", "min") else "it compares numbers and adds none"
 
 
-def _not_long(problem: PoolProblem) -> str | None:
+def _refuses_short_sums(problem: PoolProblem) -> str | None:
     pixels = problem.g.kh * problem.g.kw
     return None if pixels > STRETCH else f"a window of {pixels} pixels is no long sum"
 
 
-def _serves_all(problem: PoolProblem) -> str | None:
+def _refuses_nothing(problem: PoolProblem) -> str | None:
     return None
 
 
@@ -111,28 +111,28 @@ FORWARD = (
     _entry(
         "unrolled window",
         "windows of 2×2 and 3×3 pixels are usual, and unrolled loops are faster",
-        _not_unrolled,
+        _refuses_other_windows,
         lambda p: _extreme_rows(True, *p.unrolled_tile, p.g.kh, p.g.kw),
         _output_rows,
     ),
     _entry(
         "any window",
         "its loops serve a window of any size",
-        _no_extreme,
+        _refuses_averages,
         lambda p: _extreme_rows(p.kind == "max", *p.tile, 0, 0),
         _output_rows,
     ),
     _entry(
         "long average",
         "sums of many pixels need totals in float64",
-        _not_long,
+        _refuses_short_sums,
         lambda p: _average_rows(*p.tile, True),
         _output_rows,
     ),
     _entry(
         "average",
         "sums of few pixels stay in registers",
-        _serves_all,
+        _refuses_nothing,
         lambda p: _average_rows(*p.tile, False),
         _output_rows,
     ),
@@ -141,21 +141,21 @@ GRADIENT = (
     _entry(
         "unrolled window",
         "windows of 2×2 and 3×3 pixels are usual, and unrolled loops are faster",
-        _not_unrolled,
+        _refuses_other_windows,
         lambda p: _extreme_gradient_rows(True, *p.unrolled_tile, p.g.kh, p.g.kw),
         _input_blocks,
     ),
     _entry(
         "any window",
         "its loops serve a window of any size",
-        _no_extreme,
+        _refuses_averages,
         lambda p: _extreme_gradient_rows(p.kind == "max", *p.tile, 0, 0),
         _input_blocks,
     ),
     _entry(
         "average",
         "each window adds its share to its pixels",
-        _serves_all,
+        _refuses_nothing,
         lambda p: _average_gradient(*p.tile),
         _input_blocks,
     ),

@@ -9,10 +9,10 @@ from __future__ import annotations
 from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.pool.windows import (
     Strides,
-    clipped,
+    clipped_pixels,
     geometry_of,
     strides_of,
-    whole_windows,
+    windows_in_image,
 )
 from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory
@@ -84,16 +84,16 @@ def _extreme_rows(largest: bool, vectors: int, lanes: int, kh: int, kw: int) -> 
         g = geometry_of(numbers[0].windows)
         x_pitch, y_pitch = numbers[0].x_pitch, numbers[0].y_pitch
         strides = strides_of(g, x_pitch)
-        first_whole, last_whole = whole_windows(g.ow, g.stride_w, g.pad_left, g.kw, g.w)
+        first_whole, last_whole = windows_in_image(g.ow, g.stride_w, g.pad_left, g.kw, g.w)
         for item in range(start, stop):
             n, oh = item // g.oh, item % g.oh
-            top, bottom = clipped(oh, g.stride_h, g.pad_top, g.kh, g.h)
+            top, bottom = clipped_pixels(oh, g.stride_h, g.pad_top, g.kh, g.h)
             inside = kh > 0 and bottom - top == kh and first_whole < last_whole
             for c in range(0, g.c, width):
                 columns = min(width, g.c - c)
                 ow = 0
                 while ow < g.ow:
-                    left, right = clipped(ow, g.stride_w, g.pad_left, g.kw, g.w)
+                    left, right = clipped_pixels(ow, g.stride_w, g.pad_left, g.kw, g.w)
                     at = ((n * g.h + top) * g.w + left) * x_pitch + c
                     to = (item * g.ow + ow) * y_pitch + c
                     if inside and first_whole <= ow < last_whole:

@@ -17,12 +17,12 @@ from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.pool.windows import (
     Strides,
     block_of,
-    clipped,
-    cover_all,
+    clipped_pixels,
+    covers_all,
     geometry_of,
     strides_of,
-    visited,
-    whole_windows,
+    visited_pixels,
+    windows_in_image,
 )
 from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory
@@ -127,12 +127,11 @@ def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int, kh: int, kw:
                 index, total = index_among_numbers(x, at, strides, columns)
                 if tile_has_nan(total):
                     return window
-                pixels = _Pixels(kw, 0, kh, 0, 0)
-                hand_out(dy, at_dy, dx, at, index, strides, columns, pixels)
+                pixels = _Pixels(kw, 0, kh, 0, 0)  # because these windows share no pixels
             else:
                 index = index_of_best(x, at, strides, columns, kh, kw)
                 pixels = _Pixels(kw, 0, kh, visited_rows, visited_columns)
-                hand_out(dy, at_dy, dx, at, index, strides, columns, pixels)
+            hand_out(dy, at_dy, dx, at, index, strides, columns, pixels)
             at += strides.window
             at_dy += strides.pixel
         return windows
@@ -147,7 +146,7 @@ def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int, kh: int, kw:
         """
         g = geometry_of(geometry[0])
         strides = strides_of(g, g.c)
-        first_whole, last_whole = whole_windows(g.ow, g.stride_w, g.pad_left, g.kw, g.w)
+        first_whole, last_whole = windows_in_image(g.ow, g.stride_w, g.pad_left, g.kw, g.w)
         # Pixels that a window shares with the one before it; the first of a row shares none.
         overlap = max(g.kw - g.stride_w, 0)
         if overlap:
@@ -155,8 +154,8 @@ def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int, kh: int, kw:
         unrolled = kh > 0 and first_whole < last_whole
         if checks_nan_by_sum:
             unrolled &= overlap == 0 and g.stride_h >= kh
-        covered = cover_all(g.oh, g.stride_h, g.pad_top, g.kh, g.h)
-        covered &= cover_all(g.ow, g.stride_w, g.pad_left, g.kw, g.w)
+        covered = covers_all(g.oh, g.stride_h, g.pad_top, g.kh, g.h)
+        covered &= covers_all(g.ow, g.stride_w, g.pad_left, g.kw, g.w)
         for item in range(start, stop):
             block = block_of(item, g)
             first, last = block.first, block.last
@@ -164,15 +163,15 @@ def _extreme_gradient_rows(largest: bool, vectors: int, lanes: int, kh: int, kw:
                 at = (block.image * g.h + first) * strides.row
                 zero_run(dx, at, (last - first) * strides.row)
             for oh in range(block.first_window, block.last_window):
-                top, bottom = clipped(oh, g.stride_h, g.pad_top, g.kh, g.h)
+                top, bottom = clipped_pixels(oh, g.stride_h, g.pad_top, g.kh, g.h)
                 inside = unrolled and bottom - top == kh and first <= top and bottom <= last
-                rows_done = visited(oh, g.stride_h, g.pad_top, g.kh, block.first_window, top)
+                rows_done = visited_pixels(oh, g.stride_h, g.pad_top, g.kh, block.first_window, top)
                 for c in range(0, g.c, width):
                     columns = min(width, g.c - c)
                     ow = 0
                     while ow < g.ow:
-                        left, right = clipped(ow, g.stride_w, g.pad_left, g.kw, g.w)
-                        columns_done = visited(ow, g.stride_w, g.pad_left, g.kw, 0, left)
+                        left, right = clipped_pixels(ow, g.stride_w, g.pad_left, g.kw, g.w)
+                        columns_done = visited_pixels(ow, g.stride_w, g.pad_left, g.kw, 0, left)
                         at = ((block.image * g.h + top) * g.w + left) * g.c + c
                         at_dy = ((block.image * g.oh + oh) * g.ow + ow) * g.c + c
                         if inside and first_whole <= ow < last_whole:
@@ -220,16 +219,16 @@ def _argmax_gradient(vectors: int, lanes: int) -> Kernel:
             first = (n * g.h + 2 * oh) * row
             for c in range(0, g.c, width):
                 columns = min(width, g.c - c)
-                at, to = item * g.ow * g.c + c, first + c
+                at, target = item * g.ow * g.c + c, first + c
                 for _ in range(g.ow):
                     dy_tile = tile_from_row(1, vectors, lanes, dy, at, columns)
                     index = tile_from_row(1, vectors, lanes, indices, at, columns)
                     for i in range(2):
                         for j in range(2):
-                            pixel = rows_line(1, to + i * row + j * g.c, 0)
+                            pixel = rows_line(1, target + i * row + j * g.c, 0)
                             tile_store(tile_where(dy_tile, index, 2 * i + j), dx, pixel, 0, columns)
                     at += g.c
-                    to += 2 * g.c
+                    target += 2 * g.c
             rest = (g.w - 2 * g.ow) * g.c
             if rest > 0:
                 for i in range(2):

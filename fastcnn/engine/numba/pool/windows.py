@@ -73,14 +73,14 @@ def strides_of(g: PoolGeometry, pitch: int) -> Strides:
 
 
 @device
-def clipped(window: int, stride: int, pad: int, k: int, size: int) -> tuple[int, int]:
+def clipped_pixels(window: int, stride: int, pad: int, k: int, size: int) -> tuple[int, int]:
     """First and last pixel (exclusive) of a window that lie in the image, along one side."""
     first = window * stride - pad
     return max(first, 0), min(first + k, size)
 
 
 @device
-def whole_windows(count: int, stride: int, pad: int, k: int, size: int) -> tuple[int, int]:
+def windows_in_image(count: int, stride: int, pad: int, k: int, size: int) -> tuple[int, int]:
     """First and last window (exclusive) that lie in the image whole, along one side."""
     first = min(count, (pad + stride - 1) // stride)
     return first, max(first, min(count, (size - k + pad) // stride + 1))
@@ -98,7 +98,9 @@ def block_of(item: int, g: PoolGeometry) -> Block:
 
 
 @device
-def visited(window: int, stride: int, pad: int, k: int, first: int, clipped_first: int) -> int:
+def visited_pixels(
+    window: int, stride: int, pad: int, k: int, first: int, clipped_first: int
+) -> int:
     """How many rows (or columns) of a clipped window earlier windows of the loop have written.
 
     Args:
@@ -111,6 +113,6 @@ def visited(window: int, stride: int, pad: int, k: int, first: int, clipped_firs
 
 
 @device
-def cover_all(count: int, stride: int, pad: int, k: int, size: int) -> bool:
+def covers_all(count: int, stride: int, pad: int, k: int, size: int) -> bool:
     """Whether each of ``size`` pixels lies in a window, along one side."""
     return stride <= k and (count - 1) * stride - pad + k >= size

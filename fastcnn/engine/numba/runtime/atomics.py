@@ -13,12 +13,12 @@ import platform
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
+from fastcnn.engine.numba.runtime.intrinsics import Code, Declaration, intrinsic
 from fastcnn.engine.numba.runtime.types import ArrayType, IntType, Value
 
 
 @intrinsic()
-def load_acquire(array: ArrayType, index: IntType) -> Lowering:
+def load_acquire(array: ArrayType, index: IntType) -> Declaration:
     """Read ``array[index]`` from memory, before all later reads and writes."""
 
     def generate(code: Code) -> Value:
@@ -29,7 +29,7 @@ def load_acquire(array: ArrayType, index: IntType) -> Lowering:
 
 
 @intrinsic()
-def store_release(array: ArrayType, index: IntType, value: IntType) -> Lowering:
+def store_release(array: ArrayType, index: IntType, value: IntType) -> Declaration:
     """Write ``array[index] = value``; other threads see it after all earlier writes."""
 
     def generate(code: Code) -> Value:
@@ -42,7 +42,7 @@ def store_release(array: ArrayType, index: IntType, value: IntType) -> Lowering:
 
 
 @intrinsic()
-def swap(array: ArrayType, index: IntType, old: IntType, new: IntType) -> Lowering:
+def swap(array: ArrayType, index: IntType, old: IntType, new: IntType) -> Declaration:
     """Compare and swap: set ``array[index]`` to ``new`` if it is ``old``; return whether it was."""
 
     def generate(code: Code) -> Value:
@@ -55,7 +55,7 @@ def swap(array: ArrayType, index: IntType, old: IntType, new: IntType) -> Loweri
 
 
 @intrinsic()
-def yield_core() -> Lowering:
+def yield_core() -> Declaration:
     """Let another thread or program use this core, if the system has a call for it."""
 
     def generate(code: Code) -> Value:
@@ -69,7 +69,7 @@ def yield_core() -> Lowering:
 
 
 @intrinsic()
-def pause() -> Lowering:
+def pause() -> Declaration:
     """Tell the processor that this loop waits."""
 
     def generate(code: Code) -> Value:

@@ -22,7 +22,7 @@ from numba.core.types.containers import UniTuple
 
 from fastcnn.core.hardware import CACHE_LINE
 from fastcnn.engine.numba.runtime import rehearsal
-from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
+from fastcnn.engine.numba.runtime.intrinsics import Code, Declaration, intrinsic
 from fastcnn.engine.numba.runtime.types import (
     Address,
     ArrayType,
@@ -41,8 +41,8 @@ from fastcnn.engine.numba.runtime.types import (
 
 NO_BOARD = np.zeros(0, np.int64)
 """The board of a call that is not shared out; see :mod:`fastcnn.engine.numba.runtime.jobs`."""
-SHARE = CACHE_LINE // 8 + 1
-"""The word of a board that holds the address of the step entry of ``jobs.share``: the word after
+OFFER = CACHE_LINE // 8 + 1
+"""The word of a board that holds the address of the step entry of ``jobs.offer``: the word after
 ``LEFT`` of the caller's slot. The words of a board are listed in
 :mod:`fastcnn.engine.numba.runtime.jobs`."""
 
@@ -65,7 +65,7 @@ def step_address(kernel: Kernel, *arguments: object) -> Address:
 
     Raises ``TypeError`` for an argument that cannot be an operand: see :func:`_is_operand`.
     """
-    if rehearsal.active and rehearsal.requested(kernel, (NO_BOARD, _ASK, 0, 0, *arguments)):
+    if rehearsal.active and rehearsal.list_kernel(kernel, (NO_BOARD, _ASK, 0, 0, *arguments)):
         return 0
     answer = np.zeros(1, np.int64)
     kernel(answer, _ASK, 0, 0, *arguments)
@@ -105,12 +105,12 @@ def launch(
     kernel: KernelType,
     arguments: TupleType,
     wide: LiteralType,
-) -> Lowering:
+) -> Declaration:
     """Run the kernel over ``range(start, stop)``, cut into ``tasks`` if there is a board.
 
     The frame lies on the stack of this call, which returns when all tasks are done. If ``tasks`` is
     :data:`_ASK`, nothing runs, and ``board[0]`` becomes the address of the kernel's step entry, or
-    0: the kernel answers itself, because its code alone knows the address. If ``wide`` is true, the
+    0. The kernel answers itself, because its code alone knows the address. If ``wide`` is true, the
     kernel's loops take the widest vectors of the processor.
     """
     range_and_arguments = types.int64, types.int64, *arguments.types
@@ -128,24 +128,13 @@ def launch(
             set.add(task_entry.attributes, '"prefer-vector-width"="512"')
         step_entry = _step_entry(builder, task_entry, layout)
         frame = layout.filled(builder, cgutils.unpack_tuple(builder, values[5]))
-        array = context.make_array(board)(context, builder, values[0])
-        alone = builder.or_(
-            builder.icmp_signed("==", array.nitems, _WORD(0)),
-            builder.and_(
-                builder.icmp_signed("<=", values[1], _WORD(1)),
-                builder.icmp_signed("!=", values[1], _WORD(_ASK)),
-            ),
-        )
-        with builder.if_else(alone) as (here, elsewhere):
-            with here:
-                builder.call(task_entry, [frame, *values[2:4]])
-            with elsewhere:
-                asked = builder.icmp_signed("==", values[1], _WORD(_ASK))
-                with builder.if_else(asked) as (answer, share):
-                    with answer:
-                        builder.store(builder.ptrtoint(step_entry, _WORD), array.data)
-                    with share:
-                        _share(builder, array.data, values[1:4], task_entry, frame)
+        asked = builder.icmp_signed("==", values[1], _WORD(_ASK))
+        with builder.if_else(asked) as (answer, run):
+            with answer:
+                words = code.data(board, values[0])
+                builder.store(builder.ptrtoint(step_entry, _WORD), words)
+            with run:
+                _run(code, board, values[0], values[1:4], task_entry, frame)
         return code.nothing()
 
     return types.none(board, tasks, start, stop, kernel, arguments, wide), generate
@@ -225,13 +214,34 @@ def _is_operand(argument: types.Type) -> bool:
     return argument in (types.int64, types.boolean)
 
 
-def _share(builder: Builder, board: Value, values: Values, entry: Value, frame: Value) -> None:
-    """Call ``jobs.share`` by its address, for ``values`` (tasks, start, stop)."""
+def _run(
+    code: Code, kind: ArrayType, board: Value, values: Values, entry: Value, frame: Value
+) -> None:
+    """Call an entry for ``values`` (tasks, start, stop): on this thread, or as tasks.
+
+    This thread runs all of the range if the board is empty, or if there is one task.
+    """
+    context, builder, _ = code
+    tasks, start, stop = values
+    array = context.make_array(kind)(context, builder, board)
+    alone = builder.or_(
+        builder.icmp_signed("==", array.nitems, _WORD(0)),
+        builder.icmp_signed("<=", tasks, _WORD(1)),
+    )
+    with builder.if_else(alone) as (here, elsewhere):
+        with here:
+            builder.call(entry, [frame, start, stop])
+        with elsewhere:
+            _offer(builder, array.data, values, entry, frame)
+
+
+def _offer(builder: Builder, board: Value, values: Values, entry: Value, frame: Value) -> None:
+    """Call ``jobs.offer`` by its address, for ``values`` (tasks, start, stop)."""
     tasks, start, stop = values
     words = [builder.ptrtoint(board, _WORD), tasks]
     words += [builder.ptrtoint(pointer, _WORD) for pointer in (entry, frame)]
-    share = builder.load(builder.gep(board, [_WORD(SHARE)]))
-    function = builder.inttoptr(share, _ENTRY.as_pointer())
+    offer = builder.load(builder.gep(board, [_WORD(OFFER)]))
+    function = builder.inttoptr(offer, _ENTRY.as_pointer())
     builder.call(function, [_on_stack(builder, words), start, stop])
 
 
@@ -252,7 +262,7 @@ STEP_WORDS = _OFFSETS + OPERANDS
 
 
 @intrinsic()
-def call_step(steps: ArrayType, i: IntType, bases: ArrayType, first: IntType) -> Lowering:
+def call_step(steps: ArrayType, i: IntType, bases: ArrayType, first: IntType) -> Declaration:
     """Run step ``i`` of a list of steps on this thread.
 
     Reads :data:`STEP_WORDS` words of ``steps`` for the step, and the words of ``bases`` from
@@ -263,8 +273,7 @@ def call_step(steps: ArrayType, i: IntType, bases: ArrayType, first: IntType) ->
 
     def generate(code: Code) -> Value:
         _, builder, values = code
-        table, of_bases = code.data(steps, values[0]), values[2]
-        data = code.data(bases, of_bases)
+        table, data = code.data(steps, values[0]), code.data(bases, values[2])
         entry, operands, start, stop = _load_step(builder, table, data, values[1], values[3])
         builder.call(entry, [operands, start, stop])
         return code.nothing()
@@ -273,36 +282,26 @@ def call_step(steps: ArrayType, i: IntType, bases: ArrayType, first: IntType) ->
 
 
 @intrinsic()
-def share_listed_step(
+def offer_step(
     board: ArrayType,
     tasks: IntType,
     steps: ArrayType,
     i: IntType,
     bases: ArrayType,
-) -> Lowering:
+) -> Declaration:
     """Run step ``i`` of a list of steps, cut into at most ``tasks`` if there is a board.
 
     Reads what :func:`call_step` reads.
     """
 
     def generate(code: Code) -> Value:
-        context, builder, values = code
-        table, of_bases = code.data(steps, values[2]), values[4]
-        data = code.data(bases, of_bases)
+        _, builder, values = code
+        table, data = code.data(steps, values[2]), code.data(bases, values[4])
         entry, operands, start, stop = _load_step(builder, table, data, values[3], _WORD(0))
         count = builder.sub(stop, start)
         fewer = builder.icmp_signed("<", count, values[1])
         limited_tasks = builder.select(fewer, count, values[1])
-        array = context.make_array(board)(context, builder, values[0])
-        alone = builder.or_(
-            builder.icmp_signed("==", array.nitems, _WORD(0)),
-            builder.icmp_signed("<=", limited_tasks, _WORD(1)),
-        )
-        with builder.if_else(alone) as (here, elsewhere):
-            with here:
-                builder.call(entry, [operands, start, stop])
-            with elsewhere:
-                _share(builder, array.data, [limited_tasks, start, stop], entry, operands)
+        _run(code, board, values[0], [limited_tasks, start, stop], entry, operands)
         return code.nothing()
 
     return types.none(board, types.int64, steps, types.int64, bases), generate
@@ -330,33 +329,24 @@ def _load_step(
 
 
 @intrinsic()
-def share_entry(
+def offer_entry(
     board: ArrayType,
     tasks: IntType,
     start: IntType,
     stop: IntType,
     step: IntType,
     operands: TupleType,
-) -> Lowering:
+) -> Declaration:
     """Run a kernel over ``range(start, stop)``, cut into ``tasks`` if there is a board.
 
     ``step`` is the address of its step entry, ``operands`` are its arguments as integers.
     """
 
     def generate(code: Code) -> Value:
-        context, builder, values = code
+        _, builder, values = code
         entry = builder.inttoptr(values[4], _ENTRY.as_pointer())
         words = _on_stack(builder, cgutils.unpack_tuple(builder, values[5]))
-        array = context.make_array(board)(context, builder, values[0])
-        alone = builder.or_(
-            builder.icmp_signed("==", array.nitems, _WORD(0)),
-            builder.icmp_signed("<=", values[1], _WORD(1)),
-        )
-        with builder.if_else(alone) as (here, elsewhere):
-            with here:
-                builder.call(entry, [words, *values[2:4]])
-            with elsewhere:
-                _share(builder, array.data, values[1:4], entry, words)
+        _run(code, board, values[0], values[1:4], entry, words)
         return code.nothing()
 
     words = UniTuple(types.int64, len(operands))
@@ -364,7 +354,7 @@ def share_entry(
 
 
 @intrinsic()
-def address_in(array: ArrayType, index: IntType) -> Lowering:
+def address_in(array: ArrayType, index: IntType) -> Declaration:
     """The address of an element of a one-dimensional array."""
 
     def generate(code: Code) -> Value:
@@ -376,7 +366,7 @@ def address_in(array: ArrayType, index: IntType) -> Lowering:
 
 
 @intrinsic()
-def run_entry(entry: IntType, frame: IntType, start: IntType, stop: IntType) -> Lowering:
+def run_entry(entry: IntType, frame: IntType, start: IntType, stop: IntType) -> Declaration:
     """Run the entry at an address over ``range(start, stop)``, with the frame at an address."""
 
     def generate(code: Code) -> Value:

@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from fastcnn.engine.numba.runtime.instruction_sets import host_registers
-from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
+from fastcnn.engine.numba.runtime.intrinsics import Code, Declaration, intrinsic
 from fastcnn.engine.numba.runtime.types import Builder, Float, FloatType, IntType, TupleType, Value
 
 SHIFT_32, SHIFT_64 = 1.5 * 2.0**23, 1.5 * 2.0**52
@@ -34,7 +34,7 @@ def _plain_multiply_add(a: Float, b: Float, c: Float) -> Float:
 
 
 @intrinsic(_plain_multiply_add)
-def multiply_add(a: FloatType, b: FloatType, c: FloatType) -> Lowering:
+def multiply_add(a: FloatType, b: FloatType, c: FloatType) -> Declaration:
     """``a · b + c`` of three numbers of one type, rounded once if the processor can do so."""
 
     def generate(code: Code) -> Value:
@@ -48,7 +48,7 @@ def _plain_by_type(x: Float, float32: float, float64: float) -> Float:
 
 
 @intrinsic(_plain_by_type)
-def by_type(x: FloatType, float32: FloatType, float64: FloatType) -> Lowering:
+def by_type(x: FloatType, float32: FloatType, float64: FloatType) -> Declaration:
     """The constant for numbers of the type of ``x``, in that type."""
 
     def generate(code: Code) -> Value:
@@ -64,7 +64,7 @@ def _plain_power(shifted: Float, more: int) -> Float:
 
 
 @intrinsic(_plain_power)
-def power_of_two(shifted: FloatType, more: IntType) -> Lowering:
+def power_of_two(shifted: FloatType, more: IntType) -> Declaration:
     """2 to the power ``k + more`` for the integer k in ``shifted``, the sum of k and the
     shift of its type.
 
@@ -92,7 +92,7 @@ def _plain_polynomial(x: Float, float32: tuple[float, ...], float64: tuple[float
 
 
 @intrinsic(_plain_polynomial)
-def polynomial(x: FloatType, float32: TupleType, float64: TupleType) -> Lowering:
+def polynomial(x: FloatType, float32: TupleType, float64: TupleType) -> Declaration:
     """A polynomial at ``x``, by Horner's rule.
 
     There are coefficients for numbers of each type, from the constant term on.

@@ -53,34 +53,34 @@ class Code(NamedTuple):
         return self.context.get_dummy_value()
 
 
-Lowering: TypeAlias = tuple[Signature, Callable[[Code], Value]]
+Declaration: TypeAlias = tuple[Signature, Callable[[Code], Value]]
 """What an intrinsic returns: its signature, and the function that generates its code."""
 
 
 def intrinsic(
     plain: Callable[..., Any] | None = None,
-) -> Callable[[Callable[..., Lowering]], Any]:
+) -> Callable[[Callable[..., Declaration]], Any]:
     """Make a function an intrinsic.
 
     ``plain`` is the NumPy function that does the same when compiling is off, or None if the
     intrinsic is never called then.
     """
 
-    def declare(lowering: Callable[..., Lowering]) -> Any:
+    def declare(function: Callable[..., Declaration]) -> Any:
         if config.DISABLE_JIT and plain is not None:
             return plain
 
         # Numba calls an intrinsic with its typing context first, and expects it in the signature.
-        @wraps(lowering)
+        @wraps(function)
         def declared(typing_context: object, *kinds: types.Type) -> tuple[Signature, Any]:
-            signature, generate = lowering(*kinds)
+            signature, generate = function(*kinds)
 
             def lower(context: Context, builder: Builder, _: Signature, arguments: Values) -> Value:
                 return generate(Code(context, builder, arguments))
 
             return signature, lower
 
-        of_call = inspect.signature(lowering)
+        of_call = inspect.signature(function)
         first = inspect.Parameter("typing_context", inspect.Parameter.POSITIONAL_OR_KEYWORD)
         parameters = [first, *of_call.parameters.values()]
         vars(declared)["__signature__"] = of_call.replace(parameters=parameters)

@@ -10,7 +10,7 @@ compiled code").
 A worker reads two addresses from the board: a task entry and its frame, or the step entry of a
 program's step and its operands (:mod:`fastcnn.engine.numba.runtime.calls`). Frame and operands lie
 on the caller's stack, and stay there because the caller returns after all tasks are done.
-:func:`share` is compiled once. Kernels call it by its address, which lies on the board.
+:func:`offer` is compiled once. Kernels call it by its address, which lies on the board.
 
 **The board** is an array of int64 words. Each thread has a slot of two cache lines; the caller has
 the first slot.
@@ -18,8 +18,8 @@ the first slot.
 - First line of the caller's slot: the job (``NUMBER`` to ``THREADS``).
 - Last word of each slot's first line: ``DONE``, the tasks that the thread has done.
 - First word of each slot's second line: ``LEFT``, the tasks of the thread that are left.
-- The words after it in the caller's slot belong to the whole board: ``SHARE``, the address of
-  :func:`share`; ``BUSY``; ``WANTED``; ``AWAKE``.
+- The words after it in the caller's slot belong to the whole board: ``OFFER``, the address of
+  :func:`offer`; ``BUSY``; ``WANTED``; ``AWAKE``.
 
 ``DONE`` and ``LEFT`` hold the job's number and a count, so a thread takes a task by changing one
 word. A late worker reads either tasks of the job whose number it read, or none.
@@ -43,7 +43,7 @@ from fastcnn.engine.numba.runtime.atomics import (
     swap,
     yield_core,
 )
-from fastcnn.engine.numba.runtime.calls import SHARE, run_entry
+from fastcnn.engine.numba.runtime.calls import OFFER, run_entry
 from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.types import Address, Words
 
@@ -54,7 +54,7 @@ NUMBER, ENTRY, FRAME, START, STOP, TASKS, THREADS = range(7)
 """Words of the job: its number, two addresses, its range, and how many tasks and threads it has."""
 LEFT, DONE = LINE_WORDS, LINE_WORDS - 1
 """Words of a slot: how many tasks of which job are left, and how many the thread has done."""
-BUSY, WANTED, AWAKE = SHARE + 1, SHARE + 2, SHARE + 3
+BUSY, WANTED, AWAKE = OFFER + 1, OFFER + 2, OFFER + 3
 """Words of the whole board: whether a caller has it; how many threads the next job is for; how many
 programs run whose steps are jobs, between which no worker sleeps."""
 COUNT = 16
@@ -63,7 +63,7 @@ _COUNT_MASK = (1 << COUNT) - 1
 _GLANCES = 500  # looks of a waiting thread before it yields its core
 
 
-def share(start: int, stop: int, board: Words, tasks: int, entry: Address, frame: Address) -> None:
+def offer(start: int, stop: int, board: Words, tasks: int, entry: Address, frame: Address) -> None:
     """Run a kernel over ``range(start, stop)``, cut into ``tasks``; all are done on return.
 
     The bounds of a task follow from the range and the number of tasks alone. ``WANTED`` says how

@@ -47,7 +47,7 @@ MOST_UNUSED = 256 * 1024 * 1024
 _SMALL = 64 * 1024  # smaller arrays come from the system's allocator, which keeps their memory
 _PAGE = 4096
 _HUGE = 2 * 1024 * 1024  # bytes of a huge page
-_SHARED = _HUGE // 8  # bytes of a block from which it lies in a huge page, perhaps with others
+_LEAST_HUGE = _HUGE // 8  # bytes of a block from which it lies in a huge page, perhaps with others
 _LAST = -1, -2, -3, -4  # blocks of a list that are asked first
 _UNTOUCHED = 1 << 18  # bytes from which an array of a rehearsal has pages of its own
 
@@ -57,18 +57,18 @@ class _Block:
 
     Attributes:
         memory: the bytes.
-        first: the index of the first byte that begins a cache line.
+        start: the index of the first byte that begins a cache line.
         size: bytes from there on.
         last_use: a number that is larger for blocks that were used later.
     """
 
     def __init__(self, memory: Array, size: int) -> None:
         self.memory, self.size, self.last_use = memory, size, 0
-        self.first = -memory.ctypes.data % CACHE_LINE
+        self.start = -memory.ctypes.data % CACHE_LINE
 
 
-_first = _Block(np.empty(CACHE_LINE, np.uint8), 0)
-_UNUSED = getrefcount(_first.memory)
+_example_block = _Block(np.empty(CACHE_LINE, np.uint8), 0)
+_UNUSED = getrefcount(_example_block.memory)
 """References to the memory of an unused block: the block's own, and that of the count itself."""
 
 _blocks: dict[int, list[_Block]] = {}  # by class of size, each list in the order of last use
@@ -91,7 +91,7 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     if size < _SMALL or size > MOST_UNUSED:
         return np.empty(shape, dtype)
     block = _take_block(size) or _new_block(size)
-    array: Array = np.ndarray(shape, dtype, block.memory, block.first)
+    array: Array = np.ndarray(shape, dtype, block.memory, block.start)
     block.last_use = next(_uses)
     _list_for(block.size).append(block)
     return array
@@ -209,7 +209,7 @@ def _new_block(size: int) -> _Block:
     """A new block, not yet in the list; blocks that were unused for longest make room for it."""
     size = -(-size // _PAGE) * _PAGE
     _give_up(size)
-    if size >= _SHARED and hasattr(mmap, "MADV_HUGEPAGE"):
+    if size >= _LEAST_HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # no room, which NumPy reports below, or no huge pages
             first, *others = _huge_blocks(size)
             if others:

@@ -30,7 +30,7 @@ from fastcnn.engine.numba.runtime.calls import (
     STEP_WORDS,
     address_in,
     call_step,
-    share_entry,
+    offer_entry,
     step_address,
 )
 from fastcnn.engine.numba.runtime.finite import sum_of_zeros
@@ -68,8 +68,8 @@ def number(value: int) -> Operand:
     return Operand(NUMBERS, int(value))
 
 
-def constant(array: Array) -> Operand:
-    """An operand that is an array; the array must live longer than the program."""
+def fixed_address(array: Array) -> Operand:
+    """An operand that is an array at this address; it must live longer than the program."""
     return number(address(array))
 
 
@@ -80,16 +80,16 @@ def address(array: Array) -> Address:
     return c_void_p.from_address(id(array) + object.__basicsize__).value or 0
 
 
-def step(kernel: Kernel, samples: tuple[object, ...], stop: int, *operands: Operand) -> Words:
+def step(kernel: Kernel, examples: tuple[object, ...], stop: int, *operands: Operand) -> Words:
     """A call of a kernel over ``range(stop)``, as the :data:`STEP_WORDS` words of a step.
 
-    ``samples`` are arguments of the kernel's types; their values do not matter.
+    ``examples`` are arguments of the kernel's types; their values do not matter.
     """
-    if len(operands) != len(samples):
-        raise TypeError(f"a step needs {len(samples)} operands, got {len(operands)}")
+    if len(operands) != len(examples):
+        raise TypeError(f"a step needs {len(examples)} operands, got {len(operands)}")
     rest = (number(0),) * (OPERANDS - len(operands))
     bases, offsets = zip(*operands, *rest, strict=True)
-    return np.array([step_address(kernel, *samples), 0, stop, *bases, *offsets])
+    return np.array([step_address(kernel, *examples), 0, stop, *bases, *offsets])
 
 
 def split_step(whole: Words, count: int) -> list[Words]:
@@ -120,16 +120,16 @@ class Program(NamedTuple):
         steps: the steps of a whole slice, then those of each slice at the end.
         numbers: the sizes that compiled code needs, in the order of ``_WHOLE`` to ``_STARTS``.
         items: how many groups of slices can run at once.
-        shared: bytes of scratch that all items share.
-        scratch: bytes of scratch in all.
+        shared_bytes: bytes of scratch that all items share.
+        scratch_bytes: bytes of scratch in all.
         work: operations of the batch.
     """
 
     steps: Words
     numbers: Words
     items: int
-    shared: int
-    scratch: int
+    shared_bytes: int
+    scratch_bytes: int
     work: int
 
 
@@ -321,6 +321,7 @@ def _run_slices(
             bases[own + NUMBERS] = 0
             bases[own + SHARED] = scratch
             bases[own + ITEM] = scratch + numbers[_SHARED] + item * numbers[_WORKSPACE]
+            # SHARED and ITEM do not move with the samples; the other bases do.
             bases[own + INPUT] = x + sample * numbers[_STRIDES + INPUT]
             bases[own + OUTPUT] = y + sample * numbers[_STRIDES + OUTPUT]
             bases[own + DY] = dy + sample * numbers[_STRIDES + DY]
@@ -346,7 +347,7 @@ def _run_steps(start: int, stop: int, steps: Words, bases: Words, first: int) ->
 
 
 @device
-def _share_steps(
+def _offer_steps(
     board: Words,
     tasks: int,
     run: Address,
@@ -360,7 +361,7 @@ def _share_steps(
     if count:
         most = tasks if tasks < count else count
         operands = address_in(steps, begin * STEP_WORDS), address_in(bases, 0), first
-        share_entry(board, most, 0, count, run, operands)
+        offer_entry(board, most, 0, count, run, operands)
 
 
 @device
@@ -400,21 +401,21 @@ def _train(
     bases[apart + NUMBERS], bases[apart + SHARED] = 0, scratch
     bases[apart + INPUT], bases[apart + DY] = x, 0
     most = _tasks_for(numbers[_WORK_BEFORE], tasks)
-    _share_steps(board, most, run_steps, steps, 0, before, bases, apart)
+    _offer_steps(board, most, run_steps, steps, 0, before, bases, apart)
     most = _tasks_for(numbers[_WORK], tasks)
     tables = address_in(steps, before * STEP_WORDS), address_in(program, 0), address_in(bases, 0)
     operands = (tables[0], tables[1], tables[2], scratch, x, 0, 0, dx, labels, weights)
     most = most if most < items else items
-    share_entry(board, most, 0, items, numbers[_RUN_SLICES], operands)
+    offer_entry(board, most, 0, items, numbers[_RUN_SLICES], operands)
     totals[0], totals[1] = 0, 0
     for i in range(_TOTALS, numbers.size):
         totals[0] += scratch_numbers[numbers[i]]
         totals[1] += scratch_numbers[numbers[i] + 1]
     if np.isfinite(totals[0]):
         most, begin = _tasks_for(numbers[_WORK_AFTER], tasks), before + program[_ALL]
-        _share_steps(board, most, run_steps, steps, begin, numbers[_AFTER], bases, apart)
+        _offer_steps(board, most, run_steps, steps, begin, numbers[_AFTER], bases, apart)
         if sum_of_zeros(gradient) == 0:
             count = moves.size // STEP_WORDS
-            _share_steps(board, tasks, run_steps, moves, 0, count, bases, apart)
+            _offer_steps(board, tasks, run_steps, moves, 0, count, bases, apart)
             return
     totals[0] = np.nan

@@ -57,7 +57,7 @@ def rehearsing() -> bool:
     return bool(active) and getattr(_local, "requests", None) is not None
 
 
-def requested(kernel: Kernel, arguments: tuple[object, ...]) -> bool:
+def list_kernel(kernel: Kernel, arguments: tuple[object, ...]) -> bool:
     """List the kernel for arguments of these types if this thread rehearses; return whether."""
     if not rehearsing():
         return False

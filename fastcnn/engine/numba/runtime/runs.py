@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from fastcnn.core.arguments import Array
-from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
+from fastcnn.engine.numba.runtime.intrinsics import Code, Declaration, intrinsic
 from fastcnn.engine.numba.runtime.types import ArrayType, Context, IntType, Value
 
 _WORD = ir.IntType(64)
@@ -33,7 +33,7 @@ def copy_run(
     source: ArrayType,
     j: IntType,
     count: IntType,
-) -> Lowering:
+) -> Declaration:
     """``target[i : i + count] = source[j : j + count]``, by memcpy."""
 
     def generate(code: Code) -> Value:
@@ -56,7 +56,7 @@ def _plain_zero(target: Array, i: int, count: int) -> None:
 
 
 @intrinsic(_plain_zero)
-def zero_run(target: ArrayType, i: IntType, count: IntType) -> Lowering:
+def zero_run(target: ArrayType, i: IntType, count: IntType) -> Declaration:
     """``target[i : i + count] = 0``, by memset."""
 
     def generate(code: Code) -> Value:

@@ -38,7 +38,7 @@ from numba.core import config
 
 from fastcnn.core.settings import MOST, get_num_threads
 from fastcnn.engine.numba.runtime import jit, jobs, rehearsal
-from fastcnn.engine.numba.runtime.calls import NO_BOARD, SHARE, step_address
+from fastcnn.engine.numba.runtime.calls import NO_BOARD, OFFER, step_address
 from fastcnn.engine.numba.runtime.jobs import AWAKE, BUSY, COUNT, LEFT, SLOT, WANTED
 from fastcnn.engine.numba.runtime.types import Address, Kernel
 
@@ -49,19 +49,19 @@ _LOOKS = 5_000  # looks of a worker without a new job before it sleeps
 _NAP = 1e-4  # seconds before a worker's last look
 _PATIENCE = 0.05  # seconds until a thread is started again for a slot that no worker has entered
 
-_serve, _share = jit.compiled(jobs.serve), jit.kernel(jobs.share)
+_serve, _offer = jit.compiled(jobs.serve), jit.kernel(jobs.offer)
 
 
-def share_address() -> Address:
-    """The address of the step entry of :func:`fastcnn.engine.numba.runtime.jobs.share`."""
-    return step_address(_share, NO_BOARD, 1, 0, 0)
+def offer_address() -> Address:
+    """The address of the step entry of :func:`fastcnn.engine.numba.runtime.jobs.offer`."""
+    return step_address(_offer, NO_BOARD, 1, 0, 0)
 
 
 def request_driver() -> None:
     """List the kernels that several threads need, in a rehearsal."""
     if get_num_threads() > 1:
-        share_address()
-        rehearsal.requested(_serve, (NO_BOARD, 0, _LOOKS))
+        offer_address()
+        rehearsal.list_kernel(_serve, (NO_BOARD, 0, _LOOKS))
 
 
 class _Worker:
@@ -136,11 +136,11 @@ class _Pool:
         the driver can be compiled.
         """
         words, workers = self.words, self.workers
-        if not words[SHARE]:
+        if not words[OFFER]:
             if sys.is_finalizing():
                 return False
             _serve(self.board, SLOT, 0)  # compiles it here: a worker may end at any moment
-            words[SHARE] = share_address()
+            words[OFFER] = offer_address()
         words[WANTED] = threads
         for slot in range(SLOT, SLOT * threads, SLOT):
             worker = workers.get(slot)
@@ -172,7 +172,7 @@ def parallel_for(kernel: Kernel, count: int, work: int, *arguments: object) -> N
     ``work`` is the number of operations of the whole range. The call uses at most one thread for
     each :data:`SMALL` operations.
     """
-    if rehearsal.active and rehearsal.requested(kernel, (NO_BOARD, 1, 0, count, *arguments)):
+    if rehearsal.active and rehearsal.list_kernel(kernel, (NO_BOARD, 1, 0, count, *arguments)):
         return
     most = min(count, 1 + work // SMALL)
     threads = 1 if most <= 1 or config.DISABLE_JIT else min(get_num_threads(), most)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastcnn.engine.numba.runtime.calls import share_listed_step
+from fastcnn.engine.numba.runtime.calls import offer_step
 from fastcnn.engine.numba.runtime.jit import compiled
 from fastcnn.engine.numba.runtime.jobs import begin_program, end_program
 from fastcnn.engine.numba.runtime.threads import SMALL, parallel_for
@@ -68,6 +68,6 @@ def _take_turns(
         begin_program(board)
     for i in range(works.size):
         worth = 1 + works[i] // SMALL
-        share_listed_step(board, min(worth, tasks), steps, i, bases)
+        offer_step(board, min(worth, tasks), steps, i, bases)
     if board.size:
         end_program(board)

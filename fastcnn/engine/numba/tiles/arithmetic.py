@@ -7,7 +7,7 @@ from llvmlite import ir
 from numba.core import types
 
 from fastcnn.core.arguments import Array
-from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
+from fastcnn.engine.numba.runtime.intrinsics import Code, Declaration, intrinsic
 from fastcnn.engine.numba.runtime.types import ArrayType, IntType, Value
 from fastcnn.engine.numba.tiles.emitter import Emitter
 from fastcnn.engine.numba.tiles.types import TileType
@@ -18,7 +18,7 @@ def _plain_relu(tile: Array) -> Array:
 
 
 @intrinsic(_plain_relu)
-def tile_relu(tile: TileType) -> Lowering:
+def tile_relu(tile: TileType) -> Declaration:
     """``max(tile, 0)``; NaN stays NaN. Tile: rows × vectors. Reads no memory."""
 
     def generate(code: Code) -> Value:
@@ -39,7 +39,7 @@ def _plain_sum(a: Array, b: Array) -> Array:
 
 
 @intrinsic(_plain_sum)
-def tile_sum(a: TileType, b: TileType) -> Lowering:
+def tile_sum(a: TileType, b: TileType) -> Declaration:
     """The sum of two tiles of rows × vectors. Reads no memory."""
 
     def generate(code: Code) -> Value:
@@ -56,7 +56,7 @@ def _plain_scaled(tile: Array, other: Array, x: Array, i: int) -> Array:
 
 
 @intrinsic(_plain_scaled)
-def tile_sum_scaled(tile: TileType, other: TileType, x: ArrayType, i: IntType) -> Lowering:
+def tile_sum_scaled(tile: TileType, other: TileType, x: ArrayType, i: IntType) -> Declaration:
     """``tile + x[i] * other``, of two tiles of rows × vectors. Reads one number of ``x``."""
 
     def generate(code: Code) -> Value:
@@ -73,7 +73,7 @@ def _plain_multiply_add(a: Array, b: Array, c: Array) -> Array:
 
 
 @intrinsic(_plain_multiply_add)
-def tile_multiply_add(a: TileType, b: TileType, c: TileType) -> Lowering:
+def tile_multiply_add(a: TileType, b: TileType, c: TileType) -> Declaration:
     """``a * b + c`` of three tiles of rows × vectors. Reads no memory."""
 
     def generate(code: Code) -> Value:
@@ -89,7 +89,7 @@ def _plain_capped(tile: Array, x: Array, i: int) -> Array:
 
 
 @intrinsic(_plain_capped)
-def tile_capped(tile: TileType, x: ArrayType, i: IntType) -> Lowering:
+def tile_capped(tile: TileType, x: ArrayType, i: IntType) -> Declaration:
     """``min(tile, x[i])``; NaN stays NaN. Tile: rows × vectors. Reads one number of ``x``."""
 
     def generate(code: Code) -> Value:
@@ -111,7 +111,7 @@ def _plain_quotient(tile: Array, divisor: int) -> Array:
 
 
 @intrinsic(_plain_quotient)
-def tile_quotient(tile: TileType, divisor: IntType) -> Lowering:
+def tile_quotient(tile: TileType, divisor: IntType) -> Declaration:
     """The tile of rows × vectors divided by an integer. Reads no memory."""
 
     def generate(code: Code) -> Value:
@@ -129,7 +129,7 @@ def _plain_doubt(doubt: Array, tile: Array) -> Array:
 
 
 @intrinsic(_plain_doubt)
-def tile_doubt(doubt: TileType, tile: TileType) -> Lowering:
+def tile_doubt(doubt: TileType, tile: TileType) -> Declaration:
     """``doubt`` plus 0 times the sum of the tile's vectors, which is 0 while all sums are finite.
 
     Tile: rows × vectors; ``doubt`` and the result: one vector of as many lanes. Reads no memory.

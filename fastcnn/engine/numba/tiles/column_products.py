@@ -9,7 +9,7 @@ from __future__ import annotations
 from numba.core import types
 
 from fastcnn.core.arguments import Array
-from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
+from fastcnn.engine.numba.runtime.intrinsics import Code, Declaration, intrinsic
 from fastcnn.engine.numba.runtime.types import ArrayType, IntType, LiteralType, Value
 from fastcnn.engine.numba.tiles.emitter import Emitter
 from fastcnn.engine.numba.tiles.types import RowsType, TileType
@@ -44,7 +44,7 @@ def products(
     columns: IntType,
     low: IntType,
     high: IntType,
-) -> Lowering:
+) -> Declaration:
     """``tile[m, :columns] += x[offsets[m] + i : …] * w[j : …]``, number by number.
 
     The step of depthwise convolution, in which each column has its own input. It updates the rows m
@@ -115,7 +115,7 @@ def row_products(
     columns: IntType,
     low: IntType,
     high: IntType,
-) -> Lowering:
+) -> Declaration:
     """:func:`products` for all ``taps`` of a filter's row, where rows of the tile are neighbours.
 
     ``tile[m] += x[i + (m + k) * pixel : …] * w[j + k * tap : …]`` for k below ``taps``. Each pixel

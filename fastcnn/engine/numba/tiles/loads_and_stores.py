@@ -12,7 +12,7 @@ from numba.core import cgutils, types
 from fastcnn.core.arguments import Array
 from fastcnn.core.hardware import CACHE_LINE
 from fastcnn.engine.numba.runtime.instruction_sets import host_registers
-from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
+from fastcnn.engine.numba.runtime.intrinsics import Code, Declaration, intrinsic
 from fastcnn.engine.numba.runtime.types import ArrayType, IntType, LiteralType, Value
 from fastcnn.engine.numba.tiles.emitter import Emitter
 from fastcnn.engine.numba.tiles.types import WORD, RowsType, TileType, tile_type
@@ -34,7 +34,7 @@ def tile_from_row(
     array: ArrayType,
     start: IntType,
     columns: IntType,
-) -> Lowering:
+) -> Declaration:
     """A tile of rows × vectors whose rows are all equal, such as the bias.
 
     Reads ``array[start : start + columns]``; the other columns of the tile are 0.
@@ -54,7 +54,9 @@ def _plain_expect(tile: Array, array: Array, offsets: Array, start: int) -> None
 
 
 @intrinsic(_plain_expect)
-def expect_store(tile: TileType, array: ArrayType, offsets: RowsType, start: IntType) -> Lowering:
+def expect_store(
+    tile: TileType, array: ArrayType, offsets: RowsType, start: IntType
+) -> Declaration:
     """Fetch the cache lines that :func:`tile_store` will write to.
 
     Tile: rows × vectors. A hint to the processor, which never faults.
@@ -63,7 +65,7 @@ def expect_store(tile: TileType, array: ArrayType, offsets: RowsType, start: Int
 
 
 @intrinsic(_plain_expect)
-def expect_load(tile: TileType, array: ArrayType, offsets: RowsType, start: IntType) -> Lowering:
+def expect_load(tile: TileType, array: ArrayType, offsets: RowsType, start: IntType) -> Declaration:
     """Fetch the cache lines that begin where the rows of a tile will be read.
 
     Tile: rows × vectors. A hint to the processor, which never faults.
@@ -71,7 +73,7 @@ def expect_load(tile: TileType, array: ArrayType, offsets: RowsType, start: IntT
     return _expect(tile, array, offsets, writing=False)
 
 
-def _expect(tile: TileType, array: ArrayType, offsets: RowsType, writing: bool) -> Lowering:
+def _expect(tile: TileType, array: ArrayType, offsets: RowsType, writing: bool) -> Declaration:
     def generate(code: Code) -> Value:
         emit, builder = Emitter(code, tile), code.builder
         _, array_value, rows, start = code.arguments
@@ -100,7 +102,7 @@ def tile_store(
     offsets: RowsType,
     start: IntType,
     columns: IntType,
-) -> Lowering:
+) -> Declaration:
     """Write the first ``columns`` numbers of each row m to ``array[offsets[m] + start]``.
 
     Tile: rows × vectors.
@@ -140,7 +142,7 @@ def tile_store_rows(
     step: IntType,
     columns: IntType,
     count: IntType,
-) -> Lowering:
+) -> Declaration:
     """Write ``columns`` numbers of each row m below ``count`` to ``array[start + m * step]``.
 
     Tile: rows × vectors.
@@ -197,7 +199,7 @@ def tile_load(
     array: ArrayType,
     offsets: RowsType,
     start: IntType,
-) -> Lowering:
+) -> Declaration:
     """A tile of rows × vectors from memory, as :func:`tile_store` wrote it.
 
     Reads ``array[offsets[m] + start]`` and the numbers after it, a whole row, for each row m.
@@ -234,7 +236,7 @@ def tile_load_masked(
     offsets: RowsType,
     start: IntType,
     columns: IntType,
-) -> Lowering:
+) -> Declaration:
     """A tile of rows × vectors from the first ``columns`` numbers of rows; the others are 0.
 
     Reads ``columns`` numbers from ``array[offsets[m] + start]`` on for each row m.

@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba.core import types
 
 from fastcnn.core.arguments import Array
-from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
+from fastcnn.engine.numba.runtime.intrinsics import Code, Declaration, intrinsic
 from fastcnn.engine.numba.runtime.types import ArrayType, IntType, LiteralType, Value
 from fastcnn.engine.numba.tiles.emitter import Emitter
 from fastcnn.engine.numba.tiles.types import WORD, RowsType, TileType
@@ -32,7 +32,7 @@ def rank1_packed(
     i: IntType,
     w: ArrayType,
     j: IntType,
-) -> Lowering:
+) -> Declaration:
     """Several steps of :func:`rank1` at once, for weights with few columns.
 
     ``w`` holds rows of ``columns`` numbers without a gap between them. A row of the tile holds as
@@ -69,7 +69,7 @@ def rank1_packed_masked(
     w: ArrayType,
     j: IntType,
     left: IntType,
-) -> Lowering:
+) -> Declaration:
     """:func:`rank1_packed` with the first ``left`` steps alone.
 
     Tile: rows × vectors. Reads ``left`` numbers of ``x`` for each row, and ``left * columns`` of
@@ -134,7 +134,7 @@ def _plain_unpacked(columns: int, lanes: int, tile: Array) -> Array:
 
 
 @intrinsic(_plain_unpacked)
-def tile_unpacked(columns: LiteralType, lanes: LiteralType, tile: TileType) -> Lowering:
+def tile_unpacked(columns: LiteralType, lanes: LiteralType, tile: TileType) -> Declaration:
     """The sums of :func:`rank1_packed`, added up by columns.
 
     Tile: rows × vectors; the result has rows × ⌈columns / lanes⌉ vectors, and zeros after the

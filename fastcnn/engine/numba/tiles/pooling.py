@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba.core import types
 
 from fastcnn.core.arguments import Array
-from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
+from fastcnn.engine.numba.runtime.intrinsics import Code, Declaration, intrinsic
 from fastcnn.engine.numba.runtime.types import IntType, LiteralType, Value
 from fastcnn.engine.numba.tiles.emitter import Emitter
 from fastcnn.engine.numba.tiles.types import TileType
@@ -37,7 +37,7 @@ def _greater(emit: Emitter, largest: bool, value: Value, best: Value) -> Value:
     return emit.builder.fcmp_ordered(">" if largest else "<", value, best)
 
 
-def _best_by(better: Better, largest: LiteralType, tile: TileType, best: TileType) -> Lowering:
+def _best_by(better: Better, largest: LiteralType, tile: TileType, best: TileType) -> Declaration:
     def generate(code: Code) -> Value:
         emit = Emitter(code, tile)
         pairs = zip(emit.unpack(code.arguments[1]), emit.unpack(code.arguments[2]), strict=True)
@@ -53,7 +53,7 @@ def _best_by(better: Better, largest: LiteralType, tile: TileType, best: TileTyp
 
 def _argmax_by(
     better: Better, largest: LiteralType, tile: TileType, best: TileType, argmax: TileType
-) -> Lowering:
+) -> Declaration:
     def generate(code: Code) -> Value:
         emit = Emitter(code, tile)
         number = emit.splat(code.builder.sitofp(code.arguments[4], emit.vector.element))
@@ -78,7 +78,7 @@ def _plain_best(largest: bool, tile: Array, best: Array) -> Array:
 
 
 @intrinsic(_plain_best)
-def tile_best(largest: LiteralType, tile: TileType, best: TileType) -> Lowering:
+def tile_best(largest: LiteralType, tile: TileType, best: TileType) -> Declaration:
     """The larger number of each pair, or the smaller one if not ``largest``.
 
     Of equal numbers ``best`` stays, and NaN wins. Tiles: rows × vectors. Reads no memory.
@@ -87,7 +87,7 @@ def tile_best(largest: LiteralType, tile: TileType, best: TileType) -> Lowering:
 
 
 @intrinsic(_plain_best)
-def tile_best_of_numbers(largest: LiteralType, tile: TileType, best: TileType) -> Lowering:
+def tile_best_of_numbers(largest: LiteralType, tile: TileType, best: TileType) -> Declaration:
     """:func:`tile_best` for tiles without NaN: one instruction instead of three."""
     return _best_by(_greater, largest, tile, best)
 
@@ -107,7 +107,7 @@ def _plain_pooled(length: int, tile: Array) -> Array:
 
 
 @intrinsic(_plain_pooled)
-def tile_pooled(length: LiteralType, tile: TileType) -> Lowering:
+def tile_pooled(length: LiteralType, tile: TileType) -> Declaration:
     """The largest number of each 2×2 rows, by :func:`tile_best`.
 
     The tile's rows are pixels in lines of ``length``; two lines are pooled together. Tile: rows ×
@@ -117,7 +117,7 @@ def tile_pooled(length: LiteralType, tile: TileType) -> Lowering:
 
 
 @intrinsic(_plain_pooled)
-def tile_pooled_of_numbers(length: LiteralType, tile: TileType) -> Lowering:
+def tile_pooled_of_numbers(length: LiteralType, tile: TileType) -> Declaration:
     """:func:`tile_pooled` for a tile without NaN."""
     return _pooled(_greater, length, tile, argmax=False)
 
@@ -127,7 +127,7 @@ def _plain_pooled_argmax(length: int, tile: Array) -> Array:
 
 
 @intrinsic(_plain_pooled_argmax)
-def tile_pooled_argmax(length: LiteralType, tile: TileType) -> Lowering:
+def tile_pooled_argmax(length: LiteralType, tile: TileType) -> Declaration:
     """The argmax indices of :func:`tile_pooled`: 0 to 3 in row-major order, as numbers.
 
     Tile: rows × vectors; the result has rows / 4 × vectors. Reads no memory.
@@ -136,12 +136,12 @@ def tile_pooled_argmax(length: LiteralType, tile: TileType) -> Lowering:
 
 
 @intrinsic(_plain_pooled_argmax)
-def tile_pooled_argmax_of_numbers(length: LiteralType, tile: TileType) -> Lowering:
+def tile_pooled_argmax_of_numbers(length: LiteralType, tile: TileType) -> Declaration:
     """:func:`tile_pooled_argmax` for a tile without NaN."""
     return _pooled(_greater, length, tile, argmax=True)
 
 
-def _pooled(better: Better, length: LiteralType, tile: TileType, *, argmax: bool) -> Lowering:
+def _pooled(better: Better, length: LiteralType, tile: TileType, *, argmax: bool) -> Declaration:
     pooled = TileType(tile.rows // 4, tile.vectors, tile.lanes, tile.dtype)
     line = length.literal_value
 
@@ -176,7 +176,7 @@ def tile_argmax(
     best: TileType,
     argmax: TileType,
     index: IntType,
-) -> Lowering:
+) -> Declaration:
     """``index`` where ``tile`` replaces ``best`` in :func:`tile_best`, else ``argmax``.
 
     Keeps argmax indices up to date. Tiles: rows × vectors. Reads no memory.
@@ -191,7 +191,7 @@ def tile_argmax_of_numbers(
     best: TileType,
     argmax: TileType,
     index: IntType,
-) -> Lowering:
+) -> Declaration:
     """:func:`tile_argmax` for tiles without NaN."""
     return _argmax_by(_greater, largest, tile, best, argmax)
 
@@ -201,7 +201,7 @@ def _plain_has_nan(tile: Array) -> bool:
 
 
 @intrinsic(_plain_has_nan)
-def tile_has_nan(tile: TileType) -> Lowering:
+def tile_has_nan(tile: TileType) -> Declaration:
     """Whether any number of a tile of rows × vectors is NaN. Reads no memory."""
 
     def generate(code: Code) -> Value:
@@ -221,7 +221,7 @@ def _plain_where(tile: Array, argmax: Array, index: int) -> Array:
 
 
 @intrinsic(_plain_where)
-def tile_where(tile: TileType, argmax: TileType, index: IntType) -> Lowering:
+def tile_where(tile: TileType, argmax: TileType, index: IntType) -> Declaration:
     """``tile`` where ``argmax`` is ``index``, else 0.
 
     Tiles: rows × vectors. Reads no memory.

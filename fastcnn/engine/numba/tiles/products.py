@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba.core import types
 
 from fastcnn.core.arguments import Array
-from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
+from fastcnn.engine.numba.runtime.intrinsics import Code, Declaration, intrinsic
 from fastcnn.engine.numba.runtime.types import ArrayType, IntType, LiteralType, Value
 from fastcnn.engine.numba.tiles.emitter import Emitter
 from fastcnn.engine.numba.tiles.types import WORD, RowsType, TileType
@@ -35,7 +35,7 @@ def rank1(
     i: IntType,
     w: ArrayType,
     j: IntType,
-) -> Lowering:
+) -> Declaration:
     """``tile[m] += x[offsets[m] + i] * w[j : j + vectors * lanes]`` for all rows m.
 
     Tile: rows × vectors. Reads one number of ``x`` for each row, and ``vectors`` whole vectors of
@@ -66,7 +66,7 @@ def rank1_masked(
     w: ArrayType,
     j: IntType,
     columns: IntType,
-) -> Lowering:
+) -> Declaration:
     """:func:`rank1` with the first ``columns`` numbers of ``w``; the others count as 0.
 
     Tile: rows × vectors. Reads one number of ``x`` for each row, and ``w[j : j + columns]``.
@@ -115,7 +115,7 @@ def rank1_lines(
     w: ArrayType,
     j: IntType,
     columns: IntType,
-) -> Lowering:
+) -> Declaration:
     """:func:`rank1_masked` for a tile whose rows lie in ``lines`` lines of equal length.
 
     ``tile[l * length + k] += x[i + l * line + k * step] * w[j : j + columns]``. Rows at arbitrary
@@ -187,7 +187,7 @@ def rank1_taps(
     j: IntType,
     tap: IntType,
     columns: IntType,
-) -> Lowering:
+) -> Declaration:
     """:func:`rank1_lines` for the ``taps`` taps of a filter's row; a line's pixels are neighbours.
 
     ``tile[l * length + m] += x[i + l * line + m + k] * w[j + k * tap : …]`` for k = 0, 1, … below

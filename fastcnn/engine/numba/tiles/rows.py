@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from fastcnn.core.arguments import Array
-from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
+from fastcnn.engine.numba.runtime.intrinsics import Code, Declaration, intrinsic
 from fastcnn.engine.numba.runtime.types import IntType, LiteralType, Value
 from fastcnn.engine.numba.tiles.types import WORD, RowsType
 
@@ -20,7 +20,7 @@ def _plain_line(rows: int, start: int, step: int) -> Array:
 
 
 @intrinsic(_plain_line)
-def rows_line(rows: LiteralType, start: IntType, step: IntType) -> Lowering:
+def rows_line(rows: LiteralType, start: IntType, step: IntType) -> Declaration:
     """The offsets ``start + m * step`` of the rows m = 0, 1, … of a tile. Reads no memory."""
     kind = RowsType(rows.literal_value)
 
@@ -55,7 +55,7 @@ def rows_walk(
     sa: IntType,
     sb: IntType,
     sc: IntType,
-) -> Lowering:
+) -> Declaration:
     """The offsets of ``rows`` points from (a, b, c) on, in row-major order. Reads no memory.
 
     ``eb`` and ``ec`` are the extents of the axes b and c. The offset of a point is ``a * sa + b *

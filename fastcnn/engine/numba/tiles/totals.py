@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from fastcnn.core.arguments import Array
-from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
+from fastcnn.engine.numba.runtime.intrinsics import Code, Declaration, intrinsic
 from fastcnn.engine.numba.runtime.types import ArrayType, IntType, LiteralType, Value, Values
 from fastcnn.engine.numba.tiles.emitter import Emitter
 from fastcnn.engine.numba.tiles.types import WORD, TileType
@@ -23,7 +23,7 @@ def _plain_room(count: int) -> Array:
 
 
 @intrinsic(_plain_room)
-def totals_room(count: LiteralType) -> Lowering:
+def totals_room(count: LiteralType) -> Declaration:
     """The address of ``count`` float64 numbers on the stack, for the totals of long sums.
 
     Totals stay in memory, because a tile's sums leave no registers free. The address is opaque to
@@ -46,7 +46,7 @@ def _plain_totals_in(array: Array, at: int) -> Array:
 
 
 @intrinsic(_plain_totals_in)
-def totals_in(array: ArrayType, at: IntType) -> Lowering:
+def totals_in(array: ArrayType, at: IntType) -> Declaration:
     """The address of ``array[at]``, for float64 totals that outlive a call."""
 
     def generate(code: Code) -> Value:
@@ -81,7 +81,7 @@ def _plain_no_totals(tile: Array, room: Array, at: int) -> None:
 
 
 @intrinsic(_plain_no_totals)
-def totals_begin(tile: TileType, room: IntType, at: IntType) -> Lowering:
+def totals_begin(tile: TileType, room: IntType, at: IntType) -> Declaration:
     """Set the totals of a tile to 0; the tile's sides matter, and its numbers do not.
 
     Tile: rows × vectors. Writes ``rows * vectors * lanes`` float64 numbers, from number ``at`` of
@@ -103,7 +103,7 @@ def _plain_added(tile: Array, room: Array, at: int) -> Array:
 
 
 @intrinsic(_plain_added)
-def totals_add(tile: TileType, room: IntType, at: IntType) -> Lowering:
+def totals_add(tile: TileType, room: IntType, at: IntType) -> Declaration:
     """Add a tile to its totals; return a tile of zeros, with which the next stretch begins.
 
     Tile: rows × vectors. Reads and writes ``rows * vectors * lanes`` float64 numbers, from number
@@ -139,7 +139,7 @@ def _plain_total(tile: Array, room: Array, at: int) -> Array:
 
 
 @intrinsic(_plain_total)
-def totals_end(tile: TileType, room: IntType, at: IntType) -> Lowering:
+def totals_end(tile: TileType, room: IntType, at: IntType) -> Declaration:
     """The totals plus the tile, which is the sum of the last stretch, as a tile.
 
     Tile: rows × vectors. Reads ``rows * vectors * lanes`` float64 numbers, from number ``at`` of

@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba.core import types
 
 from fastcnn.core.arguments import Array
-from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
+from fastcnn.engine.numba.runtime.intrinsics import Code, Declaration, intrinsic
 from fastcnn.engine.numba.runtime.types import ArrayType, IntType, LiteralType, Value, Values
 from fastcnn.engine.numba.tiles.emitter import Emitter
 from fastcnn.engine.numba.tiles.types import WORD, RowsType, TileType
@@ -34,7 +34,7 @@ def transpose_square(
     source: ArrayType,
     j: IntType,
     source_step: IntType,
-) -> Lowering:
+) -> Declaration:
     """Transpose a square of ``lanes`` × ``lanes`` numbers.
 
     Reads rows of ``lanes`` numbers at ``source[j + m * source_step]``; writes the columns as rows
@@ -79,7 +79,7 @@ def rank1_square(
     j: IntType,
     step: IntType,
     first: IntType,
-) -> Lowering:
+) -> Declaration:
     """``tile[m] += x[offsets[m] + i + k] * w[j + k :: step]`` for k from ``first`` to the lanes.
 
     Tile: rows × 1 vector. Reads ``lanes`` numbers of ``x`` for each row, and a square of ``lanes``

@@ -15,7 +15,7 @@ from numba.core import types
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.minimal_filtering import Matrix, filtering
-from fastcnn.engine.numba.runtime.intrinsics import Code, Lowering, intrinsic
+from fastcnn.engine.numba.runtime.intrinsics import Code, Declaration, intrinsic
 from fastcnn.engine.numba.runtime.types import ArrayType, IntType, LiteralType, Value, Values
 from fastcnn.engine.numba.tiles.emitter import Emitter
 from fastcnn.engine.numba.tiles.types import TileType
@@ -139,7 +139,7 @@ def tile_transform(
     start: IntType,
     row_step: IntType,
     column_step: IntType,
-) -> Lowering:
+) -> Declaration:
     """``M X Mᵀ`` as a tile.
 
     M is matrix ``which`` of :func:`~fastcnn.core.minimal_filtering.filtering`. X is a square of
@@ -184,7 +184,7 @@ def store_transform(
     target: ArrayType,
     at: IntType,
     step: IntType,
-) -> Lowering:
+) -> Declaration:
     """:func:`tile_transform` written to memory, for more vectors than there are registers.
 
     Reads the first ``columns`` lanes of each vector of X; the others count as 0. Writes a whole
