@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
+import pytest
 
 from fastcnn import Input, Model
 from fastcnn.core.arguments import Array
@@ -34,7 +35,9 @@ from fastcnn.layers import (
     Subtract,
     Tanh,
 )
-from fastcnn.nn.layers import Tensor, all_layers
+from fastcnn.models import weights
+from fastcnn.nn.layers import Tensor, all_layers, base
+from fastcnn.train import checkpoint
 
 Tensors = tuple[list[Tensor], list[Tensor]]
 """The inputs and the outputs of a graph."""
@@ -213,3 +216,14 @@ def same_bits(found: Any, expected: Any) -> None:
 
 
 assert not is_own(Doubled)
+
+
+def refuse_to_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let everything fail that draws a parameter or takes memory for one."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("something was drawn or allocated")
+
+    monkeypatch.setattr(base, "draw", refuse)
+    monkeypatch.setattr(weights, "_aligned", refuse)
+    monkeypatch.setattr(checkpoint.ModelFile, "_array", refuse)
