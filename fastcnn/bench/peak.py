@@ -78,9 +78,9 @@ def probe() -> Callable[[], None]:
     return lambda: multiply_add(x, a, b, 100)
 
 
-def copy_probe(moved: int) -> Callable[[], None]:
-    """A call that reads and writes ``moved`` bytes in all, on the calling thread."""
-    source = at_page(np.ones(max(1, moved // 8), np.float32))
+def copy_probe(copied_bytes: int) -> Callable[[], None]:
+    """A call that reads and writes ``copied_bytes`` bytes in all, on the calling thread."""
+    source = at_page(np.ones(max(1, copied_bytes // 8), np.float32))
     target = at_page(source)
     return lambda: np.copyto(target, source)
 

@@ -130,14 +130,14 @@ def _evaluation(
     classes = []
     for label in np.unique(labels):
         guessed = guesses[labels == label]
-        wrong = guessed[guessed != label]
+        mistakes = guessed[guessed != label]
         classes.append(
             {
                 "class": int(label),
                 "name": model.class_name(int(label)),
                 "images": len(guessed),
-                "correct": len(guessed) - len(wrong),
-                "most_mistaken_for": int(np.bincount(wrong).argmax()) if len(wrong) else None,
+                "correct": len(guessed) - len(mistakes),
+                "most_mistaken_for": int(np.bincount(mistakes).argmax()) if len(mistakes) else None,
             }
         )
     return {

@@ -148,17 +148,17 @@ def prediction_lines(one: dict[str, Any], width: int) -> list[str]:
     for step in one["steps"]:
         lines += wrapped(step, width)
     names = one.get("names") or [str(i) for i in range(len(probabilities))]
-    shown = list(range(len(probabilities)))
-    if len(shown) > _MOST_BARS:
-        shown = sorted(shown, key=lambda i: float(-probabilities[i]))[:_BEST]
-    labels = [shortened(names[i], _NAME) for i in shown]
+    classes = list(range(len(probabilities)))
+    if len(classes) > _MOST_BARS:
+        classes = sorted(classes, key=lambda i: float(-probabilities[i]))[:_BEST]
+    labels = [shortened(names[i], _NAME) for i in classes]
     space = max(3, *map(len, labels))
     # A bar needs some characters beside the picture.
     pixels = shaded(one["pixels"].mean(axis=2), max(8, width - space - 22), 0, 255)
     room = min(_BAR, max(4, width - len(pixels[0]) - space - 13))
     bars = [
         f"{label:>{space}} {probability:>8.2%} {'█' * round(room * probability)}".rstrip()
-        for label, probability in zip(labels, (probabilities[i] for i in shown), strict=True)
+        for label, probability in zip(labels, (probabilities[i] for i in classes), strict=True)
     ]
     rows = max(len(pixels), len(bars))
     top = (rows - len(bars)) // 2

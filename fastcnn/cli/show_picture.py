@@ -97,8 +97,8 @@ def _columns_of_map(values: Array) -> int:
 def _shown(values: Array, width: int) -> list[int]:
     """The channels that vary most, as many as fit in a line, in order."""
     most = max(1, (width - 2) // (_columns_of_map(values) + 2))
-    spread = np.nan_to_num(np.ptp(values.reshape(-1, values.shape[2]), axis=0))
-    return sorted(np.argsort(-spread, kind="stable")[:most].tolist())
+    ranges = np.nan_to_num(np.ptp(values.reshape(-1, values.shape[2]), axis=0))
+    return sorted(np.argsort(-ranges, kind="stable")[:most].tolist())
 
 
 def _head_of_maps(head: str, values: Array, width: int) -> list[str]:

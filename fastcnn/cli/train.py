@@ -153,9 +153,9 @@ def train(
         try:
             result = training.train(settings, place, resume, console, _prepare, group)
         except FloatingPointError as error:
-            what = str(error).partition("; the model keeps")[0]
+            reason = str(error).partition("; the model keeps")[0]
             raise FloatingPointError(
-                f"{what}. A lower rate may help: --lr {settings.learning_rate / 10:g}"
+                f"{reason}. A lower rate may help: --lr {settings.learning_rate / 10:g}"
             ) from None
         is_first = group is None or group.rank == 0
         if is_first:

@@ -53,6 +53,8 @@ class NotFittedError(ValueError, AttributeError):
 class CNNEstimator(RequestsSampleWeight):
     """Base class of :class:`CNNClassifier` and :class:`CNNRegressor`.
 
+    The attributes are many, because scikit-learn asks for one of each argument and each result.
+
     Attributes:
         n_features_in_, feature_names_in_, image_shape_, model_, history_, samples_, mean_, scale_:
             what ``fit`` found, see the subclasses.

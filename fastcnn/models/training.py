@@ -55,7 +55,7 @@ class TrainingData(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """The checked arguments of a ``fit``.
+    """The checked arguments of a ``fit``: a field for each, so the fields are many.
 
     Attributes:
         data, validation: what is trained on, and what is evaluated after each epoch.
@@ -91,7 +91,7 @@ class Fit(NamedTuple):
 
 
 class FitArguments(NamedTuple):
-    """The arguments of ``fit``, as its caller gives them."""
+    """The arguments of ``fit``, as its caller gives them: a field for each parameter."""
 
     x: Source
     y: Inputs | None

@@ -267,10 +267,10 @@ class _Lines(Callback):
         )
 
     def on_batch_end(self, model: Model, batch: int, logs: dict[str, float]) -> None:
-        done = logs["samples"]
-        rate = done / (perf_counter() - self._begin)
+        samples = logs["samples"]
+        rate = samples / (perf_counter() - self._begin)
         self._bar.update(
-            self._task, completed=done, loss=logs["loss"], accuracy=logs["accuracy"], rate=rate
+            self._task, completed=samples, loss=logs["loss"], accuracy=logs["accuracy"], rate=rate
         )
 
     def on_epoch_end(self, model: Model, epoch: int, logs: dict[str, float]) -> None:
@@ -365,9 +365,9 @@ def _print_summary(console: Console, result: DemoResult, test_images: int) -> No
         else "The engines DISAGREE: run `fastcnn compare` to see where."
     )
     if result.accuracies:
-        wrong = round((1 - result.accuracies[-1]) * test_images)
+        mistakes = round((1 - result.accuracies[-1]) * test_images)
         lines.append(
-            f"Trained, the net reads {test_images - wrong:,} of {test_images:,} digits it "
+            f"Trained, the net reads {test_images - mistakes:,} of {test_images:,} digits it "
             f"had never seen ({result.accuracies[-1]:.2%})."
         )
     lines.append(f"All of this took {result.seconds:.0f} s on this machine's CPU.")

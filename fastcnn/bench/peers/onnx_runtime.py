@@ -38,12 +38,12 @@ def operation_runners(problem: Problem, arrays: dict[str, Array]) -> Iterator[Ru
 def model_runners(task: ModelTask, file: bytes | str) -> Iterator[Runner | Skipped]:
     """The inference of a file's model."""
     try:
-        opened = session(file)
+        runtime = session(file)
     except Exception as error:  # its errors have no class of their own
         raise CannotRun(f"it cannot read the file: {shortened(str(error))}") from None
 
     def run() -> list[Array]:
-        outputs: list[Array] = opened.run(None, task.inputs)
+        outputs: list[Array] = runtime.run(None, task.inputs)
         return outputs
 
     yield Runner(FAMILY, FAMILY, run, lambda: task.results(run()))
@@ -60,11 +60,11 @@ def session(model: bytes | str) -> onnxruntime.InferenceSession:
 
 
 def _runner(model: bytes, x: Array) -> Runner:
-    opened = session(model)
-    feeds = {opened.get_inputs()[0].name: x}
+    runtime = session(model)
+    feeds = {runtime.get_inputs()[0].name: x}
 
     def run() -> Array:
-        y: Array = opened.run(None, feeds)[0]
+        y: Array = runtime.run(None, feeds)[0]
         return y
 
     return Runner(FAMILY, FAMILY, run, lambda: (onnx_graphs.to_nhwc(run()),))

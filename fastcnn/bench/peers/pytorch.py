@@ -179,18 +179,18 @@ def _inference(name: str, module: Callable[..., torch.Tensor], x: torch.Tensor) 
 
 def _compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     module: Callable[..., torch.Tensor] = torch.compile(function, dynamic=False)
-    called = False
+    was_called = False
 
     def run(*arguments: torch.Tensor) -> torch.Tensor:
-        nonlocal called
-        if called:
+        nonlocal was_called
+        if was_called:
             return module(*arguments)
         try:
             y = module(*arguments)
         except Exception as error:  # there is no C compiler, or the compiler fails
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise CannotRun(f"torch.compile: {lines[0]}") from error
-        called = True
+        was_called = True
         return y
 
     return run
