@@ -113,27 +113,79 @@ def test_later_shapes_find_the_weights(large: Path, way: str) -> None:
         assert error < 1e-5
 
 
-def test_shapes_that_need_the_weights_in_another_form_are_refused(tmp_path: Path) -> None:
-    """The second shape mixes samples, so the operator itself would take weights that train."""
-    nodes = [node("MatMul", "a w", "m"), node("Add", "m d", "y")]
-    inputs = {"a": ["N", 50], "d": ["M", 7]}
-    path = write(tmp_path / "net.onnx", nodes, inputs, ["y"], {"w": normal(50, 7)})
+def check(path: Path, model: Any, **inputs: Any) -> None:
+    """Compare a prediction with ONNX's own evaluator."""
+    expected = reference(path, **inputs)[0]
+    result = model.predict(inputs)
+    assert result.shape == expected.shape
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("operator", ["MatMul", "Conv"])
+@pytest.mark.parametrize("way", ["itself", "pickle"])
+def test_later_shapes_that_need_the_weights_in_another_form(
+    tmp_path: Path, operator: str, way: str
+) -> None:
+    """The second shape mixes samples, so the operator itself takes the weights of the file."""
+    nodes = [node(operator, "a w", "m"), node("Add", "m d", "y")]
+    sides, w, out = ((50,), (50, 7), (7,)) if operator == "MatMul" else (
+        (2, 5, 6), (3, 2, 3, 2), (3, 3, 5)
+    )  # fmt: skip
+    inputs = {"a": ["N", *sides], "d": ["M", *out]}
+    path = write(tmp_path / "net.onnx", nodes, inputs, ["y"], {"w": normal(*w)})
     model = fastcnn.load_onnx(path)
     model.engine = "im2col"
-    arrays = {"a": normal(3, 50), "d": normal(3, 7, seed=2)}
-    expected = reference(path, **arrays)[0]
-    np.testing.assert_allclose(model.predict(arrays), expected, rtol=1e-4, atol=1e-4)
-    with pytest.raises(ValueError, match=r"\(1, 7\) need the weights of the file in another form"):
-        model.predict(arrays | {"d": normal(1, 7)})
+    check(path, model, a=normal(3, *sides), d=normal(3, *out))
+    model = copied(model, way)
+    for _ in range(2):
+        check(path, model, a=normal(3, *sides), d=normal(1, *out))
+    model.set_weights([one + 1 for one in model.get_weights()])
+    for again in (model, copied(model, way)):
+        with pytest.raises(ValueError, match="may have changed since; save the model"):
+            again.predict({"a": normal(3, *sides), "d": normal(1, *out)})
 
 
-def test_filters_that_the_operator_itself_would_take_are_refused(tmp_path: Path) -> None:
-    nodes = [node("Conv", "a w", "c"), node("Add", "c d", "y")]
-    inputs = {"a": ["N", 2, 5, 6], "d": ["M", 3, 3, 5]}
-    path = write(tmp_path / "net.onnx", nodes, inputs, ["y"], {"w": normal(3, 2, 3, 2)})
+def test_numbers_for_more_channels_than_a_later_shape_has(tmp_path: Path) -> None:
+    """Squeeze leaves a row for two samples, and the channels for one."""
+    nodes = [
+        node("Squeeze", "x", "s"), node("Slice", "s zero two zero", "c"), node("Mul", "c three", "y")
+    ]  # fmt: skip
+    constants = {"zero": np.array([0]), "two": np.array([2]), "three": np.array([3], np.float32)}
+    path = write(tmp_path / "net.onnx", nodes, {"x": ["N", 1, 5]}, ["y"], constants)
     model = fastcnn.load_onnx(path)
-    with pytest.raises(ValueError, match="need the weights of the file in another form"):
-        model.predict({"a": normal(3, 2, 5, 6), "d": normal(1, 3, 3, 5)})
+    for n in (2, 1, 4):
+        check(path, model, x=normal(n, 1, 5))
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_the_batch_moves_behind_new_axes(tmp_path: Path, n: int) -> None:
+    """Rows are unsqueezed and joined before the batch; the layers are those of two samples."""
+    nodes = [
+        node("MatMul", "x v", "a"), node("Unsqueeze", "a first", "b"),
+        node("Unsqueeze", "x first", "c"), node("Concat", "b c", "d", axis=0),
+        node("Transpose", "d", "e", perm=[1, 0, 2]), node("MatMul", "e w", "f"),
+        node("Gather", "f one", "g", axis=1), node("Add", "g half", "y"),
+    ]  # fmt: skip
+    constants = {
+        "v": normal(6, 6), "w": normal(6, 4, seed=1), "first": np.array([0]), "one": np.array(1),
+        "half": np.array(0.5, np.float32),
+    }  # fmt: skip
+    path = write(tmp_path / "net.onnx", nodes, {"x": ["N", 6]}, ["y"], constants)
+    model = fastcnn.load_onnx(path)
+    assert not model._whole
+    check(path, model, x=normal(n, 6))
+    traced = model._traced(((n, 6),))
+    assert traced.batched
+    assert traced.weights is None
+
+
+def test_a_number_without_axes_beside_the_largest_of_all(tmp_path: Path) -> None:
+    nodes = [node("ReduceMax", "x", "m", keepdims=0), node("Sub", "m c", "s"),
+             node("Max", "x s", "y")]  # fmt: skip
+    path = write(
+        tmp_path / "net.onnx", nodes, {"x": ["N", 700]}, ["y"], {"c": np.array(2, np.float32)}
+    )
+    check(path, fastcnn.load_onnx(path), x=normal(1, 700))
 
 
 def test_weights_where_shapes_depend_on_numbers(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from fastcnn.models.graph import Graph, graph_of
 from fastcnn.models.inputs import Source
 from fastcnn.models.model import Model
 from fastcnn.models.net import Net
+from fastcnn.models.weights import Weights
 from fastcnn.nn.layers import Layer, Reshape, Shape, Tensor
 from fastcnn.nn.layers.description import to_dict
 from fastcnn.train.streams import is_stream
@@ -42,7 +43,7 @@ EMITTER_MODULES = (onnx_images, onnx_numbers, onnx_products, onnx_shapes)
 
 MOST_TRACES = 64
 MOST_PROGRAMS = 16
-PROBES = (64, 224, 32, 128, 256, 96, 160, 320, 48, 512, 8, 16, 1)
+PROBES = (64, 224, 32, 128, 256, 96, 160, 320, 48, 512, 8, 16, 1, 2048, 16384)
 """Numbers that stand for a free size until samples come."""
 
 Inputs = ArrayLike | Mapping[str, ArrayLike] | Sequence[ArrayLike]
@@ -57,12 +58,14 @@ class Traced:
         outputs: the values of the file's outputs.
         used: the numbers of the inputs that the graph takes.
         batched: whether the first axis of all inputs is the batch.
+        weights: of the layers, if they are not the model's own.
     """
 
     graph: Graph
     outputs: tuple[Value, ...]
     used: tuple[int, ...]
     batched: bool
+    weights: Weights | None = None
 
 
 class OnnxModel(Model):
@@ -97,6 +100,7 @@ class OnnxModel(Model):
         store.forget([key for key, layer in store.layers.items() if id(layer) not in own])
         if not self._needed:
             store.settle(source)
+        self._file_version = self._weights.watch.version()
         self._traces: OrderedDict[tuple[Shape, ...], Traced] = OrderedDict()
         self._programs: OrderedDict[str, Any] = OrderedDict()
         self._signatures: dict[tuple[int, str, tuple[Shape, ...]], tuple[Graph, str]] = {}
@@ -156,36 +160,48 @@ class OnnxModel(Model):
         return tuple(result)
 
     def _traced_for(
-        self, shapes: tuple[Shape, ...], arrays: dict[str, Array] | None = None, first: bool = False
+        self,
+        shapes: tuple[Shape, ...],
+        arrays: dict[str, Array] | None = None,
+        first: bool = False,
+        apart: bool = False,
     ) -> Traced:
-        """The layers for inputs of these shapes, of which some are known by name."""
+        """The layers for inputs of these shapes, of which some are known by name.
+
+        With ``apart`` the layers have weights of their own, which are those of the file.
+        """
         lead = {shape[0] for shape in shapes if shape}
         can_batch = not self._whole and len(lead) == 1 and all(shapes) and 0 not in lead
         self._whole |= first and not can_batch
         if can_batch:
             try:
-                return self._trace(shapes, arrays or {}, batched=True)
+                return self._trace(shapes, arrays or {}, batched=True, apart=apart)
             except NotBatched:
                 if first:
                     self._whole = max(lead) > 1
         try:
-            return self._trace(shapes, arrays or {}, batched=False)
+            return self._trace(shapes, arrays or {}, batched=False, apart=apart)
         except NotBatched:
             raise OnnxFileError(
                 "the file needs a shape without numbers, which no layer has"
             ) from None
 
     def _trace(
-        self, shapes: tuple[Shape, ...], arrays: dict[str, Array], *, batched: bool
+        self, shapes: tuple[Shape, ...], arrays: dict[str, Array], *, batched: bool, apart: bool
     ) -> Traced:
-        last = self._channels_last and batched
+        last, source, store = self._channels_last and batched, self._source, self._store
+        if apart:
+            source, store = store.with_numbers(source), LayerStore(self.dtype)
         trace = Trace(
-            self._source, shapes, self._store, batched=batched, channels_last=last,
-            known_inputs=arrays,
-        )  # fmt: skip
+            source, shapes, store, batched=batched, channels_last=last, known_inputs=arrays
+        )
         graph, outputs, used = trace.finished(last)
+        weights = None
+        if apart:
+            store.build()
+            weights = Weights(graph.layers, self.dtype)
         self._starts = [trace.tensors[i] for i in used] or [Tensor((1,))]
-        return Traced(graph, tuple(outputs), tuple(used), batched)
+        return Traced(graph, tuple(outputs), tuple(used), batched, weights)
 
     def _traced_with(self, arrays: list[Array]) -> Traced:
         """The layers for a file whose shapes depend on the numbers of some inputs."""
@@ -205,22 +221,36 @@ class OnnxModel(Model):
         """The layers for inputs of these shapes, from the memory of the last ones."""
         try:
             self._traces.move_to_end(shapes)
-            return self._traces[shapes]
+            traced = self._traces[shapes]
         except KeyError:
             pass
+        else:
+            if traced.weights is not None:
+                self._check_weights(shapes)
+            return traced
         try:
             traced = self._traced_for(shapes)
         except NeedsWeights:
-            raise ValueError(
-                f"inputs of shapes {', '.join(map(str, shapes))} need the weights of the file in "
-                f"another form than those that the model was built for, of shapes "
-                f"{', '.join(map(str, self._first_shapes))}"
-            ) from None
+            self._check_weights(shapes)
+            traced = self._traced_for(shapes, apart=True)
         del self._starts
         while len(self._traces) >= MOST_TRACES:
             self._traces.popitem(last=False)
         self._traces[shapes] = traced
         return traced
+
+    def _check_weights(self, shapes: tuple[Shape, ...]) -> None:
+        """Raise an error if the weights may not be those of the file any more.
+
+        Layers for inputs of these shapes need the weights in another form, which only the file has.
+        """
+        if self._weights.watch.version() != self._file_version:
+            raise ValueError(
+                f"inputs of shapes {', '.join(map(str, shapes))} need the weights of the file in "
+                f"another form than those that the model was built for, of shapes "
+                f"{', '.join(map(str, self._first_shapes))}, and the model's weights may have "
+                f"changed since; save the model with save_onnx, and load it for these shapes"
+            )
 
     # --- predictions ------------------------------------------------------------------------------
 
@@ -425,24 +455,26 @@ class OnnxModel(Model):
         graph = traced.graph
         if not traced.batched or whole_nets_refused(self.engine) is not None:
             return layer_by_layer.forward(graph, inputs, self.engine)
-        executor = self._program_of(graph, tuple(array.shape[1:] for array in inputs))
+        executor = self._program_of(traced, tuple(array.shape[1:] for array in inputs))
         results = None if executor is None else executor.forward(inputs)
         return layer_by_layer.forward(graph, inputs, self.engine) if results is None else results
 
-    def _program_of(self, graph: Graph, shapes: tuple[Shape, ...]) -> Any:
+    def _program_of(self, traced: Traced, shapes: tuple[Shape, ...]) -> Any:
         """The executor of a graph; equal graphs on equal shapes have one."""
+        graph = traced.graph
         if self._derived_for != self._ownership.version:
             self._derive()
             self._programs.clear()
             self._signatures.clear()
-        key = self._signature(graph, shapes)
+        key = self._signature(graph, shapes) if traced.weights is None else f"apart {shapes}"
         with suppress(KeyError):  # it may be missing, or another thread forgets it
             self._programs.move_to_end(key)
             return self._programs[key]
         imported("fastcnn.models.execution")
         from fastcnn.models.execution import Executor, compiles
 
-        executor = Executor(graph, self._weights, shapes) if compiles() else None
+        weights = traced.weights or self._weights
+        executor = Executor(graph, weights, shapes) if compiles() else None
         while len(self._programs) >= MOST_PROGRAMS:
             self._programs.popitem(last=False)
         return self._programs.setdefault(key, executor)
@@ -580,8 +612,9 @@ class OnnxModel(Model):
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
-        store, source = self._store.without_stand_ins(self._source)
-        state |= {"_store": store, "_source": source}
+        source = self._store.without_stand_ins(self._source)
+        changed = self._weights.watch.version() != self._file_version
+        state |= {"_source": source, "_file_version": -1 if changed else None}
         state.pop("_traces", None)
         state.pop("_programs", None)
         state.pop("_signatures", None)
@@ -589,6 +622,9 @@ class OnnxModel(Model):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._store.enter_stand_ins(self._source)
+        if self._file_version is None:
+            self._file_version = self._weights.watch.version()
         object.__setattr__(self, "_traces", OrderedDict())
         object.__setattr__(self, "_programs", OrderedDict())
         object.__setattr__(self, "_signatures", {})

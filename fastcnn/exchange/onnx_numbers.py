@@ -221,7 +221,7 @@ def _affine(
     array = next(one.constant for one in values if one.constant is not None)
     first = values[0].constant is None
     assert x.tensor is not None
-    if x.shape != shape or not x.tensor.shape or array.size not in (1, array.shape[-1]):
+    if x.shape != shape or not x.tensor.shape or array.size not in (1, *array.shape[-1:]):
         return None
     if node.operator == "Div" and (not first or not np.all(array)):
         return None
@@ -293,7 +293,7 @@ def prelu(trace: Trace, node: OnnxNode, inputs: Values) -> list[Value]:
     array = slopes.constant
     if array is not None and x.tensor is not None and x.is_float and x.tensor.shape:
         channels = x.tensor.shape[-1]
-        if array.size in (1, array.shape[-1]) and 0 not in x.shape:
+        if array.size in (1, *array.shape[-1:]) and 0 not in x.shape:
             layer = trace.store.layer(
                 node.outputs[0], PReLU, x.tensor.shape,
                 slope=np.broadcast_to(array.reshape(-1), (channels,)),

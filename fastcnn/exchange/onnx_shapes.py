@@ -23,6 +23,7 @@ from fastcnn.nn.layers import Concatenate, Cropping2D, DepthToSpace, Shape, Zero
 
 Values = Sequence[Value | None]
 _FAR = 1 << 40
+_ANY = -1
 
 
 @emits("Identity", "Dropout")
@@ -53,7 +54,7 @@ def transpose(trace: Trace, node: OnnxNode, inputs: Values) -> list[Value]:
     ]
 
 
-@emits("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+@emits("Reshape", "Flatten")
 def reshape(trace: Trace, node: OnnxNode, inputs: Values) -> list[Value] | None:
     """The numbers in another shape."""
     x = needs(inputs[0])
@@ -62,31 +63,52 @@ def reshape(trace: Trace, node: OnnxNode, inputs: Values) -> list[Value] | None:
         array = known(inputs[1])
         if array is None:
             return None
-        sides = listed(node, "shape or axes", array)
+        sides = listed(node, "shape", array)
     if node.operator == "Reshape":
         shape = moving.reshaped(node, x.shape, sides or node.integers("shape") or [])
-    elif node.operator == "Flatten":
+    else:
         axis = as_axis(node, node.integer("axis", 1), x.rank, or_end=True)
         shape = prod(x.shape[:axis]), prod(x.shape[axis:])
-    else:
-        axes = sides if sides is not None else node.integers("axes")
-        form = moving.squeezed if node.operator == "Squeeze" else moving.unsqueezed
-        shape = form(node, x.shape, axes)
     return [in_shape(trace, x, shape)]
 
 
-def in_shape(trace: Trace, x: Value, shape: Shape) -> Value:
-    """A value in another shape of the file, with as few numbers moved as can be."""
-    if shape == x.shape:
+@emits("Squeeze", "Unsqueeze")
+def without_or_with_ones(trace: Trace, node: OnnxNode, inputs: Values) -> list[Value] | None:
+    """The numbers without some axes of one, or with new ones."""
+    x = needs(inputs[0])
+    axes = node.integers("axes")
+    if len(inputs) > 1 and inputs[1] is not None:
+        array = known(inputs[1])
+        if array is None:
+            return None
+        axes = listed(node, "axes", array)
+    if node.operator == "Unsqueeze":
+        places = moving.unsqueezed_places(node, x.rank, axes)
+        shape = moving.unsqueezed(node, x.shape, axes)
+    else:
+        gone = moving.squeezed_axes(node, x.shape, axes)
+        stay = [i for i in range(x.rank) if i not in gone]
+        places = [stay.index(i) if i in stay else -1 for i in range(x.rank)]
+        shape = tuple(x.shape[i] for i in stay)
+    batch = -1 if x.batch is None else places[x.batch]
+    return [in_shape(trace, x, shape, None if batch < 0 else batch)]
+
+
+def in_shape(trace: Trace, x: Value, shape: Shape, batch: int | None = _ANY) -> Value:
+    """A value in another shape of the file, with as few numbers moved as can be.
+
+    ``batch`` is the axis that the batch becomes, where the operator tells it; None if it gets mixed
+    with other axes, or is taken away.
+    """
+    if shape == x.shape and batch in (_ANY, x.batch):
         return x
+    if batch == _ANY:
+        batch = None if x.batch is None else _batch_after(x.shape, x.batch, shape)
     x = trace.plain(x)
-    batch = None
-    if x.batch is not None:
-        batch = _batch_after(x.shape, x.batch, shape)
-        if batch is None:
-            if not trace.single:
-                raise NotBatched
-            x = trace.without_batch(x)
+    if x.batch is not None and batch is None:
+        if not trace.single:
+            raise NotBatched
+        x = trace.without_batch(x)
     assert x.tensor is not None
     axes = tuple(i for i in range(len(shape)) if i != batch)
     if 0 in shape:
@@ -109,7 +131,7 @@ def in_shape(trace: Trace, x: Value, shape: Shape) -> Value:
 
 
 def _batch_after(before: Shape, batch: int, after: Shape) -> int | None:
-    """The axis that the batch becomes by a reshape; None if it is mixed with others."""
+    """The axis that the batch becomes by a Reshape; None if it is mixed with others."""
     ahead, side = prod(before[:batch]), before[batch]
     candidates = [i for i, one in enumerate(after) if one == side and prod(after[:i]) == ahead]
     if not candidates:
@@ -305,7 +327,8 @@ def gather(trace: Trace, node: OnnxNode, inputs: Values) -> list[Value] | None:
     if numbers.ndim == 0:
         number = int(numbers) % side
         part = cut(trace, node, x, {axis: slice(number, number + 1)})
-        return [in_shape(trace, part, (*x.shape[:axis], *x.shape[axis + 1 :]))]
+        batch = None if x.batch is None else x.batch - (axis < x.batch)
+        return [in_shape(trace, part, (*x.shape[:axis], *x.shape[axis + 1 :]), batch)]
     if numbers.ndim > 1:
         return (
             None
@@ -375,7 +398,8 @@ def expand(trace: Trace, node: OnnxNode, inputs: Values) -> list[Value] | None:
     if shape == x.shape:
         return [x]
     extra = len(shape) - x.rank
-    wide = in_shape(trace, x, (*[1] * extra, *x.shape))
+    batch = None if x.batch is None else x.batch + extra
+    wide = in_shape(trace, x, (*[1] * extra, *x.shape), batch)
     if wide.batch is not None and shape[wide.batch] != wide.shape[wide.batch]:
         raise NotBatched
     order = wide.axes if wide.batch is None else (wide.batch, *wide.axes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,6 +30,29 @@ class NeedsWeights(Exception):
     """A later trace needs weights that the layers of the first trace do not have."""
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where the numbers of a constant are.
+
+    Attributes:
+        layer, name: of the weight.
+        view: the shape of the weight as it was taken from the constant.
+        order: of the axes of that view in the constant's memory.
+        shape: of the constant.
+    """
+
+    layer: Layer
+    name: str
+    view: tuple[int, ...]
+    order: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    def numbers(self) -> Floats:
+        """The constant, with the weight's numbers."""
+        arrays = own_arrays(self.layer.parameters) | own_arrays(self.layer.state)
+        return arrays[self.name].reshape(self.view).transpose(self.order).reshape(self.shape)
+
+
 class LayerStore:
     """Layers with weights by the values that they make.
 
@@ -42,7 +65,8 @@ class LayerStore:
         self.layers: dict[str, Layer] = {}
         self.dtype = dtype
         self._sources: dict[int, dict[str, Array]] = {}
-        self._moved: dict[int, tuple[Array, Floats]] = {}
+        self._moved: dict[str, _Place] = {}
+        self._stand_ins: dict[int, Array] = {}
         self._settled = False
 
     def layer(self, key: str, make: Callable[[], L], shape: Any, **arrays: Array | None) -> L:
@@ -50,7 +74,8 @@ class LayerStore:
 
         An array may have another shape than the weight, with as many numbers in the same order.
 
-        Raises :class:`NeedsWeights` where the built model has no such layer.
+        Raises :class:`NeedsWeights` where the built model has no such layer, or has it with weights
+        of other shapes than inputs of ``shape`` need.
         """
         layer = self.layers.get(key)
         if layer is None and self._settled:
@@ -63,11 +88,8 @@ class LayerStore:
             layer.input_shape = shape
             self._sources[id(layer)] = {k: v for k, v in arrays.items() if v is not None}
             self.layers[key] = layer
-        elif self._settled:
-            try:
-                layer.infer(shape)
-            except ValueError:
-                raise NeedsWeights from None
+        elif shape != layer.input_shape and not _takes(layer, shape):
+            raise NeedsWeights
         return layer  # type: ignore[return-value]  # a key always names one class
 
     def _unset_arrays(self, specs: dict[str, Spec]) -> dict[str, Floats]:
@@ -99,38 +121,56 @@ class LayerStore:
                 whole = source.transpose(order).flags.c_contiguous
                 constant = names.get(source.ctypes.data)
                 if constant is not None and whole and source.dtype == self.dtype:
-                    stand_in = _unset(graph.constants[constant].shape, self.dtype)
-                    self._moved[id(stand_in)] = stand_in, target.transpose(order)
-                    graph.constants[constant] = stand_in
+                    shape, places = graph.constants[constant].shape, tuple(map(int, order))
+                    self._moved[constant] = _Place(layer, name, source.shape, places, shape)
         self._settled = True
         for name, array in graph.constants.items():
-            if not array.flags.owndata and id(array) not in self._moved:
+            if not array.flags.owndata and name not in self._moved:
                 graph.constants[name] = array.copy()
+        self.enter_stand_ins(graph)
+
+    def enter_stand_ins(self, graph: OnnxGraph) -> None:
+        """Give ``graph`` a stand-in for each constant that became a weight."""
+        for name, place in self._moved.items():
+            stand_in = _unset(place.shape, self.dtype)
+            self._stand_ins[id(stand_in)] = graph.constants[name] = stand_in
 
     def check(self, array: Array) -> None:
         """Raise an error for a stand-in, whose numbers a trace needs outside of its layer.
 
         They are no constants any more, because training may change them.
         """
-        if id(array) in self._moved:
+        if id(array) in self._stand_ins:
             raise NeedsWeights
 
-    def without_stand_ins(self, graph: OnnxGraph) -> tuple[LayerStore, OnnxGraph]:
-        """This store and the graph, with the numbers of all constants, for a copy of the model."""
-        constants = {
-            name: self._moved[id(array)][1].reshape(array.shape)
-            if id(array) in self._moved
-            else array
-            for name, array in graph.constants.items()
-        }
-        store = LayerStore(self.dtype)
-        store.layers, store._settled = self.layers, self._settled
-        return store, replace(graph, constants=constants)
+    def with_numbers(self, graph: OnnxGraph) -> OnnxGraph:
+        """The graph with the numbers of all constants, as the model has them now."""
+        numbers = {name: place.numbers() for name, place in self._moved.items()}
+        return replace(graph, constants=graph.constants | numbers)
+
+    def without_stand_ins(self, graph: OnnxGraph) -> OnnxGraph:
+        """The graph without the constants that became weights, for a copy of the model."""
+        rest = {k: v for k, v in graph.constants.items() if k not in self._moved}
+        return replace(graph, constants=rest)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_stand_ins": {}}
 
     def forget(self, keys: list[str]) -> None:
         """Forget these layers."""
         for key in keys:
             self._sources.pop(id(self.layers.pop(key)), None)
+
+
+def _takes(layer: Layer, shape: Any) -> bool:
+    """Whether a layer takes inputs of a shape with the weights that it has."""
+    try:
+        layer.infer(shape)
+        specs = layer.parameter_specs(shape) | layer.state_specs(shape)
+    except ValueError:
+        return False
+    arrays = own_arrays(layer.parameters) | own_arrays(layer.state)
+    return {k: v.shape for k, v in specs.items()} == {k: v.shape for k, v in arrays.items()}
 
 
 def _weights(graph: OnnxGraph) -> dict[int, str]:

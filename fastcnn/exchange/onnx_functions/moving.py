@@ -86,20 +86,18 @@ def _axes_input(node: OnnxNode, axes: Array | None, since: int) -> list[int] | N
 @function_of("Squeeze")
 def squeeze(node: OnnxNode, x: Array, axes: Array | None = None) -> Array:
     """Without axes of one."""
-    return x.reshape(squeezed(node, x.shape, _axes_input(node, axes, 13)))
+    gone = squeezed_axes(node, x.shape, _axes_input(node, axes, 13))
+    return x.reshape([side for i, side in enumerate(x.shape) if i not in gone])
 
 
-def squeezed(node: OnnxNode, shape: tuple[int, ...], axes: list[int] | None) -> tuple[int, ...]:
-    """The shape that Squeeze gives."""
-    rank = len(shape)
-    chosen = (
-        tuple(i for i in range(rank) if shape[i] == 1)
-        if axes is None
-        else as_axes(node, axes, rank)
-    )
+def squeezed_axes(node: OnnxNode, shape: tuple[int, ...], axes: list[int] | None) -> set[int]:
+    """The axes that Squeeze takes away."""
+    if axes is None:
+        return {i for i, side in enumerate(shape) if side == 1}
+    chosen = set(as_axes(node, axes, len(shape)))
     if any(shape[i] != 1 for i in chosen):
         raise node.error(f"axes {axes} of the input of shape {shape} must be 1")
-    return tuple(side for i, side in enumerate(shape) if i not in chosen)
+    return chosen
 
 
 @function_of("Unsqueeze")
@@ -110,11 +108,16 @@ def unsqueeze(node: OnnxNode, x: Array, axes: Array | None = None) -> Array:
 
 def unsqueezed(node: OnnxNode, shape: tuple[int, ...], axes: list[int] | None) -> tuple[int, ...]:
     """The shape that Unsqueeze gives."""
+    sides = dict(zip(unsqueezed_places(node, len(shape), axes), shape, strict=True))
+    return tuple(sides.get(i, 1) for i in range(len(shape) + len(axes or ())))
+
+
+def unsqueezed_places(node: OnnxNode, rank: int, axes: list[int] | None) -> list[int]:
+    """For each axis of the input of an Unsqueeze the axis of the result that it becomes."""
     if axes is None:
         raise node.error("axes are missing")
-    chosen = as_axes(node, axes, len(shape) + len(axes))
-    rest = iter(shape)
-    return tuple(1 if i in chosen else next(rest) for i in range(len(shape) + len(axes)))
+    new = as_axes(node, axes, rank + len(axes))
+    return [i for i in range(rank + len(axes)) if i not in new]
 
 
 @function_of("Concat")

@@ -276,9 +276,9 @@ class Layer:
             _address(array)
             for layer in all_layers([self])
             if not layer.trainable
-            for array in layer.parameters.values()
+            for array in own_arrays(layer.parameters).values()
         }
-        names = self.parameters.items()
+        names = own_arrays(self.parameters).items()
         return tuple(name for name, array in names if _address(array) not in frozen)
 
     def least_batch(self, input_shape: Shape) -> int:
