@@ -25,7 +25,7 @@ OPERATORS = (
     "Concat", "Split", "Slice", "Pad", "Resize", "Upsample", "DepthToSpace", "Reshape", "Flatten",
     "Transpose", "Squeeze", "Unsqueeze", "ReduceMean", "ReduceSum", "ReduceMax", "LRN", "Constant",
     "ConstantOfShape", "Identity", "Dropout", "Shape", "Gather", "Cast", "Range", "Expand", "Where",
-    "Equal", "RNN", "GRU", "LSTM", "QuantizeLinear", "DequantizeLinear",
+    "Equal", "If", "RNN", "GRU", "LSTM", "QuantizeLinear", "DequantizeLinear",
 )  # fmt: skip
 
 SKIPPED = {
@@ -37,6 +37,8 @@ SKIPPED = {
     "equal_string_broadcast": "text",
     "identity_sequence": "sequences of tensors",
     "identity_opt": "optional tensors",
+    "if_seq": "sequences of tensors",
+    "if_opt": "optional tensors",
 }
 """Cases of what is no prediction, or no tensor of numbers: they are refused, with a reason."""
 NARROW = (

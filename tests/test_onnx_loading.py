@@ -148,7 +148,8 @@ def test_later_shapes_that_need_the_weights_in_another_form(
 def test_numbers_for_more_channels_than_a_later_shape_has(tmp_path: Path) -> None:
     """Squeeze leaves a row for two samples, and the channels for one."""
     nodes = [
-        node("Squeeze", "x", "s"), node("Slice", "s zero two zero", "c"), node("Mul", "c three", "y")
+        node("Squeeze", "x", "s"), node("Slice", "s zero two zero", "c"),
+        node("Mul", "c three", "y"),
     ]  # fmt: skip
     constants = {"zero": np.array([0]), "two": np.array([2]), "three": np.array([3], np.float32)}
     path = write(tmp_path / "net.onnx", nodes, {"x": ["N", 1, 5]}, ["y"], constants)

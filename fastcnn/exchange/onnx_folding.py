@@ -16,7 +16,7 @@ from math import isclose, sqrt
 import numpy as np
 
 from fastcnn.exchange.onnx_functions import FUNCTIONS, Array, OnnxFileError, OnnxNode
-from fastcnn.exchange.onnx_functions.nodes import Attribute
+from fastcnn.exchange.onnx_functions.nodes import Attribute, uses_of
 from fastcnn.exchange.onnx_reading import OnnxGraph
 
 MOST_FOLDED = 1 << 26
@@ -66,7 +66,7 @@ class _Work:
         for key, node in list(self.nodes.items()):
             if not all(not name or name in self.constants for name in node.inputs):
                 continue
-            if node.operator == "Dropout" or not node.inputs:
+            if node.operator in ("Dropout", "If") or not node.inputs:
                 continue
             arrays = [self.constants[name] if name else None for name in node.inputs]
             if node.operator in ("ConstantOfShape", "Expand", "Range", "Tile", "Pad", "Resize"):
@@ -172,15 +172,14 @@ class _Work:
         nodes = []
         for node in reversed(list(self.nodes.values())):
             if needed.intersection(node.outputs):
-                needed.update(node.inputs)
+                needed.update(uses_of([node]))
                 nodes.append(node)
         constants = {name: array for name, array in self.constants.items() if name in needed}
         return replace(self.graph, constants=constants, nodes=nodes[::-1])
 
 
 def _named(node: OnnxNode, key: str) -> OnnxNode:
-    outputs = (key, *node.outputs[1:])
-    return OnnxNode(node.operator, node.name, node.inputs, outputs, node.attributes, node.opset)
+    return replace(node, outputs=(key, *node.outputs[1:]))
 
 
 def _near(a: float | None, b: float) -> bool:

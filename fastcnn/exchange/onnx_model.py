@@ -42,6 +42,8 @@ EMITTER_MODULES = (onnx_images, onnx_numbers, onnx_products, onnx_shapes)
 """Modules whose functions make layers of nodes; they enter themselves when they are imported."""
 
 MOST_TRACES = 64
+MOST_KNOWN = 4096
+"""Bytes of inputs whose numbers decide shapes, up to which the layers for them are remembered."""
 MOST_PROGRAMS = 16
 PROBES = (64, 224, 32, 128, 256, 96, 160, 320, 48, 512, 8, 16, 1, 2048, 16384)
 """Numbers that stand for a free size until samples come."""
@@ -101,7 +103,7 @@ class OnnxModel(Model):
         if not self._needed:
             store.settle(source)
         self._file_version = self._weights.watch.version()
-        self._traces: OrderedDict[tuple[Shape, ...], Traced] = OrderedDict()
+        self._traces: OrderedDict[tuple[Shape | bytes, ...], Traced] = OrderedDict()
         self._programs: OrderedDict[str, Any] = OrderedDict()
         self._signatures: dict[tuple[int, str, tuple[Shape, ...]], tuple[Graph, str]] = {}
 
@@ -148,11 +150,12 @@ class OnnxModel(Model):
                 f"input {quoted(declared.name)} has no declared number of axes, which fastcnn needs"
             )
         free = [side for side in declared.shape[1:] if not isinstance(side, int)]
+        batches = {one.shape[0] for one in self._source.inputs if one.shape} - {None}
         result = []
         for i, side in enumerate(declared.shape):
             if isinstance(side, int):
                 result.append(side)
-            elif i == 0:
+            elif i == 0 or side in batches:
                 result.append(2)
             else:
                 channels = i == 1 and len(declared.shape) == 4 and len(free) == 3
@@ -206,12 +209,20 @@ class OnnxModel(Model):
     def _traced_with(self, arrays: list[Array]) -> Traced:
         """The layers for a file whose shapes depend on the numbers of some inputs."""
         named = {one.name: array for one, array in zip(self._source.inputs, arrays, strict=True)}
+        shapes = self._file_shapes(arrays)
         while True:
-            known = {name: named[name] for name in self._needed}
+            known = {name: named[name] for name in sorted(self._needed)}
+            is_small = sum(array.nbytes for array in known.values()) <= MOST_KNOWN
+            key = (*shapes, *(array.tobytes() for array in known.values())) if is_small else ()
+            with suppress(KeyError):
+                self._traces.move_to_end(key)
+                return self._traces[key]
             try:
-                traced = self._traced_for(self._file_shapes(arrays), known)
+                traced = self._traced_for(shapes, known)
                 self._store.build()
-                return traced
+                return self._remembered(key, traced) if is_small else traced
+            except NeedsWeights:
+                return self._remembered(key, self._traced_for(shapes, known, apart=True))
             except NeedsInputs as error:
                 if error.names <= self._needed:
                     raise OnnxFileError("a shape depends on numbers that nothing gives") from None
@@ -234,9 +245,13 @@ class OnnxModel(Model):
             self._check_weights(shapes)
             traced = self._traced_for(shapes, apart=True)
         del self._starts
+        return self._remembered(shapes, traced)
+
+    def _remembered(self, key: tuple[Shape | bytes, ...], traced: Traced) -> Traced:
+        """The layers, which calls for the same shapes find again."""
         while len(self._traces) >= MOST_TRACES:
             self._traces.popitem(last=False)
-        self._traces[shapes] = traced
+        self._traces[key] = traced
         return traced
 
     def _check_weights(self, shapes: tuple[Shape, ...]) -> None:

@@ -7,10 +7,10 @@ Files may be hostile. :mod:`fastcnn.exchange.onnx_wire` limits what a file can b
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,13 +19,15 @@ from fastcnn.core.quoting import quoted
 from fastcnn.core.reading import open_regular
 from fastcnn.exchange.onnx_functions import FUNCTIONS, Array, OnnxFileError, OnnxNode
 from fastcnn.exchange.onnx_functions.elementwise import dtype_named
-from fastcnn.exchange.onnx_functions.nodes import Attribute
+from fastcnn.exchange.onnx_functions.nodes import Attribute, Branch
 from fastcnn.exchange.onnx_tensors import MOST_AXES, tensor_array
 from fastcnn.exchange.onnx_wire import split_off_tensors, walk
 
 FIRST_OPSET = 7
 MOST_NODES = 200_000
 MOST_BYTES = (1 << 31) - 1  # of a file, as protobuf allows
+_GRAPH_KIND = 5  # of an attribute that is a graph
+_BRANCHES = ("then_branch", "else_branch")
 
 Side = int | str | None
 """A side of a declared shape: a number, the name of a free size, or unknown."""
@@ -114,11 +116,13 @@ def _graph(onnx: ModuleType, data: bytes, folder: str) -> OnnxGraph:
     if not graph.node and not graph.output:
         raise OnnxFileError("it is no ONNX file, or its graph is empty")
     opset = _opset(onnx, model)
-    if len(graph.node) > MOST_NODES:
-        raise OnnxFileError(f"it has {len(graph.node):,} nodes, more than {MOST_NODES:,}")
-    if len(graph.sparse_initializer):
+    graphs = list(_with_branches(graph))
+    count = sum(len(one.node) for one in graphs)
+    if count > MOST_NODES:
+        raise OnnxFileError(f"it has {count:,} nodes, more than {MOST_NODES:,}")
+    if any(len(one.sparse_initializer) for one in graphs):
         raise OnnxFileError("it has sparse tensors, which fastcnn does not read; make them dense")
-    _check_operators(graph, opset)
+    _check_operators([node for one in graphs for node in one.node])
     constants: dict[str, Array] = {}
     for tensor, own in initializers:
         if not tensor.name or tensor.name in constants:
@@ -126,7 +130,8 @@ def _graph(onnx: ModuleType, data: bytes, folder: str) -> OnnxGraph:
         constants[tensor.name] = tensor_array(tensor, folder, own)
     inputs = [_declared(one, "input") for one in graph.input if one.name not in constants]
     outputs = [_declared(one, "output") for one in graph.output]
-    nodes = [node for one in graph.node for node in _node(one, opset, constants, folder)]
+    context = _Context(opset, folder)
+    nodes = [node for one in graph.node for node in _node(one, context, constants)]
     nodes = _in_order([one.name for one in inputs], constants, nodes)
     available = {*constants, *(one.name for one in inputs)}
     available.update(name for node in nodes for name in node.outputs)
@@ -160,13 +165,22 @@ def _opset(onnx: ModuleType, model: Any) -> int:
     return int(opset)
 
 
-OPERATORS = {*FUNCTIONS, "Constant"} - {"MatMulBias", "ScaleShift"}
+OPERATORS = {*FUNCTIONS, "Constant", "If"} - {"MatMulBias", "ScaleShift"}
 """Every operator that can be read."""
 
 
-def _check_operators(graph: Any, opset: int) -> None:
+def _with_branches(graph: Any) -> Iterator[Any]:
+    """The graph, and the branches of its If nodes, and of the nodes in these."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute if node.op_type == "If" else ():
+            if attribute.type == _GRAPH_KIND:
+                yield from _with_branches(attribute.g)
+
+
+def _check_operators(nodes: Iterable[Any]) -> None:
     missing: dict[str, list[str]] = {}
-    for one in graph.node:
+    for one in nodes:
         known = one.domain in ("", "ai.onnx") and one.op_type in OPERATORS
         if not known:
             name = f"{one.domain}.{one.op_type}" if one.domain else one.op_type
@@ -181,17 +195,31 @@ def _check_operators(graph: Any, opset: int) -> None:
     raise OnnxFileError(f"fastcnn lacks these operators: {'; '.join(listing)}")
 
 
-def _node(one: Any, opset: int, constants: dict[str, Array], folder: str) -> Iterator[OnnxNode]:
+class _Context(NamedTuple):
+    """Where a node stands: the version of its operators, the folder of its file, and a prefix.
+
+    The prefix sets the names of a branch's values apart from all others.
+    """
+
+    opset: int
+    folder: str
+    prefix: str = ""
+
+
+def _node(one: Any, context: _Context, constants: dict[str, Array]) -> Iterator[OnnxNode]:
     """A node as our own type; a constant goes to ``constants`` instead."""
     label = f"node {quoted(one.name or (one.output[0] if one.output else ''))} ({one.op_type})"
     attributes: dict[str, Attribute] = {}
     tensors: dict[str, Array] = {}
+    graphs: dict[str, Any] = {}
     for attribute in one.attribute:
         kind = attribute.type
-        if attribute.name in attributes or attribute.name in tensors:
+        if any(attribute.name in several for several in (attributes, tensors, graphs)):
             raise OnnxFileError(f"{label} has two attributes {quoted(attribute.name)}")
         if kind == 4:
-            tensors[attribute.name] = tensor_array(attribute.t, folder)
+            tensors[attribute.name] = tensor_array(attribute.t, context.folder)
+        elif kind == _GRAPH_KIND and one.op_type == "If":
+            graphs[attribute.name] = attribute.g
         elif kind in _READERS and not attribute.ref_attr_name:
             attributes[attribute.name] = _READERS[kind](attribute)
         else:
@@ -199,6 +227,11 @@ def _node(one: Any, opset: int, constants: dict[str, Array], folder: str) -> Ite
     inputs, outputs = list(one.input), list(one.output)
     if not outputs or (one.op_type != "Split" and not any(outputs)):
         raise OnnxFileError(f"{label} has no outputs")
+    if one.op_type == "If":
+        if set(graphs) != set(_BRANCHES) or attributes or tensors:
+            raise OnnxFileError(f"{label} must have the branches then_branch and else_branch")
+        yield _conditional(one, label, graphs, context, constants)
+        return
     if one.op_type == "Constant":
         if outputs[0] in constants:
             raise OnnxFileError(f"{label} makes {quoted(outputs[0])}, which is there already")
@@ -212,7 +245,75 @@ def _node(one: Any, opset: int, constants: dict[str, Array], folder: str) -> Ite
         inputs.append(name)
     if tensors:
         raise OnnxFileError(f"{label}: {quoted(min(tensors))} is of a kind it cannot have")
-    yield OnnxNode(one.op_type, one.name, tuple(inputs), tuple(outputs), attributes, opset)
+    yield OnnxNode(one.op_type, one.name, tuple(inputs), tuple(outputs), attributes, context.opset)
+
+
+def _conditional(
+    one: Any, label: str, graphs: dict[str, Any], context: _Context, constants: dict[str, Array]
+) -> OnnxNode:
+    """An If, whose branches take the values around it as inputs of the node."""
+    if len(one.input) != 1:
+        raise OnnxFileError(f"{label} must have one input, the condition")
+    key = context.prefix + next(filter(None, one.output))
+    branches, around = [], dict[str, None]()
+    for kind in _BRANCHES:
+        inner = context._replace(prefix=f"{key}/{kind}/")
+        branch = _branch(graphs[kind], label, len(one.output), inner, constants)
+        around.update(dict.fromkeys(branch.arguments))
+        branches.append(branch)
+    several = []
+    for kind, branch in zip(_BRANCHES, branches, strict=True):
+        names = {name: f"{key}/{kind}:{name}" for name in around}
+        branch = replace(branch, arguments=tuple(around))
+        several.append(_branch_with_names(branch, names))
+    inputs, outputs = (one.input[0], *around), tuple(one.output)
+    return OnnxNode("If", one.name, inputs, outputs, {}, context.opset, tuple(several))
+
+
+def _branch(
+    graph: Any, label: str, outputs: int, context: _Context, constants: dict[str, Array]
+) -> Branch:
+    """A branch, whose arguments are the names of the values around it that it takes.
+
+    Its own values get the prefix of ``context``, and its constants go to ``constants``.
+    """
+    if len(graph.input) or len(graph.output) != outputs:
+        raise OnnxFileError(f"{label}: a branch must have no inputs, and {outputs} outputs")
+    inner = dict[str, Array]()
+    for tensor in graph.initializer:
+        if not tensor.name or tensor.name in inner:
+            raise OnnxFileError(f"tensor {quoted(tensor.name)} has no name of its own")
+        inner[tensor.name] = tensor_array(tensor, context.folder)
+    nodes = [node for one in graph.node for node in _node(one, context, inner)]
+    own = {*inner, *(name for node in nodes for name in node.outputs if name)}
+    results = tuple(one.name for one in graph.output)
+    taken = (*(name for node in nodes for name in node.inputs if name), *results)
+    around = tuple(dict.fromkeys(name for name in taken if name not in own))
+    branch = Branch(around, tuple(_in_order(around, inner, nodes)), results)
+    names = {name: context.prefix + name for name in own}
+    for name, array in inner.items():
+        if names[name] in constants:
+            raise OnnxFileError(f"{label} makes {quoted(names[name])}, which is there already")
+        constants[names[name]] = array
+    return _branch_with_names(branch, names)
+
+
+def _branch_with_names(branch: Branch, names: Mapping[str, str]) -> Branch:
+    """A branch whose values have other names."""
+
+    def renamed(several: Iterable[str]) -> tuple[str, ...]:
+        return tuple(names.get(name, name) for name in several)
+
+    nodes = tuple(
+        replace(
+            node,
+            inputs=renamed(node.inputs),
+            outputs=renamed(node.outputs),
+            branches=tuple(_branch_with_names(inner, names) for inner in node.branches),
+        )
+        for node in branch.nodes
+    )
+    return Branch(renamed(branch.arguments), nodes, renamed(branch.outputs))
 
 
 def _text(data: bytes) -> str:

@@ -7,7 +7,6 @@ a stand-in takes the place of each array of the file that became weights.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -17,6 +16,7 @@ import numpy as np
 from fastcnn.core.arguments import Array as Floats
 from fastcnn.core.copies import copy_into
 from fastcnn.exchange.onnx_functions import Array
+from fastcnn.exchange.onnx_functions.nodes import uses_of
 from fastcnn.exchange.onnx_reading import OnnxGraph
 from fastcnn.nn.layers import Layer, Spec, own_arrays
 
@@ -175,7 +175,7 @@ def _takes(layer: Layer, shape: Any) -> bool:
 
 def _weights(graph: OnnxGraph) -> dict[int, str]:
     """By their addresses the names of constants that only one node takes, as its weights."""
-    users = Counter(name for node in graph.nodes for name in node.inputs)
+    users = uses_of(graph.nodes)
     users.update(one.name for one in graph.outputs)
     return {
         graph.constants[name].ctypes.data: name

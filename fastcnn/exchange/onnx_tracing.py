@@ -16,8 +16,7 @@ one to the other, because an axis of one number can be added and left out.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -26,6 +25,7 @@ import numpy as np
 
 from fastcnn.exchange.onnx_functions import FUNCTIONS, Array, OnnxFileError, OnnxNode
 from fastcnn.exchange.onnx_functions.moving import MOST_BYTES
+from fastcnn.exchange.onnx_functions.nodes import Branch, uses_of, with_branches
 from fastcnn.exchange.onnx_operation import MOST_NUMBERS, OnnxOperation, Source
 from fastcnn.exchange.onnx_reading import OnnxGraph
 from fastcnn.exchange.onnx_store import LayerStore, NeedsWeights
@@ -104,7 +104,7 @@ class Trace:
         self.graph, self.store, self.batched = graph, store, batched
         self.single = not batched or all(shape[0] == 1 for shape in shapes)
         self.has_images = batched or all((one.shape or (0,))[:1] == (1,) for one in graph.inputs)
-        self.uses = Counter(name for node in graph.nodes for name in node.inputs)
+        self.uses = uses_of(graph.nodes)
         self.uses.update(one.name for one in graph.outputs)
         self.values: dict[str, Value] = {"": constant(np.zeros(0, np.float32))}
         self.tensors: list[Tensor] = []
@@ -117,13 +117,7 @@ class Trace:
                 self.tensors.append(Tensor((1,)))
                 continue
             self._begin(declared.name, declared.dtype, shape, channels_last)
-        for node in graph.nodes:
-            try:
-                self._node(node)
-            except (NotBatched, NeedsInputs, NeedsWeights, OnnxFileError):
-                raise
-            except _UNFIT as error:  # inputs that a node lacks, or of another kind
-                raise node.error(f"does not fit its inputs: {error}") from None
+        self._run(graph.nodes)
 
     def _begin(
         self, name: str, dtype: np.dtype[np.generic], shape: Shape, channels_last: bool
@@ -138,9 +132,22 @@ class Trace:
         self.tensors.append(tensor)
         self.values[name] = Value(shape, dtype, None, tensor, axes, batch)
 
+    def _run(self, nodes: Iterable[OnnxNode]) -> None:
+        for node in nodes:
+            try:
+                self._node(node)
+            except (NotBatched, NeedsInputs, NeedsWeights, OnnxFileError):
+                raise
+            except _UNFIT as error:  # inputs that a node lacks, or of another kind
+                raise node.error(f"does not fit its inputs: {error}") from None
+
     def _node(self, node: OnnxNode) -> None:
         inputs = [self.values[name] if name else None for name in node.inputs]
-        results = self.fold(node, inputs) if _is_known(node, inputs) else None
+        results: Sequence[Value] | None = None
+        if node.branches:
+            results = self._conditional(node, [needs(one) for one in inputs])
+        elif _is_known(node, inputs):
+            results = self.fold(node, inputs)
         if results is None:
             emitter = EMITTERS.get(node.operator)
             try:
@@ -156,6 +163,47 @@ class Trace:
         for name in node.outputs:
             if name and name not in self.values:
                 raise node.error(f"has no output {name!r} in prediction")
+
+    def _conditional(self, node: OnnxNode, inputs: Sequence[Value]) -> list[Value]:
+        """The outputs of an If: of one branch, or of both, of which each number is chosen.
+
+        Both run where the condition follows from numbers of the inputs, and the branches have
+        outputs of one shape. Inputs of integers are settings, so their numbers must be known.
+        """
+        condition, *rest = inputs
+        if prod(condition.shape) != 1:
+            if condition.batch is not None and not self.single:
+                raise NotBatched
+            raise node.error(f"the condition must be one number, got shape {condition.shape}")
+        if condition.constant is not None:
+            return self._branch(node.branches[0 if condition.constant.all() else 1], rest)
+        names = self._inputs_behind(node.inputs[:1])
+        kinds = {one.name: one.dtype.kind for one in self.graph.inputs}
+        if not self.single:
+            raise NotBatched
+        if all(kinds[name] in "iub" for name in names):
+            raise NeedsInputs(names)
+        try:
+            first, second = (self._branch(branch, rest) for branch in node.branches)
+        except (NotBatched, OnnxFileError):
+            raise NeedsInputs(names) from None
+        if any(
+            (a.shape, a.dtype) != (b.shape, b.dtype) for a, b in zip(first, second, strict=True)
+        ):
+            raise NeedsInputs(names)
+        choice = OnnxNode("Where", node.name, ("c", "a", "b"), ("y",), {}, node.opset)
+        self.uses["y"] += 1
+        one = OnnxNode("Reshape", node.name, ("c", "s"), ("y",), {}, 13)
+        (scalar,) = self.operation(one, [condition, constant(np.zeros(0, np.int64))])
+        return [
+            self.operation(choice, [scalar, a, b])[0] for a, b in zip(first, second, strict=True)
+        ]
+
+    def _branch(self, branch: Branch, inputs: Sequence[Value]) -> list[Value]:
+        """The outputs of a branch of an If."""
+        self.values.update(zip(branch.arguments, inputs, strict=True))
+        self._run(branch.nodes)
+        return [self.values[name] for name in branch.outputs]
 
     def fold(self, node: OnnxNode, inputs: Sequence[Value | None]) -> list[Value]:
         """The results of a node whose inputs are known."""
@@ -361,14 +409,19 @@ class Trace:
 
     def _inputs_behind(self, names: Sequence[str]) -> set[str]:
         """The inputs of the file that values are computed from."""
-        maker = {name: node for node in self.graph.nodes for name in node.outputs}
+        sources: dict[str, Sequence[str]] = {}
+        for node in with_branches(self.graph.nodes):
+            sources.update((name, node.inputs) for name in node.outputs)
+            for branch in node.branches:
+                arguments = zip(branch.arguments, node.inputs[1:], strict=True)
+                sources.update((name, (source,)) for name, source in arguments)
         inputs = {one.name for one in self.graph.inputs}
         seen, waiting = set[str](), list(names)
         while waiting:
             name = waiting.pop()
             if name and name not in seen:
                 seen.add(name)
-                waiting += maker[name].inputs if name in maker else ()
+                waiting += sources.get(name, ())
         return seen & inputs
 
     # --- the end --------------------------------------------------------------------------------

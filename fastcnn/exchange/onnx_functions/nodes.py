@@ -5,7 +5,8 @@ These are types of our own: nothing here needs the ``onnx`` package.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -36,6 +37,7 @@ class OnnxNode:
         outputs: the names of the values that it makes; "" for an output that nobody takes.
         attributes: by name, as numbers, text, and lists of these.
         opset: the version of the operators' meaning.
+        branches: of an If, the branch for true and the one for false.
     """
 
     operator: str
@@ -44,6 +46,7 @@ class OnnxNode:
     outputs: tuple[str, ...] = ("y",)
     attributes: dict[str, Attribute] = field(default_factory=dict)
     opset: int = 17
+    branches: tuple[Branch, ...] = ()
 
     def __str__(self) -> str:
         label = self.name or (self.outputs[0] if self.outputs else "")
@@ -95,6 +98,39 @@ class OnnxNode:
     def error(self, reason: str) -> OnnxFileError:
         """An error that names the node."""
         return OnnxFileError(f"{self}: {reason}")
+
+
+@dataclass(frozen=True)
+class Branch:
+    """The nodes of one branch of an If, whose names differ from all others of the file.
+
+    Attributes:
+        arguments: names that stand for the inputs of the If, but for its condition.
+        nodes: in an order in which they can run.
+        outputs: the names of the values that become the outputs of the If.
+    """
+
+    arguments: tuple[str, ...]
+    nodes: tuple[OnnxNode, ...]
+    outputs: tuple[str, ...]
+
+
+def with_branches(nodes: Iterable[OnnxNode]) -> Iterator[OnnxNode]:
+    """The nodes, and those of all branches in them."""
+    for node in nodes:
+        yield node
+        for branch in node.branches:
+            yield from with_branches(branch.nodes)
+
+
+def uses_of(nodes: Iterable[OnnxNode]) -> Counter[str]:
+    """How often the nodes, and those of their branches, take each value."""
+    uses = Counter[str]()
+    for node in with_branches(nodes):
+        uses.update(node.inputs)
+        for branch in node.branches:
+            uses.update(branch.outputs)
+    return uses
 
 
 FUNCTIONS: dict[str, Function] = {}
