@@ -48,6 +48,8 @@ MOST_PROGRAMS = 16
 PROBES = (64, 224, 32, 128, 256, 96, 160, 320, 48, 512, 8, 16, 1, 2048, 16384)
 """Numbers that stand for a free size until samples come."""
 
+TraceKey = tuple[Shape | bytes, ...]
+"""The shapes of all inputs, and the bytes of those whose numbers decide shapes."""
 Inputs = ArrayLike | Mapping[str, ArrayLike] | Sequence[ArrayLike]
 
 
@@ -103,7 +105,7 @@ class OnnxModel(Model):
         if not self._needed:
             store.settle(source)
         self._file_version = self._weights.watch.version()
-        self._traces: OrderedDict[tuple[Shape | bytes, ...], Traced] = OrderedDict()
+        self._traces: OrderedDict[TraceKey, Traced] = OrderedDict()
         self._programs: OrderedDict[str, Any] = OrderedDict()
         self._signatures: dict[tuple[int, str, tuple[Shape, ...]], tuple[Graph, str]] = {}
 
@@ -213,7 +215,9 @@ class OnnxModel(Model):
         while True:
             known = {name: named[name] for name in sorted(self._needed)}
             is_small = sum(array.nbytes for array in known.values()) <= MOST_KNOWN
-            key = (*shapes, *(array.tobytes() for array in known.values())) if is_small else ()
+            key: TraceKey = ()
+            if is_small:
+                key = *shapes, *(array.tobytes() for array in known.values())
             with suppress(KeyError):
                 self._traces.move_to_end(key)
                 return self._traces[key]
@@ -247,7 +251,7 @@ class OnnxModel(Model):
         del self._starts
         return self._remembered(shapes, traced)
 
-    def _remembered(self, key: tuple[Shape | bytes, ...], traced: Traced) -> Traced:
+    def _remembered(self, key: TraceKey, traced: Traced) -> Traced:
         """The layers, which calls for the same shapes find again."""
         while len(self._traces) >= MOST_TRACES:
             self._traces.popitem(last=False)
