@@ -3,12 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from fastcnn.core.json_arrays import JsonObject
 from fastcnn.data.pixel_scaling import CENTRED, Scaling
 from fastcnn.data.scaling import Kind, KnownSamples, known_from
 from fastcnn.data.several import Several
+
+
+class Knowledge(Protocol):
+    """What a model knows of the samples of its training: a record, or one for each input.
+
+    The methods are those of :class:`KnownSamples`. ``data`` is an array of samples, or a
+    :class:`Several` where there are several inputs.
+    """
+
+    scaling: Scaling
+
+    @property
+    def kind(self) -> Kind | tuple[Kind | None, ...] | None: ...
+
+    def glance(self, name: str, data: Any, least: int = ..., /, *, closer: bool = ...) -> None: ...
+
+    def check(self, name: str, data: Any, /) -> None: ...
+
+    def check_training(self, name: str, data: Any, normalised: bool = ..., /) -> None: ...
+
+    def learn(self, data: Any, /) -> None: ...
+
+    def is_routine(self, data: Any, /) -> bool: ...
+
+    def learn_batch(self, data: Any, normalises: Callable[[], bool], /) -> None: ...
+
+    def warn_once(self, rule: str, message: str) -> None: ...
+
+    def is_known(self, rule: str) -> None: ...
+
+    def as_dict(self) -> object: ...
 
 
 class KnownInputs:
@@ -78,16 +109,14 @@ class KnownInputs:
         return [one.as_dict() for one in self.of_each]
 
 
-def knowledge(inputs: int) -> KnownSamples | KnownInputs:
+def knowledge(inputs: int) -> Knowledge:
     """The knowledge of a new model with so many inputs."""
     if inputs == 1:
         return KnownSamples()
     return KnownInputs([KnownSamples() for _ in range(inputs)])
 
 
-def knowledge_from(
-    kind: Any, record: Any, inputs: int, scaling: Scaling = CENTRED
-) -> KnownSamples | KnownInputs:
+def knowledge_from(kind: Any, record: Any, inputs: int, scaling: Scaling = CENTRED) -> Knowledge:
     """The knowledge from a model file; ``ValueError`` for impossible values."""
     if inputs == 1:
         return known_from(kind, record, scaling)

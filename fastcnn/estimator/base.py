@@ -22,7 +22,7 @@ from fastcnn.core.files import FilePath
 from fastcnn.core.float_errors import unreported
 from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
-from fastcnn.core.scalars import count, number
+from fastcnn.core.scalars import below_one, count, number
 from fastcnn.data.on_demand import SamplesOnDemand, is_memory_mapped
 from fastcnn.data.scaling import KnownSamples
 from fastcnn.estimator import estimator_files as files
@@ -33,6 +33,7 @@ from fastcnn.models.model import Model
 from fastcnn.models.nets import NETS
 from fastcnn.models.sequential import Sequential
 from fastcnn.nn.layers import Dense, Flatten, Layer, Shape, checked_layers, image_shape
+from fastcnn.nn.losses import Loss
 from fastcnn.nn.optimizers import Optimizer, optimizer_from_dict, optimizer_named, optimizer_to_dict
 from fastcnn.train.callbacks import Callback
 from fastcnn.train.epochs import Augmentation
@@ -195,7 +196,54 @@ class CNNEstimator(RequestsSampleWeight):
         """Take back what :meth:`_own_record` returned."""
         raise NotImplementedError(f"{type(self).__name__} must define _take_record")
 
-    # --- prediction -------------------------------------------------------------------------------
+    # --- training and prediction ------------------------------------------------------------------
+
+    def _settings(self) -> tuple[float, Optimizer, int | None]:
+        """``validation_split``, a new optimizer and a seed, after a check of the arguments."""
+        count("epochs", self.epochs)
+        count("batch_size", self.batch_size)
+        split = below_one("validation_split", self.validation_split)
+        return split, self._fresh_optimizer(), seed_of(self.random_state)
+
+    def _train(
+        self,
+        model: Sequential,
+        samples: Array,
+        shape: Shape,
+        names: Array | None,
+        targets: Array,
+        rows: tuple[Array | None, Array | None],
+        weights: Array | None,
+        optimizer: Optimizer,
+        loss: Loss | None = None,
+    ) -> None:
+        """Train the model, and set the attributes that a fit leaves.
+
+        ``rows`` are the samples to train on, or None for all, and those that are held out, or None.
+        """
+        train, rest = rows
+        knowledge = KnownSamples(scales_bytes=False)
+        knowledge.learn(samples)
+        scaling = None if samples.dtype == np.uint8 else mean_and_deviation(samples, shape, train)
+        of_train = slice(None) if train is None else train
+        validation = None
+        if rest is not None:
+            unseen = net_samples(samples, shape, scaling, rest)
+            validation = unseen, targets[rest], of_mean_one(weights, rest)
+        history = model.fit(
+            net_samples(samples, shape, scaling, train),
+            targets[of_train],
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            optimizer=optimizer,
+            loss=loss,
+            validation_data=validation,
+            callbacks=self.callbacks,
+            verbose=self.verbose,
+            augment=self.augment,
+            sample_weight=of_mean_one(weights, of_train),
+        )
+        self._remember(model, history, knowledge, scaling, shape, names)
 
     def _remember(
         self,

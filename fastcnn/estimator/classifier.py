@@ -11,8 +11,6 @@ from numpy.typing import ArrayLike
 
 from fastcnn.core.arguments import Array
 from fastcnn.core.json_arrays import JsonObject
-from fastcnn.core.scalars import below_one, count
-from fastcnn.data.scaling import KnownSamples
 from fastcnn.estimator import estimator_files as files
 from fastcnn.estimator.base import (
     CNNEstimator,
@@ -21,10 +19,7 @@ from fastcnn.estimator.base import (
     check_finite,
     mean_and_deviation,
     net_input,
-    net_samples,
     not_all_zero,
-    of_mean_one,
-    seed_of,
 )
 from fastcnn.estimator.class_labels import balanced, checked_labels, feature_names
 from fastcnn.estimator.stratified import hold_out
@@ -152,9 +147,7 @@ class CNNClassifier(CNNEstimator):
 
         Warns with ``UserWarning`` if a class is too small for ``validation_split``.
         """
-        epochs, batch_size = count("epochs", self.epochs), count("batch_size", self.batch_size)
-        split = below_one("validation_split", self.validation_split)
-        optimizer, seed = self._fresh_optimizer(), seed_of(self.random_state)
+        split, optimizer, seed = self._settings()
         samples, names = net_input(X), feature_names(X)
         labels = checked_labels(y, len(samples))
         weights = checked(sample_weight, len(samples))
@@ -174,29 +167,8 @@ class CNNClassifier(CNNEstimator):
         train, rest = rows, None
         if split:
             train, rest = _split(targets, classes, rows, split, seed)
-        knowledge = KnownSamples(scales_bytes=False)
-        knowledge.learn(samples)
-        scaling = None if samples.dtype == np.uint8 else mean_and_deviation(samples, shape, train)
-        prepared = net_samples(samples, shape, scaling, train)
-        of_train = slice(None) if train is None else train
-        validation = None
-        if rest is not None:
-            unseen = net_samples(samples, shape, scaling, rest)
-            validation = unseen, targets[rest], of_mean_one(weights, rest)
-        history = model.fit(
-            prepared,
-            targets[of_train],
-            epochs=epochs,
-            batch_size=batch_size,
-            optimizer=optimizer,
-            validation_data=validation,
-            callbacks=self.callbacks,
-            verbose=self.verbose,
-            augment=self.augment,
-            sample_weight=of_mean_one(weights, of_train),
-        )
+        self._train(model, samples, shape, names, targets, (train, rest), weights, optimizer)
         self.classes_: Array = classes
-        self._remember(model, history, knowledge, scaling, shape, names)
         return self
 
     def _own_record(self) -> JsonObject:

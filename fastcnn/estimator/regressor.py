@@ -11,8 +11,7 @@ from numpy.typing import ArrayLike
 from fastcnn.core.arguments import Array
 from fastcnn.core.float_errors import unreported
 from fastcnn.core.json_arrays import JsonObject
-from fastcnn.core.scalars import below_one, count, truth
-from fastcnn.data.scaling import KnownSamples
+from fastcnn.core.scalars import truth
 from fastcnn.estimator import estimator_files as files
 from fastcnn.estimator.base import (
     CNNEstimator,
@@ -20,10 +19,7 @@ from fastcnn.estimator.base import (
     check_finite,
     mean_and_deviation,
     net_input,
-    net_samples,
     not_all_zero,
-    of_mean_one,
-    seed_of,
 )
 from fastcnn.estimator.class_labels import feature_names
 from fastcnn.models.sequential import Sequential
@@ -118,9 +114,7 @@ class CNNRegressor(CNNEstimator):
         infinity, X and y of different lengths, weights that are negative or all zero, a loss of
         classes, or layers that do not fit.
         """
-        epochs, batch_size = count("epochs", self.epochs), count("batch_size", self.batch_size)
-        split = below_one("validation_split", self.validation_split)
-        optimizer, seed = self._fresh_optimizer(), seed_of(self.random_state)
+        split, optimizer, seed = self._settings()
         loss = loss_from_dict(loss_to_dict(loss_named(self.loss)))
         if loss.implies is not None or loss.counts:
             raise ValueError(f"loss must be one of numbers, such as 'mse' or 'mae', got {loss!r}")
@@ -150,34 +144,14 @@ class CNNRegressor(CNNEstimator):
                     f"validation_split={split} of {len(order)} samples leaves none to validate on"
                 )
             train, rest = np.sort(order[held_out:]), np.sort(order[:held_out])
-        of_train = slice(None) if train is None else train
         table = targets.reshape(len(targets), outputs)
         mean, scale = mean_and_deviation(table, (outputs,), train)
         scaled = ((table - mean) / scale).astype(np.float32)
-        knowledge = KnownSamples(scales_bytes=False)
-        knowledge.learn(samples)
-        scaling = None if samples.dtype == np.uint8 else mean_and_deviation(samples, shape, train)
-        validation = None
-        if rest is not None:
-            unseen = net_samples(samples, shape, scaling, rest)
-            validation = unseen, scaled[rest], of_mean_one(weights, rest)
-        history = model.fit(
-            net_samples(samples, shape, scaling, train),
-            scaled[of_train],
-            epochs=epochs,
-            batch_size=batch_size,
-            optimizer=optimizer,
-            loss=loss,
-            validation_data=validation,
-            callbacks=self.callbacks,
-            verbose=self.verbose,
-            augment=self.augment,
-            sample_weight=of_mean_one(weights, of_train),
-        )
+        rows_of_sets = train, rest
+        self._train(model, samples, shape, names, scaled, rows_of_sets, weights, optimizer, loss)
         self.target_mean_: Array = np.asarray(mean)
         self.target_scale_: Array = np.asarray(scale)
         self._is_vector = targets.ndim == 1
-        self._remember(model, history, knowledge, scaling, shape, names)
         return self
 
     def _own_record(self) -> JsonObject:

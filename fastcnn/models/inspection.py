@@ -91,8 +91,7 @@ class Inspection(DescribedNet):
             raise ValueError("layer must be at least one layer, got an empty list")
         points = [self._point(choice) for choice in choices]
         images = self._samples("x", x)
-        knowledge: Any = self._knowledge
-        knowledge.glance("x", images)
+        self._knowledge.glance("x", images)
         parts = images.parts if isinstance(images, Several) else (images,)
         results: list[Array] = []
         for first in range(0, max(len(images), 1), size):
@@ -216,8 +215,7 @@ class Inspection(DescribedNet):
         size = count("batch_size", batch_size)
         self._known_shapes()
         images = self._samples("x", x)
-        knowledge: Any = self._knowledge
-        knowledge.glance("x", images)
+        self._knowledge.glance("x", images)
         graph = graph_to(self, of)
         dys = self._upstream(output, len(images), outputs_of(graph, self._known_shapes()))
         parts = images.parts if isinstance(images, Several) else (images,)

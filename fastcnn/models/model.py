@@ -513,7 +513,7 @@ class Model(Inspection):
         images = self._samples("x", x)
         if not len(images):
             raise ValueError(f"x must hold at least one sample, got {shape_of(images)}")
-        knowledge: Any = self._knowledge
+        knowledge = self._knowledge
         routine = knowledge.is_routine(images)
         if not routine:
             knowledge.glance("x", images, FEW_STEPS_TRAINED, closer=True)
@@ -647,8 +647,7 @@ class Model(Inspection):
             elif is_stream(x):
                 return self._predicted_of(x, size)
         images = self._samples("x", samples)
-        knowledge: Any = self._knowledge
-        knowledge.glance("x", images)
+        self._knowledge.glance("x", images)
         if built_for is None:
             assert isinstance(images, np.ndarray)
             self._doubt_layout("x", image_shape(images.shape[1:]), len(images))

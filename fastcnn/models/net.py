@@ -30,7 +30,7 @@ from fastcnn.core.settings import get_math, use_math
 from fastcnn.core.user_code import unchanged_by_errors
 from fastcnn.data.class_names import check_number
 from fastcnn.data.image_sets import ImageSet
-from fastcnn.data.known_inputs import KnownInputs, knowledge, knowledge_from
+from fastcnn.data.known_inputs import Knowledge, knowledge, knowledge_from
 from fastcnn.data.on_demand import SamplesOnDemand
 from fastcnn.data.pixel_scaling import CENTRED, check_channels
 from fastcnn.data.preparation import Preparation
@@ -107,7 +107,7 @@ class Net:
         self._usual, self._of_sigmoid = CrossEntropy(), BinaryCrossEntropy()
         self._raw, self._ends_in_vector = MeanSquaredError(), True
         self._is_part = False  # of another model, so that it predicts what its last layers give
-        self._knowledge: KnownSamples | KnownInputs = knowledge(self._graph.inputs)
+        self._knowledge: Knowledge = knowledge(self._graph.inputs)
         self._preparation: Preparation | None = None
         self._classes: tuple[str, ...] | None = None
         if not owns_layers and (traits := inherited(graph)) is not None:

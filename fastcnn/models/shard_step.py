@@ -23,6 +23,7 @@ from fastcnn.distributed.tree import sizes_of_shards
 from fastcnn.models import shared_norms
 from fastcnn.models.expansion import expand
 from fastcnn.models.figures import Collected
+from fastcnn.models.graph import Graph
 from fastcnn.models.layer_by_layer import Figures
 from fastcnn.models.net import Net
 from fastcnn.models.shard_layers import Joint, LayerPasses, Passes, ShardedBatch
@@ -104,7 +105,7 @@ class ShardSteps:
         if not group.rank:
             group.barrier()
 
-    def _layer_passes(self, trunk: Any) -> LayerPasses:
+    def _layer_passes(self, trunk: Graph) -> LayerPasses:
         if self._layers is None or self._version != self._model._derived_for:
             self._layers = LayerPasses(trunk, self._model._weights, self._model.engine)
             self._version = self._model._derived_for

@@ -245,8 +245,7 @@ def _checked_arrays(model: Net, arguments: FitArguments, settings: _Settings) ->
     shapes = _shapes_of(images, crop)
     _check_shapes(model, shapes, images, is_cropped=crop is not None)
     all_finite("x", images)
-    knowledge: Any = model._knowledge
-    knowledge.check("x", images)
+    model._knowledge.check("x", images)
     if not model.built:
         model._doubt_layout("x", shapes[0], len(images))
     values = model._graph.infer(shapes)
@@ -420,8 +419,7 @@ def stream_of(
                 raise ValueError(f"{name} must hold at least one sample")
             all_finite(name, images)
             images = images if crop is None else crop(images)
-            knowledge: Any = model._knowledge
-            knowledge.glance(name, images)
+            model._knowledge.glance(name, images)
             outputs = model._outputs(goal)
             targets = checked_targets(goal, item[1], len(images), outputs, model.dtype)
             of_batch = item[2] if len(item) > 2 else None
@@ -549,7 +547,7 @@ def begin(model: Net, fit: Fit) -> None:
     model._build_with(fit.shapes, fit.rng)
     model.loss = fit.loss
     model._classes = fit.classes or classes
-    knowledge: Any = model._knowledge
+    knowledge = model._knowledge
     if keeps_scale(fit.augment):
         knowledge.check_training("x", images, model._normalises())
         knowledge.learn(images)
@@ -574,7 +572,7 @@ def resume(
     )
     if structure != file_structure:
         raise ValueError(f"resume must be a training of this model's layers, got {file.path}")
-    knowledge: Any = other._knowledge
+    knowledge = other._knowledge
     if isinstance(fit.data.images, Stream):
         if not fit.data.images.can_resume:
             raise ValueError(
@@ -679,7 +677,7 @@ def checked_validation(
             )
     all_finite("validation_data", images)
     if trained is not None:
-        knowledge: Any = deepcopy(model._knowledge)
+        knowledge = deepcopy(model._knowledge)
         knowledge.learn(trained)
         knowledge.check("validation_data", images)
     try:
