@@ -34,6 +34,7 @@ from fastcnn.engine.numba.tiles.arithmetic import (
     tile_sum,
 )
 from fastcnn.engine.numba.tiles.loads_and_stores import (
+    expect_load,
     tile_from_row,
     tile_load,
     tile_load_masked,
@@ -46,6 +47,8 @@ from fastcnn.engine.numba.tiles.winograd import store_transform, tile_transform
 
 INPUTS, FILTERS, OUTPUTS = 0, 1, 2
 """The matrices of a :class:`fastcnn.core.minimal_filtering.Filtering`."""
+_CHANNELS_AHEAD = 4
+"""How many input channels before its turn the filters of one are fetched."""
 
 
 @cache
@@ -94,7 +97,7 @@ def square_transform(m: int, r: int, lanes: int) -> DeviceFunction:
 def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
     """The kernel of F(m × m, r × r) on register tiles of rows × vectors × lanes."""
     n = m + r - 1
-    points, outputs = n * n, m * m
+    points, outputs, taps = n * n, m * m, r * r
     half, quarter = rows // 2 + 1, rows // 4 + 1
     width = vectors * lanes
 
@@ -106,8 +109,13 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
     ) -> None:
         """Transform a block of columns of the filters of input channels ``first`` to ``last``."""
         filters, point = partition.filters, partition.columns.point
+        # A channel's taps lie far apart in w, so the processor does not foresee their addresses.
+        # They are fetched some channels before (docs/measurements.md, "Filters are fetched early").
+        in_w = rows_walk(taps, 0, 0, 0, taps, r, r, 0, filters.tap_row, filters.tap)
+        of_channel = tile_from_row(taps, vectors, lanes, w, 0, 0)
         for k in range(first, last):
             start = filters.start + block * filters.block + k * filters.row
+            expect_load(of_channel, w, in_w, start + _CHANNELS_AHEAD * filters.row)
             at = u_start + (k - first) * width
             for j in range(0, width, lanes):
                 columns = max(0, min(lanes, filters.columns - block * width - j))
