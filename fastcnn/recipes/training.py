@@ -198,13 +198,8 @@ def train(
         console, save = Console(quiet=True), None
     place = None if save is None else _writable(Path(save))
     dataset = _dataset(settings)
-    (x, y), (x_test, y_test) = dataset.train, dataset.test
-    if dataset.form == "pictures":
-        # Pictures are sorted by class, and the last images are held out.
-        order = np.random.default_rng(0).permutation(len(x))
-        x, y = x[order], y[order]
-    held_count = len(x) // HELD_OUT
-    if not held_count:
+    (x, y), (x_test, y_test) = _in_random_order(dataset), dataset.test
+    if not (held_count := len(x) // HELD_OUT):
         raise ValueError(f"data must have at least {HELD_OUT} training images, got {len(x)}")
     layers = NETS[settings.net](int(max(y.max(), y_test.max())) + 1)
     model = Sequential(layers, x.shape[1:], seed=settings.seed)
@@ -247,6 +242,15 @@ def train(
     nothing = dict.fromkeys(("loss", "accuracy"), float("nan"))
     test = model.evaluate(x_test, y_test) if is_first else nothing
     return Trained(model, history, test, seconds, place, None, (x_test, y_test))
+
+
+def _in_random_order(dataset: Dataset) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The training set; pictures are shuffled, because they are sorted by class."""
+    x, y = dataset.train
+    if dataset.form != "pictures":
+        return x, y
+    order = np.random.default_rng(0).permutation(len(x))
+    return x[order], y[order]
 
 
 def _dataset(settings: Settings) -> Dataset:

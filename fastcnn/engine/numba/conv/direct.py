@@ -222,6 +222,7 @@ def _contract_packed(
 
 
 def _forward_tile(g: ConvGeometry, itemsize: int) -> Tile:
+    """The tile of a convolution: output pixels × output channels."""
     return tile_for(g.n * g.oh * g.ow, g.group_oc, itemsize)
 
 
@@ -560,6 +561,7 @@ def filter_sum_plan(g: ConvGeometry, itemsize: int) -> tuple[Layout, Plan]:
 
 
 def _filter_tile(g: ConvGeometry, itemsize: int) -> Tile:
+    """The tile of the filters' gradient: taps and input channels × output channels."""
     division = _division(g)
     if division.elementwise:
         return elementwise_tile(itemsize)

@@ -126,7 +126,7 @@ def _argmax_indices(image: Array) -> Array:
 def _run(
     plan: WinogradPlan, x: Array, w: Array, b: Array | None, y: Array, indices: Array | None = None
 ) -> list[int]:
-    """Compute ``y``; returns the images in which an output is not finite."""
+    """Write ``y`` and ``indices``; return the images in which an output is not finite."""
     scratch, flat_y = scratch_of(plan, x.dtype), y.reshape(-1)
     suspects = scratch.suspects
     operands = (

@@ -290,77 +290,72 @@ def _row_plan(a_shape: Shape, b_shape: Shape) -> _RowPlan:
     return _RowPlan(rows, record(sizes), table_of(others), row.a > 0, row.b > 0)
 
 
-def _rows_writer(
-    value: DeviceFunction, a_goes_on: bool, b_goes_on: bool, over: Side | None = None
-) -> DeviceFunction:
-    """The device function that writes ``value(dy, a, b)`` to rows of an array of y's shape."""
-
-    @device
-    def write_rows(
-        start: int, stop: int, dy: Array, a: Array, b: Array, out: Array, table: Words,
-        rows: MergedRows,
-    ) -> None:  # fmt: skip
-        """Rows ``start`` to ``stop`` of ``out``; all arrays are flat."""
-        width, middle = rows.width, rows.middle
-        wide_a, wide_b = width if a_goes_on else 1, width if b_goes_on else 1
-        row = start
-        while row < stop:
-            outer = row // middle
-            first = row - outer * middle
-            last = min(middle, first + stop - row)
-            offsets = offsets_of(table, 0, rows.axes, outer)
-            for i in range(first, last):
-                at_a, at_b = offsets.a + i * rows.a_step, offsets.b + i * rows.b_step
-                at = (outer * middle + i) * width
-                dy_row, out_row = dy[at : at + width], out[at : at + width]
-                a_row = out_row if over == "a" else a[at_a : at_a + wide_a]
-                b_row = out_row if over == "b" else b[at_b : at_b + wide_b]
-                first_a, first_b = a_row[0], b_row[0]
-                for c in range(out_row.size):
-                    value_a = a_row[c] if a_goes_on else first_a
-                    value_b = b_row[c] if b_goes_on else first_b
-                    out_row[c] = value(dy_row[c], value_a, value_b)
-            row += last - first
-
-    return write_rows
-
-
 @kernel_factory
 def _merged_rows(op: Op, a_goes_on: bool, b_goes_on: bool, over: Side | None) -> Kernel:
     """With ``over``, that operand is y, and is read as y alone."""
     merge = _MERGED[op]
-
-    @device
-    def value(_: Number, a: Number, b: Number) -> Number:
-        result: Number = merge(a, b)
-        return result
-
-    write_rows = _rows_writer(value, a_goes_on, b_goes_on, over)
 
     @kernel
     def merged_rows(
         start: int, stop: int, a: Array, b: Array, y: Array, table: Words, numbers: Array
     ) -> None:
         """Rows ``start`` to ``stop`` of y, flat. ``numbers`` is one record of MergedRows."""
-        write_rows(start, stop, y, a, b, y, table, numbers[0])
+        width, middle, axes = numbers[0].width, numbers[0].middle, numbers[0].axes
+        wide_a, wide_b = width if a_goes_on else 1, width if b_goes_on else 1
+        row = start
+        while row < stop:
+            outer = row // middle
+            first = row - outer * middle
+            last = min(middle, first + stop - row)
+            offsets = offsets_of(table, 0, axes, outer)
+            for i in range(first, last):
+                at_a = offsets.a + i * numbers[0].a_step
+                at_b = offsets.b + i * numbers[0].b_step
+                at = (outer * middle + i) * width
+                out_row = y[at : at + width]
+                a_row = out_row if over == "a" else a[at_a : at_a + wide_a]
+                b_row = out_row if over == "b" else b[at_b : at_b + wide_b]
+                first_a, first_b = a_row[0], b_row[0]
+                for c in range(out_row.size):
+                    value_a = a_row[c] if a_goes_on else first_a
+                    value_b = b_row[c] if b_goes_on else first_b
+                    out_row[c] = merge(value_a, value_b)
+            row += last - first
 
     return merged_rows
 
 
+# The loops are those of merged_rows. One device function for both would take longer to compile.
 @kernel_factory
 def _gradient_rows(op: Op, side: Side, a_goes_on: bool, b_goes_on: bool) -> Kernel:
-    write_rows = _rows_writer(_TERMS[op][side], a_goes_on, b_goes_on)
+    term = _TERMS[op][side]
 
     @kernel
     def gradient_rows(
         start: int, stop: int, dy: Array, a: Array, b: Array, gradient: Array, table: Words,
         numbers: Array,
     ) -> None:  # fmt: skip
-        """Rows ``start`` to ``stop`` of the gradient of an operand that has the result's shape.
-
-        All arrays are flat. ``numbers`` is one record of MergedRows.
-        """
-        write_rows(start, stop, dy, a, b, gradient, table, numbers[0])
+        """Rows ``start`` to ``stop`` of the gradient of an operand that has the result's shape."""
+        width, middle, axes = numbers[0].width, numbers[0].middle, numbers[0].axes
+        wide_a, wide_b = width if a_goes_on else 1, width if b_goes_on else 1
+        row = start
+        while row < stop:
+            outer = row // middle
+            first = row - outer * middle
+            last = min(middle, first + stop - row)
+            offsets = offsets_of(table, 0, axes, outer)
+            for i in range(first, last):
+                at_a = offsets.a + i * numbers[0].a_step
+                at_b = offsets.b + i * numbers[0].b_step
+                a_row, b_row = a[at_a : at_a + wide_a], b[at_b : at_b + wide_b]
+                at = (outer * middle + i) * width
+                dy_row, out_row = dy[at : at + width], gradient[at : at + width]
+                first_a, first_b = a_row[0], b_row[0]
+                for c in range(out_row.size):
+                    value_a = a_row[c] if a_goes_on else first_a
+                    value_b = b_row[c] if b_goes_on else first_b
+                    out_row[c] = term(dy_row[c], value_a, value_b)
+            row += last - first
 
     return gradient_rows
 
@@ -491,7 +486,7 @@ def _row_totals(op: Op, side: Side, a_goes_on: bool, b_goes_on: bool) -> Kernel:
         b: Array,
         b_second: Array,
     ) -> None:
-        """Add the terms of two rows."""
+        """Add the terms of two rows, so that each total is read and written once for both."""
         first_a, first_b, second_a, second_b = a[0], b[0], a_second[0], b_second[0]
         for c in range(totals.size):
             value_a = a[c] if a_goes_on else first_a

@@ -419,7 +419,7 @@ def channel_moments(
     """
     channels, width, size = numbers[0].channels, numbers[0].width, numbers[0].size
     grain, chunks, epsilon = numbers[0].grain, numbers[0].chunks, numbers[0].epsilon
-    together = width // max(1, channels)
+    together = width // max(1, channels)  # rows side by side in a wide row
     inverse_count = 1 / np.float64(max(1, size // max(1, channels)))
     for item in range(start, stop):
         begin = item * _BLOCK
@@ -561,7 +561,7 @@ def channel_gradients(
     """
     channels, width, size = numbers[0].channels, numbers[0].width, numbers[0].size
     chunks, epsilon = numbers[0].chunks, numbers[0].epsilon
-    together = width // max(1, channels)
+    together = width // max(1, channels)  # rows side by side in a wide row
     inverse_count = 1 / np.float64(max(1, size // max(1, channels)))
     for item in range(start, stop):
         begin = item * _BLOCK

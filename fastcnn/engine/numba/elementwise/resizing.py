@@ -104,6 +104,7 @@ def sums_are_long(g: ResizeGeometry) -> bool:
 
 
 def _run(x: Array, g: ResizeGeometry, backward: bool, y: Array) -> None:
+    """Resize x to y; with ``backward``, x is the gradient dy, and y is dx."""
     if y.size == 0:
         return
     plan = resampling(g, backward, x.itemsize)

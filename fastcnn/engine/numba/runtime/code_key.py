@@ -53,9 +53,9 @@ _UNREADABLE = (ImportError, OSError, AttributeError, SyntaxError, ValueError)
 def source_stamp() -> str | None:
     """Hash of all modules that kernels of the compiled engine depend on.
 
-    The hash is taken of their sources, or of Python's code for them where there are no sources: in
-    an installation of ``.pyc`` files, or in a program with its modules inside. It is None where
-    there is neither. Then no compiled code is kept, because nothing tells one version from another.
+    The hash is taken of their sources. An installation of ``.pyc`` files, or a program that
+    contains its modules, has no sources; then it is taken of Python's byte code. It is None if
+    there is neither, and no compiled code is kept then, because versions cannot be told apart.
     """
     try:
         return _stamp([*_modules_of(_ENGINE), "fastcnn.version"])
@@ -65,7 +65,7 @@ def source_stamp() -> str | None:
 
 @cache
 def _module_stamp(name: str) -> str | None:
-    """The same for one module that stands outside of the compiled engine."""
+    """The hash of one module outside of the compiled engine, and of its imports."""
     try:
         return _stamp([name])
     except _UNREADABLE:

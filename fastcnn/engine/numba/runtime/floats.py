@@ -57,18 +57,18 @@ def by_type(x: FloatType, float32: FloatType, float64: FloatType) -> Declaration
     return x(x, x, x), generate
 
 
-def _plain_power(shifted: Float, more: int) -> Float:
+def _plain_power(shifted: Float, addend: int) -> Float:
     k = shifted - _plain_by_type(shifted, SHIFT_32, SHIFT_64)
-    power: Float = np.ldexp(type(k)(1), int(np.nan_to_num(k)) + more)
+    power: Float = np.ldexp(type(k)(1), int(np.nan_to_num(k)) + addend)
     return power
 
 
 @intrinsic(_plain_power)
-def power_of_two(shifted: FloatType, more: IntType) -> Declaration:
-    """2 to the power ``k + more`` for the integer k in ``shifted``, the sum of k and the
+def power_of_two(shifted: FloatType, addend: IntType) -> Declaration:
+    """2 to the power ``k + addend``, for the integer k of which ``shifted`` is the sum with the
     shift of its type.
 
-    The result must be a normal number; for other exponents, or NaN, it is some number.
+    The power must be a normal number. For other exponents, and for NaN, the result has no meaning.
     """
 
     def generate(code: Code) -> Value:
