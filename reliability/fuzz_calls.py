@@ -392,7 +392,7 @@ def _shapes(dice: Dice, op: str) -> tuple[dict[str, Any], dict[str, Any], Any]:
         g = conv_geometry(x, (1, 1, x[3], x[3])) if min(x[1:]) else None
         return {"dy": x}, parameters, g
     if op == "dropout":
-        return {"x": x, "kept": x}, {"rate": dice.choice([0, 0.25, 0.9])}, None
+        return {"x": x, "mask": x}, {"rate": dice.choice([0, 0.25, 0.9])}, None
     named = ["dy"] if op in ("zero_pad2d_backward", "crop2d_backward") else ["x"]
     if op.endswith("_backward") and "pad" not in op and "crop" not in op:
         named = ["dy", "x"]
@@ -428,7 +428,7 @@ def drawn(dice: Dice, among: Sequence[str] = ops.EXPLAINABLE) -> Call:
     for name, shape in shapes.items():
         if name == "labels":
             given = np.arange(prod(shape)).reshape(shape) * 7 % max(shapes["logits"][-1], 1)
-        elif name == "kept":
+        elif name == "mask":
             given = numbers(dice, shape, "exact", "bool")
         else:
             given = numbers(dice, shape, call.mode, dice.choice(DTYPES))
@@ -436,10 +436,10 @@ def drawn(dice: Dice, among: Sequence[str] = ops.EXPLAINABLE) -> Call:
             given = abs(given.astype("float64")).astype(given.dtype)
         layout = dice.choice(LAYOUTS)
         call.given[name], call.layouts[name] = laid_out(dice, given, layout), layout
-    floats = [np.asarray(a) for n, a in call.given.items() if n not in ("labels", "kept")]
+    floats = [np.asarray(a) for n, a in call.given.items() if n not in ("labels", "mask")]
     dtype = np.result_type(np.float32, *(array.dtype.newbyteorder("=") for array in floats))
     for name, array in call.given.items():
-        keep = name in ("labels", "kept")
+        keep = name in ("labels", "mask")
         call.plain[name] = np.array(array, None if keep else dtype, order="C")
     return call
 

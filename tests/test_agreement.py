@@ -32,7 +32,7 @@ def test_specification_reproduces_itself_on_integers_in_either_dtype() -> None:
         if case.mode in EXACT_MODES and case.dtype == "float32":
             narrow = call(case.problem, make_arrays(case, 2), REFERENCE)
             wide_arrays = {
-                k: v if k == "kept" else v.astype(np.float64)
+                k: v if k == "mask" else v.astype(np.float64)
                 for k, v in make_arrays(case, 2).items()
             }
             for a, b in zip(narrow, call(case.problem, wide_arrays, REFERENCE), strict=True):
@@ -83,7 +83,7 @@ def test_data_are_read_only_reproducible_and_never_constant(op: str) -> None:
             message = f"{name} of {case.name}"
             assert not array.flags.writeable, message
             np.testing.assert_array_equal(array, again[name], err_msg=message)
-            if array.size > 3 and name not in ("labels", "kept"):
+            if array.size > 3 and name not in ("labels", "mask"):
                 assert len(np.unique(array)) > 1, message
                 assert not np.array_equal(array, other[name], equal_nan=True), message
 

@@ -304,9 +304,9 @@ OWN: dict[str, list[tuple[str, Any, type[Exception], str]]] = {
     "dropout": [
         ("rate", 1, ValueError, "at least 0 and below 1, got 1"),
         ("rate", -0.1, ValueError, "at least 0 and below 1, got -0.1"),
-        ("kept", zeros(2, 3), TypeError, "must hold booleans, got dtype float32"),
-        ("kept", np.ones((3, 2), bool), ValueError, "the shape of x, (2, 3), got (3, 2)"),
-        ("kept", None, TypeError, "object"),
+        ("mask", zeros(2, 3), TypeError, "must hold booleans, got dtype float32"),
+        ("mask", np.ones((3, 2), bool), ValueError, "the shape of x, (2, 3), got (3, 2)"),
+        ("mask", None, TypeError, "object"),
     ],
     "zero_pad2d": [("padding", "same", ValueError, "got 'same'")],
     "zero_pad2d_backward": [
@@ -579,7 +579,7 @@ EMPTY: dict[str, list[tuple[int, ...]]] = {
 def test_empty_batches_give_empty_results(function: str, dtype: type, engine: str) -> None:
     call = dict(RIGHT[function], engine=engine)
     for name, value in call.items():
-        if name == "kept":
+        if name == "mask":
             call[name] = value[:0]
         elif name in ("dy", "x", "logits", "a") or (name == "b" and "a" in call):
             call[name] = value[:0].astype(dtype)

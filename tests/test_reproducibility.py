@@ -22,7 +22,7 @@ from fastcnn.proof.data import make_arrays
 from fastcnn.proof.problems import Case, cases
 
 FLOATS = [case for case in cases() if case.mode in ("float", "shifted", "digits")]
-BY_SAMPLE = {"x", "dy", "logits", "labels", "kept", "a"}
+BY_SAMPLE = {"x", "dy", "logits", "labels", "mask", "a"}
 """Arrays whose first axis is the batch; so it is of all arrays beside a."""
 
 ONE_RESULT_PER_SAMPLE = (
