@@ -37,7 +37,9 @@ def check(node: OnnxNode, inputs: list[Any], result: int, moved: tuple[int, ...]
     for i in moved:
         expected = slopes.slope(lambda: float((output() * dy).sum()), inputs[i], 1e-6)
         assert gradients[i].shape == inputs[i].shape
-        np.testing.assert_allclose(gradients[i], expected, rtol=1e-4, atol=1e-6)
+        # Differences of large sums lose what is small beside the largest slope.
+        smallest = max(1e-6, 1e-9 * float(np.abs(expected).max(initial=0)))
+        np.testing.assert_allclose(gradients[i], expected, rtol=1e-4, atol=smallest)
 
 
 @settings(max_examples=60, deadline=None)

@@ -12,6 +12,7 @@ import pytest
 
 import fastcnn
 from fastcnn.exchange.onnx_functions import OnnxFileError
+from fastcnn.exchange.onnx_operation import OnnxOperation
 
 onnx = pytest.importorskip("onnx", reason="files are read through the package onnx")
 
@@ -647,3 +648,34 @@ def test_a_little_of_the_fuzz(tmp_path: Path) -> None:
     import fuzz_onnx
 
     assert list(fuzz_onnx.failures(80, 0, tmp_path)) == []
+
+
+LIMITS = {
+    "Clip": (-0.5, 0.75), "Clip low": (-0.5, None), "Clip high": (None, 0.75), "Max": (-0.5, None),
+    "Min": (None, 0.75), "Max above": (0.25, None), "Clip above": (0.25, 0.75),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_limits_are_exact(name: str, tmp_path: Path) -> None:
+    """Limits around 0 become ReLUs, to the bit, for every number."""
+    low, high = (None if one is None else np.float32(one) for one in LIMITS[name])
+    operator = name.split()[0]
+    names = [label for label, one in (("low", low), ("high", high)) if one is not None]
+    inputs = "x low high" if operator == "Clip" and len(names) == 2 else f"x {names[0]}"
+    limits = node(operator, inputs, "y")
+    if name == "Clip high":
+        limits.input[:] = ["x", "", "high"]
+    constants = {
+        label: np.asarray(one) for label, one in (("low", low), ("high", high)) if one is not None
+    }
+    path = write(tmp_path / "net.onnx", [limits], {"x": ["N", 3, 5, 4]}, ["y"], constants)
+    model = fastcnn.load_onnx(path)
+    model.engine = "im2col"
+    x = normal(2, 3, 5, 4)
+    x[0, 0, 0], x[1, 2, 3, :3] = [np.nan, 0, -0.5, 0.75], [1e30, np.inf, -np.inf]
+    expected = np.clip(x, low, high)
+    np.testing.assert_array_equal(model.predict(x), expected)
+    of_layers = not any(isinstance(layer, OnnxOperation) for layer in model.layers)
+    assert of_layers == (low is None or low < 0)
+    assert not [layer for layer in model.layers if layer.parameters and layer.trainable]

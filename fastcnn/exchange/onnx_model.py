@@ -129,24 +129,39 @@ class OnnxModel(Model):
     def _probe(self) -> Traced:
         """The trace that the model is built of: of the sizes declared, and some for free ones."""
         errors: list[OnnxFileError] = []
+        self._free_batch = any(
+            not isinstance((one.shape or (1,))[0], int) for one in self._source.inputs
+        )
         for probe in PROBES:
-            shapes = [self._probe_shape(one, probe) for one in self._source.inputs]
-            self._first_shapes = tuple(shapes)
-            known = len(self._store.layers)
-            try:
-                return self._traced_for(tuple(shapes), None, first=True)
-            except OnnxFileError as error:
-                errors.append(error)
+            batches = [1, 2] if self._whole else [2]
+            while batches:
+                known = len(self._store.layers)
+                try:
+                    return self._traced_first(batches.pop(0), probe)
+                except NotBatched:
+                    batches = [1]
+                except OnnxFileError as error:
+                    errors.append(error)
                 self._store.forget(list(self._store.layers)[known:])
             if all(_is_fixed(one) or one.name in self._asked_shapes for one in self._source.inputs):
                 break
         raise errors[0]
 
-    def _probe_shape(self, declared: Declared, probe: int) -> Shape:
+    def _traced_first(self, batch: int, probe: int) -> Traced:
+        """The layers for ``batch`` samples where the file leaves the batch free.
+
+        Raises :class:`NotBatched` where the file mixes several samples. Then the model is built for
+        one sample, which most calls have.
+        """
+        shapes = tuple(self._probe_shape(one, probe, batch) for one in self._source.inputs)
+        self._first_shapes = shapes
+        return self._traced_for(shapes, None, first=True)
+
+    def _probe_shape(self, declared: Declared, probe: int, batch: int) -> Shape:
         asked = self._asked_shapes.get(declared.name)
         if asked is not None:
             first = (declared.shape or (None,))[0]
-            return (first if isinstance(first, int) else 2, *asked)
+            return (first if isinstance(first, int) else batch, *asked)
         if declared.shape is None:
             raise OnnxFileError(
                 f"input {quoted(declared.name)} has no declared number of axes, which fastcnn needs"
@@ -158,7 +173,7 @@ class OnnxModel(Model):
             if isinstance(side, int):
                 result.append(side)
             elif i == 0 or side in batches:
-                result.append(2)
+                result.append(batch)
             else:
                 channels = i == 1 and len(declared.shape) == 4 and len(free) == 3
                 result.append(3 if channels else probe)
@@ -177,13 +192,18 @@ class OnnxModel(Model):
         """
         lead = {shape[0] for shape in shapes if shape}
         can_batch = not self._whole and len(lead) == 1 and all(shapes) and 0 not in lead
-        self._whole |= first and not can_batch
+        if first and not can_batch and not self._whole:
+            self._whole = True
+            if self._free_batch:
+                raise NotBatched
         if can_batch:
             try:
                 return self._trace(shapes, arrays or {}, batched=True, apart=apart)
             except NotBatched:
                 if first:
                     self._whole = max(lead) > 1
+                    if self._whole and self._free_batch:
+                        raise
         try:
             return self._trace(shapes, arrays or {}, batched=False, apart=apart)
         except NotBatched:
@@ -222,11 +242,11 @@ class OnnxModel(Model):
                 self._traces.move_to_end(key)
                 return self._traces[key]
             try:
-                traced = self._traced_for(shapes, known)
+                traced = self._traced_for(shapes, known, apart=is_small)
+                if is_small:
+                    return self._remembered(key, traced)
                 self._store.build()
-                return self._remembered(key, traced) if is_small else traced
-            except NeedsWeights:
-                return self._remembered(key, self._traced_for(shapes, known, apart=True))
+                return traced
             except NeedsInputs as error:
                 if error.names <= self._needed:
                     raise OnnxFileError("a shape depends on numbers that nothing gives") from None
@@ -472,7 +492,8 @@ class OnnxModel(Model):
     def _run(self, traced: Traced, inputs: list[Floats]) -> list[Floats]:
         """The outputs of the graph, by a compiled program where one serves."""
         graph = traced.graph
-        if not traced.batched or whole_nets_refused(self.engine) is not None:
+        is_foreign = bool(self._needed) and traced.weights is None  # no program has its weights
+        if is_foreign or whole_nets_refused(self.engine) is not None:
             return layer_by_layer.forward(graph, inputs, self.engine)
         executor = self._program_of(traced, tuple(array.shape[1:] for array in inputs))
         results = None if executor is None else executor.forward(inputs)
@@ -485,7 +506,8 @@ class OnnxModel(Model):
             self._derive()
             self._programs.clear()
             self._signatures.clear()
-        key = self._signature(graph, shapes) if traced.weights is None else f"apart {shapes}"
+        # The program keeps the weights alive, so no others have their address.
+        key = self._signature(graph, shapes) if traced.weights is None else str(id(traced.weights))
         with suppress(KeyError):  # it may be missing, or another thread forgets it
             self._programs.move_to_end(key)
             return self._programs[key]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from math import isinf
 
 import numpy as np
 
@@ -99,7 +98,7 @@ def _same(
 
 @emits("Clip")
 def clip(trace: Trace, node: OnnxNode, inputs: Values) -> list[Value] | None:
-    """A ReLU, with or without a maximum, where the minimum is 0."""
+    """ReLUs, where 0 lies within the limits."""
     x = needs(inputs[0])
     if any(one is not None and one.constant is None for one in inputs[1:]):
         return None
@@ -109,14 +108,37 @@ def clip(trace: Trace, node: OnnxNode, inputs: Values) -> list[Value] | None:
     if node.opset < 11:
         low = node.number("min", 0.0) if "min" in node.attributes else None
         high = node.number("max", 0.0) if "max" in node.attributes else None
-    layer: Layer | None = None
+    result = _clipped(trace, node, x, low, high)
+    return [_same(trace, node, x, None, inputs[1:])] if result is None else [result]
+
+
+def _clipped(
+    trace: Trace, node: OnnxNode, x: Value, low: float | None, high: float | None
+) -> Value | None:
+    """A value within limits, as ReLUs; None where 0 is not within the limits, or they are NaN.
+
+    With a lower limit below 0 the result is ``min(max(x, 0), high) - min(max(-x, 0), -low)``, which
+    is exact, because one of the two is 0.
+    """
     largest = float(np.finfo(np.float32).max)
-    if low == 0 and x.is_float and 0 not in x.shape:
-        if high is None or isinf(high) or high >= largest:
-            layer = ReLU()
-        elif high > 0:
-            layer = ReLU(high)
-    return [_same(trace, node, x, layer, inputs[1:])]
+    low = None if low is not None and low <= -largest else low
+    high = None if high is not None and high >= largest else high
+    if (low is None and high is None) or not x.is_float or 0 in x.shape:
+        return None
+    if not ((low is None or low <= 0) and (high is None or high > 0)):
+        return None
+    assert x.tensor is not None
+    relu = ReLU() if high is None else ReLU(high)
+    if low == 0:
+        return replace(x, tensor=trace.call(relu, x.tensor))
+    x = trace.plain(x)
+    assert x.tensor is not None
+    upper, channels = trace.call(relu, x.tensor), x.tensor.shape[-1]
+    negative = _scaled(trace, node, x, np.full(channels, -1.0), np.zeros(channels), trains=False)
+    assert negative is not None
+    assert negative.tensor is not None
+    lower = trace.call(ReLU() if low is None else ReLU(-low), negative.tensor)
+    return replace(x, tensor=trace.call(Subtract(), upper, lower))
 
 
 @emits("Cast", "CastLike")
@@ -205,6 +227,14 @@ def broadcast(trace: Trace, node: OnnxNode, inputs: Values) -> list[Value]:
     if kind is not None and floats and len(tensors) == len(values) and tensors[0].shape:
         tensor = trace.call(kind(), *tensors)
         return [Value(shape, main.dtype, None, tensor, main.axes, main.batch)]
+    numbers = [one.constant for one in values if one.constant is not None]
+    is_limit = len(values) == 2 and len(numbers) == 1 and numbers[0].size == 1
+    if floats and node.operator in ("Min", "Max") and is_limit and main.shape == shape:
+        limit = float(numbers[0].reshape(-1)[0])
+        limits = (limit, None) if node.operator == "Max" else (None, limit)
+        result = _clipped(trace, node, main, *limits)
+        if result is not None:
+            return [result]
     if floats and node.operator in ("Add", "Sub", "Mul", "Div") and len(tensors) == 1:
         result = _affine(trace, node, values, shape)
         if result is not None:
@@ -260,17 +290,25 @@ def scale_shift(trace: Trace, node: OnnxNode, inputs: Values) -> list[Value]:
     return [result]
 
 
-def _scaled(trace: Trace, node: OnnxNode, x: Value, scale: Array, offset: Array) -> Value | None:
-    """A value times a number for each channel, plus one."""
+def _scaled(
+    trace: Trace, node: OnnxNode, x: Value, scale: Array, offset: Array, trains: bool = True
+) -> Value | None:
+    """A value times a number for each channel, plus one; training may move these numbers."""
     assert x.tensor is not None
     channels = x.tensor.shape[-1]
     if not (np.isfinite(scale).all() and np.isfinite(offset).all()):
         return None
     use_bias = bool(offset.any())
     image = (1, 1, channels) if len(x.tensor.shape) == 1 else as_image(x.tensor.shape)
+
+    def make() -> DepthwiseConv2D:
+        layer = DepthwiseConv2D(1, use_bias=use_bias)
+        layer.trainable = trains
+        return layer
+
     layer = trace.store.layer(
         node.outputs[0],
-        lambda: DepthwiseConv2D(1, use_bias=use_bias),
+        make,
         image,
         w=scale,
         **({"b": offset} if use_bias else {}),

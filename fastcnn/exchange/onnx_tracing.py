@@ -103,7 +103,6 @@ class Trace:
     ) -> None:
         self.graph, self.store, self.batched = graph, store, batched
         self.single = not batched or all(shape[0] == 1 for shape in shapes)
-        self.has_images = batched or all((one.shape or (0,))[:1] == (1,) for one in graph.inputs)
         self.uses = uses_of(graph.nodes)
         self.uses.update(one.name for one in graph.outputs)
         self.values: dict[str, Value] = {"": constant(np.zeros(0, np.float32))}
@@ -288,7 +287,7 @@ class Trace:
         """A value (N, C, H, W) as images (H, W, C); None if the batch is not its first axis."""
         if value.rank != 4:
             return None
-        if value.batch is None and value.shape[0] == 1 and self.single and self.has_images:
+        if value.batch is None and value.shape[0] == 1 and self.single:
             value = self.canonical(value)
             assert value.tensor is not None
             tensor = self.shaped(value.tensor, value.shape[1:])

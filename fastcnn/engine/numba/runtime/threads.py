@@ -45,7 +45,7 @@ from fastcnn.engine.numba.runtime.types import Address, Kernel
 SMALL = 200_000
 """Operations that are worth a thread: less work is done before a worker could help."""
 _TASKS = 4  # most tasks for each thread
-_LOOKS = 5_000  # looks of a worker without a new job before it sleeps
+_LOOKS = 20_000  # looks of a worker without a new job before it sleeps, longer than Python calls
 _NAP = 1e-4  # seconds before a worker's last look
 _PATIENCE = 0.05  # seconds until a thread is started again for a slot that no worker has entered
 
