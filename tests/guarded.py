@@ -16,10 +16,11 @@ import math
 import mmap
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib import import_module
+from inspect import signature
 from itertools import chain, islice, product
 from pathlib import Path
 from pkgutil import walk_packages
@@ -66,6 +67,14 @@ BATCHES = (1, 2, 3, 5, 6, 7, 13, 14, 15)
 NETS_SHARE = 3
 """Of the nets one of so many; their kernels are those that the cases go over."""
 
+TILED = ("conv2d", "winograd", "max_pool2d", "min_pool2d", "avg_pool2d", "dense")
+TILED += ("permute", "depth_to_space", "space_to_depth", "resize2d")
+"""How the names of the operations begin whose kernels depend on the vector registers.
+
+The kernels of other operations are plain loops, which are the same for each instruction set. They
+run for the host's alone.
+"""
+
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _NO_ACCESS = 0
 
@@ -101,14 +110,19 @@ def guarded_copy(array: Array, border: Border) -> Array:
     return copy
 
 
-def matrix(dtypes: Sequence[str] = DTYPES, share: int = 1) -> Iterator[Case]:
-    """The cases, or one of ``share`` for each operation: the project's own, then remainders."""
+def matrix(dtypes: Sequence[str] = DTYPES, share: int = 1, tiled: bool = False) -> Iterator[Case]:
+    """The cases, or one of ``share`` for each operation: the project's own, then remainders.
+
+    With ``tiled`` only the operations whose kernels depend on the registers.
+    """
     ours = dict.fromkeys(case.problem for case in cases() if case.problem.op != ARTICLE_NET)
     by_op: dict[str, list[Problem]] = {}
     others = (_layers, _winograds, _poolings, _dense, _elements, _merges, _transposed_layers)
     for problem in chain(ours, *(some() for some in (*others, _rearrangements, _norms))):
         by_op.setdefault(problem.op, []).append(problem)
-    for problems in by_op.values():
+    for op, problems in by_op.items():
+        if tiled and not op.startswith(TILED):
+            continue
         for problem in islice(problems, 0, None, share):
             for dtype in (name for name in dtypes if name in problem.dtypes):
                 yield Case(problem, dtype, problem.modes[0])
@@ -326,15 +340,17 @@ def _norms() -> Iterator[Problem]:
         yield Problem("local_response_norm_backward", label, both, window, modes=modes)
 
 
-def run_here(chosen: Iterable[Case], dtypes: Sequence[str]) -> int:
+def run_here(chosen: Iterable[Case], tiled: bool = False) -> int:
     """Run the cases in this process, each name printed before it; how many there were.
 
-    After them, what is no case, for these dtypes.
+    Without ``tiled``, also the loops behind the tiles.
     """
     fastcnn.set_num_threads(1)
+    factories = tile_factories()
     loops = ("conv2d", "conv2d_input_gradient", "conv2d_filter_gradient", "conv2d_transpose")
     count = 0
     for case in chosen:
+        kernels_with_tiles = _requests(factories)
         values = make_arrays(case, 0)
         expected = call(case.problem, values, REFERENCE)
         allowed = (
@@ -347,7 +363,7 @@ def run_here(chosen: Iterable[Case], dtypes: Sequence[str]) -> int:
             inputs = {name: guarded_copy(array, border) for name, array in values.items()}
             print(f"{case.name} with its {border} number at the border", flush=True)
             _compare(case, call(case.problem, inputs, "numba"), expected, allowed)
-            if case.problem.op in ("conv2d", "conv2d_backward", "conv2d_transpose"):
+            if not tiled and case.problem.op in ("conv2d", "conv2d_backward", "conv2d_transpose"):
                 # The registry has the loops behind the tiles.
                 with ExitStack() as stack:
                     for op in loops:
@@ -364,12 +380,32 @@ def run_here(chosen: Iterable[Case], dtypes: Sequence[str]) -> int:
                 _compare(case, [y], [_pooled(expected[0])], [_pooled(allowed[0])])
                 y, _ = winograd.conv2d_pooled_with_indices(x, w, b[0] if b else None, relu, g)
                 _compare(case, [y], [_pooled(expected[0])], [_pooled(allowed[0])])
+        if not case.problem.op.startswith(TILED):
+            assert _requests(factories) == kernels_with_tiles, f"{case.name} has kernels with tiles"
         count += 1
+    return count
+
+
+def run_what_is_no_case(dtypes: Sequence[str]) -> None:
+    """Kernels that no operation calls by itself."""
     _share_as_threads_do()
     _move_images(dtypes)
     _probe_the_hardware(dtypes)
     _add_up_stretches(dtypes)
-    return count
+
+
+def tile_factories() -> dict[str, Any]:
+    """The functions that make kernels from the sides of a tile, by name."""
+    return {
+        name: value
+        for name, value in _kernels_and_factories().items()
+        if hasattr(value, "cache_info") and "lanes" in signature(value).parameters
+    }
+
+
+def _requests(factories: Mapping[str, Any]) -> int:
+    """How often these factories were asked for a kernel."""
+    return sum(sum(factory.cache_info()[:2]) for factory in factories.values())
 
 
 def _pooled(y: Array) -> Array:
@@ -486,22 +522,32 @@ def _move_images(dtypes: Sequence[str]) -> None:
 
 def compiled() -> dict[str, Any]:
     """All kernels of the package by name: what Numba compiled on its own, not into another."""
+    return {
+        name: value
+        for name, value in _kernels_and_factories().items()
+        if isinstance(getattr(value, "_cache", None), kernel_cache.KernelCache)
+    }
+
+
+def _kernels_and_factories() -> dict[str, Any]:
+    """What the modules of the compiled engine define as kernels, or as functions that make them."""
     result = {}
     for module in walk_packages(kernels.__path__, "fastcnn.engine.numba."):
         for key, value in vars(import_module(module.name)).items():
-            if isinstance(getattr(value, "_cache", None), kernel_cache.KernelCache):
-                result[f"{value.py_func.__module__}.{key}"] = value
+            function = getattr(value, "py_func", None) or getattr(value, "__wrapped__", None)
+            if getattr(function, "__module__", None) == module.name:
+                result[f"{module.name}.{key}"] = value
     return result
 
 
-def run_apart(isa: str, dtypes: Sequence[str] = DTYPES, share: int = 1) -> str:
+def run_apart(isa: str, dtypes: Sequence[str] = DTYPES, share: int = 1, tiled: bool = False) -> str:
     """The matrix in a process that compiles for ``isa``: the last line that it prints.
 
     ``AssertionError`` if it fails.
     """
     here = [sys.executable, str(Path(__file__).resolve()), "--here", f"--share={share}"]
     done = run(
-        [*here, *[f"--dtype={dtype}" for dtype in dtypes]],
+        [*here, *[f"--dtype={dtype}" for dtype in dtypes], *["--tiled"] * tiled],
         env=environment(**instruction_sets()[isa]),
         stderr=subprocess.STDOUT,
     )
@@ -515,6 +561,7 @@ def main(
     here: Annotated[bool, typer.Option("--here", help="In this process.")] = False,
     dtype: Annotated[list[str] | None, typer.Option(help="float32 and float64 if none.")] = None,
     share: Annotated[int, typer.Option(help="One problem of so many.")] = 1,
+    tiled: Annotated[bool, typer.Option("--tiled", help="Only kernels with tiles.")] = False,
 ) -> None:
     """Run all kernels on arrays that lie against inaccessible memory."""
     dtypes = dtype or DTYPES
@@ -523,12 +570,14 @@ def main(
         from guarded_nets import run_nets
         from guarded_user_code import run_user_code
 
-        count = run_here(matrix(dtypes, share), dtypes)
-        run_optimizers(tuple(dtypes))
-        several = run_nets(tuple(dtypes), NETS_SHARE * min(share, 3))
-        run_user_code(tuple(dtypes), share)
-        idle = [name for name, kernel in compiled().items() if not kernel.signatures]
-        assert not idle, f"kernels that no case ran: {', '.join(idle)}"
+        count = run_here(matrix(dtypes, share, tiled), tiled)
+        several = run_nets(tuple(dtypes), NETS_SHARE * min(share, 3), tiled)
+        if not tiled:
+            run_what_is_no_case(dtypes)
+            run_optimizers(tuple(dtypes))
+            run_user_code(tuple(dtypes), share)
+            idle = [name for name, kernel in compiled().items() if not kernel.signatures]
+            assert not idle, f"kernels that no case ran: {', '.join(idle)}"
         print(f"{host_registers().isa}: {count} cases and {several} nets without a fault")
         return
     for isa in instruction_sets() if every else list(instruction_sets())[:1]:

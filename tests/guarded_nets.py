@@ -108,8 +108,21 @@ def _model(
     return Sequential(layers, shape, seed=0, dtype=dtype, engine=engine)  # type: ignore[arg-type]
 
 
-def nets(share: int = 1) -> Iterator[tuple[tuple[int, ...], list[Layer]]]:
-    """Input shapes and layers, with each number of channels in each place."""
+_PLAIN = GroupNorm, LRN, LayerNorm, PReLU
+"""Layers of plain loops, which only nets have that are here for them."""
+
+
+def nets(share: int = 1, tiled: bool = False) -> Iterator[tuple[tuple[int, ...], list[Layer]]]:
+    """Input shapes and layers, with each number of channels in each place.
+
+    With ``tiled`` without the nets that are here for layers of plain loops.
+    """
+    for shape, layers in _all_nets(share):
+        if not (tiled and any(isinstance(one, _PLAIN) for one in layers)):
+            yield shape, layers
+
+
+def _all_nets(share: int) -> Iterator[tuple[tuple[int, ...], list[Layer]]]:
     paddings: tuple[Any, ...] = ("same", "valid", ((1, 2), (0, 3)), (1, 0))
     pools = (MaxPool2D, MinPool2D, AvgPool2D)
     for k, c in enumerate(CHANNELS[::share]):
@@ -190,10 +203,10 @@ def nets(share: int = 1) -> Iterator[tuple[tuple[int, ...], list[Layer]]]:
             yield (9, 11, c), [BatchNorm(), Flatten(), Dense(large, activation="relu"), Dense(3)]
 
 
-def run_nets(dtypes: tuple[str, ...], share: int = 1) -> int:
+def run_nets(dtypes: tuple[str, ...], share: int = 1, tiled: bool = False) -> int:
     """Run the nets in this process; how many there were."""
     count = 0
-    for shape, layers in nets(share):
+    for shape, layers in nets(share, tiled):
         for dtype in dtypes:
             for batch in BATCHES:
                 print(f"{layers} on {batch} x {shape}, {dtype}", flush=True)
