@@ -13,6 +13,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+import graphs
 import numpy as np
 import pytest
 from limits import run
@@ -30,6 +31,8 @@ from fastcnn.models import nets
 from fastcnn.models.execution import Executor, preparation
 from fastcnn.optimizers import SGD
 from fastcnn.schedules import Schedule
+
+pytestmark = pytest.mark.usefixtures("compiling_ahead")
 
 SHAPES = {"resnet8": (32, 32, 3)}
 BATCHES = (1, 2, 3, 4, 5, 7, 8, 9, 13, 15, 16, 17, 20, 27, 31, 32, 33, 47, 60, 64, 65, 99, 100, 127)
@@ -80,6 +83,34 @@ def test_after_the_first_calls_no_batch_size_compiles(name: str) -> None:
     shape = ",".join(map(str, SHAPES.get(name, (28, 28, 1))))
     sizes = ",".join(map(str, (*BATCHES, 200, 257, 391, 600)))
     python("-c", EVERY_BATCH, f"{name},{shape}", sizes)
+
+
+@pytest.mark.usefixtures("nothing_is_known")
+@pytest.mark.parametrize("name", [name for name in graphs.GRAPHS if name != "u_net"])
+def test_a_rehearsed_graph_needs_no_other_kernel(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the layer of a user's own, which ``u_net`` has."""
+    requests, loads = list[Request](), list[object]()
+    load = kernel_cache.KernelCache.load_overload
+
+    def load_overload(cache: Any, signature: Any, target: Any) -> Any:
+        loads.append((cache, signature))
+        return load(cache, signature, target)
+
+    def compile_all(some: list[Request], progress: object = None) -> int:
+        requests.extend(some)
+        return len(some)
+
+    monkeypatch.setattr(preparation, "compile_all", compile_all)
+    monkeypatch.setattr(kernel_cache.KernelCache, "load_overload", load_overload)
+    model = graphs.graph(name)
+    x, y = graphs.samples(model, 3), graphs.targets(model, 3)
+    model.predict(x)
+    predicting = len(requests)
+    model.train_on_batch(x, y)
+    assert 0 < predicting < len(requests)
+    assert set(loads) <= {(request.kernel._cache, request.signature) for request in requests}
 
 
 @pytest.mark.usefixtures("nothing_is_known")

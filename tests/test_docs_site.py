@@ -57,8 +57,6 @@ WITH_BLOCKS = [page for page in PAGES if re.search("^```(python|bash)$", text_of
 def test_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if "figure =" in text_of(page):
         pytest.importorskip("matplotlib", reason="the page draws").use("Agg")
-    # Each net is used for a few batch sizes, so kernels for all sizes are not worth their time.
-    monkeypatch.setenv("FASTCNN_COMPILE_AHEAD", "0")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "few").mkdir()
     names: dict[str, Any] = {"__name__": page}

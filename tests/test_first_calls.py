@@ -22,6 +22,8 @@ from fastcnn.engine.numba.runtime.calls import step_address
 from fastcnn.engine.numba.runtime.jit import kernel
 from fastcnn.layers import Dense, Layer, Shape
 
+pytestmark = pytest.mark.usefixtures("compiling_ahead")
+
 THREADS = 8
 
 

@@ -39,9 +39,8 @@ SHARE = {"float32": 2e-5, "float64": 1e-12}
 
 
 @pytest.fixture(autouse=True)
-def nothing_ahead(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Each call compiles what it needs; and the number of threads stays for the next test."""
-    monkeypatch.setenv("FASTCNN_COMPILE_AHEAD", "0")
+def same_threads() -> Iterator[None]:
+    """The number of threads stays for the next test."""
     before = fastcnn.get_num_threads()
     yield
     fastcnn.set_num_threads(before)

@@ -51,12 +51,6 @@ from fastcnn.optimizers import SGD
 Thunk = Callable[[], object]
 
 
-@pytest.fixture(autouse=True)
-def nothing_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each call compiles what it needs."""
-    monkeypatch.setenv("FASTCNN_COMPILE_AHEAD", "0")
-
-
 @pytest.fixture
 def nothing_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """No parameter is drawn, and no memory taken for any."""

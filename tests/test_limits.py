@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from conftest import dealt
 from limits import computing, limit, run
 from processes import python
 
@@ -98,3 +99,23 @@ def test_every_process_of_a_test_has_a_limit() -> None:
                 assert name not in waits, f"{path.name}:{node.lineno}: use limits.run"
                 if node.func.attr == "communicate":
                     assert node.keywords, f"{path.name}:{node.lineno}: give a timeout"
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize(("long", "others"), [(7, 200), (7, 31), (3, 200), (0, 11), (5, 2)])
+def test_each_worker_begins_with_its_share_of_the_long_tests(
+    long: int, others: int, workers: int
+) -> None:
+    long_tests, other_tests = [-1 - i for i in range(long)], list(range(others))
+    order = dealt(long_tests, other_tests, workers)
+    assert sorted(order) == sorted(long_tests + other_tests)
+    assert [test for test in order if test >= 0] == other_tests
+    if others < long * workers:  # parts that are too short for their long tests
+        return
+    shares, start = [], 0
+    for worker in range(workers):  # as pytest-xdist divides a list
+        size = (len(order) - start) // (workers - worker)
+        part, start = order[start : start + size], start + size
+        shares.append([test for test in part if test < 0])
+        assert part[: len(shares[-1])] == shares[-1]
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1

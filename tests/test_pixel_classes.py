@@ -31,11 +31,6 @@ SHAPE = (4, 3, 5, CLASSES)
 """Images, their height and width, and classes: none of them equal."""
 
 
-@pytest.fixture(autouse=True)
-def nothing_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FASTCNN_COMPILE_AHEAD", "0")
-
-
 def scores_and_labels(shape: tuple[int, ...] = SHAPE) -> tuple[Array, Array]:
     rng = np.random.default_rng(shape)
     return rng.standard_normal(shape), rng.integers(0, shape[-1], shape[:-1])

@@ -80,7 +80,7 @@ IMAGES = 5, 6, 12
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing is compiled ahead, new memory is NaN, and the number of threads is restored."""
+    """New memory is NaN, and the number of threads is restored."""
 
     def allocate(shape: tuple[int, ...], dtype: Any) -> Array:
         array = memory.empty(shape, dtype)
@@ -88,7 +88,6 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             array.reshape(-1).view(np.uint8)[...] = 255  # NaN in all floats
         return array
 
-    monkeypatch.setenv("FASTCNN_COMPILE_AHEAD", "0")
     monkeypatch.setattr(arrays, "allocate", allocate)
     before = fastcnn.get_num_threads()
     yield

@@ -19,7 +19,10 @@ from fastcnn.engine.numba.runtime import jit, rehearsal
 from fastcnn.engine.numba.runtime.compile_notice import Notice
 from fastcnn.engine.numba.runtime.compile_turn import CompileTurn
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this system")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this system"),
+    pytest.mark.usefixtures("compiling_ahead"),
+]
 
 COMPUTING = """
 import faulthandler, gc, os, signal, sys, time

@@ -66,9 +66,8 @@ def parameters(tensor: Tensor) -> int:
 
 
 @pytest.mark.parametrize("name", STANDARD_NETS)
-def test_engines_and_other_libraries_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engines_and_other_libraries_agree(name: str) -> None:
     """The compiled programs, NumPy, and PyTorch with its own definition of the net."""
-    monkeypatch.setenv("FASTCNN_COMPILE_AHEAD", "0")  # one batch size needs few kernels
     task = small(name)
     contest = standard.contest(task)
     names = ["torch", "onnxruntime", "openvino"] if name == "squeezenet" else ["torch"]

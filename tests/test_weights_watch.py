@@ -31,12 +31,6 @@ from fastcnn.optimizers import SGD, Adam, Optimizer
 SHAPE = 5, 7, 3
 
 
-@pytest.fixture(autouse=True)
-def nothing_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each call compiles what it needs."""
-    monkeypatch.setenv("FASTCNN_COMPILE_AHEAD", "0")
-
-
 @pytest.fixture
 def hurried() -> Iterator[None]:
     """Threads change places as often as can be."""
