@@ -105,7 +105,7 @@ INTERRUPTED_WHILE = {
     ),
     "Python's own end lasts": (
         "import fastcnn.proof\nfastcnn.proof.compare = lambda *_, **__: strike()\n"
-        "class Heavy:\n    def __del__(self, sleep=time.sleep):\n        sleep(20)\nheavy = Heavy()"
+        "class Heavy:\n    def __del__(self, sleep=time.sleep):\n        sleep(250)\nlast = Heavy()"
     ),
     "something lasts that cannot be interrupted": (
         "import fastcnn.proof\nfastcnn.proof.compare = lasting"
@@ -120,7 +120,7 @@ def strike():
 class Late:
     def __getattr__(self, name):
         strike()
-        time.sleep(20)
+        time.sleep(250)
 
 @ctypes.CFUNCTYPE(None)
 def callback():
@@ -129,14 +129,14 @@ def callback():
 
 def compiling(*arguments, **options):
     callback()
-    time.sleep(20)
+    time.sleep(250)
 
 def lasting(*arguments, **options):
     try:
         strike()
         time.sleep(1)
     except KeyboardInterrupt:
-        time.sleep(20)
+        time.sleep(250)
 
 import fastcnn.__main__
 {}
@@ -150,7 +150,7 @@ def test_interrupts_end_the_command_wherever_it_is(where: str) -> None:
     start = time.perf_counter()
     done = python("-c", INTERRUPTED.format(INTERRUPTED_WHILE[where]), check=False)
     assert (done.returncode, done.stderr) == (130, "fastcnn: interrupted\n")
-    assert time.perf_counter() - start < 15
+    assert time.perf_counter() - start < 100  # of the 250 seconds that it would last otherwise
 
 
 def test_a_command_in_the_background_is_left_alone() -> None:

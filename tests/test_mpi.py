@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from fastcnn.train.progress import checksum_of_weights
 
 group = fastcnn.distributed.world(shards=5, patience=8.0)
 if "sleeps" in sys.argv and group.rank == 1:
+    print("fault at", time.monotonic(), flush=True)
     time.sleep(100)
 if "--alone" in sys.argv:
     group = fastcnn.distributed.alone(shards=5)
@@ -48,6 +50,7 @@ class Fault(fastcnn.Callback):
     def on_epoch_end(self, model, epoch, logs):
         if group.rank != group.size - 1 or epoch < 1:
             return
+        print("fault at", time.monotonic(), flush=True)
         if "error" in sys.argv:
             raise OSError(28, "No space left on device")
         if "killed" in sys.argv:
@@ -76,6 +79,12 @@ def mpi(size: int, *arguments: str) -> subprocess.CompletedProcess[str]:
     return result
 
 
+def seconds_since_the_fault(result: subprocess.CompletedProcess[str]) -> float:
+    """The start of the processes is left out, which lasts on a busy machine."""
+    (moment,) = re.findall("^fault at (.*)$", result.stdout, re.MULTILINE)
+    return monotonic() - float(moment)
+
+
 @pytest.mark.parametrize("size", [2, 3])
 def test_the_same_bits_as_one_process(size: int) -> None:
     results = [mpi(1, "-c", PROGRAM, "--alone"), mpi(size, "-c", PROGRAM, "same")]
@@ -93,20 +102,18 @@ def test_the_same_bits_as_one_process(size: int) -> None:
     ],
 )
 def test_a_fault_of_one_process_ends_all(fault: str, message: str) -> None:
-    start = monotonic()
     result = mpi(3, "-c", PROGRAM, fault)
+    assert seconds_since_the_fault(result) < 60  # 10 on a machine that is not busy
     assert result.returncode != 0
     assert message in result.stdout + result.stderr
-    assert monotonic() - start < 30  # of which the fault may take 10
 
 
 def test_a_killed_process_ends_all() -> None:
-    start = monotonic()
     result = mpi(3, "-c", PROGRAM, "killed")
+    assert seconds_since_the_fault(result) < 60  # 10 on a machine that is not busy
     assert result.returncode != 0
     assert "rank 2 of 3 (process" in result.stdout + result.stderr
     assert result.stderr.count("has died") == 1  # processes that the launcher ends say nothing
-    assert monotonic() - start < 30  # of which the fault may take 10
 
 
 def test_the_command_line_trains_and_resumes(tmp_path: Path) -> None:

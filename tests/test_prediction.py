@@ -443,10 +443,13 @@ def test_workers_sleep_after_a_prediction() -> None:
     model = model_of(lambda x: Tanh()(Conv2D(32, 3)(Tanh()(x))), (28, 28, 16))
     fastcnn.set_num_threads(2)
     model.predict(draw(model, 8))
-    time.sleep(0.02)
-    before = time.process_time()
-    time.sleep(0.2)
-    assert time.process_time() - before < 0.02
+    end = time.monotonic() + 20  # on a busy machine a worker takes a while to look for more work
+    while time.monotonic() < end:
+        before = time.process_time()
+        time.sleep(0.2)
+        if time.process_time() - before < 0.02:
+            return
+    pytest.fail("a worker computes, and no work is left")
 
 
 # --- shared layers --------------------------------------------------------------------------------
