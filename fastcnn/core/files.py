@@ -20,7 +20,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from secrets import token_hex
 from typing import TypeAlias
@@ -34,7 +34,7 @@ _MOST_LINKS = 40  # as Linux follows
 
 def write_whole(
     path: FilePath,
-    data: bytes,
+    data: bytes | Iterable[bytes | memoryview],
     check: Callable[[str], object] | None = None,
     *,
     durable: bool = True,
@@ -43,7 +43,7 @@ def write_whole(
 
     Args:
         path: the file.
-        data: its contents.
+        data: its contents, or parts of them, which are written one after the other.
         check: is called with the temporary file's name before the file is replaced. If it raises an
             error, the earlier file stays as it was.
         durable: whether the contents are forced to the disk before they take the name. Then a loss
@@ -147,7 +147,7 @@ def _allowed(place: str, access: int) -> bool:
 def _write(
     place: str,
     earlier: os.stat_result | None,
-    data: bytes,
+    data: bytes | Iterable[bytes | memoryview],
     check: Callable[[str], object] | None,
     durable: bool,
 ) -> None:
@@ -162,7 +162,8 @@ def _write(
 
     try:
         with open(temporary, "xb", opener=opener) as file:
-            file.write(data)
+            for part in [data] if isinstance(data, bytes) else data:
+                file.write(part)
             file.flush()
             if earlier is not None:
                 _give(temporary, file.fileno(), earlier)

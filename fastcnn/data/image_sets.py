@@ -7,10 +7,9 @@ as ``fastcnn predict`` prepares a picture, so a net sees in prediction what it s
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,51 +18,88 @@ from fastcnn.core.arguments import Array
 from fastcnn.core.capacity import affordable
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import count, generator, truth
-from fastcnn.core.settings import can_start_threads
-from fastcnn.core.terminal import display
 from fastcnn.data.array_files import DatasetError
+from fastcnn.data.image_cache import ImageCache, cached
 from fastcnn.data.on_demand import Samples, SamplesOnDemand
 from fastcnn.data.picture_folders import class_folders, pictures_in
-from fastcnn.data.pictures import ENDINGS, PictureError, picture
+from fastcnn.data.picture_reading import Reading, in_threads, progress_bar, read_picture
+from fastcnn.data.pictures import ENDINGS, PictureError
 from fastcnn.data.scaling import warn
 
 Color = Literal["rgb", "gray"]
 
 CHANNELS = {"rgb": 3, "gray": 1}
 _LISTED = 10  # broken files in a message
-_TASK = 16  # files that a thread reads before it reports
+
+
+class _Source(NamedTuple):
+    """Where images come from.
+
+    Attributes:
+        files: the paths of the pictures, an array of objects.
+        size: (H, W) of the images.
+        channels: 1 or 3.
+        cache: holds the images, or None; its rows are those of the pictures.
+        rows: the row of each picture in the cache.
+    """
+
+    files: NDArray[np.object_]
+    size: tuple[int, int]
+    channels: int
+    cache: ImageCache | None
+    rows: NDArray[np.int64]
+
+    def subset(self, part: slice | Array) -> _Source:
+        return self._replace(files=self.files[part], rows=self.rows[part])
+
+    def read(self, workers: int) -> NDArray[np.uint8]:
+        """All images, read by so many threads."""
+        if self.cache is not None:
+            return self.cache.read(self.rows)
+        images = np.empty((len(self.files), *self.size, self.channels), np.uint8)
+
+        def read(i: int) -> None:
+            images[i] = read_picture(self.files[i], self.size, self.channels)
+
+        for _ in in_threads(read, range(len(images)), workers):
+            pass
+        return images
 
 
 class LazyImages(SamplesOnDemand):
     """Images that are read from their files when they are needed, by several threads.
 
     Args:
-        files: paths of the files.
-        size: (H, W) of the images.
-        channels: 1 or 3.
+        source: the files, or the cache that holds their images.
         workers: number of threads that read.
         converts: functions of images (n, H, W, C) that are applied to what is read.
     """
 
     def __init__(
-        self,
+        self, source: _Source, workers: int, converts: tuple[Callable[[Array], Array], ...] = ()
+    ) -> None:
+        self._source, self.workers, self._converts = source, workers, converts
+        one = np.zeros((1, *source.size, source.channels), np.uint8)
+        for convert in converts:
+            one = convert(one)
+        self.shape, self.dtype = (len(self), *one.shape[1:]), one.dtype
+
+    @classmethod
+    def of_files(
+        cls,
         files: Sequence[str],
         size: tuple[int, int],
         channels: int,
         workers: int,
-        converts: tuple[Callable[[Array], Array], ...] = (),
-    ) -> None:
-        self.files: NDArray[np.object_] = np.empty(len(files), object)
-        self.files[:] = files
-        self.workers = workers
-        self._size, self._channels, self._converts = size, channels, converts
-        one = np.zeros((1, *size, channels), np.uint8)
-        for convert in converts:
-            one = convert(one)
-        self.shape, self.dtype = (len(self.files), *one.shape[1:]), one.dtype
+        cache: ImageCache | None = None,
+    ) -> LazyImages:
+        """The images of these files."""
+        paths: NDArray[np.object_] = np.empty(len(files), object)
+        paths[:] = files
+        return cls(_Source(paths, size, channels, cache, np.arange(len(files))), workers)
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self._source.files)
 
     def __getitem__(self, part: slice | int | Array) -> Array:
         if isinstance(part, int | np.integer):
@@ -74,27 +110,18 @@ class LazyImages(SamplesOnDemand):
 
     def read(self, part: slice | Array, workers: int = 1) -> Array:
         """Images of this part, read by so many threads; ``PictureError`` for a broken file."""
-        files = self.files[part]
-        images = np.empty((len(files), *self._size, self._channels), np.uint8)
-
-        def read(i: int) -> None:
-            images[i] = _read(files[i], self._size, self._channels)
-
-        for _ in _in_threads(read, range(len(files)), workers):
-            pass
+        images: Array = self._source.subset(part).read(workers)
         for convert in self._converts:
             images = convert(images)
         return images
 
     def then(self, convert: Callable[[Array], Array]) -> LazyImages:
         """The same images, converted once more."""
-        steps = (*self._converts, convert)
-        return LazyImages(self.files, self._size, self._channels, self.workers, steps)  # type: ignore[arg-type]
+        return LazyImages(self._source, self.workers, (*self._converts, convert))
 
     def subset(self, part: slice | Array) -> LazyImages:
         """Some of the images, not read yet."""
-        of_part = self.files[part]
-        return LazyImages(of_part, self._size, self._channels, self.workers, self._converts)  # type: ignore[arg-type]
+        return LazyImages(self._source.subset(part), self.workers, self._converts)
 
 
 class ImageSet:
@@ -170,6 +197,7 @@ def load_images(
     *,
     classes: Sequence[str] | None = None,
     lazy: bool = False,
+    cache: str | os.PathLike[str] | None = None,
     broken: Literal["report", "raise"] = "report",
     check: bool = True,
     workers: int | None = None,
@@ -194,11 +222,15 @@ def load_images(
         lazy: whether files are read when a training or a prediction needs them, by threads that
             work ahead of it. Then a set that is larger than the memory trains. Augmentations run in
             these threads too. The results are the same for any number of threads.
+        cache: a folder for the images in their final size, or None. The first call reads all
+            pictures and writes the images into one file there, N·H·W·C bytes. Later calls and all
+            epochs read that file, which takes a small part of the time of decoding. A picture whose
+            size or time of change differs, and a new one, is read again.
         broken: "report" leaves out files that cannot be read, and tells all of them in one
             :class:`fastcnn.InputWarning` at the end; "raise" ends with a ``PictureError`` for the
             first one.
         check: with ``lazy``, whether each file is read once before, so that broken files are known.
-            Without it a broken file ends the training that meets it.
+            Without it a broken file ends the training that meets it. A cache needs the check.
         workers: number of threads that read; None means one for each core, at most 8.
         progress: whether a terminal shows a bar.
 
@@ -212,6 +244,7 @@ def load_images(
         PictureError: a file is broken, with ``broken="raise"``, or all files are.
         MemoryError: the images do not fit into the machine's memory, which ``lazy=True`` avoids.
         TypeError, ValueError: an argument of another type or value.
+        OSError: the cache cannot be written, or the disk is too full for it.
         ImportError: Pillow is not installed.
 
     Example:
@@ -231,31 +264,58 @@ def load_images(
         raise ValueError(f'broken must be "report" or "raise", got {quoted(broken)}')
     threads = min(os.cpu_count() or 1, 8) if workers is None else count("workers", workers)
     lazy, check, progress = truth("lazy", lazy), truth("check", check), truth("progress", progress)
+    if cache is not None and not check:
+        raise ValueError("check must be True with a cache, which holds what the check reads")
     names, files, labels = _files_of(Path(folder), classes)
-    channels = CHANNELS[color]
-    shape = (len(files), height, width, channels)
-    images: Samples
-    if lazy:
-        images = LazyImages(files, (height, width), channels, threads)
-    else:
+    shape = (len(files), height, width, CHANNELS[color])
+    if not lazy:
         try:
             affordable("images", shape, np.uint8)
         except MemoryError as error:
             raise MemoryError(f"{error}; lazy=True reads them while a training runs") from None
-        images = np.empty(shape, np.uint8)
-    errors: list[tuple[int, str]] = []
-    if check or not lazy:
-        target = None if lazy else images
-        errors = _read_all(files, (height, width), channels, target, threads, broken, progress)
+    reading = Reading(files, (height, width), CHANNELS[color], threads, broken == "raise")
+    images = _images(reading, Path(folder), lazy, cache, check, progress)
     result = ImageSet(images, labels, names, tuple(files))
-    if errors:
-        good = np.ones(len(files), bool)
-        good[[i for i, _ in errors]] = False
-        if not good.any():
-            raise PictureError(f"none of the {len(files):,} pictures can be read: {errors[0][1]}")
-        result = result.subset(good)
-        result.broken = tuple(text for _, text in errors)
-        _report(result.broken, len(files))
+    if reading.errors:
+        result = _without_broken(result, reading.errors)
+    return result
+
+
+def _images(
+    reading: Reading,
+    root: Path,
+    lazy: bool,
+    cache: str | os.PathLike[str] | None,
+    check: bool,
+    progress: bool,
+) -> Samples:
+    """The images of all files, where those of broken ones are undefined."""
+    numbers = range(len(reading.files))
+    with progress_bar(len(numbers), progress) as advance:
+        if cache is None and not lazy:
+            images = np.empty((len(numbers), *reading.shape), np.uint8)
+            reading.read(numbers, images, advance)
+            return images
+        if cache is None and check:
+            reading.read(numbers, None, advance)
+        store = None if cache is None else cached(reading, root, cache, advance)
+    of_files = LazyImages.of_files(
+        reading.files, reading.size, reading.channels, reading.workers, store
+    )
+    return of_files if lazy else of_files[:]
+
+
+def _without_broken(images: ImageSet, errors: dict[int, str]) -> ImageSet:
+    """The set without the files that have errors, about which the user is warned."""
+    numbers = sorted(errors)
+    if len(numbers) == len(images):
+        total = f"{len(images):,} pictures"
+        raise PictureError(f"none of the {total} can be read: {errors[numbers[0]]}")
+    good = np.ones(len(images), bool)
+    good[numbers] = False
+    result = images.subset(good)
+    result.broken = tuple(errors[number] for number in numbers)
+    _report(result.broken, len(images))
     return result
 
 
@@ -294,75 +354,6 @@ def _files_of(
             f"into a folder for each class, {folder}/CLASS/picture.png"
         )
     return names, files, np.array(labels, np.int64)
-
-
-def _read(file: str, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
-    try:
-        return picture(file, size, channels).reshape(*size, channels)
-    except OSError as error:
-        raise PictureError(f"{file} cannot be read: {error.strerror or error}") from None
-
-
-def _read_all(
-    files: list[str],
-    size: tuple[int, int],
-    channels: int,
-    images: Any,
-    workers: int,
-    broken: str,
-    progress: bool,
-) -> list[tuple[int, str]]:
-    """Read all files, into ``images`` if there are any; the errors by the number of their file."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    errors = list[tuple[int, str]]()
-
-    def read(i: int) -> None:
-        try:
-            pixels = _read(files[i], size, channels)
-        except PictureError as error:
-            if broken == "raise":
-                raise
-            errors.append((i, str(error)))
-            return
-        if images is not None:
-            images[i] = pixels
-
-    columns = TextColumn("reading images"), BarColumn(bar_width=24), MofNCompleteColumn()
-    bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not progress)
-    numbers: Iterable[int] = _in_threads(read, range(len(files)), workers)
-    if not progress:
-        for _ in numbers:
-            pass
-        return sorted(errors)
-    with display(bar):
-        task = bar.add_task("", total=len(files))
-        for _ in numbers:
-            bar.advance(task)
-    return sorted(errors)
-
-
-def _in_threads(call: Callable[[int], None], numbers: range, workers: int) -> Iterator[int]:
-    """Call a function with each number, in threads; the numbers in order, when they are done."""
-    if workers == 1 or len(numbers) == 1 or not can_start_threads():
-        for number in numbers:
-            call(number)
-            yield number
-        return
-
-    def some(first: int) -> None:
-        for number in numbers[first : first + each]:
-            call(number)
-
-    each = max(1, min(_TASK, len(numbers) // workers))
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="fastcnn-images")
-    try:
-        firsts = range(0, len(numbers), each)
-        for first, _ in zip(firsts, pool.map(some, firsts), strict=True):
-            yield from numbers[first : first + each]
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _report(broken: tuple[str, ...], total: int) -> None:

@@ -34,7 +34,7 @@ def parts_ahead(
     Errors of a part are raised where its images would be given. When the iterator ends or is
     closed, its threads have ended too.
 
-    >>> list(parts_ahead(LazyImages([], (2, 3), 1, 2), []))
+    >>> list(parts_ahead(LazyImages.of_files([], (2, 3), 1, 2), []))
     []
     """
     if not can_start_threads():

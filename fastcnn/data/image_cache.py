@@ -1,0 +1,250 @@
+"""A file of images that were read from pictures, so that later epochs and runs decode nothing.
+
+The file holds the images, as bytes (N, H, W, C); then an index, in JSON, of the pictures that they
+come from; then a trailer of fixed length with all sizes and a digest of the index. A reader opens
+the file anew for each batch and compares the trailer. So it never reads images of other pictures,
+and threads and processes share nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastcnn.core.files import write_whole
+from fastcnn.core.quoting import quoted
+from fastcnn.core.reading import open_regular
+from fastcnn.data.picture_reading import Reading
+from fastcnn.data.pictures import PictureError
+
+_TRAILER = struct.Struct("<8s5Q32s")
+_MAGIC = b"fastcnn1"
+_PREPARATION = 1
+"""Counts the changes of how pictures become images; an older cache is then made anew."""
+_BLOCK = 32 << 20  # bytes of images that are read before they are written
+
+
+class Entry(NamedTuple):
+    """A picture in the index.
+
+    Attributes:
+        name: its path below the folder of the pictures.
+        size, changed: its bytes, and when it was changed, in nanoseconds.
+        error: why it cannot be read, or an empty text.
+    """
+
+    name: str
+    size: int
+    changed: int
+    error: str = ""
+
+
+class ImageCache:
+    """The images of a cache file.
+
+    Attributes:
+        path: the file.
+        shape: (N, H, W, C).
+    """
+
+    def __init__(self, path: Path, trailer: bytes) -> None:
+        self.path, self._trailer = path, trailer
+        _, *sizes, self._length, _ = _TRAILER.unpack(trailer)
+        self.shape: tuple[int, ...] = tuple(sizes)
+        self._image_bytes = int(np.prod(self.shape[1:], dtype=object))
+
+    @classmethod
+    def at(cls, path: Path) -> ImageCache | None:
+        """The cache in a file; None where there is no file, or none that is whole."""
+        try:
+            with open_regular(path) as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(size - _TRAILER.size, 0))
+                trailer = file.read()
+        except FileNotFoundError:
+            return None
+        if len(trailer) != _TRAILER.size or not trailer.startswith(_MAGIC):
+            return None
+        cache = cls(path, trailer)
+        return cache if size == cache._file_size and cache._image_bytes else None
+
+    @property
+    def _file_size(self) -> int:
+        return self.shape[0] * self._image_bytes + self._length + _TRAILER.size
+
+    def _open(self) -> BinaryIO:
+        """The file, if it still holds these images."""
+        file = open_regular(self.path)
+        size = file.seek(0, os.SEEK_END)
+        if size == self._file_size:
+            file.seek(size - _TRAILER.size)
+            if file.read() == self._trailer:
+                return file
+        file.close()
+        raise PictureError(
+            f"{self.path} has been replaced, because pictures changed; call load_images again"
+        )
+
+    def entries(self, settings: str) -> list[Entry]:
+        """The index; empty where it is damaged, or was made with other settings."""
+        with self._open() as file:
+            file.seek(self.shape[0] * self._image_bytes)
+            text = file.read(self._length)
+        if sha256(text).digest() != _TRAILER.unpack(self._trailer)[-1]:
+            return []
+        try:
+            index = json.loads(text)
+            if index["settings"] != settings or len(index["pictures"]) != self.shape[0]:
+                return []
+            entries = [Entry(*entry) for entry in index["pictures"]]
+        except (ValueError, TypeError, LookupError, RecursionError):
+            return []
+        whole = all(
+            isinstance(one.name, str)
+            and isinstance(one.size, int)
+            and isinstance(one.changed, int)
+            and isinstance(one.error, str)
+            for one in entries
+        )
+        return entries if whole else []
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The images of these rows.
+
+        Raises:
+            PictureError: another file has taken the place of the cache.
+            OSError: the file cannot be read.
+        """
+        images = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        if not len(rows):
+            return images
+        begins = np.flatnonzero(np.diff(rows) != 1) + 1
+        flat = memoryview(images.reshape(-1))
+        with self._open() as file:
+            for first, end in zip([0, *begins], [*begins, len(rows)], strict=True):
+                file.seek(int(rows[first]) * self._image_bytes)
+                part = flat[first * self._image_bytes : end * self._image_bytes]
+                if file.readinto(part) != len(part):
+                    raise PictureError(f"{self.path} ends too early; delete it")
+        return images
+
+
+def cached(
+    reading: Reading, root: Path, folder: str | os.PathLike[str], advance: Callable[[], object]
+) -> ImageCache:
+    """The cache of these pictures, which is made, or made anew, where pictures changed.
+
+    A picture that has the size and the time of the last cache is not read again. ``reading.errors``
+    gets the errors of broken files, which the cache remembers; their rows are zeros.
+
+    Args:
+        reading: the files, and how they are read.
+        root: the folder of all these files.
+        folder: where caches are, which is made if there is none.
+        advance: is called after each picture.
+
+    Raises:
+        OSError: the cache cannot be written, or the disk is too full for it.
+        PictureError: a file is broken, and ``reading`` raises.
+    """
+    settings = _settings()
+    names = [os.path.relpath(file, root) for file in reading.files]
+    path = _place(folder, root, reading.shape)
+    wanted = [_entry(file, name) for file, name in zip(reading.files, names, strict=True)]
+    earlier = ImageCache.at(path)
+    old: dict[Entry, tuple[int, str]] = {}
+    if earlier is not None and earlier.shape[1:] == reading.shape:
+        for row, entry in enumerate(earlier.entries(settings)):
+            old[entry._replace(error="")] = row, entry.error
+    for number, entry in enumerate(wanted):
+        if entry in old and old[entry][1]:
+            reading.broken(number, old[entry][1])
+    rows = [old[entry][0] if entry in old else -1 for entry in wanted]
+    if earlier is not None and rows == list(range(earlier.shape[0])):
+        return earlier
+    _check_space(path, len(wanted) * int(np.prod(reading.shape, dtype=object)))
+    blocks = _contents(reading, wanted, rows, earlier, settings, advance)
+    write_whole(path, blocks)
+    result = ImageCache.at(path)
+    if result is None or result.shape != (len(wanted), *reading.shape):
+        raise PictureError(f"{path} was replaced while it was written; call load_images again")
+    return result
+
+
+def _settings() -> str:
+    import PIL
+
+    return f"preparation {_PREPARATION}, Pillow {PIL.__version__}"
+
+
+def _place(folder: str | os.PathLike[str], root: Path, shape: tuple[int, int, int]) -> Path:
+    """The file of a cache; pictures of another folder, and another size, have another file."""
+    if not isinstance(folder, str | os.PathLike):
+        raise TypeError(f"cache must be the path of a folder, or None, got {quoted(folder)}")
+    place = Path(folder)
+    if place.exists() and not place.is_dir():
+        raise ValueError(f"cache must be a folder, got {quoted(str(folder))}, which is a file")
+    place.mkdir(parents=True, exist_ok=True)
+    key = sha256(os.fsencode(os.path.abspath(root))).hexdigest()[:12]
+    height, width, channels = shape
+    return place / f"{height}x{width}x{channels}-{key}.images"
+
+
+def _entry(file: str, name: str) -> Entry:
+    try:
+        status = os.stat(file)
+    except OSError:
+        return Entry(name, -1, 0)  # reading it tells what is wrong
+    return Entry(name, status.st_size, status.st_mtime_ns)
+
+
+def _check_space(path: Path, size: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if size > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"the cache needs {size:,} bytes, and {free:,} are free",
+            str(path.parent),
+        )
+
+
+def _contents(
+    reading: Reading,
+    wanted: Sequence[Entry],
+    rows: Sequence[int],
+    earlier: ImageCache | None,
+    settings: str,
+    advance: Callable[[], object],
+) -> Iterator[bytes | memoryview]:
+    """The parts of a new cache file; ``rows`` are those of an earlier cache, or -1."""
+    each = max(1, _BLOCK // int(np.prod(reading.shape)))
+    for first in range(0, len(wanted), each):
+        some = range(first, min(first + each, len(wanted)))
+        images = np.zeros((len(some), *reading.shape), np.uint8)
+        known = [number for number in some if rows[number] >= 0]
+        if known and earlier is not None:
+            copies = earlier.read(np.array([rows[number] for number in known]))
+            images[np.array(known) - first] = copies
+            for _ in known:
+                advance()
+        fresh = [number for number in some if rows[number] < 0]
+        pixels = np.zeros((len(fresh), *reading.shape), np.uint8)
+        reading.read(fresh, pixels, advance)
+        if fresh:
+            images[np.array(fresh) - first] = pixels
+        yield images.reshape(-1).data
+    pictures = [entry._replace(error=reading.errors.get(i, "")) for i, entry in enumerate(wanted)]
+    text = json.dumps({"settings": settings, "pictures": pictures}).encode()
+    yield text
+    sizes = len(wanted), *reading.shape, len(text)
+    yield _TRAILER.pack(_MAGIC, *sizes, sha256(text).digest())

@@ -1,0 +1,208 @@
+"""Images of picture files in a cache: the same images, read anew where a picture changed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import fastcnn
+from fastcnn import Augment, InputWarning, Sequential
+from fastcnn.data import image_cache, picture_reading
+from fastcnn.data.image_sets import ImageSet, LazyImages
+from fastcnn.data.pictures import PictureError
+from fastcnn.layers import Dense, Flatten
+
+SIZE = (7, 5)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes of six pictures each."""
+    rng, root = np.random.default_rng(0), tmp_path / "pictures"
+    for k, name in enumerate(("a", "b")):
+        (root / name).mkdir(parents=True)
+        for i in range(6):
+            save(root / name / f"{i}.{'png' if i % 2 else 'jpg'}", rng, 20 + i + k)
+    return root
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are decoded."""
+    names = list[str]()
+    read = picture_reading.picture
+
+    def picture(path: Any, *arguments: Any) -> Any:
+        names.append(Path(path).name)
+        return read(path, *arguments)
+
+    monkeypatch.setattr(picture_reading, "picture", picture)
+    return names
+
+
+def save(path: Path, rng: np.random.Generator, side: int) -> None:
+    Image.fromarray(rng.integers(0, 255, (side, 30, 3), dtype=np.uint8)).save(path)
+
+
+def load(folder: Path, lazy: bool = True, **more: Any) -> ImageSet:
+    cache = folder.parent / "cache"
+    return fastcnn.load_images(folder, SIZE, lazy=lazy, cache=cache, progress=False, **more)
+
+
+def file_of(folder: Path) -> Path:
+    (file,) = (folder.parent / "cache").iterdir()
+    return file
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+def test_later_calls_and_epochs_decode_nothing(
+    folder: Path, decoded: list[str], lazy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_cache, "_BLOCK", 5 * 105)  # five images at a time
+    plain = fastcnn.load_images(folder, SIZE, progress=False)
+    decoded.clear()
+    first = load(folder, lazy)
+    assert len(decoded) == 12
+    decoded.clear()
+    second = load(folder, lazy)
+    for images in (first, second):
+        assert isinstance(images.images, LazyImages) == lazy
+        assert (np.asarray(images.images) == plain.images).all()
+        assert images.files == plain.files
+    some = second.images[np.array([7, 8, 3, 3, 11, 0])]
+    assert (some == plain.images[np.array([7, 8, 3, 3, 11, 0])]).all()
+    assert second.images[:0].shape == (0, *SIZE, 3)
+    part = second.split(0.5)[1]
+    rows = [plain.files.index(name) for name in part.files]
+    assert (np.asarray(part.images) == plain.images[np.array(rows)]).all()
+    models = [Sequential([Flatten(), Dense(2)], (*SIZE, 3), seed=0, engine="im2col") for _ in "ab"]
+    uncached = fastcnn.load_images(folder, SIZE, lazy=lazy, check=False, progress=False)
+    of_fit: dict[str, Any] = {"epochs": 2, "batch_size": 5, "augment": Augment(1), "seed": 3}
+    decoded.clear()
+    models[0].fit(second, verbose=0, **of_fit)
+    assert not decoded
+    models[1].fit(uncached, verbose=0, **of_fit)
+    assert (models[0].get_weights()[0] == models[1].get_weights()[0]).all()
+    assert file_of(folder).name.startswith("7x5x3-")
+
+
+def test_changed_new_and_lost_pictures(folder: Path, decoded: list[str]) -> None:
+    rng = np.random.default_rng(5)
+    load(folder)
+    save(folder / "b" / "4.jpg", rng, 44)
+    save(folder / "a" / "new.png", rng, 33)
+    (folder / "a" / "0.jpg").unlink()
+    status = (folder / "b" / "1.png").stat()  # other contents of the same length, at another time
+    pixels = np.asarray(Image.open(folder / "b" / "1.png"))
+    Image.fromarray(pixels[::-1]).save(folder / "b" / "1.png")
+    with (folder / "b" / "1.png").open("r+b") as file:
+        file.truncate(max(status.st_size, file.seek(0, os.SEEK_END)))
+    os.utime(folder / "b" / "1.png", ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    decoded.clear()
+    images = load(folder)
+    assert sorted(decoded) == ["1.png", "4.jpg", "new.png"]
+    assert (np.asarray(images.images) == fastcnn.load_images(folder, SIZE).images).all()
+    decoded.clear()
+    assert len(load(folder)) == 12
+    assert not decoded
+
+
+def test_broken_pictures_are_remembered(folder: Path, decoded: list[str]) -> None:
+    (folder / "b" / "2.jpg").write_bytes(b"\xff\xd8 no picture")
+    plain = fastcnn.load_images(folder, SIZE, check=True, progress=False, broken="report")
+    for _ in range(2):
+        decoded.clear()
+        with pytest.warns(InputWarning, match="1 of 12 pictures cannot be read") as record:
+            images = load(folder)
+        assert len(record) == 1
+        assert images.broken == plain.broken
+        assert (np.asarray(images.images) == plain.images).all()
+    assert not decoded
+    with pytest.raises(PictureError, match=r"2\.jpg is no PNG"):
+        load(folder, broken="raise")
+    shutil.rmtree(folder.parent / "cache")
+    with pytest.raises(PictureError, match=r"2\.jpg is no PNG"):
+        load(folder, broken="raise")
+    assert not list((folder.parent / "cache").iterdir())  # nothing half written
+
+
+def test_sizes_colours_and_folders_have_files_of_their_own(folder: Path) -> None:
+    cache = folder.parent / "cache"
+    load(folder)
+    gray = fastcnn.load_images(folder, SIZE, "gray", cache=cache)
+    small = fastcnn.load_images(folder, 3, cache=cache)
+    other = shutil.copytree(folder, folder.parent / "others")
+    fastcnn.load_images(other, SIZE, cache=cache)
+    assert len([*cache.iterdir()]) == 4
+    assert gray.images.shape == (12, *SIZE, 1)
+    assert small.images.shape == (12, 3, 3, 3)
+
+
+@pytest.mark.parametrize("damage", ["cut", "longer", "index", "magic", "empty", "sizes", "json"])
+def test_a_damaged_cache_is_made_anew(folder: Path, decoded: list[str], damage: str) -> None:
+    plain = np.asarray(load(folder).images)
+    file = file_of(folder)
+    data = bytearray(file.read_bytes())
+    pixels = 12 * 105
+    if damage == "cut":
+        data = data[:-100]
+    elif damage == "longer":
+        data = data[:pixels] + b"\0" + data[pixels:]
+    elif damage == "index":
+        data[pixels + 40] ^= 1
+    elif damage == "magic":
+        data[-80] ^= 1
+    elif damage == "sizes":
+        data[-72:-64] = (2**63).to_bytes(8, "little")
+    elif damage == "json":
+        text = b'{"settings": "' + image_cache._settings().encode() + b'", "pictures": [[1]]}'
+        sizes = 1, *SIZE, 3, len(text)
+        digest = image_cache.sha256(text).digest()
+        data = data[:105] + text + image_cache._TRAILER.pack(b"fastcnn1", *sizes, digest)
+    else:
+        data = data[:0]
+    file.write_bytes(data)
+    decoded.clear()
+    assert (np.asarray(load(folder).images) == plain).all()
+    assert len(decoded) == 12
+
+
+def test_another_version_of_pillow_makes_it_anew(
+    folder: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(folder)
+    monkeypatch.setattr("PIL.__version__", "1.2.3")
+    decoded.clear()
+    load(folder)
+    assert len(decoded) == 12
+
+
+def test_images_of_a_replaced_cache_are_refused(folder: Path) -> None:
+    images = load(folder)
+    save(folder / "a" / "0.jpg", np.random.default_rng(1), 25)
+    assert len(load(folder)) == 12
+    with pytest.raises(PictureError, match=r"replaced, because pictures changed; call load_images"):
+        images.images[:3]
+
+
+def test_a_cache_that_cannot_be_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_file = folder.parent / "file"
+    a_file.write_text("")
+    with pytest.raises(ValueError, match="cache must be a folder, got .*, which is a file"):
+        fastcnn.load_images(folder, SIZE, cache=a_file)
+    with pytest.raises(TypeError, match="cache must be the path of a folder, or None, got 3"):
+        fastcnn.load_images(folder, SIZE, cache=3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="check must be True with a cache"):
+        load(folder, check=False)
+    usage = shutil.disk_usage(folder)._replace(free=500)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match="the cache needs 1,260 bytes, and 500 are free") as error:
+        load(folder)
+    assert error.value.errno == errno.ENOSPC
