@@ -195,7 +195,7 @@ def test_images_of_a_replaced_cache_are_refused(folder: Path) -> None:
 def test_a_cache_that_cannot_be_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a_file = folder.parent / "file"
     a_file.write_text("")
-    with pytest.raises(ValueError, match="cache must be a folder, got .*, which is a file"):
+    with pytest.raises(ValueError, match=r"cache must be a folder, got .*, which is a file"):
         fastcnn.load_images(folder, SIZE, cache=a_file)
     with pytest.raises(TypeError, match="cache must be the path of a folder, or None, got 3"):
         fastcnn.load_images(folder, SIZE, cache=3)  # type: ignore[arg-type]

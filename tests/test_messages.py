@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from copy import deepcopy
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,19 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import fastcnn
-from fastcnn import Sequential
+from fastcnn import Augment, Sequential
 from fastcnn.article import Conv3x3, MaxPool2, Softmax
-from fastcnn.callbacks import ProgressBar
+from fastcnn.augmentation import Cutout
+from fastcnn.callbacks import Callback, CSVLog, EarlyStopping, ProgressBar
 from fastcnn.cli import app
-from fastcnn.layers import Conv2D, Dense, Flatten
-from fastcnn.optimizers import SGD
+from fastcnn.core.attributes import constructor_arguments
+from fastcnn.core.class_registry import is_own
+from fastcnn.layers import Conv2D, Dense, Flatten, GlobalAvgPool2D, Layer
+from fastcnn.losses import Loss
+from fastcnn.metrics import Metric
+from fastcnn.optimizers import SGD, Adam, AdamW, RMSprop
 from fastcnn.recipes import training
+from fastcnn.schedules import OneCycle, Warmup
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (12, 9, 8, 1), dtype=np.uint8)
@@ -176,3 +184,45 @@ def test_large_targets_of_a_regression_are_no_silent_overflow() -> None:
     assert np.isfinite(np.concatenate([a.ravel() for a in model.get_weights()])).all()
     regressor = fastcnn.CNNRegressor([Flatten(), Dense(1)], epochs=2, random_state=0)
     assert np.isfinite(regressor.fit(x, targets).predict(x)).all()
+
+
+OWN: list[Any] = [
+    *(cls for kind in (Layer, Loss, Metric) for cls in kind.registry.values()),  # type: ignore[attr-defined]
+    SGD, Adam, AdamW, RMSprop, OneCycle, Warmup, EarlyStopping, CSVLog, Augment, Cutout,
+]  # fmt: skip
+OWN = [cls for cls in OWN if is_own(cls)]
+
+
+@pytest.mark.parametrize("cls", OWN, ids=lambda cls: cls.__name__)
+def test_an_unknown_argument_is_told_with_its_class_and_those_that_exist(cls: Any) -> None:
+    names = constructor_arguments(cls)
+    assert [*inspect.signature(cls).parameters] == [*names]  # as pages and editors show it
+    end = f"rguments are {', '.join(names)}" if len(names) > 1 else ", ".join(names)
+    with pytest.raises(TypeError, match=f"^{cls.__name__} has no argument 'qqq'; ") as error:
+        cls(qqq=3)
+    assert str(error.value).endswith(end or "it has no arguments")
+    with pytest.raises(TypeError, match=f"^{cls.__name__} takes .* without its name, got 20; it"):
+        cls(*range(20))
+
+
+def test_other_wrong_calls_of_constructors() -> None:
+    with pytest.raises(TypeError, match=r"^Dense has no argument 'unit'; do you mean units\? Its"):
+        Dense(unit=3)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"^Dense needs the argument units; its arguments are"):
+        Dense(use_bias=False)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"^Dense got the argument units twice; its arguments"):
+        Dense(3, units=4)  # type: ignore[misc]
+    with pytest.raises(TypeError, match=r"^GlobalAvg.*'keepdims'; its only argument is name"):
+        GlobalAvgPool2D(keepdims=True)  # type: ignore[call-arg]
+
+    class Named:
+        def __init__(self, colour: str) -> None:
+            self.colour = colour
+
+    class Both(Callback, Named):
+        """A callback with another base class, whose constructor is its own."""
+
+    assert Both("red").colour == "red"
+    assert deepcopy(Both("red")).colour == "red"
+    with pytest.raises(TypeError, match="Both has no argument 'color'; do you mean colour"):
+        Both(color="red")  # type: ignore[call-arg]

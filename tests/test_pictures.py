@@ -373,6 +373,34 @@ def test_large_pictures_are_decoded_no_smaller_than_needed(
     assert np.abs(result[..., 0].astype(int) - expected).max() <= 6
 
 
+@pytest.mark.parametrize(
+    ("size", "orientation", "final", "decoded"),
+    [
+        ((800, 640), 1, (80, 100), (200, 160)),  # a quarter
+        ((800, 640), 1, (81, 100), (400, 320)),  # 640 / 4 is less than twice 81
+        ((800, 640), 6, (100, 80), (160, 200)),  # turned: its height of 800 becomes 100
+        ((800, 640), 6, (101, 80), (320, 400)),
+        ((640, 400), 1, (300, 300), (640, 400)),
+        ((2000, 2000), 1, (10, 10), (250, 250)),  # an eighth at most
+    ],
+)
+def test_a_jpeg_is_decoded_at_twice_its_final_size(
+    size: tuple[int, int],
+    orientation: int,
+    final: tuple[int, int],
+    decoded: tuple[int, int],
+    tmp_path: Path,
+) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 9), dtype=np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    path = tmp_path / "picture.jpg"
+    image.resize(size, Image.Resampling.BICUBIC).save(path, exif=exif)
+    assert pictures._opened(path, final)[0].size == decoded
+    pixels = prepare(path, (*final, 3)).pixels
+    assert (pixels == pictures.picture(path, final, 3)).all()
+
+
 JPEGS: dict[str, dict[str, Any]] = {
     "usual": {}, "coarse": {"quality": 5}, "fine": {"quality": 100, "subsampling": 0},
     "optimised": {"optimize": True}, "restarts": {"restart_marker_rows": 1},

@@ -177,7 +177,7 @@ def test_fit_breaks_its_lines_for_a_terminal_and_not_for_a_file(
     assert [re.sub(r"\d+\.\d+", "n", line) for line in lines] == [
         f"epoch {epoch}/2: loss n  accuracy n%  n s" for epoch in (1, 2)
     ]
-    monkeypatch.setattr("fastcnn.train.epochs.columns_of_output", lambda: 30)
+    monkeypatch.setattr("fastcnn.train.epoch_lines.columns_of_output", lambda: 30)
     small_fit()
     narrow = capsys.readouterr().out.splitlines()
     assert max(map(len, narrow)) <= 30

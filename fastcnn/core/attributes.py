@@ -1,4 +1,4 @@
-"""Attributes that may be set after construction: checked where they are set, or refused."""
+"""Arguments and attributes of objects: unknown ones are refused, with the names that there are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import cache
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Self, TypeVar
 
 from fastcnn.core.class_registry import is_own
 
@@ -44,7 +44,86 @@ class Checked(Generic[T]):
         def __set__(self, instance: object, value: object) -> None: ...
 
 
-class FixedAttributes:
+class _ConstructorSignature:
+    """Lets ``inspect.signature`` of a class tell of ``__init__``, where it would of ``__new__``."""
+
+    def __get__(self, instance: object, owner: type) -> inspect.Signature | None:
+        return _signature_of(owner) if instance is None else None
+
+
+class NamedArguments:
+    """Base of classes whose constructors name the arguments that they take.
+
+    Without it the ``TypeError`` for an unknown argument names the class whose constructor is
+    inherited, and no argument that exists.
+
+    >>> class Scaled(NamedArguments):
+    ...     def __init__(self, by, *, offset=0): ...
+    >>> Scaled(2, ofset=3)
+    Traceback (most recent call last):
+    TypeError: Scaled has no argument 'ofset'; do you mean offset? Its arguments are by, offset
+    >>> Scaled(2, 3)
+    Traceback (most recent call last):
+    TypeError: Scaled takes at most 1 argument without its name, got 2; its arguments are by, offset
+    >>> Scaled(offset=2)
+    Traceback (most recent call last):
+    TypeError: Scaled needs the argument by; its arguments are by, offset
+    """
+
+    __signature__ = _ConstructorSignature()
+
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
+        if args or kwargs:  # copies and pickles make objects without arguments
+            _check_arguments(cls, args, kwargs)
+        return super().__new__(cls)
+
+
+def _signature_of(cls: type) -> inspect.Signature:
+    """The signature of a class's constructor, without ``self``."""
+    constructor = getattr(cls, "__init__")  # noqa: B009
+    if constructor is object.__init__:
+        return inspect.Signature()
+    signature = inspect.signature(constructor)
+    return signature.replace(parameters=[*signature.parameters.values()][1:])
+
+
+def _check_arguments(cls: type, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+    """Raise a ``TypeError`` if the constructor of a class does not take these arguments."""
+    signature = _signature_of(cls)
+    try:
+        signature.bind(*args, **kwargs)
+        return
+    except TypeError:
+        pass
+    parameters = [*signature.parameters.values()]
+    names = constructor_arguments(cls)
+    rest = "it has no arguments"
+    if names:
+        verb = "arguments are" if len(names) > 1 else "only argument is"
+        rest = f"its {verb} {', '.join(names)}"
+    by_place = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
+    for name in kwargs:
+        if name not in names:
+            hint = suggestion(name, names)
+            rest = f"{hint[2:]} {rest[0].upper()}{rest[1:]}" if hint else rest
+            raise TypeError(f"{cls.__name__} has no argument {name!r}; {rest}")
+    if len(args) > len(by_place):
+        number = len(by_place)
+        most = f"at most {number} argument{'s' * (number > 1)}" if number else "no argument"
+        raise TypeError(f"{cls.__name__} takes {most} without its name, got {len(args)}; {rest}")
+    for name in by_place[: len(args)]:
+        if name in kwargs:
+            raise TypeError(f"{cls.__name__} got the argument {name} twice; {rest}")
+    missing = [
+        one.name
+        for one in parameters[len(args) :]
+        if one.default is one.empty and one.name in names and one.name not in kwargs
+    ]
+    what = f"the argument{'s' * (len(missing) > 1)} {' and '.join(missing)}"
+    raise TypeError(f"{cls.__name__} needs {what}; {rest}")
+
+
+class FixedAttributes(NamedArguments):
     """Base of fastcnn's classes whose only attributes are the arguments of their constructor.
 
     An assignment to another attribute raises an ``AttributeError`` that suggests a name. Classes

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import BinaryIO
+from io import BufferedReader
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO (named pipe)",
@@ -37,7 +37,7 @@ def regular(path: str | os.PathLike[str]) -> str:
     return name
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """A regular file, open for reading bytes; the errors are those of :func:`regular`.
 
     >>> from tempfile import TemporaryDirectory

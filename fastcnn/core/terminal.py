@@ -60,11 +60,29 @@ def broken(parts: Sequence[str], width: int | None) -> str:
 
 def columns_of_output() -> int | None:
     """Columns of the terminal that the standard output is, or of ``COLUMNS``; else None."""
+    is_known = _output_is_terminal() or "COLUMNS" in os.environ
+    return shutil.get_terminal_size().columns if is_known else None
+
+
+def output_rewinds() -> bool:
+    """Whether the standard output is a terminal on which a line can be written over."""
+    return _output_is_terminal() and os.environ.get("TERM", "") not in ("dumb", "unknown")
+
+
+def output_is_notebook() -> bool:
+    """Whether the standard output is that of a notebook's cell."""
+    if "IPython" not in sys.modules:
+        return False
+    from rich.console import Console
+
+    return Console().is_jupyter
+
+
+def _output_is_terminal() -> bool:
     try:
-        is_terminal = sys.stdout.isatty()
+        return sys.stdout.isatty()
     except (AttributeError, ValueError):  # a replaced or a closed output
-        is_terminal = False
-    return shutil.get_terminal_size().columns if is_terminal or "COLUMNS" in os.environ else None
+        return False
 
 
 class NotebookLines:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcnn.core.arguments import Array
+from fastcnn.core.attributes import NamedArguments
 from fastcnn.core.float_errors import unreported
 from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
@@ -34,7 +35,7 @@ _LARGEST_SIDE = 1 << 20
 _NUMPY_PIXELS = 1 << 18  # pixels that the NumPy path blends at a time, to bound its memory
 
 
-class Augment:
+class Augment(NamedArguments):
     """Images moved at random: call it with images and a generator.
 
     Args:

@@ -15,8 +15,10 @@ import shutil
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
+from io import BufferedReader
+from math import prod
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,9 +61,10 @@ class ImageCache:
 
     def __init__(self, path: Path, trailer: bytes) -> None:
         self.path, self._trailer = path, trailer
-        _, *sizes, self._length, _ = _TRAILER.unpack(trailer)
-        self.shape: tuple[int, ...] = tuple(sizes)
-        self._image_bytes = int(np.prod(self.shape[1:], dtype=object))
+        _, n, h, w, c, length, _ = _TRAILER.unpack(trailer)
+        self.shape: tuple[int, int, int, int] = n, h, w, c
+        self._length: int = length
+        self._image_bytes = prod(self.shape[1:])
 
     @classmethod
     def at(cls, path: Path) -> ImageCache | None:
@@ -82,7 +85,7 @@ class ImageCache:
     def _file_size(self) -> int:
         return self.shape[0] * self._image_bytes + self._length + _TRAILER.size
 
-    def _open(self) -> BinaryIO:
+    def _open(self) -> BufferedReader:
         """The file, if it still holds these images."""
         file = open_regular(self.path)
         size = file.seek(0, os.SEEK_END)
@@ -129,7 +132,7 @@ class ImageCache:
         if not len(rows):
             return images
         begins = np.flatnonzero(np.diff(rows) != 1) + 1
-        flat = memoryview(images.reshape(-1))
+        flat = images.reshape(-1).data
         with self._open() as file:
             for first, end in zip([0, *begins], [*begins, len(rows)], strict=True):
                 file.seek(int(rows[first]) * self._image_bytes)
@@ -172,7 +175,7 @@ def cached(
     rows = [old[entry][0] if entry in old else -1 for entry in wanted]
     if earlier is not None and rows == list(range(earlier.shape[0])):
         return earlier
-    _check_space(path, len(wanted) * int(np.prod(reading.shape, dtype=object)))
+    _check_space(path, len(wanted) * prod(reading.shape))
     blocks = _contents(reading, wanted, rows, earlier, settings, advance)
     write_whole(path, blocks)
     result = ImageCache.at(path)
@@ -227,7 +230,7 @@ def _contents(
     advance: Callable[[], object],
 ) -> Iterator[bytes | memoryview]:
     """The parts of a new cache file; ``rows`` are those of an earlier cache, or -1."""
-    each = max(1, _BLOCK // int(np.prod(reading.shape)))
+    each = max(1, _BLOCK // prod(reading.shape))
     for first in range(0, len(wanted), each):
         some = range(first, min(first + each, len(wanted)))
         images = np.zeros((len(some), *reading.shape), np.uint8)

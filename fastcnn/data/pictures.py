@@ -50,7 +50,8 @@ MAX_PIXELS = 50_000_000
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")
 ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp")
-_LARGE = 1024  # a picture is halved, for speed, until its sides are at most this
+_LARGE = 1024  # a picture is reduced, for speed, until its sides are at most this
+_REDUCED = 2.0  # a JPEG that is then scaled is decoded with at least so many pixels for each one
 _ORIENTATION = 0x0112  # in EXIF
 _GREY_ROWS = 16  # so many plain grey rows at the lower end of a JPEG may be missing data
 _BLACK, _LIGHT = 4.0, 64.0  # the largest grey level of a background, and the smallest of a subject
@@ -113,12 +114,14 @@ def prepare(
     """
     if shape[2] not in (1, 3):
         raise ValueError(f"shape must have one channel or three, got {shape}")
-    image, steps = _opened(Path(path))
-    if preparation is None and shape[2] == 1 and _fills_its_frame(image):
+    if preparation is None and shape[2] == 3:
+        preparation = PHOTOGRAPHS
+    image, steps = _opened(Path(path), _final_size(shape, preparation))
+    if preparation is None and _fills_its_frame(image):
         preparation = Preparation(background="dark")
         steps.append("taken whole: it is light on dark and fills its height or its width")
     elif preparation is None:
-        preparation = MNIST if shape[2] == 1 else PHOTOGRAPHS
+        preparation = MNIST
     if preparation.transposed:
         shape = shape[1], shape[0], shape[2]
     make = _whole if preparation.box is None else _digit
@@ -127,6 +130,13 @@ def prepare(
         pixels = np.ascontiguousarray(pixels.swapaxes(0, 1))
         steps.append("rows and columns exchanged, as in the training")
     return Prepared(pixels, tuple(steps))
+
+
+def _final_size(shape: Shape, preparation: Preparation | None) -> tuple[int, int] | None:
+    """(H, W) to which the middle of a picture is scaled; None for another preparation."""
+    if preparation is None or preparation.box is not None or preparation.edges != "crop":
+        return None
+    return (shape[1], shape[0]) if preparation.transposed else (shape[0], shape[1])
 
 
 def _fills_its_frame(image: Image) -> bool:
@@ -156,7 +166,10 @@ def picture(path: str | os.PathLike[str], size: tuple[int, ...] | None, channels
         size: (H, W); the middle is cut out in these proportions and scaled. None keeps the size.
         channels: 1 or 3.
     """
-    image, _ = _opened(Path(path), reduced=size is not None)
+    if size is None:
+        image, _ = _opened(Path(path), reduced=False)
+    else:
+        image, _ = _opened(Path(path), (size[0], size[1]))
     flat = _in_mode(_on(image, 255), "L" if channels == 1 else "RGB")
     return np.array(flat if size is None else _fitted(flat, *size), np.uint8)
 
@@ -185,13 +198,34 @@ def drawing(image: NDArray[Any]) -> list[str]:
     return ["".join(_SHADES[shade] for shade in row) for row in shades]
 
 
-def _opened(path: Path, reduced: bool = True) -> tuple[Image, list[str]]:
+def _opened(
+    path: Path, final: tuple[int, int] | None = None, reduced: bool = True
+) -> tuple[Image, list[str]]:
     """The picture, upright, in mode L, RGB or RGBA; and descriptions of its changes.
 
-    With ``reduced`` a large picture is read at a fraction of its size.
+    With ``reduced`` a large picture is read at a fraction of its size, and a JPEG whose middle will
+    be scaled to ``final`` (H, W) at the smallest fraction that leaves pixels enough.
     """
     with _readable(path) as image:
+        if reduced:
+            _draft(image, final)
         return _decoded(image, reduced)
+
+
+def _draft(image: Image, final: tuple[int, int] | None) -> None:
+    """Let a JPEG be decoded at a half, a quarter or an eighth of its size."""
+    width, height = image.size
+    factor = 1
+    if max(width, height) > _LARGE:
+        factor = gcd(-(-max(width, height) // _LARGE), 8)
+    if final is not None:
+        across, down = width / final[1], height / final[0]
+        if image.format == "JPEG" and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8):
+            across, down = width / final[0], height / final[1]
+        room = min(across, down) / _REDUCED
+        factor = max([factor, *(one for one in (2, 4, 8) if one <= room)])
+    if factor > 1:
+        image.draft(None, (-(-width // factor), -(-height // factor)))
 
 
 @contextmanager
@@ -231,10 +265,6 @@ def _decoded(image: Image, reduced: bool) -> tuple[Image, list[str]]:
 
     width, height = image.size
     steps = [f"{width:,}×{height:,} pixels, {image.format}"]
-    reduced = reduced and max(width, height) > _LARGE
-    if reduced:  # a JPEG can be decoded at a half, a quarter or an eighth of its size
-        factor = gcd(-(-max(width, height) // _LARGE), 8)
-        image.draft(None, (-(-width // factor), -(-height // factor)))
     image.load()
     if image.getexif().get(_ORIENTATION, 1) != 1:
         steps.append("turned upright, as its camera noted")

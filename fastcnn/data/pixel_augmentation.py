@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from fastcnn.core.arguments import Array
+from fastcnn.core.attributes import NamedArguments
 from fastcnn.core.float_errors import unreported
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import above_zero, below_one, count, number
@@ -26,7 +27,7 @@ _GREY = np.array([0.299, 0.587, 0.114])
 """Shares of red, green and blue in the brightness (ITU-R BT.601)."""
 
 
-class ColorJitter:
+class ColorJitter(NamedArguments):
     """Brightness, contrast, saturation and hue, changed at random for each image.
 
     The first three are multiplied by a factor that is uniform from ``1 − a`` to ``1 + a``, in this
@@ -132,7 +133,7 @@ def _turned(x: Array, sixths: Array) -> Array:
     return result
 
 
-class Cutout:
+class Cutout(NamedArguments):
     """A square at random in each image, filled with one value.
 
     Its middle is uniform over the pixels, so it may reach beyond the image.
@@ -181,7 +182,7 @@ class Cutout:
         return _shown(self, ("size", "fill"))
 
 
-class Mixup:
+class Mixup(NamedArguments):
     """Each image mixed with another one of its batch, and so are their targets.
 
     The share of an image is drawn for each batch from the beta distribution. Class numbers become
@@ -225,7 +226,7 @@ class Mixup:
         return _shown(self, ("alpha",))
 
 
-class Compose:
+class Compose(NamedArguments):
     """Augmentations one after the other.
 
     Args:

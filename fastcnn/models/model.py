@@ -394,7 +394,8 @@ class Model(Inspection):
             shuffle: whether each epoch takes the samples in another order.
             seed: starts ``model.rng`` anew; None goes on with it. A model that is built here
                 draws its parameters from this seed, unless it was given one of its own.
-            verbose: 1 prints a line for each epoch, 0 nothing.
+            verbose: 1 prints a line for each epoch, and shows on a terminal and in a notebook how
+                far the epoch is; 0 prints nothing.
             augment: applied to the images of each batch, as ``augment(images, rng)``, such as
                 :class:`fastcnn.Augment`.
             resume: a file of :meth:`save_checkpoint`, whose training goes on until ``epochs`` are

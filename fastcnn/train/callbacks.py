@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 import numpy as np
 
 from fastcnn.core.arguments import Array
+from fastcnn.core.attributes import NamedArguments
 from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
 from fastcnn.core.reading import open_regular, regular
@@ -28,7 +29,7 @@ from fastcnn.core.scalars import count, number, truth
 from fastcnn.core.terminal import NotebookLines, fitted, shows_bars
 from fastcnn.nn.metrics import Metric
 from fastcnn.nn.schedules import Schedule, rate_at
-from fastcnn.train.epoch_lines import parts_of_epoch, texts
+from fastcnn.train.epoch_lines import FIRST_BATCH, parts_of_epoch, texts
 from fastcnn.train.trainee import Trainee
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ Logs: TypeAlias = dict[str, Any]
 """Figures of a batch, an epoch or a training by name."""
 
 
-class Callback:
+class Callback(NamedArguments):
     """Base class: override the hooks that should do something.
 
     ``logs`` are the means so far, such as ``{"loss": 0.3, "accuracy": 0.91}``; at the end of an
@@ -514,11 +515,11 @@ class ProgressBar(Callback):
             self._task = self._bar.add_task(
                 f"epoch {epoch + 1}/{self._epochs}",
                 total=self._samples,
-                figures=_FIRST_BATCH if self._first else "",
+                figures=FIRST_BATCH if self._first else "",
             )
         self._epoch = epoch
         if self._notebook is not None and self._first:
-            self._notebook.pass_by(f"epoch {epoch + 1}/{self._epochs}: {_FIRST_BATCH}")
+            self._notebook.pass_by(f"epoch {epoch + 1}/{self._epochs}: {FIRST_BATCH}")
 
     def on_batch_end(self, model: Model, batch: int, logs: dict[str, float]) -> None:
         self._last = perf_counter()
@@ -577,7 +578,6 @@ def _bar(console: Console) -> Progress:
     )
 
 
-_FIRST_BATCH = "first batch: kernels may compile"
 _WIDEST, _WIDE = 92, 76
 """Columns for a bar of full length, and for the speed beside a shorter one."""
 

@@ -17,7 +17,6 @@ from fastcnn.core.arguments import Array
 from fastcnn.core.class_registry import is_own
 from fastcnn.core.float_errors import Divergence
 from fastcnn.core.quoting import quoted
-from fastcnn.core.terminal import broken, columns_of_output
 from fastcnn.core.user_code import read_only, real_numbers, refuse
 from fastcnn.data.image_sets import LazyImages
 from fastcnn.data.pixel_augmentation import mixes
@@ -25,8 +24,14 @@ from fastcnn.data.read_ahead import parts_ahead
 from fastcnn.data.several import Data
 from fastcnn.nn.layers import Shape
 from fastcnn.train.averaging import WeightAverage
-from fastcnn.train.callbacks import Callback, EarlyStopping, StopTraining, call_hook
-from fastcnn.train.epoch_lines import parts_of_epoch
+from fastcnn.train.callbacks import (
+    Callback,
+    EarlyStopping,
+    ProgressBar,
+    StopTraining,
+    call_hook,
+)
+from fastcnn.train.epoch_lines import EpochLines
 from fastcnn.train.progress import Event, History, Progress
 from fastcnn.train.shards import Shard, Sharding, Shards
 from fastcnn.train.streams import Batch, Stream, length_of
@@ -75,17 +80,25 @@ class Epochs:
         model.stop_training = False
         logs = {name: values[-1] for name, values in progress.history.history.items()}
         active: list[Callback] = []
+        lines: EpochLines | None = None
+        if verbose and self._is_first:
+            has_bar = any(isinstance(one, ProgressBar) for one in progress.callbacks)
+            lines = EpochLines(epochs, batches, moves=not has_bar)
         try:
             self._begin(epochs, batches, active)
             while progress.epoch < epochs and not model.stop_training:
                 started = perf_counter()
-                self._epoch()
+                if lines is not None:
+                    lines.begin(progress.epoch)
+                self._epoch(lines)
                 if progress.batch < batches:
                     break  # stopped on the way
                 logs = self._means(self._seen)
                 if self.epoch_figures is not None:
                     logs |= self.epoch_figures()
                 if self.validate is not None:
+                    if lines is not None:
+                        lines.validate(logs)
                     logs |= {f"val_{name}": value for name, value in self.validate().items()}
                 logs |= {"learning_rate": progress.rate, "seconds": perf_counter() - started}
                 if self.sharding is not None:
@@ -95,13 +108,14 @@ class Epochs:
                 progress.epoch, progress.batch, progress.seen = epoch + 1, 0, 0
                 progress.loss_sum, progress.correct, progress.sums = 0.0, 0.0, {}
                 progress.begun = False
-                if verbose and self._is_first:
-                    parts = parts_of_epoch(epoch, epochs, logs, f"{logs['seconds']:.1f} s")
-                    print(broken(parts, columns_of_output()), flush=True)
+                if lines is not None:
+                    lines.end(logs)
                 self._tell("on_epoch_end", epoch, logs)
                 if self.sharding is not None:
                     self.sharding.check()
         finally:
+            if lines is not None:
+                lines.close()
             self._end(active, logs)
         return progress.history
 
@@ -184,7 +198,7 @@ class Epochs:
             return self.progress.seen
         return int(min(self.progress.batch * self.progress.settings["batch_size"], self._total))
 
-    def _epoch(self) -> None:
+    def _epoch(self, lines: EpochLines | None) -> None:
         model, progress = self.model, self.progress
         order, seed = self._order()
         if not progress.begun:
@@ -204,6 +218,8 @@ class Epochs:
                 if progress.callbacks or progress.batch + 1 >= batches:
                     progress.rate = progress.optimizer.rate
                 self._batch(batch)
+                if lines is not None and lines.is_due(progress.batch):
+                    lines.show(progress.batch, self._means(self._seen))
                 if progress.callbacks:
                     samples = self._seen
                     logs = self._means(samples) | {"samples": samples}

@@ -17,7 +17,12 @@ from typing import Any, ClassVar, TypeAlias, cast
 import numpy as np
 
 from fastcnn.core.arguments import Array
-from fastcnn.core.attributes import check_known, constructor_arguments, inherited_arguments
+from fastcnn.core.attributes import (
+    NamedArguments,
+    check_known,
+    constructor_arguments,
+    inherited_arguments,
+)
 from fastcnn.core.class_registry import Registry, is_own
 from fastcnn.core.docstrings import completed, entries
 from fastcnn.core.geometry import Padding, Pair
@@ -65,7 +70,7 @@ class _NoArrays(dict[str, Array]):
         )
 
 
-class Layer:
+class Layer(NamedArguments):
     """Base class of all layers.
 
     A subclass keeps the arguments of its constructor as attributes of the same names, because
