@@ -30,7 +30,7 @@ collect_ignore = [
 ]
 
 NAIVE_SECONDS = 1.0
-OPERATION_ENGINES = ("naive", "im2col", "numba", "numba, 1 thread")
+OPERATION_ENGINES = ("naive", "im2col", "fastcnn", "fastcnn, 1 thread")
 NET_ENGINES = ("naive", "im2col", "fastcnn", "fastcnn, 1 thread")
 OURS = {*OPERATION_ENGINES, *NET_ENGINES}
 PEERS = {

@@ -131,12 +131,13 @@ def draw(data: dict[str, Any]) -> None:
 
     top, copy = data["peak_gflops"], data["copy_gbytes"]
     figure, axes = pyplot.subplots(figsize=(8, 5.5), dpi=120)
-    x = np.geomspace(5, 600, 200)
+    corner = top / copy
+    x = np.array([corner / 8, corner, 4 * corner, 1500])
     axes.loglog(x, np.minimum(top, copy * x), color="black", linewidth=2)
-    axes.loglog(x, np.full_like(x, 4 * top), "--", color="black")
-    axes.text(5.3, 4 * top * 1.08, "F(4×4, 3×3): a quarter of the multiply-adds")
-    axes.text(20, top * 1.08, f"multiply-adds: {top:.0f} GFLOP/s")
-    axes.text(5.3, copy * 5.3 * 0.6, f"memory:\n{copy:.0f} GB/s", va="top")
+    axes.loglog(x[1:], np.minimum(4 * top, copy * x[1:]), "--", color="black")
+    axes.text(4 * corner, 4 * top * 1.08, "F(4×4, 3×3): a quarter of the multiply-adds")
+    axes.text(4 * corner, top * 1.08, f"multiply-adds: {top:.0f} GFLOP/s")
+    axes.text(corner / 3, top / 5, f"memory: {copy:.0f} GB/s")
     steps = data["steps"]
     at = [step["intensity"] for step in steps], [step["gflops"] for step in steps]
     axes.scatter(*at, color="tab:blue", zorder=2)

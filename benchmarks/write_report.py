@@ -17,24 +17,10 @@ import typer
 from fastcnn.bench import Report, bench, charts
 from fastcnn.bench.costs import costs
 from fastcnn.bench.report import ALONE, OURS, Entry, Figure
-from fastcnn.bench.text import amount, duration, notes, threads_of, times
+from fastcnn.bench.text import DOUBT, amount, duration, notes, threads_of, times
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 FAMILIES = ("PyTorch", "ONNX Runtime", "OpenVINO", "JAX", "SciPy")
-GROUPS = {
-    "net_predict": "Nets, inference",
-    "net_train": "Nets, training step",
-    "net_standard": "Standard nets, inference",
-    "conv2d": "Convolution",
-    "conv2d_input_gradient": "Gradient of the images",
-    "conv2d_filter_gradient": "Gradient of the filters",
-    "max_pool2d": "Max-pooling",
-    "max_pool2d_backward": "Gradient of max-pooling",
-    "avg_pool2d": "Average pooling",
-    "avg_pool2d_backward": "Gradient of average pooling",
-    "dense": "Dense",
-    "dense_backward": "Gradients of dense",
-}
 
 
 def text_of(report: Report, machine: str, images: dict[str, str]) -> str:
@@ -47,6 +33,8 @@ def text_of(report: Report, machine: str, images: dict[str, str]) -> str:
         "How: [the method](benchmark-method.md). This page is written by "
         "`python benchmarks/write_report.py`; for another machine, run it there.",
         *(f"> {note}" for note in notes(report)),
+        "## Where fastcnn stands",
+        _image(images, "standing", charts.standing(report)),
         "## In short",
         "\n".join(f"- {line}" for line in _short(report)),
         "## Where another library is faster",
@@ -54,26 +42,25 @@ def text_of(report: Report, machine: str, images: dict[str, str]) -> str:
         "## How near to the limit",
         "The roof is the measured peak, and on its left a copy's bandwidth. Filled: fastcnn; "
         "hollow: the best of the other libraries. Points above the slope have their arrays in "
-        "caches.",
+        "caches. Multiply-adds are counted as a direct sum needs them, so Winograd's algorithm, "
+        "which needs fewer, may pass the roof.",
         _image(images, "roofline", charts.roofline(report)),
     ]
-    for group, title in GROUPS.items():
-        entries = [e for e in report.entries if e.group == group]
-        if entries:
-            parts += [
-                f"## {title}",
-                _table(report, entries),
-                _image(images, f"limits-{group}", charts.limits(report, entries)),
-            ]
+    for kind, entries in report.kinds.items():
+        parts += [
+            f"## {kind.capitalize()}",
+            _table(report, entries),
+            _image(images, f"limits-{entries[0].group}", charts.limits(report, entries)),
+        ]
     parts += [
         "## From naive to fast",
         "naive: Python loops, the specification; im2col: stride tricks and matrix multiplication; "
-        "numba: compiled register tiles.",
-        _image(images, "speedups", charts.speedups(report.entries)),
+        "fastcnn: compiled register tiles.",
+        _image(images, "speedups", charts.speedups(report)),
         "## Scaling",
         *(
             _image(images, f"batches-{group}", chart)
-            for group in GROUPS
+            for group in dict.fromkeys(e.group for e in report.entries)
             if (chart := charts.batches(report, group))
         ),
         _image(images, "threads", charts.threads(report)),
@@ -120,7 +107,7 @@ def _short(report: Report) -> Iterator[str]:
 
 def _losses(report: Report) -> str:
     rows = [
-        (e.name, peer.name, f"{times(1 / ratio)} ×", duration(peer.seconds), duration(ours.seconds))
+        (e.name, peer.name, _ratio(e, 1 / ratio), duration(peer.seconds), duration(ours.seconds))
         for e in report.losses()
         if (peer := e.best_peer) and (ours := e.ours) and (ratio := e.times(peer))
     ]
@@ -135,17 +122,23 @@ def _table(report: Report, entries: list[Entry]) -> str:
     for entry in entries:
         ours = entry.ours
         cells = [entry.name.removeprefix(f"{entry.group}/")]
-        named = (("naive",), ("im2col",), ALONE, OURS)
-        cells += [_time(entry.figure(*names), entry.best) for names in named]
+        names = "naive", "im2col", ALONE, OURS
+        cells += [_time(entry.figure(name), entry.best) for name in names]
         memory = " of copy" if report.limit(entry) == "memory" else ""
-        cells.append("–" if ours is None else f"{report.share(entry, ours):.0%}{memory}")
+        winograd = ", Winograd" if entry.method == "winograd" else ""
+        share = "–" if ours is None else f"{report.share(entry, ours):.0%}{memory}{winograd}"
+        cells.append(share)
         for family in FAMILIES:
             own = [f for f in entry.peers if f.family == family]
             cells.append(_time(own[0] if own else None, entry.best))
         ratio = entry.times(entry.best_peer)
-        cells.append("–" if ratio is None else f"{times(ratio)} ×")
+        cells.append("–" if ratio is None else _ratio(entry, ratio))
         rows.append(cells)
     return _rows((*heads, *FAMILIES, "fastcnn by the best"), rows)
+
+
+def _ratio(entry: Entry, ratio: float) -> str:
+    return f"{times(ratio)} ×{DOUBT if entry.is_doubtful else ''}"
 
 
 def _time(figure: Figure | None, best: Figure) -> str:

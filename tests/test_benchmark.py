@@ -8,6 +8,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
+from io import StringIO
 from pathlib import Path
 from time import thread_time
 from typing import Any
@@ -15,6 +16,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 import fastcnn
@@ -26,9 +28,9 @@ from fastcnn.bench.history import Verdict, compare
 from fastcnn.bench.html import page
 from fastcnn.bench.pages import at_page, empty_at_page
 from fastcnn.bench.problems import layer_problems, select
-from fastcnn.bench.report import Absent, Cost, Entry, Figure, Report
+from fastcnn.bench.report import ALONE, Absent, Cost, Entry, Figure, Report
 from fastcnn.bench.suite import bench
-from fastcnn.bench.text import notes, summary
+from fastcnn.bench.text import notes, show, summary
 from fastcnn.cli import app
 from fastcnn.core.geometry import conv_geometry, pool_geometry
 from fastcnn.core.settings import get_num_threads, set_num_threads
@@ -97,11 +99,11 @@ def test_a_wrong_kernel_is_refused_before_it_is_timed() -> None:
     op = ["conv2d_input_gradient"]
     with replaced(op[0], "numba", wrong):
         (entry,) = bench(ops=op, peer=[], threads=2, seconds=0.01).entries
-    assert {a.name for a in entry.absent if a.wrong} == {"numba", "numba, 1 thread"}
+    assert {a.name for a in entry.absent if a.wrong} == {"fastcnn", "fastcnn, 1 thread"}
     assert [f.name for f in entry.figures] == ["im2col"]
     assert entry.ours is None
     assert calls == 2  # each runner's verification, and no call more
-    assert "REFUSED: numba on conv2d_input_gradient/" in summary(report(entry))[0]
+    assert "REFUSED: fastcnn on conv2d_input_gradient/" in summary(report(entry))[0]
     right = bench(ops=op, peer=[], seconds=0.01)
     assert not right.wrong
     assert right.entries[0].ours is not None
@@ -117,7 +119,7 @@ def test_a_wrong_kernel_ends_the_command_with_1(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(suite, "QUICK", suite.QUICK._replace(contest=0.01))
     assert "REFUSED" not in run(expect=0)
     with replaced("max_pool2d", "numba", lambda x, g: -kernels.min_pool2d(x, g)):
-        assert "REFUSED: numba on max_pool2d/article 2×2, batch 32: " in run(expect=1)
+        assert "REFUSED: fastcnn on max_pool2d/article 2×2, batch 32: " in run(expect=1)
 
 
 @pytest.mark.usefixtures("_no_peak")
@@ -195,7 +197,7 @@ def test_on_one_thread_arrays_lie_in_several_places(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(ops, "conv2d", recorded)
     monkeypatch.setattr(operations, "perf_counter", lambda: clock[0])
     contest = operations.contest(conv, naive_seconds=0)
-    (runner,) = (r for r in contest.runners if r.name == operations.ONE_THREAD)
+    (runner,) = (r for r in contest.runners if r.name == ALONE)
     contest.verify(runner)
     seen.clear()
     for _ in range(2 * operations.PLACES):
@@ -439,8 +441,8 @@ def figure(name: str, seconds: float, family: str = "fastcnn", **more: Any) -> F
 
 def entry(name: str = "conv2d/a, batch 1", core: float = 1e-3, **more: Any) -> Entry:
     figures = (
-        figure("numba", core / 2),
-        figure("numba, 1 thread", core),
+        figure("fastcnn", core / 2),
+        figure("fastcnn, 1 thread", core),
         figure("im2col", 4 * core),
         figure("naive", 400 * core, share=0.5),
         figure("PyTorch NCHW", core / 4, "PyTorch"),
@@ -603,7 +605,7 @@ def test_charts_are_svg_of_their_own() -> None:
     drawn = [
         charts.roofline(result),
         charts.limits(result, entries),
-        charts.speedups(entries),
+        charts.speedups(result),
         charts.batches(result, "conv2d"),
         charts.threads(result),
     ]
@@ -611,8 +613,92 @@ def test_charts_are_svg_of_their_own() -> None:
         root = ElementTree.fromstring(charts.standalone(chart))
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         assert root.attrib["viewBox"].startswith("0 0 400 ")
+        assert charts.standing(result) != chart
     assert "2.00 ×" in charts.threads(result)
-    assert charts.speedups([replace(entries[0], figures=())]) == ""
+    assert charts.speedups(report(replace(entries[0], figures=()))) == ""
+
+
+def circles(chart: str) -> list[tuple[float, str, bool]]:
+    """The dots of a chart, in the order of the contests: place, class, and whether it is hollow."""
+    root = ElementTree.fromstring(chart)
+    found = root.iter("{http://www.w3.org/2000/svg}circle")
+    return [
+        (float(one.attrib["cx"]), one.attrib["class"], "fill-opacity" in one.attrib)
+        for one in found
+        if one.attrib["r"] == "3.2"
+    ]
+
+
+def test_where_fastcnn_stands_shows_each_contest_on_one_axis() -> None:
+    behind = entry("conv2d/a, batch 1")  # PyTorch takes half of the time
+    ahead = replace(behind, figures=(*behind.figures[:4], figure("JAX", 2e-3, "JAX")))
+    noisy = replace(ahead, figures=(*behind.figures[:4], figure("JAX", 1e-3, "JAX", spread=0.21)))
+    alone = replace(behind, figures=behind.figures[:4])
+    chart = charts.standing(report(behind, ahead, noisy, alone, entry("dense/b, batch 1")))
+    places, colours, hollow = zip(*circles(chart), strict=True)
+    assert colours == ("PyTorch", "fastcnn", "fastcnn", "PyTorch")
+    assert hollow == (False, False, True, False)
+    assert places[0] == places[3]
+    steps = np.diff([places[0], places[2], places[1]])  # ½, 2 and 4 times
+    assert steps[0] == pytest.approx(2 * steps[1], abs=0.2)
+    assert "1.59 ×" in chart  # of ½, 4 and 2
+    assert "hollow" not in charts.standing(report(behind))
+    assert charts.standing(report(alone)) == ""
+
+
+def test_bars_have_one_scale_with_its_limit_marked() -> None:
+    fast = entry("conv2d/fast, batch 1", core=2e-4, method="winograd")  # 500 % of 200 GFLOP/s
+    slow = entry("conv2d/slow, batch 1", core=2e-3, method="direct")  # 50 %
+    result = report(fast, slow)
+    lengths = []
+    for one in (fast, slow):
+        root = ElementTree.fromstring(charts.limits(result, [one]))
+        tag = "{http://www.w3.org/2000/svg}"
+        (mark,) = (line.attrib["x1"] for line in root.iter(f"{tag}line"))
+        lengths.append([float(bar.attrib["width"]) for bar in root.iter(f"{tag}rect")])
+        assert float(mark) == 90
+        assert bool([*root.iter(f"{tag}polygon")]) == (one is fast)
+    assert lengths[0] == [180, 180, 180 / 2 * 1.25]  # PyTorch, fastcnn, im2col
+    assert lengths[1] == [90, 45, 11.2]
+    assert "500%, 100.0 µs: fastcnn, winograd" in charts.limits(result, [fast])
+    assert "50%, 1.00 ms: fastcnn, direct" in charts.limits(result, [slow])
+    assert "fastcnn, winograd" in page(result)
+    shown = StringIO()
+    show(Console(file=shown, width=100), result)
+    assert "W 500%" in shown.getvalue()
+    assert "W 50%" not in shown.getvalue()
+
+
+def test_doubtful_ratios_are_marked_in_the_summary() -> None:
+    quiet = entry("conv2d/a, batch 1")
+    noisy = replace(
+        entry("conv2d/b, batch 1"),
+        figures=(*quiet.figures[:4], figure("JAX", 1e-4, "JAX", spread=0.21)),
+    )
+    text = "\n".join(summary(report(quiet, noisy)) + notes(report(quiet, noisy)))
+    assert "conv2d/b, batch 1: JAX is 5.00 times as fast ?" in text
+    assert "conv2d/a, batch 1: PyTorch NCHW is 2.00 times as fast\n" in text
+    assert "exceeds 20%: conv2d/b, batch 1." in text
+    assert "?" not in "\n".join(notes(report(quiet)))
+
+
+def test_reports_of_earlier_versions_have_the_names_of_this_one() -> None:
+    values = report(entry(absent=(Absent("numba", "wrong", wrong=True),))).to_dict()
+    for one in values["entries"][0]["figures"]:
+        one["name"] = one["name"].replace("fastcnn", "numba")
+    del values["entries"][0]["method"]
+    read = Report.from_dict(values)
+    assert read == report(entry(absent=(Absent("fastcnn", "wrong", wrong=True),)))
+
+
+def test_the_algorithm_of_a_contest_is_that_of_the_call() -> None:
+    layers, _ = select(quick=False, ops=None, net=None)
+    methods = {problem.op: set[str]() for problem in layers}
+    for problem in layers:
+        methods[problem.op].add(operations.method(problem))
+    assert methods["conv2d"] <= {"direct", "winograd"}
+    assert "direct" in methods["conv2d"]
+    assert methods["dense"] == methods["max_pool2d"] == {""}
 
 
 # --- a guard that does not look at the clock on the wall ------------------------------------------

@@ -29,7 +29,7 @@ class Runner:
     """One way to compute a contest's result.
 
     Attributes:
-        name: a name that is unique in its contest, such as "numba" or "PyTorch NCHW".
+        name: a name that is unique in its contest, such as "im2col" or "PyTorch NCHW".
         family: "fastcnn" for its engines, otherwise the peer, such as "PyTorch".
         run: the call that is timed.
         result: runs the call, and returns arrays in fastcnn's layout, which are verified.

@@ -107,7 +107,7 @@ def _changes(before: Report, after: Report) -> Iterator[Change]:
 
 def _calibrated(entry: Entry) -> tuple[float, float] | None:
     """The time in units of the probe's time, and the sum of both spreads; None without a figure."""
-    figure = entry.figure(*ALONE)
+    figure = entry.figure(ALONE)
     if figure is None or not entry.probe:
         return None
     return figure.core / entry.probe, figure.core_spread + entry.probe_spread

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from html import escape
 
 from fastcnn.bench import charts
-from fastcnn.bench.report import Entry, Figure, Report
-from fastcnn.bench.text import amount, duration, noise, notes, threads_of, times
+from fastcnn.bench.report import ALONE, OURS, Entry, Figure, Report
+from fastcnn.bench.text import DOUBT, amount, duration, noise, notes, threads_of, times
 
 _STYLE = (
     charts.STYLE.replace("svg{", ":root{")
@@ -25,7 +25,7 @@ gap:10px;margin:18px 0}.tile{border:1px solid var(--line);border-radius:10px;pad
 .tile span{font-size:.85rem;color:var(--soft)}
 .warn{border-left:4px solid #d97706;padding:6px 12px;margin:10px 0;background:#d9770618}
 .wrong{border-color:#dc2626;background:#dc262618}
-.one{max-width:640px}.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:26px;
+.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:26px;
 align-items:start}svg{width:100%;height:auto;display:block}
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.88rem;
 font-variant-numeric:tabular-nums}th,td{text-align:right;padding:3px 8px;white-space:nowrap;
@@ -42,7 +42,7 @@ th,td{padding:3px 4px}th:first-child,td:first-child{min-width:7em;overflow-wrap:
 .contest :is(th,td):is(:nth-child(5),:nth-child(7)),.lost :is(th,td):nth-child(n+4),
 .peers :is(th,td):nth-child(2){display:none}}
 @media print{body{font-size:10pt}main{max-width:none;padding:0}nav{display:none}
-.pair{grid-template-columns:1fr 1fr}.one{max-width:440px}
+.pair{grid-template-columns:1fr 1fr}
 h2,h3{break-after:avoid}table,svg,.tile{break-inside:avoid}details>*{display:block}}
 """
     + "".join(
@@ -66,7 +66,7 @@ def page(report: Report) -> str:
         f'<p class="soft">{escape(machine["processor"])}, {escape(str(machine["isa"]))}, '
         f"{threads_of(report)}, float32; {extent} of {escape(report.when[:10])}, "
         f"{report.seconds:.0f} s; fastcnn {escape(machine['fastcnn'])}, {escape(versions)}.</p>",
-        _tiles(report),
+        f'<div class="pair">{_standing(report)}{_tiles(report)}</div>',
         *(f'<p class="warn wrong"><b>Refused:</b> {escape(a.reason)}</p>' for _, a in report.wrong),
         *(f'<p class="warn">{escape(note)}</p>' for note in notes(report)),
         '<nav><a href="#peers">Peers</a><a href="#limit">Limit</a><a href="#steps">Steps</a>'
@@ -88,6 +88,13 @@ def page(report: Report) -> str:
     )
 
 
+def _standing(report: Report) -> str:
+    chart = charts.standing(report)
+    if not chart:
+        return ""
+    return f"<div><h2>Where fastcnn stands</h2>{chart}</div>"
+
+
 def _tiles(report: Report) -> str:
     against = [e for e in report.entries if e.times(e.best_peer) is not None]
     tiles = [
@@ -104,7 +111,7 @@ def _tiles(report: Report) -> str:
     cells = "".join(
         f'<div class="tile"><b>{escape(b)}</b><span>{escape(s)}</span></div>' for b, s in tiles
     )
-    return f'<div class="tiles">{cells}</div><p class="soft">Means are geometric.</p>'
+    return f'<div><div class="tiles">{cells}</div><p class="soft">Means are geometric.</p></div>'
 
 
 def _mean(value: float | None) -> str:
@@ -124,7 +131,7 @@ def _against_peers(report: Report) -> str:
             [
                 entry.name,
                 peer.name,
-                f"{times(1 / ratio)} ×",
+                f"{times(1 / ratio)} ×" + (DOUBT if entry.is_doubtful else ""),
                 duration(peer.seconds),
                 duration(entry.ours.seconds),
             ]
@@ -172,41 +179,31 @@ def _ratios(entries: list[Entry], family: str) -> list[float]:
 
 
 def _limit(report: Report) -> str:
-    groups = dict.fromkeys(e.group for e in report.entries)
     bars = "".join(
-        f"<div><h3>{escape(_group(g))}</h3>"
-        + charts.limits(report, [e for e in report.entries if e.group == g])
-        + "</div>"
-        for g in groups
+        f"<div><h3>{escape(kind)}</h3>{charts.limits(report, entries)}</div>"
+        for kind, entries in report.kinds.items()
     )
     return (
-        '<h2 id="limit">How near to the limit</h2><p>The roof is measured. Its slope is the '
+        '<h2 id="limit">How near to the limit</h2><div class="pair"><div>'
+        f"{charts.roofline(report)}</div><div><p>The roof is measured. Its slope is the "
         "bandwidth of a copy, and its top the peak of multiply-adds. Points above the slope have "
-        "their arrays in caches. Filled points are fastcnn, hollow ones the best peer.</p>"
-        f'<div class="one">{charts.roofline(report)}</div><h3>Bars for each layer</h3>'
-        '<p class="soft">The share of its own limit that each runner reaches.</p>'
+        "their arrays in caches. Multiply-adds are counted as a direct sum needs them, so "
+        "Winograd's algorithm, which needs fewer, may pass the roof.</p><p>Filled points are "
+        "fastcnn, hollow ones the best peer.</p></div></div><h3>Bars for each layer</h3>"
+        '<p class="soft">The share of its limit that each runner reaches, on one scale. The limit '
+        "is the measured peak of multiply-adds, or a copy's bandwidth.</p>"
         f'<div class="pair">{bars}</div>'
     )
 
 
-def _group(name: str) -> str:
-    names = {
-        "net_predict": "nets, inference",
-        "net_train": "nets, training step",
-        "net_standard": "standard nets, inference",
-        "net_of_file": "models of files, inference",
-    }
-    return names.get(name, name)
-
-
 def _steps(report: Report) -> str:
-    half = (len(report.entries) + 1) // 2
-    parts = report.entries[:half], report.entries[half:]
-    drawn = "".join(f"<div>{charts.speedups(part)}</div>" for part in parts)
+    steps = charts.speedups(report) or '<p class="soft">naive did not run.</p>'
+    threads = charts.threads(report) or '<p class="soft">This run had one thread.</p>'
     return (
-        '<h2 id="steps">From naive to fast</h2><p>naive: Python loops, the specification. im2col: '
-        "stride tricks and matrix multiplication. numba: compiled register tiles.</p>"
-        f'<div class="pair">{drawn}</div>'
+        '<div class="pair"><div><h2 id="steps">From naive to fast</h2><p>naive: Python loops, the '
+        "specification. im2col: stride tricks and matrix multiplication. fastcnn: compiled "
+        f"register tiles.</p>{steps}</div><div><h2>Threads</h2>"
+        f"<p>What more than one thread brings.</p>{threads}</div></div>"
     )
 
 
@@ -216,11 +213,7 @@ def _scaling(report: Report) -> str:
     batch = "".join(f"<div>{chart}</div>" for chart in drawn)
     if not drawn:
         batch = '<p class="soft">Each problem ran at one batch size: a full run has more.</p>'
-    threads = charts.threads(report) or '<p class="soft">This run had one thread.</p>'
-    return (
-        f'<h2 id="scaling">Scaling</h2><h3>Over the batch</h3><div class="pair">{batch}</div>'
-        f'<h3>Over threads</h3><div class="pair"><div>{threads}</div></div>'
-    )
+    return f'<h2 id="scaling">Scaling over the batch</h2><div class="pair">{batch}</div>'
 
 
 def _costs(report: Report) -> str:
@@ -241,7 +234,9 @@ def _contest(report: Report, entry: Entry) -> str:
     rows = "".join(
         _row(
             [
-                figure.name + ("*" if figure.share < 1 else ""),
+                figure.name
+                + (f", {entry.method}" if entry.method and figure.name in (OURS, ALONE) else "")
+                + ("*" if figure.share < 1 else ""),
                 _meter(best, figure),
                 duration(figure.seconds),
                 "" if figure is entry.ours else _times(entry, figure),

@@ -21,15 +21,16 @@ import numpy as np
 from fastcnn import ops
 from fastcnn.bench.contest import Contest, Runner, Skipped, on_one_thread
 from fastcnn.bench.pages import at_page
+from fastcnn.bench.report import ALONE, OURS
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import ConvGeometry, PoolGeometry
+from fastcnn.core.operations import OPERATIONS
 from fastcnn.engine.registry import engines
 from fastcnn.proof.problems import Problem
 
 OFF_BY = 0.25
 """Largest error on integers: half of the error that would round to another integer."""
 MEAN_OFF_BY = 1e-5
-ONE_THREAD = "numba, 1 thread"
 PLACES, STAY, LARGEST_COPY = 3, 5e-3, 16 << 20
 """Number of copies of the arrays that take turns on one thread, seconds in each, and bytes up to
 which arrays are copied.
@@ -61,9 +62,10 @@ def contest(problem: Problem, naive_seconds: float) -> Contest:
         if engine == "naive":
             _join_naive(result, problem, arrays, naive_seconds)
         else:
-            result.runners.append(_runner(engine, problem, arrays, engine))
+            name = OURS if engine == "numba" else engine
+            result.runners.append(_runner(name, problem, arrays, engine))
         if engine == "numba":
-            runner = _runner(ONE_THREAD, problem, arrays, engine)
+            runner = _runner(ALONE, problem, arrays, engine)
             if size <= LARGEST_COPY:
                 runner = replace(runner, run=_in_places(problem, arrays, engine))
             result.runners.append(on_one_thread(runner))
@@ -74,6 +76,15 @@ def run(problem: Problem, arrays: dict[str, Array], engine: str | None) -> tuple
     """The results of the public function on these arrays, as a tuple."""
     results = getattr(ops, problem.op)(**arrays, **problem.parameters, engine=engine)
     return results if isinstance(results, tuple) else (results,)
+
+
+def method(problem: Problem) -> str:
+    """The algorithm of fastcnn's call, such as "winograd"; empty where there is but one."""
+    if not OPERATIONS[problem.op].by_algorithm:
+        return ""
+    arrays = {name: np.empty(shape, np.float32) for name, shape in problem.arrays.items()}
+    algorithm = ops.explain(problem.op, **arrays, **problem.parameters)[0].chosen.algorithm
+    return algorithm or ""
 
 
 def make_arrays(problem: Problem) -> dict[str, Array]:

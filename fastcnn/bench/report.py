@@ -15,10 +15,28 @@ from fastcnn.core.quoting import shortened
 from fastcnn.core.reading import read_text
 
 FORMAT = 1
-OURS = ("fastcnn", "numba")
-"""Names of fastcnn's fastest runners: of nets, and of operations."""
-ALONE = ("fastcnn, 1 thread", "numba, 1 thread")
-"""Names of the same runners on one thread."""
+OURS, ALONE = "fastcnn", "fastcnn, 1 thread"
+"""Names of fastcnn's fastest runner, on all threads of the run and on one."""
+_EARLIER_NAMES = {"numba": OURS, "numba, 1 thread": ALONE}
+"""Names in files of earlier versions."""
+NOISY = 0.2
+"""A spread above this makes a ratio doubtful."""
+KINDS = {
+    "net_predict": "nets, inference",
+    "net_train": "nets, training step",
+    "net_standard": "standard nets, inference",
+    "net_of_file": "models of files, inference",
+    "conv2d": "convolution",
+    "conv2d_input_gradient": "gradient of the images",
+    "conv2d_filter_gradient": "gradient of the filters",
+    "max_pool2d": "max-pooling",
+    "max_pool2d_backward": "gradient of max-pooling",
+    "avg_pool2d": "average pooling",
+    "avg_pool2d_backward": "gradient of average pooling",
+    "dense": "dense",
+    "dense_backward": "gradients of dense",
+}
+"""Groups of contests with the words for them, in the order of a report."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +94,8 @@ class Entry:
         probe: seconds on a core of the probe that ran in the same rounds.
         probe_spread: the spread of these seconds.
         probe_kind: the work of the probe, "multiply-adds" or "copy".
+        method: the algorithm of fastcnn's fastest runner, "winograd" or "direct"; empty for other
+            work than a convolution, and in files of earlier versions.
     """
 
     name: str
@@ -89,6 +109,7 @@ class Entry:
     probe: float = 0.0
     probe_spread: float = 0.0
     probe_kind: str = "multiply-adds"
+    method: str = ""
 
     def figure(self, *names: str) -> Figure | None:
         """The figure of the first runner with one of these names, or None."""
@@ -97,7 +118,7 @@ class Entry:
     @property
     def ours(self) -> Figure | None:
         """The figure of fastcnn's fastest runner; None if its result was wrong."""
-        return self.figure(*OURS)
+        return self.figure(OURS)
 
     @property
     def peers(self) -> tuple[Figure, ...]:
@@ -114,6 +135,12 @@ class Entry:
     def best(self) -> Figure:
         """The fastest of all figures."""
         return min(self.figures, key=lambda f: f.seconds)
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether the noise of the best peer, or of fastcnn, exceeds :data:`NOISY`."""
+        both = (self.best_peer, self.ours)
+        return any(figure is not None and figure.spread > NOISY for figure in both)
 
     def times(self, other: Figure | None) -> float | None:
         """fastcnn's speed as a multiple of another runner's, or None."""
@@ -174,8 +201,18 @@ class Report:
     @property
     def wrong(self) -> tuple[tuple[Entry, Absent], ...]:
         """fastcnn's runners that were refused because of a wrong result."""
-        ours = ("im2col", "naive", *OURS, *ALONE)
+        ours = ("im2col", "naive", OURS, ALONE)
         return tuple((e, a) for e in self.entries for a in e.absent if a.wrong and a.name in ours)
+
+    @property
+    def kinds(self) -> dict[str, list[Entry]]:
+        """The contests by the words of their kind, in the order of :data:`KINDS`."""
+        groups = [*KINDS, *(e.group for e in self.entries if e.group not in KINDS)]
+        kinds = {
+            KINDS.get(group, group): [e for e in self.entries if e.group == group]
+            for group in groups
+        }
+        return {name: entries for name, entries in kinds.items() if entries}
 
     def limit(self, entry: Entry) -> str:
         """The limit of a contest by the measured peaks, "compute" or "memory"."""
@@ -222,8 +259,8 @@ class Report:
                 Entry(
                     **{
                         **entry,
-                        "figures": tuple(Figure(**f) for f in entry["figures"]),
-                        "absent": tuple(Absent(**a) for a in entry["absent"]),
+                        "figures": tuple(Figure(**_renamed(f)) for f in entry["figures"]),
+                        "absent": tuple(Absent(**_renamed(a)) for a in entry["absent"]),
                     }
                 )
                 for entry in values["entries"]
@@ -245,6 +282,11 @@ class Report:
     def write(self, path: Path) -> None:
         """Write JSON. Raises the ``OSError`` of :func:`fastcnn.core.files.write_whole`."""
         write_whole(path, (json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n").encode())
+
+
+def _renamed(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with the name that the runner has in this version."""
+    return {**values, "name": _EARLIER_NAMES.get(values["name"], values["name"])}
 
 
 QUIET = 0.85

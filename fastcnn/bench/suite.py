@@ -181,6 +181,7 @@ def _entry(
         contest = nets.contest(task, effort.naive)
         peers.join_net(contest, task, names, threads, effort.compiled)
         label, batch = contest.name, problem.batch
+    method = operations.method(problem) if isinstance(problem, Problem) else ""
     absent = [Absent(s.name, s.reason) for s in contest.skipped] + remove_wrong(contest)
     bound_by_memory = contest.bytes > CACHED and contest.flops < CACHED_INTENSITY * contest.bytes
     probe = hardware.copy_probe(contest.bytes) if bound_by_memory else hardware.probe()
@@ -201,6 +202,7 @@ def _entry(
         timings[0].core,
         timings[0].core_spread,
         "copy" if bound_by_memory else "multiply-adds",
+        method,
     )
 
 

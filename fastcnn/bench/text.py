@@ -9,16 +9,20 @@ from rich.table import Table
 from rich.text import Text
 
 from fastcnn.bench.history import Comparison, Verdict
-from fastcnn.bench.report import Entry, Figure, Report
+from fastcnn.bench.report import ALONE, NOISY, OURS, Entry, Figure, Report
 from fastcnn.core.tables import fitted_table, lines_of
 
 BAR = 12
+DOUBT = " ?"
+"""Marks a ratio of which a figure's noise exceeds :data:`fastcnn.bench.report.NOISY`."""
 NOTES = (
     "★          the fastest; bars show speeds, and its bar is full",
     "×          fastcnn's speed as a multiple of this runner's",
     "GFLOP/s    of the multiply-adds that the problem needs, without padding",
     'of limit   GFLOP/s as a share of the measured peak; with "m", bytes as a share of a copy\'s '
     "bandwidth, over 100% if the arrays stay in caches",
+    "W          Winograd's algorithm, which needs fewer multiply-adds than are counted, so it may "
+    "pass 100%",
     "noise      distance of the second and third least turns from the least",
 )
 _HEADINGS = ("", "", "time", "×", "GFLOP/s", "of limit", "noise")
@@ -78,6 +82,10 @@ def contest_table(report: Report, entry: Entry, width: int) -> Table:
 def _cells(report: Report, entry: Entry, figure: Figure) -> tuple[str, ...]:
     """The row of a figure, in the order of the headings."""
     ratio, limit = entry.times(figure), f"{report.share(entry, figure):.0%}"
+    if report.limit(entry) == "memory":
+        limit = f"m {limit}"
+    if entry.method == "winograd" and figure.name in (OURS, ALONE):
+        limit = f"W {limit}"
     mark = "★ " if figure is entry.best else "  "
     return (
         mark + figure.name + ("*" if figure.share < 1 else ""),
@@ -85,7 +93,7 @@ def _cells(report: Report, entry: Entry, figure: Figure) -> tuple[str, ...]:
         duration(figure.seconds),
         "" if ratio is None or figure is entry.ours else times(ratio),
         f"{entry.gflops(figure):.1f}" if entry.flops else "",
-        limit if report.limit(entry) == "compute" else f"m {limit}",
+        limit,
         noise(figure),
     )
 
@@ -136,7 +144,8 @@ def summary(report: Report) -> list[str]:
         peer, ratio = entry.best_peer, entry.times(entry.best_peer)
         assert peer is not None
         assert ratio is not None
-        lines.append(f"  {entry.name}: {peer.name} is {times(1 / ratio)} times as fast")
+        doubt = DOUBT if entry.is_doubtful else ""
+        lines.append(f"  {entry.name}: {peer.name} is {times(1 / ratio)} times as fast{doubt}")
     for what, mean in (
         ("the naive engine", report.mean_times("naive")),
         ("the im2col engine", report.mean_times("im2col")),
@@ -154,6 +163,11 @@ def notes(report: Report) -> list[str]:
         sentences.append(
             f"This machine was busy: {report.threads} threads reached {report.quiet:.0%} of "
             f"{report.threads} times the speed of one. Figures of several threads do not count."
+        )
+    if doubtful := [e.name for e in report.entries if e.best_peer and e.is_doubtful]:
+        sentences.append(
+            f"? marks ratios that are doubtful, because the noise of fastcnn or of the best peer "
+            f"exceeds {NOISY:.0%}: {'; '.join(doubtful)}."
         )
     if any(f.share < 1 for e in report.entries for f in e.figures):
         sentences.append("* ran on a part of the batch; its time is scaled to the whole batch.")
