@@ -231,6 +231,43 @@ def test_a_training_goes_on_with_another_number_of_processes(tmp_path: Any) -> N
         fit(normalised(), alone(4), resume=path)
 
 
+def right(targets: Array, predictions: Array) -> float:
+    """The accuracy, which a training counts in another way."""
+    return float((predictions.argmax(axis=1) == targets).mean())
+
+
+def in_order(targets: Array, predictions: Array) -> float:
+    """A number that depends on the order of the samples."""
+    return float((predictions[:, 0] * np.arange(len(targets))).sum())
+
+
+@pytest.mark.parametrize(("net", "engine"), [(plain, "im2col"), (normalised, None), (shared, None)])
+def test_metrics_of_training_batches_are_those_of_all_samples(
+    net: Callable[..., Model], engine: str | None, tmp_path: Path
+) -> None:
+    """The last batch has two samples, so that some processes have none of it."""
+    path, x, y = tmp_path / "training.st", X[:20], Y[:20]
+    options: dict[str, Any] = {"batch_size": 9, "metrics": [right, in_order], "verbose": 0}
+
+    class Saves(Callback):
+        def on_batch_end(self, model: Any, batch: int, logs: dict[str, float]) -> None:
+            if model.progress.epoch == 1 and batch == 1:
+                model.save_checkpoint(path)
+
+    def work(group: Group, **more: Any) -> list[list[float]]:
+        model = net(engine)
+        history = model.fit(x, y, epochs=3, group=group, **options, **more).history
+        return [history[name] for name in ("accuracy", "right", "in_order")]
+
+    expected = work(alone(shards=5), seed=3)
+    assert expected[0] == pytest.approx(expected[1], abs=1e-12)
+    assert len({*expected[2]}) == 3
+    for size in (2, 4):
+        histories = together(lambda g: work(g, seed=3, callbacks=[Saves()]), size, 5)
+        assert histories == [expected] * size
+    assert together(lambda g: work(g, resume=path), 3, 5) == [expected] * 3
+
+
 def test_image_sets_and_metrics_of_a_validation_are_shared_out(tmp_path: Path) -> None:
     pixels = RNG.integers(0, 256, (23, 9, 7), dtype=np.uint8)
     for i, picture in enumerate(pixels):

@@ -227,8 +227,6 @@ def test_figures_of_an_epoch_that_is_resumed_in_its_middle(batch: int, tmp_path:
 def test_metrics_need_samples_and_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="metrics must be None without validation_data"):
         net().fit(X, Y, metrics=["f1"], training_metrics=False, verbose=0)
-    with pytest.raises(ValueError, match="metrics must be None with a group and without valid"):
-        net().fit(X, Y, metrics=["f1"], verbose=0, group=fastcnn.distributed.alone(2))
     monkeypatch.setattr("fastcnn.core.capacity.memory", lambda: 350)  # the model needs less
     with pytest.raises(MemoryError, match=r"predictions of an epoch.*training_metrics=False"):
         net().fit(X, Y, metrics=["f1"], verbose=0)

@@ -114,7 +114,7 @@ def _run(
     from fastcnn.bench.peers import READERS
     from fastcnn.bench.text import show
     from fastcnn.cli.models import model_task
-    from fastcnn.core.terminal import display
+    from fastcnn.core.terminal import console_of_output, display
 
     names = None if peers is None else [p for p in peers.split(",") if p not in ("", "none")]
     if model is not None and names is None:
@@ -139,7 +139,7 @@ def _run(
             costs=costs if full and not op and not net and not model else None,
             progress=progress,
         )
-    show(Console(), report)
+    show(console_of_output(), report)
     return report
 
 
@@ -162,14 +162,13 @@ def _keep(report: Report, json: Path | None, html: Path | None, save: str | None
 
 def _compare(before: str, after: str) -> bool:
     """Print the changes, and return whether anything became slower."""
-    from rich.console import Console
-
     from fastcnn.bench.history import compare, place
     from fastcnn.bench.report import Report
     from fastcnn.bench.text import comparison_table, times
+    from fastcnn.core.terminal import console_of_output
 
     comparison = compare(Report.read(place(before)), Report.read(place(after)))
-    console = Console(highlight=False)
+    console = console_of_output()
     console.print(comparison_table(comparison, console.width))
     for name in comparison.missing:
         console.print(f"not in both, or not timed: {name}", markup=False, style="dim")

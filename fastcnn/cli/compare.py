@@ -9,14 +9,12 @@ import typer
 
 from fastcnn.cli.options import Seed, check_output
 from fastcnn.cli.outcomes import DISAGREE, plain_errors
-from fastcnn.core.terminal import columns_of_output
+from fastcnn.core.terminal import console_of_output
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from fastcnn.proof import Report
-
-_WIDEST = 120  # columns that hold the table as a whole
 
 
 def compare(
@@ -50,16 +48,11 @@ def compare(
     failing case is printed as the command that reproduces it.
     """
     with plain_errors():
-        from rich.console import Console
-
         if case is not None and (op or quick or model):
             raise ValueError("--case names one case: leave out --op, --quick and --model")
         check_output("--json", json)
         report = _comparison(op, engine, quick, case, seed, model)
-        console = Console()
-        if columns_of_output() is None:  # a file or a pipe, in which nothing should be cut
-            console.width = max(console.width, _WIDEST)
-        _print_report(console, report)
+        _print_report(console_of_output(), report)
         if json is not None:
             _write_json(json, report)
     if not report.ok:

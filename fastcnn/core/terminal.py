@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+_WIDEST = 120  # columns that hold the tables of all commands as a whole
+
 
 def shows_bars(console: Console) -> bool:
     """Whether progress bars can be drawn on a console.
@@ -62,6 +64,16 @@ def columns_of_output() -> int | None:
     """Columns of the terminal that the standard output is, or of ``COLUMNS``; else None."""
     is_known = _output_is_terminal() or "COLUMNS" in os.environ
     return shutil.get_terminal_size().columns if is_known else None
+
+
+def console_of_output() -> Console:
+    """A console on the standard output, on which a file or a pipe has room for whole names."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if columns_of_output() is None:
+        console.width = max(console.width, _WIDEST)
+    return console
 
 
 def output_rewinds() -> bool:

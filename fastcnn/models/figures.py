@@ -74,22 +74,24 @@ class Collected:
                 one[:] = [np.asarray(of_output[name])]
 
     def as_bytes(self) -> bytes:
-        """What was kept so far, for :meth:`join`."""
+        """What was kept so far, for :meth:`add`."""
         file = BytesIO()
         for of_output in self.arrays().values():
             for array in of_output.values():
                 np.save(file, array, allow_pickle=False)
         return file.getvalue()
 
-    def join(self, everyones: Sequence[bytes]) -> None:
-        """Hold what several processes have kept of the same outputs, in this order."""
+    def add(self, everyones: Sequence[bytes]) -> None:
+        """Keep what several processes have kept of the same outputs, in this order, as a batch."""
         files = [BytesIO(one) for one in everyones if one]
         for lists in self._parts.values():
-            for one in lists:
-                one.clear()
-            for file in files:
-                for one in lists:
-                    one.append(np.load(file, allow_pickle=False))
+            parts = [[np.load(file, allow_pickle=False) for _ in lists] for file in files]
+            for one, of_processes in zip(lists, zip(*parts, strict=True), strict=True):
+                one.append(np.concatenate(of_processes))
+
+    def like(self) -> Collected:
+        """Another one of the same metrics, which has kept nothing yet."""
+        return Collected(self._loss, self._metrics, self._engine)
 
     def values(self) -> dict[str, float]:
         """The figures by name."""

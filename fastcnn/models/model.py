@@ -429,8 +429,7 @@ class Model(Inspection):
                 (:attr:`fastcnn.Callback.on_every_process`). ``x`` is an array or a set of images.
             training_metrics: whether ``metrics`` are computed on the training batches too, from
                 the outputs of the training steps. These are kept until the end of the epoch, so
-                the figures are those of all samples together. A group computes metrics on
-                validation data alone.
+                the figures are those of all samples together.
 
         Returns:
             The history: losses and accuracies of all epochs. ``loss`` and ``accuracy`` are means

@@ -24,6 +24,7 @@ from fastcnn.models.expansion import expand
 from fastcnn.models.graph import Graph
 from fastcnn.models.layer_by_layer import (
     Figures,
+    Observer,
     add_gradient,
     gradients_of_inputs,
     loss_of,
@@ -47,6 +48,7 @@ class ShardedBatch:
         inputs: the samples of all shards, an array for each input.
         targets, weights, shards, total: as those of :class:`fastcnn.train.shards.Shards`.
         rng: draws for shards without a generator of their own, where nothing is random.
+        observe: sees the outputs of each shard, in their order; or None.
     """
 
     inputs: Sequence[Array]
@@ -55,6 +57,7 @@ class ShardedBatch:
     shards: Sequence[Shard]
     total: int
     rng: np.random.Generator
+    observe: Observer | None = None
 
 
 class Joint:
@@ -210,7 +213,9 @@ class LayerPasses:
         figures: Figures | None = None
         dys = list[Array]()
         with suppress(Divergence):
-            figures, dys = loss_of(loss, outputs, batch.targets[rows], engine, weights, batch.total)
+            figures, dys = loss_of(
+                loss, outputs, batch.targets[rows], engine, weights, batch.total, batch.observe
+            )
         # All shards go back, or none. Other processes go back alone, unless a normalisation of the
         # whole batch waits for them.
         alone = not (joint.over_batch and self._joins)

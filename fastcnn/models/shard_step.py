@@ -43,10 +43,19 @@ class ShardSteps:
         model: the model, which is built.
         group: the processes.
         loss, optimizer: of the training.
+        collector: gets the outputs and targets of each whole batch, on all processes; or None.
     """
 
-    def __init__(self, model: Net, group: Group, loss: Goal, optimizer: Optimizer) -> None:
+    def __init__(
+        self,
+        model: Net,
+        group: Group,
+        loss: Goal,
+        optimizer: Optimizer,
+        collector: Collected | None = None,
+    ) -> None:
         self._model, self._group, self._loss, self._optimizer = model, group, loss, optimizer
+        self._collector, self._own = collector, collector
         self._names = list[str]()
         if isinstance(loss, OutputLosses):
             for name, one in zip(loss.names, loss.losses, strict=True):
@@ -90,6 +99,8 @@ class ShardSteps:
                 figures = self._run(self._layer_passes(trunk), model._batch(batch.images), batch)
             if figures is None:
                 raise Divergence("the loss of a batch is not finite")
+            if self._collector is not None and self._own is not None:
+                self._collector.add(group.gathered(self._own.as_bytes()))
             for layer, moments in self._followed:
                 shared_norms.follow(layer, moments)
             model._weights.move(self._optimizer)
@@ -119,7 +130,11 @@ class ShardSteps:
         weights, model = self._model._weights, self._model
         joint = Joint(self._group, batch.total, weights.gradient)
         _, _, targets, of_samples, total = batch
-        sharded = ShardedBatch(inputs, targets, of_samples, batch.shards, total, model.rng)
+        self._own = None if self._collector is None else self._collector.like()
+        sharded = ShardedBatch(
+            inputs, targets, of_samples, batch.shards, total, model.rng,
+            self._own if joint.takes_part else None,
+        )  # fmt: skip
         results = passes.run(sharded, self._loss, joint)
         if results is None:  # the other processes wait for these parts
             for parts in passes.parts:
@@ -178,7 +193,9 @@ def evaluate(
     means = {name: value / len(images) for name, value in sums.items()}
     if not metrics:
         return means
-    collected.join(group.gathered(collected.as_bytes()))
+    everyones = group.gathered(collected.as_bytes())
+    collected.truncate(0)
+    collected.add(everyones)
     return means | collected.values()
 
 

@@ -58,11 +58,6 @@ def run(
                     f"accumulate must be 1 with a group, whose shards are such parts of a batch, "
                     f"got {fit.accumulate}; take more shards"
                 )
-            if fit.metrics and fit.validation is None:
-                raise ValueError(
-                    "metrics must be None with a group and without validation_data, because a "
-                    "group computes them on the validation data alone"
-                )
             samples = _samples_of(fit.data.images)
             validation = 0 if fit.validation is None else _samples_of(fit.validation.images)
             fit.settings.update(shards=group.shards, statistics=group.statistics)
@@ -72,6 +67,7 @@ def run(
             model, group, fit.settings, epochs=fit.epochs, loss=model._loss(),
             augment=fit.augment is None, validation_data=validation,
             callbacks=[type(one).__name__ for one in fit.callbacks],
+            metrics=[one.name for one in fit.metrics], training_metrics=fit.training_metrics,
         )  # fmt: skip
         with group.guarded():
             return _epochs(model, fit, resumed, group)
@@ -113,7 +109,7 @@ def _epochs(model: Any, fit: training.Fit, resumed: Resumed | None, group: Group
             progress.sums[name] = progress.sums.get(name, 0.0) + value
 
     collector = None
-    if fit.metrics and fit.training_metrics and group is None:
+    if fit.metrics and fit.training_metrics:
         collector = Collected(loss, fit.metrics, model.engine)
         if resumed is not None and progress.batch:
             collector.restore(progress.outputs)
@@ -141,7 +137,7 @@ def _epochs(model: Any, fit: training.Fit, resumed: Resumed | None, group: Group
     validate = fit.validation and partial(model._evaluate, *fit.validation, 256, fit.metrics)
     sharding = None
     if group is not None:
-        steps = ShardSteps(model, group, loss, optimizer)
+        steps = ShardSteps(model, group, loss, optimizer, collector)
 
         def step_on_shards(batch: Shards) -> tuple[float, float]:
             if learns and batch.shards[0].number == 0:

@@ -182,7 +182,9 @@ class UnitPasses:
             outputs = [values[value][rows] for value in self._outputs]
             weights = None if batch.weights is None else batch.weights[rows]
             try:
-                own, dys = loss_of(loss, outputs, batch.targets[rows], None, weights, batch.total)
+                own, dys = loss_of(
+                    loss, outputs, batch.targets[rows], None, weights, batch.total, batch.observe
+                )
             except Divergence:
                 return None, [np.empty(0)] * len(self._outputs)
             figures.append(own)
@@ -202,6 +204,11 @@ class UnitPasses:
             step.batch,
         )
         targets, figures, dxs = cast(Array, batch.targets), list[Figures](), list[Array | None]()
+        if batch.observe is not None:  # a segment has no randomness: these are the step's outputs
+            outputs = segment.forward(x, None)
+            if outputs is None:
+                return None, None
+            batch.observe(outputs[0], targets)
         for slot, (rows, sizes) in reversed([*enumerate(step.slots)]):
             weights = None if batch.weights is None else batch.weights[rows]
             result = segment.step(
