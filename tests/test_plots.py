@@ -110,13 +110,29 @@ def test_curves_of_a_history() -> None:
         ({"loss": [np.nan], "accuracy": [0.1]}, ["loss (1 not finite, left out)", "accuracy"]),
         ({"accuracy": [0.5] * 100}, ["accuracy"]),
         ({"loss": [1, 2], "a_loss": [1, 1], "b_loss": [0, 1]}, ["loss"]),
+        (
+            {
+                "loss": [1, 2],
+                "f1": [0, 1],
+                "val_f1": [0, 0.5],
+                "val_top_3_accuracy": [0, 1],
+                "val_mae": [2, 1],
+                "learning_rate": [1, 1],
+                "seconds": [1, 1],
+            },
+            ["loss", "accuracy", "f1", "mae"],
+        ),
     ],
 )
 def test_curves_of_short_and_broken_histories(history: Any, expected: list[str]) -> None:
     figure = plots.history(history, width=4)
     assert titles(figure) == expected
     drawn(figure)
-    assert len(figure.axes[0].lines) == sum("loss" in name for name in history) or 1
+    assert len(figure.axes[0].lines) == (sum("loss" in name for name in history) or 1)
+    if "f1" in history:
+        legend: Any = figure.axes[2].get_legend()
+        assert [text.get_text() for text in legend.get_texts()] == ["training", "validation"]
+        assert [line.get_label() for line in figure.axes[2].lines] == ["f1", "val_f1"]
     nothing = [text.get_text() for text in figure.axes[0].texts]
     assert nothing == (["no finite figure"] if history.get("loss") == [np.nan] else [])
 

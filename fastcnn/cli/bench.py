@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastcnn.cli.consoles import console_of_output
 from fastcnn.cli.options import Threads, check_output
 from fastcnn.cli.outcomes import DISAGREE, plain_errors
 
@@ -114,7 +115,7 @@ def _run(
     from fastcnn.bench.peers import READERS
     from fastcnn.bench.text import show
     from fastcnn.cli.models import model_task
-    from fastcnn.core.terminal import console_of_output, display
+    from fastcnn.core.terminal import display
 
     names = None if peers is None else [p for p in peers.split(",") if p not in ("", "none")]
     if model is not None and names is None:
@@ -165,7 +166,6 @@ def _compare(before: str, after: str) -> bool:
     from fastcnn.bench.history import compare, place
     from fastcnn.bench.report import Report
     from fastcnn.bench.text import comparison_table, times
-    from fastcnn.core.terminal import console_of_output
 
     comparison = compare(Report.read(place(before)), Report.read(place(after)))
     console = console_of_output()

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastcnn.cli.consoles import console_of_output
 from fastcnn.cli.options import Seed, check_output
 from fastcnn.cli.outcomes import DISAGREE, plain_errors
-from fastcnn.core.terminal import console_of_output
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-_WIDEST = 120  # columns that hold the tables of all commands as a whole
-
 
 def shows_bars(console: Console) -> bool:
     """Whether progress bars can be drawn on a console.
@@ -66,16 +64,6 @@ def columns_of_output() -> int | None:
     return shutil.get_terminal_size().columns if is_known else None
 
 
-def console_of_output() -> Console:
-    """A console on the standard output, on which a file or a pipe has room for whole names."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    if columns_of_output() is None:
-        console.width = max(console.width, _WIDEST)
-    return console
-
-
 def output_rewinds() -> bool:
     """Whether the standard output is a terminal on which a line can be written over."""
     return _output_is_terminal() and os.environ.get("TERM", "") not in ("dumb", "unknown")
@@ -83,11 +71,9 @@ def output_rewinds() -> bool:
 
 def output_is_notebook() -> bool:
     """Whether the standard output is that of a notebook's cell."""
-    if "IPython" not in sys.modules:
-        return False
-    from rich.console import Console
-
-    return Console().is_jupyter
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    names = type(shell).__name__, type(shell).__module__
+    return names[0] == "ZMQInteractiveShell" or names[1].startswith("google.colab")
 
 
 def _output_is_terminal() -> bool:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _STYLES = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."))
 _MOST_MARKS = 30  # epochs whose points are marked
+_COLUMNS = 2
+_NO_CURVES = ("learning_rate", "seconds")
 _NARROW = 6.0  # inches; panels of narrower figures stand below each other
 
 
@@ -27,7 +29,7 @@ def history(
     *,
     width: float = canvas.WIDTH,
 ) -> AnyFigure:
-    """Learning curves: losses, and accuracies where there are any, epoch by epoch.
+    """Learning curves: losses, accuracies where there are any, and metrics, epoch by epoch.
 
     Figures that are not finite are left out, and the title counts them.
 
@@ -37,7 +39,8 @@ def history(
         width: of a new figure, in inches.
 
     Returns:
-        The figure, with one panel for losses and one for accuracies.
+        The figure, with a panel for losses, one for accuracies, and one for each metric. Names that
+        begin with "val_" are curves of the validation.
 
     Raises:
         TypeError, ValueError: a wrong argument, or a history without an epoch.
@@ -51,19 +54,29 @@ def history(
     """
     figures = _checked(history)
     wide = canvas.width_of(figure, width)
-    groups = {
-        kind: [name for name in figures if name.endswith(kind)] for kind in ("loss", "accuracy")
-    }
-    groups = {kind: names for kind, names in groups.items() if names}
+    groups = _groups(figures)
     if not groups:
-        raise ValueError(f"history must have a loss or an accuracy, got {quoted(list(figures))}")
-    columns = 1 if wide < _NARROW else len(groups)
+        raise ValueError(
+            f"history must have a loss, an accuracy or a metric, got {quoted(list(figures))}"
+        )
+    columns = 1 if wide < _NARROW else min(len(groups), _COLUMNS)
     rows = -(-len(groups) // columns)
     target = canvas.figure_of(figure, wide, 2.6 * rows + 0.6)
     axes = canvas.grid(target, len(groups), columns)
     for ax, (kind, names) in zip(axes, groups.items(), strict=True):
         _draw(ax, kind, {name: figures[name] for name in names})
     return target
+
+
+def _groups(figures: Mapping[str, object]) -> dict[str, list[str]]:
+    """The names of the curves in each panel, by its title."""
+    groups: dict[str, list[str]] = {"loss": [], "accuracy": []}
+    for name in figures:
+        metric = name.removeprefix("val_")
+        kind = next((kind for kind in ("loss", "accuracy") if name.endswith(kind)), metric)
+        if kind not in _NO_CURVES:
+            groups.setdefault(kind, []).append(name)
+    return {kind: names for kind, names in groups.items() if names}
 
 
 def _checked(history: Any) -> dict[str, list[float]]:
@@ -108,8 +121,7 @@ def _draw(ax: Axes, kind: str, figures: dict[str, list[float]]) -> None:
     ax.set_xlim(0.5 if epochs == 1 else 0.8, epochs + (0.5 if epochs == 1 else 0.2))
     if kind == "accuracy":
         ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-    names = {"loss": "training", "val_loss": "validation", "accuracy": "training",
-             "val_accuracy": "validation"}  # fmt: skip
+    names = {kind: "training", f"val_{kind}": "validation"}
     handles, labels = ax.get_legend_handles_labels()
     ax.legend(
         handles, [names.get(label, label) for label in labels], fontsize=canvas.SMALL,
