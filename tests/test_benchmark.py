@@ -659,8 +659,8 @@ def test_bars_have_one_scale_with_its_limit_marked() -> None:
         lengths.append([float(bar.attrib["width"]) for bar in root.iter(f"{tag}rect")])
         assert float(mark) == 90
         assert bool([*root.iter(f"{tag}polygon")]) == (one is fast)
-    assert lengths[0] == [180, 180, 180 / 2 * 1.25]  # PyTorch, fastcnn, im2col
-    assert lengths[1] == [90, 45, 11.2]
+    assert lengths[0] == [180, 180, 56.2]  # PyTorch, fastcnn, and im2col with 62.5 %
+    assert lengths[1] == [90, 45, 5.6]
     assert "500%, 100.0 µs: fastcnn, winograd" in charts.limits(result, [fast])
     assert "50%, 1.00 ms: fastcnn, direct" in charts.limits(result, [slow])
     assert "fastcnn, winograd" in page(result)

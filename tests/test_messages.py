@@ -226,3 +226,15 @@ def test_other_wrong_calls_of_constructors() -> None:
     assert deepcopy(Both("red")).colour == "red"
     with pytest.raises(TypeError, match="Both has no argument 'color'; do you mean colour"):
         Both(color="red")  # type: ignore[call-arg]
+
+
+def test_an_explanation_shows_itself_at_a_prompt_and_in_a_notebook() -> None:
+    plan = fastcnn.explain("max_pool2d", (1, 4, 6, 2), 2, engine="im2col")
+    shown = list[str]()
+
+    class Printer:
+        text = shown.append
+
+    plan._repr_pretty_(Printer(), False)
+    assert [repr(plan)] == shown == [str(plan)]
+    assert repr(plan).startswith("max_pool2d: im2col.max_pool2d, ")

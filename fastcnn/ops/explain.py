@@ -61,3 +61,9 @@ class Explanations(tuple[Explanation, ...]):
 
     def __str__(self) -> str:
         return "\n".join(map(str, self))
+
+    __repr__ = __str__  # so that a prompt and a notebook show it as print does
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What IPython shows, which prints the members of a tuple by itself otherwise."""
+        printer.text(str(self))

@@ -118,7 +118,7 @@ def _tiles(settings: Settings, result: Trained, test: Mapping[str, float]) -> st
     tiles = [
         (f"{test['accuracy']:.2%}", "of the test images are right"),
         (f"{test['loss']:.4f}", "loss on the test images"),
-        (f"{result.history.epochs}", "epochs"),
+        (f"{result.history.epochs}", "epoch" if result.history.epochs == 1 else "epochs"),
         (f"{result.seconds:.1f} s", "of training"),
         (f"{parameters:,}", "parameters"),
     ]
