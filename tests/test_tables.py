@@ -138,7 +138,7 @@ def test_bench(width: int) -> None:
     wide = printed(lambda console: show(console, result), 1000)
     narrow = printed(lambda console: show(console, result), width)
     check(narrow, wide, width)
-    assert "numba, 1 thread" in narrow
+    assert "fastcnn, 1 thread" in narrow
     assert "PyTorch NCHW" in narrow
     assert "noi…" not in narrow
 
