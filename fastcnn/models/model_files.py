@@ -113,7 +113,7 @@ def model_from(file: ModelFile, kind: type[M]) -> M:
     """The model of a file, of class ``kind``, and its training where the file holds one."""
     model, shapes, slots = _contents(file, kind)
     arrays, progress = file.arrays(), model.progress
-    model._knowledge.is_known("layout")  # to whoever made the model
+    model._knowledge.is_known("layout")  # because the model's maker knew it
     model._build_once(shapes)
     for name, array in model._arrays():
         array[...] = arrays[name]

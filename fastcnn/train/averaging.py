@@ -106,8 +106,8 @@ class WeightAverage(Callback):
     After each step the average moves by the share ``1 − d`` towards the weights, with
     ``d = min(decay, (1 + n) / (10 + n))`` at step n, so that the first weights are soon forgotten.
     Running statistics of BatchNorm are averaged too. Validation during the training sees the
-    weights themselves. It is no companion of ``EarlyStopping(restore_best=True)``, because both
-    give the model other weights at the end.
+    weights themselves. Do not use it beside ``EarlyStopping(restore_best=True)``, because both give
+    the model other weights at the end.
 
     Args:
         decay: at least 0 and below 1.

@@ -182,7 +182,8 @@ class Stream:
     def _of_iterable(self, first: int) -> Iterator[Batch]:
         assert self.check is not None
         iterator = iter(self.source) if self._iterator is None else self._iterator
-        number, is_fresh = 0, False  # an object that gives nothing would be asked for ever
+        # A new iterator that is empty must not be replaced by another one, without an end.
+        number, is_fresh = 0, False
         keeps = self.once or self.steps is not None
         self._iterator = iterator if keeps else None
         while self.batches is None or number < self.batches:

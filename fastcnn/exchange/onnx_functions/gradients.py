@@ -227,7 +227,11 @@ def _of_where(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients:
     "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Concat",
 )  # fmt: skip
 def _of_moving(node: OnnxNode, dy: Array, y: Array, inputs: Inputs) -> Gradients:
-    """What moves numbers is run on the numbers' positions; −1 is a number of no input."""
+    """The gradient of an operator that moves numbers, such as a Transpose.
+
+    The operator runs on the positions of the numbers. −1 is the position of a number that comes
+    from no input.
+    """
     data = len(inputs) if node.operator == "Concat" else 1
     first, places = 0, list[Array | None]()
     for one in inputs[:data]:

@@ -35,7 +35,7 @@ class Watch:
         self.always = False
         self._numbers = counter(1)
         self._version = self._moved = 0
-        self._touched = self._settled = 0  # equal if nobody has an array
+        self._touched = self._settled = 0  # equal if no array is in use
         self._handed: dict[int, ref[Array]] = {}
 
     def changed(self) -> None:
@@ -70,7 +70,7 @@ class Watch:
         return self._version
 
     def _is_held(self) -> bool:
-        """Whether somebody has one of the arrays; those that nobody has are forgotten."""
+        """Whether one of the arrays is still in use; the others are forgotten."""
         is_held = False
         for number, array in list(self._handed.items()):
             if array() is not None:
@@ -133,7 +133,8 @@ class Arrays(dict[str, Array]):
         # Another shape or dtype: the user has set it in place.
         if array is None or array.shape != own.shape or array.dtype != own.dtype:
             array = np.asarray(_Memory(own))
-            # The watch comes first: whoever interrupts these steps may get the same array.
+            # The watch comes first, because a signal handler between the two steps may ask for
+            # this array and write to it.
             self.watch.hand_out(array)
             self._handed[name] = ref(array)
         return array
