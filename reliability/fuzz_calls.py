@@ -34,6 +34,7 @@ from fastcnn.core.broadcasting import merged_shape
 from fastcnn.core.geometry import conv_geometry, pool_geometry, transposed_geometry
 from fastcnn.core.operations import DECLARED, Composite
 from fastcnn.core.resizing import COORDINATES, ROUNDINGS, resize_geometry
+from fastcnn.core.settings import forget_choices
 from fastcnn.engine import registry
 from fastcnn.engine.numba.runtime import threads
 from fastcnn.engine.registry import REGISTRY, choose
@@ -496,10 +497,12 @@ def _complaints(call: Call) -> Iterator[str]:
     for engine in fastcnn.engines():
         for place in range(algorithms(call.op, engine)):
             registry.choose = _insisting(place) if place else choose
+            forget_choices()
             try:
                 result = outcome(call, call.given, engine)
             finally:
                 registry.choose = choose
+                forget_choices()
             for complaint in _differences(call, result, reference, allowed):
                 yield f"{engine}, algorithm {place}: {complaint}"
     for name, array in call.given.items():

@@ -36,6 +36,7 @@ from fastcnn.bench.multiply_add import CHAIN, multiply_add
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import conv_geometry, pool_geometry, transposed_geometry
 from fastcnn.core.resizing import resize_geometry
+from fastcnn.core.settings import forget_choices
 from fastcnn.data.augmentation import blend_numpy, cut_out_numpy
 from fastcnn.engine import numba as kernels
 from fastcnn.engine.numba.contraction import chooser
@@ -434,6 +435,7 @@ def _use_memory(border: Border) -> None:
     for plan in (winograd_plan.forward_plan, winograd_plan.input_gradient_plan):
         plan.cache_clear()
     seam.allocate = lambda shape, dtype: guarded(shape, dtype, border)
+    forget_choices()
 
 
 def _compare(

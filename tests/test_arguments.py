@@ -58,7 +58,6 @@ def test_dtype_of_two_arrays_is_the_wider(
 
 def test_lists_of_numbers_are_arrays() -> None:
     assert floats(x=[[1.0, 2.0]])[0].dtype == F64
-    assert floats(x=[[1, 2]], b=None)[1] is None
     assert class_labels([1, 0], 2, 2).dtype == np.int64
 
 

@@ -24,6 +24,7 @@ from fastcnn.article import (
     same_padding,
     vertical_sobel,
 )
+from fastcnn.core.settings import forget_choices
 from fastcnn.engine import registry
 
 each_engine = pytest.mark.parametrize("engine", fastcnn.engines())
@@ -202,6 +203,7 @@ def test_every_number_comes_from_the_engine_that_was_asked_for(monkeypatch, digi
 
     real = registry.choose
     monkeypatch.setattr(registry, "choose", choose)
+    forget_choices()
     net = ArticleNet(engine="naive")
     net.train(digit, 1)
     second = Conv3x3(2, engine="naive")

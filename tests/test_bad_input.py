@@ -15,6 +15,7 @@ from valid_calls import RIGHT, normal
 
 import fastcnn
 from fastcnn import ops
+from fastcnn.core.settings import forget_choices
 from fastcnn.engine import registry
 
 
@@ -462,6 +463,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return run
 
     monkeypatch.setattr(registry, "choose", watched)
+    forget_choices()
     return ran
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import fastcnn
 from fastcnn.core.arguments import Array
+from fastcnn.core.settings import forget_choices
 from fastcnn.engine.numba.conv import winograd_plan
 from fastcnn.engine.numba.runtime import arrays as kernel_arrays
 from fastcnn.engine.numba.runtime import instruction_sets
@@ -156,7 +157,8 @@ def test_where_arrays_lie_changes_no_bit(op: str, monkeypatch: pytest.MonkeyPatc
 
 
 def _forget_scratch() -> None:
-    """What plans keep of it lies on a shelf that is used again."""
+    """What plans and bound calls keep of it lies on a shelf that is used again."""
+    forget_choices()
     for plan in (winograd_plan.forward_plan, winograd_plan.input_gradient_plan):
         plan.cache_clear()
     for choice in instruction_sets._choices:

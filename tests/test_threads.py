@@ -22,6 +22,7 @@ import fastcnn
 from fastcnn.core import settings
 from fastcnn.core.arguments import Array
 from fastcnn.core.quoting import quoted
+from fastcnn.core.settings import forget_choices
 from fastcnn.engine.numba.runtime import calls, jobs, memory, threads
 from fastcnn.engine.numba.runtime.atomics import load_acquire, store_release
 from fastcnn.engine.numba.runtime.jit import compiled, kernel
@@ -36,7 +37,9 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[threads._Pool]:
     fastcnn.set_num_threads(3)
     monkeypatch.setattr(threads, "_pool", threads._Pool())
     monkeypatch.setattr(threads, "SMALL", 1)
+    forget_choices()
     yield threads._pool
+    forget_choices()
     fastcnn.set_num_threads(before)
 
 

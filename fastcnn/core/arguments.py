@@ -13,7 +13,7 @@ to a caller's array.
 from __future__ import annotations
 
 from math import prod
-from typing import Any, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -23,17 +23,35 @@ from fastcnn.core.float_errors import unreported
 
 Array: TypeAlias = NDArray[Any]
 
-_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+"""The dtypes that engines compute."""
 SUM_TOLERANCE = 1e-3
 """How far from 1 the sum of a row of probabilities may be: some roundings of float16."""
 
 _LABELS = np.dtype(np.int64)
 _FEW = 8  # labels
-_OPTIONAL = frozenset({"b"})
+
+
+class _Memory:
+    """The memory of a read-only array for NumPy, without the mark; it keeps the array alive."""
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+        self.__array_interface__ = {
+            **array.__array_interface__,
+            "data": (array.__array_interface__["data"][0], False),
+        }
+
+
+def readable(array: Array) -> Array:
+    """``array`` itself if it is writable, else a view of it that is; engines write to no input."""
+    if array.flags.writeable:
+        return array
+    return np.asarray(_Memory(array))
 
 
 def floats(**arrays: ArrayLike | None) -> list[Array]:
-    """The arrays under the dtype and layout rules, all of one dtype; ``b=None`` stays ``None``.
+    """The arrays under the dtype and layout rules, all of one dtype.
 
     Raises ``TypeError`` for a dtype that the rule refuses, ``ValueError`` for ragged lists; both
     name the argument.
@@ -41,24 +59,25 @@ def floats(**arrays: ArrayLike | None) -> list[Array]:
     >>> [a.dtype.name for a in floats(x=np.zeros(2, np.uint8), w=np.zeros(2, np.float64))]
     ['float64', 'float64']
     """
-    present: list[Any] = [a for n, a in arrays.items() if a is not None or n not in _OPTIONAL]
+    present: list[Any] = list(arrays.values())
     if all(map(_is_plain, present)) and len({a.dtype for a in present}) == 1:
-        return cast("list[Array]", list(arrays.values()))  # the usual case: nothing to convert
-    converted = [
-        None if a is None and name in _OPTIONAL else _real(name, a) for name, a in arrays.items()
-    ]
-    kinds = {a.dtype for a in converted if a is not None}
+        return present  # nothing to convert
+    converted = [_real(name, a) for name, a in arrays.items()]
+    kinds = {a.dtype for a in converted}
     dtype = kinds.pop() if len(kinds) == 1 else np.result_type(np.float32, *kinds)
-    if dtype not in _FLOATS:
+    if dtype not in FLOATS:
         dtype = np.result_type(np.float32, dtype)
-    # A None is typed as an array too, because callers test the arguments that may be None.
-    return [
-        cast(Array, None) if a is None else _plain(name, a, dtype)
-        for name, a in zip(arrays, converted, strict=True)
-    ]
+    return [_plain(name, a, dtype) for name, a in zip(arrays, converted, strict=True)]
 
 
-def shaped(name: str, array: Array, shape: tuple[int, ...], meaning: str) -> None:
+class HasShape(Protocol):
+    """An array, or what describes one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+def shaped(name: str, array: HasShape, shape: tuple[int, ...], meaning: str) -> None:
     """Raise a ``ValueError`` if an array has another shape than the other arguments imply."""
     if array.shape != shape:
         raise ValueError(f"{name} must have {meaning}, {shape}, got {array.shape}")
@@ -174,7 +193,8 @@ def _real(name: str, value: ArrayLike | None) -> Array:
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
         raise TypeError(
             f"{name} must hold real numbers of at most 64 bits (float32 and float64 are computed "
-            f"as they are, smaller ones and integers converted), got dtype {array.dtype}"
+            f"as they are, smaller ones and integers converted), got "
+            f"{'None, of ' if value is None else ''}dtype {array.dtype}"
         )
     return array
 
@@ -182,7 +202,7 @@ def _real(name: str, value: ArrayLike | None) -> Array:
 def _is_plain(value: object) -> bool:
     if type(value) is not np.ndarray:
         return False
-    return value.dtype in _FLOATS and value.flags.c_contiguous and value.flags.aligned
+    return value.dtype in FLOATS and value.flags.c_contiguous and value.flags.aligned
 
 
 @unreported

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from math import ceil
 from threading import Thread, main_thread
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fastcnn.core import hardware
 from fastcnn.core.quoting import quoted
@@ -192,8 +192,37 @@ def checked_math(name: str, value: object) -> str:
     return value
 
 
+class Here(NamedTuple):
+    """What holds in the current thread or asynchronous task alone; None where the process decides.
+
+    Attributes:
+        engine: the engine of calls without ``engine=``.
+        math: "fast" or "strict".
+        recorder: the list that takes explanations of calls, which then do not run.
+    """
+
+    engine: str | None = None
+    math: str | None = None
+    recorder: list[Any] | None = None
+
+
+_NOTHING = Here()
+here: ContextVar[Here] = ContextVar("fastcnn_here", default=_NOTHING)
+
+remembered: list[Callable[[], None]] = []
+"""Functions that forget what follows from choices of implementations and kernels."""
+
+
+def forget_choices() -> None:
+    """Call all functions of :data:`remembered`, after a change that choices depend on.
+
+    The number of threads is no such change, because calls read it.
+    """
+    for forget in remembered:
+        forget()
+
+
 _math = checked_math("FASTCNN_MATH", os.environ.get("FASTCNN_MATH", "fast"))
-_math_here: ContextVar[str | None] = ContextVar("fastcnn_math", default=None)
 
 
 def set_math(math: str) -> None:
@@ -215,6 +244,7 @@ def set_math(math: str) -> None:
     """
     global _math
     _math = checked_math("math", math)
+    forget_choices()
 
 
 def get_math() -> str:
@@ -223,7 +253,7 @@ def get_math() -> str:
     >>> get_math() in ("fast", "strict")
     True
     """
-    return _math_here.get() or _math
+    return here.get().math or _math
 
 
 @contextmanager
@@ -235,8 +265,8 @@ def use_math(math: str) -> Iterator[None]:
     ...     fastcnn.get_math()
     'strict'
     """
-    token = _math_here.set(checked_math("math", math))
+    token = here.set(here.get()._replace(math=checked_math("math", math)))
     try:
         yield
     finally:
-        _math_here.reset(token)
+        here.reset(token)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import cache, lru_cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -28,7 +27,7 @@ from fastcnn.core.geometry import ConvGeometry, PoolGeometry
 from fastcnn.core.operations import OPERATIONS
 from fastcnn.core.quoting import quoted
 from fastcnn.core.resizing import ResizeGeometry
-from fastcnn.core.settings import checked_math, get_math
+from fastcnn.core.settings import checked_math, forget_choices, get_math, here
 from fastcnn.core.undisturbed import undisturbed_import
 from fastcnn.engine import policy
 
@@ -96,9 +95,7 @@ _ENGINES = {
     "naive": ("fastcnn.engine.naive", "the specification, in Python loops"),
 }
 
-_current: ContextVar[str | None] = ContextVar("fastcnn_engine", default=None)
 _replaced: list[str] = []  # operations with a function from replaced()
-_recorder: ContextVar[list[Explanation] | None] = ContextVar("fastcnn_explaining", default=None)
 
 
 def _not_for_winograd(problem: Problem) -> str | None:
@@ -180,11 +177,11 @@ def use_engine(name: str) -> Iterator[None]:
     array([0., 2.])
     """
     _check(name)
-    token = _current.set(name)
+    token = here.set(here.get()._replace(engine=name))
     try:
         yield
     finally:
-        _current.reset(token)
+        here.reset(token)
 
 
 @contextmanager
@@ -208,19 +205,24 @@ def replaced(op: str, engine: str, function: Callable[..., Any]) -> Iterator[Non
     position = next(k for k, i in enumerate(before) if i.engine == engine)
     REGISTRY[op] = [*others[:position], stand_in, *others[position:]]
     _replaced.append(op)
-    _select.cache_clear()
+    _forget()
     try:
         yield
     finally:
         REGISTRY[op] = before
         _replaced.remove(op)
-        _select.cache_clear()
+        _forget()
+
+
+def _forget() -> None:
+    _select.cache_clear()
+    forget_choices()
 
 
 def whole_nets_refused(engine: str | None) -> str | None:
     """Why nets run operation by operation, and not as compiled programs; None if they may."""
-    if engine is not None or _current.get() is not None:
-        return f"the engine {engine or _current.get()!r} was asked for"
+    if engine is not None or here.get().engine is not None:
+        return f"the engine {engine or here.get().engine!r} was asked for"
     if _replaced:
         return f"{_replaced[-1]} is replaced"
     # Every step of a training comes here, so an imported Numba skips the slower check.
@@ -262,13 +264,13 @@ class Explained(BaseException):
 def recorded(call: Callable[[], object]) -> list[Explanation]:
     """Explanations of the operations in ``call``, which are not run. Errors of arguments pass."""
     explanations: list[Explanation] = []
-    token = _recorder.set(explanations)
+    token = here.set(here.get()._replace(recorder=explanations))
     try:
         call()
     except Explained:
         pass
     finally:
-        _recorder.reset(token)
+        here.reset(token)
     return explanations
 
 
@@ -285,17 +287,42 @@ def choose(
     Its arguments are the operation's arrays, C-contiguous and of one dtype, then the geometry.
     ``math`` is "fast", "strict", or None for the result of :func:`fastcnn.get_math`.
     """
-    name = _current.get() if engine is None else engine
+    current = here.get()
+    name = current.engine if engine is None else engine
     if name is not None and not isinstance(name, str):
         _check(name)  # raises the error before the cache, which could not hash the value
     checked_algorithm(algorithm)
     chosen_math = get_math() if math is None else checked_math("math", math)
     explanation, function = _select(Problem(op, geometry, dtype, algorithm, chosen_math), name)
-    recorder = _recorder.get()
-    if recorder is None:
+    if current.recorder is None:
         return function
-    recorder.append(explanation)
+    current.recorder.append(explanation)
     return _explained
+
+
+def bind(
+    op: str,
+    geometry: Geometry,
+    dtype: np.dtype[np.generic],
+    *parameters: object,
+    how: tuple[Any, ...],
+) -> Callable[..., Any]:
+    """The function of the operation's arrays alone that serves this problem.
+
+    ``parameters`` are the arguments of the engine's function between its arrays and the geometry.
+    ``how`` holds the engine, and perhaps the algorithm and the math, as :func:`choose` takes them.
+    Arrays that a caller leaves out are None. An engine's function may have an attribute ``bind``: a
+    function of the geometry, the dtype and the parameters that returns the function of the arrays,
+    and does all work that does not need them.
+    """
+    function = choose(op, geometry, dtype, *how)
+    of_engine: Callable[..., Callable[..., Any]] | None = getattr(function, "bind", None)
+    if of_engine is not None:
+        return of_engine(geometry, dtype, *parameters)
+    names = OPERATIONS[op].parameters
+    last = (*parameters, geometry) if names[-1] == "g" else parameters
+    count = len(names) - len(last)
+    return lambda *arrays: function(*arrays, *(None,) * (count - len(arrays)), *last)
 
 
 def implementation(
@@ -350,12 +377,11 @@ def checked_algorithm(name: object) -> Any:
     >>> checked_algorithm("direct")
     'direct'
     """
+    if isinstance(name, str) and name in ALGORITHMS:
+        return name
     known = ", ".join(f'"{one}"' for one in ALGORITHMS)
-    if not isinstance(name, str):
-        raise TypeError(f"algorithm must be one of {known}, got {quoted(name)}")
-    if name not in ALGORITHMS:
-        raise ValueError(f"algorithm must be one of {known}, got {quoted(name)}")
-    return name
+    error = ValueError if isinstance(name, str) else TypeError
+    raise error(f"algorithm must be one of {known}, got {quoted(name)}")
 
 
 def _result_shape(problem: Problem) -> tuple[int, ...]:

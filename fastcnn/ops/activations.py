@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
+from typing import Any
 
 from numpy.typing import ArrayLike
 
-from fastcnn.core.arguments import Array, floats, shaped
+from fastcnn.core.arguments import Array, shaped
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import truth
 from fastcnn.engine import registry
+from fastcnn.ops.bound_calls import Facts, binding, call
 from fastcnn.ops.checks import finite_number
 from fastcnn.ops.declaration import operation
 
@@ -174,7 +177,8 @@ def softmax(x: ArrayLike, *, engine: str | None = None) -> Array:
         >>> fastcnn.softmax(np.array([[1000.0, 1000.0]]))
         array([[0.5, 0.5]])
     """
-    return _applied_to_rows("softmax", x, engine)
+    y: Array = call(_applied_to_rows, (x,), "softmax", engine)
+    return y
 
 
 @operation(_SCORES)
@@ -189,7 +193,8 @@ def softmax_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = None) 
         >>> fastcnn.softmax_backward(np.array([1.0, 0.0]), np.array([0.0, 0.0]))
         array([ 0.25, -0.25])
     """
-    return _gradient_of_rows("softmax_backward", dy, x, engine)
+    dx: Array = call(_gradient_of_rows, (dy, x), "softmax_backward", engine)
+    return dx
 
 
 @operation(_SCORES)
@@ -206,7 +211,8 @@ def log_softmax(x: ArrayLike, *, engine: str | None = None) -> Array:
         >>> fastcnn.log_softmax(np.array([0.0, -2000.0]))
         array([    0., -2000.])
     """
-    return _applied_to_rows("log_softmax", x, engine)
+    y: Array = call(_applied_to_rows, (x,), "log_softmax", engine)
+    return y
 
 
 @operation(_SCORES)
@@ -221,7 +227,8 @@ def log_softmax_backward(dy: ArrayLike, x: ArrayLike, *, engine: str | None = No
         >>> fastcnn.log_softmax_backward(np.array([1.0, 0.0]), np.array([0.0, 0.0]))
         array([ 0.5, -0.5])
     """
-    return _gradient_of_rows("log_softmax_backward", dy, x, engine)
+    dx: Array = call(_gradient_of_rows, (dy, x), "log_softmax_backward", engine)
+    return dx
 
 
 @operation(_NUMBERS)
@@ -505,10 +512,15 @@ def prelu(x: ArrayLike, slope: ArrayLike, *, engine: str | None = None) -> Array
 
     Source: K. He et al., "Delving Deep into Rectifiers", arXiv:1502.01852.
     """
-    x, slope = floats(x=x, slope=slope)
-    rows = _channel_rows(x, slope)
-    y: Array = registry.choose("prelu", rows.shape, x.dtype, engine)(rows, slope)
-    return y.reshape(x.shape)
+    y: Array = call(_prelu, (x, slope), engine)
+    return y
+
+
+@binding("x", "slope")
+def _prelu(x: Facts, slope: Facts, engine: str | None) -> Callable[..., Any]:
+    shape, rows = x.shape, _channel_rows(x, slope)
+    bound = registry.bind("prelu", rows, x.dtype, how=(engine,))
+    return lambda x, slope: bound(x.reshape(rows), slope).reshape(shape)
 
 
 @operation(_CHANNELS)
@@ -531,30 +543,54 @@ def prelu_backward(
         (array([[0.5 , 0.25],
                [1.  , 0.25]]), array([-4., -5.]))
     """
-    dy, x, slope = floats(dy=dy, x=x, slope=slope)
+    dx, dslope = call(_prelu_backward, (dy, x, slope), engine)
+    return dx, dslope
+
+
+@binding("dy", "x", "slope")
+def _prelu_backward(dy: Facts, x: Facts, slope: Facts, engine: str | None) -> Callable[..., Any]:
     shaped("dy", dy, x.shape, "the shape of x")
-    rows = _channel_rows(x, slope)
-    function = registry.choose("prelu_backward", rows.shape, x.dtype, engine)
-    dx, dslope = function(dy.reshape(rows.shape), rows, slope)
-    return dx.reshape(x.shape), dslope
+    shape, rows = x.shape, _channel_rows(x, slope)
+    bound = registry.bind("prelu_backward", rows, x.dtype, how=(engine,))
+
+    def backward(dy: Array, x: Array, slope: Array) -> tuple[Array, Array]:
+        dx, dslope = bound(dy.reshape(rows), x.reshape(rows), slope)
+        return dx.reshape(shape), dslope
+
+    return backward
 
 
-def _applied(op: str, x: ArrayLike, engine: str | None, *parameters: float) -> Array:
-    """An operation that takes each number by itself."""
-    (x,) = floats(x=x)
-    y: Array = registry.choose(op, x.shape, x.dtype, engine)(x.reshape(-1), *parameters)
-    return y.reshape(x.shape)
+def _applied(op: str, x: ArrayLike, engine: str | None, *values: float) -> Array:
+    """An operation on each number."""
+    y: Array = call(_function, (x,), op, engine, *values)
+    return y
 
 
-def _gradient(
-    op: str, dy: ArrayLike, x: ArrayLike, engine: str | None, *parameters: float
-) -> Array:
-    """The gradient of an operation that takes each number by itself."""
-    dy, x = floats(dy=dy, x=x)
-    shaped("dy", dy, x.shape, "the shape of x")
-    function = registry.choose(op, x.shape, x.dtype, engine)
-    dx: Array = function(dy.reshape(-1), x.reshape(-1), *parameters)
-    return dx.reshape(x.shape)
+@binding("x")
+def _function(x: Facts, op: str, engine: str | None, *values: float) -> Callable[..., Any]:
+    shape = x.shape
+    bound = registry.bind(op, shape, x.dtype, *values, how=(engine,))
+    if len(shape) == 1:
+        return bound
+    return lambda x: bound(x.ravel()).reshape(shape)
+
+
+def _gradient(op: str, dy: ArrayLike, x: ArrayLike, engine: str | None, *values: float) -> Array:
+    """The gradient of an operation on each number."""
+    dx: Array = call(_function_backward, (dy, x), op, engine, *values)
+    return dx
+
+
+@binding("dy", "x")
+def _function_backward(
+    dy: Facts, x: Facts, op: str, engine: str | None, *values: float
+) -> Callable[..., Any]:
+    shape = x.shape
+    shaped("dy", dy, shape, "the shape of x")
+    bound = registry.bind(op, shape, x.dtype, *values, how=(engine,))
+    if len(shape) == 1:
+        return bound
+    return lambda dy, x: bound(dy.ravel(), x.ravel()).reshape(shape)
 
 
 def _top(value: object) -> float:
@@ -568,33 +604,34 @@ def _line(slope: object, offset: object) -> tuple[float, float]:
     return finite_number("slope", slope), finite_number("offset", offset)
 
 
-def _channel_rows(x: Array, slope: Array) -> Array:
+def _channel_rows(x: Facts, slope: Facts) -> tuple[int, int]:
+    """The shape of x as pixels or samples × channels; ``slope`` has a number for each channel."""
     if x.ndim < 2 or x.shape[-1] < 1:
         raise ValueError(f"x must have the shape (N, …, C), C at least 1, got {x.shape}")
     shaped("slope", slope, x.shape[-1:], "one number per channel")
-    rows: Array = x.reshape(prod(x.shape[:-1]), x.shape[-1])
-    return rows
+    return prod(x.shape[:-1]), x.shape[-1]
 
 
-def _applied_to_rows(op: str, x: ArrayLike, engine: str | None) -> Array:
+@binding("x")
+def _applied_to_rows(x: Facts, op: str, engine: str | None) -> Callable[..., Any]:
     """An operation that takes each row by itself."""
-    (x,) = floats(x=x)
-    rows = _rows(x)
-    y: Array = registry.choose(op, rows.shape, x.dtype, engine)(rows)
-    return y.reshape(x.shape)
+    shape, rows = x.shape, _rows(x)
+    bound = registry.bind(op, rows, x.dtype, how=(engine,))
+    return bound if shape == rows else lambda x: bound(x.reshape(rows)).reshape(shape)
 
 
-def _gradient_of_rows(op: str, dy: ArrayLike, x: ArrayLike, engine: str | None) -> Array:
+@binding("dy", "x")
+def _gradient_of_rows(dy: Facts, x: Facts, op: str, engine: str | None) -> Callable[..., Any]:
     """The gradient of an operation that takes each row by itself."""
-    dy, x = floats(dy=dy, x=x)
-    shaped("dy", dy, x.shape, "the shape of x")
+    shape = x.shape
+    shaped("dy", dy, shape, "the shape of x")
     rows = _rows(x)
-    dx: Array = registry.choose(op, rows.shape, x.dtype, engine)(dy.reshape(rows.shape), rows)
-    return dx.reshape(x.shape)
+    bound = registry.bind(op, rows, x.dtype, how=(engine,))
+    return lambda dy, x: bound(dy.reshape(rows), x.reshape(rows)).reshape(shape)
 
 
-def _rows(x: Array) -> Array:
+def _rows(x: Facts) -> tuple[int, int]:
+    """The shape of x as rows of classes."""
     if x.ndim < 1 or x.shape[-1] < 1:
         raise ValueError(f"x must have at least one class on its last axis, got {x.shape}")
-    rows: Array = x.reshape(-1, x.shape[-1])
-    return rows
+    return prod(x.shape[:-1]), x.shape[-1]

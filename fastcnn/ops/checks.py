@@ -23,7 +23,9 @@ def check_activation(value: object) -> None:
 
 
 def finite_number(name: str, value: object) -> float:
-    """``value`` as a float. Raises ``TypeError`` or ``ValueError`` unless it is a finite number.
+    """``value`` as a float, and -0.0 as 0.0, which equals it in keys.
+
+    Raises ``TypeError`` or ``ValueError`` unless it is a finite number.
 
     >>> finite_number("slope", 2)
     2.0
@@ -31,7 +33,7 @@ def finite_number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | np.floating):
         raise TypeError(f"{name} must be a number, got {quoted(value)}")
     try:
-        number = float(value)
+        number = float(value) + 0.0
     except OverflowError:  # an integer beyond all floats
         number = inf
     if not isfinite(number):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from numpy.typing import ArrayLike
 
-from fastcnn.core.arguments import Array, floats, shaped
+from fastcnn.core.arguments import Array, shaped
 from fastcnn.core.geometry import Padding, Pair, conv_geometry, integer, pair
 from fastcnn.engine import registry
+from fastcnn.ops.bound_calls import Facts, binding, call
 from fastcnn.ops.checks import (
     Activation,
     Algorithm,
@@ -73,17 +77,35 @@ def conv2d(
     Source: V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning",
     arXiv:1603.07285.
     """
-    x, w, b = floats(x=x, w=w, b=b)
+    arrays = (x, w) if b is None else (x, w, b)
+    y: Array = call(
+        _conv2d, arrays, stride, padding, dilation, groups, activation, engine, algorithm, math
+    )
+    return y
+
+
+@binding("x", "w", "b")
+def _conv2d(
+    x: Facts,
+    w: Facts,
+    b: Facts | None,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
+    activation: Activation,
+    engine: str | None,
+    algorithm: Algorithm,
+    math: Math | None,
+) -> Callable[..., Any]:
     g = conv_geometry(
         x.shape, w.shape, stride=stride, padding=padding, dilation=dilation, groups=groups
     )
     if b is not None:
         shaped("b", b, (g.oc,), "one bias per output channel")
     check_activation(activation)
-    y: Array = registry.choose("conv2d", g, x.dtype, engine, algorithm, math)(
-        x, w, b, activation, g
-    )
-    return y
+    how = engine, algorithm, math
+    return registry.bind("conv2d", g, x.dtype, activation, how=how)
 
 
 @operation(_CONVOLUTION)
@@ -116,15 +138,32 @@ def conv2d_backward(
     Source: V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning",
     arXiv:1603.07285, chapter 4.
     """
-    dy, x, w = floats(dy=dy, x=x, w=w)
+    how = engine, algorithm, math
+    gradients: tuple[Array, Array, Array] = call(
+        _conv2d_backward, (dy, x, w), stride, padding, dilation, groups, *how
+    )
+    return gradients
+
+
+@binding("dy", "x", "w")
+def _conv2d_backward(
+    dy: Facts,
+    x: Facts,
+    w: Facts,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
+    *how: Any,
+) -> Callable[..., Any]:
     g = conv_geometry(
         x.shape, w.shape, stride=stride, padding=padding, dilation=dilation, groups=groups
     )
     shaped("dy", dy, g.output_shape, "the output's shape")
-    to_input = registry.choose("conv2d_input_gradient", g, x.dtype, engine, algorithm, math)
-    to_filters = registry.choose("conv2d_filter_gradient", g, x.dtype, engine, algorithm, math)
-    to_bias = registry.choose("conv2d_bias_gradient", g, x.dtype, engine)
-    return to_input(dy, w, g), to_filters(dy, x, g), to_bias(dy, g)
+    to_input = registry.bind("conv2d_input_gradient", g, x.dtype, how=how)
+    to_filters = registry.bind("conv2d_filter_gradient", g, x.dtype, how=how)
+    to_bias = registry.bind("conv2d_bias_gradient", g, x.dtype, how=how[:1])
+    return lambda dy, x, w: (to_input(dy, w), to_filters(dy, x), to_bias(dy))
 
 
 @operation(_CONVOLUTION)
@@ -158,7 +197,22 @@ def conv2d_input_gradient(
                [2., 4., 2.],
                [1., 2., 1.]])
     """
-    dy, w = floats(dy=dy, w=w)
+    how = engine, algorithm, math
+    dx: Array = call(_input_gradient, (dy, w), x_shape, stride, padding, dilation, groups, *how)
+    return dx
+
+
+@binding("dy", "w")
+def _input_gradient(
+    dy: Facts,
+    w: Facts,
+    x_shape: object,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
+    *how: Any,
+) -> Callable[..., Any]:
     g = conv_geometry(
         image_shape("x_shape", x_shape),
         w.shape,
@@ -168,10 +222,7 @@ def conv2d_input_gradient(
         groups=groups,
     )
     shaped("dy", dy, g.output_shape, "the output's shape")
-    dx: Array = registry.choose("conv2d_input_gradient", g, dy.dtype, engine, algorithm, math)(
-        dy, w, g
-    )
-    return dx
+    return registry.bind("conv2d_input_gradient", g, dy.dtype, how=how)
 
 
 @operation(_CONVOLUTION)
@@ -204,7 +255,24 @@ def conv2d_filter_gradient(
         array([[ 8., 12.],
                [20., 24.]])
     """
-    dy, x = floats(dy=dy, x=x)
+    how = engine, algorithm, math
+    dw: Array = call(
+        _filter_gradient, (dy, x), kernel_size, stride, padding, dilation, groups, *how
+    )
+    return dw
+
+
+@binding("dy", "x")
+def _filter_gradient(
+    dy: Facts,
+    x: Facts,
+    kernel_size: Pair,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
+    *how: Any,
+) -> Callable[..., Any]:
     if dy.ndim != 4 or dy.shape[3] < 1:
         raise ValueError(f"dy must have the shape (N, OH, OW, OC), OC at least 1, got {dy.shape}")
     if x.ndim != 4:
@@ -215,10 +283,7 @@ def conv2d_filter_gradient(
         x.shape, w_shape, stride=stride, padding=padding, dilation=dilation, groups=groups
     )
     shaped("dy", dy, g.output_shape, "the output's shape")
-    dw: Array = registry.choose("conv2d_filter_gradient", g, dy.dtype, engine, algorithm, math)(
-        dy, x, g
-    )
-    return dw
+    return registry.bind("conv2d_filter_gradient", g, dy.dtype, how=how)
 
 
 @operation(_CONVOLUTION)
@@ -233,9 +298,13 @@ def conv2d_bias_gradient(dy: ArrayLike, *, engine: str | None = None) -> Array:
         >>> fastcnn.conv2d_bias_gradient(np.ones((2, 4, 5, 3)))
         array([40., 40., 40.])
     """
-    (dy,) = floats(dy=dy)
+    db: Array = call(_bias_gradient, (dy,), engine)
+    return db
+
+
+@binding("dy")
+def _bias_gradient(dy: Facts, engine: str | None) -> Callable[..., Any]:
     if dy.ndim != 4 or dy.shape[3] < 1:
         raise ValueError(f"dy must have the shape (N, OH, OW, OC), OC at least 1, got {dy.shape}")
     g = geometry_of_pixels(dy.shape)
-    db: Array = registry.choose("conv2d_bias_gradient", g, dy.dtype, engine)(dy, g)
-    return db
+    return registry.bind("conv2d_bias_gradient", g, dy.dtype, how=(engine,))

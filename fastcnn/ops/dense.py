@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from numpy.typing import ArrayLike
 
-from fastcnn.core.arguments import Array, floats, shaped
+from fastcnn.core.arguments import Array, shaped
 from fastcnn.engine import registry
+from fastcnn.ops.bound_calls import Facts, binding, call
 from fastcnn.ops.checks import Activation, check_activation
 from fastcnn.ops.declaration import operation
 
@@ -34,13 +38,19 @@ def dense(
         >>> fastcnn.dense(np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]), np.array([0.5]))
         array([[11.5]])
     """
-    x, w, b = floats(x=x, w=w, b=b)
+    y: Array = call(_dense, (x, w) if b is None else (x, w, b), activation, engine)
+    return y
+
+
+@binding("x", "w", "b")
+def _dense(
+    x: Facts, w: Facts, b: Facts | None, activation: Activation, engine: str | None
+) -> Callable[..., Any]:
     sides = _dense_sides(x, w)
     if b is not None:
         shaped("b", b, (sides[2],), "one bias per output")
     check_activation(activation)
-    y: Array = registry.choose("dense", sides, x.dtype, engine)(x, w, b, activation)
-    return y
+    return registry.bind("dense", sides, x.dtype, activation, how=(engine,))
 
 
 @operation()
@@ -63,16 +73,18 @@ def dense_backward(
         array([[2.],
                [6.]])
     """
-    dy, x, w = floats(dy=dy, x=x, w=w)
-    sides = _dense_sides(x, w)
-    shaped("dy", dy, (sides[0], sides[2]), "the output's shape")
-    gradients: tuple[Array, Array, Array] = registry.choose(
-        "dense_backward", sides, x.dtype, engine
-    )(dy, x, w)
+    gradients: tuple[Array, Array, Array] = call(_dense_backward, (dy, x, w), engine)
     return gradients
 
 
-def _dense_sides(x: Array, w: Array) -> tuple[int, int, int]:
+@binding("dy", "x", "w")
+def _dense_backward(dy: Facts, x: Facts, w: Facts, engine: str | None) -> Callable[..., Any]:
+    sides = _dense_sides(x, w)
+    shaped("dy", dy, (sides[0], sides[2]), "the output's shape")
+    return registry.bind("dense_backward", sides, x.dtype, how=(engine,))
+
+
+def _dense_sides(x: Facts, w: Facts) -> tuple[int, int, int]:
     if x.ndim != 2:
         raise ValueError(f"x must have the shape (N, I), got {x.shape}")
     if w.ndim != 2 or min(w.shape) < 1:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastcnn.core.arguments import Array, class_targets, floats
+from fastcnn.core.arguments import Array, class_targets
 from fastcnn.core.float_errors import unreported
 from fastcnn.core.quoting import quoted
 from fastcnn.engine import registry
+from fastcnn.ops.bound_calls import Facts, binding, call
 from fastcnn.ops.checks import Reduction
 from fastcnn.ops.declaration import operation
 
@@ -55,9 +58,20 @@ def cross_entropy(
         >>> fastcnn.cross_entropy(maps, classes, reduction="none").shape
         (1, 2, 3)
     """
-    logits, rows, targets, scale = _loss_arguments(logits, labels, reduction)
-    losses: Array = registry.choose("cross_entropy", rows.shape, rows.dtype, engine)(rows, targets)
-    return losses.reshape(logits.shape[:-1]) if reduction == "none" else _total(losses, scale)
+    return call(_loss, (logits,), reduction, engine)(labels)
+
+
+@binding("logits")
+def _loss(logits: Facts, reduction: object, engine: str | None) -> Callable[..., Any]:
+    shape, dtype = logits.shape, logits.dtype
+    rows, scale = _loss_arguments(shape, reduction)
+    bound = registry.bind("cross_entropy", rows, dtype, how=(engine,))
+
+    def loss(logits: Array, labels: ArrayLike) -> Any:
+        losses: Array = bound(logits.reshape(rows), class_targets(labels, shape, dtype))
+        return losses.reshape(shape[:-1]) if reduction == "none" else _total(losses, scale)
+
+    return lambda logits: partial(loss, logits)
 
 
 @operation(_SAMPLES)
@@ -84,13 +98,22 @@ def cross_entropy_backward(
         >>> fastcnn.cross_entropy_backward(np.zeros((1, 4)), [2])
         array([[ 0.25,  0.25, -0.75,  0.25]])
     """
-    logits, rows, targets, scale = _loss_arguments(logits, labels, reduction)
-    backward = registry.choose("cross_entropy_backward", rows.shape, rows.dtype, engine)
-    gradient: Array = backward(rows, targets).reshape(logits.shape)
-    if scale == 1:
-        return gradient
-    scaled: Array = gradient * logits.dtype.type(scale)
-    return scaled
+    dlogits: Array = call(_gradient, (logits,), reduction, engine)(labels)
+    return dlogits
+
+
+@binding("logits")
+def _gradient(logits: Facts, reduction: object, engine: str | None) -> Callable[..., Any]:
+    shape, dtype = logits.shape, logits.dtype
+    rows, scale = _loss_arguments(shape, reduction)
+    bound = registry.bind("cross_entropy_backward", rows, dtype, how=(engine,))
+
+    def gradient(logits: Array, labels: ArrayLike) -> Array:
+        targets = class_targets(labels, shape, dtype)
+        dlogits: Array = bound(logits.reshape(rows), targets).reshape(shape)
+        return dlogits if scale == 1 else dlogits * dtype.type(scale)
+
+    return lambda logits: partial(gradient, logits)
 
 
 @unreported
@@ -98,18 +121,14 @@ def _total(losses: Array, scale: float) -> Any:
     return losses.dtype.type(losses.sum(dtype=np.float64) * scale)
 
 
-def _loss_arguments(
-    logits: ArrayLike, labels: ArrayLike, reduction: object
-) -> tuple[Array, Array, Array, float]:
-    """The logits, the logits and the labels as rows, and the factor of each row's loss."""
-    (scores,) = floats(logits=logits)
-    if scores.ndim < 2 or scores.shape[-1] < 1:
+def _loss_arguments(shape: tuple[int, ...], reduction: object) -> tuple[tuple[int, int], float]:
+    """The shape of logits of this shape as rows, and the factor of the sum of their losses."""
+    if len(shape) < 2 or shape[-1] < 1:
         raise ValueError(
             f"logits must have the shape (N, C), or (N, …, C) for a class of each pixel, C at "
-            f"least 1, got {scores.shape}"
+            f"least 1, got {shape}"
         )
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f'reduction must be "mean", "sum" or "none", got {quoted(reduction)}')
-    targets = class_targets(labels, scores.shape, scores.dtype)
-    rows = scores.reshape(prod(scores.shape[:-1]), scores.shape[-1])
-    return scores, rows, targets, 1 / max(len(rows), 1) if reduction == "mean" else 1.0
+    rows = prod(shape[:-1])
+    return (rows, shape[-1]), 1 / max(rows, 1) if reduction == "mean" else 1.0

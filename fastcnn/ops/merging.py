@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from numpy.typing import ArrayLike
 
-from fastcnn.core.arguments import Array, floats, shaped
+from fastcnn.core.arguments import Array, shaped
 from fastcnn.core.broadcasting import checked_shape, merged_shape
 from fastcnn.core.geometry import integer
 from fastcnn.core.quoting import quoted
 from fastcnn.engine import registry
+from fastcnn.ops.bound_calls import Facts, binding, call
 from fastcnn.ops.declaration import operation
 
 _OPERANDS = """
@@ -33,7 +35,8 @@ def add(a: ArrayLike, b: ArrayLike, *, engine: str | None = None) -> Array:
         >>> fastcnn.add(np.array([[1.0, 2.0]]), np.array([[10.0]]))
         array([[11., 12.]])
     """
-    return _merged("add", a, b, engine)
+    y: Array = call(_merged, (a, b), "add", engine)
+    return y
 
 
 @operation(_OPERANDS)
@@ -54,7 +57,8 @@ def add_backward(
         >>> fastcnn.add_backward(np.array([[3.0, 4.0]]), (1, 2), (1, 1))
         (array([[3., 4.]]), array([[7.]]))
     """
-    return _gradients_from_shapes("add_backward", dy, a_shape, b_shape, engine)
+    da, db = call(_gradients_from_shapes, (dy,), "add_backward", a_shape, b_shape, engine)
+    return da, db
 
 
 @operation(_OPERANDS)
@@ -69,7 +73,8 @@ def subtract(a: ArrayLike, b: ArrayLike, *, engine: str | None = None) -> Array:
         >>> fastcnn.subtract(np.array([[1.0, 2.0]]), np.array([[10.0]]))
         array([[-9., -8.]])
     """
-    return _merged("subtract", a, b, engine)
+    y: Array = call(_merged, (a, b), "subtract", engine)
+    return y
 
 
 @operation(_OPERANDS)
@@ -90,7 +95,8 @@ def subtract_backward(
         >>> fastcnn.subtract_backward(np.array([[3.0, 4.0]]), (1, 2), (1, 1))
         (array([[3., 4.]]), array([[-7.]]))
     """
-    return _gradients_from_shapes("subtract_backward", dy, a_shape, b_shape, engine)
+    da, db = call(_gradients_from_shapes, (dy,), "subtract_backward", a_shape, b_shape, engine)
+    return da, db
 
 
 @operation(_OPERANDS)
@@ -110,7 +116,8 @@ def multiply(a: ArrayLike, b: ArrayLike, *, engine: str | None = None) -> Array:
 
     Source: J. Hu et al., "Squeeze-and-Excitation Networks", arXiv:1709.01507.
     """
-    return _merged("multiply", a, b, engine)
+    y: Array = call(_merged, (a, b), "multiply", engine)
+    return y
 
 
 @operation(_OPERANDS)
@@ -128,7 +135,8 @@ def multiply_backward(
         >>> fastcnn.multiply_backward(dy, a, b)
         (array([[30., 40.]]), array([[11.]]))
     """
-    return _gradients("multiply_backward", dy, a, b, engine)
+    da, db = call(_gradients, (dy, a, b), "multiply_backward", engine)
+    return da, db
 
 
 @operation(_OPERANDS)
@@ -145,7 +153,8 @@ def maximum(a: ArrayLike, b: ArrayLike, *, engine: str | None = None) -> Array:
 
     Source: I. Goodfellow et al., "Maxout Networks", arXiv:1302.4389.
     """
-    return _merged("maximum", a, b, engine)
+    y: Array = call(_merged, (a, b), "maximum", engine)
+    return y
 
 
 @operation(_OPERANDS)
@@ -167,7 +176,8 @@ def maximum_backward(
         >>> fastcnn.maximum_backward(dy, a, b)
         (array([[0., 7.]]), array([[6., 0.]]))
     """
-    return _gradients("maximum_backward", dy, a, b, engine)
+    da, db = call(_gradients, (dy, a, b), "maximum_backward", engine)
+    return da, db
 
 
 @operation()
@@ -191,7 +201,12 @@ def concatenate(arrays: Sequence[ArrayLike], axis: int = -1, *, engine: str | No
         raise TypeError(f"arrays must be a list or a tuple of arrays, got {quoted(arrays)}")
     if not arrays:
         raise ValueError("arrays must hold at least one array, got none")
-    parts = floats(**{f"arrays[{i}]": array for i, array in enumerate(arrays)})
+    y: Array = call(_concatenated, tuple(arrays), axis, engine)
+    return y
+
+
+@binding()
+def _concatenated(parts: tuple[Facts, ...], axis: object, engine: str | None) -> Callable[..., Any]:
     shapes = [part.shape for part in parts]
     place = _axis(axis, "arrays", shapes[0])
     fixed = {(*shape[:place], *shape[place + 1 :]) for shape in shapes}
@@ -202,9 +217,8 @@ def concatenate(arrays: Sequence[ArrayLike], axis: int = -1, *, engine: str | No
         )
     first = shapes[0]
     joined = *first[:place], sum(shape[place] for shape in shapes), *first[place + 1 :]
-    function = registry.choose("concatenate", joined, parts[0].dtype, engine)
-    y: Array = function(tuple(parts), place)
-    return y
+    bound = registry.bind("concatenate", joined, parts[0].dtype, place, how=(engine,))
+    return lambda *arrays: bound(arrays)
 
 
 @operation()
@@ -226,16 +240,20 @@ def concatenate_backward(
         >>> fastcnn.concatenate_backward(np.array([[1.0, 2.0, 3.0]]), (2, 1))
         (array([[1., 2.]]), array([[3.]]))
     """
-    (dy,) = floats(dy=dy)
+    gradients: tuple[Array, ...] = call(_split, (dy,), sizes, axis, engine)
+    return gradients
+
+
+@binding("dy")
+def _split(dy: Facts, sizes: object, axis: object, engine: str | None) -> Callable[..., Any]:
     place, parts = _axis(axis, "dy", dy.shape), checked_shape("sizes", sizes)
     if not parts or sum(parts) != dy.shape[place]:
         raise ValueError(
             f"sizes must add up to the length of dy along axis {place}, {dy.shape[place]}, got "
             f"{quoted(sizes)} for dy {dy.shape}"
         )
-    function = registry.choose("concatenate_backward", dy.shape, dy.dtype, engine)
-    gradients: tuple[Array, ...] = function(dy, parts, place)
-    return gradients
+    how = (engine,)
+    return registry.bind("concatenate_backward", dy.shape, dy.dtype, parts, place, how=how)
 
 
 def _axis(value: object, name: str, shape: tuple[int, ...]) -> int:
@@ -248,35 +266,23 @@ def _axis(value: object, name: str, shape: tuple[int, ...]) -> int:
     return axis % axes
 
 
-def _merged(op: str, a: ArrayLike, b: ArrayLike, engine: str | None) -> Array:
-    a, b = floats(a=a, b=_present(b))
+@binding("a", "b")
+def _merged(a: Facts, b: Facts, op: str, engine: str | None) -> Callable[..., Any]:
     merged_shape(a.shape, b.shape)
-    y: Array = registry.choose(op, (*a.shape, *b.shape), a.dtype, engine)(a, b)
-    return y
+    return registry.bind(op, (*a.shape, *b.shape), a.dtype, how=(engine,))
 
 
-def _gradients(
-    op: str, dy: ArrayLike, a: ArrayLike, b: ArrayLike, engine: str | None
-) -> tuple[Array, Array]:
-    dy, a, b = floats(dy=dy, a=a, b=_present(b))
+@binding("dy", "a", "b")
+def _gradients(dy: Facts, a: Facts, b: Facts, op: str, engine: str | None) -> Callable[..., Any]:
     shaped("dy", dy, merged_shape(a.shape, b.shape), "the shape of the output")
-    da, db = registry.choose(op, (*a.shape, *b.shape), dy.dtype, engine)(dy, a, b)
-    return da, db
+    return registry.bind(op, (*a.shape, *b.shape), dy.dtype, how=(engine,))
 
 
+@binding("dy")
 def _gradients_from_shapes(
-    op: str, dy: ArrayLike, a_shape: object, b_shape: object, engine: str | None
-) -> tuple[Array, Array]:
-    (dy,) = floats(dy=dy)
+    dy: Facts, op: str, a_shape: object, b_shape: object, engine: str | None
+) -> Callable[..., Any]:
     of_a, of_b = checked_shape("a_shape", a_shape), checked_shape("b_shape", b_shape)
     output = merged_shape(of_a, of_b, "a_shape and b_shape")
     shaped("dy", dy, output, "the shape of the output")
-    da, db = registry.choose(op, (*of_a, *of_b), dy.dtype, engine)(dy, of_a, of_b)
-    return da, db
-
-
-def _present(b: ArrayLike | None) -> ArrayLike:
-    """``b``; ``TypeError`` for None, which :func:`floats` takes for a bias that is not there."""
-    if b is None:
-        raise TypeError("b must hold real numbers, got None")
-    return b
+    return registry.bind(op, (*of_a, *of_b), dy.dtype, of_a, of_b, how=(engine,))

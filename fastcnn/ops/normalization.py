@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
+from typing import Any
 
 from numpy.typing import ArrayLike
 
-from fastcnn.core.arguments import Array, floats, shaped
+from fastcnn.core.arguments import Array, shaped
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import count
 from fastcnn.engine import registry
+from fastcnn.ops.bound_calls import Facts, binding, call
 from fastcnn.ops.checks import finite_number
 from fastcnn.ops.declaration import operation
 
@@ -53,12 +56,22 @@ def batch_norm(
 
     Source: S. Ioffe, C. Szegedy, "Batch Normalization", arXiv:1502.03167.
     """
-    x, gamma, beta = floats(x=x, gamma=gamma, beta=beta)
-    rows = _several(x, _channel_rows(x, gamma=gamma, beta=beta))
-    small = _epsilon(epsilon)
-    function = registry.choose("batch_norm", rows.shape, x.dtype, engine)
-    y, mean, variance = function(rows, gamma, beta, small)
-    return y.reshape(x.shape), mean, variance
+    y, mean, variance = call(_batch_norm, (x, gamma, beta), epsilon, engine)
+    return y, mean, variance
+
+
+@binding("x", "gamma", "beta")
+def _batch_norm(
+    x: Facts, gamma: Facts, beta: Facts, epsilon: float, engine: str | None
+) -> Callable[..., Any]:
+    shape, rows = x.shape, _several(x, _channel_rows(x, gamma=gamma, beta=beta))
+    bound = registry.bind("batch_norm", rows, x.dtype, _epsilon(epsilon), how=(engine,))
+
+    def normalized(x: Array, gamma: Array, beta: Array) -> tuple[Array, Array, Array]:
+        y, mean, variance = bound(x.reshape(rows), gamma, beta)
+        return y.reshape(shape), mean, variance
+
+    return normalized
 
 
 @operation(_CHANNELS)
@@ -86,14 +99,24 @@ def batch_norm_inference(
         ...     np.array([[5.0]]), np.ones(1), np.ones(1), np.array([1.0]), np.array([4.0]), 0.0)
         array([[3.]])
     """
-    x, gamma, beta, mean, variance = floats(
-        x=x, gamma=gamma, beta=beta, mean=mean, variance=variance
-    )
+    y: Array = call(_with_moments, (x, gamma, beta, mean, variance), epsilon, engine)
+    return y
+
+
+@binding("x", "gamma", "beta", "mean", "variance")
+def _with_moments(
+    x: Facts,
+    gamma: Facts,
+    beta: Facts,
+    mean: Facts,
+    variance: Facts,
+    epsilon: float,
+    engine: str | None,
+) -> Callable[..., Any]:
+    shape = x.shape
     rows = _channel_rows(x, gamma=gamma, beta=beta, mean=mean, variance=variance)
-    small = _epsilon(epsilon)
-    function = registry.choose("batch_norm_inference", rows.shape, x.dtype, engine)
-    y: Array = function(rows, gamma, beta, mean, variance, small)
-    return y.reshape(x.shape)
+    bound = registry.bind("batch_norm_inference", rows, x.dtype, _epsilon(epsilon), how=(engine,))
+    return lambda x, *channels: bound(x.reshape(rows), *channels).reshape(shape)
 
 
 @operation(_CHANNELS)
@@ -124,13 +147,31 @@ def batch_norm_backward(
         (array([[0.],
                [0.]]), array([2.]), array([6.]))
     """
-    dy, x, gamma, mean, variance = floats(dy=dy, x=x, gamma=gamma, mean=mean, variance=variance)
-    shaped("dy", dy, x.shape, "the shape of x")
+    arrays = dy, x, gamma, mean, variance
+    dx, dgamma, dbeta = call(_batch_norm_backward, arrays, epsilon, engine)
+    return dx, dgamma, dbeta
+
+
+@binding("dy", "x", "gamma", "mean", "variance")
+def _batch_norm_backward(
+    dy: Facts,
+    x: Facts,
+    gamma: Facts,
+    mean: Facts,
+    variance: Facts,
+    epsilon: float,
+    engine: str | None,
+) -> Callable[..., Any]:
+    shape = x.shape
+    shaped("dy", dy, shape, "the shape of x")
     rows = _several(x, _channel_rows(x, gamma=gamma, mean=mean, variance=variance))
-    small = _epsilon(epsilon)
-    function = registry.choose("batch_norm_backward", rows.shape, x.dtype, engine)
-    dx, dgamma, dbeta = function(dy.reshape(rows.shape), rows, gamma, mean, variance, small)
-    return dx.reshape(x.shape), dgamma, dbeta
+    bound = registry.bind("batch_norm_backward", rows, x.dtype, _epsilon(epsilon), how=(engine,))
+
+    def backward(dy: Array, x: Array, *channels: Array) -> tuple[Array, Array, Array]:
+        dx, dgamma, dbeta = bound(dy.reshape(rows), x.reshape(rows), *channels)
+        return dx.reshape(shape), dgamma, dbeta
+
+    return backward
 
 
 _ROWS = """
@@ -166,13 +207,23 @@ def layer_norm(
 
     Source: J. Ba, J. Kiros, G. Hinton, "Layer Normalization", arXiv:1607.06450.
     """
-    x, gamma, beta = floats(x=x, gamma=gamma, beta=beta)
-    rows = _rows(x, gamma)
+    y: Array = call(_layer_norm, (x, gamma, beta), epsilon, engine)
+    return y
+
+
+@binding("x", "gamma", "beta")
+def _layer_norm(
+    x: Facts, gamma: Facts, beta: Facts, epsilon: float, engine: str | None
+) -> Callable[..., Any]:
+    shape, rows = x.shape, _rows(x, gamma)
     shaped("beta", beta, gamma.shape, "the shape of gamma")
-    small = _epsilon(epsilon)
-    function = registry.choose("layer_norm", rows.shape, x.dtype, engine)
-    y: Array = function(rows, gamma.reshape(-1), beta.reshape(-1), small)
-    return y.reshape(x.shape)
+    bound = registry.bind("layer_norm", rows, x.dtype, _epsilon(epsilon), how=(engine,))
+
+    def normalized(x: Array, gamma: Array, beta: Array) -> Array:
+        y: Array = bound(x.reshape(rows), gamma.reshape(-1), beta.reshape(-1)).reshape(shape)
+        return y
+
+    return normalized
 
 
 @operation(_ROWS)
@@ -196,13 +247,23 @@ def layer_norm_backward(
         >>> fastcnn.layer_norm_backward(dy, x, np.ones(2), 0.0)
         (array([[0., 0.]]), array([-2.,  4.]), array([2., 4.]))
     """
-    dy, x, gamma = floats(dy=dy, x=x, gamma=gamma)
-    rows = _rows(x, gamma)
-    shaped("dy", dy, x.shape, "the shape of x")
-    small = _epsilon(epsilon)
-    function = registry.choose("layer_norm_backward", rows.shape, x.dtype, engine)
-    dx, dgamma, dbeta = function(dy.reshape(rows.shape), rows, gamma.reshape(-1), small)
-    return dx.reshape(x.shape), dgamma.reshape(gamma.shape), dbeta.reshape(gamma.shape)
+    dx, dgamma, dbeta = call(_layer_norm_backward, (dy, x, gamma), epsilon, engine)
+    return dx, dgamma, dbeta
+
+
+@binding("dy", "x", "gamma")
+def _layer_norm_backward(
+    dy: Facts, x: Facts, gamma: Facts, epsilon: float, engine: str | None
+) -> Callable[..., Any]:
+    shape, features, rows = x.shape, gamma.shape, _rows(x, gamma)
+    shaped("dy", dy, shape, "the shape of x")
+    bound = registry.bind("layer_norm_backward", rows, x.dtype, _epsilon(epsilon), how=(engine,))
+
+    def backward(dy: Array, x: Array, gamma: Array) -> tuple[Array, Array, Array]:
+        dx, dgamma, dbeta = bound(dy.reshape(rows), x.reshape(rows), gamma.reshape(-1))
+        return dx.reshape(shape), dgamma.reshape(features), dbeta.reshape(features)
+
+    return backward
 
 
 _GROUPS = """
@@ -241,13 +302,24 @@ def group_norm(
 
     Source: Y. Wu, K. He, "Group Normalization", arXiv:1803.08494.
     """
-    x, gamma, beta = floats(x=x, gamma=gamma, beta=beta)
-    rows, parts = _channel_rows(x, gamma=gamma, beta=beta), _groups(groups, x)
-    images = rows.reshape(len(x), prod(x.shape[1:-1]), x.shape[-1])
+    y: Array = call(_group_norm, (x, gamma, beta), groups, epsilon, engine)
+    return y
+
+
+@binding("x", "gamma", "beta")
+def _group_norm(
+    x: Facts, gamma: Facts, beta: Facts, groups: object, epsilon: float, engine: str | None
+) -> Callable[..., Any]:
+    _channel_rows(x, gamma=gamma, beta=beta)
+    parts, shape, images = _groups(groups, x), x.shape, _images(x)
     small = _epsilon(epsilon)
-    function = registry.choose("group_norm", images.shape, x.dtype, engine)
-    y: Array = function(images, parts, gamma, beta, small)
-    return y.reshape(x.shape)
+    function = registry.choose("group_norm", images, x.dtype, engine)
+
+    def normalized(x: Array, gamma: Array, beta: Array) -> Array:
+        y: Array = function(x.reshape(images), parts, gamma, beta, small).reshape(shape)
+        return y
+
+    return normalized
 
 
 @operation(_GROUPS + _CHANNELS)
@@ -272,14 +344,26 @@ def group_norm_backward(
         (array([[[0.],
                 [0.]]]), array([2.]), array([6.]))
     """
-    dy, x, gamma = floats(dy=dy, x=x, gamma=gamma)
-    shaped("dy", dy, x.shape, "the shape of x")
-    rows, parts = _channel_rows(x, gamma=gamma), _groups(groups, x)
-    images = rows.reshape(len(x), prod(x.shape[1:-1]), x.shape[-1])
-    small = _epsilon(epsilon)
-    function = registry.choose("group_norm_backward", images.shape, x.dtype, engine)
-    dx, dgamma, dbeta = function(dy.reshape(images.shape), images, parts, gamma, small)
-    return dx.reshape(x.shape), dgamma, dbeta
+    dx, dgamma, dbeta = call(_group_norm_backward, (dy, x, gamma), groups, epsilon, engine)
+    return dx, dgamma, dbeta
+
+
+@binding("dy", "x", "gamma")
+def _group_norm_backward(
+    dy: Facts, x: Facts, gamma: Facts, groups: object, epsilon: float, engine: str | None
+) -> Callable[..., Any]:
+    shape = x.shape
+    shaped("dy", dy, shape, "the shape of x")
+    _channel_rows(x, gamma=gamma)
+    parts, images, small = _groups(groups, x), _images(x), _epsilon(epsilon)
+    function = registry.choose("group_norm_backward", images, x.dtype, engine)
+
+    def backward(dy: Array, x: Array, gamma: Array) -> tuple[Array, Array, Array]:
+        operands = dy.reshape(images), x.reshape(images), parts, gamma, small
+        dx, dgamma, dbeta = function(*operands)
+        return dx.reshape(shape), dgamma, dbeta
+
+    return backward
 
 
 _RESPONSE = """
@@ -319,11 +403,17 @@ def local_response_norm(
     Source: A. Krizhevsky, I. Sutskever, G. Hinton, "ImageNet Classification with Deep Convolutional
     Neural Networks", 2012, section 3.3, where the sum is not divided by ``size``.
     """
-    (x,) = floats(x=x)
-    rows, parameters = _pixel_rows(x), _response(size, alpha, beta, bias)
-    function = registry.choose("local_response_norm", rows.shape, x.dtype, engine)
-    y: Array = function(rows, *parameters)
-    return y.reshape(x.shape)
+    y: Array = call(_response_norm, (x,), size, alpha, beta, bias, engine)
+    return y
+
+
+@binding("x")
+def _response_norm(
+    x: Facts, size: object, alpha: object, beta: object, bias: object, engine: str | None
+) -> Callable[..., Any]:
+    shape, rows, parameters = x.shape, _pixel_rows(x), _response(size, alpha, beta, bias)
+    bound = registry.bind("local_response_norm", rows, x.dtype, *parameters, how=(engine,))
+    return lambda x: bound(x.reshape(rows)).reshape(shape)
 
 
 @operation(_RESPONSE)
@@ -348,26 +438,45 @@ def local_response_norm_backward(
         >>> fastcnn.local_response_norm_backward(dy, x, 1, 2.0, 1.0, 1.0)
         array([[-1.,  0.]])
     """
-    dy, x = floats(dy=dy, x=x)
-    shaped("dy", dy, x.shape, "the shape of x")
+    dx: Array = call(_response_norm_backward, (dy, x), size, alpha, beta, bias, engine)
+    return dx
+
+
+@binding("dy", "x")
+def _response_norm_backward(
+    dy: Facts,
+    x: Facts,
+    size: object,
+    alpha: object,
+    beta: object,
+    bias: object,
+    engine: str | None,
+) -> Callable[..., Any]:
+    shape = x.shape
+    shaped("dy", dy, shape, "the shape of x")
     rows, parameters = _pixel_rows(x), _response(size, alpha, beta, bias)
-    function = registry.choose("local_response_norm_backward", rows.shape, x.dtype, engine)
-    dx: Array = function(dy.reshape(rows.shape), rows, *parameters)
-    return dx.reshape(x.shape)
+    op, how = "local_response_norm_backward", (engine,)
+    bound = registry.bind(op, rows, x.dtype, *parameters, how=how)
+    return lambda dy, x: bound(dy.reshape(rows), x.reshape(rows)).reshape(shape)
 
 
-def _rows(x: Array, gamma: Array) -> Array:
+def _rows(x: Facts, gamma: Facts) -> tuple[int, int]:
     """x (…, features) as rows of as many numbers as gamma has."""
     axes = gamma.ndim
-    if not 0 < axes < x.ndim or gamma.shape != x.shape[x.ndim - axes :] or not gamma.size:
+    if not 0 < axes < x.ndim or gamma.shape != x.shape[x.ndim - axes :] or not prod(gamma.shape):
         raise ValueError(
             f"gamma must have the shape of the last axes of x, which has at least one axis more, "
             f"and hold at least one number, got {gamma.shape} for x {x.shape}"
         )
-    return x.reshape(prod(x.shape[: x.ndim - axes]), gamma.size)
+    return prod(x.shape[: x.ndim - axes]), prod(gamma.shape)
 
 
-def _groups(value: object, x: Array) -> int:
+def _images(x: Facts) -> tuple[int, int, int]:
+    """The shape of x as samples × pixels × channels."""
+    return x.shape[0], prod(x.shape[1:-1]), x.shape[-1]
+
+
+def _groups(value: object, x: Facts) -> int:
     groups = count("groups", value)
     if x.shape[-1] % groups:
         raise ValueError(
@@ -376,10 +485,10 @@ def _groups(value: object, x: Array) -> int:
     return groups
 
 
-def _pixel_rows(x: Array) -> Array:
+def _pixel_rows(x: Facts) -> tuple[int, int]:
     if x.ndim < 1 or x.shape[-1] < 1:
         raise ValueError(f"x must have the shape (…, C), C at least 1, got {x.shape}")
-    return x.reshape(prod(x.shape[:-1]), x.shape[-1])
+    return prod(x.shape[:-1]), x.shape[-1]
 
 
 def _response(
@@ -394,9 +503,9 @@ def _response(
     return window, weight, finite_number("beta", beta), base
 
 
-def _several(x: Array, rows: Array) -> Array:
+def _several(x: Facts, rows: tuple[int, int]) -> tuple[int, int]:
     """``rows``; ``ValueError`` if there is exactly one."""
-    if len(rows) == 1:
+    if rows[0] == 1:
         raise ValueError(
             f"x must hold more than one value for each channel, because one value has no variance, "
             f"got the shape {x.shape}; use a larger batch, or batch_norm_inference with running "
@@ -412,10 +521,9 @@ def _epsilon(value: object) -> float:
     return epsilon
 
 
-def _channel_rows(x: Array, **channels: Array) -> Array:
+def _channel_rows(x: Facts, **channels: Facts) -> tuple[int, int]:
     if x.ndim < 2 or x.shape[-1] < 1:
         raise ValueError(f"x must have the shape (N, …, C), C at least 1, got {x.shape}")
     for name, array in channels.items():
         shaped(name, array, x.shape[-1:], "one number per channel")
-    rows: Array = x.reshape(prod(x.shape[:-1]), x.shape[-1])
-    return rows
+    return prod(x.shape[:-1]), x.shape[-1]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from numpy.typing import ArrayLike
 
-from fastcnn.core.arguments import Array, floats
+from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import Padding, four_sides
 from fastcnn.core.quoting import quoted
 from fastcnn.engine import registry
+from fastcnn.ops.bound_calls import Facts, binding, call
 from fastcnn.ops.declaration import operation
 
 
@@ -28,10 +32,14 @@ def zero_pad2d(x: ArrayLike, padding: Padding, *, engine: str | None = None) -> 
         array([[0., 0., 0.],
                [1., 1., 0.]])
     """
-    (x,) = floats(x=x)
-    margins = _margins("x", x, padding)
-    y: Array = registry.choose("zero_pad2d", (*x.shape, *margins), x.dtype, engine)(x, margins)
+    y: Array = call(_padded, (x,), padding, engine)
     return y
+
+
+@binding("x")
+def _padded(x: Facts, padding: Padding, engine: str | None) -> Callable[..., Any]:
+    margins = _margins("x", x, padding)
+    return registry.bind("zero_pad2d", (*x.shape, *margins), x.dtype, margins, how=(engine,))
 
 
 @operation()
@@ -51,17 +59,20 @@ def zero_pad2d_backward(dy: ArrayLike, padding: Padding, *, engine: str | None =
         >>> fastcnn.zero_pad2d_backward(dy, ((1, 0), (0, 1)))[0, :, :, 0]
         array([[3., 4.]])
     """
-    (dy,) = floats(dy=dy)
+    dx: Array = call(_without_padding, (dy,), padding, engine)
+    return dx
+
+
+@binding("dy")
+def _without_padding(dy: Facts, padding: Padding, engine: str | None) -> Callable[..., Any]:
     margins = _margins("dy", dy, padding)
     top, bottom, left, right = margins
     if dy.shape[1] < top + bottom or dy.shape[2] < left + right:
         raise ValueError(
             f"dy must be larger than its padding, got {dy.shape} with {quoted(padding)}"
         )
-    dx: Array = registry.choose("zero_pad2d_backward", (*dy.shape, *margins), dy.dtype, engine)(
-        dy, margins
-    )
-    return dx
+    geometry = *dy.shape, *margins
+    return registry.bind("zero_pad2d_backward", geometry, dy.dtype, margins, how=(engine,))
 
 
 @operation()
@@ -83,16 +94,19 @@ def crop2d(x: ArrayLike, cropping: Padding, *, engine: str | None = None) -> Arr
         array([[4., 5.],
                [8., 9.]])
     """
-    (x,) = floats(x=x)
+    y: Array = call(_cropped, (x,), cropping, engine)
+    return y
+
+
+@binding("x")
+def _cropped(x: Facts, cropping: Padding, engine: str | None) -> Callable[..., Any]:
     margins = top, bottom, left, right = _margins("x", x, cropping, "cropping")
     if x.shape[1] <= top + bottom or x.shape[2] <= left + right:
         raise ValueError(
             f"cropping must leave at least one pixel of x, {x.shape}, got {quoted(cropping)}"
         )
-    y: Array = registry.choose("zero_pad2d_backward", (*x.shape, *margins), x.dtype, engine)(
-        x, margins
-    )
-    return y
+    geometry = *x.shape, *margins
+    return registry.bind("zero_pad2d_backward", geometry, x.dtype, margins, how=(engine,))
 
 
 @operation()
@@ -112,14 +126,18 @@ def crop2d_backward(dy: ArrayLike, cropping: Padding, *, engine: str | None = No
         array([[0., 0., 0.],
                [1., 1., 0.]])
     """
-    (dy,) = floats(dy=dy)
-    margins = _margins("dy", dy, cropping, "cropping")
-    dx: Array = registry.choose("zero_pad2d", (*dy.shape, *margins), dy.dtype, engine)(dy, margins)
+    dx: Array = call(_uncropped, (dy,), cropping, engine)
     return dx
 
 
+@binding("dy")
+def _uncropped(dy: Facts, cropping: Padding, engine: str | None) -> Callable[..., Any]:
+    margins = _margins("dy", dy, cropping, "cropping")
+    return registry.bind("zero_pad2d", (*dy.shape, *margins), dy.dtype, margins, how=(engine,))
+
+
 def _margins(
-    name: str, images: Array, value: object, argument: str = "padding"
+    name: str, images: Facts, value: object, argument: str = "padding"
 ) -> tuple[int, int, int, int]:
     if images.ndim != 4:
         raise ValueError(f"{name} must have the shape (N, H, W, C), got {images.shape}")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from numpy.typing import ArrayLike
 
-from fastcnn.core.arguments import Array, floats, shaped
-from fastcnn.core.geometry import Padding, Pair, PoolGeometry, pool_geometry
+from fastcnn.core.arguments import Array, shaped
+from fastcnn.core.geometry import Padding, Pair, pool_geometry
 from fastcnn.engine import registry
+from fastcnn.ops.bound_calls import Facts, binding, call
 from fastcnn.ops.declaration import operation
 
 _WINDOWS = """
@@ -43,8 +47,7 @@ def max_pool2d(
         array([[ 5.,  7.],
                [13., 15.]])
     """
-    x, g = _pool_arguments(x, size, stride, padding)
-    y: Array = registry.choose("max_pool2d", g, x.dtype, engine)(x, g)
+    y: Array = call(_pooled, (x,), "max_pool2d", size, stride, padding, engine)
     return y
 
 
@@ -70,8 +73,7 @@ def min_pool2d(
         array([[ 0.,  2.],
                [ 8., 10.]])
     """
-    x, g = _pool_arguments(x, size, stride, padding)
-    y: Array = registry.choose("min_pool2d", g, x.dtype, engine)(x, g)
+    y: Array = call(_pooled, (x,), "min_pool2d", size, stride, padding, engine)
     return y
 
 
@@ -97,8 +99,7 @@ def avg_pool2d(
         array([[ 2.5,  4.5],
                [10.5, 12.5]])
     """
-    x, g = _pool_arguments(x, size, stride, padding)
-    y: Array = registry.choose("avg_pool2d", g, x.dtype, engine)(x, g)
+    y: Array = call(_pooled, (x,), "avg_pool2d", size, stride, padding, engine)
     return y
 
 
@@ -127,8 +128,8 @@ def max_pool2d_backward(
         array([[0., 1.],
                [0., 0.]])
     """
-    dy, x, g = _pool_gradient_arguments(dy, x, size, stride, padding)
-    dx: Array = registry.choose("max_pool2d_backward", g, x.dtype, engine)(dy, x, g)
+    op = "max_pool2d_backward"
+    dx: Array = call(_gradient, (dy, x), op, size, stride, padding, engine)
     return dx
 
 
@@ -157,8 +158,8 @@ def min_pool2d_backward(
         array([[1., 0.],
                [0., 0.]])
     """
-    dy, x, g = _pool_gradient_arguments(dy, x, size, stride, padding)
-    dx: Array = registry.choose("min_pool2d_backward", g, x.dtype, engine)(dy, x, g)
+    op = "min_pool2d_backward"
+    dx: Array = call(_gradient, (dy, x), op, size, stride, padding, engine)
     return dx
 
 
@@ -187,22 +188,30 @@ def avg_pool2d_backward(
         array([[0.25, 0.25],
                [0.25, 0.25]])
     """
-    dy, x, g = _pool_gradient_arguments(dy, x, size, stride, padding)
-    dx: Array = registry.choose("avg_pool2d_backward", g, x.dtype, engine)(dy, g)
+    op = "avg_pool2d_backward"
+    dx: Array = call(_gradient, (dy, x), op, size, stride, padding, engine)
     return dx
 
 
-def _pool_arguments(
-    x: ArrayLike, size: Pair, stride: Pair | None, padding: Padding
-) -> tuple[Array, PoolGeometry]:
-    (array,) = floats(x=x)
-    return array, pool_geometry(array.shape, size, stride=stride, padding=padding)
+@binding("x")
+def _pooled(
+    x: Facts, op: str, size: Pair, stride: Pair | None, padding: Padding, engine: str | None
+) -> Callable[..., Any]:
+    g = pool_geometry(x.shape, size, stride=stride, padding=padding)
+    return registry.bind(op, g, x.dtype, how=(engine,))
 
 
-def _pool_gradient_arguments(
-    dy: ArrayLike, x: ArrayLike, size: Pair, stride: Pair | None, padding: Padding
-) -> tuple[Array, Array, PoolGeometry]:
-    gradient, array = floats(dy=dy, x=x)
-    g = pool_geometry(array.shape, size, stride=stride, padding=padding)
-    shaped("dy", gradient, g.output_shape, "the output's shape")
-    return gradient, array, g
+@binding("dy", "x")
+def _gradient(
+    dy: Facts,
+    x: Facts,
+    op: str,
+    size: Pair,
+    stride: Pair | None,
+    padding: Padding,
+    engine: str | None,
+) -> Callable[..., Any]:
+    g = pool_geometry(x.shape, size, stride=stride, padding=padding)
+    shaped("dy", dy, g.output_shape, "the output's shape")
+    bound = registry.bind(op, g, x.dtype, how=(engine,))
+    return bound if op != "avg_pool2d_backward" else lambda dy, x: bound(dy)

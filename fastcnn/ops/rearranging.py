@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from numpy.typing import ArrayLike
 
-from fastcnn.core.arguments import Array, floats
+from fastcnn.core.arguments import Array
 from fastcnn.core.rearranging import (
     DepthOrder,
     axes_order,
@@ -15,6 +16,7 @@ from fastcnn.core.rearranging import (
     space_to_depth_shape,
 )
 from fastcnn.engine import registry
+from fastcnn.ops.bound_calls import Facts, binding, call
 from fastcnn.ops.declaration import operation
 
 _BLOCKS = """
@@ -43,8 +45,13 @@ def permute(x: ArrayLike, order: Sequence[int], *, engine: str | None = None) ->
         >>> fastcnn.permute(np.zeros((2, 5, 7, 3)), (3, 1, 2)).shape
         (2, 3, 5, 7)
     """
-    (x,) = floats(x=x)
-    return _permuted("x", x, axes_order("order", order), engine)
+    y: Array = call(_permuted, (x,), order, engine)
+    return y
+
+
+@binding("x")
+def _permuted(x: Facts, order: object, engine: str | None) -> Callable[..., Any]:
+    return _moved("x", x.shape, x, axes_order("order", order), engine)
 
 
 @operation()
@@ -63,10 +70,15 @@ def permute_backward(dy: ArrayLike, order: Sequence[int], *, engine: str | None 
         >>> fastcnn.permute_backward(np.zeros((2, 3, 5, 7)), (3, 1, 2)).shape
         (2, 5, 7, 3)
     """
-    (dy,) = floats(dy=dy)
+    dx: Array = call(_moved_back, (dy,), order, engine)
+    return dx
+
+
+@binding("dy")
+def _moved_back(dy: Facts, order: object, engine: str | None) -> Callable[..., Any]:
     checked = axes_order("order", order)
     inverse = tuple(checked.index(axis) + 1 for axis in range(1, len(checked) + 1))
-    return _permuted("dy", dy, inverse, engine)
+    return _moved("dy", dy.shape, dy, inverse, engine)
 
 
 @operation(_BLOCKS)
@@ -91,10 +103,18 @@ def depth_to_space(
     Source: W. Shi et al., "Real-Time Single Image and Video Super-Resolution Using an Efficient
     Sub-Pixel Convolutional Neural Network", arXiv:1609.05158; ONNX, operator DepthToSpace.
     """
-    (x,) = floats(x=x)
+    y: Array = call(_depth_to_space, (x,), block, order, engine)
+    return y
+
+
+@binding("x")
+def _depth_to_space(
+    x: Facts, block: int, order: DepthOrder, engine: str | None
+) -> Callable[..., Any]:
     shape = depth_to_space_shape(x.shape, block, order)
     whole, axes = depth_to_space_axes(x.shape, int(block), order)
-    return _permuted("x", x.reshape(whole), axes, engine).reshape(shape)
+    moved = _moved("x", whole, x, axes, engine)
+    return lambda x: moved(x.reshape(whole)).reshape(shape)
 
 
 @operation(_BLOCKS)
@@ -114,20 +134,29 @@ def space_to_depth(
         >>> fastcnn.space_to_depth(x, 2)[0, 0, 0]
         array([1., 2., 3., 4.])
     """
-    (x,) = floats(x=x)
+    y: Array = call(_space_to_depth, (x,), block, order, engine)
+    return y
+
+
+@binding("x")
+def _space_to_depth(
+    x: Facts, block: int, order: DepthOrder, engine: str | None
+) -> Callable[..., Any]:
     shape = n, h, w, _ = space_to_depth_shape(x.shape, block, order)
     side = int(block)
     # (H, i, W, j, C) becomes (H, W, i, j, C) or (H, W, C, i, j).
     axes = (1, 3, 2, 4, 5) if order == "DCR" else (1, 3, 5, 2, 4)
-    blocks = x.reshape(n, h, side, w, side, x.shape[3])
-    return _permuted("x", blocks, axes, engine).reshape(shape)
+    blocks = n, h, side, w, side, x.shape[3]
+    moved = _moved("x", blocks, x, axes, engine)
+    return lambda x: moved(x.reshape(blocks)).reshape(shape)
 
 
-def _permuted(name: str, x: Array, order: tuple[int, ...], engine: str | None) -> Array:
-    if x.ndim != len(order) + 1:
+def _moved(
+    name: str, shape: tuple[int, ...], x: Facts, order: tuple[int, ...], engine: str | None
+) -> Callable[..., Any]:
+    """The bound call that moves the axes of ``x``, reshaped to ``shape``."""
+    if len(shape) != len(order) + 1:
         raise ValueError(
-            f"{name} must have the batch and {len(order)} more axes, as many as order, "
-            f"got {x.shape}"
+            f"{name} must have the batch and {len(order)} more axes, as many as order, got {shape}"
         )
-    y: Array = registry.choose("permute", x.shape, x.dtype, engine)(x, order)
-    return y
+    return registry.bind("permute", shape, x.dtype, order, how=(engine,))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastcnn.core.arguments import Array, floats, shaped
+from fastcnn.core.arguments import Array, shaped
 from fastcnn.core.quoting import quoted
 from fastcnn.engine import registry
+from fastcnn.ops.bound_calls import Facts, binding, call
 from fastcnn.ops.checks import finite_number
 from fastcnn.ops.declaration import operation
 
@@ -34,14 +39,23 @@ def dropout(x: ArrayLike, mask: ArrayLike, rate: float, *, engine: str | None = 
     Source: N. Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from
     Overfitting", 2014, with the scale at training time.
     """
-    (x,) = floats(x=x)
-    share = finite_number("rate", rate)
+    y: Array = call(_dropped, (x,), rate, engine)(mask)
+    return y
+
+
+@binding("x")
+def _dropped(x: Facts, rate: object, engine: str | None) -> Callable[..., Any]:
+    share, shape = finite_number("rate", rate), x.shape
     if not 0 <= share < 1:
         raise ValueError(f"rate must be at least 0 and below 1, got {quoted(rate)}")
-    stays: Array = np.asarray(mask)
-    if stays.dtype != np.bool_:
-        raise TypeError(f"mask must hold booleans, got dtype {stays.dtype}")
-    shaped("mask", stays, x.shape, "the shape of x")
-    flat = np.ascontiguousarray(stays).reshape(-1)
-    y: Array = registry.choose("dropout", x.shape, x.dtype, engine)(x.reshape(-1), flat, share)
-    return y.reshape(x.shape)
+    bound = registry.bind("dropout", shape, x.dtype, share, how=(engine,))
+
+    def dropped(x: Array, mask: ArrayLike) -> Array:
+        stays: Array = np.asarray(mask)
+        if stays.dtype != np.bool_:
+            raise TypeError(f"mask must hold booleans, got dtype {stays.dtype}")
+        shaped("mask", stays, shape, "the shape of x")
+        y: Array = bound(x.reshape(-1), np.ascontiguousarray(stays).reshape(-1)).reshape(shape)
+        return y
+
+    return lambda x: partial(dropped, x)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from numpy.typing import ArrayLike
 
-from fastcnn.core.arguments import Array, floats, shaped
+from fastcnn.core.arguments import Array, shaped
 from fastcnn.core.geometry import Pair
 from fastcnn.core.resizing import Coordinates, Method, Rounding, resize_geometry
 from fastcnn.engine import registry
+from fastcnn.ops.bound_calls import Facts, binding, call
 from fastcnn.ops.checks import image_shape
 from fastcnn.ops.declaration import operation
 
@@ -71,10 +75,21 @@ def resize2d(
 
     Source: ONNX, operator Resize.
     """
-    (x,) = floats(x=x)
-    g = resize_geometry(x.shape, size, method, coordinates, rounding)
-    y: Array = registry.choose("resize2d", g, x.dtype, engine)(x, g)
+    y: Array = call(_resized, (x,), size, method, coordinates, rounding, engine)
     return y
+
+
+@binding("x")
+def _resized(
+    x: Facts,
+    size: Pair,
+    method: Method,
+    coordinates: Coordinates,
+    rounding: Rounding,
+    engine: str | None,
+) -> Callable[..., Any]:
+    g = resize_geometry(x.shape, size, method, coordinates, rounding)
+    return registry.bind("resize2d", g, x.dtype, how=(engine,))
 
 
 @operation(_RESIZING)
@@ -104,7 +119,19 @@ def resize2d_backward(
         >>> fastcnn.resize2d_backward(dy, (1, 1, 2, 1), "nearest")[0, :, :, 0]
         array([[3., 7.]])
     """
-    (dy,) = floats(dy=dy)
+    dx: Array = call(_gradient, (dy,), x_shape, method, coordinates, rounding, engine)
+    return dx
+
+
+@binding("dy")
+def _gradient(
+    dy: Facts,
+    x_shape: object,
+    method: Method,
+    coordinates: Coordinates,
+    rounding: Rounding,
+    engine: str | None,
+) -> Callable[..., Any]:
     shape = image_shape("x_shape", x_shape)
     if min(shape[1:]) < 1:
         raise ValueError(f"x_shape must have at least one pixel and one channel, got {shape}")
@@ -115,5 +142,4 @@ def resize2d_backward(
         )
     g = resize_geometry(shape, dy.shape[1:3], method, coordinates, rounding)
     shaped("dy", dy, g.output_shape, "the output's shape")
-    dx: Array = registry.choose("resize2d_backward", g, dy.dtype, engine)(dy, g)
-    return dx
+    return registry.bind("resize2d_backward", g, dy.dtype, how=(engine,))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from numpy.typing import ArrayLike
 
-from fastcnn.core.arguments import Array, floats, shaped
+from fastcnn.core.arguments import Array, shaped
 from fastcnn.core.geometry import Padding, Pair, transposed_geometry
 from fastcnn.engine import registry
+from fastcnn.ops.bound_calls import Facts, binding, call
 from fastcnn.ops.checks import Activation, Algorithm, Math, check_activation, geometry_of_pixels
 from fastcnn.ops.declaration import operation
 
@@ -87,7 +91,27 @@ def conv2d_transpose(
     Source: V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning",
     arXiv:1603.07285, chapter 4.
     """
-    x, w, b = floats(x=x, w=w, b=b)
+    arrays = (x, w) if b is None else (x, w, b)
+    sizes = stride, padding, output_padding, dilation, groups
+    y: Array = call(_transposed, arrays, *sizes, activation, engine, algorithm, math)
+    return y
+
+
+@binding("x", "w", "b")
+def _transposed(
+    x: Facts,
+    w: Facts,
+    b: Facts | None,
+    stride: Pair,
+    padding: Padding,
+    output_padding: Pair | None,
+    dilation: Pair,
+    groups: int,
+    activation: Activation,
+    engine: str | None,
+    algorithm: Algorithm,
+    math: Math | None,
+) -> Callable[..., Any]:
     g = transposed_geometry(
         x.shape,
         w.shape,
@@ -100,10 +124,8 @@ def conv2d_transpose(
     if b is not None:
         shaped("b", b, (g.ic,), "one bias per output channel")
     check_activation(activation)
-    y: Array = registry.choose("conv2d_transpose", g, x.dtype, engine, algorithm, math)(
-        x, w, b, activation, g
-    )
-    return y
+    how = engine, algorithm, math
+    return registry.bind("conv2d_transpose", g, x.dtype, activation, how=how)
 
 
 @operation(_TRANSPOSED)
@@ -143,7 +165,25 @@ def conv2d_transpose_backward(
     Source: V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning",
     arXiv:1603.07285, chapter 4.
     """
-    dy, x, w = floats(dy=dy, x=x, w=w)
+    sizes = stride, padding, output_padding, dilation, groups
+    gradients: tuple[Array, Array, Array] = call(
+        _transposed_backward, (dy, x, w), *sizes, engine, algorithm, math
+    )
+    return gradients
+
+
+@binding("dy", "x", "w")
+def _transposed_backward(
+    dy: Facts,
+    x: Facts,
+    w: Facts,
+    stride: Pair,
+    padding: Padding,
+    output_padding: Pair | None,
+    dilation: Pair,
+    groups: int,
+    *how: Any,
+) -> Callable[..., Any]:
     g = transposed_geometry(
         x.shape,
         w.shape,
@@ -154,8 +194,8 @@ def conv2d_transpose_backward(
         groups=groups,
     )
     shaped("dy", dy, g.input_shape, "the output's shape")
-    to_input = registry.choose("conv2d", g, x.dtype, engine, algorithm, math)
-    to_filters = registry.choose("conv2d_filter_gradient", g, x.dtype, engine, algorithm, math)
+    to_input = registry.bind("conv2d", g, x.dtype, None, how=how)
+    to_filters = registry.bind("conv2d_filter_gradient", g, x.dtype, how=how)
     sums = geometry_of_pixels(g.input_shape)
-    to_bias = registry.choose("conv2d_bias_gradient", sums, x.dtype, engine)
-    return to_input(dy, w, None, None, g), to_filters(x, dy, g), to_bias(dy, sums)
+    to_bias = registry.bind("conv2d_bias_gradient", sums, x.dtype, how=how[:1])
+    return lambda dy, x, w: (to_input(dy, w), to_filters(x, dy), to_bias(dy))

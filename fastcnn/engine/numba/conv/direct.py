@@ -11,10 +11,10 @@ Each direction has a plan, which follows from the geometry alone and is made onc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
-from math import gcd
-from typing import NamedTuple
+from math import gcd, prod
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,6 +55,7 @@ from fastcnn.engine.numba.contraction.packing import (
 from fastcnn.engine.numba.conv import loops as convolution_loops
 from fastcnn.engine.numba.conv.depthwise import Side, depthwise_plan
 from fastcnn.engine.numba.runtime.arrays import bias_or_zeros, empty_like_type, readable
+from fastcnn.engine.numba.runtime.bound import allocator, bound_by, launcher, zeros
 from fastcnn.engine.numba.runtime.decisions import Decision, decide
 from fastcnn.engine.numba.runtime.finite import all_finite
 from fastcnn.engine.numba.runtime.instruction_sets import cached_choice
@@ -66,25 +67,43 @@ Triple = tuple[int, int, int]
 _SLAB_BYTES = 512 * 1024
 
 
+def _bind_conv2d(
+    g: ConvGeometry, dtype: np.dtype[Any], activation: str | None
+) -> Callable[..., Array]:
+    shape, relu = g.output_shape, activation == "relu"
+    new = allocator(shape, dtype)
+    if 0 in shape:
+        return lambda x, w, b=None: new()
+    layout, decision = forward_decision(g, dtype.itemsize, packable=True)
+    plan, padded, no_bias = decision.plan, has_padding(g), zeros(g.oc, dtype)
+    launch, numbers = launcher(plan.function, plan.items, plan.work), plan.numbers
+    packed, copied = decision.name == PACKED_FILTERS.name, layout.copied
+    few_filters = prod(g.filter_shape) < prod(shape)
+
+    def bound(x: Array, w: Array, b: Array = no_bias) -> Array:
+        y = new()
+        flat_w, flat_y = w.ravel(), y.ravel()
+        images = lay_out(x, layout) if copied else x.ravel()
+        if packed:
+            _contract_packed(images, w, b, flat_y, relu, g)
+        else:
+            launch(images, flat_w, b, flat_y, relu, numbers)
+        # Infinity or NaN in a filter makes NaN of every number for which it meets the padding.
+        if padded and not all_finite(flat_w if few_filters else flat_y):
+            return convolution_loops.conv2d(x, w, b, activation, g)
+        return y
+
+    return bound
+
+
+@bound_by(_bind_conv2d)
 def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvGeometry) -> Array:
     """``y`` (N, OH, OW, OC) of ``x`` (N, H, W, IC), ``w`` (KH, KW, IC/groups, OC) and ``b`` (OC,).
 
     ``b`` may be None. Rows of the contraction are output pixels, its steps taps and input channels.
     """
-    y = empty_like_type(x, *g.output_shape)
-    if y.size == 0:
-        return y
-    layout, decision = forward_decision(g, x.itemsize, packable=True)
-    flat_w, flat_y, relu = readable(w).reshape(-1), y.reshape(-1), activation == "relu"
-    images, bias = lay_out(readable(x), layout), bias_or_zeros(b, g.oc, x)
-    if decision.name == PACKED_FILTERS.name:
-        _contract_packed(images, readable(w), bias, flat_y, relu, g)
-    else:
-        contract(decision.plan, images, flat_w, bias, flat_y, relu)
-    # Infinity or NaN in a filter makes NaN of every number for which it meets the padding.
-    if has_padding(g) and not all_finite(flat_w if w.size < y.size else flat_y):
-        return convolution_loops.conv2d(x, w, b, activation, g)
-    return y
+    operands = [readable(array) for array in (x, w, b) if array is not None]
+    return _bind_conv2d(g, x.dtype, activation)(*operands)
 
 
 def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:

@@ -10,8 +10,10 @@ first"). They load values before a condition for the same reason.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from inspect import Parameter, Signature
-from typing import NamedTuple
+from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from fastcnn.core.arguments import Array
 from fastcnn.engine.numba.elementwise.exponentials import exponential
 from fastcnn.engine.numba.elementwise.formulas import FORMULAS
 from fastcnn.engine.numba.runtime.arrays import empty_like_type, readable, record
+from fastcnn.engine.numba.runtime.bound import allocator, bound_by, launcher
 from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory
 from fastcnn.engine.numba.runtime.jit import kernel, ordered_kernel, wide_kernel
@@ -28,44 +31,70 @@ from fastcnn.engine.numba.runtime.types import Kernel, Number
 EXP = 20  # operations that an exponential counts for, when work is split over threads
 
 
+def _bound(
+    kernel: Kernel, shape: tuple[int, ...], dtype: np.dtype[Any], work: int, *numbers: Array
+) -> Callable[..., Array]:
+    """The bound call of a kernel on flat arrays of so many numbers, the last of them the result."""
+    size = prod(shape)
+    new, launch = allocator((size,), dtype), launcher(kernel, size, work * size)
+
+    def bound(*operands: Array) -> Array:
+        result = new()
+        launch(*operands, result, *numbers)
+        return result
+
+    return bound
+
+
+def _bind_relu(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Callable[[Array], Array]:
+    return _bound(relu_kernel, shape, dtype, 1)
+
+
+@bound_by(_bind_relu)
 def relu(x: Array) -> Array:
     """``max(x, 0)`` on a flat array."""
-    y = empty_like_type(x, *x.shape)
-    parallel_for(relu_kernel, x.size, x.size, readable(x), y)
-    return y
+    return _bind_relu(x.shape, x.dtype)(readable(x))
 
 
+def _bind_relu_gradient(
+    shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Callable[[Array, Array], Array]:
+    return _bound(relu_gradient_kernel, shape, dtype, 1)
+
+
+@bound_by(_bind_relu_gradient)
 def relu_backward(dy: Array, x: Array) -> Array:
     """``dy`` where ``x > 0``, else 0, on flat arrays."""
-    dx = empty_like_type(x, *x.shape)
-    parallel_for(relu_gradient_kernel, x.size, x.size, readable(dy), readable(x), dx)
-    return dx
+    return _bind_relu_gradient(x.shape, x.dtype)(readable(dy), readable(x))
 
 
-def _applied(name: str, x: Array, p: float = 0.0, q: float = 0.0) -> Array:
+def _bind_formula(
+    name: str, shape: tuple[int, ...], dtype: np.dtype[Any], p: float = 0.0, q: float = 0.0
+) -> Callable[[Array], Array]:
     """The activation of a flat array by a formula with the parameters ``p`` and ``q``."""
-    y, work = empty_like_type(x, *x.shape), FORMULAS[name].work * x.size
+    kernel, numbers = activation_kernel(name, False), record(Parameters(p, q))
+    return _bound(kernel, shape, dtype, FORMULAS[name].work, numbers)
+
+
+def _bind_gradient(
+    name: str, shape: tuple[int, ...], dtype: np.dtype[Any], p: float = 0.0, q: float = 0.0
+) -> Callable[[Array, Array], Array]:
+    """The gradient of :func:`_bind_formula` with respect to ``x``, of ``dy`` and ``x``."""
     numbers = record(Parameters(p, q))
-    parallel_for(activation_kernel(name, False), x.size, work, readable(x), y, numbers)
-    return y
-
-
-def _gradient(name: str, dy: Array, x: Array, p: float = 0.0, q: float = 0.0) -> Array:
-    """The gradient of :func:`_applied` with respect to ``x``."""
-    dx, work = empty_like_type(x, *x.shape), FORMULAS[name].work * x.size
-    arrays = readable(dy), readable(x), dx
-    parallel_for(gradient_kernel(name), x.size, work, *arrays, record(Parameters(p, q)))
-    return dx
+    return _bound(gradient_kernel(name), shape, dtype, FORMULAS[name].work, numbers)
 
 
 def _operations(name: str, *parameters: str) -> tuple[Callable[..., Array], Callable[..., Array]]:
     """The operation ``name(x, *parameters)`` of a formula, and its gradient, on flat arrays."""
 
+    @bound_by(partial(_bind_formula, name))
     def activation(x: Array, *values: float) -> Array:
-        return _applied(name, x, *values)
+        return _bind_formula(name, x.shape, x.dtype, *values)(readable(x))
 
+    @bound_by(partial(_bind_gradient, name))
     def backward(dy: Array, x: Array, *values: float) -> Array:
-        return _gradient(name, dy, x, *values)
+        bound = _bind_gradient(name, x.shape, x.dtype, *values)
+        return bound(readable(dy), readable(x))
 
     for function, arguments in ((activation, ("x",)), (backward, ("dy", "x"))):
         names = *arguments, *parameters
@@ -86,14 +115,28 @@ softplus, softplus_backward = _operations("softplus")
 swish, swish_backward = _operations("swish")
 
 
+def _bind_gelu(
+    shape: tuple[int, ...], dtype: np.dtype[Any], approximate: bool
+) -> Callable[[Array], Array]:
+    return _bind_formula("gelu_tanh" if approximate else "gelu", shape, dtype)
+
+
+def _bind_gelu_gradient(
+    shape: tuple[int, ...], dtype: np.dtype[Any], approximate: bool
+) -> Callable[[Array, Array], Array]:
+    return _bind_gradient("gelu_tanh" if approximate else "gelu", shape, dtype)
+
+
+@bound_by(_bind_gelu)
 def gelu(x: Array, approximate: bool) -> Array:
     """``x * Φ(x)`` of a flat array, exact or in the tanh form."""
-    return _applied("gelu_tanh" if approximate else "gelu", x)
+    return _bind_gelu(x.shape, x.dtype, approximate)(readable(x))
 
 
+@bound_by(_bind_gelu_gradient)
 def gelu_backward(dy: Array, x: Array, approximate: bool) -> Array:
     """Gradient of :func:`gelu` with respect to its input ``x``, on flat arrays."""
-    return _gradient("gelu_tanh" if approximate else "gelu", dy, x)
+    return _bind_gelu_gradient(x.shape, x.dtype, approximate)(readable(dy), readable(x))
 
 
 def dropout(x: Array, mask: Array, rate: float) -> Array:
@@ -104,12 +147,23 @@ def dropout(x: Array, mask: Array, rate: float) -> Array:
     return y
 
 
+def _bind_softmax(sides: tuple[int, int], dtype: np.dtype[Any]) -> Callable[[Array], Array]:
+    rows, columns = sides
+    new, numbers = allocator(sides, dtype), record(SoftmaxRows(rows, columns, rows))
+    launch = launcher(softmax_rows, rows, EXP * rows * columns)
+
+    def bound(x: Array) -> Array:
+        y = new()
+        launch(x.ravel(), y.ravel(), numbers)
+        return y
+
+    return bound
+
+
+@bound_by(_bind_softmax)
 def softmax(x: Array) -> Array:
     """Softmax of each row."""
-    y, rows = empty_like_type(x, *x.shape), record(SoftmaxRows(len(x), x.shape[1], len(x)))
-    flat = readable(x).reshape(-1), y.reshape(-1)
-    parallel_for(softmax_rows, len(x), EXP * x.size, *flat, rows)
-    return y
+    return _bind_softmax((len(x), x.shape[1]), x.dtype)(readable(x))
 
 
 def softmax_backward(dy: Array, x: Array) -> Array:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import numpy as np
 
 from fastcnn.core.arguments import Array
@@ -15,42 +19,88 @@ from fastcnn.engine.numba.pool.chooser import (
 )
 from fastcnn.engine.numba.pool.windows import pooling_of_pixels
 from fastcnn.engine.numba.runtime.arrays import convert, empty_like_type, readable, record
+from fastcnn.engine.numba.runtime.bound import allocator, bound_by, launcher
 from fastcnn.engine.numba.runtime.threads import parallel_for
 
 
+def _bind_pool(kind: str, g: PoolGeometry, dtype: np.dtype[Any]) -> Callable[[Array], Array]:
+    new, numbers = allocator(g.output_shape, dtype), record(pooling_of_pixels(g))
+    launch = launcher(*forward_kernel(kind, g, dtype.itemsize), _work(g))
+
+    def bound(x: Array) -> Array:
+        y = new()
+        launch(x.ravel(), y.ravel(), numbers)
+        return y
+
+    return bound
+
+
+@bound_by(partial(_bind_pool, "max"))
 def max_pool2d(x: Array, g: PoolGeometry) -> Array:
     """``y`` (N, OH, OW, C) of ``x`` (N, H, W, C): the largest value of each window."""
-    return _forward("max", x, g)
+    return _bind_pool("max", g, x.dtype)(readable(x))
 
 
+@bound_by(partial(_bind_pool, "min"))
 def min_pool2d(x: Array, g: PoolGeometry) -> Array:
     """``y`` (N, OH, OW, C) of ``x`` (N, H, W, C): the smallest value of each window."""
-    return _forward("min", x, g)
+    return _bind_pool("min", g, x.dtype)(readable(x))
 
 
+@bound_by(partial(_bind_pool, "average"))
 def avg_pool2d(x: Array, g: PoolGeometry) -> Array:
     """``y`` (N, OH, OW, C) of ``x`` (N, H, W, C): the mean of each window's pixels in the image."""
-    return _forward("average", x, g)
+    return _bind_pool("average", g, x.dtype)(readable(x))
 
 
+def _bind_extreme_gradient(
+    kind: str, g: PoolGeometry, dtype: np.dtype[Any]
+) -> Callable[[Array, Array], Array]:
+    if sums_are_long(g) and dtype.itemsize < 8:
+        wide, double = _bind_extreme_gradient(kind, g, np.dtype(np.float64)), np.float64
+        return lambda dy, x: round_to_dtype(wide(convert(dy, double), convert(x, double)), dy)
+    new, numbers = allocator(g.input_shape, dtype), record(g)
+    launch = launcher(*gradient_kernel(kind, g, dtype.itemsize), 2 * _work(g))
+
+    def bound(dy: Array, x: Array) -> Array:
+        dx = new()
+        launch(dy.ravel(), x.ravel(), dx.ravel(), numbers)
+        return dx
+
+    return bound
+
+
+@bound_by(partial(_bind_extreme_gradient, "max"))
 def max_pool2d_backward(dy: Array, x: Array, g: PoolGeometry) -> Array:
     """``dx`` (N, H, W, C): each window's gradient in ``dy`` (N, OH, OW, C) at its first maximum."""
-    return _extreme_gradient("max", dy, x, g)
+    return _bind_extreme_gradient("max", g, dy.dtype)(readable(dy), readable(x))
 
 
+@bound_by(partial(_bind_extreme_gradient, "min"))
 def min_pool2d_backward(dy: Array, x: Array, g: PoolGeometry) -> Array:
     """``dx`` (N, H, W, C): each window's gradient in ``dy`` (N, OH, OW, C) at its first minimum."""
-    return _extreme_gradient("min", dy, x, g)
+    return _bind_extreme_gradient("min", g, dy.dtype)(readable(dy), readable(x))
 
 
+def _bind_average_gradient(g: PoolGeometry, dtype: np.dtype[Any]) -> Callable[[Array], Array]:
+    if sums_are_long(g) and dtype.itemsize < 8:
+        wide = _bind_average_gradient(g, np.dtype(np.float64))
+        return lambda dy: round_to_dtype(wide(convert(dy, np.float64)), dy)
+    new, numbers = allocator(g.input_shape, dtype), record(g)
+    launch = launcher(*gradient_kernel("average", g, dtype.itemsize), _work(g))
+
+    def bound(dy: Array) -> Array:
+        dx = new()
+        launch(dy.ravel(), dx.ravel(), numbers)
+        return dx
+
+    return bound
+
+
+@bound_by(_bind_average_gradient)
 def avg_pool2d_backward(dy: Array, g: PoolGeometry) -> Array:
     """``dx`` (N, H, W, C): each window's gradient, shared by its pixels in the image."""
-    if sums_are_long(g) and dy.itemsize < 8:
-        return round_to_dtype(avg_pool2d_backward(convert(dy, np.float64), g), dy)
-    dx = empty_like_type(dy, *g.input_shape)
-    kernel, items = gradient_kernel("average", g, dy.itemsize)
-    parallel_for(kernel, items, _work(g), readable(dy).reshape(-1), dx.reshape(-1), record(g))
-    return dx
+    return _bind_average_gradient(g, dy.dtype)(readable(dy))
 
 
 def argmax_gradient(dy: Array, indices: Array, g: PoolGeometry) -> Array:
@@ -62,25 +112,6 @@ def argmax_gradient(dy: Array, indices: Array, g: PoolGeometry) -> Array:
     kernel, items = argmax_gradient_kernel(g, dy.itemsize)
     operands = readable(dy).reshape(-1), indices.reshape(-1), dx.reshape(-1), record(g)
     parallel_for(kernel, items, _work(g), *operands)
-    return dx
-
-
-def _forward(kind: str, x: Array, g: PoolGeometry) -> Array:
-    y = empty_like_type(x, *g.output_shape)
-    kernel, items = forward_kernel(kind, g, x.itemsize)
-    numbers = record(pooling_of_pixels(g))
-    parallel_for(kernel, items, _work(g), readable(x).reshape(-1), y.reshape(-1), numbers)
-    return y
-
-
-def _extreme_gradient(kind: str, dy: Array, x: Array, g: PoolGeometry) -> Array:
-    if sums_are_long(g) and dy.itemsize < 8:
-        wide = convert(dy, np.float64), convert(x, np.float64)
-        return round_to_dtype(_extreme_gradient(kind, *wide, g), dy)
-    dx = empty_like_type(dy, *g.input_shape)
-    kernel, items = gradient_kernel(kind, g, dy.itemsize)
-    operands = readable(dy).reshape(-1), readable(x).reshape(-1), dx.reshape(-1)
-    parallel_for(kernel, items, 2 * _work(g), *operands, record(g))
     return dx
 
 

@@ -21,28 +21,11 @@ from numba.core import config
 from numpy.typing import DTypeLike
 
 from fastcnn.core.arguments import Array
+from fastcnn.core.arguments import readable as readable
 from fastcnn.engine.numba.runtime import memory
 
 allocate: Callable[[tuple[int, ...], DTypeLike], Array] = memory.empty
 """A new array of this shape and dtype, C-contiguous; its numbers are not set."""
-
-
-class _Memory:
-    """The memory of a read-only array for NumPy, without the mark; it keeps the array alive."""
-
-    def __init__(self, array: Array) -> None:
-        self.array = array
-        self.__array_interface__ = {
-            **array.__array_interface__,
-            "data": (array.__array_interface__["data"][0], False),
-        }
-
-
-def readable(array: Array) -> Array:
-    """``array`` itself if it is writable, else a view of it that is."""
-    if array.flags.writeable:
-        return array
-    return np.asarray(_Memory(array))
 
 
 def empty_like_type(array: Array, *shape: int) -> Array:

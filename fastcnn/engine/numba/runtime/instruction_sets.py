@@ -29,6 +29,7 @@ from llvmlite import binding
 from numba.core import config
 
 from fastcnn.core.hardware import INSTRUCTION_SETS, Registers
+from fastcnn.core.settings import forget_choices
 
 Result = TypeVar("Result")
 
@@ -111,6 +112,7 @@ def _use(chosen: Registers | None) -> None:
     _chosen = chosen
     for choice in _choices:
         choice.cache_clear()
+    forget_choices()
 
 
 def cached_choice(function: Callable[..., Result]) -> _lru_cache_wrapper[Result]:

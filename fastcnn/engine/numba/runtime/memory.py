@@ -44,7 +44,8 @@ from fastcnn.engine.numba.runtime import rehearsal
 
 MOST_UNUSED = 256 * 1024 * 1024
 """Most bytes of blocks that are kept while they are not in use, unless more were in use at once."""
-_SMALL = 64 * 1024  # smaller arrays come from the system's allocator, which keeps their memory
+SMALL = 64 * 1024
+"""Smaller arrays, in bytes, come from the system's allocator, which keeps their memory."""
 _PAGE = 4096
 _HUGE = 2 * 1024 * 1024  # bytes of a huge page
 _LEAST_HUGE = _HUGE // 8  # bytes of a block from which it lies in a huge page, perhaps with others
@@ -88,7 +89,7 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     size = prod(shape) * dtype.itemsize
     if size > MOST_UNUSED // 4:
         affordable("memory for a result or a copy", shape, dtype)
-    if size < _SMALL or size > MOST_UNUSED:
+    if size < SMALL or size > MOST_UNUSED:
         return np.empty(shape, dtype)
     block = _take_block(size) or _new_block(size)
     array: Array = np.ndarray(shape, dtype, block.memory, block.start)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastcnn.core.settings import forget_choices
 from fastcnn.engine.numba.runtime.types import Kernel, Types
 
 active: list[object] = []
@@ -44,12 +45,14 @@ def rehearsal() -> Iterator[dict[object, Request]]:
     before, mark = getattr(_local, "requests", None), object()
     try:
         active.append(mark)
+        forget_choices()  # bound calls of before do not look whether there is a rehearsal
         _local.requests = requests
         yield requests
     finally:
         _local.requests = before
         with suppress(ValueError):  # an error came before the mark was in the list
             active.remove(mark)
+        forget_choices()  # bound calls look, which costs time
 
 
 def rehearsing() -> bool:

@@ -166,6 +166,11 @@ class _Pool:
 _pool = _Pool()
 
 
+def most_tasks(count: int, work: int) -> int:
+    """How many threads are worth their cost, for so many items and operations."""
+    return min(count, 1 + work // SMALL)
+
+
 def parallel_for(kernel: Kernel, count: int, work: int, *arguments: object) -> None:
     """Run a kernel over ``range(count)`` on the threads.
 
@@ -174,7 +179,7 @@ def parallel_for(kernel: Kernel, count: int, work: int, *arguments: object) -> N
     """
     if rehearsal.active and rehearsal.list_kernel(kernel, (NO_BOARD, 1, 0, count, *arguments)):
         return
-    most = min(count, 1 + work // SMALL)
+    most = most_tasks(count, work)
     threads = 1 if most <= 1 or config.DISABLE_JIT else min(get_num_threads(), most)
     pool = _pool
     # BUSY says that another caller has the board.
