@@ -39,6 +39,10 @@ from fastcnn.engine.numba.runtime.types import DeviceFunction, Kernel, Number, W
 
 Op: TypeAlias = Literal["add", "subtract", "multiply", "maximum"]
 Side: TypeAlias = Literal["a", "b"]
+Term: TypeAlias = Literal[
+    "itself", "negative", "times_other", "where_first_wins", "where_second_wins"
+]
+"""What each number of dy adds to the gradient of an operand."""
 
 _CHUNK = 16 * 1024  # numbers of a chunk at least; enough that the sum over chunks takes little time
 _CHUNKS = 64  # chunks at most
@@ -171,45 +175,51 @@ _MERGED: dict[Op, DeviceFunction] = {
 
 
 @device
-def _gradient_itself(dy: Number, a: Number, b: Number) -> Number:
+def _itself(dy: Number, own: Number, other: Number) -> Number:
     return dy
 
 
 @device
-def _negative(dy: Number, a: Number, b: Number) -> Number:
+def _negative(dy: Number, own: Number, other: Number) -> Number:
     result: Number = -dy
     return result
 
 
 @device
-def _times_a(dy: Number, a: Number, b: Number) -> Number:
-    result: Number = dy * a
+def _times_other(dy: Number, own: Number, other: Number) -> Number:
+    result: Number = dy * other
     return result
 
 
 @device
-def _times_b(dy: Number, a: Number, b: Number) -> Number:
-    result: Number = dy * b
-    return result
+def _where_first_wins(dy: Number, own: Number, other: Number) -> Number:
+    return dy if _wins(own, other) else np.float32(0)
 
 
 @device
-def _where_a_wins(dy: Number, a: Number, b: Number) -> Number:
-    return dy if _wins(a, b) else np.float32(0)
+def _where_second_wins(dy: Number, own: Number, other: Number) -> Number:
+    return np.float32(0) if _wins(other, own) else dy
 
 
-@device
-def _where_b_wins(dy: Number, a: Number, b: Number) -> Number:
-    return np.float32(0) if _wins(a, b) else dy
-
-
-_TERMS: dict[Op, dict[Side, DeviceFunction]] = {
-    "add": {"a": _gradient_itself, "b": _gradient_itself},
-    "subtract": {"a": _gradient_itself, "b": _negative},
-    "multiply": {"a": _times_b, "b": _times_a},
-    "maximum": {"a": _where_a_wins, "b": _where_b_wins},
+_TERMS: dict[Term, DeviceFunction] = {
+    "itself": _itself,
+    "negative": _negative,
+    "times_other": _times_other,
+    "where_first_wins": _where_first_wins,
+    "where_second_wins": _where_second_wins,
 }
-"""The term of each operand's gradient: a function of dy and of the numbers that meet."""
+"""A function of dy, of the operand's own number, and of the number that it meets."""
+
+_TERMS_OF_BOTH: dict[Op, tuple[Term, Term]] = {
+    "add": ("itself", "itself"),
+    "subtract": ("itself", "negative"),
+    "multiply": ("times_other", "times_other"),
+    "maximum": ("where_first_wins", "where_second_wins"),
+}
+"""The terms of the gradients of a and of b."""
+
+_OF_DY_ALONE: tuple[Term, ...] = ("itself", "negative")
+"""Terms that do not depend on the operands. One kernel serves all forms of these."""
 
 
 # --- arrays of equal shapes ----------------------------------------------------------------------
@@ -234,7 +244,7 @@ def _merged_numbers(op: Op, over: Side | None) -> Kernel:
 
 @kernel_factory
 def _gradient_numbers(op: Op) -> Kernel:
-    to_a, to_b = _TERMS[op]["a"], _TERMS[op]["b"]
+    to_a, to_b = (_TERMS[term] for term in _TERMS_OF_BOTH[op])
 
     @kernel
     def gradient_numbers(
@@ -246,7 +256,7 @@ def _gradient_numbers(op: Op) -> Kernel:
         for i in range(dy.size):
             gradient, of_a, of_b = dy[i], a[i], b[i]
             da[i] = to_a(gradient, of_a, of_b)
-            db[i] = to_b(gradient, of_a, of_b)
+            db[i] = to_b(gradient, of_b, of_a)
 
     return gradient_numbers
 
@@ -327,17 +337,20 @@ def _merged_rows(op: Op, a_goes_on: bool, b_goes_on: bool, over: Side | None) ->
 
 # The loops are those of merged_rows. One device function for both would take longer to compile.
 @kernel_factory
-def _gradient_rows(op: Op, side: Side, a_goes_on: bool, b_goes_on: bool) -> Kernel:
-    term = _TERMS[op][side]
+def _gradient_rows(of: Term, other_goes_on: bool) -> Kernel:
+    term = _TERMS[of]
 
     @kernel
     def gradient_rows(
-        start: int, stop: int, dy: Array, a: Array, b: Array, gradient: Array, table: Words,
+        start: int, stop: int, dy: Array, own: Array, other: Array, gradient: Array, table: Words,
         numbers: Array,
     ) -> None:  # fmt: skip
-        """Rows ``start`` to ``stop`` of the gradient of an operand that has the result's shape."""
+        """Rows ``start`` to ``stop`` of the gradient of an operand that has the result's shape.
+
+        ``own`` is this operand, a of the table, and ``other`` is b. All arrays are flat.
+        """
         width, middle, axes = numbers[0].width, numbers[0].middle, numbers[0].axes
-        wide_a, wide_b = width if a_goes_on else 1, width if b_goes_on else 1
+        wide = width if other_goes_on else 1
         row = start
         while row < stop:
             outer = row // middle
@@ -345,16 +358,15 @@ def _gradient_rows(op: Op, side: Side, a_goes_on: bool, b_goes_on: bool) -> Kern
             last = min(middle, first + stop - row)
             offsets = offsets_of(table, 0, axes, outer)
             for i in range(first, last):
-                at_a = offsets.a + i * numbers[0].a_step
-                at_b = offsets.b + i * numbers[0].b_step
-                a_row, b_row = a[at_a : at_a + wide_a], b[at_b : at_b + wide_b]
+                at_own = offsets.a + i * numbers[0].a_step
+                at_other = offsets.b + i * numbers[0].b_step
+                own_row, other_row = own[at_own : at_own + width], other[at_other : at_other + wide]
                 at = (outer * middle + i) * width
                 dy_row, out_row = dy[at : at + width], gradient[at : at + width]
-                first_a, first_b = a_row[0], b_row[0]
+                first_other = other_row[0]
                 for c in range(out_row.size):
-                    value_a = a_row[c] if a_goes_on else first_a
-                    value_b = b_row[c] if b_goes_on else first_b
-                    out_row[c] = term(dy_row[c], value_a, value_b)
+                    value_other = other_row[c] if other_goes_on else first_other
+                    out_row[c] = term(dy_row[c], own_row[c], value_other)
             row += last - first
 
     return gradient_rows
@@ -364,7 +376,7 @@ def _gradient_rows(op: Op, side: Side, a_goes_on: bool, b_goes_on: bool) -> Kern
 
 
 class _Sums(NamedTuple):
-    """The sums of an operand's gradient.
+    """The sums of an operand's gradient. The operand is a of the table, and the other one is b.
 
     Attributes:
         item_axes: axes of the table through which the items count.
@@ -386,24 +398,26 @@ class _Sums(NamedTuple):
 
 
 class _SumPlan(NamedTuple):
-    """Items of the sums, their record and table, and which operands go on along a row."""
+    """Items of the sums, their record and table, and whether the other operand goes on along a row.
+
+    With ``along_row`` the operand itself does not.
+    """
 
     items: int
     sizes: _Sums
     numbers: Array
     table: Words
     along_row: bool
-    a_goes_on: bool
-    b_goes_on: bool
+    other_goes_on: bool
 
 
 @lru_cache(maxsize=1024)
-def _sum_plan(a_shape: Shape, b_shape: Shape, side: Side) -> _SumPlan:
-    *others, row = joined_axes(a_shape, b_shape)
-    item_axes = [axis for axis in others if getattr(axis, side)]
-    summed_axes = [axis for axis in others if not getattr(axis, side)]
+def _sum_plan(own_shape: Shape, other_shape: Shape) -> _SumPlan:
+    *others, row = joined_axes(own_shape, other_shape)
+    item_axes = [axis for axis in others if axis.a]
+    summed_axes = [axis for axis in others if not axis.a]
     items, summed_rows = (prod(axis.length for axis in axes) for axes in (item_axes, summed_axes))
-    along_row = not getattr(row, side)
+    along_row = not row.a
     blocks = 1 if along_row else -(-row.length // _BLOCK)
     chunks = 1
     if not along_row:
@@ -419,26 +433,23 @@ def _sum_plan(a_shape: Shape, b_shape: Shape, side: Side) -> _SumPlan:
         blocks,
     )
     table = table_of([*item_axes, *summed_axes])
-    return _SumPlan(items, sizes, record(sizes), table, along_row, row.a > 0, row.b > 0)
+    return _SumPlan(items, sizes, record(sizes), table, along_row, row.b > 0)
 
 
 @kernel_factory
-def _row_sums(op: Op, side: Side) -> Kernel:
+def _row_sums(of: Term) -> Kernel:
     """The kernel for the gradient of an operand with one number for a row of the other operand.
 
-    Reads dy, a and b, flat, and writes ``gradient``, flat.
+    Reads dy, own and other, flat, and writes ``gradient``, flat.
     """
-    term, a_goes_on, b_goes_on = _TERMS[op][side], side == "b", side == "a"
+    term = _TERMS[of]
 
     @device
-    def stretch(dy: Array, a: Array, b: Array) -> Number:
+    def stretch(dy: Array, own: Number, other: Array) -> Number:
         """The sum of at most a stretch of terms."""
         total: Number = dy.dtype.type(0)
-        first_a, first_b = a[0], b[0]
         for c in range(dy.size):
-            value_a = a[c] if a_goes_on else first_a
-            value_b = b[c] if b_goes_on else first_b
-            total += dy.dtype.type(term(dy[c], value_a, value_b))
+            total += dy.dtype.type(term(dy[c], own, other[c]))
         return total
 
     @kernel
@@ -446,8 +457,8 @@ def _row_sums(op: Op, side: Side) -> Kernel:
         start: int,
         stop: int,
         dy: Array,
-        a: Array,
-        b: Array,
+        own: Array,
+        other: Array,
         gradient: Array,
         table: Words,
         numbers: Array,
@@ -461,57 +472,52 @@ def _row_sums(op: Op, side: Side) -> Kernel:
                 for c in range(0, width, STRETCH):
                     length = min(STRETCH, width - c)
                     y = start_of_item.y + in_item.y + c
-                    at_a = start_of_item.a + in_item.a + (c if a_goes_on else 0)
-                    at_b = start_of_item.b + in_item.b + (c if b_goes_on else 0)
-                    of_a = a[at_a : at_a + (length if a_goes_on else 1)]
-                    of_b = b[at_b : at_b + (length if b_goes_on else 1)]
-                    total += stretch(dy[y : y + length], of_a, of_b)
+                    at = start_of_item.b + in_item.b + c
+                    number = own[start_of_item.a + in_item.a]
+                    total += stretch(dy[y : y + length], number, other[at : at + length])
             gradient[item] = total
 
     return row_sums
 
 
 @kernel_factory
-def _row_totals(op: Op, side: Side, a_goes_on: bool, b_goes_on: bool) -> Kernel:
+def _row_totals(of: Term, other_goes_on: bool) -> Kernel:
     """The kernel for an operand that goes on along a row; rows of terms are added to totals."""
-    term = _TERMS[op][side]
+    term = _TERMS[of]
 
     @device
     def add_terms(
         totals: Array,
         dy: Array,
         dy_second: Array,
-        a: Array,
-        a_second: Array,
-        b: Array,
-        b_second: Array,
+        own: Array,
+        own_second: Array,
+        other: Array,
+        other_second: Array,
     ) -> None:
         """Add the terms of two rows, so that each total is read and written once for both."""
-        first_a, first_b, second_a, second_b = a[0], b[0], a_second[0], b_second[0]
+        first, second = other[0], other_second[0]
         for c in range(totals.size):
-            value_a = a[c] if a_goes_on else first_a
-            value_b = b[c] if b_goes_on else first_b
-            first_term = dy.dtype.type(term(dy[c], value_a, value_b))
-            value_a = a_second[c] if a_goes_on else second_a
-            value_b = b_second[c] if b_goes_on else second_b
-            totals[c] += first_term + dy.dtype.type(term(dy_second[c], value_a, value_b))
+            value = other[c] if other_goes_on else first
+            first_term = dy.dtype.type(term(dy[c], own[c], value))
+            value = other_second[c] if other_goes_on else second
+            totals[c] += first_term + dy.dtype.type(term(dy_second[c], own_second[c], value))
 
     @device
-    def add_last_term(totals: Array, dy: Array, a: Array, b: Array) -> None:
+    def add_last_term(totals: Array, dy: Array, own: Array, other: Array) -> None:
         """Add the terms of one row."""
-        first_a, first_b = a[0], b[0]
+        first = other[0]
         for c in range(totals.size):
-            value_a = a[c] if a_goes_on else first_a
-            value_b = b[c] if b_goes_on else first_b
-            totals[c] += dy.dtype.type(term(dy[c], value_a, value_b))
+            value = other[c] if other_goes_on else first
+            totals[c] += dy.dtype.type(term(dy[c], own[c], value))
 
     @kernel
     def row_totals(
         start: int,
         stop: int,
         dy: Array,
-        a: Array,
-        b: Array,
+        own: Array,
+        other: Array,
         totals: Array,
         table: Words,
         numbers: Array,
@@ -530,9 +536,9 @@ def _row_totals(op: Op, side: Side, a_goes_on: bool, b_goes_on: bool) -> Kernel:
             totals_of_block = totals[at : at + length]
             for i in range(length):
                 totals_of_block[i] = 0
-            wide_a, wide_b = length if a_goes_on else 1, length if b_goes_on else 1
-            at_a = start_of_item.a + (c if a_goes_on else 0)
-            at_b = start_of_item.b + (c if b_goes_on else 0)
+            wide = length if other_goes_on else 1
+            at_own = start_of_item.a + c
+            at_other = start_of_item.b + (c if other_goes_on else 0)
             y = start_of_item.y + c
             last = min(numbers[0].summed_rows, (chunk + 1) * grain)
             for row in range(chunk * grain, last - 1, 2):
@@ -542,18 +548,18 @@ def _row_totals(op: Op, side: Side, a_goes_on: bool, b_goes_on: bool) -> Kernel:
                     totals_of_block,
                     dy[y + first_row.y : y + first_row.y + length],
                     dy[y + second_row.y : y + second_row.y + length],
-                    a[at_a + first_row.a : at_a + first_row.a + wide_a],
-                    a[at_a + second_row.a : at_a + second_row.a + wide_a],
-                    b[at_b + first_row.b : at_b + first_row.b + wide_b],
-                    b[at_b + second_row.b : at_b + second_row.b + wide_b],
+                    own[at_own + first_row.a : at_own + first_row.a + length],
+                    own[at_own + second_row.a : at_own + second_row.a + length],
+                    other[at_other + first_row.b : at_other + first_row.b + wide],
+                    other[at_other + second_row.b : at_other + second_row.b + wide],
                 )
             if (last - chunk * grain) % 2:
                 first_row = offsets_of(table, item_axes, axes, last - 1)
                 add_last_term(
                     totals_of_block,
                     dy[y + first_row.y : y + first_row.y + length],
-                    a[at_a + first_row.a : at_a + first_row.a + wide_a],
-                    b[at_b + first_row.b : at_b + first_row.b + wide_b],
+                    own[at_own + first_row.a : at_own + first_row.a + length],
+                    other[at_other + first_row.b : at_other + first_row.b + wide],
                 )
 
     return row_totals
@@ -601,32 +607,40 @@ def _gradients(
         flat = da.reshape(-1), db.reshape(-1)
         parallel_for(_gradient_numbers(op), dy.size, dy.size, *operands, *flat)
         return da, db
-    sides: tuple[tuple[Side, Array], ...] = ("a", da), ("b", db)
-    for side, gradient in sides:
-        if dy.size == 0:
-            gradient[...] = 0
-        elif gradient.shape == dy.shape:
-            plan = _row_plan(a_shape, b_shape)
-            function = _gradient_rows(op, side, plan.a_goes_on, plan.b_goes_on)
-            more = gradient.reshape(-1), plan.table, plan.numbers
-            parallel_for(function, plan.rows, dy.size, *operands, *more)
-        else:
-            _sum_terms(op, side, operands, (a_shape, b_shape), gradient)
+    dy, a, b = operands
+    of_a, of_b = _TERMS_OF_BOTH[op]
+    _write_gradient(of_a, (dy, a, b), (a_shape, b_shape), da)
+    _write_gradient(of_b, (dy, b, a), (b_shape, a_shape), db)
     return da, db
 
 
-def _sum_terms(
-    op: Op, side: Side, operands: tuple[Array, ...], shapes: tuple[Shape, Shape], gradient: Array
+def _write_gradient(
+    term: Term, operands: tuple[Array, ...], shapes: tuple[Shape, Shape], gradient: Array
 ) -> None:
-    """The gradient of an operand that is broadcast."""
-    plan = _sum_plan(*shapes, side)
-    sizes, work, flat = plan.sizes, operands[0].size, gradient.reshape(-1)
+    """The gradient of an operand. ``operands`` are dy, this operand and the other one, flat."""
+    work, flat, reads_other = operands[0].size, gradient.reshape(-1), term not in _OF_DY_ALONE
+    if work == 0:
+        gradient[...] = 0
+    elif gradient.size == work:
+        plan = _row_plan(*shapes)
+        function = _gradient_rows(term, plan.b_goes_on and reads_other)
+        parallel_for(function, plan.rows, work, *operands, flat, plan.table, plan.numbers)
+    else:
+        _sum_terms(term, operands, shapes, flat)
+
+
+def _sum_terms(
+    term: Term, operands: tuple[Array, ...], shapes: tuple[Shape, Shape], gradient: Array
+) -> None:
+    """The gradient, flat, of an operand that is broadcast."""
+    plan = _sum_plan(*shapes)
+    sizes, work = plan.sizes, operands[0].size
     if plan.along_row:
-        function = _row_sums(op, side)
-        parallel_for(function, plan.items, work, *operands, flat, plan.table, plan.numbers)
+        tables = plan.table, plan.numbers
+        parallel_for(_row_sums(term), plan.items, work, *operands, gradient, *tables)
         return
-    function = _row_totals(op, side, plan.a_goes_on, plan.b_goes_on)
+    function = _row_totals(term, plan.other_goes_on and term not in _OF_DY_ALONE)
     totals = arrays.allocate((plan.items * sizes.chunks * sizes.width,), np.float64)
     items = plan.items * sizes.chunks * sizes.blocks
     parallel_for(function, items, work, *operands, totals, plan.table, plan.numbers)
-    add_chunks(totals, flat, plan.items, Totals(sizes.chunks, sizes.width, 0, sizes.width))
+    add_chunks(totals, gradient, plan.items, Totals(sizes.chunks, sizes.width, 0, sizes.width))
