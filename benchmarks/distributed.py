@@ -26,7 +26,8 @@ Without options the script also compares two ways to send gradients: in parts of
 the backward pass, and all of them after it.
 
 With ``--beside`` rank 0 trains without a group on all cores while the others wait, and then all of
-them train together on as many cores, in turns.
+them train together on as many cores, in turns. What a call of ``fit`` takes beside its epochs does
+not count.
 
 Assumptions: all processes are equally fast, all messages of a round go at once and do not disturb
 each other, and latency and bandwidth are those between two processes.
@@ -260,11 +261,12 @@ def compare_with_none(group: Group, net: str) -> None:
                 if not times:
                     epochs(grouped, 2)
                 if times:
-                    epochs(grouped, max(1, int(times * WARM / SECONDS)))
-                    seconds[grouped].append(epochs(grouped, times) / times / (count // BATCH))
+                    start = epochs(grouped, 1)
+                    rest = epochs(grouped, times + 1) - start
+                    seconds[grouped].append(rest / times / (count // BATCH))
             fastcnn.set_num_threads(own)
         if not times:
-            mine = SECONDS / epochs(True, 1)
+            mine = SECONDS / max(1e-3, (epochs(True, 5) - epochs(True, 1)) / 4)
             times = int(group.from_first(np.array([mine]))[0]) + 1
     if group.rank == 0:
         none, together = (1e3 * float(np.median(seconds[grouped])) for grouped in (False, True))
