@@ -156,7 +156,7 @@ def test_a_damaged_cache_is_made_anew(folder: Path, decoded: list[str], damage: 
     elif damage == "longer":
         data = data[:pixels] + b"\0" + data[pixels:]
     elif damage == "index":
-        data[pixels + 40] ^= 1
+        data[data.index(b'.png", ', pixels) + 7] ^= 1  # a digit of a picture's size
     elif damage == "magic":
         data[-80] ^= 1
     elif damage == "sizes":
