@@ -182,5 +182,5 @@ def expected_seconds(problem: Problem) -> float:
     elif isinstance(g, PoolGeometry):
         regions = g.n * g.oh * g.ow
     else:
-        regions = problem.arrays["x"][0]
+        regions = next(iter(problem.arrays.values()))[0]
     return 12e-6 * regions + 1e-9 * flops(problem)

@@ -4,6 +4,9 @@
 that of :mod:`fastcnn.proof.problems`: a public function, the shapes of its arrays and its
 parameters. ``quick`` says whether a quick run includes it.
 
+The smallest problems of an operation, on one number or a few, show what a call costs beside its
+kernel.
+
 Sources of the layers: V. Zhou, "CNNs, Part 1", 2019 (article); Y. LeCun et al., "Gradient-Based
 Learning Applied to Document Recognition", 1998 (LeNet-5); K. He et al., "Deep Residual Learning for
 Image Recognition", arXiv:1512.03385 (ResNet-50); K. Simonyan and A. Zisserman, "Very Deep
@@ -68,6 +71,7 @@ _CONVOLUTIONS = (
     ),
     Conv("depthwise 144 3×3 /2", (56, 56, 144), 144, 3, (1,), 2, 1, 144, (FORWARD,)),
     Conv("depthwise 576 3×3", (14, 14, 576), 576, 3, (1,), 1, 1, 576, (FORWARD,)),
+    Conv("smallest 3×3", (3, 3, 1), 1, 3),
 )
 
 
@@ -87,6 +91,7 @@ _POOLINGS = (
     Pool("article 2×2", (32, 26, 26, 8), 2, 2, 0, quick=True),
     Pool("ResNet-50 3×3 /2", (1, 112, 112, 64), 3, 2, 1, quick=True),
     Pool("VGG-16 2×2", (1, 224, 224, 64), 2, 2, 0, ("max", "avg")),
+    Pool("smallest 2×2", (1, 2, 2, 1), 2, 2, 0, ("max", "avg")),
 )
 
 
@@ -103,7 +108,12 @@ _DENSES = (
     _Dense("article", 32, 1352, 10, quick=True),
     _Dense("wide CNN", 32, 9216, 128),
     _Dense("VGG-16 second", 1, 4096, 4096, quick=True),
+    _Dense("smallest", 1, 1, 1),
 )
+
+
+_ELEMENTWISE = {"relu": ("x",), "relu_backward": ("dy", "x"), "add": ("a", "b"), "softmax": ("x",)}
+"""Operations without a geometry that are timed on one number, and the names of their arrays."""
 
 
 class NetProblem(NamedTuple):
@@ -199,6 +209,8 @@ def layer_problems() -> tuple[Problem, ...]:
         problems += pool_problems(pool)
     for dense in _DENSES:
         problems += _dense_problems(dense)
+    for op, names in _ELEMENTWISE.items():
+        problems.append(Problem(op, "smallest, batch 1", dict.fromkeys(names, (1, 1))))
     order = list(dict.fromkeys(problem.op for problem in problems))
     return tuple(sorted(problems, key=lambda problem: order.index(problem.op)))
 

@@ -35,6 +35,10 @@ KINDS = {
     "avg_pool2d_backward": "gradient of average pooling",
     "dense": "dense",
     "dense_backward": "gradients of dense",
+    "relu": "ReLU",
+    "relu_backward": "gradient of ReLU",
+    "add": "sum",
+    "softmax": "softmax",
 }
 """Groups of contests with the words for them, in the order of a report."""
 

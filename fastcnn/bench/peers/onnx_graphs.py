@@ -63,6 +63,8 @@ def operation(problem: Problem, arrays: dict[str, Array]) -> tuple[bytes, Array]
     """
     if "gradient" in problem.op or "backward" in problem.op:
         raise NotImplementedError("it does inference alone")
+    if "x" not in arrays:
+        raise NotImplementedError(f"it is not taught {problem.op} here")
     g, x = problem.geometry, arrays["x"]
     if isinstance(g, ConvGeometry | PoolGeometry):
         x = to_nchw(x)
@@ -76,8 +78,10 @@ def operation(problem: Problem, arrays: dict[str, Array]) -> tuple[bytes, Array]
         kind = "MaxPool" if problem.op.startswith("max") else "AveragePool"
         pads = [g.pad_top, g.pad_left, g.pad_bottom, g.pad_right]
         graph.node(kind, kernel_shape=[g.kh, g.kw], strides=stride, pads=pads)
-    else:
+    elif problem.op == "dense":
         graph.node("Gemm", graph.constant(arrays["w"]), graph.constant(arrays["b"]))
+    else:
+        graph.node({"relu": "Relu", "softmax": "Softmax"}[problem.op])
     return graph.model(rank=x.ndim), x
 
 

@@ -311,6 +311,18 @@ def _dense_backward(problem: Problem, arrays: dict[str, Array], layout: str) -> 
     return _runner("", lambda: (dy @ w, dy.T @ x, dy.sum(0)), (0, 1), (1, 0), (0,))
 
 
+def _elementwise(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
+    tensors = [torch.from_numpy(array) for array in arrays.values()]
+    functions = {
+        "relu": functional.relu,
+        "relu_backward": lambda dy, x: _aten.threshold_backward(dy, x, 0),
+        "add": torch.add,
+        "softmax": lambda x: torch.softmax(x, 1),
+    }
+    function = functions[problem.op]
+    return _runner("", lambda: function(*tensors), (0, 1))
+
+
 _OPERATIONS = {
     "conv2d": _conv2d,
     "conv2d_input_gradient": _conv2d_gradient,
@@ -321,4 +333,8 @@ _OPERATIONS = {
     "avg_pool2d_backward": _avg_pool2d_backward,
     "dense": _dense,
     "dense_backward": _dense_backward,
+    "relu": _elementwise,
+    "relu_backward": _elementwise,
+    "add": _elementwise,
+    "softmax": _elementwise,
 }

@@ -106,6 +106,38 @@ def conv2d(x: Array, w: Array, b: Array | None, activation: str | None, g: ConvG
     return _bind_conv2d(g, x.dtype, activation)(*operands)
 
 
+def _bind_transpose(
+    g: ConvGeometry, dtype: np.dtype[Any], activation: str | None = None
+) -> Callable[..., Array]:
+    shape, relu = g.input_shape, activation == "relu"
+    new = allocator(shape, dtype)
+    if 0 in shape:
+        return lambda x, w, b=None: new()
+    gradient, no_bias = input_gradient_plan(g, dtype.itemsize), zeros(g.ic, dtype)
+    layout, width, padded = gradient.layout, gradient.transposed_width, gradient.padded
+    phases = [
+        (launcher(plan.function, plan.items, plan.work), plan.numbers) for plan in gradient.phases
+    ]
+    few_filters = prod(g.filter_shape) < prod(shape)
+
+    def bound(x: Array, w: Array, b: Array = no_bias) -> Array:
+        y = new()
+        flat_y = y.ravel()
+        transposed = transpose_filters(w, g.groups, width) if width else w.ravel()
+        images = lay_out(x, layout) if layout.copied else x.ravel()
+        for first_h, first_w in gradient.phases_without_taps:
+            without_taps = np.maximum(b, 0) if relu else b
+            y[:, first_h :: g.stride_h, first_w :: g.stride_w] = without_taps
+        for launch, numbers in phases:
+            launch(images, transposed, b, flat_y, relu, numbers)
+        if padded and not all_finite(transposed if few_filters else flat_y):
+            return convolution_loops.conv2d_transpose(x, w, b, activation, g)
+        return y
+
+    return bound
+
+
+@bound_by(_bind_transpose)
 def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
     """``dx`` (N, H, W, IC) of ``dy`` (N, OH, OW, OC) and ``w`` (KH, KW, IC/groups, OC).
 
@@ -116,26 +148,13 @@ def conv2d_input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
     return conv2d_transpose(dy, w, None, None, g)
 
 
+@bound_by(_bind_transpose)
 def conv2d_transpose(
     x: Array, w: Array, b: Array | None, activation: str | None, g: ConvGeometry
 ) -> Array:
     """``y``: the input's gradient, whose sums begin at the bias and end in the activation."""
-    y = empty_like_type(x, *g.input_shape)
-    if y.size == 0:
-        return y
-    gradient, relu = input_gradient_plan(g, x.itemsize), activation == "relu"
-    transposed = readable(w).reshape(-1)
-    if gradient.transposed_width:
-        transposed = transpose_filters(readable(w), g.groups, gradient.transposed_width)
-    images, bias = lay_out(readable(x), gradient.layout), bias_or_zeros(b, g.ic, x)
-    without_taps = np.maximum(bias, 0) if relu else bias
-    for first_h, first_w in gradient.phases_without_taps:
-        y[:, first_h :: g.stride_h, first_w :: g.stride_w] = without_taps
-    for phase in gradient.phases:
-        contract(phase, images, transposed, bias, y.reshape(-1), relu)
-    if gradient.padded and not all_finite(transposed if w.size < y.size else y.reshape(-1)):
-        return convolution_loops.conv2d_transpose(x, w, b, activation, g)
-    return y
+    operands = [readable(array) for array in (x, w, b) if array is not None]
+    return _bind_transpose(g, x.dtype, activation)(*operands)
 
 
 def conv2d_filter_gradient(dy: Array, x: Array, g: ConvGeometry) -> Array:

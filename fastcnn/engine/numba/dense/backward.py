@@ -5,15 +5,14 @@ are in the second-level cache. Its rows of the weights' gradient follow, from a 
 its inputs, because the same input of all samples falls into one set of the cache where the number
 of inputs is a multiple of 1024. So large weights are passed over once.
 
-Small layers gain with few samples, because one call takes the place of four. All other layers take
-their products in calls of their own, which threads share.
+All other layers take their products in calls of their own, which threads share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import lcm
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,12 +22,13 @@ from fastcnn.core.hardware import CACHE_LINE, L2_BYTES, L3_BYTES
 from fastcnn.engine.numba.contraction import packing
 from fastcnn.engine.numba.contraction.chooser import tile_for
 from fastcnn.engine.numba.contraction.column_sums import Slabs, column_sums, sum_slabs
-from fastcnn.engine.numba.contraction.contraction import Plan, contract
+from fastcnn.engine.numba.contraction.contraction import Plan
 from fastcnn.engine.numba.contraction.packing import Layout, transpose_filters
 from fastcnn.engine.numba.dense import chooser
 from fastcnn.engine.numba.dense.chooser import dense_input_plan, dense_weight_plan
 from fastcnn.engine.numba.runtime import arrays, program
-from fastcnn.engine.numba.runtime.arrays import bias_or_zeros, empty_like_type, readable, record
+from fastcnn.engine.numba.runtime.arrays import readable, record
+from fastcnn.engine.numba.runtime.bound import allocator, bound_by, launcher, zeros
 from fastcnn.engine.numba.runtime.instruction_sets import cached_choice
 from fastcnn.engine.numba.runtime.program import (
     Operand,
@@ -45,46 +45,65 @@ from fastcnn.engine.numba.runtime.rehearsal import unless_rehearsed
 _BLOCK = L2_BYTES // 8
 # Most groups of blocks that run at once.
 _GROUPS = 16
-# Weights of at most _SMALL bytes are served by one call if the batch has _SAMPLES samples, because
-# several calls would cost more than the work.
-_SMALL, _SAMPLES = L2_BYTES // 4, range(2, 33)
 # Weights of so many bytes, fewest and most, exceed the second-level cache: one call serves them.
 _LARGE = (2 * L2_BYTES, L3_BYTES // 2)
 
 
+def _bind_dense_backward(
+    sides: tuple[int, int, int], dtype: np.dtype[Any]
+) -> Callable[[Array, Array, Array], tuple[Array, Array, Array]]:
+    n, inputs, outputs = sides
+    new_dx, new_dw = allocator((n, inputs), dtype), allocator((inputs, outputs), dtype)
+    new_db = allocator((outputs,), dtype)
+    if n == 0:
+
+        def of_no_sample(dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
+            return new_dx(), zeros(w.size, dtype).reshape(w.shape), zeros(outputs, dtype)
+
+        return of_no_sample
+    if program.compiles() and is_one_call(inputs, outputs, dtype.itemsize):
+
+        def by_blocks(dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
+            dx, dw, db = new_dx(), new_dw(), new_db()
+            dense_gradients(dy, x, w, dx, dw, db)
+            return dx, dw, db
+
+        return by_blocks
+    no_bias = zeros(max(inputs, outputs), dtype)
+    to_input, width = dense_input_plan(n, inputs, outputs, dtype.itemsize)
+    to_weights = dense_weight_plan(n, inputs, outputs, dtype.itemsize)
+    launch_dx = launcher(to_input.function, to_input.items, to_input.work)
+    launch_dw = launcher(to_weights.function, to_weights.items, to_weights.work)
+    dx_numbers, dw_numbers, filters = to_input.numbers, to_weights.numbers, (1, 1, inputs, outputs)
+
+    def bound(dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
+        dx, dw, db = new_dx(), new_dw(), new_db()
+        flat_dy = dy.ravel()
+        transposed = transpose_filters(w.reshape(filters), 1, width) if width else w.ravel()
+        launch_dx(flat_dy, transposed, no_bias, dx.ravel(), False, dx_numbers)
+        launch_dw(x.ravel(), flat_dy, no_bias, dw.ravel(), False, dw_numbers)
+        column_sums(dy, db)
+        return dx, dw, db
+
+    return bound
+
+
+@bound_by(_bind_dense_backward)
 def dense_backward(dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]:
     """``dx = dy @ w.T`` (N, IC), ``dw = x.T @ dy`` (IC, OC) and ``db`` (OC,), sums of ``dy``."""
-    n, inputs, outputs = len(x), *w.shape
-    dx, dw = empty_like_type(x, n, inputs), empty_like_type(x, inputs, outputs)
-    db = empty_like_type(x, outputs)
-    dy, x, w = readable(dy), readable(x), readable(w)
-    if n and program.compiles() and is_one_call(n, inputs, outputs, x.itemsize):
-        dense_gradients(dy, x, w, dx, dw, db)
-        return dx, dw, db
-    if n:
-        zeros = bias_or_zeros(None, max(inputs, outputs), x)
-        to_input, width = dense_input_plan(n, inputs, outputs, x.itemsize)
-        transposed = transpose_filters(w.reshape(1, 1, inputs, outputs), 1, width) if width else w
-        contract(to_input, dy.reshape(-1), transposed.reshape(-1), zeros, dx.reshape(-1))
-        to_weights = dense_weight_plan(n, inputs, outputs, x.itemsize)
-        contract(to_weights, x.reshape(-1), dy.reshape(-1), zeros, dw.reshape(-1))
-    else:
-        dw[...] = 0
-    column_sums(dy, db)
-    return dx, dw, db
+    return _bind_dense_backward((len(x), *w.shape), x.dtype)(readable(dy), readable(x), readable(w))
 
 
-def is_one_call(n: int, inputs: int, outputs: int, itemsize: int) -> bool:
-    """Whether both gradients of ``n`` samples are better taken by blocks, in one call."""
-    weights = inputs * outputs * itemsize
+def is_one_call(inputs: int, outputs: int, itemsize: int) -> bool:
+    """Whether both gradients are better taken by blocks, in one call."""
     least, most = _LARGE
-    return (n in _SAMPLES and weights <= _SMALL) or least <= weights <= most
+    return least <= inputs * outputs * itemsize <= most
 
 
 def explanation(op: str, sizes: tuple[int, ...], itemsize: int) -> Iterator[str]:
     """How both gradients are computed, and why; what :func:`fastcnn.explain` prints."""
     n, inputs, outputs = sizes
-    if n == 0 or not is_one_call(n, inputs, outputs, itemsize):
+    if n == 0 or not is_one_call(inputs, outputs, itemsize):
         yield from chooser.explanation(op, sizes, itemsize)
         return
     size, _ = _block(n, inputs, outputs, itemsize)
@@ -162,9 +181,8 @@ def _by_blocks(
     )  # fmt: skip
     dy = Operand(program.DY, 0)  # all of it, for each block
     slabs = Operand(program.ITEM, copy_bytes + transposed_bytes)
-    zeros = arrays.allocate((max(size, outputs),), dtype)
-    zeros[...] = 0
-    constants = [zeros]
+    no_bias = zeros(max(size, outputs), dtype)
+    constants = [no_bias]
 
     def record_at(numbers: Array) -> Operand:
         constants.append(numbers)
@@ -173,7 +191,7 @@ def _by_blocks(
     def contraction(plan: Plan, x: Operand, w: Operand, y: Operand) -> Array:
         return program.step(
             plan.function, (like, like, like, like, True, plan.numbers), plan.items,
-            x, w, fixed_address(zeros), y, number(0), record_at(plan.numbers),
+            x, w, fixed_address(no_bias), y, number(0), record_at(plan.numbers),
         )  # fmt: skip
 
     def steps(count: int) -> list[Array]:

@@ -12,10 +12,10 @@ sizes follow from the sizes of a sample.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from math import prod
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from fastcnn.engine.numba.elementwise.broadcasting import (
 from fastcnn.engine.numba.elementwise.totals import Totals, add_chunks
 from fastcnn.engine.numba.runtime import arrays
 from fastcnn.engine.numba.runtime.arrays import empty_like_type, readable, record
+from fastcnn.engine.numba.runtime.bound import allocator, bound_by, launcher
 from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.instruction_sets import kernel_factory
 from fastcnn.engine.numba.runtime.jit import kernel, ordered_kernel
@@ -50,6 +51,29 @@ _TOGETHER = 4  # arrays that one pass adds
 _BLOCK = 1024  # columns of a block; their totals stay in the first-level cache
 
 
+def _bind_merge(op: Op, shapes: Shape, dtype: np.dtype[Any]) -> Callable[[Array, Array], Array]:
+    """The bound call; ``shapes`` are that of a and that of b, one after the other."""
+    a_shape, b_shape = shapes[: len(shapes) // 2], shapes[len(shapes) // 2 :]
+    shape = merged_shape(a_shape, b_shape)
+    new, size = allocator(shape, dtype), prod(shape)
+    if size == 0:
+        return lambda a, b: new()
+    plan = merge_plan(op, a_shape, b_shape)
+    launch, tables = launcher(plan.kernel, plan.items, size), plan.tables
+
+    def bound(a: Array, b: Array) -> Array:
+        y = new()
+        launch(a.ravel(), b.ravel(), y.ravel(), *tables)
+        return y
+
+    return bound
+
+
+def _merge(op: Op, a: Array, b: Array) -> Array:
+    return _bind_merge(op, (*a.shape, *b.shape), a.dtype)(readable(a), readable(b))
+
+
+@bound_by(partial(_bind_merge, "add"))
 def add(a: Array, b: Array) -> Array:
     """``a + b``."""
     return _merge("add", a, b)
@@ -60,6 +84,7 @@ def add_backward(dy: Array, a_shape: Shape, b_shape: Shape) -> tuple[Array, Arra
     return _gradients("add", dy, dy, dy, a_shape, b_shape)
 
 
+@bound_by(partial(_bind_merge, "subtract"))
 def subtract(a: Array, b: Array) -> Array:
     """``a - b``."""
     return _merge("subtract", a, b)
@@ -70,6 +95,7 @@ def subtract_backward(dy: Array, a_shape: Shape, b_shape: Shape) -> tuple[Array,
     return _gradients("subtract", dy, dy, dy, a_shape, b_shape)
 
 
+@bound_by(partial(_bind_merge, "multiply"))
 def multiply(a: Array, b: Array) -> Array:
     """``a * b``."""
     return _merge("multiply", a, b)
@@ -80,6 +106,7 @@ def multiply_backward(dy: Array, a: Array, b: Array) -> tuple[Array, Array]:
     return _gradients("multiply", dy, a, b, a.shape, b.shape)
 
 
+@bound_by(partial(_bind_merge, "maximum"))
 def maximum(a: Array, b: Array) -> Array:
     """``max(a, b)``; NaN where one of them is NaN."""
     return _merge("maximum", a, b)
@@ -586,15 +613,6 @@ def merge_plan(op: Op, a_shape: Shape, b_shape: Shape, over: Side | None = None)
     plan = _row_plan(a_shape, b_shape)
     kernel = _merged_rows(op, plan.a_goes_on, plan.b_goes_on, over)
     return MergePlan(kernel, plan.rows, (plan.table, plan.numbers))
-
-
-def _merge(op: Op, a: Array, b: Array) -> Array:
-    y = empty_like_type(a, *merged_shape(a.shape, b.shape))
-    if y.size:
-        plan = merge_plan(op, a.shape, b.shape)
-        flat = readable(a).reshape(-1), readable(b).reshape(-1), y.reshape(-1)
-        parallel_for(plan.kernel, plan.items, y.size, *flat, *plan.tables)
-    return y
 
 
 def _gradients(

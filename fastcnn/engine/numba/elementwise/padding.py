@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from math import prod
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
 
 from fastcnn.core.arguments import Array
-from fastcnn.engine.numba.runtime.arrays import empty_like_type, readable, record
+from fastcnn.engine.numba.runtime.arrays import readable, record
+from fastcnn.engine.numba.runtime.bound import allocator, bound_by, launcher
 from fastcnn.engine.numba.runtime.jit import kernel
 from fastcnn.engine.numba.runtime.runs import copy_run, zero_run
-from fastcnn.engine.numba.runtime.threads import parallel_for
+from fastcnn.engine.numba.runtime.types import Kernel
 
-Margins = tuple[int, int, int, int]
+Margins: TypeAlias = tuple[int, int, int, int]
+Shape: TypeAlias = tuple[int, ...]
 
 
 class PaddedRows(NamedTuple):
@@ -31,26 +37,45 @@ class PaddedRows(NamedTuple):
     left: int
 
 
+def _bound(
+    kernel: Kernel, shape: Shape, rows: PaddedRows, dtype: np.dtype[Any]
+) -> Callable[[Array], Array]:
+    """The bound call of a kernel whose result has this shape."""
+    new, numbers = allocator(shape, dtype), record(rows)
+    launch = launcher(kernel, shape[0] * shape[1], prod(shape))
+
+    def bound(images: Array) -> Array:
+        result = new()
+        launch(images.ravel(), result.ravel(), numbers)
+        return result
+
+    return bound
+
+
+def _bind_pad(geometry: Shape, dtype: np.dtype[Any], margins: Margins) -> Callable[[Array], Array]:
+    n, h, w, c = geometry[:4]
+    top, bottom, left, right = margins
+    shape = n, top + h + bottom, left + w + right, c
+    return _bound(pad_rows, shape, padded_rows((n, h, w, c), margins), dtype)
+
+
+@bound_by(_bind_pad)
 def zero_pad2d(x: Array, margins: Margins) -> Array:
     """The images with zeros at the top, bottom, left and right."""
-    rows = padded_rows(x.shape, margins)
+    return _bind_pad(x.shape, x.dtype, margins)(readable(x))
+
+
+def _bind_crop(geometry: Shape, dtype: np.dtype[Any], margins: Margins) -> Callable[[Array], Array]:
+    n, h, w, c = geometry[:4]
     top, bottom, left, right = margins
-    n, h, w, c = x.shape
-    y = empty_like_type(x, n, top + h + bottom, left + w + right, c)
-    flat = readable(x).reshape(-1), y.reshape(-1)
-    parallel_for(pad_rows, n * y.shape[1], y.size, *flat, record(rows))
-    return y
+    shape = n, h - top - bottom, w - left - right, c
+    return _bound(crop_rows, shape, padded_rows(shape, margins), dtype)
 
 
+@bound_by(_bind_crop)
 def zero_pad2d_backward(dy: Array, margins: Margins) -> Array:
     """``dx``: dy without its margins."""
-    top, bottom, left, right = margins
-    n, h, w, c = dy.shape
-    dx = empty_like_type(dy, n, h - top - bottom, w - left - right, c)
-    rows = padded_rows(dx.shape, margins)
-    flat = readable(dy).reshape(-1), dx.reshape(-1)
-    parallel_for(crop_rows, n * dx.shape[1], dx.size, *flat, record(rows))
-    return dx
+    return _bind_crop(dy.shape, dy.dtype, margins)(readable(dy))
 
 
 def padded_rows(shape: tuple[int, ...], margins: Margins) -> PaddedRows:
