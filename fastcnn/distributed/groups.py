@@ -307,7 +307,11 @@ class GradientSum:
         return dict(zip(self._plan.slots, [self._into, *later_sums], strict=False))
 
     def leave(self, part: slice) -> None:
-        """Let a part go; small ones wait for others beside them."""
+        """Let a part go; small ones wait for others beside them.
+
+        All processes let the same parts go in the same order, because a message's tag is the number
+        of its part.
+        """
         if not self._plan.rounds:
             if not self._in_place:
                 self._into[part] = self._local.blocks()[self._plan.root][part]

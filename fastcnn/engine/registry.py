@@ -32,6 +32,13 @@ from fastcnn.core.undisturbed import undisturbed_import
 from fastcnn.engine import policy
 
 Geometry: TypeAlias = ConvGeometry | PoolGeometry | ResizeGeometry | tuple[int, ...]
+"""The sizes of a problem.
+
+What a tuple holds depends on the operation: of dense layers, (N, inputs, outputs); of zero_pad2d,
+the image's shape and the margins, and of its gradient dy's shape and the margins; of add and its
+like, the shape of a and then that of b; of concatenate, the result's shape; of its gradient, dy's;
+of all others, the shape of x as the engine gets it. :func:`_result_shape` must know each form.
+"""
 
 
 class Problem(NamedTuple):

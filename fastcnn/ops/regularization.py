@@ -39,6 +39,7 @@ def dropout(x: ArrayLike, mask: ArrayLike, rate: float, *, engine: str | None = 
     Source: N. Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from
     Overfitting", 2014, with the scale at training time.
     """
+    # The mask is no array of floats: the bound call takes x, and returns a function of the mask.
     y: Array = call(_dropped, (x,), rate, engine)(mask)
     return y
 

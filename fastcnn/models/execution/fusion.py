@@ -2,8 +2,9 @@
 
 A convolution takes the batch normalisation, the addition, the ReLU and the 2×2 max-pooling that
 follow on it into its epilogue, where nothing else takes the values between. Layers that do nothing
-in prediction disappear. The graph alone decides which layers are fused; :mod:`.prediction_steps`
-says which kernels there are for them.
+in prediction disappear. This module knows which layers could be fused. Its caller's functions
+``serves`` and ``pools`` say whether there are kernels, which depends on the dtype, ``math`` and the
+registers; :mod:`.prediction_steps` has them.
 """
 
 from __future__ import annotations

@@ -233,7 +233,7 @@ class Arrays(NamedTuple):
 
 
 class TileOffsets(NamedTuple):
-    """Where a block of columns begins in each operand."""
+    """Where a tile, or a block of columns, begins in each operand; each kernel says which."""
 
     x: int
     w: int
@@ -311,7 +311,7 @@ def _contraction(
     masked: bool,
     elementwise: bool,
     long_sums: bool,
-    fused: bool = False,
+    fused: bool,
 ) -> Kernel:
     """The general kernel: the rows of a tile lie anywhere.
 

@@ -124,7 +124,10 @@ class _Arrays(NamedTuple):
 
 
 class _TileOffsets(NamedTuple):
-    """Where a tile begins: its image in x, its first output in y, and its channel."""
+    """Where the tiles of a row begin: the image in x and the row's first output in y.
+
+    Both are those of ``channel``, the first channel of the tiles.
+    """
 
     x: int
     y: int
@@ -203,7 +206,7 @@ def _outputs_before(pixel: int, step: int, limit: int, count: int) -> int:
 
 
 @kernel_factory
-def _depthwise(rows: int, lanes: int, at_once: int, long_sums: bool, fused: bool = False) -> Kernel:
+def _depthwise(rows: int, lanes: int, at_once: int, long_sums: bool, fused: bool) -> Kernel:
     """The kernel on tiles of ``rows`` pixels × one vector.
 
     ``at_once``: taps of a row that are one step, or 0. ``long_sums``: with totals. ``fused``: with

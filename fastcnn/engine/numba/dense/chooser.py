@@ -1,7 +1,9 @@
 """Which kernels serve a dense layer and its gradients: three lists, the last entry serves all.
 
 The entries are those of :mod:`fastcnn.engine.numba.contraction.chooser`, after some that dense
-layers alone have.
+layers alone have. The kernel of each entry takes the operands of a contraction,
+``(x, w, b, y, relu, numbers)``, all flat. That of ``LARGE_WEIGHTS`` does not, so callers ask for
+this name first.
 """
 
 from __future__ import annotations

@@ -158,7 +158,7 @@ def kernel_factory(function: Callable[..., Any]) -> _lru_cache_wrapper[Any]:
 
     The function must not ask :func:`registers`, because its arguments are all that the kernel
     depends on. The kernel gets two attributes: ``choice`` (:func:`choice_of`) and ``recipe``, from
-    which another process can make it.
+    which another process can make it. Callers give all arguments by position; defaults do not work.
     """
 
     @wraps(function)

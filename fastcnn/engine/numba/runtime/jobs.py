@@ -103,6 +103,8 @@ def _do_tasks(board: Words, slot: int, number: int) -> None:
     The thread does its own tasks first, then those that other threads have not begun. It takes no
     task of another job, because the job's caller counts in the slots of the job's threads alone.
     """
+    # Perhaps this is the number of another job. It only says where to look: a task that is taken is
+    # of job ``number``.
     threads = load_acquire(board, THREADS)
     for i in range(threads):
         thread = (slot // SLOT + i) % threads
@@ -110,7 +112,8 @@ def _do_tasks(board: Words, slot: int, number: int) -> None:
         word = load_acquire(board, index)
         while word & _COUNT_MASK and word >> COUNT == number:
             if swap(board, index, word, word - 1):
-                # The words of the job do not change until this task is done.
+                # The words of the job do not change until this task is done. The tasks of
+                # ``thread`` end before the bound below; the word counts those that are left.
                 start, count, tasks = board[START], board[STOP] - board[START], board[TASKS]
                 task = tasks * (thread + 1) // board[THREADS] - (word & _COUNT_MASK)
                 first, end = count * task // tasks, count * (task + 1) // tasks

@@ -37,6 +37,8 @@ Types: TypeAlias = tuple[types.Type, ...]
 class Kernel(Protocol):
     """A compiled function as Python calls it: Numba's dispatcher.
 
+    A kernel is called as ``kernel(board, tasks, start, stop, *arguments)``; the decorator
+    :func:`.jit.kernel` puts the first two in front of its parameters.
     With ``NUMBA_DISABLE_JIT=1`` it is the Python function, without these attributes.
 
     Attributes:
