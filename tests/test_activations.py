@@ -250,6 +250,16 @@ def test_the_polynomial_of_the_tail_is_the_tail(
 P = {"leaky_relu": 0.1, "clipped_relu": 0.7, "elu": 0.6, "hard_sigmoid": 0.2}
 
 
+def applied(name: str, x: Array, p: float, q: float) -> Array:
+    """The formula of flat ``x`` by the compiled engine."""
+    return activations._bind_formula(name, x.shape, x.dtype, p, q)(x)
+
+
+def gradient(name: str, dy: Array, x: Array, p: float, q: float) -> Array:
+    """The gradient of :func:`applied` with respect to ``x``."""
+    return activations._bind_gradient(name, x.shape, x.dtype, p, q)(dy, x)
+
+
 @pytest.mark.each_instruction_set
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", FORMULAS)
@@ -258,12 +268,12 @@ def test_a_number_gives_the_same_bits_in_each_position(name: str, dtype: type) -
     rng = np.random.default_rng(1)
     x, dy = (rng.standard_normal(150) * 3).astype(dtype), rng.standard_normal(150).astype(dtype)
     p = P.get(name, 0.0)
-    y = activations._applied(name, x, p, 0.4)
-    dx = activations._gradient(name, dy, x, p, 0.4)
+    y = applied(name, x, p, 0.4)
+    dx = gradient(name, dy, x, p, 0.4)
     for size in range(1, 150):
         some = slice(150 - size, 150)
-        np.testing.assert_array_equal(activations._applied(name, x[some].copy(), p, 0.4), y[some])
-        again = activations._gradient(name, dy[some].copy(), x[some].copy(), p, 0.4)
+        np.testing.assert_array_equal(applied(name, x[some].copy(), p, 0.4), y[some])
+        again = gradient(name, dy[some].copy(), x[some].copy(), p, 0.4)
         np.testing.assert_array_equal(again, dx[some])
 
 
@@ -279,8 +289,8 @@ def test_the_kernels_of_a_formula_are_steps_of_a_program(name: str, dtype: type)
     assert over.tobytes() == y.tobytes()
     _run(activations.gradient_kernel(name), 77, dy, x, dx, numbers)
     p = P.get(name, 0.0)
-    np.testing.assert_array_equal(y, activations._applied(name, x, p, 0.4))
-    np.testing.assert_array_equal(dx, activations._gradient(name, dy, x, p, 0.4))
+    np.testing.assert_array_equal(y, applied(name, x, p, 0.4))
+    np.testing.assert_array_equal(dx, gradient(name, dy, x, p, 0.4))
 
 
 @pytest.mark.parametrize("channels", [3, 300])
