@@ -37,7 +37,10 @@ def transpose_filters(w: Array, groups: int, width: int) -> Array:
 
 
 def transpose_kernel(width: int, columns: int, itemsize: int) -> Kernel:
-    """Its kernel, ``(w, transposed, taps, ic, oc, columns, width)``. Items are blocks at a tap."""
+    """The kernel of :func:`transpose_filters`; an item is a block at a tap.
+
+    Its operands are ``(w, transposed, taps, ic, oc, columns, width)``.
+    """
     lanes = min(registers().vector_bytes // itemsize, width)
     while lanes > 2 and columns < lanes:
         lanes //= 2

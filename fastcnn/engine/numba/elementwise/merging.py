@@ -4,10 +4,10 @@ Arrays of equal shapes are merged number by number. Where an operand is broadcas
 of the result (:mod:`fastcnn.engine.numba.elementwise.broadcasting`), whose kernel is compiled for
 the operands that go on along the row: both, or one that meets one number of the other.
 
-The gradient of an operand that is broadcast is a sum. Along a row that the operand shares, an item
-is a number of the gradient, and each row of terms is summed at once (:func:`_row_sums`). Otherwise
-the rows of terms are added (:func:`_row_totals`), in chunks of rows and blocks of columns, whose
-sizes follow from the sizes of a sample.
+The gradient of an operand that is broadcast is a sum. Where the operand has one number for a whole
+row, an item is a number of the gradient, and each row of terms is summed at once
+(:func:`_row_sums`). Otherwise the rows of terms are added (:func:`_row_totals`), in chunks of rows
+and blocks of columns, whose sizes follow from the sizes of a sample.
 """
 
 from __future__ import annotations
@@ -113,9 +113,10 @@ def maximum(a: Array, b: Array) -> Array:
 
 
 def maximum_backward(dy: Array, a: Array, b: Array) -> tuple[Array, Array]:
-    """``da`` and ``db``: dy where a or b is the maximum, summed over the axes that are 1 in a or b.
+    """``da``: dy where a is the maximum, else 0; ``db``: dy where b is, else 0.
 
-    At a tie the maximum is a.
+    Each is summed over the axes that are 1 in its own operand. At a tie, and where a is NaN, the
+    maximum is a.
     """
     return _gradients("maximum", dy, a, b, a.shape, b.shape)
 
@@ -408,7 +409,7 @@ class _Sums(NamedTuple):
     Attributes:
         item_axes: axes of the table through which the items count.
         axes: all axes of the table; those after ``item_axes`` are summed.
-        summed: rows that are summed, the product of the lengths of these axes.
+        summed_rows: rows that are summed, the product of the lengths of these axes.
         width: numbers of a row.
         grain: rows of a chunk.
         chunks: chunks of the rows.

@@ -167,7 +167,7 @@ _pool = _Pool()
 
 
 def most_tasks(count: int, work: int) -> int:
-    """How many threads are worth their cost, for so many items and operations."""
+    """How many tasks, and so how many threads at most, so many items and operations are worth."""
     return min(count, 1 + work // SMALL)
 
 
