@@ -6,19 +6,16 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
-from itertools import islice
-from typing import TypeVar
 
 import limits
 import pytest
+from dealing import dealt
 
 # Tests compile all the time, and compare what processes write to the standard error.
 os.environ.setdefault("FASTCNN_COMPILE_NOTICE", "0")
 # Most nets of tests see one size of a batch, and need few of the kernels that would be compiled
 # ahead. The tests of first calls and of compiling ahead switch it on.
 os.environ.setdefault("FASTCNN_COMPILE_AHEAD", "0")
-
-Item = TypeVar("Item")
 
 # What a shell starts in the background has Ctrl-C ignored, and so would all that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -61,21 +58,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     others = [item for item in items if item.get_closest_marker("lasts_long") is None]
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     items[:] = dealt(long, others, workers)
-
-
-def dealt(long: list[Item], others: list[Item], workers: int) -> list[Item]:
-    """A list of which each of ``workers`` equal parts begins with some of the long items.
-
-    >>> dealt(["a", "b", "c"], [1, 2, 3, 4], 2)
-    ['a', 'c', 1, 'b', 2, 3, 4]
-    """
-    result: list[Item] = []
-    count, rest = len(long) + len(others), iter(others)
-    for worker in range(workers):
-        own = long[worker::workers]
-        size = (count - len(result)) // (workers - worker)  # as pytest-xdist divides
-        result += [*own, *islice(rest, max(0, size - len(own)))]
-    return [*result, *rest]
 
 
 @pytest.hookimpl(optionalhook=True)

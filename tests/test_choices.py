@@ -269,8 +269,8 @@ def test_explain_names_the_kernel_its_tile_and_its_tasks_and_why_not_the_others(
     assert [line.split(",")[0] for line in lines if "kernel of" in line] == [
         "  kernel of dx: few samples", "  kernel of dw: few steps",
     ]  # fmt: skip
-    lines = explained("dense_backward", (8, 10), (8, 1352), (1352, 10))
-    assert lines[1] == "  kernels: of 1 block of inputs, in one compiled call"
+    lines = explained("dense_backward", (32, 128), (32, 9216), (9216, 128))
+    assert lines[1] == "  kernels: of 39 blocks of inputs, in one compiled call"
     assert any(line.startswith("  kernel of dw of a block: ") for line in lines)
     assert "large weights" in explained("dense", (1, 9216), (9216, 128))[1]
     lines = explained("conv2d_filter_gradient", (1, 7, 7, 9), (1, 9, 9, 9), 3, groups=9)

@@ -84,7 +84,7 @@ def stamp_of(folder: Path) -> str:
 @pytest.mark.parametrize(
     ("file", "edit"),
     [
-        ("engine/numba/runtime/threads.py", ("_LOOKS = 5_000", "_LOOKS = 5_001")),
+        ("engine/numba/runtime/threads.py", ("_LOOKS = 20_000", "_LOOKS = 20_001")),
         ("core/hardware.py", ("CACHE_LINE = 64", "CACHE_LINE = 128")),
     ],
 )
@@ -114,7 +114,7 @@ def test_a_compiled_file_that_python_does_not_compare_with_its_source_decides(
     assert compileall.compile_dir(tmp_path, quiet=1, force=True, invalidation_mode=unchecked)
     before = stamp_of(tmp_path)
     edited = tmp_path / "fastcnn" / "engine" / "numba" / "runtime" / "threads.py"
-    edited.write_text(edited.read_text("utf-8").replace("5_000", "5_001"), "utf-8")
+    edited.write_text(edited.read_text("utf-8").replace("20_000", "20_001"), "utf-8")
     assert stamp_of(tmp_path) == before
     assert compileall.compile_dir(tmp_path, quiet=1, force=True, invalidation_mode=unchecked)
     assert stamp_of(tmp_path) != before

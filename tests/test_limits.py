@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from conftest import dealt
+from dealing import dealt
 from limits import computing, limit, run
 from processes import python
 

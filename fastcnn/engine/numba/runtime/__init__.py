@@ -19,6 +19,7 @@ Its files:
     instruction_sets.py  the vector registers for which kernels are chosen
     decisions.py         ordered lists of kernels; the first kernel that serves is taken
     arrays.py            the arguments of kernels
+    bound.py             calls that remember their kernel, and make their results
     memory.py            memory for results and scratch, used again
     intrinsics.py        functions written as LLVM, each with a NumPy form for when JIT is off
     atomics.py           words of memory that threads change in one step
