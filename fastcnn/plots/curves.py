@@ -40,7 +40,7 @@ def history(
 
     Returns:
         The figure, with a panel for losses, one for accuracies, and one for each metric. Names that
-        begin with "val_" are curves of the validation.
+        begin with ``val_`` are curves of the validation.
 
     Raises:
         TypeError, ValueError: a wrong argument, or a history without an epoch.
