@@ -29,7 +29,7 @@ _FENCE = re.compile(r"^```(python|\{picture\} \w+)\n(.*?)^```$", re.MULTILINE | 
 
 @dataclass
 class Run:
-    """A page, whose blocks run in turn; the run stops at each picture to save it.
+    """A page. Its blocks run one after the other, and each picture is saved when it is drawn.
 
     Attributes:
         names: the global names of the blocks.

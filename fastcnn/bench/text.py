@@ -14,7 +14,7 @@ from fastcnn.core.tables import fitted_table, lines_of
 
 BAR = 12
 DOUBT = " ?"
-"""Marks a ratio of which a figure's noise exceeds :data:`fastcnn.bench.report.NOISY`."""
+"""Marks a ratio if the noise of one of its figures exceeds :data:`fastcnn.bench.report.NOISY`."""
 NOTES = (
     "★          the fastest; bars show speeds, and its bar is full",
     "×          fastcnn's speed as a multiple of this runner's",

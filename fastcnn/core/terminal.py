@@ -70,7 +70,7 @@ def output_rewinds() -> bool:
 
 
 def output_is_notebook() -> bool:
-    """Whether the standard output is that of a notebook's cell."""
+    """Whether what is printed appears in a cell of a notebook."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     names = type(shell).__name__, type(shell).__module__
     return names[0] == "ZMQInteractiveShell" or names[1].startswith("google.colab")

@@ -112,14 +112,14 @@ class ImageCache:
             entries = [Entry(*entry) for entry in index["pictures"]]
         except (ValueError, TypeError, LookupError, RecursionError):
             return []
-        whole = all(
+        has_right_types = all(
             isinstance(one.name, str)
             and isinstance(one.size, int)
             and isinstance(one.changed, int)
             and isinstance(one.error, str)
             for one in entries
         )
-        return entries if whole else []
+        return entries if has_right_types else []
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The images of these rows.
@@ -207,7 +207,7 @@ def _entry(file: str, name: str) -> Entry:
     try:
         status = os.stat(file)
     except OSError:
-        return Entry(name, -1, 0)  # reading it tells what is wrong
+        return Entry(name, -1, 0)  # the error comes when the picture is read
     return Entry(name, status.st_size, status.st_mtime_ns)
 
 
@@ -229,7 +229,10 @@ def _contents(
     settings: str,
     advance: Callable[[], object],
 ) -> Iterator[bytes | memoryview]:
-    """The parts of a new cache file; ``rows`` are those of an earlier cache, or -1."""
+    """The parts of a new cache file.
+
+    ``rows`` holds a row of the earlier cache for each picture, or -1 for one that it does not have.
+    """
     each = max(1, _BLOCK // prod(reading.shape))
     for first in range(0, len(wanted), each):
         some = range(first, min(first + each, len(wanted)))

@@ -287,8 +287,8 @@ def _branch(
     nodes = [node for one in graph.node for node in _node(one, context, inner)]
     own = {*inner, *(name for node in nodes for name in node.outputs if name)}
     results = tuple(one.name for one in graph.output)
-    taken = (*(name for node in nodes for name in node.inputs if name), *results)
-    around = tuple(dict.fromkeys(name for name in taken if name not in own))
+    names_read = (*(name for node in nodes for name in node.inputs if name), *results)
+    around = tuple(dict.fromkeys(name for name in names_read if name not in own))
     branch = Branch(around, tuple(_in_order(around, inner, nodes)), results)
     names = {name: context.prefix + name for name in own}
     for name, array in inner.items():

@@ -73,14 +73,14 @@ class Binding:
             and returns the function of the arrays.
     """
 
-    __slots__ = ("_bind", "_names", "_others", "find", "find_by_kinds")
+    __slots__ = ("_bind", "_names", "_other_count", "find", "find_by_kinds")
 
     def __init__(self, names: tuple[str, ...] | None, bind: Callable[..., Any]) -> None:
         self._names, self._bind = names, bind
         parameters = signature(bind).parameters.values()
-        self._others = len(parameters) - (1 if names is None else len(names))
+        self._other_count = len(parameters) - (1 if names is None else len(names))
         if any(parameter.kind is Parameter.VAR_POSITIONAL for parameter in parameters):
-            self._others = -1
+            self._other_count = -1  # any number of them; then no array may be left out
         self.forget()
         settings.remembered.append(self.forget)
 
@@ -94,8 +94,8 @@ class Binding:
 
         None if the arrays are not plain, the binding itself if only some other arguments are not.
         """
-        count = len(arguments) - self._others
-        if self._others < 0:
+        count = len(arguments) - self._other_count
+        if self._other_count < 0:
             count = len(self._names or ())
         facts, others = arguments[:count], arguments[count:]
         dtypes = {dtype for _, dtype, _ in facts}

@@ -117,10 +117,10 @@ def _seconds(seconds: float) -> str:
     >>> _seconds(0.4), _seconds(75.2), _seconds(3 * 3600 + 61)
     ('0 s', '1 min 15 s', '3 h 1 min')
     """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    minutes, rest = divmod(rounded, 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
