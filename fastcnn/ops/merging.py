@@ -201,6 +201,8 @@ def concatenate(arrays: Sequence[ArrayLike], axis: int = -1, *, engine: str | No
         raise TypeError(f"arrays must be a list or a tuple of arrays, got {quoted(arrays)}")
     if not arrays:
         raise ValueError("arrays must hold at least one array, got none")
+    if isinstance(arrays[0], int | float):  # before a long list of numbers becomes arrays
+        raise ValueError(f"arrays must hold arrays with at least one axis, got {quoted(arrays)}")
     y: Array = call(_concatenated, tuple(arrays), axis, engine)
     return y
 
