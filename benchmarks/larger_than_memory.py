@@ -2,6 +2,7 @@
 
     python benchmarks/larger_than_memory.py make FOLDER --gigabytes 10
     python benchmarks/larger_than_memory.py epoch FOLDER
+    python benchmarks/larger_than_memory.py epoch FOLDER --size 224 --cache OTHER-FOLDER
     python benchmarks/larger_than_memory.py speed FOLDER --net resnet
 
 ``make`` writes JPEG files, like photographs: smooth shapes under noise, about 0.6 MB each at
@@ -9,7 +10,9 @@
 file has a comment of its own, so that no two files are equal. Classes are folders.
 
 ``epoch`` trains one epoch over all files with ``lazy=True``, and prints the largest resident memory
-of the process. ``speed`` trains on some images in turn: read while the training runs, from a cache
+of the process. With ``--cache`` it reads from a cache in that folder, which the first run makes.
+
+``speed`` trains on some images in turn: read while the training runs, from a cache
 (``load_images(cache=…)``), and from memory. It prints images a second, the median ratios to memory,
 and how long reading alone takes with the same threads.
 
@@ -97,10 +100,17 @@ def epoch(
     net: Net = "small",
     size: Size = 64,
     batch: Annotated[int, typer.Option(min=1, help="Samples to a batch.")] = 32,
+    cache: Annotated[Path | None, typer.Option(help="The folder of a cache.")] = None,
 ) -> None:
     """Train one epoch, and print the largest resident memory."""
-    images = fastcnn.load_images(folder, size, lazy=True, check=False)
+    begin = perf_counter()
+    has_cache = cache is not None
+    images = fastcnn.load_images(folder, size, lazy=True, check=has_cache, cache=cache)
     total = sum(Path(file).stat().st_size for file in images.files)
+    if cache is not None:
+        written = sum(file.stat().st_size for file in cache.iterdir())
+        seconds = perf_counter() - begin
+        print(f"cache: {written:,} bytes, opened after {seconds:.1f} s, {peak() / 1e6:.0f} MB")
     model = net_of(net, size)
     begin = perf_counter()
     model.fit(images, batch_size=batch, optimizer="adam", seed=0, verbose=0)

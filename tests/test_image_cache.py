@@ -11,13 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import fastcnn
 from fastcnn import Augment, InputWarning, Sequential
+from fastcnn.cli import app
 from fastcnn.data import image_cache, picture_reading
 from fastcnn.data.image_sets import ImageSet, LazyImages
 from fastcnn.data.pictures import PictureError
 from fastcnn.layers import Dense, Flatten
+from fastcnn.models.model import Model
+from fastcnn.recipes import training
+from fastcnn.recipes.report import command_of
+from fastcnn.train.callbacks import StopTraining
 
 SIZE = (7, 5)
 
@@ -206,3 +212,97 @@ def test_a_cache_that_cannot_be_written(folder: Path, monkeypatch: pytest.Monkey
     with pytest.raises(OSError, match="the cache needs 1,260 bytes, and 500 are free") as error:
         load(folder)
     assert error.value.errno == errno.ENOSPC
+
+
+# --- fastcnn train --cache ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def more(folder: Path) -> Path:
+    """The folder with so many pictures that some are held out."""
+    rng = np.random.default_rng(8)
+    for name in ("a", "b"):
+        for i in range(10, 20):
+            save(folder / name / f"{i}.png", rng, 25)
+    return folder
+
+
+def settings(folder: Path, cache: Path | None = None) -> training.Settings:
+    place = None if cache is None else str(cache)
+    changes = {"data": str(folder), "color": "rgb", "size": 12, "cache": place}
+    return training.settings_for("article", epochs=2, batch_size=3, **changes)
+
+
+def run(*words: object) -> Any:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def weights_of(model: Model) -> bytes:
+    return b"".join(one.tobytes() for one in model.get_weights())
+
+
+def test_a_training_from_a_cache_has_the_same_result(more: Path, decoded: list[str]) -> None:
+    plain = training.train(settings(more))
+    for place in (more.parent / "new" / "one", more, more / "a"):
+        for pictures in (32, 0):
+            decoded.clear()
+            result = training.train(settings(more, place))
+            assert len(decoded) == pictures
+            assert isinstance(result.test_data[0], LazyImages)
+            assert weights_of(result.model) == weights_of(plain.model)
+            assert result.test == plain.test
+            assert result.model.preparation == plain.model.preparation
+            assert result.model.classes == ("a", "b")
+
+
+def test_the_command_trains_from_a_cache_and_resumes(
+    more: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, cache = more.parent / "model.safetensors", more.parent / "cache"
+    words = ("train", "--net", "article", "--images", more, "--size", 12, "--epochs", 2)
+    words = (*words, "--batch-size", 3, "--save", model, "--cache", cache)
+
+    class Watch(training._Watch):
+        def on_batch_end(self, model: Any, batch: int, logs: dict[str, float]) -> None:
+            if batch == 4 and not self.interrupted:
+                self.interrupted = True
+                raise StopTraining
+
+    Watch.__name__ = "_Watch"
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_Watch", Watch)
+        assert run(*words).exit_code == 130
+    assert len(decoded) == 32
+    decoded.clear()
+    checkpoint = training.checkpoint_of(model)
+    assert training.settings_of(checkpoint).cache == str(cache)
+    assert run("train", "--resume", checkpoint).exit_code == 0
+    assert not decoded
+    plain = training.train(settings(more))
+    assert weights_of(fastcnn.load_model(model)) == weights_of(plain.model)
+
+
+def test_bad_folders_of_the_command(more: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_file, cache = more.parent / "file", more.parent / "cache"
+    a_file.write_text("")
+    usage = shutil.disk_usage(more)._replace(free=500)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    images = ("--images", more, "--size", 12)
+    cases: list[tuple[tuple[object, ...], str]] = [
+        ((*images, "--cache", a_file), f"cache must be a folder, got {str(a_file)!r}, which is a"),
+        ((*images, "--cache", cache), f"{cache}: the cache needs 13,824 bytes, and 500 are free"),
+        (("--cache", cache), "--cache needs --images"),
+    ]
+    for words, message in cases:
+        done = run("train", *words, "--save", more.parent / "model.safetensors")
+        assert done.exit_code == 2
+        assert done.output.startswith(f"fastcnn: {message}"), done.output
+        assert done.output.count("\n") == 1
+    assert not [*cache.iterdir()]
+
+
+def test_the_report_names_the_command_that_repeats_a_training_on_pictures() -> None:
+    command = command_of(settings(Path("my pictures"), Path("cache")), shards=4)
+    end = "--images 'my pictures' --color rgb --size 12 --cache cache --shards 4"
+    assert command.endswith(f" --seed 0 {end}")
+    assert "--data" not in command

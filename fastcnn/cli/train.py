@@ -38,6 +38,14 @@ def train(
         str | None,
         typer.Option(metavar="NAME", help="rgb or gray, for --images. [default: rgb]"),
     ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Keep the scaled pictures of --images in a file there, and read each batch from "
+            "it: later trainings decode nothing, and the set may be larger than the memory.",
+        ),
+    ] = None,
     epochs: Annotated[
         int | None,
         typer.Option(min=1, help="Default: the net's; with --images more if they are few."),
@@ -138,14 +146,16 @@ def train(
             folder, fixed["color"] = str(images.resolve()), color or "rgb"
         elif color is not None:
             raise ValueError("--color needs --images")
+        store = None if cache is None else str(cache.absolute())
         if resume is None:
             name = training.DEFAULT_NET if net is None else net.lower().replace("-", "")
-            settings = training.settings_for(name, **fixed, epochs=epochs, data=folder)
+            more = {"epochs": epochs, "data": folder, "cache": store}
+            settings = training.settings_for(name, **fixed, **more)
             if images is not None and epochs is None:
                 number = training.epochs_on_pictures(images, settings)
                 settings = replace(settings, epochs=number)
         else:
-            settings = _settings_of(resume, {"net": net, **fixed}, epochs, folder)
+            settings = _settings_of(resume, {"net": net, **fixed}, epochs, folder, store)
         usual = None if resume is None else training.save_of(resume)
         place = save or usual or Path(f"fastcnn-{settings.net}.safetensors")
         console = Console(highlight=False)
@@ -199,9 +209,13 @@ def _group(distributed: bool, shards: int | None, resume: Path | None) -> Group 
 
 
 def _settings_of(
-    path: Path, fixed: dict[str, Any], epochs: int | None, folder: str | None
+    path: Path,
+    fixed: dict[str, Any],
+    epochs: int | None,
+    folder: str | None,
+    cache: str | None,
 ) -> Settings:
-    """The settings in a checkpoint, with new epochs and data; ``fixed`` options raise an error."""
+    """The settings in a checkpoint, with new epochs, data and cache; ``fixed`` ones raise."""
     from dataclasses import replace
 
     from fastcnn.recipes.training import settings_of
@@ -214,7 +228,12 @@ def _settings_of(
                 "with its own settings"
             )
     settings = settings_of(path)
-    return replace(settings, epochs=epochs or settings.epochs, data=folder or settings.data)
+    return replace(
+        settings,
+        epochs=epochs or settings.epochs,
+        data=folder or settings.data,
+        cache=cache or settings.cache,
+    )
 
 
 def _print(console: Console, settings: Settings, result: Trained) -> None:

@@ -164,10 +164,8 @@ class ImageSet:
     def subset(self, rows: Array) -> ImageSet:
         """The images of these rows, an array of indices or of booleans."""
         rows = np.arange(len(self))[rows]
-        images = self.images
-        images = images.subset(rows) if isinstance(images, LazyImages) else images[rows]
         files = tuple(self.files[row] for row in rows)
-        return ImageSet(images, self.labels[rows], self.classes, files)
+        return ImageSet(some_of(self.images, rows), self.labels[rows], self.classes, files)
 
     def split(self, share: float, seed: int | None = 0) -> tuple[ImageSet, ImageSet]:
         """Two sets: one to train on, and one with this share of each class, drawn at random.
@@ -188,6 +186,15 @@ class ImageSet:
         if held_out.all() or not held_out.any():
             raise ValueError(f"share={share} of {len(self)} images leaves a set without any")
         return self.subset(~held_out), self.subset(held_out)
+
+
+def some_of(images: Samples, part: slice | Array) -> Samples:
+    """Some rows of images; those that are read when needed are not read yet.
+
+    >>> some_of(np.arange(5), slice(-2, None))
+    array([3, 4])
+    """
+    return images.subset(part) if isinstance(images, LazyImages) else images[part]
 
 
 def load_images(

@@ -58,8 +58,8 @@ class _Part(NamedTuple):
     svg: str
 
 
-def command_of(settings: Settings) -> str:
-    """The command that repeats a training with these settings.
+def command_of(settings: Settings, shards: int | None = None) -> str:
+    """The command that repeats a training with these settings, and with so many shards.
 
     >>> from fastcnn.recipes.training import settings_for
     >>> print(command_of(settings_for("article", epochs=1)))
@@ -70,10 +70,14 @@ def command_of(settings: Settings) -> str:
     words += ["--batch-size", str(settings.batch_size), "--optimizer", settings.optimizer]
     words += ["--lr", repr(settings.learning_rate)]
     words += ["--augment" if settings.augment else "--no-augment", "--seed", str(settings.seed)]
-    if settings.data is not None:
-        words += ["--data", settings.data]
-    if settings.size is not None:
-        words += ["--size", str(settings.size)]
+    for option, value in (
+        ("--data" if settings.color is None else "--images", settings.data),
+        ("--color", settings.color),
+        ("--size", settings.size),
+        ("--cache", settings.cache),
+        ("--shards", shards),
+    ):
+        words += [] if value is None else [option, str(value)]
     return shlex.join(words)
 
 
@@ -103,7 +107,7 @@ def page(settings: Settings, result: Trained) -> str:
             for part in parts
         )
         body.append(f'<h2>{escape(title)}</h2><div class="pair">{pictures}</div>')
-    body += [_table_of_layers(result), _run(settings), _machine()]
+    body += [_table_of_layers(result), _run(settings, result.shards), _machine()]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -133,7 +137,8 @@ def _parts(result: Trained) -> Iterator[_Part]:
     model, (images, labels) = result.model, result.test_data
     names = model.classes
     guesses = model.predict_classes(images)
-    sample = images[first_right(labels, guesses)]
+    first = first_right(labels, guesses)
+    sample = images[first : first + 1][0]
     wide: dict[str, Any] = {"width": _WIDTH}
     learning, mistakes, inside, reasons = (
         "Learning", "Where it is wrong", "What it has learned", "What an answer depends on",
@@ -195,10 +200,10 @@ def _table_of_layers(result: Trained) -> str:
     )
 
 
-def _run(settings: Settings) -> str:
+def _run(settings: Settings, shards: int | None) -> str:
     return (
         "<h2>The same training again</h2>"
-        f"<pre>{escape(command_of(settings))}</pre>"
+        f"<pre>{escape(command_of(settings, shards))}</pre>"
         '<p class="soft">With the same version the weights are the same to the bit, for any number '
         f"of threads. This was fastcnn {escape(__version__)}.</p>"
     )

@@ -13,10 +13,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +26,16 @@ from fastcnn.core.files import check_writable
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import count, number, truth
 from fastcnn.data.augmentation import Augment
-from fastcnn.data.datasets import Dataset, default_folder, load_dataset
-from fastcnn.data.image_sets import CHANNELS, Color, load_images
+from fastcnn.data.datasets import default_folder, load_dataset
+from fastcnn.data.image_sets import CHANNELS, Color, load_images, some_of
+from fastcnn.data.on_demand import Samples
 from fastcnn.data.picture_folders import TEST_SHARE, sets_of
 from fastcnn.data.pictures import ENDINGS
-from fastcnn.data.preparation import Preparation, preparation_of
+from fastcnn.data.preparation import (
+    Preparation,
+    preparation_of,
+    preparation_of_pictures,
+)
 from fastcnn.distributed import Group
 from fastcnn.models.model import Model
 from fastcnn.models.nets import NETS
@@ -64,7 +70,8 @@ class Settings:
     ``data`` is a data set's folder, or None for the bundled MNIST. ``size`` is the side that its
     pictures are scaled to, or None if all have one size. ``color`` is None for a data set, and
     "rgb" or "gray" for pictures of any sizes in a folder for each class, which are scaled to
-    ``size``.
+    ``size``. ``cache`` is the folder from which each batch of such pictures is read, or None to
+    hold all of them in memory.
     """
 
     net: str
@@ -77,6 +84,7 @@ class Settings:
     data: str | None = None
     size: int | None = None
     color: Color | None = None
+    cache: str | None = None
 
     def __post_init__(self) -> None:
         for name, known in (("net", NETS), ("optimizer", RATES)):
@@ -93,6 +101,8 @@ class Settings:
             count("size", self.size)
         if self.color not in (None, *CHANNELS):
             raise ValueError(f'color must be "rgb" or "gray", got {quoted(self.color)}')
+        if self.cache is not None and self.color is None:
+            raise ValueError("--cache needs --images, because it holds pictures that were scaled")
 
 
 # The defaults of each net. They were chosen on the held-out images, without the test images.
@@ -150,7 +160,7 @@ class Trained:
 
     ``test`` holds loss and accuracy on the test images; None after an interrupt. ``checkpoint`` is
     the file from which an interrupted training can continue. ``test_data`` are the test images and
-    their classes.
+    their classes. ``shards`` is the number of parts of each batch in a training with a group.
     """
 
     model: Sequential
@@ -159,7 +169,21 @@ class Trained:
     seconds: float
     saved: Path | None
     checkpoint: Path | None
-    test_data: tuple[NDArray[np.uint8], NDArray[np.int64]]
+    test_data: tuple[Samples, NDArray[np.int64]]
+    shards: int | None = None
+
+
+class _Data(NamedTuple):
+    """The images of a training, and their classes.
+
+    ``train`` and ``test`` are images (N, H, W) or (N, H, W, C) of bytes with classes (N,); ``form``
+    and ``names`` are those of :class:`fastcnn.data.datasets.Dataset`.
+    """
+
+    train: tuple[Samples, NDArray[np.int64]]
+    test: tuple[Samples, NDArray[np.int64]]
+    form: str
+    names: tuple[str, ...]
 
 
 def train(
@@ -197,21 +221,21 @@ def train(
     if not is_first:
         console, save = Console(quiet=True), None
     place = None if save is None else _writable(Path(save))
-    dataset = _dataset(settings)
-    (x, y), (x_test, y_test) = _in_random_order(dataset), dataset.test
+    data = _data(settings)
+    (x, y), (x_test, y_test) = _in_random_order(data), data.test
     if not (held_count := len(x) // HELD_OUT):
         raise ValueError(f"data must have at least {HELD_OUT} training images, got {len(x)}")
     layers = NETS[settings.net](int(max(y.max(), y_test.max())) + 1)
     model = Sequential(layers, x.shape[1:], seed=settings.seed)
-    model.preparation = _preparation(x, dataset.form)
-    model.classes = dataset.names or None
+    model.preparation = _preparation(x, data.form)
+    model.classes = data.names or None
     parameters = sum(a.size for layer in model.layers for a in layer.parameters.values())
     console.print(
         f"{settings.net}: {parameters:,} parameters, {len(x) - held_count:,} images to train on, "
         f"{held_count:,} held out"
     )
-    if dataset.names:
-        classes = ", ".join(f"{i} {name}" for i, name in enumerate(dataset.names))
+    if data.names:
+        classes = ", ".join(f"{i} {name}" for i, name in enumerate(data.names))
         console.print(f"classes: {classes}", markup=False, soft_wrap=True)
     if prepare is not None and is_first:  # others find the kernels in its cache
         prepare(model, _optimizer(settings))
@@ -219,12 +243,12 @@ def train(
     start = perf_counter()
     with watch.listening(console) if is_first else _deaf():
         history = model.fit(
-            x[:-held_count],
+            some_of(x, slice(-held_count)),
             y[:-held_count],
             epochs=settings.epochs,
             batch_size=settings.batch_size,
             optimizer=_optimizer(settings),
-            validation_data=(x[-held_count:], y[-held_count:]),
+            validation_data=(some_of(x, slice(-held_count, None)), y[-held_count:]),
             callbacks=[ProgressBar(console), watch],
             augment=AUGMENT if settings.augment else None,
             verbose=0,
@@ -234,42 +258,49 @@ def train(
     if group is not None:
         watch.interrupted = bool(group.from_first(np.array([float(watch.interrupted)]))[0])
     seconds = perf_counter() - start
+    shards = None if group is None else group.shards
     if watch.interrupted:
-        return Trained(model, history, None, seconds, None, watch.checkpoint, (x_test, y_test))
+        return Trained(model, history, None, seconds, None, watch.checkpoint, data.test, shards)
     if place is not None:
         model.save(place)  # before the test, so that an interrupt does not lose the training
         watch.clear()
     nothing = dict.fromkeys(("loss", "accuracy"), float("nan"))
     test = model.evaluate(x_test, y_test) if is_first else nothing
-    return Trained(model, history, test, seconds, place, None, (x_test, y_test))
+    return Trained(model, history, test, seconds, place, None, data.test, shards)
 
 
-def _in_random_order(dataset: Dataset) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _in_random_order(data: _Data) -> tuple[Samples, NDArray[np.int64]]:
     """The training set; pictures are shuffled, because they are sorted by class."""
-    x, y = dataset.train
-    if dataset.form != "pictures":
+    x, y = data.train
+    if data.form != "pictures":
         return x, y
     order = np.random.default_rng(0).permutation(len(x))
-    return x[order], y[order]
+    return some_of(x, order), y[order]
 
 
-def _dataset(settings: Settings) -> Dataset:
+def _data(settings: Settings) -> _Data:
     """The data of a training."""
     folder = default_folder() if settings.data is None else settings.data
     size = None if settings.size is None else (settings.size, settings.size)
     if settings.color is None:
-        return load_dataset(folder, size)
+        return _Data(*load_dataset(folder, size))
     side = (IMAGE_SIZE, IMAGE_SIZE) if size is None else size
+    read = partial(
+        load_images,
+        size=side,
+        color=settings.color,
+        lazy=settings.cache is not None,
+        cache=settings.cache,
+    )
     place = Path(folder)
     sets = sets_of(place)
     if sets is not None and sets[1] is not None:
-        train = load_images(sets[0], side, settings.color)
-        test = load_images(sets[1], side, settings.color, classes=train.classes)
+        train = read(sets[0])
+        test = read(sets[1], classes=train.classes)
     else:
-        whole = load_images(place if sets is None else sets[0], side, settings.color)
-        train, test = whole.split(1 / TEST_SHARE)
-    first, second = ((np.asarray(one.images), one.labels) for one in (train, test))
-    return Dataset(first, second, "pictures", train.classes)
+        train, test = read(place if sets is None else sets[0]).split(1 / TEST_SHARE)
+    first, second = ((one.images, one.labels) for one in (train, test))
+    return _Data(first, second, "pictures", train.classes)
 
 
 @contextmanager
@@ -282,15 +313,15 @@ def _deaf() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _preparation(images: NDArray[np.uint8], form: str) -> Preparation | None:
+def _preparation(images: Samples, form: str) -> Preparation | None:
     """The preparation of pictures for a net that is trained on these images."""
-    transposed = form == "emnist"
-    upright = images.swapaxes(1, 2) if transposed else images
-    preparation = preparation_of(upright if upright.ndim == 4 else upright[..., np.newaxis])
-    if preparation is None:
-        return None
-    crops = form == "pictures" and preparation.box is None  # as they were scaled for the training
-    return replace(preparation, transposed=transposed, edges="crop" if crops else preparation.edges)
+    if isinstance(images, np.ndarray):
+        upright = images.swapaxes(1, 2) if form == "emnist" else images
+        images = upright if upright.ndim == 4 else upright[..., np.newaxis]
+    if form == "pictures":
+        return preparation_of_pictures(images)
+    preparation = preparation_of(images)
+    return preparation and replace(preparation, transposed=form == "emnist")
 
 
 def model_for(net: str, shape: tuple[int, ...] | None = None, classes: int = 10) -> Sequential:
