@@ -337,7 +337,7 @@ def test_mistakes_are_the_most_surely_wrong() -> None:
     first = figure.axes[1]
     best = np.argsort(-predicted[order[0]])
     for text, bar, k in zip(first.texts, first.patches, best, strict=True):
-        assert text.get_text() == f"{k} {predicted[order[0]][k]:.1%}"
+        assert text.get_text() == f"{k}: {predicted[order[0]][k]:.1%}"
         assert bar.get_width() == pytest.approx(predicted[order[0]][k])  # type: ignore[attr-defined]
     assert headline(figure) == f"most surely wrong: 3 of {wrong.sum()} mistakes in 40"
     none = plots.mistakes(model, x, predicted.argmax(axis=1))
@@ -462,6 +462,19 @@ def test_the_graph_has_a_box_for_each_call_and_a_line_for_each_value() -> None:
         assert inner.x1 <= outer.x1
         assert outer.y0 <= inner.y0
         assert inner.y1 <= outer.y1
+
+
+@pytest.mark.parametrize("width", [3.0, 3.9, 8.0])
+def test_boxes_are_wide_enough_for_the_layers_where_there_is_room(width: float) -> None:
+    conv = Conv2D(16, 3, padding="same", use_bias=False)
+    chain = Sequential([conv, ReLU()], (9, 8, 1), engine="im2col")
+    shown = plots.graph(chain, width=width).texts[1].get_text()
+    assert shown.startswith("Conv2D(16, 3, padding='same', use")
+    assert (repr(conv) in shown) == (width > 3.5)
+    figure = canvas.figure_of(None, width, 3.0)
+    assert plots.graph(chain, figure.add_subplot()).texts[1].get_text().split("\n")[1] == (
+        "conv2d  (9, 8, 16)"
+    )
 
 
 @pytest.mark.parametrize("seed", range(20))

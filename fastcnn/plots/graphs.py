@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fastcnn.models.model import Model
@@ -14,7 +15,8 @@ from fastcnn.plots.samples import checked_model
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_BOX, _GAP, _LANE = 2.5, 0.3, 0.35  # inches of a box, between boxes, and of a passing line
+_BOX, _WIDEST = 2.5, 4.5  # inches of a box, and of one with a long text where there is room
+_GAP, _LANE = 0.3, 0.35  # inches between boxes, and of a passing line
 _LEVEL, _HEIGHT = 0.72, 0.48  # inches from level to level, and of a box
 _MOST_LEVELS = 800
 _LETTER = 0.068  # inches of a letter at 9 points
@@ -37,7 +39,8 @@ def graph(model: Model, ax: Axes | None = None, *, width: float = canvas.WIDTH) 
     Args:
         model: a built model.
         ax: where to draw; None makes a figure, as high as the net is deep.
-        width: of a new figure, in inches; boxes and letters shrink where branches need more.
+        width: of a new figure, in inches; boxes and letters shrink where branches need more, and
+            boxes become wider for long texts where branches leave room.
 
     Returns:
         The axes. The texts of its boxes are ``ax.texts``.
@@ -59,7 +62,9 @@ def graph(model: Model, ax: Axes | None = None, *, width: float = canvas.WIDTH) 
     net = model._graph
     values: list[tuple[int, ...]] = [()] * net.inputs
     values += [node.inputs for node in net.nodes]
-    places = layout(values, _BOX + _GAP, _LANE)
+    texts = _texts(model)
+    room = wide if ax is None else ax.get_window_extent().width / ax.figure.dpi
+    places, side = _places(values, texts, room)
     deep = len(places.levels)
     if deep > _MOST_LEVELS:
         raise ValueError(
@@ -67,31 +72,49 @@ def graph(model: Model, ax: Axes | None = None, *, width: float = canvas.WIDTH) 
             "such as fastcnn.Model(model.inputs, layer.output)"
         )
     span = places.right - places.left
-    shrink = min(1.0, wide / span)
+    shrink = min(1.0, room / span)
     if ax is None:
         ax = canvas.axes_of(None, wide, max(1.0, deep * _LEVEL * shrink + 0.1))
-        room = wide
     else:
-        box = ax.get_window_extent()
-        room, tall = box.width / ax.figure.dpi, box.height / ax.figure.dpi
+        tall = ax.get_window_extent().height / ax.figure.dpi
         shrink = min(1.0, room / span, tall / (deep * _LEVEL))
     margin = max(0.0, room / shrink - span) / 2
     ax.set_xlim(places.left - margin, places.right + margin)
     ax.set_ylim(deep * _LEVEL - _LEVEL / 2, -_LEVEL / 2)
     ax.set_axis_off()
     _lines(ax, places, shrink)
-    names, shapes = value_names(net, model._input_names()), net.infer(model._known_shapes())
     for place in sorted(
         (one for level in places.levels for one in level if one.value is not None),
         key=lambda one: one.value or 0,
     ):
         assert place.value is not None
         layer = None if place.value < net.inputs else net.nodes[place.value - net.inputs].layer
-        title = names[place.value] if layer is None else repr_of_structure(layer)
-        named = "" if layer is None else names[place.value] + "  "
-        output = "  → output" if place.value in net.outputs and len(net.outputs) > 1 else ""
-        _box(ax, place, (title, f"{named}{shapes[place.value]}{output}"), _colour(layer), shrink)
+        _box(ax, place, side, texts[place.value], _colour(layer), shrink)
     return ax
+
+
+def _texts(model: Model) -> list[tuple[str, str]]:
+    """The two lines of the box of each value: the layer, and the value's name with its shape."""
+    net = model._graph
+    names, shapes = value_names(net, model._input_names()), net.infer(model._known_shapes())
+    result = [(names[value], str(shapes[value])) for value in range(net.inputs)]
+    for value, node in enumerate(net.nodes, net.inputs):
+        output = "  → output" if value in net.outputs and len(net.outputs) > 1 else ""
+        result.append((repr_of_structure(node.layer), f"{names[value]}  {shapes[value]}{output}"))
+    return result
+
+
+def _places(
+    values: Sequence[Sequence[int]], texts: Sequence[tuple[str, str]], room: float
+) -> tuple[Layout, float]:
+    """The places of the boxes, and the width of a box: for whole texts where the room suffices."""
+    longest = max(len(line) for lines in texts for line in lines) * _LETTER + 0.12
+    most = min(max(_BOX, longest), _WIDEST)
+    for side in (most, (most + _BOX) / 2):
+        places = layout(values, side + _GAP, _LANE)
+        if places.right - places.left <= room:
+            return places, side
+    return layout(values, _BOX + _GAP, _LANE), _BOX
 
 
 def _colour(layer: Layer | None) -> str:
@@ -104,19 +127,21 @@ def _colour(layer: Layer | None) -> str:
     return canvas.SOFT
 
 
-def _box(ax: Axes, place: Place, texts: tuple[str, str], colour: str, shrink: float) -> None:
+def _box(
+    ax: Axes, place: Place, side: float, texts: tuple[str, str], colour: str, shrink: float
+) -> None:
     from matplotlib.colors import to_rgba
     from matplotlib.patches import FancyBboxPatch
 
     y = place.level * _LEVEL
     ax.add_patch(
         FancyBboxPatch(
-            (place.x - _BOX / 2, y - _HEIGHT / 2), _BOX, _HEIGHT,
+            (place.x - side / 2, y - _HEIGHT / 2), side, _HEIGHT,
             boxstyle="round,pad=0,rounding_size=0.06", facecolor=to_rgba(colour, 0.14),
             edgecolor=colour, linewidth=1.1 * shrink, zorder=2,
         )
     )  # fmt: skip
-    letters = int((_BOX - 0.12) / _LETTER)
+    letters = int((side - 0.12) / _LETTER + 1e-6)
     lines = [text if len(text) <= letters else text[: letters - 1] + "…" for text in texts]
     ax.text(
         place.x, y, "\n".join(lines), ha="center", va="center", linespacing=1.25,

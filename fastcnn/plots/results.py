@@ -222,7 +222,7 @@ def _bars(ax: Axes, probabilities: canvas.Floats, label: int, names: Sequence[st
     ax.barh(range(len(best)), values, color=colours, height=0.45)
     for place, (one, value) in enumerate(zip(best, values, strict=True)):
         ax.text(
-            0.0, place - 0.3, f"{names[one][:14]} {value:.1%}", fontsize=canvas.SMALL - 1,
+            0.0, place - 0.3, f"{names[one][:14]}: {value:.1%}", fontsize=canvas.SMALL - 1,
             color=canvas.INK, va="bottom",
         )  # fmt: skip
     ax.set_xlim(0, max(1.0, *values))
