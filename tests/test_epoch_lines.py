@@ -123,6 +123,18 @@ def test_where_no_line_moves(
     )
 
 
+@pytest.mark.parametrize("columns", [60, 100])
+def test_a_bar_on_a_dumb_terminal_has_lines_of_its_width(
+    terminal: Terminal, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    fit(terminal, verbose=0, callbacks=[ProgressBar()], validation_data=(X, Y))
+    lines = terminal.getvalue().splitlines()
+    assert len(lines) == (4 if columns == 60 else 2)
+    assert max(map(len, lines)) in range(columns - 30, columns + 1)
+
+
 def test_a_notebook_shows_one_output_that_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     outputs = list[str]()
 

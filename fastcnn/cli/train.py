@@ -119,6 +119,7 @@ def train(
         from rich.console import Console
 
         from fastcnn.core.settings import set_num_threads
+        from fastcnn.core.terminal import with_width
         from fastcnn.recipes import training
 
         if save is not None and save.suffix.lower() == ".onnx":
@@ -158,7 +159,7 @@ def train(
             settings = _settings_of(resume, {"net": net, **fixed}, epochs, folder, store)
         usual = None if resume is None else training.save_of(resume)
         place = save or usual or Path(f"fastcnn-{settings.net}.safetensors")
-        console = Console(highlight=False)
+        console = with_width(Console(highlight=False))
         group = _group(distributed, shards, resume)
         try:
             result = training.train(settings, place, resume, console, _prepare, group)

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
+def with_width(console: Console) -> Console:
+    """The console itself, as wide as its terminal.
+
+    Rich takes 80 columns for each terminal that cannot move its cursor, so its own are asked for.
+    """
+    if console.is_dumb_terminal:
+        console.size = shutil.get_terminal_size()
+    return console
+
+
 def shows_bars(console: Console) -> bool:
     """Whether progress bars can be drawn on a console.
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fastcnn.article import ArticleNet
 from fastcnn.core.tables import fitted_table
-from fastcnn.core.terminal import display
+from fastcnn.core.terminal import display, with_width
 from fastcnn.data.datasets import load_mnist
 from fastcnn.data.pictures import drawing
 from fastcnn.engine.registry import engines
@@ -117,7 +117,7 @@ def demo(
     from rich.console import Console
 
     start = perf_counter()
-    console = Console(highlight=False) if console is None else console
+    console = with_width(Console(highlight=False)) if console is None else console
     (x_train, y_train), (x_test, y_test) = load_mnist()
     x_train, y_train = x_train[:train_images], y_train[:train_images]
     x_few, y_few = x_test[:article_images], y_test[:article_images]

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from fastcnn.core.files import check_writable
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import count, number, truth
+from fastcnn.core.terminal import with_width
 from fastcnn.data.augmentation import Augment
 from fastcnn.data.datasets import default_folder, load_dataset
 from fastcnn.data.image_sets import CHANNELS, Color, load_images, some_of
@@ -216,7 +217,7 @@ def train(
     """
     from rich.console import Console
 
-    console = Console(highlight=False) if console is None else console
+    console = with_width(Console(highlight=False)) if console is None else console
     is_first = group is None or group.rank == 0
     if not is_first:
         console, save = Console(quiet=True), None

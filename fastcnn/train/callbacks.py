@@ -26,7 +26,7 @@ from fastcnn.core.json_arrays import JsonObject
 from fastcnn.core.quoting import quoted
 from fastcnn.core.reading import open_regular, regular
 from fastcnn.core.scalars import count, number, truth
-from fastcnn.core.terminal import NotebookLines, fitted, shows_bars
+from fastcnn.core.terminal import NotebookLines, fitted, shows_bars, with_width
 from fastcnn.nn.metrics import Metric
 from fastcnn.nn.schedules import Schedule, rate_at
 from fastcnn.train.epoch_lines import FIRST_BATCH, parts_of_epoch, texts
@@ -493,7 +493,7 @@ class ProgressBar(Callback):
     def on_train_begin(self, model: Model, logs: Logs) -> None:
         from rich.console import Console
 
-        self._console = self.console or Console(highlight=False)
+        self._console = self.console or with_width(Console(highlight=False))
         self._epochs, self._samples = logs["epochs"], logs["samples"]
         self._first, self._shows_speed = True, self._console.width >= _WIDE
         self._notebook = NotebookLines() if self._console.is_jupyter else None
