@@ -19,8 +19,9 @@ accumulators are added to totals in float64 on the stack, and begin again at 0.
 
 **Cache.** An item is one block of columns by several tiles of rows. Items follow each other so that
 the smaller of both operands stays in the second-level cache: all blocks of ``w`` where these fit
-into it, else the rows. Passes over a part of the steps do not pay (docs/measurements.md, "Sums run
-over all steps at once").
+into it, else the rows. While a block of packed weights is read, the next one is fetched
+(docs/measurements.md, "Weights come before they are used"). Passes over a part of the steps do not
+pay (the same, "Sums run over all steps at once").
 
 :mod:`.chooser` says which kernel serves a contraction; the other kernels are in :mod:`.lines` and
 :mod:`.few_steps`.
@@ -31,7 +32,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fastcnn.core.arguments import Array
-from fastcnn.core.hardware import L2_BYTES
+from fastcnn.core.hardware import CACHE_LINE, L2_BYTES
 from fastcnn.core.long_sums import STRETCH
 from fastcnn.engine.numba.contraction.epilogue import Epilogue, fused_epilogue
 from fastcnn.engine.numba.runtime.arrays import record
@@ -45,6 +46,7 @@ from fastcnn.engine.numba.tiles.column_products import products
 from fastcnn.engine.numba.tiles.loads_and_stores import (
     expect_load,
     expect_store,
+    fetch,
     tile_from_row,
     tile_store,
     tile_store_rows,
@@ -59,6 +61,8 @@ ITEMS, ITEM_WORK = 32, 25_000
 """A contraction has an item for each ITEM_WORK of its work, and ITEMS at most."""
 CACHE_BYTES = L2_BYTES // 2
 """Bytes that count as fitting into the second-level cache, beside all else that a kernel reads."""
+_FAR_BYTES = L2_BYTES // 8
+"""A result of more bytes has left the second-level cache since its memory was used before."""
 
 
 class Rows(NamedTuple):
@@ -141,8 +145,10 @@ class Schedule(NamedTuple):
         blocks_first: the next item is the next block of the same rows, else the next rows of the
             same block.
         y_line: the rows of ``y`` lie ``y_c`` apart throughout.
-        far: the result is larger than the second-level cache, so cache lines of y and x are fetched
-            before they are used.
+        far: the result is so large that the second-level cache may not hold its place in memory, so
+            cache lines of y, and of x where a window moves on, are fetched before they are used.
+        fetches: the weights lie in blocks of columns, and the next block is fetched while this one
+            is read.
         argmax: a pooled contraction also writes where each of its numbers comes from.
     """
 
@@ -150,6 +156,7 @@ class Schedule(NamedTuple):
     blocks_first: bool = False
     y_line: bool = False
     far: bool = False
+    fetches: bool = False
     argmax: bool = False
 
 
@@ -271,7 +278,7 @@ def with_schedule(c: Contraction, tile: Tile, itemsize: int, schedule: Schedule)
     w_bytes = c.step_count * c.columns.total * itemsize
     return c._replace(
         columns=c.columns._replace(w_block=c.columns.w_block or tile.columns),
-        schedule=schedule._replace(blocks_first=w_bytes <= CACHE_BYTES),
+        schedule=schedule._replace(blocks_first=w_bytes <= L2_BYTES),
     )
 
 
@@ -289,8 +296,13 @@ def plan_contraction(
     blocks = -(-c.columns.total // tile.columns)
     items = -(-tiles // grain_of(c, c.groups.total * blocks * tiles, GRAIN))
     grain = -(-tiles // items)  # equal items, so that threads get equal work
-    far = c.size * itemsize > 2 * CACHE_BYTES
-    c = with_schedule(c, tile, itemsize, Schedule(grain, y_line=c.y_in_line, far=far))
+    schedule = Schedule(
+        grain,
+        y_line=c.y_in_line,
+        far=c.size * itemsize > _FAR_BYTES,
+        fetches=fused is not None and c.columns.w_block >= c.step_count * tile.columns,
+    )
+    c = with_schedule(c, tile, itemsize, schedule)
     c = c._replace(epilogue=fused or Epilogue())
     # A mask on a single vector of w costs next to nothing, and saves a kernel.
     masked = tile.vectors == 1 or c.columns.total % tile.columns != 0
@@ -340,14 +352,45 @@ def _contraction(
             return tile
 
         @ordered_device
+        def run_of_steps(
+            tile: Array, arrays: Arrays, in_x: Array, i: int, j: int, columns: int, length: int,
+            x_run: int, w_run: int, ahead: int,
+        ) -> Array:  # fmt: skip
+            """The tile plus ``length`` steps, ``x_run`` apart in x and ``w_run`` apart in w.
+
+            If ``ahead`` is not 0, a cache line of w is fetched for each two steps, from
+            ``w[ahead]`` on.
+            """
+            if fused and ahead:
+                line = CACHE_LINE // arrays.w.itemsize
+                for _ in range(length // 2):
+                    fetch(arrays.w, ahead)
+                    tile = step(tile, arrays, in_x, i, j, columns)
+                    tile = step(tile, arrays, in_x, i + x_run, j + w_run, columns)
+                    i += 2 * x_run
+                    j += 2 * w_run
+                    ahead += line
+                length %= 2
+            for _ in range(length):
+                tile = step(tile, arrays, in_x, i, j, columns)
+                i += x_run
+                j += w_run
+            return tile
+
+        @ordered_device
+        def fetched_by(length: int, w: Array, ahead: int) -> int:
+            """How far ``ahead`` moves on with a run of ``length`` steps."""
+            return length // 2 * (CACHE_LINE // w.itemsize) if ahead else 0
+
+        @ordered_device
         def summed_in_stretches(
             in_x: Array, starts: TileOffsets, columns: int, arrays: Arrays, totals: int,
-            steps: Steps,
+            steps: Steps, ahead: int,
         ) -> Array:  # fmt: skip
             """The tile's sums in the dtype of y, added in stretches to ``totals`` in float64.
 
             ``starts`` are indices of the arrays. ``in_x`` are offsets of the rows from
-            ``starts.x``.
+            ``starts.x``. The weights of the next block are fetched from ``ahead`` on.
             """
             b, steps_b, stretch = arrays.b, steps.b, steps.stretch
             x_a, x_b, x_run = steps.x_a, steps.x_b, steps.x_run
@@ -367,24 +410,25 @@ def _contraction(
                         j_a = starts.w + a * w_a + piece * w_run
                         for s in range(max(0, first - before), min(steps_b, stop - before)):
                             i, j = i_a + s * x_b, j_a + s * w_b
-                            for _ in range(length):
-                                tile = step(tile, arrays, in_x, i, j, columns)
-                                i += x_run
-                                j += w_run
+                            tile = run_of_steps(
+                                tile, arrays, in_x, i, j, columns, length, x_run, w_run, ahead
+                            )
+                            ahead += fetched_by(length, arrays.w, ahead)
                     totals_add(tile, totals, 0)
             sums: Array = totals_end(tile_from_row(height, vectors, lanes, b, 0, 0), totals, 0)
             return sums
 
         @ordered_device
         def one_tile(
-            point: tuple[int, int, int, int], left: int, starts: TileOffsets, columns: int,
-            relu: bool, arrays: Arrays, totals: int, c: Contraction,
+            point: tuple[int, int, int, int], left: int, before: int, starts: TileOffsets,
+            columns: int, relu: bool, arrays: Arrays, totals: int, c: Contraction,
         ) -> None:  # fmt: skip
             """Compute and store a tile of ``height`` rows; the first ``left`` rows are in y.
 
             ``point`` is the index of the tile's first row in its group, and the same index as
-            (a, b, c). ``starts`` are the indices of the group's first row and first step in x, and
-            of the first column of the block in w, b and y.
+            (a, b, c). ``before`` is how many tiles have read the same block of w since its first
+            use. ``starts`` are the indices of the group's first row and first step in x, and of the
+            first column of the block in w, b and y.
             """
             x, b, y, r, real = arrays.x, arrays.b, arrays.y, c.rows, c.image_rows
             first, row_a, row_b, row_c = point
@@ -403,8 +447,14 @@ def _contraction(
             steps_b, run = c.steps.b, c.steps.run
             x_a, x_b, x_run = c.steps.x_a, c.steps.x_b, c.steps.x_run
             w_a, w_b, w_run = c.steps.w_a, c.steps.w_b, c.steps.w_run
+            # Each tile fetches a piece of the next block of w, until the block is complete.
+            ahead = before * c.steps.a * steps_b * fetched_by(run, arrays.w, 1)
+            if c.schedule.fetches and ahead < c.columns.w_block:
+                ahead += starts.w + c.columns.w_block
+            else:
+                ahead = 0
             if long_sums:
-                tile = summed_in_stretches(in_x, starts, columns, arrays, totals, c.steps)
+                tile = summed_in_stretches(in_x, starts, columns, arrays, totals, c.steps, ahead)
             for a in range(0 if long_sums else c.steps.a):
                 low = real.start + low_b * real.by_row + a * real.by_step
                 high = low + (high_b - low_b) * real.by_row
@@ -417,10 +467,8 @@ def _contraction(
                 for s in range(steps_b):
                     i = starts.x + a * x_a + s * x_b
                     j = starts.w + a * w_a + s * w_b
-                    for _ in range(run):
-                        tile = step(tile, arrays, in_x, i, j, columns)
-                        i += x_run
-                        j += w_run
+                    tile = run_of_steps(tile, arrays, in_x, i, j, columns, run, x_run, w_run, ahead)
+                    ahead += fetched_by(run, arrays.w, ahead)
             if fused:
                 in_y = rows_walk(height, row_a, row_b, row_c, left, r.b, r.c, r.y_a, r.y_b, r.y_c)
                 tile = finish(
@@ -469,14 +517,16 @@ def _contraction(
                 first // rows_c % rows_b,
                 first % rows_c,
             )
+            first_of_block = first if c.schedule.blocks_first else 0
             while first < last:
                 left, height = last - first, rows
+                before = (first - first_of_block) // rows
                 point = first, row_a, row_b, row_c
                 if rows > 1 and (left <= half or rows < left <= 2 * half):  # two halves, no rest
                     height = half
-                    half_tile(point, left, starts, columns, relu, arrays, totals, c)
+                    half_tile(point, left, before, starts, columns, relu, arrays, totals, c)
                 else:
-                    whole_tile(point, left, starts, columns, relu, arrays, totals, c)
+                    whole_tile(point, left, before, starts, columns, relu, arrays, totals, c)
                 first += height
                 row_c += height
                 while row_c >= rows_c:

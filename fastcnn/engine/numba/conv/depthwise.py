@@ -30,7 +30,11 @@ from fastcnn.engine.numba.runtime.jit import kernel
 from fastcnn.engine.numba.runtime.types import DeviceFunction, Kernel
 from fastcnn.engine.numba.tiles.arithmetic import tile_relu
 from fastcnn.engine.numba.tiles.column_products import products, row_products
-from fastcnn.engine.numba.tiles.loads_and_stores import tile_from_row, tile_store_rows
+from fastcnn.engine.numba.tiles.loads_and_stores import (
+    expect_store,
+    tile_from_row,
+    tile_store_rows,
+)
 from fastcnn.engine.numba.tiles.rows import rows_line
 from fastcnn.engine.numba.tiles.totals import totals_add, totals_begin, totals_end, totals_room
 
@@ -264,6 +268,9 @@ def _depthwise(rows: int, lanes: int, at_once: int, long_sums: bool, fused: bool
                 totals_begin(tile, totals, 0)
                 stretch = max(1, STRETCH // h.taps)
             pixel = first * h.step + h.first
+            # The place of the next vector's outputs, which an item computes some tiles later.
+            in_y = rows_line(height, first * h.y_step, h.y_step)
+            expect_store(tile, arrays.y, in_y, at.y + lanes)
             for t in range(v.taps):
                 ih = row * v.step + v.first + t * v.tap
                 if 0 <= ih < v.pixels:
@@ -274,7 +281,6 @@ def _depthwise(rows: int, lanes: int, at_once: int, long_sums: bool, fused: bool
             if long_sums:
                 tile = totals_end(tile, totals, 0)
             if fused:
-                in_y = rows_line(height, first * h.y_step, h.y_step)
                 tile = finish(
                     tile, arrays.b, at.channel, s.channels, arrays.residual, in_y, at.y, columns,
                     relu, s.epilogue,
@@ -308,8 +314,9 @@ def _depthwise(rows: int, lanes: int, at_once: int, long_sums: bool, fused: bool
         row_items = (v.outputs + item_rows - 1) // item_rows
         for item in range(start, stop):
             n, block = item // blocks // row_items, item % blocks
-            first_row = item // blocks % row_items * item_rows
-            last_row = min(v.outputs, first_row + item_rows)
+            of_rows = item // blocks % row_items
+            first_row = v.outputs * of_rows // row_items
+            last_row = v.outputs * (of_rows + 1) // row_items
             last = min(s.channels, (block + 1) * item_channels)
             pixel = 0
             while pixel < h.outputs:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from functools import cache
 
 from fastcnn.core.arguments import Array
+from fastcnn.core.hardware import CACHE_LINE
 from fastcnn.engine.numba.conv.winograd_partition import (
     GradientPartition,
     Partition,
@@ -35,6 +36,7 @@ from fastcnn.engine.numba.tiles.arithmetic import (
 )
 from fastcnn.engine.numba.tiles.loads_and_stores import (
     expect_load,
+    fetch,
     tile_from_row,
     tile_load,
     tile_load_masked,
@@ -128,13 +130,14 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
         @device
         def multiply(
             v: Array, at_v: int, pitch: int, u: Array, at_u: int, steps: int, products: Array,
-            at: int, resumed: bool,
+            at: int, resumed: bool, ahead: int,
         ) -> None:  # fmt: skip
             """``M[s, :] = Σ_k V[s, k] · U[k, :]`` of one register tile and one point.
 
             V is (height squares, steps) at ``v[at_v]``, its rows ``pitch`` apart. U is (steps,
             width) at ``u[at_u]``. M is (height squares, width) at ``products[at]``, its rows
             ``points * width`` apart. With ``resumed``, the sums go on from those in ``products``.
+            If ``ahead`` is not 0, a cache line is fetched for each step, from ``u[ahead]`` on.
             """
             target = rows_line(height, at, points * width)
             if resumed:
@@ -142,9 +145,15 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
             else:
                 tile = tile_from_row(height, vectors, lanes, u, at_u, 0)
             squares = rows_line(height, at_v, pitch)
-            for s in range(steps):
-                tile = rank1(tile, v, squares, s, u, at_u)
-                at_u += width
+            if ahead:
+                for s in range(steps):
+                    fetch(u, ahead + s * (CACHE_LINE // u.itemsize))
+                    tile = rank1(tile, v, squares, s, u, at_u)
+                    at_u += width
+            else:
+                for s in range(steps):
+                    tile = rank1(tile, v, squares, s, u, at_u)
+                    at_u += width
             tile_store(tile, products, target, 0, width)
 
         return multiply
@@ -154,13 +163,14 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
     @device
     def multiply_block(
         squares: int, scratch: Array, u: Array, v_start: int, u_start: int, m_start: int,
-        first: int, last: int, partition: Partition,
+        first: int, last: int, fetches: bool, partition: Partition,
     ) -> None:  # fmt: skip
         """``M[s, e, :] = Σ_k V[e, s, k] · U[e, k, :]`` over input channels ``first`` to ``last``.
 
         Reads V (points, blocks.squares, pitch) at ``scratch[v_start]`` and U at ``u[u_start]``,
         whose points lie ``partition.columns.point`` apart. Writes M (squares, points, width) at
-        ``scratch[m_start]``, or adds to it if ``first`` is not 0.
+        ``scratch[m_start]``, or adds to it if ``first`` is not 0. With ``fetches``, U of the next
+        point is fetched while that of a point is read.
 
         Squares are taken in tiles of ``rows``, and the rest in smaller ones. The last tile may go
         past ``squares``, but never past ``blocks.squares``: it reads numbers of an earlier block,
@@ -170,18 +180,20 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
         pitch, resumed, steps = blocks.pitch, first > 0, last - first
         for e in range(points):
             i, j = v_start + e * blocks.squares * pitch + first, u_start + e * point
-            k, left = m_start + e * width, squares
+            k, left, fetched = m_start + e * width, squares, 0
             while left > 0:
+                ahead = j + point + fetched if fetches and fetched < point else 0
+                fetched += steps * (CACHE_LINE // u.itemsize)
                 if left <= quarter:
                     height = quarter
-                    multiply_quarter(scratch, i, pitch, u, j, steps, scratch, k, resumed)
+                    multiply_quarter(scratch, i, pitch, u, j, steps, scratch, k, resumed, ahead)
                 elif left <= half + quarter or rows < left <= 2 * half:
                     # Two smaller tiles compute fewer idle squares than a tile of ``rows``.
                     height = half
-                    multiply_half(scratch, i, pitch, u, j, steps, scratch, k, resumed)
+                    multiply_half(scratch, i, pitch, u, j, steps, scratch, k, resumed, ahead)
                 else:
                     height = rows
-                    multiply_rows(scratch, i, pitch, u, j, steps, scratch, k, resumed)
+                    multiply_rows(scratch, i, pitch, u, j, steps, scratch, k, resumed, ahead)
                 left -= height
                 i += height * pitch
                 k += height * points * width
@@ -370,9 +382,11 @@ def _winograd(m: int, r: int, rows: int, vectors: int, lanes: int) -> Kernel:
                             m_start = launch.products_at + (
                                 (m_first + block - block_from) * columns.products
                             )
+                            fetches = block == block_from and not launch.transforms_filters
                             multiply_block(
-                                squares, scratch, u, v_start, u_start, m_start, k, last_k, partition
-                            )
+                                squares, scratch, u, v_start, u_start, m_start, k, last_k, fetches,
+                                partition,
+                            )  # fmt: skip
                     if launch.multiplies:
                         for block in range(block_from, block_to):
                             begin = first + block * size

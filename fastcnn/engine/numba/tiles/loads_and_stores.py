@@ -89,6 +89,29 @@ def _expect(tile: TileType, array: ArrayType, offsets: RowsType, writing: bool) 
     return types.void(tile, array, offsets, types.int64), generate
 
 
+def _plain_fetch(array: Array, index: int) -> None:
+    pass
+
+
+@intrinsic(_plain_fetch)
+def fetch(array: ArrayType, index: IntType) -> Declaration:
+    """Fetch the cache line of ``array[index]`` into the second-level cache.
+
+    A hint to the processor, which never faults, also where ``index`` lies outside of the array.
+    """
+
+    def generate(code: Code) -> Value:
+        builder, i32 = code.builder, ir.IntType(32)
+        array_value, at = code.arguments
+        pointer = builder.gep(code.data(array, array_value), [at])
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, i32, i32, i32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [pointer, i32(0), i32(2), i32(1)])
+        return code.nothing()
+
+    return types.void(array, types.int64), generate
+
+
 def _plain_store(tile: Array, array: Array, offsets: Array, start: int, columns: int) -> None:
     for m in range(len(tile)):
         first = offsets[m] + start
