@@ -16,9 +16,11 @@ from typer.testing import CliRunner
 import fastcnn
 from fastcnn import Augment, InputWarning, Sequential
 from fastcnn.cli import app
-from fastcnn.data import image_cache, picture_reading
+from fastcnn.core.arguments import Array
+from fastcnn.data import image_cache, picture_reading, read_ahead
 from fastcnn.data.image_sets import ImageSet, LazyImages
 from fastcnn.data.pictures import PictureError
+from fastcnn.data.read_ahead import parts_ahead
 from fastcnn.layers import Dense, Flatten
 from fastcnn.models.model import Model
 from fastcnn.recipes import training
@@ -214,6 +216,46 @@ def test_a_cache_that_cannot_be_written(folder: Path, monkeypatch: pytest.Monkey
     assert error.value.errno == errno.ENOSPC
 
 
+@pytest.mark.parametrize("task", [1, 500, 1 << 20])
+def test_parts_that_a_thread_reads_at_once(
+    folder: Path, task: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_ahead, "_TASK", task)
+    images = load(folder).images
+    assert isinstance(images, LazyImages)
+    parts = [np.array([4, 1]), np.array([], np.int64), slice(9, 12), slice(5, 1, -2)]
+    results = [*parts_ahead(images, parts)]
+    for part, result in zip(parts, results, strict=True):
+        assert (result == images[part]).all()
+        assert result.flags.c_contiguous
+
+    def fails(some: Array, number: int) -> Array:
+        if number == 2:
+            raise RuntimeError("planned")
+        return some
+
+    before = list[int]()
+    with pytest.raises(RuntimeError, match="planned"):
+        before.extend(len(one) for one in parts_ahead(images, parts, fails))
+    assert before == [2, 0]
+
+
+def test_a_read_that_gives_some_of_the_bytes_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = load(folder).images
+    whole = images[:]
+
+    def some(file: int, part: memoryview, place: int) -> int:
+        return os.preadv(file, [part[:50]], place)
+
+    monkeypatch.setattr(image_cache, "_read_at", some)
+    assert (images[:] == whole).all()
+    monkeypatch.undo()
+    monkeypatch.delattr(os, "preadv")
+    assert (images[:] == whole).all()
+
+
 # --- fastcnn train --cache ------------------------------------------------------------------------
 
 
@@ -241,14 +283,17 @@ def weights_of(model: Model) -> bytes:
     return b"".join(one.tobytes() for one in model.get_weights())
 
 
-def test_a_training_from_a_cache_has_the_same_result(more: Path, decoded: list[str]) -> None:
+def test_a_training_from_a_cache_has_the_same_result(
+    more: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain = training.train(settings(more))
     for place in (more.parent / "new" / "one", more, more / "a"):
-        for pictures in (32, 0):
+        for pictures, held in ((32, 1000), (0, 1 << 20)):
+            monkeypatch.setattr(training, "IN_MEMORY", held)
             decoded.clear()
             result = training.train(settings(more, place))
             assert len(decoded) == pictures
-            assert isinstance(result.test_data[0], LazyImages)
+            assert isinstance(result.test_data[0], LazyImages) == (held == 1000)
             assert weights_of(result.model) == weights_of(plain.model)
             assert result.test == plain.test
             assert result.model.preparation == plain.model.preparation
@@ -275,6 +320,7 @@ def test_the_command_trains_from_a_cache_and_resumes(
     assert len(decoded) == 32
     decoded.clear()
     checkpoint = training.checkpoint_of(model)
+    monkeypatch.setattr(training, "IN_MEMORY", 0)
     assert training.settings_of(checkpoint).cache == str(cache)
     assert run("train", "--resume", checkpoint).exit_code == 0
     assert not decoded

@@ -42,8 +42,8 @@ def train(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Keep the scaled pictures of --images in a file there, and read each batch from "
-            "it: later trainings decode nothing, and the set may be larger than the memory.",
+            help="Keep the scaled pictures of --images in a file there, so that later trainings "
+            "decode nothing and the set may be larger than the memory.",
         ),
     ] = None,
     epochs: Annotated[

@@ -16,6 +16,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from io import BufferedReader
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -132,14 +133,35 @@ class ImageCache:
         if not len(rows):
             return images
         begins = np.flatnonzero(np.diff(rows) != 1) + 1
+        firsts = np.array([0, *begins, len(rows)])
+        places: list[int] = (rows[firsts[:-1]] * self._image_bytes).tolist()
+        ends: list[int] = (firsts * self._image_bytes).tolist()
         flat = images.reshape(-1).data
         with self._open() as file:
-            for first, end in zip([0, *begins], [*begins, len(rows)], strict=True):
-                file.seek(int(rows[first]) * self._image_bytes)
-                part = flat[first * self._image_bytes : end * self._image_bytes]
-                if file.readinto(part) != len(part):
+            for place, (begin, end) in zip(places, pairwise(ends), strict=True):
+                if not _fill(file.fileno(), flat[begin:end], place):
                     raise PictureError(f"{self.path} ends too early; delete it")
         return images
+
+
+def _fill(file: int, part: memoryview, place: int) -> bool:
+    """Read bytes from a place of a file into all of ``part``; False if the file ends before."""
+    while part:
+        number = _read_at(file, part, place)  # which may read some of many bytes
+        if not number:
+            return False
+        part, place = part[number:], place + number
+    return True
+
+
+def _read_at(file: int, part: memoryview, place: int) -> int:
+    """Read bytes without a buffer, because images lie apart; the number of bytes."""
+    if hasattr(os, "preadv"):  # one call of the system; Windows has none
+        return os.preadv(file, [part], place)
+    os.lseek(file, place, os.SEEK_SET)
+    data = os.read(file, len(part))
+    part[: len(data)] = data
+    return len(data)
 
 
 def cached(

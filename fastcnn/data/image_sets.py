@@ -98,6 +98,11 @@ class LazyImages(SamplesOnDemand):
         paths[:] = files
         return cls(_Source(paths, size, channels, cache, np.arange(len(files))), workers)
 
+    @property
+    def has_cache(self) -> bool:
+        """Whether the images come from a cache, so that reading decodes nothing."""
+        return self._source.cache is not None
+
     def __len__(self) -> int:
         return len(self._source.files)
 

@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 
 IMAGE_SIZE = 64
 """The side that a user's pictures are scaled to, unless the settings name another one."""
+IN_MEMORY = 128 << 20
+"""Images of a cache that take at most so many bytes are read once, before the training."""
 HELD_OUT = 12
 """One in so many training images is held out for validation: 5,000 of MNIST's."""
 CHECKPOINT_SECONDS = 30.0
@@ -71,8 +73,8 @@ class Settings:
     ``data`` is a data set's folder, or None for the bundled MNIST. ``size`` is the side that its
     pictures are scaled to, or None if all have one size. ``color`` is None for a data set, and
     "rgb" or "gray" for pictures of any sizes in a folder for each class, which are scaled to
-    ``size``. ``cache`` is the folder from which each batch of such pictures is read, or None to
-    hold all of them in memory.
+    ``size``. ``cache`` is the folder of a file of such images, from which each batch is read where
+    they are many; None holds all of them in memory.
     """
 
     net: str
@@ -300,8 +302,13 @@ def _data(settings: Settings) -> _Data:
         test = read(sets[1], classes=train.classes)
     else:
         train, test = read(place if sets is None else sets[0]).split(1 / TEST_SHARE)
-    first, second = ((one.images, one.labels) for one in (train, test))
+    first, second = ((_held(one.images), one.labels) for one in (train, test))
     return _Data(first, second, "pictures", train.classes)
+
+
+def _held(images: Samples) -> Samples:
+    """Images of a cache in memory, if they are few, because then a small net trains faster."""
+    return np.asarray(images) if images.nbytes <= IN_MEMORY else images
 
 
 @contextmanager
