@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from fastcnn.recipes.report import command_of
 from fastcnn.train.callbacks import StopTraining
 
 SIZE = (7, 5)
+TIMES = count()
 
 
 @pytest.fixture
@@ -57,6 +59,12 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def save(path: Path, rng: np.random.Generator, side: int) -> None:
     Image.fromarray(rng.integers(0, 255, (side, 30, 3), dtype=np.uint8)).save(path)
+    changed(path)
+
+
+def changed(path: Path) -> None:
+    """Set the time of a change to a later one than of any file before, long ago."""
+    os.utime(path, ns=(0, 10**18 + next(TIMES)))
 
 
 def load(folder: Path, lazy: bool = True, **more: Any) -> ImageSet:
@@ -124,6 +132,7 @@ def test_changed_new_and_lost_pictures(folder: Path, decoded: list[str]) -> None
 
 def test_broken_pictures_are_remembered(folder: Path, decoded: list[str]) -> None:
     (folder / "b" / "2.jpg").write_bytes(b"\xff\xd8 no picture")
+    changed(folder / "b" / "2.jpg")
     plain = fastcnn.load_images(folder, SIZE, check=True, progress=False, broken="report")
     for _ in range(2):
         decoded.clear()
@@ -139,6 +148,63 @@ def test_broken_pictures_are_remembered(folder: Path, decoded: list[str]) -> Non
     with pytest.raises(PictureError, match=r"2\.jpg is no PNG"):
         load(folder, broken="raise")
     assert not list((folder.parent / "cache").iterdir())  # nothing half written
+
+
+def test_errors_of_the_system_are_not_remembered(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = picture_reading.picture
+
+    def refused(path: Any, *arguments: Any) -> Any:
+        if Path(path).name == "3.png":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read(path, *arguments)
+
+    monkeypatch.setattr(picture_reading, "picture", refused)
+    with pytest.warns(InputWarning, match="2 of 12 pictures"):
+        load(folder)
+    monkeypatch.undo()
+    images = load(folder)
+    assert (np.asarray(images.images) == fastcnn.load_images(folder, SIZE).images).all()
+
+
+@pytest.mark.parametrize(("age", "times"), [(0.0, 2), (1.5, 2), (60.0, 1), (-60.0, 1)])
+def test_a_picture_that_changed_just_before_is_read_anew(
+    folder: Path, decoded: list[str], age: float, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, stamp = folder / "b" / "new.png", 15 * 10**17
+    monkeypatch.setattr(image_cache, "time_ns", lambda: stamp + int(age * 1e9))
+    for shade in (10, 200):
+        Image.new("RGB", (40, 30), (shade,) * 3).save(path, compress_level=0)
+        os.utime(path, ns=(stamp, stamp))  # as a file system with a coarse clock
+        images = load(folder)
+    assert decoded.count("new.png") == times
+    assert images.images[12].max() == (200 if times == 2 else 10)
+    decoded.clear()
+    load(folder)
+    assert decoded == (["new.png"] if times == 2 else [])
+
+
+def test_another_process_replaces_the_cache_while_it_is_made(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = fastcnn.load_images(folder, SIZE)
+    write, one, other = image_cache.write_whole, folder / "a" / "0.jpg", folder / "a" / "z.jpg"
+    calls = list[int]()
+
+    def overtaken(path: Path, blocks: Any) -> None:
+        write(path, blocks)
+        calls.append(0)
+        if len(calls) == 1:  # another process sees another name, and as many pictures
+            one.rename(other)
+            load(folder)
+            other.rename(one)
+
+    monkeypatch.setattr(image_cache, "write_whole", overtaken)
+    images = load(folder)
+    assert (np.asarray(images.images) == plain.images).all()
+    assert images.files == plain.files
+    assert len(calls) == 3
 
 
 def test_sizes_colours_and_folders_have_files_of_their_own(folder: Path) -> None:

@@ -14,11 +14,13 @@ import os
 import shutil
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from io import BufferedReader
 from itertools import pairwise
 from math import prod
 from pathlib import Path
+from time import time_ns
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +37,10 @@ _MAGIC = b"fastcnn1"
 _PREPARATION = 1
 """Counts the changes of how pictures become images; an older cache is then made anew."""
 _BLOCK = 32 << 20  # bytes of images that are read before they are written
+_ANEW = -1
+_CLOCK = 2_000_000_000
+"""Nanoseconds between two times that a file system tells apart; FAT has the coarsest clock."""
+_ATTEMPTS = 3
 
 
 class Entry(NamedTuple):
@@ -42,7 +48,8 @@ class Entry(NamedTuple):
 
     Attributes:
         name: its path below the folder of the pictures.
-        size, changed: its bytes, and when it was changed, in nanoseconds.
+        size, changed: its bytes, and when it was changed, in nanoseconds; ``_ANEW`` for a picture
+            that the next call reads anew.
         error: why it cannot be read, or an empty text.
     """
 
@@ -50,6 +57,10 @@ class Entry(NamedTuple):
     size: int
     changed: int
     error: str = ""
+
+
+class _ReplacedError(PictureError):
+    """Another process has written the cache anew."""
 
 
 class ImageCache:
@@ -95,7 +106,7 @@ class ImageCache:
             if file.read() == self._trailer:
                 return file
         file.close()
-        raise PictureError(
+        raise _ReplacedError(
             f"{self.path} has been replaced, because pictures changed; call load_images again"
         )
 
@@ -169,8 +180,10 @@ def cached(
 ) -> ImageCache:
     """The cache of these pictures, which is made, or made anew, where pictures changed.
 
-    A picture that has the size and the time of the last cache is not read again. ``reading.errors``
-    gets the errors of broken files, which the cache remembers; their rows are zeros.
+    A picture that has the size and the time of the last cache is not read again, unless it changed
+    just before it was read, when the time may stay the same. ``reading.errors`` gets the errors of
+    broken files, which the cache remembers; their rows are zeros. Errors of the system, such as a
+    missing permission, are not remembered.
 
     Args:
         reading: the files, and how they are read.
@@ -182,15 +195,26 @@ def cached(
         OSError: the cache cannot be written, or the disk is too full for it.
         PictureError: a file is broken, and ``reading`` raises.
     """
+    path = _place(folder, root, reading.shape)
+    for _ in range(_ATTEMPTS - 1):
+        with suppress(_ReplacedError):
+            return _cached(reading, root, path, advance)
+    return _cached(reading, root, path, advance)
+
+
+def _cached(reading: Reading, root: Path, path: Path, advance: Callable[[], object]) -> ImageCache:
+    """The cache in a file; ``_ReplacedError`` if another process replaces it meanwhile."""
+    reading.errors.clear()
+    reading.of_system.clear()
     settings = _settings()
     names = [os.path.relpath(file, root) for file in reading.files]
-    path = _place(folder, root, reading.shape)
     wanted = [_entry(file, name) for file, name in zip(reading.files, names, strict=True)]
     earlier = ImageCache.at(path)
     old: dict[Entry, tuple[int, str]] = {}
     if earlier is not None and earlier.shape[1:] == reading.shape:
         for row, entry in enumerate(earlier.entries(settings)):
-            old[entry._replace(error="")] = row, entry.error
+            if entry.changed != _ANEW:
+                old[entry._replace(error="")] = row, entry.error
     for number, entry in enumerate(wanted):
         if entry in old and old[entry][1]:
             reading.broken(number, old[entry][1])
@@ -202,7 +226,9 @@ def cached(
     write_whole(path, blocks)
     result = ImageCache.at(path)
     if result is None or result.shape != (len(wanted), *reading.shape):
-        raise PictureError(f"{path} was replaced while it was written; call load_images again")
+        raise _ReplacedError(f"{path} was replaced while it was written; call load_images again")
+    if [entry.name for entry in result.entries(settings)] != names:
+        raise _ReplacedError(f"{path} was replaced while it was written; call load_images again")
     return result
 
 
@@ -229,8 +255,9 @@ def _entry(file: str, name: str) -> Entry:
     try:
         status = os.stat(file)
     except OSError:
-        return Entry(name, -1, 0)  # the error comes when the picture is read
-    return Entry(name, status.st_size, status.st_mtime_ns)
+        return Entry(name, 0, _ANEW)  # the error comes when the picture is read
+    age = abs(time_ns() - status.st_mtime_ns)
+    return Entry(name, status.st_size, _ANEW if age < _CLOCK else status.st_mtime_ns)
 
 
 def _check_space(path: Path, size: int) -> None:
@@ -272,6 +299,8 @@ def _contents(
             images[np.array(fresh) - first] = pixels
         yield images.reshape(-1).data
     pictures = [entry._replace(error=reading.errors.get(i, "")) for i, entry in enumerate(wanted)]
+    for number in reading.of_system:
+        pictures[number] = pictures[number]._replace(changed=_ANEW)
     text = json.dumps({"settings": settings, "pictures": pictures}).encode()
     yield text
     sizes = len(wanted), *reading.shape, len(text)

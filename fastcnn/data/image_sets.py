@@ -237,7 +237,8 @@ def load_images(
         cache: a folder for the images in their final size, or None. The first call reads all
             pictures and writes the images into one file there, N·H·W·C bytes. Later calls and all
             epochs read that file, which takes a small part of the time of decoding. A picture whose
-            size or time of change differs, and a new one, is read again.
+            size or time of change differs, and a new one, is read again; so is one that changed
+            less than two seconds before it was read, because its time may then stay the same.
         broken: "report" leaves out files that cannot be read, and tells all of them in one
             :class:`fastcnn.InputWarning` at the end; "raise" ends with a ``PictureError`` for the
             first one.

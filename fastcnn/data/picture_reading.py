@@ -16,12 +16,16 @@ from fastcnn.data.pictures import PictureError, picture
 _TASK = 16  # files that a thread reads before it reports
 
 
+class SystemPictureError(PictureError):
+    """A picture that the system does not give, for a reason that may pass."""
+
+
 def read_picture(file: str, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
     """A picture file as an image (H, W, C); ``PictureError`` if it cannot be read."""
     try:
         return picture(file, size, channels).reshape(*size, channels)
     except OSError as error:
-        raise PictureError(f"{file} cannot be read: {error.strerror or error}") from None
+        raise SystemPictureError(f"{file} cannot be read: {error.strerror or error}") from None
 
 
 class Reading:
@@ -36,6 +40,7 @@ class Reading:
 
     Attributes:
         errors: the text of each broken file's error, by the number of the file.
+        of_system: the numbers of files that the system does not give.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class Reading:
         self.size, self.channels = size, channels
         self._raises = raises
         self.errors = dict[int, str]()
+        self.of_system = set[int]()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -73,6 +79,8 @@ class Reading:
                 pixels = read_picture(self.files[number], self.size, self.channels)
             except PictureError as error:
                 self.broken(number, str(error))
+                if isinstance(error, SystemPictureError):
+                    self.of_system.add(number)
                 return
             if images is not None:
                 images[row] = pixels
