@@ -32,6 +32,7 @@ from fastcnn.layers import (
     Flatten,
     GlobalAvgPool2D,
     HardSigmoid,
+    HardSwish,
     Layer,
     LeakyReLU,
     Maximum,
@@ -188,6 +189,23 @@ def test_a_convolution_pools_2x2_after_its_relu(kind: str) -> None:
         )
         assert fused_in(model) == ["Tanh", "Conv2D+BatchNorm+ReLU+MaxPool2D"]
         check(model)
+
+
+@pytest.mark.parametrize(("dtype", "kind"), KINDS)
+def test_a_hard_swish_is_the_last_part_of_an_epilogue(dtype: Float, kind: str) -> None:
+    """Winograd's kernel does not have it, and what follows on it stays apart."""
+    convolution = CONVOLUTIONS[kind]()
+    name = type(convolution).__name__
+    model = model_of(
+        lambda x: MaxPool2D()(ReLU()(HardSwish()(Add()([BatchNorm()(convolution(x)), x])))),
+        (5, 9, 6), dtype,
+    )  # fmt: skip
+    parts = [f"{name}+BatchNorm+Add", "HardSwish"]
+    fused = fused_in(model)
+    assert fused[:-2] == (parts if kind == "winograd" else ["+".join(parts)])
+    assert fused[-2:] == ["ReLU", "MaxPool2D"]
+    check(model, 3 * draw(model, 7))  # both ends of the curve
+    assert ("addition, HardSwish" in model.explain()) == (kind != "winograd")
 
 
 def test_a_normalisation_and_an_addition_take_a_relu() -> None:

@@ -1,10 +1,10 @@
 """Which layers of a graph are computed together in prediction.
 
-A convolution takes the batch normalisation, the addition, the ReLU and the 2×2 max-pooling that
-follow on it into its epilogue, where nothing else takes the values between. Layers that do nothing
-in prediction disappear. This module knows which layers could be fused. Its caller's functions
-``serves`` and ``pools`` say whether there are kernels, which depends on the dtype, ``math`` and the
-registers; :mod:`.prediction_steps` has them.
+A convolution takes the batch normalisation, the addition, the ReLU or HardSwish, and the 2×2
+max-pooling that follow on it into its epilogue, where nothing else takes the values between. Layers
+that do nothing in prediction disappear. This module knows which layers could be fused. Its caller's
+functions ``serves`` and ``pools`` say whether there are kernels, which depends on the dtype,
+``math`` and the registers; :mod:`.prediction_steps` has them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from fastcnn.nn.layers import (
     DepthwiseConv2D,
     Dropout,
     Flatten,
+    HardSwish,
     Layer,
     MaxPool2D,
     Permute,
@@ -57,6 +58,7 @@ class Fused:
         residual: a value that is added.
         relu: whether a ReLU follows.
         top: the largest number of this ReLU, or None.
+        hard_swish: whether a HardSwish follows.
         pool: a 2×2 max-pooling at the end.
         members: all layers, for messages.
     """
@@ -70,6 +72,7 @@ class Fused:
     residual: int | None = None
     relu: bool = False
     top: float | None = None
+    hard_swish: bool = False
     pool: MaxPool2D | None = None
     members: tuple[Layer, ...] = ()
 
@@ -83,9 +86,16 @@ class Fused:
             parts.append("addition")
         if self.relu:
             parts.append("ReLU" if self.top is None else f"ReLU up to {self.top:g}")
+        if self.hard_swish:
+            parts.append("HardSwish")
         if self.pool is not None:
             parts.append("2×2 max-pooling")
         return ", ".join(parts)
+
+    @property
+    def has_activation(self) -> bool:
+        """Whether the sums go through an activation."""
+        return self.relu or self.hard_swish
 
     @property
     def all_inputs(self) -> tuple[int, ...]:
@@ -179,13 +189,17 @@ def _with(
     extended = replace(
         fused, output=node.output, shape=shapes[node.output], members=(*fused.members, layer)
     )
-    if type(layer) is ReLU and not fused.relu and fused.pool is None:
+    if type(layer) is ReLU and not fused.has_activation and fused.pool is None:
         if convolves or type(fused.layer) in (BatchNorm, Add):
             return replace(extended, relu=True, top=layer.max_value)
         if type(fused.layer) in (Dense, Conv2DTranspose) and layer.max_value is None:
             return replace(extended, relu=True)
         return None
     if not convolves or fused.pool is not None:
+        return None
+    if type(layer) is HardSwish:
+        return None if fused.has_activation else replace(extended, hard_swish=True)
+    if fused.hard_swish:
         return None
     if type(layer) is BatchNorm and not (fused.relu or fused.norm or fused.residual is not None):
         return replace(extended, norm=layer)

@@ -103,7 +103,8 @@ def serves(fused: Fused, dtype: np.dtype[np.floating]) -> bool:
     if type(layer) not in STEPS:
         return False
     if isinstance(layer, Conv2D | DepthwiseConv2D):
-        if algorithm_of(fused, 1, dtype) not in (_WINOGRAD, _DIRECT):
+        kernels = (_DIRECT,) if fused.hard_swish else (_WINOGRAD, _DIRECT)
+        if algorithm_of(fused, 1, dtype) not in kernels:
             return False
         return fused.pool is None or can_pool(fused, dtype)
     if isinstance(layer, Conv2DTranspose):
@@ -141,7 +142,11 @@ def scales_channels(fused: Fused) -> bool:
         return False
     g = fused.layer.geometry(fused.shapes[0], 1)
     alone = (
-        fused.norm is None and fused.residual is None and fused.top is None and fused.pool is None
+        fused.norm is None
+        and fused.residual is None
+        and fused.top is None
+        and not fused.hard_swish
+        and fused.pool is None
     )
     return (
         alone and g.kh == g.kw == 1 and fused.shapes[0] == fused.shape and not direct.has_padding(g)
@@ -215,7 +220,9 @@ def _direct_choice(fused: Fused, g: ConvGeometry, itemsize: int, pitch: int) -> 
 
     ``pitch`` is the distance of neighbouring pixels of the result, 0 for its channels.
     """
-    parts = Epilogue(fused.norm is not None, fused.residual is not None, fused.top is not None)
+    parts = Epilogue(
+        fused.norm is not None, fused.residual is not None, fused.top is not None, fused.hard_swish
+    )
     epilogue = parts if any(parts) else None
     packed = direct.packed_decision(g, itemsize, epilogue, pitch)
     if packed is not None and prod(g.filter_shape) * itemsize >= _LEAST_PACKED_BYTES:

@@ -18,6 +18,7 @@ from fastcnn.engine.numba.runtime.inlining import device
 from fastcnn.engine.numba.runtime.types import DeviceFunction
 from fastcnn.engine.numba.tiles.arithmetic import (
     tile_capped,
+    tile_hard_swish,
     tile_multiply_add,
     tile_relu,
     tile_sum,
@@ -32,11 +33,13 @@ class Epilogue(NamedTuple):
         affine: each channel is multiplied by its scale, and its shift is added.
         residual: an array of the result's shape is added, after the scale and shift.
         capped: numbers above the largest number become equal to it, after ReLU.
+        hard_swish: the activation is HardSwish.
     """
 
     affine: bool = False
     residual: bool = False
     capped: bool = False
+    hard_swish: bool = False
 
 
 def fused_epilogue(height: int, vectors: int, lanes: int) -> DeviceFunction:
@@ -62,6 +65,8 @@ def fused_epilogue(height: int, vectors: int, lanes: int) -> DeviceFunction:
             tile = tile_relu(tile)
         if epilogue.capped:
             tile = tile_capped(tile, b, 3 * channels)
+        if epilogue.hard_swish:
+            tile = tile_hard_swish(tile)
         return tile
 
     return finish
