@@ -271,6 +271,11 @@ def test_a_cache_that_cannot_be_written(folder: Path, monkeypatch: pytest.Monkey
     a_file.write_text("")
     with pytest.raises(ValueError, match=r"cache must be a folder, got .*, which is a file"):
         fastcnn.load_images(folder, SIZE, cache=a_file)
+    (folder.parent / "link").symlink_to(folder.parent / "nowhere")
+    with pytest.raises(ValueError, match=r"cache must be a folder, got .*, which is a link to n"):
+        fastcnn.load_images(folder, SIZE, cache=folder.parent / "link")
+    with pytest.raises(ValueError, match="cache must be the path of a folder, got an empty text"):
+        fastcnn.load_images(folder, SIZE, cache="")
     with pytest.raises(TypeError, match="cache must be the path of a folder, or None, got 3"):
         fastcnn.load_images(folder, SIZE, cache=3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="check must be True with a cache"):

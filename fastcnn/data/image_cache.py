@@ -243,8 +243,11 @@ def _place(folder: str | os.PathLike[str], root: Path, shape: tuple[int, int, in
     if not isinstance(folder, str | os.PathLike):
         raise TypeError(f"cache must be the path of a folder, or None, got {quoted(folder)}")
     place = Path(folder)
-    if place.exists() and not place.is_dir():
-        raise ValueError(f"cache must be a folder, got {quoted(str(folder))}, which is a file")
+    if not os.fspath(folder):
+        raise ValueError("cache must be the path of a folder, got an empty text")
+    if os.path.lexists(place) and not place.is_dir():
+        kind = "a file" if place.exists() else "a link to nothing"
+        raise ValueError(f"cache must be a folder, got {quoted(str(folder))}, which is {kind}")
     place.mkdir(parents=True, exist_ok=True)
     key = sha256(os.fsencode(os.path.abspath(root))).hexdigest()[:12]
     height, width, channels = shape
