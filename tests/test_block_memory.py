@@ -7,6 +7,7 @@ import mmap
 import numpy as np
 import pytest
 
+import fastcnn
 from fastcnn.core.arguments import Array
 
 memory = pytest.importorskip("fastcnn.engine.numba.runtime.memory")
@@ -107,3 +108,17 @@ def test_small_blocks_share_a_huge_page() -> None:
 def test_more_than_the_machine_has_is_a_memory_error() -> None:
     with pytest.raises(MemoryError, match="memory for a result or a copy"):
         memory.empty((1 << 50,), np.uint8)
+
+
+def test_a_side_may_be_a_number_of_numpy() -> None:
+    """Records of kernels hold such numbers."""
+    array = memory.empty((3, np.int64(100_000)), np.float32)
+    assert array.shape == (3, 100_000)
+    assert array.ctypes.data % 64 == 0
+
+
+def test_a_bias_gradient_whose_totals_are_a_block() -> None:
+    """The rows are cut into so many splits that the splits' totals are no small array."""
+    dy = np.random.default_rng(1).integers(-4, 5, (2, 66, 64, 512)).astype(np.float32)
+    db = fastcnn.conv2d_bias_gradient(dy)
+    np.testing.assert_array_equal(db, dy.sum(axis=(0, 1, 2), dtype=np.float64).astype(np.float32))

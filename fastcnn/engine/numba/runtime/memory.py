@@ -86,7 +86,7 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     dtype = np.dtype(dtype)
     if rehearsal.active and rehearsal.rehearsing():
         return _untouched_zeros(shape, dtype)
-    size = prod(shape) * dtype.itemsize
+    size = int(prod(shape)) * dtype.itemsize  # a side may be a number of a record, of NumPy's type
     if size > MOST_UNUSED // 4:
         affordable("memory for a result or a copy", shape, dtype)
     if size < SMALL or size > MOST_UNUSED:
