@@ -103,6 +103,8 @@ def serves(fused: Fused, dtype: np.dtype[np.floating]) -> bool:
     if type(layer) not in STEPS:
         return False
     if isinstance(layer, Conv2D | DepthwiseConv2D):
+        if fused.hard_swish and scales_channels(fused):
+            return False
         kernels = (_DIRECT,) if fused.hard_swish else (_WINOGRAD, _DIRECT)
         if algorithm_of(fused, 1, dtype) not in kernels:
             return False
@@ -142,11 +144,7 @@ def scales_channels(fused: Fused) -> bool:
         return False
     g = fused.layer.geometry(fused.shapes[0], 1)
     alone = (
-        fused.norm is None
-        and fused.residual is None
-        and fused.top is None
-        and not fused.hard_swish
-        and fused.pool is None
+        fused.norm is None and fused.residual is None and fused.top is None and fused.pool is None
     )
     return (
         alone and g.kh == g.kw == 1 and fused.shapes[0] == fused.shape and not direct.has_padding(g)

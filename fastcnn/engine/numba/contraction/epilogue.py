@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fastcnn.core.arguments import Array
-from fastcnn.engine.numba.runtime.inlining import device
+from fastcnn.engine.numba.runtime.inlining import ordered_device
 from fastcnn.engine.numba.runtime.types import DeviceFunction
 from fastcnn.engine.numba.tiles.arithmetic import (
     tile_capped,
@@ -43,9 +43,13 @@ class Epilogue(NamedTuple):
 
 
 def fused_epilogue(height: int, vectors: int, lanes: int) -> DeviceFunction:
-    """The device function that finishes tiles of ``height`` rows × vectors."""
+    """The device function that finishes tiles of ``height`` rows × vectors.
 
-    @device
+    Its operations stay in their order, because ``x · (x / 6 + ½)`` is exactly 0 at −3 in this order
+    alone.
+    """
+
+    @ordered_device
     def finish(
         tile: Array, b: Array, at_b: int, channels: int, residual: Array, in_y: Array,
         y_start: int, columns: int, relu: bool, epilogue: Epilogue,
