@@ -5,7 +5,8 @@
 
 Files of small nets, with flipped bits, bytes and whole stretches replaced, or cut off; and with the
 names, attributes, shapes and numbers of their nodes replaced by others, as whoever means harm
-would. Each is loaded by load_onnx. It becomes a model, or is refused.
+would. Each is loaded by load_onnx. It becomes a model, or is refused. A model then predicts two
+samples, or says why it cannot.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
@@ -27,6 +29,8 @@ from fastcnn.exchange.onnx_reading import OPERATORS
 
 SECONDS = 20.0
 """A file may take so long at most."""
+MOST_NUMBERS = 1 << 20
+"""Numbers of the largest sample that is predicted."""
 NUMBERS = (0, 1, -1, 2, 7, -(2**31), 2**31, 2**40, 2**62)
 NAMES = ("x", "y", "c", "r", "w", "", "none")
 
@@ -57,13 +61,22 @@ def complaint(path: Path) -> str | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            fastcnn.load_onnx(path)
+            model = fastcnn.load_onnx(path)
     except fastcnn.OnnxFileError:
-        pass
+        model = None
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     seconds = perf_counter() - start
-    return f"{seconds:.0f} s" if seconds > SECONDS else None
+    if seconds > SECONDS:
+        return f"{seconds:.0f} s"
+    if model is not None and prod(model.input_shape) <= MOST_NUMBERS:
+        try:
+            model.predict(np.zeros((2, *model.input_shape), np.float32))
+        except (ValueError, TypeError):  # the file takes other samples or another batch
+            pass
+        except Exception as error:
+            return f"in predict: {type(error).__name__}: {error}"
+    return None
 
 
 def damaged(data: bytes, rng: np.random.Generator) -> bytes:

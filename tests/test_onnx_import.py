@@ -644,6 +644,18 @@ def test_cycles_and_wrong_shapes(tmp_path: Path) -> None:
         fastcnn.load_onnx(path)
 
 
+@pytest.mark.parametrize(
+    ("operator", "inputs", "needed"),
+    [("Div", "x", "2"), ("Relu", "x x", "1"), ("Conv", "x", "2 to 3"), ("Pad", "", "2 to 4")],
+)
+def test_numbers_of_inputs(operator: str, inputs: str, needed: str, tmp_path: Path) -> None:
+    nodes = [node(operator, inputs, "y")]
+    path = write(tmp_path / "net.onnx", nodes, {"x": ["N", 3, 4, 4]}, ["y"], {}, opset=18)
+    message = rf"node 'y' \({operator}\): the number of inputs must be {needed}, got"
+    with pytest.raises(OnnxFileError, match=message):
+        fastcnn.load_onnx(path)
+
+
 def test_a_little_of_the_fuzz(tmp_path: Path) -> None:
     import fuzz_onnx
 

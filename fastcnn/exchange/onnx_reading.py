@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -237,6 +238,10 @@ def _node(one: Any, context: _Context, constants: dict[str, Array]) -> Iterator[
             raise OnnxFileError(f"{label} makes {quoted(outputs[0])}, which is there already")
         constants[outputs[0]] = _constant(label, attributes, tensors)
         return
+    least, most = _number_of_inputs(one.op_type, context.opset)
+    if not least <= len(inputs) <= most:
+        needed = str(least) if least == most else f"{least} to {most}"
+        raise OnnxFileError(f"{label}: the number of inputs must be {needed}, got {len(inputs)}")
     if one.op_type == "ConstantOfShape" and "value" in tensors:
         name = f"{outputs[0]}:value"
         while name in constants:
@@ -246,6 +251,17 @@ def _node(one: Any, context: _Context, constants: dict[str, Array]) -> Iterator[
     if tensors:
         raise OnnxFileError(f"{label}: {quoted(min(tensors))} is of a kind it cannot have")
     yield OnnxNode(one.op_type, one.name, tuple(inputs), tuple(outputs), attributes, context.opset)
+
+
+@cache
+def _number_of_inputs(operator: str, opset: int) -> tuple[int, int]:
+    """The least and the largest number of inputs of an operator in a version of the operators."""
+    defs = onnx_package().defs
+    try:
+        schema = defs.get_schema(operator, opset, "")
+    except defs.SchemaError:  # a file may use an operator that its version does not have yet
+        return 0, MOST_NODES
+    return schema.min_input, schema.max_input
 
 
 def _conditional(
