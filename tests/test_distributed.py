@@ -12,9 +12,11 @@ from groups_of_threads import together
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from typer.testing import CliRunner
 
 import fastcnn
 from fastcnn import Augment, Callback, Input, Model, Sequential, StopTraining
+from fastcnn.cli import app
 from fastcnn.core.arguments import Array
 from fastcnn.distributed import Group, alone
 from fastcnn.distributed.tree import sizes_of_shards
@@ -408,6 +410,35 @@ def test_layers_with_a_state_of_their_own_are_refused() -> None:
 def test_wrong_arguments(make: Callable[[], object], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         make()
+
+
+def test_the_command_line_asks_for_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[tuple[int, float]]()
+
+    def world(shards: int, patience: float) -> Group:
+        asked.append((shards, patience))
+        raise ImportError("no MPI in this test")
+
+    monkeypatch.setattr(fastcnn.distributed, "world", world)
+    for more in ([], ["--patience", "12.5", "--shards", "3"]):
+        result = CliRunner().invoke(app, ["train", "--distributed", *more])
+        assert (result.exit_code, "no MPI in this test" in result.output) == (2, True)
+    assert asked == [(8, 600.0), (3, 12.5)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--patience", "5"], "--patience needs --distributed"),
+        (["--distributed", "--patience", "0"], "patience must be"),
+        (["--distributed", "--patience", "nan"], "patience must be"),
+        (["--distributed", "--shards", "0"], "shards"),
+    ],
+)
+def test_wrong_options_of_the_command_line(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(app, ["train", *arguments])
+    assert result.exit_code == 2
+    assert message in result.output
 
 
 def test_fastcnn_does_not_touch_mpi() -> None:

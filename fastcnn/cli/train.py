@@ -102,6 +102,14 @@ def train(
             help="Parts of each batch, which decide the bits: with --distributed [default: 8].",
         ),
     ] = None,
+    patience: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="How long the other processes wait for one that may hang, where nothing says how "
+            "long its work takes: with --distributed [default: 600].",
+        ),
+    ] = None,
 ) -> None:
     """Train a net on digits or on your own pictures, test it, and save it.
 
@@ -160,7 +168,7 @@ def train(
         usual = None if resume is None else training.save_of(resume)
         place = save or usual or Path(f"fastcnn-{settings.net}.safetensors")
         console = with_width(Console(highlight=False))
-        group = _group(distributed, shards, resume)
+        group = _group(distributed, shards, patience, resume)
         try:
             result = training.train(settings, place, resume, console, _prepare, group)
         except FloatingPointError as error:
@@ -196,16 +204,24 @@ def _prepare(model: Sequential, optimizer: Optimizer) -> None:
     compile_kernels(model, training=True, optimizer=optimizer)
 
 
-def _group(distributed: bool, shards: int | None, resume: Path | None) -> Group | None:
+def _group(
+    distributed: bool, shards: int | None, patience: float | None, resume: Path | None
+) -> Group | None:
     """The processes that train together, or None; a training that goes on keeps its shards."""
-    from fastcnn.distributed import alone, world
+    from fastcnn.distributed import PATIENCE, alone, world
     from fastcnn.recipes.training import shards_of
 
+    if patience is not None and not distributed:
+        raise ValueError(
+            f"--patience needs --distributed, because one process waits for no other, got "
+            f"{patience:g}"
+        )
     if resume is not None and shards is not None:
         raise ValueError("--shards cannot be given with --resume: the training has shards already")
     number = shards if resume is None else shards_of(resume)
     if distributed:
-        return world(8 if number is None else number)
+        seconds = PATIENCE if patience is None else patience
+        return world(8 if number is None else number, patience=seconds)
     return None if number is None else alone(number)
 
 

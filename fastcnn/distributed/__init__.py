@@ -15,6 +15,9 @@ from fastcnn.distributed.groups import Group, Statistics
 
 __all__ = ["Group", "alone", "world"]
 
+PATIENCE = 600.0
+"""Seconds that an activity without a history may take, unless ``world`` says otherwise."""
+
 
 def alone(shards: int = 8, statistics: Statistics = "batch") -> Group:
     """A group of this process, which needs no MPI.
@@ -38,7 +41,7 @@ def alone(shards: int = 8, statistics: Statistics = "batch") -> Group:
     return Group(shards, statistics)
 
 
-def world(shards: int = 8, statistics: Statistics = "batch", patience: float = 600.0) -> Group:
+def world(shards: int = 8, statistics: Statistics = "batch", patience: float = PATIENCE) -> Group:
     """The group of all processes that ``mpiexec`` or ``srun`` has started.
 
     It starts MPI, if mpi4py has not done so, a thread that watches the other processes, and a small

@@ -23,7 +23,7 @@ from fastcnn.core.hardware import cores
 from fastcnn.core.settings import current_thread_limit, set_num_threads
 from fastcnn.distributed.groups import Group, Pending, Statistics
 from fastcnn.distributed.guard import Guard
-from fastcnn.distributed.watch import PATIENCE, Watch, death_of
+from fastcnn.distributed.watch import Watch, death_of
 
 _SPIN = 0.0005  # seconds for which a process looks for messages without giving up its core
 _NAP_AFTER, _NAP = 0.02, 0.0002
@@ -57,9 +57,9 @@ class MPIGroup(Group):
     def __init__(
         self,
         comm: Any,
-        shards: int = 8,
-        statistics: Statistics = "batch",
-        patience: float = PATIENCE,
+        shards: int,
+        statistics: Statistics,
+        patience: float,
     ) -> None:
         super().__init__(shards, statistics)
         self.rank, self.size = comm.rank, comm.size

@@ -33,8 +33,6 @@ SILENCE = 6.0
 """Seconds without a beat after which a process counts as gone."""
 LEAST = 8.0
 """Seconds that any activity may take."""
-PATIENCE = 600.0
-"""Seconds that an activity without a history may take, unless ``world`` says otherwise."""
 _FORWARDED = 0.5  # seconds in which a launcher reads the last message of a process
 _TIMES_LONGER, _HISTORY = 20, 3
 _TAG = 7
