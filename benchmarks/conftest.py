@@ -42,6 +42,7 @@ PEERS = {
     "PyTorch frozen": "torch",
     "ONNX Runtime": "onnxruntime",
     "OpenVINO": "openvino",
+    "LiteRT": "litert",
     "JAX": "jax",
     "SciPy": "scipy",
 }

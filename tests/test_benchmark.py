@@ -23,12 +23,19 @@ import fastcnn
 from fastcnn import ops
 from fastcnn.bench import charts, measure, nets, operations, peers, suite
 from fastcnn.bench import peak as hardware
-from fastcnn.bench.contest import CannotRun, Contest, Runner, Skipped, WrongResult
+from fastcnn.bench.contest import (
+    CannotRun,
+    Contest,
+    Runner,
+    Skipped,
+    WrongResult,
+    in_strict_math,
+)
 from fastcnn.bench.history import Verdict, compare
 from fastcnn.bench.html import page
 from fastcnn.bench.pages import at_page, empty_at_page
 from fastcnn.bench.problems import layer_problems, select
-from fastcnn.bench.report import ALONE, Absent, Cost, Entry, Figure, Report
+from fastcnn.bench.report import ALONE, STRICT, Absent, Cost, Entry, Figure, Report
 from fastcnn.bench.suite import bench
 from fastcnn.bench.text import notes, show, summary
 from fastcnn.cli import app
@@ -148,7 +155,7 @@ def test_a_wrong_gradient_shows_in_the_losses_of_a_net() -> None:
 
     task = nets.task("article", "train", 3)
     contest = nets.contest(task, naive_seconds=1.0)
-    assert [r.name for r in contest.runners] == ["fastcnn", "fastcnn, 1 thread", "im2col", "naive"]
+    assert [r.name for r in contest.runners] == ["fastcnn", ALONE, STRICT, "im2col", "naive"]
     for runner in contest.runners:
         contest.verify(runner)
     with replaced("dense_backward", "numba", wrong):
@@ -254,11 +261,12 @@ def test_installed_peers_compute_the_same() -> None:
     for problem in small_problems():
         contest = operations.contest(problem, naive_seconds=1.0)
         ours = len(contest.runners)
-        peers.join_operation(contest, problem, installed, threads=1)
+        compiled = problem.op == "avg_pool2d_backward" and problem.parameters["padding"] == 0
+        peers.join_operation(contest, problem, installed, threads=1, compiled=compiled)
         for runner in contest.runners:
             contest.verify(runner)
         names_of_peers = {r.family for r in contest.runners[ours:]} | {
-            s.name for s in contest.skipped
+            s.name.removesuffix(" compiled") for s in contest.skipped
         }
         assert names_of_peers == {peers.PEERS[name].family for name in installed}
     for mode in ("predict", "train"):
@@ -342,7 +350,7 @@ def test_a_model_of_a_file(kind: str, tmp_path: Path, monkeypatch: pytest.Monkey
     assert entry.flops == 3 * 2 * (taps * 4 * 3 + 7 * 6 * 3 * 4 + scaling)
     installed = {peers.PEERS[name].family for name in peers.READERS if peers.missing(name) is None}
     names = {figure.name for figure in entry.figures}
-    assert names == {"fastcnn", "fastcnn, 1 thread", "im2col"} | installed
+    assert names == {"fastcnn", ALONE, STRICT, "im2col"} | installed
     assert not [absent for absent in entry.absent if absent.wrong]
     assert entry.name in output
 
@@ -358,7 +366,7 @@ def test_a_model_whose_results_are_wrong(tmp_path: Path, monkeypatch: pytest.Mon
 
     with replaced("conv2d", "numba", wrong):
         entry, output = timed_model(path, monkeypatch, "--peers", "torch", expect=1)
-    assert {one.name for one in entry.absent if one.wrong} == {"fastcnn", "fastcnn, 1 thread"}
+    assert {one.name for one in entry.absent if one.wrong} == {"fastcnn", ALONE, STRICT}
     assert "PyTorch left out: it reads no ONNX files" in output
 
 
@@ -516,6 +524,7 @@ def test_compare_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (["--model", "a.onnx", "--op", "dense"], "--model takes no --op and no --net"),
         (["--model", "a.safetensors"], "a.safetensors: No such file"),
         (["--compare", "a", "b", "--model", "a"], "--compare takes two saved runs and no other"),
+        (["--resume"], "--resume needs --json, the file of the run to continue"),
         (["--html", "no/such.html"], "--html must name a file in an existing folder"),
     ],
 )
@@ -700,6 +709,96 @@ def test_the_algorithm_of_a_contest_is_that_of_the_call() -> None:
     assert methods["conv2d"] <= {"direct", "winograd"}
     assert "direct" in methods["conv2d"]
     assert methods["dense"] == methods["max_pool2d"] == {""}
+
+
+# --- strict mathematics ---------------------------------------------------------------------------
+
+
+def test_strict_runners_compute_direct_sums_and_leave_the_setting() -> None:
+    (problem,) = (p for p in layer_problems() if p.name == "conv2d/CIFAR 32→64 3×3, batch 1")
+    contest = operations.contest(problem, naive_seconds=0)
+    runners = {runner.name: runner for runner in contest.runners}
+    strict = runners[STRICT]
+    assert operations.method(problem) == "winograd"
+    arrays = operations.make_arrays(problem)
+    exact = ops.conv2d(**arrays, **problem.parameters, algorithm="direct")
+    assert (strict.result()[0] == exact).all()
+    seen: list[str] = []
+    contest_of_setting = replace(runners["fastcnn"], run=lambda: seen.append(fastcnn.get_math()))
+    in_strict_math(contest_of_setting, STRICT).run()
+    assert (seen, fastcnn.get_math()) == (["strict"], "fast")
+    direct = next(p for p in layer_problems() if operations.method(p) == "direct")
+    assert STRICT not in [r.name for r in operations.contest(direct, naive_seconds=0).runners]
+
+
+def test_the_strict_figure_is_the_usual_one_where_both_choose_alike() -> None:
+    direct = entry("conv2d/a, batch 1", method="direct")
+    assert direct.strict is direct.ours
+    assert entry("dense/a, batch 1").strict is not None
+    assert entry("conv2d/of an earlier version, batch 1").strict is None
+    assert entry("net_predict/a, batch 1").strict is None
+    faster = figure("JAX", 1e-3, "JAX")
+    figures = (figure("fastcnn", 5e-4), figure(STRICT, 4e-3), faster)
+    other = entry("conv2d/b, batch 1", method="winograd", figures=figures)
+    assert other.strict is figures[1]
+    result = report(direct, other)
+    assert [e.name for e in result.losses()] == [direct.name]
+    assert [e.name for e in result.losses(strict=True)] == [other.name, direct.name]
+    assert result.mean_times_best_peer() == pytest.approx(1)  # of ½ and 2
+    assert result.mean_times_best_peer(strict=True) == pytest.approx(8**-0.5)  # of ½ and ¼
+    text = "\n".join(summary(result))
+    assert "A peer is faster in 2 of 2 contests in strict mathematics." in text
+    assert "conv2d/b, batch 1: JAX is 4.00 times as fast" in text
+    assert "conv2d/b, batch 1" in page(result).split("in strict mathematics</h3>")[1]
+
+
+# --- a run that goes on ---------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("_no_peak")
+def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(suite, "FULL", suite.FULL._replace(naive=0.0))
+    options = [
+        "bench",
+        "--full",
+        "--op",
+        "add",
+        "--op",
+        "relu",
+        "--peers",
+        "none",
+        "--json",
+        "a.json",
+    ]
+
+    def run(*more: str, expect: int = 0) -> str:
+        outcome = CliRunner().invoke(app, [*options, "--seconds", "0.01", *more])
+        assert outcome.exit_code == expect, outcome.output
+        return outcome.output
+
+    calls = list[str]()
+    whole = suite._entry
+
+    def counted(problem: Any, *rest: Any) -> Entry:
+        if len(calls) == 1 and not Path("stop").exists():
+            Path("stop").touch()
+            raise KeyboardInterrupt
+        calls.append(problem.op)
+        return whole(problem, *rest)
+
+    monkeypatch.setattr(suite, "_entry", counted)
+    run("--resume", expect=130)
+    assert [e.group for e in Report.read(Path("a.json")).entries] == calls
+    assert "Not run, for want of time" in run("--resume", "--limit", "0")
+    output = run("--resume")
+    assert "Not run" not in output
+    assert sorted(calls) == ["add", "relu"]
+    whole_run = Report.read(Path("a.json"))
+    assert {e.group for e in whole_run.entries} == {"add", "relu"}
+    refused = run("--resume", "--threads", "3", expect=2)
+    assert "before must be a report of the same machine, versions and options" in refused
+    assert "with threads" in refused
 
 
 # --- a guard that does not look at the clock on the wall ------------------------------------------

@@ -20,10 +20,10 @@ _DOT, _LEVEL = 3.2, 6.6  # radius of a dot, and the distance of dots above each 
 _OURS = ("fastcnn", "fastcnn")
 STYLE = """
 svg{--ink:#1c2430;--soft:#5b6675;--line:#d5dbe3;--paper:#fff;--fastcnn:#1d5fd1;--im2col:#0d9488;
---naive:#8a94a3;--PyTorch:#d9580b;--ONNX:#7c3aed;--OpenVINO:#a16207;--JAX:#c2277b;--SciPy:#4d7c0f}
+--naive:#8a94a3;--PyTorch:#d9580b;--ONNX:#7c3aed;--OpenVINO:#a16207;--LiteRT:#0e7490;--JAX:#c2277b;--SciPy:#4d7c0f}
 @media(prefers-color-scheme:dark){svg{--ink:#e6eaf0;--soft:#9aa5b4;--line:#343d4a;--paper:#12161c;
 --fastcnn:#6ea3ff;--im2col:#2dd4bf;--naive:#94a0b0;--PyTorch:#ff9248;--ONNX:#b197fc;
---OpenVINO:#fde047;--JAX:#f472b6;--SciPy:#a3d053}}
+--OpenVINO:#fde047;--LiteRT:#67e8f9;--JAX:#f472b6;--SciPy:#a3d053}}
 """
 CHART_STYLE = """
 svg{font:11px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;background:var(--paper)}
@@ -33,7 +33,17 @@ svg .small{font-size:9.5px}
 svg .mark{stroke:var(--ink);fill:none;stroke-width:1;stroke-dasharray:2 2}
 """ + "".join(
     f"svg .{name}{{fill:var(--{name});stroke:var(--{name})}}"
-    for name in ("fastcnn", "im2col", "naive", "PyTorch", "ONNX", "OpenVINO", "JAX", "SciPy")
+    for name in (
+        "fastcnn",
+        "im2col",
+        "naive",
+        "PyTorch",
+        "ONNX",
+        "OpenVINO",
+        "LiteRT",
+        "JAX",
+        "SciPy",
+    )
 )
 
 
@@ -300,7 +310,7 @@ def _figures(entry: Entry) -> list[Figure]:
     """fastcnn, im2col and the best figure of each peer, the fastest first."""
     best: dict[str, Figure] = {}
     for figure in sorted(entry.figures, key=lambda f: f.seconds):
-        if figure.name in (ALONE, "naive"):
+        if figure.name in (ALONE, "naive"):  # STRICT keeps its bar, of a direct sum
             continue
         best.setdefault(figure.name if figure.family == "fastcnn" else figure.family, figure)
     return list(best.values())

@@ -7,13 +7,14 @@ layout, so that the result can be compared with the reference before anything is
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastcnn.core.arguments import Array
-from fastcnn.core.settings import get_num_threads, set_num_threads
+from fastcnn.core.settings import get_num_threads, here, set_num_threads
 
 
 class WrongResult(AssertionError):
@@ -60,6 +61,18 @@ def on_one_thread(runner: Runner) -> Runner:
             set_num_threads(before)
 
     return replace(runner, run=run, alone=True)
+
+
+def in_strict_math(runner: Runner, name: str) -> Runner:
+    """The same runner under this name, with fastcnn's mathematics set to "strict" for its calls."""
+    context = copy_context()
+    context.run(here.set, here.get()._replace(math="strict"))
+    return replace(
+        runner,
+        name=name,
+        run=lambda: context.run(runner.run),
+        result=lambda: context.run(runner.result),
+    )
 
 
 class Skipped(NamedTuple):

@@ -47,7 +47,17 @@ h2,h3{break-after:avoid}table,svg,.tile{break-inside:avoid}details>*{display:blo
 """
     + "".join(
         f".meter.{name}{{background:var(--{name})}}"
-        for name in ("fastcnn", "im2col", "naive", "PyTorch", "ONNX", "OpenVINO", "JAX", "SciPy")
+        for name in (
+            "fastcnn",
+            "im2col",
+            "naive",
+            "PyTorch",
+            "ONNX",
+            "OpenVINO",
+            "LiteRT",
+            "JAX",
+            "SciPy",
+        )
     )
 )
 
@@ -96,7 +106,7 @@ def _standing(report: Report) -> str:
 
 
 def _tiles(report: Report) -> str:
-    against = [e for e in report.entries if e.times(e.best_peer) is not None]
+    against = report.against_peers()
     tiles = [
         (f"{len(report.entries)}", "contests, every result verified before it was timed"),
         (_mean(report.mean_times("naive")), "the naive engine's speed"),
@@ -107,6 +117,12 @@ def _tiles(report: Report) -> str:
         tiles[3:3] = [
             (_mean(report.mean_times_best_peer()), "the best peer's speed"),
             (f"{len(report.losses())} of {len(against)}", "contests in which a peer is faster"),
+        ]
+    if strict := report.against_peers(strict=True):
+        mean, lost = report.mean_times_best_peer(strict=True), report.losses(strict=True)
+        tiles[5:5] = [
+            (_mean(mean), "the best peer's speed, in strict mathematics"),
+            (f"{len(lost)} of {len(strict)}", "in which a peer is faster, in strict mathematics"),
         ]
     cells = "".join(
         f'<div class="tile"><b>{escape(b)}</b><span>{escape(s)}</span></div>' for b, s in tiles
@@ -119,31 +135,12 @@ def _mean(value: float | None) -> str:
 
 
 def _against_peers(report: Report) -> str:
-    against = [e for e in report.entries if e.times(e.best_peer) is not None]
+    against = report.against_peers()
     if not against:
         return (
             '<h2 id="peers">Against other libraries</h2><p>No other library was installed and '
             "chosen.</p>"
         )
-    losses = report.losses()
-    rows = "".join(
-        _row(
-            [
-                entry.name,
-                peer.name,
-                f"{times(1 / ratio)} ×" + (DOUBT if entry.is_doubtful else ""),
-                duration(peer.seconds),
-                duration(entry.ours.seconds),
-            ]
-        )
-        for entry in losses
-        if (peer := entry.best_peer) and (ratio := entry.times(peer)) and entry.ours
-    )
-    notes = (
-        _table(["contest", "faster peer", "by", "its time", "fastcnn"], rows, "lost")
-        if losses
-        else "<p>In no contest of this run.</p>"
-    )
     families = dict.fromkeys(f.family for e in against for f in e.peers)
     wins = "".join(
         _row(
@@ -162,10 +159,34 @@ def _against_peers(report: Report) -> str:
     heads = ["peer, at its best", "contests", "fastcnn wins", "least", "median", "most"]
     return (
         '<h2 id="peers">Against other libraries</h2><h3>Where a peer is faster</h3>'
-        + notes
+        + _lost(report, strict=False)
+        + "<h3>Where a peer is faster than fastcnn in strict mathematics</h3>"
+        + _lost(report, strict=True)
         + "<h3>How many times as fast as each peer fastcnn is</h3>"
         + _table(heads, wins, "peers")
     )
+
+
+def _lost(report: Report, strict: bool) -> str:
+    """The contests that a peer won; for strict mathematics those whose figure is another."""
+    rows = "".join(
+        _row(
+            [
+                entry.name,
+                peer.name,
+                f"{times(1 / ratio)} ×" + (DOUBT if entry.is_doubtful else ""),
+                duration(peer.seconds),
+                duration(ours.seconds),
+            ]
+        )
+        for entry in report.losses(strict)
+        if (peer := entry.best_peer) and (ratio := entry.times(peer, strict))
+        if (ours := entry.strict if strict else entry.ours)
+        if not strict or ours is not entry.ours
+    )
+    if not rows:
+        return f"<p>In no {'other ' if strict else ''}contest of this run.</p>"
+    return _table(["contest", "faster peer", "by", "its time", "fastcnn"], rows, "lost")
 
 
 def _ratios(entries: list[Entry], family: str) -> list[float]:

@@ -20,13 +20,11 @@ from statistics import median
 from typing import Any, NamedTuple
 
 # Seconds. After their last work, threads of OpenMP look for more for about 10 ms, and threads of
-# OpenBLAS for 2**26 cycles. A runner within this time would have to share its core with them.
-WARM_UP = 40e-3
-TURN = 10e-3
+# OpenBLAS for 2**26 cycles. Some threads of other libraries do so for more than 40 ms, and the
+# system takes up to 60 ms to move another thread to the core that they leave.
+WARM_UP = 80e-3
+TURN = 20e-3
 SAMPLE = 5e-4
-# A turn of whole nets. Some threads of other libraries look for work for more than 40 ms.
-ROUND_WARM_UP = 80e-3
-ROUND_TURN = 20e-3
 SETTLED = 0.01  # largest spread of a runner that has settled, see Timing
 # Turns before a runner can have settled. If another virtual machine uses the other half of a core,
 # calls are slower for seconds, and a few turns may agree by chance. docs/measurements.md has the
@@ -122,8 +120,8 @@ def interleaved(
 def in_rounds(
     runs: Sequence[Callable[[], Any]],
     rounds: int,
-    warm_up: float = ROUND_WARM_UP,
-    turn: float = ROUND_TURN,
+    warm_up: float = WARM_UP,
+    turn: float = TURN,
 ) -> list[list[float]]:
     """Seconds of one call of each run, one number for each round.
 

@@ -18,9 +18,10 @@ from typing import Any, Literal
 import numpy as np
 
 from fastcnn.bench import standard
-from fastcnn.bench.contest import Contest, Runner, Skipped, on_one_thread
+from fastcnn.bench.contest import Contest, Runner, Skipped, in_strict_math, on_one_thread
 from fastcnn.bench.pages import at_page
 from fastcnn.bench.problems import NetProblem
+from fastcnn.bench.report import ALONE, OURS, STRICT
 from fastcnn.bench.standard import StandardTask
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import pair
@@ -130,7 +131,8 @@ def title(of: NetTask | NetProblem) -> str:
 
 
 def contest(of: NetTask | StandardTask, naive_seconds: float) -> Contest:
-    """The contest of fastcnn: by default, on one thread, and layer by layer on each engine.
+    """The contest of fastcnn: by default, on one thread, in strict mathematics, and layer by
+    layer on each engine.
 
     ``naive_seconds`` is the longest time of a call of the naive engine, as for operations.
     """
@@ -149,8 +151,9 @@ def contest(of: NetTask | StandardTask, naive_seconds: float) -> Contest:
         reference_of(of),
         TOLERANCE,
     )
-    result.runners.append(ours(of, None, "fastcnn"))
-    result.runners.append(on_one_thread(ours(of, None, "fastcnn, 1 thread")))
+    result.runners.append(ours(of, None, OURS))
+    result.runners.append(on_one_thread(ours(of, None, ALONE)))
+    result.runners.append(in_strict_math(ours(of, None, OURS), STRICT))
     result.runners.append(ours(of, "im2col", "im2col"))
     _join_naive(result, of, model, naive_seconds)
     return result

@@ -19,9 +19,9 @@ from zlib import crc32
 import numpy as np
 
 from fastcnn import ops
-from fastcnn.bench.contest import Contest, Runner, Skipped, on_one_thread
+from fastcnn.bench.contest import Contest, Runner, Skipped, in_strict_math, on_one_thread
 from fastcnn.bench.pages import at_page
-from fastcnn.bench.report import ALONE, OURS
+from fastcnn.bench.report import ALONE, OURS, STRICT
 from fastcnn.core.arguments import Array
 from fastcnn.core.geometry import ConvGeometry, PoolGeometry
 from fastcnn.core.operations import OPERATIONS
@@ -69,6 +69,9 @@ def contest(problem: Problem, naive_seconds: float) -> Contest:
             if size <= LARGEST_COPY:
                 runner = replace(runner, run=_in_places(problem, arrays, engine))
             result.runners.append(on_one_thread(runner))
+            if method(problem) == "winograd":  # all other work is the same in both mathematics
+                strict = _runner(OURS, problem, arrays, engine)
+                result.runners.append(in_strict_math(strict, STRICT))
     return result
 
 

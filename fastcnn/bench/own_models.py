@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastcnn.bench.contest import Contest, Runner, Skipped, on_one_thread
+from fastcnn.bench.contest import Contest, Runner, Skipped, in_strict_math, on_one_thread
+from fastcnn.bench.report import ALONE, OURS, STRICT
 from fastcnn.bench.standard import TOLERANCE, model_flops
 from fastcnn.core.arguments import Array
 from fastcnn.models.model import Model
@@ -51,7 +52,8 @@ class ModelTask:
 
 
 def contest(of: ModelTask) -> Contest:
-    """The contest of fastcnn: by default, on one thread, and layer by layer on NumPy.
+    """The contest of fastcnn: by default, on one thread, in strict mathematics, and layer by
+    layer on NumPy.
 
     The reference is the im2col engine, because the layers of a file need not compute in float64.
     """
@@ -67,9 +69,10 @@ def contest(of: ModelTask) -> Contest:
         reference,
         tuple(TOLERANCE * float(abs(y).max(initial=0)) for y in reference),
     )
-    runner = _runner("fastcnn", model, of)
+    runner = _runner(OURS, model, of)
     result.runners.append(runner)
-    result.runners.append(on_one_thread(_runner("fastcnn, 1 thread", model, of)))
+    result.runners.append(on_one_thread(_runner(ALONE, model, of)))
+    result.runners.append(in_strict_math(_runner(OURS, of.load(), of), STRICT))
     result.runners.append(_runner("im2col", plain, of))
     result.skipped.append(Skipped("naive", "a model may take it minutes"))
     return result

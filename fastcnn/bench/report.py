@@ -15,8 +15,8 @@ from fastcnn.core.quoting import shortened
 from fastcnn.core.reading import read_text
 
 FORMAT = 1
-OURS, ALONE = "fastcnn", "fastcnn, 1 thread"
-"""Names of fastcnn's fastest runner, on all threads of the run and on one."""
+OURS, ALONE, STRICT = "fastcnn", "fastcnn, 1 thread", "fastcnn, strict"
+"""Names of fastcnn's runners: on all threads of the run, on one, and in strict mathematics."""
 _EARLIER_NAMES = {"numba": OURS, "numba, 1 thread": ALONE}
 """Names in files of earlier versions."""
 NOISY = 0.2
@@ -125,6 +125,18 @@ class Entry:
         return self.figure(OURS)
 
     @property
+    def strict(self) -> Figure | None:
+        """fastcnn's figure under ``math="strict"``.
+
+        It is that of :attr:`ours` where both mathematics choose the same algorithm. None if the
+        result was wrong, or in files of earlier versions, which lack it.
+        """
+        own = self.figure(STRICT)
+        may_differ = self.method == "winograd" or self.group.startswith("net_")
+        unknown = self.group.startswith("conv2d") and not self.method
+        return own if own is not None or may_differ or unknown else self.ours
+
+    @property
     def peers(self) -> tuple[Figure, ...]:
         """Figures of other libraries, the fastest first."""
         others = (f for f in self.figures if f.family != "fastcnn")
@@ -146,11 +158,15 @@ class Entry:
         both = (self.best_peer, self.ours)
         return any(figure is not None and figure.spread > NOISY for figure in both)
 
-    def times(self, other: Figure | None) -> float | None:
-        """fastcnn's speed as a multiple of another runner's, or None."""
-        if other is None or self.ours is None:
+    def times(self, other: Figure | None, strict: bool = False) -> float | None:
+        """fastcnn's speed as a multiple of another runner's, or None.
+
+        ``strict`` says whether the speed is that of strict mathematics.
+        """
+        ours = self.strict if strict else self.ours
+        if other is None or ours is None:
             return None
-        return other.seconds / self.ours.seconds
+        return other.seconds / ours.seconds
 
     def gflops(self, figure: Figure) -> float:
         """Billions of operations per second."""
@@ -205,7 +221,7 @@ class Report:
     @property
     def wrong(self) -> tuple[tuple[Entry, Absent], ...]:
         """fastcnn's runners that were refused because of a wrong result."""
-        ours = ("im2col", "naive", OURS, ALONE)
+        ours = ("im2col", "naive", OURS, ALONE, STRICT)
         return tuple((e, a) for e in self.entries for a in e.absent if a.wrong and a.name in ours)
 
     @property
@@ -229,10 +245,14 @@ class Report:
             return entry.gflops(figure) / self.top
         return entry.gbytes(figure) / self.bandwidth
 
-    def losses(self) -> list[Entry]:
+    def against_peers(self, strict: bool = False) -> list[Entry]:
+        """Contests of fastcnn and a peer; ``strict`` as for :meth:`Entry.times`."""
+        return [e for e in self.entries if e.times(e.best_peer, strict) is not None]
+
+    def losses(self, strict: bool = False) -> list[Entry]:
         """Contests that a peer won, the worst first."""
-        lost = [e for e in self.entries if (t := e.times(e.best_peer)) is not None and t < 1]
-        return sorted(lost, key=lambda e: e.times(e.best_peer) or 0)
+        lost = [e for e in self.entries if (e.times(e.best_peer, strict) or 1) < 1]
+        return sorted(lost, key=lambda e: e.times(e.best_peer, strict) or 0)
 
     def mean_times(self, *names: str) -> float | None:
         """Geometric mean of fastcnn's speed as a multiple of these runners' speed."""
@@ -240,10 +260,10 @@ class Report:
             ratio for e in self.entries if (ratio := e.times(e.figure(*names))) is not None
         )
 
-    def mean_times_best_peer(self) -> float | None:
+    def mean_times_best_peer(self, strict: bool = False) -> float | None:
         """Geometric mean of fastcnn's speed as a multiple of the best peer's."""
         return geometric_mean(
-            ratio for e in self.entries if (ratio := e.times(e.best_peer)) is not None
+            ratio for e in self.entries if (ratio := e.times(e.best_peer, strict)) is not None
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from typing import Literal
 
 import numpy as np
 
-from fastcnn.bench.contest import Contest, Runner, Skipped, on_one_thread
+from fastcnn.bench.contest import Contest, Runner, Skipped, in_strict_math, on_one_thread
 from fastcnn.bench.pages import at_page
+from fastcnn.bench.report import ALONE, OURS, STRICT
 from fastcnn.core.arguments import Array
 from fastcnn.models.model import Model
 from fastcnn.models.standard_nets import IMAGENET, STANDARD_NETS
@@ -95,7 +96,8 @@ def title(name: str, batch: int) -> str:
 
 
 def contest(of: StandardTask) -> Contest:
-    """The contest of fastcnn: by default, on one thread, and layer by layer on NumPy."""
+    """The contest of fastcnn: by default, on one thread, in strict mathematics, and layer by
+    layer on NumPy."""
     reference = of.model("im2col", "float64").predict(of.images())
     tolerance = TOLERANCE * float(abs(reference).max())
     if not reference.std() > 10 * tolerance:
@@ -110,9 +112,10 @@ def contest(of: StandardTask) -> Contest:
         (reference,),
         tolerance,
     )
-    runner = _runner("fastcnn", model, of)
+    runner = _runner(OURS, model, of)
     result.runners.append(runner)
-    result.runners.append(on_one_thread(replace(runner, name="fastcnn, 1 thread")))
+    result.runners.append(on_one_thread(replace(runner, name=ALONE)))
+    result.runners.append(in_strict_math(_runner(OURS, of.model(), of), STRICT))
     result.runners.append(_runner("im2col", of.model("im2col"), of))
     result.skipped.append(Skipped("naive", "one image takes it minutes"))
     return result

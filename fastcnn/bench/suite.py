@@ -43,7 +43,7 @@ class Effort(NamedTuple):
 
 
 QUICK = Effort(QUICK_SECONDS, 1.2, 0.1, measure.QUICK, False, 24)
-FULL = Effort(float("inf"), 3.0, 2.0, measure.USUAL, True, hardware.ROUNDS)
+FULL = Effort(float("inf"), 6.0, 0.3, measure.USUAL, True, hardware.ROUNDS)
 
 
 def bench(
@@ -57,6 +57,9 @@ def bench(
     seconds: float | None = None,
     costs: Callable[[], tuple[Cost, ...]] | None = None,
     progress: Progress | None = None,
+    before: Report | None = None,
+    limit: float | None = None,
+    finished: Callable[[Report], None] | None = None,
 ) -> Report:
     """Run the suite.
 
@@ -67,14 +70,20 @@ def bench(
         peer: names of :data:`fastcnn.bench.peers.PEERS`; None for all.
         threads: number of threads for all runners; None for fastcnn's setting.
         seconds: time for each contest; None for the default of ``quick``.
-        costs: is called at the end for the figures that are no contests.
+        costs: is called for the figures that are no contests, at the end of a run that has all
+            contests and lacks these figures.
         progress: called as ``progress(done, total, name)`` before each contest and after the last.
+        before: the report of an interrupted run, which this run continues: contests that it has are
+            not run again.
+        limit: seconds after which no further contest begins; None for no limit.
+        finished: called with the report of all contests so far, after each of them.
 
     Returns:
         The report. Runners with a wrong result are in its entries' ``absent`` and are not timed.
 
     Raises:
-        ValueError: a name is unknown.
+        ValueError: a name is unknown, or ``before`` is of another machine, of other versions, or of
+            another number of threads.
         ImportError: Numba is not installed.
 
     >>> found = bench(ops=["conv2d_input_gradient"], peer=[], seconds=0.01)
@@ -96,62 +105,140 @@ def bench(
     effort = QUICK if quick else FULL
     if seconds is not None:
         effort = effort._replace(contest=seconds, seconds=float("inf"))
-    start, before = time.perf_counter(), get_num_threads()
-    count = before if threads is None else threads
+    if before is not None:  # its peaks count too
+        effort = effort._replace(peak_rounds=QUICK.peak_rounds)
+    start, count_before = time.perf_counter(), get_num_threads()
+    count = count_before if threads is None else threads
     set_num_threads(count)
     try:
         with _limited_blas(count) as notes:
-            return _run(problems, names, count, effort, quick, notes, start, progress, costs)
+            run = _Run(names, count, effort, quick, notes, start, before)
+            return run.all(problems, progress, costs, limit, finished)
     finally:
-        set_num_threads(before)
+        set_num_threads(count_before)
 
 
-def _run(
-    problems: Sequence[Problem | NetProblem | ModelTask],
-    names: tuple[str, ...],
-    threads: int,
-    effort: Effort,
-    quick: bool,
-    notes: list[str],
-    start: float,
-    progress: Progress | None,
-    costs: Callable[[], tuple[Cost, ...]] | None,
-) -> Report:
-    counts = sorted({1, threads})
-    notes += _busy()
-    first = hardware.measure(counts, effort.peak_rounds)
-    entries: list[Entry] = []
-    left_out = []
-    for done, problem in enumerate(problems):
-        name = _title(problem)
-        left = effort.seconds - (time.perf_counter() - start)
-        if left <= 0:
-            left_out.append(name)
-            continue
+class _Run:
+    """One run, which may continue an earlier one.
+
+    Args:
+        names: the peers.
+        threads: number of threads for all runners.
+        effort: times of the run.
+        quick: whether the run is of the quick part.
+        notes: what a reader needs to know of the machine.
+        start: the clock when the run began.
+        before: the report that this run continues, or None.
+    """
+
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        threads: int,
+        effort: Effort,
+        quick: bool,
+        notes: list[str],
+        start: float,
+        before: Report | None,
+    ) -> None:
+        self.names, self.threads, self.effort, self.quick = names, threads, effort, quick
+        self.notes, self.start, self.before = [*notes, *_busy()], start, before
+        self.machine = facts()
+        self.machine["packages"] |= peers.versions()
+        if before is not None:
+            _check_same_kind(before, self.machine, threads, quick)
+        self.entries = {entry.name: entry for entry in before.entries} if before else {}
+        self.costs = before.costs if before else ()
+        self.peaks = list[hardware.Peak]()
+        self._measure_peak()
+
+    def _measure_peak(self) -> None:
+        counts = sorted({1, self.threads})
+        self.peaks.append(hardware.measure(counts, self.effort.peak_rounds))
+
+    def all(
+        self,
+        problems: Sequence[Problem | NetProblem | ModelTask],
+        progress: Progress | None,
+        costs: Callable[[], tuple[Cost, ...]] | None,
+        limit: float | None,
+        finished: Callable[[Report], None] | None,
+    ) -> Report:
+        """Run all problems that are not in the report before; the arguments are those of bench."""
+        titles = [_title(problem) for problem in problems]
+        left_out = list[str]()
+        for done, (name, problem) in enumerate(zip(titles, problems, strict=True)):
+            if name in self.entries:
+                continue
+            spent = time.perf_counter() - self.start
+            left = self.effort.seconds - spent
+            if left <= 0 or (limit is not None and spent >= limit):
+                left_out.append(name)
+                continue
+            if progress:
+                progress(done, len(problems), name)
+            # Each gets half of its share of the time: verifying and compiling take the rest.
+            seconds = min(self.effort.contest, left / (len(problems) - done) / 2)
+            self.entries[name] = _entry(problem, self.names, self.threads, self.effort, seconds)
+            if finished:
+                finished(self._report(titles, ()))
         if progress:
-            progress(done, len(problems), name)
-        # Each gets half of its share of the time, because verifying and compiling take the rest.
-        seconds = min(effort.contest, left / (len(problems) - done) / 2)
-        entries.append(_entry(problem, names, threads, effort, seconds))
-    if progress:
-        progress(len(problems), len(problems), "")
-    if left_out:
-        notes.append(f"Not run, for want of time: {'; '.join(left_out)}.")
-    last = hardware.measure(counts, effort.peak_rounds)
-    peak = hardware.best((first, last))
-    machine = facts()
-    machine["packages"] |= peers.versions()
-    return Report(
-        machine,
-        threads,
-        datetime.now(UTC).isoformat(timespec="seconds"),
-        time.perf_counter() - start,
-        quick,
-        _as_json(peak),
-        min(_together(p, threads) for p in (first, last)),
-        tuple(entries),
-        costs() if costs else (),
-        tuple(notes),
+            progress(len(problems) - len(left_out), len(problems), "")
+        self._measure_peak()
+        if costs and not left_out and not self.costs:
+            self.costs = costs()
+        more = (f"Not run, for want of time: {'; '.join(left_out)}.",) if left_out else ()
+        return self._report(titles, more)
+
+    def _report(self, titles: Sequence[str], more_notes: tuple[str, ...]) -> Report:
+        """The report of all contests so far, in the order of the titles."""
+        before = self.before
+        peaks = [*self.peaks, *([_peak_of(before)] if before else [])]
+        together = min(_together(p, self.threads) for p in self.peaks)
+        earlier = () if before is None else before.notes
+        kept = (note for note in earlier if not note.startswith("Not run"))
+        ordered = [*titles, *(name for name in self.entries if name not in titles)]
+        return Report(
+            self.machine,
+            self.threads,
+            datetime.now(UTC).isoformat(timespec="seconds"),
+            time.perf_counter() - self.start + (before.seconds if before else 0.0),
+            self.quick,
+            _as_json(hardware.best(peaks)),
+            min(together, before.quiet) if before else together,
+            tuple(self.entries[name] for name in ordered if name in self.entries),
+            self.costs,
+            tuple(dict.fromkeys([*kept, *self.notes, *more_notes])),
+        )
+
+
+def _check_same_kind(before: Report, machine: dict[str, Any], threads: int, quick: bool) -> None:
+    """Raise ``ValueError`` unless a run on this machine can continue a report."""
+    facts_of_both = [
+        ("threads", before.threads, threads),
+        ("extent", *("quick" if value else "full" for value in (before.quick, quick))),
+        *(
+            (name, before.machine.get(name), machine[name])
+            for name in ("processor", "isa", "fastcnn", "packages")
+        ),
+    ]
+    for name, old, new in facts_of_both:
+        if old != new:
+            raise ValueError(
+                f"before must be a report of the same machine, versions and options, got one with "
+                f"{name} {old}; here it is {new}"
+            )
+
+
+def _peak_of(report: Report) -> hardware.Peak:
+    """The peaks of a report, by numbers of threads as integers."""
+    plain = report.peak
+    return hardware.Peak(
+        {
+            dtype: {int(n): value for n, value in by_threads.items()}
+            for dtype, by_threads in plain["flops"].items()
+        },
+        {int(n): value for n, value in plain["copy"].items()},
     )
 
 
@@ -170,7 +257,7 @@ def _entry(
 ) -> Entry:
     if isinstance(problem, Problem):
         contest = operations.contest(problem, effort.naive)
-        peers.join_operation(contest, problem, names, threads)
+        peers.join_operation(contest, problem, names, threads, effort.compiled)
         label, batch = problem.name, next(iter(problem.arrays.values()))[0]
     elif isinstance(problem, ModelTask):
         contest = own_models.contest(problem)

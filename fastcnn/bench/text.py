@@ -136,20 +136,26 @@ def summary(report: Report) -> list[str]:
     lines = []
     for entry, absent in report.wrong:
         lines.append(f"REFUSED: {absent.name} on {entry.name}: {absent.reason}")
-    losses = report.losses()
-    against = [e for e in report.entries if e.times(e.best_peer) is not None]
-    if against:
-        lines.append(f"A peer is faster in {len(losses)} of {len(against)} contests.")
-    for entry in losses:
-        peer, ratio = entry.best_peer, entry.times(entry.best_peer)
-        assert peer is not None
-        assert ratio is not None
-        doubt = DOUBT if entry.is_doubtful else ""
-        lines.append(f"  {entry.name}: {peer.name} is {times(1 / ratio)} times as fast{doubt}")
+    for strict in (False, True):
+        against, losses = report.against_peers(strict), report.losses(strict)
+        mathematics = " in strict mathematics" if strict else ""
+        if against:
+            lines.append(
+                f"A peer is faster in {len(losses)} of {len(against)} contests{mathematics}."
+            )
+        for entry in losses:
+            peer, ratio = entry.best_peer, entry.times(entry.best_peer, strict)
+            assert peer is not None
+            assert ratio is not None
+            if strict and entry.strict is entry.ours:
+                continue  # the same figure as above
+            doubt = DOUBT if entry.is_doubtful else ""
+            lines.append(f"  {entry.name}: {peer.name} is {times(1 / ratio)} times as fast{doubt}")
     for what, mean in (
         ("the naive engine", report.mean_times("naive")),
         ("the im2col engine", report.mean_times("im2col")),
         ("the best peer", report.mean_times_best_peer()),
+        ("the best peer, in strict mathematics,", report.mean_times_best_peer(strict=True)),
     ):
         if mean is not None:
             lines.append(f"fastcnn's speed is {times(mean)} times that of {what} (geometric mean).")

@@ -43,13 +43,31 @@ def bench(
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="torch, onnxruntime, openvino, jax, scipy, with commas between, or none. "
+            help="torch, onnxruntime, openvino, litert, jax, scipy, with commas between, or none. "
             "Default: all.",
         ),
     ] = None,
     threads: Threads = None,
     json: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write all figures to this file.")
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue the run of the --json file: run the contests that it lacks. The file is "
+            "written after each contest, so an interrupted run loses one at most.",
+        ),
+    ] = False,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0, metavar="SECONDS", help="Time for each contest. Default: 6 with --full."
+        ),
+    ] = None,
+    limit: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="SECONDS", help="Begin no further contest after this time."),
     ] = None,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write one self-contained page.")
@@ -78,7 +96,22 @@ def bench(
     """
     with plain_errors():
         if compare is not None:
-            if any((op, net, model, batch, peers, full, json, html, save, threads)):
+            others = (
+                op,
+                net,
+                model,
+                batch,
+                peers,
+                full,
+                json,
+                html,
+                save,
+                threads,
+                resume,
+                seconds,
+                limit,
+            )
+            if any(others):
                 raise ValueError("--compare takes two saved runs and no other option")
             slower = _compare(*compare)
         else:
@@ -88,8 +121,18 @@ def bench(
                 raise ValueError("--model takes no --op and no --net")
             if model is None and batch is not None:
                 raise ValueError("--batch needs --model, because the table has batches of its own")
+            if resume and json is None:
+                raise ValueError("--resume needs --json, the file of the run to continue")
             report = _run(
-                full, op, net, None if model is None else (model, batch or 1), peers, threads
+                full,
+                op,
+                net,
+                None if model is None else (model, batch or 1),
+                peers,
+                threads,
+                seconds,
+                json if resume else None,
+                limit,
             )
             _keep(report, json, html, save)
     if compare is not None:
@@ -106,13 +149,18 @@ def _run(
     model: tuple[Path, int] | None,
     peers: str | None,
     threads: int | None,
+    seconds: float | None,
+    file: Path | None,
+    limit: float | None,
 ) -> Report:
+    """Run the suite; ``file`` is that of the run to continue, which need not exist yet."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from fastcnn.bench import bench as run
     from fastcnn.bench.costs import costs
     from fastcnn.bench.peers import READERS
+    from fastcnn.bench.report import Report
     from fastcnn.bench.text import show
     from fastcnn.cli.models import model_task
     from fastcnn.core.terminal import display
@@ -137,8 +185,12 @@ def _run(
             problems=tasks,
             peer=names,
             threads=threads,
+            seconds=seconds,
             costs=costs if full and not op and not net and not model else None,
             progress=progress,
+            before=Report.read(file) if file is not None and file.exists() else None,
+            limit=limit,
+            finished=None if file is None else lambda report: report.write(file),
         )
     show(console_of_output(), report)
     return report

@@ -1,8 +1,9 @@
 """Peers: other libraries that compute the same. Each is imported on use, and skipped if missing.
 
-A peer is a module with ``FAMILY``, ``set_threads(n)``, ``operation_runners(problem, arrays)`` and
-``net_runners(task, compiled)``. The last two yield runners, and for other cases a ``Skipped`` with
-the reason. Those of :data:`READERS` read ONNX files, and also have ``model_runners(task, file)``.
+A peer is a module with ``FAMILY``, ``set_threads(n)``,
+``operation_runners(problem, arrays, compiled)`` and ``net_runners(task, compiled)``. The last two
+yield runners, and for other cases a ``Skipped`` with the reason. Those of :data:`READERS` read ONNX
+files, and also have ``model_runners(task, file)``.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ PEERS = {
         "ONNX Runtime", "fastcnn.bench.peers.onnx_runtime", ("onnxruntime", "onnx")
     ),
     "openvino": Peer("OpenVINO", "fastcnn.bench.peers.openvino_runtime", ("openvino", "onnx")),
+    "litert": Peer("LiteRT", "fastcnn.bench.peers.litert", ("ai_edge_litert",)),
     "jax": Peer("JAX", "fastcnn.bench.peers.xla", ("jax",)),
     "scipy": Peer("SciPy", "fastcnn.bench.peers.scipy_signal", ("scipy",)),
 }
@@ -69,10 +71,19 @@ def loaded(name: str, threads: int) -> Any:
     return module
 
 
-def join_operation(contest: Contest, problem: Problem, names: Sequence[str], threads: int) -> None:
-    """Enter the peers into an operation's contest, as runners or as skipped with a reason."""
+def join_operation(
+    contest: Contest,
+    problem: Problem,
+    names: Sequence[str],
+    threads: int,
+    compiled: bool = True,
+) -> None:
+    """Enter the peers into an operation's contest, as runners or as skipped with a reason.
+
+    ``compiled`` as for :func:`join_net`.
+    """
     arrays = make_arrays(problem)
-    _join(contest, names, threads, lambda peer: peer.operation_runners(problem, arrays))
+    _join(contest, names, threads, lambda peer: peer.operation_runners(problem, arrays, compiled))
 
 
 def join_net(

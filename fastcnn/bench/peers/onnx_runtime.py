@@ -30,7 +30,9 @@ def net_runners(task: NetTask | StandardTask, compiled: bool) -> Iterator[Runner
     yield _runner(*onnx_graphs.net(task))
 
 
-def operation_runners(problem: Problem, arrays: dict[str, Array]) -> Iterator[Runner | Skipped]:
+def operation_runners(
+    problem: Problem, arrays: dict[str, Array], compiled: bool
+) -> Iterator[Runner | Skipped]:
     """One operation, forward; filters and weights are constants of the graph."""
     yield _runner(*onnx_graphs.operation(problem, arrays))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -196,18 +196,41 @@ def _compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tens
     return run
 
 
-def operation_runners(problem: Problem, arrays: dict[str, Array]) -> Iterator[Runner | Skipped]:
-    """One operation in each layout, by the operator that computes only this result."""
+def operation_runners(
+    problem: Problem, arrays: dict[str, Array], compiled: bool
+) -> Iterator[Runner | Skipped]:
+    """One operation in each layout, by the operator that computes only this result.
+
+    With ``compiled`` also the compiler's code for poolings. For other operations the compiler calls
+    the same kernels, or needs longer to call its code than the operator takes.
+    """
     make = _OPERATIONS.get(problem.op)
     if make is None:
         yield Skipped(FAMILY, f"it is not taught {problem.op} here")
         return
-    for layout in FORMATS if isinstance(problem.geometry, ConvGeometry | PoolGeometry) else ("",):
-        yield make(problem, arrays, layout)
+    has_layouts = isinstance(problem.geometry, ConvGeometry | PoolGeometry)
+    layouts = tuple(FORMATS) if has_layouts else ("",)
+    for layout in layouts:
+        yield _runner(make(problem, arrays, layout), layout)
+    if not isinstance(problem.geometry, PoolGeometry):
+        return
+    if not compiled:
+        yield Skipped(f"{FAMILY} compiled", "its compiler takes longer than a quick run")
+        return
+    torch.compiler.reset()  # as for nets
+    for layout in FORMATS:
+        yield _runner(make(problem, arrays, layout), layout, compiled=True)
 
 
-def _runner(layout: str, run: Callable[[], Any], *to_ours: tuple[int, ...]) -> Runner:
-    """A runner; ``to_ours`` holds each result's permutation of axes to fastcnn's layout."""
+class _Call(NamedTuple):
+    """A call, and each result's permutation of axes to fastcnn's layout."""
+
+    run: Callable[..., Any]
+    to_ours: tuple[tuple[int, ...], ...]
+
+
+def _runner(call: _Call, layout: str, compiled: bool = False) -> Runner:
+    run = _compiled(call.run) if compiled else call.run
 
     def inference() -> Any:
         with torch.inference_mode():
@@ -217,10 +240,11 @@ def _runner(layout: str, run: Callable[[], Any], *to_ours: tuple[int, ...]) -> R
         results = inference()
         tensors = results if isinstance(results, tuple) else (results,)
         return tuple(
-            tensor.permute(axes).numpy() for tensor, axes in zip(tensors, to_ours, strict=True)
+            tensor.permute(axes).numpy() for tensor, axes in zip(tensors, call.to_ours, strict=True)
         )
 
-    return Runner(f"{FAMILY} {layout}".rstrip(), FAMILY, inference, result)
+    name = f"{FAMILY} {'compiled ' if compiled else ''}{layout}".rstrip()
+    return Runner(name, FAMILY, inference, result)
 
 
 _TO_NHWC, _TO_HWIO = (0, 2, 3, 1), (2, 3, 1, 0)
@@ -235,7 +259,7 @@ def _geometry(problem: Problem) -> dict[str, Any]:
     return {"stride": [g.stride_h, g.stride_w], "padding": [g.pad_top, g.pad_left]}
 
 
-def _conv2d(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
+def _conv2d(problem: Problem, arrays: dict[str, Array], layout: str) -> _Call:
     x, w = nchw(arrays["x"], layout), oihw(arrays["w"], layout)
     b = torch.from_numpy(arrays["b"])
     if problem.parameters["padding"] == "same":  # only here the sides may differ
@@ -246,10 +270,10 @@ def _conv2d(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
     else:
         options = _geometry(problem)
     options["groups"] = problem.parameters["groups"]
-    return _runner(layout, lambda: functional.conv2d(x, w, b, **options), _TO_NHWC)
+    return _Call(lambda: functional.conv2d(x, w, b, **options), (_TO_NHWC,))
 
 
-def _conv2d_gradient(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
+def _conv2d_gradient(problem: Problem, arrays: dict[str, Array], layout: str) -> _Call:
     g, options = problem.geometry, _geometry(problem)
     assert isinstance(g, ConvGeometry)
     of_input = problem.op == "conv2d_input_gradient"
@@ -263,16 +287,16 @@ def _conv2d_gradient(problem: Problem, arrays: dict[str, Array], layout: str) ->
     def run() -> Any:
         return _aten.convolution_backward(*tensors, *rest)[0 if of_input else 1]
 
-    return _runner(layout, run, _TO_NHWC if of_input else _TO_HWIO)
+    return _Call(run, (_TO_NHWC if of_input else _TO_HWIO,))
 
 
-def _max_pool2d(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
+def _max_pool2d(problem: Problem, arrays: dict[str, Array], layout: str) -> _Call:
     x, options = nchw(arrays["x"], layout), _geometry(problem)
     size = problem.parameters["size"]
-    return _runner(layout, lambda: functional.max_pool2d(x, size, **options), _TO_NHWC)
+    return _Call(lambda: functional.max_pool2d(x, size, **options), (_TO_NHWC,))
 
 
-def _max_pool2d_backward(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
+def _max_pool2d_backward(problem: Problem, arrays: dict[str, Array], layout: str) -> _Call:
     """PyTorch gets the indices of the maxima, which fastcnn computes in each call."""
     options = _geometry(problem)
     size = [problem.parameters["size"]] * 2
@@ -280,38 +304,38 @@ def _max_pool2d_backward(problem: Problem, arrays: dict[str, Array], layout: str
     dy, x = nchw(arrays["dy"], layout), nchw(arrays["x"], layout)
     _, indices = _aten.max_pool2d_with_indices(x, *window)
     run = _aten.max_pool2d_with_indices_backward
-    return _runner(layout, lambda: run(dy, x, *window, indices), _TO_NHWC)
+    return _Call(lambda: run(dy, x, *window, indices), (_TO_NHWC,))
 
 
-def _avg_pool2d(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
+def _avg_pool2d(problem: Problem, arrays: dict[str, Array], layout: str) -> _Call:
     x, options = nchw(arrays["x"], layout), _geometry(problem)
     size = problem.parameters["size"]
     run = functional.avg_pool2d
-    return _runner(layout, lambda: run(x, size, **options, count_include_pad=False), _TO_NHWC)
+    return _Call(lambda: run(x, size, **options, count_include_pad=False), (_TO_NHWC,))
 
 
-def _avg_pool2d_backward(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
+def _avg_pool2d_backward(problem: Problem, arrays: dict[str, Array], layout: str) -> _Call:
     options = _geometry(problem)
     size = [problem.parameters["size"]] * 2
     dy, x = nchw(arrays["dy"], layout), nchw(arrays["x"], layout)
     rest = size, options["stride"], options["padding"], False, False, None
-    return _runner(layout, lambda: _aten.avg_pool2d_backward(dy, x, *rest), _TO_NHWC)
+    return _Call(lambda: _aten.avg_pool2d_backward(dy, x, *rest), (_TO_NHWC,))
 
 
-def _dense(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
+def _dense(problem: Problem, arrays: dict[str, Array], layout: str) -> _Call:
     x, w, b = (torch.from_numpy(arrays[name]) for name in ("x", "w", "b"))
     w = w.T.contiguous()  # PyTorch's own layout of weights
-    return _runner("", lambda: functional.linear(x, w, b), (0, 1))
+    return _Call(lambda: functional.linear(x, w, b), ((0, 1),))
 
 
-def _dense_backward(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
+def _dense_backward(problem: Problem, arrays: dict[str, Array], layout: str) -> _Call:
     dy, x, w = (torch.from_numpy(arrays[name]) for name in ("dy", "x", "w"))
     w = w.T.contiguous()
     # PyTorch's graph computes them so, with the weights' gradient in the weights' layout.
-    return _runner("", lambda: (dy @ w, dy.T @ x, dy.sum(0)), (0, 1), (1, 0), (0,))
+    return _Call(lambda: (dy @ w, dy.T @ x, dy.sum(0)), ((0, 1), (1, 0), (0,)))
 
 
-def _elementwise(problem: Problem, arrays: dict[str, Array], layout: str) -> Runner:
+def _elementwise(problem: Problem, arrays: dict[str, Array], layout: str) -> _Call:
     tensors = [torch.from_numpy(array) for array in arrays.values()]
     functions = {
         "relu": functional.relu,
@@ -320,7 +344,7 @@ def _elementwise(problem: Problem, arrays: dict[str, Array], layout: str) -> Run
         "softmax": lambda x: torch.softmax(x, 1),
     }
     function = functions[problem.op]
-    return _runner("", lambda: function(*tensors), (0, 1))
+    return _Call(lambda: function(*tensors), ((0, 1),))
 
 
 _OPERATIONS = {

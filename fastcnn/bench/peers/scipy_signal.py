@@ -28,7 +28,9 @@ def net_runners(task: NetTask | StandardTask, compiled: bool) -> Iterator[Runner
     yield Skipped(FAMILY, "it has no layers")
 
 
-def operation_runners(problem: Problem, arrays: dict[str, Array]) -> Iterator[Runner | Skipped]:
+def operation_runners(
+    problem: Problem, arrays: dict[str, Array], compiled: bool
+) -> Iterator[Runner | Skipped]:
     """Convolution with stride 1, and max-pooling, forward only."""
     g = problem.geometry
     if problem.op == "conv2d" and isinstance(g, ConvGeometry):

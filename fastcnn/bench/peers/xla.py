@@ -102,14 +102,16 @@ def _apply(part: Part, weights: Any, x: Any) -> Any:
     return jnp.maximum(x, 0) if part.relu else x
 
 
-def operation_runners(problem: Problem, arrays: dict[str, Array]) -> Iterator[Runner | Skipped]:
+def operation_runners(
+    problem: Problem, arrays: dict[str, Array], compiled: bool
+) -> Iterator[Runner | Skipped]:
     """One operation under ``jax.jit``. JAX derives only the gradient that is asked for."""
     function, names = _operation(problem)
-    compiled = jax.jit(function)
+    jitted = jax.jit(function)
     operands = [jnp.asarray(arrays[name]) for name in names]
 
     def run() -> Any:
-        return jax.block_until_ready(compiled(*operands))
+        return jax.block_until_ready(jitted(*operands))
 
     def result() -> tuple[Array, ...]:
         results = run()
