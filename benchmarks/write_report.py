@@ -17,7 +17,7 @@ import typer
 from fastcnn.bench import Report, bench, charts
 from fastcnn.bench.costs import costs
 from fastcnn.bench.report import ALONE, OURS, Entry, Figure
-from fastcnn.bench.text import DOUBT, amount, duration, notes, threads_of, times
+from fastcnn.bench.text import DOUBT, amount, duration, notes, threads_of, times, versions_of
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 FAMILIES = ("PyTorch", "ONNX Runtime", "OpenVINO", "LiteRT", "JAX", "SciPy")
@@ -28,8 +28,8 @@ def text_of(report: Report, machine: str, images: dict[str, str]) -> str:
     parts = [
         "# Benchmarks",
         f"Measured on {machine}: {threads_of(report)}, float32, on {report.when[:10]}; fastcnn "
-        f"{report.machine['fastcnn']} beside {_versions(report)}. Peak: {report.top:.0f} GFLOP/s, "
-        f"copy: {report.bandwidth:.1f} GB/s. "
+        f"{report.machine['fastcnn']} beside {versions_of(report)}. Peak: {report.top:.0f} "
+        f"GFLOP/s, copy: {report.bandwidth:.1f} GB/s. "
         "How: [the method](benchmark-method.md). This page is written by "
         "`python benchmarks/write_report.py`; for another machine, run it there.",
         *(f"> {note}" for note in notes(report)),
@@ -45,7 +45,8 @@ def text_of(report: Report, machine: str, images: dict[str, str]) -> str:
         _losses(report, strict=True),
         "## How near to the limit",
         "The roof is the measured peak, and on its left a copy's bandwidth. Filled: fastcnn; "
-        "hollow: the best of the other libraries. Points above the slope have their arrays in "
+        "hollow: the best of the other libraries. Problems of fewer than a thousand operations are "
+        "left out. Points above the slope have their arrays in "
         "caches. Multiply-adds are counted as a direct sum needs them, so Winograd's algorithm, "
         "which needs fewer, may pass the roof.",
         _image(images, "roofline", charts.roofline(report)),
@@ -74,20 +75,6 @@ def text_of(report: Report, machine: str, images: dict[str, str]) -> str:
         parts += ["## Before the first result", _rows(("what", "who", ""), rows)]
     parts += ["## Who did not take part, and why", _absent(report)]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _versions(report: Report) -> str:
-    names = {
-        "torch": "PyTorch",
-        "onnxruntime": "ONNX Runtime",
-        "openvino": "OpenVINO",
-        "ai_edge_litert": "LiteRT",
-        "jax": "JAX",
-        "scipy": "SciPy",
-    }
-    packages = report.machine["packages"]
-    results = [f"{told} {packages[name]}" for name, told in names.items() if packages.get(name)]
-    return ", ".join([*results, f"NumPy {packages['numpy']}, Numba {packages['numba']}"])
 
 
 def _short(report: Report) -> Iterator[str]:

@@ -37,7 +37,7 @@ from fastcnn.bench.pages import at_page, empty_at_page
 from fastcnn.bench.problems import layer_problems, select
 from fastcnn.bench.report import ALONE, STRICT, Absent, Cost, Entry, Figure, Report
 from fastcnn.bench.suite import bench
-from fastcnn.bench.text import notes, show, summary
+from fastcnn.bench.text import notes, show, summary, versions_of
 from fastcnn.cli import app
 from fastcnn.core.geometry import conv_geometry, pool_geometry
 from fastcnn.core.settings import get_num_threads, set_num_threads
@@ -626,6 +626,27 @@ def test_charts_are_svg_of_their_own() -> None:
         assert charts.standing(result) != chart
     assert "2.00 ×" in charts.threads(result)
     assert charts.speedups(report(replace(entries[0], figures=()))) == ""
+
+
+def test_long_notes_are_folded_and_smallest_problems_are_no_points_of_the_roofline() -> None:
+    noisy = [
+        replace(
+            entry(f"conv2d/{name}, batch 1"),
+            figures=(figure("fastcnn", 1e-3), figure("JAX", 1e-3, "JAX", spread=0.3)),
+        )
+        for name in "abcdef"
+    ]
+    made = page(report(*noisy))
+    assert "<summary>? marks ratios that are doubtful" in made
+    assert "exceeds 20%: 6 contests</summary>" in made
+    assert "<li>conv2d/f, batch 1</li>" in made
+    assert "<details" not in page(report(*noisy[:2]))
+    result = report(entry("conv2d/a, batch 1"), entry("conv2d/b, batch 1", flops=999))
+    points = charts.roofline(result).count('r="3.6"')
+    assert points == 2  # fastcnn and the peer of the first contest
+    packages = {"numpy": "2", "ai_edge_litert": "2.3", "torch": None}
+    machine = result.machine | {"packages": packages}
+    assert versions_of(replace(result, machine=machine)) == "LiteRT 2.3, NumPy 2"
 
 
 def circles(chart: str) -> list[tuple[float, str, bool]]:

@@ -18,6 +18,7 @@ WIDTH = 400
 _BAR, _MOST_SHARE = 180.0, 2.0  # units of a bar's full length, and the share at the scale's end
 _DOT, _LEVEL = 3.2, 6.6  # radius of a dot, and the distance of dots above each other
 _OURS = ("fastcnn", "fastcnn")
+_LEAST_FLOPS = 1000  # of a point on the roofline; smaller problems show what a call costs
 STYLE = """
 svg{--ink:#1c2430;--soft:#5b6675;--line:#d5dbe3;--paper:#fff;--fastcnn:#1d5fd1;--im2col:#0d9488;
 --naive:#8a94a3;--PyTorch:#d9580b;--ONNX:#7c3aed;--OpenVINO:#a16207;--LiteRT:#0e7490;--JAX:#c2277b;--SciPy:#4d7c0f}
@@ -61,7 +62,7 @@ def standalone(chart: str) -> str:
 
 def roofline(report: Report) -> str:
     """GFLOP/s over operations per byte: the machine's roof, fastcnn, and the best peer."""
-    entries = [e for e in report.entries if e.flops and e.ours is not None]
+    entries = [e for e in report.entries if e.flops >= _LEAST_FLOPS and e.ours is not None]
     if not entries:
         return ""
     points = [(e.flops / e.bytes, e) for e in entries]

@@ -7,8 +7,9 @@ from html import escape
 
 from fastcnn.bench import charts
 from fastcnn.bench.report import ALONE, OURS, Entry, Figure, Report
-from fastcnn.bench.text import DOUBT, amount, duration, noise, notes, threads_of, times
+from fastcnn.bench.text import DOUBT, amount, duration, noise, notes, threads_of, times, versions_of
 
+_FOLDED = 4  # a note with as many separators as this is folded
 _STYLE = (
     charts.STYLE.replace("svg{", ":root{")
     + charts.CHART_STYLE
@@ -25,8 +26,9 @@ gap:10px;margin:18px 0}.tile{border:1px solid var(--line);border-radius:10px;pad
 .tile span{font-size:.85rem;color:var(--soft)}
 .warn{border-left:4px solid #d97706;padding:6px 12px;margin:10px 0;background:#d9770618}
 .wrong{border-color:#dc2626;background:#dc262618}
-.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:26px;
-align-items:start}svg{width:100%;height:auto;display:block}
+.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,350px),1fr));gap:26px;
+align-items:start}.bars{columns:350px;column-gap:26px}.bars>div{break-inside:avoid}
+.bars h3{margin-top:0;padding-top:1em}svg{width:100%;max-width:560px;height:auto;display:block}
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.88rem;
 font-variant-numeric:tabular-nums}th,td{text-align:right;padding:3px 8px;white-space:nowrap;
 border-bottom:1px solid var(--line)}th{font-weight:600;color:var(--soft)}
@@ -65,20 +67,16 @@ h2,h3{break-after:avoid}table,svg,.tile{break-inside:avoid}details>*{display:blo
 def page(report: Report) -> str:
     """The whole page."""
     machine = report.machine
-    versions = ", ".join(
-        f"{name} {version}"
-        for name, version in (("Python", machine["python"]), *machine["packages"].items())
-        if version and name in ("Python", "numpy", "numba", "torch", "jax", "onnxruntime", "scipy")
-    )
     extent = "quick run" if report.quick else "full run"
     body = [
         "<h1>fastcnn benchmark</h1>",
         f'<p class="soft">{escape(machine["processor"])}, {escape(str(machine["isa"]))}, '
         f"{threads_of(report)}, float32; {extent} of {escape(report.when[:10])}, "
-        f"{report.seconds:.0f} s; fastcnn {escape(machine['fastcnn'])}, {escape(versions)}.</p>",
+        f"{report.seconds:.0f} s; fastcnn {escape(machine['fastcnn'])}, Python "
+        f"{escape(machine['python'])}, {escape(versions_of(report))}.</p>",
         f'<div class="pair">{_standing(report)}{_tiles(report)}</div>',
         *(f'<p class="warn wrong"><b>Refused:</b> {escape(a.reason)}</p>' for _, a in report.wrong),
-        *(f'<p class="warn">{escape(note)}</p>' for note in notes(report)),
+        *(_note(note) for note in notes(report)),
         '<nav><a href="#peers">Peers</a><a href="#limit">Limit</a><a href="#steps">Steps</a>'
         '<a href="#scaling">Scaling</a><a href="#all">All figures</a><a href="#method">Method</a>'
         "</nav>",
@@ -98,6 +96,18 @@ def page(report: Report) -> str:
     )
 
 
+def _note(note: str) -> str:
+    """A note as a paragraph; a long list in it is folded."""
+    before, _, names = note.partition(": ")
+    if names.count("; ") < _FOLDED:
+        return f'<p class="warn">{escape(note)}</p>'
+    items = "".join(f"<li>{escape(name)}</li>" for name in names.rstrip(".").split("; "))
+    return (
+        f'<details class="warn"><summary>{escape(before)}: {names.count("; ") + 1} contests'
+        f"</summary><ul>{items}</ul></details>"
+    )
+
+
 def _standing(report: Report) -> str:
     chart = charts.standing(report)
     if not chart:
@@ -109,21 +119,22 @@ def _tiles(report: Report) -> str:
     against = report.against_peers()
     tiles = [
         (f"{len(report.entries)}", "contests, every result verified before it was timed"),
-        (_mean(report.mean_times("naive")), "the naive engine's speed"),
-        (_mean(report.mean_times("im2col")), "the im2col engine's speed"),
-        (f"{report.top:.0f}", "GFLOP/s: the measured peak"),
     ]
     if against:
-        tiles[3:3] = [
+        tiles += [
             (_mean(report.mean_times_best_peer()), "the best peer's speed"),
             (f"{len(report.losses())} of {len(against)}", "contests in which a peer is faster"),
         ]
     if strict := report.against_peers(strict=True):
         mean, lost = report.mean_times_best_peer(strict=True), report.losses(strict=True)
-        tiles[5:5] = [
+        tiles += [
             (_mean(mean), "the best peer's speed, in strict mathematics"),
             (f"{len(lost)} of {len(strict)}", "in which a peer is faster, in strict mathematics"),
         ]
+    for engine in ("im2col", "naive"):
+        if (factor := report.mean_times(engine)) is not None:
+            tiles.append((_mean(factor), f"the {engine} engine's speed"))
+    tiles.append((f"{report.top:.0f}", "GFLOP/s: the measured peak"))
     cells = "".join(
         f'<div class="tile"><b>{escape(b)}</b><span>{escape(s)}</span></div>' for b, s in tiles
     )
@@ -208,12 +219,13 @@ def _limit(report: Report) -> str:
         '<h2 id="limit">How near to the limit</h2><div class="pair"><div>'
         f"{charts.roofline(report)}</div><div><p>The roof is measured. Its slope is the "
         "bandwidth of a copy, and its top the peak of multiply-adds. Points above the slope have "
-        "their arrays in caches. Multiply-adds are counted as a direct sum needs them, so "
+        "their arrays in caches. Problems of fewer than a thousand operations are left out. "
+        "Multiply-adds are counted as a direct sum needs them, so "
         "Winograd's algorithm, which needs fewer, may pass the roof.</p><p>Filled points are "
         "fastcnn, hollow ones the best peer.</p></div></div><h3>Bars for each layer</h3>"
         '<p class="soft">The share of its limit that each runner reaches, on one scale. The limit '
         "is the measured peak of multiply-adds, or a copy's bandwidth.</p>"
-        f'<div class="pair">{bars}</div>'
+        f'<div class="bars">{bars}</div>'
     )
 
 

@@ -211,6 +211,28 @@ def comparison_table(comparison: Comparison, width: int) -> Table:
     return table
 
 
+_PACKAGES = {
+    "torch": "PyTorch",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "ai_edge_litert": "LiteRT",
+    "jax": "JAX",
+    "scipy": "SciPy",
+    "numpy": "NumPy",
+    "numba": "Numba",
+}
+
+
+def versions_of(report: Report) -> str:
+    """The versions of the other libraries, of NumPy and of Numba, as text."""
+    packages = report.machine["packages"]
+    return ", ".join(
+        f"{name} {packages[package]}"
+        for package, name in _PACKAGES.items()
+        if packages.get(package)
+    )
+
+
 def threads_of(report: Report) -> str:
     """The number of threads as text, such as "2 threads"."""
     return f"{report.threads} thread{'s' if report.threads > 1 else ''}"
