@@ -7,7 +7,8 @@ with the others in a new worker. A child that is forked gets a shorter limit of 
 processes are started with :func:`run`, which ends them, and what they have started, before the
 test's limit.
 
-:func:`computing` limits what a piece of Python computes, on a fast machine and on a slow one.
+:func:`computing` limits what a piece of Python computes, on a fast machine and on a slow one, and
+:func:`check_duration` what other processes last.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from time import monotonic, process_time
+from time import monotonic, perf_counter, process_time
 from typing import Any
 
 SECONDS = float(os.environ.get("FASTCNN_TEST_SECONDS", "300"))
@@ -68,9 +69,22 @@ def computing(seconds: float) -> Iterator[None]:
         )
 
 
-def slowness() -> float:
+def check_duration(duration: float, seconds: float) -> None:
+    """Fail if something has lasted longer than so many seconds of the clock.
+
+    The seconds are those of the machine on which :data:`WORK_SECONDS` was measured, with a free
+    core. On a machine that is slower or busy now, the limit is longer in the same ratio.
+    """
+    if duration >= seconds:
+        ratio = max(1.0, slowness(perf_counter))
+        assert duration < seconds * ratio, (
+            f"it lasted {duration:.2f} s, where {seconds} s times {ratio:.2f} are allowed"
+        )
+
+
+def slowness(clock: Callable[[], float] = process_time) -> float:
     """How much longer the work of :func:`_work` takes now than where it was measured."""
-    return max(_seconds_of(_work) for _ in range(3)) / WORK_SECONDS
+    return max(_seconds_of(_work, clock) for _ in range(3)) / WORK_SECONDS
 
 
 WORK_SECONDS = 0.06
@@ -83,10 +97,10 @@ def _work() -> None:
     assert sum(len(one["inside"]) for one in objects) == 240_000
 
 
-def _seconds_of(function: Callable[[], None]) -> float:
-    start = process_time()
+def _seconds_of(function: Callable[[], None], clock: Callable[[], float]) -> float:
+    start = clock()
     function()
-    return process_time() - start
+    return clock() - start
 
 
 def left() -> float | None:

@@ -114,9 +114,10 @@ def train(
     """Train a net on digits or on your own pictures, test it, and save it.
 
     A part of the training images is held out for validation. The test images are used once, at
-    the end. Ctrl-C ends the training with a checkpoint. --resume continues from it, to the same
-    weights as without the interrupt. --report writes one page with learning curves, mistakes,
-    filters and feature maps, the net, the command that repeats the training, and the machine.
+    the end. Ctrl-C or SIGTERM ends the training with a checkpoint. --resume continues from it, to
+    the same weights as without the interrupt. --report writes one page with learning curves,
+    mistakes, filters and feature maps, the net, the command that repeats the training, and the
+    machine.
 
     With --distributed, as in `mpiexec -n 4 fastcnn train --distributed`, several processes train
     one net. Their number does not change the weights.
@@ -186,6 +187,8 @@ def train(
             write_whole(report, page(settings, result).encode())
             _say(console, f"report: {report}")
     if result.test is None:
+        if group is not None:
+            group.leave()
         raise typer.Exit(INTERRUPTED)
 
 

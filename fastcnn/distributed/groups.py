@@ -18,6 +18,7 @@ from fastcnn.core.arguments import Array
 from fastcnn.core.halving import Add, sum_by_halves
 from fastcnn.core.quoting import quoted
 from fastcnn.core.scalars import count
+from fastcnn.distributed.calls import GRADIENTS, OVER_SHARDS
 from fastcnn.distributed.tree import (
     Block,
     LocalSums,
@@ -108,6 +109,7 @@ class Group:
 
     def sum_of_gradients(self, samples: int, into: Array) -> GradientSum:
         """A sum of flat gradients over the shards of a batch, which goes to ``into``."""
+        self.enter(GRADIENTS, samples, into)
         leaves = min(samples, self.shards)
         key = leaves, into.size, into.dtype.char
         if key not in self._sums:
@@ -127,6 +129,7 @@ class Group:
             samples: of the whole batch.
             add: what is done with two halves.
         """
+        self.enter(OVER_SHARDS, samples, parts[0] if len(parts) else None)
         of = self.plan(min(samples, self.shards))
         own = [sum_by_halves(parts[run], add) for run in of.runs]
         values = dict[Block, Array](zip(of.slots, own, strict=True))
@@ -167,6 +170,22 @@ class Group:
         """Send contiguous arrays to ranks, and receive into arrays from ranks."""
         return Pending()
 
+    def enter(self, kind: int, samples: int = 0, like: Array | None = None) -> None:
+        """Say which call this process makes, because all processes must make the same.
+
+        A call that differs from that of rank 0 raises ``RuntimeError`` on all processes, here or
+        before the call ends.
+
+        Args:
+            kind: an index of :data:`fastcnn.distributed.calls.KINDS`.
+            samples: of the batch.
+            like: an array of the sizes and dtype that all must have; None where there is none, or
+                where this process has no part of a sum.
+        """
+
+    def settle(self) -> None:
+        """Wait until the calls so far are known to be those of all processes."""
+
     def from_first(self, values: Array) -> Array:
         """The array of rank 0, on all processes; all give one of the same shape and dtype."""
         return values
@@ -175,12 +194,22 @@ class Group:
         """The bytes of all processes, by rank."""
         return [data]
 
+    def any(self, flag: bool) -> bool:
+        """Whether the flag of at least one process is true; the same on all."""
+        return b"1" in self.gathered(b"1" if flag else b"0")
+
     def everyones(self, text: str) -> list[str]:
         """The texts of all processes, by rank."""
         return [data.decode() for data in self.gathered(text.encode())]
 
     def barrier(self) -> None:
         """Wait for all processes."""
+
+    def leave(self) -> None:
+        """Say that this process ends well, before it ends in a way that runs no exit handlers.
+
+        All processes do so, and they have no other call after it.
+        """
 
     def be_patient(self, patience: float) -> None:
         """Wait for so many seconds where nothing says how long a process may take."""
@@ -336,6 +365,7 @@ class GradientSum:
             pending.wait()
             for more in walk:
                 more.wait()
+        self._group.settle()
 
     def leave_all(self) -> None:
         """Let parts go that wait for others beside them."""

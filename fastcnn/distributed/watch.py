@@ -9,6 +9,10 @@ How long a process may stay with one activity follows from how long it took befo
 takes milliseconds may take 8 seconds. An activity without a history, such as loading data, a first
 step that compiles kernels, or a first checkpoint, has the limit that ``world(patience=…)`` sets.
 A process that has died is noticed within seconds, whatever the others do.
+
+A slow process is none that is gone: on one machine, a process without beats counts as gone if the
+system says that it is stopped. Time in which this process itself was stopped, as by a batch system
+that suspends a job, does not count.
 """
 
 from __future__ import annotations
@@ -18,9 +22,9 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from threading import Thread
+from threading import Event, Thread
 from time import monotonic, sleep
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -34,8 +38,8 @@ SILENCE = 6.0
 LEAST = 8.0
 """Seconds that any activity may take."""
 _FORWARDED = 0.5  # seconds in which a launcher reads the last message of a process
+_PAUSE = 4 * INTERVAL  # seconds between two looks from which on this process was stopped itself
 _TIMES_LONGER, _HISTORY = 20, 3
-_TAG = 7
 
 ACTIVITIES = ("samples", "a step", "callbacks", "a validation", "its first step", "checks")
 
@@ -58,28 +62,50 @@ class Beat(NamedTuple):
     activity: float
 
 
+class Line(Protocol):
+    """How beats go from process to process."""
+
+    @property
+    def rank(self) -> int:
+        """The number of this process."""
+
+    @property
+    def size(self) -> int:
+        """The number of processes."""
+
+    def send(self, numbers: Array, rank: int) -> None:
+        """Send numbers to a process, without waiting for it."""
+
+    def received(self) -> Sequence[tuple[int, Array]]:
+        """The numbers that have come, with their senders, the oldest first."""
+
+    def abort(self, code: int) -> None:
+        """End all processes with this exit code."""
+
+
 class Watch:
-    """The beats of a process, and the look at those of others.
+    """The beats of a process, and the look at those of others; :meth:`start` begins it.
 
     Args:
-        comm: a communicator of its own, of the class ``mpi4py.MPI.Intracomm``.
+        line: takes the beats.
         processes: for each rank a number of its machine, and the number of its process there.
         patience: seconds that an activity without a history may take.
         guard: of this process.
     """
 
     def __init__(
-        self, comm: Any, processes: Sequence[tuple[int, int]], patience: float, guard: Guard
+        self, line: Line, processes: Sequence[tuple[int, int]], patience: float, guard: Guard
     ) -> None:
         self.patience, self._guard = patience, guard
-        self._comm, self._rank, self._size = comm, comm.rank, comm.size
+        self._line, self._rank, self._size = line, line.rank, line.size
+        self._lost, self._last_look = 0.0, monotonic()
         self._state, self._waits, self._activity = 0, False, 0
-        self._since = monotonic()
+        self._since = self._now()
         # For each activity how often it was done, and the longest time of it.
         self._history = [[0, 0.0] for _ in ACTIVITIES]
         self._beats: dict[int, tuple[float, Beat]] = {}
-        self._sent: list[Any] = []
-        self._ended = False
+        self._suspicion: str | None = None
+        self._ended = Event()
         self._processes = processes
         before = (self._rank - 1) % self._size
         same = processes[before][0] == processes[self._rank][0]
@@ -87,7 +113,15 @@ class Watch:
         self._neighbour = (before, processes[before][1]) if same else None
         targets = {0, (self._rank + 1) % self._size} - {self._rank}
         self._targets = sorted(targets)
-        Thread(target=self._run, name="fastcnn-watch", daemon=True).start()
+        self._thread = Thread(target=self._run, name="fastcnn-watch", daemon=True)
+
+    def start(self) -> None:
+        """Look at the other processes from now on, in a thread."""
+        self._thread.start()
+
+    def _now(self) -> float:
+        """Seconds in which this process was able to run."""
+        return monotonic() - self._lost
 
     # --- what the process does --------------------------------------------------------------------
 
@@ -122,7 +156,7 @@ class Watch:
     def _turn(
         self, state: int | None = None, activity: int | None = None, waits: bool = False
     ) -> None:
-        now = monotonic()
+        now = self._now()
         if self._state and not self._waits:
             of_activity = self._history[self._activity]
             of_activity[0] += 1
@@ -140,53 +174,58 @@ class Watch:
 
     def leave(self) -> None:
         """Say that this process has ended well, and end the watch."""
-        if not self._ended:
-            self._ended, self._state = True, 2
-            self._send(monotonic())
+        if not self._ended.is_set():
+            self._ended.set()
+            if self._thread.is_alive():
+                self._thread.join()  # because MPI may end after this call
+            self._state = 2
+            self._send(self._now())
             self._guard.leave()
 
     def _run(self) -> None:
-        reason: str | None = None
-        while not self._ended:
-            now = monotonic()
-            self._send(now)
-            self._receive(now)
-            # A training that ends on all processes may look wrong for a moment.
-            before = reason
-            reason = self._wrong(monotonic()) if self._state == 1 else self._death()
-            if before is not None and reason is not None and not self._ended:
+        while not self._ended.is_set():
+            reason = self.look()
+            if reason is not None and not self._ended.is_set():
                 self.end(reason)
-            sleep(INTERVAL)
+            self._ended.wait(INTERVAL)
 
-    def end(self, reason: str) -> None:
-        """Print the reason, and end all processes."""
+    def look(self) -> str | None:
+        """Send and receive beats; what is wrong with a process, or None.
+
+        A reason must hold in two looks, because a training that ends on all processes may look
+        wrong for a moment.
+        """
+        at = monotonic()
+        if at - self._last_look > _PAUSE:  # this process was stopped, as by a batch system
+            self._lost += at - self._last_look
+        self._last_look = at
+        now = self._now()
+        self._send(now)
+        for rank, numbers in self._line.received():
+            self._beats[rank] = now, Beat(*numbers.tolist())
+        before = self._suspicion
+        self._suspicion = self._wrong(now) if self._state == 1 else self._death()
+        return None if before is None else self._suspicion
+
+    def end(self, reason: str, code: int = 1) -> None:
+        """Print the reason, and end all processes with an exit code."""
         self._guard.let_speak()
-        self._kill_silent(monotonic())
-        end(self._comm, reason)
+        self._kill_stopped()
+        end(self._line, reason, code)
 
-    def _kill_silent(self, now: float) -> None:
+    def _kill_stopped(self) -> None:
         """Kill stopped processes of this machine, because launchers may wait for them."""
-        for rank, (at, _) in self._beats.items():
-            machine, process = self._processes[rank]
-            if now - at > SILENCE and machine == self._processes[self._rank][0]:
+        for rank, (_, process) in enumerate(self._processes):
+            if rank != self._rank and self._is_stopped(rank):
                 with suppress(OSError):
                     os.kill(process, signal.SIGKILL)
 
     def _send(self, now: float) -> None:
-        beat = Beat(self._state, self._waits, now - self._since, self._allowed(), self._activity)
-        self._sent = [one for one in self._sent if not one[0].Test()]
         for target in self._targets:
-            numbers = np.array(beat)
-            self._sent.append((self._comm.Isend(numbers, target, _TAG), numbers))
+            self._line.send(np.array(self._own_beat(now)), target)
 
-    def _receive(self, now: float) -> None:
-        from mpi4py import MPI
-
-        status = MPI.Status()
-        while self._comm.Iprobe(MPI.ANY_SOURCE, _TAG, status):
-            numbers: Array = np.empty(len(Beat._fields))
-            self._comm.Recv(numbers, status.Get_source(), _TAG)
-            self._beats[status.Get_source()] = now, Beat(*numbers.tolist())
+    def _own_beat(self, now: float) -> Beat:
+        return Beat(self._state, self._waits, now - self._since, self._allowed(), self._activity)
 
     def _death(self) -> str | None:
         """The death of the process before this one, or None."""
@@ -205,16 +244,15 @@ class Watch:
         for rank, (at, beat) in self._beats.items():
             if beat.state == 2:
                 return f"{self._name(rank)} has ended, while others train"
-            stopped = now - at > SILENCE and self._is_stopped(rank)
-            if stopped or (now - at > (SILENCE if beat.state == 1 else self.patience)):
+            silence = now - at
+            if silence > (SILENCE if self._seems_gone(rank, beat) else max(SILENCE, self.patience)):
                 return (
-                    f"{self._name(rank)} has given no sign of life for {now - at:.0f} s: it is "
+                    f"{self._name(rank)} has given no sign of life for {silence:.0f} s: it is "
                     f"stopped, or its machine is out of reach"
                 )
         if self._rank:
             return None
-        own = Beat(self._state, self._waits, now - self._since, self._allowed(), self._activity)
-        beats = {0: own} | {rank: beat for rank, (_, beat) in self._beats.items()}
+        beats = {0: self._own_beat(now)} | {rank: beat for rank, (_, beat) in self._beats.items()}
         waiting = [beat for beat in beats.values() if beat.state == 1 and beat.waits]
         if all(beat.seconds <= LEAST for beat in waiting):
             return None
@@ -229,10 +267,20 @@ class Watch:
     def _name(self, rank: int) -> str:
         return f"rank {rank} of {self._size}"
 
+    def _seems_gone(self, rank: int, beat: Beat) -> bool:
+        """Whether silence means that a process is gone; else it is slow, or does not train."""
+        if self._is_here(rank):
+            return self._is_stopped(rank)
+        return beat.state == 1
+
+    def _is_here(self, rank: int) -> bool:
+        """Whether a process runs on this machine, and the system shows its state."""
+        same = self._processes[rank][0] == self._processes[self._rank][0]
+        return same and os.path.isdir("/proc/self")
+
     def _is_stopped(self, rank: int) -> bool:
         """Whether a process of this machine is stopped, as far as the system shows it."""
-        machine, process = self._processes[rank]
-        return machine == self._processes[self._rank][0] and _state_of(process) in "Tt"
+        return self._is_here(rank) and _state_of(self._processes[rank][1]) in "Tt"
 
 
 def death_of(rank: int, size: int, process: int) -> str:
@@ -256,11 +304,13 @@ def _state_of(process: int) -> str:
         return "X"
 
 
-def end(comm: Any, reason: str) -> None:
-    """Print the reason, and end all processes of the communicator."""
-    print(f"fastcnn: {reason}; the job ends", file=sys.stderr, flush=True)
+def end(line: Line, reason: str, code: int) -> None:
+    """Print the reason, and end all processes with an exit code."""
     try:
+        with suppress(Exception):  # a signal may come while the program prints
+            sys.stderr.flush()
+        os.write(2, f"fastcnn: {reason}; the job ends\n".encode(errors="replace"))
         sleep(_FORWARDED)  # a launcher that hears of the end may drop what it has not read
-        comm.Abort(1)
+        line.abort(code)
     finally:
-        os._exit(1)
+        os._exit(code)

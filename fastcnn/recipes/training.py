@@ -244,7 +244,7 @@ def train(
         prepare(model, _optimizer(settings))
     watch = _Watch(settings, None if place is None else checkpoint_of(place), resume)
     start = perf_counter()
-    with watch.listening(console) if is_first else _deaf():
+    with watch.listening(console):
         history = model.fit(
             some_of(x, slice(-held_count)),
             y[:-held_count],
@@ -259,7 +259,7 @@ def train(
             group=group,
         )
     if group is not None:
-        watch.interrupted = bool(group.from_first(np.array([float(watch.interrupted)]))[0])
+        watch.interrupted = group.any(watch.interrupted)
     seconds = perf_counter() - start
     shards = None if group is None else group.shards
     if watch.interrupted:
@@ -309,16 +309,6 @@ def _data(settings: Settings) -> _Data:
 def _held(images: Samples) -> Samples:
     """Images of a cache in memory, if they are few, because then a small net trains faster."""
     return np.asarray(images) if images.nbytes <= IN_MEMORY else images
-
-
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """Within this context Ctrl-C does nothing here, because rank 0 tells all when to stop."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _preparation(images: Samples, form: str) -> Preparation | None:
@@ -418,10 +408,13 @@ def _writable(save: Path) -> Path:
 
 
 class _Watch(Callback):
-    """Ends the training cleanly after Ctrl-C, and writes checkpoints, from time to time and then.
+    """Ends the training cleanly after a signal, and writes checkpoints, from time to time and then.
 
-    Its state is the training's settings, so that each checkpoint holds them.
+    In a group, a signal to one process stops all of them, and rank 0 writes. The state of the
+    callback is the training's settings, so that each checkpoint holds them.
     """
+
+    on_every_process = True
 
     def __init__(
         self, settings: Settings, path: Path | None, resumed: str | os.PathLike[str] | None
@@ -437,9 +430,9 @@ class _Watch(Callback):
 
     @contextmanager
     def listening(self, console: Console) -> Iterator[None]:
-        """Within this context Ctrl-C ends the training after the current batch.
+        """Within this context Ctrl-C or SIGTERM ends the training after the current batch.
 
-        A second Ctrl-C ends it at once. So does one in the first batch, which may take long because
+        A second signal ends it at once. So does one in the first batch, which may take long because
         kernels compile, and has no progress to lose.
         """
 
@@ -447,19 +440,21 @@ class _Watch(Callback):
             self.at_once = self.interrupted or not self.begun
             self.interrupted = True
             if self.at_once:
-                if callable(before):
-                    before(number, frame)
+                usual = before[signal.Signals(number)]
+                if callable(usual):
+                    usual(number, frame)
                 raise KeyboardInterrupt
             console.print("stopping after this batch; Ctrl-C again stops at once")
 
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = signal.signal(signal.SIGINT, interrupt)
+        before = {one: signal.signal(one, interrupt) for one in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for one, usual in before.items():
+                signal.signal(one, usual)
 
     def on_batch_end(self, model: Model, batch: int, logs: dict[str, float]) -> None:
         self.begun = True
@@ -473,6 +468,7 @@ class _Watch(Callback):
             self._write(model)
 
     def on_train_end(self, model: Model, logs: dict[str, float]) -> None:
+        self.interrupted |= model.stop_training  # another process of the group has had the signal
         if self.interrupted and not self.at_once:
             self._write(model)
 

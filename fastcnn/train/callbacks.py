@@ -66,8 +66,8 @@ class Callback(NamedArguments):
     on_every_process: ClassVar[bool] = False
     """Whether a training in a group of processes calls the hooks on each of them.
 
-    All see the same figures. Without it rank 0 alone calls the hooks, and all processes stop where
-    rank 0 does. A callback that changes the model or its optimizer must have it.
+    All see the same figures. Without it rank 0 alone calls the hooks. All processes stop where one
+    does. A callback that changes the model or its optimizer must have it.
     """
 
     def on_train_begin(self, model: Model, logs: Logs) -> None:

@@ -133,9 +133,9 @@ class Epochs:
         return nullcontext() if self.sharding is None else self.sharding.group.busy("callbacks")
 
     def _agree_to_stop(self) -> None:
-        """Stop on all processes where rank 0 stops, because its callbacks may have said so."""
+        """Stop on all processes if one stops, because its callbacks may have said so."""
         if self.sharding is not None:
-            self.model.stop_training = bool(self.sharding.of_first(self.model.stop_training))
+            self.model.stop_training = self.sharding.group.any(self.model.stop_training)
 
     def _begin(self, epochs: int, batches: int, active: list[Callback]) -> None:
         """Call ``on_train_begin``, and give callbacks back their state in a saved training.
