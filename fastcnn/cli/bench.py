@@ -96,7 +96,7 @@ def bench(
     """
     with plain_errors():
         if compare is not None:
-            others = (
+            options = (
                 op,
                 net,
                 model,
@@ -111,7 +111,7 @@ def bench(
                 seconds,
                 limit,
             )
-            if any(others):
+            if any(options):
                 raise ValueError("--compare takes two saved runs and no other option")
             slower = _compare(*compare)
         else:

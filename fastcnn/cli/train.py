@@ -159,8 +159,8 @@ def train(
         store = None if cache is None else str(cache.absolute())
         if resume is None:
             name = training.DEFAULT_NET if net is None else net.lower().replace("-", "")
-            more = {"epochs": epochs, "data": folder, "cache": store}
-            settings = training.settings_for(name, **fixed, **more)
+            run_settings = {"epochs": epochs, "data": folder, "cache": store}
+            settings = training.settings_for(name, **fixed, **run_settings)
             if images is not None and epochs is None:
                 number = training.epochs_on_pictures(images, settings)
                 settings = replace(settings, epochs=number)

@@ -379,22 +379,22 @@ def _transposed_geometry(
     reaches = (kh - 1) * dilations[0] + 1, (kw - 1) * dilations[1] + 1
     by_name = isinstance(padding, str)
     top, bottom, left, right = pads(padding, (1, 1), (1, 1), (1, 1))
-    more = None
+    extra = None
     if output_padding is not None:
-        more = pair("output_padding", output_padding, least=0)
-        if more[0] >= strides[0] or more[1] >= strides[1]:
+        extra = pair("output_padding", output_padding, least=0)
+        if extra[0] >= strides[0] or extra[1] >= strides[1]:
             raise ValueError(
                 f"output_padding must be below the stride, {strides}, got {quoted(output_padding)}"
             )
     result = []
     for k, (size, step, reach) in enumerate(zip(sides, strides, reaches, strict=True)):
         if padding == "same":
-            whole = size * step if more is None else (size - 1) * step + reach % 2 + more[k]
-        elif by_name and more is None:
+            whole = size * step if extra is None else (size - 1) * step + reach % 2 + extra[k]
+        elif by_name and extra is None:
             whole = (size - 1) * step + max(reach, step)
         else:
             cut = (top + bottom, left + right)[k]
-            whole = (size - 1) * step + reach - cut + (more[k] if more else 0)
+            whole = (size - 1) * step + reach - cut + (extra[k] if extra else 0)
         if whole < 1:
             raise ValueError(
                 f"padding must leave at least one pixel of the result, got {quoted(padding)}, "

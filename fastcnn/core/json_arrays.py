@@ -116,8 +116,8 @@ def join(text: object, arrays: dict[str, Array]) -> Any:
     >>> join(*split("a state", {"seen": [1.5] * 100}, "callback"))["seen"][:2]
     [1.5, 1.5]
     """
-    whole = [text]
-    waiting: list[Any] = [whole]
+    root = [text]
+    waiting: list[Any] = [root]
     while waiting:
         holder = waiting.pop()
         for key, value in holder.items() if isinstance(holder, dict) else enumerate(holder):
@@ -128,7 +128,7 @@ def join(text: object, arrays: dict[str, Array]) -> Any:
                 holder[key] = array.tolist() if value.get("list") else array
             else:
                 waiting.append(value)
-    return whole[0]
+    return root[0]
 
 
 _HOLDERS = (dict, list)

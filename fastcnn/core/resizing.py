@@ -160,17 +160,17 @@ def sources(size: int, out: int, method: str, coordinates: str, rounding: str) -
         numerators, denominator = o * (size - 1), max(out - 1, 1)
     else:
         numerators, denominator = o * size, out
-    whole, rest = np.divmod(numerators, denominator)
+    whole, remainder = np.divmod(numerators, denominator)
     if method == "nearest":
         up = {
             "floor": np.zeros(out, np.bool_),
-            "ceil": rest > 0,
-            "round_prefer_floor": rest > denominator - rest,
-            "round_prefer_ceil": rest >= denominator - rest,
+            "ceil": remainder > 0,
+            "round_prefer_floor": remainder > denominator - remainder,
+            "round_prefer_ceil": remainder >= denominator - remainder,
         }[rounding]
         return _consecutive(np.clip(whole + up, 0, size - 1), np.ones((out, 1)))
     outside = (whole < 0) | (whole >= size - 1)
-    upper = np.where(outside, 0.0, rest / denominator)
+    upper = np.where(outside, 0.0, remainder / denominator)
     return _consecutive(np.clip(whole, 0, size - 1), np.stack([1.0 - upper, upper], axis=1))
 
 

@@ -170,7 +170,7 @@ def _form(folder: Path) -> tuple[str, list[Path]]:
         return "pictures", [folder]
     names = sorted(f"{one.name}/" if one.is_dir() else one.name for one in folder.iterdir())
     shown = ", ".join(names[:_LISTED]) or "nothing"
-    rest = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+    ending = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
     reason = "no data set that is known (see load_mnist)"
     if not names:
         raise FileNotFoundError(f"the folder {folder} is empty, and holds no data set")
@@ -180,7 +180,7 @@ def _form(folder: Path) -> tuple[str, list[Path]]:
         reason = "several .npz files; give the path of one"
     elif {"data_batch_1", "batches.meta"} & {name.rstrip("/") for name in names}:
         reason = "pickle files, which run code when they are read; take CIFAR-10's binary version"
-    raise FileNotFoundError(f"the folder {folder} holds {reason}: {shown}{rest}")
+    raise FileNotFoundError(f"the folder {folder} holds {reason}: {shown}{ending}")
 
 
 def _idx(paths: list[Path]) -> Sets:

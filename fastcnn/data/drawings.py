@@ -197,10 +197,10 @@ def find_drawing(light: Floats, steps: list[str]) -> Floats:
     pieces, labels = _pieces(mask, light)
     if any(piece.crosses(light.shape) for piece in pieces) and not _inside(pieces, light.shape):
         darker = light > threshold
-        others, labels_of_others = _pieces(darker, light)
-        if _inside(others, light.shape):
+        darker_pieces, darker_labels = _pieces(darker, light)
+        if _inside(darker_pieces, light.shape):
             steps.append("in doubt: removed fainter lines from border to border")
-            mask, pieces, labels = darker, others, labels_of_others
+            mask, pieces, labels = darker, darker_pieces, darker_labels
             light = np.where(_dilated(darker.astype(np.float64), 3) > 0, light, 0)
     if len(pieces) > 1:
         keep = _pieces_of_drawing(pieces, light.shape, steps)

@@ -370,9 +370,9 @@ def _files_of(
 
 
 def _report(broken: tuple[str, ...], total: int) -> None:
-    rest = f"\n… and {len(broken) - _LISTED:,} more" if len(broken) > _LISTED else ""
+    ending = f"\n… and {len(broken) - _LISTED:,} more" if len(broken) > _LISTED else ""
     warn(
         f"{len(broken):,} of {total:,} pictures cannot be read and are left out:\n"
         + "\n".join(broken[:_LISTED])
-        + rest
+        + ending
     )

@@ -208,9 +208,9 @@ def replaced(op: str, engine: str, function: Callable[..., Any]) -> Iterator[Non
     before = REGISTRY[op]
     name, reason = f"{engine}.{op}", "put in its place"
     stand_in = Implementation(engine, name, "", op, reason, algorithm=None, stand_in=function)
-    others = [i for i in before if i.engine != engine]
+    of_other_engines = [i for i in before if i.engine != engine]
     position = next(k for k, i in enumerate(before) if i.engine == engine)
-    REGISTRY[op] = [*others[:position], stand_in, *others[position:]]
+    REGISTRY[op] = [*of_other_engines[:position], stand_in, *of_other_engines[position:]]
     _replaced.append(op)
     _forget()
     try:

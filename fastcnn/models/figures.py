@@ -95,11 +95,13 @@ class Collected:
 
     def values(self) -> dict[str, float]:
         """The figures by name."""
-        whole = {
+        arrays_of_output = {
             output: (np.concatenate(some), np.concatenate(others))
             for output, (some, others) in self._parts.items()
         }
-        return {one.name: value_of(one.metric, *whole[one.output]) for one in self._metrics}
+        return {
+            one.name: value_of(one.metric, *arrays_of_output[one.output]) for one in self._metrics
+        }
 
 
 def accumulated_step(
@@ -117,12 +119,12 @@ def accumulated_step(
     The gradient is that of the mean loss of the whole batch. Batch normalisation normalises each
     part on its own. After an error nothing of the model has changed.
     """
-    whole = model._weights.gradient
+    gradient_of_part = model._weights.gradient
     state = [array for layer in model.layers for array in layer.state.values()]
     check_parts(model._least_batch, len(images), parts)  # a stream's batches may differ
     size = size_of_parts(len(images), parts)
     total, correct, figures = 0.0, 0.0, dict[str, float]()
-    gradient = np.zeros_like(whole)
+    gradient = np.zeros_like(gradient_of_part)
     with unchanged_by_errors(state):
         for first in range(0, len(images), size):
             some = slice(first, first + size)
@@ -132,11 +134,11 @@ def accumulated_step(
                 part, of_targets, loss, model.rng, of_part, optimizer, observe
             )
             share = len(part) / len(images)
-            gradient += whole * whole.dtype.type(share)
+            gradient += gradient_of_part * gradient_of_part.dtype.type(share)
             total, correct = total + loss_sum, correct + right
             for name, value in model._figures.items():
                 figures[name] = figures.get(name, 0.0) + value
-        whole[...] = gradient
+        gradient_of_part[...] = gradient
         model._weights.move(optimizer)
     model._figures = figures
     return total, correct

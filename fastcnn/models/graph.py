@@ -363,8 +363,8 @@ def graph_from(record: object, layers: Sequence[Layer]) -> Graph:
     if max(outputs) >= len(names) + len(nodes) or len({*outputs}) < len(outputs):
         raise ValueError(f"outputs must be different results of nodes, got {quoted(outputs)}")
     graph = Graph(names, nodes, outputs)
-    whole = graph.to_outputs(outputs)
-    if len(whole.nodes) < len(nodes) or len(graph.layers) < len(layers):
+    used_part = graph.to_outputs(outputs)
+    if len(used_part.nodes) < len(nodes) or len(graph.layers) < len(layers):
         raise ValueError("each node must lead to an output, and each layer must have a node")
     unused = {*range(len(names))}.difference(*(node.inputs for node in nodes))
     if unused:

@@ -122,8 +122,8 @@ def through(
     save in prediction what its ``backward`` needs.
     """
     # A layer of a user's own may move its state in backward, as in training.
-    others = [one for one in all_layers(graph.layers) if not is_own(type(one))]
-    before = [(array, array.copy()) for one in others for array in one.state.values()]
+    layers_of_users = [one for one in all_layers(graph.layers) if not is_own(type(one))]
+    before = [(array, array.copy()) for one in layers_of_users for array in one.state.values()]
     values, saved = list(inputs), list[Saved]()
     gradients_of_value = dict[int, Array]()
     try:

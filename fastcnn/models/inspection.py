@@ -117,10 +117,10 @@ class Inspection(DescribedNet):
             names = [name for name, calls in points.items() if len(calls) == 1]
             near = get_close_matches(layer, names, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+            ending = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
             raise ValueError(
                 f"layer must be the name of one of the model's layers, "
-                f"{', '.join(names[:_MOST_NAMES])}{more}, got {quoted(layer)}{hint}"
+                f"{', '.join(names[:_MOST_NAMES])}{ending}, got {quoted(layer)}{hint}"
             )
         if isinstance(layer, bool) or not isinstance(layer, int | np.integer):
             raise TypeError(

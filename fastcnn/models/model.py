@@ -685,9 +685,11 @@ class Model(Inspection):
         goal: Any = loss
         predicted = goal.predictions(self._forward_batch(images, loss), self.engine)
         # Layers that only rearrange return views of their input, which may be another output too.
-        others, results = [np.asarray(part) for part in parts_of(images)], list[Array]()
+        arrays_of_caller, results = [np.asarray(part) for part in parts_of(images)], list[Array]()
         for array in predicted if isinstance(predicted, list) else [predicted]:
-            shared = any(np.may_share_memory(array, other) for other in (*others, *results))
+            shared = any(
+                np.may_share_memory(array, other) for other in (*arrays_of_caller, *results)
+            )
             results.append(array.copy() if shared else array)
         return results if isinstance(predicted, list) else results[0]
 

@@ -73,9 +73,11 @@ def save_checkpoint(model: Net, path: FilePath) -> None:
 
 def description(model: Net) -> JsonObject:
     """The model as JSON holds it, without its arrays."""
-    whole = model._graph
-    in_a_row = whole.is_chain and whole.names == (None,)  # else the file keeps the input's name
-    graph = {} if in_a_row else {"graph": whole.as_dict()}
+    own_graph = model._graph
+    in_a_row = own_graph.is_chain and own_graph.names == (
+        None,
+    )  # else the file keeps the input's name
+    graph = {} if in_a_row else {"graph": own_graph.as_dict()}
     names = [layer._own_name for layer in model.layers]
     scaling = model._knowledge.scaling
     classes = {} if model._classes is None else {"classes": list(model._classes)}

@@ -101,7 +101,7 @@ def occlusion_map(
         for top in _starts(h, sides[0], steps[0])
         for left in _starts(w, sides[1], steps[1])
     ]
-    whole = float(model.predict(x[np.newaxis])[0, number])
+    uncovered = float(model.predict(x[np.newaxis])[0, number])
     total, covered = np.zeros((h, w)), np.zeros((h, w))
     for first in range(0, len(boxes), _PATCHES):
         some = boxes[first : first + _PATCHES]
@@ -109,7 +109,7 @@ def occlusion_map(
         for image, box in zip(images, some, strict=True):
             image[box] = cover
         for box, value in zip(some, model.predict(images)[:, number], strict=True):
-            total[box] += whole - float(value)
+            total[box] += uncovered - float(value)
             covered[box] += 1
     return total / covered
 

@@ -232,10 +232,10 @@ class Warmup(Schedule):
         self.then, self.warmup = then, warmup
 
     def __call__(self, step: int) -> float:
-        rest = None if self.total is None else max(self.total - self.warmup, 1)
+        steps_after = None if self.total is None else max(self.total - self.warmup, 1)
         if step < self.warmup:
-            return rate_at(self.then, 0, rest) * (step + 1) / (self.warmup + 1)
-        return rate_at(self.then, step - self.warmup, rest)
+            return rate_at(self.then, 0, steps_after) * (step + 1) / (self.warmup + 1)
+        return rate_at(self.then, step - self.warmup, steps_after)
 
     def config(self) -> JsonObject:
         return {"then": schedule_to_dict(self.then), "warmup": self.warmup}

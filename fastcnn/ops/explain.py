@@ -52,8 +52,8 @@ def explain(op: str, *args: object, **kwargs: object) -> Explanations:
         if name in _ARRAYS and isinstance(value, tuple) and all(type(v) is int for v in value)
     }
     arguments = [stand_ins.get(name, value) for name, value in zip(names, args, strict=False)]
-    rest = args[len(arguments) :]
-    return Explanations(recorded(lambda: function(*arguments, *rest, **kwargs)))
+    parameters = args[len(arguments) :]
+    return Explanations(recorded(lambda: function(*arguments, *parameters, **kwargs)))
 
 
 class Explanations(tuple[Explanation, ...]):

@@ -112,9 +112,9 @@ def _depth_to_space(
     x: Facts, block: int, order: DepthOrder, engine: str | None
 ) -> Callable[..., Any]:
     shape = depth_to_space_shape(x.shape, block, order)
-    whole, axes = depth_to_space_axes(x.shape, int(block), order)
-    moved = _moved("x", whole, x, axes, engine)
-    return lambda x: moved(x.reshape(whole)).reshape(shape)
+    shape_of_blocks, axes = depth_to_space_axes(x.shape, int(block), order)
+    moved = _moved("x", shape_of_blocks, x, axes, engine)
+    return lambda x: moved(x.reshape(shape_of_blocks)).reshape(shape)
 
 
 @operation(_BLOCKS)

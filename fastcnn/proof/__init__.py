@@ -116,16 +116,16 @@ def _chosen_cases(
 def _chosen_engines(engines: Sequence[str] | None, models: bool) -> tuple[str, ...]:
     if isinstance(engines, str):
         raise TypeError(f"engines must be a list of names, got the string {engines!r}")
-    others = tuple(name for name in available_engines() if name != REFERENCE)
-    if models and "numba" in others:
-        others = EXECUTOR, *others
+    names = tuple(name for name in available_engines() if name != REFERENCE)
+    if models and "numba" in names:
+        names = EXECUTOR, *names
     for name in engines or ():
         if name == REFERENCE:
             raise ValueError(
                 f"engine {REFERENCE!r} is the specification, which the others are compared with; "
-                f"engine must be one of {', '.join(others)}"
+                f"engine must be one of {', '.join(names)}"
             )
-        if name not in others or name != EXECUTOR:
+        if name not in names or name != EXECUTOR:
             with use_engine(name):  # raises for a name that cannot run here
                 pass
-    return others if engines is None else tuple(dict.fromkeys(engines))
+    return names if engines is None else tuple(dict.fromkeys(engines))

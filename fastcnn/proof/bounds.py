@@ -565,10 +565,10 @@ class _Blocks:
         if dy.size:
             reach = reach + self.distance.max(axis=self.axes, keepdims=True)
         product = self.mean(size * reach) / self.variance
-        whole = self.inverse * (size + self.mean(size) + self.distance * product)
+        factor = self.inverse * (size + self.mean(size) + self.distance * product)
         relative = self.sum_error + few + 2 * self.share
         slip = self.distance * self.mean(size) / self.variance + product
-        of_x = whole * relative * (1 + relative) + self.inverse * self.slip * slip
+        of_x = factor * relative * (1 + relative) + self.inverse * self.slip * slip
         length = max(1, prod(dy.shape[axis] for axis in over))
         each = _sum_error(length, u) + few + self.share
         terms = dy * self.inverse * (reach * each * (1 + each) + self.slip)

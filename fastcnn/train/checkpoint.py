@@ -144,9 +144,9 @@ class ModelFile:
                     f"the array {name} is {actual_dtype} of shape {actual_shape}, but the "
                     f"architecture needs {dtype} of shape {shape}"
                 )
-        more = sorted(self.shapes.keys() - expected.keys())
-        if more:
-            raise self.error(f"the architecture has no array {more[0]}")
+        unexpected = sorted(self.shapes.keys() - expected.keys())
+        if unexpected:
+            raise self.error(f"the architecture has no array {unexpected[0]}")
 
     def arrays(self) -> dict[str, Array]:
         """All arrays, after the checksum was compared."""

@@ -107,14 +107,19 @@ class Stream:
                 raise ValueError(f"{name} must give at least one batch, got none") from None
             self._iterator = chain([self.first], iterator)
         self.once = self.kind == "iterable" and iter(source) is source
-        whole = self.length
-        if whole is not None and self.kind == "samples":
-            whole = -(-whole // size)
-        if steps is not None and whole is not None and self.kind != "iterable" and steps > whole:
+        batches = self.length
+        if batches is not None and self.kind == "samples":
+            batches = -(-batches // size)
+        if (
+            steps is not None
+            and batches is not None
+            and self.kind != "iterable"
+            and steps > batches
+        ):
             raise ValueError(
-                f"steps_per_epoch must be at most the {whole} batches of {name}, got {steps}"
+                f"steps_per_epoch must be at most the {batches} batches of {name}, got {steps}"
             )
-        self.batches = whole if steps is None else steps
+        self.batches = batches if steps is None else steps
         if repeats and self.batches is None:
             raise ValueError(
                 f"steps_per_epoch must say how many batches make an epoch, because {name} has no "

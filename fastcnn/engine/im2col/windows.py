@@ -44,9 +44,11 @@ def slices(
     not depend on the others.
     """
     affordable("columns", (1, image_bytes + row_bytes), np.uint8)
-    whole = image_bytes + rows * row_bytes
-    images = max(1, WORKSPACE_BYTES // max(1, whole))
-    step = rows if whole <= WORKSPACE_BYTES else (WORKSPACE_BYTES - image_bytes) // row_bytes
+    bytes_of_image = image_bytes + rows * row_bytes
+    images = max(1, WORKSPACE_BYTES // max(1, bytes_of_image))
+    step = (
+        rows if bytes_of_image <= WORKSPACE_BYTES else (WORKSPACE_BYTES - image_bytes) // row_bytes
+    )
     step = max(1, step)
     for first in range(0, n, images):
         for row in range(0, rows, step):

@@ -204,15 +204,17 @@ class Prediction:
         count = len(inputs[0])
         if not count:
             return [arrays.allocate((0, *shape), self._dtype) for shape in self._output_shapes]
-        at_once = min(count, max(1, _ARENA // self._bytes_of_sample)) if count > 1 else 1
-        at_once = -(-count // -(-count // at_once))  # equal parts
+        samples_at_once = min(count, max(1, _ARENA // self._bytes_of_sample)) if count > 1 else 1
+        samples_at_once = -(-count // -(-count // samples_at_once))  # equal parts
         values: dict[int, Array] = dict(enumerate(inputs))
         in_program = softmax and self.sections[-1].compiled
         for index, section in enumerate(self.sections):
             last = index == len(self.sections) - 1
             if not section.compiled:
                 self._run_forward(section, values)
-            elif not self._run_program(index, section, values, at_once, in_program and last):
+            elif not self._run_program(
+                index, section, values, samples_at_once, in_program and last
+            ):
                 return None
         results = list[Array]()
         for i, (value, shape) in enumerate(zip(self._outputs, self._output_shapes, strict=True)):

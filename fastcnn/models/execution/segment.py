@@ -80,8 +80,8 @@ class Segment:
 
     def consumer(self, i: int) -> int | None:
         """The first layer from layer ``i`` on that does anything to numbers."""
-        rest = range(i, len(self.layers))
-        return next((j for j in rest if self.lowerings[j].has_steps), None)
+        layers_after = range(i, len(self.layers))
+        return next((j for j in layers_after if self.lowerings[j].has_steps), None)
 
 
 def segment_of(layers: Sequence[Layer], weights: Weights, needs_dx: bool) -> Segment:
